@@ -1,0 +1,68 @@
+//! Files that are either the old one or the new one, never half of one.
+
+use crate::{Error, Result};
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
+
+/// Writes `bytes` to `path` so that a crash leaves the old file or the new one.
+///
+/// # Errors
+/// [`Error::Io`] naming the file.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace(path, |temporary| fs::write(temporary, bytes).map_err(Error::io(temporary)))
+}
+
+/// Lets `write` make a file under a temporary name beside `path`, syncs it, and renames it to `path`.
+pub(crate) fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    let temporary = temporary_name(path);
+    let result = write(&temporary).and_then(|()| {
+        sync(&temporary)?;
+        fs::rename(&temporary, path).map_err(Error::io(path))?;
+        sync_folder(folder)
+    });
+    if result.is_err() {
+        let _ = fs::remove_file(&temporary); // the first error is the one to tell
+    }
+    result
+}
+
+fn temporary_name(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.{}.tmp", std::process::id()))
+}
+
+/// Waits until a file's content is on disk.
+pub(crate) fn sync(path: &Path) -> Result<()> {
+    File::open(path).and_then(|file| file.sync_all()).map_err(Error::io(path))
+}
+
+/// Waits until a folder's names are on disk.
+pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
+    // Other systems have no such call on folders, and keep renames in order by themselves.
+    if cfg!(unix) { sync(folder) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        write_atomic(&path, b"old").unwrap();
+        let failed = replace(&path, |temporary| {
+            fs::write(temporary, b"half").unwrap();
+            Err(Error::other("the disk is full"))
+        });
+        assert!(failed.is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        write_atomic(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+    }
+}

@@ -1,0 +1,75 @@
+//! Weights as safetensors, in PyTorch's names and layouts.
+
+use super::atomic::replace;
+use crate::{Error, Result};
+use burn::{
+    module::Module,
+    store::{BurnToPyTorchAdapter, ModuleSnapshot, ModuleStore, PyTorchToBurnAdapter, SafetensorsStore},
+};
+use std::{
+    fs::{self, File},
+    path::Path,
+};
+
+/// How many names an error message lists.
+const LISTED: usize = 8;
+
+/// Writes every tensor of `model` to `path`: linear weights as `[out, in]`, norms' scale and shift as `weight` and
+/// `bias`, so that Python's `safetensors` opens what PyTorch would have written.
+///
+/// Running statistics are written as they stand; [`Module::valid`] brings them up to date first.
+///
+/// # Errors
+/// [`Error::Weights`] if a tensor cannot be read back, [`Error::Io`] if the file cannot be written.
+pub fn save_weights<M: Module>(model: &M, path: &Path) -> Result<()> {
+    replace(path, |temporary| {
+        // The store makes files that only their owner may read; a model gets the rights any new file gets.
+        File::create(temporary).map_err(Error::io(temporary))?;
+        let rights = fs::metadata(temporary).map_err(Error::io(temporary))?.permissions();
+        // One metadata entry only: several would come in a hash map's order, and the same weights in other bytes.
+        let mut store = SafetensorsStore::from_file(temporary)
+            .with_to_adapter(BurnToPyTorchAdapter)
+            .skip_enum_variants(true)
+            .clear_metadata()
+            .metadata("format", "pt")
+            .overwrite(true);
+        store.collect_from(model).map_err(|error| Error::weights(path, error))?;
+        fs::set_permissions(temporary, rights).map_err(Error::io(temporary))
+    })
+}
+
+/// Reads `path` into a model of the same architecture, on the model's device. The opposite of [`save_weights`].
+///
+/// # Errors
+/// [`Error::Weights`] if the file is broken, lacks a tensor of the model, holds one the model does not have, or one of
+/// another shape.
+pub fn load_weights<M: Module>(mut model: M, path: &Path) -> Result<M> {
+    let mut store = SafetensorsStore::from_file(path)
+        .skip_enum_variants(true)
+        .with_from_adapter(PyTorchToBurnAdapter)
+        .allow_partial(true)
+        .validate(false);
+    let applied = model.load_from(&mut store).map_err(|error| Error::weights(path, error))?;
+    let mut problems = Vec::new();
+    if !applied.errors.is_empty() {
+        problems.push(list("does not fit", applied.errors.iter().map(ToString::to_string)));
+    }
+    if !applied.missing.is_empty() {
+        problems.push(list("lacks", applied.missing.iter().map(|(name, _)| name.clone())));
+    }
+    // PyTorch's count of batches, which nothing here needs.
+    let foreign: Vec<_> = applied.unused.into_iter().filter(|n| !n.ends_with("num_batches_tracked")).collect();
+    if !foreign.is_empty() {
+        problems.push(list("holds what the model does not have", foreign.into_iter()));
+    }
+    if problems.is_empty() { Ok(model) } else { Err(Error::weights(path, problems.join("; "))) }
+}
+
+fn list(what: &str, names: impl Iterator<Item = String>) -> String {
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    let more = names.len().saturating_sub(LISTED);
+    names.truncate(LISTED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{what}: {}{more}", names.join(", "))
+}

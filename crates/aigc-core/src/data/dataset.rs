@@ -1,0 +1,44 @@
+//! What a source of data is.
+
+use crate::Result;
+
+/// Items by index.
+///
+/// burn's own trait of this name answers `None` where an item cannot be read; this one says which file and why.
+pub trait Dataset: Send + Sync {
+    /// What an item is.
+    type Item: Send;
+
+    /// Number of items.
+    fn len(&self) -> usize;
+
+    /// Item `index`, decoded now.
+    ///
+    /// # Errors
+    /// Names the file that cannot be read.
+    fn get(&self, index: usize) -> Result<Self::Item>;
+
+    /// Whether there are no items.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A data set that is a list.
+#[derive(Clone, Debug, Default)]
+pub struct InMemory<I>(
+    /// The items.
+    pub Vec<I>,
+);
+
+impl<I: Clone + Send + Sync> Dataset for InMemory<I> {
+    type Item = I;
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn get(&self, index: usize) -> Result<I> {
+        Ok(self.0[index].clone())
+    }
+}

@@ -1,0 +1,220 @@
+//! A folder of images.
+
+use super::{Dataset, Image, ImageShape};
+use crate::{DataFault, Error, Result, error::ensure};
+use image::{DynamicImage, ImageReader, Limits, imageops::FilterType};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// File endings that are taken for images.
+const ENDINGS: [&str; 6] = ["png", "jpg", "jpeg", "bmp", "gif", "webp"];
+
+/// How images of all sizes become images of one shape.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fit {
+    /// Shrink or enlarge until the shorter side fits, then cut the middle out.
+    #[default]
+    Crop,
+    /// Shrink or enlarge each side on its own; proportions change.
+    Stretch,
+}
+
+/// How to read a folder of images.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ImageFolderConfig {
+    /// Shape every image is brought to; one channel for grey, three for RGB.
+    pub shape: ImageShape,
+    /// How.
+    pub fit: Fit,
+    /// Whether sub-folders name the classes.
+    pub labels: bool,
+}
+
+impl Default for ImageFolderConfig {
+    fn default() -> Self {
+        Self { shape: ImageShape::new(3, 32, 32), fit: Fit::Crop, labels: false }
+    }
+}
+
+impl ImageFolderConfig {
+    /// Images of `shape`, cropped, without labels.
+    pub fn new(shape: ImageShape) -> Self {
+        Self { shape, ..Self::default() }
+    }
+
+    /// Takes the names of sub-folders, in alphabetical order, for classes.
+    pub fn with_labels(self) -> Self {
+        Self { labels: true, ..self }
+    }
+
+    /// Chooses how images are brought to one shape.
+    pub fn with_fit(self, fit: Fit) -> Self {
+        Self { fit, ..self }
+    }
+}
+
+/// Images of a folder and its sub-folders, decoded when asked for.
+#[derive(Clone, Debug)]
+pub struct ImageFolder {
+    config: ImageFolderConfig,
+    files: Vec<(PathBuf, Option<u32>)>,
+    classes: Vec<String>,
+}
+
+impl ImageFolder {
+    /// Lists the images under `folder` in the order of their names.
+    ///
+    /// # Errors
+    /// If the configuration is out of range, the folder cannot be read, or no image is in it.
+    pub fn open(folder: &Path, config: ImageFolderConfig) -> Result<Self> {
+        let ImageShape { channels, height, width } = config.shape;
+        ensure(matches!(channels, 1 | 3), "shape.channels", channels, "1 (grey) or 3 (RGB)")?;
+        ensure((1..=65_535).contains(&height), "shape.height", height, "1 to 65535")?;
+        ensure((1..=65_535).contains(&width), "shape.width", width, "1 to 65535")?;
+        let (mut files, mut classes) = (Vec::new(), Vec::new());
+        if config.labels {
+            for sub in entries(folder)?.into_iter().filter(|path| path.is_dir()) {
+                let label = classes.len() as u32;
+                let mut found = Vec::new();
+                collect(&sub, &mut found)?;
+                files.extend(found.into_iter().map(|path| (path, Some(label))));
+                classes.push(sub.file_name().unwrap_or_default().to_string_lossy().into_owned());
+            }
+        } else {
+            let mut found = Vec::new();
+            collect(folder, &mut found)?;
+            files.extend(found.into_iter().map(|path| (path, None)));
+        }
+        if files.is_empty() {
+            let what = if config.labels { "no image in any sub-folder" } else { "no image in it" };
+            let known = ENDINGS.join(", ");
+            return Err(Error::data(folder, DataFault::Empty(format!("{what} (known endings: {known})"))));
+        }
+        Ok(Self { config, files, classes })
+    }
+
+    /// Names of the classes, if sub-folders name them.
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    /// Shape of every image.
+    pub fn shape(&self) -> ImageShape {
+        self.config.shape
+    }
+}
+
+impl Dataset for ImageFolder {
+    type Item = Image;
+
+    fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    fn get(&self, index: usize) -> Result<Image> {
+        let (path, label) = &self.files[index];
+        let shape = self.config.shape;
+        Ok(Image { shape, pixels: fit(decode(path)?, shape, self.config.fit), label: *label })
+    }
+}
+
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let read = std::fs::read_dir(folder).map_err(Error::io(folder))?;
+    let mut paths = read.map(|e| e.map(|e| e.path())).collect::<Result<Vec<_>, _>>().map_err(Error::io(folder))?;
+    // The order of a directory is the file system's whim; a seed must mean the same order everywhere.
+    paths.sort();
+    Ok(paths)
+}
+
+fn collect(folder: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
+    for path in entries(folder)? {
+        let link = path.symlink_metadata().map_err(Error::io(&path))?.is_symlink();
+        if path.is_dir() {
+            if !link {
+                collect(&path, into)?; // a link to a folder could lead back here
+            }
+        } else if path.extension().is_some_and(|e| ENDINGS.contains(&e.to_string_lossy().to_lowercase().as_str())) {
+            into.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// Decodes `path` by its content, whatever its name says.
+fn decode(path: &Path) -> Result<DynamicImage> {
+    let size = std::fs::metadata(path).map_err(Error::io(path))?.len();
+    let mut reader = ImageReader::open(path).and_then(|r| r.with_guessed_format()).map_err(Error::io(path))?;
+    // A picture of one colour packs well, but not a thousandfold and more: what a header may ask for is bounded by
+    // the file (16 MiB for the smallest).
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(size.saturating_mul(2048).clamp(1 << 24, 1 << 30));
+    reader.limits(limits);
+    reader.decode().map_err(|error| Error::data(path, DataFault::Decode(error.to_string())))
+}
+
+fn fit(picture: DynamicImage, shape: ImageShape, fit: Fit) -> Vec<u8> {
+    let (width, height) = (shape.width as u32, shape.height as u32);
+    let sized = match fit {
+        _ if (picture.width(), picture.height()) == (width, height) => picture,
+        Fit::Crop => picture.resize_to_fill(width, height, FilterType::Triangle),
+        Fit::Stretch => picture.resize_exact(width, height, FilterType::Triangle),
+    };
+    if shape.channels == 1 {
+        return sized.into_luma8().into_raw();
+    }
+    let rgb = sized.into_rgb8().into_raw();
+    (0..3).flat_map(|channel| rgb.iter().skip(channel).step_by(3).copied()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::{Rgb, RgbImage};
+
+    fn picture(width: u32, height: u32) -> DynamicImage {
+        // Left half red, right half blue.
+        RgbImage::from_fn(width, height, |x, _| if x < width / 2 { Rgb([255, 0, 0]) } else { Rgb([0, 0, 255]) }).into()
+    }
+
+    #[test]
+    fn pixels_come_channel_by_channel() {
+        let pixels = fit(picture(4, 2), ImageShape::new(3, 2, 4), Fit::Crop);
+        let row = |left: u8, right: u8| [left, left, right, right].repeat(2);
+        assert_eq!(pixels, [row(255, 0), row(0, 0), row(0, 255)].concat());
+    }
+
+    #[test]
+    fn cropping_keeps_proportions_and_takes_the_middle() {
+        // 8 wide, 2 high to 2×2: the middle two columns, one of each colour.
+        let pixels = fit(picture(8, 2), ImageShape::new(3, 2, 2), Fit::Crop);
+        assert_eq!(pixels, [255, 0, 255, 0, 0, 0, 0, 0, 0, 255, 0, 255]);
+    }
+
+    #[test]
+    fn grey_is_luma() {
+        let pixels = fit(picture(2, 1), ImageShape::new(1, 1, 2), Fit::Stretch);
+        assert!((53..=55).contains(&pixels[0]) && (17..=19).contains(&pixels[1]), "{pixels:?}");
+    }
+
+    #[test]
+    fn sub_folders_name_classes_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        for (class, name) in [("cat", "b.png"), ("ant", "x.png"), ("cat", "a.jpg"), ("ant", "not-an-image.txt")] {
+            let path = folder.path().join(class).join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            if name.ends_with("txt") {
+                std::fs::write(path, "hello").unwrap();
+            } else {
+                picture(9, 5).save(path).unwrap();
+            }
+        }
+        let config = ImageFolderConfig::new(ImageShape::new(1, 4, 4)).with_labels();
+        let data = ImageFolder::open(folder.path(), config).unwrap();
+        assert_eq!(data.classes(), ["ant", "cat"]);
+        let labels: Vec<_> = (0..data.len()).map(|i| data.get(i).unwrap().label.unwrap()).collect();
+        assert_eq!(labels, [0, 1, 1]);
+        assert!(data.files[1].0.ends_with("a.jpg"));
+    }
+}

@@ -1,0 +1,101 @@
+//! Images on the host.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+/// Channels, height and width.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageShape {
+    /// 1 for grey, 3 for RGB.
+    pub channels: usize,
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+}
+
+impl ImageShape {
+    /// A shape from its three sides.
+    pub const fn new(channels: usize, height: usize, width: usize) -> Self {
+        Self { channels, height, width }
+    }
+
+    /// Number of values.
+    pub const fn numel(&self) -> usize {
+        self.channels * self.height * self.width
+    }
+}
+
+impl std::fmt::Display for ImageShape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}×{}×{}", self.channels, self.height, self.width)
+    }
+}
+
+/// One 8-bit image: `channels × height × width` values, channel by channel, row by row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// Channels, height, width.
+    pub shape: ImageShape,
+    /// The values, 0 to 255.
+    pub pixels: Vec<u8>,
+    /// Class, where the source has one.
+    pub label: Option<u32>,
+}
+
+/// A batch of images on the host. Values are in `[0, 1]`.
+#[derive(Clone, Debug)]
+pub struct ImageBatch {
+    values: Vec<f32>,
+    size: usize,
+    shape: ImageShape,
+    labels: Option<Vec<u32>>,
+}
+
+impl ImageBatch {
+    /// Number of images.
+    pub fn len(&self) -> usize {
+        self.size
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.size == 0
+    }
+
+    /// Shape of each image.
+    pub fn shape(&self) -> ImageShape {
+        self.shape
+    }
+
+    /// Classes, if every image of the batch has one.
+    pub fn label_values(&self) -> Option<&[u32]> {
+        self.labels.as_deref()
+    }
+
+    /// The images on `device`, `[batch, channels, height, width]` in `[0, 1]`.
+    pub fn images(&self, device: &Device) -> Tensor<4> {
+        let ImageShape { channels, height, width } = self.shape;
+        Tensor::from_data(TensorData::new(self.values.clone(), [self.size, channels, height, width]), device)
+    }
+
+    /// The classes on `device`, `[batch]`, if every image of the batch has one.
+    pub fn labels(&self, device: &Device) -> Option<Tensor<1, Int>> {
+        let labels: Vec<i32> = self.labels.as_ref()?.iter().map(|l| *l as i32).collect();
+        Some(Tensor::from_data(TensorData::new(labels, [self.size]), device))
+    }
+}
+
+/// Puts images of one shape side by side.
+///
+/// # Panics
+/// If their shapes differ, or there are none: a data set hands out images of one shape.
+pub fn collate_images(images: Vec<Image>) -> ImageBatch {
+    let shape = images.first().expect("a batch has images").shape;
+    let mut values = Vec::with_capacity(images.len() * shape.numel());
+    for image in &images {
+        assert_eq!(image.shape, shape, "images of a batch differ in shape");
+        values.extend(image.pixels.iter().map(|p| f32::from(*p) / 255.0));
+    }
+    ImageBatch { values, size: images.len(), shape, labels: images.iter().map(|i| i.label).collect() }
+}

@@ -1,0 +1,341 @@
+//! Batches, shuffled by seed and read ahead.
+
+use super::Dataset;
+use crate::{DataFault, Error, Result, error::ensure, rng::Rng};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread,
+};
+
+/// What to do about an item that cannot be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BadItem {
+    /// Stop with an error that names the file.
+    #[default]
+    Fatal,
+    /// Name it once, and take the next readable item of the shuffled order in its place.
+    Skip,
+}
+
+/// How a [`Loader`] makes batches.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LoaderConfig {
+    /// Items per batch. A smaller data set makes smaller batches.
+    pub batch_size: usize,
+    /// Seed of the order; `None` keeps the order of the data set.
+    pub shuffle: Option<u64>,
+    /// Threads that decode ahead; 0 decodes in the caller's thread. The batches do not depend on it.
+    pub workers: usize,
+    /// Batches each worker may be ahead.
+    pub prefetch: usize,
+    /// What to do about an item that cannot be read.
+    pub bad_items: BadItem,
+}
+
+impl Default for LoaderConfig {
+    fn default() -> Self {
+        Self { batch_size: 64, shuffle: Some(0), workers: 1, prefetch: 4, bad_items: BadItem::Fatal }
+    }
+}
+
+/// Makes batches `B` out of a data set.
+///
+/// Training batches are full and endless: batch `k` is the same whenever, and with however many workers, it is asked
+/// for, so a stopped run goes on with the batch it would have had.
+pub struct Loader<B> {
+    shared: Arc<Shared<B>>,
+    config: LoaderConfig,
+}
+
+impl<B> Clone for Loader<B> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone(), config: self.config.clone() }
+    }
+}
+
+impl<B> std::fmt::Debug for Loader<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loader").field("items", &self.shared.len).field("config", &self.config).finish()
+    }
+}
+
+type ReadBatch<B> = dyn Fn(&[usize], &mut dyn FnMut(Error)) -> Result<B> + Send + Sync;
+
+struct Shared<B> {
+    len: usize,
+    batch_size: usize,
+    shuffle: Option<u64>,
+    read: Box<ReadBatch<B>>,
+    skipped: Mutex<BTreeSet<String>>,
+    /// The order of the epoch last asked for: one permutation per epoch, not per batch.
+    order: Mutex<Option<(usize, Arc<Vec<usize>>)>>,
+}
+
+impl<B: Send + 'static> Loader<B> {
+    /// Batches of `dataset`, put together by `collate`.
+    ///
+    /// # Errors
+    /// If the data set is empty or the configuration out of range.
+    pub fn new<D, C>(dataset: D, collate: C, config: LoaderConfig) -> Result<Self>
+    where
+        D: Dataset + 'static,
+        C: Fn(Vec<D::Item>) -> B + Send + Sync + 'static,
+    {
+        ensure(config.batch_size > 0, "batch_size", config.batch_size, "at least 1")?;
+        ensure(config.workers <= 256, "workers", config.workers, "at most 256")?;
+        ensure(config.prefetch > 0, "prefetch", config.prefetch, "at least 1")?;
+        let len = dataset.len();
+        ensure(len > 0, "dataset", "empty", "at least one item")?;
+        let bad_items = config.bad_items;
+        let read = move |wanted: &[usize], skipped: &mut dyn FnMut(Error)| {
+            let mut items = Vec::with_capacity(wanted.len());
+            for index in wanted {
+                // Probing upwards from the bad index keeps the replacement independent of threads and of history.
+                let mut found = None;
+                for probe in 0..len {
+                    match dataset.get((index + probe) % len) {
+                        Ok(item) => {
+                            found = Some(item);
+                            break;
+                        }
+                        Err(error) if bad_items == BadItem::Fatal => return Err(error),
+                        Err(error) => skipped(error),
+                    }
+                }
+                items.push(found.ok_or_else(|| {
+                    Error::data(PathBuf::from("dataset"), DataFault::Empty(format!("none of {len} items can be read")))
+                })?);
+            }
+            Ok(collate(items))
+        };
+        let shared = Shared {
+            len,
+            batch_size: config.batch_size.min(len),
+            shuffle: config.shuffle,
+            read: Box::new(read),
+            skipped: Mutex::default(),
+            order: Mutex::default(),
+        };
+        Ok(Self { shared: Arc::new(shared), config })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &LoaderConfig {
+        &self.config
+    }
+
+    /// Number of items in the data set.
+    pub fn items(&self) -> usize {
+        self.shared.len
+    }
+
+    /// Full batches in one pass over the data.
+    pub fn batches_per_epoch(&self) -> usize {
+        self.shared.len / self.shared.batch_size
+    }
+
+    /// Messages about the items skipped so far, each once, sorted.
+    pub fn skipped(&self) -> Vec<String> {
+        lock(&self.shared.skipped).iter().cloned().collect()
+    }
+
+    /// The endless stream of training batches from batch `position` on.
+    pub fn batches(&self, position: usize) -> Batches<B> {
+        if self.config.workers == 0 {
+            return Batches { shared: self.shared.clone(), position, workers: Vec::new(), turn: 0 };
+        }
+        let count = self.config.workers;
+        let workers = (0..count)
+            .map(|worker| {
+                let (send, receive) = sync_channel(self.config.prefetch);
+                let shared = self.shared.clone();
+                thread::spawn(move || work(&shared, position + worker, count, &send));
+                receive
+            })
+            .collect();
+        Batches { shared: self.shared.clone(), position, workers, turn: 0 }
+    }
+
+    /// One pass in the data set's own order, the last batch as small as it comes out. Nothing is read ahead.
+    pub fn pass(&self) -> impl Iterator<Item = Result<B>> + '_ {
+        let indices: Vec<usize> = (0..self.shared.len).collect();
+        let size = self.shared.batch_size;
+        (0..self.shared.len.div_ceil(size)).map(move |k| {
+            let end = ((k + 1) * size).min(indices.len());
+            self.shared.read_indices(&indices[k * size..end])
+        })
+    }
+}
+
+/// Computes every `count`-th batch from `position` on, until nobody listens.
+fn work<B>(shared: &Shared<B>, mut position: usize, count: usize, send: &SyncSender<Result<B>>) {
+    while send.send(shared.batch(position)).is_ok() {
+        position += count;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl<B> Shared<B> {
+    fn batch(&self, position: usize) -> Result<B> {
+        let per_epoch = self.len / self.batch_size;
+        let (epoch, k) = (position / per_epoch, position % per_epoch);
+        let order = self.order(epoch);
+        self.read_indices(&order[k * self.batch_size..(k + 1) * self.batch_size])
+    }
+
+    fn order(&self, epoch: usize) -> Arc<Vec<usize>> {
+        let mut cached = lock(&self.order);
+        if let Some((of, order)) = cached.as_ref()
+            && *of == epoch
+        {
+            return order.clone();
+        }
+        let order = Arc::new(match self.shuffle {
+            Some(seed) => Rng::keyed(seed, "shuffle", epoch as u64).permutation(self.len),
+            None => (0..self.len).collect(),
+        });
+        *cached = Some((epoch, order.clone()));
+        order
+    }
+
+    fn read_indices(&self, indices: &[usize]) -> Result<B> {
+        (self.read)(indices, &mut |error| {
+            lock(&self.skipped).insert(error.to_string());
+        })
+    }
+}
+
+/// The endless stream of batches; see [`Loader::batches`].
+pub struct Batches<B> {
+    shared: Arc<Shared<B>>,
+    position: usize,
+    /// Worker `i` makes batches `i`, `i + n`, `i + 2n`, …; taking turns puts them back in order.
+    workers: Vec<Receiver<Result<B>>>,
+    turn: usize,
+}
+
+impl<B> Batches<B> {
+    /// Number of the next batch.
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
+    /// The next batch.
+    ///
+    /// # Errors
+    /// Names the file that cannot be read, or says that a worker died.
+    pub fn next_batch(&mut self) -> Result<B> {
+        let batch = if self.workers.is_empty() {
+            self.shared.batch(self.position)
+        } else {
+            let received = self.workers[self.turn].recv();
+            self.turn = (self.turn + 1) % self.workers.len();
+            received.unwrap_or_else(|_| Err(Error::other("a data worker panicked; its message is above")))
+        }?;
+        self.position += 1;
+        Ok(batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::InMemory;
+
+    fn loader(workers: usize, shuffle: Option<u64>) -> Loader<Vec<usize>> {
+        let config = LoaderConfig { batch_size: 4, shuffle, workers, ..LoaderConfig::default() };
+        Loader::new(InMemory((0..11).collect()), |items| items, config).unwrap()
+    }
+
+    fn first(loader: &Loader<Vec<usize>>, from: usize, n: usize) -> Vec<Vec<usize>> {
+        let mut batches = loader.batches(from);
+        (0..n).map(|_| batches.next_batch().unwrap()).collect()
+    }
+
+    #[test]
+    fn order_depends_on_the_seed_and_not_on_workers() {
+        let alone = first(&loader(0, Some(5)), 0, 20);
+        for workers in [1, 2, 3, 8] {
+            assert_eq!(first(&loader(workers, Some(5)), 0, 20), alone);
+        }
+        assert_ne!(first(&loader(0, Some(6)), 0, 20), alone);
+        assert_ne!(alone[..2], alone[2..4], "each epoch has an order of its own");
+    }
+
+    #[test]
+    fn an_epoch_has_no_item_twice() {
+        let mut seen = first(&loader(2, Some(1)), 0, 2).concat();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), 8);
+    }
+
+    #[test]
+    fn a_stream_can_start_anywhere() {
+        assert_eq!(first(&loader(3, Some(5)), 7, 5), first(&loader(0, Some(5)), 0, 12)[7..]);
+    }
+
+    #[test]
+    fn a_pass_has_every_item_once() {
+        let all: Vec<_> = loader(2, Some(5)).pass().map(Result::unwrap).collect();
+        assert_eq!(all, [vec![0, 1, 2, 3], vec![4, 5, 6, 7], vec![8, 9, 10]]);
+    }
+
+    #[test]
+    fn small_sets_make_small_batches() {
+        let config = LoaderConfig { batch_size: 100, workers: 0, ..LoaderConfig::default() };
+        let loader = Loader::new(InMemory(vec![1, 2, 3]), |items| items, config).unwrap();
+        assert_eq!(loader.batches(0).next_batch().unwrap().len(), 3);
+    }
+
+    struct Spoilt(&'static [usize]);
+
+    impl Dataset for Spoilt {
+        type Item = usize;
+        fn len(&self) -> usize {
+            8
+        }
+        fn get(&self, index: usize) -> Result<usize> {
+            if self.0.contains(&index) {
+                return Err(Error::data(format!("{index}.png"), DataFault::Decode("broken".into())));
+            }
+            Ok(index)
+        }
+    }
+
+    #[test]
+    fn bad_items_are_fatal_or_replaced_and_named() {
+        let make = |bad: &'static [usize], bad_items| {
+            let config =
+                LoaderConfig { batch_size: 8, shuffle: None, workers: 2, bad_items, ..LoaderConfig::default() };
+            Loader::new(Spoilt(bad), |items| items, config).unwrap()
+        };
+        let fatal = make(&[3], BadItem::Fatal).batches(0).next_batch().unwrap_err();
+        assert_eq!(fatal.to_string(), "3.png: cannot be decoded: broken");
+        let skipping = make(&[3, 4, 7], BadItem::Skip);
+        assert_eq!(skipping.batches(0).next_batch().unwrap(), [0, 1, 2, 5, 5, 5, 6, 0]);
+        assert_eq!(skipping.skipped().len(), 3);
+        let hopeless = make(&[0, 1, 2, 3, 4, 5, 6, 7], BadItem::Skip).batches(0).next_batch().unwrap_err();
+        assert!(hopeless.to_string().contains("none of 8 items"), "{hopeless}");
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        let make = |items: Vec<u8>, config| Loader::new(InMemory(items), |items| items, config).unwrap_err();
+        let error = make(vec![], LoaderConfig::default());
+        assert!(error.to_string().contains("at least one item"));
+        let error = make(vec![1], LoaderConfig { batch_size: 0, ..LoaderConfig::default() });
+        assert_eq!(error.to_string(), "config field `batch_size` is 0, expected at least 1");
+    }
+}

@@ -1,0 +1,25 @@
+//! From files to batches.
+//!
+//! A [`Dataset`] hands out items by index; a [`Loader`] shuffles them by seed, decodes ahead on worker threads, and
+//! collates them into batches that live on the host until the objective moves them to its device.
+//!
+//! | source | what |
+//! |---|---|
+//! | [`digits`] | 1,797 real handwritten digits, 8×8, inside the crate |
+//! | [`idx`] | MNIST-format files, plain or gzipped |
+//! | `folder` | a folder of images (feature `image`) |
+//! | `download` | the four MNIST files into the user's cache (feature `download`) |
+
+mod dataset;
+pub mod digits;
+#[cfg(feature = "download")]
+pub mod download;
+#[cfg(feature = "image")]
+pub mod folder;
+pub mod idx;
+mod images;
+mod loader;
+
+pub use dataset::{Dataset, InMemory};
+pub use images::{Image, ImageBatch, ImageShape, collate_images};
+pub use loader::{BadItem, Batches, Loader, LoaderConfig};

@@ -1,0 +1,175 @@
+//! One error type, sorted by who can mend it.
+
+use std::path::{Path, PathBuf};
+
+/// The result type of everything in aigc that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, and with which field or file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A configuration value is out of range, or contradicts another.
+    #[error("config field `{field}` is {value}, expected {expected}")]
+    Config {
+        /// Name of the field.
+        field: String,
+        /// What it holds.
+        value: String,
+        /// What it may hold.
+        expected: String,
+    },
+    /// A device name that cannot be had.
+    #[error("device `{name}`: {reason}")]
+    Device {
+        /// The name asked for.
+        name: String,
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// A data file that cannot be read as what it should be.
+    #[error("{}: {fault}", path.display())]
+    Data {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: DataFault,
+    },
+    /// Weights that do not fit the model.
+    #[error("weights {}: {reason}", path.display())]
+    Weights {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        reason: String,
+    },
+    /// A checkpoint that is damaged or does not belong to this run.
+    #[error("checkpoint {}: {reason}{}", path.display(), offer(previous))]
+    Checkpoint {
+        /// The file or folder at fault.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+        /// The step of the newest intact checkpoint before it, if there is one.
+        previous: Option<usize>,
+    },
+    /// Training produced a value that is not a number, or infinite.
+    #[error("`{name}` became {value} at step {step}; {}", match last_good {
+        Some(path) => format!("the last good checkpoint is {}", path.display()),
+        None => "no checkpoint had been written yet".to_string(),
+    })]
+    NotFinite {
+        /// Step (counted from 1) whose update was not made.
+        step: usize,
+        /// Name of the loss, or `grad_norm`.
+        name: String,
+        /// The value.
+        value: f64,
+        /// The newest checkpoint on disk.
+        last_good: Option<PathBuf>,
+    },
+    /// A download that did not arrive as expected.
+    #[error("download {url}: {reason}")]
+    Download {
+        /// The address.
+        url: String,
+        /// What happened, and what to do.
+        reason: String,
+    },
+    /// The operating system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// File or folder.
+        path: PathBuf,
+        /// Its answer.
+        source: std::io::Error,
+    },
+    /// An error of the caller's own code, passed through from a callback.
+    #[error(transparent)]
+    Other(Box<dyn std::error::Error + Send + Sync>),
+}
+
+fn offer(previous: &Option<usize>) -> String {
+    match previous {
+        Some(step) => format!("; the checkpoint of step {step} is intact: resume from step {step}"),
+        None => "; no intact checkpoint stands before it".to_string(),
+    }
+}
+
+/// What is wrong with a data file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataFault {
+    /// The file ends before its header says.
+    #[error("truncated: {expected} bytes expected, {found} found")]
+    Truncated {
+        /// Bytes the header promises.
+        expected: u64,
+        /// Bytes there are.
+        found: u64,
+    },
+    /// Bytes are left over after everything the header announces.
+    #[error("oversized: more than the {expected} bytes its header announces")]
+    Oversized {
+        /// Bytes the header promises.
+        expected: u64,
+    },
+    /// The first bytes are not those of the format.
+    #[error("wrong magic number {found:#010x}, expected {expected}")]
+    WrongMagic {
+        /// The first four bytes, big-endian.
+        found: u32,
+        /// What they should be.
+        expected: &'static str,
+    },
+    /// A header that cannot be true.
+    #[error("impossible header: {0}")]
+    BadHeader(String),
+    /// The compressed or encoded content is broken.
+    #[error("cannot be decoded: {0}")]
+    Decode(String),
+    /// Two files or fields that belong together disagree.
+    #[error("{0}")]
+    Mismatch(String),
+    /// There is nothing in it.
+    #[error("{0}")]
+    Empty(String),
+}
+
+impl Error {
+    /// A configuration error: `field` holds `value`, `expected` says what it may hold.
+    pub fn config(field: impl Into<String>, value: impl ToString, expected: impl Into<String>) -> Self {
+        Error::Config { field: field.into(), value: value.to_string(), expected: expected.into() }
+    }
+
+    /// Wraps an error of the caller's own, for use in callbacks.
+    pub fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Error::Other(error.into())
+    }
+
+    pub(crate) fn data(path: impl AsRef<Path>, fault: DataFault) -> Self {
+        Error::Data { path: path.as_ref().to_path_buf(), fault }
+    }
+
+    pub(crate) fn checkpoint(path: impl AsRef<Path>, reason: impl ToString) -> Self {
+        Error::Checkpoint { path: path.as_ref().to_path_buf(), reason: reason.to_string(), previous: None }
+    }
+
+    pub(crate) fn weights(path: impl AsRef<Path>, reason: impl ToString) -> Self {
+        Error::Weights { path: path.as_ref().to_path_buf(), reason: reason.to_string() }
+    }
+
+    /// For `map_err`: names the file an I/O error is about.
+    pub(crate) fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |source| Error::Io { path, source }
+    }
+}
+
+/// Fails unless `holds`, naming field, value and what was expected.
+///
+/// # Errors
+/// [`Error::Config`] if `holds` is false.
+pub(crate) fn ensure(holds: bool, field: &str, value: impl ToString, expected: &str) -> Result<()> {
+    if holds { Ok(()) } else { Err(Error::config(field, value, expected)) }
+}

@@ -1,0 +1,31 @@
+//! What every generative-model crate of aigc stands on.
+//!
+//! ```text
+//! Dataset → Batches → Objective(model, batch) → Trainer → run folder → load → sample → pictures
+//! ```
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | [`device`] | one string picks the backend: `flex`, `cuda:0`, `libtorch`, … |
+//! | [`rng`] | seeded noise drawn on the host: one seed, one picture, on every backend |
+//! | [`data`] | data sets (embedded digits, IDX files, image folders) and the loader that reads ahead |
+//! | [`nn`] | the layers that all families share |
+//! | [`train`] | the one [`Trainer`](train::Trainer), its schedules, EMA, clipping, events and observers |
+//! | [`checkpoint`] | the run folder: atomic, checksummed, exactly resumable |
+//! | [`output`] | tensors to PNG grids and GIFs |
+//!
+//! A family's crate (aigc-vae, …) adds models and an [`Objective`](train::Objective); everything else is here.
+#![deny(unsafe_code)]
+
+pub mod checkpoint;
+pub mod data;
+pub mod device;
+mod error;
+pub mod nn;
+#[cfg(feature = "image")]
+pub mod output;
+pub mod rng;
+pub mod train;
+
+pub use burn;
+pub use error::{DataFault, Error, Result};

@@ -1,0 +1,173 @@
+//! Convolution and its transpose.
+
+use super::Initializer;
+use burn::{
+    config::Config,
+    module::{Module, Param},
+    tensor::{
+        Device, Tensor,
+        module::{conv_transpose2d, conv2d},
+        ops::{ConvOptions, ConvTransposeOptions},
+    },
+};
+
+/// Configuration to create a [`Conv2d`] layer with square kernels.
+#[derive(Config, Debug)]
+pub struct Conv2dConfig {
+    /// Channels in and out.
+    pub channels: [usize; 2],
+    /// Side of the kernel.
+    pub kernel_size: usize,
+    /// Step between applications.
+    #[config(default = 1)]
+    pub stride: usize,
+    /// Zeros added on every side.
+    #[config(default = 0)]
+    pub padding: usize,
+    /// Whether a bias is added.
+    #[config(default = true)]
+    pub bias: bool,
+    /// First values of weight and bias.
+    #[config(default = "Initializer::PYTORCH")]
+    pub initializer: Initializer,
+}
+
+/// Cross-correlation over two spatial axes.
+#[derive(Module, Debug)]
+pub struct Conv2d {
+    /// `[channels_out, channels_in, kernel, kernel]`.
+    pub weight: Param<Tensor<4>>,
+    /// `[channels_out]`.
+    pub bias: Option<Param<Tensor<1>>>,
+    stride: usize,
+    padding: usize,
+}
+
+impl Conv2dConfig {
+    /// The layer on `device`.
+    pub fn init(&self, device: &Device) -> Conv2d {
+        let ([i, o], k) = (self.channels, self.kernel_size);
+        Conv2d {
+            weight: self.initializer.param([o, i, k, k], i * k * k, o * k * k, device),
+            bias: self.bias.then(|| self.initializer.param([o], i * k * k, o * k * k, device)),
+            stride: self.stride,
+            padding: self.padding,
+        }
+    }
+}
+
+impl Conv2d {
+    /// # Shapes
+    /// - x: `[batch, channels_in, height, width]`
+    /// - output: `[batch, channels_out, (height + 2·padding − kernel) / stride + 1, …]`
+    ///
+    /// # Panics
+    /// If the channels do not fit.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let options = ConvOptions::new([self.stride; 2], [self.padding; 2], [1; 2], 1);
+        conv2d(x, self.weight.val(), self.bias.as_ref().map(|b| b.val()), options)
+    }
+}
+
+/// Configuration to create a [`ConvTranspose2d`] layer with square kernels.
+#[derive(Config, Debug)]
+pub struct ConvTranspose2dConfig {
+    /// Channels in and out.
+    pub channels: [usize; 2],
+    /// Side of the kernel.
+    pub kernel_size: usize,
+    /// Step between outputs of neighbouring inputs.
+    #[config(default = 1)]
+    pub stride: usize,
+    /// Rows and columns cut from every side of the result.
+    #[config(default = 0)]
+    pub padding: usize,
+    /// Whether a bias is added.
+    #[config(default = true)]
+    pub bias: bool,
+    /// First values of weight and bias.
+    #[config(default = "Initializer::PYTORCH")]
+    pub initializer: Initializer,
+}
+
+/// The transpose of [`Conv2d`] as a linear map: enlarges where that reduces.
+#[derive(Module, Debug)]
+pub struct ConvTranspose2d {
+    /// `[channels_in, channels_out, kernel, kernel]`.
+    pub weight: Param<Tensor<4>>,
+    /// `[channels_out]`.
+    pub bias: Option<Param<Tensor<1>>>,
+    stride: usize,
+    padding: usize,
+}
+
+impl ConvTranspose2dConfig {
+    /// The layer on `device`.
+    pub fn init(&self, device: &Device) -> ConvTranspose2d {
+        let ([i, o], k) = (self.channels, self.kernel_size);
+        // PyTorch takes the second axis for fan-in here too, so for it the outputs count.
+        ConvTranspose2d {
+            weight: self.initializer.param([i, o, k, k], o * k * k, i * k * k, device),
+            bias: self.bias.then(|| self.initializer.param([o], o * k * k, i * k * k, device)),
+            stride: self.stride,
+            padding: self.padding,
+        }
+    }
+}
+
+impl ConvTranspose2d {
+    /// # Shapes
+    /// - x: `[batch, channels_in, height, width]`
+    /// - output: `[batch, channels_out, (height − 1)·stride − 2·padding + kernel, …]`
+    ///
+    /// # Panics
+    /// If the channels do not fit.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let options = ConvTransposeOptions::new([self.stride; 2], [self.padding; 2], [0; 2], [1; 2], 1);
+        conv_transpose2d(x, self.weight.val(), self.bias.as_ref().map(|b| b.val()), options)
+    }
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+    use crate::rng::{Rng, Seeded};
+
+    /// ⟨conv(x), y⟩ = ⟨x, convᵀ(y)⟩ defines the transpose, whatever the kernel.
+    #[test]
+    fn transposed_convolution_is_the_transpose() {
+        let device = Device::flex();
+        let conv = Conv2dConfig::new([3, 5], 4).with_stride(2).with_padding(1).with_bias(false).init(&device).seeded(1);
+        let transpose =
+            ConvTranspose2dConfig::new([5, 3], 4).with_stride(2).with_padding(1).with_bias(false).init(&device);
+        let transpose = ConvTranspose2d { weight: conv.weight.clone(), ..transpose };
+        let mut rng = Rng::new(2);
+        let x = rng.normal([2, 3, 8, 8], &device);
+        let y = rng.normal([2, 5, 4, 4], &device);
+        let left = (conv.forward(x.clone()) * y.clone()).sum().into_scalar::<f32>();
+        let right = (x * transpose.forward(y)).sum().into_scalar::<f32>();
+        assert!((left - right).abs() < 1e-3 * left.abs().max(1.0), "{left} {right}");
+    }
+
+    #[test]
+    fn a_convolution_is_the_sum_its_definition_says() {
+        let device = Device::flex();
+        let conv = Conv2dConfig::new([2, 3], 3).with_padding(1).init(&device).seeded(3);
+        let x: Tensor<4> = Rng::new(4).normal([1, 2, 5, 5], &device);
+        let data = |t: Tensor<4>| t.into_data().try_into_vec::<f32>().unwrap();
+        let (got, w, xs) = (data(conv.forward(x.clone())), data(conv.weight.val()), data(x));
+        let bias = conv.bias.as_ref().unwrap().val().into_data().try_into_vec::<f32>().unwrap();
+        for (o, r, c) in [(0usize, 0i32, 0i32), (1, 2, 3), (2, 4, 4)] {
+            let mut sum = bias[o];
+            for i in 0..2usize {
+                for (kr, kc) in (0..3i32).flat_map(|a| (0..3i32).map(move |b| (a, b))) {
+                    let (row, col) = (r + kr - 1, c + kc - 1);
+                    if (0..5).contains(&row) && (0..5).contains(&col) {
+                        sum += xs[i * 25 + (row * 5 + col) as usize] * w[(o * 2 + i) * 9 + (kr * 3 + kc) as usize];
+                    }
+                }
+            }
+            assert!((got[o * 25 + (r * 5 + c) as usize] - sum).abs() < 1e-5);
+        }
+    }
+}

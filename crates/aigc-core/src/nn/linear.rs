@@ -1,0 +1,55 @@
+//! The affine map.
+
+use super::Initializer;
+use burn::{
+    config::Config,
+    module::{Module, Param},
+    tensor::{Device, Tensor},
+};
+
+/// Configuration to create a [`Linear`] layer.
+#[derive(Config, Debug)]
+pub struct LinearConfig {
+    /// Features in.
+    pub d_input: usize,
+    /// Features out.
+    pub d_output: usize,
+    /// Whether a bias is added.
+    #[config(default = true)]
+    pub bias: bool,
+    /// First values of weight and bias.
+    #[config(default = "Initializer::PYTORCH")]
+    pub initializer: Initializer,
+}
+
+/// `y = x·W + b`.
+#[derive(Module, Debug)]
+pub struct Linear {
+    /// `[d_input, d_output]`; files hold its transpose, as PyTorch does.
+    pub weight: Param<Tensor<2>>,
+    /// `[d_output]`.
+    pub bias: Option<Param<Tensor<1>>>,
+}
+
+impl LinearConfig {
+    /// The layer on `device`.
+    pub fn init(&self, device: &Device) -> Linear {
+        let (i, o) = (self.d_input, self.d_output);
+        Linear {
+            weight: self.initializer.param([i, o], i, o, device),
+            bias: self.bias.then(|| self.initializer.param([o], i, o, device)),
+        }
+    }
+}
+
+impl Linear {
+    /// # Shapes
+    /// - x: `[..., d_input]`
+    /// - output: `[..., d_output]`
+    ///
+    /// # Panics
+    /// If the last axis of `x` is not `d_input`.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        burn::tensor::module::linear(x, self.weight.val(), self.bias.as_ref().map(|b| b.val()))
+    }
+}

@@ -1,0 +1,114 @@
+//! Grids one after the other.
+
+use super::Grid;
+use crate::{Error, Result, error::ensure};
+use burn::tensor::Tensor;
+use image::{Delay, DynamicImage, Frame, RgbImage, codecs::gif::GifEncoder, codecs::gif::Repeat};
+use std::{path::Path, time::Duration};
+
+/// A moving picture that grows frame by frame: previews of a training, steps of a denoising, a walk through a latent
+/// space.
+#[derive(Clone, Debug)]
+pub struct Animation {
+    grid: Grid,
+    frames: Vec<RgbImage>,
+}
+
+impl Animation {
+    /// An animation without frames.
+    pub fn new(grid: Grid) -> Self {
+        Self { grid, frames: Vec::new() }
+    }
+
+    /// Adds a frame.
+    ///
+    /// # Shapes
+    /// - images: `[batch, channels, height, width]`, channels 1 (grey) or 3 (RGB); the same for every frame
+    ///
+    /// # Errors
+    /// [`Error::Config`] if these are not images, or not as large as those before.
+    pub fn push(&mut self, images: &Tensor<4>) -> Result<()> {
+        let frame = self.grid.draw(images)?;
+        let first = self.frames.first().map_or(frame.dimensions(), |first| first.dimensions());
+        let expected = format!("{first:?}, the size of the first frame");
+        ensure(frame.dimensions() == first, "frame", format!("{:?}", frame.dimensions()), &expected)?;
+        self.frames.push(frame);
+        Ok(())
+    }
+
+    /// Number of frames.
+    pub fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Writes the frames as an endless GIF, each shown for `delay`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there are no frames, [`Error::Io`] if the file cannot be written.
+    pub fn save(&self, delay: Duration, path: &Path) -> Result<()> {
+        ensure(!self.is_empty(), "frames", 0, "at least 1")?;
+        let mut bytes = Vec::new();
+        {
+            let mut encoder = GifEncoder::new(&mut bytes);
+            encoder.set_repeat(Repeat::Infinite).map_err(Error::other)?;
+            for frame in &self.frames {
+                let rgba = DynamicImage::from(frame.clone()).into_rgba8();
+                let frame = Frame::from_parts(rgba, 0, 0, Delay::from_saturating_duration(delay));
+                encoder.encode_frame(frame).map_err(Error::other)?;
+            }
+        }
+        crate::checkpoint::write_atomic(path, &bytes)
+    }
+}
+
+/// Writes `frames` as an endless GIF, each shown for `delay`.
+///
+/// # Shapes
+/// - frames: `[batch, channels, height, width]` each, channels 1 (grey) or 3 (RGB)
+///
+/// # Errors
+/// As for [`Animation::push`] and [`Animation::save`].
+pub fn save_gif(frames: impl IntoIterator<Item = Tensor<4>>, grid: Grid, delay: Duration, path: &Path) -> Result<()> {
+    let mut animation = Animation::new(grid);
+    for frame in frames {
+        animation.push(&frame)?;
+    }
+    animation.save(delay, path)
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+    use image::{AnimationDecoder, codecs::gif::GifDecoder};
+
+    #[test]
+    fn frames_come_back_in_order() {
+        let device = Device::flex();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("walk.gif");
+        let grid = Grid { gap: 0, zoom: 1, ..Grid::new(1, 4) };
+        let frames = (0..3).map(|i| Tensor::full([1, 1, 4, 4], i as f32 / 2.0, &device));
+        save_gif(frames, grid, Duration::from_millis(80), &path).unwrap();
+        let file = std::io::BufReader::new(std::fs::File::open(&path).unwrap());
+        let frames = GifDecoder::new(file).unwrap().into_frames().collect_frames().unwrap();
+        let shades: Vec<u8> = frames.iter().map(|f| f.buffer().get_pixel(1, 1).0[0]).collect();
+        assert_eq!(frames.len(), 3);
+        assert!(shades[0] < 8 && (120..136).contains(&shades[1]) && shades[2] > 247, "{shades:?}");
+        assert_eq!(frames[0].delay().numer_denom_ms(), (80, 1));
+    }
+
+    #[test]
+    fn frames_of_other_sizes_are_refused() {
+        let device = Device::flex();
+        let mut animation = Animation::new(Grid::new(1, 4));
+        assert!(animation.save(Duration::ZERO, Path::new("never.gif")).is_err());
+        animation.push(&Tensor::zeros([1, 1, 4, 4], &device)).unwrap();
+        assert!(animation.push(&Tensor::zeros([2, 1, 4, 4], &device)).is_err());
+    }
+}

@@ -1,0 +1,7 @@
+//! Tensors to pictures.
+
+mod animation;
+mod grid;
+
+pub use animation::{Animation, save_gif};
+pub use grid::{Grid, save_png};

@@ -1,0 +1,191 @@
+//! Seeded noise, drawn on the host.
+//!
+//! Backends have generators of their own, and each draws other numbers. Wherever a user sees the result, numbers come
+//! from here instead: ChaCha with 12 rounds, keyed by what they are for. One seed is one picture, on every backend,
+//! and a run that stops and resumes draws what it would have drawn.
+
+use burn::{
+    module::{Module, ModuleVisitor, Param},
+    tensor::{Device, Tensor, TensorData},
+};
+use rand::{Rng as _, RngExt, SeedableRng, seq::SliceRandom};
+use rand_chacha::ChaCha12Rng;
+use rand_distr::StandardNormal;
+use sha2::{Digest, Sha256};
+use std::cell::RefCell;
+
+/// A stream of random numbers.
+#[derive(Clone, Debug)]
+pub struct Rng(ChaCha12Rng);
+
+impl Rng {
+    /// The stream of `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self::keyed(seed, "", 0)
+    }
+
+    /// The stream that `seed` has for `purpose`, number `index`. Streams of different keys are independent.
+    pub fn keyed(seed: u64, purpose: &str, index: u64) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(seed.to_le_bytes());
+        hash.update(index.to_le_bytes());
+        hash.update(purpose.as_bytes());
+        Self(ChaCha12Rng::from_seed(hash.finalize().into()))
+    }
+
+    /// 64 random bits.
+    pub fn bits(&mut self) -> u64 {
+        self.0.next_u64()
+    }
+
+    /// A number in `[0, 1)`.
+    pub fn unit(&mut self) -> f64 {
+        self.0.random()
+    }
+
+    /// A whole number in `0..n`.
+    ///
+    /// # Panics
+    /// If `n` is 0.
+    pub fn below(&mut self, n: usize) -> usize {
+        self.0.random_range(0..n as u64) as usize
+    }
+
+    /// The numbers `0..n` in random order.
+    pub fn permutation(&mut self, n: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..n).collect();
+        order.shuffle(&mut self.0);
+        order
+    }
+
+    /// `n` draws of the standard normal distribution.
+    pub fn normals(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.0.sample(StandardNormal)).collect()
+    }
+
+    /// `n` draws of the uniform distribution on `[low, high)`.
+    pub fn uniforms(&mut self, n: usize, low: f32, high: f32) -> Vec<f32> {
+        (0..n).map(|_| low + (high - low) * self.0.random::<f32>()).collect()
+    }
+
+    /// Standard normal noise of `shape` on `device`.
+    pub fn normal<const D: usize>(&mut self, shape: [usize; D], device: &Device) -> Tensor<D> {
+        Tensor::from_data(TensorData::new(self.normals(shape.iter().product()), shape), device)
+    }
+
+    /// Uniform noise on `[low, high)` of `shape` on `device`.
+    pub fn uniform<const D: usize>(&mut self, shape: [usize; D], low: f32, high: f32, device: &Device) -> Tensor<D> {
+        Tensor::from_data(TensorData::new(self.uniforms(shape.iter().product(), low, high), shape), device)
+    }
+}
+
+thread_local! {
+    /// The stream a lazy parameter draws from while [`Seeded::seeded`] asks for its value.
+    static INITIAL: RefCell<Option<Rng>> = const { RefCell::new(None) };
+}
+
+/// Runs `draw` on the stream of the parameter being initialised, or on a fresh unpredictable one where a model is used
+/// without having been [seeded](Seeded::seeded).
+pub(crate) fn with_initial_stream<T>(draw: impl FnOnce(&mut Rng) -> T) -> T {
+    INITIAL.with_borrow_mut(|stream| match stream {
+        Some(rng) => draw(rng),
+        None => draw(&mut Rng::new(rand::random())),
+    })
+}
+
+/// Gives a model its initial weights.
+pub trait Seeded: Module {
+    /// Draws every weight that has no value yet. What a weight gets depends on `seed` and on its path in the model,
+    /// and on nothing else: not on the backend, nor on the order of construction or use. Weights already drawn or
+    /// loaded stay.
+    ///
+    /// Parameters made by burn's own layers draw from the backend's generator, reseeded for each: reproducible on one
+    /// backend, different on another.
+    fn seeded(self, seed: u64) -> Self {
+        self.visit(&mut Initialise { seed, path: Vec::new() });
+        self
+    }
+}
+
+impl<M: Module> Seeded for M {}
+
+struct Initialise {
+    seed: u64,
+    path: Vec<String>,
+}
+
+impl ModuleVisitor for Initialise {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if param.is_initialized() {
+            return;
+        }
+        let mut stream = Rng::keyed(self.seed, &format!("init/{}", self.path.join(".")), 0);
+        param.lazy_device().seed(stream.bits());
+        INITIAL.set(Some(stream));
+        param.val();
+        INITIAL.set(None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The constants are printed by `tests/reference/rng.py`, a ChaCha12 of its own: were they to change, old seeds
+    /// would stop meaning old pictures.
+    #[test]
+    fn a_seed_means_the_same_numbers_for_ever() {
+        let mut rng = Rng::new(7);
+        assert_eq!([rng.bits(), rng.bits()], [7_525_833_012_303_658_188, 1_565_882_059_152_209_361]);
+        let mut rng = Rng::keyed(7, "noise", 3);
+        assert_eq!([rng.bits(), rng.bits()], [11_775_357_753_938_359_203, 1_618_741_409_339_596_601]);
+        // What the distributions make of the bits, seen once.
+        let normals = Rng::keyed(7, "noise", 3).normals(2);
+        assert_eq!(normals.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), [1_052_260_055, 3_218_926_847]);
+        assert_eq!(Rng::new(7).permutation(6), [2, 0, 1, 3, 4, 5]);
+    }
+
+    #[test]
+    fn keys_separate_streams() {
+        let draw = |seed, purpose, index| Rng::keyed(seed, purpose, index).bits();
+        let all = [draw(1, "a", 0), draw(2, "a", 0), draw(1, "b", 0), draw(1, "a", 1)];
+        for i in 0..4 {
+            for j in 0..i {
+                assert_ne!(all[i], all[j]);
+            }
+        }
+    }
+
+    #[test]
+    fn normals_have_the_moments_of_the_normal_distribution() {
+        let n = 200_000;
+        let draws = Rng::new(1).normals(n);
+        let moment = |k: i32| draws.iter().map(|x| (*x as f64).powi(k)).sum::<f64>() / n as f64;
+        // Standard errors: 1/√n, √2/√n, √15/√n, √96/√n; five of them each.
+        let se = 5.0 / (n as f64).sqrt();
+        assert!(moment(1).abs() < se);
+        assert!((moment(2) - 1.0).abs() < 1.42 * se);
+        assert!(moment(3).abs() < 3.88 * se);
+        assert!((moment(4) - 3.0).abs() < 9.8 * se);
+    }
+
+    #[test]
+    fn below_is_even() {
+        let mut counts = [0usize; 7];
+        let mut rng = Rng::new(2);
+        for _ in 0..70_000 {
+            counts[rng.below(7)] += 1;
+        }
+        // χ² with 6 degrees of freedom: 22.46 is its 99.9 % point.
+        let chi2: f64 = counts.iter().map(|c| (*c as f64 - 10_000.0).powi(2) / 10_000.0).sum();
+        assert!(chi2 < 22.46, "{chi2}");
+    }
+}

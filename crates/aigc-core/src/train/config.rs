@@ -1,0 +1,129 @@
+//! What a run is asked to do.
+
+use super::{OptimizerConfig, ParamGroupConfig, Schedule};
+use crate::{Result, error::ensure};
+use serde::{Deserialize, Serialize};
+
+/// Average the weights over the steps (Polyak and Juditsky 1992).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EmaConfig {
+    /// Share of the old average that a step keeps, in the long run.
+    pub decay: f64,
+    /// Whether the decay starts low: after `n` updates it is at most `(1 + n) / (10 + n)`, so that the first weights
+    /// are soon forgotten.
+    pub warmup: bool,
+}
+
+impl EmaConfig {
+    /// An average with warm-up.
+    pub const fn new(decay: f64) -> Self {
+        Self { decay, warmup: true }
+    }
+}
+
+/// What a [`Trainer`](super::Trainer) is asked to do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TrainerConfig {
+    /// Updates to make.
+    pub steps: usize,
+    /// Minutes after which to stop even so; counted anew at every start.
+    pub minutes: Option<f64>,
+    /// Seed of initial weights, noise and dropout.
+    pub seed: u64,
+    /// The optimizer of every turn that [`Trainer::optimizer`](super::Trainer::optimizer) does not set.
+    pub optimizer: OptimizerConfig,
+    /// Learning rate at factor 1 of the schedule.
+    pub learning_rate: f64,
+    /// Factor by step.
+    pub schedule: Schedule,
+    /// Parameters treated in their own way.
+    pub groups: Vec<ParamGroupConfig>,
+    /// Batches whose gradients are averaged for one update.
+    pub accumulate: usize,
+    /// Largest allowed norm of all gradients together.
+    pub clip_norm: Option<f64>,
+    /// Average of the weights, used wherever the model is judged or shown.
+    pub ema: Option<EmaConfig>,
+    /// Steps between evaluations; 0 for none but the last.
+    pub evaluate_every: usize,
+    /// Steps between previews; 0 for none but the last.
+    pub preview_every: usize,
+    /// Steps between checkpoints; 0 for none but the last.
+    pub checkpoint_every: usize,
+    /// How many of the newest checkpoints stay.
+    pub keep_last: usize,
+    /// Whether the checkpoint of the best evaluation stays too, and becomes the final model.
+    pub keep_best: bool,
+    /// Whether a larger value of the first metric is better.
+    pub maximize: bool,
+    /// Evaluations without improvement after which to stop.
+    pub patience: Option<usize>,
+}
+
+impl Default for TrainerConfig {
+    fn default() -> Self {
+        Self {
+            steps: 1000,
+            minutes: None,
+            seed: 0,
+            optimizer: OptimizerConfig::default(),
+            learning_rate: 1e-3,
+            schedule: Schedule::CONSTANT,
+            groups: Vec::new(),
+            accumulate: 1,
+            clip_norm: None,
+            ema: None,
+            evaluate_every: 0,
+            preview_every: 0,
+            checkpoint_every: 500,
+            keep_last: 2,
+            keep_best: false,
+            maximize: false,
+            patience: None,
+        }
+    }
+}
+
+impl TrainerConfig {
+    /// `steps` updates, everything else as it usually is.
+    pub fn new(steps: usize) -> Self {
+        Self { steps, ..Self::default() }
+    }
+
+    pub(crate) fn validate(&self) -> Result<()> {
+        let rate = self.learning_rate;
+        ensure(self.steps > 0, "steps", self.steps, "at least 1")?;
+        ensure(rate > 0.0 && rate <= 1.0, "learning_rate", rate, "above 0, at most 1")?;
+        ensure(self.accumulate > 0, "accumulate", self.accumulate, "at least 1")?;
+        ensure(self.keep_last > 0, "keep_last", self.keep_last, "at least 1")?;
+        if let Some(minutes) = self.minutes {
+            ensure(minutes > 0.0, "minutes", minutes, "above 0")?;
+        }
+        if let Some(norm) = self.clip_norm {
+            ensure(norm > 0.0 && norm.is_finite(), "clip_norm", norm, "above 0 and finite")?;
+        }
+        if let Some(ema) = self.ema {
+            ensure((0.0..1.0).contains(&ema.decay), "ema.decay", ema.decay, "from 0 to below 1")?;
+        }
+        if let Some(patience) = self.patience {
+            ensure(patience > 0, "patience", patience, "at least 1")?;
+            ensure(self.evaluate_every > 0, "evaluate_every", 0, "at least 1, since `patience` counts evaluations")?;
+        }
+        self.groups.iter().try_for_each(ParamGroupConfig::validate)?;
+        self.schedule.validate()
+    }
+
+    /// Fails if this configuration would make another run out of the one `saved` began. Lengths and cadences may
+    /// change.
+    pub(crate) fn continues(&self, saved: &TrainerConfig) -> Result<()> {
+        let same = |field: &str, ours: String, theirs: String| {
+            ensure(ours == theirs, field, ours, &format!("{theirs}, with which the run began"))
+        };
+        let json = |value: &OptimizerConfig| serde_json::to_string(value).unwrap_or_default();
+        same("seed", self.seed.to_string(), saved.seed.to_string())?;
+        same("accumulate", self.accumulate.to_string(), saved.accumulate.to_string())?;
+        same("optimizer", json(&self.optimizer), json(&saved.optimizer))?;
+        same("ema", format!("{:?}", self.ema), format!("{:?}", saved.ema))
+    }
+}

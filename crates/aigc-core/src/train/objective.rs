@@ -1,0 +1,101 @@
+//! What a family means by a step.
+
+use crate::{Result, rng::Rng};
+use burn::{
+    module::Module,
+    tensor::{Device, Tensor},
+};
+
+/// What a family means by a step: losses for a batch, and who is updated by them.
+pub trait Objective {
+    /// Everything that is trained; several networks are the fields of one module.
+    type Model: Module + 'static;
+    /// What the loader hands out, on the host.
+    type Batch: Send + 'static;
+
+    /// The updates of one step, in order. One update of everything, unless an adversarial family says otherwise.
+    fn turns(&self) -> Vec<Turn> {
+        vec![Turn::new("model")]
+    }
+
+    /// The losses of one batch for the turn `context.turn`. Called once per batch; the trainer averages over
+    /// accumulated batches.
+    ///
+    /// # Errors
+    /// Whatever keeps the batch from being used.
+    fn losses(&mut self, model: &Self::Model, batch: &Self::Batch, context: &mut StepContext) -> Result<Losses>;
+}
+
+/// One update within a step, with an optimizer of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// Name of the optimizer; a letter first, then letters, digits and `_`.
+    pub name: &'static str,
+    /// Field of the model that is updated; everything if `None`.
+    pub field: Option<&'static str>,
+    /// How often the update is made per step.
+    pub repeat: usize,
+    /// Whether it sees the batches of the turn before instead of new ones.
+    pub same_batch: bool,
+}
+
+impl Turn {
+    /// One update of the whole model on a new batch.
+    pub const fn new(name: &'static str) -> Self {
+        Self { name, field: None, repeat: 1, same_batch: false }
+    }
+
+    /// Updates only the model's field called `field`.
+    pub const fn of(self, field: &'static str) -> Self {
+        Self { field: Some(field), ..self }
+    }
+
+    /// Makes the update `times` times per step.
+    pub const fn repeated(self, times: usize) -> Self {
+        Self { repeat: times, ..self }
+    }
+
+    /// Sees the batches of the turn before.
+    pub const fn on_same_batch(self) -> Self {
+        Self { same_batch: true, ..self }
+    }
+}
+
+/// Where in training a batch is.
+#[derive(Debug)]
+pub struct StepContext {
+    /// Steps made before this one.
+    pub step: usize,
+    /// Steps to be made in all.
+    pub steps: usize,
+    /// Which of [`Objective::turns`].
+    pub turn: usize,
+    /// Which of the accumulated batches.
+    pub micro: usize,
+    /// The model's device, with autodiff.
+    pub device: Device,
+    /// Noise for this batch alone: the same when a resumed run makes this step again.
+    pub rng: Rng,
+}
+
+/// The loss of a batch, and the parts of it that people want to see.
+#[derive(Clone, Debug)]
+pub struct Losses {
+    /// What is minimised, `[1]`.
+    pub total: Tensor<1>,
+    /// Named values of shape `[1]`, shown and logged and watched for NaN.
+    pub parts: Vec<(&'static str, Tensor<1>)>,
+}
+
+impl Losses {
+    /// A loss without parts.
+    pub fn new(total: Tensor<1>) -> Self {
+        Self { total, parts: Vec::new() }
+    }
+
+    /// Adds a part.
+    pub fn with(mut self, name: &'static str, value: Tensor<1>) -> Self {
+        self.parts.push((name, value));
+        self
+    }
+}

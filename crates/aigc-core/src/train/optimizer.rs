@@ -1,0 +1,142 @@
+//! Optimizers and parameter groups, as data.
+
+use crate::{Error, Result, error::ensure};
+use burn::{
+    module::ParamGroup,
+    optim::{
+        AdamConfig, AdamWConfig, AdanConfig, LionConfig, ModuleOptimizer, RmsPropConfig, SgdConfig,
+        lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler},
+    },
+};
+use serde::{Deserialize, Serialize};
+
+/// Which optimizer. Any other of burn's, or of one's own, goes to
+/// [`Trainer::optimizer`](super::Trainer::optimizer).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum OptimizerConfig {
+    /// Adam (Kingma and Ba 2015, <https://arxiv.org/abs/1412.6980>).
+    Adam(AdamConfig),
+    /// Adam with decoupled weight decay (Loshchilov and Hutter 2019, <https://arxiv.org/abs/1711.05101>).
+    AdamW(AdamWConfig),
+    /// Adaptive Nesterov momentum (Xie et al. 2022, <https://arxiv.org/abs/2208.06677>).
+    Adan(AdanConfig),
+    /// Sign of an interpolated momentum (Chen et al. 2023, <https://arxiv.org/abs/2302.06675>).
+    Lion(LionConfig),
+    /// RMSprop (Hinton 2012).
+    RmsProp(RmsPropConfig),
+    /// Stochastic gradient descent.
+    Sgd(SgdConfig),
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        Self::adam(0.9, 0.999)
+    }
+}
+
+/// Runs `$then` with the optimizer itself, whatever its type.
+macro_rules! built {
+    ($config:expr, $optimizer:ident => $then:expr) => {
+        match $config {
+            OptimizerConfig::Adam(c) => {
+                let $optimizer = c.build();
+                $then
+            }
+            OptimizerConfig::AdamW(c) => {
+                let $optimizer = c.build();
+                $then
+            }
+            OptimizerConfig::Adan(c) => {
+                let $optimizer = c.build();
+                $then
+            }
+            OptimizerConfig::Lion(c) => {
+                let $optimizer = c.build();
+                $then
+            }
+            OptimizerConfig::RmsProp(c) => {
+                let $optimizer = c.build();
+                $then
+            }
+            OptimizerConfig::Sgd(c) => {
+                let $optimizer = c.build();
+                $then
+            }
+        }
+    };
+}
+
+impl OptimizerConfig {
+    /// Adam with these decay rates and PyTorch's ε of 1e-8 (burn's default is 1e-5).
+    pub fn adam(beta_1: f32, beta_2: f32) -> Self {
+        Self::Adam(AdamConfig::new().with_beta_1(beta_1).with_beta_2(beta_2).with_epsilon(1e-8))
+    }
+
+    /// AdamW with these decay rates, PyTorch's ε of 1e-8 and this weight decay.
+    pub fn adam_w(beta_1: f32, beta_2: f32, weight_decay: f32) -> Self {
+        let config = AdamWConfig::new().with_beta_1(beta_1).with_beta_2(beta_2).with_epsilon(1e-8);
+        Self::AdamW(config.with_weight_decay(weight_decay))
+    }
+
+    /// Plain stochastic gradient descent.
+    pub fn sgd() -> Self {
+        Self::Sgd(SgdConfig::new())
+    }
+
+    /// The optimizer over all parameters, with `groups` treated in their own way.
+    pub(crate) fn init(&self, groups: &[ParamGroupConfig]) -> Result<ModuleOptimizer> {
+        let mut optimizer: ModuleOptimizer = built!(self, o => o.into());
+        for group in groups {
+            if let Some(config) = &group.optimizer {
+                let matched = group.matcher()?;
+                optimizer = built!(config, o => optimizer.with_group(matched, o, None));
+            }
+        }
+        Ok(optimizer)
+    }
+}
+
+/// Parameters that are treated in their own way. Where groups overlap, the last one counts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ParamGroupConfig {
+    /// Regular expression on the path of a parameter, such as `^encoder\.` or `bias$`.
+    pub pattern: String,
+    /// Factor on the learning rate.
+    pub learning_rate_scale: f64,
+    /// Another optimizer, or the same one with other settings (no weight decay, say).
+    pub optimizer: Option<OptimizerConfig>,
+}
+
+impl ParamGroupConfig {
+    /// Parameters whose path matches `pattern`, with `learning_rate_scale` times the learning rate.
+    pub fn new(pattern: impl Into<String>, learning_rate_scale: f64) -> Self {
+        Self { pattern: pattern.into(), learning_rate_scale, optimizer: None }
+    }
+
+    /// Gives the group an optimizer of its own.
+    pub fn with_optimizer(self, optimizer: OptimizerConfig) -> Self {
+        Self { optimizer: Some(optimizer), ..self }
+    }
+
+    fn matcher(&self) -> Result<ParamGroup> {
+        ParamGroup::from_regex(&self.pattern)
+            .map_err(|_| Error::config("groups.pattern", &self.pattern, "a regular expression"))
+    }
+
+    pub(crate) fn validate(&self) -> Result<()> {
+        let scale = self.learning_rate_scale;
+        ensure(scale >= 0.0 && scale.is_finite(), "groups.learning_rate_scale", scale, "a finite number from 0 on")?;
+        self.matcher().map(drop)
+    }
+}
+
+/// The learning rate of every parameter: `rate`, times its group's factor.
+pub(crate) fn learning_rates(rate: f64, groups: &[ParamGroupConfig]) -> Result<ModuleLearningRate> {
+    let mut rates = ModuleLrScheduler::new(rate);
+    for group in groups {
+        rates = rates.with_group(group.matcher()?, rate * group.learning_rate_scale);
+    }
+    Ok(rates.step())
+}

@@ -1,0 +1,130 @@
+//! Convolutions down to the latent space and back.
+
+use super::check;
+use crate::{DiagonalGaussian, Likelihood, LikelihoodKind, Vae};
+use aigc_core::{
+    Error, Result,
+    data::ImageShape,
+    nn::{Activation, Conv2d, Conv2dConfig, ConvTranspose2d, ConvTranspose2dConfig, Linear, LinearConfig},
+};
+use burn::{
+    module::Module,
+    tensor::{Device, Tensor},
+};
+use serde::{Deserialize, Serialize};
+
+/// Configuration to create a [`ConvVae`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConvVaeConfig {
+    /// Shape of an image; the sides are divisible by `2^channels.len()`.
+    pub shape: ImageShape,
+    /// Channels after each halving of the sides.
+    pub channels: Vec<usize>,
+    /// Width of the layer between convolutions and latent space.
+    pub hidden: usize,
+    /// Latent dimensions.
+    pub latent: usize,
+    /// What the decoder's outputs are.
+    pub likelihood: LikelihoodKind,
+    /// Between the layers.
+    pub activation: Activation,
+}
+
+impl ConvVaeConfig {
+    /// Images of `shape`, 32 and 64 channels, 256 hidden units, 32 latent dimensions, Bernoulli pixels, ReLU.
+    pub fn new(shape: ImageShape) -> Self {
+        Self {
+            shape,
+            channels: vec![32, 64],
+            hidden: 256,
+            latent: 32,
+            likelihood: LikelihoodKind::Bernoulli,
+            activation: Activation::Relu,
+        }
+    }
+
+    /// The model on `device`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for values out of range.
+    pub fn init(&self, device: &Device) -> Result<ConvVae> {
+        check(self.shape, self.latent, self.hidden, self.likelihood)?;
+        let levels = self.channels.len();
+        if !(1..=8).contains(&levels) || self.channels.iter().any(|c| !(1..=4096).contains(c)) {
+            return Err(Error::config("channels", format!("{:?}", self.channels), "1 to 8 numbers from 1 to 4096"));
+        }
+        let factor = 1 << levels;
+        for (field, side) in [("shape.height", self.shape.height), ("shape.width", self.shape.width)] {
+            if side % factor != 0 {
+                return Err(Error::config(field, side, format!("a multiple of {factor}, for {levels} halvings")));
+            }
+        }
+        let top = [self.channels[levels - 1], self.shape.height / factor, self.shape.width / factor];
+        let flat = top.iter().product();
+        let sizes: Vec<usize> = std::iter::once(self.shape.channels).chain(self.channels.iter().copied()).collect();
+        let linear = |i, o| LinearConfig::new(i, o).init(device);
+        let down =
+            |pair: &[usize]| Conv2dConfig::new([pair[0], pair[1]], 4).with_stride(2).with_padding(1).init(device);
+        let up = |pair: &[usize]| {
+            ConvTranspose2dConfig::new([pair[1], pair[0]], 4).with_stride(2).with_padding(1).init(device)
+        };
+        Ok(ConvVae {
+            down: sizes.windows(2).map(down).collect(),
+            encoder: linear(flat, self.hidden),
+            mean: linear(self.hidden, self.latent),
+            log_variance: linear(self.hidden, self.latent),
+            decoder: linear(self.latent, self.hidden),
+            unflatten: linear(self.hidden, flat),
+            up: sizes.windows(2).rev().map(up).collect(),
+            top,
+            config: self.clone(),
+        })
+    }
+}
+
+/// Halves the sides once per level on the way in, doubles them on the way out.
+#[derive(Module, Debug)]
+pub struct ConvVae {
+    down: Vec<Conv2d>,
+    encoder: Linear,
+    mean: Linear,
+    log_variance: Linear,
+    decoder: Linear,
+    unflatten: Linear,
+    up: Vec<ConvTranspose2d>,
+    /// Channels, height and width at the smallest.
+    top: [usize; 3],
+    #[module(skip)]
+    config: ConvVaeConfig,
+}
+
+impl Vae for ConvVae {
+    fn encode(&self, x: Tensor<4>) -> DiagonalGaussian {
+        let act = self.config.activation;
+        let features = self.down.iter().fold(x, |x, conv| act.forward(conv.forward(x)));
+        let hidden = act.forward(self.encoder.forward(features.flatten::<2>(1, 3)));
+        DiagonalGaussian { mean: self.mean.forward(hidden.clone()), log_variance: self.log_variance.forward(hidden) }
+    }
+
+    fn decode(&self, z: Tensor<2>) -> Likelihood {
+        let (act, [channels, height, width]) = (self.config.activation, self.top);
+        let batch = z.dims()[0];
+        let hidden = act.forward(self.unflatten.forward(act.forward(self.decoder.forward(z))));
+        let mut x = hidden.reshape([batch, channels, height, width]);
+        for (level, conv) in self.up.iter().enumerate() {
+            x = conv.forward(x);
+            if level + 1 < self.up.len() {
+                x = act.forward(x);
+            }
+        }
+        Likelihood::new(self.config.likelihood, x)
+    }
+
+    fn latent(&self) -> usize {
+        self.config.latent
+    }
+
+    fn shape(&self) -> ImageShape {
+        self.config.shape
+    }
+}

@@ -1,0 +1,89 @@
+//! The model of the first paper: one hidden layer each way.
+
+use super::check;
+use crate::{DiagonalGaussian, Likelihood, LikelihoodKind, Vae};
+use aigc_core::{
+    Result,
+    data::ImageShape,
+    nn::{Activation, Linear, LinearConfig},
+};
+use burn::{
+    module::Module,
+    tensor::{Device, Tensor},
+};
+use serde::{Deserialize, Serialize};
+
+/// Configuration to create an [`MlpVae`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MlpVaeConfig {
+    /// Shape of an image.
+    pub shape: ImageShape,
+    /// Width of the hidden layers.
+    pub hidden: usize,
+    /// Latent dimensions.
+    pub latent: usize,
+    /// What the decoder's outputs are.
+    pub likelihood: LikelihoodKind,
+    /// Between the layers.
+    pub activation: Activation,
+}
+
+impl MlpVaeConfig {
+    /// Images of `shape`, 400 hidden units, 20 latent dimensions, Bernoulli pixels, ReLU.
+    pub fn new(shape: ImageShape) -> Self {
+        Self { shape, hidden: 400, latent: 20, likelihood: LikelihoodKind::Bernoulli, activation: Activation::Relu }
+    }
+
+    /// The model on `device`.
+    ///
+    /// # Errors
+    /// [`Error::Config`](aigc_core::Error::Config) for values out of range.
+    pub fn init(&self, device: &Device) -> Result<MlpVae> {
+        check(self.shape, self.latent, self.hidden, self.likelihood)?;
+        let linear = |i, o| LinearConfig::new(i, o).init(device);
+        let pixels = self.shape.numel();
+        Ok(MlpVae {
+            encoder: linear(pixels, self.hidden),
+            mean: linear(self.hidden, self.latent),
+            log_variance: linear(self.hidden, self.latent),
+            decoder: linear(self.latent, self.hidden),
+            output: linear(self.hidden, pixels),
+            config: self.clone(),
+        })
+    }
+}
+
+/// `pixels → hidden → (μ, log σ²)` and `latent → hidden → pixels`.
+#[derive(Module, Debug)]
+pub struct MlpVae {
+    encoder: Linear,
+    mean: Linear,
+    log_variance: Linear,
+    decoder: Linear,
+    output: Linear,
+    #[module(skip)]
+    config: MlpVaeConfig,
+}
+
+impl Vae for MlpVae {
+    fn encode(&self, x: Tensor<4>) -> DiagonalGaussian {
+        let hidden = self.config.activation.forward(self.encoder.forward(x.flatten::<2>(1, 3)));
+        DiagonalGaussian { mean: self.mean.forward(hidden.clone()), log_variance: self.log_variance.forward(hidden) }
+    }
+
+    fn decode(&self, z: Tensor<2>) -> Likelihood {
+        let ImageShape { channels, height, width } = self.config.shape;
+        let hidden = self.config.activation.forward(self.decoder.forward(z));
+        let output = self.output.forward(hidden);
+        let batch = output.dims()[0];
+        Likelihood::new(self.config.likelihood, output.reshape([batch, channels, height, width]))
+    }
+
+    fn latent(&self) -> usize {
+        self.config.latent
+    }
+
+    fn shape(&self) -> ImageShape {
+        self.config.shape
+    }
+}

@@ -1,0 +1,43 @@
+//! A step of training.
+
+use crate::{Beta, Vae, elbo};
+use aigc_core::{
+    Result,
+    data::ImageBatch,
+    train::{Losses, Objective, StepContext},
+};
+use std::marker::PhantomData;
+
+/// Minimises `−E_q[log p(x|z)] + β·KL(q(z|x) ‖ p(z))` for any [`Vae`].
+#[derive(Clone, Debug)]
+pub struct VaeObjective<V> {
+    /// The weight of the divergence.
+    pub beta: Beta,
+    model: PhantomData<V>,
+}
+
+impl<V> VaeObjective<V> {
+    /// The objective with this weight of the divergence.
+    ///
+    /// # Errors
+    /// [`Error::Config`](aigc_core::Error::Config) if the weight is out of range.
+    pub fn new(beta: Beta) -> Result<Self> {
+        beta.validate()?;
+        Ok(Self { beta, model: PhantomData })
+    }
+}
+
+impl<V: Vae + 'static> Objective for VaeObjective<V> {
+    type Model = V;
+    type Batch = ImageBatch;
+
+    fn losses(&mut self, model: &V, batch: &ImageBatch, context: &mut StepContext) -> Result<Losses> {
+        let x = batch.images(&context.device);
+        let posterior = model.encode(x.clone());
+        let z = posterior.sample(&mut context.rng);
+        let likelihood = model.decode(z);
+        let bound = elbo(x, &posterior, &likelihood);
+        let loss = bound.loss(self.beta.at(context.step));
+        Ok(Losses::new(loss).with("reconstruction", -bound.log_likelihood.mean()).with("kl", bound.kl.mean()))
+    }
+}

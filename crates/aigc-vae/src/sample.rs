@@ -1,0 +1,107 @@
+//! What a trained model can show.
+//!
+//! All images are means of `p(x|z)`, `[n, channels, height, width]`. Noise comes from a [`Rng`], so a seed is a
+//! picture.
+
+use crate::Vae;
+use aigc_core::{Error, Result, rng::Rng};
+use burn::tensor::{Device, Tensor, TensorData};
+
+/// Images decoded at once: bounds the memory of large requests.
+const AT_ONCE: usize = 256;
+
+/// `n` images for latent vectors drawn from the prior. A `temperature` below 1 draws them closer to the middle, where
+/// images are more typical and less varied.
+///
+/// # Errors
+/// [`Error::Config`] if `n` is 0, or the temperature negative or not finite.
+pub fn sample<V: Vae>(model: &V, n: usize, temperature: f64, rng: &mut Rng, device: &Device) -> Result<Tensor<4>> {
+    if !(temperature >= 0.0 && temperature.is_finite()) {
+        return Err(Error::config("temperature", temperature, "a finite number from 0 on"));
+    }
+    decode_all(model, rng.normal([n, model.latent()], device) * temperature)
+}
+
+/// The model's rendering of `x`: the mean image of the most probable latent vector.
+///
+/// # Shapes
+/// - x and output: `[batch, channels, height, width]` in `[0, 1]`
+pub fn reconstruct<V: Vae>(model: &V, x: Tensor<4>) -> Tensor<4> {
+    model.decode(model.encode(x).mode()).mean()
+}
+
+/// `frames` images on the way from each image of `from` to its counterpart in `to`, ends included. Latent vectors move
+/// along the great arc between the two (Shoemake 1985), because the prior's mass lies on a shell.
+///
+/// # Shapes
+/// - from and to: `[batch, channels, height, width]` in `[0, 1]`
+/// - output: `frames` tensors of that shape
+///
+/// # Errors
+/// [`Error::Config`] if there are fewer than two frames.
+pub fn interpolate<V: Vae>(model: &V, from: Tensor<4>, to: Tensor<4>, frames: usize) -> Result<Vec<Tensor<4>>> {
+    if frames < 2 {
+        return Err(Error::config("frames", frames, "at least 2"));
+    }
+    let (a, b) = (model.encode(from).mode(), model.encode(to).mode());
+    let at = |k: usize| k as f64 / (frames - 1) as f64;
+    (0..frames).map(|k| decode_all(model, slerp(a.clone(), b.clone(), at(k)))).collect()
+}
+
+/// Spherical interpolation between the rows of `a` and `b`, `[batch, latent]`; straight where they are parallel.
+fn slerp(a: Tensor<2>, b: Tensor<2>, t: f64) -> Tensor<2> {
+    let norm = |x: &Tensor<2>| (x.clone() * x.clone()).sum_dim(1).sqrt().clamp_min(1e-8);
+    let cosine = (a.clone() * b.clone()).sum_dim(1) / (norm(&a) * norm(&b));
+    let angle = cosine.clamp(-0.9995, 0.9995).acos();
+    let weight = |s: f64| (angle.clone() * s).sin() / angle.clone().sin();
+    a * weight(1.0 - t) + b * weight(t)
+}
+
+/// A map of two latent dimensions: `side × side` images, row by row, whose dimensions `axes` run through the middle
+/// 90 % of the prior while the others stay 0.
+///
+/// # Errors
+/// [`Error::Config`] if the side is 0 or an axis is not a latent dimension.
+pub fn latent_grid<V: Vae>(model: &V, axes: [usize; 2], side: usize, device: &Device) -> Result<Tensor<4>> {
+    let latent = model.latent();
+    if let Some(axis) = axes.iter().find(|axis| **axis >= latent) {
+        return Err(Error::config("axes", axis, format!("below {latent}, the number of latent dimensions")));
+    }
+    let at = |k: usize| 1.645 * (2.0 * k as f32 / (side.max(2) - 1) as f32 - 1.0);
+    let mut z = vec![0.0; side * side * latent];
+    for (index, point) in z.chunks_exact_mut(latent).enumerate() {
+        point[axes[0]] = at(index / side);
+        point[axes[1]] = at(index % side);
+    }
+    decode_all(model, Tensor::from_data(TensorData::new(z, [side * side, latent]), device))
+}
+
+fn decode_all<V: Vae>(model: &V, z: Tensor<2>) -> Result<Tensor<4>> {
+    let n = z.dims()[0];
+    if n == 0 {
+        return Err(Error::config("n", n, "at least 1"));
+    }
+    let parts = (0..n).step_by(AT_ONCE).map(|start| {
+        let z = z.clone().narrow(0, start, AT_ONCE.min(n - start));
+        model.decode(z).mean()
+    });
+    Ok(Tensor::cat(parts.collect(), 0))
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_great_arc_keeps_the_radius_and_meets_its_ends() {
+        let device = Device::flex();
+        let (a, b) = (Tensor::from_floats([[3.0, 0.0]], &device), Tensor::from_floats([[0.0, 3.0]], &device));
+        let half = 3.0 * 0.5f32.sqrt();
+        for (t, expected) in [(0.0, [3.0, 0.0]), (0.5, [half, half]), (1.0, [0.0, 3.0])] {
+            let got = slerp(a.clone(), b.clone(), t).into_data().try_into_vec::<f32>().unwrap();
+            assert!((got[0] - expected[0]).abs() < 1e-5 && (got[1] - expected[1]).abs() < 1e-5, "{got:?}");
+        }
+        let same = slerp(a.clone(), a, 0.3).into_data().try_into_vec::<f32>().unwrap();
+        assert!((same[0] - 3.0).abs() < 1e-3, "{same:?}");
+    }
+}

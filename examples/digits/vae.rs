@@ -1,0 +1,176 @@
+//! The variational autoencoder of `digits`.
+
+use crate::Job;
+use aigc_core::{
+    burn::tensor::{Device, Tensor},
+    data::{ImageBatch, Loader},
+    output::{Grid, save_gif, save_png},
+    rng::Rng,
+    train::{
+        EmaConfig, LossPlot, MetricsLog, ProgressBar, Schedule, Start, StopFlag, StopReason, Trainer, TrainerConfig,
+    },
+};
+use aigc_examples::ImagesConfig;
+use aigc_vae::{
+    AnyVae, Beta, ConvVaeConfig, MlpVaeConfig, VaeConfig, VaeObjective, held_out, interpolate, latent_grid,
+    reconstruct, sample,
+};
+use anyhow::{Context, Result};
+use serde::Deserialize;
+use std::time::Duration;
+
+/// What a run's `config.json` says of it; a resumed run takes it from there.
+#[derive(Deserialize)]
+struct Saved {
+    model: VaeConfig,
+    trainer: TrainerConfig,
+    data: ImagesConfig,
+}
+
+pub(crate) fn run(job: &Job, device: &Device, stop: StopFlag) -> Result<()> {
+    let (args, run) = (&job.args, &job.run);
+    let Saved { model, mut trainer, data } = match job.start {
+        Start::Fresh => defaults(job)?,
+        _ => run.config()?,
+    };
+    trainer.steps = args.steps.unwrap_or(trainer.steps);
+    trainer.minutes = args.minutes.or(trainer.minutes);
+    trainer.checkpoint_every = args.checkpoint_every.unwrap_or(trainer.checkpoint_every);
+    let seed = trainer.seed;
+    let images = data.open(BATCH, seed)?;
+    println!(
+        "{} images of {} to learn from, {} held out; everything goes to {}",
+        images.train.items(),
+        images.shape,
+        images.held_out.items(),
+        run.path().display()
+    );
+
+    let grid = Grid { smooth: images.shape.width < 16, ..Grid::new(10, images.shape.width) };
+    let show = |model: &AnyVae| sample(model, 100, TEMPERATURE, &mut Rng::keyed(seed, "preview", 0), device);
+    let trained = Trainer::new(trainer)
+        .start(job.start)
+        .stop_flag(stop)
+        .model_config(&model)?
+        .data_config(&data)?
+        .observe(ProgressBar::new())
+        .observe(MetricsLog::every(10))
+        .observe(LossPlot::new())
+        .evaluate(|model| held_out(model, &images.held_out, device, seed))
+        .preview(|model, at| save_png(&show(model)?, grid, &at.run.sample_path(at.step, "png")))
+        .fit(VaeObjective::new(Beta { value: BETA, anneal: 0 })?, model.init(device)?, &images.train, run)?;
+
+    if trained.reason == StopReason::Interrupted {
+        let out = run.path().display();
+        println!("stopped after step {}; go on with: --resume --out {out}", trained.step);
+        return Ok(());
+    }
+    let pictures = Pictures { model: &trained.model, held_out: &images.held_out, grid, seed, device };
+    pictures.save(run.path())?;
+    let value = |name| trained.metrics.iter().find(|(n, _)| n == name).map_or(f64::NAN, |(_, value)| *value);
+    println!(
+        "\nheld-out -ELBO: {:.2} nats per image, mean of {} images that no step has seen ({:.2} to reconstruct, {:.2} \
+         of divergence)\n  It bounds from above how many nats the model needs to write an image down: lower is better.\n",
+        value("nelbo"),
+        images.held_out.items(),
+        value("reconstruction"),
+        value("kl"),
+    );
+    for (file, what) in [
+        ("samples.png", "100 digits it invented"),
+        ("reconstructions.png", "held-out originals, each with its reconstruction below"),
+        ("walk.gif", "a walk through its latent space, from 0 to 9 and back"),
+        ("latent.png", "its two busiest latent dimensions as a map"),
+        ("loss.svg", "how the losses fell"),
+        ("metrics.jsonl", "the same, as numbers"),
+        ("final/model.safetensors", "the weights, for Python too"),
+    ] {
+        println!("  {:<60} {what}", run.path().join(file).display());
+    }
+    Ok(())
+}
+
+const BATCH: usize = 64;
+/// Below 1, the divergence counts less than in the ELBO: a little worse as a bound, and crisper to look at.
+const BETA: f64 = 0.5;
+/// Samples are drawn a little closer to the middle of the prior, where digits are typical.
+const TEMPERATURE: f64 = 0.8;
+
+fn defaults(job: &Job) -> Result<Saved> {
+    let shape = job.images.open(BATCH, job.args.seed)?.shape;
+    let foldable = shape.height % 4 == 0 && shape.width % 4 == 0;
+    let model = if foldable {
+        VaeConfig::Conv(ConvVaeConfig { latent: 8, ..ConvVaeConfig::new(shape) })
+    } else {
+        VaeConfig::Mlp(MlpVaeConfig::new(shape))
+    };
+    let trainer = TrainerConfig {
+        seed: job.args.seed,
+        minutes: Some(2.0),
+        learning_rate: 2e-3,
+        schedule: Schedule::cosine(100),
+        ema: Some(EmaConfig::new(0.999)),
+        evaluate_every: 500,
+        preview_every: 500,
+        checkpoint_every: 500,
+        ..TrainerConfig::new(4000)
+    };
+    Ok(Saved { model, trainer, data: job.images.clone() })
+}
+
+/// What is drawn once training is over.
+struct Pictures<'a> {
+    model: &'a AnyVae,
+    held_out: &'a Loader<ImageBatch>,
+    grid: Grid,
+    seed: u64,
+    device: &'a Device,
+}
+
+impl Pictures<'_> {
+    fn save(&self, folder: &std::path::Path) -> Result<()> {
+        let noise = &mut Rng::keyed(self.seed, "samples", 0);
+        save_png(&sample(self.model, 100, TEMPERATURE, noise, self.device)?, self.grid, &folder.join("samples.png"))?;
+        let batch = self.held_out.pass().next().context("there are held-out images")??;
+        let originals = batch.images(self.device);
+        self.reconstructions(originals.clone(), &folder.join("reconstructions.png"))?;
+        self.walk(&batch, originals.clone(), &folder.join("walk.gif"))?;
+        let axes = self.busiest(originals);
+        save_png(&latent_grid(self.model, axes, 10, self.device)?, self.grid, &folder.join("latent.png"))?;
+        Ok(())
+    }
+
+    /// Rows of originals, each with its reconstructions below.
+    fn reconstructions(&self, originals: Tensor<4>, path: &std::path::Path) -> Result<()> {
+        let rendered = reconstruct(self.model, originals.clone());
+        let rows = (originals.dims()[0] / 10).clamp(1, 5);
+        let row = |x: &Tensor<4>, r: usize| x.clone().narrow(0, 10 * r, 10.min(x.dims()[0] - 10 * r));
+        let both = (0..rows).flat_map(|r| [row(&originals, r), row(&rendered, r)]).collect();
+        Ok(save_png(&Tensor::cat(both, 0), self.grid, path)?)
+    }
+
+    /// From one image of each class to the next, or through the first images where there are no classes.
+    fn walk(&self, batch: &ImageBatch, images: Tensor<4>, path: &std::path::Path) -> Result<()> {
+        let stops: Vec<usize> = match batch.label_values() {
+            Some(labels) => (0..10).filter_map(|class| labels.iter().position(|l| *l == class)).collect(),
+            None => (0..batch.len().min(10)).collect(),
+        };
+        let at = |k: usize| images.clone().narrow(0, stops[k % stops.len()], 1);
+        let mut frames = Vec::new();
+        for k in 0..stops.len() {
+            frames.extend(interpolate(self.model, at(k), at(k + 1), 9)?.into_iter().take(8));
+        }
+        let zoom = self.grid.zoom * 2;
+        Ok(save_gif(frames, Grid { columns: 1, zoom, ..self.grid }, Duration::from_millis(80), path)?)
+    }
+
+    /// The latent dimensions whose means vary most over `images`.
+    fn busiest(&self, images: Tensor<4>) -> [usize; 2] {
+        use aigc_vae::Vae;
+        let spread = self.model.encode(images).mean.var(0).into_data();
+        let spread: Vec<f32> = spread.iter::<f32>().collect();
+        let mut order: Vec<usize> = (0..spread.len()).collect();
+        order.sort_by(|a, b| spread[*b].total_cmp(&spread[*a]));
+        [order[0], order[1 % order.len()]]
+    }
+}

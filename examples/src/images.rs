@@ -1,0 +1,125 @@
+//! The images an example trains on.
+
+use aigc_core::{
+    DataFault, Error, Result,
+    data::{
+        Dataset, Image, ImageBatch, ImageShape, Loader, LoaderConfig, collate_images, digits,
+        folder::{ImageFolder, ImageFolderConfig},
+        idx::{IdxImages, Part},
+    },
+    rng::Rng,
+};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// Where images come from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ImagesConfig {
+    /// Nothing for the embedded digits; `mnist`; a folder with MNIST-format files; or a folder of images.
+    pub path: Option<PathBuf>,
+    /// Side that a folder's images are brought to.
+    pub side: Option<usize>,
+    /// Whether a folder's images keep their colours.
+    pub rgb: bool,
+}
+
+/// Images to train on and images to judge by.
+#[derive(Debug)]
+pub struct Images {
+    /// Endless shuffled batches.
+    pub train: Loader<ImageBatch>,
+    /// Images that no step has seen.
+    pub held_out: Loader<ImageBatch>,
+    /// Shape of every image.
+    pub shape: ImageShape,
+}
+
+impl ImagesConfig {
+    /// Opens the images. `seed` orders the batches.
+    ///
+    /// # Errors
+    /// Names what cannot be read.
+    pub fn open(&self, batch_size: usize, seed: u64) -> Result<Images> {
+        let loaders = Loaders { batch_size, seed };
+        match self.folder()? {
+            None => {
+                let (train, held_out) = digits::split();
+                loaders.make(train, held_out, digits::SHAPE)
+            }
+            Some(folder) if is_idx(&folder) => {
+                let train = IdxImages::from_folder(&folder, Part::Train)?;
+                let held_out = IdxImages::from_folder(&folder, Part::Test)?;
+                let shape = train.shape();
+                loaders.make(train, held_out, shape)
+            }
+            Some(folder) => {
+                let (side, channels) = (self.side.unwrap_or(32), if self.rgb { 3 } else { 1 });
+                let shape = ImageShape::new(channels, side, side);
+                let images = ImageFolder::open(&folder, ImageFolderConfig::new(shape))?;
+                let (train, held_out) = part(&folder, images)?;
+                loaders.make(train, held_out, shape)
+            }
+        }
+    }
+
+    fn folder(&self) -> Result<Option<PathBuf>> {
+        match &self.path {
+            #[cfg(feature = "download")]
+            Some(path) if path.as_os_str() == "mnist" && !path.exists() => {
+                aigc_core::data::download::mnist(&mut aigc_core::data::download::bar()).map(Some)
+            }
+            other => Ok(other.clone()),
+        }
+    }
+}
+
+fn is_idx(folder: &Path) -> bool {
+    ["train-images-idx3-ubyte", "train-images-idx3-ubyte.gz"].iter().any(|name| folder.join(name).is_file())
+}
+
+struct Loaders {
+    batch_size: usize,
+    seed: u64,
+}
+
+impl Loaders {
+    fn make<D: Dataset<Item = Image> + 'static>(&self, train: D, held_out: D, shape: ImageShape) -> Result<Images> {
+        let config = LoaderConfig { batch_size: self.batch_size, shuffle: Some(self.seed), ..LoaderConfig::default() };
+        let in_order = LoaderConfig { batch_size: 256, shuffle: None, workers: 0, ..LoaderConfig::default() };
+        Ok(Images {
+            train: Loader::new(train, collate_images, config)?,
+            held_out: Loader::new(held_out, collate_images, in_order)?,
+            shape,
+        })
+    }
+}
+
+/// Holds every tenth image out, in an order that is always the same.
+fn part(folder: &Path, images: ImageFolder) -> Result<(Subset<ImageFolder>, Subset<ImageFolder>)> {
+    if images.len() < 2 {
+        let fault =
+            DataFault::Empty("training needs two images at least, one to learn from and one to judge by".into());
+        return Err(Error::Data { path: folder.to_path_buf(), fault });
+    }
+    let mut order = Rng::keyed(0, "held-out", 0).permutation(images.len());
+    let held_out = order.split_off(images.len() - images.len().div_ceil(10));
+    Ok((Subset { of: images.clone(), indices: order }, Subset { of: images, indices: held_out }))
+}
+
+/// Some items of a data set.
+struct Subset<D> {
+    of: D,
+    indices: Vec<usize>,
+}
+
+impl<D: Dataset> Dataset for Subset<D> {
+    type Item = D::Item;
+
+    fn len(&self) -> usize {
+        self.indices.len()
+    }
+
+    fn get(&self, index: usize) -> Result<D::Item> {
+        self.of.get(self.indices[index])
+    }
+}

@@ -1,0 +1,431 @@
+//! Broken files, and the error each gives. None may panic, and none may allocate what its content does not justify.
+
+use aigc_core::{
+    Result,
+    checkpoint::{RunFolder, load_optimizer, load_weights, save_optimizer, save_weights},
+    data::{
+        BadItem, Dataset, ImageShape, Loader, LoaderConfig, collate_images,
+        folder::{ImageFolder, ImageFolderConfig},
+        idx::{Idx, IdxImages},
+    },
+    device::device,
+    nn::LinearConfig,
+    rng::Seeded,
+    train::{OptimizerConfig, Start, Trainer, TrainerConfig},
+};
+use aigc_tests::{Net, NoisyRegression, row_loader};
+use burn::module::Module;
+use flate2::{Compression, write::GzEncoder};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+fn idx(magic: [u8; 4], sizes: &[u32], bytes: &[u8]) -> Vec<u8> {
+    let sizes = sizes.iter().flat_map(|s| s.to_be_bytes());
+    magic.into_iter().chain(sizes).chain(bytes.iter().copied()).collect()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+const IMAGES: [u8; 4] = [0, 0, 8, 3];
+const LABELS: [u8; 4] = [0, 0, 8, 1];
+
+/// Name, content, and what the error says.
+fn idx_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+    let good = idx(IMAGES, &[2, 2, 2], &[7; 8]);
+    let mut flipped = gzip(&good);
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 0xff;
+    let mut bad_checksum = gzip(&good);
+    let at = bad_checksum.len() - 8;
+    bad_checksum[at] ^= 1;
+    vec![
+        ("nothing", vec![], "truncated"),
+        ("two bytes", vec![0, 0], "truncated"),
+        ("magic only", IMAGES.to_vec(), "truncated"),
+        ("half a size", idx(IMAGES, &[2], &[0, 0]), "truncated"),
+        ("fewer bytes than announced", idx(IMAGES, &[2, 2, 2], &[7; 7]), "truncated: 24 bytes expected, 23 found"),
+        ("more bytes than announced", idx(IMAGES, &[2, 2, 2], &[7; 9]), "oversized: more than the 24 bytes"),
+        ("text", b"hello, world, this is no IDX file".to_vec(), "wrong magic number 0x68656c6c"),
+        ("a PNG", b"\x89PNG\r\n\x1a\n0000000000000000".to_vec(), "wrong magic number 0x89504e47"),
+        ("floats instead of bytes", idx([0, 0, 0x0d, 3], &[1, 1, 1], &[0; 4]), "wrong magic number 0x00000d03"),
+        ("no axes", idx([0, 0, 8, 0], &[], &[1]), "wrong magic number 0x00000800"),
+        ("200 axes", idx([0, 0, 8, 200], &[1; 200], &[1]), "wrong magic number 0x000008c8"),
+        ("four thousand million images", idx(IMAGES, &[u32::MAX, 28, 28], &[7; 8]), "truncated"),
+        ("sizes whose product overflows", idx([0, 0, 8, 4], &[u32::MAX; 4], &[7; 8]), "more than a machine can hold"),
+        ("gzip that lies in its header", gzip(&idx(IMAGES, &[60_000, 28, 28], &[7; 8])), "truncated"),
+        ("gzip with more than announced", gzip(&idx(IMAGES, &[2, 2, 2], &[7; 4096])), "oversized"),
+        ("gzip cut off", gzip(&good)[..20].to_vec(), "cannot be decoded"),
+        ("gzip with a flipped byte", flipped, ""),
+        ("gzip with a wrong checksum", bad_checksum, "cannot be decoded"),
+        ("gzip of nothing", gzip(&[]), "truncated"),
+        ("images of one axis", idx(LABELS, &[3], &[7; 3]), "images have 3 or 4 axes, these have 1"),
+        ("no images", idx(IMAGES, &[0, 28, 28], &[]), "it holds no image"),
+        ("images without pixels", idx(IMAGES, &[5, 0, 28], &[]), "it holds no image"),
+    ]
+}
+
+#[test]
+fn broken_idx_files() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, content, expected) in idx_files() {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        let error = IdxImages::from_files(&path, None).expect_err(name).to_string();
+        assert!(error.contains(expected) && error.contains(name), "{name}: {error}");
+    }
+    let images = folder.path().join("good");
+    std::fs::write(&images, idx(IMAGES, &[2, 2, 2], &[7; 8])).unwrap();
+    for (name, labels, expected) in [
+        ("three labels", idx(LABELS, &[3], &[1; 3]), "[3] labels for 2 images"),
+        ("labels of two axes", idx([0, 0, 8, 2], &[2, 1], &[1; 2]), "[2, 1] labels for 2 images"),
+    ] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, labels).unwrap();
+        let error = IdxImages::from_files(&images, Some(&path)).expect_err(name).to_string();
+        assert!(error.contains(expected), "{name}: {error}");
+    }
+    assert_eq!(IdxImages::from_files(&images, None).unwrap().len(), 2);
+    let missing = IdxImages::from_folder(folder.path(), aigc_core::data::idx::Part::Train).unwrap_err().to_string();
+    assert!(missing.contains("no train-images-idx3-ubyte"), "{missing}");
+}
+
+/// Any prefix of a good file, and any byte changed, gives an error or a valid reading, never a panic.
+#[test]
+fn cut_and_altered_idx_files() {
+    let good = idx(IMAGES, &[3, 2, 2], &[9; 12]);
+    for file in [good.clone(), gzip(&good)] {
+        for end in 0..file.len() {
+            assert!(Idx::parse(&file[..end], end as u64).is_err() || file[..2] == [0x1f, 0x8b]);
+        }
+        for at in 0..file.len() {
+            for flip in [1, 0x80, 0xff] {
+                let mut altered = file.clone();
+                altered[at] ^= flip;
+                let path = tempfile::NamedTempFile::new().unwrap();
+                std::fs::write(path.path(), &altered).unwrap();
+                if let Ok(read) = Idx::read(path.path()) {
+                    assert_eq!(read.bytes.len(), read.shape.iter().product::<usize>());
+                }
+            }
+        }
+    }
+}
+
+/// A PNG whose header announces this size and whose content is `bytes`.
+fn png(width: u32, height: u32, bytes: &[u8]) -> Vec<u8> {
+    let mut file = b"\x89PNG\r\n\x1a\n".to_vec();
+    let header = [&width.to_be_bytes()[..], &height.to_be_bytes(), &[8, 2, 0, 0, 0]].concat();
+    for (kind, data) in [(b"IHDR", &header[..]), (b"IDAT", bytes), (b"IEND", &[])] {
+        file.extend((data.len() as u32).to_be_bytes());
+        let body = [&kind[..], data].concat();
+        let mut crc = flate2::Crc::new();
+        crc.update(&body);
+        file.extend(body);
+        file.extend(crc.sum().to_be_bytes());
+    }
+    file
+}
+
+fn good_png() -> Vec<u8> {
+    // Two rows of two RGB pixels, each row after its filter byte.
+    let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(&[0, 1, 2, 3, 4, 5, 6, 0, 7, 8, 9, 10, 11, 12]).unwrap();
+    png(2, 2, &encoder.finish().unwrap())
+}
+
+fn image_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+    vec![
+        ("nothing.png", vec![], "cannot be decoded"),
+        ("text.png", b"not a picture".to_vec(), "cannot be decoded"),
+        ("text.jpg", b"not a picture".to_vec(), "cannot be decoded"),
+        ("jpeg-start-only.jpg", b"\xff\xd8\xff\xe0".to_vec(), "cannot be decoded"),
+        ("cut.png", good_png()[..50].to_vec(), "cannot be decoded"),
+        ("no-pixels.png", png(2, 2, &[]), "cannot be decoded"),
+        ("announces-16-giga-pixels.png", png(131_072, 131_072, &[0; 64]), "cannot be decoded"),
+        ("announces-400-mega-pixels.png", png(20_000, 20_000, &[0; 64]), "cannot be decoded"),
+        ("gif-start-only.gif", b"GIF89a".to_vec(), "cannot be decoded"),
+        ("bmp-start-only.bmp", b"BM\0\0\0\0".to_vec(), "cannot be decoded"),
+        ("webp-start-only.webp", b"RIFF\xff\xff\xff\x7fWEBPVP8 ".to_vec(), "cannot be decoded"),
+    ]
+}
+
+#[test]
+fn broken_images() {
+    let config = ImageFolderConfig::new(ImageShape::new(3, 2, 2));
+    for (name, content, expected) in image_files() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(name), content).unwrap();
+        let images = ImageFolder::open(folder.path(), config.clone()).unwrap();
+        let error = images.get(0).expect_err(name).to_string();
+        assert!(error.contains(expected) && error.contains(name), "{name}: {error}");
+    }
+}
+
+#[test]
+fn bad_images_among_good_ones_are_fatal_or_skipped_by_choice() {
+    let folder = tempfile::tempdir().unwrap();
+    for i in 0..6 {
+        std::fs::write(folder.path().join(format!("{i}.png")), good_png()).unwrap();
+    }
+    std::fs::write(folder.path().join("2.png"), b"broken").unwrap();
+    let load = |bad_items| {
+        let images = ImageFolder::open(folder.path(), ImageFolderConfig::new(ImageShape::new(3, 2, 2))).unwrap();
+        let config = LoaderConfig { batch_size: 6, bad_items, ..LoaderConfig::default() };
+        Loader::new(images, collate_images, config).unwrap()
+    };
+    let fatal = load(BadItem::Fatal).batches(0).next_batch().unwrap_err().to_string();
+    assert!(fatal.contains("2.png"), "{fatal}");
+    let skipping = load(BadItem::Skip);
+    assert_eq!(skipping.batches(0).next_batch().unwrap().len(), 6);
+    assert!(matches!(&skipping.skipped()[..], [one] if one.contains("2.png")));
+}
+
+#[test]
+fn folders_without_images_and_shapes_that_cannot_be() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("notes.txt"), "hello").unwrap();
+    let open = |shape, labels| {
+        let config = ImageFolderConfig { labels, ..ImageFolderConfig::new(shape) };
+        ImageFolder::open(folder.path(), config).unwrap_err().to_string()
+    };
+    assert!(open(ImageShape::new(1, 8, 8), false).contains("no image in it"));
+    assert!(open(ImageShape::new(1, 8, 8), true).contains("no image in any sub-folder"));
+    assert_eq!(
+        open(ImageShape::new(2, 8, 8), false),
+        "config field `shape.channels` is 2, expected 1 (grey) or 3 (RGB)"
+    );
+    assert!(open(ImageShape::new(1, 0, 8), false).contains("`shape.height` is 0"));
+    let nowhere = ImageFolder::open(&folder.path().join("nowhere"), ImageFolderConfig::default()).unwrap_err();
+    assert!(nowhere.to_string().contains("nowhere"), "{nowhere}");
+}
+
+/// A run with checkpoints of steps 2 and 4.
+fn trained(folder: &Path) -> RunFolder {
+    let run = RunFolder::create(folder).unwrap();
+    fit(&run, Start::Fresh, 4).unwrap();
+    run
+}
+
+fn fit(run: &RunFolder, start: Start, steps: usize) -> Result<usize> {
+    let config = TrainerConfig { checkpoint_every: 2, keep_last: 9, ..TrainerConfig::new(steps) };
+    let net = Net::new(&device("flex").unwrap());
+    let trained = Trainer::new(config).start(start).fit(NoisyRegression { noise: 0.0 }, net, &row_loader(8, 0), run)?;
+    Ok(trained.step)
+}
+
+#[test]
+fn damaged_checkpoints_are_named_and_the_one_before_is_offered() {
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage, &str); 10] = [
+        ("cut weights", |c| cut(&c.join("model.safetensors")), "model.safetensors: truncated or grown"),
+        ("altered weights", |c| alter(&c.join("model.safetensors")), "model.safetensors: altered"),
+        ("cut state", |c| cut(&c.join("state.json")), "state.json: truncated or grown"),
+        ("altered optimizer", |c| alter(&c.join("optimizer-model.bpk")), "optimizer-model.bpk: altered"),
+        ("empty optimizer", |c| std::fs::write(c.join("optimizer-model.bpk"), "").unwrap(), "truncated or grown"),
+        ("no weights", |c| std::fs::remove_file(c.join("model.safetensors")).unwrap(), "model.safetensors: missing"),
+        ("no manifest", |c| std::fs::remove_file(c.join("manifest.json")).unwrap(), "manifest.json: missing"),
+        ("cut manifest", |c| cut(&c.join("manifest.json")), "manifest.json"),
+        (
+            "a manifest of text",
+            |c| std::fs::write(c.join("manifest.json"), "hello").unwrap(),
+            "manifest.json: expected",
+        ),
+        (
+            "a manifest of another step",
+            |c| {
+                std::fs::copy(c.with_file_name("step-000002").join("manifest.json"), c.join("manifest.json")).unwrap();
+            },
+            "manifest.json: format 1 of step 2, expected format 1 of step 4",
+        ),
+    ];
+    for (name, damage, expected) in damages {
+        let folder = tempfile::tempdir().unwrap();
+        let run = trained(&folder.path().join("run"));
+        damage(&run.checkpoint_path(4));
+        let error = fit(&run, Start::Resume, 6).unwrap_err().to_string();
+        assert!(error.contains(expected), "{name}: {error}");
+        assert!(error.contains("the checkpoint of step 2 is intact: resume from step 2"), "{name}: {error}");
+        assert_eq!(fit(&run, Start::ResumeAt(2), 6).unwrap(), 6, "{name}");
+        // Both damaged: nothing to offer.
+        std::fs::remove_dir_all(folder.path().join("run")).unwrap();
+        let run = trained(&folder.path().join("run"));
+        cut(&run.checkpoint_path(2).join("state.json"));
+        cut(&run.checkpoint_path(4).join("state.json"));
+        assert!(fit(&run, Start::Resume, 6).unwrap_err().to_string().contains("no intact checkpoint"), "{name}");
+    }
+}
+
+fn cut(path: &Path) {
+    let bytes = std::fs::read(path).unwrap();
+    std::fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+}
+
+fn alter(path: &Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// Files whose checksum is right and whose content is not: a manifest proves nothing about who wrote it.
+#[test]
+fn well_signed_nonsense_in_a_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = trained(&folder.path().join("run"));
+    let good = run.latest().unwrap();
+    let resign = |name: &str, content: Option<Vec<u8>>| {
+        let writer = run.write_checkpoint(4).unwrap();
+        for file in ["state.json", "model.safetensors", "optimizer-model.bpk"] {
+            let bytes = std::fs::read(run.at(2).unwrap().file(file)).unwrap();
+            match &content {
+                Some(content) if file == name => std::fs::write(writer.file(file), content).unwrap(),
+                None if file == name => {}
+                _ => std::fs::write(writer.file(file), bytes).unwrap(),
+            }
+        }
+        writer.finish(4).unwrap();
+        fit(&run, Start::Resume, 6).unwrap_err().to_string()
+    };
+    assert!(resign("state.json", Some(b"[]".to_vec())).contains("state.json"));
+    assert!(resign("state.json", Some(b"{\"step\": -1}".to_vec())).contains("state.json"));
+    assert!(resign("model.safetensors", Some(vec![0xff; 64])).contains("model.safetensors"));
+    assert!(resign("model.safetensors", Some(vec![])).contains("model.safetensors"));
+    assert!(resign("model.safetensors", None).contains("model.safetensors"));
+    assert!(resign("optimizer-model.bpk", Some(vec![0; 64])).contains("optimizer-model.bpk"));
+    assert!(resign("optimizer-model.bpk", None).contains("optimizer-model.bpk"));
+    drop(good);
+}
+
+#[test]
+fn weights_that_do_not_fit() {
+    let device = device("flex").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w.safetensors");
+    let linear = |i, o| LinearConfig::new(i, o).init(&device).seeded(1);
+    save_weights(&linear(3, 2), &path).unwrap();
+    assert!(load_weights(linear(3, 2), &path).is_ok());
+    let error = |model| load_weights(model, &path).unwrap_err().to_string();
+    assert!(error(linear(2, 3)).contains("does not fit") && error(linear(2, 3)).contains("weight"));
+    let without_bias = LinearConfig::new(3, 2).with_bias(false).init(&device);
+    assert!(error(without_bias).contains("holds what the model does not have: bias"));
+    let net = load_weights(Net::new(&device), &path).unwrap_err().to_string();
+    assert!(net.contains("lacks: ") && net.contains("first.weight") && net.contains("does not have: bias"), "{net}");
+    let header = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes(), &[0; 24]].concat();
+    let files: [(&str, Vec<u8>); 7] = [
+        ("a header longer than the file", [&u64::MAX.to_le_bytes()[..], b"{}"].concat()),
+        ("a header of 90 megabytes in 10 bytes", [&90_000_000u64.to_le_bytes()[..], b"{}"].concat()),
+        ("a header that is no JSON", header("hello")),
+        ("offsets beyond the end", header(r#"{"weight":{"dtype":"F32","shape":[2,3],"data_offsets":[0,99999]}}"#)),
+        (
+            "offsets that disagree with the shape",
+            header(r#"{"weight":{"dtype":"F32","shape":[9,9],"data_offsets":[0,24]}}"#),
+        ),
+        (
+            "a shape that overflows",
+            header(r#"{"weight":{"dtype":"F32","shape":[18446744073709551615,9],"data_offsets":[0,24]}}"#),
+        ),
+        ("an unknown type", header(r#"{"weight":{"dtype":"F99","shape":[2,3],"data_offsets":[0,24]}}"#)),
+    ];
+    for (name, content) in files {
+        std::fs::write(&path, content).unwrap();
+        let error = load_weights(linear(3, 2), &path).expect_err(name).to_string();
+        assert!(error.contains("w.safetensors"), "{name}: {error}");
+    }
+    let missing = load_weights(linear(3, 2), &folder.path().join("nowhere.safetensors")).unwrap_err().to_string();
+    assert!(missing.contains("nowhere.safetensors"), "{missing}");
+}
+
+#[test]
+fn optimizer_state_of_another_optimizer_or_model_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = trained(&folder.path().join("run"));
+    let file = run.latest().unwrap().file("optimizer-model.bpk");
+    // The trainer refuses by its configuration; the file is refused by its content too.
+    let rms: burn::optim::ModuleOptimizer = burn::optim::RmsPropConfig::new().init();
+    let net = Net::new(&device("flex").unwrap()).seeded(0);
+    let foreign = load_optimizer(rms.clone(), &net, &file).err().unwrap().to_string();
+    assert!(foreign.contains("belongs to no parameter of the model"), "{foreign}");
+    let config = TrainerConfig { checkpoint_every: 2, ..TrainerConfig::new(6) };
+    let trainer = Trainer::new(config).start(Start::Resume).optimizer("model", rms);
+    let error = trainer.fit(NoisyRegression { noise: 0.0 }, net, &row_loader(8, 0), &run).unwrap_err().to_string();
+    assert!(error.contains("cannot be restored") || error.contains("is intact"), "{error}");
+
+    let adam = match OptimizerConfig::adam(0.9, 0.999) {
+        OptimizerConfig::Adam(config) => config.init(),
+        _ => unreachable!(),
+    };
+    let path = folder.path().join("empty.bpk");
+    save_optimizer(&adam, &path).unwrap();
+    let net = Net::new(&device("flex").unwrap()).seeded(0).train();
+    assert!(load_optimizer(adam.clone(), &net, &path).is_ok(), "a state without entries is that of a new optimizer");
+    for content in [&b""[..], b"hello", &[0xff; 200]] {
+        std::fs::write(&path, content).unwrap();
+        let error = load_optimizer(adam.clone(), &net, &path).err().unwrap().to_string();
+        assert!(error.contains("empty.bpk"), "{error}");
+    }
+}
+
+#[test]
+fn broken_run_configurations() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = trained(&folder.path().join("run"));
+    let path: PathBuf = run.config_path();
+    let text = std::fs::read_to_string(&path).unwrap();
+    for (content, expected) in [
+        ("", "EOF"),
+        ("{", "EOF"),
+        ("[1, 2]", "invalid"),
+        ("{\"model\": null}", "missing field"),
+        (&text.replace("\"seed\": 0", "\"seed\": -3")[..], "invalid value"),
+        (&text.replace("\"adam\"", "\"madam\"")[..], "unknown variant `madam`"),
+    ] {
+        std::fs::write(&path, content).unwrap();
+        let error = fit(&run, Start::Resume, 6).unwrap_err().to_string();
+        assert!(error.contains("config.json") && error.contains(expected), "{content}: {error}");
+    }
+    let nowhere = RunFolder::open(folder.path().join("nowhere")).unwrap_err().to_string();
+    assert!(nowhere.contains("expected a folder with a run in it"), "{nowhere}");
+    let again = RunFolder::create(run.path()).unwrap_err().to_string();
+    assert!(again.contains("expected a folder without a run in it"), "{again}");
+}
+
+#[test]
+fn broken_model_configurations() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = device("flex").unwrap();
+    let load = |content: &str| {
+        std::fs::write(folder.path().join("config.json"), content).unwrap();
+        aigc_vae::load(folder.path(), &device).unwrap_err().to_string()
+    };
+    let mlp = |hidden: &str, latent: &str, likelihood: &str| {
+        format!(
+            r#"{{"kind":"mlp","shape":{{"channels":1,"height":4,"width":4}},"hidden":{hidden},"latent":{latent},"likelihood":{likelihood},"activation":"relu"}}"#
+        )
+    };
+    let conv = |side: usize, channels: &str| {
+        format!(
+            r#"{{"kind":"conv","shape":{{"channels":1,"height":{side},"width":{side}}},"channels":{channels},"hidden":8,"latent":2,"likelihood":"bernoulli","activation":"relu"}}"#
+        )
+    };
+    for (content, expected) in [
+        ("hello".to_string(), "config.json"),
+        (r#"{"kind":"transformer"}"#.into(), "unknown variant `transformer`"),
+        (mlp("0", "2", r#""bernoulli""#), "`hidden` is 0"),
+        (mlp("8", "99999999999", r#""bernoulli""#), "`latent` is 99999999999"),
+        (mlp("8", "2", r#"{"gaussian":0.0}"#), "`likelihood` is 0"),
+        (mlp("-1", "2", r#""bernoulli""#), "config.json"),
+        (conv(6, "[4,8]"), "`shape.height` is 6, expected a multiple of 4"),
+        (conv(8, "[]"), "`channels` is []"),
+        (conv(8, "[4,0]"), "`channels` is [4, 0]"),
+        (mlp("8", "2", r#""bernoulli""#), "model.safetensors"),
+    ] {
+        let error = load(&content);
+        assert!(error.contains(expected), "{content}: {error}");
+    }
+}

@@ -1,0 +1,147 @@
+//! n steps, stop, resume, n steps end bit for bit like 2n steps.
+
+use aigc_core::{
+    checkpoint::RunFolder,
+    device::device,
+    rng::Rng,
+    train::{EmaConfig, Event, ParamGroupConfig, Schedule, Start, StopFlag, StopReason, Trainer, TrainerConfig},
+};
+use aigc_tests::{Net, NoisyRegression, bits, row_loader};
+use burn::module::Module;
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
+
+/// All tensors of a run's newest checkpoint and its final model, as bytes.
+fn everything(run: &RunFolder) -> BTreeMap<String, Vec<u8>> {
+    let checkpoint = run.latest().unwrap();
+    let mut files = BTreeMap::new();
+    for name in ["state.json", "model.safetensors", "ema.safetensors"] {
+        files.insert(name.to_string(), std::fs::read(checkpoint.file(name)).unwrap());
+    }
+    files.insert("optimizer".into(), optimizer_content(&checkpoint.file("optimizer-model.bpk")));
+    files.insert("final".into(), std::fs::read(run.final_folder().join("model.safetensors")).unwrap());
+    files
+}
+
+/// The optimizer's tensors in the order of their names: burn writes them in a hash map's order.
+fn optimizer_content(path: &Path) -> Vec<u8> {
+    let record = burn::optim::OptimizerRecord::load(path).unwrap();
+    assert!(!record.is_empty());
+    let bytes = std::fs::read(path).unwrap();
+    let reader = burn_pack_names(&bytes);
+    format!("{reader:?}").into_bytes()
+}
+
+/// Every tensor of a burnpack file by name, and every scalar.
+fn burn_pack_names(bytes: &[u8]) -> BTreeMap<String, Vec<u8>> {
+    let reader = burn_pack::Reader::from_bytes(burn::tensor::Bytes::from_bytes_vec(bytes.to_vec())).unwrap();
+    let mut content: BTreeMap<String, Vec<u8>> =
+        reader.scalars().iter().map(|(name, value)| (name.clone(), format!("{value:?}").into_bytes())).collect();
+    for tensor in reader.into_tensors().unwrap() {
+        let data = tensor.to_bytes().unwrap().to_vec();
+        content.insert(tensor.name.clone(), data);
+    }
+    content
+}
+
+fn config() -> TrainerConfig {
+    TrainerConfig {
+        seed: 5,
+        learning_rate: 1e-2,
+        schedule: Schedule::cosine(7),
+        accumulate: 2,
+        clip_norm: Some(0.5),
+        ema: Some(EmaConfig::new(0.99)),
+        groups: vec![ParamGroupConfig::new("bias$", 0.5)],
+        checkpoint_every: 10,
+        evaluate_every: 9,
+        ..TrainerConfig::new(60)
+    }
+}
+
+/// Dropout draws from Flex's generator, of which a process has one: two trainings at a time would disturb each other.
+static GENERATOR: Mutex<()> = Mutex::new(());
+
+/// Trains, stopping after each of `stops` and starting again in a new trainer.
+fn train(stops: &[usize], workers: impl Fn(usize) -> usize) -> (RunFolder, tempfile::TempDir, Net) {
+    let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    let device = device("flex").unwrap();
+    let mut run = RunFolder::create(folder.path().join("run")).unwrap();
+    let mut model = None;
+    for (attempt, stop) in stops.iter().chain([&usize::MAX]).enumerate() {
+        let (flag, start) = (StopFlag::new(), if attempt == 0 { Start::Fresh } else { Start::Resume });
+        let raise = flag.clone();
+        let judge = |model: &Net| {
+            // Judging uses other noise and the backend's generator; neither may leak into training.
+            let device = model.devices()[0].clone();
+            let _ = burn::tensor::Tensor::<1>::random([3], burn::tensor::Distribution::Default, &device);
+            let y = model.forward(Rng::new(1).normal([8, 4], &device));
+            Ok(vec![("size".into(), f64::from(y.abs().mean().into_scalar::<f32>()))])
+        };
+        let trained = Trainer::new(config())
+            .start(start)
+            .stop_flag(flag)
+            .observe(move |event: &Event<'_>| {
+                if let Event::Step(report) = event
+                    && report.step == *stop
+                {
+                    raise.raise();
+                }
+            })
+            .evaluate(judge)
+            .fit(NoisyRegression { noise: 0.1 }, Net::new(&device), &row_loader(12, workers(attempt)), &run)
+            .unwrap();
+        assert_eq!(trained.reason, if *stop < 60 { StopReason::Interrupted } else { StopReason::Completed });
+        run = RunFolder::open(run.path()).unwrap();
+        model = Some(trained.model);
+    }
+    (run, folder, model.unwrap())
+}
+
+#[test]
+fn a_stopped_run_ends_like_one_that_never_stopped() {
+    let (whole, _keep, model) = train(&[], |_| 0);
+    let expected = everything(&whole);
+    let stops: [&[usize]; 4] = [&[30], &[1], &[59], &[3, 10, 11, 40]];
+    for stops in stops {
+        // The number of workers changes from start to start: the batches must not.
+        let (resumed, _keep, resumed_model) = train(stops, |attempt| attempt);
+        for (name, bytes) in everything(&resumed) {
+            assert!(bytes == expected[&name], "{name} differs after stops at {stops:?}");
+        }
+        assert_eq!(bits(&resumed_model), bits(&model));
+    }
+}
+
+#[test]
+fn the_average_is_not_the_live_model_and_running_statistics_moved() {
+    let (run, _keep, model) = train(&[], |_| 0);
+    let checkpoint = run.latest().unwrap();
+    let live = std::fs::read(checkpoint.file("model.safetensors")).unwrap();
+    let average = std::fs::read(checkpoint.file("ema.safetensors")).unwrap();
+    assert_ne!(live, average);
+    let moved = bits(&model)["norm.running_mean"].iter().all(|b| *b != 0);
+    assert!(moved, "running statistics stayed at their start");
+}
+
+#[test]
+fn another_configuration_is_refused() {
+    let (run, _keep, _) = train(&[], |_| 0);
+    let device = device("flex").unwrap();
+    let resume = |config: TrainerConfig, batch| {
+        let loader = row_loader(batch, 0);
+        let trainer = Trainer::new(config).start(Start::Resume);
+        trainer.fit(NoisyRegression { noise: 0.1 }, Net::new(&device), &loader, &run).unwrap_err().to_string()
+    };
+    let message = resume(TrainerConfig { seed: 6, ..config() }, 12);
+    assert_eq!(message, "config field `seed` is 6, expected 5, with which the run began");
+    assert!(resume(TrainerConfig { ema: None, ..config() }, 12).contains("`ema`"));
+    assert!(resume(config(), 24).contains("`loader`"));
+    let trainer = Trainer::new(config());
+    let fresh = trainer.fit(NoisyRegression { noise: 0.1 }, Net::new(&device), &row_loader(12, 0), &run).unwrap_err();
+    assert!(fresh.to_string().contains("already has checkpoints"), "{fresh}");
+}

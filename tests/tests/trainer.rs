@@ -1,0 +1,462 @@
+//! What the trainer promises, against closed forms and against itself.
+
+use aigc_core::{
+    Error, Result,
+    checkpoint::RunFolder,
+    data::{Loader, LoaderConfig},
+    device::device,
+    nn::{Initializer, Linear, LinearConfig},
+    train::{
+        Ema, EmaConfig, Event, Losses, MetricsLog, Objective, OptimizerConfig, ParamGroupConfig, Schedule, Start,
+        StepContext, StopReason, Trained, Trainer, TrainerConfig, Turn, read_metrics,
+    },
+};
+use aigc_tests::{Net, NoisyRegression, Rows, bits, columns, loader_of, row_loader, rows};
+use burn::{
+    module::{Module, Param},
+    optim::AdaGradConfig,
+    tensor::{Device, Tensor},
+};
+use std::{cell::RefCell, rc::Rc};
+
+fn flex() -> Device {
+    device("flex").unwrap()
+}
+
+struct Folder {
+    run: RunFolder,
+    _keep: tempfile::TempDir,
+}
+
+fn folder() -> Folder {
+    let keep = tempfile::tempdir().unwrap();
+    Folder { run: RunFolder::create(keep.path().join("run")).unwrap(), _keep: keep }
+}
+
+fn train(config: TrainerConfig, batch: usize) -> (Trained<Net>, Folder) {
+    let folder = folder();
+    let loader = row_loader(batch, 0);
+    let trained = Trainer::new(config).fit(NoisyRegression { noise: 0.0 }, Net::new(&flex()), &loader, &folder.run);
+    (trained.unwrap(), folder)
+}
+
+/// One weight `w`, loss `½(w − target)²` summed over the batch's targets: everything is known by hand.
+#[derive(Module, Debug)]
+struct Scalar {
+    w: Linear,
+}
+
+impl Scalar {
+    fn new(start: f64) -> Self {
+        Self {
+            w: LinearConfig::new(1, 1).with_bias(false).with_initializer(Initializer::Constant(start)).init(&flex()),
+        }
+    }
+
+    fn value(&self) -> f64 {
+        f64::from(self.w.weight.val().into_scalar::<f32>())
+    }
+}
+
+#[derive(Default)]
+struct Pull {
+    fail_at: Option<usize>,
+    infinite_gradient_at: Option<usize>,
+}
+
+impl Objective for Pull {
+    type Model = Scalar;
+    type Batch = Rows;
+
+    fn losses(&mut self, model: &Scalar, batch: &Rows, context: &mut StepContext) -> Result<Losses> {
+        let (_, targets) = columns(batch, &context.device);
+        let w = model.w.weight.val();
+        let error = w.clone() - targets;
+        let mut loss = (error.clone() * error).mean() * 0.5;
+        let mut part = loss.clone();
+        if self.fail_at == Some(context.step) {
+            part = part / 0.0;
+        }
+        if self.infinite_gradient_at == Some(context.step) {
+            // √|0| is 0 and its slope infinite.
+            loss = loss + (w.clone() - w.detach()).abs().sum().sqrt();
+        }
+        Ok(Losses::new(loss).with("part", part))
+    }
+}
+
+fn constant_rows(targets: &[f32], batch_size: usize) -> Loader<Rows> {
+    let rows = targets.iter().map(|t| [0.0, 0.0, 0.0, 0.0, *t]).collect();
+    let config = LoaderConfig { batch_size, shuffle: None, workers: 0, ..LoaderConfig::default() };
+    loader_of(aigc_core::data::InMemory(rows), config)
+}
+
+fn sgd(steps: usize, rate: f64) -> TrainerConfig {
+    TrainerConfig { optimizer: OptimizerConfig::sgd(), learning_rate: rate, ..TrainerConfig::new(steps) }
+}
+
+#[test]
+fn gradient_descent_follows_its_closed_form() {
+    let folder = folder();
+    let trainer = Trainer::new(sgd(20, 0.1));
+    let trained = trainer.fit(Pull::default(), Scalar::new(5.0), &constant_rows(&[1.0], 1), &folder.run).unwrap();
+    // w ← w − 0.1 (w − 1), so w − 1 shrinks by 0.9 each step.
+    assert!((trained.model.value() - (1.0 + 4.0 * 0.9f64.powi(20))).abs() < 1e-5);
+}
+
+#[test]
+fn the_schedule_scales_every_step() {
+    let folder = folder();
+    let config = TrainerConfig { schedule: Schedule::linear(2), ..sgd(5, 0.1) };
+    let mut rates = Vec::new();
+    let trained = Trainer::new(config)
+        .observe(|event: &Event<'_>| {
+            if let Event::Step(report) = event {
+                rates.push(report.learning_rate);
+            }
+        })
+        .fit(Pull::default(), Scalar::new(5.0), &constant_rows(&[1.0], 1), &folder.run)
+        .unwrap();
+    let factors = [0.5, 1.0, 1.0, 0.5, 0.0];
+    let expected = factors.iter().fold(4.0, |gap, factor| gap * (1.0 - 0.1 * factor));
+    assert!((trained.model.value() - 1.0 - expected).abs() < 1e-5);
+    assert!(rates.iter().zip(factors).all(|(r, f)| (r - 0.1 * f).abs() < 1e-12), "{rates:?}");
+}
+
+#[test]
+fn accumulated_batches_count_like_one_large_batch() {
+    // Two steps of two batches of 2, averaged, are two steps of batches of 4.
+    let targets = [1.0, 2.0, 3.0, 10.0];
+    let run = |accumulate, batch| {
+        let folder = folder();
+        let config = TrainerConfig { accumulate, ..sgd(2, 0.1) };
+        let trained =
+            Trainer::new(config).fit(Pull::default(), Scalar::new(0.0), &constant_rows(&targets, batch), &folder.run);
+        trained.unwrap().model.value()
+    };
+    assert!((run(2, 2) - run(1, 4)).abs() < 1e-6);
+    assert!((run(1, 4) - 4.0 * (1.0 - 0.9f64.powi(2))).abs() < 1e-5);
+}
+
+#[test]
+fn clipping_bounds_the_norm_of_all_gradients_together() {
+    // One step of plain descent moves the weights by rate × clipped norm, whatever the loss.
+    let config = TrainerConfig { clip_norm: Some(0.25), seed: 3, ..sgd(1, 0.5) };
+    let (trained, _keep) = train(config, 12);
+    let start = stable_start(3);
+    let moved: f64 = bits(&trained.model)
+        .iter()
+        .filter(|(path, _)| !path.contains("running"))
+        .flat_map(|(path, new)| {
+            new.iter().zip(&start[path]).map(|(n, o)| f64::from(f32::from_bits(*n) - f32::from_bits(*o)))
+        })
+        .map(|d| d * d)
+        .sum();
+    assert!((moved.sqrt() - 0.5 * 0.25).abs() < 1e-5, "{}", moved.sqrt());
+}
+
+fn stable_start(seed: u64) -> std::collections::BTreeMap<String, Vec<u32>> {
+    use aigc_core::rng::Seeded;
+    bits(&Net::new(&flex()).seeded(seed))
+}
+
+#[test]
+fn groups_have_their_own_rate_and_optimizer() {
+    let frozen = ParamGroupConfig::new("^second", 0.0);
+    let (trained, _keep) = train(TrainerConfig { groups: vec![frozen], seed: 1, ..TrainerConfig::new(5) }, 12);
+    let (start, end) = (stable_start(1), bits(&trained.model));
+    assert_eq!(start["second.weight"], end["second.weight"]);
+    assert_ne!(start["first.weight"], end["first.weight"]);
+
+    // Plain descent for one layer inside Adam: its first step is rate × gradient, not rate × ±1.
+    let plain = ParamGroupConfig::new("^second", 1.0).with_optimizer(OptimizerConfig::sgd());
+    let config = TrainerConfig { groups: vec![plain], seed: 1, ..TrainerConfig::new(1) };
+    let (mixed, _keep) = train(config, 12);
+    let (all, _keep) = train(TrainerConfig { optimizer: OptimizerConfig::sgd(), seed: 1, ..TrainerConfig::new(1) }, 12);
+    let (mixed, all) = (bits(&mixed.model), bits(&all.model));
+    assert_eq!(mixed["second.weight"], all["second.weight"]);
+    assert_ne!(mixed["first.weight"], all["first.weight"]);
+}
+
+#[test]
+fn any_burn_optimizer_can_be_given() {
+    let folder = folder();
+    let adagrad = AdaGradConfig::new().init();
+    let trainer = Trainer::new(sgd(1, 0.1)).optimizer("model", adagrad);
+    let trained = trainer.fit(Pull::default(), Scalar::new(5.0), &constant_rows(&[1.0], 1), &folder.run).unwrap();
+    // AdaGrad's first step is the rate itself, plain descent's is 0.4.
+    assert!((trained.model.value() - 4.9).abs() < 1e-3, "{}", trained.model.value());
+    let folder = self::folder();
+    let trainer = Trainer::new(sgd(1, 0.1)).optimizer("critic", AdaGradConfig::new().init());
+    let error = trainer.fit(Pull::default(), Scalar::new(5.0), &constant_rows(&[1.0], 1), &folder.run).unwrap_err();
+    assert_eq!(error.to_string(), "config field `optimizer` is critic, expected the name of a turn: model");
+}
+
+#[test]
+fn the_average_is_its_formula() {
+    let folder = folder();
+    let config = TrainerConfig { ema: Some(EmaConfig { decay: 0.5, warmup: true }), ..sgd(3, 0.1) };
+    let trained =
+        Trainer::new(config).fit(Pull::default(), Scalar::new(5.0), &constant_rows(&[1.0], 1), &folder.run).unwrap();
+    let weights: Vec<f64> = (1..=3).map(|k| 1.0 + 4.0 * 0.9f64.powi(k)).collect();
+    // Decays min(0.5, (1 + n)/(10 + n)): 0.1, 2/11, 0.25.
+    let expected = weights.iter().zip([0.1, 2.0 / 11.0, 0.25]).fold(5.0, |mean, (w, d)| d * mean + (1.0 - d) * w);
+    assert!((trained.model.value() - expected).abs() < 1e-5, "{} {expected}", trained.model.value());
+}
+
+#[test]
+fn the_average_copies_running_statistics_and_leaves_the_live_ones_alone() {
+    let live = aigc_core::rng::Seeded::seeded(Net::new(&flex()), 1).train();
+    let mut ema = Ema::new(&live, EmaConfig { decay: 0.9, warmup: false });
+    let x = |scale: f32| {
+        Tensor::<2>::full([8, 4], scale, &flex().autodiff())
+            * aigc_core::rng::Rng::new(2).normal([8, 4], &flex().autodiff())
+    };
+    live.forward(x(1.0));
+    live.forward(x(5.0));
+    ema.update(&live);
+    let (average, now) = (bits(ema.model()), bits(&live.valid()));
+    assert_eq!(average["norm.running_var"], now["norm.running_var"]);
+    // The average is a model of its own: more training does not move it, and it does not move training.
+    live.forward(x(3.0));
+    assert_eq!(bits(ema.model()), average);
+    let moved = bits(&live.valid());
+    ema.update(&aigc_core::rng::Seeded::seeded(Net::new(&flex()), 9).train());
+    assert_eq!(bits(&live.valid()), moved);
+    assert_ne!(bits(ema.model())["first.weight"], average["first.weight"]);
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_with_its_name_and_the_last_good_checkpoint() {
+    let fit = |objective, folder: &Folder| {
+        let config = TrainerConfig { checkpoint_every: 4, ..sgd(20, 0.1) };
+        Trainer::new(config).fit(objective, Scalar::new(5.0), &constant_rows(&[1.0], 1), &folder.run).unwrap_err()
+    };
+    let folder = folder();
+    let error = fit(Pull { fail_at: Some(6), ..Pull::default() }, &folder);
+    let Error::NotFinite { step, name, value, last_good } = error else { panic!("{error}") };
+    assert_eq!((step, name.as_str(), value), (7, "part", f64::INFINITY));
+    assert_eq!(last_good, Some(folder.run.checkpoint_path(4)));
+    assert_eq!(folder.run.latest().unwrap().step(), 4);
+
+    // A gradient alone: the loss is finite. Step 10 is one whose norm is watched.
+    let folder = self::folder();
+    let error = fit(Pull { infinite_gradient_at: Some(10), ..Pull::default() }, &folder).to_string();
+    assert!(error.contains("at step 11; the last good checkpoint is") && error.contains("step-000008"), "{error}");
+}
+
+#[test]
+fn no_checkpoint_ever_holds_weights_that_are_not_finite() {
+    for bad in 0..8 {
+        let folder = folder();
+        let config = TrainerConfig { checkpoint_every: 1, ..sgd(8, 0.1) };
+        let objective = Pull { infinite_gradient_at: Some(bad), ..Pull::default() };
+        let error = Trainer::new(config).fit(objective, Scalar::new(5.0), &constant_rows(&[1.0], 1), &folder.run);
+        assert!(matches!(error, Err(Error::NotFinite { .. })));
+        for step in folder.run.steps().unwrap() {
+            let file = folder.run.at(step).unwrap().file("model.safetensors");
+            let model = aigc_core::checkpoint::load_weights(Scalar::new(0.0), &file).unwrap();
+            assert!(model.value().is_finite());
+        }
+    }
+}
+
+#[test]
+fn the_best_evaluation_is_kept_and_returned() {
+    for (maximize, best_step) in [(false, 3), (true, 8)] {
+        let folder = folder();
+        let config = TrainerConfig {
+            evaluate_every: 1,
+            keep_best: true,
+            keep_last: 1,
+            maximize,
+            checkpoint_every: 2,
+            ..sgd(10, 0.1)
+        };
+        let (mut values, mut weights) = ([5.0, 4.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 5.0, 4.0].into_iter(), Vec::new());
+        let trained = Trainer::new(config)
+            .evaluate(|model: &Scalar| {
+                weights.push(model.value());
+                Ok(vec![("score".into(), values.next().unwrap())])
+            })
+            .fit(Pull::default(), Scalar::new(5.0), &constant_rows(&[1.0], 1), &folder.run)
+            .unwrap();
+        assert_eq!(trained.best.unwrap().0, best_step);
+        assert_eq!(folder.run.steps().unwrap(), [best_step, 10]);
+        assert_eq!(trained.model.value(), weights[best_step - 1]);
+    }
+}
+
+#[test]
+fn training_stops_early_in_time_and_when_done() {
+    let patient = TrainerConfig { evaluate_every: 2, patience: Some(3), ..sgd(100, 0.1) };
+    let folder = folder();
+    let trained = Trainer::new(patient)
+        .evaluate(|_: &Scalar| Ok(vec![("score".into(), 1.0)]))
+        .fit(Pull::default(), Scalar::new(5.0), &constant_rows(&[1.0], 1), &folder.run)
+        .unwrap();
+    assert_eq!((trained.reason, trained.step), (StopReason::EarlyStopped, 8));
+
+    let folder = self::folder();
+    let brief = TrainerConfig { minutes: Some(1e-9), ..sgd(100, 0.1) };
+    let trained =
+        Trainer::new(brief).fit(Pull::default(), Scalar::new(5.0), &constant_rows(&[1.0], 1), &folder.run).unwrap();
+    assert_eq!((trained.reason, trained.step), (StopReason::OutOfTime, 0));
+    assert!(folder.run.final_folder().join("model.safetensors").is_file());
+}
+
+#[test]
+fn events_come_in_order_and_the_log_holds_means() {
+    let folder = folder();
+    let names = Rc::new(RefCell::new(Vec::new()));
+    let seen = names.clone();
+    let config = TrainerConfig { evaluate_every: 2, preview_every: 2, checkpoint_every: 2, ..sgd(4, 0.1) };
+    Trainer::new(config)
+        .observe(move |event: &Event<'_>| {
+            let name = format!("{event:?}");
+            seen.borrow_mut().push(name.split([' ', '(']).next().unwrap().to_string());
+        })
+        .observe(MetricsLog::every(2))
+        .evaluate(|_: &Scalar| Ok(vec![("score".into(), 1.0)]))
+        .preview(|_, context| Ok(std::fs::write(context.run.sample_path(context.step, "txt"), "seen").unwrap()))
+        .fit(Pull::default(), Scalar::new(5.0), &constant_rows(&[1.0], 1), &folder.run)
+        .unwrap();
+    let round = ["Step", "Step", "Evaluated", "Previewed", "Saved"];
+    let expected: Vec<&str> = [&["Started"][..], &round, &round, &["Finished"]].concat();
+    assert_eq!(*names.borrow(), expected);
+    assert!(folder.run.samples().join("step-000002.txt").is_file());
+
+    let records = read_metrics(&folder.run.metrics_path()).unwrap();
+    let kinds: Vec<_> = records.iter().map(|r| (r.step, r.kind.as_str())).collect();
+    assert_eq!(kinds, [(2, "train"), (2, "evaluate"), (4, "train"), (4, "evaluate")]);
+    // Losses ½·(4·0.9ᵏ)²; the first line holds the mean of k = 0 and 1.
+    let expected = (8.0 + 8.0 * 0.81) / 2.0;
+    assert!((records[0].values["loss"].unwrap() - expected).abs() < 1e-4);
+}
+
+#[test]
+fn the_log_forgets_steps_that_are_made_again() {
+    let folder = folder();
+    let fit = |start, steps, fail_at| {
+        let config = TrainerConfig { checkpoint_every: 4, ..sgd(steps, 0.1) };
+        let trainer = Trainer::new(config).start(start).observe(MetricsLog::every(1));
+        trainer.fit(Pull { fail_at, ..Pull::default() }, Scalar::new(5.0), &constant_rows(&[1.0], 1), &folder.run)
+    };
+    assert!(fit(Start::Fresh, 10, Some(6)).is_err());
+    // As a killed run would leave it.
+    let path = folder.run.metrics_path();
+    let mut text = std::fs::read(&path).unwrap();
+    text.extend(b"{\"step\":7,\"ki");
+    std::fs::write(&path, text).unwrap();
+    fit(Start::Resume, 10, None).unwrap();
+    let steps: Vec<_> = read_metrics(&path).unwrap().iter().map(|r| r.step).collect();
+    assert_eq!(steps, (1..=10).collect::<Vec<_>>());
+}
+
+/// Two players with optimizers of their own, one of them moving twice per step.
+#[derive(Module, Debug)]
+struct Two {
+    left: Scalar,
+    right: Scalar,
+}
+
+struct TakeTurns;
+
+impl Objective for TakeTurns {
+    type Model = Two;
+    type Batch = Rows;
+
+    fn turns(&self) -> Vec<Turn> {
+        vec![Turn::new("left").of("left").repeated(2), Turn::new("right").of("right").on_same_batch()]
+    }
+
+    fn losses(&mut self, model: &Two, batch: &Rows, context: &mut StepContext) -> Result<Losses> {
+        let (_, targets) = columns(batch, &context.device);
+        // Both weights are in the loss of each: only the turn's own may move.
+        let sum = model.left.w.weight.val() + model.right.w.weight.val();
+        let error = sum - targets;
+        Ok(Losses::new((error.clone() * error).mean() * 0.5))
+    }
+}
+
+#[test]
+fn turns_update_their_own_field_as_often_as_they_say() {
+    let folder = folder();
+    let model = Two { left: Scalar::new(1.0), right: Scalar::new(1.0) };
+    let mut names = Vec::new();
+    let trained = Trainer::new(sgd(2, 0.1))
+        .observe(|event: &Event<'_>| {
+            if let Event::Step(report) = event {
+                names = report.losses.iter().map(|(n, _)| n.clone()).collect();
+            }
+        })
+        .fit(TakeTurns, model, &constant_rows(&[0.0], 1), &folder.run)
+        .unwrap();
+    let (mut left, mut right) = (1.0f64, 1.0f64);
+    for _ in 0..2 {
+        left -= 0.1 * (left + right);
+        left -= 0.1 * (left + right);
+        right -= 0.1 * (left + right);
+    }
+    assert!((trained.model.left.value() - left).abs() < 1e-5 && (trained.model.right.value() - right).abs() < 1e-5);
+    assert_eq!(names, ["left.loss", "right.loss"]);
+    let checkpoint = folder.run.latest().unwrap();
+    assert!(checkpoint.file("optimizer-left.bpk").is_file() && checkpoint.file("optimizer-right.bpk").is_file());
+}
+
+#[test]
+fn turns_without_anything_to_train_are_refused() {
+    struct Nobody;
+    impl Objective for Nobody {
+        type Model = Two;
+        type Batch = Rows;
+        fn turns(&self) -> Vec<Turn> {
+            vec![Turn::new("middle").of("middle")]
+        }
+        fn losses(&mut self, _: &Two, _: &Rows, _: &mut StepContext) -> Result<Losses> {
+            unreachable!()
+        }
+    }
+    let folder = folder();
+    let model = Two { left: Scalar::new(1.0), right: Scalar::new(1.0) };
+    let error = Trainer::new(sgd(2, 0.1)).fit(Nobody, model, &constant_rows(&[0.0], 1), &folder.run).unwrap_err();
+    assert!(error.to_string().contains("middle has nothing"), "{error}");
+}
+
+#[test]
+fn values_out_of_range_are_named() {
+    let cases: [(TrainerConfig, &str); 9] = [
+        (TrainerConfig::new(0), "steps"),
+        (TrainerConfig { learning_rate: 0.0, ..TrainerConfig::new(1) }, "learning_rate"),
+        (TrainerConfig { accumulate: 0, ..TrainerConfig::new(1) }, "accumulate"),
+        (TrainerConfig { clip_norm: Some(-1.0), ..TrainerConfig::new(1) }, "clip_norm"),
+        (TrainerConfig { ema: Some(EmaConfig::new(1.0)), ..TrainerConfig::new(1) }, "ema.decay"),
+        (TrainerConfig { patience: Some(1), ..TrainerConfig::new(1) }, "evaluate_every"),
+        (TrainerConfig { minutes: Some(0.0), ..TrainerConfig::new(1) }, "minutes"),
+        (TrainerConfig { groups: vec![ParamGroupConfig::new("(", 1.0)], ..TrainerConfig::new(1) }, "groups.pattern"),
+        (
+            TrainerConfig { schedule: Schedule { floor: 2.0, ..Schedule::CONSTANT }, ..TrainerConfig::new(1) },
+            "schedule.floor",
+        ),
+    ];
+    for (config, field) in cases {
+        let folder = folder();
+        let fitted =
+            Trainer::new(config).fit(Pull::default(), Scalar::new(1.0), &constant_rows(&[1.0], 1), &folder.run);
+        let message = fitted.unwrap_err().to_string();
+        assert!(message.starts_with(&format!("config field `{field}` is")), "{message}");
+    }
+}
+
+#[test]
+fn a_seed_fixes_the_weights_whatever_was_drawn_before() {
+    use aigc_core::rng::Seeded;
+    let first = bits(&Net::new(&flex()).seeded(4));
+    Net::new(&flex()).seeded(5);
+    let _: Tensor<1> = Tensor::random([9], burn::tensor::Distribution::Default, &flex());
+    assert_eq!(bits(&Net::new(&flex()).seeded(4)), first);
+    assert_ne!(bits(&Net::new(&flex()).seeded(5)), first);
+    assert_ne!(first["first.weight"][..16], first["second.weight"][..16]);
+    let _: Option<Param<Tensor<1>>> = None;
+    let _ = rows();
+}
