@@ -58,8 +58,10 @@ impl Likelihood {
     pub fn log_prob(&self, x: Tensor<4>) -> Tensor<1> {
         let terms = match self {
             Likelihood::Bernoulli { logits } => {
-                // log(1 + eˡ) = max(l, 0) + log(1 + e^−|l|)
-                let softplus = activation::relu(logits.clone()) + (-logits.clone().abs()).exp().log1p();
+                // log(1 + eˡ) = (l + |l|)/2 + log(1 + e^−|l|) does not overflow, and unlike max(l, 0) in place of the
+                // first term it has the right slope, ½, at 0 too.
+                let size = logits.clone().abs();
+                let softplus = (logits.clone() + size.clone()) * 0.5 + (-size).exp().log1p();
                 x * logits.clone() - softplus
             }
             Likelihood::Gaussian { mean, std } => {

@@ -1,0 +1,150 @@
+//! The main job as a person runs it: to its end, killed, interrupted, resumed.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    thread::sleep,
+    time::Duration,
+};
+
+const STEPS: &str = "150";
+
+fn program() -> PathBuf {
+    let mut path = std::env::current_exe().unwrap();
+    path.pop();
+    path.pop();
+    path.join("examples").join(format!("digits{}", std::env::consts::EXE_SUFFIX))
+}
+
+fn digits(out: &Path, more: &[&str]) -> Command {
+    let mut command = Command::new(program());
+    command.args(["--steps", STEPS, "--checkpoint-every", "7", "--seed", "3", "--out"]).arg(out).args(more);
+    command
+}
+
+fn finish(mut command: Command) -> String {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let text = String::from_utf8_lossy(&stdout).into_owned();
+    assert!(status.success(), "{text}{}", String::from_utf8_lossy(&stderr));
+    text
+}
+
+/// The final model and the newest checkpoint: every tensor as bytes. The optimizer's file is read by the exact-resume
+/// tests of the library; its bytes come in a hash map's order.
+fn tensors(run: &Path) -> BTreeMap<String, Vec<u8>> {
+    let newest = std::fs::read_dir(run.join("checkpoints")).unwrap().map(|e| e.unwrap().path()).max().unwrap();
+    assert!(newest.ends_with("step-000150"), "{newest:?}");
+    let files = [run.join("final/model.safetensors"), newest.join("model.safetensors"), newest.join("ema.safetensors")];
+    let mut all = BTreeMap::new();
+    for (index, file) in files.iter().enumerate() {
+        let bytes = std::fs::read(file).unwrap();
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        all.extend(tensors.iter().map(|(name, view)| (format!("{index}/{name}"), view.data().to_vec())));
+    }
+    assert!(all.len() > 30);
+    all
+}
+
+/// The step of the last whole line of the log.
+fn step(run: &Path) -> usize {
+    let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default();
+    let lines = text.lines().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
+    lines.last().and_then(|l| l["step"].as_u64()).unwrap_or(0) as usize
+}
+
+/// Waits until the log has reached `at`, or the process has ended.
+fn wait_for(child: &mut Child, run: &Path, at: usize) {
+    while child.try_wait().unwrap().is_none() && step(run) < at {
+        sleep(Duration::from_millis(1));
+    }
+}
+
+/// Random enough for a choice of moments, and different in every process.
+fn random(below: usize) -> usize {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish() as usize % below
+}
+
+#[test]
+fn a_killed_run_ends_like_one_that_was_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = folder.path().join("whole");
+    let text = finish(digits(&whole, &[]));
+    assert!(text.contains("nats per image, mean of 297 images"), "{text}");
+    let expected = tensors(&whole);
+    let kills: usize = std::env::var("AIGC_KILLS").map_or(3, |n| n.parse().unwrap());
+    for attempt in 0..kills {
+        let run = folder.path().join(format!("killed-{attempt}"));
+        let mut resume: &[&str] = &[];
+        // Killed once or twice on its way, at a moment that nothing is synchronised with.
+        for _ in 0..1 + random(2) {
+            let mut child = digits(&run, resume).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            let at = random(140);
+            wait_for(&mut child, &run, at);
+            sleep(Duration::from_millis(random(30) as u64));
+            child.kill().unwrap(); // SIGKILL
+            child.wait().unwrap();
+            println!("attempt {attempt}: killed after step {}", step(&run));
+            let has_checkpoint = std::fs::read_dir(run.join("checkpoints"))
+                .is_ok_and(|mut d| d.any(|e| e.unwrap().file_name().to_string_lossy().starts_with("step-")));
+            if has_checkpoint {
+                resume = &["--resume"];
+            } else {
+                // Killed before the first checkpoint: nothing to resume, so it starts again.
+                std::fs::remove_dir_all(&run).unwrap_or_default();
+                resume = &[];
+            }
+        }
+        finish(digits(&run, resume));
+        assert!(tensors(&run) == expected, "attempt {attempt} ended with other tensors");
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn ctrl_c_saves_and_says_how_to_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let mut child = digits(&run, &[]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    wait_for(&mut child, &run, 20);
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && text.contains("go on with: --resume --out"), "{text}");
+    let text = finish(digits(&run, &["--resume"]));
+    assert!(text.contains("held-out -ELBO"), "{text}");
+}
+
+#[test]
+fn everything_promised_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let text = finish(digits(&run, &[]));
+    let listed = ["samples.png", "reconstructions.png", "walk.gif", "latent.png", "loss.svg", "metrics.jsonl"];
+    for file in listed.iter().chain(&["final/model.safetensors"]) {
+        assert!(text.contains(file) && run.join(file).metadata().unwrap().len() > 100, "{file}");
+    }
+    assert!(run.join("final/config.json").is_file() && run.join("samples/step-000150.png").is_file());
+}
+
+#[test]
+fn mistakes_are_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    let fails = |args: &[&str]| {
+        let output = Command::new(program()).args(args).current_dir(folder.path()).output().unwrap();
+        assert!(!output.status.success(), "{args:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(fails(&["--resume"]).contains("expected a run to resume"));
+    assert!(fails(&["--device", "cuda:0"]).contains("enable the feature `cuda`"));
+    assert!(fails(&["--steps", "0"]).contains("`steps` is 0"));
+    assert!(fails(&["--model", "poem"]).contains("invalid value"));
+    let nowhere = folder.path().join("nowhere");
+    assert!(fails(&["--data", nowhere.to_str().unwrap()]).contains("nowhere"));
+    let run = folder.path().join("run");
+    let mut short = Command::new(program());
+    short.args(["--steps", "2", "--out"]).arg(&run);
+    finish(short);
+    assert!(fails(&["--out", run.to_str().unwrap()]).contains("a folder without a run in it"));
+}

@@ -1,0 +1,96 @@
+//! Weights travel: to the `safetensors` crate, to Python, and back, bit for bit.
+
+use aigc_core::{
+    checkpoint::{RunFolder, load_weights, save_weights},
+    device::device,
+    nn::{BatchNormConfig, LinearConfig},
+    rng::Seeded,
+    train::{Trainer, TrainerConfig},
+};
+use aigc_tests::{Net, NoisyRegression, bits, row_loader};
+use burn::{module::Module, tensor::Tensor};
+use safetensors::SafeTensors;
+use std::process::Command;
+
+#[test]
+fn names_and_layouts_are_pytorch_s() {
+    let device = device("flex").unwrap();
+    let path = tempfile::tempdir().unwrap().keep().join("w.safetensors");
+    let linear = LinearConfig::new(3, 2).init(&device).seeded(1);
+    save_weights(&linear, &path).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let weight = file.tensor("weight").unwrap();
+    assert_eq!(weight.shape(), [2, 3]);
+    let stored: Vec<f32> = weight.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+    let ours = linear.weight.val().transpose().into_data().try_into_vec::<f32>().unwrap();
+    assert_eq!(stored, ours);
+
+    save_weights(&BatchNormConfig::new(4).init(&device).seeded(1), &path).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let mut names: Vec<_> = SafeTensors::deserialize(&bytes).unwrap().names().into_iter().map(String::from).collect();
+    names.sort();
+    assert_eq!(names, ["bias", "running_mean", "running_var", "weight"]);
+    std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+}
+
+#[test]
+fn the_same_weights_are_the_same_bytes_and_come_back_as_they_were() {
+    let device = device("flex").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let net = Net::new(&device).seeded(2).train();
+    net.forward(Tensor::ones([4, 4], &device.clone().autodiff()));
+    let net = net.valid();
+    let (a, b) = (folder.path().join("a"), folder.path().join("b"));
+    save_weights(&net, &a).unwrap();
+    save_weights(&net, &b).unwrap();
+    assert_eq!(std::fs::read(&a).unwrap(), std::fs::read(&b).unwrap());
+    assert_eq!(bits(&load_weights(Net::new(&device), &a).unwrap()), bits(&net));
+}
+
+#[test]
+#[cfg(unix)]
+fn saved_files_have_the_rights_of_any_new_file() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, plain) = (folder.path().join("w.safetensors"), folder.path().join("plain"));
+    save_weights(&LinearConfig::new(1, 1).init(&device("flex").unwrap()).seeded(0), &ours).unwrap();
+    std::fs::write(&plain, "").unwrap();
+    let mode = |path| std::fs::metadata(path).unwrap().permissions().mode();
+    assert_eq!(mode(&ours), mode(&plain));
+}
+
+/// `final/` opens in Python, where Python has `safetensors`.
+#[test]
+fn the_final_model_opens_in_python() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = RunFolder::create(folder.path().join("run")).unwrap();
+    let net = Net::new(&device("flex").unwrap());
+    let trained = Trainer::new(TrainerConfig::new(3))
+        .model_config(&serde_json::json!({"kind": "net"}))
+        .unwrap()
+        .fit(NoisyRegression { noise: 0.0 }, net, &row_loader(8, 0), &run)
+        .unwrap();
+    let script = "import json, sys\n\
+        from safetensors.numpy import load_file\n\
+        t = load_file(sys.argv[1] + '/model.safetensors')\n\
+        print(json.load(open(sys.argv[1] + '/config.json'))['kind'])\n\
+        for n in sorted(t): print(n, list(t[n].shape), t[n].dtype, repr(float(t[n].astype('float64').sum())))\n";
+    let python = std::env::var("PYTHON").unwrap_or("python3".into());
+    let has = |module: &str| {
+        Command::new(&python).args(["-c", &format!("import {module}")]).output().is_ok_and(|o| o.status.success())
+    };
+    if !(has("safetensors") && has("numpy")) {
+        println!("skipped: set PYTHON to one with safetensors and numpy");
+        return;
+    }
+    let output = Command::new(&python).args(["-c", script]).arg(run.final_folder()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let weight = trained.model.first.weight.val().into_data();
+    let sum: f64 = weight.iter::<f32>().map(f64::from).sum();
+    let line = text.lines().find(|l| l.starts_with("first.weight")).unwrap();
+    assert!(text.starts_with("net\n") && line.contains("[16, 4] float32"), "{text}");
+    let seen: f64 = line.rsplit(' ').next().unwrap().parse().unwrap();
+    assert!((seen - sum).abs() < 1e-9, "{seen} {sum}");
+}
