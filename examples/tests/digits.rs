@@ -49,8 +49,8 @@ fn tensors(run: &Path) -> BTreeMap<String, Vec<u8>> {
 /// The step of the last whole line of the log.
 fn step(run: &Path) -> usize {
     let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default();
-    let lines = text.lines().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
-    lines.last().and_then(|l| l["step"].as_u64()).unwrap_or(0) as usize
+    let mut lines = text.lines().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
+    lines.next_back().and_then(|l| l["step"].as_u64()).unwrap_or(0) as usize
 }
 
 /// Waits until the log has reached `at`, or the process has ended.

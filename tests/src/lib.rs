@@ -139,3 +139,14 @@ impl Objective for NoisyRegression {
         Ok(Losses::new((error.clone() * error).mean()))
     }
 }
+
+/// The programs in the documentation compile.
+#[cfg(doctest)]
+mod documentation {
+    #[doc = include_str!("../../README.md")]
+    struct Readme;
+    #[doc = include_str!("../../docs/getting-started.md")]
+    struct GettingStarted;
+    #[doc = include_str!("../../docs/own-model.md")]
+    struct OwnModel;
+}

@@ -318,7 +318,10 @@ fn events_come_in_order_and_the_log_holds_means() {
         })
         .observe(MetricsLog::every(2))
         .evaluate(|_: &Scalar| Ok(vec![("score".into(), 1.0)]))
-        .preview(|_, context| Ok(std::fs::write(context.run.sample_path(context.step, "txt"), "seen").unwrap()))
+        .preview(|_, context| {
+            std::fs::write(context.run.sample_path(context.step, "txt"), "seen").unwrap();
+            Ok(())
+        })
         .fit(Pull::default(), Scalar::new(5.0), &constant_rows(&[1.0], 1), &folder.run)
         .unwrap();
     let round = ["Step", "Step", "Evaluated", "Previewed", "Saved"];

@@ -1,0 +1,159 @@
+//! The documentation's commands run, and what it shows is what is there.
+
+use aigc_core::{
+    data::digits,
+    output::{Grid, save_png},
+};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// README.md and every page in docs/.
+fn pages() -> Vec<(String, String)> {
+    let docs = std::fs::read_dir(root().join("docs")).unwrap().map(|e| e.unwrap().path());
+    let paths = docs.filter(|p| p.extension().is_some_and(|e| e == "md")).chain([root().join("README.md")]);
+    paths
+        .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read_to_string(path).unwrap()))
+        .collect()
+}
+
+/// The blocks of a page that are marked with `language`.
+fn blocks(page: &str, language: &str) -> Vec<String> {
+    let fence = format!("```{language}\n");
+    page.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap().to_string()).collect()
+}
+
+/// A folder in which the documentation's paths exist: a small MNIST, and some photos.
+fn world() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let mnist = folder.path().join("path/to/mnist");
+    std::fs::create_dir_all(&mnist).unwrap();
+    let mut images = vec![0, 0, 8, 3, 0, 0, 0, 40, 0, 0, 0, 28, 0, 0, 0, 28];
+    images.extend((0..40 * 784).map(|i| (i % 256) as u8));
+    let labels = [vec![0, 0, 8, 1, 0, 0, 0, 40], (0..40).map(|i| i % 10).collect()].concat();
+    for part in ["train", "t10k"] {
+        std::fs::write(mnist.join(format!("{part}-images-idx3-ubyte")), &images).unwrap();
+        std::fs::write(mnist.join(format!("{part}-labels-idx1-ubyte")), &labels).unwrap();
+    }
+    let photos = folder.path().join("path/to/photos");
+    std::fs::create_dir_all(&photos).unwrap();
+    let device = aigc_core::device::device("flex").unwrap();
+    for (i, digit) in digits::all().0.into_iter().take(8).enumerate() {
+        let picture = aigc_core::data::collate_images(vec![digit]).images(&device);
+        save_png(&picture, Grid { gap: 0, ..Grid::new(1, 8) }, &photos.join(format!("{i}.png"))).unwrap();
+    }
+    folder
+}
+
+/// Runs an example with a few steps instead of many.
+fn run_example(name: &str, arguments: &[&str], world: &Path) {
+    let mut program = std::env::current_exe().unwrap();
+    program.pop();
+    program.pop();
+    let mut command = Command::new(program.join("examples").join(name));
+    // my_images has no options: its steps are shortened by the folder it is given, eight small pictures.
+    let short: &[&str] = match (name, arguments.contains(&"--steps")) {
+        ("digits", false) => &["--steps", "6", "--checkpoint-every", "3"],
+        ("reproduce_vae", _) => &["--steps", "3"],
+        _ => &[],
+    };
+    let mut kept: Vec<&str> = arguments.to_vec();
+    if let Some(at) = kept.iter().position(|a| *a == "--steps") {
+        kept[at + 1] = "6";
+        kept.extend(["--checkpoint-every", "3"]);
+    }
+    for at in kept.clone().iter().enumerate().filter(|(_, a)| **a == "--resume-at").map(|(i, _)| i) {
+        kept[at + 1] = "3";
+    }
+    let output = command.args(&kept).args(short).current_dir(world).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{name} {arguments:?}: {text}");
+}
+
+/// Checks that what a cargo command names exists.
+fn check_names(words: &[&str]) {
+    for pair in words.windows(2) {
+        let there = match pair[0] {
+            "-p" => ["crates", "", "tests"].iter().any(|d| {
+                let short = pair[1].trim_start_matches("aigc-");
+                [pair[1], short].iter().any(|name| root().join(d).join(name).join("Cargo.toml").is_file())
+            }),
+            "--test" => ["tests/tests", "examples/tests"]
+                .iter()
+                .any(|d| root().join(d).join(format!("{}.rs", pair[1])).is_file()),
+            "--bench" => root().join("benches/benches").join(format!("{}.rs", pair[1])).is_file(),
+            "--example" => root().join("examples").join(pair[1]).join("main.rs").is_file(),
+            _ => true,
+        };
+        assert!(there, "{words:?} names {}, which is not there", pair[1]);
+    }
+}
+
+#[test]
+fn commands_in_the_documentation_run() {
+    let world = world();
+    let mut ran = 0;
+    // In the order of a reader: the README first, then getting started; both make runs that later pages resume.
+    let mut pages = pages();
+    pages.sort_by_key(|(name, _)| match name.as_str() {
+        "README.md" => 0,
+        "getting-started.md" => 1,
+        _ => 2,
+    });
+    for (page, text) in pages {
+        for line in blocks(&text, "sh").iter().flat_map(|block| block.lines()).map(str::trim) {
+            // `NAME=value` in front of a command sets its environment.
+            let words: Vec<&str> =
+                line.split_whitespace().skip_while(|w| w.contains('=') && !w.starts_with('-')).collect();
+            match words[..] {
+                [] => {}
+                ["cargo", "run", "--release", "--example", name, ref rest @ ..] => {
+                    let arguments: Vec<&str> = rest.iter().copied().skip_while(|w| *w != "--").skip(1).collect();
+                    check_names(&words);
+                    if !arguments.iter().any(|a| a.starts_with("../")) {
+                        if name == "my_images" && ran > 0 {
+                            std::fs::remove_dir_all(world.path().join("runs/my-images")).unwrap_or_default();
+                        }
+                        run_example(name, &arguments, world.path());
+                        ran += 1;
+                    }
+                }
+                ["cargo", "test" | "bench", ..] => check_names(&words),
+                ["cargo", "fuzz", "run", target, ..] => {
+                    assert!(root().join(format!("fuzz/fuzz_targets/{target}.rs")).is_file(), "{line}");
+                }
+                ["cargo", "deny", "check", ..] => assert!(root().join("deny.toml").is_file()),
+                ["python", script, ..] => assert!(root().join(script).is_file(), "{page}: {line}"),
+                _ => panic!("{page}: no rule for the command `{line}`"),
+            }
+        }
+    }
+    assert!(ran >= 6, "only {ran} commands ran");
+}
+
+#[test]
+fn the_readme_has_two_commands_and_shows_the_program_that_is_there() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let commands: Vec<_> =
+        blocks(&readme, "sh").iter().flat_map(|b| b.lines().map(String::from).collect::<Vec<_>>()).collect();
+    assert_eq!(commands, ["cargo run --release --example digits", "cargo test"]);
+    let program = std::fs::read_to_string(root().join("examples/my_images/main.rs")).unwrap();
+    let (_, code) = program.split_once("\n\n").unwrap();
+    assert_eq!(blocks(&readme, "rust,no_run"), [code]);
+}
+
+#[test]
+fn links_between_pages_lead_somewhere() {
+    for (page, text) in pages() {
+        let folder = if page == "README.md" { root() } else { root().join("docs") };
+        for target in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+            let file = target.split('#').next().unwrap();
+            assert!(target.starts_with("http") || folder.join(file).exists(), "{page}: {target}");
+        }
+    }
+}
