@@ -30,8 +30,8 @@ struct Saved {
 pub(crate) fn run(job: &Job, device: &Device, stop: StopFlag) -> Result<()> {
     let (args, run) = (&job.args, &job.run);
     let Saved { model, mut trainer, data } = match job.start {
-        Start::Fresh => defaults(job)?,
-        _ => run.config()?,
+        Start::Resume | Start::ResumeAt(_) if run.config_path().exists() => run.config()?,
+        _ => defaults(job)?,
     };
     trainer.steps = args.steps.unwrap_or(trainer.steps);
     trainer.minutes = args.minutes.or(trainer.minutes);

@@ -59,7 +59,7 @@ pub enum Start {
     /// At step 0, in a new run folder.
     #[default]
     Fresh,
-    /// At the newest checkpoint of the run folder.
+    /// At the newest checkpoint of the run folder; at step 0 if the run ended before it had one.
     Resume,
     /// At the checkpoint of this step, for when a newer one is damaged. Newer ones are removed.
     ResumeAt(usize),
@@ -300,6 +300,8 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
         let config = &trainer.config;
         let checkpoint = match trainer.start {
             Start::Fresh => None,
+            // Killed before its first checkpoint: the beginning is where it goes on.
+            Start::Resume if run.steps()?.is_empty() => None,
             Start::Resume => Some(run.latest()?),
             Start::ResumeAt(step) => Some(run.at(step)?),
         };
@@ -314,9 +316,9 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
                 "bad_items": loader.config().bad_items,
             }),
         };
-        if checkpoint.is_some() {
+        if trainer.start != Start::Fresh && run.config_path().exists() {
             check_continues(&run_config, &read_json(&run.config_path())?)?;
-        } else if !run.steps()?.is_empty() {
+        } else if trainer.start == Start::Fresh && !run.steps()?.is_empty() {
             return Err(Error::config("start", "fresh", "resume, since the run folder already has checkpoints"));
         }
         write_json(&run.config_path(), &run_config)?;
