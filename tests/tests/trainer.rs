@@ -427,6 +427,27 @@ fn turns_without_anything_to_train_are_refused() {
 }
 
 #[test]
+fn turns_need_names_of_their_own() {
+    struct Named(Vec<&'static str>);
+    impl Objective for Named {
+        type Model = Scalar;
+        type Batch = Rows;
+        fn turns(&self) -> Vec<Turn> {
+            self.0.iter().map(|name| Turn::new(name)).collect()
+        }
+        fn losses(&mut self, _: &Scalar, _: &Rows, _: &mut StepContext) -> Result<Losses> {
+            unreachable!()
+        }
+    }
+    for names in [vec![], vec!["a", "a"], vec!["../a"], vec![""], vec!["1"]] {
+        let folder = folder();
+        let objective = Named(names.clone());
+        let fitted = Trainer::new(sgd(1, 0.1)).fit(objective, Scalar::new(1.0), &constant_rows(&[1.0], 1), &folder.run);
+        assert!(fitted.unwrap_err().to_string().contains("config field `turns`"), "{names:?}");
+    }
+}
+
+#[test]
 fn values_out_of_range_are_named() {
     let cases: [(TrainerConfig, &str); 9] = [
         (TrainerConfig::new(0), "steps"),

@@ -2,9 +2,13 @@
 
 use super::{Dataset, Image, ImageShape};
 use crate::{DataFault, Error, Result, error::ensure};
-use image::{DynamicImage, ImageReader, Limits, imageops::FilterType};
+use image::{DynamicImage, ImageDecoder, ImageReader, ImageResult, Limits, imageops::FilterType};
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    io::BufReader,
+    path::{Path, PathBuf},
+};
 
 /// File endings that are taken for images.
 const ENDINGS: [&str; 6] = ["png", "jpg", "jpeg", "bmp", "gif", "webp"];
@@ -145,13 +149,23 @@ fn collect(folder: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
 /// Decodes `path` by its content, whatever its name says.
 fn decode(path: &Path) -> Result<DynamicImage> {
     let size = std::fs::metadata(path).map_err(Error::io(path))?.len();
-    let mut reader = ImageReader::open(path).and_then(|r| r.with_guessed_format()).map_err(Error::io(path))?;
+    let reader = ImageReader::open(path).and_then(|r| r.with_guessed_format()).map_err(Error::io(path))?;
+    decode_within(reader, size).map_err(|error| Error::data(path, DataFault::Decode(error.to_string())))
+}
+
+fn decode_within(mut reader: ImageReader<BufReader<File>>, size: u64) -> ImageResult<DynamicImage> {
     // A picture of one colour packs well, but not a thousandfold and more: what a header may ask for is bounded by
     // the file (16 MiB for the smallest).
     let mut limits = Limits::default();
     limits.max_alloc = Some(size.saturating_mul(2048).clamp(1 << 24, 1 << 30));
-    reader.limits(limits);
-    reader.decode().map_err(|error| Error::data(path, DataFault::Decode(error.to_string())))
+    reader.limits(limits.clone());
+    let mut decoder = reader.into_decoder()?;
+    limits.reserve(decoder.total_bytes())?;
+    // Cameras write what the sensor saw and note how they were held.
+    let held = decoder.orientation()?;
+    let mut picture = DynamicImage::from_decoder(decoder)?;
+    picture.apply_orientation(held);
+    Ok(picture)
 }
 
 fn fit(picture: DynamicImage, shape: ImageShape, fit: Fit) -> Vec<u8> {
@@ -190,6 +204,22 @@ mod tests {
         // 8 wide, 2 high to 2×2: the middle two columns, one of each colour.
         let pixels = fit(picture(8, 2), ImageShape::new(3, 2, 2), Fit::Crop);
         assert_eq!(pixels, [255, 0, 255, 0, 0, 0, 0, 0, 0, 255, 0, 255]);
+    }
+
+    #[test]
+    fn pictures_stand_as_the_camera_was_held() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("photo.jpg");
+        picture(16, 16).save(&path).unwrap();
+        // An EXIF block that says: turn a quarter clockwise (orientation 6), so left becomes top.
+        let tiff = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+        let plain = std::fs::read(&path).unwrap();
+        let length = (2 + 6 + tiff.len() as u16).to_be_bytes();
+        let turned = [&plain[..2], b"\xff\xe1", &length, b"Exif\0\0", tiff, &plain[2..]].concat();
+        std::fs::write(&path, turned).unwrap();
+        let image = decode(&path).unwrap().into_rgb8();
+        let (top, bottom) = (image.get_pixel(8, 2).0, image.get_pixel(8, 13).0);
+        assert!(top[0] > 200 && top[2] < 60 && bottom[0] < 60 && bottom[2] > 200, "{top:?} {bottom:?}");
     }
 
     #[test]

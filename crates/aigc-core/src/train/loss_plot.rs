@@ -3,16 +3,24 @@
 use super::{Event, Observer, Record, read_metrics};
 use crate::{Error, Result, checkpoint::write_atomic};
 use plotters::prelude::*;
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 /// More points than this do not show on a screen; longer series are averaged down to it.
 const MAX_POINTS: usize = 800;
 
-/// Draws the run's `loss.svg` out of its `metrics.jsonl`, at every checkpoint and at the end. Put it after the
+/// Draws the run's `loss.svg` out of its `metrics.jsonl`, at checkpoints and at the end. Put it after the
 /// [`MetricsLog`](super::MetricsLog).
+///
+/// A long run's log takes a while to draw: the plot waits until that is less than a twentieth of the time.
 #[derive(Debug, Default)]
 pub struct LossPlot {
-    paths: Option<(std::path::PathBuf, std::path::PathBuf)>,
+    paths: Option<(PathBuf, PathBuf)>,
+    /// When the last drawing ended, and how long it took.
+    last: Option<(Instant, Duration)>,
 }
 
 impl LossPlot {
@@ -20,15 +28,25 @@ impl LossPlot {
     pub fn new() -> Self {
         Self::default()
     }
+
+    fn draw(&mut self) -> Result<()> {
+        let began = Instant::now();
+        if let Some((metrics, plot)) = &self.paths
+            && metrics.exists()
+        {
+            draw_losses(&read_metrics(metrics)?, plot)?;
+        }
+        self.last = Some((Instant::now(), began.elapsed()));
+        Ok(())
+    }
 }
 
 impl Observer for LossPlot {
     fn on_event(&mut self, event: &Event<'_>) -> Result<()> {
-        match (event, &self.paths) {
-            (Event::Started { run, .. }, _) => self.paths = Some((run.metrics_path(), run.plot_path())),
-            (Event::Saved { .. } | Event::Finished { .. }, Some((metrics, plot))) if metrics.exists() => {
-                draw_losses(&read_metrics(metrics)?, plot)?;
-            }
+        match event {
+            Event::Started { run, .. } => self.paths = Some((run.metrics_path(), run.plot_path())),
+            Event::Saved { .. } if self.last.is_none_or(|(ended, took)| ended.elapsed() > took * 20) => self.draw()?,
+            Event::Finished { .. } => self.draw()?,
             _ => {}
         }
         Ok(())

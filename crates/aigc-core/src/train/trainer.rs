@@ -210,6 +210,7 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
     {
         self.config.validate()?;
         let turns = objective.turns();
+        check_turns(&turns)?;
         let mut session = Session::begin(self, &turns, model, loader, run)?;
         let mut batches = loader.batches(session.state.batches);
         let reason = loop {
@@ -225,6 +226,21 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
         };
         session.end(reason)
     }
+}
+
+/// Names of turns are names of files and of random streams.
+fn check_turns(turns: &[Turn]) -> Result<()> {
+    let plain = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_alphabetic())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    let names: BTreeSet<_> = turns.iter().map(|turn| turn.name).collect();
+    if turns.is_empty() || names.len() < turns.len() || !names.iter().all(|name| plain(name)) {
+        let names: Vec<_> = turns.iter().map(|turn| turn.name).collect();
+        let expected = "at least one, of different names made of letters, digits and `_`";
+        return Err(Error::config("turns", format!("{names:?}"), expected));
+    }
+    Ok(())
 }
 
 fn to_json(field: &str, value: &impl Serialize) -> Result<serde_json::Value> {
