@@ -4,13 +4,15 @@
 //!
 //! `--model` chooses the family; each lives in a file of its own beside this one.
 
+#![forbid(unsafe_code)]
+
 mod vae;
 
 use aigc_core::{checkpoint::RunFolder, device::device, train::Start};
-use aigc_examples::{ImagesConfig, new_run_folder, newest_run_folder, stop_on_ctrl_c};
+use aigc_examples::stop_on_ctrl_c;
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Learns handwritten digits and shows what it invented.
 #[derive(Debug, Parser)]
@@ -46,7 +48,7 @@ struct Args {
     /// Where to leave everything; `runs/digits-vae-1` or the next free number by default.
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
-    /// Go on with the run in --out, or with the newest one, exactly where it stopped.
+    /// Go on with the run in --out, or with the newest one, exactly where it stopped; settings come from its folder.
     #[arg(long)]
     resume: bool,
     /// Go on from an older checkpoint, when the newest is damaged.
@@ -60,34 +62,36 @@ enum Model {
     Vae,
 }
 
-/// What every family gets.
-struct Job {
-    run: RunFolder,
-    start: Start,
-    images: ImagesConfig,
-    args: Args,
+impl Args {
+    fn start(&self) -> Start {
+        match (self.resume_at, self.resume) {
+            (Some(step), _) => Start::ResumeAt(step),
+            (None, true) => Start::Resume,
+            (None, false) => Start::Fresh,
+        }
+    }
+
+    /// The folder of the run to resume.
+    fn existing_run(&self, name: &str) -> aigc_core::Result<RunFolder> {
+        match &self.out {
+            Some(out) => RunFolder::open(out),
+            None => RunFolder::open_newest(Path::new("runs").join(name)),
+        }
+    }
+
+    /// A folder for a new run; made last, so that a mistake elsewhere leaves none behind.
+    fn new_run(&self, name: &str) -> aigc_core::Result<RunFolder> {
+        match &self.out {
+            Some(out) => RunFolder::create(out),
+            None => RunFolder::create_next(Path::new("runs").join(name)),
+        }
+    }
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let start = match (args.resume_at, args.resume) {
-        (Some(step), _) => Start::ResumeAt(step),
-        (None, true) => Start::Resume,
-        (None, false) => Start::Fresh,
-    };
-    let name = match args.model {
-        Model::Vae => "digits-vae",
-    };
-    let run = match (&args.out, start) {
-        (Some(out), Start::Fresh) => RunFolder::create(out)?,
-        (Some(out), _) => RunFolder::open(out)?,
-        (None, Start::Fresh) => new_run_folder(name)?,
-        (None, _) => newest_run_folder(name)?,
-    };
-    let images = ImagesConfig { path: args.data.clone(), side: args.side, rgb: args.rgb };
-    let (device, stop) = (device(&args.device)?, stop_on_ctrl_c());
-    let job = Job { run, start, images, args };
-    match job.args.model {
-        Model::Vae => vae::run(&job, &device, stop),
+    let device = device(&args.device)?;
+    match args.model {
+        Model::Vae => vae::run(&args, &device, stop_on_ctrl_c()),
     }
 }

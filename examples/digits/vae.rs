@@ -1,8 +1,9 @@
 //! The variational autoencoder of `digits`.
 
-use crate::Job;
+use crate::Args;
 use aigc_core::{
     burn::tensor::{Device, Tensor},
+    checkpoint::RunFolder,
     data::{ImageBatch, Loader},
     output::{Grid, save_gif, save_png},
     rng::Rng,
@@ -10,7 +11,7 @@ use aigc_core::{
         EmaConfig, LossPlot, MetricsLog, ProgressBar, Schedule, Start, StopFlag, StopReason, Trainer, TrainerConfig,
     },
 };
-use aigc_examples::ImagesConfig;
+use aigc_examples::{Images, ImagesConfig, say_how_to_go_on};
 use aigc_vae::{
     AnyVae, Beta, ConvVaeConfig, MlpVaeConfig, VaeConfig, VaeObjective, held_out, interpolate, latent_grid,
     reconstruct, sample,
@@ -21,23 +22,34 @@ use std::time::Duration;
 
 /// What a run's `config.json` says of it; a resumed run takes it from there.
 #[derive(Deserialize)]
-struct Saved {
+struct Settings {
     model: VaeConfig,
     trainer: TrainerConfig,
+    objective: Beta,
     data: ImagesConfig,
 }
 
-pub(crate) fn run(job: &Job, device: &Device, stop: StopFlag) -> Result<()> {
-    let (args, run) = (&job.args, &job.run);
-    let Saved { model, mut trainer, data } = match job.start {
-        Start::Resume | Start::ResumeAt(_) if run.config_path().exists() => run.config()?,
-        _ => defaults(job)?,
+const NAME: &str = "digits-vae";
+
+pub(crate) fn run(args: &Args, device: &Device, stop: StopFlag) -> Result<()> {
+    let start = args.start();
+    let existing = if start == Start::Fresh { None } else { Some(args.existing_run(NAME)?) };
+    // A run that was killed before it wrote its settings begins with the given ones.
+    let saved = existing.as_ref().filter(|run| run.config_path().exists()).map(RunFolder::config).transpose()?;
+    let (Settings { model, mut trainer, objective, data }, images) = match saved {
+        Some(saved) => {
+            let saved: Settings = saved;
+            let images = saved.data.open(BATCH, saved.trainer.seed)?;
+            (saved, images)
+        }
+        None => defaults(args)?,
     };
     trainer.steps = args.steps.unwrap_or(trainer.steps);
     trainer.minutes = args.minutes.or(trainer.minutes);
     trainer.checkpoint_every = args.checkpoint_every.unwrap_or(trainer.checkpoint_every);
+    trainer.validate()?;
     let seed = trainer.seed;
-    let images = data.open(BATCH, seed)?;
+    let run = &existing.map_or_else(|| args.new_run(NAME), Ok)?;
     println!(
         "{} images of {} to learn from, {} held out; everything goes to {}",
         images.train.items(),
@@ -46,23 +58,24 @@ pub(crate) fn run(job: &Job, device: &Device, stop: StopFlag) -> Result<()> {
         run.path().display()
     );
 
-    let grid = Grid { smooth: images.shape.width < 16, ..Grid::new(10, images.shape.width) };
+    let grid = Grid::new(10, images.shape.width);
+    let grid = if images.shape.width < 16 { grid.smoothed() } else { grid };
     let show = |model: &AnyVae| sample(model, 100, TEMPERATURE, &mut Rng::keyed(seed, "preview", 0), device);
     let trained = Trainer::new(trainer)
-        .start(job.start)
+        .start(start)
         .stop_flag(stop)
         .model_config(&model)?
+        .objective_config(&objective)?
         .data_config(&data)?
         .observe(ProgressBar::new())
         .observe(MetricsLog::every(10))
         .observe(LossPlot::new())
         .evaluate(|model| held_out(model, &images.held_out, device, seed))
         .preview(|model, at| save_png(&show(model)?, grid, &at.run.sample_path(at.step, "png")))
-        .fit(VaeObjective::new(Beta { value: BETA, anneal: 0 })?, model.init(device)?, &images.train, run)?;
+        .fit(VaeObjective::new(objective)?, model.init(device)?, &images.train, run)?;
 
     if trained.reason == StopReason::Interrupted {
-        let out = run.path().display();
-        println!("stopped after step {}; go on with: --resume --out {out}", trained.step);
+        say_how_to_go_on(trained.step, run);
         return Ok(());
     }
     let pictures = Pictures { model: &trained.model, held_out: &images.held_out, grid, seed, device };
@@ -77,9 +90,9 @@ pub(crate) fn run(job: &Job, device: &Device, stop: StopFlag) -> Result<()> {
         value("kl"),
     );
     for (file, what) in [
-        ("samples.png", "100 digits it invented"),
+        ("samples.png", "100 images it invented"),
         ("reconstructions.png", "held-out originals, each with its reconstruction below"),
-        ("walk.gif", "a walk through its latent space, from 0 to 9 and back"),
+        ("walk.gif", "a walk through its latent space, from class to class"),
         ("latent.png", "its two busiest latent dimensions as a map"),
         ("loss.svg", "how the losses fell"),
         ("metrics.jsonl", "the same, as numbers"),
@@ -96,8 +109,10 @@ const BETA: f64 = 0.5;
 /// Samples are drawn a little closer to the middle of the prior, where digits are typical.
 const TEMPERATURE: f64 = 0.8;
 
-fn defaults(job: &Job) -> Result<Saved> {
-    let shape = job.images.open(BATCH, job.args.seed)?.shape;
+fn defaults(args: &Args) -> Result<(Settings, Images)> {
+    let data = ImagesConfig { path: args.data.clone(), side: args.side, rgb: args.rgb };
+    let images = data.open(BATCH, args.seed)?;
+    let shape = images.shape;
     let foldable = shape.height % 4 == 0 && shape.width % 4 == 0;
     let model = if foldable {
         VaeConfig::Conv(ConvVaeConfig { latent: 8, ..ConvVaeConfig::new(shape) })
@@ -105,7 +120,7 @@ fn defaults(job: &Job) -> Result<Saved> {
         VaeConfig::Mlp(MlpVaeConfig::new(shape))
     };
     let trainer = TrainerConfig {
-        seed: job.args.seed,
+        seed: args.seed,
         minutes: Some(2.0),
         learning_rate: 2e-3,
         schedule: Schedule::cosine(100),
@@ -115,7 +130,7 @@ fn defaults(job: &Job) -> Result<Saved> {
         checkpoint_every: 500,
         ..TrainerConfig::new(4000)
     };
-    Ok(Saved { model, trainer, data: job.images.clone() })
+    Ok((Settings { model, trainer, objective: Beta { value: BETA, anneal: 0 }, data }, images))
 }
 
 /// What is drawn once training is over.

@@ -14,7 +14,7 @@ fn main() -> aigc_core::Result<()> {
     let images = ImageFolder::open(folder.as_ref(), ImageFolderConfig::new(shape))?;
     let batches = Loader::new(images, collate_images, LoaderConfig::default())?;
     let model = ConvVaeConfig::new(shape).init(&device)?;
-    let run = RunFolder::create("runs/my-images")?;
+    let run = RunFolder::create_next("runs/my-images")?;
     let trainer = Trainer::new(TrainerConfig::new(2000)).observe(ProgressBar::new());
     let trained = trainer.fit(VaeObjective::new(Beta::default())?, model, &batches, &run)?;
     let pictures = sample(&trained.model, 64, 1.0, &mut Rng::new(7), &device)?;

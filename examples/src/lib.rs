@@ -1,8 +1,8 @@
-//! What the examples share: where images come from, where runs go, and Ctrl-C.
+//! What the examples share: where images come from, and Ctrl-C.
 #![forbid(unsafe_code)]
 
 mod images;
-mod run;
+mod stop;
 
 pub use images::{Images, ImagesConfig};
-pub use run::{new_run_folder, newest_run_folder, stop_on_ctrl_c};
+pub use stop::{say_how_to_go_on, stop_on_ctrl_c};

@@ -129,7 +129,7 @@ fn mistakes_are_explained() {
         assert!(!output.status.success(), "{args:?}");
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
-    assert!(fails(&["--resume"]).contains("expected a run to resume"));
+    assert!(fails(&["--resume"]).contains("expected a folder with a run in it"));
     assert!(fails(&["--device", "cuda:0"]).contains("enable the feature `cuda`"));
     assert!(fails(&["--steps", "0"]).contains("`steps` is 0"));
     assert!(fails(&["--model", "poem"]).contains("invalid value"));

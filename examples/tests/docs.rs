@@ -116,9 +116,6 @@ fn commands_in_the_documentation_run() {
                     let arguments: Vec<&str> = rest.iter().copied().skip_while(|w| *w != "--").skip(1).collect();
                     check_names(&words);
                     if !arguments.iter().any(|a| a.starts_with("../")) {
-                        if name == "my_images" && ran > 0 {
-                            std::fs::remove_dir_all(world.path().join("runs/my-images")).unwrap_or_default();
-                        }
                         run_example(name, &arguments, world.path());
                         ran += 1;
                     }

@@ -2,13 +2,20 @@
 #![no_main]
 
 use aigc_core::{
-    checkpoint::{RunFolder, load_optimizer, load_weights, save_optimizer},
+    checkpoint::{RunFolder, load_optimizer, load_weights, save_optimizer, save_weights, stable_ids},
     nn::{Linear, LinearConfig},
     rng::Seeded,
 };
-use burn::{optim::AdamConfig, tensor::Device};
+use burn::{
+    module::Module,
+    optim::{AdamConfig, GradientsParams, ModuleOptimizer},
+    tensor::{Device, Tensor},
+};
 use libfuzzer_sys::fuzz_target;
-use std::{path::PathBuf, sync::OnceLock};
+use std::{
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
 
 fn folder() -> &'static PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
@@ -24,17 +31,52 @@ fn folder() -> &'static PathBuf {
 }
 
 fn model() -> Linear {
-    LinearConfig::new(2, 3).init(&Device::flex()).seeded(0)
+    stable_ids(LinearConfig::new(2, 3).init(&Device::flex()).seeded(0).train())
 }
 
-fuzz_target!(|bytes: &[u8]| {
+/// Writes what the files look like when they are good, for the fuzzer to start from: `AIGC_SEEDS=corpus/checkpoint`.
+fn write_seeds(folder: &Path) {
+    let (model, mut adam): (_, ModuleOptimizer) = (model(), AdamConfig::new().init());
+    let loss = model.forward(Tensor::<2>::ones([1, 2], &Device::flex().autodiff())).sum();
+    let gradients = GradientsParams::from_grads(loss.backward(), &model);
+    let model = adam.step(0.1, model, gradients);
+    let path = folder.join("good");
+    save_optimizer(&adam, &path).expect("it can be written");
+    let optimizer = std::fs::read(&path).expect("it was written");
+    save_weights(&model.valid(), &path).expect("it can be written");
+    let weights = std::fs::read(&path).expect("it was written");
+    let manifest = std::fs::read(crate::folder().join("checkpoints/step-000001/manifest.json")).expect("it is there");
+    for (which, content) in [weights, optimizer, manifest].into_iter().enumerate() {
+        let seed = [vec![which as u8], content].concat();
+        std::fs::write(folder.join(format!("seed-{which}")), seed).expect("it can be written");
+    }
+    std::fs::remove_file(path).expect("it is there");
+}
+
+fuzz_target!(init: {
+    if let Some(seeds) = std::env::var_os("AIGC_SEEDS") {
+        write_seeds(Path::new(&seeds));
+    }
+}, |bytes: &[u8]| {
     let Some((which, content)) = bytes.split_first() else { return };
     let run = RunFolder::open(folder()).expect("it is there");
     let path = folder().join("fuzzed");
     std::fs::write(&path, content).expect("it can be written");
     match which % 3 {
-        0 => drop(load_weights(model(), &path)),
-        1 => drop(load_optimizer(AdamConfig::new().init(), &model(), &path)),
+        0 => {
+            if let Ok(model) = load_weights(model(), &path) {
+                model.valid().forward(Tensor::<2>::ones([1, 2], &Device::flex())).into_data();
+            }
+        }
+        1 => {
+            // What is taken must also be usable.
+            let model = model();
+            if let Ok(mut adam) = load_optimizer(AdamConfig::new().init(), &model, &path) {
+                let loss = model.forward(Tensor::<2>::ones([1, 2], &Device::flex().autodiff())).sum();
+                let gradients = GradientsParams::from_grads(loss.backward(), &model);
+                adam.step(0.1, model, gradients);
+            }
+        }
         _ => {
             std::fs::write(run.checkpoint_path(1).join("manifest.json"), content).expect("it can be written");
             if let Ok(checkpoint) = run.at(1) {

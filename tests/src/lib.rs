@@ -5,10 +5,11 @@ use aigc_core::{
     Result,
     data::{Dataset, InMemory, Loader, LoaderConfig},
     nn::{BatchNorm, BatchNormConfig, Dropout, DropoutConfig, Linear, LinearConfig},
-    train::{Losses, Objective, StepContext},
+    params::{LookAt, look_at_all},
+    train::{Losses, Objective, StepContext, Turn},
 };
 use burn::{
-    module::{Module, ModuleVisitor, Param},
+    module::{Module, Param},
     tensor::{Device, Tensor, TensorData, activation},
 };
 use std::{
@@ -34,28 +35,16 @@ pub fn own_fixtures() -> PathBuf {
 /// Every float tensor of a model, by path, as bits.
 pub fn bits<M: Module>(model: &M) -> BTreeMap<String, Vec<u32>> {
     let mut collected = Bits::default();
-    model.visit(&mut collected);
-    collected.tensors
+    look_at_all(model, &mut collected);
+    collected.0
 }
 
 #[derive(Default)]
-struct Bits {
-    path: Vec<String>,
-    tensors: BTreeMap<String, Vec<u32>>,
-}
+struct Bits(BTreeMap<String, Vec<u32>>);
 
-impl ModuleVisitor for Bits {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_string());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let bits = param.val().into_data().iter::<f32>().map(f32::to_bits).collect();
-        self.tensors.insert(self.path.join("."), bits);
+impl LookAt for Bits {
+    fn look_at<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+        self.0.insert(path.to_string(), param.val().into_data().iter::<f32>().map(f32::to_bits).collect());
     }
 }
 
@@ -73,12 +62,21 @@ pub struct Net {
 }
 
 impl Net {
-    /// Four inputs, one output.
+    /// Four inputs, one output, a dropout of 0.3, and a first bias that is not trained. Dropout draws from Flex's
+    /// generator, of which a process has one: tests that need its draws take turns.
     pub fn new(device: &Device) -> Self {
+        let mut net = Self::without_dropout(device);
+        net.dropout = DropoutConfig::new(0.3).init();
+        net.first.bias = net.first.bias.map(|bias| bias.set_require_grad(false));
+        net
+    }
+
+    /// The same without dropout, all of it trained: what it does depends on nothing but its seed.
+    pub fn without_dropout(device: &Device) -> Self {
         Self {
             first: LinearConfig::new(4, 16).init(device),
             norm: BatchNormConfig::new(16).init(device),
-            dropout: DropoutConfig::new(0.3).init(),
+            dropout: DropoutConfig::new(0.0).init(),
             second: LinearConfig::new(16, 1).init(device),
         }
     }
@@ -122,15 +120,25 @@ pub fn loader_of<D: Dataset<Item = [f32; 5]> + 'static>(data: D, config: LoaderC
 }
 
 /// Squared error of [`Net`], with noise on the inputs so that the host's generator matters too.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct NoisyRegression {
     /// Standard deviation of the noise.
     pub noise: f64,
+    /// Whether the first layer and the rest take turns, the first one twice.
+    pub turns: bool,
 }
 
 impl Objective for NoisyRegression {
     type Model = Net;
     type Batch = Rows;
+
+    fn turns(&self) -> Vec<Turn> {
+        if self.turns {
+            vec![Turn::new("first").of("first").repeated(2), Turn::new("second").of("second").on_same_batch()]
+        } else {
+            vec![Turn::new("model")]
+        }
+    }
 
     fn losses(&mut self, model: &Net, batch: &Rows, context: &mut StepContext) -> Result<Losses> {
         let (x, y) = columns(batch, &context.device);

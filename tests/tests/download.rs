@@ -94,18 +94,10 @@ fn answer(
     stream.write_all(if breaks { &body[..body.len() / 2] } else { body })
 }
 
-fn file(name: &str, content: &[u8]) -> Remote {
-    let digest = sha256(content);
-    Remote { name: name.into(), bytes: content.len() as u64, sha256: digest }
-}
-
-/// By another implementation than the one tested.
-fn sha256(content: &[u8]) -> String {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("content");
-    std::fs::write(&path, content).unwrap();
-    let output = std::process::Command::new("sha256sum").arg(&path).output().expect("sha256sum is installed");
-    String::from_utf8(output.stdout).unwrap()[..64].to_string()
+/// `a.bin`, with the digest that Python's hashlib gives [`content`].
+fn a_bin() -> Remote {
+    let sha256 = "fa7deae4b0504401a056ca3b1e6007902a7e681efda07fd7ca8819760caeff95";
+    Remote { name: "a.bin".into(), bytes: 300_000, sha256: sha256.into() }
 }
 
 fn content() -> Vec<u8> {
@@ -114,7 +106,7 @@ fn content() -> Vec<u8> {
 
 fn get(server: &Server, folder: &Path) -> Result<Vec<u64>, Error> {
     let mut seen = Vec::new();
-    let files = [file("a.bin", &content())];
+    let files = [a_bin()];
     fetch(&[&server.url], &files, folder, &mut |_, have, _| seen.push(have))?;
     Ok(seen)
 }
@@ -177,7 +169,7 @@ fn the_next_source_is_tried() {
     let (bad, good) =
         (serve(HashMap::new(), Manner::NotFound), serve(HashMap::from([("a.bin".into(), content())]), Manner::Good));
     let nobody = "http://127.0.0.1:1/";
-    fetch(&[nobody, &bad.url, &good.url], &[file("a.bin", &content())], folder.path(), &mut |_, _, _| {}).unwrap();
+    fetch(&[nobody, &bad.url, &good.url], &[a_bin()], folder.path(), &mut |_, _, _| {}).unwrap();
     assert_eq!(std::fs::read(folder.path().join("a.bin")).unwrap(), content());
 }
 

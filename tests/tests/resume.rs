@@ -4,7 +4,10 @@ use aigc_core::{
     checkpoint::RunFolder,
     device::device,
     rng::Rng,
-    train::{EmaConfig, Event, ParamGroupConfig, Schedule, Start, StopFlag, StopReason, Trainer, TrainerConfig},
+    train::{
+        EmaConfig, Event, OptimizerConfig, ParamGroupConfig, Schedule, Start, StopFlag, StopReason, Trainer,
+        TrainerConfig,
+    },
 };
 use aigc_tests::{Net, NoisyRegression, bits, row_loader};
 use burn::module::Module;
@@ -21,7 +24,13 @@ fn everything(run: &RunFolder) -> BTreeMap<String, Vec<u8>> {
     for name in ["state.json", "model.safetensors", "ema.safetensors"] {
         files.insert(name.to_string(), std::fs::read(checkpoint.file(name)).unwrap());
     }
-    files.insert("optimizer".into(), optimizer_content(&checkpoint.file("optimizer-model.bpk")));
+    for turn in ["model", "first", "second"] {
+        let path = checkpoint.file(&format!("optimizer-{turn}.bpk"));
+        if path.exists() {
+            files.insert(format!("optimizer of {turn}"), optimizer_content(&path));
+        }
+    }
+    assert!(files.len() >= 4);
     files.insert("final".into(), std::fs::read(run.final_folder().join("model.safetensors")).unwrap());
     files
 }
@@ -55,7 +64,9 @@ fn config() -> TrainerConfig {
         accumulate: 2,
         clip_norm: Some(0.5),
         ema: Some(EmaConfig::new(0.99)),
-        groups: vec![ParamGroupConfig::new("bias$", 0.5)],
+        groups: vec![ParamGroupConfig::new("bias$|beta$", 0.5).with_optimizer(OptimizerConfig::adam_w(0.8, 0.9, 0.1))],
+        keep_best: true,
+        patience: Some(100),
         checkpoint_every: 10,
         evaluate_every: 9,
         ..TrainerConfig::new(60)
@@ -66,7 +77,7 @@ fn config() -> TrainerConfig {
 static GENERATOR: Mutex<()> = Mutex::new(());
 
 /// Trains, stopping after each of `stops` and starting again in a new trainer.
-fn train(stops: &[usize], workers: impl Fn(usize) -> usize) -> (RunFolder, tempfile::TempDir, Net) {
+fn train(turns: bool, stops: &[usize], workers: impl Fn(usize) -> usize) -> (RunFolder, tempfile::TempDir, Net) {
     let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().unwrap();
     let device = device("flex").unwrap();
@@ -93,7 +104,7 @@ fn train(stops: &[usize], workers: impl Fn(usize) -> usize) -> (RunFolder, tempf
                 }
             })
             .evaluate(judge)
-            .fit(NoisyRegression { noise: 0.1 }, Net::new(&device), &row_loader(12, workers(attempt)), &run)
+            .fit(NoisyRegression { noise: 0.1, turns }, Net::new(&device), &row_loader(12, workers(attempt)), &run)
             .unwrap();
         assert_eq!(trained.reason, if *stop < 60 { StopReason::Interrupted } else { StopReason::Completed });
         run = RunFolder::open(run.path()).unwrap();
@@ -104,12 +115,13 @@ fn train(stops: &[usize], workers: impl Fn(usize) -> usize) -> (RunFolder, tempf
 
 #[test]
 fn a_stopped_run_ends_like_one_that_never_stopped() {
-    let (whole, _keep, model) = train(&[], |_| 0);
-    let expected = everything(&whole);
-    let stops: [&[usize]; 4] = [&[30], &[1], &[59], &[3, 10, 11, 40]];
-    for stops in stops {
+    for (turns, stops) in
+        [(false, &[30][..]), (false, &[1]), (false, &[59]), (false, &[3, 10, 11, 40]), (true, &[7, 33])]
+    {
+        let (whole, _keep, model) = train(turns, &[], |_| 0);
+        let expected = everything(&whole);
         // The number of workers changes from start to start: the batches must not.
-        let (resumed, _keep, resumed_model) = train(stops, |attempt| attempt);
+        let (resumed, _keep, resumed_model) = train(turns, stops, |attempt| attempt);
         for (name, bytes) in everything(&resumed) {
             assert!(bytes == expected[&name], "{name} differs after stops at {stops:?}");
         }
@@ -119,29 +131,42 @@ fn a_stopped_run_ends_like_one_that_never_stopped() {
 
 #[test]
 fn the_average_is_not_the_live_model_and_running_statistics_moved() {
-    let (run, _keep, model) = train(&[], |_| 0);
+    let (run, _keep, model) = train(false, &[], |_| 0);
     let checkpoint = run.latest().unwrap();
     let live = std::fs::read(checkpoint.file("model.safetensors")).unwrap();
     let average = std::fs::read(checkpoint.file("ema.safetensors")).unwrap();
     assert_ne!(live, average);
     let moved = bits(&model)["norm.running_mean"].iter().all(|b| *b != 0);
     assert!(moved, "running statistics stayed at their start");
+    use aigc_core::rng::Seeded;
+    let start = bits(&Net::new(&device("flex").unwrap()).seeded(5));
+    assert_eq!(bits(&model)["first.bias"], start["first.bias"], "a frozen weight moved");
+    assert_ne!(bits(&model)["first.weight"], start["first.weight"]);
 }
 
 #[test]
 fn another_configuration_is_refused() {
-    let (run, _keep, _) = train(&[], |_| 0);
+    let (run, _keep, _) = train(false, &[], |_| 0);
     let device = device("flex").unwrap();
     let resume = |config: TrainerConfig, batch| {
         let loader = row_loader(batch, 0);
         let trainer = Trainer::new(config).start(Start::Resume);
-        trainer.fit(NoisyRegression { noise: 0.1 }, Net::new(&device), &loader, &run).unwrap_err().to_string()
+        trainer
+            .fit(NoisyRegression { noise: 0.1, turns: false }, Net::new(&device), &loader, &run)
+            .unwrap_err()
+            .to_string()
     };
     let message = resume(TrainerConfig { seed: 6, ..config() }, 12);
     assert_eq!(message, "config field `seed` is 6, expected 5, with which the run began");
     assert!(resume(TrainerConfig { ema: None, ..config() }, 12).contains("`ema`"));
+    assert!(resume(TrainerConfig { learning_rate: 1e-3, ..config() }, 12).contains("`learning_rate`"));
+    assert!(resume(TrainerConfig { schedule: Schedule::linear(7), ..config() }, 12).contains("`schedule`"));
+    assert!(resume(TrainerConfig { clip_norm: None, ..config() }, 12).contains("`clip_norm`"));
+    assert!(resume(TrainerConfig { groups: vec![], ..config() }, 12).contains("`groups`"));
     assert!(resume(config(), 24).contains("`loader`"));
     let trainer = Trainer::new(config());
-    let fresh = trainer.fit(NoisyRegression { noise: 0.1 }, Net::new(&device), &row_loader(12, 0), &run).unwrap_err();
+    let fresh = trainer
+        .fit(NoisyRegression { noise: 0.1, turns: false }, Net::new(&device), &row_loader(12, 0), &run)
+        .unwrap_err();
     assert!(fresh.to_string().contains("already has checkpoints"), "{fresh}");
 }

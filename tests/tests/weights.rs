@@ -48,6 +48,29 @@ fn the_same_weights_are_the_same_bytes_and_come_back_as_they_were() {
     assert_eq!(bits(&load_weights(Net::new(&device), &a).unwrap()), bits(&net));
 }
 
+/// Half and double precision become single: a model computes in one precision.
+#[test]
+fn floats_of_other_precisions_are_read() {
+    use burn::tensor::{DType, TensorData};
+    use safetensors::tensor::{Dtype, TensorView};
+    let device = device("flex").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w.safetensors");
+    let values = [0.5f32, -2.0, 0.25, 1.0, 3.0, -0.125];
+    for (kind, burn_kind) in [(Dtype::F16, DType::F16), (Dtype::BF16, DType::BF16), (Dtype::F64, DType::F64)] {
+        let bytes = |v: &[f32]| TensorData::new(v.to_vec(), [v.len()]).convert_dtype(burn_kind).as_bytes().to_vec();
+        let (weight, bias) = (bytes(&values), bytes(&values[..2]));
+        let views = [
+            ("weight", TensorView::new(kind, vec![2, 3], &weight).unwrap()),
+            ("bias", TensorView::new(kind, vec![2], &bias).unwrap()),
+        ];
+        safetensors::serialize_to_file(views, None, &path).unwrap();
+        let linear = load_weights(LinearConfig::new(3, 2).init(&device), &path).unwrap();
+        let y = linear.forward(Tensor::<2>::from_floats([[1.0, 1.0, 1.0]], &device));
+        assert_eq!(y.into_data().try_into_vec::<f32>().unwrap(), [-0.75, 1.875], "{kind:?}");
+    }
+}
+
 #[test]
 #[cfg(unix)]
 fn saved_files_have_the_rights_of_any_new_file() {
@@ -69,7 +92,7 @@ fn the_final_model_opens_in_python() {
     let trained = Trainer::new(TrainerConfig::new(3))
         .model_config(&serde_json::json!({"kind": "net"}))
         .unwrap()
-        .fit(NoisyRegression { noise: 0.0 }, net, &row_loader(8, 0), &run)
+        .fit(NoisyRegression::default(), net, &row_loader(8, 0), &run)
         .unwrap();
     let script = "import json, sys\n\
         from safetensors.numpy import load_file\n\

@@ -10,6 +10,7 @@
 //! | [`rng`] | seeded noise drawn on the host: one seed, one picture, on every backend |
 //! | [`data`] | data sets (embedded digits, IDX files, image folders) and the loader that reads ahead |
 //! | [`nn`] | the layers that all families share |
+//! | [`params`] | every tensor of a model, by path |
 //! | [`train`] | the one [`Trainer`](train::Trainer), its schedules, EMA, clipping, events and observers |
 //! | [`checkpoint`] | the run folder: atomic, checksummed, exactly resumable |
 //! | [`output`] | tensors to PNG grids and GIFs |
@@ -24,6 +25,7 @@ mod error;
 pub mod nn;
 #[cfg(feature = "image")]
 pub mod output;
+pub mod params;
 pub mod rng;
 pub mod train;
 

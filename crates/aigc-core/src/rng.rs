@@ -4,8 +4,9 @@
 //! from here instead: ChaCha with 12 rounds, keyed by what they are for. One seed is one picture, on every backend,
 //! and a run that stops and resumes draws what it would have drawn.
 
+use crate::params::{LookAt, look_at_all};
 use burn::{
-    module::{Module, ModuleVisitor, Param},
+    module::{Module, Param},
     tensor::{Device, Tensor, TensorData},
 };
 use rand::{Rng as _, RngExt, SeedableRng, seq::SliceRandom};
@@ -36,11 +37,6 @@ impl Rng {
     /// 64 random bits.
     pub fn bits(&mut self) -> u64 {
         self.0.next_u64()
-    }
-
-    /// A number in `[0, 1)`.
-    pub fn unit(&mut self) -> f64 {
-        self.0.random()
     }
 
     /// A whole number in `0..n`.
@@ -102,7 +98,7 @@ pub trait Seeded: Module {
     /// Parameters made by burn's own layers draw from the backend's generator, reseeded for each: reproducible on one
     /// backend, different on another.
     fn seeded(self, seed: u64) -> Self {
-        self.visit(&mut Initialise { seed, path: Vec::new() });
+        look_at_all(&self, &mut Initialise { seed });
         self
     }
 }
@@ -111,23 +107,14 @@ impl<M: Module> Seeded for M {}
 
 struct Initialise {
     seed: u64,
-    path: Vec<String>,
 }
 
-impl ModuleVisitor for Initialise {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_string());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+impl LookAt for Initialise {
+    fn look_at<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
         if param.is_initialized() {
             return;
         }
-        let mut stream = Rng::keyed(self.seed, &format!("init/{}", self.path.join(".")), 0);
+        let mut stream = Rng::keyed(self.seed, &format!("init/{path}"), 0);
         param.lazy_device().seed(stream.bits());
         INITIAL.set(Some(stream));
         param.val();

@@ -1,6 +1,6 @@
 //! The evidence lower bound.
 
-use crate::{DiagonalGaussian, Likelihood, Vae};
+use crate::{DiagonalGaussian, Likelihood, Vae, objective::same_shape};
 use aigc_core::{
     Error, Result,
     data::{ImageBatch, Loader},
@@ -75,11 +75,13 @@ impl Beta {
 /// means per image in nats. Each image gets one `z`, the same for the same `seed`.
 ///
 /// # Errors
-/// If an image cannot be read.
+/// If an image cannot be read, or is of another shape than the model's.
 pub fn held_out<V: Vae>(model: &V, loader: &Loader<ImageBatch>, device: &Device, seed: u64) -> Result<Metrics> {
     let (mut reconstruction, mut kl, mut images) = (0.0, 0.0, 0.0);
     for (index, batch) in loader.pass().enumerate() {
-        let x = batch?.images(device);
+        let batch = batch?;
+        same_shape(model, &batch)?;
+        let x = batch.images(device);
         let count = x.dims()[0] as f64;
         let posterior = model.encode(x.clone());
         let z = posterior.sample(&mut Rng::keyed(seed, "held-out", index as u64));

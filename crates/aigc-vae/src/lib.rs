@@ -43,12 +43,20 @@ pub trait Vae: Module {
     ///
     /// # Shapes
     /// - x: `[batch, channels, height, width]` in `[0, 1]`
+    /// - output: means and variances, `[batch, latent]`
+    ///
+    /// # Panics
+    /// If the images are not of the model's shape.
     fn encode(&self, x: Tensor<4>) -> DiagonalGaussian;
 
     /// The likelihood `p(x|z)`.
     ///
     /// # Shapes
     /// - z: `[batch, latent]`
+    /// - output: of images `[batch, channels, height, width]`
+    ///
+    /// # Panics
+    /// If the vectors are not of the model's latent dimensions.
     fn decode(&self, z: Tensor<2>) -> Likelihood;
 
     /// Number of latent dimensions.

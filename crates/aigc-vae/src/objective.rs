@@ -2,7 +2,7 @@
 
 use crate::{Beta, Vae, elbo};
 use aigc_core::{
-    Result,
+    Error, Result,
     data::ImageBatch,
     train::{Losses, Objective, StepContext},
 };
@@ -27,11 +27,20 @@ impl<V> VaeObjective<V> {
     }
 }
 
+/// Fails unless the images of `batch` are those `model` is made for.
+pub(crate) fn same_shape<V: Vae>(model: &V, batch: &ImageBatch) -> Result<()> {
+    if batch.shape() == model.shape() {
+        return Ok(());
+    }
+    Err(Error::config("images", batch.shape(), format!("{}, for which the model is made", model.shape())))
+}
+
 impl<V: Vae + 'static> Objective for VaeObjective<V> {
     type Model = V;
     type Batch = ImageBatch;
 
     fn losses(&mut self, model: &V, batch: &ImageBatch, context: &mut StepContext) -> Result<Losses> {
+        same_shape(model, batch)?;
         let x = batch.images(&context.device);
         let posterior = model.encode(x.clone());
         let z = posterior.sample(&mut context.rng);

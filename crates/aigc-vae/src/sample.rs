@@ -26,6 +26,9 @@ pub fn sample<V: Vae>(model: &V, n: usize, temperature: f64, rng: &mut Rng, devi
 ///
 /// # Shapes
 /// - x and output: `[batch, channels, height, width]` in `[0, 1]`
+///
+/// # Panics
+/// If the images are not of the model's shape.
 pub fn reconstruct<V: Vae>(model: &V, x: Tensor<4>) -> Tensor<4> {
     model.decode(model.encode(x).mode()).mean()
 }
@@ -38,10 +41,16 @@ pub fn reconstruct<V: Vae>(model: &V, x: Tensor<4>) -> Tensor<4> {
 /// - output: `frames` tensors of that shape
 ///
 /// # Errors
-/// [`Error::Config`] if there are fewer than two frames.
+/// [`Error::Config`] if there are fewer than two frames, or the two batches differ in size.
+///
+/// # Panics
+/// If the images are not of the model's shape.
 pub fn interpolate<V: Vae>(model: &V, from: Tensor<4>, to: Tensor<4>, frames: usize) -> Result<Vec<Tensor<4>>> {
     if frames < 2 {
         return Err(Error::config("frames", frames, "at least 2"));
+    }
+    if from.dims() != to.dims() {
+        return Err(Error::config("to", format!("{:?}", to.dims()), format!("{:?}, like `from`", from.dims())));
     }
     let (a, b) = (model.encode(from).mode(), model.encode(to).mode());
     let at = |k: usize| k as f64 / (frames - 1) as f64;
@@ -60,14 +69,20 @@ fn slerp(a: Tensor<2>, b: Tensor<2>, t: f64) -> Tensor<2> {
 /// A map of two latent dimensions: `side × side` images, row by row, whose dimensions `axes` run through the middle
 /// 90 % of the prior while the others stay 0.
 ///
+/// # Shapes
+/// - output: `[side², channels, height, width]`
+///
 /// # Errors
-/// [`Error::Config`] if the side is 0 or an axis is not a latent dimension.
+/// [`Error::Config`] if the side is below 2 or an axis is not a latent dimension.
 pub fn latent_grid<V: Vae>(model: &V, axes: [usize; 2], side: usize, device: &Device) -> Result<Tensor<4>> {
     let latent = model.latent();
+    if !(2..=1024).contains(&side) {
+        return Err(Error::config("side", side, "2 to 1024"));
+    }
     if let Some(axis) = axes.iter().find(|axis| **axis >= latent) {
         return Err(Error::config("axes", axis, format!("below {latent}, the number of latent dimensions")));
     }
-    let at = |k: usize| 1.645 * (2.0 * k as f32 / (side.max(2) - 1) as f32 - 1.0);
+    let at = |k: usize| 1.645 * (2.0 * k as f32 / (side - 1) as f32 - 1.0);
     let mut z = vec![0.0; side * side * latent];
     for (index, point) in z.chunks_exact_mut(latent).enumerate() {
         point[axes[0]] = at(index / side);

@@ -1,4 +1,5 @@
 //! A model and an objective of one's own, trained and sampled with aigc's public items only.
+#![forbid(unsafe_code)]
 
 use aigc_core::{
     Result,

@@ -2,7 +2,7 @@
 
 use crate::{Error, Result};
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     path::{Path, PathBuf},
 };
 
@@ -35,15 +35,31 @@ fn temporary_name(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{name}.{}.tmp", std::process::id()))
 }
 
+/// Removes what killed writers left in `folder`.
+pub(crate) fn sweep_temporary(folder: &Path) -> Result<()> {
+    let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with('.') && name.contains(".tmp") && path.is_file() {
+            fs::remove_file(&path).map_err(Error::io(&path))?;
+        }
+    }
+    Ok(())
+}
+
 /// Waits until a file's content is on disk.
 pub(crate) fn sync(path: &Path) -> Result<()> {
-    File::open(path).and_then(|file| file.sync_all()).map_err(Error::io(path))
+    // Windows syncs only what is open for writing.
+    OpenOptions::new().write(true).open(path).and_then(|file| file.sync_all()).map_err(Error::io(path))
 }
 
 /// Waits until a folder's names are on disk.
 pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
     // Other systems have no such call on folders, and keep renames in order by themselves.
-    if cfg!(unix) { sync(folder) } else { Ok(()) }
+    if !cfg!(unix) {
+        return Ok(());
+    }
+    File::open(folder).and_then(|file| file.sync_all()).map_err(Error::io(folder))
 }
 
 #[cfg(test)]

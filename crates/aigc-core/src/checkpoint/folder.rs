@@ -1,12 +1,12 @@
 //! The run folder and its checkpoints.
 
-use super::atomic::{sync, sync_folder, write_atomic};
+use super::atomic::{sweep_temporary, sync, sync_folder, write_atomic};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     io::Read,
     path::{Path, PathBuf},
 };
@@ -55,8 +55,76 @@ impl RunFolder {
     fn make_folders(&self) -> Result<()> {
         for folder in [self.path.clone(), self.samples(), self.checkpoints()] {
             fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+            if let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+                sync_folder(parent)?;
+            }
         }
         Ok(())
+    }
+
+    /// A folder for a new run: `path-1`, or the number after the largest there is.
+    ///
+    /// # Errors
+    /// As for [`create`](Self::create).
+    pub fn create_next(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        Self::create(numbered(path, largest(path).map_or(1, |n| n + 1)))
+    }
+
+    /// The run with the largest number among `path-1`, `path-2`, …
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there is none.
+    pub fn open_newest(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let newest = largest(path)
+            .ok_or_else(|| Error::config("run folder", numbered(path, 1).display(), "a folder with a run in it"))?;
+        Self::open(numbered(path, newest))
+    }
+
+    /// Keeps other trainers out of this folder until the lock is dropped or the process ends.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if another one is in it.
+    pub(crate) fn lock(&self) -> Result<RunLock> {
+        let path = self.path.join(".lock");
+        let file = File::create(&path).map_err(Error::io(&path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(RunLock { _file: file }),
+            Err(TryLockError::WouldBlock) => {
+                Err(Error::config("run folder", self.path.display(), "a folder in which nobody else is training"))
+            }
+            Err(TryLockError::Error(source)) => Err(Error::io(&path)(source)),
+        }
+    }
+
+    /// Puts back what a killed run was about to exchange, and removes what it left half-made.
+    pub(crate) fn recover(&self) -> Result<()> {
+        for folder in [self.path.clone(), self.samples(), self.final_folder()] {
+            sweep_temporary(&folder)?;
+        }
+        for ending in ["old", "tmp"] {
+            for (step, path) in self.hidden(ending)? {
+                let named = self.checkpoint_path(step);
+                if !named.exists() && Checkpoint::open(&path, step).is_ok() {
+                    fs::rename(&path, &named).map_err(Error::io(&path))?;
+                }
+            }
+        }
+        self.sweep()
+    }
+
+    /// Hidden checkpoint folders with this ending, by step.
+    fn hidden(&self, ending: &str) -> Result<Vec<(usize, PathBuf)>> {
+        let folder = self.checkpoints();
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
+            let path = entry.map_err(Error::io(&folder))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let step = name.strip_prefix('.').and_then(|n| n.strip_suffix(&format!(".{ending}"))).and_then(step_of);
+            found.extend(step.map(|step| (step, path)));
+        }
+        Ok(found)
     }
 
     /// The folder itself.
@@ -120,8 +188,10 @@ impl RunFolder {
         let folder = self.checkpoints();
         let mut steps = Vec::new();
         for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
-            let name = entry.map_err(Error::io(&folder))?.file_name();
-            steps.extend(name.to_str().and_then(|n| n.strip_prefix("step-")).and_then(|n| n.parse::<usize>().ok()));
+            let entry = entry.map_err(Error::io(&folder))?;
+            if entry.path().is_dir() {
+                steps.extend(entry.file_name().to_str().and_then(step_of));
+            }
         }
         steps.sort_unstable();
         Ok(steps)
@@ -167,6 +237,7 @@ impl RunFolder {
         match error {
             Error::Checkpoint { path, reason, .. } => Error::Checkpoint { path, reason, previous },
             Error::Weights { path, reason } => Error::Checkpoint { path, reason, previous },
+            Error::Io { path, source } => Error::Checkpoint { path, reason: source.to_string(), previous },
             other => other,
         }
     }
@@ -193,7 +264,7 @@ impl RunFolder {
     /// Takes a checkpoint's name away: a run killed in between leaves a folder to sweep, not half a checkpoint.
     fn hide(&self, step: usize) -> Result<()> {
         let (folder, hidden) =
-            (self.checkpoint_path(step), self.checkpoints().join(format!(".{}.old", step_name(step))));
+            (self.checkpoint_path(step), self.checkpoints().join(format!(".{}.gone", step_name(step))));
         fs::rename(&folder, &hidden).map_err(Error::io(&folder))
     }
 
@@ -208,6 +279,31 @@ impl RunFolder {
         }
         Ok(())
     }
+}
+
+/// Held while a trainer is at work in a run folder; the system releases it when the process ends, however it ends.
+#[derive(Debug)]
+pub(crate) struct RunLock {
+    _file: File,
+}
+
+fn numbered(path: &Path, n: usize) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!("{name}-{n}"))
+}
+
+/// The largest `n` for which `path-n` exists.
+fn largest(path: &Path) -> Option<usize> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let prefix = format!("{}-", path.file_name().unwrap_or_default().to_string_lossy());
+    let names = fs::read_dir(parent).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    names.filter_map(|name| name.to_str()?.strip_prefix(&prefix)?.parse().ok()).max()
+}
+
+/// The step in a checkpoint's name, if it is one.
+fn step_of(name: &str) -> Option<usize> {
+    let step = name.strip_prefix("step-")?.parse().ok()?;
+    (step_name(step) == name).then_some(step)
 }
 
 fn step_name(step: usize) -> String {
@@ -301,7 +397,7 @@ impl CheckpointWriter {
         sync_folder(&self.temporary)?;
         if self.folder.exists() {
             // The same step again, after a resume: the new one is as good, and complete.
-            let doomed = self.temporary.with_extension("old");
+            let doomed = self.temporary.with_extension("old"); // `recover` puts it back if this is interrupted
             fs::rename(&self.folder, &doomed).map_err(Error::io(&self.folder))?;
         }
         fs::rename(&self.temporary, &self.folder).map_err(Error::io(&self.folder))?;
@@ -346,6 +442,13 @@ impl Checkpoint {
             }
             if found != *expected {
                 return Err(Error::checkpoint(path, "altered: its SHA-256 is not the one in the manifest"));
+            }
+        }
+        for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
+            let name = entry.map_err(Error::io(folder))?.file_name();
+            let name = name.to_string_lossy();
+            if name != MANIFEST && !manifest.files.contains_key(&*name) {
+                return Err(Error::checkpoint(folder.join(&*name), "not in the manifest"));
             }
         }
         Ok(Self { folder: folder.to_path_buf(), step })

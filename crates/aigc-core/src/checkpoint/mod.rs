@@ -10,11 +10,12 @@
 //!   final/                   config.json  model.safetensors
 //! ```
 //!
-//! Every file is written under another name, synced and renamed; a checkpoint's folder gets its name only when all of
+//! Every file but the log, which grows line by line, is written under another name, synced and renamed; a checkpoint's folder gets its name only when all of
 //! it is on disk, and its manifest holds the size and SHA-256 of every file in it.
 
 mod atomic;
 mod folder;
+mod ids;
 mod optimizer;
 mod weights;
 
@@ -22,6 +23,7 @@ pub use atomic::write_atomic;
 #[cfg(feature = "download")]
 pub(crate) use folder::sha256;
 pub use folder::{Checkpoint, CheckpointWriter, RunFolder};
-pub(crate) use folder::{read_json, write_json};
+pub(crate) use folder::{RunLock, read_json, write_json};
+pub use ids::stable_ids;
 pub use optimizer::{load_optimizer, save_optimizer};
 pub use weights::{load_weights, save_weights};

@@ -1,11 +1,14 @@
 //! The optimizer's state on disk, whole or not at all.
 
 use super::atomic::write_atomic;
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    params::{LookAt, look_at_all},
+};
 use burn::{
-    module::{Module, ModuleVisitor, Param},
+    module::{Module, Param},
     optim::{ModuleOptimizer, OptimizerRecord},
-    tensor::{Bytes, Tensor},
+    tensor::{Bytes, DType, Tensor},
 };
 use burn_pack::{Reader, Scalar};
 use std::{
@@ -22,7 +25,8 @@ pub fn save_optimizer(optimizer: &ModuleOptimizer, path: &Path) -> Result<()> {
     write_atomic(path, &bytes)
 }
 
-/// Gives `optimizer` the state in `path`, which must be that of an optimizer of the same kind over `model`.
+/// Gives `optimizer` the state in `path`, which must be that of an optimizer of the same kind over `model`, whose ids are
+/// [stable](super::stable_ids).
 ///
 /// burn drops what it cannot restore without a word; here every entry must be there again afterwards, and every tensor
 /// must have the shape of its parameter or hold one value.
@@ -34,13 +38,30 @@ pub fn load_optimizer<M: Module>(optimizer: ModuleOptimizer, model: &M, path: &P
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
     let saved = Content::of(&bytes).map_err(fail)?;
     let mut shapes = Shapes::default();
-    model.visit(&mut shapes);
-    for (name, (id, shape)) in &saved.tensors {
+    look_at_all(model, &mut shapes);
+    // burn trusts a record's ranks and panics on wrong ones, so each is held against its parameter first.
+    for (name, value) in &saved.scalars {
+        let Some((id, field)) = name.split_once('.') else {
+            return Err(fail(format!("`{name}` is not the state of a parameter")));
+        };
+        let Some((parameter, expected)) = id.parse().ok().and_then(|id: u64| shapes.of.get(&id)) else {
+            return Err(fail(format!("`{name}` belongs to no parameter of the model")));
+        };
+        if field == "__rank" && usize::try_from(*value).ok() != Some(expected.len()) {
+            return Err(fail(format!("state of `{parameter}` has rank {value:?}, expected {}", expected.len())));
+        }
+    }
+    for (name, (id, shape, dtype)) in &saved.tensors {
         let Some((parameter, expected)) = id.and_then(|id| shapes.of.get(&id)) else {
             return Err(fail(format!("`{name}` belongs to no parameter of the model")));
         };
-        if shape != expected && shape.iter().product::<usize>() != 1 {
-            return Err(fail(format!("state of `{parameter}` has shape {shape:?}, expected {expected:?}")));
+        let owner = name.split_once('.').and_then(|(owner, _)| owner.parse().ok());
+        if owner != *id || !saved.scalars.contains_key(&format!("{}.__rank", id.unwrap_or_default())) {
+            return Err(fail(format!("`{name}` is not filed under its parameter `{parameter}`")));
+        }
+        let single = shape.len() == expected.len() && shape.iter().all(|side| *side == 1);
+        if (shape != expected && !single) || !dtype.is_float() {
+            return Err(fail(format!("state of `{parameter}` is {dtype:?} {shape:?}, expected floats {expected:?}")));
         }
     }
     let record = OptimizerRecord::from_bytes(Bytes::from_bytes_vec(bytes)).map_err(|e| fail(e.to_string()))?;
@@ -58,7 +79,7 @@ pub fn load_optimizer<M: Module>(optimizer: ModuleOptimizer, model: &M, path: &P
 
 /// Names, owners and shapes in a record.
 struct Content {
-    tensors: BTreeMap<String, (Option<u64>, Vec<usize>)>,
+    tensors: BTreeMap<String, (Option<u64>, Vec<usize>, DType)>,
     scalars: BTreeMap<String, Scalar>,
 }
 
@@ -67,7 +88,7 @@ impl Content {
         let reader = Reader::from_bytes(Bytes::from_bytes_vec(bytes.to_vec())).map_err(|e| e.to_string())?;
         let scalars = reader.scalars().clone();
         let tensors = reader.into_tensors().map_err(|e| e.to_string())?;
-        let tensors = tensors.into_iter().map(|t| (t.name.clone(), (t.param_id, t.shape.to_vec()))).collect();
+        let tensors = tensors.into_iter().map(|t| (t.name.clone(), (t.param_id, t.shape.to_vec(), t.dtype))).collect();
         Ok(Self { tensors, scalars })
     }
 }
@@ -75,20 +96,11 @@ impl Content {
 /// Path and shape of every float parameter, by id.
 #[derive(Default)]
 struct Shapes {
-    path: Vec<String>,
     of: HashMap<u64, (String, Vec<usize>)>,
 }
 
-impl ModuleVisitor for Shapes {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_string());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.of.insert(param.id.val(), (self.path.join("."), param.lazy_shape().to_vec()));
+impl LookAt for Shapes {
+    fn look_at<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+        self.of.insert(param.id.val(), (path.to_string(), param.lazy_shape().to_vec()));
     }
 }

@@ -4,7 +4,11 @@ use super::atomic::replace;
 use crate::{Error, Result};
 use burn::{
     module::Module,
-    store::{BurnToPyTorchAdapter, ModuleSnapshot, ModuleStore, PyTorchToBurnAdapter, SafetensorsStore},
+    store::{
+        BurnToPyTorchAdapter, FloatCastAdapter, ModuleAdapter, ModuleSnapshot, ModuleStore, PyTorchToBurnAdapter,
+        SafetensorsStore,
+    },
+    tensor::DType,
 };
 use std::{
     fs::{self, File},
@@ -38,7 +42,8 @@ pub fn save_weights<M: Module>(model: &M, path: &Path) -> Result<()> {
     })
 }
 
-/// Reads `path` into a model of the same architecture, on the model's device. The opposite of [`save_weights`].
+/// Reads `path` into a model of the same architecture, on the model's device. The opposite of [`save_weights`]; floats
+/// of other precisions become 32-bit ones.
 ///
 /// # Errors
 /// [`Error::Weights`] if the file is broken, lacks a tensor of the model, holds one the model does not have, or one of
@@ -46,7 +51,7 @@ pub fn save_weights<M: Module>(model: &M, path: &Path) -> Result<()> {
 pub fn load_weights<M: Module>(mut model: M, path: &Path) -> Result<M> {
     let mut store = SafetensorsStore::from_file(path)
         .skip_enum_variants(true)
-        .with_from_adapter(PyTorchToBurnAdapter)
+        .with_from_adapter(PyTorchToBurnAdapter.chain(FloatCastAdapter::to(DType::F32)))
         .allow_partial(true)
         .validate(false);
     let applied = model.load_from(&mut store).map_err(|error| Error::weights(path, error))?;

@@ -16,6 +16,9 @@ pub trait Dataset: Send + Sync {
     ///
     /// # Errors
     /// Names the file that cannot be read.
+    ///
+    /// # Panics
+    /// If there is no such item.
     fn get(&self, index: usize) -> Result<Self::Item>;
 
     /// Whether there are no items.

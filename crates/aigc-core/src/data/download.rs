@@ -1,6 +1,5 @@
 //! Fetching data sets into the user's cache folder.
 
-use super::idx::{IdxImages, Part};
 use crate::{Error, Result, checkpoint::sha256};
 use std::{
     fs::{self, OpenOptions},
@@ -59,14 +58,6 @@ pub fn mnist(progress: &mut Progress<'_>) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// One part of MNIST out of the cache, fetched first if need be.
-///
-/// # Errors
-/// As for [`mnist`].
-pub fn mnist_images(part: Part, progress: &mut Progress<'_>) -> Result<IdxImages> {
-    IdxImages::from_folder(&mnist(progress)?, part)
-}
-
 /// Makes sure that all `files` are in `folder`, whole and unaltered. A fetch that broke off goes on where it stopped,
 /// with another of the `sources` if need be.
 ///
@@ -115,6 +106,8 @@ fn fetch_one(url: &str, file: &Remote, path: &Path, progress: &mut Progress<'_>)
         let agent: ureq::Agent = ureq::Agent::config_builder()
             .timeout_connect(Some(Duration::from_secs(20)))
             .timeout_recv_response(Some(Duration::from_secs(60)))
+            // A server that stalls: what has come stays, and the second call goes on from there.
+            .timeout_recv_body(Some(Duration::from_secs(600)))
             .build()
             .into();
         let mut request = agent.get(url);

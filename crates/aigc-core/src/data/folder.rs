@@ -52,11 +52,6 @@ impl ImageFolderConfig {
     pub fn with_labels(self) -> Self {
         Self { labels: true, ..self }
     }
-
-    /// Chooses how images are brought to one shape.
-    pub fn with_fit(self, fit: Fit) -> Self {
-        Self { fit, ..self }
-    }
 }
 
 /// Images of a folder and its sub-folders, decoded when asked for.
@@ -77,6 +72,7 @@ impl ImageFolder {
         ensure(matches!(channels, 1 | 3), "shape.channels", channels, "1 (grey) or 3 (RGB)")?;
         ensure((1..=65_535).contains(&height), "shape.height", height, "1 to 65535")?;
         ensure((1..=65_535).contains(&width), "shape.width", width, "1 to 65535")?;
+        ensure(height * width <= 1 << 26, "shape", config.shape, "at most 67 million pixels")?;
         let (mut files, mut classes) = (Vec::new(), Vec::new());
         if config.labels {
             for sub in entries(folder)?.into_iter().filter(|path| path.is_dir()) {
@@ -172,7 +168,8 @@ fn fit(picture: DynamicImage, shape: ImageShape, fit: Fit) -> Vec<u8> {
     let (width, height) = (shape.width as u32, shape.height as u32);
     let sized = match fit {
         _ if (picture.width(), picture.height()) == (width, height) => picture,
-        Fit::Crop => picture.resize_to_fill(width, height, FilterType::Triangle),
+        // Cut before it is scaled: scaled whole, a picture one pixel wide and a million high would become gigabytes.
+        Fit::Crop => middle(&picture, width, height).resize_exact(width, height, FilterType::Triangle),
         Fit::Stretch => picture.resize_exact(width, height, FilterType::Triangle),
     };
     if shape.channels == 1 {
@@ -180,6 +177,14 @@ fn fit(picture: DynamicImage, shape: ImageShape, fit: Fit) -> Vec<u8> {
     }
     let rgb = sized.into_rgb8().into_raw();
     (0..3).flat_map(|channel| rgb.iter().skip(channel).step_by(3).copied()).collect()
+}
+
+/// The largest part of `picture` around its middle that has the proportions `width : height`.
+fn middle(picture: &DynamicImage, width: u32, height: u32) -> DynamicImage {
+    let (w, h) = (u64::from(picture.width()), u64::from(picture.height()));
+    let (tw, th) = (u64::from(width), u64::from(height));
+    let (cut_w, cut_h) = if w * th > h * tw { ((h * tw / th).max(1), h) } else { (w, (w * th / tw).max(1)) };
+    picture.crop_imm(((w - cut_w) / 2) as u32, ((h - cut_h) / 2) as u32, cut_w as u32, cut_h as u32)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 
 use super::{Dataset, Image, ImageShape};
 use crate::{DataFault, Error, Result};
-use flate2::read::GzDecoder;
+use flate2::read::MultiGzDecoder;
 use std::{
     fs::File,
     io::{BufReader, Read, Seek},
@@ -37,7 +37,13 @@ impl Idx {
         file.rewind().map_err(Error::io(path))?;
         let reader = BufReader::new(file);
         if head == [0x1f, 0x8b] {
-            Self::parse(GzDecoder::new(reader), size.saturating_mul(MAX_DEFLATE_RATIO))
+            let limit = size.saturating_mul(MAX_DEFLATE_RATIO);
+            Self::parse(MultiGzDecoder::new(reader), limit).map_err(|fault| match fault {
+                DataFault::Truncated { expected, found } if found == limit => {
+                    DataFault::BadHeader(format!("{expected} bytes cannot be packed into {size}"))
+                }
+                other => other,
+            })
         } else {
             Self::parse(reader, size)
         }

@@ -79,7 +79,7 @@ impl ImageBatch {
         Tensor::from_data(TensorData::new(self.values.clone(), [self.size, channels, height, width]), device)
     }
 
-    /// The classes on `device`, `[batch]`, if every image of the batch has one.
+    /// The classes on `device`, shape `[batch]`, if every image of the batch has one.
     pub fn labels(&self, device: &Device) -> Option<Tensor<1, Int>> {
         let labels: Vec<i32> = self.labels.as_ref()?.iter().map(|l| *l as i32).collect();
         Some(Tensor::from_data(TensorData::new(labels, [self.size]), device))
@@ -89,13 +89,33 @@ impl ImageBatch {
 /// Puts images of one shape side by side.
 ///
 /// # Panics
-/// If their shapes differ, or there are none: a data set hands out images of one shape.
+/// If there are none, their shapes differ, or one has another number of pixels than its shape says: a data set hands
+/// out images of one shape.
 pub fn collate_images(images: Vec<Image>) -> ImageBatch {
     let shape = images.first().expect("a batch has images").shape;
     let mut values = Vec::with_capacity(images.len() * shape.numel());
     for image in &images {
         assert_eq!(image.shape, shape, "images of a batch differ in shape");
+        assert_eq!(image.pixels.len(), shape.numel(), "an image of {shape} has as many pixels");
         values.extend(image.pixels.iter().map(|p| f32::from(*p) / 255.0));
     }
     ImageBatch { values, size: images.len(), shape, labels: images.iter().map(|i| i.label).collect() }
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_hold_values_from_0_to_1_and_the_labels() {
+        let image = |pixels: [u8; 2], label| Image { shape: ImageShape::new(1, 1, 2), pixels: pixels.into(), label };
+        let batch = collate_images(vec![image([0, 255], Some(3)), image([51, 102], Some(7))]);
+        let device = Device::flex();
+        let values = batch.images(&device).into_data().try_into_vec::<f32>().unwrap();
+        assert_eq!(values, [0.0, 1.0, 0.2, 0.4]);
+        let labels: Vec<i64> = batch.labels(&device).unwrap().into_data().iter::<i64>().collect();
+        assert_eq!(labels, [3, 7]);
+        let unlabelled = collate_images(vec![image([0, 0], Some(3)), image([0, 0], None)]);
+        assert!(unlabelled.labels(&device).is_none());
+    }
 }

@@ -4,7 +4,6 @@ use super::Dataset;
 use crate::{DataFault, Error, Result, error::ensure, rng::Rng};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeSet,
     path::PathBuf,
     sync::{
         Arc, Mutex,
@@ -20,7 +19,7 @@ pub enum BadItem {
     /// Stop with an error that names the file.
     #[default]
     Fatal,
-    /// Name it once, and take the next readable item of the shuffled order in its place.
+    /// Name it once, and take the next readable item of the data set in its place.
     Skip,
 }
 
@@ -74,9 +73,9 @@ struct Shared<B> {
     batch_size: usize,
     shuffle: Option<u64>,
     read: Box<ReadBatch<B>>,
-    skipped: Mutex<BTreeSet<String>>,
-    /// The order of the epoch last asked for: one permutation per epoch, not per batch.
-    order: Mutex<Option<(usize, Arc<Vec<usize>>)>>,
+    skipped: Mutex<Vec<String>>,
+    /// The orders of the two epochs last asked for: workers are on both sides of a border for a while.
+    orders: Mutex<Vec<(usize, Arc<Vec<usize>>)>>,
 }
 
 impl<B: Send + 'static> Loader<B> {
@@ -91,7 +90,7 @@ impl<B: Send + 'static> Loader<B> {
     {
         ensure(config.batch_size > 0, "batch_size", config.batch_size, "at least 1")?;
         ensure(config.workers <= 256, "workers", config.workers, "at most 256")?;
-        ensure(config.prefetch > 0, "prefetch", config.prefetch, "at least 1")?;
+        ensure((1..=1024).contains(&config.prefetch), "prefetch", config.prefetch, "1 to 1024")?;
         let len = dataset.len();
         ensure(len > 0, "dataset", "empty", "at least one item")?;
         let bad_items = config.bad_items;
@@ -122,7 +121,7 @@ impl<B: Send + 'static> Loader<B> {
             shuffle: config.shuffle,
             read: Box::new(read),
             skipped: Mutex::default(),
-            order: Mutex::default(),
+            orders: Mutex::default(),
         };
         Ok(Self { shared: Arc::new(shared), config })
     }
@@ -137,14 +136,14 @@ impl<B: Send + 'static> Loader<B> {
         self.shared.len
     }
 
-    /// Full batches in one pass over the data.
-    pub fn batches_per_epoch(&self) -> usize {
-        self.shared.len / self.shared.batch_size
+    /// Messages about the items skipped so far, each once, in the order they were met.
+    pub fn skipped(&self) -> Vec<String> {
+        self.skipped_since(0)
     }
 
-    /// Messages about the items skipped so far, each once, sorted.
-    pub fn skipped(&self) -> Vec<String> {
-        lock(&self.shared.skipped).iter().cloned().collect()
+    /// The same without the first `known`.
+    pub(crate) fn skipped_since(&self, known: usize) -> Vec<String> {
+        lock(&self.shared.skipped)[known..].to_vec()
     }
 
     /// The endless stream of training batches from batch `position` on.
@@ -195,23 +194,27 @@ impl<B> Shared<B> {
     }
 
     fn order(&self, epoch: usize) -> Arc<Vec<usize>> {
-        let mut cached = lock(&self.order);
-        if let Some((of, order)) = cached.as_ref()
-            && *of == epoch
-        {
+        let mut cached = lock(&self.orders);
+        if let Some((_, order)) = cached.iter().find(|(of, _)| *of == epoch) {
             return order.clone();
         }
         let order = Arc::new(match self.shuffle {
             Some(seed) => Rng::keyed(seed, "shuffle", epoch as u64).permutation(self.len),
             None => (0..self.len).collect(),
         });
-        *cached = Some((epoch, order.clone()));
+        cached.push((epoch, order.clone()));
+        if cached.len() > 2 {
+            cached.remove(0);
+        }
         order
     }
 
     fn read_indices(&self, indices: &[usize]) -> Result<B> {
         (self.read)(indices, &mut |error| {
-            lock(&self.skipped).insert(error.to_string());
+            let (message, mut skipped) = (error.to_string(), lock(&self.skipped));
+            if !skipped.contains(&message) {
+                skipped.push(message);
+            }
         })
     }
 }
@@ -236,15 +239,14 @@ impl<B> Batches<B> {
     /// # Errors
     /// Names the file that cannot be read, or says that a worker died.
     pub fn next_batch(&mut self) -> Result<B> {
-        let batch = if self.workers.is_empty() {
-            self.shared.batch(self.position)
+        self.position += 1;
+        if self.workers.is_empty() {
+            self.shared.batch(self.position - 1)
         } else {
             let received = self.workers[self.turn].recv();
             self.turn = (self.turn + 1) % self.workers.len();
             received.unwrap_or_else(|_| Err(Error::other("a data worker panicked; its message is above")))
-        }?;
-        self.position += 1;
-        Ok(batch)
+        }
     }
 }
 

@@ -52,10 +52,21 @@ impl Grid {
     pub(crate) fn draw(&self, images: &Tensor<4>) -> Result<RgbImage> {
         let [count, channels, height, width] = images.dims();
         ensure(count > 0, "images", count, "at least 1")?;
+        ensure(height > 0 && width > 0, "images", format!("{height}×{width}"), "at least one pixel high and wide")?;
         ensure(matches!(channels, 1 | 3), "channels", channels, "1 (grey) or 3 (RGB)")?;
         ensure(self.columns > 0, "columns", self.columns, "at least 1")?;
         ensure(self.white > self.black, "white", self.white, "above `black`")?;
         ensure((1..=64).contains(&self.zoom), "zoom", self.zoom, "1 to 64")?;
+        ensure(self.gap <= 64, "gap", self.gap, "0 to 64")?;
+        let side = |pixels: usize, cells: usize| (pixels as u128 * u128::from(self.zoom) + 64) * (cells as u128 + 1);
+        let in_a_row = self.columns.min(count);
+        let total = side(width, in_a_row) * side(height, count.div_ceil(in_a_row));
+        ensure(
+            total < 1 << 31,
+            "images",
+            format!("{count} of {height}×{width}"),
+            "a picture of less than 2 gigapixels",
+        )?;
         let values = images.clone().into_data().convert::<f32>();
         let values = values.as_slice::<f32>().map_err(|e| Error::other(format!("{e:?}")))?;
         let columns = self.columns.min(count);

@@ -91,14 +91,18 @@ impl TrainerConfig {
         Self { steps, ..Self::default() }
     }
 
-    pub(crate) fn validate(&self) -> Result<()> {
+    /// Fails unless every value is in its range.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) naming the field.
+    pub fn validate(&self) -> Result<()> {
         let rate = self.learning_rate;
         ensure(self.steps > 0, "steps", self.steps, "at least 1")?;
         ensure(rate > 0.0 && rate <= 1.0, "learning_rate", rate, "above 0, at most 1")?;
         ensure(self.accumulate > 0, "accumulate", self.accumulate, "at least 1")?;
         ensure(self.keep_last > 0, "keep_last", self.keep_last, "at least 1")?;
         if let Some(minutes) = self.minutes {
-            ensure(minutes > 0.0, "minutes", minutes, "above 0")?;
+            ensure(minutes > 0.0, "minutes", minutes, "above 0")?; // infinite is fine
         }
         if let Some(norm) = self.clip_norm {
             ensure(norm > 0.0 && norm.is_finite(), "clip_norm", norm, "above 0 and finite")?;
@@ -117,13 +121,15 @@ impl TrainerConfig {
     /// Fails if this configuration would make another run out of the one `saved` began. Lengths and cadences may
     /// change.
     pub(crate) fn continues(&self, saved: &TrainerConfig) -> Result<()> {
-        let same = |field: &str, ours: String, theirs: String| {
-            ensure(ours == theirs, field, ours, &format!("{theirs}, with which the run began"))
-        };
-        let json = |value: &OptimizerConfig| serde_json::to_string(value).unwrap_or_default();
-        same("seed", self.seed.to_string(), saved.seed.to_string())?;
-        same("accumulate", self.accumulate.to_string(), saved.accumulate.to_string())?;
-        same("optimizer", json(&self.optimizer), json(&saved.optimizer))?;
-        same("ema", format!("{:?}", self.ema), format!("{:?}", saved.ema))
+        let json = |config: &TrainerConfig| serde_json::to_value(config).unwrap_or_default();
+        let (ours, theirs) = (json(self), json(saved));
+        // Lengths and cadences are left out, and so is what only decides which checkpoints stay.
+        for field in
+            ["seed", "optimizer", "learning_rate", "schedule", "groups", "accumulate", "clip_norm", "ema", "maximize"]
+        {
+            let expected = format!("{}, with which the run began", theirs[field]);
+            ensure(ours[field] == theirs[field], field, &ours[field], &expected)?;
+        }
+        Ok(())
     }
 }

@@ -1,8 +1,9 @@
 //! An average of the weights.
 
 use super::EmaConfig;
+use crate::params::{LookAt, Replace, look_at_all, replace_all};
 use burn::{
-    module::{Module, ModuleMapper, ModuleVisitor, Param},
+    module::{Module, Param},
     tensor::Tensor,
 };
 use std::{
@@ -26,22 +27,26 @@ impl<M: Module> Ema<M> {
     /// An average that starts at the weights of `live`, a model in training mode.
     pub fn new(live: &M, config: EmaConfig) -> Self {
         // `valid` makes fresh copies of running statistics; a clone would share them with the live model.
-        Self { model: live.valid(), config, updates: 0, averaged: collect(live, true).trainable }
+        Self::resume(live, live.valid(), config, 0)
     }
 
     /// An average that goes on from `model` after `updates` updates.
     pub fn resume(live: &M, model: M, config: EmaConfig, updates: usize) -> Self {
-        Self { model, config, updates, averaged: collect(live, true).trainable }
+        let mut trained = Trained::default();
+        look_at_all(live, &mut trained);
+        Self { model, config, updates, averaged: trained.0 }
     }
 
     /// Takes the weights of `live` in.
-    pub fn update(&mut self, live: &M)
-    where
-        M: Clone,
-    {
-        let values = collect(&live.valid(), false).values;
-        let mut merge = Merge { path: Vec::new(), values, averaged: &self.averaged, keep: self.decay() };
-        self.model = self.model.clone().map(&mut merge);
+    ///
+    /// # Panics
+    /// If `live` is not the model the average began with.
+    pub fn update(&mut self, live: &M) {
+        let mut old = Values::default();
+        look_at_all(&self.model, &mut old);
+        // Built on a fresh copy of the live model: what is not averaged is copied by being left alone.
+        let mut average = Average { old: old.0, averaged: &self.averaged, keep: self.decay() };
+        self.model = replace_all(live.valid(), &mut average);
         self.updates += 1;
     }
 
@@ -63,64 +68,41 @@ impl<M: Module> Ema<M> {
     }
 }
 
-/// Tensors of a model by path.
+/// Paths of what is trained.
 #[derive(Default)]
-struct Collected {
-    path: Vec<String>,
-    trainable_only: bool,
-    trainable: HashSet<String>,
-    values: HashMap<String, Box<dyn Any>>,
-}
+struct Trained(HashSet<String>);
 
-fn collect<M: Module>(model: &M, trainable_only: bool) -> Collected {
-    let mut collected = Collected { trainable_only, ..Collected::default() };
-    model.visit(&mut collected);
-    collected
-}
-
-impl ModuleVisitor for Collected {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_string());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let (path, value) = (self.path.join("."), param.val());
-        if !self.trainable_only {
-            self.values.insert(path, Box::new(value));
-        } else if value.is_require_grad() {
-            self.trainable.insert(path);
+impl LookAt for Trained {
+    fn look_at<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+        if param.val().is_require_grad() {
+            self.0.insert(path.to_string());
         }
     }
 }
 
-struct Merge<'a> {
-    path: Vec<String>,
-    values: HashMap<String, Box<dyn Any>>,
+/// Tensors by path.
+#[derive(Default)]
+struct Values(HashMap<String, Box<dyn Any>>);
+
+impl LookAt for Values {
+    fn look_at<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+        self.0.insert(path.to_string(), Box::new(param.val()));
+    }
+}
+
+struct Average<'a> {
+    old: HashMap<String, Box<dyn Any>>,
     averaged: &'a HashSet<String>,
     keep: f64,
 }
 
-impl ModuleMapper for Merge<'_> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_string());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let path = self.path.join(".");
-        let live = self.values.remove(&path).and_then(|value| value.downcast::<Tensor<D>>().ok());
-        let live = *live.expect("the average and the live model have the same tensors");
-        if self.averaged.contains(&path) {
-            param.map(|old| old * self.keep + live * (1.0 - self.keep))
-        } else {
-            param.map(|_| live)
+impl Replace for Average<'_> {
+    fn replace<const D: usize>(&mut self, path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if !self.averaged.contains(path) {
+            return param;
         }
+        let old = self.old.remove(path).and_then(|value| value.downcast::<Tensor<D>>().ok());
+        let old = *old.expect("the average and the live model have the same tensors");
+        param.map(|live| old * self.keep + live * (1.0 - self.keep))
     }
 }

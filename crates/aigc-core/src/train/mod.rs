@@ -9,7 +9,6 @@ mod config;
 mod ema;
 mod event;
 mod gradients;
-mod ids;
 #[cfg(feature = "plot")]
 mod loss_plot;
 mod metrics_log;

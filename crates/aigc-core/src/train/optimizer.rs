@@ -1,12 +1,17 @@
 //! Optimizers and parameter groups, as data.
 
-use crate::{Error, Result, error::ensure};
+use crate::{
+    Error, Result,
+    error::ensure,
+    params::{LookAt, look_at_all},
+};
 use burn::{
-    module::ParamGroup,
+    module::{Module, Param, ParamGroup, ParamId},
     optim::{
         AdamConfig, AdamWConfig, AdanConfig, LionConfig, ModuleOptimizer, RmsPropConfig, SgdConfig,
         lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler},
     },
+    tensor::Tensor,
 };
 use serde::{Deserialize, Serialize};
 
@@ -86,22 +91,22 @@ impl OptimizerConfig {
     }
 
     /// The optimizer over all parameters, with `groups` treated in their own way.
-    pub(crate) fn init(&self, groups: &[ParamGroupConfig]) -> Result<ModuleOptimizer> {
+    pub(crate) fn init(&self, groups: &[Group]) -> ModuleOptimizer {
         let mut optimizer: ModuleOptimizer = built!(self, o => o.into());
         for group in groups {
             if let Some(config) = &group.optimizer {
-                let matched = group.matcher()?;
-                optimizer = built!(config, o => optimizer.with_group(matched, o, None));
+                optimizer = built!(config, o => optimizer.with_group(group.params.clone(), o, None));
             }
         }
-        Ok(optimizer)
+        optimizer
     }
 }
 
 /// Parameters that are treated in their own way. Where groups overlap, the last one counts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ParamGroupConfig {
-    /// Regular expression on the path of a parameter, such as `^encoder\.` or `bias$`.
+    /// Regular expression on the path of a parameter, as weight files name it before norms' scales become `weight`:
+    /// `^encoder\.`, `bias$`, `gamma$`. One that matches no trained parameter is an error.
     pub pattern: String,
     /// Factor on the learning rate.
     pub learning_rate_scale: f64,
@@ -132,11 +137,52 @@ impl ParamGroupConfig {
     }
 }
 
-/// The learning rate of every parameter: `rate`, times its group's factor.
-pub(crate) fn learning_rates(rate: f64, groups: &[ParamGroupConfig]) -> Result<ModuleLearningRate> {
-    let mut rates = ModuleLrScheduler::new(rate);
-    for group in groups {
-        rates = rates.with_group(group.matcher()?, rate * group.learning_rate_scale);
+/// A group whose parameters have been found.
+#[derive(Clone)]
+pub(crate) struct Group {
+    params: ParamGroup,
+    learning_rate_scale: f64,
+    optimizer: Option<OptimizerConfig>,
+}
+
+/// Finds the trained parameters of every group in `model`.
+///
+/// # Errors
+/// [`Error::Config`] for a pattern that matches nothing.
+pub(crate) fn resolve<M: Module>(groups: &[ParamGroupConfig], model: &M) -> Result<Vec<Group>> {
+    let find = |config: &ParamGroupConfig| {
+        let mut matching = Matching { group: config.matcher()?, ids: Vec::new() };
+        look_at_all(model, &mut matching);
+        if matching.ids.is_empty() {
+            return Err(Error::config("groups.pattern", &config.pattern, "a pattern that matches a trained parameter"));
+        }
+        Ok(Group {
+            params: ParamGroup::from_ids(matching.ids),
+            learning_rate_scale: config.learning_rate_scale,
+            optimizer: config.optimizer.clone(),
+        })
+    };
+    groups.iter().map(find).collect()
+}
+
+struct Matching {
+    group: ParamGroup,
+    ids: Vec<ParamId>,
+}
+
+impl LookAt for Matching {
+    fn look_at<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+        if param.val().is_require_grad() && self.group.matches(&param.id, Some(path)) {
+            self.ids.push(param.id);
+        }
     }
-    Ok(rates.step())
+}
+
+/// The learning rate of every parameter: `rate`, times its group's factor.
+pub(crate) fn learning_rates(rate: f64, groups: &[Group]) -> ModuleLearningRate {
+    let rates = ModuleLrScheduler::new(rate);
+    let rates = groups
+        .iter()
+        .fold(rates, |rates, group| rates.with_group(group.params.clone(), rate * group.learning_rate_scale));
+    { rates }.step()
 }

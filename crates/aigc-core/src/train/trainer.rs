@@ -3,19 +3,20 @@
 use super::{
     Ema, Event, Losses, Objective, Observer, StepContext, StepReport, StopReason, TrainerConfig, Turn,
     gradients::{global_norm, scale_gradients},
-    ids::{stable_ids, trainable},
-    optimizer::learning_rates,
+    optimizer::{Group, learning_rates, resolve},
 };
 use crate::{
     Error, Result,
     checkpoint::{
-        Checkpoint, RunFolder, load_optimizer, load_weights, read_json, save_optimizer, save_weights, write_json,
+        Checkpoint, RunFolder, RunLock, load_optimizer, load_weights, read_json, save_optimizer, save_weights,
+        stable_ids, write_json,
     },
     data::{Batches, Loader},
+    params::{LookAt, look_at_all},
     rng::{Rng, Seeded},
 };
 use burn::{
-    module::{Module, ParamId},
+    module::{Module, Param, ParamId},
     optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer},
     tensor::{Device, Tensor},
 };
@@ -26,7 +27,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 /// Named results of an evaluation; the first one decides which model is best.
@@ -108,6 +109,7 @@ pub struct Trainer<'a, M> {
     stop: StopFlag,
     model_config: serde_json::Value,
     data_config: serde_json::Value,
+    objective_config: serde_json::Value,
     optimizers: BTreeMap<String, ModuleOptimizer>,
     observers: Vec<Box<dyn Observer + 'a>>,
     evaluate: Option<Evaluate<'a, M>>,
@@ -129,6 +131,7 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
             stop: StopFlag::new(),
             model_config: serde_json::Value::Null,
             data_config: serde_json::Value::Null,
+            objective_config: serde_json::Value::Null,
             optimizers: BTreeMap::new(),
             observers: Vec::new(),
             evaluate: None,
@@ -163,6 +166,15 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
     /// [`Error::Config`] if it cannot be written as JSON.
     pub fn data_config(mut self, config: &impl Serialize) -> Result<Self> {
         self.data_config = to_json("data", config)?;
+        Ok(self)
+    }
+
+    /// Writes `config`, the objective's own settings, to the run's `config.json`. A resumed run must have the same.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if it cannot be written as JSON.
+    pub fn objective_config(mut self, config: &impl Serialize) -> Result<Self> {
+        self.objective_config = to_json("objective", config)?;
         Ok(self)
     }
 
@@ -218,8 +230,8 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
                 break reason;
             }
             let report = session.step(&mut objective, &mut batches)?;
-            for message in loader.skipped() {
-                session.warn(message)?;
+            for message in loader.skipped_since(session.warnings) {
+                session.warn(&message)?;
             }
             session.tell(&Event::Step(&report))?;
             session.after_step()?;
@@ -252,6 +264,7 @@ fn to_json(field: &str, value: &impl Serialize) -> Result<serde_json::Value> {
 struct RunConfig {
     model: serde_json::Value,
     trainer: TrainerConfig,
+    objective: serde_json::Value,
     data: serde_json::Value,
     loader: serde_json::Value,
 }
@@ -269,8 +282,8 @@ struct State {
     best: Option<(usize, f64)>,
     /// Evaluations since the best.
     since_best: usize,
-    /// Results of the last evaluation.
-    metrics: Vec<(String, f64)>,
+    /// Results of the last evaluation; JSON has no infinity, so what is not finite is `null`.
+    metrics: Vec<(String, Option<f64>)>,
 }
 
 const STATE: &str = "state.json";
@@ -302,7 +315,11 @@ struct Session<'a, 'b, M> {
     last_saved: Option<usize>,
     last_evaluated: Option<usize>,
     last_previewed: Option<usize>,
-    warned: BTreeSet<String>,
+    /// Warnings told so far.
+    warnings: usize,
+    groups: Vec<Group>,
+    /// Held while training, so that no other process trains in this folder.
+    _lock: RunLock,
 }
 
 impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
@@ -314,6 +331,8 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
         run: &'b RunFolder,
     ) -> Result<Self> {
         let config = &trainer.config;
+        let lock = run.lock()?;
+        run.recover()?;
         let checkpoint = match trainer.start {
             Start::Fresh => None,
             // Killed before its first checkpoint: the beginning is where it goes on.
@@ -324,6 +343,7 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
         let run_config = RunConfig {
             model: trainer.model_config.clone(),
             trainer: config.clone(),
+            objective: trainer.objective_config.clone(),
             data: trainer.data_config.clone(),
             loader: serde_json::json!({
                 "items": loader.items(),
@@ -337,20 +357,23 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
         } else if trainer.start == Start::Fresh && !run.steps()?.is_empty() {
             return Err(Error::config("start", "fresh", "resume, since the run folder already has checkpoints"));
         }
-        write_json(&run.config_path(), &run_config)?;
-
         // A plain model first, whatever device it was made on: weights are loaded into that.
         let mut model = stable_ids(model.seeded(config.seed).valid());
         let mut state = State::default();
         if let Some(checkpoint) = &checkpoint {
             let offer = |error| run.offer_previous(checkpoint.step(), error);
             state = checkpoint.json(STATE).map_err(offer)?;
+            if state.step != checkpoint.step() {
+                let reason = format!("it is of step {}, expected {}", state.step, checkpoint.step());
+                return Err(offer(Error::checkpoint(checkpoint.file(STATE), reason)));
+            }
             model = stable_ids(load_weights(model, &checkpoint.file(MODEL)).map_err(offer)?);
         }
         let device = model.devices().first().cloned().ok_or_else(|| Error::config("model", "empty", "parameters"))?;
         let device = device.autodiff();
         let plain = model.clone();
         let model = model.train();
+        let groups = resolve(&config.groups, &model)?;
         let players = turns
             .iter()
             .map(|turn| {
@@ -361,7 +384,7 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
                 }
                 let optimizer = match trainer.optimizers.remove(turn.name) {
                     Some(optimizer) => optimizer,
-                    None => config.optimizer.init(&config.groups)?,
+                    None => config.optimizer.init(&groups),
                 };
                 let optimizer = match &checkpoint {
                     Some(checkpoint) => load_optimizer(optimizer, &model, &checkpoint.file(&optimizer_file(turn)))
@@ -386,10 +409,12 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
             }
         };
         if let Some(checkpoint) = &checkpoint {
-            for newer in run.steps()?.into_iter().filter(|s| *s > checkpoint.step()) {
+            // Newest first: were this to be interrupted, the newest left would still be the one to go on from.
+            for newer in run.steps()?.into_iter().rev().filter(|s| *s > checkpoint.step()) {
                 run.remove(newer)?;
             }
         }
+        write_json(&run.config_path(), &run_config)?;
         let (from_step, steps, parameters) = (state.step, config.steps, trainable(&model, None).1);
         let mut session = Self {
             trainer,
@@ -403,7 +428,9 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
             last_previewed: None,
             state,
             began: Instant::now(),
-            warned: BTreeSet::new(),
+            warnings: 0,
+            groups,
+            _lock: lock,
         };
         session.tell(&Event::Started { run, from_step, steps, parameters })?;
         Ok(session)
@@ -417,16 +444,14 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
         self.trainer.observers.iter_mut().try_for_each(|observer| observer.on_event(event))
     }
 
-    fn warn(&mut self, message: String) -> Result<()> {
-        if self.warned.insert(message.clone()) {
-            self.tell(&Event::Warning(&format!("skipped {message}")))?;
-        }
-        Ok(())
+    fn warn(&mut self, message: &str) -> Result<()> {
+        self.warnings += 1;
+        self.tell(&Event::Warning(&format!("skipped {message}")))
     }
 
     fn reason_to_stop(&self) -> Option<StopReason> {
         let config = &self.trainer.config;
-        let out_of_time = |minutes: f64| self.began.elapsed() >= Duration::from_secs_f64(60.0 * minutes);
+        let out_of_time = |minutes: f64| self.began.elapsed().as_secs_f64() >= 60.0 * minutes;
         if self.state.step >= config.steps {
             Some(StopReason::Completed)
         } else if self.trainer.stop.is_raised() {
@@ -464,6 +489,7 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
         let mut largest_norm: Option<f64> = None;
         for turn in 0..self.players.len() {
             let Turn { name, repeat, same_batch, .. } = self.players[turn].turn.clone();
+            let mut last = Vec::new();
             for repetition in 0..repeat.max(1) {
                 if !same_batch || drawn.is_empty() {
                     drawn.clear();
@@ -483,7 +509,7 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
                         turn,
                         micro,
                         device: self.device.clone(),
-                        rng: Rng::keyed(config.seed, name, draw),
+                        rng: Rng::keyed(config.seed, &format!("turn/{name}"), draw),
                     };
                     let losses = objective.losses(self.model(), batch, &mut context)?;
                     let gradients = self.gradients(turn, &losses, accumulate);
@@ -492,12 +518,12 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
                     } else {
                         accumulated.accumulate(self.model(), gradients);
                     }
-                    add(&mut sums, read(&losses), accumulate);
+                    add(&mut sums, read(&losses)?, accumulate);
                 }
                 let mut gradients = if accumulate == 1 { single } else { accumulated.grads() };
                 if watch_norm && let Some(norm) = global_norm(self.model(), &gradients) {
                     let norm = f64::from(norm.into_scalar::<f32>());
-                    sums.push(("grad_norm".into(), norm));
+                    sums.push((GRAD_NORM.into(), norm));
                     largest_norm = Some(largest_norm.map_or(norm, |n| n.max(norm)));
                     // The same rule as PyTorch's `clip_grad_norm_`.
                     if let Some(limit) = config.clip_norm
@@ -508,15 +534,15 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
                     }
                 }
                 self.check_finite(&sums)?;
-                let rates = learning_rates(learning_rate, &config.groups)?;
+                let rates = learning_rates(learning_rate, &self.groups);
                 let model = self.model.take().expect("the model is only away during an update");
                 self.model = Some(self.players[turn].optimizer.step(rates, model, gradients));
-                let several = self.players.len() > 1;
-                sums.retain(|(name, _)| name != "grad_norm");
-                let prefixed = sums.into_iter().map(|(n, v)| (if several { format!("{name}.{n}") } else { n }, v));
-                named.retain(|(n, _): &(String, f64)| !several || !n.starts_with(&format!("{name}.")));
-                named.extend(prefixed);
+                sums.retain(|(name, _)| name != GRAD_NORM);
+                last = sums;
             }
+            // Of a repeated update, the last one's losses are told.
+            let several = self.players.len() > 1;
+            named.extend(last.into_iter().map(|(n, v)| (if several { format!("{name}.{n}") } else { n }, v)));
         }
         if let (Some(ema), Some(model)) = (&mut self.ema, &self.model) {
             ema.update(model);
@@ -545,13 +571,27 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
     fn check_finite(&self, values: &[(String, f64)]) -> Result<()> {
         match values.iter().find(|(_, value)| !value.is_finite()) {
             None => Ok(()),
-            Some((name, value)) => Err(Error::NotFinite {
-                step: self.state.step + 1,
-                name: name.clone(),
-                value: *value,
-                last_good: self.last_saved.map(|step| self.run.checkpoint_path(step)),
-            }),
+            Some((name, value)) => Err(self.not_finite(self.state.step + 1, name.clone(), *value)),
         }
+    }
+
+    /// Refuses weights that are not finite: a checkpoint must be something to go on from.
+    fn check_weights(&self, live: &M) -> Result<()> {
+        let mut sums = Sums::default();
+        look_at_all(live, &mut sums);
+        if let Some(ema) = &self.ema {
+            look_at_all(ema.model(), &mut sums);
+        }
+        let values: Vec<f64> = Tensor::cat(sums.sums, 0).into_data().iter::<f64>().collect();
+        match sums.paths.into_iter().zip(values).find(|(_, value)| !value.is_finite()) {
+            None => Ok(()),
+            Some((name, value)) => Err(self.not_finite(self.state.step, name, value)),
+        }
+    }
+
+    fn not_finite(&self, step: usize, name: String, value: f64) -> Error {
+        let last_good = self.last_saved.map(|step| self.run.checkpoint_path(step));
+        Error::NotFinite { step, name, value, last_good }
     }
 
     fn after_step(&mut self) -> Result<()> {
@@ -591,7 +631,7 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
         } else {
             self.state.since_best += 1;
         }
-        self.state.metrics = metrics.clone();
+        self.state.metrics = metrics.iter().map(|(n, v)| (n.clone(), Some(*v).filter(|v| v.is_finite()))).collect();
         self.tell(&Event::Evaluated { step, metrics: &metrics, best })?;
         Ok(best)
     }
@@ -609,10 +649,12 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
         if self.last_saved == Some(step) {
             return Ok(());
         }
+        // `valid` takes the running statistics' last update in, which a plain save would miss.
+        let live = self.model().valid();
+        self.check_weights(&live)?;
         let writer = self.run.write_checkpoint(step)?;
         writer.json(STATE, &self.state)?;
-        // `valid` takes the running statistics' last update in, which a plain save would miss.
-        save_weights(&self.model().valid(), &writer.file(MODEL))?;
+        save_weights(&live, &writer.file(MODEL))?;
         if let Some(ema) = &self.ema {
             save_weights(ema.model(), &writer.file(EMA))?;
         }
@@ -628,7 +670,9 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
 
     fn end(mut self, reason: StopReason) -> Result<Trained<M>> {
         let step = self.state.step;
-        // A run that is interrupted goes on later, as if nothing had been: what it would not have done is left out.
+        // Saved before anything else that can fail, and before an evaluation that a longer run would not have made:
+        // a run that goes on later goes on as if it had not stopped.
+        self.save()?;
         let interrupted = reason == StopReason::Interrupted;
         if !interrupted && self.last_evaluated != Some(step) {
             self.judge()?;
@@ -636,20 +680,25 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
         if !interrupted && self.last_previewed != Some(step) {
             self.show()?;
         }
-        self.save()?;
         let model = self.final_model()?;
         let folder = self.run.final_folder();
         save_weights(&model, &folder.join(MODEL))?;
         write_json(&folder.join("config.json"), &self.trainer.model_config)?;
         let elapsed = self.began.elapsed();
         self.tell(&Event::Finished { step, reason, elapsed })?;
-        Ok(Trained { model, step, reason, metrics: self.state.metrics, best: self.state.best })
+        let metrics = self.state.metrics.into_iter().map(|(n, v)| (n, v.unwrap_or(f64::NAN))).collect();
+        Ok(Trained { model, step, reason, metrics, best: self.state.best })
     }
 
-    fn final_model(&self) -> Result<M> {
+    fn final_model(&mut self) -> Result<M> {
         let best = self.state.best.map(|(step, _)| step).filter(|step| *step != self.state.step);
         match best.filter(|_| self.trainer.config.keep_best) {
             None => Ok(self.shown()),
+            Some(step) if !self.run.steps()?.contains(&step) => {
+                let text = format!("the best model, of step {step}, was not kept; the last one takes its place");
+                self.tell(&Event::Warning(&text))?;
+                Ok(self.shown())
+            }
             Some(step) => {
                 let file = if self.ema.is_some() { EMA } else { MODEL };
                 load_weights(self.model().valid(), &self.run.at(step)?.file(file))
@@ -658,12 +707,60 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
     }
 }
 
+/// Zero times every tensor, summed: finite exactly if the tensor is.
+#[derive(Default)]
+struct Sums {
+    paths: Vec<String>,
+    sums: Vec<Tensor<1>>,
+}
+
+impl LookAt for Sums {
+    fn look_at<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+        self.paths.push(path.to_string());
+        self.sums.push((param.val() * 0.0).sum());
+    }
+}
+
+/// Ids of the trained parameters under `field`, or of all, and how many values they hold.
+fn trainable<M: Module>(model: &M, field: Option<&str>) -> (Vec<ParamId>, usize) {
+    let mut found = Trainable { field, ids: Vec::new(), values: 0 };
+    look_at_all(model, &mut found);
+    (found.ids, found.values)
+}
+
+struct Trainable<'a> {
+    field: Option<&'a str>,
+    ids: Vec<ParamId>,
+    values: usize,
+}
+
+impl LookAt for Trainable<'_> {
+    fn look_at<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+        let inside = self.field.is_none_or(|field| path.split('.').next() == Some(field));
+        if inside && param.val().is_require_grad() {
+            self.ids.push(param.id);
+            self.values += param.lazy_shape().num_elements();
+        }
+    }
+}
+
+/// The name under which the norm of the gradients is reported.
+const GRAD_NORM: &str = "grad_norm";
+
 /// The values of the losses, in one transfer from the device.
-fn read(losses: &Losses) -> Vec<(String, f64)> {
-    let names = std::iter::once("loss").chain(losses.parts.iter().map(|(name, _)| *name));
+fn read(losses: &Losses) -> Result<Vec<(String, f64)>> {
+    let names: Vec<&str> = std::iter::once("loss").chain(losses.parts.iter().map(|(name, _)| *name)).collect();
+    let distinct: BTreeSet<&str> = names.iter().copied().chain([GRAD_NORM]).collect();
+    if distinct.len() <= names.len() {
+        return Err(Error::config(
+            "losses",
+            format!("{names:?}"),
+            "parts of different names, none `loss` or `grad_norm`",
+        ));
+    }
     let values = std::iter::once(&losses.total).chain(losses.parts.iter().map(|(_, value)| value));
     let values = Tensor::cat(values.map(|v| v.clone().detach()).collect(), 0).into_data();
-    names.map(String::from).zip(values.iter::<f64>()).collect()
+    Ok(names.into_iter().map(String::from).zip(values.iter::<f64>()).collect())
 }
 
 /// Adds values to their means over `count` batches.
@@ -681,6 +778,7 @@ fn check_continues(ours: &RunConfig, saved: &RunConfig) -> Result<()> {
     ours.trainer.continues(&saved.trainer)?;
     for (field, ours, saved) in [
         ("model", &ours.model, &saved.model),
+        ("objective", &ours.objective, &saved.objective),
         ("data", &ours.data, &saved.data),
         ("loader", &ours.loader, &saved.loader),
     ] {

@@ -93,7 +93,7 @@ pub fn load(folder: &Path, device: &Device) -> Result<AnyVae> {
 /// What every configuration must keep to.
 fn check(shape: ImageShape, latent: usize, hidden: usize, likelihood: LikelihoodKind) -> Result<()> {
     // Sizes from a file decide how much is allocated: nothing beyond these is a small image model.
-    const MOST: usize = 1 << 16;
+    const MOST: usize = 1 << 14;
     let fields = [
         ("shape.channels", shape.channels),
         ("shape.height", shape.height),
@@ -105,6 +105,15 @@ fn check(shape: ImageShape, latent: usize, hidden: usize, likelihood: Likelihood
         if !(1..=MOST).contains(&value) {
             return Err(Error::config(field, value, format!("1 to {MOST}")));
         }
+    }
+    // Sides within their bounds can still multiply to more than memory holds.
+    let weights = (shape.numel() as u128) * (hidden as u128);
+    if weights > 1 << 31 {
+        return Err(Error::config(
+            "hidden",
+            hidden,
+            format!("at most {}, for images of {shape}", (1u128 << 31) / shape.numel() as u128),
+        ));
     }
     match likelihood {
         LikelihoodKind::Gaussian(std) if !(std > 0.0 && std.is_finite()) => {

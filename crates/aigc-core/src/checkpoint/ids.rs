@@ -1,0 +1,29 @@
+//! Parameter ids that survive the process.
+
+use crate::params::{Replace, replace_all};
+use burn::{
+    module::{Module, Param, ParamId},
+    tensor::Tensor,
+};
+
+/// Gives every float parameter an id made of its path.
+///
+/// burn's ids are random in each process, and an optimizer's state is keyed by them: with ids from paths it finds its
+/// parameters again. The trainer does this by itself; a loop of one's own does it once, before the first step.
+pub fn stable_ids<M: Module>(model: M) -> M {
+    replace_all(model, &mut Renumber)
+}
+
+struct Renumber;
+
+impl Replace for Renumber {
+    fn replace<const D: usize>(&mut self, path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let (_, value, mapper) = param.consume();
+        Param::from_mapped_value(id_of(path), value, mapper)
+    }
+}
+
+/// FNV-1a, 64 bits (Fowler, Noll, Vo).
+fn id_of(path: &str) -> ParamId {
+    ParamId::from(path.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)))
+}

@@ -1,0 +1,78 @@
+//! Every float tensor of a model, by path.
+//!
+//! Paths are those of the weight files: fields joined by dots, without the names of enum variants.
+
+use burn::{
+    module::{Module, ModuleMapper, ModuleVisitor, Param},
+    tensor::Tensor,
+};
+
+/// Looks at every float tensor of a model.
+pub trait LookAt {
+    /// Called with each tensor, trained or not, and its path.
+    fn look_at<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>);
+}
+
+/// Replaces every float tensor of a model.
+pub trait Replace {
+    /// Called with each tensor, trained or not, and its path; what it returns takes the tensor's place.
+    fn replace<const D: usize>(&mut self, path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>>;
+}
+
+/// Shows every float tensor of `model` to `looker`.
+pub fn look_at_all<M: Module>(model: &M, looker: &mut impl LookAt) {
+    model.visit(&mut Walk { path: Vec::new(), with: looker });
+}
+
+/// Lets `replacer` replace every float tensor of `model`.
+pub fn replace_all<M: Module>(model: M, replacer: &mut impl Replace) -> M {
+    model.map(&mut Walk { path: Vec::new(), with: replacer })
+}
+
+struct Walk<'a, W> {
+    path: Vec<String>,
+    with: &'a mut W,
+}
+
+impl<W> Walk<'_, W> {
+    fn enter(&mut self, name: &str, container: &str) {
+        if !container.starts_with("Enum:") {
+            self.path.push(name.to_string());
+        }
+    }
+
+    fn exit(&mut self, container: &str) {
+        if !container.starts_with("Enum:") {
+            self.path.pop();
+        }
+    }
+}
+
+impl<W: LookAt> ModuleVisitor for Walk<'_, W> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, container: &str) {
+        self.exit(container);
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.with.look_at(&self.path.join("."), param);
+    }
+}
+
+impl<W: Replace> ModuleMapper for Walk<'_, W> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, container: &str) {
+        self.exit(container);
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let path = self.path.join(".");
+        self.with.replace(&path, param)
+    }
+}

@@ -1,0 +1,25 @@
+//! How runs stop.
+
+use aigc_core::{checkpoint::RunFolder, train::StopFlag};
+
+/// A flag that Ctrl-C raises; pressed a second time, it ends the program at once.
+pub fn stop_on_ctrl_c() -> StopFlag {
+    let flag = StopFlag::new();
+    let raised = flag.clone();
+    let handler = ctrlc::set_handler(move || {
+        if raised.is_raised() {
+            std::process::exit(130);
+        }
+        eprintln!("\nstopping after this step; press Ctrl-C again to stop at once");
+        raised.raise();
+    });
+    if let Err(error) = handler {
+        eprintln!("Ctrl-C will stop at once, without saving: {error}");
+    }
+    flag
+}
+
+/// Tells how an interrupted run is resumed.
+pub fn say_how_to_go_on(step: usize, run: &RunFolder) {
+    println!("stopped after step {step}; go on with: --resume --out {}", run.path().display());
+}
