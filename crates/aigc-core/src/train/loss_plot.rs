@@ -97,7 +97,12 @@ fn draw(
     let (left, top) = (x.start, y.end);
     let mut chart =
         ChartBuilder::on(&root).margin(16).x_label_area_size(40).y_label_area_size(60).build_cartesian_2d(x, y)?;
-    chart.configure_mesh().x_desc("step").light_line_style(WHITE.mix(0.0)).draw()?;
+    chart
+        .configure_mesh()
+        .x_desc("step")
+        .x_label_formatter(&|step| format!("{step:.0}"))
+        .light_line_style(WHITE.mix(0.0))
+        .draw()?;
     for (i, (name, points)) in series.iter().enumerate() {
         let colour = Palette99::pick(i).to_rgba();
         let inside = points.iter().map(|(x, y)| (*x, y.min(top)));

@@ -16,7 +16,11 @@ mod objective;
 mod optimizer;
 #[cfg(feature = "progress")]
 mod progress;
+mod readout;
 mod schedule;
+mod session;
+mod state;
+mod survey;
 mod trainer;
 
 pub use config::{EmaConfig, TrainerConfig};

@@ -1,10 +1,11 @@
 //! What a family means by a step.
 
-use crate::{Result, rng::Rng};
+use crate::{Error, Result, rng::Rng};
 use burn::{
     module::Module,
     tensor::{Device, Tensor},
 };
+use std::collections::BTreeSet;
 
 /// What a family means by a step: losses for a batch, and who is updated by them.
 pub trait Objective {
@@ -98,4 +99,19 @@ impl Losses {
         self.parts.push((name, value));
         self
     }
+}
+
+/// Names of turns are names of files and of random streams.
+pub(super) fn check_turns(turns: &[Turn]) -> Result<()> {
+    let plain = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_alphabetic())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    let names: BTreeSet<_> = turns.iter().map(|turn| turn.name).collect();
+    if turns.is_empty() || names.len() < turns.len() || !names.iter().all(|name| plain(name)) {
+        let names: Vec<_> = turns.iter().map(|turn| turn.name).collect();
+        let expected = "at least one, of different names made of letters, digits and `_`";
+        return Err(Error::config("turns", format!("{names:?}"), expected));
+    }
+    Ok(())
 }

@@ -1,0 +1,36 @@
+//! The losses of a batch on the host.
+
+use super::Losses;
+use crate::{Error, Result};
+use burn::tensor::Tensor;
+use std::collections::BTreeSet;
+
+/// The name under which the norm of the gradients is reported.
+pub(super) const GRAD_NORM: &str = "grad_norm";
+
+/// The values of the losses, in one transfer from the device.
+pub(super) fn read(losses: &Losses) -> Result<Vec<(String, f64)>> {
+    let names: Vec<&str> = std::iter::once("loss").chain(losses.parts.iter().map(|(name, _)| *name)).collect();
+    let distinct: BTreeSet<&str> = names.iter().copied().chain([GRAD_NORM]).collect();
+    if distinct.len() <= names.len() {
+        return Err(Error::config(
+            "losses",
+            format!("{names:?}"),
+            "parts of different names, none `loss` or `grad_norm`",
+        ));
+    }
+    let values = std::iter::once(&losses.total).chain(losses.parts.iter().map(|(_, value)| value));
+    let values = Tensor::cat(values.map(|v| v.clone().detach()).collect(), 0).into_data();
+    Ok(names.into_iter().map(String::from).zip(values.iter::<f64>()).collect())
+}
+
+/// Adds values to their means over `count` batches.
+pub(super) fn add(means: &mut Vec<(String, f64)>, values: Vec<(String, f64)>, count: usize) {
+    for (name, value) in values {
+        let value = value / count as f64;
+        match means.iter_mut().find(|(n, _)| *n == name) {
+            Some((_, mean)) => *mean += value,
+            None => means.push((name, value)),
+        }
+    }
+}
