@@ -99,7 +99,10 @@ fn a_killed_run_ends_like_one_that_was_left_alone() {
 fn ctrl_c_saves_and_says_how_to_go_on() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
-    let mut child = digits(&run, &[]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    // More steps than it can make before the signal reaches it.
+    let mut endless = Command::new(program());
+    endless.args(["--steps", "1000000", "--out"]).arg(&run);
+    let mut child = endless.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     wait_for(&mut child, &run, 20);
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     let output = child.wait_with_output().unwrap();
