@@ -36,6 +36,7 @@ fn model() -> Linear {
 
 /// Writes what the files look like when they are good, for the fuzzer to start from: `AIGC_SEEDS=corpus/checkpoint`.
 fn write_seeds(folder: &Path) {
+    std::fs::create_dir_all(folder).expect("it can be made");
     let (model, mut adam): (_, ModuleOptimizer) = (model(), AdamConfig::new().init());
     let loss = model.forward(Tensor::<2>::ones([1, 2], &Device::flex().autodiff())).sum();
     let gradients = GradientsParams::from_grads(loss.backward(), &model);
