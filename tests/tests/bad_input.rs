@@ -388,7 +388,7 @@ fn optimizer_state_of_another_optimizer_or_model_is_an_error() {
     assert!(lost.contains("cannot be restored: it was saved by another kind of optimizer"), "{lost}");
 
     let adam = match OptimizerConfig::adam(0.9, 0.999) {
-        OptimizerConfig::Adam(config) => config.init(),
+        OptimizerConfig::Adam(config) => ModuleOptimizer::from(config.build(false)),
         _ => unreachable!(),
     };
     let path = folder.path().join("empty.bpk");

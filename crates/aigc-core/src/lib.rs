@@ -10,6 +10,7 @@
 //! | [`rng`] | seeded noise drawn on the host: one seed, one picture, on every backend |
 //! | [`data`] | data sets (embedded digits, IDX files, image folders) and the loader that reads ahead |
 //! | [`nn`] | the layers that all families share |
+//! | [`ops`] | the operations underneath, with kernels for CPUs and backward passes written by hand |
 //! | [`params`] | every tensor of a model, by path |
 //! | [`train`] | the one [`Trainer`](train::Trainer), its schedules, EMA, clipping, events and observers |
 //! | [`checkpoint`] | the run folder: atomic, checksummed, exactly resumable |
@@ -23,6 +24,8 @@ pub mod data;
 pub mod device;
 mod error;
 pub mod nn;
+#[allow(unsafe_code)]
+pub mod ops;
 #[cfg(feature = "image")]
 pub mod output;
 pub mod params;

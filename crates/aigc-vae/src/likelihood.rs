@@ -1,6 +1,6 @@
 //! The likelihood of an image.
 
-use aigc_core::rng::Rng;
+use aigc_core::{ops::binary_cross_entropy, rng::Rng};
 use burn::tensor::{Tensor, TensorData, activation};
 use serde::{Deserialize, Serialize};
 
@@ -56,21 +56,15 @@ impl Likelihood {
     /// - x: `[batch, channels, height, width]` in `[0, 1]`
     /// - output: `[batch]`
     pub fn log_prob(&self, x: Tensor<4>) -> Tensor<1> {
-        let terms = match self {
-            Likelihood::Bernoulli { logits } => {
-                // log(1 + eˡ) = (l + |l|)/2 + log(1 + e^−|l|) does not overflow, and unlike max(l, 0) in place of the
-                // first term it has the right slope, ½, at 0 too.
-                let size = logits.clone().abs();
-                let softplus = (logits.clone() + size.clone()) * 0.5 + (-size).exp().log1p();
-                x * logits.clone() - softplus
-            }
+        match self {
+            Likelihood::Bernoulli { logits } => -binary_cross_entropy(logits.clone().flatten(1, 3), x.flatten(1, 3)),
             Likelihood::Gaussian { mean, std } => {
                 let difference = x - mean.clone();
                 let constant = (2.0 * std::f64::consts::PI * std * std).ln();
-                (difference.clone() * difference / (std * std) + constant) * -0.5
+                let terms = (difference.clone() * difference / (std * std) + constant) * -0.5;
+                terms.flatten::<2>(1, 3).sum_dim(1).squeeze_dim(1)
             }
-        };
-        terms.flatten::<2>(1, 3).sum_dim(1).squeeze_dim(1)
+        }
     }
 
     /// The mean image, in `[0, 1]` for Bernoulli pixels.

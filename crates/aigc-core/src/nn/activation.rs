@@ -1,6 +1,7 @@
 //! Activations, as data.
 
-use burn::tensor::{Tensor, activation};
+use crate::ops;
+use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 /// An elementwise nonlinearity.
@@ -20,25 +21,21 @@ pub enum Activation {
     ),
     /// `x·Φ(x)` with the normal distribution function (Hendrycks and Gimpel 2016).
     Gelu,
+    /// [`Gelu`](Self::Gelu)'s approximation by a hyperbolic tangent, which GPT-2 was trained with.
+    GeluTanh,
     /// `x·σ(x)`, also called swish.
     Silu,
     /// Hyperbolic tangent.
     Tanh,
     /// `1 / (1 + e^−x)`.
     Sigmoid,
+    /// `ln(1 + e^x)`.
+    Softplus,
 }
 
 impl Activation {
     /// Applies the activation to every element.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        match self {
-            Activation::Identity => x,
-            Activation::Relu => activation::relu(x),
-            Activation::LeakyRelu(slope) => activation::leaky_relu(x, *slope),
-            Activation::Gelu => activation::gelu(x),
-            Activation::Silu => activation::silu(x),
-            Activation::Tanh => activation::tanh(x),
-            Activation::Sigmoid => activation::sigmoid(x),
-        }
+        ops::activation(x, *self)
     }
 }

@@ -1,10 +1,11 @@
 //! Scaled dot-product attention (Vaswani et al. 2017, <https://arxiv.org/abs/1706.03762>).
 
 use super::{Linear, LinearConfig};
+use crate::ops;
 use burn::{
     config::Config,
     module::Module,
-    tensor::{Bool, Device, Tensor, module::attention, ops::AttentionModuleOptions},
+    tensor::{Bool, Device, Tensor},
 };
 
 /// `softmax(q·kᵀ / √d)·v`, per head. `mask` is true where a key may not be seen; `causal` also hides keys that come
@@ -21,7 +22,7 @@ pub fn scaled_dot_product_attention(
     mask: Option<Tensor<4, Bool>>,
     causal: bool,
 ) -> Tensor<4> {
-    attention(q, k, v, mask, None, AttentionModuleOptions { is_causal: causal, ..Default::default() })
+    ops::attention(q, k, v, mask, causal)
 }
 
 /// Configuration to create a [`SelfAttention`] layer.

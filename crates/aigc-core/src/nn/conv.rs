@@ -1,12 +1,12 @@
 //! Convolution and its transpose.
 
 use super::Initializer;
+use crate::ops;
 use burn::{
     config::Config,
     module::{Module, Param},
     tensor::{
         Device, Tensor,
-        module::{conv_transpose2d, conv2d},
         ops::{ConvOptions, ConvTransposeOptions},
     },
 };
@@ -65,7 +65,7 @@ impl Conv2d {
     /// If the channels do not fit.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let options = ConvOptions::new([self.stride; 2], [self.padding; 2], [1; 2], 1);
-        conv2d(x, self.weight.val(), self.bias.as_ref().map(|b| b.val()), options)
+        ops::conv2d(x, self.weight.val(), self.bias.as_ref().map(|b| b.val()), options)
     }
 }
 
@@ -124,7 +124,7 @@ impl ConvTranspose2d {
     /// If the channels do not fit.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let options = ConvTransposeOptions::new([self.stride; 2], [self.padding; 2], [0; 2], [1; 2], 1);
-        conv_transpose2d(x, self.weight.val(), self.bias.as_ref().map(|b| b.val()), options)
+        ops::conv_transpose2d(x, self.weight.val(), self.bias.as_ref().map(|b| b.val()), options)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The affine map.
 
 use super::Initializer;
+use crate::ops;
 use burn::{
     config::Config,
     module::{Module, Param},
@@ -50,6 +51,6 @@ impl Linear {
     /// # Panics
     /// If the last axis of `x` is not `d_input`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        burn::tensor::module::linear(x, self.weight.val(), self.bias.as_ref().map(|b| b.val()))
+        ops::linear(x, self.weight.val(), self.bias.as_ref().map(|b| b.val()))
     }
 }

@@ -1,6 +1,7 @@
 //! Batch, layer and group normalisation.
 
-use super::Initializer;
+use super::{Activation, Initializer};
+use crate::ops;
 use burn::{
     config::Config,
     module::{Flag, Module, Param, RunningState},
@@ -63,18 +64,23 @@ impl BatchNorm {
     /// # Panics
     /// If the second axis is not the number of channels.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        self.forward_activated(x, Activation::Identity)
+    }
+
+    /// [`forward`](Self::forward), then `activation`, in one pass.
+    pub fn forward_activated<const D: usize>(&self, x: Tensor<D>, activation: Activation) -> Tensor<D> {
         let (gamma, beta) = (self.gamma.val(), self.beta.val());
         if !(x.device().is_autodiff() && self.training.is_enabled()) {
             let (mean, var) = (self.running_mean.value_sync(), self.running_var.value_sync());
-            return module::batch_norm(x, gamma, beta, mean, var, self.epsilon);
+            return activation.forward(module::batch_norm(x, gamma, beta, mean, var, self.epsilon));
         }
         let count = (x.shape().num_elements() / x.dims()[1]) as f64;
-        let batch = module::batch_norm_train(x, gamma, beta, self.epsilon);
-        let unbiased = batch.variance.detach() * (count / (count - 1.0).max(1.0));
-        for (state, new) in [(&self.running_mean, batch.mean.detach()), (&self.running_var, unbiased)] {
+        let (y, mean, var) = ops::batch_norm(x, gamma, beta, self.epsilon, activation);
+        let unbiased = var * (count / (count - 1.0).max(1.0));
+        for (state, new) in [(&self.running_mean, mean), (&self.running_var, unbiased)] {
             state.update((state.value_sync() * (1.0 - self.momentum) + new * self.momentum).detach());
         }
-        batch.output
+        y
     }
 }
 
@@ -120,7 +126,7 @@ impl LayerNorm {
     /// # Panics
     /// If the last axis is not `d_model`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        module::layer_norm(x, self.gamma.val(), self.beta.as_ref().map(|b| b.val()), self.epsilon)
+        ops::layer_norm(x, self.gamma.val(), self.beta.as_ref().map(|b| b.val()), self.epsilon)
     }
 }
 
@@ -171,15 +177,12 @@ impl GroupNorm {
     /// # Panics
     /// If the second axis is not the number of channels.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let shape = x.dims();
-        let per_group = x.shape().num_elements() / (shape[0] * self.num_groups);
-        let x = x.reshape([shape[0], self.num_groups, per_group]);
-        let centred = x.clone() - x.mean_dim(2);
-        let variance = (centred.clone() * centred.clone()).mean_dim(2);
-        let normed = (centred / (variance + self.epsilon).sqrt()).reshape(shape);
-        let mut affine = [1; D];
-        affine[1] = shape[1];
-        normed * self.gamma.val().reshape(affine) + self.beta.val().reshape(affine)
+        self.forward_activated(x, Activation::Identity)
+    }
+
+    /// [`forward`](Self::forward), then `activation`, in one pass.
+    pub fn forward_activated<const D: usize>(&self, x: Tensor<D>, activation: Activation) -> Tensor<D> {
+        ops::group_norm(x, self.gamma.val(), self.beta.val(), self.num_groups, self.epsilon, activation)
     }
 }
 

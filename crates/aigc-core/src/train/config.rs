@@ -114,6 +114,7 @@ impl TrainerConfig {
             ensure(patience > 0, "patience", patience, "at least 1")?;
             ensure(self.evaluate_every > 0, "evaluate_every", 0, "at least 1, since `patience` counts evaluations")?;
         }
+        self.optimizer.validate()?;
         self.groups.iter().try_for_each(ParamGroupConfig::validate)?;
         self.schedule.validate()
     }

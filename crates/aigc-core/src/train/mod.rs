@@ -5,6 +5,7 @@
 //! [`Observer`]s. A stopped run [resumes](Start::Resume) exactly: every tensor ends bit for bit as if it had never
 //! stopped (on Flex, at the same number of threads).
 
+mod adam;
 mod config;
 mod ema;
 mod event;
@@ -23,6 +24,7 @@ mod state;
 mod survey;
 mod trainer;
 
+pub use adam::{Adam, AdamConfig};
 pub use config::{EmaConfig, TrainerConfig};
 pub use ema::Ema;
 pub use event::{Event, Observer, StepReport, StopReason};

@@ -1,5 +1,6 @@
 //! Optimizers and parameter groups, as data.
 
+use super::AdamConfig;
 use crate::{
     Error, Result,
     error::ensure,
@@ -8,7 +9,7 @@ use crate::{
 use burn::{
     module::{Module, Param, ParamGroup, ParamId},
     optim::{
-        AdamConfig, AdamWConfig, AdanConfig, LionConfig, ModuleOptimizer, RmsPropConfig, SgdConfig,
+        AdanConfig, LionConfig, ModuleOptimizer, RmsPropConfig, SgdConfig,
         lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler},
     },
     tensor::Tensor,
@@ -24,7 +25,7 @@ pub enum OptimizerConfig {
     /// Adam (Kingma and Ba 2015, <https://arxiv.org/abs/1412.6980>).
     Adam(AdamConfig),
     /// Adam with decoupled weight decay (Loshchilov and Hutter 2019, <https://arxiv.org/abs/1711.05101>).
-    AdamW(AdamWConfig),
+    AdamW(AdamConfig),
     /// Adaptive Nesterov momentum (Xie et al. 2022, <https://arxiv.org/abs/2208.06677>).
     Adan(AdanConfig),
     /// Sign of an interpolated momentum (Chen et al. 2023, <https://arxiv.org/abs/2302.06675>).
@@ -46,11 +47,11 @@ macro_rules! built {
     ($config:expr, $optimizer:ident => $then:expr) => {
         match $config {
             OptimizerConfig::Adam(c) => {
-                let $optimizer = c.build();
+                let $optimizer = c.build(false);
                 $then
             }
             OptimizerConfig::AdamW(c) => {
-                let $optimizer = c.build();
+                let $optimizer = c.build(true);
                 $then
             }
             OptimizerConfig::Adan(c) => {
@@ -74,20 +75,26 @@ macro_rules! built {
 }
 
 impl OptimizerConfig {
-    /// Adam with these decay rates and PyTorch's ε of 1e-8 (burn's default is 1e-5).
-    pub fn adam(beta_1: f32, beta_2: f32) -> Self {
-        Self::Adam(AdamConfig::new().with_beta_1(beta_1).with_beta_2(beta_2).with_epsilon(1e-8))
+    /// Adam with these decay rates.
+    pub fn adam(beta_1: f64, beta_2: f64) -> Self {
+        Self::Adam(AdamConfig::new().with_beta_1(beta_1).with_beta_2(beta_2))
     }
 
-    /// AdamW with these decay rates, PyTorch's ε of 1e-8 and this weight decay.
-    pub fn adam_w(beta_1: f32, beta_2: f32, weight_decay: f32) -> Self {
-        let config = AdamWConfig::new().with_beta_1(beta_1).with_beta_2(beta_2).with_epsilon(1e-8);
-        Self::AdamW(config.with_weight_decay(weight_decay))
+    /// AdamW with these decay rates and this weight decay.
+    pub fn adam_w(beta_1: f64, beta_2: f64, weight_decay: f64) -> Self {
+        Self::AdamW(AdamConfig::new().with_beta_1(beta_1).with_beta_2(beta_2).with_weight_decay(weight_decay))
     }
 
     /// Plain stochastic gradient descent.
     pub fn sgd() -> Self {
         Self::Sgd(SgdConfig::new())
+    }
+
+    pub(crate) fn validate(&self) -> Result<()> {
+        match self {
+            Self::Adam(config) | Self::AdamW(config) => config.validate(),
+            _ => Ok(()),
+        }
     }
 
     /// The optimizer over all parameters, with `groups` treated in their own way.
@@ -133,6 +140,7 @@ impl ParamGroupConfig {
     pub(crate) fn validate(&self) -> Result<()> {
         let scale = self.learning_rate_scale;
         ensure(scale >= 0.0 && scale.is_finite(), "groups.learning_rate_scale", scale, "a finite number from 0 on")?;
+        self.optimizer.iter().try_for_each(OptimizerConfig::validate)?;
         self.matcher().map(drop)
     }
 }

@@ -1,0 +1,314 @@
+//! The operations, with bodies of burn primitives that are right on every backend.
+
+use super::primitives;
+use crate::nn::Activation;
+use burn::{
+    backend::{
+        Backend, ExtensionType, backend_extension,
+        tensor::{FloatTensor, IntTensor},
+    },
+    tensor::ops::{ConvOptions, ConvTransposeOptions},
+};
+
+/// A float tensor that may be missing, in the signature of an operation.
+#[derive(Clone, Debug, ExtensionType)]
+pub enum OptionalTensor<B: Backend> {
+    /// It is there.
+    Given(FloatTensor<B>),
+    /// It is not.
+    Missing,
+}
+
+impl<B: Backend> OptionalTensor<B> {
+    /// As an option.
+    pub fn option(self) -> Option<FloatTensor<B>> {
+        match self {
+            Self::Given(tensor) => Some(tensor),
+            Self::Missing => None,
+        }
+    }
+}
+
+/// What generative models spend their time in, as operations that a backend may do in its own way.
+///
+/// Every operation has a default body made of burn's primitives, so `impl GenerativeOps for MyBackend {}` is a right
+/// implementation, and overriding a method makes it a fast one. Names that end in `_forward` have a handwritten backward
+/// pass, which calls the methods that end in `_grad`, `_grads` or `_sums`; those are not differentiable again.
+///
+/// Shapes are as in [the functions](super) of the same names.
+#[backend_extension(
+    Flex: cfg(feature = "flex"),
+    NdArray: cfg(feature = "ndarray"),
+    LibTorch: cfg(feature = "tch"),
+    Cube: cfg(any(feature = "wgpu", feature = "cuda", feature = "rocm")),
+    Autodiff
+)]
+pub trait GenerativeOps: Backend {
+    /// Convolution.
+    fn conv2d_forward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        #[extension_type] bias: OptionalTensor<Self>,
+        options: ConvOptions<2>,
+    ) -> FloatTensor<Self> {
+        Self::conv2d(x, weight, bias.option(), options)
+    }
+
+    /// Gradient of a convolution's input.
+    fn conv2d_input_grad(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        options: ConvOptions<2>,
+    ) -> FloatTensor<Self> {
+        Self::conv2d_x_backward(x, weight, grad, options)
+    }
+
+    /// Gradient of a convolution's weight.
+    fn conv2d_weight_grad(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        options: ConvOptions<2>,
+    ) -> FloatTensor<Self> {
+        Self::conv2d_weight_backward(x, weight, grad, options)
+    }
+
+    /// Transposed convolution.
+    fn conv_transpose2d_forward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        #[extension_type] bias: OptionalTensor<Self>,
+        options: ConvTransposeOptions<2>,
+    ) -> FloatTensor<Self> {
+        Self::conv_transpose2d(x, weight, bias.option(), options)
+    }
+
+    /// Gradient of a transposed convolution's input.
+    fn conv_transpose2d_input_grad(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        options: ConvTransposeOptions<2>,
+    ) -> FloatTensor<Self> {
+        let _ = x;
+        Self::conv_transpose2d_x_backward(weight, grad, options)
+    }
+
+    /// Gradient of a transposed convolution's weight.
+    fn conv_transpose2d_weight_grad(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        options: ConvTransposeOptions<2>,
+    ) -> FloatTensor<Self> {
+        Self::conv_transpose2d_weight_backward(x, weight, grad, options)
+    }
+
+    /// Sum over all axes but the second: the gradient of a convolution's bias.
+    fn channel_sums(grad: FloatTensor<Self>) -> FloatTensor<Self> {
+        primitives::channel_sums::<Self>(grad)
+    }
+
+    /// Affine map.
+    fn linear_forward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        #[extension_type] bias: OptionalTensor<Self>,
+    ) -> FloatTensor<Self> {
+        Self::linear(x, weight, bias.option())
+    }
+
+    /// Gradient of an affine map's input.
+    fn linear_input_grad(weight: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::linear_x_backward(weight, grad)
+    }
+
+    /// Gradient of an affine map's weight.
+    fn linear_weight_grad(x: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::linear_weight_backward(x, grad)
+    }
+
+    /// Gradient of an affine map's bias.
+    fn linear_bias_grad(grad: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::linear_bias_backward(grad)
+    }
+
+    /// Activation.
+    fn activation_forward(x: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self> {
+        primitives::activation::<Self>(x, activation)
+    }
+
+    /// `grad·f′(x)`.
+    fn activation_grad(x: FloatTensor<Self>, grad: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self> {
+        primitives::activation_grad::<Self>(x, grad, activation)
+    }
+
+    /// Group normalisation and activation: the result, and mean and biased variance `[batch, groups]`.
+    fn group_norm_forward(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        groups: usize,
+        epsilon: f64,
+        activation: Activation,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        primitives::group_norm::<Self>(x, gamma, beta, groups, epsilon, activation)
+    }
+
+    /// Gradients of `x`, gamma and beta.
+    #[allow(clippy::too_many_arguments)]
+    fn group_norm_grads(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        var: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        groups: usize,
+        epsilon: f64,
+        activation: Activation,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        primitives::group_norm_grads::<Self>(x, gamma, beta, mean, var, grad, groups, epsilon, activation)
+    }
+
+    /// Batch normalisation by the batch's statistics and activation: the result, and mean and biased variance
+    /// `[channels]`.
+    fn batch_norm_forward(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        epsilon: f64,
+        activation: Activation,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        primitives::batch_norm::<Self>(x, gamma, beta, epsilon, activation)
+    }
+
+    /// Gradients of `x`, gamma and beta.
+    #[allow(clippy::too_many_arguments)]
+    fn batch_norm_grads(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        var: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        epsilon: f64,
+        activation: Activation,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        primitives::batch_norm_grads::<Self>(x, gamma, beta, mean, var, grad, epsilon, activation)
+    }
+
+    /// Layer normalisation over the last axis: the result, and mean and biased variance, `[rows]`.
+    fn layer_norm_forward(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        #[extension_type] beta: OptionalTensor<Self>,
+        epsilon: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        primitives::layer_norm::<Self>(x, gamma, beta.option(), epsilon)
+    }
+
+    /// Gradients of `x`, gamma and beta.
+    fn layer_norm_grads(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        var: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        primitives::layer_norm_grads::<Self>(x, gamma, mean, var, grad, epsilon)
+    }
+
+    /// Softmax attention: the result, and the logarithm of every query's sum of exponentials `[batch, heads, queries]`.
+    fn attention_forward(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        causal: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        primitives::attention::<Self>(q, k, v, causal)
+    }
+
+    /// Gradients of queries, keys and values.
+    fn attention_grads(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        output: FloatTensor<Self>,
+        log_sums: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        causal: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        primitives::attention_grads::<Self>(q, k, v, output, log_sums, grad, causal)
+    }
+
+    /// Rows of `weight`.
+    fn embedding_forward(weight: FloatTensor<Self>, indices: IntTensor<Self>) -> FloatTensor<Self> {
+        Self::embedding(weight, indices)
+    }
+
+    /// Gradient of the `rows` rows.
+    fn embedding_grad(grad: FloatTensor<Self>, indices: IntTensor<Self>, rows: usize) -> FloatTensor<Self> {
+        primitives::embedding_grad::<Self>(grad, indices, rows)
+    }
+
+    /// Every pixel `factor` times in both directions.
+    fn upsample_nearest2d_forward(x: FloatTensor<Self>, factor: usize) -> FloatTensor<Self> {
+        primitives::upsample_nearest2d::<Self>(x, factor)
+    }
+
+    /// Sum over every block of `factor` × `factor` pixels.
+    fn upsample_nearest2d_grad(grad: FloatTensor<Self>, factor: usize) -> FloatTensor<Self> {
+        primitives::upsample_nearest2d_grad::<Self>(grad, factor)
+    }
+
+    /// `−ln softmax(logits)[target]` of every row.
+    fn cross_entropy_forward(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> FloatTensor<Self> {
+        primitives::cross_entropy::<Self>(logits, targets)
+    }
+
+    /// `grad·(softmax(logits) − one_hot(target))` of every row.
+    fn cross_entropy_grad(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        primitives::cross_entropy_grad::<Self>(logits, targets, grad)
+    }
+
+    /// `Σ softplus(l) − t·l` over every row.
+    fn binary_cross_entropy_forward(logits: FloatTensor<Self>, targets: FloatTensor<Self>) -> FloatTensor<Self> {
+        primitives::binary_cross_entropy::<Self>(logits, targets)
+    }
+
+    /// `grad·(σ(l) − t)` of every row.
+    fn binary_cross_entropy_grad(
+        logits: FloatTensor<Self>,
+        targets: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        primitives::binary_cross_entropy_grad::<Self>(logits, targets, grad)
+    }
+
+    /// One step of Adam: parameter and both moments afterwards.
+    fn adam_step(
+        param: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        moment_1: FloatTensor<Self>,
+        moment_2: FloatTensor<Self>,
+        step: super::AdamStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        primitives::adam_step::<Self>(param, grad, moment_1, moment_2, step)
+    }
+}
+
+#[cfg(feature = "ndarray")]
+impl GenerativeOps for burn::backend::NdArray {}
+
+#[cfg(feature = "tch")]
+impl GenerativeOps for burn::backend::LibTorch {}
+
+#[cfg(any(feature = "wgpu", feature = "cuda", feature = "rocm"))]
+impl GenerativeOps for burn::backend::Cube {}

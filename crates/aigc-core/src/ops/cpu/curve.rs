@@ -1,0 +1,174 @@
+//! Activations as functions of vectors, with their slopes.
+
+use super::math::{exp, normal, sigmoid, softplus, tanh};
+use crate::nn::Activation;
+use pulp::Simd;
+
+/// A function of one variable and its derivative.
+pub(crate) trait Curve: Copy + Send + Sync {
+    /// Rough cost of one element in operations.
+    const COST: usize;
+    /// `f(x)`
+    fn value<S: Simd>(self, s: S, x: S::f32s) -> S::f32s;
+    /// `f′(x)`
+    fn slope<S: Simd>(self, s: S, x: S::f32s) -> S::f32s;
+}
+
+/// `x`.
+#[derive(Clone, Copy)]
+pub(crate) struct Identity;
+/// `x` where positive, a multiple of it elsewhere.
+#[derive(Clone, Copy)]
+pub(crate) struct Leaky(pub f32);
+#[derive(Clone, Copy)]
+pub(crate) struct Gelu;
+#[derive(Clone, Copy)]
+pub(crate) struct GeluTanh;
+#[derive(Clone, Copy)]
+pub(crate) struct Silu;
+#[derive(Clone, Copy)]
+pub(crate) struct Tanh;
+#[derive(Clone, Copy)]
+pub(crate) struct Sigmoid;
+#[derive(Clone, Copy)]
+pub(crate) struct Softplus;
+
+impl Curve for Identity {
+    const COST: usize = 1;
+    #[inline(always)]
+    fn value<S: Simd>(self, _: S, x: S::f32s) -> S::f32s {
+        x
+    }
+    #[inline(always)]
+    fn slope<S: Simd>(self, s: S, _: S::f32s) -> S::f32s {
+        s.splat_f32s(1.0)
+    }
+}
+
+impl Curve for Leaky {
+    const COST: usize = 2;
+    #[inline(always)]
+    fn value<S: Simd>(self, s: S, x: S::f32s) -> S::f32s {
+        let negative = s.less_than_f32s(x, s.splat_f32s(0.0));
+        s.select_f32s(negative, s.mul_f32s(x, s.splat_f32s(self.0)), x)
+    }
+    #[inline(always)]
+    fn slope<S: Simd>(self, s: S, x: S::f32s) -> S::f32s {
+        // At zero the slope is that of the negative side, as in PyTorch.
+        let positive = s.greater_than_f32s(x, s.splat_f32s(0.0));
+        s.select_f32s(positive, s.splat_f32s(1.0), s.splat_f32s(self.0))
+    }
+}
+
+impl Curve for Gelu {
+    const COST: usize = 30;
+    #[inline(always)]
+    fn value<S: Simd>(self, s: S, x: S::f32s) -> S::f32s {
+        s.mul_f32s(x, normal(s, x).0)
+    }
+    #[inline(always)]
+    fn slope<S: Simd>(self, s: S, x: S::f32s) -> S::f32s {
+        let (below, density) = normal(s, x);
+        s.mul_add_e_f32s(x, density, below)
+    }
+}
+
+/// √(2/π) and the cubic's factor (Hendrycks and Gimpel 2016, section 2).
+const GELU: [f32; 2] = [0.797_884_6, 0.044_715];
+
+impl Curve for GeluTanh {
+    const COST: usize = 25;
+    #[inline(always)]
+    fn value<S: Simd>(self, s: S, x: S::f32s) -> S::f32s {
+        let one = s.splat_f32s(1.0);
+        let cubic = s.mul_add_e_f32s(s.mul_f32s(x, x), s.splat_f32s(GELU[1]), one);
+        let t = tanh(s, s.mul_f32s(s.mul_f32s(x, s.splat_f32s(GELU[0])), cubic));
+        s.mul_f32s(s.mul_f32s(x, s.splat_f32s(0.5)), s.add_f32s(one, t))
+    }
+    #[inline(always)]
+    fn slope<S: Simd>(self, s: S, x: S::f32s) -> S::f32s {
+        let (one, half, scale) = (s.splat_f32s(1.0), s.splat_f32s(0.5), s.splat_f32s(GELU[0]));
+        let square = s.mul_f32s(x, x);
+        let cubic = s.mul_add_e_f32s(square, s.splat_f32s(GELU[1]), one);
+        let t = tanh(s, s.mul_f32s(s.mul_f32s(x, scale), cubic));
+        let inner = s.mul_f32s(scale, s.mul_add_e_f32s(square, s.splat_f32s(3.0 * GELU[1]), one));
+        let steep = s.mul_f32s(s.sub_f32s(one, s.mul_f32s(t, t)), inner);
+        s.mul_f32s(half, s.add_f32s(s.mul_add_e_f32s(x, steep, t), one))
+    }
+}
+
+impl Curve for Silu {
+    const COST: usize = 20;
+    #[inline(always)]
+    fn value<S: Simd>(self, s: S, x: S::f32s) -> S::f32s {
+        let one = s.splat_f32s(1.0);
+        s.div_f32s(x, s.add_f32s(one, exp(s, s.neg_f32s(x))))
+    }
+    #[inline(always)]
+    fn slope<S: Simd>(self, s: S, x: S::f32s) -> S::f32s {
+        // σ·(1 + x·(1 − σ))
+        let (one, y) = (s.splat_f32s(1.0), sigmoid(s, x));
+        s.mul_f32s(y, s.mul_add_e_f32s(x, s.sub_f32s(one, y), one))
+    }
+}
+
+impl Curve for Tanh {
+    const COST: usize = 20;
+    #[inline(always)]
+    fn value<S: Simd>(self, s: S, x: S::f32s) -> S::f32s {
+        tanh(s, x)
+    }
+    #[inline(always)]
+    fn slope<S: Simd>(self, s: S, x: S::f32s) -> S::f32s {
+        let y = tanh(s, x);
+        s.sub_f32s(s.splat_f32s(1.0), s.mul_f32s(y, y))
+    }
+}
+
+impl Curve for Sigmoid {
+    const COST: usize = 20;
+    #[inline(always)]
+    fn value<S: Simd>(self, s: S, x: S::f32s) -> S::f32s {
+        sigmoid(s, x)
+    }
+    #[inline(always)]
+    fn slope<S: Simd>(self, s: S, x: S::f32s) -> S::f32s {
+        let y = sigmoid(s, x);
+        s.mul_f32s(y, s.sub_f32s(s.splat_f32s(1.0), y))
+    }
+}
+
+impl Curve for Softplus {
+    const COST: usize = 25;
+    #[inline(always)]
+    fn value<S: Simd>(self, s: S, x: S::f32s) -> S::f32s {
+        softplus(s, x)
+    }
+    #[inline(always)]
+    fn slope<S: Simd>(self, s: S, x: S::f32s) -> S::f32s {
+        sigmoid(s, x)
+    }
+}
+
+/// Work that is compiled once per curve.
+pub(crate) trait WithCurve {
+    /// What it gives.
+    type Output;
+    /// Does it.
+    fn with<C: Curve>(self, curve: C) -> Self::Output;
+}
+
+/// Does `work` with the curve of `activation`.
+pub(crate) fn with_curve<W: WithCurve>(activation: Activation, work: W) -> W::Output {
+    match activation {
+        Activation::Identity => work.with(Identity),
+        Activation::Relu => work.with(Leaky(0.0)),
+        Activation::LeakyRelu(slope) => work.with(Leaky(slope as f32)),
+        Activation::Gelu => work.with(Gelu),
+        Activation::GeluTanh => work.with(GeluTanh),
+        Activation::Silu => work.with(Silu),
+        Activation::Tanh => work.with(Tanh),
+        Activation::Sigmoid => work.with(Sigmoid),
+        Activation::Softplus => work.with(Softplus),
+    }
+}

@@ -1,0 +1,75 @@
+//! Losses from logits, row by row.
+
+use super::{
+    math::{sigmoid, softplus},
+    memory::filled,
+    threads::{Shared, for_each},
+};
+use pulp::{Arch, Simd, WithSimd};
+
+/// `Σ softplus(l) − t·l` over rows of `n`.
+pub(crate) fn binary_cross_entropy(logits: &[f32], targets: &[f32], n: usize) -> Vec<f32> {
+    struct Row<'a>(&'a [f32], &'a [f32]);
+    impl WithSimd for Row<'_> {
+        type Output = f32;
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, s: S) -> f32 {
+            let ((l, l_rest), (t, t_rest)) = (S::as_simd_f32s(self.0), S::as_simd_f32s(self.1));
+            let mut sum = s.splat_f32s(0.0);
+            for (l, t) in l.iter().zip(t) {
+                sum = s.add_f32s(sum, s.negate_mul_add_e_f32s(*l, *t, softplus(s, *l)));
+            }
+            let mut total = s.reduce_sum_f32s(sum);
+            for (l, t) in l_rest.iter().zip(t_rest) {
+                total += l.max(0.0) + (-l.abs()).exp().ln_1p() - l * t;
+            }
+            total
+        }
+    }
+    let rows = logits.len() / n.max(1);
+    let per_part = (4096 / n.max(1)).max(1);
+    filled(rows, |sums| {
+        let sums = Shared::new(sums);
+        for_each(rows.div_ceil(per_part), logits.len() * 25, |part| {
+            let (first, count) = (part * per_part, per_part.min(rows - part * per_part));
+            // SAFETY: parts have rows of their own.
+            for (sum, row) in unsafe { sums.range(first, count) }.iter_mut().zip(first..) {
+                let row = row * n..(row + 1) * n;
+                *sum = Arch::new().dispatch(Row(&logits[row.clone()], &targets[row]));
+            }
+        });
+    })
+}
+
+/// `grad[row]·(σ(l) − t)`.
+pub(crate) fn binary_cross_entropy_grad(logits: &[f32], targets: &[f32], grad: &[f32], n: usize) -> Vec<f32> {
+    struct Row<'a>(&'a [f32], &'a [f32], f32, &'a mut [f32]);
+    impl WithSimd for Row<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, s: S) {
+            let ((l, l_rest), (t, t_rest)) = (S::as_simd_f32s(self.0), S::as_simd_f32s(self.1));
+            let (dl, dl_rest) = S::as_mut_simd_f32s(self.3);
+            let grad = s.splat_f32s(self.2);
+            for ((dl, l), t) in dl.iter_mut().zip(l).zip(t) {
+                *dl = s.mul_f32s(grad, s.sub_f32s(sigmoid(s, *l), *t));
+            }
+            let (l, t) = (s.partial_load_f32s(l_rest), s.partial_load_f32s(t_rest));
+            s.partial_store_f32s(dl_rest, s.mul_f32s(grad, s.sub_f32s(sigmoid(s, l), t)));
+        }
+    }
+    let rows = logits.len() / n.max(1);
+    let per_part = (4096 / n.max(1)).max(1);
+    filled(logits.len(), |dl| {
+        let dl = Shared::new(dl);
+        for_each(rows.div_ceil(per_part), logits.len() * 20, |part| {
+            let first = part * per_part;
+            for (row, grad) in (first..).zip(&grad[first..rows.min(first + per_part)]) {
+                // SAFETY: rows do not overlap.
+                let dl = unsafe { dl.range(row * n, n) };
+                let row = row * n..(row + 1) * n;
+                Arch::new().dispatch(Row(&logits[row.clone()], &targets[row], *grad, dl));
+            }
+        });
+    })
+}

@@ -1,0 +1,138 @@
+//! Elementwise work over long slices.
+
+use super::{
+    curve::{Curve, WithCurve, with_curve},
+    memory::filled,
+    threads::{Shared, for_each},
+};
+use crate::nn::Activation;
+use pulp::{Arch, Simd, WithSimd};
+
+/// Elements that one part takes: two or three such slices fit a second-level cache.
+const PART: usize = 32 * 1024;
+
+/// `f(x)` of every element.
+pub(crate) fn activate(x: &[f32], activation: Activation) -> Vec<f32> {
+    with_curve(activation, Values { x })
+}
+
+/// `dy·f′(x)` of every element.
+pub(crate) fn activate_grad(x: &[f32], dy: &[f32], activation: Activation) -> Vec<f32> {
+    with_curve(activation, Slopes { x, dy })
+}
+
+struct Values<'a> {
+    x: &'a [f32],
+}
+
+impl WithCurve for Values<'_> {
+    type Output = Vec<f32>;
+
+    fn with<C: Curve>(self, curve: C) -> Vec<f32> {
+        unary(self.x, Value(curve), C::COST)
+    }
+}
+
+struct Slopes<'a> {
+    x: &'a [f32],
+    dy: &'a [f32],
+}
+
+impl WithCurve for Slopes<'_> {
+    type Output = Vec<f32>;
+
+    fn with<C: Curve>(self, curve: C) -> Vec<f32> {
+        binary(self.x, self.dy, Slope(curve), 2 * C::COST)
+    }
+}
+
+/// One vector to one vector.
+pub(crate) trait Unary: Copy + Send + Sync {
+    /// `f(x)`
+    fn apply<S: Simd>(self, s: S, x: S::f32s) -> S::f32s;
+}
+
+/// Two vectors to one vector.
+pub(crate) trait Binary: Copy + Send + Sync {
+    /// `f(a, b)`
+    fn apply<S: Simd>(self, s: S, a: S::f32s, b: S::f32s) -> S::f32s;
+}
+
+#[derive(Clone, Copy)]
+struct Value<C>(C);
+
+impl<C: Curve> Unary for Value<C> {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, x: S::f32s) -> S::f32s {
+        self.0.value(s, x)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Slope<C>(C);
+
+impl<C: Curve> Binary for Slope<C> {
+    #[inline(always)]
+    fn apply<S: Simd>(self, s: S, x: S::f32s, dy: S::f32s) -> S::f32s {
+        s.mul_f32s(dy, self.0.slope(s, x))
+    }
+}
+
+/// `f` of every element of `x`.
+pub(crate) fn unary<F: Unary>(x: &[f32], f: F, cost: usize) -> Vec<f32> {
+    struct Work<'a, F> {
+        x: &'a [f32],
+        y: &'a mut [f32],
+        f: F,
+    }
+    impl<F: Unary> WithSimd for Work<'_, F> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, s: S) {
+            let ((x, x_rest), (y, y_rest)) = (S::as_simd_f32s(self.x), S::as_mut_simd_f32s(self.y));
+            for (y, x) in y.iter_mut().zip(x) {
+                *y = self.f.apply(s, *x);
+            }
+            s.partial_store_f32s(y_rest, self.f.apply(s, s.partial_load_f32s(x_rest)));
+        }
+    }
+    parts(x.len(), cost, |at, y| Arch::new().dispatch(Work { x: &x[at..at + y.len()], y, f }))
+}
+
+/// `f` of every pair of elements of `a` and `b`, which are of one length.
+pub(crate) fn binary<F: Binary>(a: &[f32], b: &[f32], f: F, cost: usize) -> Vec<f32> {
+    struct Work<'a, F> {
+        a: &'a [f32],
+        b: &'a [f32],
+        y: &'a mut [f32],
+        f: F,
+    }
+    impl<F: Binary> WithSimd for Work<'_, F> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, s: S) {
+            let ((a, a_rest), (b, b_rest)) = (S::as_simd_f32s(self.a), S::as_simd_f32s(self.b));
+            let (y, y_rest) = S::as_mut_simd_f32s(self.y);
+            for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
+                *y = self.f.apply(s, *a, *b);
+            }
+            s.partial_store_f32s(y_rest, self.f.apply(s, s.partial_load_f32s(a_rest), s.partial_load_f32s(b_rest)));
+        }
+    }
+    assert_eq!(a.len(), b.len(), "operands of one length");
+    parts(a.len(), cost, |at, y| {
+        Arch::new().dispatch(Work { a: &a[at..at + y.len()], b: &b[at..at + y.len()], y, f });
+    })
+}
+
+/// `len` elements, written in parts: `write` gets where a part starts, and the part.
+fn parts(len: usize, cost: usize, write: impl Fn(usize, &mut [f32]) + Send + Sync) -> Vec<f32> {
+    filled(len, |y| {
+        let y = Shared::new(y);
+        for_each(len.div_ceil(PART), len * cost, |part| {
+            let at = part * PART;
+            // SAFETY: parts do not overlap.
+            write(at, unsafe { y.range(at, PART.min(len - at)) });
+        });
+    })
+}

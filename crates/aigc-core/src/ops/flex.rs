@@ -1,0 +1,429 @@
+//! [`GenerativeOps`] for the CPU: `f32` goes to the kernels in [`cpu`](super::cpu), anything else to the primitives.
+
+use super::{
+    AdamStep, GenerativeOps, OptionalTensor,
+    cpu::{
+        conv::{ConvSizes, conv2d, conv2d_transposed, conv2d_weight_grad},
+        loss, map,
+        norm::{self, Units},
+        optimizer, pixels,
+        product::{Matrix, column_sums, multiply},
+    },
+    primitives,
+};
+use crate::nn::Activation;
+use burn::{
+    backend::{
+        Flex, TensorMetadata,
+        flex::{FlexTensor, Layout},
+        ops::ModuleOps,
+    },
+    tensor::{
+        Bytes, DType, Shape,
+        ops::{ConvOptions, ConvTransposeOptions},
+    },
+};
+
+type Three = (FlexTensor, FlexTensor, FlexTensor);
+
+/// Whether every tensor holds `f32`.
+fn all_f32(tensors: &[&FlexTensor]) -> bool {
+    tensors.iter().all(|tensor| tensor.dtype() == DType::F32)
+}
+
+/// `x` with its numbers in order.
+fn ordered(x: FlexTensor) -> FlexTensor {
+    if x.is_contiguous() { x } else { x.to_contiguous() }
+}
+
+/// An optional tensor, in order.
+fn given(tensor: OptionalTensor<Flex>) -> Option<FlexTensor> {
+    tensor.option().map(ordered)
+}
+
+/// The numbers of an [`ordered`] tensor.
+fn slice(x: &FlexTensor) -> &[f32] {
+    x.as_slice().unwrap_or_else(|| unreachable!("ordered f32"))
+}
+
+/// `values` as a tensor.
+fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
+    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(shape.into()), DType::F32)
+}
+
+fn dims<const N: usize>(x: &FlexTensor) -> [usize; N] {
+    x.shape().dims()
+}
+
+/// `[batch, channels, …]` as `[batch, channels, rest]`.
+fn channelled(x: &FlexTensor) -> [usize; 3] {
+    let shape = x.shape();
+    [shape[0], shape[1], shape.num_elements().checked_div(shape[0] * shape[1]).unwrap_or(0)]
+}
+
+/// `[…, d]` as `[rows, d]`.
+fn rowed(x: &FlexTensor) -> [usize; 2] {
+    let shape = x.shape();
+    let d = shape[shape.num_dims() - 1];
+    [shape.num_elements() / d.max(1), d]
+}
+
+/// Sizes of a convolution from `x` to `y`, if the kernels do it: without groups, and of something.
+fn sizes(x: [usize; 4], y: [usize; 4], weight: [usize; 4], options: &ConvOptions<2>) -> Option<ConvSizes> {
+    let [batch, channels_in, height, width] = x;
+    let [_, channels_out, out_height, out_width] = y;
+    let fits = options.groups == 1 && x.iter().chain(&y).chain(&weight).all(|n| *n > 0);
+    fits.then_some(ConvSizes {
+        batch,
+        channels_in,
+        channels_out,
+        input: [height, width],
+        output: [out_height, out_width],
+        kernel: [weight[2], weight[3]],
+        stride: options.stride,
+        padding: options.padding.map(|(begin, _)| begin),
+        dilation: options.dilation,
+    })
+}
+
+/// Shape of a convolution's output, or `None` where the kernel is larger than the padded input.
+fn conv_output(x: [usize; 4], weight: [usize; 4], options: &ConvOptions<2>) -> Option<[usize; 4]> {
+    let side = |axis: usize| {
+        let (begin, end) = options.padding[axis];
+        let reach = options.dilation[axis] * (weight[2 + axis].checked_sub(1)?) + 1;
+        Some((x[2 + axis] + begin + end).checked_sub(reach)? / options.stride[axis] + 1)
+    };
+    Some([x[0], weight[0], side(0)?, side(1)?])
+}
+
+/// The convolution that a transposed one is the transpose of.
+fn mirrored(options: &ConvTransposeOptions<2>) -> ConvOptions<2> {
+    ConvOptions::new(options.stride, options.padding, options.dilation, options.groups)
+}
+
+fn transposed_output(x: [usize; 4], weight: [usize; 4], options: &ConvTransposeOptions<2>) -> Option<[usize; 4]> {
+    let side = |axis: usize| {
+        let reach = options.dilation[axis] * weight[2 + axis].checked_sub(1)? + options.padding_out[axis] + 1;
+        (x[2 + axis].checked_sub(1)? * options.stride[axis] + reach).checked_sub(2 * options.padding[axis])
+    };
+    Some([x[0], weight[1], side(0)?, side(1)?])
+}
+
+impl GenerativeOps for Flex {
+    fn conv2d_forward(
+        x: FlexTensor,
+        weight: FlexTensor,
+        bias: OptionalTensor<Flex>,
+        options: ConvOptions<2>,
+    ) -> FlexTensor {
+        let fast = all_f32(&[&x, &weight]).then(|| {
+            let (x, weight) = (dims(&x), dims(&weight));
+            let output = conv_output(x, weight, &options)?;
+            Some((sizes(x, output, weight, &options)?, output))
+        });
+        let Some((sizes, output)) = fast.flatten() else { return Flex::conv2d(x, weight, bias.option(), options) };
+        let (x, weight, bias) = (ordered(x), ordered(weight), given(bias));
+        tensor(conv2d(slice(&x), slice(&weight), bias.as_ref().map(slice), sizes), output)
+    }
+
+    fn conv2d_input_grad(x: FlexTensor, weight: FlexTensor, grad: FlexTensor, options: ConvOptions<2>) -> FlexTensor {
+        let fast = all_f32(&[&weight, &grad]).then(|| sizes(dims(&x), dims(&grad), dims(&weight), &options));
+        let Some(sizes) = fast.flatten() else { return Flex::conv2d_x_backward(x, weight, grad, options) };
+        let (weight, grad) = (ordered(weight), ordered(grad));
+        tensor(conv2d_transposed(slice(&grad), slice(&weight), None, sizes), x.shape())
+    }
+
+    fn conv2d_weight_grad(x: FlexTensor, weight: FlexTensor, grad: FlexTensor, options: ConvOptions<2>) -> FlexTensor {
+        let fast = all_f32(&[&x, &grad]).then(|| sizes(dims(&x), dims(&grad), dims(&weight), &options));
+        let Some(sizes) = fast.flatten() else { return Flex::conv2d_weight_backward(x, weight, grad, options) };
+        let (x, grad) = (ordered(x), ordered(grad));
+        tensor(conv2d_weight_grad(slice(&x), slice(&grad), sizes), weight.shape())
+    }
+
+    fn conv_transpose2d_forward(
+        x: FlexTensor,
+        weight: FlexTensor,
+        bias: OptionalTensor<Flex>,
+        options: ConvTransposeOptions<2>,
+    ) -> FlexTensor {
+        let fast = all_f32(&[&x, &weight]).then(|| {
+            let (x, weight) = (dims(&x), dims(&weight));
+            let output = transposed_output(x, weight, &options)?;
+            Some((sizes(output, x, weight, &mirrored(&options))?, output))
+        });
+        let Some((sizes, output)) = fast.flatten() else {
+            return Flex::conv_transpose2d(x, weight, bias.option(), options);
+        };
+        let (x, weight, bias) = (ordered(x), ordered(weight), given(bias));
+        tensor(conv2d_transposed(slice(&x), slice(&weight), bias.as_ref().map(slice), sizes), output)
+    }
+
+    fn conv_transpose2d_input_grad(
+        x: FlexTensor,
+        weight: FlexTensor,
+        grad: FlexTensor,
+        options: ConvTransposeOptions<2>,
+    ) -> FlexTensor {
+        let fast = all_f32(&[&weight, &grad]).then(|| sizes(dims(&grad), dims(&x), dims(&weight), &mirrored(&options)));
+        let Some(sizes) = fast.flatten() else { return Flex::conv_transpose2d_x_backward(weight, grad, options) };
+        let (weight, grad) = (ordered(weight), ordered(grad));
+        tensor(conv2d(slice(&grad), slice(&weight), None, sizes), x.shape())
+    }
+
+    fn conv_transpose2d_weight_grad(
+        x: FlexTensor,
+        weight: FlexTensor,
+        grad: FlexTensor,
+        options: ConvTransposeOptions<2>,
+    ) -> FlexTensor {
+        let fast = all_f32(&[&x, &grad]).then(|| sizes(dims(&grad), dims(&x), dims(&weight), &mirrored(&options)));
+        let Some(sizes) = fast.flatten() else {
+            return Flex::conv_transpose2d_weight_backward(x, weight, grad, options);
+        };
+        let (x, grad) = (ordered(x), ordered(grad));
+        tensor(conv2d_weight_grad(slice(&grad), slice(&x), sizes), weight.shape())
+    }
+
+    fn channel_sums(grad: FlexTensor) -> FlexTensor {
+        if !all_f32(&[&grad]) {
+            return primitives::channel_sums::<Flex>(grad);
+        }
+        let grad = ordered(grad);
+        let shape = channelled(&grad);
+        tensor(norm::channel_sums(slice(&grad), shape), [shape[1]])
+    }
+
+    fn linear_forward(x: FlexTensor, weight: FlexTensor, bias: OptionalTensor<Flex>) -> FlexTensor {
+        if !all_f32(&[&x, &weight]) {
+            return Flex::linear(x, weight, bias.option());
+        }
+        let (x, weight, bias) = (ordered(x), ordered(weight), given(bias));
+        let ([m, k], [_, n]) = (rowed(&x), dims(&weight));
+        let (a, b) = (Matrix::rows(slice(&x), k), Matrix::rows(slice(&weight), n));
+        tensor(multiply([m, n, k], a, b, bias.as_ref().map(slice)), with_last(x.shape(), n))
+    }
+
+    fn linear_input_grad(weight: FlexTensor, grad: FlexTensor) -> FlexTensor {
+        if !all_f32(&[&grad, &weight]) {
+            return Flex::linear_x_backward(weight, grad);
+        }
+        let (weight, grad) = (ordered(weight), ordered(grad));
+        let ([m, k], [n, _]) = (rowed(&grad), dims(&weight));
+        let (a, b) = (Matrix::rows(slice(&grad), k), Matrix::rows(slice(&weight), k).t());
+        tensor(multiply([m, n, k], a, b, None), with_last(grad.shape(), n))
+    }
+
+    fn linear_weight_grad(x: FlexTensor, grad: FlexTensor) -> FlexTensor {
+        if !all_f32(&[&x, &grad]) {
+            return Flex::linear_weight_backward(x, grad);
+        }
+        let (x, grad) = (ordered(x), ordered(grad));
+        let ([k, m], [_, n]) = (rowed(&x), rowed(&grad));
+        let (a, b) = (Matrix::rows(slice(&x), m).t(), Matrix::rows(slice(&grad), n));
+        tensor(multiply([m, n, k], a, b, None), [m, n])
+    }
+
+    fn linear_bias_grad(grad: FlexTensor) -> FlexTensor {
+        if !all_f32(&[&grad]) {
+            return Flex::linear_bias_backward(grad);
+        }
+        let grad = ordered(grad);
+        let [_, n] = rowed(&grad);
+        tensor(column_sums(slice(&grad), n), [n])
+    }
+
+    fn activation_forward(x: FlexTensor, activation: Activation) -> FlexTensor {
+        if !all_f32(&[&x]) {
+            return primitives::activation::<Flex>(x, activation);
+        }
+        let x = ordered(x);
+        tensor(map::activate(slice(&x), activation), x.shape())
+    }
+
+    fn activation_grad(x: FlexTensor, grad: FlexTensor, activation: Activation) -> FlexTensor {
+        if !all_f32(&[&x, &grad]) {
+            return primitives::activation_grad::<Flex>(x, grad, activation);
+        }
+        let (x, grad) = (ordered(x), ordered(grad));
+        tensor(map::activate_grad(slice(&x), slice(&grad), activation), x.shape())
+    }
+
+    fn group_norm_forward(
+        x: FlexTensor,
+        gamma: FlexTensor,
+        beta: FlexTensor,
+        groups: usize,
+        epsilon: f64,
+        activation: Activation,
+    ) -> Three {
+        if !all_f32(&[&x, &gamma, &beta]) || x.shape().num_elements() == 0 {
+            return primitives::group_norm::<Flex>(x, gamma, beta, groups, epsilon, activation);
+        }
+        let (x, gamma, beta) = (ordered(x), ordered(gamma), ordered(beta));
+        let shape = channelled(&x);
+        let units = Units::groups(shape, groups);
+        let (y, mean, var) = norm::norm(slice(&x), slice(&gamma), slice(&beta), epsilon as f32, activation, units);
+        let statistic = [shape[0], groups];
+        (tensor(y, x.shape()), tensor(mean, statistic), tensor(var, statistic))
+    }
+
+    fn group_norm_grads(
+        x: FlexTensor,
+        gamma: FlexTensor,
+        beta: FlexTensor,
+        mean: FlexTensor,
+        var: FlexTensor,
+        grad: FlexTensor,
+        groups: usize,
+        epsilon: f64,
+        activation: Activation,
+    ) -> Three {
+        if !all_f32(&[&x, &gamma, &beta, &grad]) || x.shape().num_elements() == 0 {
+            return primitives::group_norm_grads::<Flex>(x, gamma, beta, mean, var, grad, groups, epsilon, activation);
+        }
+        let units = Units::groups(channelled(&x), groups);
+        unit_norm_grads([x, gamma, beta, mean, var, grad], epsilon, activation, units)
+    }
+
+    fn batch_norm_forward(
+        x: FlexTensor,
+        gamma: FlexTensor,
+        beta: FlexTensor,
+        epsilon: f64,
+        activation: Activation,
+    ) -> Three {
+        if !all_f32(&[&x, &gamma, &beta]) || x.shape().num_elements() == 0 {
+            return primitives::batch_norm::<Flex>(x, gamma, beta, epsilon, activation);
+        }
+        let (x, gamma, beta) = (ordered(x), ordered(gamma), ordered(beta));
+        let shape = channelled(&x);
+        let units = Units::channels(shape);
+        let (y, mean, var) = norm::norm(slice(&x), slice(&gamma), slice(&beta), epsilon as f32, activation, units);
+        (tensor(y, x.shape()), tensor(mean, [shape[1]]), tensor(var, [shape[1]]))
+    }
+
+    fn batch_norm_grads(
+        x: FlexTensor,
+        gamma: FlexTensor,
+        beta: FlexTensor,
+        mean: FlexTensor,
+        var: FlexTensor,
+        grad: FlexTensor,
+        epsilon: f64,
+        activation: Activation,
+    ) -> Three {
+        if !all_f32(&[&x, &gamma, &beta, &grad]) || x.shape().num_elements() == 0 {
+            return primitives::batch_norm_grads::<Flex>(x, gamma, beta, mean, var, grad, epsilon, activation);
+        }
+        let units = Units::channels(channelled(&x));
+        unit_norm_grads([x, gamma, beta, mean, var, grad], epsilon, activation, units)
+    }
+
+    fn layer_norm_forward(x: FlexTensor, gamma: FlexTensor, beta: OptionalTensor<Flex>, epsilon: f64) -> Three {
+        if !all_f32(&[&x, &gamma]) || x.shape().num_elements() == 0 {
+            return primitives::layer_norm::<Flex>(x, gamma, beta.option(), epsilon);
+        }
+        let (x, gamma, beta) = (ordered(x), ordered(gamma), given(beta));
+        let (y, mean, var) = norm::layer_norm(slice(&x), slice(&gamma), beta.as_ref().map(slice), epsilon as f32);
+        let rows = [mean.len()];
+        (tensor(y, x.shape()), tensor(mean, rows), tensor(var, rows))
+    }
+
+    fn layer_norm_grads(
+        x: FlexTensor,
+        gamma: FlexTensor,
+        mean: FlexTensor,
+        var: FlexTensor,
+        grad: FlexTensor,
+        epsilon: f64,
+    ) -> Three {
+        if !all_f32(&[&x, &gamma, &grad]) || x.shape().num_elements() == 0 {
+            return primitives::layer_norm_grads::<Flex>(x, gamma, mean, var, grad, epsilon);
+        }
+        let [x, gamma, mean, var, grad] = [x, gamma, mean, var, grad].map(ordered);
+        let (dx, dgamma, dbeta) =
+            norm::layer_norm_grads(slice(&x), slice(&gamma), slice(&mean), slice(&var), slice(&grad), epsilon as f32);
+        (tensor(dx, x.shape()), tensor(dgamma, gamma.shape()), tensor(dbeta, gamma.shape()))
+    }
+
+    fn upsample_nearest2d_forward(x: FlexTensor, factor: usize) -> FlexTensor {
+        if !all_f32(&[&x]) || factor == 0 {
+            return primitives::upsample_nearest2d::<Flex>(x, factor);
+        }
+        let x = ordered(x);
+        let [batch, channels, height, width] = dims(&x);
+        let y = pixels::repeat(slice(&x), width, factor);
+        tensor(y, [batch, channels, height * factor, width * factor])
+    }
+
+    fn upsample_nearest2d_grad(grad: FlexTensor, factor: usize) -> FlexTensor {
+        if !all_f32(&[&grad]) || factor == 0 {
+            return primitives::upsample_nearest2d_grad::<Flex>(grad, factor);
+        }
+        let grad = ordered(grad);
+        let [batch, channels, height, width] = dims(&grad);
+        let dx = pixels::sum_blocks(slice(&grad), width, factor);
+        tensor(dx, [batch, channels, height / factor, width / factor])
+    }
+
+    fn binary_cross_entropy_forward(logits: FlexTensor, targets: FlexTensor) -> FlexTensor {
+        if !all_f32(&[&logits, &targets]) {
+            return primitives::binary_cross_entropy::<Flex>(logits, targets);
+        }
+        let (logits, targets) = (ordered(logits), ordered(targets));
+        let [rows, n] = rowed(&logits);
+        tensor(loss::binary_cross_entropy(slice(&logits), slice(&targets), n), [rows])
+    }
+
+    fn binary_cross_entropy_grad(logits: FlexTensor, targets: FlexTensor, grad: FlexTensor) -> FlexTensor {
+        if !all_f32(&[&logits, &targets, &grad]) {
+            return primitives::binary_cross_entropy_grad::<Flex>(logits, targets, grad);
+        }
+        let (logits, targets, grad) = (ordered(logits), ordered(targets), ordered(grad));
+        let [_, n] = rowed(&logits);
+        let dl = loss::binary_cross_entropy_grad(slice(&logits), slice(&targets), slice(&grad), n);
+        tensor(dl, logits.shape())
+    }
+
+    fn adam_step(
+        param: FlexTensor,
+        grad: FlexTensor,
+        moment_1: FlexTensor,
+        moment_2: FlexTensor,
+        step: AdamStep,
+    ) -> Three {
+        if !all_f32(&[&param, &grad, &moment_1, &moment_2]) {
+            return primitives::adam_step::<Flex>(param, grad, moment_1, moment_2, step);
+        }
+        let grad = ordered(grad);
+        let [mut param, mut moment_1, mut moment_2] = [param, moment_1, moment_2].map(owned);
+        optimizer::adam(param.storage_mut(), slice(&grad), moment_1.storage_mut(), moment_2.storage_mut(), step);
+        (param, moment_1, moment_2)
+    }
+}
+
+/// `x` in order, as the whole of its storage (which is copied on writing if somebody else holds it).
+fn owned(x: FlexTensor) -> FlexTensor {
+    let whole = x.is_contiguous() && x.layout().start_offset() == 0;
+    match x.as_slice::<f32>() {
+        Some(values) if !whole || values.len() != x.storage::<f32>().len() => tensor(values.to_vec(), x.shape()),
+        Some(_) => x,
+        None => x.to_contiguous(),
+    }
+}
+
+/// `shape` with its last axis replaced.
+fn with_last(shape: Shape, len: usize) -> Shape {
+    let mut shape = shape;
+    let last = shape.num_dims() - 1;
+    shape[last] = len;
+    shape
+}
+
+fn unit_norm_grads(tensors: [FlexTensor; 6], epsilon: f64, activation: Activation, units: Units) -> Three {
+    let tensors = tensors.map(ordered);
+    let [x, gamma, beta, mean, var, grad] = tensors.each_ref().map(slice);
+    let (dx, dgamma, dbeta) = norm::norm_grads(x, gamma, beta, mean, var, grad, epsilon as f32, activation, units);
+    let [x, gamma, ..] = tensors.each_ref().map(|tensor| tensor.shape());
+    (tensor(dx, x), tensor(dgamma, gamma.clone()), tensor(dbeta, gamma))
+}

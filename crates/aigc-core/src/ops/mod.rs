@@ -1,0 +1,299 @@
+//! The operations that training and sampling spend their time in.
+//!
+//! [`GenerativeOps`] names them, with bodies of burn's primitives; [`Flex`](burn::backend::Flex) has bodies of its own
+//! (the kernels lie in `cpu`), and the backward passes are written by hand. [The layers](crate::nn) call the functions
+//! here, which take tensors on any device: where a backend was compiled in by a feature of this crate they call its
+//! implementation, anywhere else the primitives.
+//!
+//! To bring a kernel of one's own: override a method in `impl GenerativeOps for …`.
+
+mod backend;
+#[cfg(feature = "flex")]
+mod cpu;
+#[cfg(feature = "flex")]
+mod flex;
+mod gradients;
+mod primitives;
+
+pub use backend::{GenerativeOps, OptionalTensor};
+
+use crate::nn::Activation;
+use burn::{
+    backend::Dispatch,
+    tensor::{
+        Bool, Device, Int, Tensor,
+        ops::{ConvOptions, ConvTransposeOptions},
+    },
+};
+
+/// Settings of one step of Adam (Kingma and Ba 2015, <https://arxiv.org/abs/1412.6980>).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamStep {
+    /// Step size.
+    pub learning_rate: f64,
+    /// Decay of the mean of gradients.
+    pub beta_1: f64,
+    /// Decay of the mean of squared gradients.
+    pub beta_2: f64,
+    /// Added to the deviation.
+    pub epsilon: f64,
+    /// Number of this step, from 1.
+    pub time: i32,
+    /// Factor on the parameter that is added to the gradient.
+    pub weight_decay: f64,
+    /// Weight decay that does not go through the moments (AdamW).
+    pub decoupled_decay: f64,
+}
+
+/// Whether `device`'s backend was compiled in by a feature of this crate, so that [`GenerativeOps`] is routed to it.
+fn is_listed(device: &Device) -> bool {
+    use burn::backend::DispatchDevice;
+    match device.clone().without_autodiff().as_dispatch() {
+        #[cfg(feature = "flex")]
+        DispatchDevice::Flex(_) => true,
+        #[cfg(feature = "ndarray")]
+        DispatchDevice::NdArray(_) => true,
+        #[cfg(feature = "tch")]
+        DispatchDevice::LibTorch(_) => true,
+        #[cfg(any(feature = "wgpu", feature = "cuda", feature = "rocm"))]
+        DispatchDevice::Cube(_) => true,
+        #[allow(unreachable_patterns)]
+        _ => false,
+    }
+}
+
+fn optional<const D: usize>(tensor: Option<Tensor<D>>) -> OptionalTensor<Dispatch> {
+    tensor.map_or(OptionalTensor::Missing, |tensor| OptionalTensor::Given(tensor.into_dispatch()))
+}
+
+/// Cross-correlation.
+///
+/// # Shapes
+/// - x: `[batch, channels_in, height, width]`
+/// - weight: `[channels_out, channels_in / groups, kernel, kernel]`, bias: `[channels_out]`
+/// - output: `[batch, channels_out, (height + padding − dilation·(kernel − 1) − 1) / stride + 1, …]`
+///
+/// # Panics
+/// If the shapes do not fit each other.
+pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, options: ConvOptions<2>) -> Tensor<4> {
+    if !is_listed(&x.device()) {
+        return burn::tensor::module::conv2d(x, weight, bias, options);
+    }
+    let ([_, channels, ..], [outputs, per_group, ..]) = (x.dims(), weight.dims());
+    assert!(
+        channels == per_group * options.groups && outputs.is_multiple_of(options.groups),
+        "a convolution of {channels} channels in {} groups cannot take a weight of {:?}",
+        options.groups,
+        weight.dims()
+    );
+    let bias = optional(bias);
+    Tensor::from_dispatch(Dispatch::conv2d_forward(x.into_dispatch(), weight.into_dispatch(), bias, options))
+}
+
+/// The transpose of [`conv2d`] as a linear map.
+///
+/// # Shapes
+/// - x: `[batch, channels_in, height, width]`
+/// - weight: `[channels_in, channels_out / groups, kernel, kernel]`, bias: `[channels_out]`
+/// - output: `[batch, channels_out, (height − 1)·stride − 2·padding + dilation·(kernel − 1) + padding_out + 1, …]`
+///
+/// # Panics
+/// If the shapes do not fit each other.
+pub fn conv_transpose2d(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    options: ConvTransposeOptions<2>,
+) -> Tensor<4> {
+    if !is_listed(&x.device()) {
+        return burn::tensor::module::conv_transpose2d(x, weight, bias, options);
+    }
+    assert_eq!(x.dims()[1], weight.dims()[0], "channels of a transposed convolution's input and weight");
+    let bias = optional(bias);
+    Tensor::from_dispatch(Dispatch::conv_transpose2d_forward(x.into_dispatch(), weight.into_dispatch(), bias, options))
+}
+
+/// `x·weight + bias`.
+///
+/// # Shapes
+/// - x: `[…, d_input]`, weight: `[d_input, d_output]`, bias: `[d_output]`
+/// - output: `[…, d_output]`
+///
+/// # Panics
+/// If the shapes do not fit each other.
+pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+    if !is_listed(&x.device()) || D < 2 {
+        return burn::tensor::module::linear(x, weight, bias);
+    }
+    assert_eq!(x.dims()[D - 1], weight.dims()[0], "last axis of a linear layer's input and first of its weight");
+    let bias = optional(bias);
+    Tensor::from_dispatch(Dispatch::linear_forward(x.into_dispatch(), weight.into_dispatch(), bias))
+}
+
+/// `activation` of every element.
+pub fn activation<const D: usize>(x: Tensor<D>, activation: Activation) -> Tensor<D> {
+    if activation == Activation::Identity {
+        return x;
+    }
+    let listed = is_listed(&x.device());
+    let x = x.into_dispatch();
+    Tensor::from_dispatch(match listed {
+        true => Dispatch::activation_forward(x, activation),
+        false => primitives::activation::<Dispatch>(x, activation),
+    })
+}
+
+/// Group normalisation (Wu and He 2018, <https://arxiv.org/abs/1803.08494>), then `activation`.
+///
+/// # Shapes
+/// - x and output: `[batch, channels, …]`
+/// - gamma and beta: `[channels]`
+///
+/// # Panics
+/// If `groups` does not divide the channels.
+pub fn group_norm<const D: usize>(
+    x: Tensor<D>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    groups: usize,
+    epsilon: f64,
+    activation: Activation,
+) -> Tensor<D> {
+    let channels = x.dims()[1];
+    assert!(groups > 0 && channels.is_multiple_of(groups), "{groups} groups of {channels} channels");
+    let listed = is_listed(&x.device());
+    let (x, gamma, beta) = (x.into_dispatch(), gamma.into_dispatch(), beta.into_dispatch());
+    Tensor::from_dispatch(match listed {
+        true => Dispatch::group_norm_forward(x, gamma, beta, groups, epsilon, activation).0,
+        false => primitives::group_norm::<Dispatch>(x, gamma, beta, groups, epsilon, activation).0,
+    })
+}
+
+/// Batch normalisation by the statistics of the batch (Ioffe and Szegedy 2015, <https://arxiv.org/abs/1502.03167>), then
+/// `activation`: the result, and the batch's mean and biased variance, which are constants to autodiff.
+///
+/// # Shapes
+/// - x and output: `[batch, channels, …]`
+/// - gamma, beta, mean and variance: `[channels]`
+pub fn batch_norm<const D: usize>(
+    x: Tensor<D>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    epsilon: f64,
+    activation: Activation,
+) -> (Tensor<D>, Tensor<1>, Tensor<1>) {
+    let listed = is_listed(&x.device());
+    let (x, gamma, beta) = (x.into_dispatch(), gamma.into_dispatch(), beta.into_dispatch());
+    let (y, mean, var) = match listed {
+        true => Dispatch::batch_norm_forward(x, gamma, beta, epsilon, activation),
+        false => primitives::batch_norm::<Dispatch>(x, gamma, beta, epsilon, activation),
+    };
+    let statistic = |s| Tensor::<1>::from_dispatch(s).detach();
+    (Tensor::from_dispatch(y), statistic(mean), statistic(var))
+}
+
+/// Layer normalisation over the last axis (Ba et al. 2016, <https://arxiv.org/abs/1607.06450>).
+///
+/// # Shapes
+/// - x and output: `[…, d]`
+/// - gamma and beta: `[d]`
+pub fn layer_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, beta: Option<Tensor<1>>, epsilon: f64) -> Tensor<D> {
+    let listed = is_listed(&x.device());
+    let (x, gamma, beta) = (x.into_dispatch(), gamma.into_dispatch(), optional(beta));
+    Tensor::from_dispatch(match listed {
+        true => Dispatch::layer_norm_forward(x, gamma, beta, epsilon).0,
+        false => primitives::layer_norm::<Dispatch>(x, gamma, beta.option(), epsilon).0,
+    })
+}
+
+/// `softmax(q·kᵀ / √d)·v`, per head (Vaswani et al. 2017, <https://arxiv.org/abs/1706.03762>). `mask` is true where a key
+/// may not be seen; `causal` also hides keys that come after their query. Without a mask no matrix of queries × keys
+/// outlives its block (Dao et al. 2022, <https://arxiv.org/abs/2205.14135>).
+///
+/// # Shapes
+/// - q: `[batch, heads, queries, d]`, k and v: `[batch, heads, keys, d]`
+/// - mask: `[batch, heads, queries, keys]`
+/// - output: `[batch, heads, queries, d]`
+pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: Option<Tensor<4, Bool>>, causal: bool) -> Tensor<4> {
+    let listed = is_listed(&q.device()) && mask.is_none();
+    let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
+    Tensor::from_dispatch(match listed {
+        true => Dispatch::attention_forward(q, k, v, causal).0,
+        false => primitives::masked_attention::<Dispatch>(q, k, v, mask.map(Tensor::into_dispatch), causal),
+    })
+}
+
+/// Rows of `weight`.
+///
+/// # Shapes
+/// - weight: `[rows, d]`, indices: `[batch, tokens]`
+/// - output: `[batch, tokens, d]`
+pub fn embedding(weight: Tensor<2>, indices: Tensor<2, Int>) -> Tensor<3> {
+    if !is_listed(&weight.device()) {
+        return burn::tensor::module::embedding(weight, indices);
+    }
+    Tensor::from_dispatch(Dispatch::embedding_forward(weight.into_dispatch(), indices.into_dispatch()))
+}
+
+/// Every pixel `factor` times in both directions.
+///
+/// # Shapes
+/// - x: `[batch, channels, height, width]`
+/// - output: `[batch, channels, factor·height, factor·width]`
+pub fn upsample_nearest2d(x: Tensor<4>, factor: usize) -> Tensor<4> {
+    let listed = is_listed(&x.device());
+    let x = x.into_dispatch();
+    Tensor::from_dispatch(match listed {
+        true => Dispatch::upsample_nearest2d_forward(x, factor),
+        false => primitives::upsample_nearest2d::<Dispatch>(x, factor),
+    })
+}
+
+/// `−ln softmax(logits)[target]` of every row.
+///
+/// # Shapes
+/// - logits: `[rows, classes]`, targets: `[rows]`
+/// - output: `[rows]`
+pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+    let listed = is_listed(&logits.device());
+    let (logits, targets) = (logits.into_dispatch(), targets.into_dispatch());
+    Tensor::from_dispatch(match listed {
+        true => Dispatch::cross_entropy_forward(logits, targets),
+        false => primitives::cross_entropy::<Dispatch>(logits, targets),
+    })
+}
+
+/// `−Σ t·ln σ(l) + (1 − t)·ln(1 − σ(l))` over every row, for targets in [0, 1].
+///
+/// # Shapes
+/// - logits and targets: `[rows, n]`
+/// - output: `[rows]`
+pub fn binary_cross_entropy(logits: Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
+    assert_eq!(logits.dims(), targets.dims(), "logits and targets of a binary cross-entropy");
+    let listed = is_listed(&logits.device());
+    let (logits, targets) = (logits.into_dispatch(), targets.into_dispatch());
+    Tensor::from_dispatch(match listed {
+        true => Dispatch::binary_cross_entropy_forward(logits, targets),
+        false => primitives::binary_cross_entropy::<Dispatch>(logits, targets),
+    })
+}
+
+/// One step of Adam, in place where nobody else holds the tensors: parameter and both moments afterwards.
+///
+/// # Shapes
+/// - all tensors are of one shape
+pub fn adam_step<const D: usize>(
+    param: Tensor<D>,
+    grad: Tensor<D>,
+    moments: [Tensor<D>; 2],
+    step: AdamStep,
+) -> (Tensor<D>, [Tensor<D>; 2]) {
+    let listed = is_listed(&param.device());
+    let [moment_1, moment_2] = moments.map(Tensor::into_dispatch);
+    let (param, grad) = (param.into_dispatch(), grad.into_dispatch());
+    let (param, moment_1, moment_2) = match listed {
+        true => Dispatch::adam_step(param, grad, moment_1, moment_2, step),
+        false => primitives::adam_step::<Dispatch>(param, grad, moment_1, moment_2, step),
+    };
+    (Tensor::from_dispatch(param), [moment_1, moment_2].map(Tensor::from_dispatch))
+}

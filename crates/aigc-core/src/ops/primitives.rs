@@ -1,0 +1,410 @@
+//! Default bodies, of burn's primitives.
+
+use super::AdamStep;
+use crate::nn::Activation;
+use burn::{
+    backend::{
+        Backend, TensorMetadata,
+        tensor::{FloatTensor, IntTensor},
+    },
+    tensor::{
+        IndexingUpdateOp, Shape,
+        ops::{AttentionModuleOptions, InterpolateMode, InterpolateOptions},
+    },
+};
+
+type Float<B> = FloatTensor<B>;
+
+pub(crate) fn channel_sums<B: Backend>(grad: Float<B>) -> Float<B> {
+    let shape = grad.shape();
+    let axes: Vec<usize> = (0..shape.num_dims()).filter(|axis| *axis != 1).collect();
+    B::float_reshape(B::float_sum_dims(grad, &axes), Shape::new([shape[1]]))
+}
+
+pub(crate) fn activation<B: Backend>(x: Float<B>, activation: Activation) -> Float<B> {
+    match activation {
+        Activation::Identity => x,
+        Activation::Relu => B::relu(x),
+        Activation::LeakyRelu(slope) => B::leaky_relu(x, slope.into()),
+        Activation::Gelu => B::gelu(x),
+        Activation::GeluTanh => {
+            let (value, _) = gelu_tanh::<B>(x);
+            value
+        }
+        Activation::Silu => B::float_mul(x.clone(), B::sigmoid(x)),
+        Activation::Tanh => B::float_tanh(x),
+        Activation::Sigmoid => B::sigmoid(x),
+        Activation::Softplus => {
+            // ln(1 + eˣ) = (x + |x|)/2 + ln(1 + e^−|x|) does not overflow, and differentiated piece by piece it has the
+            // right slope, ½, at 0.
+            let size = B::float_abs(x.clone());
+            let rest = B::float_log1p(B::float_exp(B::float_neg(size.clone())));
+            B::float_add(B::float_mul_scalar(B::float_add(x, size), 0.5.into()), rest)
+        }
+    }
+}
+
+/// `1 − x`.
+fn one_minus<B: Backend>(x: Float<B>) -> Float<B> {
+    B::float_add_scalar(B::float_neg(x), 1.0.into())
+}
+
+/// Value and slope of `x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³)))`.
+fn gelu_tanh<B: Backend>(x: Float<B>) -> (Float<B>, Float<B>) {
+    let scale = (2.0 / std::f64::consts::PI).sqrt();
+    let square = B::float_mul(x.clone(), x.clone());
+    let cubic = |factor: f64| B::float_add_scalar(B::float_mul_scalar(square.clone(), factor.into()), 1.0.into());
+    let inner = B::float_mul_scalar(B::float_mul(x.clone(), cubic(0.044715)), scale.into());
+    let t = B::float_tanh(inner);
+    let half_x = B::float_mul_scalar(x, 0.5.into());
+    let plus = B::float_add_scalar(t.clone(), 1.0.into());
+    let steep = B::float_mul(one_minus::<B>(B::float_mul(t.clone(), t)), cubic(3.0 * 0.044715));
+    let slope = B::float_add(
+        B::float_mul_scalar(plus.clone(), 0.5.into()),
+        B::float_mul(half_x.clone(), B::float_mul_scalar(steep, scale.into())),
+    );
+    (B::float_mul(half_x, plus), slope)
+}
+
+pub(crate) fn activation_grad<B: Backend>(x: Float<B>, grad: Float<B>, activation: Activation) -> Float<B> {
+    match activation {
+        Activation::Identity => grad,
+        Activation::Relu => B::relu_backward(B::relu(x), grad),
+        Activation::LeakyRelu(slope) => {
+            let dtype = burn::backend::get_or_init_device_settings::<B>(&x.device()).bool_dtype;
+            let negative = B::float_lower_equal_elem(x, 0.0.into(), dtype);
+            B::float_mask_where(grad.clone(), negative, B::float_mul_scalar(grad, slope.into()))
+        }
+        Activation::Gelu => B::gelu_backward(x, grad),
+        Activation::GeluTanh => B::float_mul(grad, gelu_tanh::<B>(x).1),
+        Activation::Silu => {
+            // σ·(1 + x·(1 − σ))
+            let y = B::sigmoid(x.clone());
+            let inner = B::float_add_scalar(B::float_mul(x, one_minus::<B>(y.clone())), 1.0.into());
+            B::float_mul(grad, B::float_mul(y, inner))
+        }
+        Activation::Tanh => {
+            let y = B::float_tanh(x);
+            B::float_mul(grad, one_minus::<B>(B::float_mul(y.clone(), y)))
+        }
+        Activation::Sigmoid => {
+            let y = B::sigmoid(x);
+            B::float_mul(grad, B::float_mul(y.clone(), one_minus::<B>(y)))
+        }
+        Activation::Softplus => B::float_mul(grad, B::sigmoid(x)),
+    }
+}
+
+/// `x` `[batch, channels, …]` with its groups' numbers side by side, `[batch·groups, channels/groups·…]`.
+fn grouped<B: Backend>(x: Float<B>, groups: usize) -> Float<B> {
+    let shape = x.shape();
+    let per_group = shape.num_elements() / (shape[0] * groups).max(1);
+    B::float_reshape(x, Shape::new([shape[0] * groups, per_group]))
+}
+
+/// `[channels]` as something that multiplies `[batch, channels, …]`.
+fn per_channel<B: Backend>(values: Float<B>, like: &Shape) -> Float<B> {
+    let mut shape = vec![1; like.num_dims()];
+    shape[1] = like[1];
+    B::float_reshape(values, Shape::from(shape))
+}
+
+fn flat<B: Backend>(x: Float<B>) -> Float<B> {
+    let len = x.shape().num_elements();
+    B::float_reshape(x, Shape::new([len]))
+}
+
+/// Mean and biased variance of every row, `[rows, 1]`, and the rows less their means.
+fn moments<B: Backend>(rows: Float<B>) -> (Float<B>, Float<B>, Float<B>) {
+    let mean = B::float_mean_dim(rows.clone(), 1);
+    let centred = B::float_sub(rows, mean.clone());
+    let var = B::float_mean_dim(B::float_mul(centred.clone(), centred.clone()), 1);
+    (mean, var, centred)
+}
+
+fn inverse_deviation<B: Backend>(var: Float<B>, epsilon: f64) -> Float<B> {
+    B::float_recip(B::float_sqrt(B::float_add_scalar(var, epsilon.into())))
+}
+
+pub(crate) fn group_norm<B: Backend>(
+    x: Float<B>,
+    gamma: Float<B>,
+    beta: Float<B>,
+    groups: usize,
+    epsilon: f64,
+    act: Activation,
+) -> (Float<B>, Float<B>, Float<B>) {
+    let shape = x.shape();
+    let (mean, var, centred) = moments::<B>(grouped::<B>(x, groups));
+    let normed = B::float_reshape(B::float_mul(centred, inverse_deviation::<B>(var.clone(), epsilon)), shape.clone());
+    let scaled = B::float_mul(normed, per_channel::<B>(gamma, &shape));
+    let y = activation::<B>(B::float_add(scaled, per_channel::<B>(beta, &shape)), act);
+    let statistic = Shape::new([shape[0], groups]);
+    (y, B::float_reshape(mean, statistic.clone()), B::float_reshape(var, statistic))
+}
+
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn group_norm_grads<B: Backend>(
+    x: Float<B>,
+    gamma: Float<B>,
+    beta: Float<B>,
+    mean: Float<B>,
+    var: Float<B>,
+    grad: Float<B>,
+    groups: usize,
+    epsilon: f64,
+    act: Activation,
+) -> (Float<B>, Float<B>, Float<B>) {
+    let shape = x.shape();
+    let column = Shape::new([shape[0] * groups, 1]);
+    let inv_std = inverse_deviation::<B>(B::float_reshape(var, column.clone()), epsilon);
+    let rows = grouped::<B>(x, groups);
+    let normed_rows = B::float_mul(B::float_sub(rows, B::float_reshape(mean, column)), inv_std.clone());
+    let normed = B::float_reshape(normed_rows.clone(), shape.clone());
+    let gamma = per_channel::<B>(gamma, &shape);
+    let dz = through_activation::<B>(normed.clone(), gamma.clone(), per_channel::<B>(beta, &shape), grad, act);
+    let dgamma = channel_sums::<B>(B::float_mul(dz.clone(), normed));
+    let dbeta = channel_sums::<B>(dz.clone());
+    let dn = grouped::<B>(B::float_mul(dz, gamma), groups);
+    (B::float_reshape(norm_input_grad::<B>(dn, normed_rows, inv_std), shape), dgamma, dbeta)
+}
+
+/// Gradient of `n·gamma + beta` from that of its activation.
+fn through_activation<B: Backend>(
+    normed: Float<B>,
+    gamma: Float<B>,
+    beta: Float<B>,
+    grad: Float<B>,
+    act: Activation,
+) -> Float<B> {
+    match act {
+        Activation::Identity => grad,
+        act => activation_grad::<B>(B::float_add(B::float_mul(normed, gamma), beta), grad, act),
+    }
+}
+
+/// `(dn − mean(dn) − n·mean(n·dn)) / σ`, row by row.
+fn norm_input_grad<B: Backend>(dn: Float<B>, normed: Float<B>, inv_std: Float<B>) -> Float<B> {
+    let mean = B::float_mean_dim(dn.clone(), 1);
+    let dot = B::float_mean_dim(B::float_mul(dn.clone(), normed.clone()), 1);
+    let rest = B::float_add(B::float_mul(normed, dot), mean);
+    B::float_mul(B::float_sub(dn, rest), inv_std)
+}
+
+pub(crate) fn batch_norm<B: Backend>(
+    x: Float<B>,
+    gamma: Float<B>,
+    beta: Float<B>,
+    epsilon: f64,
+    act: Activation,
+) -> (Float<B>, Float<B>, Float<B>) {
+    let result = B::batch_norm_train(x, gamma, beta, epsilon);
+    (activation::<B>(result.output, act), result.mean, result.variance)
+}
+
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn batch_norm_grads<B: Backend>(
+    x: Float<B>,
+    gamma: Float<B>,
+    beta: Float<B>,
+    mean: Float<B>,
+    var: Float<B>,
+    grad: Float<B>,
+    epsilon: f64,
+    act: Activation,
+) -> (Float<B>, Float<B>, Float<B>) {
+    let grad = match act {
+        Activation::Identity => grad,
+        act => {
+            let z = B::batch_norm(x.clone(), gamma.clone(), beta, mean.clone(), var.clone(), epsilon);
+            activation_grad::<B>(z, grad, act)
+        }
+    };
+    let grads = B::batch_norm_train_backward(x, gamma, mean, var, epsilon, grad);
+    (grads.x_grad, grads.gamma_grad, grads.beta_grad)
+}
+
+/// `x` `[…, d]` as `[rows, d]`.
+fn rows<B: Backend>(x: Float<B>) -> Float<B> {
+    let shape = x.shape();
+    let d = shape[shape.num_dims() - 1];
+    let rows = shape.num_elements() / d.max(1);
+    B::float_reshape(x, Shape::new([rows, d]))
+}
+
+fn row<B: Backend>(values: Float<B>) -> Float<B> {
+    let len = values.shape().num_elements();
+    B::float_reshape(values, Shape::new([1, len]))
+}
+
+pub(crate) fn layer_norm<B: Backend>(
+    x: Float<B>,
+    gamma: Float<B>,
+    beta: Option<Float<B>>,
+    epsilon: f64,
+) -> (Float<B>, Float<B>, Float<B>) {
+    let shape = x.shape();
+    let (mean, var, centred) = moments::<B>(rows::<B>(x));
+    let normed = B::float_mul(centred, inverse_deviation::<B>(var.clone(), epsilon));
+    let scaled = B::float_mul(normed, row::<B>(gamma));
+    let y = match beta {
+        Some(beta) => B::float_add(scaled, row::<B>(beta)),
+        None => scaled,
+    };
+    (B::float_reshape(y, shape), flat::<B>(mean), flat::<B>(var))
+}
+
+pub(crate) fn layer_norm_grads<B: Backend>(
+    x: Float<B>,
+    gamma: Float<B>,
+    mean: Float<B>,
+    var: Float<B>,
+    grad: Float<B>,
+    epsilon: f64,
+) -> (Float<B>, Float<B>, Float<B>) {
+    let shape = x.shape();
+    let column = Shape::new([mean.shape().num_elements(), 1]);
+    let inv_std = inverse_deviation::<B>(B::float_reshape(var, column.clone()), epsilon);
+    let normed = B::float_mul(B::float_sub(rows::<B>(x), B::float_reshape(mean, column)), inv_std.clone());
+    let grad = rows::<B>(grad);
+    let dgamma = flat::<B>(B::float_sum_dim(B::float_mul(grad.clone(), normed.clone()), 0));
+    let dbeta = flat::<B>(B::float_sum_dim(grad.clone(), 0));
+    let dn = B::float_mul(grad, row::<B>(gamma));
+    (B::float_reshape(norm_input_grad::<B>(dn, normed, inv_std), shape), dgamma, dbeta)
+}
+
+/// `q·kᵀ/√d`, with what may not be seen at minus infinity (or nearly so: finite, so that nothing turns NaN).
+fn scores<B: Backend>(q: Float<B>, k: Float<B>, causal: bool) -> Float<B> {
+    let (queries, keys, d) = (q.shape()[2], k.shape()[2], q.shape()[3]);
+    let device = q.device();
+    let scaled = B::float_mul_scalar(q, (1.0 / (d as f64).sqrt()).into());
+    let scores = B::float_matmul(scaled, B::float_swap_dims(k, 2, 3));
+    if !causal {
+        return scores;
+    }
+    // Query i sees the keys up to i, counted from the end where there are more keys than queries.
+    let hidden: Vec<f32> =
+        (0..queries).flat_map(|i| (0..keys).map(move |j| if j + queries > i + keys { -1e9 } else { 0.0 })).collect();
+    let hidden = B::float_from_data(burn::tensor::TensorData::new(hidden, [1, 1, queries, keys]), &device);
+    let dtype = scores.dtype();
+    B::float_add(scores, B::float_cast(hidden, dtype.into()))
+}
+
+pub(crate) fn attention<B: Backend>(q: Float<B>, k: Float<B>, v: Float<B>, causal: bool) -> (Float<B>, Float<B>) {
+    let shape = q.shape();
+    let scores = scores::<B>(q.clone(), k.clone(), causal);
+    let top = B::float_max_dim(scores.clone(), 3);
+    let exponentials = B::float_exp(B::float_sub(scores, top.clone()));
+    let sums = B::float_sum_dim(exponentials.clone(), 3);
+    let log_sums = B::float_add(B::float_log(sums.clone()), top);
+    let output = B::float_matmul(B::float_div(exponentials, sums), v);
+    (output, B::float_reshape(log_sums, Shape::new([shape[0], shape[1], shape[2]])))
+}
+
+pub(crate) fn attention_grads<B: Backend>(
+    q: Float<B>,
+    k: Float<B>,
+    v: Float<B>,
+    output: Float<B>,
+    log_sums: Float<B>,
+    grad: Float<B>,
+    causal: bool,
+) -> (Float<B>, Float<B>, Float<B>) {
+    let shape = q.shape();
+    let scale = 1.0 / (shape[3] as f64).sqrt();
+    let log_sums = B::float_reshape(log_sums, Shape::new([shape[0], shape[1], shape[2], 1]));
+    let weights = B::float_exp(B::float_sub(scores::<B>(q.clone(), k.clone(), causal), log_sums));
+    let dv = B::float_matmul(B::float_swap_dims(weights.clone(), 2, 3), grad.clone());
+    let dweights = B::float_matmul(grad.clone(), B::float_swap_dims(v, 2, 3));
+    // Σ weights·dweights over the keys is Σ output·grad over the channels (Dao et al. 2022, appendix B.2).
+    let dot = B::float_sum_dim(B::float_mul(grad, output), 3);
+    let dscores = B::float_mul_scalar(B::float_mul(weights, B::float_sub(dweights, dot)), scale.into());
+    let dq = B::float_matmul(dscores.clone(), k);
+    let dk = B::float_matmul(B::float_swap_dims(dscores, 2, 3), q);
+    (dq, dk, dv)
+}
+
+/// [`attention`] by burn's own, where a mask of any kind is needed.
+pub(crate) fn masked_attention<B: Backend>(
+    q: Float<B>,
+    k: Float<B>,
+    v: Float<B>,
+    mask: Option<burn::backend::tensor::BoolTensor<B>>,
+    causal: bool,
+) -> Float<B> {
+    B::attention(q, k, v, mask, None, AttentionModuleOptions { is_causal: causal, ..Default::default() })
+}
+
+pub(crate) fn embedding_grad<B: Backend>(grad: Float<B>, indices: IntTensor<B>, rows: usize) -> Float<B> {
+    let (grad, indices) = (self::rows::<B>(grad), {
+        let len = indices.shape().num_elements();
+        B::int_reshape(indices, Shape::new([len]))
+    });
+    let zeros = B::float_zeros(Shape::new([rows, grad.shape()[1]]), &grad.device(), grad.dtype().into());
+    B::float_select_assign(zeros, 0, indices, grad, IndexingUpdateOp::Add)
+}
+
+pub(crate) fn upsample_nearest2d<B: Backend>(x: Float<B>, factor: usize) -> Float<B> {
+    let shape = x.shape();
+    let size = [shape[2] * factor, shape[3] * factor];
+    B::interpolate(x, size, InterpolateOptions::new(InterpolateMode::Nearest))
+}
+
+pub(crate) fn upsample_nearest2d_grad<B: Backend>(grad: Float<B>, factor: usize) -> Float<B> {
+    let shape = grad.shape();
+    let (height, width) = (shape[2] / factor, shape[3] / factor);
+    let blocks = Shape::new([shape[0] * shape[1] * height, factor, width, factor]);
+    let sums = B::float_sum_dims(B::float_reshape(grad, blocks), &[1, 3]);
+    B::float_reshape(sums, Shape::new([shape[0], shape[1], height, width]))
+}
+
+/// Logarithm of every row's sum of exponentials, `[rows, 1]`.
+fn log_sum_exp<B: Backend>(logits: Float<B>) -> Float<B> {
+    let top = B::float_max_dim(logits.clone(), 1);
+    let sums = B::float_sum_dim(B::float_exp(B::float_sub(logits, top.clone())), 1);
+    B::float_add(B::float_log(sums), top)
+}
+
+pub(crate) fn cross_entropy<B: Backend>(logits: Float<B>, targets: IntTensor<B>) -> Float<B> {
+    let rows = logits.shape()[0];
+    let picked = B::float_gather(1, logits.clone(), B::int_reshape(targets, Shape::new([rows, 1])));
+    flat::<B>(B::float_sub(log_sum_exp::<B>(logits), picked))
+}
+
+pub(crate) fn cross_entropy_grad<B: Backend>(logits: Float<B>, targets: IntTensor<B>, grad: Float<B>) -> Float<B> {
+    let rows = logits.shape()[0];
+    let grad = B::float_reshape(grad, Shape::new([rows, 1]));
+    let probabilities = B::float_exp(B::float_sub(logits.clone(), log_sum_exp::<B>(logits)));
+    let targets = B::int_reshape(targets, Shape::new([rows, 1]));
+    let scaled = B::float_mul(probabilities, grad.clone());
+    B::float_scatter(1, scaled, targets, B::float_neg(grad), IndexingUpdateOp::Add)
+}
+
+pub(crate) fn binary_cross_entropy<B: Backend>(logits: Float<B>, targets: Float<B>) -> Float<B> {
+    let loss = B::float_sub(activation::<B>(logits.clone(), Activation::Softplus), B::float_mul(targets, logits));
+    flat::<B>(B::float_sum_dim(loss, 1))
+}
+
+pub(crate) fn binary_cross_entropy_grad<B: Backend>(logits: Float<B>, targets: Float<B>, grad: Float<B>) -> Float<B> {
+    let rows = logits.shape()[0];
+    B::float_mul(B::float_sub(B::sigmoid(logits), targets), B::float_reshape(grad, Shape::new([rows, 1])))
+}
+
+pub(crate) fn adam_step<B: Backend>(
+    param: Float<B>,
+    grad: Float<B>,
+    moment_1: Float<B>,
+    moment_2: Float<B>,
+    step: AdamStep,
+) -> (Float<B>, Float<B>, Float<B>) {
+    let AdamStep { learning_rate, beta_1, beta_2, epsilon, time, weight_decay, decoupled_decay } = step;
+    let scale = |x: Float<B>, by: f64| B::float_mul_scalar(x, by.into());
+    let grad = if weight_decay == 0.0 { grad } else { B::float_add(grad, scale(param.clone(), weight_decay)) };
+    let moment_1 = B::float_add(scale(moment_1, beta_1), scale(grad.clone(), 1.0 - beta_1));
+    let moment_2 = B::float_add(scale(moment_2, beta_2), scale(B::float_mul(grad.clone(), grad), 1.0 - beta_2));
+    let (correction_1, correction_2) = (1.0 - beta_1.powi(time), (1.0 - beta_2.powi(time)).sqrt());
+    let deviation = B::float_add_scalar(scale(B::float_sqrt(moment_2.clone()), 1.0 / correction_2), epsilon.into());
+    let change = scale(B::float_div(moment_1.clone(), deviation), learning_rate / correction_1);
+    let decayed = if decoupled_decay == 0.0 { param } else { scale(param, 1.0 - learning_rate * decoupled_decay) };
+    (B::float_sub(decayed, change), moment_1, moment_2)
+}
