@@ -1,46 +1,112 @@
-"""The peer's side of `compare`: the same training steps in plain PyTorch on the CPU.
+"""The peer's side of `compare`: the same work in PyTorch on the CPU.
 
     pip install torch
-    python peer.py WORKLOAD [--seconds 4] [--threads 2]
+    python peer.py WORKLOAD [--threads 2]
 
-Prints one JSON line with the median seconds of a step: forward, backward, optimizer, gradient reset, loss read back.
+Reads a number of seconds per line, works on the workload for so long, and answers with one JSON line: the seconds of
+every run, and the most memory the process ever held. A workload's docstring is its definition; ours does the same work
+in float32, optimizer step, gradient reset and reading the loss back included.
 """
-import argparse, json, os, time
+import argparse, json, os, resource, sys, time
 import torch, torch.nn as nn, torch.nn.functional as F
 
-P = argparse.ArgumentParser(); P.add_argument("workload"); P.add_argument("--seconds", type=float, default=4.0)
-P.add_argument("--threads", type=int, default=os.cpu_count()); A = P.parse_args()
-torch.set_num_threads(A.threads); torch.manual_seed(0)
+P = argparse.ArgumentParser(); P.add_argument("workload"); P.add_argument("--threads", type=int, default=os.cpu_count())
+A = P.parse_args(); torch.set_num_threads(A.threads); torch.manual_seed(0)
 
 
-def vae(encoder, width, latent, decoder, shape):
-    mean, log_variance, x = nn.Linear(width, latent), nn.Linear(width, latent), torch.rand(128, *shape)
+def vae(encoder, width, latent, decoder, shape, batch=128):
+    mean, log_variance, x = nn.Linear(width, latent), nn.Linear(width, latent), torch.rand(batch, *shape)
     optimizer = torch.optim.Adam([p for m in (encoder, mean, log_variance, decoder) for p in m.parameters()], 1e-3)
 
     def step():
         h = encoder(x); m, l = mean(h), log_variance(h)
         y = decoder(m + torch.randn_like(m) * (0.5 * l).exp())
-        loss = (F.binary_cross_entropy_with_logits(y, x, reduction="sum") - 0.5 * (1 + l - m ** 2 - l.exp()).sum()) / 128
+        loss = (F.binary_cross_entropy_with_logits(y, x, reduction="sum") - 0.5 * (1 + l - m ** 2 - l.exp()).sum()) / batch
         optimizer.zero_grad(); loss.backward(); optimizer.step(); return loss.item()
 
     return step
 
 
 def vae_mlp():
-    """784-400-(20,20)-400-784, ReLU."""
+    """VAE 784-400-(20,20)-400-784, ReLU, Bernoulli likelihood on logits, batch 128, Adam 1e-3: one training step."""
     return vae(nn.Sequential(nn.Linear(784, 400), nn.ReLU()), 400, 20, nn.Sequential(nn.Linear(20, 400), nn.ReLU(), nn.Linear(400, 784)), [784])
 
 
-def vae_conv():
-    """Convolutions 1-32-64 (4x4, stride 2), linear 256, 32 latent dimensions, and back."""
-    encoder = nn.Sequential(nn.Conv2d(1, 32, 4, 2, 1), nn.ReLU(), nn.Conv2d(32, 64, 4, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(3136, 256), nn.ReLU())
-    decoder = nn.Sequential(nn.Linear(32, 256), nn.ReLU(), nn.Linear(256, 3136), nn.ReLU(), nn.Unflatten(1, (64, 7, 7)), nn.ConvTranspose2d(64, 32, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(32, 1, 4, 2, 1))
-    return vae(encoder, 256, 32, decoder, [1, 28, 28])
+def vae_conv(batch=128, width=32, side=28):
+    """VAE 1x28x28: conv 1-32-64 (4x4, stride 2, pad 1, ReLU), linear 3136-256 ReLU, two heads 256-32; decoder linear 32-256-3136 ReLU, transposed conv 64-32-1 (4x4, stride 2, pad 1); batch 128, Adam 1e-3: one step."""
+    w, flat, top = width, 2 * width * (side // 4) ** 2, side // 4
+    encoder = nn.Sequential(nn.Conv2d(1, w, 4, 2, 1), nn.ReLU(), nn.Conv2d(w, 2 * w, 4, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(flat, 256), nn.ReLU())
+    decoder = nn.Sequential(nn.Linear(32, 256), nn.ReLU(), nn.Linear(256, flat), nn.ReLU(), nn.Unflatten(1, (2 * w, top, top)), nn.ConvTranspose2d(2 * w, w, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(w, 1, 4, 2, 1))
+    return vae(encoder, 256, 32, decoder, [1, side, side], batch)
 
 
-step = dict(vae_mlp=vae_mlp, vae_conv=vae_conv)[A.workload]()
-for _ in range(3): step()
-times, end = [], time.perf_counter() + A.seconds
-while len(times) < 3 or time.perf_counter() < end:
-    start = time.perf_counter(); step(); times.append(time.perf_counter() - start)
-print(json.dumps(dict(workload=A.workload, median_s=sorted(times)[len(times) // 2], steps=len(times))))
+def dcgan():
+    """DCGAN 28x28, latent 64: G transposed conv 64-128 (7x7), 128-64 (4x4 s2 p1), 64-1 (4x4 s2 p1), BatchNorm+ReLU between, tanh; D conv 1-64 (4x4 s2 p1), 64-128 (4x4 s2 p1, BatchNorm), 128-1 (7x7), LeakyReLU 0.2; non-saturating loss; batch 64; Adam 2e-4, betas (.5,.999): one critic step and one generator step."""
+    G = nn.Sequential(nn.ConvTranspose2d(64, 128, 7, 1, 0, bias=False), nn.BatchNorm2d(128), nn.ReLU(), nn.ConvTranspose2d(128, 64, 4, 2, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.ConvTranspose2d(64, 1, 4, 2, 1), nn.Tanh())
+    D = nn.Sequential(nn.Conv2d(1, 64, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(64, 128, 4, 2, 1, bias=False), nn.BatchNorm2d(128), nn.LeakyReLU(0.2), nn.Conv2d(128, 1, 7, 1, 0))
+    og = torch.optim.Adam(G.parameters(), 2e-4, betas=(0.5, 0.999)); od = torch.optim.Adam(D.parameters(), 2e-4, betas=(0.5, 0.999)); x = torch.randn(64, 1, 28, 28)
+    bce = F.binary_cross_entropy_with_logits
+    def step():
+        fake = G(torch.randn(64, 64, 1, 1)); r, f = D(x).flatten(), D(fake.detach()).flatten()
+        ld = bce(r, torch.ones_like(r)) + bce(f, torch.zeros_like(f)); od.zero_grad(); ld.backward(); od.step()
+        g = D(fake).flatten(); lg = bce(g, torch.ones_like(g)); og.zero_grad(); lg.backward(); og.step(); return ld.item() + lg.item()
+    return step
+
+
+def gpt_char():
+    """nanoGPT's CPU recipe: 4 layers, 4 heads, width 128, context 64, vocabulary 65, batch 12, no dropout, no biases, tied output; AdamW 1e-3: one step."""
+    class Block(nn.Module):
+        def __init__(s, d=128, h=4):
+            super().__init__(); s.h = h; s.n1, s.n2 = nn.LayerNorm(d, bias=False), nn.LayerNorm(d, bias=False)
+            s.qkv, s.o, s.f, s.g = nn.Linear(d, 3 * d, bias=False), nn.Linear(d, d, bias=False), nn.Linear(d, 4 * d, bias=False), nn.Linear(4 * d, d, bias=False)
+        def forward(s, x):
+            B, T, C = x.shape; q, k, v = (a.view(B, T, s.h, C // s.h).transpose(1, 2) for a in s.qkv(s.n1(x)).split(C, 2))
+            x = x + s.o(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(B, T, C)); return x + s.g(F.gelu(s.f(s.n2(x))))
+    e, p, bs, n = nn.Embedding(65, 128), nn.Embedding(64, 128), nn.ModuleList([Block() for _ in range(4)]), nn.LayerNorm(128, bias=False)
+    o = torch.optim.AdamW([q for m in (e, p, bs, n) for q in m.parameters()], 1e-3); i, y = torch.randint(0, 65, (2, 12, 64))
+    def step():
+        x = e(i) + p(torch.arange(64))
+        for b in bs: x = b(x)
+        l = F.cross_entropy((n(x) @ e.weight.T).view(-1, 65), y.reshape(-1)); o.zero_grad(); l.backward(); o.step(); return l.item()
+    return step
+
+
+def conv(grads, batch, channels_in, channels_out, side, kernel, stride):
+    """A convolution with padding 1 and no bias: forward, or forward and the gradients named."""
+    x, w = torch.randn(batch, channels_in, side, side), torch.randn(channels_out, channels_in, kernel, kernel)
+    wanted = tuple(t.requires_grad_() for t, on in ((x, "x" in grads), (w, "w" in grads)) if on)
+    f = lambda: F.conv2d(x, w, None, stride, 1); g = torch.randn_like(f())
+    return (lambda: torch.autograd.grad(f(), wanted, g)) if wanted else f
+
+
+def norm(act, grads):
+    """GroupNorm (8 groups) and / or SiLU of 32x64x28x28: forward, or forward and all gradients."""
+    x, g = torch.randn(2, 32, 64, 28, 28); gamma, beta = torch.randn(2, 64)
+    f = {"norm": lambda: F.group_norm(x, 8, gamma, beta), "silu": lambda: F.silu(x), "both": lambda: F.silu(F.group_norm(x, 8, gamma, beta))}[act]
+    if not grads: return f
+    wanted = [t.requires_grad_() for t in (x, gamma, beta)]; return lambda: torch.autograd.grad(f(), wanted, g)
+
+
+ALL = dict(
+    vae_mlp=vae_mlp, vae_conv=vae_conv, dcgan=dcgan, gpt_char=gpt_char,
+    conv3_64=lambda: conv("", 32, 64, 64, 28, 3, 1), conv3_64_w=lambda: conv("w", 32, 64, 64, 28, 3, 1), conv3_64_xw=lambda: conv("xw", 32, 64, 64, 28, 3, 1),
+    conv3_32=lambda: conv("", 32, 32, 32, 28, 3, 1), conv3_32_xw=lambda: conv("xw", 32, 32, 32, 28, 3, 1),
+    conv4_64=lambda: conv("", 64, 64, 128, 14, 4, 2), conv4_64_xw=lambda: conv("xw", 64, 64, 128, 14, 4, 2),
+    group_norm=lambda: norm("norm", False), silu=lambda: norm("silu", False), group_norm_silu_xw=lambda: norm("both", True),
+)
+# Cost against size: vae_conv with twice the batch, the width, the side.
+for key in ("batch", "width", "side"):
+    for times in (1, 2, 4):
+        base = dict(batch=32, width=16, side=16)
+        base[key] *= times
+        ALL[f"vae_conv_{key}_{base[key]}"] = lambda base=base: vae_conv(**base)
+
+if __name__ == "__main__":
+    step = ALL[A.workload]()
+    for _ in range(3): step()
+    for line in sys.stdin:
+        times, end = [], time.perf_counter() + float(line)
+        while len(times) < 3 or time.perf_counter() < end:
+            start = time.perf_counter(); step(); times.append(time.perf_counter() - start)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        print(json.dumps(dict(seconds=times, peak_bytes=peak)), flush=True)

@@ -255,6 +255,20 @@ fn attention_equals_its_default_body() {
 }
 
 #[test]
+fn self_attention_equals_its_default_body() {
+    check("self_attention", 2e-5, |rng| {
+        let (batch, heads, d, tokens) = (pick(rng, 1, 3), pick(rng, 1, 4), pick(rng, 1, 40), pick(rng, 1, 90));
+        let (causal, turned) = (pick(rng, 0, 1) == 1, pick(rng, 0, 1) == 1);
+        let shape = [batch, tokens, 3 * heads * d];
+        Case {
+            lens: vec![shape.iter().product()],
+            about: format!("{shape:?} in {heads} heads, causal {causal}"),
+            compute: Box::new(move |t| flat(ops::self_attention(laid(t[0].clone(), shape, turned), heads, causal))),
+        }
+    });
+}
+
+#[test]
 fn embeddings_equal_their_default_bodies() {
     check("embedding", 1e-6, |rng| {
         let (rows, d, batch, tokens) = (pick(rng, 1, 30), pick(rng, 1, 40), pick(rng, 1, 6), pick(rng, 1, 20));

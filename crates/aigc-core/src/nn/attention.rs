@@ -75,14 +75,7 @@ impl SelfAttention {
     /// # Panics
     /// If the last axis is not `d_model`.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let [batch, tokens, d] = x.dims();
-        let heads = |t: Tensor<3>| t.reshape([batch, tokens, self.n_heads, d / self.n_heads]).swap_dims(1, 2);
-        let mut parts = self.qkv.forward(x).chunk(3, 2).into_iter().map(heads);
-        let (Some(q), Some(k), Some(v)) = (parts.next(), parts.next(), parts.next()) else {
-            unreachable!("3·d_model splits into three parts")
-        };
-        let context = scaled_dot_product_attention(q, k, v, None, self.causal);
-        self.output.forward(context.swap_dims(1, 2).reshape([batch, tokens, d]))
+        self.output.forward(ops::self_attention(self.qkv.forward(x), self.n_heads, self.causal))
     }
 }
 

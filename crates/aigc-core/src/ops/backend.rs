@@ -244,6 +244,28 @@ pub trait GenerativeOps: Backend {
         primitives::attention_grads::<Self>(q, k, v, output, log_sums, grad, causal)
     }
 
+    /// Softmax attention of queries, keys and values side by side: the result, and the logarithm of every query's sum of
+    /// exponentials `[batch, heads, queries]`.
+    fn self_attention_forward(
+        qkv: FloatTensor<Self>,
+        heads: usize,
+        causal: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        primitives::self_attention::<Self>(qkv, heads, causal)
+    }
+
+    /// Gradient of queries, keys and values side by side.
+    fn self_attention_grad(
+        qkv: FloatTensor<Self>,
+        output: FloatTensor<Self>,
+        log_sums: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        heads: usize,
+        causal: bool,
+    ) -> FloatTensor<Self> {
+        primitives::self_attention_grad::<Self>(qkv, output, log_sums, grad, heads, causal)
+    }
+
     /// Rows of `weight`.
     fn embedding_forward(weight: FloatTensor<Self>, indices: IntTensor<Self>) -> FloatTensor<Self> {
         Self::embedding(weight, indices)

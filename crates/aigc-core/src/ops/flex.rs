@@ -3,11 +3,13 @@
 use super::{
     AdamStep, GenerativeOps, OptionalTensor,
     cpu::{
+        attention::{self, AttentionSizes, Heads, HeadsOut},
         conv::{ConvSizes, conv2d, conv2d_transposed, conv2d_weight_grad},
         loss, map,
         norm::{self, Units},
         optimizer, pixels,
         product::{Matrix, column_sums, multiply},
+        rows,
     },
     primitives,
 };
@@ -261,7 +263,7 @@ impl GenerativeOps for Flex {
         }
         let (x, gamma, beta) = (ordered(x), ordered(gamma), ordered(beta));
         let shape = channelled(&x);
-        let units = Units::groups(shape, groups);
+        let units = Units::Groups { shape, channels: shape[1] / groups };
         let (y, mean, var) = norm::norm(slice(&x), slice(&gamma), slice(&beta), epsilon as f32, activation, units);
         let statistic = [shape[0], groups];
         (tensor(y, x.shape()), tensor(mean, statistic), tensor(var, statistic))
@@ -281,7 +283,8 @@ impl GenerativeOps for Flex {
         if !all_f32(&[&x, &gamma, &beta, &grad]) || x.shape().num_elements() == 0 {
             return primitives::group_norm_grads::<Flex>(x, gamma, beta, mean, var, grad, groups, epsilon, activation);
         }
-        let units = Units::groups(channelled(&x), groups);
+        let shape = channelled(&x);
+        let units = Units::Groups { shape, channels: shape[1] / groups };
         unit_norm_grads([x, gamma, beta, mean, var, grad], epsilon, activation, units)
     }
 
@@ -297,7 +300,7 @@ impl GenerativeOps for Flex {
         }
         let (x, gamma, beta) = (ordered(x), ordered(gamma), ordered(beta));
         let shape = channelled(&x);
-        let units = Units::channels(shape);
+        let units = Units::Channels { shape };
         let (y, mean, var) = norm::norm(slice(&x), slice(&gamma), slice(&beta), epsilon as f32, activation, units);
         (tensor(y, x.shape()), tensor(mean, [shape[1]]), tensor(var, [shape[1]]))
     }
@@ -315,7 +318,7 @@ impl GenerativeOps for Flex {
         if !all_f32(&[&x, &gamma, &beta, &grad]) || x.shape().num_elements() == 0 {
             return primitives::batch_norm_grads::<Flex>(x, gamma, beta, mean, var, grad, epsilon, activation);
         }
-        let units = Units::channels(channelled(&x));
+        let units = Units::Channels { shape: channelled(&x) };
         unit_norm_grads([x, gamma, beta, mean, var, grad], epsilon, activation, units)
     }
 
@@ -344,6 +347,113 @@ impl GenerativeOps for Flex {
         let (dx, dgamma, dbeta) =
             norm::layer_norm_grads(slice(&x), slice(&gamma), slice(&mean), slice(&var), slice(&grad), epsilon as f32);
         (tensor(dx, x.shape()), tensor(dgamma, gamma.shape()), tensor(dbeta, gamma.shape()))
+    }
+
+    fn attention_forward(q: FlexTensor, k: FlexTensor, v: FlexTensor, causal: bool) -> (FlexTensor, FlexTensor) {
+        let Some(sizes) = attention_sizes(&q, &k, &v, causal) else {
+            return primitives::attention::<Flex>(q, k, v, causal);
+        };
+        let [q, k, v] = [q, k, v].map(forwards);
+        let (output, log_sums) = attention::attention(heads(&q), heads(&k), heads(&v), sizes);
+        (turned(output, sizes, sizes.queries), tensor(log_sums, [sizes.batch, sizes.heads, sizes.queries]))
+    }
+
+    fn attention_grads(
+        q: FlexTensor,
+        k: FlexTensor,
+        v: FlexTensor,
+        output: FlexTensor,
+        log_sums: FlexTensor,
+        grad: FlexTensor,
+        causal: bool,
+    ) -> Three {
+        let sizes = attention_sizes(&q, &k, &v, causal).filter(|_| all_f32(&[&output, &log_sums, &grad]));
+        let Some(sizes) = sizes else {
+            return primitives::attention_grads::<Flex>(q, k, v, output, log_sums, grad, causal);
+        };
+        let [q, k, v, output, grad] = [q, k, v, output, grad].map(forwards);
+        let log_sums = ordered(log_sums);
+        let lens = [sizes.queries, sizes.keys, sizes.keys];
+        let mut grads = lens.map(|tokens| vec![0.0; sizes.batch * tokens * sizes.heads * sizes.d]);
+        attention::attention_grads(
+            heads(&q),
+            heads(&k),
+            heads(&v),
+            heads(&output),
+            slice(&log_sums),
+            heads(&grad),
+            sizes,
+            grads.each_mut().map(Vec::as_mut_slice),
+            lens.map(|tokens| HeadsOut::in_order(sizes.heads, tokens, sizes.d)),
+        );
+        let [dq, dk, dv] = grads;
+        (turned(dq, sizes, sizes.queries), turned(dk, sizes, sizes.keys), turned(dv, sizes, sizes.keys))
+    }
+
+    fn self_attention_forward(qkv: FlexTensor, heads: usize, causal: bool) -> (FlexTensor, FlexTensor) {
+        let Some(sizes) = self_attention_sizes(&qkv, heads, causal) else {
+            return primitives::self_attention::<Flex>(qkv, heads, causal);
+        };
+        let qkv = ordered(qkv);
+        let [q, k, v] = attention::side_by_side(slice(&qkv), sizes);
+        let (output, log_sums) = attention::attention(q, k, v, sizes);
+        let output = tensor(output, [sizes.batch, sizes.queries, heads * sizes.d]);
+        (output, tensor(log_sums, [sizes.batch, heads, sizes.queries]))
+    }
+
+    fn self_attention_grad(
+        qkv: FlexTensor,
+        output: FlexTensor,
+        log_sums: FlexTensor,
+        grad: FlexTensor,
+        heads: usize,
+        causal: bool,
+    ) -> FlexTensor {
+        let sizes = self_attention_sizes(&qkv, heads, causal).filter(|_| all_f32(&[&output, &log_sums, &grad]));
+        let Some(sizes) = sizes else {
+            return primitives::self_attention_grad::<Flex>(qkv, output, log_sums, grad, heads, causal);
+        };
+        let [qkv, output, log_sums, grad] = [qkv, output, log_sums, grad].map(ordered);
+        let dqkv = attention::self_attention_grad(slice(&qkv), slice(&output), slice(&log_sums), slice(&grad), sizes);
+        tensor(dqkv, qkv.shape())
+    }
+
+    fn embedding_forward(weight: FlexTensor, indices: FlexTensor) -> FlexTensor {
+        let places = usizes(&indices);
+        let (false, Some(places)) = (!all_f32(&[&weight]), places) else { return Flex::embedding(weight, indices) };
+        let weight = ordered(weight);
+        let ([_, d], [batch, tokens]) = (dims(&weight), dims(&indices));
+        tensor(self::rows::select(slice(&weight), d, &places), [batch, tokens, d])
+    }
+
+    fn embedding_grad(grad: FlexTensor, indices: FlexTensor, rows: usize) -> FlexTensor {
+        let places = usizes(&indices);
+        let (false, Some(places)) = (!all_f32(&[&grad]), places) else {
+            return primitives::embedding_grad::<Flex>(grad, indices, rows);
+        };
+        let grad = ordered(grad);
+        let [_, d] = rowed(&grad);
+        tensor(self::rows::add_up(slice(&grad), d, &places, rows), [rows, d])
+    }
+
+    fn cross_entropy_forward(logits: FlexTensor, targets: FlexTensor) -> FlexTensor {
+        let places = usizes(&targets);
+        let (false, Some(places)) = (!all_f32(&[&logits]), places) else {
+            return primitives::cross_entropy::<Flex>(logits, targets);
+        };
+        let logits = ordered(logits);
+        let [rows, n] = dims(&logits);
+        tensor(loss::cross_entropy(slice(&logits), &places, n), [rows])
+    }
+
+    fn cross_entropy_grad(logits: FlexTensor, targets: FlexTensor, grad: FlexTensor) -> FlexTensor {
+        let places = usizes(&targets);
+        let (false, Some(places)) = (!all_f32(&[&logits, &grad]), places) else {
+            return primitives::cross_entropy_grad::<Flex>(logits, targets, grad);
+        };
+        let (logits, grad) = (ordered(logits), ordered(grad));
+        let [_, n] = rowed(&logits);
+        tensor(loss::cross_entropy_grad(slice(&logits), &places, slice(&grad), n), logits.shape())
     }
 
     fn upsample_nearest2d_forward(x: FlexTensor, factor: usize) -> FlexTensor {
@@ -400,6 +510,47 @@ impl GenerativeOps for Flex {
         optimizer::adam(param.storage_mut(), slice(&grad), moment_1.storage_mut(), moment_2.storage_mut(), step);
         (param, moment_1, moment_2)
     }
+}
+
+/// Indices as such, where they are integers that the kernels know and none is negative.
+fn usizes(indices: &FlexTensor) -> Option<Vec<usize>> {
+    let indices = indices.to_contiguous();
+    match indices.dtype() {
+        DType::I64 => indices.as_slice::<i64>()?.iter().map(|i| usize::try_from(*i).ok()).collect(),
+        DType::I32 => indices.as_slice::<i32>()?.iter().map(|i| usize::try_from(*i).ok()).collect(),
+        _ => None,
+    }
+}
+
+/// `x` itself if it is walked forwards along every axis.
+fn forwards(x: FlexTensor) -> FlexTensor {
+    if x.layout().strides().iter().all(|step| *step >= 0) { x } else { x.to_contiguous() }
+}
+
+/// A `[batch, heads, tokens, d]` tensor of [`forwards`], wherever it lies.
+fn heads(x: &FlexTensor) -> Heads<'_> {
+    let steps = std::array::from_fn(|axis| x.layout().strides()[axis].unsigned_abs());
+    Heads { values: x.storage(), start: x.layout().start_offset(), steps }
+}
+
+fn attention_sizes(q: &FlexTensor, k: &FlexTensor, v: &FlexTensor, causal: bool) -> Option<AttentionSizes> {
+    let ([batch, heads, queries, d], [_, _, keys, _]) = (dims(q), dims::<4>(k));
+    let something = [batch, heads, queries, keys, d].iter().all(|n| *n > 0);
+    let same = k.shape() == v.shape() && dims::<4>(k) == [batch, heads, keys, d] && (!causal || queries <= keys);
+    (all_f32(&[q, k, v]) && something && same).then_some(AttentionSizes { batch, heads, queries, keys, d, causal })
+}
+
+fn self_attention_sizes(qkv: &FlexTensor, heads: usize, causal: bool) -> Option<AttentionSizes> {
+    let [batch, tokens, width] = dims(qkv);
+    let d = width / (3 * heads);
+    let something = [batch, heads, tokens, d].iter().all(|n| *n > 0);
+    let sizes = AttentionSizes { batch, heads, queries: tokens, keys: tokens, d, causal };
+    (all_f32(&[qkv]) && something).then_some(sizes)
+}
+
+/// `[batch, tokens, heads, d]` in memory as `[batch, heads, tokens, d]`.
+fn turned(values: Vec<f32>, sizes: AttentionSizes, tokens: usize) -> FlexTensor {
+    tensor(values, [sizes.batch, tokens, sizes.heads, sizes.d]).permute(&[0, 2, 1, 3])
 }
 
 /// `x` in order, as the whole of its storage (which is copied on writing if somebody else holds it).

@@ -343,6 +343,26 @@ impl<B: GenerativeOps, C: CheckpointStrategy> GenerativeOps for Autodiff<B, C> {
         (output, constant::<B, C>(log_sums))
     }
 
+    fn self_attention_forward(
+        qkv: FloatTensor<Self>,
+        heads: usize,
+        causal: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let (output, (_, log_sums, ..)) = differentiable::<B, C, _, 1>(
+            [qkv],
+            |_| [true],
+            |[qkv]| {
+                let (output, log_sums) = B::self_attention_forward(qkv, heads, causal);
+                (output.clone(), (output, log_sums, heads, causal))
+            },
+            |mut back| {
+                let (qkv, (output, log_sums, heads, causal)) = (back.input(0), back.extra);
+                [Some(B::self_attention_grad(qkv, output, log_sums, back.grad, heads, causal))]
+            },
+        );
+        (output, constant::<B, C>(log_sums))
+    }
+
     fn embedding_forward(weight: FloatTensor<Self>, indices: IntTensor<Self>) -> FloatTensor<Self> {
         differentiable::<B, C, _, 1>(
             [weight],

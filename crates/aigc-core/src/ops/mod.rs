@@ -223,6 +223,25 @@ pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: Option<Tensor<4
     })
 }
 
+/// [`attention`] of queries, keys and values that lie side by side, as one linear layer gives them.
+///
+/// # Shapes
+/// - qkv: `[batch, tokens, 3·heads·d]`, all queries before all keys before all values
+/// - output: `[batch, tokens, heads·d]`
+///
+/// # Panics
+/// If the last axis is not three times a multiple of `heads`.
+pub fn self_attention(qkv: Tensor<3>, heads: usize, causal: bool) -> Tensor<3> {
+    let [.., width] = qkv.dims();
+    assert!(heads > 0 && width.is_multiple_of(3 * heads), "{heads} heads of queries, keys and values {width} wide");
+    let listed = is_listed(&qkv.device());
+    let qkv = qkv.into_dispatch();
+    Tensor::from_dispatch(match listed {
+        true => Dispatch::self_attention_forward(qkv, heads, causal).0,
+        false => primitives::self_attention::<Dispatch>(qkv, heads, causal).0,
+    })
+}
+
 /// Rows of `weight`.
 ///
 /// # Shapes

@@ -8,7 +8,7 @@ use burn::{
         tensor::{FloatTensor, IntTensor},
     },
     tensor::{
-        IndexingUpdateOp, Shape,
+        IndexingUpdateOp, Shape, Slice,
         ops::{AttentionModuleOptions, InterpolateMode, InterpolateOptions},
     },
 };
@@ -322,6 +322,48 @@ pub(crate) fn attention_grads<B: Backend>(
     let dq = B::float_matmul(dscores.clone(), k);
     let dk = B::float_matmul(B::float_swap_dims(dscores, 2, 3), q);
     (dq, dk, dv)
+}
+
+/// Queries, keys and values `[batch, heads, tokens, d]` of `[batch, tokens, 3·heads·d]`.
+fn parts<B: Backend>(qkv: Float<B>, heads: usize) -> [Float<B>; 3] {
+    let (batch, tokens, d) = (qkv.shape()[0], qkv.shape()[1], qkv.shape()[2] / (3 * heads));
+    let qkv = B::float_reshape(qkv, Shape::new([batch, tokens, 3, heads, d]));
+    let all = Slice::new(0, None, 1);
+    [0, 1, 2].map(|part| {
+        let one = Slice::new(part, Some(part + 1), 1);
+        let part = B::float_slice(qkv.clone(), &[all, all, one, all, all]);
+        B::float_swap_dims(B::float_reshape(part, Shape::new([batch, tokens, heads, d])), 1, 2)
+    })
+}
+
+/// `[batch, heads, tokens, d]` as `[batch, tokens, heads·d]`.
+fn joined<B: Backend>(x: Float<B>) -> Float<B> {
+    let shape = x.shape();
+    B::float_reshape(B::float_swap_dims(x, 1, 2), Shape::new([shape[0], shape[2], shape[1] * shape[3]]))
+}
+
+pub(crate) fn self_attention<B: Backend>(qkv: Float<B>, heads: usize, causal: bool) -> (Float<B>, Float<B>) {
+    let [q, k, v] = parts::<B>(qkv, heads);
+    let (output, log_sums) = attention::<B>(q, k, v, causal);
+    (joined::<B>(output), log_sums)
+}
+
+pub(crate) fn self_attention_grad<B: Backend>(
+    qkv: Float<B>,
+    output: Float<B>,
+    log_sums: Float<B>,
+    grad: Float<B>,
+    heads: usize,
+    causal: bool,
+) -> Float<B> {
+    let [q, k, v] = parts::<B>(qkv, heads);
+    let (shape, flat) = (q.shape(), output.shape());
+    let split = |x: Float<B>| {
+        let x = B::float_reshape(x, Shape::new([flat[0], flat[1], heads, shape[3]]));
+        B::float_swap_dims(x, 1, 2)
+    };
+    let (dq, dk, dv) = attention_grads::<B>(q, k, v, split(output), log_sums, split(grad), causal);
+    B::float_cat([dq, dk, dv].map(joined::<B>).into(), 2)
 }
 
 /// [`attention`] by burn's own, where a mask of any kind is needed.

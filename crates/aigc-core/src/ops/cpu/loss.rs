@@ -1,7 +1,7 @@
 //! Losses from logits, row by row.
 
 use super::{
-    math::{sigmoid, softplus},
+    math::{exp, sigmoid, softplus},
     memory::filled,
     threads::{Shared, for_each},
 };
@@ -69,6 +69,84 @@ pub(crate) fn binary_cross_entropy_grad(logits: &[f32], targets: &[f32], grad: &
                 let dl = unsafe { dl.range(row * n, n) };
                 let row = row * n..(row + 1) * n;
                 Arch::new().dispatch(Row(&logits[row.clone()], &targets[row], *grad, dl));
+            }
+        });
+    })
+}
+
+/// `ln Σ e^l` of a row.
+struct LogSumExp<'a>(&'a [f32]);
+
+impl WithSimd for LogSumExp<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, s: S) -> f32 {
+        let (body, rest) = S::as_simd_f32s(self.0);
+        let mut top = s.splat_f32s(f32::NEG_INFINITY);
+        for x in body {
+            top = s.max_f32s(top, *x);
+        }
+        let top = rest.iter().fold(s.reduce_max_f32s(top), |top, x| top.max(*x));
+        let (shift, mut sum) = (s.splat_f32s(top), s.splat_f32s(0.0));
+        for x in body {
+            sum = s.add_f32s(sum, exp(s, s.sub_f32s(*x, shift)));
+        }
+        let sum = s.reduce_sum_f32s(sum) + rest.iter().map(|x| (x - top).exp()).sum::<f32>();
+        top + sum.ln()
+    }
+}
+
+/// `−ln softmax(logits)[target]` of rows of `n`.
+///
+/// # Panics
+/// If a target is not below `n`.
+pub(crate) fn cross_entropy(logits: &[f32], targets: &[usize], n: usize) -> Vec<f32> {
+    let per_part = (4096 / n.max(1)).max(1);
+    filled(targets.len(), |losses| {
+        let losses = Shared::new(losses);
+        for_each(targets.len().div_ceil(per_part), logits.len() * 20, |part| {
+            let (first, count) = (part * per_part, per_part.min(targets.len() - part * per_part));
+            // SAFETY: parts have rows of their own.
+            for (loss, row) in unsafe { losses.range(first, count) }.iter_mut().zip(first..) {
+                let logits = &logits[row * n..][..n];
+                *loss = Arch::new().dispatch(LogSumExp(logits)) - logits[targets[row]];
+            }
+        });
+    })
+}
+
+/// `grad[row]·(softmax(logits) − one_hot(target))` of rows of `n`.
+///
+/// # Panics
+/// If a target is not below `n`.
+pub(crate) fn cross_entropy_grad(logits: &[f32], targets: &[usize], grad: &[f32], n: usize) -> Vec<f32> {
+    struct Row<'a>(&'a [f32], f32, f32, &'a mut [f32]);
+    impl WithSimd for Row<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, s: S) {
+            let ((l, l_rest), (dl, dl_rest)) = (S::as_simd_f32s(self.0), S::as_mut_simd_f32s(self.3));
+            let (log_sum, grad) = (s.splat_f32s(self.1), s.splat_f32s(self.2));
+            for (dl, l) in dl.iter_mut().zip(l) {
+                *dl = s.mul_f32s(grad, exp(s, s.sub_f32s(*l, log_sum)));
+            }
+            for (dl, l) in dl_rest.iter_mut().zip(l_rest) {
+                *dl = self.2 * (l - self.1).exp();
+            }
+        }
+    }
+    let per_part = (4096 / n.max(1)).max(1);
+    filled(logits.len(), |dl| {
+        let dl = Shared::new(dl);
+        for_each(targets.len().div_ceil(per_part), logits.len() * 40, |part| {
+            for row in part * per_part..targets.len().min((part + 1) * per_part) {
+                let logits = &logits[row * n..][..n];
+                // SAFETY: rows do not overlap.
+                let dl = unsafe { dl.range(row * n, n) };
+                let log_sum = Arch::new().dispatch(LogSumExp(logits));
+                Arch::new().dispatch(Row(logits, log_sum, grad[row], dl));
+                dl[targets[row]] -= grad[row];
             }
         });
     })

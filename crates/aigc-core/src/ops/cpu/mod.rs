@@ -2,6 +2,7 @@
 //!
 //! SIMD goes through pulp, which picks AVX-512, AVX2, NEON or plain code when the program runs; threads are rayon's.
 
+pub(super) mod attention;
 pub(super) mod conv;
 mod curve;
 pub(super) mod loss;
@@ -11,7 +12,7 @@ mod memory;
 pub(super) mod norm;
 pub(super) mod optimizer;
 pub(super) mod pixels;
-mod planes;
 pub(super) mod product;
+pub(super) mod rows;
 mod threads;
 mod tile;

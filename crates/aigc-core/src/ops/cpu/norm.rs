@@ -3,52 +3,86 @@
 use super::{
     curve::{Curve, WithCurve, with_curve},
     memory::filled,
-    threads::{Shared, for_each},
+    threads::{Scratch, Shared, for_each},
 };
 use crate::nn::Activation;
 use pulp::{Arch, Simd, WithSimd};
 
-/// Which numbers are normalised together: `units`, each of `segments` stretches of `len` numbers of one channel.
+/// Which numbers of `x` `[batch, channels, len]` are normalised together.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Units {
-    units: usize,
-    segments: usize,
-    len: usize,
-    unit_step: usize,
-    segment_step: usize,
-    channels: usize,
-    /// Whether a unit is one channel (else its segments are).
-    unit_is_channel: bool,
+pub(crate) enum Units {
+    /// Groups of this many channels within an image: they lie side by side.
+    Groups { shape: [usize; 3], channels: usize },
+    /// Channels over the batch: they are copied together.
+    Channels { shape: [usize; 3] },
 }
 
 impl Units {
-    /// Groups of channels within an image, of `x` `[batch, channels, len]`.
-    pub(crate) fn groups([batch, channels, len]: [usize; 3], groups: usize) -> Self {
-        let segments = channels / groups;
-        let unit_step = segments * len;
-        Self { units: batch * groups, segments, len, unit_step, segment_step: len, channels, unit_is_channel: false }
+    fn shape(&self) -> [usize; 3] {
+        let (Units::Groups { shape, .. } | Units::Channels { shape }) = *self;
+        shape
     }
 
-    /// Channels over the batch, of `x` `[batch, channels, len]`.
-    pub(crate) fn channels([batch, channels, len]: [usize; 3]) -> Self {
-        let segment_step = channels * len;
-        Self { units: channels, segments: batch, len, unit_step: len, segment_step, channels, unit_is_channel: true }
+    /// How many units there are.
+    fn number(&self) -> usize {
+        match *self {
+            Units::Groups { shape: [batch, all, _], channels } => batch * all / channels,
+            Units::Channels { shape: [_, channels, _] } => channels,
+        }
     }
 
-    fn offset(&self, unit: usize, segment: usize) -> usize {
-        unit * self.unit_step + segment * self.segment_step
+    /// Numbers of a unit that share a scale and a shift, and how often that is so in a unit.
+    fn parts(&self) -> [usize; 2] {
+        match *self {
+            Units::Groups { shape: [.., len], channels } => [len, channels],
+            Units::Channels { shape: [batch, _, len] } => [batch * len, 1],
+        }
     }
 
-    fn channel(&self, unit: usize, segment: usize) -> usize {
-        if self.unit_is_channel { unit } else { unit * self.segments % self.channels + segment }
-    }
-
-    fn count(&self) -> usize {
-        self.segments * self.len
+    /// Channel of part `part` of unit `unit`.
+    fn channel(&self, unit: usize, part: usize) -> usize {
+        match *self {
+            Units::Groups { shape: [_, all, _], channels } => unit * channels % all + part,
+            Units::Channels { .. } => unit,
+        }
     }
 
     fn total(&self) -> usize {
-        self.units * self.count()
+        self.shape().iter().product()
+    }
+
+    /// The numbers of `unit`: where they lie side by side there, else copied to `copy`.
+    fn read<'a>(&self, x: &'a [f32], unit: usize, copy: &'a mut [f32]) -> &'a [f32] {
+        match *self {
+            Units::Groups { shape: [.., len], channels } => &x[unit * channels * len..][..channels * len],
+            Units::Channels { shape: [_, channels, len] } => {
+                for (image, to) in copy.chunks_exact_mut(len).enumerate() {
+                    to.copy_from_slice(&x[(image * channels + unit) * len..][..len]);
+                }
+                copy
+            }
+        }
+    }
+
+    /// Lengths of the copies that [`read`](Self::read) needs, or none.
+    fn copy_len(&self) -> usize {
+        match *self {
+            Units::Groups { .. } => 0,
+            Units::Channels { shape: [batch, _, len] } => batch * len,
+        }
+    }
+
+    /// Puts a unit's numbers where they belong, if they are not there yet.
+    ///
+    /// # Safety
+    /// Nobody else writes the unit.
+    unsafe fn write(&self, copy: &[f32], unit: usize, y: &Shared<f32>) {
+        if let Units::Channels { shape: [_, channels, len] } = *self {
+            for (image, from) in copy.chunks_exact(len).enumerate() {
+                // SAFETY: the caller's promise.
+                unsafe { y.range((image * channels + unit) * len, len) }.copy_from_slice(from);
+            }
+        }
     }
 }
 
@@ -113,10 +147,10 @@ impl WithCurve for Norm<'_> {
 
     fn with<C: Curve>(self, curve: C) -> Self::Output {
         let units = self.units;
-        let (mut mean, mut var) = (vec![0.0; units.units], vec![0.0; units.units]);
+        let (mut mean, mut var) = (vec![0.0; units.number()], vec![0.0; units.number()]);
         let y = filled(units.total(), |y| {
             let (y, mean, var) = (Shared::new(y), Shared::new(&mut mean), Shared::new(&mut var));
-            for_each(units.units, units.total() * (6 + C::COST), |unit| {
+            for_each(units.number(), units.total() * (6 + C::COST), |unit| {
                 // SAFETY: every unit has its own numbers.
                 let (mean, var) = unsafe { (mean.range(unit, 1), var.range(unit, 1)) };
                 Arch::new().dispatch(NormUnit { norm: &self, curve, unit, y: &y, mean, var });
@@ -141,30 +175,35 @@ impl<C: Curve> WithSimd for NormUnit<'_, C> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
         let Norm { x, gamma, beta, epsilon, units } = *self.norm;
-        let (mut sum, mut squares) = (0.0, 0.0);
-        for segment in 0..units.segments {
-            sum += sums(s, &x[units.offset(self.unit, segment)..][..units.len], None);
-        }
-        let mean = sum / units.count() as f32;
-        for segment in 0..units.segments {
-            squares += sums(s, &x[units.offset(self.unit, segment)..][..units.len], Some(mean));
-        }
-        let var = squares / units.count() as f32;
+        let [len, parts] = units.parts();
+        let mut scratch = Scratch::new([units.copy_len(); 2]);
+        let [x_copy, y_copy] = scratch.split();
+        let x = units.read(x, self.unit, x_copy);
+        let y = match units {
+            // SAFETY: every unit has its own numbers.
+            Units::Groups { .. } => unsafe { self.y.range(self.unit * x.len(), x.len()) },
+            Units::Channels { .. } => &mut *y_copy,
+        };
+        let mean = sums(s, x, None) / x.len() as f32;
+        let var = sums(s, x, Some(mean)) / x.len() as f32;
         (self.mean[0], self.var[0]) = (mean, var);
         let inv_std = (var + epsilon).sqrt().recip();
-        for segment in 0..units.segments {
-            let (at, channel) = (units.offset(self.unit, segment), units.channel(self.unit, segment));
+        for part in 0..parts {
+            let channel = units.channel(self.unit, part);
             let scale = inv_std * gamma[channel];
             let (scale, shift) = (s.splat_f32s(scale), s.splat_f32s(beta[channel] - mean * scale));
-            // SAFETY: every unit has its own numbers.
-            let y = unsafe { self.y.range(at, units.len) };
-            let ((x, x_rest), (y, y_rest)) = (S::as_simd_f32s(&x[at..at + units.len]), S::as_mut_simd_f32s(y));
+            let (x, x_rest) = S::as_simd_f32s(&x[part * len..][..len]);
+            let (y, y_rest) = S::as_mut_simd_f32s(&mut y[part * len..][..len]);
             for (y, x) in y.iter_mut().zip(x) {
                 *y = self.curve.value(s, s.mul_add_e_f32s(*x, scale, shift));
             }
-            let last = self.curve.value(s, s.mul_add_e_f32s(s.partial_load_f32s(x_rest), scale, shift));
-            s.partial_store_f32s(y_rest, last);
+            if !y_rest.is_empty() {
+                let last = self.curve.value(s, s.mul_add_e_f32s(s.partial_load_f32s(x_rest), scale, shift));
+                s.partial_store_f32s(y_rest, last);
+            }
         }
+        // SAFETY: every unit has its own numbers.
+        unsafe { units.write(y_copy, self.unit, self.y) };
     }
 }
 
@@ -200,24 +239,23 @@ impl WithCurve for NormGrads<'_> {
 
     fn with<C: Curve>(self, curve: C) -> Self::Output {
         let units = self.units;
-        // Gradients of gamma and beta from every segment, added up in order afterwards.
-        let mut parts = vec![[0.0; 2]; units.units * units.segments];
+        let [_, parts] = units.parts();
+        // Gradients of gamma and beta from every part, added up in order afterwards.
+        let mut sums = vec![[0.0; 2]; units.number() * parts];
         let dx = filled(units.total(), |dx| {
-            let (dx, parts) = (Shared::new(dx), Shared::new(&mut parts));
-            for_each(units.units, units.total() * (10 + 2 * C::COST), |unit| {
+            let (dx, sums) = (Shared::new(dx), Shared::new(&mut sums));
+            for_each(units.number(), units.total() * (10 + 2 * C::COST), |unit| {
                 // SAFETY: every unit has its own numbers.
-                let parts = unsafe { parts.range(unit * units.segments, units.segments) };
-                Arch::new().dispatch(NormGradsUnit { norm: &self, curve, unit, dx: &dx, parts });
+                let sums = unsafe { sums.range(unit * parts, parts) };
+                Arch::new().dispatch(NormGradsUnit { norm: &self, curve, unit, dx: &dx, sums });
             });
         });
-        let (mut dgamma, mut dbeta) = (vec![0.0; units.channels], vec![0.0; units.channels]);
-        for unit in 0..units.units {
-            for segment in 0..units.segments {
-                let channel = units.channel(unit, segment);
-                let [gamma, beta] = parts[unit * units.segments + segment];
-                dgamma[channel] += gamma;
-                dbeta[channel] += beta;
-            }
+        let [_, channels, _] = units.shape();
+        let (mut dgamma, mut dbeta) = (vec![0.0; channels], vec![0.0; channels]);
+        for (index, [gamma, beta]) in sums.into_iter().enumerate() {
+            let channel = units.channel(index / parts, index % parts);
+            dgamma[channel] += gamma;
+            dbeta[channel] += beta;
         }
         (dx, dgamma, dbeta)
     }
@@ -228,7 +266,7 @@ struct NormGradsUnit<'a, C> {
     curve: C,
     unit: usize,
     dx: &'a Shared<'a, f32>,
-    parts: &'a mut [[f32; 2]],
+    sums: &'a mut [[f32; 2]],
 }
 
 impl<C: Curve> WithSimd for NormGradsUnit<'_, C> {
@@ -238,17 +276,24 @@ impl<C: Curve> WithSimd for NormGradsUnit<'_, C> {
     fn with_simd<S: Simd>(self, s: S) {
         let NormGrads { x, gamma, beta, mean, var, dy, epsilon, units } = *self.norm;
         let unit = self.unit;
+        let [len, parts] = units.parts();
+        let mut scratch = Scratch::new([units.copy_len(); 3]);
+        let [x_copy, dy_copy, dx_copy] = scratch.split();
+        let (x, dy) = (units.read(x, unit, x_copy), units.read(dy, unit, dy_copy));
+        let dx = match units {
+            // SAFETY: every unit has its own numbers.
+            Units::Groups { .. } => unsafe { self.dx.range(unit * x.len(), x.len()) },
+            Units::Channels { .. } => &mut *dx_copy,
+        };
         let (mean, inv_std) = (mean[unit], (var[unit] + epsilon).sqrt().recip());
         let (normed_scale, normed_shift) = (s.splat_f32s(inv_std), s.splat_f32s(-mean * inv_std));
         let (mut mean_dn, mut mean_ndn) = (0.0, 0.0);
-        for segment in 0..units.segments {
-            let (at, channel) = (units.offset(unit, segment), units.channel(unit, segment));
+        for part in 0..parts {
+            let channel = units.channel(unit, part);
             let (scale, shift) = (s.splat_f32s(gamma[channel]), s.splat_f32s(beta[channel]));
-            // SAFETY: every unit has its own numbers.
-            let dz = unsafe { self.dx.range(at, units.len) };
-            let ((x, x_rest), (dy, dy_rest)) =
-                (S::as_simd_f32s(&x[at..at + units.len]), S::as_simd_f32s(&dy[at..at + units.len]));
-            let (dz, dz_rest) = S::as_mut_simd_f32s(dz);
+            let at = part * len..(part + 1) * len;
+            let ((x, x_rest), (dy, dy_rest)) = (S::as_simd_f32s(&x[at.clone()]), S::as_simd_f32s(&dy[at.clone()]));
+            let (dz, dz_rest) = S::as_mut_simd_f32s(&mut dx[at]);
             let (mut sum, mut dot) = (s.splat_f32s(0.0), s.splat_f32s(0.0));
             for ((dz, x), dy) in dz.iter_mut().zip(x).zip(dy) {
                 let normed = s.mul_add_e_f32s(*x, normed_scale, normed_shift);
@@ -256,35 +301,40 @@ impl<C: Curve> WithSimd for NormGradsUnit<'_, C> {
                 sum = s.add_f32s(sum, *dz);
                 dot = s.mul_add_e_f32s(*dz, normed, dot);
             }
-            // Lanes beyond the end have a dy of zero, so they add nothing.
-            let normed = s.mul_add_e_f32s(s.partial_load_f32s(x_rest), normed_scale, normed_shift);
-            let slope = self.curve.slope(s, s.mul_add_e_f32s(normed, scale, shift));
-            let last = s.mul_f32s(s.partial_load_f32s(dy_rest), slope);
-            s.partial_store_f32s(dz_rest, last);
-            let sum = s.reduce_sum_f32s(s.add_f32s(sum, last));
-            let dot = s.reduce_sum_f32s(s.mul_add_e_f32s(last, normed, dot));
-            self.parts[segment] = [dot, sum];
+            if !dz_rest.is_empty() {
+                // Lanes beyond the end have a dy of zero, so they add nothing.
+                let normed = s.mul_add_e_f32s(s.partial_load_f32s(x_rest), normed_scale, normed_shift);
+                let slope = self.curve.slope(s, s.mul_add_e_f32s(normed, scale, shift));
+                let last = s.mul_f32s(s.partial_load_f32s(dy_rest), slope);
+                s.partial_store_f32s(dz_rest, last);
+                sum = s.add_f32s(sum, last);
+                dot = s.mul_add_e_f32s(last, normed, dot);
+            }
+            let (sum, dot) = (s.reduce_sum_f32s(sum), s.reduce_sum_f32s(dot));
+            self.sums[part] = [dot, sum];
             mean_dn += sum * gamma[channel];
             mean_ndn += dot * gamma[channel];
         }
-        let count = units.count() as f32;
+        let count = x.len() as f32;
         // dx = (dn − mean(dn) − n·mean(n·dn)) / σ with n the normalised x and dn = gamma·dz.
         let (mean_dn, mean_ndn) = (mean_dn / count, mean_ndn / count);
         let back = s.splat_f32s(-inv_std * inv_std * mean_ndn);
         let constant = s.splat_f32s(inv_std * (mean * inv_std * mean_ndn - mean_dn));
-        for segment in 0..units.segments {
-            let (at, channel) = (units.offset(unit, segment), units.channel(unit, segment));
-            let scale = s.splat_f32s(inv_std * gamma[channel]);
-            // SAFETY: every unit has its own numbers.
-            let dx = unsafe { self.dx.range(at, units.len) };
-            let ((x, x_rest), (dx, dx_rest)) = (S::as_simd_f32s(&x[at..at + units.len]), S::as_mut_simd_f32s(dx));
+        for part in 0..parts {
+            let scale = s.splat_f32s(inv_std * gamma[units.channel(unit, part)]);
+            let (x, x_rest) = S::as_simd_f32s(&x[part * len..][..len]);
+            let (dx, dx_rest) = S::as_mut_simd_f32s(&mut dx[part * len..][..len]);
             for (dx, x) in dx.iter_mut().zip(x) {
                 *dx = s.mul_add_e_f32s(*dx, scale, s.mul_add_e_f32s(*x, back, constant));
             }
-            let rest = s.mul_add_e_f32s(s.partial_load_f32s(x_rest), back, constant);
-            let last = s.mul_add_e_f32s(s.partial_load_f32s(dx_rest), scale, rest);
-            s.partial_store_f32s(dx_rest, last);
+            if !dx_rest.is_empty() {
+                let rest = s.mul_add_e_f32s(s.partial_load_f32s(x_rest), back, constant);
+                let last = s.mul_add_e_f32s(s.partial_load_f32s(dx_rest), scale, rest);
+                s.partial_store_f32s(dx_rest, last);
+            }
         }
+        // SAFETY: every unit has its own numbers.
+        unsafe { units.write(dx_copy, unit, self.dx) };
     }
 }
 
@@ -335,8 +385,9 @@ impl WithSimd for LayerNorm<'_> {
     fn with_simd<S: Simd>(self, s: S) {
         let len = self.gamma.len();
         let (gamma, gamma_rest) = S::as_simd_f32s(self.gamma);
-        let zeros = s.splat_f32s(0.0);
-        let beta = self.beta.map(S::as_simd_f32s);
+        // Without a shift the scale's own numbers stand in for it, times zero.
+        let (beta, beta_rest) = S::as_simd_f32s(self.beta.unwrap_or(self.gamma));
+        let shifted = s.splat_f32s(if self.beta.is_some() { 1.0 } else { 0.0 });
         for (row, (x, y)) in self.x.chunks_exact(len).zip(self.y.chunks_exact_mut(len)).enumerate() {
             let mean = sums(s, x, None) / len as f32;
             let var = sums(s, x, Some(mean)) / len as f32;
@@ -345,10 +396,10 @@ impl WithSimd for LayerNorm<'_> {
             let (scale, shift) = (s.splat_f32s(inv_std), s.splat_f32s(-mean * inv_std));
             let ((x, x_rest), (y, y_rest)) = (S::as_simd_f32s(x), S::as_mut_simd_f32s(y));
             for (i, (y, x)) in y.iter_mut().zip(x).enumerate() {
-                let beta = beta.map_or(zeros, |(body, _)| body[i]);
+                let beta = s.mul_f32s(beta[i], shifted);
                 *y = s.mul_add_e_f32s(s.mul_add_e_f32s(*x, scale, shift), gamma[i], beta);
             }
-            let beta = beta.map_or(zeros, |(_, rest)| s.partial_load_f32s(rest));
+            let beta = s.mul_f32s(s.partial_load_f32s(beta_rest), shifted);
             let normed = s.mul_add_e_f32s(s.partial_load_f32s(x_rest), scale, shift);
             s.partial_store_f32s(y_rest, s.mul_add_e_f32s(normed, s.partial_load_f32s(gamma_rest), beta));
         }

@@ -35,32 +35,60 @@ impl WithSimd for Adam<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
-        let AdamStep { learning_rate, beta_1, beta_2, epsilon, time, weight_decay, decoupled_decay } = self.step;
-        let splat = |value: f64| s.splat_f32s(value as f32);
-        let (keep_1, add_1, keep_2, add_2) = (splat(beta_1), splat(1.0 - beta_1), splat(beta_2), splat(1.0 - beta_2));
-        let (correction_1, correction_2) = (1.0 - beta_1.powi(time), (1.0 - beta_2.powi(time)).sqrt());
-        let (rate, spread) = (splat(-learning_rate / correction_1), splat(1.0 / correction_2));
-        let (epsilon, decay, shrink) =
-            (splat(epsilon), splat(weight_decay), splat(1.0 - learning_rate * decoupled_decay));
-        let one = |p: S::f32s, g: S::f32s, m: S::f32s, v: S::f32s| {
-            let g = s.mul_add_e_f32s(p, decay, g);
-            let m = s.mul_add_e_f32s(m, keep_1, s.mul_f32s(g, add_1));
-            let v = s.mul_add_e_f32s(v, keep_2, s.mul_f32s(s.mul_f32s(g, g), add_2));
-            let deviation = s.mul_add_e_f32s(s.sqrt_f32s(v), spread, epsilon);
-            let p = s.mul_add_e_f32s(s.div_f32s(m, deviation), rate, s.mul_f32s(p, shrink));
-            (p, m, v)
-        };
+        let factors = Factors::new(s, self.step);
         let (p, p_rest) = S::as_mut_simd_f32s(self.param);
         let (g, g_rest) = S::as_simd_f32s(self.grad);
         let (m, m_rest) = S::as_mut_simd_f32s(self.moment_1);
         let (v, v_rest) = S::as_mut_simd_f32s(self.moment_2);
         for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
-            (*p, *m, *v) = one(*p, *g, *m, *v);
+            (*p, *m, *v) = factors.apply(s, *p, *g, *m, *v);
         }
-        let load = |rest: &[f32]| s.partial_load_f32s(rest);
-        let (p, m, v) = one(load(p_rest), load(g_rest), load(m_rest), load(v_rest));
+        let (p, g) = (s.partial_load_f32s(p_rest), s.partial_load_f32s(g_rest));
+        let (m, v) = (s.partial_load_f32s(m_rest), s.partial_load_f32s(v_rest));
+        let (p, m, v) = factors.apply(s, p, g, m, v);
         s.partial_store_f32s(p_rest, p);
         s.partial_store_f32s(m_rest, m);
         s.partial_store_f32s(v_rest, v);
+    }
+}
+
+/// The step's settings in every lane. (A closure over them would lose the instruction set.)
+struct Factors<S: Simd> {
+    keep: [S::f32s; 2],
+    add: [S::f32s; 2],
+    /// Minus the learning rate over the first moment's bias correction.
+    rate: S::f32s,
+    /// One over the square root of the second moment's bias correction.
+    spread: S::f32s,
+    epsilon: S::f32s,
+    decay: S::f32s,
+    shrink: S::f32s,
+}
+
+impl<S: Simd> Factors<S> {
+    #[inline(always)]
+    fn new(s: S, step: AdamStep) -> Self {
+        let AdamStep { learning_rate, beta_1, beta_2, epsilon, time, weight_decay, decoupled_decay } = step;
+        let (correction_1, correction_2) = (1.0 - beta_1.powi(time), (1.0 - beta_2.powi(time)).sqrt());
+        Self {
+            keep: [s.splat_f32s(beta_1 as f32), s.splat_f32s(beta_2 as f32)],
+            add: [s.splat_f32s((1.0 - beta_1) as f32), s.splat_f32s((1.0 - beta_2) as f32)],
+            rate: s.splat_f32s((-learning_rate / correction_1) as f32),
+            spread: s.splat_f32s((1.0 / correction_2) as f32),
+            epsilon: s.splat_f32s(epsilon as f32),
+            decay: s.splat_f32s(weight_decay as f32),
+            shrink: s.splat_f32s((1.0 - learning_rate * decoupled_decay) as f32),
+        }
+    }
+
+    /// Parameter and moments after the step.
+    #[inline(always)]
+    fn apply(&self, s: S, p: S::f32s, g: S::f32s, m: S::f32s, v: S::f32s) -> (S::f32s, S::f32s, S::f32s) {
+        let g = s.mul_add_e_f32s(p, self.decay, g);
+        let m = s.mul_add_e_f32s(m, self.keep[0], s.mul_f32s(g, self.add[0]));
+        let v = s.mul_add_e_f32s(v, self.keep[1], s.mul_f32s(s.mul_f32s(g, g), self.add[1]));
+        let deviation = s.mul_add_e_f32s(s.sqrt_f32s(v), self.spread, self.epsilon);
+        let p = s.mul_add_e_f32s(s.div_f32s(m, deviation), self.rate, s.mul_f32s(p, self.shrink));
+        (p, m, v)
     }
 }

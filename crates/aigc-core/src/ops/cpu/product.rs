@@ -44,15 +44,36 @@ pub(crate) fn multiply_here(
     scale: f32,
     add: bool,
 ) {
-    assert!(a.fits(m, k) && b.fits(k, n), "operands of {m}×{k}×{n} end too early");
     assert!(m == 0 || n == 0 || (n <= c_row || m == 1) && (m - 1) * c_row + n <= c.len(), "{m}×{n} ends too early");
-    // SAFETY: the assertions above: every element that is read or written lies in its slice.
+    // SAFETY: C is the slice, by the assertion.
+    unsafe { multiply_at([m, n, k], a, b, c.as_mut_ptr(), c_row, scale, add) }
+}
+
+/// [`multiply_here`] with C anywhere.
+///
+/// # Safety
+/// C's `m` rows of `n` numbers, `c_row` apart from `c` on, are this thread's to read and write.
+///
+/// # Panics
+/// If A or B ends after its slice.
+#[allow(clippy::too_many_arguments)]
+pub(crate) unsafe fn multiply_at(
+    [m, n, k]: [usize; 3],
+    a: Matrix,
+    b: Matrix,
+    c: *mut f32,
+    c_row: usize,
+    scale: f32,
+    add: bool,
+) {
+    assert!(a.fits(m, k) && b.fits(k, n), "operands of {m}×{k}×{n} end too early");
+    // SAFETY: A and B lie in their slices by the assertion, C is the caller's promise.
     unsafe {
         gemm::gemm(
             m,
             n,
             k,
-            c.as_mut_ptr(),
+            c,
             1,
             c_row as isize,
             add,

@@ -1,7 +1,11 @@
 //! Work in parts, and the memory the parts share.
 
-use rayon::prelude::*;
-use std::{cell::RefCell, marker::PhantomData};
+use super::memory::keep_pages;
+use std::{
+    cell::RefCell,
+    marker::PhantomData,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 /// Below about this many floating-point operations (or elements moved, times a few) waking a thread costs more than it
 /// saves.
@@ -9,12 +13,27 @@ pub(crate) const WORTH_SHARING: usize = 200_000;
 
 /// Calls `part` for every number below `count`, on all threads where `work` is worth it. What is a part depends on the
 /// sizes only, so whatever a part computes does not depend on which thread takes it when.
+///
+/// The calling thread works too, and starts at once: rayon's own iterators would put it to sleep and wake two others.
 pub(crate) fn for_each(count: usize, work: usize, part: impl Fn(usize) + Sync + Send) {
-    if count > 1 && work >= WORTH_SHARING && rayon::current_num_threads() > 1 {
-        (0..count).into_par_iter().with_max_len(1).for_each(part);
-    } else {
-        (0..count).for_each(part);
+    keep_pages();
+    let helpers = if work < WORTH_SHARING { 0 } else { rayon::current_num_threads().min(count).saturating_sub(1) };
+    if helpers == 0 {
+        return (0..count).for_each(part);
     }
+    let next = AtomicUsize::new(0);
+    let take = || {
+        loop {
+            match next.fetch_add(1, Ordering::Relaxed) {
+                index if index < count => part(index),
+                _ => break,
+            }
+        }
+    };
+    rayon::in_place_scope(|scope| {
+        (0..helpers).for_each(|_| scope.spawn(|_| take()));
+        take();
+    });
 }
 
 /// A slice whose disjoint pieces several threads write.
@@ -34,6 +53,17 @@ impl<'a, T> Shared<'a, T> {
         Self { start: slice.as_mut_ptr(), len: slice.len(), slice: PhantomData }
     }
 
+    /// Where element `start` lies, for writing `len` elements from there on.
+    ///
+    /// # Panics
+    /// If they end after the slice.
+    #[inline(always)]
+    pub(crate) fn pointer(&self, start: usize, len: usize) -> *mut T {
+        assert!(start <= self.len && len <= self.len - start, "{start} + {len} > {}", self.len);
+        // SAFETY: inside the slice by the assertion.
+        unsafe { self.start.add(start) }
+    }
+
     /// `len` elements from `start`.
     ///
     /// # Safety
@@ -44,9 +74,8 @@ impl<'a, T> Shared<'a, T> {
     #[inline(always)]
     #[allow(clippy::mut_from_ref)]
     pub(crate) unsafe fn range(&self, start: usize, len: usize) -> &mut [T] {
-        assert!(start <= self.len && len <= self.len - start, "{start} + {len} > {}", self.len);
-        // SAFETY: inside the slice by the assertion, not aliased by the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
+        // SAFETY: inside the slice, not aliased by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer(start, len), len) }
     }
 }
 

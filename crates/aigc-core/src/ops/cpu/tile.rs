@@ -11,18 +11,74 @@ pub(crate) const fn tallest<S: Simd>() -> usize {
 /// Vectors across the widest tile.
 pub(crate) const WIDEST: usize = 3;
 
+/// How A is walked: by row of the tile and place in the sum.
+pub(crate) trait Left: Copy {
+    /// # Safety
+    /// `row` and `k` are within what the walk was made for.
+    unsafe fn at(&self, row: usize, k: usize) -> f32;
+}
+
+/// How B is walked: by place in the sum.
+pub(crate) trait Right: Copy {
+    /// # Safety
+    /// `k` is within what the walk was made for.
+    unsafe fn row(&self, k: usize) -> *const f32;
+}
+
+/// Rows `row` apart, steps of the sum `k` apart.
+#[derive(Clone, Copy)]
+pub(crate) struct Strided {
+    pub start: *const f32,
+    pub row: usize,
+    pub k: usize,
+}
+
+impl Left for Strided {
+    #[inline(always)]
+    unsafe fn at(&self, row: usize, k: usize) -> f32 {
+        // SAFETY: the caller's promise.
+        unsafe { *self.start.add(row * self.row + k * self.k) }
+    }
+}
+
+impl Right for Strided {
+    #[inline(always)]
+    unsafe fn row(&self, k: usize) -> *const f32 {
+        // SAFETY: the caller's promise.
+        unsafe { self.start.add(k * self.k) }
+    }
+}
+
+/// Rows (of A), or steps of the sum (of B), at offsets of a table.
+#[derive(Clone, Copy)]
+pub(crate) struct Listed<'a> {
+    pub start: *const f32,
+    pub offsets: &'a [usize],
+}
+
+impl Left for Listed<'_> {
+    #[inline(always)]
+    unsafe fn at(&self, row: usize, k: usize) -> f32 {
+        // SAFETY: the caller's promise.
+        unsafe { *self.start.add(*self.offsets.get_unchecked(row) + k) }
+    }
+}
+
+impl Right for Listed<'_> {
+    #[inline(always)]
+    unsafe fn row(&self, k: usize) -> *const f32 {
+        // SAFETY: the caller's promise.
+        unsafe { self.start.add(*self.offsets.get_unchecked(k)) }
+    }
+}
+
 /// Where the operands of a tile lie.
 #[derive(Clone, Copy)]
-pub(crate) struct Operands {
+pub(crate) struct Operands<A, B> {
     /// Length of the sum.
     pub k: usize,
-    /// First element of A, and the steps from row to row and along the sum.
-    pub a: *const f32,
-    pub a_row: usize,
-    pub a_k: usize,
-    /// First row of B, and the step along the sum.
-    pub b: *const f32,
-    pub b_k: usize,
+    pub a: A,
+    pub b: B,
     /// First element of C, and the step from row to row.
     pub c: *mut f32,
     pub c_row: usize,
@@ -35,7 +91,7 @@ pub(crate) struct Operands {
 /// # Safety
 /// All of A, B and C as `o` describes them may be read, and C written, by this thread alone.
 #[inline(always)]
-unsafe fn fixed<S: Simd, const MR: usize, const NV: usize>(simd: S, o: Operands) {
+unsafe fn fixed<S: Simd, A: Left, B: Right, const MR: usize, const NV: usize>(simd: S, o: Operands<A, B>) {
     let lanes = S::F32_LANES;
     let mut acc = [[simd.splat_f32s(0.0); NV]; MR];
     // SAFETY: the caller's promise; vectors need no alignment.
@@ -47,20 +103,18 @@ unsafe fn fixed<S: Simd, const MR: usize, const NV: usize>(simd: S, o: Operands)
                 }
             }
         }
-        let (mut a, mut b) = (o.a, o.b);
-        for _ in 0..o.k {
+        for k in 0..o.k {
+            let from = o.b.row(k);
             let mut row = [simd.splat_f32s(0.0); NV];
             for (v, b_v) in row.iter_mut().enumerate() {
-                *b_v = b.add(v * lanes).cast::<S::f32s>().read_unaligned();
+                *b_v = from.add(v * lanes).cast::<S::f32s>().read_unaligned();
             }
             for (m, acc) in acc.iter_mut().enumerate() {
-                let a_m = simd.splat_f32s(*a.add(m * o.a_row));
+                let a_m = simd.splat_f32s(o.a.at(m, k));
                 for (acc, b_v) in acc.iter_mut().zip(row) {
                     *acc = simd.mul_add_e_f32s(a_m, b_v, *acc);
                 }
             }
-            a = a.add(o.a_k);
-            b = b.add(o.b_k);
         }
         for (m, row) in acc.iter().enumerate() {
             for (v, acc) in row.iter().enumerate() {
@@ -75,22 +129,22 @@ unsafe fn fixed<S: Simd, const MR: usize, const NV: usize>(simd: S, o: Operands)
 /// # Safety
 /// As for [`fixed`].
 #[inline(always)]
-pub(crate) unsafe fn tile<S: Simd>(simd: S, rows: usize, vectors: usize, o: Operands) {
+pub(crate) unsafe fn tile<S: Simd, A: Left, B: Right>(simd: S, rows: usize, vectors: usize, o: Operands<A, B>) {
     // SAFETY: the caller's promise.
     unsafe {
         match (rows, vectors) {
-            (8, 3) => fixed::<S, 8, 3>(simd, o),
-            (8, 2) => fixed::<S, 8, 2>(simd, o),
-            (8, 1) => fixed::<S, 8, 1>(simd, o),
-            (4, 3) => fixed::<S, 4, 3>(simd, o),
-            (4, 2) => fixed::<S, 4, 2>(simd, o),
-            (4, 1) => fixed::<S, 4, 1>(simd, o),
-            (2, 3) => fixed::<S, 2, 3>(simd, o),
-            (2, 2) => fixed::<S, 2, 2>(simd, o),
-            (2, 1) => fixed::<S, 2, 1>(simd, o),
-            (1, 3) => fixed::<S, 1, 3>(simd, o),
-            (1, 2) => fixed::<S, 1, 2>(simd, o),
-            (1, 1) => fixed::<S, 1, 1>(simd, o),
+            (8, 3) => fixed::<S, A, B, 8, 3>(simd, o),
+            (8, 2) => fixed::<S, A, B, 8, 2>(simd, o),
+            (8, 1) => fixed::<S, A, B, 8, 1>(simd, o),
+            (4, 3) => fixed::<S, A, B, 4, 3>(simd, o),
+            (4, 2) => fixed::<S, A, B, 4, 2>(simd, o),
+            (4, 1) => fixed::<S, A, B, 4, 1>(simd, o),
+            (2, 3) => fixed::<S, A, B, 2, 3>(simd, o),
+            (2, 2) => fixed::<S, A, B, 2, 2>(simd, o),
+            (2, 1) => fixed::<S, A, B, 2, 1>(simd, o),
+            (1, 3) => fixed::<S, A, B, 1, 3>(simd, o),
+            (1, 2) => fixed::<S, A, B, 1, 2>(simd, o),
+            (1, 1) => fixed::<S, A, B, 1, 1>(simd, o),
             _ => unreachable!("a tile of {rows} rows and {vectors} vectors"),
         }
     }

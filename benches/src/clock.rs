@@ -1,0 +1,92 @@
+//! Rounds of timing, on request.
+
+use aigc_core::{
+    checkpoint::RunFolder,
+    data::Loader,
+    train::{Event, Objective, StopFlag, Trainer, TrainerConfig},
+};
+use anyhow::Result;
+use serde_json::json;
+use std::{
+    io::{BufRead, Write},
+    time::{Duration, Instant},
+};
+
+/// Times a workload in rounds: for every line on standard input, a number of seconds, it lets the workload run for so
+/// long and answers with one JSON line.
+#[derive(Debug)]
+pub struct Clock {
+    warm_up: usize,
+    times: Vec<f64>,
+    last: Instant,
+    round: Option<(Instant, Duration)>,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { warm_up: 3, times: Vec::new(), last: Instant::now(), round: None }
+    }
+}
+
+impl Clock {
+    /// Call it after every run of the workload. False when there is nobody left to ask for a round.
+    pub fn tick(&mut self) -> bool {
+        if self.warm_up > 0 {
+            self.warm_up -= 1;
+            return true;
+        }
+        match self.round {
+            None => self.next_round(),
+            Some((began, seconds)) => {
+                self.times.push(self.last.elapsed().as_secs_f64());
+                if self.times.len() >= 3 && began.elapsed() >= seconds {
+                    let answer = json!({"seconds": std::mem::take(&mut self.times), "peak_bytes": peak_bytes()});
+                    println!("{answer}");
+                    std::io::stdout().flush().is_ok() && self.next_round()
+                } else {
+                    self.last = Instant::now();
+                    true
+                }
+            }
+        }
+    }
+
+    fn next_round(&mut self) -> bool {
+        let mut line = String::new();
+        let asked = std::io::stdin().lock().read_line(&mut line).is_ok_and(|bytes| bytes > 0);
+        let Some(seconds) = line.trim().parse().ok().filter(|_| asked) else { return false };
+        self.last = Instant::now();
+        self.round = Some((self.last, Duration::from_secs_f64(seconds)));
+        true
+    }
+}
+
+/// The most memory that this process ever held, where the system tells (Linux).
+pub fn peak_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
+/// Trains until the clock has been asked for its last round.
+pub(crate) fn train<O: Objective>(
+    objective: O,
+    model: O::Model,
+    loader: &Loader<O::Batch>,
+    config: TrainerConfig,
+    mut clock: Clock,
+) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let run = RunFolder::create(folder.path().join("run"))?;
+    let stop = StopFlag::new();
+    let raise = stop.clone();
+    Trainer::new(TrainerConfig { checkpoint_every: 0, steps: usize::MAX / 4, ..config })
+        .stop_flag(stop)
+        .observe(|event: &Event<'_>| {
+            if matches!(event, Event::Step(_)) && !clock.tick() {
+                raise.raise();
+            }
+        })
+        .fit(objective, model, loader, &run)?;
+    Ok(())
+}

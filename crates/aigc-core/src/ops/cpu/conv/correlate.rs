@@ -1,0 +1,245 @@
+//! Gradients of weights.
+
+use super::{
+    ConvSizes,
+    panel::{pack, packed},
+    planes::Planes,
+};
+use crate::ops::cpu::{
+    memory::filled,
+    threads::{Scratch, Shared, for_each},
+    tile::{Left, Listed, Operands, Strided, WIDEST, row_tiles, tallest, tile},
+};
+use pulp::{Arch, Simd, WithSimd};
+use std::ops::Range;
+
+/// `dw[o, c, tap] = Σ_{n, pixel} dy[n, o, pixel] · planes[n, c, pixel + tap]`.
+pub(super) fn correlate(x: &[f32], dy: &[f32], planes: Planes, sizes: ConvSizes) -> Vec<f32> {
+    Arch::new().dispatch(Correlate { x, dy, planes, sizes })
+}
+
+struct Correlate<'a> {
+    x: &'a [f32],
+    dy: &'a [f32],
+    planes: Planes,
+    sizes: ConvSizes,
+}
+
+/// Pixels that are summed at once.
+const PIXELS: usize = 128;
+
+/// Bytes of planes that one part works on at a time.
+const PLANES_BYTES: usize = 256 * 1024;
+
+impl WithSimd for Correlate<'_> {
+    type Output = Vec<f32>;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Vec<f32> {
+        let ConvSizes { batch, channels_in, channels_out, output, kernel, .. } = self.sizes;
+        let pixels = output[0] * output[1];
+        let columns = channels_out.next_multiple_of(S::F32_LANES);
+        let work = self.sizes.work();
+        // A row of the gradient as the planes have it, padding included, where that costs less than copying: a vector is
+        // copied in about the time of five multiplications by a vector.
+        let in_place = self.planes.size[1] * columns <= output[1] * (columns + 5 * S::F32_LANES / 8);
+        let row_len = if in_place { self.planes.size[1] } else { output[1] };
+        let image_len = output[0] * row_len;
+        // Pixel-major output gradient: its rows are what the tiles read.
+        let dy = filled(batch * image_len * columns, |to| {
+            let to = Shared::new(to);
+            for_each(batch, work, |image| {
+                // SAFETY: every image has its own piece.
+                let to = unsafe { to.range(image * image_len * columns, image_len * columns) };
+                let from = &self.dy[image * pixels * channels_out..][..pixels * channels_out];
+                simd.vectorize(Transpose { from, rows: output[0], width: output[1], to, row_len, columns });
+            });
+        });
+        let taps = kernel[0] * kernel[1];
+        // Parts split the sums, not their terms: every number is added up by one thread, in one order.
+        let threads = rayon::current_num_threads();
+        let channel_parts = channels_in.min(threads);
+        let tap_parts = threads.div_ceil(channel_parts).min(taps);
+        filled(channels_out * channels_in * taps, |dw| {
+            let dw = Shared::new(dw);
+            for_each(channel_parts * tap_parts, work, |part| {
+                let share = |all: usize, part: usize, parts: usize| all * part / parts..all * (part + 1) / parts;
+                simd.vectorize(Part {
+                    correlate: &self,
+                    simd,
+                    dy: &dy,
+                    image_len,
+                    in_place,
+                    columns,
+                    dw: &dw,
+                    channels: share(channels_in, part / tap_parts, channel_parts),
+                    taps: share(taps, part % tap_parts, tap_parts),
+                });
+            });
+        })
+    }
+}
+
+/// Maps of `rows` × `width` pixels, channel by channel, to pixels of `columns` channels each, zero where there is no
+/// channel or, in rows of `row_len`, no pixel.
+struct Transpose<'a> {
+    from: &'a [f32],
+    rows: usize,
+    width: usize,
+    to: &'a mut [f32],
+    row_len: usize,
+    columns: usize,
+}
+
+impl pulp::NullaryFnOnce for Transpose<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { from, rows, width, to, row_len, columns } = self;
+        const BLOCK: usize = 16;
+        let map_len = rows * width;
+        let channels = from.len() / map_len;
+        for row in 0..rows {
+            let row_to = &mut to[row * row_len * columns..(row + 1) * row_len * columns];
+            let (pixels, padding) = row_to.split_at_mut(width * columns);
+            padding.fill(0.0);
+            for first in (0..columns).step_by(BLOCK) {
+                let sources: [&[f32]; BLOCK] = std::array::from_fn(|channel| {
+                    // Beyond the last channel any source will do; zeros are put there below.
+                    &from[(first + channel).min(channels - 1) * map_len + row * width..][..width]
+                });
+                let wide = BLOCK.min(columns - first);
+                for (pixel, to) in pixels.chunks_exact_mut(columns).enumerate() {
+                    for (to, source) in to[first..first + wide].iter_mut().zip(&sources) {
+                        *to = source[pixel];
+                    }
+                    if first + wide > channels {
+                        to[channels.max(first)..first + wide].fill(0.0);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Some channels and taps of a [`Correlate`].
+struct Part<'a, S> {
+    correlate: &'a Correlate<'a>,
+    simd: S,
+    /// `[batch·image_len, columns]`.
+    dy: &'a [f32],
+    image_len: usize,
+    in_place: bool,
+    columns: usize,
+    dw: &'a Shared<'a, f32>,
+    channels: Range<usize>,
+    taps: Range<usize>,
+}
+
+impl<S: Simd> pulp::NullaryFnOnce for Part<'_, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { correlate, simd, dy, image_len, in_place, columns, dw, channels, taps } = self;
+        let Correlate { x, ref planes, sizes, .. } = *correlate;
+        let channel_len = planes.channel_len();
+        let map_len = channels.len() * channel_len;
+        let source_len = planes.source[0] * planes.source[1];
+        let [_, kernel_width] = sizes.kernel;
+        let rows = channels.len() * taps.len();
+        let padded_rows = row_tiles(rows, tallest::<S>()).last().map_or(0, |(first, height)| first + height);
+        // Of every channel and tap; rows beyond the last one look at the first and are not read.
+        let mut offsets = Vec::with_capacity(padded_rows);
+        for channel in 0..channels.len() {
+            for tap in taps.clone() {
+                let [row, column] = [tap / kernel_width, tap % kernel_width];
+                offsets.push(channel * channel_len + planes.tap(row * sizes.dilation[0], column * sizes.dilation[1]));
+            }
+        }
+        offsets.resize(padded_rows, 0);
+        let fits = PLANES_BYTES / (4 * map_len).max(1);
+        let group = fits.min(PIXELS.div_ceil(image_len) * 4).clamp(1, sizes.batch);
+        let panel_len = if in_place { 0 } else { padded_rows * PIXELS };
+        let mut scratch = Scratch::new([group * map_len + PIXELS, panel_len, padded_rows * columns]);
+        let [maps, panel, sums] = scratch.split();
+        sums.fill(0.0);
+        let mut runs = Vec::new();
+        for first in (0..sizes.batch).step_by(group) {
+            let images = group.min(sizes.batch - first);
+            for image in 0..images {
+                for (index, channel) in channels.clone().enumerate() {
+                    let from = ((first + image) * sizes.channels_in + channel) * source_len;
+                    let to = &mut maps[image * map_len + index * channel_len..][..channel_len];
+                    planes.fill(&x[from..from + source_len], to);
+                }
+            }
+            if in_place {
+                for image in 0..images {
+                    // The padding after the last row has nothing after it to be told from.
+                    let places = image_len - (planes.size[1] - sizes.output[1]);
+                    for at in (0..places).step_by(PIXELS) {
+                        let len = PIXELS.min(places - at);
+                        let dy = &dy[((first + image) * image_len + at) * columns..][..len * columns];
+                        let furthest = offsets.iter().max().map_or(0, |offset| offset + image * map_len + at + len);
+                        assert!(furthest <= maps.len(), "planes end too early");
+                        for (row, height) in row_tiles(rows, tallest::<S>()) {
+                            let offsets = &offsets[row..row + height];
+                            // SAFETY: every offset and `len` pixels from `at` on end within `maps`, by the assertion.
+                            unsafe {
+                                let a = Listed { start: maps.as_ptr().add(image * map_len + at), offsets };
+                                multiply(simd, a, height, dy, columns, &mut sums[row * columns..]);
+                            }
+                        }
+                    }
+                }
+                continue;
+            }
+            let total = images * image_len;
+            for at in (0..total).step_by(PIXELS) {
+                let pixels = at..total.min(at + PIXELS);
+                packed(pixels.clone(), sizes.output, planes.size[1], map_len, &mut runs);
+                pack(simd, maps, &offsets, &runs, panel, PIXELS);
+                let dy = &dy[(first * image_len + at) * columns..][..pixels.len() * columns];
+                for (row, height) in row_tiles(rows, tallest::<S>()) {
+                    let a = Strided { start: panel[row * PIXELS..][..height * PIXELS].as_ptr(), row: PIXELS, k: 1 };
+                    // SAFETY: `height` rows of `PIXELS`, and `dy` has no more pixels.
+                    unsafe { multiply(simd, a, height, dy, columns, &mut sums[row * columns..]) };
+                }
+            }
+        }
+        let taps_of_channel = sizes.kernel[0] * sizes.kernel[1];
+        for output in 0..sizes.channels_out {
+            for (index, channel) in channels.clone().enumerate() {
+                let at = (output * sizes.channels_in + channel) * taps_of_channel + taps.start;
+                // SAFETY: every part has its own channels and taps.
+                let to = unsafe { dw.range(at, taps.len()) };
+                for (tap, to) in to.iter_mut().enumerate() {
+                    *to = sums[(index * taps.len() + tap) * columns + output];
+                }
+            }
+        }
+    }
+}
+
+/// `sums[height, columns] += a[height, pixels]·dy[pixels, columns]`.
+///
+/// # Safety
+/// `a` has `height` rows of as many numbers as `dy` has pixels.
+#[inline(always)]
+unsafe fn multiply<S: Simd, A: Left>(simd: S, a: A, height: usize, dy: &[f32], columns: usize, sums: &mut [f32]) {
+    let (lanes, len) = (S::F32_LANES, dy.len() / columns);
+    let mut column = 0;
+    while column < columns {
+        // Four vectors are two and two, not three and one.
+        let left = (columns - column) / lanes;
+        let vectors = left.div_ceil(left.div_ceil(WIDEST));
+        let b = Strided { start: dy[column..].as_ptr(), row: 0, k: columns };
+        let sums = &mut sums[column..][..(height - 1) * columns + vectors * lanes];
+        let operands = Operands { k: len, a, b, c: sums.as_mut_ptr(), c_row: columns, add: true };
+        // SAFETY: A is the caller's promise; B and C are the slices above, whose rows are `columns` apart.
+        unsafe { tile(simd, height, vectors, operands) };
+        column += vectors * lanes;
+    }
+}
