@@ -125,6 +125,25 @@ fn convolutions_equal_their_default_bodies() {
     });
 }
 
+/// The kernel that most layers have goes its own way (Winograd's), forward and backward, where there are channels enough.
+#[test]
+fn three_by_three_convolutions_equal_their_default_bodies() {
+    check("conv2d 3×3", 2e-5, |rng| {
+        let x = [pick(rng, 1, 5), pick(rng, 1, 24), pick(rng, 3, 20), pick(rng, 3, 35)];
+        let weight = [pick(rng, 1, 24), x[1], 3, 3];
+        let (padding, bias) = ([pick(rng, 0, 2), pick(rng, 0, 2)], pick(rng, 0, 1) == 1);
+        let options = ConvOptions::new([1, 1], padding, [1, 1], 1);
+        Case {
+            lens: vec![x.iter().product(), weight.iter().product(), weight[0]],
+            about: format!("{x:?} by {weight:?}, padding {padding:?}"),
+            compute: Box::new(move |t| {
+                let (x, weight) = (t[0].clone().reshape(x), t[1].clone().reshape(weight));
+                flat(ops::conv2d(x, weight, bias.then(|| t[2].clone()), options.clone()))
+            }),
+        }
+    });
+}
+
 #[test]
 fn transposed_convolutions_equal_their_default_bodies() {
     check("conv_transpose2d", 2e-5, |rng| {

@@ -193,7 +193,7 @@ pub(crate) fn attention_grads(
     outs: [HeadsOut; 3],
 ) {
     let AttentionSizes { heads, queries, keys, d, .. } = sizes;
-    let grads = grads.map(|grad| Shared::new(grad));
+    let grads = grads.map(Shared::new);
     attention_grads_shared(q, k, v, output, log_sums, dy, sizes, grads.each_ref(), outs, [heads, queries, keys, d]);
 }
 

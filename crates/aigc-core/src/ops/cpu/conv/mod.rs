@@ -10,11 +10,13 @@ mod correlate;
 mod gather;
 mod panel;
 mod planes;
+mod winograd;
 
 use super::product::{Matrix, multiply};
 use correlate::correlate;
 use gather::{Gather, Job, gather};
 use planes::Planes;
+use winograd::Winograd;
 
 /// Sizes of a convolution without groups, from the side of the larger map (`x` of a convolution, the output of a
 /// transposed one).
@@ -48,6 +50,12 @@ impl ConvSizes {
         exact.then_some(self.channels_in * self.input[0] * self.input[1])
     }
 
+    /// Whether [`Winograd`] may do it.
+    fn is_three_by_three(&self) -> bool {
+        let plain = self.kernel == [3, 3] && self.stride == [1, 1] && self.dilation == [1, 1];
+        plain && self.padding.iter().all(|pad| *pad <= 2)
+    }
+
     fn work(&self) -> usize {
         let per_pixel = 2 * self.channels_in * self.channels_out * self.kernel[0] * self.kernel[1];
         self.batch * self.output[0] * self.output[1] * per_pixel
@@ -71,6 +79,24 @@ pub(crate) fn conv2d(x: &[f32], weight: &[f32], bias: Option<&[f32]>, sizes: Con
     if let Some(len) = sizes.covers() {
         let (x, weight) = (Matrix::rows(x, len), Matrix::rows(weight, len).t());
         return multiply([sizes.batch, sizes.channels_out, len], x, weight, bias);
+    }
+    if sizes.is_three_by_three() {
+        let winograd = Winograd {
+            x,
+            batch: sizes.batch,
+            channels: sizes.channels_in,
+            input: sizes.input,
+            output: sizes.output,
+            pad: sizes.padding,
+            weight,
+            weight_steps: [9 * sizes.channels_in, 9],
+            turned: false,
+            rows: sizes.channels_out,
+            bias,
+        };
+        if winograd.pays() {
+            return winograd.run();
+        }
     }
     let planes = sizes.input_planes();
     let taps = sizes.taps().map(|[r, c]| planes.tap(r * sizes.dilation[0], c * sizes.dilation[1])).collect();
@@ -103,6 +129,24 @@ pub(crate) fn conv2d_transposed(dy: &[f32], weight: &[f32], bias: Option<&[f32]>
         });
         let (dy, weight) = (Matrix::rows(dy, sizes.channels_out), Matrix::rows(weight, len));
         return multiply([sizes.batch, len, sizes.channels_out], dy, weight, bias.as_deref());
+    }
+    if sizes.is_three_by_three() {
+        let winograd = Winograd {
+            x: dy,
+            batch: sizes.batch,
+            channels: sizes.channels_out,
+            input: sizes.output,
+            output: sizes.input,
+            pad: padding.map(|pad| 2 - pad),
+            weight,
+            weight_steps: [9, 9 * sizes.channels_in],
+            turned: true,
+            rows: sizes.channels_in,
+            bias,
+        };
+        if winograd.pays() {
+            return winograd.run();
+        }
     }
     // Input pixel i of phase r (i = r + stride·t) gets from output pixel o through tap k where o·stride − padding +
     // k·dilation = i, so for taps with (r + padding − k·dilation) divisible, o = t + that quotient.
