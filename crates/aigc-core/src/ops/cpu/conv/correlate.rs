@@ -146,7 +146,7 @@ impl<S: Simd> pulp::NullaryFnOnce for Part<'_, S> {
         let Correlate { x, ref planes, sizes, .. } = *correlate;
         let channel_len = planes.channel_len();
         let map_len = channels.len() * channel_len;
-        let source_len = planes.source[0] * planes.source[1];
+        let (source_len, plan) = (planes.source[0] * planes.source[1], planes.plan());
         let [_, kernel_width] = sizes.kernel;
         let rows = channels.len() * taps.len();
         let padded_rows = row_tiles(rows, tallest::<S>()).last().map_or(0, |(first, height)| first + height);
@@ -161,7 +161,7 @@ impl<S: Simd> pulp::NullaryFnOnce for Part<'_, S> {
         offsets.resize(padded_rows, 0);
         let fits = PLANES_BYTES / (4 * map_len).max(1);
         let group = fits.min(PIXELS.div_ceil(image_len) * 4).clamp(1, sizes.batch);
-        let panel_len = if in_place { 0 } else { padded_rows * PIXELS };
+        let panel_len = if in_place { 0 } else { padded_rows * PIXELS + S::F32_LANES };
         let mut scratch = Scratch::new([group * map_len + PIXELS, panel_len, padded_rows * columns]);
         let [maps, panel, sums] = scratch.split();
         sums.fill(0.0);
@@ -172,7 +172,7 @@ impl<S: Simd> pulp::NullaryFnOnce for Part<'_, S> {
                 for (index, channel) in channels.clone().enumerate() {
                     let from = ((first + image) * sizes.channels_in + channel) * source_len;
                     let to = &mut maps[image * map_len + index * channel_len..][..channel_len];
-                    planes.fill(&x[from..from + source_len], to);
+                    plan.fill(&x[from..from + source_len], to);
                 }
             }
             if in_place {

@@ -122,23 +122,18 @@ impl Gather<'_> {
         let tiles: Vec<(usize, usize)> = row_tiles(self.rows, tallest).collect();
         let len = tiles.last().map_or(0, |(first, height)| first + height) * depth;
         let [row_step, channel_step] = self.weight_steps;
+        let places: Vec<usize> =
+            (0..self.channels).flat_map(|c| job.kernel.iter().map(move |tap| c * channel_step + tap)).collect();
         filled(len, |packed| {
             let packed = Shared::new(packed);
             for_each(tiles.len(), 4 * len, |index| {
                 let (first, height) = tiles[index];
                 // SAFETY: tiles do not overlap.
                 let packed = unsafe { packed.range(first * depth, height * depth) };
-                for row in 0..height {
-                    let to = packed[row..].iter_mut().step_by(height);
-                    if first + row >= self.rows {
-                        to.for_each(|to| *to = 0.0);
-                        continue;
+                for (to, place) in packed.chunks_exact_mut(height).zip(&places) {
+                    for (row, to) in (first..).zip(to) {
+                        *to = if row < self.rows { self.weight[row * row_step + place] } else { 0.0 };
                     }
-                    let from = (0..self.channels).flat_map(|channel| {
-                        let at = (first + row) * row_step + channel * channel_step;
-                        job.kernel.iter().map(move |tap| self.weight[at + tap])
-                    });
-                    to.zip(from).for_each(|(to, from)| *to = from);
                 }
             });
         })
@@ -171,13 +166,16 @@ impl<S: Simd> pulp::NullaryFnOnce for Part<'_, S> {
         let y_len = rows * output[0] * output[1];
         // SAFETY: every part has its own images.
         let y = unsafe { y.range(first * y_len, images * y_len) };
-        let mut scratch =
-            Scratch::new([images * map_len + width, chunk * taps.len() * width, jobs.len() * padded_rows * width]);
+        let mut scratch = Scratch::new([
+            images * map_len + width,
+            chunk * taps.len() * width + lanes,
+            jobs.len() * padded_rows * width,
+        ]);
         let [maps, panel, sums] = scratch.split();
-        let source_len = planes.source[0] * planes.source[1];
+        let (source_len, plan) = (planes.source[0] * planes.source[1], planes.plan());
         for (map, to) in maps.chunks_exact_mut(channel_len).take(images * channels).enumerate() {
             let from = (first * channels + map) * source_len;
-            planes.fill(&gather.x[from..from + source_len], to);
+            plan.fill(&gather.x[from..from + source_len], to);
         }
         let in_planes: Vec<usize> =
             (0..chunk).flat_map(|c| taps.iter().map(move |tap| c * channel_len + tap)).collect();

@@ -62,12 +62,12 @@ pub(super) fn pack<S: Simd>(simd: S, maps: &[f32], offsets: &[usize], runs: &[Ru
     let furthest = runs.iter().map(|run| run.from + run.len.next_multiple_of(lanes)).max().unwrap_or(0);
     let end = runs.last().map_or(0, |run| run.to + run.len);
     assert!(offsets.iter().max().map_or(0, |o| o + furthest) <= maps.len(), "planes end too early");
-    assert!(end <= width && offsets.len() * width <= panel.len(), "panel ends too early");
+    assert!(end <= width && offsets.len() * width + lanes <= panel.len(), "panel ends too early");
     for run in runs {
         for at in (0..run.len).step_by(lanes) {
             let (from, to) = (run.from + at, run.to + at);
             // SAFETY: both ends were held against the slices above. Whole vectors: what is written beyond a run is
-            // overwritten by the next one, and the last stops at the end of its row.
+            // overwritten by the next one, and what is beyond a row is left as it is.
             unsafe {
                 let from = maps.as_ptr().add(from);
                 let mut to = panel.as_mut_ptr().add(to);
@@ -77,10 +77,13 @@ pub(super) fn pack<S: Simd>(simd: S, maps: &[f32], offsets: &[usize], runs: &[Ru
                         to = to.add(width);
                     }
                 } else {
-                    let mask = simd.mask_between_m32s(0, (end - run.to - at) as u32);
+                    // Beyond the end lies the beginning of the next row, which stays.
+                    let inside = simd.mask_between_m32s(0, (end - run.to - at) as u32).mask();
                     for offset in offsets {
-                        simd.mask_store_ptr_f32s(mask, to, from.add(*offset).cast::<S::f32s>().read_unaligned());
-                        to = to.add(width);
+                        let vector = from.add(*offset).cast::<S::f32s>().read_unaligned();
+                        let (place, next) = (to.cast::<S::f32s>(), to.add(width));
+                        place.write_unaligned(simd.select_f32s(inside, vector, place.read_unaligned()));
+                        to = next;
                     }
                 }
             }

@@ -39,38 +39,67 @@ impl Planes {
         (first..end, ((first * step) as isize + shift).max(0).cast_unsigned())
     }
 
-    /// Lays `map` out in `planes`, both of one channel.
-    #[inline(always)]
-    pub(crate) fn fill(&self, map: &[f32], planes: &mut [f32]) {
-        let ([_, width], [rows, columns]) = (self.source, self.size);
-        for (&[row_phase, column_phase], plane) in self.phases.iter().zip(planes.chunks_exact_mut(rows * columns)) {
+    /// What has to be copied for every map, worked out once.
+    pub(super) fn plan(&self) -> Plan {
+        let [rows, columns] = self.size;
+        let mut plan = Plan { rows: Vec::new(), zeros: Vec::new(), step: self.step[1] };
+        let mut written = 0;
+        for (index, &[row_phase, column_phase]) in self.phases.iter().enumerate() {
             let (inside_rows, first_row) = self.inside(0, row_phase);
             let (inside, first_column) = self.inside(1, column_phase);
-            plane[..inside_rows.start * columns].fill(0.0);
-            plane[inside_rows.end * columns..].fill(0.0);
-            let plane = &mut plane[inside_rows.start * columns..inside_rows.end * columns];
-            for (i, row) in plane.chunks_exact_mut(columns).enumerate() {
-                row[..inside.start].fill(0.0);
-                row[inside.end..].fill(0.0);
-                let row = &mut row[inside.clone()];
-                let from = &map[(first_row + i * self.step[0]) * width..][..width];
-                match self.step[1] {
-                    1 => row.copy_from_slice(&from[first_column..first_column + row.len()]),
-                    2 if !row.is_empty() => {
-                        let (pairs, odd) = from[first_column..].as_chunks::<2>();
-                        for (to, pair) in row.iter_mut().zip(pairs) {
-                            *to = pair[0];
-                        }
-                        if pairs.len() < row.len() {
-                            row[pairs.len()] = odd[0];
-                        }
+            if inside.is_empty() {
+                continue;
+            }
+            for (i, row) in inside_rows.enumerate() {
+                let to = (index * rows + row) * columns + inside.start;
+                let from = (first_row + i * self.step[0]) * self.source[1] + first_column;
+                plan.zeros.push(written..to);
+                plan.rows.push(RowCopy { from, to, len: inside.len() });
+                written = to + inside.len();
+            }
+        }
+        plan.zeros.push(written..self.channel_len());
+        plan
+    }
+}
+
+/// How one map becomes planes.
+pub(super) struct Plan {
+    rows: Vec<RowCopy>,
+    zeros: Vec<std::ops::Range<usize>>,
+    /// Between the pixels of a row that are copied.
+    step: usize,
+}
+
+struct RowCopy {
+    from: usize,
+    to: usize,
+    len: usize,
+}
+
+impl Plan {
+    /// Lays `map` out in `planes`, both of one channel.
+    #[inline(always)]
+    pub(super) fn fill(&self, map: &[f32], planes: &mut [f32]) {
+        for zeros in &self.zeros {
+            for place in &mut planes[zeros.clone()] {
+                *place = 0.0;
+            }
+        }
+        for row in &self.rows {
+            let to = &mut planes[row.to..][..row.len];
+            let from = &map[row.from..][..(row.len - 1) * self.step + 1];
+            match self.step {
+                1 => to.copy_from_slice(from),
+                2 => {
+                    let (pairs, last) = from.as_chunks::<2>();
+                    let (to_last, to) = to.split_last_mut().unwrap_or_else(|| unreachable!("no row is empty"));
+                    for (to, pair) in to.iter_mut().zip(pairs) {
+                        *to = pair[0];
                     }
-                    step => {
-                        for (to, from) in row.iter_mut().zip(from[first_column.min(width)..].iter().step_by(step)) {
-                            *to = *from;
-                        }
-                    }
+                    *to_last = last[0];
                 }
+                step => to.iter_mut().zip(from.iter().step_by(step)).for_each(|(to, from)| *to = *from),
             }
         }
     }
