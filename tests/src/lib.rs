@@ -1,6 +1,8 @@
 //! What the tests share: where data and fixtures are, and small models.
 #![forbid(unsafe_code)]
 
+pub mod cases;
+
 use aigc_core::{
     Result,
     data::{Dataset, InMemory, Loader, LoaderConfig},

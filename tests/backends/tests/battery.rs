@@ -1,0 +1,162 @@
+//! What every backend must pass. `AIGC_DEVICE` names the device; what it computes is held against Flex.
+//!
+//!     AIGC_DEVICE=libtorch cargo test -p aigc-backends --features tch
+
+use aigc_backends::{assert_close, device, gradients, parameters, values};
+use aigc_core::{
+    checkpoint::RunFolder,
+    data::{ImageShape, Loader, LoaderConfig, collate_images, digits},
+    device::available,
+    rng::{Rng, Seeded},
+    train::{Start, Trainer, TrainerConfig},
+};
+use aigc_tests::{Net, cases::OPERATIONS};
+use aigc_vae::{Beta, ConvVaeConfig, MlpVaeConfig, Vae, VaeConfig, VaeObjective, elbo, sample};
+use burn::{
+    module::Module,
+    tensor::{Device, Tensor, TensorData},
+};
+
+/// Of the largest value: GPUs order sums in their own way.
+const TOLERANCE: f64 = 2e-4;
+
+const SHAPE: ImageShape = ImageShape::new(1, 8, 8);
+
+fn models() -> [(&'static str, VaeConfig); 2] {
+    let mlp = MlpVaeConfig { hidden: 24, latent: 3, ..MlpVaeConfig::new(SHAPE) };
+    let conv = ConvVaeConfig { channels: vec![4, 8], hidden: 16, latent: 3, ..ConvVaeConfig::new(SHAPE) };
+    [("mlp", VaeConfig::Mlp(mlp)), ("conv", VaeConfig::Conv(conv))]
+}
+
+#[test]
+fn operations_and_their_gradients_equal_flex() {
+    let devices = [Device::flex().autodiff(), device().autodiff()];
+    for (name, tolerance, case) in OPERATIONS {
+        for seed in 0..8 {
+            let mut rng = Rng::new(seed * 101 + 7);
+            let case = case(&mut rng);
+            let inputs: Vec<Vec<f32>> = case.lens.iter().map(|len| rng.normals(*len)).collect();
+            let mut weights: Option<Vec<f32>> = None;
+            let [expected, got] = devices.each_ref().map(|device| {
+                let tensor =
+                    |values: &[f32]| Tensor::<1>::from_data(TensorData::new(values.to_vec(), [values.len()]), device);
+                let leaves: Vec<Tensor<1>> = inputs.iter().map(|values| tensor(values).require_grad()).collect();
+                let output = (case.compute)(leaves.clone());
+                let weights = weights.get_or_insert_with(|| rng.normals(output.dims()[0])).clone();
+                let grads = (output.clone() * tensor(&weights)).sum().backward();
+                let of = |leaf: &Tensor<1>| leaf.grad(&grads).map(values).unwrap_or_default();
+                [vec![values(output.inner())], leaves.iter().map(of).collect()].concat()
+            });
+            for (index, (got, expected)) in got.iter().zip(&expected).enumerate() {
+                let about = format!("{name} {}, tensor {index}", case.about);
+                assert_close(got, expected, tolerance.max(TOLERANCE), &about);
+            }
+        }
+    }
+}
+
+#[test]
+fn forward_passes_and_one_step_s_gradients_equal_flex() {
+    for (name, config) in models() {
+        let run = |device: Device| {
+            let device = device.autodiff();
+            let model = config.init(&device).unwrap().seeded(3).train();
+            let x = Rng::new(1).normal([5, 1, 8, 8], &device) * 0.1 + 0.5;
+            let posterior = model.encode(x.clone());
+            let likelihood = model.decode(posterior.sample(&mut Rng::new(2)));
+            assert_eq!(posterior.mean.dims(), [5, 3], "{name}");
+            assert_eq!(likelihood.mean().dims(), [5, 1, 8, 8], "{name}");
+            let bound = elbo(x, &posterior, &likelihood);
+            let outputs = [values(posterior.mean.clone()), values(likelihood.mean()), values(bound.kl.clone())];
+            (outputs, gradients(&model, bound.loss(1.0)))
+        };
+        let ((outputs, grads), (expected, expected_grads)) = (run(device()), run(Device::flex()));
+        for (got, expected) in outputs.iter().zip(&expected) {
+            assert_close(got, expected, TOLERANCE, name);
+        }
+        assert!(!grads.is_empty());
+        assert_eq!(grads.keys().collect::<Vec<_>>(), expected_grads.keys().collect::<Vec<_>>());
+        for (path, grad) in grads {
+            assert_close(&grad, &expected_grads[&path], TOLERANCE, &format!("{name}, gradient of {path}"));
+        }
+    }
+}
+
+#[test]
+fn batch_norm_trains_and_infers_as_on_flex() {
+    let run = |device: Device| {
+        let net = Net::without_dropout(&device.clone().autodiff()).seeded(1);
+        let net = (0..3).fold(net, |net, step| {
+            net.forward(Rng::new(step).normal([16, 4], &device.clone().autodiff()));
+            net
+        });
+        let (x, net) = (Rng::new(9).normal([7, 4], &device), net.valid());
+        (values(net.forward(x)), parameters(&net))
+    };
+    let ((got, state), (expected, expected_state)) = (run(device()), run(Device::flex()));
+    assert_close(&got, &expected, TOLERANCE, "inference");
+    assert!(state.keys().any(|path| path.contains("running_var")));
+    for (path, values) in state {
+        assert_close(&values, &expected_state[&path], TOLERANCE, &path);
+    }
+}
+
+#[test]
+fn one_seed_gives_the_same_pictures() {
+    for (name, config) in models() {
+        let draw = |device: Device| {
+            let model = config.init(&device).unwrap().seeded(7);
+            let images = sample(&model, 6, 0.8, &mut Rng::new(11), &device).unwrap();
+            assert_eq!(images.dims(), [6, 1, 8, 8], "{name}");
+            values(images)
+        };
+        assert_close(&draw(device()), &draw(Device::flex()), TOLERANCE, name);
+    }
+}
+
+fn digits_loader() -> Loader<aigc_core::data::ImageBatch> {
+    let config = LoaderConfig { batch_size: 16, ..LoaderConfig::default() };
+    Loader::new(digits::all(), collate_images, config).unwrap()
+}
+
+/// Trains to `steps`, going on where the run is; gives back every tensor.
+fn train_to(steps: usize, device: &Device, run: &RunFolder) -> std::collections::BTreeMap<String, Vec<f64>> {
+    let [_, (_, config)] = models();
+    let start = if run.latest().is_ok() { Start::Resume } else { Start::Fresh };
+    let config_of = TrainerConfig { checkpoint_every: 3, ..TrainerConfig::new(9) };
+    let stop = aigc_core::train::StopFlag::new();
+    let raise = stop.clone();
+    let trained = Trainer::new(config_of)
+        .start(start)
+        .stop_flag(stop)
+        .observe(|event: &aigc_core::train::Event<'_>| {
+            if let aigc_core::train::Event::Step(report) = event
+                && report.step == steps
+            {
+                raise.raise();
+            }
+        })
+        .fit(VaeObjective::new(Beta::default()).unwrap(), config.init(device).unwrap(), &digits_loader(), run)
+        .unwrap();
+    parameters(&trained.model)
+}
+
+/// Three steps on every backend that was built in, each going on from the checkpoint of the one before, end where as many
+/// steps on Flex end.
+#[test]
+fn a_checkpoint_of_one_backend_resumes_on_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let runs = ["moving", "staying"].map(|name| RunFolder::create(folder.path().join(name)).unwrap());
+    let mut names = vec!["flex", "libtorch", "wgpu", "ndarray"];
+    names.retain(|name| available().contains(name));
+    names.resize(3, "flex");
+    println!("resumes on {}", names.join(", then "));
+    let (mut moved, mut stayed) = Default::default();
+    for (part, name) in names.iter().enumerate() {
+        moved = train_to(3 * (part + 1), &aigc_core::device::device(name).unwrap(), &runs[0]);
+        stayed = train_to(3 * (part + 1), &Device::flex(), &runs[1]);
+    }
+    for (path, values) in moved {
+        assert_close(&values, &stayed[&path], 5e-4, &path);
+    }
+}
