@@ -1,11 +1,15 @@
 //! The device under test, and tensors to compare.
 #![forbid(unsafe_code)]
 
-use aigc_core::params::{LookAt, look_at_all};
+use aigc_core::{
+    params::{LookAt, look_at_all},
+    rng::Rng,
+};
+use aigc_tests::cases::OPERATIONS;
 use burn::{
     module::{Module, Param},
     optim::GradientsParams,
-    tensor::{Device, Tensor},
+    tensor::{Device, Tensor, TensorData},
 };
 use std::collections::BTreeMap;
 
@@ -35,6 +39,35 @@ pub fn assert_close(got: &[f64], expected: &[f64], tolerance: f64, about: &str) 
     let scale = expected.iter().fold(1.0f64, |top, value| top.max(value.abs()));
     for (at, (got, expected)) in got.iter().zip(expected).enumerate() {
         assert!((got - expected).abs() <= tolerance * scale, "{about} at {at}: {got} for {expected}");
+    }
+}
+
+/// Holds every operation and its gradients on `device` against Flex, in eight random shapes each.
+///
+/// # Panics
+/// If a value differs by more than `tolerance` (or what the operation itself allows) of its tensor's largest.
+pub fn assert_operations_equal_flex(device: &Device, tolerance: f64) {
+    let devices = [Device::flex().autodiff(), device.clone().autodiff()];
+    for (name, allowed, case) in OPERATIONS {
+        for seed in 0..8 {
+            let mut rng = Rng::new(seed * 101 + 7);
+            let case = case(&mut rng);
+            let inputs: Vec<Vec<f32>> = case.lens.iter().map(|len| rng.normals(*len)).collect();
+            let mut weights: Option<Vec<f32>> = None;
+            let [expected, got] = devices.each_ref().map(|device| {
+                let tensor =
+                    |values: &[f32]| Tensor::<1>::from_data(TensorData::new(values.to_vec(), [values.len()]), device);
+                let leaves: Vec<Tensor<1>> = inputs.iter().map(|values| tensor(values).require_grad()).collect();
+                let output = (case.compute)(leaves.clone());
+                let weights = weights.get_or_insert_with(|| rng.normals(output.dims()[0])).clone();
+                let grads = (output.clone() * tensor(&weights)).sum().backward();
+                let of = |leaf: &Tensor<1>| leaf.grad(&grads).map(values).unwrap_or_default();
+                [vec![values(output.inner())], leaves.iter().map(of).collect()].concat()
+            });
+            for (index, (got, expected)) in got.iter().zip(&expected).enumerate() {
+                assert_close(got, expected, allowed.max(tolerance), &format!("{name} {}, tensor {index}", case.about));
+            }
+        }
     }
 }
 

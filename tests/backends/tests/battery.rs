@@ -2,7 +2,7 @@
 //!
 //!     AIGC_DEVICE=libtorch cargo test -p aigc-backends --features tch
 
-use aigc_backends::{assert_close, device, gradients, parameters, values};
+use aigc_backends::{assert_close, assert_operations_equal_flex, device, gradients, parameters, values};
 use aigc_core::{
     checkpoint::RunFolder,
     data::{ImageShape, Loader, LoaderConfig, collate_images, digits},
@@ -10,12 +10,9 @@ use aigc_core::{
     rng::{Rng, Seeded},
     train::{Start, Trainer, TrainerConfig},
 };
-use aigc_tests::{Net, cases::OPERATIONS};
+use aigc_tests::Net;
 use aigc_vae::{Beta, ConvVaeConfig, MlpVaeConfig, Vae, VaeConfig, VaeObjective, elbo, sample};
-use burn::{
-    module::Module,
-    tensor::{Device, Tensor, TensorData},
-};
+use burn::{module::Module, tensor::Device};
 
 /// Of the largest value: GPUs order sums in their own way.
 const TOLERANCE: f64 = 2e-4;
@@ -30,29 +27,7 @@ fn models() -> [(&'static str, VaeConfig); 2] {
 
 #[test]
 fn operations_and_their_gradients_equal_flex() {
-    let devices = [Device::flex().autodiff(), device().autodiff()];
-    for (name, tolerance, case) in OPERATIONS {
-        for seed in 0..8 {
-            let mut rng = Rng::new(seed * 101 + 7);
-            let case = case(&mut rng);
-            let inputs: Vec<Vec<f32>> = case.lens.iter().map(|len| rng.normals(*len)).collect();
-            let mut weights: Option<Vec<f32>> = None;
-            let [expected, got] = devices.each_ref().map(|device| {
-                let tensor =
-                    |values: &[f32]| Tensor::<1>::from_data(TensorData::new(values.to_vec(), [values.len()]), device);
-                let leaves: Vec<Tensor<1>> = inputs.iter().map(|values| tensor(values).require_grad()).collect();
-                let output = (case.compute)(leaves.clone());
-                let weights = weights.get_or_insert_with(|| rng.normals(output.dims()[0])).clone();
-                let grads = (output.clone() * tensor(&weights)).sum().backward();
-                let of = |leaf: &Tensor<1>| leaf.grad(&grads).map(values).unwrap_or_default();
-                [vec![values(output.inner())], leaves.iter().map(of).collect()].concat()
-            });
-            for (index, (got, expected)) in got.iter().zip(&expected).enumerate() {
-                let about = format!("{name} {}, tensor {index}", case.about);
-                assert_close(got, expected, tolerance.max(TOLERANCE), &about);
-            }
-        }
-    }
+    assert_operations_equal_flex(&device(), TOLERANCE);
 }
 
 #[test]

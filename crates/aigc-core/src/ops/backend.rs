@@ -1,5 +1,8 @@
 //! The operations, with bodies of burn primitives that are right on every backend.
 
+// NdArray and LibTorch are deprecated upstream, and are offered here all the same (docs/architecture.md).
+#![allow(deprecated)]
+
 use super::primitives;
 use crate::nn::Activation;
 use burn::{

@@ -26,7 +26,8 @@ pub(crate) fn activation<B: Backend>(x: Float<B>, activation: Activation) -> Flo
         Activation::Identity => x,
         Activation::Relu => B::relu(x),
         Activation::LeakyRelu(slope) => B::leaky_relu(x, slope.into()),
-        Activation::Gelu => B::gelu(x),
+        // Not burn's own, whose backward pass is that of the tanh approximation.
+        Activation::Gelu => B::float_mul(x.clone(), normal_below::<B>(x)),
         Activation::GeluTanh => {
             let (value, _) = gelu_tanh::<B>(x);
             value
@@ -42,6 +43,12 @@ pub(crate) fn activation<B: Backend>(x: Float<B>, activation: Activation) -> Flo
             B::float_add(B::float_mul_scalar(B::float_add(x, size), 0.5.into()), rest)
         }
     }
+}
+
+/// The normal distribution's `Φ(x) = ½(1 + erf(x/√2))`.
+fn normal_below<B: Backend>(x: Float<B>) -> Float<B> {
+    let erf = B::float_erf(B::float_mul_scalar(x, std::f64::consts::FRAC_1_SQRT_2.into()));
+    B::float_mul_scalar(B::float_add_scalar(erf, 1.0.into()), 0.5.into())
 }
 
 /// `1 − x`.
@@ -75,7 +82,12 @@ pub(crate) fn activation_grad<B: Backend>(x: Float<B>, grad: Float<B>, activatio
             let negative = B::float_lower_equal_elem(x, 0.0.into(), dtype);
             B::float_mask_where(grad.clone(), negative, B::float_mul_scalar(grad, slope.into()))
         }
-        Activation::Gelu => B::gelu_backward(x, grad),
+        Activation::Gelu => {
+            // Φ(x) + x·φ(x)
+            let density = B::float_exp(B::float_mul_scalar(B::float_mul(x.clone(), x.clone()), (-0.5).into()));
+            let density = B::float_mul_scalar(density, (2.0 * std::f64::consts::PI).sqrt().recip().into());
+            B::float_mul(grad, B::float_add(normal_below::<B>(x.clone()), B::float_mul(x, density)))
+        }
         Activation::GeluTanh => B::float_mul(grad, gelu_tanh::<B>(x).1),
         Activation::Silu => {
             // σ·(1 + x·(1 − σ))

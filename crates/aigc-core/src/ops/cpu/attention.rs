@@ -5,9 +5,10 @@ use super::{
     math::exp,
     memory::filled,
     product::{Matrix, multiply_at, multiply_here},
+    simd::arch,
     threads::{Scratch, Shared, for_each},
 };
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 /// Queries that are worked on at once.
 const BLOCK: usize = 64;
@@ -131,7 +132,7 @@ pub(crate) fn attention(q: Heads, k: Heads, v: Heads, sizes: AttentionSizes) -> 
                     let scores = &mut scores[row * keys..][..seen];
                     let (visible, hidden) = scores.split_at_mut(sizes.seen(first + row).min(seen));
                     hidden.fill(0.0);
-                    let (top, sum) = Arch::new().dispatch(Exponentials(visible));
+                    let (top, sum) = arch().dispatch(Exponentials(visible));
                     *log_sum = top + sum.ln();
                     inverse[row] = sum.recip();
                 }
@@ -266,7 +267,7 @@ fn attention_grads_shared(
                 let (weights, dweights) = (&mut weights[row_of.clone()], &mut dweights[row_of]);
                 weights[visible..].fill(0.0);
                 dweights[visible..].fill(0.0);
-                Arch::new().dispatch(ScoreGrads {
+                arch().dispatch(ScoreGrads {
                     weights: &mut weights[..visible],
                     dweights: &mut dweights[..visible],
                     log_sum: log_sums[part * queries + first + row],

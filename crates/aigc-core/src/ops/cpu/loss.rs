@@ -3,9 +3,10 @@
 use super::{
     math::{exp, sigmoid, softplus},
     memory::filled,
+    simd::arch,
     threads::{Shared, for_each},
 };
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 /// `Σ softplus(l) − t·l` over rows of `n`.
 pub(crate) fn binary_cross_entropy(logits: &[f32], targets: &[f32], n: usize) -> Vec<f32> {
@@ -35,7 +36,7 @@ pub(crate) fn binary_cross_entropy(logits: &[f32], targets: &[f32], n: usize) ->
             // SAFETY: parts have rows of their own.
             for (sum, row) in unsafe { sums.range(first, count) }.iter_mut().zip(first..) {
                 let row = row * n..(row + 1) * n;
-                *sum = Arch::new().dispatch(Row(&logits[row.clone()], &targets[row]));
+                *sum = arch().dispatch(Row(&logits[row.clone()], &targets[row]));
             }
         });
     })
@@ -68,7 +69,7 @@ pub(crate) fn binary_cross_entropy_grad(logits: &[f32], targets: &[f32], grad: &
                 // SAFETY: rows do not overlap.
                 let dl = unsafe { dl.range(row * n, n) };
                 let row = row * n..(row + 1) * n;
-                Arch::new().dispatch(Row(&logits[row.clone()], &targets[row], *grad, dl));
+                arch().dispatch(Row(&logits[row.clone()], &targets[row], *grad, dl));
             }
         });
     })
@@ -110,7 +111,7 @@ pub(crate) fn cross_entropy(logits: &[f32], targets: &[usize], n: usize) -> Vec<
             // SAFETY: parts have rows of their own.
             for (loss, row) in unsafe { losses.range(first, count) }.iter_mut().zip(first..) {
                 let logits = &logits[row * n..][..n];
-                *loss = Arch::new().dispatch(LogSumExp(logits)) - logits[targets[row]];
+                *loss = arch().dispatch(LogSumExp(logits)) - logits[targets[row]];
             }
         });
     })
@@ -144,8 +145,8 @@ pub(crate) fn cross_entropy_grad(logits: &[f32], targets: &[usize], grad: &[f32]
                 let logits = &logits[row * n..][..n];
                 // SAFETY: rows do not overlap.
                 let dl = unsafe { dl.range(row * n, n) };
-                let log_sum = Arch::new().dispatch(LogSumExp(logits));
-                Arch::new().dispatch(Row(logits, log_sum, grad[row], dl));
+                let log_sum = arch().dispatch(LogSumExp(logits));
+                arch().dispatch(Row(logits, log_sum, grad[row], dl));
                 dl[targets[row]] -= grad[row];
             }
         });

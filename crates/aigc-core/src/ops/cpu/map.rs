@@ -3,10 +3,11 @@
 use super::{
     curve::{Curve, WithCurve, with_curve},
     memory::filled,
+    simd::arch,
     threads::{Shared, for_each},
 };
 use crate::nn::Activation;
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 /// Elements that one part takes: two or three such slices fit a second-level cache.
 const PART: usize = 32 * 1024;
@@ -96,7 +97,7 @@ pub(crate) fn unary<F: Unary>(x: &[f32], f: F, cost: usize) -> Vec<f32> {
             s.partial_store_f32s(y_rest, self.f.apply(s, s.partial_load_f32s(x_rest)));
         }
     }
-    parts(x.len(), cost, |at, y| Arch::new().dispatch(Work { x: &x[at..at + y.len()], y, f }))
+    parts(x.len(), cost, |at, y| arch().dispatch(Work { x: &x[at..at + y.len()], y, f }))
 }
 
 /// `f` of every pair of elements of `a` and `b`, which are of one length.
@@ -121,7 +122,7 @@ pub(crate) fn binary<F: Binary>(a: &[f32], b: &[f32], f: F, cost: usize) -> Vec<
     }
     assert_eq!(a.len(), b.len(), "operands of one length");
     parts(a.len(), cost, |at, y| {
-        Arch::new().dispatch(Work { a: &a[at..at + y.len()], b: &b[at..at + y.len()], y, f });
+        arch().dispatch(Work { a: &a[at..at + y.len()], b: &b[at..at + y.len()], y, f });
     })
 }
 

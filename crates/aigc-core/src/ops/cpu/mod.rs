@@ -14,5 +14,6 @@ pub(super) mod optimizer;
 pub(super) mod pixels;
 pub(super) mod product;
 pub(super) mod rows;
+mod simd;
 mod threads;
 mod tile;

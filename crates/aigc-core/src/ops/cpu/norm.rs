@@ -3,10 +3,11 @@
 use super::{
     curve::{Curve, WithCurve, with_curve},
     memory::filled,
+    simd::arch,
     threads::{Scratch, Shared, for_each},
 };
 use crate::nn::Activation;
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 /// Which numbers of `x` `[batch, channels, len]` are normalised together.
 #[derive(Clone, Copy, Debug)]
@@ -153,7 +154,7 @@ impl WithCurve for Norm<'_> {
             for_each(units.number(), units.total() * (6 + C::COST), |unit| {
                 // SAFETY: every unit has its own numbers.
                 let (mean, var) = unsafe { (mean.range(unit, 1), var.range(unit, 1)) };
-                Arch::new().dispatch(NormUnit { norm: &self, curve, unit, y: &y, mean, var });
+                arch().dispatch(NormUnit { norm: &self, curve, unit, y: &y, mean, var });
             });
         });
         (y, mean, var)
@@ -247,7 +248,7 @@ impl WithCurve for NormGrads<'_> {
             for_each(units.number(), units.total() * (10 + 2 * C::COST), |unit| {
                 // SAFETY: every unit has its own numbers.
                 let sums = unsafe { sums.range(unit * parts, parts) };
-                Arch::new().dispatch(NormGradsUnit { norm: &self, curve, unit, dx: &dx, sums });
+                arch().dispatch(NormGradsUnit { norm: &self, curve, unit, dx: &dx, sums });
             });
         });
         let [_, channels, _] = units.shape();
@@ -357,7 +358,7 @@ pub(crate) fn layer_norm(
                 (y.range(first * gamma.len(), count * gamma.len()), mean.range(first, count), var.range(first, count))
             };
             let x = &x[first * gamma.len()..][..y.len()];
-            Arch::new().dispatch(LayerNorm { x, gamma, beta, epsilon, y, mean, var });
+            arch().dispatch(LayerNorm { x, gamma, beta, epsilon, y, mean, var });
         });
     });
     (y, mean, var)
@@ -428,7 +429,7 @@ pub(crate) fn layer_norm_grads(
             let (dx, sums) = unsafe { (dx.range(first * len, count * len), sums.range(part * 2 * len, 2 * len)) };
             let (x, dy) = (&x[first * len..][..dx.len()], &dy[first * len..][..dx.len()]);
             let (mean, var) = (&mean[first..][..count], &var[first..][..count]);
-            Arch::new().dispatch(LayerNormGrads { x, gamma, mean, var, dy, epsilon, dx, sums });
+            arch().dispatch(LayerNormGrads { x, gamma, mean, var, dy, epsilon, dx, sums });
         });
     });
     let (mut dgamma, mut dbeta) = (vec![0.0; len], vec![0.0; len]);
@@ -515,7 +516,7 @@ pub(crate) fn channel_sums(x: &[f32], [batch, channels, len]: [usize; 3]) -> Vec
             // SAFETY: parts have channels of their own.
             for (total, channel) in unsafe { totals.range(first, count) }.iter_mut().zip(first..) {
                 let of = |image: usize| &x[(image * channels + channel) * len..][..len];
-                *total = (0..batch).map(|image| Arch::new().dispatch(Sum(of(image)))).sum();
+                *total = (0..batch).map(|image| arch().dispatch(Sum(of(image)))).sum();
             }
         });
     }

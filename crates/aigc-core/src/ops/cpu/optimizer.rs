@@ -1,8 +1,11 @@
 //! An optimizer's step in one pass over memory.
 
-use super::threads::{Shared, for_each};
+use super::{
+    simd::arch,
+    threads::{Shared, for_each},
+};
 use crate::ops::AdamStep;
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 /// Elements that one part takes.
 const PART: usize = 16 * 1024;
@@ -18,7 +21,7 @@ pub(crate) fn adam(param: &mut [f32], grad: &[f32], moment_1: &mut [f32], moment
         // SAFETY: parts do not overlap.
         let (param, moment_1, moment_2) =
             unsafe { (param.range(at, count), moment_1.range(at, count), moment_2.range(at, count)) };
-        Arch::new().dispatch(Adam { param, grad: &grad[at..at + count], moment_1, moment_2, step });
+        arch().dispatch(Adam { param, grad: &grad[at..at + count], moment_1, moment_2, step });
     });
 }
 

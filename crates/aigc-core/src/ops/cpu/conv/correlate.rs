@@ -7,15 +7,16 @@ use super::{
 };
 use crate::ops::cpu::{
     memory::filled,
+    simd::arch,
     threads::{Scratch, Shared, for_each},
     tile::{Left, Listed, Operands, Strided, WIDEST, row_tiles, tallest, tile},
 };
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 use std::ops::Range;
 
 /// `dw[o, c, tap] = Σ_{n, pixel} dy[n, o, pixel] · planes[n, c, pixel + tap]`.
 pub(super) fn correlate(x: &[f32], dy: &[f32], planes: Planes, sizes: ConvSizes) -> Vec<f32> {
-    Arch::new().dispatch(Correlate { x, dy, planes, sizes })
+    arch().dispatch(Correlate { x, dy, planes, sizes })
 }
 
 struct Correlate<'a> {

@@ -6,10 +6,11 @@ use super::{
 };
 use crate::ops::cpu::{
     memory::filled,
+    simd::arch,
     threads::{Scratch, Shared, for_each},
     tile::{Listed, Operands, Strided, WIDEST, row_tiles, tallest, tile},
 };
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 /// Output pixels of one phase of the output's step, which look at the same taps.
 pub(super) struct Job {
@@ -50,7 +51,7 @@ const DEPTH: usize = 192;
 const PLANES_BYTES: usize = 512 * 1024;
 
 pub(super) fn gather(work: Gather) -> Vec<f32> {
-    Arch::new().dispatch(work)
+    arch().dispatch(work)
 }
 
 impl WithSimd for Gather<'_> {

@@ -8,10 +8,11 @@
 
 use crate::ops::cpu::{
     memory::filled,
+    simd::arch,
     threads::{Scratch, Shared, for_each},
     tile::{Listed, Operands, Strided, WIDEST, row_tiles, tallest, tile},
 };
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 /// Rows of output that are computed together, and the rows of input that they look at.
 const OUT: usize = 4;
@@ -60,7 +61,7 @@ impl Winograd<'_> {
     }
 
     pub(super) fn run(self) -> Vec<f32> {
-        Arch::new().dispatch(self)
+        arch().dispatch(self)
     }
 
     /// The weights' numbers: `[tile of rows, 6, channel, kernel column, height]`.

@@ -1,0 +1,16 @@
+//! Which instructions the kernels are run with.
+
+use pulp::Arch;
+use std::sync::OnceLock;
+
+/// The widest instructions of this machine, or what `AIGC_SIMD` allows: `scalar`, or on x86-64 `avx2`. Narrower ones
+/// than the machine's are for tests, and for equal results on machines that differ.
+pub(super) fn arch() -> Arch {
+    static ARCH: OnceLock<Arch> = OnceLock::new();
+    *ARCH.get_or_init(|| match std::env::var("AIGC_SIMD").as_deref() {
+        Ok("scalar") => Arch::Scalar,
+        #[cfg(target_arch = "x86_64")]
+        Ok("avx2") => pulp::x86::V3::try_new().map_or(Arch::Scalar, Arch::V3),
+        _ => Arch::new(),
+    })
+}

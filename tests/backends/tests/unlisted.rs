@@ -1,0 +1,42 @@
+//! On a backend that a program switched on in burn, past this workspace's features, operations are made of primitives.
+//!
+//!     cargo test -p aigc-backends --features unlisted --test unlisted
+
+use aigc_backends::{assert_close, assert_operations_equal_flex, values};
+use aigc_core::{
+    checkpoint::RunFolder,
+    data::{ImageShape, Loader, LoaderConfig, collate_images, digits},
+    device::available,
+    rng::Rng,
+    train::{Trainer, TrainerConfig},
+};
+use aigc_vae::{Beta, ConvVaeConfig, VaeObjective, sample};
+use burn::tensor::Device;
+
+#[allow(deprecated)]
+fn unlisted() -> Device {
+    assert!(!available().contains(&"ndarray"), "nothing to see: the feature `ndarray` is on");
+    Device::ndarray()
+}
+
+#[test]
+fn operations_and_their_gradients_equal_flex() {
+    assert_operations_equal_flex(&unlisted(), 2e-4);
+}
+
+#[test]
+fn a_model_trains_and_samples() {
+    let draw = |device: Device| {
+        let folder = tempfile::tempdir().unwrap();
+        let run = RunFolder::create(folder.path().join("run")).unwrap();
+        let config = LoaderConfig { batch_size: 16, ..LoaderConfig::default() };
+        let digits = Loader::new(digits::all(), collate_images, config).unwrap();
+        let shape = ImageShape::new(1, 8, 8);
+        let model = ConvVaeConfig { channels: vec![4, 8], hidden: 16, latent: 3, ..ConvVaeConfig::new(shape) };
+        let model = model.init(&device).unwrap();
+        let objective = VaeObjective::new(Beta::default()).unwrap();
+        let trained = Trainer::new(TrainerConfig::new(5)).fit(objective, model, &digits, &run).unwrap();
+        values(sample(&trained.model, 4, 1.0, &mut Rng::new(5), &device).unwrap())
+    };
+    assert_close(&draw(unlisted()), &draw(Device::flex()), 5e-4, "pictures after five steps");
+}
