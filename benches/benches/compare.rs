@@ -1,18 +1,19 @@
 //! Ours beside PyTorch in one run: every figure of speed comes from here.
 //!
 //!     PYTHON=python3 cargo compare [workload …] [--rounds 5] [--seconds 2] [--write docs/performance.md]
+//!     PYTHON=python3 cargo compare --sizes --plot docs/pictures/cost.svg
 //!
 //! Both sides run in processes of their own and take turns, so that a machine that is slow for a while is slow for both.
 //! A round's figure is the median of its runs, a workload's the median of the rounds' ratios. `PYTHON` names an
 //! interpreter with torch; `AIGC_DEVICE` picks our device.
 
-use aigc_benches::{Clock, WORKLOADS, workload};
-use anyhow::{Context, Result, bail};
+use aigc_benches::{Cost, Figures, SIZES, Side, WORKLOADS, draw_costs, median, ours, serve, workload, write_between};
+use anyhow::{Context, Result};
 use clap::Parser;
 use serde_json::json;
 use std::{
-    io::{BufRead, BufReader, Write},
-    process::{Child, Command, Stdio},
+    path::PathBuf,
+    process::{Command, Stdio},
 };
 
 #[derive(Parser)]
@@ -27,7 +28,13 @@ struct Args {
     seconds: f64,
     /// Where to write the table: between the markers `<!-- compare -->` of this file.
     #[arg(long)]
-    write: Option<std::path::PathBuf>,
+    write: Option<PathBuf>,
+    /// Cost against size instead: batch, width and side, in steps of two.
+    #[arg(long)]
+    sizes: bool,
+    /// Where to draw cost against size (SVG).
+    #[arg(long, requires = "sizes")]
+    plot: Option<PathBuf>,
     /// Run one workload as standard input says.
     #[arg(long, hide = true)]
     serve: Option<String>,
@@ -38,75 +45,38 @@ struct Args {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let device = std::env::var("AIGC_DEVICE").unwrap_or_else(|_| "flex".into());
     if let Some(name) = args.serve {
-        return workload(&name)?.1(&aigc_core::device::device(&device)?, Clock::default());
+        return serve(&name, false);
     }
+    let table = if args.sizes { &SIZES[..] } else { &WORKLOADS[..] };
     let names = match args.workloads.is_empty() {
-        true => WORKLOADS.iter().map(|(name, _)| name.to_string()).collect(),
+        true => table.iter().map(|(name, _)| name.to_string()).collect(),
         false => args.workloads,
     };
+    names.iter().try_for_each(|name| workload(name).map(drop))?;
     let mut rows = Vec::new();
     for name in names {
-        workload(&name)?;
         let row = compare(&name, args.rounds, args.seconds)?;
         println!("{}", row.json(&name));
-        rows.push(row.markdown(&name));
+        rows.push((name, row));
     }
-    match args.write {
-        Some(path) => write_table(&path, &rows),
-        None => Ok(()),
+    if let Some(path) = args.write {
+        let lines: Vec<String> = rows.iter().map(|(name, row)| row.markdown(name)).collect();
+        let marker = if args.sizes { "sizes" } else { "compare" };
+        write_between(&path, marker, &format!("{HEAD}\n{}", lines.join("\n")))?;
     }
-}
-
-/// One side of a comparison.
-struct Side {
-    child: Child,
-    answers: BufReader<std::process::ChildStdout>,
-    medians: Vec<f64>,
-    peak_bytes: Option<u64>,
-}
-
-impl Side {
-    fn start(mut command: Command) -> Result<Self> {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let answers = BufReader::new(child.stdout.take().context("its output is piped")?);
-        Ok(Self { child, answers, medians: Vec::new(), peak_bytes: None })
-    }
-
-    fn round(&mut self, seconds: f64) -> Result<()> {
-        let questions = self.child.stdin.as_mut().context("its input is piped")?;
-        writeln!(questions, "{seconds}")?;
-        let mut line = String::new();
-        if self.answers.read_line(&mut line)? == 0 {
-            bail!("it ended without an answer");
-        }
-        let answer: serde_json::Value = serde_json::from_str(&line)?;
-        let times = answer["seconds"].as_array().context("seconds")?.iter().filter_map(|t| t.as_f64()).collect();
-        self.medians.push(median(times));
-        self.peak_bytes = answer["peak_bytes"].as_u64();
-        Ok(())
-    }
-}
-
-impl Drop for Side {
-    fn drop(&mut self) {
-        drop(self.child.stdin.take());
-        let _ = self.child.wait();
-    }
+    args.plot.map_or(Ok(()), |path| draw_costs(&panels(&rows), &path))
 }
 
 struct Row {
-    ours: Side,
-    peer: Option<Side>,
+    ours: Figures,
+    peer: Option<Figures>,
 }
 
 fn compare(name: &str, rounds: usize, seconds: f64) -> Result<Row> {
-    let mut ours = Command::new(std::env::current_exe()?);
-    ours.args(["--serve", name]);
     let mut python = Command::new(std::env::var("PYTHON").unwrap_or_else(|_| "python3".into()));
     python.args([concat!(env!("CARGO_MANIFEST_DIR"), "/peer/peer.py"), name]).stderr(Stdio::null());
-    let (mut ours, mut peer) = (Side::start(ours)?, Side::start(python).ok());
+    let (mut ours, mut peer) = (Side::start(ours(name)?)?, Side::start(python).ok());
     // The first round is not counted: caches, clocks and allocators settle.
     for round in 0..=rounds {
         ours.round(seconds).with_context(|| format!("{name}, our side"))?;
@@ -115,11 +85,11 @@ fn compare(name: &str, rounds: usize, seconds: f64) -> Result<Row> {
             peer = None;
         }
         if round == 0 {
-            ours.medians.clear();
-            peer.iter_mut().for_each(|peer| peer.medians.clear());
+            ours.figures.medians.clear();
+            peer.iter_mut().for_each(|peer| peer.figures.medians.clear());
         }
     }
-    Ok(Row { ours, peer })
+    Ok(Row { ours: ours.figures.clone(), peer: peer.map(|peer| peer.figures.clone()) })
 }
 
 impl Row {
@@ -135,8 +105,8 @@ impl Row {
         let peer = self.peer.as_ref();
         json!({
             "workload": name,
-            "ours_s": median(self.ours.medians.clone()),
-            "peer_s": peer.map(|peer| median(peer.medians.clone())),
+            "ours_ms": self.ours.milliseconds(),
+            "peer_ms": peer.map(Figures::milliseconds),
             "ratio": self.ratios(),
             "ours_bytes": self.ours.peak_bytes,
             "peer_bytes": peer.and_then(|peer| peer.peak_bytes),
@@ -144,28 +114,34 @@ impl Row {
     }
 
     fn markdown(&self, name: &str) -> String {
-        let time = |side: &Side| format!("{:.3}", median(side.medians.clone()) * 1e3);
-        let memory = |side: &Side| side.peak_bytes.map_or("?".into(), |bytes| format!("{}", bytes >> 20));
+        let time = |side: &Figures| format!("{:.3}", side.milliseconds());
+        let memory = |side: &Figures| side.peak_bytes.map_or("?".into(), |bytes| format!("{}", bytes >> 20));
         let ratio = self
             .ratios()
             .map_or("no peer".into(), |[middle, low, high]| format!("**{middle:.2}** ({low:.2}–{high:.2})"));
-        let of_peer = |of: &dyn Fn(&Side) -> String| self.peer.as_ref().map_or("–".into(), of);
+        let of_peer = |of: &dyn Fn(&Figures) -> String| self.peer.as_ref().map_or("–".into(), of);
         let (ours, peer) = (time(&self.ours), of_peer(&time));
         format!("| {name} | {ours} | {peer} | {ratio} | {} | {} |", memory(&self.ours), of_peer(&memory))
     }
 }
 
-/// The value in the middle.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
+const HEAD: &str =
+    "| workload | ours, ms | PyTorch, ms | ours / PyTorch (range) | our peak, MiB | PyTorch's peak, MiB |
+|---|---|---|---|---|---|";
 
-fn write_table(path: &std::path::Path, rows: &[String]) -> Result<()> {
-    const MARKER: &str = "<!-- compare -->";
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let parts: Vec<&str> = text.split(MARKER).collect();
-    let [before, _, after] = parts[..] else { bail!("{} needs two markers {MARKER}", path.display()) };
-    let head = "| workload | ours, ms | PyTorch, ms | ours / PyTorch (range) | our peak, MiB | PyTorch's peak, MiB |\n|---|---|---|---|---|---|";
-    Ok(std::fs::write(path, format!("{before}{MARKER}\n{head}\n{}\n{MARKER}{after}", rows.join("\n")))?)
+/// One panel per kind of size: of `vae_conv_batch_32` the kind is `batch`, the size 32.
+fn panels(rows: &[(String, Row)]) -> Vec<(String, Vec<Cost>)> {
+    let mut panels: Vec<(String, Vec<Cost>)> = Vec::new();
+    for (name, row) in rows {
+        let Some((kind, size)) = name.rsplit_once('_').and_then(|(name, size)| Some((name, size.parse().ok()?))) else {
+            continue;
+        };
+        let cost = Cost { size, ours: row.ours.milliseconds(), peer: row.peer.as_ref().map(Figures::milliseconds) };
+        let kind = kind.rsplit('_').next().unwrap_or(kind);
+        match panels.iter_mut().find(|(known, _)| known == kind) {
+            Some((_, costs)) => costs.push(cost),
+            None => panels.push((kind.to_string(), vec![cost])),
+        }
+    }
+    panels
 }

@@ -3,11 +3,13 @@
 use aigc_core::{
     checkpoint::RunFolder,
     data::Loader,
+    ops::profile,
     train::{Event, Objective, StopFlag, Trainer, TrainerConfig},
 };
 use anyhow::Result;
 use serde_json::json;
 use std::{
+    collections::BTreeMap,
     io::{BufRead, Write},
     time::{Duration, Instant},
 };
@@ -20,15 +22,15 @@ pub struct Clock {
     times: Vec<f64>,
     last: Instant,
     round: Option<(Instant, Duration)>,
-}
-
-impl Default for Clock {
-    fn default() -> Self {
-        Self { warm_up: 3, times: Vec::new(), last: Instant::now(), round: None }
-    }
+    profiled: bool,
 }
 
 impl Clock {
+    /// A clock that also says how long each operation took, if `profiled`.
+    pub fn new(profiled: bool) -> Self {
+        Self { warm_up: 3, times: Vec::new(), last: Instant::now(), round: None, profiled }
+    }
+
     /// Call it after every run of the workload. False when there is nobody left to ask for a round.
     pub fn tick(&mut self) -> bool {
         if self.warm_up > 0 {
@@ -40,7 +42,14 @@ impl Clock {
             Some((began, seconds)) => {
                 self.times.push(self.last.elapsed().as_secs_f64());
                 if self.times.len() >= 3 && began.elapsed() >= seconds {
-                    let answer = json!({"seconds": std::mem::take(&mut self.times), "peak_bytes": peak_bytes()});
+                    let runs = self.times.len();
+                    let operation = |time: &profile::OperationTime| json!([time.calls, time.time.as_secs_f64()]);
+                    let operations: BTreeMap<&str, serde_json::Value> =
+                        profile::stop().iter().map(|(name, time)| (*name, operation(time))).collect();
+                    let seconds = std::mem::take(&mut self.times);
+                    let peak = peak_bytes();
+                    let answer =
+                        json!({"seconds": seconds, "peak_bytes": peak, "runs": runs, "operations": operations});
                     println!("{answer}");
                     std::io::stdout().flush().is_ok() && self.next_round()
                 } else {
@@ -55,6 +64,9 @@ impl Clock {
         let mut line = String::new();
         let asked = std::io::stdin().lock().read_line(&mut line).is_ok_and(|bytes| bytes > 0);
         let Some(seconds) = line.trim().parse().ok().filter(|_| asked) else { return false };
+        if self.profiled {
+            profile::start();
+        }
         self.last = Instant::now();
         self.round = Some((self.last, Duration::from_secs_f64(seconds)));
         true

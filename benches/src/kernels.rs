@@ -9,18 +9,34 @@ use aigc_core::{
 use anyhow::Result;
 use burn::{
     backend::{Dispatch, TensorMetadata},
-    tensor::{Device, Tensor, ops::ConvOptions},
+    tensor::{
+        Device, Int, Tensor,
+        ops::{ConvOptions, ConvTransposeOptions},
+    },
 };
 
 fn draw<const D: usize>(seed: u64, shape: [usize; D], device: &Device) -> Tensor<D> {
     Rng::new(seed).normal(shape, device)
 }
 
-/// Runs `work` until the clock says that it is enough.
-fn run<T>(work: impl Fn() -> T, device: &Device, mut clock: Clock) -> Result<()> {
-    loop {
+/// One run of an operation.
+pub type Kernel = Box<dyn Fn()>;
+
+/// What lays its inputs out on a device.
+pub type MakeKernel = fn(&Device) -> Kernel;
+
+fn kernel<T>(device: &Device, work: impl Fn() -> T + 'static) -> Kernel {
+    let device = device.clone();
+    Box::new(move || {
         std::hint::black_box(work());
-        device.sync()?;
+        device.sync().expect("the device does what it was asked");
+    })
+}
+
+/// Runs `kernel` until the clock says that it is enough.
+pub(crate) fn repeat(kernel: Kernel, mut clock: Clock) -> Result<()> {
+    loop {
+        kernel();
         if !clock.tick() {
             return Ok(());
         }
@@ -30,50 +46,103 @@ fn run<T>(work: impl Fn() -> T, device: &Device, mut clock: Clock) -> Result<()>
 /// A convolution with padding 1 and no bias; `grads` names the gradients wanted, `x` and `w`, which are computed from a
 /// given gradient of the result.
 pub(crate) fn conv(
-    grads: &str,
-    [batch, channels_in, channels_out, side, kernel, stride]: [usize; 6],
+    grads: &'static str,
+    [batch, channels_in, channels_out, side, kernel_side, stride]: [usize; 6],
     device: &Device,
-    clock: Clock,
-) -> Result<()> {
+) -> Kernel {
     let x = draw(1, [batch, channels_in, side, side], device).into_dispatch();
-    let w = draw(2, [channels_out, channels_in, kernel, kernel], device).into_dispatch();
-    let options = || ConvOptions::new([stride; 2], [1; 2], [1; 2], 1);
-    let forward = || Dispatch::conv2d_forward(x.clone(), w.clone(), OptionalTensor::Missing, options());
-    let dy = draw(3, forward().shape().dims::<4>(), device).into_dispatch();
-    let (wants_x, wants_w) = (grads.contains('x'), grads.contains('w'));
-    let all = || {
-        let dx = wants_x.then(|| Dispatch::conv2d_input_grad(x.clone(), w.clone(), dy.clone(), options()));
-        let dw = wants_w.then(|| Dispatch::conv2d_weight_grad(x.clone(), w.clone(), dy.clone(), options()));
-        (forward(), dx, dw)
-    };
-    run(all, device, clock)
+    let w = draw(2, [channels_out, channels_in, kernel_side, kernel_side], device).into_dispatch();
+    let options = move || ConvOptions::new([stride; 2], [1; 2], [1; 2], 1);
+    let y = Dispatch::conv2d_forward(x.clone(), w.clone(), OptionalTensor::Missing, options());
+    let dy = draw(3, y.shape().dims::<4>(), device).into_dispatch();
+    kernel(device, move || {
+        let dx = grads.contains('x').then(|| Dispatch::conv2d_input_grad(x.clone(), w.clone(), dy.clone(), options()));
+        let dw = grads.contains('w').then(|| Dispatch::conv2d_weight_grad(x.clone(), w.clone(), dy.clone(), options()));
+        (Dispatch::conv2d_forward(x.clone(), w.clone(), OptionalTensor::Missing, options()), dx, dw)
+    })
 }
 
 const MAPS: [usize; 4] = [32, 64, 28, 28];
 
 /// Eight groups of 32×64×28×28.
-pub(crate) fn group_norm(device: &Device, clock: Clock) -> Result<()> {
+pub(crate) fn group_norm(device: &Device) -> Kernel {
     let (x, gamma, beta) = (draw(1, MAPS, device), draw(2, [64], device), draw(3, [64], device));
-    let norm = || ops::group_norm(x.clone(), gamma.clone(), beta.clone(), 8, 1e-5, Activation::Identity);
-    run(norm, device, clock)
+    kernel(device, move || ops::group_norm(x.clone(), gamma.clone(), beta.clone(), 8, 1e-5, Activation::Identity))
 }
 
-/// SiLU of 32×64×28×28.
-pub(crate) fn silu(device: &Device, clock: Clock) -> Result<()> {
+/// An activation of 32×64×28×28.
+pub(crate) fn activation(activation: Activation, device: &Device) -> Kernel {
     let x = draw(1, MAPS, device);
-    run(|| ops::activation(x.clone(), Activation::Silu), device, clock)
+    kernel(device, move || ops::activation(x.clone(), activation))
 }
 
-/// Both, with all gradients.
-pub(crate) fn group_norm_silu(device: &Device, clock: Clock) -> Result<()> {
+/// Group norm and SiLU, with all gradients.
+pub(crate) fn group_norm_silu(device: &Device) -> Kernel {
     let (x, gamma, beta) = (draw(1, MAPS, device), draw(2, [64], device), draw(3, [64], device));
     let [x, dy] = [x, draw(4, MAPS, device)].map(|maps| maps.into_dispatch());
     let [gamma, beta] = [gamma, beta].map(|channels| channels.into_dispatch());
-    let all = || {
+    kernel(device, move || {
         let (x, gamma, beta) = (x.clone(), gamma.clone(), beta.clone());
         let silu = Activation::Silu;
         let (y, mean, var) = Dispatch::group_norm_forward(x.clone(), gamma.clone(), beta.clone(), 8, 1e-5, silu);
         (y, Dispatch::group_norm_grads(x, gamma, beta, mean, var, dy.clone(), 8, 1e-5, silu))
-    };
-    run(all, device, clock)
+    })
 }
+
+/// Batch norm of 32×64×28×28 with its own statistics, and ReLU.
+fn batch_norm_relu(device: &Device) -> Kernel {
+    let (x, gamma, beta) = (draw(1, MAPS, device), draw(2, [64], device), draw(3, [64], device));
+    kernel(device, move || ops::batch_norm(x.clone(), gamma.clone(), beta.clone(), 1e-5, Activation::Relu))
+}
+
+/// A transposed 4×4 convolution of step two, 128 to 64 channels, from 7×7 to 14×14.
+fn conv_transpose(device: &Device) -> Kernel {
+    let (x, w) = (draw(1, [64, 128, 7, 7], device), draw(2, [128, 64, 4, 4], device));
+    let options = || ConvTransposeOptions::new([2; 2], [1; 2], [0; 2], [1; 2], 1);
+    kernel(device, move || ops::conv_transpose2d(x.clone(), w.clone(), None, options()))
+}
+
+/// 768 rows of 128 numbers, to 512.
+fn linear(device: &Device) -> Kernel {
+    let (x, w, bias) = (draw(1, [768, 128], device), draw(2, [128, 512], device), draw(3, [512], device));
+    kernel(device, move || ops::linear(x.clone(), w.clone(), Some(bias.clone())))
+}
+
+/// 768 rows of 128 numbers.
+fn layer_norm(device: &Device) -> Kernel {
+    let (x, gamma) = (draw(1, [768, 128], device), draw(2, [128], device));
+    kernel(device, move || ops::layer_norm(x.clone(), gamma.clone(), None, 1e-5))
+}
+
+/// Causal attention of 8 sequences, 12 heads of width 64.
+fn attention(length: usize, device: &Device) -> Kernel {
+    let qkv = draw(1, [8, length, 3 * 768], device);
+    kernel(device, move || ops::self_attention(qkv.clone(), 12, true))
+}
+
+/// 768 rows of logits over 50,257 tokens.
+fn cross_entropy(device: &Device) -> Kernel {
+    let logits = draw(1, [768, 50_257], device);
+    let targets = Tensor::<1, Int>::arange(0..768, device);
+    kernel(device, move || ops::cross_entropy(logits.clone(), targets.clone()))
+}
+
+/// Each kernel by itself, for `cargo bench -p aigc-benches --bench kernels`.
+pub const KERNELS: [(&str, MakeKernel); 16] = [
+    ("conv3_64", |device| conv("", [32, 64, 64, 28, 3, 1], device)),
+    ("conv3_64_xw", |device| conv("xw", [32, 64, 64, 28, 3, 1], device)),
+    ("conv3_32", |device| conv("", [32, 32, 32, 28, 3, 1], device)),
+    ("conv4_64", |device| conv("", [64, 64, 128, 14, 4, 2], device)),
+    ("conv4_64_xw", |device| conv("xw", [64, 64, 128, 14, 4, 2], device)),
+    ("conv_transpose4_128", conv_transpose),
+    ("group_norm", group_norm),
+    ("group_norm_silu_xw", group_norm_silu),
+    ("batch_norm_relu", batch_norm_relu),
+    ("silu", |device| activation(Activation::Silu, device)),
+    ("gelu", |device| activation(Activation::Gelu, device)),
+    ("linear", linear),
+    ("layer_norm", layer_norm),
+    ("attention_64", |device| attention(64, device)),
+    ("attention_1024", |device| attention(1024, device)),
+    ("cross_entropy", cross_entropy),
+];

@@ -5,11 +5,20 @@ mod clock;
 mod dcgan;
 mod gpt;
 mod kernels;
+mod pages;
+mod plot;
+mod side;
 mod vae;
 
+use aigc_core::nn::Activation;
 use anyhow::Result;
 use burn::tensor::Device;
 pub use clock::{Clock, peak_bytes};
+pub use kernels::{KERNELS, Kernel, MakeKernel};
+use kernels::{activation, conv, group_norm, group_norm_silu, repeat};
+pub use pages::write_between;
+pub use plot::{Cost, draw_costs};
+pub use side::{Figures, Side, median};
 
 /// A workload: its name, and what runs it until its clock says that it is enough.
 pub type Workload = (&'static str, fn(&Device, Clock) -> Result<()>);
@@ -20,16 +29,16 @@ pub const WORKLOADS: [Workload; 14] = [
     ("vae_conv", |device, clock| vae::run(vae::conv(32, 28), 128, device, clock)),
     ("dcgan", dcgan::run),
     ("gpt_char", gpt::run),
-    ("conv3_64", |device, clock| kernels::conv("", [32, 64, 64, 28, 3, 1], device, clock)),
-    ("conv3_64_w", |device, clock| kernels::conv("w", [32, 64, 64, 28, 3, 1], device, clock)),
-    ("conv3_64_xw", |device, clock| kernels::conv("xw", [32, 64, 64, 28, 3, 1], device, clock)),
-    ("conv3_32", |device, clock| kernels::conv("", [32, 32, 32, 28, 3, 1], device, clock)),
-    ("conv3_32_xw", |device, clock| kernels::conv("xw", [32, 32, 32, 28, 3, 1], device, clock)),
-    ("conv4_64", |device, clock| kernels::conv("", [64, 64, 128, 14, 4, 2], device, clock)),
-    ("conv4_64_xw", |device, clock| kernels::conv("xw", [64, 64, 128, 14, 4, 2], device, clock)),
-    ("group_norm", kernels::group_norm),
-    ("silu", kernels::silu),
-    ("group_norm_silu_xw", kernels::group_norm_silu),
+    ("conv3_64", |device, clock| repeat(conv("", [32, 64, 64, 28, 3, 1], device), clock)),
+    ("conv3_64_w", |device, clock| repeat(conv("w", [32, 64, 64, 28, 3, 1], device), clock)),
+    ("conv3_64_xw", |device, clock| repeat(conv("xw", [32, 64, 64, 28, 3, 1], device), clock)),
+    ("conv3_32", |device, clock| repeat(conv("", [32, 32, 32, 28, 3, 1], device), clock)),
+    ("conv3_32_xw", |device, clock| repeat(conv("xw", [32, 32, 32, 28, 3, 1], device), clock)),
+    ("conv4_64", |device, clock| repeat(conv("", [64, 64, 128, 14, 4, 2], device), clock)),
+    ("conv4_64_xw", |device, clock| repeat(conv("xw", [64, 64, 128, 14, 4, 2], device), clock)),
+    ("group_norm", |device, clock| repeat(group_norm(device), clock)),
+    ("silu", |device, clock| repeat(activation(Activation::Silu, device), clock)),
+    ("group_norm_silu_xw", |device, clock| repeat(group_norm_silu(device), clock)),
 ];
 
 /// `vae_conv` with twice the batch, the width, the side, and twice again: cost against size.
@@ -56,4 +65,31 @@ pub fn workload(name: &str) -> Result<Workload> {
         let known: Vec<&str> = all().map(|(name, _)| *name).collect();
         anyhow::anyhow!("unknown workload `{name}`; known are {}", known.join(", "))
     })
+}
+
+/// The device that `AIGC_DEVICE` names, Flex where it names none.
+///
+/// # Errors
+/// If there is no such device.
+pub fn device() -> Result<Device> {
+    let name = std::env::var("AIGC_DEVICE").unwrap_or_else(|_| "flex".into());
+    Ok(aigc_core::device::device(&name)?)
+}
+
+/// Runs the workload called `name` as standard input says.
+///
+/// # Errors
+/// If there is no such workload or device, or it fails.
+pub fn serve(name: &str, profiled: bool) -> Result<()> {
+    workload(name)?.1(&device()?, Clock::new(profiled))
+}
+
+/// This program, serving the workload called `name`.
+///
+/// # Errors
+/// If the program's own path is not known.
+pub fn ours(name: &str) -> Result<std::process::Command> {
+    let mut command = std::process::Command::new(std::env::current_exe()?);
+    command.args(["--serve", name]);
+    Ok(command)
 }

@@ -12,6 +12,7 @@ use super::{
         rows,
     },
     primitives,
+    profile::timer,
 };
 use crate::nn::Activation;
 use burn::{
@@ -118,6 +119,7 @@ impl GenerativeOps for Flex {
         bias: OptionalTensor<Flex>,
         options: ConvOptions<2>,
     ) -> FlexTensor {
+        let _timer = timer("conv2d_forward");
         let fast = all_f32(&[&x, &weight]).then(|| {
             let (x, weight) = (dims(&x), dims(&weight));
             let output = conv_output(x, weight, &options)?;
@@ -129,6 +131,7 @@ impl GenerativeOps for Flex {
     }
 
     fn conv2d_input_grad(x: FlexTensor, weight: FlexTensor, grad: FlexTensor, options: ConvOptions<2>) -> FlexTensor {
+        let _timer = timer("conv2d_input_grad");
         let fast = all_f32(&[&weight, &grad]).then(|| sizes(dims(&x), dims(&grad), dims(&weight), &options));
         let Some(sizes) = fast.flatten() else { return Flex::conv2d_x_backward(x, weight, grad, options) };
         let (weight, grad) = (ordered(weight), ordered(grad));
@@ -136,6 +139,7 @@ impl GenerativeOps for Flex {
     }
 
     fn conv2d_weight_grad(x: FlexTensor, weight: FlexTensor, grad: FlexTensor, options: ConvOptions<2>) -> FlexTensor {
+        let _timer = timer("conv2d_weight_grad");
         let fast = all_f32(&[&x, &grad]).then(|| sizes(dims(&x), dims(&grad), dims(&weight), &options));
         let Some(sizes) = fast.flatten() else { return Flex::conv2d_weight_backward(x, weight, grad, options) };
         let (x, grad) = (ordered(x), ordered(grad));
@@ -148,6 +152,7 @@ impl GenerativeOps for Flex {
         bias: OptionalTensor<Flex>,
         options: ConvTransposeOptions<2>,
     ) -> FlexTensor {
+        let _timer = timer("conv_transpose2d_forward");
         let fast = all_f32(&[&x, &weight]).then(|| {
             let (x, weight) = (dims(&x), dims(&weight));
             let output = transposed_output(x, weight, &options)?;
@@ -166,6 +171,7 @@ impl GenerativeOps for Flex {
         grad: FlexTensor,
         options: ConvTransposeOptions<2>,
     ) -> FlexTensor {
+        let _timer = timer("conv_transpose2d_input_grad");
         let fast = all_f32(&[&weight, &grad]).then(|| sizes(dims(&grad), dims(&x), dims(&weight), &mirrored(&options)));
         let Some(sizes) = fast.flatten() else { return Flex::conv_transpose2d_x_backward(weight, grad, options) };
         let (weight, grad) = (ordered(weight), ordered(grad));
@@ -178,6 +184,7 @@ impl GenerativeOps for Flex {
         grad: FlexTensor,
         options: ConvTransposeOptions<2>,
     ) -> FlexTensor {
+        let _timer = timer("conv_transpose2d_weight_grad");
         let fast = all_f32(&[&x, &grad]).then(|| sizes(dims(&grad), dims(&x), dims(&weight), &mirrored(&options)));
         let Some(sizes) = fast.flatten() else {
             return Flex::conv_transpose2d_weight_backward(x, weight, grad, options);
@@ -187,6 +194,7 @@ impl GenerativeOps for Flex {
     }
 
     fn channel_sums(grad: FlexTensor) -> FlexTensor {
+        let _timer = timer("channel_sums");
         if !all_f32(&[&grad]) {
             return primitives::channel_sums::<Flex>(grad);
         }
@@ -196,6 +204,7 @@ impl GenerativeOps for Flex {
     }
 
     fn linear_forward(x: FlexTensor, weight: FlexTensor, bias: OptionalTensor<Flex>) -> FlexTensor {
+        let _timer = timer("linear_forward");
         if !all_f32(&[&x, &weight]) {
             return Flex::linear(x, weight, bias.option());
         }
@@ -206,6 +215,7 @@ impl GenerativeOps for Flex {
     }
 
     fn linear_input_grad(weight: FlexTensor, grad: FlexTensor) -> FlexTensor {
+        let _timer = timer("linear_input_grad");
         if !all_f32(&[&grad, &weight]) {
             return Flex::linear_x_backward(weight, grad);
         }
@@ -216,6 +226,7 @@ impl GenerativeOps for Flex {
     }
 
     fn linear_weight_grad(x: FlexTensor, grad: FlexTensor) -> FlexTensor {
+        let _timer = timer("linear_weight_grad");
         if !all_f32(&[&x, &grad]) {
             return Flex::linear_weight_backward(x, grad);
         }
@@ -226,6 +237,7 @@ impl GenerativeOps for Flex {
     }
 
     fn linear_bias_grad(grad: FlexTensor) -> FlexTensor {
+        let _timer = timer("linear_bias_grad");
         if !all_f32(&[&grad]) {
             return Flex::linear_bias_backward(grad);
         }
@@ -235,6 +247,7 @@ impl GenerativeOps for Flex {
     }
 
     fn activation_forward(x: FlexTensor, activation: Activation) -> FlexTensor {
+        let _timer = timer("activation_forward");
         if !all_f32(&[&x]) {
             return primitives::activation::<Flex>(x, activation);
         }
@@ -243,6 +256,7 @@ impl GenerativeOps for Flex {
     }
 
     fn activation_grad(x: FlexTensor, grad: FlexTensor, activation: Activation) -> FlexTensor {
+        let _timer = timer("activation_grad");
         if !all_f32(&[&x, &grad]) {
             return primitives::activation_grad::<Flex>(x, grad, activation);
         }
@@ -258,6 +272,7 @@ impl GenerativeOps for Flex {
         epsilon: f64,
         activation: Activation,
     ) -> Three {
+        let _timer = timer("group_norm_forward");
         if !all_f32(&[&x, &gamma, &beta]) || x.shape().num_elements() == 0 {
             return primitives::group_norm::<Flex>(x, gamma, beta, groups, epsilon, activation);
         }
@@ -280,6 +295,7 @@ impl GenerativeOps for Flex {
         epsilon: f64,
         activation: Activation,
     ) -> Three {
+        let _timer = timer("group_norm_grads");
         if !all_f32(&[&x, &gamma, &beta, &grad]) || x.shape().num_elements() == 0 {
             return primitives::group_norm_grads::<Flex>(x, gamma, beta, mean, var, grad, groups, epsilon, activation);
         }
@@ -295,6 +311,7 @@ impl GenerativeOps for Flex {
         epsilon: f64,
         activation: Activation,
     ) -> Three {
+        let _timer = timer("batch_norm_forward");
         if !all_f32(&[&x, &gamma, &beta]) || x.shape().num_elements() == 0 {
             return primitives::batch_norm::<Flex>(x, gamma, beta, epsilon, activation);
         }
@@ -315,6 +332,7 @@ impl GenerativeOps for Flex {
         epsilon: f64,
         activation: Activation,
     ) -> Three {
+        let _timer = timer("batch_norm_grads");
         if !all_f32(&[&x, &gamma, &beta, &grad]) || x.shape().num_elements() == 0 {
             return primitives::batch_norm_grads::<Flex>(x, gamma, beta, mean, var, grad, epsilon, activation);
         }
@@ -323,6 +341,7 @@ impl GenerativeOps for Flex {
     }
 
     fn layer_norm_forward(x: FlexTensor, gamma: FlexTensor, beta: OptionalTensor<Flex>, epsilon: f64) -> Three {
+        let _timer = timer("layer_norm_forward");
         if !all_f32(&[&x, &gamma]) || x.shape().num_elements() == 0 {
             return primitives::layer_norm::<Flex>(x, gamma, beta.option(), epsilon);
         }
@@ -340,6 +359,7 @@ impl GenerativeOps for Flex {
         grad: FlexTensor,
         epsilon: f64,
     ) -> Three {
+        let _timer = timer("layer_norm_grads");
         if !all_f32(&[&x, &gamma, &grad]) || x.shape().num_elements() == 0 {
             return primitives::layer_norm_grads::<Flex>(x, gamma, mean, var, grad, epsilon);
         }
@@ -350,6 +370,7 @@ impl GenerativeOps for Flex {
     }
 
     fn attention_forward(q: FlexTensor, k: FlexTensor, v: FlexTensor, causal: bool) -> (FlexTensor, FlexTensor) {
+        let _timer = timer("attention_forward");
         let Some(sizes) = attention_sizes(&q, &k, &v, causal) else {
             return primitives::attention::<Flex>(q, k, v, causal);
         };
@@ -367,6 +388,7 @@ impl GenerativeOps for Flex {
         grad: FlexTensor,
         causal: bool,
     ) -> Three {
+        let _timer = timer("attention_grads");
         let sizes = attention_sizes(&q, &k, &v, causal).filter(|_| all_f32(&[&output, &log_sums, &grad]));
         let Some(sizes) = sizes else {
             return primitives::attention_grads::<Flex>(q, k, v, output, log_sums, grad, causal);
@@ -391,6 +413,7 @@ impl GenerativeOps for Flex {
     }
 
     fn self_attention_forward(qkv: FlexTensor, heads: usize, causal: bool) -> (FlexTensor, FlexTensor) {
+        let _timer = timer("self_attention_forward");
         let Some(sizes) = self_attention_sizes(&qkv, heads, causal) else {
             return primitives::self_attention::<Flex>(qkv, heads, causal);
         };
@@ -409,6 +432,7 @@ impl GenerativeOps for Flex {
         heads: usize,
         causal: bool,
     ) -> FlexTensor {
+        let _timer = timer("self_attention_grad");
         let sizes = self_attention_sizes(&qkv, heads, causal).filter(|_| all_f32(&[&output, &log_sums, &grad]));
         let Some(sizes) = sizes else {
             return primitives::self_attention_grad::<Flex>(qkv, output, log_sums, grad, heads, causal);
@@ -419,6 +443,7 @@ impl GenerativeOps for Flex {
     }
 
     fn embedding_forward(weight: FlexTensor, indices: FlexTensor) -> FlexTensor {
+        let _timer = timer("embedding_forward");
         let places = usizes(&indices);
         let (false, Some(places)) = (!all_f32(&[&weight]), places) else { return Flex::embedding(weight, indices) };
         let weight = ordered(weight);
@@ -427,6 +452,7 @@ impl GenerativeOps for Flex {
     }
 
     fn embedding_grad(grad: FlexTensor, indices: FlexTensor, rows: usize) -> FlexTensor {
+        let _timer = timer("embedding_grad");
         let places = usizes(&indices);
         let (false, Some(places)) = (!all_f32(&[&grad]), places) else {
             return primitives::embedding_grad::<Flex>(grad, indices, rows);
@@ -437,6 +463,7 @@ impl GenerativeOps for Flex {
     }
 
     fn cross_entropy_forward(logits: FlexTensor, targets: FlexTensor) -> FlexTensor {
+        let _timer = timer("cross_entropy_forward");
         let places = usizes(&targets);
         let (false, Some(places)) = (!all_f32(&[&logits]), places) else {
             return primitives::cross_entropy::<Flex>(logits, targets);
@@ -447,6 +474,7 @@ impl GenerativeOps for Flex {
     }
 
     fn cross_entropy_grad(logits: FlexTensor, targets: FlexTensor, grad: FlexTensor) -> FlexTensor {
+        let _timer = timer("cross_entropy_grad");
         let places = usizes(&targets);
         let (false, Some(places)) = (!all_f32(&[&logits, &grad]), places) else {
             return primitives::cross_entropy_grad::<Flex>(logits, targets, grad);
@@ -457,6 +485,7 @@ impl GenerativeOps for Flex {
     }
 
     fn upsample_nearest2d_forward(x: FlexTensor, factor: usize) -> FlexTensor {
+        let _timer = timer("upsample_nearest2d_forward");
         if !all_f32(&[&x]) || factor == 0 {
             return primitives::upsample_nearest2d::<Flex>(x, factor);
         }
@@ -467,6 +496,7 @@ impl GenerativeOps for Flex {
     }
 
     fn upsample_nearest2d_grad(grad: FlexTensor, factor: usize) -> FlexTensor {
+        let _timer = timer("upsample_nearest2d_grad");
         if !all_f32(&[&grad]) || factor == 0 {
             return primitives::upsample_nearest2d_grad::<Flex>(grad, factor);
         }
@@ -477,6 +507,7 @@ impl GenerativeOps for Flex {
     }
 
     fn binary_cross_entropy_forward(logits: FlexTensor, targets: FlexTensor) -> FlexTensor {
+        let _timer = timer("binary_cross_entropy_forward");
         if !all_f32(&[&logits, &targets]) {
             return primitives::binary_cross_entropy::<Flex>(logits, targets);
         }
@@ -486,6 +517,7 @@ impl GenerativeOps for Flex {
     }
 
     fn binary_cross_entropy_grad(logits: FlexTensor, targets: FlexTensor, grad: FlexTensor) -> FlexTensor {
+        let _timer = timer("binary_cross_entropy_grad");
         if !all_f32(&[&logits, &targets, &grad]) {
             return primitives::binary_cross_entropy_grad::<Flex>(logits, targets, grad);
         }
@@ -502,6 +534,7 @@ impl GenerativeOps for Flex {
         moment_2: FlexTensor,
         step: AdamStep,
     ) -> Three {
+        let _timer = timer("adam_step");
         if !all_f32(&[&param, &grad, &moment_1, &moment_2]) {
             return primitives::adam_step::<Flex>(param, grad, moment_1, moment_2, step);
         }

@@ -14,6 +14,7 @@ mod cpu;
 mod flex;
 mod gradients;
 mod primitives;
+pub mod profile;
 
 pub use backend::{GenerativeOps, OptionalTensor};
 
