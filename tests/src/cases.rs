@@ -24,9 +24,10 @@ pub struct Case {
 pub type Operation = (&'static str, f64, fn(&mut Rng) -> Case);
 
 /// Every operation.
-pub const OPERATIONS: [Operation; 14] = [
+pub const OPERATIONS: [Operation; 15] = [
     ("conv2d", 2e-5, conv2d),
     ("conv2d 3×3", 2e-5, conv2d_3x3),
+    ("conv2d small maps", 2e-5, conv2d_small_maps),
     ("conv_transpose2d", 2e-5, conv_transpose2d),
     ("linear", 1e-5, linear),
     ("activation", 2e-6, activation),
@@ -109,6 +110,23 @@ fn conv2d_3x3(rng: &mut Rng) -> Case {
     Case {
         lens: vec![x.iter().product(), weight.iter().product(), weight[0]],
         about: format!("{x:?} by {weight:?}, padding {padding:?}"),
+        compute: Box::new(move |t| {
+            let (x, weight) = (t[0].clone().reshape(x), t[1].clone().reshape(weight));
+            flat(ops::conv2d(x, weight, bias.then(|| t[2].clone()), options.clone()))
+        }),
+    }
+}
+
+/// So do maps narrower than a vector, in batches as large as one, whatever the kernel, up to three taps high per phase.
+fn conv2d_small_maps(rng: &mut Rng) -> Case {
+    let batch = [3, 15, 16, 31, 32][pick(rng, 0, 4)];
+    let x = [batch, pick(rng, 1, 20), pick(rng, 4, 15), pick(rng, 4, 9)];
+    let weight = [pick(rng, 3, 30), x[1], pick(rng, 1, 4), pick(rng, 1, 4)];
+    let (stride, padding) = ([pick(rng, 1, 2), pick(rng, 1, 2)], [pick(rng, 0, 2), pick(rng, 0, 2)]);
+    let (bias, options) = (pick(rng, 0, 1) == 1, ConvOptions::new(stride, padding, [1, 1], 1));
+    Case {
+        lens: vec![x.iter().product(), weight.iter().product(), weight[0]],
+        about: format!("{x:?} by {weight:?}, {options:?}"),
         compute: Box::new(move |t| {
             let (x, weight) = (t[0].clone().reshape(x), t[1].clone().reshape(weight));
             flat(ops::conv2d(x, weight, bias.then(|| t[2].clone()), options.clone()))

@@ -14,3 +14,17 @@ pub(super) fn arch() -> Arch {
         _ => Arch::new(),
     })
 }
+
+/// Numbers in a vector.
+pub(super) fn lanes() -> usize {
+    struct Lanes;
+    impl pulp::WithSimd for Lanes {
+        type Output = usize;
+
+        #[inline(always)]
+        fn with_simd<S: pulp::Simd>(self, _: S) -> usize {
+            S::F32_LANES
+        }
+    }
+    arch().dispatch(Lanes)
+}

@@ -2,10 +2,13 @@
 
 use pulp::Simd;
 
+/// Rows of the tallest tile on any CPU.
+pub(crate) const TALLEST: usize = 8;
+
 /// Rows of the tallest tile: with three vectors across, accumulators, one row of B and one broadcast fill the registers
 /// (32 on AVX-512 and NEON, 16 on AVX2).
 pub(crate) const fn tallest<S: Simd>() -> usize {
-    if S::REGISTER_COUNT >= 32 { 8 } else { 4 }
+    if S::REGISTER_COUNT >= 32 { TALLEST } else { 4 }
 }
 
 /// Vectors across the widest tile.

@@ -82,9 +82,19 @@ impl Gather<'_> {
         self.grid[0] * self.grid[1]
     }
 
-    /// Whether computing the padding between rows costs less than copying the rows together, in cycles for one image of
-    /// a large batch.
+    /// Whether computing the padding between rows costs less than copying the rows together.
     fn reads_in_place(&self, lanes: usize) -> bool {
+        let [in_place, packed] = self.costs(lanes);
+        in_place <= packed
+    }
+
+    /// Roughly how many cycles an image of a large batch takes.
+    pub(super) fn cycles(&self, lanes: usize) -> usize {
+        self.costs(lanes).into_iter().min().unwrap_or(0)
+    }
+
+    /// The cycles of reading pixels in place, and of copying them together.
+    fn costs(&self, lanes: usize) -> [usize; 2] {
         let [height, width] = self.grid;
         let sums: usize = self.jobs.iter().map(|job| job.taps.len() * self.channels * self.rows).sum();
         let out_rows = self.jobs.len() * self.rows;
@@ -95,7 +105,9 @@ impl Gather<'_> {
         let in_place = self.span().div_ceil(lanes) * sums / 2 + cut_rows * out_rows * (6 + narrow);
         let copies = self.taps.len() * self.channels * cut_rows * width.div_ceil(lanes);
         let packed = self.pixels() * sums / (2 * lanes) + copies * 5 / 2 + self.pixels() * out_rows * 2 / lanes;
-        in_place <= packed
+        // Planes are written row by row.
+        let planes = self.channels * self.planes.phases.len() * self.planes.size[0] * (4 + self.planes.size[1] / 4);
+        [in_place + planes, packed + planes]
     }
 
     /// How many images one part takes: few, but so many that the last, narrower panel of pixels costs little.

@@ -4,15 +4,22 @@
 //! channels and taps of a constant offset into padded planes. The weight gradient, [`correlate`], multiplies the same
 //! planes by the transposed output gradient. Either reads pixels where they lie in the planes, or, where rows are so short
 //! that the padding between them costs more than copying, from panels of pixels side by side (im2col, a panel at a time,
-//! in cache). Blocking after Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication".
+//! in cache). Maps of a few pixels are computed [`across`] images, and 3×3 kernels with fewer multiplications
+//! ([`winograd`]), where that costs less. Blocking after Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication".
 
+mod across;
 mod correlate;
 mod gather;
 mod panel;
 mod planes;
+mod points;
 mod winograd;
 
-use super::product::{Matrix, multiply};
+use super::{
+    product::{Matrix, multiply},
+    simd::lanes,
+};
+use across::Across;
 use correlate::correlate;
 use gather::{Gather, Job, gather};
 use planes::Planes;
@@ -80,28 +87,27 @@ pub(crate) fn conv2d(x: &[f32], weight: &[f32], bias: Option<&[f32]>, sizes: Con
         let (x, weight) = (Matrix::rows(x, len), Matrix::rows(weight, len).t());
         return multiply([sizes.batch, sizes.channels_out, len], x, weight, bias);
     }
-    if sizes.is_three_by_three() {
-        let winograd = Winograd {
-            x,
-            batch: sizes.batch,
-            channels: sizes.channels_in,
-            input: sizes.input,
-            output: sizes.output,
-            pad: sizes.padding,
-            weight,
-            weight_steps: [9 * sizes.channels_in, 9],
-            turned: false,
-            rows: sizes.channels_out,
-            bias,
-        };
-        if winograd.pays() {
-            return winograd.run();
-        }
-    }
+    let winograd = sizes.is_three_by_three().then_some(Winograd {
+        x,
+        batch: sizes.batch,
+        channels: sizes.channels_in,
+        input: sizes.input,
+        output: sizes.output,
+        pad: sizes.padding,
+        weight,
+        weight_steps: [9 * sizes.channels_in, 9],
+        turned: false,
+        rows: sizes.channels_out,
+        bias,
+    });
+    fastest(forward(x, weight, bias, sizes), winograd)
+}
+
+fn forward<'a>(x: &'a [f32], weight: &'a [f32], bias: Option<&'a [f32]>, sizes: ConvSizes) -> Gather<'a> {
     let planes = sizes.input_planes();
     let taps = sizes.taps().map(|[r, c]| planes.tap(r * sizes.dilation[0], c * sizes.dilation[1])).collect();
     let kernel_len = sizes.kernel[0] * sizes.kernel[1];
-    gather(Gather {
+    Gather {
         x,
         batch: sizes.batch,
         channels: sizes.channels_in,
@@ -116,13 +122,12 @@ pub(crate) fn conv2d(x: &[f32], weight: &[f32], bias: Option<&[f32]>, sizes: Con
         output: sizes.output,
         output_step: [1, 1],
         work: sizes.work(),
-    })
+    }
 }
 
 /// The transpose of [`conv2d`] as a linear map, applied to `dy`, plus `bias`: the input gradient of a convolution, and
 /// the transposed convolution.
 pub(crate) fn conv2d_transposed(dy: &[f32], weight: &[f32], bias: Option<&[f32]>, sizes: ConvSizes) -> Vec<f32> {
-    let ConvSizes { kernel, stride, padding, dilation, .. } = sizes;
     if let Some(len) = sizes.covers() {
         let bias: Option<Vec<f32>> = bias.map(|bias| {
             bias.iter().flat_map(|value| std::iter::repeat_n(*value, sizes.input[0] * sizes.input[1])).collect()
@@ -130,24 +135,24 @@ pub(crate) fn conv2d_transposed(dy: &[f32], weight: &[f32], bias: Option<&[f32]>
         let (dy, weight) = (Matrix::rows(dy, sizes.channels_out), Matrix::rows(weight, len));
         return multiply([sizes.batch, len, sizes.channels_out], dy, weight, bias.as_deref());
     }
-    if sizes.is_three_by_three() {
-        let winograd = Winograd {
-            x: dy,
-            batch: sizes.batch,
-            channels: sizes.channels_out,
-            input: sizes.output,
-            output: sizes.input,
-            pad: padding.map(|pad| 2 - pad),
-            weight,
-            weight_steps: [9, 9 * sizes.channels_in],
-            turned: true,
-            rows: sizes.channels_in,
-            bias,
-        };
-        if winograd.pays() {
-            return winograd.run();
-        }
-    }
+    let winograd = sizes.is_three_by_three().then(|| Winograd {
+        x: dy,
+        batch: sizes.batch,
+        channels: sizes.channels_out,
+        input: sizes.output,
+        output: sizes.input,
+        pad: sizes.padding.map(|pad| 2 - pad),
+        weight,
+        weight_steps: [9, 9 * sizes.channels_in],
+        turned: true,
+        rows: sizes.channels_in,
+        bias,
+    });
+    fastest(backward(dy, weight, bias, sizes), winograd)
+}
+
+fn backward<'a>(dy: &'a [f32], weight: &'a [f32], bias: Option<&'a [f32]>, sizes: ConvSizes) -> Gather<'a> {
+    let ConvSizes { kernel, stride, padding, dilation, .. } = sizes;
     // Input pixel i of phase r (i = r + stride·t) gets from output pixel o through tap k where o·stride − padding +
     // k·dilation = i, so for taps with (r + padding − k·dilation) divisible, o = t + that quotient.
     let axis_taps = |axis: usize, phase: usize| -> Vec<(usize, isize)> {
@@ -191,7 +196,7 @@ pub(crate) fn conv2d_transposed(dy: &[f32], weight: &[f32], bias: Option<&[f32]>
         }
     }
     let kernel_len = kernel[0] * kernel[1];
-    gather(Gather {
+    Gather {
         x: dy,
         batch: sizes.batch,
         channels: sizes.channels_out,
@@ -206,7 +211,21 @@ pub(crate) fn conv2d_transposed(dy: &[f32], weight: &[f32], bias: Option<&[f32]>
         output: sizes.input,
         output_step: stride,
         work: sizes.work(),
-    })
+    }
+}
+
+/// Computes it whichever way is likely the fastest.
+fn fastest(work: Gather, winograd: Option<Winograd>) -> Vec<f32> {
+    let lanes = lanes();
+    let (alone, three) = (work.cycles(lanes), winograd.as_ref().map(|winograd| winograd.cycles(lanes)));
+    let across = Across::new(&work).filter(|across| across.cycles(lanes) < alone.min(three.unwrap_or(alone)));
+    if let Some(across) = across {
+        return across.run();
+    }
+    match winograd {
+        Some(winograd) if three < Some(alone) => winograd.run(),
+        _ => gather(work),
+    }
 }
 
 /// The weight gradient of [`conv2d`], `[channels_out, channels_in, kernel…]`.
@@ -216,4 +235,59 @@ pub(crate) fn conv2d_weight_grad(x: &[f32], dy: &[f32], sizes: ConvSizes) -> Vec
         return multiply([sizes.channels_out, len, sizes.batch], dy, x, None);
     }
     correlate(x, dy, sizes.input_planes(), sizes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+
+    fn same(got: &[f32], expected: &[f32], about: &ConvSizes) {
+        let scale = expected.iter().fold(1.0f32, |top, value| top.max(value.abs()));
+        assert_eq!(got.len(), expected.len());
+        for (got, expected) in got.iter().zip(expected) {
+            assert!((got - expected).abs() <= 2e-5 * scale, "{got} for {expected}, {about:?}");
+        }
+    }
+
+    /// Whatever the estimates say is faster, every way gives the same numbers.
+    #[test]
+    fn ways_agree() {
+        let mut rng = Rng::new(3);
+        let mut ran = 0;
+        for _ in 0..400 {
+            let mut pick = |low: usize, high: usize| low + rng.below(high - low + 1);
+            let (kernel, stride) = ([pick(1, 4), pick(1, 4)], [pick(1, 3), pick(1, 3)]);
+            let (padding, output) = ([pick(0, 2), pick(0, 2)], [pick(1, 9), pick(1, 9)]);
+            let input = [0, 1].map(|i| ((output[i] - 1) * stride[i] + kernel[i]).saturating_sub(2 * padding[i]));
+            let (batch, channels_in, channels_out) = (pick(1, 35), pick(1, 12), pick(1, 20));
+            if input.contains(&0) {
+                continue;
+            }
+            let sizes = ConvSizes {
+                batch,
+                channels_in,
+                channels_out,
+                input,
+                output,
+                kernel,
+                stride,
+                padding,
+                dilation: [1, 1],
+            };
+            let x = rng.normals(batch * channels_in * input[0] * input[1]);
+            let dy = rng.normals(batch * channels_out * output[0] * output[1]);
+            let weight = rng.normals(channels_out * channels_in * kernel[0] * kernel[1]);
+            let bias = rng.normals(channels_in.max(channels_out));
+            let bias = Some(&bias[..]);
+            for work in [forward(&x, &weight, bias, sizes), backward(&dy, &weight, bias, sizes)] {
+                if let Some(across) = Across::new(&work) {
+                    let got = across.run();
+                    same(&got, &gather(work), &sizes);
+                    ran += 1;
+                }
+            }
+        }
+        assert!(ran > 400, "{ran} ran");
+    }
 }

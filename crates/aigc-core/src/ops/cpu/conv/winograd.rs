@@ -6,6 +6,7 @@
 //! mapped to the four rows. Against the scheme in both directions it saves half instead of three quarters of the
 //! multiplications, but the maps are sums of whole rows, no pixel is moved aside, and rounding errors stay smaller.
 
+use super::points::{MOST, Scheme, Three, unmap};
 use crate::ops::cpu::{
     memory::filled,
     simd::arch,
@@ -15,8 +16,8 @@ use crate::ops::cpu::{
 use pulp::{Simd, WithSimd};
 
 /// Rows of output that are computed together, and the rows of input that they look at.
-const OUT: usize = 4;
-const IN: usize = 6;
+const OUT: usize = Three::OUT;
+const IN: usize = Three::POINTS;
 
 /// Bytes of mapped input that one part works on: half of a second-level cache.
 const MAPPED_BYTES: usize = 512 * 1024;
@@ -51,13 +52,11 @@ impl Winograd<'_> {
         self.output[1] + 2
     }
 
-    /// Whether it is faster than the direct way, in cycles for one image.
-    pub(super) fn pays(&self) -> bool {
-        let products = self.channels * self.rows;
-        let row = self.width().div_ceil(16);
-        let maps = self.bands() * row * (14 * self.channels + 40 * self.rows);
-        let mapped = self.bands() * self.width() * IN * 3 * products / 32 + maps;
-        mapped < self.output[0] * self.width() * 9 * products / 32
+    /// Roughly how many cycles an image of a large batch takes.
+    pub(super) fn cycles(&self, lanes: usize) -> usize {
+        let products = self.channels * self.rows * IN * 3;
+        let maps = self.width().div_ceil(lanes) * (14 * self.channels + 40 * self.rows);
+        self.bands() * (self.width() * products / (2 * lanes) + maps)
     }
 
     pub(super) fn run(self) -> Vec<f32> {
@@ -87,8 +86,8 @@ impl Winograd<'_> {
                             kernel.reverse();
                         }
                         for column in 0..3 {
-                            let points = weight_points([kernel[column], kernel[3 + column], kernel[6 + column]]);
-                            for (point, value) in points.into_iter().enumerate() {
+                            let points = Three::weights([kernel[column], kernel[3 + column], kernel[6 + column]]);
+                            for (point, value) in points.into_iter().take(IN).enumerate() {
                                 mapped[(point * depth + channel * 3 + column) * height + row] = value;
                             }
                         }
@@ -97,43 +96,6 @@ impl Winograd<'_> {
             });
         })
     }
-}
-
-/// Three weights at the points 0, 1, −1, 2, −2 and ∞.
-fn weight_points([a, b, c]: [f32; 3]) -> [f32; IN] {
-    let (even, far) = (a + c, a / 24.0 + c / 6.0);
-    [a / 4.0, -(even + b) / 6.0, (b - even) / 6.0, far + b / 12.0, far - b / 12.0, c]
-}
-
-/// Six pixels at the points.
-#[inline(always)]
-fn input_points<S: Simd>(s: S, d: [S::f32s; IN]) -> [S::f32s; IN] {
-    let (two, four, five) = (s.splat_f32s(2.0), s.splat_f32s(4.0), s.splat_f32s(5.0));
-    let even = s.negate_mul_add_e_f32s(four, d[2], d[4]);
-    let odd = s.negate_mul_add_e_f32s(four, d[1], d[3]);
-    let far_even = s.sub_f32s(d[4], d[2]);
-    let far_odd = s.mul_f32s(two, s.sub_f32s(d[3], d[1]));
-    [
-        s.negate_mul_add_e_f32s(five, d[2], s.mul_add_e_f32s(four, d[0], d[4])),
-        s.add_f32s(even, odd),
-        s.sub_f32s(even, odd),
-        s.add_f32s(far_even, far_odd),
-        s.sub_f32s(far_even, far_odd),
-        s.negate_mul_add_e_f32s(five, d[3], s.mul_add_e_f32s(four, d[1], d[5])),
-    ]
-}
-
-/// Four pixels from their values at the points.
-#[inline(always)]
-fn output_pixels<S: Simd>(s: S, m: [S::f32s; IN]) -> [S::f32s; OUT] {
-    let (near, far) = (s.add_f32s(m[1], m[2]), s.add_f32s(m[3], m[4]));
-    let (near_odd, far_odd) = (s.sub_f32s(m[1], m[2]), s.sub_f32s(m[3], m[4]));
-    [
-        s.add_f32s(m[0], s.add_f32s(near, far)),
-        s.mul_add_e_f32s(s.splat_f32s(2.0), far_odd, near_odd),
-        s.mul_add_e_f32s(s.splat_f32s(4.0), far, near),
-        s.add_f32s(m[5], s.mul_add_e_f32s(s.splat_f32s(8.0), far_odd, near_odd)),
-    ]
 }
 
 impl WithSimd for Winograd<'_> {
@@ -242,7 +204,7 @@ impl<S: Simd> pulp::NullaryFnOnce for Part<'_, S> {
                     let row = row + row_of;
                     let sums = &mut sums[row_of * panel..];
                     let bias = winograd.bias.map_or(0.0, |bias| bias[row]);
-                    unmap_rows(simd, sums, vectors, height * panel, bias);
+                    unmap::<S, Three>(simd, sums, vectors, height * panel, bias);
                     for run in (at / width..).map(|line| line * width).take_while(|start| *start < at + vectors * lanes)
                     {
                         let (begin, end) = (run.max(at), (run + output[1]).min(at + vectors * lanes).min(places));
@@ -272,33 +234,12 @@ fn map_rows<S: Simd>(s: S, rows: &[f32], to: &mut [f32], width: usize, step: usi
         // SAFETY: the last vector of the last row ends within the slices, by the assertions. What it writes beyond the
         // row is the next row's, which is written later, or is never read.
         unsafe {
-            let mut d = [s.splat_f32s(0.0); IN];
-            for (row, d) in d.iter_mut().enumerate() {
+            let mut d = [s.splat_f32s(0.0); MOST];
+            for (row, d) in d.iter_mut().take(IN).enumerate() {
                 *d = rows.as_ptr().add(row * width + at).cast::<S::f32s>().read_unaligned();
             }
-            for (point, value) in input_points(s, d).into_iter().enumerate() {
+            for (point, value) in Three::input(s, d).into_iter().take(IN).enumerate() {
                 to.as_mut_ptr().add(point * step + at).cast::<S::f32s>().write_unaligned(value);
-            }
-        }
-    }
-}
-
-/// Sums at the six points, `step` apart, to four rows of pixels plus `bias`, in place.
-#[inline(always)]
-fn unmap_rows<S: Simd>(s: S, sums: &mut [f32], vectors: usize, step: usize, bias: f32) {
-    let lanes = S::F32_LANES;
-    assert!(sums.len() >= (IN - 1) * step + vectors * lanes, "sums at six points");
-    let bias = s.splat_f32s(bias);
-    for vector in 0..vectors {
-        // SAFETY: the last point's last vector ends within the slice, by the assertion.
-        unsafe {
-            let sums = sums.as_mut_ptr().add(vector * lanes);
-            let mut m = [s.splat_f32s(0.0); IN];
-            for (point, m) in m.iter_mut().enumerate() {
-                *m = sums.add(point * step).cast::<S::f32s>().read_unaligned();
-            }
-            for (row, pixels) in output_pixels(s, m).into_iter().enumerate() {
-                sums.add(row * step).cast::<S::f32s>().write_unaligned(s.add_f32s(pixels, bias));
             }
         }
     }

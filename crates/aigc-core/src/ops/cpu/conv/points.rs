@@ -1,0 +1,247 @@
+//! Rows of a correlation along the columns of an image with fewer multiplications than rows times weights (Winograd 1980;
+//! Lavin and Gray 2015, <https://arxiv.org/abs/1509.09308>): input and weights are read as polynomials, multiplied
+//! at a few points, and read back.
+//!
+//! With points `aₜ`, `N = Πₛ≠ₜ (aₜ − aₛ)` and `M(x) = Πₜ (x − aₜ)`, point `t` of the weights is `Σ aₜʲ·gⱼ / N`, of the input
+//! the coefficients of `M(x)/(x − aₜ)` times its rows, and output row `i` is `Σₜ aₜⁱ·mₜ`.
+
+use pulp::Simd;
+
+/// The most points that a scheme has.
+pub(super) const MOST: usize = 8;
+
+/// A way to compute [`OUT`](Self::OUT) rows from [`POINTS`](Self::POINTS) rows of input; what lies beyond in the arrays
+/// is zero.
+pub(super) trait Scheme: Sync {
+    /// Weights above each other.
+    const TAPS: usize;
+    /// Rows of output that are computed together.
+    const OUT: usize;
+    /// Multiplications, and rows of input.
+    const POINTS: usize = Self::OUT + Self::TAPS - 1;
+
+    fn weights(kernel: [f32; 3]) -> [f32; MOST];
+    fn input<S: Simd>(s: S, rows: [S::f32s; MOST]) -> [S::f32s; MOST];
+    fn output<S: Simd>(s: S, sums: [S::f32s; MOST]) -> [S::f32s; MOST];
+}
+
+/// One weight: four rows, a multiplication each.
+pub(super) struct One;
+
+impl Scheme for One {
+    const TAPS: usize = 1;
+    const OUT: usize = 4;
+
+    fn weights([a, ..]: [f32; 3]) -> [f32; MOST] {
+        [a, a, a, a, 0.0, 0.0, 0.0, 0.0]
+    }
+
+    #[inline(always)]
+    fn input<S: Simd>(_: S, rows: [S::f32s; MOST]) -> [S::f32s; MOST] {
+        rows
+    }
+
+    #[inline(always)]
+    fn output<S: Simd>(_: S, sums: [S::f32s; MOST]) -> [S::f32s; MOST] {
+        sums
+    }
+}
+
+/// Four rows of two weights at the points 0, 1, −1, 2 and ∞: five multiplications instead of eight.
+pub(super) struct Two;
+
+impl Scheme for Two {
+    const TAPS: usize = 2;
+    const OUT: usize = 4;
+
+    fn weights([a, b, _]: [f32; 3]) -> [f32; MOST] {
+        [a / 2.0, -(a + b) / 2.0, (b - a) / 6.0, a / 6.0 + b / 3.0, b, 0.0, 0.0, 0.0]
+    }
+
+    #[inline(always)]
+    fn input<S: Simd>(s: S, d: [S::f32s; MOST]) -> [S::f32s; MOST] {
+        let (none, two, three) = (s.splat_f32s(0.0), s.splat_f32s(2.0), s.splat_f32s(3.0));
+        let top = s.sub_f32s(d[3], d[1]);
+        [
+            s.mul_add_e_f32s(two, s.sub_f32s(d[0], d[2]), top),
+            s.negate_mul_add_e_f32s(two, d[1], s.sub_f32s(d[3], d[2])),
+            s.negate_mul_add_e_f32s(three, d[2], s.mul_add_e_f32s(two, d[1], d[3])),
+            top,
+            s.negate_mul_add_e_f32s(two, top, s.sub_f32s(d[4], d[2])),
+            none,
+            none,
+            none,
+        ]
+    }
+
+    #[inline(always)]
+    fn output<S: Simd>(s: S, m: [S::f32s; MOST]) -> [S::f32s; MOST] {
+        let (near, near_odd) = (s.add_f32s(m[1], m[2]), s.sub_f32s(m[1], m[2]));
+        let none = s.splat_f32s(0.0);
+        [
+            s.add_f32s(m[0], s.add_f32s(near, m[3])),
+            s.mul_add_e_f32s(s.splat_f32s(2.0), m[3], near_odd),
+            s.mul_add_e_f32s(s.splat_f32s(4.0), m[3], near),
+            s.add_f32s(m[4], s.mul_add_e_f32s(s.splat_f32s(8.0), m[3], near_odd)),
+            none,
+            none,
+            none,
+            none,
+        ]
+    }
+}
+
+/// Seven rows of two weights at the points 0, ±1, ±2, ±½ and ∞: eight multiplications instead of fourteen. Rounding errors
+/// are about twice those of [`Two`], four times those of the plain sum.
+pub(super) struct TwoBySeven;
+
+impl Scheme for TwoBySeven {
+    const TAPS: usize = 2;
+    const OUT: usize = 7;
+
+    fn weights([a, b, _]: [f32; 3]) -> [f32; MOST] {
+        let (near, far, half) = (-2.0 / 9.0, 1.0 / 90.0, 32.0 / 45.0);
+        [
+            a,
+            near * (a + b),
+            near * (a - b),
+            far * (a + 2.0 * b),
+            far * (a - 2.0 * b),
+            half * (a + 0.5 * b),
+            half * (a - 0.5 * b),
+            b,
+        ]
+    }
+
+    #[inline(always)]
+    fn input<S: Simd>(s: S, d: [S::f32s; MOST]) -> [S::f32s; MOST] {
+        // a + f·b
+        let with = |a, factor: f32, b| s.mul_add_e_f32s(s.splat_f32s(factor), b, a);
+        let (near, near_odd) = (with(s.add_f32s(d[6], d[2]), -4.25, d[4]), with(s.add_f32s(d[5], d[1]), -4.25, d[3]));
+        let (far, far_odd) = (with(with(d[6], -1.25, d[4]), 0.25, d[2]), with(with(d[5], -1.25, d[3]), 0.25, d[1]));
+        let (half, half_odd) = (with(with(d[6], -5.0, d[4]), 4.0, d[2]), with(with(d[5], -5.0, d[3]), 4.0, d[1]));
+        [
+            with(s.sub_f32s(d[0], d[6]), 5.25, s.sub_f32s(d[4], d[2])),
+            s.add_f32s(near, near_odd),
+            s.sub_f32s(near, near_odd),
+            with(far, 2.0, far_odd),
+            with(far, -2.0, far_odd),
+            with(half, 0.5, half_odd),
+            with(half, -0.5, half_odd),
+            with(s.sub_f32s(d[7], d[1]), 5.25, s.sub_f32s(d[3], d[5])),
+        ]
+    }
+
+    #[inline(always)]
+    fn output<S: Simd>(s: S, m: [S::f32s; MOST]) -> [S::f32s; MOST] {
+        let with = |a, factor: f32, b| s.mul_add_e_f32s(s.splat_f32s(factor), b, a);
+        let [near, far, half] = [1, 3, 5].map(|point| s.add_f32s(m[point], m[point + 1]));
+        let [near_odd, far_odd, half_odd] = [1, 3, 5].map(|point| s.sub_f32s(m[point], m[point + 1]));
+        [
+            s.add_f32s(s.add_f32s(m[0], near), s.add_f32s(far, half)),
+            with(with(near_odd, 2.0, far_odd), 0.5, half_odd),
+            with(with(near, 4.0, far), 0.25, half),
+            with(with(near_odd, 8.0, far_odd), 0.125, half_odd),
+            with(with(near, 16.0, far), 0.0625, half),
+            with(with(near_odd, 32.0, far_odd), 0.03125, half_odd),
+            s.add_f32s(m[7], with(with(near, 64.0, far), 0.015625, half)),
+            s.splat_f32s(0.0),
+        ]
+    }
+}
+
+/// Four rows of three weights at the points 0, 1, −1, 2, −2 and ∞: six multiplications instead of twelve.
+pub(super) struct Three;
+
+impl Scheme for Three {
+    const TAPS: usize = 3;
+    const OUT: usize = 4;
+
+    fn weights([a, b, c]: [f32; 3]) -> [f32; MOST] {
+        let (even, far) = (a + c, a / 24.0 + c / 6.0);
+        [a / 4.0, -(even + b) / 6.0, (b - even) / 6.0, far + b / 12.0, far - b / 12.0, c, 0.0, 0.0]
+    }
+
+    #[inline(always)]
+    fn input<S: Simd>(s: S, d: [S::f32s; MOST]) -> [S::f32s; MOST] {
+        let (two, four, five) = (s.splat_f32s(2.0), s.splat_f32s(4.0), s.splat_f32s(5.0));
+        let even = s.negate_mul_add_e_f32s(four, d[2], d[4]);
+        let odd = s.negate_mul_add_e_f32s(four, d[1], d[3]);
+        let far_even = s.sub_f32s(d[4], d[2]);
+        let far_odd = s.mul_f32s(two, s.sub_f32s(d[3], d[1]));
+        [
+            s.negate_mul_add_e_f32s(five, d[2], s.mul_add_e_f32s(four, d[0], d[4])),
+            s.add_f32s(even, odd),
+            s.sub_f32s(even, odd),
+            s.add_f32s(far_even, far_odd),
+            s.sub_f32s(far_even, far_odd),
+            s.negate_mul_add_e_f32s(five, d[3], s.mul_add_e_f32s(four, d[1], d[5])),
+            s.splat_f32s(0.0),
+            s.splat_f32s(0.0),
+        ]
+    }
+
+    #[inline(always)]
+    fn output<S: Simd>(s: S, m: [S::f32s; MOST]) -> [S::f32s; MOST] {
+        let (near, far) = (s.add_f32s(m[1], m[2]), s.add_f32s(m[3], m[4]));
+        let (near_odd, far_odd) = (s.sub_f32s(m[1], m[2]), s.sub_f32s(m[3], m[4]));
+        let none = s.splat_f32s(0.0);
+        [
+            s.add_f32s(m[0], s.add_f32s(near, far)),
+            s.mul_add_e_f32s(s.splat_f32s(2.0), far_odd, near_odd),
+            s.mul_add_e_f32s(s.splat_f32s(4.0), far, near),
+            s.add_f32s(m[5], s.mul_add_e_f32s(s.splat_f32s(8.0), far_odd, near_odd)),
+            none,
+            none,
+            none,
+            none,
+        ]
+    }
+}
+
+/// Sums at the points, `step` apart, to rows of pixels plus `bias`, in place.
+#[inline(always)]
+pub(super) fn unmap<S: Simd, P: Scheme>(s: S, sums: &mut [f32], vectors: usize, step: usize, bias: f32) {
+    let lanes = S::F32_LANES;
+    assert!(sums.len() >= (P::POINTS - 1) * step + vectors * lanes, "sums at every point");
+    let bias = s.splat_f32s(bias);
+    for vector in 0..vectors {
+        // SAFETY: the last point's last vector ends within the slice, by the assertion; there are no more rows than points.
+        unsafe {
+            let sums = sums.as_mut_ptr().add(vector * lanes);
+            let mut m = [s.splat_f32s(0.0); MOST];
+            for (point, m) in m.iter_mut().take(P::POINTS).enumerate() {
+                *m = sums.add(point * step).cast::<S::f32s>().read_unaligned();
+            }
+            for (row, pixels) in P::output(s, m).into_iter().take(P::OUT).enumerate() {
+                sums.add(row * step).cast::<S::f32s>().write_unaligned(s.add_f32s(pixels, bias));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn correlates<P: Scheme>() {
+        // One lane of numbers that are exact in f32.
+        let s = pulp::Scalar;
+        let kernel = [3.0, -2.0, 5.0];
+        let rows = [1.0, 4.0, -3.0, 2.0, 7.0, -6.0, 5.0, 8.0];
+        let (weights, input) = (P::weights(kernel), P::input(s, rows));
+        let output = P::output(s, std::array::from_fn(|point| weights[point] * input[point]));
+        for (row, got) in output.into_iter().take(P::OUT).enumerate() {
+            let expected: f32 = (0..P::TAPS).map(|tap| kernel[tap] * rows[row + tap]).sum();
+            assert!((got - expected).abs() < 1e-4, "row {row}: {got} for {expected}");
+        }
+    }
+
+    #[test]
+    fn schemes_are_correlations() {
+        correlates::<One>();
+        correlates::<Two>();
+        correlates::<TwoBySeven>();
+        correlates::<Three>();
+    }
+}
