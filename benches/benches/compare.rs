@@ -5,9 +5,12 @@
 //!
 //! Both sides run in processes of their own and take turns, so that a machine that is slow for a while is slow for both.
 //! A round's figure is the median of its runs, a workload's the median of the rounds' ratios. `PYTHON` names an
-//! interpreter with torch; `AIGC_DEVICE` picks our device.
+//! interpreter with torch; `AIGC_DEVICE` picks our device, and with `cuda` in its name PyTorch's too. The table goes between
+//! the markers `<!-- compare -->`, on another device than Flex `<!-- compare libtorch -->` and the like.
 
-use aigc_benches::{Cost, Figures, SIZES, Side, WORKLOADS, draw_costs, median, ours, serve, workload, write_between};
+use aigc_benches::{
+    Cost, Figures, SIZES, Side, WORKLOADS, device_name, draw_costs, median, ours, serve, workload, write_between,
+};
 use anyhow::{Context, Result};
 use clap::Parser;
 use serde_json::json;
@@ -26,7 +29,7 @@ struct Args {
     /// How long each works at a time.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
-    /// Where to write the table: between the markers `<!-- compare -->` of this file.
+    /// Where to write the table: between its markers in this file.
     #[arg(long)]
     write: Option<PathBuf>,
     /// Cost against size instead: batch, width and side, in steps of two.
@@ -62,8 +65,13 @@ fn main() -> Result<()> {
     }
     if let Some(path) = args.write {
         let lines: Vec<String> = rows.iter().map(|(name, row)| row.markdown(name)).collect();
-        let marker = if args.sizes { "sizes" } else { "compare" };
-        write_between(&path, marker, &format!("{HEAD}\n{}", lines.join("\n")))?;
+        // Every device has a table of its own.
+        let marker = match (args.sizes, device_name().as_str()) {
+            (true, _) => "sizes".to_string(),
+            (false, "flex") => "compare".to_string(),
+            (false, device) => format!("compare {device}"),
+        };
+        write_between(&path, &marker, &format!("{HEAD}\n{}", lines.join("\n")))?;
     }
     args.plot.map_or(Ok(()), |path| draw_costs(&panels(&rows), &path))
 }
@@ -76,6 +84,8 @@ struct Row {
 fn compare(name: &str, rounds: usize, seconds: f64) -> Result<Row> {
     let mut python = Command::new(std::env::var("PYTHON").unwrap_or_else(|_| "python3".into()));
     python.args([concat!(env!("CARGO_MANIFEST_DIR"), "/peer/peer.py"), name]).stderr(Stdio::null());
+    let threads = std::thread::available_parallelism()?.to_string();
+    python.args(["--threads", &threads, "--device", if device_name().contains("cuda") { "cuda" } else { "cpu" }]);
     let (mut ours, mut peer) = (Side::start(ours(name)?)?, Side::start(python).ok());
     // The first round is not counted: caches, clocks and allocators settle.
     for round in 0..=rounds {

@@ -1,7 +1,7 @@
 """The peer's side of `compare`: the same work in PyTorch on the CPU.
 
     pip install torch
-    python peer.py WORKLOAD [--threads 2]
+    python peer.py WORKLOAD [--threads 2] [--device cuda]
 
 Reads a number of seconds per line, works on the workload for so long, and answers with one JSON line: the seconds of
 every run, and the most memory the process ever held. A workload's docstring is its definition; ours does the same work
@@ -10,8 +10,10 @@ in float32, optimizer step, gradient reset and reading the loss back included.
 import argparse, json, os, resource, sys, time
 import torch, torch.nn as nn, torch.nn.functional as F
 
-P = argparse.ArgumentParser(); P.add_argument("workload"); P.add_argument("--threads", type=int, default=os.cpu_count())
+P = argparse.ArgumentParser(); P.add_argument("workload"); P.add_argument("--threads", type=int, default=os.cpu_count()); P.add_argument("--device", default="cpu")
 A = P.parse_args(); torch.set_num_threads(A.threads); torch.manual_seed(0)
+torch.set_default_device(A.device)
+SYNC = torch.cuda.synchronize if A.device.startswith("cuda") else lambda: None
 
 
 def vae(encoder, width, latent, decoder, shape, batch=128):
@@ -41,7 +43,7 @@ def vae_conv(batch=128, width=32, side=28):
 
 
 def dcgan():
-    """DCGAN 28x28, latent 64: G transposed conv 64-128 (7x7), 128-64 (4x4 s2 p1), 64-1 (4x4 s2 p1), BatchNorm+ReLU between, tanh; D conv 1-64 (4x4 s2 p1), 64-128 (4x4 s2 p1, BatchNorm), 128-1 (7x7), LeakyReLU 0.2; non-saturating loss; batch 64; Adam 2e-4, betas (.5,.999): one critic step and one generator step."""
+    """DCGAN 28x28, latent 64: G transposed conv 64-128 (7x7), 128-64 (4x4 s2 p1), 64-1 (4x4 s2 p1), BatchNorm+ReLU between, tanh; D conv 1-64 (4x4 s2 p1), 64-128 (4x4 s2 p1, BatchNorm), 128-1 (7x7), LeakyReLU 0.2; non-saturating loss; batch 64; Adam 2e-4, betas (.5,.999): one critic step and one generator step, in which the critic's weights get no gradients."""
     G = nn.Sequential(nn.ConvTranspose2d(64, 128, 7, 1, 0, bias=False), nn.BatchNorm2d(128), nn.ReLU(), nn.ConvTranspose2d(128, 64, 4, 2, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.ConvTranspose2d(64, 1, 4, 2, 1), nn.Tanh())
     D = nn.Sequential(nn.Conv2d(1, 64, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(64, 128, 4, 2, 1, bias=False), nn.BatchNorm2d(128), nn.LeakyReLU(0.2), nn.Conv2d(128, 1, 7, 1, 0))
     og = torch.optim.Adam(G.parameters(), 2e-4, betas=(0.5, 0.999)); od = torch.optim.Adam(D.parameters(), 2e-4, betas=(0.5, 0.999)); x = torch.randn(64, 1, 28, 28)
@@ -49,7 +51,7 @@ def dcgan():
     def step():
         fake = G(torch.randn(64, 64, 1, 1)); r, f = D(x).flatten(), D(fake.detach()).flatten()
         ld = bce(r, torch.ones_like(r)) + bce(f, torch.zeros_like(f)); od.zero_grad(); ld.backward(); od.step()
-        g = D(fake).flatten(); lg = bce(g, torch.ones_like(g)); og.zero_grad(); lg.backward(); og.step(); return ld.item() + lg.item()
+        D.requires_grad_(False); g = D(fake).flatten(); lg = bce(g, torch.ones_like(g)); og.zero_grad(); lg.backward(); og.step(); D.requires_grad_(True); return ld.item() + lg.item()
     return step
 
 
@@ -87,7 +89,13 @@ def norm(act, grads):
     wanted = [t.requires_grad_() for t in (x, gamma, beta)]; return lambda: torch.autograd.grad(f(), wanted, g)
 
 
+def product(rows, k, columns):
+    """A matrix product: of 1024 squared the ceiling of arithmetic, of a row by 768x50257 that of memory (154 MB)."""
+    a, b = torch.randn(rows, k), torch.randn(k, columns); return lambda: a @ b
+
+
 ALL = dict(
+    matmul=lambda: product(1024, 1024, 1024), matvec=lambda: product(1, 768, 50257),
     vae_mlp=vae_mlp, vae_conv=vae_conv, dcgan=dcgan, gpt_char=gpt_char,
     conv3_64=lambda: conv("", 32, 64, 64, 28, 3, 1), conv3_64_w=lambda: conv("w", 32, 64, 64, 28, 3, 1), conv3_64_xw=lambda: conv("xw", 32, 64, 64, 28, 3, 1),
     conv3_32=lambda: conv("", 32, 32, 32, 28, 3, 1), conv3_32_xw=lambda: conv("xw", 32, 32, 32, 28, 3, 1),
@@ -107,6 +115,6 @@ if __name__ == "__main__":
     for line in sys.stdin:
         times, end = [], time.perf_counter() + float(line)
         while len(times) < 3 or time.perf_counter() < end:
-            start = time.perf_counter(); step(); times.append(time.perf_counter() - start)
+            start = time.perf_counter(); step(); SYNC(); times.append(time.perf_counter() - start)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         print(json.dumps(dict(seconds=times, peak_bytes=peak)), flush=True)

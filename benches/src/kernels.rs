@@ -44,7 +44,8 @@ pub(crate) fn repeat(kernel: Kernel, mut clock: Clock) -> Result<()> {
 }
 
 /// A convolution with padding 1 and no bias; `grads` names the gradients wanted, `x` and `w`, which are computed from a
-/// given gradient of the result.
+/// given gradient of the result. burn's autodiff takes no such gradient, so it is left out; PyTorch's is timed, and takes
+/// microseconds.
 pub(crate) fn conv(
     grads: &'static str,
     [batch, channels_in, channels_out, side, kernel_side, stride]: [usize; 6],
@@ -100,6 +101,12 @@ fn conv_transpose(device: &Device) -> Kernel {
     let (x, w) = (draw(1, [64, 128, 7, 7], device), draw(2, [128, 64, 4, 4], device));
     let options = || ConvTransposeOptions::new([2; 2], [1; 2], [0; 2], [1; 2], 1);
     kernel(device, move || ops::conv_transpose2d(x.clone(), w.clone(), None, options()))
+}
+
+/// `[rows, k]·[k, columns]`.
+pub(crate) fn product([rows, k, columns]: [usize; 3], device: &Device) -> Kernel {
+    let (a, b) = (draw(1, [rows, k], device), draw(2, [k, columns], device));
+    kernel(device, move || ops::linear(a.clone(), b.clone(), None))
 }
 
 /// 768 rows of 128 numbers, to 512.

@@ -15,7 +15,7 @@ use anyhow::Result;
 use burn::tensor::Device;
 pub use clock::{Clock, peak_bytes};
 pub use kernels::{KERNELS, Kernel, MakeKernel};
-use kernels::{activation, conv, group_norm, group_norm_silu, repeat};
+use kernels::{activation, conv, group_norm, group_norm_silu, product, repeat};
 pub use pages::write_between;
 pub use plot::{Cost, draw_costs};
 pub use side::{Figures, Side, median};
@@ -24,7 +24,7 @@ pub use side::{Figures, Side, median};
 pub type Workload = (&'static str, fn(&Device, Clock) -> Result<()>);
 
 /// Training steps, and the operations that issue after issue found slow.
-pub const WORKLOADS: [Workload; 14] = [
+pub const WORKLOADS: [Workload; 16] = [
     ("vae_mlp", |device, clock| vae::run(vae::mlp(), 128, device, clock)),
     ("vae_conv", |device, clock| vae::run(vae::conv(32, 28), 128, device, clock)),
     ("dcgan", dcgan::run),
@@ -39,6 +39,8 @@ pub const WORKLOADS: [Workload; 14] = [
     ("group_norm", |device, clock| repeat(group_norm(device), clock)),
     ("silu", |device, clock| repeat(activation(Activation::Silu, device), clock)),
     ("group_norm_silu_xw", |device, clock| repeat(group_norm_silu(device), clock)),
+    ("matmul", |device, clock| repeat(product([1024, 1024, 1024], device), clock)),
+    ("matvec", |device, clock| repeat(product([1, 768, 50_257], device), clock)),
 ];
 
 /// `vae_conv` with twice the batch, the width, the side, and twice again: cost against size.
@@ -67,13 +69,17 @@ pub fn workload(name: &str) -> Result<Workload> {
     })
 }
 
+/// What `AIGC_DEVICE` holds, or `flex`.
+pub fn device_name() -> String {
+    std::env::var("AIGC_DEVICE").unwrap_or_else(|_| "flex".into())
+}
+
 /// The device that `AIGC_DEVICE` names, Flex where it names none.
 ///
 /// # Errors
 /// If there is no such device.
 pub fn device() -> Result<Device> {
-    let name = std::env::var("AIGC_DEVICE").unwrap_or_else(|_| "flex".into());
-    Ok(aigc_core::device::device(&name)?)
+    Ok(aigc_core::device::device(&device_name())?)
 }
 
 /// Runs the workload called `name` as standard input says.

@@ -83,7 +83,7 @@ fn check_names(words: &[&str]) {
                 let short = pair[1].trim_start_matches("aigc-");
                 [pair[1], short].iter().any(|name| root().join(d).join(name).join("Cargo.toml").is_file())
             }),
-            "--test" => ["tests/tests", "examples/tests"]
+            "--test" => ["tests/tests", "tests/backends/tests", "examples/tests"]
                 .iter()
                 .any(|d| root().join(d).join(format!("{}.rs", pair[1])).is_file()),
             "--bench" => root().join("benches/benches").join(format!("{}.rs", pair[1])).is_file(),
@@ -120,7 +120,7 @@ fn commands_in_the_documentation_run() {
                         ran += 1;
                     }
                 }
-                ["cargo", "test" | "bench", ..] => check_names(&words),
+                ["cargo", "test" | "bench", ..] | ["cargo", "+nightly", "test" | "miri", ..] => check_names(&words),
                 ["cargo", "fuzz", "run", target, ..] => {
                     assert!(root().join(format!("fuzz/fuzz_targets/{target}.rs")).is_file(), "{line}");
                 }

@@ -30,7 +30,7 @@ pub const OPERATIONS: [Operation; 15] = [
     ("conv2d small maps", 2e-5, conv2d_small_maps),
     ("conv_transpose2d", 2e-5, conv_transpose2d),
     ("linear", 1e-5, linear),
-    ("activation", 2e-6, activation),
+    ("activation", 5e-6, activation),
     ("group_norm", 2e-5, group_norm),
     ("batch_norm", 2e-5, batch_norm),
     ("layer_norm", 2e-5, layer_norm),
@@ -45,6 +45,11 @@ pub const OPERATIONS: [Operation; 15] = [
 /// A number from `low` to `high`.
 pub fn pick(rng: &mut Rng, low: usize, high: usize) -> usize {
     low + (rng.uniforms(1, 0.0, 1.0)[0] * (high - low + 1) as f32) as usize % (high - low + 1)
+}
+
+/// One case in twenty-five is so much larger that the work is shared between threads, and cut into parts.
+fn scale_up(rng: &mut Rng) -> usize {
+    if pick(rng, 0, 24) == 0 { 24 } else { 1 }
 }
 
 /// A flat tensor as `shape`; where `turned`, its last two axes lie the other way round in memory.
@@ -82,15 +87,18 @@ fn conv2d(rng: &mut Rng) -> Case {
     let (channels_in, channels_out) = (groups * pick(rng, 1, 9), groups * pick(rng, 1, 20));
     let kernel = [pick(rng, 1, 5), pick(rng, 1, 5)];
     let (stride, dilation) = ([pick(rng, 1, 3), pick(rng, 1, 3)], [pick(rng, 1, 2), pick(rng, 1, 2)]);
-    let padding = [pick(rng, 0, 3), pick(rng, 0, 3)];
+    let padding = [0, 1].map(|_| {
+        let begin = pick(rng, 0, 3);
+        (begin, if pick(rng, 0, 3) == 0 { pick(rng, 0, 3) } else { begin })
+    });
     let size = [0, 1].map(|i| {
-        let least = (dilation[i] * (kernel[i] - 1) + 1).saturating_sub(2 * padding[i]).max(1);
+        let least = (dilation[i] * (kernel[i] - 1) + 1).saturating_sub(padding[i].0 + padding[i].1).max(1);
         pick(rng, least, least + 16)
     });
     let (batch, bias, turned) = (pick(rng, 1, 5), pick(rng, 0, 1) == 1, pick(rng, 0, 1) == 1);
     let x = [batch, channels_in, size[0], size[1]];
     let weight = [channels_out, channels_in / groups, kernel[0], kernel[1]];
-    let options = ConvOptions::new(stride, padding, dilation, groups);
+    let options = ConvOptions::new_with_padding(stride, padding, dilation, groups);
     Case {
         lens: vec![x.iter().product(), weight.iter().product(), channels_out],
         about: format!("{x:?} by {weight:?}, {options:?}"),
@@ -106,12 +114,13 @@ fn conv2d_3x3(rng: &mut Rng) -> Case {
     let x = [pick(rng, 1, 5), pick(rng, 1, 24), pick(rng, 3, 20), pick(rng, 3, 35)];
     let weight = [pick(rng, 1, 24), x[1], 3, 3];
     let (padding, bias) = ([pick(rng, 0, 2), pick(rng, 0, 2)], pick(rng, 0, 1) == 1);
+    let turned = pick(rng, 0, 3) == 0;
     let options = ConvOptions::new([1, 1], padding, [1, 1], 1);
     Case {
         lens: vec![x.iter().product(), weight.iter().product(), weight[0]],
         about: format!("{x:?} by {weight:?}, padding {padding:?}"),
         compute: Box::new(move |t| {
-            let (x, weight) = (t[0].clone().reshape(x), t[1].clone().reshape(weight));
+            let (x, weight) = (laid(t[0].clone(), x, turned), laid(t[1].clone(), weight, turned));
             flat(ops::conv2d(x, weight, bias.then(|| t[2].clone()), options.clone()))
         }),
     }
@@ -124,11 +133,12 @@ fn conv2d_small_maps(rng: &mut Rng) -> Case {
     let weight = [pick(rng, 3, 30), x[1], pick(rng, 1, 4), pick(rng, 1, 4)];
     let (stride, padding) = ([pick(rng, 1, 2), pick(rng, 1, 2)], [pick(rng, 0, 2), pick(rng, 0, 2)]);
     let (bias, options) = (pick(rng, 0, 1) == 1, ConvOptions::new(stride, padding, [1, 1], 1));
+    let turned = pick(rng, 0, 3) == 0;
     Case {
         lens: vec![x.iter().product(), weight.iter().product(), weight[0]],
         about: format!("{x:?} by {weight:?}, {options:?}"),
         compute: Box::new(move |t| {
-            let (x, weight) = (t[0].clone().reshape(x), t[1].clone().reshape(weight));
+            let (x, weight) = (laid(t[0].clone(), x, turned), laid(t[1].clone(), weight, turned));
             flat(ops::conv2d(x, weight, bias.then(|| t[2].clone()), options.clone()))
         }),
     }
@@ -161,7 +171,10 @@ fn conv_transpose2d(rng: &mut Rng) -> Case {
 }
 
 fn linear(rng: &mut Rng) -> Case {
-    let (rows, tokens, i, o) = (pick(rng, 1, 40), pick(rng, 1, 5), pick(rng, 1, 70), pick(rng, 1, 90));
+    // Many rows, or few rows of many columns.
+    let (tall, wide) = (scale_up(rng), scale_up(rng));
+    let rows = if wide > 1 { pick(rng, 1, 3) } else { tall * pick(rng, 1, 40) };
+    let (tokens, i, o) = (pick(rng, 1, 5), pick(rng, 1, 70), wide * pick(rng, 1, 90));
     let (bias, turned) = (pick(rng, 0, 1) == 1, pick(rng, 0, 1) == 1);
     Case {
         lens: vec![rows * tokens * i, i * o, o],
@@ -174,7 +187,7 @@ fn linear(rng: &mut Rng) -> Case {
 }
 
 fn activation(rng: &mut Rng) -> Case {
-    let (activation, a, b) = (some_activation(rng), pick(rng, 1, 40), pick(rng, 1, 40));
+    let (activation, a, b) = (some_activation(rng), scale_up(rng) * pick(rng, 1, 40), pick(rng, 1, 40));
     let (turned, scale) = (pick(rng, 0, 1) == 1, [0.01, 1.0, 10.0][pick(rng, 0, 2)]);
     Case {
         lens: vec![a * b],
@@ -199,7 +212,7 @@ fn group_norm(rng: &mut Rng) -> Case {
 
 fn batch_norm(rng: &mut Rng) -> Case {
     let activation = some_activation(rng);
-    let shape = [pick(rng, 2, 6), pick(rng, 1, 12), pick(rng, 1, 8), pick(rng, 1, 19)];
+    let shape = [pick(rng, 1, 6), pick(rng, 1, 12), pick(rng, 1, 8), pick(rng, 1, 19)];
     let turned = pick(rng, 0, 1) == 1;
     Case {
         lens: vec![shape.iter().product(), shape[1], shape[1]],
@@ -213,7 +226,7 @@ fn batch_norm(rng: &mut Rng) -> Case {
 }
 
 fn layer_norm(rng: &mut Rng) -> Case {
-    let shape = [pick(rng, 1, 4), pick(rng, 1, 30), pick(rng, 2, 90)];
+    let shape = [pick(rng, 1, 4), scale_up(rng) * pick(rng, 1, 30), pick(rng, 2, 90)];
     let (bias, turned) = (pick(rng, 0, 1) == 1, pick(rng, 0, 1) == 1);
     Case {
         lens: vec![shape.iter().product(), shape[2], shape[2]],
@@ -254,7 +267,8 @@ fn self_attention(rng: &mut Rng) -> Case {
 }
 
 fn embedding(rng: &mut Rng) -> Case {
-    let (rows, d, batch, tokens) = (pick(rng, 1, 30), pick(rng, 1, 40), pick(rng, 1, 6), pick(rng, 1, 20));
+    let (rows, d) = (pick(rng, 1, 30), scale_up(rng) * pick(rng, 1, 40));
+    let (batch, tokens, turned) = (pick(rng, 1, 6), pick(rng, 1, 20), pick(rng, 0, 1) == 1);
     let indices: Vec<i64> = (0..batch * tokens).map(|_| pick(rng, 0, rows - 1) as i64).collect();
     Case {
         lens: vec![rows * d],
@@ -262,13 +276,14 @@ fn embedding(rng: &mut Rng) -> Case {
         compute: Box::new(move |t| {
             let data = TensorData::new(indices.clone(), [batch, tokens]);
             let indices = Tensor::<2, Int>::from_data(data, &t[0].device());
-            flat(ops::embedding(t[0].clone().reshape([rows, d]), indices))
+            flat(ops::embedding(laid(t[0].clone(), [rows, d], turned), indices))
         }),
     }
 }
 
 fn upsample_nearest2d(rng: &mut Rng) -> Case {
-    let (shape, factor) = ([pick(rng, 1, 3), pick(rng, 1, 5), pick(rng, 1, 9), pick(rng, 1, 9)], pick(rng, 1, 4));
+    let shape = [scale_up(rng) * pick(rng, 1, 3), pick(rng, 1, 5), pick(rng, 1, 9), pick(rng, 1, 9)];
+    let factor = pick(rng, 1, 4);
     let turned = pick(rng, 0, 1) == 1;
     Case {
         lens: vec![shape.iter().product()],
@@ -278,7 +293,7 @@ fn upsample_nearest2d(rng: &mut Rng) -> Case {
 }
 
 fn cross_entropy(rng: &mut Rng) -> Case {
-    let (rows, classes) = (pick(rng, 1, 40), pick(rng, 1, 90));
+    let (rows, classes) = (scale_up(rng) * pick(rng, 1, 40), pick(rng, 1, 90));
     let (turned, scale) = (pick(rng, 0, 1) == 1, [1.0, 10.0, 60.0][pick(rng, 0, 2)]);
     let targets: Vec<i64> = (0..rows).map(|_| pick(rng, 0, classes - 1) as i64).collect();
     Case {
@@ -292,7 +307,7 @@ fn cross_entropy(rng: &mut Rng) -> Case {
 }
 
 fn binary_cross_entropy(rng: &mut Rng) -> Case {
-    let (rows, n) = (pick(rng, 1, 40), pick(rng, 1, 90));
+    let (rows, n) = (scale_up(rng) * pick(rng, 1, 40), pick(rng, 1, 90));
     let (turned, scale) = (pick(rng, 0, 1) == 1, [1.0, 10.0, 60.0][pick(rng, 0, 2)]);
     Case {
         lens: vec![rows * n, rows * n],

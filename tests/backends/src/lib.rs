@@ -2,10 +2,12 @@
 #![forbid(unsafe_code)]
 
 use aigc_core::{
+    data::ImageShape,
     params::{LookAt, look_at_all},
-    rng::Rng,
+    rng::{Rng, Seeded},
 };
 use aigc_tests::cases::OPERATIONS;
+use aigc_vae::{ConvVaeConfig, MlpVaeConfig, Vae, VaeConfig, elbo, sample};
 use burn::{
     module::{Module, Param},
     optim::GradientsParams,
@@ -69,6 +71,38 @@ pub fn assert_operations_equal_flex(device: &Device, tolerance: f64) {
             }
         }
     }
+}
+
+/// Two small models of 8×8 images.
+pub fn models() -> [(&'static str, VaeConfig); 2] {
+    let shape = ImageShape::new(1, 8, 8);
+    let mlp = MlpVaeConfig { hidden: 24, latent: 3, ..MlpVaeConfig::new(shape) };
+    let conv = ConvVaeConfig { channels: vec![4, 8], hidden: 16, latent: 3, ..ConvVaeConfig::new(shape) };
+    [("mlp", VaeConfig::Mlp(mlp)), ("conv", VaeConfig::Conv(conv))]
+}
+
+/// What a forward pass gives (posterior means, pictures, divergences), and the gradients of one training step.
+///
+/// # Panics
+/// If the model cannot be made.
+pub fn pass(config: &VaeConfig, device: &Device) -> ([Vec<f64>; 3], BTreeMap<String, Vec<f64>>) {
+    let device = device.clone().autodiff();
+    let model = config.init(&device).expect("a valid model").seeded(3).train();
+    let x = Rng::new(1).normal([5, 1, 8, 8], &device) * 0.1 + 0.5;
+    let posterior = model.encode(x.clone());
+    let likelihood = model.decode(posterior.sample(&mut Rng::new(2)));
+    let bound = elbo(x, &posterior, &likelihood);
+    let outputs = [values(posterior.mean.clone()), values(likelihood.mean()), values(bound.kl.clone())];
+    (outputs, gradients(&model, bound.loss(1.0)))
+}
+
+/// Six pictures that a fresh model draws from one seed.
+///
+/// # Panics
+/// If the model cannot be made.
+pub fn pictures(config: &VaeConfig, device: &Device) -> Vec<f64> {
+    let model = config.init(device).expect("a valid model").seeded(7);
+    values(sample(&model, 6, 0.8, &mut Rng::new(11), device).expect("pictures"))
 }
 
 /// Every parameter's gradient, by path.

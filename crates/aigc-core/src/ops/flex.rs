@@ -39,6 +39,14 @@ fn ordered(x: FlexTensor) -> FlexTensor {
     if x.is_contiguous() { x } else { x.to_contiguous() }
 }
 
+/// Whether an optional tensor, if it is there, holds `f32`.
+fn may_be_f32(tensor: &OptionalTensor<Flex>) -> bool {
+    match tensor {
+        OptionalTensor::Given(tensor) => tensor.dtype() == DType::F32,
+        OptionalTensor::Missing => true,
+    }
+}
+
 /// An optional tensor, in order.
 fn given(tensor: OptionalTensor<Flex>) -> Option<FlexTensor> {
     tensor.option().map(ordered)
@@ -51,7 +59,9 @@ fn slice(x: &FlexTensor) -> &[f32] {
 
 /// `values` as a tensor.
 fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
-    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(shape.into()), DType::F32)
+    let shape = shape.into();
+    assert_eq!(values.len(), shape.num_elements(), "numbers of a result of shape {shape:?}");
+    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(shape), DType::F32)
 }
 
 fn dims<const N: usize>(x: &FlexTensor) -> [usize; N] {
@@ -67,8 +77,8 @@ fn channelled(x: &FlexTensor) -> [usize; 3] {
 /// `[…, d]` as `[rows, d]`.
 fn rowed(x: &FlexTensor) -> [usize; 2] {
     let shape = x.shape();
-    let d = shape[shape.num_dims() - 1];
-    [shape.num_elements() / d.max(1), d]
+    let (rows, d) = (0..shape.num_dims() - 1, shape[shape.num_dims() - 1]);
+    [rows.map(|axis| shape[axis]).product(), d]
 }
 
 /// Sizes of a convolution from `x` to `y`, if the kernels do it: without groups, and of something.
@@ -120,7 +130,7 @@ impl GenerativeOps for Flex {
         options: ConvOptions<2>,
     ) -> FlexTensor {
         let _timer = timer("conv2d_forward");
-        let fast = all_f32(&[&x, &weight]).then(|| {
+        let fast = (all_f32(&[&x, &weight]) && may_be_f32(&bias)).then(|| {
             let (x, weight) = (dims(&x), dims(&weight));
             let output = conv_output(x, weight, &options)?;
             Some((sizes(x, output, weight, &options)?, output))
@@ -153,7 +163,7 @@ impl GenerativeOps for Flex {
         options: ConvTransposeOptions<2>,
     ) -> FlexTensor {
         let _timer = timer("conv_transpose2d_forward");
-        let fast = all_f32(&[&x, &weight]).then(|| {
+        let fast = (all_f32(&[&x, &weight]) && may_be_f32(&bias)).then(|| {
             let (x, weight) = (dims(&x), dims(&weight));
             let output = transposed_output(x, weight, &options)?;
             Some((sizes(output, x, weight, &mirrored(&options))?, output))
@@ -205,7 +215,7 @@ impl GenerativeOps for Flex {
 
     fn linear_forward(x: FlexTensor, weight: FlexTensor, bias: OptionalTensor<Flex>) -> FlexTensor {
         let _timer = timer("linear_forward");
-        if !all_f32(&[&x, &weight]) {
+        if !all_f32(&[&x, &weight]) || !may_be_f32(&bias) {
             return Flex::linear(x, weight, bias.option());
         }
         let (x, weight, bias) = (ordered(x), ordered(weight), given(bias));
@@ -342,7 +352,7 @@ impl GenerativeOps for Flex {
 
     fn layer_norm_forward(x: FlexTensor, gamma: FlexTensor, beta: OptionalTensor<Flex>, epsilon: f64) -> Three {
         let _timer = timer("layer_norm_forward");
-        if !all_f32(&[&x, &gamma]) || x.shape().num_elements() == 0 {
+        if !all_f32(&[&x, &gamma]) || !may_be_f32(&beta) || x.shape().num_elements() == 0 {
             return primitives::layer_norm::<Flex>(x, gamma, beta.option(), epsilon);
         }
         let (x, gamma, beta) = (ordered(x), ordered(gamma), given(beta));
@@ -508,7 +518,7 @@ impl GenerativeOps for Flex {
 
     fn binary_cross_entropy_forward(logits: FlexTensor, targets: FlexTensor) -> FlexTensor {
         let _timer = timer("binary_cross_entropy_forward");
-        if !all_f32(&[&logits, &targets]) {
+        if !all_f32(&[&logits, &targets]) || logits.shape().num_elements() == 0 {
             return primitives::binary_cross_entropy::<Flex>(logits, targets);
         }
         let (logits, targets) = (ordered(logits), ordered(targets));
@@ -518,7 +528,7 @@ impl GenerativeOps for Flex {
 
     fn binary_cross_entropy_grad(logits: FlexTensor, targets: FlexTensor, grad: FlexTensor) -> FlexTensor {
         let _timer = timer("binary_cross_entropy_grad");
-        if !all_f32(&[&logits, &targets, &grad]) {
+        if !all_f32(&[&logits, &targets, &grad]) || logits.shape().num_elements() == 0 {
             return primitives::binary_cross_entropy_grad::<Flex>(logits, targets, grad);
         }
         let (logits, targets, grad) = (ordered(logits), ordered(targets), ordered(grad));

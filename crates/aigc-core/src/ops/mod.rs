@@ -5,6 +5,9 @@
 //! here, which take tensors on any device: where a backend was compiled in by a feature of this crate they call its
 //! implementation, anywhere else the primitives.
 //!
+//! On Linux with glibc the first kernel asks the allocator to keep freed memory for the next one (`mallopt`), unless one of
+//! `MALLOC_MMAP_THRESHOLD_`, `MALLOC_TRIM_THRESHOLD_`, `MALLOC_TOP_PAD_` and `GLIBC_TUNABLES` is set.
+//!
 //! To bring a kernel of one's own: override a method in `impl GenerativeOps for …`.
 
 mod backend;
@@ -63,6 +66,12 @@ fn is_listed(device: &Device) -> bool {
     }
 }
 
+/// Panics unless a tensor of one number per channel, or per output, has that many.
+#[track_caller]
+fn check_len(what: &str, tensor: &Tensor<1>, len: usize) {
+    assert_eq!(tensor.dims(), [len], "{what}: a tensor of {len} numbers was expected");
+}
+
 fn optional<const D: usize>(tensor: Option<Tensor<D>>) -> OptionalTensor<Dispatch> {
     tensor.map_or(OptionalTensor::Missing, |tensor| OptionalTensor::Given(tensor.into_dispatch()))
 }
@@ -87,6 +96,7 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, options:
         options.groups,
         weight.dims()
     );
+    bias.iter().for_each(|bias| check_len("bias of a convolution", bias, outputs));
     let bias = optional(bias);
     Tensor::from_dispatch(Dispatch::conv2d_forward(x.into_dispatch(), weight.into_dispatch(), bias, options))
 }
@@ -110,6 +120,8 @@ pub fn conv_transpose2d(
         return burn::tensor::module::conv_transpose2d(x, weight, bias, options);
     }
     assert_eq!(x.dims()[1], weight.dims()[0], "channels of a transposed convolution's input and weight");
+    let outputs = weight.dims()[1] * options.groups;
+    bias.iter().for_each(|bias| check_len("bias of a transposed convolution", bias, outputs));
     let bias = optional(bias);
     Tensor::from_dispatch(Dispatch::conv_transpose2d_forward(x.into_dispatch(), weight.into_dispatch(), bias, options))
 }
@@ -127,6 +139,7 @@ pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tens
         return burn::tensor::module::linear(x, weight, bias);
     }
     assert_eq!(x.dims()[D - 1], weight.dims()[0], "last axis of a linear layer's input and first of its weight");
+    bias.iter().for_each(|bias| check_len("bias of a linear layer", bias, weight.dims()[1]));
     let bias = optional(bias);
     Tensor::from_dispatch(Dispatch::linear_forward(x.into_dispatch(), weight.into_dispatch(), bias))
 }
@@ -151,7 +164,7 @@ pub fn activation<const D: usize>(x: Tensor<D>, activation: Activation) -> Tenso
 /// - gamma and beta: `[channels]`
 ///
 /// # Panics
-/// If `groups` does not divide the channels.
+/// If `groups` does not divide the channels, or gamma or beta has not one number for each.
 pub fn group_norm<const D: usize>(
     x: Tensor<D>,
     gamma: Tensor<1>,
@@ -162,6 +175,8 @@ pub fn group_norm<const D: usize>(
 ) -> Tensor<D> {
     let channels = x.dims()[1];
     assert!(groups > 0 && channels.is_multiple_of(groups), "{groups} groups of {channels} channels");
+    check_len("gamma of a group norm", &gamma, channels);
+    check_len("beta of a group norm", &beta, channels);
     let listed = is_listed(&x.device());
     let (x, gamma, beta) = (x.into_dispatch(), gamma.into_dispatch(), beta.into_dispatch());
     Tensor::from_dispatch(match listed {
@@ -176,6 +191,9 @@ pub fn group_norm<const D: usize>(
 /// # Shapes
 /// - x and output: `[batch, channels, …]`
 /// - gamma, beta, mean and variance: `[channels]`
+///
+/// # Panics
+/// If gamma or beta has not one number per channel.
 pub fn batch_norm<const D: usize>(
     x: Tensor<D>,
     gamma: Tensor<1>,
@@ -183,6 +201,8 @@ pub fn batch_norm<const D: usize>(
     epsilon: f64,
     activation: Activation,
 ) -> (Tensor<D>, Tensor<1>, Tensor<1>) {
+    check_len("gamma of a batch norm", &gamma, x.dims()[1]);
+    check_len("beta of a batch norm", &beta, x.dims()[1]);
     let listed = is_listed(&x.device());
     let (x, gamma, beta) = (x.into_dispatch(), gamma.into_dispatch(), beta.into_dispatch());
     let (y, mean, var) = match listed {
@@ -198,7 +218,13 @@ pub fn batch_norm<const D: usize>(
 /// # Shapes
 /// - x and output: `[…, d]`
 /// - gamma and beta: `[d]`
+///
+/// # Panics
+/// If gamma or beta is not as long as the last axis.
 pub fn layer_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, beta: Option<Tensor<1>>, epsilon: f64) -> Tensor<D> {
+    let d = x.dims()[D - 1];
+    check_len("gamma of a layer norm", &gamma, d);
+    beta.iter().for_each(|beta| check_len("beta of a layer norm", beta, d));
     let listed = is_listed(&x.device());
     let (x, gamma, beta) = (x.into_dispatch(), gamma.into_dispatch(), optional(beta));
     Tensor::from_dispatch(match listed {
@@ -215,7 +241,16 @@ pub fn layer_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, beta: Option<T
 /// - q: `[batch, heads, queries, d]`, k and v: `[batch, heads, keys, d]`
 /// - mask: `[batch, heads, queries, keys]`
 /// - output: `[batch, heads, queries, d]`
+///
+/// With `causal`, the last query stands at the last key.
+///
+/// # Panics
+/// If the shapes do not fit each other, or causal attention has more queries than keys: the first would see nothing.
 pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: Option<Tensor<4, Bool>>, causal: bool) -> Tensor<4> {
+    let ([batch, heads, queries, d], [.., keys, _]) = (q.dims(), k.dims());
+    assert_eq!(k.dims(), [batch, heads, keys, d], "keys of attention, for queries {:?}", q.dims());
+    assert_eq!(v.dims(), k.dims(), "values of attention, for keys of this shape");
+    assert!(!causal || queries <= keys, "causal attention of {queries} queries has {keys} keys only");
     let listed = is_listed(&q.device()) && mask.is_none();
     let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
     Tensor::from_dispatch(match listed {
@@ -248,6 +283,9 @@ pub fn self_attention(qkv: Tensor<3>, heads: usize, causal: bool) -> Tensor<3> {
 /// # Shapes
 /// - weight: `[rows, d]`, indices: `[batch, tokens]`
 /// - output: `[batch, tokens, d]`
+///
+/// # Panics
+/// If an index is not below `rows`.
 pub fn embedding(weight: Tensor<2>, indices: Tensor<2, Int>) -> Tensor<3> {
     if !is_listed(&weight.device()) {
         return burn::tensor::module::embedding(weight, indices);
@@ -260,7 +298,11 @@ pub fn embedding(weight: Tensor<2>, indices: Tensor<2, Int>) -> Tensor<3> {
 /// # Shapes
 /// - x: `[batch, channels, height, width]`
 /// - output: `[batch, channels, factor·height, factor·width]`
+///
+/// # Panics
+/// If `factor` is 0.
 pub fn upsample_nearest2d(x: Tensor<4>, factor: usize) -> Tensor<4> {
+    assert!(factor > 0, "a picture cannot be made 0 times as large");
     let listed = is_listed(&x.device());
     let x = x.into_dispatch();
     Tensor::from_dispatch(match listed {
@@ -274,7 +316,11 @@ pub fn upsample_nearest2d(x: Tensor<4>, factor: usize) -> Tensor<4> {
 /// # Shapes
 /// - logits: `[rows, classes]`, targets: `[rows]`
 /// - output: `[rows]`
+///
+/// # Panics
+/// If there is not one target per row, or one is not below `classes`.
 pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+    assert_eq!(logits.dims()[0], targets.dims()[0], "rows of logits and targets of a cross-entropy");
     let listed = is_listed(&logits.device());
     let (logits, targets) = (logits.into_dispatch(), targets.into_dispatch());
     Tensor::from_dispatch(match listed {
@@ -288,6 +334,9 @@ pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
 /// # Shapes
 /// - logits and targets: `[rows, n]`
 /// - output: `[rows]`
+///
+/// # Panics
+/// If the shapes differ.
 pub fn binary_cross_entropy(logits: Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
     assert_eq!(logits.dims(), targets.dims(), "logits and targets of a binary cross-entropy");
     let listed = is_listed(&logits.device());

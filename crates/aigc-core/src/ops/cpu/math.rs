@@ -15,7 +15,7 @@ fn polynomial<S: Simd, const N: usize>(s: S, c: [f32; N], x: S::f32s) -> S::f32s
     sum
 }
 
-/// Beyond this `exp` is infinite, and below its negative zero (or nearly so).
+/// Beyond this `exp` is infinite, and below its negative zero.
 const LIMIT: f32 = 87.3;
 
 /// `x = n·ln 2 + r` with `|r| ≤ ln 2 / 2`: `2ⁿ` and `eʳ − 1`.
@@ -37,11 +37,21 @@ fn split_exp<S: Simd>(s: S, x: S::f32s) -> (S::f32s, S::f32s) {
     (power, less_one)
 }
 
-/// `eˣ`, to 2e-7 of its value; clamped to ±87.3.
+/// `x` where it is NaN, else `y`.
+#[inline(always)]
+fn or_nan<S: Simd>(s: S, x: S::f32s, y: S::f32s) -> S::f32s {
+    // Vectors keep NaN through minimum and maximum; single numbers do not.
+    if S::F32_LANES == 1 { s.select_f32s(s.equal_f32s(x, x), y, x) } else { y }
+}
+
+/// `eˣ`, to 2e-7 of its value: 0 below −87.3, infinite above 87.3.
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(s: S, x: S::f32s) -> S::f32s {
     let (power, less_one) = split_exp(s, x);
-    s.mul_add_e_f32s(power, less_one, power)
+    let y = s.mul_add_e_f32s(power, less_one, power);
+    let y = s.select_f32s(s.less_than_f32s(x, s.splat_f32s(-LIMIT)), s.splat_f32s(0.0), y);
+    let y = s.select_f32s(s.greater_than_f32s(x, s.splat_f32s(LIMIT)), s.splat_f32s(f32::INFINITY), y);
+    or_nan(s, x, y)
 }
 
 /// `eˣ − 1`, exact to the last bits around zero too.
@@ -62,9 +72,9 @@ pub(crate) fn sigmoid<S: Simd>(s: S, x: S::f32s) -> S::f32s {
 #[inline(always)]
 pub(crate) fn tanh<S: Simd>(s: S, x: S::f32s) -> S::f32s {
     // ±10 is ±1 in f32 already, and keeps the quotient finite.
-    let x = s.max_f32s(s.splat_f32s(-10.0), s.min_f32s(s.splat_f32s(10.0), x));
-    let e = exp_m1(s, s.add_f32s(x, x));
-    s.div_f32s(e, s.add_f32s(e, s.splat_f32s(2.0)))
+    let near = s.max_f32s(s.splat_f32s(-10.0), s.min_f32s(s.splat_f32s(10.0), x));
+    let e = exp_m1(s, s.add_f32s(near, near));
+    or_nan(s, x, s.div_f32s(e, s.add_f32s(e, s.splat_f32s(2.0))))
 }
 
 /// `ln(1 + u)` for `u` in [0, 1], to 2e-7 of its value.
@@ -89,7 +99,7 @@ fn log1p_of_fraction<S: Simd>(s: S, u: S::f32s) -> S::f32s {
 #[inline(always)]
 pub(crate) fn softplus<S: Simd>(s: S, x: S::f32s) -> S::f32s {
     let rest = log1p_of_fraction(s, exp(s, s.neg_f32s(s.abs_f32s(x))));
-    s.add_f32s(s.max_f32s(x, s.splat_f32s(0.0)), rest)
+    or_nan(s, x, s.add_f32s(s.max_f32s(s.splat_f32s(0.0), x), rest))
 }
 
 /// The normal distribution's `Φ(x)` and `φ(x)`, to 3e-7.

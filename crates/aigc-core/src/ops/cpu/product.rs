@@ -95,6 +95,10 @@ pub(crate) unsafe fn multiply_at(
 
 /// `a[m, k]·b[k, n]` (+ `bias[n]` on every row), shared between threads.
 pub(crate) fn multiply([m, n, k]: [usize; 3], a: Matrix, b: Matrix, bias: Option<&[f32]>) -> Vec<f32> {
+    if m == 0 || n == 0 {
+        return Vec::new();
+    }
+    assert!(bias.is_none_or(|bias| bias.len() == n), "a bias for {n} columns");
     filled(m * n, |c| {
         let work = 2 * m * n * k;
         // Each part packs the operand that is not split, so no more parts than threads.
@@ -143,7 +147,10 @@ pub(crate) fn multiply([m, n, k]: [usize; 3], a: Matrix, b: Matrix, bias: Option
 /// Sum over rows of `width` numbers: the gradient of a bias.
 pub(crate) fn column_sums(values: &[f32], width: usize) -> Vec<f32> {
     const ROWS: usize = 64;
-    let parts = values.len().div_ceil((ROWS * width).max(1));
+    if width == 0 {
+        return Vec::new();
+    }
+    let parts = values.len().div_ceil(ROWS * width);
     let mut sums = vec![0.0; parts.max(1) * width];
     {
         let shared = Shared::new(&mut sums);

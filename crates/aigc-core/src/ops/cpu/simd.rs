@@ -4,7 +4,7 @@ use pulp::Arch;
 use std::sync::OnceLock;
 
 /// The widest instructions of this machine, or what `AIGC_SIMD` allows: `scalar`, or on x86-64 `avx2`. Narrower ones
-/// than the machine's are for tests, and for equal results on machines that differ.
+/// than the machine's are for tests. Matrix products choose for themselves.
 pub(super) fn arch() -> Arch {
     static ARCH: OnceLock<Arch> = OnceLock::new();
     *ARCH.get_or_init(|| match std::env::var("AIGC_SIMD").as_deref() {

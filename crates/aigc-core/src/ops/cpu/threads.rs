@@ -12,7 +12,7 @@ use std::{
 pub(crate) const WORTH_SHARING: usize = 200_000;
 
 /// Calls `part` for every number below `count`, on all threads where `work` is worth it. What is a part depends on the
-/// sizes only, so whatever a part computes does not depend on which thread takes it when.
+/// sizes and the number of threads only, so whatever a part computes does not depend on which thread takes it when.
 ///
 /// The calling thread works too, and starts at once: rayon's own iterators would put it to sleep and wake two others.
 pub(crate) fn for_each(count: usize, work: usize, part: impl Fn(usize) + Sync + Send) {

@@ -1,4 +1,4 @@
-//! The inner product of all products: a small tile of `C += A·B` that stays in registers.
+//! The inner product of the convolutions: a small tile of `C += A·B` that stays in registers.
 
 use pulp::Simd;
 

@@ -7,7 +7,7 @@
 use super::{
     gather::{Gather, Job},
     planes::Planes,
-    points::{MOST, One, Scheme, Three, Two, TwoBySeven, unmap},
+    points::{One, Scheme, Three, Two, TwoBySeven, map_rows, unmap},
 };
 use crate::ops::cpu::{
     memory::filled,
@@ -106,8 +106,8 @@ impl<'a> Across<'a> {
         for (index, phase) in phases.iter().enumerate() {
             for row in 0..rows {
                 for column in 0..size[1] {
-                    let y = ((band * self.out + row) * step[0] + phase[0]).checked_add_signed(-pad[0]);
-                    let x = (column * step[1] + phase[1]).checked_add_signed(-pad[1]);
+                    let y = ((band * self.out + row) * step[0] + phase[0]).checked_sub(pad[0]);
+                    let x = (column * step[1] + phase[1]).checked_sub(pad[1]);
                     if let (Some(y), Some(x)) = (y.filter(|y| *y < source[0]), x.filter(|x| *x < source[1])) {
                         moves.push([y * source[1] + x, ((index * rows + row) * size[1] + column) * lanes]);
                     }
@@ -294,7 +294,7 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for Part<'_, S, P> {
             for (window, (phase, first)) in windows.iter().enumerate() {
                 let from = &seen[(phase * seen_rows + first) * width * lanes..][..P::POINTS * width * lanes];
                 let to = &mut mapped[(channel * windows.len() + window) * width * lanes..];
-                map::<S, P>(simd, from, to, width, point_len);
+                map_rows::<S, P>(simd, from, to, width * lanes, point_len);
             }
         }
         let offsets: Vec<Vec<usize>> = across.terms.iter().map(|terms| across.offsets(terms, lanes)).collect();
@@ -342,26 +342,6 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for Part<'_, S, P> {
                         unsafe { y.range(map * map_len + band_rows.start * output[1], band_rows.len() * output[1]) };
                     moves_out.run(&sums[row_of * panel + lane..], map);
                 }
-            }
-        }
-    }
-}
-
-/// Rows of all images at the points, `lanes` images side by side.
-#[inline(always)]
-fn map<S: Simd, P: Scheme>(s: S, rows: &[f32], to: &mut [f32], width: usize, step: usize) {
-    let lanes = S::F32_LANES;
-    assert!(rows.len() >= P::POINTS * width * lanes, "rows");
-    assert!(to.len() >= (P::POINTS - 1) * step + width * lanes, "mapped rows");
-    for column in 0..width {
-        // SAFETY: the last column of the last row ends within the slices, by the assertions.
-        unsafe {
-            let mut d = [s.splat_f32s(0.0); MOST];
-            for (row, d) in d.iter_mut().take(P::POINTS).enumerate() {
-                *d = rows.as_ptr().add((row * width + column) * lanes).cast::<S::f32s>().read_unaligned();
-            }
-            for (point, value) in P::input(s, d).into_iter().take(P::POINTS).enumerate() {
-                to.as_mut_ptr().add(point * step + column * lanes).cast::<S::f32s>().write_unaligned(value);
             }
         }
     }

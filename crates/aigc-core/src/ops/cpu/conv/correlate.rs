@@ -229,7 +229,14 @@ impl<S: Simd> pulp::NullaryFnOnce for Part<'_, S> {
 /// # Safety
 /// `a` has `height` rows of as many numbers as `dy` has pixels.
 #[inline(always)]
-unsafe fn multiply<S: Simd, A: Left>(simd: S, a: A, height: usize, dy: &[f32], columns: usize, sums: &mut [f32]) {
+pub(super) unsafe fn multiply<S: Simd, A: Left>(
+    simd: S,
+    a: A,
+    height: usize,
+    dy: &[f32],
+    columns: usize,
+    sums: &mut [f32],
+) {
     let (lanes, len) = (S::F32_LANES, dy.len() / columns);
     let mut column = 0;
     while column < columns {

@@ -14,6 +14,7 @@ mod panel;
 mod planes;
 mod points;
 mod winograd;
+mod winograd_weights;
 
 use super::{
     product::{Matrix, multiply},
@@ -24,6 +25,7 @@ use correlate::correlate;
 use gather::{Gather, Job, gather};
 use planes::Planes;
 use winograd::Winograd;
+use winograd_weights::WinogradWeights;
 
 /// Sizes of a convolution without groups, from the side of the larger map (`x` of a convolution, the output of a
 /// transposed one).
@@ -53,7 +55,8 @@ impl ConvSizes {
     /// Whether the kernel covers the larger map exactly, so that the smaller one is a pixel and the convolution a linear
     /// map: the length of its sum.
     fn covers(&self) -> Option<usize> {
-        let exact = self.kernel == self.input && self.output == [1, 1] && self.padding == [0, 0];
+        let whole = (0..2).all(|axis| self.kernel[axis] == 1 || self.dilation[axis] == 1);
+        let exact = self.kernel == self.input && self.output == [1, 1] && self.padding == [0, 0] && whole;
         exact.then_some(self.channels_in * self.input[0] * self.input[1])
     }
 
@@ -77,7 +80,7 @@ impl ConvSizes {
         phases.sort_unstable();
         phases.dedup();
         let size = [0, 1].map(|i| self.output[i] + (self.kernel[i] - 1) * self.dilation[i] / self.stride[i]);
-        Planes { source: self.input, step: self.stride, pad: self.padding.map(usize::cast_signed), phases, size }
+        Planes { source: self.input, step: self.stride, pad: self.padding, phases, size }
     }
 }
 
@@ -171,7 +174,7 @@ fn backward<'a>(dy: &'a [f32], weight: &'a [f32], bias: Option<&'a [f32]>, sizes
     let planes = Planes {
         source: sizes.output,
         step: [1, 1],
-        pad: [-rows.0, -columns.0],
+        pad: [rows.0.unsigned_abs(), columns.0.unsigned_abs()],
         phases: vec![[0, 0]],
         size: [grid[0] + (rows.1 - rows.0).cast_unsigned(), grid[1] + (columns.1 - columns.0).cast_unsigned()],
     };
@@ -234,7 +237,10 @@ pub(crate) fn conv2d_weight_grad(x: &[f32], dy: &[f32], sizes: ConvSizes) -> Vec
         let (dy, x) = (Matrix::rows(dy, sizes.channels_out).t(), Matrix::rows(x, len));
         return multiply([sizes.channels_out, len, sizes.batch], dy, x, None);
     }
-    correlate(x, dy, sizes.input_planes(), sizes)
+    match WinogradWeights::new(x, dy, sizes) {
+        Some(winograd) => winograd.run(),
+        None => correlate(x, dy, sizes.input_planes(), sizes),
+    }
 }
 
 #[cfg(test)]
@@ -286,6 +292,10 @@ mod tests {
                     same(&got, &gather(work), &sizes);
                     ran += 1;
                 }
+            }
+            if let Some(winograd) = WinogradWeights::new(&x, &dy, sizes) {
+                same(&winograd.run(), &correlate(&x, &dy, sizes.input_planes(), sizes), &sizes);
+                ran += 1;
             }
         }
         assert!(ran > 400, "{ran} ran");

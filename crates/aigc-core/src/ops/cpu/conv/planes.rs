@@ -8,8 +8,8 @@ pub(crate) struct Planes {
     /// Height and width of the map.
     pub source: [usize; 2],
     pub step: [usize; 2],
-    /// Rows and columns of zeros before the map; negative where the map is cut.
-    pub pad: [isize; 2],
+    /// Rows and columns of zeros before the map.
+    pub pad: [usize; 2],
     /// The phases that some tap looks at.
     pub phases: Vec<[usize; 2]>,
     /// Height and width of one plane.
@@ -32,7 +32,7 @@ impl Planes {
 
     /// Columns `j` of a plane of phase `phase` along `axis` that lie inside the map, and the first one's place there.
     fn inside(&self, axis: usize, phase: usize) -> (std::ops::Range<usize>, usize) {
-        let (step, shift) = (self.step[axis], phase as isize - self.pad[axis]);
+        let (step, shift) = (self.step[axis], phase as isize - self.pad[axis] as isize);
         let first = (-shift).max(0).cast_unsigned().div_ceil(step).min(self.size[axis]);
         let end = (self.source[axis] as isize - shift).max(0).cast_unsigned().div_ceil(step);
         let end = end.clamp(first, self.size[axis]);

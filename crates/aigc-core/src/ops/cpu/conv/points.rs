@@ -23,6 +23,47 @@ pub(super) trait Scheme: Sync {
     fn weights(kernel: [f32; 3]) -> [f32; MOST];
     fn input<S: Simd>(s: S, rows: [S::f32s; MOST]) -> [S::f32s; MOST];
     fn output<S: Simd>(s: S, sums: [S::f32s; MOST]) -> [S::f32s; MOST];
+
+    /// What [`output`](Self::output) multiplies: of every row the factors of the points. By these the gradient of the rows
+    /// is mapped to the points.
+    fn factors() -> [[f32; MOST]; MOST] {
+        let mut factors = [[0.0; MOST]; MOST];
+        (0..Self::POINTS).for_each(|point| {
+            let one = std::array::from_fn(|at| if at == point { 1.0 } else { 0.0 });
+            let rows = Self::output(pulp::Scalar, one);
+            (0..Self::OUT).for_each(|row| factors[row][point] = rows[row]);
+        });
+        factors
+    }
+
+    /// The transpose of [`weights`](Self::weights): gradients of the weights from sums at the points.
+    fn gradient(sums: [f32; MOST]) -> [f32; 3] {
+        std::array::from_fn(|tap| {
+            let one = Self::weights(std::array::from_fn(|at| if at == tap { 1.0 } else { 0.0 }));
+            (0..Self::POINTS).map(|point| one[point] * sums[point]).sum()
+        })
+    }
+}
+
+/// [`Scheme::POINTS`] rows of `width` at the points, `step` apart in `to`.
+#[inline(always)]
+pub(super) fn map_rows<S: Simd, P: Scheme>(s: S, rows: &[f32], to: &mut [f32], width: usize, step: usize) {
+    let lanes = S::F32_LANES;
+    assert!(rows.len() >= (P::POINTS - 1) * width + width.next_multiple_of(lanes), "rows");
+    assert!(to.len() >= (P::POINTS - 1) * step + width.next_multiple_of(lanes), "mapped rows");
+    for at in (0..width).step_by(lanes) {
+        // SAFETY: the last vector of the last row ends within the slices, by the assertions. What it writes beyond the
+        // row is the next row's, which is written later, or is never read.
+        unsafe {
+            let mut d = [s.splat_f32s(0.0); MOST];
+            for (row, d) in d.iter_mut().take(P::POINTS).enumerate() {
+                *d = rows.as_ptr().add(row * width + at).cast::<S::f32s>().read_unaligned();
+            }
+            for (point, value) in P::input(s, d).into_iter().take(P::POINTS).enumerate() {
+                to.as_mut_ptr().add(point * step + at).cast::<S::f32s>().write_unaligned(value);
+            }
+        }
+    }
 }
 
 /// One weight: four rows, a multiplication each.
@@ -235,6 +276,27 @@ mod tests {
             let expected: f32 = (0..P::TAPS).map(|tap| kernel[tap] * rows[row + tap]).sum();
             assert!((got - expected).abs() < 1e-4, "row {row}: {got} for {expected}");
         }
+    }
+
+    /// Gradients of the weights are correlations of the rows with the gradient of the output.
+    fn transposes<P: Scheme>() {
+        let dy = [2.0, -1.0, 3.0, 5.0, -4.0, 1.0, 2.0];
+        let rows = [1.0, 4.0, -3.0, 2.0, 7.0, -6.0, 5.0, 8.0];
+        let (factors, input) = (P::factors(), P::input(pulp::Scalar, rows));
+        let at = |point: usize| (0..P::OUT).map(|row| factors[row][point] * dy[row]).sum::<f32>();
+        let got = P::gradient(std::array::from_fn(|point| at(point) * input[point]));
+        for (tap, got) in got.into_iter().take(P::TAPS).enumerate() {
+            let expected: f32 = (0..P::OUT).map(|row| dy[row] * rows[row + tap]).sum();
+            assert!((got - expected).abs() < 1e-3, "tap {tap}: {got} for {expected}");
+        }
+    }
+
+    #[test]
+    fn schemes_have_transposes() {
+        transposes::<One>();
+        transposes::<Two>();
+        transposes::<TwoBySeven>();
+        transposes::<Three>();
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! mapped to the four rows. Against the scheme in both directions it saves half instead of three quarters of the
 //! multiplications, but the maps are sums of whole rows, no pixel is moved aside, and rounding errors stay smaller.
 
-use super::points::{MOST, Scheme, Three, unmap};
+use super::points::{Scheme, Three, map_rows, unmap};
 use crate::ops::cpu::{
     memory::filled,
     simd::arch,
@@ -171,7 +171,7 @@ impl<S: Simd> pulp::NullaryFnOnce for Part<'_, S> {
                 }
                 for band in 0..bands {
                     let to = channel * plane + (image * bands + band) * width;
-                    map_rows(simd, &padded[band * OUT * width..], &mut mapped[to..], width, point_len);
+                    map_rows::<S, Three>(simd, &padded[band * OUT * width..], &mut mapped[to..], width, point_len);
                 }
             }
         }
@@ -219,27 +219,6 @@ impl<S: Simd> pulp::NullaryFnOnce for Part<'_, S> {
                         }
                     }
                 }
-            }
-        }
-    }
-}
-
-/// Six rows of `width` at the points, `step` apart in `to`.
-#[inline(always)]
-fn map_rows<S: Simd>(s: S, rows: &[f32], to: &mut [f32], width: usize, step: usize) {
-    let lanes = S::F32_LANES;
-    assert!(rows.len() >= (IN - 1) * width + width.next_multiple_of(lanes), "six rows");
-    assert!(to.len() >= (IN - 1) * step + width.next_multiple_of(lanes), "six mapped rows");
-    for at in (0..width).step_by(lanes) {
-        // SAFETY: the last vector of the last row ends within the slices, by the assertions. What it writes beyond the
-        // row is the next row's, which is written later, or is never read.
-        unsafe {
-            let mut d = [s.splat_f32s(0.0); MOST];
-            for (row, d) in d.iter_mut().take(IN).enumerate() {
-                *d = rows.as_ptr().add(row * width + at).cast::<S::f32s>().read_unaligned();
-            }
-            for (point, value) in Three::input(s, d).into_iter().take(IN).enumerate() {
-                to.as_mut_ptr().add(point * step + at).cast::<S::f32s>().write_unaligned(value);
             }
         }
     }

@@ -1,0 +1,269 @@
+//! Weight gradients with fewer multiplications: where taps stand above each other, bands of rows of both maps are taken
+//! to [`points`](super::points), multiplied and summed there over images, bands and columns, and the sums taken back.
+
+use super::{
+    ConvSizes,
+    correlate::multiply,
+    planes::{Plan, Planes},
+    points::{MOST, Scheme, Three, Two, TwoBySeven, map_rows},
+};
+use crate::ops::cpu::{
+    memory::filled,
+    simd::arch,
+    threads::{Scratch, Shared, for_each},
+    tile::{Listed, row_tiles, tallest},
+};
+use pulp::{Simd, WithSimd};
+use std::{marker::PhantomData, ops::Range};
+
+/// Bytes of mapped input that one part works on at a time.
+const MAPPED_BYTES: usize = 2 * 1024 * 1024;
+
+/// Places that are summed at once.
+const PLACES: usize = 128;
+
+/// As [`correlate`](super::correlate::correlate).
+pub(super) struct WinogradWeights<'a> {
+    x: &'a [f32],
+    dy: &'a [f32],
+    sizes: ConvSizes,
+    planes: Planes,
+    /// Taps above each other, rows that are mapped together, and bands of these.
+    taps: usize,
+    out: usize,
+    bands: usize,
+}
+
+impl<'a> WinogradWeights<'a> {
+    /// `None` where it saves nothing: for kernels of one row, or of many, and for very few channels.
+    pub(super) fn new(x: &'a [f32], dy: &'a [f32], sizes: ConvSizes) -> Option<Self> {
+        let ConvSizes { channels_in, kernel, stride, output, dilation, .. } = sizes;
+        let taps = kernel[0].div_ceil(stride[0]);
+        if dilation != [1, 1] || !(2..=3).contains(&taps) || channels_in < 4 {
+            return None;
+        }
+        // Two taps: four rows cost five multiplications, seven rows eight.
+        let bands = |out: usize| output[0].div_ceil(out);
+        let out = if taps == 2 && 8 * bands(7) < 5 * bands(4) { 7 } else { 4 };
+        let mut planes = sizes.input_planes();
+        planes.size[0] = bands(out) * out + taps - 1;
+        let all = Self { x, dy, sizes, planes, taps, out, bands: bands(out) };
+        // Multiplications, and the padding between rows that is multiplied too.
+        let cost = (out + taps - 1) * all.bands * stride[0].min(kernel[0]) * all.planes.size[1];
+        (cost < kernel[0] * output[0] * output[1]).then_some(all)
+    }
+
+    pub(super) fn run(self) -> Vec<f32> {
+        match (self.taps, self.out) {
+            (2, 4) => arch().dispatch(With(self, PhantomData::<Two>)),
+            (2, _) => arch().dispatch(With(self, PhantomData::<TwoBySeven>)),
+            _ => arch().dispatch(With(self, PhantomData::<Three>)),
+        }
+    }
+
+    /// Places of an image's mapped rows, which lie below each other.
+    fn image_len(&self) -> usize {
+        self.bands * self.planes.size[1]
+    }
+}
+
+struct With<'a, P>(WinogradWeights<'a>, PhantomData<P>);
+
+impl<P: Scheme> WithSimd for With<'_, P> {
+    type Output = Vec<f32>;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Vec<f32> {
+        let Self(all, scheme) = self;
+        let ConvSizes { batch, channels_in, channels_out, output, kernel, .. } = all.sizes;
+        let (columns, work) = (channels_out.next_multiple_of(S::F32_LANES), all.sizes.work());
+        let places = batch * all.image_len();
+        // `[point, image, band, column, channel]`.
+        let dy = filled(P::POINTS * places * columns, |to| {
+            let to = Shared::new(to);
+            for_each(batch, work, |image| {
+                let map_len = channels_out * output[0] * output[1];
+                let from = &all.dy[image * map_len..][..map_len];
+                simd.vectorize(MapGradient { all: &all, scheme, simd, from, to: &to, image, places, columns });
+            });
+        });
+        let taps = kernel[0] * kernel[1];
+        // Parts split the sums, not their terms: every number is added up by one thread, in one order.
+        let parts = channels_in.min(rayon::current_num_threads());
+        filled(channels_out * channels_in * taps, |dw| {
+            let dw = Shared::new(dw);
+            for_each(parts, work, |part| {
+                let channels = channels_in * part / parts..channels_in * (part + 1) / parts;
+                simd.vectorize(Part { all: &all, scheme, simd, dy: &dy, columns, dw: &dw, channels });
+            });
+        })
+    }
+}
+
+/// The output gradient of one image, at the points.
+struct MapGradient<'a, S, P> {
+    all: &'a WinogradWeights<'a>,
+    scheme: PhantomData<P>,
+    simd: S,
+    from: &'a [f32],
+    to: &'a Shared<'a, f32>,
+    image: usize,
+    places: usize,
+    columns: usize,
+}
+
+impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for MapGradient<'_, S, P> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { all, simd: s, from, to, image, places, columns, .. } = self;
+        let ([height, width], lanes, row_len) = (all.sizes.output, S::F32_LANES, all.planes.size[1]);
+        let channels = all.sizes.channels_out;
+        let factors = P::factors();
+        let mut scratch = Scratch::new([P::OUT * width * lanes]);
+        let [rows] = scratch.split();
+        let pieces: [&mut [f32]; MOST] = std::array::from_fn(|point| {
+            let (at, len) = if point < P::POINTS {
+                ((point * places + image * all.image_len()) * columns, all.image_len() * columns)
+            } else {
+                (0, 0)
+            };
+            // SAFETY: every image and point has its own piece.
+            unsafe { to.range(at, len) }
+        });
+        for band in 0..all.bands {
+            for first in (0..columns).step_by(lanes) {
+                // `lanes` channels side by side; zero where there is no channel or no row.
+                rows.fill(0.0);
+                for lane in 0..lanes.min(channels.saturating_sub(first)) {
+                    for row in 0..P::OUT.min(height - band * P::OUT) {
+                        let line = &from[((first + lane) * height + band * P::OUT + row) * width..][..width];
+                        let to = rows[row * width * lanes..].chunks_exact_mut(lanes);
+                        line.iter().zip(to).for_each(|(value, to)| to[lane] = *value);
+                    }
+                }
+                for column in 0..row_len {
+                    let place = (band * row_len + column) * columns + first;
+                    for point in 0..P::POINTS {
+                        let mut sum = s.splat_f32s(0.0);
+                        if column < width {
+                            for (row, factors) in factors.iter().take(P::OUT).enumerate() {
+                                let (values, _) = S::as_simd_f32s(&rows[(row * width + column) * lanes..][..lanes]);
+                                sum = s.mul_add_e_f32s(s.splat_f32s(factors[point]), values[0], sum);
+                            }
+                        }
+                        S::as_mut_simd_f32s(&mut pieces[point][place..][..lanes]).0[0] = sum;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Some channels of the input.
+struct Part<'a, S, P> {
+    all: &'a WinogradWeights<'a>,
+    scheme: PhantomData<P>,
+    simd: S,
+    dy: &'a [f32],
+    columns: usize,
+    dw: &'a Shared<'a, f32>,
+    channels: Range<usize>,
+}
+
+impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for Part<'_, S, P> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { all, simd, dy, columns, dw, channels, .. } = self;
+        let WinogradWeights { x, sizes, ref planes, bands, .. } = *all;
+        let ConvSizes { batch, channels_in, channels_out, output, kernel, stride, .. } = sizes;
+        let (lanes, width, image_len) = (S::F32_LANES, planes.size[1], all.image_len());
+        let phases = planes.phases.len();
+        let per_image = channels.len() * phases * image_len;
+        let group = (MAPPED_BYTES / (4 * P::POINTS * per_image).max(1)).clamp(1, batch);
+        // Mapped rows: `[point, channel, phase, image, band, column]`.
+        let map_len = group * image_len;
+        let point_len = channels.len() * phases * map_len + lanes;
+        // Columns of taps: one per row phase and column of the kernel.
+        let terms: Vec<[usize; 2]> =
+            (0..stride[0].min(kernel[0])).flat_map(|row| (0..kernel[1]).map(move |column| [row, column])).collect();
+        let rows = channels.len() * terms.len();
+        let padded_rows = row_tiles(rows, tallest::<S>()).last().map_or(0, |(first, height)| first + height);
+        let mut offsets = Vec::with_capacity(padded_rows);
+        for channel in 0..channels.len() {
+            for [row, column] in &terms {
+                let seen = [row % stride[0], column % stride[1]];
+                let phase = planes.phases.iter().position(|phase| *phase == seen);
+                let phase = phase.unwrap_or_else(|| unreachable!("a phase that is kept"));
+                offsets.push((channel * phases + phase) * map_len + column / stride[1]);
+            }
+        }
+        // Rows beyond the last one look at the first and are not read.
+        offsets.resize(padded_rows, 0);
+        let (sums_len, plane_len) = (padded_rows * columns, planes.size[0] * width);
+        let mut scratch = Scratch::new([plane_len + lanes, P::POINTS * point_len, P::POINTS * sums_len]);
+        let [padded, mapped, sums] = scratch.split();
+        sums.fill(0.0);
+        let source_len = planes.source[0] * planes.source[1];
+        let plans: Vec<Plan> =
+            planes.phases.iter().map(|p| Planes { phases: vec![*p], ..planes.clone() }.plan()).collect();
+        for first in (0..batch).step_by(group) {
+            let images = group.min(batch - first);
+            // In the order of memory: what is written beyond a row is overwritten by the next one.
+            for (index, channel) in channels.clone().enumerate() {
+                for (phase, plan) in plans.iter().enumerate() {
+                    for image in 0..images {
+                        let from = ((first + image) * channels_in + channel) * source_len;
+                        plan.fill(&x[from..from + source_len], &mut padded[..plane_len]);
+                        for band in 0..bands {
+                            let to = (index * phases + phase) * map_len + image * image_len + band * width;
+                            let rows = &padded[band * P::OUT * width..];
+                            map_rows::<S, P>(simd, rows, &mut mapped[to..], width, point_len);
+                        }
+                    }
+                }
+            }
+            // The padding after the last row has nothing after it to be told from.
+            let len = images * image_len - (width - output[1]);
+            let furthest = offsets.iter().max().map_or(0, |offset| offset + len);
+            assert!(furthest <= point_len, "mapped rows end too early");
+            for point in 0..P::POINTS {
+                let dy = &dy[(point * batch + first) * image_len * columns..][..len * columns];
+                let sums = &mut sums[point * sums_len..][..sums_len];
+                let mapped = &mapped[point * point_len..][..point_len];
+                for at in (0..len).step_by(PLACES) {
+                    let dy = &dy[at * columns..(at + PLACES).min(len) * columns];
+                    for (row, height) in row_tiles(rows, tallest::<S>()) {
+                        let offsets = &offsets[row..row + height];
+                        // SAFETY: every offset and `len` places after it end within `mapped`, by the assertion.
+                        unsafe {
+                            let a = Listed { start: mapped.as_ptr().add(at), offsets };
+                            multiply(simd, a, height, dy, columns, &mut sums[row * columns..]);
+                        }
+                    }
+                }
+            }
+        }
+        let taps_of_channel = kernel[0] * kernel[1];
+        for output in 0..channels_out {
+            for (index, channel) in channels.clone().enumerate() {
+                // SAFETY: every part has its own channels.
+                let to = unsafe { dw.range((output * channels_in + channel) * taps_of_channel, taps_of_channel) };
+                for (term, [row, column]) in terms.iter().enumerate() {
+                    let at = (index * terms.len() + term) * columns + output;
+                    let points = std::array::from_fn(|point| match point < P::POINTS {
+                        true => sums[point * sums_len + at],
+                        false => 0.0,
+                    });
+                    let gradient = P::gradient(points);
+                    for (tap, kernel_row) in (*row..kernel[0]).step_by(stride[0]).enumerate() {
+                        to[kernel_row * kernel[1] + column] = gradient[tap];
+                    }
+                }
+            }
+        }
+    }
+}
