@@ -7,6 +7,7 @@ use aigc_core::{
     checkpoint::RunFolder,
     data::{Loader, LoaderConfig, collate_images, digits},
     device::available,
+    ops::{AdamStep, adam_step},
     rng::{Rng, Seeded},
     train::{Start, Trainer, TrainerConfig},
 };
@@ -34,6 +35,36 @@ fn forward_passes_and_one_step_s_gradients_equal_flex() {
         assert_eq!(grads.keys().collect::<Vec<_>>(), expected_grads.keys().collect::<Vec<_>>());
         for (path, grad) in grads {
             assert_close(&grad, &expected_grads[&path], TOLERANCE, &format!("{name}, gradient of {path}"));
+        }
+    }
+}
+
+/// Three steps, each from what the one before left; the first parameter is held by somebody else, who must not see it change.
+#[test]
+fn adam_s_steps_equal_flex() {
+    let run = |device: &Device, decays: [f64; 2]| {
+        let draw = |seed: u64| Rng::new(seed).normal::<2>([7, 30], device);
+        let (mut param, mut moments) = (draw(1), [draw(2) * 0.1, draw(3).powf_scalar(2.0)]);
+        let held = param.clone();
+        for time in 1..4 {
+            let [weight_decay, decoupled_decay] = decays;
+            let step = AdamStep {
+                learning_rate: 0.01,
+                beta_1: 0.9,
+                beta_2: 0.99,
+                epsilon: 1e-8,
+                time,
+                weight_decay,
+                decoupled_decay,
+            };
+            (param, moments) = adam_step(param, draw(10 + time as u64), moments, step);
+        }
+        let [moment_1, moment_2] = moments;
+        [held, param, moment_1, moment_2].map(values)
+    };
+    for decays in [[0.0, 0.0], [0.1, 0.0], [0.0, 0.1], [0.1, 0.1]] {
+        for (got, expected) in run(&device(), decays).iter().zip(&run(&Device::flex(), decays)) {
+            assert_close(got, expected, 1e-5, &format!("decays {decays:?}"));
         }
     }
 }

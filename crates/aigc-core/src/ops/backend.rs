@@ -332,8 +332,5 @@ pub trait GenerativeOps: Backend {
 #[cfg(feature = "ndarray")]
 impl GenerativeOps for burn::backend::NdArray {}
 
-#[cfg(feature = "tch")]
-impl GenerativeOps for burn::backend::LibTorch {}
-
 #[cfg(any(feature = "wgpu", feature = "cuda", feature = "rocm"))]
 impl GenerativeOps for burn::backend::Cube {}

@@ -1,11 +1,11 @@
 //! The operations that training and sampling spend their time in.
 //!
 //! [`GenerativeOps`] names them, with bodies of burn's primitives; [`Flex`](burn::backend::Flex) has bodies of its own
-//! (the kernels lie in `cpu`), and the backward passes are written by hand. [The layers](crate::nn) call the functions
+//! (the kernels lie in `cpu`), LibTorch some, and the backward passes are written by hand. [The layers](crate::nn) call the functions
 //! here, which take tensors on any device: where a backend was compiled in by a feature of this crate they call its
 //! implementation, anywhere else the primitives.
 //!
-//! On Linux with glibc the first kernel asks the allocator to keep freed memory for the next one (`mallopt`), unless one of
+//! On Linux with glibc the first operation on Flex or LibTorch asks the allocator to keep freed memory for the next (`mallopt`), unless one of
 //! `MALLOC_MMAP_THRESHOLD_`, `MALLOC_TRIM_THRESHOLD_`, `MALLOC_TOP_PAD_` and `GLIBC_TUNABLES` is set.
 //!
 //! To bring a kernel of one's own: override a method in `impl GenerativeOps for …`.
@@ -16,6 +16,11 @@ mod cpu;
 #[cfg(feature = "flex")]
 mod flex;
 mod gradients;
+#[cfg(feature = "tch")]
+#[allow(deprecated)]
+mod libtorch;
+#[cfg(any(feature = "flex", feature = "tch"))]
+mod pages;
 mod primitives;
 pub mod profile;
 

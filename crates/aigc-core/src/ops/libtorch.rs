@@ -1,0 +1,213 @@
+//! [`GenerativeOps`] for LibTorch: its own operations where burn has none that are as fast.
+//!
+//! Backward passes of convolutions and batch norms and the fused Adam are not among LibTorch's C bindings; a TorchScript
+//! module calls them (`tests/reference/libtorch_ops.py` makes it). Where it fails — another LibTorch may lack them — the
+//! primitives step in.
+
+use super::{AdamStep, GenerativeOps, primitives};
+use crate::nn::Activation;
+use burn::{
+    backend::{LibTorch, TensorMetadata, ops::ModuleOps, tensor::FloatTensor},
+    tensor::{
+        DType,
+        ops::{ConvOptions, ConvTransposeOptions},
+    },
+};
+use std::sync::OnceLock;
+use tch::{CModule, IValue, Kind};
+
+type Torch = FloatTensor<LibTorch>;
+type Three = (Torch, Torch, Torch);
+
+static SCRIPT: &[u8] = include_bytes!("../../assets/libtorch_ops.pt");
+
+/// Calls the module's `method`.
+fn call(method: &str, arguments: &[IValue]) -> Option<IValue> {
+    static MODULE: OnceLock<Option<CModule>> = OnceLock::new();
+    super::pages::keep_pages();
+    let module = MODULE.get_or_init(|| CModule::load_data(&mut &*SCRIPT).ok());
+    tch::no_grad(|| module.as_ref()?.method_is(method, arguments).ok())
+}
+
+fn one(value: IValue) -> Option<Torch> {
+    match value {
+        IValue::Tensor(tensor) => Some(Torch::new(tensor)),
+        _ => None,
+    }
+}
+
+fn three(value: IValue) -> Option<Three> {
+    let IValue::Tuple(values) = value else { return None };
+    let mut tensors = values.into_iter().map(one);
+    Some((tensors.next()??, tensors.next()??, tensors.next()??))
+}
+
+fn value(tensor: &Torch) -> IValue {
+    IValue::Tensor(tensor.tensor.shallow_clone())
+}
+
+fn list(numbers: [usize; 2]) -> IValue {
+    IValue::IntList(numbers.map(|n| n as i64).to_vec())
+}
+
+/// `1/√(var + ε)`.
+fn inverse_deviation(var: &Torch, epsilon: f64) -> tch::Tensor {
+    (&var.tensor + epsilon).rsqrt()
+}
+
+/// A gradient of a convolution, if it is padded evenly.
+fn conv_grad(method: &str, x: &Torch, weight: &Torch, grad: &Torch, options: &ConvOptions<2>) -> Option<Torch> {
+    if options.padding.iter().any(|(begin, end)| begin != end) {
+        return None;
+    }
+    let padding = options.padding.map(|(begin, _)| begin);
+    let arguments = [
+        value(grad),
+        value(x),
+        value(weight),
+        list(options.stride),
+        list(padding),
+        list(options.dilation),
+        IValue::Bool(false),
+        list([0, 0]),
+        IValue::Int(options.groups as i64),
+    ];
+    one(call(method, &arguments)?)
+}
+
+/// A gradient of a transposed convolution.
+fn conv_transpose_grad(
+    method: &str,
+    x: &Torch,
+    weight: &Torch,
+    grad: &Torch,
+    options: &ConvTransposeOptions<2>,
+) -> Option<Torch> {
+    let arguments = [
+        value(grad),
+        value(x),
+        value(weight),
+        list(options.stride),
+        list(options.padding),
+        list(options.dilation),
+        IValue::Bool(true),
+        list(options.padding_out),
+        IValue::Int(options.groups as i64),
+    ];
+    one(call(method, &arguments)?)
+}
+
+impl GenerativeOps for LibTorch {
+    fn conv2d_input_grad(x: Torch, weight: Torch, grad: Torch, options: ConvOptions<2>) -> Torch {
+        let fast = conv_grad("conv_input_grad", &x, &weight, &grad, &options);
+        fast.unwrap_or_else(|| LibTorch::conv2d_x_backward(x, weight, grad, options))
+    }
+
+    fn conv2d_weight_grad(x: Torch, weight: Torch, grad: Torch, options: ConvOptions<2>) -> Torch {
+        let fast = conv_grad("conv_weight_grad", &x, &weight, &grad, &options);
+        fast.unwrap_or_else(|| LibTorch::conv2d_weight_backward(x, weight, grad, options))
+    }
+
+    fn conv_transpose2d_input_grad(x: Torch, weight: Torch, grad: Torch, options: ConvTransposeOptions<2>) -> Torch {
+        let fast = conv_transpose_grad("conv_input_grad", &x, &weight, &grad, &options);
+        fast.unwrap_or_else(|| LibTorch::conv_transpose2d_x_backward(weight, grad, options))
+    }
+
+    fn conv_transpose2d_weight_grad(x: Torch, weight: Torch, grad: Torch, options: ConvTransposeOptions<2>) -> Torch {
+        let fast = conv_transpose_grad("conv_weight_grad", &x, &weight, &grad, &options);
+        fast.unwrap_or_else(|| LibTorch::conv_transpose2d_weight_backward(x, weight, grad, options))
+    }
+
+    fn activation_forward(x: Torch, activation: Activation) -> Torch {
+        match activation {
+            // Its own gradient at a gradient of x; the bindings know one slope only.
+            Activation::LeakyRelu(slope) => Torch::new(x.tensor.leaky_relu_backward(&x.tensor, slope, false)),
+            Activation::Gelu => Torch::new(x.tensor.gelu("none")),
+            Activation::GeluTanh => Torch::new(x.tensor.gelu("tanh")),
+            Activation::Silu => Torch::new(x.tensor.silu()),
+            other => primitives::activation::<Self>(x, other),
+        }
+    }
+
+    fn activation_grad(x: Torch, grad: Torch, activation: Activation) -> Torch {
+        match activation {
+            Activation::Relu => Torch::new(x.tensor.threshold_backward(&grad.tensor, 0.0)),
+            Activation::LeakyRelu(slope) => Torch::new(x.tensor.leaky_relu_backward(&grad.tensor, slope, false)),
+            Activation::Gelu => Torch::new(x.tensor.gelu_backward(&grad.tensor, "none")),
+            Activation::GeluTanh => Torch::new(x.tensor.gelu_backward(&grad.tensor, "tanh")),
+            Activation::Silu => Torch::new(x.tensor.silu_backward(&grad.tensor)),
+            other => primitives::activation_grad::<Self>(x, grad, other),
+        }
+    }
+
+    fn batch_norm_forward(x: Torch, gamma: Torch, beta: Torch, epsilon: f64, activation: Activation) -> Three {
+        let arguments = [value(&x), value(&gamma), value(&beta), IValue::Double(epsilon)];
+        match call("batch_norm", &arguments).and_then(three) {
+            Some((y, mean, deviation)) => {
+                let var = Torch::new((deviation.tensor.pow_tensor_scalar(-2.0) - epsilon).clamp_min(0.0));
+                (Self::activation_forward(y, activation), mean, var)
+            }
+            None => primitives::batch_norm::<Self>(x, gamma, beta, epsilon, activation),
+        }
+    }
+
+    fn batch_norm_grads(
+        x: Torch,
+        gamma: Torch,
+        beta: Torch,
+        mean: Torch,
+        var: Torch,
+        grad: Torch,
+        epsilon: f64,
+        activation: Activation,
+    ) -> Three {
+        let dz = match activation {
+            Activation::Identity => grad.clone(),
+            activation => {
+                let [gamma, beta, mean, var] = [&gamma, &beta, &mean, &var].map(|channels| Some(&channels.tensor));
+                let z = x.tensor.batch_norm(gamma, beta, mean, var, false, 0.0, epsilon, false);
+                Self::activation_grad(Torch::new(z), grad.clone(), activation)
+            }
+        };
+        let deviation = IValue::Tensor(inverse_deviation(&var, epsilon));
+        let arguments = [value(&dz), value(&x), value(&gamma), value(&mean), deviation, IValue::Double(epsilon)];
+        let fast = call("batch_norm_grads", &arguments).and_then(three);
+        fast.unwrap_or_else(|| {
+            primitives::batch_norm_grads::<Self>(x, gamma, beta, mean, var, grad, epsilon, activation)
+        })
+    }
+
+    fn adam_step(param: Torch, grad: Torch, moment_1: Torch, moment_2: Torch, step: AdamStep) -> Three {
+        // LibTorch has one decay or the other.
+        let decays = step.weight_decay != 0.0 && step.decoupled_decay != 0.0;
+        if decays || [&param, &grad, &moment_1, &moment_2].iter().any(|tensor| tensor.dtype() != DType::F32) {
+            return primitives::adam_step::<Self>(param, grad, moment_1, moment_2, step);
+        }
+        // In place; what somebody else holds is copied first.
+        let own = |tensor: &Torch| if tensor.can_mut() { tensor.tensor.shallow_clone() } else { tensor.tensor.copy() };
+        let changed = [&param, &moment_1, &moment_2].map(own);
+        let [new_param, new_1, new_2] =
+            changed.each_ref().map(|tensor| IValue::TensorList(vec![tensor.shallow_clone()]));
+        let time = tch::Tensor::full([] as [i64; 0], f64::from(step.time), (Kind::Float, param.tensor.device()));
+        let arguments = [
+            new_param,
+            IValue::TensorList(vec![grad.tensor.shallow_clone()]),
+            new_1,
+            new_2,
+            IValue::TensorList(vec![time]),
+            IValue::Double(step.learning_rate),
+            IValue::Double(step.beta_1),
+            IValue::Double(step.beta_2),
+            IValue::Double(step.weight_decay + step.decoupled_decay),
+            IValue::Double(step.epsilon),
+            IValue::Bool(step.decoupled_decay != 0.0),
+        ];
+        match call("adam", &arguments) {
+            Some(_) => {
+                let [param, moment_1, moment_2] = changed.map(Torch::new);
+                (param, moment_1, moment_2)
+            }
+            None => primitives::adam_step::<Self>(param, grad, moment_1, moment_2, step),
+        }
+    }
+}
