@@ -89,13 +89,13 @@ fn tried(device: &Device) -> Result<Value> {
     let (mut forward, mut gradients, mut drawn) = (0.0f64, 0.0f64, 0.0f64);
     for (_, config) in models() {
         let ((outputs, grads), (expected, expected_grads)) = (pass(&config, device), pass(&config, &Device::flex()));
-        for (got, expected) in outputs.iter().zip(&expected) {
+        for ((_, got), (_, expected)) in outputs.iter().zip(&expected) {
             forward = forward.max(difference(got, expected));
         }
-        for (path, expected) in &expected_grads {
-            gradients = gradients.max(difference(&grads[path], expected));
+        for (path, (_, expected)) in &expected_grads {
+            gradients = gradients.max(difference(&grads[path].1, expected));
         }
-        drawn = drawn.max(difference(&pictures(&config, device), &pictures(&config, &Device::flex())));
+        drawn = drawn.max(difference(&pictures(&config, device).1, &pictures(&config, &Device::flex()).1));
     }
     let [_, (_, config)] = models();
     let loader = LoaderConfig { batch_size: 32, ..LoaderConfig::default() };

@@ -112,20 +112,26 @@ impl Row {
     }
 
     fn json(&self, name: &str) -> serde_json::Value {
-        let peer = self.peer.as_ref();
+        let (peer, ratios) = (self.peer.as_ref(), self.ratios());
         json!({
             "workload": name,
-            "ours_ms": self.ours.milliseconds(),
-            "peer_ms": peer.map(Figures::milliseconds),
-            "ratio": self.ratios(),
+            "ours_s": self.ours.seconds(),
+            "peer_s": peer.map(Figures::seconds),
+            "ratio": ratios.map(|[middle, ..]| middle),
+            "ratio_range": ratios.map(|[_, low, high]| [low, high]),
             "ours_bytes": self.ours.peak_bytes,
+            "ours_idle_bytes": self.ours.idle_bytes,
             "peer_bytes": peer.and_then(|peer| peer.peak_bytes),
+            "peer_idle_bytes": peer.and_then(|peer| peer.idle_bytes),
         })
     }
 
     fn markdown(&self, name: &str) -> String {
         let time = |side: &Figures| format!("{:.3}", side.milliseconds());
-        let memory = |side: &Figures| side.peak_bytes.map_or("?".into(), |bytes| format!("{}", bytes >> 20));
+        let memory = |side: &Figures| match (side.peak_bytes, side.idle_bytes) {
+            (Some(peak), Some(idle)) => format!("{} ({})", peak >> 20, (peak - idle.min(peak)) >> 20),
+            _ => "?".into(),
+        };
         let ratio = self
             .ratios()
             .map_or("no peer".into(), |[middle, low, high]| format!("**{middle:.2}** ({low:.2}–{high:.2})"));
@@ -136,7 +142,7 @@ impl Row {
 }
 
 const HEAD: &str =
-    "| workload | ours, ms | PyTorch, ms | ours / PyTorch (range) | our peak, MiB | PyTorch's peak, MiB |
+    "| workload | ours, ms | PyTorch, ms | ours / PyTorch (range) | our peak, MiB (above idle) | PyTorch's peak, MiB (above idle) |
 |---|---|---|---|---|---|";
 
 /// One panel per kind of size: of `vae_conv_batch_32` the kind is `batch`, the size 32.

@@ -23,12 +23,13 @@ pub struct Clock {
     last: Instant,
     round: Option<(Instant, Duration)>,
     profiled: bool,
+    idle: Option<u64>,
 }
 
 impl Clock {
-    /// A clock that also says how long each operation took, if `profiled`.
+    /// A clock that also says how long each operation took, if `profiled`. What the process held until now counts as idle.
     pub fn new(profiled: bool) -> Self {
-        Self { warm_up: 3, times: Vec::new(), last: Instant::now(), round: None, profiled }
+        Self { warm_up: 3, times: Vec::new(), last: Instant::now(), round: None, profiled, idle: peak_bytes() }
     }
 
     /// Call it after every run of the workload. False when there is nobody left to ask for a round.
@@ -47,9 +48,13 @@ impl Clock {
                     let operations: BTreeMap<&str, serde_json::Value> =
                         profile::stop().iter().map(|(name, time)| (*name, operation(time))).collect();
                     let seconds = std::mem::take(&mut self.times);
-                    let peak = peak_bytes();
-                    let answer =
-                        json!({"seconds": seconds, "peak_bytes": peak, "runs": runs, "operations": operations});
+                    let answer = json!({
+                        "seconds": seconds,
+                        "peak_bytes": peak_bytes(),
+                        "idle_bytes": self.idle,
+                        "runs": runs,
+                        "operations": operations,
+                    });
                     println!("{answer}");
                     std::io::stdout().flush().is_ok() && self.next_round()
                 } else {

@@ -43,7 +43,7 @@ pub(crate) fn repeat(kernel: Kernel, mut clock: Clock) -> Result<()> {
     }
 }
 
-/// A convolution with padding 1 and no bias; `grads` names the gradients wanted, `x` and `w`, which are computed from a
+/// A convolution with padding 1 (of a single pixel none) and no bias; `grads` names the gradients wanted, `x` and `w`, which are computed from a
 /// given gradient of the result. burn's autodiff takes no such gradient, so it is left out; PyTorch's is timed, and takes
 /// microseconds.
 pub(crate) fn conv(
@@ -53,11 +53,12 @@ pub(crate) fn conv(
 ) -> Kernel {
     let x = draw(1, [batch, channels_in, side, side], device).into_dispatch();
     let w = draw(2, [channels_out, channels_in, kernel_side, kernel_side], device).into_dispatch();
-    let options = move || ConvOptions::new([stride; 2], [1; 2], [1; 2], 1);
+    let padding = if kernel_side == 1 { 0 } else { 1 };
+    let options = move || ConvOptions::new([stride; 2], [padding; 2], [1; 2], 1);
     let y = Dispatch::conv2d_forward(x.clone(), w.clone(), OptionalTensor::Missing, options());
     let dy = draw(3, y.shape().dims::<4>(), device).into_dispatch();
     kernel(device, move || {
-        let dx = grads.contains('x').then(|| Dispatch::conv2d_input_grad(x.clone(), w.clone(), dy.clone(), options()));
+        let dx = grads.contains('x').then(|| Dispatch::conv2d_input_grad(x.shape(), w.clone(), dy.clone(), options()));
         let dw = grads.contains('w').then(|| Dispatch::conv2d_weight_grad(x.clone(), w.clone(), dy.clone(), options()));
         (Dispatch::conv2d_forward(x.clone(), w.clone(), OptionalTensor::Missing, options()), dx, dw)
     })
@@ -135,7 +136,9 @@ fn cross_entropy(device: &Device) -> Kernel {
 }
 
 /// Each kernel by itself, for `cargo bench -p aigc-benches --bench kernels`.
-pub const KERNELS: [(&str, MakeKernel); 16] = [
+pub const KERNELS: [(&str, MakeKernel); 18] = [
+    ("conv1_64", |device| conv("", [32, 64, 64, 28, 1, 1], device)),
+    ("conv1_64_xw", |device| conv("xw", [32, 64, 64, 28, 1, 1], device)),
     ("conv3_64", |device| conv("", [32, 64, 64, 28, 3, 1], device)),
     ("conv3_64_xw", |device| conv("xw", [32, 64, 64, 28, 3, 1], device)),
     ("conv3_32", |device| conv("", [32, 32, 32, 28, 3, 1], device)),

@@ -23,12 +23,14 @@ pub use side::{Figures, Side, median};
 /// A workload: its name, and what runs it until its clock says that it is enough.
 pub type Workload = (&'static str, fn(&Device, Clock) -> Result<()>);
 
-/// Training steps, and the operations that issue after issue found slow.
-pub const WORKLOADS: [Workload; 16] = [
+/// Training steps, single operations, and the ceilings of arithmetic and of memory.
+pub const WORKLOADS: [Workload; 18] = [
     ("vae_mlp", |device, clock| vae::run(vae::mlp(), 128, device, clock)),
     ("vae_conv", |device, clock| vae::run(vae::conv(32, 28), 128, device, clock)),
     ("dcgan", dcgan::run),
-    ("gpt_char", gpt::run),
+    ("gpt_char_train", gpt::run),
+    ("conv1_64", |device, clock| repeat(conv("", [32, 64, 64, 28, 1, 1], device), clock)),
+    ("conv1_64_xw", |device, clock| repeat(conv("xw", [32, 64, 64, 28, 1, 1], device), clock)),
     ("conv3_64", |device, clock| repeat(conv("", [32, 64, 64, 28, 3, 1], device), clock)),
     ("conv3_64_w", |device, clock| repeat(conv("w", [32, 64, 64, 28, 3, 1], device), clock)),
     ("conv3_64_xw", |device, clock| repeat(conv("xw", [32, 64, 64, 28, 3, 1], device), clock)),

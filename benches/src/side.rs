@@ -23,12 +23,19 @@ pub struct Figures {
     pub medians: Vec<f64>,
     /// The most memory the process held.
     pub peak_bytes: Option<u64>,
+    /// What it held before the workload.
+    pub idle_bytes: Option<u64>,
 }
 
 impl Figures {
     /// Milliseconds, median of the rounds.
     pub fn milliseconds(&self) -> f64 {
-        median(self.medians.clone()) * 1e3
+        self.seconds() * 1e3
+    }
+
+    /// Seconds, median of the rounds.
+    pub fn seconds(&self) -> f64 {
+        median(self.medians.clone())
     }
 }
 
@@ -58,6 +65,7 @@ impl Side {
         let times = answer["seconds"].as_array().context("seconds")?.iter().filter_map(|t| t.as_f64()).collect();
         self.figures.medians.push(median(times));
         self.figures.peak_bytes = answer["peak_bytes"].as_u64();
+        self.figures.idle_bytes = answer["idle_bytes"].as_u64();
         Ok(answer)
     }
 }

@@ -1,7 +1,7 @@
 //! Random cases of every operation, for holding one implementation against another.
 //!
-//! Inputs are drawn as flat tensors and laid out inside, sometimes through a transpose, so that kernels also meet tensors
-//! whose numbers are not in order.
+//! Inputs are drawn as flat tensors and laid out inside, half of them out of order, so that kernels also meet transposed,
+//! flipped and cut tensors, and gradients that come back transposed.
 
 use aigc_core::{nn::Activation, ops, rng::Rng};
 use burn::tensor::{
@@ -24,10 +24,11 @@ pub struct Case {
 pub type Operation = (&'static str, f64, fn(&mut Rng) -> Case);
 
 /// Every operation.
-pub const OPERATIONS: [Operation; 15] = [
+pub const OPERATIONS: [Operation; 16] = [
     ("conv2d", 2e-5, conv2d),
     ("conv2d 3×3", 2e-5, conv2d_3x3),
     ("conv2d small maps", 2e-5, conv2d_small_maps),
+    ("conv2d 1×1", 2e-5, conv2d_1x1),
     ("conv_transpose2d", 2e-5, conv_transpose2d),
     ("linear", 1e-5, linear),
     ("activation", 5e-6, activation),
@@ -44,7 +45,7 @@ pub const OPERATIONS: [Operation; 15] = [
 
 /// A number from `low` to `high`.
 pub fn pick(rng: &mut Rng, low: usize, high: usize) -> usize {
-    low + (rng.uniforms(1, 0.0, 1.0)[0] * (high - low + 1) as f32) as usize % (high - low + 1)
+    low + rng.below(high - low + 1)
 }
 
 /// One case in twenty-five is so much larger that the work is shared between threads, and cut into parts.
@@ -52,19 +53,49 @@ fn scale_up(rng: &mut Rng) -> usize {
     if pick(rng, 0, 24) == 0 { 24 } else { 1 }
 }
 
-/// A flat tensor as `shape`; where `turned`, its last two axes lie the other way round in memory.
-fn laid<const D: usize>(x: Tensor<1>, shape: [usize; D], turned: bool) -> Tensor<D> {
-    if !turned {
-        return x.reshape(shape);
-    }
-    let mut other = shape;
-    other.swap(D - 2, D - 1);
-    x.reshape(other).swap_dims(D - 2, D - 1)
+/// How the numbers of a tensor lie in memory.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Layout {
+    /// In order.
+    InOrder,
+    /// The last two axes the other way round.
+    Turned,
+    /// The last axis backwards.
+    Flipped,
+    /// In order, as part of a larger tensor, beginning somewhere inside.
+    Cut,
 }
 
-fn flat<const D: usize>(x: Tensor<D>) -> Tensor<1> {
+/// Half of all tensors lie in order.
+fn some_layout(rng: &mut Rng) -> Layout {
+    use Layout::{Cut, Flipped, InOrder, Turned};
+    [InOrder, InOrder, InOrder, Turned, Flipped, Cut][pick(rng, 0, 5)]
+}
+
+/// A flat tensor as `shape`.
+fn laid<const D: usize>(x: Tensor<1>, shape: [usize; D], layout: Layout) -> Tensor<D> {
+    match layout {
+        Layout::InOrder => x.reshape(shape),
+        Layout::Turned => {
+            let mut other = shape;
+            other.swap(D - 2, D - 1);
+            x.reshape(other).swap_dims(D - 2, D - 1)
+        }
+        Layout::Flipped => x.reshape(shape).flip([D as isize - 1]),
+        Layout::Cut => {
+            let x = x.reshape(shape);
+            Tensor::cat(vec![x.clone(), x], D - 1).narrow(D - 1, shape[D - 1], shape[D - 1])
+        }
+    }
+}
+
+/// All numbers of an output; where inputs are turned the output is too, so that its gradient comes back out of order.
+fn flat<const D: usize>(x: Tensor<D>, layout: Layout) -> Tensor<1> {
     let len = x.shape().num_elements();
-    x.reshape([len])
+    match layout {
+        Layout::Turned => x.swap_dims(D - 2, D - 1).reshape([len]),
+        _ => x.reshape([len]),
+    }
 }
 
 fn some_activation(rng: &mut Rng) -> Activation {
@@ -82,6 +113,15 @@ fn some_activation(rng: &mut Rng) -> Activation {
     all[pick(rng, 0, all.len() - 1)]
 }
 
+/// As [`scale_up`], but not before an activation with a kink: among many numbers some lie so close to it that rounding
+/// decides on which side.
+fn scale_up_before(activation: Activation, rng: &mut Rng) -> usize {
+    match activation {
+        Activation::Relu | Activation::LeakyRelu(_) => 1,
+        _ => scale_up(rng),
+    }
+}
+
 fn conv2d(rng: &mut Rng) -> Case {
     let groups = [1, 1, 1, 2][pick(rng, 0, 3)];
     let (channels_in, channels_out) = (groups * pick(rng, 1, 9), groups * pick(rng, 1, 20));
@@ -95,35 +135,30 @@ fn conv2d(rng: &mut Rng) -> Case {
         let least = (dilation[i] * (kernel[i] - 1) + 1).saturating_sub(padding[i].0 + padding[i].1).max(1);
         pick(rng, least, least + 16)
     });
-    let (batch, bias, turned) = (pick(rng, 1, 5), pick(rng, 0, 1) == 1, pick(rng, 0, 1) == 1);
+    let (batch, bias, layout) = (scale_up(rng) * pick(rng, 1, 5), pick(rng, 0, 1) == 1, some_layout(rng));
     let x = [batch, channels_in, size[0], size[1]];
     let weight = [channels_out, channels_in / groups, kernel[0], kernel[1]];
-    let options = ConvOptions::new_with_padding(stride, padding, dilation, groups);
+    convolution(x, weight, bias, ConvOptions::new_with_padding(stride, padding, dilation, groups), layout)
+}
+
+/// A convolution of an input and a weight of these shapes.
+pub fn convolution(x: [usize; 4], weight: [usize; 4], bias: bool, options: ConvOptions<2>, layout: Layout) -> Case {
     Case {
-        lens: vec![x.iter().product(), weight.iter().product(), channels_out],
-        about: format!("{x:?} by {weight:?}, {options:?}"),
+        lens: vec![x.iter().product(), weight.iter().product(), weight[0]],
+        about: format!("{x:?} by {weight:?}, bias {bias}, {options:?}, {layout:?}"),
         compute: Box::new(move |t| {
-            let bias = bias.then(|| t[2].clone());
-            flat(ops::conv2d(laid(t[0].clone(), x, turned), laid(t[1].clone(), weight, turned), bias, options.clone()))
+            let (x, weight) = (laid(t[0].clone(), x, layout), laid(t[1].clone(), weight, layout));
+            flat(ops::conv2d(x, weight, bias.then(|| t[2].clone()), options.clone()), layout)
         }),
     }
 }
 
 /// The kernel that most layers have goes its own way (Winograd's), forward and backward, where there are channels enough.
 fn conv2d_3x3(rng: &mut Rng) -> Case {
-    let x = [pick(rng, 1, 5), pick(rng, 1, 24), pick(rng, 3, 20), pick(rng, 3, 35)];
+    let x = [scale_up(rng) * pick(rng, 1, 5), pick(rng, 1, 24), pick(rng, 3, 20), pick(rng, 3, 35)];
     let weight = [pick(rng, 1, 24), x[1], 3, 3];
     let (padding, bias) = ([pick(rng, 0, 2), pick(rng, 0, 2)], pick(rng, 0, 1) == 1);
-    let turned = pick(rng, 0, 3) == 0;
-    let options = ConvOptions::new([1, 1], padding, [1, 1], 1);
-    Case {
-        lens: vec![x.iter().product(), weight.iter().product(), weight[0]],
-        about: format!("{x:?} by {weight:?}, padding {padding:?}"),
-        compute: Box::new(move |t| {
-            let (x, weight) = (laid(t[0].clone(), x, turned), laid(t[1].clone(), weight, turned));
-            flat(ops::conv2d(x, weight, bias.then(|| t[2].clone()), options.clone()))
-        }),
-    }
+    convolution(x, weight, bias, ConvOptions::new([1, 1], padding, [1, 1], 1), some_layout(rng))
 }
 
 /// So do maps narrower than a vector, in batches as large as one, whatever the kernel, up to three taps high per phase.
@@ -132,16 +167,15 @@ fn conv2d_small_maps(rng: &mut Rng) -> Case {
     let x = [batch, pick(rng, 1, 20), pick(rng, 4, 15), pick(rng, 4, 9)];
     let weight = [pick(rng, 3, 30), x[1], pick(rng, 1, 4), pick(rng, 1, 4)];
     let (stride, padding) = ([pick(rng, 1, 2), pick(rng, 1, 2)], [pick(rng, 0, 2), pick(rng, 0, 2)]);
-    let (bias, options) = (pick(rng, 0, 1) == 1, ConvOptions::new(stride, padding, [1, 1], 1));
-    let turned = pick(rng, 0, 3) == 0;
-    Case {
-        lens: vec![x.iter().product(), weight.iter().product(), weight[0]],
-        about: format!("{x:?} by {weight:?}, {options:?}"),
-        compute: Box::new(move |t| {
-            let (x, weight) = (laid(t[0].clone(), x, turned), laid(t[1].clone(), weight, turned));
-            flat(ops::conv2d(x, weight, bias.then(|| t[2].clone()), options.clone()))
-        }),
-    }
+    let bias = pick(rng, 0, 1) == 1;
+    convolution(x, weight, bias, ConvOptions::new(stride, padding, [1, 1], 1), some_layout(rng))
+}
+
+/// And kernels of one pixel, which are matrix products.
+fn conv2d_1x1(rng: &mut Rng) -> Case {
+    let x = [scale_up(rng) * pick(rng, 1, 5), pick(rng, 1, 40), pick(rng, 1, 20), pick(rng, 1, 20)];
+    let (weight, bias) = ([pick(rng, 1, 40), x[1], 1, 1], pick(rng, 0, 1) == 1);
+    convolution(x, weight, bias, ConvOptions::new([1, 1], [0, 0], [1, 1], 1), some_layout(rng))
 }
 
 fn conv_transpose2d(rng: &mut Rng) -> Case {
@@ -155,7 +189,7 @@ fn conv_transpose2d(rng: &mut Rng) -> Case {
         let most = ((size[i] - 1) * stride[i] + dilation[i] * (kernel[i] - 1) + padding_out[i]) / 2;
         pick(rng, 0, most.min(3))
     });
-    let (batch, bias, turned) = (pick(rng, 1, 5), pick(rng, 0, 1) == 1, pick(rng, 0, 1) == 1);
+    let (batch, bias, layout) = (scale_up(rng) * pick(rng, 1, 5), pick(rng, 0, 1) == 1, some_layout(rng));
     let x = [batch, channels_in, size[0], size[1]];
     let weight = [channels_in, per_group, kernel[0], kernel[1]];
     let options = ConvTransposeOptions::new(stride, padding, padding_out, dilation, groups);
@@ -164,8 +198,8 @@ fn conv_transpose2d(rng: &mut Rng) -> Case {
         about: format!("{x:?} by {weight:?}, {options:?}"),
         compute: Box::new(move |t| {
             let bias = bias.then(|| t[2].clone());
-            let (x, weight) = (laid(t[0].clone(), x, turned), laid(t[1].clone(), weight, turned));
-            flat(ops::conv_transpose2d(x, weight, bias, options.clone()))
+            let (x, weight) = (laid(t[0].clone(), x, layout), laid(t[1].clone(), weight, layout));
+            flat(ops::conv_transpose2d(x, weight, bias, options.clone()), layout)
         }),
     }
 }
@@ -175,100 +209,105 @@ fn linear(rng: &mut Rng) -> Case {
     let (tall, wide) = (scale_up(rng), scale_up(rng));
     let rows = if wide > 1 { pick(rng, 1, 3) } else { tall * pick(rng, 1, 40) };
     let (tokens, i, o) = (pick(rng, 1, 5), pick(rng, 1, 70), wide * pick(rng, 1, 90));
-    let (bias, turned) = (pick(rng, 0, 1) == 1, pick(rng, 0, 1) == 1);
+    let (bias, layout) = (pick(rng, 0, 1) == 1, some_layout(rng));
     Case {
         lens: vec![rows * tokens * i, i * o, o],
         about: format!("{rows}×{tokens}×{i}→{o}"),
         compute: Box::new(move |t| {
-            let x = laid(t[0].clone(), [rows, tokens, i], turned);
-            flat(ops::linear(x, laid(t[1].clone(), [i, o], turned), bias.then(|| t[2].clone())))
+            let x = laid(t[0].clone(), [rows, tokens, i], layout);
+            flat(ops::linear(x, laid(t[1].clone(), [i, o], layout), bias.then(|| t[2].clone())), layout)
         }),
     }
 }
 
 fn activation(rng: &mut Rng) -> Case {
     let (activation, a, b) = (some_activation(rng), scale_up(rng) * pick(rng, 1, 40), pick(rng, 1, 40));
-    let (turned, scale) = (pick(rng, 0, 1) == 1, [0.01, 1.0, 10.0][pick(rng, 0, 2)]);
+    let (layout, scale) = (some_layout(rng), [0.01, 1.0, 10.0][pick(rng, 0, 2)]);
     Case {
         lens: vec![a * b],
         about: format!("{activation:?} of {a}×{b}, scale {scale}"),
-        compute: Box::new(move |t| flat(ops::activation(laid(t[0].clone() * scale, [a, b], turned), activation))),
+        compute: Box::new(move |t| {
+            flat(ops::activation(laid(t[0].clone() * scale, [a, b], layout), activation), layout)
+        }),
     }
 }
 
 fn group_norm(rng: &mut Rng) -> Case {
     let (groups, activation) = (pick(rng, 1, 4), some_activation(rng));
-    let shape = [pick(rng, 1, 4), groups * pick(rng, 1, 5), pick(rng, 1, 9), pick(rng, 2, 19)];
-    let turned = pick(rng, 0, 1) == 1;
+    let batch = scale_up_before(activation, rng) * pick(rng, 1, 4);
+    let shape = [batch, groups * pick(rng, 1, 5), pick(rng, 1, 9), pick(rng, 2, 19)];
+    let layout = some_layout(rng);
     Case {
         lens: vec![shape.iter().product(), shape[1], shape[1]],
         about: format!("{shape:?} in {groups}, {activation:?}"),
         compute: Box::new(move |t| {
-            let x = laid(t[0].clone() * 2.0 + 0.5, shape, turned);
-            flat(ops::group_norm(x, t[1].clone(), t[2].clone(), groups, 1e-3, activation))
+            let x = laid(t[0].clone() * 2.0 + 0.5, shape, layout);
+            flat(ops::group_norm(x, t[1].clone(), t[2].clone(), groups, 1e-3, activation), layout)
         }),
     }
 }
 
 fn batch_norm(rng: &mut Rng) -> Case {
     let activation = some_activation(rng);
-    let shape = [pick(rng, 1, 6), pick(rng, 1, 12), pick(rng, 1, 8), pick(rng, 1, 19)];
-    let turned = pick(rng, 0, 1) == 1;
+    let batch = scale_up_before(activation, rng) * pick(rng, 1, 6);
+    let shape = [batch, pick(rng, 1, 12), pick(rng, 1, 8), pick(rng, 1, 19)];
+    let layout = some_layout(rng);
     Case {
         lens: vec![shape.iter().product(), shape[1], shape[1]],
         about: format!("{shape:?}, {activation:?}"),
         compute: Box::new(move |t| {
-            let x = laid(t[0].clone() * 2.0 + 0.5, shape, turned);
+            let x = laid(t[0].clone() * 2.0 + 0.5, shape, layout);
             let (y, mean, var) = ops::batch_norm(x, t[1].clone(), t[2].clone(), 1e-3, activation);
-            Tensor::cat(vec![flat(y), mean, var], 0)
+            Tensor::cat(vec![flat(y, layout), mean, var], 0)
         }),
     }
 }
 
 fn layer_norm(rng: &mut Rng) -> Case {
     let shape = [pick(rng, 1, 4), scale_up(rng) * pick(rng, 1, 30), pick(rng, 2, 90)];
-    let (bias, turned) = (pick(rng, 0, 1) == 1, pick(rng, 0, 1) == 1);
+    let (bias, layout) = (pick(rng, 0, 1) == 1, some_layout(rng));
     Case {
         lens: vec![shape.iter().product(), shape[2], shape[2]],
         about: format!("{shape:?}, bias {bias}"),
         compute: Box::new(move |t| {
-            let x = laid(t[0].clone() * 2.0 + 0.5, shape, turned);
-            flat(ops::layer_norm(x, t[1].clone(), bias.then(|| t[2].clone()), 1e-3))
+            let x = laid(t[0].clone() * 2.0 + 0.5, shape, layout);
+            flat(ops::layer_norm(x, t[1].clone(), bias.then(|| t[2].clone()), 1e-3), layout)
         }),
     }
 }
 
 fn attention(rng: &mut Rng) -> Case {
-    let (batch, heads, d) = (pick(rng, 1, 3), pick(rng, 1, 4), pick(rng, 1, 40));
+    let (batch, heads, d) = (scale_up(rng) * pick(rng, 1, 3), pick(rng, 1, 4), pick(rng, 1, 40));
     let (queries, more) = (pick(rng, 1, 70), pick(rng, 0, 20));
-    let (keys, causal, turned) = (queries + more, pick(rng, 0, 1) == 1, pick(rng, 0, 1) == 1);
+    let (keys, causal, layout) = (queries + more, pick(rng, 0, 1) == 1, some_layout(rng));
     let (q, k) = ([batch, heads, queries, d], [batch, heads, keys, d]);
     let [q_len, k_len] = [q, k].map(|shape| shape.iter().product());
     Case {
         lens: vec![q_len, k_len, k_len],
         about: format!("{q:?} on {k:?}, causal {causal}"),
         compute: Box::new(move |t| {
-            let q = laid(t[0].clone(), q, turned);
-            let (k, v) = (laid(t[1].clone(), k, turned), laid(t[2].clone(), k, turned));
-            flat(ops::attention(q, k, v, None, causal))
+            let q = laid(t[0].clone(), q, layout);
+            let (k, v) = (laid(t[1].clone(), k, layout), laid(t[2].clone(), k, layout));
+            flat(ops::attention(q, k, v, None, causal), layout)
         }),
     }
 }
 
 fn self_attention(rng: &mut Rng) -> Case {
-    let (batch, heads, d, tokens) = (pick(rng, 1, 3), pick(rng, 1, 4), pick(rng, 1, 40), pick(rng, 1, 90));
-    let (causal, turned) = (pick(rng, 0, 1) == 1, pick(rng, 0, 1) == 1);
+    let (batch, heads, d, tokens) =
+        (scale_up(rng) * pick(rng, 1, 3), pick(rng, 1, 4), pick(rng, 1, 40), pick(rng, 1, 90));
+    let (causal, layout) = (pick(rng, 0, 1) == 1, some_layout(rng));
     let shape = [batch, tokens, 3 * heads * d];
     Case {
         lens: vec![shape.iter().product()],
         about: format!("{shape:?} in {heads} heads, causal {causal}"),
-        compute: Box::new(move |t| flat(ops::self_attention(laid(t[0].clone(), shape, turned), heads, causal))),
+        compute: Box::new(move |t| flat(ops::self_attention(laid(t[0].clone(), shape, layout), heads, causal), layout)),
     }
 }
 
 fn embedding(rng: &mut Rng) -> Case {
     let (rows, d) = (pick(rng, 1, 30), scale_up(rng) * pick(rng, 1, 40));
-    let (batch, tokens, turned) = (pick(rng, 1, 6), pick(rng, 1, 20), pick(rng, 0, 1) == 1);
+    let (batch, tokens, layout) = (pick(rng, 1, 6), pick(rng, 1, 20), some_layout(rng));
     let indices: Vec<i64> = (0..batch * tokens).map(|_| pick(rng, 0, rows - 1) as i64).collect();
     Case {
         lens: vec![rows * d],
@@ -276,7 +315,7 @@ fn embedding(rng: &mut Rng) -> Case {
         compute: Box::new(move |t| {
             let data = TensorData::new(indices.clone(), [batch, tokens]);
             let indices = Tensor::<2, Int>::from_data(data, &t[0].device());
-            flat(ops::embedding(laid(t[0].clone(), [rows, d], turned), indices))
+            flat(ops::embedding(laid(t[0].clone(), [rows, d], layout), indices), layout)
         }),
     }
 }
@@ -284,37 +323,37 @@ fn embedding(rng: &mut Rng) -> Case {
 fn upsample_nearest2d(rng: &mut Rng) -> Case {
     let shape = [scale_up(rng) * pick(rng, 1, 3), pick(rng, 1, 5), pick(rng, 1, 9), pick(rng, 1, 9)];
     let factor = pick(rng, 1, 4);
-    let turned = pick(rng, 0, 1) == 1;
+    let layout = some_layout(rng);
     Case {
         lens: vec![shape.iter().product()],
         about: format!("{shape:?} by {factor}"),
-        compute: Box::new(move |t| flat(ops::upsample_nearest2d(laid(t[0].clone(), shape, turned), factor))),
+        compute: Box::new(move |t| flat(ops::upsample_nearest2d(laid(t[0].clone(), shape, layout), factor), layout)),
     }
 }
 
 fn cross_entropy(rng: &mut Rng) -> Case {
     let (rows, classes) = (scale_up(rng) * pick(rng, 1, 40), pick(rng, 1, 90));
-    let (turned, scale) = (pick(rng, 0, 1) == 1, [1.0, 10.0, 60.0][pick(rng, 0, 2)]);
+    let (layout, scale) = (some_layout(rng), [1.0, 10.0, 60.0][pick(rng, 0, 2)]);
     let targets: Vec<i64> = (0..rows).map(|_| pick(rng, 0, classes - 1) as i64).collect();
     Case {
         lens: vec![rows * classes],
         about: format!("{rows}×{classes}, scale {scale}"),
         compute: Box::new(move |t| {
             let targets = Tensor::<1, Int>::from_data(TensorData::new(targets.clone(), [rows]), &t[0].device());
-            ops::cross_entropy(laid(t[0].clone() * scale, [rows, classes], turned), targets)
+            ops::cross_entropy(laid(t[0].clone() * scale, [rows, classes], layout), targets)
         }),
     }
 }
 
 fn binary_cross_entropy(rng: &mut Rng) -> Case {
     let (rows, n) = (scale_up(rng) * pick(rng, 1, 40), pick(rng, 1, 90));
-    let (turned, scale) = (pick(rng, 0, 1) == 1, [1.0, 10.0, 60.0][pick(rng, 0, 2)]);
+    let (layout, scale) = (some_layout(rng), [1.0, 10.0, 60.0][pick(rng, 0, 2)]);
     Case {
         lens: vec![rows * n, rows * n],
         about: format!("{rows}×{n}, scale {scale}"),
         compute: Box::new(move |t| {
-            let targets = ops::activation(laid(t[1].clone(), [rows, n], turned), Activation::Sigmoid);
-            ops::binary_cross_entropy(laid(t[0].clone() * scale, [rows, n], turned), targets)
+            let targets = ops::activation(laid(t[1].clone(), [rows, n], layout), Activation::Sigmoid);
+            ops::binary_cross_entropy(laid(t[0].clone() * scale, [rows, n], layout), targets)
         }),
     }
 }

@@ -12,52 +12,62 @@ use aigc_core::{
 };
 use aigc_tests::{
     bits,
-    cases::{Case, OPERATIONS, pick},
+    cases::{Case, Layout, OPERATIONS, convolution, pick},
 };
 use aigc_vae::{Beta, ConvVaeConfig, VaeObjective};
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{
+    DType, Device, Int, Tensor, TensorData,
+    ops::{ConvOptions, ConvTransposeOptions},
+    quantization::QuantScheme,
+};
 
-const SHAPES: u64 = if cfg!(miri) { 3 } else { 1_000 };
+const SHAPES: u64 = 1_000;
 
-/// Draws cases and holds values and gradients in `f32` against those in `f64`. The error may be `tolerance` times the
-/// largest value of a tensor (at least one).
-fn check(name: &str) {
-    let (name, tolerance, case) = *OPERATIONS.iter().find(|(known, ..)| *known == name).expect("an operation");
+/// Holds values and gradients in `f32` against those in `f64`. The error may be `tolerance` times the largest value of a
+/// tensor (at least one); gives back the largest.
+fn hold(case: &Case, rng: &mut Rng, tolerance: f64) -> f64 {
+    let Case { lens, compute, about } = case;
     let device = Device::flex().autodiff();
-    let mut worst = 0.0f64;
-    for seed in 0..SHAPES {
-        let mut rng = Rng::new(seed * 7919 + 17);
-        let Case { lens, compute, about } = case(&mut rng);
-        let inputs: Vec<Vec<f32>> = lens.iter().map(|len| rng.normals(*len)).collect();
-        let mut weights: Option<Vec<f32>> = None;
-        let mut run = |dtype: DType| -> Vec<Vec<f64>> {
-            let leaf = |values: &Vec<f32>| {
-                let data = TensorData::new(values.clone(), [values.len()]);
-                Tensor::<1>::from_data(data, &device).cast(dtype).detach().require_grad()
-            };
-            let leaves: Vec<Tensor<1>> = inputs.iter().map(leaf).collect();
-            let output = compute(leaves.clone());
-            assert_eq!(output.dtype(), dtype, "{name} {about}");
-            let weights = weights.get_or_insert_with(|| rng.normals(output.dims()[0]));
-            let weights =
-                Tensor::<1>::from_data(TensorData::new(weights.clone(), [weights.len()]), &device).cast(dtype);
-            let grads = (output.clone() * weights).sum().backward();
-            let values = |tensor: Tensor<1>| tensor.into_data().convert::<f64>().try_into_vec::<f64>().unwrap();
-            let mut all = vec![values(output.inner())];
-            all.extend(leaves.iter().map(|leaf| leaf.grad(&grads).map(values).unwrap_or_default()));
-            all
+    let inputs: Vec<Vec<f32>> = lens.iter().map(|len| rng.normals(*len)).collect();
+    let mut weights: Option<Vec<f32>> = None;
+    let mut run = |dtype: DType| -> Vec<Vec<f64>> {
+        let leaf = |values: &Vec<f32>| {
+            let data = TensorData::new(values.clone(), [values.len()]);
+            Tensor::<1>::from_data(data, &device).cast(dtype).detach().require_grad()
         };
-        let (fast, exact) = (run(DType::F32), run(DType::F64));
-        for (index, (fast, exact)) in fast.iter().zip(&exact).enumerate() {
-            assert_eq!(fast.len(), exact.len(), "{name} {about}: lengths of tensor {index}");
-            let scale = exact.iter().fold(1.0f64, |top, value| top.max(value.abs()));
-            for (at, (fast, exact)) in fast.iter().zip(exact).enumerate() {
-                let error = (fast - exact).abs() / scale;
-                assert!(error <= tolerance, "{name} {about}, tensor {index} at {at}: {fast} for {exact}");
-                worst = worst.max(error);
-            }
+        let leaves: Vec<Tensor<1>> = inputs.iter().map(leaf).collect();
+        let output = compute(leaves.clone());
+        assert_eq!(output.dtype(), dtype, "{about}");
+        let weights = weights.get_or_insert_with(|| rng.normals(output.dims()[0]));
+        let weights = Tensor::<1>::from_data(TensorData::new(weights.clone(), [weights.len()]), &device).cast(dtype);
+        let grads = (output.clone() * weights).sum().backward();
+        let values = |tensor: Tensor<1>| tensor.into_data().convert::<f64>().try_into_vec::<f64>().unwrap();
+        let mut all = vec![values(output.inner())];
+        all.extend(leaves.iter().map(|leaf| leaf.grad(&grads).map(values).unwrap_or_default()));
+        all
+    };
+    let (fast, exact) = (run(DType::F32), run(DType::F64));
+    let mut worst = 0.0f64;
+    for (index, (fast, exact)) in fast.iter().zip(&exact).enumerate() {
+        assert_eq!(fast.len(), exact.len(), "{about}: lengths of tensor {index}");
+        let scale = exact.iter().fold(1.0f64, |top, value| top.max(value.abs()));
+        for (at, (fast, exact)) in fast.iter().zip(exact).enumerate() {
+            let error = (fast - exact).abs() / scale;
+            assert!(error <= tolerance, "{about}, tensor {index} at {at}: {fast} for {exact}");
+            worst = worst.max(error);
         }
     }
+    worst
+}
+
+/// Holds an operation against its default body on random shapes.
+fn check(name: &str) {
+    let (name, tolerance, case) = *OPERATIONS.iter().find(|(known, ..)| *known == name).expect("an operation");
+    let worst = (0..SHAPES).fold(0.0f64, |worst, seed| {
+        let mut rng = Rng::new(seed * 7919 + 17);
+        let case = case(&mut rng);
+        worst.max(hold(&case, &mut rng, tolerance))
+    });
     println!("{name}: largest error {worst:.1e} of the largest value, {tolerance:.0e} allowed");
 }
 
@@ -74,6 +84,27 @@ fn three_by_three_convolutions_equal_their_default_bodies() {
 #[test]
 fn convolutions_of_small_maps_equal_their_default_bodies() {
     check("conv2d small maps");
+}
+
+#[test]
+fn convolutions_of_single_pixels_equal_their_default_bodies() {
+    check("conv2d 1×1");
+}
+
+/// Sizes that models have, whose work is cut into parts and groups of images, several of each.
+#[test]
+fn large_convolutions_equal_their_default_bodies() {
+    for (x, weight, stride) in [
+        ([20, 64, 28, 28], [64, 64, 3, 3], 1),
+        ([40, 64, 14, 14], [128, 64, 4, 4], 2),
+        ([2, 24, 70, 90], [40, 24, 3, 3], 1),
+        ([3, 20, 80, 60], [30, 20, 5, 5], 2),
+    ] {
+        let options = ConvOptions::new([stride; 2], [1, 1], [1, 1], 1);
+        let case = convolution(x, weight, true, options, Layout::InOrder);
+        let worst = hold(&case, &mut Rng::new(1), 2e-5);
+        println!("{}: largest error {worst:.1e} of the largest value", case.about);
+    }
 }
 
 #[test]
@@ -244,6 +275,8 @@ fn what_is_no_number_stays_none() {
 fn activations_hold_at_the_far_ends() {
     let ends = || tensor(&[-1e36, -200.0, 200.0, 1e36], [4]);
     for (activation, expected) in [
+        (Activation::Relu, [0.0, 0.0, 200.0, 1e36]),
+        (Activation::LeakyRelu(0.5), [-5e35, -100.0, 200.0, 1e36]),
         (Activation::Silu, [0.0, 0.0, 200.0, 1e36]),
         (Activation::Gelu, [0.0, 0.0, 200.0, 1e36]),
         (Activation::Sigmoid, [0.0, 0.0, 1.0, 1.0]),
@@ -254,6 +287,151 @@ fn activations_hold_at_the_far_ends() {
         let close = |(got, expected): (&f32, &f32)| (got - expected).abs() <= 1e-30 + 1e-6 * expected.abs();
         assert!(got.iter().zip(&expected).all(close), "{activation:?}: {got:?}");
     }
+}
+
+/// Zero is chosen, not made of infinity times zero.
+#[test]
+fn relu_takes_and_passes_on_infinities() {
+    let device = Device::flex().autodiff();
+    let x = Tensor::<1>::from_floats([f32::NEG_INFINITY, -1.0, 2.0, f32::INFINITY], &device).require_grad();
+    let y = ops::activation(x.clone(), Activation::Relu);
+    assert_eq!(read(y.clone().inner()), [0.0, 0.0, 2.0, f32::INFINITY]);
+    let grads = (y * Tensor::<1>::from_floats([f32::INFINITY; 4], &device)).sum().backward();
+    assert_eq!(read(x.grad(&grads).unwrap()), [0.0, 0.0, f32::INFINITY, f32::INFINITY]);
+}
+
+/// What is no number comes out of a layer, and of its backward pass, as such.
+#[test]
+fn what_is_no_number_goes_through_layers_and_back() {
+    let device = Device::flex().autodiff();
+    let nan = |len: usize, at: usize| {
+        let values = (0..len).map(|i| if i == at { f32::NAN } else { 0.5 }).collect::<Vec<f32>>();
+        Tensor::<1>::from_floats(values.as_slice(), &device)
+    };
+    let any_nan = |tensor: Tensor<1>| read(tensor.inner()).iter().any(|value| value.is_nan());
+    let maps = |at| nan(2 * 4 * 36, at).reshape([2, 4, 6, 6]);
+    let ones = |len: usize| Tensor::<1>::ones([len], &device);
+    for at in [0, 17, 2 * 4 * 36 - 1] {
+        for (kernel, stride, padding) in [(3, 1, 1), (4, 2, 1), (1, 1, 0), (6, 1, 0)] {
+            let weight = Tensor::<4>::ones([5, 4, kernel, kernel], &device);
+            let options = ConvOptions::new([stride; 2], [padding; 2], [1, 1], 1);
+            assert!(any_nan(ops::conv2d(maps(at), weight, None, options).flatten(0, 3)), "{kernel}×{kernel}, {at}");
+        }
+        let (y, ..) = ops::batch_norm(maps(at), ones(4), ones(4), 1e-5, Activation::Relu);
+        assert!(any_nan(y.flatten(0, 3)), "batch norm, {at}");
+        let rows = maps(at).reshape([48, 6]);
+        assert!(any_nan(ops::linear(rows, Tensor::ones([6, 3], &device), None).flatten(0, 1)), "linear, {at}");
+    }
+    for at in [0, 5, 19] {
+        let (x, weight) = (ones(48).reshape([2, 4, 6]).require_grad(), ones(24).reshape([6, 4]).require_grad());
+        let y = ops::activation(ops::linear(x.clone(), weight.clone(), None), Activation::Silu);
+        let grads = (y.flatten::<1>(0, 2) * nan(32, at)).sum().backward();
+        assert!(read(x.grad(&grads).unwrap()).iter().any(|value| value.is_nan()), "input's gradient, {at}");
+        assert!(read(weight.grad(&grads).unwrap()).iter().any(|value| value.is_nan()), "weight's gradient, {at}");
+    }
+}
+
+/// A mean a thousand times the deviation costs the digits that it takes up, and no more.
+#[test]
+fn norms_of_numbers_far_from_zero() {
+    let [batch, channels, len] = [3, 4, 50];
+    let x: Vec<f32> = Rng::new(4).normals(batch * channels * len).iter().map(|x| 1_000.0 + x).collect();
+    let run = |dtype: DType| {
+        let x = tensor(&x, [batch, channels, len]).cast(dtype);
+        let ones = |n: usize| Tensor::<1>::ones([n], &Device::flex()).cast(dtype);
+        let zeros = |n: usize| ones(n) * 0.0;
+        let identity = Activation::Identity;
+        let group = ops::group_norm(x.clone(), ones(channels), zeros(channels), 2, 1e-5, identity);
+        let (batch, ..) = ops::batch_norm(x.clone(), ones(channels), zeros(channels), 1e-5, identity);
+        let layer = ops::layer_norm(x, ones(len), None, 1e-5);
+        let all = Tensor::cat([group, batch, layer].map(|y| y.flatten::<1>(0, 2)).into(), 0);
+        all.into_data().convert::<f64>().try_into_vec::<f64>().unwrap()
+    };
+    for (fast, exact) in run(DType::F32).iter().zip(&run(DType::F64)) {
+        assert!((fast - exact).abs() < 1e-3, "{fast} for {exact}");
+    }
+}
+
+/// A frozen weight, or an input that wants no gradient, leaves the other gradients as they are.
+#[test]
+fn gradients_do_not_depend_on_what_else_is_tracked() {
+    let device = Device::flex().autodiff();
+    let draw = |seed: u64, len: usize| Rng::new(seed).normals(len);
+    let (x, weight, bias) = (draw(1, 2 * 4 * 81), draw(2, 4 * 4 * 9), draw(3, 4));
+    let grads = |transposed: bool, tracked: [bool; 3]| {
+        let leaf = |values: &[f32], tracked: bool| {
+            let leaf = Tensor::<1>::from_floats(values, &device);
+            if tracked { leaf.require_grad() } else { leaf }
+        };
+        let leaves = [leaf(&x, tracked[0]), leaf(&weight, tracked[1]), leaf(&bias, tracked[2])];
+        let [x, weight, bias] = leaves.clone();
+        let (x, weight) = (x.reshape([2, 4, 9, 9]), weight.reshape([4, 4, 3, 3]));
+        let y = match transposed {
+            false => ops::conv2d(x, weight, Some(bias), ConvOptions::new([2, 2], [1, 1], [1, 1], 1)),
+            true => {
+                let options = ConvTransposeOptions::new([2, 2], [1, 1], [1, 1], [1, 1], 1);
+                ops::conv_transpose2d(x, weight, Some(bias), options)
+            }
+        };
+        let grads = (y.clone() * y).sum().backward();
+        leaves.map(|leaf| leaf.grad(&grads).map(read))
+    };
+    for transposed in [false, true] {
+        let all = grads(transposed, [true; 3]);
+        assert!(all.iter().all(Option::is_some));
+        for one in 0..3 {
+            let only = grads(transposed, [0, 1, 2].map(|leaf| leaf == one));
+            let expected: [_; 3] = std::array::from_fn(|leaf| all[leaf].clone().filter(|_| leaf == one));
+            assert_eq!(only, expected, "transposed {transposed}, tracked {one}");
+        }
+    }
+}
+
+/// Halves of numbers go through the primitives, and stay what they are.
+#[test]
+fn half_precision_stays_half() {
+    let device = Device::flex();
+    let values = |dtype: DType| {
+        let draw = |seed: u64, shape: [usize; 4]| Rng::new(seed).normal::<4>(shape, &device).cast(dtype);
+        let (x, weight) = (draw(1, [2, 4, 6, 6]), draw(2, [3, 4, 3, 3]));
+        let y = ops::conv2d(x, weight, None, ConvOptions::new([1, 1], [1, 1], [1, 1], 1));
+        let y = ops::activation(y, Activation::Silu);
+        let y = ops::linear(y, draw(3, [1, 1, 6, 5]).reshape([6, 5]), None);
+        let y = ops::layer_norm(y, draw(4, [1, 1, 1, 5]).reshape([5]), None, 1e-3);
+        assert_eq!(y.dtype(), dtype);
+        y.into_data().convert::<f32>().try_into_vec::<f32>().unwrap()
+    };
+    let exact = values(DType::F32);
+    for (dtype, tolerance) in [(DType::F16, 2e-2), (DType::BF16, 2e-1)] {
+        for (half, exact) in values(dtype).iter().zip(&exact) {
+            assert!((half - exact).abs() < tolerance, "{dtype:?}: {half} for {exact}");
+        }
+    }
+}
+
+/// burn knows how quantized weights are packed; they go to its own operations.
+#[test]
+fn quantized_weights_are_left_to_burn() {
+    let device = Device::flex();
+    let (x, weight) = (Rng::new(1).normal::<2>([3, 32], &device), Rng::new(2).normal::<2>([32, 16], &device));
+    let quantized = weight.clone().quantize_dynamic(&QuantScheme::default());
+    let (exact, rough) = (read(ops::linear(x.clone(), weight, None)), read(ops::linear(x, quantized, None)));
+    assert_ne!(exact, rough);
+    for (rough, exact) in rough.iter().zip(&exact) {
+        assert!((rough - exact).abs() < 0.3, "{rough} for {exact}");
+    }
+}
+
+/// Values as wide as they like, through the primitives.
+#[test]
+fn attention_takes_values_of_another_width() {
+    let device = Device::flex();
+    let draw = |seed: u64, d: usize| Rng::new(seed).normal::<4>([2, 3, 5, d], &device);
+    let (q, k, v) = (draw(1, 4), draw(2, 4), draw(3, 6));
+    let wide = ops::attention(q.clone(), k.clone(), v.clone(), None, true);
+    assert_eq!(wide.dims(), [2, 3, 5, 6]);
+    let (wide, half) = (read(wide.narrow(3, 0, 4)), read(ops::attention(q, k, v.narrow(3, 0, 4), None, true)));
+    assert!(wide.iter().zip(&half).all(|(wide, half)| (wide - half).abs() < 1e-5));
 }
 
 /// Shapes that do not fit each other are refused where they come in, with a word about what was expected.
@@ -276,12 +454,7 @@ fn shapes_that_do_not_fit_are_refused() {
     refused("targets of a cross-entropy", &|| drop(ops::cross_entropy(table(), ones(2).int())));
     refused("bias of a linear layer", &|| drop(ops::linear(table(), table().transpose(), Some(ones(5)))));
     refused("bias of a convolution", &|| {
-        drop(ops::conv2d(
-            maps(),
-            maps(),
-            Some(ones(5)),
-            burn::tensor::ops::ConvOptions::new([1, 1], [1, 1], [1, 1], 1),
-        ));
+        drop(ops::conv2d(maps(), maps(), Some(ones(5)), ConvOptions::new([1, 1], [1, 1], [1, 1], 1)));
     });
     let heads = |tokens: usize| Tensor::<4>::ones([1, 1, tokens, 4], &Device::flex());
     refused("causal attention of 3 queries", &|| drop(ops::attention(heads(3), heads(2), heads(2), None, true)));
@@ -304,7 +477,7 @@ fn empty_axes_are_sums_of_nothing() {
 /// Padding at the end only, and a kernel that would cover the input were it not spread out.
 #[test]
 fn a_spread_kernel_does_not_cover_what_lies_between() {
-    let options = burn::tensor::ops::ConvOptions::new_with_padding([1, 1], [(0, 1), (0, 1)], [2, 2], 1);
+    let options = ConvOptions::new_with_padding([1, 1], [(0, 1), (0, 1)], [2, 2], 1);
     let y = ops::conv2d(
         tensor(&[2.0, 3.0, 5.0, 7.0], [1, 1, 2, 2]),
         tensor(&[11.0, 1.0, 1.0, 1.0], [1, 1, 2, 2]),

@@ -15,13 +15,17 @@ use burn::{
 };
 use std::collections::BTreeMap;
 
+/// What `AIGC_DEVICE` holds, or `flex`.
+pub fn device_name() -> String {
+    std::env::var("AIGC_DEVICE").unwrap_or_else(|_| "flex".into())
+}
+
 /// The device that `AIGC_DEVICE` names, Flex where it names none.
 ///
 /// # Panics
 /// If there is no such device.
 pub fn device() -> Device {
-    let name = std::env::var("AIGC_DEVICE").unwrap_or_else(|_| "flex".into());
-    aigc_core::device::device(&name).unwrap_or_else(|error| panic!("AIGC_DEVICE: {error}"))
+    aigc_core::device::device(&device_name()).unwrap_or_else(|error| panic!("AIGC_DEVICE: {error}"))
 }
 
 /// The numbers of a tensor on any device.
@@ -81,18 +85,21 @@ pub fn models() -> [(&'static str, VaeConfig); 2] {
     [("mlp", VaeConfig::Mlp(mlp)), ("conv", VaeConfig::Conv(conv))]
 }
 
+/// The shape of a tensor, and its numbers.
+pub type Shaped = (Vec<usize>, Vec<f64>);
+
 /// What a forward pass gives (posterior means, pictures, divergences), and the gradients of one training step.
 ///
 /// # Panics
 /// If the model cannot be made.
-pub fn pass(config: &VaeConfig, device: &Device) -> ([Vec<f64>; 3], BTreeMap<String, Vec<f64>>) {
+pub fn pass(config: &VaeConfig, device: &Device) -> ([Shaped; 3], BTreeMap<String, Shaped>) {
     let device = device.clone().autodiff();
     let model = config.init(&device).expect("a valid model").seeded(3).train();
     let x = Rng::new(1).normal([5, 1, 8, 8], &device) * 0.1 + 0.5;
     let posterior = model.encode(x.clone());
     let likelihood = model.decode(posterior.sample(&mut Rng::new(2)));
     let bound = elbo(x, &posterior, &likelihood);
-    let outputs = [values(posterior.mean.clone()), values(likelihood.mean()), values(bound.kl.clone())];
+    let outputs = [shaped(posterior.mean.clone()), shaped(likelihood.mean()), shaped(bound.kl.clone())];
     (outputs, gradients(&model, bound.loss(1.0)))
 }
 
@@ -100,18 +107,22 @@ pub fn pass(config: &VaeConfig, device: &Device) -> ([Vec<f64>; 3], BTreeMap<Str
 ///
 /// # Panics
 /// If the model cannot be made.
-pub fn pictures(config: &VaeConfig, device: &Device) -> Vec<f64> {
+pub fn pictures(config: &VaeConfig, device: &Device) -> Shaped {
     let model = config.init(device).expect("a valid model").seeded(7);
-    values(sample(&model, 6, 0.8, &mut Rng::new(11), device).expect("pictures"))
+    shaped(sample(&model, 6, 0.8, &mut Rng::new(11), device).expect("pictures"))
+}
+
+fn shaped<const D: usize>(tensor: Tensor<D>) -> Shaped {
+    (tensor.dims().to_vec(), values(tensor))
 }
 
 /// Every parameter's gradient, by path.
-pub fn gradients<M: Module>(model: &M, loss: Tensor<1>) -> BTreeMap<String, Vec<f64>> {
-    struct Collect(GradientsParams, BTreeMap<String, Vec<f64>>);
+pub fn gradients<M: Module>(model: &M, loss: Tensor<1>) -> BTreeMap<String, Shaped> {
+    struct Collect(GradientsParams, BTreeMap<String, Shaped>);
     impl LookAt for Collect {
         fn look_at<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
             if let Some(grad) = self.0.remove::<D>(param.id) {
-                self.1.insert(path.to_string(), values(grad));
+                self.1.insert(path.to_string(), shaped(grad));
             }
         }
     }

@@ -10,7 +10,10 @@ use burn::{
         Backend, ExtensionType, backend_extension,
         tensor::{FloatTensor, IntTensor},
     },
-    tensor::ops::{ConvOptions, ConvTransposeOptions},
+    tensor::{
+        Shape,
+        ops::{ConvOptions, ConvTransposeOptions},
+    },
 };
 
 /// A float tensor that may be missing, in the signature of an operation.
@@ -57,14 +60,14 @@ pub trait GenerativeOps: Backend {
         Self::conv2d(x, weight, bias.option(), options)
     }
 
-    /// Gradient of a convolution's input.
+    /// Gradient of a convolution's input, which is of shape `x`.
     fn conv2d_input_grad(
-        x: FloatTensor<Self>,
+        x: Shape,
         weight: FloatTensor<Self>,
         grad: FloatTensor<Self>,
         options: ConvOptions<2>,
     ) -> FloatTensor<Self> {
-        Self::conv2d_x_backward(x, weight, grad, options)
+        Self::conv2d_x_backward(primitives::of_shape::<Self>(x, &grad), weight, grad, options)
     }
 
     /// Gradient of a convolution's weight.
@@ -87,9 +90,9 @@ pub trait GenerativeOps: Backend {
         Self::conv_transpose2d(x, weight, bias.option(), options)
     }
 
-    /// Gradient of a transposed convolution's input.
+    /// Gradient of a transposed convolution's input, which is of shape `x`.
     fn conv_transpose2d_input_grad(
-        x: FloatTensor<Self>,
+        x: Shape,
         weight: FloatTensor<Self>,
         grad: FloatTensor<Self>,
         options: ConvTransposeOptions<2>,

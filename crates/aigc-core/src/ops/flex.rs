@@ -140,12 +140,15 @@ impl GenerativeOps for Flex {
         tensor(conv2d(slice(&x), slice(&weight), bias.as_ref().map(slice), sizes), output)
     }
 
-    fn conv2d_input_grad(x: FlexTensor, weight: FlexTensor, grad: FlexTensor, options: ConvOptions<2>) -> FlexTensor {
+    fn conv2d_input_grad(x: Shape, weight: FlexTensor, grad: FlexTensor, options: ConvOptions<2>) -> FlexTensor {
         let _timer = timer("conv2d_input_grad");
-        let fast = all_f32(&[&weight, &grad]).then(|| sizes(dims(&x), dims(&grad), dims(&weight), &options));
-        let Some(sizes) = fast.flatten() else { return Flex::conv2d_x_backward(x, weight, grad, options) };
+        let fast = all_f32(&[&weight, &grad]).then(|| sizes(x.dims(), dims(&grad), dims(&weight), &options));
+        let Some(sizes) = fast.flatten() else {
+            let x = primitives::of_shape::<Flex>(x, &grad);
+            return Flex::conv2d_x_backward(x, weight, grad, options);
+        };
         let (weight, grad) = (ordered(weight), ordered(grad));
-        tensor(conv2d_transposed(slice(&grad), slice(&weight), None, sizes), x.shape())
+        tensor(conv2d_transposed(slice(&grad), slice(&weight), None, sizes), x)
     }
 
     fn conv2d_weight_grad(x: FlexTensor, weight: FlexTensor, grad: FlexTensor, options: ConvOptions<2>) -> FlexTensor {
@@ -176,16 +179,16 @@ impl GenerativeOps for Flex {
     }
 
     fn conv_transpose2d_input_grad(
-        x: FlexTensor,
+        x: Shape,
         weight: FlexTensor,
         grad: FlexTensor,
         options: ConvTransposeOptions<2>,
     ) -> FlexTensor {
         let _timer = timer("conv_transpose2d_input_grad");
-        let fast = all_f32(&[&weight, &grad]).then(|| sizes(dims(&grad), dims(&x), dims(&weight), &mirrored(&options)));
+        let fast = all_f32(&[&weight, &grad]).then(|| sizes(dims(&grad), x.dims(), dims(&weight), &mirrored(&options)));
         let Some(sizes) = fast.flatten() else { return Flex::conv_transpose2d_x_backward(weight, grad, options) };
         let (weight, grad) = (ordered(weight), ordered(grad));
-        tensor(conv2d(slice(&grad), slice(&weight), None, sizes), x.shape())
+        tensor(conv2d(slice(&grad), slice(&weight), None, sizes), x)
     }
 
     fn conv_transpose2d_weight_grad(
@@ -288,7 +291,7 @@ impl GenerativeOps for Flex {
         }
         let (x, gamma, beta) = (ordered(x), ordered(gamma), ordered(beta));
         let shape = channelled(&x);
-        let units = Units::Groups { shape, channels: shape[1] / groups };
+        let units = Units::groups(shape, groups);
         let (y, mean, var) = norm::norm(slice(&x), slice(&gamma), slice(&beta), epsilon as f32, activation, units);
         let statistic = [shape[0], groups];
         (tensor(y, x.shape()), tensor(mean, statistic), tensor(var, statistic))
@@ -310,7 +313,7 @@ impl GenerativeOps for Flex {
             return primitives::group_norm_grads::<Flex>(x, gamma, beta, mean, var, grad, groups, epsilon, activation);
         }
         let shape = channelled(&x);
-        let units = Units::Groups { shape, channels: shape[1] / groups };
+        let units = Units::groups(shape, groups);
         unit_norm_grads([x, gamma, beta, mean, var, grad], epsilon, activation, units)
     }
 
@@ -512,6 +515,10 @@ impl GenerativeOps for Flex {
         }
         let grad = ordered(grad);
         let [batch, channels, height, width] = dims(&grad);
+        assert!(
+            height.is_multiple_of(factor) && width.is_multiple_of(factor),
+            "blocks of {factor} in {height}×{width}"
+        );
         let dx = pixels::sum_blocks(slice(&grad), width, factor);
         tensor(dx, [batch, channels, height / factor, width / factor])
     }
@@ -585,6 +592,7 @@ fn attention_sizes(q: &FlexTensor, k: &FlexTensor, v: &FlexTensor, causal: bool)
 
 fn self_attention_sizes(qkv: &FlexTensor, heads: usize, causal: bool) -> Option<AttentionSizes> {
     let [batch, tokens, width] = dims(qkv);
+    assert!(heads > 0 && width.is_multiple_of(3 * heads), "{heads} heads of queries, keys and values {width} wide");
     let d = width / (3 * heads);
     let something = [batch, heads, tokens, d].iter().all(|n| *n > 0);
     let sizes = AttentionSizes { batch, heads, queries: tokens, keys: tokens, d, causal };

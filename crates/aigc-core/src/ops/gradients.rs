@@ -95,15 +95,37 @@ fn constant<B: Backend, C: CheckpointStrategy>(tensor: FloatTensor<B>) -> FloatT
     FloatTensor::<Autodiff<B, C>>::new(tensor)
 }
 
-/// Input and weight gradients of a layer `y = x ∗ w (+ b)`, each from the other operand.
+/// What the gradients of a convolution `y = x ∗ w (+ b)` read: the input for the weight's, and the weight for the
+/// input's and, for its shape, its own. A frozen convolution holds no input.
 const fn operands<const N: usize>(tracked: [bool; N]) -> [bool; N] {
     let mut keep = [false; N];
-    // Either gradient reads shapes of both, and shapes live in the tensors.
-    if tracked[0] || tracked[1] {
-        keep[0] = true;
-        keep[1] = true;
-    }
+    keep[0] = tracked[1];
+    keep[1] = tracked[0] || tracked[1];
     keep
+}
+
+/// From input, weight and gradient of the output to the gradient of the weight.
+type WeightRule<B, O> = fn(FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, O) -> FloatTensor<B>;
+
+/// Gradients of a convolution of either direction: of the input from its shape, of the weight, and of the bias.
+fn convolution_grads<B: GenerativeOps, O: Clone, const N: usize>(
+    mut back: Backpropagated<B, (Shape, O), N>,
+    input_grad: fn(Shape, FloatTensor<B>, FloatTensor<B>, O) -> FloatTensor<B>,
+    weight_grad: WeightRule<B, O>,
+) -> [Option<FloatTensor<B>>; N] {
+    let mut grads = [const { None }; N];
+    let (shape, options) = back.extra.clone();
+    let weight = (back.wanted[0] || back.wanted[1]).then(|| back.input(1));
+    if let Some(weight) = weight.clone().filter(|_| back.wanted[0]) {
+        grads[0] = Some(input_grad(shape, weight, back.grad.clone(), options.clone()));
+    }
+    if let Some(weight) = weight.filter(|_| back.wanted[1]) {
+        grads[1] = Some(weight_grad(back.input(0), weight, back.grad.clone(), options));
+    }
+    if N > 2 && back.wanted[2] {
+        grads[2] = Some(B::channel_sums(back.grad));
+    }
+    grads
 }
 
 impl<B: GenerativeOps, C: CheckpointStrategy> GenerativeOps for Autodiff<B, C> {
@@ -114,32 +136,22 @@ impl<B: GenerativeOps, C: CheckpointStrategy> GenerativeOps for Autodiff<B, C> {
         options: ConvOptions<2>,
     ) -> FloatTensor<Self> {
         fn grads<B: GenerativeOps, const N: usize>(
-            mut back: Backpropagated<B, ConvOptions<2>, N>,
+            back: Backpropagated<B, (Shape, ConvOptions<2>), N>,
         ) -> [Option<FloatTensor<B>>; N] {
-            let (x, weight, grad, options) = (back.input(0), back.input(1), back.grad, back.extra);
-            let mut grads = [const { None }; N];
-            if back.wanted[0] {
-                grads[0] = Some(B::conv2d_input_grad(x.clone(), weight.clone(), grad.clone(), options.clone()));
-            }
-            if back.wanted[1] {
-                grads[1] = Some(B::conv2d_weight_grad(x, weight, grad.clone(), options));
-            }
-            if N > 2 && back.wanted[2] {
-                grads[2] = Some(B::channel_sums(grad));
-            }
-            grads
+            convolution_grads(back, B::conv2d_input_grad, B::conv2d_weight_grad)
         }
+        let shape = x.shape();
         match bias {
             OptionalTensor::Given(bias) => differentiable::<B, C, _, 3>(
                 [x, weight, bias],
                 operands,
-                |[x, w, b]| (B::conv2d_forward(x, w, OptionalTensor::Given(b), options.clone()), options),
+                |[x, w, b]| (B::conv2d_forward(x, w, OptionalTensor::Given(b), options.clone()), (shape, options)),
                 grads::<B, 3>,
             ),
             OptionalTensor::Missing => differentiable::<B, C, _, 2>(
                 [x, weight],
                 operands,
-                |[x, w]| (B::conv2d_forward(x, w, OptionalTensor::Missing, options.clone()), options),
+                |[x, w]| (B::conv2d_forward(x, w, OptionalTensor::Missing, options.clone()), (shape, options)),
                 grads::<B, 2>,
             ),
         }
@@ -153,33 +165,26 @@ impl<B: GenerativeOps, C: CheckpointStrategy> GenerativeOps for Autodiff<B, C> {
         options: ConvTransposeOptions<2>,
     ) -> FloatTensor<Self> {
         fn grads<B: GenerativeOps, const N: usize>(
-            mut back: Backpropagated<B, ConvTransposeOptions<2>, N>,
+            back: Backpropagated<B, (Shape, ConvTransposeOptions<2>), N>,
         ) -> [Option<FloatTensor<B>>; N] {
-            let (x, weight, grad, options) = (back.input(0), back.input(1), back.grad, back.extra);
-            let mut grads = [const { None }; N];
-            if back.wanted[0] {
-                let grad = B::conv_transpose2d_input_grad(x.clone(), weight.clone(), grad.clone(), options.clone());
-                grads[0] = Some(grad);
-            }
-            if back.wanted[1] {
-                grads[1] = Some(B::conv_transpose2d_weight_grad(x, weight, grad.clone(), options));
-            }
-            if N > 2 && back.wanted[2] {
-                grads[2] = Some(B::channel_sums(grad));
-            }
-            grads
+            convolution_grads(back, B::conv_transpose2d_input_grad, B::conv_transpose2d_weight_grad)
         }
+        let shape = x.shape();
         match bias {
             OptionalTensor::Given(bias) => differentiable::<B, C, _, 3>(
                 [x, weight, bias],
                 operands,
-                |[x, w, b]| (B::conv_transpose2d_forward(x, w, OptionalTensor::Given(b), options.clone()), options),
+                |[x, w, b]| {
+                    (B::conv_transpose2d_forward(x, w, OptionalTensor::Given(b), options.clone()), (shape, options))
+                },
                 grads::<B, 3>,
             ),
             OptionalTensor::Missing => differentiable::<B, C, _, 2>(
                 [x, weight],
                 operands,
-                |[x, w]| (B::conv_transpose2d_forward(x, w, OptionalTensor::Missing, options.clone()), options),
+                |[x, w]| {
+                    (B::conv_transpose2d_forward(x, w, OptionalTensor::Missing, options.clone()), (shape, options))
+                },
                 grads::<B, 2>,
             ),
         }

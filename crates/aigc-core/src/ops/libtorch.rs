@@ -1,15 +1,18 @@
 //! [`GenerativeOps`] for LibTorch: its own operations where burn has none that are as fast.
 //!
 //! Backward passes of convolutions and batch norms and the fused Adam are not among LibTorch's C bindings; a TorchScript
-//! module calls them (`tests/reference/libtorch_ops.py` makes it). Where it fails — another LibTorch may lack them — the
-//! primitives step in.
+//! module calls them (`tests/reference/libtorch_ops.py` makes it). Another LibTorch may lack them: where the module cannot
+//! be loaded, or refuses what it is given, the primitives step in, and [`profile`](super::profile) shows them by name.
 
-use super::{AdamStep, GenerativeOps, primitives};
+use super::{
+    AdamStep, GenerativeOps, primitives,
+    profile::{Timer, timer},
+};
 use crate::nn::Activation;
 use burn::{
     backend::{LibTorch, TensorMetadata, ops::ModuleOps, tensor::FloatTensor},
     tensor::{
-        DType,
+        DType, Shape,
         ops::{ConvOptions, ConvTransposeOptions},
     },
 };
@@ -21,12 +24,20 @@ type Three = (Torch, Torch, Torch);
 
 static SCRIPT: &[u8] = include_bytes!("../../assets/libtorch_ops.pt");
 
+fn module() -> Option<&'static CModule> {
+    static MODULE: OnceLock<Option<CModule>> = OnceLock::new();
+    MODULE.get_or_init(|| CModule::load_data(&mut &*SCRIPT).ok()).as_ref()
+}
+
 /// Calls the module's `method`.
 fn call(method: &str, arguments: &[IValue]) -> Option<IValue> {
-    static MODULE: OnceLock<Option<CModule>> = OnceLock::new();
     super::pages::keep_pages();
-    let module = MODULE.get_or_init(|| CModule::load_data(&mut &*SCRIPT).ok());
-    tch::no_grad(|| module.as_ref()?.method_is(method, arguments).ok())
+    tch::no_grad(|| module()?.method_is(method, arguments).ok())
+}
+
+/// Times what follows under another name.
+fn instead(timer: Option<Timer>, name: &'static str) -> Option<Timer> {
+    timer.map(|timer| timer.renamed(name))
 }
 
 fn one(value: IValue) -> Option<Torch> {
@@ -50,20 +61,26 @@ fn list(numbers: [usize; 2]) -> IValue {
     IValue::IntList(numbers.map(|n| n as i64).to_vec())
 }
 
+/// A tensor of a shape, for what reads nothing but that.
+fn of_shape(shape: &Shape, like: &Torch) -> IValue {
+    let sizes: Vec<i64> = shape.iter().map(|n| *n as i64).collect();
+    IValue::Tensor(tch::Tensor::empty(sizes, (like.tensor.kind(), like.tensor.device())))
+}
+
 /// `1/√(var + ε)`.
 fn inverse_deviation(var: &Torch, epsilon: f64) -> tch::Tensor {
     (&var.tensor + epsilon).rsqrt()
 }
 
 /// A gradient of a convolution, if it is padded evenly.
-fn conv_grad(method: &str, x: &Torch, weight: &Torch, grad: &Torch, options: &ConvOptions<2>) -> Option<Torch> {
+fn conv_grad(method: &str, x: IValue, weight: &Torch, grad: &Torch, options: &ConvOptions<2>) -> Option<Torch> {
     if options.padding.iter().any(|(begin, end)| begin != end) {
         return None;
     }
     let padding = options.padding.map(|(begin, _)| begin);
     let arguments = [
         value(grad),
-        value(x),
+        x,
         value(weight),
         list(options.stride),
         list(padding),
@@ -78,14 +95,14 @@ fn conv_grad(method: &str, x: &Torch, weight: &Torch, grad: &Torch, options: &Co
 /// A gradient of a transposed convolution.
 fn conv_transpose_grad(
     method: &str,
-    x: &Torch,
+    x: IValue,
     weight: &Torch,
     grad: &Torch,
     options: &ConvTransposeOptions<2>,
 ) -> Option<Torch> {
     let arguments = [
         value(grad),
-        value(x),
+        x,
         value(weight),
         list(options.stride),
         list(options.padding),
@@ -98,24 +115,36 @@ fn conv_transpose_grad(
 }
 
 impl GenerativeOps for LibTorch {
-    fn conv2d_input_grad(x: Torch, weight: Torch, grad: Torch, options: ConvOptions<2>) -> Torch {
-        let fast = conv_grad("conv_input_grad", &x, &weight, &grad, &options);
-        fast.unwrap_or_else(|| LibTorch::conv2d_x_backward(x, weight, grad, options))
+    fn conv2d_input_grad(x: Shape, weight: Torch, grad: Torch, options: ConvOptions<2>) -> Torch {
+        let timer = timer("conv2d_input_grad");
+        conv_grad("conv_input_grad", of_shape(&x, &grad), &weight, &grad, &options).unwrap_or_else(|| {
+            let _timer = instead(timer, "conv2d_input_grad of primitives");
+            LibTorch::conv2d_x_backward(primitives::of_shape::<Self>(x, &grad), weight, grad, options)
+        })
     }
 
     fn conv2d_weight_grad(x: Torch, weight: Torch, grad: Torch, options: ConvOptions<2>) -> Torch {
-        let fast = conv_grad("conv_weight_grad", &x, &weight, &grad, &options);
-        fast.unwrap_or_else(|| LibTorch::conv2d_weight_backward(x, weight, grad, options))
+        let timer = timer("conv2d_weight_grad");
+        conv_grad("conv_weight_grad", value(&x), &weight, &grad, &options).unwrap_or_else(|| {
+            let _timer = instead(timer, "conv2d_weight_grad of primitives");
+            LibTorch::conv2d_weight_backward(x, weight, grad, options)
+        })
     }
 
-    fn conv_transpose2d_input_grad(x: Torch, weight: Torch, grad: Torch, options: ConvTransposeOptions<2>) -> Torch {
-        let fast = conv_transpose_grad("conv_input_grad", &x, &weight, &grad, &options);
-        fast.unwrap_or_else(|| LibTorch::conv_transpose2d_x_backward(weight, grad, options))
+    fn conv_transpose2d_input_grad(x: Shape, weight: Torch, grad: Torch, options: ConvTransposeOptions<2>) -> Torch {
+        let timer = timer("conv_transpose2d_input_grad");
+        conv_transpose_grad("conv_input_grad", of_shape(&x, &grad), &weight, &grad, &options).unwrap_or_else(|| {
+            let _timer = instead(timer, "conv_transpose2d_input_grad of primitives");
+            LibTorch::conv_transpose2d_x_backward(weight, grad, options)
+        })
     }
 
     fn conv_transpose2d_weight_grad(x: Torch, weight: Torch, grad: Torch, options: ConvTransposeOptions<2>) -> Torch {
-        let fast = conv_transpose_grad("conv_weight_grad", &x, &weight, &grad, &options);
-        fast.unwrap_or_else(|| LibTorch::conv_transpose2d_weight_backward(x, weight, grad, options))
+        let timer = timer("conv_transpose2d_weight_grad");
+        conv_transpose_grad("conv_weight_grad", value(&x), &weight, &grad, &options).unwrap_or_else(|| {
+            let _timer = instead(timer, "conv_transpose2d_weight_grad of primitives");
+            LibTorch::conv_transpose2d_weight_backward(x, weight, grad, options)
+        })
     }
 
     fn activation_forward(x: Torch, activation: Activation) -> Torch {
@@ -141,13 +170,17 @@ impl GenerativeOps for LibTorch {
     }
 
     fn batch_norm_forward(x: Torch, gamma: Torch, beta: Torch, epsilon: f64, activation: Activation) -> Three {
+        let timer = timer("batch_norm_forward");
         let arguments = [value(&x), value(&gamma), value(&beta), IValue::Double(epsilon)];
         match call("batch_norm", &arguments).and_then(three) {
             Some((y, mean, deviation)) => {
                 let var = Torch::new((deviation.tensor.pow_tensor_scalar(-2.0) - epsilon).clamp_min(0.0));
                 (Self::activation_forward(y, activation), mean, var)
             }
-            None => primitives::batch_norm::<Self>(x, gamma, beta, epsilon, activation),
+            None => {
+                let _timer = instead(timer, "batch_norm_forward of primitives");
+                primitives::batch_norm::<Self>(x, gamma, beta, epsilon, activation)
+            }
         }
     }
 
@@ -161,6 +194,7 @@ impl GenerativeOps for LibTorch {
         epsilon: f64,
         activation: Activation,
     ) -> Three {
+        let timer = timer("batch_norm_grads");
         let dz = match activation {
             Activation::Identity => grad.clone(),
             activation => {
@@ -173,25 +207,33 @@ impl GenerativeOps for LibTorch {
         let arguments = [value(&dz), value(&x), value(&gamma), value(&mean), deviation, IValue::Double(epsilon)];
         let fast = call("batch_norm_grads", &arguments).and_then(three);
         fast.unwrap_or_else(|| {
+            let _timer = instead(timer, "batch_norm_grads of primitives");
             primitives::batch_norm_grads::<Self>(x, gamma, beta, mean, var, grad, epsilon, activation)
         })
     }
 
     fn adam_step(param: Torch, grad: Torch, moment_1: Torch, moment_2: Torch, step: AdamStep) -> Three {
+        let timer = timer("adam_step");
         // LibTorch has one decay or the other.
         let decays = step.weight_decay != 0.0 && step.decoupled_decay != 0.0;
-        if decays || [&param, &grad, &moment_1, &moment_2].iter().any(|tensor| tensor.dtype() != DType::F32) {
+        let plain = [&param, &grad, &moment_1, &moment_2].iter().all(|tensor| tensor.dtype() == DType::F32);
+        if decays || !plain || module().is_none() {
+            let _timer = instead(timer, "adam_step of primitives");
             return primitives::adam_step::<Self>(param, grad, moment_1, moment_2, step);
         }
-        // In place; what somebody else holds is copied first.
-        let own = |tensor: &Torch| if tensor.can_mut() { tensor.tensor.shallow_clone() } else { tensor.tensor.copy() };
+        // In place, and by memory rather than by shape: what somebody else holds is copied first, and what does not lie
+        // in order is put in order.
+        let own = |tensor: &Torch| {
+            let shared = if tensor.can_mut() { tensor.tensor.shallow_clone() } else { tensor.tensor.copy() };
+            shared.contiguous()
+        };
         let changed = [&param, &moment_1, &moment_2].map(own);
         let [new_param, new_1, new_2] =
             changed.each_ref().map(|tensor| IValue::TensorList(vec![tensor.shallow_clone()]));
         let time = tch::Tensor::full([] as [i64; 0], f64::from(step.time), (Kind::Float, param.tensor.device()));
         let arguments = [
             new_param,
-            IValue::TensorList(vec![grad.tensor.shallow_clone()]),
+            IValue::TensorList(vec![grad.tensor.contiguous()]),
             new_1,
             new_2,
             IValue::TensorList(vec![time]),
@@ -202,12 +244,9 @@ impl GenerativeOps for LibTorch {
             IValue::Double(step.epsilon),
             IValue::Bool(step.decoupled_decay != 0.0),
         ];
-        match call("adam", &arguments) {
-            Some(_) => {
-                let [param, moment_1, moment_2] = changed.map(Torch::new);
-                (param, moment_1, moment_2)
-            }
-            None => primitives::adam_step::<Self>(param, grad, moment_1, moment_2, step),
-        }
+        // Not a matter for the primitives: the tensors may have changed already.
+        assert!(call("adam", &arguments).is_some(), "LibTorch's fused Adam failed on {:?}", param.shape());
+        let [param, moment_1, moment_2] = changed.map(Torch::new);
+        (param, moment_1, moment_2)
     }
 }

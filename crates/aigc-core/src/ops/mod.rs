@@ -1,14 +1,17 @@
 //! The operations that training and sampling spend their time in.
 //!
 //! [`GenerativeOps`] names them, with bodies of burn's primitives; [`Flex`](burn::backend::Flex) has bodies of its own
-//! (the kernels lie in `cpu`), LibTorch some, and the backward passes are written by hand. [The layers](crate::nn) call the functions
-//! here, which take tensors on any device: where a backend was compiled in by a feature of this crate they call its
-//! implementation, anywhere else the primitives.
+//! (the kernels lie in `cpu`), LibTorch some, and the backward passes are written by hand. [The layers](crate::nn) call
+//! the functions here, which take tensors on any device: where a backend was compiled in by a feature of this crate they
+//! call its implementation, anywhere else the primitives.
 //!
-//! On Linux with glibc the first operation on Flex or LibTorch asks the allocator to keep freed memory for the next (`mallopt`), unless one of
-//! `MALLOC_MMAP_THRESHOLD_`, `MALLOC_TRIM_THRESHOLD_`, `MALLOC_TOP_PAD_` and `GLIBC_TUNABLES` is set.
+//! On Linux with glibc the first operation on Flex or LibTorch asks the allocator to keep freed memory for the next
+//! (`mallopt`), unless one of `MALLOC_MMAP_THRESHOLD_`, `MALLOC_TRIM_THRESHOLD_`, `MALLOC_TOP_PAD_` and `GLIBC_TUNABLES`
+//! is set.
 //!
-//! To bring a kernel of one's own: override a method in `impl GenerativeOps for …`.
+//! A new kernel is a method that `impl GenerativeOps for …` overrides, here.
+//!
+//! Under burn's gradient checkpointing these operations keep their inputs; none of them is computed again.
 
 mod backend;
 #[cfg(feature = "flex")]
@@ -30,7 +33,7 @@ use crate::nn::Activation;
 use burn::{
     backend::Dispatch,
     tensor::{
-        Bool, Device, Int, Tensor,
+        Bool, DType, Device, Int, Tensor,
         ops::{ConvOptions, ConvTransposeOptions},
     },
 };
@@ -71,6 +74,12 @@ fn is_listed(device: &Device) -> bool {
     }
 }
 
+/// Whether [`GenerativeOps`] takes a layer's input and weight: quantized ones stay with burn, which knows how they are
+/// packed.
+fn are_ours<const D: usize, const W: usize>(x: &Tensor<D>, weight: &Tensor<W>) -> bool {
+    is_listed(&x.device()) && ![x.dtype(), weight.dtype()].iter().any(|dtype| matches!(dtype, DType::QFloat(_)))
+}
+
 /// Panics unless a tensor of one number per channel, or per output, has that many.
 #[track_caller]
 fn check_len(what: &str, tensor: &Tensor<1>, len: usize) {
@@ -91,7 +100,7 @@ fn optional<const D: usize>(tensor: Option<Tensor<D>>) -> OptionalTensor<Dispatc
 /// # Panics
 /// If the shapes do not fit each other.
 pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, options: ConvOptions<2>) -> Tensor<4> {
-    if !is_listed(&x.device()) {
+    if !are_ours(&x, &weight) {
         return burn::tensor::module::conv2d(x, weight, bias, options);
     }
     let ([_, channels, ..], [outputs, per_group, ..]) = (x.dims(), weight.dims());
@@ -121,7 +130,7 @@ pub fn conv_transpose2d(
     bias: Option<Tensor<1>>,
     options: ConvTransposeOptions<2>,
 ) -> Tensor<4> {
-    if !is_listed(&x.device()) {
+    if !are_ours(&x, &weight) {
         return burn::tensor::module::conv_transpose2d(x, weight, bias, options);
     }
     assert_eq!(x.dims()[1], weight.dims()[0], "channels of a transposed convolution's input and weight");
@@ -140,7 +149,7 @@ pub fn conv_transpose2d(
 /// # Panics
 /// If the shapes do not fit each other.
 pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
-    if !is_listed(&x.device()) || D < 2 {
+    if !are_ours(&x, &weight) || D < 2 {
         return burn::tensor::module::linear(x, weight, bias);
     }
     assert_eq!(x.dims()[D - 1], weight.dims()[0], "last axis of a linear layer's input and first of its weight");
@@ -243,9 +252,9 @@ pub fn layer_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, beta: Option<T
 /// outlives its block (Dao et al. 2022, <https://arxiv.org/abs/2205.14135>).
 ///
 /// # Shapes
-/// - q: `[batch, heads, queries, d]`, k and v: `[batch, heads, keys, d]`
+/// - q: `[batch, heads, queries, d]`, k: `[batch, heads, keys, d]`, v: `[batch, heads, keys, d_value]`
 /// - mask: `[batch, heads, queries, keys]`
-/// - output: `[batch, heads, queries, d]`
+/// - output: `[batch, heads, queries, d_value]`
 ///
 /// With `causal`, the last query stands at the last key.
 ///
@@ -254,9 +263,10 @@ pub fn layer_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, beta: Option<T
 pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: Option<Tensor<4, Bool>>, causal: bool) -> Tensor<4> {
     let ([batch, heads, queries, d], [.., keys, _]) = (q.dims(), k.dims());
     assert_eq!(k.dims(), [batch, heads, keys, d], "keys of attention, for queries {:?}", q.dims());
-    assert_eq!(v.dims(), k.dims(), "values of attention, for keys of this shape");
+    let [.., d_value] = v.dims();
+    assert_eq!(v.dims(), [batch, heads, keys, d_value], "values of attention, for keys {:?}", k.dims());
     assert!(!causal || queries <= keys, "causal attention of {queries} queries has {keys} keys only");
-    let listed = is_listed(&q.device()) && mask.is_none();
+    let listed = is_listed(&q.device()) && mask.is_none() && d_value == d;
     let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
     Tensor::from_dispatch(match listed {
         true => Dispatch::attention_forward(q, k, v, causal).0,
@@ -292,7 +302,7 @@ pub fn self_attention(qkv: Tensor<3>, heads: usize, causal: bool) -> Tensor<3> {
 /// # Panics
 /// If an index is not below `rows`.
 pub fn embedding(weight: Tensor<2>, indices: Tensor<2, Int>) -> Tensor<3> {
-    if !is_listed(&weight.device()) {
+    if !are_ours(&weight, &weight) {
         return burn::tensor::module::embedding(weight, indices);
     }
     Tensor::from_dispatch(Dispatch::embedding_forward(weight.into_dispatch(), indices.into_dispatch()))
@@ -356,12 +366,18 @@ pub fn binary_cross_entropy(logits: Tensor<2>, targets: Tensor<2>) -> Tensor<1> 
 ///
 /// # Shapes
 /// - all tensors are of one shape
+///
+/// # Panics
+/// If they are not.
 pub fn adam_step<const D: usize>(
     param: Tensor<D>,
     grad: Tensor<D>,
     moments: [Tensor<D>; 2],
     step: AdamStep,
 ) -> (Tensor<D>, [Tensor<D>; 2]) {
+    for other in [&grad, &moments[0], &moments[1]] {
+        assert_eq!(other.dims(), param.dims(), "gradient and moments of Adam, for a parameter of this shape");
+    }
     let listed = is_listed(&param.device());
     let [moment_1, moment_2] = moments.map(Tensor::into_dispatch);
     let (param, grad) = (param.into_dispatch(), grad.into_dispatch());

@@ -114,6 +114,12 @@ fn grouped<B: Backend>(x: Float<B>, groups: usize) -> Float<B> {
     B::float_reshape(x, Shape::new([shape[0] * groups, per_group]))
 }
 
+/// A tensor of a shape, for what reads nothing but that: one zero, seen everywhere.
+pub(crate) fn of_shape<B: Backend>(shape: Shape, like: &Float<B>) -> Float<B> {
+    let one = Shape::from(vec![1; shape.num_dims()]);
+    B::float_expand(B::float_zeros(one, &like.device(), like.dtype().into()), shape)
+}
+
 /// `[channels]` as something that multiplies `[batch, channels, …]`.
 fn per_channel<B: Backend>(values: Float<B>, like: &Shape) -> Float<B> {
     let mut shape = vec![1; like.num_dims()];

@@ -21,7 +21,8 @@ pub struct OperationTime {
     pub time: Duration,
 }
 
-/// Records every operation on Flex from now on, in the whole process, until [`stop`].
+/// Records every operation from now on, in the whole process, until [`stop`]: all of Flex's, and those of LibTorch's that
+/// have bodies of their own.
 ///
 /// ```
 /// # #[cfg(feature = "flex")] {
@@ -50,18 +51,27 @@ fn table() -> std::sync::MutexGuard<'static, BTreeMap<&'static str, OperationTim
 }
 
 /// Times what follows until it is dropped, if anyone records.
-#[cfg(feature = "flex")]
-pub(super) fn timer(name: &'static str) -> Option<impl Drop> {
+#[cfg(any(feature = "flex", feature = "tch"))]
+pub(super) fn timer(name: &'static str) -> Option<Timer> {
     RECORDING.load(Ordering::Relaxed).then(|| Timer { name, start: Instant::now() })
 }
 
-#[cfg(feature = "flex")]
-struct Timer {
+#[cfg(any(feature = "flex", feature = "tch"))]
+pub(super) struct Timer {
     name: &'static str,
     start: Instant,
 }
 
-#[cfg(feature = "flex")]
+#[cfg(feature = "tch")]
+impl Timer {
+    /// The same time under another name.
+    pub(super) fn renamed(mut self, name: &'static str) -> Self {
+        self.name = name;
+        self
+    }
+}
+
+#[cfg(any(feature = "flex", feature = "tch"))]
 impl Drop for Timer {
     fn drop(&mut self) {
         let mut table = table();

@@ -11,7 +11,7 @@ use burn::{
     tensor::{Device, Tensor},
 };
 
-/// Settings of Adam (Kingma and Ba 2015, <https://arxiv.org/abs/1412.6980>), with PyTorch's defaults.
+/// Settings of Adam (Kingma and Ba 2015, <https://arxiv.org/abs/1412.6980>), with the defaults of PyTorch's Adam.
 #[derive(Config, Debug, PartialEq)]
 pub struct AdamConfig {
     /// Decay of the mean of gradients.

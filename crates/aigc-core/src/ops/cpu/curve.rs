@@ -12,11 +12,19 @@ pub(crate) trait Curve: Copy + Send + Sync {
     fn value<S: Simd>(self, s: S, x: S::f32s) -> S::f32s;
     /// `f′(x)`
     fn slope<S: Simd>(self, s: S, x: S::f32s) -> S::f32s;
+    /// `dy·f′(x)`
+    #[inline(always)]
+    fn pull_back<S: Simd>(self, s: S, x: S::f32s, dy: S::f32s) -> S::f32s {
+        s.mul_f32s(dy, self.slope(s, x))
+    }
 }
 
 /// `x`.
 #[derive(Clone, Copy)]
 pub(crate) struct Identity;
+/// `x` where positive, 0 elsewhere: chosen, not multiplied, so that no infinity times zero is NaN.
+#[derive(Clone, Copy)]
+pub(crate) struct Relu;
 /// `x` where positive, a multiple of it elsewhere.
 #[derive(Clone, Copy)]
 pub(crate) struct Leaky(pub f32);
@@ -42,6 +50,24 @@ impl Curve for Identity {
     #[inline(always)]
     fn slope<S: Simd>(self, s: S, _: S::f32s) -> S::f32s {
         s.splat_f32s(1.0)
+    }
+}
+
+impl Curve for Relu {
+    const COST: usize = 2;
+    #[inline(always)]
+    fn value<S: Simd>(self, s: S, x: S::f32s) -> S::f32s {
+        let zero = s.splat_f32s(0.0);
+        s.select_f32s(s.less_than_f32s(x, zero), zero, x)
+    }
+    #[inline(always)]
+    fn slope<S: Simd>(self, s: S, x: S::f32s) -> S::f32s {
+        self.pull_back(s, x, s.splat_f32s(1.0))
+    }
+    #[inline(always)]
+    fn pull_back<S: Simd>(self, s: S, x: S::f32s, dy: S::f32s) -> S::f32s {
+        let zero = s.splat_f32s(0.0);
+        s.select_f32s(s.greater_than_f32s(x, zero), dy, zero)
     }
 }
 
@@ -162,7 +188,7 @@ pub(crate) trait WithCurve {
 pub(crate) fn with_curve<W: WithCurve>(activation: Activation, work: W) -> W::Output {
     match activation {
         Activation::Identity => work.with(Identity),
-        Activation::Relu => work.with(Leaky(0.0)),
+        Activation::Relu => work.with(Relu),
         Activation::LeakyRelu(slope) => work.with(Leaky(slope as f32)),
         Activation::Gelu => work.with(Gelu),
         Activation::GeluTanh => work.with(GeluTanh),

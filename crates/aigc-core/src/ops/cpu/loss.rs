@@ -28,6 +28,7 @@ pub(crate) fn binary_cross_entropy(logits: &[f32], targets: &[f32], n: usize) ->
         }
     }
     let rows = logits.len() / n.max(1);
+    assert_eq!(targets.len(), logits.len(), "targets of a binary cross-entropy");
     let per_part = (4096 / n.max(1)).max(1);
     filled(rows, |sums| {
         let sums = Shared::new(sums);
@@ -60,6 +61,7 @@ pub(crate) fn binary_cross_entropy_grad(logits: &[f32], targets: &[f32], grad: &
         }
     }
     let rows = logits.len() / n.max(1);
+    assert!(targets.len() == logits.len() && grad.len() == rows && rows * n == logits.len(), "sizes of a loss");
     let per_part = (4096 / n.max(1)).max(1);
     filled(logits.len(), |dl| {
         let dl = Shared::new(dl);
@@ -101,8 +103,9 @@ impl WithSimd for LogSumExp<'_> {
 /// `−ln softmax(logits)[target]` of rows of `n`.
 ///
 /// # Panics
-/// If a target is not below `n`.
+/// If there is not one target per row, or one is not below `n`.
 pub(crate) fn cross_entropy(logits: &[f32], targets: &[usize], n: usize) -> Vec<f32> {
+    assert_eq!(targets.len() * n, logits.len(), "targets of a cross-entropy");
     let per_part = (4096 / n.max(1)).max(1);
     filled(targets.len(), |losses| {
         let losses = Shared::new(losses);
@@ -120,8 +123,9 @@ pub(crate) fn cross_entropy(logits: &[f32], targets: &[usize], n: usize) -> Vec<
 /// `grad[row]·(softmax(logits) − one_hot(target))` of rows of `n`.
 ///
 /// # Panics
-/// If a target is not below `n`.
+/// If there is not one target and one gradient per row, or a target is not below `n`.
 pub(crate) fn cross_entropy_grad(logits: &[f32], targets: &[usize], grad: &[f32], n: usize) -> Vec<f32> {
+    assert!(targets.len() * n == logits.len() && grad.len() == targets.len(), "targets of a cross-entropy");
     struct Row<'a>(&'a [f32], f32, f32, &'a mut [f32]);
     impl WithSimd for Row<'_> {
         type Output = ();

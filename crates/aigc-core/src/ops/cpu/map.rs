@@ -75,7 +75,7 @@ struct Slope<C>(C);
 impl<C: Curve> Binary for Slope<C> {
     #[inline(always)]
     fn apply<S: Simd>(self, s: S, x: S::f32s, dy: S::f32s) -> S::f32s {
-        s.mul_f32s(dy, self.0.slope(s, x))
+        self.0.pull_back(s, x, dy)
     }
 }
 

@@ -19,6 +19,15 @@ pub(crate) enum Units {
 }
 
 impl Units {
+    /// `groups` groups of channels of every image.
+    ///
+    /// # Panics
+    /// If they do not divide the channels.
+    pub(crate) fn groups(shape: [usize; 3], groups: usize) -> Self {
+        assert!(groups > 0 && shape[1].is_multiple_of(groups), "{groups} groups of {} channels", shape[1]);
+        Self::Groups { shape, channels: shape[1] / groups }
+    }
+
     fn shape(&self) -> [usize; 3] {
         let (Units::Groups { shape, .. } | Units::Channels { shape }) = *self;
         shape
@@ -132,6 +141,8 @@ pub(crate) fn norm(
     activation: Activation,
     units: Units,
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+    let [_, channels, _] = units.shape();
+    assert!(x.len() == units.total() && [gamma.len(), beta.len()] == [channels; 2], "sizes of a norm");
     with_curve(activation, Norm { x, gamma, beta, epsilon, units })
 }
 
@@ -221,6 +232,8 @@ pub(crate) fn norm_grads(
     activation: Activation,
     units: Units,
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+    let [_, channels, _] = units.shape();
+    assert!([x.len(), dy.len()] == [units.total(); 2] && [gamma.len(), beta.len()] == [channels; 2], "sizes of a norm");
     with_curve(activation, NormGrads { x, gamma, beta, mean, var, dy, epsilon, units })
 }
 
@@ -298,15 +311,15 @@ impl<C: Curve> WithSimd for NormGradsUnit<'_, C> {
             let (mut sum, mut dot) = (s.splat_f32s(0.0), s.splat_f32s(0.0));
             for ((dz, x), dy) in dz.iter_mut().zip(x).zip(dy) {
                 let normed = s.mul_add_e_f32s(*x, normed_scale, normed_shift);
-                *dz = s.mul_f32s(*dy, self.curve.slope(s, s.mul_add_e_f32s(normed, scale, shift)));
+                *dz = self.curve.pull_back(s, s.mul_add_e_f32s(normed, scale, shift), *dy);
                 sum = s.add_f32s(sum, *dz);
                 dot = s.mul_add_e_f32s(*dz, normed, dot);
             }
             if !dz_rest.is_empty() {
                 // Lanes beyond the end have a dy of zero, so they add nothing.
                 let normed = s.mul_add_e_f32s(s.partial_load_f32s(x_rest), normed_scale, normed_shift);
-                let slope = self.curve.slope(s, s.mul_add_e_f32s(normed, scale, shift));
-                let last = s.mul_f32s(s.partial_load_f32s(dy_rest), slope);
+                let (z, dy) = (s.mul_add_e_f32s(normed, scale, shift), s.partial_load_f32s(dy_rest));
+                let last = self.curve.pull_back(s, z, dy);
                 s.partial_store_f32s(dz_rest, last);
                 sum = s.add_f32s(sum, last);
                 dot = s.mul_add_e_f32s(last, normed, dot);
@@ -347,6 +360,7 @@ pub(crate) fn layer_norm(
     epsilon: f32,
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     let rows = x.len() / gamma.len().max(1);
+    assert_eq!(rows * gamma.len(), x.len(), "rows as long as gamma");
     let (mut mean, mut var) = (vec![0.0; rows], vec![0.0; rows]);
     let y = filled(x.len(), |y| {
         let (y, mean, var) = (Shared::new(y), Shared::new(&mut mean), Shared::new(&mut var));
@@ -418,6 +432,7 @@ pub(crate) fn layer_norm_grads(
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     let len = gamma.len();
     let rows = x.len() / len.max(1);
+    assert!(rows * len == x.len() && dy.len() == x.len(), "rows as long as gamma");
     let per_part = rows_per_part(len).max(rows.div_ceil(64));
     let parts = rows.div_ceil(per_part);
     let mut sums = vec![0.0; parts * 2 * len];

@@ -5,7 +5,8 @@
 //! planes by the transposed output gradient. Either reads pixels where they lie in the planes, or, where rows are so short
 //! that the padding between them costs more than copying, from panels of pixels side by side (im2col, a panel at a time,
 //! in cache). Maps of a few pixels are computed [`across`] images, and 3×3 kernels with fewer multiplications
-//! ([`winograd`]), where that costs less. Blocking after Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication".
+//! ([`winograd`]), where that costs less; kernels of one pixel, or of the whole map, are matrix products as they are.
+//! Blocking after Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication".
 
 mod across;
 mod correlate;
@@ -13,6 +14,7 @@ mod gather;
 mod panel;
 mod planes;
 mod points;
+mod pointwise;
 mod winograd;
 mod winograd_weights;
 
@@ -24,6 +26,7 @@ use across::Across;
 use correlate::correlate;
 use gather::{Gather, Job, gather};
 use planes::Planes;
+use pointwise::{pointwise, pointwise_weight_grad};
 use winograd::Winograd;
 use winograd_weights::WinogradWeights;
 
@@ -60,6 +63,12 @@ impl ConvSizes {
         exact.then_some(self.channels_in * self.input[0] * self.input[1])
     }
 
+    /// Whether every pixel of the smaller map is a product of the same pixel of the larger one: how many there are.
+    fn pointwise(&self) -> Option<usize> {
+        let same = self.input == self.output && self.stride == [1, 1] && self.padding == [0, 0];
+        (self.kernel == [1, 1] && same).then_some(self.input[0] * self.input[1])
+    }
+
     /// Whether [`Winograd`] may do it.
     fn is_three_by_three(&self) -> bool {
         let plain = self.kernel == [3, 3] && self.stride == [1, 1] && self.dilation == [1, 1];
@@ -89,6 +98,10 @@ pub(crate) fn conv2d(x: &[f32], weight: &[f32], bias: Option<&[f32]>, sizes: Con
     if let Some(len) = sizes.covers() {
         let (x, weight) = (Matrix::rows(x, len), Matrix::rows(weight, len).t());
         return multiply([sizes.batch, sizes.channels_out, len], x, weight, bias);
+    }
+    if let Some(pixels) = sizes.pointwise() {
+        let weight = Matrix::rows(weight, sizes.channels_in);
+        return pointwise([sizes.channels_out, pixels, sizes.channels_in], weight, x, bias);
     }
     let winograd = sizes.is_three_by_three().then_some(Winograd {
         x,
@@ -137,6 +150,10 @@ pub(crate) fn conv2d_transposed(dy: &[f32], weight: &[f32], bias: Option<&[f32]>
         });
         let (dy, weight) = (Matrix::rows(dy, sizes.channels_out), Matrix::rows(weight, len));
         return multiply([sizes.batch, len, sizes.channels_out], dy, weight, bias.as_deref());
+    }
+    if let Some(pixels) = sizes.pointwise() {
+        let weight = Matrix::rows(weight, sizes.channels_in).t();
+        return pointwise([sizes.channels_in, pixels, sizes.channels_out], weight, dy, bias);
     }
     let winograd = sizes.is_three_by_three().then(|| Winograd {
         x: dy,
@@ -236,6 +253,9 @@ pub(crate) fn conv2d_weight_grad(x: &[f32], dy: &[f32], sizes: ConvSizes) -> Vec
     if let Some(len) = sizes.covers() {
         let (dy, x) = (Matrix::rows(dy, sizes.channels_out).t(), Matrix::rows(x, len));
         return multiply([sizes.channels_out, len, sizes.batch], dy, x, None);
+    }
+    if let Some(pixels) = sizes.pointwise() {
+        return pointwise_weight_grad([sizes.channels_out, pixels, sizes.channels_in], x, dy);
     }
     match WinogradWeights::new(x, dy, sizes) {
         Some(winograd) => winograd.run(),

@@ -1,0 +1,46 @@
+//! LibTorch's own bodies run. In a process of its own: what is recorded is recorded for all threads.
+//!
+//!     cargo test -p aigc-backends --features tch --test libtorch
+
+use aigc_backends::{gradients, models, pass};
+use aigc_core::{
+    ops::{AdamStep, adam_step, profile},
+    rng::{Rng, Seeded},
+};
+use aigc_tests::Net;
+use burn::tensor::Tensor;
+
+/// What LibTorch does itself must not be left to the primitives unnoticed.
+#[test]
+fn libtorch_takes_its_own_operations() {
+    let device = aigc_core::device::device("libtorch").unwrap();
+    profile::start();
+    let [_, (_, config)] = models();
+    pass(&config, &device);
+    let net = Net::without_dropout(&device.clone().autodiff()).seeded(1);
+    gradients(&net, net.forward(Rng::new(1).normal([16, 4], &device.clone().autodiff())).sum());
+    let zeros = || Tensor::<1>::zeros([4], &device);
+    let step = AdamStep {
+        learning_rate: 0.1,
+        beta_1: 0.9,
+        beta_2: 0.99,
+        epsilon: 1e-8,
+        time: 1,
+        weight_decay: 0.0,
+        decoupled_decay: 0.0,
+    };
+    adam_step(zeros(), zeros(), [zeros(), zeros()], step);
+    let times = profile::stop();
+    for name in [
+        "adam_step",
+        "batch_norm_forward",
+        "batch_norm_grads",
+        "conv2d_input_grad",
+        "conv2d_weight_grad",
+        "conv_transpose2d_input_grad",
+        "conv_transpose2d_weight_grad",
+    ] {
+        assert!(times.contains_key(name), "{name} did not run: {:?}", times.keys());
+        assert!(!times.contains_key(format!("{name} of primitives").as_str()), "{name} was left to the primitives");
+    }
+}
