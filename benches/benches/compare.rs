@@ -9,7 +9,8 @@
 //! the markers `<!-- compare -->`, on another device than Flex `<!-- compare libtorch -->` and the like.
 
 use aigc_benches::{
-    Cost, Figures, SIZES, Side, WORKLOADS, device_name, draw_costs, median, ours, serve, workload, write_between,
+    Cost, Figures, SIZES, Side, WORKLOADS, device_name, draw_costs, from_root, median, ours, serve, workload,
+    write_between,
 };
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -73,7 +74,7 @@ fn main() -> Result<()> {
         };
         write_between(&path, &marker, &format!("{HEAD}\n{}", lines.join("\n")))?;
     }
-    args.plot.map_or(Ok(()), |path| draw_costs(&panels(&rows), &path))
+    args.plot.map_or(Ok(()), |path| draw_costs(&panels(&rows), &from_root(&path)))
 }
 
 struct Row {

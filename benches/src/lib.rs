@@ -16,7 +16,7 @@ use burn::tensor::Device;
 pub use clock::{Clock, peak_bytes};
 pub use kernels::{KERNELS, Kernel, MakeKernel};
 use kernels::{activation, conv, group_norm, group_norm_silu, product, repeat};
-pub use pages::write_between;
+pub use pages::{from_root, write_between};
 pub use plot::{Cost, draw_costs};
 pub use side::{Figures, Side, median};
 

@@ -164,3 +164,13 @@ pub(crate) fn row_tiles(rows: usize, tallest: usize) -> impl Iterator<Item = (us
         Some((first, height))
     })
 }
+
+/// How `vectors` vectors are cut into tiles: (first vector, width). They are dealt out evenly: four are two and two, not
+/// three and one, which would be slower.
+pub(crate) fn column_tiles(vectors: usize) -> impl Iterator<Item = (usize, usize)> {
+    let tiles = vectors.div_ceil(WIDEST);
+    (0..tiles).map(move |tile| {
+        let (from, end) = (tile * vectors / tiles, (tile + 1) * vectors / tiles);
+        (from, end - from)
+    })
+}

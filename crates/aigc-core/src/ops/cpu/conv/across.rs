@@ -13,7 +13,7 @@ use crate::ops::cpu::{
     memory::filled,
     simd::arch,
     threads::{Scratch, Shared, for_each},
-    tile::{Listed, Operands, Strided, TALLEST, WIDEST, row_tiles, tallest, tile},
+    tile::{Listed, Operands, Strided, TALLEST, column_tiles, row_tiles, tallest, tile},
 };
 use pulp::{Simd, WithSimd};
 use std::marker::PhantomData;
@@ -150,6 +150,7 @@ impl<'a> Across<'a> {
         let Gather { channels, rows, weight, weight_steps: [row_step, channel_step], .. } = *self.gather;
         let tiles: Vec<(usize, usize)> = row_tiles(rows, tallest).collect();
         let padded = tiles.last().map_or(0, |(first, height)| first + height);
+        let factors = P::weight_factors();
         let of_job = |terms: &Vec<Term>| {
             let depth = channels * terms.len();
             filled(P::POINTS * padded * depth, |mapped| {
@@ -162,18 +163,24 @@ impl<'a> Across<'a> {
                     for channel in 0..channels {
                         for (index, term) in terms.iter().enumerate() {
                             let at = first * row_step + channel * channel_step;
-                            let mut kernels = [[0.0; 3]; TALLEST];
-                            for (tap, element) in term.kernel.iter().enumerate() {
+                            let mut kernels = [[0.0; TALLEST]; 3];
+                            for (kernels, element) in kernels.iter_mut().zip(term.kernel) {
                                 let Some(element) = element else { continue };
                                 for (row, kernel) in kernels.iter_mut().take(lie).enumerate() {
-                                    kernel[tap] = weight[at + row * row_step + element];
+                                    *kernel = weight[at + row * row_step + element];
                                 }
                             }
-                            let points = kernels.map(P::weights);
                             let place = (channel * terms.len() + index) * height;
-                            for point in 0..P::POINTS {
+                            for (point, factors) in factors.iter().take(P::POINTS).enumerate() {
+                                let mut sums = [0.0; TALLEST];
+                                for (factor, kernels) in factors.iter().zip(&kernels) {
+                                    sums.iter_mut().zip(kernels).for_each(|(sum, kernel)| *sum += factor * kernel);
+                                }
                                 let to = &mut mapped[point * depth * height + place..][..height];
-                                to.iter_mut().zip(&points).for_each(|(to, points)| *to = points[point]);
+                                match <&mut [f32; TALLEST]>::try_from(&mut *to) {
+                                    Ok(to) => *to = sums,
+                                    Err(_) => to.iter_mut().zip(sums).for_each(|(to, sum)| *to = sum),
+                                }
                             }
                         }
                     }
@@ -217,8 +224,9 @@ impl Moves {
     fn run(&self, from: &[f32], to: &mut [f32]) {
         assert!(self.end[0] <= from.len() && self.end[1] <= to.len(), "numbers to move");
         for [source, place] in &self.moves {
-            // SAFETY: neither is beyond the end, which is inside by the assertion.
-            unsafe { *to.get_unchecked_mut(*place) = *from.get_unchecked(*source) };
+            // SAFETY: neither is beyond the end, which is inside by the assertion. Volatile, or the compiler would make
+            // scatters of it, which cost several times as much as single stores (Zen 4).
+            unsafe { to.as_mut_ptr().add(*place).write_volatile(*from.get_unchecked(*source)) };
         }
     }
 }
@@ -310,11 +318,7 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for Part<'_, S, P> {
                     let weights = &weights[(row * P::POINTS + point * height) * depth..][..height * depth];
                     let input = &mapped[point * point_len..][..point_len];
                     let sums = &mut sums[point * height * panel..][..height * panel];
-                    let mut column = 0;
-                    while column < grid[1] {
-                        // Four vectors are two and two, not three and one.
-                        let left = grid[1] - column;
-                        let vectors = left.div_ceil(left.div_ceil(WIDEST));
+                    for (column, vectors) in column_tiles(grid[1]) {
                         let operands = Operands {
                             k: depth,
                             a: Strided { start: weights.as_ptr(), row: 1, k: height },
@@ -326,7 +330,6 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for Part<'_, S, P> {
                         // SAFETY: A is `depth` columns of `height`; C is `height` rows of `panel`, from a column that
                         // `vectors` vectors follow; B reaches no further than the rows, by the assertion on their width.
                         unsafe { tile(simd, height, vectors, operands) };
-                        column += vectors;
                     }
                 }
                 for row_of in 0..height.min(rows - row) {

@@ -9,7 +9,7 @@ use crate::ops::cpu::{
     memory::filled,
     simd::arch,
     threads::{Scratch, Shared, for_each},
-    tile::{Left, Listed, Operands, Strided, WIDEST, row_tiles, tallest, tile},
+    tile::{Left, Listed, Operands, Strided, column_tiles, row_tiles, tallest, tile},
 };
 use pulp::{Simd, WithSimd};
 use std::ops::Range;
@@ -185,13 +185,11 @@ impl<S: Simd> pulp::NullaryFnOnce for Part<'_, S> {
                         let dy = &dy[((first + image) * image_len + at) * columns..][..len * columns];
                         let furthest = offsets.iter().max().map_or(0, |offset| offset + image * map_len + at + len);
                         assert!(furthest <= maps.len(), "planes end too early");
-                        for (row, height) in row_tiles(rows, tallest::<S>()) {
-                            let offsets = &offsets[row..row + height];
-                            // SAFETY: every offset and `len` pixels from `at` on end within `maps`, by the assertion.
-                            unsafe {
-                                let a = Listed { start: maps.as_ptr().add(image * map_len + at), offsets };
-                                multiply(simd, a, height, dy, columns, &mut sums[row * columns..]);
-                            }
+                        // SAFETY: every offset and `len` pixels from `at` on end within `maps`, by the assertion.
+                        unsafe {
+                            let start = maps.as_ptr().add(image * map_len + at);
+                            let a = |row: usize, height: usize| Listed { start, offsets: &offsets[row..row + height] };
+                            multiply(simd, a, rows, dy, columns, sums);
                         }
                     }
                 }
@@ -203,11 +201,13 @@ impl<S: Simd> pulp::NullaryFnOnce for Part<'_, S> {
                 packed(pixels.clone(), sizes.output, planes.size[1], map_len, &mut runs);
                 pack(simd, maps, &offsets, &runs, panel, PIXELS);
                 let dy = &dy[(first * image_len + at) * columns..][..pixels.len() * columns];
-                for (row, height) in row_tiles(rows, tallest::<S>()) {
-                    let a = Strided { start: panel[row * PIXELS..][..height * PIXELS].as_ptr(), row: PIXELS, k: 1 };
-                    // SAFETY: `height` rows of `PIXELS`, and `dy` has no more pixels.
-                    unsafe { multiply(simd, a, height, dy, columns, &mut sums[row * columns..]) };
-                }
+                let a = |row: usize, height: usize| Strided {
+                    start: panel[row * PIXELS..][..height * PIXELS].as_ptr(),
+                    row: PIXELS,
+                    k: 1,
+                };
+                // SAFETY: rows of `PIXELS`, and `dy` has no more pixels.
+                unsafe { multiply(simd, a, rows, dy, columns, sums) };
             }
         }
         let taps_of_channel = sizes.kernel[0] * sizes.kernel[1];
@@ -224,30 +224,30 @@ impl<S: Simd> pulp::NullaryFnOnce for Part<'_, S> {
     }
 }
 
-/// `sums[height, columns] += a[height, pixels]·dy[pixels, columns]`.
+/// `sums[rows, columns] += a[rows, pixels]·dy[pixels, columns]`, where `a` gives `height` rows from `row` on. Rows are cut
+/// as by [`row_tiles`], so there must be sums for a few more.
+///
+/// A few columns of `dy` at a time stay in the first-level cache while all rows go by.
 ///
 /// # Safety
-/// `a` has `height` rows of as many numbers as `dy` has pixels.
+/// Every row of `a` has as many numbers as `dy` has pixels.
 #[inline(always)]
 pub(super) unsafe fn multiply<S: Simd, A: Left>(
     simd: S,
-    a: A,
-    height: usize,
+    a: impl Fn(usize, usize) -> A,
+    rows: usize,
     dy: &[f32],
     columns: usize,
     sums: &mut [f32],
 ) {
     let (lanes, len) = (S::F32_LANES, dy.len() / columns);
-    let mut column = 0;
-    while column < columns {
-        // Four vectors are two and two, not three and one.
-        let left = (columns - column) / lanes;
-        let vectors = left.div_ceil(left.div_ceil(WIDEST));
-        let b = Strided { start: dy[column..].as_ptr(), row: 0, k: columns };
-        let sums = &mut sums[column..][..(height - 1) * columns + vectors * lanes];
-        let operands = Operands { k: len, a, b, c: sums.as_mut_ptr(), c_row: columns, add: true };
-        // SAFETY: A is the caller's promise; B and C are the slices above, whose rows are `columns` apart.
-        unsafe { tile(simd, height, vectors, operands) };
-        column += vectors * lanes;
+    for (first, vectors) in column_tiles(columns / lanes) {
+        let b = Strided { start: dy[first * lanes..].as_ptr(), row: 0, k: columns };
+        for (row, height) in row_tiles(rows, tallest::<S>()) {
+            let sums = &mut sums[row * columns + first * lanes..][..(height - 1) * columns + vectors * lanes];
+            let operands = Operands { k: len, a: a(row, height), b, c: sums.as_mut_ptr(), c_row: columns, add: true };
+            // SAFETY: A is the caller's promise; B and C are the slices above, whose rows are `columns` apart.
+            unsafe { tile(simd, height, vectors, operands) };
+        }
     }
 }

@@ -36,12 +36,15 @@ pub(super) trait Scheme: Sync {
         factors
     }
 
-    /// The transpose of [`weights`](Self::weights): gradients of the weights from sums at the points.
-    fn gradient(sums: [f32; MOST]) -> [f32; 3] {
-        std::array::from_fn(|tap| {
-            let one = Self::weights(std::array::from_fn(|at| if at == tap { 1.0 } else { 0.0 }));
-            (0..Self::POINTS).map(|point| one[point] * sums[point]).sum()
-        })
+    /// What [`weights`](Self::weights) multiplies: of every point the factors of the weights. By these the sums at the
+    /// points are mapped to the gradients of the weights.
+    fn weight_factors() -> [[f32; 3]; MOST] {
+        let mut factors = [[0.0; 3]; MOST];
+        (0..Self::TAPS).for_each(|tap| {
+            let points = Self::weights(std::array::from_fn(|at| if at == tap { 1.0 } else { 0.0 }));
+            factors.iter_mut().zip(points).for_each(|(factors, point)| factors[tap] = point);
+        });
+        factors
     }
 }
 
@@ -284,8 +287,9 @@ mod tests {
         let rows = [1.0, 4.0, -3.0, 2.0, 7.0, -6.0, 5.0, 8.0];
         let (factors, input) = (P::factors(), P::input(pulp::Scalar, rows));
         let at = |point: usize| (0..P::OUT).map(|row| factors[row][point] * dy[row]).sum::<f32>();
-        let got = P::gradient(std::array::from_fn(|point| at(point) * input[point]));
-        for (tap, got) in got.into_iter().take(P::TAPS).enumerate() {
+        let weights = P::weight_factors();
+        for tap in 0..P::TAPS {
+            let got: f32 = (0..P::POINTS).map(|point| weights[point][tap] * at(point) * input[point]).sum();
             let expected: f32 = (0..P::OUT).map(|row| dy[row] * rows[row + tap]).sum();
             assert!((got - expected).abs() < 1e-3, "tap {tap}: {got} for {expected}");
         }

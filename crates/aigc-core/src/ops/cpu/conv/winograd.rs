@@ -11,7 +11,7 @@ use crate::ops::cpu::{
     memory::filled,
     simd::arch,
     threads::{Scratch, Shared, for_each},
-    tile::{Listed, Operands, Strided, WIDEST, row_tiles, tallest, tile},
+    tile::{Listed, Operands, Strided, WIDEST, column_tiles, row_tiles, tallest, tile},
 };
 use pulp::{Simd, WithSimd};
 
@@ -177,11 +177,8 @@ impl<S: Simd> pulp::NullaryFnOnce for Part<'_, S> {
         }
         let offsets: Vec<usize> = (0..channels).flat_map(|c| [0, 1, 2].map(|column| c * plane + column)).collect();
         let vectors = places.div_ceil(lanes);
-        let panels = vectors.div_ceil(WIDEST);
-        for index in 0..panels {
-            // Vectors are dealt out evenly: three, three and one are slower than three, two and two.
-            let (from, end) = (index * vectors / panels, (index + 1) * vectors / panels);
-            let (at, vectors) = (from * lanes, end - from);
+        for (first, vectors) in column_tiles(vectors) {
+            let at = first * lanes;
             for (row, height) in row_tiles(rows, tallest) {
                 for point in 0..IN {
                     let depth = offsets.len();

@@ -19,6 +19,9 @@ use std::{marker::PhantomData, ops::Range};
 /// Bytes of mapped input that one part works on at a time.
 const MAPPED_BYTES: usize = 2 * 1024 * 1024;
 
+/// Sums that lie in a line of the cache.
+const LINE: usize = 16;
+
 /// Places that are summed at once.
 const PLACES: usize = 128;
 
@@ -236,31 +239,36 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for Part<'_, S, P> {
                 let mapped = &mapped[point * point_len..][..point_len];
                 for at in (0..len).step_by(PLACES) {
                     let dy = &dy[at * columns..(at + PLACES).min(len) * columns];
-                    for (row, height) in row_tiles(rows, tallest::<S>()) {
-                        let offsets = &offsets[row..row + height];
-                        // SAFETY: every offset and `len` places after it end within `mapped`, by the assertion.
-                        unsafe {
-                            let a = Listed { start: mapped.as_ptr().add(at), offsets };
-                            multiply(simd, a, height, dy, columns, &mut sums[row * columns..]);
-                        }
+                    // SAFETY: every offset and `len` places after it end within `mapped`, by the assertion.
+                    unsafe {
+                        let start = mapped.as_ptr().add(at);
+                        let a = |row: usize, height: usize| Listed { start, offsets: &offsets[row..row + height] };
+                        multiply(simd, a, rows, dy, columns, sums);
                     }
                 }
             }
         }
-        let taps_of_channel = kernel[0] * kernel[1];
-        for output in 0..channels_out {
+        let (taps_of_channel, factors) = (kernel[0] * kernel[1], P::weight_factors());
+        // A line of sums at a time, read once.
+        for first in (0..channels_out).step_by(LINE) {
+            let outputs = first..channels_out.min(first + LINE);
             for (index, channel) in channels.clone().enumerate() {
-                // SAFETY: every part has its own channels.
-                let to = unsafe { dw.range((output * channels_in + channel) * taps_of_channel, taps_of_channel) };
                 for (term, [row, column]) in terms.iter().enumerate() {
-                    let at = (index * terms.len() + term) * columns + output;
-                    let points = std::array::from_fn(|point| match point < P::POINTS {
-                        true => sums[point * sums_len + at],
-                        false => 0.0,
-                    });
-                    let gradient = P::gradient(points);
-                    for (tap, kernel_row) in (*row..kernel[0]).step_by(stride[0]).enumerate() {
-                        to[kernel_row * kernel[1] + column] = gradient[tap];
+                    let at = (index * terms.len() + term) * columns + first;
+                    let mut gradients = [[0.0; LINE]; 3];
+                    for (point, factors) in factors.iter().take(P::POINTS).enumerate() {
+                        let sums = &sums[point * sums_len + at..][..outputs.len()];
+                        for (gradients, factor) in gradients.iter_mut().zip(factors) {
+                            gradients.iter_mut().zip(sums).for_each(|(gradient, sum)| *gradient += factor * sum);
+                        }
+                    }
+                    for (lane, output) in outputs.clone().enumerate() {
+                        // SAFETY: every part has its own channels.
+                        let to =
+                            unsafe { dw.range((output * channels_in + channel) * taps_of_channel, taps_of_channel) };
+                        for (tap, kernel_row) in (*row..kernel[0]).step_by(stride[0]).enumerate() {
+                            to[kernel_row * kernel[1] + column] = gradients[tap][lane];
+                        }
                     }
                 }
             }
