@@ -43,7 +43,8 @@ pub(crate) fn repeat(kernel: Kernel, mut clock: Clock) -> Result<()> {
     }
 }
 
-/// A convolution with padding 1 (of a single pixel none) and no bias; `grads` names the gradients wanted, `x` and `w`, which are computed from a
+/// A convolution with padding 1 (of a single pixel none) and no bias; `grads` names the gradients wanted, `x` and `w`,
+/// which are computed from a
 /// given gradient of the result. burn's autodiff takes no such gradient, so it is left out; PyTorch's is timed, and takes
 /// microseconds.
 pub(crate) fn conv(
