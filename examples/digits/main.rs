@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod gan;
 mod vae;
 
 use aigc_core::{checkpoint::RunFolder, device::device, train::Start};
@@ -60,6 +61,10 @@ struct Args {
 enum Model {
     /// A variational autoencoder.
     Vae,
+    /// A generative adversarial network.
+    Gan,
+    /// One that makes the class asked for.
+    Cgan,
 }
 
 impl Args {
@@ -93,5 +98,7 @@ fn main() -> Result<()> {
     let device = device(&args.device)?;
     match args.model {
         Model::Vae => vae::run(&args, &device, stop_on_ctrl_c()),
+        Model::Gan => gan::run(&args, &device, stop_on_ctrl_c(), false),
+        Model::Cgan => gan::run(&args, &device, stop_on_ctrl_c(), true),
     }
 }

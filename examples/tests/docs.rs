@@ -59,13 +59,15 @@ fn run_example(name: &str, arguments: &[&str], world: &Path) {
     // my_images has no options: its steps are shortened by the folder it is given, eight small pictures.
     let short: &[&str] = match (name, arguments.contains(&"--steps")) {
         ("digits", false) => &["--steps", "6", "--checkpoint-every", "3"],
-        ("reproduce_vae", _) => &["--steps", "3"],
+        ("reproduce_vae", _) | ("reproduce_gan", false) => &["--steps", "3"],
         _ => &[],
     };
     let mut kept: Vec<&str> = arguments.to_vec();
     if let Some(at) = kept.iter().position(|a| *a == "--steps") {
         kept[at + 1] = "6";
-        kept.extend(["--checkpoint-every", "3"]);
+        if name == "digits" {
+            kept.extend(["--checkpoint-every", "3"]);
+        }
     }
     for at in kept.clone().iter().enumerate().filter(|(_, a)| **a == "--resume-at").map(|(i, _)| i) {
         kept[at + 1] = "3";

@@ -2,6 +2,9 @@
 //!
 //! Every case of a kind known here must pass; kinds not supported yet are listed.
 
+#[path = "parity/gan.rs"]
+mod gan;
+
 use aigc_core::{
     Result,
     checkpoint::{RunFolder, load_weights, save_weights},
@@ -53,11 +56,15 @@ fn every_case_of_a_known_kind_passes() {
                 vae_steps(&case, &json);
                 passed += 1;
             }
+            "gan-steps" => {
+                gan::steps(&case, &json);
+                passed += 1;
+            }
             _ => *unsupported.entry(kind).or_default() += 1,
         }
     }
     println!("{passed} cases passed; kinds not supported yet: {unsupported:?}");
-    assert!(passed >= 6, "the repository's own fixtures are missing");
+    assert!(passed >= 14, "the repository's own fixtures are missing");
 }
 
 /// Float tensors of a fixture by name.

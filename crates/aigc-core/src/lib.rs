@@ -14,7 +14,8 @@
 //! | [`params`] | every tensor of a model, by path |
 //! | [`train`] | the one [`Trainer`](train::Trainer), its schedules, EMA, clipping, events and observers |
 //! | [`checkpoint`] | the run folder: atomic, checksummed, exactly resumable |
-//! | [`output`] | tensors to PNG grids and GIFs |
+//! | [`output`] | tensors to PNG grids and GIFs, points to plots |
+//! | `eval` | what came out, in numbers (feature `eval`) |
 //!
 //! A family's crate (aigc-vae, …) adds models and an [`Objective`](train::Objective); everything else is here.
 #![deny(unsafe_code)]
@@ -23,10 +24,12 @@ pub mod checkpoint;
 pub mod data;
 pub mod device;
 mod error;
+#[cfg(feature = "eval")]
+pub mod eval;
 pub mod nn;
 #[allow(unsafe_code)]
 pub mod ops;
-#[cfg(feature = "image")]
+#[cfg(any(feature = "image", feature = "plot"))]
 pub mod output;
 pub mod params;
 pub mod rng;

@@ -1,6 +1,6 @@
 //! Convolution and its transpose.
 
-use super::Initializer;
+use super::{Initializer, SpectralNorm};
 use crate::ops;
 use burn::{
     config::Config,
@@ -24,34 +24,50 @@ pub struct Conv2dConfig {
     /// Zeros added on every side.
     #[config(default = 0)]
     pub padding: usize,
+    /// Groups of channels that see only each other; they divide both numbers of channels.
+    #[config(default = 1)]
+    pub groups: usize,
     /// Whether a bias is added.
     #[config(default = true)]
     pub bias: bool,
     /// First values of weight and bias.
     #[config(default = "Initializer::PYTORCH")]
     pub initializer: Initializer,
+    /// Whether the weight is divided by its largest singular value.
+    #[config(default = false)]
+    pub spectral: bool,
 }
 
 /// Cross-correlation over two spatial axes.
 #[derive(Module, Debug)]
 pub struct Conv2d {
-    /// `[channels_out, channels_in, kernel, kernel]`.
+    /// `[channels_out, channels_in / groups, kernel, kernel]`.
     pub weight: Param<Tensor<4>>,
     /// `[channels_out]`.
     pub bias: Option<Param<Tensor<1>>>,
+    /// Divides the weight by its largest singular value.
+    pub spectral: Option<SpectralNorm>,
     stride: usize,
     padding: usize,
+    groups: usize,
 }
 
 impl Conv2dConfig {
     /// The layer on `device`.
+    ///
+    /// # Panics
+    /// If the groups do not divide the channels.
     pub fn init(&self, device: &Device) -> Conv2d {
-        let ([i, o], k) = (self.channels, self.kernel_size);
+        let ([i, o], k, groups) = (self.channels, self.kernel_size, self.groups);
+        assert!(groups > 0 && i % groups == 0 && o % groups == 0, "{groups} groups of {i} and {o} channels");
+        let (i, per_group) = (i / groups, o / groups);
         Conv2d {
-            weight: self.initializer.param([o, i, k, k], i * k * k, o * k * k, device),
-            bias: self.bias.then(|| self.initializer.param([o], i * k * k, o * k * k, device)),
+            weight: self.initializer.param([o, i, k, k], i * k * k, per_group * k * k, device),
+            bias: self.bias.then(|| self.initializer.param([o], i * k * k, per_group * k * k, device)),
+            spectral: self.spectral.then(|| SpectralNorm::new(o, device)),
             stride: self.stride,
             padding: self.padding,
+            groups,
         }
     }
 }
@@ -64,8 +80,10 @@ impl Conv2d {
     /// # Panics
     /// If the channels do not fit.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let options = ConvOptions::new([self.stride; 2], [self.padding; 2], [1; 2], 1);
-        ops::conv2d(x, self.weight.val(), self.bias.as_ref().map(|b| b.val()), options)
+        let options = ConvOptions::new([self.stride; 2], [self.padding; 2], [1; 2], self.groups);
+        let weight = self.weight.val();
+        let weight = self.spectral.as_ref().map_or(weight.clone(), |spectral| spectral.normalize(weight));
+        ops::conv2d(x, weight, self.bias.as_ref().map(|b| b.val()), options)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The affine map.
 
-use super::Initializer;
+use super::{Initializer, SpectralNorm};
 use crate::ops;
 use burn::{
     config::Config,
@@ -21,6 +21,9 @@ pub struct LinearConfig {
     /// First values of weight and bias.
     #[config(default = "Initializer::PYTORCH")]
     pub initializer: Initializer,
+    /// Whether the weight is divided by its largest singular value.
+    #[config(default = false)]
+    pub spectral: bool,
 }
 
 /// `y = x·W + b`.
@@ -30,6 +33,8 @@ pub struct Linear {
     pub weight: Param<Tensor<2>>,
     /// `[d_output]`.
     pub bias: Option<Param<Tensor<1>>>,
+    /// Divides the weight by its largest singular value.
+    pub spectral: Option<SpectralNorm>,
 }
 
 impl LinearConfig {
@@ -39,6 +44,8 @@ impl LinearConfig {
         Linear {
             weight: self.initializer.param([i, o], i, o, device),
             bias: self.bias.then(|| self.initializer.param([o], i, o, device)),
+            // The largest singular value of the transpose is the same.
+            spectral: self.spectral.then(|| SpectralNorm::new(i, device)),
         }
     }
 }
@@ -51,6 +58,8 @@ impl Linear {
     /// # Panics
     /// If the last axis of `x` is not `d_input`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        ops::linear(x, self.weight.val(), self.bias.as_ref().map(|b| b.val()))
+        let weight = self.weight.val();
+        let weight = self.spectral.as_ref().map_or(weight.clone(), |spectral| spectral.normalize(weight));
+        ops::linear(x, weight, self.bias.as_ref().map(|b| b.val()))
     }
 }

@@ -10,6 +10,7 @@ mod conv;
 mod init;
 mod linear;
 mod norm;
+mod spectral;
 
 pub use activation::Activation;
 pub use attention::{SelfAttention, SelfAttentionConfig, scaled_dot_product_attention};
@@ -18,3 +19,4 @@ pub use conv::{Conv2d, Conv2dConfig, ConvTranspose2d, ConvTranspose2dConfig};
 pub use init::Initializer;
 pub use linear::{Linear, LinearConfig};
 pub use norm::{BatchNorm, BatchNormConfig, GroupNorm, GroupNormConfig, LayerNorm, LayerNormConfig};
+pub use spectral::SpectralNorm;

@@ -1,7 +1,15 @@
-//! Tensors to pictures.
+//! Tensors to pictures, points to plots.
 
+#[cfg(feature = "image")]
 mod animation;
+#[cfg(feature = "image")]
 mod grid;
+#[cfg(feature = "plot")]
+mod scatter;
 
+#[cfg(feature = "image")]
 pub use animation::{Animation, save_gif};
+#[cfg(feature = "image")]
 pub use grid::{Grid, save_png};
+#[cfg(feature = "plot")]
+pub use scatter::save_scatter;

@@ -43,6 +43,15 @@ pub enum Event<'a> {
     },
     /// Something a user should know, such as a file that was skipped.
     Warning(&'a str),
+    /// The objective sees something that needs attention, such as a generator that collapses.
+    Alert {
+        /// Steps made before the one that was being made.
+        step: usize,
+        /// What it is, for programs: `collapse`.
+        kind: &'static str,
+        /// What it is and what may help, for people.
+        text: &'a str,
+    },
     /// Training ends.
     Finished {
         /// Steps made.

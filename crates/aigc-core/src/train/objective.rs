@@ -25,6 +25,31 @@ pub trait Objective {
     /// # Errors
     /// Whatever keeps the batch from being used.
     fn losses(&mut self, model: &Self::Model, batch: &Self::Batch, context: &mut StepContext) -> Result<Losses>;
+
+    /// Called after every update with the updated model; what it returns takes its place. Clipping weights belongs here.
+    ///
+    /// # Errors
+    /// Stop training.
+    fn updated(&mut self, model: Self::Model, turn: usize) -> Result<Self::Model> {
+        let _ = turn;
+        Ok(model)
+    }
+
+    /// What the objective must remember beside the model for a resumed run to go on exactly; part of every checkpoint.
+    fn state(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+
+    /// Goes on from what [`state`](Self::state) gave when the checkpoint was written.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if it is not a state of this objective.
+    fn restore(&mut self, state: serde_json::Value) -> Result<()> {
+        match state {
+            serde_json::Value::Null => Ok(()),
+            other => Err(Error::config("state.objective", other, "nothing; this objective remembers nothing")),
+        }
+    }
 }
 
 /// One update within a step, with an optimizer of its own.
@@ -71,12 +96,23 @@ pub struct StepContext {
     pub steps: usize,
     /// Which of [`Objective::turns`].
     pub turn: usize,
+    /// Which of the turn's repeated updates.
+    pub repetition: usize,
     /// Which of the accumulated batches.
     pub micro: usize,
     /// The model's device, with autodiff.
     pub device: Device,
     /// Noise for this batch alone: the same when a resumed run makes this step again.
     pub rng: Rng,
+    pub(super) alerts: Vec<(&'static str, String)>,
+}
+
+impl StepContext {
+    /// Tells the observers that something in training needs attention ([`Event::Alert`](super::Event::Alert)): `kind`
+    /// for programs, `text` for people.
+    pub fn alert(&mut self, kind: &'static str, text: impl Into<String>) {
+        self.alerts.push((kind, text.into()));
+    }
 }
 
 /// The loss of a batch, and the parts of it that people want to see.

@@ -38,6 +38,7 @@ impl Observer for ProgressBar {
                 self.evaluation = metrics.iter().map(|(name, value)| format!(" | {name} {value:.4}")).collect();
             }
             Event::Warning(text) => bar.println(*text),
+            Event::Alert { step, text, .. } => bar.println(format!("step {step}: {text}")),
             Event::Finished { reason: StopReason::Completed, .. } => bar.finish(),
             Event::Finished { .. } => bar.abandon(),
             _ => {}

@@ -237,11 +237,16 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
                         step,
                         steps: config.steps,
                         turn,
+                        repetition,
                         micro,
                         device: self.device.clone(),
                         rng: Rng::keyed(config.seed, &format!("turn/{name}"), draw),
+                        alerts: Vec::new(),
                     };
                     let losses = objective.losses(self.model(), batch, &mut context)?;
+                    for (kind, text) in &context.alerts {
+                        self.tell(&Event::Alert { step, kind, text })?;
+                    }
                     let gradients = self.gradients(turn, &losses, accumulate);
                     if accumulate == 1 {
                         single = gradients;
@@ -266,7 +271,8 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
                 self.check_finite(&sums)?;
                 let rates = learning_rates(learning_rate, &self.groups);
                 let model = self.model.take().expect("the model is only away during an update");
-                self.model = Some(self.players[turn].optimizer.step(rates, model, gradients));
+                let model = self.players[turn].optimizer.step(rates, model, gradients);
+                self.model = Some(objective.updated(model, turn)?);
                 sums.retain(|(name, _)| name != GRAD_NORM);
                 last = sums;
             }
@@ -279,6 +285,7 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
             self.state.ema_updates = ema.updates();
         }
         self.state.step += 1;
+        self.state.objective = objective.state();
         Ok(StepReport {
             step: self.state.step,
             losses: named,

@@ -29,6 +29,9 @@ pub(super) struct State {
     pub(super) since_best: usize,
     /// Results of the last evaluation; JSON has no infinity, so what is not finite is `null`.
     pub(super) metrics: Vec<(String, Option<f64>)>,
+    /// What the objective remembers beside the model.
+    #[serde(default)]
+    pub(super) objective: serde_json::Value,
 }
 
 pub(super) const STATE: &str = "state.json";

@@ -208,6 +208,9 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
         let turns = objective.turns();
         check_turns(&turns)?;
         let mut session = Session::begin(self, &turns, model, loader, run)?;
+        if session.state.step > 0 {
+            objective.restore(session.state.objective.clone())?;
+        }
         let mut batches = loader.batches(session.state.batches);
         let reason = loop {
             if let Some(reason) = session.reason_to_stop() {

@@ -1,0 +1,101 @@
+//! Counts per class.
+
+use crate::{Error, Result};
+
+/// How often each class was seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassHistogram {
+    counts: Vec<u64>,
+}
+
+impl ClassHistogram {
+    /// An empty one.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there are no classes.
+    pub fn new(classes: usize) -> Result<Self> {
+        if classes == 0 {
+            return Err(Error::config("classes", classes, "at least 1"));
+        }
+        Ok(Self { counts: vec![0; classes] })
+    }
+
+    /// Counts more.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a class that there is not.
+    pub fn add(&mut self, classes: impl IntoIterator<Item = u32>) -> Result<()> {
+        let known = self.counts.len();
+        for class in classes {
+            let count = self.counts.get_mut(class as usize);
+            *count.ok_or_else(|| Error::config("class", class, format!("below {known}")))? += 1;
+        }
+        Ok(())
+    }
+
+    /// The counts.
+    pub fn counts(&self) -> &[u64] {
+        &self.counts
+    }
+
+    /// All counts together.
+    pub fn total(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// How many classes were seen at all.
+    pub fn covered(&self) -> usize {
+        self.counts.iter().filter(|count| **count > 0).count()
+    }
+
+    /// `KL(seen ‖ uniform) = Σ p·ln(p·k)` in nats: 0 for evenly, `ln k` for one class only. The measure of
+    /// Stacked-MNIST (Srivastava et al. 2017, <https://arxiv.org/abs/1705.07761>). 0 if nothing was counted.
+    pub fn kl_to_uniform(&self) -> f64 {
+        let k = self.counts.len() as f64;
+        self.shares().filter(|p| *p > 0.0).map(|p| p * (p * k).ln()).sum()
+    }
+
+    /// Half of `Σ |p − 1/k|`, the share that would have to move to be even: 0 for evenly, `1 − 1/k` for one class only.
+    pub fn distance_to_uniform(&self) -> f64 {
+        let even = 1.0 / self.counts.len() as f64;
+        if self.total() == 0 {
+            return 0.0;
+        }
+        0.5 * self.shares().map(|p| (p - even).abs()).sum::<f64>()
+    }
+
+    fn shares(&self) -> impl Iterator<Item = f64> + '_ {
+        let total = self.total().max(1) as f64;
+        self.counts.iter().map(move |count| *count as f64 / total)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances_have_their_closed_forms() {
+        let mut histogram = ClassHistogram::new(4).unwrap();
+        assert_eq!((histogram.kl_to_uniform(), histogram.distance_to_uniform(), histogram.covered()), (0.0, 0.0, 0));
+        histogram.add([0, 1, 2, 3]).unwrap();
+        assert_eq!((histogram.kl_to_uniform(), histogram.distance_to_uniform(), histogram.covered()), (0.0, 0.0, 4));
+        let mut one = ClassHistogram::new(4).unwrap();
+        one.add([2; 8]).unwrap();
+        assert!((one.kl_to_uniform() - 4f64.ln()).abs() < 1e-12);
+        assert!((one.distance_to_uniform() - 0.75).abs() < 1e-12);
+        assert_eq!((one.covered(), one.total(), one.counts()), (1, 8, &[0, 0, 8, 0][..]));
+        let mut half = ClassHistogram::new(2).unwrap();
+        half.add([0, 0, 0, 1]).unwrap();
+        let expected = 0.75 * 1.5f64.ln() + 0.25 * 0.5f64.ln();
+        assert!((half.kl_to_uniform() - expected).abs() < 1e-12);
+        assert!((half.distance_to_uniform() - 0.25).abs() < 1e-12);
+    }
+
+    #[test]
+    fn unknown_classes_are_errors() {
+        assert!(ClassHistogram::new(0).is_err());
+        let error = ClassHistogram::new(10).unwrap().add([10]).unwrap_err().to_string();
+        assert!(error.contains("`class` is 10, expected below 10"), "{error}");
+    }
+}

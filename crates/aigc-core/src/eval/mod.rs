@@ -1,0 +1,48 @@
+//! What came out, in numbers.
+//!
+//! A [`Classifier`] turns images into features and class scores; everything else works on those:
+//!
+//! | item | what it says |
+//! |---|---|
+//! | [`Moments`], [`frechet_distance`] | how far two sets of features lie apart |
+//! | [`ClassHistogram`] | which classes appear how often, and how far that is from evenly |
+//! | [`Neighbours`] | the nearest known images: a simple classifier, and a look at copies |
+//! | [`LeNet5`] | the usual judge of handwritten digits |
+
+mod histogram;
+mod lenet;
+mod moments;
+mod neighbours;
+
+pub use histogram::ClassHistogram;
+pub use lenet::{LeNet5, LeNet5Config, resize_bilinear};
+pub use moments::{Moments, frechet_distance};
+pub use neighbours::Neighbours;
+
+use burn::tensor::Tensor;
+
+/// What a classifier says of a batch.
+#[derive(Clone, Debug)]
+pub struct Classified {
+    /// Where the images lie in feature space, `[batch, features]`.
+    pub features: Tensor<2>,
+    /// Scores of the classes, `[batch, classes]`; the largest is the verdict.
+    pub scores: Tensor<2>,
+}
+
+impl Classified {
+    /// The class of each image.
+    pub fn classes(&self) -> Vec<u32> {
+        self.scores.clone().argmax(1).into_data().iter::<i64>().map(|class| class as u32).collect()
+    }
+}
+
+/// Judges images.
+pub trait Classifier {
+    /// # Shapes
+    /// - images: `[batch, channels, height, width]` in `[0, 1]`
+    ///
+    /// # Panics
+    /// If the images are not of a shape that it knows.
+    fn classify(&self, images: Tensor<4>) -> Classified;
+}

@@ -1,0 +1,264 @@
+//! Adaptive discriminator augmentation (Karras et al. 2020, <https://arxiv.org/abs/2006.06676>).
+
+use super::{
+    diff_augment::per_picture,
+    warp::{Affine, Beyond, IDENTITY, compose, warp},
+};
+use aigc_core::{Error, Result, rng::Rng};
+use burn::tensor::{Device, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+/// Augments with a probability that follows how sure the critic is of real samples: `r = E[sign D(x)]` above `target`
+/// means overfitting and raises it.
+///
+/// Each kind of change is made with that probability, picture by picture: mirroring, quarter turns and whole steps;
+/// scaling, turning, stretching and fractional steps in one interpolation; brightness, contrast, luma flip, hue and
+/// saturation (the paper's appendix B, without its wavelet filters and corruptions).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Ada {
+    /// Where `r` shall be.
+    pub target: f64,
+    /// Real samples over which the probability can go from 0 to 1.
+    pub speed: f64,
+    /// The probability does not exceed this.
+    pub most: f64,
+    /// Whether pictures are mirrored and turned by quarters: not for digits, which would change their class.
+    pub flips: bool,
+    /// Whether colours change.
+    pub color: bool,
+}
+
+impl Default for Ada {
+    fn default() -> Self {
+        Self { target: 0.6, speed: 500_000.0, most: 0.8, flips: true, color: true }
+    }
+}
+
+impl Ada {
+    pub(super) fn validate(&self) -> Result<()> {
+        let fields = [
+            ("target", self.target, -1.0..=1.0, "from −1 to 1"),
+            ("most", self.most, 0.0..=1.0, "from 0 to 1"),
+            ("speed", self.speed, 1.0..=1e15, "at least 1"),
+        ];
+        for (field, value, range, expected) in fields {
+            if !range.contains(&value) {
+                return Err(Error::config(format!("augment.adaptive.{field}"), value, expected));
+            }
+        }
+        Ok(())
+    }
+
+    /// The probability after a batch of `size` real samples with `r = sign`.
+    pub(crate) fn adjust(&self, probability: f64, sign: f64, size: usize) -> f64 {
+        let step = size as f64 / self.speed;
+        (probability + if sign > self.target { step } else { -step }).clamp(0.0, self.most)
+    }
+
+    pub(super) fn apply(&self, x: Tensor<4>, p: f64, rng: &mut Rng) -> Tensor<4> {
+        if p <= 0.0 {
+            return x;
+        }
+        let [batch, _, height, width] = x.dims();
+        let maps: Vec<Affine> = (0..batch).map(|_| self.geometry(p, rng, [height, width])).collect();
+        let x = if maps.iter().all(|map| *map == IDENTITY) { x } else { warp(x, &maps, Beyond::Mirrored) };
+        if self.color { color(x, p, rng) } else { x }
+    }
+
+    /// From places in the result to places in the source.
+    fn geometry(&self, p: f64, rng: &mut Rng, [height, width]: [usize; 2]) -> Affine {
+        let mut map = IDENTITY;
+        let chance = |rng: &mut Rng, p: f64| f64::from(rng.uniforms(1, 0.0, 1.0)[0]) < p;
+        let uniform = |rng: &mut Rng, low: f64, high: f64| f64::from(rng.uniforms(1, low as f32, high as f32)[0]);
+        let normal = |rng: &mut Rng| f64::from(rng.normals(1)[0]);
+        let turn = |angle: f64| [[angle.cos(), -angle.sin(), 0.0], [angle.sin(), angle.cos(), 0.0]];
+        if self.flips && chance(rng, p) && rng.below(2) == 1 {
+            map = compose(map, [[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]);
+        }
+        if self.flips && height == width && chance(rng, p) {
+            let exact: [Affine; 4] = [
+                IDENTITY,
+                [[0.0, -1.0, 0.0], [1.0, 0.0, 0.0]],
+                [[-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]],
+                [[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]],
+            ];
+            map = compose(map, exact[rng.below(4)]);
+        }
+        if chance(rng, p) {
+            let step = |rng: &mut Rng, side: usize| (uniform(rng, -0.125, 0.125) * side as f64).round();
+            map = compose(map, [[1.0, 0.0, step(rng, width)], [0.0, 1.0, step(rng, height)]]);
+        }
+        if chance(rng, p) {
+            let scale = (0.2 * normal(rng)).exp2();
+            map = compose(map, [[scale, 0.0, 0.0], [0.0, scale, 0.0]]);
+        }
+        // Turned before and after stretching, with P(neither) = 1 − p.
+        let p_turn = 1.0 - (1.0 - p).sqrt();
+        if chance(rng, p_turn) {
+            map = compose(map, turn(uniform(rng, -std::f64::consts::PI, std::f64::consts::PI) * self.turned()));
+        }
+        if chance(rng, p) {
+            let stretch = (0.2 * normal(rng)).exp2();
+            map = compose(map, [[stretch, 0.0, 0.0], [0.0, 1.0 / stretch, 0.0]]);
+        }
+        if chance(rng, p_turn) {
+            map = compose(map, turn(uniform(rng, -std::f64::consts::PI, std::f64::consts::PI) * self.turned()));
+        }
+        if chance(rng, p) {
+            let shift = [0.125 * normal(rng) * width as f64, 0.125 * normal(rng) * height as f64];
+            map = compose(map, [[1.0, 0.0, shift[0]], [0.0, 1.0, shift[1]]]);
+        }
+        map
+    }
+
+    /// Pictures with an up and a down are turned a little only.
+    fn turned(&self) -> f64 {
+        if self.flips { 1.0 } else { 0.1 }
+    }
+}
+
+/// `x ← M·x + c` over the channels of each picture, with the paper's order of changes.
+fn color(x: Tensor<4>, p: f64, rng: &mut Rng) -> Tensor<4> {
+    let [batch, channels, height, width] = x.dims();
+    let device = x.device();
+    let chance = |rng: &mut Rng| f64::from(rng.uniforms(1, 0.0, 1.0)[0]) < p;
+    if channels != 3 {
+        let (mut scale, mut shift) = (Vec::with_capacity(batch), Vec::with_capacity(batch));
+        for _ in 0..batch {
+            let brightness = if chance(rng) { 0.2 * rng.normals(1)[0] } else { 0.0 };
+            let contrast = if chance(rng) { (0.5 * rng.normals(1)[0]).exp2() } else { 1.0 };
+            scale.push(contrast);
+            shift.push(brightness * contrast);
+        }
+        return x * per_picture(scale, &device) + per_picture(shift, &device);
+    }
+    let (mut matrices, mut shifts) = (Vec::with_capacity(9 * batch), Vec::with_capacity(3 * batch));
+    for _ in 0..batch {
+        let mut matrix = Matrix::identity();
+        let mut shift = [0.0f64; 3];
+        if chance(rng) {
+            shift = [0.2 * f64::from(rng.normals(1)[0]); 3];
+        }
+        let mut then = |by: Matrix, shift: &mut [f64; 3]| {
+            matrix = by.times(&matrix);
+            *shift = by.apply(*shift);
+        };
+        if chance(rng) {
+            then(Matrix::identity().scaled((0.5 * f64::from(rng.normals(1)[0])).exp2()), &mut shift);
+        }
+        let grey = Matrix([[1.0 / 3.0; 3]; 3]);
+        if chance(rng) && rng.below(2) == 1 {
+            // Luma flip: a reflection at the plane across the grey axis.
+            then(Matrix::identity().plus(&grey.scaled(-2.0)), &mut shift);
+        }
+        if chance(rng) {
+            then(hue(f64::from(rng.uniforms(1, -1.0, 1.0)[0]) * std::f64::consts::PI), &mut shift);
+        }
+        if chance(rng) {
+            let saturation = f64::from(rng.normals(1)[0]).exp2();
+            then(grey.plus(&Matrix::identity().plus(&grey.scaled(-1.0)).scaled(saturation)), &mut shift);
+        }
+        matrices.extend(matrix.0.iter().flatten().map(|v| *v as f32));
+        shifts.extend(shift.map(|v| v as f32));
+    }
+    transform(x.reshape([batch, 3, height * width]), matrices, shifts, &device).reshape([batch, 3, height, width])
+}
+
+fn transform(x: Tensor<3>, matrices: Vec<f32>, shifts: Vec<f32>, device: &Device) -> Tensor<3> {
+    let batch = x.dims()[0];
+    let matrices = Tensor::<3>::from_data(TensorData::new(matrices, [batch, 3, 3]), device);
+    matrices.matmul(x) + Tensor::<3>::from_data(TensorData::new(shifts, [batch, 3, 1]), device)
+}
+
+/// A rotation about the grey axis (Rodrigues' formula).
+fn hue(angle: f64) -> Matrix {
+    let (cos, sin, a) = (angle.cos(), angle.sin(), 3f64.sqrt().recip());
+    let cross = Matrix([[0.0, -a, a], [a, 0.0, -a], [-a, a, 0.0]]);
+    Matrix::identity().scaled(cos).plus(&cross.scaled(sin)).plus(&Matrix([[1.0 / 3.0; 3]; 3]).scaled(1.0 - cos))
+}
+
+struct Matrix([[f64; 3]; 3]);
+
+impl Matrix {
+    fn identity() -> Self {
+        Self([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    }
+
+    fn scaled(&self, factor: f64) -> Self {
+        Self(self.0.map(|row| row.map(|v| v * factor)))
+    }
+
+    fn plus(&self, other: &Self) -> Self {
+        Self(std::array::from_fn(|i| std::array::from_fn(|j| self.0[i][j] + other.0[i][j])))
+    }
+
+    fn times(&self, other: &Self) -> Self {
+        Self(std::array::from_fn(|i| std::array::from_fn(|j| (0..3).map(|k| self.0[i][k] * other.0[k][j]).sum())))
+    }
+
+    fn apply(&self, v: [f64; 3]) -> [f64; 3] {
+        std::array::from_fn(|i| (0..3).map(|k| self.0[i][k] * v[k]).sum())
+    }
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+
+    fn values(x: Tensor<4>) -> Vec<f32> {
+        x.into_data().try_into_vec::<f32>().unwrap()
+    }
+
+    #[test]
+    fn the_probability_follows_the_critic() {
+        let ada = Ada { speed: 1000.0, most: 0.5, ..Ada::default() };
+        let mut p = 0.0;
+        for _ in 0..10 {
+            p = ada.adjust(p, 0.9, 100);
+        }
+        assert!((p - 0.5).abs() < 1e-12, "{p}");
+        for _ in 0..2 {
+            p = ada.adjust(p, 0.1, 100);
+        }
+        assert!((p - 0.3).abs() < 1e-12, "{p}");
+        assert_eq!(ada.adjust(0.05, -1.0, 100), 0.0);
+    }
+
+    #[test]
+    fn as_many_pictures_change_as_the_probability_says() {
+        let device = Device::flex();
+        let x: Tensor<4> = Rng::new(1).uniform([400, 1, 6, 6], -1.0, 1.0, &device);
+        let ada = Ada { flips: false, ..Ada::default() };
+        assert_eq!(values(ada.apply(x.clone(), 0.0, &mut Rng::new(2))), values(x.clone()));
+        let p = 0.1;
+        let before = values(x.clone());
+        let after = values(ada.apply(x, p, &mut Rng::new(2)));
+        let same = before.chunks_exact(36).zip(after.chunks_exact(36)).filter(|(a, b)| a == b).count() as f64 / 400.0;
+        // Whole steps (a fifth of which round to none), scale, turns, stretch, fractional steps, brightness, contrast:
+        // seven chances, each missed with 1 − p.
+        let least = (1.0 - p).powi(7);
+        assert!((same - least).abs() < 0.1, "{same} {least}");
+    }
+
+    #[test]
+    fn colours_turn_about_grey() {
+        for angle in [0.3, 2.0] {
+            let grey = hue(angle).apply([0.4, 0.4, 0.4]);
+            assert!(grey.iter().all(|v| (v - 0.4).abs() < 1e-12));
+            let v = hue(angle).apply([1.0, 0.0, 0.0]);
+            assert!((v.iter().map(|v| v * v).sum::<f64>() - 1.0).abs() < 1e-12);
+        }
+        let third = hue(2.0 * std::f64::consts::PI / 3.0).apply([1.0, 0.0, 0.0]);
+        assert!((third[1] - 1.0).abs() < 1e-12, "{third:?}");
+    }
+
+    #[test]
+    fn gradients_flow_and_grey_stays_grey_under_colour() {
+        let device = Device::flex().autodiff();
+        let x = Tensor::<4>::zeros([4, 3, 8, 8], &device).require_grad();
+        let y = Ada::default().apply(x.clone(), 0.8, &mut Rng::new(4));
+        let gradients = y.sum().backward();
+        assert!(values(x.grad(&gradients).unwrap()).iter().any(|g| *g != 0.0));
+    }
+}

@@ -1,0 +1,146 @@
+//! DiffAugment (Zhao et al. 2020, <https://arxiv.org/abs/2006.10738>).
+
+use super::warp::{Beyond, IDENTITY, warp};
+use aigc_core::{Error, Result, rng::Rng};
+use burn::tensor::{Device, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+/// Always augments, each picture in its own way: colour, then translation, then cut-out. Sizes are shares of a side.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DiffAugment {
+    /// Brightness, saturation (of three channels) and contrast.
+    pub color: bool,
+    /// Most that a picture is moved by, black coming in; the paper has 1/8.
+    pub translation: f64,
+    /// Side of the square that is blacked out; the paper has 1/2. 0 for none.
+    pub cutout: f64,
+}
+
+impl Default for DiffAugment {
+    fn default() -> Self {
+        Self { color: true, translation: 0.125, cutout: 0.5 }
+    }
+}
+
+impl DiffAugment {
+    pub(super) fn validate(&self) -> Result<()> {
+        for (field, value) in [("translation", self.translation), ("cutout", self.cutout)] {
+            if !(0.0..=1.0).contains(&value) {
+                return Err(Error::config(format!("augment.diff.{field}"), value, "from 0 to 1"));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn apply(&self, mut x: Tensor<4>, rng: &mut Rng) -> Tensor<4> {
+        let [batch, channels, height, width] = x.dims();
+        let device = x.device();
+        if self.color {
+            // The range [−1, 1] is twice the paper's [0, 1].
+            x = x + per_picture(rng.uniforms(batch, -1.0, 1.0), &device);
+            if channels == 3 {
+                let grey = x.clone().mean_dim(1);
+                x = (x - grey.clone()) * per_picture(rng.uniforms(batch, 0.0, 2.0), &device) + grey;
+            }
+            let mean = x.clone().reshape([batch, channels * height * width]).mean_dim(1).reshape([batch, 1, 1, 1]);
+            x = (x - mean.clone()) * per_picture(rng.uniforms(batch, 0.5, 1.5), &device) + mean;
+        }
+        if self.translation > 0.0 {
+            let mut shift = |side: usize| {
+                let most = (side as f64 * self.translation + 0.5) as usize;
+                rng.below(2 * most + 1) as f64 - most as f64
+            };
+            let maps: Vec<_> = (0..batch)
+                .map(|_| {
+                    let mut map = IDENTITY;
+                    (map[0][2], map[1][2]) = (shift(width), shift(height));
+                    map
+                })
+                .collect();
+            x = warp(x, &maps, Beyond::Black);
+        }
+        if self.cutout > 0.0 {
+            let mut keep = vec![1.0f32; batch * height * width];
+            for picture in keep.chunks_exact_mut(height * width) {
+                let mut span = |side: usize| {
+                    let cut = (side as f64 * self.cutout + 0.5) as usize;
+                    // The square's centre lies anywhere, so that it may stick out.
+                    let start = rng.below(side + 1 - cut % 2) as i64 - (cut / 2) as i64;
+                    start.max(0) as usize..(start + cut as i64).clamp(0, side as i64) as usize
+                };
+                let (rows, columns) = (span(height), span(width));
+                for row in rows {
+                    picture[row * width..][columns.clone()].fill(0.0);
+                }
+            }
+            let keep = Tensor::<4>::from_data(TensorData::new(keep, [batch, 1, height, width]), &device);
+            // The paper fills with 0, the middle of its range.
+            x = x * keep;
+        }
+        x
+    }
+}
+
+/// One number per picture, `[batch, 1, 1, 1]`.
+pub(super) fn per_picture(values: Vec<f32>, device: &Device) -> Tensor<4> {
+    let batch = values.len();
+    Tensor::from_data(TensorData::new(values, [batch, 1, 1, 1]), device)
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+
+    const NONE: DiffAugment = DiffAugment { color: false, translation: 0.0, cutout: 0.0 };
+
+    fn values(x: Tensor<4>) -> Vec<f32> {
+        x.into_data().try_into_vec::<f32>().unwrap()
+    }
+
+    #[test]
+    fn cutout_blacks_out_about_a_square_and_translation_moves() {
+        let device = Device::flex();
+        let x = Tensor::<4>::ones([200, 1, 16, 16], &device);
+        let cut = DiffAugment { cutout: 0.5, ..NONE }.apply(x.clone(), &mut Rng::new(1));
+        for picture in values(cut).chunks_exact(256) {
+            let zeros = picture.iter().filter(|v| **v == 0.0).count();
+            // From a corner's quarter of the 8×8 square to all of it.
+            assert!((16..=64).contains(&zeros), "{zeros}");
+            assert!(picture.iter().all(|v| *v == 0.0 || *v == 1.0));
+        }
+        let moved = DiffAugment { translation: 0.125, ..NONE }.apply(x, &mut Rng::new(1));
+        let black: Vec<usize> =
+            values(moved).chunks_exact(256).map(|p| p.iter().filter(|v| **v == -1.0).count()).collect();
+        // At most 2 of 16 rows and columns; all five shifts in both directions occur.
+        assert_eq!(black.iter().max(), Some(&(256 - 14 * 14)));
+        assert_eq!(black.iter().min(), Some(&0));
+    }
+
+    #[test]
+    fn colour_keeps_the_picture_up_to_brightness_and_contrast() {
+        let device = Device::flex();
+        let x: Tensor<4> = Rng::new(2).uniform([8, 1, 4, 4], -1.0, 1.0, &device);
+        let y = values(DiffAugment { color: true, ..NONE }.apply(x.clone(), &mut Rng::new(3)));
+        for (a, b) in values(x).chunks_exact(16).zip(y.chunks_exact(16)) {
+            let contrast = (b[1] - b[0]) / (a[1] - a[0]);
+            assert!((0.5..1.5).contains(&contrast), "{contrast}");
+            let shift = b[0] - contrast * a[0];
+            assert!(a.iter().zip(b).all(|(a, b)| (contrast * a + shift - b).abs() < 1e-4));
+        }
+    }
+
+    #[test]
+    fn gradients_flow() {
+        let device = Device::flex().autodiff();
+        let x = Tensor::<4>::zeros([4, 3, 8, 8], &device).require_grad();
+        // Where nothing but the cut-out touches a picture, its slope is 1 outside and 0 inside.
+        let cut = DiffAugment { cutout: 0.5, ..NONE };
+        let gradients = cut.apply(x.clone(), &mut Rng::new(4)).sum().backward();
+        let slope = values(x.grad(&gradients).unwrap());
+        assert!(slope.contains(&1.0) && slope.contains(&0.0) && slope.iter().all(|g| *g == 0.0 || *g == 1.0));
+        let gradients = DiffAugment::default().apply(x.clone(), &mut Rng::new(4)).sum().backward();
+        assert!(values(x.grad(&gradients).unwrap()).iter().any(|g| *g != 0.0));
+    }
+}

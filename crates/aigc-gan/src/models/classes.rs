@@ -1,0 +1,175 @@
+//! How networks are told a class.
+
+use crate::Judgement;
+use aigc_core::{
+    Error, Result,
+    nn::{Activation, BatchNorm, BatchNormConfig, Initializer, Linear, LinearConfig},
+};
+use burn::{
+    module::{Module, Param},
+    tensor::{Device, Int, Tensor},
+};
+use serde::{Deserialize, Serialize};
+
+/// Conditional generation: how many classes, and how each side is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassesConfig {
+    /// How many.
+    pub count: usize,
+    /// How the generator is told.
+    pub generator: GeneratorClasses,
+    /// How the critic is told, or tells.
+    pub critic: CriticClasses,
+}
+
+/// How a generator is told the class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GeneratorClasses {
+    /// A one-hot vector beside the noise (Mirza and Osindero 2014, <https://arxiv.org/abs/1411.1784>).
+    #[default]
+    Concat,
+    /// Conditional batch normalisation: scale and shift of every norm depend on the class (Dumoulin et al. 2017,
+    /// <https://arxiv.org/abs/1610.07629>).
+    Norm,
+}
+
+/// How a critic is told the class, or tells it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CriticClasses {
+    /// A learned plane per class beside the channels (Mirza and Osindero 2014).
+    Concat,
+    /// Projection: the inner product of a class vector with the features joins the score (Miyato and Koyama 2018,
+    /// <https://arxiv.org/abs/1802.05637>, eq. 3).
+    #[default]
+    Projection,
+    /// Auxiliary classifier: the critic names the class, and both players want it right (Odena et al. 2017,
+    /// <https://arxiv.org/abs/1610.09585>).
+    Auxiliary,
+}
+
+impl ClassesConfig {
+    /// `count` classes, told by conditional batch normalisation and by projection.
+    pub const fn new(count: usize) -> Self {
+        Self { count, generator: GeneratorClasses::Norm, critic: CriticClasses::Projection }
+    }
+
+    pub(super) fn validate(&self) -> Result<()> {
+        if (1..=1 << 14).contains(&self.count) {
+            return Ok(());
+        }
+        Err(Error::config("classes.count", self.count, format!("1 to {}", 1 << 14)))
+    }
+
+    /// How many numbers beside the noise tell the generator the class.
+    pub(super) fn beside_noise(classes: Option<&Self>) -> usize {
+        classes.filter(|classes| classes.generator == GeneratorClasses::Concat).map_or(0, |classes| classes.count)
+    }
+}
+
+/// The noise, with a one-hot class beside it if that takes more than the noise's own width.
+pub(super) fn with_class(z: Tensor<2>, class: Option<&Tensor<1, Int>>, extra: usize) -> Tensor<2> {
+    if extra == 0 {
+        return z;
+    }
+    let class = class.expect("a generator with classes is told one").clone();
+    Tensor::cat(vec![z, class.one_hot(extra).float()], 1)
+}
+
+/// Batch normalisation, of a scale and shift that may depend on the class.
+#[derive(Module, Debug)]
+pub(super) struct Norm {
+    norm: BatchNorm,
+    /// What a class adds to the scale, `[classes, channels]`.
+    scale: Option<Param<Tensor<2>>>,
+    /// What a class adds to the shift, `[classes, channels]`.
+    shift: Option<Param<Tensor<2>>>,
+}
+
+impl Norm {
+    pub(super) fn new(channels: usize, classes: Option<&ClassesConfig>, device: &Device) -> Self {
+        let classes = classes.filter(|classes| classes.generator == GeneratorClasses::Norm);
+        let table = || classes.map(|c| Initializer::ZEROS.param([c.count, channels], channels, channels, device));
+        Self { norm: BatchNormConfig::new(channels).init(device), scale: table(), shift: table() }
+    }
+
+    pub(super) fn forward(&self, x: Tensor<4>, class: Option<&Tensor<1, Int>>, activation: Activation) -> Tensor<4> {
+        let (Some(scale), Some(shift)) = (&self.scale, &self.shift) else {
+            return self.norm.forward_activated(x, activation);
+        };
+        let class = class.expect("a generator with classes is told one");
+        let [batch, channels, ..] = x.dims();
+        let of_class = |table: &Param<Tensor<2>>| table.val().select(0, class.clone()).reshape([batch, channels, 1, 1]);
+        activation.forward(self.norm.forward(x) * (of_class(scale) + 1.0) + of_class(shift))
+    }
+}
+
+/// A learned plane per class.
+#[derive(Module, Debug)]
+pub(super) struct ClassPlane {
+    /// `[classes, height·width]`.
+    planes: Param<Tensor<2>>,
+}
+
+impl ClassPlane {
+    /// The planes, if the critic is told so.
+    pub(super) fn new(classes: Option<&ClassesConfig>, pixels: usize, device: &Device) -> Option<Self> {
+        let classes = classes.filter(|classes| classes.critic == CriticClasses::Concat)?;
+        let normal = Initializer::Normal { mean: 0.0, std: 1.0 };
+        Some(Self { planes: normal.param([classes.count, pixels], classes.count, pixels, device) })
+    }
+
+    /// `x` with one more channel, if there are planes.
+    pub(super) fn beside(planes: Option<&Self>, x: Tensor<4>, class: Option<&Tensor<1, Int>>) -> Tensor<4> {
+        let Some(planes) = planes else { return x };
+        let class = class.expect("a critic with classes is told one").clone();
+        let [batch, _, height, width] = x.dims();
+        let plane = planes.planes.val().select(0, class).reshape([batch, 1, height, width]);
+        Tensor::cat(vec![x, plane], 1)
+    }
+}
+
+/// What follows a critic's features: the score, and what the classes add.
+#[derive(Module, Debug)]
+pub(super) struct Head {
+    score: Linear,
+    /// Projection's class vectors, `[classes, channels]`.
+    classes: Option<Param<Tensor<2>>>,
+    auxiliary: Option<Linear>,
+}
+
+impl Head {
+    /// For features of `channels` maps of `pixels` values. `spectral` normalises the score's weight.
+    pub(super) fn new(
+        channels: usize,
+        pixels: usize,
+        classes: Option<&ClassesConfig>,
+        spectral: bool,
+        device: &Device,
+    ) -> Self {
+        let linear = |outputs| LinearConfig::new(channels * pixels, outputs).with_spectral(spectral).init(device);
+        let is = |kind| classes.filter(|classes| classes.critic == kind);
+        let normal = Initializer::Normal { mean: 0.0, std: 1.0 / (channels as f64).sqrt() };
+        Self {
+            score: linear(1),
+            classes: is(CriticClasses::Projection)
+                .map(|c| normal.param([c.count, channels], channels, c.count, device)),
+            auxiliary: is(CriticClasses::Auxiliary).map(|c| linear(c.count)),
+        }
+    }
+
+    /// # Shapes
+    /// - features: `[batch, channels, height, width]`
+    pub(super) fn judge(&self, features: Tensor<4>, class: Option<&Tensor<1, Int>>) -> Judgement {
+        let flat = features.clone().flatten::<2>(1, 3);
+        let mut score = self.score.forward(flat.clone()).squeeze_dim::<1>(1);
+        if let Some(classes) = &self.classes {
+            let class = class.expect("a critic with classes is told one").clone();
+            let [batch, channels, height, width] = features.dims();
+            let mean = features.reshape([batch, channels, height * width]).mean_dim(2).reshape([batch, channels]);
+            score = score + (classes.val().select(0, class) * mean).sum_dim(1).squeeze_dim::<1>(1);
+        }
+        Judgement { score, classes: self.auxiliary.as_ref().map(|auxiliary| auxiliary.forward(flat)) }
+    }
+}

@@ -1,0 +1,203 @@
+//! DCGAN (Radford et al. 2016, <https://arxiv.org/abs/1511.06434>).
+
+use super::{
+    check_shape, check_widths,
+    classes::{ClassPlane, ClassesConfig, Head, Norm, with_class},
+};
+use crate::{Critic, Generator, Judgement};
+use aigc_core::{
+    Error, Result,
+    data::ImageShape,
+    nn::{
+        Activation, BatchNorm, BatchNormConfig, Conv2d, Conv2dConfig, ConvTranspose2d, ConvTranspose2dConfig,
+        Initializer,
+    },
+};
+use burn::{
+    module::Module,
+    tensor::{Device, Int, Tensor},
+};
+use serde::{Deserialize, Serialize};
+
+/// What keeps a critic's layers in range.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CriticNorm {
+    /// Nothing; leave the work to a penalty.
+    None,
+    /// Batch normalisation on all layers but the first. It makes samples of a batch depend on each other, which no
+    /// gradient penalty allows.
+    #[default]
+    Batch,
+    /// Spectral normalisation of every weight (Miyato et al. 2018, <https://arxiv.org/abs/1802.05957>).
+    Spectral,
+}
+
+/// Configuration of a DCGAN.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DcganConfig {
+    /// Shape of an image; its sides are divisible by 2 to the number of `channels`.
+    pub shape: ImageShape,
+    /// Latent dimensions.
+    pub latent: usize,
+    /// Channels after each halving of the critic; the generator has them in reverse.
+    pub channels: Vec<usize>,
+    /// What keeps the critic's layers in range.
+    pub norm: CriticNorm,
+    /// Standard deviation of the first weights; PyTorch's usual ones if `None`. The paper has 0.02.
+    pub init_std: Option<f64>,
+    /// Conditional generation.
+    pub classes: Option<ClassesConfig>,
+}
+
+impl DcganConfig {
+    /// Images of `shape`: 64 latent dimensions, channels 64, 128, 256, … with a halving for each until the sides are at
+    /// most 7 or odd, batch normalisation, no classes.
+    ///
+    /// Sides of 28 give two halvings, 32 three, 64 four; 8×8 images get two.
+    pub fn new(shape: ImageShape) -> Self {
+        let mut side = shape.height.min(shape.width);
+        let mut channels = vec![];
+        while side.is_multiple_of(2) && (channels.len() < 2 || side > 7) && side > 1 {
+            side /= 2;
+            channels.push(64 << channels.len().min(3));
+        }
+        Self { shape, latent: 64, channels, norm: CriticNorm::Batch, init_std: None, classes: None }
+    }
+
+    /// The generator on `device`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for values out of range.
+    pub fn generator(&self, device: &Device) -> Result<DcganGenerator> {
+        let [height, width] = self.validate()?;
+        if height != width {
+            return Err(Error::config("shape", self.shape, "a square image, since the first kernel is square"));
+        }
+        let up = |channels, kernel, stride, padding, bias| {
+            let config = ConvTranspose2dConfig::new(channels, kernel).with_stride(stride).with_padding(padding);
+            config.with_bias(bias).with_initializer(self.initializer()).init(device)
+        };
+        let classes = self.classes.as_ref();
+        let first = self.latent + ClassesConfig::beside_noise(classes);
+        let levels: Vec<usize> = self.channels.iter().rev().copied().chain([self.shape.channels]).collect();
+        let mut layers = vec![up([first, levels[0]], height, 1, 0, false)];
+        layers.extend(levels.windows(2).enumerate().map(|(i, w)| up([w[0], w[1]], 4, 2, 1, i + 2 == levels.len())));
+        Ok(DcganGenerator {
+            layers,
+            norms: levels[..levels.len() - 1].iter().map(|channels| Norm::new(*channels, classes, device)).collect(),
+            config: self.clone(),
+        })
+    }
+
+    /// The critic on `device`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for values out of range.
+    pub fn critic(&self, device: &Device) -> Result<DcganCritic> {
+        let [height, width] = self.validate()?;
+        let plane = ClassPlane::new(self.classes.as_ref(), self.shape.height * self.shape.width, device);
+        let first = self.shape.channels + usize::from(plane.is_some());
+        let (batch, spectral) = (self.norm == CriticNorm::Batch, self.norm == CriticNorm::Spectral);
+        let levels: Vec<usize> = [first].into_iter().chain(self.channels.iter().copied()).collect();
+        let down = |(index, w): (usize, &[usize])| {
+            let config = Conv2dConfig::new([w[0], w[1]], 4).with_stride(2).with_padding(1).with_spectral(spectral);
+            config.with_bias(!batch || index == 0).with_initializer(self.initializer()).init(device)
+        };
+        let normed = if batch { &self.channels[1..] } else { &[] };
+        let last = self.channels[self.channels.len() - 1];
+        Ok(DcganCritic {
+            plane,
+            layers: levels.windows(2).enumerate().map(down).collect(),
+            norms: normed.iter().map(|channels| BatchNormConfig::new(*channels).init(device)).collect(),
+            head: Head::new(last, height * width, self.classes.as_ref(), spectral, device),
+        })
+    }
+
+    fn initializer(&self) -> Initializer {
+        self.init_std.map_or(Initializer::PYTORCH, |std| Initializer::Normal { mean: 0.0, std })
+    }
+
+    /// The sides at the smallest.
+    fn validate(&self) -> Result<[usize; 2]> {
+        check_shape(self.shape, self.latent)?;
+        let levels = self.channels.len();
+        if !(1..=8).contains(&levels) {
+            return Err(Error::config("channels", format!("{:?}", self.channels), "1 to 8 numbers"));
+        }
+        check_widths("channels", &self.channels)?;
+        let factor = 1 << levels;
+        for (field, side) in [("shape.height", self.shape.height), ("shape.width", self.shape.width)] {
+            if !side.is_multiple_of(factor) {
+                return Err(Error::config(field, side, format!("a multiple of {factor}, for {levels} halvings")));
+            }
+        }
+        if let Some(std) = self.init_std.filter(|std| !(*std > 0.0 && std.is_finite())) {
+            return Err(Error::config("init_std", std, "a finite number above 0"));
+        }
+        self.classes.iter().try_for_each(ClassesConfig::validate)?;
+        Ok([self.shape.height / factor, self.shape.width / factor])
+    }
+}
+
+/// Transposed convolutions from noise to image.
+#[derive(Module, Debug)]
+pub struct DcganGenerator {
+    layers: Vec<ConvTranspose2d>,
+    norms: Vec<Norm>,
+    #[module(skip)]
+    config: DcganConfig,
+}
+
+impl Generator for DcganGenerator {
+    fn generate(&self, z: Tensor<2>, class: Option<Tensor<1, Int>>) -> Tensor<4> {
+        let z = with_class(z, class.as_ref(), ClassesConfig::beside_noise(self.config.classes.as_ref()));
+        let [batch, width] = z.dims();
+        let mut x = z.reshape([batch, width, 1, 1]);
+        for (layer, norm) in self.layers.iter().zip(&self.norms) {
+            x = norm.forward(layer.forward(x), class.as_ref(), Activation::Relu);
+        }
+        Activation::Tanh.forward(self.layers[self.norms.len()].forward(x))
+    }
+
+    fn latent(&self) -> usize {
+        self.config.latent
+    }
+
+    fn shape(&self) -> ImageShape {
+        self.config.shape
+    }
+
+    fn classes(&self) -> Option<usize> {
+        self.config.classes.map(|classes| classes.count)
+    }
+}
+
+/// Strided convolutions from image to score.
+#[derive(Module, Debug)]
+pub struct DcganCritic {
+    plane: Option<ClassPlane>,
+    layers: Vec<Conv2d>,
+    /// Of all layers but the first, or none.
+    norms: Vec<BatchNorm>,
+    head: Head,
+}
+
+impl Critic for DcganCritic {
+    fn score(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> Tensor<1> {
+        self.judge(x, class).score
+    }
+
+    fn judge(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> Judgement {
+        let leaky = Activation::LeakyRelu(0.2);
+        let mut x = ClassPlane::beside(self.plane.as_ref(), x, class.as_ref());
+        for (index, layer) in self.layers.iter().enumerate() {
+            x = layer.forward(x);
+            x = match index.checked_sub(1).and_then(|index| self.norms.get(index)) {
+                Some(norm) => norm.forward_activated(x, leaky),
+                None => leaky.forward(x),
+            };
+        }
+        self.head.judge(x, class.as_ref())
+    }
+}

@@ -1,0 +1,193 @@
+//! The networks, and the choice among them as data.
+
+mod classes;
+mod dcgan;
+mod mlp;
+mod r3gan;
+mod resnet;
+
+pub use classes::{ClassesConfig, CriticClasses, GeneratorClasses};
+pub use dcgan::{CriticNorm, DcganConfig, DcganCritic, DcganGenerator};
+pub use mlp::{MlpCritic, MlpGanConfig, MlpGenerator};
+pub use r3gan::{R3ganConfig, R3ganCritic, R3ganGenerator};
+pub use resnet::{ResnetCritic, ResnetGanConfig, ResnetGenerator, SelfAttention2d};
+
+use crate::{Critic, Generator, Judgement};
+use aigc_core::{Error, Result, checkpoint::load_weights, data::ImageShape};
+use burn::{
+    module::Module,
+    tensor::{Device, Int, Tensor},
+};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// The two players, as one model to train.
+#[derive(Module, Debug)]
+pub struct Gan<G: Module, C: Module> {
+    /// Invents samples.
+    pub generator: G,
+    /// Tells real from generated.
+    pub critic: C,
+}
+
+/// Any pair of this crate.
+pub type AnyGan = Gan<AnyGenerator, AnyCritic>;
+
+/// Which networks; what `config.json` holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum GanConfig {
+    /// Fully connected.
+    Mlp(MlpGanConfig),
+    /// Strided convolutions.
+    Dcgan(DcganConfig),
+    /// Residual, as in SNGAN.
+    Resnet(ResnetGanConfig),
+    /// Residual without norms, as in R3GAN.
+    R3gan(R3ganConfig),
+}
+
+impl GanConfig {
+    /// Both networks on `device`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for values out of range.
+    pub fn init(&self, device: &Device) -> Result<AnyGan> {
+        Ok(match self {
+            GanConfig::Mlp(config) => Gan {
+                generator: AnyGenerator::Mlp(config.generator(device)?),
+                critic: AnyCritic::Mlp(config.critic(device)?),
+            },
+            GanConfig::Dcgan(config) => Gan {
+                generator: AnyGenerator::Dcgan(config.generator(device)?),
+                critic: AnyCritic::Dcgan(config.critic(device)?),
+            },
+            GanConfig::Resnet(config) => Gan {
+                generator: AnyGenerator::Resnet(config.generator(device)?),
+                critic: AnyCritic::Resnet(config.critic(device)?),
+            },
+            GanConfig::R3gan(config) => Gan {
+                generator: AnyGenerator::R3gan(config.generator(device)?),
+                critic: AnyCritic::R3gan(config.critic(device)?),
+            },
+        })
+    }
+}
+
+/// Runs `$then` with whichever network it is.
+macro_rules! either {
+    ($of:ident, $model:expr, $network:ident => $then:expr) => {
+        match $model {
+            $of::Mlp($network) => $then,
+            $of::Dcgan($network) => $then,
+            $of::Resnet($network) => $then,
+            $of::R3gan($network) => $then,
+        }
+    };
+}
+
+/// Any of the generators of this crate.
+#[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant)] // A program has one or two.
+pub enum AnyGenerator {
+    /// Fully connected.
+    Mlp(MlpGenerator),
+    /// Transposed convolutions.
+    Dcgan(DcganGenerator),
+    /// Residual, as in SNGAN.
+    Resnet(ResnetGenerator),
+    /// Residual without norms, as in R3GAN.
+    R3gan(R3ganGenerator),
+}
+
+impl Generator for AnyGenerator {
+    fn generate(&self, z: Tensor<2>, class: Option<Tensor<1, Int>>) -> Tensor<4> {
+        either!(AnyGenerator, self, network => network.generate(z, class))
+    }
+
+    fn latent(&self) -> usize {
+        either!(AnyGenerator, self, network => network.latent())
+    }
+
+    fn shape(&self) -> ImageShape {
+        either!(AnyGenerator, self, network => network.shape())
+    }
+
+    fn classes(&self) -> Option<usize> {
+        either!(AnyGenerator, self, network => network.classes())
+    }
+}
+
+/// Any of the critics of this crate.
+#[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant)] // A program has one or two.
+pub enum AnyCritic {
+    /// Fully connected.
+    Mlp(MlpCritic),
+    /// Strided convolutions.
+    Dcgan(DcganCritic),
+    /// Residual, as in SNGAN.
+    Resnet(ResnetCritic),
+    /// Residual without norms, as in R3GAN.
+    R3gan(R3ganCritic),
+}
+
+impl Critic for AnyCritic {
+    fn score(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> Tensor<1> {
+        either!(AnyCritic, self, network => network.score(x, class))
+    }
+
+    fn judge(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> Judgement {
+        either!(AnyCritic, self, network => network.judge(x, class))
+    }
+}
+
+/// Opens a trained pair: a folder with `config.json` and `model.safetensors`, such as the `final` of a run.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Config`] or [`Error::Weights`] naming what is missing or does not fit.
+pub fn load(folder: &Path, device: &Device) -> Result<AnyGan> {
+    let path = folder.join("config.json");
+    let text = std::fs::read(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
+    let config: GanConfig = serde_json::from_slice(&text)
+        .map_err(|error| Error::config(path.display().to_string(), error, "the configuration of a GAN"))?;
+    load_weights(config.init(device)?, &folder.join("model.safetensors"))
+}
+
+/// Sizes from a file decide how much is allocated: nothing beyond this is a small model.
+const MOST: usize = 1 << 14;
+
+fn check_shape(shape: ImageShape, latent: usize) -> Result<()> {
+    let fields = [
+        ("shape.channels", shape.channels),
+        ("shape.height", shape.height),
+        ("shape.width", shape.width),
+        ("latent", latent),
+    ];
+    for (field, value) in fields {
+        if !(1..=MOST).contains(&value) {
+            return Err(Error::config(field, value, format!("1 to {MOST}")));
+        }
+    }
+    // Sides within their bounds can still multiply to more than memory holds.
+    if shape.numel() > 1 << 24 {
+        return Err(Error::config("shape", shape, format!("at most {} values", 1 << 24)));
+    }
+    Ok(())
+}
+
+fn check_widths(field: &str, widths: &[usize]) -> Result<()> {
+    match widths.iter().find(|width| !(1..=4096).contains(*width)) {
+        Some(width) => Err(Error::config(field, width, "1 to 4096 each")),
+        None => Ok(()),
+    }
+}
+
+/// For networks that have no place for batch normalisation in the critic.
+fn critic_norm_is_not_batch(norm: CriticNorm) -> Result<()> {
+    if norm != CriticNorm::Batch {
+        return Ok(());
+    }
+    Err(Error::config("norm", "batch", "none or spectral: batch normalisation does not fit this critic"))
+}

@@ -1,0 +1,255 @@
+//! A pair in the manner of R3GAN (Huang et al. 2024, <https://arxiv.org/abs/2501.05441>, §4 and appendix B): inverted
+//! bottlenecks with grouped convolutions as in ResNeXt and ConvNeXt, no normalisation, residual branches that start at
+//! zero (Zhang et al. 2019, Fixup, <https://arxiv.org/abs/1901.09321>). Maps are enlarged by repeating pixels and reduced
+//! by the mean of four, where the paper filters.
+
+use super::{
+    check_shape, check_widths,
+    classes::{ClassPlane, ClassesConfig, GeneratorClasses, Head, with_class},
+};
+use crate::{Critic, Generator, Judgement};
+use aigc_core::{
+    Error, Result,
+    data::ImageShape,
+    nn::{Activation, Conv2d, Conv2dConfig, Initializer, Linear, LinearConfig},
+    ops::upsample_nearest2d,
+};
+use burn::{
+    module::{Module, Param},
+    tensor::{Device, Int, Tensor, module::avg_pool2d, ops::AvgPoolOptions},
+};
+use serde::{Deserialize, Serialize};
+
+const LEAKY: Activation = Activation::LeakyRelu(0.2);
+
+/// Configuration of a pair in the manner of R3GAN.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct R3ganConfig {
+    /// Shape of an image; its sides are divisible by 2 to the number of `channels` but one.
+    pub shape: ImageShape,
+    /// Latent dimensions.
+    pub latent: usize,
+    /// Channels of each stage of the generator, the smallest maps first; the critic has them in reverse.
+    pub channels: Vec<usize>,
+    /// Residual blocks of each stage.
+    pub blocks: usize,
+    /// How many times wider the middle of a block is.
+    pub expansion: usize,
+    /// Channels of each group of the middle convolution.
+    pub group_width: usize,
+    /// Conditional generation.
+    pub classes: Option<ClassesConfig>,
+}
+
+impl R3ganConfig {
+    /// Images of `shape`: 64 latent dimensions, stages of 64 channels with one block each, expansion 2, groups of 16.
+    pub fn new(shape: ImageShape) -> Self {
+        let (mut side, mut stages) = (shape.height.min(shape.width), 1);
+        while side.is_multiple_of(2) && side > 7 {
+            side /= 2;
+            stages += 1;
+        }
+        Self { shape, latent: 64, channels: vec![64; stages], blocks: 1, expansion: 2, group_width: 16, classes: None }
+    }
+
+    /// The generator on `device`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for values out of range.
+    pub fn generator(&self, device: &Device) -> Result<R3ganGenerator> {
+        let base = self.validate()?;
+        let first = self.latent + ClassesConfig::beside_noise(self.classes.as_ref());
+        let channels = &self.channels;
+        let stage = |index: usize| Stage {
+            change: (index > 0 && channels[index - 1] != channels[index])
+                .then(|| conv(channels[index - 1], channels[index], 1, 1, 1.0, device)),
+            blocks: (0..self.blocks).map(|_| self.block(channels[index], device)).collect(),
+        };
+        let last = channels[channels.len() - 1];
+        Ok(R3ganGenerator {
+            input: LinearConfig::new(first, channels[0]).with_bias(false).init(device),
+            basis: Initializer::Normal { mean: 0.0, std: 1.0 }.param([1, channels[0], base[0], base[1]], 1, 1, device),
+            stages: (0..channels.len()).map(stage).collect(),
+            output: conv(last, self.shape.channels, 1, 1, 1.0, device),
+            config: self.clone(),
+        })
+    }
+
+    /// The critic on `device`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for values out of range.
+    pub fn critic(&self, device: &Device) -> Result<R3ganCritic> {
+        let base = self.validate()?;
+        let plane = ClassPlane::new(self.classes.as_ref(), self.shape.height * self.shape.width, device);
+        let first = self.shape.channels + usize::from(plane.is_some());
+        let channels: Vec<usize> = self.channels.iter().rev().copied().collect();
+        let stage = |index: usize| Stage {
+            change: (index > 0 && channels[index - 1] != channels[index])
+                .then(|| conv(channels[index - 1], channels[index], 1, 1, 1.0, device)),
+            blocks: (0..self.blocks).map(|_| self.block(channels[index], device)).collect(),
+        };
+        let last = channels[channels.len() - 1];
+        Ok(R3ganCritic {
+            plane,
+            input: conv(first, channels[0], 1, 1, 1.0, device),
+            stages: (0..channels.len()).map(stage).collect(),
+            basis: Initializer::KaimingNormal { gain: 1.0 }.param(
+                [1, last, base[0], base[1]],
+                base[0] * base[1],
+                1,
+                device,
+            ),
+            head: Head::new(last, 1, self.classes.as_ref(), false, device),
+        })
+    }
+
+    fn block(&self, channels: usize, device: &Device) -> Block {
+        let middle = channels * self.expansion;
+        // Fixup: of m = 3 layers in each of L branches, all but the last are scaled by L^(−1/(2m − 2)).
+        let branches = (self.blocks * self.channels.len()) as f64;
+        let gain = std::f64::consts::SQRT_2 * branches.powf(-0.25);
+        Block {
+            widen: conv(channels, middle, 1, 1, gain, device),
+            mix: conv(middle, middle, 3, middle / self.group_width, gain, device),
+            narrow: conv(middle, channels, 1, 1, 0.0, device),
+        }
+    }
+
+    /// The sides at the smallest.
+    fn validate(&self) -> Result<[usize; 2]> {
+        check_shape(self.shape, self.latent)?;
+        check_widths("channels", &self.channels)?;
+        for (field, value, most) in
+            [("channels", self.channels.len(), 8), ("blocks", self.blocks, 64), ("expansion", self.expansion, 16)]
+        {
+            if !(1..=most).contains(&value) {
+                return Err(Error::config(field, value, format!("1 to {most}")));
+            }
+        }
+        if self.group_width == 0 || self.channels.iter().any(|c| !(c * self.expansion).is_multiple_of(self.group_width))
+        {
+            let expected = format!("a divisor of {} times the channels {:?}", self.expansion, self.channels);
+            return Err(Error::config("group_width", self.group_width, expected));
+        }
+        let factor = 1 << (self.channels.len() - 1);
+        for (field, side) in [("shape.height", self.shape.height), ("shape.width", self.shape.width)] {
+            if !side.is_multiple_of(factor) {
+                let expected = format!("a multiple of {factor}, for {} stages", self.channels.len());
+                return Err(Error::config(field, side, expected));
+            }
+        }
+        if let Some(classes) = &self.classes {
+            if classes.generator == GeneratorClasses::Norm {
+                return Err(Error::config("classes.generator", "norm", "concat; this generator has no norms"));
+            }
+            classes.validate()?;
+        }
+        Ok([self.shape.height / factor, self.shape.width / factor])
+    }
+}
+
+/// Without a bias after a 1×1 convolution that ends a branch or changes the width, as in the paper.
+fn conv(input: usize, output: usize, kernel: usize, groups: usize, gain: f64, device: &Device) -> Conv2d {
+    Conv2dConfig::new([input, output], kernel)
+        .with_padding(kernel / 2)
+        .with_groups(groups)
+        .with_bias(false)
+        .with_initializer(Initializer::KaimingNormal { gain })
+        .init(device)
+}
+
+#[derive(Module, Debug)]
+struct Stage {
+    /// A 1×1 convolution where the number of channels changes.
+    change: Option<Conv2d>,
+    blocks: Vec<Block>,
+}
+
+impl Stage {
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let x = self.change.as_ref().map_or(x.clone(), |conv| conv.forward(x));
+        self.blocks.iter().fold(x, |x, block| block.forward(x))
+    }
+}
+
+#[derive(Module, Debug)]
+struct Block {
+    widen: Conv2d,
+    mix: Conv2d,
+    narrow: Conv2d,
+}
+
+impl Block {
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let h = LEAKY.forward(self.widen.forward(x.clone()));
+        let h = LEAKY.forward(self.mix.forward(h));
+        x + self.narrow.forward(h)
+    }
+}
+
+/// Noise to image: a learned picture per channel, weighted by the noise, then stages that double the sides.
+#[derive(Module, Debug)]
+pub struct R3ganGenerator {
+    input: Linear,
+    /// `[1, channels, height, width]`.
+    basis: Param<Tensor<4>>,
+    stages: Vec<Stage>,
+    output: Conv2d,
+    #[module(skip)]
+    config: R3ganConfig,
+}
+
+impl Generator for R3ganGenerator {
+    /// The output is not bounded: the paper has no hyperbolic tangent.
+    fn generate(&self, z: Tensor<2>, class: Option<Tensor<1, Int>>) -> Tensor<4> {
+        let z = with_class(z, class.as_ref(), ClassesConfig::beside_noise(self.config.classes.as_ref()));
+        let weights = self.input.forward(z);
+        let [batch, channels] = weights.dims();
+        let mut x = self.basis.val() * weights.reshape([batch, channels, 1, 1]);
+        for (index, stage) in self.stages.iter().enumerate() {
+            x = stage.forward(if index > 0 { upsample_nearest2d(x, 2) } else { x });
+        }
+        self.output.forward(x)
+    }
+
+    fn latent(&self) -> usize {
+        self.config.latent
+    }
+
+    fn shape(&self) -> ImageShape {
+        self.config.shape
+    }
+
+    fn classes(&self) -> Option<usize> {
+        self.config.classes.map(|classes| classes.count)
+    }
+}
+
+/// Image to score: stages that halve the sides, then each channel against a learned picture.
+#[derive(Module, Debug)]
+pub struct R3ganCritic {
+    plane: Option<ClassPlane>,
+    input: Conv2d,
+    stages: Vec<Stage>,
+    /// `[1, channels, height, width]`.
+    basis: Param<Tensor<4>>,
+    head: Head,
+}
+
+impl Critic for R3ganCritic {
+    fn score(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> Tensor<1> {
+        self.judge(x, class).score
+    }
+
+    fn judge(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> Judgement {
+        let x = ClassPlane::beside(self.plane.as_ref(), x, class.as_ref());
+        let mut x = self.input.forward(x);
+        for (index, stage) in self.stages.iter().enumerate() {
+            x = stage.forward(if index > 0 { avg_pool2d(x, AvgPoolOptions::new([2, 2])) } else { x });
+        }
+        let [batch, channels, height, width] = x.dims();
+        let features = (x * self.basis.val()).reshape([batch, channels, height * width]).sum_dim(2);
+        self.head.judge(features.reshape([batch, channels, 1, 1]), class.as_ref())
+    }
+}

@@ -1,0 +1,303 @@
+//! Residual networks: SNGAN's generator and critic (Miyato et al. 2018, <https://arxiv.org/abs/1802.05957>, appendix B.4),
+//! with self-attention if wanted (Zhang et al. 2019, <https://arxiv.org/abs/1805.08318>).
+
+use super::{
+    check_shape, check_widths,
+    classes::{ClassPlane, ClassesConfig, Head, Norm, with_class},
+    critic_norm_is_not_batch,
+    dcgan::CriticNorm,
+};
+use crate::{Critic, Generator, Judgement};
+use aigc_core::{
+    Error, Result,
+    data::ImageShape,
+    nn::{Activation, Conv2d, Conv2dConfig, Initializer, Linear, LinearConfig},
+    ops::{attention, upsample_nearest2d},
+};
+use burn::{
+    module::{Module, Param},
+    tensor::{Device, Int, Tensor, module::avg_pool2d, ops::AvgPoolOptions},
+};
+use serde::{Deserialize, Serialize};
+
+/// Configuration of a residual pair.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ResnetGanConfig {
+    /// Shape of an image; its sides are divisible by 2 to the number of `levels`.
+    pub shape: ImageShape,
+    /// Latent dimensions.
+    pub latent: usize,
+    /// Channels of every block.
+    pub channels: usize,
+    /// Doublings of the generator.
+    pub levels: usize,
+    /// What keeps the critic's layers in range; not `Batch`.
+    pub norm: CriticNorm,
+    /// Side of the maps at which both networks attend to themselves.
+    pub attention: Option<usize>,
+    /// Conditional generation.
+    pub classes: Option<ClassesConfig>,
+}
+
+impl ResnetGanConfig {
+    /// Images of `shape`: 128 latent dimensions, 64 channels, as many doublings as bring the sides from 4 to 7 pixels,
+    /// spectral normalisation, no attention, no classes.
+    pub fn new(shape: ImageShape) -> Self {
+        let (mut side, mut levels) = (shape.height.min(shape.width), 0);
+        while side.is_multiple_of(2) && side > 7 {
+            side /= 2;
+            levels += 1;
+        }
+        Self { shape, latent: 128, channels: 64, levels, norm: CriticNorm::Spectral, attention: None, classes: None }
+    }
+
+    /// The generator on `device`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for values out of range.
+    pub fn generator(&self, device: &Device) -> Result<ResnetGenerator> {
+        let base = self.validate()?;
+        let classes = self.classes.as_ref();
+        let first = self.latent + ClassesConfig::beside_noise(classes);
+        let side = |level: usize| self.shape.height >> (self.levels - level - 1);
+        let block = |level| UpBlock {
+            norm1: Norm::new(self.channels, classes, device),
+            conv1: conv(self.channels, self.channels, 3, false, device),
+            norm2: Norm::new(self.channels, classes, device),
+            conv2: conv(self.channels, self.channels, 3, false, device),
+            skip: conv(self.channels, self.channels, 1, false, device),
+            attention: self.attends(side(level)).then(|| SelfAttention2d::new(self.channels, false, device)),
+        };
+        Ok(ResnetGenerator {
+            input: LinearConfig::new(first, self.channels * base[0] * base[1]).init(device),
+            blocks: (0..self.levels).map(block).collect(),
+            norm: Norm::new(self.channels, None, device),
+            output: conv(self.channels, self.shape.channels, 3, false, device),
+            base,
+            config: self.clone(),
+        })
+    }
+
+    /// The critic on `device`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for values out of range.
+    pub fn critic(&self, device: &Device) -> Result<ResnetCritic> {
+        self.validate()?;
+        let spectral = self.norm == CriticNorm::Spectral;
+        let plane = ClassPlane::new(self.classes.as_ref(), self.shape.height * self.shape.width, device);
+        let first = self.shape.channels + usize::from(plane.is_some());
+        let block = |index: usize| {
+            let (halve, input) = (index < self.levels, if index == 0 { first } else { self.channels });
+            DownBlock {
+                conv1: conv(input, self.channels, 3, spectral, device),
+                conv2: conv(self.channels, self.channels, 3, spectral, device),
+                skip: (halve || input != self.channels).then(|| conv(input, self.channels, 1, spectral, device)),
+                attention: (halve && self.attends(self.shape.height >> (index + 1)))
+                    .then(|| SelfAttention2d::new(self.channels, spectral, device)),
+                first: index == 0,
+                halve,
+            }
+        };
+        // Two blocks more, which keep the size.
+        Ok(ResnetCritic {
+            plane,
+            blocks: (0..self.levels + 2).map(block).collect(),
+            head: Head::new(self.channels, 1, self.classes.as_ref(), spectral, device),
+        })
+    }
+
+    fn attends(&self, side: usize) -> bool {
+        self.attention == Some(side)
+    }
+
+    /// The sides at the smallest.
+    fn validate(&self) -> Result<[usize; 2]> {
+        check_shape(self.shape, self.latent)?;
+        check_widths("channels", &[self.channels])?;
+        if !(1..=8).contains(&self.levels) {
+            return Err(Error::config("levels", self.levels, "1 to 8"));
+        }
+        let factor = 1 << self.levels;
+        for (field, side) in [("shape.height", self.shape.height), ("shape.width", self.shape.width)] {
+            if !side.is_multiple_of(factor) {
+                return Err(Error::config(field, side, format!("a multiple of {factor}, for {} levels", self.levels)));
+            }
+        }
+        critic_norm_is_not_batch(self.norm)?;
+        if let Some(side) = self.attention {
+            let sides: Vec<usize> = (1..self.levels).map(|level| self.shape.height >> level).collect();
+            if !sides.contains(&side) {
+                return Err(Error::config("attention", side, format!("one of the maps' sides {sides:?}")));
+            }
+        }
+        self.classes.iter().try_for_each(ClassesConfig::validate)?;
+        Ok([self.shape.height / factor, self.shape.width / factor])
+    }
+}
+
+/// `√2` for what a ReLU follows; SNGAN's Xavier weights.
+fn conv(input: usize, output: usize, kernel: usize, spectral: bool, device: &Device) -> Conv2d {
+    let gain = if kernel == 1 { 1.0 } else { std::f64::consts::SQRT_2 };
+    Conv2dConfig::new([input, output], kernel)
+        .with_padding(kernel / 2)
+        .with_spectral(spectral)
+        .with_initializer(Initializer::XavierUniform { gain })
+        .init(device)
+}
+
+/// Half the sides, by the mean of four.
+fn halve(x: Tensor<4>) -> Tensor<4> {
+    avg_pool2d(x, AvgPoolOptions::new([2, 2]))
+}
+
+/// Noise to image by residual blocks that double the sides.
+#[derive(Module, Debug)]
+pub struct ResnetGenerator {
+    input: Linear,
+    blocks: Vec<UpBlock>,
+    norm: Norm,
+    output: Conv2d,
+    base: [usize; 2],
+    #[module(skip)]
+    config: ResnetGanConfig,
+}
+
+#[derive(Module, Debug)]
+struct UpBlock {
+    norm1: Norm,
+    conv1: Conv2d,
+    norm2: Norm,
+    conv2: Conv2d,
+    skip: Conv2d,
+    attention: Option<SelfAttention2d>,
+}
+
+impl UpBlock {
+    fn forward(&self, x: Tensor<4>, class: Option<&Tensor<1, Int>>) -> Tensor<4> {
+        let relu = Activation::Relu;
+        let h = upsample_nearest2d(self.norm1.forward(x.clone(), class, relu), 2);
+        let h = self.norm2.forward(self.conv1.forward(h), class, relu);
+        // A 1×1 convolution and repeating pixels can change places: on the small map it costs a quarter.
+        let y = self.conv2.forward(h) + upsample_nearest2d(self.skip.forward(x), 2);
+        self.attention.as_ref().map_or(y.clone(), |attention| attention.forward(y))
+    }
+}
+
+impl Generator for ResnetGenerator {
+    fn generate(&self, z: Tensor<2>, class: Option<Tensor<1, Int>>) -> Tensor<4> {
+        let z = with_class(z, class.as_ref(), ClassesConfig::beside_noise(self.config.classes.as_ref()));
+        let (batch, [height, width]) = (z.dims()[0], self.base);
+        let x = self.input.forward(z).reshape([batch, self.config.channels, height, width]);
+        let x = self.blocks.iter().fold(x, |x, block| block.forward(x, class.as_ref()));
+        Activation::Tanh.forward(self.output.forward(self.norm.forward(x, None, Activation::Relu)))
+    }
+
+    fn latent(&self) -> usize {
+        self.config.latent
+    }
+
+    fn shape(&self) -> ImageShape {
+        self.config.shape
+    }
+
+    fn classes(&self) -> Option<usize> {
+        self.config.classes.map(|classes| classes.count)
+    }
+}
+
+/// Image to score by residual blocks that halve the sides.
+#[derive(Module, Debug)]
+pub struct ResnetCritic {
+    plane: Option<ClassPlane>,
+    blocks: Vec<DownBlock>,
+    head: Head,
+}
+
+#[derive(Module, Debug)]
+struct DownBlock {
+    conv1: Conv2d,
+    conv2: Conv2d,
+    skip: Option<Conv2d>,
+    attention: Option<SelfAttention2d>,
+    /// The first block sees pixels, which no ReLU must cut.
+    first: bool,
+    halve: bool,
+}
+
+impl DownBlock {
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let relu = Activation::Relu;
+        let h = if self.first { x.clone() } else { relu.forward(x.clone()) };
+        let h = self.conv2.forward(relu.forward(self.conv1.forward(h)));
+        let down = |x| if self.halve { halve(x) } else { x };
+        // As above: the mean first, then the 1×1 convolution.
+        let skip = down(x);
+        let skip = self.skip.as_ref().map_or(skip.clone(), |conv| conv.forward(skip));
+        let y = down(h) + skip;
+        self.attention.as_ref().map_or(y.clone(), |attention| attention.forward(y))
+    }
+}
+
+impl Critic for ResnetCritic {
+    fn score(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> Tensor<1> {
+        self.judge(x, class).score
+    }
+
+    fn judge(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> Judgement {
+        let x = ClassPlane::beside(self.plane.as_ref(), x, class.as_ref());
+        let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
+        let [batch, channels, height, width] = x.dims();
+        let sum = Activation::Relu.forward(x).reshape([batch, channels, height * width]).sum_dim(2);
+        self.head.judge(sum.reshape([batch, channels, 1, 1]), class.as_ref())
+    }
+}
+
+/// Self-attention over the pixels of a map (Zhang et al. 2019, eq. 1–3): queries and keys of an eighth of the channels,
+/// values of half, and a learned factor that starts at 0.
+#[derive(Module, Debug)]
+pub struct SelfAttention2d {
+    query: Conv2d,
+    key: Conv2d,
+    value: Conv2d,
+    output: Conv2d,
+    /// The factor, `[1]`.
+    gamma: Param<Tensor<1>>,
+}
+
+impl SelfAttention2d {
+    /// For maps of `channels`.
+    pub fn new(channels: usize, spectral: bool, device: &Device) -> Self {
+        // Without biases: a softmax does not see the keys'.
+        let conv = |input: usize, output: usize| {
+            let config = Conv2dConfig::new([input, output], 1).with_bias(false).with_spectral(spectral);
+            config.with_initializer(Initializer::XavierUniform { gain: 1.0 }).init(device)
+        };
+        let (narrow, half) = ((channels / 8).max(1), (channels / 2).max(1));
+        Self {
+            query: conv(channels, narrow),
+            key: conv(channels, narrow),
+            value: conv(channels, half),
+            output: conv(half, channels),
+            gamma: Initializer::ZEROS.param([1], 1, 1, device),
+        }
+    }
+
+    /// # Shapes
+    /// - x and output: `[batch, channels, height, width]`
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let [batch, _, height, width] = x.dims();
+        let tokens = |conv: &Conv2d| {
+            let y = conv.forward(x.clone());
+            let channels = y.dims()[1];
+            y.reshape([batch, channels, height * width]).swap_dims(1, 2).unsqueeze_dim::<4>(1)
+        };
+        let query = tokens(&self.query);
+        // The paper's scores are not divided by √d: what `attention` divides by is put back.
+        let scale = (query.dims()[3] as f64).sqrt();
+        let y = attention(query * scale, tokens(&self.key), tokens(&self.value), None, false);
+        let channels = y.dims()[3];
+        let y = y.squeeze_dim::<3>(1).swap_dims(1, 2).reshape([batch, channels, height, width]);
+        x + self.output.forward(y) * self.gamma.val().reshape([1, 1, 1, 1])
+    }
+}

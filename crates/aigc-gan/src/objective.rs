@@ -1,0 +1,330 @@
+//! A step of training.
+
+use crate::{
+    Augment, Critic, Gan, GanLoss, Generator, LeCam, Monitor, Penalty, RealBatch, monitor::Watch, penalty::Anchors,
+};
+use aigc_core::{
+    Error, Result,
+    ops::cross_entropy,
+    params::{LookAt, Replace, look_at_all, replace_all},
+    train::{Losses, Objective, StepContext, Turn},
+};
+use burn::{
+    module::{Module, Param},
+    tensor::{Int, Tensor, TensorData},
+};
+use serde::{Deserialize, Serialize};
+use std::marker::PhantomData;
+
+/// What the two players play for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GanObjectiveConfig {
+    /// The game.
+    pub loss: GanLoss,
+    /// How much less than 1 a real sample counts as real.
+    pub label_smoothing: f64,
+    /// Penalties on the critic's slope.
+    pub penalties: Vec<Penalty>,
+    /// Keeps the two sides' scores near each other.
+    pub lecam: Option<LeCam>,
+    /// Every weight of the critic is brought within ± this after each of its updates (Arjovsky et al. 2017).
+    pub weight_clip: Option<f64>,
+    /// Updates of the critic per update of the generator.
+    pub critic_steps: usize,
+    /// Augmentation of what the critic sees.
+    pub augment: Augment,
+    /// Weight of naming the right class, for a critic that is an auxiliary classifier.
+    pub auxiliary_weight: f64,
+    /// Watches for collapse.
+    pub monitor: Option<Monitor>,
+}
+
+impl Default for GanObjectiveConfig {
+    fn default() -> Self {
+        Self {
+            loss: GanLoss::NonSaturating,
+            label_smoothing: 0.0,
+            penalties: Vec::new(),
+            lecam: None,
+            weight_clip: None,
+            critic_steps: 1,
+            augment: Augment::None,
+            auxiliary_weight: 1.0,
+            monitor: Some(Monitor::default()),
+        }
+    }
+}
+
+impl GanObjectiveConfig {
+    /// The game `loss`, plain.
+    pub fn new(loss: GanLoss) -> Self {
+        Self { loss, ..Self::default() }
+    }
+
+    /// R3GAN's: relativistic pairing with R1 and R2 of the same `γ` (Huang et al. 2024,
+    /// <https://arxiv.org/abs/2501.05441>).
+    pub fn r3gan(gamma: f64) -> Self {
+        Self { penalties: vec![Penalty::r1(gamma), Penalty::r2(gamma)], ..Self::new(GanLoss::RelativisticPairing) }
+    }
+
+    /// WGAN-GP's: `λ = 10`, five updates of the critic for one of the generator (Gulrajani et al. 2017,
+    /// <https://arxiv.org/abs/1704.00028>).
+    pub fn wgan_gp() -> Self {
+        Self { penalties: vec![Penalty::wgan_gp(10.0)], critic_steps: 5, ..Self::new(GanLoss::Wasserstein) }
+    }
+
+    /// Fails unless every value is in its range.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the field.
+    pub fn validate(&self) -> Result<()> {
+        self.loss.validate(self.label_smoothing)?;
+        self.penalties.iter().try_for_each(Penalty::validate)?;
+        self.lecam.iter().try_for_each(LeCam::validate)?;
+        self.monitor.iter().try_for_each(Monitor::validate)?;
+        self.augment.validate()?;
+        if let Some(clip) = self.weight_clip.filter(|clip| !(*clip > 0.0 && clip.is_finite())) {
+            return Err(Error::config("weight_clip", clip, "a finite number above 0"));
+        }
+        if !(1..=1000).contains(&self.critic_steps) {
+            return Err(Error::config("critic_steps", self.critic_steps, "1 to 1000"));
+        }
+        if !(self.auxiliary_weight >= 0.0 && self.auxiliary_weight.is_finite()) {
+            return Err(Error::config("auxiliary_weight", self.auxiliary_weight, "a finite number from 0 on"));
+        }
+        Ok(())
+    }
+}
+
+/// The game of a generator and a critic, step by step.
+///
+/// The turns are called `critic` and `generator`. What the generator made for the critic's last update is used again for
+/// its own: nothing of it has changed in between, so its forward pass runs once.
+#[derive(Debug)]
+pub struct GanObjective<G, C, B> {
+    config: GanObjectiveConfig,
+    /// Made in the critic's turn, one for each accumulated batch.
+    made: Vec<Option<Tensor<4>>>,
+    memory: Memory,
+    has_batch_norm: bool,
+    players: PhantomData<fn(G, C, B)>,
+}
+
+/// What a resumed run needs to know.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct Memory {
+    /// ADA's probability.
+    augment: f64,
+    anchors: Anchors,
+    watch: Watch,
+}
+
+const CRITIC: usize = 0;
+
+impl<G: Generator + 'static, C: Critic + 'static, B: RealBatch> GanObjective<G, C, B> {
+    /// The objective for these players.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for values out of range, and for a penalty on a critic with batch normalisation, whose scores
+    /// depend on the whole batch.
+    pub fn new(config: GanObjectiveConfig, gan: &Gan<G, C>) -> Result<Self> {
+        config.validate()?;
+        if let Some(penalty) = config.penalties.first().filter(|_| has_batch_norm(&gan.critic)) {
+            let expected = "none: the critic has batch normalisation, and a penalty needs scores that do not depend on \
+                            the rest of the batch; use spectral normalisation or none";
+            return Err(Error::config("penalties", format!("{:?}", penalty.kind), expected));
+        }
+        let has_batch_norm = has_batch_norm(gan);
+        Ok(Self { config, made: Vec::new(), memory: Memory::default(), has_batch_norm, players: PhantomData })
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &GanObjectiveConfig {
+        &self.config
+    }
+
+    /// ADA's present probability.
+    pub fn augment_probability(&self) -> f64 {
+        self.memory.augment
+    }
+
+    fn check(&self, generator: &G, batch: &B) -> Result<()> {
+        if batch.sample_shape() != generator.shape() {
+            let expected = format!("{}, which the generator makes", generator.shape());
+            return Err(Error::config("images", batch.sample_shape(), expected));
+        }
+        let least = if self.has_batch_norm { 2 } else { 1 };
+        if batch.size() < least {
+            let why = if least == 2 { ", since batch normalisation has no statistics of one sample" } else { "" };
+            return Err(Error::config("batch_size", batch.size(), format!("at least {least}{why}")));
+        }
+        let Some(classes) = generator.classes() else { return Ok(()) };
+        let Some(labels) = batch.class_labels() else {
+            return Err(Error::config("labels", "missing", "the class of every sample, for a generator with classes"));
+        };
+        match labels.iter().find(|label| **label as usize >= classes) {
+            Some(label) => Err(Error::config("labels", label, format!("below {classes}, the generator's classes"))),
+            None => Ok(()),
+        }
+    }
+
+    fn critic_losses(
+        &mut self,
+        gan: &Gan<G, C>,
+        real: Tensor<4>,
+        class: Option<Tensor<1, Int>>,
+        context: &mut StepContext,
+    ) -> Losses {
+        let config = &self.config;
+        let z = context.rng.normal([real.dims()[0], gan.generator.latent()], &context.device);
+        let keep = context.repetition + 1 == config.critic_steps;
+        let fake = if keep {
+            let fake = gan.generator.generate(z, class.clone());
+            self.made.resize(self.made.len().max(context.micro + 1), None);
+            self.made[context.micro] = Some(fake.clone());
+            fake.detach()
+        } else {
+            gan.generator.clone().no_grad().generate(z, class.clone())
+        };
+        let look = keep && context.micro == 0;
+        let alarm = config.monitor.filter(|monitor| look && context.step.is_multiple_of(monitor.every));
+        let looked_at = alarm.map(|_| (real.clone(), fake.clone()));
+        let real = config.augment.apply(real, self.memory.augment, &mut context.rng);
+        let fake = config.augment.apply(fake, self.memory.augment, &mut context.rng);
+        let of_real = gan.critic.judge(real.clone(), class.clone());
+        let of_fake = gan.critic.judge(fake.clone(), class.clone());
+        let mut total = config.loss.critic(of_real.score.clone(), of_fake.score.clone(), config.label_smoothing);
+        let mut parts = Vec::new();
+        let due: Vec<_> = config.penalties.iter().filter(|penalty| penalty.is_due(context.step)).collect();
+        let penalty = due
+            .iter()
+            .map(|penalty| penalty.measure(&gan.critic, &real, &fake, class.as_ref(), &mut context.rng))
+            .reduce(|a, b| a + b);
+        if let Some(penalty) = penalty {
+            parts.push(("penalty", penalty.clone()));
+            total = total + penalty;
+        }
+        if let Some(lecam) = &config.lecam {
+            total = total + lecam.measure(&of_real.score, &of_fake.score, &mut self.memory.anchors);
+        }
+        if let (Some(a), Some(b), Some(class)) = (of_real.classes, of_fake.classes, class) {
+            let naming = cross_entropy(a, class.clone()).mean() + cross_entropy(b, class).mean();
+            total = total + naming.clone() * config.auxiliary_weight;
+            parts.push(("naming", naming));
+        }
+        if let Augment::Adaptive(ada) = &config.augment {
+            let sign = f64::from(of_real.score.clone().detach().sign().mean().into_scalar::<f32>());
+            self.memory.augment = ada.adjust(self.memory.augment, sign, of_real.score.dims()[0]);
+        }
+        let accuracy = config.loss.accuracy(of_real.score.clone().detach(), of_fake.score.clone().detach());
+        if let (Some(monitor), Some((real, fake))) = (alarm, looked_at)
+            && let Some(text) = monitor.look(&mut self.memory.watch, &real, &fake, &accuracy)
+        {
+            context.alert("collapse", text);
+        }
+        let losses = Losses::new(total).with("real", of_real.score.mean()).with("fake", of_fake.score.mean());
+        let losses = losses.with("accuracy", accuracy);
+        parts.into_iter().fold(losses, |losses, (name, value)| losses.with(name, value))
+    }
+
+    fn generator_losses(
+        &mut self,
+        gan: &Gan<G, C>,
+        real: Tensor<4>,
+        class: Option<Tensor<1, Int>>,
+        context: &mut StepContext,
+    ) -> Losses {
+        let config = &self.config;
+        let fake = self.made.get_mut(context.micro).and_then(Option::take).unwrap_or_else(|| {
+            let z = context.rng.normal([real.dims()[0], gan.generator.latent()], &context.device);
+            gan.generator.generate(z, class.clone())
+        });
+        // The critic is only looked through: nobody wants its gradients now.
+        let critic = gan.critic.clone().no_grad();
+        let of_real = config.loss.compares().then(|| {
+            let real = config.augment.apply(real, self.memory.augment, &mut context.rng);
+            critic.score(real, class.clone())
+        });
+        let fake = config.augment.apply(fake, self.memory.augment, &mut context.rng);
+        let of_fake = critic.judge(fake, class.clone());
+        let mut total = config.loss.generator(of_fake.score, of_real);
+        if let (Some(classes), Some(class)) = (of_fake.classes, class) {
+            total = total + cross_entropy(classes, class).mean() * config.auxiliary_weight;
+        }
+        Losses::new(total)
+    }
+}
+
+impl<G: Generator + 'static, C: Critic + 'static, B: RealBatch> Objective for GanObjective<G, C, B> {
+    type Model = Gan<G, C>;
+    type Batch = B;
+
+    fn turns(&self) -> Vec<Turn> {
+        vec![
+            Turn::new("critic").of("critic").repeated(self.config.critic_steps),
+            Turn::new("generator").of("generator").on_same_batch(),
+        ]
+    }
+
+    fn losses(&mut self, gan: &Gan<G, C>, batch: &B, context: &mut StepContext) -> Result<Losses> {
+        self.check(&gan.generator, batch)?;
+        let real = batch.real(&context.device);
+        let class = gan.generator.classes().and(batch.class_labels()).map(|labels| {
+            let labels: Vec<i32> = labels.iter().map(|label| *label as i32).collect();
+            let count = labels.len();
+            Tensor::from_data(TensorData::new(labels, [count]), &context.device)
+        });
+        Ok(match context.turn {
+            CRITIC => self.critic_losses(gan, real, class, context),
+            _ => self.generator_losses(gan, real, class, context),
+        })
+    }
+
+    fn updated(&mut self, gan: Gan<G, C>, turn: usize) -> Result<Gan<G, C>> {
+        let Some(within) = self.config.weight_clip.filter(|_| turn == CRITIC) else { return Ok(gan) };
+        Ok(Gan { critic: replace_all(gan.critic, &mut Clip { within }), ..gan })
+    }
+
+    fn state(&self) -> serde_json::Value {
+        serde_json::to_value(self.memory).unwrap_or_default()
+    }
+
+    fn restore(&mut self, state: serde_json::Value) -> Result<()> {
+        let text = state.to_string();
+        self.memory = serde_json::from_value(state)
+            .map_err(|error| Error::config("state.objective", text, format!("a GAN's: {error}")))?;
+        Ok(())
+    }
+}
+
+/// Brings trained weights within their bounds.
+struct Clip {
+    within: f64,
+}
+
+impl Replace for Clip {
+    fn replace<const D: usize>(&mut self, _path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if !param.val().is_require_grad() {
+            return param;
+        }
+        param.map(|tensor| {
+            let clipped = tensor.without_autodiff().clamp(-self.within, self.within);
+            Tensor::from_inner(clipped).require_grad()
+        })
+    }
+}
+
+fn has_batch_norm<M: Module>(model: &M) -> bool {
+    struct Find(bool);
+
+    impl LookAt for Find {
+        fn look_at<const D: usize>(&mut self, path: &str, _param: &Param<Tensor<D>>) {
+            self.0 |= path.ends_with("running_mean");
+        }
+    }
+
+    let mut find = Find(false);
+    look_at_all(model, &mut find);
+    find.0
+}

@@ -1,0 +1,233 @@
+//! Using what was learned. Nothing here needs autodiff; pictures come out in `[0, 1]`.
+
+use crate::Generator;
+use aigc_core::{Error, Result, rng::Rng};
+use burn::tensor::{Device, Tensor, TensorData};
+
+/// How many samples are made in one forward pass.
+const AT_ONCE: usize = 250;
+
+/// Which classes to make.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Classes {
+    /// Each as likely as any other.
+    #[default]
+    Any,
+    /// This one.
+    One(u32),
+    /// One for each sample.
+    Each(Vec<u32>),
+}
+
+/// Makes pictures with a generator.
+///
+/// ```no_run
+/// # use aigc_gan::{Sampler, load};
+/// # use aigc_core::{device::device, rng::Rng};
+/// # fn main() -> aigc_core::Result<()> {
+/// let device = device("flex")?;
+/// let gan = load("runs/digits-gan-1/final".as_ref(), &device)?;
+/// let pictures = Sampler::new(&gan.generator, &device).truncated(2.0)?.sample(64, &mut Rng::new(7))?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Sampler<'a, G> {
+    generator: &'a G,
+    device: Device,
+    truncation: Option<f64>,
+    classes: Classes,
+}
+
+impl<'a, G: Generator> Sampler<'a, G> {
+    /// A sampler without truncation, of any class.
+    pub fn new(generator: &'a G, device: &Device) -> Self {
+        Self { generator, device: device.clone(), truncation: None, classes: Classes::Any }
+    }
+
+    /// Draws noise again until each number is within ± `bound`: less variety, more typical samples (Brock et al. 2019,
+    /// <https://arxiv.org/abs/1809.11096>, §3.1).
+    ///
+    /// # Errors
+    /// [`Error::Config`] unless `bound` is at least 0.01.
+    pub fn truncated(self, bound: f64) -> Result<Self> {
+        if bound.is_nan() || bound < 0.01 {
+            return Err(Error::config("truncation", bound, "at least 0.01"));
+        }
+        Ok(Self { truncation: Some(bound), ..self })
+    }
+
+    /// Makes these classes.
+    pub fn of(self, classes: Classes) -> Self {
+        Self { classes, ..self }
+    }
+
+    /// Noise for `n` samples, `[n, latent]`.
+    pub fn latents(&self, n: usize, rng: &mut Rng) -> Tensor<2> {
+        let latent = self.generator.latent();
+        let mut values = rng.normals(n * latent);
+        if let Some(bound) = self.truncation {
+            for value in &mut values {
+                while f64::from(value.abs()) > bound {
+                    *value = rng.normals(1)[0];
+                }
+            }
+        }
+        Tensor::from_data(TensorData::new(values, [n, latent]), &self.device)
+    }
+
+    /// `n` pictures.
+    ///
+    /// # Shapes
+    /// - output: `[n, channels, height, width]` in `[0, 1]`
+    ///
+    /// # Errors
+    /// [`Error::Config`] if `n` is 0 or a class is not one of the generator's.
+    pub fn sample(&self, n: usize, rng: &mut Rng) -> Result<Tensor<4>> {
+        let z = self.latents(n, rng);
+        let classes = self.draw_classes(n, rng)?;
+        self.pictures(z, classes)
+    }
+
+    /// Pictures and the classes that were asked for.
+    ///
+    /// # Errors
+    /// [`Error::Config`] as [`sample`](Self::sample), and if the generator has no classes.
+    pub fn labelled(&self, n: usize, rng: &mut Rng) -> Result<(Tensor<4>, Vec<u32>)> {
+        let z = self.latents(n, rng);
+        let Some(classes) = self.draw_classes(n, rng)? else {
+            return Err(Error::config("classes", "asked for", "nothing; the generator has no classes"));
+        };
+        Ok((self.pictures(z, Some(classes.clone()))?, classes))
+    }
+
+    /// A row for each class, of the same noise in each column.
+    ///
+    /// # Shapes
+    /// - output: `[classes·columns, channels, height, width]` in `[0, 1]`, row by row
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there are no columns, or the generator has no classes.
+    pub fn class_grid(&self, columns: usize, rng: &mut Rng) -> Result<Tensor<4>> {
+        let Some(classes) = self.generator.classes() else {
+            return Err(Error::config("classes", "a grid", "nothing; the generator has no classes"));
+        };
+        let z = self.latents(columns, rng).repeat_dim(0, classes);
+        self.pictures(z, Some((0..classes as u32).flat_map(|class| vec![class; columns]).collect()))
+    }
+
+    /// Pictures on the great arc from noise to noise, each pair at `frames` places, both ends included.
+    ///
+    /// # Shapes
+    /// - output: `frames` of `[pairs, channels, height, width]` in `[0, 1]`
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there are no pairs or fewer than two frames.
+    pub fn interpolate(&self, pairs: usize, frames: usize, rng: &mut Rng) -> Result<Vec<Tensor<4>>> {
+        if frames < 2 {
+            return Err(Error::config("frames", frames, "at least 2"));
+        }
+        let (from, to) = (self.latents(pairs, rng), self.latents(pairs, rng));
+        let classes = self.draw_classes(pairs, rng)?;
+        let at = |k: usize| k as f64 / (frames - 1) as f64;
+        (0..frames).map(|k| self.pictures(slerp(from.clone(), to.clone(), at(k)), classes.clone())).collect()
+    }
+
+    /// What the generator makes of `z`.
+    ///
+    /// # Shapes
+    /// - z: `[n, latent]`
+    /// - output: `[n, channels, height, width]` in `[0, 1]`
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there is no row, the width is not the generator's, or the classes do not fit.
+    pub fn pictures(&self, z: Tensor<2>, classes: Option<Vec<u32>>) -> Result<Tensor<4>> {
+        let [n, width] = z.dims();
+        if n == 0 {
+            return Err(Error::config("n", n, "at least 1"));
+        }
+        if width != self.generator.latent() {
+            return Err(Error::config("z", width, format!("{} latent dimensions", self.generator.latent())));
+        }
+        let classes = match (self.generator.classes(), classes) {
+            (None, _) => None,
+            (Some(count), Some(classes)) => Some(checked(classes, count, n)?),
+            (Some(count), None) => {
+                return Err(Error::config("classes", "missing", format!("one below {count} for each sample")));
+            }
+        };
+        let parts = (0..n).step_by(AT_ONCE).map(|start| {
+            let count = AT_ONCE.min(n - start);
+            let class = classes.as_ref().map(|classes| {
+                let part: Vec<i32> = classes[start..start + count].iter().map(|class| *class as i32).collect();
+                Tensor::from_data(TensorData::new(part, [count]), &self.device)
+            });
+            let made = self.generator.generate(z.clone().narrow(0, start, count), class);
+            ((made + 1.0) * 0.5).clamp(0.0, 1.0)
+        });
+        Ok(Tensor::cat(parts.collect(), 0))
+    }
+
+    fn draw_classes(&self, n: usize, rng: &mut Rng) -> Result<Option<Vec<u32>>> {
+        let Some(count) = self.generator.classes() else {
+            return match &self.classes {
+                Classes::Any => Ok(None),
+                other => Err(Error::config("classes", format!("{other:?}"), "any; the generator has no classes")),
+            };
+        };
+        let classes = match &self.classes {
+            Classes::Any => (0..n).map(|_| rng.below(count) as u32).collect(),
+            Classes::One(class) => vec![*class; n],
+            Classes::Each(classes) => classes.clone(),
+        };
+        checked(classes, count, n).map(Some)
+    }
+}
+
+fn checked(classes: Vec<u32>, count: usize, n: usize) -> Result<Vec<u32>> {
+    if classes.len() != n {
+        return Err(Error::config("classes", classes.len(), format!("{n}, one for each sample")));
+    }
+    match classes.iter().find(|class| **class as usize >= count) {
+        Some(class) => Err(Error::config("classes", class, format!("below {count}"))),
+        None => Ok(classes),
+    }
+}
+
+/// Spherical interpolation between the rows of `a` and `b`, `[batch, latent]`; straight where they are parallel.
+fn slerp(a: Tensor<2>, b: Tensor<2>, t: f64) -> Tensor<2> {
+    let norm = |x: &Tensor<2>| (x.clone() * x.clone()).sum_dim(1).sqrt().clamp_min(1e-8);
+    let cosine = (a.clone() * b.clone()).sum_dim(1) / (norm(&a) * norm(&b));
+    let angle = cosine.clamp(-0.9995, 0.9995).acos();
+    let weight = |s: f64| (angle.clone() * s).sin() / angle.clone().sin();
+    a * weight(1.0 - t) + b * weight(t)
+}
+
+/// The generator with batch normalisation's running statistics measured anew, over `passes` batches of `size` samples
+/// ("standing statistics": Brock et al. 2019, §4). An averaged generator has the live one's statistics, which are not
+/// its own.
+///
+/// # Errors
+/// [`Error::Config`] if there are no passes, or fewer than two samples in one.
+pub fn standing_statistics<G: Generator>(
+    generator: &G,
+    passes: usize,
+    size: usize,
+    rng: &mut Rng,
+    device: &Device,
+) -> Result<G> {
+    if passes == 0 || size < 2 {
+        return Err(Error::config("passes", format!("{passes} of {size}"), "at least 1 pass of at least 2 samples"));
+    }
+    // Copies: `valid` and `train` give statistics of their own.
+    let live = generator.valid().train().no_grad();
+    let device = device.clone().autodiff();
+    for _ in 0..passes {
+        let z = rng.normal([size, live.latent()], &device);
+        let class = live.classes().map(|classes| {
+            let classes: Vec<i32> = (0..size).map(|_| rng.below(classes) as i32).collect();
+            Tensor::from_data(TensorData::new(classes, [size]), &device)
+        });
+        live.generate(z, class);
+    }
+    Ok(live.valid())
+}

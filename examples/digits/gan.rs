@@ -1,0 +1,230 @@
+//! The adversarial networks of `digits`.
+
+use crate::Args;
+use aigc_core::{
+    Error,
+    burn::tensor::{Device, Tensor},
+    checkpoint::RunFolder,
+    data::{ImageBatch, Loader},
+    eval::{ClassHistogram, Classifier, Moments, Neighbours, frechet_distance},
+    output::{Grid, save_gif, save_png},
+    rng::Rng,
+    train::{
+        EmaConfig, LossPlot, Metrics, MetricsLog, OptimizerConfig, ProgressBar, Schedule, Start, StopFlag, StopReason,
+        Trainer, TrainerConfig,
+    },
+};
+use aigc_examples::{Images, ImagesConfig, say_how_to_go_on};
+use aigc_gan::{
+    AnyGan, Augment, ClassesConfig, DcganConfig, DiffAugment, GanConfig, GanObjective, GanObjectiveConfig, Generator,
+    GeneratorClasses, MlpGanConfig, Sampler,
+};
+use anyhow::Result;
+use serde::Deserialize;
+use std::time::Duration;
+
+/// What a run's `config.json` says of it; a resumed run takes it from there.
+#[derive(Deserialize)]
+struct Settings {
+    model: GanConfig,
+    trainer: TrainerConfig,
+    objective: GanObjectiveConfig,
+    data: ImagesConfig,
+}
+
+const BATCH: usize = 64;
+/// Samples that an evaluation looks at.
+const JUDGED: usize = 1000;
+
+pub(crate) fn run(args: &Args, device: &Device, stop: StopFlag, conditional: bool) -> Result<()> {
+    let name = if conditional { "digits-cgan" } else { "digits-gan" };
+    let start = args.start();
+    let existing = if start == Start::Fresh { None } else { Some(args.existing_run(name)?) };
+    // A run that was killed before it wrote its settings begins with the given ones.
+    let saved = existing.as_ref().filter(|run| run.config_path().exists()).map(RunFolder::config).transpose()?;
+    let (Settings { model, mut trainer, objective, data }, images) = match saved {
+        Some(saved) => {
+            let saved: Settings = saved;
+            let images = saved.data.open(BATCH, saved.trainer.seed)?;
+            (saved, images)
+        }
+        None => defaults(args, conditional)?,
+    };
+    trainer.steps = args.steps.unwrap_or(trainer.steps);
+    trainer.minutes = args.minutes.or(trainer.minutes);
+    trainer.checkpoint_every = args.checkpoint_every.unwrap_or(trainer.checkpoint_every);
+    trainer.validate()?;
+    let seed = trainer.seed;
+    let gan = model.init(device)?;
+    let players = GanObjective::new(objective.clone(), &gan)?;
+    let judge = Judge::new(&images, seed, device)?;
+    let run = &existing.map_or_else(|| args.new_run(name), Ok)?;
+    println!(
+        "{} images of {} to learn from, {} held out; everything goes to {}",
+        images.train.items(),
+        images.shape,
+        images.held_out.items(),
+        run.path().display()
+    );
+
+    let grid = Grid::new(10, images.shape.width);
+    let grid = if images.shape.width < 16 { grid.smoothed() } else { grid };
+    let trained = Trainer::new(trainer)
+        .start(start)
+        .stop_flag(stop)
+        .model_config(&model)?
+        .objective_config(&objective)?
+        .data_config(&data)?
+        .observe(ProgressBar::new())
+        .observe(MetricsLog::every(10))
+        .observe(LossPlot::new())
+        .evaluate(|gan| judge.metrics(gan))
+        .preview(|gan, at| {
+            let sampler = Sampler::new(&gan.generator, device);
+            save_png(&show(&sampler, gan, seed)?, grid, &at.run.sample_path(at.step, "png"))
+        })
+        .fit(players, gan, &images.train, run)?;
+    if trained.reason == StopReason::Interrupted {
+        say_how_to_go_on(trained.step, run);
+        return Ok(());
+    }
+
+    let sampler = Sampler::new(&trained.model.generator, device);
+    let mut rng = Rng::keyed(seed, "pictures", 0);
+    let at = |name: &str| run.path().join(name);
+    save_png(&show(&sampler, &trained.model, seed)?, grid, &at("samples.png"))?;
+    save_gif(sampler.interpolate(20, 30, &mut rng)?, grid, Duration::from_millis(80), &at("walk.gif"))?;
+    let samples = sampler.sample(10, &mut rng)?;
+    save_png(&Tensor::cat(vec![samples.clone(), judge.known.images(&samples)?], 0), grid, &at("nearest.png"))?;
+    let value = |name: &str| trained.metrics.iter().find(|(n, _)| n == name).map(|(_, value)| *value);
+    println!();
+    if let Some(distance) = value("frechet") {
+        println!(
+            "Fréchet distance in pixels: {distance:.3} between {JUDGED} samples and {} held-out images ({:.3} between \
+             training and held-out images)\n  How far the two clouds of images lie apart: lower is better.",
+            images.held_out.items(),
+            judge.among_real
+        );
+    }
+    if let (Some(uneven), Some(seen)) = (value("uneven"), value("classes")) {
+        println!(
+            "{seen:.0} classes appear; {:.1} % of the samples would have to move to make them even",
+            100.0 * uneven
+        );
+    }
+    if let Some(right) = value("right") {
+        println!(
+            "{:.1} % of the samples are read as the class asked for (by the nearest training image)",
+            100.0 * right
+        );
+    }
+    println!();
+    let samples = if conditional { "a row for each class" } else { "100 images it invented" };
+    for (file, what) in [
+        ("samples.png", samples),
+        ("nearest.png", "ten samples, each with the most similar training image below"),
+        ("walk.gif", "a walk from noise to noise"),
+        ("loss.svg", "how the losses went"),
+        ("metrics.jsonl", "the same, as numbers"),
+        ("final/model.safetensors", "the weights, for Python too"),
+    ] {
+        println!("  {:<60} {what}", at(file).display());
+    }
+    Ok(())
+}
+
+/// 100 samples, or ten of each class; always of the same noise.
+fn show<G: Generator>(sampler: &Sampler<'_, G>, gan: &AnyGan, seed: u64) -> aigc_core::Result<Tensor<4>> {
+    let mut rng = Rng::keyed(seed, "preview", 0);
+    if gan.generator.classes().is_some() { sampler.class_grid(10, &mut rng) } else { sampler.sample(100, &mut rng) }
+}
+
+/// What judges samples: distance to held-out images, and classes by the nearest training image.
+struct Judge {
+    held_out: Moments,
+    /// Between training and held-out images: what a perfect generator would reach.
+    among_real: f64,
+    known: Neighbours,
+    seed: u64,
+    device: Device,
+}
+
+/// Nobody is judged by more than this many training images.
+const MOST_KNOWN: usize = 10_000;
+
+impl Judge {
+    fn new(images: &Images, seed: u64, device: &Device) -> aigc_core::Result<Self> {
+        let moments = |loader: &Loader<ImageBatch>| {
+            let mut moments = Moments::new(images.shape.numel())?;
+            for batch in loader.pass() {
+                moments.add(&batch?.images(device).flatten(1, 3))?;
+            }
+            Ok::<_, Error>(moments)
+        };
+        let held_out = moments(&images.held_out)?;
+        let among_real = frechet_distance(&moments(&images.train)?, &held_out)?;
+        let known = Neighbours::from_batches(images.train.pass(), MOST_KNOWN, device)?;
+        Ok(Self { held_out, among_real, known, seed, device: device.clone() })
+    }
+
+    fn metrics(&self, gan: &AnyGan) -> aigc_core::Result<Metrics> {
+        let sampler = Sampler::new(&gan.generator, &self.device);
+        let mut rng = Rng::keyed(self.seed, "judged", 0);
+        let (pictures, asked) = match gan.generator.classes() {
+            Some(_) => sampler.labelled(JUDGED, &mut rng)?,
+            None => (sampler.sample(JUDGED, &mut rng)?, Vec::new()),
+        };
+        let mut moments = Moments::new(self.held_out.mean().len())?;
+        moments.add(&pictures.clone().flatten(1, 3))?;
+        let mut metrics = vec![("frechet".to_string(), frechet_distance(&self.held_out, &moments)?)];
+        if let Some(classes) = self.known.classes() {
+            let read = self.known.classify(pictures).classes();
+            let right = read.iter().zip(&asked).filter(|(a, b)| a == b).count();
+            let mut histogram = ClassHistogram::new(classes)?;
+            histogram.add(read)?;
+            metrics.push(("uneven".into(), histogram.distance_to_uniform()));
+            metrics.push(("classes".into(), histogram.covered() as f64));
+            if !asked.is_empty() {
+                metrics.push(("right".into(), right as f64 / asked.len() as f64));
+            }
+        }
+        Ok(metrics)
+    }
+}
+
+fn defaults(args: &Args, conditional: bool) -> Result<(Settings, Images)> {
+    let data = ImagesConfig { path: args.data.clone(), side: args.side, rgb: args.rgb };
+    let images = data.open(BATCH, args.seed)?;
+    let shape = images.shape;
+    let mut classes = None;
+    if conditional {
+        let known = Neighbours::from_batches(images.train.pass(), usize::MAX, &aigc_core::device::device("flex")?)?;
+        let count = known.classes();
+        let count =
+            count.ok_or_else(|| Error::config("data", "images without labels", "labelled ones, to make classes"))?;
+        classes = Some(ClassesConfig::new(count));
+    }
+    let foldable = shape.height == shape.width && shape.height % 4 == 0;
+    let model = if foldable {
+        GanConfig::Dcgan(DcganConfig { classes, ..DcganConfig::new(shape) })
+    } else {
+        let classes = classes.map(|classes| ClassesConfig { generator: GeneratorClasses::Concat, ..classes });
+        GanConfig::Mlp(MlpGanConfig { classes, ..MlpGanConfig::new(shape) })
+    };
+    // 1,500 images are few: moved a little, they last longer.
+    let augment = Augment::Diff(DiffAugment { color: false, translation: 0.125, cutout: 0.0 });
+    let trainer = TrainerConfig {
+        seed: args.seed,
+        minutes: Some(2.0),
+        learning_rate: 5e-4,
+        schedule: Schedule::linear(0),
+        optimizer: OptimizerConfig::adam(0.5, 0.99),
+        ema: Some(EmaConfig::new(0.998)),
+        evaluate_every: 500,
+        preview_every: 500,
+        checkpoint_every: 500,
+        ..TrainerConfig::new(4000)
+    };
+    let objective = GanObjectiveConfig { augment, ..GanObjectiveConfig::default() };
+    Ok((Settings { model, trainer, objective, data }, images))
+}

@@ -1,0 +1,220 @@
+//! Images by DCGAN, judged in features of a LeNet-5.
+
+use crate::{Common, Method};
+use aigc_core::{
+    burn::tensor::Device,
+    checkpoint::RunFolder,
+    data::{ImageBatch, Loader},
+    eval::{ClassHistogram, Classifier, LeNet5, Moments, Neighbours, frechet_distance},
+    output::{Grid, save_gif, save_png},
+    rng::Rng,
+    train::{Event, LossPlot, MetricsLog, ProgressBar, Schedule, StopFlag, StopReason, Trainer},
+};
+use aigc_examples::{ImagesConfig, say_how_to_go_on};
+use aigc_gan::{
+    AnyGan, AnyGenerator, ClassesConfig, CriticNorm, DcganConfig, GanConfig, GanObjective, Generator, R3ganConfig,
+    ResnetGanConfig, Sampler, standing_statistics,
+};
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+/// Options of `images`.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// A folder with the four MNIST-format files, or with images.
+    #[arg(long, value_name = "FOLDER")]
+    data: PathBuf,
+    /// Side that a folder's images are brought to.
+    #[arg(long, value_name = "PIXELS")]
+    side: Option<usize>,
+    /// Keep the colours of a folder's images.
+    #[arg(long)]
+    rgb: bool,
+    /// Which networks.
+    #[arg(long, value_enum, default_value = "dcgan")]
+    model: Networks,
+    /// Which game.
+    #[arg(long, value_enum, default_value = "plain")]
+    method: Method,
+    /// Weight of the penalties.
+    #[arg(long, default_value_t = 1.0)]
+    gamma: f64,
+    /// Learn the ten classes too, and make the one asked for.
+    #[arg(long)]
+    conditional: bool,
+    /// Weights of a LeNet-5 that judges digits (`mnist-models/lenet5_csinva.safetensors`).
+    #[arg(long, value_name = "FILE")]
+    judge: Option<PathBuf>,
+    /// Samples to judge.
+    #[arg(long, default_value_t = 10_000)]
+    samples: usize,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Networks {
+    Dcgan,
+    Resnet,
+    R3gan,
+}
+
+const BATCH: usize = 64;
+
+pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
+    let common = &options.common;
+    let device = common.device()?;
+    let data = ImagesConfig { path: Some(options.data.clone()), side: options.side, rgb: options.rgb };
+    let images = data.open(BATCH, common.seed)?;
+    let judge = options.judge.as_ref().map(|path| LeNet5::open(path, &device)).transpose()?;
+    let shape = images.shape;
+    let classes = options.conditional.then(|| ClassesConfig::new(10));
+    let norm = if options.method == Method::Plain { CriticNorm::Batch } else { CriticNorm::None };
+    let model = match options.model {
+        Networks::Dcgan => GanConfig::Dcgan(DcganConfig { classes, norm, ..DcganConfig::new(shape) }),
+        Networks::Resnet => GanConfig::Resnet(ResnetGanConfig { classes, ..ResnetGanConfig::new(shape) }),
+        Networks::R3gan => GanConfig::R3gan(R3ganConfig { classes, ..R3ganConfig::new(shape) }),
+    };
+    let gan = model.init(&device)?;
+    let objective = options.method.objective(options.gamma);
+    let config = common.trainer(17_000, 2e-4, [0.5, 0.999], Schedule::CONSTANT);
+    let run = common.run("images-gan")?;
+    let grid = Grid::new(10, shape.width);
+    let preview = |gan: &AnyGan, n: usize| -> aigc_core::Result<_> {
+        let sampler = Sampler::new(&gan.generator, &device);
+        let mut rng = Rng::keyed(common.seed, "preview", 0);
+        if gan.generator.classes().is_some() {
+            sampler.class_grid(n / 10, &mut rng)
+        } else {
+            sampler.sample(n, &mut rng)
+        }
+    };
+    let (mut made, began) = (0, Instant::now());
+    let trained = Trainer::new(aigc_core::train::TrainerConfig { preview_every: 1000, ..config })
+        .start(common.start())
+        .stop_flag(stop)
+        .model_config(&model)?
+        .objective_config(&objective)?
+        .data_config(&data)?
+        .observe(ProgressBar::new())
+        .observe(MetricsLog::every(100))
+        .observe(LossPlot::new())
+        .observe(|event: &Event<'_>| match event {
+            Event::Step(_) => made += 1,
+            Event::Alert { text, step, .. } => eprintln!("step {step}: {text}"),
+            _ => {}
+        })
+        .preview(|gan, at| save_png(&preview(gan, 100)?, grid, &at.run.sample_path(at.step, "png")))
+        .fit(GanObjective::new(objective, &gan)?, gan, &images.train, &run)?;
+    if trained.reason == StopReason::Interrupted {
+        say_how_to_go_on(trained.step, &run);
+        return Ok(());
+    }
+    let minutes = began.elapsed().as_secs_f64() / 60.0;
+    println!("{} steps, {made} of them now in {minutes:.2} minutes", trained.step);
+    pictures(&trained.model, &images.train, &run, grid, common.seed, &device)?;
+    if let Some(judge) = &judge {
+        let generator = &trained.model.generator;
+        report("averaged", generator, options, judge, &images.held_out, &device)?;
+        let mut rng = Rng::keyed(common.seed, "standing", 0);
+        let standing = standing_statistics(generator, 100, 256, &mut rng, &device)?;
+        report("averaged, standing statistics", &standing, options, judge, &images.held_out, &device)?;
+        // What a plain loop, without averaging, ends with.
+        let live = aigc_core::checkpoint::load_weights(model.init(&device)?, &run.latest()?.file("model.safetensors"))?;
+        report("last weights", &live.generator, options, judge, &images.held_out, &device)?;
+    }
+    Ok(())
+}
+
+/// Samples, a walk from noise to noise, and the nearest training images beside samples.
+fn pictures(
+    gan: &AnyGan,
+    train: &Loader<ImageBatch>,
+    run: &RunFolder,
+    grid: Grid,
+    seed: u64,
+    device: &Device,
+) -> anyhow::Result<()> {
+    let sampler = Sampler::new(&gan.generator, device);
+    let at = |name: &str| run.path().join(name);
+    let mut rng = Rng::keyed(seed, "pictures", 0);
+    save_png(&sampler.sample(100, &mut rng)?, grid, &at("samples.png"))?;
+    if gan.generator.classes().is_some() {
+        save_png(&sampler.class_grid(10, &mut rng)?, grid, &at("classes.png"))?;
+    }
+    save_gif(sampler.interpolate(20, 30, &mut rng)?, grid, Duration::from_millis(80), &at("walk.gif"))?;
+    let samples = sampler.sample(10, &mut rng)?;
+    // Batch by batch: the nearest of each is held against the nearest so far.
+    let mut best: Vec<Option<(f64, aigc_core::burn::tensor::Tensor<4>)>> = vec![None; 10];
+    for batch in train.pass() {
+        let batch = batch?;
+        let known = Neighbours::from_batch(&batch, device)?;
+        for (i, near) in known.nearest(&samples, 1)?.into_iter().enumerate() {
+            let (index, distance) = near[0];
+            if best[i].as_ref().is_none_or(|(nearest, _)| distance < *nearest) {
+                best[i] = Some((distance, batch.images(device).narrow(0, index, 1)));
+            }
+        }
+    }
+    let nearest: Option<Vec<_>> = best.into_iter().map(|found| found.map(|(_, image)| image)).collect();
+    let nearest = nearest.context("training images")?;
+    let both = aigc_core::burn::tensor::Tensor::cat([vec![samples], nearest].concat(), 0);
+    save_png(&both, grid, &at("nearest.png"))?;
+    for (file, what) in [
+        ("samples.png", "100 images it invented"),
+        ("nearest.png", "ten of them, and below each the most similar training image"),
+        ("walk.gif", "a walk through its latent space"),
+    ] {
+        println!("  {:<60} {what}", at(file).display());
+    }
+    Ok(())
+}
+
+/// Fréchet distance to the test set, class histogram, and how often the class asked for was made.
+fn report(
+    what: &str,
+    generator: &AnyGenerator,
+    options: &Options,
+    judge: &LeNet5,
+    test: &Loader<ImageBatch>,
+    device: &Device,
+) -> anyhow::Result<()> {
+    let (mut real, mut fake) = (Moments::new(LeNet5::FEATURES)?, Moments::new(LeNet5::FEATURES)?);
+    for batch in test.pass() {
+        real.add(&judge.classify(batch?.images(device)).features)?;
+    }
+    let mut rng = Rng::keyed(options.common.seed, "judged", 0);
+    let sampler = Sampler::new(generator, device);
+    let mut histogram = ClassHistogram::new(LeNet5::CLASSES)?;
+    let (mut right, mut left) = (0, options.samples);
+    while left > 0 {
+        let n = left.min(500);
+        let (pictures, asked) = match generator.classes() {
+            Some(_) => sampler.labelled(n, &mut rng)?,
+            None => (sampler.sample(n, &mut rng)?, Vec::new()),
+        };
+        let verdict = judge.classify(pictures);
+        fake.add(&verdict.features)?;
+        let read = verdict.classes();
+        right += read.iter().zip(&asked).filter(|(a, b)| a == b).count();
+        histogram.add(read)?;
+        left -= n;
+    }
+    println!(
+        "{what}: Fréchet distance {:.2} ({} samples, {} test images); classes {:?}, {:.3} from evenly, KL {:.4}",
+        frechet_distance(&real, &fake)?,
+        fake.count(),
+        real.count(),
+        histogram.counts(),
+        histogram.distance_to_uniform(),
+        histogram.kl_to_uniform()
+    );
+    if generator.classes().is_some() {
+        println!("{what}: {:.2} % read as the class asked for", 100.0 * right as f64 / options.samples as f64);
+    }
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! Stacked-MNIST (Metz et al. 2017, <https://arxiv.org/abs/1611.02163>): three random digits as colour channels. A judge
+//! reads each channel; 1,000 numbers are the modes.
+
+use crate::{Common, Method};
+use aigc_core::{
+    Result,
+    burn::tensor::Device,
+    data::{
+        Dataset, Image, ImageShape, Loader, LoaderConfig, collate_images,
+        idx::{IdxImages, Part},
+    },
+    eval::{ClassHistogram, Classifier, LeNet5},
+    output::{Grid, save_png},
+    rng::Rng,
+    train::{Event, LossPlot, MetricsLog, ProgressBar, Schedule, StopFlag, StopReason, Trainer, TrainerConfig},
+};
+use aigc_examples::say_how_to_go_on;
+use aigc_gan::{AnyGan, AnyGenerator, CriticNorm, DcganConfig, GanConfig, GanObjective, Sampler};
+use clap::Args;
+use std::{path::PathBuf, time::Instant};
+
+/// Options of `stacked`.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// A folder with the four MNIST files.
+    #[arg(long, value_name = "FOLDER")]
+    data: PathBuf,
+    /// Weights of a LeNet-5 that reads digits (`mnist-models/lenet5_csinva.safetensors`).
+    #[arg(long, value_name = "FILE")]
+    judge: PathBuf,
+    /// Which game.
+    #[arg(long, value_enum, default_value = "r3gan")]
+    method: Method,
+    /// Weight of the penalties.
+    #[arg(long, default_value_t = 1.0)]
+    gamma: f64,
+    /// Learning rate.
+    #[arg(long, default_value_t = 2e-4)]
+    rate: f64,
+    /// Samples to judge.
+    #[arg(long, default_value_t = 25_600)]
+    samples: usize,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// As many stacks as were asked for, the same for a seed.
+struct Stacked {
+    digits: IdxImages,
+    count: usize,
+    seed: u64,
+}
+
+impl Dataset for Stacked {
+    type Item = Image;
+
+    fn len(&self) -> usize {
+        self.count
+    }
+
+    fn get(&self, index: usize) -> Result<Image> {
+        let mut rng = Rng::keyed(self.seed, "stacked", index as u64);
+        let digits = (0..3).map(|_| self.digits.get(rng.below(self.digits.len()))).collect::<Result<Vec<_>>>()?;
+        let label = digits.iter().try_fold(0, |number, digit| digit.label.map(|label| 10 * number + label));
+        let ImageShape { height, width, .. } = self.digits.shape();
+        let pixels = digits.into_iter().flat_map(|digit| digit.pixels).collect();
+        Ok(Image { shape: ImageShape::new(3, height, width), pixels, label })
+    }
+}
+
+pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
+    let common = &options.common;
+    let device = common.device()?;
+    let digits = IdxImages::from_folder(&options.data, Part::Train)?;
+    let judge = LeNet5::open(&options.judge, &device)?;
+    let ImageShape { height, width, .. } = digits.shape();
+    let stacked = Stacked { digits, count: 128_000, seed: common.seed };
+    let loader = LoaderConfig { batch_size: 64, shuffle: Some(common.seed), ..LoaderConfig::default() };
+    let loader = Loader::new(stacked, collate_images, loader)?;
+    let norm = if options.method == Method::Plain { CriticNorm::Batch } else { CriticNorm::None };
+    let model = GanConfig::Dcgan(DcganConfig { norm, ..DcganConfig::new(ImageShape::new(3, height, width)) });
+    let gan = model.init(&device)?;
+    let objective = options.method.objective(options.gamma);
+    let config = common.trainer(20_000, options.rate, [0.5, 0.99], Schedule::CONSTANT);
+    let config = TrainerConfig { evaluate_every: 2000, preview_every: 2000, ..config };
+    let run = common.run("stacked")?;
+    let (mut made, began) = (0, Instant::now());
+    let trained = Trainer::new(config)
+        .start(common.start())
+        .stop_flag(stop)
+        .model_config(&model)?
+        .objective_config(&objective)?
+        .observe(ProgressBar::new())
+        .observe(MetricsLog::every(100))
+        .observe(LossPlot::new())
+        .observe(|event: &Event<'_>| match event {
+            Event::Step(_) => made += 1,
+            Event::Alert { text, step, .. } => eprintln!("step {step}: {text}"),
+            Event::Evaluated { step, metrics, .. } => eprintln!("step {step}: {metrics:?}"),
+            _ => {}
+        })
+        .evaluate(|gan: &AnyGan| {
+            let histogram = modes(&gan.generator, &judge, options.samples, common.seed, &device)?;
+            Ok(vec![("kl".into(), histogram.kl_to_uniform()), ("modes".into(), histogram.covered() as f64)])
+        })
+        .preview(|gan: &AnyGan, at| {
+            let sampler = Sampler::new(&gan.generator, &device);
+            let pictures = sampler.sample(100, &mut Rng::keyed(common.seed, "preview", 0))?;
+            save_png(&pictures, Grid::new(10, width), &at.run.sample_path(at.step, "png"))
+        })
+        .fit(GanObjective::new(objective, &gan)?, gan, &loader, &run)?;
+    if trained.reason == StopReason::Interrupted {
+        say_how_to_go_on(trained.step, &run);
+        return Ok(());
+    }
+    let histogram = modes(&trained.model.generator, &judge, options.samples, common.seed, &device)?;
+    println!(
+        "{:?} seed {}: {} of 1000 modes in {} samples, KL to uniform {:.4}; {} steps, {made} of them now in {:.1} minutes",
+        options.method,
+        common.seed,
+        histogram.covered(),
+        histogram.total(),
+        histogram.kl_to_uniform(),
+        trained.step,
+        began.elapsed().as_secs_f64() / 60.0
+    );
+    Ok(())
+}
+
+/// The numbers that the judge reads in the three channels of samples.
+fn modes(
+    generator: &AnyGenerator,
+    judge: &LeNet5,
+    samples: usize,
+    seed: u64,
+    device: &Device,
+) -> Result<ClassHistogram> {
+    let sampler = Sampler::new(generator, device);
+    let mut rng = Rng::keyed(seed, "judged", 0);
+    let mut histogram = ClassHistogram::new(1000)?;
+    let mut left = samples;
+    while left > 0 {
+        let n = left.min(500);
+        let pictures = sampler.sample(n, &mut rng)?;
+        let [_, channels, height, width] = pictures.dims();
+        let read = judge.classify(pictures.reshape([n * channels, 1, height, width])).classes();
+        histogram.add(read.chunks_exact(3).map(|digits| 100 * digits[0] + 10 * digits[1] + digits[2]))?;
+        left -= n;
+    }
+    Ok(histogram)
+}

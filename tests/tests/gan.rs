@@ -1,0 +1,484 @@
+//! Adversarial training as a user meets it.
+
+use aigc_core::{
+    Result,
+    checkpoint::RunFolder,
+    data::{Image, ImageBatch, ImageShape, InMemory, Loader, LoaderConfig, collate_images},
+    device::device,
+    nn::{Activation, Initializer, Linear, LinearConfig},
+    rng::{Rng, Seeded},
+    train::{EmaConfig, Event, OptimizerConfig, Start, StopFlag, Trainer, TrainerConfig},
+};
+use aigc_gan::{
+    Ada, AnyGan, Augment, Classes, ClassesConfig, Critic, CriticClasses, CriticNorm, DcganConfig, DiffAugment, Gan,
+    GanConfig, GanLoss, GanObjective, GanObjectiveConfig, Generator, GeneratorClasses, LeCam, Mixture, MlpGanConfig,
+    Monitor, Penalty, PointBatch, R3ganConfig, ResnetGanConfig, Sampler, collate_points, standing_statistics,
+};
+use aigc_tests::bits;
+use burn::{
+    module::{Module, Param},
+    tensor::{Device, Int, Tensor},
+};
+use std::collections::BTreeSet;
+
+fn flex() -> Device {
+    device("flex").unwrap()
+}
+
+/// Images of three classes, each a bar at its own height, with some noise.
+fn bars(shape: ImageShape, count: usize) -> Vec<Image> {
+    let mut rng = Rng::new(9);
+    let image = |k: usize| {
+        let class = k % 3;
+        let row = |pixel: usize| (pixel / shape.width) % shape.height;
+        let lit = |pixel: usize| row(pixel) * 3 / shape.height == class;
+        let pixels = (0..shape.numel()).map(|p| if lit(p) { 200 + rng.below(56) as u8 } else { rng.below(56) as u8 });
+        Image { shape, pixels: pixels.collect(), label: Some(class as u32) }
+    };
+    (0..count).map(image).collect()
+}
+
+fn batches(images: Vec<Image>, batch_size: usize) -> Loader<ImageBatch> {
+    let config = LoaderConfig { batch_size, shuffle: Some(1), workers: 0, ..LoaderConfig::default() };
+    Loader::new(InMemory(images), collate_images, config).unwrap()
+}
+
+fn trainer(steps: usize) -> TrainerConfig {
+    TrainerConfig {
+        learning_rate: 1e-3,
+        optimizer: OptimizerConfig::adam(0.5, 0.99),
+        seed: 2,
+        checkpoint_every: 0,
+        ..TrainerConfig::new(steps)
+    }
+}
+
+fn run_folder() -> (RunFolder, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    (RunFolder::create(folder.path().join("run")).unwrap(), folder)
+}
+
+/// Each kind of network, with each way to tell it a class.
+fn networks() -> Vec<GanConfig> {
+    let mut all = Vec::new();
+    let kinds = [CriticClasses::Concat, CriticClasses::Projection, CriticClasses::Auxiliary];
+    for critic in [None, Some(kinds[0]), Some(kinds[1]), Some(kinds[2])] {
+        for generator in [GeneratorClasses::Concat, GeneratorClasses::Norm] {
+            let classes = critic.map(|critic| ClassesConfig { count: 3, generator, critic });
+            let shape = ImageShape::new(1, 8, 8);
+            for norm in [CriticNorm::None, CriticNorm::Batch, CriticNorm::Spectral] {
+                all.push(GanConfig::Dcgan(DcganConfig {
+                    channels: vec![4, 6],
+                    norm,
+                    classes,
+                    ..DcganConfig::new(shape)
+                }));
+            }
+            all.push(GanConfig::Resnet(ResnetGanConfig {
+                channels: 16,
+                levels: 2,
+                attention: Some(4),
+                classes,
+                ..ResnetGanConfig::new(ImageShape::new(3, 8, 8))
+            }));
+            if generator == GeneratorClasses::Concat {
+                all.push(GanConfig::Mlp(MlpGanConfig {
+                    hidden: vec![12],
+                    octaves: 2,
+                    norm: true,
+                    classes,
+                    ..MlpGanConfig::new(shape)
+                }));
+                all.push(GanConfig::R3gan(R3ganConfig {
+                    channels: vec![8, 4],
+                    group_width: 4,
+                    classes,
+                    ..R3ganConfig::new(shape)
+                }));
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn every_network_makes_its_shape_and_all_of_it_learns() {
+    for config in networks() {
+        let gan = config.init(&flex()).unwrap().seeded(2);
+        let shape = gan.generator.shape();
+        let before = bits(&gan);
+        let (run, _keep) = run_folder();
+        let objective = GanObjective::new(GanObjectiveConfig::new(GanLoss::NonSaturating), &gan).unwrap();
+        let trained = Trainer::new(trainer(3)).fit(objective, gan, &batches(bars(shape, 24), 12), &run).unwrap();
+        let after = bits(&trained.model);
+        for (name, value) in &before {
+            assert!(*value != after[name], "{name} of {config:?} did not move");
+        }
+        let sampler = Sampler::new(&trained.model.generator, &flex());
+        let pictures = sampler.sample(5, &mut Rng::new(3)).unwrap();
+        assert_eq!(pictures.dims(), [5, shape.channels, shape.height, shape.width]);
+        let values: Vec<f32> = pictures.into_data().iter::<f32>().collect();
+        assert!(values.iter().all(|v| (0.0..=1.0).contains(v)));
+        // What was saved is what was trained.
+        let opened = aigc_gan::load(&run.final_folder(), &flex());
+        assert!(opened.is_err(), "without a configuration nothing can be opened");
+    }
+}
+
+#[test]
+fn sides_of_28_32_and_64_pixels_fit_by_themselves() {
+    for side in [28, 32, 64] {
+        let shape = ImageShape::new(3, side, side);
+        for config in [
+            GanConfig::Dcgan(DcganConfig {
+                channels: DcganConfig::new(shape).channels.iter().map(|_| 2).collect(),
+                ..DcganConfig::new(shape)
+            }),
+            GanConfig::Resnet(ResnetGanConfig { channels: 8, ..ResnetGanConfig::new(shape) }),
+            GanConfig::R3gan(R3ganConfig {
+                group_width: 8,
+                channels: R3ganConfig::new(shape).channels.iter().map(|_| 8).collect(),
+                ..R3ganConfig::new(shape)
+            }),
+        ] {
+            let gan = config.init(&flex()).unwrap().seeded(1);
+            let x = gan.generator.generate(Rng::new(1).normal([2, gan.generator.latent()], &flex()), None);
+            assert_eq!(x.dims(), [2, 3, side, side]);
+            assert_eq!(gan.critic.score(x, None).dims(), [2]);
+        }
+    }
+    assert_eq!(DcganConfig::new(ImageShape::new(1, 28, 28)).channels, [64, 128]);
+    assert_eq!(DcganConfig::new(ImageShape::new(1, 64, 64)).channels, [64, 128, 256, 512]);
+}
+
+#[test]
+fn a_saved_pair_is_opened_by_its_folder() {
+    let config = GanConfig::Dcgan(DcganConfig {
+        channels: vec![4, 6],
+        norm: CriticNorm::Spectral,
+        classes: Some(ClassesConfig::new(3)),
+        ..DcganConfig::new(ImageShape::new(1, 8, 8))
+    });
+    let gan = config.init(&flex()).unwrap();
+    let (run, _keep) = run_folder();
+    let objective = GanObjective::new(GanObjectiveConfig::new(GanLoss::Hinge), &gan).unwrap();
+    let fit = Trainer::new(trainer(2)).model_config(&config).unwrap();
+    let trained = fit.fit(objective, gan, &batches(bars(ImageShape::new(1, 8, 8), 24), 12), &run).unwrap();
+    let opened = aigc_gan::load(&run.final_folder(), &flex()).unwrap();
+    assert_eq!(bits(&opened), bits(&trained.model));
+}
+
+/// Everything with a memory of its own at once: spectral norms, LeCam's anchors, ADA's probability, the monitor, two
+/// updates of the critic, accumulated batches, averaged weights.
+fn train_with_everything(stops: &[usize]) -> (AnyGan, serde_json::Value) {
+    let config = GanConfig::Resnet(ResnetGanConfig {
+        channels: 8,
+        levels: 2,
+        classes: Some(ClassesConfig::new(3)),
+        ..ResnetGanConfig::new(ImageShape::new(1, 8, 8))
+    });
+    let objective = GanObjectiveConfig {
+        lecam: Some(LeCam::default()),
+        augment: Augment::Adaptive(Ada { speed: 50.0, target: -0.5, ..Ada::default() }),
+        penalties: vec![Penalty::r1(1.0).lazily(3)],
+        critic_steps: 2,
+        monitor: Some(Monitor { every: 2, ..Monitor::default() }),
+        ..GanObjectiveConfig::new(GanLoss::NonSaturating)
+    };
+    let (run, _keep) = run_folder();
+    let mut model = None;
+    for (attempt, stop) in stops.iter().chain([&usize::MAX]).enumerate() {
+        let flag = StopFlag::new();
+        let raise = flag.clone();
+        let gan = config.init(&flex()).unwrap();
+        let trainer =
+            TrainerConfig { accumulate: 2, ema: Some(EmaConfig::new(0.9)), checkpoint_every: 4, ..trainer(11) };
+        let trained = Trainer::new(trainer)
+            .start(if attempt == 0 { Start::Fresh } else { Start::Resume })
+            .stop_flag(flag)
+            .objective_config(&objective)
+            .unwrap()
+            .observe(move |event: &Event<'_>| {
+                if let Event::Step(report) = event
+                    && report.step == *stop
+                {
+                    raise.raise();
+                }
+            })
+            .fit(
+                GanObjective::new(objective.clone(), &gan).unwrap(),
+                gan,
+                &batches(bars(ImageShape::new(1, 8, 8), 48), 6),
+                &RunFolder::open(run.path()).unwrap(),
+            )
+            .unwrap();
+        model = Some(trained.model);
+    }
+    let state: serde_json::Value = run.latest().unwrap().json("state.json").unwrap();
+    (model.unwrap(), state["objective"].clone())
+}
+
+#[test]
+fn a_stopped_game_ends_like_one_that_never_stopped() {
+    let (whole, state) = train_with_everything(&[]);
+    assert!(state["augment"].as_f64().unwrap() > 0.1, "{state}");
+    assert!(state["anchors"]["begun"].as_bool().unwrap() && state["watch"]["looks"].as_u64().unwrap() == 6, "{state}");
+    for stops in [&[5][..], &[1, 6, 10]] {
+        let (resumed, resumed_state) = train_with_everything(stops);
+        assert_eq!(bits(&resumed), bits(&whole), "stops at {stops:?}");
+        assert_eq!(resumed_state, state);
+    }
+}
+
+#[test]
+fn weights_are_clipped_after_every_update_of_the_critic() {
+    let gan = GanConfig::Mlp(MlpGanConfig { hidden: vec![16], ..MlpGanConfig::new(ImageShape::new(1, 8, 8)) });
+    let gan = gan.init(&flex()).unwrap();
+    let objective = GanObjectiveConfig { weight_clip: Some(0.02), ..GanObjectiveConfig::new(GanLoss::Wasserstein) };
+    let (run, _keep) = run_folder();
+    let loader = batches(bars(ImageShape::new(1, 8, 8), 24), 12);
+    let objective = GanObjective::new(objective, &gan).unwrap();
+    let trained = Trainer::new(trainer(4)).fit(objective, gan, &loader, &run).unwrap();
+    let most = |prefix: &str| {
+        let weights = bits(&trained.model).into_iter().filter(|(name, _)| name.starts_with(prefix));
+        weights.flat_map(|(_, bits)| bits).map(|bits| f32::from_bits(bits).abs()).fold(0.0, f32::max)
+    };
+    assert_eq!(most("critic"), 0.02);
+    assert!(most("generator") > 0.1);
+}
+
+/// A generator that has nothing to say, and a critic of a user's own.
+#[derive(Module, Debug)]
+struct Silent {
+    picture: Param<Tensor<4>>,
+}
+
+impl Generator for Silent {
+    fn generate(&self, z: Tensor<2>, _class: Option<Tensor<1, Int>>) -> Tensor<4> {
+        self.picture.val().tanh().repeat_dim(0, z.dims()[0])
+    }
+
+    fn latent(&self) -> usize {
+        1
+    }
+
+    fn shape(&self) -> ImageShape {
+        ImageShape::new(1, 8, 8)
+    }
+}
+
+#[derive(Module, Debug)]
+struct OneLayer {
+    layer: Linear,
+}
+
+impl Critic for OneLayer {
+    fn score(&self, x: Tensor<4>, _class: Option<Tensor<1, Int>>) -> Tensor<1> {
+        self.layer.forward(x.flatten::<2>(1, 3)).squeeze_dim(1)
+    }
+}
+
+#[test]
+fn ones_own_players_plug_in_and_a_collapse_is_told() {
+    let gan = Gan {
+        generator: Silent { picture: Initializer::ZEROS.param([1, 1, 8, 8], 1, 1, &flex()) },
+        critic: OneLayer { layer: LinearConfig::new(64, 1).init(&flex()) },
+    };
+    let monitor = Some(Monitor { every: 1, patience: 10, ..Monitor::default() });
+    let objective = GanObjectiveConfig { monitor, ..GanObjectiveConfig::r3gan(1.0) };
+    let (run, _keep) = run_folder();
+    let mut told = Vec::new();
+    Trainer::new(trainer(40))
+        .observe(|event: &Event<'_>| {
+            if let Event::Alert { step, kind, text } = event {
+                told.push((*step, *kind, text.to_string()));
+            }
+        })
+        .fit(GanObjective::new(objective, &gan).unwrap(), gan, &batches(bars(ImageShape::new(1, 8, 8), 24), 12), &run)
+        .unwrap();
+    assert!(told.len() == 1 && told[0].0 == 9 && told[0].1 == "collapse", "{told:?}");
+    assert!(told[0].2.contains("the generator is collapsing"), "{told:?}");
+}
+
+/// The game is won: all eight modes are found, by points that lie where the data lie.
+#[test]
+fn a_ring_is_learned() {
+    let mixture = Mixture::ring(8, 1.0, 0.05).unwrap();
+    let loader = LoaderConfig { batch_size: 256, workers: 0, ..LoaderConfig::default() };
+    let loader = Loader::new(mixture.clone().with_points(20_000, 1), collate_points, loader).unwrap();
+    let gan = GanConfig::Mlp(MlpGanConfig {
+        latent: 2,
+        hidden: vec![64, 64],
+        output: Activation::Identity,
+        norm: true,
+        ..MlpGanConfig::new(PointBatch::SHAPE)
+    });
+    let gan = gan.init(&flex()).unwrap();
+    let (run, _keep) = run_folder();
+    let trainer = TrainerConfig {
+        learning_rate: 2e-3,
+        optimizer: OptimizerConfig::adam(0.0, 0.99),
+        ema: Some(EmaConfig::new(0.99)),
+        ..trainer(800)
+    };
+    let objective = GanObjective::new(GanObjectiveConfig::r3gan(0.02), &gan).unwrap();
+    let trained = Trainer::new(trainer).fit(objective, gan, &loader, &run).unwrap();
+    let z = Rng::new(5).normal([2000, 2], &flex());
+    let points: Vec<f32> = trained.model.generator.generate(z, None).into_data().iter::<f32>().collect();
+    let points: Vec<[f32; 2]> = points.chunks_exact(2).map(|p| [p[0], p[1]]).collect();
+    let coverage = mixture.coverage(&points);
+    println!("{coverage:?}");
+    assert!(coverage.modes == 8 && coverage.within > 0.5, "{coverage:?}");
+}
+
+#[test]
+fn a_seed_is_a_picture_and_classes_are_what_was_asked_for() {
+    let classes = Some(ClassesConfig::new(3));
+    let config = DcganConfig { channels: vec![4, 6], classes, ..DcganConfig::new(ImageShape::new(1, 8, 8)) };
+    let generator = config.generator(&flex()).unwrap().seeded(1);
+    let sampler = Sampler::new(&generator, &flex());
+    let values = |x: Tensor<4>| x.into_data().iter::<f32>().collect::<Vec<_>>();
+    let sample = |seed| values(sampler.sample(300, &mut Rng::new(seed)).unwrap());
+    assert!(sample(1) == sample(1) && sample(1) != sample(2));
+    let (_, asked) = sampler.labelled(300, &mut Rng::new(1)).unwrap();
+    assert_eq!(asked.iter().collect::<BTreeSet<_>>().len(), 3);
+    let (_, asked) = sampler.clone().of(Classes::One(2)).labelled(4, &mut Rng::new(1)).unwrap();
+    assert_eq!(asked, [2; 4]);
+    // A grid's columns share their noise: the same class and noise, the same picture.
+    let grid = sampler.class_grid(2, &mut Rng::new(4)).unwrap();
+    let z = sampler.latents(2, &mut Rng::new(4));
+    let second = sampler.pictures(z, Some(vec![1, 1])).unwrap();
+    assert_eq!(values(grid.narrow(0, 2, 2)), values(second));
+    let latents: Vec<f32> =
+        sampler.clone().truncated(0.5).unwrap().latents(200, &mut Rng::new(1)).into_data().iter::<f32>().collect();
+    assert!(latents.iter().all(|z| z.abs() <= 0.5) && latents.iter().any(|z| z.abs() > 0.45));
+    let walk = sampler.interpolate(3, 5, &mut Rng::new(6)).unwrap();
+    assert_eq!((walk.len(), walk[0].dims()), (5, [3, 1, 8, 8]));
+    let mut rng = Rng::new(6);
+    let first = sampler.latents(3, &mut rng);
+    let _ = sampler.latents(3, &mut rng);
+    let drawn: Vec<u32> = (0..3).map(|_| rng.below(3) as u32).collect();
+    let difference = (walk[0].clone() - sampler.pictures(first, Some(drawn)).unwrap()).abs().max();
+    assert!(difference.into_scalar::<f32>() < 1e-5);
+}
+
+#[test]
+fn standing_statistics_are_those_of_the_generator_s_own_maps() {
+    let config = DcganConfig { channels: vec![4, 6], ..DcganConfig::new(ImageShape::new(1, 8, 8)) };
+    let generator = config.generator(&flex()).unwrap().seeded(1);
+    let before = bits(&generator);
+    let measured = standing_statistics(&generator, 60, 128, &mut Rng::new(1), &flex()).unwrap();
+    let after = bits(&measured);
+    let of = |name: &str| after[name].iter().map(|b| f32::from_bits(*b)).collect::<Vec<_>>();
+    for (name, value) in &before {
+        assert_eq!(name.contains("running"), *value != after[name], "{name}");
+    }
+    assert_eq!(bits(&generator), before, "the generator itself was changed");
+    // The first layer is linear in normal noise: each channel's variance is the mean over pixels of Σ w².
+    let weights = measured.valid();
+    let first = bits(&weights)["layers.0.weight"].clone();
+    let weights: Vec<f64> = first.iter().map(|b| f64::from(f32::from_bits(*b))).collect();
+    let (latent, channels, pixels) = (64, 6, 4);
+    for channel in 0..channels {
+        let square =
+            |i: usize| (0..pixels).map(|p| weights[(i * channels + channel) * pixels + p].powi(2)).sum::<f64>();
+        let expected = (0..latent).map(square).sum::<f64>() / pixels as f64;
+        let got = f64::from(of("norms.0.norm.running_var")[channel]);
+        assert!((got / expected - 1.0).abs() < 0.15, "{got} {expected}");
+    }
+}
+
+#[test]
+fn mistakes_are_told_at_the_door() {
+    let shape = ImageShape::new(1, 8, 8);
+    let small = DcganConfig { channels: vec![4, 6], ..DcganConfig::new(shape) };
+    let message = |config: GanConfig| config.init(&flex()).unwrap_err().to_string();
+    let classes = |count| Some(ClassesConfig { generator: GeneratorClasses::Norm, ..ClassesConfig::new(count) });
+    for (config, expected) in [
+        (GanConfig::Dcgan(DcganConfig { channels: vec![4; 4], ..DcganConfig::new(shape) }), "a multiple of 16"),
+        (GanConfig::Dcgan(DcganConfig { channels: vec![], ..small.clone() }), "`channels` is []"),
+        (GanConfig::Dcgan(DcganConfig { channels: vec![0], ..small.clone() }), "1 to 4096 each"),
+        (GanConfig::Dcgan(DcganConfig { latent: 0, ..small.clone() }), "`latent` is 0"),
+        (GanConfig::Dcgan(DcganConfig { init_std: Some(-1.0), ..small.clone() }), "`init_std` is -1"),
+        (GanConfig::Dcgan(DcganConfig { classes: classes(0), ..small.clone() }), "`classes.count` is 0"),
+        (GanConfig::Dcgan(DcganConfig { shape: ImageShape::new(1, 8, 16), ..small.clone() }), "a square image"),
+        (GanConfig::Dcgan(DcganConfig::new(ImageShape::new(1, 7, 7))), "`channels` is []"),
+        (GanConfig::Mlp(MlpGanConfig { classes: classes(3), ..MlpGanConfig::new(shape) }), "has no norms"),
+        (GanConfig::Mlp(MlpGanConfig { octaves: 99, ..MlpGanConfig::new(shape) }), "`octaves` is 99"),
+        (GanConfig::Resnet(ResnetGanConfig { levels: 4, ..ResnetGanConfig::new(shape) }), "a multiple of 16"),
+        (GanConfig::Resnet(ResnetGanConfig { norm: CriticNorm::Batch, ..ResnetGanConfig::new(shape) }), "spectral"),
+        (
+            GanConfig::Resnet(ResnetGanConfig { levels: 2, attention: Some(5), ..ResnetGanConfig::new(shape) }),
+            "one of the maps' sides [4]",
+        ),
+        (GanConfig::R3gan(R3ganConfig { group_width: 7, ..R3ganConfig::new(shape) }), "`group_width` is 7"),
+        (GanConfig::R3gan(R3ganConfig { channels: vec![16; 5], ..R3ganConfig::new(shape) }), "a multiple of 16"),
+    ] {
+        let message = message(config);
+        assert!(message.contains(expected), "{message}");
+    }
+
+    let gan = GanConfig::Dcgan(small.clone()).init(&flex()).unwrap();
+    let refused =
+        |config: GanObjectiveConfig| GanObjective::<_, _, ImageBatch>::new(config, &gan).unwrap_err().to_string();
+    assert!(refused(GanObjectiveConfig::r3gan(1.0)).contains("the critic has batch normalisation"));
+    for (config, expected) in [
+        (GanObjectiveConfig { critic_steps: 0, ..Default::default() }, "`critic_steps` is 0"),
+        (GanObjectiveConfig { weight_clip: Some(0.0), ..Default::default() }, "`weight_clip` is 0"),
+        (GanObjectiveConfig { label_smoothing: 0.7, ..Default::default() }, "`label_smoothing` is 0.7"),
+        (GanObjectiveConfig { auxiliary_weight: f64::NAN, ..Default::default() }, "`auxiliary_weight` is NaN"),
+        (GanObjectiveConfig { lecam: Some(LeCam { weight: 0.0, decay: 0.9 }), ..Default::default() }, "`lecam.weight`"),
+        (
+            GanObjectiveConfig { monitor: Some(Monitor { every: 0, ..Default::default() }), ..Default::default() },
+            "`monitor.every` is 0",
+        ),
+        (
+            GanObjectiveConfig {
+                augment: Augment::Diff(DiffAugment { cutout: 2.0, ..Default::default() }),
+                ..Default::default()
+            },
+            "`augment.diff.cutout` is 2",
+        ),
+        (
+            GanObjectiveConfig {
+                augment: Augment::Adaptive(Ada { speed: 0.0, ..Default::default() }),
+                ..Default::default()
+            },
+            "`augment.adaptive.speed` is 0",
+        ),
+    ] {
+        let message = refused(config);
+        assert!(message.contains(expected), "{message}");
+    }
+
+    let fit = |config: DcganConfig, images: Vec<Image>, batch_size| -> Result<_> {
+        let gan = GanConfig::Dcgan(config).init(&flex())?;
+        let (run, _keep) = run_folder();
+        let objective = GanObjective::new(GanObjectiveConfig::default(), &gan)?;
+        Trainer::new(trainer(1)).fit(objective, gan, &batches(images, batch_size), &run)
+    };
+    let conditional = DcganConfig { classes: classes(2), ..small.clone() };
+    let unlabelled = bars(shape, 8).into_iter().map(|image| Image { label: None, ..image }).collect();
+    for (result, expected) in [
+        (fit(small.clone(), bars(shape, 8), 1), "`batch_size` is 1, expected at least 2"),
+        (fit(small.clone(), bars(ImageShape::new(1, 8, 12), 8), 4), "`images` is 1×8×12, expected 1×8×8"),
+        (fit(conditional.clone(), bars(shape, 8), 8), "`labels` is 2, expected below 2"),
+        (fit(conditional, unlabelled, 4), "`labels` is missing"),
+    ] {
+        let message = result.unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}");
+    }
+    assert!(fit(DcganConfig { norm: CriticNorm::None, ..small.clone() }, bars(shape, 8), 1).is_err());
+
+    let generator = small.generator(&flex()).unwrap().seeded(1);
+    let sampler = Sampler::new(&generator, &flex());
+    let rng = &mut Rng::new(1);
+    let error = |result: Result<Tensor<4>>| result.unwrap_err().to_string();
+    assert!(error(sampler.sample(0, rng)).contains("`n` is 0"));
+    assert!(error(sampler.class_grid(2, rng)).contains("no classes"));
+    assert!(error(sampler.clone().of(Classes::One(1)).sample(2, rng)).contains("no classes"));
+    assert!(error(sampler.pictures(Tensor::zeros([2, 3], &flex()), None)).contains("64 latent dimensions"));
+    assert!(sampler.interpolate(2, 1, rng).unwrap_err().to_string().contains("`frames` is 1"));
+    assert!(sampler.clone().truncated(f64::NAN).is_err());
+    assert!(standing_statistics(&generator, 1, 1, rng, &flex()).is_err());
+}
