@@ -98,12 +98,12 @@ pub(crate) fn run(args: &Args, device: &Device, stop: StopFlag, conditional: boo
     save_png(&Tensor::cat(vec![samples.clone(), judge.known.images(&samples)?], 0), grid, &at("nearest.png"))?;
     let value = |name: &str| trained.metrics.iter().find(|(n, _)| n == name).map(|(_, value)| *value);
     println!();
-    if let Some(distance) = value("frechet") {
+    if let (Some(distance), Some((_, among_real))) = (value("frechet"), &judge.held_out) {
         println!(
             "Fréchet distance in pixels: {distance:.3} between {JUDGED} samples and {} held-out images ({:.3} between \
              training and held-out images)\n  How far the two clouds of images lie apart: lower is better.",
             images.held_out.items(),
-            judge.among_real
+            among_real
         );
     }
     if let (Some(uneven), Some(seen)) = (value("uneven"), value("classes")) {
@@ -141,14 +141,16 @@ fn show<G: Generator>(sampler: &Sampler<'_, G>, gan: &AnyGan, seed: u64) -> aigc
 
 /// What judges samples: distance to held-out images, and classes by the nearest training image.
 struct Judge {
-    held_out: Moments,
-    /// Between training and held-out images: what a perfect generator would reach.
-    among_real: f64,
+    /// Of held-out images, and their distance to training images: what a perfect generator would reach. Nothing where
+    /// images are too large for their pixels to be features, or too few.
+    held_out: Option<(Moments, f64)>,
     known: Neighbours,
     seed: u64,
     device: Device,
 }
 
+/// Values of the largest images whose pixels are features: the work grows with the third power.
+const MOST_PIXELS: usize = 1024;
 /// Nobody is judged by more than this many training images.
 const MOST_KNOWN: usize = 10_000;
 
@@ -161,10 +163,17 @@ impl Judge {
             }
             Ok::<_, Error>(moments)
         };
-        let held_out = moments(&images.held_out)?;
-        let among_real = frechet_distance(&moments(&images.train)?, &held_out)?;
+        let measurable = images.shape.numel() <= MOST_PIXELS && images.held_out.items() > 1 && images.train.items() > 1;
+        let held_out = match measurable {
+            true => {
+                let held_out = moments(&images.held_out)?;
+                let among_real = frechet_distance(&moments(&images.train)?, &held_out)?;
+                Some((held_out, among_real))
+            }
+            false => None,
+        };
         let known = Neighbours::from_batches(images.train.pass(), MOST_KNOWN, device)?;
-        Ok(Self { held_out, among_real, known, seed, device: device.clone() })
+        Ok(Self { held_out, known, seed, device: device.clone() })
     }
 
     fn metrics(&self, gan: &AnyGan) -> aigc_core::Result<Metrics> {
@@ -174,9 +183,12 @@ impl Judge {
             Some(_) => sampler.labelled(JUDGED, &mut rng)?,
             None => (sampler.sample(JUDGED, &mut rng)?, Vec::new()),
         };
-        let mut moments = Moments::new(self.held_out.mean().len())?;
-        moments.add(&pictures.clone().flatten(1, 3))?;
-        let mut metrics = vec![("frechet".to_string(), frechet_distance(&self.held_out, &moments)?)];
+        let mut metrics = Vec::new();
+        if let Some((held_out, _)) = &self.held_out {
+            let mut moments = Moments::new(held_out.mean().len())?;
+            moments.add(&pictures.clone().flatten(1, 3))?;
+            metrics.push(("frechet".to_string(), frechet_distance(held_out, &moments)?));
+        }
         if let Some(classes) = self.known.classes() {
             let read = self.known.classify(pictures).classes();
             let right = read.iter().zip(&asked).filter(|(a, b)| a == b).count();
@@ -198,8 +210,11 @@ fn defaults(args: &Args, conditional: bool) -> Result<(Settings, Images)> {
     let shape = images.shape;
     let mut classes = None;
     if conditional {
-        let known = Neighbours::from_batches(images.train.pass(), usize::MAX, &aigc_core::device::device("flex")?)?;
-        let count = known.classes();
+        let mut count = Some(0);
+        for batch in images.train.pass() {
+            let most = batch?.label_values().and_then(|labels| labels.iter().max().copied());
+            count = count.zip(most).map(|(count, most)| (most as usize + 1).max(count));
+        }
         let count =
             count.ok_or_else(|| Error::config("data", "images without labels", "labelled ones, to make classes"))?;
         classes = Some(ClassesConfig::new(count));

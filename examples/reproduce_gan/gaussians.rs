@@ -11,6 +11,7 @@ use aigc_core::{
 use aigc_examples::say_how_to_go_on;
 use aigc_gan::{
     AnyGan, AnyGenerator, GanConfig, GanObjective, Generator, Mixture, MlpGanConfig, PointBatch, collate_points,
+    standing_statistics,
 };
 use clap::{Args, ValueEnum};
 
@@ -29,24 +30,18 @@ pub(crate) struct Options {
     /// Learning rate.
     #[arg(long)]
     rate: Option<f64>,
+    /// Weight of the penalties at the last step.
+    #[arg(long)]
+    gamma_end: Option<f64>,
     /// Width of the hidden layers.
     #[arg(long, default_value_t = 128)]
     width: usize,
-    /// Number of hidden layers.
-    #[arg(long, default_value_t = 3)]
-    depth: usize,
-    /// Latent dimensions.
-    #[arg(long, default_value_t = 2)]
-    latent: usize,
-    /// Octaves of sines and cosines that the critic sees.
-    #[arg(long, default_value_t = 0)]
-    octaves: usize,
-    /// Batch-normalise the generator.
-    #[arg(long)]
-    norm: bool,
     /// Samples of a step.
     #[arg(long, default_value_t = 256)]
     batch: usize,
+    /// Updates of the critic per update of the generator.
+    #[arg(long)]
+    critic_steps: Option<usize>,
     #[command(flatten)]
     common: Common,
 }
@@ -72,16 +67,19 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
     let loader = LoaderConfig { batch_size: options.batch, shuffle: Some(common.seed), ..LoaderConfig::default() };
     let loader = Loader::new(data, collate_points, loader)?;
     let model = GanConfig::Mlp(MlpGanConfig {
-        latent: options.latent,
-        hidden: vec![options.width; options.depth],
-        octaves: options.octaves,
-        norm: options.norm,
+        latent: 2,
+        hidden: vec![options.width; 3],
+        norm: true,
         output: Activation::Identity,
         ..MlpGanConfig::new(PointBatch::SHAPE)
     });
     let gan = model.init(&device)?;
     let gamma = options.gamma.unwrap_or(0.1);
-    let objective = options.method.objective(gamma);
+    let mut objective = options.method.objective(gamma);
+    for penalty in &mut objective.penalties {
+        penalty.weight_at_end = options.gamma_end;
+    }
+    objective.critic_steps = options.critic_steps.unwrap_or(objective.critic_steps);
     let trainer = common.trainer(10_000, options.rate.unwrap_or(5e-4), [0.0, 0.99], Schedule::cosine(0));
     let run = common.run("gaussians")?;
     let points = |generator: &AnyGenerator| -> Vec<[f32; 2]> {
@@ -105,7 +103,8 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
         say_how_to_go_on(trained.step, &run);
         return Ok(());
     }
-    let made = points(&trained.model.generator);
+    let mut rng = Rng::keyed(common.seed, "standing", 0);
+    let made = points(&standing_statistics(&trained.model.generator, 50, 256, &mut rng, &device)?);
     let real = mixture.clone().with_points(2000, 1);
     let real: Vec<[f32; 2]> = (0..2000).map(|i| aigc_core::data::Dataset::get(&real, i)).collect::<Result<_, _>>()?;
     let picture = run.path().join("points.svg");

@@ -2,6 +2,7 @@
 
 use crate::{Common, Method};
 use aigc_core::{
+    Error,
     burn::tensor::Device,
     checkpoint::RunFolder,
     data::{ImageBatch, Loader},
@@ -12,8 +13,8 @@ use aigc_core::{
 };
 use aigc_examples::{ImagesConfig, say_how_to_go_on};
 use aigc_gan::{
-    AnyGan, AnyGenerator, ClassesConfig, CriticNorm, DcganConfig, GanConfig, GanObjective, Generator, R3ganConfig,
-    ResnetGanConfig, Sampler, standing_statistics,
+    AnyGan, AnyGenerator, ClassesConfig, CriticNorm, DcganConfig, GanConfig, GanObjective, Generator, GeneratorClasses,
+    R3ganConfig, ResnetGanConfig, Sampler, standing_statistics,
 };
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -72,12 +73,23 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
     let images = data.open(BATCH, common.seed)?;
     let judge = options.judge.as_ref().map(|path| LeNet5::open(path, &device)).transpose()?;
     let shape = images.shape;
+    if judge.is_some() && shape.channels != 1 {
+        return Err(
+            Error::config("judge", "a LeNet-5", format!("none for images of {shape}; it reads grey ones")).into()
+        );
+    }
+    if options.samples < 2 {
+        return Err(Error::config("samples", options.samples, "at least 2").into());
+    }
     let classes = options.conditional.then(|| ClassesConfig::new(10));
     let norm = if options.method == Method::Plain { CriticNorm::Batch } else { CriticNorm::None };
     let model = match options.model {
         Networks::Dcgan => GanConfig::Dcgan(DcganConfig { classes, norm, ..DcganConfig::new(shape) }),
         Networks::Resnet => GanConfig::Resnet(ResnetGanConfig { classes, ..ResnetGanConfig::new(shape) }),
-        Networks::R3gan => GanConfig::R3gan(R3ganConfig { classes, ..R3ganConfig::new(shape) }),
+        Networks::R3gan => {
+            let classes = classes.map(|classes| ClassesConfig { generator: GeneratorClasses::Concat, ..classes });
+            GanConfig::R3gan(R3ganConfig { classes, ..R3ganConfig::new(shape) })
+        }
     };
     let gan = model.init(&device)?;
     let objective = options.method.objective(options.gamma);

@@ -15,7 +15,7 @@ use aigc_core::{
     train::{Event, LossPlot, MetricsLog, ProgressBar, Schedule, StopFlag, StopReason, Trainer, TrainerConfig},
 };
 use aigc_examples::say_how_to_go_on;
-use aigc_gan::{AnyGan, AnyGenerator, CriticNorm, DcganConfig, GanConfig, GanObjective, Sampler};
+use aigc_gan::{AnyGan, AnyGenerator, CriticNorm, DcganConfig, GanConfig, GanObjective, Sampler, standing_statistics};
 use clap::Args;
 use std::{path::PathBuf, time::Instant};
 
@@ -113,7 +113,9 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
         say_how_to_go_on(trained.step, &run);
         return Ok(());
     }
-    let histogram = modes(&trained.model.generator, &judge, options.samples, common.seed, &device)?;
+    let mut rng = Rng::keyed(common.seed, "standing", 0);
+    let generator = standing_statistics(&trained.model.generator, 50, 256, &mut rng, &device)?;
+    let histogram = modes(&generator, &judge, options.samples, common.seed, &device)?;
     println!(
         "{:?} seed {}: {} of 1000 modes in {} samples, KL to uniform {:.4}; {} steps, {made} of them now in {:.1} minutes",
         options.method,

@@ -124,6 +124,30 @@ fn everything_promised_is_there() {
     assert!(run.join("final/config.json").is_file() && run.join("samples/step-000150.png").is_file());
 }
 
+/// Both adversarial models: what they promise is there, and a resumed run ends like one that never stopped.
+#[test]
+fn adversarial_models_keep_their_promises() {
+    let folder = tempfile::tempdir().unwrap();
+    for (model, says) in [("gan", "classes appear"), ("cgan", "read as the class asked for")] {
+        let (whole, parts) = (folder.path().join(model), folder.path().join(format!("{model}-parts")));
+        let text = finish(digits(&whole, &["--model", model]));
+        assert!(text.contains("Fréchet distance in pixels") && (model == "gan" || text.contains(says)), "{text}");
+        for file in ["samples.png", "nearest.png", "walk.gif", "loss.svg", "metrics.jsonl", "final/model.safetensors"] {
+            assert!(text.contains(file) && whole.join(file).metadata().unwrap().len() > 100, "{file}");
+        }
+        let mut endless = Command::new(program());
+        endless
+            .args(["--model", model, "--steps", STEPS, "--checkpoint-every", "7", "--seed", "3", "--out"])
+            .arg(&parts);
+        let mut child = endless.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        wait_for(&mut child, &parts, 30);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        finish(digits(&parts, &["--model", model, "--resume"]));
+        assert!(tensors(&parts) == tensors(&whole), "{model}");
+    }
+}
+
 #[test]
 fn mistakes_are_explained() {
     let folder = tempfile::tempdir().unwrap();
@@ -136,6 +160,15 @@ fn mistakes_are_explained() {
     assert!(fails(&["--device", "cuda:0"]).contains("enable the feature `cuda`"));
     assert!(fails(&["--steps", "0"]).contains("`steps` is 0"));
     assert!(fails(&["--model", "poem"]).contains("invalid value"));
+    let photos = folder.path().join("photos");
+    std::fs::create_dir(&photos).unwrap();
+    for name in ["a.png", "b.png", "c.png"] {
+        let device = aigc_core::device::device("flex").unwrap();
+        let picture = aigc_core::burn::tensor::Tensor::<4>::zeros([1, 1, 8, 8], &device);
+        aigc_core::output::save_png(&picture, aigc_core::output::Grid::new(1, 8), &photos.join(name)).unwrap();
+    }
+    let unlabelled = fails(&["--model", "cgan", "--data", photos.to_str().unwrap()]);
+    assert!(unlabelled.contains("images without labels"), "{unlabelled}");
     let nowhere = folder.path().join("nowhere");
     assert!(fails(&["--data", nowhere.to_str().unwrap()]).contains("nowhere"));
     let run = folder.path().join("run");

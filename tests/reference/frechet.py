@@ -4,7 +4,7 @@
     python frechet.py ../fixtures/eval [LENET.safetensors MNIST-FOLDER]
 
 Writes features and their distance. With the two other arguments it also prints the distance between MNIST's training and
-test images in LeNet-5 features, which `tests/mnist.rs` holds ours against.
+test images in LeNet-5 features, which `tests/eval.rs` holds ours against.
 """
 import gzip, json, os, sys
 import numpy as np, torch, torch.nn.functional as F

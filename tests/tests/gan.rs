@@ -5,9 +5,9 @@ use aigc_core::{
     checkpoint::RunFolder,
     data::{Image, ImageBatch, ImageShape, InMemory, Loader, LoaderConfig, collate_images},
     device::device,
-    nn::{Activation, Initializer, Linear, LinearConfig},
+    nn::{Activation, Dropout, DropoutConfig, Initializer, Linear, LinearConfig},
     rng::{Rng, Seeded},
-    train::{EmaConfig, Event, OptimizerConfig, Start, StopFlag, Trainer, TrainerConfig},
+    train::{EmaConfig, Event, OptimizerConfig, ParamGroupConfig, Start, StopFlag, Trainer, TrainerConfig},
 };
 use aigc_gan::{
     Ada, AnyGan, Augment, Classes, ClassesConfig, Critic, CriticClasses, CriticNorm, DcganConfig, DiffAugment, Gan,
@@ -119,9 +119,6 @@ fn every_network_makes_its_shape_and_all_of_it_learns() {
         assert_eq!(pictures.dims(), [5, shape.channels, shape.height, shape.width]);
         let values: Vec<f32> = pictures.into_data().iter::<f32>().collect();
         assert!(values.iter().all(|v| (0.0..=1.0).contains(v)));
-        // What was saved is what was trained.
-        let opened = aigc_gan::load(&run.final_folder(), &flex());
-        assert!(opened.is_err(), "without a configuration nothing can be opened");
     }
 }
 
@@ -296,8 +293,67 @@ fn ones_own_players_plug_in_and_a_collapse_is_told() {
         })
         .fit(GanObjective::new(objective, &gan).unwrap(), gan, &batches(bars(ImageShape::new(1, 8, 8), 24), 12), &run)
         .unwrap();
-    assert!(told.len() == 1 && told[0].0 == 9 && told[0].1 == "collapse", "{told:?}");
-    assert!(told[0].2.contains("the generator is collapsing"), "{told:?}");
+    let collapse: Vec<_> = told.iter().filter(|(_, kind, _)| *kind == "collapse").collect();
+    assert!(collapse.len() == 1 && collapse[0].0 == 9, "{told:?}");
+    assert!(collapse[0].2.contains("the generator is collapsing"), "{told:?}");
+}
+
+/// Every update of the critic sees a batch of its own, the generator the last of them; rates differ where groups say so.
+#[test]
+fn the_critic_moves_as_often_and_as_fast_as_it_should() {
+    let shape = ImageShape::new(1, 8, 8);
+    let train = |critic_steps, critic_rate, steps| {
+        let gan = GanConfig::Mlp(MlpGanConfig { hidden: vec![8], ..MlpGanConfig::new(shape) }).init(&flex()).unwrap();
+        let config = GanObjectiveConfig { critic_steps, ..Default::default() };
+        let groups = vec![ParamGroupConfig::new("^critic\\.", critic_rate)];
+        let trainer = TrainerConfig { groups, optimizer: OptimizerConfig::sgd(), ..trainer(steps) };
+        let (run, _keep) = run_folder();
+        let loader = batches(bars(shape, 24), 4);
+        let before = bits(&gan.clone().seeded(2));
+        let objective = GanObjective::new(config, &gan).unwrap();
+        let trained = Trainer::new(trainer).fit(objective, gan, &loader, &run).unwrap();
+        let state: serde_json::Value = run.latest().unwrap().json("state.json").unwrap();
+        let moved = |prefix: &str| {
+            let after = bits(&trained.model);
+            let pairs = before.iter().filter(|(name, _)| name.starts_with(prefix));
+            let squares = pairs.flat_map(|(name, old)| {
+                old.iter().zip(&after[name]).map(|(a, b)| f64::from(f32::from_bits(*a) - f32::from_bits(*b)).powi(2))
+            });
+            squares.sum::<f64>().sqrt()
+        };
+        (state["batches"].as_u64().unwrap(), moved("critic"), moved("generator"))
+    };
+    let (drawn, one, generator) = train(1, 1.0, 1);
+    assert_eq!(drawn, 1);
+    let (_, four_times, same) = train(1, 4.0, 1);
+    assert!((four_times / one - 4.0).abs() < 1e-2, "{four_times} {one}");
+    assert!((same / generator - 1.0).abs() < 0.05);
+    let (drawn, thrice, _) = train(3, 1.0, 2);
+    assert_eq!(drawn, 6);
+    assert!(thrice > 3.0 * one, "{thrice} {one}");
+}
+
+#[test]
+fn penalties_refuse_a_critic_that_draws_at_random() {
+    #[derive(Module, Debug)]
+    struct Dropping {
+        dropout: Dropout,
+        layer: Linear,
+    }
+
+    impl Critic for Dropping {
+        fn score(&self, x: Tensor<4>, _class: Option<Tensor<1, Int>>) -> Tensor<1> {
+            self.layer.forward(self.dropout.forward(x.flatten::<2>(1, 3))).squeeze_dim(1)
+        }
+    }
+
+    let gan = Gan {
+        generator: Silent { picture: Initializer::ZEROS.param([1, 1, 8, 8], 1, 1, &flex()) },
+        critic: Dropping { dropout: DropoutConfig::new(0.5).init(), layer: LinearConfig::new(64, 1).init(&flex()) },
+    };
+    let refused = GanObjective::<_, _, ImageBatch>::new(GanObjectiveConfig::r3gan(1.0), &gan).unwrap_err().to_string();
+    assert!(refused.contains("draws at random"), "{refused}");
+    assert!(GanObjective::<_, _, ImageBatch>::new(GanObjectiveConfig::default(), &gan).is_ok());
 }
 
 /// The game is won: all eight modes are found, by points that lie where the data lie.
@@ -367,7 +423,8 @@ fn standing_statistics_are_those_of_the_generator_s_own_maps() {
     let config = DcganConfig { channels: vec![4, 6], ..DcganConfig::new(ImageShape::new(1, 8, 8)) };
     let generator = config.generator(&flex()).unwrap().seeded(1);
     let before = bits(&generator);
-    let measured = standing_statistics(&generator, 60, 128, &mut Rng::new(1), &flex()).unwrap();
+    // One pass is enough for the old statistics to be gone.
+    let measured = standing_statistics(&generator, 1, 4000, &mut Rng::new(1), &flex()).unwrap();
     let after = bits(&measured);
     let of = |name: &str| after[name].iter().map(|b| f32::from_bits(*b)).collect::<Vec<_>>();
     for (name, value) in &before {
@@ -384,7 +441,7 @@ fn standing_statistics_are_those_of_the_generator_s_own_maps() {
             |i: usize| (0..pixels).map(|p| weights[(i * channels + channel) * pixels + p].powi(2)).sum::<f64>();
         let expected = (0..latent).map(square).sum::<f64>() / pixels as f64;
         let got = f64::from(of("norms.0.norm.running_var")[channel]);
-        assert!((got / expected - 1.0).abs() < 0.15, "{got} {expected}");
+        assert!((got / expected - 1.0).abs() < 0.1, "{got} {expected}");
     }
 }
 

@@ -108,6 +108,21 @@ impl GanLoss {
         }
     }
 
+    /// How sure the critic is that real samples are real, from −1 to 1, `[1]`: the mean sign of their scores, measured from
+    /// the score at which it is undecided; for the losses that only compare, of the pairs' differences.
+    ///
+    /// # Shapes
+    /// - real and fake: `[batch]`
+    pub fn sureness(self, real: Tensor<1>, fake: Tensor<1>) -> Tensor<1> {
+        match self {
+            GanLoss::Wasserstein | GanLoss::RelativisticPairing => real - fake,
+            GanLoss::LeastSquares => real - 0.5,
+            _ => real,
+        }
+        .sign()
+        .mean()
+    }
+
     /// Fails unless `smoothing` is in its range and means something for this loss.
     ///
     /// # Errors
@@ -196,6 +211,22 @@ mod tests {
             (GanLoss::RelativisticPairing, 1.0),
         ] {
             let got = value(loss.accuracy(Tensor::from_floats(real, &device), Tensor::from_floats(fake, &device)));
+            assert_eq!(got, expected, "{loss:?}");
+        }
+    }
+
+    #[test]
+    fn sureness_is_measured_from_where_the_critic_is_undecided() {
+        let device = Device::flex();
+        let (real, fake) = ([0.4f32, 0.9, -0.1, 2.0], [0.6f32, 0.1, -0.2, 1.0]);
+        for (loss, expected) in [
+            (GanLoss::NonSaturating, 0.5),
+            (GanLoss::Hinge, 0.5),
+            (GanLoss::LeastSquares, 0.0),
+            (GanLoss::Wasserstein, 0.5),
+            (GanLoss::RelativisticPairing, 0.5),
+        ] {
+            let got = value(loss.sureness(Tensor::from_floats(real, &device), Tensor::from_floats(fake, &device)));
             assert_eq!(got, expected, "{loss:?}");
         }
     }

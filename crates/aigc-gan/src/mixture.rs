@@ -52,6 +52,9 @@ impl Mixture {
         if centres.is_empty() {
             return Err(Error::config("centres", 0, "at least 1"));
         }
+        if let Some(centre) = centres.iter().find(|centre| !centre.iter().all(|v| v.is_finite())) {
+            return Err(Error::config("centres", format!("{centre:?}"), "finite numbers"));
+        }
         if !(sigma > 0.0 && sigma.is_finite()) {
             return Err(Error::config("sigma", sigma, "a finite number above 0"));
         }
@@ -167,5 +170,6 @@ mod tests {
         assert_eq!((grid.centres()[0], grid.centres()[12], grid.centres()[24]), ([-4.0, -4.0], [0.0, 0.0], [4.0, 4.0]));
         assert_eq!(grid.coverage(&[[0.0, 0.0], [1.0, 1.0]]), Coverage { modes: 1, within: 0.5 });
         assert!(Mixture::ring(0, 1.0, 0.1).is_err() && Mixture::grid(2, 1.0, 0.0).is_err());
+        assert!(Mixture::ring(3, f64::NAN, 0.1).is_err());
     }
 }

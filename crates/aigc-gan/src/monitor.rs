@@ -13,7 +13,7 @@ pub struct Monitor {
     /// Looks before the first verdict.
     pub patience: usize,
     /// The generator has collapsed when its samples differ from each other by less than this share of how much real ones
-    /// do (standard deviation over the batch, mean over the values).
+    /// do (standard deviation over the batch, within each class where there are classes, mean over the values).
     pub spread: f64,
     /// The critic has won when it is right more often than this.
     pub accuracy: f64,
@@ -31,7 +31,9 @@ pub(crate) struct Watch {
     looks: usize,
     spread: f64,
     accuracy: f64,
-    alarmed: bool,
+    /// Which alarms are on: told, and not over yet.
+    collapsed: bool,
+    critic_won: bool,
 }
 
 /// Share of the old running mean that a look keeps.
@@ -54,46 +56,61 @@ impl Monitor {
         Ok(())
     }
 
-    /// Takes a look; says what is wrong when it begins to be.
+    /// Takes a look; says what begins to be wrong, for programs and for people. `class` holds a row for each sample, one-hot.
     pub(crate) fn look(
         &self,
         watch: &mut Watch,
         real: &Tensor<4>,
         fake: &Tensor<4>,
+        class: Option<&Tensor<2>>,
         accuracy: &Tensor<1>,
-    ) -> Option<String> {
-        let values = Tensor::cat(vec![spread(real), spread(fake), accuracy.clone().detach()], 0).into_data();
-        let values: Vec<f64> = values.iter::<f64>().collect();
+    ) -> Vec<(&'static str, String)> {
+        let parts = vec![spread(real, class), spread(fake, class), accuracy.clone().detach()];
+        let values: Vec<f64> = Tensor::cat(parts, 0).into_data().iter::<f64>().collect();
+        if values[0] <= 1e-6 {
+            // Real samples that do not differ are no measure.
+            return Vec::new();
+        }
         let keep = if watch.looks == 0 { 0.0 } else { KEEP };
         watch.looks += 1;
-        watch.spread = keep * watch.spread + (1.0 - keep) * values[1] / values[0].max(1e-12);
+        watch.spread = keep * watch.spread + (1.0 - keep) * values[1] / values[0];
         watch.accuracy = keep * watch.accuracy + (1.0 - keep) * values[2];
-        let text = if watch.spread < self.spread {
-            Some(format!(
-                "the generator is collapsing: its samples vary {:.0} % as much as real ones; a penalty (R1 and R2), a \
-                 lower learning rate or another seed may help",
-                100.0 * watch.spread
-            ))
-        } else if watch.accuracy > self.accuracy {
-            Some(format!(
-                "the critic has won: it is right about {:.1} % and the generator learns little from it; a penalty (R1), \
-                 augmentation or a lower rate for the critic may help",
-                100.0 * watch.accuracy
-            ))
-        } else {
-            watch.alarmed = false;
-            None
+        let ready = watch.looks >= self.patience;
+        let mut told = Vec::new();
+        let mut check = |on: &mut bool, wrong: bool, kind, text: String| {
+            if wrong && ready && !*on {
+                told.push((kind, text));
+            }
+            *on = wrong && (ready || *on);
         };
-        let new = text.is_some() && !watch.alarmed && watch.looks >= self.patience;
-        watch.alarmed |= new;
-        text.filter(|_| new)
+        let text = format!(
+            "the generator is collapsing: its samples vary {:.0} % as much as real ones; a penalty (R1 and R2), a lower \
+             learning rate or another seed may help",
+            100.0 * watch.spread
+        );
+        check(&mut watch.collapsed, watch.spread < self.spread, "collapse", text);
+        let text = format!(
+            "the critic has won: it is right about {:.1} % and the generator learns little from it; a penalty (R1), \
+             augmentation or a lower rate for the critic may help",
+            100.0 * watch.accuracy
+        );
+        check(&mut watch.critic_won, watch.accuracy > self.accuracy, "critic_won", text);
+        told
     }
 }
 
-/// Standard deviation over the batch, mean over the values, `[1]`.
-fn spread(x: &Tensor<4>) -> Tensor<1> {
+/// Standard deviation over the batch, or about the means of the classes, mean over the values, `[1]`.
+fn spread(x: &Tensor<4>, class: Option<&Tensor<2>>) -> Tensor<1> {
     let x = x.clone().detach().flatten::<2>(1, 3);
-    x.var_bias(0).sqrt().mean()
+    let centred = match class {
+        None => x.clone() - x.mean_dim(0),
+        Some(class) => {
+            let sums = class.clone().transpose().matmul(x.clone());
+            let counts = class.clone().sum_dim(0).clamp_min(1.0).transpose();
+            x - class.clone().matmul(sums / counts)
+        }
+    };
+    (centred.clone() * centred).mean_dim(0).sqrt().mean()
 }
 
 #[cfg(all(test, feature = "flex"))]
@@ -102,23 +119,54 @@ mod tests {
     use aigc_core::rng::Rng;
     use burn::tensor::Device;
 
+    fn kinds(looks: impl Iterator<Item = Vec<(&'static str, String)>>) -> Vec<&'static str> {
+        looks.flatten().map(|(kind, _)| kind).collect()
+    }
+
     #[test]
-    fn collapse_is_told_once_and_again_after_recovery() {
+    fn each_trouble_is_told_once_and_again_after_recovery() {
         let device = Device::flex();
         let monitor = Monitor { patience: 3, ..Monitor::default() };
         let mut watch = Watch::default();
         let real: Tensor<4> = Rng::new(1).normal([32, 1, 2, 2], &device);
-        let even = Tensor::from_floats([0.5], &device);
-        let mut look =
-            |factor: f64, accuracy: &Tensor<1>| monitor.look(&mut watch, &real, &(real.clone() * factor), accuracy);
-        assert!((0..20).all(|_| look(1.0, &even).is_none()));
-        let told: Vec<String> = (0..60).filter_map(|_| look(0.01, &even)).collect();
-        assert!(told.len() == 1 && told[0].contains("collapsing"), "{told:?}");
-        assert!((0..60).all(|_| look(1.0, &even).is_none()));
-        assert_eq!((0..60).filter_map(|_| look(0.01, &even)).count(), 1);
-        assert!((0..60).all(|_| look(1.0, &even).is_none()));
-        let sure = Tensor::from_floats([1.0], &device);
-        let told: Vec<String> = (0..80).filter_map(|_| look(1.0, &sure)).collect();
-        assert!(told.len() == 1 && told[0].contains("the critic has won"), "{told:?}");
+        let mut looks = |times: usize, factor: f64, accuracy: f32| {
+            let accuracy = Tensor::from_floats([accuracy], &device);
+            kinds((0..times).map(|_| monitor.look(&mut watch, &real, &(real.clone() * factor), None, &accuracy)))
+        };
+        assert!(looks(20, 1.0, 0.5).is_empty());
+        assert_eq!(looks(60, 0.01, 0.5), ["collapse"]);
+        assert!(looks(60, 1.0, 0.5).is_empty());
+        assert_eq!(looks(60, 0.01, 0.5), ["collapse"]);
+        assert!(looks(60, 1.0, 0.5).is_empty());
+        assert_eq!(looks(80, 1.0, 1.0), ["critic_won"]);
+        // The usual order: the critic wins first, and stays sure while the generator collapses.
+        assert_eq!(looks(60, 0.01, 1.0), ["collapse"]);
+    }
+
+    #[test]
+    fn one_picture_per_class_is_a_collapse() {
+        let device = Device::flex();
+        let monitor = Monitor { patience: 3, ..Monitor::default() };
+        let accuracy = Tensor::from_floats([0.5], &device);
+        let class = Tensor::<2>::eye(4, &device).repeat_dim(0, 8);
+        let pictures: Tensor<4> = Rng::new(1).normal([4, 1, 2, 2], &device);
+        let fake = pictures.repeat_dim(0, 8);
+        let real = fake.clone() + Rng::new(2).normal([32, 1, 2, 2], &device);
+        let told = |class: Option<&Tensor<2>>| {
+            let mut watch = Watch::default();
+            kinds((0..60).map(|_| monitor.look(&mut watch, &real, &fake, class, &accuracy)))
+        };
+        assert!(told(None).is_empty());
+        assert_eq!(told(Some(&class)), ["collapse"]);
+    }
+
+    #[test]
+    fn a_batch_without_differences_is_no_measure() {
+        let device = Device::flex();
+        let (monitor, mut watch) = (Monitor { patience: 1, ..Monitor::default() }, Watch::default());
+        let one: Tensor<4> = Tensor::ones([1, 1, 2, 2], &device);
+        let accuracy = Tensor::from_floats([0.5], &device);
+        assert!(kinds((0..9).map(|_| monitor.look(&mut watch, &one, &one, None, &accuracy))).is_empty());
+        assert_eq!(watch, Watch::default());
     }
 }

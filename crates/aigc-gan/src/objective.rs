@@ -10,7 +10,7 @@ use aigc_core::{
     train::{Losses, Objective, StepContext, Turn},
 };
 use burn::{
-    module::{Module, Param},
+    module::{Flag, Module, ModuleVisitor, Param},
     tensor::{Int, Tensor, TensorData},
 };
 use serde::{Deserialize, Serialize};
@@ -127,9 +127,14 @@ impl<G: Generator + 'static, C: Critic + 'static, B: RealBatch> GanObjective<G, 
     ///
     /// # Errors
     /// [`Error::Config`] for values out of range, and for a penalty on a critic with batch normalisation, whose scores
-    /// depend on the whole batch.
+    /// depend on the whole batch, or with dropout, whose scores depend on chance.
     pub fn new(config: GanObjectiveConfig, gan: &Gan<G, C>) -> Result<Self> {
         config.validate()?;
+        if let Some(penalty) = config.penalties.first().filter(|_| draws_at_random(&gan.critic)) {
+            let expected =
+                "none: the critic draws at random (dropout), and a penalty needs the same score for the same sample";
+            return Err(Error::config("penalties", format!("{:?}", penalty.kind), expected));
+        }
         if let Some(penalty) = config.penalties.first().filter(|_| has_batch_norm(&gan.critic)) {
             let expected = "none: the critic has batch normalisation, and a penalty needs scores that do not depend on \
                             the rest of the batch; use spectral normalisation or none";
@@ -189,7 +194,11 @@ impl<G: Generator + 'static, C: Critic + 'static, B: RealBatch> GanObjective<G, 
         };
         let look = keep && context.micro == 0;
         let alarm = config.monitor.filter(|monitor| look && context.step.is_multiple_of(monitor.every));
-        let looked_at = alarm.map(|_| (real.clone(), fake.clone()));
+        let looked_at = alarm.map(|_| {
+            let one_hot = |classes| Tensor::<2>::eye(classes, &context.device);
+            let class = gan.generator.classes().map(one_hot).zip(class.clone()).map(|(rows, c)| rows.select(0, c));
+            (real.clone(), fake.clone(), class)
+        });
         let real = config.augment.apply(real, self.memory.augment, &mut context.rng);
         let fake = config.augment.apply(fake, self.memory.augment, &mut context.rng);
         let of_real = gan.critic.judge(real.clone(), class.clone());
@@ -199,7 +208,10 @@ impl<G: Generator + 'static, C: Critic + 'static, B: RealBatch> GanObjective<G, 
         let due: Vec<_> = config.penalties.iter().filter(|penalty| penalty.is_due(context.step)).collect();
         let penalty = due
             .iter()
-            .map(|penalty| penalty.measure(&gan.critic, &real, &fake, class.as_ref(), &mut context.rng))
+            .map(|penalty| {
+                let measured = penalty.measure(&gan.critic, &real, &fake, class.as_ref(), &mut context.rng);
+                measured * penalty.weight_at(context.step, context.steps)
+            })
             .reduce(|a, b| a + b);
         if let Some(penalty) = penalty {
             parts.push(("penalty", penalty.clone()));
@@ -214,14 +226,15 @@ impl<G: Generator + 'static, C: Critic + 'static, B: RealBatch> GanObjective<G, 
             parts.push(("naming", naming));
         }
         if let Augment::Adaptive(ada) = &config.augment {
-            let sign = f64::from(of_real.score.clone().detach().sign().mean().into_scalar::<f32>());
-            self.memory.augment = ada.adjust(self.memory.augment, sign, of_real.score.dims()[0]);
+            let sure = config.loss.sureness(of_real.score.clone().detach(), of_fake.score.clone().detach());
+            let sure = f64::from(sure.into_scalar::<f32>());
+            self.memory.augment = ada.adjust(self.memory.augment, sure, of_real.score.dims()[0]);
         }
         let accuracy = config.loss.accuracy(of_real.score.clone().detach(), of_fake.score.clone().detach());
-        if let (Some(monitor), Some((real, fake))) = (alarm, looked_at)
-            && let Some(text) = monitor.look(&mut self.memory.watch, &real, &fake, &accuracy)
-        {
-            context.alert("collapse", text);
+        if let (Some(monitor), Some((real, fake, class))) = (alarm, looked_at) {
+            for (kind, text) in monitor.look(&mut self.memory.watch, &real, &fake, class.as_ref(), &accuracy) {
+                context.alert(kind, text);
+            }
         }
         let losses = Losses::new(total).with("real", of_real.score.mean()).with("fake", of_fake.score.mean());
         let losses = losses.with("accuracy", accuracy);
@@ -231,19 +244,19 @@ impl<G: Generator + 'static, C: Critic + 'static, B: RealBatch> GanObjective<G, 
     fn generator_losses(
         &mut self,
         gan: &Gan<G, C>,
-        real: Tensor<4>,
+        batch: &B,
         class: Option<Tensor<1, Int>>,
         context: &mut StepContext,
     ) -> Losses {
         let config = &self.config;
         let fake = self.made.get_mut(context.micro).and_then(Option::take).unwrap_or_else(|| {
-            let z = context.rng.normal([real.dims()[0], gan.generator.latent()], &context.device);
+            let z = context.rng.normal([batch.size(), gan.generator.latent()], &context.device);
             gan.generator.generate(z, class.clone())
         });
         // The critic is only looked through: nobody wants its gradients now.
         let critic = gan.critic.clone().no_grad();
         let of_real = config.loss.compares().then(|| {
-            let real = config.augment.apply(real, self.memory.augment, &mut context.rng);
+            let real = config.augment.apply(batch.real(&context.device), self.memory.augment, &mut context.rng);
             critic.score(real, class.clone())
         });
         let fake = config.augment.apply(fake, self.memory.augment, &mut context.rng);
@@ -269,15 +282,14 @@ impl<G: Generator + 'static, C: Critic + 'static, B: RealBatch> Objective for Ga
 
     fn losses(&mut self, gan: &Gan<G, C>, batch: &B, context: &mut StepContext) -> Result<Losses> {
         self.check(&gan.generator, batch)?;
-        let real = batch.real(&context.device);
         let class = gan.generator.classes().and(batch.class_labels()).map(|labels| {
             let labels: Vec<i32> = labels.iter().map(|label| *label as i32).collect();
             let count = labels.len();
             Tensor::from_data(TensorData::new(labels, [count]), &context.device)
         });
         Ok(match context.turn {
-            CRITIC => self.critic_losses(gan, real, class, context),
-            _ => self.generator_losses(gan, real, class, context),
+            CRITIC => self.critic_losses(gan, batch.real(&context.device), class, context),
+            _ => self.generator_losses(gan, batch, class, context),
         })
     }
 
@@ -313,6 +325,43 @@ impl Replace for Clip {
             Tensor::from_inner(clipped).require_grad()
         })
     }
+}
+
+/// Whether something but batch normalisation behaves in its own way in training.
+fn draws_at_random<M: Module>(model: &M) -> bool {
+    /// Flags by the path of what holds them, and the paths of batch normalisation.
+    #[derive(Default)]
+    struct Find {
+        path: Vec<String>,
+        flags: Vec<String>,
+        norms: Vec<String>,
+    }
+
+    impl ModuleVisitor for Find {
+        fn enter_module(&mut self, name: &str, _container: &str) {
+            self.path.push(name.to_string());
+        }
+
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.path.pop();
+        }
+
+        fn visit_flag(&mut self, flag: &Param<Flag>) {
+            if flag.is_enabled() {
+                self.flags.push(self.path[..self.path.len().saturating_sub(1)].join("."));
+            }
+        }
+
+        fn visit_float<const D: usize>(&mut self, _param: &Param<Tensor<D>>) {
+            if self.path.last().is_some_and(|name| name == "running_mean") {
+                self.norms.push(self.path[..self.path.len() - 1].join("."));
+            }
+        }
+    }
+
+    let mut find = Find::default();
+    model.visit(&mut find);
+    find.flags.iter().any(|flag| !find.norms.contains(flag))
 }
 
 fn has_batch_norm<M: Module>(model: &M) -> bool {

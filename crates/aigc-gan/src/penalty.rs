@@ -18,7 +18,7 @@ use aigc_core::{Error, Result, rng::Rng};
 use burn::tensor::{Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-/// Which slope is penalised, and how.
+/// Which slope is penalised, and how. Samples are those that the critic sees, after augmentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -30,8 +30,8 @@ pub enum PenaltyKind {
     /// `E(‖∇D(x̂)‖ − 1)²` at random points between pairs of real and generated samples (Gulrajani et al. 2017,
     /// <https://arxiv.org/abs/1704.00028>, eq. 3).
     WganGp,
-    /// `E(‖∇D(x + δ)‖ − 1)²` around real samples, `δ` uniform on `[0, ½·std(x))` (Kodali et al. 2017,
-    /// <https://arxiv.org/abs/1705.07215>).
+    /// `E(‖∇D(x + δ)‖ − 1)²` around real samples (Kodali et al. 2017, <https://arxiv.org/abs/1705.07215>), with the authors'
+    /// code's `δ = α·½·std(x)·u`, `α` uniform for each sample and `u` for each value.
     Dragan,
 }
 
@@ -42,6 +42,10 @@ pub struct Penalty {
     pub kind: PenaltyKind,
     /// Factor: `γ` of R1 and R2, `λ` of the others.
     pub weight: f64,
+    /// Factor at the last step, reached along half a cosine, if it is to change (as Huang et al. 2024 do: a game that is
+    /// held firmly at first can be sharper in the end).
+    #[serde(default)]
+    pub weight_at_end: Option<f64>,
     /// Made every so many steps with so many times the weight (lazy regularisation: Karras et al. 2020,
     /// <https://arxiv.org/abs/1912.04958>, appendix B).
     pub every: usize,
@@ -55,7 +59,7 @@ const REACH: f64 = 5e-3;
 impl Penalty {
     /// `kind` with this weight, at every step.
     pub const fn new(kind: PenaltyKind, weight: f64) -> Self {
-        Self { kind, weight, every: 1, reach: REACH }
+        Self { kind, weight, weight_at_end: None, every: 1, reach: REACH }
     }
 
     /// R1 with `γ = weight`.
@@ -78,6 +82,19 @@ impl Penalty {
         Self::new(PenaltyKind::Dragan, weight)
     }
 
+    /// Changes to the factor `weight` until the last step.
+    pub const fn easing_to(self, weight: f64) -> Self {
+        Self { weight_at_end: Some(weight), ..self }
+    }
+
+    /// The factor at `step`, counted from 0, of `steps`, for all the steps that it stands for.
+    pub fn weight_at(&self, step: usize, steps: usize) -> f64 {
+        let end = self.weight_at_end.unwrap_or(self.weight);
+        let progress = (step as f64 / steps.saturating_sub(1).max(1) as f64).min(1.0);
+        let now = end + (self.weight - end) * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos());
+        now * self.every as f64
+    }
+
     /// Only every `steps` steps, with `steps` times the weight.
     pub const fn lazily(self, steps: usize) -> Self {
         Self { every: steps, ..self }
@@ -90,6 +107,9 @@ impl Penalty {
     pub fn validate(&self) -> Result<()> {
         if !(self.weight > 0.0 && self.weight.is_finite()) {
             return Err(Error::config("penalties.weight", self.weight, "a finite number above 0"));
+        }
+        if let Some(end) = self.weight_at_end.filter(|end| !(*end >= 0.0 && end.is_finite())) {
+            return Err(Error::config("penalties.weight_at_end", end, "a finite number from 0 on"));
         }
         if self.every == 0 {
             return Err(Error::config("penalties.every", self.every, "at least 1"));
@@ -105,7 +125,7 @@ impl Penalty {
         step.is_multiple_of(self.every)
     }
 
-    /// The penalty, `[1]`, times its weight and the steps it stands for.
+    /// The penalty, `[1]`, before its weight ([`weight_at`](Self::weight_at)).
     ///
     /// # Shapes
     /// - real and fake: `[batch, channels, height, width]`; class: `[batch]`
@@ -128,7 +148,8 @@ impl Penalty {
                 fake.clone() + (real.clone() - fake.clone()) * share
             }
             PenaltyKind::Dragan => {
-                let noise = rng.uniform(real.dims(), 0.0, 0.5, &real.device());
+                let share: Tensor<4> = rng.uniform([real.dims()[0], 1, 1, 1], 0.0, 1.0, &real.device());
+                let noise = rng.uniform(real.dims(), 0.0, 0.5, &real.device()) * share;
                 let values = real.shape().num_elements() as i32;
                 real.clone() + noise * real.clone().reshape([values]).var(0).sqrt().reshape([1, 1, 1, 1])
             }
@@ -139,7 +160,7 @@ impl Penalty {
             PenaltyKind::WganGp | PenaltyKind::Dragan => norm - 1.0,
         };
         let half = if matches!(self.kind, PenaltyKind::R1 | PenaltyKind::R2) { 0.5 } else { 1.0 };
-        (excess.clone() * excess).mean() * (half * self.weight * self.every as f64)
+        (excess.clone() * excess).mean() * half
     }
 }
 
@@ -147,7 +168,7 @@ impl Penalty {
 /// critic's weights are those of the norm up to `O(h²)`. `h` is `reach` times the root of the number of values in a
 /// sample.
 ///
-/// The score of a sample must not depend on the others of its batch.
+/// The score of a sample must depend on nothing else: neither on the others of its batch nor on chance.
 ///
 /// # Shapes
 /// - x: `[batch, channels, height, width]`; class: `[batch]`
@@ -450,7 +471,8 @@ mod tests {
             (Penalty::wgan_gp(10.0), 40.0),
             (Penalty::dragan(10.0).lazily(4), 160.0),
         ] {
-            let got = values(penalty.measure(&critic, &real, &fake, None, &mut Rng::new(1)))[0];
+            let got =
+                penalty.weight_at(0, 1) * values(penalty.measure(&critic, &real, &fake, None, &mut Rng::new(1)))[0];
             assert!((got / expected - 1.0).abs() < 2e-3, "{penalty:?}: {got}");
         }
     }
@@ -476,6 +498,16 @@ mod tests {
         let norm = values(gradient_norm(&critic, between, None, REACH));
         let expected = norm.iter().map(|n| (n - 1.0).powi(2)).sum::<f64>() / 4.0;
         assert!((of(Penalty::wgan_gp(1.0)) - expected).abs() < 1e-5);
+        let mut rng = Rng::new(1);
+        let share: Tensor<4> = rng.uniform([4, 1, 1, 1], 0.0, 1.0, &real.device());
+        let noise: Tensor<4> = rng.uniform([4, 2, 1, 1], 0.0, 1.0, &real.device());
+        let all = POINTS.concat();
+        let mean = all.iter().sum::<f64>() / 8.0;
+        let std = (all.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / 7.0).sqrt();
+        let critic = numbers.critic(Kind::Tanh, DType::F32);
+        let norm = values(gradient_norm(&critic, real.clone() + share * noise * (0.5 * std), None, REACH));
+        let expected = norm.iter().map(|n| (n - 1.0).powi(2)).sum::<f64>() / 4.0;
+        assert!((of(Penalty::dragan(1.0)) - expected).abs() < 1e-5);
     }
 
     #[test]
@@ -504,6 +536,10 @@ mod tests {
         ] {
             assert!(penalty.validate().unwrap_err().to_string().contains(field));
         }
+        assert!(Penalty::r1(1.0).easing_to(-1.0).validate().is_err());
+        let easing = Penalty::r1(8.0).easing_to(2.0);
+        assert_eq!([0, 50, 100].map(|step| (easing.weight_at(step, 101) * 1e9).round() / 1e9), [8.0, 5.0, 2.0]);
+        assert_eq!(Penalty::r1(8.0).weight_at(70, 101), 8.0);
         assert!(LeCam { decay: 1.0, ..LeCam::default() }.validate().is_err());
         assert!(Penalty::r1(1.0).lazily(16).is_due(32) && !Penalty::r1(1.0).lazily(16).is_due(33));
     }

@@ -1,8 +1,17 @@
 //! Using what was learned. Nothing here needs autodiff; pictures come out in `[0, 1]`.
 
 use crate::Generator;
-use aigc_core::{Error, Result, rng::Rng};
-use burn::tensor::{Device, Tensor, TensorData};
+use aigc_core::{
+    Error, Result,
+    latent::slerp,
+    params::{LookAt, Replace, look_at_all, replace_all},
+    rng::Rng,
+};
+use burn::{
+    module::Param,
+    tensor::{Device, Int, Tensor, TensorData},
+};
+use std::collections::BTreeMap;
 
 /// How many samples are made in one forward pass.
 const AT_ONCE: usize = 250;
@@ -193,18 +202,9 @@ fn checked(classes: Vec<u32>, count: usize, n: usize) -> Result<Vec<u32>> {
     }
 }
 
-/// Spherical interpolation between the rows of `a` and `b`, `[batch, latent]`; straight where they are parallel.
-fn slerp(a: Tensor<2>, b: Tensor<2>, t: f64) -> Tensor<2> {
-    let norm = |x: &Tensor<2>| (x.clone() * x.clone()).sum_dim(1).sqrt().clamp_min(1e-8);
-    let cosine = (a.clone() * b.clone()).sum_dim(1) / (norm(&a) * norm(&b));
-    let angle = cosine.clamp(-0.9995, 0.9995).acos();
-    let weight = |s: f64| (angle.clone() * s).sin() / angle.clone().sin();
-    a * weight(1.0 - t) + b * weight(t)
-}
-
-/// The generator with batch normalisation's running statistics measured anew, over `passes` batches of `size` samples
-/// ("standing statistics": Brock et al. 2019, §4). An averaged generator has the live one's statistics, which are not
-/// its own.
+/// The generator with batch normalisation's running statistics measured anew, as means over `passes` batches of `size`
+/// samples ("standing statistics": Brock et al. 2019, §4). An averaged generator has the live one's statistics, which are
+/// not its own.
 ///
 /// # Errors
 /// [`Error::Config`] if there are no passes, or fewer than two samples in one.
@@ -218,16 +218,67 @@ pub fn standing_statistics<G: Generator>(
     if passes == 0 || size < 2 {
         return Err(Error::config("passes", format!("{passes} of {size}"), "at least 1 pass of at least 2 samples"));
     }
-    // Copies: `valid` and `train` give statistics of their own.
-    let live = generator.valid().train().no_grad();
     let device = device.clone().autodiff();
+    // What a pass leaves of statistics that all were `start`.
+    let pass = |start: f64, z: &Tensor<2>, class: &Option<Tensor<1, Int>>| {
+        let live = replace_all(generator.valid(), &mut Fill(start)).train().no_grad();
+        live.generate(z.clone(), class.clone());
+        let mut statistics = Statistics::default();
+        look_at_all(&live.valid(), &mut statistics);
+        statistics.0
+    };
+    let mut sums: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for _ in 0..passes {
-        let z = rng.normal([size, live.latent()], &device);
-        let class = live.classes().map(|classes| {
+        let z = rng.normal([size, generator.latent()], &device);
+        let class = generator.classes().map(|classes| {
             let classes: Vec<i32> = (0..size).map(|_| rng.below(classes) as i32).collect();
             Tensor::from_data(TensorData::new(classes, [size]), &device)
         });
-        live.generate(z, class);
+        // A layer leaves (1 − m)·start + m·batch. Two starts give its momentum m and the batch's own statistics.
+        let (from_zero, from_one) = (pass(0.0, &z, &class), pass(1.0, &z, &class));
+        for (path, zero) in from_zero {
+            let sum = sums.entry(path.clone()).or_insert_with(|| vec![0.0; zero.len()]);
+            for ((sum, zero), one) in sum.iter_mut().zip(zero).zip(&from_one[&path]) {
+                let momentum = (1.0 - (one - zero)).max(1e-6);
+                *sum += zero / momentum / passes as f64;
+            }
+        }
     }
-    Ok(live.valid())
+    Ok(replace_all(generator.valid(), &mut Set(sums)))
+}
+
+fn is_statistic(path: &str) -> bool {
+    path.ends_with("running_mean") || path.ends_with("running_var")
+}
+
+/// Makes all running statistics one value.
+struct Fill(f64);
+
+impl Replace for Fill {
+    fn replace<const D: usize>(&mut self, path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if is_statistic(path) { param.map(|tensor| tensor.full_like(self.0)) } else { param }
+    }
+}
+
+/// Running statistics by path.
+#[derive(Default)]
+struct Statistics(BTreeMap<String, Vec<f64>>);
+
+impl LookAt for Statistics {
+    fn look_at<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+        if is_statistic(path) {
+            self.0.insert(path.to_string(), param.val().into_data().iter::<f64>().collect());
+        }
+    }
+}
+
+/// Puts running statistics in their place.
+struct Set(BTreeMap<String, Vec<f64>>);
+
+impl Replace for Set {
+    fn replace<const D: usize>(&mut self, path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(values) = self.0.remove(path) else { return param };
+        let values: Vec<f32> = values.into_iter().map(|value| value as f32).collect();
+        param.map(|tensor| Tensor::from_data(TensorData::new(values, tensor.dims()), &tensor.device()))
+    }
 }

@@ -4,7 +4,7 @@
 //! picture.
 
 use crate::Vae;
-use aigc_core::{Error, Result, rng::Rng};
+use aigc_core::{Error, Result, latent::slerp, rng::Rng};
 use burn::tensor::{Device, Tensor, TensorData};
 
 /// Images decoded at once: bounds the memory of large requests.
@@ -57,15 +57,6 @@ pub fn interpolate<V: Vae>(model: &V, from: Tensor<4>, to: Tensor<4>, frames: us
     (0..frames).map(|k| decode_all(model, slerp(a.clone(), b.clone(), at(k)))).collect()
 }
 
-/// Spherical interpolation between the rows of `a` and `b`, `[batch, latent]`; straight where they are parallel.
-fn slerp(a: Tensor<2>, b: Tensor<2>, t: f64) -> Tensor<2> {
-    let norm = |x: &Tensor<2>| (x.clone() * x.clone()).sum_dim(1).sqrt().clamp_min(1e-8);
-    let cosine = (a.clone() * b.clone()).sum_dim(1) / (norm(&a) * norm(&b));
-    let angle = cosine.clamp(-0.9995, 0.9995).acos();
-    let weight = |s: f64| (angle.clone() * s).sin() / angle.clone().sin();
-    a * weight(1.0 - t) + b * weight(t)
-}
-
 /// A map of two latent dimensions: `side × side` images, row by row, whose dimensions `axes` run through the middle
 /// 90 % of the prior while the others stay 0.
 ///
@@ -101,22 +92,4 @@ fn decode_all<V: Vae>(model: &V, z: Tensor<2>) -> Result<Tensor<4>> {
         model.decode(z).mean()
     });
     Ok(Tensor::cat(parts.collect(), 0))
-}
-
-#[cfg(all(test, feature = "flex"))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_great_arc_keeps_the_radius_and_meets_its_ends() {
-        let device = Device::flex();
-        let (a, b) = (Tensor::from_floats([[3.0, 0.0]], &device), Tensor::from_floats([[0.0, 3.0]], &device));
-        let half = 3.0 * 0.5f32.sqrt();
-        for (t, expected) in [(0.0, [3.0, 0.0]), (0.5, [half, half]), (1.0, [0.0, 3.0])] {
-            let got = slerp(a.clone(), b.clone(), t).into_data().try_into_vec::<f32>().unwrap();
-            assert!((got[0] - expected[0]).abs() < 1e-5 && (got[1] - expected[1]).abs() < 1e-5, "{got:?}");
-        }
-        let same = slerp(a.clone(), a, 0.3).into_data().try_into_vec::<f32>().unwrap();
-        assert!((same[0] - 3.0).abs() < 1e-3, "{same:?}");
-    }
 }

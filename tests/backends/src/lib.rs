@@ -6,12 +6,16 @@ use aigc_core::{
     params::{LookAt, look_at_all},
     rng::{Rng, Seeded},
 };
+use aigc_gan::{
+    Ada, Augment, ClassesConfig, Critic, CriticClasses, CriticNorm, DcganConfig, DiffAugment, GanConfig, GanLoss,
+    Generator, GeneratorClasses, MlpGanConfig, Penalty, R3ganConfig, ResnetGanConfig,
+};
 use aigc_tests::cases::OPERATIONS;
 use aigc_vae::{ConvVaeConfig, MlpVaeConfig, Vae, VaeConfig, elbo, sample};
 use burn::{
     module::{Module, Param},
     optim::GradientsParams,
-    tensor::{Device, Tensor, TensorData},
+    tensor::{Device, Int, Tensor, TensorData},
 };
 use std::collections::BTreeMap;
 
@@ -101,6 +105,70 @@ pub fn pass(config: &VaeConfig, device: &Device) -> ([Shaped; 3], BTreeMap<Strin
     let bound = elbo(x, &posterior, &likelihood);
     let outputs = [shaped(posterior.mean.clone()), shaped(likelihood.mean()), shaped(bound.kl.clone())];
     (outputs, gradients(&model, bound.loss(1.0)))
+}
+
+/// A small pair of every kind, of 8×8 images, told classes in different ways.
+pub fn gans() -> [(&'static str, GanConfig); 4] {
+    let shape = ImageShape::new(1, 8, 8);
+    let classes = |generator, critic| Some(ClassesConfig { count: 3, generator, critic });
+    let (concat, norm) = (GeneratorClasses::Concat, GeneratorClasses::Norm);
+    let mlp = MlpGanConfig { hidden: vec![16], octaves: 2, norm: true, latent: 5, ..MlpGanConfig::new(shape) };
+    let dcgan = DcganConfig {
+        channels: vec![4, 6],
+        norm: CriticNorm::Spectral,
+        classes: classes(norm, CriticClasses::Projection),
+        ..DcganConfig::new(shape)
+    };
+    let resnet = ResnetGanConfig {
+        channels: 16,
+        levels: 2,
+        attention: Some(4),
+        classes: classes(norm, CriticClasses::Auxiliary),
+        ..ResnetGanConfig::new(shape)
+    };
+    let r3gan = R3ganConfig {
+        channels: vec![8, 4],
+        group_width: 4,
+        classes: classes(concat, CriticClasses::Concat),
+        ..R3ganConfig::new(shape)
+    };
+    [
+        ("mlp", GanConfig::Mlp(mlp)),
+        ("dcgan", GanConfig::Dcgan(dcgan)),
+        ("resnet", GanConfig::Resnet(resnet)),
+        ("r3gan", GanConfig::R3gan(r3gan)),
+    ]
+}
+
+/// What a generator makes and a critic says of it after augmentation, and the gradients of both players together under
+/// relativistic pairing with R1 and R2.
+///
+/// # Panics
+/// If the networks cannot be made.
+pub fn game(config: &GanConfig, device: &Device) -> ([Shaped; 2], BTreeMap<String, Shaped>) {
+    let device = device.clone().autodiff();
+    let gan = config.init(&device).expect("a valid pair").seeded(3).train();
+    let mut rng = Rng::new(1);
+    let real = rng.normal([6, 1, 8, 8], &device) * 0.5;
+    let class = Some(Tensor::<1, Int>::from_data([0, 1, 2, 2, 1, 0], &device));
+    let z = rng.normal([6, gan.generator.latent()], &device);
+    let made = gan.generator.generate(z, class.clone());
+    let ada = Ada { flips: false, ..Ada::default() };
+    let [real, fake] = [real, made.clone()].map(|x| {
+        let x = Augment::Diff(DiffAugment::default()).apply(x, 0.0, &mut Rng::new(4));
+        Augment::Adaptive(ada).apply(x, 0.7, &mut Rng::new(5))
+    });
+    let of_fake = gan.critic.judge(fake.clone(), class.clone());
+    let score = of_fake.score.clone();
+    let of_real = gan.critic.score(real.clone(), class.clone());
+    let mut loss = GanLoss::RelativisticPairing.critic(of_real, score.clone(), 0.0);
+    for penalty in [Penalty::r1(1.0), Penalty::r2(1.0)] {
+        loss = loss + penalty.measure(&gan.critic, &real, &fake, class.as_ref(), &mut rng);
+    }
+    if let Some(classes) = of_fake.classes {
+        loss = loss + classes.tanh().mean();
+    }
+    ([shaped(made), shaped(score)], gradients(&gan, loss))
 }
 
 /// Six pictures that a fresh model draws from one seed.

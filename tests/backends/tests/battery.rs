@@ -3,7 +3,8 @@
 //!     AIGC_DEVICE=libtorch cargo test -p aigc-backends --features tch
 
 use aigc_backends::{
-    assert_close, assert_operations_equal_flex, device, device_name, models, parameters, pass, pictures, values,
+    assert_close, assert_operations_equal_flex, device, device_name, game, gans, models, parameters, pass, pictures,
+    values,
 };
 use aigc_core::{
     checkpoint::RunFolder,
@@ -40,6 +41,22 @@ fn forward_passes_and_one_step_s_gradients_equal_flex() {
             let (expected_shape, expected) = &expected_grads[&path];
             assert_eq!(&shape, expected_shape, "{name}, gradient of {path}");
             assert_close(&grad, expected, TOLERANCE, &format!("{name}, gradient of {path}"));
+        }
+    }
+}
+
+#[test]
+fn the_game_of_every_pair_equals_flex_s() {
+    for (name, config) in gans() {
+        let ((outputs, grads), (expected, expected_grads)) = (game(&config, &device()), game(&config, &Device::flex()));
+        assert_eq!(outputs.each_ref().map(|(shape, _)| shape.as_slice()), [&[6, 1, 8, 8][..], &[6]], "{name}");
+        for ((_, got), (_, expected)) in outputs.iter().zip(&expected) {
+            assert_close(got, expected, TOLERANCE, name);
+        }
+        assert!(grads.keys().any(|path| path.starts_with("generator.")), "{name}");
+        assert_eq!(grads.keys().collect::<Vec<_>>(), expected_grads.keys().collect::<Vec<_>>());
+        for (path, (_, grad)) in grads {
+            assert_close(&grad, &expected_grads[&path].1, 5.0 * TOLERANCE, &format!("{name}, gradient of {path}"));
         }
     }
 }

@@ -64,11 +64,11 @@ impl Moments {
         let shift: Vec<f64> = mean.iter().zip(&self.mean).map(|(new, old)| new - old).collect();
         self.scatter += centred.transpose() * &centred;
         let weight = before * n as f64 / all;
-        for i in 0..d {
-            for j in 0..d {
+        for j in 0..d {
+            for i in 0..d {
                 self.scatter[(i, j)] += shift[i] * shift[j] * weight;
             }
-            self.mean[i] += shift[i] * n as f64 / all;
+            self.mean[j] += shift[j] * n as f64 / all;
         }
         self.count += n;
         Ok(())

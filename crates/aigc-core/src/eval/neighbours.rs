@@ -103,19 +103,32 @@ impl Neighbours {
             return Err(Error::config("k", k, format!("1 to {known}, the number of known images")));
         }
         let x = images.clone().flatten::<2>(1, 3);
-        let squares: Vec<f64> = (x.clone() * x.clone()).sum_dim(1).into_data().iter::<f64>().collect();
-        let closeness: Vec<f32> = self.closeness(x).into_data().iter::<f32>().collect();
-        let order = |(row, square): (&[f32], &f64)| {
+        let closeness: Vec<f32> = self.closeness(x.clone()).into_data().iter::<f32>().collect();
+        let order = |row: &[f32]| {
             let mut order: Vec<usize> = (0..known).collect();
             let by_closeness = |a: &usize, b: &usize| row[*b].total_cmp(&row[*a]);
             if k < known {
                 order.select_nth_unstable_by(k, by_closeness);
                 order.truncate(k);
             }
-            order.sort_by(by_closeness);
-            order.into_iter().map(|i| (i, (square - 2.0 * f64::from(row[i])).max(0.0).sqrt())).collect()
+            order
         };
-        Ok(closeness.chunks_exact(known).zip(&squares).map(order).collect())
+        let found: Vec<Vec<usize>> = closeness.chunks_exact(known).map(order).collect();
+        // Distances again, from the values themselves: a difference of large squares would hide an exact copy.
+        let indices: Vec<i32> = found.iter().flatten().map(|index| *index as i32).collect();
+        let count = indices.len();
+        let indices = Tensor::from_data(TensorData::new(indices, [count]), &self.known.device());
+        let rows: Vec<i32> = (0..count).map(|i| (i / k) as i32).collect();
+        let rows = Tensor::from_data(TensorData::new(rows, [count]), &x.device());
+        let difference = self.known.clone().select(0, indices) - x.select(0, rows);
+        let distances: Vec<f64> =
+            (difference.clone() * difference).sum_dim(1).sqrt().into_data().iter::<f64>().collect();
+        let with_distance = |(found, distances): (Vec<usize>, &[f64])| {
+            let mut near: Vec<(usize, f64)> = found.into_iter().zip(distances.iter().copied()).collect();
+            near.sort_by(|a, b| a.1.total_cmp(&b.1));
+            near
+        };
+        Ok(found.into_iter().zip(distances.chunks_exact(k)).map(with_distance).collect())
     }
 
     /// The nearest known images themselves, for a picture of samples beside what they resemble.
@@ -179,6 +192,18 @@ mod tests {
             }
             all.sort_by(f64::total_cmp);
             assert!(near.iter().zip(&all).all(|((_, found), known)| (found - known).abs() < 1e-3));
+        }
+    }
+
+    #[test]
+    fn a_copy_is_at_no_distance() {
+        let device = Device::flex();
+        let images = digits::split().0.0;
+        let neighbours = Neighbours::new(&images, &device).unwrap();
+        let copies = collate_images(images[30..40].to_vec()).images(&device);
+        for (offset, near) in neighbours.nearest(&copies, 2).unwrap().into_iter().enumerate() {
+            assert_eq!(near[0], (30 + offset, 0.0));
+            assert!(near[1].1 > 0.1);
         }
     }
 

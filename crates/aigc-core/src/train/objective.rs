@@ -108,6 +108,11 @@ pub struct StepContext {
 }
 
 impl StepContext {
+    /// The first batch of the first turn of `step`, for calling [`Objective::losses`] without a trainer.
+    pub fn new(step: usize, steps: usize, device: Device, rng: Rng) -> Self {
+        Self { step, steps, turn: 0, repetition: 0, micro: 0, device, rng, alerts: Vec::new() }
+    }
+
     /// Tells the observers that something in training needs attention ([`Event::Alert`](super::Event::Alert)): `kind`
     /// for programs, `text` for people.
     pub fn alert(&mut self, kind: &'static str, text: impl Into<String>) {

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 /// means overfitting and raises it.
 ///
 /// Each kind of change is made with that probability, picture by picture: mirroring, quarter turns and whole steps;
-/// scaling, turning, stretching and fractional steps in one interpolation; brightness, contrast, luma flip, hue and
-/// saturation (the paper's appendix B, without its wavelet filters and corruptions).
+/// scaling, turning, stretching and fractional steps in one interpolation; brightness and contrast, of
+/// pictures in colour also luma flip, hue and saturation (the paper's appendix B, without its wavelet filters and corruptions).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Ada {
@@ -235,7 +235,7 @@ mod tests {
         let before = values(x.clone());
         let after = values(ada.apply(x, p, &mut Rng::new(2)));
         let same = before.chunks_exact(36).zip(after.chunks_exact(36)).filter(|(a, b)| a == b).count() as f64 / 400.0;
-        // Whole steps (a fifth of which round to none), scale, turns, stretch, fractional steps, brightness, contrast:
+        // Whole steps (some of which round to none), scale, turns, stretch, fractional steps, brightness, contrast:
         // seven chances, each missed with 1 − p.
         let least = (1.0 - p).powi(7);
         assert!((same - least).abs() < 0.1, "{same} {least}");
@@ -260,5 +260,10 @@ mod tests {
         let y = Ada::default().apply(x.clone(), 0.8, &mut Rng::new(4));
         let gradients = y.sum().backward();
         assert!(values(x.grad(&gradients).unwrap()).iter().any(|g| *g != 0.0));
+        // Black has no colour to turn: brightness and contrast keep its channels equal, and move them.
+        let grey = color(Tensor::zeros([20, 3, 2, 2], &Device::flex()), 1.0, &mut Rng::new(5));
+        for picture in values(grey).chunks_exact(12) {
+            assert!(picture.iter().all(|v| (v - picture[0]).abs() < 1e-5) && picture[0] != 0.0, "{picture:?}");
+        }
     }
 }

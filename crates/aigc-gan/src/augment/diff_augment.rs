@@ -5,15 +5,16 @@ use aigc_core::{Error, Result, rng::Rng};
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-/// Always augments, each picture in its own way: colour, then translation, then cut-out. Sizes are shares of a side.
+/// Always augments, each picture in its own way: colour, then translation, then cut-out. Sizes are shares of a side, values
+/// those of the authors' code, which has pictures in `[−1, 1]` too.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DiffAugment {
     /// Brightness, saturation (of three channels) and contrast.
     pub color: bool,
-    /// Most that a picture is moved by, black coming in; the paper has 1/8.
+    /// Most that a picture is moved by, black coming in (grey in the authors' code); the paper has 1/8.
     pub translation: f64,
-    /// Side of the square that is blacked out; the paper has 1/2. 0 for none.
+    /// Side of the square that is painted grey; the paper has 1/2. 0 for none.
     pub cutout: f64,
 }
 
@@ -37,8 +38,7 @@ impl DiffAugment {
         let [batch, channels, height, width] = x.dims();
         let device = x.device();
         if self.color {
-            // The range [−1, 1] is twice the paper's [0, 1].
-            x = x + per_picture(rng.uniforms(batch, -1.0, 1.0), &device);
+            x = x + per_picture(rng.uniforms(batch, -0.5, 0.5), &device);
             if channels == 3 {
                 let grey = x.clone().mean_dim(1);
                 x = (x - grey.clone()) * per_picture(rng.uniforms(batch, 0.0, 2.0), &device) + grey;
@@ -75,7 +75,6 @@ impl DiffAugment {
                 }
             }
             let keep = Tensor::<4>::from_data(TensorData::new(keep, [batch, 1, height, width]), &device);
-            // The paper fills with 0, the middle of its range.
             x = x * keep;
         }
         x
@@ -100,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn cutout_blacks_out_about_a_square_and_translation_moves() {
+    fn cutout_greys_about_a_square_and_translation_moves() {
         let device = Device::flex();
         let x = Tensor::<4>::ones([200, 1, 16, 16], &device);
         let cut = DiffAugment { cutout: 0.5, ..NONE }.apply(x.clone(), &mut Rng::new(1));
@@ -127,6 +126,9 @@ mod tests {
             let contrast = (b[1] - b[0]) / (a[1] - a[0]);
             assert!((0.5..1.5).contains(&contrast), "{contrast}");
             let shift = b[0] - contrast * a[0];
+            // Brightness moves the mean, and contrast does not.
+            let mean = |p: &[f32]| p.iter().sum::<f32>() / 16.0;
+            assert!((mean(b) - mean(a)).abs() <= 0.5);
             assert!(a.iter().zip(b).all(|(a, b)| (contrast * a + shift - b).abs() < 1e-4));
         }
     }

@@ -74,7 +74,8 @@ pub(super) fn with_class(z: Tensor<2>, class: Option<&Tensor<1, Int>>, extra: us
         return z;
     }
     let class = class.expect("a generator with classes is told one").clone();
-    Tensor::cat(vec![z, class.one_hot(extra).float()], 1)
+    let rows = Tensor::<2>::eye(extra, &z.device());
+    Tensor::cat(vec![z, rows.select(0, class)], 1)
 }
 
 /// Batch normalisation, of a scale and shift that may depend on the class.
@@ -140,15 +141,19 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// For features of `channels` maps of `pixels` values. `spectral` normalises the score's weight.
+    /// For features of `channels` maps of `pixels` values. `spectral` normalises the layers, not the class vectors.
     pub(super) fn new(
         channels: usize,
         pixels: usize,
         classes: Option<&ClassesConfig>,
         spectral: bool,
+        initializer: Initializer,
         device: &Device,
     ) -> Self {
-        let linear = |outputs| LinearConfig::new(channels * pixels, outputs).with_spectral(spectral).init(device);
+        let linear = |outputs| {
+            let config = LinearConfig::new(channels * pixels, outputs).with_spectral(spectral);
+            config.with_initializer(initializer).init(device)
+        };
         let is = |kind| classes.filter(|classes| classes.critic == kind);
         let normal = Initializer::Normal { mean: 0.0, std: 1.0 / (channels as f64).sqrt() };
         Self {

@@ -29,7 +29,7 @@ pub enum CriticNorm {
     /// gradient penalty allows.
     #[default]
     Batch,
-    /// Spectral normalisation of every weight (Miyato et al. 2018, <https://arxiv.org/abs/1802.05957>).
+    /// Spectral normalisation of every layer's weight; class vectors and planes are left free (Miyato et al. 2018, <https://arxiv.org/abs/1802.05957>).
     Spectral,
 }
 
@@ -110,7 +110,7 @@ impl DcganConfig {
             plane,
             layers: levels.windows(2).enumerate().map(down).collect(),
             norms: normed.iter().map(|channels| BatchNormConfig::new(*channels).init(device)).collect(),
-            head: Head::new(last, height * width, self.classes.as_ref(), spectral, device),
+            head: Head::new(last, height * width, self.classes.as_ref(), spectral, self.initializer(), device),
         })
     }
 

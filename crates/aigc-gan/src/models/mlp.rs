@@ -8,7 +8,7 @@ use crate::{Critic, Generator, Judgement};
 use aigc_core::{
     Error, Result,
     data::ImageShape,
-    nn::{Activation, BatchNorm, BatchNormConfig, Linear, LinearConfig},
+    nn::{Activation, BatchNorm, BatchNormConfig, Initializer, Linear, LinearConfig},
 };
 use burn::{
     module::Module,
@@ -83,7 +83,7 @@ impl MlpGanConfig {
         Ok(MlpCritic {
             plane,
             layers: widths.windows(2).map(|w| LinearConfig::new(w[0], w[1]).init(device)).collect(),
-            head: Head::new(last, 1, self.classes.as_ref(), false, device),
+            head: Head::new(last, 1, self.classes.as_ref(), false, Initializer::PYTORCH, device),
             config: self.clone(),
         })
     }

@@ -100,7 +100,7 @@ impl R3ganConfig {
                 1,
                 device,
             ),
-            head: Head::new(last, 1, self.classes.as_ref(), false, device),
+            head: Head::new(last, 1, self.classes.as_ref(), false, Initializer::PYTORCH, device),
         })
     }
 
@@ -109,9 +109,13 @@ impl R3ganConfig {
         // Fixup: of m = 3 layers in each of L branches, all but the last are scaled by L^(−1/(2m − 2)).
         let branches = (self.blocks * self.channels.len()) as f64;
         let gain = std::f64::consts::SQRT_2 * branches.powf(-0.25);
+        let biased = |mut conv: Conv2d| {
+            conv.bias = Some(Initializer::ZEROS.param([middle], 1, 1, device));
+            conv
+        };
         Block {
-            widen: conv(channels, middle, 1, 1, gain, device),
-            mix: conv(middle, middle, 3, middle / self.group_width, gain, device),
+            widen: biased(conv(channels, middle, 1, 1, gain, device)),
+            mix: biased(conv(middle, middle, 3, middle / self.group_width, gain, device)),
             narrow: conv(middle, channels, 1, 1, 0.0, device),
         }
     }
@@ -149,7 +153,7 @@ impl R3ganConfig {
     }
 }
 
-/// Without a bias after a 1×1 convolution that ends a branch or changes the width, as in the paper.
+/// Without a bias: only what an activation follows gets one, as in the paper.
 fn conv(input: usize, output: usize, kernel: usize, groups: usize, gain: f64, device: &Device) -> Conv2d {
     Conv2dConfig::new([input, output], kernel)
         .with_padding(kernel / 2)

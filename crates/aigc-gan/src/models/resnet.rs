@@ -103,7 +103,7 @@ impl ResnetGanConfig {
         Ok(ResnetCritic {
             plane,
             blocks: (0..self.levels + 2).map(block).collect(),
-            head: Head::new(self.channels, 1, self.classes.as_ref(), spectral, device),
+            head: Head::new(self.channels, 1, self.classes.as_ref(), spectral, Initializer::PYTORCH, device),
         })
     }
 
@@ -254,7 +254,7 @@ impl Critic for ResnetCritic {
 }
 
 /// Self-attention over the pixels of a map (Zhang et al. 2019, eq. 1–3): queries and keys of an eighth of the channels,
-/// values of half, and a learned factor that starts at 0.
+/// values of half (as in BigGAN), and a learned factor that starts at 0.
 #[derive(Module, Debug)]
 pub struct SelfAttention2d {
     query: Conv2d,
