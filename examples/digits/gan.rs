@@ -1,16 +1,18 @@
 //! The adversarial networks of `digits`.
 
-use crate::Args;
+use crate::{
+    Args,
+    job::{BATCH, Job, Settings, list},
+};
 use aigc_core::{
     Error,
     burn::tensor::{Device, Tensor},
-    checkpoint::RunFolder,
     data::{ImageBatch, Loader},
     eval::{ClassHistogram, Classifier, Moments, Neighbours, frechet_distance},
-    output::{Grid, save_gif, save_png},
+    output::{save_gif, save_png},
     rng::Rng,
     train::{
-        EmaConfig, LossPlot, Metrics, MetricsLog, OptimizerConfig, ProgressBar, Schedule, Start, StopFlag, StopReason,
+        EmaConfig, LossPlot, Metrics, MetricsLog, OptimizerConfig, ProgressBar, Schedule, StopFlag, StopReason,
         Trainer, TrainerConfig,
     },
 };
@@ -20,61 +22,27 @@ use aigc_gan::{
     GeneratorClasses, MlpGanConfig, Sampler,
 };
 use anyhow::Result;
-use serde::Deserialize;
 use std::time::Duration;
-
-/// What a run's `config.json` says of it; a resumed run takes it from there.
-#[derive(Deserialize)]
-struct Settings {
-    model: GanConfig,
-    trainer: TrainerConfig,
-    objective: GanObjectiveConfig,
-    data: ImagesConfig,
-}
-
-const BATCH: usize = 64;
 /// Samples that an evaluation looks at.
 const JUDGED: usize = 1000;
 
 pub(crate) fn run(args: &Args, device: &Device, stop: StopFlag, conditional: bool) -> Result<()> {
     let name = if conditional { "digits-cgan" } else { "digits-gan" };
-    let start = args.start();
-    let existing = if start == Start::Fresh { None } else { Some(args.existing_run(name)?) };
-    // A run that was killed before it wrote its settings begins with the given ones.
-    let saved = existing.as_ref().filter(|run| run.config_path().exists()).map(RunFolder::config).transpose()?;
-    let (Settings { model, mut trainer, objective, data }, images) = match saved {
-        Some(saved) => {
-            let saved: Settings = saved;
-            let images = saved.data.open(BATCH, saved.trainer.seed)?;
-            (saved, images)
-        }
-        None => defaults(args, conditional)?,
-    };
-    trainer.steps = args.steps.unwrap_or(trainer.steps);
-    trainer.minutes = args.minutes.or(trainer.minutes);
-    trainer.checkpoint_every = args.checkpoint_every.unwrap_or(trainer.checkpoint_every);
-    trainer.validate()?;
+    let job = Job::prepare(args, name, || defaults(args, conditional))?;
+    let Settings { model, trainer, objective, data } = &job.settings;
+    let (images, grid) = (&job.images, job.grid());
     let seed = trainer.seed;
     let gan = model.init(device)?;
     let players = GanObjective::new(objective.clone(), &gan)?;
-    let judge = Judge::new(&images, seed, device)?;
-    let run = &existing.map_or_else(|| args.new_run(name), Ok)?;
-    println!(
-        "{} images of {} to learn from, {} held out; everything goes to {}",
-        images.train.items(),
-        images.shape,
-        images.held_out.items(),
-        run.path().display()
-    );
+    let judge = Judge::new(images, seed, device)?;
+    let run = &job.folder(args)?;
 
-    let grid = Grid::new(10, images.shape.width);
-    let grid = if images.shape.width < 16 { grid.smoothed() } else { grid };
-    let trained = Trainer::new(trainer)
-        .start(start)
+    let trained = Trainer::new(trainer.clone())
+        .start(args.start())
         .stop_flag(stop)
-        .model_config(&model)?
-        .objective_config(&objective)?
-        .data_config(&data)?
+        .model_config(model)?
+        .objective_config(objective)?
+        .data_config(data)?
         .observe(ProgressBar::new())
         .observe(MetricsLog::every(10))
         .observe(LossPlot::new())
@@ -120,16 +88,17 @@ pub(crate) fn run(args: &Args, device: &Device, stop: StopFlag, conditional: boo
     }
     println!();
     let samples = if conditional { "a row for each class" } else { "100 images it invented" };
-    for (file, what) in [
-        ("samples.png", samples),
-        ("nearest.png", "ten samples, each with the most similar training image below"),
-        ("walk.gif", "a walk from noise to noise"),
-        ("loss.svg", "how the losses went"),
-        ("metrics.jsonl", "the same, as numbers"),
-        ("final/model.safetensors", "the weights, for Python too"),
-    ] {
-        println!("  {:<60} {what}", at(file).display());
-    }
+    list(
+        run,
+        &[
+            ("samples.png", samples),
+            ("nearest.png", "ten samples, each with the most similar training image below"),
+            ("walk.gif", "a walk from noise to noise"),
+            ("loss.svg", "how the losses went"),
+            ("metrics.jsonl", "the same, as numbers"),
+            ("final/model.safetensors", "the weights, for Python too"),
+        ],
+    );
     Ok(())
 }
 
@@ -204,7 +173,7 @@ impl Judge {
     }
 }
 
-fn defaults(args: &Args, conditional: bool) -> Result<(Settings, Images)> {
+fn defaults(args: &Args, conditional: bool) -> Result<(Settings<GanConfig, GanObjectiveConfig>, Images)> {
     let data = ImagesConfig { path: args.data.clone(), side: args.side, rgb: args.rgb };
     let images = data.open(BATCH, args.seed)?;
     let shape = images.shape;

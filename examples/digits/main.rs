@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod gan;
+mod job;
 mod vae;
 
 use aigc_core::{checkpoint::RunFolder, device::device, train::Start};

@@ -1,15 +1,15 @@
 //! The variational autoencoder of `digits`.
 
-use crate::Args;
+use crate::{
+    Args,
+    job::{BATCH, Job, Settings, list},
+};
 use aigc_core::{
     burn::tensor::{Device, Tensor},
-    checkpoint::RunFolder,
     data::{ImageBatch, Loader},
     output::{Grid, save_gif, save_png},
     rng::Rng,
-    train::{
-        EmaConfig, LossPlot, MetricsLog, ProgressBar, Schedule, Start, StopFlag, StopReason, Trainer, TrainerConfig,
-    },
+    train::{EmaConfig, LossPlot, MetricsLog, ProgressBar, Schedule, StopFlag, StopReason, Trainer, TrainerConfig},
 };
 use aigc_examples::{Images, ImagesConfig, say_how_to_go_on};
 use aigc_vae::{
@@ -17,62 +17,30 @@ use aigc_vae::{
     reconstruct, sample,
 };
 use anyhow::{Context, Result};
-use serde::Deserialize;
 use std::time::Duration;
-
-/// What a run's `config.json` says of it; a resumed run takes it from there.
-#[derive(Deserialize)]
-struct Settings {
-    model: VaeConfig,
-    trainer: TrainerConfig,
-    objective: Beta,
-    data: ImagesConfig,
-}
 
 const NAME: &str = "digits-vae";
 
 pub(crate) fn run(args: &Args, device: &Device, stop: StopFlag) -> Result<()> {
-    let start = args.start();
-    let existing = if start == Start::Fresh { None } else { Some(args.existing_run(NAME)?) };
-    // A run that was killed before it wrote its settings begins with the given ones.
-    let saved = existing.as_ref().filter(|run| run.config_path().exists()).map(RunFolder::config).transpose()?;
-    let (Settings { model, mut trainer, objective, data }, images) = match saved {
-        Some(saved) => {
-            let saved: Settings = saved;
-            let images = saved.data.open(BATCH, saved.trainer.seed)?;
-            (saved, images)
-        }
-        None => defaults(args)?,
-    };
-    trainer.steps = args.steps.unwrap_or(trainer.steps);
-    trainer.minutes = args.minutes.or(trainer.minutes);
-    trainer.checkpoint_every = args.checkpoint_every.unwrap_or(trainer.checkpoint_every);
-    trainer.validate()?;
+    let job = Job::prepare(args, NAME, || defaults(args))?;
+    let Settings { model, trainer, objective, data } = &job.settings;
+    let (images, grid) = (&job.images, job.grid());
     let seed = trainer.seed;
-    let run = &existing.map_or_else(|| args.new_run(NAME), Ok)?;
-    println!(
-        "{} images of {} to learn from, {} held out; everything goes to {}",
-        images.train.items(),
-        images.shape,
-        images.held_out.items(),
-        run.path().display()
-    );
+    let run = &job.folder(args)?;
 
-    let grid = Grid::new(10, images.shape.width);
-    let grid = if images.shape.width < 16 { grid.smoothed() } else { grid };
     let show = |model: &AnyVae| sample(model, 100, TEMPERATURE, &mut Rng::keyed(seed, "preview", 0), device);
-    let trained = Trainer::new(trainer)
-        .start(start)
+    let trained = Trainer::new(trainer.clone())
+        .start(args.start())
         .stop_flag(stop)
-        .model_config(&model)?
-        .objective_config(&objective)?
-        .data_config(&data)?
+        .model_config(model)?
+        .objective_config(objective)?
+        .data_config(data)?
         .observe(ProgressBar::new())
         .observe(MetricsLog::every(10))
         .observe(LossPlot::new())
         .evaluate(|model| held_out(model, &images.held_out, device, seed))
         .preview(|model, at| save_png(&show(model)?, grid, &at.run.sample_path(at.step, "png")))
-        .fit(VaeObjective::new(objective)?, model.init(device)?, &images.train, run)?;
+        .fit(VaeObjective::new(*objective)?, model.init(device)?, &images.train, run)?;
 
     if trained.reason == StopReason::Interrupted {
         say_how_to_go_on(trained.step, run);
@@ -89,27 +57,26 @@ pub(crate) fn run(args: &Args, device: &Device, stop: StopFlag) -> Result<()> {
         value("reconstruction"),
         value("kl"),
     );
-    for (file, what) in [
-        ("samples.png", "100 images it invented"),
-        ("reconstructions.png", "held-out originals, each with its reconstruction below"),
-        ("walk.gif", "a walk through its latent space, from class to class"),
-        ("latent.png", "its two busiest latent dimensions as a map"),
-        ("loss.svg", "how the losses fell"),
-        ("metrics.jsonl", "the same, as numbers"),
-        ("final/model.safetensors", "the weights, for Python too"),
-    ] {
-        println!("  {:<60} {what}", run.path().join(file).display());
-    }
+    list(
+        run,
+        &[
+            ("samples.png", "100 images it invented"),
+            ("reconstructions.png", "held-out originals, each with its reconstruction below"),
+            ("walk.gif", "a walk through its latent space, from class to class"),
+            ("latent.png", "its two busiest latent dimensions as a map"),
+            ("loss.svg", "how the losses fell"),
+            ("metrics.jsonl", "the same, as numbers"),
+            ("final/model.safetensors", "the weights, for Python too"),
+        ],
+    );
     Ok(())
 }
-
-const BATCH: usize = 64;
 /// Below 1, the divergence counts less than in the ELBO: a little worse as a bound, and crisper to look at.
 const BETA: f64 = 0.5;
 /// Samples are drawn a little closer to the middle of the prior, where digits are typical.
 const TEMPERATURE: f64 = 0.8;
 
-fn defaults(args: &Args) -> Result<(Settings, Images)> {
+fn defaults(args: &Args) -> Result<(Settings<VaeConfig, Beta>, Images)> {
     let data = ImagesConfig { path: args.data.clone(), side: args.side, rgb: args.rgb };
     let images = data.open(BATCH, args.seed)?;
     let shape = images.shape;

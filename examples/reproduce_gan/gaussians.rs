@@ -6,7 +6,7 @@ use aigc_core::{
     nn::Activation,
     output::save_scatter,
     rng::Rng,
-    train::{MetricsLog, ProgressBar, Schedule, StopFlag, StopReason, Trainer},
+    train::{MetricsLog, ParamGroupConfig, ProgressBar, Schedule, StopFlag, StopReason, Trainer, TrainerConfig},
 };
 use aigc_examples::say_how_to_go_on;
 use aigc_gan::{
@@ -39,6 +39,9 @@ pub(crate) struct Options {
     /// Samples of a step.
     #[arg(long, default_value_t = 256)]
     batch: usize,
+    /// Factor on the generator's learning rate.
+    #[arg(long, default_value_t = 1.0)]
+    generator_rate: f64,
     /// Updates of the critic per update of the generator.
     #[arg(long)]
     critic_steps: Option<usize>,
@@ -81,6 +84,8 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
     }
     objective.critic_steps = options.critic_steps.unwrap_or(objective.critic_steps);
     let trainer = common.trainer(10_000, options.rate.unwrap_or(5e-4), [0.0, 0.99], Schedule::cosine(0));
+    let trainer =
+        TrainerConfig { groups: vec![ParamGroupConfig::new(r"^generator\.", options.generator_rate)], ..trainer };
     let run = common.run("gaussians")?;
     let points = |generator: &AnyGenerator| -> Vec<[f32; 2]> {
         let z = Rng::keyed(common.seed, "points", 0).normal([POINTS, generator.latent()], &device);

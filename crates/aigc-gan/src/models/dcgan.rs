@@ -160,17 +160,7 @@ impl Generator for DcganGenerator {
         Activation::Tanh.forward(self.layers[self.norms.len()].forward(x))
     }
 
-    fn latent(&self) -> usize {
-        self.config.latent
-    }
-
-    fn shape(&self) -> ImageShape {
-        self.config.shape
-    }
-
-    fn classes(&self) -> Option<usize> {
-        self.config.classes.map(|classes| classes.count)
-    }
+    described_by_config!();
 }
 
 /// Strided convolutions from image to score.

@@ -128,17 +128,7 @@ impl Generator for MlpGenerator {
         x.reshape([batch, channels, height, width])
     }
 
-    fn latent(&self) -> usize {
-        self.config.latent
-    }
-
-    fn shape(&self) -> ImageShape {
-        self.config.shape
-    }
-
-    fn classes(&self) -> Option<usize> {
-        self.config.classes.map(|classes| classes.count)
-    }
+    described_by_config!();
 }
 
 /// Sample to score, layer by layer.

@@ -1,5 +1,22 @@
 //! The networks, and the choice among them as data.
 
+/// What a generator says of itself, out of its configuration.
+macro_rules! described_by_config {
+    () => {
+        fn latent(&self) -> usize {
+            self.config.latent
+        }
+
+        fn shape(&self) -> ImageShape {
+            self.config.shape
+        }
+
+        fn classes(&self) -> Option<usize> {
+            self.config.classes.map(|classes| classes.count)
+        }
+    };
+}
+
 mod classes;
 mod dcgan;
 mod mlp;

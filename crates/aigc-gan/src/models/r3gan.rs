@@ -59,17 +59,12 @@ impl R3ganConfig {
     pub fn generator(&self, device: &Device) -> Result<R3ganGenerator> {
         let base = self.validate()?;
         let first = self.latent + ClassesConfig::beside_noise(self.classes.as_ref());
-        let channels = &self.channels;
-        let stage = |index: usize| Stage {
-            change: (index > 0 && channels[index - 1] != channels[index])
-                .then(|| conv(channels[index - 1], channels[index], 1, 1, 1.0, device)),
-            blocks: (0..self.blocks).map(|_| self.block(channels[index], device)).collect(),
-        };
+        let channels = self.channels.clone();
         let last = channels[channels.len() - 1];
         Ok(R3ganGenerator {
             input: LinearConfig::new(first, channels[0]).with_bias(false).init(device),
             basis: Initializer::Normal { mean: 0.0, std: 1.0 }.param([1, channels[0], base[0], base[1]], 1, 1, device),
-            stages: (0..channels.len()).map(stage).collect(),
+            stages: self.stages(&channels, device),
             output: conv(last, self.shape.channels, 1, 1, 1.0, device),
             config: self.clone(),
         })
@@ -84,16 +79,11 @@ impl R3ganConfig {
         let plane = ClassPlane::new(self.classes.as_ref(), self.shape.height * self.shape.width, device);
         let first = self.shape.channels + usize::from(plane.is_some());
         let channels: Vec<usize> = self.channels.iter().rev().copied().collect();
-        let stage = |index: usize| Stage {
-            change: (index > 0 && channels[index - 1] != channels[index])
-                .then(|| conv(channels[index - 1], channels[index], 1, 1, 1.0, device)),
-            blocks: (0..self.blocks).map(|_| self.block(channels[index], device)).collect(),
-        };
         let last = channels[channels.len() - 1];
         Ok(R3ganCritic {
             plane,
             input: conv(first, channels[0], 1, 1, 1.0, device),
-            stages: (0..channels.len()).map(stage).collect(),
+            stages: self.stages(&channels, device),
             basis: Initializer::KaimingNormal { gain: 1.0 }.param(
                 [1, last, base[0], base[1]],
                 base[0] * base[1],
@@ -102,6 +92,16 @@ impl R3ganConfig {
             ),
             head: Head::new(last, 1, self.classes.as_ref(), false, Initializer::PYTORCH, device),
         })
+    }
+
+    /// One stage for each number of channels.
+    fn stages(&self, channels: &[usize], device: &Device) -> Vec<Stage> {
+        let stage = |index: usize| Stage {
+            change: (index > 0 && channels[index - 1] != channels[index])
+                .then(|| conv(channels[index - 1], channels[index], 1, 1, 1.0, device)),
+            blocks: (0..self.blocks).map(|_| self.block(channels[index], device)).collect(),
+        };
+        (0..channels.len()).map(stage).collect()
     }
 
     fn block(&self, channels: usize, device: &Device) -> Block {
@@ -217,17 +217,7 @@ impl Generator for R3ganGenerator {
         self.output.forward(x)
     }
 
-    fn latent(&self) -> usize {
-        self.config.latent
-    }
-
-    fn shape(&self) -> ImageShape {
-        self.config.shape
-    }
-
-    fn classes(&self) -> Option<usize> {
-        self.config.classes.map(|classes| classes.count)
-    }
+    described_by_config!();
 }
 
 /// Image to score: stages that halve the sides, then each channel against a learned picture.

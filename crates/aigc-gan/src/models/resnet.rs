@@ -193,17 +193,7 @@ impl Generator for ResnetGenerator {
         Activation::Tanh.forward(self.output.forward(self.norm.forward(x, None, Activation::Relu)))
     }
 
-    fn latent(&self) -> usize {
-        self.config.latent
-    }
-
-    fn shape(&self) -> ImageShape {
-        self.config.shape
-    }
-
-    fn classes(&self) -> Option<usize> {
-        self.config.classes.map(|classes| classes.count)
-    }
+    described_by_config!();
 }
 
 /// Image to score by residual blocks that halve the sides.

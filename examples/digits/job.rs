@@ -1,0 +1,84 @@
+//! What every kind of model does before it trains: settings, images, a folder.
+
+use crate::Args;
+use aigc_core::{
+    checkpoint::RunFolder,
+    output::Grid,
+    train::{Start, TrainerConfig},
+};
+use aigc_examples::{Images, ImagesConfig};
+use anyhow::Result;
+use serde::{Deserialize, de::DeserializeOwned};
+
+/// Images of a step.
+pub(crate) const BATCH: usize = 64;
+
+/// What a run's `config.json` says of it; a resumed run takes it from there.
+#[derive(Deserialize)]
+pub(crate) struct Settings<M, O> {
+    pub(crate) model: M,
+    pub(crate) trainer: TrainerConfig,
+    pub(crate) objective: O,
+    pub(crate) data: ImagesConfig,
+}
+
+/// A run that is about to begin or to go on.
+pub(crate) struct Job<M, O> {
+    pub(crate) settings: Settings<M, O>,
+    pub(crate) images: Images,
+    existing: Option<RunFolder>,
+    name: &'static str,
+}
+
+impl<M: DeserializeOwned, O: DeserializeOwned> Job<M, O> {
+    /// Settings from the run to resume, or `defaults`; lengths and cadences from the command line.
+    pub(crate) fn prepare(
+        args: &Args,
+        name: &'static str,
+        defaults: impl FnOnce() -> Result<(Settings<M, O>, Images)>,
+    ) -> Result<Self> {
+        let existing = if args.start() == Start::Fresh { None } else { Some(args.existing_run(name)?) };
+        // A run that was killed before it wrote its settings begins with the given ones.
+        let saved = existing.as_ref().filter(|run| run.config_path().exists()).map(RunFolder::config).transpose()?;
+        let (mut settings, images) = match saved {
+            Some(saved) => {
+                let saved: Settings<M, O> = saved;
+                let images = saved.data.open(BATCH, saved.trainer.seed)?;
+                (saved, images)
+            }
+            None => defaults()?,
+        };
+        let trainer = &mut settings.trainer;
+        trainer.steps = args.steps.unwrap_or(trainer.steps);
+        trainer.minutes = args.minutes.or(trainer.minutes);
+        trainer.checkpoint_every = args.checkpoint_every.unwrap_or(trainer.checkpoint_every);
+        trainer.validate()?;
+        Ok(Self { settings, images, existing, name })
+    }
+
+    /// The run's folder. Asked for last, so that a mistake elsewhere leaves no empty one behind.
+    pub(crate) fn folder(&self, args: &Args) -> Result<RunFolder> {
+        let run = self.existing.clone().map_or_else(|| args.new_run(self.name), Ok)?;
+        println!(
+            "{} images of {} to learn from, {} held out; everything goes to {}",
+            self.images.train.items(),
+            self.images.shape,
+            self.images.held_out.items(),
+            run.path().display()
+        );
+        Ok(run)
+    }
+
+    /// Ten images a row; tiny ones are smoothed.
+    pub(crate) fn grid(&self) -> Grid {
+        let grid = Grid::new(10, self.images.shape.width);
+        if self.images.shape.width < 16 { grid.smoothed() } else { grid }
+    }
+}
+
+/// Lists what a run has left.
+pub(crate) fn list(run: &RunFolder, files: &[(&str, &str)]) {
+    for (file, what) in files {
+        println!("  {:<60} {what}", run.path().join(file).display());
+    }
+}
