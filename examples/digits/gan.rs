@@ -23,6 +23,7 @@ use aigc_gan::{
 };
 use anyhow::Result;
 use std::time::Duration;
+
 /// Samples that an evaluation looks at.
 const JUDGED: usize = 1000;
 

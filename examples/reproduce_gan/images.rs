@@ -115,11 +115,7 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
         .observe(ProgressBar::new())
         .observe(MetricsLog::every(100))
         .observe(LossPlot::new())
-        .observe(|event: &Event<'_>| match event {
-            Event::Step(_) => made += 1,
-            Event::Alert { text, step, .. } => eprintln!("step {step}: {text}"),
-            _ => {}
-        })
+        .observe(|event: &Event<'_>| made += usize::from(matches!(event, Event::Step(_))))
         .preview(|gan, at| save_png(&preview(gan, 100)?, grid, &at.run.sample_path(at.step, "png")))
         .fit(GanObjective::new(objective, &gan)?, gan, &images.train, &run)?;
     if trained.reason == StopReason::Interrupted {

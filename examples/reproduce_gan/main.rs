@@ -17,7 +17,7 @@ use aigc_core::{
     train::{EmaConfig, OptimizerConfig, Schedule, Start, TrainerConfig},
 };
 use aigc_examples::stop_on_ctrl_c;
-use aigc_gan::{GanLoss, GanObjectiveConfig, Monitor, Penalty};
+use aigc_gan::{GanLoss, GanObjectiveConfig, Penalty};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::{Path, PathBuf};
 
@@ -74,14 +74,13 @@ enum Method {
 
 impl Method {
     fn objective(self, gamma: f64) -> GanObjectiveConfig {
-        let config = match self {
+        match self {
             Method::Plain => GanObjectiveConfig::new(GanLoss::NonSaturating),
             Method::WganGp => {
                 GanObjectiveConfig { penalties: vec![Penalty::wgan_gp(gamma)], ..GanObjectiveConfig::wgan_gp() }
             }
             Method::R3gan => GanObjectiveConfig::r3gan(gamma),
-        };
-        GanObjectiveConfig { monitor: Some(Monitor::default()), ..config }
+        }
     }
 }
 

@@ -95,7 +95,6 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
         .observe(LossPlot::new())
         .observe(|event: &Event<'_>| match event {
             Event::Step(_) => made += 1,
-            Event::Alert { text, step, .. } => eprintln!("step {step}: {text}"),
             Event::Evaluated { step, metrics, .. } => eprintln!("step {step}: {metrics:?}"),
             _ => {}
         })

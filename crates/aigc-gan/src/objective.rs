@@ -6,7 +6,7 @@ use crate::{
 use aigc_core::{
     Error, Result,
     ops::cross_entropy,
-    params::{LookAt, Replace, look_at_all, replace_all},
+    params::{Replace, replace_all},
     train::{Losses, Objective, StepContext, Turn},
 };
 use burn::{
@@ -130,17 +130,18 @@ impl<G: Generator + 'static, C: Critic + 'static, B: RealBatch> GanObjective<G, 
     /// depend on the whole batch, or with dropout, whose scores depend on chance.
     pub fn new(config: GanObjectiveConfig, gan: &Gan<G, C>) -> Result<Self> {
         config.validate()?;
-        if let Some(penalty) = config.penalties.first().filter(|_| draws_at_random(&gan.critic)) {
+        let critic = Survey::of(&gan.critic);
+        if let Some(penalty) = config.penalties.first().filter(|_| critic.draws_at_random()) {
             let expected =
                 "none: the critic draws at random (dropout), and a penalty needs the same score for the same sample";
             return Err(Error::config("penalties", format!("{:?}", penalty.kind), expected));
         }
-        if let Some(penalty) = config.penalties.first().filter(|_| has_batch_norm(&gan.critic)) {
+        if let Some(penalty) = config.penalties.first().filter(|_| critic.has_batch_norm()) {
             let expected = "none: the critic has batch normalisation, and a penalty needs scores that do not depend on \
                             the rest of the batch; use spectral normalisation or none";
             return Err(Error::config("penalties", format!("{:?}", penalty.kind), expected));
         }
-        let has_batch_norm = has_batch_norm(gan);
+        let has_batch_norm = Survey::of(gan).has_batch_norm();
         Ok(Self { config, made: Vec::new(), memory: Memory::default(), has_batch_norm, players: PhantomData })
     }
 
@@ -327,53 +328,54 @@ impl Replace for Clip {
     }
 }
 
-/// Whether something but batch normalisation behaves in its own way in training.
-fn draws_at_random<M: Module>(model: &M) -> bool {
-    /// Flags by the path of what holds them, and the paths of batch normalisation.
-    #[derive(Default)]
-    struct Find {
-        path: Vec<String>,
-        flags: Vec<String>,
-        norms: Vec<String>,
-    }
-
-    impl ModuleVisitor for Find {
-        fn enter_module(&mut self, name: &str, _container: &str) {
-            self.path.push(name.to_string());
-        }
-
-        fn exit_module(&mut self, _name: &str, _container: &str) {
-            self.path.pop();
-        }
-
-        fn visit_flag(&mut self, flag: &Param<Flag>) {
-            if flag.is_enabled() {
-                self.flags.push(self.path[..self.path.len().saturating_sub(1)].join("."));
-            }
-        }
-
-        fn visit_float<const D: usize>(&mut self, _param: &Param<Tensor<D>>) {
-            if self.path.last().is_some_and(|name| name == "running_mean") {
-                self.norms.push(self.path[..self.path.len() - 1].join("."));
-            }
-        }
-    }
-
-    let mut find = Find::default();
-    model.visit(&mut find);
-    find.flags.iter().any(|flag| !find.norms.contains(flag))
+/// What in a model makes a sample's score depend on more than the sample: the paths of batch normalisation, and of whatever
+/// holds a flag that is on in training, such as dropout.
+#[derive(Default)]
+struct Survey {
+    path: Vec<String>,
+    norms: Vec<String>,
+    flags: Vec<String>,
 }
 
-fn has_batch_norm<M: Module>(model: &M) -> bool {
-    struct Find(bool);
+impl Survey {
+    fn of<M: Module>(model: &M) -> Self {
+        let mut survey = Self::default();
+        model.visit(&mut survey);
+        survey
+    }
 
-    impl LookAt for Find {
-        fn look_at<const D: usize>(&mut self, path: &str, _param: &Param<Tensor<D>>) {
-            self.0 |= path.ends_with("running_mean");
+    fn has_batch_norm(&self) -> bool {
+        !self.norms.is_empty()
+    }
+
+    fn draws_at_random(&self) -> bool {
+        self.flags.iter().any(|holder| !self.norms.contains(holder))
+    }
+
+    /// What holds the field that is being visited.
+    fn holder(&self) -> String {
+        self.path[..self.path.len().saturating_sub(1)].join(".")
+    }
+}
+
+impl ModuleVisitor for Survey {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_flag(&mut self, flag: &Param<Flag>) {
+        if flag.is_enabled() {
+            self.flags.push(self.holder());
         }
     }
 
-    let mut find = Find(false);
-    look_at_all(model, &mut find);
-    find.0
+    fn visit_float<const D: usize>(&mut self, _param: &Param<Tensor<D>>) {
+        if self.path.last().is_some_and(|name| name == "running_mean") {
+            self.norms.push(self.holder());
+        }
+    }
 }
