@@ -84,6 +84,7 @@ fn networks() -> Vec<GanConfig> {
             if generator == GeneratorClasses::Concat {
                 all.push(GanConfig::Mlp(MlpGanConfig {
                     hidden: vec![12],
+                    critic_hidden: Some(vec![10, 6]),
                     octaves: 2,
                     norm: true,
                     classes,
@@ -462,6 +463,10 @@ fn mistakes_are_told_at_the_door() {
         (GanConfig::Dcgan(DcganConfig::new(ImageShape::new(1, 7, 7))), "`channels` is []"),
         (GanConfig::Mlp(MlpGanConfig { classes: classes(3), ..MlpGanConfig::new(shape) }), "has no norms"),
         (GanConfig::Mlp(MlpGanConfig { octaves: 99, ..MlpGanConfig::new(shape) }), "`octaves` is 99"),
+        (
+            GanConfig::Mlp(MlpGanConfig { critic_hidden: Some(vec![0]), ..MlpGanConfig::new(shape) }),
+            "`critic_hidden` is 0",
+        ),
         (GanConfig::Resnet(ResnetGanConfig { levels: 4, ..ResnetGanConfig::new(shape) }), "a multiple of 16"),
         (GanConfig::Resnet(ResnetGanConfig { norm: CriticNorm::Batch, ..ResnetGanConfig::new(shape) }), "spectral"),
         (

@@ -23,8 +23,12 @@ pub struct MlpGanConfig {
     pub shape: ImageShape,
     /// Latent dimensions.
     pub latent: usize,
-    /// Widths of the hidden layers, of both networks.
+    /// Widths of the hidden layers: the generator's, and the critic's where it has none of its own.
     pub hidden: Vec<usize>,
+    /// Widths of the critic's hidden layers, if they are others. A generator that is to tear its latent space into many
+    /// far modes has to be steep between them, and steepness grows with its depth; its critic gains little from that.
+    #[serde(default)]
+    pub critic_hidden: Option<Vec<usize>>,
     /// Between the layers.
     pub activation: Activation,
     /// After the generator's last layer: `Tanh` for images, `Identity` for anything unbounded.
@@ -46,6 +50,7 @@ impl MlpGanConfig {
             shape,
             latent: 64,
             hidden: vec![256, 256],
+            critic_hidden: None,
             activation: Activation::LeakyRelu(0.2),
             output: Activation::Tanh,
             norm: false,
@@ -78,7 +83,8 @@ impl MlpGanConfig {
         let pixels = self.shape.height * self.shape.width;
         let plane = ClassPlane::new(self.classes.as_ref(), pixels, device);
         let first = self.shape.numel() * (1 + 2 * self.octaves) + if plane.is_some() { pixels } else { 0 };
-        let widths: Vec<usize> = [first].into_iter().chain(self.hidden.iter().copied()).collect();
+        let hidden = self.critic_hidden.as_ref().unwrap_or(&self.hidden);
+        let widths: Vec<usize> = [first].into_iter().chain(hidden.iter().copied()).collect();
         let last = *widths.last().expect("there is a first");
         Ok(MlpCritic {
             plane,
@@ -91,6 +97,9 @@ impl MlpGanConfig {
     fn validate(&self) -> Result<()> {
         check_shape(self.shape, self.latent)?;
         check_widths("hidden", &self.hidden)?;
+        if let Some(hidden) = &self.critic_hidden {
+            check_widths("critic_hidden", hidden)?;
+        }
         if self.octaves > 16 {
             return Err(Error::config("octaves", self.octaves, "at most 16"));
         }
