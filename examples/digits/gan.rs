@@ -19,7 +19,7 @@ use aigc_core::{
 use aigc_examples::{Images, ImagesConfig, say_how_to_go_on};
 use aigc_gan::{
     AnyGan, Augment, ClassesConfig, DcganConfig, DiffAugment, GanConfig, GanObjective, GanObjectiveConfig, Generator,
-    GeneratorClasses, MlpGanConfig, Sampler,
+    MlpGanConfig, Sampler,
 };
 use anyhow::Result;
 use std::time::Duration;
@@ -193,7 +193,6 @@ fn defaults(args: &Args, conditional: bool) -> Result<(Settings<GanConfig, GanOb
     let model = if foldable {
         GanConfig::Dcgan(DcganConfig { classes, ..DcganConfig::new(shape) })
     } else {
-        let classes = classes.map(|classes| ClassesConfig { generator: GeneratorClasses::Concat, ..classes });
         GanConfig::Mlp(MlpGanConfig { classes, ..MlpGanConfig::new(shape) })
     };
     // 1,500 images are few: moved a little, they last longer.

@@ -81,15 +81,13 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
     if options.samples < 2 {
         return Err(Error::config("samples", options.samples, "at least 2").into());
     }
-    let classes = options.conditional.then(|| ClassesConfig::new(10));
     let norm = if options.method == Method::Plain { CriticNorm::Batch } else { CriticNorm::None };
+    let classes = options.conditional.then(|| ClassesConfig::new(10));
+    let by_norm = classes.map(|classes| ClassesConfig { generator: GeneratorClasses::Norm, ..classes });
     let model = match options.model {
         Networks::Dcgan => GanConfig::Dcgan(DcganConfig { classes, norm, ..DcganConfig::new(shape) }),
-        Networks::Resnet => GanConfig::Resnet(ResnetGanConfig { classes, ..ResnetGanConfig::new(shape) }),
-        Networks::R3gan => {
-            let classes = classes.map(|classes| ClassesConfig { generator: GeneratorClasses::Concat, ..classes });
-            GanConfig::R3gan(R3ganConfig { classes, ..R3ganConfig::new(shape) })
-        }
+        Networks::Resnet => GanConfig::Resnet(ResnetGanConfig { classes: by_norm, ..ResnetGanConfig::new(shape) }),
+        Networks::R3gan => GanConfig::R3gan(R3ganConfig { classes, ..R3ganConfig::new(shape) }),
     };
     let gan = model.init(&device)?;
     let objective = options.method.objective(options.gamma);

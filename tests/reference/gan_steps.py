@@ -17,15 +17,15 @@ sp = F.softplus
 
 
 class Head(nn.Module):
-    """Score, plus a class vector times the mean over space, or an auxiliary classifier."""
+    """Score, plus the inner product with a class vector, or an auxiliary classifier."""
     def __init__(s, c, pixels, how):
         super().__init__(); s.score = nn.Linear(c * pixels, 1); s.how = how
-        if how == "projection": s.classes = nn.Parameter(torch.randn(3, c) / c ** 0.5)
+        if how == "projection": s.classes = nn.Parameter(torch.randn(3, c * pixels) / (c * pixels) ** 0.5)
         if how == "auxiliary": s.auxiliary = nn.Linear(c * pixels, 3)
 
     def forward(s, f, y):
         v = s.score(f.flatten(1)).squeeze(1)
-        if s.how == "projection": v = v + (s.classes[y] * f.mean((2, 3))).sum(1)
+        if s.how == "projection": v = v + (s.classes[y] * f.flatten(1)).sum(1)
         return v, (s.auxiliary(f.flatten(1)) if s.how == "auxiliary" else None)
 
 

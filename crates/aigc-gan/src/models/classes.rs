@@ -30,7 +30,8 @@ pub enum GeneratorClasses {
     #[default]
     Concat,
     /// Conditional batch normalisation: scale and shift of every norm depend on the class (Dumoulin et al. 2017,
-    /// <https://arxiv.org/abs/1610.07629>).
+    /// <https://arxiv.org/abs/1610.07629>). A class cannot say where in a map, so this takes a generator of some depth: a
+    /// DCGAN of two levels hardly learns classes from it.
     Norm,
 }
 
@@ -50,9 +51,9 @@ pub enum CriticClasses {
 }
 
 impl ClassesConfig {
-    /// `count` classes, told by conditional batch normalisation and by projection.
+    /// `count` classes, told beside the noise and by projection. Every network here has a place for both.
     pub const fn new(count: usize) -> Self {
-        Self { count, generator: GeneratorClasses::Norm, critic: CriticClasses::Projection }
+        Self { count, generator: GeneratorClasses::Concat, critic: CriticClasses::Projection }
     }
 
     pub(super) fn validate(&self) -> Result<()> {
@@ -135,7 +136,7 @@ impl ClassPlane {
 #[derive(Module, Debug)]
 pub(super) struct Head {
     score: Linear,
-    /// Projection's class vectors, `[classes, channels]`.
+    /// Projection's class vectors, `[classes, channels·pixels]`: where features are not pooled, a class may say where.
     classes: Option<Param<Tensor<2>>>,
     auxiliary: Option<Linear>,
 }
@@ -155,11 +156,11 @@ impl Head {
             config.with_initializer(initializer).init(device)
         };
         let is = |kind| classes.filter(|classes| classes.critic == kind);
-        let normal = Initializer::Normal { mean: 0.0, std: 1.0 / (channels as f64).sqrt() };
+        let width = channels * pixels;
+        let normal = Initializer::Normal { mean: 0.0, std: 1.0 / (width as f64).sqrt() };
         Self {
             score: linear(1),
-            classes: is(CriticClasses::Projection)
-                .map(|c| normal.param([c.count, channels], channels, c.count, device)),
+            classes: is(CriticClasses::Projection).map(|c| normal.param([c.count, width], width, c.count, device)),
             auxiliary: is(CriticClasses::Auxiliary).map(|c| linear(c.count)),
         }
     }
@@ -167,14 +168,13 @@ impl Head {
     /// # Shapes
     /// - features: `[batch, channels, height, width]`
     pub(super) fn judge(&self, features: Tensor<4>, class: Option<&Tensor<1, Int>>) -> Judgement {
-        let flat = features.clone().flatten::<2>(1, 3);
-        let mut score = self.score.forward(flat.clone()).squeeze_dim::<1>(1);
+        let flat = features.flatten::<2>(1, 3);
+        let mut score = self.score.forward(flat.clone());
         if let Some(classes) = &self.classes {
             let class = class.expect("a critic with classes is told one").clone();
-            let [batch, channels, height, width] = features.dims();
-            let mean = features.reshape([batch, channels, height * width]).mean_dim(2).reshape([batch, channels]);
-            score = score + (classes.val().select(0, class) * mean).sum_dim(1).squeeze_dim::<1>(1);
+            score = score + (classes.val().select(0, class) * flat.clone()).sum_dim(1);
         }
+        let score = score.squeeze_dim::<1>(1);
         Judgement { score, classes: self.auxiliary.as_ref().map(|auxiliary| auxiliary.forward(flat)) }
     }
 }
