@@ -159,4 +159,6 @@ mod documentation {
     struct GettingStarted;
     #[doc = include_str!("../../docs/own-model.md")]
     struct OwnModel;
+    #[doc = include_str!("../../docs/diffusion.md")]
+    struct Diffusion;
 }

@@ -4,6 +4,10 @@
 
 #[path = "parity/gan.rs"]
 mod gan;
+#[path = "parity/nets.rs"]
+mod nets;
+#[path = "parity/schedulers.rs"]
+mod schedulers;
 
 use aigc_core::{
     Result,
@@ -60,6 +64,18 @@ fn every_case_of_a_known_kind_passes() {
                 gan::steps(&case, &json);
                 passed += 1;
             }
+            "UNet2DModel" | "UNet2DConditionModel" | "DiTTransformer2DModel" => {
+                nets::call(&case, &kind);
+                passed += 1;
+            }
+            "pipeline" => {
+                nets::pipeline(&case, &json);
+                passed += 1;
+            }
+            "scheduler" => {
+                schedulers::steps(&case, &json);
+                passed += 1;
+            }
             _ => *unsupported.entry(kind).or_default() += 1,
         }
     }
@@ -75,6 +91,29 @@ impl Tensors {
         let tensors = SafeTensors::deserialize(&self.0).unwrap();
         let data = tensors.tensor(name).unwrap_or_else(|_| panic!("no `{name}`")).data().to_vec();
         data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+    }
+
+    fn doubles(&self, name: &str) -> Vec<f64> {
+        let tensors = SafeTensors::deserialize(&self.0).unwrap();
+        let tensor = tensors.tensor(name).unwrap_or_else(|_| panic!("no `{name}`"));
+        assert_eq!(tensor.dtype(), safetensors::Dtype::F64, "{name}");
+        tensor.data().as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect()
+    }
+
+    fn integers(&self, name: &str) -> Vec<i64> {
+        let tensors = SafeTensors::deserialize(&self.0).unwrap();
+        let tensor = tensors.tensor(name).unwrap_or_else(|_| panic!("no `{name}`"));
+        assert_eq!(tensor.dtype(), safetensors::Dtype::I64, "{name}");
+        tensor.data().as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect()
+    }
+
+    fn shape<const D: usize>(&self, name: &str) -> [usize; D] {
+        let tensors = SafeTensors::deserialize(&self.0).unwrap();
+        tensors.tensor(name).unwrap_or_else(|_| panic!("no `{name}`")).shape().try_into().unwrap()
+    }
+
+    fn has(&self, name: &str) -> bool {
+        SafeTensors::deserialize(&self.0).unwrap().tensor(name).is_ok()
     }
 
     fn bytes(&self, name: &str) -> Vec<u8> {

@@ -1,0 +1,280 @@
+//! `DiTTransformer2DModel`: a transformer over the patches of an image (Peebles & Xie 2023,
+//! <https://arxiv.org/abs/2212.09748>).
+
+use super::{
+    time::{Sinusoids, TimeEmbedding},
+    transformer::{Attention, FeedForward},
+    unet2d::Embedding,
+};
+use crate::json;
+use aigc_core::{
+    Error, Result,
+    nn::{Activation, Conv2d, Conv2dConfig, Linear, LinearConfig},
+};
+use burn::{
+    module::Module,
+    tensor::{Device, Int, Tensor},
+};
+use serde::{Deserialize, Serialize};
+
+/// Configuration of a [`DitModel`]; the fields are those of diffusers' `DiTTransformer2DModel`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DitConfig {
+    /// Heads of each attention.
+    pub num_attention_heads: usize,
+    /// Width of a head.
+    pub attention_head_dim: usize,
+    /// Channels of an image.
+    pub in_channels: usize,
+    /// Channels of what it says; those of an image by default, twice as many with a variance.
+    pub out_channels: Option<usize>,
+    /// Blocks.
+    pub num_layers: usize,
+    /// Share of values that training drops.
+    pub dropout: f64,
+    /// Whether queries, keys and values have biases.
+    pub attention_bias: bool,
+    /// Side of the images that it was made for.
+    pub sample_size: usize,
+    /// Side of a patch.
+    pub patch_size: usize,
+    /// Inside feed-forward layers.
+    pub activation_fn: String,
+    /// Classes, without the one that stands for none.
+    pub num_embeds_ada_norm: usize,
+    /// Added to the variance before feed-forward layers.
+    pub norm_eps: f64,
+}
+
+impl Default for DitConfig {
+    fn default() -> Self {
+        Self {
+            num_attention_heads: 16,
+            attention_head_dim: 72,
+            in_channels: 4,
+            out_channels: None,
+            num_layers: 28,
+            dropout: 0.0,
+            attention_bias: true,
+            sample_size: 32,
+            patch_size: 2,
+            activation_fn: "gelu-approximate".into(),
+            num_embeds_ada_norm: 1000,
+            norm_eps: 1e-5,
+        }
+    }
+}
+
+/// Fields that change the network in ways that are not made here, and what they have to be.
+const FIXED: &[(&str, &str)] = &[("norm_type", "\"ada_norm_zero\""), ("norm_elementwise_affine", "false")];
+
+impl DitConfig {
+    /// A configuration from the fields of its file; the others have defaults. Also gives the fields that are not known and
+    /// change nothing.
+    ///
+    /// # Errors
+    /// [`Error::Config`] names a field with a value that cannot be one of its, or is not made here.
+    pub fn from_json(text: &str) -> Result<(Self, Vec<String>)> {
+        let (config, ignored): (Self, _) = json::network(text, FIXED)?;
+        config.validate()?;
+        Ok((config, ignored))
+    }
+
+    fn width(&self) -> usize {
+        self.num_attention_heads * self.attention_head_dim
+    }
+
+    fn validate(&self) -> Result<Activation> {
+        json::within(&[
+            ("num_attention_heads", self.num_attention_heads, 1 << 10),
+            ("attention_head_dim", self.attention_head_dim, 1 << 10),
+            ("in_channels", self.in_channels, 1 << 12),
+            ("out_channels", self.out_channels.unwrap_or(1), 1 << 12),
+            ("num_layers", self.num_layers, 1 << 10),
+            ("sample_size", self.sample_size, 1 << 14),
+            ("patch_size", self.patch_size, 1 << 8),
+            ("num_embeds_ada_norm", self.num_embeds_ada_norm, 1 << 20),
+        ])?;
+        if !self.width().is_multiple_of(4) {
+            let expected = "a width that 4 divides, for sines and cosines of rows and columns";
+            return Err(Error::config("attention_head_dim", self.attention_head_dim, expected));
+        }
+        if !self.sample_size.is_multiple_of(self.patch_size) {
+            return Err(Error::config("patch_size", self.patch_size, "a divisor of sample_size"));
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return Err(Error::config("dropout", self.dropout, "0 or more, less than 1"));
+        }
+        if !(self.norm_eps > 0.0 && self.norm_eps.is_finite()) {
+            return Err(Error::config("norm_eps", self.norm_eps, "more than 0"));
+        }
+        match self.activation_fn.as_str() {
+            "gelu-approximate" => Ok(Activation::GeluTanh),
+            "gelu" => Ok(Activation::Gelu),
+            other => Err(Error::config("activation_fn", other, "gelu-approximate or gelu")),
+        }
+    }
+
+    /// The network on `device`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for values out of range.
+    pub fn init(&self, device: &Device) -> Result<DitModel> {
+        let activation = self.validate()?;
+        let width = self.width();
+        let proj = Conv2dConfig::new([self.in_channels, width], self.patch_size).with_stride(self.patch_size);
+        let block = |_| DitBlock {
+            norm1: AdaNorm {
+                emb: TimeAndClass {
+                    timestep_embedder: TimeEmbedding::new(256, width, device),
+                    class_embedder: ClassEmbedder {
+                        embedding_table: Embedding::new(self.num_embeds_ada_norm + 1, width, device),
+                    },
+                },
+                linear: LinearConfig::new(width, 6 * width).init(device),
+            },
+            attn1: Attention::new(width, width, self.num_attention_heads, self.attention_bias, device),
+            ff: FeedForward::new(width, false, activation, self.dropout, device),
+        };
+        let out = self.out_channels.unwrap_or(self.in_channels);
+        Ok(DitModel {
+            pos_embed: Patches { proj: proj.init(device) },
+            transformer_blocks: (0..self.num_layers).map(block).collect(),
+            proj_out_1: LinearConfig::new(width, 2 * width).init(device),
+            proj_out_2: LinearConfig::new(width, self.patch_size * self.patch_size * out).init(device),
+            config: self.clone(),
+        })
+    }
+}
+
+/// The patches of an image as tokens.
+#[derive(Module, Debug)]
+struct Patches {
+    proj: Conv2d,
+}
+
+/// A vector for each class, and one for none.
+#[derive(Module, Debug)]
+struct ClassEmbedder {
+    embedding_table: Embedding,
+}
+
+#[derive(Module, Debug)]
+struct TimeAndClass {
+    timestep_embedder: TimeEmbedding,
+    class_embedder: ClassEmbedder,
+}
+
+impl TimeAndClass {
+    fn forward(&self, time: Tensor<1>, class: Tensor<1, Int>) -> Tensor<2> {
+        let sinusoids = Sinusoids { width: 256, cosines_first: true, shift: 1.0 };
+        self.timestep_embedder.forward(sinusoids.of(time)) + self.class_embedder.embedding_table.of(class)
+    }
+}
+
+/// Scales, shifts and gates of a block, by time and class (section 3.2, adaLN-Zero).
+#[derive(Module, Debug)]
+struct AdaNorm {
+    emb: TimeAndClass,
+    linear: Linear,
+}
+
+#[derive(Module, Debug)]
+struct DitBlock {
+    norm1: AdaNorm,
+    attn1: Attention,
+    ff: FeedForward,
+}
+
+/// Mean 0 and variance 1 over the last axis, without weights.
+fn normed(x: Tensor<3>, epsilon: f64) -> Tensor<3> {
+    let centred = x.clone() - x.mean_dim(2);
+    let variance = (centred.clone() * centred.clone()).mean_dim(2);
+    centred / (variance + epsilon).sqrt()
+}
+
+/// `x·(1 + scale) + shift`, for all tokens of a sample.
+fn modulated(x: Tensor<3>, scale: Tensor<2>, shift: Tensor<2>) -> Tensor<3> {
+    x * (scale + 1.0).unsqueeze_dim(1) + shift.unsqueeze_dim(1)
+}
+
+impl DitBlock {
+    fn forward(&self, x: Tensor<3>, time: Tensor<1>, class: Tensor<1, Int>, epsilon: f64) -> Tensor<3> {
+        let told = self.norm1.linear.forward(Activation::Silu.forward(self.norm1.emb.forward(time, class)));
+        let [shift, scale, gate, shift_ff, scale_ff, gate_ff]: [Tensor<2>; 6] =
+            told.chunk(6, 1).try_into().expect("six parts");
+        let h = modulated(normed(x.clone(), 1e-6), scale, shift);
+        let x = x + self.attn1.forward(h.clone(), h) * gate.unsqueeze_dim(1);
+        let h = modulated(normed(x.clone(), epsilon), scale_ff, shift_ff);
+        x + self.ff.forward(h) * gate_ff.unsqueeze_dim(1)
+    }
+}
+
+/// A transformer over the patches of an image.
+#[derive(Module, Debug)]
+pub struct DitModel {
+    pos_embed: Patches,
+    transformer_blocks: Vec<DitBlock>,
+    proj_out_1: Linear,
+    proj_out_2: Linear,
+    #[module(skip)]
+    config: DitConfig,
+}
+
+impl DitModel {
+    /// What it was made of.
+    pub fn config(&self) -> &DitConfig {
+        &self.config
+    }
+
+    /// What the network says of noisy images.
+    ///
+    /// # Shapes
+    /// - x: `[batch, in_channels, side, side]`, a multiple of the patch
+    /// - time: `[batch]`
+    /// - class: `[batch]`; the number of classes stands for none
+    /// - output: `[batch, out_channels, side, side]`
+    ///
+    /// # Panics
+    /// If the shapes do not fit.
+    pub fn forward(&self, x: Tensor<4>, time: Tensor<1>, class: Tensor<1, Int>) -> Tensor<4> {
+        let config = &self.config;
+        let (patch, width) = (config.patch_size, config.width());
+        let x = self.pos_embed.proj.forward(x);
+        let [batch, _, rows, columns] = x.dims();
+        let positions = positions(width, rows, columns, config.sample_size / patch);
+        let positions = Tensor::<1>::from_floats(positions.as_slice(), &x.device()).reshape([1, rows * columns, width]);
+        let mut x = x.reshape([batch, width, rows * columns]).swap_dims(1, 2) + positions;
+        for block in &self.transformer_blocks {
+            x = block.forward(x, time.clone(), class.clone(), config.norm_eps);
+        }
+        let told = self.transformer_blocks[0].norm1.emb.forward(time, class);
+        let [shift, scale]: [Tensor<2>; 2] =
+            self.proj_out_1.forward(Activation::Silu.forward(told)).chunk(2, 1).try_into().expect("two parts");
+        let x = self.proj_out_2.forward(modulated(normed(x, 1e-6), scale, shift));
+        let channels = config.out_channels.unwrap_or(config.in_channels);
+        x.reshape([batch, rows, columns, patch, patch, channels]).permute([0, 5, 1, 3, 2, 4]).reshape([
+            batch,
+            channels,
+            rows * patch,
+            columns * patch,
+        ])
+    }
+}
+
+/// Sines and cosines of columns, then of rows, as the network knows them from `base` patches a side.
+fn positions(width: usize, rows: usize, columns: usize, base: usize) -> Vec<f32> {
+    let quarter = width / 4;
+    let mut all = Vec::with_capacity(rows * columns * width);
+    for row in 0..rows {
+        for column in 0..columns {
+            for (index, count) in [(column, columns), (row, rows)] {
+                let at = index as f64 * base as f64 / count as f64;
+                let angle = |i: usize| at * 10_000f64.powf(-(i as f64) / quarter as f64);
+                all.extend((0..quarter).map(|i| angle(i).sin() as f32));
+                all.extend((0..quarter).map(|i| angle(i).cos() as f32));
+            }
+        }
+    }
+    all
+}

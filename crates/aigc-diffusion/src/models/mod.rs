@@ -1,0 +1,14 @@
+//! Networks that predict what noise hides, in diffusers' names.
+
+mod blocks;
+mod dit;
+mod time;
+mod transformer;
+mod unet2d;
+mod unet2d_condition;
+
+pub use dit::{DitConfig, DitModel};
+pub use unet2d::{DownBlockType, TimeEmbeddingType, TimeScaleShift, UNet2dConfig, UNet2dModel, UpBlockType};
+pub use unet2d_condition::{
+    CrossDownBlockType, CrossUpBlockType, OneOrEach, UNet2dConditionConfig, UNet2dConditionModel,
+};

@@ -1,0 +1,257 @@
+//! A sampler as a table.
+//!
+//! Every scheduler here, from DDPM to UniPC, moves a sample by a weighted sum of what it knows: the sample, earlier samples,
+//! what the network said, and fresh noise. The weights depend on the noise levels alone, so a scheduler computes them once,
+//! in 64 bits, on the host: a [`Plan`]. [`Sampling`] carries one out, on any device, whatever the scheduler.
+
+use crate::{
+    clip::Clip,
+    prediction::{Level, Reading},
+};
+use burn::tensor::Tensor;
+use std::collections::HashMap;
+
+/// Something that a step is made of. Calls of the network are counted from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// The sample that a call was made with; corrected, where the plan corrects it.
+    Sample(usize),
+    /// The clean sample that a call predicted.
+    X0(usize),
+    /// The noise that a call predicted.
+    Epsilon(usize),
+    /// What the network said, as it was said.
+    Output(usize),
+    /// Fresh standard normal noise.
+    Noise,
+}
+
+/// A weighted sum.
+pub type Sum = Vec<(Source, f64)>;
+
+/// A variance that the network predicts beside its output, in as many channels again.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Variance {
+    /// The variance itself.
+    Direct,
+    /// Where the logarithm lies between these two, from −1 to 1 (Nichol & Dhariwal 2021, equation 15).
+    Between {
+        /// `ln β̃`.
+        low: f64,
+        /// `ln β`.
+        high: f64,
+    },
+}
+
+/// One call of the network and the step after it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Call {
+    /// The time that the network is told.
+    pub time: f64,
+    /// How noisy a sample has to be for sampling to begin here.
+    pub level: Level,
+    /// What the sample is multiplied by before the network sees it.
+    pub input: f64,
+    /// What the output means.
+    pub reading: Reading,
+    /// `α` and `σ` of the sample that the network sees, for an ε that follows a clipped `x₀`.
+    pub seen: Level,
+    /// The sample once more, now that the network has been asked (a corrector). Empty: it stays as it is.
+    pub correct: Sum,
+    /// The next sample.
+    pub next: Sum,
+    /// What scales the noise in `next`, if the network says.
+    pub variance: Option<Variance>,
+}
+
+/// All calls of a sampler.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Standard deviation of the noise to start from.
+    pub initial_scale: f64,
+    /// What is done to predicted clean samples.
+    pub clip: Clip,
+    /// Whether the predicted noise is that of the clipped clean sample.
+    pub epsilon_follows_clip: bool,
+    /// In order.
+    pub calls: Vec<Call>,
+}
+
+impl Plan {
+    /// Calls of the network.
+    pub fn len(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.calls.is_empty()
+    }
+
+    /// Times that the network is told, in order.
+    pub fn times(&self) -> Vec<f64> {
+        self.calls.iter().map(|call| call.time).collect()
+    }
+
+    /// A clean sample as noisy as it has to be for sampling to begin with call `at`.
+    ///
+    /// # Panics
+    /// If there are fewer calls.
+    pub fn add_noise<const D: usize>(&self, at: usize, x0: Tensor<D>, noise: Tensor<D>) -> Tensor<D> {
+        let Level { alpha, sigma } = self.calls[at].level;
+        x0 * alpha + noise * sigma
+    }
+}
+
+/// What a step gives.
+#[derive(Clone, Debug)]
+pub struct Stepped<const D: usize> {
+    /// The next sample.
+    pub sample: Tensor<D>,
+    /// The clean sample as the network sees it now.
+    pub x0: Tensor<D>,
+}
+
+/// A plan being carried out.
+///
+/// ```
+/// # use aigc_core::device::device;
+/// # use aigc_diffusion::{DdimScheduler, Sampling, Scheduler};
+/// # use burn::tensor::Tensor;
+/// # let network = |x: Tensor<2>, _time: f64| x * 0.5;
+/// let plan = DdimScheduler::default().plan(10)?;
+/// let mut x = Tensor::<2>::ones([4, 2], &device("flex")?) * plan.initial_scale;
+/// let mut sampling = Sampling::new(&plan);
+/// while let Some(call) = sampling.call() {
+///     let output = network(sampling.input(&x), call.time);
+///     x = sampling.step(x, output, || unreachable!("DDIM draws no noise")).sample;
+/// }
+/// # Ok::<(), aigc_core::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Sampling<'a, const D: usize> {
+    plan: &'a Plan,
+    at: usize,
+    /// The last call that needs a source.
+    last_use: HashMap<Source, usize>,
+    kept: HashMap<Source, Tensor<D>>,
+}
+
+impl<'a, const D: usize> Sampling<'a, D> {
+    /// Before the first call.
+    pub fn new(plan: &'a Plan) -> Self {
+        let mut last_use = HashMap::new();
+        for (at, call) in plan.calls.iter().enumerate() {
+            for (source, _) in call.correct.iter().chain(&call.next) {
+                last_use.insert(*source, at);
+            }
+        }
+        Self { plan, at: 0, last_use, kept: HashMap::new() }
+    }
+
+    /// The call to be made now; none when sampling is over.
+    pub fn call(&self) -> Option<&'a Call> {
+        self.plan.calls.get(self.at)
+    }
+
+    /// Calls made.
+    pub fn made(&self) -> usize {
+        self.at
+    }
+
+    /// What the network is to see of a sample.
+    ///
+    /// # Panics
+    /// If sampling is over.
+    pub fn input(&self, sample: &Tensor<D>) -> Tensor<D> {
+        times(sample.clone(), self.plan.calls[self.at].input)
+    }
+
+    /// The step after the network's answer. `noise` is asked for standard normal noise of the sample's shape, if the step needs any.
+    ///
+    /// An output with twice the sample's channels (dimension 1) holds a variance in the second half.
+    ///
+    /// # Panics
+    /// If sampling is over, or the output's shape does not fit.
+    pub fn step(&mut self, sample: Tensor<D>, output: Tensor<D>, noise: impl FnOnce() -> Tensor<D>) -> Stepped<D> {
+        let (plan, at) = (self.plan, self.at);
+        let call = &plan.calls[at];
+        let (output, variance) = split(output, &sample);
+        let read = |(x, y): (f64, f64)| weighted(&[(x, &sample), (y, &output)]);
+        let x0 = plan.clip.apply(read(call.reading.x0));
+        if self.needed(Source::Epsilon(at)) {
+            let epsilon = if plan.epsilon_follows_clip && plan.clip != Clip::None {
+                let Level { alpha, sigma } = call.seen;
+                weighted(&[(1.0 / sigma, &sample), (-alpha / sigma, &x0)])
+            } else {
+                read(call.reading.epsilon)
+            };
+            self.kept.insert(Source::Epsilon(at), epsilon);
+        }
+        for (source, value) in [(Source::X0(at), &x0), (Source::Output(at), &output), (Source::Sample(at), &sample)] {
+            if self.needed(source) {
+                self.kept.insert(source, value.clone());
+            }
+        }
+        if !call.correct.is_empty() {
+            let corrected = self.sum(&call.correct);
+            self.kept.insert(Source::Sample(at), corrected);
+        }
+        if call.next.iter().any(|(source, _)| *source == Source::Noise) {
+            let noise = noise();
+            let noise = match (call.variance, variance) {
+                (Some(kind), Some(said)) => noise * kind.deviation(said),
+                _ => noise,
+            };
+            self.kept.insert(Source::Noise, noise);
+        }
+        let next = self.sum(&call.next);
+        let last_use = &self.last_use;
+        self.kept.retain(|source, _| *source != Source::Noise && last_use[source] > at);
+        self.at += 1;
+        Stepped { sample: next, x0 }
+    }
+
+    fn needed(&self, source: Source) -> bool {
+        self.last_use.contains_key(&source)
+    }
+
+    fn sum(&self, terms: &Sum) -> Tensor<D> {
+        let terms: Vec<_> = terms.iter().map(|(source, weight)| (*weight, &self.kept[source])).collect();
+        weighted(&terms)
+    }
+}
+
+impl Variance {
+    /// The standard deviation that a network's second half stands for.
+    fn deviation<const D: usize>(self, said: Tensor<D>) -> Tensor<D> {
+        match self {
+            Variance::Direct => said.sqrt(),
+            Variance::Between { low, high } => {
+                let share = (said + 1.0) * 0.5;
+                ((share * (high - low) + low) * 0.5).exp()
+            }
+        }
+    }
+}
+
+/// The output proper, and a variance if the output has twice the channels.
+fn split<const D: usize>(output: Tensor<D>, sample: &Tensor<D>) -> (Tensor<D>, Option<Tensor<D>>) {
+    if D < 2 || output.dims()[1] != 2 * sample.dims()[1] {
+        return (output, None);
+    }
+    let channels = sample.dims()[1];
+    (output.clone().narrow(1, 0, channels), Some(output.narrow(1, channels, channels)))
+}
+
+fn times<const D: usize>(tensor: Tensor<D>, weight: f64) -> Tensor<D> {
+    if weight == 1.0 { tensor } else { tensor * weight }
+}
+
+fn weighted<const D: usize>(terms: &[(f64, &Tensor<D>)]) -> Tensor<D> {
+    let mut all = terms.iter().filter(|(weight, _)| *weight != 0.0);
+    let Some((weight, first)) = all.next() else {
+        return terms[0].1.zeros_like();
+    };
+    all.fold(times((*first).clone(), *weight), |sum, (weight, tensor)| sum + times((*tensor).clone(), *weight))
+}

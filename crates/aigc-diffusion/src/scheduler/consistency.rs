@@ -1,0 +1,168 @@
+//! Few-step sampling of distilled networks: latent consistency models (Luo et al. 2023, <https://arxiv.org/abs/2310.04378>) and
+//! trajectory consistency distillation (Zheng et al. 2024, <https://arxiv.org/abs/2402.19159>).
+
+use super::{Alphas, Clipping, Scheduler};
+use crate::{
+    plan::{Call, Plan, Source},
+    prediction::Prediction,
+    schedule::{BetaSchedule, NoiseConfig},
+};
+use aigc_core::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+fn noise() -> NoiseConfig {
+    NoiseConfig {
+        beta_start: 0.00085,
+        beta_end: 0.012,
+        beta_schedule: BetaSchedule::ScaledLinear,
+        ..NoiseConfig::default()
+    }
+}
+
+/// Falling times among the `original` that the network was distilled at.
+fn times(train: usize, original: usize, steps: usize) -> Result<Vec<f64>> {
+    if original == 0 || original > train {
+        let expected = format!("1 to num_train_timesteps ({train})");
+        return Err(Error::config("original_inference_steps", original, expected));
+    }
+    if steps == 0 || steps > original {
+        return Err(Error::config("steps", steps, format!("1 to original_inference_steps ({original})")));
+    }
+    Ok((0..steps).map(|k| ((original - k * original / steps) * (train / original) - 1) as f64).collect())
+}
+
+/// Options and scheduler in one; the fields are those of diffusers' `LCMScheduler`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LcmScheduler {
+    /// The forward process.
+    #[serde(flatten)]
+    pub noise: NoiseConfig,
+    /// Steps that the network was distilled at.
+    pub original_inference_steps: usize,
+    /// What is done to predicted clean samples.
+    #[serde(flatten)]
+    pub clipping: Clipping,
+    /// Whether the step past the first leaves no noise, or as much as the first.
+    pub set_alpha_to_one: bool,
+    /// What the network says.
+    pub prediction_type: Prediction,
+    /// Of the time, where the network's part grows with it.
+    pub timestep_scaling: f64,
+    /// End the forward process in pure noise.
+    pub rescale_betas_zero_snr: bool,
+}
+
+impl Default for LcmScheduler {
+    fn default() -> Self {
+        Self {
+            noise: noise(),
+            original_inference_steps: 50,
+            clipping: Clipping::NONE,
+            set_alpha_to_one: true,
+            prediction_type: Prediction::Epsilon,
+            timestep_scaling: 10.0,
+            rescale_betas_zero_snr: false,
+        }
+    }
+}
+
+impl Scheduler for LcmScheduler {
+    fn plan(&self, steps: usize) -> Result<Plan> {
+        let alphas = Alphas::new(&self.noise, self.rescale_betas_zero_snr, self.set_alpha_to_one)?;
+        let times = times(self.noise.num_train_timesteps, self.original_inference_steps, steps)?;
+        let call = |(k, time): (usize, &f64)| {
+            // Boundary conditions: at time 0 the network's part is nothing (Song et al. 2023, equation 5).
+            const DATA: f64 = 0.5;
+            let scaled = time * self.timestep_scaling;
+            let all = scaled * scaled + DATA * DATA;
+            let (skip, out) = (DATA * DATA / all, scaled / all.sqrt());
+            let denoised = |scale: f64| vec![(Source::X0(k), scale * out), (Source::Sample(k), scale * skip)];
+            let next = match times.get(k + 1) {
+                None => denoised(1.0),
+                Some(before) => {
+                    let level = alphas.level(*before);
+                    let mut next = denoised(level.alpha);
+                    next.push((Source::Noise, level.sigma));
+                    next
+                }
+            };
+            let level = alphas.level(*time);
+            Ok(Call::new(*time, level, self.prediction_type.read(level)?, next))
+        };
+        let calls = times.iter().enumerate().map(call).collect::<Result<_>>()?;
+        Ok(Plan { clip: self.clipping.clip()?, ..Plan::new(1.0, calls) })
+    }
+}
+
+/// Options and scheduler in one; the fields are those of diffusers' `TCDScheduler` that its steps use.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TcdScheduler {
+    /// The forward process.
+    #[serde(flatten)]
+    pub noise: NoiseConfig,
+    /// Steps that the network was distilled at.
+    pub original_inference_steps: usize,
+    /// Whether the step past the first leaves no noise, or as much as the first.
+    pub set_alpha_to_one: bool,
+    /// What the network says.
+    pub prediction_type: Prediction,
+    /// End the forward process in pure noise.
+    pub rescale_betas_zero_snr: bool,
+    /// γ of the paper: how far past the next time a step goes before noise is added, 0 to 1. (An argument of sampling, not
+    /// written to a file.)
+    #[serde(skip, default = "three_tenths")]
+    pub eta: f64,
+}
+
+fn three_tenths() -> f64 {
+    0.3
+}
+
+impl Default for TcdScheduler {
+    fn default() -> Self {
+        Self {
+            noise: noise(),
+            original_inference_steps: 50,
+            set_alpha_to_one: true,
+            prediction_type: Prediction::Epsilon,
+            rescale_betas_zero_snr: false,
+            eta: three_tenths(),
+        }
+    }
+}
+
+impl Scheduler for TcdScheduler {
+    fn plan(&self, steps: usize) -> Result<Plan> {
+        if !(0.0..=1.0).contains(&self.eta) {
+            return Err(Error::config("eta", self.eta, "0 to 1"));
+        }
+        let alphas = Alphas::new(&self.noise, self.rescale_betas_zero_snr, self.set_alpha_to_one)?;
+        let times = times(self.noise.num_train_timesteps, self.original_inference_steps, steps)?;
+        let call = |(k, time): (usize, &f64)| {
+            let before = times.get(k + 1).copied();
+            let passed = ((1.0 - self.eta) * before.unwrap_or(0.0)).floor();
+            let through = alphas.level(passed);
+            let mut next = vec![(Source::X0(k), through.alpha), (Source::Epsilon(k), through.sigma)];
+            if let Some(before) = before.filter(|_| self.eta > 0.0) {
+                let ratio = alphas.at(before) / alphas.at(passed);
+                next.iter_mut().for_each(|(_, weight)| *weight *= ratio.sqrt());
+                next.push((Source::Noise, (1.0 - ratio).max(0.0).sqrt()));
+            }
+            let level = alphas.level(*time);
+            Ok(Call::new(*time, level, self.prediction_type.read(level)?, next))
+        };
+        Ok(Plan::new(1.0, times.iter().enumerate().map(call).collect::<Result<_>>()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_among_those_of_distillation() {
+        assert_eq!(times(1000, 50, 4).unwrap(), [999.0, 759.0, 499.0, 259.0]);
+        assert_eq!(times(1000, 50, 1).unwrap(), [999.0]);
+        assert!(times(1000, 50, 51).is_err() && times(1000, 0, 1).is_err() && times(10, 50, 1).is_err());
+    }
+}

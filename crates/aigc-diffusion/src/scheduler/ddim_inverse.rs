@@ -1,0 +1,70 @@
+//! DDIM run backwards: from an image to the noise that DDIM makes it from (Song et al. 2021, section 5.4).
+
+use super::{Alphas, Scheduler};
+use crate::{
+    clip::Clip,
+    grid::{Spacing, Steps},
+    plan::{Call, Plan, Source},
+    prediction::Prediction,
+    schedule::NoiseConfig,
+};
+use aigc_core::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// Options and scheduler in one; the fields are those of diffusers' `DDIMInverseScheduler`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DdimInverseScheduler {
+    /// The forward process.
+    #[serde(flatten)]
+    pub noise: NoiseConfig,
+    /// Whether predicted clean samples are kept within the range.
+    pub clip_sample: bool,
+    /// See [`Clip::Range`].
+    pub clip_sample_range: f64,
+    /// Whether an image has no noise, or as much as after the first step.
+    pub set_alpha_to_one: bool,
+    /// Added to the times of `leading`.
+    pub steps_offset: usize,
+    /// What the network says.
+    pub prediction_type: Prediction,
+    /// Where it stops.
+    pub timestep_spacing: Spacing,
+    /// End the forward process in pure noise.
+    pub rescale_betas_zero_snr: bool,
+}
+
+impl Default for DdimInverseScheduler {
+    fn default() -> Self {
+        Self {
+            noise: NoiseConfig::default(),
+            clip_sample: true,
+            clip_sample_range: 1.0,
+            set_alpha_to_one: true,
+            steps_offset: 0,
+            prediction_type: Prediction::Epsilon,
+            timestep_spacing: Spacing::Leading,
+            rescale_betas_zero_snr: false,
+        }
+    }
+}
+
+impl Scheduler for DdimInverseScheduler {
+    fn plan(&self, steps: usize) -> Result<Plan> {
+        if self.timestep_spacing == Spacing::Linspace {
+            return Err(Error::config("timestep_spacing", "linspace", "leading or trailing"));
+        }
+        let alphas = Alphas::new(&self.noise, self.rescale_betas_zero_snr, self.set_alpha_to_one)?;
+        let spread = Steps::new(self.noise.num_train_timesteps, steps)?;
+        let mut times = spread.whole(self.timestep_spacing, self.steps_offset)?;
+        times.reverse();
+        let call = |(k, time): (usize, &f64)| {
+            let (level, noisier) = (alphas.level(time - spread.stride() as f64), alphas.level(*time));
+            let next = vec![(Source::X0(k), noisier.alpha), (Source::Epsilon(k), noisier.sigma)];
+            Ok(Call::new(*time, level, self.prediction_type.read(level)?, next))
+        };
+        let calls = times.iter().enumerate().map(call).collect::<Result<_>>()?;
+        let clip = if self.clip_sample { Clip::Range(self.clip_sample_range) } else { Clip::None };
+        clip.validate()?;
+        Ok(Plan { clip, ..Plan::new(1.0, calls) })
+    }
+}

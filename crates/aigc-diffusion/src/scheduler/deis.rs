@@ -1,0 +1,140 @@
+//! DEIS: the predicted noise is interpolated by a polynomial in `ln ρ`, `ρ = σ/α`, and integrated exactly (Zhang & Chen 2023,
+//! <https://arxiv.org/abs/2204.13902>).
+
+use super::{
+    Scheduler, Thresholding,
+    dpm::{self, Algorithm, Expansion, SolverType},
+};
+use crate::{
+    grid::{SigmaFlags, SigmaSpacing, Spacing},
+    plan::{Call, Plan, Source, Sum},
+    prediction::{Level, Prediction},
+    schedule::NoiseConfig,
+};
+use aigc_core::Result;
+use serde::{Deserialize, Serialize};
+
+/// Options and scheduler in one; the fields are those of diffusers' `DEISMultistepScheduler`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeisScheduler {
+    /// The forward process.
+    #[serde(flatten)]
+    pub noise: NoiseConfig,
+    /// 1 to 3.
+    pub solver_order: usize,
+    /// What the network says.
+    pub prediction_type: Prediction,
+    /// What is done to predicted clean samples.
+    #[serde(flatten)]
+    pub threshold: Thresholding,
+    /// Lower orders at the end of fewer than 15 steps.
+    pub lower_order_final: bool,
+    /// Which σ are stopped at.
+    #[serde(flatten)]
+    pub sigmas: SigmaFlags,
+    /// The process is a flow.
+    pub use_flow_sigmas: bool,
+    /// More steps where there is much noise, for a flow.
+    pub flow_shift: f64,
+    /// Where sampling stops.
+    pub timestep_spacing: Spacing,
+    /// Added to the times of `leading`.
+    pub steps_offset: usize,
+}
+
+impl Default for DeisScheduler {
+    fn default() -> Self {
+        Self {
+            noise: NoiseConfig::default(),
+            solver_order: 2,
+            prediction_type: Prediction::Epsilon,
+            threshold: Thresholding::default(),
+            lower_order_final: true,
+            sigmas: SigmaFlags::default(),
+            use_flow_sigmas: false,
+            flow_shift: 1.0,
+            timestep_spacing: Spacing::Linspace,
+            steps_offset: 0,
+        }
+    }
+}
+
+impl Scheduler for DeisScheduler {
+    fn plan(&self, steps: usize) -> Result<Plan> {
+        dpm::check_order(self.solver_order)?;
+        let spacing = dpm::spacing(&self.sigmas, false, self.use_flow_sigmas)?;
+        let stops = dpm::Stops {
+            noise: &self.noise,
+            spacing,
+            times: self.timestep_spacing,
+            offset: self.steps_offset,
+            zero_snr: false,
+            lambda_min: f64::NEG_INFINITY,
+            flow_shift: self.flow_shift,
+            round: spacing == SigmaSpacing::Karras,
+        };
+        let (grid, table) = stops.grid(steps)?;
+        let last = if spacing == SigmaSpacing::Times { table.min() } else { grid.sigmas[steps - 1] };
+        let levels = dpm::levels(&grid, last, self.use_flow_sigmas);
+        let calls = (0..steps).map(|k| {
+            let order = dpm::multistep_order(self.solver_order, k, steps, self.lower_order_final, false);
+            let reading = self.prediction_type.read(levels[k])?;
+            let next = if order == 1 {
+                let first =
+                    Expansion { algorithm: Algorithm::Dpm, solver: SolverType::Midpoint, exact_curvature: true };
+                first.multistep(k, &[levels[k + 1], levels[k]], &[k])
+            } else {
+                step(&levels, k, order)
+            };
+            Ok(Call::new(grid.times[k], levels[k], reading, next))
+        });
+        let calls = calls.collect::<Result<_>>()?;
+        Ok(Plan { clip: self.threshold.clip()?, epsilon_follows_clip: true, ..Plan::new(1.0, calls) })
+    }
+}
+
+/// From call `k` to the next: `x/α` changes by the integral of ε over ρ.
+pub(super) fn step(levels: &[Level], k: usize, order: usize) -> Sum {
+    let rho = |level: Level| level.sigma / level.alpha;
+    let nodes: Vec<f64> = (0..order).map(|j| rho(levels[k - j]).ln()).collect();
+    let (from, to) = (rho(levels[k]), rho(levels[k + 1]));
+    let (alpha, alpha_from) = (levels[k + 1].alpha, levels[k].alpha);
+    let weights = (0..order).map(|j| (Source::Epsilon(k - j), alpha * integral(&nodes, j, from, to)));
+    [(Source::Sample(k), alpha / alpha_from)].into_iter().chain(weights).collect()
+}
+
+/// `∫ Π (ln ρ − node)/(node_j − node) dρ`, by the antiderivatives of `1`, `ln ρ` and `ln² ρ`.
+fn integral(nodes: &[f64], j: usize, from: f64, to: f64) -> f64 {
+    let others: Vec<f64> = nodes.iter().enumerate().filter(|(i, _)| *i != j).map(|(_, node)| *node).collect();
+    let denominator: f64 = others.iter().map(|other| nodes[j] - other).product();
+    let antiderivative = |rho: f64| {
+        let log = rho.ln();
+        let (linear, square) = (rho * (log - 1.0), rho * (log * log - 2.0 * log + 2.0));
+        match others[..] {
+            [a] => linear - a * rho,
+            [a, b] => square - (a + b) * linear + a * b * rho,
+            _ => unreachable!("orders 2 and 3"),
+        }
+    };
+    (antiderivative(to) - antiderivative(from)) / denominator
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integrals_are_those_of_the_trapezoid_rule() {
+        let nodes = [1.0f64.ln(), 2.0f64.ln(), 5.0f64.ln()];
+        for j in 0..3 {
+            let polynomial = |rho: f64| -> f64 {
+                (0..3).filter(|i| *i != j).map(|i| (rho.ln() - nodes[i]) / (nodes[j] - nodes[i])).product()
+            };
+            let n = 20_000;
+            let rho = |i: usize| 1.0 - 0.6 * i as f64 / n as f64;
+            let sum: f64 =
+                (0..n).map(|i| 0.5 * (polynomial(rho(i)) + polynomial(rho(i + 1))) * (rho(i + 1) - rho(i))).sum();
+            assert!((integral(&nodes, j, 1.0, 0.4) - sum).abs() < 1e-8, "{j}");
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! DPM-Solver++ and DPM-Solver as single-step methods: two or three calls, and the step is made from where the first was.
+
+use super::{
+    Scheduler, Thresholding,
+    dpm::{self, Algorithm, Expansion, SolverType, infinite},
+};
+use crate::{
+    grid::{FinalSigma, SigmaFlags, SigmaSpacing, Spacing},
+    plan::{Call, Plan},
+    prediction::{Level, Prediction},
+    schedule::NoiseConfig,
+};
+use aigc_core::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// Options and scheduler in one; the fields are those of diffusers' `DPMSolverSinglestepScheduler`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DpmSinglestepScheduler {
+    /// The forward process.
+    #[serde(flatten)]
+    pub noise: NoiseConfig,
+    /// 1 to 3.
+    pub solver_order: usize,
+    /// What the network says.
+    pub prediction_type: Prediction,
+    /// What is done to predicted clean samples.
+    #[serde(flatten)]
+    pub threshold: Thresholding,
+    /// What is expanded.
+    pub algorithm_type: Algorithm,
+    /// Of second order, and of third.
+    pub solver_type: SolverType,
+    /// Lower orders for the steps that are left when the order does not divide their number.
+    pub lower_order_final: bool,
+    /// Which σ are stopped at.
+    #[serde(flatten)]
+    pub sigmas: SigmaFlags,
+    /// The process is a flow.
+    pub use_flow_sigmas: bool,
+    /// More steps where there is much noise, for a flow.
+    pub flow_shift: f64,
+    /// What follows the last call.
+    pub final_sigmas_type: FinalSigma,
+    /// Times with a smaller λ are left out.
+    #[serde(with = "infinite")]
+    pub lambda_min_clipped: f64,
+}
+
+impl Default for DpmSinglestepScheduler {
+    fn default() -> Self {
+        Self {
+            noise: NoiseConfig::default(),
+            solver_order: 2,
+            prediction_type: Prediction::Epsilon,
+            threshold: Thresholding::default(),
+            algorithm_type: Algorithm::DpmPlusPlus,
+            solver_type: SolverType::Midpoint,
+            lower_order_final: false,
+            sigmas: SigmaFlags::default(),
+            use_flow_sigmas: false,
+            flow_shift: 1.0,
+            final_sigmas_type: FinalSigma::Zero,
+            lambda_min_clipped: f64::NEG_INFINITY,
+        }
+    }
+}
+
+impl DpmSinglestepScheduler {
+    /// The order of each call: 1, 2, 3, 1, 2, 3, …, and lower ones for what is left.
+    fn orders(&self, steps: usize) -> Vec<usize> {
+        let most = self.solver_order;
+        let mut orders: Vec<usize> = (0..steps).map(|k| k % most + 1).collect();
+        let zero = self.final_sigmas_type == FinalSigma::Zero;
+        if self.lower_order_final || zero || !steps.is_multiple_of(most) {
+            if steps.is_multiple_of(most) && most > 1 {
+                // The last full step is cut in two.
+                orders[steps - 1] = 1;
+            }
+            if zero {
+                orders[steps - 1] = 1;
+            }
+        }
+        orders
+    }
+}
+
+impl Scheduler for DpmSinglestepScheduler {
+    fn plan(&self, steps: usize) -> Result<Plan> {
+        dpm::check_order(self.solver_order)?;
+        if self.final_sigmas_type == FinalSigma::Zero && !self.algorithm_type.is_plus_plus() {
+            return Err(Error::config("final_sigmas_type", "zero", "sigma_min for the algorithms without ++"));
+        }
+        if self.algorithm_type == Algorithm::SdeDpm {
+            return Err(Error::config("algorithm_type", "sde-dpmsolver", "dpmsolver, dpmsolver++ or sde-dpmsolver++"));
+        }
+        let spacing = dpm::spacing(&self.sigmas, false, self.use_flow_sigmas)?;
+        let stops = dpm::Stops {
+            noise: &self.noise,
+            spacing,
+            times: Spacing::Linspace,
+            offset: 0,
+            zero_snr: false,
+            lambda_min: self.lambda_min_clipped,
+            flow_shift: self.flow_shift,
+            round: spacing == SigmaSpacing::Karras,
+        };
+        let (grid, table) = stops.grid(steps)?;
+        let levels = dpm::levels(&grid, dpm::last_sigma(self.final_sigmas_type, &table), self.use_flow_sigmas);
+        let expansion = Expansion { algorithm: self.algorithm_type, solver: self.solver_type, exact_curvature: true };
+        let calls = self.orders(steps).into_iter().enumerate().map(|(k, order)| {
+            let calls: Vec<usize> = (0..order).map(|j| k - j).collect();
+            let way: Vec<Level> = (0..=order).map(|j| levels[k + 1 - j]).collect();
+            let reading = self.prediction_type.read(levels[k])?;
+            Ok(Call::new(grid.times[k], levels[k], reading, expansion.singlestep(&way, &calls)))
+        });
+        let calls = calls.collect::<Result<_>>()?;
+        Ok(Plan { clip: self.threshold.clip()?, epsilon_follows_clip: true, ..Plan::new(1.0, calls) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_are_those_of_the_paper() {
+        let orders = |solver_order, steps, final_sigmas_type| {
+            let all = DpmSinglestepScheduler { solver_order, final_sigmas_type, ..Default::default() };
+            all.orders(steps)
+        };
+        use FinalSigma::{SigmaMin, Zero};
+        // DPM-Solver, section 3.4: K calls are K/3 − 1 steps of third order, then one of second and one of first, and so on.
+        assert_eq!(orders(3, 9, Zero), [1, 2, 3, 1, 2, 3, 1, 2, 1]);
+        assert_eq!(orders(3, 10, Zero), [1, 2, 3, 1, 2, 3, 1, 2, 3, 1]);
+        assert_eq!(orders(3, 11, SigmaMin), [1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2]);
+        assert_eq!(orders(3, 11, Zero), [1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 1]);
+        assert_eq!(orders(2, 6, Zero), [1, 2, 1, 2, 1, 1]);
+        assert_eq!(orders(2, 6, SigmaMin), [1, 2, 1, 2, 1, 2]);
+        assert_eq!(orders(1, 3, Zero), [1, 1, 1]);
+    }
+}

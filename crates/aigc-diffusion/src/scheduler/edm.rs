@@ -1,0 +1,184 @@
+//! EDM: a network that sees and says everything at unit variance, whatever σ is (Karras et al. 2022,
+//! <https://arxiv.org/abs/2206.00364>, table 1), sampled by Euler's method or DPM-Solver++.
+
+use super::{
+    Scheduler, Thresholding,
+    dpm::{self, Algorithm, Expansion, SolverType},
+};
+use crate::{
+    grid::{FinalSigma, SigmaGrid, exponential, karras},
+    plan::{Call, Plan, Source, Sum},
+    prediction::{Level, Prediction, Reading},
+};
+use aigc_core::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// Which σ are stopped at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EdmSpacing {
+    /// Evenly in `σ^(1/ρ)`.
+    Karras,
+    /// Evenly in `ln σ`.
+    Exponential,
+}
+
+/// What both share: the preconditioning, and the σ.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EdmConfig {
+    /// The last σ.
+    pub sigma_min: f64,
+    /// The first σ.
+    pub sigma_max: f64,
+    /// Standard deviation of the data.
+    pub sigma_data: f64,
+    /// Which σ are stopped at.
+    pub sigma_schedule: EdmSpacing,
+    /// Most steps.
+    pub num_train_timesteps: usize,
+    /// The sign of the output: `epsilon` as in the paper, `v_prediction` the other way round.
+    pub prediction_type: Prediction,
+    /// Of the spacing.
+    pub rho: f64,
+    /// What follows the last call.
+    pub final_sigmas_type: FinalSigma,
+}
+
+impl Default for EdmConfig {
+    fn default() -> Self {
+        Self {
+            sigma_min: 0.002,
+            sigma_max: 80.0,
+            sigma_data: 0.5,
+            sigma_schedule: EdmSpacing::Karras,
+            num_train_timesteps: 1000,
+            prediction_type: Prediction::Epsilon,
+            rho: 7.0,
+            final_sigmas_type: FinalSigma::Zero,
+        }
+    }
+}
+
+impl EdmConfig {
+    fn grid(&self, steps: usize) -> Result<SigmaGrid> {
+        let positive = [("sigma_min", self.sigma_min), ("sigma_data", self.sigma_data), ("rho", self.rho)];
+        for (field, value) in positive {
+            if !(value > 0.0 && value.is_finite()) {
+                return Err(Error::config(field, value, "more than 0"));
+            }
+        }
+        if !(self.sigma_max > self.sigma_min && self.sigma_max.is_finite()) {
+            return Err(Error::config("sigma_max", self.sigma_max, "more than sigma_min"));
+        }
+        if steps == 0 || steps > self.num_train_timesteps {
+            let expected = format!("1 to num_train_timesteps ({})", self.num_train_timesteps);
+            return Err(Error::config("steps", steps, expected));
+        }
+        let sigmas = match self.sigma_schedule {
+            EdmSpacing::Karras => karras(self.sigma_min, self.sigma_max, self.rho, steps),
+            EdmSpacing::Exponential => exponential(self.sigma_min, self.sigma_max, steps),
+        };
+        let last = if self.final_sigmas_type == FinalSigma::Zero { 0.0 } else { self.sigma_min };
+        Ok(SigmaGrid::new(sigmas.iter().map(|sigma| 0.25 * sigma.ln()).collect(), sigmas, last))
+    }
+
+    fn call(&self, time: f64, sigma: f64, next: Sum) -> Result<Call> {
+        let data = self.sigma_data;
+        let all = sigma * sigma + data * data;
+        let (skip, out) = (data * data / all, sigma * data / all.sqrt());
+        let out = match self.prediction_type {
+            Prediction::Epsilon => out,
+            Prediction::V => -out,
+            other => {
+                return Err(Error::config("prediction_type", format!("{other:?}"), "epsilon or v_prediction"));
+            }
+        };
+        let reading = Reading { x0: (skip, out), epsilon: ((1.0 - skip) / sigma, -out / sigma) };
+        Ok(Call { input: 1.0 / all.sqrt(), ..Call::new(time, Level::exploding(sigma), reading, next) })
+    }
+
+    fn initial_scale(&self) -> f64 {
+        (self.sigma_max * self.sigma_max + 1.0).sqrt()
+    }
+}
+
+/// Euler's method; the fields are those of diffusers' `EDMEulerScheduler`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct EdmEulerScheduler(pub EdmConfig);
+
+impl Scheduler for EdmEulerScheduler {
+    fn plan(&self, steps: usize) -> Result<Plan> {
+        let grid = self.0.grid(steps)?;
+        let calls = (0..steps).map(|k| {
+            let step = grid.sigmas[k + 1] - grid.sigmas[k];
+            let next = vec![(Source::Sample(k), 1.0), (Source::Epsilon(k), step)];
+            self.0.call(grid.times[k], grid.sigmas[k], next)
+        });
+        Ok(Plan::new(self.0.initial_scale(), calls.collect::<Result<_>>()?))
+    }
+}
+
+/// DPM-Solver++; the fields are those of diffusers' `EDMDPMSolverMultistepScheduler`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EdmDpmScheduler {
+    /// The preconditioning, and the σ.
+    #[serde(flatten)]
+    pub edm: EdmConfig,
+    /// 1 to 3.
+    pub solver_order: usize,
+    /// What is done to predicted clean samples.
+    #[serde(flatten)]
+    pub threshold: Thresholding,
+    /// With fresh noise or without.
+    pub algorithm_type: Algorithm,
+    /// Of second order.
+    pub solver_type: SolverType,
+    /// Lower orders at the end of fewer than 15 steps.
+    pub lower_order_final: bool,
+    /// First order at the end.
+    pub euler_at_final: bool,
+}
+
+impl Default for EdmDpmScheduler {
+    fn default() -> Self {
+        Self {
+            edm: EdmConfig::default(),
+            solver_order: 2,
+            threshold: Thresholding::default(),
+            algorithm_type: Algorithm::DpmPlusPlus,
+            solver_type: SolverType::Midpoint,
+            lower_order_final: true,
+            euler_at_final: false,
+        }
+    }
+}
+
+impl Scheduler for EdmDpmScheduler {
+    fn plan(&self, steps: usize) -> Result<Plan> {
+        dpm::check_order(self.solver_order)?;
+        if !self.algorithm_type.is_plus_plus() {
+            return Err(Error::config("algorithm_type", "without ++", "dpmsolver++ or sde-dpmsolver++"));
+        }
+        let grid = self.edm.grid(steps)?;
+        let levels: Vec<Level> = grid.sigmas.iter().map(|sigma| Level::exploding(*sigma)).collect();
+        let euler_last = self.euler_at_final || self.edm.final_sigmas_type == FinalSigma::Zero;
+        let expansion = Expansion {
+            algorithm: self.algorithm_type,
+            solver: self.solver_type,
+            exact_curvature: self.algorithm_type == Algorithm::SdeDpmPlusPlus,
+        };
+        let calls = (0..steps).map(|k| {
+            let order = dpm::multistep_order(self.solver_order, k, steps, self.lower_order_final, euler_last);
+            let calls: Vec<usize> = (0..order).map(|j| k - j).collect();
+            let way: Vec<Level> = (0..=order).map(|j| levels[k + 1 - j]).collect();
+            self.edm.call(grid.times[k], grid.sigmas[k], expansion.multistep(k, &way, &calls))
+        });
+        let calls = calls.collect::<Result<_>>()?;
+        Ok(Plan {
+            clip: self.threshold.clip()?,
+            epsilon_follows_clip: true,
+            ..Plan::new(self.edm.initial_scale(), calls)
+        })
+    }
+}

@@ -1,0 +1,117 @@
+//! Euler's method on the probability flow (Karras et al. 2022, algorithm 2 without its correction).
+
+use super::{
+    Scheduler,
+    ve::{Stops, euler, straight},
+};
+use crate::{
+    grid::{FinalSigma, SigmaFlags, SigmaGrid, Spacing, at},
+    plan::Plan,
+    prediction::Prediction,
+    schedule::NoiseConfig,
+};
+use aigc_core::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// What lies between the σ of two times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Interpolation {
+    /// A straight line.
+    Linear,
+    /// Evenly in `ln σ`, from the last to the first.
+    LogLinear,
+}
+
+/// What the network is told of the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeKind {
+    /// The step of the forward process.
+    Discrete,
+    /// With v: `ln σ / 4`.
+    Continuous,
+}
+
+/// Options and scheduler in one; the fields are those of diffusers' `EulerDiscreteScheduler`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EulerScheduler {
+    /// The forward process.
+    #[serde(flatten)]
+    pub noise: NoiseConfig,
+    /// What the network says.
+    pub prediction_type: Prediction,
+    /// Between the σ of two times.
+    pub interpolation_type: Interpolation,
+    /// Which σ are stopped at.
+    #[serde(flatten)]
+    pub sigmas: SigmaFlags,
+    /// Instead of the last σ.
+    pub sigma_min: Option<f64>,
+    /// Instead of the first σ.
+    pub sigma_max: Option<f64>,
+    /// Where sampling stops.
+    pub timestep_spacing: Spacing,
+    /// What the network is told.
+    pub timestep_type: TimeKind,
+    /// Added to the times of `leading`.
+    pub steps_offset: usize,
+    /// End the forward process in pure noise.
+    pub rescale_betas_zero_snr: bool,
+    /// What follows the last call.
+    pub final_sigmas_type: FinalSigma,
+}
+
+impl Default for EulerScheduler {
+    fn default() -> Self {
+        Self {
+            noise: NoiseConfig::default(),
+            prediction_type: Prediction::Epsilon,
+            interpolation_type: Interpolation::Linear,
+            sigmas: SigmaFlags::default(),
+            sigma_min: None,
+            sigma_max: None,
+            timestep_spacing: Spacing::Linspace,
+            timestep_type: TimeKind::Discrete,
+            steps_offset: 0,
+            rescale_betas_zero_snr: false,
+            final_sigmas_type: FinalSigma::Zero,
+        }
+    }
+}
+
+impl Scheduler for EulerScheduler {
+    fn plan(&self, steps: usize) -> Result<Plan> {
+        for (field, sigma) in [("sigma_min", self.sigma_min), ("sigma_max", self.sigma_max)] {
+            if let Some(sigma) = sigma.filter(|sigma| sigma.is_nan() || *sigma <= 0.0) {
+                return Err(Error::config(field, sigma, "more than 0"));
+            }
+        }
+        let stops = Stops {
+            noise: &self.noise,
+            flags: self.sigmas,
+            range: (self.sigma_min, self.sigma_max),
+            spacing: self.timestep_spacing,
+            offset: self.steps_offset,
+            zero_snr: self.rescale_betas_zero_snr,
+        };
+        let SigmaGrid { mut times, mut sigmas } = stops.grid(steps)?;
+        let table = stops.table()?;
+        if self.final_sigmas_type == FinalSigma::SigmaMin {
+            sigmas[steps] = table.min();
+        }
+        if self.interpolation_type == Interpolation::LogLinear {
+            if self.sigmas != SigmaFlags::default() {
+                return Err(Error::config("interpolation_type", "log_linear", "linear, with another spacing of σ"));
+            }
+            let (first, last) = (table.max().ln(), table.min().ln());
+            sigmas = (0..=steps).map(|k| at(last, first, k, steps + 1).exp()).collect();
+        }
+        if self.timestep_type == TimeKind::Continuous && self.prediction_type == Prediction::V {
+            times = sigmas[..steps].iter().map(|sigma| 0.25 * sigma.ln()).collect();
+        }
+        let grid = SigmaGrid { times, sigmas };
+        let calls = euler(&grid, self.prediction_type, straight)?;
+        Ok(Plan::new(stops.initial_scale(&grid), calls))
+    }
+}

@@ -1,0 +1,58 @@
+//! Euler's method, down further than the next σ and back up by fresh noise: DDPM's steps over σ.
+
+use super::{
+    Scheduler,
+    ve::{Stops, ancestral, euler},
+};
+use crate::{
+    grid::{SigmaFlags, Spacing},
+    plan::Plan,
+    prediction::Prediction,
+    schedule::NoiseConfig,
+};
+use aigc_core::Result;
+use serde::{Deserialize, Serialize};
+
+/// Options and scheduler in one; the fields are those of diffusers' `EulerAncestralDiscreteScheduler`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EulerAncestralScheduler {
+    /// The forward process.
+    #[serde(flatten)]
+    pub noise: NoiseConfig,
+    /// What the network says.
+    pub prediction_type: Prediction,
+    /// Where sampling stops.
+    pub timestep_spacing: Spacing,
+    /// Added to the times of `leading`.
+    pub steps_offset: usize,
+    /// End the forward process in pure noise.
+    pub rescale_betas_zero_snr: bool,
+}
+
+impl Default for EulerAncestralScheduler {
+    fn default() -> Self {
+        Self {
+            noise: NoiseConfig::default(),
+            prediction_type: Prediction::Epsilon,
+            timestep_spacing: Spacing::Linspace,
+            steps_offset: 0,
+            rescale_betas_zero_snr: false,
+        }
+    }
+}
+
+impl Scheduler for EulerAncestralScheduler {
+    fn plan(&self, steps: usize) -> Result<Plan> {
+        let stops = Stops {
+            noise: &self.noise,
+            flags: SigmaFlags::default(),
+            range: (None, None),
+            spacing: self.timestep_spacing,
+            offset: self.steps_offset,
+            zero_snr: self.rescale_betas_zero_snr,
+        };
+        let grid = stops.grid(steps)?;
+        let calls = euler(&grid, self.prediction_type, ancestral)?;
+        Ok(Plan::new(stops.initial_scale(&grid), calls))
+    }
+}

@@ -1,0 +1,190 @@
+//! Flow matching: the network says the velocity from noise to image along straight lines (Lipman et al. 2023,
+//! <https://arxiv.org/abs/2210.02747>; Liu et al. 2023, <https://arxiv.org/abs/2209.03003>).
+
+use super::{Scheduler, dpm::shift};
+use crate::{
+    grid::{SigmaFlags, SigmaGrid, SigmaSpacing, SigmaTable, at},
+    plan::{Call, Plan, Source, Sum},
+    prediction::{Level, Prediction},
+};
+use aigc_core::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// What dynamic shifting makes of a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeShift {
+    /// By `e^μ`.
+    Exponential,
+    /// By `μ`.
+    Linear,
+}
+
+/// Euler's method; the fields are those of diffusers' `FlowMatchEulerDiscreteScheduler`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FlowEulerScheduler {
+    /// Steps of the forward process.
+    pub num_train_timesteps: usize,
+    /// More steps where there is much noise.
+    pub shift: f64,
+    /// Shift by the size of the image instead.
+    pub use_dynamic_shifting: bool,
+    /// `μ` of the smallest image.
+    pub base_shift: Option<f64>,
+    /// `μ` of the largest image.
+    pub max_shift: Option<f64>,
+    /// Tokens of the smallest image.
+    pub base_image_seq_len: usize,
+    /// Tokens of the largest image.
+    pub max_image_seq_len: usize,
+    /// From image to noise.
+    pub invert_sigmas: bool,
+    /// Stretch the σ so that they end here.
+    pub shift_terminal: Option<f64>,
+    /// Which σ are stopped at.
+    #[serde(flatten)]
+    pub sigmas: SigmaFlags,
+    /// Of dynamic shifting.
+    pub time_shift_type: TimeShift,
+    /// Go to the predicted image and back up by fresh noise.
+    pub stochastic_sampling: bool,
+    /// Tokens of the image, for dynamic shifting. (An argument of sampling, not written to a file.)
+    #[serde(skip)]
+    pub image_seq_len: Option<usize>,
+}
+
+impl Default for FlowEulerScheduler {
+    fn default() -> Self {
+        Self {
+            num_train_timesteps: 1000,
+            shift: 1.0,
+            use_dynamic_shifting: false,
+            base_shift: Some(0.5),
+            max_shift: Some(1.15),
+            base_image_seq_len: 256,
+            max_image_seq_len: 4096,
+            invert_sigmas: false,
+            shift_terminal: None,
+            sigmas: SigmaFlags::default(),
+            time_shift_type: TimeShift::Exponential,
+            stochastic_sampling: false,
+            image_seq_len: None,
+        }
+    }
+}
+
+/// σ from the first of the shifted process to the last, shifted.
+fn sigmas(train: usize, steps: usize, by: f64, again: impl Fn(f64) -> f64) -> Result<Vec<f64>> {
+    if train == 0 {
+        return Err(Error::config("num_train_timesteps", train, "at least 1"));
+    }
+    if steps == 0 || steps > train {
+        return Err(Error::config("steps", steps, format!("1 to num_train_timesteps ({train})")));
+    }
+    if !(by > 0.0 && by.is_finite()) {
+        return Err(Error::config("shift", by, "more than 0"));
+    }
+    let min = shift(1.0 / train as f64, by);
+    Ok((0..steps).map(|k| again(at(1.0, min, k, steps))).collect())
+}
+
+/// A call at σ of a flow.
+fn call(time: f64, sigma: f64, next: Sum) -> Result<Call> {
+    let level = Level::flow(sigma);
+    Ok(Call::new(time, level, Prediction::Flow.read(level)?, next))
+}
+
+impl FlowEulerScheduler {
+    /// `μ` of an image, between the smallest and the largest.
+    fn mu(&self) -> Result<f64> {
+        let field = |field, value: Option<f64>| value.ok_or_else(|| Error::config(field, "null", "a number"));
+        let Some(tokens) = self.image_seq_len else {
+            return Err(Error::config("image_seq_len", "not set", "the image's tokens, for use_dynamic_shifting"));
+        };
+        let (low, high) = (self.base_image_seq_len as f64, self.max_image_seq_len as f64);
+        if low >= high {
+            return Err(Error::config("max_image_seq_len", high, "more than base_image_seq_len"));
+        }
+        let (base, max) = (field("base_shift", self.base_shift)?, field("max_shift", self.max_shift)?);
+        Ok(base + (max - base) * (tokens as f64 - low) / (high - low))
+    }
+}
+
+impl Scheduler for FlowEulerScheduler {
+    fn plan(&self, steps: usize) -> Result<Plan> {
+        let mut sigmas = if self.use_dynamic_shifting {
+            let mu = self.mu()?;
+            let by = if self.time_shift_type == TimeShift::Exponential { mu.exp() } else { mu };
+            sigmas(self.num_train_timesteps, steps, 1.0, |sigma| by / (by + (1.0 / sigma - 1.0)))?
+        } else {
+            sigmas(self.num_train_timesteps, steps, self.shift, |sigma| shift(sigma, self.shift))?
+        };
+        if let Some(end) = self.shift_terminal.filter(|end| *end != 0.0) {
+            if !(end > 0.0 && end < 1.0) {
+                return Err(Error::config("shift_terminal", end, "0 to 1"));
+            }
+            let scale = (1.0 - sigmas[steps - 1]) / (1.0 - end);
+            sigmas.iter_mut().for_each(|sigma| *sigma = 1.0 - (1.0 - *sigma) / scale);
+        }
+        let spacing = self.sigmas.spacing()?;
+        if spacing != SigmaSpacing::Times {
+            let range = (sigmas[0], sigmas[steps - 1]);
+            sigmas = SigmaTable::new(&[0.5, 0.25]).spaced(spacing, range, steps);
+        }
+        if self.invert_sigmas {
+            sigmas.iter_mut().for_each(|sigma| *sigma = 1.0 - *sigma);
+        }
+        let times = sigmas.iter().map(|sigma| sigma * self.num_train_timesteps as f64).collect();
+        let grid = SigmaGrid::new(times, sigmas, if self.invert_sigmas { 1.0 } else { 0.0 });
+        let calls = (0..steps).map(|k| {
+            let (sigma, next) = (grid.sigmas[k], grid.sigmas[k + 1]);
+            let sum = if self.stochastic_sampling {
+                let mut sum = vec![(Source::X0(k), 1.0 - next)];
+                if next > 0.0 {
+                    sum.push((Source::Noise, next));
+                }
+                sum
+            } else {
+                vec![(Source::Sample(k), 1.0), (Source::Output(k), next - sigma)]
+            };
+            call(grid.times[k], sigma, sum)
+        });
+        Ok(Plan::new(1.0, calls.collect::<Result<_>>()?))
+    }
+}
+
+/// Heun's method; the fields are those of diffusers' `FlowMatchHeunDiscreteScheduler`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FlowHeunScheduler {
+    /// Steps of the forward process.
+    pub num_train_timesteps: usize,
+    /// More steps where there is much noise.
+    pub shift: f64,
+}
+
+impl Default for FlowHeunScheduler {
+    fn default() -> Self {
+        Self { num_train_timesteps: 1000, shift: 1.0 }
+    }
+}
+
+impl Scheduler for FlowHeunScheduler {
+    fn plan(&self, steps: usize) -> Result<Plan> {
+        let train = self.num_train_timesteps;
+        let sigmas = sigmas(train, steps, self.shift, |sigma| shift(sigma, self.shift))?;
+        let times = sigmas.iter().map(|sigma| sigma * train as f64).collect();
+        let grid = SigmaGrid::new(times, sigmas, 0.0);
+        let mut calls = vec![];
+        for k in 0..steps {
+            let (first, step) = (calls.len(), grid.sigmas[k + 1] - grid.sigmas[k]);
+            let next = vec![(Source::Sample(first), 1.0), (Source::Output(first), step)];
+            calls.push(call(grid.times[k], grid.sigmas[k], next)?);
+            if k + 1 < steps {
+                let half = |call| (Source::Output(call), 0.5 * step);
+                let next = vec![(Source::Sample(first), 1.0), half(first), half(first + 1)];
+                calls.push(call(grid.times[k + 1], grid.sigmas[k + 1], next)?);
+            }
+        }
+        Ok(Plan::new(1.0, calls))
+    }
+}

@@ -1,0 +1,88 @@
+//! Heun's method on the probability flow: a step, and the same step once more with the mean of the slopes at both ends
+//! (Karras et al. 2022, algorithm 1).
+
+use super::{
+    Scheduler,
+    ve::{Stops, call},
+};
+use crate::{
+    clip::Clip,
+    grid::{SigmaFlags, SigmaGrid, Spacing},
+    plan::{Call, Plan, Source},
+    prediction::Prediction,
+    schedule::NoiseConfig,
+};
+use aigc_core::Result;
+use serde::{Deserialize, Serialize};
+
+/// Options and scheduler in one; the fields are those of diffusers' `HeunDiscreteScheduler`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeunScheduler {
+    /// The forward process.
+    #[serde(flatten)]
+    pub noise: NoiseConfig,
+    /// What the network says.
+    pub prediction_type: Prediction,
+    /// Which σ are stopped at.
+    #[serde(flatten)]
+    pub sigmas: SigmaFlags,
+    /// Whether predicted clean samples are kept within the range.
+    pub clip_sample: bool,
+    /// See [`Clip::Range`].
+    pub clip_sample_range: f64,
+    /// Where sampling stops.
+    pub timestep_spacing: Spacing,
+    /// Added to the times of `leading`.
+    pub steps_offset: usize,
+}
+
+impl Default for HeunScheduler {
+    fn default() -> Self {
+        Self {
+            noise: NoiseConfig { beta_start: 0.00085, beta_end: 0.012, ..NoiseConfig::default() },
+            prediction_type: Prediction::Epsilon,
+            sigmas: SigmaFlags::default(),
+            clip_sample: false,
+            clip_sample_range: 1.0,
+            timestep_spacing: Spacing::Linspace,
+            steps_offset: 0,
+        }
+    }
+}
+
+impl Scheduler for HeunScheduler {
+    fn plan(&self, steps: usize) -> Result<Plan> {
+        let stops = Stops {
+            noise: &self.noise,
+            flags: self.sigmas,
+            range: (None, None),
+            spacing: self.timestep_spacing,
+            offset: self.steps_offset,
+            zero_snr: false,
+        };
+        let grid = stops.grid(steps)?;
+        let calls = self.calls(&grid)?;
+        let clip = if self.clip_sample { Clip::Range(self.clip_sample_range) } else { Clip::None };
+        clip.validate()?;
+        Ok(Plan { clip, epsilon_follows_clip: true, ..Plan::new(stops.initial_scale(&grid), calls) })
+    }
+}
+
+impl HeunScheduler {
+    pub(super) fn calls(&self, grid: &SigmaGrid) -> Result<Vec<Call>> {
+        let mut calls = vec![];
+        for k in 0..grid.len() {
+            let (first, step) = (calls.len(), grid.sigmas[k + 1] - grid.sigmas[k]);
+            let next = vec![(Source::Sample(first), 1.0), (Source::Epsilon(first), step)];
+            calls.push(call(grid.times[k], grid.sigmas[k], self.prediction_type, next)?);
+            // At σ = 0 there is no slope.
+            if grid.sigmas[k + 1] > 0.0 {
+                let half = |call| (Source::Epsilon(call), 0.5 * step);
+                let next = vec![(Source::Sample(first), 1.0), half(first), half(first + 1)];
+                let time = grid.times.get(k + 1).copied().unwrap_or(0.0);
+                calls.push(call(time, grid.sigmas[k + 1], self.prediction_type, next)?);
+            }
+        }
+        Ok(calls)
+    }
+}

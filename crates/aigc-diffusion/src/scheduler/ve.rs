@@ -1,0 +1,85 @@
+//! What schedulers over σ share: a sample is `x₀ + σ·ε`, and the network sees it at unit variance
+//! (Karras et al. 2022, <https://arxiv.org/abs/2206.00364>, section 3).
+
+use crate::{
+    grid::{SigmaFlags, SigmaGrid, SigmaSpacing, SigmaTable, Spacing, Steps},
+    plan::{Call, Source, Sum},
+    prediction::{Level, Prediction},
+    schedule::NoiseConfig,
+};
+use aigc_core::Result;
+
+/// Where a sampler over σ stops.
+pub(crate) struct Stops<'a> {
+    pub(crate) noise: &'a NoiseConfig,
+    pub(crate) flags: SigmaFlags,
+    /// Instead of the first and last σ of the spacing.
+    pub(crate) range: (Option<f64>, Option<f64>),
+    pub(crate) spacing: Spacing,
+    pub(crate) offset: usize,
+    /// End the forward process in pure noise.
+    pub(crate) zero_snr: bool,
+}
+
+impl Stops<'_> {
+    pub(crate) fn table(&self) -> Result<SigmaTable> {
+        SigmaTable::of(self.noise, self.zero_snr)
+    }
+
+    /// Falling σ down to 0, with their times.
+    pub(crate) fn grid(&self, steps: usize) -> Result<SigmaGrid> {
+        let table = self.table()?;
+        let times = Steps::new(self.noise.num_train_timesteps, steps)?.real(self.spacing, self.offset)?;
+        let sigmas: Vec<f64> = times.iter().map(|time| table.sigma(*time)).collect();
+        let spacing = self.flags.spacing()?;
+        if spacing == SigmaSpacing::Times {
+            return Ok(SigmaGrid::new(times, sigmas, 0.0));
+        }
+        let range = (self.range.1.unwrap_or(sigmas[0]), self.range.0.unwrap_or(sigmas[steps - 1]));
+        let sigmas = table.spaced(spacing, range, steps);
+        let times = sigmas.iter().map(|sigma| table.time(*sigma)).collect();
+        Ok(SigmaGrid::new(times, sigmas, 0.0))
+    }
+
+    /// Standard deviation of the noise to start from: that of the first stop, or of a sample that still has something of the
+    /// image in it.
+    pub(crate) fn initial_scale(&self, grid: &SigmaGrid) -> f64 {
+        let max = grid.sigmas[0];
+        if self.spacing == Spacing::Leading { (max * max + 1.0).sqrt() } else { max }
+    }
+}
+
+/// A call at σ.
+pub(crate) fn call(time: f64, sigma: f64, prediction: Prediction, next: Sum) -> Result<Call> {
+    let level = Level::exploding(sigma);
+    let input = 1.0 / (sigma * sigma + 1.0).sqrt();
+    Ok(Call { input, ..Call::new(time, level, prediction.read(level)?, next) })
+}
+
+/// How far down the curve, and how much fresh noise after it, gets from one σ to the next.
+pub(crate) type Way = fn(f64, f64) -> (f64, f64);
+
+/// All of it down the curve.
+pub(crate) fn straight(_: f64, next: f64) -> (f64, f64) {
+    (next, 0.0)
+}
+
+/// As in DDPM (ancestral sampling).
+pub(crate) fn ancestral(sigma: f64, next: f64) -> (f64, f64) {
+    let up = (next * next * (sigma * sigma - next * next) / (sigma * sigma)).max(0.0).sqrt();
+    ((next * next - up * up).max(0.0).sqrt(), up)
+}
+
+/// Euler's method.
+pub(crate) fn euler(grid: &SigmaGrid, prediction: Prediction, way: Way) -> Result<Vec<Call>> {
+    let step = |k: usize| {
+        let sigma = grid.sigmas[k];
+        let (down, up) = way(sigma, grid.sigmas[k + 1]);
+        let mut next = vec![(Source::Sample(k), 1.0), (Source::Epsilon(k), down - sigma)];
+        if up > 0.0 {
+            next.push((Source::Noise, up));
+        }
+        call(grid.times[k], sigma, prediction, next)
+    };
+    (0..grid.len()).map(step).collect()
+}
