@@ -1,6 +1,6 @@
 """The peer's side of `compare`: the same work in PyTorch on the CPU.
 
-    pip install torch
+    pip install torch diffusers
     python peer.py WORKLOAD [--threads 2] [--device cuda]
 
 Reads a number of seconds per line, works on the workload for so long, and answers with one JSON line: the seconds of
@@ -55,6 +55,32 @@ def dcgan():
     return step
 
 
+def unet():
+    from diffusers import UNet2DModel
+    return UNet2DModel(sample_size=28, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(32, 64, 64), norm_num_groups=8, attention_head_dim=8,
+                       down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"))
+
+
+def ddpm_unet_train():
+    """diffusers' UNet2DModel (1 channel 28x28, blocks 32-64-64, one layer each, attention at 7x7, 8 groups), batch 32, noise-prediction MSE, Adam 1e-3: one step."""
+    u = unet(); o = torch.optim.Adam(u.parameters(), 1e-3); x, n = torch.randn(2, 32, 1, 28, 28); t = torch.randint(0, 1000, (32,))
+    def step():
+        l = F.mse_loss(u(x, t).sample, n); o.zero_grad(); l.backward(); o.step(); return l.item()
+    return step
+
+
+def ddpm_unet_sample():
+    """The same UNet: 10 DDIM steps for 16 images."""
+    from diffusers import DDIMScheduler
+    u = unet().eval(); s = DDIMScheduler(); s.set_timesteps(10)
+    def step():
+        x = torch.randn(16, 1, 28, 28)
+        with torch.inference_mode():
+            for t in s.timesteps: x = s.step(u(x, t).sample, t, x).prev_sample
+        return x.mean().item()
+    return step
+
+
 def gpt_char_train():
     """nanoGPT's CPU recipe: 4 layers, 4 heads, width 128, context 64, vocabulary 65, batch 12, no dropout, no biases, tied output; AdamW 1e-3: one step."""
     class Block(nn.Module):
@@ -96,7 +122,7 @@ def product(rows, k, columns):
 
 ALL = dict(
     matmul=lambda: product(1024, 1024, 1024), matvec=lambda: product(1, 768, 50257),
-    vae_mlp=vae_mlp, vae_conv=vae_conv, dcgan=dcgan, gpt_char_train=gpt_char_train,
+    vae_mlp=vae_mlp, vae_conv=vae_conv, dcgan=dcgan, ddpm_unet_train=ddpm_unet_train, ddpm_unet_sample=ddpm_unet_sample, gpt_char_train=gpt_char_train,
     conv1_64=lambda: conv("", 32, 64, 64, 28, 1, 1), conv1_64_xw=lambda: conv("xw", 32, 64, 64, 28, 1, 1),
     conv3_64=lambda: conv("", 32, 64, 64, 28, 3, 1), conv3_64_w=lambda: conv("w", 32, 64, 64, 28, 3, 1), conv3_64_xw=lambda: conv("xw", 32, 64, 64, 28, 3, 1),
     conv3_32=lambda: conv("", 32, 32, 32, 28, 3, 1), conv3_32_xw=lambda: conv("xw", 32, 32, 32, 28, 3, 1),

@@ -8,6 +8,7 @@ mod kernels;
 mod pages;
 mod plot;
 mod side;
+mod unet;
 mod vae;
 
 use aigc_core::nn::Activation;
@@ -24,10 +25,12 @@ pub use side::{Figures, Side, median};
 pub type Workload = (&'static str, fn(&Device, Clock) -> Result<()>);
 
 /// Training steps, single operations, and the ceilings of arithmetic and of memory.
-pub const WORKLOADS: [Workload; 18] = [
+pub const WORKLOADS: [Workload; 20] = [
     ("vae_mlp", |device, clock| vae::run(vae::mlp(), 128, device, clock)),
     ("vae_conv", |device, clock| vae::run(vae::conv(32, 28), 128, device, clock)),
     ("dcgan", dcgan::run),
+    ("ddpm_unet_train", unet::training),
+    ("ddpm_unet_sample", unet::sampling),
     ("gpt_char_train", gpt::run),
     ("conv1_64", |device, clock| repeat(conv("", [32, 64, 64, 28, 1, 1], device), clock)),
     ("conv1_64_xw", |device, clock| repeat(conv("xw", [32, 64, 64, 28, 1, 1], device), clock)),

@@ -286,6 +286,11 @@ impl UNet2dModel {
         &self.config
     }
 
+    #[cfg(test)]
+    pub(crate) fn conv_out_bias(&self) -> Tensor<1> {
+        self.conv_out.bias.as_ref().expect("made with one").val()
+    }
+
     /// What the network says of noisy images.
     ///
     /// # Shapes
