@@ -105,7 +105,7 @@ impl Scheduler for EulerScheduler {
                 return Err(Error::config("interpolation_type", "log_linear", "linear, with another spacing of σ"));
             }
             let (first, last) = (table.max().ln(), table.min().ln());
-            sigmas = (0..=steps).map(|k| at(last, first, k, steps + 1).exp()).collect();
+            sigmas = (0..=steps).map(|k| at(first, last, k, steps + 1).exp()).collect();
         }
         if self.timestep_type == TimeKind::Continuous && self.prediction_type == Prediction::V {
             times = sigmas[..steps].iter().map(|sigma| 0.25 * sigma.ln()).collect();

@@ -1,0 +1,65 @@
+"""Sampling by diffusers' schedulers, for `tests/parity.rs`: options that are easily got wrong, step by step.
+
+    pip install torch diffusers safetensors scipy
+    python diffusion.py ../fixtures/diffusion [--seed 0]
+
+One folder per case: `case.json` says class, options and steps; `tensors.safetensors` holds the times (and σ), and for each call
+what the network saw (`scaled`), what it said (`output`), the noise that was drawn, and the sample after the step.
+"""
+import argparse, importlib, json, os
+import diffusers, torch
+from safetensors.torch import save_file
+
+P = argparse.ArgumentParser(); P.add_argument("out"); P.add_argument("--seed", type=int, default=0); A = P.parse_args()
+BASE, LATENT = {}, dict(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+SIGMAS = [dict(use_karras_sigmas=True), dict(use_exponential_sigmas=True), dict(use_beta_sigmas=True)]
+SPACINGS = [dict(timestep_spacing="leading", steps_offset=1), dict(timestep_spacing="trailing")]
+ENDS = dict(final_sigmas_type="sigma_min")
+CASES = {
+    "DDPMScheduler": [dict(variance_type="fixed_small_log"), dict(variance_type="learned_range"), dict(timestep_spacing="linspace"), dict(clip_sample_range=0.5, steps_offset=3), dict(beta_schedule="laplace")],
+    "DDIMScheduler": [dict(set_alpha_to_one=False), dict(thresholding=True, sample_max_value=3.0, dynamic_thresholding_ratio=0.9), dict(_eta=0.7, timestep_spacing="trailing"), dict(beta_schedule="squaredcos_cap_v2", timestep_spacing="linspace")],
+    "DDIMInverseScheduler": [dict(timestep_spacing="trailing"), dict(prediction_type="v_prediction", set_alpha_to_one=False)],
+    "PNDMScheduler": [dict(set_alpha_to_one=True, timestep_spacing="trailing"), dict(skip_prk_steps=True, timestep_spacing="linspace", prediction_type="v_prediction")],
+    "LMSDiscreteScheduler": SIGMAS[1:] + SPACINGS + [dict(prediction_type="sample"), dict(prediction_type="v_prediction")],
+    "EulerDiscreteScheduler": SIGMAS[2:] + SPACINGS + [ENDS, dict(interpolation_type="log_linear"), dict(timestep_type="continuous", prediction_type="v_prediction"), dict(use_karras_sigmas=True, sigma_min=0.1, sigma_max=10.0), dict(prediction_type="sample")],
+    "EulerAncestralDiscreteScheduler": SPACINGS[1:] + [dict(rescale_betas_zero_snr=True, prediction_type="v_prediction")],
+    "HeunDiscreteScheduler": SIGMAS[1:] + SPACINGS + [dict(clip_sample=True), dict(prediction_type="v_prediction")],
+    "KDPM2DiscreteScheduler": SIGMAS[1:] + SPACINGS + [dict(prediction_type="v_prediction")],
+    "KDPM2AncestralDiscreteScheduler": SIGMAS + SPACINGS,
+    "DPMSolverMultistepScheduler": SIGMAS[2:] + SPACINGS + [ENDS, dict(solver_order=3, lower_order_final=False), dict(solver_order=3, solver_type="heun", **ENDS), dict(algorithm_type="sde-dpmsolver++", solver_type="heun"),
+        dict(algorithm_type="sde-dpmsolver", **ENDS), dict(algorithm_type="sde-dpmsolver", solver_type="heun", **ENDS), dict(algorithm_type="dpmsolver", solver_order=3, thresholding=True, **ENDS), dict(lambda_min_clipped=-2.0), dict(use_flow_sigmas=True, flow_shift=3.0, prediction_type="flow_prediction"),
+        dict(beta_schedule="squaredcos_cap_v2", timestep_spacing="trailing"), dict(rescale_betas_zero_snr=True, prediction_type="v_prediction"), dict(variance_type="learned_range")],
+    "DPMSolverSinglestepScheduler": SIGMAS[1:] + [ENDS, dict(solver_order=3, solver_type="heun", **ENDS), dict(solver_order=2, solver_type="heun"), dict(solver_order=1), dict(algorithm_type="dpmsolver", solver_order=3, **ENDS), dict(algorithm_type="sde-dpmsolver++"), dict(lambda_min_clipped=-2.0, lower_order_final=True)],
+    "UniPCMultistepScheduler": SIGMAS[1:] + SPACINGS + [ENDS, dict(predict_x0=False, solver_order=3, **ENDS), dict(predict_x0=False, solver_type="bh1", **ENDS), dict(disable_corrector=[0, 3]), dict(use_flow_sigmas=True, flow_shift=2.0, prediction_type="flow_prediction"), dict(use_karras_sigmas=True, **ENDS)],
+    "DEISMultistepScheduler": SIGMAS + SPACINGS + [dict(solver_order=3, lower_order_final=False), dict(solver_order=1), dict(thresholding=True), dict(use_flow_sigmas=True, prediction_type="flow_prediction")],
+    "EDMEulerScheduler": [ENDS, dict(sigma_data=1.0, rho=5.0)],
+    "EDMDPMSolverMultistepScheduler": [ENDS, dict(algorithm_type="sde-dpmsolver++", solver_type="heun"), dict(sigma_schedule="exponential"), dict(euler_at_final=True, prediction_type="v_prediction")],
+    "FlowMatchEulerDiscreteScheduler": SIGMAS + [dict(shift_terminal=0.1), dict(invert_sigmas=True)],
+    "LCMScheduler": [dict(clip_sample=True), dict(original_inference_steps=100, prediction_type="v_prediction"), dict(thresholding=True)],
+    "TCDScheduler": [dict(original_inference_steps=100, prediction_type="v_prediction")],
+}
+
+
+def run(name, options, steps, seed):
+    options = dict(options); eta = options.pop("_eta", None); draw = torch.Generator().manual_seed(seed)
+    s = getattr(diffusers, name)(**options); s.set_timesteps(steps); drawn = []
+    def noise(shape, **_): drawn.append(torch.randn(tuple(shape), generator=draw)); return drawn[-1]
+    importlib.import_module(type(s).__module__).randn_tensor = noise
+    x = torch.randn(1, 3, 3, 3, generator=draw) * getattr(s, "init_noise_sigma", 1.0); mix = torch.randn(3, 3, generator=draw) * 0.5
+    T = dict(init=x, timesteps=torch.as_tensor(s.timesteps).double())
+    if hasattr(s, "sigmas"): T["sigmas"] = torch.as_tensor(s.sigmas).double()
+    for k, t in enumerate(s.timesteps):
+        seen = s.scale_model_input(x, t) if hasattr(s, "scale_model_input") else x; said = torch.tanh(torch.einsum("ij,bjhw->bihw", mix, seen) + 0.1 * k)
+        if options.get("variance_type") == "learned_range": said = torch.cat([said, torch.tanh(2 * seen)], 1)
+        del drawn[:]; x = s.step(said, t, x, **({} if eta is None else dict(eta=eta))).prev_sample
+        T |= {f"scaled.{k:03}": seen, f"output.{k:03}": said, f"sample.{k:03}": x} | {f"noise.{k:03}.{j}": z for j, z in enumerate(drawn)}
+    return T, dict(kind="scheduler", cls=name, config=options, eta=eta, num_inference_steps=steps, seed=A.seed, diffusers=diffusers.__version__)
+
+
+index = 0
+for name, cases in CASES.items():
+    for i, options in enumerate(cases):
+        index += 1; steps = (5, 7, 16)[index % 3]
+        T, case = run(name, {**(LATENT if "EDM" not in name and "Flow" not in name and "beta_schedule" not in options else BASE), **options}, steps, 1000 * A.seed + index)
+        folder = f"{A.out}/{name}-{i}"; os.makedirs(folder, exist_ok=True); json.dump(case, open(f"{folder}/case.json", "w"), indent=1)
+        save_file({n: t.detach().contiguous().clone() for n, t in T.items()}, f"{folder}/tensors.safetensors")
