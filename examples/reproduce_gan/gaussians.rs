@@ -75,7 +75,7 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
     };
     let steps = match (options.mixture, options.method) {
         (Kind::Ring, Method::WganGp) => 10_000,
-        (Kind::Grid, Method::Plain | Method::R3gan) => 30_000,
+        (Kind::Grid, Method::Plain | Method::R3gan) => 50_000,
         _ => 12_000,
     };
     let data = mixture.clone().with_points(100_000, common.seed);

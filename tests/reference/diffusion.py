@@ -56,10 +56,12 @@ def run(name, options, steps, seed):
     return T, dict(kind="scheduler", cls=name, config=options, eta=eta, num_inference_steps=steps, seed=A.seed, diffusers=diffusers.__version__)
 
 
+# Numbers of steps at which the rounding of a half decides which whole time is next.
+ROUNDED = [("DPMSolverMultistepScheduler", {}, 30), ("DDIMScheduler", dict(timestep_spacing="linspace"), 27), ("DDPMScheduler", dict(timestep_spacing="trailing"), 48)]
 index = 0
 for name, cases in CASES.items():
-    for i, options in enumerate(cases):
-        index += 1; steps = (5, 7, 16)[index % 3]
+    for i, options in enumerate(cases + [options for other, options, _ in ROUNDED if other == name]):
+        index += 1; steps = (5, 7, 16)[index % 3] if i < len(cases) else next(steps for other, _, steps in ROUNDED if other == name)
         T, case = run(name, {**(LATENT if "EDM" not in name and "Flow" not in name and "beta_schedule" not in options else BASE), **options}, steps, 1000 * A.seed + index)
         folder = f"{A.out}/{name}-{i}"; os.makedirs(folder, exist_ok=True); json.dump(case, open(f"{folder}/case.json", "w"), indent=1)
         save_file({n: t.detach().contiguous().clone() for n, t in T.items()}, f"{folder}/tensors.safetensors")

@@ -48,41 +48,60 @@ impl Steps {
 
     /// Falling times, as DDPM and its kin space them: whole numbers.
     pub(crate) fn whole(self, spacing: Spacing, offset: usize) -> Result<Vec<f64>> {
-        let times = self.real(spacing, offset)?;
-        Ok(times.into_iter().map(f64::round_ties_even).collect())
+        let times = match spacing {
+            Spacing::Linspace => (0..self.sample).rev().map(|i| self.line(i)).collect(),
+            other => self.real(other, offset)?,
+        };
+        self.within(times.into_iter().map(f64::round_ties_even).collect(), offset)
     }
 
     /// Falling times, as samplers over σ space them: where they do not start or end at a whole number, in between.
     pub(crate) fn real(self, spacing: Spacing, offset: usize) -> Result<Vec<f64>> {
-        let (train, n) = (self.train as f64, self.sample);
+        self.check_offset(offset)?;
         let times: Vec<f64> = match spacing {
-            Spacing::Linspace => (0..n).rev().map(|i| at(0.0, train - 1.0, i, n)).map(in_32_bits).collect(),
-            Spacing::Leading => (0..n).rev().map(|i| (i * self.stride() + offset) as f64).collect(),
-            Spacing::Trailing => {
-                (0..n).map(|i| (train - i as f64 * train / n as f64).round_ties_even() - 1.0).collect()
-            }
+            Spacing::Linspace => (0..self.sample).rev().map(|i| in_32_bits(self.line(i))).collect(),
+            Spacing::Leading => (0..self.sample).rev().map(|i| (i * self.stride() + offset) as f64).collect(),
+            Spacing::Trailing => self.trailing(self.train),
         };
         self.within(times, offset)
     }
 
     /// Falling whole times, as the solvers in λ space them: one step more than is made, without its last.
     pub(crate) fn solver(self, spacing: Spacing, offset: usize, last: usize) -> Result<Vec<f64>> {
-        let (train, n) = (self.train as f64, self.sample);
+        self.check_offset(offset)?;
+        let n = self.sample;
         let times = match spacing {
             Spacing::Linspace => {
                 (1..=n).rev().map(|i| at(0.0, last as f64 - 1.0, i, n + 1).round_ties_even()).collect()
             }
             Spacing::Leading => (1..=n).rev().map(|i| (i * (last / (n + 1)) + offset) as f64).collect(),
-            Spacing::Trailing => {
-                (0..n).map(|i| (last as f64 - i as f64 * train / n as f64).round_ties_even() - 1.0).collect()
-            }
+            Spacing::Trailing => self.trailing(last),
         };
         self.within(times, offset)
     }
 
+    fn line(self, i: usize) -> f64 {
+        at(0.0, self.train as f64 - 1.0, i, self.sample)
+    }
+
+    /// From `last` down. The distance is rounded as NumPy's `arange` rounds it: that decides which whole number a half becomes.
+    /// (For a few numbers of steps, 61 among them, `arange` gives one time too many; here it is as many as asked for.)
+    fn trailing(self, last: usize) -> Vec<f64> {
+        let (last, step) = (last as f64, self.train as f64 / self.sample as f64);
+        let distance = (last - step) - last;
+        (0..self.sample).map(|i| (last + i as f64 * distance).round_ties_even() - 1.0).collect()
+    }
+
+    fn check_offset(self, offset: usize) -> Result<()> {
+        if offset < self.train {
+            return Ok(());
+        }
+        Err(Error::config("steps_offset", offset, format!("less than num_train_timesteps ({})", self.train)))
+    }
+
     fn within(self, times: Vec<f64>, offset: usize) -> Result<Vec<f64>> {
         if times[0] > self.train as f64 - 1.0 {
-            let most = offset - (times[0] - self.train as f64 + 1.0) as usize;
+            let most = offset.saturating_sub((times[0] - self.train as f64 + 1.0) as usize);
             return Err(Error::config("steps_offset", offset, format!("at most {most} for {} steps", self.sample)));
         }
         match times.iter().find(|time| **time < 0.0) {
@@ -92,9 +111,13 @@ impl Steps {
     }
 }
 
-/// Point `i` of `n` on the line from `start` to `end`, both among them.
+/// Point `i` of `n` on the line from `start` to `end`, both among them; rounded as NumPy's `linspace`.
 pub(crate) fn at(start: f64, end: f64, i: usize, n: usize) -> f64 {
-    if n == 1 { start } else { start + (end - start) * i as f64 / (n - 1) as f64 }
+    match i {
+        0 => start,
+        i if i + 1 == n => end,
+        i => start + i as f64 * ((end - start) / (n - 1) as f64),
+    }
 }
 
 /// The value of a 32-bit table.
@@ -206,16 +229,16 @@ impl SigmaTable {
         let share = (self.logs[low] - log) / (self.logs[low] - self.logs[low + 1]);
         low as f64 + share.clamp(0.0, 1.0)
     }
+}
 
-    /// Falling σ from `range.0` to `range.1`.
-    pub(crate) fn spaced(&self, spacing: SigmaSpacing, range: (f64, f64), n: usize) -> Vec<f64> {
-        let (max, min) = range;
-        match spacing {
-            SigmaSpacing::Karras => karras(min, max, 7.0, n),
-            SigmaSpacing::Beta => (0..n).map(|i| min + beta_quantile(1.0 - at(0.0, 1.0, i, n)) * (max - min)).collect(),
-            SigmaSpacing::Lu | SigmaSpacing::Exponential => exponential(min, max, n),
-            SigmaSpacing::Times | SigmaSpacing::Flow => unreachable!("not made from a range"),
-        }
+/// Falling σ from `range.0` to `range.1`.
+pub(crate) fn spaced(spacing: SigmaSpacing, range: (f64, f64), n: usize) -> Vec<f64> {
+    let (max, min) = range;
+    match spacing {
+        SigmaSpacing::Karras => karras(min, max, 7.0, n),
+        SigmaSpacing::Beta => (0..n).map(|i| min + beta_quantile(1.0 - at(0.0, 1.0, i, n)) * (max - min)).collect(),
+        SigmaSpacing::Lu | SigmaSpacing::Exponential => exponential(min, max, n),
+        SigmaSpacing::Times | SigmaSpacing::Flow => unreachable!("not made from a range"),
     }
 }
 
@@ -291,9 +314,15 @@ mod tests {
         assert_eq!(all(Spacing::Leading), [900., 800., 700., 600., 500., 400., 300., 200., 100., 0.]);
         assert_eq!(all(Spacing::Linspace), [999., 888., 777., 666., 555., 444., 333., 222., 111., 0.]);
         assert_eq!(all(Spacing::Trailing), [999., 899., 799., 699., 599., 499., 399., 299., 199., 99.]);
+        // Where a half is only nearly one: as NumPy rounds.
+        let middle = |n, spacing, i: usize| Steps::new(1000, n).unwrap().whole(spacing, 0).unwrap()[i];
+        assert_eq!(middle(27, Spacing::Linspace, 13), (13.0f64 * (999.0 / 26.0)).round_ties_even());
+        assert_eq!(Steps::new(1000, 30).unwrap().solver(Spacing::Linspace, 0, 1000).unwrap()[15], 499.0);
+        assert_eq!(middle(48, Spacing::Trailing, 3), 936.0);
         assert!(Steps::new(1000, 0).is_err() && Steps::new(1000, 1001).is_err());
         let message = steps.whole(Spacing::Leading, 200).unwrap_err().to_string();
         assert!(message.contains("`steps_offset` is 200, expected at most 99"), "{message}");
+        assert!(steps.whole(Spacing::Leading, usize::MAX).is_err());
     }
 
     #[test]

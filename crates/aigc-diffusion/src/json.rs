@@ -18,9 +18,13 @@ pub(crate) fn object(text: &str) -> Result<Map<String, Value>> {
 /// made here, and what they have to be.
 pub(crate) fn network<S: Serialize + DeserializeOwned + Default>(
     text: &str,
+    class: &str,
     fixed: &[(&str, &str)],
 ) -> Result<(S, Vec<String>)> {
     let mut given = object(text)?;
+    if let Some(other) = given.get("_class_name").filter(|name| *name != class) {
+        return Err(Error::config("_class_name", other, class));
+    }
     for (field, value) in fixed {
         let only: Value = serde_json::from_str(value).expect("written here");
         if let Some(other) = given.remove(*field).filter(|other| *other != only) {

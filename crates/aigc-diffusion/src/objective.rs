@@ -95,8 +95,10 @@ impl<D: Denoiser> DiffusionObjective<D> {
         let alphas =
             if config.rescale_betas_zero_snr { noise.alphas_cumprod_zero_snr()? } else { noise.alphas_cumprod()? };
         let levels: Vec<Level> = alphas.into_iter().map(Level::preserving).collect();
-        // Errors where nothing can be learned would count for infinitely much.
-        config.prediction.read(levels[levels.len() - 1])?;
+        // Without any signal, ε says nothing about the image: sampling could not begin.
+        if config.prediction == Prediction::Epsilon && config.rescale_betas_zero_snr {
+            return Err(Error::config("prediction", "epsilon", "v_prediction or sample, with rescale_betas_zero_snr"));
+        }
         let times = levels.into_iter().map(|level| (level, config.weight(level))).collect();
         Ok(Self { config, times, model: PhantomData })
     }
@@ -125,6 +127,7 @@ impl<D: Denoiser + 'static> Objective for DiffusionObjective<D> {
     type Batch = ImageBatch;
 
     fn losses(&mut self, network: &D, batch: &ImageBatch, context: &mut StepContext) -> Result<Losses> {
+        network.fits(batch.shape())?;
         let class = match network.classes() {
             None => None,
             Some(classes) => {
@@ -198,6 +201,10 @@ mod tests {
             x.zeros_like() + self.value
         }
 
+        fn fits(&self, _shape: ImageShape) -> Result<()> {
+            Ok(())
+        }
+
         fn classes(&self) -> Option<usize> {
             self.classes
         }
@@ -250,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_learns() {
+    fn gradients_reach_the_network() {
         let auto = device("flex").unwrap().autodiff();
         let config = UNet2dConfig {
             in_channels: 1,
@@ -282,7 +289,7 @@ mod tests {
             (DiffusionObjectiveConfig { prediction: Prediction::Flow, ..ok.clone() }, None, "`prediction`"),
             (DiffusionObjectiveConfig { class_dropout: 1.0, ..ok.clone() }, Some(4), "`class_dropout` is 1"),
             (DiffusionObjectiveConfig { class_dropout: 0.1, ..ok.clone() }, None, "`class_dropout` is 0.1"),
-            (DiffusionObjectiveConfig { rescale_betas_zero_snr: true, ..ok.clone() }, None, "`prediction_type`"),
+            (DiffusionObjectiveConfig { rescale_betas_zero_snr: true, ..ok.clone() }, None, "`prediction` is epsilon"),
             (
                 DiffusionObjectiveConfig { weighting: Weighting::MinSnr { gamma: 0.0 }, ..ok.clone() },
                 None,
@@ -297,5 +304,24 @@ mod tests {
         let mut context = StepContext::new(0, 1, flex, Rng::new(0));
         let message = objective.losses(&network, &batch(0, 3), &mut context).unwrap_err().to_string();
         assert!(message.contains("`labels` is 2, expected below 2"), "{message}");
+        // Images that a network cannot halve, or of other channels.
+        for (channels, side, expected) in [(1, 9, "sides that are multiples of 2"), (3, 8, "`in_channels` is 1")] {
+            let shape = ImageShape::new(channels, side, side);
+            let image = Image { shape, pixels: vec![0; shape.numel()], label: None };
+            let config = UNet2dConfig {
+                in_channels: 1,
+                out_channels: 1,
+                down_block_types: vec![crate::models::DownBlockType::DownBlock2D; 2],
+                up_block_types: vec![crate::models::UpBlockType::UpBlock2D; 2],
+                block_out_channels: vec![8, 8],
+                norm_num_groups: 4,
+                ..UNet2dConfig::default()
+            };
+            let network = config.init(&context.device).unwrap();
+            let mut objective = DiffusionObjective::new(DiffusionObjectiveConfig::default(), &network).unwrap();
+            let message =
+                objective.losses(&network, &collate_images(vec![image]), &mut context).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        }
     }
 }

@@ -172,7 +172,7 @@ impl<'a, const D: usize> Sampling<'a, D> {
     /// An output with twice the sample's channels (dimension 1) holds a variance in the second half.
     ///
     /// # Panics
-    /// If sampling is over, or the output's shape does not fit.
+    /// If sampling is over, the output's shape does not fit, or it holds no variance where `variance_type` says that it does.
     pub fn step(&mut self, sample: Tensor<D>, output: Tensor<D>, noise: impl FnOnce() -> Tensor<D>) -> Stepped<D> {
         let (plan, at) = (self.plan, self.at);
         let call = &plan.calls[at];
@@ -201,7 +201,8 @@ impl<'a, const D: usize> Sampling<'a, D> {
             let noise = noise();
             let noise = match (call.variance, variance) {
                 (Some(kind), Some(said)) => noise * kind.deviation(said),
-                _ => noise,
+                (Some(_), None) => panic!("`variance_type` is learned, but the network says none: {:?}", output.dims()),
+                (None, _) => noise,
             };
             self.kept.insert(Source::Noise, noise);
         }

@@ -72,12 +72,16 @@ impl Prediction {
     /// How to read an output at a level.
     ///
     /// # Errors
-    /// [`Error::Config`] where the prediction says nothing about the clean sample: ε or a flow without any signal.
+    /// [`Error::Config`] where the prediction says nothing about the clean sample: ε without any signal, a velocity where the
+    /// process is no flow.
     pub fn read(self, level: Level) -> Result<Reading> {
         let Level { alpha, sigma } = level;
         if self == Prediction::Epsilon && alpha <= 0.0 {
             let expected = "v_prediction or sample where the last step is pure noise";
             return Err(Error::config("prediction_type", "epsilon", expected));
+        }
+        if self == Prediction::Flow && (alpha + sigma - 1.0).abs() > 1e-5 {
+            return Err(Error::config("prediction_type", "flow_prediction", "another, where the process is no flow"));
         }
         Ok(match self {
             Prediction::Epsilon => Reading { x0: (1.0 / alpha, -sigma / alpha), epsilon: (0.0, 1.0) },
@@ -116,6 +120,7 @@ mod tests {
             }
         }
         assert!(Prediction::Epsilon.read(Level::preserving(0.0)).is_err());
+        assert!(Prediction::Flow.read(Level::preserving(0.3)).is_err());
         assert!(Prediction::V.read(Level::preserving(0.0)).is_ok());
     }
 }

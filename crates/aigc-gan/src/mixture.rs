@@ -88,13 +88,14 @@ impl Mixture {
 
     /// How well `points` cover the modes.
     pub fn coverage(&self, points: &[[f32; 2]]) -> Coverage {
-        let near = |point: &[f32; 2], centre: &[f64; 2]| {
-            let square = |axis: usize| (f64::from(point[axis]) - centre[axis]).powi(2);
-            square(0) + square(1) <= 9.0 * self.sigma * self.sigma
-        };
         let mut counts = vec![0_usize; self.centres.len()];
         for point in points {
-            if let Some(mode) = self.centres.iter().position(|centre| near(point, centre)) {
+            // Of modes that overlap, the nearest.
+            let square =
+                |centre: &[f64; 2]| (0..2).map(|axis| (f64::from(point[axis]) - centre[axis]).powi(2)).sum::<f64>();
+            let nearest =
+                (0..counts.len()).min_by(|a, b| square(&self.centres[*a]).total_cmp(&square(&self.centres[*b])));
+            if let Some(mode) = nearest.filter(|mode| square(&self.centres[*mode]) <= 9.0 * self.sigma * self.sigma) {
                 counts[mode] += 1;
             }
         }

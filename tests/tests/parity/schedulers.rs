@@ -42,8 +42,8 @@ pub(crate) fn steps(folder: &Path, json: &Value) {
     let tensors = Tensors(std::fs::read(folder.join("tensors.safetensors")).unwrap());
     let plan = scheduler(json).plan(json["num_inference_steps"].as_u64().unwrap() as usize).unwrap();
     let times = tensors.doubles("timesteps");
-    // Times between steps are found from σ, there in 32 bits.
-    assert!(error(&plan.times(), &times) < 1e-5, "{name}: times {:?}, expected {times:?}", plan.times());
+    // Times between steps are found from σ, there in 32 bits: near the end that moves them by a thousandth of a step.
+    assert!(error(&plan.times(), &times) < 1e-3, "{name}: times {:?}, expected {times:?}", plan.times());
     if tensors.has("sigmas") {
         // Of samplers over σ/α, and of flows over σ.
         let flow = json["cls"].as_str().unwrap().starts_with("Flow") || json["config"]["use_flow_sigmas"] == true;
@@ -75,7 +75,8 @@ pub(crate) fn steps(folder: &Path, json: &Value) {
             let (found, expected) = (values(found), values(&load(&format!("{what}.{k:03}"))));
             if expected.iter().all(|value| value.is_nan()) {
                 // UniPC's B(h) = h is infinite where the last step goes to no noise; diffusers multiplies it by 0.
-                assert!(k + 1 == plan.len() && found.iter().all(|value| value.is_finite()), "{name}: {what} {k}");
+                assert!(json["config"]["solver_type"] == "bh1" && k + 1 == plan.len(), "{name}: {what} {k}");
+                assert!(found.iter().all(|value| value.is_finite()), "{name}: {what} {k}");
                 return;
             }
             let error = error(&found, &expected);

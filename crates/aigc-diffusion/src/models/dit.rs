@@ -75,7 +75,7 @@ impl DitConfig {
     /// # Errors
     /// [`Error::Config`] names a field with a value that cannot be one of its, or is not made here.
     pub fn from_json(text: &str) -> Result<(Self, Vec<String>)> {
-        let (config, ignored): (Self, _) = json::network(text, FIXED)?;
+        let (config, ignored): (Self, _) = json::network(text, "DiTTransformer2DModel", FIXED)?;
         config.validate()?;
         Ok((config, ignored))
     }
@@ -126,7 +126,7 @@ impl DitConfig {
         let block = |_| DitBlock {
             norm1: AdaNorm {
                 emb: TimeAndClass {
-                    timestep_embedder: TimeEmbedding::new(256, width, device),
+                    timestep_embedder: TimeEmbedding::new(256, width, Activation::Silu, device),
                     class_embedder: ClassEmbedder {
                         embedding_table: Embedding::new(self.num_embeds_ada_norm + 1, width, device),
                     },

@@ -39,18 +39,21 @@ impl Sinusoids {
 pub(crate) struct TimeEmbedding {
     linear_1: Linear,
     linear_2: Linear,
+    #[module(skip)]
+    activation: Activation,
 }
 
 impl TimeEmbedding {
-    pub(crate) fn new(input: usize, output: usize, device: &Device) -> Self {
+    pub(crate) fn new(input: usize, output: usize, activation: Activation, device: &Device) -> Self {
         Self {
             linear_1: LinearConfig::new(input, output).init(device),
             linear_2: LinearConfig::new(output, output).init(device),
+            activation,
         }
     }
 
     pub(crate) fn forward(&self, sinusoids: Tensor<2>) -> Tensor<2> {
-        self.linear_2.forward(Activation::Silu.forward(self.linear_1.forward(sinusoids)))
+        self.linear_2.forward(self.activation.forward(self.linear_1.forward(sinusoids)))
     }
 }
 

@@ -148,7 +148,7 @@ impl UNet2dConfig {
     /// # Errors
     /// [`Error::Config`] names a field with a value that cannot be one of its, or is not made here.
     pub fn from_json(text: &str) -> Result<(Self, Vec<String>)> {
-        let (config, ignored): (Self, _) = json::network(text, FIXED)?;
+        let (config, ignored): (Self, _) = json::network(text, "UNet2DModel", FIXED)?;
         config.validate()?;
         Ok((config, ignored))
     }
@@ -185,7 +185,7 @@ impl UNet2dConfig {
         };
         Ok(UNet2dModel {
             conv_in: conv(self.in_channels, first),
-            time_embedding: TimeEmbedding::new(first, shared.time, device),
+            time_embedding: TimeEmbedding::new(first, shared.time, Activation::Silu, device),
             class_embedding: self.num_class_embeds.map(|count| Embedding::new(count, shared.time, device)),
             down_blocks: self.down_block_types.iter().enumerate().map(down).collect(),
             mid_block: MidBlock::new(&shared, last, middle, self.mid_block_scale_factor, device),
@@ -199,7 +199,8 @@ impl UNet2dConfig {
 
     fn validate(&self) -> Result<Shared> {
         let levels = self.block_out_channels.len();
-        let time = self.time_embedding_dim.unwrap_or_else(|| 4 * self.block_out_channels.first().unwrap_or(&0));
+        let time =
+            self.time_embedding_dim.unwrap_or_else(|| self.block_out_channels.first().unwrap_or(&0).saturating_mul(4));
         json::within(&[
             ("in_channels", self.in_channels, 1 << 12),
             ("out_channels", self.out_channels, 1 << 12),
@@ -222,6 +223,13 @@ impl UNet2dConfig {
                     ("attention_head_dim", self.attention_head_dim.unwrap_or(1)),
                 ],
             )?;
+        }
+        if self.resnet_time_scale_shift == TimeScaleShift::ScaleShift
+            && self.add_attention
+            && self.attn_norm_num_groups.is_none()
+        {
+            // The attention in the middle has no norm then.
+            return Err(Error::config("attn_norm_num_groups", "null", "a number, with scale_shift"));
         }
         Shared {
             time,
@@ -352,8 +360,13 @@ mod tests {
         let flex = device("flex").unwrap();
         for resnet_time_scale_shift in [TimeScaleShift::Default, TimeScaleShift::ScaleShift] {
             for downsample_padding in [0, 1] {
-                let config =
-                    UNet2dConfig { resnet_time_scale_shift, downsample_padding, num_class_embeds: Some(3), ..small() };
+                let config = UNet2dConfig {
+                    resnet_time_scale_shift,
+                    downsample_padding,
+                    num_class_embeds: Some(3),
+                    attn_norm_num_groups: Some(4),
+                    ..small()
+                };
                 let network = config.init(&flex).unwrap().seeded(1);
                 let x = Tensor::<4>::ones([3, 1, 12, 8], &flex);
                 let at = |time: [f32; 3], class: [i32; 3]| {
@@ -382,6 +395,11 @@ mod tests {
             (UNet2dConfig { act_fn: "magic".into(), ..small() }, "`act_fn` is magic"),
             (UNet2dConfig { dropout: 1.0, ..small() }, "`dropout` is 1"),
             (UNet2dConfig { downsample_padding: 2, ..small() }, "`downsample_padding` is 2"),
+            (
+                UNet2dConfig { resnet_time_scale_shift: TimeScaleShift::ScaleShift, ..small() },
+                "`attn_norm_num_groups` is null",
+            ),
+            (UNet2dConfig { block_out_channels: vec![usize::MAX, 1], ..small() }, "`time_embedding_dim`"),
         ] {
             let message = config.init(&flex).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
@@ -390,6 +408,7 @@ mod tests {
             (r#"{"class_embed_type": "timestep"}"#, "`class_embed_type` is \"timestep\", expected null"),
             (r#"{"down_block_types": ["SkipDownBlock2D"]}"#, "`down_block_types`"),
             (r#"{"in_channels": -1}"#, "`in_channels` is -1"),
+            (r#"{"_class_name": "DiTTransformer2DModel"}"#, "`_class_name` is \"DiTTransformer2DModel\""),
         ] {
             let message = UNet2dConfig::from_json(text).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");

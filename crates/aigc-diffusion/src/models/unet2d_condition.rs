@@ -162,7 +162,7 @@ impl UNet2dConditionConfig {
     /// # Errors
     /// [`Error::Config`] names a field with a value that cannot be one of its, or is not made here.
     pub fn from_json(text: &str) -> Result<(Self, Vec<String>)> {
-        let (config, ignored): (Self, _) = json::network(text, FIXED)?;
+        let (config, ignored): (Self, _) = json::network(text, "UNet2DConditionModel", FIXED)?;
         config.validate()?;
         Ok((config, ignored))
     }
@@ -237,7 +237,7 @@ impl UNet2dConditionConfig {
         let middle = Some(attend(levels - 1));
         Ok(UNet2dConditionModel {
             conv_in: conv(self.in_channels, first),
-            time_embedding: TimeEmbedding::new(first, shared.time, device),
+            time_embedding: TimeEmbedding::new(first, shared.time, shared.activation, device),
             down_blocks: self.down_block_types.iter().enumerate().map(down).collect(),
             mid_block: MidBlock::new(&shared, last, middle, self.mid_block_scale_factor, device),
             up_blocks: self.up_block_types.iter().enumerate().map(up).collect(),

@@ -90,7 +90,7 @@ impl Scheduler for LcmScheduler {
             Ok(Call::new(*time, level, self.prediction_type.read(level)?, next))
         };
         let calls = times.iter().enumerate().map(call).collect::<Result<_>>()?;
-        Ok(Plan { clip: self.clipping.clip()?, ..Plan::new(1.0, calls) })
+        Ok(Plan { clip: self.clipping.clip()?, ..Plan::new(1.0, calls)? })
     }
 }
 
@@ -151,7 +151,7 @@ impl Scheduler for TcdScheduler {
             let level = alphas.level(*time);
             Ok(Call::new(*time, level, self.prediction_type.read(level)?, next))
         };
-        Ok(Plan::new(1.0, times.iter().enumerate().map(call).collect::<Result<_>>()?))
+        Plan::new(1.0, times.iter().enumerate().map(call).collect::<Result<_>>()?)
     }
 }
 

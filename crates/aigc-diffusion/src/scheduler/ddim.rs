@@ -71,6 +71,6 @@ impl Scheduler for DdimScheduler {
             Ok(Call::new(*time, level, self.prediction_type.read(level)?, next))
         };
         let calls = times.iter().enumerate().map(call).collect::<Result<_>>()?;
-        Ok(Plan { clip: self.clipping.clip()?, ..Plan::new(1.0, calls) })
+        Ok(Plan { clip: self.clipping.clip()?, ..Plan::new(1.0, calls)? })
     }
 }

@@ -65,6 +65,6 @@ impl Scheduler for DdimInverseScheduler {
         let calls = times.iter().enumerate().map(call).collect::<Result<_>>()?;
         let clip = if self.clip_sample { Clip::Range(self.clip_sample_range) } else { Clip::None };
         clip.validate()?;
-        Ok(Plan { clip, ..Plan::new(1.0, calls) })
+        Ok(Plan { clip, ..Plan::new(1.0, calls)? })
     }
 }

@@ -101,6 +101,6 @@ impl Scheduler for DdpmScheduler {
             Ok(Call { variance, ..Call::new(*time, level, reading, next) })
         };
         let calls = times.iter().enumerate().map(call).collect::<Result<_>>()?;
-        Ok(Plan { clip: self.clipping.clip()?, ..Plan::new(1.0, calls) })
+        Ok(Plan { clip: self.clipping.clip()?, ..Plan::new(1.0, calls)? })
     }
 }

@@ -72,6 +72,7 @@ impl Scheduler for DeisScheduler {
             lambda_min: f64::NEG_INFINITY,
             flow_shift: self.flow_shift,
             round: spacing == SigmaSpacing::Karras,
+            from_noise: false,
         };
         let (grid, table) = stops.grid(steps)?;
         let last = if spacing == SigmaSpacing::Times { table.min() } else { grid.sigmas[steps - 1] };
@@ -89,7 +90,7 @@ impl Scheduler for DeisScheduler {
             Ok(Call::new(grid.times[k], levels[k], reading, next))
         });
         let calls = calls.collect::<Result<_>>()?;
-        Ok(Plan { clip: self.threshold.clip()?, epsilon_follows_clip: true, ..Plan::new(1.0, calls) })
+        Ok(Plan { clip: self.threshold.clip()?, epsilon_follows_clip: true, ..Plan::new(1.0, calls)? })
     }
 }
 

@@ -3,7 +3,7 @@
 //! expansion in `λ = ln(α/σ)`.
 
 use crate::{
-    grid::{FinalSigma, SigmaFlags, SigmaGrid, SigmaSpacing, SigmaTable, Spacing, Steps, at},
+    grid::{FinalSigma, SigmaFlags, SigmaGrid, SigmaSpacing, SigmaTable, Spacing, Steps, at, spaced},
     plan::{Source, Sum},
     prediction::Level,
     schedule::NoiseConfig,
@@ -116,6 +116,8 @@ impl Expansion {
     pub(crate) fn multistep(self, sample: usize, levels: &[Level], calls: &[usize]) -> Sum {
         let lambda = |i: usize| levels[i].lambda();
         let h = lambda(0) - lambda(1);
+        // A step that goes nowhere has no use for slopes.
+        let calls = if h == 0.0 { &calls[..1] } else { calls };
         let w = self.weights(levels[1], levels[0], h);
         let m = match calls.len() {
             1 => vec![w.value],
@@ -187,6 +189,8 @@ pub(crate) struct Stops<'a> {
     pub(crate) flow_shift: f64,
     /// Round times found from σ to the nearest step, before what is left of a fraction is cut off.
     pub(crate) round: bool,
+    /// A flow's σ begin at pure noise.
+    pub(crate) from_noise: bool,
 }
 
 impl Stops<'_> {
@@ -195,20 +199,33 @@ impl Stops<'_> {
         let table = SigmaTable::of(self.noise, self.zero_snr)?;
         let train = self.noise.num_train_timesteps;
         let spread = Steps::new(train, steps)?;
+        if !(self.flow_shift > 0.0 && self.flow_shift.is_finite()) {
+            return Err(Error::config("flow_shift", self.flow_shift, "more than 0"));
+        }
         let clipped = table.sigmas.iter().filter(|sigma| -sigma.ln() < self.lambda_min).count();
+        if clipped > 0 && (train - clipped <= steps || self.times == Spacing::Trailing) {
+            let expected = format!("a smaller number, or another spacing than trailing, for {steps} steps");
+            return Err(Error::config("lambda_min_clipped", self.lambda_min, expected));
+        }
         let (times, sigmas) = match self.spacing {
             SigmaSpacing::Times => {
-                let times = spread.solver(self.times, self.offset, train - clipped.min(train - 1))?;
+                let times = spread.solver(self.times, self.offset, train - clipped)?;
                 let sigmas = times.iter().map(|time| table.sigma(*time)).collect();
                 (times, sigmas)
             }
             SigmaSpacing::Flow => {
-                let shifted = |k: usize| shift(1.0 - at(1.0, 1.0 / train as f64, k, steps + 1), self.flow_shift);
-                let sigmas: Vec<f64> = (1..=steps).rev().map(shifted).collect();
+                let line = |k: usize| at(1.0, 1.0 / train as f64, k, steps + 1);
+                let mut sigmas: Vec<f64> = if self.from_noise {
+                    (0..steps).map(|k| shift(line(k), self.flow_shift)).collect()
+                } else {
+                    (1..=steps).rev().map(|k| shift(1.0 - line(k), self.flow_shift)).collect()
+                };
+                // Nothing at all of the image would be left.
+                sigmas[0] = sigmas[0].min(1.0 - 1e-6);
                 (sigmas.iter().map(|sigma| sigma * train as f64).collect(), sigmas)
             }
             spacing => {
-                let sigmas = table.spaced(spacing, (table.max(), table.min()), steps);
+                let sigmas = spaced(spacing, (table.max(), table.min()), steps);
                 let time =
                     |sigma: &f64| if self.round { table.time(*sigma).round_ties_even() } else { table.time(*sigma) };
                 (sigmas.iter().map(time).collect(), sigmas)

@@ -105,6 +105,7 @@ impl Scheduler for DpmMultistepScheduler {
             flow_shift: self.flow_shift,
             round: matches!(spacing, SigmaSpacing::Karras | SigmaSpacing::Lu)
                 && self.noise.beta_schedule != BetaSchedule::Cosine,
+            from_noise: false,
         };
         let (grid, table) = stops.grid(steps)?;
         let last = dpm::last_sigma(self.final_sigmas_type, &table);
@@ -123,6 +124,6 @@ impl Scheduler for DpmMultistepScheduler {
             Ok(Call::new(grid.times[k], levels[k], reading, expansion.multistep(k, &way, &calls)))
         });
         let calls = calls.collect::<Result<_>>()?;
-        Ok(Plan { clip: self.threshold.clip()?, epsilon_follows_clip: true, ..Plan::new(1.0, calls) })
+        Ok(Plan { clip: self.threshold.clip()?, epsilon_follows_clip: true, ..Plan::new(1.0, calls)? })
     }
 }

@@ -103,6 +103,7 @@ impl Scheduler for DpmSinglestepScheduler {
             lambda_min: self.lambda_min_clipped,
             flow_shift: self.flow_shift,
             round: spacing == SigmaSpacing::Karras,
+            from_noise: false,
         };
         let (grid, table) = stops.grid(steps)?;
         let levels = dpm::levels(&grid, dpm::last_sigma(self.final_sigmas_type, &table), self.use_flow_sigmas);
@@ -114,7 +115,7 @@ impl Scheduler for DpmSinglestepScheduler {
             Ok(Call::new(grid.times[k], levels[k], reading, expansion.singlestep(&way, &calls)))
         });
         let calls = calls.collect::<Result<_>>()?;
-        Ok(Plan { clip: self.threshold.clip()?, epsilon_follows_clip: true, ..Plan::new(1.0, calls) })
+        Ok(Plan { clip: self.threshold.clip()?, epsilon_follows_clip: true, ..Plan::new(1.0, calls)? })
     }
 }
 

@@ -115,7 +115,7 @@ impl Scheduler for EdmEulerScheduler {
             let next = vec![(Source::Sample(k), 1.0), (Source::Epsilon(k), step)];
             self.0.call(grid.times[k], grid.sigmas[k], next)
         });
-        Ok(Plan::new(self.0.initial_scale(), calls.collect::<Result<_>>()?))
+        Plan::new(self.0.initial_scale(), calls.collect::<Result<_>>()?)
     }
 }
 
@@ -178,7 +178,7 @@ impl Scheduler for EdmDpmScheduler {
         Ok(Plan {
             clip: self.threshold.clip()?,
             epsilon_follows_clip: true,
-            ..Plan::new(self.edm.initial_scale(), calls)
+            ..Plan::new(self.edm.initial_scale(), calls)?
         })
     }
 }

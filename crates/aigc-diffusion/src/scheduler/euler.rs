@@ -112,6 +112,6 @@ impl Scheduler for EulerScheduler {
         }
         let grid = SigmaGrid { times, sigmas };
         let calls = euler(&grid, self.prediction_type, straight)?;
-        Ok(Plan::new(stops.initial_scale(&grid), calls))
+        Plan::new(stops.initial_scale(&grid), calls)
     }
 }

@@ -53,6 +53,6 @@ impl Scheduler for EulerAncestralScheduler {
         };
         let grid = stops.grid(steps)?;
         let calls = euler(&grid, self.prediction_type, ancestral)?;
-        Ok(Plan::new(stops.initial_scale(&grid), calls))
+        Plan::new(stops.initial_scale(&grid), calls)
     }
 }

@@ -95,7 +95,15 @@ impl AnyScheduler {
         let Some(Value::String(class)) = given.remove("_class_name") else {
             return Err(Error::config("_class_name", "missing", format!("one of {}", Self::CLASSES.join(", "))));
         };
-        Self::read(&class, &given)
+        let opened = Self::read(&class, &given)?;
+        // Not all that is unknown changes nothing.
+        let unmade = ["use_dynamic_shifting", "shift_terminal", "sigma_min", "sigma_max", "solver_p"];
+        for field in opened.ignored.iter().filter(|field| unmade.contains(&field.as_str())) {
+            if !matches!(given[field], Value::Null | Value::Bool(false)) {
+                return Err(Error::config(field.as_str(), &given[field], format!("null or false for {class}")));
+            }
+        }
+        Ok(opened)
     }
 
     /// As diffusers writes it.
@@ -138,6 +146,26 @@ mod tests {
         }
     }
 
+    /// A thousand whole times of a thousand, one of them twice.
+    #[test]
+    fn a_stop_that_comes_twice_is_refused() {
+        let opened = read(r#"{"_class_name": "DPMSolverMultistepScheduler"}"#).unwrap();
+        let message = opened.scheduler.plan(1000).unwrap_err().to_string();
+        assert!(message.contains("`steps` is 1000, and call"), "{message}");
+    }
+
+    /// The last σ twice: nothing is left to be done there, and no slope to be taken.
+    #[test]
+    fn a_step_that_goes_nowhere_has_finite_weights() {
+        for options in [
+            r#""_class_name": "DPMSolverMultistepScheduler", "solver_order": 3, "use_karras_sigmas": true"#,
+            r#""_class_name": "EDMDPMSolverMultistepScheduler", "solver_order": 3, "solver_type": "heun""#,
+            r#""_class_name": "UniPCMultistepScheduler", "solver_order": 3, "lower_order_final": false, "use_karras_sigmas": true"#,
+        ] {
+            read(&format!("{{{options}, \"final_sigmas_type\": \"sigma_min\"}}")).unwrap().scheduler.plan(20).unwrap();
+        }
+    }
+
     #[test]
     fn what_python_writes_is_read() {
         let text = r#"{"_class_name": "DPMSolverMultistepScheduler", "_diffusers_version": "0.99", "lambda_min_clipped": -Infinity,
@@ -161,6 +189,7 @@ mod tests {
             (r#"{"_class_name": "DDIMScheduler", "num_train_timesteps": -5}"#, "`num_train_timesteps` is -5"),
             (r#"{"_class_name": "DDIMScheduler", "prediction_type": "magic"}"#, "`prediction_type` is \"magic\""),
             (r#"{"_class_name": "LMSDiscreteScheduler", "timestep_spacing": 1}"#, "`timestep_spacing` is 1"),
+            (r#"{"_class_name": "UniPCMultistepScheduler", "sigma_max": 10.0}"#, "`sigma_max` is 10"),
         ] {
             let message = read(text).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
@@ -175,6 +204,17 @@ mod tests {
         for (text, expected) in [
             (r#"{"_class_name": "DDIMScheduler", "clip_sample_range": -1.0}"#, "`clip_sample_range` is -1"),
             (r#"{"_class_name": "UniPCMultistepScheduler", "solver_order": 9}"#, "`solver_order` is 9"),
+            (r#"{"_class_name": "UniPCMultistepScheduler", "flow_shift": 0.0}"#, "`flow_shift` is 0"),
+            (r#"{"_class_name": "DDIMScheduler", "prediction_type": "flow_prediction"}"#, "`prediction_type`"),
+            (r#"{"_class_name": "DDIMInverseScheduler", "prediction_type": "sample"}"#, "`steps` is 20, and call 0"),
+            (
+                r#"{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": 100.0}"#,
+                "`lambda_min_clipped` is 100",
+            ),
+            (
+                r#"{"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": true, "sigma_min": 200.0}"#,
+                "`sigma_min` is 200",
+            ),
             (r#"{"_class_name": "EDMEulerScheduler", "sigma_min": 0.0}"#, "`sigma_min` is 0"),
             (r#"{"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": true}"#, "`image_seq_len`"),
             (r#"{"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver"}"#, "`final_sigmas_type`"),
@@ -183,7 +223,7 @@ mod tests {
                 "`prediction_type`",
             ),
         ] {
-            let message = read(text).unwrap().scheduler.plan(10).unwrap_err().to_string();
+            let message = read(text).unwrap().scheduler.plan(20).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
         }
     }

@@ -3,7 +3,7 @@
 
 use super::{Scheduler, dpm::shift};
 use crate::{
-    grid::{SigmaFlags, SigmaGrid, SigmaSpacing, SigmaTable, at},
+    grid::{SigmaFlags, SigmaGrid, SigmaSpacing, at, spaced},
     plan::{Call, Plan, Source, Sum},
     prediction::{Level, Prediction},
 };
@@ -129,7 +129,7 @@ impl Scheduler for FlowEulerScheduler {
         let spacing = self.sigmas.spacing()?;
         if spacing != SigmaSpacing::Times {
             let range = (sigmas[0], sigmas[steps - 1]);
-            sigmas = SigmaTable::new(&[0.5, 0.25]).spaced(spacing, range, steps);
+            sigmas = spaced(spacing, range, steps);
         }
         if self.invert_sigmas {
             sigmas.iter_mut().for_each(|sigma| *sigma = 1.0 - *sigma);
@@ -149,7 +149,7 @@ impl Scheduler for FlowEulerScheduler {
             };
             call(grid.times[k], sigma, sum)
         });
-        Ok(Plan::new(1.0, calls.collect::<Result<_>>()?))
+        Plan::new(1.0, calls.collect::<Result<_>>()?)
     }
 }
 
@@ -185,6 +185,6 @@ impl Scheduler for FlowHeunScheduler {
                 calls.push(call(grid.times[k + 1], grid.sigmas[k + 1], next)?);
             }
         }
-        Ok(Plan::new(1.0, calls))
+        Plan::new(1.0, calls)
     }
 }

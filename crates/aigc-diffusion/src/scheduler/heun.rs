@@ -64,7 +64,7 @@ impl Scheduler for HeunScheduler {
         let calls = self.calls(&grid)?;
         let clip = if self.clip_sample { Clip::Range(self.clip_sample_range) } else { Clip::None };
         clip.validate()?;
-        Ok(Plan { clip, epsilon_follows_clip: true, ..Plan::new(stops.initial_scale(&grid), calls) })
+        Ok(Plan { clip, epsilon_follows_clip: true, ..Plan::new(stops.initial_scale(&grid), calls)? })
     }
 }
 

@@ -77,7 +77,7 @@ impl Kdpm2Scheduler {
         }
         let table = stops.table()?;
         let calls = self.calls(&grid, way, |sigma| table.time(sigma))?;
-        Ok(Plan::new(stops.initial_scale(&grid), calls))
+        Plan::new(stops.initial_scale(&grid), calls)
     }
 
     /// `time`: that of a σ between two stops.

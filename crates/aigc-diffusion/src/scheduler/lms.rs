@@ -65,7 +65,7 @@ impl Scheduler for LmsScheduler {
             zero_snr: false,
         };
         let grid = stops.grid(steps)?;
-        Ok(Plan::new(stops.initial_scale(&grid), self.calls(&grid)?))
+        Plan::new(stops.initial_scale(&grid), self.calls(&grid)?)
     }
 }
 

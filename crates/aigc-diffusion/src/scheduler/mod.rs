@@ -47,24 +47,44 @@ pub(crate) use vp::Alphas;
 
 use crate::{
     clip::Clip,
-    plan::{Call, Plan, Sum},
+    plan::{Call, Plan, Source, Sum},
     prediction::{Level, Reading},
 };
-use aigc_core::Result;
+use aigc_core::{Error, Result};
 
 /// A way from noise to image.
 pub trait Scheduler {
     /// Everything that sampling in so many steps does. Methods that ask the network twice a step make more calls than steps.
     ///
     /// # Errors
-    /// [`Error::Config`](aigc_core::Error::Config) names a field that is out of range or contradicts another, or `steps`.
+    /// [`Error::Config`] names a field that is out of range or contradicts another, or `steps`.
     fn plan(&self, steps: usize) -> Result<Plan>;
 }
 
 impl Plan {
     /// No clipping.
-    pub(crate) fn new(initial_scale: f64, calls: Vec<Call>) -> Self {
-        Self { initial_scale, clip: Clip::None, epsilon_follows_clip: false, calls }
+    ///
+    /// # Errors
+    /// [`Error::Config`] if a weight would be infinite: two stops at one place, or nothing to tell one from another.
+    pub(crate) fn new(initial_scale: f64, calls: Vec<Call>) -> Result<Self> {
+        let plan = Self { initial_scale, clip: Clip::None, epsilon_follows_clip: false, calls };
+        let finite = |sum: &Sum| sum.iter().all(|(_, weight)| weight.is_finite());
+        let both = |(a, b): (f64, f64)| a.is_finite() && b.is_finite();
+        let uses_epsilon = |k: usize| {
+            let sums = plan.calls.iter().flat_map(|call| call.correct.iter().chain(&call.next));
+            sums.into_iter().any(|(source, _)| *source == Source::Epsilon(k))
+        };
+        let sound = |(k, call): (usize, &Call)| {
+            let reading = both(call.reading.x0) && (both(call.reading.epsilon) || !uses_epsilon(k));
+            reading && call.time.is_finite() && finite(&call.next) && finite(&call.correct)
+        };
+        match plan.calls.iter().enumerate().position(|call| !sound(call)) {
+            None if initial_scale.is_finite() => Ok(plan),
+            wrong => {
+                let value = format!("{}, and call {} of them has no finite weights", plan.len(), wrong.unwrap_or(0));
+                Err(Error::config("steps", value, "a number, and options, that stop nowhere twice"))
+            }
+        }
     }
 }
 

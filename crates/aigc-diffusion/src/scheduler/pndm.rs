@@ -71,7 +71,7 @@ impl Scheduler for PndmScheduler {
         }
         let alphas = Alphas::new(&self.noise, false, self.set_alpha_to_one)?;
         let spread = Steps::new(self.noise.num_train_timesteps, steps)?;
-        Ok(Plan::new(1.0, self.calls(spread, &alphas)?))
+        Plan::new(1.0, self.calls(spread, &alphas)?)
     }
 }
 

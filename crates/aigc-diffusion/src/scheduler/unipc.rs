@@ -3,6 +3,7 @@
 
 use super::{Scheduler, Thresholding, dpm};
 use crate::{
+    clip::Clip,
     grid::{FinalSigma, SigmaFlags, SigmaSpacing, Spacing},
     plan::{Call, Plan, Source, Sum},
     prediction::{Level, Prediction},
@@ -99,22 +100,9 @@ impl Scheduler for UniPcScheduler {
             lambda_min: f64::NEG_INFINITY,
             flow_shift: self.flow_shift,
             round: spacing == SigmaSpacing::Karras,
+            from_noise: true,
         };
-        let (mut grid, table) = stops.grid(steps)?;
-        if spacing == SigmaSpacing::Flow {
-            grid.sigmas = (0..steps)
-                .map(|k| {
-                    dpm::shift(
-                        crate::grid::at(1.0, 1.0 / self.noise.num_train_timesteps as f64, k, steps + 1),
-                        self.flow_shift,
-                    )
-                })
-                .collect();
-            // Nothing at all of the image would be left.
-            grid.sigmas[0] = grid.sigmas[0].min(1.0 - 1e-6);
-            grid.times =
-                grid.sigmas.iter().map(|sigma| (sigma * self.noise.num_train_timesteps as f64).trunc()).collect();
-        }
+        let (grid, table) = stops.grid(steps)?;
         let last = match self.final_sigmas_type {
             FinalSigma::Zero => 0.0,
             FinalSigma::SigmaMin if spacing == SigmaSpacing::Times => table.min(),
@@ -133,7 +121,9 @@ impl Scheduler for UniPcScheduler {
             Ok(Call { correct, ..Call::new(grid.times[k], levels[k], reading, next) })
         });
         let calls = calls.collect::<Result<_>>()?;
-        Ok(Plan { clip: self.threshold.clip()?, epsilon_follows_clip: true, ..Plan::new(1.0, calls) })
+        // Thresholding is of clean samples.
+        let clip = if self.predict_x0 { self.threshold.clip()? } else { Clip::None };
+        Ok(Plan { clip, epsilon_follows_clip: true, ..Plan::new(1.0, calls)? })
     }
 }
 
@@ -142,6 +132,8 @@ impl UniPcScheduler {
     pub(super) fn step(&self, levels: &[Level], k: usize, order: usize, correct: bool) -> Sum {
         let (from, to) = (levels[k], levels[k + 1]);
         let h = to.lambda() - from.lambda();
+        // A step that goes nowhere has no use for slopes.
+        let order = if h == 0.0 { 1 } else { order };
         let (x, outer, sample) =
             if self.predict_x0 { (-h, to.alpha, to.sigma / from.sigma) } else { (h, to.sigma, to.alpha / from.alpha) };
         let source = if self.predict_x0 { Source::X0 } else { Source::Epsilon };

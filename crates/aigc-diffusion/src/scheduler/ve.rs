@@ -2,12 +2,12 @@
 //! (Karras et al. 2022, <https://arxiv.org/abs/2206.00364>, section 3).
 
 use crate::{
-    grid::{SigmaFlags, SigmaGrid, SigmaSpacing, SigmaTable, Spacing, Steps},
+    grid::{SigmaFlags, SigmaGrid, SigmaSpacing, SigmaTable, Spacing, Steps, spaced},
     plan::{Call, Source, Sum},
     prediction::{Level, Prediction},
     schedule::NoiseConfig,
 };
-use aigc_core::Result;
+use aigc_core::{Error, Result};
 
 /// Where a sampler over σ stops.
 pub(crate) struct Stops<'a> {
@@ -36,7 +36,11 @@ impl Stops<'_> {
             return Ok(SigmaGrid::new(times, sigmas, 0.0));
         }
         let range = (self.range.1.unwrap_or(sigmas[0]), self.range.0.unwrap_or(sigmas[steps - 1]));
-        let sigmas = table.spaced(spacing, range, steps);
+        if range.0 <= range.1 && steps > 1 {
+            let expected = format!("less than the first σ, {}", range.0);
+            return Err(Error::config("sigma_min", range.1, expected));
+        }
+        let sigmas = spaced(spacing, range, steps);
         let times = sigmas.iter().map(|sigma| table.time(*sigma)).collect();
         Ok(SigmaGrid::new(times, sigmas, 0.0))
     }
