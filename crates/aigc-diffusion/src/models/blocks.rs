@@ -330,3 +330,22 @@ impl<A: Attend> UpBlock<A> {
         }
     }
 }
+
+/// Down to the smallest size and up again, every map on the way down joined to its like on the way up.
+pub(crate) fn through<A: Attend>(
+    mut x: Tensor<4>,
+    told: Told<'_>,
+    down: &[DownBlock<A>],
+    middle: &MidBlock<A>,
+    up: &[UpBlock<A>],
+) -> Tensor<4> {
+    let mut skips = vec![x.clone()];
+    for block in down {
+        x = block.forward(x, told, &mut skips);
+    }
+    x = middle.forward(x, told);
+    for block in up {
+        x = block.forward(x, told, &mut skips);
+    }
+    x
+}

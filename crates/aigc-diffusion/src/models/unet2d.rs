@@ -1,7 +1,7 @@
 //! `UNet2DModel`: the network of DDPM (Ho et al. 2020, appendix B), with classes if asked for.
 
 use super::{
-    blocks::{AttentionBlock, DownBlock, MidBlock, Shared, Told, UpBlock},
+    blocks::{AttentionBlock, DownBlock, MidBlock, Shared, Told, UpBlock, through},
     time::{Sinusoids, TimeEmbedding},
 };
 use crate::json;
@@ -324,15 +324,7 @@ impl UNet2dModel {
         // Every block begins with the same activation of it.
         let time = self.activation.forward(told);
         let told = Told { time: &time, tokens: None };
-        let mut x = self.conv_in.forward(x);
-        let mut skips = vec![x.clone()];
-        for block in &self.down_blocks {
-            x = block.forward(x, told, &mut skips);
-        }
-        x = self.mid_block.forward(x, told);
-        for block in &self.up_blocks {
-            x = block.forward(x, told, &mut skips);
-        }
+        let x = through(self.conv_in.forward(x), told, &self.down_blocks, &self.mid_block, &self.up_blocks);
         self.conv_out.forward(self.conv_norm_out.forward_activated(x, Activation::Silu))
     }
 }

@@ -2,7 +2,7 @@
 //! <https://arxiv.org/abs/2112.10752>).
 
 use super::{
-    blocks::{DownBlock, MidBlock, Shared, Told, UpBlock},
+    blocks::{DownBlock, MidBlock, Shared, Told, UpBlock, through},
     time::{Sinusoids, TimeEmbedding},
     transformer::{SpatialConfig, SpatialTransformer},
     unet2d::{TimeScaleShift, activation},
@@ -291,15 +291,7 @@ impl UNet2dConditionModel {
         };
         let time = self.activation.forward(self.time_embedding.forward(sinusoids.of(time)));
         let told = Told { time: &time, tokens: Some(tokens) };
-        let mut x = self.conv_in.forward(x);
-        let mut skips = vec![x.clone()];
-        for block in &self.down_blocks {
-            x = block.forward(x, told, &mut skips);
-        }
-        x = self.mid_block.forward(x, told);
-        for block in &self.up_blocks {
-            x = block.forward(x, told, &mut skips);
-        }
+        let x = through(self.conv_in.forward(x), told, &self.down_blocks, &self.mid_block, &self.up_blocks);
         self.conv_out.forward(self.conv_norm_out.forward_activated(x, self.activation))
     }
 }
