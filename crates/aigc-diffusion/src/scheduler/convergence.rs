@@ -166,10 +166,10 @@ fn dpm_solvers_have_their_order() {
             let expansion = Expansion { algorithm, solver: kind, exact_curvature: true };
             for level in [Level::preserving_ratio as fn(f64) -> Level, Level::exploding] {
                 let end = level(ENDS.0);
-                // As published, the third order has half of its curvature.
-                let published = Expansion { exact_curvature: false, ..expansion };
-                let error = |n| off_the_curve(&solver(n, level, multistep(published, 3)), 2, end);
-                assert_order("third order as published", 2.0, order(error, 256));
+                // As diffusers has it, the third order has half of its curvature.
+                let halved = Expansion { exact_curvature: false, ..expansion };
+                let error = |n| off_the_curve(&solver(n, level, multistep(halved, 3)), 2, end);
+                assert_order("third order with half of its curvature", 2.0, order(error, 256));
                 for most in 1..=3 {
                     let name = format!("{algorithm:?} {kind:?} {most}");
                     let error = |n| off_the_curve(&solver(n, level, multistep(expansion, most)), most - 1, end);

@@ -54,7 +54,7 @@ pub struct DpmMultistepScheduler {
     pub steps_offset: usize,
     /// End the forward process in pure noise.
     pub rescale_betas_zero_snr: bool,
-    /// Give the third order its full curvature. The authors' code and diffusers give it half, which converges with second order
+    /// Give the third order its full curvature. diffusers gives it half, which converges with second order
     /// only. (Of sampling here, not written to a file; steps with fresh noise always have it.)
     #[serde(skip)]
     pub exact_curvature: bool,

@@ -51,6 +51,7 @@ use crate::{
     prediction::{Level, Reading},
 };
 use aigc_core::{Error, Result};
+use std::collections::HashSet;
 
 /// A way from noise to image.
 pub trait Scheduler {
@@ -70,12 +71,14 @@ impl Plan {
         let plan = Self { initial_scale, clip: Clip::None, epsilon_follows_clip: false, calls };
         let finite = |sum: &Sum| sum.iter().all(|(_, weight)| weight.is_finite());
         let both = |(a, b): (f64, f64)| a.is_finite() && b.is_finite();
-        let uses_epsilon = |k: usize| {
-            let sums = plan.calls.iter().flat_map(|call| call.correct.iter().chain(&call.next));
-            sums.into_iter().any(|(source, _)| *source == Source::Epsilon(k))
-        };
+        let used: HashSet<Source> = plan
+            .calls
+            .iter()
+            .flat_map(|call| call.correct.iter().chain(&call.next))
+            .map(|(source, _)| *source)
+            .collect();
         let sound = |(k, call): (usize, &Call)| {
-            let reading = both(call.reading.x0) && (both(call.reading.epsilon) || !uses_epsilon(k));
+            let reading = both(call.reading.x0) && (both(call.reading.epsilon) || !used.contains(&Source::Epsilon(k)));
             reading && call.time.is_finite() && finite(&call.next) && finite(&call.correct)
         };
         match plan.calls.iter().enumerate().position(|call| !sound(call)) {
