@@ -1,6 +1,34 @@
-//! Between points of a latent space.
+//! Latent spaces: into them, out of them, and ways through them.
 
+use crate::data::ImageShape;
 use burn::tensor::Tensor;
+
+/// A way from images to latent maps and back, so that one model can work in the latent space of another (Rombach et al. 2022,
+/// <https://arxiv.org/abs/2112.10752>).
+pub trait Autoencoder: std::fmt::Debug {
+    /// Latent maps of images.
+    ///
+    /// # Shapes
+    /// - x: `[batch, channels, height, width]` in `[0, 1]`
+    /// - output: `[batch, …]` of [`latent_shape`](Self::latent_shape)
+    ///
+    /// # Panics
+    /// If the images are not of a shape that it knows.
+    fn encode(&self, x: Tensor<4>) -> Tensor<4>;
+
+    /// Images of latent maps.
+    ///
+    /// # Shapes
+    /// - z: `[batch, …]` of [`latent_shape`](Self::latent_shape)
+    /// - output: `[batch, channels, height, width]` in `[0, 1]`
+    ///
+    /// # Panics
+    /// If the maps are not of that shape.
+    fn decode(&self, z: Tensor<4>) -> Tensor<4>;
+
+    /// Shape of a latent map.
+    fn latent_shape(&self) -> ImageShape;
+}
 
 /// Spherical interpolation between the rows of `a` and `b`, from `a` at `t = 0` to `b` at 1: normal noise in many dimensions
 /// lies near a sphere, and stays there. Straight where two rows are (nearly) parallel or opposite, which leaves no arc to go.

@@ -14,6 +14,9 @@ pub struct Condition {
     pub class: Option<Tensor<1, Int>>,
     /// Tokens for each sample, `[batch, tokens, width]`.
     pub tokens: Option<Tensor<3>>,
+    /// The clean samples that the network made of these before, as x; seen by networks that are
+    /// [self-conditioned](Denoiser::self_conditioned).
+    pub x0: Option<Tensor<4>>,
 }
 
 /// Says what noise hides, or what the noise is.
@@ -37,19 +40,37 @@ pub trait Denoiser: Module + ModuleDisplay {
     fn classes(&self) -> Option<usize> {
         None
     }
+
+    /// Whether it has channels for what it made of samples of so many channels before.
+    fn self_conditioned(&self, channels: usize) -> bool {
+        let _ = channels;
+        false
+    }
 }
 
-/// Channels in and out are those of the images, and sides can be halved so often.
+/// Channels in are those of the images, or twice as many where the network looks back; channels out are those of the images;
+/// and sides can be halved so often.
 fn check(shape: ImageShape, [channels_in, channels_out]: [usize; 2], factor: usize) -> Result<()> {
-    for (field, channels) in [("in_channels", channels_in), ("out_channels", channels_out)] {
-        if channels != shape.channels {
-            return Err(Error::config(field, channels, format!("{}, the channels of the images", shape.channels)));
-        }
+    let expected = format!("{}, the channels of the images", shape.channels);
+    if channels_in != shape.channels && channels_in != 2 * shape.channels {
+        return Err(Error::config("in_channels", channels_in, expected));
+    }
+    if channels_out != shape.channels {
+        return Err(Error::config("out_channels", channels_out, expected));
     }
     if shape.height.is_multiple_of(factor) && shape.width.is_multiple_of(factor) {
         return Ok(());
     }
     Err(Error::config("images", shape, format!("sides that are multiples of {factor}, for this network")))
+}
+
+/// The sample and what was made of it before, or nothing yet, for a network with channels for both.
+fn beside(x: Tensor<4>, channels: usize, condition: &Condition) -> Tensor<4> {
+    if channels != 2 * x.dims()[1] {
+        return x;
+    }
+    let made = condition.x0.clone().unwrap_or_else(|| x.zeros_like());
+    Tensor::cat(vec![x, made], 1)
 }
 
 impl Denoiser for UNet2dModel {
@@ -59,11 +80,15 @@ impl Denoiser for UNet2dModel {
     }
 
     fn predict(&self, x: Tensor<4>, time: Tensor<1>, condition: &Condition) -> Tensor<4> {
-        self.forward(x, time, condition.class.clone())
+        self.forward(beside(x, self.config().in_channels, condition), time, condition.class.clone())
     }
 
     fn classes(&self) -> Option<usize> {
         self.config().num_class_embeds
+    }
+
+    fn self_conditioned(&self, channels: usize) -> bool {
+        self.config().in_channels == 2 * channels
     }
 }
 
@@ -84,7 +109,12 @@ impl Denoiser for DitModel {
     }
 
     fn predict(&self, x: Tensor<4>, time: Tensor<1>, condition: &Condition) -> Tensor<4> {
-        self.forward(x, time, condition.class.clone().expect("a network with classes is told one"))
+        let class = condition.class.clone().expect("a network with classes is told one");
+        self.forward(beside(x, self.config().in_channels, condition), time, class)
+    }
+
+    fn self_conditioned(&self, channels: usize) -> bool {
+        self.config().in_channels == 2 * channels
     }
 
     fn classes(&self) -> Option<usize> {

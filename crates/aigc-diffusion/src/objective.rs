@@ -1,41 +1,69 @@
 //! A step of training.
 
 use crate::{
+    coupling,
     denoiser::{Condition, Denoiser},
-    prediction::{Level, Prediction},
-    schedule::NoiseConfig,
+    prediction::Prediction,
+    process::{Coupling, Draws, Noised, Process},
 };
 use aigc_core::{
     Error, Result,
     data::ImageBatch,
+    latent::Autoencoder,
     train::{Losses, Objective, StepContext},
 };
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
-use std::marker::PhantomData;
+use std::{marker::PhantomData, rc::Rc};
 
 /// What an error counts for, by the noise of the sample it was made at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Weighting {
-    /// All the same (Ho et al. 2020, equation 14).
+    /// Errors of what the network says count the same (Ho et al. 2020, equation 14).
     #[default]
     Uniform,
-    /// That of the clean sample by its signal-to-noise ratio, at most γ (Hang et al. 2023,
+    /// Those of the clean sample count by its signal-to-noise ratio, at most γ (Hang et al. 2023,
     /// <https://arxiv.org/abs/2303.09556>).
     MinSnr {
         /// 5 in the paper.
         gamma: f64,
     },
+    /// Those of the clean sample count by `(s² + σ²)/(s·σ)²`, where `s` is the data's standard deviation (Karras et al. 2022,
+    /// table 1). [`Process::Edm`] has it with `Uniform` already.
+    Edm {
+        /// `s`; 0.5 in the paper.
+        sigma_data: f64,
+    },
+}
+
+impl Weighting {
+    fn validate(self) -> Result<()> {
+        let (field, value) = match self {
+            Weighting::Uniform => return Ok(()),
+            Weighting::MinSnr { gamma } => ("weighting.gamma", gamma),
+            Weighting::Edm { sigma_data } => ("weighting.sigma_data", sigma_data),
+        };
+        if value > 0.0 && value.is_finite() { Ok(()) } else { Err(Error::config(field, value, "more than 0")) }
+    }
+
+    /// Of the squared error of what the network says.
+    fn of(self, noised: &Noised) -> f64 {
+        let ratio = noised.level.sigma / noised.level.alpha;
+        let of_x0 = match self {
+            Weighting::Uniform => return 1.0,
+            Weighting::MinSnr { gamma } => ratio.powi(-2).min(gamma),
+            Weighting::Edm { sigma_data } => sigma_data.powi(-2) + ratio.powi(-2),
+        };
+        of_x0 * noised.reading.x0.1.powi(2)
+    }
 }
 
 /// Configuration of a [`DiffusionObjective`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DiffusionObjectiveConfig {
     /// The forward process.
-    pub noise: NoiseConfig,
-    /// End the forward process in pure noise.
-    pub rescale_betas_zero_snr: bool,
+    pub process: Process,
     /// What the network learns to say.
     pub prediction: Prediction,
     /// What errors count for.
@@ -43,27 +71,30 @@ pub struct DiffusionObjectiveConfig {
     /// Share of samples whose class is hidden: they are told the network's last class, which stands for none. Guidance needs it
     /// (Ho & Salimans 2022, <https://arxiv.org/abs/2207.12598>).
     pub class_dropout: f64,
+    /// Share of batches in which the network sees beside the noisy sample what it made of it at first (Chen et al. 2023,
+    /// <https://arxiv.org/abs/2208.04202>, section 3; a half there); it needs twice the channels for it.
+    pub self_conditioning: f64,
 }
 
 impl Default for DiffusionObjectiveConfig {
     /// As in DDPM.
     fn default() -> Self {
         Self {
-            noise: NoiseConfig::default(),
-            rescale_betas_zero_snr: false,
+            process: Process::default(),
             prediction: Prediction::Epsilon,
             weighting: Weighting::Uniform,
             class_dropout: 0.0,
+            self_conditioning: 0.0,
         }
     }
 }
 
-/// Noise of a random time is added to images, and the network is to say what it is told to.
+/// Noise is added to images, and the network is to say what it is told to.
 #[derive(Clone, Debug)]
 pub struct DiffusionObjective<D> {
     config: DiffusionObjectiveConfig,
-    /// `α`, `σ` and weight at each time.
-    times: Vec<(Level, f64)>,
+    draws: Draws,
+    latent: Option<(Rc<dyn Autoencoder>, f64)>,
     model: PhantomData<D>,
 }
 
@@ -73,14 +104,7 @@ impl<D: Denoiser> DiffusionObjective<D> {
     /// # Errors
     /// [`Error::Config`] for a value out of range, or one that the network has no place for.
     pub fn new(config: DiffusionObjectiveConfig, network: &D) -> Result<Self> {
-        if config.prediction == Prediction::Flow {
-            return Err(Error::config("prediction", "flow_prediction", "epsilon, sample or v_prediction"));
-        }
-        if let Weighting::MinSnr { gamma } = config.weighting
-            && !(gamma > 0.0 && gamma.is_finite())
-        {
-            return Err(Error::config("weighting.gamma", gamma, "more than 0"));
-        }
+        config.weighting.validate()?;
         if !(0.0..1.0).contains(&config.class_dropout) {
             return Err(Error::config("class_dropout", config.class_dropout, "0 or more, less than 1"));
         }
@@ -91,35 +115,86 @@ impl<D: Denoiser> DiffusionObjective<D> {
                 "0, for a network without classes to hide",
             ));
         }
-        let noise = &config.noise;
-        let alphas =
-            if config.rescale_betas_zero_snr { noise.alphas_cumprod_zero_snr()? } else { noise.alphas_cumprod()? };
-        let levels: Vec<Level> = alphas.into_iter().map(Level::preserving).collect();
-        // Without any signal, ε says nothing about the image: sampling could not begin.
-        if config.prediction == Prediction::Epsilon && config.rescale_betas_zero_snr {
-            return Err(Error::config("prediction", "epsilon", "v_prediction or sample, with rescale_betas_zero_snr"));
+        if !(0.0..=1.0).contains(&config.self_conditioning) {
+            return Err(Error::config("self_conditioning", config.self_conditioning, "0 to 1"));
         }
-        let times = levels.into_iter().map(|level| (level, config.weight(level))).collect();
-        Ok(Self { config, times, model: PhantomData })
+        let draws = Draws::new(&config.process, config.prediction)?;
+        Ok(Self { config, draws, latent: None, model: PhantomData })
+    }
+
+    /// Learns the latent maps of images, times `scale`, instead of the images (Rombach et al. 2022,
+    /// <https://arxiv.org/abs/2112.10752>). A scale of one over their standard deviation brings them to that of the noise.
+    ///
+    /// # Errors
+    /// [`Error::Config`] unless the scale is more than 0.
+    pub fn through(self, autoencoder: impl Autoencoder + 'static, scale: f64) -> Result<Self> {
+        if !(scale > 0.0 && scale.is_finite()) {
+            return Err(Error::config("scale", scale, "more than 0"));
+        }
+        Ok(Self { latent: Some((Rc::new(autoencoder), scale)), ..self })
+    }
+
+    /// Classes as they are told, some of them hidden.
+    fn classes(&self, network: &D, batch: &ImageBatch, context: &mut StepContext) -> Result<Option<Vec<i32>>> {
+        let Some(classes) = network.classes() else { return Ok(None) };
+        let Some(labels) = batch.label_values() else {
+            return Err(Error::config("labels", "missing", "the class of every image, for a network with classes"));
+        };
+        // The last stands for none, where some are hidden.
+        let hidden = (self.config.class_dropout > 0.0).then_some(classes - 1);
+        let known = hidden.unwrap_or(classes);
+        if let Some(label) = labels.iter().find(|label| **label as usize >= known) {
+            return Err(Error::config("labels", label, format!("below {known}, the network's classes")));
+        }
+        let told = |label: &u32| match hidden {
+            Some(none) if f64::from(context.rng.uniforms(1, 0.0, 1.0)[0]) < self.config.class_dropout => none as i32,
+            _ => *label as i32,
+        };
+        Ok(Some(labels.iter().map(told).collect()))
+    }
+
+    /// Noise for each image, and the noise that goes with it where the process says so.
+    fn noise(&self, x0: &Tensor<4>, labels: Option<&[u32]>, context: &mut StepContext) -> Tensor<4> {
+        let dims = x0.dims();
+        let Process::Flow { coupling: Coupling::OptimalTransport, .. } = self.config.process else {
+            return context.rng.normal(dims, &context.device);
+        };
+        let width = dims[1..].iter().product();
+        let noise = context.rng.normals(dims[0] * width);
+        let images: Vec<f32> = x0.to_data().iter::<f32>().collect();
+        let order = coupling::optimal(&images, &noise, width, labels);
+        let paired: Vec<f32> = order.iter().flat_map(|j| &noise[j * width..(j + 1) * width]).copied().collect();
+        Tensor::from_data(TensorData::new(paired, dims), &context.device)
     }
 }
 
-impl DiffusionObjectiveConfig {
-    fn weight(&self, level: Level) -> f64 {
-        let Weighting::MinSnr { gamma } = self.weighting else { return 1.0 };
-        let snr = (level.alpha / level.sigma).powi(2);
-        match self.prediction {
-            Prediction::Sample => snr.min(gamma),
-            Prediction::Epsilon | Prediction::Flow => (gamma / snr).min(1.0),
-            Prediction::V => snr.min(gamma) / (snr + 1.0),
+/// `a·x + b·y` with a number for each sample; what all are 0 or 1 of costs nothing.
+pub(crate) fn combine(x: &Tensor<4>, a: &[f64], y: &Tensor<4>, b: &[f64]) -> Tensor<4> {
+    let term = |tensor: &Tensor<4>, weights: &[f64]| {
+        let all = |value: f64| weights.iter().all(|weight| (weight - value).abs() < 1e-12);
+        if all(0.0) {
+            None
+        } else if all(1.0) {
+            Some(tensor.clone())
+        } else {
+            Some(tensor.clone() * each(weights, tensor))
         }
+    };
+    match (term(x, a), term(y, b)) {
+        (Some(x), Some(y)) => x + y,
+        (Some(one), None) | (None, Some(one)) => one,
+        (None, None) => x.zeros_like(),
     }
 }
 
 /// A number for each sample, to be multiplied with images.
-fn each(values: Vec<f64>, like: &Tensor<4>) -> Tensor<4> {
-    let batch = values.len();
-    Tensor::from_data(TensorData::new(values, [batch, 1, 1, 1]), (&like.device(), like.dtype()))
+fn each(values: &[f64], like: &Tensor<4>) -> Tensor<4> {
+    Tensor::from_data(TensorData::new(values.to_vec(), [values.len(), 1, 1, 1]), (&like.device(), like.dtype()))
+}
+
+fn times(noised: &[Noised], device: &Device) -> Tensor<1> {
+    let told: Vec<f32> = noised.iter().map(|noised| noised.time as f32).collect();
+    Tensor::from_data(TensorData::new(told, [noised.len()]), device)
 }
 
 impl<D: Denoiser + 'static> Objective for DiffusionObjective<D> {
@@ -127,52 +202,44 @@ impl<D: Denoiser + 'static> Objective for DiffusionObjective<D> {
     type Batch = ImageBatch;
 
     fn losses(&mut self, network: &D, batch: &ImageBatch, context: &mut StepContext) -> Result<Losses> {
-        network.fits(batch.shape())?;
-        let class = match network.classes() {
-            None => None,
-            Some(classes) => {
-                let Some(labels) = batch.label_values() else {
-                    return Err(Error::config(
-                        "labels",
-                        "missing",
-                        "the class of every image, for a network with classes",
-                    ));
-                };
-                // The last stands for none, where some are hidden.
-                let hidden = (self.config.class_dropout > 0.0).then_some(classes - 1);
-                let known = hidden.unwrap_or(classes);
-                if let Some(label) = labels.iter().find(|label| **label as usize >= known) {
-                    return Err(Error::config("labels", label, format!("below {known}, the network's classes")));
-                }
-                let told = |label: &u32| match hidden {
-                    Some(none) if f64::from(context.rng.uniforms(1, 0.0, 1.0)[0]) < self.config.class_dropout => {
-                        none as i32
-                    }
-                    _ => *label as i32,
-                };
-                let told: Vec<i32> = labels.iter().map(told).collect();
-                Some(Tensor::from_data(TensorData::new(told, [labels.len()]), &context.device))
+        let shape = self.latent.as_ref().map_or(batch.shape(), |(latent, _)| latent.latent_shape());
+        network.fits(shape)?;
+        let looks_back = network.self_conditioned(shape.channels);
+        if self.config.self_conditioning > 0.0 && !looks_back {
+            let expected = "0, for a network without channels for what it made before";
+            return Err(Error::config("self_conditioning", self.config.self_conditioning, expected));
+        }
+        let class = self.classes(network, batch, context)?.map(|classes| {
+            let count = classes.len();
+            Tensor::from_data(TensorData::new(classes, [count]), &context.device)
+        });
+        let x0 = match &self.latent {
+            None => batch.images(&context.device) * 2.0 - 1.0,
+            Some((autoencoder, scale)) => {
+                let plain = context.device.clone().without_autodiff();
+                (autoencoder.encode(batch.images(&plain)) * *scale).autodiff()
             }
         };
-        let x0 = batch.images(&context.device) * 2.0 - 1.0;
-        let noise = context.rng.normal(x0.dims(), &context.device);
-        let times: Vec<usize> = (0..batch.len()).map(|_| context.rng.below(self.times.len())).collect();
-        let of =
-            |number: fn(&(Level, f64)) -> f64| each(times.iter().map(|time| number(&self.times[*time])).collect(), &x0);
-        let (alpha, sigma) = (of(|(level, _)| level.alpha), of(|(level, _)| level.sigma));
-        let noisy = x0.clone() * alpha.clone() + noise.clone() * sigma.clone();
-        let target = match self.config.prediction {
-            Prediction::Epsilon | Prediction::Flow => noise,
-            Prediction::Sample => x0.clone(),
-            Prediction::V => noise * alpha - x0.clone() * sigma,
-        };
-        let told: Vec<f32> = times.iter().map(|time| *time as f32).collect();
-        let time = Tensor::from_data(TensorData::new(told, [times.len()]), &context.device);
-        let output = network.predict(noisy, time, &Condition { class, tokens: None });
-        let error = output - target;
+        let noise = self.noise(&x0, batch.label_values(), context);
+        let noised: Vec<Noised> = (0..batch.len()).map(|_| self.draws.draw(&mut context.rng)).collect();
+        let of = |number: &dyn Fn(&Noised) -> f64| noised.iter().map(number).collect::<Vec<f64>>();
+        let noisy = combine(&x0, &of(&|n| n.level.alpha), &noise, &of(&|n| n.level.sigma));
+        let target = combine(&x0, &of(&|n| n.target().0), &noise, &of(&|n| n.target().1));
+        let seen = combine(&noisy, &of(&|n| n.input), &noisy, &[0.0]);
+        let time = times(&noised, &context.device);
+        let mut condition = Condition { class, ..Condition::default() };
+        if looks_back && f64::from(context.rng.uniforms(1, 0.0, 1.0)[0]) < self.config.self_conditioning {
+            let plain = Condition { class: condition.class.clone().map(Tensor::inner), ..Condition::default() };
+            let output = network.valid().predict(seen.clone().inner(), time.clone().inner(), &plain);
+            let made = combine(&noisy.clone().inner(), &of(&|n| n.reading.x0.0), &output, &of(&|n| n.reading.x0.1));
+            condition.x0 = Some(made.autodiff());
+        }
+        let error = network.predict(seen, time, &condition) - target;
         let square = error.clone() * error;
-        let square =
-            if self.config.weighting == Weighting::Uniform { square } else { square * of(|(_, weight)| *weight) };
+        let square = match self.config.weighting {
+            Weighting::Uniform => square,
+            weighting => square * each(&of(&|n| weighting.of(n)), &noise),
+        };
         Ok(Losses::new(square.mean()))
     }
 }
@@ -180,7 +247,7 @@ impl<D: Denoiser + 'static> Objective for DiffusionObjective<D> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::models::UNet2dConfig;
+    use crate::{models::UNet2dConfig, prediction::Level, schedule::NoiseConfig};
     use aigc_core::{
         data::{Image, ImageShape, collate_images},
         device::device,
@@ -235,25 +302,136 @@ mod tests {
         assert!((loss(of(Prediction::V), &says(0.0), &flex) - 1.0).abs() < 0.03);
         // The mean of min(SNR, γ), by the table.
         let config = DiffusionObjectiveConfig { weighting: Weighting::MinSnr { gamma: 5.0 }, ..of(Prediction::Sample) };
-        let alphas = config.noise.alphas_cumprod().unwrap();
+        let alphas = NoiseConfig::default().alphas_cumprod().unwrap();
         let expected = alphas.iter().map(|alpha| (alpha / (1.0 - alpha)).min(5.0)).sum::<f64>() / 1000.0;
         assert!((loss(config, &says(0.0), &flex) / expected - 1.0).abs() < 0.05);
     }
 
     /// The same error of the clean sample costs the same, whatever is predicted.
     #[test]
-    fn min_snr_weighs_every_prediction_alike() {
-        let weighting = Weighting::MinSnr { gamma: 5.0 };
-        for alpha in [0.999, 0.7, 0.01] {
-            let level = Level::preserving(alpha);
-            let cost = |prediction: Prediction| {
-                let config = DiffusionObjectiveConfig { prediction, weighting, ..DiffusionObjectiveConfig::default() };
-                // Errors of x₀ and of the output differ by the output's weight in x₀.
-                config.weight(level) / prediction.read(level).unwrap().x0.1.powi(2)
-            };
-            let [a, b, c] = [Prediction::Sample, Prediction::Epsilon, Prediction::V].map(cost);
-            assert!((a / b - 1.0).abs() < 1e-9 && (a / c - 1.0).abs() < 1e-9, "{alpha}: {a} {b} {c}");
+    fn weights_are_alike_for_every_prediction() {
+        for weighting in [Weighting::MinSnr { gamma: 5.0 }, Weighting::Edm { sigma_data: 0.5 }] {
+            for alpha in [0.999, 0.7, 0.01] {
+                let level = Level::preserving(alpha);
+                let cost = |prediction: Prediction| {
+                    let reading = prediction.read(level).unwrap();
+                    // Errors of x₀ and of the output differ by the output's weight in x₀.
+                    weighting.of(&Noised { level, time: 0.0, input: 1.0, reading }) / reading.x0.1.powi(2)
+                };
+                let [a, b, c] = [Prediction::Sample, Prediction::Epsilon, Prediction::V].map(cost);
+                assert!((a / b - 1.0).abs() < 1e-9 && (a / c - 1.0).abs() < 1e-9, "{alpha}: {a} {b} {c}");
+            }
         }
+        // EDM's own process: its weighting makes every error of what the network says count the same.
+        let draws = Draws::new(&Process::edm(), Prediction::Epsilon).unwrap();
+        let noised = draws.draw(&mut Rng::new(0));
+        assert!((Weighting::Edm { sigma_data: 0.5 }.of(&noised) - 1.0).abs() < 1e-9);
+    }
+
+    /// The velocity of white images is ε − 1, whichever noise goes with which.
+    #[test]
+    fn flows_learn_the_velocity() {
+        let flex = device("flex").unwrap();
+        for coupling in [Coupling::Independent, Coupling::OptimalTransport] {
+            let process = Process::Flow { draw: Default::default(), num_train_timesteps: 1000, coupling };
+            let config = DiffusionObjectiveConfig {
+                process,
+                prediction: Prediction::Flow,
+                ..DiffusionObjectiveConfig::default()
+            };
+            let mut objective = DiffusionObjective::new(config, &Says { value: -1.0, classes: None }).unwrap();
+            let mut context = StepContext::new(0, 1, flex.clone(), Rng::new(3));
+            let losses =
+                objective.losses(&Says { value: -1.0, classes: None }, &batch(255, 256), &mut context).unwrap();
+            let loss = losses.total.into_scalar::<f64>();
+            assert!((loss - 1.0).abs() < 0.1, "{coupling:?}: {loss}");
+        }
+    }
+
+    /// Says half more than it said before.
+    #[derive(Module, Debug)]
+    struct LooksBack {
+        looks: bool,
+    }
+
+    impl Denoiser for LooksBack {
+        fn predict(&self, x: Tensor<4>, _time: Tensor<1>, condition: &Condition) -> Tensor<4> {
+            condition.x0.clone().unwrap_or_else(|| x.zeros_like()) + 0.5
+        }
+
+        fn fits(&self, _shape: ImageShape) -> Result<()> {
+            Ok(())
+        }
+
+        fn self_conditioned(&self, channels: usize) -> bool {
+            assert_eq!(channels, 1);
+            self.looks
+        }
+    }
+
+    #[test]
+    fn a_network_that_looks_back_sees_what_it_made() {
+        let flex = device("flex").unwrap();
+        let loss = |self_conditioning: f64, looks: bool| {
+            let config = DiffusionObjectiveConfig {
+                prediction: Prediction::Sample,
+                self_conditioning,
+                ..DiffusionObjectiveConfig::default()
+            };
+            let network = LooksBack { looks };
+            let mut objective = DiffusionObjective::new(config, &network).unwrap();
+            let mut context = StepContext::new(0, 1, flex.clone().autodiff(), Rng::new(3));
+            let losses = objective.losses(&network, &batch(255, 4), &mut context)?;
+            Ok::<_, Error>(losses.total.into_scalar::<f64>())
+        };
+        // White images, x₀ = 1.
+        assert!((loss(0.0, true).unwrap() - 0.25).abs() < 1e-6);
+        assert!(loss(1.0, true).unwrap() < 1e-9);
+        let message = loss(0.5, false).unwrap_err().to_string();
+        assert!(message.contains("`self_conditioning` is 0.5, expected 0"), "{message}");
+    }
+
+    /// A corner of each image.
+    #[derive(Debug)]
+    struct Corner;
+
+    impl Autoencoder for Corner {
+        fn encode(&self, x: Tensor<4>) -> Tensor<4> {
+            x.narrow(2, 0, 2).narrow(3, 0, 2)
+        }
+
+        fn decode(&self, z: Tensor<4>) -> Tensor<4> {
+            z.repeat_dim(2, 2).repeat_dim(3, 2)
+        }
+
+        fn latent_shape(&self) -> ImageShape {
+            ImageShape::new(1, 2, 2)
+        }
+    }
+
+    /// Learning and sampling in a latent space, there and back.
+    #[test]
+    fn latent_maps_take_the_place_of_images() {
+        let flex = device("flex").unwrap();
+        let config = DiffusionObjectiveConfig { prediction: Prediction::Sample, ..DiffusionObjectiveConfig::default() };
+        let network = Says { value: 3.0, classes: None };
+        let objective = DiffusionObjective::new(config, &network).unwrap();
+        let mut objective = objective.through(Corner, 3.0).unwrap();
+        let mut context = StepContext::new(0, 1, flex.clone().autodiff(), Rng::new(3));
+        let loss = objective.losses(&network, &batch(255, 4), &mut context).unwrap().total.into_scalar::<f64>();
+        assert!(loss < 1e-9, "{loss}");
+        let scheduler = crate::DdimScheduler {
+            prediction_type: Prediction::Sample,
+            clipping: crate::Clipping::NONE,
+            ..crate::DdimScheduler::default()
+        };
+        let sampler = crate::Sampler::new(&network, &scheduler, 5, Corner.latent_shape(), &flex).unwrap();
+        let images = sampler.through(&Corner, 3.0).unwrap().sample(2, 0).unwrap().images;
+        assert_eq!(images.dims(), [2, 1, 4, 4]);
+        assert!((images - 1.0).abs().max().into_scalar::<f32>() < 1e-5);
+        let small = crate::Sampler::new(&network, &scheduler, 5, ImageShape::new(1, 4, 4), &flex).unwrap();
+        let message = small.through(&Corner, 3.0).unwrap_err().to_string();
+        assert!(message.contains("`shape` is 1×4×4, expected 1×2×2"), "{message}");
     }
 
     #[test]
@@ -285,11 +463,22 @@ mod tests {
         let flex = device("flex").unwrap();
         let ok = DiffusionObjectiveConfig::default();
         let says = |classes| Says { value: 0.0, classes };
+        let zero_snr = Process::Steps { noise: NoiseConfig::default(), rescale_betas_zero_snr: true };
         for (config, classes, expected) in [
             (DiffusionObjectiveConfig { prediction: Prediction::Flow, ..ok.clone() }, None, "`prediction`"),
             (DiffusionObjectiveConfig { class_dropout: 1.0, ..ok.clone() }, Some(4), "`class_dropout` is 1"),
             (DiffusionObjectiveConfig { class_dropout: 0.1, ..ok.clone() }, None, "`class_dropout` is 0.1"),
-            (DiffusionObjectiveConfig { rescale_betas_zero_snr: true, ..ok.clone() }, None, "`prediction` is epsilon"),
+            (DiffusionObjectiveConfig { process: zero_snr, ..ok.clone() }, None, "`prediction` is epsilon"),
+            (DiffusionObjectiveConfig { process: Process::flow(), ..ok.clone() }, None, "`prediction` is Epsilon"),
+            (DiffusionObjectiveConfig { self_conditioning: 1.5, ..ok.clone() }, None, "`self_conditioning` is 1.5"),
+            (
+                DiffusionObjectiveConfig {
+                    process: Process::Edm { mean: 0.0, deviation: -1.0, sigma_data: 0.5 },
+                    ..ok.clone()
+                },
+                None,
+                "`process.deviation` is -1",
+            ),
             (
                 DiffusionObjectiveConfig { weighting: Weighting::MinSnr { gamma: 0.0 }, ..ok.clone() },
                 None,

@@ -8,6 +8,7 @@ use crate::{
     clip::Clip,
     prediction::{Level, Reading},
 };
+use aigc_core::{Error, Result};
 use burn::tensor::Tensor;
 use std::collections::HashMap;
 
@@ -93,6 +94,59 @@ impl Plan {
         self.calls.iter().map(|call| call.time).collect()
     }
 
+    /// The plan of going on from call `at`, with a sample [as noisy](Self::add_noise) as it is to be there. Steps that look back
+    /// to before it move straight along the predicted noise instead, `x' = α'·x₀ + σ'·ε` (DDIM's step, which is the first order of
+    /// every solver here), until there is enough to look back to.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there are no calls from there on.
+    pub fn from(&self, at: usize) -> Result<Self> {
+        if at >= self.len() {
+            return Err(Error::config("at", at, format!("below {}, the number of calls", self.len())));
+        }
+        let ago = |source: &Source| match source {
+            Source::Sample(k) | Source::X0(k) | Source::Epsilon(k) | Source::Output(k) => *k < at,
+            Source::Noise => false,
+        };
+        let moved = |(source, weight): &(Source, f64)| {
+            let source = match *source {
+                Source::Sample(k) => Source::Sample(k - at),
+                Source::X0(k) => Source::X0(k - at),
+                Source::Epsilon(k) => Source::Epsilon(k - at),
+                Source::Output(k) => Source::Output(k - at),
+                Source::Noise => Source::Noise,
+            };
+            (source, *weight)
+        };
+        let calls = (at..self.len()).map(|k| {
+            let call = &self.calls[k];
+            let looks_ago = |sum: &Sum| sum.iter().any(|(source, _)| ago(source));
+            let correct = if looks_ago(&call.correct) { vec![] } else { call.correct.iter().map(moved).collect() };
+            let next = if looks_ago(&call.next) {
+                let Level { alpha, sigma } =
+                    self.calls.get(k + 1).map_or(Level { alpha: 1.0, sigma: 0.0 }, |next| next.level);
+                let share = sigma / call.level.sigma;
+                vec![(Source::X0(k - at), alpha - share * call.level.alpha), (Source::Sample(k - at), share)]
+            } else {
+                call.next.iter().map(moved).collect()
+            };
+            Call { correct, next, ..call.clone() }
+        });
+        Ok(Self { calls: calls.collect(), ..self.clone() })
+    }
+
+    /// Whether every step depends on its own call alone, so that calls can be made again.
+    pub fn is_memoryless(&self) -> bool {
+        let own = |k: usize, source: &Source| match source {
+            Source::Sample(of) | Source::X0(of) | Source::Epsilon(of) | Source::Output(of) => *of == k,
+            Source::Noise => true,
+        };
+        self.calls
+            .iter()
+            .enumerate()
+            .all(|(k, call)| call.correct.is_empty() && call.next.iter().all(|(s, _)| own(k, s)))
+    }
+
     /// A clean sample as noisy as it has to be for sampling to begin with call `at`.
     ///
     /// # Panics
@@ -152,6 +206,11 @@ impl<'a, const D: usize> Sampling<'a, D> {
     /// The call to be made now; none when sampling is over.
     pub fn call(&self) -> Option<&'a Call> {
         self.plan.calls.get(self.at)
+    }
+
+    /// Goes back to call `at`; for plans that are [memoryless](Plan::is_memoryless).
+    pub(crate) fn back_to(&mut self, at: usize) {
+        self.at = at;
     }
 
     /// Calls made.

@@ -30,6 +30,7 @@ mod penalty;
 mod real;
 mod sample;
 
+pub use aigc_core::data::Classes;
 pub use augment::{Ada, Augment, DiffAugment};
 pub use loss::GanLoss;
 pub use mixture::{Coverage, Mixture, PointBatch, collate_points};
@@ -41,7 +42,7 @@ pub use monitor::Monitor;
 pub use objective::{GanObjective, GanObjectiveConfig};
 pub use penalty::{LeCam, Penalty, PenaltyKind, gradient_norm};
 pub use real::RealBatch;
-pub use sample::{Classes, Sampler, standing_statistics};
+pub use sample::{Sampler, standing_statistics};
 
 use aigc_core::data::ImageShape;
 use burn::{

@@ -3,6 +3,7 @@
 use crate::Generator;
 use aigc_core::{
     Error, Result,
+    data::Classes,
     latent::slerp,
     params::{LookAt, Replace, look_at_all, replace_all},
     rng::Rng,
@@ -15,18 +16,6 @@ use std::collections::BTreeMap;
 
 /// How many samples are made in one forward pass.
 const AT_ONCE: usize = 250;
-
-/// Which classes to make.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Classes {
-    /// Each as likely as any other.
-    #[default]
-    Any,
-    /// This one.
-    One(u32),
-    /// One for each sample.
-    Each(Vec<u32>),
-}
 
 /// Makes pictures with a generator.
 ///
@@ -93,7 +82,7 @@ impl<'a, G: Generator> Sampler<'a, G> {
     /// [`Error::Config`] if `n` is 0 or a class is not one of the generator's.
     pub fn sample(&self, n: usize, rng: &mut Rng) -> Result<Tensor<4>> {
         let z = self.latents(n, rng);
-        let classes = self.draw_classes(n, rng)?;
+        let classes = self.classes.draw(self.generator.classes(), n, rng)?;
         self.pictures(z, classes)
     }
 
@@ -103,7 +92,7 @@ impl<'a, G: Generator> Sampler<'a, G> {
     /// [`Error::Config`] as [`sample`](Self::sample), and if the generator has no classes.
     pub fn labelled(&self, n: usize, rng: &mut Rng) -> Result<(Tensor<4>, Vec<u32>)> {
         let z = self.latents(n, rng);
-        let Some(classes) = self.draw_classes(n, rng)? else {
+        let Some(classes) = self.classes.draw(self.generator.classes(), n, rng)? else {
             return Err(Error::config("classes", "asked for", "nothing; the generator has no classes"));
         };
         Ok((self.pictures(z, Some(classes.clone()))?, classes))
@@ -136,7 +125,7 @@ impl<'a, G: Generator> Sampler<'a, G> {
             return Err(Error::config("frames", frames, "at least 2"));
         }
         let (from, to) = (self.latents(pairs, rng), self.latents(pairs, rng));
-        let classes = self.draw_classes(pairs, rng)?;
+        let classes = self.classes.draw(self.generator.classes(), pairs, rng)?;
         let at = |k: usize| k as f64 / (frames - 1) as f64;
         (0..frames).map(|k| self.pictures(slerp(from.clone(), to.clone(), at(k)), classes.clone())).collect()
     }
@@ -159,7 +148,7 @@ impl<'a, G: Generator> Sampler<'a, G> {
         }
         let classes = match (self.generator.classes(), classes) {
             (None, _) => None,
-            (Some(count), Some(classes)) => Some(checked(classes, count, n)?),
+            (Some(count), Some(classes)) => Some(Classes::Each(classes).among(count, n)?),
             (Some(count), None) => {
                 return Err(Error::config("classes", "missing", format!("one below {count} for each sample")));
             }
@@ -174,31 +163,6 @@ impl<'a, G: Generator> Sampler<'a, G> {
             ((made + 1.0) * 0.5).clamp(0.0, 1.0)
         });
         Ok(Tensor::cat(parts.collect(), 0))
-    }
-
-    fn draw_classes(&self, n: usize, rng: &mut Rng) -> Result<Option<Vec<u32>>> {
-        let Some(count) = self.generator.classes() else {
-            return match &self.classes {
-                Classes::Any => Ok(None),
-                other => Err(Error::config("classes", format!("{other:?}"), "any; the generator has no classes")),
-            };
-        };
-        let classes = match &self.classes {
-            Classes::Any => (0..n).map(|_| rng.below(count) as u32).collect(),
-            Classes::One(class) => vec![*class; n],
-            Classes::Each(classes) => classes.clone(),
-        };
-        checked(classes, count, n).map(Some)
-    }
-}
-
-fn checked(classes: Vec<u32>, count: usize, n: usize) -> Result<Vec<u32>> {
-    if classes.len() != n {
-        return Err(Error::config("classes", classes.len(), format!("{n}, one for each sample")));
-    }
-    match classes.iter().find(|class| **class as usize >= count) {
-        Some(class) => Err(Error::config("classes", class, format!("below {count}"))),
-        None => Ok(classes),
     }
 }
 

@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 mod elbo;
+mod folded;
 mod likelihood;
 mod models;
 mod objective;
@@ -28,6 +29,7 @@ mod posterior;
 mod sample;
 
 pub use elbo::{Beta, Elbo, elbo, held_out};
+pub use folded::Folded;
 pub use likelihood::{Likelihood, LikelihoodKind};
 pub use models::{AnyVae, ConvVae, ConvVaeConfig, MlpVae, MlpVaeConfig, VaeConfig, load};
 pub use objective::VaeObjective;

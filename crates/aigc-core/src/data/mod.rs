@@ -10,6 +10,7 @@
 //! | `folder` | a folder of images (feature `image`) |
 //! | `download` | the four MNIST files into the user's cache (feature `download`) |
 
+mod classes;
 mod dataset;
 pub mod digits;
 #[cfg(feature = "download")]
@@ -20,6 +21,7 @@ pub mod idx;
 mod images;
 mod loader;
 
+pub use classes::Classes;
 pub use dataset::{Dataset, InMemory};
 pub use images::{Image, ImageBatch, ImageShape, collate_images};
 pub use loader::{BadItem, Batches, Loader, LoaderConfig};

@@ -8,16 +8,22 @@
 //! | [`ClassHistogram`] | which classes appear how often, and how far that is from evenly |
 //! | [`Neighbours`] | the nearest known images: a simple classifier, and a look at copies |
 //! | [`LeNet5`] | the usual judge of handwritten digits |
+//! | [`psnr`], [`ssim`] | how near images are to originals |
+//! | [`Estimate`], [`bootstrap`] | how sure a number is |
 
+mod estimate;
 mod histogram;
 mod lenet;
 mod moments;
 mod neighbours;
+mod quality;
 
+pub use estimate::{Estimate, bootstrap};
 pub use histogram::ClassHistogram;
 pub use lenet::{LeNet5, LeNet5Config, resize_bilinear};
 pub use moments::{Moments, frechet_distance};
 pub use neighbours::Neighbours;
+pub use quality::{psnr, ssim};
 
 use burn::tensor::Tensor;
 

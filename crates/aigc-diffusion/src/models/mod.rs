@@ -1,5 +1,6 @@
 //! Networks that predict what noise hides, in diffusers' names.
 
+pub(crate) mod any;
 mod blocks;
 mod dit;
 mod time;
@@ -7,6 +8,7 @@ mod transformer;
 mod unet2d;
 mod unet2d_condition;
 
+pub use any::AnyDenoiser;
 pub use dit::{DitConfig, DitModel};
 pub use unet2d::{DownBlockType, TimeEmbeddingType, TimeScaleShift, UNet2dConfig, UNet2dModel, UpBlockType};
 pub use unet2d_condition::{

@@ -8,7 +8,8 @@ use super::{
 use crate::{
     grid::{FinalSigma, SigmaGrid, exponential, karras},
     plan::{Call, Plan, Source, Sum},
-    prediction::{Level, Prediction, Reading},
+    prediction::{Level, Prediction},
+    process::Preconditioning,
 };
 use aigc_core::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -79,22 +80,13 @@ impl EdmConfig {
             EdmSpacing::Exponential => exponential(self.sigma_min, self.sigma_max, steps),
         };
         let last = if self.final_sigmas_type == FinalSigma::Zero { 0.0 } else { self.sigma_min };
-        Ok(SigmaGrid::new(sigmas.iter().map(|sigma| 0.25 * sigma.ln()).collect(), sigmas, last))
+        Ok(SigmaGrid::new(sigmas.iter().map(|sigma| Preconditioning::time(*sigma)).collect(), sigmas, last))
     }
 
     fn call(&self, time: f64, sigma: f64, next: Sum) -> Result<Call> {
-        let data = self.sigma_data;
-        let all = sigma * sigma + data * data;
-        let (skip, out) = (data * data / all, sigma * data / all.sqrt());
-        let out = match self.prediction_type {
-            Prediction::Epsilon => out,
-            Prediction::V => -out,
-            other => {
-                return Err(Error::config("prediction_type", format!("{other:?}"), "epsilon or v_prediction"));
-            }
-        };
-        let reading = Reading { x0: (skip, out), epsilon: ((1.0 - skip) / sigma, -out / sigma) };
-        Ok(Call { input: 1.0 / all.sqrt(), ..Call::new(time, Level::exploding(sigma), reading, next) })
+        let preconditioning = Preconditioning { sigma_data: self.sigma_data };
+        let reading = preconditioning.reading(self.prediction_type, sigma)?;
+        Ok(Call { input: preconditioning.input(sigma), ..Call::new(time, Level::exploding(sigma), reading, next) })
     }
 
     fn initial_scale(&self) -> f64 {

@@ -1,0 +1,97 @@
+//! How sure a number is.
+
+use crate::{Error, Result, rng::Rng};
+
+/// A mean and its standard error.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimate {
+    /// Of the values.
+    pub mean: f64,
+    /// Of the mean: the values' standard deviation over the root of their number.
+    pub standard_error: f64,
+    /// Number of values.
+    pub count: usize,
+}
+
+impl Estimate {
+    /// Of independent values.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for fewer than two.
+    pub fn of(values: &[f64]) -> Result<Self> {
+        let count = values.len();
+        if count < 2 {
+            return Err(Error::config("values", count, "at least 2"));
+        }
+        let mean = values.iter().sum::<f64>() / count as f64;
+        let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1) as f64;
+        Ok(Self { mean, standard_error: (variance / count as f64).sqrt(), count })
+    }
+}
+
+impl std::fmt::Display for Estimate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let digits = f.precision().unwrap_or(3);
+        write!(f, "{:.digits$} ± {:.digits$}", self.mean, self.standard_error)
+    }
+}
+
+/// A percentile bootstrap interval (Efron 1979): `statistic` of `rounds` samples of `n` items, drawn from the items with
+/// replacement, and the bounds that leave `(1 − confidence)/2` of them out on each side.
+///
+/// # Errors
+/// [`Error::Config`] for no items, fewer than 20 rounds, or a confidence outside (0, 1); what the statistic reports.
+pub fn bootstrap(
+    n: usize,
+    rounds: usize,
+    confidence: f64,
+    rng: &mut Rng,
+    mut statistic: impl FnMut(&[usize]) -> Result<f64>,
+) -> Result<(f64, f64)> {
+    if n == 0 {
+        return Err(Error::config("n", n, "at least 1"));
+    }
+    if rounds < 20 {
+        return Err(Error::config("rounds", rounds, "at least 20"));
+    }
+    if !(confidence > 0.0 && confidence < 1.0) {
+        return Err(Error::config("confidence", confidence, "between 0 and 1"));
+    }
+    let mut found = (0..rounds)
+        .map(|_| statistic(&(0..n).map(|_| rng.below(n)).collect::<Vec<_>>()))
+        .collect::<Result<Vec<f64>>>()?;
+    found.sort_by(f64::total_cmp);
+    let at = |share: f64| found[(share * (rounds - 1) as f64).round() as usize];
+    let outside = 0.5 * (1.0 - confidence);
+    Ok((at(outside), at(1.0 - outside)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mean_has_its_standard_error() {
+        let estimate = Estimate::of(&[1.0, 2.0, 3.0, 4.0]).unwrap();
+        assert_eq!(estimate.mean, 2.5);
+        assert!((estimate.standard_error - (5.0f64 / 3.0 / 4.0).sqrt()).abs() < 1e-12);
+        assert_eq!(format!("{estimate:.2}"), "2.50 ± 0.65");
+        assert!(Estimate::of(&[1.0]).is_err());
+    }
+
+    /// Of a mean of normals, the interval is nearly the mean and 1.96 standard errors on both sides.
+    #[test]
+    fn the_bootstrap_interval_of_a_mean_is_the_normal_one() {
+        let mut rng = Rng::new(0);
+        let values: Vec<f64> = rng.normals(400).into_iter().map(f64::from).collect();
+        let estimate = Estimate::of(&values).unwrap();
+        let mean = |items: &[usize]| Ok(items.iter().map(|i| values[*i]).sum::<f64>() / items.len() as f64);
+        let (low, high) = bootstrap(400, 2000, 0.95, &mut rng, mean).unwrap();
+        let half = 1.96 * estimate.standard_error;
+        assert!((low - (estimate.mean - half)).abs() < 0.15 * half, "{low}");
+        assert!((high - (estimate.mean + half)).abs() < 0.15 * half, "{high}");
+        assert!(bootstrap(0, 100, 0.9, &mut rng, |_| Ok(0.0)).is_err());
+        assert!(bootstrap(3, 2, 0.9, &mut rng, |_| Ok(0.0)).is_err());
+        assert!(bootstrap(3, 100, 1.0, &mut rng, |_| Ok(0.0)).is_err());
+    }
+}

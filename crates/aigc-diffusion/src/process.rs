@@ -1,0 +1,301 @@
+//! Forward processes: how noise comes into images while a network learns.
+
+use crate::{
+    prediction::{Level, Prediction, Reading},
+    schedule::NoiseConfig,
+};
+use aigc_core::{Error, Result, rng::Rng};
+use serde::{Deserialize, Serialize};
+
+/// How noise comes into images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Process {
+    /// Variance-preserving, in so many steps, each as likely (Ho et al. 2020).
+    Steps {
+        /// The steps.
+        noise: NoiseConfig,
+        /// End in pure noise.
+        rescale_betas_zero_snr: bool,
+    },
+    /// Variance-exploding, `ln σ` normally distributed; the network sees and says everything at unit variance (Karras et al.
+    /// 2022, <https://arxiv.org/abs/2206.00364>, table 1). Sampled by `EdmEulerScheduler` and `EdmDpmScheduler`.
+    Edm {
+        /// Of `ln σ`.
+        mean: f64,
+        /// Of `ln σ`.
+        deviation: f64,
+        /// Standard deviation of the data.
+        sigma_data: f64,
+    },
+    /// The straight line from image to noise, `(1 − σ)·x₀ + σ·ε` (Lipman et al. 2023, <https://arxiv.org/abs/2210.02747>).
+    /// Sampled by `FlowEulerScheduler` and `FlowHeunScheduler`.
+    Flow {
+        /// How σ is drawn.
+        draw: FlowDraw,
+        /// The network is told σ times this.
+        num_train_timesteps: usize,
+        /// Which noise goes with which image.
+        coupling: Coupling,
+    },
+}
+
+/// How the σ of a flow is drawn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum FlowDraw {
+    /// Evenly.
+    #[default]
+    Uniform,
+    /// `ln(σ/(1 − σ))` is normal: less at the ends (Esser et al. 2024, <https://arxiv.org/abs/2403.03206>, section 3.1).
+    LogitNormal {
+        /// Of the logit.
+        mean: f64,
+        /// Of the logit.
+        deviation: f64,
+    },
+}
+
+/// Which noise goes with which image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Coupling {
+    /// Any.
+    #[default]
+    Independent,
+    /// Within a batch, that which is nearest on the whole: straighter flows (Tong et al. 2024,
+    /// <https://arxiv.org/abs/2302.00482>). Where images have classes, within a class, so that noise says nothing about it.
+    OptimalTransport,
+}
+
+impl Default for Process {
+    /// As in DDPM.
+    fn default() -> Self {
+        Self::Steps { noise: NoiseConfig::default(), rescale_betas_zero_snr: false }
+    }
+}
+
+impl Process {
+    /// With the values of Karras et al. 2022.
+    pub const fn edm() -> Self {
+        Self::Edm { mean: -1.2, deviation: 1.2, sigma_data: 0.5 }
+    }
+
+    /// Even draws, any noise.
+    pub const fn flow() -> Self {
+        Self::Flow { draw: FlowDraw::Uniform, num_train_timesteps: 1000, coupling: Coupling::Independent }
+    }
+}
+
+/// One noisy sample to learn from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Noised {
+    pub(crate) level: Level,
+    /// What the network is told.
+    pub(crate) time: f64,
+    /// What the sample is multiplied by before the network sees it.
+    pub(crate) input: f64,
+    /// What the output means.
+    pub(crate) reading: Reading,
+}
+
+impl Noised {
+    /// What the network is to say, as weights of clean sample and noise: `x₀ = a·x + b·output` solved for the output.
+    pub(crate) fn target(&self) -> (f64, f64) {
+        let ((a, b), Level { alpha, sigma }) = (self.reading.x0, self.level);
+        ((1.0 - a * alpha) / b, -a * sigma / b)
+    }
+}
+
+/// A process whose values are in range, ready to be drawn from.
+#[derive(Clone, Debug)]
+pub(crate) enum Draws {
+    Steps(Vec<Noised>),
+    Edm { mean: f64, deviation: f64, preconditioning: Preconditioning, prediction: Prediction },
+    Flow { draw: FlowDraw, scale: f64 },
+}
+
+impl Draws {
+    /// # Errors
+    /// [`Error::Config`] for a value out of range, or a prediction that says nothing in this process.
+    pub(crate) fn new(process: &Process, prediction: Prediction) -> Result<Self> {
+        match process {
+            Process::Steps { noise, rescale_betas_zero_snr } => {
+                if prediction == Prediction::Flow {
+                    return Err(Error::config("prediction", "flow_prediction", "epsilon, sample or v_prediction"));
+                }
+                // Without any signal, ε says nothing about the image: sampling could not begin.
+                if prediction == Prediction::Epsilon && *rescale_betas_zero_snr {
+                    let expected = "v_prediction or sample, with rescale_betas_zero_snr";
+                    return Err(Error::config("prediction", "epsilon", expected));
+                }
+                let alphas =
+                    if *rescale_betas_zero_snr { noise.alphas_cumprod_zero_snr()? } else { noise.alphas_cumprod()? };
+                let noised = |(time, alpha): (usize, &f64)| {
+                    let level = Level::preserving(*alpha);
+                    Ok(Noised { level, time: time as f64, input: 1.0, reading: prediction.read(level)? })
+                };
+                Ok(Self::Steps(alphas.iter().enumerate().map(noised).collect::<Result<_>>()?))
+            }
+            Process::Edm { mean, deviation, sigma_data } => {
+                check_normal("process.mean", *mean, "process.deviation", *deviation)?;
+                if !(*sigma_data > 0.0 && sigma_data.is_finite()) {
+                    return Err(Error::config("process.sigma_data", sigma_data, "more than 0"));
+                }
+                let preconditioning = Preconditioning { sigma_data: *sigma_data };
+                preconditioning.reading(prediction, 1.0)?;
+                Ok(Self::Edm { mean: *mean, deviation: *deviation, preconditioning, prediction })
+            }
+            Process::Flow { draw, num_train_timesteps, .. } => {
+                if prediction != Prediction::Flow {
+                    return Err(Error::config("prediction", format!("{prediction:?}"), "flow_prediction, of a flow"));
+                }
+                if let FlowDraw::LogitNormal { mean, deviation } = draw {
+                    check_normal("process.draw.mean", *mean, "process.draw.deviation", *deviation)?;
+                }
+                if *num_train_timesteps == 0 {
+                    return Err(Error::config("process.num_train_timesteps", 0, "at least 1"));
+                }
+                Ok(Self::Flow { draw: *draw, scale: *num_train_timesteps as f64 })
+            }
+        }
+    }
+
+    pub(crate) fn draw(&self, rng: &mut Rng) -> Noised {
+        match self {
+            Draws::Steps(all) => all[rng.below(all.len())],
+            Draws::Edm { mean, deviation, preconditioning, prediction } => {
+                let sigma = (mean + deviation * f64::from(rng.normals(1)[0])).exp();
+                preconditioning.noised(*prediction, sigma)
+            }
+            Draws::Flow { draw, scale } => {
+                let sigma = match draw {
+                    FlowDraw::Uniform => f64::from(rng.uniforms(1, 0.0, 1.0)[0]),
+                    FlowDraw::LogitNormal { mean, deviation } => {
+                        1.0 / (1.0 + (-mean - deviation * f64::from(rng.normals(1)[0])).exp())
+                    }
+                };
+                // Without noise a velocity says nothing.
+                let level = Level::flow(sigma.clamp(1e-5, 1.0));
+                let reading = Prediction::Flow.read(level).expect("a flow's level");
+                Noised { level, time: level.sigma * scale, input: 1.0, reading }
+            }
+        }
+    }
+}
+
+fn check_normal(mean_field: &str, mean: f64, deviation_field: &str, deviation: f64) -> Result<()> {
+    if !mean.is_finite() {
+        return Err(Error::config(mean_field, mean, "a finite number"));
+    }
+    if !(deviation >= 0.0 && deviation.is_finite()) {
+        return Err(Error::config(deviation_field, deviation, "0 or more"));
+    }
+    Ok(())
+}
+
+/// How EDM's networks see and say everything at unit variance.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Preconditioning {
+    pub(crate) sigma_data: f64,
+}
+
+impl Preconditioning {
+    /// What a noisy sample is multiplied by.
+    pub(crate) fn input(&self, sigma: f64) -> f64 {
+        1.0 / (sigma * sigma + self.sigma_data * self.sigma_data).sqrt()
+    }
+
+    /// What the network is told.
+    pub(crate) fn time(sigma: f64) -> f64 {
+        0.25 * sigma.ln()
+    }
+
+    /// # Errors
+    /// [`Error::Config`] for predictions other than "ε" and "v", which differ in sign only here.
+    pub(crate) fn reading(&self, prediction: Prediction, sigma: f64) -> Result<Reading> {
+        let data = self.sigma_data;
+        let all = sigma * sigma + data * data;
+        let (skip, out) = (data * data / all, sigma * data / all.sqrt());
+        let out = match prediction {
+            Prediction::Epsilon => out,
+            Prediction::V => -out,
+            other => {
+                return Err(Error::config("prediction_type", format!("{other:?}"), "epsilon or v_prediction"));
+            }
+        };
+        Ok(Reading { x0: (skip, out), epsilon: ((1.0 - skip) / sigma, -out / sigma) })
+    }
+
+    fn noised(&self, prediction: Prediction, sigma: f64) -> Noised {
+        Noised {
+            level: Level::exploding(sigma),
+            time: Self::time(sigma),
+            input: self.input(sigma),
+            reading: self.reading(prediction, sigma).expect("checked before"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_what_true_predictions_say() {
+        let level = Level::preserving(0.3);
+        let of = |prediction: Prediction, level: Level| {
+            Noised { level, time: 0.0, input: 1.0, reading: prediction.read(level).unwrap() }.target()
+        };
+        let Level { alpha, sigma } = level;
+        for (prediction, level, expected) in [
+            (Prediction::Epsilon, level, (0.0, 1.0)),
+            (Prediction::Sample, level, (1.0, 0.0)),
+            (Prediction::V, level, (-sigma, alpha)),
+            (Prediction::Flow, Level::flow(0.4), (-1.0, 1.0)),
+        ] {
+            let (a, b) = of(prediction, level);
+            assert!((a - expected.0).abs() < 1e-12 && (b - expected.1).abs() < 1e-12, "{prediction:?}: {a} {b}");
+        }
+    }
+
+    /// Karras et al. 2022, appendix B.6: inputs and targets have unit variance, at every σ.
+    #[test]
+    fn edm_sees_and_says_unit_variance() {
+        for sigma_data in [0.5, 1.3] {
+            for sigma in [0.002, 0.3, 1.0, 80.0] {
+                for prediction in [Prediction::Epsilon, Prediction::V] {
+                    let noised = Preconditioning { sigma_data }.noised(prediction, sigma);
+                    let variance = noised.input.powi(2) * (sigma_data.powi(2) + sigma * sigma);
+                    assert!((variance - 1.0).abs() < 1e-12);
+                    let (a, b) = noised.target();
+                    assert!((a * a * sigma_data.powi(2) + b * b - 1.0).abs() < 1e-9, "{sigma}: {a} {b}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn draws_have_their_distributions() {
+        let mut rng = Rng::new(0);
+        let n = 20_000;
+        let mut moments = |draws: &Draws, of: fn(f64) -> f64| {
+            let values: Vec<f64> = (0..n).map(|_| of(draws.draw(&mut rng).level.sigma)).collect();
+            let mean = values.iter().sum::<f64>() / f64::from(n);
+            let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / f64::from(n);
+            (mean, variance.sqrt())
+        };
+        let edm = Draws::new(&Process::edm(), Prediction::Epsilon).unwrap();
+        let (mean, deviation) = moments(&edm, f64::ln);
+        assert!((mean + 1.2).abs() < 0.05 && (deviation - 1.2).abs() < 0.04, "{mean} {deviation}");
+        let flow = Draws::new(&Process::flow(), Prediction::Flow).unwrap();
+        let (mean, deviation) = moments(&flow, |sigma| sigma);
+        assert!((mean - 0.5).abs() < 0.011 && (deviation - 12f64.powf(-0.5)).abs() < 0.008, "{mean} {deviation}");
+        let draw = FlowDraw::LogitNormal { mean: 0.5, deviation: 0.8 };
+        let process = Process::Flow { draw, num_train_timesteps: 1000, coupling: Coupling::Independent };
+        let logit = Draws::new(&process, Prediction::Flow).unwrap();
+        let (mean, deviation) = moments(&logit, |sigma| (sigma / (1.0 - sigma)).ln());
+        assert!((mean - 0.5).abs() < 0.03 && (deviation - 0.8).abs() < 0.03, "{mean} {deviation}");
+    }
+}

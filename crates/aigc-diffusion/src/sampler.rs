@@ -1,0 +1,932 @@
+//! From noise to images.
+//!
+//! Everything random is drawn on the host, by a stream for each image: what an image becomes depends on its seed and its number
+//! alone, not on how many are made at once.
+
+use crate::{
+    denoiser::{Condition, Denoiser},
+    guidance::{Guidance, Guide, differentiable, led},
+    plan::{Call, Plan, Sampling},
+    posterior::covers,
+    prediction::Level,
+    scheduler::{DdimInverseScheduler, Scheduler},
+};
+use aigc_core::{
+    Error, Result,
+    data::{Classes, ImageShape},
+    latent::{Autoencoder, slerp},
+    rng::Rng,
+};
+use burn::tensor::{Device, Tensor, TensorData};
+use std::{
+    cell::RefCell,
+    ops::{ControlFlow, Range},
+};
+
+/// Images made in one pass of the network, unless it is told otherwise.
+const AT_ONCE: usize = 64;
+
+/// Where sampling is.
+#[derive(Debug)]
+pub struct Progress<'a> {
+    /// The images being made, of all that were asked for.
+    pub images: Range<usize>,
+    /// All that were asked for.
+    pub of: usize,
+    /// Calls of the network made for them.
+    pub call: usize,
+    /// Calls to be made.
+    pub calls: usize,
+    x: &'a Tensor<4>,
+    x0: &'a Tensor<4>,
+    level: Level,
+    sampler: &'a dyn Show,
+}
+
+impl Progress<'_> {
+    /// The images as they would be if nothing more were to change, `[images, channels, height, width]` in `[0, 1]`.
+    pub fn preview(&self) -> Tensor<4> {
+        self.sampler.show(self.x0.clone())
+    }
+
+    /// The noisy samples themselves, as pictures: brought to the images' range, in which the noise goes beyond black and white.
+    ///
+    /// # Shapes
+    /// - output: `[images, channels, height, width]` in `[0, 1]`
+    pub fn noisy(&self) -> Tensor<4> {
+        let size = (self.level.alpha.powi(2) + self.level.sigma.powi(2)).sqrt();
+        self.sampler.show(self.x.clone() / size)
+    }
+}
+
+/// How samples become images.
+trait Show: std::fmt::Debug {
+    fn show(&self, x: Tensor<4>) -> Tensor<4>;
+}
+
+/// What sampling gives.
+#[derive(Clone, Debug)]
+pub struct Samples {
+    /// `[n, channels, height, width]` in `[0, 1]`. If sampling was stopped: those that were done and, as far as they had come,
+    /// those that were being made.
+    pub images: Tensor<4>,
+    /// The class of each, where the network is told one.
+    pub classes: Option<Vec<u32>>,
+    /// Whether nothing stopped it.
+    pub complete: bool,
+}
+
+type Observer<'a> = Box<dyn FnMut(&Progress<'_>) -> ControlFlow<()> + 'a>;
+
+/// Makes images with a network and a scheduler.
+///
+/// ```no_run
+/// # use aigc_core::{data::{Classes, ImageShape}, device::device};
+/// # use aigc_diffusion::{DpmMultistepScheduler, Guidance, Pipeline, Sampler};
+/// # fn main() -> aigc_core::Result<()> {
+/// let device = device("flex")?;
+/// let pipeline = Pipeline::from_folder("runs/digits-diffusion-1/pipeline".as_ref(), &device)?;
+/// let sampler = pipeline.sampler(20, &device)?.of(Classes::One(7)).guided(Guidance::new(2.0))?;
+/// let images = sampler.sample(64, 0)?.images;
+/// # Ok(()) }
+/// ```
+pub struct Sampler<'a, D> {
+    network: &'a D,
+    plan: Plan,
+    shape: ImageShape,
+    device: Device,
+    classes: Classes,
+    known: Option<usize>,
+    tokens: Option<(Tensor<3>, Option<Tensor<3>>)>,
+    guidance: Option<Guidance>,
+    guide: Option<(&'a dyn Guide, D)>,
+    latent: Option<(&'a dyn Autoencoder, f64)>,
+    at_once: usize,
+    observer: Option<RefCell<Observer<'a>>>,
+}
+
+impl<D: Denoiser> std::fmt::Debug for Sampler<'_, D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sampler")
+            .field("shape", &self.shape)
+            .field("calls", &self.plan.len())
+            .field("classes", &self.classes)
+            .field("guidance", &self.guidance)
+            .field("guide", &self.guide.as_ref().map(|(guide, _)| guide))
+            .field("at_once", &self.at_once)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<D: Denoiser> Show for Sampler<'_, D> {
+    fn show(&self, x: Tensor<4>) -> Tensor<4> {
+        match self.latent {
+            None => ((x + 1.0) * 0.5).clamp(0.0, 1.0),
+            Some((autoencoder, scale)) => autoencoder.decode(x / scale),
+        }
+    }
+}
+
+/// Noise for each of some images, from streams of their own.
+struct Streams(Vec<Rng>);
+
+impl Streams {
+    fn new(seed: u64, purpose: &str, images: Range<usize>) -> Self {
+        Self(images.map(|i| Rng::keyed(seed, purpose, i as u64)).collect())
+    }
+
+    fn draw(&mut self, shape: ImageShape, device: &Device) -> Tensor<4> {
+        let values: Vec<f32> = self.0.iter_mut().flat_map(|rng| rng.normals(shape.numel())).collect();
+        let dims = [self.0.len(), shape.channels, shape.height, shape.width];
+        Tensor::from_data(TensorData::new(values, dims), device)
+    }
+}
+
+impl<'a, D: Denoiser> Sampler<'a, D> {
+    /// A sampler of images of `shape`, in so many steps of a scheduler, of any class and without guidance.
+    ///
+    /// # Errors
+    /// [`Error::Config`] as the scheduler's [`plan`](Scheduler::plan), or for an empty shape.
+    pub fn new(
+        network: &'a D,
+        scheduler: &impl Scheduler,
+        steps: usize,
+        shape: ImageShape,
+        device: &Device,
+    ) -> Result<Self> {
+        if shape.numel() == 0 {
+            return Err(Error::config("shape", shape, "at least one value"));
+        }
+        Ok(Self {
+            network,
+            plan: scheduler.plan(steps)?,
+            shape,
+            device: device.clone(),
+            classes: Classes::Any,
+            known: network.classes(),
+            tokens: None,
+            guidance: None,
+            guide: None,
+            latent: None,
+            at_once: AT_ONCE,
+            observer: None,
+        })
+    }
+
+    /// Makes these classes.
+    pub fn of(self, classes: Classes) -> Self {
+        Self { classes, ..self }
+    }
+
+    /// Only the network's first `known` classes are classes; the last may stand for none.
+    ///
+    /// # Errors
+    /// [`Error::Config`] unless the network has as many.
+    pub fn knowing(self, known: usize) -> Result<Self> {
+        match self.network.classes() {
+            Some(classes) if (1..=classes).contains(&known) => Ok(Self { known: Some(known), ..self }),
+            classes => Err(Error::config("known", known, format!("1 to {}, the classes", classes.unwrap_or(0)))),
+        }
+    }
+
+    /// Tells a network with cross-attention these tokens, `[1 or n, tokens, width]`; `none`, of the same shape, is what guidance
+    /// goes away from.
+    pub fn told(self, tokens: Tensor<3>, none: Option<Tensor<3>>) -> Self {
+        Self { tokens: Some((tokens, none)), ..self }
+    }
+
+    /// Classifier-free guidance; the network's last class is taken to stand for none.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a value out of range, or a network that cannot be asked without a class.
+    pub fn guided(self, guidance: Guidance) -> Result<Self> {
+        guidance.validate()?;
+        let by_tokens = self.tokens.as_ref().is_some_and(|(_, none)| none.is_some());
+        let by_class = self.network.classes().is_some_and(|classes| classes > 1);
+        if !by_tokens && !by_class {
+            let expected = "nothing; the network has no class that stands for none, and no other tokens were told";
+            return Err(Error::config("guidance", guidance.scale, expected));
+        }
+        let known = self.known.map(|known| known.min(self.network.classes().unwrap_or(known).max(2) - 1));
+        Ok(Self { guidance: Some(guidance), known: if by_class { known } else { self.known }, ..self })
+    }
+
+    /// Leads samples by a likelihood.
+    pub fn led_by(self, guide: &'a dyn Guide) -> Self {
+        let live = differentiable(self.network);
+        Self { guide: Some((guide, live)), ..self }
+    }
+
+    /// Samples are latent maps times `scale`; images are what the autoencoder makes of them.
+    ///
+    /// # Errors
+    /// [`Error::Config`] unless the scale is more than 0 and the latent maps are of the sampler's shape.
+    pub fn through(self, autoencoder: &'a dyn Autoencoder, scale: f64) -> Result<Self> {
+        if !(scale > 0.0 && scale.is_finite()) {
+            return Err(Error::config("scale", scale, "more than 0"));
+        }
+        if autoencoder.latent_shape() != self.shape {
+            let expected = format!("{}, the autoencoder's latent maps", autoencoder.latent_shape());
+            return Err(Error::config("shape", self.shape, expected));
+        }
+        Ok(Self { latent: Some((autoencoder, scale)), ..self })
+    }
+
+    /// Makes so many images at once, 64 by default: the memory that sampling needs grows with this, and not with how many are
+    /// asked for.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for 0.
+    pub fn at_once(self, images: usize) -> Result<Self> {
+        if images == 0 {
+            return Err(Error::config("at_once", images, "at least 1"));
+        }
+        Ok(Self { at_once: images, ..self })
+    }
+
+    /// Is told of every call of the network; may look at the images so far, and may stop.
+    pub fn observe(self, observer: impl FnMut(&Progress<'_>) -> ControlFlow<()> + 'a) -> Self {
+        Self { observer: Some(RefCell::new(Box::new(observer))), ..self }
+    }
+
+    /// Calls of the network for each image.
+    pub fn calls(&self) -> usize {
+        self.plan.len()
+    }
+
+    /// The plan being carried out.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Shape of a sample.
+    pub fn shape(&self) -> ImageShape {
+        self.shape
+    }
+
+    /// Standard normal noise, as [`sample`](Self::sample) starts from it.
+    ///
+    /// # Shapes
+    /// - output: `[n, channels, height, width]`
+    pub fn noise(&self, n: usize, seed: u64) -> Tensor<4> {
+        Streams::new(seed, "start", 0..n).draw(self.shape, &self.device)
+    }
+
+    /// `n` images.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if `n` is 0 or a class is not one of the network's; what a [`Guide`] reports.
+    pub fn sample(&self, n: usize, seed: u64) -> Result<Samples> {
+        let classes = self.draw_classes(n, seed)?;
+        let start = |images: Range<usize>| {
+            Ok(Streams::new(seed, "start", images).draw(self.shape, &self.device) * self.plan.initial_scale)
+        };
+        self.in_parts(n, &self.plan, classes, seed, start)
+    }
+
+    /// Images of given noise, `[n, channels, height, width]`, standard normal. `seed` is for the noise that a scheduler adds on the
+    /// way, and for the classes.
+    ///
+    /// # Errors
+    /// [`Error::Config`] as [`sample`](Self::sample), or if the noise is not of the sampler's shape.
+    pub fn from_noise(&self, noise: &Tensor<4>, seed: u64) -> Result<Samples> {
+        let n = self.fits(noise, "noise")?;
+        let classes = self.draw_classes(n, seed)?;
+        let start =
+            |images: Range<usize>| Ok(noise.clone().narrow(0, images.start, images.len()) * self.plan.initial_scale);
+        self.in_parts(n, &self.plan, classes, seed, start)
+    }
+
+    /// Image to image (Meng et al. 2022, <https://arxiv.org/abs/2108.01073>): noise is added to images, and they are cleaned
+    /// again. `strength` is the share of the calls that are made, from above 0, which changes next to nothing, to 1.
+    ///
+    /// # Shapes
+    /// - images: `[n, channels, height, width]` in `[0, 1]`
+    ///
+    /// # Errors
+    /// [`Error::Config`] as [`sample`](Self::sample), for a strength out of range, or images of another shape.
+    pub fn from_images(&self, images: &Tensor<4>, strength: f64, seed: u64) -> Result<Samples> {
+        if !(strength > 0.0 && strength <= 1.0) {
+            return Err(Error::config("strength", strength, "above 0, at most 1"));
+        }
+        let x0 = self.hide(images)?;
+        let n = self.fits(&x0, "images")?;
+        let made = ((self.plan.len() as f64 * strength) as usize).max(1);
+        let plan = self.plan.from(self.plan.len() - made)?;
+        let classes = self.draw_classes(n, seed)?;
+        let start = |images: Range<usize>| {
+            let noise = Streams::new(seed, "start", images.clone()).draw(self.shape, &self.device);
+            Ok(plan.add_noise(0, x0.clone().narrow(0, images.start, images.len()), noise))
+        };
+        self.in_parts(n, &plan, classes, seed, start)
+    }
+
+    /// The noise that DDIM makes these images from (Song et al. 2021, section 5.4), for [`from_noise`](Self::from_noise) of a
+    /// sampler with DDIM's scheduler and without guidance.
+    ///
+    /// # Shapes
+    /// - images and output: `[n, channels, height, width]`; images in `[0, 1]`
+    ///
+    /// # Errors
+    /// [`Error::Config`] as [`sample`](Self::sample), as the scheduler's plan, or for images of another shape.
+    pub fn invert(&self, images: &Tensor<4>, scheduler: &DdimInverseScheduler, steps: usize) -> Result<Tensor<4>> {
+        let x0 = self.hide(images)?;
+        let n = self.fits(&x0, "images")?;
+        let plan = scheduler.plan(steps)?;
+        let classes = self.draw_classes(n, 0)?;
+        let mut parts = Vec::new();
+        for images in self.parts(n) {
+            let x = x0.clone().narrow(0, images.start, images.len());
+            let carried = self.carry(x, &plan, classes.as_deref(), images, n, 0)?;
+            if carried.stopped {
+                return Err(Error::config("observer", "a stop", "none; there is no noise halfway"));
+            }
+            parts.push(carried.x);
+        }
+        Ok(Tensor::cat(parts, 0))
+    }
+
+    /// `frames` images on the way from noise to noise: along the great arc between them, ends included (Song et al. 2021,
+    /// section 5.3). One class for all frames of a pair.
+    ///
+    /// # Shapes
+    /// - from and to: `[pairs, channels, height, width]`, standard normal
+    /// - output: `frames` of `[pairs, channels, height, width]` in `[0, 1]`
+    ///
+    /// # Errors
+    /// [`Error::Config`] as [`from_noise`](Self::from_noise), and for fewer than two frames.
+    pub fn between(&self, from: &Tensor<4>, to: &Tensor<4>, frames: usize, seed: u64) -> Result<Vec<Tensor<4>>> {
+        if frames < 2 {
+            return Err(Error::config("frames", frames, "at least 2"));
+        }
+        self.fits(from, "from")?;
+        if from.dims() != to.dims() {
+            return Err(Error::config("to", format!("{:?}", to.dims()), format!("{:?}, like `from`", from.dims())));
+        }
+        let flat = |x: &Tensor<4>| x.clone().flatten::<2>(1, 3);
+        let at = |k: usize| k as f64 / (frames - 1) as f64;
+        let frame = |k: usize| {
+            let noise = slerp(flat(from), flat(to), at(k)).reshape(from.dims());
+            Ok(self.from_noise(&noise, seed)?.images)
+        };
+        (0..frames).map(frame).collect()
+    }
+
+    /// A row for each class, each of `columns` images of the same noise.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there are no columns, or the network has no classes.
+    pub fn class_grid(&self, columns: usize, seed: u64) -> Result<Samples> {
+        let Some(known) = self.known else {
+            return Err(Error::config("classes", "a grid", "nothing; the network has no classes"));
+        };
+        let classes: Vec<u32> = (0..known as u32).flat_map(|class| vec![class; columns]).collect();
+        let noise = self.noise(columns, seed);
+        let start = |images: Range<usize>| {
+            let rows = images.map(|i| noise.clone().narrow(0, i % columns, 1)).collect();
+            Ok(Tensor::cat(rows, 0) * self.plan.initial_scale)
+        };
+        self.in_parts(classes.len(), &self.plan, Some(classes), seed, start)
+    }
+
+    /// Images whose known part is given (RePaint: Lugmayr et al. 2022, <https://arxiv.org/abs/2201.09865>, algorithm 1): after every
+    /// step the known part takes its place, as noisy as the rest; then noise is added again and the step repeated,
+    /// `resamplings` times in all, so that the rest comes to fit. The scheduler has to be one whose steps do not look back (DDPM,
+    /// DDIM, Euler).
+    ///
+    /// # Shapes
+    /// - images: `[n, channels, height, width]` in `[0, 1]`
+    /// - known: `[1 or n, 1 or channels, height, width]`, 1 where the image is known and 0 where it is not
+    ///
+    /// # Errors
+    /// [`Error::Config`] for another scheduler, for no resampling, for shapes that do not fit, or an autoencoder, in whose latent maps
+    /// no pixel is known.
+    pub fn repaint(&self, images: &Tensor<4>, known: &Tensor<4>, resamplings: usize, seed: u64) -> Result<Samples> {
+        if self.latent.is_some() {
+            return Err(Error::config("autoencoder", "given", "none; no pixel is known in latent maps"));
+        }
+        if !self.plan.is_memoryless() {
+            return Err(Error::config("scheduler", "one whose steps look back", "DDPM, DDIM or Euler"));
+        }
+        if resamplings == 0 {
+            return Err(Error::config("resamplings", resamplings, "at least 1"));
+        }
+        let n = self.fits(images, "images")?;
+        if !covers(known, images.dims()) {
+            let value = format!("{:?}", known.dims());
+            return Err(Error::config("known", value, format!("{:?}, or 1 for the first two", images.dims())));
+        }
+        let known = known.clone().expand(images.dims());
+        let classes = self.draw_classes(n, seed)?;
+        let (mut made, mut complete) = (Vec::new(), true);
+        for part in self.parts(n) {
+            let of = |x: &Tensor<4>| x.clone().narrow(0, part.start, part.len());
+            let x0 = of(&self.hide(images)?);
+            let carried = self.repaint_part(x0, of(&known), resamplings, classes.as_deref(), part.clone(), n, seed)?;
+            made.push(self.show(carried.x));
+            if carried.stopped {
+                complete = false;
+                break;
+            }
+        }
+        let images = Tensor::cat(made, 0);
+        let count = images.dims()[0];
+        Ok(Samples { images, classes: classes.map(|all| all[..count].to_vec()), complete })
+    }
+
+    #[allow(clippy::too_many_arguments)] // All that a part is.
+    fn repaint_part(
+        &self,
+        known_x0: Tensor<4>,
+        known: Tensor<4>,
+        resamplings: usize,
+        classes: Option<&[u32]>,
+        images: Range<usize>,
+        of: usize,
+        seed: u64,
+    ) -> Result<Carried> {
+        let plan = &self.plan;
+        let asked = self.asked(classes, &images)?;
+        let mut streams = Streams::new(seed, "steps", images.clone());
+        let mut x = Streams::new(seed, "start", images.clone()).draw(self.shape, &self.device) * plan.initial_scale;
+        let mut sampling = Sampling::new(plan);
+        let mut x0 = None;
+        for k in 0..plan.len() {
+            let next = plan.calls.get(k + 1).map(|call| call.level);
+            for again in (0..resamplings).rev() {
+                sampling.back_to(k);
+                let (unknown, clean) = self.step(&mut sampling, x, x0, &asked, &mut streams)?;
+                x0 = Some(clean);
+                let noise = |streams: &mut Streams| streams.draw(self.shape, &self.device);
+                let certain = match next {
+                    Some(level) => known_x0.clone() * level.alpha + noise(&mut streams) * level.sigma,
+                    None => known_x0.clone(),
+                };
+                x = unknown.clone() + (certain - unknown) * known.clone();
+                // After the last step there is nothing to make fit.
+                let Some(after) = next.filter(|_| again > 0) else { break };
+                let now = plan.calls[k].level;
+                let ratio = now.alpha / after.alpha;
+                let added = (now.sigma.powi(2) - (ratio * after.sigma).powi(2)).max(0.0).sqrt();
+                x = x * ratio + noise(&mut streams) * added;
+            }
+            let clean = x0.as_ref().expect("a step was made");
+            if let ControlFlow::Break(()) = self.tell(&images, of, &sampling, plan, (&x, clean)) {
+                let under_way = next.is_some();
+                let x = if under_way { clean.clone() } else { x };
+                return Ok(Carried { x, stopped: under_way || images.end < of });
+            }
+        }
+        Ok(Carried { x, stopped: false })
+    }
+
+    fn draw_classes(&self, n: usize, seed: u64) -> Result<Option<Vec<u32>>> {
+        self.classes.draw(self.known, n, &mut Rng::keyed(seed, "classes", 0))
+    }
+
+    /// Number of samples in a tensor of them.
+    fn fits(&self, x: &Tensor<4>, field: &str) -> Result<usize> {
+        let [n, channels, height, width] = x.dims();
+        let shape = ImageShape::new(channels, height, width);
+        if shape != self.shape {
+            return Err(Error::config(field, shape, format!("{}, the sampler's", self.shape)));
+        }
+        Ok(n)
+    }
+
+    /// From images to what the network works on; the opposite of [`Show::show`].
+    pub(crate) fn hide(&self, images: &Tensor<4>) -> Result<Tensor<4>> {
+        match self.latent {
+            None => Ok(images.clone() * 2.0 - 1.0),
+            Some((autoencoder, scale)) => Ok(autoencoder.encode(images.clone()) * scale),
+        }
+    }
+
+    fn parts(&self, n: usize) -> impl Iterator<Item = Range<usize>> + use<D> {
+        let at_once = self.at_once;
+        (0..n).step_by(at_once).map(move |start| start..(start + at_once).min(n))
+    }
+
+    fn in_parts(
+        &self,
+        n: usize,
+        plan: &Plan,
+        classes: Option<Vec<u32>>,
+        seed: u64,
+        start: impl Fn(Range<usize>) -> Result<Tensor<4>>,
+    ) -> Result<Samples> {
+        if n == 0 {
+            return Err(Error::config("n", n, "at least 1"));
+        }
+        let (mut made, mut complete, mut count) = (Vec::new(), true, 0);
+        for images in self.parts(n) {
+            count = images.end;
+            let carried = self.carry(start(images.clone())?, plan, classes.as_deref(), images, n, seed)?;
+            made.push(self.show(carried.x));
+            if carried.stopped {
+                complete = false;
+                break;
+            }
+        }
+        let classes = classes.map(|mut classes| {
+            classes.truncate(count);
+            classes
+        });
+        Ok(Samples { images: Tensor::cat(made, 0), classes, complete })
+    }
+
+    /// Carries samples through a plan.
+    fn carry(
+        &self,
+        mut x: Tensor<4>,
+        plan: &Plan,
+        classes: Option<&[u32]>,
+        images: Range<usize>,
+        of: usize,
+        seed: u64,
+    ) -> Result<Carried> {
+        let asked = self.asked(classes, &images)?;
+        let mut streams = Streams::new(seed, "steps", images.clone());
+        let mut sampling = Sampling::new(plan);
+        let mut x0 = None;
+        while sampling.call().is_some() {
+            let stepped = self.step(&mut sampling, x, x0, &asked, &mut streams)?;
+            x = stepped.0;
+            if let ControlFlow::Break(()) = self.tell(&images, of, &sampling, plan, (&x, &stepped.1)) {
+                let under_way = sampling.call().is_some();
+                let x = if under_way { stepped.1 } else { x };
+                return Ok(Carried { x, stopped: under_way || images.end < of });
+            }
+            x0 = Some(stepped.1);
+        }
+        Ok(Carried { x, stopped: false })
+    }
+
+    fn tell(
+        &self,
+        images: &Range<usize>,
+        of: usize,
+        sampling: &Sampling<'_, 4>,
+        plan: &Plan,
+        (x, x0): (&Tensor<4>, &Tensor<4>),
+    ) -> ControlFlow<()> {
+        let Some(observer) = &self.observer else { return ControlFlow::Continue(()) };
+        let level = sampling.call().map_or(Level { alpha: 1.0, sigma: 0.0 }, |next| next.level);
+        let (call, calls) = (sampling.made(), plan.len());
+        let progress = Progress { images: images.clone(), of, call, calls, x, x0, level, sampler: self };
+        (observer.borrow_mut())(&progress)
+    }
+
+    /// Asks the network and makes the step after it: the next sample, and the clean one.
+    fn step(
+        &self,
+        sampling: &mut Sampling<'_, 4>,
+        x: Tensor<4>,
+        x0: Option<Tensor<4>>,
+        asked: &Asked,
+        streams: &mut Streams,
+    ) -> Result<(Tensor<4>, Tensor<4>)> {
+        let call = sampling.call().expect("a call to be made");
+        let output = match &self.guide {
+            None => self.output(self.network, call, &x, x0, asked),
+            Some((guide, live)) => {
+                let ask_live = |x: &Tensor<4>| {
+                    let output =
+                        self.output(live, call, x, x0.clone().map(Tensor::autodiff), &asked.clone().autodiff());
+                    let mean = output.clone().narrow(1, 0, x.dims()[1]);
+                    let x0 = x.clone() * call.reading.x0.0 + mean * call.reading.x0.1;
+                    (output, x0)
+                };
+                led(*guide, call, asked.images.clone(), &x, &ask_live, || {
+                    self.output(self.network, call, &x, x0.clone(), asked)
+                })?
+            }
+        };
+        let stepped = sampling.step(x, output, || streams.draw(self.shape, &self.device));
+        Ok((stepped.sample, stepped.x0))
+    }
+
+    /// What the network says, guided if it is to be.
+    fn output(&self, network: &D, call: &Call, x: &Tensor<4>, x0: Option<Tensor<4>>, asked: &Asked) -> Tensor<4> {
+        let (n, channels) = (x.dims()[0], x.dims()[1]);
+        let seen = if call.input == 1.0 { x.clone() } else { x.clone() * call.input };
+        let time = |n: usize| Tensor::full([n], call.time, &x.device());
+        let Some((guidance, none)) = self.guidance.zip(asked.none.clone()).filter(|(g, _)| g.acts(call)) else {
+            return network.predict(seen, time(n), &Condition { x0, ..asked.condition.clone() });
+        };
+        // Both at once: the network's weights are read once.
+        let two = |x: Tensor<4>| Tensor::cat(vec![x.clone(), x], 0);
+        let both = Condition {
+            class: asked.condition.class.clone().zip(none.class).map(|(a, b)| Tensor::cat(vec![a, b], 0)),
+            tokens: asked.condition.tokens.clone().zip(none.tokens).map(|(a, b)| Tensor::cat(vec![a, b], 0)),
+            x0: x0.map(two),
+        };
+        let output = network.predict(two(seen), time(2 * n), &both);
+        let part = |row: usize| output.clone().narrow(0, row, n);
+        let mean = |x: Tensor<4>| x.narrow(1, 0, channels);
+        let guided = guidance.combine(mean(part(0)), mean(part(n)));
+        match output.dims()[1] - channels {
+            0 => guided,
+            // A variance is that of the class.
+            more => Tensor::cat(vec![guided, part(0).narrow(1, channels, more)], 1),
+        }
+    }
+
+    /// What the network is told for some of the images.
+    fn asked(&self, classes: Option<&[u32]>, images: &Range<usize>) -> Result<Asked> {
+        let n = images.len();
+        let of = |classes: Vec<i32>| Tensor::from_data(TensorData::new(classes, [n]), &self.device);
+        let class = classes.map(|all| of(all[images.clone()].iter().map(|class| *class as i32).collect()));
+        let rows = |tokens: &Tensor<3>| match tokens.dims()[0] {
+            1 => Ok(tokens.clone().repeat_dim(0, n)),
+            many if many >= images.end => Ok(tokens.clone().narrow(0, images.start, n)),
+            few => Err(Error::config("tokens", few, "a row for all samples, or one for each")),
+        };
+        let tokens = self.tokens.as_ref().map(|(tokens, _)| rows(tokens)).transpose()?;
+        let none = match (&self.guidance, self.network.classes(), &self.tokens) {
+            (None, _, _) => None,
+            (_, _, Some((_, Some(none)))) => {
+                Some(Condition { class: class.clone(), tokens: Some(rows(none)?), x0: None })
+            }
+            (_, Some(classes), _) => {
+                Some(Condition { class: Some(of(vec![classes as i32 - 1; n])), tokens: tokens.clone(), x0: None })
+            }
+            _ => None,
+        };
+        Ok(Asked { images: images.clone(), condition: Condition { class, tokens, x0: None }, none })
+    }
+}
+
+/// What samples have become; if an observer stopped them, clean samples as far as they had come.
+struct Carried {
+    x: Tensor<4>,
+    stopped: bool,
+}
+
+/// What the network is told, with the class and without.
+#[derive(Clone, Debug)]
+struct Asked {
+    /// For which of all images.
+    images: Range<usize>,
+    condition: Condition,
+    none: Option<Condition>,
+}
+
+impl Asked {
+    fn autodiff(self) -> Self {
+        let on = |condition: Condition| Condition {
+            class: condition.class.map(Tensor::autodiff),
+            tokens: condition.tokens.map(Tensor::autodiff),
+            x0: condition.x0.map(Tensor::autodiff),
+        };
+        Self { condition: on(self.condition), none: self.none.map(on), ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        DdimScheduler, DdpmScheduler, DpmMultistepScheduler, HeunScheduler, PndmScheduler, UniPcScheduler,
+        schedule::NoiseConfig,
+        scheduler::Clipping,
+        testing::{Gaussian, moments},
+    };
+    use aigc_core::device::device;
+    use std::cell::Cell;
+
+    const SHAPE: ImageShape = ImageShape::new(1, 4, 4);
+
+    fn ddim() -> DdimScheduler {
+        DdimScheduler { clipping: Clipping::NONE, ..DdimScheduler::default() }
+    }
+
+    fn sampler<'a>(network: &'a Gaussian, scheduler: &impl Scheduler, steps: usize) -> Sampler<'a, Gaussian> {
+        Sampler::new(network, scheduler, steps, SHAPE, &device("flex").unwrap()).unwrap()
+    }
+
+    fn values(x: &Tensor<4>) -> Vec<f32> {
+        x.to_data().iter::<f32>().collect()
+    }
+
+    fn difference(a: &Tensor<4>, b: &Tensor<4>) -> f32 {
+        values(a).iter().zip(values(b)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    }
+
+    #[test]
+    fn samples_have_the_mean_and_spread_of_the_data() {
+        let network = Gaussian::new(0.2, 0.3, &device("flex").unwrap());
+        let ddpm = DdpmScheduler { clipping: Clipping::NONE, ..DdpmScheduler::default() };
+        for images in [
+            sampler(&network, &ddim(), 1000).at_once(1000).unwrap().sample(1000, 0).unwrap().images,
+            sampler(&network, &ddpm, 1000).at_once(1000).unwrap().sample(1000, 0).unwrap().images,
+        ] {
+            let (mean, deviation) = moments(&images);
+            assert!((mean - 0.6).abs() < 0.005 && (deviation - 0.15).abs() < 0.005, "{mean} {deviation}");
+        }
+    }
+
+    /// However many are made at once, an image is its seed's and its number's, with fresh noise on the way too.
+    #[test]
+    fn an_image_does_not_depend_on_its_neighbours() {
+        let network = Gaussian::new(0.0, 0.5, &device("flex").unwrap()).with_classes(7);
+        let ddpm = DdpmScheduler::default();
+        let make = |at_once: usize, n: usize| {
+            let samples = sampler(&network, &ddpm, 20).at_once(at_once).unwrap().sample(n, 3).unwrap();
+            (samples.images, samples.classes.unwrap())
+        };
+        let (all, classes) = make(64, 10);
+        for at_once in [1, 3] {
+            let (parts, same) = make(at_once, 10);
+            assert_eq!(same, classes);
+            assert!(difference(&all, &parts) < 1e-6, "{at_once}: {}", difference(&all, &parts));
+        }
+        let other = sampler(&network, &ddpm, 20).sample(10, 4).unwrap().images;
+        assert!(difference(&all, &other) > 0.05);
+    }
+
+    #[test]
+    fn progress_is_told_and_a_stop_keeps_what_there_is() {
+        let network = Gaussian::new(0.0, 0.5, &device("flex").unwrap());
+        let seen = Cell::new(0);
+        let whole = sampler(&network, &ddim(), 5).at_once(4).unwrap();
+        let whole = whole.observe(|progress| {
+            seen.set(seen.get() + 1);
+            assert_eq!((progress.calls, progress.of), (5, 10));
+            assert_eq!(progress.preview().dims()[0], progress.images.len());
+            // At the end both are the image.
+            let apart = difference(&progress.preview(), &progress.noisy());
+            assert_eq!(apart == 0.0, progress.call == 5, "{apart}");
+            assert!((1..=5).contains(&progress.call));
+            ControlFlow::Continue(())
+        });
+        let samples = whole.sample(10, 0).unwrap();
+        assert!(samples.complete && seen.get() == 15);
+        // Stopped in the second part, after its third call.
+        let stopping = sampler(&network, &ddim(), 5).at_once(4).unwrap().observe(|progress| {
+            if progress.images.start == 4 && progress.call == 3 {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        });
+        let stopped = stopping.sample(10, 0).unwrap();
+        assert!(!stopped.complete);
+        assert_eq!(stopped.images.dims(), [8, 1, 4, 4]);
+        let first = |x: &Tensor<4>| x.clone().narrow(0, 0, 4);
+        assert_eq!(difference(&first(&stopped.images), &first(&samples.images)), 0.0);
+        // Between parts, and after everything.
+        let after = |images: usize| {
+            sampler(&network, &ddim(), 5).at_once(4).unwrap().observe(move |progress| {
+                let there = progress.images.end == images && progress.call == 5;
+                if there { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })
+        };
+        let half = after(4).sample(10, 0).unwrap();
+        assert_eq!((half.complete, half.images.dims()[0]), (false, 4));
+        assert!(after(10).sample(10, 0).unwrap().complete);
+    }
+
+    /// Guidance of a normal with a mean for each class: away from none's mean.
+    #[test]
+    fn guidance_goes_away_from_the_last_class() {
+        let network = Gaussian::new(0.0, 0.1, &device("flex").unwrap()).with_classes(11);
+        let mean = |scale: f64| {
+            let sampler = sampler(&network, &ddim(), 50).of(Classes::One(2)).guided(Guidance::new(scale)).unwrap();
+            moments(&sampler.sample(200, 0).unwrap().images).0 * 2.0 - 1.0
+        };
+        // none: 0.1, class 2: 0.02. The network is linear in the mean, so guidance is too.
+        for (scale, expected) in [(1.0, 0.02), (0.0, 0.1), (3.0, 0.1 - 3.0 * 0.08)] {
+            let found = mean(scale);
+            assert!((found - expected).abs() < 0.01, "{scale}: {found}, expected {expected}");
+        }
+        // Where it does not act, there is none.
+        let off = Guidance { interval: Some((1e6, 1e7)), ..Guidance::new(3.0) };
+        let off = sampler(&network, &ddim(), 50).of(Classes::One(2)).guided(off).unwrap().sample(4, 0).unwrap().images;
+        let plain = sampler(&network, &ddim(), 50).of(Classes::One(2)).sample(4, 0).unwrap().images;
+        assert_eq!(difference(&off, &plain), 0.0);
+        let guided = sampler(&network, &ddim(), 5).guided(Guidance::new(2.0)).unwrap();
+        assert!(guided.sample(100, 0).unwrap().classes.unwrap().iter().all(|class| *class < 10));
+    }
+
+    /// Inverting and sampling again meet; the better, the finer the steps.
+    #[test]
+    fn an_image_is_found_again_from_its_noise() {
+        let network = Gaussian::new(0.2, 0.3, &device("flex").unwrap());
+        let images = sampler(&network, &ddim(), 50).sample(3, 0).unwrap().images;
+        let error = |steps: usize| {
+            let inverse = DdimInverseScheduler { clip_sample: false, ..DdimInverseScheduler::default() };
+            let sampler = sampler(&network, &ddim(), steps);
+            let noise = sampler.invert(&images, &inverse, steps).unwrap();
+            let (mean, deviation) = moments(&noise);
+            assert!(mean.abs() < 0.6 && (deviation - 1.0).abs() < 0.6, "{mean} {deviation}");
+            difference(&sampler.from_noise(&noise, 0).unwrap().images, &images)
+        };
+        let [coarse, fine] = [20, 200].map(error);
+        assert!(fine < 0.02 && fine < 0.2 * coarse, "{coarse} {fine}");
+    }
+
+    #[test]
+    fn between_two_noises_lie_images_and_the_ends_are_theirs() {
+        let network = Gaussian::new(0.2, 0.3, &device("flex").unwrap());
+        let sampler = sampler(&network, &ddim(), 10);
+        let (from, to) = (sampler.noise(3, 1), sampler.noise(3, 2));
+        let frames = sampler.between(&from, &to, 4, 0).unwrap();
+        assert_eq!(frames.len(), 4);
+        assert!(difference(&frames[0], &sampler.from_noise(&from, 0).unwrap().images) < 1e-5);
+        assert!(difference(&frames[3], &sampler.from_noise(&to, 0).unwrap().images) < 1e-5);
+        assert!(difference(&frames[1], &frames[2]) > 1e-3);
+    }
+
+    /// All schedulers can begin in the middle, those that look back too: nearly where they would have been.
+    #[test]
+    fn sampling_can_begin_in_the_middle() {
+        let network = Gaussian::new(0.2, 0.3, &device("flex").unwrap());
+        let dpm = DpmMultistepScheduler { solver_order: 3, ..DpmMultistepScheduler::default() };
+        let heun = HeunScheduler { noise: NoiseConfig::default(), ..HeunScheduler::default() };
+        let schedulers: [&dyn Fn() -> Plan; 5] = [
+            &|| ddim().plan(200).unwrap(),
+            &|| dpm.plan(200).unwrap(),
+            &|| UniPcScheduler::default().plan(200).unwrap(),
+            &|| heun.plan(200).unwrap(),
+            &|| PndmScheduler { skip_prk_steps: true, ..PndmScheduler::default() }.plan(200).unwrap(),
+        ];
+        let flex = device("flex").unwrap();
+        for (which, plan) in schedulers.iter().enumerate() {
+            let whole = plan();
+            for at in [1, whole.len() / 2, whole.len() - 1] {
+                let plan = whole.from(at).unwrap();
+                assert_eq!(plan.len(), whole.len() - at);
+                let sampler = sampler(&network, &ddim(), 1).at_once(2000).unwrap();
+                let n = 2000;
+                let x0 = Rng::new(1).normal([n, 1, 4, 4], &flex) * 0.3 + 0.2;
+                let x = plan.add_noise(0, x0, Rng::new(2).normal([n, 1, 4, 4], &flex));
+                let (mean, deviation) = moments(&sampler.carry(x, &plan, None, 0..n, n, 0).unwrap().x);
+                assert!(
+                    (mean - 0.2).abs() < 0.02 && (deviation - 0.3).abs() < 0.02,
+                    "{which} {at}: {mean} {deviation}"
+                );
+            }
+        }
+        let whole = ddim().plan(5).unwrap();
+        assert!(whole.from(5).is_err());
+        assert_eq!(whole.from(0).unwrap(), whole);
+        // Image to image: a little noise changes little.
+        let sampler = sampler(&network, &ddim(), 50);
+        let images = sampler.sample(8, 0).unwrap().images;
+        let change = |strength: f64| difference(&sampler.from_images(&images, strength, 1).unwrap().images, &images);
+        let [little, much] = [0.1, 1.0].map(change);
+        assert!(little < 0.6 * much, "{little} {much}");
+    }
+
+    /// What is known is met; what is not is as the model has it, however often it is made to fit.
+    #[test]
+    fn repainting_keeps_what_is_known_and_the_models_spread_elsewhere() {
+        let flex = device("flex").unwrap();
+        let network = Gaussian::new(0.2, 0.3, &flex);
+        let known = Tensor::<4>::from_floats([[[[1.0; 4], [1.0; 4], [0.0; 4], [0.0; 4]]]], &flex);
+        let images = Tensor::full([500, 1, 4, 4], 0.9, &flex);
+        let ddpm = DdpmScheduler { clipping: Clipping::NONE, ..DdpmScheduler::default() };
+        let sampler = sampler(&network, &ddpm, 500).at_once(500).unwrap();
+        let made = sampler.repaint(&images, &known, 3, 0).unwrap().images;
+        assert!(difference(&made.clone().narrow(2, 0, 2), &images.narrow(2, 0, 2)) < 1e-6);
+        let (mean, deviation) = moments(&made.narrow(2, 2, 2));
+        assert!((mean - 0.6).abs() < 0.02 && (deviation - 0.15).abs() < 0.02, "{mean} {deviation}");
+    }
+
+    #[test]
+    fn mistakes_are_told_at_the_door() {
+        let flex = device("flex").unwrap();
+        let (plain, told) = (Gaussian::new(0.0, 1.0, &flex), Gaussian::new(0.0, 1.0, &flex).with_classes(3));
+        let images = Tensor::<4>::ones([2, 1, 4, 4], &flex);
+        let wide = Tensor::<4>::ones([2, 1, 4, 5], &flex);
+        let of = |network| sampler(network, &ddim(), 4);
+        let expect = |message: Error, expected: &str| {
+            let message = message.to_string();
+            assert!(message.contains(expected), "{message}");
+        };
+        expect(of(&plain).sample(0, 0).unwrap_err(), "`n` is 0");
+        expect(of(&plain).of(Classes::One(1)).sample(1, 0).unwrap_err(), "the model has no classes");
+        expect(of(&told).of(Classes::One(3)).sample(1, 0).unwrap_err(), "`classes` is 3, expected below 3");
+        expect(of(&plain).guided(Guidance::new(2.0)).unwrap_err(), "`guidance` is 2");
+        expect(of(&plain).knowing(2).unwrap_err(), "`known` is 2");
+        expect(of(&plain).at_once(0).unwrap_err(), "`at_once` is 0");
+        expect(of(&plain).class_grid(2, 0).unwrap_err(), "the network has no classes");
+        expect(of(&told).class_grid(0, 0).unwrap_err(), "`n` is 0");
+        expect(of(&plain).from_images(&images, 0.0, 0).unwrap_err(), "`strength` is 0");
+        expect(of(&plain).from_images(&wide, 0.5, 0).unwrap_err(), "`images` is 1×4×5, expected 1×4×4");
+        expect(of(&plain).from_noise(&wide, 0).unwrap_err(), "`noise` is 1×4×5");
+        expect(of(&plain).between(&images, &images, 1, 0).unwrap_err(), "`frames` is 1");
+        expect(of(&plain).repaint(&images, &wide, 1, 0).unwrap_err(), "`known` is [2, 1, 4, 5]");
+        expect(of(&plain).repaint(&images, &images, 0, 0).unwrap_err(), "`resamplings` is 0");
+        let looking_back = sampler(&plain, &DpmMultistepScheduler::default(), 4);
+        expect(looking_back.repaint(&images, &images, 1, 0).unwrap_err(), "`scheduler`");
+        expect(of(&plain).sampler_error(), "`steps` is 0");
+    }
+
+    impl Sampler<'_, Gaussian> {
+        fn sampler_error(&self) -> Error {
+            Sampler::new(self.network, &ddim(), 0, SHAPE, &self.device).unwrap_err()
+        }
+    }
+}
