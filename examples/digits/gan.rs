@@ -3,17 +3,15 @@
 use crate::{
     Args,
     job::{BATCH, Job, Settings, list},
+    judge::{JUDGED, Judge},
 };
 use aigc_core::{
-    Error,
     burn::tensor::{Device, Tensor},
-    data::{ImageBatch, Loader},
-    eval::{ClassHistogram, Classifier, Moments, Neighbours, frechet_distance},
     output::{save_gif, save_png},
     rng::Rng,
     train::{
-        EmaConfig, LossPlot, Metrics, MetricsLog, OptimizerConfig, ProgressBar, Schedule, StopFlag, StopReason,
-        Trainer, TrainerConfig,
+        EmaConfig, LossPlot, MetricsLog, OptimizerConfig, ProgressBar, Schedule, StopFlag, StopReason, Trainer,
+        TrainerConfig,
     },
 };
 use aigc_examples::{Images, ImagesConfig, say_how_to_go_on};
@@ -24,9 +22,6 @@ use aigc_gan::{
 use anyhow::Result;
 use std::time::Duration;
 
-/// Samples that an evaluation looks at.
-const JUDGED: usize = 1000;
-
 pub(crate) fn run(args: &Args, device: &Device, stop: StopFlag, conditional: bool) -> Result<()> {
     let name = if conditional { "digits-cgan" } else { "digits-gan" };
     let job = Job::prepare(args, name, || defaults(args, conditional))?;
@@ -35,7 +30,7 @@ pub(crate) fn run(args: &Args, device: &Device, stop: StopFlag, conditional: boo
     let seed = trainer.seed;
     let gan = model.init(device)?;
     let players = GanObjective::new(objective.clone(), &gan)?;
-    let judge = Judge::new(images, seed, device)?;
+    let judge = Judge::new(images, device)?;
     let run = &job.folder(args)?;
 
     let trained = Trainer::new(trainer.clone())
@@ -47,7 +42,15 @@ pub(crate) fn run(args: &Args, device: &Device, stop: StopFlag, conditional: boo
         .observe(ProgressBar::new())
         .observe(MetricsLog::every(10))
         .observe(LossPlot::new())
-        .evaluate(|gan| judge.metrics(gan))
+        .evaluate(|gan: &AnyGan| {
+            let sampler = Sampler::new(&gan.generator, device);
+            let mut rng = Rng::keyed(seed, "judged", 0);
+            let (pictures, asked) = match gan.generator.classes() {
+                Some(_) => sampler.labelled(JUDGED, &mut rng)?,
+                None => (sampler.sample(JUDGED, &mut rng)?, Vec::new()),
+            };
+            judge.metrics(pictures, &asked)
+        })
         .preview(|gan, at| {
             let sampler = Sampler::new(&gan.generator, device);
             save_png(&show(&sampler, gan, seed)?, grid, &at.run.sample_path(at.step, "png"))
@@ -65,28 +68,7 @@ pub(crate) fn run(args: &Args, device: &Device, stop: StopFlag, conditional: boo
     save_gif(sampler.interpolate(20, 30, &mut rng)?, grid, Duration::from_millis(80), &at("walk.gif"))?;
     let samples = sampler.sample(10, &mut rng)?;
     save_png(&Tensor::cat(vec![samples.clone(), judge.known.images(&samples)?], 0), grid, &at("nearest.png"))?;
-    let value = |name: &str| trained.metrics.iter().find(|(n, _)| n == name).map(|(_, value)| *value);
-    println!();
-    if let (Some(distance), Some((_, among_real))) = (value("frechet"), &judge.held_out) {
-        println!(
-            "Fréchet distance in pixels: {distance:.3} between {JUDGED} samples and {} held-out images ({:.3} between \
-             training and held-out images)\n  How far the two clouds of images lie apart: lower is better.",
-            images.held_out.items(),
-            among_real
-        );
-    }
-    if let (Some(uneven), Some(seen)) = (value("uneven"), value("classes")) {
-        println!(
-            "{seen:.0} classes appear; {:.1} % of the samples would have to move to make them even",
-            100.0 * uneven
-        );
-    }
-    if let Some(right) = value("right") {
-        println!(
-            "{:.1} % of the samples are read as the class asked for (by the nearest training image)",
-            100.0 * right
-        );
-    }
+    judge.say(&trained.metrics);
     println!();
     let samples = if conditional { "a row for each class" } else { "100 images it invented" };
     list(
@@ -109,86 +91,11 @@ fn show<G: Generator>(sampler: &Sampler<'_, G>, gan: &AnyGan, seed: u64) -> aigc
     if gan.generator.classes().is_some() { sampler.class_grid(10, &mut rng) } else { sampler.sample(100, &mut rng) }
 }
 
-/// What judges samples: distance to held-out images, and classes by the nearest training image.
-struct Judge {
-    /// Of held-out images, and their distance to training images: what a perfect generator would reach. Nothing where
-    /// images are too large for their pixels to be features, or too few.
-    held_out: Option<(Moments, f64)>,
-    known: Neighbours,
-    seed: u64,
-    device: Device,
-}
-
-/// Values of the largest images whose pixels are features: the work grows with the third power.
-const MOST_PIXELS: usize = 1024;
-/// Nobody is judged by more than this many training images.
-const MOST_KNOWN: usize = 10_000;
-
-impl Judge {
-    fn new(images: &Images, seed: u64, device: &Device) -> aigc_core::Result<Self> {
-        let moments = |loader: &Loader<ImageBatch>| {
-            let mut moments = Moments::new(images.shape.numel())?;
-            for batch in loader.pass() {
-                moments.add(&batch?.images(device).flatten(1, 3))?;
-            }
-            Ok::<_, Error>(moments)
-        };
-        let measurable = images.shape.numel() <= MOST_PIXELS && images.held_out.items() > 1 && images.train.items() > 1;
-        let held_out = match measurable {
-            true => {
-                let held_out = moments(&images.held_out)?;
-                let among_real = frechet_distance(&moments(&images.train)?, &held_out)?;
-                Some((held_out, among_real))
-            }
-            false => None,
-        };
-        let known = Neighbours::from_batches(images.train.pass(), MOST_KNOWN, device)?;
-        Ok(Self { held_out, known, seed, device: device.clone() })
-    }
-
-    fn metrics(&self, gan: &AnyGan) -> aigc_core::Result<Metrics> {
-        let sampler = Sampler::new(&gan.generator, &self.device);
-        let mut rng = Rng::keyed(self.seed, "judged", 0);
-        let (pictures, asked) = match gan.generator.classes() {
-            Some(_) => sampler.labelled(JUDGED, &mut rng)?,
-            None => (sampler.sample(JUDGED, &mut rng)?, Vec::new()),
-        };
-        let mut metrics = Vec::new();
-        if let Some((held_out, _)) = &self.held_out {
-            let mut moments = Moments::new(held_out.mean().len())?;
-            moments.add(&pictures.clone().flatten(1, 3))?;
-            metrics.push(("frechet".to_string(), frechet_distance(held_out, &moments)?));
-        }
-        if let Some(classes) = self.known.classes() {
-            let read = self.known.classify(pictures).classes();
-            let right = read.iter().zip(&asked).filter(|(a, b)| a == b).count();
-            let mut histogram = ClassHistogram::new(classes)?;
-            histogram.add(read)?;
-            metrics.push(("uneven".into(), histogram.distance_to_uniform()));
-            metrics.push(("classes".into(), histogram.covered() as f64));
-            if !asked.is_empty() {
-                metrics.push(("right".into(), right as f64 / asked.len() as f64));
-            }
-        }
-        Ok(metrics)
-    }
-}
-
 fn defaults(args: &Args, conditional: bool) -> Result<(Settings<GanConfig, GanObjectiveConfig>, Images)> {
     let data = ImagesConfig { path: args.data.clone(), side: args.side, rgb: args.rgb };
     let images = data.open(BATCH, args.seed)?;
     let shape = images.shape;
-    let mut classes = None;
-    if conditional {
-        let mut count = Some(0);
-        for batch in images.train.pass() {
-            let most = batch?.label_values().and_then(|labels| labels.iter().max().copied());
-            count = count.zip(most).map(|(count, most)| (most as usize + 1).max(count));
-        }
-        let count =
-            count.ok_or_else(|| Error::config("data", "images without labels", "labelled ones, to make classes"))?;
-        classes = Some(ClassesConfig::new(count));
-    }
+    let classes = if conditional { Some(ClassesConfig::new(images.classes()?)) } else { None };
     let foldable = shape.height == shape.width && shape.height % 4 == 0;
     let model = if foldable {
         GanConfig::Dcgan(DcganConfig { classes, ..DcganConfig::new(shape) })

@@ -6,8 +6,10 @@
 
 #![forbid(unsafe_code)]
 
+mod diffusion;
 mod gan;
 mod job;
+mod judge;
 mod vae;
 
 use aigc_core::{checkpoint::RunFolder, device::device, train::Start};
@@ -66,6 +68,8 @@ enum Model {
     Gan,
     /// One that makes the class asked for.
     Cgan,
+    /// A diffusion model, which makes the class asked for where images have classes.
+    Diffusion,
 }
 
 impl Args {
@@ -101,5 +105,6 @@ fn main() -> Result<()> {
         Model::Vae => vae::run(&args, &device, stop_on_ctrl_c()),
         Model::Gan => gan::run(&args, &device, stop_on_ctrl_c(), false),
         Model::Cgan => gan::run(&args, &device, stop_on_ctrl_c(), true),
+        Model::Diffusion => diffusion::run(&args, &device, stop_on_ctrl_c()),
     }
 }

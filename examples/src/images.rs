@@ -34,6 +34,24 @@ pub struct Images {
     pub shape: ImageShape,
 }
 
+impl Images {
+    /// Number of classes: one more than the largest label.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if an image has none, and what cannot be read.
+    pub fn classes(&self) -> Result<usize> {
+        let mut most = 0;
+        for batch in self.train.pass() {
+            let batch = batch?;
+            let Some(labels) = batch.label_values() else {
+                return Err(Error::config("data", "images without labels", "labelled ones, to make classes"));
+            };
+            most = labels.iter().copied().max().unwrap_or(0).max(most);
+        }
+        Ok(most as usize + 1)
+    }
+}
+
 impl ImagesConfig {
     /// Opens the images. `seed` orders the batches.
     ///

@@ -148,6 +148,56 @@ fn adversarial_models_keep_their_promises() {
     }
 }
 
+/// The diffusion model: its promises, an exact resume, and restoring with what it has learned.
+#[test]
+fn the_diffusion_model_keeps_its_promises() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
+    let text = finish(digits(&whole, &["--model", "diffusion"]));
+    assert!(text.contains("read as the class asked for"), "{text}");
+    let weights = "pipeline/unet/diffusion_pytorch_model.safetensors";
+    let pictures = ["samples.png", "denoising.gif", "between.gif", "nearest.png", "loss.svg"];
+    for file in pictures.iter().chain(&["metrics.jsonl", weights]) {
+        assert!(whole.join(file).metadata().unwrap().len() > 100, "{file}");
+    }
+    assert!(pictures.iter().all(|file| text.contains(file)) && text.contains("pipeline/"), "{text}");
+    let mut child = digits(&parts, &["--model", "diffusion"]);
+    let mut child = child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_for(&mut child, &parts, 30);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    finish(digits(&parts, &["--model", "diffusion", "--resume"]));
+    assert!(tensors(&parts) == tensors(&whole));
+
+    let restore = |args: &[&str]| {
+        let mut command = Command::new(program().with_file_name(format!("restore{}", std::env::consts::EXE_SUFFIX)));
+        command.args(args).arg("--pipeline").arg(whole.join("pipeline")).args(["--images", "3", "--steps", "4"]);
+        command.current_dir(folder.path()).output().unwrap()
+    };
+    let factor = ["enlarge", "--factor", "2"];
+    for args in [&["inpaint"][..], &["inpaint", "--method", "repaint"], &factor, &["denoise", "--average", "2"]] {
+        let output = restore(args);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let says = text.lines().filter(|line| line.contains("PSNR") && line.contains("SSIM")).count();
+        assert!(says == 2 && folder.path().join("restored.png").is_file(), "{text}");
+        std::fs::remove_file(folder.path().join("restored.png")).unwrap();
+    }
+    let picture = whole.join("samples.png");
+    let of_mine = restore(&["enlarge", "--factor", "2", "--as-it-is", "--image", picture.to_str().unwrap()]);
+    assert!(of_mine.status.success() && folder.path().join("restored.png").is_file());
+    for (args, expected) in [
+        (&["enlarge", "--factor", "3"][..], "`shrunk` is 3, expected a divisor of 8×8 pixels"),
+        (&["denoise", "--method", "repaint"], "RePaint fills in what is missing"),
+        (&["inpaint", "--average", "0"], "at least 1"),
+        (&["inpaint", "--image", "nowhere.png"], "nowhere.png"),
+    ] {
+        let output = restore(args);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && text.contains(expected), "{args:?}: {text}");
+    }
+}
+
 #[test]
 fn mistakes_are_explained() {
     let folder = tempfile::tempdir().unwrap();

@@ -26,6 +26,9 @@ pub trait Autoencoder: std::fmt::Debug {
     /// If the maps are not of that shape.
     fn decode(&self, z: Tensor<4>) -> Tensor<4>;
 
+    /// Shape of an image.
+    fn image_shape(&self) -> ImageShape;
+
     /// Shape of a latent map.
     fn latent_shape(&self) -> ImageShape;
 }

@@ -2,10 +2,10 @@
 
 use pathfinding::prelude::{Matrix, kuhn_munkres_min};
 
-/// For each image the noise that goes with it, so that the squared distances of all pairs add up to the least
-/// (`images` and `noise`: rows of `width` values). With `labels`, noise is exchanged within a class only.
-pub(crate) fn optimal(images: &[f32], noise: &[f32], width: usize, labels: Option<&[u32]>) -> Vec<usize> {
-    let n = images.len() / width;
+/// For each of `n` images the noise that goes with it, so that the costs of all pairs add up to the least: `costs` has `n` rows, one
+/// for each image, of `n` noises. With `labels`, noise is exchanged within a class only.
+pub(crate) fn optimal(costs: &[f64], labels: Option<&[u32]>) -> Vec<usize> {
+    let n = costs.len().isqrt();
     let mut order: Vec<usize> = (0..n).collect();
     let mut groups: Vec<Vec<usize>> = vec![];
     match labels {
@@ -19,17 +19,12 @@ pub(crate) fn optimal(images: &[f32], noise: &[f32], width: usize, labels: Optio
             }
         }
     }
-    let row = |values: &'_ [f32], i: usize| -> Vec<f64> {
-        values[i * width..(i + 1) * width].iter().map(|value| f64::from(*value)).collect()
-    };
     for group in groups.iter().filter(|group| group.len() > 1) {
-        let rows: Vec<_> = group.iter().map(|i| (row(images, *i), row(noise, *i))).collect();
-        // ‖x − ε‖² without what does not depend on the pairing.
-        let cost = |i: usize, j: usize| -rows[i].0.iter().zip(&rows[j].1).map(|(x, e)| x * e).sum::<f64>();
-        let costs: Vec<Vec<f64>> = (0..group.len()).map(|i| (0..group.len()).map(|j| cost(i, j)).collect()).collect();
-        let largest = costs.iter().flatten().fold(1e-30f64, |most, cost| most.max(cost.abs()));
+        let cost = |i: usize, j: usize| costs[group[i] * n + group[j]];
+        let all = (0..group.len()).flat_map(|i| (0..group.len()).map(move |j| cost(i, j)));
+        let largest = all.fold(1e-30f64, |most, cost| most.max(cost.abs()));
         // Whole numbers, so that the search ends; their sums stay far from the ends of their range.
-        let whole = |(i, j): (usize, usize)| (costs[i][j] / largest * 1e12) as i64;
+        let whole = |(i, j): (usize, usize)| (cost(i, j) / largest * 1e12) as i64;
         let (_, pairs) = kuhn_munkres_min(&Matrix::from_fn(group.len(), group.len(), whole));
         for (i, j) in pairs.into_iter().enumerate() {
             order[group[i]] = group[j];
@@ -43,20 +38,22 @@ mod tests {
     use super::*;
     use aigc_core::rng::Rng;
 
+    fn costs(images: &[f32], noise: &[f32], width: usize) -> Vec<f64> {
+        let rows = |values: &[f32]| values.chunks_exact(width).map(<[f32]>::to_vec).collect::<Vec<_>>();
+        let square = |x: &[f32], e: &[f32]| x.iter().zip(e).map(|(x, e)| f64::from(x - e).powi(2)).sum::<f64>();
+        let noise = rows(noise);
+        rows(images).iter().flat_map(|x| noise.iter().map(|e| square(x, e)).collect::<Vec<_>>()).collect()
+    }
+
     /// Against all pairings.
     #[test]
     fn no_other_pairing_is_nearer() {
         let (n, width) = (6, 3);
         let mut rng = Rng::new(4);
         for _ in 0..10 {
-            let (images, noise) = (rng.normals(n * width), rng.normals(n * width));
-            let cost = |order: &[usize]| -> f64 {
-                let of = |i: usize, j: usize| {
-                    (0..width).map(|k| f64::from(images[i * width + k] - noise[j * width + k]).powi(2)).sum::<f64>()
-                };
-                order.iter().enumerate().map(|(i, j)| of(i, *j)).sum()
-            };
-            let found = optimal(&images, &noise, width, None);
+            let costs = costs(&rng.normals(n * width), &rng.normals(n * width), width);
+            let cost = |order: &[usize]| -> f64 { order.iter().enumerate().map(|(i, j)| costs[i * n + j]).sum() };
+            let found = optimal(&costs, None);
             let mut best = f64::INFINITY;
             let mut order: Vec<usize> = (0..n).collect();
             permute(&mut order, 0, &mut |order| best = best.min(cost(order)));
@@ -80,7 +77,7 @@ mod tests {
         let mut rng = Rng::new(5);
         let (images, noise) = (rng.normals(20), rng.normals(20));
         let labels: Vec<u32> = (0..20).map(|i| i % 3).collect();
-        let order = optimal(&images, &noise, 1, Some(&labels));
+        let order = optimal(&costs(&images, &noise, 1), Some(&labels));
         assert!(order.iter().enumerate().all(|(i, j)| labels[i] == labels[*j]));
         let mut all = order.clone();
         all.sort_unstable();

@@ -36,6 +36,19 @@ pub trait Denoiser: Module + ModuleDisplay {
     /// [`Error::Config`] says what does not fit.
     fn fits(&self, shape: ImageShape) -> Result<()>;
 
+    /// Whether it can make samples of this shape, told whatever it has to be told. A variance beside what it says is no hindrance.
+    ///
+    /// # Errors
+    /// [`Error::Config`] says what does not fit.
+    fn makes(&self, shape: ImageShape) -> Result<()> {
+        self.fits(shape)
+    }
+
+    /// Width of the tokens that it has to be told, if it looks at any.
+    fn token_width(&self) -> Option<usize> {
+        None
+    }
+
     /// Number of classes that it can be told, if it is told one.
     fn classes(&self) -> Option<usize> {
         None
@@ -49,13 +62,13 @@ pub trait Denoiser: Module + ModuleDisplay {
 }
 
 /// Channels in are those of the images, or twice as many where the network looks back; channels out are those of the images;
-/// and sides can be halved so often.
-fn check(shape: ImageShape, [channels_in, channels_out]: [usize; 2], factor: usize) -> Result<()> {
+/// or twice as many with a variance, if one is `allowed`; and sides can be halved so often.
+fn check(shape: ImageShape, [channels_in, channels_out]: [usize; 2], factor: usize, allowed: bool) -> Result<()> {
     let expected = format!("{}, the channels of the images", shape.channels);
     if channels_in != shape.channels && channels_in != 2 * shape.channels {
         return Err(Error::config("in_channels", channels_in, expected));
     }
-    if channels_out != shape.channels {
+    if channels_out != shape.channels && !(allowed && channels_out == 2 * shape.channels) {
         return Err(Error::config("out_channels", channels_out, expected));
     }
     if shape.height.is_multiple_of(factor) && shape.width.is_multiple_of(factor) {
@@ -76,7 +89,12 @@ fn beside(x: Tensor<4>, channels: usize, condition: &Condition) -> Tensor<4> {
 impl Denoiser for UNet2dModel {
     fn fits(&self, shape: ImageShape) -> Result<()> {
         let config = self.config();
-        check(shape, [config.in_channels, config.out_channels], 1 << (config.block_out_channels.len() - 1))
+        check(shape, [config.in_channels, config.out_channels], 1 << (config.block_out_channels.len() - 1), false)
+    }
+
+    fn makes(&self, shape: ImageShape) -> Result<()> {
+        let config = self.config();
+        check(shape, [config.in_channels, config.out_channels], 1 << (config.block_out_channels.len() - 1), true)
     }
 
     fn predict(&self, x: Tensor<4>, time: Tensor<1>, condition: &Condition) -> Tensor<4> {
@@ -97,6 +115,19 @@ impl Denoiser for UNet2dConditionModel {
         Err(Error::config("network", "UNet2DConditionModel", "one that looks at no tokens, to be trained here"))
     }
 
+    fn makes(&self, shape: ImageShape) -> Result<()> {
+        let config = self.config();
+        if config.in_channels != shape.channels {
+            let expected = format!("{}, the channels of the images", shape.channels);
+            return Err(Error::config("in_channels", config.in_channels, expected));
+        }
+        check(shape, [config.in_channels, config.out_channels], 1 << (config.block_out_channels.len() - 1), true)
+    }
+
+    fn token_width(&self) -> Option<usize> {
+        Some(self.config().cross_attention_dim)
+    }
+
     fn predict(&self, x: Tensor<4>, time: Tensor<1>, condition: &Condition) -> Tensor<4> {
         self.forward(x, time, condition.tokens.as_ref().expect("a network that looks at tokens is given some"))
     }
@@ -105,7 +136,12 @@ impl Denoiser for UNet2dConditionModel {
 impl Denoiser for DitModel {
     fn fits(&self, shape: ImageShape) -> Result<()> {
         let config = self.config();
-        check(shape, [config.in_channels, config.out_channels.unwrap_or(config.in_channels)], config.patch_size)
+        check(shape, [config.in_channels, config.out_channels.unwrap_or(config.in_channels)], config.patch_size, false)
+    }
+
+    fn makes(&self, shape: ImageShape) -> Result<()> {
+        let config = self.config();
+        check(shape, [config.in_channels, config.out_channels.unwrap_or(config.in_channels)], config.patch_size, true)
     }
 
     fn predict(&self, x: Tensor<4>, time: Tensor<1>, condition: &Condition) -> Tensor<4> {

@@ -70,21 +70,29 @@ impl Guidance {
 
 /// What is known of the image, as a likelihood.
 pub trait Guide: std::fmt::Debug {
-    /// `ln p(y | x)` of each sample of the view, up to what does not depend on it, added up: `[1]`, on the view's graph. Or
-    /// whatever has the same gradient.
+    /// `∇ ln p(y | x)` at the view's noisy samples.
+    ///
+    /// # Shapes
+    /// - output: as [`View::x`]
     ///
     /// # Errors
     /// Whatever keeps it from being computed; sampling ends with it.
-    fn log_likelihood(&self, view: &View<'_>) -> Result<Tensor<1>>;
+    fn score(&self, view: &View<'_>) -> Result<Tensor<4>>;
 }
 
-/// Samples on their way, as a [`Guide`] sees them: on an autodiff device.
+/// Output of the network and clean sample, `E[x₀ | x]`.
+pub(crate) type Answer = (Tensor<4>, Tensor<4>);
+
+/// Samples on their way, as a [`Guide`] sees them.
 pub struct View<'a> {
-    x: Tensor<4>,
-    call: &'a Call,
-    images: Range<usize>,
-    ask: &'a dyn Fn(&Tensor<4>) -> (Tensor<4>, Tensor<4>),
-    answer: OnceCell<(Tensor<4>, Tensor<4>)>,
+    pub(crate) x: &'a Tensor<4>,
+    pub(crate) call: &'a Call,
+    pub(crate) images: Range<usize>,
+    pub(crate) latent: bool,
+    /// Asks the network, and the network with autodiff.
+    pub(crate) ask: &'a dyn Fn(&Tensor<4>) -> Answer,
+    pub(crate) ask_live: &'a dyn Fn(&Tensor<4>) -> Answer,
+    pub(crate) answer: OnceCell<Answer>,
 }
 
 impl std::fmt::Debug for View<'_> {
@@ -99,9 +107,23 @@ impl View<'_> {
         self.x.clone()
     }
 
-    /// The clean samples that the network predicts, `E[x₀ | x]`. Asking for them makes the gradient go through the network.
+    /// The clean samples that the network predicts, `E[x₀ | x]`.
     pub fn x0(&self) -> Tensor<4> {
         self.answer().1.clone()
+    }
+
+    /// `(∂x̂₀/∂x)ᵀ·u`: the gradient of `⟨x̂₀, u⟩` in the noisy samples. It asks the network once more, and goes back through it.
+    ///
+    /// # Shapes
+    /// - u and output: as [`x`](Self::x)
+    ///
+    /// # Panics
+    /// If the shape is another, or the network does not look at what it sees.
+    pub fn pull_back(&self, u: &Tensor<4>) -> Tensor<4> {
+        let leaf = self.x.clone().autodiff().require_grad();
+        let (_, x0) = (self.ask_live)(&leaf);
+        let product = (x0 * u.clone().autodiff()).sum();
+        leaf.grad(&product.backward()).expect("a network that looks at what it sees")
     }
 
     /// Where in sampling: the time that the network is told, how noisy the samples are.
@@ -114,39 +136,35 @@ impl View<'_> {
         self.images.clone()
     }
 
-    fn answer(&self) -> &(Tensor<4>, Tensor<4>) {
-        self.answer.get_or_init(|| (self.ask)(&self.x))
+    /// Whether the samples are latent maps instead of images.
+    pub fn is_latent(&self) -> bool {
+        self.latent
+    }
+
+    fn answer(&self) -> &Answer {
+        self.answer.get_or_init(|| (self.ask)(self.x))
     }
 }
 
-/// What the network says of `x`, moved so that the clean sample is `x₀ + σ²/α · ∇ ln p(y | x)`: the score of `p(x | y)` is that
-/// of `p(x)` and this gradient.
-///
-/// `ask` gives output and clean sample of `x` as the plan has it.
-pub(crate) fn led(
-    guide: &dyn Guide,
-    call: &Call,
-    images: Range<usize>,
-    x: &Tensor<4>,
-    ask_live: &dyn Fn(&Tensor<4>) -> (Tensor<4>, Tensor<4>),
-    ask: impl FnOnce() -> Tensor<4>,
-) -> Result<Tensor<4>> {
-    let leaf = x.clone().autodiff().require_grad();
-    let view = View { x: leaf.clone(), call, images, ask: ask_live, answer: OnceCell::new() };
-    let log_likelihood = guide.log_likelihood(&view)?;
-    let output = match view.answer.into_inner() {
-        Some((output, _)) => output.inner(),
-        None => ask(),
-    };
-    if !log_likelihood.is_tracked() {
-        return Err(Error::config("guide", "a constant", "something that depends on the samples"));
+/// What the network says, moved so that the clean sample is `x₀ + σ²/α · ∇ ln p(y | x)`: the score of `p(x | y)` is that of `p(x)` and
+/// this gradient.
+pub(crate) fn led(guide: &dyn Guide, view: &View<'_>) -> Result<Tensor<4>> {
+    // Without any signal in the samples nothing can be said of them: the gradient goes to 0 with α.
+    if view.call.level.alpha == 0.0 {
+        return Ok(view.answer().0.clone());
     }
-    let Some(gradient) = leaf.grad(&log_likelihood.backward()) else {
-        return Err(Error::config("guide", "a constant", "something that depends on the samples"));
-    };
-    let weight = call.level.sigma.powi(2) / call.level.alpha / call.reading.x0.1;
-    let [_, channels, ..] = x.dims();
-    let shift = gradient * weight;
+    let score = guide.score(view)?;
+    if score.dims() != view.x.dims() {
+        return Err(Error::config(
+            "guide",
+            format!("{:?}", score.dims()),
+            format!("{:?}, as the samples", view.x.dims()),
+        ));
+    }
+    let output = view.answer().0.clone();
+    let call = view.call;
+    let shift = score * (call.level.sigma.powi(2) / call.level.alpha / call.reading.x0.1);
+    let channels = view.x.dims()[1];
     // A variance in the channels behind stays as it is.
     Ok(match output.dims()[1] - channels {
         0 => output + shift,
@@ -189,16 +207,21 @@ impl<C: NoisyClassifier> ClassifierGuide<C> {
 }
 
 impl<C: NoisyClassifier> Guide for ClassifierGuide<C> {
-    fn log_likelihood(&self, view: &View<'_>) -> Result<Tensor<1>> {
-        let x = view.x();
-        let (batch, device) = (x.dims()[0], x.device());
-        let logits = self.classifier.logits(x * view.call().input, Tensor::full([batch], view.call().time, &device));
+    fn score(&self, view: &View<'_>) -> Result<Tensor<4>> {
+        let leaf = view.x().autodiff().require_grad();
+        let (batch, device) = (leaf.dims()[0], leaf.device());
+        let call = view.call();
+        let logits = self.classifier.logits(leaf.clone() * call.input, Tensor::full([batch], call.time, &device));
         let classes = logits.dims()[1];
         if self.class as usize >= classes {
             return Err(Error::config("class", self.class, format!("below {classes}, the classifier's classes")));
         }
-        let log = burn::tensor::activation::log_softmax(logits, 1);
-        Ok(log.narrow(1, self.class as usize, 1).sum() * self.scale)
+        let log = burn::tensor::activation::log_softmax(logits, 1).narrow(1, self.class as usize, 1).sum();
+        let gradient = leaf.grad(&log.backward());
+        let Some(gradient) = gradient else {
+            return Err(Error::config("classifier", "a constant", "one that looks at the samples"));
+        };
+        Ok(gradient * self.scale)
     }
 }
 
@@ -221,6 +244,10 @@ mod tests {
         let values = |x: Tensor<4>| x.into_data().iter::<f64>().collect::<Vec<_>>();
         let guided = values(Guidance::new(3.0).combine(class.clone(), none.clone()));
         assert_eq!(guided, [3.0, -5.0, 4.0, -2.0]);
+        // Half of the way back: between the guided answer and the one below.
+        let half = values(Guidance { rescale: 0.5, ..Guidance::new(3.0) }.combine(class.clone(), none.clone()));
+        let all = values(Guidance { rescale: 1.0, ..Guidance::new(3.0) }.combine(class.clone(), none.clone()));
+        assert!((0..4).all(|i| (half[i] - 0.5 * (guided[i] + all[i])).abs() < 1e-6), "{half:?}");
         // All the way back: the answer's own deviation, about its mean times the same.
         let back = values(Guidance { rescale: 1.0, ..Guidance::new(3.0) }.combine(class.clone(), none.clone()));
         let deviation = |v: &[f64]| {
@@ -237,6 +264,43 @@ mod tests {
         }
     }
 
+    /// A classifier of two classes by the sum of values: the gradient of the logarithm of a logistic function.
+    #[test]
+    fn a_classifier_leads_up_its_gradient() {
+        #[derive(Debug)]
+        struct Sum;
+        impl NoisyClassifier for Sum {
+            fn logits(&self, x: Tensor<4>, time: Tensor<1>) -> Tensor<2> {
+                assert_eq!(time.into_data().iter::<f32>().collect::<Vec<_>>(), [7.0, 7.0]);
+                let sum = x.flatten::<2>(1, 3).sum_dim(1);
+                Tensor::cat(vec![sum.zeros_like(), sum], 1)
+            }
+        }
+        let flex = device("flex").unwrap();
+        let level = Level::preserving(0.3);
+        let call = Call { input: 0.5, ..Call::new(7.0, level, Prediction::Epsilon.read(level).unwrap(), vec![]) };
+        let x = Tensor::<4>::from_floats([[[[1.0, 0.2]]], [[[-2.0, 0.0]]]], &flex);
+        let ask = |_: &Tensor<4>| -> Answer { panic!("the network is not asked") };
+        let view = View {
+            x: &x,
+            call: &call,
+            images: 0..2,
+            latent: false,
+            ask: &ask,
+            ask_live: &ask,
+            answer: OnceCell::new(),
+        };
+        let guide = |class, scale| ClassifierGuide::new(Sum, class, scale);
+        let found: Vec<f64> = guide(1, 3.0).unwrap().score(&view).unwrap().into_data().iter::<f64>().collect();
+        for (row, sum) in [(0, 0.6f64), (1, -1.0)] {
+            let expected = 3.0 * 0.5 / (1.0 + sum.exp());
+            assert!(found[2 * row..2 * row + 2].iter().all(|value| (value - expected).abs() < 1e-6), "{found:?}");
+        }
+        let message = guide(2, 1.0).unwrap().score(&view).unwrap_err().to_string();
+        assert!(message.contains("`class` is 2, expected below 2"), "{message}");
+        assert!(guide(0, f64::NAN).is_err());
+    }
+
     /// Of a standard normal, `p(x₀ = y) = N(x₀; y, s²)` makes the clean sample what Bayes' rule says.
     #[test]
     fn a_gradient_moves_the_clean_sample_as_bayes_says() {
@@ -246,11 +310,10 @@ mod tests {
             level: Level,
         }
         impl Guide for Known {
-            fn log_likelihood(&self, view: &View<'_>) -> Result<Tensor<1>> {
-                // x = αx₀ + σε: given x, x₀ is normal with mean αx and variance σ².
-                let residual = view.x() * self.level.alpha - self.y;
-                let variance = self.level.sigma.powi(2) + 0.25;
-                Ok((residual.clone() * residual).sum() * (-0.5 / variance))
+            fn score(&self, view: &View<'_>) -> Result<Tensor<4>> {
+                // x = αx₀ + σε: given x, x₀ is normal with mean αx and variance σ², and y is it with variance 1/4 more.
+                let Level { alpha, sigma } = self.level;
+                Ok((view.x() * alpha - self.y) * (-alpha / (sigma * sigma + 0.25)))
             }
         }
         let flex = device("flex").unwrap();
@@ -262,8 +325,19 @@ mod tests {
             // What a network that knows the prior says.
             let (a, b) = reading.x0;
             let output = x.clone() * ((level.alpha - a) / b);
-            let (y, ask) = (-0.4, |_: &Tensor<4>| -> (Tensor<4>, Tensor<4>) { panic!("the network is not asked") });
-            let led = led(&Known { y, level }, &call, 0..1, &x, &ask, || output).unwrap();
+            let y = -0.4;
+            let ask = |_: &Tensor<4>| (output.clone(), output.clone());
+            let ask_live = |_: &Tensor<4>| -> Answer { panic!("no gradient is asked for") };
+            let view = View {
+                x: &x,
+                call: &call,
+                images: 0..1,
+                latent: false,
+                ask: &ask,
+                ask_live: &ask_live,
+                answer: OnceCell::new(),
+            };
+            let led = led(&Known { y, level }, &view).unwrap();
             let x0 = f64::from((x * a + led * b).into_scalar::<f32>());
             // N(αx, σ²)·N(y, 1/4).
             let (mean, variance) = (level.alpha * 0.7, level.sigma.powi(2));

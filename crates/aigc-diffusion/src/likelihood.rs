@@ -180,7 +180,7 @@ impl<'a, D: Denoiser> Likelihood<'a, D> {
     }
 
     fn ready(&self, batch: &ImageBatch, classes: Option<&[u32]>) -> Result<(Tensor<4>, Option<Tensor<1, Int>>)> {
-        self.network.fits(batch.shape())?;
+        self.network.makes(batch.shape())?;
         let class = match (self.network.classes(), classes) {
             (None, None) => None,
             (Some(known), Some(classes)) => {
@@ -270,9 +270,7 @@ fn host(x: &Tensor<4>) -> Vec<f64> {
 
 /// Sums over everything but the batch.
 fn per_image(x: &Tensor<4>) -> Vec<f64> {
-    let batch = x.dims()[0];
-    let values = host(x);
-    values.chunks_exact(values.len() / batch).map(|image| image.iter().sum()).collect()
+    x.clone().flatten::<2>(1, 3).sum_dim(1).into_data().iter::<f64>().collect()
 }
 
 #[cfg(test)]

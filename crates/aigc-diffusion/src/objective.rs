@@ -119,6 +119,12 @@ impl<D: Denoiser> DiffusionObjective<D> {
             return Err(Error::config("self_conditioning", config.self_conditioning, "0 to 1"));
         }
         let draws = Draws::new(&config.process, config.prediction)?;
+        // Where sampling begins there is no signal, and so no weight: the first step would never be learned.
+        if matches!(config.process, Process::Steps { rescale_betas_zero_snr: true, .. })
+            && matches!(config.weighting, Weighting::MinSnr { .. })
+        {
+            return Err(Error::config("weighting", "min_snr", "uniform or edm, with rescale_betas_zero_snr"));
+        }
         Ok(Self { config, draws, latent: None, model: PhantomData })
     }
 
@@ -159,12 +165,13 @@ impl<D: Denoiser> DiffusionObjective<D> {
         let Process::Flow { coupling: Coupling::OptimalTransport, .. } = self.config.process else {
             return context.rng.normal(dims, &context.device);
         };
-        let width = dims[1..].iter().product();
-        let noise = context.rng.normals(dims[0] * width);
-        let images: Vec<f32> = x0.to_data().iter::<f32>().collect();
-        let order = coupling::optimal(&images, &noise, width, labels);
-        let paired: Vec<f32> = order.iter().flat_map(|j| &noise[j * width..(j + 1) * width]).copied().collect();
-        Tensor::from_data(TensorData::new(paired, dims), &context.device)
+        let noise = context.rng.normal(dims, &context.device);
+        // ‖x − ε‖² without what does not depend on the pairing.
+        let flat = |x: &Tensor<4>| x.clone().inner().flatten::<2>(1, 3);
+        let costs: Vec<f64> = flat(x0).matmul(flat(&noise).transpose()).neg().into_data().iter::<f64>().collect();
+        let order: Vec<i32> = coupling::optimal(&costs, labels).into_iter().map(|j| j as i32).collect();
+        let count = order.len();
+        noise.select(0, Tensor::from_data(TensorData::new(order, [count]), &context.device))
     }
 }
 
@@ -204,6 +211,10 @@ impl<D: Denoiser + 'static> Objective for DiffusionObjective<D> {
     fn losses(&mut self, network: &D, batch: &ImageBatch, context: &mut StepContext) -> Result<Losses> {
         let shape = self.latent.as_ref().map_or(batch.shape(), |(latent, _)| latent.latent_shape());
         network.fits(shape)?;
+        if let Some((autoencoder, _)) = self.latent.as_ref().filter(|(a, _)| a.image_shape() != batch.shape()) {
+            let expected = format!("{}, the autoencoder's", autoencoder.image_shape());
+            return Err(Error::config("images", batch.shape(), expected));
+        }
         let looks_back = network.self_conditioned(shape.channels);
         if self.config.self_conditioning > 0.0 && !looks_back {
             let expected = "0, for a network without channels for what it made before";
@@ -220,7 +231,7 @@ impl<D: Denoiser + 'static> Objective for DiffusionObjective<D> {
                 (autoencoder.encode(batch.images(&plain)) * *scale).autodiff()
             }
         };
-        let noise = self.noise(&x0, batch.label_values(), context);
+        let noise = self.noise(&x0, network.classes().and(batch.label_values()), context);
         let noised: Vec<Noised> = (0..batch.len()).map(|_| self.draws.draw(&mut context.rng)).collect();
         let of = |number: &dyn Fn(&Noised) -> f64| noised.iter().map(number).collect::<Vec<f64>>();
         let noisy = combine(&x0, &of(&|n| n.level.alpha), &noise, &of(&|n| n.level.sigma));
@@ -404,6 +415,10 @@ mod tests {
             z.repeat_dim(2, 2).repeat_dim(3, 2)
         }
 
+        fn image_shape(&self) -> ImageShape {
+            ImageShape::new(1, 4, 4)
+        }
+
         fn latent_shape(&self) -> ImageShape {
             ImageShape::new(1, 2, 2)
         }
@@ -478,6 +493,21 @@ mod tests {
                 },
                 None,
                 "`process.deviation` is -1",
+            ),
+            (
+                DiffusionObjectiveConfig {
+                    process: Process::Steps { noise: NoiseConfig::default(), rescale_betas_zero_snr: true },
+                    prediction: Prediction::V,
+                    weighting: Weighting::MinSnr { gamma: 5.0 },
+                    ..ok.clone()
+                },
+                None,
+                "`weighting` is min_snr",
+            ),
+            (
+                DiffusionObjectiveConfig { process: Process::edm(), prediction: Prediction::Sample, ..ok.clone() },
+                None,
+                "`prediction` is Sample",
             ),
             (
                 DiffusionObjectiveConfig { weighting: Weighting::MinSnr { gamma: 0.0 }, ..ok.clone() },

@@ -53,23 +53,18 @@ impl Pipeline {
     /// [`Error::Config`] if the network cannot make them.
     pub fn new(network: impl Into<AnyDenoiser>, scheduler: impl Into<AnyScheduler>, shape: ImageShape) -> Result<Self> {
         let network = network.into();
-        if !matches!(network, AnyDenoiser::UNet2dCondition(_)) {
-            network.fits(shape)?;
-        }
+        network.makes(shape)?;
         Ok(Self { network, scheduler: scheduler.into(), shape, labels: vec![], ignored: vec![] })
     }
 
     /// Names its classes, in order. A network may have one more, which stands for none.
     ///
     /// # Errors
-    /// [`Error::Config`] if there are more names than classes, or two alike.
+    /// [`Error::Config`] if there are more names than classes.
     pub fn with_labels(self, labels: Vec<String>) -> Result<Self> {
         let classes = self.network.classes().unwrap_or(0);
         if labels.len() > classes {
             return Err(Error::config("labels", labels.len(), format!("at most {classes}, the network's classes")));
-        }
-        if let Some(twice) = labels.iter().enumerate().find(|(i, name)| labels[..*i].contains(name)) {
-            return Err(Error::config("labels", twice.1, "every name once"));
         }
         Ok(Self { labels, ..self })
     }
@@ -82,14 +77,19 @@ impl Pipeline {
     /// The class of a name; names of several words and commas are found by any of their parts, as diffusers does it.
     ///
     /// # Errors
-    /// [`Error::Config`] for a name that no class has, with the names that there are.
+    /// [`Error::Config`] for a name that no class has, with names that there are, or that several have (ImageNet has two cranes).
     pub fn class(&self, name: &str) -> Result<u32> {
         let is = |label: &String| label == name || label.split(',').any(|part| part.trim() == name);
-        self.labels.iter().position(is).map(|class| class as u32).ok_or_else(|| {
-            let some: Vec<&str> = self.labels.iter().take(20).map(String::as_str).collect();
-            let more = if self.labels.len() > some.len() { ", …" } else { "" };
-            Error::config("class", name, format!("one of {}{more}", some.join(", ")))
-        })
+        let found: Vec<usize> = (0..self.labels.len()).filter(|class| is(&self.labels[*class])).collect();
+        match found[..] {
+            [class] => Ok(class as u32),
+            [] => {
+                let some: Vec<&str> = self.labels.iter().take(20).map(String::as_str).collect();
+                let more = if self.labels.len() > some.len() { ", …" } else { "" };
+                Err(Error::config("class", name, format!("one of {}{more}", some.join(", "))))
+            }
+            _ => Err(Error::config("class", name, format!("the name of one class; {found:?} have it"))),
+        }
     }
 
     /// Fields of its files that are not known here and change nothing, each with its component before it.
@@ -127,6 +127,10 @@ impl Pipeline {
             let reason = Error::config("sample_size", "missing", "the side of the images");
             return Err(Error::Data { path, fault: DataFault::Mismatch(reason.to_string()) });
         };
+        network.makes(shape).map_err(|error| Error::Data {
+            path: folder.join(index.network).join("config.json"),
+            fault: DataFault::Mismatch(error.to_string()),
+        })?;
         let pipeline = Self { network, scheduler: opened.scheduler, shape, labels: vec![], ignored };
         pipeline
             .with_labels(index.labels)
@@ -326,6 +330,25 @@ mod tests {
         let config = AnyDenoiser::from(tiny(None).init(&flex).unwrap()).to_json();
         fs::write(at("unet/config.json"), config).unwrap();
         assert!(message().contains("does not fit") && message().contains("down_blocks.1"), "{}", message());
+        // Sizes that fit nothing.
+        let config = fs::read_to_string(at("unet/config.json")).unwrap();
+        for (from, to, expected) in [
+            ("\"in_channels\": 1", "\"in_channels\": 3", "`in_channels` is 3"),
+            ("\"out_channels\": 1", "\"out_channels\": 3", "`out_channels` is 3"),
+            ("\"sample_size\": 8", "\"sample_size\": 9", "multiples of 2"),
+            ("\"sample_size\": 8", "\"sample_size\": 4294967296", "`sample_size` is 4294967296"),
+        ] {
+            let spoilt = config.replace(from, to);
+            assert_ne!(spoilt, config);
+            fs::write(at("unet/config.json"), &spoilt).unwrap();
+            // With weights that fit, so that they are not what is complained of.
+            if let Ok((network, _)) = AnyDenoiser::from_json(&spoilt, &flex) {
+                network.seeded(0).save(at("unet")).unwrap();
+            }
+            let message = message();
+            assert!(message.contains("config.json") && message.contains(expected), "{to}: {message}");
+        }
+        fs::write(at("unet/config.json"), config).unwrap();
         for file in [weights, "unet/config.json", "scheduler/scheduler_config.json"] {
             fs::remove_file(at(file)).unwrap();
             let message = message();
@@ -336,8 +359,10 @@ mod tests {
     #[test]
     fn names_and_shapes_are_checked() {
         let two = pipeline(Some(2));
-        let message = two.clone().with_labels(vec!["a".into(), "a".into()]).unwrap_err().to_string();
-        assert!(message.contains("`labels` is a, expected every name once"), "{message}");
+        let cranes = two.clone().with_labels(vec!["crane".into(), "crane, lifting".into()]).unwrap();
+        let message = cranes.class("crane").unwrap_err().to_string();
+        assert!(message.contains("`class` is crane, expected the name of one class; [0, 1] have it"), "{message}");
+        assert_eq!(cranes.class("lifting").unwrap(), 1);
         let named = two.with_labels(vec!["a".into(), "b".into()]).unwrap();
         let message = named.class("c").unwrap_err().to_string();
         assert!(message.contains("`class` is c, expected one of a, b"), "{message}");

@@ -1,12 +1,24 @@
 //! Restoring images with a model of what images are.
 //!
 //! `y = A·x₀ + s·n`: an image of which something was lost, and to which noise was added. Given a noisy sample, the clean one is taken
-//! for normal, `p(x₀ | x) ≈ N(x̂₀, r²·I)`; then `ln p(y | x)` has a closed form, and its gradient leads sampling from `p(x₀)` to
-//! `p(x₀ | y)` (ΠGDM: Song et al. 2023, <https://openreview.net/forum?id=9_gsMA8MRKQ>, section 3). No model is trained for it.
+//! for normal, `p(x₀ | x) ≈ N(x̂₀, V)`; its covariance is known from the network's slope, `V = σ²/α · ∂x̂₀/∂x`. Then
+//!
+//! ```text
+//! ∇ ln p(y | x) = (∂x̂₀/∂x)ᵀ·Aᵀ·(s²·I + A·V·Aᵀ)⁻¹·(y − A·x̂₀)
+//! ```
+//!
+//! leads sampling from `p(x₀)` to `p(x₀ | y)` (moment matching posterior sampling: Rozet et al. 2024,
+//! <https://arxiv.org/abs/2405.13712>, section 4.2), with a few steps of conjugate gradients for the inverse. No model is trained for
+//! it. Where noise is nearly all there is, a network's slopes are its errors' slopes; there `V = r²·I` as in ΠGDM (Song et al. 2023,
+//! <https://openreview.net/forum?id=9_gsMA8MRKQ>, section 3.2).
 
-use crate::guidance::{Guide, View};
-use aigc_core::{Error, Result};
+use crate::{
+    guidance::{Guide, View},
+    prediction::Level,
+};
+use aigc_core::{Error, Result, ops};
 use burn::tensor::Tensor;
+use std::ops::Range;
 
 /// What an image has lost.
 #[derive(Clone, Debug)]
@@ -37,22 +49,38 @@ impl Degradation {
     }
 
     /// Of those images of the batch that a mask may be for.
-    fn left_of(&self, x: Tensor<4>, images: std::ops::Range<usize>) -> Tensor<4> {
+    fn left_of(&self, x: Tensor<4>, images: Range<usize>) -> Tensor<4> {
         match self {
             Degradation::None => x,
-            Degradation::Masked(mask) => {
-                let mask = rows(mask, images);
-                x.clone() * if x.is_autodiff() { mask.autodiff() } else { mask }
-            }
+            Degradation::Masked(mask) => x * rows(mask, images),
             Degradation::Shrunk(side) => shrink(x, *side),
         }
     }
 
-    /// `A·Aᵀ` is this number times the identity, where anything is left.
+    /// Mean of the diagonal of `A·Aᵀ`.
     fn gram(&self) -> f64 {
         match self {
             Degradation::None | Degradation::Masked(_) => 1.0,
             Degradation::Shrunk(side) => 1.0 / (side * side) as f64,
+        }
+    }
+
+    /// `Aᵀ·u`, for `u` of what is left of those images.
+    fn transposed(&self, u: Tensor<4>, images: Range<usize>) -> Tensor<4> {
+        match self {
+            Degradation::None | Degradation::Masked(_) => self.left_of(u, images),
+            Degradation::Shrunk(side) => ops::upsample_nearest2d(u, *side) / (side * side) as f64,
+        }
+    }
+
+    /// Of a part of the images, which ends with image `end`.
+    fn fits_part(&self, dims: [usize; 4], end: usize) -> Result<()> {
+        match self {
+            Degradation::Masked(mask) if mask.dims()[0] >= end => {
+                let [rows, _, _, _] = mask.dims();
+                self.fits([rows, dims[1], dims[2], dims[3]])
+            }
+            _ => self.fits(dims),
         }
     }
 
@@ -76,7 +104,7 @@ pub(crate) fn covers(mask: &Tensor<4>, dims: [usize; 4]) -> bool {
     mask.dims().into_iter().zip(dims).enumerate().all(|(axis, (m, d))| m == d || (m == 1 && axis < 2))
 }
 
-fn rows(of: &Tensor<4>, images: std::ops::Range<usize>) -> Tensor<4> {
+fn rows(of: &Tensor<4>, images: Range<usize>) -> Tensor<4> {
     if of.dims()[0] == 1 { of.clone() } else { of.clone().narrow(0, images.start, images.len()) }
 }
 
@@ -98,7 +126,17 @@ pub struct Posterior {
     noise: f64,
     data: f64,
     scale: f64,
+    trusted: f64,
+    iterations: usize,
+    doubt: f64,
 }
+
+/// Above this `σ/α` a network's slopes are not used.
+const TRUSTED: f64 = 3.0;
+/// Variance of a network's errors, as a share of `r²`.
+const DOUBT: f64 = 0.25;
+/// Of conjugate gradients.
+const ITERATIONS: usize = 3;
 
 impl Posterior {
     /// Of what `degradation` left, and noise of this standard deviation (of values in `[0, 1]`) was added to.
@@ -113,7 +151,16 @@ impl Posterior {
             return Err(Error::config("noise", noise, "0 or more"));
         }
         let measured = measured.clone() * 2.0 - 1.0;
-        Ok(Self { degradation, measured, noise: 2.0 * noise, data: 0.5, scale: 1.0 })
+        Ok(Self {
+            degradation,
+            measured,
+            noise: 2.0 * noise,
+            data: 0.5,
+            scale: 1.0,
+            trusted: TRUSTED,
+            iterations: ITERATIONS,
+            doubt: DOUBT,
+        })
     }
 
     /// Standard deviation of images' values in `[−1, 1]`, 0.5 by default: how uncertain the clean sample is where there is only noise.
@@ -125,6 +172,40 @@ impl Posterior {
             return Err(Error::config("data_deviation", deviation, "more than 0"));
         }
         Ok(Self { data: deviation, ..self })
+    }
+
+    /// Uses the network's slopes up to this `σ/α`, 3 by default; with 0 nowhere, which takes a small part of the time.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if it is negative.
+    pub fn with_trust(self, trusted: f64) -> Result<Self> {
+        if trusted.is_nan() || trusted < 0.0 {
+            return Err(Error::config("trusted", trusted, "0 or more"));
+        }
+        Ok(Self { trusted, ..self })
+    }
+
+    /// How much the network is doubted: the variance of its errors as a share of `r²`, 0.25 by default. With 0, what was measured is met
+    /// exactly, also where the network is wrong.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if it is negative.
+    pub fn with_doubt(self, doubt: f64) -> Result<Self> {
+        if !(doubt >= 0.0 && doubt.is_finite()) {
+            return Err(Error::config("doubt", doubt, "0 or more"));
+        }
+        Ok(Self { doubt, ..self })
+    }
+
+    /// Inverts by so many steps of conjugate gradients, 3 by default; each goes once through the network and back.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for 0.
+    pub fn with_iterations(self, iterations: usize) -> Result<Self> {
+        if iterations == 0 {
+            return Err(Error::config("iterations", iterations, "at least 1"));
+        }
+        Ok(Self { iterations, ..self })
     }
 
     /// Leads by so many times the gradient; 1 by default.
@@ -140,27 +221,63 @@ impl Posterior {
 }
 
 impl Guide for Posterior {
-    fn log_likelihood(&self, view: &View<'_>) -> Result<Tensor<1>> {
-        let x0 = view.x0();
-        self.degradation.fits(x0.dims())?;
-        let left = self.degradation.left_of(x0, view.images());
-        let (images, all) = (view.images(), self.measured.dims());
-        let dims = left.dims();
+    fn score(&self, view: &View<'_>) -> Result<Tensor<4>> {
+        let (x0, images) = (view.x0(), view.images());
+        if view.is_latent() {
+            return Err(Error::config("guide", "a posterior", "none; latent maps are not what was measured"));
+        }
+        self.degradation.fits_part(x0.dims(), images.end)?;
+        // Images are within ±1, whatever a network says of pure noise.
+        let seen = self.degradation.left_of(x0.clamp(-1.0, 1.0), images.clone());
+        let (all, dims) = (self.measured.dims(), seen.dims());
         if all[1..] != dims[1..] || (all[0] != 1 && all[0] < images.end) {
             return Err(Error::config("measured", format!("{all:?}"), format!("{dims:?}, or one for each image")));
         }
         let mut measured = rows(&self.measured, images.clone());
         if let Degradation::Masked(mask) = &self.degradation {
-            measured = measured * rows(mask, images);
+            measured = measured * rows(mask, images.clone());
         }
+        let Level { alpha, sigma } = view.call().level;
+        let (ratio, data) = ((sigma / alpha).powi(2), self.data.powi(2));
+        let trusted = ratio.sqrt() <= self.trusted;
         // r²: two normal guesses at the clean sample, that of the data and that of the noisy sample.
-        let ratio = (view.call().level.sigma / view.call().level.alpha).powi(2);
-        let uncertain = ratio * self.data.powi(2) / (ratio + self.data.powi(2));
-        let variance = self.degradation.gram() * uncertain + self.noise.powi(2);
-        // ∇ ln N(y; A·x̂₀, variance) with the variance held: (∂x̂₀/∂x)ᵀ·Aᵀ·(y − A·x̂₀) / variance.
-        let pull = ((measured - left.clone().inner()) * (self.scale / variance)).autodiff();
-        Ok((left * pull).sum())
+        let uncertain = ratio * data / (ratio + data);
+        let slope = uncertain * alpha / (sigma * sigma);
+        // What a network says is not exact either, least of all where the inverse would make much of little.
+        let doubt = if trusted { self.doubt * self.degradation.gram() * uncertain } else { 0.0 };
+        let noise = self.noise.powi(2) + doubt;
+        let back = |u: Tensor<4>| {
+            let u = self.degradation.transposed(u, images.clone());
+            if trusted { view.pull_back(&u) } else { u * slope }
+        };
+        // With slopes of r²·I the inverse is a number, and one step finds it.
+        let iterations = if trusted { self.iterations } else { 1 };
+        let mut residual = measured - seen;
+        let mut direction = residual.clone();
+        let mut length = dot(&residual, &residual);
+        let mut score = view.x().zeros_like();
+        for _ in 0..iterations {
+            let pulled = back(direction.clone());
+            let image = self.degradation.left_of(pulled.clone() * (sigma * sigma / alpha), images.clone())
+                + direction.clone() * noise;
+            // A network's slope is not quite that of a covariance: where it turns back, nothing is gained.
+            let curvature = dot(&direction, &image);
+            let turned = curvature.clone().lower_equal_elem(1e-12);
+            let step = (length.clone() / curvature.mask_fill(turned.clone(), 1.0)).mask_fill(turned, 0.0);
+            score = score + pulled * step.clone();
+            residual = residual - image * step;
+            let shorter = dot(&residual, &residual);
+            direction = residual.clone() + direction * (shorter.clone() / length.clamp_min(1e-20));
+            length = shorter;
+        }
+        Ok(score * self.scale)
     }
+}
+
+/// Of each sample, `[batch, 1, 1, 1]`.
+fn dot(a: &Tensor<4>, b: &Tensor<4>) -> Tensor<4> {
+    let batch = a.dims()[0];
+    (a.clone() * b.clone()).flatten::<2>(1, 3).sum_dim(1).reshape([batch, 1, 1, 1])
 }
 
 #[cfg(test)]
@@ -208,7 +325,8 @@ mod tests {
         }
         // Means of 2×2: their prior has a quarter of the variance.
         let y = Tensor::<4>::full([1, 1, 2, 2], 0.8, &flex);
-        let guide = Posterior::new(Degradation::Shrunk(2), &y, noise).unwrap().with_data_deviation(deviation).unwrap();
+        let guide = Posterior::new(Degradation::Shrunk(2), &y, noise).unwrap();
+        let guide = guide.with_data_deviation(deviation).unwrap().with_doubt(0.0).unwrap();
         let images = restored(&network, shape, &guide);
         let p = prior.1 * prior.1 / 4.0;
         let v = noise * noise;
@@ -221,18 +339,105 @@ mod tests {
     fn shrinking_takes_means_and_its_gram_is_what_it_says() {
         let flex = device("flex").unwrap();
         let x = Rng::new(0).normal([2, 3, 4, 6], &flex);
+        // A mean of four values has a quarter of their variance.
+        assert_eq!(Degradation::Shrunk(2).gram(), 0.25);
         let small = Degradation::Shrunk(2).apply(x.clone()).unwrap();
         assert_eq!(small.dims(), [2, 3, 2, 3]);
         let square = x.clone().narrow(0, 1, 1).narrow(1, 2, 1).narrow(2, 2, 2).narrow(3, 4, 2);
         let expected = square.mean().into_scalar::<f32>();
         let found = small.narrow(0, 1, 1).narrow(1, 2, 1).narrow(2, 1, 1).narrow(3, 2, 1).into_scalar::<f32>();
         assert!((found - expected).abs() < 1e-6);
-        // A·Aᵀ by the gradient of ½‖Aᵀ·u‖²... of one output: the squares of its weights add up to it.
-        let leaf = Tensor::<4>::zeros([1, 1, 4, 4], &flex).autodiff().require_grad();
-        let out = Degradation::Shrunk(2).apply(leaf.clone()).unwrap().narrow(2, 0, 1).narrow(3, 0, 1).sum();
-        let weights = leaf.grad(&out.backward()).unwrap();
-        let gram = f64::from((weights.clone() * weights).sum().into_scalar::<f32>());
-        assert!((gram - Degradation::Shrunk(2).gram()).abs() < 1e-6);
+    }
+
+    /// `⟨A·x, u⟩ = ⟨x, Aᵀ·u⟩`.
+    #[test]
+    fn transposes_are_transposes() {
+        let flex = device("flex").unwrap();
+        let mut rng = Rng::new(1);
+        let mask = rng.uniform([1, 1, 4, 6], 0.0, 1.0, &flex).greater_elem(0.5).float();
+        for degradation in [Degradation::None, Degradation::Masked(mask), Degradation::Shrunk(2)] {
+            let x = rng.normal([2, 3, 4, 6], &flex);
+            let left = degradation.apply(x.clone()).unwrap();
+            let u = rng.normal(left.dims(), &flex);
+            let (a, b) = (dot(&left, &u), dot(&x, &degradation.transposed(u.clone(), 0..2)));
+            assert!((a - b).abs().max().into_scalar::<f32>() < 1e-4, "{degradation:?}");
+        }
+    }
+
+    /// Neighbours of these images are alike, so that what is known of one says something of the other: with the network's slopes that is
+    /// found too, at every step.
+    #[test]
+    fn what_is_known_of_one_pixel_is_told_to_its_neighbours() {
+        use crate::{Level, Prediction, guidance::Answer, plan::Call};
+        use std::cell::OnceCell;
+        let flex = device("flex").unwrap();
+        // x₀ ~ N(0, C) of two values with correlation 0.9; x = αx₀ + σε, x̂₀ = αC(α²C + σ²)⁻¹x.
+        let (level, c) = (Level::preserving(0.5), [[1.0, 0.9], [0.9, 1.0]]);
+        let (a2, s2) = (level.alpha.powi(2), level.sigma.powi(2));
+        // C = U·diag(1.9, 0.1)·Uᵀ with U the sum and the difference.
+        let gain = |variance: f64| level.alpha * variance / (a2 * variance + s2);
+        let (sum, difference) = (gain(c[0][0] + c[0][1]), gain(c[0][0] - c[0][1]));
+        let (same, other) = (0.5 * (sum + difference), 0.5 * (sum - difference));
+        let ask = |x: &Tensor<4>| -> Answer {
+            let swapped = x.clone().flip([3]);
+            let x0 = x.clone() * same + swapped * other;
+            (x0.clone(), x0)
+        };
+        let x = Tensor::<4>::from_floats([[[[0.3, -0.2]]]], &flex);
+        let call = Call::new(0.0, level, Prediction::Sample.read(level).unwrap(), vec![]);
+        let view = View {
+            x: &x,
+            call: &call,
+            images: 0..1,
+            latent: false,
+            ask: &ask,
+            ask_live: &ask,
+            answer: OnceCell::new(),
+        };
+        let mask = Tensor::<4>::from_floats([[[[1.0, 0.0]]]], &flex);
+        // In [0, 1]: 0.7 is 0.4, and noise of 0.1 is 0.2.
+        let guide = Posterior::new(Degradation::Masked(mask), &Tensor::full([1, 1, 1, 2], 0.7, &flex), 0.1).unwrap();
+        let guide = guide.with_doubt(0.0).unwrap();
+        let score: Vec<f64> = guide.score(&view).unwrap().into_data().iter::<f64>().collect();
+        let x0 = same * 0.3 - other * 0.2;
+        let inverse = 1.0 / (0.2f64.powi(2) + s2 / level.alpha * same);
+        let pull = (0.4 - x0) * inverse;
+        for (found, expected) in score.iter().zip([same * pull, other * pull]) {
+            assert!((found - expected).abs() < 1e-5, "{score:?}, expected {expected}");
+        }
+        // Doubt is noise of the measurement.
+        let doubtful: Vec<f64> =
+            guide.clone().with_doubt(0.5).unwrap().score(&view).unwrap().into_data().iter::<f64>().collect();
+        let ratio = s2 / a2;
+        let doubt = 0.5 * ratio * 0.25 / (ratio + 0.25);
+        let expected = same * (0.4 - x0) / (0.2f64.powi(2) + doubt + s2 / level.alpha * same);
+        assert!((doubtful[0] - expected).abs() < 1e-5, "{doubtful:?}, expected {expected}");
+        assert!(guide.score(&View { latent: true, answer: OnceCell::new(), ..view }).is_err());
+    }
+
+    /// Masks and measurements of one row for each image, however many are made at once; and a flow, whose first samples are all noise.
+    #[test]
+    fn each_image_has_its_own_measurement() {
+        let flex = device("flex").unwrap();
+        let network = Gaussian::new(0.1, 0.4, &flex);
+        let mut rng = Rng::new(6);
+        let mask = rng.uniform([5, 1, 4, 4], 0.0, 1.0, &flex).greater_elem(0.5).float();
+        let y = rng.uniform([5, 1, 4, 4], 0.2, 0.8, &flex);
+        let guide = Posterior::new(Degradation::Masked(mask.clone()), &y, 0.01).unwrap();
+        let make = |at_once: usize| {
+            let sampler = Sampler::new(&network, &exact(), 30, ImageShape::new(1, 4, 4), &flex).unwrap();
+            sampler.at_once(at_once).unwrap().led_by(&guide).sample(5, 0).unwrap().images
+        };
+        let all = make(5);
+        for at_once in [1, 2] {
+            assert!((make(at_once) - all.clone()).abs().max().into_scalar::<f32>() < 1e-4);
+        }
+        let off = ((all - y.clone()) * mask).abs().max().into_scalar::<f32>();
+        assert!(off < 0.1, "{off}");
+        let flow = crate::FlowEulerScheduler::default();
+        let sampler = Sampler::new(&network, &flow, 4, ImageShape::new(1, 4, 4), &flex).unwrap().led_by(&guide);
+        let made = sampler.sample(5, 0).unwrap().images.into_data();
+        assert!(made.iter::<f32>().all(|value| value.is_finite()));
     }
 
     #[test]
@@ -252,6 +457,17 @@ mod tests {
             let message = sampler.sample(3, 0).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
         }
-        assert!(Posterior::new(Degradation::None, &ones([1, 1, 4, 4]), -1.0).is_err());
+        let ok = || Posterior::new(Degradation::None, &ones([1, 1, 4, 4]), 0.0).unwrap();
+        for (wrong, field) in [
+            (Posterior::new(Degradation::None, &ones([1, 1, 4, 4]), -1.0), "`noise`"),
+            (ok().with_data_deviation(0.0), "`data_deviation`"),
+            (ok().with_trust(-1.0), "`trusted`"),
+            (ok().with_doubt(f64::NAN), "`doubt`"),
+            (ok().with_iterations(0), "`iterations`"),
+            (ok().with_scale(-1.0), "`scale`"),
+        ] {
+            let message = wrong.unwrap_err().to_string();
+            assert!(message.contains(field), "{message}");
+        }
     }
 }

@@ -132,6 +132,9 @@ impl Draws {
                 }
                 let alphas =
                     if *rescale_betas_zero_snr { noise.alphas_cumprod_zero_snr()? } else { noise.alphas_cumprod()? };
+                if let Some(step) = alphas.iter().position(|alpha| *alpha >= 1.0) {
+                    return Err(Error::config("process.noise", format!("none at step {step}"), "some at every step"));
+                }
                 let noised = |(time, alpha): (usize, &f64)| {
                     let level = Level::preserving(*alpha);
                     Ok(Noised { level, time: time as f64, input: 1.0, reading: prediction.read(level)? })
@@ -140,11 +143,17 @@ impl Draws {
             }
             Process::Edm { mean, deviation, sigma_data } => {
                 check_normal("process.mean", *mean, "process.deviation", *deviation)?;
+                if !matches!(prediction, Prediction::Epsilon | Prediction::V) {
+                    return Err(Error::config(
+                        "prediction",
+                        format!("{prediction:?}"),
+                        "epsilon or v_prediction, of EDM",
+                    ));
+                }
                 if !(*sigma_data > 0.0 && sigma_data.is_finite()) {
                     return Err(Error::config("process.sigma_data", sigma_data, "more than 0"));
                 }
                 let preconditioning = Preconditioning { sigma_data: *sigma_data };
-                preconditioning.reading(prediction, 1.0)?;
                 Ok(Self::Edm { mean: *mean, deviation: *deviation, preconditioning, prediction })
             }
             Process::Flow { draw, num_train_timesteps, .. } => {
@@ -186,11 +195,12 @@ impl Draws {
 }
 
 fn check_normal(mean_field: &str, mean: f64, deviation_field: &str, deviation: f64) -> Result<()> {
-    if !mean.is_finite() {
-        return Err(Error::config(mean_field, mean, "a finite number"));
+    // Exponentials of them have to stay within 32 bits.
+    if !(-10.0..=10.0).contains(&mean) {
+        return Err(Error::config(mean_field, mean, "−10 to 10"));
     }
-    if !(deviation >= 0.0 && deviation.is_finite()) {
-        return Err(Error::config(deviation_field, deviation, "0 or more"));
+    if !(0.0..=10.0).contains(&deviation) {
+        return Err(Error::config(deviation_field, deviation, "0 to 10"));
     }
     Ok(())
 }

@@ -4,8 +4,9 @@
 //! alone, not on how many are made at once.
 
 use crate::{
+    clip::Clip,
     denoiser::{Condition, Denoiser},
-    guidance::{Guidance, Guide, differentiable, led},
+    guidance::{Guidance, Guide, View, differentiable, led},
     plan::{Call, Plan, Sampling},
     posterior::covers,
     prediction::Level,
@@ -19,7 +20,7 @@ use aigc_core::{
 };
 use burn::tensor::{Device, Tensor, TensorData};
 use std::{
-    cell::RefCell,
+    cell::{OnceCell, RefCell},
     ops::{ControlFlow, Range},
 };
 
@@ -97,6 +98,8 @@ pub struct Sampler<'a, D> {
     device: Device,
     classes: Classes,
     known: Option<usize>,
+    /// The class that stands for none.
+    none: Option<u32>,
     tokens: Option<(Tensor<3>, Option<Tensor<3>>)>,
     guidance: Option<Guidance>,
     guide: Option<(&'a dyn Guide, D)>,
@@ -146,7 +149,7 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
     /// A sampler of images of `shape`, in so many steps of a scheduler, of any class and without guidance.
     ///
     /// # Errors
-    /// [`Error::Config`] as the scheduler's [`plan`](Scheduler::plan), or for an empty shape.
+    /// [`Error::Config`] as the scheduler's [`plan`](Scheduler::plan), or for a shape that the network cannot make.
     pub fn new(
         network: &'a D,
         scheduler: &impl Scheduler,
@@ -157,6 +160,7 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
         if shape.numel() == 0 {
             return Err(Error::config("shape", shape, "at least one value"));
         }
+        network.makes(shape)?;
         Ok(Self {
             network,
             plan: scheduler.plan(steps)?,
@@ -164,6 +168,7 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
             device: device.clone(),
             classes: Classes::Any,
             known: network.classes(),
+            none: network.classes().filter(|classes| *classes > 1).map(|classes| classes as u32 - 1),
             tokens: None,
             guidance: None,
             guide: None,
@@ -178,37 +183,69 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
         Self { classes, ..self }
     }
 
-    /// Only the network's first `known` classes are classes; the last may stand for none.
+    /// Only the network's first `known` classes are classes. If there are more, the last stands for none; if not, none does.
     ///
     /// # Errors
     /// [`Error::Config`] unless the network has as many.
     pub fn knowing(self, known: usize) -> Result<Self> {
         match self.network.classes() {
-            Some(classes) if (1..=classes).contains(&known) => Ok(Self { known: Some(known), ..self }),
+            Some(classes) if (1..=classes).contains(&known) => {
+                let none = (known < classes).then_some(classes as u32 - 1);
+                Ok(Self { known: Some(known), none, ..self })
+            }
             classes => Err(Error::config("known", known, format!("1 to {}, the classes", classes.unwrap_or(0)))),
+        }
+    }
+
+    /// Makes no class in particular: the network is told the class that stands for none, its last, unless all are
+    /// [known](Self::knowing).
+    ///
+    /// # Errors
+    /// [`Error::Config`] if no class stands for none.
+    pub fn without_class(self) -> Result<Self> {
+        match self.none {
+            Some(none) => Ok(Self { known: self.network.classes(), classes: Classes::One(none), ..self }),
+            None => Err(Error::config("classes", "none", "a network with a class that stands for none")),
         }
     }
 
     /// Tells a network with cross-attention these tokens, `[1 or n, tokens, width]`; `none`, of the same shape, is what guidance
     /// goes away from.
-    pub fn told(self, tokens: Tensor<3>, none: Option<Tensor<3>>) -> Self {
-        Self { tokens: Some((tokens, none)), ..self }
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the network looks at no tokens, or tokens of another width, or the two are not of one shape.
+    pub fn told(self, tokens: Tensor<3>, none: Option<Tensor<3>>) -> Result<Self> {
+        let [_, count, width] = tokens.dims();
+        match self.network.token_width() {
+            Some(expected) if expected == width && count > 0 => {}
+            Some(expected) => {
+                let value = format!("{count} of width {width}");
+                return Err(Error::config("tokens", value, format!("at least one, of width {expected}")));
+            }
+            None => return Err(Error::config("tokens", "given", "none; the network looks at no tokens")),
+        }
+        if let Some(none) = none.as_ref().filter(|none| none.dims()[1..] != [count, width]) {
+            let expected = format!("[1 or n, {count}, {width}], like the tokens");
+            return Err(Error::config("none", format!("{:?}", none.dims()), expected));
+        }
+        Ok(Self { tokens: Some((tokens, none)), ..self })
     }
 
-    /// Classifier-free guidance; the network's last class is taken to stand for none.
+    /// Classifier-free guidance, away from the class that stands for none (the last, unless all are [known](Self::knowing)), or
+    /// from the tokens that do.
     ///
     /// # Errors
     /// [`Error::Config`] for a value out of range, or a network that cannot be asked without a class.
     pub fn guided(self, guidance: Guidance) -> Result<Self> {
         guidance.validate()?;
         let by_tokens = self.tokens.as_ref().is_some_and(|(_, none)| none.is_some());
-        let by_class = self.network.classes().is_some_and(|classes| classes > 1);
-        if !by_tokens && !by_class {
+        if !by_tokens && self.none.is_none() {
             let expected = "nothing; the network has no class that stands for none, and no other tokens were told";
             return Err(Error::config("guidance", guidance.scale, expected));
         }
-        let known = self.known.map(|known| known.min(self.network.classes().unwrap_or(known).max(2) - 1));
-        Ok(Self { guidance: Some(guidance), known: if by_class { known } else { self.known }, ..self })
+        // What stands for none is no class to ask for.
+        let known = self.known.zip(self.none).map(|(known, none)| known.min(none as usize)).or(self.known);
+        Ok(Self { guidance: Some(guidance), known, ..self })
     }
 
     /// Leads samples by a likelihood.
@@ -220,7 +257,8 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
     /// Samples are latent maps times `scale`; images are what the autoencoder makes of them.
     ///
     /// # Errors
-    /// [`Error::Config`] unless the scale is more than 0 and the latent maps are of the sampler's shape.
+    /// [`Error::Config`] unless the scale is more than 0 and the latent maps are of the sampler's shape; for a scheduler that keeps
+    /// samples within the range of images, which latent maps are not in.
     pub fn through(self, autoencoder: &'a dyn Autoencoder, scale: f64) -> Result<Self> {
         if !(scale > 0.0 && scale.is_finite()) {
             return Err(Error::config("scale", scale, "more than 0"));
@@ -228,6 +266,10 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
         if autoencoder.latent_shape() != self.shape {
             let expected = format!("{}, the autoencoder's latent maps", autoencoder.latent_shape());
             return Err(Error::config("shape", self.shape, expected));
+        }
+        if self.plan.clip != Clip::None {
+            let expected = "no clipping or thresholding; latent maps have another range than images";
+            return Err(Error::config("clip_sample", format!("{:?}", self.plan.clip), expected));
         }
         Ok(Self { latent: Some((autoencoder, scale)), ..self })
     }
@@ -309,35 +351,78 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
         if !(strength > 0.0 && strength <= 1.0) {
             return Err(Error::config("strength", strength, "above 0, at most 1"));
         }
-        let x0 = self.hide(images)?;
-        let n = self.fits(&x0, "images")?;
+        let n = self.images_fit(images)?;
         let made = ((self.plan.len() as f64 * strength) as usize).max(1);
         let plan = self.plan.from(self.plan.len() - made)?;
         let classes = self.draw_classes(n, seed)?;
+        let originals = images;
         let start = |images: Range<usize>| {
             let noise = Streams::new(seed, "start", images.clone()).draw(self.shape, &self.device);
-            Ok(plan.add_noise(0, x0.clone().narrow(0, images.start, images.len()), noise))
+            Ok(plan.add_noise(0, self.hide(originals, images), noise))
+        };
+        self.in_parts(n, &plan, classes, seed, start)
+    }
+
+    /// Takes noise of a known standard deviation (of values in `[0, 1]`) from images: a noisy image is a sample on its way. With a
+    /// scheduler that adds fresh noise (DDPM, DDIM with `eta` 1), what comes out is drawn from all clean images that it may have
+    /// been. It is made as noisy as at the next call before it; with many steps that is next to nothing.
+    ///
+    /// # Shapes
+    /// - images: `[n, channels, height, width]` in `[0, 1]`, but for the noise
+    ///
+    /// # Errors
+    /// [`Error::Config`] as [`sample`](Self::sample), for an autoencoder, whose latent maps have other noise, for no noise or more than
+    /// sampling begins with, and for images of another shape.
+    pub fn from_noisy(&self, images: &Tensor<4>, deviation: f64, seed: u64) -> Result<Samples> {
+        if self.latent.is_some() {
+            return Err(Error::config("autoencoder", "given", "none; the noise is in the images"));
+        }
+        let n = self.images_fit(images)?;
+        let ratio = |call: &Call| call.level.sigma / call.level.alpha;
+        // Images are in [−1, 1] here.
+        let noise = 2.0 * deviation;
+        let at = self.plan.calls.iter().rposition(|call| ratio(call) >= noise);
+        let Some(at) = at.filter(|_| noise > 0.0) else {
+            let most = ratio(&self.plan.calls[0]) / 2.0;
+            return Err(Error::config("deviation", deviation, format!("above 0, at most {most:.4}")));
+        };
+        let plan = self.plan.from(at)?;
+        let Level { alpha, sigma } = plan.calls[0].level;
+        let more = (sigma.powi(2) - (alpha * noise).powi(2)).max(0.0).sqrt();
+        let classes = self.draw_classes(n, seed)?;
+        let noisy = images;
+        let start = |images: Range<usize>| {
+            let added = Streams::new(seed, "start", images.clone()).draw(self.shape, &self.device) * more;
+            Ok(self.hide(noisy, images) * alpha + added)
         };
         self.in_parts(n, &plan, classes, seed, start)
     }
 
     /// The noise that DDIM makes these images from (Song et al. 2021, section 5.4), for [`from_noise`](Self::from_noise) of a
-    /// sampler with DDIM's scheduler and without guidance.
+    /// sampler with DDIM's scheduler, without guidance, and the same seed, which draws the same classes.
     ///
     /// # Shapes
     /// - images and output: `[n, channels, height, width]`; images in `[0, 1]`
     ///
     /// # Errors
-    /// [`Error::Config`] as [`sample`](Self::sample), as the scheduler's plan, or for images of another shape.
-    pub fn invert(&self, images: &Tensor<4>, scheduler: &DdimInverseScheduler, steps: usize) -> Result<Tensor<4>> {
-        let x0 = self.hide(images)?;
-        let n = self.fits(&x0, "images")?;
+    /// [`Error::Config`] as [`sample`](Self::sample), as the scheduler's plan, for images of another shape, for a [`Guide`], or if an
+    /// observer stops it.
+    pub fn invert(
+        &self,
+        images: &Tensor<4>,
+        scheduler: &DdimInverseScheduler,
+        steps: usize,
+        seed: u64,
+    ) -> Result<Tensor<4>> {
+        if self.guide.is_some() {
+            return Err(Error::config("guide", "given", "none; images are taken to their noise as they are"));
+        }
+        let n = self.images_fit(images)?;
         let plan = scheduler.plan(steps)?;
-        let classes = self.draw_classes(n, 0)?;
+        let classes = self.draw_classes(n, seed)?;
         let mut parts = Vec::new();
-        for images in self.parts(n) {
-            let x = x0.clone().narrow(0, images.start, images.len());
-            let carried = self.carry(x, &plan, classes.as_deref(), images, n, 0)?;
+        for part in self.parts(n) {
+            let carried = self.carry(self.hide(images, part.clone()), &plan, classes.as_deref(), part, n, seed)?;
             if carried.stopped {
                 return Err(Error::config("observer", "a stop", "none; there is no noise halfway"));
             }
@@ -354,7 +439,7 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
     /// - output: `frames` of `[pairs, channels, height, width]` in `[0, 1]`
     ///
     /// # Errors
-    /// [`Error::Config`] as [`from_noise`](Self::from_noise), and for fewer than two frames.
+    /// [`Error::Config`] as [`from_noise`](Self::from_noise), for fewer than two frames, or if an observer stops it.
     pub fn between(&self, from: &Tensor<4>, to: &Tensor<4>, frames: usize, seed: u64) -> Result<Vec<Tensor<4>>> {
         if frames < 2 {
             return Err(Error::config("frames", frames, "at least 2"));
@@ -367,12 +452,16 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
         let at = |k: usize| k as f64 / (frames - 1) as f64;
         let frame = |k: usize| {
             let noise = slerp(flat(from), flat(to), at(k)).reshape(from.dims());
-            Ok(self.from_noise(&noise, seed)?.images)
+            let samples = self.from_noise(&noise, seed)?;
+            if !samples.complete {
+                return Err(Error::config("observer", "a stop", "none; frames are made one after the other"));
+            }
+            Ok(samples.images)
         };
         (0..frames).map(frame).collect()
     }
 
-    /// A row for each class, each of `columns` images of the same noise.
+    /// A row for each class, each of `columns` images that start from the same noise.
     ///
     /// # Errors
     /// [`Error::Config`] if there are no columns, or the network has no classes.
@@ -411,7 +500,7 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
         if resamplings == 0 {
             return Err(Error::config("resamplings", resamplings, "at least 1"));
         }
-        let n = self.fits(images, "images")?;
+        let n = self.images_fit(images)?;
         if !covers(known, images.dims()) {
             let value = format!("{:?}", known.dims());
             return Err(Error::config("known", value, format!("{:?}, or 1 for the first two", images.dims())));
@@ -420,9 +509,9 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
         let classes = self.draw_classes(n, seed)?;
         let (mut made, mut complete) = (Vec::new(), true);
         for part in self.parts(n) {
-            let of = |x: &Tensor<4>| x.clone().narrow(0, part.start, part.len());
-            let x0 = of(&self.hide(images)?);
-            let carried = self.repaint_part(x0, of(&known), resamplings, classes.as_deref(), part.clone(), n, seed)?;
+            let x0 = self.hide(images, part.clone());
+            let known = known.clone().narrow(0, part.start, part.len());
+            let carried = self.repaint_part(x0, known, resamplings, classes.as_deref(), part.clone(), n, seed)?;
             made.push(self.show(carried.x));
             if carried.stopped {
                 complete = false;
@@ -494,11 +583,23 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
         Ok(n)
     }
 
-    /// From images to what the network works on; the opposite of [`Show::show`].
-    pub(crate) fn hide(&self, images: &Tensor<4>) -> Result<Tensor<4>> {
+    /// Number of images, if they are of the shape that the sampler makes.
+    fn images_fit(&self, images: &Tensor<4>) -> Result<usize> {
+        let [n, channels, height, width] = images.dims();
+        let shape = ImageShape::new(channels, height, width);
+        let expected = self.latent.map_or(self.shape, |(autoencoder, _)| autoencoder.image_shape());
+        if shape != expected {
+            return Err(Error::config("images", shape, format!("{expected}, as the sampler makes them")));
+        }
+        Ok(n)
+    }
+
+    /// Some of the images as the network works on them; the opposite of [`Show::show`].
+    fn hide(&self, images: &Tensor<4>, part: Range<usize>) -> Tensor<4> {
+        let images = images.clone().narrow(0, part.start, part.len());
         match self.latent {
-            None => Ok(images.clone() * 2.0 - 1.0),
-            Some((autoencoder, scale)) => Ok(autoencoder.encode(images.clone()) * scale),
+            None => images * 2.0 - 1.0,
+            Some((autoencoder, scale)) => autoencoder.encode(images) * scale,
         }
     }
 
@@ -590,16 +691,18 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
         let output = match &self.guide {
             None => self.output(self.network, call, &x, x0, asked),
             Some((guide, live)) => {
-                let ask_live = |x: &Tensor<4>| {
-                    let output =
-                        self.output(live, call, x, x0.clone().map(Tensor::autodiff), &asked.clone().autodiff());
+                let answer = |output: Tensor<4>, x: &Tensor<4>| {
                     let mean = output.clone().narrow(1, 0, x.dims()[1]);
-                    let x0 = x.clone() * call.reading.x0.0 + mean * call.reading.x0.1;
-                    (output, x0)
+                    (output, x.clone() * call.reading.x0.0 + mean * call.reading.x0.1)
                 };
-                led(*guide, call, asked.images.clone(), &x, &ask_live, || {
-                    self.output(self.network, call, &x, x0.clone(), asked)
-                })?
+                let ask = |x: &Tensor<4>| answer(self.output(self.network, call, x, x0.clone(), asked), x);
+                let (told, made) = (asked.clone().autodiff(), x0.clone().map(Tensor::autodiff));
+                let ask_live = |x: &Tensor<4>| answer(self.output(live, call, x, made.clone(), &told), x);
+                let images = asked.images.clone();
+                let latent = self.latent.is_some();
+                let view =
+                    View { x: &x, call, images, latent, ask: &ask, ask_live: &ask_live, answer: OnceCell::new() };
+                led(*guide, &view)?
             }
         };
         let stepped = sampling.step(x, output, || streams.draw(self.shape, &self.device));
@@ -643,15 +746,18 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
             few => Err(Error::config("tokens", few, "a row for all samples, or one for each")),
         };
         let tokens = self.tokens.as_ref().map(|(tokens, _)| rows(tokens)).transpose()?;
-        let none = match (&self.guidance, self.network.classes(), &self.tokens) {
+        if tokens.is_none() && self.network.token_width().is_some() {
+            return Err(Error::config("tokens", "missing", "some, for a network that looks at them; see `told`"));
+        }
+        let none = match (&self.guidance, &self.tokens, self.none) {
             (None, _, _) => None,
-            (_, _, Some((_, Some(none)))) => {
+            (_, Some((_, Some(none))), _) => {
                 Some(Condition { class: class.clone(), tokens: Some(rows(none)?), x0: None })
             }
-            (_, Some(classes), _) => {
-                Some(Condition { class: Some(of(vec![classes as i32 - 1; n])), tokens: tokens.clone(), x0: None })
+            (_, _, Some(none)) => {
+                Some(Condition { class: Some(of(vec![none as i32; n])), tokens: tokens.clone(), x0: None })
             }
-            _ => None,
+            _ => return Err(Error::config("guidance", "given", "tokens that stand for none, to go away from")),
         };
         Ok(Asked { images: images.clone(), condition: Condition { class, tokens, x0: None }, none })
     }
@@ -687,12 +793,15 @@ impl Asked {
 mod tests {
     use super::*;
     use crate::{
-        DdimScheduler, DdpmScheduler, DpmMultistepScheduler, HeunScheduler, PndmScheduler, UniPcScheduler,
+        ClassifierGuide, DdimScheduler, DdpmScheduler, DpmMultistepScheduler, HeunScheduler, NoisyClassifier,
+        PndmScheduler, Prediction, UNet2dConditionConfig, UniPcScheduler, VarianceType,
+        models::{CrossDownBlockType, CrossUpBlockType, OneOrEach},
         schedule::NoiseConfig,
         scheduler::Clipping,
         testing::{Gaussian, moments},
     };
-    use aigc_core::device::device;
+    use aigc_core::{device::device, rng::Seeded};
+    use burn::module::Module;
     use std::cell::Cell;
 
     const SHAPE: ImageShape = ImageShape::new(1, 4, 4);
@@ -809,6 +918,154 @@ mod tests {
         assert!(guided.sample(100, 0).unwrap().classes.unwrap().iter().all(|class| *class < 10));
     }
 
+    /// Says what it said before and a little more: a hundredth for its class, or half a hundredth.
+    #[derive(Module, Debug)]
+    struct LooksBack {
+        classes: Option<usize>,
+        /// Says a variance too: low for a class, high for none (class 2).
+        variance: bool,
+    }
+
+    impl Denoiser for LooksBack {
+        fn predict(&self, x: Tensor<4>, _time: Tensor<1>, condition: &Condition) -> Tensor<4> {
+            let batch = x.dims()[0];
+            let each = |values: Tensor<1>| values.reshape([batch, 1, 1, 1]);
+            let before = condition.x0.clone().unwrap_or_else(|| x.zeros_like());
+            let Some(class) = condition.class.clone().filter(|_| !self.variance) else {
+                // What is made of the last sample, and so of its noise, or of what was made before.
+                let said = if self.variance { x.clone() * 0.5 } else { before + 0.005 };
+                return match condition.class.clone() {
+                    // −1 where the class is below 2, 1 where it is 2.
+                    Some(class) => {
+                        let high = class.greater_elem(1).float() * 2.0 - 1.0;
+                        Tensor::cat(vec![said, x.zeros_like() + each(high)], 1)
+                    }
+                    None => said,
+                };
+            };
+            before + each(class.float() * 0.01)
+        }
+
+        fn fits(&self, _shape: ImageShape) -> Result<()> {
+            Ok(())
+        }
+
+        fn classes(&self) -> Option<usize> {
+            self.classes
+        }
+    }
+
+    #[test]
+    fn a_network_is_shown_what_it_made_before() {
+        let flex = device("flex").unwrap();
+        let of = |network: &LooksBack, guided: bool| {
+            let scheduler = DdimScheduler { prediction_type: Prediction::Sample, ..ddim() };
+            let sampler = Sampler::new(network, &scheduler, 5, SHAPE, &flex).unwrap();
+            let sampler = if network.classes.is_some() { sampler.of(Classes::One(0)) } else { sampler };
+            let sampler = if guided { sampler.guided(Guidance::new(2.0)).unwrap() } else { sampler };
+            moments(&sampler.sample(3, 0).unwrap().images).0 * 2.0 - 1.0
+        };
+        let (plain, told) =
+            (LooksBack { classes: None, variance: false }, LooksBack { classes: Some(3), variance: false });
+        // Five calls; with guidance both halves see the guided sample: 0.02 for none, 0 for the class, twice the difference.
+        assert!((of(&plain, false) - 0.025).abs() < 1e-5);
+        assert!(of(&told, false).abs() < 1e-5);
+        assert!((of(&told, true) - 5.0 * (0.02 - 2.0 * 0.02)).abs() < 1e-5);
+    }
+
+    /// A variance beside the output is that of the class, however the output is guided.
+    #[test]
+    fn guidance_leaves_a_learned_variance_alone() {
+        let flex = device("flex").unwrap();
+        let network = LooksBack { classes: Some(3), variance: true };
+        let scheduler = DdpmScheduler {
+            prediction_type: Prediction::Sample,
+            variance_type: VarianceType::LearnedRange,
+            clipping: Clipping::NONE,
+            ..DdpmScheduler::default()
+        };
+        let of = |class: u32| {
+            let sampler = Sampler::new(&network, &scheduler, 5, SHAPE, &flex).unwrap();
+            sampler.of(Classes::One(class))
+        };
+        let plain = of(0).sample(3, 0).unwrap().images;
+        let guided = of(0).guided(Guidance::new(3.0)).unwrap().sample(3, 0).unwrap().images;
+        assert!(difference(&plain, &guided) < 1e-6);
+        // None has another variance, and so other images of the same noise.
+        let none = Sampler::new(&network, &scheduler, 5, SHAPE, &flex).unwrap().without_class().unwrap();
+        assert!(difference(&plain, &none.sample(3, 0).unwrap().images) > 1e-4);
+    }
+
+    /// Guidance by tokens, and by a classifier of noisy samples.
+    #[test]
+    fn tokens_and_classifiers_lead_too() {
+        let flex = device("flex").unwrap();
+        let config = UNet2dConditionConfig {
+            sample_size: Some(4),
+            in_channels: 1,
+            out_channels: 1,
+            down_block_types: vec![CrossDownBlockType::CrossAttnDownBlock2D],
+            up_block_types: vec![CrossUpBlockType::CrossAttnUpBlock2D],
+            block_out_channels: vec![8],
+            layers_per_block: 1,
+            norm_num_groups: 4,
+            cross_attention_dim: 6,
+            attention_head_dim: OneOrEach::One(4),
+            ..UNet2dConditionConfig::default()
+        };
+        let network = config.init(&flex).unwrap().seeded(2);
+        let of = || Sampler::new(&network, &ddim(), 1, SHAPE, &flex).unwrap();
+        let mut rng = Rng::new(1);
+        let (tokens, none) = (rng.normal([2, 3, 6], &flex), rng.normal([1, 3, 6], &flex));
+        let (x, plan) = (of().noise(2, 0), ddim().plan(1).unwrap());
+        let said =
+            |tokens: Tensor<3>| network.forward(x.clone(), Tensor::full([2], plan.calls[0].time, &flex), &tokens);
+        let output = said(none.clone().repeat_dim(0, 2)) * -1.0 + said(tokens.clone()) * 2.0;
+        let expected = Sampling::new(&plan).step(x.clone(), output, || unreachable!("DDIM draws no noise")).sample;
+        let sampler = of().told(tokens.clone(), Some(none.clone())).unwrap().guided(Guidance::new(2.0)).unwrap();
+        let images = sampler.from_noise(&x, 0).unwrap().images;
+        assert!(difference(&images, &((expected + 1.0) * 0.5).clamp(0.0, 1.0)) < 1e-4);
+        for (message, expected) in [
+            (of().sample(1, 0).unwrap_err(), "`tokens` is missing"),
+            (of().told(rng.normal([1, 3, 5], &flex), None).unwrap_err(), "expected at least one, of width 6"),
+            (of().told(tokens.clone(), Some(rng.normal([1, 2, 6], &flex))).unwrap_err(), "`none` is [1, 2, 6]"),
+            (of().told(tokens.clone(), None).unwrap().guided(Guidance::new(2.0)).unwrap_err(), "`guidance` is 2"),
+            (of().told(tokens.clone(), None).unwrap().sample(3, 0).unwrap_err(), "`tokens` is 2"),
+            (
+                sampler.told(tokens, None).unwrap().sample(1, 0).unwrap_err(),
+                "`guidance` is given, expected tokens that stand for none",
+            ),
+        ] {
+            let message = message.to_string();
+            assert!(message.contains(expected), "{message}");
+        }
+
+        #[derive(Debug)]
+        struct Bright;
+        impl NoisyClassifier for Bright {
+            fn logits(&self, x: Tensor<4>, _time: Tensor<1>) -> Tensor<2> {
+                let sum = x.flatten::<2>(1, 3).sum_dim(1);
+                Tensor::cat(vec![sum.zeros_like(), sum], 1)
+            }
+        }
+        let network = Gaussian::new(0.0, 0.3, &flex);
+        let mean = |class: Option<u32>| {
+            let guide = class.map(|class| ClassifierGuide::new(Bright, class, 1.0).unwrap());
+            let sampler = sampler_of(&network, 50);
+            let sampler = match &guide {
+                Some(guide) => sampler.led_by(guide),
+                None => sampler,
+            };
+            moments(&sampler.sample(64, 0).unwrap().images).0
+        };
+        let (dark, plain, bright) = (mean(Some(0)), mean(None), mean(Some(1)));
+        assert!(dark < plain - 0.01 && plain + 0.01 < bright, "{dark} {plain} {bright}");
+    }
+
+    fn sampler_of(network: &Gaussian, steps: usize) -> Sampler<'_, Gaussian> {
+        Sampler::new(network, &ddim(), steps, SHAPE, &device("flex").unwrap()).unwrap()
+    }
+
     /// Inverting and sampling again meet; the better, the finer the steps.
     #[test]
     fn an_image_is_found_again_from_its_noise() {
@@ -817,7 +1074,7 @@ mod tests {
         let error = |steps: usize| {
             let inverse = DdimInverseScheduler { clip_sample: false, ..DdimInverseScheduler::default() };
             let sampler = sampler(&network, &ddim(), steps);
-            let noise = sampler.invert(&images, &inverse, steps).unwrap();
+            let noise = sampler.invert(&images, &inverse, steps, 0).unwrap();
             let (mean, deviation) = moments(&noise);
             assert!(mean.abs() < 0.6 && (deviation - 1.0).abs() < 0.6, "{mean} {deviation}");
             difference(&sampler.from_noise(&noise, 0).unwrap().images, &images)
@@ -879,6 +1136,30 @@ mod tests {
         assert!(little < 0.6 * much, "{little} {much}");
     }
 
+    /// Normal images behind normal noise: what comes out is drawn from the posterior, about the best guess with its uncertainty.
+    #[test]
+    fn noise_is_taken_away_as_bayes_says() {
+        let flex = device("flex").unwrap();
+        let network = Gaussian::new(0.2, 0.3, &flex);
+        let noisy = Tensor::full([2000, 1, 4, 4], 0.9, &flex);
+        // In [−1, 1]: 0.8, with noise of 0.4; the prior's mean is 0.2, its deviation 0.3.
+        let (p, v): (f64, f64) = (0.09, 0.16);
+        let expected = ((0.2 * v + 0.8 * p) / (p + v), (p * v / (p + v)).sqrt());
+        for scheduler in [ddim(), DdimScheduler { eta: 1.0, ..ddim() }] {
+            let sampler = sampler(&network, &scheduler, 1000).at_once(2000).unwrap();
+            let (mean, deviation) = moments(&sampler.from_noisy(&noisy, 0.2, 0).unwrap().images);
+            let (mean, deviation) = (2.0 * mean - 1.0, 2.0 * deviation);
+            // Without fresh noise it is the one image that the flow takes this noise to.
+            let expected = if scheduler.eta > 0.0 { expected } else { (0.2 + (0.8 - 0.2) * (p / (p + v)).sqrt(), 0.0) };
+            assert!((mean - expected.0).abs() < 0.01, "{mean}, expected {expected:?}");
+            assert!((deviation - expected.1).abs() < 0.03, "{deviation}, expected {expected:?}");
+            for wrong in [0.0, 200.0] {
+                let message = sampler.from_noisy(&noisy, wrong, 0).unwrap_err().to_string();
+                assert!(message.contains("`deviation` is"), "{message}");
+            }
+        }
+    }
+
     /// What is known is met; what is not is as the model has it, however often it is made to fit.
     #[test]
     fn repainting_keeps_what_is_known_and_the_models_spread_elsewhere() {
@@ -910,6 +1191,9 @@ mod tests {
         expect(of(&told).of(Classes::One(3)).sample(1, 0).unwrap_err(), "`classes` is 3, expected below 3");
         expect(of(&plain).guided(Guidance::new(2.0)).unwrap_err(), "`guidance` is 2");
         expect(of(&plain).knowing(2).unwrap_err(), "`known` is 2");
+        expect(of(&plain).without_class().unwrap_err(), "`classes` is none");
+        let none = of(&told).without_class().unwrap().sample(3, 0).unwrap();
+        assert_eq!(none.classes.unwrap(), [2, 2, 2]);
         expect(of(&plain).at_once(0).unwrap_err(), "`at_once` is 0");
         expect(of(&plain).class_grid(2, 0).unwrap_err(), "the network has no classes");
         expect(of(&told).class_grid(0, 0).unwrap_err(), "`n` is 0");

@@ -48,6 +48,10 @@ impl<V: Vae> Autoencoder for Folded<V> {
         self.vae.decode(z.flatten(1, 3)).mean()
     }
 
+    fn image_shape(&self) -> ImageShape {
+        self.vae.shape()
+    }
+
     fn latent_shape(&self) -> ImageShape {
         self.shape
     }

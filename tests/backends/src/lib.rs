@@ -2,9 +2,14 @@
 #![forbid(unsafe_code)]
 
 use aigc_core::{
-    data::ImageShape,
+    data::{Classes, Image, ImageShape, collate_images},
     params::{LookAt, look_at_all},
     rng::{Rng, Seeded},
+    train::{Objective, StepContext},
+};
+use aigc_diffusion::{
+    AnyDenoiser, AnyScheduler, DdimScheduler, DdpmScheduler, Degradation, DiffusionObjective, DiffusionObjectiveConfig,
+    DitConfig, DpmMultistepScheduler, Guidance, Posterior, Sampler, UNet2dConfig,
 };
 use aigc_gan::{
     Ada, Augment, ClassesConfig, Critic, CriticClasses, CriticNorm, DcganConfig, DiffAugment, GanConfig, GanLoss,
@@ -169,6 +174,60 @@ pub fn game(config: &GanConfig, device: &Device) -> ([Shaped; 2], BTreeMap<Strin
         loss = loss + classes.tanh().mean();
     }
     ([shaped(made), shaped(score)], gradients(&gan, loss))
+}
+
+/// A small network of diffusion of every kind that is trained here, of 8×8 images and three classes.
+///
+/// # Panics
+/// If one cannot be made.
+pub fn denoisers(device: &Device) -> [(&'static str, AnyDenoiser); 2] {
+    let shape = ImageShape::new(1, 8, 8);
+    let unet = UNet2dConfig { block_out_channels: vec![8, 16], ..UNet2dConfig::small(shape, Some(4)) };
+    let dit = DitConfig {
+        num_attention_heads: 2,
+        attention_head_dim: 8,
+        in_channels: 1,
+        num_layers: 2,
+        sample_size: 8,
+        patch_size: 2,
+        num_embeds_ada_norm: 3,
+        ..DitConfig::default()
+    };
+    let unet: AnyDenoiser = unet.init(device).expect("a valid network").into();
+    let dit: AnyDenoiser = dit.init(device).expect("a valid network").into();
+    [("unet", unet.seeded(5)), ("dit", dit.seeded(5))]
+}
+
+/// Images of one seed by a scheduler with fresh noise and one without, guided, and restored ones; and the gradients of a step of
+/// training.
+///
+/// # Panics
+/// If there is no such network.
+pub fn diffuse(which: usize, device: &Device) -> ([Shaped; 3], BTreeMap<String, Shaped>) {
+    let (_, network) = denoisers(device).into_iter().nth(which).expect("one of them");
+    let shape = ImageShape::new(1, 8, 8);
+    let guided = |scheduler: &AnyScheduler| {
+        let sampler = Sampler::new(&network, scheduler, 6, shape, device).expect("a plan");
+        let sampler = sampler.of(Classes::Each(vec![0, 1, 2])).guided(Guidance::new(2.0)).expect("classes");
+        shaped(sampler.sample(3, 9).expect("images").images)
+    };
+    let ddim = DdimScheduler { eta: 1.0, ..DdimScheduler::default() };
+    let measured = Rng::new(2).uniform([2, 1, 4, 4], 0.0, 1.0, device);
+    let guide = Posterior::new(Degradation::Shrunk(2), &measured, 0.1).expect("a guide");
+    let sampler = Sampler::new(&network, &ddim, 6, shape, device).expect("a plan");
+    let restored = sampler.without_class().expect("classes").led_by(&guide).sample(2, 3).expect("images").images;
+    let outputs =
+        [guided(&DdpmScheduler::default().into()), guided(&DpmMultistepScheduler::default().into()), shaped(restored)];
+    let live = device.clone().autodiff();
+    let network = network.train();
+    let image =
+        |k: u32| Image { shape, pixels: (0..64).map(|i| ((i * (k + 3)) % 256) as u8).collect(), label: Some(k) };
+    let batch = collate_images((0..3).map(image).collect());
+    let config = DiffusionObjectiveConfig { class_dropout: 0.3, ..DiffusionObjectiveConfig::default() };
+    let mut objective = DiffusionObjective::new(config, &network).expect("a valid objective");
+    let mut context = StepContext::new(0, 1, live, Rng::new(4));
+    let loss = objective.losses(&network, &batch, &mut context).expect("a loss").total;
+    (outputs, gradients(&network, loss))
 }
 
 /// Six pictures that a fresh model draws from one seed.

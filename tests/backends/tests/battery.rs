@@ -3,8 +3,8 @@
 //!     AIGC_DEVICE=libtorch cargo test -p aigc-backends --features tch
 
 use aigc_backends::{
-    assert_close, assert_operations_equal_flex, device, device_name, game, gans, models, parameters, pass, pictures,
-    values,
+    assert_close, assert_operations_equal_flex, device, device_name, diffuse, game, gans, models, parameters, pass,
+    pictures, values,
 };
 use aigc_core::{
     checkpoint::RunFolder,
@@ -41,6 +41,28 @@ fn forward_passes_and_one_step_s_gradients_equal_flex() {
             let (expected_shape, expected) = &expected_grads[&path];
             assert_eq!(&shape, expected_shape, "{name}, gradient of {path}");
             assert_close(&grad, expected, TOLERANCE, &format!("{name}, gradient of {path}"));
+        }
+    }
+}
+
+/// One seed is one image on every backend: with fresh noise, without, guided, and led by gradients.
+#[test]
+fn diffusion_is_that_of_flex() {
+    for which in 0..2 {
+        let (expected, expected_grads) = diffuse(which, &Device::flex());
+        let (got, grads) = diffuse(which, &device());
+        for (index, ((shape, got), (expected_shape, expected))) in got.iter().zip(&expected).enumerate() {
+            assert_eq!(shape, expected_shape);
+            assert_close(got, expected, TOLERANCE, &format!("images {index} of network {which}"));
+        }
+        assert_eq!(grads.keys().collect::<Vec<_>>(), expected_grads.keys().collect::<Vec<_>>());
+        for (path, (_, grad)) in grads {
+            assert_close(
+                &grad,
+                &expected_grads[&path].1,
+                5.0 * TOLERANCE,
+                &format!("network {which}, gradient of {path}"),
+            );
         }
     }
 }

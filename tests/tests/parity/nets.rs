@@ -2,7 +2,9 @@
 
 use super::Tensors;
 use aigc_core::{checkpoint::load_weights, device::device};
-use aigc_diffusion::{AnyScheduler, DitConfig, Sampling, Scheduler, UNet2dConditionConfig, UNet2dConfig, UNet2dModel};
+use aigc_diffusion::{
+    Condition, Denoiser, DitConfig, Pipeline, Sampling, Scheduler, UNet2dConditionConfig, UNet2dConfig, UNet2dModel,
+};
 use burn::tensor::{Int, Tensor, TensorData};
 use std::path::Path;
 
@@ -80,13 +82,15 @@ pub(crate) fn pipeline(folder: &Path, json: &serde_json::Value) {
     let tensors = Tensors(std::fs::read(folder.join("tensors.safetensors")).unwrap());
     let load =
         |name: &str| Tensor::<4>::from_data(TensorData::new(tensors.floats(name), tensors.shape::<4>(name)), &flex);
-    let network = unet2d(&folder.join("pipeline/unet"));
-    let scheduler = AnyScheduler::open(folder.join("pipeline/scheduler/scheduler_config.json")).unwrap();
-    let plan = scheduler.scheduler.plan(json["num_inference_steps"].as_u64().unwrap() as usize).unwrap();
+    let pipeline = Pipeline::from_folder(folder.join("pipeline"), &flex).unwrap();
+    // Nothing in its files may be new to us but fields that have no effect here.
+    let idle = |field: &String| IDLE.iter().chain(&["variance_type"]).any(|idle| field.ends_with(idle));
+    assert!(pipeline.ignored().iter().all(idle), "{:?}", pipeline.ignored());
+    let plan = pipeline.scheduler.plan(json["num_inference_steps"].as_u64().unwrap() as usize).unwrap();
     let (mut x, mut sampling, mut drawn) = (load("init"), Sampling::new(&plan), 0);
     while let Some(call) = sampling.call() {
         let time = Tensor::<1>::full([x.dims()[0]], call.time, &flex);
-        let output = network.forward(sampling.input(&x), time, None);
+        let output = pipeline.network.predict(sampling.input(&x), time, &Condition::default());
         let noise = || {
             drawn += 1;
             load(&format!("noise.{:03}", drawn - 1))

@@ -142,6 +142,18 @@ fn collect(folder: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
+/// One image file, cut to the proportions of `shape` around its middle and brought to its size and channels.
+///
+/// # Errors
+/// [`Error::Io`] if the file cannot be read, [`Error::Data`] if it holds no image, [`Error::Config`] for other channels than 1 or 3,
+/// or an empty shape.
+pub fn read_image(path: &Path, shape: ImageShape) -> Result<Image> {
+    if ![1, 3].contains(&shape.channels) || shape.numel() == 0 {
+        return Err(Error::config("shape", shape, "1 or 3 channels, and at least a pixel"));
+    }
+    Ok(Image { shape, pixels: fit(decode(path)?, shape, Fit::Crop), label: None })
+}
+
 /// Decodes `path` by its content, whatever its name says.
 fn decode(path: &Path) -> Result<DynamicImage> {
     let size = std::fs::metadata(path).map_err(Error::io(path))?.len();
@@ -209,6 +221,19 @@ mod tests {
         // 8 wide, 2 high to 2×2: the middle two columns, one of each colour.
         let pixels = fit(picture(8, 2), ImageShape::new(3, 2, 2), Fit::Crop);
         assert_eq!(pixels, [255, 0, 255, 0, 0, 0, 0, 0, 0, 255, 0, 255]);
+    }
+
+    #[test]
+    fn one_file_is_read_like_those_of_a_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("one.png");
+        picture(8, 2).save(&path).unwrap();
+        let image = read_image(&path, ImageShape::new(3, 2, 2)).unwrap();
+        assert_eq!(image.pixels, [255, 0, 255, 0, 0, 0, 0, 0, 0, 255, 0, 255]);
+        assert!(read_image(&path, ImageShape::new(2, 2, 2)).unwrap_err().to_string().contains("`shape` is 2×2×2"));
+        let text = folder.path().join("none.png");
+        std::fs::write(&text, "no picture").unwrap();
+        assert!(read_image(&text, ImageShape::new(1, 2, 2)).unwrap_err().to_string().contains("none.png"));
     }
 
     #[test]

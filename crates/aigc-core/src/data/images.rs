@@ -63,6 +63,16 @@ impl ImageBatch {
         self.size == 0
     }
 
+    /// The first `n` of them, or all if there are no more.
+    pub fn first(mut self, n: usize) -> Self {
+        self.size = self.size.min(n);
+        self.values.truncate(self.size * self.shape.numel());
+        if let Some(labels) = &mut self.labels {
+            labels.truncate(self.size);
+        }
+        self
+    }
+
     /// Shape of each image.
     pub fn shape(&self) -> ImageShape {
         self.shape
@@ -105,6 +115,17 @@ pub fn collate_images(images: Vec<Image>) -> ImageBatch {
 #[cfg(all(test, feature = "flex"))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_images_are_those_of_the_batch() {
+        let shape = ImageShape::new(1, 1, 2);
+        let image = |value: u8| Image { shape, pixels: vec![value, 0], label: Some(u32::from(value)) };
+        let batch = collate_images((0..3).map(image).collect());
+        let two = batch.clone().first(2);
+        assert_eq!((two.len(), two.label_values().unwrap()), (2, &[0, 1][..]));
+        assert_eq!(two.images(&Device::flex()).dims(), [2, 1, 1, 2]);
+        assert_eq!(batch.first(9).len(), 3);
+    }
 
     #[test]
     fn batches_hold_values_from_0_to_1_and_the_labels() {

@@ -79,6 +79,11 @@ impl Neighbours {
         })
     }
 
+    /// Shape of the known images.
+    pub fn shape(&self) -> ImageShape {
+        self.shape
+    }
+
     /// One more than the largest class, if every known image has one.
     pub fn classes(&self) -> Option<usize> {
         self.labels.as_ref().and_then(|labels| labels.iter().max()).map(|most| *most as usize + 1)

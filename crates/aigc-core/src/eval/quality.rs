@@ -20,7 +20,7 @@ pub fn psnr(images: &Tensor<4>, originals: &Tensor<4>) -> Result<Vec<f64>> {
 }
 
 /// Structural similarity of each image, at most 1 (Wang et al. 2004, <https://doi.org/10.1109/TIP.2003.819861>, equation 13): a normal
-/// window of deviation 1.5 and 11 pixels, or as many as the image has, `K₁ = 0.01`, `K₂ = 0.03`; the mean over all places
+/// window of deviation 1.5 and 11 pixels, or the largest odd number that the image's shorter side has, `K₁ = 0.01`, `K₂ = 0.03`; the mean over all places
 /// where the window is inside, and over channels.
 ///
 /// # Shapes

@@ -54,6 +54,14 @@ impl Denoiser for AnyDenoiser {
         either!(self, network => network.fits(shape))
     }
 
+    fn makes(&self, shape: ImageShape) -> Result<()> {
+        either!(self, network => network.makes(shape))
+    }
+
+    fn token_width(&self) -> Option<usize> {
+        either!(self, network => network.token_width())
+    }
+
     fn classes(&self) -> Option<usize> {
         either!(self, network => network.classes())
     }
@@ -101,7 +109,11 @@ impl AnyDenoiser {
                 (network.config().in_channels.min(network.config().out_channels), network.config().sample_size)
             }
             AnyDenoiser::UNet2dCondition(network) => (network.config().in_channels, network.config().sample_size),
-            AnyDenoiser::Dit(network) => (network.config().in_channels, Some(network.config().sample_size)),
+            AnyDenoiser::Dit(network) => {
+                let config = network.config();
+                let out = config.out_channels.unwrap_or(config.in_channels);
+                (config.in_channels.min(out), Some(config.sample_size))
+            }
         };
         side.map(|side| ImageShape::new(channels, side, side))
     }

@@ -7,6 +7,7 @@ use super::{
 use crate::json;
 use aigc_core::{
     Error, Result,
+    data::ImageShape,
     nn::{Activation, Conv2d, Conv2dConfig, GroupNorm, GroupNormConfig, Initializer},
 };
 use burn::{
@@ -142,6 +143,32 @@ const FIXED: &[(&str, &str)] = &[
 ];
 
 impl UNet2dConfig {
+    /// A small network for images of `shape`: up to three sizes of 32, 64 and 64 channels, as often as both sides can be halved and
+    /// leave 4 pixels, with attention at the smallest. `classes` counts the one that stands for none, where there is to be one.
+    pub fn small(shape: ImageShape, classes: Option<usize>) -> Self {
+        use {DownBlockType::*, UpBlockType::*};
+        let fits = |levels: &usize| {
+            let factor = 1 << (levels - 1);
+            [shape.height, shape.width].iter().all(|side| side.is_multiple_of(factor) && side / factor >= 4)
+        };
+        let levels = (1..=3).rev().find(fits).unwrap_or(1);
+        let mut down = vec![DownBlock2D; levels];
+        let mut up = vec![UpBlock2D; levels];
+        (down[levels - 1], up[0]) = (AttnDownBlock2D, AttnUpBlock2D);
+        Self {
+            sample_size: (shape.height == shape.width).then_some(shape.height),
+            in_channels: shape.channels,
+            out_channels: shape.channels,
+            down_block_types: down,
+            up_block_types: up,
+            block_out_channels: [32, 64, 64][..levels].to_vec(),
+            layers_per_block: 1,
+            norm_num_groups: 8,
+            num_class_embeds: classes,
+            ..Self::default()
+        }
+    }
+
     /// A configuration from the fields of its file; the others have defaults. Also gives the fields that are not known and
     /// change nothing.
     ///
@@ -202,6 +229,7 @@ impl UNet2dConfig {
         let time =
             self.time_embedding_dim.unwrap_or_else(|| self.block_out_channels.first().unwrap_or(&0).saturating_mul(4));
         json::within(&[
+            ("sample_size", self.sample_size.unwrap_or(1), 1 << 14),
             ("in_channels", self.in_channels, 1 << 12),
             ("out_channels", self.out_channels, 1 << 12),
             ("layers_per_block", self.layers_per_block, 64),
@@ -372,6 +400,19 @@ mod tests {
                 };
                 assert!(difference(1) > 1e-4 && difference(2) > 1e-4, "{} {}", difference(1), difference(2));
             }
+        }
+    }
+
+    #[test]
+    fn small_networks_fit_their_images() {
+        let flex = device("flex").unwrap();
+        for (height, width, levels) in [(28, 28, 3), (8, 8, 2), (32, 16, 3), (5, 7, 1), (1, 1, 1), (12, 9, 1)] {
+            let config = UNet2dConfig::small(ImageShape::new(2, height, width), Some(3));
+            assert_eq!(config.block_out_channels.len(), levels, "{height}×{width}");
+            let network = config.init(&flex).unwrap().seeded(0);
+            let x = Tensor::<4>::ones([1, 2, height, width], &flex);
+            let class = Some(Tensor::from_ints([2], &flex));
+            assert_eq!(network.forward(x, Tensor::from_floats([3.0], &flex), class).dims(), [1, 2, height, width]);
         }
     }
 

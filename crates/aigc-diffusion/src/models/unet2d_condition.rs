@@ -170,6 +170,7 @@ impl UNet2dConditionConfig {
     fn validate(&self) -> Result<Shared> {
         let levels = self.block_out_channels.len();
         json::within(&[
+            ("sample_size", self.sample_size.unwrap_or(1), 1 << 14),
             ("in_channels", self.in_channels, 1 << 12),
             ("out_channels", self.out_channels, 1 << 12),
             ("layers_per_block", self.layers_per_block, 64),

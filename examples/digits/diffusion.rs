@@ -1,0 +1,180 @@
+//! The diffusion model of `digits`.
+
+use crate::{
+    Args,
+    job::{BATCH, Job, Settings, list},
+    judge::{JUDGED, Judge},
+};
+use aigc_core::{
+    burn::tensor::{Device, Tensor},
+    checkpoint::RunFolder,
+    data::{Classes, ImageShape},
+    output::{Animation, Grid, save_gif, save_png},
+    train::{
+        EmaConfig, LossPlot, MetricsLog, OptimizerConfig, ProgressBar, Schedule, StopFlag, StopReason, Trainer,
+        TrainerConfig,
+    },
+};
+use aigc_diffusion::{
+    DiffusionObjective, DiffusionObjectiveConfig, DpmMultistepScheduler, Guidance, NoiseConfig, Pipeline, Process,
+    Sampler, Samples, SigmaFlags, UNet2dConfig, UNet2dModel,
+};
+use aigc_examples::{Images, ImagesConfig, say_how_to_go_on};
+use anyhow::Result;
+use std::{ops::ControlFlow, time::Duration};
+
+/// Steps of sampling.
+const STEPS: usize = 20;
+/// Scale of guidance, where there are classes.
+const GUIDANCE: f64 = 2.0;
+
+pub(crate) fn run(args: &Args, device: &Device, stop: StopFlag) -> Result<()> {
+    let job = Job::prepare(args, "digits-diffusion", || defaults(args))?;
+    let Settings { model, trainer, objective, data } = &job.settings;
+    let (images, grid) = (&job.images, job.grid());
+    let (seed, shape) = (trainer.seed, images.shape);
+    let network = model.init(device)?;
+    let learning = DiffusionObjective::new(objective.clone(), &network)?;
+    let judge = Judge::new(images, device)?;
+    let scheduler = scheduler(objective);
+    let run = &job.folder(args)?;
+
+    let trained = Trainer::new(trainer.clone())
+        .start(args.start())
+        .stop_flag(stop)
+        .model_config(model)?
+        .objective_config(objective)?
+        .data_config(data)?
+        .observe(ProgressBar::new())
+        .observe(MetricsLog::every(10))
+        .observe(LossPlot::new())
+        .evaluate(|network| {
+            let samples = sampler(network, &scheduler, shape, device)?.sample(JUDGED, seed)?;
+            judge.metrics(samples.images, &samples.classes.unwrap_or_default())
+        })
+        .preview(|network, at| {
+            let samples = show(network, &sampler(network, &scheduler, shape, device)?, seed)?;
+            save_png(&samples.images, grid, &at.run.sample_path(at.step, "png"))
+        })
+        .fit(learning, network, &images.train, run)?;
+    if trained.reason == StopReason::Interrupted {
+        say_how_to_go_on(trained.step, run);
+        return Ok(());
+    }
+
+    pictures(&trained.model, &scheduler, &judge, run, grid, seed, device)?;
+    let mut pipeline = Pipeline::new(trained.model, scheduler, shape)?;
+    if let Some(classes) = model.num_class_embeds {
+        pipeline = pipeline.with_labels((0..classes - 1).map(|class| class.to_string()).collect())?;
+    }
+    let kept = (shape.height == shape.width).then(|| pipeline.save(run.path().join("pipeline"))).transpose()?;
+    judge.say(&trained.metrics);
+    println!();
+    let samples = if model.num_class_embeds.is_some() { "a row for each class" } else { "100 images it invented" };
+    let mut files = vec![
+        ("samples.png", samples),
+        ("denoising.gif", "how ten of them came out of noise"),
+        ("between.gif", "from noise to noise, each frame an image"),
+        ("nearest.png", "ten samples, each with the most similar training image below"),
+        ("loss.svg", "how the loss went"),
+        ("metrics.jsonl", "the same, as numbers"),
+    ];
+    // diffusers has no field for images that are not square.
+    if kept.is_some() {
+        files.push(("pipeline/", "the model, for `Pipeline::from_folder` and for diffusers in Python"));
+    }
+    list(run, &files);
+    Ok(())
+}
+
+/// DPM-Solver++ over Karras et al.'s noise levels, kept within the images' range.
+fn scheduler(objective: &DiffusionObjectiveConfig) -> DpmMultistepScheduler {
+    let noise = match &objective.process {
+        Process::Steps { noise, .. } => noise.clone(),
+        _ => NoiseConfig::default(),
+    };
+    DpmMultistepScheduler {
+        noise,
+        prediction_type: objective.prediction,
+        sigmas: SigmaFlags { use_karras_sigmas: true, ..SigmaFlags::default() },
+        ..DpmMultistepScheduler::default()
+    }
+}
+
+fn sampler<'a>(
+    network: &'a UNet2dModel,
+    scheduler: &DpmMultistepScheduler,
+    shape: ImageShape,
+    device: &Device,
+) -> aigc_core::Result<Sampler<'a, UNet2dModel>> {
+    let sampler = Sampler::new(network, scheduler, STEPS, shape, device)?.at_once(250)?;
+    if network.config().num_class_embeds.is_some() { sampler.guided(Guidance::new(GUIDANCE)) } else { Ok(sampler) }
+}
+
+/// 100 samples, or ten of each class; always of the same noise.
+fn show(network: &UNet2dModel, sampler: &Sampler<'_, UNet2dModel>, seed: u64) -> aigc_core::Result<Samples> {
+    if network.config().num_class_embeds.is_some() { sampler.class_grid(10, seed) } else { sampler.sample(100, seed) }
+}
+
+fn pictures(
+    network: &UNet2dModel,
+    scheduler: &DpmMultistepScheduler,
+    judge: &Judge,
+    run: &RunFolder,
+    grid: Grid,
+    seed: u64,
+    device: &Device,
+) -> Result<()> {
+    let shape = judge.known.shape();
+    let at = |name: &str| run.path().join(name);
+    let mut film = Animation::new(grid);
+    let mut failed = aigc_core::Result::Ok(());
+    let watched = sampler(network, scheduler, shape, device)?.observe(|progress| {
+        failed = film.push(&progress.noisy());
+        if failed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    // One of each class.
+    let watched = match network.config().num_class_embeds {
+        Some(classes) => watched.of(Classes::Each((0..10).map(|i| i % (classes as u32 - 1)).collect())),
+        None => watched,
+    };
+    let ten = watched.sample(10, seed)?;
+    drop(watched);
+    failed?;
+    // The end stays for a while.
+    for _ in 0..10 {
+        film.push(&ten.images)?;
+    }
+    film.save(Duration::from_millis(100), &at("denoising.gif"))?;
+    let sampler = sampler(network, scheduler, shape, device)?;
+    save_png(&show(network, &sampler, seed)?.images, grid, &at("samples.png"))?;
+    let (from, to) = (sampler.noise(20, seed ^ 1), sampler.noise(20, seed ^ 2));
+    save_gif(sampler.between(&from, &to, 20, seed)?, grid, Duration::from_millis(80), &at("between.gif"))?;
+    let ten = sampler.sample(10, seed ^ 3)?.images;
+    save_png(&Tensor::cat(vec![ten.clone(), judge.known.images(&ten)?], 0), grid, &at("nearest.png"))?;
+    Ok(())
+}
+
+fn defaults(args: &Args) -> Result<(Settings<UNet2dConfig, DiffusionObjectiveConfig>, Images)> {
+    let data = ImagesConfig { path: args.data.clone(), side: args.side, rgb: args.rgb };
+    let images = data.open(BATCH, args.seed)?;
+    // One more, which stands for none; images without classes are learned without.
+    let classes = images.classes().ok().map(|classes| classes + 1);
+    let model = UNet2dConfig::small(images.shape, classes);
+    let trainer = TrainerConfig {
+        seed: args.seed,
+        minutes: Some(3.0),
+        learning_rate: 1e-3,
+        schedule: Schedule::cosine(100),
+        optimizer: OptimizerConfig::adam(0.9, 0.99),
+        clip_norm: Some(1.0),
+        ema: Some(EmaConfig::new(0.998)),
+        evaluate_every: 1000,
+        preview_every: 500,
+        checkpoint_every: 500,
+        ..TrainerConfig::new(2400)
+    };
+    let class_dropout = if classes.is_some() { 0.1 } else { 0.0 };
+    let objective = DiffusionObjectiveConfig { class_dropout, ..DiffusionObjectiveConfig::default() };
+    Ok((Settings { model, trainer, objective, data }, images))
+}

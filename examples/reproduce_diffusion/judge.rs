@@ -1,0 +1,285 @@
+//! Judging, in features of a LeNet-5 and in bits.
+
+use crate::train::RUNS;
+use aigc_core::{
+    Error, Result,
+    burn::tensor::{Device, Tensor},
+    checkpoint::RunFolder,
+    data::{Classes, ImageBatch, Loader},
+    device::device,
+    eval::{Classifier, Estimate, LeNet5, Moments, bootstrap, frechet_distance},
+    output::{Grid, save_png},
+    rng::Rng,
+};
+use aigc_diffusion::{
+    AnyDenoiser, AnyScheduler, DdimScheduler, DdpmScheduler, DeisScheduler, Denoiser, DpmMultistepScheduler, Guidance,
+    Likelihood, NoiseConfig, Pipeline, Prediction, Sampler, Scheduler, SigmaFlags, Spacing, UniPcScheduler,
+};
+use aigc_examples::ImagesConfig;
+use clap::Args;
+use std::{path::PathBuf, time::Instant};
+
+/// Options of `judge`.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// The folder with the four MNIST files that it was trained on.
+    #[arg(long, value_name = "FOLDER")]
+    data: PathBuf,
+    /// Weights of a LeNet-5 that judges digits (`mnist-models/lenet5_csinva.safetensors`).
+    #[arg(long, value_name = "FILE")]
+    judge: PathBuf,
+    /// The run; the newest of `runs/images-diffusion` by default.
+    #[arg(long, value_name = "FOLDER")]
+    run: Option<PathBuf>,
+    /// Scale of guidance, where it is used.
+    #[arg(long, default_value_t = 2.0)]
+    guidance: f64,
+    /// Make only this share of the samples, for a quick look.
+    #[arg(long, default_value_t = 1.0)]
+    share: f64,
+    /// Seed of the samples.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// flex, ndarray, libtorch, wgpu, vulkan, metal, cuda:0, rocm or auto.
+    #[arg(long, default_value = "flex")]
+    device: String,
+}
+
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    let device = device(&options.device)?;
+    if !(options.share > 0.0 && options.share <= 1.0) {
+        return Err(Error::config("share", options.share, "above 0, at most 1").into());
+    }
+    let n = |whole: usize| ((whole as f64 * options.share) as usize).max(20);
+    let run = match &options.run {
+        Some(run) => RunFolder::open(run)?,
+        None => RunFolder::open_newest(RUNS)?,
+    };
+    let pipeline = Pipeline::from_folder(run.path().join("pipeline"), &device)?;
+    let AnyScheduler::DpmMultistep(trained) = &pipeline.scheduler else {
+        return Err(Error::config("scheduler", pipeline.scheduler.class(), "as `train` leaves it").into());
+    };
+    let (noise, prediction, zero_snr) =
+        (trained.noise.clone(), trained.prediction_type, trained.rescale_betas_zero_snr);
+    let images = ImagesConfig { path: Some(options.data.clone()), ..Default::default() }.open(500, 0)?;
+    if images.shape.channels != 1 {
+        return Err(Error::config("data", images.shape, "grey images, for a LeNet-5").into());
+    }
+    let lenet = LeNet5::open(&options.judge, &device)?;
+    let bench = Bench {
+        pipeline: &pipeline,
+        lenet,
+        real: moments(&images.held_out, options, &device)?,
+        seed: options.seed,
+        device,
+    };
+
+    let solvers = solvers(&noise, prediction, zero_snr);
+    let dpm = &solvers[0].1;
+    bench.classes(dpm, n(2000), options.guidance, &run)?;
+    println!("Fréchet distance to {} test images in LeNet-5 features, no guidance:", bench.real.count());
+    for (name, solver) in &solvers {
+        bench.distance(name, solver, 20, n(5000), 1.0)?;
+    }
+    bench.distance("dpm-solver++ guided", dpm, 20, n(1000), options.guidance)?;
+    for steps in [5, 10, 50] {
+        for (name, solver) in &solvers {
+            bench.distance(name, solver, steps, n(1000), 1.0)?;
+        }
+    }
+    let ddpm = DdpmScheduler {
+        noise: noise.clone(),
+        prediction_type: prediction,
+        rescale_betas_zero_snr: zero_snr,
+        ..DdpmScheduler::default()
+    };
+    bench.against_ddpm(&ddpm, &solvers, n(500))?;
+    if zero_snr {
+        println!("bits per dimension: not of noise that ends without any signal");
+        return Ok(());
+    }
+    bench.bits(&noise, prediction, &images.held_out, n(500))
+}
+
+/// Four ways from noise to image, as far as they differ.
+fn solvers(noise: &NoiseConfig, prediction_type: Prediction, zero_snr: bool) -> Vec<(&'static str, AnyScheduler)> {
+    let karras = SigmaFlags { use_karras_sigmas: !zero_snr, ..SigmaFlags::default() };
+    let dpm = DpmMultistepScheduler {
+        noise: noise.clone(),
+        prediction_type,
+        rescale_betas_zero_snr: zero_snr,
+        sigmas: karras,
+        ..DpmMultistepScheduler::default()
+    };
+    let unipc = UniPcScheduler {
+        noise: noise.clone(),
+        prediction_type,
+        rescale_betas_zero_snr: zero_snr,
+        sigmas: karras,
+        ..UniPcScheduler::default()
+    };
+    let deis = DeisScheduler { noise: noise.clone(), prediction_type, sigmas: karras, ..DeisScheduler::default() };
+    let ddim = DdimScheduler {
+        noise: noise.clone(),
+        prediction_type,
+        rescale_betas_zero_snr: zero_snr,
+        timestep_spacing: Spacing::Trailing,
+        ..DdimScheduler::default()
+    };
+    let mut solvers: Vec<(_, AnyScheduler)> =
+        vec![("dpm-solver++", dpm.into()), ("unipc", unipc.into()), ("ddim", ddim.into())];
+    // DEIS has no such end.
+    if !zero_snr {
+        solvers.insert(2, ("deis", deis.into()));
+    }
+    solvers
+}
+
+struct Bench<'a> {
+    pipeline: &'a Pipeline,
+    lenet: LeNet5,
+    real: Moments,
+    seed: u64,
+    device: Device,
+}
+
+fn moments(test: &Loader<ImageBatch>, options: &Options, device: &Device) -> Result<Moments> {
+    let lenet = LeNet5::open(&options.judge, device)?;
+    let mut real = Moments::new(LeNet5::FEATURES)?;
+    for batch in test.pass() {
+        real.add(&lenet.classify(batch?.images(device)).features)?;
+    }
+    Ok(real)
+}
+
+/// Features of samples, a row for each, and how many were read as the class asked for.
+struct Judged {
+    rows: Vec<f64>,
+    right: usize,
+    n: usize,
+}
+
+impl Judged {
+    fn moments(&self, items: impl Iterator<Item = usize>) -> Result<Moments> {
+        let mut moments = Moments::new(LeNet5::FEATURES)?;
+        let width = LeNet5::FEATURES;
+        let rows: Vec<f64> = items.flat_map(|i| &self.rows[i * width..(i + 1) * width]).copied().collect();
+        moments.add_rows(&rows, width)?;
+        Ok(moments)
+    }
+}
+
+impl Bench<'_> {
+    fn sampler(&self, scheduler: &impl Scheduler, steps: usize, scale: f64) -> Result<Sampler<'_, AnyDenoiser>> {
+        let Pipeline { network, shape, .. } = self.pipeline;
+        let sampler = Sampler::new(network, scheduler, steps, *shape, &self.device)?.at_once(100)?;
+        let known = self.pipeline.labels().len();
+        let sampler = if known > 0 { sampler.knowing(known)? } else { sampler };
+        if scale == 1.0 { Ok(sampler) } else { sampler.guided(Guidance::new(scale)) }
+    }
+
+    fn judge(&self, images: &Tensor<4>, asked: Option<&[u32]>) -> Result<Judged> {
+        let n = images.dims()[0];
+        let (mut rows, mut read) = (Vec::new(), Vec::new());
+        for start in (0..n).step_by(500) {
+            let verdict = self.lenet.classify(images.clone().narrow(0, start, 500.min(n - start)));
+            rows.extend(verdict.features.to_data().iter::<f64>());
+            read.extend(verdict.classes());
+        }
+        let right = read.iter().zip(asked.unwrap_or_default()).filter(|(a, b)| a == b).count();
+        Ok(Judged { rows, right, n })
+    }
+
+    fn distance_of(&self, judged: &Judged) -> Result<f64> {
+        frechet_distance(&self.real, &judged.moments(0..judged.n)?)
+    }
+
+    /// How many are read as the class asked for.
+    fn classes(&self, solver: &AnyScheduler, n: usize, scale: f64, run: &RunFolder) -> anyhow::Result<()> {
+        let classes = Classes::Each((0..n as u32).map(|i| i % 10).collect());
+        for scale in [1.0, scale] {
+            let samples = self.sampler(solver, 20, scale)?.of(classes.clone()).sample(n, self.seed)?;
+            let judged = self.judge(&samples.images, samples.classes.as_deref())?;
+            let share = 100.0 * judged.right as f64 / n as f64;
+            println!("guidance {scale}: {share:.2} % of {n} samples are read as the class asked for (20 steps)");
+            let path = run.path().join(format!("guided-{scale}.png"));
+            save_png(&samples.images.narrow(0, 0, n.min(100)), Grid::new(10, self.pipeline.shape.width), &path)?;
+        }
+        Ok(())
+    }
+
+    fn distance(&self, name: &str, solver: &AnyScheduler, steps: usize, n: usize, scale: f64) -> anyhow::Result<()> {
+        let began = Instant::now();
+        let samples = self.sampler(solver, steps, scale)?.sample(n, self.seed)?;
+        // A GPU is done when a number has come back.
+        samples.images.clone().sum().into_scalar::<f32>();
+        let seconds = began.elapsed().as_secs_f64();
+        let judged = self.judge(&samples.images, samples.classes.as_deref())?;
+        println!(
+            "  {name:<20} {steps:>3} steps: {:>7.2}, {:>6.2} % as asked ({n} samples, {:.1} ms each)",
+            self.distance_of(&judged)?,
+            100.0 * judged.right as f64 / n as f64,
+            1000.0 * seconds / n as f64,
+        );
+        Ok(())
+    }
+
+    /// A thousand steps of DDPM, and 20 of each solver from the same noise and classes.
+    fn against_ddpm(&self, ddpm: &DdpmScheduler, solvers: &[(&str, AnyScheduler)], n: usize) -> anyhow::Result<()> {
+        let sample = |sampler: Sampler<'_, AnyDenoiser>| {
+            let noise = sampler.noise(n, self.seed);
+            let samples = sampler.from_noise(&noise, self.seed)?;
+            self.judge(&samples.images, samples.classes.as_deref())
+        };
+        let long = sample(self.sampler(ddpm, ddpm.noise.num_train_timesteps, 1.0)?)?;
+        let whole = self.distance_of(&long)?;
+        let mut rng = Rng::new(self.seed);
+        let real = |items: &[usize]| frechet_distance(&self.real, &long.moments(items.iter().copied())?);
+        let (low, high) = bootstrap(n, 200, 0.95, &mut rng, real)?;
+        println!("  ddpm, 1,000 steps: {whole:.2}, bootstrap 95 % {low:.2} to {high:.2} ({n} samples)");
+        for (name, solver) in solvers {
+            let short = sample(self.sampler(solver, 20, 1.0)?)?;
+            let distance = self.distance_of(&short)?;
+            let ratio = |items: &[usize]| {
+                let of = |judged: &Judged| frechet_distance(&self.real, &judged.moments(items.iter().copied())?);
+                Ok(of(&short)? / of(&long)?)
+            };
+            let (low, high) = bootstrap(n, 200, 0.95, &mut rng, ratio)?;
+            println!(
+                "  {name}, 20 steps from the same noise: {distance:.2}, {:+.1} % (bootstrap 95 % {:+.1} to {:+.1} %)",
+                100.0 * (distance / whole - 1.0),
+                100.0 * (low - 1.0),
+                100.0 * (high - 1.0),
+            );
+        }
+        Ok(())
+    }
+
+    fn bits(
+        &self,
+        noise: &NoiseConfig,
+        prediction: Prediction,
+        test: &Loader<ImageBatch>,
+        n: usize,
+    ) -> anyhow::Result<()> {
+        let likelihood = Likelihood::new(&self.pipeline.network, noise, prediction, &self.device)?;
+        let mut rng = Rng::keyed(self.seed, "bits", 0);
+        let (mut bound, mut flow) = (Vec::new(), Vec::new());
+        for batch in test.pass() {
+            let batch = batch?.first(n - bound.len());
+            let classes = self.pipeline.network.classes().and(batch.label_values());
+            bound.extend(likelihood.bound(&batch, classes, 200, &mut rng)?);
+            flow.extend(likelihood.flow(&batch, classes, 50, &mut rng)?);
+            if bound.len() >= n {
+                break;
+            }
+        }
+        println!(
+            "bits per dimension of {} test images, their classes told: variational bound {:.3}, probability flow {:.3}",
+            bound.len(),
+            Estimate::of(&bound)?,
+            Estimate::of(&flow)?,
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,34 @@
+//! The diffusion model of `docs/results.md`.
+//!
+//!     cargo run --release --example reproduce_diffusion -- train --data FOLDER
+//!     cargo run --release --example reproduce_diffusion -- judge --data FOLDER --judge LENET
+
+#![forbid(unsafe_code)]
+
+mod judge;
+mod train;
+
+use aigc_examples::stop_on_ctrl_c;
+use clap::{Parser, Subcommand};
+
+/// Trains the diffusion model of docs/results.md and prints its figures.
+#[derive(Debug, Parser)]
+struct Cli {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Train a network on MNIST-format files or a folder of images, told classes where there are any.
+    Train(train::Options),
+    /// Judge what it has learned.
+    Judge(judge::Options),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().what {
+        What::Train(options) => train::run(&options, stop_on_ctrl_c()),
+        What::Judge(options) => judge::run(&options),
+    }
+}

@@ -1,0 +1,298 @@
+//! Restores images with a diffusion model that was trained on whole ones: fills in what is missing, enlarges, takes noise away.
+//!
+//!     cargo run --release --example restore -- inpaint
+//!     cargo run --release --example restore -- enlarge --data MNIST-FOLDER --pipeline RUN/pipeline --images 1000
+//!     cargo run --release --example restore -- denoise --image digit.png
+
+#![forbid(unsafe_code)]
+
+mod simple;
+
+use aigc_core::{
+    Error,
+    burn::tensor::{Device, Tensor},
+    checkpoint::RunFolder,
+    data::{ImageBatch, Loader, folder::read_image},
+    device::device,
+    eval::{Estimate, psnr, ssim},
+    output::{Grid, save_png},
+    rng::Rng,
+};
+use aigc_diffusion::{
+    AnyDenoiser, AnyScheduler, DdimScheduler, DdpmScheduler, Degradation, Denoiser, DpmMultistepScheduler, Pipeline,
+    Posterior, Sampler,
+};
+use aigc_examples::ImagesConfig;
+use anyhow::{Context, bail};
+use clap::{Parser, ValueEnum};
+use indicatif::ProgressBar;
+use std::{ops::ControlFlow, path::PathBuf};
+
+/// Restores images with a trained diffusion model, and says how near to the originals it comes.
+#[derive(Debug, Parser)]
+struct Args {
+    /// What is to be restored.
+    #[arg(value_enum)]
+    task: Task,
+    /// A pipeline's folder; by default that of the newest `digits --model diffusion`.
+    #[arg(long, value_name = "FOLDER")]
+    pipeline: Option<PathBuf>,
+    /// Take test images from a folder with MNIST-format files or with images; without it, the digits inside the program.
+    #[arg(long, value_name = "FOLDER")]
+    data: Option<PathBuf>,
+    /// Restore this image instead: it is brought to the model's size, and degraded first, to have something to compare with.
+    #[arg(long, value_name = "FILE", conflicts_with = "data")]
+    image: Option<PathBuf>,
+    /// The image is degraded as it is: small, or noisy. There is nothing to compare with then.
+    #[arg(long, requires = "image")]
+    as_it_is: bool,
+    /// How many images.
+    #[arg(long, default_value_t = 20)]
+    images: usize,
+    /// Standard deviation of the noise to add, or to take away, of values from 0 to 1.
+    #[arg(long)]
+    noise: Option<f64>,
+    /// How often an image is to be enlarged.
+    #[arg(long, default_value_t = 4)]
+    factor: usize,
+    /// Steps of sampling: 50, or 250 of the whole way for `denoise`, which makes the last part of it.
+    #[arg(long)]
+    steps: Option<usize>,
+    /// Means of so many restorations: nearer to the original, less sharp.
+    #[arg(long, default_value_t = 1)]
+    average: usize,
+    /// How missing parts are filled in.
+    #[arg(long, value_enum, default_value = "posterior")]
+    method: Method,
+    /// The largest σ/α at which the gradient goes through the network.
+    #[arg(long)]
+    trust: Option<f64>,
+    /// Steps of conjugate gradients.
+    #[arg(long)]
+    iterations: Option<usize>,
+    /// Seed of noise.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// flex, ndarray, libtorch, wgpu, vulkan, metal, cuda:0, rocm or auto.
+    #[arg(long, default_value = "flex")]
+    device: String,
+    /// Where the picture goes.
+    #[arg(long, default_value = "restored.png")]
+    out: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Task {
+    /// The right half is missing.
+    Inpaint,
+    /// Squares of pixels have become one.
+    Enlarge,
+    /// There is noise.
+    Denoise,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Method {
+    /// Sampling from the posterior by its gradient.
+    Posterior,
+    /// RePaint; for `inpaint`.
+    Repaint,
+}
+
+/// Samplings that RePaint makes of each step.
+const RESAMPLINGS: usize = 5;
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let device = device(&args.device)?;
+    if args.images == 0 || args.average == 0 {
+        bail!("--images and --average are at least 1");
+    }
+    if args.method == Method::Repaint && (args.task != Task::Inpaint || args.noise.is_some()) {
+        bail!("RePaint fills in what is missing beside pixels without noise; for this, leave --method out");
+    }
+    let folder = match &args.pipeline {
+        Some(folder) => folder.clone(),
+        None => RunFolder::open_newest("runs/digits-diffusion")
+            .context("no --pipeline given; train one with `digits --model diffusion`")?
+            .path()
+            .join("pipeline"),
+    };
+    let pipeline = Pipeline::from_folder(folder, &device)?;
+    let noise = args.noise.unwrap_or(if args.task == Task::Denoise { 0.5 } else { 0.0 });
+    let degradation = degradation(&args, &pipeline, &device)?;
+    if args.as_it_is {
+        let file = args.image.as_ref().expect("required by the option");
+        return restore_as_it_is(&args, &pipeline, degradation, noise, file, &device);
+    }
+    let originals = originals(&args, &pipeline, &device)?;
+    let n = originals.dims()[0];
+    let left = degradation.apply(originals.clone())?;
+    let measured = left.clone() + Rng::keyed(args.seed, "measured", 0).normal(left.dims(), &device) * noise;
+    let restored = restore(&args, &pipeline, degradation, noise, &measured, n, &device)?;
+    let shape = pipeline.shape;
+    let simple = match args.task {
+        Task::Inpaint => simple::fill(&measured, shape.width / 2),
+        Task::Enlarge => simple::enlarge(&measured, args.factor),
+        Task::Denoise => simple::blur(&measured),
+    };
+    let says = |what: &str, images: &Tensor<4>| -> anyhow::Result<()> {
+        let (p, s) = (psnr(images, &originals)?, ssim(images, &originals)?);
+        if n == 1 {
+            println!("{what:<12} PSNR {:.2} dB, SSIM {:.3}", p[0], s[0]);
+        } else {
+            println!("{what:<12} PSNR {:.2} dB, SSIM {:.4}", Estimate::of(&p)?, Estimate::of(&s)?);
+        }
+        Ok(())
+    };
+    println!("{n} images, against their originals (mean ± standard error):");
+    says(simple.0, &simple.1)?;
+    says("restored", &restored)?;
+    // Ten a row: original, what was left, the simple way, restored.
+    let shown = n.min(10);
+    let first = |x: &Tensor<4>| x.clone().narrow(0, 0, shown);
+    let seen = simple::enlarge_squares(&measured, shape.width / measured.dims()[3]).clamp(0.0, 1.0);
+    let rows = [&originals, &seen, &simple.1, &restored].map(first);
+    let grid = Grid::new(shown, shape.width);
+    let grid = if shape.width < 16 { grid.smoothed() } else { grid };
+    save_png(&Tensor::cat(rows.to_vec(), 0), grid, &args.out)?;
+    println!("{}: originals, what was left of them, {}, restored", args.out.display(), simple.0);
+    Ok(())
+}
+
+fn degradation(args: &Args, pipeline: &Pipeline, device: &Device) -> anyhow::Result<Degradation> {
+    let shape = pipeline.shape;
+    Ok(match args.task {
+        Task::Denoise => Degradation::None,
+        Task::Enlarge => Degradation::Shrunk(args.factor),
+        Task::Inpaint => {
+            let known = Tensor::ones([1, 1, shape.height, shape.width / 2], device);
+            let missing = Tensor::zeros([1, 1, shape.height, shape.width - shape.width / 2], device);
+            Degradation::Masked(Tensor::cat(vec![known, missing], 3))
+        }
+    })
+}
+
+/// Images of the model's shape: one of the user's, or held-out ones.
+fn originals(args: &Args, pipeline: &Pipeline, device: &Device) -> anyhow::Result<Tensor<4>> {
+    let shape = pipeline.shape;
+    if let Some(file) = &args.image {
+        return Ok(aigc_core::data::collate_images(vec![read_image(file, shape)?]).images(device));
+    }
+    let data =
+        ImagesConfig { path: args.data.clone(), side: Some(shape.width), rgb: shape.channels == 3 }.open(100, 0)?;
+    if data.shape != shape {
+        return Err(Error::config("data", data.shape, format!("images of {shape}, as the model makes them")).into());
+    }
+    let images: Vec<Tensor<4>> = take(&data.held_out, args.images, device)?;
+    Ok(Tensor::cat(images, 0))
+}
+
+fn take(loader: &Loader<ImageBatch>, n: usize, device: &Device) -> anyhow::Result<Vec<Tensor<4>>> {
+    let (mut images, mut left) = (Vec::new(), n);
+    for batch in loader.pass() {
+        if left == 0 {
+            break;
+        }
+        let batch = batch?.first(left);
+        left -= batch.len();
+        images.push(batch.images(device));
+    }
+    Ok(images)
+}
+
+fn restore_as_it_is(
+    args: &Args,
+    pipeline: &Pipeline,
+    degradation: Degradation,
+    noise: f64,
+    file: &std::path::Path,
+    device: &Device,
+) -> anyhow::Result<()> {
+    let mut shape = pipeline.shape;
+    if args.task == Task::Enlarge {
+        (shape.height, shape.width) = (shape.height / args.factor.max(1), shape.width / args.factor.max(1));
+    }
+    let measured = aigc_core::data::collate_images(vec![read_image(file, shape)?]).images(device);
+    let restored = restore(args, pipeline, degradation, noise, &measured, 1, device)?;
+    save_png(&restored, Grid::new(1, pipeline.shape.width), &args.out)?;
+    println!("{}", args.out.display());
+    Ok(())
+}
+
+/// DDIM with fresh noise, for what a pipeline was trained with.
+fn ddim(pipeline: &Pipeline) -> anyhow::Result<DdimScheduler> {
+    Ok(match &pipeline.scheduler {
+        AnyScheduler::Ddpm(DdpmScheduler { noise, prediction_type, rescale_betas_zero_snr, .. })
+        | AnyScheduler::Ddim(DdimScheduler { noise, prediction_type, rescale_betas_zero_snr, .. })
+        | AnyScheduler::DpmMultistep(DpmMultistepScheduler {
+            noise, prediction_type, rescale_betas_zero_snr, ..
+        }) => DdimScheduler {
+            noise: noise.clone(),
+            prediction_type: *prediction_type,
+            rescale_betas_zero_snr: *rescale_betas_zero_snr,
+            eta: 1.0,
+            ..DdimScheduler::default()
+        },
+        other => bail!("this program knows pipelines of DDPM, DDIM and DPM-Solver++, and not of {}", other.class()),
+    })
+}
+
+fn restore(
+    args: &Args,
+    pipeline: &Pipeline,
+    degradation: Degradation,
+    noise: f64,
+    measured: &Tensor<4>,
+    n: usize,
+    device: &Device,
+) -> anyhow::Result<Tensor<4>> {
+    let ddim = ddim(pipeline)?;
+    let known = match &degradation {
+        Degradation::Masked(mask) => Some(mask.clone()),
+        _ => None,
+    };
+    let mut guide = Posterior::new(degradation, measured, noise)?;
+    if let Some(trust) = args.trust {
+        guide = guide.with_trust(trust)?;
+    }
+    if let Some(iterations) = args.iterations {
+        guide = guide.with_iterations(iterations)?;
+    }
+    let bar = ProgressBar::new((args.average * n) as u64);
+    let mut sum: Option<Tensor<4>> = None;
+    for round in 0..args.average {
+        // Where there is noise and nothing else, the sampler itself takes it away.
+        let noise_only = args.task == Task::Denoise && args.method == Method::Posterior;
+        let steps = args.steps.unwrap_or(if noise_only { 250 } else { 50 });
+        let sampler = Sampler::new(&pipeline.network, &ddim, steps, pipeline.shape, device)?.at_once(50)?;
+        let sampler = without_class(sampler, pipeline)?.observe(|progress| {
+            if progress.call == progress.calls {
+                bar.set_position((round * n + progress.images.end) as u64);
+            }
+            ControlFlow::Continue(())
+        });
+        let seed = args.seed + round as u64;
+        let restored = match (args.method, &known) {
+            _ if noise_only => sampler.from_noisy(measured, noise, seed)?,
+            (Method::Repaint, Some(known)) => {
+                sampler.repaint(&measured.clone().clamp(0.0, 1.0), known, RESAMPLINGS, seed)?
+            }
+            _ => sampler.led_by(&guide).sample(n, seed)?,
+        };
+        sum = Some(match sum {
+            Some(sum) => sum + restored.images,
+            None => restored.images,
+        });
+    }
+    bar.finish_and_clear();
+    Ok(sum.expect("at least one round") / args.average as f64)
+}
+
+/// Nothing is known of the class.
+fn without_class<'a>(
+    sampler: Sampler<'a, AnyDenoiser>,
+    pipeline: &Pipeline,
+) -> aigc_core::Result<Sampler<'a, AnyDenoiser>> {
+    if pipeline.network.classes().is_none() { Ok(sampler) } else { sampler.without_class() }
+}

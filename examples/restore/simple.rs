@@ -1,0 +1,50 @@
+//! What one does without a model.
+
+use aigc_core::burn::tensor::{Tensor, TensorData};
+use image::{
+    ImageBuffer, Luma,
+    imageops::{FilterType, blur as blurred, resize},
+};
+
+/// The missing right part, from column `from` on, in the mean of what is there.
+pub(crate) fn fill(measured: &Tensor<4>, from: usize) -> (&'static str, Tensor<4>) {
+    let [_, _, _, width] = measured.dims();
+    let known = measured.clone().narrow(3, 0, from);
+    let mean = known.clone().mean_dim(3).mean_dim(2).mean_dim(1);
+    let [batch, channels, height, _] = measured.dims();
+    let missing = mean.expand([batch, channels, height, width - from]);
+    ("mean fill", Tensor::cat(vec![known, missing], 3).clamp(0.0, 1.0))
+}
+
+/// Bicubic (Catmull–Rom) interpolation.
+pub(crate) fn enlarge(measured: &Tensor<4>, factor: usize) -> (&'static str, Tensor<4>) {
+    let larger = planes(measured, factor, |plane, [height, width]| {
+        resize(&plane, width as u32, height as u32, FilterType::CatmullRom)
+    });
+    ("bicubic", larger.clamp(0.0, 1.0))
+}
+
+/// Normal blur by one pixel.
+pub(crate) fn blur(measured: &Tensor<4>) -> (&'static str, Tensor<4>) {
+    ("blur", planes(measured, 1, |plane, _| blurred(&plane, 1.0)).clamp(0.0, 1.0))
+}
+
+/// Every pixel a square, for looking at.
+pub(crate) fn enlarge_squares(measured: &Tensor<4>, factor: usize) -> Tensor<4> {
+    planes(measured, factor, |plane, [height, width]| resize(&plane, width as u32, height as u32, FilterType::Nearest))
+}
+
+type Plane = ImageBuffer<Luma<f32>, Vec<f32>>;
+
+/// Changes plane by plane, to sides `factor` times as long.
+fn planes(x: &Tensor<4>, factor: usize, change: impl Fn(Plane, [usize; 2]) -> Plane) -> Tensor<4> {
+    let [batch, channels, height, width] = x.dims();
+    let values: Vec<f32> = x.to_data().iter::<f32>().collect();
+    let to = [height * factor, width * factor];
+    let changed = values.chunks_exact(height * width).flat_map(|plane| {
+        let plane = Plane::from_raw(width as u32, height as u32, plane.to_vec()).expect("a plane's values");
+        change(plane, to).into_raw()
+    });
+    let changed: Vec<f32> = changed.collect();
+    Tensor::from_data(TensorData::new(changed, [batch, channels, to[0], to[1]]), &x.device())
+}
