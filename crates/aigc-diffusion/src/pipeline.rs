@@ -27,7 +27,7 @@ const INDEX: &str = "model_index.json";
 /// # use aigc_diffusion::Pipeline;
 /// # fn main() -> aigc_core::Result<()> {
 /// let device = device("flex")?;
-/// let pipeline = Pipeline::from_folder("ddpm-digits".as_ref(), &device)?;
+/// let pipeline = Pipeline::from_folder("ddpm-digits", &device)?;
 /// for field in pipeline.ignored() {
 ///     eprintln!("not known here: {field}");
 /// }

@@ -86,7 +86,7 @@ type Observer<'a> = Box<dyn FnMut(&Progress<'_>) -> ControlFlow<()> + 'a>;
 /// # use aigc_diffusion::{DpmMultistepScheduler, Guidance, Pipeline, Sampler};
 /// # fn main() -> aigc_core::Result<()> {
 /// let device = device("flex")?;
-/// let pipeline = Pipeline::from_folder("runs/digits-diffusion-1/pipeline".as_ref(), &device)?;
+/// let pipeline = Pipeline::from_folder("runs/digits-diffusion-1/pipeline", &device)?;
 /// let sampler = pipeline.sampler(20, &device)?.of(Classes::One(7)).guided(Guidance::new(2.0))?;
 /// let images = sampler.sample(64, 0)?.images;
 /// # Ok(()) }

@@ -84,7 +84,11 @@ pub(crate) fn pipeline(folder: &Path, json: &serde_json::Value) {
         |name: &str| Tensor::<4>::from_data(TensorData::new(tensors.floats(name), tensors.shape::<4>(name)), &flex);
     let pipeline = Pipeline::from_folder(folder.join("pipeline"), &flex).unwrap();
     // Nothing in its files may be new to us but fields that have no effect here.
-    let idle = |field: &String| IDLE.iter().chain(&["variance_type"]).any(|idle| field.ends_with(idle));
+    let idle = |field: &String| {
+        IDLE.iter()
+            .chain(&["variance_type", "time_shift_type", "use_dynamic_shifting"])
+            .any(|idle| field.ends_with(idle))
+    };
     assert!(pipeline.ignored().iter().all(idle), "{:?}", pipeline.ignored());
     let plan = pipeline.scheduler.plan(json["num_inference_steps"].as_u64().unwrap() as usize).unwrap();
     let (mut x, mut sampling, mut drawn) = (load("init"), Sampling::new(&plan), 0);
