@@ -96,6 +96,8 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
         penalty.every = options.every.unwrap_or(every);
     }
     let trainer = common.trainer(steps, options.rate, [0.0, 0.99], Schedule::cosine(0));
+    let learning = GanObjective::new(objective.clone(), &gan)?;
+    trainer.validate()?;
     let run = common.run("gaussians")?;
     let points = |generator: &AnyGenerator| -> Vec<[f32; 2]> {
         let z = Rng::keyed(common.seed, "points", 0).normal([POINTS, generator.latent()], &device);
@@ -117,7 +119,7 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
                 ("rarest".into(), coverage.rarest),
             ])
         })
-        .fit(GanObjective::new(objective, &gan)?, gan, &loader, &run)?;
+        .fit(learning, gan, &loader, &run)?;
     if trained.reason == StopReason::Interrupted {
         say_how_to_go_on(trained.step, &run);
         return Ok(());

@@ -41,9 +41,9 @@ pub(crate) struct Options {
     /// Which game.
     #[arg(long, value_enum, default_value = "plain")]
     method: Method,
-    /// Weight of the penalties.
-    #[arg(long, default_value_t = 1.0)]
-    gamma: f64,
+    /// Weight of the penalties; 1 for `r3gan`, 10 for `wgan-gp` by default.
+    #[arg(long)]
+    gamma: Option<f64>,
     /// Learn the ten classes too, and make the one asked for.
     #[arg(long)]
     conditional: bool,
@@ -82,7 +82,11 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
         return Err(Error::config("samples", options.samples, "at least 2").into());
     }
     let norm = if options.method == Method::Plain { CriticNorm::Batch } else { CriticNorm::None };
-    let classes = options.conditional.then(|| ClassesConfig::new(10));
+    let classes = if options.conditional { Some(ClassesConfig::new(images.classes()?)) } else { None };
+    if let Some(other) = classes.filter(|classes| judge.is_some() && classes.count != LeNet5::CLASSES) {
+        let expected = format!("{}, which a LeNet-5 knows; leave --judge out", LeNet5::CLASSES);
+        return Err(Error::config("classes", other.count, expected).into());
+    }
     let by_norm = classes.map(|classes| ClassesConfig { generator: GeneratorClasses::Norm, ..classes });
     let model = match options.model {
         Networks::Dcgan => GanConfig::Dcgan(DcganConfig { classes, norm, ..DcganConfig::new(shape) }),
@@ -90,8 +94,10 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
         Networks::R3gan => GanConfig::R3gan(R3ganConfig { classes, ..R3ganConfig::new(shape) }),
     };
     let gan = model.init(&device)?;
-    let objective = options.method.objective(options.gamma);
+    let objective = options.method.objective(options.gamma.unwrap_or(options.method.usual_gamma()));
     let config = common.trainer(17_000, 2e-4, [0.5, 0.999], Schedule::CONSTANT);
+    let learning = GanObjective::new(objective.clone(), &gan)?;
+    config.validate()?;
     let run = common.run("images-gan")?;
     let grid = Grid::new(10, shape.width);
     let preview = |gan: &AnyGan, n: usize| -> aigc_core::Result<_> {
@@ -115,7 +121,7 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
         .observe(LossPlot::new())
         .observe(|event: &Event<'_>| made += usize::from(matches!(event, Event::Step(_))))
         .preview(|gan, at| save_png(&preview(gan, 100)?, grid, &at.run.sample_path(at.step, "png")))
-        .fit(GanObjective::new(objective, &gan)?, gan, &images.train, &run)?;
+        .fit(learning, gan, &images.train, &run)?;
     if trained.reason == StopReason::Interrupted {
         say_how_to_go_on(trained.step, &run);
         return Ok(());

@@ -73,6 +73,11 @@ enum Method {
 }
 
 impl Method {
+    /// Of images.
+    fn usual_gamma(self) -> f64 {
+        if self == Method::WganGp { 10.0 } else { 1.0 }
+    }
+
     fn objective(self, gamma: f64) -> GanObjectiveConfig {
         match self {
             Method::Plain => GanObjectiveConfig::new(GanLoss::NonSaturating),

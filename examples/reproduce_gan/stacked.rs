@@ -31,9 +31,9 @@ pub(crate) struct Options {
     /// Which game.
     #[arg(long, value_enum, default_value = "r3gan")]
     method: Method,
-    /// Weight of the penalties.
-    #[arg(long, default_value_t = 1.0)]
-    gamma: f64,
+    /// Weight of the penalties; 1 for `r3gan`, 10 for `wgan-gp` by default.
+    #[arg(long)]
+    gamma: Option<f64>,
     /// Learning rate.
     #[arg(long, default_value_t = 2e-4)]
     rate: f64,
@@ -80,9 +80,11 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
     let norm = if options.method == Method::Plain { CriticNorm::Batch } else { CriticNorm::None };
     let model = GanConfig::Dcgan(DcganConfig { norm, ..DcganConfig::new(ImageShape::new(3, height, width)) });
     let gan = model.init(&device)?;
-    let objective = options.method.objective(options.gamma);
+    let objective = options.method.objective(options.gamma.unwrap_or(options.method.usual_gamma()));
     let config = common.trainer(20_000, options.rate, [0.5, 0.99], Schedule::CONSTANT);
     let config = TrainerConfig { evaluate_every: 2000, preview_every: 2000, ..config };
+    let learning = GanObjective::new(objective.clone(), &gan)?;
+    config.validate()?;
     let run = common.run("stacked")?;
     let (mut made, began) = (0, Instant::now());
     let trained = Trainer::new(config)
@@ -107,7 +109,7 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
             let pictures = sampler.sample(100, &mut Rng::keyed(common.seed, "preview", 0))?;
             save_png(&pictures, Grid::new(10, width), &at.run.sample_path(at.step, "png"))
         })
-        .fit(GanObjective::new(objective, &gan)?, gan, &loader, &run)?;
+        .fit(learning, gan, &loader, &run)?;
     if trained.reason == StopReason::Interrupted {
         say_how_to_go_on(trained.step, &run);
         return Ok(());

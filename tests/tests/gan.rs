@@ -475,9 +475,26 @@ fn mistakes_are_told_at_the_door() {
         ),
         (GanConfig::R3gan(R3ganConfig { group_width: 7, ..R3ganConfig::new(shape) }), "`group_width` is 7"),
         (GanConfig::R3gan(R3ganConfig { channels: vec![16; 5], ..R3ganConfig::new(shape) }), "a multiple of 16"),
+        // Each within its bounds, together more than memory holds.
+        (
+            GanConfig::Dcgan(DcganConfig { channels: vec![64], ..DcganConfig::new(ImageShape::new(1, 2048, 2048)) }),
+            "`channels` is 64·64·1024·1024",
+        ),
+        (
+            GanConfig::Mlp(MlpGanConfig { hidden: vec![4096], ..MlpGanConfig::new(ImageShape::new(1, 1024, 1024)) }),
+            "`hidden` is 4096·1048576·1",
+        ),
     ] {
         let message = message(config);
         assert!(message.contains(expected), "{message}");
+    }
+
+    // Players that were put together from two pairs.
+    let of = |count| DcganConfig { classes: Some(ClassesConfig::new(count)), ..small.clone() };
+    for (generator, critic, expected) in [(small.clone(), of(3), "expected 0"), (of(10), of(3), "expected 10")] {
+        let gan = Gan { generator: generator.generator(&flex()).unwrap(), critic: critic.critic(&flex()).unwrap() };
+        let error = GanObjective::<_, _, ImageBatch>::new(GanObjectiveConfig::default(), &gan).unwrap_err().to_string();
+        assert!(error.contains("`classes` is 3 of the critic") && error.contains(expected), "{error}");
     }
 
     let gan = GanConfig::Dcgan(small.clone()).init(&flex()).unwrap();

@@ -86,6 +86,11 @@ pub trait Critic: Module + ModuleDisplay {
     /// If the shapes do not fit, or a class is missing.
     fn score(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> Tensor<1>;
 
+    /// Number of classes, if it is told one.
+    fn classes(&self) -> Option<usize> {
+        None
+    }
+
     /// [`score`](Self::score), with scores of the classes too if the critic also tells them apart.
     ///
     /// # Panics

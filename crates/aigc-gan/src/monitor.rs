@@ -4,7 +4,7 @@ use aigc_core::{Error, Result};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-/// When to say that a game is going wrong. Both measures are running means over looks, `every` steps apart.
+/// When to say that a game is going wrong. All measures are running means over looks, `every` steps apart.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Monitor {
@@ -15,13 +15,16 @@ pub struct Monitor {
     /// The generator has collapsed when its samples differ from each other by less than this share of how much real ones
     /// do (standard deviation over the batch, within each class where there are classes, mean over the values).
     pub spread: f64,
+    /// It has collapsed too when the nearest other sample of the batch is, on the mean, less far than this share of what it is
+    /// among real ones: few kinds of samples, however unlike. What is missing beside them shows in an evaluation only.
+    pub nearest: f64,
     /// The critic has won when it is right more often than this.
     pub accuracy: f64,
 }
 
 impl Default for Monitor {
     fn default() -> Self {
-        Self { every: 20, patience: 25, spread: 0.2, accuracy: 0.998 }
+        Self { every: 20, patience: 25, spread: 0.2, nearest: 0.1, accuracy: 0.998 }
     }
 }
 
@@ -30,10 +33,17 @@ impl Default for Monitor {
 pub(crate) struct Watch {
     looks: usize,
     spread: f64,
+    #[serde(default = "one")]
+    nearest: f64,
     accuracy: f64,
     /// Which alarms are on: told, and not over yet.
     collapsed: bool,
     critic_won: bool,
+}
+
+/// Of a checkpoint that knows nothing of it.
+fn one() -> f64 {
+    1.0
 }
 
 /// Share of the old running mean that a look keeps.
@@ -48,7 +58,7 @@ impl Monitor {
         if self.every == 0 {
             return Err(Error::config("monitor.every", self.every, "at least 1"));
         }
-        for (field, value) in [("spread", self.spread), ("accuracy", self.accuracy)] {
+        for (field, value) in [("spread", self.spread), ("nearest", self.nearest), ("accuracy", self.accuracy)] {
             if !(0.0..=1.0).contains(&value) {
                 return Err(Error::config(format!("monitor.{field}"), value, "from 0 to 1"));
             }
@@ -65,7 +75,8 @@ impl Monitor {
         class: Option<&Tensor<2>>,
         accuracy: &Tensor<1>,
     ) -> Vec<(&'static str, String)> {
-        let parts = vec![spread(real, class), spread(fake, class), accuracy.clone().detach()];
+        let accuracy = accuracy.clone().detach();
+        let parts = vec![spread(real, class), spread(fake, class), accuracy, nearest(real), nearest(fake)];
         let values: Vec<f64> = Tensor::cat(parts, 0).into_data().iter::<f64>().collect();
         if values[0] <= 1e-6 {
             // Real samples that do not differ are no measure.
@@ -74,6 +85,9 @@ impl Monitor {
         let keep = if watch.looks == 0 { 0.0 } else { KEEP };
         watch.looks += 1;
         watch.spread = keep * watch.spread + (1.0 - keep) * values[1] / values[0];
+        // Real samples that are there twice are no measure.
+        let nearest = if values[3] > 1e-6 { values[4] / values[3] } else { 1.0 };
+        watch.nearest = keep * watch.nearest + (1.0 - keep) * nearest;
         watch.accuracy = keep * watch.accuracy + (1.0 - keep) * values[2];
         let ready = watch.looks >= self.patience;
         let mut told = Vec::new();
@@ -84,11 +98,13 @@ impl Monitor {
             *on = wrong && (ready || *on);
         };
         let text = format!(
-            "the generator is collapsing: its samples vary {:.0} % as much as real ones; a penalty (R1 and R2), a lower \
-             learning rate or another seed may help",
-            100.0 * watch.spread
+            "the generator is collapsing: its samples vary {:.0} % as much as real ones, and lie {:.0} % as far from the \
+             nearest other; a penalty (R1 and R2), a lower learning rate or another seed may help",
+            100.0 * watch.spread,
+            100.0 * watch.nearest
         );
-        check(&mut watch.collapsed, watch.spread < self.spread, "collapse", text);
+        let wrong = watch.spread < self.spread || watch.nearest < self.nearest;
+        check(&mut watch.collapsed, wrong, "collapse", text);
         let text = format!(
             "the critic has won: it is right about {:.1} % and the generator learns little from it; a penalty (R1), \
              augmentation or a lower rate for the critic may help",
@@ -111,6 +127,17 @@ fn spread(x: &Tensor<4>, class: Option<&Tensor<2>>) -> Tensor<1> {
         }
     };
     (centred.clone() * centred).mean_dim(0).sqrt().mean()
+}
+
+/// Distance to the nearest other sample of the batch, mean over the batch, `[1]`.
+fn nearest(x: &Tensor<4>) -> Tensor<1> {
+    let x = x.clone().detach().flatten::<2>(1, 3);
+    let batch = x.dims()[0];
+    let squares = (x.clone() * x.clone()).sum_dim(1);
+    let apart = squares.clone() + squares.transpose() - x.clone().matmul(x.clone().transpose()) * 2.0;
+    // Not itself.
+    let apart = apart + Tensor::<2>::eye(batch, &x.device()) * 1e30;
+    apart.min_dim(1).clamp_min(0.0).sqrt().mean()
 }
 
 #[cfg(all(test, feature = "flex"))]
@@ -158,6 +185,24 @@ mod tests {
         };
         assert!(told(None).is_empty());
         assert_eq!(told(Some(&class)), ["collapse"]);
+    }
+
+    #[test]
+    fn a_few_unlike_pictures_again_and_again_are_a_collapse() {
+        let device = Device::flex();
+        let monitor = Monitor { patience: 3, ..Monitor::default() };
+        let accuracy = Tensor::from_floats([0.5], &device);
+        let real: Tensor<4> = Rng::new(2).normal([32, 1, 4, 4], &device);
+        let told = |fake: Tensor<4>| {
+            let mut watch = Watch::default();
+            kinds((0..60).map(|_| monitor.look(&mut watch, &real, &fake, None, &accuracy)))
+        };
+        let few: Tensor<4> = Rng::new(1).normal([4, 1, 4, 4], &device);
+        assert_eq!(told(few.repeat_dim(0, 8)), ["collapse"]);
+        assert!(told(Rng::new(3).normal([32, 1, 4, 4], &device)).is_empty());
+        // The distance itself, of three points on a line.
+        let line = Tensor::<4>::from_floats([[[[0.0, 0.0]]], [[[3.0, 4.0]]], [[[9.0, 12.0]]]], &device);
+        assert!((nearest(&line).into_scalar::<f32>() - (5.0 + 5.0 + 10.0) / 3.0).abs() < 1e-4);
     }
 
     #[test]

@@ -127,9 +127,19 @@ impl<G: Generator + 'static, C: Critic + 'static, B: RealBatch> GanObjective<G, 
     ///
     /// # Errors
     /// [`Error::Config`] for values out of range, and for a penalty on a critic with batch normalisation, whose scores
-    /// depend on the whole batch, or with dropout, whose scores depend on chance.
+    /// depend on the whole batch, or with dropout, whose scores depend on chance; for a critic with other classes than the
+    /// generator's.
     pub fn new(config: GanObjectiveConfig, gan: &Gan<G, C>) -> Result<Self> {
         config.validate()?;
+        let (of_critic, of_generator) = (gan.critic.classes(), gan.generator.classes());
+        if of_critic.is_some() && of_critic != of_generator {
+            let [value, expected] = [of_critic, of_generator].map(|classes| classes.unwrap_or(0));
+            return Err(Error::config(
+                "classes",
+                format!("{value} of the critic"),
+                format!("{expected}, the generator's"),
+            ));
+        }
         let critic = Survey::of(&gan.critic);
         if let Some(penalty) = config.penalties.first().filter(|_| critic.draws_at_random()) {
             let expected =

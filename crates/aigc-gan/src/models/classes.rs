@@ -139,6 +139,8 @@ pub(super) struct Head {
     /// Projection's class vectors, `[classes, channels·pixels]`: where features are not pooled, a class may say where.
     classes: Option<Param<Tensor<2>>>,
     auxiliary: Option<Linear>,
+    /// Of any kind.
+    count: Option<usize>,
 }
 
 impl Head {
@@ -162,7 +164,13 @@ impl Head {
             score: linear(1),
             classes: is(CriticClasses::Projection).map(|c| normal.param([c.count, width], width, c.count, device)),
             auxiliary: is(CriticClasses::Auxiliary).map(|c| linear(c.count)),
+            count: classes.map(|classes| classes.count),
         }
+    }
+
+    /// Number of classes that the critic is told, or tells.
+    pub(super) fn count(&self) -> Option<usize> {
+        self.count
     }
 
     /// # Shapes

@@ -1,7 +1,7 @@
 //! DCGAN (Radford et al. 2016, <https://arxiv.org/abs/1511.06434>).
 
 use super::{
-    check_shape, check_widths,
+    check_shape, check_size, check_widths,
     classes::{ClassPlane, ClassesConfig, Head, Norm, with_class},
 };
 use crate::{Critic, Generator, Judgement};
@@ -136,7 +136,11 @@ impl DcganConfig {
             return Err(Error::config("init_std", std, "a finite number above 0"));
         }
         self.classes.iter().try_for_each(ClassesConfig::validate)?;
-        Ok([self.shape.height / factor, self.shape.width / factor])
+        let base = [self.shape.height / factor, self.shape.width / factor];
+        let classes = self.classes.map_or(1, |classes| classes.count);
+        check_size("channels", &[self.latent.max(classes), self.channels[levels - 1], base[0], base[1]])?;
+        check_size("classes.count", &[classes, self.shape.height, self.shape.width])?;
+        Ok(base)
     }
 }
 
@@ -174,6 +178,10 @@ pub struct DcganCritic {
 }
 
 impl Critic for DcganCritic {
+    fn classes(&self) -> Option<usize> {
+        self.head.count()
+    }
+
     fn score(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> Tensor<1> {
         self.judge(x, class).score
     }

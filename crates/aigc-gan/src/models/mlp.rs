@@ -1,7 +1,7 @@
 //! Fully connected networks: the pair of the first paper.
 
 use super::{
-    check_shape, check_widths,
+    check_shape, check_size, check_widths,
     classes::{ClassPlane, ClassesConfig, GeneratorClasses, Head, with_class},
 };
 use crate::{Critic, Generator, Judgement};
@@ -103,6 +103,11 @@ impl MlpGanConfig {
         if self.octaves > 16 {
             return Err(Error::config("octaves", self.octaves, "at most 16"));
         }
+        let pixels = self.shape.numel();
+        let classes = self.classes.map_or(1, |classes| classes.count);
+        let widest = self.hidden.iter().chain(self.critic_hidden.iter().flatten()).max().copied().unwrap_or(1);
+        check_size("hidden", &[widest, pixels, 1 + 2 * self.octaves])?;
+        check_size("classes.count", &[classes, pixels])?;
         let Some(classes) = &self.classes else { return Ok(()) };
         if classes.generator == GeneratorClasses::Norm {
             return Err(Error::config("classes.generator", "norm", "concat; this generator has no norms"));
@@ -151,6 +156,10 @@ pub struct MlpCritic {
 }
 
 impl Critic for MlpCritic {
+    fn classes(&self) -> Option<usize> {
+        self.head.count()
+    }
+
     fn score(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> Tensor<1> {
         self.judge(x, class).score
     }

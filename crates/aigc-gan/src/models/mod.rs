@@ -151,6 +151,10 @@ pub enum AnyCritic {
 }
 
 impl Critic for AnyCritic {
+    fn classes(&self) -> Option<usize> {
+        either!(AnyCritic, self, network => network.classes())
+    }
+
     fn score(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> Tensor<1> {
         either!(AnyCritic, self, network => network.score(x, class))
     }
@@ -190,6 +194,17 @@ fn check_shape(shape: ImageShape, latent: usize) -> Result<()> {
     // Sides within their bounds can still multiply to more than memory holds.
     if shape.numel() > 1 << 24 {
         return Err(Error::config("shape", shape, format!("at most {} values", 1 << 24)));
+    }
+    Ok(())
+}
+
+/// Numbers that multiply to the size of a layer: within their own bounds, together they can be more than memory holds.
+fn check_size(field: &str, factors: &[usize]) -> Result<()> {
+    const MOST_VALUES: usize = 1 << 28;
+    let values = factors.iter().fold(1usize, |product, factor| product.saturating_mul(*factor));
+    if values > MOST_VALUES {
+        let product = factors.iter().map(usize::to_string).collect::<Vec<_>>().join("·");
+        return Err(Error::config(field, product, format!("a layer of at most {MOST_VALUES} weights")));
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 //! by the mean of four, where the paper filters.
 
 use super::{
-    check_shape, check_widths,
+    check_shape, check_size, check_widths,
     classes::{ClassPlane, ClassesConfig, GeneratorClasses, Head, with_class},
 };
 use crate::{Critic, Generator, Judgement};
@@ -149,7 +149,12 @@ impl R3ganConfig {
             }
             classes.validate()?;
         }
-        Ok([self.shape.height / factor, self.shape.width / factor])
+        let base = [self.shape.height / factor, self.shape.width / factor];
+        let classes = self.classes.map_or(1, |classes| classes.count);
+        let last = self.channels[self.channels.len() - 1];
+        check_size("channels", &[self.latent.max(classes), last, base[0], base[1]])?;
+        check_size("classes.count", &[classes, self.shape.height, self.shape.width])?;
+        Ok(base)
     }
 }
 
@@ -232,6 +237,10 @@ pub struct R3ganCritic {
 }
 
 impl Critic for R3ganCritic {
+    fn classes(&self) -> Option<usize> {
+        self.head.count()
+    }
+
     fn score(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> Tensor<1> {
         self.judge(x, class).score
     }

@@ -2,7 +2,7 @@
 //! with self-attention if wanted (Zhang et al. 2019, <https://arxiv.org/abs/1805.08318>).
 
 use super::{
-    check_shape, check_widths,
+    check_shape, check_size, check_widths,
     classes::{ClassPlane, ClassesConfig, Head, Norm, with_class},
     critic_norm_is_not_batch,
     dcgan::CriticNorm,
@@ -132,7 +132,11 @@ impl ResnetGanConfig {
             }
         }
         self.classes.iter().try_for_each(ClassesConfig::validate)?;
-        Ok([self.shape.height / factor, self.shape.width / factor])
+        let base = [self.shape.height / factor, self.shape.width / factor];
+        let classes = self.classes.map_or(1, |classes| classes.count);
+        check_size("channels", &[self.latent.max(classes), self.channels, base[0], base[1]])?;
+        check_size("classes.count", &[classes, self.shape.height, self.shape.width])?;
+        Ok(base)
     }
 }
 
@@ -230,6 +234,10 @@ impl DownBlock {
 }
 
 impl Critic for ResnetCritic {
+    fn classes(&self) -> Option<usize> {
+        self.head.count()
+    }
+
     fn score(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> Tensor<1> {
         self.judge(x, class).score
     }
