@@ -48,19 +48,22 @@ fn forward_passes_and_one_step_s_gradients_equal_flex() {
 /// One seed is one image on every backend: with fresh noise, without, guided, and led by gradients.
 #[test]
 fn diffusion_is_that_of_flex() {
+    // Times are told as sines of numbers up to a thousand, of which shaders know fewer digits.
+    let shader = ["wgpu", "vulkan", "metal"].iter().any(|name| device_name().starts_with(name));
+    let tolerance = if shader { 1e-2 } else { TOLERANCE };
     for which in 0..2 {
         let (expected, expected_grads) = diffuse(which, &Device::flex());
         let (got, grads) = diffuse(which, &device());
         for (index, ((shape, got), (expected_shape, expected))) in got.iter().zip(&expected).enumerate() {
             assert_eq!(shape, expected_shape);
-            assert_close(got, expected, TOLERANCE, &format!("images {index} of network {which}"));
+            assert_close(got, expected, tolerance, &format!("images {index} of network {which}"));
         }
         assert_eq!(grads.keys().collect::<Vec<_>>(), expected_grads.keys().collect::<Vec<_>>());
         for (path, (_, grad)) in grads {
             assert_close(
                 &grad,
                 &expected_grads[&path].1,
-                5.0 * TOLERANCE,
+                5.0 * tolerance,
                 &format!("network {which}, gradient of {path}"),
             );
         }
