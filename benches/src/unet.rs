@@ -18,7 +18,7 @@ use burn::tensor::{Device, Tensor};
 fn init(device: &Device) -> Result<UNet2dModel> {
     use {DownBlockType::*, UpBlockType::*};
     let config = UNet2dConfig {
-        sample_size: Some(28),
+        sample_size: Some(28.into()),
         in_channels: 1,
         out_channels: 1,
         layers_per_block: 1,

@@ -10,16 +10,13 @@ use aigc_core::{
     checkpoint::RunFolder,
     data::{Classes, ImageShape},
     output::{Animation, Grid, save_gif, save_png},
-    train::{
-        EmaConfig, LossPlot, MetricsLog, OptimizerConfig, ProgressBar, Schedule, StopFlag, StopReason, Trainer,
-        TrainerConfig,
-    },
+    train::{EmaConfig, OptimizerConfig, Schedule, StopFlag, StopReason, TrainerConfig},
 };
 use aigc_diffusion::{
     DiffusionObjective, DiffusionObjectiveConfig, DpmMultistepScheduler, Guidance, NoiseConfig, Pipeline, Process,
     Sampler, Samples, SigmaFlags, UNet2dConfig, UNet2dModel,
 };
-use aigc_examples::{Images, ImagesConfig, say_how_to_go_on};
+use aigc_examples::{Images, say_how_to_go_on};
 use anyhow::Result;
 use std::{ops::ControlFlow, time::Duration};
 
@@ -39,15 +36,12 @@ pub(crate) fn run(args: &Args, device: &Device, stop: StopFlag) -> Result<()> {
     let scheduler = scheduler(objective);
     let run = &job.folder(args)?;
 
-    let trained = Trainer::new(trainer.clone())
-        .start(args.start())
-        .stop_flag(stop)
+    let trained = args
+        .run
+        .trainer(trainer.clone(), stop, 10)
         .model_config(model)?
         .objective_config(objective)?
         .data_config(data)?
-        .observe(ProgressBar::new())
-        .observe(MetricsLog::every(10))
-        .observe(LossPlot::new())
         .evaluate(|network| {
             let samples = sampler(network, &scheduler, shape, device)?.sample(JUDGED, seed)?;
             judge.metrics(samples.images, &samples.classes.unwrap_or_default())
@@ -67,27 +61,24 @@ pub(crate) fn run(args: &Args, device: &Device, stop: StopFlag) -> Result<()> {
     if let Some(classes) = model.num_class_embeds {
         pipeline = pipeline.with_labels((0..classes - 1).map(|class| class.to_string()).collect())?;
     }
-    let kept = (shape.height == shape.width).then(|| pipeline.save(run.path().join("pipeline"))).transpose()?;
+    pipeline.save(run.path().join("pipeline"))?;
     judge.say(&trained.metrics);
     println!();
     let samples = if model.num_class_embeds.is_some() { "a row for each class" } else { "100 images it invented" };
-    let mut files = vec![
+    let files = [
         ("samples.png", samples),
         ("denoising.gif", "how ten of them came out of noise"),
         ("between.gif", "from noise to noise, each frame an image"),
         ("nearest.png", "ten samples, each with the most similar training image below"),
         ("loss.svg", "how the loss went"),
         ("metrics.jsonl", "the same, as numbers"),
+        ("pipeline/", "the model, for `Pipeline::from_folder` and for diffusers in Python"),
     ];
-    // diffusers has no field for images that are not square.
-    if kept.is_some() {
-        files.push(("pipeline/", "the model, for `Pipeline::from_folder` and for diffusers in Python"));
-    }
     list(run, &files);
     Ok(())
 }
 
-/// DPM-Solver++ over Karras et al.'s noise levels, kept within the images' range.
+/// DPM-Solver++ over Karras et al.'s noise levels.
 fn scheduler(objective: &DiffusionObjectiveConfig) -> DpmMultistepScheduler {
     let noise = match &objective.process {
         Process::Steps { noise, .. } => noise.clone(),
@@ -156,13 +147,13 @@ fn pictures(
 }
 
 fn defaults(args: &Args) -> Result<(Settings<UNet2dConfig, DiffusionObjectiveConfig>, Images)> {
-    let data = ImagesConfig { path: args.data.clone(), side: args.side, rgb: args.rgb };
-    let images = data.open(BATCH, args.seed)?;
+    let data = args.data.clone();
+    let images = data.open(BATCH, args.run.seed)?;
     // One more, which stands for none; images without classes are learned without.
     let classes = images.classes().ok().map(|classes| classes + 1);
     let model = UNet2dConfig::small(images.shape, classes);
     let trainer = TrainerConfig {
-        seed: args.seed,
+        seed: args.run.seed,
         minutes: Some(3.0),
         learning_rate: 1e-3,
         schedule: Schedule::cosine(100),

@@ -9,12 +9,9 @@ use aigc_core::{
     burn::tensor::{Device, Tensor},
     output::{save_gif, save_png},
     rng::Rng,
-    train::{
-        EmaConfig, LossPlot, MetricsLog, OptimizerConfig, ProgressBar, Schedule, StopFlag, StopReason, Trainer,
-        TrainerConfig,
-    },
+    train::{EmaConfig, OptimizerConfig, Schedule, StopFlag, StopReason, TrainerConfig},
 };
-use aigc_examples::{Images, ImagesConfig, say_how_to_go_on};
+use aigc_examples::{Images, say_how_to_go_on};
 use aigc_gan::{
     AnyGan, Augment, ClassesConfig, DcganConfig, DiffAugment, GanConfig, GanObjective, GanObjectiveConfig, Generator,
     MlpGanConfig, Sampler,
@@ -33,15 +30,12 @@ pub(crate) fn run(args: &Args, device: &Device, stop: StopFlag, conditional: boo
     let judge = Judge::new(images, device)?;
     let run = &job.folder(args)?;
 
-    let trained = Trainer::new(trainer.clone())
-        .start(args.start())
-        .stop_flag(stop)
+    let trained = args
+        .run
+        .trainer(trainer.clone(), stop, 10)
         .model_config(model)?
         .objective_config(objective)?
         .data_config(data)?
-        .observe(ProgressBar::new())
-        .observe(MetricsLog::every(10))
-        .observe(LossPlot::new())
         .evaluate(|gan: &AnyGan| {
             let sampler = Sampler::new(&gan.generator, device);
             let mut rng = Rng::keyed(seed, "judged", 0);
@@ -92,8 +86,8 @@ fn show<G: Generator>(sampler: &Sampler<'_, G>, gan: &AnyGan, seed: u64) -> aigc
 }
 
 fn defaults(args: &Args, conditional: bool) -> Result<(Settings<GanConfig, GanObjectiveConfig>, Images)> {
-    let data = ImagesConfig { path: args.data.clone(), side: args.side, rgb: args.rgb };
-    let images = data.open(BATCH, args.seed)?;
+    let data = args.data.clone();
+    let images = data.open(BATCH, args.run.seed)?;
     let shape = images.shape;
     let classes = if conditional { Some(ClassesConfig::new(images.classes()?)) } else { None };
     let foldable = shape.height == shape.width && shape.height % 4 == 0;
@@ -105,7 +99,7 @@ fn defaults(args: &Args, conditional: bool) -> Result<(Settings<GanConfig, GanOb
     // 1,500 images are few: moved a little, they last longer.
     let augment = Augment::Diff(DiffAugment { color: false, translation: 0.125, cutout: 0.0 });
     let trainer = TrainerConfig {
-        seed: args.seed,
+        seed: args.run.seed,
         minutes: Some(2.0),
         learning_rate: 5e-4,
         schedule: Schedule::linear(0),

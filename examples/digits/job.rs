@@ -37,7 +37,8 @@ impl<M: DeserializeOwned, O: DeserializeOwned> Job<M, O> {
         name: &'static str,
         defaults: impl FnOnce() -> Result<(Settings<M, O>, Images)>,
     ) -> Result<Self> {
-        let existing = if args.start() == Start::Fresh { None } else { Some(args.existing_run(name)?) };
+        let options = &args.run;
+        let existing = if options.start() == Start::Fresh { None } else { Some(options.existing_run(name)?) };
         // A run that was killed before it wrote its settings begins with the given ones.
         let saved = existing.as_ref().filter(|run| run.config_path().exists()).map(RunFolder::config).transpose()?;
         let (mut settings, images) = match saved {
@@ -48,17 +49,13 @@ impl<M: DeserializeOwned, O: DeserializeOwned> Job<M, O> {
             }
             None => defaults()?,
         };
-        let trainer = &mut settings.trainer;
-        trainer.steps = args.steps.unwrap_or(trainer.steps);
-        trainer.minutes = args.minutes.or(trainer.minutes);
-        trainer.checkpoint_every = args.checkpoint_every.unwrap_or(trainer.checkpoint_every);
-        trainer.validate()?;
+        settings.trainer = options.config(settings.trainer)?;
         Ok(Self { settings, images, existing, name })
     }
 
     /// The run's folder. Asked for last, so that a mistake elsewhere leaves no empty one behind.
     pub(crate) fn folder(&self, args: &Args) -> Result<RunFolder> {
-        let run = self.existing.clone().map_or_else(|| args.new_run(self.name), Ok)?;
+        let run = self.existing.clone().map_or_else(|| args.run.run(self.name), Ok)?;
         println!(
             "{} images of {} to learn from, {} held out; everything goes to {}",
             self.images.train.items(),

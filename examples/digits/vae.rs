@@ -9,9 +9,9 @@ use aigc_core::{
     data::{ImageBatch, Loader},
     output::{Grid, save_gif, save_png},
     rng::Rng,
-    train::{EmaConfig, LossPlot, MetricsLog, ProgressBar, Schedule, StopFlag, StopReason, Trainer, TrainerConfig},
+    train::{EmaConfig, Schedule, StopFlag, StopReason, TrainerConfig},
 };
-use aigc_examples::{Images, ImagesConfig, say_how_to_go_on};
+use aigc_examples::{Images, say_how_to_go_on};
 use aigc_vae::{
     AnyVae, Beta, ConvVaeConfig, MlpVaeConfig, VaeConfig, VaeObjective, held_out, interpolate, latent_grid,
     reconstruct, sample,
@@ -29,15 +29,12 @@ pub(crate) fn run(args: &Args, device: &Device, stop: StopFlag) -> Result<()> {
     let run = &job.folder(args)?;
 
     let show = |model: &AnyVae| sample(model, 100, TEMPERATURE, &mut Rng::keyed(seed, "preview", 0), device);
-    let trained = Trainer::new(trainer.clone())
-        .start(args.start())
-        .stop_flag(stop)
+    let trained = args
+        .run
+        .trainer(trainer.clone(), stop, 10)
         .model_config(model)?
         .objective_config(objective)?
         .data_config(data)?
-        .observe(ProgressBar::new())
-        .observe(MetricsLog::every(10))
-        .observe(LossPlot::new())
         .evaluate(|model| held_out(model, &images.held_out, device, seed))
         .preview(|model, at| save_png(&show(model)?, grid, &at.run.sample_path(at.step, "png")))
         .fit(VaeObjective::new(*objective)?, model.init(device)?, &images.train, run)?;
@@ -77,8 +74,8 @@ const BETA: f64 = 0.5;
 const TEMPERATURE: f64 = 0.8;
 
 fn defaults(args: &Args) -> Result<(Settings<VaeConfig, Beta>, Images)> {
-    let data = ImagesConfig { path: args.data.clone(), side: args.side, rgb: args.rgb };
-    let images = data.open(BATCH, args.seed)?;
+    let data = args.data.clone();
+    let images = data.open(BATCH, args.run.seed)?;
     let shape = images.shape;
     let foldable = shape.height % 4 == 0 && shape.width % 4 == 0;
     let model = if foldable {
@@ -87,7 +84,7 @@ fn defaults(args: &Args) -> Result<(Settings<VaeConfig, Beta>, Images)> {
         VaeConfig::Mlp(MlpVaeConfig::new(shape))
     };
     let trainer = TrainerConfig {
-        seed: args.seed,
+        seed: args.run.seed,
         minutes: Some(2.0),
         learning_rate: 2e-3,
         schedule: Schedule::cosine(100),

@@ -1,6 +1,6 @@
 //! Judging, in features of a LeNet-5 and in bits.
 
-use crate::train::RUNS;
+use crate::train::NAME;
 use aigc_core::{
     Error, Result,
     burn::tensor::{Device, Tensor},
@@ -17,7 +17,10 @@ use aigc_diffusion::{
 };
 use aigc_examples::ImagesConfig;
 use clap::Args;
-use std::{path::PathBuf, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 /// Options of `judge`.
 #[derive(Debug, Args)]
@@ -50,10 +53,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     if !(options.share > 0.0 && options.share <= 1.0) {
         return Err(Error::config("share", options.share, "above 0, at most 1").into());
     }
-    let n = |whole: usize| ((whole as f64 * options.share) as usize).max(20);
+    let n = |whole: usize| ((whole as f64 * options.share) as usize).max(4);
     let run = match &options.run {
         Some(run) => RunFolder::open(run)?,
-        None => RunFolder::open_newest(RUNS)?,
+        None => RunFolder::open_newest(Path::new("runs").join(NAME))?,
     };
     let pipeline = Pipeline::from_folder(run.path().join("pipeline"), &device)?;
     let AnyScheduler::DpmMultistep(trained) = &pipeline.scheduler else {

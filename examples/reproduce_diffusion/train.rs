@@ -1,44 +1,24 @@
 //! Training.
 
 use aigc_core::{
-    Error,
-    checkpoint::RunFolder,
-    device::device,
     output::{Grid, save_png},
-    train::{
-        EmaConfig, LossPlot, MetricsLog, OptimizerConfig, ProgressBar, Schedule, Start, StopFlag, StopReason, Trainer,
-        TrainerConfig,
-    },
+    train::{EmaConfig, OptimizerConfig, Schedule, StopFlag, StopReason, TrainerConfig},
 };
 use aigc_diffusion::{
     BetaSchedule, DiffusionObjective, DiffusionObjectiveConfig, DpmMultistepScheduler, NoiseConfig, Pipeline,
     Prediction, Process, Sampler, SigmaFlags, UNet2dConfig, UNet2dModel, Weighting,
 };
-use aigc_examples::{ImagesConfig, say_how_to_go_on};
+use aigc_examples::{ImagesConfig, RunOptions, say_how_to_go_on};
 use clap::Args;
-use std::path::PathBuf;
 
 /// Options of `train`.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// A folder with the four MNIST-format files, or with images.
-    #[arg(long, value_name = "FOLDER")]
-    data: PathBuf,
-    /// Side that a folder's images are brought to.
-    #[arg(long, value_name = "PIXELS")]
-    side: Option<usize>,
-    /// Keep the colours of a folder's images.
-    #[arg(long)]
-    rgb: bool,
-    /// Updates to make.
-    #[arg(long, default_value_t = 15_000)]
-    steps: usize,
+    #[command(flatten)]
+    data: ImagesConfig,
     /// Images of a step.
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 32)]
     batch: usize,
-    /// Minutes after which to stop even so.
-    #[arg(long)]
-    minutes: Option<f64>,
     /// Learning rate after warm-up.
     #[arg(long, default_value_t = 1e-3)]
     rate: f64,
@@ -51,31 +31,17 @@ pub(crate) struct Options {
     /// The cosine schedule instead of the linear one.
     #[arg(long)]
     cosine: bool,
-    /// Seed of weights, order and noise.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// flex, ndarray, libtorch, wgpu, vulkan, metal, cuda:0, rocm or auto.
-    #[arg(long, default_value = "flex")]
-    device: String,
-    /// Where to leave everything; `runs/images-diffusion-1` or the next number by default.
-    #[arg(long, value_name = "FOLDER")]
-    out: Option<PathBuf>,
-    /// Go on with the run in --out, or with the newest one; the other options must be the same.
-    #[arg(long)]
-    resume: bool,
+    #[command(flatten)]
+    run: RunOptions,
 }
 
-/// Where runs are left.
-pub(crate) const RUNS: &str = "runs/images-diffusion";
+/// What its runs are called.
+pub(crate) const NAME: &str = "images-diffusion";
 
 pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
-    let device = device(&options.device)?;
-    let data = ImagesConfig { path: Some(options.data.clone()), side: options.side, rgb: options.rgb };
-    let images = data.open(options.batch, options.seed)?;
+    let device = options.run.device()?;
+    let images = options.data.open(options.batch, options.run.seed)?;
     let shape = images.shape;
-    if shape.height != shape.width {
-        return Err(Error::config("data", shape, "square images, as diffusers has them; --side makes them so").into());
-    }
     // One more class, which stands for none.
     let classes = images.classes().ok().map(|classes| classes + 1);
     let model = UNet2dConfig::small(shape, classes);
@@ -89,8 +55,7 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
         ..DiffusionObjectiveConfig::default()
     };
     let config = TrainerConfig {
-        seed: options.seed,
-        minutes: options.minutes,
+        seed: options.run.seed,
         learning_rate: options.rate,
         schedule: Schedule::cosine(500),
         optimizer: OptimizerConfig::adam(0.9, 0.99),
@@ -98,9 +63,9 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
         ema: Some(EmaConfig::new(0.9995)),
         preview_every: 1000,
         checkpoint_every: 500,
-        ..TrainerConfig::new(options.steps)
+        ..TrainerConfig::new(16_000)
     };
-    config.validate()?;
+    let config = options.run.config(config)?;
     let scheduler = DpmMultistepScheduler {
         noise,
         prediction_type: objective.prediction,
@@ -110,21 +75,13 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
     };
     let network = model.init(&device)?;
     let learning = DiffusionObjective::new(objective.clone(), &network)?;
-    let run = match (&options.out, options.resume) {
-        (Some(out), false) => RunFolder::create(out)?,
-        (Some(out), true) => RunFolder::open(out)?,
-        (None, false) => RunFolder::create_next(RUNS)?,
-        (None, true) => RunFolder::open_newest(RUNS)?,
-    };
-    let trained = Trainer::new(config)
-        .start(if options.resume { Start::Resume } else { Start::Fresh })
-        .stop_flag(stop)
+    let run = options.run.run(NAME)?;
+    let trained = options
+        .run
+        .trainer(config, stop, 50)
         .model_config(&model)?
         .objective_config(&objective)?
-        .data_config(&data)?
-        .observe(ProgressBar::new())
-        .observe(MetricsLog::every(50))
-        .observe(LossPlot::new())
+        .data_config(&options.data)?
         .preview(|network: &UNet2dModel, at| {
             let sampler = Sampler::new(network, &scheduler, 20, shape, &device)?;
             let samples = match classes {
@@ -144,6 +101,12 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
     }
     let folder = run.path().join("pipeline");
     pipeline.save(&folder)?;
-    println!("{} steps; the pipeline is in {}", trained.step, folder.display());
+    let minutes = trained.elapsed.as_secs_f64() / 60.0;
+    println!(
+        "{} steps, {} of them now in {minutes:.1} minutes; the pipeline is in {}",
+        trained.step,
+        trained.made,
+        folder.display()
+    );
     Ok(())
 }

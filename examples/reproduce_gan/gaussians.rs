@@ -1,14 +1,14 @@
 //! Gaussians in the plane.
 
-use crate::{Common, Method};
+use crate::{Method, trainer};
 use aigc_core::{
     data::{Loader, LoaderConfig},
     nn::Activation,
     output::save_scatter,
     rng::Rng,
-    train::{MetricsLog, ProgressBar, Schedule, StopFlag, StopReason, Trainer},
+    train::{Schedule, StopFlag, StopReason},
 };
-use aigc_examples::say_how_to_go_on;
+use aigc_examples::{RunOptions, say_how_to_go_on};
 use aigc_gan::{
     AnyGan, AnyGenerator, GanConfig, GanObjective, Generator, Mixture, MlpGanConfig, PointBatch, collate_points,
     standing_statistics,
@@ -46,7 +46,7 @@ pub(crate) struct Options {
     #[arg(long)]
     depth: Option<usize>,
     #[command(flatten)]
-    common: Common,
+    run: RunOptions,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -60,8 +60,8 @@ enum Kind {
 const POINTS: usize = 10_000;
 
 pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
-    let common = &options.common;
-    let device = common.device()?;
+    let seed = options.run.seed;
+    let device = options.run.device()?;
     // Samples that are no good lie on the way from mode to mode, so a generator has to be steep there, seven times as steep
     // for the grid as for the ring: that takes depth more than it takes width.
     let (mixture, depth) = match options.mixture {
@@ -78,8 +78,8 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
         (Kind::Grid, Method::Plain | Method::R3gan) => 50_000,
         _ => 12_000,
     };
-    let data = mixture.clone().with_points(100_000, common.seed);
-    let loader = LoaderConfig { batch_size: options.batch, shuffle: Some(common.seed), ..LoaderConfig::default() };
+    let data = mixture.clone().with_points(100_000, seed);
+    let loader = LoaderConfig { batch_size: options.batch, shuffle: Some(seed), ..LoaderConfig::default() };
     let loader = Loader::new(data, collate_points, loader)?;
     let model = GanConfig::Mlp(MlpGanConfig {
         latent: 2,
@@ -95,22 +95,19 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
     for penalty in &mut objective.penalties {
         penalty.every = options.every.unwrap_or(every);
     }
-    let trainer = common.trainer(steps, options.rate, [0.0, 0.99], Schedule::cosine(0));
+    let config = options.run.config(trainer(seed, steps, options.rate, [0.0, 0.99], Schedule::cosine(0)))?;
     let learning = GanObjective::new(objective.clone(), &gan)?;
-    trainer.validate()?;
-    let run = common.run("gaussians")?;
+    let run = options.run.run("gaussians")?;
     let points = |generator: &AnyGenerator| -> Vec<[f32; 2]> {
-        let z = Rng::keyed(common.seed, "points", 0).normal([POINTS, generator.latent()], &device);
+        let z = Rng::keyed(seed, "points", 0).normal([POINTS, generator.latent()], &device);
         let values = generator.generate(z, None).into_data().iter::<f32>().collect::<Vec<_>>();
         values.chunks_exact(2).map(|point| [point[0], point[1]]).collect()
     };
-    let trained = Trainer::new(trainer)
-        .start(common.start())
-        .stop_flag(stop)
+    let trained = options
+        .run
+        .trainer(config, stop, 100)
         .model_config(&model)?
         .objective_config(&objective)?
-        .observe(ProgressBar::new())
-        .observe(MetricsLog::every(100))
         .evaluate(|gan: &AnyGan| {
             let coverage = mixture.coverage(&points(&gan.generator));
             Ok(vec![
@@ -124,7 +121,7 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
         say_how_to_go_on(trained.step, &run);
         return Ok(());
     }
-    let mut rng = Rng::keyed(common.seed, "standing", 0);
+    let mut rng = Rng::keyed(seed, "standing", 0);
     let made = points(&standing_statistics(&trained.model.generator, 50, 256, &mut rng, &device)?);
     let real = mixture.clone().with_points(2000, 1);
     let real: Vec<[f32; 2]> = (0..2000).map(|i| aigc_core::data::Dataset::get(&real, i)).collect::<Result<_, _>>()?;
@@ -136,7 +133,7 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
          the rarest mode has {:.2} of an even share, {} steps; {}",
         options.mixture,
         options.method,
-        common.seed,
+        seed,
         coverage.modes,
         mixture.modes(),
         100.0 * coverage.within,

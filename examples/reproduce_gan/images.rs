@@ -1,6 +1,6 @@
 //! Images by DCGAN, judged in features of a LeNet-5.
 
-use crate::{Common, Method};
+use crate::{Method, trainer};
 use aigc_core::{
     Error,
     burn::tensor::Device,
@@ -9,32 +9,22 @@ use aigc_core::{
     eval::{ClassHistogram, Classifier, LeNet5, Moments, Neighbours, frechet_distance},
     output::{Grid, save_gif, save_png},
     rng::Rng,
-    train::{Event, LossPlot, MetricsLog, ProgressBar, Schedule, StopFlag, StopReason, Trainer},
+    train::{Schedule, StopFlag, StopReason, TrainerConfig},
 };
-use aigc_examples::{ImagesConfig, say_how_to_go_on};
+use aigc_examples::{ImagesConfig, RunOptions, say_how_to_go_on};
 use aigc_gan::{
     AnyGan, AnyGenerator, ClassesConfig, CriticNorm, DcganConfig, GanConfig, GanObjective, Generator, GeneratorClasses,
     R3ganConfig, ResnetGanConfig, Sampler, standing_statistics,
 };
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use std::{
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, time::Duration};
 
 /// Options of `images`.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// A folder with the four MNIST-format files, or with images.
-    #[arg(long, value_name = "FOLDER")]
-    data: PathBuf,
-    /// Side that a folder's images are brought to.
-    #[arg(long, value_name = "PIXELS")]
-    side: Option<usize>,
-    /// Keep the colours of a folder's images.
-    #[arg(long)]
-    rgb: bool,
+    #[command(flatten)]
+    data: ImagesConfig,
     /// Which networks.
     #[arg(long, value_enum, default_value = "dcgan")]
     model: Networks,
@@ -54,7 +44,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 10_000)]
     samples: usize,
     #[command(flatten)]
-    common: Common,
+    run: RunOptions,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -67,10 +57,9 @@ enum Networks {
 const BATCH: usize = 64;
 
 pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
-    let common = &options.common;
-    let device = common.device()?;
-    let data = ImagesConfig { path: Some(options.data.clone()), side: options.side, rgb: options.rgb };
-    let images = data.open(BATCH, common.seed)?;
+    let seed = options.run.seed;
+    let device = options.run.device()?;
+    let images = options.data.open(BATCH, seed)?;
     let judge = options.judge.as_ref().map(|path| LeNet5::open(path, &device)).transpose()?;
     let shape = images.shape;
     if judge.is_some() && shape.channels != 1 {
@@ -95,44 +84,41 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
     };
     let gan = model.init(&device)?;
     let objective = options.method.objective(options.gamma.unwrap_or(options.method.usual_gamma()));
-    let config = common.trainer(17_000, 2e-4, [0.5, 0.999], Schedule::CONSTANT);
+    let config = options.run.config(TrainerConfig {
+        preview_every: 1000,
+        ..trainer(seed, 17_000, 2e-4, [0.5, 0.999], Schedule::CONSTANT)
+    })?;
     let learning = GanObjective::new(objective.clone(), &gan)?;
-    config.validate()?;
-    let run = common.run("images-gan")?;
+    let run = options.run.run("images-gan")?;
     let grid = Grid::new(10, shape.width);
     let preview = |gan: &AnyGan, n: usize| -> aigc_core::Result<_> {
         let sampler = Sampler::new(&gan.generator, &device);
-        let mut rng = Rng::keyed(common.seed, "preview", 0);
+        let mut rng = Rng::keyed(seed, "preview", 0);
         if gan.generator.classes().is_some() {
             sampler.class_grid(n / 10, &mut rng)
         } else {
             sampler.sample(n, &mut rng)
         }
     };
-    let (mut made, began) = (0, Instant::now());
-    let trained = Trainer::new(aigc_core::train::TrainerConfig { preview_every: 1000, ..config })
-        .start(common.start())
-        .stop_flag(stop)
+    let trained = options
+        .run
+        .trainer(config, stop, 100)
         .model_config(&model)?
         .objective_config(&objective)?
-        .data_config(&data)?
-        .observe(ProgressBar::new())
-        .observe(MetricsLog::every(100))
-        .observe(LossPlot::new())
-        .observe(|event: &Event<'_>| made += usize::from(matches!(event, Event::Step(_))))
+        .data_config(&options.data)?
         .preview(|gan, at| save_png(&preview(gan, 100)?, grid, &at.run.sample_path(at.step, "png")))
         .fit(learning, gan, &images.train, &run)?;
     if trained.reason == StopReason::Interrupted {
         say_how_to_go_on(trained.step, &run);
         return Ok(());
     }
-    let minutes = began.elapsed().as_secs_f64() / 60.0;
-    println!("{} steps, {made} of them now in {minutes:.2} minutes", trained.step);
-    pictures(&trained.model, &images.train, &run, grid, common.seed, &device)?;
+    let minutes = trained.elapsed.as_secs_f64() / 60.0;
+    println!("{} steps, {} of them now in {minutes:.2} minutes", trained.step, trained.made);
+    pictures(&trained.model, &images.train, &run, grid, seed, &device)?;
     if let Some(judge) = &judge {
         let generator = &trained.model.generator;
         report("averaged", generator, options, judge, &images.held_out, &device)?;
-        let mut rng = Rng::keyed(common.seed, "standing", 0);
+        let mut rng = Rng::keyed(seed, "standing", 0);
         let standing = standing_statistics(generator, 100, 256, &mut rng, &device)?;
         report("averaged, standing statistics", &standing, options, judge, &images.held_out, &device)?;
         // What a plain loop, without averaging, ends with.
@@ -199,7 +185,7 @@ fn report(
     for batch in test.pass() {
         real.add(&judge.classify(batch?.images(device)).features)?;
     }
-    let mut rng = Rng::keyed(options.common.seed, "judged", 0);
+    let mut rng = Rng::keyed(options.run.seed, "judged", 0);
     let sampler = Sampler::new(generator, device);
     let mut histogram = ClassHistogram::new(LeNet5::CLASSES)?;
     let (mut right, mut left) = (0, options.samples);

@@ -1,7 +1,7 @@
 //! Stacked-MNIST (Metz et al. 2017, <https://arxiv.org/abs/1611.02163>): three random digits as colour channels. A judge
 //! reads each channel; 1,000 numbers are the modes.
 
-use crate::{Common, Method};
+use crate::{Method, trainer};
 use aigc_core::{
     Result,
     burn::tensor::Device,
@@ -12,12 +12,12 @@ use aigc_core::{
     eval::{ClassHistogram, Classifier, LeNet5},
     output::{Grid, save_png},
     rng::Rng,
-    train::{Event, LossPlot, MetricsLog, ProgressBar, Schedule, StopFlag, StopReason, Trainer, TrainerConfig},
+    train::{Event, Schedule, StopFlag, StopReason, TrainerConfig},
 };
-use aigc_examples::say_how_to_go_on;
+use aigc_examples::{RunOptions, say_how_to_go_on};
 use aigc_gan::{AnyGan, AnyGenerator, CriticNorm, DcganConfig, GanConfig, GanObjective, Sampler, standing_statistics};
 use clap::Args;
-use std::{path::PathBuf, time::Instant};
+use std::path::PathBuf;
 
 /// Options of `stacked`.
 #[derive(Debug, Args)]
@@ -41,7 +41,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 25_600)]
     samples: usize,
     #[command(flatten)]
-    common: Common,
+    run: RunOptions,
 }
 
 /// As many stacks as were asked for, the same for a seed.
@@ -69,44 +69,42 @@ impl Dataset for Stacked {
 }
 
 pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
-    let common = &options.common;
-    let device = common.device()?;
+    let seed = options.run.seed;
+    let device = options.run.device()?;
     let digits = IdxImages::from_folder(&options.data, Part::Train)?;
     let judge = LeNet5::open(&options.judge, &device)?;
     let ImageShape { height, width, .. } = digits.shape();
-    let stacked = Stacked { digits, count: 128_000, seed: common.seed };
-    let loader = LoaderConfig { batch_size: 64, shuffle: Some(common.seed), ..LoaderConfig::default() };
+    let stacked = Stacked { digits, count: 128_000, seed };
+    let loader = LoaderConfig { batch_size: 64, shuffle: Some(seed), ..LoaderConfig::default() };
     let loader = Loader::new(stacked, collate_images, loader)?;
     let norm = if options.method == Method::Plain { CriticNorm::Batch } else { CriticNorm::None };
     let model = GanConfig::Dcgan(DcganConfig { norm, ..DcganConfig::new(ImageShape::new(3, height, width)) });
     let gan = model.init(&device)?;
     let objective = options.method.objective(options.gamma.unwrap_or(options.method.usual_gamma()));
-    let config = common.trainer(20_000, options.rate, [0.5, 0.99], Schedule::CONSTANT);
-    let config = TrainerConfig { evaluate_every: 2000, preview_every: 2000, ..config };
+    let config = options.run.config(TrainerConfig {
+        evaluate_every: 2000,
+        preview_every: 2000,
+        ..trainer(seed, 20_000, options.rate, [0.5, 0.99], Schedule::CONSTANT)
+    })?;
     let learning = GanObjective::new(objective.clone(), &gan)?;
-    config.validate()?;
-    let run = common.run("stacked")?;
-    let (mut made, began) = (0, Instant::now());
-    let trained = Trainer::new(config)
-        .start(common.start())
-        .stop_flag(stop)
+    let run = options.run.run("stacked")?;
+    let trained = options
+        .run
+        .trainer(config, stop, 100)
         .model_config(&model)?
         .objective_config(&objective)?
-        .observe(ProgressBar::new())
-        .observe(MetricsLog::every(100))
-        .observe(LossPlot::new())
-        .observe(|event: &Event<'_>| match event {
-            Event::Step(_) => made += 1,
-            Event::Evaluated { step, metrics, .. } => eprintln!("step {step}: {metrics:?}"),
-            _ => {}
+        .observe(|event: &Event<'_>| {
+            if let Event::Evaluated { step, metrics, .. } = event {
+                eprintln!("step {step}: {metrics:?}");
+            }
         })
         .evaluate(|gan: &AnyGan| {
-            let histogram = modes(&gan.generator, &judge, options.samples, common.seed, &device)?;
+            let histogram = modes(&gan.generator, &judge, options.samples, seed, &device)?;
             Ok(vec![("kl".into(), histogram.kl_to_uniform()), ("modes".into(), histogram.covered() as f64)])
         })
         .preview(|gan: &AnyGan, at| {
             let sampler = Sampler::new(&gan.generator, &device);
-            let pictures = sampler.sample(100, &mut Rng::keyed(common.seed, "preview", 0))?;
+            let pictures = sampler.sample(100, &mut Rng::keyed(seed, "preview", 0))?;
             save_png(&pictures, Grid::new(10, width), &at.run.sample_path(at.step, "png"))
         })
         .fit(learning, gan, &loader, &run)?;
@@ -114,18 +112,19 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
         say_how_to_go_on(trained.step, &run);
         return Ok(());
     }
-    let mut rng = Rng::keyed(common.seed, "standing", 0);
+    let mut rng = Rng::keyed(seed, "standing", 0);
     let generator = standing_statistics(&trained.model.generator, 50, 256, &mut rng, &device)?;
-    let histogram = modes(&generator, &judge, options.samples, common.seed, &device)?;
+    let histogram = modes(&generator, &judge, options.samples, seed, &device)?;
     println!(
-        "{:?} seed {}: {} of 1000 modes in {} samples, KL to uniform {:.4}; {} steps, {made} of them now in {:.1} minutes",
+        "{:?} seed {}: {} of 1000 modes in {} samples, KL to uniform {:.4}; {} steps, {} of them now in {:.1} minutes",
         options.method,
-        common.seed,
+        seed,
         histogram.covered(),
         histogram.total(),
         histogram.kl_to_uniform(),
         trained.step,
-        began.elapsed().as_secs_f64() / 60.0
+        trained.made,
+        trained.elapsed.as_secs_f64() / 60.0
     );
     Ok(())
 }

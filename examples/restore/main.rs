@@ -12,7 +12,7 @@ use aigc_core::{
     Error,
     burn::tensor::{Device, Tensor},
     checkpoint::RunFolder,
-    data::{ImageBatch, Loader, folder::read_image},
+    data::{ImageBatch, ImageShape, Loader, collate_images, folder::read_image},
     device::device,
     eval::{Estimate, psnr, ssim},
     output::{Grid, save_png},
@@ -43,9 +43,12 @@ struct Args {
     /// Restore this image instead: it is brought to the model's size, and degraded first, to have something to compare with.
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     image: Option<PathBuf>,
-    /// The image is degraded as it is: small, or noisy. There is nothing to compare with then.
+    /// The image is degraded as it is: small, noisy, or with something missing. There is nothing to compare with then.
     #[arg(long, requires = "image")]
     as_it_is: bool,
+    /// What is missing: an image that is black there, and white where something is known; by default the right half.
+    #[arg(long, value_name = "FILE")]
+    mask: Option<PathBuf>,
     /// How many images.
     #[arg(long, default_value_t = 20)]
     images: usize,
@@ -108,6 +111,14 @@ fn main() -> anyhow::Result<()> {
     if args.images == 0 || args.average == 0 {
         bail!("--images and --average are at least 1");
     }
+    if args.mask.is_some() && args.task != Task::Inpaint {
+        bail!("--mask is for `inpaint`");
+    }
+    if args.as_it_is && args.task == Task::Inpaint && args.mask.is_none() {
+        bail!(
+            "--mask FILE has to say what is missing: an image that is black there, and white where something is known"
+        );
+    }
     if args.method == Method::Repaint && (args.task != Task::Inpaint || args.noise.is_some()) {
         bail!("RePaint fills in what is missing beside pixels without noise; for this, leave --method out");
     }
@@ -132,7 +143,7 @@ fn main() -> anyhow::Result<()> {
     let restored = restore(&args, &pipeline, degradation, noise, &measured, n, &device)?;
     let shape = pipeline.shape;
     let simple = match args.task {
-        Task::Inpaint => simple::fill(&measured, shape.width / 2),
+        Task::Inpaint => simple::fill(&measured, &mask(&args, shape, &device)?),
         Task::Enlarge => simple::enlarge(&measured, args.factor),
         Task::Denoise => simple::blur(&measured),
     };
@@ -165,19 +176,31 @@ fn degradation(args: &Args, pipeline: &Pipeline, device: &Device) -> anyhow::Res
     Ok(match args.task {
         Task::Denoise => Degradation::None,
         Task::Enlarge => Degradation::Shrunk(args.factor),
-        Task::Inpaint => {
-            let known = Tensor::ones([1, 1, shape.height, shape.width / 2], device);
-            let missing = Tensor::zeros([1, 1, shape.height, shape.width - shape.width / 2], device);
-            Degradation::Masked(Tensor::cat(vec![known, missing], 3))
-        }
+        Task::Inpaint => Degradation::Masked(mask(args, shape, device)?),
     })
+}
+
+/// 1 where something is known.
+fn mask(args: &Args, shape: ImageShape, device: &Device) -> anyhow::Result<Tensor<4>> {
+    let Some(file) = &args.mask else {
+        let half = shape.width / 2;
+        let known = Tensor::ones([1, 1, shape.height, half], device);
+        let missing = Tensor::zeros([1, 1, shape.height, shape.width - half], device);
+        return Ok(Tensor::cat(vec![known, missing], 3));
+    };
+    let grey = ImageShape::new(1, shape.height, shape.width);
+    let known = collate_images(vec![read_image(file, grey)?]).images(device).greater_elem(0.5).float();
+    if known.clone().max().into_scalar::<f32>() == 0.0 {
+        bail!("{}: all is missing; leave white what is known", file.display());
+    }
+    Ok(known)
 }
 
 /// Images of the model's shape: one of the user's, or held-out ones.
 fn originals(args: &Args, pipeline: &Pipeline, device: &Device) -> anyhow::Result<Tensor<4>> {
     let shape = pipeline.shape;
     if let Some(file) = &args.image {
-        return Ok(aigc_core::data::collate_images(vec![read_image(file, shape)?]).images(device));
+        return Ok(collate_images(vec![read_image(file, shape)?]).images(device));
     }
     let data =
         ImagesConfig { path: args.data.clone(), side: Some(shape.width), rgb: shape.channels == 3 }.open(100, 0)?;
@@ -213,7 +236,7 @@ fn restore_as_it_is(
     if args.task == Task::Enlarge {
         (shape.height, shape.width) = (shape.height / args.factor.max(1), shape.width / args.factor.max(1));
     }
-    let measured = aigc_core::data::collate_images(vec![read_image(file, shape)?]).images(device);
+    let measured = collate_images(vec![read_image(file, shape)?]).images(device);
     let restored = restore(args, pipeline, degradation, noise, &measured, 1, device)?;
     save_png(&restored, Grid::new(1, pipeline.shape.width), &args.out)?;
     println!("{}", args.out.display());
@@ -289,10 +312,14 @@ fn restore(
     Ok(sum.expect("at least one round") / args.average as f64)
 }
 
-/// Nothing is known of the class.
+/// Nothing is known of the class. Where all classes have names, none is left to stand for none.
 fn without_class<'a>(
     sampler: Sampler<'a, AnyDenoiser>,
     pipeline: &Pipeline,
 ) -> aigc_core::Result<Sampler<'a, AnyDenoiser>> {
-    if pipeline.network.classes().is_none() { Ok(sampler) } else { sampler.without_class() }
+    match (pipeline.network.classes(), pipeline.labels().len()) {
+        (None, _) => Ok(sampler),
+        (Some(_), 0) => sampler.without_class(),
+        (Some(_), named) => sampler.knowing(named)?.without_class(),
+    }
 }

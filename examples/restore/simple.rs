@@ -6,14 +6,12 @@ use image::{
     imageops::{FilterType, blur as blurred, resize},
 };
 
-/// The missing right part, from column `from` on, in the mean of what is there.
-pub(crate) fn fill(measured: &Tensor<4>, from: usize) -> (&'static str, Tensor<4>) {
-    let [_, _, _, width] = measured.dims();
-    let known = measured.clone().narrow(3, 0, from);
-    let mean = known.clone().mean_dim(3).mean_dim(2).mean_dim(1);
-    let [batch, channels, height, _] = measured.dims();
-    let missing = mean.expand([batch, channels, height, width - from]);
-    ("mean fill", Tensor::cat(vec![known, missing], 3).clamp(0.0, 1.0))
+/// What is missing (0 in the mask, `[1, 1, height, width]`), in the mean of what is there.
+pub(crate) fn fill(measured: &Tensor<4>, mask: &Tensor<4>) -> (&'static str, Tensor<4>) {
+    let mean = |x: Tensor<4>| x.mean_dim(3).mean_dim(2).mean_dim(1);
+    let known = measured.clone() * mask.clone();
+    let missing = mean(known.clone()) / mean(mask.clone()) * (mask.clone().neg() + 1.0);
+    ("mean fill", (known + missing).clamp(0.0, 1.0))
 }
 
 /// Bicubic (Catmull–Rom) interpolation.

@@ -9,17 +9,22 @@ use aigc_core::{
     },
     rng::Rng,
 };
+use clap::Args;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// Where images come from.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Args, Serialize, Deserialize)]
 pub struct ImagesConfig {
-    /// Nothing for the embedded digits; `mnist`; a folder with MNIST-format files; or a folder of images.
+    /// A folder with MNIST-format files or with images; `mnist` downloads MNIST (feature `download`). Without it, the
+    /// digits inside the program.
+    #[arg(long = "data", value_name = "PATH")]
     pub path: Option<PathBuf>,
     /// Side that a folder's images are brought to.
+    #[arg(long, value_name = "PIXELS")]
     pub side: Option<usize>,
-    /// Whether a folder's images keep their colours.
+    /// Keep the colours of a folder's images.
+    #[arg(long)]
     pub rgb: bool,
 }
 

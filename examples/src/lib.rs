@@ -1,8 +1,10 @@
-//! What the examples share: where images come from, and Ctrl-C.
+//! What the examples share: their options, where images come from, and Ctrl-C.
 #![forbid(unsafe_code)]
 
 mod images;
+mod options;
 mod stop;
 
 pub use images::{Images, ImagesConfig};
+pub use options::RunOptions;
 pub use stop::{say_how_to_go_on, stop_on_ctrl_c};

@@ -1,33 +1,22 @@
 //! The main job as a person runs it: to its end, killed, interrupted, resumed.
 
+mod common;
+
+use common::{finish, program};
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    path::Path,
+    process::{Child, Command, Stdio},
     thread::sleep,
     time::Duration,
 };
 
 const STEPS: &str = "150";
 
-fn program() -> PathBuf {
-    let mut path = std::env::current_exe().unwrap();
-    path.pop();
-    path.pop();
-    path.join("examples").join(format!("digits{}", std::env::consts::EXE_SUFFIX))
-}
-
 fn digits(out: &Path, more: &[&str]) -> Command {
-    let mut command = Command::new(program());
+    let mut command = Command::new(program("digits"));
     command.args(["--steps", STEPS, "--checkpoint-every", "7", "--seed", "3", "--out"]).arg(out).args(more);
     command
-}
-
-fn finish(mut command: Command) -> String {
-    let Output { status, stdout, stderr } = command.output().unwrap();
-    let text = String::from_utf8_lossy(&stdout).into_owned();
-    assert!(status.success(), "{text}{}", String::from_utf8_lossy(&stderr));
-    text
 }
 
 /// The final model and the newest checkpoint: every tensor as bytes. The optimizer's file is read by the exact-resume
@@ -100,7 +89,7 @@ fn ctrl_c_saves_and_says_how_to_go_on() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
     // More steps than it can make before the signal reaches it.
-    let mut endless = Command::new(program());
+    let mut endless = Command::new(program("digits"));
     endless.args(["--steps", "1000000", "--out"]).arg(&run);
     let mut child = endless.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     wait_for(&mut child, &run, 20);
@@ -135,7 +124,7 @@ fn adversarial_models_keep_their_promises() {
         for file in ["samples.png", "nearest.png", "walk.gif", "loss.svg", "metrics.jsonl", "final/model.safetensors"] {
             assert!(text.contains(file) && whole.join(file).metadata().unwrap().len() > 100, "{file}");
         }
-        let mut endless = Command::new(program());
+        let mut endless = Command::new(program("digits"));
         endless
             .args(["--model", model, "--steps", STEPS, "--checkpoint-every", "7", "--seed", "3", "--out"])
             .arg(&parts);
@@ -170,7 +159,7 @@ fn the_diffusion_model_keeps_its_promises() {
     assert!(tensors(&parts) == tensors(&whole));
 
     let restore = |args: &[&str]| {
-        let mut command = Command::new(program().with_file_name(format!("restore{}", std::env::consts::EXE_SUFFIX)));
+        let mut command = Command::new(program("restore"));
         command.args(args).arg("--pipeline").arg(whole.join("pipeline")).args(["--images", "3", "--steps", "4"]);
         command.current_dir(folder.path()).output().unwrap()
     };
@@ -186,8 +175,18 @@ fn the_diffusion_model_keeps_its_promises() {
     let picture = whole.join("samples.png");
     let of_mine = restore(&["enlarge", "--factor", "2", "--as-it-is", "--image", picture.to_str().unwrap()]);
     assert!(of_mine.status.success() && folder.path().join("restored.png").is_file());
+    // Both halves missing but for a frame, as a picture says.
+    let mask = folder.path().join("mask.png");
+    let known = (0..64).map(|i| if [0, 7].contains(&(i / 8)) || [0, 7].contains(&(i % 8)) { 255 } else { 0 });
+    image::GrayImage::from_raw(8, 8, known.collect()).unwrap().save(&mask).unwrap();
+    let mask = mask.to_str().unwrap();
+    assert!(restore(&["inpaint", "--mask", mask]).status.success());
+    let filled = restore(&["inpaint", "--mask", mask, "--as-it-is", "--image", picture.to_str().unwrap()]);
+    assert!(filled.status.success(), "{}", String::from_utf8_lossy(&filled.stderr));
     for (args, expected) in [
-        (&["enlarge", "--factor", "3"][..], "`shrunk` is 3, expected a divisor of 8×8 pixels"),
+        (&["inpaint", "--as-it-is", "--image", mask][..], "--mask FILE has to say"),
+        (&["denoise", "--mask", mask], "--mask is for `inpaint`"),
+        (&["enlarge", "--factor", "3"], "`shrunk` is 3, expected a divisor of 8×8 pixels"),
         (&["denoise", "--method", "repaint"], "RePaint fills in what is missing"),
         (&["inpaint", "--average", "0"], "at least 1"),
         (&["inpaint", "--image", "nowhere.png"], "nowhere.png"),
@@ -202,7 +201,7 @@ fn the_diffusion_model_keeps_its_promises() {
 fn mistakes_are_explained() {
     let folder = tempfile::tempdir().unwrap();
     let fails = |args: &[&str]| {
-        let output = Command::new(program()).args(args).current_dir(folder.path()).output().unwrap();
+        let output = Command::new(program("digits")).args(args).current_dir(folder.path()).output().unwrap();
         assert!(!output.status.success(), "{args:?}");
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
@@ -222,7 +221,7 @@ fn mistakes_are_explained() {
     let nowhere = folder.path().join("nowhere");
     assert!(fails(&["--data", nowhere.to_str().unwrap()]).contains("nowhere"));
     let run = folder.path().join("run");
-    let mut short = Command::new(program());
+    let mut short = Command::new(program("digits"));
     short.args(["--steps", "2", "--out"]).arg(&run);
     finish(short);
     assert!(fails(&["--out", run.to_str().unwrap()]).contains("a folder without a run in it"));

@@ -1,9 +1,12 @@
 //! The documentation's commands run, and what it shows is what is there.
 
+mod common;
+
 use aigc_core::{
     data::digits,
     output::{Grid, save_png},
 };
+use common::{program, small_mnist};
 use std::{
     path::{Path, PathBuf},
     process::Command,
@@ -31,15 +34,7 @@ fn blocks(page: &str, language: &str) -> Vec<String> {
 /// A folder in which the documentation's paths exist: a small MNIST, and some photos.
 fn world() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let mnist = folder.path().join("path/to/mnist");
-    std::fs::create_dir_all(&mnist).unwrap();
-    let mut images = vec![0, 0, 8, 3, 0, 0, 0, 40, 0, 0, 0, 28, 0, 0, 0, 28];
-    images.extend((0..40 * 784).map(|i| (i % 256) as u8));
-    let labels = [vec![0, 0, 8, 1, 0, 0, 0, 40], (0..40).map(|i| i % 10).collect()].concat();
-    for part in ["train", "t10k"] {
-        std::fs::write(mnist.join(format!("{part}-images-idx3-ubyte")), &images).unwrap();
-        std::fs::write(mnist.join(format!("{part}-labels-idx1-ubyte")), &labels).unwrap();
-    }
+    small_mnist(&folder.path().join("path/to/mnist"));
     let photos = folder.path().join("path/to/photos");
     std::fs::create_dir_all(&photos).unwrap();
     let device = aigc_core::device::device("flex").unwrap();
@@ -52,14 +47,11 @@ fn world() -> tempfile::TempDir {
 
 /// Runs an example with a few steps instead of many.
 fn run_example(name: &str, arguments: &[&str], world: &Path) {
-    let mut program = std::env::current_exe().unwrap();
-    program.pop();
-    program.pop();
-    let mut command = Command::new(program.join("examples").join(name));
+    let mut command = Command::new(program(name));
     // my_images has no options: its steps are shortened by the folder it is given, eight small pictures.
     let short: &[&str] = match (name, arguments.contains(&"--steps")) {
         ("digits", false) => &["--steps", "6", "--checkpoint-every", "3"],
-        ("reproduce_vae", _) | ("reproduce_gan" | "reproduce_diffusion", false) => &["--steps", "3"],
+        ("reproduce_vae" | "reproduce_gan" | "reproduce_diffusion", false) => &["--steps", "3"],
         ("restore", false) => &["--steps", "2", "--images", "2"],
         _ => &[],
     };

@@ -41,8 +41,10 @@ CASES = {
 
 
 def run(name, options, steps, seed):
-    options = dict(options); eta = options.pop("_eta", None); draw = torch.Generator().manual_seed(seed)
-    s = getattr(diffusers, name)(**options); s.set_timesteps(steps); drawn = []
+    options = dict(options); eta, tokens = options.pop("_eta", None), options.pop("_tokens", None); draw = torch.Generator().manual_seed(seed)
+    s = getattr(diffusers, name)(**options); drawn = []
+    # As pipelines find it from the tokens of an image.
+    s.set_timesteps(steps, **({} if tokens is None else dict(mu=0.5 + (1.15 - 0.5) * (tokens - 256) / (4096 - 256))))
     def noise(shape, **_): drawn.append(torch.randn(tuple(shape), generator=draw)); return drawn[-1]
     importlib.import_module(type(s).__module__).randn_tensor = noise
     x = torch.randn(1, 3, 3, 3, generator=draw) * getattr(s, "init_noise_sigma", 1.0); mix = torch.randn(3, 3, generator=draw) * 0.5
@@ -51,17 +53,24 @@ def run(name, options, steps, seed):
     for k, t in enumerate(s.timesteps):
         seen = s.scale_model_input(x, t) if hasattr(s, "scale_model_input") else x; said = torch.tanh(torch.einsum("ij,bjhw->bihw", mix, seen) + 0.1 * k)
         if options.get("variance_type") == "learned_range": said = torch.cat([said, torch.tanh(2 * seen)], 1)
+        if options.get("variance_type") == "learned": said = torch.cat([said, torch.sigmoid(2 * seen) * 0.01], 1)
         del drawn[:]; x = s.step(said, t, x, **({} if eta is None else dict(eta=eta))).prev_sample
         T |= {f"scaled.{k:03}": seen, f"output.{k:03}": said, f"sample.{k:03}": x} | {f"noise.{k:03}.{j}": z for j, z in enumerate(drawn)}
-    return T, dict(kind="scheduler", cls=name, config=options, eta=eta, num_inference_steps=steps, seed=A.seed, diffusers=diffusers.__version__)
+    return T, dict(kind="scheduler", cls=name, config=options, eta=eta, image_seq_len=tokens, num_inference_steps=steps, seed=A.seed, diffusers=diffusers.__version__)
 
 
 # Numbers of steps at which the rounding of a half decides which whole time is next.
 ROUNDED = [("DPMSolverMultistepScheduler", {}, 30), ("DDIMScheduler", dict(timestep_spacing="linspace"), 27), ("DDPMScheduler", dict(timestep_spacing="trailing"), 48)]
-index = 0
+# After all others, whose numbers and seeds stay as they are.
+MORE = [("DDPMScheduler", dict(variance_type="learned")), ("FlowMatchHeunDiscreteScheduler", {}), ("FlowMatchHeunDiscreteScheduler", dict(shift=3.0)),
+    ("FlowMatchEulerDiscreteScheduler", dict(use_dynamic_shifting=True, _tokens=1024)), ("FlowMatchEulerDiscreteScheduler", dict(use_dynamic_shifting=True, time_shift_type="linear", _tokens=3000))]
+jobs = []
 for name, cases in CASES.items():
-    for i, options in enumerate(cases + [options for other, options, _ in ROUNDED if other == name]):
-        index += 1; steps = (5, 7, 16)[index % 3] if i < len(cases) else next(steps for other, _, steps in ROUNDED if other == name)
-        T, case = run(name, {**(LATENT if "EDM" not in name and "Flow" not in name and "beta_schedule" not in options else BASE), **options}, steps, 1000 * A.seed + index)
-        folder = f"{A.out}/{name}-{i}"; os.makedirs(folder, exist_ok=True); json.dump(case, open(f"{folder}/case.json", "w"), indent=1)
-        save_file({n: t.detach().contiguous().clone() for n, t in T.items()}, f"{folder}/tensors.safetensors")
+    rounded = [(options, steps) for other, options, steps in ROUNDED if other == name]
+    jobs += [(name, options, None) for options in cases] + [(name, options, steps) for options, steps in rounded]
+jobs += [(name, options, None) for name, options in MORE]; counts = {}
+for index, (name, options, steps) in enumerate(jobs, 1):
+    i = counts[name] = counts.get(name, -1) + 1
+    T, case = run(name, {**(LATENT if "EDM" not in name and "Flow" not in name and "beta_schedule" not in options else BASE), **options}, steps or (5, 7, 16)[index % 3], 1000 * A.seed + index)
+    folder = f"{A.out}/{name}-{i}"; os.makedirs(folder, exist_ok=True); json.dump(case, open(f"{folder}/case.json", "w"), indent=1)
+    save_file({n: t.detach().contiguous().clone() for n, t in T.items()}, f"{folder}/tensors.safetensors")

@@ -1,30 +1,54 @@
-"""Opens a pipeline that aigc saved, with diffusers, and samples from the noise beside it; prints how far the images are apart.
+"""Opens with diffusers what aigc saved, and prints for each how far diffusers is from what was made here.
 
     pip install torch diffusers safetensors
     python pipeline.py FOLDER
 
-FOLDER holds `pipeline/`, and `case.safetensors` with `noise` and `images` (both [n, channels, height, width], images in [-1, 1]), and
-`classes` where the network is told one. `steps.txt` holds the number of steps.
+FOLDER/pipelines/NAME   `pipeline/`, and `case.safetensors` with `noise` and `images` (in [0, 1]), and `classes` where the network is told
+                        one; `steps.txt` holds the number of steps. Where diffusers has a pipeline of its own for it, that is run.
+FOLDER/networks/NAME    a network's folder, and `case.safetensors` with `x`, `time`, `output`, and `classes` or `tokens`
+FOLDER/schedulers/NAME  a scheduler's folder; what diffusers reads has to be what is written there
 """
 import json, pathlib, sys
-import torch
-from diffusers import DDPMPipeline, DDIMScheduler, DPMSolverMultistepScheduler, UNet2DModel
+import diffusers, torch
+from diffusers.pipelines.ddpm import pipeline_ddpm
 from safetensors.torch import load_file
 
 folder = pathlib.Path(sys.argv[1])
-case, steps = load_file(folder / "case.safetensors"), int((folder / "steps.txt").read_text())
-x, classes = case["noise"], case.get("classes")
-index = json.loads((folder / "pipeline/model_index.json").read_text())
-if classes is None:
-    pipe = DDPMPipeline.from_pretrained(folder / "pipeline")
-    unet, scheduler = pipe.unet, pipe.scheduler
-else:
-    # diffusers' own pipelines tell a UNet2DModel no class, so its parts are opened.
-    unet = UNet2DModel.from_pretrained(folder / "pipeline/unet")
-    scheduler = {"DDIMScheduler": DDIMScheduler, "DPMSolverMultistepScheduler": DPMSolverMultistepScheduler}[index["scheduler"][1]].from_pretrained(folder / "pipeline/scheduler")
-unet.eval(); scheduler.set_timesteps(steps); x = x * scheduler.init_noise_sigma
+report = lambda name, apart: print(name, float(apart))
+component = lambda path, config: getattr(diffusers, json.loads((path / config).read_text())["_class_name"]).from_pretrained(path)
+
+
+def pipeline(path):
+    case, steps = load_file(path / "case.safetensors"), int((path / "steps.txt").read_text())
+    index = json.loads((path / "pipeline/model_index.json").read_text())
+    if index["_class_name"] == "DDPMPipeline":
+        assert "classes" not in case, "diffusers' pipeline tells no class"
+        pipeline_ddpm.randn_tensor = lambda *_, **__: case["noise"]
+        pipe = diffusers.DDPMPipeline.from_pretrained(path / "pipeline"); pipe.set_progress_bar_config(disable=True)
+        made = torch.from_numpy(pipe(batch_size=len(case["noise"]), num_inference_steps=steps, output_type="np").images).permute(0, 3, 1, 2)
+    else:
+        unet, scheduler = component(path / "pipeline/unet", "config.json").eval(), component(path / "pipeline/scheduler", "scheduler_config.json")
+        scheduler.set_timesteps(steps); x = case["noise"] * scheduler.init_noise_sigma
+        told = dict(class_labels=case["classes"]) if "classes" in case else {}
+        for t in scheduler.timesteps: x = scheduler.step(unet(scheduler.scale_model_input(x, t), t, **told).sample, t, x).prev_sample
+        made = (x / 2 + 0.5).clamp(0, 1)
+    report(path.name, (made - case["images"]).abs().max())
+
+
+def network(path):
+    case, model = load_file(path / "case.safetensors"), component(path, "config.json").eval()
+    told = dict(class_labels=case["classes"]) if "classes" in case else {}
+    if "tokens" in case: told["encoder_hidden_states"] = case["tokens"]
+    report(path.name, (model(case["x"], timestep=case["time"], **told).sample - case["output"]).abs().max())
+
+
+def scheduler(path):
+    written = json.loads((path / "scheduler_config.json").read_text()); read = component(path, "scheduler_config.json").config
+    other = {field: (value, read.get(field)) for field, value in written.items() if not field.startswith("_") and read.get(field) != value}
+    assert not other, f"{path.name}: {other}"
+    report(path.name, 0)
+
+
 with torch.no_grad():
-    for t in scheduler.timesteps:
-        told = {} if classes is None else {"class_labels": classes}
-        x = scheduler.step(unet(scheduler.scale_model_input(x, t), t, **told).sample, t, x).prev_sample
-print((x.clamp(-1, 1) - case["images"]).abs().max().item())
+    for kind in (pipeline, network, scheduler):
+        for path in sorted((folder / f"{kind.__name__}s").iterdir()): kind(path)

@@ -70,6 +70,9 @@ impl Steps {
     pub(crate) fn solver(self, spacing: Spacing, offset: usize, last: usize) -> Result<Vec<f64>> {
         self.check_offset(offset)?;
         let n = self.sample;
+        if spacing == Spacing::Leading && n >= last {
+            return Err(Error::config("steps", n, format!("less than {last}, for times a whole number apart")));
+        }
         let times = match spacing {
             Spacing::Linspace => {
                 (1..=n).rev().map(|i| at(0.0, last as f64 - 1.0, i, n + 1).round_ties_even()).collect()

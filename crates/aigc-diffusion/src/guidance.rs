@@ -46,7 +46,7 @@ impl Guidance {
 
     /// Whether it changes what is said at this call.
     pub(crate) fn acts(&self, call: &Call) -> bool {
-        let ratio = call.level.sigma / call.level.alpha;
+        let ratio = call.seen.sigma / call.seen.alpha;
         let within = self.interval.is_none_or(|(low, high)| low <= ratio && ratio <= high);
         self.scale != 1.0 && within
     }
@@ -150,7 +150,7 @@ impl View<'_> {
 /// this gradient.
 pub(crate) fn led(guide: &dyn Guide, view: &View<'_>) -> Result<Tensor<4>> {
     // Without any signal in the samples nothing can be said of them: the gradient goes to 0 with α.
-    if view.call.level.alpha == 0.0 {
+    if view.call.seen.alpha == 0.0 {
         return Ok(view.answer().0.clone());
     }
     let score = guide.score(view)?;
@@ -163,7 +163,7 @@ pub(crate) fn led(guide: &dyn Guide, view: &View<'_>) -> Result<Tensor<4>> {
     }
     let output = view.answer().0.clone();
     let call = view.call;
-    let shift = score * (call.level.sigma.powi(2) / call.level.alpha / call.reading.x0.1);
+    let shift = score * (call.seen.sigma.powi(2) / call.seen.alpha / call.reading.x0.1);
     let channels = view.x.dims()[1];
     // A variance in the channels behind stays as it is.
     Ok(match output.dims()[1] - channels {

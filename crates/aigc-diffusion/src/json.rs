@@ -44,11 +44,19 @@ pub(crate) fn within(fields: &[(&str, usize, usize)]) -> Result<()> {
 
 /// Lists that have an entry for each level.
 ///
-/// The first level also holds sines and cosines of the time.
-pub(crate) fn levels(channels: &[usize], lists: &[(&str, usize)]) -> Result<()> {
+/// The first level also holds sines and cosines of the time, whose frequencies are `freq_shift` of their number apart.
+pub(crate) fn levels(channels: &[usize], lists: &[(&str, usize)], freq_shift: f64) -> Result<()> {
     let levels = channels.len();
     if !channels[0].is_multiple_of(2) {
         return Err(Error::config("block_out_channels", channels[0], "an even first number, for sines and cosines"));
+    }
+    let most = channels[0] / 2;
+    if freq_shift.is_nan() || freq_shift >= most as f64 {
+        return Err(Error::config(
+            "freq_shift",
+            freq_shift,
+            format!("less than {most}, half the first block's channels"),
+        ));
     }
     match lists.iter().find(|(_, n)| *n != levels) {
         Some((field, n)) => {

@@ -25,7 +25,8 @@ pub use grid::{FinalSigma, SigmaFlags, SigmaSpacing, Spacing};
 pub use guidance::{ClassifierGuide, Guidance, Guide, NoisyClassifier, View};
 pub use likelihood::Likelihood;
 pub use models::{
-    AnyDenoiser, DitConfig, DitModel, UNet2dConditionConfig, UNet2dConditionModel, UNet2dConfig, UNet2dModel,
+    AnyDenoiser, DitConfig, DitModel, SampleSize, UNet2dConditionConfig, UNet2dConditionModel, UNet2dConfig,
+    UNet2dModel,
 };
 pub use objective::{DiffusionObjective, DiffusionObjectiveConfig, Weighting};
 pub use pipeline::Pipeline;

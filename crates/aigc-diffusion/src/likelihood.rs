@@ -181,6 +181,9 @@ impl<'a, D: Denoiser> Likelihood<'a, D> {
 
     fn ready(&self, batch: &ImageBatch, classes: Option<&[u32]>) -> Result<(Tensor<4>, Option<Tensor<1, Int>>)> {
         self.network.makes(batch.shape())?;
+        if self.network.token_width().is_some() {
+            return Err(Error::config("network", "one that looks at tokens", "one that is told classes or nothing"));
+        }
         let class = match (self.network.classes(), classes) {
             (None, None) => None,
             (Some(known), Some(classes)) => {

@@ -10,8 +10,9 @@ use crate::{
     denoiser::Denoiser,
     json,
     models::{AnyDenoiser, any::listing},
+    plan::Plan,
     sampler::Sampler,
-    scheduler::AnyScheduler,
+    scheduler::{AnyScheduler, Scheduler},
 };
 use aigc_core::{DataFault, Error, Result, checkpoint::write_atomic, data::ImageShape};
 use burn::tensor::Device;
@@ -137,11 +138,11 @@ impl Pipeline {
             .map_err(|error| Error::Data { path: folder.join(INDEX), fault: DataFault::Mismatch(error.to_string()) })
     }
 
-    /// Writes a folder that diffusers opens: its `DDPMPipeline` where the network is told no class; the components alone are opened
-    /// by their classes. The index is written last.
+    /// Writes a folder whose components diffusers opens, each by its class; and all of it as a `DDPMPipeline`, where that would make
+    /// the same images: a U-net that is told nothing but the time, and samples that need no scaling. The index is written last.
     ///
     /// # Errors
-    /// [`Error::Config`] for samples that are not square, which diffusers has no field for; [`Error::Io`] or [`Error::Weights`] if a
+    /// [`Error::Config`] for samples of another size than the network's configuration says; [`Error::Io`] or [`Error::Weights`] if a
     /// file cannot be written.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
@@ -149,11 +150,11 @@ impl Pipeline {
             let made = self.network.sample_shape().map_or("no size".into(), |shape| shape.to_string());
             return Err(Error::config("sample_size", made, format!("{}, the pipeline's samples", self.shape)));
         }
-        let (component, class) = match &self.network {
-            AnyDenoiser::UNet2d(_) => ("unet", "DDPMPipeline"),
-            AnyDenoiser::UNet2dCondition(_) => ("unet", "DiffusionPipeline"),
-            AnyDenoiser::Dit(_) => ("transformer", "DiTPipeline"),
+        let component = match &self.network {
+            AnyDenoiser::UNet2d(_) | AnyDenoiser::UNet2dCondition(_) => "unet",
+            AnyDenoiser::Dit(_) => "transformer",
         };
+        let class = if self.is_plain() { "DDPMPipeline" } else { "DiffusionPipeline" };
         self.network.save(folder.join(component))?;
         write_atomic(&folder.join("scheduler/scheduler_config.json"), self.scheduler.to_json().as_bytes())?;
         let mut index = Map::new();
@@ -166,6 +167,15 @@ impl Pipeline {
         }
         let text = serde_json::to_string_pretty(&index).expect("plain values");
         write_atomic(&folder.join(INDEX), text.as_bytes())
+    }
+
+    /// Whether it is what diffusers' `DDPMPipeline` carries out, which tells the network the time alone, starts from noise of unit
+    /// variance and shows the network samples as they are.
+    fn is_plain(&self) -> bool {
+        let AnyDenoiser::UNet2d(network) = &self.network else { return false };
+        let told = network.classes().is_some() || network.self_conditioned(self.shape.channels);
+        let scaled = |plan: Plan| plan.initial_scale != 1.0 || plan.calls.iter().any(|call| call.input != 1.0);
+        !told && [10, 1].iter().find_map(|steps| self.scheduler.plan(*steps).ok()).is_some_and(|plan| !scaled(plan))
     }
 
     /// Samples in so many steps of its scheduler.
@@ -252,7 +262,7 @@ mod tests {
 
     fn tiny(classes: Option<usize>) -> UNet2dConfig {
         UNet2dConfig {
-            sample_size: Some(8),
+            sample_size: Some(8.into()),
             in_channels: 1,
             out_channels: 1,
             down_block_types: vec![models::DownBlockType::DownBlock2D; 2],
@@ -337,6 +347,8 @@ mod tests {
             ("\"out_channels\": 1", "\"out_channels\": 3", "`out_channels` is 3"),
             ("\"sample_size\": 8", "\"sample_size\": 9", "multiples of 2"),
             ("\"sample_size\": 8", "\"sample_size\": 4294967296", "`sample_size` is 4294967296"),
+            ("\"sample_size\": 8", "\"sample_size\": [8, 9]", "multiples of 2"),
+            ("\"freq_shift\": 0.0", "\"freq_shift\": 4.0", "`freq_shift` is 4"),
         ] {
             let spoilt = config.replace(from, to);
             assert_ne!(spoilt, config);
@@ -349,6 +361,10 @@ mod tests {
             assert!(message.contains("config.json") && message.contains(expected), "{to}: {message}");
         }
         fs::write(at("unet/config.json"), config).unwrap();
+        let scheduler = fs::read_to_string(at("scheduler/scheduler_config.json")).unwrap();
+        fs::write(at("scheduler/scheduler_config.json"), scheduler.replace("0.02", "2.0")).unwrap();
+        assert!(message().contains("scheduler_config.json") && message().contains("`beta_end` is 2"), "{}", message());
+        fs::write(at("scheduler/scheduler_config.json"), scheduler).unwrap();
         for file in [weights, "unet/config.json", "scheduler/scheduler_config.json"] {
             fs::remove_file(at(file)).unwrap();
             let message = message();
@@ -369,9 +385,24 @@ mod tests {
         let network = tiny(None).init(&device("flex").unwrap()).unwrap();
         let message = Pipeline::new(network.clone(), DdpmScheduler::default(), ImageShape::new(3, 8, 8)).unwrap_err();
         assert!(message.to_string().contains("`in_channels` is 1"), "{message}");
-        let wide = Pipeline::new(network, DdpmScheduler::default(), ImageShape::new(1, 8, 10)).unwrap();
+        let wide = ImageShape::new(1, 8, 10);
+        let other = Pipeline::new(network, DdpmScheduler::default(), wide).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let message = wide.save(folder.path()).unwrap_err().to_string();
+        let message = other.save(folder.path()).unwrap_err().to_string();
         assert!(message.contains("`sample_size` is 1×8×8, expected 1×8×10"), "{message}");
+        let flex = device("flex").unwrap();
+        let config = UNet2dConfig { sample_size: Some(wide.into()), ..tiny(None) };
+        let fits = Pipeline::new(config.init(&flex).unwrap(), DdpmScheduler::default(), wide).unwrap();
+        fits.save(folder.path()).unwrap();
+        assert_eq!(Pipeline::from_folder(folder.path(), &flex).unwrap().shape, wide);
+    }
+
+    #[test]
+    fn a_variance_that_is_not_there_is_missed() {
+        let flex = device("flex").unwrap();
+        let learned = DdpmScheduler { variance_type: crate::VarianceType::LearnedRange, ..DdpmScheduler::default() };
+        let pipeline = Pipeline { scheduler: learned.into(), ..pipeline(None) };
+        let message = pipeline.sampler(3, &flex).unwrap().sample(1, 0).unwrap_err().to_string();
+        assert!(message.contains("`variance_type` is learned"), "{message}");
     }
 }

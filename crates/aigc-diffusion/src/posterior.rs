@@ -76,9 +76,9 @@ impl Degradation {
     /// Of a part of the images, which ends with image `end`.
     fn fits_part(&self, dims: [usize; 4], end: usize) -> Result<()> {
         match self {
-            Degradation::Masked(mask) if mask.dims()[0] >= end => {
+            Degradation::Masked(mask) if mask.dims()[0] > 1 => {
                 let [rows, _, _, _] = mask.dims();
-                self.fits([rows, dims[1], dims[2], dims[3]])
+                self.fits([rows.max(end), dims[1], dims[2], dims[3]])
             }
             _ => self.fits(dims),
         }
@@ -237,7 +237,7 @@ impl Guide for Posterior {
         if let Degradation::Masked(mask) = &self.degradation {
             measured = measured * rows(mask, images.clone());
         }
-        let Level { alpha, sigma } = view.call().level;
+        let Level { alpha, sigma } = view.call().seen;
         let (ratio, data) = ((sigma / alpha).powi(2), self.data.powi(2));
         let trusted = ratio.sqrt() <= self.trusted;
         // r²: two normal guesses at the clean sample, that of the data and that of the noisy sample.
@@ -449,11 +449,18 @@ mod tests {
         for (degradation, measured, expected) in [
             (Degradation::Shrunk(3), ones([1, 1, 2, 2]), "`shrunk` is 3, expected a divisor of 4×4 pixels"),
             (Degradation::Masked(ones([1, 1, 4, 3])), ones([1, 1, 4, 4]), "`mask` is [1, 1, 4, 3]"),
+            // As many rows as are made at once, and fewer than images.
+            (
+                Degradation::Masked(ones([2, 1, 4, 4])),
+                ones([1, 1, 4, 4]),
+                "`mask` is [2, 1, 4, 4], expected [3, 1, 4, 4]",
+            ),
             (Degradation::Shrunk(2), ones([1, 1, 4, 4]), "`measured` is [1, 1, 4, 4]"),
             (Degradation::None, ones([2, 1, 4, 4]), "`measured` is [2, 1, 4, 4]"),
         ] {
             let guide = Posterior::new(degradation, &measured, 0.0).unwrap();
             let sampler = Sampler::new(&network, &exact(), 2, shape, &flex).unwrap().led_by(&guide);
+            let sampler = sampler.at_once(2).unwrap();
             let message = sampler.sample(3, 0).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
         }

@@ -9,7 +9,7 @@ use aigc_core::{
 };
 use aigc_diffusion::{
     AnyDenoiser, AnyScheduler, DdimScheduler, DdpmScheduler, Degradation, DiffusionObjective, DiffusionObjectiveConfig,
-    DitConfig, DpmMultistepScheduler, Guidance, Posterior, Sampler, UNet2dConfig,
+    DitConfig, DpmMultistepScheduler, Guidance, Posterior, Prediction, Sampler, UNet2dConfig,
 };
 use aigc_gan::{
     Ada, Augment, ClassesConfig, Critic, CriticClasses, CriticNorm, DcganConfig, DiffAugment, GanConfig, GanLoss,
@@ -211,13 +211,14 @@ pub fn diffuse(which: usize, device: &Device) -> ([Shaped; 3], BTreeMap<String, 
         let sampler = sampler.of(Classes::Each(vec![0, 1, 2])).guided(Guidance::new(2.0)).expect("classes");
         shaped(sampler.sample(3, 9).expect("images").images)
     };
+    // A network that has learned nothing, taken to say the clean sample: its images are neither black nor white.
+    let clean = DpmMultistepScheduler { prediction_type: Prediction::Sample, ..DpmMultistepScheduler::default() };
     let ddim = DdimScheduler { eta: 1.0, ..DdimScheduler::default() };
     let measured = Rng::new(2).uniform([2, 1, 4, 4], 0.0, 1.0, device);
     let guide = Posterior::new(Degradation::Shrunk(2), &measured, 0.1).expect("a guide");
     let sampler = Sampler::new(&network, &ddim, 6, shape, device).expect("a plan");
     let restored = sampler.without_class().expect("classes").led_by(&guide).sample(2, 3).expect("images").images;
-    let outputs =
-        [guided(&DdpmScheduler::default().into()), guided(&DpmMultistepScheduler::default().into()), shaped(restored)];
+    let outputs = [guided(&DdpmScheduler::default().into()), guided(&clean.into()), shaped(restored)];
     let live = device.clone().autodiff();
     let network = network.train();
     let image =

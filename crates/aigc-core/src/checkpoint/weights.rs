@@ -48,8 +48,22 @@ pub fn save_weights<M: Module>(model: &M, path: &Path) -> Result<()> {
 /// # Errors
 /// [`Error::Weights`] if the file is broken, lacks a tensor of the model, holds one the model does not have, or one of
 /// another shape.
-pub fn load_weights<M: Module>(mut model: M, path: &Path) -> Result<M> {
-    let mut store = SafetensorsStore::from_file(path)
+pub fn load_weights<M: Module>(model: M, path: &Path) -> Result<M> {
+    load_renamed_weights(model, path, &[])
+}
+
+/// The same for a file in which tensors have other names: `(pattern, replacement)` as the `regex` crate has them, one after the
+/// other.
+///
+/// # Errors
+/// As [`load_weights`].
+///
+/// # Panics
+/// If a pattern is none.
+pub fn load_renamed_weights<M: Module>(mut model: M, path: &Path, renamed: &[(&str, &str)]) -> Result<M> {
+    let store =
+        renamed.iter().fold(SafetensorsStore::from_file(path), |store, (from, to)| store.with_key_remapping(from, *to));
+    let mut store = store
         .skip_enum_variants(true)
         .with_from_adapter(PyTorchToBurnAdapter.chain(FloatCastAdapter::to(DType::F32)))
         .allow_partial(true)

@@ -42,6 +42,7 @@ pub(super) struct Session<'a, 'b, M> {
     ema: Option<Ema<M>>,
     pub(super) state: State,
     began: Instant,
+    from_step: usize,
     last_saved: Option<usize>,
     last_evaluated: Option<usize>,
     last_previewed: Option<usize>,
@@ -158,6 +159,7 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
             last_previewed: None,
             state,
             began: Instant::now(),
+            from_step,
             warnings: 0,
             groups,
             _lock: lock,
@@ -420,7 +422,8 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
         let elapsed = self.began.elapsed();
         self.tell(&Event::Finished { step, reason, elapsed })?;
         let metrics = self.state.metrics.into_iter().map(|(n, v)| (n, v.unwrap_or(f64::NAN))).collect();
-        Ok(Trained { model, step, reason, metrics, best: self.state.best })
+        let made = step - self.from_step;
+        Ok(Trained { model, step, made, elapsed, reason, metrics, best: self.state.best })
     }
 
     fn final_model(&mut self) -> Result<M> {

@@ -12,6 +12,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 /// Named results of an evaluation; the first one decides which model is best.
@@ -65,8 +66,12 @@ pub struct Trained<M> {
     /// The model of `final/`, without autodiff: the best one if the best is kept, else the average if there is one,
     /// else the last weights.
     pub model: M,
-    /// Steps made.
+    /// Steps made, with those before a resume.
     pub step: usize,
+    /// Steps made by this call.
+    pub made: usize,
+    /// What this call took.
+    pub elapsed: Duration,
     /// Why training ended.
     pub reason: StopReason,
     /// Results of the last evaluation.

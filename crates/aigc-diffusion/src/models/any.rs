@@ -7,7 +7,7 @@ use crate::{
 };
 use aigc_core::{
     Error, Result,
-    checkpoint::{load_weights, save_weights, write_atomic},
+    checkpoint::{load_renamed_weights, save_weights, write_atomic},
     data::ImageShape,
 };
 use burn::{
@@ -20,6 +20,14 @@ use std::path::Path;
 /// File of a network's configuration, and of its weights, in diffusers' folders.
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
+
+/// What attention's weights were called in older versions of diffusers, whose files still have these names.
+const OLD_NAMES: &[(&str, &str)] = &[
+    (r"(attentions\.\d+)\.query\.", "$1.to_q."),
+    (r"(attentions\.\d+)\.key\.", "$1.to_k."),
+    (r"(attentions\.\d+)\.value\.", "$1.to_v."),
+    (r"(attentions\.\d+)\.proj_attn\.", "$1.to_out.0."),
+];
 
 /// Any of the networks of this crate.
 #[derive(Module, Debug)]
@@ -104,7 +112,7 @@ impl AnyDenoiser {
 
     /// Shape of the samples that it was made for; nothing where its file does not say the size.
     pub fn sample_shape(&self) -> Option<ImageShape> {
-        let (channels, side) = match self {
+        let (channels, size) = match self {
             AnyDenoiser::UNet2d(network) => {
                 (network.config().in_channels.min(network.config().out_channels), network.config().sample_size)
             }
@@ -112,10 +120,13 @@ impl AnyDenoiser {
             AnyDenoiser::Dit(network) => {
                 let config = network.config();
                 let out = config.out_channels.unwrap_or(config.in_channels);
-                (config.in_channels.min(out), Some(config.sample_size))
+                (config.in_channels.min(out), Some(config.sample_size.into()))
             }
         };
-        side.map(|side| ImageShape::new(channels, side, side))
+        size.map(|size| {
+            let [height, width] = size.sides();
+            ImageShape::new(channels, height, width)
+        })
     }
 
     /// Opens a network's folder: `config.json` and `diffusion_pytorch_model.safetensors`. Also gives the fields of the
@@ -132,7 +143,7 @@ impl AnyDenoiser {
             let reason = format!("missing; the folder has {}", listing(folder));
             return Err(Error::Weights { path: weights, reason });
         }
-        Ok((load_weights(network, &weights)?, ignored))
+        Ok((load_renamed_weights(network, &weights, OLD_NAMES)?, ignored))
     }
 
     /// A network with initial weights, from the text of its `config.json`, which has to name its class.

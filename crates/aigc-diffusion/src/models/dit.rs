@@ -13,7 +13,7 @@ use aigc_core::{
 };
 use burn::{
     module::Module,
-    tensor::{Device, Int, Tensor},
+    tensor::{Device, Int, Tensor, TensorData},
 };
 use serde::{Deserialize, Serialize};
 
@@ -242,8 +242,7 @@ impl DitModel {
         let (patch, width) = (config.patch_size, config.width());
         let x = self.pos_embed.proj.forward(x);
         let [batch, _, rows, columns] = x.dims();
-        let positions = positions(width, rows, columns, config.sample_size / patch);
-        let positions = Tensor::<1>::from_floats(positions.as_slice(), &x.device()).reshape([1, rows * columns, width]);
+        let positions = positions(width, rows, columns, config.sample_size / patch, &x.device());
         let mut x = x.reshape([batch, width, rows * columns]).swap_dims(1, 2) + positions;
         for block in &self.transformer_blocks {
             x = block.forward(x, time.clone(), class.clone(), config.norm_eps);
@@ -262,19 +261,22 @@ impl DitModel {
     }
 }
 
-/// Sines and cosines of columns, then of rows, as the network knows them from `base` patches a side.
-fn positions(width: usize, rows: usize, columns: usize, base: usize) -> Vec<f32> {
+/// Sines and cosines of columns, then of rows, `[1, rows·columns, width]`, as the network knows them from `base` patches a side.
+fn positions(width: usize, rows: usize, columns: usize, base: usize, device: &Device) -> Tensor<3> {
     let quarter = width / 4;
-    let mut all = Vec::with_capacity(rows * columns * width);
-    for row in 0..rows {
-        for column in 0..columns {
-            for (index, count) in [(column, columns), (row, rows)] {
-                let at = index as f64 * base as f64 / count as f64;
-                let angle = |i: usize| at * 10_000f64.powf(-(i as f64) / quarter as f64);
-                all.extend((0..quarter).map(|i| angle(i).sin() as f32));
-                all.extend((0..quarter).map(|i| angle(i).cos() as f32));
-            }
-        }
-    }
-    all
+    // Of one axis, on the host; the map of both is put together on the device.
+    let axis = |count: usize| {
+        let angle =
+            |at: usize, i: usize| at as f64 * base as f64 / count as f64 * 10_000f64.powf(-(i as f64) / quarter as f64);
+        let numbers = (0..count).flat_map(|at| {
+            let angles = (0..quarter).map(move |i| angle(at, i));
+            angles.clone().map(f64::sin).chain(angles.map(f64::cos))
+        });
+        let numbers: Vec<f32> = numbers.map(|number| number as f32).collect();
+        Tensor::<2>::from_data(TensorData::new(numbers, [count, 2 * quarter]), device)
+    };
+    let size = [rows, columns, 2 * quarter];
+    let across = axis(columns).unsqueeze_dim::<3>(0).expand(size);
+    let down = axis(rows).unsqueeze_dim::<3>(1).expand(size);
+    Tensor::cat(vec![across, down], 2).reshape([1, rows * columns, 4 * quarter])
 }

@@ -3,6 +3,7 @@
 pub(crate) mod any;
 mod blocks;
 mod dit;
+mod size;
 mod time;
 mod transformer;
 mod unet2d;
@@ -10,6 +11,7 @@ mod unet2d_condition;
 
 pub use any::AnyDenoiser;
 pub use dit::{DitConfig, DitModel};
+pub use size::SampleSize;
 pub use unet2d::{DownBlockType, TimeEmbeddingType, TimeScaleShift, UNet2dConfig, UNet2dModel, UpBlockType};
 pub use unet2d_condition::{
     CrossDownBlockType, CrossUpBlockType, OneOrEach, UNet2dConditionConfig, UNet2dConditionModel,

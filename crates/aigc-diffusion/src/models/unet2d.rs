@@ -1,6 +1,7 @@
 //! `UNet2DModel`: the network of DDPM (Ho et al. 2020, appendix B), with classes if asked for.
 
 use super::{
+    SampleSize,
     blocks::{AttentionBlock, DownBlock, MidBlock, Shared, Told, UpBlock, through},
     time::{Sinusoids, TimeEmbedding},
 };
@@ -55,8 +56,8 @@ pub enum TimeEmbeddingType {
 /// Configuration of a [`UNet2dModel`]; the fields are those of diffusers' `UNet2DModel`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UNet2dConfig {
-    /// Side of the images that it was made for.
-    pub sample_size: Option<usize>,
+    /// Size of the images that it was made for.
+    pub sample_size: Option<SampleSize>,
     /// Channels of an image.
     pub in_channels: usize,
     /// Channels of what it says: those of an image, or twice as many with a variance.
@@ -156,7 +157,7 @@ impl UNet2dConfig {
         let mut up = vec![UpBlock2D; levels];
         (down[levels - 1], up[0]) = (AttnDownBlock2D, AttnUpBlock2D);
         Self {
-            sample_size: (shape.height == shape.width).then_some(shape.height),
+            sample_size: Some(shape.into()),
             in_channels: shape.channels,
             out_channels: shape.channels,
             down_block_types: down,
@@ -226,10 +227,12 @@ impl UNet2dConfig {
 
     fn validate(&self) -> Result<Shared> {
         let levels = self.block_out_channels.len();
+        let [height, width] = self.sample_size.map_or([1, 1], SampleSize::sides);
         let time =
             self.time_embedding_dim.unwrap_or_else(|| self.block_out_channels.first().unwrap_or(&0).saturating_mul(4));
         json::within(&[
-            ("sample_size", self.sample_size.unwrap_or(1), 1 << 14),
+            ("sample_size", height, 1 << 14),
+            ("sample_size", width, 1 << 14),
             ("in_channels", self.in_channels, 1 << 12),
             ("out_channels", self.out_channels, 1 << 12),
             ("layers_per_block", self.layers_per_block, 64),
@@ -240,6 +243,7 @@ impl UNet2dConfig {
         json::levels(
             &self.block_out_channels,
             &[("down_block_types", self.down_block_types.len()), ("up_block_types", self.up_block_types.len())],
+            self.freq_shift,
         )?;
         for channels in &self.block_out_channels {
             json::within(&[("block_out_channels", *channels, 1 << 14)])?;

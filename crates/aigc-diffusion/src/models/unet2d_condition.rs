@@ -2,6 +2,7 @@
 //! <https://arxiv.org/abs/2112.10752>).
 
 use super::{
+    SampleSize,
     blocks::{DownBlock, MidBlock, Shared, Told, UpBlock, through},
     time::{Sinusoids, TimeEmbedding},
     transformer::{SpatialConfig, SpatialTransformer},
@@ -58,8 +59,8 @@ impl OneOrEach {
 /// Configuration of a [`UNet2dConditionModel`]; the fields are those of diffusers' `UNet2DConditionModel`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UNet2dConditionConfig {
-    /// Side of the images that it was made for.
-    pub sample_size: Option<usize>,
+    /// Size of the images that it was made for.
+    pub sample_size: Option<SampleSize>,
     /// Channels of an image.
     pub in_channels: usize,
     /// Channels of what it says.
@@ -169,8 +170,10 @@ impl UNet2dConditionConfig {
 
     fn validate(&self) -> Result<Shared> {
         let levels = self.block_out_channels.len();
+        let [height, width] = self.sample_size.map_or([1, 1], SampleSize::sides);
         json::within(&[
-            ("sample_size", self.sample_size.unwrap_or(1), 1 << 14),
+            ("sample_size", height, 1 << 14),
+            ("sample_size", width, 1 << 14),
             ("in_channels", self.in_channels, 1 << 12),
             ("out_channels", self.out_channels, 1 << 12),
             ("layers_per_block", self.layers_per_block, 64),
@@ -181,6 +184,7 @@ impl UNet2dConditionConfig {
         json::levels(
             &self.block_out_channels,
             &[("down_block_types", self.down_block_types.len()), ("up_block_types", self.up_block_types.len())],
+            self.freq_shift,
         )?;
         for (level, channels) in self.block_out_channels.iter().enumerate() {
             json::within(&[("block_out_channels", *channels, 1 << 14)])?;

@@ -268,10 +268,7 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
             let expected = format!("{}, the autoencoder's latent maps", autoencoder.latent_shape());
             return Err(Error::config("shape", self.shape, expected));
         }
-        if self.plan.clip != Clip::None {
-            let expected = "no clipping or thresholding; latent maps have another range than images";
-            return Err(Error::config("clip_sample", format!("{:?}", self.plan.clip), expected));
-        }
+        unclipped(&self.plan)?;
         Ok(Self { latent: Some((autoencoder, scale)), ..self })
     }
 
@@ -400,14 +397,15 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
     }
 
     /// The noise that DDIM makes these images from (Song et al. 2021, section 5.4), for [`from_noise`](Self::from_noise) of a
-    /// sampler with DDIM's scheduler, without guidance, and the same seed, which draws the same classes.
+    /// sampler with the [`DdimScheduler`](crate::DdimScheduler) that the inverse was made [from](DdimInverseScheduler::from), and
+    /// the same seed, which draws the same classes.
     ///
     /// # Shapes
     /// - images and output: `[n, channels, height, width]`; images in `[0, 1]`
     ///
     /// # Errors
-    /// [`Error::Config`] as [`sample`](Self::sample), as the scheduler's plan, for images of another shape, for a [`Guide`], or if an
-    /// observer stops it.
+    /// [`Error::Config`] as [`sample`](Self::sample), as the scheduler's plan, for images of another shape, for guidance or a
+    /// [`Guide`], for a scheduler that clips beside an autoencoder, or if an observer stops it.
     pub fn invert(
         &self,
         images: &Tensor<4>,
@@ -415,11 +413,16 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
         steps: usize,
         seed: u64,
     ) -> Result<Tensor<4>> {
-        if self.guide.is_some() {
-            return Err(Error::config("guide", "given", "none; images are taken to their noise as they are"));
+        for (field, given) in [("guide", self.guide.is_some()), ("guidance", self.guidance.is_some())] {
+            if given {
+                return Err(Error::config(field, "given", "none; images are taken to their noise as they are"));
+            }
         }
         let n = self.images_fit(images)?;
         let plan = scheduler.plan(steps)?;
+        if self.latent.is_some() {
+            unclipped(&plan)?;
+        }
         let classes = self.draw_classes(n, seed)?;
         let mut parts = Vec::new();
         for part in self.parts(n) {
@@ -496,6 +499,9 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
     /// Number of images, if they are of the shape that the sampler makes.
     fn images_fit(&self, images: &Tensor<4>) -> Result<usize> {
         let [n, channels, height, width] = images.dims();
+        if n == 0 {
+            return Err(Error::config("images", "none", "at least one"));
+        }
         let shape = ImageShape::new(channels, height, width);
         let expected = self.latent.map_or(self.shape, |(autoencoder, _)| autoencoder.image_shape());
         if shape != expected {
@@ -582,7 +588,7 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
         (x, x0): (&Tensor<4>, &Tensor<4>),
     ) -> ControlFlow<()> {
         let Some(observer) = &self.observer else { return ControlFlow::Continue(()) };
-        let level = sampling.call().map_or(Level { alpha: 1.0, sigma: 0.0 }, |next| next.level);
+        let level = sampling.call().map_or(Level { alpha: 1.0, sigma: 0.0 }, |next| next.seen);
         let (call, calls) = (sampling.made(), plan.len());
         let progress = Progress { images: images.clone(), of, call, calls, x, x0, level, sampler: self };
         (observer.borrow_mut())(&progress)
@@ -615,6 +621,10 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
                 led(*guide, &view)?
             }
         };
+        if call.variance.is_some() && output.dims()[1] == x.dims()[1] {
+            let expected = "one that is fixed; the network says no variance";
+            return Err(Error::config("variance_type", "learned", expected));
+        }
         let stepped = sampling.step(x, output, || streams.draw(self.shape, &self.device));
         Ok((stepped.sample, stepped.x0))
     }
@@ -671,6 +681,15 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
         };
         Ok(Asked { images: images.clone(), condition: Condition { class, tokens, x0: None }, none })
     }
+}
+
+/// Whether a plan is one for latent maps.
+fn unclipped(plan: &Plan) -> Result<()> {
+    if plan.clip == Clip::None {
+        return Ok(());
+    }
+    let expected = "no clipping or thresholding; latent maps have another range than images";
+    Err(Error::config("clip_sample", format!("{:?}", plan.clip), expected))
 }
 
 /// What samples have become; if an observer stopped them, clean samples as far as they had come.

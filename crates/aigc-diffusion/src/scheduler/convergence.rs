@@ -298,6 +298,22 @@ fn stochastic_methods_converge_in_mean_and_variance() {
             }
         }
     }
+    // A call for each order, and EDM's noise, which is added and not mixed in.
+    for kind in [SolverType::Midpoint, SolverType::Heun] {
+        let expansion = Expansion { algorithm: Algorithm::SdeDpmPlusPlus, solver: kind, exact_curvature: true };
+        for most in 1..=2 {
+            check(&format!("singlestep {kind:?} {most}"), 0.9, &|n| {
+                off_in_moments(&solver(n, Level::preserving_ratio, singlestep(expansion, most)), 0, end)
+            });
+            check(&format!("exploding {kind:?} {most}"), 0.9, &|n| {
+                off_in_moments(
+                    &solver(n, Level::exploding, multistep(expansion, most)),
+                    most - 1,
+                    Level::exploding(ENDS.0),
+                )
+            });
+        }
+    }
     // On their tables, at all of the times.
     let end = Level::preserving(1.0);
     let ddpm = DdpmScheduler { clipping: Clipping::NONE, ..DdpmScheduler::default() };

@@ -1,6 +1,6 @@
 //! DDIM run backwards: from an image to the noise that DDIM makes it from (Song et al. 2021, section 5.4).
 
-use super::{Alphas, Scheduler};
+use super::{Alphas, DdimScheduler, Scheduler};
 use crate::{
     clip::Clip,
     grid::{Spacing, Steps},
@@ -48,10 +48,30 @@ impl Default for DdimInverseScheduler {
     }
 }
 
+impl From<&DdimScheduler> for DdimInverseScheduler {
+    /// The way back of this one, over the same times and through the same noise.
+    fn from(forward: &DdimScheduler) -> Self {
+        Self {
+            noise: forward.noise.clone(),
+            clip_sample: forward.clipping.clip_sample,
+            clip_sample_range: forward.clipping.clip_sample_range,
+            set_alpha_to_one: forward.set_alpha_to_one,
+            steps_offset: forward.steps_offset,
+            prediction_type: forward.prediction_type,
+            timestep_spacing: forward.timestep_spacing,
+            rescale_betas_zero_snr: forward.rescale_betas_zero_snr,
+        }
+    }
+}
+
 impl Scheduler for DdimInverseScheduler {
     fn plan(&self, steps: usize) -> Result<Plan> {
         if self.timestep_spacing == Spacing::Linspace {
             return Err(Error::config("timestep_spacing", "linspace", "leading or trailing"));
+        }
+        if self.prediction_type == Prediction::Sample && self.set_alpha_to_one {
+            let expected = "epsilon or v_prediction, unless `set_alpha_to_one` is false: a sample says nothing of noise that is not there";
+            return Err(Error::config("prediction_type", "sample", expected));
         }
         let alphas = Alphas::new(&self.noise, self.rescale_betas_zero_snr, self.set_alpha_to_one)?;
         let spread = Steps::new(self.noise.num_train_timesteps, steps)?;

@@ -89,7 +89,7 @@ impl AnyScheduler {
     /// A scheduler from the fields of its file; what is missing has the class's default.
     ///
     /// # Errors
-    /// [`Error::Config`] names the field: a class that is not known, or a value that cannot be one of its field.
+    /// [`Error::Config`] names the field: a class that is not known, a value that cannot be one of its field, or is out of range.
     pub fn from_json(text: &str) -> Result<Opened> {
         let mut given = json::object(text)?;
         let Some(Value::String(class)) = given.remove("_class_name") else {
@@ -103,7 +103,21 @@ impl AnyScheduler {
                 return Err(Error::config(field.as_str(), &given[field], format!("null or false for {class}")));
             }
         }
+        opened.scheduler.validate()?;
         Ok(opened)
+    }
+
+    /// Makes plans, to find what is out of range; a few steps, and one where there are not so many.
+    fn validate(&self) -> Result<()> {
+        for steps in [10, 1] {
+            match self.plan(steps) {
+                Ok(_) => break,
+                // Not of the file: the number of steps, and the size of an image that is not known yet.
+                Err(Error::Config { field, .. }) if field == "steps" || field == "image_seq_len" => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// As diffusers writes it.
@@ -154,6 +168,16 @@ mod tests {
         assert!(message.contains("`steps` is 1000, and call"), "{message}");
     }
 
+    /// So many whole times that are a whole number apart, and one more, there are not.
+    #[test]
+    fn leading_times_stay_apart() {
+        for class in ["DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "DEISMultistepScheduler"] {
+            let opened = read(&format!(r#"{{"_class_name": "{class}", "timestep_spacing": "leading"}}"#)).unwrap();
+            let message = opened.scheduler.plan(1000).unwrap_err().to_string();
+            assert!(message.contains("`steps` is 1000, expected less than 1000"), "{message}");
+        }
+    }
+
     /// The last σ twice: nothing is left to be done there, and no slope to be taken.
     #[test]
     fn a_step_that_goes_nowhere_has_finite_weights() {
@@ -200,13 +224,14 @@ mod tests {
         std::fs::write(&path, r#"{"_class_name": "DDIMScheduler", "steps_offset": 0.5}"#).unwrap();
         let message = AnyScheduler::open(&path).unwrap_err().to_string();
         assert!(message.contains("scheduler_config.json") && message.contains("`steps_offset` is 0.5"), "{message}");
-        // Values of the right kind that make no sense are told when a plan is made.
+        // Values of the right kind that make no sense, alone or together, and one that is missing until there is an image.
         for (text, expected) in [
             (r#"{"_class_name": "DDIMScheduler", "clip_sample_range": -1.0}"#, "`clip_sample_range` is -1"),
             (r#"{"_class_name": "UniPCMultistepScheduler", "solver_order": 9}"#, "`solver_order` is 9"),
             (r#"{"_class_name": "UniPCMultistepScheduler", "flow_shift": 0.0}"#, "`flow_shift` is 0"),
             (r#"{"_class_name": "DDIMScheduler", "prediction_type": "flow_prediction"}"#, "`prediction_type`"),
-            (r#"{"_class_name": "DDIMInverseScheduler", "prediction_type": "sample"}"#, "`steps` is 20, and call 0"),
+            (r#"{"_class_name": "DDIMInverseScheduler", "prediction_type": "sample"}"#, "`prediction_type` is sample"),
+            (r#"{"_class_name": "DDIMScheduler", "beta_end": 2.0}"#, "`beta_end` is 2"),
             (
                 r#"{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": 100.0}"#,
                 "`lambda_min_clipped` is 100",
@@ -223,8 +248,11 @@ mod tests {
                 "`prediction_type`",
             ),
         ] {
-            let message = read(text).unwrap().scheduler.plan(20).unwrap_err().to_string();
-            assert!(message.contains(expected), "{message}");
+            let error = match read(text) {
+                Ok(opened) if expected == "`image_seq_len`" => opened.scheduler.plan(20).unwrap_err(),
+                other => other.unwrap_err(),
+            };
+            assert!(error.to_string().contains(expected), "{error}");
         }
     }
 }

@@ -1,0 +1,36 @@
+//! The size of the images a network was made for, as diffusers writes it.
+
+use aigc_core::data::ImageShape;
+use serde::{Deserialize, Serialize};
+
+/// A side of squares, or height and width.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum SampleSize {
+    /// Of squares.
+    Side(usize),
+    /// Height and width.
+    Sides([usize; 2]),
+}
+
+impl SampleSize {
+    /// Height and width.
+    pub fn sides(self) -> [usize; 2] {
+        match self {
+            SampleSize::Side(side) => [side, side],
+            SampleSize::Sides(sides) => sides,
+        }
+    }
+}
+
+impl From<usize> for SampleSize {
+    fn from(side: usize) -> Self {
+        Self::Side(side)
+    }
+}
+
+impl From<ImageShape> for SampleSize {
+    fn from(shape: ImageShape) -> Self {
+        if shape.height == shape.width { Self::Side(shape.height) } else { Self::Sides([shape.height, shape.width]) }
+    }
+}

@@ -1,0 +1,105 @@
+//! The programs of `docs/results.md`, on a small MNIST and with a judge that has learned nothing: every figure is there and
+//! is a number, and a run that was stopped goes on.
+
+mod common;
+
+use aigc_core::{checkpoint::save_weights, device::device, eval::LeNet5Config};
+use common::{finish, program, small_mnist};
+use std::{path::Path, process::Command};
+
+/// A folder with both.
+struct World(tempfile::TempDir);
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        small_mnist(&folder.path().join("mnist"));
+        let judge = LeNet5Config.init(&device("flex").unwrap());
+        save_weights(&judge, &folder.path().join("lenet.safetensors")).unwrap();
+        Self(folder)
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Runs `name` with the words of `arguments`.
+    fn run(&self, name: &str, arguments: &str) -> String {
+        let mut command = Command::new(program(name));
+        command.args(arguments.split_whitespace()).current_dir(self.path());
+        finish(command)
+    }
+}
+
+/// The number behind `label`, and before anything that is none.
+fn number(text: &str, label: &str) -> f64 {
+    let (_, rest) = text.split_once(label).unwrap_or_else(|| panic!("{label} in {text}"));
+    let rest = rest.trim_start();
+    let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.' && c != '-' && c != '+').unwrap_or(rest.len());
+    let digits = rest[..end].trim_end_matches('.');
+    digits.parse().unwrap_or_else(|_| panic!("{label} {digits:?} in {text}"))
+}
+
+#[test]
+fn vae() {
+    let world = World::new();
+    let data = "--data mnist --out run --steps";
+    assert!(world.run("reproduce_vae", &format!("{data} 3")).contains("3 steps, 3 of them now"));
+    let text = world.run("reproduce_vae", &format!("{data} 5 --resume"));
+    assert!(text.contains("5 steps, 2 of them now"), "{text}");
+    assert!(number(&text, "(\"nelbo\",") > 0.0);
+}
+
+#[test]
+fn gan_of_classes_is_judged() {
+    let world = World::new();
+    let text = world.run(
+        "reproduce_gan",
+        "images --data mnist --judge lenet.safetensors --conditional --samples 60 --steps 3 --out run",
+    );
+    for what in ["averaged", "averaged, standing statistics", "last weights"] {
+        let line = text.lines().find(|line| line.starts_with(&format!("{what}: Fréchet"))).unwrap();
+        assert!(number(line, "Fréchet distance") > 0.0 && line.contains("(60 samples, 40 test images)"), "{line}");
+        let ends =
+            |line: &&str| line.starts_with(&format!("{what}: ")) && line.ends_with("read as the class asked for");
+        let right = text.lines().find(ends).map(|line| number(line, &format!("{what}:"))).unwrap();
+        assert!((0.0..=100.0).contains(&right), "{right} in {text}");
+    }
+    for file in ["samples.png", "classes.png", "nearest.png", "walk.gif"] {
+        assert!(world.path().join("run").join(file).is_file(), "{file}");
+    }
+}
+
+#[test]
+fn stacked_digits_are_counted() {
+    let world = World::new();
+    let text =
+        world.run("reproduce_gan", "stacked --data mnist --judge lenet.safetensors --samples 600 --steps 2 --out run");
+    let modes = number(&text, "seed 0:");
+    assert!((1.0..=600.0).contains(&modes) && text.contains("of 1000 modes in 600 samples"), "{text}");
+    assert!((0.0..7.0).contains(&number(&text, "KL to uniform")), "{text}");
+}
+
+#[test]
+fn diffusion_is_judged() {
+    let world = World::new();
+    world.run("reproduce_diffusion", "train --data mnist --batch 4 --steps 2 --out run");
+    let text = world.run("reproduce_diffusion", "train --data mnist --batch 4 --steps 3 --out run --resume");
+    assert!(text.contains("3 steps, 1 of them now"), "{text}");
+    let text =
+        world.run("reproduce_diffusion", "judge --data mnist --judge lenet.safetensors --run run --share 0.0001");
+    let share = number(&text, "guidance 2:");
+    assert!((0.0..=100.0).contains(&share), "{text}");
+    for solver in ["dpm-solver++", "unipc", "deis", "ddim"] {
+        for steps in [5, 10, 20, 50] {
+            let at = format!(" {steps} steps:");
+            let is_row = |line: &&str| line.trim_start().starts_with(&format!("{solver} ")) && line.contains(&at);
+            let row = text.lines().find(is_row).unwrap_or_else(|| panic!("{solver} {steps}: {text}"));
+            assert!(number(row, "steps:") > 0.0, "{row}");
+        }
+        assert!(number(&text, &format!("{solver}, 20 steps from the same noise:")) > 0.0);
+    }
+    assert!(number(&text, "ddpm, 1,000 steps:") > 0.0);
+    assert!(number(&text, "variational bound") > 0.0 && number(&text, "probability flow").is_finite(), "{text}");
+    assert!(world.path().join("run/guided-2.png").is_file());
+}
