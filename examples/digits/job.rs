@@ -56,13 +56,7 @@ impl<M: DeserializeOwned, O: DeserializeOwned> Job<M, O> {
     /// The run's folder. Asked for last, so that a mistake elsewhere leaves no empty one behind.
     pub(crate) fn folder(&self, args: &Args) -> Result<RunFolder> {
         let run = self.existing.clone().map_or_else(|| args.run.run(self.name), Ok)?;
-        println!(
-            "{} images of {} to learn from, {} held out; everything goes to {}",
-            self.images.train.items(),
-            self.images.shape,
-            self.images.held_out.items(),
-            run.path().display()
-        );
+        self.images.say(&run);
         Ok(run)
     }
 

@@ -16,6 +16,7 @@ use aigc_diffusion::{
     Likelihood, NoiseConfig, Pipeline, Prediction, Sampler, Scheduler, SigmaFlags, Spacing, UniPcScheduler,
 };
 use aigc_examples::ImagesConfig;
+use anyhow::Context;
 use clap::Args;
 use std::{
     path::{Path, PathBuf},
@@ -58,13 +59,18 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         Some(run) => RunFolder::open(run)?,
         None => RunFolder::open_newest(Path::new("runs").join(NAME))?,
     };
-    let pipeline = Pipeline::from_folder(run.path().join("pipeline"), &device)?;
+    let pipeline = Pipeline::from_folder(run.path().join("pipeline"), &device)
+        .with_context(|| format!("{}: no pipeline; has its training ended?", run.path().display()))?;
     let AnyScheduler::DpmMultistep(trained) = &pipeline.scheduler else {
         return Err(Error::config("scheduler", pipeline.scheduler.class(), "as `train` leaves it").into());
     };
     let (noise, prediction, zero_snr) =
         (trained.noise.clone(), trained.prediction_type, trained.rescale_betas_zero_snr);
     let images = ImagesConfig { path: Some(options.data.clone()), ..Default::default() }.open(500, 0)?;
+    if images.shape != pipeline.shape {
+        let expected = format!("{}, as the model makes them", pipeline.shape);
+        return Err(Error::config("data", images.shape, expected).into());
+    }
     if images.shape.channels != 1 {
         return Err(Error::config("data", images.shape, "grey images, for a LeNet-5").into());
     }

@@ -40,7 +40,7 @@ pub(crate) const NAME: &str = "images-diffusion";
 
 pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
     let device = options.run.device()?;
-    let images = options.data.open(options.batch, options.run.seed)?;
+    let images = options.data.given()?.open(options.batch, options.run.seed)?;
     let shape = images.shape;
     // One more class, which stands for none.
     let classes = images.classes().ok().map(|classes| classes + 1);
@@ -76,6 +76,7 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
     let network = model.init(&device)?;
     let learning = DiffusionObjective::new(objective.clone(), &network)?;
     let run = options.run.run(NAME)?;
+    images.say(&run);
     let trained = options
         .run
         .trainer(config, stop, 50)

@@ -59,7 +59,7 @@ const BATCH: usize = 64;
 pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
     let seed = options.run.seed;
     let device = options.run.device()?;
-    let images = options.data.open(BATCH, seed)?;
+    let images = options.data.given()?.open(BATCH, seed)?;
     let judge = options.judge.as_ref().map(|path| LeNet5::open(path, &device)).transpose()?;
     let shape = images.shape;
     if judge.is_some() && shape.channels != 1 {
@@ -90,6 +90,7 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
     })?;
     let learning = GanObjective::new(objective.clone(), &gan)?;
     let run = options.run.run("images-gan")?;
+    images.say(&run);
     let grid = Grid::new(10, shape.width);
     let preview = |gan: &AnyGan, n: usize| -> aigc_core::Result<_> {
         let sampler = Sampler::new(&gan.generator, &device);

@@ -3,7 +3,7 @@
 
 use crate::{Method, trainer};
 use aigc_core::{
-    Result,
+    Error, Result,
     burn::tensor::Device,
     data::{
         Dataset, Image, ImageShape, Loader, LoaderConfig, collate_images,
@@ -71,6 +71,9 @@ impl Dataset for Stacked {
 pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
     let seed = options.run.seed;
     let device = options.run.device()?;
+    if options.samples == 0 {
+        return Err(Error::config("samples", 0, "at least 1").into());
+    }
     let digits = IdxImages::from_folder(&options.data, Part::Train)?;
     let judge = LeNet5::open(&options.judge, &device)?;
     let ImageShape { height, width, .. } = digits.shape();

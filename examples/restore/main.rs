@@ -86,7 +86,7 @@ struct Args {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Task {
-    /// The right half is missing.
+    /// Something is missing: the right half, or what --mask says.
     Inpaint,
     /// Squares of pixels have become one.
     Enlarge,
@@ -129,8 +129,17 @@ fn main() -> anyhow::Result<()> {
             .path()
             .join("pipeline"),
     };
-    let pipeline = Pipeline::from_folder(folder, &device)?;
+    let pipeline = Pipeline::from_folder(&folder, &device)
+        .with_context(|| format!("{}: no pipeline; has its training ended?", folder.display()))?;
     let noise = args.noise.unwrap_or(if args.task == Task::Denoise { 0.5 } else { 0.0 });
+    let ImageShape { height, width, .. } = pipeline.shape;
+    let divides = args.factor > 0 && height.is_multiple_of(args.factor) && width.is_multiple_of(args.factor);
+    if args.task == Task::Enlarge && !divides {
+        return Err(Error::config("--factor", args.factor, format!("a divisor of {height}×{width} pixels")).into());
+    }
+    if noise.is_nan() || noise < 0.0 || (args.task == Task::Denoise && noise == 0.0) {
+        return Err(Error::config("--noise", noise, "more than 0").into());
+    }
     let degradation = degradation(&args, &pipeline, &device)?;
     if args.as_it_is {
         let file = args.image.as_ref().expect("required by the option");
@@ -205,7 +214,12 @@ fn originals(args: &Args, pipeline: &Pipeline, device: &Device) -> anyhow::Resul
     let data =
         ImagesConfig { path: args.data.clone(), side: Some(shape.width), rgb: shape.channels == 3 }.open(100, 0)?;
     if data.shape != shape {
-        return Err(Error::config("data", data.shape, format!("images of {shape}, as the model makes them")).into());
+        return Err(Error::config(
+            "data",
+            data.shape,
+            format!("images of {shape}, as the model makes them; --image brings one to that size"),
+        )
+        .into());
     }
     let images: Vec<Tensor<4>> = take(&data.held_out, args.images, device)?;
     Ok(Tensor::cat(images, 0))
@@ -234,7 +248,7 @@ fn restore_as_it_is(
 ) -> anyhow::Result<()> {
     let mut shape = pipeline.shape;
     if args.task == Task::Enlarge {
-        (shape.height, shape.width) = (shape.height / args.factor.max(1), shape.width / args.factor.max(1));
+        (shape.height, shape.width) = (shape.height / args.factor, shape.width / args.factor);
     }
     let measured = collate_images(vec![read_image(file, shape)?]).images(device);
     let restored = restore(args, pipeline, degradation, noise, &measured, 1, device)?;
@@ -295,7 +309,7 @@ fn restore(
             }
             ControlFlow::Continue(())
         });
-        let seed = args.seed + round as u64;
+        let seed = args.seed.wrapping_add(round as u64);
         let restored = match (args.method, &known) {
             _ if noise_only => sampler.from_noisy(measured, noise, seed)?,
             (Method::Repaint, Some(known)) => {

@@ -2,6 +2,7 @@
 
 use aigc_core::{
     DataFault, Error, Result,
+    checkpoint::RunFolder,
     data::{
         Dataset, Image, ImageBatch, ImageShape, Loader, LoaderConfig, collate_images, digits,
         folder::{ImageFolder, ImageFolderConfig},
@@ -40,6 +41,17 @@ pub struct Images {
 }
 
 impl Images {
+    /// Says what there is, and where everything goes.
+    pub fn say(&self, run: &RunFolder) {
+        println!(
+            "{} images of {} to learn from, {} held out; everything goes to {}",
+            self.train.items(),
+            self.shape,
+            self.held_out.items(),
+            run.path().display()
+        );
+    }
+
     /// Number of classes: one more than the largest label.
     ///
     /// # Errors
@@ -58,6 +70,17 @@ impl Images {
 }
 
 impl ImagesConfig {
+    /// The same, for a program that needs more than the embedded digits.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where no path is given.
+    pub fn given(&self) -> Result<&Self> {
+        match self.path {
+            Some(_) => Ok(self),
+            None => Err(Error::config("--data", "missing", "a folder with MNIST-format files or with images")),
+        }
+    }
+
     /// Opens the images. `seed` orders the batches.
     ///
     /// # Errors

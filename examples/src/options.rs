@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// Options of a program that trains.
 #[derive(Clone, Debug, Args)]
 pub struct RunOptions {
-    /// Updates to make.
+    /// Updates to make; of a GAN, of its generator.
     #[arg(long)]
     pub steps: Option<usize>,
     /// Minutes after which to stop even so.

@@ -21,5 +21,5 @@ pub fn stop_on_ctrl_c() -> StopFlag {
 
 /// Tells how an interrupted run is resumed.
 pub fn say_how_to_go_on(step: usize, run: &RunFolder) {
-    println!("stopped after step {step}; go on with: --resume --out {}", run.path().display());
+    println!("stopped after step {step}; go on with the same options and --resume --out {}", run.path().display());
 }

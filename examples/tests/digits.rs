@@ -96,7 +96,7 @@ fn ctrl_c_saves_and_says_how_to_go_on() {
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     let output = child.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success() && text.contains("go on with: --resume --out"), "{text}");
+    assert!(output.status.success() && text.contains("go on with the same options and --resume --out"), "{text}");
     let text = finish(digits(&run, &["--resume"]));
     assert!(text.contains("held-out -ELBO"), "{text}");
 }
@@ -186,7 +186,9 @@ fn the_diffusion_model_keeps_its_promises() {
     for (args, expected) in [
         (&["inpaint", "--as-it-is", "--image", mask][..], "--mask FILE has to say"),
         (&["denoise", "--mask", mask], "--mask is for `inpaint`"),
-        (&["enlarge", "--factor", "3"], "`shrunk` is 3, expected a divisor of 8×8 pixels"),
+        (&["enlarge", "--factor", "3"], "`--factor` is 3, expected a divisor of 8×8 pixels"),
+        (&["enlarge", "--factor", "0"], "`--factor` is 0"),
+        (&["denoise", "--noise", "0"], "`--noise` is 0"),
         (&["denoise", "--method", "repaint"], "RePaint fills in what is missing"),
         (&["inpaint", "--average", "0"], "at least 1"),
         (&["inpaint", "--image", "nowhere.png"], "nowhere.png"),

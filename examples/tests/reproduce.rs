@@ -44,7 +44,8 @@ fn number(text: &str, label: &str) -> f64 {
 fn vae() {
     let world = World::new();
     let data = "--data mnist --out run --steps";
-    assert!(world.run("reproduce_vae", &format!("{data} 3")).contains("3 steps, 3 of them now"));
+    let text = world.run("reproduce_vae", &format!("{data} 3"));
+    assert!(text.contains("40 images of 1×28×28 to learn from") && text.contains("3 steps, 3 of them now"), "{text}");
     let text = world.run("reproduce_vae", &format!("{data} 5 --resume"));
     assert!(text.contains("5 steps, 2 of them now"), "{text}");
     assert!(number(&text, "(\"nelbo\",") > 0.0);
@@ -95,11 +96,11 @@ fn diffusion_is_judged() {
             let at = format!(" {steps} steps:");
             let is_row = |line: &&str| line.trim_start().starts_with(&format!("{solver} ")) && line.contains(&at);
             let row = text.lines().find(is_row).unwrap_or_else(|| panic!("{solver} {steps}: {text}"));
-            assert!(number(row, "steps:") > 0.0, "{row}");
+            assert!(number(row, "steps:") >= 0.0, "{row}");
         }
-        assert!(number(&text, &format!("{solver}, 20 steps from the same noise:")) > 0.0);
+        assert!(number(&text, &format!("{solver}, 20 steps from the same noise:")) >= 0.0);
     }
-    assert!(number(&text, "ddpm, 1,000 steps:") > 0.0);
+    assert!(number(&text, "ddpm, 1,000 steps:") >= 0.0);
     assert!(number(&text, "variational bound") > 0.0 && number(&text, "probability flow").is_finite(), "{text}");
     assert!(world.path().join("run/guided-2.png").is_file());
 }

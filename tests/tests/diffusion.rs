@@ -12,7 +12,7 @@ use aigc_diffusion::{
     AnyDenoiser, AnyScheduler, Clipping, Condition, Coupling, DdimScheduler, Denoiser, DiffusionObjective,
     DiffusionObjectiveConfig, DitConfig, DpmMultistepScheduler, EdmEulerScheduler, EulerScheduler, FlowDraw,
     FlowEulerScheduler, Guidance, NoiseConfig, Pipeline, Prediction, Process, Sampler, UNet2dConditionConfig,
-    UNet2dConfig, UNet2dModel, Weighting,
+    UNet2dConfig, UNet2dModel, UniPcScheduler, Weighting,
     models::{CrossDownBlockType, CrossUpBlockType, OneOrEach},
 };
 use aigc_tests::bits;
@@ -210,14 +210,17 @@ fn diffusers_opens_what_is_saved() {
     let prediction_type = Prediction::Sample;
     let ddim = DdimScheduler { clipping: Clipping::NONE, prediction_type, ..DdimScheduler::default() };
     let dpm = DpmMultistepScheduler { prediction_type, noise: noise.clone(), ..DpmMultistepScheduler::default() };
-    let euler = EulerScheduler { prediction_type, noise, ..EulerScheduler::default() };
+    let euler = EulerScheduler { prediction_type, noise: noise.clone(), ..EulerScheduler::default() };
+    let unipc = UniPcScheduler { prediction_type, noise, ..UniPcScheduler::default() };
     let wide = ImageShape::new(1, 8, 12);
-    let cases: [(&str, Option<usize>, ImageShape, AnyScheduler, &str); 4] = [
+    let cases: [(&str, Option<usize>, ImageShape, AnyScheduler, &str); 5] = [
         ("plain", None, digits::SHAPE, ddim.into(), "DDPMPipeline"),
         ("wide", None, wide, dpm.clone().into(), "DDPMPipeline"),
         ("told-classes", Some(4), digits::SHAPE, dpm.into(), "DiffusionPipeline"),
         // It starts from other noise than that pipeline would give it.
         ("scaled", None, digits::SHAPE, euler.into(), "DiffusionPipeline"),
+        // Its steps take no source of noise, which that pipeline would hand them.
+        ("without-noise", None, digits::SHAPE, unipc.into(), "DiffusionPipeline"),
     ];
     for (name, classes, shape, scheduler, class) in cases {
         let path = place("pipelines", name);

@@ -47,6 +47,7 @@ pub(crate) fn within(fields: &[(&str, usize, usize)]) -> Result<()> {
 /// The first level also holds sines and cosines of the time, whose frequencies are `freq_shift` of their number apart.
 pub(crate) fn levels(channels: &[usize], lists: &[(&str, usize)], freq_shift: f64) -> Result<()> {
     let levels = channels.len();
+    within(&[("block_out_channels", channels[0], 1 << 14)])?;
     if !channels[0].is_multiple_of(2) {
         return Err(Error::config("block_out_channels", channels[0], "an even first number, for sines and cosines"));
     }

@@ -10,9 +10,8 @@ use crate::{
     denoiser::Denoiser,
     json,
     models::{AnyDenoiser, any::listing},
-    plan::Plan,
     sampler::Sampler,
-    scheduler::{AnyScheduler, Scheduler},
+    scheduler::AnyScheduler,
 };
 use aigc_core::{DataFault, Error, Result, checkpoint::write_atomic, data::ImageShape};
 use burn::tensor::Device;
@@ -139,7 +138,8 @@ impl Pipeline {
     }
 
     /// Writes a folder whose components diffusers opens, each by its class; and all of it as a `DDPMPipeline`, where that would make
-    /// the same images: a U-net that is told nothing but the time, and samples that need no scaling. The index is written last.
+    /// the same images: a U-net that is told nothing but the time, and a scheduler of DDPM, DDIM, DPM-Solver++ or consistency models.
+    /// The index is written last.
     ///
     /// # Errors
     /// [`Error::Config`] for samples of another size than the network's configuration says; [`Error::Io`] or [`Error::Weights`] if a
@@ -169,13 +169,13 @@ impl Pipeline {
         write_atomic(&folder.join(INDEX), text.as_bytes())
     }
 
-    /// Whether it is what diffusers' `DDPMPipeline` carries out, which tells the network the time alone, starts from noise of unit
-    /// variance and shows the network samples as they are.
+    /// Whether it is what diffusers' `DDPMPipeline` carries out: it tells the network the time alone, starts from noise of unit
+    /// variance, shows the network samples as they are, and hands every step a source of noise, which not all schedulers take.
     fn is_plain(&self) -> bool {
+        use AnyScheduler::{Ddim, Ddpm, DpmMultistep, DpmSinglestep, Lcm, Tcd};
         let AnyDenoiser::UNet2d(network) = &self.network else { return false };
         let told = network.classes().is_some() || network.self_conditioned(self.shape.channels);
-        let scaled = |plan: Plan| plan.initial_scale != 1.0 || plan.calls.iter().any(|call| call.input != 1.0);
-        !told && [10, 1].iter().find_map(|steps| self.scheduler.plan(*steps).ok()).is_some_and(|plan| !scaled(plan))
+        !told && matches!(self.scheduler, Ddpm(_) | Ddim(_) | DpmMultistep(_) | DpmSinglestep(_) | Lcm(_) | Tcd(_))
     }
 
     /// Samples in so many steps of its scheduler.

@@ -55,7 +55,7 @@ pub struct Call {
     pub input: f64,
     /// What the output means.
     pub reading: Reading,
-    /// `α` and `σ` of the sample that the network sees, for an ε that follows a clipped `x₀`.
+    /// `α` and `σ` of the sample that the network sees; a [`Guide`](crate::Guide) is to go by these.
     pub seen: Level,
     /// The sample once more, now that the network has been asked (a corrector). Empty: it stays as it is.
     pub correct: Sum,

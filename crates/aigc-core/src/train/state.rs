@@ -46,9 +46,9 @@ pub(super) fn optimizer_file(turn: &Turn) -> String {
 pub(super) fn check_continues(ours: &RunConfig, saved: &RunConfig) -> Result<()> {
     ours.trainer.continues(&saved.trainer)?;
     for (field, ours, saved) in [
+        ("data", &ours.data, &saved.data),
         ("model", &ours.model, &saved.model),
         ("objective", &ours.objective, &saved.objective),
-        ("data", &ours.data, &saved.data),
         ("loader", &ours.loader, &saved.loader),
     ] {
         if ours != saved {

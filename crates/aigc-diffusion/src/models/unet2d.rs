@@ -237,6 +237,7 @@ impl UNet2dConfig {
             ("out_channels", self.out_channels, 1 << 12),
             ("layers_per_block", self.layers_per_block, 64),
             ("block_out_channels", levels, 16),
+            ("block_out_channels", self.block_out_channels.first().copied().unwrap_or(1), 1 << 14),
             ("num_class_embeds", self.num_class_embeds.unwrap_or(1), 1 << 20),
             ("time_embedding_dim", time, 1 << 16),
         ])?;

@@ -272,8 +272,8 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
         Ok(Self { latent: Some((autoencoder, scale)), ..self })
     }
 
-    /// Makes so many images at once, 64 by default: the memory that sampling needs grows with this, and not with how many are
-    /// asked for.
+    /// Makes so many images at once, 64 by default (the network sees twice as many with classifier-free guidance): this bounds the
+    /// memory that the network needs, however many are asked for.
     ///
     /// # Errors
     /// [`Error::Config`] for 0.

@@ -109,15 +109,16 @@ impl AnyScheduler {
 
     /// Makes plans, to find what is out of range; a few steps, and one where there are not so many.
     fn validate(&self) -> Result<()> {
-        for steps in [10, 1] {
-            match self.plan(steps) {
-                Ok(_) => break,
-                // Not of the file: the number of steps, and the size of an image that is not known yet.
-                Err(Error::Config { field, .. }) if field == "steps" || field == "image_seq_len" => {}
-                Err(error) => return Err(error),
-            }
+        // What may be wrong with the number of steps, and not with the file; and the size of an image that is not known yet.
+        let of_steps = |field: &str| ["steps", "steps_offset"].contains(&field);
+        let mut tried = self.plan(10);
+        if matches!(&tried, Err(Error::Config { field, .. }) if of_steps(field)) {
+            tried = self.plan(1);
         }
-        Ok(())
+        match tried {
+            Err(Error::Config { field, .. }) if field == "steps" || field == "image_seq_len" => Ok(()),
+            other => other.map(drop),
+        }
     }
 
     /// As diffusers writes it.
@@ -166,6 +167,13 @@ mod tests {
         let opened = read(r#"{"_class_name": "DPMSolverMultistepScheduler"}"#).unwrap();
         let message = opened.scheduler.plan(1000).unwrap_err().to_string();
         assert!(message.contains("`steps` is 1000, and call"), "{message}");
+    }
+
+    /// Ten steps, by which values are checked, need not fit.
+    #[test]
+    fn a_scheduler_of_few_steps_is_read() {
+        let opened = read(r#"{"_class_name": "DDIMScheduler", "num_train_timesteps": 10, "steps_offset": 1}"#).unwrap();
+        assert!(opened.scheduler.plan(5).is_ok() && opened.scheduler.plan(10).is_err());
     }
 
     /// So many whole times that are a whole number apart, and one more, there are not.
@@ -232,6 +240,7 @@ mod tests {
             (r#"{"_class_name": "DDIMScheduler", "prediction_type": "flow_prediction"}"#, "`prediction_type`"),
             (r#"{"_class_name": "DDIMInverseScheduler", "prediction_type": "sample"}"#, "`prediction_type` is sample"),
             (r#"{"_class_name": "DDIMScheduler", "beta_end": 2.0}"#, "`beta_end` is 2"),
+            (r#"{"_class_name": "DDIMScheduler", "steps_offset": 1000}"#, "`steps_offset` is 1000"),
             (
                 r#"{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": 100.0}"#,
                 "`lambda_min_clipped` is 100",
