@@ -67,9 +67,6 @@ struct Args {
     /// How missing parts are filled in.
     #[arg(long, value_enum, default_value = "posterior")]
     method: Method,
-    /// The largest σ/α at which the gradient goes through the network.
-    #[arg(long)]
-    trust: Option<f64>,
     /// Steps of conjugate gradients.
     #[arg(long)]
     iterations: Option<usize>,
@@ -257,19 +254,18 @@ fn restore_as_it_is(
     Ok(())
 }
 
-/// DDIM with fresh noise, for what a pipeline was trained with.
-fn ddim(pipeline: &Pipeline) -> anyhow::Result<DdimScheduler> {
+/// Ancestral sampling, for what a pipeline was trained with.
+fn ancestral(pipeline: &Pipeline) -> anyhow::Result<DdpmScheduler> {
     Ok(match &pipeline.scheduler {
         AnyScheduler::Ddpm(DdpmScheduler { noise, prediction_type, rescale_betas_zero_snr, .. })
         | AnyScheduler::Ddim(DdimScheduler { noise, prediction_type, rescale_betas_zero_snr, .. })
         | AnyScheduler::DpmMultistep(DpmMultistepScheduler {
             noise, prediction_type, rescale_betas_zero_snr, ..
-        }) => DdimScheduler {
+        }) => DdpmScheduler {
             noise: noise.clone(),
             prediction_type: *prediction_type,
             rescale_betas_zero_snr: *rescale_betas_zero_snr,
-            eta: 1.0,
-            ..DdimScheduler::default()
+            ..DdpmScheduler::default()
         },
         other => bail!("this program knows pipelines of DDPM, DDIM and DPM-Solver++, and not of {}", other.class()),
     })
@@ -284,15 +280,12 @@ fn restore(
     n: usize,
     device: &Device,
 ) -> anyhow::Result<Tensor<4>> {
-    let ddim = ddim(pipeline)?;
+    let scheduler = ancestral(pipeline)?;
     let known = match &degradation {
         Degradation::Masked(mask) => Some(mask.clone()),
         _ => None,
     };
     let mut guide = Posterior::new(degradation, measured, noise)?;
-    if let Some(trust) = args.trust {
-        guide = guide.with_trust(trust)?;
-    }
     if let Some(iterations) = args.iterations {
         guide = guide.with_iterations(iterations)?;
     }
@@ -302,7 +295,7 @@ fn restore(
         // Where there is noise and nothing else, the sampler itself takes it away.
         let noise_only = args.task == Task::Denoise && args.method == Method::Posterior;
         let steps = args.steps.unwrap_or(if noise_only { 250 } else { 50 });
-        let sampler = Sampler::new(&pipeline.network, &ddim, steps, pipeline.shape, device)?.at_once(50)?;
+        let sampler = Sampler::new(&pipeline.network, &scheduler, steps, pipeline.shape, device)?.at_once(50)?;
         let sampler = without_class(sampler, pipeline)?.observe(|progress| {
             if progress.call == progress.calls {
                 bar.set_position((round * n + progress.images.end) as u64);

@@ -9,8 +9,7 @@
 //!
 //! leads sampling from `p(x₀)` to `p(x₀ | y)` (moment matching posterior sampling: Rozet et al. 2024,
 //! <https://arxiv.org/abs/2405.13712>, section 4.2), with a few steps of conjugate gradients for the inverse. No model is trained for
-//! it. Where noise is nearly all there is, a network's slopes are its errors' slopes; there `V = r²·I` as in ΠGDM (Song et al. 2023,
-//! <https://openreview.net/forum?id=9_gsMA8MRKQ>, section 3.2).
+//! it.
 
 use crate::{
     guidance::{Guide, View},
@@ -54,14 +53,6 @@ impl Degradation {
             Degradation::None => x,
             Degradation::Masked(mask) => x * rows(mask, images),
             Degradation::Shrunk(side) => shrink(x, *side),
-        }
-    }
-
-    /// Mean of the diagonal of `A·Aᵀ`.
-    fn gram(&self) -> f64 {
-        match self {
-            Degradation::None | Degradation::Masked(_) => 1.0,
-            Degradation::Shrunk(side) => 1.0 / (side * side) as f64,
         }
     }
 
@@ -124,19 +115,12 @@ pub struct Posterior {
     measured: Tensor<4>,
     /// Of values in `[−1, 1]`.
     noise: f64,
-    data: f64,
     scale: f64,
-    trusted: f64,
     iterations: usize,
-    doubt: f64,
 }
 
-/// Above this `σ/α` a network's slopes are not used.
-const TRUSTED: f64 = 3.0;
-/// Variance of a network's errors, as a share of `r²`.
-const DOUBT: f64 = 0.25;
 /// Of conjugate gradients.
-const ITERATIONS: usize = 3;
+const ITERATIONS: usize = 2;
 
 impl Posterior {
     /// Of what `degradation` left, and noise of this standard deviation (of values in `[0, 1]`) was added to.
@@ -151,53 +135,10 @@ impl Posterior {
             return Err(Error::config("noise", noise, "0 or more"));
         }
         let measured = measured.clone() * 2.0 - 1.0;
-        Ok(Self {
-            degradation,
-            measured,
-            noise: 2.0 * noise,
-            data: 0.5,
-            scale: 1.0,
-            trusted: TRUSTED,
-            iterations: ITERATIONS,
-            doubt: DOUBT,
-        })
+        Ok(Self { degradation, measured, noise: 2.0 * noise, scale: 1.0, iterations: ITERATIONS })
     }
 
-    /// Standard deviation of images' values in `[−1, 1]`, 0.5 by default: how uncertain the clean sample is where there is only noise.
-    ///
-    /// # Errors
-    /// [`Error::Config`] unless it is more than 0.
-    pub fn with_data_deviation(self, deviation: f64) -> Result<Self> {
-        if !(deviation > 0.0 && deviation.is_finite()) {
-            return Err(Error::config("data_deviation", deviation, "more than 0"));
-        }
-        Ok(Self { data: deviation, ..self })
-    }
-
-    /// Uses the network's slopes up to this `σ/α`, 3 by default; with 0 nowhere, which takes a small part of the time.
-    ///
-    /// # Errors
-    /// [`Error::Config`] if it is negative.
-    pub fn with_trust(self, trusted: f64) -> Result<Self> {
-        if trusted.is_nan() || trusted < 0.0 {
-            return Err(Error::config("trusted", trusted, "0 or more"));
-        }
-        Ok(Self { trusted, ..self })
-    }
-
-    /// How much the network is doubted: the variance of its errors as a share of `r²`, 0.25 by default. With 0, what was measured is met
-    /// exactly, also where the network is wrong.
-    ///
-    /// # Errors
-    /// [`Error::Config`] if it is negative.
-    pub fn with_doubt(self, doubt: f64) -> Result<Self> {
-        if !(doubt >= 0.0 && doubt.is_finite()) {
-            return Err(Error::config("doubt", doubt, "0 or more"));
-        }
-        Ok(Self { doubt, ..self })
-    }
-
-    /// Inverts by so many steps of conjugate gradients, 3 by default; each goes once through the network and back.
+    /// Inverts by so many steps of conjugate gradients, 2 by default; each goes once through the network and back.
     ///
     /// # Errors
     /// [`Error::Config`] for 0.
@@ -238,25 +179,13 @@ impl Guide for Posterior {
             measured = measured * rows(mask, images.clone());
         }
         let Level { alpha, sigma } = view.call().seen;
-        let (ratio, data) = ((sigma / alpha).powi(2), self.data.powi(2));
-        let trusted = ratio.sqrt() <= self.trusted;
-        // r²: two normal guesses at the clean sample, that of the data and that of the noisy sample.
-        let uncertain = ratio * data / (ratio + data);
-        let slope = uncertain * alpha / (sigma * sigma);
-        // What a network says is not exact either, least of all where the inverse would make much of little.
-        let doubt = if trusted { self.doubt * self.degradation.gram() * uncertain } else { 0.0 };
-        let noise = self.noise.powi(2) + doubt;
-        let back = |u: Tensor<4>| {
-            let u = self.degradation.transposed(u, images.clone());
-            if trusted { view.pull_back(&u) } else { u * slope }
-        };
-        // With slopes of r²·I the inverse is a number, and one step finds it.
-        let iterations = if trusted { self.iterations } else { 1 };
+        let noise = self.noise.powi(2);
+        let back = |u: Tensor<4>| view.pull_back(&self.degradation.transposed(u, images.clone()));
         let mut residual = measured - seen;
         let mut direction = residual.clone();
         let mut length = dot(&residual, &residual);
         let mut score = view.x().zeros_like();
-        for _ in 0..iterations {
+        for _ in 0..self.iterations {
             let pulled = back(direction.clone());
             let image = self.degradation.left_of(pulled.clone() * (sigma * sigma / alpha), images.clone())
                 + direction.clone() * noise;
@@ -314,8 +243,7 @@ mod tests {
             let p = prior.1 * prior.1;
             ((prior.0 * variance + y * p) / (p + variance), (p * variance / (p + variance)).sqrt())
         };
-        let guide =
-            Posterior::new(Degradation::Masked(mask), &y, noise).unwrap().with_data_deviation(deviation).unwrap();
+        let guide = Posterior::new(Degradation::Masked(mask), &y, noise).unwrap();
         let images = restored(&network, shape, &guide);
         let (known, free) = (bayes(noise * noise, 0.8), prior);
         for (row, expected) in [(0, known), (2, free)] {
@@ -326,7 +254,6 @@ mod tests {
         // Means of 2×2: their prior has a quarter of the variance.
         let y = Tensor::<4>::full([1, 1, 2, 2], 0.8, &flex);
         let guide = Posterior::new(Degradation::Shrunk(2), &y, noise).unwrap();
-        let guide = guide.with_data_deviation(deviation).unwrap().with_doubt(0.0).unwrap();
         let images = restored(&network, shape, &guide);
         let p = prior.1 * prior.1 / 4.0;
         let v = noise * noise;
@@ -336,11 +263,9 @@ mod tests {
     }
 
     #[test]
-    fn shrinking_takes_means_and_its_gram_is_what_it_says() {
+    fn shrinking_takes_means() {
         let flex = device("flex").unwrap();
         let x = Rng::new(0).normal([2, 3, 4, 6], &flex);
-        // A mean of four values has a quarter of their variance.
-        assert_eq!(Degradation::Shrunk(2).gram(), 0.25);
         let small = Degradation::Shrunk(2).apply(x.clone()).unwrap();
         assert_eq!(small.dims(), [2, 3, 2, 3]);
         let square = x.clone().narrow(0, 1, 1).narrow(1, 2, 1).narrow(2, 2, 2).narrow(3, 4, 2);
@@ -397,7 +322,6 @@ mod tests {
         let mask = Tensor::<4>::from_floats([[[[1.0, 0.0]]]], &flex);
         // In [0, 1]: 0.7 is 0.4, and noise of 0.1 is 0.2.
         let guide = Posterior::new(Degradation::Masked(mask), &Tensor::full([1, 1, 1, 2], 0.7, &flex), 0.1).unwrap();
-        let guide = guide.with_doubt(0.0).unwrap();
         let score: Vec<f64> = guide.score(&view).unwrap().into_data().iter::<f64>().collect();
         let x0 = same * 0.3 - other * 0.2;
         let inverse = 1.0 / (0.2f64.powi(2) + s2 / level.alpha * same);
@@ -405,13 +329,6 @@ mod tests {
         for (found, expected) in score.iter().zip([same * pull, other * pull]) {
             assert!((found - expected).abs() < 1e-5, "{score:?}, expected {expected}");
         }
-        // Doubt is noise of the measurement.
-        let doubtful: Vec<f64> =
-            guide.clone().with_doubt(0.5).unwrap().score(&view).unwrap().into_data().iter::<f64>().collect();
-        let ratio = s2 / a2;
-        let doubt = 0.5 * ratio * 0.25 / (ratio + 0.25);
-        let expected = same * (0.4 - x0) / (0.2f64.powi(2) + doubt + s2 / level.alpha * same);
-        assert!((doubtful[0] - expected).abs() < 1e-5, "{doubtful:?}, expected {expected}");
         assert!(guide.score(&View { latent: true, answer: OnceCell::new(), ..view }).is_err());
     }
 
@@ -467,9 +384,6 @@ mod tests {
         let ok = || Posterior::new(Degradation::None, &ones([1, 1, 4, 4]), 0.0).unwrap();
         for (wrong, field) in [
             (Posterior::new(Degradation::None, &ones([1, 1, 4, 4]), -1.0), "`noise`"),
-            (ok().with_data_deviation(0.0), "`data_deviation`"),
-            (ok().with_trust(-1.0), "`trusted`"),
-            (ok().with_doubt(f64::NAN), "`doubt`"),
             (ok().with_iterations(0), "`iterations`"),
             (ok().with_scale(-1.0), "`scale`"),
         ] {

@@ -437,7 +437,12 @@ mod tests {
                 UNet2dConfig { resnet_time_scale_shift: TimeScaleShift::ScaleShift, ..small() },
                 "`attn_norm_num_groups` is null",
             ),
-            (UNet2dConfig { block_out_channels: vec![usize::MAX, 1], ..small() }, "`time_embedding_dim`"),
+            (
+                UNet2dConfig { block_out_channels: vec![usize::MAX, 1], ..small() },
+                "`block_out_channels` is 18446744073709551615",
+            ),
+            (UNet2dConfig { block_out_channels: vec![0, 8], ..small() }, "`block_out_channels` is 0, expected 1 to"),
+            (UNet2dConfig { time_embedding_dim: Some(1 << 17), ..small() }, "`time_embedding_dim` is 131072"),
         ] {
             let message = config.init(&flex).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");

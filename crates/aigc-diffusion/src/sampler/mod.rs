@@ -249,10 +249,12 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
         Ok(Self { guidance: Some(guidance), known, ..self })
     }
 
-    /// Leads samples by a likelihood.
+    /// Leads samples by a likelihood. Where the scheduler clips clean samples, the noise is that of the clipped ones: what leads may go
+    /// far beyond the range, and noise of other samples than those would pile up from step to step.
     pub fn led_by(self, guide: &'a dyn Guide) -> Self {
         let live = differentiable(self.network);
-        Self { guide: Some((guide, live)), ..self }
+        let plan = Plan { epsilon_follows_clip: true, ..self.plan };
+        Self { guide: Some((guide, live)), plan, ..self }
     }
 
     /// Samples are latent maps times `scale`; images are what the autoencoder makes of them.

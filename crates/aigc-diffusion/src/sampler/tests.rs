@@ -296,6 +296,28 @@ fn a_guide_is_told_of_the_noise_that_the_network_sees() {
     assert!(difference(&made, &expected) < 1e-3, "{}", difference(&made, &expected));
 }
 
+/// A guide that leads far out of the images' range: DDIM with fresh noise stays DDPM (Song et al. 2021, section 4.1) only if the
+/// predicted noise is that of the clipped sample. Noise of another one made restored images the worse the more steps there were.
+#[test]
+fn what_leads_out_of_range_leaves_the_noise_as_it_is() {
+    #[derive(Debug)]
+    struct Upwards;
+    impl Guide for Upwards {
+        fn score(&self, view: &View<'_>) -> Result<Tensor<4>> {
+            let Level { alpha, sigma } = view.call().seen;
+            // Early only, so that images end within the range again.
+            let by = if sigma > alpha { 3.0 } else { 0.0 };
+            Ok(Tensor::ones_like(&view.x()) * (by * alpha / (sigma * sigma)))
+        }
+    }
+    let network = Gaussian::new(0.2, 0.3, &device("flex").unwrap());
+    let led =
+        |scheduler: &AnyScheduler| sampler(&network, scheduler, 50).led_by(&Upwards).sample(20, 0).unwrap().images;
+    let [ddpm, ddim] = [DdpmScheduler::default().into(), DdimScheduler { eta: 1.0, ..DdimScheduler::default() }.into()];
+    let difference = difference(&led(&ddpm), &led(&ddim));
+    assert!(difference < 1e-4, "{difference}");
+}
+
 /// Inverting and sampling again meet; the better, the finer the steps.
 #[test]
 fn an_image_is_found_again_from_its_noise() {
