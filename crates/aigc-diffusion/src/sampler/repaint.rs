@@ -1,6 +1,6 @@
 //! Filling in what is missing by sampling it again and again.
 
-use super::{Carried, Sampler, Samples, Show, Streams};
+use super::{Sampler, Samples, Show, Streams, carry::Carried};
 use crate::{denoiser::Denoiser, plan::Sampling, posterior::covers};
 use aigc_core::{Error, Result};
 use burn::tensor::Tensor;

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::{
-    AnyScheduler, ClassifierGuide, DdimScheduler, DdpmScheduler, DpmMultistepScheduler, Kdpm2Scheduler,
-    NoisyClassifier, Prediction, UNet2dConditionConfig, VarianceType,
+    AnyScheduler, ClassifierGuide, Condition, DdimScheduler, DdpmScheduler, DpmMultistepScheduler, Kdpm2Scheduler,
+    NoisyClassifier, Prediction, Sampling, UNet2dConditionConfig, VarianceType, View,
     models::{CrossDownBlockType, CrossUpBlockType, OneOrEach},
     schedule::NoiseConfig,
     scheduler::Clipping,
