@@ -17,7 +17,7 @@ use aigc_diffusion::{
 };
 use aigc_examples::ImagesConfig;
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use std::{
     path::{Path, PathBuf},
     time::Instant,
@@ -35,6 +35,9 @@ pub(crate) struct Options {
     /// The run; the newest of `runs/images-diffusion` by default.
     #[arg(long, value_name = "FOLDER")]
     run: Option<PathBuf>,
+    /// Only these of its parts, in their order; all by default.
+    #[arg(long, value_delimiter = ',', default_values_t = [Part::Classes, Part::Distances, Part::Ddpm, Part::Bits])]
+    parts: Vec<Part>,
     /// Scale of guidance, where it is used.
     #[arg(long, default_value_t = 2.0)]
     guidance: f64,
@@ -47,6 +50,25 @@ pub(crate) struct Options {
     /// flex, ndarray, libtorch, wgpu, vulkan, metal, cuda:0, rocm or auto.
     #[arg(long, default_value = "flex")]
     device: String,
+}
+
+/// What is judged.
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+enum Part {
+    /// Whether samples are of the class asked for, with and without guidance.
+    Classes,
+    /// Fréchet distances of four solvers at 5 to 50 steps.
+    Distances,
+    /// Four solvers at 20 steps against a thousand steps of DDPM, from the same noise.
+    Ddpm,
+    /// Bits per dimension of test images.
+    Bits,
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.to_possible_value().expect("no part is hidden").get_name().fmt(f)
+    }
 }
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
@@ -84,30 +106,39 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     };
 
     let solvers = solvers(&noise, prediction, zero_snr);
-    let dpm = &solvers[0].1;
-    bench.classes(dpm, n(2000), options.guidance, &run)?;
-    println!("Fréchet distance to {} test images in LeNet-5 features, no guidance:", bench.real.count());
-    for (name, solver) in &solvers {
-        bench.distance(name, solver, 20, n(5000), 1.0)?;
+    let asked = |part| options.parts.contains(&part);
+    if asked(Part::Classes) {
+        bench.classes(&solvers[0].1, n(2000), options.guidance, &run)?;
     }
-    bench.distance("dpm-solver++ guided", dpm, 20, n(1000), options.guidance)?;
-    for steps in [5, 10, 50] {
+    if asked(Part::Distances) {
+        println!("Fréchet distance to {} test images in LeNet-5 features, no guidance:", bench.real.count());
         for (name, solver) in &solvers {
-            bench.distance(name, solver, steps, n(1000), 1.0)?;
+            bench.distance(name, solver, 20, n(5000), 1.0)?;
+        }
+        bench.distance("dpm-solver++ guided", &solvers[0].1, 20, n(1000), options.guidance)?;
+        for steps in [5, 10, 50] {
+            for (name, solver) in &solvers {
+                bench.distance(name, solver, steps, n(1000), 1.0)?;
+            }
         }
     }
-    let ddpm = DdpmScheduler {
-        noise: noise.clone(),
-        prediction_type: prediction,
-        rescale_betas_zero_snr: zero_snr,
-        ..DdpmScheduler::default()
-    };
-    bench.against_ddpm(&ddpm, &solvers, n(500))?;
-    if zero_snr {
-        println!("bits per dimension: not of noise that ends without any signal");
-        return Ok(());
+    if asked(Part::Ddpm) {
+        let ddpm = DdpmScheduler {
+            noise: noise.clone(),
+            prediction_type: prediction,
+            rescale_betas_zero_snr: zero_snr,
+            ..DdpmScheduler::default()
+        };
+        bench.against_ddpm(&ddpm, &solvers, n(500))?;
     }
-    bench.bits(&noise, prediction, &images.held_out, n(500))
+    if asked(Part::Bits) {
+        if zero_snr {
+            println!("bits per dimension: not of noise that ends without any signal");
+        } else {
+            bench.bits(&noise, prediction, &images.held_out, n(500))?;
+        }
+    }
+    Ok(())
 }
 
 /// Four ways from noise to image, as far as they differ.

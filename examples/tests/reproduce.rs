@@ -3,7 +3,7 @@
 
 mod common;
 
-use aigc_core::{checkpoint::save_weights, device::device, eval::LeNet5Config};
+use aigc_core::{checkpoint::save_weights, device::device, eval::LeNet5Config, rng::Seeded};
 use common::{finish, program, small_mnist};
 use std::{path::Path, process::Command};
 
@@ -14,7 +14,7 @@ impl World {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         small_mnist(&folder.path().join("mnist"));
-        let judge = LeNet5Config.init(&device("flex").unwrap());
+        let judge = LeNet5Config.init(&device("flex").unwrap()).seeded(0);
         save_weights(&judge, &folder.path().join("lenet.safetensors")).unwrap();
         Self(folder)
     }
@@ -60,7 +60,8 @@ fn gan_of_classes_is_judged() {
     );
     for what in ["averaged", "averaged, standing statistics", "last weights"] {
         let line = text.lines().find(|line| line.starts_with(&format!("{what}: Fréchet"))).unwrap();
-        assert!(number(line, "Fréchet distance") > 0.0 && line.contains("(60 samples, 40 test images)"), "{line}");
+        // Features of a judge that has learned nothing hardly differ: two decimals may be zero.
+        assert!(number(line, "Fréchet distance") >= 0.0 && line.contains("(60 samples, 40 test images)"), "{line}");
         let ends =
             |line: &&str| line.starts_with(&format!("{what}: ")) && line.ends_with("read as the class asked for");
         let right = text.lines().find(ends).map(|line| number(line, &format!("{what}:"))).unwrap();
