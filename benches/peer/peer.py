@@ -1,6 +1,6 @@
 """The peer's side of `compare`: the same work in PyTorch on the CPU.
 
-    pip install torch diffusers
+    pip install torch diffusers transformers
     python peer.py WORKLOAD [--threads 2] [--device cuda]
 
 Reads a number of seconds per line, works on the workload for so long, and answers with one JSON line: the seconds of
@@ -99,6 +99,29 @@ def gpt_char_train():
     return step
 
 
+def gpt2(prompt=32, **options):
+    from transformers import GPT2Config, GPT2LMHeadModel
+    model, ids = GPT2LMHeadModel(GPT2Config()).eval(), torch.randint(0, 50257, (1, prompt))
+    def step():
+        with torch.inference_mode(): return model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, pad_token_id=50256, **options)
+    return step
+
+
+def gpt2_greedy():
+    """GPT-2 of 124M random weights: 64 new tokens behind a prompt of 32, each the likeliest."""
+    return gpt2(max_new_tokens=64, min_new_tokens=64)
+
+
+def gpt2_beam5():
+    """GPT-2 of 124M random weights: 32 new tokens behind a prompt of 32, five beams, no pair of tokens twice."""
+    return gpt2(max_new_tokens=32, min_new_tokens=32, num_beams=5, no_repeat_ngram_size=2)
+
+
+def gpt2_prefill():
+    """GPT-2 of 124M random weights: 1 new token behind a prompt of 512."""
+    return gpt2(512, max_new_tokens=1)
+
+
 def conv(grads, batch, channels_in, channels_out, side, kernel, stride):
     """A convolution with padding 1 (of a single pixel none) and no bias: forward, or forward and the gradients named."""
     x, w = torch.randn(batch, channels_in, side, side), torch.randn(channels_out, channels_in, kernel, kernel)
@@ -123,6 +146,7 @@ def product(rows, k, columns):
 ALL = dict(
     matmul=lambda: product(1024, 1024, 1024), matvec=lambda: product(1, 768, 50257),
     vae_mlp=vae_mlp, vae_conv=vae_conv, dcgan=dcgan, ddpm_unet_train=ddpm_unet_train, ddpm_unet_sample=ddpm_unet_sample, gpt_char_train=gpt_char_train,
+    gpt2_greedy=gpt2_greedy, gpt2_beam5=gpt2_beam5, gpt2_prefill=gpt2_prefill,
     conv1_64=lambda: conv("", 32, 64, 64, 28, 1, 1), conv1_64_xw=lambda: conv("xw", 32, 64, 64, 28, 1, 1),
     conv3_64=lambda: conv("", 32, 64, 64, 28, 3, 1), conv3_64_w=lambda: conv("w", 32, 64, 64, 28, 3, 1), conv3_64_xw=lambda: conv("xw", 32, 64, 64, 28, 3, 1),
     conv3_32=lambda: conv("", 32, 32, 32, 28, 3, 1), conv3_32_xw=lambda: conv("xw", 32, 32, 32, 28, 3, 1),

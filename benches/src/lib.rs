@@ -4,6 +4,7 @@
 mod clock;
 mod dcgan;
 mod gpt;
+mod gpt2;
 mod kernels;
 mod pages;
 mod plot;
@@ -25,13 +26,16 @@ pub use side::{Figures, Side, median};
 pub type Workload = (&'static str, fn(&Device, Clock) -> Result<()>);
 
 /// Training steps, single operations, and the ceilings of arithmetic and of memory.
-pub const WORKLOADS: [Workload; 20] = [
+pub const WORKLOADS: [Workload; 23] = [
     ("vae_mlp", |device, clock| vae::run(vae::mlp(), 128, device, clock)),
     ("vae_conv", |device, clock| vae::run(vae::conv(32, 28), 128, device, clock)),
     ("dcgan", dcgan::run),
     ("ddpm_unet_train", unet::training),
     ("ddpm_unet_sample", unet::sampling),
     ("gpt_char_train", gpt::run),
+    ("gpt2_greedy", gpt2::greedy),
+    ("gpt2_beam5", gpt2::beam5),
+    ("gpt2_prefill", gpt2::prefill),
     ("conv1_64", |device, clock| repeat(conv("", [32, 64, 64, 28, 1, 1], device), clock)),
     ("conv1_64_xw", |device, clock| repeat(conv("xw", [32, 64, 64, 28, 1, 1], device), clock)),
     ("conv3_64", |device, clock| repeat(conv("", [32, 64, 64, 28, 3, 1], device), clock)),

@@ -73,6 +73,22 @@ fn gan_of_classes_is_judged() {
 }
 
 #[test]
+fn gan_of_a_folder() {
+    let world = World::new();
+    let folder = world.path().join("pictures");
+    std::fs::create_dir(&folder).unwrap();
+    for i in 0..12u8 {
+        let pixels = (0..28 * 28).map(|at| image::Rgb([i * 20, (at % 256) as u8, (at / 28) as u8 * 9]));
+        let mut picture = image::RgbImage::new(28, 28);
+        picture.pixels_mut().zip(pixels).for_each(|(to, from)| *to = from);
+        picture.save(folder.join(format!("{i}.png"))).unwrap();
+    }
+    let text = world.run("reproduce_gan", "images --data pictures --side 28 --rgb --steps 2 --out run");
+    assert!(text.contains("3×28×28"), "{text}");
+    assert!(world.path().join("run/samples.png").is_file() && world.path().join("run/nearest.png").is_file());
+}
+
+#[test]
 fn stacked_digits_are_counted() {
     let world = World::new();
     let text =

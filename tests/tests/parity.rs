@@ -8,6 +8,8 @@ mod gan;
 mod nets;
 #[path = "parity/schedulers.rs"]
 mod schedulers;
+#[path = "parity/text.rs"]
+mod text;
 
 use aigc_core::{
     Result,
@@ -62,6 +64,10 @@ fn every_case_of_a_known_kind_passes() {
             "UNet2DModel" | "UNet2DConditionModel" | "DiTTransformer2DModel" => nets::call(&case, &kind),
             "pipeline" => nets::pipeline(&case, &json),
             "scheduler" => schedulers::steps(&case, &json),
+            "gpt2_forward" => text::forward(&case, &json),
+            "gpt2-files" => text::files(&case),
+            "generate" => text::generate(&case, &json),
+            "logits_processor" => text::processor(&case, &json),
             _ => *unsupported.entry(kind.clone()).or_default() += 1,
         };
         // All that fail are named, not only the first.
@@ -83,6 +89,11 @@ fn every_case_of_a_known_kind_passes() {
 struct Tensors(Vec<u8>);
 
 impl Tensors {
+    /// Those of a case.
+    fn open(case: &Path) -> Self {
+        Self(std::fs::read(case.join("tensors.safetensors")).unwrap())
+    }
+
     fn floats(&self, name: &str) -> Vec<f32> {
         let tensors = SafeTensors::deserialize(&self.0).unwrap();
         let data = tensors.tensor(name).unwrap_or_else(|_| panic!("no `{name}`")).data().to_vec();

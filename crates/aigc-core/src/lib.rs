@@ -9,6 +9,7 @@
 //! | [`device`] | one string picks the backend: `flex`, `cuda:0`, `libtorch`, … |
 //! | [`rng`] | seeded noise drawn on the host: one seed, one picture, on every backend |
 //! | [`data`] | data sets (embedded digits, IDX files, image folders) and the loader that reads ahead |
+//! | [`json`] | configuration files of other libraries |
 //! | [`latent`] | ways through a latent space |
 //! | [`nn`] | the layers that all families share |
 //! | [`ops`] | the operations underneath, with kernels for CPUs and backward passes written by hand |
@@ -27,6 +28,7 @@ pub mod device;
 mod error;
 #[cfg(feature = "eval")]
 pub mod eval;
+pub mod json;
 pub mod latent;
 pub mod nn;
 #[allow(unsafe_code)]

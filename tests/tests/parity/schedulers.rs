@@ -60,6 +60,8 @@ pub(crate) fn steps(folder: &Path, json: &Value) {
         // This class raises to the seventh power in 32 bits; ours are the exact ones.
         let allowed = if json["cls"] == "EDMDPMSolverMultistepScheduler" { 3e-6 } else { 1e-6 };
         let (found, expected) = (sigma(&plan), tensors.doubles("sigmas"));
+        // Theirs end with where the last step leads, and name some twice at the end.
+        assert!(expected.len() >= found.len(), "{name}: {} σ, expected {expected:?}", found.len());
         for (found, expected) in found.iter().zip(&expected) {
             assert!((found - expected).abs() <= allowed * expected, "{name}: σ {found}, expected {expected}");
         }

@@ -14,12 +14,14 @@
 //! it is on disk, and its manifest holds the size and SHA-256 of every file in it.
 
 mod atomic;
+mod files;
 mod folder;
 mod ids;
 mod optimizer;
 mod weights;
 
-pub use atomic::write_atomic;
+pub use atomic::{replace as replace_atomic, write_atomic};
+pub use files::{Source, WeightFiles};
 #[cfg(feature = "download")]
 pub(crate) use folder::sha256;
 pub use folder::{Checkpoint, CheckpointWriter, RunFolder};

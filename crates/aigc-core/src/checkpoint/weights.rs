@@ -16,7 +16,7 @@ use std::{
 };
 
 /// How many names an error message lists.
-const LISTED: usize = 8;
+const LISTED: usize = 256;
 
 /// Writes every tensor of `model` to `path`: linear weights as `[out, in]`, norms' scale and shift as `weight` and
 /// `bias`, so that Python's `safetensors` opens what PyTorch would have written.
@@ -84,7 +84,7 @@ pub fn load_renamed_weights<M: Module>(mut model: M, path: &Path, renamed: &[(&s
     if problems.is_empty() { Ok(model) } else { Err(Error::weights(path, problems.join("; "))) }
 }
 
-fn list(what: &str, names: impl Iterator<Item = String>) -> String {
+pub(super) fn list(what: &str, names: impl Iterator<Item = String>) -> String {
     let mut names: Vec<String> = names.collect();
     names.sort();
     let more = names.len().saturating_sub(LISTED);

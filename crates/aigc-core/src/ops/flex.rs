@@ -221,9 +221,10 @@ impl GenerativeOps for Flex {
         if !all_f32(&[&x, &weight]) || !may_be_f32(&bias) {
             return Flex::linear(x, weight, bias.option());
         }
-        let (x, weight, bias) = (ordered(x), ordered(weight), given(bias));
+        // A transposed weight, such as a table of tokens that scores them too, is read where it lies.
+        let (x, weight, bias) = (ordered(x), forwards(weight), given(bias));
         let ([m, k], [_, n]) = (rowed(&x), dims(&weight));
-        let (a, b) = (Matrix::rows(slice(&x), k), Matrix::rows(slice(&weight), n));
+        let (a, b) = (Matrix::rows(slice(&x), k), matrix(&weight));
         tensor(multiply([m, n, k], a, b, bias.as_ref().map(slice)), with_last(x.shape(), n))
     }
 
@@ -232,9 +233,9 @@ impl GenerativeOps for Flex {
         if !all_f32(&[&grad, &weight]) {
             return Flex::linear_x_backward(weight, grad);
         }
-        let (weight, grad) = (ordered(weight), ordered(grad));
+        let (weight, grad) = (forwards(weight), ordered(grad));
         let ([m, k], [n, _]) = (rowed(&grad), dims(&weight));
-        let (a, b) = (Matrix::rows(slice(&grad), k), Matrix::rows(slice(&weight), k).t());
+        let (a, b) = (Matrix::rows(slice(&grad), k), matrix(&weight).t());
         tensor(multiply([m, n, k], a, b, None), with_last(grad.shape(), n))
     }
 
@@ -575,6 +576,13 @@ fn usizes(indices: &FlexTensor) -> Option<Vec<usize>> {
 /// `x` itself if it is walked forwards along every axis.
 fn forwards(x: FlexTensor) -> FlexTensor {
     if x.layout().strides().iter().all(|step| *step >= 0) { x } else { x.to_contiguous() }
+}
+
+/// A `[rows, columns]` tensor of [`forwards`], wherever it lies.
+fn matrix(x: &FlexTensor) -> Matrix<'_> {
+    let [row, column] = std::array::from_fn(|axis| x.layout().strides()[axis].unsigned_abs());
+    let values: &[f32] = x.storage();
+    Matrix { values: &values[x.layout().start_offset()..], row, column }
 }
 
 /// A `[batch, heads, tokens, d]` tensor of [`forwards`], wherever it lies.

@@ -5,6 +5,7 @@
 pub(super) mod attention;
 pub(super) mod conv;
 mod curve;
+pub(super) mod few;
 pub(super) mod loss;
 pub(super) mod map;
 mod math;

@@ -1,6 +1,7 @@
 //! Matrix products over slices, shared between threads.
 
 use super::{
+    few::{FEW, LARGE, multiply_few},
     memory::filled,
     threads::{Shared, WORTH_SHARING, for_each},
 };
@@ -24,7 +25,8 @@ impl<'a> Matrix<'a> {
         Self { values: self.values, row: self.column, column: self.row }
     }
 
-    fn fits(&self, rows: usize, columns: usize) -> bool {
+    /// Whether `rows` × `columns` lie in the slice.
+    pub(crate) fn fits(&self, rows: usize, columns: usize) -> bool {
         rows == 0 || columns == 0 || (rows - 1) * self.row + (columns - 1) * self.column < self.values.len()
     }
 }
@@ -99,6 +101,16 @@ pub(crate) fn multiply([m, n, k]: [usize; 3], a: Matrix, b: Matrix, bias: Option
         return Vec::new();
     }
     assert!(bias.is_none_or(|bias| bias.len() == n), "a bias for {n} columns");
+    // Each number of a large B is used a few times only: what counts is how it is read.
+    if m <= FEW && k * n >= LARGE && a.column == 1 && (a.row == k || m == 1) && (b.column == 1 || b.row == 1) {
+        return filled(m * n, |c| {
+            match bias {
+                Some(bias) => c.chunks_exact_mut(n).for_each(|row| row.copy_from_slice(bias)),
+                None => c.fill(0.0),
+            }
+            multiply_few([m, n, k], a.values, b, c);
+        });
+    }
     filled(m * n, |c| {
         let work = 2 * m * n * k;
         // Each part packs the operand that is not split, so no more parts than threads.

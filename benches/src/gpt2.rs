@@ -1,0 +1,44 @@
+//! GPT-2 of 124 million parameters with random weights: 64 tokens behind 32, the best of five beams, a prompt of 512.
+
+use crate::Clock;
+use aigc_core::rng::{Rng, Seeded};
+use aigc_text::{GenerationConfig, Generator, Gpt2, Gpt2Config};
+use anyhow::Result;
+use burn::tensor::Device;
+
+fn model(device: &Device) -> Result<Gpt2> {
+    Ok(Gpt2Config::small().init(device)?.seeded(0))
+}
+
+/// Generates from a drawn prompt of `prompt` tokens until the clock says that it is enough.
+fn generate(prompt: usize, config: GenerationConfig, device: &Device, mut clock: Clock) -> Result<()> {
+    let model = model(device)?;
+    let mut rng = Rng::new(0);
+    let prompt: Vec<u32> = (0..prompt).map(|_| rng.below(50_257) as u32).collect();
+    let new = config.max_new_tokens.unwrap_or(0);
+    loop {
+        let texts = Generator::new(&model, config.clone())?.generate(std::slice::from_ref(&prompt))?;
+        assert_eq!(texts[0].new_tokens().len(), new);
+        if !clock.tick() {
+            return Ok(());
+        }
+    }
+}
+
+pub(crate) fn greedy(device: &Device, clock: Clock) -> Result<()> {
+    generate(32, GenerationConfig { max_new_tokens: Some(64), ..GenerationConfig::default() }, device, clock)
+}
+
+pub(crate) fn beam5(device: &Device, clock: Clock) -> Result<()> {
+    let config = GenerationConfig {
+        max_new_tokens: Some(32),
+        num_beams: 5,
+        no_repeat_ngram_size: 2,
+        ..GenerationConfig::default()
+    };
+    generate(32, config, device, clock)
+}
+
+pub(crate) fn prefill(device: &Device, clock: Clock) -> Result<()> {
+    generate(512, GenerationConfig { max_new_tokens: Some(1), ..GenerationConfig::default() }, device, clock)
+}

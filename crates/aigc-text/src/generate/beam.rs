@@ -1,0 +1,292 @@
+//! Beam search: of all ways to go on from several texts, the best are kept.
+//!
+//! Scores, lengths and endings are those of transformers' vectorised beam search; what it masks by −10⁹ is left out here.
+//! Diverse groups: Vijayakumar et al. 2016, <https://arxiv.org/abs/1610.02424>.
+
+use super::{
+    Sequence,
+    config::{EarlyStopping, GenerationConfig},
+    constrained::{Constraints, Progress},
+    decoder::{Decoder, ids, log_probabilities},
+    processor::{Processors, Row, top_k},
+    sample::nothing_left,
+    stop::{Ending, Stopping},
+};
+use crate::models::CausalLm;
+use aigc_core::{Error, Result, rng::Rng};
+
+/// A text that goes on.
+#[derive(Clone, Debug)]
+struct Beam {
+    tokens: Vec<u32>,
+    /// Sum of the logarithms of its new tokens' probabilities.
+    score: f32,
+    /// The logarithm of each.
+    scores: Vec<f32>,
+    /// Where it lies in the cache.
+    row: usize,
+    progress: Progress,
+}
+
+/// A way for a beam to go on.
+#[derive(Clone, Debug)]
+struct Candidate {
+    beam: usize,
+    token: u32,
+    score: f32,
+}
+
+/// Beams that compete with each other.
+struct Group {
+    /// Rows of the cache that it has.
+    rows: std::ops::Range<usize>,
+    running: Vec<Beam>,
+    /// Best first.
+    finished: Vec<Sequence>,
+    done: bool,
+}
+
+/// A prompt, and the groups of beams that go on from it.
+struct Item {
+    prompt: usize,
+    padding: usize,
+    groups: Vec<Group>,
+}
+
+/// Beam search over several prompts at once.
+pub(crate) struct BeamSearch<'a, M> {
+    pub decoder: Decoder<'a, M>,
+    pub processors: Processors,
+    pub stopping: Stopping<'a>,
+    pub config: &'a GenerationConfig,
+    pub seed: u64,
+}
+
+impl<M: CausalLm> BeamSearch<'_, M> {
+    /// The best texts of every prompt.
+    pub(crate) fn run(mut self, prompts: &[Vec<u32>]) -> Result<Vec<Sequence>> {
+        let config = self.config;
+        let (beams, groups) = (config.num_beams, config.num_beam_groups);
+        let (size, pad) = (beams / groups, config.pad());
+        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+        let constraints = Constraints::new(&config.force_words_ids);
+        let first = |prompt: &Vec<u32>, row| Beam {
+            tokens: prompt.clone(),
+            score: 0.0,
+            scores: Vec::new(),
+            row,
+            progress: constraints.start(),
+        };
+        let group = |prompt: &Vec<u32>, start: usize| Group {
+            rows: start..start + size,
+            running: vec![first(prompt, start)],
+            finished: Vec::new(),
+            done: false,
+        };
+        let item = |(i, prompt): (usize, &Vec<u32>)| Item {
+            prompt: prompt.len(),
+            padding: longest - prompt.len(),
+            groups: (0..groups).map(|g| group(prompt, i * beams + g * size)).collect(),
+        };
+        let mut items: Vec<Item> = prompts.iter().enumerate().map(item).collect();
+        let vocabulary = self.decoder.model.vocabulary();
+        // Prompts are seen once, however many beams go on from them.
+        let hidden = self.decoder.begin(prompts, pad);
+        let prompt_scores = log_probabilities(self.decoder.scores(hidden));
+        let repeat = |scores: &[f32]| scores.repeat(beams);
+        let mut scores: Vec<f32> = prompt_scores.chunks_exact(vocabulary).flat_map(repeat).collect();
+        drop(prompt_scores);
+        self.decoder.cache.repeat(beams);
+        let mut draws: Vec<Rng> = (0..items.len()).map(|i| Rng::keyed(self.seed, "beams", i as u64)).collect();
+        for new in 1.. {
+            let mut parents: Vec<usize> = (0..items.len() * beams).collect();
+            let mut next = vec![pad; items.len() * beams];
+            for (i, item) in items.iter_mut().enumerate() {
+                self.step(i, item, new, &mut scores, &constraints, &mut draws[i], &mut parents, &mut next)?;
+            }
+            if items.iter().flat_map(|item| &item.groups).all(|group| group.done) {
+                break;
+            }
+            self.decoder.cache.reorder(&parents);
+            scores = log_probabilities(self.decoder.next(ids(&next, next.len(), &self.decoder.device)));
+        }
+        items
+            .into_iter()
+            .enumerate()
+            .map(|(i, item)| self.best(i, item))
+            .collect::<Result<Vec<_>>>()
+            .map(|all| all.concat())
+    }
+
+    /// Takes every group of an item a token further, the `new`th.
+    #[allow(clippy::too_many_arguments)]
+    fn step(
+        &mut self,
+        i: usize,
+        item: &mut Item,
+        new: usize,
+        scores: &mut [f32],
+        constraints: &Constraints,
+        rng: &mut Rng,
+        parents: &mut [usize],
+        next: &mut [u32],
+    ) -> Result<()> {
+        let vocabulary = self.decoder.model.vocabulary();
+        let Item { prompt, padding, groups } = item;
+        let (prompt, padding) = (*prompt, *padding);
+        // Tokens that groups before have chosen in this step.
+        let mut taken: Vec<u32> = Vec::new();
+        for group in groups.iter_mut().filter(|group| !group.done) {
+            for beam in &group.running {
+                let scores = &mut scores[beam.row * vocabulary..][..vocabulary];
+                taken.iter().for_each(|token| scores[*token as usize] -= self.config.diversity_penalty as f32);
+                let row = Row { tokens: &beam.tokens, prompt, item: i, padding };
+                self.processors.process(row, scores)?;
+            }
+            let candidates = self.candidates(group, scores, constraints, rng);
+            if candidates.is_empty() && group.finished.is_empty() {
+                return Err(nothing_left());
+            }
+            self.choose(i, group, prompt, padding, new, candidates, scores, constraints);
+            for beam in &mut group.running {
+                taken.push(beam.tokens[beam.tokens.len() - 1]);
+            }
+            place(group, parents);
+            group.running.iter().for_each(|beam| next[beam.row] = beam.tokens[beam.tokens.len() - 1]);
+        }
+        Ok(())
+    }
+
+    /// Ways to go on, best first: enough that beams are left if all but one of each beam's best end.
+    fn candidates(&self, group: &Group, scores: &[f32], constraints: &Constraints, rng: &mut Rng) -> Vec<Candidate> {
+        let vocabulary = self.decoder.model.vocabulary();
+        let count = (1 + self.config.eos().len()).max(2) * group.rows.len();
+        let of = |beam: usize| &scores[group.running[beam].row * vocabulary..][..vocabulary];
+        let candidate = |beam: usize, token: usize| Candidate {
+            beam,
+            token: token as u32,
+            score: group.running[beam].score + of(beam)[token],
+        };
+        let mut all: Vec<Candidate> = Vec::new();
+        for beam in 0..group.running.len() {
+            let best = match self.config.do_sample {
+                false => top_k(of(beam), count),
+                true => (0..vocabulary).collect(),
+            };
+            all.extend(best.into_iter().map(|token| candidate(beam, token)));
+        }
+        all.retain(|candidate| candidate.score > f32::NEG_INFINITY);
+        if self.config.do_sample {
+            // Drawn without replacement: the largest after noise (Kool et al. 2019, https://arxiv.org/abs/1903.06059).
+            let noise = |u: f64| -(-(u.ln())).ln();
+            let uniform = |rng: &mut Rng| ((rng.bits() >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
+            let keys: Vec<f32> = all.iter().map(|c| (f64::from(c.score) + noise(uniform(rng))) as f32).collect();
+            all = top_k(&keys, count).into_iter().map(|drawn| all[drawn].clone()).collect();
+        }
+        all.sort_by(|a, b| b.score.total_cmp(&a.score));
+        all.truncate(count);
+        // What brings a forced sequence on is a candidate in any case.
+        for (beam, running) in group.running.iter().enumerate() {
+            for token in constraints.advancing(&running.progress) {
+                let forced = candidate(beam, token as usize);
+                let known = all.iter().any(|other| other.beam == beam && other.token == token);
+                if !known && forced.score > f32::NEG_INFINITY {
+                    all.push(forced);
+                }
+            }
+        }
+        all
+    }
+
+    /// Of the candidates, those that end join the finished texts, and the best others run on.
+    #[allow(clippy::too_many_arguments)]
+    fn choose(
+        &self,
+        item: usize,
+        group: &mut Group,
+        prompt: usize,
+        padding: usize,
+        new: usize,
+        candidates: Vec<Candidate>,
+        scores: &[f32],
+        constraints: &Constraints,
+    ) {
+        let (config, size) = (self.config, group.rows.len());
+        let vocabulary = self.decoder.model.vocabulary();
+        let is_full = group.finished.len() == size;
+        let takes = !(is_full && config.early_stopping == EarlyStopping::Always);
+        let penalty = |length: usize| (length as f64).powf(config.length_penalty) as f32;
+        let mut running: Vec<Beam> = Vec::new();
+        let mut finished: Vec<Sequence> = Vec::new();
+        for (rank, Candidate { beam, token, score }) in candidates.into_iter().enumerate() {
+            let from = &group.running[beam];
+            let tokens = [&from.tokens[..], &[token]].concat();
+            let gained = scores[from.row * vocabulary + token as usize];
+            let scores = [&from.scores[..], &[gained]].concat();
+            let progress = constraints.after(&from.progress, token);
+            let met = constraints.are_met(&progress);
+            match self.stopping.ends(&tokens, padding) {
+                // One that says its end before the forced words have come is none.
+                Some(Ending::Eos | Ending::StopString) if !met => (),
+                Some(ending) if rank < size || !constraints.is_empty() => {
+                    if takes && (met || ending != Ending::Length) {
+                        let score = Some(score / penalty(new));
+                        finished.push(Sequence { item, tokens, prompt, score, scores, ending: Some(ending) });
+                    }
+                }
+                Some(_) => (),
+                None => running.push(Beam { tokens, score, scores, row: from.row, progress }),
+            }
+        }
+        group.running = constraints.spread(running, size, |beam| &beam.progress, |beam| beam.score);
+        group.finished.extend(finished);
+        // Stable: of equals those that came first stay.
+        group.finished.sort_by(|a, b| b.score.unwrap_or_default().total_cmp(&a.score.unwrap_or_default()));
+        group.finished.truncate(size);
+
+        let is_full = group.finished.len() == size;
+        let best = group.running.iter().map(|beam| beam.score).fold(f32::NEG_INFINITY, f32::max);
+        let longest = match config.early_stopping {
+            EarlyStopping::Never if config.length_penalty > 0.0 => self.stopping.longest - prompt - padding,
+            _ => new,
+        };
+        let worst = group.finished.last().and_then(|worst| worst.score);
+        let hopeless = is_full && worst.is_some_and(|worst| best / penalty(longest) <= worst);
+        group.done = group.running.is_empty() || hopeless || is_full && config.early_stopping == EarlyStopping::Always;
+        if group.done {
+            group.running.clear();
+        }
+    }
+
+    /// The best texts of an item's groups together.
+    fn best(&self, i: usize, item: Item) -> Result<Vec<Sequence>> {
+        let mut all: Vec<Sequence> = item.groups.into_iter().flat_map(|group| group.finished).collect();
+        all.sort_by(|a, b| b.score.unwrap_or_default().total_cmp(&a.score.unwrap_or_default()));
+        all.truncate(self.config.num_return_sequences);
+        if all.is_empty() {
+            let found = format!("{} for prompt {i}", self.config.force_words_ids.len());
+            let expected = "as many as a text of the greatest length can hold; see max_new_tokens";
+            return Err(Error::config("force_words_ids", found, expected));
+        }
+        Ok(all)
+    }
+}
+
+/// Gives the running beams their rows of the cache: the first that goes on from a row stays in it, others get free ones.
+fn place(group: &mut Group, parents: &mut [usize]) {
+    let mut free: Vec<bool> = vec![true; group.rows.len()];
+    let start = group.rows.start;
+    let mut moved = Vec::new();
+    for (i, beam) in group.running.iter().enumerate() {
+        match std::mem::replace(&mut free[beam.row - start], false) {
+            true => parents[beam.row] = beam.row,
+            false => moved.push(i),
+        }
+    }
+    for i in moved {
+        let row = free.iter().position(|free| *free).expect("as many rows as beams");
+        free[row] = false;
+        parents[start + row] = group.running[i].row;
+        group.running[i].row = start + row;
+    }
+}

@@ -1,0 +1,81 @@
+//! A model that goes on with several texts at once.
+
+use crate::{cache::KvCache, models::CausalLm};
+use aigc_core::ops;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+/// A model, and what it has seen so far.
+#[derive(Debug)]
+pub(crate) struct Decoder<'a, M> {
+    pub model: &'a M,
+    pub cache: KvCache,
+    pub device: Device,
+}
+
+/// `[rows, n]` tokens on `device`.
+pub(crate) fn ids(tokens: &[u32], rows: usize, device: &Device) -> Tensor<2, Int> {
+    let tokens: Vec<i32> = tokens.iter().map(|token| *token as i32).collect();
+    let n = tokens.len() / rows.max(1);
+    Tensor::from_data(TensorData::new(tokens, [rows, n]), device)
+}
+
+/// Numbers of a tensor, on the host.
+pub(crate) fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_into_vec_as().expect("floats become floats")
+}
+
+/// Scores `[rows, n]` as logarithms of probabilities, on the host.
+pub(crate) fn log_probabilities(scores: Tensor<2>) -> Vec<f32> {
+    let [rows, n] = scores.dims();
+    // −ln p of the first token is the logarithm of the sum less that token's score.
+    let first = Tensor::<1, Int>::zeros([rows], &scores.device());
+    let nats = host(ops::cross_entropy(scores.clone(), first));
+    let mut scores = host(scores);
+    for (scores, nats) in scores.chunks_exact_mut(n).zip(nats) {
+        let log_sum = nats + scores[0];
+        scores.iter_mut().for_each(|score| *score -= log_sum);
+    }
+    scores
+}
+
+impl<'a, M: CausalLm> Decoder<'a, M> {
+    /// Nothing seen yet, and room for `capacity` tokens.
+    pub(crate) fn new(model: &'a M, rows: usize, capacity: usize, device: Device) -> Self {
+        Self { model, cache: model.cache(rows, capacity), device }
+    }
+
+    /// Takes in the prompts, shorter ones filled up with `pad` on the left; what the model makes of the last token of each,
+    /// `[rows, 1, width]`.
+    pub(crate) fn begin(&mut self, prompts: &[Vec<u32>], pad: u32) -> Tensor<3> {
+        let hidden = self.begin_all(prompts, pad);
+        last(hidden)
+    }
+
+    /// The same of all tokens.
+    pub(crate) fn begin_all(&mut self, prompts: &[Vec<u32>], pad: u32) -> Tensor<3> {
+        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+        let padding: Vec<usize> = prompts.iter().map(|prompt| longest - prompt.len()).collect();
+        self.cache.pad(&padding);
+        let row = |(prompt, padding): (&Vec<u32>, &usize)| [vec![pad; *padding], prompt.clone()].concat();
+        let tokens: Vec<u32> = prompts.iter().zip(&padding).flat_map(row).collect();
+        self.model.hidden(ids(&tokens, prompts.len(), &self.device), &mut self.cache)
+    }
+
+    /// Takes in a token for each row: scores of the next, `[rows, vocabulary]`.
+    pub(crate) fn next(&mut self, tokens: Tensor<2, Int>) -> Tensor<2> {
+        let hidden = self.model.hidden(tokens, &mut self.cache);
+        self.scores(hidden)
+    }
+
+    /// Scores of the next token from what the model made of the last, `[rows, 1, width]`.
+    pub(crate) fn scores(&self, hidden: Tensor<3>) -> Tensor<2> {
+        let [rows, ..] = hidden.dims();
+        self.model.head(hidden).reshape([rows, self.model.vocabulary()])
+    }
+}
+
+/// What was made of the last token of each row.
+pub(crate) fn last(hidden: Tensor<3>) -> Tensor<3> {
+    let [_, time, _] = hidden.dims();
+    hidden.narrow(1, time - 1, 1)
+}

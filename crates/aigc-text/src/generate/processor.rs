@@ -1,0 +1,111 @@
+//! Scores of the next token, changed before one is chosen.
+
+use aigc_core::Result;
+
+/// A text as far as it has come.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    /// All its tokens, without padding.
+    pub tokens: &'a [u32],
+    /// How many of them are the prompt.
+    pub prompt: usize,
+    /// Which of the prompts it goes on from.
+    pub item: usize,
+    /// Tokens of padding that the prompt has; lengths of transformers' options count them.
+    pub padding: usize,
+}
+
+impl Row<'_> {
+    /// The length that options such as `max_length` mean.
+    pub fn len(&self) -> usize {
+        self.padding + self.tokens.len()
+    }
+
+    /// Whether there are no tokens.
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+
+    /// Number of tokens after the prompt.
+    pub fn new_tokens(&self) -> usize {
+        self.tokens.len() - self.prompt
+    }
+}
+
+/// Changes the scores of the next token: logits, or logarithms of probabilities in beam search.
+pub trait LogitsProcessor: Send {
+    /// `scores` has one number per token; minus infinity forbids one.
+    ///
+    /// # Errors
+    /// If there is nothing that the text may go on with.
+    fn process(&mut self, row: Row<'_>, scores: &mut [f32]) -> Result<()>;
+}
+
+impl<F: FnMut(Row<'_>, &mut [f32]) -> Result<()> + Send> LogitsProcessor for F {
+    fn process(&mut self, row: Row<'_>, scores: &mut [f32]) -> Result<()> {
+        self(row, scores)
+    }
+}
+
+/// Processors one after the other.
+#[derive(Default)]
+pub(crate) struct Processors(pub Vec<Box<dyn LogitsProcessor>>);
+
+impl Processors {
+    pub(crate) fn process(&mut self, row: Row<'_>, scores: &mut [f32]) -> Result<()> {
+        self.0.iter_mut().try_for_each(|processor| processor.process(row, scores))
+    }
+}
+
+/// Probabilities of `scores`, and the logarithm of the sum of their exponentials.
+pub(crate) fn softmax(scores: &[f32]) -> Vec<f32> {
+    let log_sum = log_sum_exp(scores);
+    scores.iter().map(|score| (score - log_sum).exp()).collect()
+}
+
+/// `ln Σ exp(score)`, in 64 bits.
+pub(crate) fn log_sum_exp(scores: &[f32]) -> f32 {
+    let top = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    if !top.is_finite() {
+        return top;
+    }
+    let sum: f64 = scores.iter().map(|score| f64::from(score - top).exp()).sum();
+    top + sum.ln() as f32
+}
+
+/// Scores as logarithms of probabilities.
+pub(crate) fn log_softmax(scores: &mut [f32]) {
+    let log_sum = log_sum_exp(scores);
+    scores.iter_mut().for_each(|score| *score -= log_sum);
+}
+
+/// Indices of the `k` largest, best first; of equals the first.
+pub(crate) fn top_k(scores: &[f32], k: usize) -> Vec<usize> {
+    if k == 0 {
+        return Vec::new();
+    }
+    let by_score = |a: &usize, b: &usize| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b));
+    // Those that may be among them, thinned out whenever there are twice as many.
+    let mut best: Vec<usize> = Vec::with_capacity(2 * k.min(scores.len()));
+    let mut least = None;
+    for (i, score) in scores.iter().enumerate() {
+        if least.is_some_and(|least| *score <= least) {
+            continue;
+        }
+        best.push(i);
+        if best.len() == 2 * k {
+            best.select_nth_unstable_by(k - 1, by_score);
+            best.truncate(k);
+            least = Some(scores[best[k - 1]]);
+        }
+    }
+    best.sort_unstable_by(by_score);
+    best.truncate(k);
+    best
+}
+
+/// The largest; of equals the first.
+pub(crate) fn argmax(scores: &[f32]) -> usize {
+    let better = |best: usize, i: usize| if scores[i] > scores[best] { i } else { best };
+    (1..scores.len()).fold(0, better)
+}

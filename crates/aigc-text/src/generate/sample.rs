@@ -1,0 +1,159 @@
+//! Token by token: the best, or one drawn.
+
+use super::{
+    Sequence,
+    decoder::{Decoder, host, ids},
+    processor::{Processors, Row, argmax, log_softmax, softmax},
+    stop::Stopping,
+};
+use crate::models::CausalLm;
+use aigc_core::{Error, Result, rng::Rng};
+use burn::tensor::{Int, Tensor};
+
+/// Texts that grow by a token at a time, each in its row.
+pub(crate) struct Sampling<'a, M> {
+    decoder: Decoder<'a, M>,
+    processors: Processors,
+    stopping: Stopping<'a>,
+    rows: Vec<Growing>,
+    /// Nothing where the best are taken.
+    draws: Option<Vec<Rng>>,
+    keep_scores: bool,
+    pad: u32,
+    /// Scores of the next tokens.
+    scores: Option<Tensor<2>>,
+}
+
+struct Growing {
+    sequence: Sequence,
+    padding: usize,
+}
+
+/// How a [`Sampling`] chooses.
+pub(crate) struct Choice {
+    /// Seed of the draws; the best without.
+    pub seed: Option<u64>,
+    /// Texts for each prompt.
+    pub times: usize,
+    /// Whether scores of the chosen are kept.
+    pub keep_scores: bool,
+    /// What fills up rows.
+    pub pad: u32,
+}
+
+impl<'a, M: CausalLm> Sampling<'a, M> {
+    pub(crate) fn new(
+        mut decoder: Decoder<'a, M>,
+        prompts: &[Vec<u32>],
+        processors: Processors,
+        stopping: Stopping<'a>,
+        choice: Choice,
+    ) -> Self {
+        let Choice { seed, times, keep_scores, pad } = choice;
+        let hidden = decoder.begin(prompts, pad);
+        let scores = decoder.scores(hidden).repeat_dim(0, times);
+        decoder.cache.repeat(times);
+        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+        let row = |row: usize| {
+            let prompt = &prompts[row / times];
+            Growing { sequence: Sequence::of(row / times, prompt), padding: longest - prompt.len() }
+        };
+        let n = prompts.len() * times;
+        let draws = seed.map(|seed| (0..n).map(|row| Rng::keyed(seed, "generate", row as u64)).collect());
+        let rows = (0..n).map(row).collect();
+        Self { decoder, processors, stopping, rows, draws, keep_scores, pad, scores: Some(scores) }
+    }
+
+    /// The next token of every row that goes on; nothing where none does.
+    pub(crate) fn step(&mut self) -> Result<Option<Vec<Option<u32>>>> {
+        let Some(scores) = self.scores.take() else { return Ok(None) };
+        let plain = self.draws.is_none() && self.processors.0.is_empty() && !self.keep_scores;
+        // The best of untouched scores is found where they are; its number is all that comes to the host.
+        let (chosen, on_device) = if plain {
+            let best: Tensor<2, Int> = scores.argmax(1);
+            (best.to_data().iter::<i64>().map(|token| token as u32).collect(), Some(best))
+        } else {
+            (self.choose(&host(scores))?, None)
+        };
+        let mut told = Vec::with_capacity(self.rows.len());
+        let mut all_went_on = true;
+        for (row, token) in self.rows.iter_mut().zip(&chosen) {
+            let goes_on = row.sequence.ending.is_none();
+            told.push(goes_on.then_some(*token));
+            if goes_on {
+                row.sequence.tokens.push(*token);
+                row.sequence.ending = self.stopping.ends(&row.sequence.tokens, row.padding);
+            }
+            all_went_on &= row.sequence.ending.is_none();
+        }
+        if self.rows.iter().any(|row| row.sequence.ending.is_none()) {
+            let next = match on_device.filter(|_| all_went_on) {
+                Some(best) => best,
+                None => {
+                    let token =
+                        |(row, token): (&Growing, &u32)| if row.sequence.ending.is_none() { *token } else { self.pad };
+                    let tokens: Vec<u32> = self.rows.iter().zip(&chosen).map(token).collect();
+                    ids(&tokens, tokens.len(), &self.decoder.device)
+                }
+            };
+            self.scores = Some(self.decoder.next(next));
+        }
+        Ok(Some(told))
+    }
+
+    /// The next token of each row, from scores on the host.
+    fn choose(&mut self, scores: &[f32]) -> Result<Vec<u32>> {
+        let vocabulary = self.decoder.model.vocabulary();
+        let mut chosen = Vec::with_capacity(self.rows.len());
+        for (i, (row, scores)) in self.rows.iter_mut().zip(scores.chunks_exact(vocabulary)).enumerate() {
+            if row.sequence.ending.is_some() {
+                chosen.push(self.pad);
+                continue;
+            }
+            let mut scores = scores.to_vec();
+            let Sequence { tokens, prompt, item, .. } = &row.sequence;
+            let state = Row { tokens, prompt: *prompt, item: *item, padding: row.padding };
+            self.processors.process(state, &mut scores)?;
+            let token = match &mut self.draws {
+                Some(draws) => draw(&softmax(&scores), &mut draws[i]).ok_or_else(nothing_left)?,
+                None => argmax(&scores),
+            };
+            if self.keep_scores {
+                log_softmax(&mut scores);
+                row.sequence.scores.push(scores[token]);
+            }
+            chosen.push(token as u32);
+        }
+        Ok(chosen)
+    }
+
+    /// The texts as far as they have come.
+    pub(crate) fn sequences(self) -> Vec<Sequence> {
+        self.rows.into_iter().map(|row| row.sequence).collect()
+    }
+}
+
+/// One of the indices, as often as its probability says; nothing where there are no probabilities.
+pub(crate) fn draw(probabilities: &[f32], rng: &mut Rng) -> Option<usize> {
+    let total: f64 = probabilities.iter().map(|p| f64::from(*p)).sum();
+    if !(total > 0.0 && total.is_finite()) {
+        return None;
+    }
+    let at = (rng.bits() >> 11) as f64 / (1u64 << 53) as f64 * total;
+    let mut sum = 0.0;
+    let reached = probabilities.iter().position(|p| {
+        sum += f64::from(*p);
+        sum > at
+    });
+    // Rounding may leave the last sum at the total.
+    reached.or_else(|| probabilities.iter().rposition(|p| *p > 0.0))
+}
+
+/// Every token is forbidden, or a score is no number.
+pub(crate) fn nothing_left() -> Error {
+    Error::config(
+        "scores",
+        "no token with a probability",
+        "one that no option forbids, and finite weights; see remove_invalid_values",
+    )
+}

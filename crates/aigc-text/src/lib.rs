@@ -1,0 +1,30 @@
+//! Language models: GPT-2, its tokenizers, ways to generate, and training.
+//!
+//! Everything meets at one function: scores of the next token, for every token so far ([`CausalLm`]). What generates is built
+//! of [`LogitsProcessor`]s on these scores and one choice after the other; what trains makes the true next token likely.
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | [`tokenizer`] | texts to tokens and back, also as they stream |
+//! | [`models`] | GPT-2, and the files that it is read from |
+//! | [`cache`] | keys and values of the tokens so far |
+//! | [`generate`] | greedy, drawn, beams, contrastive, assisted |
+//! | [`windows`], [`objective`] | what training sees, and its loss |
+//! | [`perplexity`](mod@perplexity) | how well a model foretells texts |
+#![forbid(unsafe_code)]
+
+pub mod cache;
+pub mod generate;
+pub mod models;
+pub mod objective;
+pub mod perplexity;
+pub mod tokenizer;
+pub mod windows;
+
+pub use cache::KvCache;
+pub use generate::{Ending, GenerationConfig, Generator, LogitsProcessor, Row, Sequence, Strategy};
+pub use models::{CausalLm, Gpt2, Gpt2Config};
+pub use objective::{NextToken, TokenBatch, next_token_loss};
+pub use perplexity::{Perplexity, perplexity};
+pub use tokenizer::{BytePairTokenizer, CharacterTokenizer, DecodeStream, Tokenizer};
+pub use windows::{TokenWindows, write_tokens};

@@ -1,0 +1,477 @@
+//! GPT-2 (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners").
+
+use crate::{
+    cache::KvCache,
+    models::{CausalLm, Positions},
+};
+use aigc_core::{
+    Error, Result, json,
+    nn::{Activation, Dropout, DropoutConfig, Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig},
+    ops,
+};
+use burn::{
+    module::{Module, Param},
+    tensor::{Bool, Device, Int, Tensor, activation::softmax},
+};
+use serde::{Deserialize, Serialize};
+
+/// Configuration to create a [`Gpt2`]: the fields of transformers' `config.json`, and [`bias`](Self::bias).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Gpt2Config {
+    /// Number of tokens.
+    pub vocab_size: usize,
+    /// The longest text, in tokens.
+    pub n_positions: usize,
+    /// Width.
+    pub n_embd: usize,
+    /// Number of blocks.
+    pub n_layer: usize,
+    /// Number of heads; it divides the width.
+    pub n_head: usize,
+    /// Width inside of a block's perceptron; four times the width unless given.
+    pub n_inner: Option<usize>,
+    /// Activation inside of a block's perceptron.
+    pub activation_function: ActivationName,
+    /// Dropout of what a block adds.
+    pub resid_pdrop: f64,
+    /// Dropout of the embeddings.
+    pub embd_pdrop: f64,
+    /// Dropout of attention's weights.
+    pub attn_pdrop: f64,
+    /// Added to the variance in layer norms.
+    pub layer_norm_epsilon: f64,
+    /// Standard deviation of initial weights.
+    pub initializer_range: f64,
+    /// Whether scores of attention are divided by `√d`.
+    pub scale_attn_weights: bool,
+    /// Whether they are divided by the block's number too.
+    pub scale_attn_by_inverse_layer_idx: bool,
+    /// Whether the output layer is the table of tokens.
+    pub tie_word_embeddings: bool,
+    /// Whether linear layers and layer norms add biases. Not a field of transformers: nanoGPT has models without.
+    pub bias: bool,
+    /// The token that begins a text.
+    pub bos_token_id: Option<u32>,
+    /// The token that ends a text.
+    pub eos_token_id: Option<u32>,
+    /// The token that fills up shorter rows.
+    pub pad_token_id: Option<u32>,
+}
+
+/// Activations by transformers' names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum ActivationName {
+    /// By a hyperbolic tangent, as GPT-2 was trained.
+    #[default]
+    #[serde(alias = "gelu_pytorch_tanh", alias = "gelu_fast")]
+    GeluNew,
+    Gelu,
+    Relu,
+    #[serde(alias = "swish")]
+    Silu,
+    Tanh,
+}
+
+impl From<ActivationName> for Activation {
+    fn from(name: ActivationName) -> Self {
+        match name {
+            ActivationName::GeluNew => Activation::GeluTanh,
+            ActivationName::Gelu => Activation::Gelu,
+            ActivationName::Relu => Activation::Relu,
+            ActivationName::Silu => Activation::Silu,
+            ActivationName::Tanh => Activation::Tanh,
+        }
+    }
+}
+
+/// The size of 124 million parameters.
+impl Default for Gpt2Config {
+    fn default() -> Self {
+        Self {
+            vocab_size: 50257,
+            n_positions: 1024,
+            n_embd: 768,
+            n_layer: 12,
+            n_head: 12,
+            n_inner: None,
+            activation_function: ActivationName::GeluNew,
+            resid_pdrop: 0.1,
+            embd_pdrop: 0.1,
+            attn_pdrop: 0.1,
+            layer_norm_epsilon: 1e-5,
+            initializer_range: 0.02,
+            scale_attn_weights: true,
+            scale_attn_by_inverse_layer_idx: false,
+            tie_word_embeddings: true,
+            bias: true,
+            bos_token_id: Some(50256),
+            eos_token_id: Some(50256),
+            pad_token_id: None,
+        }
+    }
+}
+
+/// Fields that change the network in ways that are not made here, and what they have to be.
+const FIXED: &[(&str, &str)] = &[("add_cross_attention", "false")];
+
+impl Gpt2Config {
+    /// 124 million parameters.
+    pub fn small() -> Self {
+        Self::default()
+    }
+
+    /// 355 million parameters.
+    pub fn medium() -> Self {
+        Self { n_embd: 1024, n_layer: 24, n_head: 16, ..Self::default() }
+    }
+
+    /// 774 million parameters.
+    pub fn large() -> Self {
+        Self { n_embd: 1280, n_layer: 36, n_head: 20, ..Self::default() }
+    }
+
+    /// 1,558 million parameters.
+    pub fn xl() -> Self {
+        Self { n_embd: 1600, n_layer: 48, n_head: 25, ..Self::default() }
+    }
+
+    /// A configuration from the fields of a `config.json`; the others have defaults. Also gives the fields that are not
+    /// known and change nothing.
+    ///
+    /// # Errors
+    /// [`Error::Config`] names a field with a value that cannot be one of its, or is not made here.
+    pub fn from_json(text: &str) -> Result<(Self, Vec<String>)> {
+        let mut fields = json::object(text)?;
+        if let Some(other) = fields.get("model_type").filter(|kind| *kind != "gpt2") {
+            return Err(Error::config("model_type", other, "gpt2"));
+        }
+        json::fixed(&mut fields, FIXED)?;
+        let (config, ignored): (Self, _) = json::read(&fields)?;
+        config.validate()?;
+        Ok((config, ignored))
+    }
+
+    /// Fails unless every value is in its range.
+    ///
+    /// # Errors
+    /// [`Error::Config`] names the field.
+    pub fn validate(&self) -> Result<()> {
+        json::within(&[
+            ("vocab_size", self.vocab_size, 1 << 24),
+            ("n_positions", self.n_positions, 1 << 24),
+            ("n_embd", self.n_embd, 1 << 16),
+            ("n_layer", self.n_layer, 1 << 10),
+            ("n_head", self.n_head, 1 << 10),
+            ("n_inner", self.inner(), 1 << 18),
+        ])?;
+        if !self.n_embd.is_multiple_of(self.n_head) {
+            return Err(Error::config("n_head", self.n_head, format!("a divisor of n_embd, {}", self.n_embd)));
+        }
+        for (field, p) in
+            [("resid_pdrop", self.resid_pdrop), ("embd_pdrop", self.embd_pdrop), ("attn_pdrop", self.attn_pdrop)]
+        {
+            if !(0.0..1.0).contains(&p) {
+                return Err(Error::config(field, p, "from 0 to below 1"));
+            }
+        }
+        let positive = [("layer_norm_epsilon", self.layer_norm_epsilon), ("initializer_range", self.initializer_range)];
+        for (field, value) in positive {
+            if !(value > 0.0 && value.is_finite()) {
+                return Err(Error::config(field, value, "above 0"));
+            }
+        }
+        let special = [
+            ("bos_token_id", self.bos_token_id),
+            ("eos_token_id", self.eos_token_id),
+            ("pad_token_id", self.pad_token_id),
+        ];
+        for (field, token) in special {
+            if let Some(token) = token.filter(|token| *token as usize >= self.vocab_size) {
+                return Err(Error::config(field, token, format!("below vocab_size, {}", self.vocab_size)));
+            }
+        }
+        Ok(())
+    }
+
+    fn inner(&self) -> usize {
+        self.n_inner.unwrap_or(self.n_embd.saturating_mul(4))
+    }
+
+    /// Number of parameters.
+    pub fn parameters(&self) -> usize {
+        let (d, inner, bias) = (self.n_embd, self.inner(), usize::from(self.bias));
+        let block =
+            2 * (d + bias * d) + d * 3 * d + bias * 3 * d + d * d + bias * d + 2 * d * inner + bias * (inner + d);
+        let head = if self.tie_word_embeddings { 0 } else { d * self.vocab_size };
+        (self.vocab_size + self.n_positions) * d + self.n_layer * block + d + bias * d + head
+    }
+
+    /// The network on `device`, with GPT-2's initial weights: normal with deviation [`initializer_range`](Self::initializer_range),
+    /// divided by `√(2·n_layer)` where a block adds to its input; biases zero.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for values out of range.
+    pub fn init(&self, device: &Device) -> Result<Gpt2> {
+        self.validate()?;
+        let (d, vocabulary) = (self.n_embd, self.vocab_size);
+        let normal = |std| Initializer::Normal { mean: 0.0, std };
+        let table = |rows| Table { weight: normal(self.initializer_range).param([rows, d], rows, d, device) };
+        let norm = || LayerNormConfig::new(d).with_bias(self.bias).with_epsilon(self.layer_norm_epsilon).init(device);
+        let added = self.initializer_range / (2.0 * self.n_layer as f64).sqrt();
+        let conv = |from, to, std| Conv1D {
+            weight: normal(std).param([from, to], from, to, device),
+            bias: self.bias.then(|| Initializer::ZEROS.param([to], from, to, device)),
+        };
+        let dropout = |p| DropoutConfig::new(p).init();
+        let block = |layer: usize| Block {
+            ln_1: norm(),
+            attn: Attention {
+                c_attn: conv(d, 3 * d, self.initializer_range),
+                c_proj: conv(d, d, added),
+                attn_dropout: dropout(self.attn_pdrop),
+                resid_dropout: dropout(self.resid_pdrop),
+                n_head: self.n_head,
+                scale: self.scale(layer),
+            },
+            ln_2: norm(),
+            mlp: Mlp {
+                c_fc: conv(d, self.inner(), self.initializer_range),
+                c_proj: conv(self.inner(), d, added),
+                dropout: dropout(self.resid_pdrop),
+                activation: self.activation_function.into(),
+            },
+        };
+        let head = LinearConfig::new(d, vocabulary).with_bias(false).with_initializer(normal(self.initializer_range));
+        Ok(Gpt2 {
+            transformer: Transformer {
+                wte: table(vocabulary),
+                wpe: table(self.n_positions),
+                drop: dropout(self.embd_pdrop),
+                h: (0..self.n_layer).map(block).collect(),
+                ln_f: norm(),
+            },
+            lm_head: (!self.tie_word_embeddings).then(|| head.init(device)),
+            config: self.clone(),
+        })
+    }
+
+    /// What queries are multiplied by, beside the `1/√d` of attention.
+    fn scale(&self, layer: usize) -> f64 {
+        let d = (self.n_embd / self.n_head) as f64;
+        let unscaled = if self.scale_attn_weights { 1.0 } else { d.sqrt() };
+        if self.scale_attn_by_inverse_layer_idx { unscaled / (layer + 1) as f64 } else { unscaled }
+    }
+}
+
+/// A table with a row for each token or position.
+#[derive(Module, Debug)]
+struct Table {
+    weight: Param<Tensor<2>>,
+}
+
+/// `y = x·W + b` with `W` as `[in, out]` in files too, as GPT-2's are.
+#[derive(Module, Debug)]
+struct Conv1D {
+    weight: Param<Tensor<2>>,
+    bias: Option<Param<Tensor<1>>>,
+}
+
+impl Conv1D {
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        ops::linear(x, self.weight.val(), self.bias.as_ref().map(Param::val))
+    }
+}
+
+#[derive(Module, Debug)]
+struct Attention {
+    c_attn: Conv1D,
+    c_proj: Conv1D,
+    attn_dropout: Dropout,
+    resid_dropout: Dropout,
+    n_head: usize,
+    scale: f64,
+}
+
+impl Attention {
+    /// Without a cache: a text from its beginning.
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let qkv = self.c_attn.forward(x);
+        let dropping = self.attn_dropout.prob > 0.0 && qkv.device().is_autodiff();
+        let heads = if self.scale == 1.0 && !dropping {
+            ops::self_attention(qkv, self.n_head, true)
+        } else {
+            let [q, k, v] = self.split(qkv);
+            let heads = if dropping { self.drop_out(q, k, v) } else { ops::attention(q, k, v, None, true) };
+            join(heads)
+        };
+        self.resid_dropout.forward(self.c_proj.forward(heads))
+    }
+
+    /// Behind what the cache holds.
+    fn append(&self, x: Tensor<3>, layer: usize, cache: &mut KvCache, hidden: Option<Tensor<4, Bool>>) -> Tensor<3> {
+        let [q, k, v] = self.split(self.c_attn.forward(x));
+        let (k, v) = cache.append(layer, k, v);
+        self.c_proj.forward(join(ops::attention(q, k, v, hidden, true)))
+    }
+
+    /// `[batch, time, 3·d]` as queries, keys and values, `[batch, heads, time, d_head]`.
+    fn split(&self, qkv: Tensor<3>) -> [Tensor<4>; 3] {
+        let [batch, time, width] = qkv.dims();
+        let d = width / 3 / self.n_head;
+        let parts = qkv.reshape([batch, time, 3, self.n_head, d]).permute([2, 0, 3, 1, 4]);
+        let [q, k, v] = [0, 1, 2].map(|part| parts.clone().narrow(0, part, 1).squeeze_dim::<4>(0));
+        [if self.scale == 1.0 { q } else { q * self.scale }, k, v]
+    }
+
+    /// Attention some of whose weights are dropped, which the fused one cannot do.
+    fn drop_out(&self, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<4> {
+        let [batch, heads, time, d] = q.dims();
+        let later = Tensor::<2, Bool>::tril_mask([time, time], 0, &q.device());
+        let scores = q.matmul(k.transpose()) / (d as f64).sqrt();
+        let scores = scores.mask_fill(later.unsqueeze::<4>().expand([batch, heads, time, time]), f32::NEG_INFINITY);
+        self.attn_dropout.forward(softmax(scores, 3)).matmul(v)
+    }
+}
+
+/// `[batch, heads, time, d_head]` as `[batch, time, d]`.
+fn join(heads: Tensor<4>) -> Tensor<3> {
+    let [batch, n, time, d] = heads.dims();
+    heads.swap_dims(1, 2).reshape([batch, time, n * d])
+}
+
+#[derive(Module, Debug)]
+struct Mlp {
+    c_fc: Conv1D,
+    c_proj: Conv1D,
+    dropout: Dropout,
+    #[module(skip)]
+    activation: Activation,
+}
+
+impl Mlp {
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let inner = self.activation.forward(self.c_fc.forward(x));
+        self.dropout.forward(self.c_proj.forward(inner))
+    }
+}
+
+#[derive(Module, Debug)]
+struct Block {
+    ln_1: LayerNorm,
+    attn: Attention,
+    ln_2: LayerNorm,
+    mlp: Mlp,
+}
+
+impl Block {
+    fn forward(&self, x: Tensor<3>, attend: impl FnOnce(&Attention, Tensor<3>) -> Tensor<3>) -> Tensor<3> {
+        let x = x.clone() + attend(&self.attn, self.ln_1.forward(x));
+        x.clone() + self.mlp.forward(self.ln_2.forward(x))
+    }
+}
+
+#[derive(Module, Debug)]
+struct Transformer {
+    wte: Table,
+    wpe: Table,
+    drop: Dropout,
+    h: Vec<Block>,
+    ln_f: LayerNorm,
+}
+
+/// GPT-2: tokens and positions are embedded, blocks add what attention and a perceptron find, and the output layer scores
+/// every token as the next. Names and layouts of the weights are those of transformers' `GPT2LMHeadModel`.
+#[derive(Module, Debug)]
+pub struct Gpt2 {
+    transformer: Transformer,
+    lm_head: Option<Linear>,
+    #[module(skip)]
+    config: Gpt2Config,
+}
+
+impl Gpt2 {
+    /// Its configuration.
+    pub fn config(&self) -> &Gpt2Config {
+        &self.config
+    }
+
+    /// What every block says of texts from their beginning: the embedding, the output of each block but the last, and the
+    /// last one's after the final layer norm, as transformers' `output_hidden_states`.
+    ///
+    /// # Shapes
+    /// - tokens: `[batch, time]`
+    /// - each output: `[batch, time, n_embd]`
+    ///
+    /// # Panics
+    /// If there are more than `n_positions` tokens, or one is not below `vocab_size`.
+    pub fn hidden_states(&self, tokens: Tensor<2, Int>) -> Vec<Tensor<3>> {
+        let mut states = vec![self.embed(tokens, Positions::From(0))];
+        for block in &self.transformer.h {
+            let x = states[states.len() - 1].clone();
+            states.push(block.forward(x, |attention, x| attention.forward(x)));
+        }
+        let last = states.pop().expect("the embedding at least");
+        states.push(self.transformer.ln_f.forward(last));
+        states
+    }
+
+    fn embed(&self, tokens: Tensor<2, Int>, positions: Positions) -> Tensor<3> {
+        let [batch, time] = tokens.dims();
+        let Transformer { wte, wpe, drop, .. } = &self.transformer;
+        let positions = match positions {
+            Positions::From(first) => {
+                let n = self.config.n_positions;
+                assert!(first + time <= n, "{} tokens are more than the model's {n} positions", first + time);
+                wpe.weight.val().narrow(0, first, time).unsqueeze::<3>()
+            }
+            Positions::Each(positions) => ops::embedding(wpe.weight.val(), positions),
+        };
+        debug_assert!([1, batch].contains(&positions.dims()[0]));
+        drop.forward(ops::embedding(wte.weight.val(), tokens) + positions)
+    }
+}
+
+impl CausalLm for Gpt2 {
+    fn vocabulary(&self) -> usize {
+        self.config.vocab_size
+    }
+
+    fn context(&self) -> usize {
+        self.config.n_positions
+    }
+
+    fn cache(&self, rows: usize, capacity: usize) -> KvCache {
+        let Gpt2Config { n_layer, n_head, n_embd, .. } = self.config;
+        KvCache::new(n_layer, [rows, n_head, capacity, n_embd / n_head])
+    }
+
+    fn forward(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
+        let mut x = self.embed(tokens, Positions::From(0));
+        for block in &self.transformer.h {
+            x = block.forward(x, |attention, x| attention.forward(x));
+        }
+        self.head(self.transformer.ln_f.forward(x))
+    }
+
+    fn hidden(&self, tokens: Tensor<2, Int>, cache: &mut KvCache) -> Tensor<3> {
+        let [_, time] = tokens.dims();
+        let device = tokens.device();
+        let hidden = cache.hidden(time, &device);
+        let mut x = self.embed(tokens, cache.positions(time, &device));
+        for (layer, block) in self.transformer.h.iter().enumerate() {
+            x = block.forward(x, |attention, x| attention.append(x, layer, cache, hidden.clone()));
+        }
+        cache.advance(time);
+        self.transformer.ln_f.forward(x)
+    }
+
+    fn head(&self, hidden: Tensor<3>) -> Tensor<3> {
+        match &self.lm_head {
+            Some(head) => head.forward(hidden),
+            None => ops::linear(hidden, self.transformer.wte.weight.val().transpose(), None),
+        }
+    }
+}

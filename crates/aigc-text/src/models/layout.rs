@@ -1,0 +1,90 @@
+//! GPT-2's files, as transformers, OpenAI, minGPT and nanoGPT lay them out.
+
+use super::{Gpt2, Gpt2Config};
+use aigc_core::{
+    DataFault, Error, Result,
+    checkpoint::{Source, WeightFiles, save_weights, write_atomic},
+    json,
+};
+use burn::tensor::Device;
+use std::path::Path;
+
+const CONFIG: &str = "config.json";
+const WEIGHTS: &str = "model.safetensors";
+/// Weights in a folder, by how the names of their files begin.
+const STEMS: &[&str] = &["model", "pytorch_model"];
+
+impl Gpt2 {
+    /// Opens a folder of transformers: `config.json`, and `model.safetensors`, `pytorch_model.bin` or shards of them. Also
+    /// gives the fields of the configuration that are not known and change nothing.
+    ///
+    /// # Errors
+    /// [`Error::Io`] for a missing file, [`Error::Data`] names file and field, [`Error::Weights`] all tensors that do not fit.
+    pub fn open(folder: impl AsRef<Path>, device: &Device) -> Result<(Self, Vec<String>)> {
+        let folder = folder.as_ref();
+        let (config, ignored) = json::open(&folder.join(CONFIG), Gpt2Config::from_json)?;
+        let files = WeightFiles::in_folder(folder, STEMS)?;
+        Ok((Self::fill(config, &files, device)?, ignored))
+    }
+
+    /// Opens a file of weights for a configuration; `[in, out]` and `[out, in]` are told apart by the perceptrons' weights.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a configuration out of range, [`Error::Weights`] names all tensors that do not fit.
+    pub fn open_weights(config: Gpt2Config, path: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        Self::fill(config, &WeightFiles::open(path.as_ref())?, device)
+    }
+
+    fn fill(config: Gpt2Config, files: &WeightFiles, device: &Device) -> Result<Self> {
+        let d = config.n_embd;
+        // OpenAI's names begin with the block, everyone else's with the transformer; nanoGPT's compiled models with both.
+        let prefixes = ["transformer.", "", "_orig_mod.transformer."];
+        let fc = prefixes.iter().find_map(|prefix| files.shape(&format!("{prefix}h.0.mlp.c_fc.weight")));
+        // PyTorch's linear layers, as in minGPT and nanoGPT, have [out, in].
+        let linear = fc.is_some_and(|shape| matches!(shape, [_, inner] if *inner == d) && shape[0] != d);
+        let source = |path: &str| {
+            let name = path.strip_suffix("gamma").map(|rest| format!("{rest}weight"));
+            let name = name.or_else(|| path.strip_suffix("beta").map(|rest| format!("{rest}bias")));
+            let name = name.unwrap_or_else(|| path.to_string());
+            let transposed = match name.strip_suffix(".weight") {
+                Some("lm_head") => true,
+                Some(layer) => {
+                    linear && (layer.ends_with(".c_attn") || layer.ends_with(".c_proj") || layer.ends_with(".c_fc"))
+                }
+                None => false,
+            };
+            let names = match name.strip_prefix("transformer.") {
+                Some(rest) => prefixes.iter().map(|prefix| format!("{prefix}{rest}")).collect(),
+                None => vec![name.clone(), format!("_orig_mod.{name}")],
+            };
+            Source { names, transposed }
+        };
+        let tied = config.tie_word_embeddings;
+        // Masks of attention, and a tied output layer that is written twice.
+        let spare = move |name: &str| {
+            let is_mask = name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias");
+            is_mask || tied && name.ends_with("lm_head.weight")
+        };
+        files.fill(config.init(device)?, source, spare)
+    }
+
+    /// Writes a folder that transformers opens.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Weights`] if a file cannot be written.
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
+        let folder = folder.as_ref();
+        let config = self.config();
+        if !config.bias {
+            let reason = "a model without biases has no place in transformers' layout; its run folder holds it".into();
+            return Err(Error::Data { path: folder.into(), fault: DataFault::Mismatch(reason) });
+        }
+        let mut fields = json::fields(config);
+        fields.remove("bias");
+        fields.insert("model_type".into(), "gpt2".into());
+        fields.insert("architectures".into(), vec!["GPT2LMHeadModel"].into());
+        let text = serde_json::to_string_pretty(&fields).expect("plain values");
+        write_atomic(&folder.join(CONFIG), text.as_bytes())?;
+        save_weights(self, &folder.join(WEIGHTS))
+    }
+}

@@ -1,0 +1,94 @@
+//! Learning to say the next token.
+
+use crate::models::CausalLm;
+use aigc_core::{
+    Error, Result, ops,
+    train::{Losses, Objective, StepContext},
+};
+use burn::tensor::{Int, Tensor, TensorData};
+use std::marker::PhantomData;
+
+/// Rows of tokens, all of one length, each with one more than the model sees.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenBatch {
+    tokens: Vec<i32>,
+    rows: usize,
+}
+
+impl TokenBatch {
+    /// Puts windows together, for a [`Loader`](aigc_core::data::Loader).
+    ///
+    /// # Panics
+    /// If they are of different lengths.
+    pub fn collate(windows: Vec<Vec<u32>>) -> Self {
+        let n = windows.first().map_or(0, Vec::len);
+        assert!(windows.iter().all(|window| window.len() == n), "windows of one length");
+        let tokens = windows.iter().flatten().map(|token| *token as i32).collect();
+        Self { tokens, rows: windows.len() }
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Tokens of a row that the model sees.
+    pub fn length(&self) -> usize {
+        (self.tokens.len() / self.rows.max(1)).saturating_sub(1)
+    }
+
+    /// What the model sees, `[rows, length]`, and the token behind each, `[rows·length]`.
+    fn parts(&self, device: &burn::tensor::Device) -> (Tensor<2, Int>, Tensor<1, Int>) {
+        let (rows, n) = (self.rows, self.length());
+        let part = |from: usize| -> Vec<i32> {
+            self.tokens.chunks_exact(n + 1).flat_map(|row| &row[from..from + n]).copied().collect()
+        };
+        let inputs = Tensor::from_data(TensorData::new(part(0), [rows, n]), device);
+        (inputs, Tensor::from_data(TensorData::new(part(1), [rows * n]), device))
+    }
+}
+
+/// The mean of `−ln p(next token)` over a batch.
+///
+/// # Errors
+/// [`Error::Config`] for windows longer than the model's context, or tokens that it does not have.
+pub fn next_token_loss<M: CausalLm>(model: &M, batch: &TokenBatch, device: &burn::tensor::Device) -> Result<Tensor<1>> {
+    let (context, vocabulary) = (model.context(), model.vocabulary());
+    if batch.length() == 0 || batch.length() > context {
+        return Err(Error::config("length", batch.length(), format!("1 to {context}, the model's context")));
+    }
+    let unknown = batch.tokens.iter().find(|token| !(0..vocabulary as i64).contains(&i64::from(**token)));
+    if let Some(token) = unknown {
+        return Err(Error::config("token", token, format!("below {vocabulary}, the model's number of tokens")));
+    }
+    let (inputs, targets) = batch.parts(device);
+    let logits = model.forward(inputs);
+    let [rows, n, _] = logits.dims();
+    Ok(ops::cross_entropy(logits.reshape([rows * n, vocabulary]), targets).mean())
+}
+
+/// Training a [`CausalLm`] to say the next token of [`TokenBatch`]es.
+#[derive(Clone, Copy, Debug)]
+pub struct NextToken<M>(PhantomData<fn() -> M>);
+
+impl<M> NextToken<M> {
+    /// The objective; it has no settings.
+    pub fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<M> Default for NextToken<M> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<M: CausalLm + 'static> Objective for NextToken<M> {
+    type Model = M;
+    type Batch = TokenBatch;
+
+    fn losses(&mut self, model: &M, batch: &TokenBatch, context: &mut StepContext) -> Result<Losses> {
+        Ok(Losses::new(next_token_loss(model, batch, &context.device)?))
+    }
+}

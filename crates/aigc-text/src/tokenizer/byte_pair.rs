@@ -1,0 +1,166 @@
+//! GPT-2's byte-level byte-pair encoding (Sennrich et al. 2016, <https://arxiv.org/abs/1508.07909>; Radford et al. 2019),
+//! by the `tokenizers` crate.
+
+use super::Tokenizer;
+use aigc_core::{DataFault, Error, Result, checkpoint::write_atomic};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+};
+use tokenizers::{
+    AddedToken, DecoderWrapper, ModelWrapper, PreTokenizerWrapper,
+    models::{
+        TrainerWrapper,
+        bpe::{BPE, BpeTrainer},
+    },
+    pre_tokenizers::byte_level::ByteLevel,
+};
+
+/// The token that GPT-2 begins and ends texts with.
+const END_OF_TEXT: &str = "<|endoftext|>";
+
+/// Names of the vocabulary and of the merges, in transformers' and in OpenAI's files.
+const PAIRS: [[&str; 2]; 2] = [["vocab.json", "merges.txt"], ["encoder.json", "vocab.bpe"]];
+const WHOLE: &str = "tokenizer.json";
+
+/// Byte-level byte-pair encoding: any text has tokens, and they give it back byte for byte.
+pub struct BytePairTokenizer {
+    inner: tokenizers::Tokenizer,
+    /// What every token stands for.
+    bytes: Vec<Vec<u8>>,
+}
+
+impl BytePairTokenizer {
+    /// Opens what a folder holds: `tokenizer.json`, `vocab.json` and `merges.txt`, or `encoder.json` and `vocab.bpe`.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if there is none of them, or one is broken or of another kind.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
+        let whole = folder.join(WHOLE);
+        if whole.is_file() {
+            let text = super::read_text(&whole)?;
+            let inner = text.parse().map_err(|error: tokenizers::Error| decode(&whole, error))?;
+            return Self::new(inner, &whole);
+        }
+        let there = |names: &[&str; 2]| names.iter().all(|name| folder.join(name).is_file());
+        let Some([vocabulary, merges]) = PAIRS.into_iter().find(there) else {
+            let reason =
+                format!("no {WHOLE}, {} and {}, or {} and {}", PAIRS[0][0], PAIRS[0][1], PAIRS[1][0], PAIRS[1][1]);
+            return Err(Error::Data { path: folder.into(), fault: DataFault::Empty(reason) });
+        };
+        Self::from_files(folder.join(vocabulary), folder.join(merges))
+    }
+
+    /// Opens a vocabulary and its merges.
+    ///
+    /// # Errors
+    /// [`Error::Data`] if one of them is broken.
+    pub fn from_files(vocabulary: impl AsRef<Path>, merges: impl AsRef<Path>) -> Result<Self> {
+        let (vocabulary, merges) = (vocabulary.as_ref(), merges.as_ref());
+        // The crate's errors do not name the file.
+        [vocabulary, merges].iter().try_for_each(|path| super::read_text(path).map(drop))?;
+        let name = |path: &Path| path.to_string_lossy().into_owned();
+        let model = BPE::from_file(&name(vocabulary), &name(merges))
+            .build()
+            .map_err(|error| decode(vocabulary, format!("{error}; with the merges of {}", merges.display())))?;
+        Self::new(byte_level(model), vocabulary)
+    }
+
+    /// Learns `size` tokens from texts: bytes first, then the pairs that come most often.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there is no room for all bytes and the end of a text.
+    pub fn train<S: AsRef<str> + Send>(texts: impl Iterator<Item = S> + Send, size: usize) -> Result<Self> {
+        if size <= 256 {
+            return Err(Error::config("size", size, "above 256: all bytes, and the end of a text"));
+        }
+        let end = AddedToken::from(END_OF_TEXT, true);
+        let mut trainer: TrainerWrapper = BpeTrainer::builder()
+            .vocab_size(size)
+            .special_tokens(vec![end])
+            .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+            .show_progress(false)
+            .build()
+            .into();
+        let mut inner = byte_level(BPE::default());
+        inner.train(&mut trainer, texts).map_err(|error| Error::config("texts", error, "texts to learn from"))?;
+        Self::new(inner, Path::new(WHOLE))
+    }
+
+    fn new(mut inner: tokenizers::Tokenizer, path: &Path) -> Result<Self> {
+        if !matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_))) {
+            let reason = "not a byte-level tokenizer, as GPT-2's is".to_string();
+            return Err(Error::Data { path: path.into(), fault: DataFault::Mismatch(reason) });
+        }
+        if inner.token_to_id(END_OF_TEXT).is_some() {
+            let added = inner.add_special_tokens([AddedToken::from(END_OF_TEXT, true)]);
+            added.map_err(|error| decode(path, error))?;
+        }
+        let special: HashSet<u32> = inner.get_added_tokens_decoder().into_keys().collect();
+        let size = inner.get_vocab(true).into_values().max().map_or(0, |last| last as usize + 1);
+        let alphabet = alphabet();
+        let bytes = |token: u32| {
+            let Some(text) = inner.id_to_token(token) else { return Some(Vec::new()) };
+            if special.contains(&token) {
+                Some(text.into_bytes())
+            } else {
+                text.chars().map(|c| alphabet.get(&c).copied()).collect()
+            }
+        };
+        let bytes: Option<Vec<Vec<u8>>> = (0..size as u32).map(bytes).collect();
+        let Some(bytes) = bytes else {
+            let reason = "tokens with characters that stand for no byte".to_string();
+            return Err(Error::Data { path: path.into(), fault: DataFault::Mismatch(reason) });
+        };
+        Ok(Self { inner, bytes })
+    }
+
+    /// The token that begins and ends texts, `<|endoftext|>`, where there is one.
+    pub fn end_of_text(&self) -> Option<u32> {
+        self.inner.token_to_id(END_OF_TEXT)
+    }
+}
+
+fn byte_level(model: BPE) -> tokenizers::Tokenizer {
+    let mut inner = tokenizers::Tokenizer::new(ModelWrapper::BPE(model));
+    let level = ByteLevel::new(false, true, true);
+    inner.with_pre_tokenizer(Some(PreTokenizerWrapper::ByteLevel(level)));
+    inner.with_decoder(Some(DecoderWrapper::ByteLevel(level)));
+    inner
+}
+
+fn decode(path: &Path, reason: impl ToString) -> Error {
+    Error::Data { path: path.into(), fault: DataFault::Decode(reason.to_string()) }
+}
+
+/// The byte that each character of a byte-level vocabulary stands for: printable ones themselves, the others those from
+/// U+0100 on.
+fn alphabet() -> HashMap<char, u8> {
+    let printable = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+    let (plain, others): (Vec<u8>, Vec<u8>) = (0..=255).partition(printable);
+    let moved =
+        others.into_iter().enumerate().map(|(i, byte)| (char::from_u32(256 + i as u32).expect("a letter"), byte));
+    plain.into_iter().map(|byte| (char::from(byte), byte)).chain(moved).collect()
+}
+
+impl Tokenizer for BytePairTokenizer {
+    fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.inner.encode_fast(text, false);
+        let encoding = encoding.map_err(|error| Error::config("text", error, "text that the tokenizer reads"))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    fn bytes(&self, token: u32) -> Vec<u8> {
+        self.bytes.get(token as usize).cloned().unwrap_or_default()
+    }
+
+    fn vocabulary(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn save(&self, folder: &Path) -> Result<()> {
+        let text = self.inner.to_string(false).map_err(|error| decode(&folder.join(WHOLE), error))?;
+        write_atomic(&folder.join(WHOLE), text.as_bytes())
+    }
+}

@@ -1,0 +1,80 @@
+//! A token for each character.
+
+use super::Tokenizer;
+use aigc_core::{DataFault, Error, Result, checkpoint::write_atomic};
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::Path,
+};
+
+/// The file of a character tokenizer.
+pub(super) const FILE: &str = "characters.json";
+
+/// A token for each character, in the order of their code points.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CharacterTokenizer {
+    characters: Vec<char>,
+    tokens: HashMap<char, u32>,
+}
+
+impl CharacterTokenizer {
+    /// The characters of `text`.
+    pub fn of(text: &str) -> Self {
+        Self::new(text.chars().collect::<BTreeSet<_>>().into_iter().collect())
+    }
+
+    fn new(characters: Vec<char>) -> Self {
+        let tokens = characters.iter().enumerate().map(|(token, character)| (*character, token as u32)).collect();
+        Self { characters, tokens }
+    }
+
+    /// The characters in the order of their tokens.
+    pub fn characters(&self) -> &[char] {
+        &self.characters
+    }
+
+    /// Opens the `characters.json` of a folder.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if there is none, [`Error::Data`] if it is broken or has a character twice.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        let path = folder.as_ref().join(FILE);
+        let text = super::read_text(&path)?;
+        let wrong = |reason: String| Error::Data { path: path.clone(), fault: DataFault::Decode(reason) };
+        let characters: String = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        let tokenizer = Self::new(characters.chars().collect());
+        if tokenizer.tokens.len() < tokenizer.characters.len() || tokenizer.characters.is_empty() {
+            return Err(wrong("a string of different characters was expected".into()));
+        }
+        Ok(tokenizer)
+    }
+}
+
+impl Tokenizer for CharacterTokenizer {
+    fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let token = |(at, character): (usize, char)| {
+            self.tokens.get(&character).copied().ok_or_else(|| {
+                let known: String = self.characters.iter().take(100).collect();
+                Error::config(
+                    format!("character {} of the text", at + 1),
+                    format!("{character:?}"),
+                    format!("one of {known:?}"),
+                )
+            })
+        };
+        text.chars().enumerate().map(token).collect()
+    }
+
+    fn bytes(&self, token: u32) -> Vec<u8> {
+        self.characters.get(token as usize).map(|character| character.to_string().into_bytes()).unwrap_or_default()
+    }
+
+    fn vocabulary(&self) -> usize {
+        self.characters.len()
+    }
+
+    fn save(&self, folder: &Path) -> Result<()> {
+        let characters: String = self.characters.iter().collect();
+        write_atomic(&folder.join(FILE), serde_json::to_string(&characters).expect("a string").as_bytes())
+    }
+}

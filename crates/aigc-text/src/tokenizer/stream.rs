@@ -1,0 +1,47 @@
+//! Tokens to text, as they come.
+
+use super::Tokenizer;
+
+/// Texts of tokens as they come: characters are held back until all of their bytes are there.
+pub struct DecodeStream<'a> {
+    tokenizer: &'a dyn Tokenizer,
+    held: Vec<u8>,
+}
+
+impl<'a> DecodeStream<'a> {
+    /// Nothing has come yet.
+    pub fn new(tokenizer: &'a dyn Tokenizer) -> Self {
+        Self { tokenizer, held: Vec::new() }
+    }
+
+    /// What can be shown after one more token; may be empty.
+    pub fn push(&mut self, token: u32) -> String {
+        self.held.extend(self.tokenizer.bytes(token));
+        let mut text = String::new();
+        loop {
+            match std::str::from_utf8(&self.held) {
+                Ok(rest) => {
+                    text.push_str(rest);
+                    self.held.clear();
+                    return text;
+                }
+                Err(error) => {
+                    let valid = error.valid_up_to();
+                    text.push_str(&String::from_utf8_lossy(&self.held[..valid]));
+                    // Without a length the rest may still become a character.
+                    let Some(wrong) = error.error_len() else {
+                        self.held.drain(..valid);
+                        return text;
+                    };
+                    text.push('\u{fffd}');
+                    self.held.drain(..valid + wrong);
+                }
+            }
+        }
+    }
+
+    /// What is left at the end: `U+FFFD` for a character that never became whole.
+    pub fn finish(self) -> String {
+        String::from_utf8_lossy(&self.held).into_owned()
+    }
+}

@@ -1,0 +1,172 @@
+//! Windows of tokens, from memory or from a file that may be larger than memory.
+
+use crate::tokenizer::Tokenizer;
+use aigc_core::{DataFault, Error, Result, checkpoint::replace_atomic, data::Dataset};
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+/// First bytes of a file of tokens; then their number, in 64 bits, and the tokens, in 32 bits each, little-endian.
+const MAGIC: &[u8; 8] = b"aigctok1";
+const HEADER: u64 = 16;
+
+/// Tokens in a row, wherever they are.
+#[derive(Debug)]
+enum Tokens {
+    Memory(Vec<u32>),
+    /// Read where and when a window is asked for.
+    File {
+        path: PathBuf,
+        file: Mutex<File>,
+        len: usize,
+    },
+}
+
+/// Windows of as many tokens as a model learns from at once, and one more: each token's target is the one behind it.
+#[derive(Debug)]
+pub struct TokenWindows {
+    tokens: Tokens,
+    length: usize,
+    stride: usize,
+}
+
+impl TokenWindows {
+    /// Windows for `length` tokens of input, each `stride` tokens behind the one before.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if a length is 0, or there are not enough tokens for a window.
+    pub fn new(tokens: Vec<u32>, length: usize, stride: usize) -> Result<Self> {
+        Self::of(Tokens::Memory(tokens), length, stride)
+    }
+
+    /// The same of a file that [`write_tokens`] made.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); [`Error::Data`] if it is no such file, or not whole; [`Error::Io`] if it cannot be read.
+    pub fn open(path: impl AsRef<Path>, length: usize, stride: usize) -> Result<Self> {
+        let path = path.as_ref();
+        let io = |source| Error::Io { path: path.into(), source };
+        let wrong = |fault| Error::Data { path: path.into(), fault };
+        let mut file = File::open(path).map_err(io)?;
+        let found = file.metadata().map_err(io)?.len();
+        let mut header = [0; HEADER as usize];
+        if found < HEADER {
+            return Err(wrong(DataFault::Truncated { expected: HEADER, found }));
+        }
+        file.read_exact(&mut header).map_err(io)?;
+        if &header[..8] != MAGIC {
+            let reason = "not a file of tokens; make one of the text first".into();
+            return Err(wrong(DataFault::BadHeader(reason)));
+        }
+        let len = u64::from_le_bytes(header[8..].try_into().expect("eight bytes"));
+        match len.checked_mul(4).and_then(|bytes| bytes.checked_add(HEADER)) {
+            Some(expected) if expected == found => (),
+            Some(expected) if expected > found => return Err(wrong(DataFault::Truncated { expected, found })),
+            expected => return Err(wrong(DataFault::Oversized { expected: expected.unwrap_or(u64::MAX) })),
+        }
+        Self::of(Tokens::File { path: path.into(), file: Mutex::new(file), len: len as usize }, length, stride)
+    }
+
+    fn of(tokens: Tokens, length: usize, stride: usize) -> Result<Self> {
+        for (field, n) in [("length", length), ("stride", stride)] {
+            if n == 0 {
+                return Err(Error::config(field, n, "at least 1"));
+            }
+        }
+        let windows = Self { tokens, length, stride };
+        if windows.tokens() <= length {
+            let expected = format!("more than {length}, a window's length; or a shorter context");
+            return Err(Error::config("tokens", windows.tokens(), expected));
+        }
+        Ok(windows)
+    }
+
+    /// Number of tokens in all.
+    pub fn tokens(&self) -> usize {
+        match &self.tokens {
+            Tokens::Memory(tokens) => tokens.len(),
+            Tokens::File { len, .. } => *len,
+        }
+    }
+
+    /// Tokens of input in a window.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+}
+
+impl Dataset for TokenWindows {
+    type Item = Vec<u32>;
+
+    fn len(&self) -> usize {
+        (self.tokens() - self.length - 1) / self.stride + 1
+    }
+
+    fn get(&self, index: usize) -> Result<Vec<u32>> {
+        assert!(index < self.len(), "window {index} of {}", self.len());
+        let (start, n) = (index * self.stride, self.length + 1);
+        match &self.tokens {
+            Tokens::Memory(tokens) => Ok(tokens[start..start + n].to_vec()),
+            Tokens::File { path, file, .. } => {
+                let mut bytes = vec![0; 4 * n];
+                let mut file = file.lock().unwrap_or_else(|e| e.into_inner());
+                let read =
+                    file.seek(SeekFrom::Start(HEADER + 4 * start as u64)).and_then(|_| file.read_exact(&mut bytes));
+                read.map_err(|source| Error::Io { path: path.clone(), source })?;
+                let token = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().expect("four bytes"));
+                Ok(bytes.chunks_exact(4).map(token).collect())
+            }
+        }
+    }
+}
+
+/// Writes the tokens of a text file to `to`, a line at a time, so that neither has to fit into memory. `told` hears how many
+/// bytes have been read. Gives the number of tokens.
+///
+/// # Errors
+/// [`Error::Data`] where the text is not UTF-8, and whatever the tokenizer and the files report.
+pub fn write_tokens(
+    text: impl AsRef<Path>,
+    tokenizer: &dyn Tokenizer,
+    to: impl AsRef<Path>,
+    mut told: impl FnMut(u64),
+) -> Result<usize> {
+    let (text, to) = (text.as_ref(), to.as_ref());
+    let io = |path: &Path| {
+        let path = path.to_path_buf();
+        move |source| Error::Io { path, source }
+    };
+    let mut reader = BufReader::with_capacity(1 << 20, File::open(text).map_err(io(text))?);
+    let mut count = 0;
+    replace_atomic(to, |temporary| {
+        let mut writer = BufWriter::with_capacity(1 << 20, File::create(temporary).map_err(io(temporary))?);
+        writer.write_all(&[0; HEADER as usize]).map_err(io(temporary))?;
+        let (mut line, mut read) = (Vec::new(), 0u64);
+        loop {
+            line.clear();
+            let n = reader.read_until(b'\n', &mut line).map_err(io(text))?;
+            if n == 0 {
+                break;
+            }
+            let line = std::str::from_utf8(&line).map_err(|error| {
+                let at = read + error.valid_up_to() as u64;
+                let reason = format!("not UTF-8 from byte {at} on; convert it first");
+                Error::Data { path: text.into(), fault: DataFault::Decode(reason) }
+            })?;
+            for token in tokenizer.encode(line)? {
+                writer.write_all(&token.to_le_bytes()).map_err(io(temporary))?;
+                count += 1;
+            }
+            read += n as u64;
+            told(read);
+        }
+        let mut file = writer.into_inner().map_err(|error| io(temporary)(error.into_error()))?;
+        file.rewind().map_err(io(temporary))?;
+        file.write_all(MAGIC).map_err(io(temporary))?;
+        file.write_all(&(count as u64).to_le_bytes()).map_err(io(temporary))
+    })?;
+    Ok(count)
+}

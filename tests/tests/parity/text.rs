@@ -1,0 +1,243 @@
+//! GPT-2, `generate` and logits processors against transformers. (They come from `AIGC_FIXTURES`.)
+
+use super::Tensors;
+use aigc_core::{device::device, rng::Rng};
+use aigc_tests::folder_from;
+use aigc_text::{
+    CausalLm, GenerationConfig, Generator, Gpt2, Gpt2Config, LogitsProcessor, Row,
+    generate::{Epsilon, Eta, MinP, NoRepeatNgram, RepetitionPenalty, Temperature, TopH, TopK, TopP, Typical},
+    objective::{TokenBatch, next_token_loss},
+};
+use burn::tensor::{Int, Tensor, TensorData};
+use serde_json::Value;
+use std::path::Path;
+
+fn model(case: &Path, json: &Value) -> Gpt2 {
+    let (model, ignored) = Gpt2::open(case.join(json["model"].as_str().unwrap()), &device("flex").unwrap()).unwrap();
+    let idle = |field: &String| {
+        field.starts_with("summary_")
+            || ["model_type", "architectures", "dtype", "transformers_version", "use_cache", "reorder_and_upcast_attn"]
+                .contains(&field.as_str())
+    };
+    assert!(ignored.iter().all(idle), "{ignored:?}");
+    model
+}
+
+fn rows(tensors: &Tensors, name: &str) -> Vec<Vec<u32>> {
+    let [_, n] = tensors.shape::<2>(name);
+    let all: Vec<u32> = tensors.integers(name).into_iter().map(|token| token as u32).collect();
+    all.chunks_exact(n).map(<[u32]>::to_vec).collect()
+}
+
+fn close(name: &str, found: &[f32], expected: &[f32], tolerance: f32) {
+    assert_eq!(found.len(), expected.len(), "{name}");
+    let error = |(a, b): (&f32, &f32)| if (a - b).is_nan() { f32::INFINITY } else { (a - b).abs() / b.abs().max(1.0) };
+    let worst = found.iter().zip(expected).map(error).fold(0.0, f32::max);
+    println!("{name}: {worst:.1e}");
+    assert!(worst < tolerance, "{name} is off by {worst:.1e}");
+}
+
+fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().iter::<f32>().collect()
+}
+
+/// Logits, hidden states and loss.
+pub(crate) fn forward(case: &Path, json: &Value) {
+    let flex = device("flex").unwrap();
+    let model = model(case, json);
+    let tensors = Tensors::open(case);
+    let ids = rows(&tensors, "input_ids");
+    let tokens = |from: usize, to: usize| {
+        let all: Vec<i32> = ids.iter().flat_map(|row| &row[from..to]).map(|token| *token as i32).collect();
+        Tensor::<2, Int>::from_data(TensorData::new(all, [ids.len(), to - from]), &flex)
+    };
+    let n = ids[0].len();
+    close("logits", &numbers(model.forward(tokens(0, n))), &tensors.floats("logits"), 1e-4);
+    for (i, state) in model.hidden_states(tokens(0, n)).into_iter().enumerate() {
+        close(&format!("hidden {i}"), &numbers(state), &tensors.floats(&format!("hidden.{i}")), 1e-4);
+    }
+    // In three pieces, through a cache.
+    let mut cache = model.cache(ids.len(), 2);
+    let pieces = [(0, 4), (4, 5), (5, n)].map(|(from, to)| model.logits(tokens(from, to), &mut cache));
+    close("logits by pieces", &numbers(Tensor::cat(pieces.to_vec(), 1)), &tensors.floats("logits"), 1e-4);
+    let loss = next_token_loss(&model, &TokenBatch::collate(ids), &flex).unwrap();
+    close("loss", &numbers(loss), &tensors.floats("loss"), 1e-5);
+}
+
+/// The tokens that `generate` returned.
+pub(crate) fn generate(case: &Path, json: &Value) {
+    let model = model(case, json);
+    let tensors = Tensors::open(case);
+    let folder = case.join(json["model"].as_str().unwrap());
+    // As transformers does: the model's own options, and those of the call over them.
+    let own = std::fs::read_to_string(folder.join("generation_config.json")).unwrap();
+    let mut fields: serde_json::Map<String, Value> = serde_json::from_str(&own).unwrap();
+    fields.insert("pad_token_id".into(), 0.into());
+    fields.extend(json["config"].as_object().unwrap().clone());
+    let (config, ignored) = GenerationConfig::from_json(&Value::Object(fields).to_string()).unwrap();
+    let idle = ["output_attentions", "output_hidden_states", "transformers_version", "use_cache"];
+    assert!(ignored.iter().all(|field| idle.contains(&field.as_str())), "{ignored:?}");
+    let mut prompts = rows(&tensors, "input_ids");
+    if tensors.has("attention_mask") {
+        for (prompt, mask) in prompts.iter_mut().zip(rows(&tensors, "attention_mask")) {
+            let padding = mask.iter().filter(|seen| **seen == 0).count();
+            prompt.drain(..padding);
+        }
+    }
+    let longest = prompts.iter().map(Vec::len).max().unwrap();
+    let pad = config.pad();
+    let found = Generator::new(&model, config).unwrap().generate(&prompts).unwrap();
+    let expected = rows(&tensors, "sequences");
+    assert_eq!(found.len(), expected.len());
+    for (found, expected) in found.iter().zip(&expected) {
+        let mut padded = vec![pad; longest - found.prompt];
+        padded.extend(&found.tokens);
+        assert!(padded.len() <= expected.len());
+        padded.resize(expected.len(), pad);
+        assert_eq!(&padded, expected);
+    }
+    if tensors.has("sequences_scores") {
+        let scores: Vec<f32> = found.iter().map(|sequence| sequence.score.expect("a beam's score")).collect();
+        close("scores", &scores, &tensors.floats("sequences_scores"), 1e-4);
+    }
+}
+
+/// One processor, by the name of its class.
+pub(crate) fn processor(case: &Path, json: &Value) {
+    let tensors = Tensors::open(case);
+    let config = &json["config"];
+    let number = |name: &str| config[name].as_f64().unwrap_or_else(|| panic!("{name} of {config}"));
+    let keep = config["min_tokens_to_keep"].as_u64().unwrap_or(1) as usize;
+    let mut processor: Box<dyn LogitsProcessor> = match json["cls"].as_str().unwrap() {
+        "TemperatureLogitsWarper" => Box::new(Temperature(number("temperature"))),
+        "TopKLogitsWarper" => Box::new(TopK { k: number("top_k") as usize, min_tokens_to_keep: keep }),
+        "TopPLogitsWarper" => Box::new(TopP { p: number("top_p"), min_tokens_to_keep: keep }),
+        "MinPLogitsWarper" => Box::new(MinP { min_p: number("min_p"), min_tokens_to_keep: keep }),
+        "TypicalLogitsWarper" => Box::new(Typical { mass: number("mass"), min_tokens_to_keep: keep }),
+        "EpsilonLogitsWarper" => Box::new(Epsilon { epsilon: number("epsilon"), min_tokens_to_keep: keep }),
+        "EtaLogitsWarper" => Box::new(Eta { epsilon: number("epsilon"), min_tokens_to_keep: keep }),
+        "TopHLogitsWarper" => Box::new(TopH { top_h: number("top_h") }),
+        "RepetitionPenaltyLogitsProcessor" => Box::new(RepetitionPenalty(number("penalty"))),
+        "NoRepeatNGramLogitsProcessor" => Box::new(NoRepeatNgram(number("ngram_size") as usize)),
+        other => panic!("{other} is not a processor of this crate"),
+    };
+    let [_, vocabulary] = tensors.shape::<2>("logits");
+    let mut scores = tensors.floats("logits");
+    for (item, (tokens, scores)) in
+        rows(&tensors, "history").iter().zip(scores.chunks_exact_mut(vocabulary)).enumerate()
+    {
+        processor.process(Row { tokens, prompt: tokens.len(), item, padding: 0 }, scores).unwrap();
+    }
+    scores.iter_mut().filter(|score| **score == f32::NEG_INFINITY).for_each(|score| *score = -1e30);
+    close("scores", &scores, &tensors.floats("expected"), 1e-5);
+}
+
+/// One network in every file that it may come in.
+pub(crate) fn files(case: &Path) {
+    let flex = device("flex").unwrap();
+    let tensors = Tensors::open(case);
+    let ids = rows(&tensors, "input_ids");
+    let all: Vec<i32> = ids.concat().into_iter().map(|token| token as i32).collect();
+    let ids = Tensor::<2, Int>::from_data(TensorData::new(all, [ids.len(), ids[0].len()]), &flex);
+    for (folder, logits) in [
+        ("whole", "whole"),
+        ("shards", "whole"),
+        ("bin", "whole"),
+        ("bin-shards", "whole"),
+        ("half", "half"),
+        ("old", "old"),
+    ] {
+        let (model, _) = Gpt2::open(case.join(folder), &flex).unwrap();
+        close(folder, &numbers(model.forward(ids.clone())), &tensors.floats(logits), 1e-5);
+        // Written again, it is the same.
+        let again = tempfile::tempdir().unwrap();
+        model.save(again.path()).unwrap();
+        let (again, _) = Gpt2::open(again.path(), &flex).unwrap();
+        close("again", &numbers(again.forward(ids.clone())), &numbers(model.forward(ids.clone())), 1e-9);
+    }
+    let text = std::fs::read_to_string(case.join("linear/config.json")).unwrap();
+    let config = Gpt2Config { tie_word_embeddings: false, ..Gpt2Config::from_json(&text).unwrap().0 };
+    let weights = case.join("linear/model.safetensors");
+    let model = Gpt2::open_weights(config.clone(), &weights, &flex).unwrap();
+    close("linear", &numbers(model.forward(ids)), &tensors.floats("linear"), 1e-5);
+    let mistake = |config: Gpt2Config| Gpt2::open_weights(config, &weights, &flex).unwrap_err().to_string();
+    // All that is wrong is named at once.
+    let more = mistake(Gpt2Config { n_layer: 3, n_positions: 13, ..config.clone() });
+    for name in [
+        "transformer.h.2.ln_1.weight",
+        "transformer.h.2.mlp.c_fc.bias",
+        "transformer.wpe.weight ([12, 16], expected [13, 16])",
+    ] {
+        assert!(more.contains(name), "{name}: {more}");
+    }
+    assert!(mistake(Gpt2Config { n_layer: 1, ..config }).contains("transformer.h.1.attn.c_attn.weight"));
+    let code = Gpt2::open(case.join("code"), &flex).unwrap_err().to_string();
+    assert!(code.contains("pytorch_model.bin") && code.contains("system"), "{code}");
+}
+
+/// minGPT's trained network that sorts, with all that it computes on the way.
+#[test]
+fn the_network_that_sorts_is_mingpt_s() {
+    let Some(folder) = folder_from("AIGC_DATA").map(|data| data.join("gpt-nano-sort")).filter(|folder| folder.is_dir())
+    else {
+        println!("skipped: set AIGC_DATA");
+        return;
+    };
+    let json = |name: &str| -> Value { serde_json::from_slice(&std::fs::read(folder.join(name)).unwrap()).unwrap() };
+    let floats = |entry: &Value| -> (Vec<f32>, Vec<usize>) {
+        let bytes = aigc_tests::base64(entry["data"].as_str().unwrap());
+        let shape = entry["shape"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as usize).collect();
+        (bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(), shape)
+    };
+    // The file of tensors lacks biases of attention; the one that it was made of has them.
+    let weights = json("gpt-nano-sort-model.json");
+    let tensors: Vec<(String, Vec<u8>, Vec<usize>)> = weights
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter(|(name, _)| *name != "config")
+        .map(|(name, entry)| {
+            let (values, shape) = floats(entry);
+            (name.clone(), values.into_iter().flat_map(f32::to_le_bytes).collect(), shape)
+        })
+        .collect();
+    let views = tensors.iter().map(|(name, bytes, shape)| {
+        (name.clone(), safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes).unwrap())
+    });
+    let temporary = tempfile::tempdir().unwrap();
+    let path = temporary.path().join("model.safetensors");
+    safetensors::serialize_to_file(views.collect::<Vec<_>>(), None, &path).unwrap();
+    let config = Gpt2Config {
+        vocab_size: 3,
+        n_positions: 11,
+        n_embd: 48,
+        n_layer: 3,
+        n_head: 3,
+        tie_word_embeddings: false,
+        bos_token_id: None,
+        eos_token_id: None,
+        ..Gpt2Config::default()
+    };
+    let flex = device("flex").unwrap();
+    let model = Gpt2::open_weights(config, &path, &flex).unwrap();
+    let partials = json("gpt-nano-sort-t0-partials.json");
+    let (idx, shape) = floats(&partials["idx"]);
+    let ids: Vec<i32> = idx.iter().map(|token| *token as i32).collect();
+    let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [shape[0], shape[1]]), &flex);
+    let states = model.hidden_states(ids.clone());
+    for (name, found) in [("x", &states[0]), ("block0", &states[1]), ("block1", &states[2]), ("ln_f", &states[3])] {
+        close(name, &numbers(found.clone()), &floats(&partials[name]).0, 1e-5);
+    }
+    close("lm_head", &numbers(model.forward(ids)), &floats(&partials["lm_head"]).0, 1e-5);
+    // And it sorts: six letters, then each of them again, in order.
+    let mut rng = Rng::new(1);
+    for _ in 0..20 {
+        let letters: Vec<u32> = (0..6).map(|_| rng.below(3) as u32).collect();
+        let mut sorted = letters.clone();
+        sorted.sort_unstable();
+        let config = GenerationConfig { max_new_tokens: Some(5), ..GenerationConfig::default() };
+        // The context holds eleven: the last is foretold from a full one.
+        let texts = Generator::new(&model, config).unwrap().generate(std::slice::from_ref(&letters)).unwrap();
+        assert_eq!(texts[0].new_tokens(), &sorted[..5], "{letters:?}");
+    }
+}

@@ -1,0 +1,556 @@
+//! Generation by identities: ways to generate that must agree with each other, distributions that are known, and mistakes.
+
+use aigc_core::data::Dataset;
+use aigc_core::{
+    Error,
+    device::device,
+    rng::{Rng, Seeded},
+    train::StopFlag,
+};
+use aigc_tests::{base64, folder_from};
+use aigc_text::{
+    BytePairTokenizer, CausalLm, CharacterTokenizer, DecodeStream, Ending, GenerationConfig, Generator, Gpt2,
+    Gpt2Config, KvCache, Row, Sequence, TokenBatch, TokenWindows, Tokenizer,
+    generate::{EarlyStopping, Forced, Tokens},
+    perplexity, write_tokens,
+};
+use burn::tensor::{Int, Tensor, TensorData};
+use std::{cell::RefCell, collections::HashMap, path::Path};
+
+/// A small model whose logits are far enough apart.
+fn model(seed: u64, vocabulary: usize) -> Gpt2 {
+    let config = Gpt2Config {
+        vocab_size: vocabulary,
+        n_positions: 48,
+        n_embd: 32,
+        n_layer: 2,
+        n_head: 4,
+        initializer_range: 0.4,
+        bos_token_id: None,
+        eos_token_id: None,
+        ..Gpt2Config::default()
+    };
+    config.init(&device("flex").unwrap()).unwrap().seeded(seed)
+}
+
+fn prompts() -> Vec<Vec<u32>> {
+    vec![vec![3, 1, 4, 1, 5, 9, 2, 6], vec![7], vec![27, 18, 28]]
+}
+
+fn config() -> GenerationConfig {
+    GenerationConfig { max_new_tokens: Some(14), eos_token_id: Some(Tokens::One(0)), ..GenerationConfig::default() }
+}
+
+fn generate(model: &Gpt2, config: GenerationConfig, prompts: &[Vec<u32>]) -> Vec<Sequence> {
+    Generator::new(model, config).unwrap().generate(prompts).unwrap()
+}
+
+fn tokens(sequences: &[Sequence]) -> Vec<Vec<u32>> {
+    sequences.iter().map(|sequence| sequence.tokens.clone()).collect()
+}
+
+#[test]
+fn rows_of_a_batch_are_what_each_is_alone() {
+    let model = model(1, 60);
+    let beams = GenerationConfig { num_beams: 3, no_repeat_ngram_size: 2, ..config() };
+    let contrastive = GenerationConfig { penalty_alpha: Some(0.6), top_k: 4, ..config() };
+    for config in [config(), beams, contrastive] {
+        let together = generate(&model, config.clone(), &prompts());
+        for (prompt, together) in prompts().iter().zip(&together) {
+            let alone = generate(&model, config.clone(), std::slice::from_ref(prompt));
+            assert_eq!(alone[0].tokens, together.tokens, "{config:?}");
+        }
+    }
+}
+
+#[test]
+fn one_beam_is_greedy_and_one_group_is_beam_search() {
+    let model = model(2, 60);
+    // Contrastive search without contrast takes the likeliest.
+    let contrastive = GenerationConfig { penalty_alpha: Some(0.0), top_k: 5, ..config() };
+    assert_eq!(tokens(&generate(&model, config(), &prompts())), tokens(&generate(&model, contrastive, &prompts())));
+    // Groups that do not mind each other all do what one alone does; the best of all is the best of one.
+    let beams = GenerationConfig { num_beams: 3, ..config() };
+    let groups = GenerationConfig { num_beams: 6, num_beam_groups: 2, ..config() };
+    let (alone, grouped) = (generate(&model, beams, &prompts()), generate(&model, groups, &prompts()));
+    assert_eq!(tokens(&alone), tokens(&grouped));
+    for (alone, grouped) in alone.iter().zip(&grouped) {
+        assert!((alone.score.unwrap() - grouped.score.unwrap()).abs() < 1e-5);
+    }
+    // Groups that do, differ in their first tokens.
+    let diverse = GenerationConfig {
+        num_beams: 4,
+        num_beam_groups: 4,
+        diversity_penalty: 1e6,
+        num_return_sequences: 4,
+        ..config()
+    };
+    for four in generate(&model, diverse, &prompts()).chunks(4) {
+        let mut first: Vec<u32> = four.iter().map(|text| text.new_tokens()[0]).collect();
+        first.sort_unstable();
+        first.dedup();
+        assert_eq!(first.len(), 4, "{four:?}");
+    }
+}
+
+/// The score of a text by the model alone: the sum of its new tokens' logarithms.
+fn log_probability(model: &Gpt2, text: &Sequence) -> f64 {
+    let flex = device("flex").unwrap();
+    let all: Vec<i32> = text.tokens.iter().map(|token| *token as i32).collect();
+    let logits = model.forward(Tensor::<2, Int>::from_data(TensorData::new(all.clone(), [1, all.len()]), &flex));
+    let logits: Vec<f64> = logits.into_data().iter::<f64>().collect();
+    let vocabulary = model.vocabulary();
+    (text.prompt..all.len())
+        .map(|at| {
+            let row = &logits[(at - 1) * vocabulary..][..vocabulary];
+            row[all[at] as usize] - row.iter().map(|logit| logit.exp()).sum::<f64>().ln()
+        })
+        .sum()
+}
+
+#[test]
+fn enough_beams_find_the_likeliest_text() {
+    // All texts of three tokens out of six, by hand.
+    let model = model(3, 6);
+    let config = GenerationConfig {
+        max_new_tokens: Some(3),
+        num_beams: 36,
+        length_penalty: 0.0,
+        early_stopping: EarlyStopping::Never,
+        ..GenerationConfig::default()
+    };
+    let found = generate(&model, config, &[vec![1, 2]]);
+    let text = |i: usize| Sequence {
+        tokens: vec![1, 2, (i / 36) as u32, (i / 6 % 6) as u32, (i % 6) as u32],
+        ..found[0].clone()
+    };
+    let best =
+        (0..216).map(text).max_by(|a, b| log_probability(&model, a).total_cmp(&log_probability(&model, b))).unwrap();
+    assert_eq!(found[0].tokens, best.tokens);
+    assert!((f64::from(found[0].score.unwrap()) - log_probability(&model, &best)).abs() < 1e-4);
+    assert!((f64::from(found[0].scores.iter().sum::<f32>()) - log_probability(&model, &best)).abs() < 1e-4);
+}
+
+#[test]
+fn forced_words_are_present() {
+    let model = model(4, 60);
+    let forced = vec![Forced::Phrase(vec![11, 12, 13]), Forced::AnyOf(vec![vec![40, 41], vec![50]])];
+    let config = GenerationConfig { num_beams: 4, force_words_ids: forced, num_return_sequences: 2, ..config() };
+    let holds = |text: &[u32], words: &[u32]| text.windows(words.len()).any(|part| part == words);
+    let found = generate(&model, config, &prompts());
+    assert!((3..=6).contains(&found.len()) && (0..3).all(|item| found.iter().any(|text| text.item == item)));
+    for text in &found {
+        let new = text.new_tokens();
+        assert!(holds(new, &[11, 12, 13]) && (holds(new, &[40, 41]) || holds(new, &[50])), "{text:?}");
+    }
+    let tight = GenerationConfig {
+        num_beams: 4,
+        max_new_tokens: Some(2),
+        force_words_ids: vec![Forced::Phrase(vec![11, 12, 13])],
+        ..GenerationConfig::default()
+    };
+    let error = Generator::new(&model, tight).unwrap().generate(&prompts()).unwrap_err();
+    assert!(error.to_string().contains("force_words_ids"), "{error}");
+}
+
+#[test]
+fn proposed_tokens_change_nothing() {
+    let (model, other) = (model(5, 60), model(6, 60));
+    for prompt in prompts() {
+        let config = GenerationConfig { repetition_penalty: 1.2, max_new_tokens: Some(30), ..config() };
+        let alone = generate(&model, config.clone(), std::slice::from_ref(&prompt));
+        for (name, assistant) in [("another", &other), ("itself", &model)] {
+            let generator =
+                Generator::new(&model, GenerationConfig { num_assistant_tokens: 4, ..config.clone() }).unwrap();
+            let assisted = generator.assisted_by(assistant).unwrap().generate(std::slice::from_ref(&prompt)).unwrap();
+            assert_eq!(alone[0].tokens, assisted[0].tokens, "assisted by {name}");
+            assert_eq!(alone[0].ending, assisted[0].ending);
+        }
+        let looked_up = GenerationConfig { prompt_lookup_num_tokens: Some(3), ..config };
+        assert_eq!(tokens(&alone), tokens(&generate(&model, looked_up, std::slice::from_ref(&prompt))));
+    }
+}
+
+/// χ² of counts against probabilities, and how many classes it has.
+fn chi_squared(
+    counts: &HashMap<Vec<u32>, usize>,
+    probability: impl Fn(&[u32]) -> f64,
+    all: &[Vec<u32>],
+    n: usize,
+) -> (f64, usize) {
+    let term = |text: &Vec<u32>| {
+        let expected = probability(text) * n as f64;
+        (expected > 5.0).then(|| (*counts.get(text).unwrap_or(&0) as f64 - expected).powi(2) / expected)
+    };
+    let terms: Vec<f64> = all.iter().filter_map(term).collect();
+    (terms.iter().sum(), terms.len())
+}
+
+#[test]
+fn draws_have_the_model_s_probabilities() {
+    let (model, assistant) = (model(7, 5), model(8, 5));
+    let n = 4000;
+    let prompt = vec![1, 3];
+    let pairs: Vec<Vec<u32>> = (0..25).map(|i| vec![i / 5, i % 5]).collect();
+    let probability = |new: &[u32]| {
+        let text = Sequence {
+            item: 0,
+            tokens: [&prompt[..], new].concat(),
+            prompt: 2,
+            score: None,
+            scores: vec![],
+            ending: None,
+        };
+        log_probability(&model, &text).exp()
+    };
+    assert!((pairs.iter().map(|pair| probability(pair)).sum::<f64>() - 1.0).abs() < 1e-4);
+    let config = GenerationConfig {
+        do_sample: true,
+        top_k: 0,
+        max_new_tokens: Some(2),
+        num_return_sequences: n,
+        ..GenerationConfig::default()
+    };
+    let mut drawn: HashMap<Vec<u32>, usize> = HashMap::new();
+    for text in Generator::new(&model, config.clone()).unwrap().seed(1).generate(std::slice::from_ref(&prompt)).unwrap()
+    {
+        *drawn.entry(text.new_tokens().to_vec()).or_default() += 1;
+    }
+    // The 99.99th percentile of χ² with k − 1 degrees of freedom is below k + 4√(2k) + 12.
+    let bound = |k: usize| k as f64 + 4.0 * (2.0 * k as f64).sqrt() + 12.0;
+    let (chi, k) = chi_squared(&drawn, probability, &pairs, n);
+    assert!(k > 5 && chi < bound(k), "drawn: χ² {chi} of {k}");
+    // Proposed by a model that thinks otherwise, and corrected.
+    let one = GenerationConfig { num_return_sequences: 1, num_assistant_tokens: 1, ..config };
+    let mut assisted: HashMap<Vec<u32>, usize> = HashMap::new();
+    for seed in 0..n as u64 {
+        let generator = Generator::new(&model, one.clone()).unwrap().assisted_by(&assistant).unwrap().seed(seed);
+        let text = generator.generate(std::slice::from_ref(&prompt)).unwrap();
+        *assisted.entry(text[0].new_tokens().to_vec()).or_default() += 1;
+    }
+    let (chi, k) = chi_squared(&assisted, probability, &pairs, n);
+    assert!(k > 5 && chi < bound(k), "assisted: χ² {chi} of {k}");
+}
+
+#[test]
+fn streams_and_listeners_hear_what_is_generated() {
+    let model = model(9, 60);
+    let sampled = GenerationConfig { do_sample: true, temperature: 0.9, top_p: 0.9, ..config() };
+    for config in [config(), sampled] {
+        let prompt = &prompts()[0];
+        let whole =
+            Generator::new(&model, config.clone()).unwrap().seed(4).generate(std::slice::from_ref(prompt)).unwrap();
+        let stream = Generator::new(&model, config.clone()).unwrap().seed(4).stream(prompt).unwrap();
+        assert_eq!(stream.collect::<Result<Vec<_>, _>>().unwrap(), whole[0].new_tokens());
+        let heard = RefCell::new(Vec::new());
+        let generator = Generator::new(&model, config).unwrap().seed(4);
+        generator
+            .on_tokens(|tokens| heard.borrow_mut().extend(tokens[0]))
+            .unwrap()
+            .generate(std::slice::from_ref(prompt))
+            .unwrap();
+        assert_eq!(heard.into_inner(), whole[0].new_tokens());
+    }
+    let beams = GenerationConfig { num_beams: 2, ..config() };
+    assert!(Generator::new(&model, beams.clone()).unwrap().on_tokens(|_| ()).is_err());
+    assert!(Generator::new(&model, beams).unwrap().stream(&[1]).is_err());
+}
+
+#[test]
+fn texts_end_when_they_should() {
+    let model = model(10, 27);
+    let letters = CharacterTokenizer::of("abcdefghijklmnopqrstuvwxyz ");
+    let config = GenerationConfig { max_new_tokens: Some(40), ..GenerationConfig::default() };
+    let prompt = letters.encode("so").unwrap();
+    let long = generate(&model, config.clone(), std::slice::from_ref(&prompt));
+    assert_eq!(long[0].ending, Some(Ending::Length));
+    let said = letters.decode(long[0].new_tokens());
+    // The text ends with the first place where the string does.
+    let stop = said[4..7].to_string();
+    let expected = said.find(&stop).unwrap() + 3;
+    let stopping = GenerationConfig { stop_strings: vec!["never said".into(), stop.clone()], ..config.clone() };
+    let generator = Generator::new(&model, stopping.clone()).unwrap().tokenizer(&letters);
+    let found = generator.generate(std::slice::from_ref(&prompt)).unwrap();
+    assert_eq!(
+        (found[0].ending, letters.decode(found[0].new_tokens())),
+        (Some(Ending::StopString), said[..expected].to_string())
+    );
+    assert!(Generator::new(&model, stopping).unwrap().generate(std::slice::from_ref(&prompt)).is_err(), "no tokenizer");
+    let flag = StopFlag::new();
+    let raised = flag.clone();
+    let generator = Generator::new(&model, config.clone()).unwrap().stop_flag(flag);
+    let heard = RefCell::new(0);
+    let generator = generator.on_tokens(|_| {
+        *heard.borrow_mut() += 1;
+        if *heard.borrow() == 3 {
+            raised.raise();
+        }
+    });
+    let stopped = generator.unwrap().generate(std::slice::from_ref(&prompt)).unwrap();
+    assert_eq!((stopped[0].ending, stopped[0].new_tokens().len()), (Some(Ending::Stopped), 4));
+    // The context ends a text that may be longer.
+    let endless = GenerationConfig { max_new_tokens: Some(1000), ..config };
+    assert_eq!(generate(&model, endless, std::slice::from_ref(&prompt))[0].tokens.len(), model.context());
+}
+
+#[test]
+fn a_user_s_own_processors_have_their_say() {
+    let model = model(11, 60);
+    let even = Generator::new(&model, config())
+        .unwrap()
+        .allowed_tokens(|row: Row<'_>| (0..60).filter(|token| token % 2 == row.new_tokens() as u32 % 2).collect());
+    let text = even.generate(&prompts()).unwrap();
+    for text in &text {
+        assert!(text.new_tokens().iter().enumerate().all(|(i, token)| token % 2 == i as u32 % 2), "{text:?}");
+    }
+    let nothing = Generator::new(&model, config()).unwrap().allowed_tokens(|_: Row<'_>| vec![]);
+    assert!(nothing.generate(&prompts()).is_err());
+}
+
+/// Through a cache in any pieces, with rows taken over from others, as without one.
+#[test]
+fn a_cache_changes_nothing() {
+    let (model, flex) = (model(12, 60), device("flex").unwrap());
+    let ids = |rows: &[&[u32]]| {
+        let all: Vec<i32> = rows.concat().into_iter().map(|token| token as i32).collect();
+        Tensor::<2, Int>::from_data(TensorData::new(all, [rows.len(), rows[0].len()]), &flex)
+    };
+    let last = |logits: Tensor<3>| -> Vec<f32> {
+        let [_, time, _] = logits.dims();
+        logits.narrow(1, time - 1, 1).into_data().iter::<f32>().collect()
+    };
+    // One row becomes three, which go on and are reordered; room for them is made on the way.
+    let mut cache: KvCache = model.cache(1, 1);
+    model.logits(ids(&[&[5, 6, 7]]), &mut cache);
+    cache.repeat(3);
+    let mut texts = vec![vec![5, 6, 7]; 3];
+    let mut rng = Rng::new(1);
+    for step in 0..20 {
+        let next: Vec<u32> = (0..3).map(|_| rng.below(60) as u32).collect();
+        texts.iter_mut().zip(&next).for_each(|(text, token)| text.push(*token));
+        let rows: Vec<&[u32]> = next.chunks(1).collect();
+        let found = last(model.logits(ids(&rows), &mut cache));
+        let whole: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
+        let expected = last(model.forward(ids(&whole)));
+        let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst < 1e-3, "step {step}: {worst}");
+        let parents: Vec<usize> = (0..3).map(|_| rng.below(3)).collect();
+        cache.reorder(&parents);
+        texts = parents.iter().map(|parent| texts[*parent].clone()).collect();
+        if step == 10 {
+            cache.truncate(6);
+            texts.iter_mut().for_each(|text| text.truncate(6));
+        }
+    }
+}
+
+#[test]
+fn perplexity_is_that_of_the_formula() {
+    let model = model(13, 60);
+    let mut rng = Rng::new(2);
+    let tokens: Vec<u32> = (0..130).map(|_| rng.below(60) as u32).collect();
+    let score = |from: usize, to: usize, first: usize| {
+        let text = Sequence {
+            item: 0,
+            tokens: tokens[from..to].to_vec(),
+            prompt: first - from,
+            score: None,
+            scores: vec![],
+            ending: None,
+        };
+        -log_probability(&model, &text)
+    };
+    // Windows of 48, 20 tokens apart: 1 to 48, then what each adds.
+    let mut expected = score(0, 48, 1);
+    for (from, to) in [(20, 68), (40, 88), (60, 108), (80, 128), (100, 130)] {
+        expected += score(from, to, to.min(130) - if to == 130 { 2 } else { 20 });
+    }
+    let found = perplexity(&model, &tokens, 20).unwrap();
+    assert_eq!(found.nats.len(), 129);
+    assert!((found.loss() - expected / 129.0).abs() < 1e-4, "{} {}", found.loss(), expected / 129.0);
+    assert!((found.perplexity() - (expected / 129.0).exp()).abs() < 0.1);
+    // As far apart as they are long: the first token of each is foretold by nothing, and does not count.
+    let apart = perplexity(&model, &tokens, 48).unwrap();
+    let expected = score(0, 48, 1) + score(48, 96, 49) + score(96, 130, 97);
+    assert_eq!(apart.nats.len(), 127);
+    assert!((apart.loss() - expected / 127.0).abs() < 1e-4);
+}
+
+#[test]
+fn windows_are_the_tokens_of_the_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "the cat sat\non the mat\n\nwithout an end";
+    let tokenizer = CharacterTokenizer::of(text);
+    let (from, to) = (folder.path().join("text.txt"), folder.path().join("text.tokens"));
+    std::fs::write(&from, text).unwrap();
+    let mut told = 0;
+    let count = write_tokens(&from, &tokenizer, &to, |bytes| told = bytes).unwrap();
+    assert_eq!((count, told), (text.len(), text.len() as u64));
+    let all = tokenizer.encode(text).unwrap();
+    for stride in [1, 3, 7] {
+        let (file, memory) =
+            (TokenWindows::open(&to, 6, stride).unwrap(), TokenWindows::new(all.clone(), 6, stride).unwrap());
+        assert_eq!((file.len(), file.len()), (memory.len(), (all.len() - 7) / stride + 1));
+        for i in 0..file.len() {
+            assert_eq!(file.get(i).unwrap(), memory.get(i).unwrap());
+            assert_eq!(file.get(i).unwrap(), all[i * stride..][..7]);
+        }
+    }
+    let whole = std::fs::read(&to).unwrap();
+    for (bytes, what) in [
+        (&whole[..10], "truncated"),
+        (&whole[..whole.len() - 1], "truncated"),
+        (b"something else, longer", "not a file of tokens"),
+    ] {
+        std::fs::write(&to, bytes).unwrap();
+        let error = TokenWindows::open(&to, 6, 1).unwrap_err().to_string();
+        assert!(error.contains(what) && error.contains("text.tokens"), "{error}");
+    }
+    std::fs::write(&from, b"good\nbad \xff\n").unwrap();
+    let error = write_tokens(&from, &CharacterTokenizer::of("god\nba "), &to, |_| ()).unwrap_err().to_string();
+    assert!(error.contains("text.txt") && error.contains("byte 9"), "{error}");
+    assert!(TokenWindows::new(vec![1, 2, 3], 3, 1).is_err() && TokenWindows::new(vec![1, 2, 3], 2, 0).is_err());
+}
+
+#[test]
+fn mistakes_are_told_at_the_door() {
+    let model = model(14, 60);
+    let wrong = |config: GenerationConfig, prompts: &[Vec<u32>]| -> String {
+        let error = Generator::new(&model, config).and_then(|generator| generator.generate(prompts)).unwrap_err();
+        assert!(matches!(error, Error::Config { .. }), "{error:?}");
+        error.to_string()
+    };
+    let base = GenerationConfig::default;
+    let one = [vec![1, 2, 3]];
+    for (config, field) in [
+        (GenerationConfig { temperature: 0.0, ..base() }, "temperature"),
+        (GenerationConfig { top_p: 0.0, ..base() }, "top_p"),
+        (GenerationConfig { min_p: Some(2.0), ..base() }, "min_p"),
+        (GenerationConfig { num_beams: 0, ..base() }, "num_beams"),
+        (GenerationConfig { max_new_tokens: Some(0), ..base() }, "max_new_tokens"),
+        (GenerationConfig { min_length: 30, max_length: Some(20), ..base() }, "min_length"),
+        (GenerationConfig { min_new_tokens: Some(9), max_new_tokens: Some(8), ..base() }, "min_new_tokens"),
+        (GenerationConfig { num_return_sequences: 2, ..base() }, "num_return_sequences"),
+        (GenerationConfig { num_return_sequences: 4, num_beams: 3, ..base() }, "num_return_sequences"),
+        (GenerationConfig { num_beams: 4, num_beam_groups: 3, ..base() }, "num_beam_groups"),
+        (GenerationConfig { diversity_penalty: 1.0, ..base() }, "diversity_penalty"),
+        (GenerationConfig { penalty_alpha: Some(0.5), do_sample: true, ..base() }, "penalty_alpha"),
+        (GenerationConfig { force_words_ids: vec![Forced::Phrase(vec![1])], ..base() }, "num_beams"),
+        (GenerationConfig { bad_words_ids: vec![vec![]], ..base() }, "bad_words_ids"),
+        (GenerationConfig { suppress_tokens: vec![60], ..base() }, "suppress_tokens"),
+        (GenerationConfig { exponential_decay_length_penalty: Some((1, 1.1)), ..base() }, "eos_token_id"),
+        (GenerationConfig { stop_strings: vec![String::new()], ..base() }, "stop_strings"),
+        (GenerationConfig { suppress_tokens: (0..60).collect(), do_sample: true, ..base() }, "scores"),
+        (GenerationConfig { max_length: Some(3), ..base() }, "prompt"),
+    ] {
+        let error = wrong(config, &one);
+        assert!(error.contains(&format!("`{field}`")), "{field}: {error}");
+    }
+    for (prompts, says) in
+        [(vec![vec![]], "empty"), (vec![vec![1; 48]], "context"), (vec![vec![1], vec![60]], "prompts[1]")]
+    {
+        let error = wrong(base(), &prompts);
+        assert!(error.contains(says), "{says}: {error}");
+    }
+    assert_eq!(generate(&model, base(), &[]), vec![]);
+    let begins = GenerationConfig { bos_token_id: Some(5), max_new_tokens: Some(2), ..base() };
+    assert_eq!(generate(&model, begins, &[vec![]])[0].tokens[0], 5);
+    let other = self::model(1, 61);
+    assert!(Generator::new(&model, base()).unwrap().assisted_by(&other).is_err());
+    assert!(perplexity(&model, &[1], 4).is_err() && perplexity(&model, &[1, 60], 4).is_err());
+    let (batch, flex) = (TokenBatch::collate(vec![vec![1; 50]]), device("flex").unwrap());
+    assert!(aigc_text::next_token_loss(&model, &batch, &flex).unwrap_err().to_string().contains("context"));
+    for (json, says) in [
+        ("[]", "object"),
+        (r#"{"num_beams": "three"}"#, "num_beams"),
+        (r#"{"early_stopping": "maybe"}"#, "early_stopping"),
+    ] {
+        assert!(GenerationConfig::from_json(json).unwrap_err().to_string().contains(says), "{json}");
+    }
+    let (read, ignored) =
+        GenerationConfig::from_json(r#"{"top_k": null, "eos_token_id": [1, 2], "new_thing": 1}"#).unwrap();
+    assert_eq!((read.top_k, read.eos(), ignored), (50, vec![1, 2], vec!["new_thing".to_string()]));
+}
+
+fn gpt2_tokenizer() -> Option<BytePairTokenizer> {
+    let folder = folder_from("AIGC_DATA").map(|data| data.join("gpt2-tokenizer"));
+    let Some(folder) = folder.filter(|folder| folder.is_dir()) else {
+        println!("skipped: set AIGC_DATA");
+        return None;
+    };
+    Some(BytePairTokenizer::open(folder).unwrap())
+}
+
+/// Texts of any characters, some of several bytes.
+fn any_text(rng: &mut Rng) -> String {
+    let ranges = [(0x20, 0x7e), (0xa0, 0x2ff), (0x4e00, 0x9fff), (0x1f300, 0x1faff), (0, 0x1f), (0x300, 0x36f)];
+    let n = rng.below(40);
+    (0..n)
+        .filter_map(|_| {
+            let (low, high) = ranges[rng.below(ranges.len())];
+            char::from_u32((low + rng.below(high - low + 1)) as u32)
+        })
+        .collect()
+}
+
+#[test]
+fn any_text_comes_back_from_its_tokens() {
+    let mut rng = Rng::new(3);
+    let corpus: Vec<String> = (0..200).map(|_| any_text(&mut rng)).collect();
+    let trained = BytePairTokenizer::train(corpus.iter(), 400).unwrap();
+    assert!(trained.vocabulary() > 257 && trained.vocabulary() <= 400, "{}", trained.vocabulary());
+    assert!(BytePairTokenizer::train(corpus.iter(), 256).is_err());
+    let folder = tempfile::tempdir().unwrap();
+    trained.save(folder.path()).unwrap();
+    let opened = BytePairTokenizer::open(folder.path()).unwrap();
+    let gpt2 = gpt2_tokenizer();
+    for _ in 0..300 {
+        let text = any_text(&mut rng);
+        let tokens = trained.encode(&text).unwrap();
+        assert_eq!(tokens, opened.encode(&text).unwrap());
+        for tokenizer in [&trained, &opened].into_iter().chain(&gpt2) {
+            let tokens = tokenizer.encode(&text).unwrap();
+            assert_eq!(tokenizer.decode(&tokens), text);
+            let mut stream = DecodeStream::new(tokenizer);
+            let pieces: String = tokens.iter().map(|token| stream.push(*token)).collect();
+            assert_eq!(pieces + &stream.finish(), text);
+        }
+    }
+}
+
+#[test]
+fn gpt2_s_tokens_are_openai_s() {
+    let Some(tokenizer) = gpt2_tokenizer() else { return };
+    assert_eq!(tokenizer.vocabulary(), 50_257);
+    assert_eq!(tokenizer.end_of_text(), Some(50_256));
+    assert_eq!(tokenizer.encode("Hello world").unwrap(), [15_496, 995]);
+    assert_eq!(tokenizer.encode("<|endoftext|>").unwrap(), [50_256]);
+    // The ranks of the public vocabulary: every token's bytes.
+    let ranks = folder_from("AIGC_DATA").unwrap().join("gpt2-tokenizer/r50k_base.tiktoken");
+    let text = std::fs::read_to_string(ranks).unwrap();
+    let mut count = 0;
+    for line in text.lines() {
+        let (bytes, rank) = line.split_once(' ').unwrap();
+        assert_eq!(tokenizer.bytes(rank.parse().unwrap()), base64(bytes), "{line}");
+        count += 1;
+    }
+    assert_eq!(count, 50_256);
+}
+
+#[test]
+fn broken_tokenizers_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let says = |path: &Path| aigc_text::tokenizer::open(path).err().expect("an error").to_string();
+    assert!(says(folder.path()).contains("tokenizer.json"));
+    std::fs::write(folder.path().join("vocab.json"), "{").unwrap();
+    std::fs::write(folder.path().join("merges.txt"), "#version\na b\n").unwrap();
+    assert!(says(folder.path()).contains("vocab.json"));
+    std::fs::write(folder.path().join("tokenizer.json"), "{}").unwrap();
+    assert!(says(folder.path()).contains("tokenizer.json"));
+    std::fs::write(folder.path().join("characters.json"), "\"abca\"").unwrap();
+    assert!(says(folder.path()).contains("characters.json"));
+    let letters = CharacterTokenizer::of("hello");
+    assert!(letters.encode("hex").unwrap_err().to_string().contains("'x'"));
+    letters.save(folder.path()).unwrap();
+    assert_eq!(CharacterTokenizer::open(folder.path()).unwrap(), letters);
+}
