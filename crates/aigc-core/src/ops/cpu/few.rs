@@ -5,6 +5,7 @@ use super::{
     product::Matrix,
     simd::arch,
     threads::{Shared, for_each},
+    tile::{Operands, Strided, column_tiles, fixed},
 };
 use pulp::{Simd, WithSimd};
 
@@ -16,9 +17,6 @@ pub(crate) const LARGE: usize = 1 << 16;
 
 /// Rows of the weight that are added up at once.
 const AT_ONCE: usize = 8;
-
-/// Numbers of the result that stay in the nearest cache meanwhile.
-const NEAR: usize = 4096;
 
 /// `a[m, k]·b[k, n]`, or its sum with what `c` holds, for `m` of [`FEW`] at most; `b` has its rows or its columns in order.
 ///
@@ -72,42 +70,52 @@ impl WithSimd for AddRows<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
-        let Self { m, n, k, rows, a, b, step, sums } = self;
+        match self.m {
+            1 => self.add::<S, 1>(s),
+            2 => self.add::<S, 2>(s),
+            3 => self.add::<S, 3>(s),
+            4 => self.add::<S, 4>(s),
+            5 => self.add::<S, 5>(s),
+            6 => self.add::<S, 6>(s),
+            7 => self.add::<S, 7>(s),
+            _ => self.add::<S, 8>(s),
+        }
+    }
+}
+
+impl AddRows<'_> {
+    /// Some rows of the weight at a time, which come from memory side by side, in tiles of columns.
+    #[inline(always)]
+    fn add<S: Simd, const M: usize>(self, s: S) {
+        let Self { n, k, rows, a, b, step, sums, .. } = self;
         let lanes = S::F32_LANES;
-        let wide = (NEAR / m).next_multiple_of(lanes);
-        for left in (0..n).step_by(wide) {
-            let width = wide.min(n - left);
-            let mut row = rows.start;
-            while row + AT_ONCE <= rows.end {
-                let from: [&[f32]; AT_ONCE] = std::array::from_fn(|i| &b[(row + i) * step + left..][..width]);
-                let vectors: [(&[S::f32s], &[f32]); AT_ONCE] = from.map(|from| S::as_simd_f32s(from));
-                for image in 0..m {
-                    let x: [f32; AT_ONCE] = std::array::from_fn(|i| a[image * k + row + i]);
-                    let splats = x.map(|x| s.splat_f32s(x));
-                    let (body, rest) = S::as_mut_simd_f32s(&mut sums[image * n + left..][..width]);
-                    for (at, sum) in body.iter_mut().enumerate() {
-                        // Two chains, which do not wait for each other.
-                        let mut acc = [*sum, s.splat_f32s(0.0)];
-                        for i in 0..AT_ONCE {
-                            acc[i % 2] = s.mul_add_e_f32s(splats[i], vectors[i].0[at], acc[i % 2]);
-                        }
-                        *sum = s.add_f32s(acc[0], acc[1]);
-                    }
-                    for (at, sum) in rest.iter_mut().enumerate() {
-                        *sum += (0..AT_ONCE).map(|i| x[i] * vectors[i].1[at]).sum::<f32>();
+        let (whole, vectors) = (n / lanes * lanes, n / lanes);
+        for first in rows.clone().step_by(AT_ONCE) {
+            let count = AT_ONCE.min(rows.end - first);
+            let to = sums.as_mut_ptr();
+            let at = |column: usize| Operands {
+                k: count,
+                a: Strided { start: a[first..].as_ptr(), row: k, k: 1 },
+                b: Strided { start: b[first * step + column..].as_ptr(), row: 0, k: step },
+                c: to.wrapping_add(column),
+                c_row: n,
+                add: true,
+            };
+            for (vector, width) in column_tiles(vectors) {
+                let o = at(vector * lanes);
+                // SAFETY: rows and columns of A, B and C, by the assertion in `multiply_few`.
+                unsafe {
+                    match width {
+                        3 => fixed::<S, _, _, M, 3>(s, o),
+                        2 => fixed::<S, _, _, M, 2>(s, o),
+                        _ => fixed::<S, _, _, M, 1>(s, o),
                     }
                 }
-                row += AT_ONCE;
             }
-            for row in row..rows.end {
-                let (vectors, last) = S::as_simd_f32s(&b[row * step + left..][..width]);
-                for image in 0..m {
-                    let x = a[image * k + row];
-                    let (body, rest) = S::as_mut_simd_f32s(&mut sums[image * n + left..][..width]);
-                    for (sum, b) in body.iter_mut().zip(vectors) {
-                        *sum = s.mul_add_e_f32s(s.splat_f32s(x), *b, *sum);
-                    }
-                    rest.iter_mut().zip(last).for_each(|(sum, b)| *sum += x * b);
+            for image in 0..M {
+                for column in whole..n {
+                    let terms = (first..first + count).map(|row| a[image * k + row] * b[row * step + column]);
+                    sums[image * n + column] += terms.sum::<f32>();
                 }
             }
         }

@@ -94,7 +94,7 @@ pub(crate) struct Operands<A, B> {
 /// # Safety
 /// All of A, B and C as `o` describes them may be read, and C written, by this thread alone.
 #[inline(always)]
-unsafe fn fixed<S: Simd, A: Left, B: Right, const MR: usize, const NV: usize>(simd: S, o: Operands<A, B>) {
+pub(crate) unsafe fn fixed<S: Simd, A: Left, B: Right, const MR: usize, const NV: usize>(simd: S, o: Operands<A, B>) {
     let lanes = S::F32_LANES;
     let mut acc = [[simd.splat_f32s(0.0); NV]; MR];
     // SAFETY: the caller's promise; vectors need no alignment.
