@@ -57,7 +57,7 @@ save_file(turned, os.path.join(folder("linear"), "model.safetensors"), {"format"
 
 
 class Harm:
-    def __reduce__(self): return os.system, ("touch /tmp/gpt2_files_ran_code",)
+    def __reduce__(self): return os.system, ("echo this pickle was run",)
 
 
 torch.save({**weights, "harm": Harm()}, os.path.join(folder("code"), "pytorch_model.bin"))

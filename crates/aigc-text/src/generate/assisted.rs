@@ -5,7 +5,7 @@ use super::{
     Sequence,
     decoder::{Decoder, host, ids},
     processor::{Processors, Row, argmax, log_softmax, softmax},
-    sample::{draw, nothing_left},
+    sample::{draw, nothing_left, uniform},
     stop::Stopping,
 };
 use crate::models::CausalLm;
@@ -164,8 +164,7 @@ impl<M: CausalLm> Assisted<'_, M> {
         };
         let at = token as usize;
         let share = theirs.map_or(ours[at], |theirs| ours[at] / theirs[at]);
-        let uniform = (rng.bits() >> 11) as f64 / (1u64 << 53) as f64;
-        if uniform < f64::from(share) {
+        if uniform(rng) < f64::from(share) {
             return Ok((token, true));
         }
         // What the proposals lack of the model's distribution.

@@ -9,7 +9,7 @@ use super::{
     constrained::{Constraints, Progress},
     decoder::{Decoder, ids, log_probabilities},
     processor::{Processors, Row, top_k},
-    sample::nothing_left,
+    sample::{nothing_left, uniform},
     stop::{Ending, Stopping},
 };
 use crate::models::CausalLm;
@@ -179,7 +179,6 @@ impl<M: CausalLm> BeamSearch<'_, M> {
         if self.config.do_sample {
             // Drawn without replacement: the largest after noise (Kool et al. 2019, https://arxiv.org/abs/1903.06059).
             let noise = |u: f64| -(-(u.ln())).ln();
-            let uniform = |rng: &mut Rng| ((rng.bits() >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
             let keys: Vec<f32> = all.iter().map(|c| (f64::from(c.score) + noise(uniform(rng))) as f32).collect();
             all = top_k(&keys, count).into_iter().map(|drawn| all[drawn].clone()).collect();
         }

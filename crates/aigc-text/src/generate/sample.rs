@@ -133,13 +133,18 @@ impl<'a, M: CausalLm> Sampling<'a, M> {
     }
 }
 
+/// A number between 0 and 1, neither of them.
+pub(crate) fn uniform(rng: &mut Rng) -> f64 {
+    ((rng.bits() >> 12) as f64 + 0.5) / (1u64 << 52) as f64
+}
+
 /// One of the indices, as often as its probability says; nothing where there are no probabilities.
 pub(crate) fn draw(probabilities: &[f32], rng: &mut Rng) -> Option<usize> {
     let total: f64 = probabilities.iter().map(|p| f64::from(*p)).sum();
     if !(total > 0.0 && total.is_finite()) {
         return None;
     }
-    let at = (rng.bits() >> 11) as f64 / (1u64 << 53) as f64 * total;
+    let at = uniform(rng) * total;
     let mut sum = 0.0;
     let reached = probabilities.iter().position(|p| {
         sum += f64::from(*p);

@@ -200,15 +200,6 @@ impl Gpt2Config {
         self.n_inner.unwrap_or(self.n_embd.saturating_mul(4))
     }
 
-    /// Number of parameters.
-    pub fn parameters(&self) -> usize {
-        let (d, inner, bias) = (self.n_embd, self.inner(), usize::from(self.bias));
-        let block =
-            2 * (d + bias * d) + d * 3 * d + bias * 3 * d + d * d + bias * d + 2 * d * inner + bias * (inner + d);
-        let head = if self.tie_word_embeddings { 0 } else { d * self.vocab_size };
-        (self.vocab_size + self.n_positions) * d + self.n_layer * block + d + bias * d + head
-    }
-
     /// The network on `device`, with GPT-2's initial weights: normal with deviation [`initializer_range`](Self::initializer_range),
     /// divided by `√(2·n_layer)` where a block adds to its input; biases zero.
     ///
