@@ -146,7 +146,8 @@ def product(rows, k, columns):
 ALL = dict(
     matmul=lambda: product(1024, 1024, 1024), matvec=lambda: product(1, 768, 50257),
     vae_mlp=vae_mlp, vae_conv=vae_conv, dcgan=dcgan, ddpm_unet_train=ddpm_unet_train, ddpm_unet_sample=ddpm_unet_sample, gpt_char_train=gpt_char_train,
-    gpt2_greedy=gpt2_greedy, gpt2_beam5=gpt2_beam5, gpt2_prefill=gpt2_prefill,
+    gpt2_greedy=gpt2_greedy, gpt2_greedy_int8=gpt2_greedy, gpt2_greedy_int4=gpt2_greedy,
+    gpt2_beam5=gpt2_beam5, gpt2_prefill=gpt2_prefill,
     conv1_64=lambda: conv("", 32, 64, 64, 28, 1, 1), conv1_64_xw=lambda: conv("xw", 32, 64, 64, 28, 1, 1),
     conv3_64=lambda: conv("", 32, 64, 64, 28, 3, 1), conv3_64_w=lambda: conv("w", 32, 64, 64, 28, 3, 1), conv3_64_xw=lambda: conv("xw", 32, 64, 64, 28, 3, 1),
     conv3_32=lambda: conv("", 32, 32, 32, 28, 3, 1), conv3_32_xw=lambda: conv("xw", 32, 32, 32, 28, 3, 1),

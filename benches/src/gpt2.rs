@@ -1,7 +1,10 @@
 //! GPT-2 of 124 million parameters with random weights: 64 tokens behind 32, the best of five beams, a prompt of 512.
 
 use crate::Clock;
-use aigc_core::rng::{Rng, Seeded};
+use aigc_core::{
+    ops::Quantization,
+    rng::{Rng, Seeded},
+};
 use aigc_text::{GenerationConfig, Generator, Gpt2, Gpt2Config};
 use anyhow::Result;
 use burn::tensor::Device;
@@ -11,8 +14,11 @@ fn model(device: &Device) -> Result<Gpt2> {
 }
 
 /// Generates from a drawn prompt of `prompt` tokens until the clock says that it is enough.
-fn generate(prompt: usize, config: GenerationConfig, device: &Device, mut clock: Clock) -> Result<()> {
-    let model = model(device)?;
+fn generate(prompt: usize, config: GenerationConfig, device: &Device, clock: Clock) -> Result<()> {
+    generate_with(model(device)?, prompt, config, clock)
+}
+
+fn generate_with(model: Gpt2, prompt: usize, config: GenerationConfig, mut clock: Clock) -> Result<()> {
     let mut rng = Rng::new(0);
     let prompt: Vec<u32> = (0..prompt).map(|_| rng.below(50_257) as u32).collect();
     let new = config.max_new_tokens.unwrap_or(0);
@@ -25,8 +31,17 @@ fn generate(prompt: usize, config: GenerationConfig, device: &Device, mut clock:
     }
 }
 
+fn greedily() -> GenerationConfig {
+    GenerationConfig { max_new_tokens: Some(64), ..GenerationConfig::default() }
+}
+
 pub(crate) fn greedy(device: &Device, clock: Clock) -> Result<()> {
-    generate(32, GenerationConfig { max_new_tokens: Some(64), ..GenerationConfig::default() }, device, clock)
+    generate(32, greedily(), device, clock)
+}
+
+/// With weights of few bits; the peer's are whole.
+pub(crate) fn quantized(quantization: Quantization, device: &Device, clock: Clock) -> Result<()> {
+    generate_with(model(device)?.quantize(quantization), 32, greedily(), clock)
 }
 
 pub(crate) fn beam5(device: &Device, clock: Clock) -> Result<()> {

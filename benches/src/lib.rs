@@ -12,7 +12,7 @@ mod side;
 mod unet;
 mod vae;
 
-use aigc_core::nn::Activation;
+use aigc_core::{nn::Activation, ops::Quantization};
 use anyhow::Result;
 use burn::tensor::Device;
 pub use clock::{Clock, peak_bytes};
@@ -26,7 +26,7 @@ pub use side::{Figures, Side, median};
 pub type Workload = (&'static str, fn(&Device, Clock) -> Result<()>);
 
 /// Training steps, single operations, and the ceilings of arithmetic and of memory.
-pub const WORKLOADS: [Workload; 23] = [
+pub const WORKLOADS: [Workload; 25] = [
     ("vae_mlp", |device, clock| vae::run(vae::mlp(), 128, device, clock)),
     ("vae_conv", |device, clock| vae::run(vae::conv(32, 28), 128, device, clock)),
     ("dcgan", dcgan::run),
@@ -34,6 +34,8 @@ pub const WORKLOADS: [Workload; 23] = [
     ("ddpm_unet_sample", unet::sampling),
     ("gpt_char_train", gpt::run),
     ("gpt2_greedy", gpt2::greedy),
+    ("gpt2_greedy_int8", |device, clock| gpt2::quantized(Quantization::Int8, device, clock)),
+    ("gpt2_greedy_int4", |device, clock| gpt2::quantized(Quantization::Int4, device, clock)),
     ("gpt2_beam5", gpt2::beam5),
     ("gpt2_prefill", gpt2::prefill),
     ("conv1_64", |device, clock| repeat(conv("", [32, 64, 64, 28, 1, 1], device), clock)),

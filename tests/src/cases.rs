@@ -3,10 +3,17 @@
 //! Inputs are drawn as flat tensors and laid out inside, half of them out of order, so that kernels also meet transposed,
 //! flipped and cut tensors, and gradients that come back transposed.
 
-use aigc_core::{nn::Activation, ops, rng::Rng};
-use burn::tensor::{
-    Int, Tensor, TensorData,
-    ops::{ConvOptions, ConvTransposeOptions},
+use aigc_core::{
+    nn::{Activation, PackedWeight},
+    ops::{self, Quantization},
+    rng::Rng,
+};
+use burn::{
+    module::Module,
+    tensor::{
+        Device, Int, Tensor, TensorData,
+        ops::{ConvOptions, ConvTransposeOptions},
+    },
 };
 
 /// A case: lengths of its inputs, and what is computed from them.
@@ -24,7 +31,7 @@ pub struct Case {
 pub type Operation = (&'static str, f64, fn(&mut Rng) -> Case);
 
 /// Every operation.
-pub const OPERATIONS: [Operation; 16] = [
+pub const OPERATIONS: [Operation; 18] = [
     ("conv2d", 2e-5, conv2d),
     ("conv2d 3×3", 2e-5, conv2d_3x3),
     ("conv2d small maps", 2e-5, conv2d_small_maps),
@@ -38,6 +45,8 @@ pub const OPERATIONS: [Operation; 16] = [
     ("attention", 2e-5, attention),
     ("self_attention", 2e-5, self_attention),
     ("embedding", 1e-6, embedding),
+    ("packed_linear", 1e-5, packed_linear),
+    ("packed_embedding", 1e-6, packed_embedding),
     ("upsample_nearest2d", 1e-6, upsample_nearest2d),
     ("cross_entropy", 1e-5, cross_entropy),
     ("binary_cross_entropy", 1e-5, binary_cross_entropy),
@@ -316,6 +325,52 @@ fn embedding(rng: &mut Rng) -> Case {
             let data = TensorData::new(indices.clone(), [batch, tokens]);
             let indices = Tensor::<2, Int>::from_data(data, &t[0].device());
             flat(ops::embedding(laid(t[0].clone(), [rows, d], layout), indices), layout)
+        }),
+    }
+}
+
+fn some_packed(rng: &mut Rng, [rows, width]: [usize; 2]) -> (Quantization, impl Fn(&Device) -> PackedWeight + 'static) {
+    let quantization = [Quantization::Int8, Quantization::Int4][pick(rng, 0, 1)];
+    let weight = TensorData::new(rng.normals(rows * width), [rows, width]);
+    (quantization, move |device| PackedWeight::new(Tensor::from_data(weight.clone(), device), quantization))
+}
+
+/// With and without gradients, which are two ways.
+fn packed_linear(rng: &mut Rng) -> Case {
+    // Few rows are multiplied as they are packed, many by what is unpacked.
+    let (rows, i, o) = ([1, 2, 5, 8, 9, 63, 65][pick(rng, 0, 6)], pick(rng, 1, 300), scale_up(rng) * pick(rng, 1, 60));
+    let ((quantization, weight), bias, layout) = (some_packed(rng, [o, i]), pick(rng, 0, 1) == 1, some_layout(rng));
+    Case {
+        lens: vec![rows * i, o],
+        about: format!("{quantization:?} {rows}×{i}→{o}"),
+        compute: Box::new(move |t| {
+            let (x, weight) = (laid(t[0].clone(), [rows, i], layout), weight(&t[0].device()));
+            let bias = bias.then(|| t[1].clone());
+            let y = weight.linear(x.clone(), bias.clone());
+            let untracked = match y.device().is_autodiff() {
+                true => Tensor::from_inner(weight.valid().linear(x.inner(), bias.map(Tensor::inner))),
+                false => y.clone(),
+            };
+            Tensor::cat(vec![flat(y, layout), flat(untracked, layout)], 0)
+        }),
+    }
+}
+
+fn packed_embedding(rng: &mut Rng) -> Case {
+    let (rows, d) = (pick(rng, 1, 30), scale_up(rng) * pick(rng, 1, 80));
+    let (batch, tokens) = (pick(rng, 1, 6), pick(rng, 1, 20));
+    let indices: Vec<i64> = (0..batch * tokens).map(|_| pick(rng, 0, rows - 1) as i64).collect();
+    let (quantization, weight) = some_packed(rng, [rows, d]);
+    Case {
+        lens: vec![d],
+        about: format!("{quantization:?} {batch}×{tokens} of {rows}×{d}"),
+        compute: Box::new(move |t| {
+            let device = t[0].device();
+            let data = TensorData::new(indices.clone(), [batch, tokens]);
+            let table = weight(&device);
+            let rows = table.embedding(Tensor::from_data(data, &device)).cast(t[0].dtype());
+            let sums = table.unpack().cast(t[0].dtype()).sum_dim(0).reshape([d]) * t[0].clone();
+            Tensor::cat(vec![(rows * t[0].clone().reshape([1, 1, d])).reshape([-1]), sums], 0)
         }),
     }
 }

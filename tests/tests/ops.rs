@@ -153,6 +153,12 @@ fn embeddings_equal_their_default_bodies() {
 }
 
 #[test]
+fn packed_weights_equal_their_default_bodies() {
+    check("packed_linear");
+    check("packed_embedding");
+}
+
+#[test]
 fn upsampling_equals_its_default_body() {
     check("upsample_nearest2d");
 }

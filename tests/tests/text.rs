@@ -4,6 +4,7 @@ use aigc_core::data::Dataset;
 use aigc_core::{
     Error,
     device::device,
+    ops::Quantization,
     rng::{Rng, Seeded},
     train::StopFlag,
 };
@@ -553,4 +554,35 @@ fn broken_tokenizers_are_named() {
     assert!(letters.encode("hex").unwrap_err().to_string().contains("'x'"));
     letters.save(folder.path()).unwrap();
     assert_eq!(CharacterTokenizer::open(folder.path()).unwrap(), letters);
+}
+
+#[test]
+fn few_bits_say_nearly_the_same() {
+    let model = model(5, 300);
+    let ids =
+        Tensor::<2, Int>::from_data(TensorData::from([[3, 1, 4, 1, 5, 9, 2, 6, 27, 18]]), &device("flex").unwrap());
+    let floats = |logits: Tensor<3>| logits.into_data().try_into_vec::<f32>().unwrap();
+    let exact = floats(model.forward(ids.clone()));
+    let norm = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+    let mut errors = Vec::new();
+    for quantization in [Quantization::Int8, Quantization::Int4] {
+        let packed = model.clone().quantize(quantization);
+        let near = floats(packed.forward(ids.clone()));
+        let difference: Vec<f32> = exact.iter().zip(&near).map(|(a, b)| a - b).collect();
+        errors.push(norm(&difference) / norm(&exact));
+        // Token by token it is the same model, though other products are taken.
+        let mut cache = packed.cache(1, 10);
+        let parts = (0..10).map(|at| packed.logits(ids.clone().narrow(1, at, 1), &mut cache)).collect();
+        let steps = floats(Tensor::cat(parts, 1));
+        assert!(near.iter().zip(&steps).all(|(a, b)| (a - b).abs() < 2e-3), "{quantization:?}");
+        // Packing twice changes nothing; files hold whole weights only.
+        assert_eq!(floats(packed.clone().quantize(quantization).forward(ids.clone())), near);
+        let folder = tempfile::tempdir().unwrap();
+        let error = packed.save(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("before it is quantized"), "{error}");
+        assert!(!folder.path().join("config.json").exists());
+    }
+    // Half a step of 127 is 0.4 % of a block's largest number, of 7 it is 7 %; layers add up.
+    assert!(errors[0] < 0.05 && errors[1] < 0.6 && errors[1] > 4.0 * errors[0], "{errors:?}");
+    println!("relative errors of the logits: int8 {:.4}, int4 {:.4}", errors[0], errors[1]);
 }

@@ -24,7 +24,7 @@ pub mod windows;
 pub use cache::KvCache;
 pub use generate::{Ending, GenerationConfig, Generator, LogitsProcessor, Row, Sequence, Strategy};
 pub use models::{CausalLm, Gpt2, Gpt2Config};
-pub use objective::{NextToken, TokenBatch, next_token_loss};
+pub use objective::{NextToken, TokenBatch, mean_loss, next_token_loss};
 pub use perplexity::{Perplexity, perplexity};
 pub use tokenizer::{BytePairTokenizer, CharacterTokenizer, DecodeStream, Tokenizer};
 pub use windows::{TokenWindows, write_tokens};

@@ -1,8 +1,10 @@
 //! Learning to say the next token.
 
-use crate::models::CausalLm;
+use crate::{models::CausalLm, windows::TokenWindows};
 use aigc_core::{
-    Error, Result, ops,
+    Error, Result,
+    data::Dataset,
+    ops,
     train::{Losses, Objective, StepContext},
 };
 use burn::tensor::{Int, Tensor, TensorData};
@@ -65,6 +67,23 @@ pub fn next_token_loss<M: CausalLm>(model: &M, batch: &TokenBatch, device: &burn
     let logits = model.forward(inputs);
     let [rows, n, _] = logits.dims();
     Ok(ops::cross_entropy(logits.reshape([rows * n, vocabulary]), targets).mean())
+}
+
+/// The mean of `−ln p(next token)` over all `windows`, `batch` at a time: of a whole text where they are as far apart as they are
+/// long, but for what is too short for a window at its end.
+///
+/// # Errors
+/// As [`next_token_loss`]; and what reading the windows reports.
+pub fn mean_loss<M: CausalLm>(model: &M, windows: &TokenWindows, batch: usize) -> Result<f64> {
+    let device = model.devices().into_iter().next().unwrap_or_default();
+    let mut sum = 0.0;
+    let all: Vec<usize> = (0..windows.len()).collect();
+    for some in all.chunks(batch.max(1)) {
+        let rows = some.iter().map(|index| windows.get(*index)).collect::<Result<_>>()?;
+        let loss = next_token_loss(model, &TokenBatch::collate(rows), &device)?;
+        sum += f64::from(crate::generate::host(loss)[0]) * some.len() as f64;
+    }
+    Ok(sum / all.len() as f64)
 }
 
 /// Training a [`CausalLm`] to say the next token of [`TokenBatch`]es.

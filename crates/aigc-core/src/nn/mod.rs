@@ -10,6 +10,7 @@ mod conv;
 mod init;
 mod linear;
 mod norm;
+mod packed;
 mod spectral;
 
 pub use activation::Activation;
@@ -19,4 +20,5 @@ pub use conv::{Conv2d, Conv2dConfig, ConvTranspose2d, ConvTranspose2dConfig};
 pub use init::Initializer;
 pub use linear::{Linear, LinearConfig};
 pub use norm::{BatchNorm, BatchNormConfig, GroupNorm, GroupNormConfig, LayerNorm, LayerNormConfig};
+pub use packed::PackedWeight;
 pub use spectral::SpectralNorm;

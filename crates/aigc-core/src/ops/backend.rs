@@ -3,7 +3,7 @@
 // NdArray and LibTorch are deprecated upstream, and are offered here all the same (docs/architecture.md).
 #![allow(deprecated)]
 
-use super::primitives;
+use super::{Quantization, primitives};
 use crate::nn::Activation;
 use burn::{
     backend::{
@@ -275,6 +275,27 @@ pub trait GenerativeOps: Backend {
     /// Rows of `weight`.
     fn embedding_forward(weight: FloatTensor<Self>, indices: IntTensor<Self>) -> FloatTensor<Self> {
         Self::embedding(weight, indices)
+    }
+
+    /// Affine map with a packed weight, which nothing is differentiated through.
+    fn packed_linear(
+        x: FloatTensor<Self>,
+        values: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        #[extension_type] bias: OptionalTensor<Self>,
+        quantization: Quantization,
+    ) -> FloatTensor<Self> {
+        primitives::packed_linear::<Self>(x, values, scales, bias.option(), quantization)
+    }
+
+    /// The numbers of a packed weight, `width` in a row.
+    fn unpack(
+        values: IntTensor<Self>,
+        scales: FloatTensor<Self>,
+        width: usize,
+        quantization: Quantization,
+    ) -> FloatTensor<Self> {
+        primitives::unpack::<Self>(values, scales, width, quantization)
     }
 
     /// Gradient of the `rows` rows.

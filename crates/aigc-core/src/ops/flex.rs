@@ -1,13 +1,15 @@
 //! [`GenerativeOps`] for the CPU: `f32` goes to the kernels in [`cpu`](super::cpu), anything else to the primitives.
 
 use super::{
-    AdamStep, GenerativeOps, OptionalTensor,
+    AdamStep, GenerativeOps, OptionalTensor, Quantization,
     cpu::{
         attention::{self, AttentionSizes, Heads, HeadsOut},
         conv::{ConvSizes, conv2d, conv2d_transposed, conv2d_weight_grad},
         loss, map,
         norm::{self, Units},
-        optimizer, pixels,
+        optimizer,
+        packed::{Packed, multiply_packed},
+        pixels,
         product::{Matrix, column_sums, multiply},
         rows,
     },
@@ -465,6 +467,36 @@ impl GenerativeOps for Flex {
         tensor(self::rows::select(slice(&weight), d, &places), [batch, tokens, d])
     }
 
+    fn packed_linear(
+        x: FlexTensor,
+        values: FlexTensor,
+        scales: FlexTensor,
+        bias: OptionalTensor<Flex>,
+        quantization: Quantization,
+    ) -> FlexTensor {
+        let _timer = timer("packed_linear");
+        let ([m, k], n) = (rowed(&x), scales.shape()[0]);
+        let (values, scales, x) = (values.to_contiguous(), ordered(scales), ordered(x));
+        match packed(&values, &scales, k, quantization) {
+            Some(weight) if all_f32(&[&x]) && may_be_f32(&bias) => {
+                let bias = given(bias);
+                let y = multiply_packed([m, n], slice(&x), weight, bias.as_ref().map(slice));
+                tensor(y, with_last(x.shape(), n))
+            }
+            _ => primitives::packed_linear::<Flex>(x, values, scales, bias.option(), quantization),
+        }
+    }
+
+    fn unpack(values: FlexTensor, scales: FlexTensor, width: usize, quantization: Quantization) -> FlexTensor {
+        let _timer = timer("unpack");
+        let rows = scales.shape()[0];
+        let (values, scales) = (values.to_contiguous(), ordered(scales));
+        match packed(&values, &scales, width, quantization) {
+            Some(weight) => tensor(weight.unpack(0..rows), [rows, width]),
+            None => primitives::unpack::<Flex>(values, scales, width, quantization),
+        }
+    }
+
     fn embedding_grad(grad: FlexTensor, indices: FlexTensor, rows: usize) -> FlexTensor {
         let _timer = timer("embedding_grad");
         let places = usizes(&indices);
@@ -571,6 +603,18 @@ fn usizes(indices: &FlexTensor) -> Option<Vec<usize>> {
         DType::I32 => indices.as_slice::<i32>()?.iter().map(|i| usize::try_from(*i).ok()).collect(),
         _ => None,
     }
+}
+
+/// A packed weight of tensors in order, if they hold what the kernels read.
+fn packed<'a>(
+    values: &'a FlexTensor,
+    scales: &'a FlexTensor,
+    k: usize,
+    quantization: Quantization,
+) -> Option<Packed<'a>> {
+    let values = (values.dtype() == DType::I8).then(|| values.as_slice::<i8>())??;
+    let scales = (scales.dtype() == DType::F32).then(|| slice(scales))?;
+    Some(Packed { values, scales, quantization, k })
 }
 
 /// `x` itself if it is walked forwards along every axis.

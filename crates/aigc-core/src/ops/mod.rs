@@ -26,8 +26,10 @@ mod libtorch;
 mod pages;
 mod primitives;
 pub mod profile;
+mod quantization;
 
 pub use backend::{GenerativeOps, OptionalTensor};
+pub use quantization::Quantization;
 
 use crate::nn::Activation;
 use burn::{
@@ -306,6 +308,71 @@ pub fn embedding(weight: Tensor<2>, indices: Tensor<2, Int>) -> Tensor<3> {
         return burn::tensor::module::embedding(weight, indices);
     }
     Tensor::from_dispatch(Dispatch::embedding_forward(weight.into_dispatch(), indices.into_dispatch()))
+}
+
+/// Checks that values and scales are those of a packed weight with rows of `width` numbers.
+#[track_caller]
+fn check_packed(values: &Tensor<2, Int>, scales: &Tensor<2>, width: usize, quantization: Quantization) {
+    let expected =
+        [[scales.dims()[0], quantization.bytes(width)], [scales.dims()[0], width.div_ceil(Quantization::BLOCK)]];
+    assert_eq!([values.dims(), scales.dims()], expected, "values and scales of packed rows of {width} numbers");
+}
+
+/// [`linear`] with a packed weight, which has a row for each output. Gradients flow to `x` and `bias`.
+///
+/// # Shapes
+/// - x: `[…, in]`, bias: `[out]`
+/// - values: `[out, quantization.bytes(in)]`, scales: `[out, ⌈in / BLOCK⌉]`
+/// - output: `[…, out]`
+///
+/// # Panics
+/// If the shapes do not fit each other.
+pub fn packed_linear<const D: usize>(
+    x: Tensor<D>,
+    values: Tensor<2, Int>,
+    scales: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    quantization: Quantization,
+) -> Tensor<D> {
+    let width = x.dims()[D - 1];
+    if x.device().is_autodiff() {
+        let weight = unpack(values, scales, width, quantization).cast(x.dtype());
+        return linear(x, weight.transpose(), bias);
+    }
+    check_packed(&values, &scales, width, quantization);
+    bias.iter().for_each(|bias| check_len("bias of an affine map", bias, scales.dims()[0]));
+    let listed = is_listed(&x.device());
+    let (x, values, scales) = (x.into_dispatch(), values.into_dispatch(), scales.into_dispatch());
+    Tensor::from_dispatch(match listed {
+        true => Dispatch::packed_linear(x, values, scales, optional(bias), quantization),
+        false => primitives::packed_linear::<Dispatch>(
+            x,
+            values,
+            scales,
+            bias.map(|bias| bias.into_dispatch()),
+            quantization,
+        ),
+    })
+}
+
+/// The numbers of a packed weight, `[rows, width]`; nothing is differentiated through them.
+///
+/// # Shapes
+/// - values: `[rows, quantization.bytes(width)]`, scales: `[rows, ⌈width / BLOCK⌉]`
+///
+/// # Panics
+/// If the shapes do not fit each other.
+pub fn unpack(values: Tensor<2, Int>, scales: Tensor<2>, width: usize, quantization: Quantization) -> Tensor<2> {
+    check_packed(&values, &scales, width, quantization);
+    if scales.device().is_autodiff() {
+        return Tensor::from_inner(unpack(values.inner(), scales.inner(), width, quantization));
+    }
+    let listed = is_listed(&scales.device());
+    let (values, scales) = (values.into_dispatch(), scales.into_dispatch());
+    Tensor::from_dispatch(match listed {
+        true => Dispatch::unpack(values, scales, width, quantization),
+        false => primitives::unpack::<Dispatch>(values, scales, width, quantization),
+    })
 }
 
 /// Every pixel `factor` times in both directions.

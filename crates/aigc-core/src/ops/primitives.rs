@@ -1,6 +1,6 @@
 //! Default bodies, of burn's primitives.
 
-use super::AdamStep;
+use super::{AdamStep, Quantization};
 use crate::nn::Activation;
 use burn::{
     backend::{
@@ -393,6 +393,42 @@ pub(crate) fn masked_attention<B: Backend>(
     causal: bool,
 ) -> Float<B> {
     B::attention(q, k, v, mask, None, AttentionModuleOptions { is_causal: causal, ..Default::default() })
+}
+
+pub(crate) fn packed_linear<B: Backend>(
+    x: Float<B>,
+    values: IntTensor<B>,
+    scales: Float<B>,
+    bias: Option<Float<B>>,
+    quantization: Quantization,
+) -> Float<B> {
+    let width = x.shape()[x.shape().num_dims() - 1];
+    let weight = B::float_cast(unpack::<B>(values, scales, width, quantization), x.dtype().into());
+    B::linear(x, B::float_transpose(weight), bias)
+}
+
+pub(crate) fn unpack<B: Backend>(
+    values: IntTensor<B>,
+    scales: Float<B>,
+    width: usize,
+    quantization: Quantization,
+) -> Float<B> {
+    let [rows, blocks] = [scales.shape()[0], scales.shape()[1]];
+    let values = B::int_into_float(values, scales.dtype().into());
+    let values = match quantization {
+        Quantization::Int8 => B::float_reshape(values, Shape::new([rows, blocks, Quantization::BLOCK])),
+        Quantization::Int4 => {
+            // A byte is 16·high + low, with low from 0 to 15 where it stands for −8 to 7.
+            let bytes = B::float_reshape(values, Shape::new([rows, blocks, Quantization::BLOCK / 2]));
+            let high = B::float_floor(B::float_div_scalar(bytes.clone(), 16.0.into()));
+            let low = B::float_sub(bytes, B::float_mul_scalar(high.clone(), 16.0.into()));
+            let above = B::float_floor(B::float_div_scalar(low.clone(), 8.0.into()));
+            B::float_cat(vec![B::float_sub(low, B::float_mul_scalar(above, 16.0.into())), high], 2)
+        }
+    };
+    let values = B::float_mul(values, B::float_reshape(scales, Shape::new([rows, blocks, 1])));
+    let all = B::float_reshape(values, Shape::new([rows, blocks * Quantization::BLOCK]));
+    B::float_slice(all, &[(0..rows).into(), (0..width).into()])
 }
 
 pub(crate) fn embedding_grad<B: Backend>(grad: Float<B>, indices: IntTensor<B>, rows: usize) -> Float<B> {

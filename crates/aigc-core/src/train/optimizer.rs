@@ -90,6 +90,18 @@ impl OptimizerConfig {
         Self::Sgd(SgdConfig::new())
     }
 
+    /// The same without weight decay.
+    pub fn without_weight_decay(self) -> Self {
+        match self {
+            Self::Adam(config) => Self::Adam(config.with_weight_decay(0.0)),
+            Self::AdamW(config) => Self::AdamW(config.with_weight_decay(0.0)),
+            Self::Adan(config) => Self::Adan(config.with_weight_decay(0.0)),
+            Self::Lion(config) => Self::Lion(config.with_weight_decay(0.0)),
+            Self::RmsProp(config) => Self::RmsProp(config.with_weight_decay(None)),
+            Self::Sgd(config) => Self::Sgd(config.with_weight_decay(None)),
+        }
+    }
+
     pub(crate) fn validate(&self) -> Result<()> {
         match self {
             Self::Adam(config) | Self::AdamW(config) => config.validate(),
@@ -130,6 +142,12 @@ impl ParamGroupConfig {
     /// Gives the group an optimizer of its own.
     pub fn with_optimizer(self, optimizer: OptimizerConfig) -> Self {
         Self { optimizer: Some(optimizer), ..self }
+    }
+
+    /// Biases, and scales and shifts of norms, by `optimizer` without its weight decay, which then is on matrices alone, as
+    /// language models are trained (Brown et al. 2020, <https://arxiv.org/abs/2005.14165>, and most others since).
+    pub fn vectors_without_decay(optimizer: &OptimizerConfig) -> Self {
+        Self::new(r"(^|\.)(bias|gamma|beta)$", 1.0).with_optimizer(optimizer.clone().without_weight_decay())
     }
 
     fn matcher(&self) -> Result<ParamGroup> {

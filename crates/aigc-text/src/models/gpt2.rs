@@ -6,8 +6,10 @@ use crate::{
 };
 use aigc_core::{
     Error, Result, json,
-    nn::{Activation, Dropout, DropoutConfig, Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig},
-    ops,
+    nn::{
+        Activation, Dropout, DropoutConfig, Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig, PackedWeight,
+    },
+    ops::{self, Quantization},
 };
 use burn::{
     module::{Module, Param},
@@ -209,11 +211,12 @@ impl Gpt2Config {
         self.validate()?;
         let (d, vocabulary) = (self.n_embd, self.vocab_size);
         let normal = |std| Initializer::Normal { mean: 0.0, std };
-        let table = |rows| Table { weight: normal(self.initializer_range).param([rows, d], rows, d, device) };
+        let table =
+            |rows| Table { weight: Weight::Full(normal(self.initializer_range).param([rows, d], rows, d, device)) };
         let norm = || LayerNormConfig::new(d).with_bias(self.bias).with_epsilon(self.layer_norm_epsilon).init(device);
         let added = self.initializer_range / (2.0 * self.n_layer as f64).sqrt();
         let conv = |from, to, std| Conv1D {
-            weight: normal(std).param([from, to], from, to, device),
+            weight: Weight::Full(normal(std).param([from, to], from, to, device)),
             bias: self.bias.then(|| Initializer::ZEROS.param([to], from, to, device)),
         };
         let dropout = |p| DropoutConfig::new(p).init();
@@ -244,7 +247,7 @@ impl Gpt2Config {
                 h: (0..self.n_layer).map(block).collect(),
                 ln_f: norm(),
             },
-            lm_head: (!self.tie_word_embeddings).then(|| head.init(device)),
+            lm_head: (!self.tie_word_embeddings).then(|| Head::Full(head.init(device))),
             config: self.clone(),
         })
     }
@@ -257,23 +260,81 @@ impl Gpt2Config {
     }
 }
 
+/// A weight as it was trained, or of few bits.
+#[derive(Module, Debug)]
+enum Weight {
+    Full(Param<Tensor<2>>),
+    Packed(PackedWeight),
+}
+
 /// A table with a row for each token or position.
 #[derive(Module, Debug)]
 struct Table {
-    weight: Param<Tensor<2>>,
+    weight: Weight,
+}
+
+impl Table {
+    fn rows(&self, indices: Tensor<2, Int>) -> Tensor<3> {
+        match &self.weight {
+            Weight::Full(weight) => ops::embedding(weight.val(), indices),
+            Weight::Packed(weight) => weight.embedding(indices),
+        }
+    }
+
+    /// Rows that follow each other, `[1, count, width]`.
+    fn range(&self, first: usize, count: usize) -> Tensor<3> {
+        match &self.weight {
+            Weight::Full(weight) => weight.val().narrow(0, first, count).unsqueeze(),
+            Weight::Packed(weight) => {
+                let rows = first as i64..(first + count) as i64;
+                weight.embedding(Tensor::arange(rows, &weight.scales.val().device()).unsqueeze())
+            }
+        }
+    }
+
+    /// How much each row is like `x`.
+    fn scores(&self, x: Tensor<3>) -> Tensor<3> {
+        match &self.weight {
+            Weight::Full(weight) => ops::linear(x, weight.val().transpose(), None),
+            Weight::Packed(weight) => weight.linear(x, None),
+        }
+    }
+
+    fn quantize(&mut self, quantization: Quantization) {
+        if let Weight::Full(weight) = &self.weight {
+            self.weight = Weight::Packed(PackedWeight::new(weight.val(), quantization));
+        }
+    }
 }
 
 /// `y = x·W + b` with `W` as `[in, out]` in files too, as GPT-2's are.
 #[derive(Module, Debug)]
 struct Conv1D {
-    weight: Param<Tensor<2>>,
+    weight: Weight,
     bias: Option<Param<Tensor<1>>>,
 }
 
 impl Conv1D {
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        ops::linear(x, self.weight.val(), self.bias.as_ref().map(Param::val))
+        let bias = self.bias.as_ref().map(Param::val);
+        match &self.weight {
+            Weight::Full(weight) => ops::linear(x, weight.val(), bias),
+            Weight::Packed(weight) => weight.linear(x, bias),
+        }
     }
+
+    fn quantize(&mut self, quantization: Quantization) {
+        if let Weight::Full(weight) = &self.weight {
+            self.weight = Weight::Packed(PackedWeight::new(weight.val().transpose(), quantization));
+        }
+    }
+}
+
+/// An output layer of its own.
+#[derive(Module, Debug)]
+enum Head {
+    Full(Linear),
+    Packed(PackedWeight),
 }
 
 #[derive(Module, Debug)]
@@ -378,7 +439,7 @@ struct Transformer {
 #[derive(Module, Debug)]
 pub struct Gpt2 {
     transformer: Transformer,
-    lm_head: Option<Linear>,
+    lm_head: Option<Head>,
     #[module(skip)]
     config: Gpt2Config,
 }
@@ -387,6 +448,27 @@ impl Gpt2 {
     /// Its configuration.
     pub fn config(&self) -> &Gpt2Config {
         &self.config
+    }
+
+    /// The same model with matrices of few bits, for generating: a fourth or an eighth of the memory and of the time. The tables of
+    /// tokens and positions and the output layer, where rounding shows most, keep eight bits.
+    pub fn quantize(mut self, quantization: Quantization) -> Self {
+        let Transformer { wte, wpe, h, .. } = &mut self.transformer;
+        [wte, wpe].into_iter().for_each(|table| table.quantize(Quantization::Int8));
+        for Block { attn, mlp, .. } in h {
+            let weights = [&mut attn.c_attn, &mut attn.c_proj, &mut mlp.c_fc, &mut mlp.c_proj];
+            weights.into_iter().for_each(|weight| weight.quantize(quantization));
+        }
+        if let Some(Head::Full(head)) = &self.lm_head {
+            let packed = PackedWeight::new(head.weight.val().transpose(), Quantization::Int8);
+            self.lm_head = Some(Head::Packed(packed));
+        }
+        self
+    }
+
+    /// Whether [`quantize`](Self::quantize) has been here.
+    pub fn is_quantized(&self) -> bool {
+        matches!(self.transformer.wte.weight, Weight::Packed(_))
     }
 
     /// What every block says of texts from their beginning: the embedding, the output of each block but the last, and the
@@ -416,12 +498,12 @@ impl Gpt2 {
             Positions::From(first) => {
                 let n = self.config.n_positions;
                 assert!(first + time <= n, "{} tokens are more than the model's {n} positions", first + time);
-                wpe.weight.val().narrow(0, first, time).unsqueeze::<3>()
+                wpe.range(first, time)
             }
-            Positions::Each(positions) => ops::embedding(wpe.weight.val(), positions),
+            Positions::Each(positions) => wpe.rows(positions),
         };
         debug_assert!([1, batch].contains(&positions.dims()[0]));
-        drop.forward(ops::embedding(wte.weight.val(), tokens) + positions)
+        drop.forward(wte.rows(tokens) + positions)
     }
 }
 
@@ -461,8 +543,9 @@ impl CausalLm for Gpt2 {
 
     fn head(&self, hidden: Tensor<3>) -> Tensor<3> {
         match &self.lm_head {
-            Some(head) => head.forward(hidden),
-            None => ops::linear(hidden, self.transformer.wte.weight.val().transpose(), None),
+            Some(Head::Full(head)) => head.forward(hidden),
+            Some(Head::Packed(head)) => head.linear(hidden, None),
+            None => self.transformer.wte.scores(hidden),
         }
     }
 }

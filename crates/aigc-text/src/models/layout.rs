@@ -5,9 +5,13 @@ use aigc_core::{
     DataFault, Error, Result,
     checkpoint::{Source, WeightFiles, save_weights, write_atomic},
     json,
+    params::{LookAt, Replace, look_at_all, replace_all},
 };
-use burn::tensor::Device;
-use std::path::Path;
+use burn::{
+    module::{Module, Param},
+    tensor::{Device, Tensor, TensorData},
+};
+use std::{collections::BTreeMap, path::Path};
 
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
@@ -68,16 +72,21 @@ impl Gpt2 {
         files.fill(config.init(device)?, source, spare)
     }
 
-    /// Writes a folder that transformers opens.
+    /// Writes a folder that transformers opens. It knows no model without biases: there they are zeros.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::Weights`] if a file cannot be written.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
         let config = self.config();
+        let refuse = |reason: &str| Error::Data { path: folder.into(), fault: DataFault::Mismatch(reason.into()) };
+        if self.is_quantized() {
+            return Err(refuse(
+                "weights of few bits have no place in transformers' layout; save the model before it is quantized",
+            ));
+        }
         if !config.bias {
-            let reason = "a model without biases has no place in transformers' layout; its run folder holds it".into();
-            return Err(Error::Data { path: folder.into(), fault: DataFault::Mismatch(reason) });
+            return self.with_biases()?.save(folder);
         }
         let mut fields = json::fields(config);
         fields.remove("bias");
@@ -86,5 +95,31 @@ impl Gpt2 {
         let text = serde_json::to_string_pretty(&fields).expect("plain values");
         write_atomic(&folder.join(CONFIG), text.as_bytes())?;
         save_weights(self, &folder.join(WEIGHTS))
+    }
+
+    /// The same model with biases, which are zeros where there were none.
+    fn with_biases(&self) -> Result<Self> {
+        let mut tensors = Collected(BTreeMap::new());
+        look_at_all(self, &mut tensors);
+        let device = self.devices().into_iter().next().unwrap_or_default();
+        let whole = Gpt2Config { bias: true, ..self.config().clone() }.init(&device)?;
+        Ok(replace_all(whole, &mut tensors))
+    }
+}
+
+/// Tensors by path.
+struct Collected(BTreeMap<String, TensorData>);
+
+impl LookAt for Collected {
+    fn look_at<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+        self.0.insert(path.into(), param.val().into_data());
+    }
+}
+
+impl Replace for Collected {
+    fn replace<const D: usize>(&mut self, path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(data) = self.0.remove(path) else { return param };
+        let (id, tensor) = (param.id, Tensor::from_data(data, &param.lazy_device()));
+        param.transform_for_load(tensor, id)
     }
 }

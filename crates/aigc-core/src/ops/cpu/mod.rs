@@ -12,6 +12,7 @@ mod math;
 mod memory;
 pub(super) mod norm;
 pub(super) mod optimizer;
+pub(super) mod packed;
 pub(super) mod pixels;
 pub(super) mod product;
 pub(super) mod rows;

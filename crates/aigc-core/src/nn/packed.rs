@@ -1,0 +1,72 @@
+//! A weight of few bits.
+
+use crate::ops::{self, Quantization};
+use burn::{
+    module::{Module, Param, ParamId},
+    tensor::{DType, Int, Tensor, TensorData},
+};
+
+/// A matrix of which few bits of every number are kept, in rows; a fourth or an eighth of the memory, which is as much of the time
+/// where a model says one token after the other.
+///
+/// It is not trained, but gradients flow through it.
+#[derive(Module, Debug)]
+pub struct PackedWeight {
+    /// Whole numbers, `[rows, quantization.bytes(width)]`.
+    pub values: Param<Tensor<2, Int>>,
+    /// What they are multiplied by, `[rows, ⌈width / BLOCK⌉]`.
+    pub scales: Param<Tensor<2>>,
+    width: usize,
+    #[module(skip)]
+    quantization: Quantization,
+}
+
+impl PackedWeight {
+    /// Packs `weight`, `[rows, width]`.
+    pub fn new(weight: Tensor<2>, quantization: Quantization) -> Self {
+        let ([rows, width], device) = (weight.dims(), weight.device().without_autodiff());
+        let weight: Vec<f32> = weight.into_data().try_into_vec_as().expect("floats become floats");
+        let (values, scales) = quantization.pack(&weight, width);
+        let values = TensorData::new(values, [rows, quantization.bytes(width)]);
+        let scales = TensorData::new(scales, [rows, width.div_ceil(Quantization::BLOCK)]);
+        let scales = Param::initialized(ParamId::new(), Tensor::from_data(scales, &device));
+        Self {
+            values: Param::initialized(ParamId::new(), Tensor::from_data(values, (&device, DType::I8))),
+            scales: scales.set_require_grad(false),
+            width,
+            quantization,
+        }
+    }
+
+    /// The numbers again, `[rows, width]`.
+    pub fn unpack(&self) -> Tensor<2> {
+        ops::unpack(self.values.val(), self.scales.val(), self.width, self.quantization)
+    }
+
+    /// `x·Wᵀ (+ b)`.
+    ///
+    /// # Shapes
+    /// - x: `[…, width]`, bias: `[rows]`
+    /// - output: `[…, rows]`
+    ///
+    /// # Panics
+    /// If the last axis of `x` is not `width`.
+    pub fn linear<const D: usize>(&self, x: Tensor<D>, bias: Option<Tensor<1>>) -> Tensor<D> {
+        ops::packed_linear(x, self.values.val(), self.scales.val(), bias, self.quantization)
+    }
+
+    /// Rows by number.
+    ///
+    /// # Shapes
+    /// - indices: `[batch, n]`
+    /// - output: `[batch, n, width]`
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn embedding(&self, indices: Tensor<2, Int>) -> Tensor<3> {
+        let [batch, n] = indices.dims();
+        let indices = indices.reshape([batch * n]);
+        let (values, scales) = (self.values.val().select(0, indices.clone()), self.scales.val().select(0, indices));
+        ops::unpack(values, scales, self.width, self.quantization).reshape([batch, n, self.width])
+    }
+}
