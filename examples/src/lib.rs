@@ -4,6 +4,7 @@
 mod images;
 mod options;
 mod stop;
+pub mod text;
 
 pub use images::{Images, ImagesConfig};
 pub use options::RunOptions;

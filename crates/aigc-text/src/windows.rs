@@ -6,7 +6,7 @@ use std::{
     fs::File,
     io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Arc, Mutex},
 };
 
 /// First bytes of a file of tokens; then their number, in 64 bits, and the tokens, in 32 bits each, little-endian.
@@ -20,7 +20,8 @@ enum Tokens {
     /// Read where and when a window is asked for.
     File {
         path: PathBuf,
-        file: Mutex<File>,
+        file: Arc<Mutex<File>>,
+        first: usize,
         len: usize,
     },
 }
@@ -67,7 +68,11 @@ impl TokenWindows {
             Some(expected) if expected > found => return Err(wrong(DataFault::Truncated { expected, found })),
             expected => return Err(wrong(DataFault::Oversized { expected: expected.unwrap_or(u64::MAX) })),
         }
-        Self::of(Tokens::File { path: path.into(), file: Mutex::new(file), len: len as usize }, length, stride)
+        Self::of(
+            Tokens::File { path: path.into(), file: Arc::new(Mutex::new(file)), first: 0, len: len as usize },
+            length,
+            stride,
+        )
     }
 
     fn of(tokens: Tokens, length: usize, stride: usize) -> Result<Self> {
@@ -82,6 +87,27 @@ impl TokenWindows {
             return Err(Error::config("tokens", windows.tokens(), expected));
         }
         Ok(windows)
+    }
+
+    /// Windows of the first `share` of the tokens, to learn from, and of the others, to be judged by; those are as far apart as
+    /// they are long, so that each token is foretold once.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if `share` is not between 0 and 1, or leaves too few tokens for a window.
+    pub fn split(self, share: f64) -> Result<(Self, Self)> {
+        if !(share > 0.0 && share < 1.0) {
+            return Err(Error::config("share", share, "between 0 and 1"));
+        }
+        let at = (self.tokens() as f64 * share) as usize;
+        let [learned, held_out] = match self.tokens {
+            Tokens::Memory(mut tokens) => {
+                let rest = tokens.split_off(at);
+                [Tokens::Memory(tokens), Tokens::Memory(rest)]
+            }
+            Tokens::File { path, file, first, len } => [(first, at), (first + at, len - at)]
+                .map(|(first, len)| Tokens::File { path: path.clone(), file: file.clone(), first, len }),
+        };
+        Ok((Self::of(learned, self.length, self.stride)?, Self::of(held_out, self.length, self.length)?))
     }
 
     /// Number of tokens in all.
@@ -110,7 +136,8 @@ impl Dataset for TokenWindows {
         let (start, n) = (index * self.stride, self.length + 1);
         match &self.tokens {
             Tokens::Memory(tokens) => Ok(tokens[start..start + n].to_vec()),
-            Tokens::File { path, file, .. } => {
+            Tokens::File { path, file, first, .. } => {
+                let start = first + start;
                 let mut bytes = vec![0; 4 * n];
                 let mut file = file.lock().unwrap_or_else(|e| e.into_inner());
                 let read =

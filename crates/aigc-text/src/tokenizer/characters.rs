@@ -20,7 +20,14 @@ pub struct CharacterTokenizer {
 impl CharacterTokenizer {
     /// The characters of `text`.
     pub fn of(text: &str) -> Self {
-        Self::new(text.chars().collect::<BTreeSet<_>>().into_iter().collect())
+        Self::train([text].into_iter())
+    }
+
+    /// The characters of all of `texts`.
+    pub fn train<S: AsRef<str>>(texts: impl Iterator<Item = S>) -> Self {
+        let mut characters = BTreeSet::new();
+        texts.for_each(|text| characters.extend(text.as_ref().chars()));
+        Self::new(characters.into_iter().collect())
     }
 
     fn new(characters: Vec<char>) -> Self {

@@ -1,0 +1,117 @@
+//! A small model that learns weather reports on the spot, and how many of its own are right.
+
+use crate::weather;
+use aigc_core::{
+    burn::tensor::Device,
+    checkpoint::RunFolder,
+    train::{Start, StopFlag, StopReason, TrainerConfig},
+};
+use aigc_examples::{
+    RunOptions, say_how_to_go_on,
+    text::{Continuation, TextTraining, Typewriter, gpt_trainer, small_gpt},
+};
+use aigc_text::{BytePairTokenizer, GenerationConfig, Generator, Gpt2, TokenWindows, Tokenizer};
+use anyhow::{Result, bail};
+use std::collections::HashSet;
+
+/// Reports to learn from.
+const REPORTS: usize = 40_000;
+/// Reports that are counted.
+const COUNTED: usize = 1000;
+const NAME: &str = "generate";
+
+pub(crate) fn run(options: &RunOptions, device: &Device, stop: StopFlag) -> Result<()> {
+    let known = weather::corpus(REPORTS, 0);
+    let text: String = known.iter().map(|report| format!("{report}\n")).collect();
+    // Some are enough to find what comes together.
+    let tokenizer = BytePairTokenizer::train(known.iter().take(2000), 512)?;
+    let model = small_gpt(tokenizer.vocabulary(), 64, [4, 4, 128]);
+    let windows = TokenWindows::new(tokenizer.encode(&text)?, model.n_positions, 1)?;
+    let (learned, held_out) = windows.split(0.99)?;
+    let trainer = TrainerConfig { evaluate_every: 0, learning_rate: 4e-3, ..gpt_trainer(2500, options.seed) };
+    let trainer = options.config(trainer)?;
+    let run: RunFolder = match options.start() {
+        Start::Fresh => options.run(NAME)?,
+        _ => options.existing_run(NAME)?,
+    };
+    let shown = Continuation { prompt: "\n".into(), tokens: 120 };
+    let training = TextTraining { tokenizer: &tokenizer, learned, held_out, batch: 12, shown };
+    let trained = training.run(model.init(device)?, trainer, options, stop, &(), &run)?;
+    if trained.reason == StopReason::Interrupted {
+        say_how_to_go_on(trained.step, &run);
+        return Ok(());
+    }
+
+    println!("\nSome of its reports:\n");
+    for seed in 0..5 {
+        let mut typewriter = Typewriter::new(&tokenizer);
+        let end = end(&tokenizer)?;
+        for token in Generator::new(&trained.model, config(end))?.seed(seed).stream(&[end])? {
+            let token = token?;
+            if token != end {
+                typewriter.write(token);
+            }
+        }
+    }
+    let reports = reports(&trained.model, &tokenizer)?;
+    std::fs::write(run.path().join("reports.txt"), reports.join("\n"))?;
+    count(&reports, &known.into_iter().collect());
+    for (name, value) in &trained.metrics {
+        println!("{name}: {value:.4}");
+    }
+    println!("{} steps in {:.0} s", trained.made, trained.elapsed.as_secs_f64());
+    let folder = run.path().join("model");
+    println!(
+        "\nask it: cargo run --release --example generate -- --model {} --prompt \"Oslo, 24 December:\"",
+        folder.display()
+    );
+    Ok(())
+}
+
+/// The token between reports.
+fn end(tokenizer: &BytePairTokenizer) -> Result<u32> {
+    match tokenizer.encode("\n")?[..] {
+        [end] => Ok(end),
+        ref others => bail!("the end of a line is {} tokens", others.len()),
+    }
+}
+
+/// Drawn by the model's own probabilities.
+fn config(end: u32) -> GenerationConfig {
+    GenerationConfig {
+        max_new_tokens: Some(60),
+        do_sample: true,
+        temperature: 0.8,
+        top_k: 0,
+        eos_token_id: Some(aigc_text::generate::Tokens::One(end)),
+        ..GenerationConfig::default()
+    }
+}
+
+fn reports(model: &Gpt2, tokenizer: &BytePairTokenizer) -> Result<Vec<String>> {
+    let end = end(tokenizer)?;
+    let config = GenerationConfig { num_return_sequences: 100, ..config(end) };
+    let mut reports = Vec::new();
+    for seed in 0..COUNTED / 100 {
+        let texts = Generator::new(model, config.clone())?.seed(1000 + seed as u64).generate(&[vec![end]])?;
+        reports.extend(texts.iter().map(|text| tokenizer.decode(text.new_tokens()).trim_end().to_string()));
+    }
+    Ok(reports)
+}
+
+fn count(reports: &[String], known: &HashSet<String>) {
+    let faults: Vec<(&String, String)> =
+        reports.iter().filter_map(|report| weather::fault(report).map(|fault| (report, fault))).collect();
+    let percent = |n: usize| 100.0 * n as f64 / reports.len() as f64;
+    let novel = reports.iter().filter(|report| !known.contains(*report)).count();
+    let different: HashSet<&String> = reports.iter().collect();
+    println!("\nof {} reports {:.1} % are right by the grammar", reports.len(), percent(reports.len() - faults.len()));
+    println!(
+        "{:.1} % are none of those it learned from, {:.1} % differ from each other",
+        percent(novel),
+        percent(different.len())
+    );
+    for (report, fault) in faults.iter().take(3) {
+        println!("wrong: {fault}\n  in {report}");
+    }
+}

@@ -1,0 +1,100 @@
+//! Writes text with a GPT-2.
+//!
+//!     cargo run --release --example generate -- --model FOLDER --prompt "The quick brown fox jumps over the lazy" \
+//!         --max-length 50 --num-beams 5 --no-repeat-ngram-size 2 --top-k 50
+//!
+//! Without a model it trains a small one on weather reports, which come of a grammar, and counts how many of those it writes are
+//! right.
+
+#![forbid(unsafe_code)]
+
+mod forecast;
+mod options;
+mod weather;
+
+use aigc_core::{burn::tensor::Device, ops::Quantization};
+use aigc_examples::{RunOptions, stop_on_ctrl_c, text::Typewriter};
+use aigc_text::{GenerationConfig, Generator, Gpt2, Sequence, Strategy, Tokenizer, tokenizer};
+use anyhow::Result;
+use clap::{Parser, ValueEnum};
+use options::GenerationOptions;
+use std::path::{Path, PathBuf};
+
+/// Writes text with a GPT-2.
+#[derive(Debug, Parser)]
+struct Args {
+    /// A folder of transformers: `config.json`, weights, and the tokenizer's files.
+    #[arg(long, value_name = "FOLDER")]
+    model: Option<PathBuf>,
+    /// What the text begins with; several for a batch.
+    #[arg(long)]
+    prompt: Vec<String>,
+    /// Weights of eight or four bits.
+    #[arg(long, value_enum)]
+    quantize: Option<Bits>,
+    /// A smaller model with the same tokens, which proposes what the model checks.
+    #[arg(long, value_name = "FOLDER")]
+    assistant: Option<PathBuf>,
+    #[command(flatten)]
+    generation: GenerationOptions,
+    #[command(flatten)]
+    run: RunOptions,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Bits {
+    Int8,
+    Int4,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let device = args.run.device()?;
+    match &args.model {
+        Some(folder) => generate(&args, folder, &device),
+        None => forecast::run(&args.run, &device, stop_on_ctrl_c()),
+    }
+}
+
+fn generate(args: &Args, folder: &Path, device: &Device) -> Result<()> {
+    let (mut model, _) = Gpt2::open(folder, device)?;
+    model = match args.quantize {
+        Some(Bits::Int8) => model.quantize(Quantization::Int8),
+        Some(Bits::Int4) => model.quantize(Quantization::Int4),
+        None => model,
+    };
+    let tokenizer = tokenizer::open(folder)?;
+    let file = folder.join("generation_config.json");
+    let config = match file.is_file() {
+        true => aigc_core::json::open(&file, GenerationConfig::from_json)?.0,
+        false => GenerationConfig { bos_token_id: model.config().bos_token_id, ..GenerationConfig::default() },
+    };
+    let config = args.generation.over(config, &*tokenizer)?;
+    let prompts = if args.prompt.is_empty() { vec![String::new()] } else { args.prompt.clone() };
+    let tokens = prompts.iter().map(|prompt| tokenizer.encode(prompt)).collect::<Result<Vec<_>, _>>()?;
+    let assistant = args.assistant.as_ref().map(|folder| Gpt2::open(folder, device)).transpose()?;
+
+    let mut generator =
+        Generator::new(&model, config.clone())?.seed(args.run.seed).tokenizer(&*tokenizer).stop_flag(stop_on_ctrl_c());
+    if let Some((assistant, _)) = &assistant {
+        generator = generator.assisted_by(assistant)?;
+    }
+    let plain = matches!(config.strategy(), Strategy::Sample | Strategy::Contrastive);
+    if plain && tokens.len() == 1 && config.num_return_sequences == 1 {
+        print!("{}", prompts[0]);
+        let mut typewriter = Typewriter::new(&*tokenizer);
+        generator
+            .on_tokens(|tokens| tokens.iter().flatten().for_each(|token| typewriter.write(*token)))?
+            .generate(&tokens)?;
+        return Ok(());
+    }
+    for text in generator.generate(&tokens)? {
+        show(&text, &*tokenizer);
+    }
+    Ok(())
+}
+
+fn show(text: &Sequence, tokenizer: &dyn Tokenizer) {
+    let score = text.score.map(|score| format!(" (score {score:.4})")).unwrap_or_default();
+    println!("{}{score}\n", tokenizer.decode(&text.tokens));
+}

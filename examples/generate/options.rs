@@ -1,0 +1,164 @@
+//! The options of generation, as those of transformers' `generate`.
+
+use aigc_text::{
+    GenerationConfig, Tokenizer,
+    generate::{EarlyStopping, Forced},
+};
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+
+/// How texts are generated. Without an option, what the model's `generation_config.json` says, or transformers' default.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct GenerationOptions {
+    /// Most tokens, the prompt's among them.
+    #[arg(long)]
+    max_length: Option<usize>,
+    /// Most tokens behind the prompt.
+    #[arg(long)]
+    max_new_tokens: Option<usize>,
+    #[arg(long)]
+    min_length: Option<usize>,
+    #[arg(long)]
+    min_new_tokens: Option<usize>,
+    /// Seconds after which to stop.
+    #[arg(long)]
+    max_time: Option<f64>,
+    /// Texts behind which to stop.
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+
+    /// Draw tokens by their probabilities instead of taking the best.
+    #[arg(long)]
+    do_sample: bool,
+    #[arg(long)]
+    num_beams: Option<usize>,
+    #[arg(long)]
+    num_beam_groups: Option<usize>,
+    #[arg(long)]
+    diversity_penalty: Option<f64>,
+    /// Contrastive search, with `--top-k`.
+    #[arg(long)]
+    penalty_alpha: Option<f64>,
+    #[arg(long)]
+    num_return_sequences: Option<usize>,
+    #[arg(long, value_enum)]
+    early_stopping: Option<Early>,
+
+    #[arg(long)]
+    temperature: Option<f64>,
+    #[arg(long)]
+    top_k: Option<usize>,
+    #[arg(long)]
+    top_p: Option<f64>,
+    #[arg(long)]
+    min_p: Option<f64>,
+    #[arg(long)]
+    top_h: Option<f64>,
+    #[arg(long)]
+    typical_p: Option<f64>,
+    #[arg(long)]
+    epsilon_cutoff: Option<f64>,
+    #[arg(long)]
+    eta_cutoff: Option<f64>,
+
+    #[arg(long)]
+    repetition_penalty: Option<f64>,
+    #[arg(long)]
+    frequency_penalty: Option<f64>,
+    #[arg(long)]
+    presence_penalty: Option<f64>,
+    #[arg(long)]
+    length_penalty: Option<f64>,
+    #[arg(long)]
+    no_repeat_ngram_size: Option<usize>,
+    /// Texts that must not come.
+    #[arg(long, value_name = "TEXT")]
+    bad_words: Vec<String>,
+    /// Texts that must come, with beams.
+    #[arg(long, value_name = "TEXT")]
+    force_words: Vec<String>,
+    /// What a text's score gains, such as " rain=-2".
+    #[arg(long, value_name = "TEXT=BIAS")]
+    sequence_bias: Vec<String>,
+    /// Propose so many tokens at a time by looking the text's end up in it.
+    #[arg(long)]
+    prompt_lookup_num_tokens: Option<usize>,
+    /// Tokens that `--assistant` proposes at a time.
+    #[arg(long)]
+    num_assistant_tokens: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Early {
+    /// With as many finished texts as beams.
+    True,
+    /// When no beam is likely to become better.
+    False,
+    /// When no beam can become better.
+    Never,
+}
+
+impl GenerationOptions {
+    /// `config` with what was asked for.
+    pub(crate) fn over(&self, config: GenerationConfig, tokenizer: &dyn Tokenizer) -> Result<GenerationConfig> {
+        let encode = |texts: &[String]| texts.iter().map(|text| tokenizer.encode(text)).collect::<Result<Vec<_>, _>>();
+        let bias = |text: &String| {
+            let (text, bias) =
+                text.rsplit_once('=').ok_or_else(|| anyhow::anyhow!("--sequence-bias {text}: no `=`"))?;
+            Ok((tokenizer.encode(text)?, bias.parse()?))
+        };
+        let early = self.early_stopping.map(|early| match early {
+            Early::True => EarlyStopping::Always,
+            Early::False => EarlyStopping::Heuristic,
+            Early::Never => EarlyStopping::Never,
+        });
+        // A length on the command line goes before one of another kind in the file.
+        let lengths = match (self.max_length, self.max_new_tokens) {
+            (None, None) => (config.max_length, config.max_new_tokens),
+            given => given,
+        };
+        Ok(GenerationConfig {
+            max_length: lengths.0,
+            max_new_tokens: lengths.1,
+            min_length: self.min_length.unwrap_or(config.min_length),
+            min_new_tokens: self.min_new_tokens.or(config.min_new_tokens),
+            max_time: self.max_time.or(config.max_time),
+            stop_strings: [config.stop_strings, self.stop.clone()].concat(),
+            do_sample: self.do_sample || config.do_sample,
+            num_beams: self.num_beams.unwrap_or(config.num_beams),
+            num_beam_groups: self.num_beam_groups.unwrap_or(config.num_beam_groups),
+            diversity_penalty: self.diversity_penalty.unwrap_or(config.diversity_penalty),
+            penalty_alpha: self.penalty_alpha.or(config.penalty_alpha),
+            num_return_sequences: self.num_return_sequences.unwrap_or(config.num_return_sequences),
+            early_stopping: early.unwrap_or(config.early_stopping),
+            temperature: self.temperature.unwrap_or(config.temperature),
+            top_k: self.top_k.unwrap_or(config.top_k),
+            top_p: self.top_p.unwrap_or(config.top_p),
+            min_p: self.min_p.or(config.min_p),
+            top_h: self.top_h.or(config.top_h),
+            typical_p: self.typical_p.unwrap_or(config.typical_p),
+            epsilon_cutoff: self.epsilon_cutoff.unwrap_or(config.epsilon_cutoff),
+            eta_cutoff: self.eta_cutoff.unwrap_or(config.eta_cutoff),
+            repetition_penalty: self.repetition_penalty.unwrap_or(config.repetition_penalty),
+            frequency_penalty: self.frequency_penalty.unwrap_or(config.frequency_penalty),
+            presence_penalty: self.presence_penalty.unwrap_or(config.presence_penalty),
+            length_penalty: self.length_penalty.unwrap_or(config.length_penalty),
+            no_repeat_ngram_size: self.no_repeat_ngram_size.unwrap_or(config.no_repeat_ngram_size),
+            bad_words_ids: [config.bad_words_ids, encode(&self.bad_words)?].concat(),
+            force_words_ids: encode(&self.force_words)?
+                .into_iter()
+                .map(Forced::Phrase)
+                .chain(config.force_words_ids)
+                .collect(),
+            sequence_bias: self
+                .sequence_bias
+                .iter()
+                .map(bias)
+                .chain(config.sequence_bias.into_iter().map(Ok))
+                .collect::<Result<_>>()?,
+            prompt_lookup_num_tokens: self.prompt_lookup_num_tokens.or(config.prompt_lookup_num_tokens),
+            num_assistant_tokens: self.num_assistant_tokens.unwrap_or(config.num_assistant_tokens),
+            ..config
+        })
+    }
+}

@@ -1,0 +1,205 @@
+//! What the examples with language models share.
+
+use aigc_core::{
+    Error, Result,
+    checkpoint::RunFolder,
+    data::{Dataset, Loader, LoaderConfig},
+    train::{OptimizerConfig, ParamGroupConfig, Schedule, StopFlag, Trained, TrainerConfig},
+};
+use aigc_text::{
+    CausalLm, DecodeStream, GenerationConfig, Generator, Gpt2, Gpt2Config, NextToken, TokenBatch, TokenWindows,
+    Tokenizer, mean_loss,
+};
+use serde::{Deserialize, Serialize};
+use std::{io::Write, path::Path};
+
+use crate::RunOptions;
+
+/// Windows that are judged at once.
+const JUDGED: usize = 32;
+
+/// Settings of a GPT that learns from its beginning, as nanoGPT has them: AdamW with weight decay on matrices alone, half a
+/// cosine down to a tenth, gradients of norm 1 at most.
+pub fn gpt_trainer(steps: usize, seed: u64) -> TrainerConfig {
+    let optimizer = OptimizerConfig::adam_w(0.9, 0.99, 0.1);
+    TrainerConfig {
+        seed,
+        learning_rate: 1e-3,
+        schedule: Schedule { floor: 0.1, ..Schedule::cosine(100.min(steps / 10)) },
+        groups: vec![ParamGroupConfig::vectors_without_decay(&optimizer)],
+        optimizer,
+        clip_norm: Some(1.0),
+        evaluate_every: 500,
+        preview_every: 500,
+        ..TrainerConfig::new(steps)
+    }
+}
+
+/// A small GPT without dropout and biases.
+pub fn small_gpt(vocabulary: usize, context: usize, [layers, heads, width]: [usize; 3]) -> Gpt2Config {
+    Gpt2Config {
+        vocab_size: vocabulary,
+        n_positions: context,
+        n_layer: layers,
+        n_head: heads,
+        n_embd: width,
+        activation_function: aigc_text::models::ActivationName::Gelu,
+        resid_pdrop: 0.0,
+        embd_pdrop: 0.0,
+        attn_pdrop: 0.0,
+        bias: false,
+        bos_token_id: None,
+        eos_token_id: None,
+        ..Gpt2Config::default()
+    }
+}
+
+/// How a text is gone on with.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Continuation {
+    /// What it begins with.
+    pub prompt: String,
+    /// Tokens to add.
+    pub tokens: usize,
+}
+
+/// A model that learns to go on with texts.
+pub struct TextTraining<'a> {
+    /// Turns texts into tokens and back.
+    pub tokenizer: &'a dyn Tokenizer,
+    /// What it learns from.
+    pub learned: TokenWindows,
+    /// What it is judged by.
+    pub held_out: TokenWindows,
+    /// Windows of a step.
+    pub batch: usize,
+    /// What is shown of it as it learns.
+    pub shown: Continuation,
+}
+
+impl TextTraining<'_> {
+    /// Trains, and leaves the model in the run's `model` folder, for `generate --model` and for transformers.
+    ///
+    /// # Errors
+    /// Whatever settings, text and disk report.
+    pub fn run(
+        self,
+        model: Gpt2,
+        trainer: TrainerConfig,
+        options: &RunOptions,
+        stop: StopFlag,
+        settings: &impl Serialize,
+        run: &RunFolder,
+    ) -> Result<Trained<Gpt2>> {
+        let Self { tokenizer, learned, held_out, batch, shown } = self;
+        let (tokens, judged) = (learned.tokens(), held_out.tokens());
+        let per_token = characters_per_token(&held_out, tokenizer)?;
+        println!(
+            "{tokens} tokens to learn from, {judged} held out, {} parameters; everything goes to {}",
+            aigc_core::burn::module::Module::num_params(&model),
+            run.path().display()
+        );
+        let config = LoaderConfig { batch_size: batch, shuffle: Some(trainer.seed), ..LoaderConfig::default() };
+        let loader = Loader::new(learned, TokenBatch::collate, config)?;
+        let seed = trainer.seed;
+        let trained = options
+            .trainer(trainer, stop, 10)
+            .model_config(model.config())?
+            .data_config(settings)?
+            .evaluate(|model| {
+                let loss = mean_loss(model, &held_out, JUDGED)?;
+                let bits = loss / std::f64::consts::LN_2 / per_token;
+                Ok(vec![
+                    ("loss of held-out text".into(), loss),
+                    ("perplexity".into(), loss.exp()),
+                    ("bits per character".into(), bits),
+                ])
+            })
+            .preview(|model, at| {
+                let text = go_on(model, tokenizer, &shown, seed)?;
+                let path = at.run.sample_path(at.step, "txt");
+                std::fs::write(&path, text).map_err(|source| Error::Io { path, source })
+            })
+            .fit(NextToken::new(), model, &loader, run)?;
+        let folder = run.path().join("model");
+        tokenizer.save(&folder)?;
+        trained.model.save(&folder)?;
+        Ok(trained)
+    }
+}
+
+/// Characters of what windows foretell, for each of its tokens.
+fn characters_per_token(windows: &TokenWindows, tokenizer: &dyn Tokenizer) -> Result<f64> {
+    let begins = |byte: &u8| byte & 0xc0 != 0x80;
+    let (mut tokens, mut characters) = (0, 0);
+    for index in 0..windows.len() {
+        for token in &windows.get(index)?[1..] {
+            tokens += 1;
+            characters += tokenizer.bytes(*token).iter().filter(|byte| begins(byte)).count();
+        }
+    }
+    Ok(characters as f64 / tokens as f64)
+}
+
+/// A text and what the model makes of it, drawn with a seed. Beyond the model's context it goes on from the later half.
+///
+/// # Errors
+/// Names a prompt that has no tokens.
+pub fn go_on<M: CausalLm>(model: &M, tokenizer: &dyn Tokenizer, text: &Continuation, seed: u64) -> Result<String> {
+    let mut tokens = tokenizer.encode(&text.prompt)?;
+    let (context, end) = (model.context(), tokens.len() + text.tokens);
+    while tokens.len() < end {
+        let prompt = tokens.split_off(tokens.len() - tokens.len().min(context / 2));
+        let room = (context - prompt.len()).min(end - tokens.len() - prompt.len());
+        let config = GenerationConfig {
+            max_new_tokens: Some(room),
+            do_sample: true,
+            temperature: 0.8,
+            ..GenerationConfig::default()
+        };
+        let drawn = Generator::new(model, config)?.seed(seed ^ tokens.len() as u64).generate(&[prompt])?;
+        tokens.extend_from_slice(&drawn[0].tokens);
+    }
+    Ok(tokenizer.decode(&tokens))
+}
+
+/// Writes tokens to the terminal as they come.
+pub struct Typewriter<'a>(Option<DecodeStream<'a>>);
+
+impl<'a> Typewriter<'a> {
+    /// Nothing is written yet.
+    pub fn new(tokenizer: &'a dyn Tokenizer) -> Self {
+        Self(Some(DecodeStream::new(tokenizer)))
+    }
+
+    /// One more token.
+    pub fn write(&mut self, token: u32) {
+        if let Some(stream) = &mut self.0 {
+            print!("{}", stream.push(token));
+            // A closed terminal is no reason to stop.
+            let _ = std::io::stdout().flush();
+        }
+    }
+}
+
+impl Drop for Typewriter<'_> {
+    fn drop(&mut self) {
+        if let Some(stream) = self.0.take() {
+            println!("{}", stream.finish());
+        }
+    }
+}
+
+/// Lines of a text file, each with its end, without holding the file.
+///
+/// # Errors
+/// If it cannot be opened. Later errors end the lines.
+pub fn lines(path: &Path) -> Result<impl Iterator<Item = String> + Send + use<>> {
+    use std::io::BufRead;
+    let file = std::fs::File::open(path).map_err(|source| Error::Io { path: path.into(), source })?;
+    let mut reader = std::io::BufReader::with_capacity(1 << 20, file);
+    Ok(std::iter::from_fn(move || {
+        let mut line = String::new();
+        matches!(reader.read_line(&mut line), Ok(n) if n > 0).then_some(line)
+    }))
+}
