@@ -7,26 +7,12 @@ use aigc_core::{
     rng::Rng,
     train::{OptimizerConfig, TrainerConfig},
 };
-use aigc_text::{Gpt2Config, NextToken, TokenBatch, TokenWindows, models::ActivationName};
+use aigc_text::{Gpt2Config, NextToken, TokenBatch, TokenWindows};
 use anyhow::Result;
 use burn::tensor::Device;
 
 pub(crate) fn run(device: &Device, clock: Clock) -> Result<()> {
-    let config = Gpt2Config {
-        vocab_size: 65,
-        n_positions: 64,
-        n_embd: 128,
-        n_layer: 4,
-        n_head: 4,
-        activation_function: ActivationName::Gelu,
-        resid_pdrop: 0.0,
-        embd_pdrop: 0.0,
-        attn_pdrop: 0.0,
-        bias: false,
-        bos_token_id: None,
-        eos_token_id: None,
-        ..Gpt2Config::default()
-    };
+    let config = Gpt2Config::nano(65, 64, [4, 4, 128]);
     let mut rng = Rng::new(0);
     let tokens = (0..256 * 65).map(|_| rng.below(config.vocab_size) as u32).collect();
     let windows = TokenWindows::new(tokens, config.n_positions, config.n_positions)?;

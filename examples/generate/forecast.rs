@@ -8,9 +8,9 @@ use aigc_core::{
 };
 use aigc_examples::{
     RunOptions, say_how_to_go_on,
-    text::{Continuation, TextTraining, Typewriter, gpt_trainer, small_gpt},
+    text::{Continuation, TextTraining, Typewriter, gpt_trainer},
 };
-use aigc_text::{BytePairTokenizer, GenerationConfig, Generator, Gpt2, TokenWindows, Tokenizer};
+use aigc_text::{BytePairTokenizer, GenerationConfig, Generator, Gpt2, Gpt2Config, TokenWindows, Tokenizer};
 use anyhow::{Result, bail};
 use std::collections::HashSet;
 
@@ -25,7 +25,7 @@ pub(crate) fn run(options: &RunOptions, device: &Device, stop: StopFlag) -> Resu
     let text: String = known.iter().map(|report| format!("{report}\n")).collect();
     // Some are enough to find what comes together.
     let tokenizer = BytePairTokenizer::train(known.iter().take(2000), 512)?;
-    let model = small_gpt(tokenizer.vocabulary(), 64, [4, 4, 128]);
+    let model = Gpt2Config::nano(tokenizer.vocabulary(), 64, [4, 4, 128]);
     let windows = TokenWindows::new(tokenizer.encode(&text)?, model.n_positions, 1)?;
     let (learned, held_out) = windows.split(0.99)?;
     let trainer = TrainerConfig { evaluate_every: 0, learning_rate: 4e-3, ..gpt_trainer(2500, options.seed) };

@@ -9,9 +9,9 @@
 use aigc_core::train::{Start, StopReason, TrainerConfig};
 use aigc_examples::{
     RunOptions, say_how_to_go_on, stop_on_ctrl_c,
-    text::{Continuation, TextTraining, gpt_trainer, small_gpt},
+    text::{Continuation, TextTraining, gpt_trainer},
 };
-use aigc_text::{CharacterTokenizer, GenerationConfig, Generator, Gpt2, Row, TokenWindows, Tokenizer};
+use aigc_text::{CharacterTokenizer, GenerationConfig, Generator, Gpt2, Gpt2Config, Row, TokenWindows, Tokenizer};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use serde::Deserialize;
@@ -55,7 +55,7 @@ fn main() -> Result<()> {
     let written = Form { prompt: &args.prompt, characters: args.characters, lines: args.lines };
     written.check(&tokenizer)?;
 
-    let model = small_gpt(tokenizer.vocabulary(), 64, [4, 4, 192]);
+    let model = Gpt2Config::nano(tokenizer.vocabulary(), 64, [4, 4, 192]);
     let windows = TokenWindows::new(tokenizer.encode(&text)?, model.n_positions, 1)?;
     let (learned, held_out) = windows.split(0.95)?;
     let trainer = TrainerConfig { evaluate_every: 1000, ..gpt_trainer(3000, args.run.seed) };

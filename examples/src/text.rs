@@ -7,8 +7,8 @@ use aigc_core::{
     train::{OptimizerConfig, ParamGroupConfig, Schedule, StopFlag, Trained, TrainerConfig},
 };
 use aigc_text::{
-    CausalLm, DecodeStream, GenerationConfig, Generator, Gpt2, Gpt2Config, NextToken, TokenBatch, TokenWindows,
-    Tokenizer, mean_loss,
+    CausalLm, DecodeStream, GenerationConfig, Generator, Gpt2, NextToken, TokenBatch, TokenWindows, Tokenizer,
+    mean_loss,
 };
 use serde::{Deserialize, Serialize};
 use std::{io::Write, path::Path};
@@ -32,25 +32,6 @@ pub fn gpt_trainer(steps: usize, seed: u64) -> TrainerConfig {
         evaluate_every: 500,
         preview_every: 500,
         ..TrainerConfig::new(steps)
-    }
-}
-
-/// A small GPT without dropout and biases.
-pub fn small_gpt(vocabulary: usize, context: usize, [layers, heads, width]: [usize; 3]) -> Gpt2Config {
-    Gpt2Config {
-        vocab_size: vocabulary,
-        n_positions: context,
-        n_layer: layers,
-        n_head: heads,
-        n_embd: width,
-        activation_function: aigc_text::models::ActivationName::Gelu,
-        resid_pdrop: 0.0,
-        embd_pdrop: 0.0,
-        attn_pdrop: 0.0,
-        bias: false,
-        bos_token_id: None,
-        eos_token_id: None,
-        ..Gpt2Config::default()
     }
 }
 

@@ -13,7 +13,7 @@ use aigc_core::{
 };
 use aigc_examples::{
     RunOptions, say_how_to_go_on, stop_on_ctrl_c,
-    text::{Continuation, TextTraining, go_on, gpt_trainer, lines, small_gpt},
+    text::{Continuation, TextTraining, go_on, gpt_trainer, lines},
 };
 use aigc_text::{
     BytePairTokenizer, CharacterTokenizer, Gpt2, Gpt2Config, TokenWindows, Tokenizer, tokenizer, write_tokens,
@@ -147,7 +147,7 @@ fn begin(args: &Args) -> Result<(RunFolder, Settings, Box<dyn Tokenizer>)> {
                 resid_pdrop: dropout,
                 embd_pdrop: dropout,
                 attn_pdrop: dropout,
-                ..small_gpt(tokenizer.vocabulary(), args.context.unwrap_or(64), sizes)
+                ..Gpt2Config::nano(tokenizer.vocabulary(), args.context.unwrap_or(64), sizes)
             }
         }
     };

@@ -140,6 +140,26 @@ impl Gpt2Config {
         Self { n_embd: 1600, n_layer: 48, n_head: 25, ..Self::default() }
     }
 
+    /// A small model as nanoGPT makes them: exact GELU, no biases, no dropout, no special tokens; the last three numbers are layers,
+    /// heads and width.
+    pub fn nano(vocab_size: usize, n_positions: usize, [n_layer, n_head, n_embd]: [usize; 3]) -> Self {
+        Self {
+            vocab_size,
+            n_positions,
+            n_embd,
+            n_layer,
+            n_head,
+            activation_function: ActivationName::Gelu,
+            resid_pdrop: 0.0,
+            embd_pdrop: 0.0,
+            attn_pdrop: 0.0,
+            bias: false,
+            bos_token_id: None,
+            eos_token_id: None,
+            ..Self::default()
+        }
+    }
+
     /// A configuration from the fields of a `config.json`; the others have defaults. Also gives the fields that are not
     /// known and change nothing.
     ///
