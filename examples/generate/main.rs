@@ -13,8 +13,11 @@ mod options;
 mod weather;
 
 use aigc_core::{burn::tensor::Device, ops::Quantization};
-use aigc_examples::{RunOptions, stop_on_ctrl_c, text::Typewriter};
-use aigc_text::{GenerationConfig, Generator, Gpt2, Sequence, Strategy, Tokenizer, tokenizer};
+use aigc_examples::{
+    RunOptions, stop_on_ctrl_c,
+    text::{Typewriter, model_folder},
+};
+use aigc_text::{CausalLm, GenerationConfig, Generator, Gpt2, Sequence, Strategy, Tokenizer, perplexity, tokenizer};
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use options::GenerationOptions;
@@ -23,9 +26,10 @@ use std::path::{Path, PathBuf};
 /// Writes text with a GPT-2.
 #[derive(Debug, Parser)]
 struct Args {
-    /// A folder of transformers: `config.json`, weights, and the tokenizer's files.
+    /// A folder of transformers (`config.json`, weights, and the tokenizer's files), or with the feature `download` a name of the
+    /// Hugging Face hub, such as `gpt2`.
     #[arg(long, value_name = "FOLDER")]
-    model: Option<PathBuf>,
+    model: Option<String>,
     /// What the text begins with; several for a batch.
     #[arg(long)]
     prompt: Vec<String>,
@@ -34,7 +38,10 @@ struct Args {
     quantize: Option<Bits>,
     /// A smaller model with the same tokens, which proposes what the model checks.
     #[arg(long, value_name = "FOLDER")]
-    assistant: Option<PathBuf>,
+    assistant: Option<String>,
+    /// Say how well the model foretells a text, in windows that are half a context apart, instead of writing.
+    #[arg(long, value_name = "FILE", requires = "model")]
+    perplexity: Option<PathBuf>,
     #[command(flatten)]
     generation: GenerationOptions,
     #[command(flatten)]
@@ -51,7 +58,7 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let device = args.run.device()?;
     match &args.model {
-        Some(folder) => generate(&args, folder, &device),
+        Some(model) => generate(&args, &model_folder(model)?, &device),
         None => forecast::run(&args.run, &device, stop_on_ctrl_c()),
     }
 }
@@ -64,6 +71,9 @@ fn generate(args: &Args, folder: &Path, device: &Device) -> Result<()> {
         None => model,
     };
     let tokenizer = tokenizer::open(folder)?;
+    if let Some(text) = &args.perplexity {
+        return judge(&model, &*tokenizer, text);
+    }
     let file = folder.join("generation_config.json");
     let config = match file.is_file() {
         true => aigc_core::json::open(&file, GenerationConfig::from_json)?.0,
@@ -72,7 +82,10 @@ fn generate(args: &Args, folder: &Path, device: &Device) -> Result<()> {
     let config = args.generation.over(config, &*tokenizer)?;
     let prompts = if args.prompt.is_empty() { vec![String::new()] } else { args.prompt.clone() };
     let tokens = prompts.iter().map(|prompt| tokenizer.encode(prompt)).collect::<Result<Vec<_>, _>>()?;
-    let assistant = args.assistant.as_ref().map(|folder| Gpt2::open(folder, device)).transpose()?;
+    let assistant = match &args.assistant {
+        Some(assistant) => Some(Gpt2::open(model_folder(assistant)?, device)?),
+        None => None,
+    };
 
     let mut generator =
         Generator::new(&model, config.clone())?.seed(args.run.seed).tokenizer(&*tokenizer).stop_flag(stop_on_ctrl_c());
@@ -91,6 +104,15 @@ fn generate(args: &Args, folder: &Path, device: &Device) -> Result<()> {
     for text in generator.generate(&tokens)? {
         show(&text, &*tokenizer);
     }
+    Ok(())
+}
+
+fn judge(model: &Gpt2, tokenizer: &dyn Tokenizer, text: &Path) -> Result<()> {
+    let text = tokenizer::read_text(text)?;
+    let tokens = tokenizer.encode(&text)?;
+    let found = perplexity(model, &tokens, model.context().div_ceil(2))?;
+    let bits = found.bits_per(text.chars().count());
+    println!("perplexity {:.4} of {} tokens; {bits:.4} bits per character", found.perplexity(), tokens.len());
     Ok(())
 }
 

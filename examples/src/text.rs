@@ -6,12 +6,17 @@ use aigc_core::{
     data::{Dataset, Loader, LoaderConfig},
     train::{OptimizerConfig, ParamGroupConfig, Schedule, StopFlag, Trained, TrainerConfig},
 };
+#[cfg(feature = "download")]
+use aigc_core::{data::download::bar, hub::Hub};
 use aigc_text::{
     CausalLm, DecodeStream, GenerationConfig, Generator, Gpt2, NextToken, TokenBatch, TokenWindows, Tokenizer,
     mean_loss,
 };
 use serde::{Deserialize, Serialize};
-use std::{io::Write, path::Path};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 use crate::RunOptions;
 
@@ -169,6 +174,22 @@ impl Drop for Typewriter<'_> {
             println!("{}", stream.finish());
         }
     }
+}
+
+/// The folder of a model: a folder as it is, or what the Hugging Face hub has under a name, fetched with the feature `download`.
+///
+/// # Errors
+/// If there is no such folder and the model cannot be fetched.
+pub fn model_folder(model: &str) -> anyhow::Result<PathBuf> {
+    if Path::new(model).is_dir() {
+        return Ok(model.into());
+    }
+    #[cfg(feature = "download")]
+    return Ok(Gpt2::fetch(&Hub::from_env()?, model, "main", &mut bar())?);
+    #[cfg(not(feature = "download"))]
+    anyhow::bail!(
+        "there is no folder {model}; models of the Hugging Face hub are fetched by name with `--features download`"
+    )
 }
 
 /// Lines of a text file, each with its end, without holding the file.

@@ -13,7 +13,7 @@ use aigc_core::{
 };
 use aigc_examples::{
     RunOptions, say_how_to_go_on, stop_on_ctrl_c,
-    text::{Continuation, TextTraining, go_on, gpt_trainer, lines},
+    text::{Continuation, TextTraining, go_on, gpt_trainer, lines, model_folder},
 };
 use aigc_text::{
     BytePairTokenizer, CharacterTokenizer, Gpt2, Gpt2Config, TokenWindows, Tokenizer, tokenizer, write_tokens,
@@ -35,9 +35,10 @@ struct Args {
     /// Number of tokens, for byte pairs.
     #[arg(long, default_value_t = 4096)]
     vocabulary: usize,
-    /// Fine-tune this GPT-2, a folder of transformers, with its own tokens; sizes are its own, too.
+    /// Fine-tune this GPT-2, a folder of transformers or with the feature `download` a name of the Hugging Face hub, with its own
+    /// tokens; sizes are its own, too.
     #[arg(long, value_name = "FOLDER")]
-    from: Option<PathBuf>,
+    from: Option<String>,
     #[arg(long, default_value_t = 4)]
     layers: usize,
     #[arg(long, default_value_t = 4)]
@@ -133,12 +134,13 @@ fn main() -> Result<()> {
 /// A new run: its tokens and their tokenizer, in its folder.
 fn begin(args: &Args) -> Result<(RunFolder, Settings, Box<dyn Tokenizer>)> {
     let text = args.text.as_deref().context("--text FILE is missing")?;
-    let tokenizer: Box<dyn Tokenizer> = match (&args.from, args.tokens) {
+    let from = args.from.as_deref().map(model_folder).transpose()?;
+    let tokenizer: Box<dyn Tokenizer> = match (&from, args.tokens) {
         (Some(folder), _) => tokenizer::open(folder)?,
         (None, Tokens::Characters) => Box::new(CharacterTokenizer::train(lines(text)?)),
         (None, Tokens::BytePairs) => Box::new(BytePairTokenizer::train(lines(text)?, args.vocabulary)?),
     };
-    let model = match &args.from {
+    let model = match &from {
         Some(folder) => aigc_core::json::open(&folder.join("config.json"), Gpt2Config::from_json)?.0,
         None => {
             let sizes = [args.layers, args.heads, args.width];
@@ -153,14 +155,14 @@ fn begin(args: &Args) -> Result<(RunFolder, Settings, Box<dyn Tokenizer>)> {
     };
     model.validate()?;
     let trainer = gpt_trainer(args.run.steps.unwrap_or(2000), args.run.seed);
-    let usual = if args.from.is_some() { 3e-5 } else { 3e-3 };
+    let usual = if from.is_some() { 3e-5 } else { 3e-3 };
     let trainer = TrainerConfig { learning_rate: args.learning_rate.unwrap_or(usual), ..trainer };
     // A mistake leaves no folder behind.
     let trainer = args.run.config(trainer)?;
     tokenizer.encode(&args.prompt)?;
     let context = args.context.unwrap_or(64).min(model.n_positions);
     let shown = Continuation { prompt: args.prompt.clone(), tokens: 500 };
-    let data = Data { from: args.from.clone(), context, batch: args.batch, shown };
+    let data = Data { from, context, batch: args.batch, shown };
     let run = args.run.run(NAME)?;
     tokenizer.save(&run.path().join("model"))?;
     let bytes = std::fs::metadata(text).map_or(0, |about| about.len());

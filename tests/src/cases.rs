@@ -11,7 +11,7 @@ use aigc_core::{
 use burn::{
     module::Module,
     tensor::{
-        Device, Int, Tensor, TensorData,
+        Bool, Device, Int, Tensor, TensorData,
         ops::{ConvOptions, ConvTransposeOptions},
     },
 };
@@ -31,7 +31,7 @@ pub struct Case {
 pub type Operation = (&'static str, f64, fn(&mut Rng) -> Case);
 
 /// Every operation.
-pub const OPERATIONS: [Operation; 18] = [
+pub const OPERATIONS: [Operation; 19] = [
     ("conv2d", 2e-5, conv2d),
     ("conv2d 3×3", 2e-5, conv2d_3x3),
     ("conv2d small maps", 2e-5, conv2d_small_maps),
@@ -43,6 +43,7 @@ pub const OPERATIONS: [Operation; 18] = [
     ("batch_norm", 2e-5, batch_norm),
     ("layer_norm", 2e-5, layer_norm),
     ("attention", 2e-5, attention),
+    ("masked_attention", 2e-5, masked_attention),
     ("self_attention", 2e-5, self_attention),
     ("embedding", 1e-6, embedding),
     ("packed_linear", 1e-5, packed_linear),
@@ -298,6 +299,28 @@ fn attention(rng: &mut Rng) -> Case {
             let q = laid(t[0].clone(), q, layout);
             let (k, v) = (laid(t[1].clone(), k, layout), laid(t[2].clone(), k, layout));
             flat(ops::attention(q, k, v, None, causal), layout)
+        }),
+    }
+}
+
+/// Some keys are hidden, never a query's own; values may have another width.
+fn masked_attention(rng: &mut Rng) -> Case {
+    let (batch, heads, d, d_value) = (pick(rng, 1, 3), pick(rng, 1, 4), pick(rng, 1, 40), pick(rng, 1, 40));
+    let (queries, more, causal, layout) = (pick(rng, 1, 20), pick(rng, 0, 20), pick(rng, 0, 1) == 1, some_layout(rng));
+    let keys = queries + more;
+    let shapes = [[batch, heads, queries, d], [batch, heads, keys, d], [batch, heads, keys, d_value]];
+    let hidden: Vec<bool> = (0..batch * heads * queries * keys)
+        .map(|at| at % keys != at / keys % queries + more && pick(rng, 0, 2) == 0)
+        .collect();
+    let masked = pick(rng, 0, 3) > 0;
+    Case {
+        lens: shapes.iter().map(|shape| shape.iter().product()).collect(),
+        about: format!("{shapes:?}, causal {causal}, masked {masked}"),
+        compute: Box::new(move |t| {
+            let [q, k, v] = std::array::from_fn(|at| laid(t[at].clone(), shapes[at], layout));
+            let mask = TensorData::new(hidden.clone(), [batch, heads, queries, keys]);
+            let mask = masked.then(|| Tensor::<4, Bool>::from_data(mask, &t[0].device()));
+            flat(ops::attention(q, k, v, mask, causal), layout)
         }),
     }
 }

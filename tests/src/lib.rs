@@ -161,6 +161,8 @@ mod documentation {
     struct OwnModel;
     #[doc = include_str!("../../docs/diffusion.md")]
     struct Diffusion;
+    #[doc = include_str!("../../docs/text.md")]
+    struct Text;
 }
 
 /// Bytes of base64 without line breaks.

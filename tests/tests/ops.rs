@@ -140,6 +140,7 @@ fn layer_norms_equal_their_default_bodies() {
 #[test]
 fn attention_equals_its_default_body() {
     check("attention");
+    check("masked_attention");
 }
 
 #[test]

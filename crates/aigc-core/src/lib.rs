@@ -18,6 +18,7 @@
 //! | [`checkpoint`] | the run folder: atomic, checksummed, exactly resumable |
 //! | [`output`] | tensors to PNG grids and GIFs, points to plots |
 //! | `eval` | what came out, in numbers (feature `eval`) |
+//! | `hub` | files of models by name, from the Hugging Face hub (feature `download`) |
 //!
 //! A family's crate (aigc-vae, …) adds models and an [`Objective`](train::Objective); everything else is here.
 #![deny(unsafe_code)]
@@ -28,6 +29,8 @@ pub mod device;
 mod error;
 #[cfg(feature = "eval")]
 pub mod eval;
+#[cfg(feature = "download")]
+pub mod hub;
 pub mod json;
 pub mod latent;
 pub mod nn;

@@ -3,6 +3,7 @@
 
 use aigc_core::{
     data::{Classes, Image, ImageShape, collate_images},
+    ops::{AdamStep, Quantization},
     params::{LookAt, look_at_all},
     rng::{Rng, Seeded},
     train::{Objective, StepContext},
@@ -16,6 +17,7 @@ use aigc_gan::{
     Generator, GeneratorClasses, MlpGanConfig, Penalty, R3ganConfig, ResnetGanConfig,
 };
 use aigc_tests::cases::OPERATIONS;
+use aigc_text::{CausalLm, GenerationConfig, Gpt2Config, TokenBatch, next_token_loss};
 use aigc_vae::{ConvVaeConfig, MlpVaeConfig, Vae, VaeConfig, elbo, sample};
 use burn::{
     module::{Module, Param},
@@ -23,6 +25,17 @@ use burn::{
     tensor::{Device, Int, Tensor, TensorData},
 };
 use std::collections::BTreeMap;
+
+/// A first step without decay.
+pub const ADAM: AdamStep = AdamStep {
+    learning_rate: 0.1,
+    beta_1: 0.9,
+    beta_2: 0.99,
+    epsilon: 1e-8,
+    time: 1,
+    weight_decay: 0.0,
+    decoupled_decay: 0.0,
+};
 
 /// What `AIGC_DEVICE` holds, or `flex`.
 pub fn device_name() -> String {
@@ -238,6 +251,45 @@ pub fn diffuse(which: usize, device: &Device) -> ([Shaped; 3], BTreeMap<String, 
 pub fn pictures(config: &VaeConfig, device: &Device) -> Shaped {
     let model = config.init(device).expect("a valid model").seeded(7);
     shaped(sample(&model, 6, 0.8, &mut Rng::new(11), device).expect("pictures"))
+}
+
+/// What a GPT-2 makes of texts: scores at once and through a cache in pieces; the gradients of a step; and what it writes, greedily,
+/// with beams, drawn.
+///
+/// # Panics
+/// If the model cannot be made.
+pub fn write(
+    quantization: Option<Quantization>,
+    device: &Device,
+) -> ([Shaped; 2], BTreeMap<String, Shaped>, Vec<Vec<u32>>) {
+    // Weights large enough that no two tokens are as good.
+    let config = Gpt2Config { initializer_range: 0.3, ..Gpt2Config::nano(40, 24, [2, 2, 64]) };
+    let model = config.init(&device.clone().autodiff()).expect("a valid model").seeded(7);
+    let rows: Vec<Vec<u32>> = (0..3).map(|row| (0..12).map(|at| (row * 7 + at * at) % 40).collect()).collect();
+    let loss = next_token_loss(&model, &TokenBatch::collate(rows.clone()), &device.clone().autodiff()).expect("a loss");
+    let grads = gradients(&model, loss);
+    let model = match quantization {
+        Some(quantization) => model.valid().quantize(quantization),
+        None => model.valid(),
+    };
+    let tokens: Vec<i32> = rows.iter().flatten().map(|token| *token as i32).collect();
+    let tokens = Tensor::<2, Int>::from_data(TensorData::new(tokens, [3, 12]), device);
+    let mut cache = model.cache(3, 4);
+    let pieces = [(0, 5), (5, 1), (6, 6)];
+    let pieces = pieces.map(|(from, n)| model.logits(tokens.clone().narrow(1, from, n), &mut cache));
+    let scores = [model.forward(tokens), Tensor::cat(pieces.into(), 1)].map(shaped);
+    let ways = [
+        GenerationConfig::default(),
+        GenerationConfig { num_beams: 3, no_repeat_ngram_size: 2, ..GenerationConfig::default() },
+        GenerationConfig { do_sample: true, top_k: 5, ..GenerationConfig::default() },
+    ];
+    let texts = ways.into_iter().flat_map(|way| {
+        let way = GenerationConfig { max_length: Some(20), eos_token_id: None, ..way };
+        let prompts = [rows[0][..4].to_vec(), rows[1][..7].to_vec()];
+        aigc_text::Generator::new(&model, way).expect("valid options").seed(3).generate(&prompts).expect("texts")
+    });
+    let texts = texts.map(|text| text.tokens).collect();
+    (scores, grads, texts)
 }
 
 fn shaped<const D: usize>(tensor: Tensor<D>) -> Shaped {

@@ -3,14 +3,14 @@
 //!     AIGC_DEVICE=libtorch cargo test -p aigc-backends --features tch
 
 use aigc_backends::{
-    assert_close, assert_operations_equal_flex, device, device_name, diffuse, game, gans, models, parameters, pass,
-    pictures, values,
+    ADAM, assert_close, assert_operations_equal_flex, device, device_name, diffuse, game, gans, models, parameters,
+    pass, pictures, values, write,
 };
 use aigc_core::{
     checkpoint::RunFolder,
     data::{Loader, LoaderConfig, collate_images, digits},
     device::available,
-    ops::{AdamStep, adam_step},
+    ops::{AdamStep, Quantization, adam_step},
     rng::{Rng, Seeded},
     train::{Start, Trainer, TrainerConfig},
 };
@@ -86,6 +86,25 @@ fn the_game_of_every_pair_equals_flex_s() {
     }
 }
 
+/// As it is, and with weights of few bits: scores and gradients, and the same tokens.
+#[test]
+fn a_language_model_writes_what_it_writes_on_flex() {
+    for quantization in [None, Some(Quantization::Int8), Some(Quantization::Int4)] {
+        let (scores, grads, texts) = write(quantization, &device());
+        let (expected_scores, expected_grads, expected_texts) = write(quantization, &Device::flex());
+        for ((shape, got), (_, expected)) in scores.iter().zip(&expected_scores) {
+            assert_eq!(*shape, [3, 12, 40]);
+            assert_close(got, expected, TOLERANCE, &format!("scores with {quantization:?}"));
+        }
+        assert_eq!(grads.keys().collect::<Vec<_>>(), expected_grads.keys().collect::<Vec<_>>());
+        for (path, (_, grad)) in grads {
+            assert_close(&grad, &expected_grads[&path].1, TOLERANCE, &format!("gradient of {path}"));
+        }
+        assert_eq!(texts, expected_texts, "{quantization:?}");
+        assert!(texts[0] != texts[2] && texts[2] != texts[4], "ways of generating do not differ: {texts:?}");
+    }
+}
+
 /// Three steps, each from what the one before left; the first parameter is held by somebody else, who must not see it change.
 #[test]
 fn adam_s_steps_equal_flex() {
@@ -95,15 +114,7 @@ fn adam_s_steps_equal_flex() {
         let held = param.clone();
         for time in 1..4 {
             let [weight_decay, decoupled_decay] = decays;
-            let step = AdamStep {
-                learning_rate: 0.01,
-                beta_1: 0.9,
-                beta_2: 0.99,
-                epsilon: 1e-8,
-                time,
-                weight_decay,
-                decoupled_decay,
-            };
+            let step = AdamStep { learning_rate: 0.01, time, weight_decay, decoupled_decay, ..ADAM };
             (param, moments) = adam_step(param, draw(10 + time as u64), moments, step);
         }
         let [moment_1, moment_2] = moments;
@@ -125,18 +136,9 @@ fn adam_takes_gradients_as_they_lie() {
         let loss = draw(2, [4, 9]).matmul(param.clone().transpose()) * draw(3, [4, 6]);
         let grad = param.grad(&loss.sum().backward()).expect("a gradient");
         let turned = draw(4, [9, 6]).inner().transpose();
-        let step = AdamStep {
-            learning_rate: 0.1,
-            beta_1: 0.9,
-            beta_2: 0.99,
-            epsilon: 1e-8,
-            time: 1,
-            weight_decay: 0.0,
-            decoupled_decay: 0.0,
-        };
         let ((first, _), (second, [moment, _])) = (
-            adam_step(param.clone().inner(), grad.clone(), [(); 2].map(|()| grad.zeros_like()), step),
-            adam_step(turned, grad.clone(), [grad.clone().transpose().transpose() * 0.1, grad.powf_scalar(2.0)], step),
+            adam_step(param.clone().inner(), grad.clone(), [(); 2].map(|()| grad.zeros_like()), ADAM),
+            adam_step(turned, grad.clone(), [grad.clone().transpose().transpose() * 0.1, grad.powf_scalar(2.0)], ADAM),
         );
         [first, second, moment].map(values)
     };

@@ -2,9 +2,9 @@
 //!
 //!     cargo test -p aigc-backends --features tch --test libtorch
 
-use aigc_backends::{gradients, models, pass};
+use aigc_backends::{ADAM, gradients, models, pass};
 use aigc_core::{
-    ops::{AdamStep, adam_step, profile},
+    ops::{adam_step, profile},
     rng::{Rng, Seeded},
 };
 use aigc_tests::Net;
@@ -20,16 +20,7 @@ fn libtorch_takes_its_own_operations() {
     let net = Net::without_dropout(&device.clone().autodiff()).seeded(1);
     gradients(&net, net.forward(Rng::new(1).normal([16, 4], &device.clone().autodiff())).sum());
     let zeros = || Tensor::<1>::zeros([4], &device);
-    let step = AdamStep {
-        learning_rate: 0.1,
-        beta_1: 0.9,
-        beta_2: 0.99,
-        epsilon: 1e-8,
-        time: 1,
-        weight_decay: 0.0,
-        decoupled_decay: 0.0,
-    };
-    adam_step(zeros(), zeros(), [zeros(), zeros()], step);
+    adam_step(zeros(), zeros(), [zeros(), zeros()], ADAM);
     let times = profile::stop();
     for name in [
         "adam_step",

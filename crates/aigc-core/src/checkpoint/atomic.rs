@@ -4,6 +4,7 @@ use crate::{Error, Result};
 use std::{
     fs::{self, File, OpenOptions},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 /// Writes `bytes` to `path` so that a crash leaves the old file or the new one.
@@ -34,8 +35,11 @@ pub fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<(
 }
 
 fn temporary_name(path: &Path) -> PathBuf {
+    // Threads may write the same file at once.
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.{}.tmp", std::process::id()))
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    path.with_file_name(format!(".{name}.{}.{count}.tmp", std::process::id()))
 }
 
 /// Removes what killed writers left in `folder`.

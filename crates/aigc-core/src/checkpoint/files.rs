@@ -295,8 +295,11 @@ fn turned<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
     Tensor::cat(vec![turned], 0)
 }
 
-/// The files that an index names, which lie beside it.
-fn shards(index: &Path) -> Result<Vec<PathBuf>> {
+/// The files that an index of shards names, all of them beside it.
+///
+/// # Errors
+/// [`Error::Weights`] if it is no index, or names a file that is not beside it; [`Error::Io`] if it cannot be read.
+pub fn shards(index: &Path) -> Result<Vec<PathBuf>> {
     let wrong = |reason: String| Error::weights(index, reason);
     let text = std::fs::read_to_string(index).map_err(Error::io(index))?;
     let json: serde_json::Value = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;

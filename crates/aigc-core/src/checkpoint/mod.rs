@@ -21,7 +21,7 @@ mod optimizer;
 mod weights;
 
 pub use atomic::{replace as replace_atomic, write_atomic};
-pub use files::{Source, WeightFiles};
+pub use files::{Source, WeightFiles, shards};
 #[cfg(feature = "download")]
 pub(crate) use folder::sha256;
 pub use folder::{Checkpoint, CheckpointWriter, RunFolder};

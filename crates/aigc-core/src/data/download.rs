@@ -1,4 +1,4 @@
-//! Fetching data sets into the user's cache folder.
+//! Fetching files, and data sets into the user's cache folder.
 
 use crate::{Error, Result, checkpoint::sha256};
 use std::{
@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+use ureq::config::RedirectAuthHeaders;
 
 /// A file to fetch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,16 +72,14 @@ pub fn fetch(sources: &[&str], files: &[Remote], folder: &Path, progress: &mut P
             continue;
         }
         let mut answers = Vec::new();
+        let part = path.with_file_name(format!("{}.part", file.name));
         let fetched = sources.iter().any(|source| {
             let url = format!("{source}{}", file.name);
-            // Twice from each: a broken connection is worth one more call, which goes on where it broke.
-            (0..2).any(|_| match fetch_one(&url, file, &path, progress) {
-                Ok(()) => true,
-                Err(reason) => {
-                    answers.push(format!("{url}: {reason}"));
-                    false
-                }
-            })
+            let wanted =
+                Wanted { name: &file.name, url: &url, token: None, bytes: file.bytes, sha256: Some(&file.sha256) };
+            bring(&wanted, &part, &path, progress)
+                .inspect_err(|reason| answers.push(format!("{url}: {reason}")))
+                .is_ok()
         });
         if !fetched {
             let reason = format!(
@@ -94,56 +93,116 @@ pub fn fetch(sources: &[&str], files: &[Remote], folder: &Path, progress: &mut P
     Ok(())
 }
 
-/// Fetches one file through `NAME.part`.
-fn fetch_one(url: &str, file: &Remote, path: &Path, progress: &mut Progress<'_>) -> Result<(), String> {
-    let part = path.with_file_name(format!("{}.part", file.name));
-    let mut have = fs::metadata(&part).map_or(0, |m| m.len());
-    if have > file.bytes {
-        fs::remove_file(&part).map_err(|e| e.to_string())?;
-        have = 0;
+/// What comes from one address.
+pub(crate) struct Wanted<'a> {
+    /// What progress calls it.
+    pub(crate) name: &'a str,
+    pub(crate) url: &'a str,
+    /// Shown to the host of the address, to no other.
+    pub(crate) token: Option<&'a str>,
+    /// Size in bytes.
+    pub(crate) bytes: u64,
+    /// In hexadecimal; without it only the size is checked.
+    pub(crate) sha256: Option<&'a str>,
+}
+
+/// What makes the calls. Every answer is given back, whatever its status.
+pub(crate) fn agent(redirects: u32) -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .user_agent(concat!("aigc/", env!("CARGO_PKG_VERSION")))
+        .max_redirects(redirects)
+        .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+        .http_status_as_error(false)
+        .timeout_connect(Some(Duration::from_secs(20)))
+        .timeout_recv_response(Some(Duration::from_secs(60)))
+        // A server that stalls. A whole body may take as long as it takes.
+        .timeout_per_read(Some(Duration::from_secs(60)))
+        .build()
+        .into()
+}
+
+/// Fetches a file into `part`, going on with what is there, checks it, and renames it to `path`. A connection that
+/// breaks is tried again as long as bytes come, and once more: what is in `part` may be of no use.
+pub(crate) fn bring(wanted: &Wanted<'_>, part: &Path, path: &Path, progress: &mut Progress<'_>) -> Result<(), String> {
+    let length = || fs::metadata(part).map_or(0, |m| m.len());
+    let mut once_more = true;
+    loop {
+        let before = length();
+        match bring_once(wanted, part, progress) {
+            Ok(()) => return fs::rename(part, path).map_err(|e| format!("{}: {e}", path.display())),
+            Err(_) if length() > before => {}
+            Err(_) if once_more => once_more = false,
+            Err(reason) => return Err(reason),
+        }
     }
-    if have < file.bytes {
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .timeout_connect(Some(Duration::from_secs(20)))
-            .timeout_recv_response(Some(Duration::from_secs(60)))
-            // A server that stalls: what has come stays, and the second call goes on from there.
-            .timeout_recv_body(Some(Duration::from_secs(600)))
-            .build()
-            .into();
-        let mut request = agent.get(url);
+}
+
+fn bring_once(wanted: &Wanted<'_>, part: &Path, progress: &mut Progress<'_>) -> Result<(), String> {
+    let on_disk = |e: std::io::Error| format!("{}: {e}", part.display());
+    let there = fs::metadata(part).map(|m| m.len()).ok();
+    // What is longer than the file is not its beginning.
+    let mut have = there.filter(|have| *have <= wanted.bytes).unwrap_or(0);
+    if there != Some(wanted.bytes) {
+        // Bytes are counted as they are in the file, never as they could be packed on the way.
+        let mut request = agent(10).get(wanted.url).header("Accept-Encoding", "identity");
+        if let Some(token) = wanted.token {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
         if have > 0 {
             request = request.header("Range", format!("bytes={have}-"));
         }
         let response = request.call().map_err(|e| e.to_string())?;
+        let status = response.status().as_u16();
+        if status == 416 && have > 0 {
+            // The server has no such bytes: the next call begins anew.
+            fs::remove_file(part).map_err(on_disk)?;
+        }
+        if status != 200 && status != 206 {
+            return Err(format!("http status: {status}"));
+        }
         // 206 goes on; 200 means that the server starts from the beginning.
-        let resumed = response.status() == 206;
-        let mut into = OpenOptions::new().create(true).append(resumed).write(true).truncate(!resumed).open(&part);
-        let into = into.as_mut().map_err(|e| e.to_string())?;
+        let resumed = status == 206 && have > 0;
+        let range = response.headers().get("Content-Range").and_then(|range| range.to_str().ok());
+        if resumed && range.is_some_and(|range| !range.starts_with(&format!("bytes {have}-"))) {
+            return Err(format!("other bytes than those from {have} on"));
+        }
         if !resumed {
             have = 0;
         }
-        let mut body = response.into_body().into_reader().take(file.bytes - have + 1);
+        let mut into = OpenOptions::new();
+        let into = into.create(true).append(resumed).write(true).truncate(!resumed).open(part);
+        let mut into = into.map_err(on_disk)?;
+        let mut body = response.into_body().into_reader().take((wanted.bytes - have).saturating_add(1));
         let mut chunk = vec![0; 1 << 16];
         loop {
             let n = body.read(&mut chunk).map_err(|e| format!("broke off after {have} bytes: {e}"))?;
             if n == 0 {
                 break;
             }
-            into.write_all(&chunk[..n]).map_err(|e| e.to_string())?;
+            into.write_all(&chunk[..n]).map_err(on_disk)?;
             have += n as u64;
-            progress(&file.name, have, file.bytes);
+            progress(wanted.name, have, wanted.bytes);
         }
-        into.sync_all().map_err(|e| e.to_string())?;
+        into.sync_all().map_err(on_disk)?;
     }
-    if have < file.bytes {
-        return Err(format!("broke off after {have} of {} bytes", file.bytes));
+    if have < wanted.bytes {
+        return Err(format!("broke off after {have} of {} bytes", wanted.bytes));
     }
-    let found = sha256(&part).map_err(|e| e.to_string())?;
-    if have != file.bytes || found != file.sha256 {
-        fs::remove_file(&part).map_err(|e| e.to_string())?;
-        return Err(format!("{have} bytes with SHA-256 {found}, expected {} with {}", file.bytes, file.sha256));
+    let wrong = match wanted.sha256 {
+        _ if have > wanted.bytes => Some(format!("{have} bytes or more, expected {}", wanted.bytes)),
+        Some(expected) => {
+            let found = sha256(part).map_err(|e| e.to_string())?;
+            (found != expected).then(|| format!("{have} bytes with SHA-256 {found}, expected {expected}"))
+        }
+        None => None,
+    };
+    match wrong {
+        Some(reason) => {
+            fs::remove_file(part).map_err(on_disk)?;
+            Err(reason)
+        }
+        None => Ok(()),
     }
-    fs::rename(&part, path).map_err(|e| e.to_string())
 }
 
 /// A progress bar for the terminal.

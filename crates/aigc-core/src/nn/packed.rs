@@ -9,7 +9,7 @@ use burn::{
 /// A matrix of which few bits of every number are kept, in rows; a fourth or an eighth of the memory, which is as much of the time
 /// where a model says one token after the other.
 ///
-/// It is not trained, but gradients flow through it.
+/// It is not trained, but gradients flow through it. Devices without eight-bit numbers (WGPU) hold 32 bits for each byte.
 #[derive(Module, Debug)]
 pub struct PackedWeight {
     /// Whole numbers, `[rows, quantization.bytes(width)]`.
@@ -30,8 +30,10 @@ impl PackedWeight {
         let values = TensorData::new(values, [rows, quantization.bytes(width)]);
         let scales = TensorData::new(scales, [rows, width.div_ceil(Quantization::BLOCK)]);
         let scales = Param::initialized(ParamId::new(), Tensor::from_data(scales, &device));
+        // WGSL knows no bytes.
+        let dtype = if device.supports_dtype(DType::I8) { DType::I8 } else { DType::I32 };
         Self {
-            values: Param::initialized(ParamId::new(), Tensor::from_data(values, (&device, DType::I8))),
+            values: Param::initialized(ParamId::new(), Tensor::from_data(values, (&device, dtype))),
             scales: scales.set_require_grad(false),
             width,
             quantization,

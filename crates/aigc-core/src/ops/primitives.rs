@@ -5,6 +5,7 @@ use crate::nn::Activation;
 use burn::{
     backend::{
         Backend, TensorMetadata,
+        ops::attention::attention_fallback,
         tensor::{FloatTensor, IntTensor},
     },
     tensor::{
@@ -384,7 +385,7 @@ pub(crate) fn self_attention_grad<B: Backend>(
     B::float_cat([dq, dk, dv].map(joined::<B>).into(), 2)
 }
 
-/// [`attention`] by burn's own, where a mask of any kind is needed.
+/// [`attention`] by burn's own, for masks, and for values of another width.
 pub(crate) fn masked_attention<B: Backend>(
     q: Float<B>,
     k: Float<B>,
@@ -392,7 +393,12 @@ pub(crate) fn masked_attention<B: Backend>(
     mask: Option<burn::backend::tensor::BoolTensor<B>>,
     causal: bool,
 ) -> Float<B> {
-    B::attention(q, k, v, mask, None, AttentionModuleOptions { is_causal: causal, ..Default::default() })
+    let options = AttentionModuleOptions { is_causal: causal, ..Default::default() };
+    // LibTorch's own sees what the mask hides, and counts causal keys from the first (burn-tch 0.22.1, `ops/module.rs:488`).
+    match B::name(&q.device()).contains("libtorch") {
+        true => attention_fallback::<B>(q, k, v, mask, None, options),
+        false => B::attention(q, k, v, mask, None, options),
+    }
 }
 
 pub(crate) fn packed_linear<B: Backend>(

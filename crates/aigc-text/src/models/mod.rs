@@ -1,6 +1,8 @@
 //! Networks, and where they all meet.
 
 mod gpt2;
+#[cfg(feature = "download")]
+mod hub;
 mod layout;
 
 pub use gpt2::{ActivationName, Gpt2, Gpt2Config};
