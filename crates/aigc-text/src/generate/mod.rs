@@ -11,7 +11,7 @@
 //! | `sample` | one token after the other |
 //! | `beam`, `constrained` | several texts, the best of which are kept |
 //! | `contrastive` | the likely token that is least like the text |
-//! | `pattern`, `schema` | texts that match a regular expression, or are JSON of a schema |
+//! | `pattern`, `schema`, `script` | texts that match a regular expression, or are JSON of a schema |
 //! | `assisted` | several tokens at a time, checked afterwards |
 //! | `stop` | when a text has ended |
 
@@ -26,6 +26,7 @@ mod penalties;
 mod processor;
 mod sample;
 mod schema;
+mod script;
 mod stop;
 mod warpers;
 

@@ -1,8 +1,8 @@
 //! Texts that match a regular expression, or are JSON of a schema.
 //!
-//! The expression becomes an automaton over bytes. In each of its states the tokens are those whose bytes lead to a state
-//! from which the text can still be brought to an end; they are found by one walk over a tree of all tokens' bytes, and
-//! kept for the next text that comes to the state.
+//! The expression becomes an automaton over bytes. In each of its states the tokens are those whose bytes lead to a
+//! state from which the text can still be brought to an end; they are found by one walk over a tree of all tokens'
+//! bytes, and kept for the next text that comes to the state.
 
 use super::{
     processor::{LogitsProcessor, Row},
@@ -31,22 +31,30 @@ const MASKS: usize = 4096;
 /// Steps along the tree of tokens to find out which states are of use; some seconds.
 const STEPS: usize = 1 << 30;
 
-/// Allows only tokens with which what is generated, the whole of it and without the prompt, can still match.
+/// Allows only tokens with which what is generated, the whole of it and without the prompt, can still match (the way of
+/// Willard and Louf 2023, <https://arxiv.org/abs/2307.09702>).
 ///
-/// A text is over where a token of `end` comes. The same tokens have to be the generator's `eos_token_id`; and a text that
-/// is cut off by its greatest length is but the beginning of one that matches. Tokens without text and special ones are
-/// never allowed, except to end.
+/// A text is over where a token of `end` comes. The same tokens have to be the generator's `eos_token_id`; and a text
+/// that is cut off by its greatest length is but the beginning of one that matches. Tokens without text and special
+/// ones are never allowed, except to end.
 ///
 /// Clones share all but the masks that they keep.
 ///
-/// ```no_run
-/// # use aigc_text::{CausalLm, GenerationConfig, Generator, Pattern, generate::Tokens, tokenizer::BytePairTokenizer};
-/// # fn example(model: &impl CausalLm, tokenizer: &BytePairTokenizer) -> aigc_core::Result<()> {
-/// let end = tokenizer.end_of_text().unwrap_or_default();
-/// let date = Pattern::regex("[0-9]{4}-[0-9]{2}-[0-9]{2}", tokenizer, &[end])?;
-/// let config = GenerationConfig { eos_token_id: Some(Tokens::One(end)), ..Default::default() };
-/// # let prompt = vec![0];
-/// let texts = Generator::new(model, config)?.processor(date).generate(&[prompt])?;
+/// ```
+/// # use aigc_text::{CharacterTokenizer, GenerationConfig, Generator, Gpt2Config, Pattern, Tokenizer};
+/// # use aigc_text::generate::Tokens;
+/// # fn main() -> aigc_core::Result<()> {
+/// # let config = Gpt2Config { vocab_size: 14, n_positions: 32, n_embd: 8, n_head: 2, ..Default::default() };
+/// # let config = Gpt2Config { bos_token_id: None, eos_token_id: None, ..config };
+/// # let model = config.init(&aigc_core::device::device("flex")?)?;
+/// let tokenizer = CharacterTokenizer::of("0123456789-at\n");
+/// let end = tokenizer.encode("\n")?;
+/// let date = Pattern::regex("[0-9]{4}-[0-9]{2}-[0-9]{2}", &tokenizer, &end)?;
+/// let config = GenerationConfig { eos_token_id: Some(Tokens::Several(end)), ..Default::default() };
+/// let prompt = tokenizer.encode("at")?;
+/// let texts = Generator::new(&model, config)?.processor(date).generate(&[prompt])?;
+/// let date = tokenizer.decode(texts[0].new_tokens());
+/// assert_eq!(date.trim_end().split('-').map(str::len).collect::<Vec<_>>(), [4, 2, 2], "{date}");
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
@@ -56,37 +64,42 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    /// Texts that match `expression` as a whole, in the syntax of the `regex` crate; `end` has the tokens that may end them.
+    /// Texts that match `expression` as a whole, in the syntax of the `regex` crate; `end` has the tokens that may end
+    /// them.
     ///
-    /// Whether repetitions are greedy makes no difference, nor does the order of alternatives: every text that matches in
-    /// some way can come. Without tokens to end it, a text goes on until nothing may follow, which is an error.
+    /// Whether repetitions are greedy makes no difference, nor does the order of alternatives: every text that matches
+    /// in some way can come. Without tokens to end it, a text goes on until nothing may follow, which is an error.
     ///
     /// # Errors
-    /// [`Error::Config`] for an expression that is broken, too large (128 KiB of text, 64 MiB as an automaton), of a syntax
-    /// that automata do not have (Unicode's `\b`), or that no text of the tokens matches.
+    /// [`Error::Config`] for an expression that is broken, too large (128 KiB of text, 64 MiB as an automaton), of a
+    /// syntax that automata do not have (Unicode's `\b`), or that no text of the tokens matches.
     pub fn regex(expression: &str, tokenizer: &dyn Tokenizer, end: &[u32]) -> Result<Self> {
         Self::new("expression", expression, expression, tokenizer, end)
     }
 
     /// Texts that are JSON of `schema`, a JSON schema; `end` has the tokens that may end them.
     ///
+    /// It is [JSON Schema](https://json-schema.org/draft/2020-12) as far as a finite automaton can hold a text to it:
+    ///
     /// | of a schema | what is generated |
     /// |---|---|
     /// | `type`, one or a list | see below; a schema without it has to have one of the next three |
     /// | `enum`, `const` | any JSON; values that are not of the `type` are left out |
-    /// | `anyOf`, `oneOf` | one of them, which may be one of others as well; `allOf` of one schema |
-    /// | `$ref` | a place in the schema (`#/$defs/…`); one in itself four times, what is nested deeper is not generated |
-    /// | string | `minLength`, `maxLength` in characters; or `pattern`; or `format` date, time, date-time, uuid, email |
+    /// | `anyOf`, `oneOf` | one of them; what `oneOf` gives may be another of its schemas as well |
+    /// | `$ref` | a place in the schema (`#/$defs/…`); in itself four times, what is deeper is not generated |
+    /// | string | `minLength`, `maxLength` in characters; or `pattern` |
     /// | integer | of 18 digits; `minimum`, `maximum`, `exclusiveMinimum`, `exclusiveMaximum` |
     /// | number | of 18 digits before the point and 18 behind it, an exponent of two |
-    /// | array | `items`, `minItems`, `maxItems`, `prefixItems`, behind which there is nothing unless `items` says what |
+    /// | array | `items`, `minItems`, `maxItems`, `prefixItems`, with nothing behind them unless `items` says what |
     /// | object | `properties` in their order, those not in `required` may be left out; no others |
     ///
-    /// `title`, `description`, `default`, `examples`, `deprecated`, `readOnly`, `writeOnly`, `$schema`, `$id` and `$comment`
-    /// say nothing about a text and are passed over. One space may follow each `:` and `,`; there is no other whitespace.
+    /// `title`, `description`, `default`, `examples`, `deprecated`, `readOnly`, `writeOnly`, `$schema`, `$id` and
+    /// `$comment` say nothing about a text and are passed over; any other keyword (`allOf`, `format`, …) is an error.
+    /// One space may follow each `:` and `,`; there is no other whitespace.
     ///
-    /// A `pattern` is JavaScript's, without look-around, word boundaries, flags and back references; `^` begins and `$` ends
-    /// an alternative of it. Characters that JSON escapes do not come for a class with properties of Unicode (`\p{L}`).
+    /// A `pattern` is JavaScript's, without look-around, word boundaries, flags and back references; `^` begins and `$`
+    /// ends an alternative of it. Characters that JSON escapes do not come for a class with properties of Unicode
+    /// (`\p{L}`).
     ///
     /// # Errors
     /// [`Error::Config`] for text that is no schema, for keywords that are not above, and as [`regex`](Self::regex).
@@ -246,8 +259,8 @@ impl Machine {
         self.automaton.is_match_state(self.automaton.next_eoi_state(state))
     }
 
-    /// Which states, of those that can be reached from the start, lead to one where a text may end. `next` gives the states
-    /// after one, and whether to go on.
+    /// Which states, of those that can be reached from the start, lead to one where a text may end. `next` gives the
+    /// states after one, and whether to go on.
     fn reaching(&self, mut next: impl FnMut(StateID, &mut Vec<StateID>) -> bool) -> Vec<bool> {
         let mut found = vec![self.start];
         let mut seen = vec![];
@@ -289,8 +302,8 @@ impl Machine {
         alive
     }
 
-    /// Calls `each` with the tokens whose bytes can be taken from a state on, and where they lead; returns how many steps
-    /// this took.
+    /// Calls `each` with the tokens whose bytes can be taken from a state on, and where they lead; returns how many
+    /// steps this took.
     fn walk(&self, state: StateID, mut each: impl FnMut(u32, StateID)) -> usize {
         let mut states = vec![state];
         let (mut at, mut steps) = (0, 1);
@@ -404,7 +417,8 @@ impl Tree {
                 path.push(nodes.len());
                 nodes.push(Node { byte: *byte, depth, skip: 0, first: i, last: i });
             }
-            // Of tokens that begin alike the shortest comes first, so what ends at a node does so from its first token on.
+            // Of tokens that begin alike the shortest comes first, so what ends at a node does so from its first token
+            // on.
             if let Some(node) = path.last() {
                 nodes[*node].last = i + 1;
             }
