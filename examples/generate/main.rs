@@ -92,6 +92,9 @@ fn generate(args: &Args, folder: &Path, device: &Device) -> Result<()> {
     if let Some((assistant, _)) = &assistant {
         generator = generator.assisted_by(assistant)?;
     }
+    if let Some(pattern) = args.generation.pattern(&*tokenizer, &config.eos())? {
+        generator = generator.processor(pattern);
+    }
     let plain = matches!(config.strategy(), Strategy::Sample | Strategy::Contrastive);
     if plain && tokens.len() == 1 && config.num_return_sequences == 1 {
         print!("{}", prompts[0]);

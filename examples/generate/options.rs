@@ -1,11 +1,12 @@
 //! The options of generation, as those of transformers' `generate`.
 
 use aigc_text::{
-    GenerationConfig, Tokenizer,
+    GenerationConfig, Pattern, Tokenizer,
     generate::{EarlyStopping, Forced},
 };
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
+use std::path::PathBuf;
 
 /// How texts are generated. Without an option, what the model's `generation_config.json` says, or transformers' default.
 #[derive(Clone, Debug, Default, Args)]
@@ -80,6 +81,12 @@ pub(crate) struct GenerationOptions {
     /// What a text's score gains, such as " rain=-2".
     #[arg(long, value_name = "TEXT=BIAS")]
     sequence_bias: Vec<String>,
+    /// Write what matches a regular expression, and nothing else.
+    #[arg(long, value_name = "PATTERN", conflicts_with = "json_schema")]
+    regex: Option<String>,
+    /// Write JSON of the schema in a file, and nothing else.
+    #[arg(long, value_name = "FILE")]
+    json_schema: Option<PathBuf>,
     /// Propose so many tokens at a time by looking the text's end up in it.
     #[arg(long)]
     prompt_lookup_num_tokens: Option<usize>,
@@ -159,6 +166,18 @@ impl GenerationOptions {
             prompt_lookup_num_tokens: self.prompt_lookup_num_tokens.or(config.prompt_lookup_num_tokens),
             num_assistant_tokens: self.num_assistant_tokens.unwrap_or(config.num_assistant_tokens),
             ..config
+        })
+    }
+
+    /// What texts that tokens of `end` end are held to.
+    pub(crate) fn pattern(&self, tokenizer: &dyn Tokenizer, end: &[u32]) -> Result<Option<Pattern>> {
+        Ok(match (&self.regex, &self.json_schema) {
+            (Some(expression), _) => Some(Pattern::regex(expression, tokenizer, end)?),
+            (None, Some(path)) => {
+                let schema = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+                Some(Pattern::json_schema(&schema, tokenizer, end)?)
+            }
+            (None, None) => None,
         })
     }
 }

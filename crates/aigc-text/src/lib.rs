@@ -8,7 +8,7 @@
 //! | [`tokenizer`] | texts to tokens and back, also as they stream |
 //! | [`models`] | GPT-2, and the files that it is read from |
 //! | [`cache`] | keys and values of the tokens so far |
-//! | [`generate`] | greedy, drawn, beams, contrastive, assisted |
+//! | [`generate`] | greedy, drawn, beams, contrastive, assisted; within a pattern |
 //! | [`windows`], [`objective`] | what training sees, and its loss |
 //! | [`perplexity`](mod@perplexity) | how well a model foretells texts |
 #![forbid(unsafe_code)]
@@ -22,7 +22,7 @@ pub mod tokenizer;
 pub mod windows;
 
 pub use cache::KvCache;
-pub use generate::{Ending, GenerationConfig, Generator, LogitsProcessor, Row, Sequence, Strategy};
+pub use generate::{Ending, GenerationConfig, Generator, LogitsProcessor, Pattern, Row, Sequence, Strategy};
 pub use models::{CausalLm, Gpt2, Gpt2Config};
 pub use objective::{NextToken, TokenBatch, mean_loss, next_token_loss};
 pub use perplexity::{Perplexity, perplexity};

@@ -5,6 +5,7 @@ use super::{
     Sequence,
     decoder::{Decoder, host, ids, last},
     processor::{Processors, Row, softmax, top_k},
+    sample::nothing_left,
     stop::Stopping,
 };
 use crate::models::CausalLm;
@@ -48,6 +49,9 @@ impl<M: CausalLm> Contrastive<'_, M> {
                 self.processors.process(state, scores)?;
                 let probabilities = softmax(scores);
                 let best = top_k(&probabilities, k);
+                if !best.iter().any(|token| probabilities[*token] > 0.0) {
+                    return Err(nothing_left());
+                }
                 likely.push(best.iter().map(|token| probabilities[*token]).collect());
                 candidates.push(best.into_iter().map(|token| token as u32).collect());
             }
@@ -66,7 +70,9 @@ impl<M: CausalLm> Contrastive<'_, M> {
                     let most = seen.iter().copied().fold(f32::NEG_INFINITY, f32::max);
                     (1.0 - self.alpha) * likely[i][c] - self.alpha * most
                 };
-                (1..k).fold(0, |best, c| if value(c) > value(best) { c } else { best })
+                // Fewer than `k` may be allowed; of a row that has ended none is.
+                let allowed = (0..k).filter(|c| likely[i][*c] > 0.0);
+                allowed.reduce(|best, c| if value(c) > value(best) { c } else { best }).unwrap_or(0)
             };
             let chosen: Vec<usize> = (0..items).map(choose).collect();
             let mut told = vec![None; items];
@@ -95,4 +101,33 @@ impl<M: CausalLm> Contrastive<'_, M> {
 fn unit(hidden: Tensor<3>) -> Tensor<3> {
     let length = hidden.clone().square().sum_dim(2).sqrt().clamp_min(1e-12);
     hidden / length
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{GenerationConfig, Generator, Gpt2Config};
+    use aigc_core::{device::device, rng::Seeded};
+
+    #[test]
+    fn what_is_forbidden_is_not_chosen() {
+        let config =
+            Gpt2Config { vocab_size: 20, n_positions: 32, n_embd: 16, n_layer: 1, n_head: 2, ..Default::default() };
+        let config = Gpt2Config { bos_token_id: None, eos_token_id: None, initializer_range: 0.4, ..config };
+        let model = config.init(&device("flex").unwrap()).unwrap().seeded(1);
+        // Likeness is all that counts, and there are fewer tokens than candidates.
+        let generate = |forbidden: std::ops::Range<u32>| {
+            let config = GenerationConfig {
+                penalty_alpha: Some(1.0),
+                top_k: 6,
+                suppress_tokens: forbidden.collect(),
+                ..GenerationConfig::default()
+            };
+            Generator::new(&model, config).unwrap().generate(&[vec![3, 4, 5], vec![7]])
+        };
+        for text in generate(0..18).unwrap() {
+            assert!(text.new_tokens().iter().all(|token| *token >= 18), "{text:?}");
+        }
+        let error = generate(0..20).unwrap_err().to_string();
+        assert!(error.contains("no token with a probability"), "{error}");
+    }
 }

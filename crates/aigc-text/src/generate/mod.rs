@@ -11,6 +11,7 @@
 //! | `sample` | one token after the other |
 //! | `beam`, `constrained` | several texts, the best of which are kept |
 //! | `contrastive` | the likely token that is least like the text |
+//! | `pattern`, `schema`, `script` | texts that match a regular expression, or are JSON of a schema |
 //! | `assisted` | several tokens at a time, checked afterwards |
 //! | `stop` | when a text has ended |
 
@@ -20,13 +21,17 @@ mod config;
 mod constrained;
 mod contrastive;
 mod decoder;
+mod pattern;
 mod penalties;
 mod processor;
 mod sample;
+mod schema;
+mod script;
 mod stop;
 mod warpers;
 
 pub use config::{EarlyStopping, Forced, GenerationConfig, Strategy, Tokens};
+pub use pattern::Pattern;
 pub use penalties::{
     ExponentialDecay, FrequencyPenalty, NoRepeatNgram, RemoveInvalid, RepetitionPenalty, SequenceBias,
 };

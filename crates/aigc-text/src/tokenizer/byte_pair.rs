@@ -28,6 +28,7 @@ pub struct BytePairTokenizer {
     inner: tokenizers::Tokenizer,
     /// What every token stands for.
     bytes: Vec<Vec<u8>>,
+    special: HashSet<u32>,
 }
 
 impl BytePairTokenizer {
@@ -97,12 +98,12 @@ impl BytePairTokenizer {
             let added = inner.add_special_tokens([AddedToken::from(END_OF_TEXT, true)]);
             added.map_err(|error| decode(path, error))?;
         }
-        let special: HashSet<u32> = inner.get_added_tokens_decoder().into_keys().collect();
+        let added = inner.get_added_tokens_decoder();
         let size = inner.get_vocab(true).into_values().max().map_or(0, |last| last as usize + 1);
         let alphabet = alphabet();
         let bytes = |token: u32| {
             let Some(text) = inner.id_to_token(token) else { return Some(Vec::new()) };
-            if special.contains(&token) {
+            if added.contains_key(&token) {
                 Some(text.into_bytes())
             } else {
                 text.chars().map(|c| alphabet.get(&c).copied()).collect()
@@ -113,7 +114,8 @@ impl BytePairTokenizer {
             let reason = "tokens with characters that stand for no byte".to_string();
             return Err(Error::Data { path: path.into(), fault: DataFault::Mismatch(reason) });
         };
-        Ok(Self { inner, bytes })
+        let special = added.into_iter().filter(|(_, added)| added.special).map(|(token, _)| token).collect();
+        Ok(Self { inner, bytes, special })
     }
 
     /// The token that begins and ends texts, `<|endoftext|>`, where there is one.
@@ -157,6 +159,10 @@ impl Tokenizer for BytePairTokenizer {
 
     fn vocabulary(&self) -> usize {
         self.bytes.len()
+    }
+
+    fn is_special(&self, token: u32) -> bool {
+        self.special.contains(&token)
     }
 
     fn save(&self, folder: &Path) -> Result<()> {

@@ -25,6 +25,12 @@ pub trait Tokenizer: Send + Sync {
     /// Number of tokens.
     fn vocabulary(&self) -> usize;
 
+    /// Whether a token is a sign to the model, such as the end of a text, and no text itself.
+    fn is_special(&self, token: u32) -> bool {
+        let _ = token;
+        false
+    }
+
     /// The text of `tokens`; bytes that are no character become `U+FFFD`.
     fn decode(&self, tokens: &[u32]) -> String {
         let bytes: Vec<u8> = tokens.iter().flat_map(|token| self.bytes(*token)).collect();
