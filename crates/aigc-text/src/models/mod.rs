@@ -2,8 +2,10 @@
 
 mod gpt2;
 mod layout;
+mod lora;
 
 pub use gpt2::{ActivationName, Gpt2, Gpt2Config};
+pub use lora::LoraConfig;
 
 use crate::cache::KvCache;
 use burn::{
