@@ -64,7 +64,8 @@ pub struct TextTraining<'a> {
 }
 
 impl TextTraining<'_> {
-    /// Trains, and leaves the model in the run's `model` folder, for `generate --model` and for transformers.
+    /// Trains, and leaves the model in the run's `model` folder, for `generate --model` and for transformers; its adapters, if it has
+    /// some, are merged there, and alone in the `adapters` folder.
     ///
     /// # Errors
     /// Whatever settings, text and disk report.
@@ -88,7 +89,7 @@ impl TextTraining<'_> {
         let config = LoaderConfig { batch_size: batch, shuffle: Some(trainer.seed), ..LoaderConfig::default() };
         let loader = Loader::new(learned, TokenBatch::collate, config)?;
         let seed = trainer.seed;
-        let trained = options
+        let mut trained = options
             .trainer(trainer, stop, 10)
             .model_config(model.config())?
             .data_config(settings)?
@@ -109,6 +110,10 @@ impl TextTraining<'_> {
             .fit(NextToken::new(), model, &loader, run)?;
         let folder = run.path().join("model");
         tokenizer.save(&folder)?;
+        if trained.model.lora().is_some() {
+            trained.model.save_lora(run.path().join("adapters"))?;
+            trained.model = trained.model.merge_lora();
+        }
         trained.model.save(&folder)?;
         Ok(trained)
     }

@@ -69,6 +69,19 @@ fn a_text_is_learned_and_gone_on_with() {
     let from = ["--text", "text.txt", "--from", "whole/model", "--steps", "3", "--context", "32", "--out", "tuned"];
     let tuned = number(&run("train_text", folder, &from), "loss of held-out text:");
     assert!((tuned - loss).abs() < 0.2, "{tuned} after {loss}");
+    // So do adapters, which are there alone and merged.
+    let adapt =
+        |rank, out| ["--text", "text.txt", "--from", "whole/model", "--context", "32", "--lora", rank, "--out", out];
+    let told = run("train_text", folder, &[&adapt("4", "adapted")[..], &["--steps", "3"]].concat());
+    let adapted = number(&told, "loss of held-out text:");
+    assert!((adapted - loss).abs() < 0.2, "{adapted} after {loss}");
+    for file in ["adapters/adapter_config.json", "adapters/adapter_model.safetensors", "final/model.safetensors"] {
+        assert!(folder.join("adapted").join(file).is_file(), "{file}");
+    }
+    assert!(weights("adapted") != weights("whole") && weights("adapted").len() == weights("whole").len());
+    assert!(refused("train_text", folder, &adapt("33", "too-much")).contains("`rank` is 33, expected 1 to 32"));
+    assert!(!folder.join("too-much").exists());
+    assert!(refused("train_text", folder, &["--text", "text.txt", "--lora", "4"]).contains("--from"));
 
     assert!(refused("train_text", folder, &[]).contains("--text"));
     assert!(refused("train_text", folder, &["--text", "none.txt"]).contains("none.txt"));

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 use aigc_core::{
+    burn::tensor::Device,
     checkpoint::RunFolder,
     train::{Start, StopReason, TrainerConfig},
 };
@@ -16,7 +17,8 @@ use aigc_examples::{
     text::{Continuation, TextTraining, go_on, gpt_trainer, lines, model_folder},
 };
 use aigc_text::{
-    BytePairTokenizer, CharacterTokenizer, Gpt2, Gpt2Config, TokenWindows, Tokenizer, tokenizer, write_tokens,
+    BytePairTokenizer, CharacterTokenizer, Gpt2, Gpt2Config, LoraConfig, TokenWindows, Tokenizer, tokenizer,
+    write_tokens,
 };
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
@@ -39,6 +41,9 @@ struct Args {
     /// tokens; sizes are its own, too.
     #[arg(long, value_name = "FOLDER")]
     from: Option<String>,
+    /// Fine-tune adapters of this rank (LoRA) in place of the model itself.
+    #[arg(long, value_name = "RANK", requires = "from")]
+    lora: Option<usize>,
     #[arg(long, default_value_t = 4)]
     layers: usize,
     #[arg(long, default_value_t = 4)]
@@ -53,7 +58,7 @@ struct Args {
     /// Windows of a step.
     #[arg(long, default_value_t = 12)]
     batch: usize,
-    /// 0.003, or 0.00003 to fine-tune.
+    /// 0.003, or 0.00003 to fine-tune, 0.0002 with adapters.
     #[arg(long)]
     learning_rate: Option<f64>,
     /// What the texts that are shown begin with.
@@ -83,6 +88,9 @@ struct Settings {
 struct Data {
     /// The model that was fine-tuned.
     from: Option<PathBuf>,
+    /// Its adapters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lora: Option<LoraConfig>,
     context: usize,
     batch: usize,
     shown: Continuation,
@@ -96,7 +104,7 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let device = args.run.device()?;
     let (run, settings, tokenizer) = match args.run.start() {
-        Start::Fresh => begin(&args)?,
+        Start::Fresh => begin(&args, &device)?,
         _ => {
             let run = args.run.existing_run(NAME)?;
             let settings = run.config()?;
@@ -109,6 +117,10 @@ fn main() -> Result<()> {
     let network = match &data.from {
         Some(folder) => Gpt2::open(folder, &device)?.0,
         None => model.init(&device)?,
+    };
+    let network = match &data.lora {
+        Some(lora) => network.with_lora(lora.clone())?,
+        None => network,
     };
     let windows = TokenWindows::open(run.path().join(TOKENS), data.context, 1)?;
     // The last tenth judges.
@@ -132,7 +144,7 @@ fn main() -> Result<()> {
 }
 
 /// A new run: its tokens and their tokenizer, in its folder.
-fn begin(args: &Args) -> Result<(RunFolder, Settings, Box<dyn Tokenizer>)> {
+fn begin(args: &Args, device: &Device) -> Result<(RunFolder, Settings, Box<dyn Tokenizer>)> {
     let text = args.text.as_deref().context("--text FILE is missing")?;
     let from = args.from.as_deref().map(model_folder).transpose()?;
     let tokenizer: Box<dyn Tokenizer> = match (&from, args.tokens) {
@@ -154,15 +166,26 @@ fn begin(args: &Args) -> Result<(RunFolder, Settings, Box<dyn Tokenizer>)> {
         }
     };
     model.validate()?;
-    let trainer = gpt_trainer(args.run.steps.unwrap_or(2000), args.run.seed);
-    let usual = if from.is_some() { 3e-5 } else { 3e-3 };
-    let trainer = TrainerConfig { learning_rate: args.learning_rate.unwrap_or(usual), ..trainer };
+    // `alpha` and learning rate of the paper's GPT-2.
+    let lora = args.lora.map(|rank| LoraConfig { rank, alpha: 32.0, ..LoraConfig::default() });
+    let mut trainer = gpt_trainer(args.run.steps.unwrap_or(2000), args.run.seed);
+    let usual = match (&from, &lora) {
+        (_, Some(_)) => 2e-4,
+        (Some(_), None) => 3e-5,
+        (None, None) => 3e-3,
+    };
+    trainer.learning_rate = args.learning_rate.unwrap_or(usual);
+    if let Some(lora) = &lora {
+        // No vector is trained, and so none needs a group.
+        trainer.groups.clear();
+        model.init(device)?.with_lora(lora.clone())?;
+    }
     // A mistake leaves no folder behind.
     let trainer = args.run.config(trainer)?;
     tokenizer.encode(&args.prompt)?;
     let context = args.context.unwrap_or(64).min(model.n_positions);
     let shown = Continuation { prompt: args.prompt.clone(), tokens: 500 };
-    let data = Data { from, context, batch: args.batch, shown };
+    let data = Data { from, lora, context, batch: args.batch, shown };
     let run = args.run.run(NAME)?;
     tokenizer.save(&run.path().join("model"))?;
     let bytes = std::fs::metadata(text).map_or(0, |about| about.len());

@@ -66,6 +66,7 @@ fn every_case_of_a_known_kind_passes() {
             "scheduler" => schedulers::steps(&case, &json),
             "gpt2_forward" => text::forward(&case, &json),
             "gpt2-files" => text::files(&case),
+            "gpt2-lora" => text::lora(&case),
             "generate" => text::generate(&case, &json),
             "logits_processor" => text::processor(&case, &json),
             _ => *unsupported.entry(kind.clone()).or_default() += 1,

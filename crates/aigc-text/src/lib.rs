@@ -6,7 +6,7 @@
 //! | module | what lives there |
 //! |---|---|
 //! | [`tokenizer`] | texts to tokens and back, also as they stream |
-//! | [`models`] | GPT-2, and the files that it is read from |
+//! | [`models`] | GPT-2, the files that it is read from, adapters |
 //! | [`cache`] | keys and values of the tokens so far |
 //! | [`generate`] | greedy, drawn, beams, contrastive, assisted; within a pattern |
 //! | [`windows`], [`objective`] | what training sees, and its loss |
@@ -23,7 +23,7 @@ pub mod windows;
 
 pub use cache::KvCache;
 pub use generate::{Ending, GenerationConfig, Generator, LogitsProcessor, Pattern, Row, Sequence, Strategy};
-pub use models::{CausalLm, Gpt2, Gpt2Config};
+pub use models::{CausalLm, Gpt2, Gpt2Config, LoraConfig};
 pub use objective::{NextToken, TokenBatch, mean_loss, next_token_loss};
 pub use perplexity::{Perplexity, perplexity};
 pub use tokenizer::{BytePairTokenizer, CharacterTokenizer, DecodeStream, Tokenizer};

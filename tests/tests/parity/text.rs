@@ -1,16 +1,24 @@
 //! GPT-2, `generate` and logits processors against transformers. (They come from `AIGC_FIXTURES`.)
 
 use super::Tensors;
-use aigc_core::{device::device, rng::Rng};
+use aigc_core::{
+    device::device,
+    params::{LookAt, look_at_all},
+    rng::Rng,
+};
 use aigc_tests::folder_from;
 use aigc_text::{
     CausalLm, GenerationConfig, Generator, Gpt2, Gpt2Config, LogitsProcessor, Row,
     generate::{Epsilon, Eta, MinP, NoRepeatNgram, RepetitionPenalty, Temperature, TopH, TopK, TopP, Typical},
     objective::{TokenBatch, next_token_loss},
 };
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::{
+    module::{Module, Param},
+    tensor::{Gradients, Int, Tensor, TensorData},
+};
+use safetensors::SafeTensors;
 use serde_json::Value;
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 fn model(case: &Path, json: &Value) -> Gpt2 {
     let (model, ignored) = Gpt2::open(case.join(json["model"].as_str().unwrap()), &device("flex").unwrap()).unwrap();
@@ -173,6 +181,67 @@ pub(crate) fn files(case: &Path) {
     assert!(mistake(Gpt2Config { n_layer: 1, ..config }).contains("transformer.h.1.attn.c_attn.weight"));
     let code = Gpt2::open(case.join("code"), &flex).unwrap_err().to_string();
     assert!(code.contains("pytorch_model.bin") && code.contains("system"), "{code}");
+}
+
+/// Adapters that PEFT has made, their gradients, and what it merges them to.
+pub(crate) fn lora(case: &Path) {
+    let flex = device("flex").unwrap();
+    let tensors = Tensors::open(case);
+    let rows = rows(&tensors, "input_ids");
+    let all: Vec<i32> = rows.iter().flatten().map(|token| *token as i32).collect();
+    let ids = Tensor::<2, Int>::from_data(TensorData::new(all, [rows.len(), rows[0].len()]), &flex);
+    let whole = case.with_file_name("gpt2-files").join("whole");
+    let (config, _) = Gpt2Config::from_json(&std::fs::read_to_string(whole.join("config.json")).unwrap()).unwrap();
+    // Gradients are of the network as it is evaluated.
+    let still = Gpt2Config { resid_pdrop: 0.0, embd_pdrop: 0.0, attn_pdrop: 0.0, ..config };
+    let plain = Gpt2::open_weights(still, whole.join("model.safetensors"), &flex).unwrap();
+    let model = plain.load_lora(case.join("adapters")).unwrap();
+    close("adapted", &numbers(model.forward(ids.clone())), &tensors.floats("logits"), 1e-5);
+    close("merged", &numbers(model.clone().merge_lora().forward(ids)), &tensors.floats("merged"), 1e-5);
+    let trained = model.clone().train();
+    let loss = next_token_loss(&trained, &TokenBatch::collate(rows), &trained.devices()[0]).unwrap();
+    close("loss", &numbers(loss.clone()), &tensors.floats("loss"), 1e-5);
+    let gradients = loss.backward();
+    let mut slopes = Slopes { gradients: &gradients, of: Vec::new() };
+    look_at_all(&trained, &mut slopes);
+    assert_eq!(slopes.of.len(), 8);
+    for (path, gradient) in slopes.of {
+        let (layer, factor) = path.split_once(".weight.lora.").expect("nothing else is trained");
+        let name = format!("base_model.model.{layer}.lora_{}.weight", factor.to_uppercase());
+        close(&name, &gradient, &tensors.floats(&name), 1e-7);
+    }
+    // Written again, it is the same file.
+    let again = tempfile::tempdir().unwrap();
+    model.save_lora(again.path()).unwrap();
+    let file = |folder: &Path| std::fs::read(folder.join("adapter_model.safetensors")).unwrap();
+    let (ours, theirs) = (file(again.path()), file(&case.join("adapters")));
+    let (ours, theirs) = (SafeTensors::deserialize(&ours).unwrap(), SafeTensors::deserialize(&theirs).unwrap());
+    let content = |file: &SafeTensors<'_>| -> BTreeMap<String, (Vec<usize>, Vec<u8>)> {
+        file.iter().map(|(name, view)| (name.into(), (view.shape().to_vec(), view.data().to_vec()))).collect()
+    };
+    assert_eq!(content(&ours), content(&theirs));
+    let json = |folder: &Path| -> Value {
+        serde_json::from_slice(&std::fs::read(folder.join("adapter_config.json")).unwrap()).unwrap()
+    };
+    let theirs = json(&case.join("adapters"));
+    for (field, value) in json(again.path()).as_object().unwrap() {
+        let same = *value == theirs[field] || value.is_number() && value.as_f64() == theirs[field].as_f64();
+        assert!(same, "{field} is {value}");
+    }
+}
+
+/// Gradients by path, turned as PEFT has them.
+struct Slopes<'a> {
+    gradients: &'a Gradients,
+    of: Vec<(String, Vec<f32>)>,
+}
+
+impl LookAt for Slopes<'_> {
+    fn look_at<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = param.val().grad(self.gradients) {
+            self.of.push((path.into(), numbers(gradient.transpose())));
+        }
+    }
 }
 
 /// minGPT's trained network that sorts, with all that it computes on the way.

@@ -51,7 +51,7 @@ enum Place {
 /// Where a model's tensor stands in files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Source {
-    /// Its names, the usual one first.
+    /// Its names, the usual one first; without any, it is not looked for and stays as it is.
     pub names: Vec<String>,
     /// Whether its two axes are the other way round there.
     pub transposed: bool,
@@ -255,8 +255,11 @@ struct Fill<'a, S> {
 impl<S: Fn(&str) -> Source> Replace for Fill<'_, S> {
     fn replace<const D: usize>(&mut self, path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let Source { names, transposed } = (self.source)(path);
+        if names.is_empty() {
+            return param;
+        }
         let Some(name) = names.iter().find(|name| self.files.tensors.contains_key(*name)) else {
-            self.missing.push(names.into_iter().next().unwrap_or_else(|| path.to_string()));
+            self.missing.extend(names.into_iter().next());
             return param;
         };
         self.used.insert(name.clone());
@@ -275,9 +278,9 @@ impl<S: Fn(&str) -> Source> Replace for Fill<'_, S> {
         }
         match self.files.read(name) {
             Ok(values) => {
-                let tensor = Tensor::<D>::from_data(TensorData::new(values, expected), &param.lazy_device());
-                let tensor = if transposed { turned(tensor) } else { tensor };
-                let id = param.id;
+                let values = if transposed { turned(&values, expected[D - 1]) } else { values };
+                let data = TensorData::new(values, param.lazy_shape());
+                let (id, tensor) = (param.id, Tensor::from_data(data, &param.lazy_device()));
                 param.transform_for_load(tensor, id)
             }
             Err(error) => {
@@ -288,11 +291,9 @@ impl<S: Fn(&str) -> Source> Replace for Fill<'_, S> {
     }
 }
 
-/// The transpose, in order in memory.
-fn turned<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
-    let turned = tensor.transpose();
-    // An operation that writes its result anew.
-    Tensor::cat(vec![turned], 0)
+/// The transpose of a matrix, in order in memory, which a backend's transpose need not be.
+fn turned(values: &[f32], columns: usize) -> Vec<f32> {
+    (0..columns).flat_map(|column| values.iter().skip(column).step_by(columns)).copied().collect()
 }
 
 /// The files that an index of shards names, all of them beside it.

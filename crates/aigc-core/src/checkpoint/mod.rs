@@ -28,4 +28,4 @@ pub use folder::{Checkpoint, CheckpointWriter, RunFolder};
 pub(crate) use folder::{RunLock, read_json, write_json};
 pub use ids::stable_ids;
 pub use optimizer::{load_optimizer, save_optimizer};
-pub use weights::{load_renamed_weights, load_weights, save_weights};
+pub use weights::{load_renamed_weights, load_weights, save_tensors, save_weights};

@@ -1,6 +1,6 @@
 //! Weights as safetensors, in PyTorch's names and layouts.
 
-use super::atomic::replace;
+use super::atomic::{replace, write_atomic};
 use crate::{Error, Result};
 use burn::{
     module::Module,
@@ -8,9 +8,11 @@ use burn::{
         BurnToPyTorchAdapter, FloatCastAdapter, ModuleAdapter, ModuleSnapshot, ModuleStore, PyTorchToBurnAdapter,
         SafetensorsStore,
     },
-    tensor::DType,
+    tensor::{DType, TensorData},
 };
+use safetensors::{Dtype, tensor::TensorView};
 use std::{
+    collections::{BTreeMap, HashMap},
     fs::{self, File},
     path::Path,
 };
@@ -40,6 +42,25 @@ pub fn save_weights<M: Module>(model: &M, path: &Path) -> Result<()> {
         store.collect_from(model).map_err(|error| Error::weights(path, error))?;
         fs::set_permissions(temporary, rights).map_err(Error::io(temporary))
     })
+}
+
+/// Writes tensors of any names to `path`, as 32-bit floats.
+///
+/// # Errors
+/// [`Error::Weights`] if they cannot be laid out, [`Error::Io`] if the file cannot be written.
+pub fn save_tensors(tensors: &BTreeMap<String, TensorData>, path: &Path) -> Result<()> {
+    let bytes = |data: &TensorData| -> Vec<u8> { data.iter::<f32>().flat_map(f32::to_le_bytes).collect() };
+    let bytes: Vec<(&String, Vec<usize>, Vec<u8>)> =
+        tensors.iter().map(|(name, data)| (name, data.shape().to_vec(), bytes(data))).collect();
+    let views = bytes
+        .iter()
+        .map(|(name, shape, bytes)| TensorView::new(Dtype::F32, shape.clone(), bytes).map(|view| (name, view)));
+    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    let file = views
+        .collect::<Result<Vec<_>, _>>()
+        .and_then(|views| safetensors::serialize(views, Some(metadata)))
+        .map_err(|error| Error::weights(path, error))?;
+    write_atomic(path, &file)
 }
 
 /// Reads `path` into a model of the same architecture, on the model's device. The opposite of [`save_weights`]; floats

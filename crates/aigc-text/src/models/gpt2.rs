@@ -2,7 +2,7 @@
 
 use crate::{
     cache::KvCache,
-    models::{CausalLm, Positions},
+    models::{CausalLm, LoraConfig, Positions},
 };
 use aigc_core::{
     Error, Result, json,
@@ -12,7 +12,7 @@ use aigc_core::{
     ops::{self, Quantization},
 };
 use burn::{
-    module::{Module, Param},
+    module::{LoraAdapter, Module, Param},
     tensor::{Bool, Device, Int, Tensor, activation::softmax},
 };
 use serde::{Deserialize, Serialize};
@@ -269,6 +269,7 @@ impl Gpt2Config {
             },
             lm_head: (!self.tie_word_embeddings).then(|| Head::Full(head.init(device))),
             config: self.clone(),
+            lora: None,
         })
     }
 
@@ -338,7 +339,17 @@ impl Conv1D {
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let bias = self.bias.as_ref().map(Param::val);
         match &self.weight {
-            Weight::Full(weight) => ops::linear(x, weight.val(), bias),
+            Weight::Full(weight) => {
+                // `x·A·B` is cheap, `W + A·B` would cost a weight for every call.
+                let added = weight.adapter().map(|LoraAdapter { a, b, scale }| {
+                    ops::linear(ops::linear(x.clone(), a.val(), None) * *scale, b.val(), None)
+                });
+                let y = ops::linear(x, weight.base(), bias);
+                match added {
+                    Some(added) => y + added,
+                    None => y,
+                }
+            }
             Weight::Packed(weight) => weight.linear(x, bias),
         }
     }
@@ -462,6 +473,9 @@ pub struct Gpt2 {
     lm_head: Option<Head>,
     #[module(skip)]
     config: Gpt2Config,
+    /// How it is adapted; set as long as weights have adapters.
+    #[module(skip)]
+    pub(super) lora: Option<LoraConfig>,
 }
 
 impl Gpt2 {
@@ -471,19 +485,20 @@ impl Gpt2 {
     }
 
     /// The same model with matrices of few bits, for generating: a fourth or an eighth of the memory and of the time. The tables of
-    /// tokens and positions and the output layer, where rounding shows most, keep eight bits.
-    pub fn quantize(mut self, quantization: Quantization) -> Self {
-        let Transformer { wte, wpe, h, .. } = &mut self.transformer;
+    /// tokens and positions and the output layer, where rounding shows most, keep eight bits. Adapters are merged first.
+    pub fn quantize(self, quantization: Quantization) -> Self {
+        let mut model = self.merge_lora();
+        let Transformer { wte, wpe, h, .. } = &mut model.transformer;
         [wte, wpe].into_iter().for_each(|table| table.quantize(Quantization::Int8));
         for Block { attn, mlp, .. } in h {
             let weights = [&mut attn.c_attn, &mut attn.c_proj, &mut mlp.c_fc, &mut mlp.c_proj];
             weights.into_iter().for_each(|weight| weight.quantize(quantization));
         }
-        if let Some(Head::Full(head)) = &self.lm_head {
+        if let Some(Head::Full(head)) = &model.lm_head {
             let packed = PackedWeight::new(head.weight.val().transpose(), Quantization::Int8);
-            self.lm_head = Some(Head::Packed(packed));
+            model.lm_head = Some(Head::Packed(packed));
         }
-        self
+        model
     }
 
     /// Whether [`quantize`](Self::quantize) has been here.

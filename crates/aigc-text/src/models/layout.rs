@@ -85,6 +85,11 @@ impl Gpt2 {
                 "weights of few bits have no place in transformers' layout; save the model before it is quantized",
             ));
         }
+        if self.lora().is_some() {
+            return Err(refuse(
+                "adapters have no place in transformers' layout; merge them before, or save them alone",
+            ));
+        }
         if !config.bias {
             return self.with_biases()?.save(folder);
         }

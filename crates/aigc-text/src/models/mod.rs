@@ -4,8 +4,10 @@ mod gpt2;
 #[cfg(feature = "download")]
 mod hub;
 mod layout;
+mod lora;
 
 pub use gpt2::{ActivationName, Gpt2, Gpt2Config};
+pub use lora::LoraConfig;
 
 use crate::cache::KvCache;
 use burn::{
