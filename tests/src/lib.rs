@@ -14,9 +14,11 @@ use burn::{
     module::{Module, Param},
     tensor::{Device, Tensor, TensorData, activation},
 };
+use safetensors::tensor::{Dtype, TensorView};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 /// The folder that `variable` names; says that the test is skipped where it does not.
@@ -32,6 +34,57 @@ pub fn folder_from(variable: &str) -> Option<PathBuf> {
 /// The fixtures of this repository.
 pub fn own_fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
+}
+
+/// An interpreter that has `modules`, given with commas between: the one that `PYTHON` names, which must have them, or
+/// `python3`; says that the test is skipped where it does not.
+pub fn python_with(modules: &str) -> Option<String> {
+    let named = std::env::var("PYTHON");
+    let python = named.clone().unwrap_or_else(|_| "python3".into());
+    let output = Command::new(&python).args(["-c", &format!("import {modules}")]).output();
+    if output.is_ok_and(|output| output.status.success()) {
+        return Some(python);
+    }
+    assert!(named.is_err(), "{python} lacks one of {modules}");
+    println!("skipped: {python} lacks one of {modules} (PYTHON names another)");
+    None
+}
+
+/// What a script of `tests/reference` prints of a folder.
+///
+/// # Panics
+/// If it fails.
+pub fn run_script(python: &str, script: &str, folder: &Path) -> String {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("reference").join(script);
+    let output = Command::new(python).arg(script).arg(folder).output().expect("the interpreter was asked before");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// Kind, shape and bytes of a tensor.
+pub type Entry = (Dtype, Vec<usize>, Vec<u8>);
+
+/// Floats for [`write_case`].
+pub fn floats<const D: usize>(x: &Tensor<D>) -> Entry {
+    (Dtype::F32, x.dims().to_vec(), x.to_data().iter::<f32>().flat_map(f32::to_le_bytes).collect())
+}
+
+/// Integers for [`write_case`].
+pub fn integers(of: &[i64], shape: &[usize]) -> Entry {
+    (Dtype::I64, shape.to_vec(), of.iter().flat_map(|value| value.to_le_bytes()).collect())
+}
+
+/// Writes the `case.safetensors` of a folder, which a script of `tests/reference` reads.
+///
+/// # Panics
+/// If it cannot be written.
+pub fn write_case(folder: &Path, entries: &[(&str, Entry)]) {
+    let tensors: Vec<_> = entries
+        .iter()
+        .map(|(name, (kind, shape, bytes))| (*name, TensorView::new(*kind, shape.clone(), bytes).expect("it fits")))
+        .collect();
+    let path = folder.join("case.safetensors");
+    safetensors::serialize_to_file(tensors, None, &path).expect("the folder can be written");
 }
 
 /// Every float tensor of a model, by path, as bits.
@@ -163,21 +216,4 @@ mod documentation {
     struct Diffusion;
     #[doc = include_str!("../../docs/text.md")]
     struct Text;
-}
-
-/// Bytes of base64 without line breaks.
-pub fn base64(text: &str) -> Vec<u8> {
-    let value = |c: u8| match c {
-        b'A'..=b'Z' => c - b'A',
-        b'a'..=b'z' => c - b'a' + 26,
-        b'0'..=b'9' => c - b'0' + 52,
-        b'+' => 62,
-        _ => 63,
-    };
-    let mut bytes = Vec::new();
-    for four in text.trim_end_matches('=').as_bytes().chunks(4) {
-        let bits = four.iter().fold(0u32, |bits, c| bits << 6 | u32::from(value(*c))) << (6 * (4 - four.len()));
-        bytes.extend(&bits.to_be_bytes()[1..four.len()]);
-    }
-    bytes
 }

@@ -1,7 +1,7 @@
 //! Broken files, and the error each gives. None may panic, and none may allocate what its content does not justify.
 
 use aigc_core::{
-    Result,
+    Error, Result,
     checkpoint::{RunFolder, load_optimizer, load_weights, save_optimizer, save_weights, stable_ids},
     data::{
         BadItem, Dataset, ImageShape, Loader, LoaderConfig, collate_images,
@@ -10,16 +10,22 @@ use aigc_core::{
     },
     device::device,
     nn::LinearConfig,
-    rng::Seeded,
+    rng::{Rng, Seeded},
     train::{OptimizerConfig, Start, Trainer, TrainerConfig},
 };
-use aigc_tests::{Net, NoisyRegression, row_loader};
-use burn::{module::Module, optim::ModuleOptimizer, tensor::Bytes};
+use aigc_tests::{Net, NoisyRegression, own_fixtures, row_loader};
+use aigc_text::{BytePairTokenizer, CausalLm, CharacterTokenizer, Gpt2, TokenWindows, Tokenizer, tokenizer};
+use burn::{
+    module::Module,
+    optim::ModuleOptimizer,
+    tensor::{Bytes, Int, Tensor},
+};
 use burn_pack::Scalar;
 use flate2::{Compression, write::GzEncoder};
 use std::{
     collections::BTreeMap,
     io::Write,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
 
@@ -491,4 +497,151 @@ fn broken_model_configurations() {
         let error = load(&content);
         assert!(error.contains(expected), "{content}: {error}");
     }
+}
+
+/// A file cut off, shorter or longer by a few bytes, or with some bytes changed: to any, by a bit, or to others of its own,
+/// with which text often remains what it was. Half of the changes are where headers are.
+fn altered(good: &[u8], rng: &mut Rng) -> Vec<u8> {
+    let mut bytes = good.to_vec();
+    let place = |rng: &mut Rng| {
+        let end = if rng.below(2) == 0 { good.len() } else { good.len().min(400) };
+        rng.below(end)
+    };
+    let (at, n) = (place(rng), 1 + rng.below(8));
+    match rng.below(6) {
+        0 => bytes.truncate(at),
+        1 => drop(bytes.drain(at..(at + n).min(good.len()))),
+        2 => {
+            let from = rng.below(good.len() - n);
+            bytes.splice(at..at, good[from..from + n].iter().copied()).for_each(drop);
+        }
+        how => (0..n).for_each(|_| {
+            let at = place(rng);
+            bytes[at] = match how {
+                3 => rng.below(256) as u8,
+                4 => bytes[at] ^ 1 << rng.below(8),
+                _ => good[rng.below(good.len())],
+            };
+        }),
+    }
+    bytes
+}
+
+/// Opens a folder with each of `files` altered in `cases` ways: a panic fails, an error names the file or its folder, and what
+/// opens is used. Some have to be refused, and some taken.
+fn alter_each(folder: &Path, files: &[&str], cases: usize, open: impl Fn() -> Result<()>) {
+    open().expect("the files are good");
+    for file in files {
+        let path = folder.join(file);
+        let good = std::fs::read(&path).unwrap();
+        let mut rng = Rng::new(9);
+        let mut refused = 0;
+        for case in 0..cases {
+            let bad = altered(&good, &mut rng);
+            std::fs::write(&path, &bad).unwrap();
+            match catch_unwind(AssertUnwindSafe(&open)) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    refused += 1;
+                    assert!(!matches!(error, Error::Config { .. }), "{file}, case {case} names no file: {error}");
+                    assert!(error.to_string().contains(&*folder.to_string_lossy()), "{file}, case {case}: {error}");
+                }
+                Err(_) => panic!("{file} panics in case {case}: {}", String::from_utf8_lossy(&bad)),
+            }
+        }
+        std::fs::write(&path, good).unwrap();
+        println!("{file}: {refused} of {cases} refused");
+        assert!((1..cases).contains(&refused), "{file}: {refused} of {cases} refused");
+    }
+}
+
+#[test]
+fn altered_files_of_language_models() {
+    let flex = device("flex").unwrap();
+    for (name, files) in [
+        ("whole", &["config.json", "model.safetensors"][..]),
+        ("shards", &["model.safetensors.index.json", "model-00002-of-00002.safetensors"]),
+        ("bin", &["pytorch_model.bin"]),
+        ("bin-shards", &["pytorch_model.bin.index.json", "pytorch_model-00001-of-00002.bin"]),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        for entry in std::fs::read_dir(own_fixtures().join("text/gpt2-files").join(name)).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+        }
+        alter_each(folder.path(), files, 500, || {
+            let (model, _) = Gpt2::open(folder.path(), &flex)?;
+            let n = model.context().min(5);
+            let logits = model.forward(Tensor::<2, Int>::zeros([1, n], &flex));
+            assert_eq!(logits.into_data().iter::<f32>().count(), n * model.vocabulary());
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn altered_files_of_tokenizers() {
+    let text = "the cat sat on the mat, the cat's mat \u{1f600}; ".repeat(20);
+    let trained = BytePairTokenizer::train([&text].into_iter(), 300).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let open = || -> Result<()> {
+        let tokenizer = tokenizer::open(path)?;
+        if let Ok(tokens) = tokenizer.encode(&text[..100]) {
+            assert!(tokens.iter().all(|token| (*token as usize) < tokenizer.vocabulary()));
+            tokenizer.decode(&tokens);
+        }
+        Ok(())
+    };
+    trained.save(path).unwrap();
+    alter_each(path, &["tokenizer.json"], 1000, open);
+    // The same in two files.
+    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(path.join("tokenizer.json")).unwrap()).unwrap();
+    std::fs::remove_file(path.join("tokenizer.json")).unwrap();
+    std::fs::write(path.join("vocab.json"), json["model"]["vocab"].to_string()).unwrap();
+    let pair = |pair: &serde_json::Value| format!("{} {}\n", pair[0].as_str().unwrap(), pair[1].as_str().unwrap());
+    let merges: String = json["model"]["merges"].as_array().unwrap().iter().map(pair).collect();
+    std::fs::write(path.join("merges.txt"), format!("#version: 0.2\n{merges}")).unwrap();
+    assert_eq!(BytePairTokenizer::open(path).unwrap().encode(&text).unwrap(), trained.encode(&text).unwrap());
+    alter_each(path, &["vocab.json", "merges.txt"], 500, open);
+    CharacterTokenizer::of(&text).save(path).unwrap();
+    alter_each(path, &["characters.json"], 500, open);
+    let tokens = path.join("text.tokens");
+    let from = path.join("text.txt");
+    std::fs::write(&from, &text[..100]).unwrap();
+    aigc_text::write_tokens(&from, &trained, &tokens, |_| ()).unwrap();
+    alter_each(path, &["text.tokens"], 500, || {
+        let windows = TokenWindows::open(&tokens, 4, 3)?;
+        (0..windows.len()).try_for_each(|i| windows.get(i).map(|window| assert_eq!(window.len(), 5)))
+    });
+}
+
+/// Vocabularies that promise more tokens than they have, and options that would cut texts.
+#[test]
+fn tokenizers_that_lie() {
+    let folder = tempfile::tempdir().unwrap();
+    let trained = BytePairTokenizer::train(["the cat sat on the mat"].into_iter(), 300).unwrap();
+    trained.save(folder.path()).unwrap();
+    let path = folder.path().join("tokenizer.json");
+    let good: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let open = |change: &dyn Fn(&mut serde_json::Value)| {
+        let mut json = good.clone();
+        change(&mut json);
+        std::fs::write(&path, json.to_string()).unwrap();
+        BytePairTokenizer::open(folder.path())
+    };
+    for last in [u32::MAX, 4_000_000_000, 1 << 22] {
+        let error = open(&|json| json["model"]["vocab"]["th"] = last.into()).err().expect("an error").to_string();
+        assert!(error.contains("tokenizer.json") && error.contains(&last.to_string()), "{error}");
+    }
+    let cutting = open(&|json| {
+        json["truncation"] = serde_json::json!({
+            "direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0
+        });
+        json["padding"] = serde_json::json!({
+            "strategy": {"Fixed": 50}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0,
+            "pad_token": "!"
+        });
+    });
+    assert_eq!(cutting.unwrap().encode("the cat sat").unwrap(), trained.encode("the cat sat").unwrap());
 }

@@ -15,11 +15,10 @@ use aigc_diffusion::{
     UNet2dConfig, UNet2dModel, UniPcScheduler, Weighting,
     models::{CrossDownBlockType, CrossUpBlockType, OneOrEach},
 };
-use aigc_tests::bits;
+use aigc_tests::{bits, floats, integers, python_with, run_script, write_case};
 use aigc_vae::{Folded, MlpVaeConfig, VaeConfig, VaeObjective};
 use burn::tensor::{Device, Tensor};
-use safetensors::tensor::{Dtype, TensorView};
-use std::{collections::BTreeSet, path::Path, process::Command};
+use std::collections::BTreeSet;
 
 fn flex() -> Device {
     device("flex").unwrap()
@@ -183,20 +182,11 @@ fn old_names_of_attention_are_read() {
     assert_eq!(a, b);
 }
 
-fn has_diffusers(python: &str) -> bool {
-    Command::new(python).args(["-c", "import diffusers, torch"]).output().is_ok_and(|output| output.status.success())
-}
-
 /// What is saved here, diffusers opens: pipelines make the same images of the same noise, networks say the same, and every
 /// scheduler's options are read as they were written.
 #[test]
 fn diffusers_opens_what_is_saved() {
-    let python = std::env::var("PYTHON").unwrap_or_else(|_| "python3".into());
-    if !has_diffusers(&python) {
-        assert!(std::env::var("PYTHON").is_err(), "{python} has no diffusers");
-        println!("skipped: {python} has no diffusers (PYTHON names another)");
-        return;
-    }
+    let Some(python) = python_with("diffusers, torch") else { return };
     let folder = tempfile::tempdir().unwrap();
     let mut names = BTreeSet::new();
     let mut place = |kind: &str, name: &str| {
@@ -243,7 +233,7 @@ fn diffusers_opens_what_is_saved() {
         assert!(within.mean().into_scalar::<f64>() > 0.9, "{name}: images of black and white say little");
         let mut case = vec![("noise", floats(&noise)), ("images", floats(&images))];
         if classes.is_some() {
-            case.push(("classes", integers(&[2, 0, 1])));
+            case.push(("classes", integers(&[2, 0, 1], &[3])));
         }
         write_case(&path, &case);
         std::fs::write(path.join("steps.txt"), steps.to_string()).unwrap();
@@ -264,8 +254,8 @@ fn diffusers_opens_what_is_saved() {
     let class = Condition { class: Some(Tensor::from_ints([2, 3], &flex())), ..Condition::default() };
     let output = network.predict(x.clone(), time.clone(), &class);
     network.save(&dit).unwrap();
-    let said = [("x", floats(&x)), ("time", integers(&[999, 13])), ("output", floats(&output))];
-    write_case(&dit, &[&said[..], &[("classes", integers(&[2, 3]))]].concat());
+    let said = [("x", floats(&x)), ("time", integers(&[999, 13], &[2])), ("output", floats(&output))];
+    write_case(&dit, &[&said[..], &[("classes", integers(&[2, 3], &[2]))]].concat());
     let config = UNet2dConditionConfig {
         in_channels: 1,
         out_channels: 1,
@@ -283,41 +273,19 @@ fn diffusers_opens_what_is_saved() {
     let told = Condition { tokens: Some(tokens.clone()), ..Condition::default() };
     let output = network.predict(x.clone(), time, &told);
     network.save(&condition).unwrap();
-    let said = [("x", floats(&x)), ("time", integers(&[999, 13])), ("output", floats(&output))];
+    let said = [("x", floats(&x)), ("time", integers(&[999, 13], &[2])), ("output", floats(&output))];
     write_case(&condition, &[&said[..], &[("tokens", floats(&tokens))]].concat());
     for class in AnyScheduler::CLASSES {
         let scheduler = AnyScheduler::from_json(&format!("{{\"_class_name\": \"{class}\"}}")).unwrap().scheduler;
         std::fs::write(place("schedulers", class).join("scheduler_config.json"), scheduler.to_json()).unwrap();
     }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("reference/pipeline.py");
-    let output = Command::new(&python).arg(script).arg(folder.path()).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8(output.stdout).unwrap();
+    let text = run_script(&python, "pipeline.py", folder.path());
     println!("{text}");
     for line in text.lines() {
         let (name, apart) = line.split_once(' ').unwrap();
         assert!(names.remove(name) && apart.parse::<f64>().unwrap() < 1e-5, "{line}");
     }
     assert!(names.is_empty(), "nothing is said of {names:?}");
-}
-
-/// Shape and bytes of a tensor, and what they are.
-type Entry = (Dtype, Vec<usize>, Vec<u8>);
-
-fn floats<const D: usize>(x: &Tensor<D>) -> Entry {
-    (Dtype::F32, x.dims().to_vec(), x.to_data().iter::<f32>().flat_map(f32::to_le_bytes).collect())
-}
-
-fn integers(of: &[i64]) -> Entry {
-    (Dtype::I64, vec![of.len()], of.iter().flat_map(|value| value.to_le_bytes()).collect())
-}
-
-fn write_case(folder: &Path, entries: &[(&str, Entry)]) {
-    let tensors: Vec<_> = entries
-        .iter()
-        .map(|(name, (kind, shape, bytes))| (*name, TensorView::new(*kind, shape.clone(), bytes).unwrap()))
-        .collect();
-    std::fs::write(folder.join("case.safetensors"), safetensors::serialize(tensors, None).unwrap()).unwrap();
 }
 
 /// Noise of one seed, whatever is made of it, and images of given noise.

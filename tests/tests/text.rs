@@ -8,15 +8,26 @@ use aigc_core::{
     rng::{Rng, Seeded},
     train::StopFlag,
 };
-use aigc_tests::{base64, folder_from};
+use aigc_tests::{floats, folder_from, integers, own_fixtures, python_with, run_script, write_case};
 use aigc_text::{
     BytePairTokenizer, CausalLm, CharacterTokenizer, DecodeStream, Ending, GenerationConfig, Generator, Gpt2,
     Gpt2Config, KvCache, Row, Sequence, TokenBatch, TokenWindows, Tokenizer,
     generate::{EarlyStopping, Forced, Tokens},
+    models::ActivationName,
     perplexity, write_tokens,
 };
-use burn::tensor::{Int, Tensor, TensorData};
-use std::{cell::RefCell, collections::HashMap, path::Path};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use burn::{
+    module::{Module, ModuleMapper, Param},
+    tensor::{Int, Tensor, TensorData},
+};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+    path::Path,
+};
 
 /// A small model whose logits are far enough apart.
 fn model(seed: u64, vocabulary: usize) -> Gpt2 {
@@ -482,16 +493,33 @@ fn gpt2_tokenizer() -> Option<BytePairTokenizer> {
     Some(BytePairTokenizer::open(folder).unwrap())
 }
 
-/// Texts of any characters, some of several bytes.
+/// Texts of any characters, some of several bytes, some that come many times; and of bytes that have nothing to do with text.
 fn any_text(rng: &mut Rng) -> String {
-    let ranges = [(0x20, 0x7e), (0xa0, 0x2ff), (0x4e00, 0x9fff), (0x1f300, 0x1faff), (0, 0x1f), (0x300, 0x36f)];
+    if rng.below(8) == 0 {
+        let bytes: Vec<u8> = (0..rng.below(100)).map(|_| rng.below(256) as u8).collect();
+        return String::from_utf8_lossy(&bytes).into_owned();
+    }
+    let ranges = [
+        (0x20, 0x7e),
+        (0xa0, 0x2ff),
+        (0x4e00, 0x9fff),
+        (0x1f300, 0x1faff),
+        (0, 0x1f),
+        (0x300, 0x36f),
+        (0x590, 0x6ff),
+        (0x2000, 0x206f),
+        (0xd7f0, 0xe010),
+        (0xfff0, 0x10010),
+        (0, 0x10ffff),
+    ];
     let n = rng.below(40);
-    (0..n)
+    let text: String = (0..n)
         .filter_map(|_| {
             let (low, high) = ranges[rng.below(ranges.len())];
             char::from_u32((low + rng.below(high - low + 1)) as u32)
         })
-        .collect()
+        .collect();
+    text.repeat(if rng.below(10) == 0 { rng.below(200) } else { 1 })
 }
 
 #[test]
@@ -505,8 +533,8 @@ fn any_text_comes_back_from_its_tokens() {
     trained.save(folder.path()).unwrap();
     let opened = BytePairTokenizer::open(folder.path()).unwrap();
     let gpt2 = gpt2_tokenizer();
-    for _ in 0..300 {
-        let text = any_text(&mut rng);
+    let special = ["<|endoftext|>", "a <|endoftext|>b<|endoftext|", "<|endoftext|><|endoftext|>"].map(String::from);
+    for text in special.into_iter().chain((0..1000).map(|_| any_text(&mut rng))) {
         let tokens = trained.encode(&text).unwrap();
         assert_eq!(tokens, opened.encode(&text).unwrap());
         for tokenizer in [&trained, &opened].into_iter().chain(&gpt2) {
@@ -532,10 +560,124 @@ fn gpt2_s_tokens_are_openai_s() {
     let mut count = 0;
     for line in text.lines() {
         let (bytes, rank) = line.split_once(' ').unwrap();
-        assert_eq!(tokenizer.bytes(rank.parse().unwrap()), base64(bytes), "{line}");
+        assert_eq!(tokenizer.bytes(rank.parse().unwrap()), BASE64_STANDARD.decode(bytes).unwrap(), "{line}");
         count += 1;
     }
     assert_eq!(count, 50_256);
+}
+
+/// SHA-256 of tokens, four bytes each.
+fn digest(tokens: &[u32]) -> String {
+    let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whole corpora, every character there is, and awkward texts (`tests/reference/gpt2_tokens.py`).
+#[test]
+fn gpt2_s_tokens_are_those_of_tiktoken_and_transformers() {
+    let Some(tokenizer) = gpt2_tokenizer() else { return };
+    let json = std::fs::read(own_fixtures().join("text/gpt2-tokens.json")).unwrap();
+    let expected: Value = serde_json::from_slice(&json).unwrap();
+    let object = |name: &str| expected[name].as_object().unwrap();
+    let encode = |text: &str| tokenizer.encode(text).unwrap();
+
+    let texts = object("texts");
+    assert!(texts.len() > 120, "{}", texts.len());
+    for (text, tokens) in texts {
+        let found: Vec<String> = encode(text).iter().map(u32::to_string).collect();
+        assert_eq!(found.join(" "), tokens.as_str().unwrap(), "{text:?}");
+    }
+    let runs = expected["runs"].as_array().unwrap();
+    assert!(runs.len() > 80, "{}", runs.len());
+    for run in runs {
+        let tokens = encode(&run["text"].as_str().unwrap().repeat(run["times"].as_u64().unwrap() as usize));
+        assert_eq!(
+            (run["tokens"].clone(), run["digest"].clone()),
+            (tokens.len().into(), digest(&tokens).into()),
+            "{run}"
+        );
+    }
+    let planes = expected["planes"].as_array().unwrap();
+    assert_eq!(planes.len(), 17);
+    for (plane, expected) in planes.iter().enumerate() {
+        let characters = (0..0x10000).filter_map(|at| char::from_u32((plane << 16 | at) as u32));
+        let tokens: Vec<u32> = characters.flat_map(|c| encode(&format!("a{c}1{c}{c} {c}'s{c} \n"))).collect();
+        assert_eq!(&digest(&tokens), expected.as_str().unwrap(), "characters from {plane:x}0000 on");
+    }
+    let data = folder_from("AIGC_DATA").unwrap();
+    assert_eq!(object("files").len(), 5);
+    for (name, expected) in object("files") {
+        let Ok(text) = std::fs::read_to_string(data.join(name)) else {
+            println!("skipped: AIGC_DATA has no {name}");
+            continue;
+        };
+        let lines: Vec<Vec<u32>> = text.split_inclusive('\n').map(encode).collect();
+        let marked: Vec<u32> = lines.iter().flat_map(|line| line.iter().copied().chain([u32::MAX])).collect();
+        let whole = encode(&text);
+        let found = serde_json::json!({
+            "lines": lines.len(), "tokens_of_lines": marked.len() - lines.len(), "digest_of_lines": digest(&marked),
+            "tokens": whole.len(), "digest": digest(&whole),
+        });
+        assert_eq!(&found, expected, "{name}");
+        println!("{name}: {} lines, {} tokens", lines.len(), whole.len());
+    }
+}
+
+/// Moves every number of a model: biases and norms are to be seen, too.
+struct Moved(Rng);
+
+impl ModuleMapper for Moved {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|tensor| {
+            let noise = self.0.normal(tensor.dims(), &tensor.device());
+            tensor + noise * 0.1
+        })
+    }
+}
+
+/// transformers finds every tensor of what is saved here, computes the same logits, and goes on with the same tokens.
+#[test]
+fn transformers_opens_what_is_saved() {
+    let Some(python) = python_with("transformers, torch, safetensors") else { return };
+    let (folder, flex) = (tempfile::tempdir().unwrap(), device("flex").unwrap());
+    let tied = model(1, 60).config().clone();
+    let nano = Gpt2Config { initializer_range: 0.4, ..Gpt2Config::nano(60, 48, [2, 4, 32]) };
+    let untied = Gpt2Config { tie_word_embeddings: false, ..tied.clone() };
+    let other = Gpt2Config {
+        n_inner: Some(40),
+        activation_function: ActivationName::Relu,
+        layer_norm_epsilon: 1e-3,
+        scale_attn_weights: false,
+        scale_attn_by_inverse_layer_idx: true,
+        bos_token_id: Some(1),
+        eos_token_id: Some(2),
+        pad_token_id: Some(3),
+        ..untied.clone()
+    };
+    let mut cases = BTreeMap::from([("tied", tied), ("nano", nano), ("untied", untied), ("other", other)]);
+    let mut rng = Rng::new(8);
+    for (name, config) in &cases {
+        let model = config.init(&flex).unwrap().seeded(rng.below(1000) as u64).map(&mut Moved(Rng::new(1)));
+        let path = folder.path().join(name);
+        std::fs::create_dir(&path).unwrap();
+        model.save(&path).unwrap();
+        let prompts: Vec<Vec<u32>> = (0..3).map(|_| (0..9).map(|_| rng.below(60) as u32).collect()).collect();
+        let rows = |rows: Vec<Vec<u32>>| -> Vec<i64> { rows.concat().into_iter().map(i64::from).collect() };
+        let ids = rows(prompts.clone());
+        let logits = model.forward(Tensor::<2, Int>::from_data(TensorData::new(ids.clone(), [3, 9]), &flex));
+        let config = GenerationConfig { max_new_tokens: Some(39), ..GenerationConfig::default() };
+        let greedy = rows(tokens(&generate(&model, config, &prompts)));
+        let said =
+            [("tokens", integers(&ids, &[3, 9])), ("logits", floats(&logits)), ("greedy", integers(&greedy, &[3, 48]))];
+        write_case(&path, &said);
+    }
+    let text = run_script(&python, "gpt2_saved.py", folder.path());
+    println!("{text}");
+    for line in text.lines() {
+        let (name, apart) = line.split_once(' ').unwrap();
+        assert!(cases.remove(name).is_some() && apart.parse::<f64>().unwrap() < 1e-4, "{line}");
+    }
+    assert!(cases.is_empty(), "nothing is said of {:?}", cases.keys());
 }
 
 #[test]

@@ -4,9 +4,7 @@ use super::Tensors;
 use aigc_core::{
     device::device,
     params::{LookAt, look_at_all},
-    rng::Rng,
 };
-use aigc_tests::folder_from;
 use aigc_text::{
     CausalLm, GenerationConfig, Generator, Gpt2, Gpt2Config, LogitsProcessor, Row,
     generate::{Epsilon, Eta, MinP, NoRepeatNgram, RepetitionPenalty, Temperature, TopH, TopK, TopP, Typical},
@@ -241,72 +239,5 @@ impl LookAt for Slopes<'_> {
         if let Some(gradient) = param.val().grad(self.gradients) {
             self.of.push((path.into(), numbers(gradient.transpose())));
         }
-    }
-}
-
-/// minGPT's trained network that sorts, with all that it computes on the way.
-#[test]
-fn the_network_that_sorts_is_mingpt_s() {
-    let Some(folder) = folder_from("AIGC_DATA").map(|data| data.join("gpt-nano-sort")).filter(|folder| folder.is_dir())
-    else {
-        println!("skipped: set AIGC_DATA");
-        return;
-    };
-    let json = |name: &str| -> Value { serde_json::from_slice(&std::fs::read(folder.join(name)).unwrap()).unwrap() };
-    let floats = |entry: &Value| -> (Vec<f32>, Vec<usize>) {
-        let bytes = aigc_tests::base64(entry["data"].as_str().unwrap());
-        let shape = entry["shape"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as usize).collect();
-        (bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(), shape)
-    };
-    // The file of tensors lacks biases of attention; the one that it was made of has them.
-    let weights = json("gpt-nano-sort-model.json");
-    let tensors: Vec<(String, Vec<u8>, Vec<usize>)> = weights
-        .as_object()
-        .unwrap()
-        .iter()
-        .filter(|(name, _)| *name != "config")
-        .map(|(name, entry)| {
-            let (values, shape) = floats(entry);
-            (name.clone(), values.into_iter().flat_map(f32::to_le_bytes).collect(), shape)
-        })
-        .collect();
-    let views = tensors.iter().map(|(name, bytes, shape)| {
-        (name.clone(), safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes).unwrap())
-    });
-    let temporary = tempfile::tempdir().unwrap();
-    let path = temporary.path().join("model.safetensors");
-    safetensors::serialize_to_file(views.collect::<Vec<_>>(), None, &path).unwrap();
-    let config = Gpt2Config {
-        vocab_size: 3,
-        n_positions: 11,
-        n_embd: 48,
-        n_layer: 3,
-        n_head: 3,
-        tie_word_embeddings: false,
-        bos_token_id: None,
-        eos_token_id: None,
-        ..Gpt2Config::default()
-    };
-    let flex = device("flex").unwrap();
-    let model = Gpt2::open_weights(config, &path, &flex).unwrap();
-    let partials = json("gpt-nano-sort-t0-partials.json");
-    let (idx, shape) = floats(&partials["idx"]);
-    let ids: Vec<i32> = idx.iter().map(|token| *token as i32).collect();
-    let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [shape[0], shape[1]]), &flex);
-    let states = model.hidden_states(ids.clone());
-    for (name, found) in [("x", &states[0]), ("block0", &states[1]), ("block1", &states[2]), ("ln_f", &states[3])] {
-        close(name, &numbers(found.clone()), &floats(&partials[name]).0, 1e-5);
-    }
-    close("lm_head", &numbers(model.forward(ids)), &floats(&partials["lm_head"]).0, 1e-5);
-    // And it sorts: six letters, then each of them again, in order.
-    let mut rng = Rng::new(1);
-    for _ in 0..20 {
-        let letters: Vec<u32> = (0..6).map(|_| rng.below(3) as u32).collect();
-        let mut sorted = letters.clone();
-        sorted.sort_unstable();
-        let config = GenerationConfig { max_new_tokens: Some(5), ..GenerationConfig::default() };
-        // The context holds eleven: the last is foretold from a full one.
-        let texts = Generator::new(&model, config).unwrap().generate(std::slice::from_ref(&letters)).unwrap();
-        assert_eq!(texts[0].new_tokens(), &sorted[..5], "{letters:?}");
     }
 }

@@ -41,6 +41,8 @@ impl BytePairTokenizer {
         let whole = folder.join(WHOLE);
         if whole.is_file() {
             let text = super::read_text(&whole)?;
+            // Where a part of it is no JSON, the crate panics.
+            serde_json::from_str::<serde_json::Value>(&text).map_err(|error| decode(&whole, error))?;
             let inner = text.parse().map_err(|error: tokenizers::Error| decode(&whole, error))?;
             return Self::new(inner, &whole);
         }
@@ -94,12 +96,20 @@ impl BytePairTokenizer {
             let reason = "not a byte-level tokenizer, as GPT-2's is".to_string();
             return Err(Error::Data { path: path.into(), fault: DataFault::Mismatch(reason) });
         }
+        // As transformers, which cuts and fills only where a call asks for it.
+        inner.with_padding(None).with_truncation(None).map_err(|error| decode(path, error))?;
         if inner.token_to_id(END_OF_TEXT).is_some() {
             let added = inner.add_special_tokens([AddedToken::from(END_OF_TEXT, true)]);
             added.map_err(|error| decode(path, error))?;
         }
         let added = inner.get_added_tokens_decoder();
-        let size = inner.get_vocab(true).into_values().max().map_or(0, |last| last as usize + 1);
+        let tokens = inner.get_vocab(true);
+        let size = tokens.values().max().map_or(0, |last| *last as usize + 1);
+        // There may be gaps, but no file is to cost gigabytes by a number in it.
+        if size > 2 * tokens.len() + (1 << 16) {
+            let reason = format!("token {} of a vocabulary of {}", size - 1, tokens.len());
+            return Err(Error::Data { path: path.into(), fault: DataFault::Mismatch(reason) });
+        }
         let alphabet = alphabet();
         let bytes = |token: u32| {
             let Some(text) = inner.id_to_token(token) else { return Some(Vec::new()) };
