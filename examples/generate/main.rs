@@ -74,11 +74,7 @@ fn generate(args: &Args, folder: &Path, device: &Device) -> Result<()> {
     if let Some(text) = &args.perplexity {
         return judge(&model, &*tokenizer, text);
     }
-    let file = folder.join("generation_config.json");
-    let config = match file.is_file() {
-        true => aigc_core::json::open(&file, GenerationConfig::from_json)?.0,
-        false => GenerationConfig { bos_token_id: model.config().bos_token_id, ..GenerationConfig::default() },
-    };
+    let (config, _) = GenerationConfig::open(folder)?;
     let config = args.generation.over(config, &*tokenizer)?;
     let prompts = if args.prompt.is_empty() { vec![String::new()] } else { args.prompt.clone() };
     let tokens = prompts.iter().map(|prompt| tokenizer.encode(prompt)).collect::<Result<Vec<_>, _>>()?;

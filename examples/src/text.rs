@@ -196,17 +196,3 @@ pub fn model_folder(model: &str) -> anyhow::Result<PathBuf> {
         "there is no folder {model}; models of the Hugging Face hub are fetched by name with `--features download`"
     )
 }
-
-/// Lines of a text file, each with its end, without holding the file.
-///
-/// # Errors
-/// If it cannot be opened. Later errors end the lines.
-pub fn lines(path: &Path) -> Result<impl Iterator<Item = String> + Send + use<>> {
-    use std::io::BufRead;
-    let file = std::fs::File::open(path).map_err(|source| Error::Io { path: path.into(), source })?;
-    let mut reader = std::io::BufReader::with_capacity(1 << 20, file);
-    Ok(std::iter::from_fn(move || {
-        let mut line = String::new();
-        matches!(reader.read_line(&mut line), Ok(n) if n > 0).then_some(line)
-    }))
-}

@@ -14,10 +14,10 @@ use aigc_core::{
 };
 use aigc_examples::{
     RunOptions, say_how_to_go_on, stop_on_ctrl_c,
-    text::{Continuation, TextTraining, go_on, gpt_trainer, lines, model_folder},
+    text::{Continuation, TextTraining, go_on, gpt_trainer, model_folder},
 };
 use aigc_text::{
-    BytePairTokenizer, CharacterTokenizer, Gpt2, Gpt2Config, LoraConfig, TokenWindows, Tokenizer, tokenizer,
+    BytePairTokenizer, CharacterTokenizer, Gpt2, Gpt2Config, LoraConfig, TokenWindows, Tokenizer, lines, tokenizer,
     write_tokens,
 };
 use anyhow::{Context, Result};
@@ -147,10 +147,12 @@ fn main() -> Result<()> {
 fn begin(args: &Args, device: &Device) -> Result<(RunFolder, Settings, Box<dyn Tokenizer>)> {
     let text = args.text.as_deref().context("--text FILE is missing")?;
     let from = args.from.as_deref().map(model_folder).transpose()?;
+    // What cannot be read is named when its tokens are written.
+    let readable = lines(text)?.map_while(Result::ok);
     let tokenizer: Box<dyn Tokenizer> = match (&from, args.tokens) {
         (Some(folder), _) => tokenizer::open(folder)?,
-        (None, Tokens::Characters) => Box::new(CharacterTokenizer::train(lines(text)?)),
-        (None, Tokens::BytePairs) => Box::new(BytePairTokenizer::train(lines(text)?, args.vocabulary)?),
+        (None, Tokens::Characters) => Box::new(CharacterTokenizer::train(readable)),
+        (None, Tokens::BytePairs) => Box::new(BytePairTokenizer::train(readable, args.vocabulary)?),
     };
     let model = match &from {
         Some(folder) => aigc_core::json::open(&folder.join("config.json"), Gpt2Config::from_json)?.0,

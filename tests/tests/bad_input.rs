@@ -634,6 +634,19 @@ fn tokenizers_that_lie() {
         let error = open(&|json| json["model"]["vocab"]["th"] = last.into()).err().expect("an error").to_string();
         assert!(error.contains("tokenizer.json") && error.contains(&last.to_string()), "{error}");
     }
+    let vocabulary = |json: &mut serde_json::Value| json["model"]["vocab"].as_object_mut().unwrap().remove("the");
+    let error = open(&|json| _ = vocabulary(json)).err().expect("an error").to_string();
+    assert!(error.contains("tokenizer.json") && error.contains("merge"), "{error}");
+    for mark in ["continuing_subword_prefix", "end_of_word_suffix"] {
+        let error = open(&|json| json["model"][mark] = "é".into()).err().expect("an error").to_string();
+        assert!(error.contains("tokenizer.json") && error.contains(mark), "{error}");
+    }
+    let [tokens, merges] = ["vocab.json", "merges.txt"].map(|name| folder.path().join(name));
+    std::fs::write(&tokens, r#"{"a":0,"b":1}"#).unwrap();
+    std::fs::write(&merges, "#version: 0.2\na b\n").unwrap();
+    let error = BytePairTokenizer::from_files(&tokens, &merges).err().expect("an error").to_string();
+    assert!(error.contains("merges.txt") && error.contains("a b"), "{error}");
+    assert!(BytePairTokenizer::train(["a"].into_iter(), usize::MAX).is_err());
     let cutting = open(&|json| {
         json["truncation"] = serde_json::json!({
             "direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0

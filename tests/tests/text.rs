@@ -11,8 +11,9 @@ use aigc_core::{
 use aigc_tests::{floats, folder_from, integers, own_fixtures, python_with, run_script, write_case};
 use aigc_text::{
     BytePairTokenizer, CausalLm, CharacterTokenizer, DecodeStream, Ending, GenerationConfig, Generator, Gpt2,
-    Gpt2Config, KvCache, Row, Sequence, TokenBatch, TokenWindows, Tokenizer,
-    generate::{EarlyStopping, Forced, Tokens},
+    Gpt2Config, KvCache, LogitsProcessor, Row, Sequence, TokenBatch, TokenWindows, Tokenizer,
+    generate::{EarlyStopping, Forced, FrequencyPenalty, Tokens},
+    lines,
     models::ActivationName,
     perplexity, write_tokens,
 };
@@ -418,6 +419,15 @@ fn windows_are_the_tokens_of_the_text() {
         let error = TokenWindows::open(&to, 6, 1).unwrap_err().to_string();
         assert!(error.contains(what) && error.contains("text.tokens"), "{error}");
     }
+    // A line of three mebibytes comes in parts, and no part cuts a character.
+    let long = format!("short\n{}\nend", "\u{1f600}é".repeat(500_000));
+    std::fs::write(&from, &long).unwrap();
+    let pieces: Vec<String> = lines(&from).unwrap().map(Result::unwrap).collect();
+    assert_eq!(pieces.concat(), long);
+    assert!(pieces.len() == 5 && pieces[0] == "short\n" && pieces.iter().all(|piece| piece.len() <= (1 << 20) + 4));
+    std::fs::write(&from, [long.as_bytes(), b"\xf0\x9f"].concat()).unwrap();
+    let cut = lines(&from).unwrap().find_map(Result::err).expect("an error").to_string();
+    assert!(cut.contains(&format!("byte {}", long.len())), "{cut}");
     std::fs::write(&from, b"good\nbad \xff\n").unwrap();
     let error = write_tokens(&from, &CharacterTokenizer::of("god\nba "), &to, |_| ()).unwrap_err().to_string();
     assert!(error.contains("text.txt") && error.contains("byte 9"), "{error}");
@@ -435,7 +445,7 @@ fn mistakes_are_told_at_the_door() {
     let base = GenerationConfig::default;
     let one = [vec![1, 2, 3]];
     for (config, field) in [
-        (GenerationConfig { temperature: 0.0, ..base() }, "temperature"),
+        (GenerationConfig { temperature: 0.0, do_sample: true, ..base() }, "temperature"),
         (GenerationConfig { top_p: 0.0, ..base() }, "top_p"),
         (GenerationConfig { min_p: Some(2.0), ..base() }, "min_p"),
         (GenerationConfig { num_beams: 0, ..base() }, "num_beams"),
@@ -454,16 +464,36 @@ fn mistakes_are_told_at_the_door() {
         (GenerationConfig { stop_strings: vec![String::new()], ..base() }, "stop_strings"),
         (GenerationConfig { suppress_tokens: (0..60).collect(), do_sample: true, ..base() }, "scores"),
         (GenerationConfig { max_length: Some(3), ..base() }, "prompt"),
+        (GenerationConfig { suppress_tokens: (0..60).collect(), ..base() }, "scores"),
+        (
+            GenerationConfig { suppress_tokens: (0..60).collect(), prompt_lookup_num_tokens: Some(2), ..base() },
+            "scores",
+        ),
+        (GenerationConfig { num_beams: 1_000_000_000_000, ..base() }, "num_beams"),
+        (GenerationConfig { penalty_alpha: Some(0.5), top_k: usize::MAX, ..base() }, "top_k"),
+        (GenerationConfig { min_length: 24, ..base() }, "min_length"),
+        (GenerationConfig { min_length: 60, max_new_tokens: Some(usize::MAX), ..base() }, "min_length"),
+        (GenerationConfig { min_new_tokens: Some(18), max_length: Some(20), ..base() }, "min_new_tokens"),
     ] {
         let error = wrong(config, &one);
         assert!(error.contains(&format!("`{field}`")), "{field}: {error}");
     }
     for (prompts, says) in
-        [(vec![vec![]], "empty"), (vec![vec![1; 48]], "context"), (vec![vec![1], vec![60]], "prompts[1]")]
+        [(vec![vec![]], "empty"), (vec![vec![1; 49]], "context"), (vec![vec![1], vec![60]], "prompts[1]")]
     {
         let error = wrong(base(), &prompts);
         assert!(error.contains(says), "{says}: {error}");
     }
+    let contrastive = GenerationConfig { penalty_alpha: Some(0.6), top_k: 4, ..base() };
+    assert!(wrong(contrastive, &[vec![1; 48]]).contains("context"));
+    // The last token is foretold from a full context; it needs no place of its own.
+    let full = generate(&model, base(), &[vec![1; 48]]);
+    assert_eq!((full[0].tokens.len(), full[0].ending), (49, Some(Ending::Length)));
+    let proposed = GenerationConfig { prompt_lookup_num_tokens: Some(3), ..base() };
+    let stream = Generator::new(&model, proposed.clone()).unwrap().stream(&[1, 2]).err().expect("an error");
+    assert!(stream.to_string().contains("prompt lookup"), "{stream}");
+    let both = Generator::new(&model, proposed).unwrap().assisted_by(&model).unwrap().generate(&one).unwrap_err();
+    assert!(both.to_string().contains("`prompt_lookup_num_tokens`"), "{both}");
     assert_eq!(generate(&model, base(), &[]), vec![]);
     let begins = GenerationConfig { bos_token_id: Some(5), max_new_tokens: Some(2), ..base() };
     assert_eq!(generate(&model, begins, &[vec![]])[0].tokens[0], 5);
@@ -482,6 +512,63 @@ fn mistakes_are_told_at_the_door() {
     let (read, ignored) =
         GenerationConfig::from_json(r#"{"top_k": null, "eos_token_id": [1, 2], "new_thing": 1}"#).unwrap();
     assert_eq!((read.top_k, read.eos(), ignored), (50, vec![1, 2], vec!["new_thing".to_string()]));
+}
+
+/// Options that no fixture has, each by what its formula says.
+#[test]
+fn options_do_what_they_say() {
+    let model = model(21, 60);
+    let (prompt, base) = (vec![vec![7, 8, 7]], GenerationConfig::default);
+    let greedy = generate(&model, GenerationConfig { output_scores: true, ..base() }, &prompt);
+    let text = &greedy[0];
+    assert_eq!((text.new_tokens().len(), text.scores.len(), text.ending), (20, 20, Some(Ending::Length)));
+    let sum: f64 = text.scores.iter().map(|score| f64::from(*score)).sum();
+    assert!((sum - log_probability(&model, text)).abs() < 1e-3, "{sum}");
+
+    // Time that is up ends a text at its first token; more time than there is, never.
+    let ends = |seconds: f64| {
+        let texts = generate(&model, GenerationConfig { max_time: Some(seconds), ..base() }, &prompt);
+        (texts[0].new_tokens().len(), texts[0].ending.unwrap())
+    };
+    assert_eq!(ends(1e-9), (1, Ending::Time));
+    assert_eq!(ends(1e300), (20, Ending::Length));
+
+    let forced = GenerationConfig { forced_bos_token_id: Some(9), max_new_tokens: Some(3), ..base() };
+    assert_eq!(generate(&model, forced.clone(), &[vec![5]])[0].tokens[1], 9);
+    assert_eq!(
+        generate(&model, forced, &prompt),
+        generate(&model, GenerationConfig { max_new_tokens: Some(3), ..base() }, &prompt)
+    );
+    let first = text.new_tokens()[0];
+    let begins = GenerationConfig { begin_suppress_tokens: vec![first], max_new_tokens: Some(1), ..base() };
+    assert_ne!(generate(&model, begins, &prompt)[0].new_tokens()[0], first);
+
+    // What the best would end with at once goes on for as long as it must.
+    let eos = Some(Tokens::One(first));
+    assert_eq!(
+        generate(&model, GenerationConfig { eos_token_id: eos.clone(), ..base() }, &prompt)[0].new_tokens(),
+        [first]
+    );
+    for (least, new) in
+        [(GenerationConfig { min_length: 9, ..base() }, 6), (GenerationConfig { min_new_tokens: Some(6), ..base() }, 6)]
+    {
+        let config = GenerationConfig { eos_token_id: eos.clone(), ..least };
+        let text = &generate(&model, config, &prompt)[0];
+        assert!(text.new_tokens().len() > new && !text.new_tokens()[..new].contains(&first), "{text:?}");
+    }
+
+    // A forced end comes though it is not allowed.
+    let ended = GenerationConfig { forced_eos_token_id: Some(Tokens::One(4)), max_new_tokens: Some(5), ..base() };
+    let texts = Generator::new(&model, ended).unwrap().allowed_tokens(|_| vec![11, 12]).generate(&prompt).unwrap();
+    let (last, others) = texts[0].new_tokens().split_last().unwrap();
+    assert!(*last == 4 && others.iter().all(|token| [11, 12].contains(token)), "{texts:?}");
+
+    // Penalties of what has been generated, not of the prompt: once for coming at all, and each time.
+    let tokens = [7, 8, 3, 3, 5];
+    let row = Row { tokens: &tokens, prompt: 2, item: 0, padding: 0 };
+    let mut scores = vec![1.0; 9];
+    FrequencyPenalty { frequency: 0.5, presence: 0.25 }.process(row, &mut scores).unwrap();
+    assert_eq!(scores, [1.0, 1.0, 1.0, -0.25, 1.0, 0.25, 1.0, 1.0, 1.0]);
 }
 
 fn gpt2_tokenizer() -> Option<BytePairTokenizer> {
@@ -650,7 +737,7 @@ fn transformers_opens_what_is_saved() {
         scale_attn_weights: false,
         scale_attn_by_inverse_layer_idx: true,
         bos_token_id: Some(1),
-        eos_token_id: Some(2),
+        eos_token_id: Some(Tokens::One(2)),
         pad_token_id: Some(3),
         ..untied.clone()
     };

@@ -27,4 +27,4 @@ pub use models::{CausalLm, Gpt2, Gpt2Config, LoraConfig};
 pub use objective::{NextToken, TokenBatch, mean_loss, next_token_loss};
 pub use perplexity::{Perplexity, perplexity};
 pub use tokenizer::{BytePairTokenizer, CharacterTokenizer, DecodeStream, Tokenizer};
-pub use windows::{TokenWindows, write_tokens};
+pub use windows::{Lines, TokenWindows, lines, write_tokens};

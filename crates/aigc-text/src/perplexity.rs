@@ -13,7 +13,7 @@ const PIECE: usize = 128;
 /// `−ln p` of tokens, and what follows from it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Perplexity {
-    /// `−ln p` of every token but the first.
+    /// `−ln p` of every token but the first of the text; where windows do not overlap, but the first of each.
     pub nats: Vec<f32>,
 }
 
@@ -43,6 +43,9 @@ pub fn perplexity<M: CausalLm>(model: &M, tokens: &[u32], stride: usize) -> Resu
     let context = model.context();
     if stride == 0 || stride > context {
         return Err(Error::config("stride", stride, format!("1 to {context}, the model's context")));
+    }
+    if context < 2 {
+        return Err(Error::config("context", context, "at least 2: the first token is foretold by nothing"));
     }
     if tokens.len() < 2 {
         return Err(Error::config("tokens", tokens.len(), "at least 2: the first is foretold by nothing"));

@@ -150,8 +150,68 @@ impl Dataset for TokenWindows {
     }
 }
 
+/// The longest piece of a text that is read at once, in bytes.
+const PIECE: u64 = 1 << 20;
+
+/// The lines of a text file, each with its end, without holding the file; lines of more than a mebibyte come in parts.
+///
+/// # Errors
+/// [`Error::Io`] if it cannot be opened. The pieces are errors where it cannot be read or is not UTF-8.
+pub fn lines(path: &Path) -> Result<Lines> {
+    let file = File::open(path).map_err(|source| Error::Io { path: path.into(), source })?;
+    Ok(Lines { path: path.into(), reader: BufReader::with_capacity(1 << 20, file), rest: Vec::new(), read: 0 })
+}
+
+/// What [`lines`] gives.
+#[derive(Debug)]
+pub struct Lines {
+    path: PathBuf,
+    reader: BufReader<File>,
+    /// The beginning of a character that was cut.
+    rest: Vec<u8>,
+    read: u64,
+}
+
+impl Lines {
+    fn next_piece(&mut self) -> Result<Option<String>> {
+        let mut piece = std::mem::take(&mut self.rest);
+        let begins = self.read - piece.len() as u64;
+        let read = self.reader.by_ref().take(PIECE).read_until(b'\n', &mut piece);
+        let read = read.map_err(|source| Error::Io { path: self.path.clone(), source })? as u64;
+        self.read += read;
+        if piece.is_empty() {
+            return Ok(None);
+        }
+        match String::from_utf8(piece) {
+            Ok(piece) => Ok(Some(piece)),
+            // Only the size of a piece cuts a character.
+            Err(error) if error.utf8_error().error_len().is_none() && read == PIECE => {
+                let at = error.utf8_error().valid_up_to();
+                let mut piece = error.into_bytes();
+                self.rest = piece.split_off(at);
+                Ok(Some(String::from_utf8(piece).expect("valid up to there")))
+            }
+            Err(error) => {
+                let at = begins + error.utf8_error().valid_up_to() as u64;
+                let reason = format!("not UTF-8 from byte {at} on; convert it first");
+                Err(Error::Data { path: self.path.clone(), fault: DataFault::Decode(reason) })
+            }
+        }
+    }
+}
+
+impl Iterator for Lines {
+    type Item = Result<String>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_piece().transpose()
+    }
+}
+
 /// Writes the tokens of a text file to `to`, a line at a time, so that neither has to fit into memory. `told` hears how many
 /// bytes have been read. Gives the number of tokens.
+///
+/// Byte pairs do not reach over the ends of lines, as they may where a text is encoded as a whole.
 ///
 /// # Errors
 /// [`Error::Data`] where the text is not UTF-8, and whatever the tokenizer and the files report.
@@ -166,29 +226,17 @@ pub fn write_tokens(
         let path = path.to_path_buf();
         move |source| Error::Io { path, source }
     };
-    let mut reader = BufReader::with_capacity(1 << 20, File::open(text).map_err(io(text))?);
+    let mut lines = lines(text)?;
     let mut count = 0;
     replace_atomic(to, |temporary| {
         let mut writer = BufWriter::with_capacity(1 << 20, File::create(temporary).map_err(io(temporary))?);
         writer.write_all(&[0; HEADER as usize]).map_err(io(temporary))?;
-        let (mut line, mut read) = (Vec::new(), 0u64);
-        loop {
-            line.clear();
-            let n = reader.read_until(b'\n', &mut line).map_err(io(text))?;
-            if n == 0 {
-                break;
-            }
-            let line = std::str::from_utf8(&line).map_err(|error| {
-                let at = read + error.valid_up_to() as u64;
-                let reason = format!("not UTF-8 from byte {at} on; convert it first");
-                Error::Data { path: text.into(), fault: DataFault::Decode(reason) }
-            })?;
-            for token in tokenizer.encode(line)? {
+        while let Some(line) = lines.next() {
+            for token in tokenizer.encode(&line?)? {
                 writer.write_all(&token.to_le_bytes()).map_err(io(temporary))?;
                 count += 1;
             }
-            read += n as u64;
-            told(read);
+            told(lines.read);
         }
         let mut file = writer.into_inner().map_err(|error| io(temporary)(error.into_error()))?;
         file.rewind().map_err(io(temporary))?;

@@ -144,7 +144,12 @@ impl WeightFiles {
             );
             return Err(Error::weights(path, reason));
         }
-        let reader = PytorchReader::new(path).map_err(|error| Error::weights(path, error))?;
+        // Training programs keep the weights beside other things.
+        let inside = |key: &&str| PytorchReader::with_top_level_key(path, key).ok().filter(|reader| !reader.is_empty());
+        let reader = match ["model", "state_dict"].iter().find_map(inside) {
+            Some(reader) => reader,
+            None => PytorchReader::new(path).map_err(|error| Error::weights(path, error))?,
+        };
         for (name, tensor) in reader.into_tensors() {
             // A view may claim to be larger than what it is a view of.
             if tensor.byte_len() as u64 > length {

@@ -1,6 +1,9 @@
 //! Batches, shuffled by seed and read ahead.
 
-use super::Dataset;
+use super::{
+    Dataset,
+    shuffle::{MOST_LISTED, Shuffle},
+};
 use crate::{DataFault, Error, Result, error::ensure, rng::Rng};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -189,8 +192,13 @@ impl<B> Shared<B> {
     fn batch(&self, position: usize) -> Result<B> {
         let per_epoch = self.len / self.batch_size;
         let (epoch, k) = (position / per_epoch, position % per_epoch);
-        let order = self.order(epoch);
-        self.read_indices(&order[k * self.batch_size..(k + 1) * self.batch_size])
+        let places = k * self.batch_size..(k + 1) * self.batch_size;
+        if self.len > MOST_LISTED {
+            let order = self.shuffle.map(|seed| Shuffle::new(self.len, &mut Rng::keyed(seed, "shuffle", epoch as u64)));
+            let indices: Vec<usize> = places.map(|at| order.as_ref().map_or(at, |order| order.at(at))).collect();
+            return self.read_indices(&indices);
+        }
+        self.read_indices(&self.order(epoch)[places])
     }
 
     fn order(&self, epoch: usize) -> Arc<Vec<usize>> {

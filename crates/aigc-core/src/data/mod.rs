@@ -20,6 +20,7 @@ pub mod folder;
 pub mod idx;
 mod images;
 mod loader;
+mod shuffle;
 
 pub use classes::Classes;
 pub use dataset::{Dataset, InMemory};

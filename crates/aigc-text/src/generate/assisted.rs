@@ -71,7 +71,10 @@ impl<M: CausalLm> Propose for Assistant<'_, M> {
                     let Some(token) = draw(&probabilities, rng) else { break };
                     (token, Some(probabilities))
                 }
-                None => (argmax(&scores), None),
+                None => match argmax(&scores) {
+                    Some(token) => (token, None),
+                    None => break,
+                },
             };
             tokens.push(token as u32);
             proposal.tokens.push(token as u32);
@@ -155,7 +158,7 @@ impl<M: CausalLm> Assisted<'_, M> {
     /// The next token by the model's scores, and whether it is the proposed one.
     fn check(&mut self, scores: &[f32], proposed: Option<(u32, Option<&[f32]>)>) -> Result<(u32, bool)> {
         let Some(rng) = &mut self.draws else {
-            let best = argmax(scores) as u32;
+            let best = argmax(scores).ok_or_else(nothing_left)? as u32;
             return Ok((best, proposed.is_some_and(|(token, _)| token == best)));
         };
         let mut ours = softmax(scores);

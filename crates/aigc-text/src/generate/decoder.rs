@@ -27,12 +27,12 @@ pub(crate) fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 /// Scores `[rows, n]` as logarithms of probabilities, on the host.
 pub(crate) fn log_probabilities(scores: Tensor<2>) -> Vec<f32> {
     let [rows, n] = scores.dims();
-    // −ln p of the first token is the logarithm of the sum less that token's score.
-    let first = Tensor::<1, Int>::zeros([rows], &scores.device());
-    let nats = host(ops::cross_entropy(scores.clone(), first));
+    // −ln p of the best token is the logarithm of the sum less that token's score.
+    let best: Tensor<2, Int> = scores.clone().argmax(1);
+    let nats = host(ops::cross_entropy(scores.clone(), best.reshape([rows])));
     let mut scores = host(scores);
     for (scores, nats) in scores.chunks_exact_mut(n).zip(nats) {
-        let log_sum = nats + scores[0];
+        let log_sum = nats + scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         scores.iter_mut().for_each(|score| *score -= log_sum);
     }
     scores

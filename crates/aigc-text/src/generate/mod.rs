@@ -95,6 +95,7 @@ type Listener<'a> = Box<dyn FnMut(&[Option<u32>]) + 'a>;
 pub struct Generator<'a, M> {
     model: &'a M,
     config: GenerationConfig,
+    allowed: Vec<Box<dyn LogitsProcessor>>,
     own: Vec<Box<dyn LogitsProcessor>>,
     tokenizer: Option<&'a dyn Tokenizer>,
     helper: Option<Box<dyn Propose + 'a>>,
@@ -115,6 +116,7 @@ impl<'a, M: CausalLm> Generator<'a, M> {
         Ok(Self {
             model,
             config,
+            allowed: Vec::new(),
             own: Vec::new(),
             tokenizer: None,
             helper: None,
@@ -145,9 +147,9 @@ impl<'a, M: CausalLm> Generator<'a, M> {
         self
     }
 
-    /// Allows only the tokens that `allowed` gives for a text.
-    pub fn allowed_tokens(self, mut allowed: impl FnMut(Row<'_>) -> Vec<u32> + Send + 'static) -> Self {
-        self.processor(move |row: Row<'_>, scores: &mut [f32]| {
+    /// Allows only the tokens that `allowed` gives for a text; forced ones (`forced_eos_token_id`) come all the same.
+    pub fn allowed_tokens(mut self, mut allowed: impl FnMut(Row<'_>) -> Vec<u32> + Send + 'static) -> Self {
+        self.allowed.push(Box::new(move |row: Row<'_>, scores: &mut [f32]| {
             let tokens = allowed(row);
             let kept: Vec<_> = tokens.iter().map(|token| scores.get(*token as usize).copied()).collect();
             if kept.iter().all(Option::is_none) {
@@ -161,7 +163,8 @@ impl<'a, M: CausalLm> Generator<'a, M> {
                 }
             }
             Ok(())
-        })
+        }));
+        self
     }
 
     /// Lets `assistant`, a smaller model with the same tokens, propose `num_assistant_tokens` at a time.
@@ -210,28 +213,34 @@ impl<'a, M: CausalLm> Generator<'a, M> {
     /// [`Error::Config`] for a prompt that is empty, too long or of tokens that there are not, and where options leave no
     /// token to go on with.
     pub fn generate(self, prompts: &[Vec<u32>]) -> Result<Vec<Sequence>> {
-        let prompts = self.prompts(prompts)?;
+        let (prompts, limit) = self.prompts(prompts)?;
         if prompts.is_empty() {
             return Ok(Vec::new());
         }
-        let Self { model, config, own, tokenizer, helper, mut listener, flag, seed, device } = self;
-        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
-        let limit = config.longest(longest).min(model.context());
+        let Self { model, config, allowed, own, tokenizer, helper, mut listener, flag, seed, device } = self;
         let stopping = Stopping::new(&config, limit, tokenizer, flag)?;
-        let processors = config.processors(config.longest(longest), own);
+        let processors = config.processors(limit, allowed, own);
         let decoder = Decoder::new(model, prompts.len(), limit, device);
         let mut tell = |tokens: &[Option<u32>]| {
             if let Some(listener) = &mut listener {
                 listener(tokens);
             }
         };
+        if let (Some(n), true) = (config.prompt_lookup_num_tokens, helper.is_some()) {
+            return Err(Error::config("prompt_lookup_num_tokens", n, "none, with an assistant"));
+        }
         let lookup = config.prompt_lookup_num_tokens.map(|_| PromptLookup { longest: config.max_matching_ngram_size });
         let helper = helper.or(lookup.map(|lookup| Box::new(lookup) as Box<dyn Propose>));
         if let Some(helper) = helper {
-            let alone = prompts.len() == 1 && config.num_return_sequences == 1 && config.strategy() == Strategy::Sample;
-            if !alone {
-                let expected = "one prompt and one text, without beams, for proposed tokens";
-                return Err(Error::config("prompts", prompts.len(), expected));
+            let is_one = |field: &str, n: usize| match n {
+                1 => Ok(()),
+                _ => Err(Error::config(field, n, "1, where tokens are proposed")),
+            };
+            is_one("prompts", prompts.len())?;
+            is_one("num_return_sequences", config.num_return_sequences)?;
+            if config.strategy() != Strategy::Sample {
+                let expected = "no beams and no penalty_alpha, where tokens are proposed";
+                return Err(Error::config("strategy", format!("{:?}", config.strategy()), expected));
             }
             let most = config.prompt_lookup_num_tokens.unwrap_or(config.num_assistant_tokens);
             let draws = config.do_sample.then(|| Rng::keyed(seed, "generate", 0));
@@ -268,17 +277,17 @@ impl<'a, M: CausalLm> Generator<'a, M> {
     /// # Errors
     /// As [`generate`](Self::generate); and [`Error::Config`] for options that do not go token by token.
     pub fn stream(self, prompt: &[u32]) -> Result<impl Iterator<Item = Result<u32>> + use<'a, M>> {
-        let is_plain = self.config.strategy() == Strategy::Sample && self.helper.is_none();
+        let proposed = self.helper.is_some() || self.config.prompt_lookup_num_tokens.is_some();
+        let is_plain = self.config.strategy() == Strategy::Sample && !proposed;
         if !is_plain || self.config.num_return_sequences > 1 {
             self.streams()?;
-            let expected = "one text, token by token: no contrastive search, no assistant, num_return_sequences 1";
+            let expected = "one text, token by token: no contrastive search, no assistant, no prompt lookup, num_return_sequences 1";
             return Err(Error::config("stream", format!("{:?}", self.config.strategy()), expected));
         }
-        let prompts = self.prompts(&[prompt.to_vec()])?;
-        let Self { model, config, own, tokenizer, flag, seed, device, .. } = self;
-        let limit = config.longest(prompts[0].len()).min(model.context());
+        let (prompts, limit) = self.prompts(&[prompt.to_vec()])?;
+        let Self { model, config, allowed, own, tokenizer, flag, seed, device, .. } = self;
         let stopping = Stopping::new(&config, limit, tokenizer, flag)?;
-        let processors = config.processors(config.longest(prompts[0].len()), own);
+        let processors = config.processors(limit, allowed, own);
         let choice = Choice {
             seed: config.do_sample.then_some(seed),
             times: 1,
@@ -290,10 +299,13 @@ impl<'a, M: CausalLm> Generator<'a, M> {
         Ok(std::iter::from_fn(move || sampling.step().map(|tokens| tokens.and_then(|tokens| tokens[0])).transpose()))
     }
 
-    /// The prompts, an empty one as the token that begins a text.
-    fn prompts(&self, prompts: &[Vec<u32>]) -> Result<Vec<Vec<u32>>> {
-        let (context, vocabulary) = (self.model.context(), self.model.vocabulary());
-        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+    /// The prompts, an empty one as the token that begins a text, and how long texts may become, padding included.
+    fn prompts(&self, prompts: &[Vec<u32>]) -> Result<(Vec<Vec<u32>>, usize)> {
+        let vocabulary = self.model.vocabulary();
+        // Nobody asks what follows the last token, but contrastive search, which looks at its state.
+        let most = self.model.context() - usize::from(self.config.strategy() == Strategy::Contrastive);
+        // An empty prompt becomes a token.
+        let longest = prompts.iter().map(|prompt| prompt.len().max(1)).max().unwrap_or(1);
         let limit = self.config.longest(longest);
         let check = |(i, prompt): (usize, &Vec<u32>)| {
             let field = || if prompts.len() == 1 { "prompt".to_string() } else { format!("prompts[{i}]") };
@@ -305,8 +317,8 @@ impl<'a, M: CausalLm> Generator<'a, M> {
                 return Err(Error::config(field(), "empty", "a token at least, or a bos_token_id to begin with"));
             }
             in_vocabulary(&field(), prompt.iter().copied(), vocabulary)?;
-            if prompt.len() >= context {
-                let expected = format!("fewer than {context}, the model's context; cut its beginning off");
+            if prompt.len() > most {
+                let expected = format!("at most {most}, for the model's context; cut its beginning off");
                 return Err(Error::config(field(), format!("{} tokens", prompt.len()), expected));
             }
             if prompt.len() >= limit {
@@ -316,6 +328,18 @@ impl<'a, M: CausalLm> Generator<'a, M> {
             }
             Ok(prompt)
         };
-        prompts.iter().enumerate().map(check).collect()
+        let checked = prompts.iter().enumerate().map(check).collect::<Result<_>>()?;
+        let limit = limit.min(most + 1);
+        let least = [
+            ("min_length", self.config.min_length, limit),
+            ("min_new_tokens", self.config.min_new_tokens.unwrap_or(0), limit.saturating_sub(longest)),
+        ];
+        match least.into_iter().find(|(_, least, most)| least > most) {
+            Some((field, least, most)) if !prompts.is_empty() => {
+                let expected = format!("at most {most}, by max_length, max_new_tokens and the model's context");
+                Err(Error::config(field, least, expected))
+            }
+            _ => Ok((checked, limit)),
+        }
     }
 }

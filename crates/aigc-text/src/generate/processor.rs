@@ -105,7 +105,9 @@ pub(crate) fn top_k(scores: &[f32], k: usize) -> Vec<usize> {
 }
 
 /// The largest; of equals the first.
-pub(crate) fn argmax(scores: &[f32]) -> usize {
-    let better = |best: usize, i: usize| if scores[i] > scores[best] { i } else { best };
-    (1..scores.len()).fold(0, better)
+pub(crate) fn argmax(scores: &[f32]) -> Option<usize> {
+    let better = |best: Option<usize>, i: usize| {
+        if scores[i] > best.map_or(f32::NEG_INFINITY, |best| scores[best]) { Some(i) } else { best }
+    };
+    (0..scores.len()).fold(None, better)
 }

@@ -73,7 +73,7 @@ impl<'a, M: CausalLm> Sampling<'a, M> {
             let best: Tensor<2, Int> = scores.argmax(1);
             (best.to_data().iter::<i64>().map(|token| token as u32).collect(), Some(best))
         } else {
-            (self.choose(&host(scores))?, None)
+            (self.choose(host(scores))?, None)
         };
         let mut told = Vec::with_capacity(self.rows.len());
         let mut all_went_on = true;
@@ -102,24 +102,23 @@ impl<'a, M: CausalLm> Sampling<'a, M> {
     }
 
     /// The next token of each row, from scores on the host.
-    fn choose(&mut self, scores: &[f32]) -> Result<Vec<u32>> {
+    fn choose(&mut self, mut scores: Vec<f32>) -> Result<Vec<u32>> {
         let vocabulary = self.decoder.model.vocabulary();
         let mut chosen = Vec::with_capacity(self.rows.len());
-        for (i, (row, scores)) in self.rows.iter_mut().zip(scores.chunks_exact(vocabulary)).enumerate() {
+        for (i, (row, scores)) in self.rows.iter_mut().zip(scores.chunks_exact_mut(vocabulary)).enumerate() {
             if row.sequence.ending.is_some() {
                 chosen.push(self.pad);
                 continue;
             }
-            let mut scores = scores.to_vec();
             let Sequence { tokens, prompt, item, .. } = &row.sequence;
             let state = Row { tokens, prompt: *prompt, item: *item, padding: row.padding };
-            self.processors.process(state, &mut scores)?;
+            self.processors.process(state, scores)?;
             let token = match &mut self.draws {
-                Some(draws) => draw(&softmax(&scores), &mut draws[i]).ok_or_else(nothing_left)?,
-                None => argmax(&scores),
+                Some(draws) => draw(&softmax(scores), &mut draws[i]).ok_or_else(nothing_left)?,
+                None => argmax(scores).ok_or_else(nothing_left)?,
             };
             if self.keep_scores {
-                log_softmax(&mut scores);
+                log_softmax(scores);
                 row.sequence.scores.push(scores[token]);
             }
             chosen.push(token as u32);

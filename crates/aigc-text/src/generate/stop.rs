@@ -45,7 +45,10 @@ impl<'a> Stopping<'a> {
             let expected = "none, or a tokenizer given to the generator, which reads them";
             return Err(Error::config("stop_strings", format!("{:?}", config.stop_strings), expected));
         }
-        let until = config.max_time.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds));
+        // More seconds than there will be are no limit.
+        let until = config.max_time.and_then(|seconds| {
+            Duration::try_from_secs_f64(seconds).ok().and_then(|time| Instant::now().checked_add(time))
+        });
         let strings = config.stop_strings.clone();
         Ok(Self { eos: config.eos(), strings, tokenizer, longest, until, flag })
     }

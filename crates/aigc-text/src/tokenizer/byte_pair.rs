@@ -3,6 +3,7 @@
 
 use super::Tokenizer;
 use aigc_core::{DataFault, Error, Result, checkpoint::write_atomic};
+use serde_json::Value;
 use std::{
     collections::{HashMap, HashSet},
     path::Path,
@@ -15,6 +16,9 @@ use tokenizers::{
     },
     pre_tokenizers::byte_level::ByteLevel,
 };
+
+/// As many tokens as models may have.
+const MOST_TOKENS: usize = 1 << 24;
 
 /// The token that GPT-2 begins and ends texts with.
 const END_OF_TEXT: &str = "<|endoftext|>";
@@ -42,7 +46,8 @@ impl BytePairTokenizer {
         if whole.is_file() {
             let text = super::read_text(&whole)?;
             // Where a part of it is no JSON, the crate panics.
-            serde_json::from_str::<serde_json::Value>(&text).map_err(|error| decode(&whole, error))?;
+            let json: Value = serde_json::from_str(&text).map_err(|error| decode(&whole, error))?;
+            check_merges(&json["model"], &whole)?;
             let inner = text.parse().map_err(|error: tokenizers::Error| decode(&whole, error))?;
             return Self::new(inner, &whole);
         }
@@ -62,7 +67,10 @@ impl BytePairTokenizer {
     pub fn from_files(vocabulary: impl AsRef<Path>, merges: impl AsRef<Path>) -> Result<Self> {
         let (vocabulary, merges) = (vocabulary.as_ref(), merges.as_ref());
         // The crate's errors do not name the file.
-        [vocabulary, merges].iter().try_for_each(|path| super::read_text(path).map(drop))?;
+        let [tokens, pairs] = [super::read_text(vocabulary)?, super::read_text(merges)?];
+        let tokens: Value = serde_json::from_str(&tokens).map_err(|error| decode(vocabulary, error))?;
+        let pairs: Vec<&str> = pairs.lines().filter(|line| !line.starts_with("#version")).collect();
+        check_merges(&serde_json::json!({ "vocab": tokens, "merges": pairs }), merges)?;
         let name = |path: &Path| path.to_string_lossy().into_owned();
         let model = BPE::from_file(&name(vocabulary), &name(merges))
             .build()
@@ -75,8 +83,10 @@ impl BytePairTokenizer {
     /// # Errors
     /// [`Error::Config`] if there is no room for all bytes and the end of a text.
     pub fn train<S: AsRef<str> + Send>(texts: impl Iterator<Item = S> + Send, size: usize) -> Result<Self> {
-        if size <= 256 {
-            return Err(Error::config("size", size, "above 256: all bytes, and the end of a text"));
+        if !(257..=MOST_TOKENS).contains(&size) {
+            let expected =
+                format!("257 to {MOST_TOKENS}: all bytes and the end of a text, and as many as there could be");
+            return Err(Error::config("size", size, expected));
         }
         let end = AddedToken::from(END_OF_TEXT, true);
         let mut trainer: TrainerWrapper = BpeTrainer::builder()
@@ -132,6 +142,28 @@ impl BytePairTokenizer {
     pub fn end_of_text(&self) -> Option<u32> {
         self.inner.token_to_id(END_OF_TEXT)
     }
+}
+
+/// Refuses a model of which the crate's own reader panics: merges that make no token, and marks of words' insides and ends, which
+/// GPT-2's bytes do not have.
+fn check_merges(model: &Value, path: &Path) -> Result<()> {
+    let wrong = |reason: String| Err(Error::Data { path: path.into(), fault: DataFault::Mismatch(reason) });
+    for field in ["continuing_subword_prefix", "end_of_word_suffix"] {
+        if model[field].as_str().is_some_and(|mark| !mark.is_empty()) {
+            return wrong(format!("{field} is {}, but byte-level tokens have none", model[field]));
+        }
+    }
+    let Some(tokens) = model["vocab"].as_object() else { return Ok(()) };
+    for merge in model["merges"].as_array().into_iter().flatten() {
+        let merged = match merge {
+            Value::String(pair) => pair.replace(' ', ""),
+            pair => pair.as_array().into_iter().flatten().filter_map(Value::as_str).collect(),
+        };
+        if !merged.is_empty() && !tokens.contains_key(&merged) {
+            return wrong(format!("the merge {merge} makes no token of the vocabulary"));
+        }
+    }
+    Ok(())
 }
 
 fn byte_level(model: BPE) -> tokenizers::Tokenizer {
