@@ -1,17 +1,19 @@
 //! Generation by identities: ways to generate that must agree with each other, distributions that are known, and mistakes.
 
-use aigc_core::data::Dataset;
 use aigc_core::{
     Error,
+    checkpoint::RunFolder,
+    data::{Dataset, Loader, LoaderConfig},
     device::device,
     ops::Quantization,
+    params::{LookAt, look_at_all},
     rng::{Rng, Seeded},
-    train::StopFlag,
+    train::{OptimizerConfig, ParamGroupConfig, StopFlag, Trainer, TrainerConfig},
 };
 use aigc_tests::{floats, folder_from, integers, own_fixtures, python_with, run_script, write_case};
 use aigc_text::{
     BytePairTokenizer, CausalLm, CharacterTokenizer, DecodeStream, Ending, GenerationConfig, Generator, Gpt2,
-    Gpt2Config, KvCache, LogitsProcessor, Row, Sequence, TokenBatch, TokenWindows, Tokenizer,
+    Gpt2Config, KvCache, LogitsProcessor, NextToken, Row, Sequence, TokenBatch, TokenWindows, Tokenizer,
     generate::{EarlyStopping, Forced, FrequencyPenalty, Tokens},
     lines,
     models::ActivationName,
@@ -301,9 +303,9 @@ fn texts_end_when_they_should() {
     });
     let stopped = generator.unwrap().generate(std::slice::from_ref(&prompt)).unwrap();
     assert_eq!((stopped[0].ending, stopped[0].new_tokens().len()), (Some(Ending::Stopped), 4));
-    // The context ends a text that may be longer.
+    // The context ends a text that may be longer: nothing follows the last token, which needs no place.
     let endless = GenerationConfig { max_new_tokens: Some(1000), ..config };
-    assert_eq!(generate(&model, endless, std::slice::from_ref(&prompt))[0].tokens.len(), model.context());
+    assert_eq!(generate(&model, endless, std::slice::from_ref(&prompt))[0].tokens.len(), model.context() + 1);
 }
 
 #[test]
@@ -569,6 +571,43 @@ fn options_do_what_they_say() {
     let mut scores = vec![1.0; 9];
     FrequencyPenalty { frequency: 0.5, presence: 0.25 }.process(row, &mut scores).unwrap();
     assert_eq!(scores, [1.0, 1.0, 1.0, -0.25, 1.0, 0.25, 1.0, 1.0, 1.0]);
+}
+
+/// A step with weight decay moves vectors as one without; matrices are drawn to zero by as much as it says.
+#[test]
+fn weight_decay_is_on_matrices_alone() {
+    struct Numbers(BTreeMap<String, (usize, Vec<f32>)>);
+    impl LookAt for Numbers {
+        fn look_at<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+            self.0.insert(path.into(), (D, param.val().into_data().iter().collect()));
+        }
+    }
+    let numbers = |model: &Gpt2| {
+        let mut numbers = Numbers(BTreeMap::new());
+        look_at_all(model, &mut numbers);
+        numbers.0
+    };
+    let (rate, decay) = (0.01, 0.5);
+    let begun = model(3, 60);
+    let step = |decay: f64| {
+        let folder = tempfile::tempdir().unwrap();
+        let optimizer = OptimizerConfig::adam_w(0.9, 0.99, decay);
+        let groups = vec![ParamGroupConfig::vectors_without_decay(&optimizer)];
+        let config = TrainerConfig { learning_rate: rate, optimizer, groups, ..TrainerConfig::new(1) };
+        let tokens = (0..40u32).map(|at| at * at % 60).collect();
+        let windows = TokenWindows::new(tokens, 12, 1).unwrap();
+        let loader = Loader::new(windows, TokenBatch::collate, LoaderConfig::default()).unwrap();
+        let run = RunFolder::create(folder.path().join("run")).unwrap();
+        numbers(&Trainer::new(config).fit(NextToken::new(), begun.clone(), &loader, &run).unwrap().model)
+    };
+    let (with, without, before) = (step(decay), step(0.0), numbers(&begun));
+    for (path, (axes, with)) in &with {
+        let ((_, without), (_, before)) = (&without[path], &before[path]);
+        for ((with, without), before) in with.iter().zip(without).zip(before) {
+            let drawn = if *axes == 1 { 0.0 } else { (rate * decay) as f32 * before };
+            assert!((without - with - drawn).abs() < 1e-6, "{path}: {with}, {without} without decay");
+        }
+    }
 }
 
 fn gpt2_tokenizer() -> Option<BytePairTokenizer> {
