@@ -51,7 +51,7 @@ fn run_example(name: &str, arguments: &[&str], world: &Path) {
     // my_images has no options: its steps are shortened by the folder it is given, eight small pictures.
     let short: &[&str] = match (name, arguments.contains(&"--steps")) {
         ("digits", false) => &["--steps", "6", "--checkpoint-every", "3"],
-        ("reproduce_vae" | "reproduce_gan" | "reproduce_diffusion", false) => &["--steps", "3"],
+        ("generate" | "reproduce_vae" | "reproduce_gan" | "reproduce_diffusion", false) => &["--steps", "3"],
         ("restore", false) => &["--steps", "2", "--images", "2"],
         _ => &[],
     };

@@ -26,16 +26,18 @@ pub(crate) fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 
 /// Scores `[rows, n]` as logarithms of probabilities, on the host.
 pub(crate) fn log_probabilities(scores: Tensor<2>) -> Vec<f32> {
-    let [rows, n] = scores.dims();
-    // −ln p of the best token is the logarithm of the sum less that token's score.
-    let best: Tensor<2, Int> = scores.clone().argmax(1);
-    let nats = host(ops::cross_entropy(scores.clone(), best.reshape([rows])));
-    let mut scores = host(scores);
-    for (scores, nats) in scores.chunks_exact_mut(n).zip(nats) {
-        let log_sum = nats + scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let ([rows, n], device) = (scores.dims(), scores.device());
+    let mut host_scores = host(scores.clone());
+    // −ln p of any possible token is the logarithm of the sum less that token's score.
+    let possible = |row: &[f32]| row.iter().position(|score| score.is_finite()).unwrap_or(0);
+    let tokens: Vec<usize> = host_scores.chunks_exact(n).map(possible).collect();
+    let targets: Vec<i32> = tokens.iter().map(|token| *token as i32).collect();
+    let nats = host(ops::cross_entropy(scores, Tensor::<1, Int>::from_data(TensorData::new(targets, [rows]), &device)));
+    for ((scores, nats), token) in host_scores.chunks_exact_mut(n).zip(nats).zip(tokens) {
+        let log_sum = nats + scores[token];
         scores.iter_mut().for_each(|score| *score -= log_sum);
     }
-    scores
+    host_scores
 }
 
 impl<'a, M: CausalLm> Decoder<'a, M> {
