@@ -22,6 +22,7 @@ use burn::{
 };
 use burn_pack::Scalar;
 use flate2::{Compression, write::GzEncoder};
+use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     io::Write,
@@ -527,6 +528,25 @@ fn altered(good: &[u8], rng: &mut Rng) -> Vec<u8> {
     bytes
 }
 
+/// JSON with another value somewhere.
+fn with_another_value(json: &mut Value, rng: &mut Rng) {
+    let inside: Vec<&mut Value> = match json {
+        Value::Array(values) => values.iter_mut().collect(),
+        Value::Object(fields) => fields.values_mut().collect(),
+        _ => vec![],
+    };
+    if !inside.is_empty() && rng.below(6) > 0 {
+        let at = rng.below(inside.len());
+        return with_another_value(inside.into_iter().nth(at).expect("it is inside"), rng);
+    }
+    let others = [
+        json!([null, true, "", "a", "ByteLevel", [], [[]], {}]),
+        json!([-1, 0, 1, 3, 1024, 1 << 24, u32::MAX, u64::MAX, 0.5, 1e308]),
+    ];
+    let others = others[rng.below(2)].as_array().expect("a list");
+    *json = others[rng.below(others.len())].clone();
+}
+
 /// Opens a folder with each of `files` altered in `cases` ways: a panic fails, an error names the file or its folder, and what
 /// opens is used. Some have to be refused, and some taken.
 fn alter_each(folder: &Path, files: &[&str], cases: usize, open: impl Fn() -> Result<()>) {
@@ -537,7 +557,13 @@ fn alter_each(folder: &Path, files: &[&str], cases: usize, open: impl Fn() -> Re
         let mut rng = Rng::new(9);
         let mut refused = 0;
         for case in 0..cases {
-            let bad = altered(&good, &mut rng);
+            let bad = match serde_json::from_slice(&good) {
+                Ok(mut json) if case % 2 == 0 => {
+                    with_another_value(&mut json, &mut rng);
+                    json.to_string().into_bytes()
+                }
+                _ => altered(&good, &mut rng),
+            };
             std::fs::write(&path, &bad).unwrap();
             match catch_unwind(AssertUnwindSafe(&open)) {
                 Ok(Ok(())) => {}
@@ -555,28 +581,38 @@ fn alter_each(folder: &Path, files: &[&str], cases: usize, open: impl Fn() -> Re
     }
 }
 
+/// A folder to alter, with the files of one of our fixtures.
+fn copied(fixture: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(own_fixtures().join("text").join(fixture)).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    folder
+}
+
 #[test]
 fn altered_files_of_language_models() {
     let flex = device("flex").unwrap();
+    let use_it = |model: Gpt2| {
+        let n = model.context().min(5);
+        let logits = model.forward(Tensor::<2, Int>::zeros([1, n], &flex));
+        assert_eq!(logits.into_data().iter::<f32>().count(), n * model.vocabulary());
+    };
     for (name, files) in [
         ("whole", &["config.json", "model.safetensors"][..]),
         ("shards", &["model.safetensors.index.json", "model-00002-of-00002.safetensors"]),
         ("bin", &["pytorch_model.bin"]),
         ("bin-shards", &["pytorch_model.bin.index.json", "pytorch_model-00001-of-00002.bin"]),
     ] {
-        let folder = tempfile::tempdir().unwrap();
-        for entry in std::fs::read_dir(own_fixtures().join("text/gpt2-files").join(name)).unwrap() {
-            let entry = entry.unwrap();
-            std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
-        }
-        alter_each(folder.path(), files, 500, || {
-            let (model, _) = Gpt2::open(folder.path(), &flex)?;
-            let n = model.context().min(5);
-            let logits = model.forward(Tensor::<2, Int>::zeros([1, n], &flex));
-            assert_eq!(logits.into_data().iter::<f32>().count(), n * model.vocabulary());
-            Ok(())
-        });
+        let folder = copied(&format!("gpt2-files/{name}"));
+        alter_each(folder.path(), files, 500, || Gpt2::open(folder.path(), &flex).map(|(model, _)| use_it(model)));
     }
+    let (model, _) = Gpt2::open(own_fixtures().join("text/gpt2-files/whole"), &flex).unwrap();
+    let folder = copied("gpt2-lora/adapters");
+    alter_each(folder.path(), &["adapter_config.json", "adapter_model.safetensors"], 500, || {
+        model.clone().load_lora(folder.path()).map(use_it)
+    });
 }
 
 #[test]
@@ -596,10 +632,10 @@ fn altered_files_of_tokenizers() {
     trained.save(path).unwrap();
     alter_each(path, &["tokenizer.json"], 1000, open);
     // The same in two files.
-    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(path.join("tokenizer.json")).unwrap()).unwrap();
+    let json: Value = serde_json::from_slice(&std::fs::read(path.join("tokenizer.json")).unwrap()).unwrap();
     std::fs::remove_file(path.join("tokenizer.json")).unwrap();
     std::fs::write(path.join("vocab.json"), json["model"]["vocab"].to_string()).unwrap();
-    let pair = |pair: &serde_json::Value| format!("{} {}\n", pair[0].as_str().unwrap(), pair[1].as_str().unwrap());
+    let pair = |pair: &Value| format!("{} {}\n", pair[0].as_str().unwrap(), pair[1].as_str().unwrap());
     let merges: String = json["model"]["merges"].as_array().unwrap().iter().map(pair).collect();
     std::fs::write(path.join("merges.txt"), format!("#version: 0.2\n{merges}")).unwrap();
     assert_eq!(BytePairTokenizer::open(path).unwrap().encode(&text).unwrap(), trained.encode(&text).unwrap());
@@ -623,8 +659,8 @@ fn tokenizers_that_lie() {
     let trained = BytePairTokenizer::train(["the cat sat on the mat"].into_iter(), 300).unwrap();
     trained.save(folder.path()).unwrap();
     let path = folder.path().join("tokenizer.json");
-    let good: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    let open = |change: &dyn Fn(&mut serde_json::Value)| {
+    let good: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let open = |change: &dyn Fn(&mut Value)| {
         let mut json = good.clone();
         change(&mut json);
         std::fs::write(&path, json.to_string()).unwrap();
@@ -634,7 +670,7 @@ fn tokenizers_that_lie() {
         let error = open(&|json| json["model"]["vocab"]["th"] = last.into()).err().expect("an error").to_string();
         assert!(error.contains("tokenizer.json") && error.contains(&last.to_string()), "{error}");
     }
-    let vocabulary = |json: &mut serde_json::Value| json["model"]["vocab"].as_object_mut().unwrap().remove("the");
+    let vocabulary = |json: &mut Value| json["model"]["vocab"].as_object_mut().unwrap().remove("the");
     let error = open(&|json| _ = vocabulary(json)).err().expect("an error").to_string();
     assert!(error.contains("tokenizer.json") && error.contains("merge"), "{error}");
     for mark in ["continuing_subword_prefix", "end_of_word_suffix"] {
@@ -647,11 +683,13 @@ fn tokenizers_that_lie() {
     let error = BytePairTokenizer::from_files(&tokens, &merges).err().expect("an error").to_string();
     assert!(error.contains("merges.txt") && error.contains("a b"), "{error}");
     assert!(BytePairTokenizer::train(["a"].into_iter(), usize::MAX).is_err());
+    let tables = open(&|json| json["normalizer"] = json!({"type": "Precompiled", "precompiled_charsmap": "AAAA"}));
+    assert!(tables.err().expect("an error").to_string().contains("SentencePiece"));
     let cutting = open(&|json| {
-        json["truncation"] = serde_json::json!({
+        json["truncation"] = json!({
             "direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0
         });
-        json["padding"] = serde_json::json!({
+        json["padding"] = json!({
             "strategy": {"Fixed": 50}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0,
             "pad_token": "!"
         });

@@ -45,8 +45,13 @@ impl BytePairTokenizer {
         let whole = folder.join(WHOLE);
         if whole.is_file() {
             let text = super::read_text(&whole)?;
-            // Where a part of it is no JSON, the crate panics.
+            // Where a part of it is no JSON, or a table of SentencePiece is broken, the crate panics.
             let json: Value = serde_json::from_str(&text).map_err(|error| decode(&whole, error))?;
+            if json["normalizer"].to_string().contains("\"Precompiled\"") {
+                let reason =
+                    "it has SentencePiece's table of characters, which byte-level tokens do not need".to_string();
+                return Err(Error::Data { path: whole, fault: DataFault::Mismatch(reason) });
+            }
             check_merges(&json["model"], &whole)?;
             let inner = text.parse().map_err(|error: tokenizers::Error| decode(&whole, error))?;
             return Self::new(inner, &whole);
