@@ -10,7 +10,9 @@ use aigc_core::{
     rng::{Rng, Seeded},
     train::{OptimizerConfig, ParamGroupConfig, StopFlag, Trainer, TrainerConfig},
 };
-use aigc_tests::{floats, folder_from, integers, own_fixtures, python_with, run_script, write_case};
+use aigc_tests::{
+    floats, folder_from, gpt2_tokenizer, integers, own_fixtures, python_with, run_script, small_gpt2, write_case,
+};
 use aigc_text::{
     BytePairTokenizer, CausalLm, CharacterTokenizer, DecodeStream, Ending, GenerationConfig, Generator, Gpt2,
     Gpt2Config, KvCache, LogitsProcessor, NextToken, Row, Sequence, TokenBatch, TokenWindows, Tokenizer,
@@ -32,20 +34,8 @@ use std::{
     path::Path,
 };
 
-/// A small model whose logits are far enough apart.
 fn model(seed: u64, vocabulary: usize) -> Gpt2 {
-    let config = Gpt2Config {
-        vocab_size: vocabulary,
-        n_positions: 48,
-        n_embd: 32,
-        n_layer: 2,
-        n_head: 4,
-        initializer_range: 0.4,
-        bos_token_id: None,
-        eos_token_id: None,
-        ..Gpt2Config::default()
-    };
-    config.init(&device("flex").unwrap()).unwrap().seeded(seed)
+    small_gpt2(seed, vocabulary, 48, [2, 4, 32])
 }
 
 fn prompts() -> Vec<Vec<u32>> {
@@ -610,15 +600,6 @@ fn weight_decay_is_on_matrices_alone() {
     }
 }
 
-fn gpt2_tokenizer() -> Option<BytePairTokenizer> {
-    let folder = folder_from("AIGC_DATA").map(|data| data.join("gpt2-tokenizer"));
-    let Some(folder) = folder.filter(|folder| folder.is_dir()) else {
-        println!("skipped: set AIGC_DATA");
-        return None;
-    };
-    Some(BytePairTokenizer::open(folder).unwrap())
-}
-
 /// Texts of any characters, some of several bytes, some that come many times; and of bytes that have nothing to do with text.
 fn any_text(rng: &mut Rng) -> String {
     if rng.below(8) == 0 {
@@ -804,6 +785,20 @@ fn transformers_opens_what_is_saved() {
         assert!(cases.remove(name).is_some() && apart.parse::<f64>().unwrap() < 1e-4, "{line}");
     }
     assert!(cases.is_empty(), "nothing is said of {:?}", cases.keys());
+}
+
+/// What nanoGPT's `train.py` leaves, of a compiled model: weights beside the optimizer's, `[out, in]`, under longer names.
+#[test]
+fn checkpoints_of_nanogpt_open() {
+    let Some(python) = python_with("torch, safetensors") else { return };
+    let (folder, flex) = (tempfile::tempdir().unwrap(), device("flex").unwrap());
+    let config = Gpt2Config { initializer_range: 0.4, ..Gpt2Config::nano(60, 48, [2, 4, 32]) };
+    let model = config.init(&flex).unwrap().seeded(5).map(&mut Moved(Rng::new(1)));
+    model.save(folder.path()).unwrap();
+    run_script(&python, "nanogpt_checkpoint.py", folder.path());
+    let opened = Gpt2::open_weights(config, folder.path().join("ckpt.pt"), &flex).unwrap();
+    let tokens = Tensor::<2, Int>::from_data(TensorData::new(vec![3, 14, 15, 9], [1, 4]), &flex);
+    opened.forward(tokens.clone()).into_data().assert_eq(&model.forward(tokens).into_data(), true);
 }
 
 #[test]

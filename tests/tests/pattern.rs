@@ -1,43 +1,16 @@
 //! Generation held to a pattern, by every way to generate. GPT-2's vocabulary comes from `AIGC_DATA`.
 
-use aigc_core::{device::device, rng::Seeded};
+use aigc_tests::{gpt2_tokenizer, small_gpt2};
 use aigc_text::{
-    BytePairTokenizer, CausalLm, Ending, GenerationConfig, Generator, Gpt2, Gpt2Config, LogitsProcessor, Pattern, Row,
-    Sequence, Tokenizer, generate::Tokens,
+    BytePairTokenizer, CausalLm, Ending, GenerationConfig, Generator, Gpt2, LogitsProcessor, Pattern, Row, Sequence,
+    Tokenizer, generate::Tokens,
 };
 use regex::Regex;
 use serde_json::{Value, json};
-use std::{
-    cell::RefCell,
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{cell::RefCell, time::Instant};
 
-/// A small model whose logits are far enough apart.
 fn model(seed: u64, vocabulary: usize) -> Gpt2 {
-    let config = Gpt2Config {
-        vocab_size: vocabulary,
-        n_positions: 400,
-        n_embd: 16,
-        n_layer: 1,
-        n_head: 2,
-        initializer_range: 0.4,
-        bos_token_id: None,
-        eos_token_id: None,
-        ..Gpt2Config::default()
-    };
-    config.init(&device("flex").unwrap()).unwrap().seeded(seed)
-}
-
-fn gpt2_tokenizer() -> Option<BytePairTokenizer> {
-    let data = std::env::var_os("AIGC_DATA").map(PathBuf::from);
-    // Relative to the workspace, whatever folder the test runs in.
-    let folder = data.map(|data| Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(data).join("gpt2-tokenizer"));
-    let Some(folder) = folder.filter(|folder| folder.is_dir()) else {
-        println!("skipped: set AIGC_DATA");
-        return None;
-    };
-    Some(BytePairTokenizer::open(folder).unwrap())
+    small_gpt2(seed, vocabulary, 400, [1, 2, 16])
 }
 
 /// Options for texts that a token of `end` ends.

@@ -1,0 +1,35 @@
+"""Writes a model that aigc saved as nanoGPT's `train.py` writes its own, to `ckpt.pt` beside it.
+
+    pip install torch safetensors
+    python nanogpt_checkpoint.py FOLDER
+"""
+import pathlib, sys
+import torch
+from safetensors.torch import load_file
+
+folder = pathlib.Path(sys.argv[1])
+linear = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
+model = {}
+for name, tensor in load_file(folder / "model.safetensors").items():
+    # nanoGPT's models without biases have none where transformers' have zeros.
+    if name.endswith(".bias"):
+        assert not tensor.any(), name
+        continue
+    name = name if name.startswith("transformer.") else f"transformer.{name}"
+    model[f"_orig_mod.{name}"] = tensor.T.contiguous() if name.endswith(linear) else tensor
+model["_orig_mod.lm_head.weight"] = model["_orig_mod.transformer.wte.weight"]
+parameters = [torch.nn.Parameter(tensor.clone()) for tensor in model.values()]
+optimizer = torch.optim.AdamW(parameters)
+sum(parameter.sum() for parameter in parameters).backward()
+optimizer.step()
+torch.save(
+    {
+        "model": model,
+        "optimizer": optimizer.state_dict(),
+        "model_args": {"n_layer": 2, "n_head": 4, "n_embd": 32, "block_size": 48, "bias": False, "vocab_size": 60, "dropout": 0.0},
+        "iter_num": 7,
+        "best_val_loss": torch.tensor(1.5),
+        "config": {"dataset": "shakespeare_char"},
+    },
+    folder / "ckpt.pt",
+)
