@@ -25,8 +25,6 @@ mod pattern;
 mod penalties;
 mod processor;
 mod sample;
-mod schema;
-mod script;
 mod stop;
 mod warpers;
 
