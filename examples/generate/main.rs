@@ -92,7 +92,7 @@ fn generate(args: &Args, folder: &Path, device: &Device) -> Result<()> {
         generator = generator.processor(pattern);
     }
     let plain = matches!(config.strategy(), Strategy::Sample | Strategy::Contrastive);
-    if plain && tokens.len() == 1 && config.num_return_sequences == 1 {
+    if plain && tokens.len() == 1 && config.num_return_sequences == 1 && !config.output_scores {
         print!("{}", prompts[0]);
         let mut typewriter = Typewriter::new(&*tokenizer);
         generator
@@ -101,7 +101,7 @@ fn generate(args: &Args, folder: &Path, device: &Device) -> Result<()> {
         return Ok(());
     }
     for text in generator.generate(&tokens)? {
-        show(&text, &*tokenizer);
+        show(&text, &*tokenizer, config.output_scores);
     }
     Ok(())
 }
@@ -115,7 +115,10 @@ fn judge(model: &Gpt2, tokenizer: &dyn Tokenizer, text: &Path) -> Result<()> {
     Ok(())
 }
 
-fn show(text: &Sequence, tokenizer: &dyn Tokenizer) {
+fn show(text: &Sequence, tokenizer: &dyn Tokenizer, each: bool) {
     let score = text.score.map(|score| format!(" (score {score:.4})")).unwrap_or_default();
     println!("{}{score}\n", tokenizer.decode(&text.tokens));
+    for (token, score) in text.new_tokens().iter().zip(&text.scores).filter(|_| each) {
+        println!("{score:10.4}  {:?}", tokenizer.decode(&[*token]));
+    }
 }

@@ -93,6 +93,9 @@ pub(crate) struct GenerationOptions {
     /// Tokens that `--assistant` proposes at a time.
     #[arg(long)]
     num_assistant_tokens: Option<usize>,
+    /// Any option by the name that it has in a `generation_config.json`, such as "suppress_tokens=[198]".
+    #[arg(long, value_name = "NAME=JSON")]
+    set: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -110,8 +113,7 @@ impl GenerationOptions {
     pub(crate) fn over(&self, config: GenerationConfig, tokenizer: &dyn Tokenizer) -> Result<GenerationConfig> {
         let encode = |texts: &[String]| texts.iter().map(|text| tokenizer.encode(text)).collect::<Result<Vec<_>, _>>();
         let bias = |text: &String| {
-            let (text, bias) =
-                text.rsplit_once('=').ok_or_else(|| anyhow::anyhow!("--sequence-bias {text}: no `=`"))?;
+            let (text, bias) = text.rsplit_once('=').with_context(|| format!("--sequence-bias {text}: no `=`"))?;
             Ok((tokenizer.encode(text)?, bias.parse()?))
         };
         let early = self.early_stopping.map(|early| match early {
@@ -119,6 +121,7 @@ impl GenerationOptions {
             Early::False => EarlyStopping::Heuristic,
             Early::Never => EarlyStopping::Never,
         });
+        let config = set(config, &self.set)?;
         // A length on the command line goes before one of another kind in the file.
         let lengths = match (self.max_length, self.max_new_tokens) {
             (None, None) => (config.max_length, config.max_new_tokens),
@@ -180,4 +183,15 @@ impl GenerationOptions {
             (None, None) => None,
         })
     }
+}
+
+/// `config` with fields by their names.
+fn set(config: GenerationConfig, fields: &[String]) -> Result<GenerationConfig> {
+    let mut all = serde_json::to_value(config)?;
+    for field in fields {
+        let (name, value) = field.split_once('=').with_context(|| format!("--set {field}: no `=`"))?;
+        let known = all.get_mut(name).with_context(|| format!("--set {field}: there is no option {name}"))?;
+        *known = serde_json::from_str(value).with_context(|| format!("--set {field}"))?;
+    }
+    Ok(GenerationConfig::from_json(&all.to_string())?.0)
 }

@@ -59,6 +59,16 @@ fn a_text_is_learned_and_gone_on_with() {
     };
     let (full, few) = (foretold(&[]), foretold(&["--quantize", "int8"]));
     assert!(full > 1.0 && full < characters && few != full && (few / full - 1.0).abs() < 0.01, "{few} of {full}");
+    let listed = generate(&["--set", "output_scores=true", "--set", "suppress_tokens=[0]"]);
+    assert!(
+        listed.starts_with("Oslo, 3") && listed.lines().filter(|line| line.trim_start().starts_with('-')).count() == 12,
+        "{listed}"
+    );
+    for (set, named) in [("nonsense=1", "nonsense"), ("top_k", "`=`"), ("top_k=x", "top_k"), ("top_p=\"x\"", "`top_p`")]
+    {
+        let told = refused("generate", folder, &["--model", "whole/model", "--set", set]);
+        assert!(told.contains(named), "{told}");
+    }
     let forced = generate(&["--num-beams", "4", "--force-words", "snow"]);
     assert!(forced.contains("snow"), "{forced}");
     assert!(

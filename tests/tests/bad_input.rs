@@ -14,7 +14,11 @@ use aigc_core::{
     train::{OptimizerConfig, Start, Trainer, TrainerConfig},
 };
 use aigc_tests::{Net, NoisyRegression, own_fixtures, row_loader};
-use aigc_text::{BytePairTokenizer, CausalLm, CharacterTokenizer, Gpt2, TokenWindows, Tokenizer, tokenizer};
+use aigc_text::{
+    BytePairTokenizer, CausalLm, CharacterTokenizer, GenerationConfig, Generator, Gpt2, TokenWindows, Tokenizer,
+    generate::{Forced, Tokens},
+    tokenizer,
+};
 use burn::{
     module::Module,
     optim::ModuleOptimizer,
@@ -613,6 +617,46 @@ fn altered_files_of_language_models() {
     alter_each(folder.path(), &["adapter_config.json", "adapter_model.safetensors"], 500, || {
         model.clone().load_lora(folder.path()).map(use_it)
     });
+}
+
+#[test]
+fn altered_options_of_generation() {
+    let folder = copied("gpt2-files/whole");
+    let (model, _) = Gpt2::open(folder.path(), &device("flex").unwrap()).unwrap();
+    let beams = GenerationConfig {
+        num_beams: 2,
+        force_words_ids: vec![Forced::Phrase(vec![3, 4])],
+        bad_words_ids: vec![vec![5], vec![6, 7]],
+        ..GenerationConfig::default()
+    };
+    let drawn = GenerationConfig {
+        do_sample: true,
+        top_p: 0.9,
+        typical_p: 0.9,
+        min_p: Some(0.01),
+        top_h: Some(0.5),
+        sequence_bias: vec![(vec![8, 9], 1.0)],
+        suppress_tokens: vec![1],
+        exponential_decay_length_penalty: Some((2, 1.5)),
+        eos_token_id: Some(Tokens::Several(vec![0, 2])),
+        ..GenerationConfig::default()
+    };
+    let searched = GenerationConfig { penalty_alpha: Some(0.5), top_k: 4, ..GenerationConfig::default() };
+    for config in [beams, drawn, searched] {
+        let config = GenerationConfig { max_length: Some(8), bos_token_id: Some(0), ..config };
+        std::fs::write(folder.path().join("generation_config.json"), serde_json::to_string(&config).unwrap()).unwrap();
+        alter_each(folder.path(), &["generation_config.json"], 500, || {
+            let (config, _) = GenerationConfig::open(folder.path())?;
+            // What is too much for a test is no mistake.
+            if config.num_beams * config.num_return_sequences > 16 || config.top_k > 1000 {
+                return Ok(());
+            }
+            match Generator::new(&model, config).and_then(|generator| generator.generate(&[vec![1, 2]])) {
+                Ok(_) | Err(Error::Config { .. }) => Ok(()),
+                Err(other) => panic!("{other}"),
+            }
+        });
+    }
 }
 
 #[test]

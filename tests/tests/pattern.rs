@@ -86,13 +86,12 @@ fn is_person(value: &Value) -> bool {
         })
 }
 
-/// Lists of lists, at most five deep.
+/// Lists of lists, and of whole numbers at last.
 fn is_nested(value: &Value, depth: usize) -> bool {
     match value {
-        Value::Array(items) => {
-            depth < 5 && (1..=2).contains(&items.len()) && items.iter().all(|item| is_nested(item, depth + 1))
-        }
-        other => depth > 0 && other.as_i64().is_some_and(|n| (-9..=9).contains(&n)),
+        Value::Array(items) => (1..=2).contains(&items.len()) && items.iter().all(|item| is_nested(item, depth + 1)),
+        // As a float, which `-0` is.
+        other => depth > 0 && other.as_f64().is_some_and(|n| n.fract() == 0.0 && (-9.0..=9.0).contains(&n)),
     }
 }
 
@@ -120,9 +119,11 @@ fn schemas() -> [(Value, Check); 4] {
         {"type": "array", "items": node, "minItems": 1, "maxItems": 2}]}}});
     let measured = json!({"type": "array", "prefixItems": [{"const": "x"}, {"type": "number"}, {"type": "boolean"}],
         "items": false, "minItems": 2});
-    let either = json!({"oneOf": [{"type": "object", "properties": {"kind": {"const": "no"}}, "required": ["kind"]},
+    let either = json!({"oneOf": [
+        {"type": "object", "properties": {"kind": {"const": "no"}}, "required": ["kind"],
+            "additionalProperties": false},
         {"type": "object", "properties": {"kind": {"const": "yes"}, "of": {"type": "boolean"}},
-            "required": ["kind", "of"]}]});
+            "required": ["kind", "of"], "additionalProperties": false}]});
     let is_either: Check = |value| match value["kind"].as_str() {
         Some("no") => has(value, &["kind"], &[]),
         Some("yes") => has(value, &["kind", "of"], &[]) && value["of"].is_boolean(),
@@ -139,8 +140,8 @@ fn texts_of_gpt2_s_tokens_are_json_of_their_schema() {
     for (schema, is_valid) in schemas() {
         let pattern = Pattern::json_schema(&schema.to_string(), &tokenizer, &[end]).unwrap();
         for seed in 0..3 {
-            // So that lists come.
-            let sequence_bias = vec![(tokenizer.encode("[").unwrap(), 5.0)];
+            // Numbers may have any number of digits: so that they end.
+            let sequence_bias = [",", "]"].map(|sign| (tokenizer.encode(sign).unwrap(), 5.0)).into();
             let config = GenerationConfig { num_return_sequences: 4, temperature: 1.5, sequence_bias, ..drawn(end) };
             let generator = Generator::new(&model, config).unwrap().seed(seed).processor(pattern.clone());
             for text in generator.generate(std::slice::from_ref(&prompt)).unwrap() {

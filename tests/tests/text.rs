@@ -227,14 +227,107 @@ fn draws_have_the_model_s_probabilities() {
     assert!(k > 5 && chi < bound(k), "drawn: χ² {chi} of {k}");
     // Proposed by a model that thinks otherwise, and corrected.
     let one = GenerationConfig { num_return_sequences: 1, num_assistant_tokens: 1, ..config };
-    let mut assisted: HashMap<Vec<u32>, usize> = HashMap::new();
-    for seed in 0..n as u64 {
-        let generator = Generator::new(&model, one.clone()).unwrap().assisted_by(&assistant).unwrap().seed(seed);
-        let text = generator.generate(std::slice::from_ref(&prompt)).unwrap();
-        *assisted.entry(text[0].new_tokens().to_vec()).or_default() += 1;
+    let several = GenerationConfig { num_assistant_tokens: 3, max_new_tokens: Some(3), ..one.clone() };
+    let looked_up = GenerationConfig { prompt_lookup_num_tokens: Some(2), ..several.clone() };
+    let triples: Vec<Vec<u32>> = (0..125).map(|i| vec![i / 25, i / 5 % 5, i % 5]).collect();
+    for (name, config, is_assisted, all) in [
+        ("assisted", one, true, &pairs),
+        ("assisted with several tokens", several, true, &triples),
+        ("looked up", looked_up, false, &triples),
+    ] {
+        let mut counts: HashMap<Vec<u32>, usize> = HashMap::new();
+        for seed in 0..n as u64 {
+            let mut generator = Generator::new(&model, config.clone()).unwrap().seed(seed);
+            if is_assisted {
+                generator = generator.assisted_by(&assistant).unwrap();
+            }
+            let text = generator.generate(std::slice::from_ref(&prompt)).unwrap();
+            *counts.entry(text[0].new_tokens().to_vec()).or_default() += 1;
+        }
+        let (chi, k) = chi_squared(&counts, probability, all, n);
+        assert!(k > 5 && chi < bound(k), "{name}: χ² {chi} of {k}");
     }
-    let (chi, k) = chi_squared(&assisted, probability, &pairs, n);
-    assert!(k > 5 && chi < bound(k), "assisted: χ² {chi} of {k}");
+}
+
+/// Ways to draw `count` of things without putting them back, by their weights: which, and with what probability.
+fn without_replacement(weights: &[f64], count: usize) -> Vec<(Vec<usize>, f64)> {
+    if count == 0 {
+        return vec![(vec![], 1.0)];
+    }
+    let total: f64 = weights.iter().sum();
+    let mut ways = Vec::new();
+    for (first, weight) in weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0) {
+        let mut left = weights.to_vec();
+        left[first] = 0.0;
+        for (others, probability) in without_replacement(&left, count - 1) {
+            ways.push(([&[first], &others[..]].concat(), probability * weight / total));
+        }
+    }
+    ways
+}
+
+#[test]
+fn drawn_beams_have_the_probabilities_of_draws_without_replacement() {
+    let model = model(10, 5);
+    let (n, beams) = (8000, 2);
+    let prompt = vec![1, 3];
+    let of_model = |new: &[u32]| {
+        let tokens = [&prompt[..], new].concat();
+        let text = Sequence { item: 0, tokens, prompt: 2, score: None, scores: vec![], ending: None };
+        log_probability(&model, &text).exp()
+    };
+    let texts = (0..5).flat_map(|a| (0..5).map(move |b| vec![a, b]).chain([vec![a]]));
+    let probabilities: HashMap<Vec<u32>, f64> = texts.map(|new| (new.clone(), of_model(&new))).collect();
+    let probability = |new: &[u32]| probabilities[new];
+    // Twice as many candidates as beams are drawn of all beams together, of which the best go on.
+    let best = |texts: &[Vec<u32>], drawn: &[usize]| {
+        let mut drawn: Vec<Vec<u32>> = drawn.iter().map(|i| texts[*i].clone()).collect();
+        drawn.sort_by(|a, b| probability(b).total_cmp(&probability(a)));
+        drawn.truncate(beams);
+        drawn.concat()
+    };
+    let outcomes = |texts: &[Vec<u32>]| {
+        let weights: Vec<f64> = texts.iter().map(|text| probability(text)).collect();
+        let mut sets: BTreeMap<Vec<usize>, f64> = BTreeMap::new();
+        for (mut drawn, probability) in without_replacement(&weights, 2 * beams) {
+            drawn.sort_unstable();
+            *sets.entry(drawn).or_default() += probability;
+        }
+        let mut kept: BTreeMap<Vec<u32>, f64> = BTreeMap::new();
+        for (drawn, probability) in sets {
+            *kept.entry(best(texts, &drawn)).or_default() += probability;
+        }
+        kept
+    };
+    let mut expected: BTreeMap<Vec<u32>, f64> = BTreeMap::new();
+    for (running, first) in outcomes(&(0..5).map(|token| vec![token]).collect::<Vec<_>>()) {
+        let next: Vec<Vec<u32>> = running.iter().flat_map(|beam| (0..5).map(|token| vec![*beam, token])).collect();
+        for (kept, second) in outcomes(&next) {
+            *expected.entry(kept).or_default() += first * second;
+        }
+    }
+    assert!((expected.values().sum::<f64>() - 1.0).abs() < 1e-4);
+    let config = GenerationConfig {
+        do_sample: true,
+        top_k: 0,
+        num_beams: beams,
+        num_return_sequences: beams,
+        max_new_tokens: Some(2),
+        ..GenerationConfig::default()
+    };
+    let mut counts: HashMap<Vec<u32>, usize> = HashMap::new();
+    let prompts = vec![prompt.clone(); 400];
+    for seed in 0..(n / prompts.len()) as u64 {
+        let texts = Generator::new(&model, config.clone()).unwrap().seed(seed).generate(&prompts).unwrap();
+        for pair in texts.chunks_exact(beams) {
+            let pair: Vec<u32> = pair.iter().flat_map(|text| text.new_tokens()).copied().collect();
+            *counts.entry(pair).or_default() += 1;
+        }
+    }
+    let all: Vec<Vec<u32>> = expected.keys().cloned().collect();
+    let (chi, k) = chi_squared(&counts, |kept| expected[kept], &all, n);
+    assert!(k > 5 && chi < k as f64 + 4.0 * (2.0 * k as f64).sqrt() + 12.0, "χ² {chi} of {k}");
+    assert!(counts.keys().all(|kept| expected.contains_key(kept)));
 }
 
 #[test]

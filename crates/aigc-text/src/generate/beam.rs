@@ -48,9 +48,23 @@ struct Group {
 
 /// A prompt, and the groups of beams that go on from it.
 struct Item {
-    prompt: usize,
-    padding: usize,
+    prompt: Prompt,
     groups: Vec<Group>,
+    rng: Rng,
+}
+
+/// Which prompt, how long it is, and how much fills it up.
+#[derive(Clone, Copy, Debug)]
+struct Prompt {
+    item: usize,
+    length: usize,
+    padding: usize,
+}
+
+/// Where the rows of the next step come from, and their tokens.
+struct Next {
+    parents: Vec<usize>,
+    tokens: Vec<u32>,
 }
 
 /// Beam search over several prompts at once.
@@ -59,6 +73,7 @@ pub(crate) struct BeamSearch<'a, M> {
     pub processors: Processors,
     pub stopping: Stopping<'a>,
     pub config: &'a GenerationConfig,
+    pub constraints: Constraints,
     pub seed: u64,
 }
 
@@ -69,13 +84,13 @@ impl<M: CausalLm> BeamSearch<'_, M> {
         let (beams, groups) = (config.num_beams, config.num_beam_groups);
         let (size, pad) = (beams / groups, config.pad());
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
-        let constraints = Constraints::new(&config.force_words_ids);
+        let progress = self.constraints.start();
         let first = |prompt: &Vec<u32>, row| Beam {
             tokens: prompt.clone(),
             score: 0.0,
             scores: Vec::new(),
             row,
-            progress: constraints.start(),
+            progress: progress.clone(),
         };
         let group = |prompt: &Vec<u32>, start: usize| Group {
             rows: start..start + size,
@@ -84,9 +99,9 @@ impl<M: CausalLm> BeamSearch<'_, M> {
             done: false,
         };
         let item = |(i, prompt): (usize, &Vec<u32>)| Item {
-            prompt: prompt.len(),
-            padding: longest - prompt.len(),
+            prompt: Prompt { item: i, length: prompt.len(), padding: longest - prompt.len() },
             groups: (0..groups).map(|g| group(prompt, i * beams + g * size)).collect(),
+            rng: Rng::keyed(self.seed, "beams", i as u64),
         };
         let mut items: Vec<Item> = prompts.iter().enumerate().map(item).collect();
         let vocabulary = self.decoder.model.vocabulary();
@@ -97,68 +112,51 @@ impl<M: CausalLm> BeamSearch<'_, M> {
         let mut scores: Vec<f32> = prompt_scores.chunks_exact(vocabulary).flat_map(repeat).collect();
         drop(prompt_scores);
         self.decoder.cache.repeat(beams);
-        let mut draws: Vec<Rng> = (0..items.len()).map(|i| Rng::keyed(self.seed, "beams", i as u64)).collect();
+        let rows = items.len() * beams;
         for new in 1.. {
-            let mut parents: Vec<usize> = (0..items.len() * beams).collect();
-            let mut next = vec![pad; items.len() * beams];
-            for (i, item) in items.iter_mut().enumerate() {
-                self.step(i, item, new, &mut scores, &constraints, &mut draws[i], &mut parents, &mut next)?;
+            let mut next = Next { parents: (0..rows).collect(), tokens: vec![pad; rows] };
+            for item in &mut items {
+                self.step(item, new, &mut scores, &mut next)?;
             }
             if items.iter().flat_map(|item| &item.groups).all(|group| group.done) {
                 break;
             }
-            self.decoder.cache.reorder(&parents);
-            scores = log_probabilities(self.decoder.next(ids(&next, next.len(), &self.decoder.device)));
+            self.decoder.cache.reorder(&next.parents);
+            scores = log_probabilities(self.decoder.next(ids(&next.tokens, rows, &self.decoder.device)));
         }
-        items
-            .into_iter()
-            .enumerate()
-            .map(|(i, item)| self.best(i, item))
-            .collect::<Result<Vec<_>>>()
-            .map(|all| all.concat())
+        let best = items.into_iter().map(|item| self.best(item)).collect::<Result<Vec<_>>>()?;
+        Ok(best.concat())
     }
 
     /// Takes every group of an item a token further, the `new`th.
-    #[allow(clippy::too_many_arguments)]
-    fn step(
-        &mut self,
-        i: usize,
-        item: &mut Item,
-        new: usize,
-        scores: &mut [f32],
-        constraints: &Constraints,
-        rng: &mut Rng,
-        parents: &mut [usize],
-        next: &mut [u32],
-    ) -> Result<()> {
+    fn step(&mut self, item: &mut Item, new: usize, scores: &mut [f32], next: &mut Next) -> Result<()> {
         let vocabulary = self.decoder.model.vocabulary();
-        let Item { prompt, padding, groups } = item;
-        let (prompt, padding) = (*prompt, *padding);
+        let Item { prompt, groups, rng } = item;
         // Tokens that groups before have chosen in this step.
         let mut taken: Vec<u32> = Vec::new();
         for group in groups.iter_mut().filter(|group| !group.done) {
             for beam in &group.running {
                 let scores = &mut scores[beam.row * vocabulary..][..vocabulary];
                 taken.iter().for_each(|token| scores[*token as usize] -= self.config.diversity_penalty as f32);
-                let row = Row { tokens: &beam.tokens, prompt, item: i, padding };
+                let Prompt { item, length, padding } = *prompt;
+                let row = Row { tokens: &beam.tokens, prompt: length, item, padding };
                 self.processors.process(row, scores)?;
             }
-            let candidates = self.candidates(group, scores, constraints, rng);
+            let candidates = self.candidates(group, scores, rng);
             if candidates.is_empty() && group.finished.is_empty() {
                 return Err(nothing_left());
             }
-            self.choose(i, group, prompt, padding, new, candidates, scores, constraints);
-            for beam in &mut group.running {
-                taken.push(beam.tokens[beam.tokens.len() - 1]);
-            }
-            place(group, parents);
-            group.running.iter().for_each(|beam| next[beam.row] = beam.tokens[beam.tokens.len() - 1]);
+            self.choose(*prompt, group, new, candidates, scores);
+            let chosen = |beam: &Beam| beam.tokens[beam.tokens.len() - 1];
+            taken.extend(group.running.iter().map(chosen));
+            place(group, &mut next.parents);
+            group.running.iter().for_each(|beam| next.tokens[beam.row] = chosen(beam));
         }
         Ok(())
     }
 
     /// Ways to go on, best first: enough that beams are left if all but one of each beam's best end.
-    fn candidates(&self, group: &Group, scores: &[f32], constraints: &Constraints, rng: &mut Rng) -> Vec<Candidate> {
+    fn candidates(&self, group: &Group, scores: &[f32], rng: &mut Rng) -> Vec<Candidate> {
         let vocabulary = self.decoder.model.vocabulary();
         let count = (1 + self.config.eos().len()).max(2) * group.rows.len();
         let of = |beam: usize| &scores[group.running[beam].row * vocabulary..][..vocabulary];
@@ -186,7 +184,7 @@ impl<M: CausalLm> BeamSearch<'_, M> {
         all.truncate(count);
         // What brings a forced sequence on is a candidate in any case.
         for (beam, running) in group.running.iter().enumerate() {
-            for token in constraints.advancing(&running.progress) {
+            for token in self.constraints.advancing(&running.progress) {
                 let forced = candidate(beam, token as usize);
                 let known = all.iter().any(|other| other.beam == beam && other.token == token);
                 if !known && forced.score > f32::NEG_INFINITY {
@@ -198,19 +196,9 @@ impl<M: CausalLm> BeamSearch<'_, M> {
     }
 
     /// Of the candidates, those that end join the finished texts, and the best others run on.
-    #[allow(clippy::too_many_arguments)]
-    fn choose(
-        &self,
-        item: usize,
-        group: &mut Group,
-        prompt: usize,
-        padding: usize,
-        new: usize,
-        candidates: Vec<Candidate>,
-        scores: &[f32],
-        constraints: &Constraints,
-    ) {
-        let (config, size) = (self.config, group.rows.len());
+    fn choose(&self, prompt: Prompt, group: &mut Group, new: usize, candidates: Vec<Candidate>, scores: &[f32]) {
+        let (config, constraints, size) = (self.config, &self.constraints, group.rows.len());
+        let Prompt { item, length, padding } = prompt;
         let vocabulary = self.decoder.model.vocabulary();
         let is_full = group.finished.len() == size;
         let takes = !(is_full && config.early_stopping == EarlyStopping::Always);
@@ -230,7 +218,7 @@ impl<M: CausalLm> BeamSearch<'_, M> {
                 Some(ending) if rank < size || !constraints.is_empty() => {
                     if takes && (met || ending != Ending::Length) {
                         let score = Some(score / penalty(new));
-                        finished.push(Sequence { item, tokens, prompt, score, scores, ending: Some(ending) });
+                        finished.push(Sequence { item, tokens, prompt: length, score, scores, ending: Some(ending) });
                     }
                 }
                 Some(_) => (),
@@ -246,7 +234,7 @@ impl<M: CausalLm> BeamSearch<'_, M> {
         let is_full = group.finished.len() == size;
         let best = group.running.iter().map(|beam| beam.score).fold(f32::NEG_INFINITY, f32::max);
         let longest = match config.early_stopping {
-            EarlyStopping::Never if config.length_penalty > 0.0 => self.stopping.longest - prompt - padding,
+            EarlyStopping::Never if config.length_penalty > 0.0 => self.stopping.longest - length - padding,
             _ => new,
         };
         let worst = group.finished.last().and_then(|worst| worst.score);
@@ -258,12 +246,13 @@ impl<M: CausalLm> BeamSearch<'_, M> {
     }
 
     /// The best texts of an item's groups together.
-    fn best(&self, i: usize, item: Item) -> Result<Vec<Sequence>> {
-        let mut all: Vec<Sequence> = item.groups.into_iter().flat_map(|group| group.finished).collect();
+    fn best(&self, item: Item) -> Result<Vec<Sequence>> {
+        let Item { prompt, groups, .. } = item;
+        let mut all: Vec<Sequence> = groups.into_iter().flat_map(|group| group.finished).collect();
         all.sort_by(|a, b| b.score.unwrap_or_default().total_cmp(&a.score.unwrap_or_default()));
         all.truncate(self.config.num_return_sequences);
         if all.is_empty() {
-            let found = format!("{} for prompt {i}", self.config.force_words_ids.len());
+            let found = format!("{} for prompt {}", self.config.force_words_ids.len(), prompt.item);
             let expected = "as many as a text of the greatest length can hold; see max_new_tokens";
             return Err(Error::config("force_words_ids", found, expected));
         }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::models::Gpt2Config;
 use aigc_core::{Error, Result, json};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::path::Path;
 
 /// Rows of a prompt: every two of them are compared.
@@ -92,6 +92,7 @@ pub struct GenerationConfig {
     /// Seconds after which to stop.
     pub max_time: Option<f64>,
     /// Texts that end a text.
+    #[serde(deserialize_with = "one_or_several")]
     pub stop_strings: Vec<String>,
 
     /// Whether tokens are drawn by their probabilities, instead of the best being taken.
@@ -171,6 +172,20 @@ pub struct GenerationConfig {
 
     /// Whether scores of the chosen tokens are kept.
     pub output_scores: bool,
+}
+
+/// A list, of which one may stand alone.
+fn one_or_several<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a text or a list of texts")]
+    enum Texts {
+        One(String),
+        Several(Vec<String>),
+    }
+    Ok(match Texts::deserialize(from)? {
+        Texts::One(text) => vec![text],
+        Texts::Several(texts) => texts,
+    })
 }
 
 /// A sequence that must be generated, or several one of which must.

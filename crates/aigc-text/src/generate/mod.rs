@@ -25,8 +25,6 @@ mod pattern;
 mod penalties;
 mod processor;
 mod sample;
-mod schema;
-mod script;
 mod stop;
 mod warpers;
 
@@ -45,6 +43,7 @@ use assisted::{Assistant, Assisted, PromptLookup, Propose};
 use beam::BeamSearch;
 use burn::tensor::Device;
 pub(crate) use config::in_vocabulary;
+use constrained::Constraints;
 use contrastive::Contrastive;
 use decoder::Decoder;
 pub(crate) use decoder::{host, ids};
@@ -267,7 +266,8 @@ impl<'a, M: CausalLm> Generator<'a, M> {
                 Contrastive { decoder, processors, stopping, k, alpha, pad }.run(&prompts, tell)
             }
             Strategy::Beam | Strategy::GroupBeam | Strategy::ConstrainedBeam => {
-                BeamSearch { decoder, processors, stopping, config: &config, seed }.run(&prompts)
+                let constraints = Constraints::new(&config.force_words_ids);
+                BeamSearch { decoder, processors, stopping, config: &config, constraints, seed }.run(&prompts)
             }
         }
     }
