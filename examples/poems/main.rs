@@ -120,8 +120,8 @@ impl Form<'_> {
         if n == 0 || n > self.characters {
             bail!("--prompt has {n} characters; 1 to {}, a line's, were expected", self.characters);
         }
-        if self.characters * self.lines + self.lines > 60 || self.lines == 0 {
-            bail!("{} lines of {} characters: 60 characters at most", self.lines, self.characters);
+        if self.lines == 0 || self.characters.saturating_add(1).saturating_mul(self.lines) > 60 {
+            bail!("{} lines of {} characters: 1 to 60 characters, marks included", self.lines, self.characters);
         }
         tokenizer.encode(&format!("{}{COMMA}{STOP}\n", self.prompt))?;
         Ok(())

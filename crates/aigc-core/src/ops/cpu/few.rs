@@ -7,6 +7,7 @@ use super::{
     threads::{Shared, for_each},
     tile::{Operands, Strided, column_tiles, fixed},
 };
+use crate::ops::pages::read_often;
 use pulp::{Simd, WithSimd};
 
 /// Rows that are worth it: with more, the products of [`product`](super::product) are as fast.
@@ -24,6 +25,7 @@ const AT_ONCE: usize = 8;
 /// If `b` has neither, there are more rows, or a matrix ends after its slice.
 pub(crate) fn multiply_few([m, n, k]: [usize; 3], a: &[f32], b: Matrix, c: &mut [f32]) {
     assert!(m <= FEW && a.len() >= m * k && c.len() == m * n && b.fits(k, n), "{m}×{k}×{n}");
+    read_often(b.values);
     if b.row == 1 && k > 1 {
         by_columns([m, n, k], a, b.values, b.column, c);
     } else {

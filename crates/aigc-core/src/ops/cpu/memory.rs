@@ -1,5 +1,7 @@
 //! Where the kernels' memory comes from.
 
+use crate::ops::pages::large_pages;
+
 /// `len` numbers that `write` writes: all of them, before it reads any. That is a promise of every caller here; the
 /// operations hold the shapes that it hangs on against each other first.
 ///
@@ -15,6 +17,7 @@ pub(crate) fn filled(len: usize, write: impl FnOnce(&mut [f32])) -> Vec<f32> {
     unsafe {
         values.set_len(len)
     };
+    large_pages(&values);
     write(&mut values);
     values
 }

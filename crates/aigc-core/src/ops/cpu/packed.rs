@@ -9,7 +9,7 @@ use super::{
     simd::arch,
     threads::{Shared, for_each},
 };
-use crate::ops::Quantization;
+use crate::ops::{Quantization, pages::read_often};
 use pulp::{Simd, WithSimd};
 
 const BLOCK: usize = Quantization::BLOCK;
@@ -132,6 +132,7 @@ pub(crate) fn multiply_packed([m, n]: [usize; 2], a: &[f32], w: Packed, bias: Op
 
 /// With few rows the product takes as long as the weight takes to come from memory, which is read once.
 fn few([m, n]: [usize; 2], a: &[f32], w: Packed, c: &mut [f32]) {
+    read_often(w.values);
     let k = w.k;
     let wide = w.blocks() * BLOCK;
     let padded: Vec<f32>;
