@@ -121,13 +121,12 @@ impl GenerationOptions {
             Early::False => EarlyStopping::Heuristic,
             Early::Never => EarlyStopping::Never,
         });
-        let config = set(config, &self.set)?;
         // A length on the command line goes before one of another kind in the file.
         let lengths = match (self.max_length, self.max_new_tokens) {
             (None, None) => (config.max_length, config.max_new_tokens),
             given => given,
         };
-        Ok(GenerationConfig {
+        let config = GenerationConfig {
             max_length: lengths.0,
             max_new_tokens: lengths.1,
             min_length: self.min_length.unwrap_or(config.min_length),
@@ -169,7 +168,8 @@ impl GenerationOptions {
             prompt_lookup_num_tokens: self.prompt_lookup_num_tokens.or(config.prompt_lookup_num_tokens),
             num_assistant_tokens: self.num_assistant_tokens.unwrap_or(config.num_assistant_tokens),
             ..config
-        })
+        };
+        set(config, &self.set)
     }
 
     /// What texts that tokens of `end` end are held to.
@@ -185,11 +185,19 @@ impl GenerationOptions {
     }
 }
 
-/// `config` with fields by their names.
+/// `config` with fields by their names. A length goes before one of another kind.
 fn set(config: GenerationConfig, fields: &[String]) -> Result<GenerationConfig> {
+    const LENGTHS: [&str; 2] = ["max_length", "max_new_tokens"];
     let mut all = serde_json::to_value(config)?;
-    for field in fields {
+    let parts = |field: &'_ String| -> Result<(String, String)> {
         let (name, value) = field.split_once('=').with_context(|| format!("--set {field}: no `=`"))?;
+        Ok((name.to_string(), value.to_string()))
+    };
+    let parts = fields.iter().map(parts).collect::<Result<Vec<_>>>()?;
+    if parts.iter().any(|(name, _)| LENGTHS.contains(&name.as_str())) {
+        LENGTHS.iter().for_each(|length| all[*length] = serde_json::Value::Null);
+    }
+    for ((name, value), field) in parts.iter().zip(fields) {
         let known = all.get_mut(name).with_context(|| format!("--set {field}: there is no option {name}"))?;
         *known = serde_json::from_str(value).with_context(|| format!("--set {field}"))?;
     }

@@ -195,13 +195,13 @@ fn chi_squared(
 fn draws_have_the_model_s_probabilities() {
     let (model, assistant) = (model(7, 5), model(8, 5));
     let n = 4000;
-    let prompt = vec![1, 3];
+    let prompt = vec![1, 3, 1];
     let pairs: Vec<Vec<u32>> = (0..25).map(|i| vec![i / 5, i % 5]).collect();
     let probability = |new: &[u32]| {
         let text = Sequence {
             item: 0,
             tokens: [&prompt[..], new].concat(),
-            prompt: 2,
+            prompt: 3,
             score: None,
             scores: vec![],
             ending: None,
@@ -228,7 +228,7 @@ fn draws_have_the_model_s_probabilities() {
     // Proposed by a model that thinks otherwise, and corrected.
     let one = GenerationConfig { num_return_sequences: 1, num_assistant_tokens: 1, ..config };
     let several = GenerationConfig { num_assistant_tokens: 3, max_new_tokens: Some(3), ..one.clone() };
-    let looked_up = GenerationConfig { prompt_lookup_num_tokens: Some(2), ..several.clone() };
+    let looked_up = GenerationConfig { prompt_lookup_num_tokens: Some(3), ..several.clone() };
     let triples: Vec<Vec<u32>> = (0..125).map(|i| vec![i / 25, i / 5 % 5, i % 5]).collect();
     for (name, config, is_assisted, all) in [
         ("assisted", one, true, &pairs),

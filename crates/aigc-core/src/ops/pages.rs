@@ -4,9 +4,12 @@ pub(super) use imp::{keep_pages, large_pages, read_often};
 
 #[cfg(all(target_os = "linux", target_env = "gnu", not(miri)))]
 mod imp {
-    use std::sync::{
-        OnceLock,
-        atomic::{AtomicUsize, Ordering},
+    use std::{
+        collections::HashMap,
+        sync::{
+            Mutex, OnceLock, PoisonError,
+            atomic::{AtomicUsize, Ordering},
+        },
     };
 
     /// Smaller buffers come from the heap, larger ones are mappings of their own: the most that glibc allows.
@@ -33,27 +36,40 @@ mod imp {
             0 => heap_start().unwrap_or(end).next_multiple_of(PAGE),
             known => known.min(end) / PAGE * PAGE,
         };
-        advise(start, end, true);
+        advise(start, end);
+        collapse(start, end);
     }
 
     /// The same for a new buffer that is no part of the heap, if it is one.
     pub(in crate::ops) fn large_pages<T>(values: &[T]) {
         let (start, len) = (values.as_ptr() as usize, size_of_val(values));
         if len >= LARGEST && is_ours() {
-            advise(start.next_multiple_of(PAGE), start + len, false);
+            advise(start.next_multiple_of(PAGE), start + len);
         }
     }
 
     /// The same for a buffer that is in use and will be for long.
     pub(in crate::ops) fn read_often<T>(values: &[T]) {
-        /// Buffers that were seen, by their addresses: of two in one place one is seen again and again, which does no harm.
-        static SEEN: [AtomicUsize; 1024] = [const { AtomicUsize::new(0) }; 1024];
+        /// Buffers that were seen: where they lie, and how long they are.
+        static SEEN: Mutex<Option<HashMap<usize, usize>>> = Mutex::new(None);
+        /// More than there are weights.
+        const MOST: usize = 1 << 14;
         let (start, len) = (values.as_ptr() as usize, size_of_val(values));
-        if len < PAGE || SEEN[(start >> 12) % SEEN.len()].swap(start, Ordering::Relaxed) == start || !is_ours() {
+        if len < PAGE || !is_ours() {
             return;
         }
+        let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = seen.get_or_insert_default();
+        if seen.get(&start) == Some(&len) {
+            return;
+        }
+        if seen.len() >= MOST {
+            seen.clear();
+        }
+        seen.insert(start, len);
+        advise(start.next_multiple_of(PAGE), start + len);
         // With what lies beside it, which is mostly of the same kind.
-        advise(start / PAGE * PAGE, (start + len).next_multiple_of(PAGE), true);
+        collapse(start / PAGE * PAGE, (start + len).next_multiple_of(PAGE));
     }
 
     /// Sets glibc up, once. Whether the user has not.
@@ -82,20 +98,23 @@ mod imp {
         })
     }
 
-    /// Large pages from `start`, where one begins, to `end`; also in place of small ones that are `in_use`.
-    fn advise(start: usize, end: usize, in_use: bool) {
+    /// Large pages from `start`, where one begins, to `end`, for what is not in use yet.
+    fn advise(start: usize, end: usize) {
+        give(start, end, libc::MADV_HUGEPAGE);
+    }
+
+    /// The same in place of small ones, at once.
+    fn collapse(start: usize, end: usize) {
         /// Of Linux 6.1; unknown before.
         const MADV_COLLAPSE: libc::c_int = 25;
+        give(start, end, MADV_COLLAPSE);
+    }
+
+    fn give(start: usize, end: usize, advice: libc::c_int) {
         let len = end.saturating_sub(start) / PAGE * PAGE;
-        if len == 0 || !has_large_pages() {
-            return;
-        }
-        // SAFETY: how memory is held, not what it holds; what is no memory of ours any more is an error, which is no matter.
-        unsafe {
-            libc::madvise(start as *mut libc::c_void, len, libc::MADV_HUGEPAGE);
-            if in_use {
-                libc::madvise(start as *mut libc::c_void, len, MADV_COLLAPSE);
-            }
+        if len > 0 && has_large_pages() {
+            // SAFETY: how memory is held, not what it holds; what is no memory of ours any more is an error, which is no matter.
+            unsafe { libc::madvise(start as *mut libc::c_void, len, advice) };
         }
     }
 
@@ -145,11 +164,16 @@ mod tests {
             eprintln!("skipped: no large pages here");
             return;
         }
+        keep_pages();
+        // The heap grows, by more than its allocator asked for.
+        // SAFETY: nobody else knows of this memory.
+        let heap = unsafe { libc::sbrk(16 << 20) } as usize;
+        keep_pages();
         let used: Vec<u32> = (0..3 << 20).collect();
         read_often(&used);
         let new = vec![7_u32; 16 << 20];
         large_pages(&new);
-        for middle in [used.as_ptr() as usize + (6 << 20), new.as_ptr() as usize + (32 << 20)] {
+        for middle in [heap + (8 << 20), used.as_ptr() as usize + (6 << 20), new.as_ptr() as usize + (32 << 20)] {
             let flags = flags(middle).expect("it is mapped");
             assert!(flags.split(' ').any(|flag| flag == "hg"), "{flags}");
         }

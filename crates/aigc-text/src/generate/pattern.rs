@@ -11,10 +11,15 @@ use llguidance::{
     panic_utils::catch_unwind,
     toktrie::{ApproximateTokEnv, SimpleVob, TokEnv, TokRxInfo, TokTrie},
 };
+use serde_json::Value;
 use std::{collections::HashMap, fmt::Display, panic::AssertUnwindSafe, sync::Arc};
 
-/// The longest expression or schema, in bytes.
-const LONGEST: usize = 1 << 17;
+/// The longest expression or schema, in bytes: what the library makes of one takes memory by the square of its length.
+const LONGEST: usize = 1 << 14;
+/// Values that the schemas of a schema may be once all references are replaced by what they refer to.
+const MERGED: u64 = 100_000;
+/// The largest `multipleOf` that the library computes with.
+const LARGEST_STEP: f64 = 1e8;
 /// States of the automaton, of one or two kilobytes each.
 const AUTOMATON: usize = 50_000;
 /// Beginnings of texts to keep.
@@ -50,6 +55,8 @@ const STACK: usize = 1 << 28;
 /// ```
 #[derive(Clone)]
 pub struct Pattern {
+    /// As it was made: clones of another share its automaton, which has a greatest size.
+    new: Matcher,
     start: State,
     /// By the tokens that lead to them.
     states: HashMap<Vec<u32>, State>,
@@ -64,9 +71,18 @@ impl Pattern {
     /// in some way can come. Without tokens to end it, a text goes on until nothing may follow, which is an error.
     ///
     /// # Errors
-    /// [`Error::Config`] for an expression that is broken, too large, of a syntax that automata do not have (`\b`, and
-    /// `^` and `$` elsewhere than around the whole), or that no text of the tokens matches.
+    /// [`Error::Config`] for an expression that is broken, too large (16 KiB), of a syntax that automata do not have (`\b`,
+    /// `^` and `$` elsewhere than around the whole), with a group that is named `stop`, or that no text of the tokens
+    /// matches.
     pub fn regex(expression: &str, tokenizer: &dyn Tokenizer, end: &[u32]) -> Result<Self> {
+        within("expression", expression)?;
+        if ["(?P<stop>", "(?<stop>"].iter().any(|group| expression.contains(group)) {
+            return Err(fault(
+                "expression",
+                expression,
+                "groups of any name but `stop`, which has a meaning of its own",
+            ));
+        }
         let grammar = catch_unwind(AssertUnwindSafe(|| {
             let mut lexer = LexerSpec::new()?;
             lexer.setup_lexeme_class(RegexAst::NoMatch)?;
@@ -89,7 +105,8 @@ impl Pattern {
     /// [knows it](https://github.com/guidance-ai/llguidance/blob/main/docs/json_schema.md): properties come in their
     /// order, and others only behind them, where `additionalProperties` is not `false`; what `oneOf` gives may be
     /// another of its schemas as well; `$ref` is a place in the schema (`#/$defs/…`). Numbers have any number of
-    /// digits. Keywords that it does not know are errors, those of no standard are passed over.
+    /// digits, and those of a schema are 64-bit floats. Keywords that it does not know are errors, those of no standard are
+    /// passed over.
     ///
     /// One space may follow each `:` and `,`; there is no other whitespace.
     ///
@@ -97,11 +114,12 @@ impl Pattern {
     /// [`Error::Config`] for text that is no schema, for keywords that cannot be held to, and as
     /// [`regex`](Self::regex).
     pub fn json_schema(schema: &str, tokenizer: &dyn Tokenizer, end: &[u32]) -> Result<Self> {
-        let mut value: serde_json::Value =
-            serde_json::from_str(schema).map_err(|error| fault("schema", schema, error))?;
+        within("schema", schema)?;
+        let mut value: Value = serde_json::from_str(schema).map_err(|error| fault("schema", schema, error))?;
         if !value.is_object() {
             return Err(fault("schema", schema, "not an object"));
         }
+        Expansion::check(&value).map_err(|error| fault("schema", schema, error))?;
         let options = JsonCompileOptions {
             item_separator: ", ?".into(),
             key_separator: ": ?".into(),
@@ -117,9 +135,6 @@ impl Pattern {
     /// `given` is what errors show as the value of `field`.
     fn new(field: &str, given: &str, grammar: GrammarInit, tokenizer: &dyn Tokenizer, end: &[u32]) -> Result<Self> {
         let fault = |error: &dyn Display| fault(field, given, error);
-        if given.len() > LONGEST {
-            return Err(fault(&"too long"));
-        }
         let text = |token: u32| {
             let is_text = !tokenizer.is_special(token) && !end.contains(&token);
             if is_text { tokenizer.bytes(token) } else { Vec::new() }
@@ -138,39 +153,50 @@ impl Pattern {
                 Ok(Matcher::new(factory.create_parser_from_init_default(grammar)))
             }))
             .map_err(|error| error.to_string())
-            .and_then(State::of)
+            .and_then(|new| Ok((State::of(new.deep_clone())?, new)))
         };
         let thread = std::thread::Builder::new().stack_size(STACK);
         let built = std::thread::scope(|scope| thread.spawn_scoped(scope, build).map(|thread| thread.join()));
-        let start = match built {
-            Ok(Ok(state)) => state.map_err(|error| fault(&error))?,
+        let (start, new) = match built {
+            Ok(Ok(made)) => made.map_err(|error| fault(&error))?,
             Ok(Err(_)) => return Err(fault(&"it cannot be built")),
             Err(error) => return Err(fault(&error)),
         };
-        Ok(Self { start, states: HashMap::new(), end: end.to_vec() })
+        Ok(Self { new, start, states: HashMap::new(), end: end.to_vec() })
     }
 
     /// What may follow `tokens`, of which the first is token `first` of the text.
     fn state(&mut self, tokens: &[u32], first: usize) -> Result<&State> {
+        if self.reach(tokens, first).is_err() {
+            // The automaton may have become too large by texts before.
+            self.start =
+                State::of(self.new.deep_clone()).map_err(|error| fault("pattern", "at its beginning", error))?;
+            self.states.clear();
+            self.reach(tokens, first)?;
+        }
+        Ok(self.states.get(tokens).unwrap_or(&self.start))
+    }
+
+    /// Computes it, if it is not known.
+    fn reach(&mut self, tokens: &[u32], first: usize) -> Result<()> {
         let known = (1..=tokens.len()).rev().find(|known| self.states.contains_key(&tokens[..*known])).unwrap_or(0);
         if known < tokens.len() {
             let mut matcher = self.states.get(&tokens[..known]).unwrap_or(&self.start).matcher.clone();
             for (at, token) in tokens.iter().enumerate().skip(known) {
-                matcher.consume_token(*token).map_err(|_| {
-                    let expected = "one that the pattern allows; see what else forces tokens";
+                matcher.consume_token(*token).map_err(|error| {
+                    let reason = reason(&error);
+                    let expected = format!("one that the pattern allows; see what else forces tokens ({reason})");
                     Error::config(format!("token {} of the text", first + at), token, expected)
                 })?;
             }
             let state = State::of(matcher).map_err(|error| fault("pattern", "without an end here", error))?;
             if self.states.len() >= KEPT {
-                self.states.retain(|kept, _| kept.len() + 1 >= tokens.len());
-            }
-            if self.states.len() >= KEPT {
-                self.states.clear();
+                // Those of other rows, which have as many tokens, or had in the step before.
+                self.states.retain(|kept, _| (kept.len()..=kept.len() + 1).contains(&tokens.len()));
             }
             self.states.insert(tokens.to_vec(), state);
         }
-        Ok(self.states.get(tokens).unwrap_or(&self.start))
+        Ok(())
     }
 }
 
@@ -222,12 +248,92 @@ impl State {
     }
 }
 
+/// What a schema becomes where references are replaced by what they refer to, as they are in schemas that are merged.
+struct Expansion<'a> {
+    root: &'a Value,
+    /// Of what is referred to; nothing while it is being counted.
+    sizes: HashMap<&'a str, Option<u64>>,
+    /// Whether anything is merged.
+    merges: bool,
+}
+
+impl<'a> Expansion<'a> {
+    /// Fails if it is too large, or holds what the library does not compute with.
+    fn check(root: &'a Value) -> Result<(), String> {
+        let mut expansion = Self { root, sizes: HashMap::new(), merges: false };
+        let size = expansion.size(root)?;
+        if expansion.merges && size > MERGED {
+            return Err(format!(
+                "references and what stands beside them make more than {MERGED} values, which is too large"
+            ));
+        }
+        Ok(())
+    }
+
+    fn size(&mut self, schema: &'a Value) -> Result<u64, String> {
+        match schema {
+            Value::Array(values) => {
+                values.iter().try_fold(1, |sum: u64, value| Ok(sum.saturating_add(self.size(value)?)))
+            }
+            Value::Object(fields) => {
+                // Any keyword beside one of these may have to be merged with it.
+                let combined = ["$ref", "allOf", "anyOf", "oneOf"].iter().any(|name| fields.contains_key(*name));
+                let several = fields.get("allOf").and_then(Value::as_array).is_some_and(|all| all.len() > 1);
+                let beside =
+                    fields.keys().filter(|name| !["title", "description", "default", "$defs"].contains(&&***name));
+                self.merges |= several || combined && beside.count() > 1;
+                if fields.get("multipleOf").and_then(Value::as_f64).is_some_and(|step| step > LARGEST_STEP) {
+                    return Err(format!("`multipleOf` above {LARGEST_STEP}"));
+                }
+                let mut sum: u64 = 1;
+                for (name, value) in fields {
+                    let size = match value {
+                        Value::String(to) if name == "$ref" => self.referred(to)?,
+                        other => self.size(other)?,
+                    };
+                    sum = sum.saturating_add(size);
+                }
+                Ok(sum)
+            }
+            _ => Ok(1),
+        }
+    }
+
+    fn referred(&mut self, to: &'a str) -> Result<u64, String> {
+        if let Some(known) = self.sizes.get(to) {
+            return Ok(known.unwrap_or(1));
+        }
+        let place = to.strip_prefix('#').filter(|place| place.is_empty() || place.starts_with('/'));
+        let Some(place) = place else {
+            return Err(format!("`$ref` to {}, where a place in the schema was expected (`#/…`)", short(to)));
+        };
+        self.sizes.insert(to, None);
+        let size = match self.root.pointer(place) {
+            Some(schema) => self.size(schema)?,
+            None => 1,
+        };
+        self.sizes.insert(to, Some(size));
+        Ok(size)
+    }
+}
+
+fn within(field: &str, given: &str) -> Result<()> {
+    if given.len() <= LONGEST {
+        Ok(())
+    } else {
+        Err(fault(field, given, format!("too long, of {} bytes", given.len())))
+    }
+}
+
 /// An error of the library's, by its last line that says something.
-fn fault(field: &str, given: &str, error: impl Display) -> Error {
+fn reason(error: &dyn Display) -> String {
     let error = error.to_string();
     let reason = error.split("\n<").next().unwrap_or_default();
-    let reason = reason.rsplit("error: ").next().unwrap_or_default();
-    Error::config(field, short(given), format!("one that can be held to: {}", short(reason)))
+    short(reason.rsplit("error: ").next().unwrap_or_default())
+}
+
+fn fault(field: &str, given: &str, error: impl Display) -> Error {
+    Error::config(field, short(given), format!("one that can be held to: {}", reason(&error)))
 }
 
 /// The beginning of a text, for errors.
@@ -465,18 +571,25 @@ mod tests {
             (r"a\", "incomplete escape"),
             (r"\bword\b", "lookarounds"),
             (&long, "too long"),
+            ("(?P<stop>a)b", "groups of any name"),
         ] {
             let error = Pattern::regex(expression, &pieces, &[256]).err().unwrap().to_string();
             assert!(error.contains("`expression`") && error.contains(part) && error.len() < 400, "{error}");
         }
         let mut row = json!({"a0": {"type": "null"}});
-        for i in 1..3000 {
+        for i in 1..300 {
             row[format!("a{i}")] = json!({"$ref": format!("#/$defs/a{}", i - 1)});
         }
         let mut doubled = json!({"a0": {"type": "null"}});
         for i in 1..40 {
             let next = json!({"$ref": format!("#/$defs/a{}", i - 1)});
             doubled[format!("a{i}")] = json!({"type": "array", "prefixItems": [next, next], "minItems": 2});
+        }
+        // The same merged with something.
+        let mut merged = json!({"a0": {"type": "null"}});
+        for i in 1..40 {
+            let next = json!({"type": "array", "$ref": format!("#/$defs/a{}", i - 1)});
+            merged[format!("a{i}")] = json!({"type": "array", "prefixItems": [next, next]});
         }
         let every: Vec<Value> = (0..60).map(|i| json!({"anyOf": [{"minimum": i}, {"maxLength": i}]})).collect();
         let huge = json!({"type": "array", "items": {"type": "integer"}, "minItems": u32::MAX, "maxItems": u64::MAX});
@@ -493,6 +606,9 @@ mod tests {
             (json!({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}), "no token may follow"),
             (json!({"allOf": every}), "too large"),
             (json!({"type": "number", "multipleOf": 1e-300}), "too many digits"),
+            (json!({"type": "number", "multipleOf": 1e9}), "multipleOf"),
+            (json!({"$ref": "#/$defs/a39", "$defs": merged}), "more than 100000 values"),
+            (json!({"const": "a".repeat(LONGEST)}), "too long"),
         ] {
             let error = Pattern::json_schema(&schema.to_string(), &pieces, &[256]).err();
             let error = error.unwrap_or_else(|| panic!("{}", short(&schema.to_string()))).to_string();
@@ -526,6 +642,24 @@ mod tests {
             assert_eq!(allowed(&mut warm, &vec![99; length], 257).unwrap(), [97, 99, 100, 256]);
         }
         assert!(warm.states.len() <= KEPT);
+        // So do those of many rows.
+        for row in 0..2 * KEPT as u32 {
+            let text: Vec<u32> = (0..9).map(|bit| if row >> bit & 1 == 1 { 256 } else { 99 }).collect();
+            assert_eq!(allowed(&mut warm, &text, 257).unwrap(), [97, 99, 100, 256]);
+        }
+        assert!(warm.states.len() >= 2 * KEPT, "{}", warm.states.len());
+    }
+
+    #[test]
+    fn an_automaton_that_becomes_too_large_is_begun_again() {
+        let pieces = Pieces::bytes_and(&[]);
+        let mut pattern = Pattern::regex("[ab]*a[ab]{24}!", &pieces, &[256]).unwrap();
+        let mut rng = Rng::new(4);
+        for _ in 0..400 {
+            let text: Vec<u32> = (0..200).map(|_| 97 + rng.below(2) as u32).collect();
+            let expected = if text[text.len() - 25] == 97 { vec![33, 97, 98] } else { vec![97, 98] };
+            assert_eq!(allowed(&mut pattern, &text, 257).unwrap(), expected);
+        }
     }
 
     #[test]
