@@ -5,8 +5,8 @@
 use aigc_backends::{models, pass, pictures};
 use aigc_benches::{Side, serve, write_between};
 use aigc_core::{
-    checkpoint::RunFolder,
-    data::{Loader, LoaderConfig, collate_images, digits},
+    checkpoint::RunDir,
+    data::{DataLoader, DataLoaderConfig, collate_images, digits},
     device::{self, NAMES, available},
     train::{Event, Trainer, TrainerConfig},
 };
@@ -98,7 +98,7 @@ fn tried(device: &Device) -> Result<Value> {
         drawn = drawn.max(difference(&pictures(&config, device).1, &pictures(&config, &Device::flex()).1));
     }
     let [_, (_, config)] = models();
-    let loader = LoaderConfig { batch_size: 32, ..LoaderConfig::default() };
+    let loader = DataLoaderConfig { batch_size: 32, ..DataLoaderConfig::default() };
     let folder = tempfile::tempdir()?;
     let mut losses = Vec::new();
     Trainer::new(TrainerConfig::new(300))
@@ -110,8 +110,8 @@ fn tried(device: &Device) -> Result<Value> {
         .fit(
             VaeObjective::new(Beta::default())?,
             config.init(device)?,
-            &Loader::new(digits::all(), collate_images, loader)?,
-            &RunFolder::create(folder.path().join("run"))?,
+            &DataLoader::new(digits::all(), collate_images, loader)?,
+            &RunDir::create(folder.path().join("run"))?,
         )?;
     let (first, last) = (losses.first(), losses.last());
     Ok(json!({"forward": forward, "gradients": gradients, "pictures": drawn, "first": first, "last": last}))

@@ -1,10 +1,10 @@
 //! Rounds of timing, on request.
 
 use aigc_core::{
-    checkpoint::RunFolder,
-    data::Loader,
+    checkpoint::RunDir,
+    data::DataLoader,
     ops::profile,
-    train::{Event, Objective, StopFlag, Trainer, TrainerConfig},
+    train::{CancelToken, Event, Objective, Trainer, TrainerConfig},
 };
 use anyhow::Result;
 use serde_json::json;
@@ -89,16 +89,16 @@ pub fn peak_bytes() -> Option<u64> {
 pub(crate) fn train<O: Objective>(
     objective: O,
     model: O::Model,
-    loader: &Loader<O::Batch>,
+    loader: &DataLoader<O::Batch>,
     config: TrainerConfig,
     mut clock: Clock,
 ) -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let run = RunFolder::create(folder.path().join("run"))?;
-    let stop = StopFlag::new();
+    let run = RunDir::create(folder.path().join("run"))?;
+    let stop = CancelToken::new();
     let raise = stop.clone();
-    Trainer::new(TrainerConfig { checkpoint_every: 0, steps: usize::MAX / 4, ..config })
-        .stop_flag(stop)
+    Trainer::new(TrainerConfig { save_steps: 0, steps: usize::MAX / 4, ..config })
+        .with_cancel(stop)
         .observe(|event: &Event<'_>| {
             if matches!(event, Event::Step(_)) && !clock.tick() {
                 raise.raise();

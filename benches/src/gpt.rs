@@ -3,11 +3,11 @@
 
 use crate::{Clock, clock::train};
 use aigc_core::{
-    data::{Loader, LoaderConfig},
+    data::{DataLoader, DataLoaderConfig},
     rng::Rng,
     train::{OptimizerConfig, TrainerConfig},
 };
-use aigc_text::{Gpt2Config, NextToken, TokenBatch, TokenWindows};
+use aigc_text::{CausalLmObjective, Gpt2Config, TokenBatch, TokenDataset};
 use anyhow::Result;
 use burn::tensor::Device;
 
@@ -15,8 +15,12 @@ pub(crate) fn run(device: &Device, clock: Clock) -> Result<()> {
     let config = Gpt2Config::nano(65, 64, [4, 4, 128]);
     let mut rng = Rng::new(0);
     let tokens = (0..256 * 65).map(|_| rng.below(config.vocab_size) as u32).collect();
-    let windows = TokenWindows::new(tokens, config.n_positions, config.n_positions)?;
-    let loader = Loader::new(windows, TokenBatch::collate, LoaderConfig { batch_size: 12, ..LoaderConfig::default() })?;
+    let windows = TokenDataset::new(tokens, config.n_positions, config.n_positions)?;
+    let loader = DataLoader::new(
+        windows,
+        TokenBatch::collate,
+        DataLoaderConfig { batch_size: 12, ..DataLoaderConfig::default() },
+    )?;
     let trainer = TrainerConfig { optimizer: OptimizerConfig::adam_w(0.9, 0.999, 0.01), ..TrainerConfig::new(0) };
-    train(NextToken::new(), config.init(device)?, &loader, trainer, clock)
+    train(CausalLmObjective::new(), config.init(device)?, &loader, trainer, clock)
 }

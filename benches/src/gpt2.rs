@@ -3,7 +3,7 @@
 use crate::Clock;
 use aigc_core::{
     ops::Quantization,
-    rng::{Rng, Seeded},
+    rng::{InitWeights, Rng},
 };
 use aigc_text::{GenerationConfig, Generator, Gpt2, Gpt2Config};
 use anyhow::Result;

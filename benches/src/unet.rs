@@ -5,7 +5,7 @@
 use crate::{Clock, clock::train, vae::images};
 use aigc_core::{
     data::ImageShape,
-    rng::{Rng, Seeded},
+    rng::{InitWeights, Rng},
     train::TrainerConfig,
 };
 use aigc_diffusion::{

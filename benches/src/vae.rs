@@ -3,7 +3,7 @@
 
 use crate::{Clock, clock::train};
 use aigc_core::{
-    data::{Image, ImageShape, InMemory, Loader, LoaderConfig, collate_images},
+    data::{DataLoader, DataLoaderConfig, Image, ImageShape, InMemory, collate_images},
     rng::Rng,
     train::TrainerConfig,
 };
@@ -26,10 +26,10 @@ pub(crate) fn run(model: VaeConfig, batch: usize, device: &Device, clock: Clock)
     train(VaeObjective::new(Beta::default())?, model, &loader, TrainerConfig::new(0), clock)
 }
 
-/// Batches of noise.
-pub(crate) fn images(shape: ImageShape, batch_size: usize) -> Result<Loader<aigc_core::data::ImageBatch>> {
+/// BatchIter of noise.
+pub(crate) fn images(shape: ImageShape, batch_size: usize) -> Result<DataLoader<aigc_core::data::ImageBatch>> {
     let mut rng = Rng::new(0);
     let mut image = || Image { shape, pixels: (0..shape.numel()).map(|_| rng.below(256) as u8).collect(), label: None };
     let images = InMemory((0..1024).map(|_| image()).collect());
-    Ok(Loader::new(images, collate_images, LoaderConfig { batch_size, ..LoaderConfig::default() })?)
+    Ok(DataLoader::new(images, collate_images, DataLoaderConfig { batch_size, ..DataLoaderConfig::default() })?)
 }

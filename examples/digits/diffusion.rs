@@ -7,14 +7,14 @@ use crate::{
 };
 use aigc_core::{
     burn::tensor::{Device, Tensor},
-    checkpoint::RunFolder,
+    checkpoint::RunDir,
     data::{Classes, ImageShape},
-    output::{Animation, Grid, save_gif, save_png},
-    train::{EmaConfig, OptimizerConfig, Schedule, StopFlag, StopReason, TrainerConfig},
+    output::{Animation, ImageGrid, save_gif, save_image},
+    train::{CancelToken, EmaConfig, OptimizerConfig, Schedule, StopReason, TrainerConfig},
 };
 use aigc_diffusion::{
-    DiffusionObjective, DiffusionObjectiveConfig, DpmMultistepScheduler, Guidance, NoiseConfig, Pipeline, Process,
-    Sampler, Samples, SigmaFlags, UNet2dConfig, UNet2dModel,
+    DiffusionObjective, DiffusionObjectiveConfig, DpmMultistepScheduler, Guidance, NoiseScheduleConfig, Pipeline,
+    Process, Sampler, Samples, SigmaScheduleFlags, UNet2dConfig, UNet2dModel,
 };
 use aigc_examples::{Images, say_how_to_go_on};
 use anyhow::Result;
@@ -25,7 +25,7 @@ const STEPS: usize = 20;
 /// Scale of guidance, where there are classes.
 const GUIDANCE: f64 = 2.0;
 
-pub(crate) fn run(args: &Args, device: &Device, stop: StopFlag) -> Result<()> {
+pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()> {
     let job = Job::prepare(args, "digits-diffusion", || defaults(args))?;
     let Settings { model, trainer, objective, data } = &job.settings;
     let (images, grid) = (&job.images, job.grid());
@@ -39,16 +39,16 @@ pub(crate) fn run(args: &Args, device: &Device, stop: StopFlag) -> Result<()> {
     let trained = args
         .run
         .trainer(trainer.clone(), stop, 10)
-        .model_config(model)?
-        .objective_config(objective)?
-        .data_config(data)?
+        .with_model_config(model)?
+        .with_objective_config(objective)?
+        .with_data_config(data)?
         .evaluate(|network| {
             let samples = sampler(network, &scheduler, shape, device)?.sample(JUDGED, seed)?;
             judge.metrics(samples.images, &samples.classes.unwrap_or_default())
         })
         .preview(|network, at| {
             let samples = show(network, &sampler(network, &scheduler, shape, device)?, seed)?;
-            save_png(&samples.images, grid, &at.run.sample_path(at.step, "png"))
+            save_image(&samples.images, grid, &at.run.sample_path(at.step, "png"))
         })
         .fit(learning, network, &images.train, run)?;
     if trained.reason == StopReason::Interrupted {
@@ -72,7 +72,7 @@ pub(crate) fn run(args: &Args, device: &Device, stop: StopFlag) -> Result<()> {
         ("nearest.png", "ten samples, each with the most similar training image below"),
         ("loss.svg", "how the loss went"),
         ("metrics.jsonl", "the same, as numbers"),
-        ("pipeline/", "the model, for `Pipeline::from_folder` and for diffusers in Python"),
+        ("pipeline/", "the model, for `Pipeline::from_dir` and for diffusers in Python"),
     ];
     list(run, &files);
     Ok(())
@@ -82,12 +82,12 @@ pub(crate) fn run(args: &Args, device: &Device, stop: StopFlag) -> Result<()> {
 fn scheduler(objective: &DiffusionObjectiveConfig) -> DpmMultistepScheduler {
     let noise = match &objective.process {
         Process::Steps { noise, .. } => noise.clone(),
-        _ => NoiseConfig::default(),
+        _ => NoiseScheduleConfig::default(),
     };
     DpmMultistepScheduler {
         noise,
         prediction_type: objective.prediction,
-        sigmas: SigmaFlags { use_karras_sigmas: true, ..SigmaFlags::default() },
+        sigmas: SigmaScheduleFlags { use_karras_sigmas: true, ..SigmaScheduleFlags::default() },
         ..DpmMultistepScheduler::default()
     }
 }
@@ -98,7 +98,7 @@ fn sampler<'a>(
     shape: ImageShape,
     device: &Device,
 ) -> aigc_core::Result<Sampler<'a, UNet2dModel>> {
-    let sampler = Sampler::new(network, scheduler, STEPS, shape, device)?.at_once(250)?;
+    let sampler = Sampler::new(network, scheduler, STEPS, shape, device)?.with_batch_size(250)?;
     if network.config().num_class_embeds.is_some() { sampler.guided(Guidance::new(GUIDANCE)) } else { Ok(sampler) }
 }
 
@@ -111,8 +111,8 @@ fn pictures(
     network: &UNet2dModel,
     scheduler: &DpmMultistepScheduler,
     judge: &Judge,
-    run: &RunFolder,
-    grid: Grid,
+    run: &RunDir,
+    grid: ImageGrid,
     seed: u64,
     device: &Device,
 ) -> Result<()> {
@@ -138,11 +138,11 @@ fn pictures(
     }
     film.save(Duration::from_millis(100), &at("denoising.gif"))?;
     let sampler = sampler(network, scheduler, shape, device)?;
-    save_png(&show(network, &sampler, seed)?.images, grid, &at("samples.png"))?;
+    save_image(&show(network, &sampler, seed)?.images, grid, &at("samples.png"))?;
     let (from, to) = (sampler.noise(20, seed ^ 1), sampler.noise(20, seed ^ 2));
     save_gif(sampler.between(&from, &to, 20, seed)?, grid, Duration::from_millis(80), &at("between.gif"))?;
     let ten = sampler.sample(10, seed ^ 3)?.images;
-    save_png(&Tensor::cat(vec![ten.clone(), judge.known.images(&ten)?], 0), grid, &at("nearest.png"))?;
+    save_image(&Tensor::cat(vec![ten.clone(), judge.known.images(&ten)?], 0), grid, &at("nearest.png"))?;
     Ok(())
 }
 
@@ -158,14 +158,14 @@ fn defaults(args: &Args) -> Result<(Settings<UNet2dConfig, DiffusionObjectiveCon
         learning_rate: 1e-3,
         schedule: Schedule::cosine(100),
         optimizer: OptimizerConfig::adam(0.9, 0.99),
-        clip_norm: Some(1.0),
+        max_grad_norm: Some(1.0),
         ema: Some(EmaConfig::new(0.998)),
-        evaluate_every: 1000,
-        preview_every: 500,
-        checkpoint_every: 500,
+        eval_steps: 1000,
+        preview_steps: 500,
+        save_steps: 500,
         ..TrainerConfig::new(2400)
     };
-    let class_dropout = if classes.is_some() { 0.1 } else { 0.0 };
-    let objective = DiffusionObjectiveConfig { class_dropout, ..DiffusionObjectiveConfig::default() };
+    let conditioning_dropout = if classes.is_some() { 0.1 } else { 0.0 };
+    let objective = DiffusionObjectiveConfig { conditioning_dropout, ..DiffusionObjectiveConfig::default() };
     Ok((Settings { model, trainer, objective, data }, images))
 }

@@ -7,19 +7,19 @@ use crate::{
 };
 use aigc_core::{
     burn::tensor::{Device, Tensor},
-    output::{save_gif, save_png},
+    output::{save_gif, save_image},
     rng::Rng,
-    train::{EmaConfig, OptimizerConfig, Schedule, StopFlag, StopReason, TrainerConfig},
+    train::{CancelToken, EmaConfig, OptimizerConfig, Schedule, StopReason, TrainerConfig},
 };
 use aigc_examples::{Images, say_how_to_go_on};
 use aigc_gan::{
-    AnyGan, Augment, ClassesConfig, DcganConfig, DiffAugment, GanConfig, GanObjective, GanObjectiveConfig, Generator,
-    MlpGanConfig, Sampler,
+    AnyGan, Augment, ClassConditioning, DcganConfig, DiffAugment, GanConfig, GanObjective, GanObjectiveConfig,
+    Generator, MlpGanConfig, Sampler,
 };
 use anyhow::Result;
 use std::time::Duration;
 
-pub(crate) fn run(args: &Args, device: &Device, stop: StopFlag, conditional: bool) -> Result<()> {
+pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken, conditional: bool) -> Result<()> {
     let name = if conditional { "digits-cgan" } else { "digits-gan" };
     let job = Job::prepare(args, name, || defaults(args, conditional))?;
     let Settings { model, trainer, objective, data } = &job.settings;
@@ -33,9 +33,9 @@ pub(crate) fn run(args: &Args, device: &Device, stop: StopFlag, conditional: boo
     let trained = args
         .run
         .trainer(trainer.clone(), stop, 10)
-        .model_config(model)?
-        .objective_config(objective)?
-        .data_config(data)?
+        .with_model_config(model)?
+        .with_objective_config(objective)?
+        .with_data_config(data)?
         .evaluate(|gan: &AnyGan| {
             let sampler = Sampler::new(&gan.generator, device);
             let mut rng = Rng::keyed(seed, "judged", 0);
@@ -47,7 +47,7 @@ pub(crate) fn run(args: &Args, device: &Device, stop: StopFlag, conditional: boo
         })
         .preview(|gan, at| {
             let sampler = Sampler::new(&gan.generator, device);
-            save_png(&show(&sampler, gan, seed)?, grid, &at.run.sample_path(at.step, "png"))
+            save_image(&show(&sampler, gan, seed)?, grid, &at.run.sample_path(at.step, "png"))
         })
         .fit(players, gan, &images.train, run)?;
     if trained.reason == StopReason::Interrupted {
@@ -58,10 +58,10 @@ pub(crate) fn run(args: &Args, device: &Device, stop: StopFlag, conditional: boo
     let sampler = Sampler::new(&trained.model.generator, device);
     let mut rng = Rng::keyed(seed, "pictures", 0);
     let at = |name: &str| run.path().join(name);
-    save_png(&show(&sampler, &trained.model, seed)?, grid, &at("samples.png"))?;
+    save_image(&show(&sampler, &trained.model, seed)?, grid, &at("samples.png"))?;
     save_gif(sampler.interpolate(20, 30, &mut rng)?, grid, Duration::from_millis(80), &at("walk.gif"))?;
     let samples = sampler.sample(10, &mut rng)?;
-    save_png(&Tensor::cat(vec![samples.clone(), judge.known.images(&samples)?], 0), grid, &at("nearest.png"))?;
+    save_image(&Tensor::cat(vec![samples.clone(), judge.known.images(&samples)?], 0), grid, &at("nearest.png"))?;
     judge.say(&trained.metrics);
     println!();
     let samples = if conditional { "a row for each class" } else { "100 images it invented" };
@@ -89,7 +89,7 @@ fn defaults(args: &Args, conditional: bool) -> Result<(Settings<GanConfig, GanOb
     let data = args.data.clone();
     let images = data.open(BATCH, args.run.seed)?;
     let shape = images.shape;
-    let classes = if conditional { Some(ClassesConfig::new(images.classes()?)) } else { None };
+    let classes = if conditional { Some(ClassConditioning::new(images.classes()?)) } else { None };
     let foldable = shape.height == shape.width && shape.height % 4 == 0;
     let model = if foldable {
         GanConfig::Dcgan(DcganConfig { classes, ..DcganConfig::new(shape) })
@@ -105,9 +105,9 @@ fn defaults(args: &Args, conditional: bool) -> Result<(Settings<GanConfig, GanOb
         schedule: Schedule::linear(0),
         optimizer: OptimizerConfig::adam(0.5, 0.99),
         ema: Some(EmaConfig::new(0.998)),
-        evaluate_every: 500,
-        preview_every: 500,
-        checkpoint_every: 500,
+        eval_steps: 500,
+        preview_steps: 500,
+        save_steps: 500,
         ..TrainerConfig::new(4000)
     };
     let objective = GanObjectiveConfig { augment, ..GanObjectiveConfig::default() };

@@ -2,8 +2,8 @@
 
 use crate::Args;
 use aigc_core::{
-    checkpoint::RunFolder,
-    output::Grid,
+    checkpoint::RunDir,
+    output::ImageGrid,
     train::{Start, TrainerConfig},
 };
 use aigc_examples::{Images, ImagesConfig};
@@ -26,7 +26,7 @@ pub(crate) struct Settings<M, O> {
 pub(crate) struct Job<M, O> {
     pub(crate) settings: Settings<M, O>,
     pub(crate) images: Images,
-    existing: Option<RunFolder>,
+    existing: Option<RunDir>,
     name: &'static str,
 }
 
@@ -40,7 +40,7 @@ impl<M: DeserializeOwned, O: DeserializeOwned> Job<M, O> {
         let options = &args.run;
         let existing = if options.start() == Start::Fresh { None } else { Some(options.existing_run(name)?) };
         // A run that was killed before it wrote its settings begins with the given ones.
-        let saved = existing.as_ref().filter(|run| run.config_path().exists()).map(RunFolder::config).transpose()?;
+        let saved = existing.as_ref().filter(|run| run.config_path().exists()).map(RunDir::config).transpose()?;
         let (mut settings, images) = match saved {
             Some(saved) => {
                 let saved: Settings<M, O> = saved;
@@ -54,21 +54,21 @@ impl<M: DeserializeOwned, O: DeserializeOwned> Job<M, O> {
     }
 
     /// The run's folder. Asked for last, so that a mistake elsewhere leaves no empty one behind.
-    pub(crate) fn folder(&self, args: &Args) -> Result<RunFolder> {
+    pub(crate) fn folder(&self, args: &Args) -> Result<RunDir> {
         let run = self.existing.clone().map_or_else(|| args.run.run(self.name), Ok)?;
         self.images.say(&run);
         Ok(run)
     }
 
     /// Ten images a row; tiny ones are smoothed.
-    pub(crate) fn grid(&self) -> Grid {
-        let grid = Grid::new(10, self.images.shape.width);
+    pub(crate) fn grid(&self) -> ImageGrid {
+        let grid = ImageGrid::new(10, self.images.shape.width);
         if self.images.shape.width < 16 { grid.smoothed() } else { grid }
     }
 }
 
 /// Lists what a run has left.
-pub(crate) fn list(run: &RunFolder, files: &[(&str, &str)]) {
+pub(crate) fn list(run: &RunDir, files: &[(&str, &str)]) {
     for (file, what) in files {
         println!("  {:<60} {what}", run.path().join(file).display());
     }

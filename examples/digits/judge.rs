@@ -3,8 +3,8 @@
 use aigc_core::{
     Error, Result,
     burn::tensor::{Device, Tensor},
-    data::{ImageBatch, Loader},
-    eval::{ClassHistogram, Classifier, Moments, Neighbours, frechet_distance},
+    data::{DataLoader, ImageBatch},
+    eval::{ClassHistogram, Classifier, FeatureStatistics, NearestNeighbors, frechet_distance},
     train::Metrics,
 };
 use aigc_examples::Images;
@@ -20,15 +20,15 @@ const MOST_KNOWN: usize = 10_000;
 pub(crate) struct Judge {
     /// Of held-out images, and their distance to training images: what a perfect generator would reach. Nothing where
     /// images are too large for their pixels to be features, or too few.
-    held_out: Option<(Moments, f64)>,
+    held_out: Option<(FeatureStatistics, f64)>,
     held_out_images: usize,
-    pub(crate) known: Neighbours,
+    pub(crate) known: NearestNeighbors,
 }
 
 impl Judge {
     pub(crate) fn new(images: &Images, device: &Device) -> Result<Self> {
-        let moments = |loader: &Loader<ImageBatch>| {
-            let mut moments = Moments::new(images.shape.numel())?;
+        let moments = |loader: &DataLoader<ImageBatch>| {
+            let mut moments = FeatureStatistics::new(images.shape.numel())?;
             for batch in loader.pass() {
                 moments.add(&batch?.images(device).flatten(1, 3))?;
             }
@@ -44,7 +44,7 @@ impl Judge {
             }
             false => None,
         };
-        let known = Neighbours::from_batches(images.train.pass(), MOST_KNOWN, device)?;
+        let known = NearestNeighbors::from_batches(images.train.pass(), MOST_KNOWN, device)?;
         Ok(Self { held_out, held_out_images, known })
     }
 
@@ -52,7 +52,7 @@ impl Judge {
     pub(crate) fn metrics(&self, pictures: Tensor<4>, asked: &[u32]) -> Result<Metrics> {
         let mut metrics = Vec::new();
         if let Some((held_out, _)) = &self.held_out {
-            let mut moments = Moments::new(held_out.mean().len())?;
+            let mut moments = FeatureStatistics::new(held_out.mean().len())?;
             moments.add(&pictures.clone().flatten(1, 3))?;
             metrics.push(("frechet".to_string(), frechet_distance(held_out, &moments)?));
         }
@@ -61,7 +61,7 @@ impl Judge {
             let right = read.iter().zip(asked).filter(|(a, b)| a == b).count();
             let mut histogram = ClassHistogram::new(classes)?;
             histogram.add(read)?;
-            metrics.push(("uneven".into(), histogram.distance_to_uniform()));
+            metrics.push(("uneven".into(), histogram.total_variation()));
             metrics.push(("classes".into(), histogram.covered() as f64));
             if !asked.is_empty() {
                 metrics.push(("right".into(), right as f64 / asked.len() as f64));

@@ -6,10 +6,10 @@ use crate::{
 };
 use aigc_core::{
     burn::tensor::{Device, Tensor},
-    data::{ImageBatch, Loader},
-    output::{Grid, save_gif, save_png},
+    data::{DataLoader, ImageBatch},
+    output::{ImageGrid, save_gif, save_image},
     rng::Rng,
-    train::{EmaConfig, Schedule, StopFlag, StopReason, TrainerConfig},
+    train::{CancelToken, EmaConfig, Schedule, StopReason, TrainerConfig},
 };
 use aigc_examples::{Images, say_how_to_go_on};
 use aigc_vae::{
@@ -21,7 +21,7 @@ use std::time::Duration;
 
 const NAME: &str = "digits-vae";
 
-pub(crate) fn run(args: &Args, device: &Device, stop: StopFlag) -> Result<()> {
+pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()> {
     let job = Job::prepare(args, NAME, || defaults(args))?;
     let Settings { model, trainer, objective, data } = &job.settings;
     let (images, grid) = (&job.images, job.grid());
@@ -32,11 +32,11 @@ pub(crate) fn run(args: &Args, device: &Device, stop: StopFlag) -> Result<()> {
     let trained = args
         .run
         .trainer(trainer.clone(), stop, 10)
-        .model_config(model)?
-        .objective_config(objective)?
-        .data_config(data)?
+        .with_model_config(model)?
+        .with_objective_config(objective)?
+        .with_data_config(data)?
         .evaluate(|model| held_out(model, &images.held_out, device, seed))
-        .preview(|model, at| save_png(&show(model)?, grid, &at.run.sample_path(at.step, "png")))
+        .preview(|model, at| save_image(&show(model)?, grid, &at.run.sample_path(at.step, "png")))
         .fit(VaeObjective::new(*objective)?, model.init(device)?, &images.train, run)?;
 
     if trained.reason == StopReason::Interrupted {
@@ -89,9 +89,9 @@ fn defaults(args: &Args) -> Result<(Settings<VaeConfig, Beta>, Images)> {
         learning_rate: 2e-3,
         schedule: Schedule::cosine(100),
         ema: Some(EmaConfig::new(0.999)),
-        evaluate_every: 500,
-        preview_every: 500,
-        checkpoint_every: 500,
+        eval_steps: 500,
+        preview_steps: 500,
+        save_steps: 500,
         ..TrainerConfig::new(4000)
     };
     Ok((Settings { model, trainer, objective: Beta { value: BETA, anneal: 0 }, data }, images))
@@ -100,8 +100,8 @@ fn defaults(args: &Args) -> Result<(Settings<VaeConfig, Beta>, Images)> {
 /// What is drawn once training is over.
 struct Pictures<'a> {
     model: &'a AnyVae,
-    held_out: &'a Loader<ImageBatch>,
-    grid: Grid,
+    held_out: &'a DataLoader<ImageBatch>,
+    grid: ImageGrid,
     seed: u64,
     device: &'a Device,
 }
@@ -109,13 +109,13 @@ struct Pictures<'a> {
 impl Pictures<'_> {
     fn save(&self, folder: &std::path::Path) -> Result<()> {
         let noise = &mut Rng::keyed(self.seed, "samples", 0);
-        save_png(&sample(self.model, 100, TEMPERATURE, noise, self.device)?, self.grid, &folder.join("samples.png"))?;
+        save_image(&sample(self.model, 100, TEMPERATURE, noise, self.device)?, self.grid, &folder.join("samples.png"))?;
         let batch = self.held_out.pass().next().context("there are held-out images")??;
         let originals = batch.images(self.device);
         self.reconstructions(originals.clone(), &folder.join("reconstructions.png"))?;
         self.walk(&batch, originals.clone(), &folder.join("walk.gif"))?;
         let axes = self.busiest(originals);
-        save_png(&latent_grid(self.model, axes, 10, self.device)?, self.grid, &folder.join("latent.png"))?;
+        save_image(&latent_grid(self.model, axes, 10, self.device)?, self.grid, &folder.join("latent.png"))?;
         Ok(())
     }
 
@@ -125,7 +125,7 @@ impl Pictures<'_> {
         let rows = (originals.dims()[0] / 10).clamp(1, 5);
         let row = |x: &Tensor<4>, r: usize| x.clone().narrow(0, 10 * r, 10.min(x.dims()[0] - 10 * r));
         let both = (0..rows).flat_map(|r| [row(&originals, r), row(&rendered, r)]).collect();
-        Ok(save_png(&Tensor::cat(both, 0), self.grid, path)?)
+        Ok(save_image(&Tensor::cat(both, 0), self.grid, path)?)
     }
 
     /// From one image of each class to the next, or through the first images where there are no classes.
@@ -140,7 +140,7 @@ impl Pictures<'_> {
             frames.extend(interpolate(self.model, at(k), at(k + 1), 9)?.into_iter().take(8));
         }
         let zoom = self.grid.zoom * 2;
-        Ok(save_gif(frames, Grid { columns: 1, zoom, ..self.grid }, Duration::from_millis(80), path)?)
+        Ok(save_gif(frames, ImageGrid { columns: 1, zoom, ..self.grid }, Duration::from_millis(80), path)?)
     }
 
     /// The latent dimensions whose means vary most over `images`.

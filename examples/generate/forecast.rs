@@ -3,14 +3,14 @@
 use crate::weather;
 use aigc_core::{
     burn::tensor::Device,
-    checkpoint::RunFolder,
-    train::{Start, StopFlag, StopReason, TrainerConfig},
+    checkpoint::RunDir,
+    train::{CancelToken, Start, StopReason, TrainerConfig},
 };
 use aigc_examples::{
     RunOptions, say_how_to_go_on,
     text::{Continuation, TextTraining, Typewriter, gpt_trainer},
 };
-use aigc_text::{BytePairTokenizer, GenerationConfig, Generator, Gpt2, Gpt2Config, TokenWindows, Tokenizer};
+use aigc_text::{BpeTokenizer, GenerationConfig, Generator, Gpt2, Gpt2Config, TokenDataset, Tokenizer};
 use anyhow::{Result, bail};
 use std::collections::HashSet;
 
@@ -20,17 +20,17 @@ const REPORTS: usize = 40_000;
 const COUNTED: usize = 1000;
 const NAME: &str = "generate";
 
-pub(crate) fn run(options: &RunOptions, device: &Device, stop: StopFlag) -> Result<()> {
+pub(crate) fn run(options: &RunOptions, device: &Device, stop: CancelToken) -> Result<()> {
     let known = weather::corpus(REPORTS, 0);
     let text: String = known.iter().map(|report| format!("{report}\n")).collect();
     // Some are enough to find what comes together.
-    let tokenizer = BytePairTokenizer::train(known.iter().take(2000), 512)?;
+    let tokenizer = BpeTokenizer::train(known.iter().take(2000), 512)?;
     let model = Gpt2Config::nano(tokenizer.vocabulary(), 64, [4, 4, 128]);
-    let windows = TokenWindows::new(tokenizer.encode(&text)?, model.n_positions, 1)?;
+    let windows = TokenDataset::new(tokenizer.encode(&text)?, model.n_positions, 1)?;
     let (learned, held_out) = windows.split(0.99)?;
-    let trainer = TrainerConfig { evaluate_every: 0, learning_rate: 4e-3, ..gpt_trainer(2500, options.seed) };
+    let trainer = TrainerConfig { eval_steps: 0, learning_rate: 4e-3, ..gpt_trainer(2500, options.seed) };
     let trainer = options.config(trainer)?;
-    let run: RunFolder = match options.start() {
+    let run: RunDir = match options.start() {
         Start::Fresh => options.run(NAME)?,
         _ => options.existing_run(NAME)?,
     };
@@ -69,7 +69,7 @@ pub(crate) fn run(options: &RunOptions, device: &Device, stop: StopFlag) -> Resu
 }
 
 /// The token between reports.
-fn end(tokenizer: &BytePairTokenizer) -> Result<u32> {
+fn end(tokenizer: &BpeTokenizer) -> Result<u32> {
     match tokenizer.encode("\n")?[..] {
         [end] => Ok(end),
         ref others => bail!("the end of a line is {} tokens", others.len()),
@@ -88,7 +88,7 @@ fn config(end: u32) -> GenerationConfig {
     }
 }
 
-fn reports(model: &Gpt2, tokenizer: &BytePairTokenizer) -> Result<Vec<String>> {
+fn reports(model: &Gpt2, tokenizer: &BpeTokenizer) -> Result<Vec<String>> {
     let end = end(tokenizer)?;
     let config = GenerationConfig { num_return_sequences: 100, ..config(end) };
     let mut reports = Vec::new();

@@ -83,10 +83,12 @@ fn generate(args: &Args, folder: &Path, device: &Device) -> Result<()> {
         None => None,
     };
 
-    let mut generator =
-        Generator::new(&model, config.clone())?.seed(args.run.seed).tokenizer(&*tokenizer).stop_flag(stop_on_ctrl_c());
+    let mut generator = Generator::new(&model, config.clone())?
+        .seed(args.run.seed)
+        .tokenizer(&*tokenizer)
+        .with_cancel(stop_on_ctrl_c());
     if let Some((assistant, _)) = &assistant {
-        generator = generator.assisted_by(assistant)?;
+        generator = generator.with_assistant_model(assistant)?;
     }
     if let Some(pattern) = args.generation.pattern(&*tokenizer, &config.eos())? {
         generator = generator.processor(pattern);
@@ -96,7 +98,7 @@ fn generate(args: &Args, folder: &Path, device: &Device) -> Result<()> {
         print!("{}", prompts[0]);
         let mut typewriter = Typewriter::new(&*tokenizer);
         generator
-            .on_tokens(|tokens| tokens.iter().flatten().for_each(|token| typewriter.write(*token)))?
+            .with_streamer(|tokens| tokens.iter().flatten().for_each(|token| typewriter.write(*token)))?
             .generate(&tokens)?;
         return Ok(());
     }
@@ -110,7 +112,7 @@ fn judge(model: &Gpt2, tokenizer: &dyn Tokenizer, text: &Path) -> Result<()> {
     let text = tokenizer::read_text(text)?;
     let tokens = tokenizer.encode(&text)?;
     let found = perplexity(model, &tokens, model.context().div_ceil(2))?;
-    let bits = found.bits_per(text.chars().count());
+    let bits = found.bits_per_character(text.chars().count());
     println!("perplexity {:.4} of {} tokens; {bits:.4} bits per character", found.perplexity(), tokens.len());
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use aigc_text::{
     GenerationConfig, Pattern, Tokenizer,
-    generate::{EarlyStopping, Forced},
+    generate::{EarlyStopping, WordConstraint},
 };
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
@@ -156,7 +156,7 @@ impl GenerationOptions {
             bad_words_ids: [config.bad_words_ids, encode(&self.bad_words)?].concat(),
             force_words_ids: encode(&self.force_words)?
                 .into_iter()
-                .map(Forced::Phrase)
+                .map(WordConstraint::Phrase)
                 .chain(config.force_words_ids)
                 .collect(),
             sequence_bias: self

@@ -11,7 +11,7 @@ use aigc_examples::{
     RunOptions, say_how_to_go_on, stop_on_ctrl_c,
     text::{Continuation, TextTraining, gpt_trainer},
 };
-use aigc_text::{CharacterTokenizer, GenerationConfig, Generator, Gpt2, Gpt2Config, Row, TokenWindows, Tokenizer};
+use aigc_text::{CharacterTokenizer, GenerationConfig, Generator, Gpt2, Gpt2Config, Row, TokenDataset, Tokenizer};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use serde::Deserialize;
@@ -56,9 +56,9 @@ fn main() -> Result<()> {
     written.check(&tokenizer)?;
 
     let model = Gpt2Config::nano(tokenizer.vocabulary(), 64, [4, 4, 192]);
-    let windows = TokenWindows::new(tokenizer.encode(&text)?, model.n_positions, 1)?;
+    let windows = TokenDataset::new(tokenizer.encode(&text)?, model.n_positions, 1)?;
     let (learned, held_out) = windows.split(0.95)?;
-    let trainer = TrainerConfig { evaluate_every: 1000, ..gpt_trainer(3000, args.run.seed) };
+    let trainer = TrainerConfig { eval_steps: 1000, ..gpt_trainer(3000, args.run.seed) };
     let trainer = args.run.config(trainer)?;
     let run = match args.run.start() {
         Start::Fresh => args.run.run(NAME)?,

@@ -4,16 +4,17 @@ use crate::train::NAME;
 use aigc_core::{
     Error, Result,
     burn::tensor::{Device, Tensor},
-    checkpoint::RunFolder,
-    data::{Classes, ImageBatch, Loader},
+    checkpoint::RunDir,
+    data::{Classes, DataLoader, ImageBatch},
     device::device,
-    eval::{Classifier, Estimate, LeNet5, Moments, bootstrap, frechet_distance},
-    output::{Grid, save_png},
+    eval::{Classifier, Estimate, FeatureStatistics, LeNet5, bootstrap, frechet_distance},
+    output::{ImageGrid, save_image},
     rng::Rng,
 };
 use aigc_diffusion::{
     AnyDenoiser, AnyScheduler, DdimScheduler, DdpmScheduler, DeisScheduler, Denoiser, DpmMultistepScheduler, Guidance,
-    Likelihood, NoiseConfig, Pipeline, Prediction, Sampler, Scheduler, SigmaFlags, Spacing, UniPcScheduler,
+    Likelihood, NoiseScheduleConfig, Pipeline, Prediction, Sampler, Scheduler, SigmaScheduleFlags, Spacing,
+    UniPcScheduler,
 };
 use aigc_examples::ImagesConfig;
 use anyhow::Context;
@@ -78,10 +79,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     }
     let n = |whole: usize| ((whole as f64 * options.share) as usize).max(4);
     let run = match &options.run {
-        Some(run) => RunFolder::open(run)?,
-        None => RunFolder::open_newest(Path::new("runs").join(NAME))?,
+        Some(run) => RunDir::open(run)?,
+        None => RunDir::open_latest(Path::new("runs").join(NAME))?,
     };
-    let pipeline = Pipeline::from_folder(run.path().join("pipeline"), &device)
+    let pipeline = Pipeline::from_dir(run.path().join("pipeline"), &device)
         .with_context(|| format!("{}: no pipeline; has its training ended?", run.path().display()))?;
     let AnyScheduler::DpmMultistep(trained) = &pipeline.scheduler else {
         return Err(Error::config("scheduler", pipeline.scheduler.class(), "as `train` leaves it").into());
@@ -142,8 +143,12 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 /// Four ways from noise to image, as far as they differ.
-fn solvers(noise: &NoiseConfig, prediction_type: Prediction, zero_snr: bool) -> Vec<(&'static str, AnyScheduler)> {
-    let karras = SigmaFlags { use_karras_sigmas: !zero_snr, ..SigmaFlags::default() };
+fn solvers(
+    noise: &NoiseScheduleConfig,
+    prediction_type: Prediction,
+    zero_snr: bool,
+) -> Vec<(&'static str, AnyScheduler)> {
+    let karras = SigmaScheduleFlags { use_karras_sigmas: !zero_snr, ..SigmaScheduleFlags::default() };
     let dpm = DpmMultistepScheduler {
         noise: noise.clone(),
         prediction_type,
@@ -178,14 +183,14 @@ fn solvers(noise: &NoiseConfig, prediction_type: Prediction, zero_snr: bool) -> 
 struct Bench<'a> {
     pipeline: &'a Pipeline,
     lenet: LeNet5,
-    real: Moments,
+    real: FeatureStatistics,
     seed: u64,
     device: Device,
 }
 
-fn moments(test: &Loader<ImageBatch>, options: &Options, device: &Device) -> Result<Moments> {
+fn moments(test: &DataLoader<ImageBatch>, options: &Options, device: &Device) -> Result<FeatureStatistics> {
     let lenet = LeNet5::open(&options.judge, device)?;
-    let mut real = Moments::new(LeNet5::FEATURES)?;
+    let mut real = FeatureStatistics::new(LeNet5::FEATURES)?;
     for batch in test.pass() {
         real.add(&lenet.classify(batch?.images(device)).features)?;
     }
@@ -200,8 +205,8 @@ struct Judged {
 }
 
 impl Judged {
-    fn moments(&self, items: impl Iterator<Item = usize>) -> Result<Moments> {
-        let mut moments = Moments::new(LeNet5::FEATURES)?;
+    fn moments(&self, items: impl Iterator<Item = usize>) -> Result<FeatureStatistics> {
+        let mut moments = FeatureStatistics::new(LeNet5::FEATURES)?;
         let width = LeNet5::FEATURES;
         let rows: Vec<f64> = items.flat_map(|i| &self.rows[i * width..(i + 1) * width]).copied().collect();
         moments.add_rows(&rows, width)?;
@@ -212,7 +217,7 @@ impl Judged {
 impl Bench<'_> {
     fn sampler(&self, scheduler: &impl Scheduler, steps: usize, scale: f64) -> Result<Sampler<'_, AnyDenoiser>> {
         let Pipeline { network, shape, .. } = self.pipeline;
-        let sampler = Sampler::new(network, scheduler, steps, *shape, &self.device)?.at_once(100)?;
+        let sampler = Sampler::new(network, scheduler, steps, *shape, &self.device)?.with_batch_size(100)?;
         let known = self.pipeline.labels().len();
         let sampler = if known > 0 { sampler.knowing(known)? } else { sampler };
         if scale == 1.0 { Ok(sampler) } else { sampler.guided(Guidance::new(scale)) }
@@ -235,7 +240,7 @@ impl Bench<'_> {
     }
 
     /// How many are read as the class asked for.
-    fn classes(&self, solver: &AnyScheduler, n: usize, scale: f64, run: &RunFolder) -> anyhow::Result<()> {
+    fn classes(&self, solver: &AnyScheduler, n: usize, scale: f64, run: &RunDir) -> anyhow::Result<()> {
         let classes = Classes::Each((0..n as u32).map(|i| i % 10).collect());
         for scale in [1.0, scale] {
             let samples = self.sampler(solver, 20, scale)?.of(classes.clone()).sample(n, self.seed)?;
@@ -243,7 +248,7 @@ impl Bench<'_> {
             let share = 100.0 * judged.right as f64 / n as f64;
             println!("guidance {scale}: {share:.2} % of {n} samples are read as the class asked for (20 steps)");
             let path = run.path().join(format!("guided-{scale}.png"));
-            save_png(&samples.images.narrow(0, 0, n.min(100)), Grid::new(10, self.pipeline.shape.width), &path)?;
+            save_image(&samples.images.narrow(0, 0, n.min(100)), ImageGrid::new(10, self.pipeline.shape.width), &path)?;
         }
         Ok(())
     }
@@ -268,7 +273,7 @@ impl Bench<'_> {
     fn against_ddpm(&self, ddpm: &DdpmScheduler, solvers: &[(&str, AnyScheduler)], n: usize) -> anyhow::Result<()> {
         let sample = |sampler: Sampler<'_, AnyDenoiser>| {
             let noise = sampler.noise(n, self.seed);
-            let samples = sampler.from_noise(&noise, self.seed)?;
+            let samples = sampler.sample_from_noise(&noise, self.seed)?;
             self.judge(&samples.images, samples.classes.as_deref())
         };
         let long = sample(self.sampler(ddpm, ddpm.noise.num_train_timesteps, 1.0)?)?;
@@ -297,9 +302,9 @@ impl Bench<'_> {
 
     fn bits(
         &self,
-        noise: &NoiseConfig,
+        noise: &NoiseScheduleConfig,
         prediction: Prediction,
-        test: &Loader<ImageBatch>,
+        test: &DataLoader<ImageBatch>,
         n: usize,
     ) -> anyhow::Result<()> {
         let likelihood = Likelihood::new(&self.pipeline.network, noise, prediction, &self.device)?;

@@ -1,12 +1,12 @@
 //! Training.
 
 use aigc_core::{
-    output::{Grid, save_png},
-    train::{EmaConfig, OptimizerConfig, Schedule, StopFlag, StopReason, TrainerConfig},
+    output::{ImageGrid, save_image},
+    train::{CancelToken, EmaConfig, OptimizerConfig, Schedule, StopReason, TrainerConfig},
 };
 use aigc_diffusion::{
-    BetaSchedule, DiffusionObjective, DiffusionObjectiveConfig, DpmMultistepScheduler, NoiseConfig, Pipeline,
-    Prediction, Process, Sampler, SigmaFlags, UNet2dConfig, UNet2dModel, Weighting,
+    BetaSchedule, DiffusionObjective, DiffusionObjectiveConfig, DpmMultistepScheduler, NoiseScheduleConfig, Pipeline,
+    Prediction, Process, Sampler, SigmaScheduleFlags, UNet2dConfig, UNet2dModel, Weighting,
 };
 use aigc_examples::{ImagesConfig, RunOptions, say_how_to_go_on};
 use clap::Args;
@@ -38,7 +38,7 @@ pub(crate) struct Options {
 /// What its runs are called.
 pub(crate) const NAME: &str = "images-diffusion";
 
-pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
+pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     let device = options.run.device()?;
     let images = options.data.given()?.open(options.batch, options.run.seed)?;
     let shape = images.shape;
@@ -46,12 +46,12 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
     let classes = images.classes().ok().map(|classes| classes + 1);
     let model = UNet2dConfig::small(shape, classes);
     let beta_schedule = if options.cosine { BetaSchedule::Cosine } else { BetaSchedule::Linear };
-    let noise = NoiseConfig { beta_schedule, ..NoiseConfig::default() };
+    let noise = NoiseScheduleConfig { beta_schedule, ..NoiseScheduleConfig::default() };
     let objective = DiffusionObjectiveConfig {
         process: Process::Steps { noise: noise.clone(), rescale_betas_zero_snr: options.v },
         prediction: if options.v { Prediction::V } else { Prediction::Epsilon },
         weighting: if options.min_snr { Weighting::MinSnr { gamma: 5.0 } } else { Weighting::Uniform },
-        class_dropout: if classes.is_some() { 0.1 } else { 0.0 },
+        conditioning_dropout: if classes.is_some() { 0.1 } else { 0.0 },
         ..DiffusionObjectiveConfig::default()
     };
     let config = TrainerConfig {
@@ -59,10 +59,10 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
         learning_rate: options.rate,
         schedule: Schedule::cosine(500),
         optimizer: OptimizerConfig::adam(0.9, 0.99),
-        clip_norm: Some(1.0),
+        max_grad_norm: Some(1.0),
         ema: Some(EmaConfig::new(0.9995)),
-        preview_every: 1000,
-        checkpoint_every: 500,
+        preview_steps: 1000,
+        save_steps: 500,
         ..TrainerConfig::new(16_000)
     };
     let config = options.run.config(config)?;
@@ -70,7 +70,7 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
         noise,
         prediction_type: objective.prediction,
         rescale_betas_zero_snr: options.v,
-        sigmas: SigmaFlags { use_karras_sigmas: !options.v, ..SigmaFlags::default() },
+        sigmas: SigmaScheduleFlags { use_karras_sigmas: !options.v, ..SigmaScheduleFlags::default() },
         ..DpmMultistepScheduler::default()
     };
     let network = model.init(&device)?;
@@ -80,16 +80,16 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
     let trained = options
         .run
         .trainer(config, stop, 50)
-        .model_config(&model)?
-        .objective_config(&objective)?
-        .data_config(&options.data)?
+        .with_model_config(&model)?
+        .with_objective_config(&objective)?
+        .with_data_config(&options.data)?
         .preview(|network: &UNet2dModel, at| {
             let sampler = Sampler::new(network, &scheduler, 20, shape, &device)?;
             let samples = match classes {
                 Some(classes) => sampler.knowing(classes - 1)?.class_grid(10, 0)?,
                 None => sampler.sample(100, 0)?,
             };
-            save_png(&samples.images, Grid::new(10, shape.width), &at.run.sample_path(at.step, "png"))
+            save_image(&samples.images, ImageGrid::new(10, shape.width), &at.run.sample_path(at.step, "png"))
         })
         .fit(learning, network, &images.train, &run)?;
     if trained.reason == StopReason::Interrupted {

@@ -2,16 +2,16 @@
 
 use crate::{Method, trainer};
 use aigc_core::{
-    data::{Loader, LoaderConfig},
+    data::{DataLoader, DataLoaderConfig},
     nn::Activation,
     output::save_scatter,
     rng::Rng,
-    train::{Schedule, StopFlag, StopReason},
+    train::{CancelToken, Schedule, StopReason},
 };
 use aigc_examples::{RunOptions, say_how_to_go_on};
 use aigc_gan::{
-    AnyGan, AnyGenerator, GanConfig, GanObjective, Generator, Mixture, MlpGanConfig, PointBatch, collate_points,
-    standing_statistics,
+    AnyGan, AnyGenerator, GanConfig, GanObjective, GaussianMixture, Generator, MlpGanConfig, PointBatch,
+    collate_points, standing_statistics,
 };
 use clap::{Args, ValueEnum};
 
@@ -32,7 +32,7 @@ pub(crate) struct Options {
     every: Option<usize>,
     /// Updates of the critic per update of the generator; 2 for `wgan-gp`, else 1 by default.
     #[arg(long)]
-    critic_steps: Option<usize>,
+    discriminator_steps: Option<usize>,
     /// Learning rate, of both sides.
     #[arg(long, default_value_t = 1e-3)]
     rate: f64,
@@ -54,44 +54,44 @@ enum Kind {
     /// 8 on a circle of radius 1.
     Ring,
     /// 5×5, 2 apart.
-    Grid,
+    ImageGrid,
 }
 
 const POINTS: usize = 10_000;
 
-pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
+pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     let seed = options.run.seed;
     let device = options.run.device()?;
     // Samples that are no good lie on the way from mode to mode, so a generator has to be steep there, seven times as steep
     // for the grid as for the ring: that takes depth more than it takes width.
     let (mixture, depth) = match options.mixture {
-        Kind::Ring => (Mixture::ring(8, 1.0, 0.05)?, 5),
-        Kind::Grid => (Mixture::grid(5, 2.0, 0.05)?, 7),
+        Kind::Ring => (GaussianMixture::ring(8, 1.0, 0.05)?, 5),
+        Kind::ImageGrid => (GaussianMixture::grid(5, 2.0, 0.05)?, 7),
     };
-    let (gamma, every, critic_steps) = match options.method {
+    let (gamma, every, discriminator_steps) = match options.method {
         Method::Plain => (0.0, 1, 1),
         Method::WganGp => (0.1, 1, 2),
         Method::R3gan => (0.02, 4, 1),
     };
     let steps = match (options.mixture, options.method) {
         (Kind::Ring, Method::WganGp) => 10_000,
-        (Kind::Grid, Method::Plain | Method::R3gan) => 50_000,
+        (Kind::ImageGrid, Method::Plain | Method::R3gan) => 50_000,
         _ => 12_000,
     };
     let data = mixture.clone().with_points(100_000, seed);
-    let loader = LoaderConfig { batch_size: options.batch, shuffle: Some(seed), ..LoaderConfig::default() };
-    let loader = Loader::new(data, collate_points, loader)?;
+    let loader = DataLoaderConfig { batch_size: options.batch, shuffle: Some(seed), ..DataLoaderConfig::default() };
+    let loader = DataLoader::new(data, collate_points, loader)?;
     let model = GanConfig::Mlp(MlpGanConfig {
         latent: 2,
         hidden: vec![options.width; options.depth.unwrap_or(depth)],
-        critic_hidden: Some(vec![options.width; 3]),
+        discriminator_hidden: Some(vec![options.width; 3]),
         norm: true,
         output: Activation::Identity,
         ..MlpGanConfig::new(PointBatch::SHAPE)
     });
     let gan = model.init(&device)?;
     let mut objective = options.method.objective(options.gamma.unwrap_or(gamma));
-    objective.critic_steps = options.critic_steps.unwrap_or(critic_steps);
+    objective.discriminator_steps = options.discriminator_steps.unwrap_or(discriminator_steps);
     for penalty in &mut objective.penalties {
         penalty.every = options.every.unwrap_or(every);
     }
@@ -106,8 +106,8 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
     let trained = options
         .run
         .trainer(config, stop, 100)
-        .model_config(&model)?
-        .objective_config(&objective)?
+        .with_model_config(&model)?
+        .with_objective_config(&objective)?
         .evaluate(|gan: &AnyGan| {
             let coverage = mixture.coverage(&points(&gan.generator));
             Ok(vec![

@@ -4,17 +4,17 @@ use crate::{Method, trainer};
 use aigc_core::{
     Error,
     burn::tensor::Device,
-    checkpoint::RunFolder,
-    data::{ImageBatch, Loader},
-    eval::{ClassHistogram, Classifier, LeNet5, Moments, Neighbours, frechet_distance},
-    output::{Grid, save_gif, save_png},
+    checkpoint::RunDir,
+    data::{DataLoader, ImageBatch},
+    eval::{ClassHistogram, Classifier, FeatureStatistics, LeNet5, NearestNeighbors, frechet_distance},
+    output::{ImageGrid, save_gif, save_image},
     rng::Rng,
-    train::{Schedule, StopFlag, StopReason, TrainerConfig},
+    train::{CancelToken, Schedule, StopReason, TrainerConfig},
 };
 use aigc_examples::{ImagesConfig, RunOptions, say_how_to_go_on};
 use aigc_gan::{
-    AnyGan, AnyGenerator, ClassesConfig, CriticNorm, DcganConfig, GanConfig, GanObjective, Generator, GeneratorClasses,
-    R3ganConfig, ResnetGanConfig, Sampler, standing_statistics,
+    AnyGan, AnyGenerator, ClassConditioning, DcganConfig, DiscriminatorNorm, GanConfig, GanObjective, Generator,
+    GeneratorConditioning, R3ganConfig, ResnetGanConfig, Sampler, standing_statistics,
 };
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -56,7 +56,7 @@ enum Networks {
 
 const BATCH: usize = 64;
 
-pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
+pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     let seed = options.run.seed;
     let device = options.run.device()?;
     let images = options.data.given()?.open(BATCH, seed)?;
@@ -70,13 +70,13 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
     if options.samples < 2 {
         return Err(Error::config("samples", options.samples, "at least 2").into());
     }
-    let norm = if options.method == Method::Plain { CriticNorm::Batch } else { CriticNorm::None };
-    let classes = if options.conditional { Some(ClassesConfig::new(images.classes()?)) } else { None };
+    let norm = if options.method == Method::Plain { DiscriminatorNorm::Batch } else { DiscriminatorNorm::None };
+    let classes = if options.conditional { Some(ClassConditioning::new(images.classes()?)) } else { None };
     if let Some(other) = classes.filter(|classes| judge.is_some() && classes.count != LeNet5::CLASSES) {
         let expected = format!("{}, which a LeNet-5 knows; leave --judge out", LeNet5::CLASSES);
         return Err(Error::config("classes", other.count, expected).into());
     }
-    let by_norm = classes.map(|classes| ClassesConfig { generator: GeneratorClasses::Norm, ..classes });
+    let by_norm = classes.map(|classes| ClassConditioning { generator: GeneratorConditioning::Norm, ..classes });
     let model = match options.model {
         Networks::Dcgan => GanConfig::Dcgan(DcganConfig { classes, norm, ..DcganConfig::new(shape) }),
         Networks::Resnet => GanConfig::Resnet(ResnetGanConfig { classes: by_norm, ..ResnetGanConfig::new(shape) }),
@@ -85,13 +85,13 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
     let gan = model.init(&device)?;
     let objective = options.method.objective(options.gamma.unwrap_or(options.method.usual_gamma()));
     let config = options.run.config(TrainerConfig {
-        preview_every: 1000,
+        preview_steps: 1000,
         ..trainer(seed, 17_000, 2e-4, [0.5, 0.999], Schedule::CONSTANT)
     })?;
     let learning = GanObjective::new(objective.clone(), &gan)?;
     let run = options.run.run("images-gan")?;
     images.say(&run);
-    let grid = Grid::new(10, shape.width);
+    let grid = ImageGrid::new(10, shape.width);
     let preview = |gan: &AnyGan, n: usize| -> aigc_core::Result<_> {
         let sampler = Sampler::new(&gan.generator, &device);
         let mut rng = Rng::keyed(seed, "preview", 0);
@@ -104,10 +104,10 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
     let trained = options
         .run
         .trainer(config, stop, 100)
-        .model_config(&model)?
-        .objective_config(&objective)?
-        .data_config(&options.data)?
-        .preview(|gan, at| save_png(&preview(gan, 100)?, grid, &at.run.sample_path(at.step, "png")))
+        .with_model_config(&model)?
+        .with_objective_config(&objective)?
+        .with_data_config(&options.data)?
+        .preview(|gan, at| save_image(&preview(gan, 100)?, grid, &at.run.sample_path(at.step, "png")))
         .fit(learning, gan, &images.train, &run)?;
     if trained.reason == StopReason::Interrupted {
         say_how_to_go_on(trained.step, &run);
@@ -132,18 +132,18 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
 /// Samples, a walk from noise to noise, and the nearest training images beside samples.
 fn pictures(
     gan: &AnyGan,
-    train: &Loader<ImageBatch>,
-    run: &RunFolder,
-    grid: Grid,
+    train: &DataLoader<ImageBatch>,
+    run: &RunDir,
+    grid: ImageGrid,
     seed: u64,
     device: &Device,
 ) -> anyhow::Result<()> {
     let sampler = Sampler::new(&gan.generator, device);
     let at = |name: &str| run.path().join(name);
     let mut rng = Rng::keyed(seed, "pictures", 0);
-    save_png(&sampler.sample(100, &mut rng)?, grid, &at("samples.png"))?;
+    save_image(&sampler.sample(100, &mut rng)?, grid, &at("samples.png"))?;
     if gan.generator.classes().is_some() {
-        save_png(&sampler.class_grid(10, &mut rng)?, grid, &at("classes.png"))?;
+        save_image(&sampler.class_grid(10, &mut rng)?, grid, &at("classes.png"))?;
     }
     save_gif(sampler.interpolate(20, 30, &mut rng)?, grid, Duration::from_millis(80), &at("walk.gif"))?;
     let samples = sampler.sample(10, &mut rng)?;
@@ -151,7 +151,7 @@ fn pictures(
     let mut best: Vec<Option<(f64, aigc_core::burn::tensor::Tensor<4>)>> = vec![None; 10];
     for batch in train.pass() {
         let batch = batch?;
-        let known = Neighbours::from_batch(&batch, device)?;
+        let known = NearestNeighbors::from_batch(&batch, device)?;
         for (i, near) in known.nearest(&samples, 1)?.into_iter().enumerate() {
             let (index, distance) = near[0];
             if best[i].as_ref().is_none_or(|(nearest, _)| distance < *nearest) {
@@ -162,7 +162,7 @@ fn pictures(
     let nearest: Option<Vec<_>> = best.into_iter().map(|found| found.map(|(_, image)| image)).collect();
     let nearest = nearest.context("training images")?;
     let both = aigc_core::burn::tensor::Tensor::cat([vec![samples], nearest].concat(), 0);
-    save_png(&both, grid, &at("nearest.png"))?;
+    save_image(&both, grid, &at("nearest.png"))?;
     for (file, what) in [
         ("samples.png", "100 images it invented"),
         ("nearest.png", "ten of them, and below each the most similar training image"),
@@ -179,10 +179,10 @@ fn report(
     generator: &AnyGenerator,
     options: &Options,
     judge: &LeNet5,
-    test: &Loader<ImageBatch>,
+    test: &DataLoader<ImageBatch>,
     device: &Device,
 ) -> anyhow::Result<()> {
-    let (mut real, mut fake) = (Moments::new(LeNet5::FEATURES)?, Moments::new(LeNet5::FEATURES)?);
+    let (mut real, mut fake) = (FeatureStatistics::new(LeNet5::FEATURES)?, FeatureStatistics::new(LeNet5::FEATURES)?);
     for batch in test.pass() {
         real.add(&judge.classify(batch?.images(device)).features)?;
     }
@@ -209,7 +209,7 @@ fn report(
         fake.count(),
         real.count(),
         histogram.counts(),
-        histogram.distance_to_uniform(),
+        histogram.total_variation(),
         histogram.kl_to_uniform()
     );
     if generator.classes().is_some() {

@@ -12,7 +12,7 @@ mod stacked;
 
 use aigc_core::train::{EmaConfig, OptimizerConfig, Schedule, TrainerConfig};
 use aigc_examples::stop_on_ctrl_c;
-use aigc_gan::{GanLoss, GanObjectiveConfig, Penalty};
+use aigc_gan::{GanLoss, GanObjectiveConfig, GradientPenalty};
 use clap::{Parser, Subcommand, ValueEnum};
 
 /// Trains the GANs of docs/results.md and prints their figures.
@@ -53,7 +53,7 @@ impl Method {
         match self {
             Method::Plain => GanObjectiveConfig::new(GanLoss::NonSaturating),
             Method::WganGp => {
-                GanObjectiveConfig { penalties: vec![Penalty::wgan_gp(gamma)], ..GanObjectiveConfig::wgan_gp() }
+                GanObjectiveConfig { penalties: vec![GradientPenalty::wgan_gp(gamma)], ..GanObjectiveConfig::wgan_gp() }
             }
             Method::R3gan => GanObjectiveConfig::r3gan(gamma),
         }
@@ -68,7 +68,7 @@ fn trainer(seed: u64, steps: usize, learning_rate: f64, betas: [f64; 2], schedul
         schedule,
         optimizer: OptimizerConfig::adam(betas[0], betas[1]),
         ema: Some(EmaConfig::new(0.999)),
-        checkpoint_every: 1000,
+        save_steps: 1000,
         ..TrainerConfig::new(steps)
     }
 }

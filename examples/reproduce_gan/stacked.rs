@@ -6,16 +6,18 @@ use aigc_core::{
     Error, Result,
     burn::tensor::Device,
     data::{
-        Dataset, Image, ImageShape, Loader, LoaderConfig, collate_images,
-        idx::{IdxImages, Part},
+        DataLoader, DataLoaderConfig, Dataset, Image, ImageShape, collate_images,
+        idx::{MnistDataset, Part},
     },
     eval::{ClassHistogram, Classifier, LeNet5},
-    output::{Grid, save_png},
+    output::{ImageGrid, save_image},
     rng::Rng,
-    train::{Event, Schedule, StopFlag, StopReason, TrainerConfig},
+    train::{CancelToken, Event, Schedule, StopReason, TrainerConfig},
 };
 use aigc_examples::{RunOptions, say_how_to_go_on};
-use aigc_gan::{AnyGan, AnyGenerator, CriticNorm, DcganConfig, GanConfig, GanObjective, Sampler, standing_statistics};
+use aigc_gan::{
+    AnyGan, AnyGenerator, DcganConfig, DiscriminatorNorm, GanConfig, GanObjective, Sampler, standing_statistics,
+};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -46,7 +48,7 @@ pub(crate) struct Options {
 
 /// As many stacks as were asked for, the same for a seed.
 struct Stacked {
-    digits: IdxImages,
+    digits: MnistDataset,
     count: usize,
     seed: u64,
 }
@@ -68,25 +70,25 @@ impl Dataset for Stacked {
     }
 }
 
-pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
+pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     let seed = options.run.seed;
     let device = options.run.device()?;
     if options.samples == 0 {
         return Err(Error::config("samples", 0, "at least 1").into());
     }
-    let digits = IdxImages::from_folder(&options.data, Part::Train)?;
+    let digits = MnistDataset::from_dir(&options.data, Part::Train)?;
     let judge = LeNet5::open(&options.judge, &device)?;
     let ImageShape { height, width, .. } = digits.shape();
     let stacked = Stacked { digits, count: 128_000, seed };
-    let loader = LoaderConfig { batch_size: 64, shuffle: Some(seed), ..LoaderConfig::default() };
-    let loader = Loader::new(stacked, collate_images, loader)?;
-    let norm = if options.method == Method::Plain { CriticNorm::Batch } else { CriticNorm::None };
+    let loader = DataLoaderConfig { batch_size: 64, shuffle: Some(seed), ..DataLoaderConfig::default() };
+    let loader = DataLoader::new(stacked, collate_images, loader)?;
+    let norm = if options.method == Method::Plain { DiscriminatorNorm::Batch } else { DiscriminatorNorm::None };
     let model = GanConfig::Dcgan(DcganConfig { norm, ..DcganConfig::new(ImageShape::new(3, height, width)) });
     let gan = model.init(&device)?;
     let objective = options.method.objective(options.gamma.unwrap_or(options.method.usual_gamma()));
     let config = options.run.config(TrainerConfig {
-        evaluate_every: 2000,
-        preview_every: 2000,
+        eval_steps: 2000,
+        preview_steps: 2000,
         ..trainer(seed, 20_000, options.rate, [0.5, 0.99], Schedule::CONSTANT)
     })?;
     let learning = GanObjective::new(objective.clone(), &gan)?;
@@ -94,8 +96,8 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
     let trained = options
         .run
         .trainer(config, stop, 100)
-        .model_config(&model)?
-        .objective_config(&objective)?
+        .with_model_config(&model)?
+        .with_objective_config(&objective)?
         .observe(|event: &Event<'_>| {
             if let Event::Evaluated { step, metrics, .. } = event {
                 eprintln!("step {step}: {metrics:?}");
@@ -108,7 +110,7 @@ pub(crate) fn run(options: &Options, stop: StopFlag) -> anyhow::Result<()> {
         .preview(|gan: &AnyGan, at| {
             let sampler = Sampler::new(&gan.generator, &device);
             let pictures = sampler.sample(100, &mut Rng::keyed(seed, "preview", 0))?;
-            save_png(&pictures, Grid::new(10, width), &at.run.sample_path(at.step, "png"))
+            save_image(&pictures, ImageGrid::new(10, width), &at.run.sample_path(at.step, "png"))
         })
         .fit(learning, gan, &loader, &run)?;
     if trained.reason == StopReason::Interrupted {

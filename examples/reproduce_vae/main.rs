@@ -39,14 +39,14 @@ fn main() -> anyhow::Result<()> {
         Kind::Mlp => VaeConfig::Mlp(MlpVaeConfig::new(images.shape)),
         Kind::Conv => VaeConfig::Conv(ConvVaeConfig::new(images.shape)),
     };
-    let config = TrainerConfig { seed: options.seed, checkpoint_every: 5000, ..TrainerConfig::new(31_000) };
+    let config = TrainerConfig { seed: options.seed, save_steps: 5000, ..TrainerConfig::new(31_000) };
     let config = options.config(config)?;
     let run = options.run("mnist-vae")?;
     images.say(&run);
     let trained = options
         .trainer(config, stop_on_ctrl_c(), 100)
-        .model_config(&model)?
-        .data_config(&args.data)?
+        .with_model_config(&model)?
+        .with_data_config(&args.data)?
         .evaluate(|model| held_out(model, &images.held_out, &device, 0))
         .fit(VaeObjective::new(Beta::default())?, model.init(&device)?, &images.train, &run)?;
     if trained.reason == StopReason::Interrupted {

@@ -11,11 +11,11 @@ mod simple;
 use aigc_core::{
     Error,
     burn::tensor::{Device, Tensor},
-    checkpoint::RunFolder,
-    data::{ImageBatch, ImageShape, Loader, collate_images, folder::read_image},
+    checkpoint::RunDir,
+    data::{DataLoader, ImageBatch, ImageShape, collate_images, folder::read_image},
     device::device,
     eval::{Estimate, psnr, ssim},
-    output::{Grid, save_png},
+    output::{ImageGrid, save_image},
     rng::Rng,
 };
 use aigc_diffusion::{
@@ -121,12 +121,12 @@ fn main() -> anyhow::Result<()> {
     }
     let folder = match &args.pipeline {
         Some(folder) => folder.clone(),
-        None => RunFolder::open_newest("runs/digits-diffusion")
+        None => RunDir::open_latest("runs/digits-diffusion")
             .context("no --pipeline given; train one with `digits --model diffusion`")?
             .path()
             .join("pipeline"),
     };
-    let pipeline = Pipeline::from_folder(&folder, &device)
+    let pipeline = Pipeline::from_dir(&folder, &device)
         .with_context(|| format!("{}: no pipeline; has its training ended?", folder.display()))?;
     let noise = args.noise.unwrap_or(if args.task == Task::Denoise { 0.5 } else { 0.0 });
     let ImageShape { height, width, .. } = pipeline.shape;
@@ -170,9 +170,9 @@ fn main() -> anyhow::Result<()> {
     let first = |x: &Tensor<4>| x.clone().narrow(0, 0, shown);
     let seen = simple::enlarge_squares(&measured, shape.width / measured.dims()[3]).clamp(0.0, 1.0);
     let rows = [&originals, &seen, &simple.1, &restored].map(first);
-    let grid = Grid::new(shown, shape.width);
+    let grid = ImageGrid::new(shown, shape.width);
     let grid = if shape.width < 16 { grid.smoothed() } else { grid };
-    save_png(&Tensor::cat(rows.to_vec(), 0), grid, &args.out)?;
+    save_image(&Tensor::cat(rows.to_vec(), 0), grid, &args.out)?;
     println!("{}: originals, what was left of them, {}, restored", args.out.display(), simple.0);
     Ok(())
 }
@@ -222,7 +222,7 @@ fn originals(args: &Args, pipeline: &Pipeline, device: &Device) -> anyhow::Resul
     Ok(Tensor::cat(images, 0))
 }
 
-fn take(loader: &Loader<ImageBatch>, n: usize, device: &Device) -> anyhow::Result<Vec<Tensor<4>>> {
+fn take(loader: &DataLoader<ImageBatch>, n: usize, device: &Device) -> anyhow::Result<Vec<Tensor<4>>> {
     let (mut images, mut left) = (Vec::new(), n);
     for batch in loader.pass() {
         if left == 0 {
@@ -249,7 +249,7 @@ fn restore_as_it_is(
     }
     let measured = collate_images(vec![read_image(file, shape)?]).images(device);
     let restored = restore(args, pipeline, degradation, noise, &measured, 1, device)?;
-    save_png(&restored, Grid::new(1, pipeline.shape.width), &args.out)?;
+    save_image(&restored, ImageGrid::new(1, pipeline.shape.width), &args.out)?;
     println!("{}", args.out.display());
     Ok(())
 }
@@ -295,8 +295,9 @@ fn restore(
         // Where there is noise and nothing else, the sampler itself takes it away.
         let noise_only = args.task == Task::Denoise && args.method == Method::Posterior;
         let steps = args.steps.unwrap_or(if noise_only { 250 } else { 50 });
-        let sampler = Sampler::new(&pipeline.network, &scheduler, steps, pipeline.shape, device)?.at_once(50)?;
-        let sampler = without_class(sampler, pipeline)?.observe(|progress| {
+        let sampler =
+            Sampler::new(&pipeline.network, &scheduler, steps, pipeline.shape, device)?.with_batch_size(50)?;
+        let sampler = unconditional(sampler, pipeline)?.observe(|progress| {
             if progress.call == progress.calls {
                 bar.set_position((round * n + progress.images.end) as u64);
             }
@@ -304,11 +305,11 @@ fn restore(
         });
         let seed = args.seed.wrapping_add(round as u64);
         let restored = match (args.method, &known) {
-            _ if noise_only => sampler.from_noisy(measured, noise, seed)?,
+            _ if noise_only => sampler.denoise(measured, noise, seed)?,
             (Method::Repaint, Some(known)) => {
                 sampler.repaint(&measured.clone().clamp(0.0, 1.0), known, RESAMPLINGS, seed)?
             }
-            _ => sampler.led_by(&guide).sample(n, seed)?,
+            _ => sampler.with_guide(&guide).sample(n, seed)?,
         };
         sum = Some(match sum {
             Some(sum) => sum + restored.images,
@@ -320,13 +321,13 @@ fn restore(
 }
 
 /// Nothing is known of the class. Where all classes have names, none is left to stand for none.
-fn without_class<'a>(
+fn unconditional<'a>(
     sampler: Sampler<'a, AnyDenoiser>,
     pipeline: &Pipeline,
 ) -> aigc_core::Result<Sampler<'a, AnyDenoiser>> {
     match (pipeline.network.classes(), pipeline.labels().len()) {
         (None, _) => Ok(sampler),
-        (Some(_), 0) => sampler.without_class(),
-        (Some(_), named) => sampler.knowing(named)?.without_class(),
+        (Some(_), 0) => sampler.unconditional(),
+        (Some(_), named) => sampler.knowing(named)?.unconditional(),
     }
 }

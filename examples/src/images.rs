@@ -2,11 +2,11 @@
 
 use aigc_core::{
     DataFault, Error, Result,
-    checkpoint::RunFolder,
+    checkpoint::RunDir,
     data::{
-        Dataset, Image, ImageBatch, ImageShape, Loader, LoaderConfig, collate_images, digits,
+        DataLoader, DataLoaderConfig, Dataset, Image, ImageBatch, ImageShape, collate_images, digits,
         folder::{ImageFolder, ImageFolderConfig},
-        idx::{IdxImages, Part},
+        idx::{MnistDataset, Part},
     },
     rng::Rng,
 };
@@ -33,16 +33,16 @@ pub struct ImagesConfig {
 #[derive(Debug)]
 pub struct Images {
     /// Endless shuffled batches.
-    pub train: Loader<ImageBatch>,
+    pub train: DataLoader<ImageBatch>,
     /// Images that no step has seen.
-    pub held_out: Loader<ImageBatch>,
+    pub held_out: DataLoader<ImageBatch>,
     /// Shape of every image.
     pub shape: ImageShape,
 }
 
 impl Images {
     /// Says what there is, and where everything goes.
-    pub fn say(&self, run: &RunFolder) {
+    pub fn say(&self, run: &RunDir) {
         println!(
             "{} images of {} to learn from, {} held out; everything goes to {}",
             self.train.items(),
@@ -93,8 +93,8 @@ impl ImagesConfig {
                 loaders.make(train, held_out, digits::SHAPE)
             }
             Some(folder) if is_idx(&folder) => {
-                let train = IdxImages::from_folder(&folder, Part::Train)?;
-                let held_out = IdxImages::from_folder(&folder, Part::Test)?;
+                let train = MnistDataset::from_dir(&folder, Part::Train)?;
+                let held_out = MnistDataset::from_dir(&folder, Part::Test)?;
                 let shape = train.shape();
                 loaders.make(train, held_out, shape)
             }
@@ -130,11 +130,12 @@ struct Loaders {
 
 impl Loaders {
     fn make<D: Dataset<Item = Image> + 'static>(&self, train: D, held_out: D, shape: ImageShape) -> Result<Images> {
-        let config = LoaderConfig { batch_size: self.batch_size, shuffle: Some(self.seed), ..LoaderConfig::default() };
-        let in_order = LoaderConfig { batch_size: 256, shuffle: None, workers: 0, ..LoaderConfig::default() };
+        let config =
+            DataLoaderConfig { batch_size: self.batch_size, shuffle: Some(self.seed), ..DataLoaderConfig::default() };
+        let in_order = DataLoaderConfig { batch_size: 256, shuffle: None, workers: 0, ..DataLoaderConfig::default() };
         Ok(Images {
-            train: Loader::new(train, collate_images, config)?,
-            held_out: Loader::new(held_out, collate_images, in_order)?,
+            train: DataLoader::new(train, collate_images, config)?,
+            held_out: DataLoader::new(held_out, collate_images, in_order)?,
             shape,
         })
     }

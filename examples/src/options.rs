@@ -3,9 +3,9 @@
 use aigc_core::{
     Result,
     burn::{module::Module, tensor::Device},
-    checkpoint::RunFolder,
+    checkpoint::RunDir,
     device::device,
-    train::{LossPlot, MetricsLog, ProgressBar, Start, StopFlag, Trainer, TrainerConfig},
+    train::{CancelToken, LossPlot, MetricsLogger, ProgressBar, Start, Trainer, TrainerConfig},
 };
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ pub struct RunOptions {
     pub device: String,
     /// Steps between checkpoints.
     #[arg(long, value_name = "STEPS")]
-    pub checkpoint_every: Option<usize>,
+    pub save_steps: Option<usize>,
     /// Where to leave everything; the next free number below `runs/` by default.
     #[arg(long, value_name = "FOLDER")]
     pub out: Option<PathBuf>,
@@ -65,7 +65,7 @@ impl RunOptions {
         let config = TrainerConfig {
             steps: self.steps.unwrap_or(config.steps),
             minutes: self.minutes.or(config.minutes),
-            checkpoint_every: self.checkpoint_every.unwrap_or(config.checkpoint_every),
+            save_steps: self.save_steps.unwrap_or(config.save_steps),
             ..config
         };
         config.validate()?;
@@ -76,14 +76,14 @@ impl RunOptions {
     pub fn trainer<'a, M: Module + 'static>(
         &self,
         config: TrainerConfig,
-        stop: StopFlag,
+        stop: CancelToken,
         log: usize,
     ) -> Trainer<'a, M> {
         Trainer::new(config)
             .start(self.start())
-            .stop_flag(stop)
+            .with_cancel(stop)
             .observe(ProgressBar::new())
-            .observe(MetricsLog::every(log))
+            .observe(MetricsLogger::every(log))
             .observe(LossPlot::new())
     }
 
@@ -91,10 +91,10 @@ impl RunOptions {
     ///
     /// # Errors
     /// If there is none.
-    pub fn existing_run(&self, name: &str) -> Result<RunFolder> {
+    pub fn existing_run(&self, name: &str) -> Result<RunDir> {
         match &self.out {
-            Some(out) => RunFolder::open(out),
-            None => RunFolder::open_newest(Path::new("runs").join(name)),
+            Some(out) => RunDir::open(out),
+            None => RunDir::open_latest(Path::new("runs").join(name)),
         }
     }
 
@@ -102,11 +102,11 @@ impl RunOptions {
     ///
     /// # Errors
     /// If there is none to resume, or one where a new one is to be.
-    pub fn run(&self, name: &str) -> Result<RunFolder> {
+    pub fn run(&self, name: &str) -> Result<RunDir> {
         match &self.out {
             _ if self.start() != Start::Fresh => self.existing_run(name),
-            Some(out) => RunFolder::create(out),
-            None => RunFolder::create_next(Path::new("runs").join(name)),
+            Some(out) => RunDir::create(out),
+            None => RunDir::create_next(Path::new("runs").join(name)),
         }
     }
 }

@@ -2,15 +2,15 @@
 
 use aigc_core::{
     Error, Result,
-    checkpoint::RunFolder,
-    data::{Dataset, Loader, LoaderConfig},
-    train::{OptimizerConfig, ParamGroupConfig, Schedule, StopFlag, Trained, TrainerConfig},
+    checkpoint::RunDir,
+    data::{DataLoader, DataLoaderConfig, Dataset},
+    train::{CancelToken, OptimizerConfig, ParamGroupConfig, Schedule, TrainOutput, TrainerConfig},
 };
 #[cfg(feature = "download")]
 use aigc_core::{data::download::bar, hub::Hub};
 use aigc_text::{
-    CausalLm, DecodeStream, GenerationConfig, Generator, Gpt2, NextToken, TokenBatch, TokenWindows, Tokenizer,
-    mean_loss,
+    CausalLm, CausalLmObjective, DecodeStream, GenerationConfig, Generator, Gpt2, TokenBatch, TokenDataset, Tokenizer,
+    evaluate_loss,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -31,11 +31,11 @@ pub fn gpt_trainer(steps: usize, seed: u64) -> TrainerConfig {
         seed,
         learning_rate: 1e-3,
         schedule: Schedule { floor: 0.1, ..Schedule::cosine(100.min(steps / 10)) },
-        groups: vec![ParamGroupConfig::vectors_without_decay(&optimizer)],
+        groups: vec![ParamGroupConfig::no_weight_decay_for_1d(&optimizer)],
         optimizer,
-        clip_norm: Some(1.0),
-        evaluate_every: 500,
-        preview_every: 500,
+        max_grad_norm: Some(1.0),
+        eval_steps: 500,
+        preview_steps: 500,
         ..TrainerConfig::new(steps)
     }
 }
@@ -54,9 +54,9 @@ pub struct TextTraining<'a> {
     /// Turns texts into tokens and back.
     pub tokenizer: &'a dyn Tokenizer,
     /// What it learns from.
-    pub learned: TokenWindows,
+    pub learned: TokenDataset,
     /// What it is judged by.
-    pub held_out: TokenWindows,
+    pub held_out: TokenDataset,
     /// Windows of a step.
     pub batch: usize,
     /// What is shown of it as it learns.
@@ -74,10 +74,10 @@ impl TextTraining<'_> {
         model: Gpt2,
         trainer: TrainerConfig,
         options: &RunOptions,
-        stop: StopFlag,
+        stop: CancelToken,
         settings: &impl Serialize,
-        run: &RunFolder,
-    ) -> Result<Trained<Gpt2>> {
+        run: &RunDir,
+    ) -> Result<TrainOutput<Gpt2>> {
         let Self { tokenizer, learned, held_out, batch, shown } = self;
         let (tokens, judged) = (learned.tokens(), held_out.tokens());
         let per_token = characters_per_token(&held_out, tokenizer)?;
@@ -86,15 +86,15 @@ impl TextTraining<'_> {
             aigc_core::burn::module::Module::num_params(&model),
             run.path().display()
         );
-        let config = LoaderConfig { batch_size: batch, shuffle: Some(trainer.seed), ..LoaderConfig::default() };
-        let loader = Loader::new(learned, TokenBatch::collate, config)?;
+        let config = DataLoaderConfig { batch_size: batch, shuffle: Some(trainer.seed), ..DataLoaderConfig::default() };
+        let loader = DataLoader::new(learned, TokenBatch::collate, config)?;
         let seed = trainer.seed;
         let mut trained = options
             .trainer(trainer, stop, 10)
-            .model_config(model.config())?
-            .data_config(settings)?
+            .with_model_config(model.config())?
+            .with_data_config(settings)?
             .evaluate(|model| {
-                let loss = mean_loss(model, &held_out, JUDGED)?;
+                let loss = evaluate_loss(model, &held_out, JUDGED)?;
                 let bits = loss / std::f64::consts::LN_2 / per_token;
                 Ok(vec![
                     ("loss of held-out text".into(), loss),
@@ -107,7 +107,7 @@ impl TextTraining<'_> {
                 let path = at.run.sample_path(at.step, "txt");
                 std::fs::write(&path, text).map_err(|source| Error::Io { path, source })
             })
-            .fit(NextToken::new(), model, &loader, run)?;
+            .fit(CausalLmObjective::new(), model, &loader, run)?;
         let folder = run.path().join("model");
         tokenizer.save(&folder)?;
         if trained.model.lora().is_some() {
@@ -120,7 +120,7 @@ impl TextTraining<'_> {
 }
 
 /// Characters of what windows foretell, for each of its tokens.
-fn characters_per_token(windows: &TokenWindows, tokenizer: &dyn Tokenizer) -> Result<f64> {
+fn characters_per_token(windows: &TokenDataset, tokenizer: &dyn Tokenizer) -> Result<f64> {
     let begins = |byte: &u8| byte & 0xc0 != 0x80;
     let (mut tokens, mut characters) = (0, 0);
     for index in 0..windows.len() {

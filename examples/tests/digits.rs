@@ -216,7 +216,7 @@ fn mistakes_are_explained() {
     for name in ["a.png", "b.png", "c.png"] {
         let device = aigc_core::device::device("flex").unwrap();
         let picture = aigc_core::burn::tensor::Tensor::<4>::zeros([1, 1, 8, 8], &device);
-        aigc_core::output::save_png(&picture, aigc_core::output::Grid::new(1, 8), &photos.join(name)).unwrap();
+        aigc_core::output::save_image(&picture, aigc_core::output::ImageGrid::new(1, 8), &photos.join(name)).unwrap();
     }
     let unlabelled = fails(&["--model", "cgan", "--data", photos.to_str().unwrap()]);
     assert!(unlabelled.contains("images without labels"), "{unlabelled}");

@@ -4,7 +4,7 @@ mod common;
 
 use aigc_core::{
     data::digits,
-    output::{Grid, save_png},
+    output::{ImageGrid, save_image},
 };
 use common::{program, small_mnist};
 use std::{
@@ -40,7 +40,7 @@ fn world() -> tempfile::TempDir {
     let device = aigc_core::device::device("flex").unwrap();
     for (i, digit) in digits::all().0.into_iter().take(8).enumerate() {
         let picture = aigc_core::data::collate_images(vec![digit]).images(&device);
-        save_png(&picture, Grid { gap: 0, ..Grid::new(1, 8) }, &photos.join(format!("{i}.png"))).unwrap();
+        save_image(&picture, ImageGrid { gap: 0, ..ImageGrid::new(1, 8) }, &photos.join(format!("{i}.png"))).unwrap();
     }
     folder
 }

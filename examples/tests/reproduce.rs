@@ -3,7 +3,7 @@
 
 mod common;
 
-use aigc_core::{checkpoint::save_weights, device::device, eval::LeNet5Config, rng::Seeded};
+use aigc_core::{checkpoint::save_weights, device::device, eval::LeNet5Config, rng::InitWeights};
 use common::{finish, program, small_mnist};
 use std::{path::Path, process::Command};
 

@@ -9,7 +9,7 @@
 
 use aigc_core::{
     burn::tensor::Device,
-    checkpoint::RunFolder,
+    checkpoint::RunDir,
     train::{Start, StopReason, TrainerConfig},
 };
 use aigc_examples::{
@@ -17,8 +17,8 @@ use aigc_examples::{
     text::{Continuation, TextTraining, go_on, gpt_trainer, model_folder},
 };
 use aigc_text::{
-    BytePairTokenizer, CharacterTokenizer, Gpt2, Gpt2Config, LoraConfig, TokenWindows, Tokenizer, lines, tokenizer,
-    write_tokens,
+    BpeTokenizer, CharacterTokenizer, Gpt2, Gpt2Config, LoraConfig, TokenDataset, Tokenizer, lines, tokenize_file,
+    tokenizer,
 };
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
@@ -122,7 +122,7 @@ fn main() -> Result<()> {
         Some(lora) => network.with_lora(lora.clone())?,
         None => network,
     };
-    let windows = TokenWindows::open(run.path().join(TOKENS), data.context, 1)?;
+    let windows = TokenDataset::open(run.path().join(TOKENS), data.context, 1)?;
     // The last tenth judges.
     let (learned, held_out) = windows.split(0.9)?;
     let seed = trainer.seed;
@@ -144,7 +144,7 @@ fn main() -> Result<()> {
 }
 
 /// A new run: its tokens and their tokenizer, in its folder.
-fn begin(args: &Args, device: &Device) -> Result<(RunFolder, Settings, Box<dyn Tokenizer>)> {
+fn begin(args: &Args, device: &Device) -> Result<(RunDir, Settings, Box<dyn Tokenizer>)> {
     let text = args.text.as_deref().context("--text FILE is missing")?;
     let from = args.from.as_deref().map(model_folder).transpose()?;
     // What cannot be read is named when its tokens are written.
@@ -152,7 +152,7 @@ fn begin(args: &Args, device: &Device) -> Result<(RunFolder, Settings, Box<dyn T
     let tokenizer: Box<dyn Tokenizer> = match (&from, args.tokens) {
         (Some(folder), _) => tokenizer::open(folder)?,
         (None, Tokens::Characters) => Box::new(CharacterTokenizer::train(readable)),
-        (None, Tokens::BytePairs) => Box::new(BytePairTokenizer::train(readable, args.vocabulary)?),
+        (None, Tokens::BytePairs) => Box::new(BpeTokenizer::train(readable, args.vocabulary)?),
     };
     let model = match &from {
         Some(folder) => aigc_core::json::open(&folder.join("config.json"), Gpt2Config::from_json)?.0,
@@ -192,7 +192,7 @@ fn begin(args: &Args, device: &Device) -> Result<(RunFolder, Settings, Box<dyn T
     tokenizer.save(&run.path().join("model"))?;
     let bytes = std::fs::metadata(text).map_or(0, |about| about.len());
     let bar = indicatif::ProgressBar::new(bytes).with_prefix("tokens");
-    write_tokens(text, &*tokenizer, run.path().join(TOKENS), |read| bar.set_position(read))?;
+    tokenize_file(text, &*tokenizer, run.path().join(TOKENS), |read| bar.set_position(read))?;
     bar.finish_and_clear();
     Ok((run, Settings { model, trainer, data }, tokenizer))
 }

@@ -2,9 +2,9 @@
 #![no_main]
 
 use aigc_core::{
-    checkpoint::{RunFolder, load_optimizer, load_weights, save_optimizer, save_weights, stable_ids},
+    checkpoint::{RunDir, load_optimizer, load_weights, save_optimizer, save_weights, assign_path_ids},
     nn::{Linear, LinearConfig},
-    rng::Seeded,
+    rng::InitWeights,
 };
 use burn::{
     module::Module,
@@ -21,7 +21,7 @@ fn folder() -> &'static PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         let folder = std::env::temp_dir().join(format!("aigc-fuzz-checkpoint-{}", std::process::id()));
-        let run = RunFolder::create(&folder).expect("the temporary folder can be written");
+        let run = RunDir::create(&folder).expect("the temporary folder can be written");
         let writer = run.write_checkpoint(1).expect("it can be written");
         writer.json("state.json", &[1, 2]).expect("it can be written");
         save_optimizer(&AdamConfig::new().init(), &writer.file("optimizer.bpk")).expect("it can be written");
@@ -31,7 +31,7 @@ fn folder() -> &'static PathBuf {
 }
 
 fn model() -> Linear {
-    stable_ids(LinearConfig::new(2, 3).init(&Device::flex()).seeded(0).train())
+    assign_path_ids(LinearConfig::new(2, 3).init(&Device::flex()).seeded(0).train())
 }
 
 /// Writes what the files look like when they are good, for the fuzzer to start from: `AIGC_SEEDS=corpus/checkpoint`.
@@ -60,7 +60,7 @@ fuzz_target!(init: {
     }
 }, |bytes: &[u8]| {
     let Some((which, content)) = bytes.split_first() else { return };
-    let run = RunFolder::open(folder()).expect("it is there");
+    let run = RunDir::open(folder()).expect("it is there");
     let path = folder().join("fuzzed");
     std::fs::write(&path, content).expect("it can be written");
     match which % 3 {

@@ -4,7 +4,7 @@
 //! flipped and cut tensors, and gradients that come back transposed.
 
 use aigc_core::{
-    nn::{Activation, PackedWeight},
+    nn::{Activation, QuantizedWeight},
     ops::{self, Quantization},
     rng::Rng,
 };
@@ -46,7 +46,7 @@ pub const OPERATIONS: [Operation; 19] = [
     ("masked_attention", 2e-5, masked_attention),
     ("self_attention", 2e-5, self_attention),
     ("embedding", 1e-6, embedding),
-    ("packed_linear", 1e-5, packed_linear),
+    ("quantized_linear", 1e-5, quantized_linear),
     ("packed_embedding", 1e-6, packed_embedding),
     ("upsample_nearest2d", 1e-6, upsample_nearest2d),
     ("cross_entropy", 1e-5, cross_entropy),
@@ -352,14 +352,17 @@ fn embedding(rng: &mut Rng) -> Case {
     }
 }
 
-fn some_packed(rng: &mut Rng, [rows, width]: [usize; 2]) -> (Quantization, impl Fn(&Device) -> PackedWeight + 'static) {
+fn some_packed(
+    rng: &mut Rng,
+    [rows, width]: [usize; 2],
+) -> (Quantization, impl Fn(&Device) -> QuantizedWeight + 'static) {
     let quantization = [Quantization::Int8, Quantization::Int4][pick(rng, 0, 1)];
     let weight = TensorData::new(rng.normals(rows * width), [rows, width]);
-    (quantization, move |device| PackedWeight::new(Tensor::from_data(weight.clone(), device), quantization))
+    (quantization, move |device| QuantizedWeight::new(Tensor::from_data(weight.clone(), device), quantization))
 }
 
 /// With and without gradients, which are two ways.
-fn packed_linear(rng: &mut Rng) -> Case {
+fn quantized_linear(rng: &mut Rng) -> Case {
     // Few rows are multiplied as they are packed, many by what is unpacked.
     let (rows, i, o) = ([1, 2, 5, 8, 9, 63, 65][pick(rng, 0, 6)], pick(rng, 1, 300), scale_up(rng) * pick(rng, 1, 60));
     let ((quantization, weight), bias, layout) = (some_packed(rng, [o, i]), pick(rng, 0, 1) == 1, some_layout(rng));

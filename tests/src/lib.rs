@@ -5,13 +5,13 @@ pub mod cases;
 
 use aigc_core::{
     Result,
-    data::{Dataset, InMemory, Loader, LoaderConfig},
+    data::{DataLoader, DataLoaderConfig, Dataset, InMemory},
     nn::{BatchNorm, BatchNormConfig, Dropout, DropoutConfig, Linear, LinearConfig},
-    params::{LookAt, look_at_all},
-    rng::Seeded,
-    train::{Losses, Objective, StepContext, Turn},
+    params::{ParamVisitor, visit_params},
+    rng::InitWeights,
+    train::{Losses, Objective, Phase, StepContext},
 };
-use aigc_text::{BytePairTokenizer, Gpt2, Gpt2Config};
+use aigc_text::{BpeTokenizer, Gpt2, Gpt2Config};
 use burn::{
     module::{Module, Param},
     tensor::{Device, Tensor, TensorData, activation},
@@ -61,13 +61,13 @@ pub fn small_gpt2(seed: u64, vocabulary: usize, context: usize, [n_layer, n_head
 ///
 /// # Panics
 /// If it is broken.
-pub fn gpt2_tokenizer() -> Option<BytePairTokenizer> {
+pub fn gpt2_tokenizer() -> Option<BpeTokenizer> {
     let folder = folder_from("AIGC_DATA").map(|data| data.join("gpt2-tokenizer"));
     let Some(folder) = folder.filter(|folder| folder.is_dir()) else {
         println!("skipped: set AIGC_DATA");
         return None;
     };
-    Some(BytePairTokenizer::open(folder).expect("GPT-2's files"))
+    Some(BpeTokenizer::open(folder).expect("GPT-2's files"))
 }
 
 /// An interpreter that has `modules`, given with commas between: the one that `PYTHON` names, which must have them, or
@@ -124,15 +124,15 @@ pub fn write_case(folder: &Path, entries: &[(&str, Entry)]) {
 /// Every float tensor of a model, by path, as bits.
 pub fn bits<M: Module>(model: &M) -> BTreeMap<String, Vec<u32>> {
     let mut collected = Bits::default();
-    look_at_all(model, &mut collected);
+    visit_params(model, &mut collected);
     collected.0
 }
 
 #[derive(Default)]
 struct Bits(BTreeMap<String, Vec<u32>>);
 
-impl LookAt for Bits {
-    fn look_at<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+impl ParamVisitor for Bits {
+    fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
         self.0.insert(path.to_string(), param.val().into_data().iter::<f32>().map(f32::to_bits).collect());
     }
 }
@@ -198,14 +198,14 @@ pub fn rows() -> InMemory<[f32; 5]> {
     InMemory((0..96).map(row).collect())
 }
 
-/// Batches of [`rows`].
-pub fn row_loader(batch_size: usize, workers: usize) -> Loader<Rows> {
-    loader_of(rows(), LoaderConfig { batch_size, workers, shuffle: Some(3), ..LoaderConfig::default() })
+/// BatchIter of [`rows`].
+pub fn row_loader(batch_size: usize, workers: usize) -> DataLoader<Rows> {
+    loader_of(rows(), DataLoaderConfig { batch_size, workers, shuffle: Some(3), ..DataLoaderConfig::default() })
 }
 
-/// Batches of any rows.
-pub fn loader_of<D: Dataset<Item = [f32; 5]> + 'static>(data: D, config: LoaderConfig) -> Loader<Rows> {
-    Loader::new(data, |items| items, config).expect("the configuration is good")
+/// BatchIter of any rows.
+pub fn loader_of<D: Dataset<Item = [f32; 5]> + 'static>(data: D, config: DataLoaderConfig) -> DataLoader<Rows> {
+    DataLoader::new(data, |items| items, config).expect("the configuration is good")
 }
 
 /// Squared error of [`Net`], with noise on the inputs so that the host's generator matters too.
@@ -221,11 +221,11 @@ impl Objective for NoisyRegression {
     type Model = Net;
     type Batch = Rows;
 
-    fn turns(&self) -> Vec<Turn> {
+    fn turns(&self) -> Vec<Phase> {
         if self.turns {
-            vec![Turn::new("first").of("first").repeated(2), Turn::new("second").of("second").on_same_batch()]
+            vec![Phase::new("first").of("first").repeated(2), Phase::new("second").of("second").reuse_batch()]
         } else {
-            vec![Turn::new("model")]
+            vec![Phase::new("model")]
         }
     }
 

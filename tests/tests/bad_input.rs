@@ -2,21 +2,21 @@
 
 use aigc_core::{
     Error, Result,
-    checkpoint::{RunFolder, load_optimizer, load_weights, save_optimizer, save_weights, stable_ids},
+    checkpoint::{RunDir, assign_path_ids, load_optimizer, load_weights, save_optimizer, save_weights},
     data::{
-        BadItem, Dataset, ImageShape, Loader, LoaderConfig, collate_images,
+        DataLoader, DataLoaderConfig, Dataset, ImageShape, OnReadError, collate_images,
         folder::{ImageFolder, ImageFolderConfig},
-        idx::{Idx, IdxImages},
+        idx::{IdxArray, MnistDataset},
     },
     device::device,
     nn::LinearConfig,
-    rng::{Rng, Seeded},
+    rng::{InitWeights, Rng},
     train::{OptimizerConfig, Start, Trainer, TrainerConfig},
 };
 use aigc_tests::{Net, NoisyRegression, own_fixtures, row_loader};
 use aigc_text::{
-    BytePairTokenizer, CausalLm, CharacterTokenizer, GenerationConfig, Generator, Gpt2, TokenWindows, Tokenizer,
-    generate::{Forced, Tokens},
+    BpeTokenizer, CausalLm, CharacterTokenizer, GenerationConfig, Generator, Gpt2, TokenDataset, Tokenizer,
+    generate::{Tokens, WordConstraint},
     tokenizer,
 };
 use burn::{
@@ -94,7 +94,7 @@ fn broken_idx_files() {
     for (name, content, expected) in idx_files() {
         let path = folder.path().join(name);
         std::fs::write(&path, content).unwrap();
-        let error = IdxImages::from_files(&path, None).expect_err(name).to_string();
+        let error = MnistDataset::from_files(&path, None).expect_err(name).to_string();
         assert!(error.contains(expected) && error.contains(name), "{name}: {error}");
     }
     let images = folder.path().join("good");
@@ -105,11 +105,11 @@ fn broken_idx_files() {
     ] {
         let path = folder.path().join(name);
         std::fs::write(&path, labels).unwrap();
-        let error = IdxImages::from_files(&images, Some(&path)).expect_err(name).to_string();
+        let error = MnistDataset::from_files(&images, Some(&path)).expect_err(name).to_string();
         assert!(error.contains(expected), "{name}: {error}");
     }
-    assert_eq!(IdxImages::from_files(&images, None).unwrap().len(), 2);
-    let missing = IdxImages::from_folder(folder.path(), aigc_core::data::idx::Part::Train).unwrap_err().to_string();
+    assert_eq!(MnistDataset::from_files(&images, None).unwrap().len(), 2);
+    let missing = MnistDataset::from_dir(folder.path(), aigc_core::data::idx::Part::Train).unwrap_err().to_string();
     assert!(missing.contains("no train-images-idx3-ubyte"), "{missing}");
 }
 
@@ -121,7 +121,7 @@ fn cut_and_altered_idx_files() {
         for end in 0..file.len() {
             let path = tempfile::NamedTempFile::new().unwrap();
             std::fs::write(path.path(), &file[..end]).unwrap();
-            assert!(Idx::read(path.path()).is_err(), "{end} of {} bytes are read", file.len());
+            assert!(IdxArray::read(path.path()).is_err(), "{end} of {} bytes are read", file.len());
         }
         for at in 0..file.len() {
             for flip in [1, 0x80, 0xff] {
@@ -129,7 +129,7 @@ fn cut_and_altered_idx_files() {
                 altered[at] ^= flip;
                 let path = tempfile::NamedTempFile::new().unwrap();
                 std::fs::write(path.path(), &altered).unwrap();
-                if let Ok(read) = Idx::read(path.path()) {
+                if let Ok(read) = IdxArray::read(path.path()) {
                     assert_eq!(read.bytes.len(), read.shape.iter().product::<usize>());
                 }
             }
@@ -217,14 +217,14 @@ fn bad_images_among_good_ones_are_fatal_or_skipped_by_choice() {
         std::fs::write(folder.path().join(format!("{i}.png")), good_png()).unwrap();
     }
     std::fs::write(folder.path().join("2.png"), b"broken").unwrap();
-    let load = |bad_items| {
+    let load = |on_read_error| {
         let images = ImageFolder::open(folder.path(), ImageFolderConfig::new(ImageShape::new(3, 2, 2))).unwrap();
-        let config = LoaderConfig { batch_size: 6, bad_items, ..LoaderConfig::default() };
-        Loader::new(images, collate_images, config).unwrap()
+        let config = DataLoaderConfig { batch_size: 6, on_read_error, ..DataLoaderConfig::default() };
+        DataLoader::new(images, collate_images, config).unwrap()
     };
-    let fatal = load(BadItem::Fatal).batches(0).next_batch().unwrap_err().to_string();
+    let fatal = load(OnReadError::Fatal).batches(0).next_batch().unwrap_err().to_string();
     assert!(fatal.contains("2.png"), "{fatal}");
-    let skipping = load(BadItem::Skip);
+    let skipping = load(OnReadError::Skip);
     assert_eq!(skipping.batches(0).next_batch().unwrap().len(), 6);
     assert!(matches!(&skipping.skipped()[..], [one] if one.contains("2.png")));
 }
@@ -249,14 +249,14 @@ fn folders_without_images_and_shapes_that_cannot_be() {
 }
 
 /// A run with checkpoints of steps 2 and 4.
-fn trained(folder: &Path) -> RunFolder {
-    let run = RunFolder::create(folder).unwrap();
+fn trained(folder: &Path) -> RunDir {
+    let run = RunDir::create(folder).unwrap();
     fit(&run, Start::Fresh, 4).unwrap();
     run
 }
 
-fn fit(run: &RunFolder, start: Start, steps: usize) -> Result<usize> {
-    let config = TrainerConfig { checkpoint_every: 2, keep_last: 9, ..TrainerConfig::new(steps) };
+fn fit(run: &RunDir, start: Start, steps: usize) -> Result<usize> {
+    let config = TrainerConfig { save_steps: 2, save_total_limit: 9, ..TrainerConfig::new(steps) };
     let net = Net::new(&device("flex").unwrap());
     let trained = Trainer::new(config).start(start).fit(NoisyRegression::default(), net, &row_loader(8, 0), run)?;
     Ok(trained.step)
@@ -394,7 +394,7 @@ fn optimizer_state_of_another_optimizer_or_model_is_an_error() {
     let net = Net::new(&device("flex").unwrap()).seeded(0).train();
     let foreign = load_optimizer(rms.clone(), &net, &file).err().unwrap().to_string();
     assert!(foreign.contains("belongs to no parameter of the model"), "{foreign}");
-    let net = stable_ids(net);
+    let net = assign_path_ids(net);
     let lost = load_optimizer(rms, &net, &file).err().unwrap().to_string();
     assert!(lost.contains("cannot be restored: it was saved by another kind of optimizer"), "{lost}");
 
@@ -463,9 +463,9 @@ fn broken_run_configurations() {
         let error = fit(&run, Start::Resume, 6).unwrap_err().to_string();
         assert!(error.contains("config.json") && error.contains(expected), "{content}: {error}");
     }
-    let nowhere = RunFolder::open(folder.path().join("nowhere")).unwrap_err().to_string();
+    let nowhere = RunDir::open(folder.path().join("nowhere")).unwrap_err().to_string();
     assert!(nowhere.contains("expected a folder with a run in it"), "{nowhere}");
-    let again = RunFolder::create(run.path()).unwrap_err().to_string();
+    let again = RunDir::create(run.path()).unwrap_err().to_string();
     assert!(again.contains("expected a folder without a run in it"), "{again}");
 }
 
@@ -625,7 +625,7 @@ fn altered_options_of_generation() {
     let (model, _) = Gpt2::open(folder.path(), &device("flex").unwrap()).unwrap();
     let beams = GenerationConfig {
         num_beams: 2,
-        force_words_ids: vec![Forced::Phrase(vec![3, 4])],
+        force_words_ids: vec![WordConstraint::Phrase(vec![3, 4])],
         bad_words_ids: vec![vec![5], vec![6, 7]],
         ..GenerationConfig::default()
     };
@@ -663,7 +663,7 @@ fn altered_options_of_generation() {
 #[test]
 fn altered_files_of_tokenizers() {
     let text = "the cat sat on the mat, the cat's mat \u{1f600}; ".repeat(20);
-    let trained = BytePairTokenizer::train([&text].into_iter(), 300).unwrap();
+    let trained = BpeTokenizer::train([&text].into_iter(), 300).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
     let open = || -> Result<()> {
@@ -683,16 +683,16 @@ fn altered_files_of_tokenizers() {
     let pair = |pair: &Value| format!("{} {}\n", pair[0].as_str().unwrap(), pair[1].as_str().unwrap());
     let merges: String = json["model"]["merges"].as_array().unwrap().iter().map(pair).collect();
     std::fs::write(path.join("merges.txt"), format!("#version: 0.2\n{merges}")).unwrap();
-    assert_eq!(BytePairTokenizer::open(path).unwrap().encode(&text).unwrap(), trained.encode(&text).unwrap());
+    assert_eq!(BpeTokenizer::open(path).unwrap().encode(&text).unwrap(), trained.encode(&text).unwrap());
     alter_each(path, &["vocab.json", "merges.txt"], 500, open);
     CharacterTokenizer::of(&text).save(path).unwrap();
     alter_each(path, &["characters.json"], 500, open);
     let tokens = path.join("text.tokens");
     let from = path.join("text.txt");
     std::fs::write(&from, &text[..100]).unwrap();
-    aigc_text::write_tokens(&from, &trained, &tokens, |_| ()).unwrap();
+    aigc_text::tokenize_file(&from, &trained, &tokens, |_| ()).unwrap();
     alter_each(path, &["text.tokens"], 500, || {
-        let windows = TokenWindows::open(&tokens, 4, 3)?;
+        let windows = TokenDataset::open(&tokens, 4, 3)?;
         (0..windows.len()).try_for_each(|i| windows.get(i).map(|window| assert_eq!(window.len(), 5)))
     });
 }
@@ -701,7 +701,7 @@ fn altered_files_of_tokenizers() {
 #[test]
 fn tokenizers_that_lie() {
     let folder = tempfile::tempdir().unwrap();
-    let trained = BytePairTokenizer::train(["the cat sat on the mat"].into_iter(), 300).unwrap();
+    let trained = BpeTokenizer::train(["the cat sat on the mat"].into_iter(), 300).unwrap();
     trained.save(folder.path()).unwrap();
     let path = folder.path().join("tokenizer.json");
     let good: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
@@ -709,7 +709,7 @@ fn tokenizers_that_lie() {
         let mut json = good.clone();
         change(&mut json);
         std::fs::write(&path, json.to_string()).unwrap();
-        BytePairTokenizer::open(folder.path())
+        BpeTokenizer::open(folder.path())
     };
     for last in [u32::MAX, 4_000_000_000, 1 << 22] {
         let error = open(&|json| json["model"]["vocab"]["th"] = last.into()).err().expect("an error").to_string();
@@ -725,9 +725,9 @@ fn tokenizers_that_lie() {
     let [tokens, merges] = ["vocab.json", "merges.txt"].map(|name| folder.path().join(name));
     std::fs::write(&tokens, r#"{"a":0,"b":1}"#).unwrap();
     std::fs::write(&merges, "#version: 0.2\na b\n").unwrap();
-    let error = BytePairTokenizer::from_files(&tokens, &merges).err().expect("an error").to_string();
+    let error = BpeTokenizer::from_files(&tokens, &merges).err().expect("an error").to_string();
     assert!(error.contains("merges.txt") && error.contains("a b"), "{error}");
-    assert!(BytePairTokenizer::train(["a"].into_iter(), usize::MAX).is_err());
+    assert!(BpeTokenizer::train(["a"].into_iter(), usize::MAX).is_err());
     let tables = open(&|json| json["normalizer"] = json!({"type": "Precompiled", "precompiled_charsmap": "AAAA"}));
     assert!(tables.err().expect("an error").to_string().contains("SentencePiece"));
     let cutting = open(&|json| {

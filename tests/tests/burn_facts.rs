@@ -1,6 +1,6 @@
 //! What aigc relies on in burn 0.22.1 and works around: when one of these fails, look at what it names.
 
-use aigc_core::{device::device, nn::BatchNormConfig, rng::Seeded, train::OptimizerConfig};
+use aigc_core::{device::device, nn::BatchNormConfig, rng::InitWeights, train::OptimizerConfig};
 use aigc_tests::{Net, bits};
 use burn::{
     module::Module,
@@ -38,7 +38,7 @@ fn parameter_ids_are_new_every_time() {
     assert_ne!(id(), id());
 }
 
-/// `Seeded` works by this: a parameter is drawn when first used, and its clones see the same draw.
+/// `InitWeights` works by this: a parameter is drawn when first used, and its clones see the same draw.
 #[test]
 fn parameters_are_drawn_late_and_once() {
     let net = Net::new(&device("flex").unwrap());

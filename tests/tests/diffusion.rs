@@ -1,22 +1,22 @@
 //! Diffusion as a user meets it.
 
 use aigc_core::{
-    checkpoint::RunFolder,
-    data::{Classes, ImageShape, InMemory, Loader, LoaderConfig, collate_images, digits},
+    checkpoint::RunDir,
+    data::{Classes, DataLoader, DataLoaderConfig, ImageShape, InMemory, collate_images, digits},
     device::device,
     latent::Autoencoder,
-    rng::{Rng, Seeded},
-    train::{EmaConfig, Event, Start, StopFlag, Trainer, TrainerConfig},
+    rng::{InitWeights, Rng},
+    train::{CancelToken, EmaConfig, Event, Start, Trainer, TrainerConfig},
 };
 use aigc_diffusion::{
     AnyDenoiser, AnyScheduler, Clipping, Condition, Coupling, DdimScheduler, Denoiser, DiffusionObjective,
-    DiffusionObjectiveConfig, DitConfig, DpmMultistepScheduler, EdmEulerScheduler, EulerScheduler, FlowDraw,
-    FlowEulerScheduler, Guidance, NoiseConfig, Pipeline, Prediction, Process, Sampler, UNet2dConditionConfig,
+    DiffusionObjectiveConfig, DitConfig, DpmMultistepScheduler, EdmEulerScheduler, EulerScheduler, FlowEulerScheduler,
+    Guidance, NoiseScheduleConfig, Pipeline, Prediction, Process, Sampler, TimestepSampling, UNet2dConditionConfig,
     UNet2dConfig, UNet2dModel, UniPcScheduler, Weighting,
-    models::{CrossDownBlockType, CrossUpBlockType, OneOrEach},
+    models::{CrossDownBlockType, CrossUpBlockType, PerBlock},
 };
 use aigc_tests::{bits, floats, integers, python_with, run_script, write_case};
-use aigc_vae::{Folded, MlpVaeConfig, VaeConfig, VaeObjective};
+use aigc_vae::{MlpVaeConfig, SpatialLatents, VaeConfig, VaeObjective};
 use burn::tensor::{Device, Tensor};
 use std::collections::BTreeSet;
 
@@ -24,9 +24,9 @@ fn flex() -> Device {
     device("flex").unwrap()
 }
 
-fn loader() -> Loader<aigc_core::data::ImageBatch> {
+fn loader() -> DataLoader<aigc_core::data::ImageBatch> {
     let images = InMemory(digits::split().0.0[..64].to_vec());
-    Loader::new(images, collate_images, LoaderConfig { batch_size: 16, ..LoaderConfig::default() }).unwrap()
+    DataLoader::new(images, collate_images, DataLoaderConfig { batch_size: 16, ..DataLoaderConfig::default() }).unwrap()
 }
 
 fn tiny(classes: Option<usize>) -> UNet2dConfig {
@@ -40,21 +40,22 @@ fn train(process: Process, prediction: Prediction, stops: &[usize]) -> UNet2dMod
         process,
         prediction,
         weighting: if prediction == Prediction::Flow { Weighting::Uniform } else { Weighting::MinSnr { gamma: 5.0 } },
-        class_dropout: 0.2,
+        conditioning_dropout: 0.2,
         self_conditioning: 0.5,
     };
     let folder = tempfile::tempdir().unwrap();
-    let run = RunFolder::create(folder.path().join("run")).unwrap();
+    let run = RunDir::create(folder.path().join("run")).unwrap();
     let mut model = None;
     for (attempt, stop) in stops.iter().chain([&usize::MAX]).enumerate() {
-        let flag = StopFlag::new();
+        let flag = CancelToken::new();
         let raise = flag.clone();
         let network = config.init(&flex()).unwrap();
         let learning = DiffusionObjective::new(objective.clone(), &network).unwrap();
-        let trainer = TrainerConfig { ema: Some(EmaConfig::new(0.9)), clip_norm: Some(1.0), ..TrainerConfig::new(6) };
+        let trainer =
+            TrainerConfig { ema: Some(EmaConfig::new(0.9)), max_grad_norm: Some(1.0), ..TrainerConfig::new(6) };
         let trained = Trainer::new(trainer)
             .start(if attempt == 0 { Start::Fresh } else { Start::Resume })
-            .stop_flag(flag)
+            .with_cancel(flag)
             .observe(|event: &Event<'_>| {
                 if let Event::Step(report) = event
                     && report.step == *stop
@@ -72,7 +73,7 @@ fn train(process: Process, prediction: Prediction, stops: &[usize]) -> UNet2dMod
 #[test]
 fn a_stopped_training_goes_on_exactly() {
     let flow = Process::Flow {
-        draw: FlowDraw::LogitNormal { mean: 0.0, deviation: 1.0 },
+        draw: TimestepSampling::LogitNormal { mean: 0.0, deviation: 1.0 },
         num_train_timesteps: 1000,
         coupling: Coupling::OptimalTransport,
     };
@@ -107,7 +108,7 @@ fn every_process_learns_and_is_sampled() {
         let config = DiffusionObjectiveConfig { process, prediction, ..DiffusionObjectiveConfig::default() };
         let learning = DiffusionObjective::new(config, &network).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let run = RunFolder::create(folder.path().join("run")).unwrap();
+        let run = RunDir::create(folder.path().join("run")).unwrap();
         let trainer = TrainerConfig { learning_rate: 3e-3, ..TrainerConfig::new(200) };
         let trained = Trainer::new(trainer).fit(learning, network, &loader(), &run).unwrap().model;
         let sampler = Sampler::new(&trained, &scheduler, 15, digits::SHAPE, &flex()).unwrap();
@@ -124,19 +125,19 @@ fn every_process_learns_and_is_sampled() {
 fn latent_diffusion_goes_through_a_vae() {
     let folder = tempfile::tempdir().unwrap();
     let vae = VaeConfig::Mlp(MlpVaeConfig { latent: 16, ..MlpVaeConfig::new(digits::SHAPE) }).init(&flex()).unwrap();
-    let run = RunFolder::create(folder.path().join("vae")).unwrap();
+    let run = RunDir::create(folder.path().join("vae")).unwrap();
     let objective = VaeObjective::new(Default::default()).unwrap();
     let vae = Trainer::new(TrainerConfig::new(60)).fit(objective, vae, &loader(), &run).unwrap().model;
     let shape = ImageShape::new(1, 4, 4);
-    let autoencoder = Folded::new(vae, shape).unwrap();
+    let autoencoder = SpatialLatents::new(vae, shape).unwrap();
     let batch = loader().pass().next().unwrap().unwrap();
     let latent = autoencoder.encode(batch.images(&flex()));
     let scale = 1.0 / latent.flatten::<1>(0, 3).var(0).sqrt().into_scalar::<f64>();
     let network = UNet2dConfig::small(shape, Some(11)).init(&flex()).unwrap().seeded(0);
     let untrained = network.clone();
-    let config = DiffusionObjectiveConfig { class_dropout: 0.1, ..DiffusionObjectiveConfig::default() };
+    let config = DiffusionObjectiveConfig { conditioning_dropout: 0.1, ..DiffusionObjectiveConfig::default() };
     let learning = DiffusionObjective::new(config, &network).unwrap().through(autoencoder.clone(), scale).unwrap();
-    let run = RunFolder::create(folder.path().join("latent")).unwrap();
+    let run = RunDir::create(folder.path().join("latent")).unwrap();
     let trainer = TrainerConfig { learning_rate: 3e-3, ..TrainerConfig::new(200) };
     let trained = Trainer::new(trainer).fit(learning, network, &loader(), &run).unwrap().model;
     let ddim = DdimScheduler { clipping: Clipping::NONE, ..DdimScheduler::default() };
@@ -196,7 +197,7 @@ fn diffusers_opens_what_is_saved() {
         path
     };
     // A network that has learned nothing, taken to say the clean sample: its images are neither black nor white.
-    let noise = NoiseConfig::default();
+    let noise = NoiseScheduleConfig::default();
     let prediction_type = Prediction::Sample;
     let ddim = DdimScheduler { clipping: Clipping::NONE, prediction_type, ..DdimScheduler::default() };
     let dpm = DpmMultistepScheduler { prediction_type, noise: noise.clone(), ..DpmMultistepScheduler::default() };
@@ -228,7 +229,7 @@ fn diffusers_opens_what_is_saved() {
         let sampler = pipeline.sampler(steps, &flex()).unwrap();
         let sampler = if classes.is_some() { sampler.of(Classes::Each(vec![2, 0, 1])) } else { sampler };
         let noise = sampler.noise(3, 5);
-        let images = sampler.from_noise(&noise, 5).unwrap().images;
+        let images = sampler.sample_from_noise(&noise, 5).unwrap().images;
         let within = images.clone().greater_elem(0.01).float() * images.clone().lower_elem(0.99).float();
         assert!(within.mean().into_scalar::<f64>() > 0.9, "{name}: images of black and white say little");
         let mut case = vec![("noise", floats(&noise)), ("images", floats(&images))];
@@ -265,7 +266,7 @@ fn diffusers_opens_what_is_saved() {
         layers_per_block: 1,
         norm_num_groups: 4,
         cross_attention_dim: 6,
-        attention_head_dim: OneOrEach::One(2),
+        attention_head_dim: PerBlock::One(2),
         ..UNet2dConditionConfig::default()
     };
     let network: AnyDenoiser = config.init(&flex()).unwrap().seeded(5).into();
@@ -295,8 +296,8 @@ fn images_come_from_their_noise() {
     let pipeline = Pipeline::new(network, DdimScheduler::default(), digits::SHAPE).unwrap();
     let sampler = pipeline.sampler(4, &flex()).unwrap();
     let by_seed = sampler.sample(3, 8).unwrap().images.into_data();
-    let by_noise = sampler.from_noise(&sampler.noise(3, 8), 8).unwrap().images.into_data();
+    let by_noise = sampler.sample_from_noise(&sampler.noise(3, 8), 8).unwrap().images.into_data();
     assert_eq!(by_seed, by_noise);
-    let other = sampler.from_noise(&Rng::new(0).normal([3, 1, 8, 8], &flex()), 8).unwrap().images.into_data();
+    let other = sampler.sample_from_noise(&Rng::new(0).normal([3, 1, 8, 8], &flex()), 8).unwrap().images.into_data();
     assert_ne!(by_seed, other);
 }

@@ -4,8 +4,8 @@ use aigc_core::{
     Error,
     data::{
         Dataset,
-        download::{MNIST_SOURCES, Remote, fetch, mnist_files},
-        idx::{IdxImages, Part},
+        download::{MNIST_SOURCES, RemoteFile, fetch, mnist_files},
+        idx::{MnistDataset, Part},
     },
 };
 use aigc_tests::folder_from;
@@ -95,9 +95,9 @@ fn answer(
 }
 
 /// `a.bin`, with the digest that Python's hashlib gives [`content`].
-fn a_bin() -> Remote {
+fn a_bin() -> RemoteFile {
     let sha256 = "fa7deae4b0504401a056ca3b1e6007902a7e681efda07fd7ca8819760caeff95";
-    Remote { name: "a.bin".into(), bytes: 300_000, sha256: sha256.into() }
+    RemoteFile { name: "a.bin".into(), bytes: 300_000, sha256: sha256.into() }
 }
 
 fn content() -> Vec<u8> {
@@ -182,6 +182,6 @@ fn mnist_comes_through_as_it_is() {
     let files = names.iter().map(|n| (n.clone(), std::fs::read(data.join("mnist").join(n)).unwrap())).collect();
     let (folder, server) = (tempfile::tempdir().unwrap(), serve(files, Manner::Good));
     fetch(&[&server.url], &mnist_files(), folder.path(), &mut |_, _, _| {}).unwrap();
-    let test = IdxImages::from_folder(folder.path(), Part::Test).unwrap();
+    let test = MnistDataset::from_dir(folder.path(), Part::Test).unwrap();
     assert_eq!((test.len(), test.get(0).unwrap().label), (10_000, Some(7)));
 }

@@ -2,11 +2,11 @@
 
 use aigc_core::{
     data::{
-        Loader, LoaderConfig, collate_images,
-        idx::{IdxImages, Part},
+        DataLoader, DataLoaderConfig, collate_images,
+        idx::{MnistDataset, Part},
     },
     device::device,
-    eval::{Classifier, LeNet5, Moments, frechet_distance},
+    eval::{Classifier, FeatureStatistics, LeNet5, frechet_distance},
 };
 use aigc_tests::{folder_from, own_fixtures};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -26,7 +26,7 @@ fn frechet_distance_is_the_public_formula_s() {
             view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
         let [n, d] = [view.shape()[0], view.shape()[1]];
         let features = Tensor::<2>::from_data(TensorData::new(values, [n, d]), &device);
-        let mut moments = Moments::new(d).unwrap();
+        let mut moments = FeatureStatistics::new(d).unwrap();
         for start in (0..n).step_by(37) {
             moments.add(&features.clone().narrow(0, start, 37.min(n - start))).unwrap();
         }
@@ -51,10 +51,10 @@ fn lenet_reads_mnist() {
     let judge = LeNet5::open(&data.join("mnist-models/lenet5_csinva.safetensors"), &device).unwrap();
     let mut moments = Vec::new();
     for part in [Part::Train, Part::Test] {
-        let images = IdxImages::from_folder(&data.join("mnist"), part).unwrap();
-        let loader = LoaderConfig { batch_size: 500, shuffle: None, workers: 0, ..LoaderConfig::default() };
-        let loader = Loader::new(images, collate_images, loader).unwrap();
-        let (mut right, mut features) = (0, Moments::new(LeNet5::FEATURES).unwrap());
+        let images = MnistDataset::from_dir(&data.join("mnist"), part).unwrap();
+        let loader = DataLoaderConfig { batch_size: 500, shuffle: None, workers: 0, ..DataLoaderConfig::default() };
+        let loader = DataLoader::new(images, collate_images, loader).unwrap();
+        let (mut right, mut features) = (0, FeatureStatistics::new(LeNet5::FEATURES).unwrap());
         for batch in loader.pass() {
             let batch = batch.unwrap();
             let verdict = judge.classify(batch.images(&device));

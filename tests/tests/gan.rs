@@ -2,17 +2,18 @@
 
 use aigc_core::{
     Result,
-    checkpoint::RunFolder,
-    data::{Image, ImageBatch, ImageShape, InMemory, Loader, LoaderConfig, collate_images},
+    checkpoint::RunDir,
+    data::{DataLoader, DataLoaderConfig, Image, ImageBatch, ImageShape, InMemory, collate_images},
     device::device,
     nn::{Activation, Dropout, DropoutConfig, Initializer, Linear, LinearConfig},
-    rng::{Rng, Seeded},
-    train::{EmaConfig, Event, OptimizerConfig, ParamGroupConfig, Start, StopFlag, Trainer, TrainerConfig},
+    rng::{InitWeights, Rng},
+    train::{CancelToken, EmaConfig, Event, OptimizerConfig, ParamGroupConfig, Start, Trainer, TrainerConfig},
 };
 use aigc_gan::{
-    Ada, AnyGan, Augment, Classes, ClassesConfig, Critic, CriticClasses, CriticNorm, DcganConfig, DiffAugment, Gan,
-    GanConfig, GanLoss, GanObjective, GanObjectiveConfig, Generator, GeneratorClasses, LeCam, Mixture, MlpGanConfig,
-    Monitor, Penalty, PointBatch, R3ganConfig, ResnetGanConfig, Sampler, collate_points, standing_statistics,
+    Ada, AnyGan, Augment, ClassConditioning, Classes, CollapseMonitor, DcganConfig, DiffAugment, Discriminator,
+    DiscriminatorConditioning, DiscriminatorNorm, Gan, GanConfig, GanLoss, GanObjective, GanObjectiveConfig,
+    GaussianMixture, Generator, GeneratorConditioning, GradientPenalty, LeCam, MlpGanConfig, PointBatch, R3ganConfig,
+    ResnetGanConfig, Sampler, collate_points, standing_statistics,
 };
 use aigc_tests::bits;
 use burn::{
@@ -38,9 +39,9 @@ fn bars(shape: ImageShape, count: usize) -> Vec<Image> {
     (0..count).map(image).collect()
 }
 
-fn batches(images: Vec<Image>, batch_size: usize) -> Loader<ImageBatch> {
-    let config = LoaderConfig { batch_size, shuffle: Some(1), workers: 0, ..LoaderConfig::default() };
-    Loader::new(InMemory(images), collate_images, config).unwrap()
+fn batches(images: Vec<Image>, batch_size: usize) -> DataLoader<ImageBatch> {
+    let config = DataLoaderConfig { batch_size, shuffle: Some(1), workers: 0, ..DataLoaderConfig::default() };
+    DataLoader::new(InMemory(images), collate_images, config).unwrap()
 }
 
 fn trainer(steps: usize) -> TrainerConfig {
@@ -48,25 +49,29 @@ fn trainer(steps: usize) -> TrainerConfig {
         learning_rate: 1e-3,
         optimizer: OptimizerConfig::adam(0.5, 0.99),
         seed: 2,
-        checkpoint_every: 0,
+        save_steps: 0,
         ..TrainerConfig::new(steps)
     }
 }
 
-fn run_folder() -> (RunFolder, tempfile::TempDir) {
+fn run_folder() -> (RunDir, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
-    (RunFolder::create(folder.path().join("run")).unwrap(), folder)
+    (RunDir::create(folder.path().join("run")).unwrap(), folder)
 }
 
 /// Each kind of network, with each way to tell it a class.
 fn networks() -> Vec<GanConfig> {
     let mut all = Vec::new();
-    let kinds = [CriticClasses::Concat, CriticClasses::Projection, CriticClasses::Auxiliary];
+    let kinds = [
+        DiscriminatorConditioning::Concat,
+        DiscriminatorConditioning::Projection,
+        DiscriminatorConditioning::Auxiliary,
+    ];
     for critic in [None, Some(kinds[0]), Some(kinds[1]), Some(kinds[2])] {
-        for generator in [GeneratorClasses::Concat, GeneratorClasses::Norm] {
-            let classes = critic.map(|critic| ClassesConfig { count: 3, generator, critic });
+        for generator in [GeneratorConditioning::Concat, GeneratorConditioning::Norm] {
+            let classes = critic.map(|critic| ClassConditioning { count: 3, generator, critic });
             let shape = ImageShape::new(1, 8, 8);
-            for norm in [CriticNorm::None, CriticNorm::Batch, CriticNorm::Spectral] {
+            for norm in [DiscriminatorNorm::None, DiscriminatorNorm::Batch, DiscriminatorNorm::Spectral] {
                 all.push(GanConfig::Dcgan(DcganConfig {
                     channels: vec![4, 6],
                     norm,
@@ -81,10 +86,10 @@ fn networks() -> Vec<GanConfig> {
                 classes,
                 ..ResnetGanConfig::new(ImageShape::new(3, 8, 8))
             }));
-            if generator == GeneratorClasses::Concat {
+            if generator == GeneratorConditioning::Concat {
                 all.push(GanConfig::Mlp(MlpGanConfig {
                     hidden: vec![12],
-                    critic_hidden: Some(vec![10, 6]),
+                    discriminator_hidden: Some(vec![10, 6]),
                     octaves: 2,
                     norm: true,
                     classes,
@@ -153,16 +158,16 @@ fn sides_of_28_32_and_64_pixels_fit_by_themselves() {
 fn a_saved_pair_is_opened_by_its_folder() {
     let config = GanConfig::Dcgan(DcganConfig {
         channels: vec![4, 6],
-        norm: CriticNorm::Spectral,
-        classes: Some(ClassesConfig::new(3)),
+        norm: DiscriminatorNorm::Spectral,
+        classes: Some(ClassConditioning::new(3)),
         ..DcganConfig::new(ImageShape::new(1, 8, 8))
     });
     let gan = config.init(&flex()).unwrap();
     let (run, _keep) = run_folder();
     let objective = GanObjective::new(GanObjectiveConfig::new(GanLoss::Hinge), &gan).unwrap();
-    let fit = Trainer::new(trainer(2)).model_config(&config).unwrap();
+    let fit = Trainer::new(trainer(2)).with_model_config(&config).unwrap();
     let trained = fit.fit(objective, gan, &batches(bars(ImageShape::new(1, 8, 8), 24), 12), &run).unwrap();
-    let opened = aigc_gan::load(&run.final_folder(), &flex()).unwrap();
+    let opened = aigc_gan::load(&run.final_dir(), &flex()).unwrap();
     assert_eq!(bits(&opened), bits(&trained.model));
 }
 
@@ -172,29 +177,28 @@ fn train_with_everything(stops: &[usize]) -> (AnyGan, serde_json::Value) {
     let config = GanConfig::Resnet(ResnetGanConfig {
         channels: 8,
         levels: 2,
-        classes: Some(ClassesConfig::new(3)),
+        classes: Some(ClassConditioning::new(3)),
         ..ResnetGanConfig::new(ImageShape::new(1, 8, 8))
     });
     let objective = GanObjectiveConfig {
         lecam: Some(LeCam::default()),
         augment: Augment::Adaptive(Ada { speed: 50.0, target: -0.5, ..Ada::default() }),
-        penalties: vec![Penalty::r1(1.0).lazily(3)],
-        critic_steps: 2,
-        monitor: Some(Monitor { every: 2, ..Monitor::default() }),
+        penalties: vec![GradientPenalty::r1(1.0).lazily(3)],
+        discriminator_steps: 2,
+        monitor: Some(CollapseMonitor { every: 2, ..CollapseMonitor::default() }),
         ..GanObjectiveConfig::new(GanLoss::NonSaturating)
     };
     let (run, _keep) = run_folder();
     let mut model = None;
     for (attempt, stop) in stops.iter().chain([&usize::MAX]).enumerate() {
-        let flag = StopFlag::new();
+        let flag = CancelToken::new();
         let raise = flag.clone();
         let gan = config.init(&flex()).unwrap();
-        let trainer =
-            TrainerConfig { accumulate: 2, ema: Some(EmaConfig::new(0.9)), checkpoint_every: 4, ..trainer(11) };
+        let trainer = TrainerConfig { accumulate: 2, ema: Some(EmaConfig::new(0.9)), save_steps: 4, ..trainer(11) };
         let trained = Trainer::new(trainer)
             .start(if attempt == 0 { Start::Fresh } else { Start::Resume })
-            .stop_flag(flag)
-            .objective_config(&objective)
+            .with_cancel(flag)
+            .with_objective_config(&objective)
             .unwrap()
             .observe(move |event: &Event<'_>| {
                 if let Event::Step(report) = event
@@ -207,7 +211,7 @@ fn train_with_everything(stops: &[usize]) -> (AnyGan, serde_json::Value) {
                 GanObjective::new(objective.clone(), &gan).unwrap(),
                 gan,
                 &batches(bars(ImageShape::new(1, 8, 8), 48), 6),
-                &RunFolder::open(run.path()).unwrap(),
+                &RunDir::open(run.path()).unwrap(),
             )
             .unwrap();
         model = Some(trained.model);
@@ -270,7 +274,7 @@ struct OneLayer {
     layer: Linear,
 }
 
-impl Critic for OneLayer {
+impl Discriminator for OneLayer {
     fn score(&self, x: Tensor<4>, _class: Option<Tensor<1, Int>>) -> Tensor<1> {
         self.layer.forward(x.flatten::<2>(1, 3)).squeeze_dim(1)
     }
@@ -282,7 +286,7 @@ fn ones_own_players_plug_in_and_a_collapse_is_told() {
         generator: Silent { picture: Initializer::ZEROS.param([1, 1, 8, 8], 1, 1, &flex()) },
         critic: OneLayer { layer: LinearConfig::new(64, 1).init(&flex()) },
     };
-    let monitor = Some(Monitor { every: 1, patience: 10, ..Monitor::default() });
+    let monitor = Some(CollapseMonitor { every: 1, patience: 10, ..CollapseMonitor::default() });
     let objective = GanObjectiveConfig { monitor, ..GanObjectiveConfig::r3gan(1.0) };
     let (run, _keep) = run_folder();
     let mut told = Vec::new();
@@ -303,9 +307,9 @@ fn ones_own_players_plug_in_and_a_collapse_is_told() {
 #[test]
 fn the_critic_moves_as_often_and_as_fast_as_it_should() {
     let shape = ImageShape::new(1, 8, 8);
-    let train = |critic_steps, critic_rate, steps| {
+    let train = |discriminator_steps, critic_rate, steps| {
         let gan = GanConfig::Mlp(MlpGanConfig { hidden: vec![8], ..MlpGanConfig::new(shape) }).init(&flex()).unwrap();
-        let config = GanObjectiveConfig { critic_steps, ..Default::default() };
+        let config = GanObjectiveConfig { discriminator_steps, ..Default::default() };
         let groups = vec![ParamGroupConfig::new("^critic\\.", critic_rate)];
         let trainer = TrainerConfig { groups, optimizer: OptimizerConfig::sgd(), ..trainer(steps) };
         let (run, _keep) = run_folder();
@@ -342,7 +346,7 @@ fn penalties_refuse_a_critic_that_draws_at_random() {
         layer: Linear,
     }
 
-    impl Critic for Dropping {
+    impl Discriminator for Dropping {
         fn score(&self, x: Tensor<4>, _class: Option<Tensor<1, Int>>) -> Tensor<1> {
             self.layer.forward(self.dropout.forward(x.flatten::<2>(1, 3))).squeeze_dim(1)
         }
@@ -360,9 +364,9 @@ fn penalties_refuse_a_critic_that_draws_at_random() {
 /// The game is won: all eight modes are found, by points that lie where the data lie.
 #[test]
 fn a_ring_is_learned() {
-    let mixture = Mixture::ring(8, 1.0, 0.05).unwrap();
-    let loader = LoaderConfig { batch_size: 256, workers: 0, ..LoaderConfig::default() };
-    let loader = Loader::new(mixture.clone().with_points(20_000, 1), collate_points, loader).unwrap();
+    let mixture = GaussianMixture::ring(8, 1.0, 0.05).unwrap();
+    let loader = DataLoaderConfig { batch_size: 256, workers: 0, ..DataLoaderConfig::default() };
+    let loader = DataLoader::new(mixture.clone().with_points(20_000, 1), collate_points, loader).unwrap();
     let gan = GanConfig::Mlp(MlpGanConfig {
         latent: 2,
         hidden: vec![64, 64],
@@ -390,7 +394,7 @@ fn a_ring_is_learned() {
 
 #[test]
 fn a_seed_is_a_picture_and_classes_are_what_was_asked_for() {
-    let classes = Some(ClassesConfig::new(3));
+    let classes = Some(ClassConditioning::new(3));
     let config = DcganConfig { channels: vec![4, 6], classes, ..DcganConfig::new(ImageShape::new(1, 8, 8)) };
     let generator = config.generator(&flex()).unwrap().seeded(1);
     let sampler = Sampler::new(&generator, &flex());
@@ -451,7 +455,8 @@ fn mistakes_are_told_at_the_door() {
     let shape = ImageShape::new(1, 8, 8);
     let small = DcganConfig { channels: vec![4, 6], ..DcganConfig::new(shape) };
     let message = |config: GanConfig| config.init(&flex()).unwrap_err().to_string();
-    let classes = |count| Some(ClassesConfig { generator: GeneratorClasses::Norm, ..ClassesConfig::new(count) });
+    let classes =
+        |count| Some(ClassConditioning { generator: GeneratorConditioning::Norm, ..ClassConditioning::new(count) });
     for (config, expected) in [
         (GanConfig::Dcgan(DcganConfig { channels: vec![4; 4], ..DcganConfig::new(shape) }), "a multiple of 16"),
         (GanConfig::Dcgan(DcganConfig { channels: vec![], ..small.clone() }), "`channels` is []"),
@@ -464,11 +469,14 @@ fn mistakes_are_told_at_the_door() {
         (GanConfig::Mlp(MlpGanConfig { classes: classes(3), ..MlpGanConfig::new(shape) }), "has no norms"),
         (GanConfig::Mlp(MlpGanConfig { octaves: 99, ..MlpGanConfig::new(shape) }), "`octaves` is 99"),
         (
-            GanConfig::Mlp(MlpGanConfig { critic_hidden: Some(vec![0]), ..MlpGanConfig::new(shape) }),
-            "`critic_hidden` is 0",
+            GanConfig::Mlp(MlpGanConfig { discriminator_hidden: Some(vec![0]), ..MlpGanConfig::new(shape) }),
+            "`discriminator_hidden` is 0",
         ),
         (GanConfig::Resnet(ResnetGanConfig { levels: 4, ..ResnetGanConfig::new(shape) }), "a multiple of 16"),
-        (GanConfig::Resnet(ResnetGanConfig { norm: CriticNorm::Batch, ..ResnetGanConfig::new(shape) }), "spectral"),
+        (
+            GanConfig::Resnet(ResnetGanConfig { norm: DiscriminatorNorm::Batch, ..ResnetGanConfig::new(shape) }),
+            "spectral",
+        ),
         (
             GanConfig::Resnet(ResnetGanConfig { levels: 2, attention: Some(5), ..ResnetGanConfig::new(shape) }),
             "one of the maps' sides [4]",
@@ -490,7 +498,7 @@ fn mistakes_are_told_at_the_door() {
     }
 
     // Players that were put together from two pairs.
-    let of = |count| DcganConfig { classes: Some(ClassesConfig::new(count)), ..small.clone() };
+    let of = |count| DcganConfig { classes: Some(ClassConditioning::new(count)), ..small.clone() };
     for (generator, critic, expected) in [(small.clone(), of(3), "expected 0"), (of(10), of(3), "expected 10")] {
         let gan = Gan { generator: generator.generator(&flex()).unwrap(), critic: critic.critic(&flex()).unwrap() };
         let error = GanObjective::<_, _, ImageBatch>::new(GanObjectiveConfig::default(), &gan).unwrap_err().to_string();
@@ -502,13 +510,16 @@ fn mistakes_are_told_at_the_door() {
         |config: GanObjectiveConfig| GanObjective::<_, _, ImageBatch>::new(config, &gan).unwrap_err().to_string();
     assert!(refused(GanObjectiveConfig::r3gan(1.0)).contains("the critic has batch normalisation"));
     for (config, expected) in [
-        (GanObjectiveConfig { critic_steps: 0, ..Default::default() }, "`critic_steps` is 0"),
+        (GanObjectiveConfig { discriminator_steps: 0, ..Default::default() }, "`discriminator_steps` is 0"),
         (GanObjectiveConfig { weight_clip: Some(0.0), ..Default::default() }, "`weight_clip` is 0"),
         (GanObjectiveConfig { label_smoothing: 0.7, ..Default::default() }, "`label_smoothing` is 0.7"),
         (GanObjectiveConfig { auxiliary_weight: f64::NAN, ..Default::default() }, "`auxiliary_weight` is NaN"),
         (GanObjectiveConfig { lecam: Some(LeCam { weight: 0.0, decay: 0.9 }), ..Default::default() }, "`lecam.weight`"),
         (
-            GanObjectiveConfig { monitor: Some(Monitor { every: 0, ..Default::default() }), ..Default::default() },
+            GanObjectiveConfig {
+                monitor: Some(CollapseMonitor { every: 0, ..Default::default() }),
+                ..Default::default()
+            },
             "`monitor.every` is 0",
         ),
         (
@@ -547,7 +558,7 @@ fn mistakes_are_told_at_the_door() {
         let message = result.unwrap_err().to_string();
         assert!(message.contains(expected), "{message}");
     }
-    assert!(fit(DcganConfig { norm: CriticNorm::None, ..small.clone() }, bars(shape, 8), 1).is_err());
+    assert!(fit(DcganConfig { norm: DiscriminatorNorm::None, ..small.clone() }, bars(shape, 8), 1).is_err());
 
     let generator = small.generator(&flex()).unwrap().seeded(1);
     let sampler = Sampler::new(&generator, &flex());

@@ -425,7 +425,7 @@ fn model(folder: &str) -> Site {
     // Every byte a token, and one pair of them.
     let saved = tempfile::tempdir().unwrap();
     let texts = ["hold the line", "hold the door"].map(String::from);
-    let trained = tokenizer::BytePairTokenizer::train(texts.into_iter(), 257).unwrap();
+    let trained = tokenizer::BpeTokenizer::train(texts.into_iter(), 257).unwrap();
     tokenizer::Tokenizer::save(&trained, saved.path()).unwrap();
     for name in names(saved.path()) {
         let content = fs::read(saved.path().join(&name)).unwrap();

@@ -2,17 +2,17 @@
 
 use aigc_core::{
     Error,
-    checkpoint::RunFolder,
-    data::{Loader, LoaderConfig},
+    checkpoint::RunDir,
+    data::{DataLoader, DataLoaderConfig},
     device::device,
     ops::Quantization,
-    params::{LookAt, Replace, look_at_all, replace_all},
-    rng::{Rng, Seeded},
-    train::{EmaConfig, Event, OptimizerConfig, Start, StopFlag, StopReason, Trainer, TrainerConfig},
+    params::{ParamVisitor, Replace, map_params, visit_params},
+    rng::{InitWeights, Rng},
+    train::{CancelToken, EmaConfig, Event, OptimizerConfig, Start, StopReason, Trainer, TrainerConfig},
 };
 use aigc_tests::bits;
 use aigc_text::{
-    CausalLm, GenerationConfig, Generator, Gpt2, Gpt2Config, LoraConfig, NextToken, TokenBatch, TokenWindows,
+    CausalLm, CausalLmObjective, GenerationConfig, Generator, Gpt2, Gpt2Config, LoraConfig, TokenBatch, TokenDataset,
     next_token_loss,
 };
 use burn::{
@@ -55,7 +55,7 @@ fn adapted(seed: u64, config: LoraConfig) -> Gpt2 {
             if path.ends_with("lora.b") { param.map(|b| rng.normal(b.dims(), &b.device()) * 0.2) } else { param }
         }
     }
-    replace_all(model(seed).with_lora(config).unwrap().seeded(seed), &mut Stir(Rng::new(seed)))
+    map_params(model(seed).with_lora(config).unwrap().seeded(seed), &mut Stir(Rng::new(seed)))
 }
 
 fn tokens(seed: u64) -> Tensor<2, Int> {
@@ -76,17 +76,17 @@ fn furthest(a: &[f32], b: &[f32]) -> f32 {
 /// Paths of what would be trained, and how many numbers that is.
 fn trained(model: &Gpt2) -> (BTreeSet<String>, usize) {
     #[derive(Default)]
-    struct Trained(BTreeSet<String>, usize);
-    impl LookAt for Trained {
-        fn look_at<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+    struct TrainOutput(BTreeSet<String>, usize);
+    impl ParamVisitor for TrainOutput {
+        fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
             if param.val().is_require_grad() {
                 self.0.insert(path.into());
                 self.1 += param.val().shape().num_elements();
             }
         }
     }
-    let mut trained = Trained::default();
-    look_at_all(&model.clone().train(), &mut trained);
+    let mut trained = TrainOutput::default();
+    visit_params(&model.clone().train(), &mut trained);
     (trained.0, trained.1)
 }
 
@@ -160,8 +160,8 @@ fn merged_adapters_say_the_same() {
 /// Gradients by path.
 struct Slopes<'a>(&'a Gradients, BTreeMap<String, Tensor<2>>);
 
-impl LookAt for Slopes<'_> {
-    fn look_at<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+impl ParamVisitor for Slopes<'_> {
+    fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
         let gradient = param.val().grad(self.0).filter(|_| D == 2);
         self.1.extend(gradient.map(|gradient| (path.into(), gradient.reshape([0, -1]))));
     }
@@ -172,7 +172,7 @@ fn gradients(model: Gpt2) -> BTreeMap<String, Tensor<2>> {
     let model = model.train();
     let gradients = next_token_loss(&model, &batch, &model.devices()[0]).unwrap().backward();
     let mut slopes = Slopes(&gradients, BTreeMap::new());
-    look_at_all(&model, &mut slopes);
+    visit_params(&model, &mut slopes);
     slopes.1
 }
 
@@ -208,7 +208,7 @@ fn gradients_are_those_of_the_product() {
 fn train(network: &Gpt2, stops: &[usize]) -> (Gpt2, BTreeMap<String, Vec<u8>>) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run");
-    RunFolder::create(&path).unwrap();
+    RunDir::create(&path).unwrap();
     let mut rng = Rng::new(8);
     let text: Vec<u32> =
         (0..300).map(|i| if i % 3 == 0 { rng.below(40) as u32 } else { (i * 7 % 40) as u32 }).collect();
@@ -216,20 +216,20 @@ fn train(network: &Gpt2, stops: &[usize]) -> (Gpt2, BTreeMap<String, Vec<u8>>) {
         seed: 5,
         learning_rate: 1e-2,
         optimizer: OptimizerConfig::adam_w(0.9, 0.99, 0.1),
-        clip_norm: Some(1.0),
+        max_grad_norm: Some(1.0),
         accumulate: 2,
         ema: Some(EmaConfig::new(0.9)),
         ..TrainerConfig::new(12)
     };
     let mut model = None;
     for (attempt, stop) in stops.iter().chain([&usize::MAX]).enumerate() {
-        let flag = StopFlag::new();
+        let flag = CancelToken::new();
         let raise = flag.clone();
-        let windows = TokenWindows::new(text.clone(), 8, 1).unwrap();
-        let loading = LoaderConfig { batch_size: 4, shuffle: Some(2), ..LoaderConfig::default() };
+        let windows = TokenDataset::new(text.clone(), 8, 1).unwrap();
+        let loading = DataLoaderConfig { batch_size: 4, shuffle: Some(2), ..DataLoaderConfig::default() };
         let trained = Trainer::new(config.clone())
             .start(if attempt == 0 { Start::Fresh } else { Start::Resume })
-            .stop_flag(flag)
+            .with_cancel(flag)
             .observe(move |event: &Event<'_>| {
                 if let Event::Step(report) = event
                     && report.step == *stop
@@ -238,22 +238,22 @@ fn train(network: &Gpt2, stops: &[usize]) -> (Gpt2, BTreeMap<String, Vec<u8>>) {
                 }
             })
             .fit(
-                NextToken::new(),
+                CausalLmObjective::new(),
                 network.clone(),
-                &Loader::new(windows, TokenBatch::collate, loading).unwrap(),
-                &RunFolder::open(&path).unwrap(),
+                &DataLoader::new(windows, TokenBatch::collate, loading).unwrap(),
+                &RunDir::open(&path).unwrap(),
             )
             .unwrap();
         assert_eq!(trained.reason, if *stop < 12 { StopReason::Interrupted } else { StopReason::Completed });
         model = Some(trained.model);
     }
-    let run = RunFolder::open(&path).unwrap();
+    let run = RunDir::open(&path).unwrap();
     let checkpoint = run.latest().unwrap();
     let mut files = BTreeMap::new();
     for name in ["state.json", "model.safetensors", "ema.safetensors"] {
         files.insert(name.to_string(), std::fs::read(checkpoint.file(name)).unwrap());
     }
-    files.insert("final".into(), std::fs::read(run.final_folder().join("model.safetensors")).unwrap());
+    files.insert("final".into(), std::fs::read(run.final_dir().join("model.safetensors")).unwrap());
     (model.unwrap(), files)
 }
 

@@ -3,8 +3,8 @@
 use aigc_core::{
     checkpoint::load_weights,
     data::{
-        Dataset, ImageShape, Loader, LoaderConfig, collate_images,
-        idx::{IdxImages, Part},
+        DataLoader, DataLoaderConfig, Dataset, ImageShape, collate_images,
+        idx::{MnistDataset, Part},
     },
     device::device,
 };
@@ -16,7 +16,7 @@ use std::collections::HashMap;
 fn mnist_is_what_it_is_known_to_be() {
     let Some(data) = folder_from("AIGC_DATA") else { return };
     for (part, count, first, ones) in [(Part::Train, 60_000, 5, 6742), (Part::Test, 10_000, 7, 1135)] {
-        let images = IdxImages::from_folder(&data.join("mnist"), part).unwrap();
+        let images = MnistDataset::from_dir(&data.join("mnist"), part).unwrap();
         assert_eq!((images.len(), images.shape()), (count, ImageShape::new(1, 28, 28)));
         assert_eq!(images.get(0).unwrap().label, Some(first));
         let labels: Vec<_> = (0..count).map(|i| images.get(i).unwrap().label.unwrap()).collect();
@@ -35,9 +35,9 @@ fn the_published_vae_is_as_good_as_it_says() {
     rename(&data.join("mnist-models/vae_z20_csinva.safetensors"), &renamed);
     let model = MlpVaeConfig::new(ImageShape::new(1, 28, 28)).init(&device).unwrap();
     let model = load_weights(model, &renamed).unwrap();
-    let test = IdxImages::from_folder(&data.join("mnist"), Part::Test).unwrap();
-    let config = LoaderConfig { batch_size: 500, shuffle: None, workers: 0, ..LoaderConfig::default() };
-    let loader = Loader::new(test, collate_images, config).unwrap();
+    let test = MnistDataset::from_dir(&data.join("mnist"), Part::Test).unwrap();
+    let config = DataLoaderConfig { batch_size: 500, shuffle: None, workers: 0, ..DataLoaderConfig::default() };
+    let loader = DataLoader::new(test, collate_images, config).unwrap();
     let metrics = held_out(&model, &loader, &device, 0).unwrap();
     println!("published MLP VAE on {} test images: {metrics:?}", loader.items());
     let value = |name| metrics.iter().find(|(n, _)| n == name).unwrap().1;
@@ -52,7 +52,7 @@ fn rename(from: &std::path::Path, to: &std::path::Path) {
     let bytes = std::fs::read(from).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let names: HashMap<&str, &str> =
-        [("fc1", "encoder"), ("fc21", "mean"), ("fc22", "log_variance"), ("fc3", "decoder"), ("fc4", "output")].into();
+        [("fc1", "encoder"), ("fc21", "mean"), ("fc22", "logvar"), ("fc3", "decoder"), ("fc4", "output")].into();
     let renamed = file.iter().map(|(name, view)| {
         let (layer, field) = name.split_once('.').unwrap();
         (format!("{}.{field}", names.get(layer).copied().unwrap_or(layer)), view)

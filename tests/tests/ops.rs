@@ -3,8 +3,8 @@
 //! The default bodies are burn's primitives, which `f64` tensors take on Flex too.
 
 use aigc_core::{
-    checkpoint::RunFolder,
-    data::{ImageShape, Loader, LoaderConfig, collate_images, digits},
+    checkpoint::RunDir,
+    data::{DataLoader, DataLoaderConfig, ImageShape, collate_images, digits},
     nn::Activation,
     ops,
     rng::Rng,
@@ -155,7 +155,7 @@ fn embeddings_equal_their_default_bodies() {
 
 #[test]
 fn packed_weights_equal_their_default_bodies() {
-    check("packed_linear");
+    check("quantized_linear");
     check("packed_embedding");
 }
 
@@ -499,9 +499,9 @@ fn a_spread_kernel_does_not_cover_what_lies_between() {
 fn a_run_repeats_bit_for_bit() {
     let train = || {
         let folder = tempfile::tempdir().unwrap();
-        let run = RunFolder::create(folder.path().join("run")).unwrap();
-        let config = LoaderConfig { batch_size: 64, ..LoaderConfig::default() };
-        let digits = Loader::new(digits::all(), collate_images, config).unwrap();
+        let run = RunDir::create(folder.path().join("run")).unwrap();
+        let config = DataLoaderConfig { batch_size: 64, ..DataLoaderConfig::default() };
+        let digits = DataLoader::new(digits::all(), collate_images, config).unwrap();
         let model = ConvVaeConfig { channels: vec![16, 32], ..ConvVaeConfig::new(ImageShape::new(1, 8, 8)) };
         let model = model.init(&Device::flex()).unwrap();
         let objective = VaeObjective::new(Beta::default()).unwrap();

@@ -13,8 +13,8 @@ mod text;
 
 use aigc_core::{
     Result,
-    checkpoint::{RunFolder, load_weights, save_weights},
-    data::{Image, ImageBatch, ImageShape, InMemory, Loader, LoaderConfig, collate_images},
+    checkpoint::{RunDir, load_weights, save_weights},
+    data::{DataLoader, DataLoaderConfig, Image, ImageBatch, ImageShape, InMemory, collate_images},
     device::device,
     train::{Event, Losses, Objective, OptimizerConfig, StepContext, Trainer, TrainerConfig},
 };
@@ -151,7 +151,7 @@ impl Objective for StoredNoise {
         let [batch, latent] = posterior.mean.dims();
         let noise = self.noise[context.step * batch * latent..][..batch * latent].to_vec();
         let noise = Tensor::from_data(TensorData::new(noise, [batch, latent]), &context.device);
-        let z = posterior.mean.clone() + (posterior.log_variance.clone() * 0.5).exp() * noise;
+        let z = posterior.mean.clone() + (posterior.logvar.clone() * 0.5).exp() * noise;
         Ok(Losses::new(elbo(x, &posterior, &model.decode(z)).loss(1.0)))
     }
 }
@@ -173,8 +173,8 @@ fn vae_steps(case: &Path, json: &serde_json::Value) {
     let pixels = tensors.bytes("x");
     let batch_size = pixels.len() / shape.numel() / losses.len();
     let images = pixels.chunks_exact(shape.numel()).map(|p| Image { shape, pixels: p.to_vec(), label: None });
-    let loader_config = LoaderConfig { batch_size, shuffle: None, workers: 1, ..LoaderConfig::default() };
-    let loader = Loader::new(InMemory(images.collect()), collate_images, loader_config).unwrap();
+    let loader_config = DataLoaderConfig { batch_size, shuffle: None, workers: 1, ..DataLoaderConfig::default() };
+    let loader = DataLoader::new(InMemory(images.collect()), collate_images, loader_config).unwrap();
 
     let optimizer = match json["optimizer"].as_str().unwrap() {
         "adam" => OptimizerConfig::adam(0.9, 0.999),
@@ -186,11 +186,11 @@ fn vae_steps(case: &Path, json: &serde_json::Value) {
         optimizer,
         learning_rate: json["learning_rate"].as_f64().unwrap(),
         // A limit beyond reach, so that the norm is computed at every step.
-        clip_norm: Some(json["clip_norm"].as_f64().unwrap_or(1e9)),
+        max_grad_norm: Some(json["max_grad_norm"].as_f64().unwrap_or(1e9)),
         ..TrainerConfig::new(losses.len())
     };
     let mut seen = Vec::new();
-    let run = RunFolder::create(folder.path().join("run")).unwrap();
+    let run = RunDir::create(folder.path().join("run")).unwrap();
     let trained = Trainer::new(trainer_config)
         .observe(|event: &Event<'_>| {
             if let Event::Step(report) = event {

@@ -2,7 +2,7 @@
 
 use aigc_tests::{gpt2_tokenizer, small_gpt2};
 use aigc_text::{
-    BytePairTokenizer, CausalLm, Ending, GenerationConfig, Generator, Gpt2, LogitsProcessor, Pattern, Row, Sequence,
+    BpeTokenizer, CausalLm, Ending, GenerationConfig, Generator, Gpt2, LogitsProcessor, Pattern, Row, Sequence,
     Tokenizer, generate::Tokens,
 };
 use regex::Regex;
@@ -182,9 +182,9 @@ fn a_step_with_gpt2_s_tokens_is_timed() {
 }
 
 /// Byte pairs learned from a few words, and a model of them.
-fn small() -> (BytePairTokenizer, Gpt2, u32) {
+fn small() -> (BpeTokenizer, Gpt2, u32) {
     let words = ["one two three four", "the cat and the other cat", "12 34 56. été"];
-    let tokenizer = BytePairTokenizer::train(words.iter().cycle().take(30), 290).unwrap();
+    let tokenizer = BpeTokenizer::train(words.iter().cycle().take(30), 290).unwrap();
     let (model, end) = (model(3, tokenizer.vocabulary()), tokenizer.end_of_text().unwrap());
     (tokenizer, model, end)
 }
@@ -237,12 +237,15 @@ fn every_way_to_generate_keeps_to_the_pattern() {
         let stream: Result<Vec<u32>, _> = generator(config.clone()).stream(&prompts[0]).unwrap().collect();
         assert_eq!(stream.unwrap(), plain[0].new_tokens());
         let heard = RefCell::new(Vec::new());
-        let listening = generator(config.clone()).on_tokens(|tokens| heard.borrow_mut().extend(tokens[0])).unwrap();
+        let listening = generator(config.clone()).with_streamer(|tokens| heard.borrow_mut().extend(tokens[0])).unwrap();
         listening.generate(&prompts[..1]).unwrap();
         assert_eq!(heard.into_inner(), plain[0].new_tokens());
         let looked_up = GenerationConfig { prompt_lookup_num_tokens: Some(3), ..config.clone() };
         for (what, text) in [
-            ("assisted", generator(config.clone()).assisted_by(&other).unwrap().generate(&prompts[..1]).unwrap()),
+            (
+                "assisted",
+                generator(config.clone()).with_assistant_model(&other).unwrap().generate(&prompts[..1]).unwrap(),
+            ),
             ("looked up", generator(looked_up).generate(&prompts[..1]).unwrap()),
         ] {
             check(&text, what);

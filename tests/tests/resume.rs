@@ -1,11 +1,11 @@
 //! n steps, stop, resume, n steps end bit for bit like 2n steps.
 
 use aigc_core::{
-    checkpoint::RunFolder,
+    checkpoint::RunDir,
     device::device,
     rng::Rng,
     train::{
-        EmaConfig, Event, OptimizerConfig, ParamGroupConfig, Schedule, Start, StopFlag, StopReason, Trainer,
+        CancelToken, EmaConfig, Event, OptimizerConfig, ParamGroupConfig, Schedule, Start, StopReason, Trainer,
         TrainerConfig,
     },
 };
@@ -18,7 +18,7 @@ use std::{
 };
 
 /// All tensors of a run's newest checkpoint and its final model, as bytes.
-fn everything(run: &RunFolder) -> BTreeMap<String, Vec<u8>> {
+fn everything(run: &RunDir) -> BTreeMap<String, Vec<u8>> {
     let checkpoint = run.latest().unwrap();
     let mut files = BTreeMap::new();
     for name in ["state.json", "model.safetensors", "ema.safetensors"] {
@@ -31,7 +31,7 @@ fn everything(run: &RunFolder) -> BTreeMap<String, Vec<u8>> {
         }
     }
     assert!(files.len() >= 4);
-    files.insert("final".into(), std::fs::read(run.final_folder().join("model.safetensors")).unwrap());
+    files.insert("final".into(), std::fs::read(run.final_dir().join("model.safetensors")).unwrap());
     files
 }
 
@@ -62,13 +62,13 @@ fn config() -> TrainerConfig {
         learning_rate: 1e-2,
         schedule: Schedule::cosine(7),
         accumulate: 2,
-        clip_norm: Some(0.5),
+        max_grad_norm: Some(0.5),
         ema: Some(EmaConfig::new(0.99)),
         groups: vec![ParamGroupConfig::new("bias$|beta$", 0.5).with_optimizer(OptimizerConfig::adam_w(0.8, 0.9, 0.1))],
         keep_best: true,
         patience: Some(100),
-        checkpoint_every: 10,
-        evaluate_every: 9,
+        save_steps: 10,
+        eval_steps: 9,
         ..TrainerConfig::new(60)
     }
 }
@@ -77,14 +77,14 @@ fn config() -> TrainerConfig {
 static GENERATOR: Mutex<()> = Mutex::new(());
 
 /// Trains, stopping after each of `stops` and starting again in a new trainer.
-fn train(turns: bool, stops: &[usize], workers: impl Fn(usize) -> usize) -> (RunFolder, tempfile::TempDir, Net) {
+fn train(turns: bool, stops: &[usize], workers: impl Fn(usize) -> usize) -> (RunDir, tempfile::TempDir, Net) {
     let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().unwrap();
     let device = device("flex").unwrap();
-    let mut run = RunFolder::create(folder.path().join("run")).unwrap();
+    let mut run = RunDir::create(folder.path().join("run")).unwrap();
     let mut model = None;
     for (attempt, stop) in stops.iter().chain([&usize::MAX]).enumerate() {
-        let (flag, start) = (StopFlag::new(), if attempt == 0 { Start::Fresh } else { Start::Resume });
+        let (flag, start) = (CancelToken::new(), if attempt == 0 { Start::Fresh } else { Start::Resume });
         let raise = flag.clone();
         let judge = |model: &Net| {
             // Judging uses other noise and the backend's generator; neither may leak into training.
@@ -95,7 +95,7 @@ fn train(turns: bool, stops: &[usize], workers: impl Fn(usize) -> usize) -> (Run
         };
         let trained = Trainer::new(config())
             .start(start)
-            .stop_flag(flag)
+            .with_cancel(flag)
             .observe(move |event: &Event<'_>| {
                 if let Event::Step(report) = event
                     && report.step == *stop
@@ -107,7 +107,7 @@ fn train(turns: bool, stops: &[usize], workers: impl Fn(usize) -> usize) -> (Run
             .fit(NoisyRegression { noise: 0.1, turns }, Net::new(&device), &row_loader(12, workers(attempt)), &run)
             .unwrap();
         assert_eq!(trained.reason, if *stop < 60 { StopReason::Interrupted } else { StopReason::Completed });
-        run = RunFolder::open(run.path()).unwrap();
+        run = RunDir::open(run.path()).unwrap();
         model = Some(trained.model);
     }
     (run, folder, model.unwrap())
@@ -138,7 +138,7 @@ fn the_average_is_not_the_live_model_and_running_statistics_moved() {
     assert_ne!(live, average);
     let moved = bits(&model)["norm.running_mean"].iter().all(|b| *b != 0);
     assert!(moved, "running statistics stayed at their start");
-    use aigc_core::rng::Seeded;
+    use aigc_core::rng::InitWeights;
     let start = bits(&Net::new(&device("flex").unwrap()).seeded(5));
     assert_eq!(bits(&model)["first.bias"], start["first.bias"], "a frozen weight moved");
     assert_ne!(bits(&model)["first.weight"], start["first.weight"]);
@@ -161,7 +161,7 @@ fn another_configuration_is_refused() {
     assert!(resume(TrainerConfig { ema: None, ..config() }, 12).contains("`ema`"));
     assert!(resume(TrainerConfig { learning_rate: 1e-3, ..config() }, 12).contains("`learning_rate`"));
     assert!(resume(TrainerConfig { schedule: Schedule::linear(7), ..config() }, 12).contains("`schedule`"));
-    assert!(resume(TrainerConfig { clip_norm: None, ..config() }, 12).contains("`clip_norm`"));
+    assert!(resume(TrainerConfig { max_grad_norm: None, ..config() }, 12).contains("`max_grad_norm`"));
     assert!(resume(TrainerConfig { groups: vec![], ..config() }, 12).contains("`groups`"));
     assert!(resume(config(), 24).contains("`loader`"));
     let trainer = Trainer::new(config());

@@ -2,24 +2,24 @@
 
 use aigc_core::{
     Error,
-    checkpoint::RunFolder,
-    data::{Dataset, Loader, LoaderConfig},
+    checkpoint::RunDir,
+    data::{DataLoader, DataLoaderConfig, Dataset},
     device::device,
     ops::Quantization,
-    params::{LookAt, look_at_all},
-    rng::{Rng, Seeded},
-    train::{OptimizerConfig, ParamGroupConfig, StopFlag, Trainer, TrainerConfig},
+    params::{ParamVisitor, visit_params},
+    rng::{InitWeights, Rng},
+    train::{CancelToken, OptimizerConfig, ParamGroupConfig, Trainer, TrainerConfig},
 };
 use aigc_tests::{
     floats, folder_from, gpt2_tokenizer, integers, own_fixtures, python_with, run_script, small_gpt2, write_case,
 };
 use aigc_text::{
-    BytePairTokenizer, CausalLm, CharacterTokenizer, DecodeStream, Ending, GenerationConfig, Generator, Gpt2,
-    Gpt2Config, KvCache, LogitsProcessor, NextToken, Row, Sequence, TokenBatch, TokenWindows, Tokenizer,
-    generate::{EarlyStopping, Forced, FrequencyPenalty, Tokens},
+    BpeTokenizer, CausalLm, CausalLmObjective, CharacterTokenizer, DecodeStream, Ending, GenerationConfig, Generator,
+    Gpt2, Gpt2Config, KvCache, LogitsProcessor, Row, Sequence, TokenBatch, TokenDataset, Tokenizer,
+    generate::{EarlyStopping, FrequencyPenalty, Tokens, WordConstraint},
     lines,
     models::ActivationName,
-    perplexity, write_tokens,
+    perplexity, tokenize_file,
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use burn::{
@@ -139,7 +139,7 @@ fn enough_beams_find_the_likeliest_text() {
 #[test]
 fn forced_words_are_present() {
     let model = model(4, 60);
-    let forced = vec![Forced::Phrase(vec![11, 12, 13]), Forced::AnyOf(vec![vec![40, 41], vec![50]])];
+    let forced = vec![WordConstraint::Phrase(vec![11, 12, 13]), WordConstraint::AnyOf(vec![vec![40, 41], vec![50]])];
     let config = GenerationConfig { num_beams: 4, force_words_ids: forced, num_return_sequences: 2, ..config() };
     let holds = |text: &[u32], words: &[u32]| text.windows(words.len()).any(|part| part == words);
     let found = generate(&model, config, &prompts());
@@ -151,7 +151,7 @@ fn forced_words_are_present() {
     let tight = GenerationConfig {
         num_beams: 4,
         max_new_tokens: Some(2),
-        force_words_ids: vec![Forced::Phrase(vec![11, 12, 13])],
+        force_words_ids: vec![WordConstraint::Phrase(vec![11, 12, 13])],
         ..GenerationConfig::default()
     };
     let error = Generator::new(&model, tight).unwrap().generate(&prompts()).unwrap_err();
@@ -167,7 +167,8 @@ fn proposed_tokens_change_nothing() {
         for (name, assistant) in [("another", &other), ("itself", &model)] {
             let generator =
                 Generator::new(&model, GenerationConfig { num_assistant_tokens: 4, ..config.clone() }).unwrap();
-            let assisted = generator.assisted_by(assistant).unwrap().generate(std::slice::from_ref(&prompt)).unwrap();
+            let assisted =
+                generator.with_assistant_model(assistant).unwrap().generate(std::slice::from_ref(&prompt)).unwrap();
             assert_eq!(alone[0].tokens, assisted[0].tokens, "assisted by {name}");
             assert_eq!(alone[0].ending, assisted[0].ending);
         }
@@ -239,7 +240,7 @@ fn draws_have_the_model_s_probabilities() {
         for seed in 0..n as u64 {
             let mut generator = Generator::new(&model, config.clone()).unwrap().seed(seed);
             if is_assisted {
-                generator = generator.assisted_by(&assistant).unwrap();
+                generator = generator.with_assistant_model(&assistant).unwrap();
             }
             let text = generator.generate(std::slice::from_ref(&prompt)).unwrap();
             *counts.entry(text[0].new_tokens().to_vec()).or_default() += 1;
@@ -343,14 +344,14 @@ fn streams_and_listeners_hear_what_is_generated() {
         let heard = RefCell::new(Vec::new());
         let generator = Generator::new(&model, config).unwrap().seed(4);
         generator
-            .on_tokens(|tokens| heard.borrow_mut().extend(tokens[0]))
+            .with_streamer(|tokens| heard.borrow_mut().extend(tokens[0]))
             .unwrap()
             .generate(std::slice::from_ref(prompt))
             .unwrap();
         assert_eq!(heard.into_inner(), whole[0].new_tokens());
     }
     let beams = GenerationConfig { num_beams: 2, ..config() };
-    assert!(Generator::new(&model, beams.clone()).unwrap().on_tokens(|_| ()).is_err());
+    assert!(Generator::new(&model, beams.clone()).unwrap().with_streamer(|_| ()).is_err());
     assert!(Generator::new(&model, beams).unwrap().stream(&[1]).is_err());
 }
 
@@ -374,11 +375,11 @@ fn texts_end_when_they_should() {
         (Some(Ending::StopString), said[..expected].to_string())
     );
     assert!(Generator::new(&model, stopping).unwrap().generate(std::slice::from_ref(&prompt)).is_err(), "no tokenizer");
-    let flag = StopFlag::new();
+    let flag = CancelToken::new();
     let raised = flag.clone();
-    let generator = Generator::new(&model, config.clone()).unwrap().stop_flag(flag);
+    let generator = Generator::new(&model, config.clone()).unwrap().with_cancel(flag);
     let heard = RefCell::new(0);
-    let generator = generator.on_tokens(|_| {
+    let generator = generator.with_streamer(|_| {
         *heard.borrow_mut() += 1;
         if *heard.borrow() == 3 {
             raised.raise();
@@ -482,12 +483,12 @@ fn windows_are_the_tokens_of_the_text() {
     let (from, to) = (folder.path().join("text.txt"), folder.path().join("text.tokens"));
     std::fs::write(&from, text).unwrap();
     let mut told = 0;
-    let count = write_tokens(&from, &tokenizer, &to, |bytes| told = bytes).unwrap();
+    let count = tokenize_file(&from, &tokenizer, &to, |bytes| told = bytes).unwrap();
     assert_eq!((count, told), (text.len(), text.len() as u64));
     let all = tokenizer.encode(text).unwrap();
     for stride in [1, 3, 7] {
         let (file, memory) =
-            (TokenWindows::open(&to, 6, stride).unwrap(), TokenWindows::new(all.clone(), 6, stride).unwrap());
+            (TokenDataset::open(&to, 6, stride).unwrap(), TokenDataset::new(all.clone(), 6, stride).unwrap());
         assert_eq!((file.len(), file.len()), (memory.len(), (all.len() - 7) / stride + 1));
         for i in 0..file.len() {
             assert_eq!(file.get(i).unwrap(), memory.get(i).unwrap());
@@ -501,7 +502,7 @@ fn windows_are_the_tokens_of_the_text() {
         (b"something else, longer", "not a file of tokens"),
     ] {
         std::fs::write(&to, bytes).unwrap();
-        let error = TokenWindows::open(&to, 6, 1).unwrap_err().to_string();
+        let error = TokenDataset::open(&to, 6, 1).unwrap_err().to_string();
         assert!(error.contains(what) && error.contains("text.tokens"), "{error}");
     }
     // A line of three mebibytes comes in parts, and no part cuts a character.
@@ -514,9 +515,9 @@ fn windows_are_the_tokens_of_the_text() {
     let cut = lines(&from).unwrap().find_map(Result::err).expect("an error").to_string();
     assert!(cut.contains(&format!("byte {}", long.len())), "{cut}");
     std::fs::write(&from, b"good\nbad \xff\n").unwrap();
-    let error = write_tokens(&from, &CharacterTokenizer::of("god\nba "), &to, |_| ()).unwrap_err().to_string();
+    let error = tokenize_file(&from, &CharacterTokenizer::of("god\nba "), &to, |_| ()).unwrap_err().to_string();
     assert!(error.contains("text.txt") && error.contains("byte 9"), "{error}");
-    assert!(TokenWindows::new(vec![1, 2, 3], 3, 1).is_err() && TokenWindows::new(vec![1, 2, 3], 2, 0).is_err());
+    assert!(TokenDataset::new(vec![1, 2, 3], 3, 1).is_err() && TokenDataset::new(vec![1, 2, 3], 2, 0).is_err());
 }
 
 #[test]
@@ -542,7 +543,7 @@ fn mistakes_are_told_at_the_door() {
         (GenerationConfig { num_beams: 4, num_beam_groups: 3, ..base() }, "num_beam_groups"),
         (GenerationConfig { diversity_penalty: 1.0, ..base() }, "diversity_penalty"),
         (GenerationConfig { penalty_alpha: Some(0.5), do_sample: true, ..base() }, "penalty_alpha"),
-        (GenerationConfig { force_words_ids: vec![Forced::Phrase(vec![1])], ..base() }, "num_beams"),
+        (GenerationConfig { force_words_ids: vec![WordConstraint::Phrase(vec![1])], ..base() }, "num_beams"),
         (GenerationConfig { bad_words_ids: vec![vec![]], ..base() }, "bad_words_ids"),
         (GenerationConfig { suppress_tokens: vec![60], ..base() }, "suppress_tokens"),
         (GenerationConfig { exponential_decay_length_penalty: Some((1, 1.1)), ..base() }, "eos_token_id"),
@@ -577,13 +578,14 @@ fn mistakes_are_told_at_the_door() {
     let proposed = GenerationConfig { prompt_lookup_num_tokens: Some(3), ..base() };
     let stream = Generator::new(&model, proposed.clone()).unwrap().stream(&[1, 2]).err().expect("an error");
     assert!(stream.to_string().contains("prompt lookup"), "{stream}");
-    let both = Generator::new(&model, proposed).unwrap().assisted_by(&model).unwrap().generate(&one).unwrap_err();
+    let both =
+        Generator::new(&model, proposed).unwrap().with_assistant_model(&model).unwrap().generate(&one).unwrap_err();
     assert!(both.to_string().contains("`prompt_lookup_num_tokens`"), "{both}");
     assert_eq!(generate(&model, base(), &[]), vec![]);
     let begins = GenerationConfig { bos_token_id: Some(5), max_new_tokens: Some(2), ..base() };
     assert_eq!(generate(&model, begins, &[vec![]])[0].tokens[0], 5);
     let other = self::model(1, 61);
-    assert!(Generator::new(&model, base()).unwrap().assisted_by(&other).is_err());
+    assert!(Generator::new(&model, base()).unwrap().with_assistant_model(&other).is_err());
     assert!(perplexity(&model, &[1], 4).is_err() && perplexity(&model, &[1, 60], 4).is_err());
     let (batch, flex) = (TokenBatch::collate(vec![vec![1; 50]]), device("flex").unwrap());
     assert!(aigc_text::next_token_loss(&model, &batch, &flex).unwrap_err().to_string().contains("context"));
@@ -660,14 +662,14 @@ fn options_do_what_they_say() {
 #[test]
 fn weight_decay_is_on_matrices_alone() {
     struct Numbers(BTreeMap<String, (usize, Vec<f32>)>);
-    impl LookAt for Numbers {
-        fn look_at<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+    impl ParamVisitor for Numbers {
+        fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
             self.0.insert(path.into(), (D, param.val().into_data().iter().collect()));
         }
     }
     let numbers = |model: &Gpt2| {
         let mut numbers = Numbers(BTreeMap::new());
-        look_at_all(model, &mut numbers);
+        visit_params(model, &mut numbers);
         numbers.0
     };
     let (rate, decay) = (0.01, 0.5);
@@ -675,13 +677,13 @@ fn weight_decay_is_on_matrices_alone() {
     let step = |decay: f64| {
         let folder = tempfile::tempdir().unwrap();
         let optimizer = OptimizerConfig::adam_w(0.9, 0.99, decay);
-        let groups = vec![ParamGroupConfig::vectors_without_decay(&optimizer)];
+        let groups = vec![ParamGroupConfig::no_weight_decay_for_1d(&optimizer)];
         let config = TrainerConfig { learning_rate: rate, optimizer, groups, ..TrainerConfig::new(1) };
         let tokens = (0..40u32).map(|at| at * at % 60).collect();
-        let windows = TokenWindows::new(tokens, 12, 1).unwrap();
-        let loader = Loader::new(windows, TokenBatch::collate, LoaderConfig::default()).unwrap();
-        let run = RunFolder::create(folder.path().join("run")).unwrap();
-        numbers(&Trainer::new(config).fit(NextToken::new(), begun.clone(), &loader, &run).unwrap().model)
+        let windows = TokenDataset::new(tokens, 12, 1).unwrap();
+        let loader = DataLoader::new(windows, TokenBatch::collate, DataLoaderConfig::default()).unwrap();
+        let run = RunDir::create(folder.path().join("run")).unwrap();
+        numbers(&Trainer::new(config).fit(CausalLmObjective::new(), begun.clone(), &loader, &run).unwrap().model)
     };
     let (with, without, before) = (step(decay), step(0.0), numbers(&begun));
     for (path, (axes, with)) in &with {
@@ -726,12 +728,12 @@ fn any_text(rng: &mut Rng) -> String {
 fn any_text_comes_back_from_its_tokens() {
     let mut rng = Rng::new(3);
     let corpus: Vec<String> = (0..200).map(|_| any_text(&mut rng)).collect();
-    let trained = BytePairTokenizer::train(corpus.iter(), 400).unwrap();
+    let trained = BpeTokenizer::train(corpus.iter(), 400).unwrap();
     assert!(trained.vocabulary() > 257 && trained.vocabulary() <= 400, "{}", trained.vocabulary());
-    assert!(BytePairTokenizer::train(corpus.iter(), 256).is_err());
+    assert!(BpeTokenizer::train(corpus.iter(), 256).is_err());
     let folder = tempfile::tempdir().unwrap();
     trained.save(folder.path()).unwrap();
-    let opened = BytePairTokenizer::open(folder.path()).unwrap();
+    let opened = BpeTokenizer::open(folder.path()).unwrap();
     let gpt2 = gpt2_tokenizer();
     let special = ["<|endoftext|>", "a <|endoftext|>b<|endoftext|", "<|endoftext|><|endoftext|>"].map(String::from);
     for text in special.into_iter().chain((0..1000).map(|_| any_text(&mut rng))) {

@@ -2,13 +2,13 @@
 
 use aigc_core::{
     Error, Result,
-    checkpoint::RunFolder,
-    data::{Loader, LoaderConfig},
+    checkpoint::RunDir,
+    data::{DataLoader, DataLoaderConfig},
     device::device,
     nn::{Initializer, Linear, LinearConfig},
     train::{
-        Ema, EmaConfig, Event, Losses, MetricsLog, Objective, OptimizerConfig, ParamGroupConfig, Schedule, Start,
-        StepContext, StopReason, Trained, Trainer, TrainerConfig, Turn, read_metrics,
+        Ema, EmaConfig, Event, Losses, MetricsLogger, Objective, OptimizerConfig, ParamGroupConfig, Phase, Schedule,
+        Start, StepContext, StopReason, TrainOutput, Trainer, TrainerConfig, read_metrics,
     },
 };
 use aigc_tests::{Net, NoisyRegression, Rows, bits, columns, loader_of, row_loader};
@@ -24,16 +24,16 @@ fn flex() -> Device {
 }
 
 struct Folder {
-    run: RunFolder,
+    run: RunDir,
     _keep: tempfile::TempDir,
 }
 
 fn folder() -> Folder {
     let keep = tempfile::tempdir().unwrap();
-    Folder { run: RunFolder::create(keep.path().join("run")).unwrap(), _keep: keep }
+    Folder { run: RunDir::create(keep.path().join("run")).unwrap(), _keep: keep }
 }
 
-fn train(config: TrainerConfig, batch: usize) -> (Trained<Net>, Folder) {
+fn train(config: TrainerConfig, batch: usize) -> (TrainOutput<Net>, Folder) {
     let folder = folder();
     let loader = row_loader(batch, 0);
     let trained =
@@ -86,9 +86,9 @@ impl Objective for Pull {
     }
 }
 
-fn constant_rows(targets: &[f32], batch_size: usize) -> Loader<Rows> {
+fn constant_rows(targets: &[f32], batch_size: usize) -> DataLoader<Rows> {
     let rows = targets.iter().map(|t| [0.0, 0.0, 0.0, 0.0, *t]).collect();
-    let config = LoaderConfig { batch_size, shuffle: None, workers: 0, ..LoaderConfig::default() };
+    let config = DataLoaderConfig { batch_size, shuffle: None, workers: 0, ..DataLoaderConfig::default() };
     loader_of(aigc_core::data::InMemory(rows), config)
 }
 
@@ -142,7 +142,7 @@ fn accumulated_batches_count_like_one_large_batch() {
 #[test]
 fn clipping_bounds_the_norm_of_all_gradients_together() {
     // One step of plain descent moves the weights by rate × clipped norm, whatever the loss.
-    let config = TrainerConfig { clip_norm: Some(0.25), seed: 3, ..sgd(1, 0.5) };
+    let config = TrainerConfig { max_grad_norm: Some(0.25), seed: 3, ..sgd(1, 0.5) };
     let (trained, _keep) = train(config, 12);
     let start = stable_start(3);
     let moved: f64 = bits(&trained.model)
@@ -157,7 +157,7 @@ fn clipping_bounds_the_norm_of_all_gradients_together() {
 }
 
 fn stable_start(seed: u64) -> std::collections::BTreeMap<String, Vec<u32>> {
-    use aigc_core::rng::Seeded;
+    use aigc_core::rng::InitWeights;
     bits(&Net::without_dropout(&flex()).seeded(seed))
 }
 
@@ -207,7 +207,7 @@ fn the_average_is_its_formula() {
 
 #[test]
 fn the_average_copies_running_statistics_and_leaves_the_live_ones_alone() {
-    let live = aigc_core::rng::Seeded::seeded(Net::without_dropout(&flex()), 1).train();
+    let live = aigc_core::rng::InitWeights::seeded(Net::without_dropout(&flex()), 1).train();
     let mut ema = Ema::new(&live, EmaConfig { decay: 0.9, warmup: false });
     let x = |scale: f32| {
         Tensor::<2>::full([8, 4], scale, &flex().autodiff())
@@ -222,7 +222,7 @@ fn the_average_copies_running_statistics_and_leaves_the_live_ones_alone() {
     live.forward(x(3.0));
     assert_eq!(bits(ema.model()), average);
     let moved = bits(&live.valid());
-    ema.update(&aigc_core::rng::Seeded::seeded(Net::without_dropout(&flex()), 9).train());
+    ema.update(&aigc_core::rng::InitWeights::seeded(Net::without_dropout(&flex()), 9).train());
     assert_eq!(bits(&live.valid()), moved);
     assert_ne!(bits(ema.model())["first.weight"], average["first.weight"]);
 }
@@ -230,7 +230,7 @@ fn the_average_copies_running_statistics_and_leaves_the_live_ones_alone() {
 #[test]
 fn a_loss_that_is_not_finite_stops_with_its_name_and_the_last_good_checkpoint() {
     let fit = |objective, folder: &Folder| {
-        let config = TrainerConfig { checkpoint_every: 4, ..sgd(20, 0.1) };
+        let config = TrainerConfig { save_steps: 4, ..sgd(20, 0.1) };
         Trainer::new(config).fit(objective, Scalar::new(5.0), &constant_rows(&[1.0], 1), &folder.run).unwrap_err()
     };
     let folder = folder();
@@ -250,7 +250,7 @@ fn a_loss_that_is_not_finite_stops_with_its_name_and_the_last_good_checkpoint() 
 fn no_checkpoint_ever_holds_weights_that_are_not_finite() {
     for bad in 0..8 {
         let folder = folder();
-        let config = TrainerConfig { checkpoint_every: 1, ..sgd(8, 0.1) };
+        let config = TrainerConfig { save_steps: 1, ..sgd(8, 0.1) };
         let objective = Pull { infinite_gradient_at: Some(bad), ..Pull::default() };
         let error = Trainer::new(config).fit(objective, Scalar::new(5.0), &constant_rows(&[1.0], 1), &folder.run);
         assert!(matches!(error, Err(Error::NotFinite { .. })));
@@ -266,20 +266,20 @@ fn no_checkpoint_ever_holds_weights_that_are_not_finite() {
 #[test]
 fn weights_that_became_infinite_at_the_very_end_are_not_saved() {
     let folder = folder();
-    let config = TrainerConfig { checkpoint_every: 3, ..sgd(8, 0.1) };
+    let config = TrainerConfig { save_steps: 3, ..sgd(8, 0.1) };
     let objective = Pull { infinite_gradient_at: Some(7), ..Pull::default() };
     let error = Trainer::new(config).fit(objective, Scalar::new(5.0), &constant_rows(&[1.0], 1), &folder.run);
     let error = error.unwrap_err().to_string();
     assert!(error.contains("`w.weight` became") && error.contains("step-000006"), "{error}");
     assert_eq!(folder.run.latest().unwrap().step(), 6);
-    assert!(!folder.run.final_folder().exists());
+    assert!(!folder.run.final_dir().exists());
 }
 
 #[test]
 fn a_run_with_an_infinite_evaluation_resumes() {
     let folder = folder();
     let fit = |start, steps| {
-        let config = TrainerConfig { evaluate_every: 2, checkpoint_every: 2, ..sgd(steps, 0.1) };
+        let config = TrainerConfig { eval_steps: 2, save_steps: 2, ..sgd(steps, 0.1) };
         Trainer::new(config)
             .start(start)
             .evaluate(|_: &Scalar| Ok(vec![("score".into(), f64::INFINITY)]))
@@ -296,8 +296,8 @@ fn a_repeated_update_tells_its_losses_once() {
     impl Objective for Twice {
         type Model = Scalar;
         type Batch = Rows;
-        fn turns(&self) -> Vec<Turn> {
-            vec![Turn::new("model").repeated(2)]
+        fn turns(&self) -> Vec<Phase> {
+            vec![Phase::new("model").repeated(2)]
         }
         fn losses(&mut self, model: &Scalar, batch: &Rows, context: &mut StepContext) -> Result<Losses> {
             Pull::default().losses(model, batch, context)
@@ -343,7 +343,7 @@ fn a_best_model_that_was_not_kept_is_replaced_by_the_last_with_a_warning() {
     let folder = folder();
     let warnings = Rc::new(RefCell::new(Vec::new()));
     let fit = |start, steps, keep_best, value: f64| {
-        let config = TrainerConfig { evaluate_every: 1, keep_last: 1, keep_best, ..sgd(steps, 0.1) };
+        let config = TrainerConfig { eval_steps: 1, save_total_limit: 1, keep_best, ..sgd(steps, 0.1) };
         let told = warnings.clone();
         Trainer::new(config)
             .start(start)
@@ -401,12 +401,12 @@ fn endless_minutes_are_endless() {
 fn runs_are_numbered_past_the_largest() {
     let folder = tempfile::tempdir().unwrap();
     let base = folder.path().join("run");
-    assert!(RunFolder::open_newest(&base).is_err());
-    assert!(RunFolder::create_next(&base).unwrap().path().ends_with("run-1"));
-    assert!(RunFolder::create_next(&base).unwrap().path().ends_with("run-2"));
+    assert!(RunDir::open_latest(&base).is_err());
+    assert!(RunDir::create_next(&base).unwrap().path().ends_with("run-1"));
+    assert!(RunDir::create_next(&base).unwrap().path().ends_with("run-2"));
     std::fs::remove_dir_all(folder.path().join("run-1")).unwrap();
-    assert!(RunFolder::create_next(&base).unwrap().path().ends_with("run-3"));
-    assert!(RunFolder::open_newest(&base).unwrap().path().ends_with("run-3"));
+    assert!(RunDir::create_next(&base).unwrap().path().ends_with("run-3"));
+    assert!(RunDir::open_latest(&base).unwrap().path().ends_with("run-3"));
 }
 
 #[test]
@@ -414,11 +414,11 @@ fn the_best_evaluation_is_kept_and_returned() {
     for (maximize, best_step) in [(false, 3), (true, 8)] {
         let folder = folder();
         let config = TrainerConfig {
-            evaluate_every: 1,
+            eval_steps: 1,
             keep_best: true,
-            keep_last: 1,
+            save_total_limit: 1,
             maximize,
-            checkpoint_every: 2,
+            save_steps: 2,
             ..sgd(10, 0.1)
         };
         let (mut values, mut weights) = ([5.0, 4.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 5.0, 4.0].into_iter(), Vec::new());
@@ -437,7 +437,7 @@ fn the_best_evaluation_is_kept_and_returned() {
 
 #[test]
 fn training_stops_early_in_time_and_when_done() {
-    let patient = TrainerConfig { evaluate_every: 2, patience: Some(3), ..sgd(100, 0.1) };
+    let patient = TrainerConfig { eval_steps: 2, patience: Some(3), ..sgd(100, 0.1) };
     let folder = folder();
     let trained = Trainer::new(patient)
         .evaluate(|_: &Scalar| Ok(vec![("score".into(), 1.0)]))
@@ -450,7 +450,7 @@ fn training_stops_early_in_time_and_when_done() {
     let trained =
         Trainer::new(brief).fit(Pull::default(), Scalar::new(5.0), &constant_rows(&[1.0], 1), &folder.run).unwrap();
     assert_eq!((trained.reason, trained.step), (StopReason::OutOfTime, 0));
-    assert!(folder.run.final_folder().join("model.safetensors").is_file());
+    assert!(folder.run.final_dir().join("model.safetensors").is_file());
 }
 
 #[test]
@@ -458,13 +458,13 @@ fn events_come_in_order_and_the_log_holds_means() {
     let folder = folder();
     let names = Rc::new(RefCell::new(Vec::new()));
     let seen = names.clone();
-    let config = TrainerConfig { evaluate_every: 2, preview_every: 2, checkpoint_every: 2, ..sgd(4, 0.1) };
+    let config = TrainerConfig { eval_steps: 2, preview_steps: 2, save_steps: 2, ..sgd(4, 0.1) };
     Trainer::new(config)
         .observe(move |event: &Event<'_>| {
             let name = format!("{event:?}");
             seen.borrow_mut().push(name.split([' ', '(']).next().unwrap().to_string());
         })
-        .observe(MetricsLog::every(2))
+        .observe(MetricsLogger::every(2))
         .evaluate(|_: &Scalar| Ok(vec![("score".into(), 1.0)]))
         .preview(|_, context| {
             std::fs::write(context.run.sample_path(context.step, "txt"), "seen").unwrap();
@@ -489,8 +489,8 @@ fn events_come_in_order_and_the_log_holds_means() {
 fn the_log_forgets_steps_that_are_made_again() {
     let folder = folder();
     let fit = |start, steps, fail_at| {
-        let config = TrainerConfig { checkpoint_every: 4, ..sgd(steps, 0.1) };
-        let trainer = Trainer::new(config).start(start).observe(MetricsLog::every(1));
+        let config = TrainerConfig { save_steps: 4, ..sgd(steps, 0.1) };
+        let trainer = Trainer::new(config).start(start).observe(MetricsLogger::every(1));
         trainer.fit(Pull { fail_at, ..Pull::default() }, Scalar::new(5.0), &constant_rows(&[1.0], 1), &folder.run)
     };
     assert!(fit(Start::Fresh, 10, Some(6)).is_err());
@@ -517,8 +517,8 @@ impl Objective for TakeTurns {
     type Model = Two;
     type Batch = Rows;
 
-    fn turns(&self) -> Vec<Turn> {
-        vec![Turn::new("left").of("left").repeated(2), Turn::new("right").of("right").on_same_batch()]
+    fn turns(&self) -> Vec<Phase> {
+        vec![Phase::new("left").of("left").repeated(2), Phase::new("right").of("right").reuse_batch()]
     }
 
     fn losses(&mut self, model: &Two, batch: &Rows, context: &mut StepContext) -> Result<Losses> {
@@ -561,8 +561,8 @@ fn turns_without_anything_to_train_are_refused() {
     impl Objective for Nobody {
         type Model = Two;
         type Batch = Rows;
-        fn turns(&self) -> Vec<Turn> {
-            vec![Turn::new("middle").of("middle")]
+        fn turns(&self) -> Vec<Phase> {
+            vec![Phase::new("middle").of("middle")]
         }
         fn losses(&mut self, _: &Two, _: &Rows, _: &mut StepContext) -> Result<Losses> {
             unreachable!()
@@ -580,8 +580,8 @@ fn turns_need_names_of_their_own() {
     impl Objective for Named {
         type Model = Scalar;
         type Batch = Rows;
-        fn turns(&self) -> Vec<Turn> {
-            self.0.iter().map(|name| Turn::new(name)).collect()
+        fn turns(&self) -> Vec<Phase> {
+            self.0.iter().map(|name| Phase::new(name)).collect()
         }
         fn losses(&mut self, _: &Scalar, _: &Rows, _: &mut StepContext) -> Result<Losses> {
             unreachable!()
@@ -601,9 +601,9 @@ fn values_out_of_range_are_named() {
         (TrainerConfig::new(0), "steps"),
         (TrainerConfig { learning_rate: 0.0, ..TrainerConfig::new(1) }, "learning_rate"),
         (TrainerConfig { accumulate: 0, ..TrainerConfig::new(1) }, "accumulate"),
-        (TrainerConfig { clip_norm: Some(-1.0), ..TrainerConfig::new(1) }, "clip_norm"),
+        (TrainerConfig { max_grad_norm: Some(-1.0), ..TrainerConfig::new(1) }, "max_grad_norm"),
         (TrainerConfig { ema: Some(EmaConfig::new(1.0)), ..TrainerConfig::new(1) }, "ema.decay"),
-        (TrainerConfig { patience: Some(1), ..TrainerConfig::new(1) }, "evaluate_every"),
+        (TrainerConfig { patience: Some(1), ..TrainerConfig::new(1) }, "eval_steps"),
         (TrainerConfig { minutes: Some(0.0), ..TrainerConfig::new(1) }, "minutes"),
         (TrainerConfig { groups: vec![ParamGroupConfig::new("(", 1.0)], ..TrainerConfig::new(1) }, "groups.pattern"),
         (
@@ -622,7 +622,7 @@ fn values_out_of_range_are_named() {
 
 #[test]
 fn a_seed_fixes_the_weights_whatever_was_drawn_before() {
-    use aigc_core::rng::Seeded;
+    use aigc_core::rng::InitWeights;
     let first = bits(&Net::without_dropout(&flex()).seeded(4));
     Net::without_dropout(&flex()).seeded(5);
     let _: Tensor<1> = Tensor::random([9], burn::tensor::Distribution::Default, &flex());

@@ -1,10 +1,10 @@
 //! Weights travel: to the `safetensors` crate, to Python, and back, bit for bit.
 
 use aigc_core::{
-    checkpoint::{RunFolder, load_weights, save_weights},
+    checkpoint::{RunDir, load_weights, save_weights},
     device::device,
     nn::{BatchNormConfig, LinearConfig},
-    rng::Seeded,
+    rng::InitWeights,
     train::{Trainer, TrainerConfig},
 };
 use aigc_tests::{Net, NoisyRegression, bits, row_loader};
@@ -87,10 +87,10 @@ fn saved_files_have_the_rights_of_any_new_file() {
 #[test]
 fn the_final_model_opens_in_python() {
     let folder = tempfile::tempdir().unwrap();
-    let run = RunFolder::create(folder.path().join("run")).unwrap();
+    let run = RunDir::create(folder.path().join("run")).unwrap();
     let net = Net::new(&device("flex").unwrap());
     let trained = Trainer::new(TrainerConfig::new(3))
-        .model_config(&serde_json::json!({"kind": "net"}))
+        .with_model_config(&serde_json::json!({"kind": "net"}))
         .unwrap()
         .fit(NoisyRegression::default(), net, &row_loader(8, 0), &run)
         .unwrap();
@@ -107,7 +107,7 @@ fn the_final_model_opens_in_python() {
         println!("skipped: set PYTHON to one with safetensors and numpy");
         return;
     }
-    let output = Command::new(&python).args(["-c", script]).arg(run.final_folder()).output().unwrap();
+    let output = Command::new(&python).args(["-c", script]).arg(run.final_dir()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
     let weight = trained.model.first.weight.val().into_data();

@@ -1,7 +1,7 @@
 //! What every generative-model crate of aigc stands on.
 //!
 //! ```text
-//! Dataset → Batches → Objective(model, batch) → Trainer → run folder → load → sample → pictures
+//! Dataset → BatchIter → Objective(model, batch) → Trainer → run folder → load → sample → pictures
 //! ```
 //!
 //! | module | what lives there |

@@ -8,9 +8,9 @@ use burn::{
 };
 
 /// Looks at every float tensor of a model.
-pub trait LookAt {
+pub trait ParamVisitor {
     /// Called with each tensor, trained or not, and its path.
-    fn look_at<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>);
+    fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>);
 }
 
 /// Replaces every float tensor of a model.
@@ -20,12 +20,12 @@ pub trait Replace {
 }
 
 /// Shows every float tensor of `model` to `looker`.
-pub fn look_at_all<M: Module>(model: &M, looker: &mut impl LookAt) {
+pub fn visit_params<M: Module>(model: &M, looker: &mut impl ParamVisitor) {
     model.visit(&mut Walk { path: Vec::new(), with: looker });
 }
 
 /// Lets `replacer` replace every float tensor of `model`.
-pub fn replace_all<M: Module>(model: M, replacer: &mut impl Replace) -> M {
+pub fn map_params<M: Module>(model: M, replacer: &mut impl Replace) -> M {
     model.map(&mut Walk { path: Vec::new(), with: replacer })
 }
 
@@ -48,7 +48,7 @@ impl<W> Walk<'_, W> {
     }
 }
 
-impl<W: LookAt> ModuleVisitor for Walk<'_, W> {
+impl<W: ParamVisitor> ModuleVisitor for Walk<'_, W> {
     fn enter_module(&mut self, name: &str, container: &str) {
         self.enter(name, container);
     }
@@ -58,7 +58,7 @@ impl<W: LookAt> ModuleVisitor for Walk<'_, W> {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.with.look_at(&self.path.join("."), param);
+        self.with.visit(&self.path.join("."), param);
     }
 }
 

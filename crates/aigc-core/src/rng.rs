@@ -1,10 +1,10 @@
-//! Seeded noise, drawn on the host.
+//! InitWeights noise, drawn on the host.
 //!
 //! Backends have generators of their own, and each draws other numbers. Wherever a user sees the result, numbers come
 //! from here instead: ChaCha with 12 rounds, keyed by what they are for. One seed is one picture, on every backend,
 //! and a run that stops and resumes draws what it would have drawn.
 
-use crate::params::{LookAt, look_at_all};
+use crate::params::{ParamVisitor, visit_params};
 use burn::{
     module::{Module, Param},
     tensor::{Device, Tensor, TensorData},
@@ -76,12 +76,12 @@ impl Rng {
 }
 
 thread_local! {
-    /// The stream a lazy parameter draws from while [`Seeded::seeded`] asks for its value.
+    /// The stream a lazy parameter draws from while [`InitWeights::seeded`] asks for its value.
     static INITIAL: RefCell<Option<Rng>> = const { RefCell::new(None) };
 }
 
 /// Runs `draw` on the stream of the parameter being initialised, or on a fresh unpredictable one where a model is used
-/// without having been [seeded](Seeded::seeded).
+/// without having been [seeded](InitWeights::seeded).
 pub(crate) fn with_initial_stream<T>(draw: impl FnOnce(&mut Rng) -> T) -> T {
     INITIAL.with_borrow_mut(|stream| match stream {
         Some(rng) => draw(rng),
@@ -90,7 +90,7 @@ pub(crate) fn with_initial_stream<T>(draw: impl FnOnce(&mut Rng) -> T) -> T {
 }
 
 /// Gives a model its initial weights.
-pub trait Seeded: Module {
+pub trait InitWeights: Module {
     /// Draws every weight that has no value yet. What a weight gets depends on `seed` and on its path in the model,
     /// and on nothing else: not on the backend, nor on the order of construction or use. Weights already drawn or
     /// loaded stay.
@@ -98,19 +98,19 @@ pub trait Seeded: Module {
     /// Parameters made by burn's own layers draw from the backend's generator, reseeded for each: reproducible on one
     /// backend, different on another.
     fn seeded(self, seed: u64) -> Self {
-        look_at_all(&self, &mut Initialise { seed });
+        visit_params(&self, &mut Initialise { seed });
         self
     }
 }
 
-impl<M: Module> Seeded for M {}
+impl<M: Module> InitWeights for M {}
 
 struct Initialise {
     seed: u64,
 }
 
-impl LookAt for Initialise {
-    fn look_at<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+impl ParamVisitor for Initialise {
+    fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
         if param.is_initialized() {
             return;
         }

@@ -15,7 +15,7 @@ pub struct Condition {
     /// Tokens for each sample, `[batch, tokens, width]`.
     pub tokens: Option<Tensor<3>>,
     /// The clean samples that the network made of these before, as x; seen by networks that are
-    /// [self-conditioned](Denoiser::self_conditioned).
+    /// [self-conditioned](Denoiser::supports_self_conditioning).
     pub x0: Option<Tensor<4>>,
 }
 
@@ -45,7 +45,7 @@ pub trait Denoiser: Module + ModuleDisplay {
     }
 
     /// Width of the tokens that it has to be told, if it looks at any.
-    fn token_width(&self) -> Option<usize> {
+    fn cross_attention_dim(&self) -> Option<usize> {
         None
     }
 
@@ -55,7 +55,7 @@ pub trait Denoiser: Module + ModuleDisplay {
     }
 
     /// Whether it has channels for what it made of samples of so many channels before.
-    fn self_conditioned(&self, channels: usize) -> bool {
+    fn supports_self_conditioning(&self, channels: usize) -> bool {
         let _ = channels;
         false
     }
@@ -105,7 +105,7 @@ impl Denoiser for UNet2dModel {
         self.config().num_class_embeds
     }
 
-    fn self_conditioned(&self, channels: usize) -> bool {
+    fn supports_self_conditioning(&self, channels: usize) -> bool {
         self.config().in_channels == 2 * channels
     }
 }
@@ -124,7 +124,7 @@ impl Denoiser for UNet2dConditionModel {
         check(shape, [config.in_channels, config.out_channels], 1 << (config.block_out_channels.len() - 1), true)
     }
 
-    fn token_width(&self) -> Option<usize> {
+    fn cross_attention_dim(&self) -> Option<usize> {
         Some(self.config().cross_attention_dim)
     }
 
@@ -149,7 +149,7 @@ impl Denoiser for DitModel {
         self.forward(beside(x, self.config().in_channels, condition), time, class)
     }
 
-    fn self_conditioned(&self, channels: usize) -> bool {
+    fn supports_self_conditioning(&self, channels: usize) -> bool {
         self.config().in_channels == 2 * channels
     }
 

@@ -1,6 +1,6 @@
 //! Where on the way from noise to image a sampler stops.
 
-use crate::schedule::NoiseConfig;
+use crate::schedule::NoiseScheduleConfig;
 use aigc_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +19,7 @@ pub enum Spacing {
 /// What follows the last network call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum FinalSigma {
+pub enum FinalSigmas {
     /// No noise at all.
     Zero,
     /// The noise of the first step of the forward process.
@@ -130,7 +130,7 @@ pub(crate) fn in_32_bits(value: f64) -> f64 {
 
 /// Which σ are stopped at, where they do not simply follow the times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SigmaFlags {
+pub struct SigmaScheduleFlags {
     /// Evenly in `σ^(1/7)` (Karras et al. 2022, <https://arxiv.org/abs/2206.00364>, equation 5).
     pub use_karras_sigmas: bool,
     /// Evenly in `ln σ`.
@@ -156,7 +156,7 @@ pub enum SigmaSpacing {
     Flow,
 }
 
-impl SigmaFlags {
+impl SigmaScheduleFlags {
     /// The one choice.
     ///
     /// # Errors
@@ -200,7 +200,7 @@ impl SigmaTable {
     }
 
     /// The table of a noise configuration; where its end is pure noise, the last σ is 4096 instead of infinite.
-    pub(crate) fn of(noise: &NoiseConfig, zero_snr: bool) -> Result<Self> {
+    pub(crate) fn of(noise: &NoiseScheduleConfig, zero_snr: bool) -> Result<Self> {
         if !zero_snr {
             return Ok(Self::new(&noise.alphas_cumprod()?));
         }
@@ -330,14 +330,14 @@ mod tests {
 
     #[test]
     fn a_time_and_its_sigma_are_inverse() {
-        let table = SigmaTable::of(&NoiseConfig::default(), false).unwrap();
+        let table = SigmaTable::of(&NoiseScheduleConfig::default(), false).unwrap();
         for time in [0.0, 1.0, 500.0, 998.0, 999.0] {
             assert!((table.time(table.sigma(time)) - time).abs() < 1e-3);
         }
         assert_eq!((table.time(0.0), table.time(1e9)), (0.0, 999.0));
         let between = table.sigma(500.5);
         assert!((table.time(between) - 500.5).abs() < 1e-2);
-        let end = SigmaTable::of(&NoiseConfig::default(), true).unwrap().max();
+        let end = SigmaTable::of(&NoiseScheduleConfig::default(), true).unwrap().max();
         assert!((end - 4096.0).abs() < 1e-3, "{end}");
     }
 
@@ -356,7 +356,8 @@ mod tests {
             assert!((found - quantile).abs() < 1e-10, "{p}: {found}");
         }
         assert_eq!((beta_quantile(0.0) < 1e-12, beta_quantile(1.0) > 1.0 - 1e-12), (true, true));
-        let both = SigmaFlags { use_karras_sigmas: true, use_beta_sigmas: true, ..SigmaFlags::default() };
+        let both =
+            SigmaScheduleFlags { use_karras_sigmas: true, use_beta_sigmas: true, ..SigmaScheduleFlags::default() };
         let message = both.spacing().unwrap_err().to_string();
         assert!(message.contains("`use_beta_sigmas` is true, expected false, since `use_karras_sigmas`"), "{message}");
     }

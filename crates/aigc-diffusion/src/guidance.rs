@@ -119,7 +119,7 @@ impl View<'_> {
     ///
     /// # Panics
     /// If the shape is another, or the network does not look at what it sees.
-    pub fn pull_back(&self, u: &Tensor<4>) -> Tensor<4> {
+    pub fn vjp(&self, u: &Tensor<4>) -> Tensor<4> {
         let leaf = self.x.clone().autodiff().require_grad();
         let (_, x0) = (self.ask_live)(&leaf);
         let product = (x0 * u.clone().autodiff()).sum();
@@ -187,13 +187,13 @@ pub trait NoisyClassifier: std::fmt::Debug {
 /// Classifier guidance (Dhariwal & Nichol 2021, <https://arxiv.org/abs/2105.05233>, section 4): up the gradient of a class's
 /// probability by a classifier of noisy samples. The classifier has to be on the sampler's device, with autodiff.
 #[derive(Clone, Debug)]
-pub struct ClassifierGuide<C> {
+pub struct ClassifierGuidance<C> {
     classifier: C,
     class: u32,
     scale: f64,
 }
 
-impl<C: NoisyClassifier> ClassifierGuide<C> {
+impl<C: NoisyClassifier> ClassifierGuidance<C> {
     /// Towards `class`, by `scale` times the gradient.
     ///
     /// # Errors
@@ -206,7 +206,7 @@ impl<C: NoisyClassifier> ClassifierGuide<C> {
     }
 }
 
-impl<C: NoisyClassifier> Guide for ClassifierGuide<C> {
+impl<C: NoisyClassifier> Guide for ClassifierGuidance<C> {
     fn score(&self, view: &View<'_>) -> Result<Tensor<4>> {
         let leaf = view.x().autodiff().require_grad();
         let (batch, device) = (leaf.dims()[0], leaf.device());
@@ -290,7 +290,7 @@ mod tests {
             ask_live: &ask,
             answer: OnceCell::new(),
         };
-        let guide = |class, scale| ClassifierGuide::new(Sum, class, scale);
+        let guide = |class, scale| ClassifierGuidance::new(Sum, class, scale);
         let found: Vec<f64> = guide(1, 3.0).unwrap().score(&view).unwrap().into_data().iter::<f64>().collect();
         for (row, sum) in [(0, 0.6f64), (1, -1.0)] {
             let expected = 3.0 * 0.5 / (1.0 + sum.exp());

@@ -21,8 +21,8 @@ pub mod scheduler;
 
 pub use clip::Clip;
 pub use denoiser::{Condition, Denoiser};
-pub use grid::{FinalSigma, SigmaFlags, SigmaSpacing, Spacing};
-pub use guidance::{ClassifierGuide, Guidance, Guide, NoisyClassifier, View};
+pub use grid::{FinalSigmas, SigmaScheduleFlags, SigmaSpacing, Spacing};
+pub use guidance::{ClassifierGuidance, Guidance, Guide, NoisyClassifier, View};
 pub use likelihood::Likelihood;
 pub use models::{
     AnyDenoiser, DitConfig, DitModel, SampleSize, UNet2dConditionConfig, UNet2dConditionModel, UNet2dConfig,
@@ -30,12 +30,12 @@ pub use models::{
 };
 pub use objective::{DiffusionObjective, DiffusionObjectiveConfig, Weighting};
 pub use pipeline::Pipeline;
-pub use plan::{Call, Plan, Sampling, Source, Stepped, Sum, Variance};
+pub use plan::{Call, Plan, Sampling, Source, StepOutput, Sum, Variance};
 pub use posterior::{Degradation, Posterior};
 pub use prediction::{Level, Prediction, Reading};
-pub use process::{Coupling, FlowDraw, Process};
+pub use process::{Coupling, Process, TimestepSampling};
 pub use sampler::{Progress, Sampler, Samples};
-pub use schedule::{BetaSchedule, NoiseConfig};
+pub use schedule::{BetaSchedule, NoiseScheduleConfig};
 pub use scheduler::*;
 
 #[cfg(test)]

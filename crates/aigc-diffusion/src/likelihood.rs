@@ -14,7 +14,7 @@ use crate::{
     guidance::differentiable,
     objective::combine,
     prediction::{Level, Prediction},
-    schedule::NoiseConfig,
+    schedule::NoiseScheduleConfig,
 };
 use aigc_core::{Error, Result, data::ImageBatch, rng::Rng};
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -37,7 +37,7 @@ impl<'a, D: Denoiser> Likelihood<'a, D> {
     ///
     /// # Errors
     /// [`Error::Config`] for noise that is out of range, or a prediction that says nothing there.
-    pub fn new(network: &'a D, noise: &NoiseConfig, prediction: Prediction, device: &Device) -> Result<Self> {
+    pub fn new(network: &'a D, noise: &NoiseScheduleConfig, prediction: Prediction, device: &Device) -> Result<Self> {
         let alphas = noise.alphas_cumprod()?;
         for alpha in &alphas {
             prediction.read(Level::preserving(*alpha))?;
@@ -181,7 +181,7 @@ impl<'a, D: Denoiser> Likelihood<'a, D> {
 
     fn ready(&self, batch: &ImageBatch, classes: Option<&[u32]>) -> Result<(Tensor<4>, Option<Tensor<1, Int>>)> {
         self.network.makes(batch.shape())?;
-        if self.network.token_width().is_some() {
+        if self.network.cross_attention_dim().is_some() {
             return Err(Error::config("network", "one that looks at tokens", "one that is told classes or nothing"));
         }
         let class = match (self.network.classes(), classes) {
@@ -309,7 +309,7 @@ mod tests {
 
     #[test]
     fn parts_are_all_steps_but_the_first() {
-        let alphas = NoiseConfig::default().alphas_cumprod().unwrap();
+        let alphas = NoiseScheduleConfig::default().alphas_cumprod().unwrap();
         for terms in [1, 7, 100, 999, 1000] {
             let parts = parts(&alphas, terms);
             assert!(parts.len() <= terms && parts.iter().all(|part| !part.is_empty()), "{terms}: {parts:?}");
@@ -338,7 +338,8 @@ mod tests {
     fn a_network_that_knows_the_data_has_its_entropy() {
         let flex = device("flex").unwrap();
         let network = Gaussian::new(0.0, DEVIATION, &flex);
-        let likelihood = Likelihood::new(&network, &NoiseConfig::default(), Prediction::Epsilon, &flex).unwrap();
+        let likelihood =
+            Likelihood::new(&network, &NoiseScheduleConfig::default(), Prediction::Epsilon, &flex).unwrap();
         let batch = images(400);
         let all = Estimate::of(&likelihood.bound(&batch, None, 1000, &mut Rng::new(0)).unwrap()).unwrap();
         let some = Estimate::of(&likelihood.bound(&batch, None, 200, &mut Rng::new(1)).unwrap()).unwrap();
@@ -359,7 +360,7 @@ mod tests {
         }
         // One that knows it wrongly finds it less probable.
         let wrong = Gaussian::new(0.3, DEVIATION, &flex);
-        let wrong = Likelihood::new(&wrong, &NoiseConfig::default(), Prediction::Epsilon, &flex).unwrap();
+        let wrong = Likelihood::new(&wrong, &NoiseScheduleConfig::default(), Prediction::Epsilon, &flex).unwrap();
         let worse = Estimate::of(&wrong.flow(&batch, None, 60, &mut Rng::new(2)).unwrap()).unwrap();
         assert!(worse.mean > flow.mean + 0.5, "{worse} {flow}");
     }
@@ -369,7 +370,8 @@ mod tests {
     fn the_flow_carries_densities_with_second_order() {
         let flex = device("flex").unwrap();
         let network = Gaussian::new(0.1, DEVIATION, &flex);
-        let likelihood = Likelihood::new(&network, &NoiseConfig::default(), Prediction::Epsilon, &flex).unwrap();
+        let likelihood =
+            Likelihood::new(&network, &NoiseScheduleConfig::default(), Prediction::Epsilon, &flex).unwrap();
         let y = Rng::new(3).normal([16, 1, 4, 4], &flex) * DEVIATION + 0.1;
         let variance = DEVIATION.powi(2) + SigmaTable::new(&likelihood.alphas).min().powi(2);
         let centred = y.clone() - 0.1;
@@ -390,7 +392,8 @@ mod tests {
     fn mistakes_are_told_at_the_door() {
         let flex = device("flex").unwrap();
         let (plain, told) = (Gaussian::new(0.0, 1.0, &flex), Gaussian::new(0.0, 1.0, &flex).with_classes(3));
-        let of = |network| Likelihood::new(network, &NoiseConfig::default(), Prediction::Epsilon, &flex).unwrap();
+        let of =
+            |network| Likelihood::new(network, &NoiseScheduleConfig::default(), Prediction::Epsilon, &flex).unwrap();
         let (batch, mut rng) = (images(2), Rng::new(0));
         for (message, expected) in [
             (of(&plain).bound(&batch, None, 0, &mut rng).unwrap_err(), "`terms` is 0"),

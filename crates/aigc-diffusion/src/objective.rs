@@ -70,7 +70,7 @@ pub struct DiffusionObjectiveConfig {
     pub weighting: Weighting,
     /// Share of samples whose class is hidden: they are told the network's last class, which stands for none. Guidance needs it
     /// (Ho & Salimans 2022, <https://arxiv.org/abs/2207.12598>).
-    pub class_dropout: f64,
+    pub conditioning_dropout: f64,
     /// Share of batches in which the network sees beside the noisy sample what it made of it at first (Chen et al. 2023,
     /// <https://arxiv.org/abs/2208.04202>, section 3; a half there); it needs twice the channels for it.
     pub self_conditioning: f64,
@@ -83,7 +83,7 @@ impl Default for DiffusionObjectiveConfig {
             process: Process::default(),
             prediction: Prediction::Epsilon,
             weighting: Weighting::Uniform,
-            class_dropout: 0.0,
+            conditioning_dropout: 0.0,
             self_conditioning: 0.0,
         }
     }
@@ -105,13 +105,13 @@ impl<D: Denoiser> DiffusionObjective<D> {
     /// [`Error::Config`] for a value out of range, or one that the network has no place for.
     pub fn new(config: DiffusionObjectiveConfig, network: &D) -> Result<Self> {
         config.weighting.validate()?;
-        if !(0.0..1.0).contains(&config.class_dropout) {
-            return Err(Error::config("class_dropout", config.class_dropout, "0 or more, less than 1"));
+        if !(0.0..1.0).contains(&config.conditioning_dropout) {
+            return Err(Error::config("conditioning_dropout", config.conditioning_dropout, "0 or more, less than 1"));
         }
-        if config.class_dropout > 0.0 && network.classes().is_none_or(|classes| classes < 2) {
+        if config.conditioning_dropout > 0.0 && network.classes().is_none_or(|classes| classes < 2) {
             return Err(Error::config(
-                "class_dropout",
-                config.class_dropout,
+                "conditioning_dropout",
+                config.conditioning_dropout,
                 "0, for a network without classes to hide",
             ));
         }
@@ -147,13 +147,15 @@ impl<D: Denoiser> DiffusionObjective<D> {
             return Err(Error::config("labels", "missing", "the class of every image, for a network with classes"));
         };
         // The last stands for none, where some are hidden.
-        let hidden = (self.config.class_dropout > 0.0).then_some(classes - 1);
+        let hidden = (self.config.conditioning_dropout > 0.0).then_some(classes - 1);
         let known = hidden.unwrap_or(classes);
         if let Some(label) = labels.iter().find(|label| **label as usize >= known) {
             return Err(Error::config("labels", label, format!("below {known}, the network's classes")));
         }
         let told = |label: &u32| match hidden {
-            Some(none) if f64::from(context.rng.uniforms(1, 0.0, 1.0)[0]) < self.config.class_dropout => none as i32,
+            Some(none) if f64::from(context.rng.uniforms(1, 0.0, 1.0)[0]) < self.config.conditioning_dropout => {
+                none as i32
+            }
             _ => *label as i32,
         };
         Ok(Some(labels.iter().map(told).collect()))
@@ -215,7 +217,7 @@ impl<D: Denoiser + 'static> Objective for DiffusionObjective<D> {
             let expected = format!("{}, the autoencoder's", autoencoder.image_shape());
             return Err(Error::config("images", batch.shape(), expected));
         }
-        let looks_back = network.self_conditioned(shape.channels);
+        let looks_back = network.supports_self_conditioning(shape.channels);
         if self.config.self_conditioning > 0.0 && !looks_back {
             let expected = "0, for a network without channels for what it made before";
             return Err(Error::config("self_conditioning", self.config.self_conditioning, expected));
@@ -258,11 +260,11 @@ impl<D: Denoiser + 'static> Objective for DiffusionObjective<D> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{models::UNet2dConfig, prediction::Level, schedule::NoiseConfig};
+    use crate::{models::UNet2dConfig, prediction::Level, schedule::NoiseScheduleConfig};
     use aigc_core::{
         data::{Image, ImageShape, collate_images},
         device::device,
-        rng::{Rng, Seeded},
+        rng::{InitWeights, Rng},
     };
     use burn::{module::Module, tensor::Device};
 
@@ -313,7 +315,7 @@ mod tests {
         assert!((loss(of(Prediction::V), &says(0.0), &flex) - 1.0).abs() < 0.03);
         // The mean of min(SNR, γ), by the table.
         let config = DiffusionObjectiveConfig { weighting: Weighting::MinSnr { gamma: 5.0 }, ..of(Prediction::Sample) };
-        let alphas = NoiseConfig::default().alphas_cumprod().unwrap();
+        let alphas = NoiseScheduleConfig::default().alphas_cumprod().unwrap();
         let expected = alphas.iter().map(|alpha| (alpha / (1.0 - alpha)).min(5.0)).sum::<f64>() / 1000.0;
         assert!((loss(config, &says(0.0), &flex) / expected - 1.0).abs() < 0.05);
     }
@@ -374,7 +376,7 @@ mod tests {
             Ok(())
         }
 
-        fn self_conditioned(&self, channels: usize) -> bool {
+        fn supports_self_conditioning(&self, channels: usize) -> bool {
             assert_eq!(channels, 1);
             self.looks
         }
@@ -464,7 +466,7 @@ mod tests {
             ..UNet2dConfig::default()
         };
         let network = config.init(&auto).unwrap().seeded(0);
-        let config = DiffusionObjectiveConfig { class_dropout: 0.3, ..DiffusionObjectiveConfig::default() };
+        let config = DiffusionObjectiveConfig { conditioning_dropout: 0.3, ..DiffusionObjectiveConfig::default() };
         let mut objective = DiffusionObjective::new(config, &network).unwrap();
         let mut context = StepContext::new(0, 1, auto, Rng::new(1));
         let losses = objective.losses(&network, &batch(0, 8), &mut context).unwrap();
@@ -478,11 +480,19 @@ mod tests {
         let flex = device("flex").unwrap();
         let ok = DiffusionObjectiveConfig::default();
         let says = |classes| Says { value: 0.0, classes };
-        let zero_snr = Process::Steps { noise: NoiseConfig::default(), rescale_betas_zero_snr: true };
+        let zero_snr = Process::Steps { noise: NoiseScheduleConfig::default(), rescale_betas_zero_snr: true };
         for (config, classes, expected) in [
             (DiffusionObjectiveConfig { prediction: Prediction::Flow, ..ok.clone() }, None, "`prediction`"),
-            (DiffusionObjectiveConfig { class_dropout: 1.0, ..ok.clone() }, Some(4), "`class_dropout` is 1"),
-            (DiffusionObjectiveConfig { class_dropout: 0.1, ..ok.clone() }, None, "`class_dropout` is 0.1"),
+            (
+                DiffusionObjectiveConfig { conditioning_dropout: 1.0, ..ok.clone() },
+                Some(4),
+                "`conditioning_dropout` is 1",
+            ),
+            (
+                DiffusionObjectiveConfig { conditioning_dropout: 0.1, ..ok.clone() },
+                None,
+                "`conditioning_dropout` is 0.1",
+            ),
             (DiffusionObjectiveConfig { process: zero_snr, ..ok.clone() }, None, "`prediction` is epsilon"),
             (DiffusionObjectiveConfig { process: Process::flow(), ..ok.clone() }, None, "`prediction` is Epsilon"),
             (DiffusionObjectiveConfig { self_conditioning: 1.5, ..ok.clone() }, None, "`self_conditioning` is 1.5"),
@@ -496,7 +506,7 @@ mod tests {
             ),
             (
                 DiffusionObjectiveConfig {
-                    process: Process::Steps { noise: NoiseConfig::default(), rescale_betas_zero_snr: true },
+                    process: Process::Steps { noise: NoiseScheduleConfig::default(), rescale_betas_zero_snr: true },
                     prediction: Prediction::V,
                     weighting: Weighting::MinSnr { gamma: 5.0 },
                     ..ok.clone()

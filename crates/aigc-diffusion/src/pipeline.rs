@@ -27,7 +27,7 @@ const INDEX: &str = "model_index.json";
 /// # use aigc_diffusion::Pipeline;
 /// # fn main() -> aigc_core::Result<()> {
 /// let device = device("flex")?;
-/// let pipeline = Pipeline::from_folder("ddpm-digits", &device)?;
+/// let pipeline = Pipeline::from_dir("ddpm-digits", &device)?;
 /// for field in pipeline.ignored() {
 ///     eprintln!("not known here: {field}");
 /// }
@@ -102,7 +102,7 @@ impl Pipeline {
     /// # Errors
     /// [`Error::Io`] or [`Error::Weights`] for a missing file, [`Error::Data`] names file and field, [`Error::Weights`] the tensors
     /// that do not fit.
-    pub fn from_folder(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
+    pub fn from_dir(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let folder = folder.as_ref();
         let index = json::open(&folder.join(INDEX), Index::read)?;
         let missing = |path: &Path| {
@@ -174,7 +174,7 @@ impl Pipeline {
     fn is_plain(&self) -> bool {
         use AnyScheduler::{Ddim, Ddpm, DpmMultistep, DpmSinglestep, Lcm, Tcd};
         let AnyDenoiser::UNet2d(network) = &self.network else { return false };
-        let told = network.classes().is_some() || network.self_conditioned(self.shape.channels);
+        let told = network.classes().is_some() || network.supports_self_conditioning(self.shape.channels);
         !told && matches!(self.scheduler, Ddpm(_) | Ddim(_) | DpmMultistep(_) | DpmSinglestep(_) | Lcm(_) | Tcd(_))
     }
 
@@ -257,7 +257,7 @@ fn read_labels(value: &Value) -> Result<Vec<String>> {
 mod tests {
     use super::*;
     use crate::{DdimScheduler, DdpmScheduler, UNet2dConfig, models};
-    use aigc_core::{data::Classes, device::device, rng::Seeded};
+    use aigc_core::{data::Classes, device::device, rng::InitWeights};
     use std::fs;
 
     fn tiny(classes: Option<usize>) -> UNet2dConfig {
@@ -287,7 +287,7 @@ mod tests {
         let labels = ["cat", "dog, hound"].map(String::from).to_vec();
         let saved = pipeline(Some(3)).with_labels(labels).unwrap();
         saved.save(folder.path()).unwrap();
-        let opened = Pipeline::from_folder(folder.path(), &flex).unwrap();
+        let opened = Pipeline::from_dir(folder.path(), &flex).unwrap();
         assert!(opened.ignored().is_empty(), "{:?}", opened.ignored());
         assert_eq!((opened.class("cat").unwrap(), opened.class("hound").unwrap()), (0, 1));
         assert_eq!(opened.scheduler, saved.scheduler);
@@ -305,7 +305,7 @@ mod tests {
         let flex = device("flex").unwrap();
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        let message = || Pipeline::from_folder(folder.path(), &flex).unwrap_err().to_string();
+        let message = || Pipeline::from_dir(folder.path(), &flex).unwrap_err().to_string();
         assert!(message().contains("model_index.json"), "{}", message());
         pipeline(None).save(folder.path()).unwrap();
         let index = fs::read_to_string(at(INDEX)).unwrap();
@@ -326,7 +326,7 @@ mod tests {
         }
         // What newer versions add is listed.
         spoilt("\"unet\"", "\"of_tomorrow\": 1, \"unet\"");
-        assert_eq!(Pipeline::from_folder(folder.path(), &flex).unwrap().ignored(), ["model_index.json: of_tomorrow"]);
+        assert_eq!(Pipeline::from_dir(folder.path(), &flex).unwrap().ignored(), ["model_index.json: of_tomorrow"]);
         spoilt("", "");
         // One file after the other is taken away, or cut short.
         let weights = "unet/diffusion_pytorch_model.safetensors";
@@ -394,7 +394,7 @@ mod tests {
         let config = UNet2dConfig { sample_size: Some(wide.into()), ..tiny(None) };
         let fits = Pipeline::new(config.init(&flex).unwrap(), DdpmScheduler::default(), wide).unwrap();
         fits.save(folder.path()).unwrap();
-        assert_eq!(Pipeline::from_folder(folder.path(), &flex).unwrap().shape, wide);
+        assert_eq!(Pipeline::from_dir(folder.path(), &flex).unwrap().shape, wide);
     }
 
     #[test]

@@ -69,11 +69,11 @@ pub struct Call {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// Standard deviation of the noise to start from.
-    pub initial_scale: f64,
+    pub init_noise_sigma: f64,
     /// What is done to predicted clean samples.
     pub clip: Clip,
     /// Whether the predicted noise is that of the clipped clean sample.
-    pub epsilon_follows_clip: bool,
+    pub use_clipped_model_output: bool,
     /// In order.
     pub calls: Vec<Call>,
 }
@@ -136,7 +136,7 @@ impl Plan {
     }
 
     /// Whether every step depends on its own call alone, so that calls can be made again.
-    pub fn is_memoryless(&self) -> bool {
+    pub fn is_single_step(&self) -> bool {
         let own = |k: usize, source: &Source| match source {
             Source::Sample(of) | Source::X0(of) | Source::Epsilon(of) | Source::Output(of) => *of == k,
             Source::Noise => true,
@@ -159,7 +159,7 @@ impl Plan {
 
 /// What a step gives.
 #[derive(Clone, Debug)]
-pub struct Stepped<const D: usize> {
+pub struct StepOutput<const D: usize> {
     /// The next sample.
     pub sample: Tensor<D>,
     /// The clean sample as the network sees it now.
@@ -174,7 +174,7 @@ pub struct Stepped<const D: usize> {
 /// # use burn::tensor::Tensor;
 /// # let network = |x: Tensor<2>, _time: f64| x * 0.5;
 /// let plan = DdimScheduler::default().plan(10)?;
-/// let mut x = Tensor::<2>::ones([4, 2], &device("flex")?) * plan.initial_scale;
+/// let mut x = Tensor::<2>::ones([4, 2], &device("flex")?) * plan.init_noise_sigma;
 /// let mut sampling = Sampling::new(&plan);
 /// while let Some(call) = sampling.call() {
 ///     let output = network(sampling.input(&x), call.time);
@@ -208,7 +208,7 @@ impl<'a, const D: usize> Sampling<'a, D> {
         self.plan.calls.get(self.at)
     }
 
-    /// Goes back to call `at`; for plans that are [memoryless](Plan::is_memoryless).
+    /// Goes back to call `at`; for plans that are [memoryless](Plan::is_single_step).
     pub(crate) fn back_to(&mut self, at: usize) {
         self.at = at;
     }
@@ -232,14 +232,14 @@ impl<'a, const D: usize> Sampling<'a, D> {
     ///
     /// # Panics
     /// If sampling is over, the output's shape does not fit, or it holds no variance where `variance_type` says that it does.
-    pub fn step(&mut self, sample: Tensor<D>, output: Tensor<D>, noise: impl FnOnce() -> Tensor<D>) -> Stepped<D> {
+    pub fn step(&mut self, sample: Tensor<D>, output: Tensor<D>, noise: impl FnOnce() -> Tensor<D>) -> StepOutput<D> {
         let (plan, at) = (self.plan, self.at);
         let call = &plan.calls[at];
         let (output, variance) = split(output, &sample);
         let read = |(x, y): (f64, f64)| weighted(&[(x, &sample), (y, &output)]);
         let x0 = plan.clip.apply(read(call.reading.x0));
         if self.needed(Source::Epsilon(at)) {
-            let epsilon = if plan.epsilon_follows_clip && plan.clip != Clip::None {
+            let epsilon = if plan.use_clipped_model_output && plan.clip != Clip::None {
                 let Level { alpha, sigma } = call.seen;
                 weighted(&[(1.0 / sigma, &sample), (-alpha / sigma, &x0)])
             } else {
@@ -269,7 +269,7 @@ impl<'a, const D: usize> Sampling<'a, D> {
         let last_use = &self.last_use;
         self.kept.retain(|source, _| *source != Source::Noise && last_use[source] > at);
         self.at += 1;
-        Stepped { sample: next, x0 }
+        StepOutput { sample: next, x0 }
     }
 
     fn needed(&self, source: Source) -> bool {

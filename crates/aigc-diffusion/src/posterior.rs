@@ -180,7 +180,7 @@ impl Guide for Posterior {
         }
         let Level { alpha, sigma } = view.call().seen;
         let noise = self.noise.powi(2);
-        let back = |u: Tensor<4>| view.pull_back(&self.degradation.transposed(u, images.clone()));
+        let back = |u: Tensor<4>| view.vjp(&self.degradation.transposed(u, images.clone()));
         let mut residual = measured - seen;
         let mut direction = residual.clone();
         let mut length = dot(&residual, &residual);
@@ -225,7 +225,7 @@ mod tests {
 
     fn restored(network: &Gaussian, shape: ImageShape, guide: &Posterior) -> Tensor<4> {
         let sampler = Sampler::new(network, &exact(), 200, shape, &device("flex").unwrap()).unwrap();
-        sampler.at_once(500).unwrap().led_by(guide).sample(500, 1).unwrap().images
+        sampler.with_batch_size(500).unwrap().with_guide(guide).sample(500, 1).unwrap().images
     }
 
     /// Of a normal prior everything is exact: what is measured is met as Bayes' rule says, what is not stays as it was.
@@ -289,7 +289,7 @@ mod tests {
         }
     }
 
-    /// Neighbours of these images are alike, so that what is known of one says something of the other: with the network's slopes that is
+    /// NearestNeighbors of these images are alike, so that what is known of one says something of the other: with the network's slopes that is
     /// found too, at every step.
     #[test]
     fn what_is_known_of_one_pixel_is_told_to_its_neighbours() {
@@ -341,18 +341,18 @@ mod tests {
         let mask = rng.uniform([5, 1, 4, 4], 0.0, 1.0, &flex).greater_elem(0.5).float();
         let y = rng.uniform([5, 1, 4, 4], 0.2, 0.8, &flex);
         let guide = Posterior::new(Degradation::Masked(mask.clone()), &y, 0.01).unwrap();
-        let make = |at_once: usize| {
+        let make = |batch_size: usize| {
             let sampler = Sampler::new(&network, &exact(), 30, ImageShape::new(1, 4, 4), &flex).unwrap();
-            sampler.at_once(at_once).unwrap().led_by(&guide).sample(5, 0).unwrap().images
+            sampler.with_batch_size(batch_size).unwrap().with_guide(&guide).sample(5, 0).unwrap().images
         };
         let all = make(5);
-        for at_once in [1, 2] {
-            assert!((make(at_once) - all.clone()).abs().max().into_scalar::<f32>() < 1e-4);
+        for batch_size in [1, 2] {
+            assert!((make(batch_size) - all.clone()).abs().max().into_scalar::<f32>() < 1e-4);
         }
         let off = ((all - y.clone()) * mask).abs().max().into_scalar::<f32>();
         assert!(off < 0.1, "{off}");
         let flow = crate::FlowEulerScheduler::default();
-        let sampler = Sampler::new(&network, &flow, 4, ImageShape::new(1, 4, 4), &flex).unwrap().led_by(&guide);
+        let sampler = Sampler::new(&network, &flow, 4, ImageShape::new(1, 4, 4), &flex).unwrap().with_guide(&guide);
         let made = sampler.sample(5, 0).unwrap().images.into_data();
         assert!(made.iter::<f32>().all(|value| value.is_finite()));
     }
@@ -376,8 +376,8 @@ mod tests {
             (Degradation::None, ones([2, 1, 4, 4]), "`measured` is [2, 1, 4, 4]"),
         ] {
             let guide = Posterior::new(degradation, &measured, 0.0).unwrap();
-            let sampler = Sampler::new(&network, &exact(), 2, shape, &flex).unwrap().led_by(&guide);
-            let sampler = sampler.at_once(2).unwrap();
+            let sampler = Sampler::new(&network, &exact(), 2, shape, &flex).unwrap().with_guide(&guide);
+            let sampler = sampler.with_batch_size(2).unwrap();
             let message = sampler.sample(3, 0).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
         }

@@ -2,7 +2,7 @@
 
 use crate::{
     prediction::{Level, Prediction, Reading},
-    schedule::NoiseConfig,
+    schedule::NoiseScheduleConfig,
 };
 use aigc_core::{Error, Result, rng::Rng};
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ pub enum Process {
     /// Variance-preserving, in so many steps, each as likely (Ho et al. 2020).
     Steps {
         /// The steps.
-        noise: NoiseConfig,
+        noise: NoiseScheduleConfig,
         /// End in pure noise.
         rescale_betas_zero_snr: bool,
     },
@@ -33,7 +33,7 @@ pub enum Process {
     /// Sampled by `FlowEulerScheduler` and `FlowHeunScheduler`.
     Flow {
         /// How σ is drawn.
-        draw: FlowDraw,
+        draw: TimestepSampling,
         /// The network is told σ times this.
         num_train_timesteps: usize,
         /// Which noise goes with which image.
@@ -44,7 +44,7 @@ pub enum Process {
 /// How the σ of a flow is drawn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub enum FlowDraw {
+pub enum TimestepSampling {
     /// Evenly.
     #[default]
     Uniform,
@@ -72,7 +72,7 @@ pub enum Coupling {
 impl Default for Process {
     /// As in DDPM.
     fn default() -> Self {
-        Self::Steps { noise: NoiseConfig::default(), rescale_betas_zero_snr: false }
+        Self::Steps { noise: NoiseScheduleConfig::default(), rescale_betas_zero_snr: false }
     }
 }
 
@@ -84,7 +84,7 @@ impl Process {
 
     /// Even draws, any noise.
     pub const fn flow() -> Self {
-        Self::Flow { draw: FlowDraw::Uniform, num_train_timesteps: 1000, coupling: Coupling::Independent }
+        Self::Flow { draw: TimestepSampling::Uniform, num_train_timesteps: 1000, coupling: Coupling::Independent }
     }
 }
 
@@ -113,7 +113,7 @@ impl Noised {
 pub(crate) enum Draws {
     Steps(Vec<Noised>),
     Edm { mean: f64, deviation: f64, preconditioning: Preconditioning, prediction: Prediction },
-    Flow { draw: FlowDraw, scale: f64 },
+    Flow { draw: TimestepSampling, scale: f64 },
 }
 
 impl Draws {
@@ -160,7 +160,7 @@ impl Draws {
                 if prediction != Prediction::Flow {
                     return Err(Error::config("prediction", format!("{prediction:?}"), "flow_prediction, of a flow"));
                 }
-                if let FlowDraw::LogitNormal { mean, deviation } = draw {
+                if let TimestepSampling::LogitNormal { mean, deviation } = draw {
                     check_normal("process.draw.mean", *mean, "process.draw.deviation", *deviation)?;
                 }
                 if *num_train_timesteps == 0 {
@@ -180,8 +180,8 @@ impl Draws {
             }
             Draws::Flow { draw, scale } => {
                 let sigma = match draw {
-                    FlowDraw::Uniform => f64::from(rng.uniforms(1, 0.0, 1.0)[0]),
-                    FlowDraw::LogitNormal { mean, deviation } => {
+                    TimestepSampling::Uniform => f64::from(rng.uniforms(1, 0.0, 1.0)[0]),
+                    TimestepSampling::LogitNormal { mean, deviation } => {
                         1.0 / (1.0 + (-mean - deviation * f64::from(rng.normals(1)[0])).exp())
                     }
                 };
@@ -302,7 +302,7 @@ mod tests {
         let flow = Draws::new(&Process::flow(), Prediction::Flow).unwrap();
         let (mean, deviation) = moments(&flow, |sigma| sigma);
         assert!((mean - 0.5).abs() < 0.011 && (deviation - 12f64.powf(-0.5)).abs() < 0.008, "{mean} {deviation}");
-        let draw = FlowDraw::LogitNormal { mean: 0.5, deviation: 0.8 };
+        let draw = TimestepSampling::LogitNormal { mean: 0.5, deviation: 0.8 };
         let process = Process::Flow { draw, num_train_timesteps: 1000, coupling: Coupling::Independent };
         let logit = Draws::new(&process, Prediction::Flow).unwrap();
         let (mean, deviation) = moments(&logit, |sigma| (sigma / (1.0 - sigma)).ln());

@@ -25,7 +25,7 @@ pub enum BetaSchedule {
 
 /// The noise of a discrete forward process. Written as diffusers writes it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct NoiseConfig {
+pub struct NoiseScheduleConfig {
     /// Steps of the forward process.
     pub num_train_timesteps: usize,
     /// The first β.
@@ -38,7 +38,7 @@ pub struct NoiseConfig {
     pub trained_betas: Option<Vec<f64>>,
 }
 
-impl Default for NoiseConfig {
+impl Default for NoiseScheduleConfig {
     /// A thousand steps of a straight line from 1e-4 to 0.02 (Ho et al. 2020).
     fn default() -> Self {
         Self {
@@ -51,7 +51,7 @@ impl Default for NoiseConfig {
     }
 }
 
-impl NoiseConfig {
+impl NoiseScheduleConfig {
     /// The cosine schedule of so many steps.
     pub fn cosine(num_train_timesteps: usize) -> Self {
         Self { num_train_timesteps, beta_schedule: BetaSchedule::Cosine, ..Self::default() }
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     fn table(beta_schedule: BetaSchedule) -> Vec<f64> {
-        NoiseConfig { beta_schedule, ..NoiseConfig::default() }.alphas_cumprod().unwrap()
+        NoiseScheduleConfig { beta_schedule, ..NoiseScheduleConfig::default() }.alphas_cumprod().unwrap()
     }
 
     /// `ln ᾱ` of a straight line by Stirling-free summation of `ln(1 − β)` in 64 bits, and closed forms of the others.
@@ -169,14 +169,16 @@ mod tests {
             assert!(all.windows(2).all(|pair| pair[1] < pair[0]) && all[0] < 1.0 && all[999] > 0.0, "{schedule:?}");
         }
         // Half of the logistic curve's noise comes from each side of its middle.
-        let middle = NoiseConfig { beta_schedule: BetaSchedule::Sigmoid, ..NoiseConfig::default() }.betas().unwrap();
+        let middle = NoiseScheduleConfig { beta_schedule: BetaSchedule::Sigmoid, ..NoiseScheduleConfig::default() }
+            .betas()
+            .unwrap();
         assert!((middle[499] + middle[500] - (1e-4 + 0.02) as f32).abs() < 1e-8);
     }
 
     #[test]
     fn zero_terminal_snr_keeps_the_first_and_ends_in_noise() {
         for beta_schedule in [BetaSchedule::Linear, BetaSchedule::ScaledLinear] {
-            let config = NoiseConfig { beta_schedule, ..NoiseConfig::default() };
+            let config = NoiseScheduleConfig { beta_schedule, ..NoiseScheduleConfig::default() };
             let (before, after) = (config.alphas_cumprod().unwrap(), config.alphas_cumprod_zero_snr().unwrap());
             assert!((before[0] - after[0]).abs() < 1e-6 && after[999] == 0.0);
             // The roots are an affine map of what they were.
@@ -187,19 +189,19 @@ mod tests {
 
     #[test]
     fn what_is_no_noise_is_refused() {
-        let ok = NoiseConfig::default();
+        let ok = NoiseScheduleConfig::default();
         for (config, field) in [
-            (NoiseConfig { num_train_timesteps: 1, ..ok.clone() }, "num_train_timesteps"),
-            (NoiseConfig { beta_start: 0.0, ..ok.clone() }, "beta_start"),
-            (NoiseConfig { beta_end: 1.0, ..ok.clone() }, "beta_end"),
-            (NoiseConfig { beta_end: f64::NAN, ..ok.clone() }, "beta_end"),
-            (NoiseConfig { trained_betas: Some(vec![0.1; 3]), ..ok.clone() }, "trained_betas"),
-            (NoiseConfig { trained_betas: Some(vec![1.5; 1000]), ..ok.clone() }, "trained_betas"),
+            (NoiseScheduleConfig { num_train_timesteps: 1, ..ok.clone() }, "num_train_timesteps"),
+            (NoiseScheduleConfig { beta_start: 0.0, ..ok.clone() }, "beta_start"),
+            (NoiseScheduleConfig { beta_end: 1.0, ..ok.clone() }, "beta_end"),
+            (NoiseScheduleConfig { beta_end: f64::NAN, ..ok.clone() }, "beta_end"),
+            (NoiseScheduleConfig { trained_betas: Some(vec![0.1; 3]), ..ok.clone() }, "trained_betas"),
+            (NoiseScheduleConfig { trained_betas: Some(vec![1.5; 1000]), ..ok.clone() }, "trained_betas"),
         ] {
             let message = config.alphas_cumprod().unwrap_err().to_string();
             assert!(message.contains(&format!("`{field}`")), "{message}");
         }
-        let flat = NoiseConfig { trained_betas: Some(vec![0.0; 1000]), ..ok };
+        let flat = NoiseScheduleConfig { trained_betas: Some(vec![0.0; 1000]), ..ok };
         assert!(flat.alphas_cumprod_zero_snr().is_err());
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     denoiser::{Condition, Denoiser},
-    schedule::NoiseConfig,
+    schedule::NoiseScheduleConfig,
 };
 use aigc_core::{Result, data::ImageShape};
 use burn::{
@@ -23,7 +23,7 @@ pub(crate) struct Gaussian {
 
 impl Gaussian {
     pub(crate) fn new(mean: f64, deviation: f64, device: &Device) -> Self {
-        let alphas = NoiseConfig::default().alphas_cumprod().unwrap();
+        let alphas = NoiseScheduleConfig::default().alphas_cumprod().unwrap();
         let count = alphas.len();
         let alphas = Tensor::from_data(TensorData::new(alphas, [count]), device);
         Self { alphas: Param::from_tensor(alphas), mean, deviation, classes: None }

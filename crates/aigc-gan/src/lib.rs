@@ -9,9 +9,9 @@
 //! Training plays `min_G max_D E[log σ(D(x))] + E[log(1 − σ(D(G(z))))]`, or another of the games of [`GanLoss`]:
 //!
 //! 1. initialise generator and critic ([`GanConfig::init`]);
-//! 2. draw real data ([`Loader`](aigc_core::data::Loader));
+//! 2. draw real data ([`DataLoader`](aigc_core::data::DataLoader));
 //! 3. generate ([`Generator::generate`]);
-//! 4. compute the critic's loss ([`GanLoss::critic`]) and what keeps it smooth ([`Penalty`]);
+//! 4. compute the critic's loss ([`GanLoss::critic`]) and what keeps it smooth ([`GradientPenalty`]);
 //! 5. update the critic;
 //! 6. update the generator by the critic's judgement ([`GanLoss::generator`]);
 //! 7. repeat until the critic is fooled.
@@ -33,14 +33,15 @@ mod sample;
 pub use aigc_core::data::Classes;
 pub use augment::{Ada, Augment, DiffAugment};
 pub use loss::GanLoss;
-pub use mixture::{Coverage, Mixture, PointBatch, collate_points};
+pub use mixture::{Coverage, GaussianMixture, PointBatch, collate_points};
 pub use models::{
-    AnyCritic, AnyGan, AnyGenerator, ClassesConfig, CriticClasses, CriticNorm, DcganConfig, Gan, GanConfig,
-    GeneratorClasses, MlpGanConfig, R3ganConfig, ResnetGanConfig, SelfAttention2d, load,
+    AnyDiscriminator, AnyGan, AnyGenerator, ClassConditioning, DcganConfig, DiscriminatorConditioning,
+    DiscriminatorNorm, Gan, GanConfig, GeneratorConditioning, MlpGanConfig, R3ganConfig, ResnetGanConfig,
+    SelfAttention2d, load,
 };
-pub use monitor::Monitor;
+pub use monitor::CollapseMonitor;
 pub use objective::{GanObjective, GanObjectiveConfig};
-pub use penalty::{LeCam, Penalty, PenaltyKind, gradient_norm};
+pub use penalty::{GradientPenalty, GradientPenaltyKind, LeCam, gradient_norm};
 pub use real::RealBatch;
 pub use sample::{Sampler, standing_statistics};
 
@@ -74,7 +75,7 @@ pub trait Generator: Module + ModuleDisplay {
 }
 
 /// Tells real from generated; the discriminator.
-pub trait Critic: Module + ModuleDisplay {
+pub trait Discriminator: Module + ModuleDisplay {
     /// How real each sample looks, as a logit.
     ///
     /// # Shapes
@@ -95,14 +96,14 @@ pub trait Critic: Module + ModuleDisplay {
     ///
     /// # Panics
     /// As `score`.
-    fn judge(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> Judgement {
-        Judgement { score: self.score(x, class), classes: None }
+    fn judge(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> DiscriminatorOutput {
+        DiscriminatorOutput { score: self.score(x, class), classes: None }
     }
 }
 
 /// What a critic says.
 #[derive(Clone, Debug)]
-pub struct Judgement {
+pub struct DiscriminatorOutput {
     /// How real each sample looks, `[batch]`.
     pub score: Tensor<1>,
     /// Logits of the classes, `[batch, classes]`, of an auxiliary classifier (Odena et al. 2017,

@@ -10,13 +10,13 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 /// Equally likely round Gaussians in the plane. As a [`Dataset`] it has a fixed number of points, the same for a seed.
 #[derive(Clone, Debug)]
-pub struct Mixture {
+pub struct GaussianMixture {
     centres: Vec<[f64; 2]>,
     sigma: f64,
     points: Vec<[f32; 2]>,
 }
 
-/// How well samples cover a [`Mixture`].
+/// How well samples cover a [`GaussianMixture`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Coverage {
     /// Modes with at least one sample within 3σ.
@@ -28,7 +28,7 @@ pub struct Coverage {
     pub rarest: f64,
 }
 
-impl Mixture {
+impl GaussianMixture {
     /// `modes` Gaussians evenly on a circle of `radius` (Metz et al. 2017, <https://arxiv.org/abs/1611.02163>).
     ///
     /// # Errors
@@ -109,7 +109,7 @@ impl Mixture {
     }
 }
 
-impl Dataset for Mixture {
+impl Dataset for GaussianMixture {
     type Item = [f32; 2];
 
     fn len(&self) -> usize {
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_perfect_sampler_covers_everything() {
-        for mixture in [Mixture::ring(8, 1.0, 0.05), Mixture::grid(5, 2.0, 0.05)] {
+        for mixture in [GaussianMixture::ring(8, 1.0, 0.05), GaussianMixture::grid(5, 2.0, 0.05)] {
             let mixture = mixture.unwrap().with_points(20_000, 1);
             let coverage = mixture.coverage(&mixture.points);
             assert_eq!(coverage.modes, mixture.modes());
@@ -174,18 +174,18 @@ mod tests {
 
     #[test]
     fn modes_lie_where_they_should() {
-        let ring = Mixture::ring(4, 2.0, 0.1).unwrap();
+        let ring = GaussianMixture::ring(4, 2.0, 0.1).unwrap();
         let expected = [[2.0, 0.0], [0.0, 2.0], [-2.0, 0.0], [0.0, -2.0]];
         for (centre, expected) in ring.centres().iter().zip(&expected) {
             assert!((centre[0] - expected[0]).abs() < 1e-12 && (centre[1] - expected[1]).abs() < 1e-12);
         }
-        let grid = Mixture::grid(5, 2.0, 0.05).unwrap();
+        let grid = GaussianMixture::grid(5, 2.0, 0.05).unwrap();
         assert_eq!((grid.centres()[0], grid.centres()[12], grid.centres()[24]), ([-4.0, -4.0], [0.0, 0.0], [4.0, 4.0]));
         assert_eq!(grid.coverage(&[[0.0, 0.0], [1.0, 1.0]]), Coverage { modes: 1, within: 0.5, rarest: 0.0 });
         let [left, right] = [[-2.0, 0.0], [2.0, 0.0]];
-        let coverage = Mixture::ring(2, 2.0, 0.1).unwrap().coverage(&[left, right, right, right]);
+        let coverage = GaussianMixture::ring(2, 2.0, 0.1).unwrap().coverage(&[left, right, right, right]);
         assert_eq!(coverage, Coverage { modes: 2, within: 1.0, rarest: 0.5 });
-        assert!(Mixture::ring(0, 1.0, 0.1).is_err() && Mixture::grid(2, 1.0, 0.0).is_err());
-        assert!(Mixture::ring(3, f64::NAN, 0.1).is_err());
+        assert!(GaussianMixture::ring(0, 1.0, 0.1).is_err() && GaussianMixture::grid(2, 1.0, 0.0).is_err());
+        assert!(GaussianMixture::ring(3, f64::NAN, 0.1).is_err());
     }
 }

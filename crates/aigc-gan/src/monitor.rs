@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// When to say that a game is going wrong. All measures are running means over looks, `every` steps apart.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Monitor {
+pub struct CollapseMonitor {
     /// Steps between looks.
     pub every: usize,
     /// Looks before the first verdict.
@@ -22,7 +22,7 @@ pub struct Monitor {
     pub accuracy: f64,
 }
 
-impl Default for Monitor {
+impl Default for CollapseMonitor {
     fn default() -> Self {
         Self { every: 20, patience: 25, spread: 0.2, nearest: 0.1, accuracy: 0.998 }
     }
@@ -49,7 +49,7 @@ fn one() -> f64 {
 /// Share of the old running mean that a look keeps.
 const KEEP: f64 = 0.9;
 
-impl Monitor {
+impl CollapseMonitor {
     /// Fails unless every value is in its range.
     ///
     /// # Errors
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn each_trouble_is_told_once_and_again_after_recovery() {
         let device = Device::flex();
-        let monitor = Monitor { patience: 3, ..Monitor::default() };
+        let monitor = CollapseMonitor { patience: 3, ..CollapseMonitor::default() };
         let mut watch = Watch::default();
         let real: Tensor<4> = Rng::new(1).normal([32, 1, 2, 2], &device);
         let mut looks = |times: usize, factor: f64, accuracy: f32| {
@@ -174,7 +174,7 @@ mod tests {
     fn one_picture_per_class_is_a_collapse() {
         let device = Device::flex();
         // By the spread alone, which looks within classes.
-        let monitor = Monitor { patience: 3, nearest: 0.0, ..Monitor::default() };
+        let monitor = CollapseMonitor { patience: 3, nearest: 0.0, ..CollapseMonitor::default() };
         let accuracy = Tensor::from_floats([0.5], &device);
         let class = Tensor::<2>::eye(4, &device).repeat_dim(0, 8);
         let pictures: Tensor<4> = Rng::new(1).normal([4, 1, 2, 2], &device);
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn a_few_unlike_pictures_again_and_again_are_a_collapse() {
         let device = Device::flex();
-        let monitor = Monitor { patience: 3, ..Monitor::default() };
+        let monitor = CollapseMonitor { patience: 3, ..CollapseMonitor::default() };
         let accuracy = Tensor::from_floats([0.5], &device);
         let real: Tensor<4> = Rng::new(2).normal([32, 1, 4, 4], &device);
         let told = |fake: Tensor<4>| {
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn a_batch_without_differences_is_no_measure() {
         let device = Device::flex();
-        let (monitor, mut watch) = (Monitor { patience: 1, ..Monitor::default() }, Watch::default());
+        let (monitor, mut watch) = (CollapseMonitor { patience: 1, ..CollapseMonitor::default() }, Watch::default());
         let one: Tensor<4> = Tensor::ones([1, 1, 2, 2], &device);
         let accuracy = Tensor::from_floats([0.5], &device);
         assert!(kinds((0..9).map(|_| monitor.look(&mut watch, &one, &one, None, &accuracy))).is_empty());

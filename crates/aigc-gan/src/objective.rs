@@ -1,13 +1,14 @@
 //! A step of training.
 
 use crate::{
-    Augment, Critic, Gan, GanLoss, Generator, LeCam, Monitor, Penalty, RealBatch, monitor::Watch, penalty::Anchors,
+    Augment, CollapseMonitor, Discriminator, Gan, GanLoss, Generator, GradientPenalty, LeCam, RealBatch,
+    monitor::Watch, penalty::Anchors,
 };
 use aigc_core::{
     Error, Result,
     ops::cross_entropy,
-    params::{Replace, replace_all},
-    train::{Losses, Objective, StepContext, Turn},
+    params::{Replace, map_params},
+    train::{Losses, Objective, Phase, StepContext},
 };
 use burn::{
     module::{Flag, Module, ModuleVisitor, Param},
@@ -25,19 +26,19 @@ pub struct GanObjectiveConfig {
     /// How much less than 1 a real sample counts as real.
     pub label_smoothing: f64,
     /// Penalties on the critic's slope.
-    pub penalties: Vec<Penalty>,
+    pub penalties: Vec<GradientPenalty>,
     /// Keeps the two sides' scores near each other.
     pub lecam: Option<LeCam>,
     /// Every weight of the critic is brought within ± this after each of its updates (Arjovsky et al. 2017).
     pub weight_clip: Option<f64>,
     /// Updates of the critic per update of the generator.
-    pub critic_steps: usize,
+    pub discriminator_steps: usize,
     /// Augmentation of what the critic sees.
     pub augment: Augment,
     /// Weight of naming the right class, for a critic that is an auxiliary classifier.
     pub auxiliary_weight: f64,
     /// Watches for collapse.
-    pub monitor: Option<Monitor>,
+    pub monitor: Option<CollapseMonitor>,
 }
 
 impl Default for GanObjectiveConfig {
@@ -48,10 +49,10 @@ impl Default for GanObjectiveConfig {
             penalties: Vec::new(),
             lecam: None,
             weight_clip: None,
-            critic_steps: 1,
+            discriminator_steps: 1,
             augment: Augment::None,
             auxiliary_weight: 1.0,
-            monitor: Some(Monitor::default()),
+            monitor: Some(CollapseMonitor::default()),
         }
     }
 }
@@ -65,13 +66,20 @@ impl GanObjectiveConfig {
     /// R3GAN's: relativistic pairing with R1 and R2 of the same `γ` (Huang et al. 2024,
     /// <https://arxiv.org/abs/2501.05441>).
     pub fn r3gan(gamma: f64) -> Self {
-        Self { penalties: vec![Penalty::r1(gamma), Penalty::r2(gamma)], ..Self::new(GanLoss::RelativisticPairing) }
+        Self {
+            penalties: vec![GradientPenalty::r1(gamma), GradientPenalty::r2(gamma)],
+            ..Self::new(GanLoss::RelativisticPairing)
+        }
     }
 
     /// WGAN-GP's: `λ = 10`, five updates of the critic for one of the generator (Gulrajani et al. 2017,
     /// <https://arxiv.org/abs/1704.00028>).
     pub fn wgan_gp() -> Self {
-        Self { penalties: vec![Penalty::wgan_gp(10.0)], critic_steps: 5, ..Self::new(GanLoss::Wasserstein) }
+        Self {
+            penalties: vec![GradientPenalty::wgan_gp(10.0)],
+            discriminator_steps: 5,
+            ..Self::new(GanLoss::Wasserstein)
+        }
     }
 
     /// Fails unless every value is in its range.
@@ -80,15 +88,15 @@ impl GanObjectiveConfig {
     /// [`Error::Config`] naming the field.
     pub fn validate(&self) -> Result<()> {
         self.loss.validate(self.label_smoothing)?;
-        self.penalties.iter().try_for_each(Penalty::validate)?;
+        self.penalties.iter().try_for_each(GradientPenalty::validate)?;
         self.lecam.iter().try_for_each(LeCam::validate)?;
-        self.monitor.iter().try_for_each(Monitor::validate)?;
+        self.monitor.iter().try_for_each(CollapseMonitor::validate)?;
         self.augment.validate()?;
         if let Some(clip) = self.weight_clip.filter(|clip| !(*clip > 0.0 && clip.is_finite())) {
             return Err(Error::config("weight_clip", clip, "a finite number above 0"));
         }
-        if !(1..=1000).contains(&self.critic_steps) {
-            return Err(Error::config("critic_steps", self.critic_steps, "1 to 1000"));
+        if !(1..=1000).contains(&self.discriminator_steps) {
+            return Err(Error::config("discriminator_steps", self.discriminator_steps, "1 to 1000"));
         }
         if !(self.auxiliary_weight >= 0.0 && self.auxiliary_weight.is_finite()) {
             return Err(Error::config("auxiliary_weight", self.auxiliary_weight, "a finite number from 0 on"));
@@ -122,7 +130,7 @@ struct Memory {
 
 const CRITIC: usize = 0;
 
-impl<G: Generator + 'static, C: Critic + 'static, B: RealBatch> GanObjective<G, C, B> {
+impl<G: Generator + 'static, C: Discriminator + 'static, B: RealBatch> GanObjective<G, C, B> {
     /// The objective for these players.
     ///
     /// # Errors
@@ -194,7 +202,7 @@ impl<G: Generator + 'static, C: Critic + 'static, B: RealBatch> GanObjective<G, 
     ) -> Losses {
         let config = &self.config;
         let z = context.rng.normal([real.dims()[0], gan.generator.latent()], &context.device);
-        let keep = context.repetition + 1 == config.critic_steps;
+        let keep = context.repetition + 1 == config.discriminator_steps;
         let fake = if keep {
             let fake = gan.generator.generate(z, class.clone());
             self.made.resize(self.made.len().max(context.micro + 1), None);
@@ -280,14 +288,14 @@ impl<G: Generator + 'static, C: Critic + 'static, B: RealBatch> GanObjective<G, 
     }
 }
 
-impl<G: Generator + 'static, C: Critic + 'static, B: RealBatch> Objective for GanObjective<G, C, B> {
+impl<G: Generator + 'static, C: Discriminator + 'static, B: RealBatch> Objective for GanObjective<G, C, B> {
     type Model = Gan<G, C>;
     type Batch = B;
 
-    fn turns(&self) -> Vec<Turn> {
+    fn turns(&self) -> Vec<Phase> {
         vec![
-            Turn::new("critic").of("critic").repeated(self.config.critic_steps),
-            Turn::new("generator").of("generator").on_same_batch(),
+            Phase::new("critic").of("critic").repeated(self.config.discriminator_steps),
+            Phase::new("generator").of("generator").reuse_batch(),
         ]
     }
 
@@ -306,7 +314,7 @@ impl<G: Generator + 'static, C: Critic + 'static, B: RealBatch> Objective for Ga
 
     fn updated(&mut self, gan: Gan<G, C>, turn: usize) -> Result<Gan<G, C>> {
         let Some(within) = self.config.weight_clip.filter(|_| turn == CRITIC) else { return Ok(gan) };
-        Ok(Gan { critic: replace_all(gan.critic, &mut Clip { within }), ..gan })
+        Ok(Gan { critic: map_params(gan.critic, &mut Clip { within }), ..gan })
     }
 
     fn state(&self) -> serde_json::Value {

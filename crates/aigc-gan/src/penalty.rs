@@ -13,7 +13,7 @@
 //! Of a critic with kinks (leaky ReLU) this is the slope between `x − h·u` and `x + h·u`, and its derivatives see the kinks in
 //! between; a second derivative sees none, because it is taken at points. Where no kink lies within reach the two agree.
 
-use crate::Critic;
+use crate::Discriminator;
 use aigc_core::{Error, Result, rng::Rng};
 use burn::tensor::{Int, Tensor};
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum PenaltyKind {
+pub enum GradientPenaltyKind {
     /// `½·E‖∇D(x)‖²` at real samples (Mescheder et al. 2018, <https://arxiv.org/abs/1801.04406>, eq. 9).
     R1,
     /// `½·E‖∇D(G(z))‖²` at generated ones (eq. 10 there).
@@ -37,15 +37,15 @@ pub enum PenaltyKind {
 
 /// A penalty with its weight.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Penalty {
+pub struct GradientPenalty {
     /// Which.
-    pub kind: PenaltyKind,
+    pub kind: GradientPenaltyKind,
     /// Factor: `γ` of R1 and R2, `λ` of the others.
     pub weight: f64,
     /// Factor at the last step, reached along half a cosine, if it is to change (as Huang et al. 2024 do: a game that is
     /// held firmly at first can be sharper in the end).
     #[serde(default)]
-    pub weight_at_end: Option<f64>,
+    pub final_weight: Option<f64>,
     /// Made every so many steps with so many times the weight (lazy regularisation: Karras et al. 2020,
     /// <https://arxiv.org/abs/1912.04958>, appendix B).
     pub every: usize,
@@ -56,40 +56,40 @@ pub struct Penalty {
 /// Small enough for the curvature of critics, large enough for 32-bit floats; `docs/gan.md` shows the sweep.
 const REACH: f64 = 5e-3;
 
-impl Penalty {
+impl GradientPenalty {
     /// `kind` with this weight, at every step.
-    pub const fn new(kind: PenaltyKind, weight: f64) -> Self {
-        Self { kind, weight, weight_at_end: None, every: 1, reach: REACH }
+    pub const fn new(kind: GradientPenaltyKind, weight: f64) -> Self {
+        Self { kind, weight, final_weight: None, every: 1, reach: REACH }
     }
 
     /// R1 with `γ = weight`.
     pub const fn r1(weight: f64) -> Self {
-        Self::new(PenaltyKind::R1, weight)
+        Self::new(GradientPenaltyKind::R1, weight)
     }
 
     /// R2 with `γ = weight`.
     pub const fn r2(weight: f64) -> Self {
-        Self::new(PenaltyKind::R2, weight)
+        Self::new(GradientPenaltyKind::R2, weight)
     }
 
     /// WGAN-GP with `λ = weight`, usually 10.
     pub const fn wgan_gp(weight: f64) -> Self {
-        Self::new(PenaltyKind::WganGp, weight)
+        Self::new(GradientPenaltyKind::WganGp, weight)
     }
 
     /// DRAGAN with `λ = weight`, usually 10.
     pub const fn dragan(weight: f64) -> Self {
-        Self::new(PenaltyKind::Dragan, weight)
+        Self::new(GradientPenaltyKind::Dragan, weight)
     }
 
     /// Changes to the factor `weight` until the last step.
-    pub const fn easing_to(self, weight: f64) -> Self {
-        Self { weight_at_end: Some(weight), ..self }
+    pub const fn with_final_weight(self, weight: f64) -> Self {
+        Self { final_weight: Some(weight), ..self }
     }
 
     /// The factor at `step`, counted from 0, of `steps`, for all the steps that it stands for.
     pub fn weight_at(&self, step: usize, steps: usize) -> f64 {
-        let end = self.weight_at_end.unwrap_or(self.weight);
+        let end = self.final_weight.unwrap_or(self.weight);
         let progress = (step as f64 / steps.saturating_sub(1).max(1) as f64).min(1.0);
         let now = end + (self.weight - end) * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos());
         now * self.every as f64
@@ -108,8 +108,8 @@ impl Penalty {
         if !(self.weight > 0.0 && self.weight.is_finite()) {
             return Err(Error::config("penalties.weight", self.weight, "a finite number above 0"));
         }
-        if let Some(end) = self.weight_at_end.filter(|end| !(*end >= 0.0 && end.is_finite())) {
-            return Err(Error::config("penalties.weight_at_end", end, "a finite number from 0 on"));
+        if let Some(end) = self.final_weight.filter(|end| !(*end >= 0.0 && end.is_finite())) {
+            return Err(Error::config("penalties.final_weight", end, "a finite number from 0 on"));
         }
         if self.every == 0 {
             return Err(Error::config("penalties.every", self.every, "at least 1"));
@@ -132,7 +132,7 @@ impl Penalty {
     ///
     /// # Panics
     /// If the batches differ in size.
-    pub fn measure<C: Critic>(
+    pub fn measure<C: Discriminator>(
         &self,
         critic: &C,
         real: &Tensor<4>,
@@ -141,13 +141,13 @@ impl Penalty {
         rng: &mut Rng,
     ) -> Tensor<1> {
         let at = match self.kind {
-            PenaltyKind::R1 => real.clone(),
-            PenaltyKind::R2 => fake.clone(),
-            PenaltyKind::WganGp => {
+            GradientPenaltyKind::R1 => real.clone(),
+            GradientPenaltyKind::R2 => fake.clone(),
+            GradientPenaltyKind::WganGp => {
                 let share: Tensor<4> = rng.uniform([real.dims()[0], 1, 1, 1], 0.0, 1.0, &real.device());
                 fake.clone() + (real.clone() - fake.clone()) * share
             }
-            PenaltyKind::Dragan => {
+            GradientPenaltyKind::Dragan => {
                 let share: Tensor<4> = rng.uniform([real.dims()[0], 1, 1, 1], 0.0, 1.0, &real.device());
                 let noise = rng.uniform(real.dims(), 0.0, 0.5, &real.device()) * share;
                 let values = real.shape().num_elements() as i32;
@@ -156,10 +156,10 @@ impl Penalty {
         };
         let norm = gradient_norm(critic, at, class, self.reach);
         let excess = match self.kind {
-            PenaltyKind::R1 | PenaltyKind::R2 => norm,
-            PenaltyKind::WganGp | PenaltyKind::Dragan => norm - 1.0,
+            GradientPenaltyKind::R1 | GradientPenaltyKind::R2 => norm,
+            GradientPenaltyKind::WganGp | GradientPenaltyKind::Dragan => norm - 1.0,
         };
-        let half = if matches!(self.kind, PenaltyKind::R1 | PenaltyKind::R2) { 0.5 } else { 1.0 };
+        let half = if matches!(self.kind, GradientPenaltyKind::R1 | GradientPenaltyKind::R2) { 0.5 } else { 1.0 };
         (excess.clone() * excess).mean() * half
     }
 }
@@ -172,7 +172,12 @@ impl Penalty {
 ///
 /// # Shapes
 /// - x: `[batch, channels, height, width]`; class: `[batch]`
-pub fn gradient_norm<C: Critic>(critic: &C, x: Tensor<4>, class: Option<&Tensor<1, Int>>, reach: f64) -> Tensor<1> {
+pub fn gradient_norm<C: Discriminator>(
+    critic: &C,
+    x: Tensor<4>,
+    class: Option<&Tensor<1, Int>>,
+    reach: f64,
+) -> Tensor<1> {
     let (shape, x) = (x.dims(), x.detach());
     let [n, channels, height, width] = shape;
     let values = channels * height * width;
@@ -276,7 +281,7 @@ mod tests {
         Leaky,
     }
 
-    impl Critic for Small {
+    impl Discriminator for Small {
         fn score(&self, x: Tensor<4>, _class: Option<Tensor<1, Int>>) -> Tensor<1> {
             let s = x.flatten::<2>(1, 3).matmul(self.w.val().transpose()) + self.b.val().unsqueeze();
             let a = match self.activation {
@@ -466,10 +471,10 @@ mod tests {
         let critic = numbers.critic(Kind::Leaky, DType::F32);
         let (real, fake) = (points(DType::F32), points(DType::F32) * 0.5);
         for (penalty, expected) in [
-            (Penalty::r1(2.0), 9.0),
-            (Penalty::r2(2.0), 9.0),
-            (Penalty::wgan_gp(10.0), 40.0),
-            (Penalty::dragan(10.0).lazily(4), 160.0),
+            (GradientPenalty::r1(2.0), 9.0),
+            (GradientPenalty::r2(2.0), 9.0),
+            (GradientPenalty::wgan_gp(10.0), 40.0),
+            (GradientPenalty::dragan(10.0).lazily(4), 160.0),
         ] {
             let got =
                 penalty.weight_at(0, 1) * values(penalty.measure(&critic, &real, &fake, None, &mut Rng::new(1)))[0];
@@ -488,16 +493,16 @@ mod tests {
         };
         let (real, fake) = (points(DType::F32), points(DType::F32) * -2.0);
         let critic = numbers.critic(Kind::Tanh, DType::F32);
-        let of = |penalty: Penalty| values(penalty.measure(&critic, &real, &fake, None, &mut Rng::new(1)))[0];
-        assert!((of(Penalty::r1(1.0)) - norms(real.clone())).abs() < 1e-6);
-        assert!((of(Penalty::r2(1.0)) - norms(fake.clone())).abs() < 1e-6);
+        let of = |penalty: GradientPenalty| values(penalty.measure(&critic, &real, &fake, None, &mut Rng::new(1)))[0];
+        assert!((of(GradientPenalty::r1(1.0)) - norms(real.clone())).abs() < 1e-6);
+        assert!((of(GradientPenalty::r2(1.0)) - norms(fake.clone())).abs() < 1e-6);
         // The same draw of shares, by hand.
         let share: Tensor<4> = Rng::new(1).uniform([4, 1, 1, 1], 0.0, 1.0, &real.device());
         let between = fake.clone() + (real.clone() - fake.clone()) * share;
         let critic = numbers.critic(Kind::Tanh, DType::F32);
         let norm = values(gradient_norm(&critic, between, None, REACH));
         let expected = norm.iter().map(|n| (n - 1.0).powi(2)).sum::<f64>() / 4.0;
-        assert!((of(Penalty::wgan_gp(1.0)) - expected).abs() < 1e-5);
+        assert!((of(GradientPenalty::wgan_gp(1.0)) - expected).abs() < 1e-5);
         let mut rng = Rng::new(1);
         let share: Tensor<4> = rng.uniform([4, 1, 1, 1], 0.0, 1.0, &real.device());
         let noise: Tensor<4> = rng.uniform([4, 2, 1, 1], 0.0, 1.0, &real.device());
@@ -507,7 +512,7 @@ mod tests {
         let critic = numbers.critic(Kind::Tanh, DType::F32);
         let norm = values(gradient_norm(&critic, real.clone() + share * noise * (0.5 * std), None, REACH));
         let expected = norm.iter().map(|n| (n - 1.0).powi(2)).sum::<f64>() / 4.0;
-        assert!((of(Penalty::dragan(1.0)) - expected).abs() < 1e-5);
+        assert!((of(GradientPenalty::dragan(1.0)) - expected).abs() < 1e-5);
     }
 
     #[test]
@@ -529,18 +534,18 @@ mod tests {
     #[test]
     fn values_out_of_range_are_named() {
         for (penalty, field) in [
-            (Penalty::r1(-1.0), "penalties.weight"),
-            (Penalty::r2(f64::NAN), "penalties.weight"),
-            (Penalty::r1(1.0).lazily(0), "penalties.every"),
-            (Penalty { reach: 0.0, ..Penalty::r1(1.0) }, "penalties.reach"),
+            (GradientPenalty::r1(-1.0), "penalties.weight"),
+            (GradientPenalty::r2(f64::NAN), "penalties.weight"),
+            (GradientPenalty::r1(1.0).lazily(0), "penalties.every"),
+            (GradientPenalty { reach: 0.0, ..GradientPenalty::r1(1.0) }, "penalties.reach"),
         ] {
             assert!(penalty.validate().unwrap_err().to_string().contains(field));
         }
-        assert!(Penalty::r1(1.0).easing_to(-1.0).validate().is_err());
-        let easing = Penalty::r1(8.0).easing_to(2.0);
+        assert!(GradientPenalty::r1(1.0).with_final_weight(-1.0).validate().is_err());
+        let easing = GradientPenalty::r1(8.0).with_final_weight(2.0);
         assert_eq!([0, 50, 100].map(|step| (easing.weight_at(step, 101) * 1e9).round() / 1e9), [8.0, 5.0, 2.0]);
-        assert_eq!(Penalty::r1(8.0).weight_at(70, 101), 8.0);
+        assert_eq!(GradientPenalty::r1(8.0).weight_at(70, 101), 8.0);
         assert!(LeCam { decay: 1.0, ..LeCam::default() }.validate().is_err());
-        assert!(Penalty::r1(1.0).lazily(16).is_due(32) && !Penalty::r1(1.0).lazily(16).is_due(33));
+        assert!(GradientPenalty::r1(1.0).lazily(16).is_due(32) && !GradientPenalty::r1(1.0).lazily(16).is_due(33));
     }
 }

@@ -5,7 +5,7 @@ use aigc_core::{
     Error, Result,
     data::Classes,
     latent::slerp,
-    params::{LookAt, Replace, look_at_all, replace_all},
+    params::{ParamVisitor, Replace, map_params, visit_params},
     rng::Rng,
 };
 use burn::{
@@ -185,10 +185,10 @@ pub fn standing_statistics<G: Generator>(
     let device = device.clone().autodiff();
     // What a pass leaves of statistics that all were `start`.
     let pass = |start: f64, z: &Tensor<2>, class: &Option<Tensor<1, Int>>| {
-        let live = replace_all(generator.valid(), &mut Fill(start)).train().no_grad();
+        let live = map_params(generator.valid(), &mut Fill(start)).train().no_grad();
         live.generate(z.clone(), class.clone());
         let mut statistics = Statistics::default();
-        look_at_all(&live.valid(), &mut statistics);
+        visit_params(&live.valid(), &mut statistics);
         statistics.0
     };
     let mut sums: BTreeMap<String, Vec<f64>> = BTreeMap::new();
@@ -208,7 +208,7 @@ pub fn standing_statistics<G: Generator>(
             }
         }
     }
-    Ok(replace_all(generator.valid(), &mut Set(sums)))
+    Ok(map_params(generator.valid(), &mut Set(sums)))
 }
 
 fn is_statistic(path: &str) -> bool {
@@ -228,8 +228,8 @@ impl Replace for Fill {
 #[derive(Default)]
 struct Statistics(BTreeMap<String, Vec<f64>>);
 
-impl LookAt for Statistics {
-    fn look_at<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+impl ParamVisitor for Statistics {
+    fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
         if is_statistic(path) {
             self.0.insert(path.to_string(), param.val().into_data().iter::<f64>().collect());
         }

@@ -1,6 +1,6 @@
 //! Learning to say the next token.
 
-use crate::{models::CausalLm, windows::TokenWindows};
+use crate::{models::CausalLm, windows::TokenDataset};
 use aigc_core::{
     Error, Result,
     data::Dataset,
@@ -18,7 +18,7 @@ pub struct TokenBatch {
 }
 
 impl TokenBatch {
-    /// Puts windows together, for a [`Loader`](aigc_core::data::Loader).
+    /// Puts windows together, for a [`DataLoader`](aigc_core::data::DataLoader).
     ///
     /// # Panics
     /// If they are of different lengths.
@@ -74,7 +74,7 @@ pub fn next_token_loss<M: CausalLm>(model: &M, batch: &TokenBatch, device: &burn
 ///
 /// # Errors
 /// As [`next_token_loss`]; and what reading the windows reports.
-pub fn mean_loss<M: CausalLm>(model: &M, windows: &TokenWindows, batch: usize) -> Result<f64> {
+pub fn evaluate_loss<M: CausalLm>(model: &M, windows: &TokenDataset, batch: usize) -> Result<f64> {
     let device = model.devices().into_iter().next().unwrap_or_default();
     let mut sum = 0.0;
     let all: Vec<usize> = (0..windows.len()).collect();
@@ -88,22 +88,22 @@ pub fn mean_loss<M: CausalLm>(model: &M, windows: &TokenWindows, batch: usize) -
 
 /// Training a [`CausalLm`] to say the next token of [`TokenBatch`]es.
 #[derive(Clone, Copy, Debug)]
-pub struct NextToken<M>(PhantomData<fn() -> M>);
+pub struct CausalLmObjective<M>(PhantomData<fn() -> M>);
 
-impl<M> NextToken<M> {
+impl<M> CausalLmObjective<M> {
     /// The objective; it has no settings.
     pub fn new() -> Self {
         Self(PhantomData)
     }
 }
 
-impl<M> Default for NextToken<M> {
+impl<M> Default for CausalLmObjective<M> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<M: CausalLm + 'static> Objective for NextToken<M> {
+impl<M: CausalLm + 'static> Objective for CausalLmObjective<M> {
     type Model = M;
     type Batch = TokenBatch;
 

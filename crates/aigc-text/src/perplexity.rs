@@ -29,7 +29,7 @@ impl Perplexity {
     }
 
     /// Bits per character of a text of so many.
-    pub fn bits_per(&self, characters: usize) -> f64 {
+    pub fn bits_per_character(&self, characters: usize) -> f64 {
         self.loss() * self.nats.len() as f64 / std::f64::consts::LN_2 / characters as f64
     }
 }

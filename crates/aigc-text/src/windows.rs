@@ -1,7 +1,7 @@
 //! Windows of tokens, from memory or from a file that may be larger than memory.
 
 use crate::tokenizer::Tokenizer;
-use aigc_core::{DataFault, Error, Result, checkpoint::replace_atomic, data::Dataset};
+use aigc_core::{DataFault, Error, Result, checkpoint::write_atomic_with, data::Dataset};
 use std::{
     fs::File,
     io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write},
@@ -28,13 +28,13 @@ enum Tokens {
 
 /// Windows of as many tokens as a model learns from at once, and one more: each token's target is the one behind it.
 #[derive(Debug)]
-pub struct TokenWindows {
+pub struct TokenDataset {
     tokens: Tokens,
     length: usize,
     stride: usize,
 }
 
-impl TokenWindows {
+impl TokenDataset {
     /// Windows for `length` tokens of input, each `stride` tokens behind the one before.
     ///
     /// # Errors
@@ -43,7 +43,7 @@ impl TokenWindows {
         Self::of(Tokens::Memory(tokens), length, stride)
     }
 
-    /// The same of a file that [`write_tokens`] made.
+    /// The same of a file that [`tokenize_file`] made.
     ///
     /// # Errors
     /// As [`new`](Self::new); [`Error::Data`] if it is no such file, or not whole; [`Error::Io`] if it cannot be read.
@@ -124,7 +124,7 @@ impl TokenWindows {
     }
 }
 
-impl Dataset for TokenWindows {
+impl Dataset for TokenDataset {
     type Item = Vec<u32>;
 
     fn len(&self) -> usize {
@@ -215,7 +215,7 @@ impl Iterator for Lines {
 ///
 /// # Errors
 /// [`Error::Data`] where the text is not UTF-8, and whatever the tokenizer and the files report.
-pub fn write_tokens(
+pub fn tokenize_file(
     text: impl AsRef<Path>,
     tokenizer: &dyn Tokenizer,
     to: impl AsRef<Path>,
@@ -228,7 +228,7 @@ pub fn write_tokens(
     };
     let mut lines = lines(text)?;
     let mut count = 0;
-    replace_atomic(to, |temporary| {
+    write_atomic_with(to, |temporary| {
         let mut writer = BufWriter::with_capacity(1 << 20, File::create(temporary).map_err(io(temporary))?);
         writer.write_all(&[0; HEADER as usize]).map_err(io(temporary))?;
         while let Some(line) = lines.next() {

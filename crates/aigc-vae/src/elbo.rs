@@ -3,7 +3,7 @@
 use crate::{DiagonalGaussian, Likelihood, Vae, objective::same_shape};
 use aigc_core::{
     Error, Result,
-    data::{ImageBatch, Loader},
+    data::{DataLoader, ImageBatch},
     rng::Rng,
     train::Metrics,
 };
@@ -76,7 +76,7 @@ impl Beta {
 ///
 /// # Errors
 /// If an image cannot be read, or is of another shape than the model's.
-pub fn held_out<V: Vae>(model: &V, loader: &Loader<ImageBatch>, device: &Device, seed: u64) -> Result<Metrics> {
+pub fn held_out<V: Vae>(model: &V, loader: &DataLoader<ImageBatch>, device: &Device, seed: u64) -> Result<Metrics> {
     let (mut reconstruction, mut kl, mut images) = (0.0, 0.0, 0.0);
     for (index, batch) in loader.pass().enumerate() {
         let batch = batch?;

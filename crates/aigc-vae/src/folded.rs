@@ -8,21 +8,21 @@ use burn::tensor::Tensor;
 ///
 /// ```
 /// # use aigc_core::{data::ImageShape, device::device, latent::Autoencoder};
-/// # use aigc_vae::{Folded, MlpVaeConfig, VaeConfig};
+/// # use aigc_vae::{SpatialLatents, MlpVaeConfig, VaeConfig};
 /// # fn main() -> aigc_core::Result<()> {
 /// let vae = VaeConfig::Mlp(MlpVaeConfig::new(ImageShape::new(1, 8, 8))).init(&device("flex")?)?;
 /// // Its 20 latent dimensions.
-/// let folded = Folded::new(vae, ImageShape::new(5, 2, 2))?;
+/// let folded = SpatialLatents::new(vae, ImageShape::new(5, 2, 2))?;
 /// assert_eq!(folded.latent_shape(), ImageShape::new(5, 2, 2));
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]
-pub struct Folded<V: Vae> {
+pub struct SpatialLatents<V: Vae> {
     vae: V,
     shape: ImageShape,
 }
 
-impl<V: Vae> Folded<V> {
+impl<V: Vae> SpatialLatents<V> {
     /// Folds the latent vectors of `vae` into maps of `shape`.
     ///
     /// # Errors
@@ -35,7 +35,7 @@ impl<V: Vae> Folded<V> {
     }
 }
 
-impl<V: Vae> Autoencoder for Folded<V> {
+impl<V: Vae> Autoencoder for SpatialLatents<V> {
     /// The most probable latent vector.
     fn encode(&self, x: Tensor<4>) -> Tensor<4> {
         let z = self.vae.encode(x).mode();
@@ -63,7 +63,7 @@ mod tests {
     use crate::{MlpVaeConfig, VaeConfig, reconstruct};
     use aigc_core::{
         device::device,
-        rng::{Rng, Seeded},
+        rng::{InitWeights, Rng},
     };
 
     #[test]
@@ -71,12 +71,12 @@ mod tests {
         let flex = device("flex").unwrap();
         let vae = VaeConfig::Mlp(MlpVaeConfig::new(ImageShape::new(1, 8, 8))).init(&flex).unwrap().seeded(0);
         let x = Rng::new(0).uniform([3, 1, 8, 8], 0.0, 1.0, &flex);
-        let folded = Folded::new(vae.clone(), ImageShape::new(5, 2, 2)).unwrap();
+        let folded = SpatialLatents::new(vae.clone(), ImageShape::new(5, 2, 2)).unwrap();
         let z = folded.encode(x.clone());
         assert_eq!(z.dims(), [3, 5, 2, 2]);
         let difference = (folded.decode(z) - reconstruct(&vae, x)).abs().max().into_scalar::<f32>();
         assert_eq!(difference, 0.0);
-        let message = Folded::new(vae, ImageShape::new(4, 2, 2)).unwrap_err().to_string();
+        let message = SpatialLatents::new(vae, ImageShape::new(4, 2, 2)).unwrap_err().to_string();
         assert!(message.contains("expected 20 values"), "{message}");
     }
 }

@@ -9,7 +9,7 @@
 //! Training makes `E_q[log p(x|z)] − KL(q(z|x) ‖ p(z))` as large as it can, with `p(z)` the standard normal:
 //!
 //! 1. initialise encoder and decoder ([`VaeConfig::init`]);
-//! 2. draw a batch `x` ([`Loader`](aigc_core::data::Loader));
+//! 2. draw a batch `x` ([`DataLoader`](aigc_core::data::DataLoader));
 //! 3. encode it to `q(z|x)` and draw `z` ([`Vae::encode`], [`DiagonalGaussian::sample`]);
 //! 4. decode `z` to `p(x|z)` ([`Vae::decode`]);
 //! 5. measure the reconstruction error and the divergence ([`elbo`]);
@@ -29,7 +29,7 @@ mod posterior;
 mod sample;
 
 pub use elbo::{Beta, Elbo, elbo, held_out};
-pub use folded::Folded;
+pub use folded::SpatialLatents;
 pub use likelihood::{Likelihood, LikelihoodKind};
 pub use models::{AnyVae, ConvVae, ConvVaeConfig, MlpVae, MlpVaeConfig, VaeConfig, load};
 pub use objective::VaeObjective;

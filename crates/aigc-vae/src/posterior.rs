@@ -9,7 +9,7 @@ pub struct DiagonalGaussian {
     /// Means, `[batch, latent]`.
     pub mean: Tensor<2>,
     /// Logarithms of the variances, `[batch, latent]`.
-    pub log_variance: Tensor<2>,
+    pub logvar: Tensor<2>,
 }
 
 impl DiagonalGaussian {
@@ -20,7 +20,7 @@ impl DiagonalGaussian {
     /// - output: `[batch, latent]`
     pub fn sample(&self, rng: &mut Rng) -> Tensor<2> {
         let noise = rng.normal(self.mean.dims(), &self.mean.device());
-        self.mean.clone() + (self.log_variance.clone() * 0.5).exp() * noise
+        self.mean.clone() + (self.logvar.clone() * 0.5).exp() * noise
     }
 
     /// The most probable point, which is the mean, `[batch, latent]`.
@@ -33,10 +33,10 @@ impl DiagonalGaussian {
     /// # Shapes
     /// - z: `[batch, latent]`
     /// - output: `[batch]`
-    pub fn log_density(&self, z: Tensor<2>) -> Tensor<1> {
+    pub fn log_prob(&self, z: Tensor<2>) -> Tensor<1> {
         let difference = z - self.mean.clone();
-        let scaled = difference.clone() * difference * (-self.log_variance.clone()).exp();
-        let terms = scaled + self.log_variance.clone() + (2.0 * std::f64::consts::PI).ln();
+        let scaled = difference.clone() * difference * (-self.logvar.clone()).exp();
+        let terms = scaled + self.logvar.clone() + (2.0 * std::f64::consts::PI).ln();
         terms.sum_dim(1).squeeze_dim(1) * -0.5
     }
 
@@ -45,8 +45,8 @@ impl DiagonalGaussian {
     /// # Shapes
     /// - output: `[batch]`
     pub fn kl(&self) -> Tensor<1> {
-        let (mean, log_variance) = (self.mean.clone(), self.log_variance.clone());
-        let terms = mean.clone() * mean + log_variance.clone().exp() - log_variance - 1.0;
+        let (mean, logvar) = (self.mean.clone(), self.logvar.clone());
+        let terms = mean.clone() * mean + logvar.clone().exp() - logvar - 1.0;
         terms.sum_dim(1).squeeze_dim(1) * 0.5
     }
 }
@@ -60,7 +60,7 @@ mod tests {
         let device = Device::flex();
         DiagonalGaussian {
             mean: Tensor::from_floats([[0.5, -1.0], [0.0, 0.0]], &device),
-            log_variance: Tensor::from_floats([[0.2, -0.7], [0.0, 0.0]], &device),
+            logvar: Tensor::from_floats([[0.2, -0.7], [0.0, 0.0]], &device),
         }
     }
 
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn log_density_is_that_of_the_normal_distribution() {
         let z = Tensor::from_floats([[0.1, 0.2], [1.0, -2.0]], &Device::flex());
-        let got = values(gaussian().log_density(z));
+        let got = values(gaussian().log_prob(z));
         let log_normal =
             |z: f64, m: f64, l: f64| -0.5 * ((2.0 * std::f64::consts::PI).ln() + l + (z - m).powi(2) / l.exp());
         let expected = [
@@ -99,12 +99,11 @@ mod tests {
         let n = 40_000;
         let repeated = DiagonalGaussian {
             mean: Tensor::<2>::from_floats([[0.5, -1.0]], &device).repeat_dim(0, n),
-            log_variance: Tensor::<2>::from_floats([[0.2, -0.7]], &device).repeat_dim(0, n),
+            logvar: Tensor::<2>::from_floats([[0.2, -0.7]], &device).repeat_dim(0, n),
         };
-        let prior =
-            DiagonalGaussian { mean: Tensor::zeros([n, 2], &device), log_variance: Tensor::zeros([n, 2], &device) };
+        let prior = DiagonalGaussian { mean: Tensor::zeros([n, 2], &device), logvar: Tensor::zeros([n, 2], &device) };
         let z = repeated.sample(&mut Rng::new(3));
-        let gaps = values(repeated.log_density(z.clone()) - prior.log_density(z));
+        let gaps = values(repeated.log_prob(z.clone()) - prior.log_prob(z));
         let mean = gaps.iter().map(|g| f64::from(*g)).sum::<f64>() / n as f64;
         let variance = gaps.iter().map(|g| (f64::from(*g) - mean).powi(2)).sum::<f64>() / n as f64;
         let kl = f64::from(values(repeated.kl())[0]);

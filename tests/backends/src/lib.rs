@@ -4,8 +4,8 @@
 use aigc_core::{
     data::{Classes, Image, ImageShape, collate_images},
     ops::{AdamStep, Quantization},
-    params::{LookAt, look_at_all},
-    rng::{Rng, Seeded},
+    params::{ParamVisitor, visit_params},
+    rng::{InitWeights, Rng},
     train::{Objective, StepContext},
 };
 use aigc_diffusion::{
@@ -13,8 +13,9 @@ use aigc_diffusion::{
     DitConfig, DpmMultistepScheduler, Guidance, Posterior, Prediction, Sampler, UNet2dConfig,
 };
 use aigc_gan::{
-    Ada, Augment, ClassesConfig, Critic, CriticClasses, CriticNorm, DcganConfig, DiffAugment, GanConfig, GanLoss,
-    Generator, GeneratorClasses, MlpGanConfig, Penalty, R3ganConfig, ResnetGanConfig,
+    Ada, Augment, ClassConditioning, DcganConfig, DiffAugment, Discriminator, DiscriminatorConditioning,
+    DiscriminatorNorm, GanConfig, GanLoss, Generator, GeneratorConditioning, GradientPenalty, MlpGanConfig,
+    R3ganConfig, ResnetGanConfig,
 };
 use aigc_tests::cases::OPERATIONS;
 use aigc_text::{CausalLm, GenerationConfig, Gpt2Config, TokenBatch, next_token_loss};
@@ -128,26 +129,26 @@ pub fn pass(config: &VaeConfig, device: &Device) -> ([Shaped; 3], BTreeMap<Strin
 /// A small pair of every kind, of 8×8 images, told classes in different ways.
 pub fn gans() -> [(&'static str, GanConfig); 4] {
     let shape = ImageShape::new(1, 8, 8);
-    let classes = |generator, critic| Some(ClassesConfig { count: 3, generator, critic });
-    let (concat, norm) = (GeneratorClasses::Concat, GeneratorClasses::Norm);
+    let classes = |generator, critic| Some(ClassConditioning { count: 3, generator, critic });
+    let (concat, norm) = (GeneratorConditioning::Concat, GeneratorConditioning::Norm);
     let mlp = MlpGanConfig { hidden: vec![16], octaves: 2, norm: true, latent: 5, ..MlpGanConfig::new(shape) };
     let dcgan = DcganConfig {
         channels: vec![4, 6],
-        norm: CriticNorm::Spectral,
-        classes: classes(norm, CriticClasses::Projection),
+        norm: DiscriminatorNorm::Spectral,
+        classes: classes(norm, DiscriminatorConditioning::Projection),
         ..DcganConfig::new(shape)
     };
     let resnet = ResnetGanConfig {
         channels: 16,
         levels: 2,
         attention: Some(4),
-        classes: classes(norm, CriticClasses::Auxiliary),
+        classes: classes(norm, DiscriminatorConditioning::Auxiliary),
         ..ResnetGanConfig::new(shape)
     };
     let r3gan = R3ganConfig {
         channels: vec![8, 4],
         group_width: 4,
-        classes: classes(concat, CriticClasses::Concat),
+        classes: classes(concat, DiscriminatorConditioning::Concat),
         ..R3ganConfig::new(shape)
     };
     [
@@ -180,7 +181,7 @@ pub fn game(config: &GanConfig, device: &Device) -> ([Shaped; 2], BTreeMap<Strin
     let score = of_fake.score.clone();
     let of_real = gan.critic.score(real.clone(), class.clone());
     let mut loss = GanLoss::RelativisticPairing.critic(of_real, score.clone(), 0.0);
-    for penalty in [Penalty::r1(1.0), Penalty::r2(1.0)] {
+    for penalty in [GradientPenalty::r1(1.0), GradientPenalty::r2(1.0)] {
         loss = loss + penalty.measure(&gan.critic, &real, &fake, class.as_ref(), &mut rng);
     }
     if let Some(classes) = of_fake.classes {
@@ -230,14 +231,14 @@ pub fn diffuse(which: usize, device: &Device) -> ([Shaped; 3], BTreeMap<String, 
     let measured = Rng::new(2).uniform([2, 1, 4, 4], 0.0, 1.0, device);
     let guide = Posterior::new(Degradation::Shrunk(2), &measured, 0.1).expect("a guide");
     let sampler = Sampler::new(&network, &ddim, 6, shape, device).expect("a plan");
-    let restored = sampler.without_class().expect("classes").led_by(&guide).sample(2, 3).expect("images").images;
+    let restored = sampler.unconditional().expect("classes").with_guide(&guide).sample(2, 3).expect("images").images;
     let outputs = [guided(&DdpmScheduler::default().into()), guided(&clean.into()), shaped(restored)];
     let live = device.clone().autodiff();
     let network = network.train();
     let image =
         |k: u32| Image { shape, pixels: (0..64).map(|i| ((i * (k + 3)) % 256) as u8).collect(), label: Some(k) };
     let batch = collate_images((0..3).map(image).collect());
-    let config = DiffusionObjectiveConfig { class_dropout: 0.3, ..DiffusionObjectiveConfig::default() };
+    let config = DiffusionObjectiveConfig { conditioning_dropout: 0.3, ..DiffusionObjectiveConfig::default() };
     let mut objective = DiffusionObjective::new(config, &network).expect("a valid objective");
     let mut context = StepContext::new(0, 1, live, Rng::new(4));
     let loss = objective.losses(&network, &batch, &mut context).expect("a loss").total;
@@ -299,8 +300,8 @@ fn shaped<const D: usize>(tensor: Tensor<D>) -> Shaped {
 /// Every parameter's gradient, by path.
 pub fn gradients<M: Module>(model: &M, loss: Tensor<1>) -> BTreeMap<String, Shaped> {
     struct Collect(GradientsParams, BTreeMap<String, Shaped>);
-    impl LookAt for Collect {
-        fn look_at<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+    impl ParamVisitor for Collect {
+        fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
             if let Some(grad) = self.0.remove::<D>(param.id) {
                 self.1.insert(path.to_string(), shaped(grad));
             }
@@ -308,19 +309,19 @@ pub fn gradients<M: Module>(model: &M, loss: Tensor<1>) -> BTreeMap<String, Shap
     }
     let grads = GradientsParams::from_grads(loss.backward(), model);
     let mut collected = Collect(grads, BTreeMap::new());
-    look_at_all(model, &mut collected);
+    visit_params(model, &mut collected);
     collected.1
 }
 
 /// Every float tensor of a model, by path.
 pub fn parameters<M: Module>(model: &M) -> BTreeMap<String, Vec<f64>> {
     struct Collect(BTreeMap<String, Vec<f64>>);
-    impl LookAt for Collect {
-        fn look_at<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+    impl ParamVisitor for Collect {
+        fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
             self.0.insert(path.to_string(), values(param.val()));
         }
     }
     let mut collected = Collect(BTreeMap::new());
-    look_at_all(model, &mut collected);
+    visit_params(model, &mut collected);
     collected.0
 }

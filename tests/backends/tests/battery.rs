@@ -7,11 +7,11 @@ use aigc_backends::{
     pass, pictures, values, write,
 };
 use aigc_core::{
-    checkpoint::RunFolder,
-    data::{Loader, LoaderConfig, collate_images, digits},
+    checkpoint::RunDir,
+    data::{DataLoader, DataLoaderConfig, collate_images, digits},
     device::available,
     ops::{AdamStep, Quantization, adam_step},
-    rng::{Rng, Seeded},
+    rng::{InitWeights, Rng},
     train::{Start, Trainer, TrainerConfig},
 };
 use aigc_tests::Net;
@@ -175,21 +175,21 @@ fn one_seed_gives_the_same_pictures() {
     }
 }
 
-fn digits_loader() -> Loader<aigc_core::data::ImageBatch> {
-    let config = LoaderConfig { batch_size: 16, ..LoaderConfig::default() };
-    Loader::new(digits::all(), collate_images, config).unwrap()
+fn digits_loader() -> DataLoader<aigc_core::data::ImageBatch> {
+    let config = DataLoaderConfig { batch_size: 16, ..DataLoaderConfig::default() };
+    DataLoader::new(digits::all(), collate_images, config).unwrap()
 }
 
 /// Trains to `steps`, going on where the run is; gives back every tensor.
-fn train_to(steps: usize, device: &Device, run: &RunFolder) -> std::collections::BTreeMap<String, Vec<f64>> {
+fn train_to(steps: usize, device: &Device, run: &RunDir) -> std::collections::BTreeMap<String, Vec<f64>> {
     let [_, (_, config)] = models();
     let start = if run.latest().is_ok() { Start::Resume } else { Start::Fresh };
-    let config_of = TrainerConfig { checkpoint_every: 3, ..TrainerConfig::new(9) };
-    let stop = aigc_core::train::StopFlag::new();
+    let config_of = TrainerConfig { save_steps: 3, ..TrainerConfig::new(9) };
+    let stop = aigc_core::train::CancelToken::new();
     let raise = stop.clone();
     let trained = Trainer::new(config_of)
         .start(start)
-        .stop_flag(stop)
+        .with_cancel(stop)
         .observe(|event: &aigc_core::train::Event<'_>| {
             if let aigc_core::train::Event::Step(report) = event
                 && report.step == steps
@@ -207,7 +207,7 @@ fn train_to(steps: usize, device: &Device, run: &RunFolder) -> std::collections:
 #[test]
 fn a_checkpoint_of_one_backend_resumes_on_another() {
     let folder = tempfile::tempdir().unwrap();
-    let runs = ["moving", "staying"].map(|name| RunFolder::create(folder.path().join(name)).unwrap());
+    let runs = ["moving", "staying"].map(|name| RunDir::create(folder.path().join(name)).unwrap());
     let asked = device_name();
     let mut names = vec![asked.as_str(), "flex", "libtorch", "wgpu", "ndarray"];
     names.retain(|name| available().contains(name));

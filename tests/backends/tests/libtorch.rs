@@ -5,7 +5,7 @@
 use aigc_backends::{ADAM, gradients, models, pass};
 use aigc_core::{
     ops::{adam_step, profile},
-    rng::{Rng, Seeded},
+    rng::{InitWeights, Rng},
 };
 use aigc_tests::Net;
 use burn::tensor::Tensor;

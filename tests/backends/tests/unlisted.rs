@@ -4,8 +4,8 @@
 
 use aigc_backends::{assert_close, assert_operations_equal_flex, values};
 use aigc_core::{
-    checkpoint::RunFolder,
-    data::{ImageShape, Loader, LoaderConfig, collate_images, digits},
+    checkpoint::RunDir,
+    data::{DataLoader, DataLoaderConfig, ImageShape, collate_images, digits},
     device::available,
     rng::Rng,
     train::{Trainer, TrainerConfig},
@@ -28,9 +28,9 @@ fn operations_and_their_gradients_equal_flex() {
 fn a_model_trains_and_samples() {
     let draw = |device: Device| {
         let folder = tempfile::tempdir().unwrap();
-        let run = RunFolder::create(folder.path().join("run")).unwrap();
-        let config = LoaderConfig { batch_size: 16, ..LoaderConfig::default() };
-        let digits = Loader::new(digits::all(), collate_images, config).unwrap();
+        let run = RunDir::create(folder.path().join("run")).unwrap();
+        let config = DataLoaderConfig { batch_size: 16, ..DataLoaderConfig::default() };
+        let digits = DataLoader::new(digits::all(), collate_images, config).unwrap();
         let shape = ImageShape::new(1, 8, 8);
         let model = ConvVaeConfig { channels: vec![4, 8], hidden: 16, latent: 3, ..ConvVaeConfig::new(shape) };
         let model = model.init(&device).unwrap();

@@ -31,7 +31,7 @@ impl TinyVae {
 impl Vae for TinyVae {
     fn encode(&self, x: Tensor<4>) -> DiagonalGaussian {
         let both = self.encoder.forward(Activation::Identity.forward(x.flatten::<2>(1, 3)));
-        DiagonalGaussian { mean: both.clone().narrow(1, 0, 2), log_variance: both.narrow(1, 2, 2) }
+        DiagonalGaussian { mean: both.clone().narrow(1, 0, 2), logvar: both.narrow(1, 2, 2) }
     }
 
     fn decode(&self, z: Tensor<2>) -> Likelihood {
@@ -59,11 +59,11 @@ impl Objective for TwoDraws {
     fn losses(&mut self, model: &TinyVae, batch: &ImageBatch, context: &mut StepContext) -> Result<Losses> {
         let x = batch.images(&context.device);
         let posterior = model.encode(x.clone());
-        let prior = DiagonalGaussian { mean: posterior.mean.zeros_like(), log_variance: posterior.mean.zeros_like() };
+        let prior = DiagonalGaussian { mean: posterior.mean.zeros_like(), logvar: posterior.mean.zeros_like() };
         let mut weight = || {
             let z = posterior.sample(&mut context.rng);
             let reconstruction = model.decode(z.clone()).log_prob(x.clone());
-            reconstruction + prior.log_density(z.clone()) - posterior.log_density(z)
+            reconstruction + prior.log_prob(z.clone()) - posterior.log_prob(z)
         };
         let (a, b) = (weight(), weight());
         let high = a.clone().max_pair(b.clone()).detach();

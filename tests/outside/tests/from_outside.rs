@@ -1,8 +1,8 @@
 //! What a user's program does: own model, own objective, the trainer, sampling, and loading again.
 
 use aigc_core::{
-    checkpoint::{RunFolder, load_weights},
-    data::{InMemory, Loader, LoaderConfig, collate_images},
+    checkpoint::{RunDir, load_weights},
+    data::{DataLoader, DataLoaderConfig, InMemory, collate_images},
     device::device,
     rng::Rng,
     train::{Event, Trainer, TrainerConfig},
@@ -14,9 +14,9 @@ use outside::{TinyVae, TwoDraws, halves};
 fn a_model_and_an_objective_of_ones_own_train_sample_and_load() {
     let device = device("flex").unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let run = RunFolder::create(folder.path().join("run")).unwrap();
-    let config = LoaderConfig { batch_size: 16, ..LoaderConfig::default() };
-    let batches = Loader::new(InMemory(halves()), collate_images, config).unwrap();
+    let run = RunDir::create(folder.path().join("run")).unwrap();
+    let config = DataLoaderConfig { batch_size: 16, ..DataLoaderConfig::default() };
+    let batches = DataLoader::new(InMemory(halves()), collate_images, config).unwrap();
     let mut losses = Vec::new();
     let trained = Trainer::new(TrainerConfig { learning_rate: 1e-2, ..TrainerConfig::new(600) })
         .observe(|event: &Event<'_>| {
@@ -36,7 +36,7 @@ fn a_model_and_an_objective_of_ones_own_train_sample_and_load() {
     let drawn = sample(&trained.model, 5, 1.0, &mut Rng::new(1), &device).unwrap();
     assert_eq!(drawn.dims(), [5, 1, 4, 4]);
 
-    let loaded = load_weights(TinyVae::new(&device), &run.final_folder().join("model.safetensors")).unwrap();
+    let loaded = load_weights(TinyVae::new(&device), &run.final_dir().join("model.safetensors")).unwrap();
     let again = sample(&loaded, 5, 1.0, &mut Rng::new(1), &device).unwrap();
     assert_eq!(drawn.into_data(), again.into_data());
 }

@@ -2,12 +2,12 @@
 
 use super::{Tensors, close};
 use aigc_core::{
-    checkpoint::{RunFolder, load_weights, save_weights},
-    data::{Image, ImageBatch, ImageShape, InMemory, Loader, LoaderConfig, collate_images},
+    checkpoint::{RunDir, load_weights, save_weights},
+    data::{DataLoader, DataLoaderConfig, Image, ImageBatch, ImageShape, InMemory, collate_images},
     device::device,
     train::{Event, OptimizerConfig, Trainer, TrainerConfig},
 };
-use aigc_gan::{AnyCritic, AnyGenerator, Gan, GanConfig, GanObjective, GanObjectiveConfig, Generator};
+use aigc_gan::{AnyDiscriminator, AnyGenerator, Gan, GanConfig, GanObjective, GanObjectiveConfig, Generator};
 use burn::{
     module::Module,
     tensor::{Int, Tensor, TensorData},
@@ -62,7 +62,7 @@ pub(super) fn steps(case: &Path, json: &serde_json::Value) {
     let objective: GanObjectiveConfig = serde_json::from_value(json["objective"].clone()).unwrap();
     let (penalised, compares) = (!objective.penalties.is_empty(), objective.loss.compares());
     let gan = config.init(&device).unwrap();
-    let gan: Gan<Given, AnyCritic> = Gan { generator: Given::Noise(gan.generator), critic: gan.critic };
+    let gan: Gan<Given, AnyDiscriminator> = Gan { generator: Given::Noise(gan.generator), critic: gan.critic };
     let folder = tempfile::tempdir().unwrap();
     let before = folder.path().join("before.safetensors");
     tensors.save_under("before.", &before);
@@ -75,8 +75,8 @@ pub(super) fn steps(case: &Path, json: &serde_json::Value) {
     let images = pixels.chunks_exact(shape.numel()).zip(&labels);
     let images = images.map(|(p, y)| Image { shape, pixels: p.to_vec(), label: Some(u32::from(*y)) });
     let loader =
-        LoaderConfig { batch_size: labels.len() / steps, shuffle: None, workers: 0, ..LoaderConfig::default() };
-    let loader = Loader::new(InMemory(images.collect()), collate_images, loader).unwrap();
+        DataLoaderConfig { batch_size: labels.len() / steps, shuffle: None, workers: 0, ..DataLoaderConfig::default() };
+    let loader = DataLoader::new(InMemory(images.collect()), collate_images, loader).unwrap();
     NOISE.set(noise.chunks_exact(noise.len() / steps).map(<[f32]>::to_vec).collect());
 
     let trainer = TrainerConfig {
@@ -85,7 +85,7 @@ pub(super) fn steps(case: &Path, json: &serde_json::Value) {
         ..TrainerConfig::new(steps)
     };
     let mut seen = Vec::new();
-    let run = RunFolder::create(folder.path().join("run")).unwrap();
+    let run = RunDir::create(folder.path().join("run")).unwrap();
     let trained = Trainer::new(trainer)
         .observe(|event: &Event<'_>| {
             if let Event::Step(report) = event {

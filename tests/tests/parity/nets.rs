@@ -82,7 +82,7 @@ pub(crate) fn pipeline(folder: &Path, json: &serde_json::Value) {
     let tensors = Tensors(std::fs::read(folder.join("tensors.safetensors")).unwrap());
     let load =
         |name: &str| Tensor::<4>::from_data(TensorData::new(tensors.floats(name), tensors.shape::<4>(name)), &flex);
-    let pipeline = Pipeline::from_folder(folder.join("pipeline"), &flex).unwrap();
+    let pipeline = Pipeline::from_dir(folder.join("pipeline"), &flex).unwrap();
     // Nothing in its files may be new to us but fields that have no effect here.
     let idle = |field: &String| {
         IDLE.iter()

@@ -3,7 +3,7 @@
 use super::Tensors;
 use aigc_core::{
     device::device,
-    params::{LookAt, look_at_all},
+    params::{ParamVisitor, visit_params},
 };
 use aigc_text::{
     CausalLm, GenerationConfig, Generator, Gpt2, Gpt2Config, LogitsProcessor, Row,
@@ -201,7 +201,7 @@ pub(crate) fn lora(case: &Path) {
     close("loss", &numbers(loss.clone()), &tensors.floats("loss"), 1e-5);
     let gradients = loss.backward();
     let mut slopes = Slopes { gradients: &gradients, of: Vec::new() };
-    look_at_all(&trained, &mut slopes);
+    visit_params(&trained, &mut slopes);
     assert_eq!(slopes.of.len(), 8);
     for (path, gradient) in slopes.of {
         let (layer, factor) = path.split_once(".weight.lora.").expect("nothing else is trained");
@@ -234,8 +234,8 @@ struct Slopes<'a> {
     of: Vec<(String, Vec<f32>)>,
 }
 
-impl LookAt for Slopes<'_> {
-    fn look_at<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+impl ParamVisitor for Slopes<'_> {
+    fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
         if let Some(gradient) = param.val().grad(self.gradients) {
             self.of.push((path.into(), numbers(gradient.transpose())));
         }

@@ -3,7 +3,7 @@
 use super::weights::list;
 use crate::{
     Error, Result,
-    params::{Replace, replace_all},
+    params::{Replace, map_params},
 };
 use burn::{
     module::{Module, Param},
@@ -27,7 +27,7 @@ const LONGEST_PICKLE: u64 = 1 << 24;
 const LONGEST_HEADER: u64 = 100_000_000;
 
 /// Tensors in files, each read when it is asked for: no more memory than the tensors themselves.
-pub struct WeightFiles {
+pub struct WeightReader {
     path: PathBuf,
     tensors: BTreeMap<String, Stored>,
     files: Vec<Mutex<File>>,
@@ -57,19 +57,19 @@ pub struct Source {
     pub transposed: bool,
 }
 
-impl std::fmt::Debug for WeightFiles {
+impl std::fmt::Debug for WeightReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("WeightFiles").field("path", &self.path).field("tensors", &self.tensors.len()).finish()
+        f.debug_struct("WeightReader").field("path", &self.path).field("tensors", &self.tensors.len()).finish()
     }
 }
 
-impl WeightFiles {
+impl WeightReader {
     /// Opens the weights of a folder: `STEM.safetensors` or `STEM.safetensors.index.json` with the shards that it names, for
     /// the first of the stems that is there, then the same with `.bin`.
     ///
     /// # Errors
     /// [`Error::Weights`] if there are none, or they are broken.
-    pub fn in_folder(folder: &Path, stems: &[&str]) -> Result<Self> {
+    pub fn from_dir(folder: &Path, stems: &[&str]) -> Result<Self> {
         let names = ["safetensors", "bin"].iter().flat_map(|kind| {
             stems.iter().flat_map(move |stem| [format!("{stem}.{kind}"), format!("{stem}.{kind}.index.json")])
         });
@@ -230,7 +230,7 @@ impl WeightFiles {
     ) -> Result<M> {
         let mut fill =
             Fill { files: self, source: &source, used: BTreeSet::new(), missing: vec![], unfit: vec![], failed: None };
-        let model = replace_all(model, &mut fill);
+        let model = map_params(model, &mut fill);
         let Fill { used, missing, unfit, failed, .. } = fill;
         let foreign = self.names().filter(|name| !used.contains(*name) && !spare(name)).map(str::to_owned).collect();
         let kinds: [(&str, Vec<String>); 3] =
@@ -249,7 +249,7 @@ impl WeightFiles {
 }
 
 struct Fill<'a, S> {
-    files: &'a WeightFiles,
+    files: &'a WeightReader,
     source: &'a S,
     used: BTreeSet<String>,
     missing: Vec<String>,
@@ -421,7 +421,7 @@ mod tests {
             std::fs::write(&path, bytes).unwrap();
         };
         let says = |what: &str| {
-            let error = WeightFiles::open(&path).unwrap_err().to_string();
+            let error = WeightReader::open(&path).unwrap_err().to_string();
             assert!(error.contains(what) && error.contains("model.safetensors"), "{what}: {error}");
         };
         std::fs::write(&path, b"short").unwrap();
@@ -438,15 +438,15 @@ mod tests {
         file(r#"{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}"#, &[0; 8]);
         says("invalid");
         file(two, &[0, 0, 0x80, 0x3f, 0, 0, 0, 0xc0]);
-        let files = WeightFiles::open(&path).unwrap();
+        let files = WeightReader::open(&path).unwrap();
         assert_eq!((files.read("a").unwrap(), files.shape("a")), (vec![1.0, -2.0], Some(&[2][..])));
         assert!(files.read("b").unwrap_err().to_string().contains("there is no b"));
         // An index that leads out of its folder.
         let index = folder.path().join("model.safetensors.index.json");
         std::fs::write(&index, r#"{"weight_map": {"a": "../model.safetensors"}}"#).unwrap();
-        assert!(WeightFiles::open(&index).unwrap_err().to_string().contains("no file beside it"));
+        assert!(WeightReader::open(&index).unwrap_err().to_string().contains("no file beside it"));
         assert!(
-            WeightFiles::in_folder(&folder.path().join("none"), &["model"])
+            WeightReader::from_dir(&folder.path().join("none"), &["model"])
                 .unwrap_err()
                 .to_string()
                 .contains("model.bin")

@@ -17,11 +17,11 @@ const MAX_JSON: u64 = 64 << 20;
 
 /// Where a run keeps everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RunFolder {
+pub struct RunDir {
     path: PathBuf,
 }
 
-impl RunFolder {
+impl RunDir {
     /// A folder for a new run.
     ///
     /// # Errors
@@ -75,7 +75,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// [`Error::Config`] if there is none.
-    pub fn open_newest(path: impl AsRef<Path>) -> Result<Self> {
+    pub fn open_latest(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let newest = largest(path)
             .ok_or_else(|| Error::config("run folder", numbered(path, 1).display(), "a folder with a run in it"))?;
@@ -100,7 +100,7 @@ impl RunFolder {
 
     /// Puts back what a killed run was about to exchange, and removes what it left half-made.
     pub(crate) fn recover(&self) -> Result<()> {
-        for folder in [self.path.clone(), self.samples(), self.final_folder()] {
+        for folder in [self.path.clone(), self.samples(), self.final_dir()] {
             sweep_temporary(&folder)?;
         }
         for ending in ["old", "tmp"] {
@@ -166,7 +166,7 @@ impl RunFolder {
     }
 
     /// `final/`, with the trained model's `config.json` and `model.safetensors`.
-    pub fn final_folder(&self) -> PathBuf {
+    pub fn final_dir(&self) -> PathBuf {
         self.path.join("final")
     }
 
@@ -227,11 +227,11 @@ impl RunFolder {
     /// Like [`latest`](Self::latest).
     pub fn at(&self, step: usize) -> Result<Checkpoint> {
         let folder = self.checkpoint_path(step);
-        Checkpoint::open(&folder, step).map_err(|error| self.offer_previous(step, error))
+        Checkpoint::open(&folder, step).map_err(|error| self.with_fallback(step, error))
     }
 
     /// Adds the newest intact checkpoint before `step` to an error about that step's.
-    pub fn offer_previous(&self, step: usize, error: Error) -> Error {
+    pub fn with_fallback(&self, step: usize, error: Error) -> Error {
         let intact = |s: &usize| *s < step && Checkpoint::open(&self.checkpoint_path(*s), *s).is_ok();
         let previous = self.steps().ok().and_then(|steps| steps.into_iter().rev().find(intact));
         match error {

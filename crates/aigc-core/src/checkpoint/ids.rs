@@ -1,6 +1,6 @@
 //! Parameter ids that survive the process.
 
-use crate::params::{Replace, replace_all};
+use crate::params::{Replace, map_params};
 use burn::{
     module::{Module, Param, ParamId},
     tensor::Tensor,
@@ -10,8 +10,8 @@ use burn::{
 ///
 /// burn's ids are random in each process, and an optimizer's state is keyed by them: with ids from paths it finds its
 /// parameters again. The trainer does this by itself; a loop of one's own does it once, before the first step.
-pub fn stable_ids<M: Module>(model: M) -> M {
-    replace_all(model, &mut Renumber)
+pub fn assign_path_ids<M: Module>(model: M) -> M {
+    map_params(model, &mut Renumber)
 }
 
 struct Renumber;

@@ -20,12 +20,12 @@ mod ids;
 mod optimizer;
 mod weights;
 
-pub use atomic::{replace as replace_atomic, write_atomic};
-pub use files::{Source, WeightFiles, shards};
+pub use atomic::{replace as write_atomic_with, write_atomic};
+pub use files::{Source, WeightReader, shards};
 #[cfg(feature = "download")]
 pub(crate) use folder::sha256;
-pub use folder::{Checkpoint, CheckpointWriter, RunFolder};
+pub use folder::{Checkpoint, CheckpointWriter, RunDir};
 pub(crate) use folder::{RunLock, read_json, write_json};
-pub use ids::stable_ids;
+pub use ids::assign_path_ids;
 pub use optimizer::{load_optimizer, save_optimizer};
-pub use weights::{load_renamed_weights, load_weights, save_tensors, save_weights};
+pub use weights::{load_weights, load_weights_with_mapping, save_tensors, save_weights};

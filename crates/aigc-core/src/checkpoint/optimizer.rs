@@ -3,7 +3,7 @@
 use super::atomic::write_atomic;
 use crate::{
     Error, Result,
-    params::{LookAt, look_at_all},
+    params::{ParamVisitor, visit_params},
 };
 use burn::{
     module::{Module, Param},
@@ -26,7 +26,7 @@ pub fn save_optimizer(optimizer: &ModuleOptimizer, path: &Path) -> Result<()> {
 }
 
 /// Gives `optimizer` the state in `path`, which must be that of an optimizer of the same kind over `model`, whose ids are
-/// [stable](super::stable_ids).
+/// [stable](super::assign_path_ids).
 ///
 /// burn drops what it cannot restore without a word; here every entry must be there again afterwards, and every tensor
 /// must have the shape of its parameter or hold one value.
@@ -38,7 +38,7 @@ pub fn load_optimizer<M: Module>(optimizer: ModuleOptimizer, model: &M, path: &P
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
     let saved = Content::of(&bytes).map_err(fail)?;
     let mut shapes = Shapes::default();
-    look_at_all(model, &mut shapes);
+    visit_params(model, &mut shapes);
     // burn trusts a record's ranks and panics on wrong ones, so each is held against its parameter first.
     for (name, value) in &saved.scalars {
         let Some((id, field)) = name.split_once('.') else {
@@ -99,8 +99,8 @@ struct Shapes {
     of: HashMap<u64, (String, Vec<usize>)>,
 }
 
-impl LookAt for Shapes {
-    fn look_at<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+impl ParamVisitor for Shapes {
+    fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
         self.of.insert(param.id.val(), (path.to_string(), param.lazy_shape().to_vec()));
     }
 }

@@ -70,7 +70,7 @@ pub fn save_tensors(tensors: &BTreeMap<String, TensorData>, path: &Path) -> Resu
 /// [`Error::Weights`] if the file is broken, lacks a tensor of the model, holds one the model does not have, or one of
 /// another shape.
 pub fn load_weights<M: Module>(model: M, path: &Path) -> Result<M> {
-    load_renamed_weights(model, path, &[])
+    load_weights_with_mapping(model, path, &[])
 }
 
 /// The same for a file in which tensors have other names: `(pattern, replacement)` as the `regex` crate has them, one after the
@@ -81,7 +81,7 @@ pub fn load_weights<M: Module>(model: M, path: &Path) -> Result<M> {
 ///
 /// # Panics
 /// If a pattern is none.
-pub fn load_renamed_weights<M: Module>(mut model: M, path: &Path, renamed: &[(&str, &str)]) -> Result<M> {
+pub fn load_weights_with_mapping<M: Module>(mut model: M, path: &Path, renamed: &[(&str, &str)]) -> Result<M> {
     let store =
         renamed.iter().fold(SafetensorsStore::from_file(path), |store, (from, to)| store.with_key_remapping(from, *to));
     let mut store = store

@@ -11,7 +11,7 @@ use std::io::Read;
 /// Shape of a digit.
 pub const SHAPE: ImageShape = ImageShape::new(1, 8, 8);
 /// How many of the 1,797 are held out by [`split`].
-pub const HELD_OUT: usize = 297;
+pub const TEST_LEN: usize = 297;
 
 /// All 1,797 digits in the order of the source. The 17 grey levels 0 to 16 become 0 to 255.
 pub fn all() -> InMemory<Image> {
@@ -22,12 +22,12 @@ pub fn all() -> InMemory<Image> {
     InMemory(text.lines().map(digit).collect())
 }
 
-/// The digits in two parts: 1,500 to train on and [`HELD_OUT`] to judge by, drawn once and always the same.
+/// The digits in two parts: 1,500 to train on and [`TEST_LEN`] to judge by, drawn once and always the same.
 pub fn split() -> (InMemory<Image>, InMemory<Image>) {
     let digits = all().0;
     let order = Rng::keyed(0, "digits/split", 0).permutation(digits.len());
     let mut train: Vec<Image> = order.into_iter().map(|i| digits[i].clone()).collect();
-    let held_out = train.split_off(train.len() - HELD_OUT);
+    let held_out = train.split_off(train.len() - TEST_LEN);
     (InMemory(train), InMemory(held_out))
 }
 
@@ -56,7 +56,7 @@ mod tests {
     #[test]
     fn the_split_parts_all_digits() {
         let (train, held_out) = split();
-        assert_eq!((train.0.len(), held_out.0.len()), (1500, HELD_OUT));
+        assert_eq!((train.0.len(), held_out.0.len()), (1500, TEST_LEN));
         let distinct: HashSet<_> = train.0.iter().chain(&held_out.0).map(|d| &d.pixels).collect();
         let in_all: HashSet<_> = HashSet::from_iter(all().0.into_iter().map(|d| d.pixels));
         assert_eq!(distinct.len(), in_all.len());

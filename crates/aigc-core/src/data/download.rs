@@ -11,7 +11,7 @@ use ureq::config::RedirectAuthHeaders;
 
 /// A file to fetch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Remote {
+pub struct RemoteFile {
     /// Name in the cache folder, and at the end of the address.
     pub name: String,
     /// Size in bytes.
@@ -28,14 +28,14 @@ pub const MNIST_SOURCES: [&str; 2] =
     ["https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"];
 
 /// The four files of MNIST.
-pub fn mnist_files() -> Vec<Remote> {
+pub fn mnist_files() -> Vec<RemoteFile> {
     [
         ("train-images-idx3-ubyte.gz", 9_912_422, "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
         ("train-labels-idx1-ubyte.gz", 28_881, "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),
         ("t10k-images-idx3-ubyte.gz", 1_648_877, "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
         ("t10k-labels-idx1-ubyte.gz", 4_542, "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),
     ]
-    .map(|(name, bytes, sha256)| Remote { name: name.into(), bytes, sha256: sha256.into() })
+    .map(|(name, bytes, sha256)| RemoteFile { name: name.into(), bytes, sha256: sha256.into() })
     .to_vec()
 }
 
@@ -43,7 +43,7 @@ pub fn mnist_files() -> Vec<Remote> {
 ///
 /// # Errors
 /// [`Error::Config`] if the user has none.
-pub fn cache_folder() -> Result<PathBuf> {
+pub fn cache_dir() -> Result<PathBuf> {
     dirs::cache_dir()
         .map(|folder| folder.join("aigc"))
         .ok_or_else(|| Error::config("cache folder", "unknown", "a home folder, or XDG_CACHE_HOME"))
@@ -54,7 +54,7 @@ pub fn cache_folder() -> Result<PathBuf> {
 /// # Errors
 /// [`Error::Download`] if a file cannot be had from any source.
 pub fn mnist(progress: &mut Progress<'_>) -> Result<PathBuf> {
-    let folder = cache_folder()?.join("mnist");
+    let folder = cache_dir()?.join("mnist");
     fetch(&MNIST_SOURCES, &mnist_files(), &folder, progress)?;
     Ok(folder)
 }
@@ -64,7 +64,7 @@ pub fn mnist(progress: &mut Progress<'_>) -> Result<PathBuf> {
 ///
 /// # Errors
 /// [`Error::Download`] saying what each source answered.
-pub fn fetch(sources: &[&str], files: &[Remote], folder: &Path, progress: &mut Progress<'_>) -> Result<()> {
+pub fn fetch(sources: &[&str], files: &[RemoteFile], folder: &Path, progress: &mut Progress<'_>) -> Result<()> {
     fs::create_dir_all(folder).map_err(Error::io(folder))?;
     for file in files {
         let path = folder.join(&file.name);

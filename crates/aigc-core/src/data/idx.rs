@@ -16,14 +16,14 @@ const MAX_DEFLATE_RATIO: u64 = 1032;
 
 /// The content of an IDX file of unsigned bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Idx {
+pub struct IdxArray {
     /// Size of each axis.
     pub shape: Vec<usize>,
     /// The bytes, last axis fastest.
     pub bytes: Vec<u8>,
 }
 
-impl Idx {
+impl IdxArray {
     /// Reads `path`, unpacking it if it is gzipped. Allocates no more than the file can hold.
     ///
     /// # Errors
@@ -100,9 +100,9 @@ fn read_exactly(reader: &mut impl Read, into: &mut [u8], expected: u64) -> Resul
 
 /// Images, and labels if there are any, in the format of MNIST.
 #[derive(Clone, Debug)]
-pub struct IdxImages {
-    images: Idx,
-    labels: Option<Idx>,
+pub struct MnistDataset {
+    images: IdxArray,
+    labels: Option<IdxArray>,
     shape: ImageShape,
 }
 
@@ -115,12 +115,12 @@ pub enum Part {
     Test,
 }
 
-impl IdxImages {
+impl MnistDataset {
     /// Reads one part of an MNIST-format folder; the files may end in `.gz`.
     ///
     /// # Errors
     /// If the images are missing, or anything is broken. Labels may be absent.
-    pub fn from_folder(folder: &Path, part: Part) -> Result<Self> {
+    pub fn from_dir(folder: &Path, part: Part) -> Result<Self> {
         let prefix = if part == Part::Train { "train" } else { "t10k" };
         let images = find(folder, &format!("{prefix}-images-idx3-ubyte"));
         let images = images.ok_or_else(|| {
@@ -135,7 +135,7 @@ impl IdxImages {
     /// # Errors
     /// If a file is broken or the two do not belong together.
     pub fn from_files(images: &Path, labels: Option<&Path>) -> Result<Self> {
-        let pixels = Idx::read(images)?;
+        let pixels = IdxArray::read(images)?;
         let shape = match pixels.shape[..] {
             [_, height, width] => ImageShape::new(1, height, width),
             [_, channels, height, width] => ImageShape::new(channels, height, width),
@@ -148,7 +148,7 @@ impl IdxImages {
             return Err(Error::data(images, DataFault::Empty("it holds no image".into())));
         }
         let labels = labels.map(|path| {
-            let labels = Idx::read(path)?;
+            let labels = IdxArray::read(path)?;
             if labels.shape != pixels.shape[..1] {
                 let reason = format!("{:?} labels for {} images", labels.shape, pixels.shape[0]);
                 return Err(Error::data(path, DataFault::Mismatch(reason)));
@@ -168,7 +168,7 @@ fn find(folder: &Path, name: &str) -> Option<PathBuf> {
     [folder.join(name), folder.join(format!("{name}.gz"))].into_iter().find(|path| path.is_file())
 }
 
-impl Dataset for IdxImages {
+impl Dataset for MnistDataset {
     type Item = Image;
 
     fn len(&self) -> usize {

@@ -1,4 +1,4 @@
-//! Batches, shuffled by seed and read ahead.
+//! BatchIter, shuffled by seed and read ahead.
 
 use super::{
     Dataset,
@@ -18,7 +18,7 @@ use std::{
 /// What to do about an item that cannot be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum BadItem {
+pub enum OnReadError {
     /// Stop with an error that names the file.
     #[default]
     Fatal,
@@ -26,25 +26,25 @@ pub enum BadItem {
     Skip,
 }
 
-/// How a [`Loader`] makes batches.
+/// How a [`DataLoader`] makes batches.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct LoaderConfig {
+pub struct DataLoaderConfig {
     /// Items per batch. A smaller data set makes smaller batches.
     pub batch_size: usize,
     /// Seed of the order; `None` keeps the order of the data set.
     pub shuffle: Option<u64>,
     /// Threads that decode ahead; 0 decodes in the caller's thread. The batches do not depend on it.
     pub workers: usize,
-    /// Batches each worker may be ahead.
+    /// BatchIter each worker may be ahead.
     pub prefetch: usize,
     /// What to do about an item that cannot be read.
-    pub bad_items: BadItem,
+    pub on_read_error: OnReadError,
 }
 
-impl Default for LoaderConfig {
+impl Default for DataLoaderConfig {
     fn default() -> Self {
-        Self { batch_size: 64, shuffle: Some(0), workers: 1, prefetch: 4, bad_items: BadItem::Fatal }
+        Self { batch_size: 64, shuffle: Some(0), workers: 1, prefetch: 4, on_read_error: OnReadError::Fatal }
     }
 }
 
@@ -52,20 +52,20 @@ impl Default for LoaderConfig {
 ///
 /// Training batches are full and endless: batch `k` is the same whenever, and with however many workers, it is asked
 /// for, so a stopped run goes on with the batch it would have had.
-pub struct Loader<B> {
+pub struct DataLoader<B> {
     shared: Arc<Shared<B>>,
-    config: LoaderConfig,
+    config: DataLoaderConfig,
 }
 
-impl<B> Clone for Loader<B> {
+impl<B> Clone for DataLoader<B> {
     fn clone(&self) -> Self {
         Self { shared: self.shared.clone(), config: self.config.clone() }
     }
 }
 
-impl<B> std::fmt::Debug for Loader<B> {
+impl<B> std::fmt::Debug for DataLoader<B> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Loader").field("items", &self.shared.len).field("config", &self.config).finish()
+        f.debug_struct("DataLoader").field("items", &self.shared.len).field("config", &self.config).finish()
     }
 }
 
@@ -81,12 +81,12 @@ struct Shared<B> {
     orders: Mutex<Vec<(usize, Arc<Vec<usize>>)>>,
 }
 
-impl<B: Send + 'static> Loader<B> {
-    /// Batches of `dataset`, put together by `collate`.
+impl<B: Send + 'static> DataLoader<B> {
+    /// BatchIter of `dataset`, put together by `collate`.
     ///
     /// # Errors
     /// If the data set is empty or the configuration out of range.
-    pub fn new<D, C>(dataset: D, collate: C, config: LoaderConfig) -> Result<Self>
+    pub fn new<D, C>(dataset: D, collate: C, config: DataLoaderConfig) -> Result<Self>
     where
         D: Dataset + 'static,
         C: Fn(Vec<D::Item>) -> B + Send + Sync + 'static,
@@ -96,7 +96,7 @@ impl<B: Send + 'static> Loader<B> {
         ensure((1..=1024).contains(&config.prefetch), "prefetch", config.prefetch, "1 to 1024")?;
         let len = dataset.len();
         ensure(len > 0, "dataset", "empty", "at least one item")?;
-        let bad_items = config.bad_items;
+        let on_read_error = config.on_read_error;
         let read = move |wanted: &[usize], skipped: &mut dyn FnMut(Error)| {
             let mut items = Vec::with_capacity(wanted.len());
             for index in wanted {
@@ -108,7 +108,7 @@ impl<B: Send + 'static> Loader<B> {
                             found = Some(item);
                             break;
                         }
-                        Err(error) if bad_items == BadItem::Fatal => return Err(error),
+                        Err(error) if on_read_error == OnReadError::Fatal => return Err(error),
                         Err(error) => skipped(error),
                     }
                 }
@@ -130,7 +130,7 @@ impl<B: Send + 'static> Loader<B> {
     }
 
     /// The configuration.
-    pub fn config(&self) -> &LoaderConfig {
+    pub fn config(&self) -> &DataLoaderConfig {
         &self.config
     }
 
@@ -150,9 +150,9 @@ impl<B: Send + 'static> Loader<B> {
     }
 
     /// The endless stream of training batches from batch `position` on.
-    pub fn batches(&self, position: usize) -> Batches<B> {
+    pub fn batches(&self, position: usize) -> BatchIter<B> {
         if self.config.workers == 0 {
-            return Batches { shared: self.shared.clone(), position, workers: Vec::new(), turn: 0 };
+            return BatchIter { shared: self.shared.clone(), position, workers: Vec::new(), turn: 0 };
         }
         let count = self.config.workers;
         let workers = (0..count)
@@ -163,7 +163,7 @@ impl<B: Send + 'static> Loader<B> {
                 receive
             })
             .collect();
-        Batches { shared: self.shared.clone(), position, workers, turn: 0 }
+        BatchIter { shared: self.shared.clone(), position, workers, turn: 0 }
     }
 
     /// One pass in the data set's own order, the last batch as small as it comes out. Nothing is read ahead.
@@ -227,8 +227,8 @@ impl<B> Shared<B> {
     }
 }
 
-/// The endless stream of batches; see [`Loader::batches`].
-pub struct Batches<B> {
+/// The endless stream of batches; see [`DataLoader::batches`].
+pub struct BatchIter<B> {
     shared: Arc<Shared<B>>,
     position: usize,
     /// Worker `i` makes batches `i`, `i + n`, `i + 2n`, …; taking turns puts them back in order.
@@ -236,7 +236,7 @@ pub struct Batches<B> {
     turn: usize,
 }
 
-impl<B> Batches<B> {
+impl<B> BatchIter<B> {
     /// Number of the next batch.
     pub fn position(&self) -> usize {
         self.position
@@ -263,12 +263,12 @@ mod tests {
     use super::*;
     use crate::data::InMemory;
 
-    fn loader(workers: usize, shuffle: Option<u64>) -> Loader<Vec<usize>> {
-        let config = LoaderConfig { batch_size: 4, shuffle, workers, ..LoaderConfig::default() };
-        Loader::new(InMemory((0..11).collect()), |items| items, config).unwrap()
+    fn loader(workers: usize, shuffle: Option<u64>) -> DataLoader<Vec<usize>> {
+        let config = DataLoaderConfig { batch_size: 4, shuffle, workers, ..DataLoaderConfig::default() };
+        DataLoader::new(InMemory((0..11).collect()), |items| items, config).unwrap()
     }
 
-    fn first(loader: &Loader<Vec<usize>>, from: usize, n: usize) -> Vec<Vec<usize>> {
+    fn first(loader: &DataLoader<Vec<usize>>, from: usize, n: usize) -> Vec<Vec<usize>> {
         let mut batches = loader.batches(from);
         (0..n).map(|_| batches.next_batch().unwrap()).collect()
     }
@@ -304,8 +304,8 @@ mod tests {
 
     #[test]
     fn small_sets_make_small_batches() {
-        let config = LoaderConfig { batch_size: 100, workers: 0, ..LoaderConfig::default() };
-        let loader = Loader::new(InMemory(vec![1, 2, 3]), |items| items, config).unwrap();
+        let config = DataLoaderConfig { batch_size: 100, workers: 0, ..DataLoaderConfig::default() };
+        let loader = DataLoader::new(InMemory(vec![1, 2, 3]), |items| items, config).unwrap();
         assert_eq!(loader.batches(0).next_batch().unwrap().len(), 3);
     }
 
@@ -326,26 +326,31 @@ mod tests {
 
     #[test]
     fn bad_items_are_fatal_or_replaced_and_named() {
-        let make = |bad: &'static [usize], bad_items| {
-            let config =
-                LoaderConfig { batch_size: 8, shuffle: None, workers: 2, bad_items, ..LoaderConfig::default() };
-            Loader::new(Spoilt(bad), |items| items, config).unwrap()
+        let make = |bad: &'static [usize], on_read_error| {
+            let config = DataLoaderConfig {
+                batch_size: 8,
+                shuffle: None,
+                workers: 2,
+                on_read_error,
+                ..DataLoaderConfig::default()
+            };
+            DataLoader::new(Spoilt(bad), |items| items, config).unwrap()
         };
-        let fatal = make(&[3], BadItem::Fatal).batches(0).next_batch().unwrap_err();
+        let fatal = make(&[3], OnReadError::Fatal).batches(0).next_batch().unwrap_err();
         assert_eq!(fatal.to_string(), "3.png: cannot be decoded: broken");
-        let skipping = make(&[3, 4, 7], BadItem::Skip);
+        let skipping = make(&[3, 4, 7], OnReadError::Skip);
         assert_eq!(skipping.batches(0).next_batch().unwrap(), [0, 1, 2, 5, 5, 5, 6, 0]);
         assert_eq!(skipping.skipped().len(), 3);
-        let hopeless = make(&[0, 1, 2, 3, 4, 5, 6, 7], BadItem::Skip).batches(0).next_batch().unwrap_err();
+        let hopeless = make(&[0, 1, 2, 3, 4, 5, 6, 7], OnReadError::Skip).batches(0).next_batch().unwrap_err();
         assert!(hopeless.to_string().contains("none of 8 items"), "{hopeless}");
     }
 
     #[test]
     fn nonsense_is_refused() {
-        let make = |items: Vec<u8>, config| Loader::new(InMemory(items), |items| items, config).unwrap_err();
-        let error = make(vec![], LoaderConfig::default());
+        let make = |items: Vec<u8>, config| DataLoader::new(InMemory(items), |items| items, config).unwrap_err();
+        let error = make(vec![], DataLoaderConfig::default());
         assert!(error.to_string().contains("at least one item"));
-        let error = make(vec![1], LoaderConfig { batch_size: 0, ..LoaderConfig::default() });
+        let error = make(vec![1], DataLoaderConfig { batch_size: 0, ..DataLoaderConfig::default() });
         assert_eq!(error.to_string(), "config field `batch_size` is 0, expected at least 1");
     }
 }

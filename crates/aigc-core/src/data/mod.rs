@@ -1,6 +1,6 @@
 //! From files to batches.
 //!
-//! A [`Dataset`] hands out items by index; a [`Loader`] shuffles them by seed, decodes ahead on worker threads, and
+//! A [`Dataset`] hands out items by index; a [`DataLoader`] shuffles them by seed, decodes ahead on worker threads, and
 //! collates them into batches that live on the host until the objective moves them to its device.
 //!
 //! | source | what |
@@ -25,4 +25,4 @@ mod shuffle;
 pub use classes::Classes;
 pub use dataset::{Dataset, InMemory};
 pub use images::{Image, ImageBatch, ImageShape, collate_images};
-pub use loader::{BadItem, Batches, Loader, LoaderConfig};
+pub use loader::{BatchIter, DataLoader, DataLoaderConfig, OnReadError};

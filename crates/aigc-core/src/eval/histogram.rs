@@ -56,7 +56,7 @@ impl ClassHistogram {
     }
 
     /// Half of `Σ |p − 1/k|`, the share that would have to move to be even: 0 for evenly, `1 − 1/k` for one class only.
-    pub fn distance_to_uniform(&self) -> f64 {
+    pub fn total_variation(&self) -> f64 {
         let even = 1.0 / self.counts.len() as f64;
         if self.total() == 0 {
             return 0.0;
@@ -77,19 +77,19 @@ mod tests {
     #[test]
     fn distances_have_their_closed_forms() {
         let mut histogram = ClassHistogram::new(4).unwrap();
-        assert_eq!((histogram.kl_to_uniform(), histogram.distance_to_uniform(), histogram.covered()), (0.0, 0.0, 0));
+        assert_eq!((histogram.kl_to_uniform(), histogram.total_variation(), histogram.covered()), (0.0, 0.0, 0));
         histogram.add([0, 1, 2, 3]).unwrap();
-        assert_eq!((histogram.kl_to_uniform(), histogram.distance_to_uniform(), histogram.covered()), (0.0, 0.0, 4));
+        assert_eq!((histogram.kl_to_uniform(), histogram.total_variation(), histogram.covered()), (0.0, 0.0, 4));
         let mut one = ClassHistogram::new(4).unwrap();
         one.add([2; 8]).unwrap();
         assert!((one.kl_to_uniform() - 4f64.ln()).abs() < 1e-12);
-        assert!((one.distance_to_uniform() - 0.75).abs() < 1e-12);
+        assert!((one.total_variation() - 0.75).abs() < 1e-12);
         assert_eq!((one.covered(), one.total(), one.counts()), (1, 8, &[0, 0, 8, 0][..]));
         let mut half = ClassHistogram::new(2).unwrap();
         half.add([0, 0, 0, 1]).unwrap();
         let expected = 0.75 * 1.5f64.ln() + 0.25 * 0.5f64.ln();
         assert!((half.kl_to_uniform() - expected).abs() < 1e-12);
-        assert!((half.distance_to_uniform() - 0.25).abs() < 1e-12);
+        assert!((half.total_variation() - 0.25).abs() < 1e-12);
     }
 
     #[test]

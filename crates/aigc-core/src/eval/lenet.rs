@@ -1,6 +1,6 @@
 //! LeNet-5, the usual judge of handwritten digits.
 
-use super::{Classified, Classifier};
+use super::{Classifier, ClassifierOutput};
 use crate::{
     Result,
     checkpoint::load_weights,
@@ -70,7 +70,7 @@ impl Classifier for LeNet5 {
     ///
     /// # Panics
     /// If the images have colours.
-    fn classify(&self, images: Tensor<4>) -> Classified {
+    fn classify(&self, images: Tensor<4>) -> ClassifierOutput {
         let relu = Activation::Relu;
         let pool = |x: Tensor<4>| max_pool2d(x, MaxPoolOptions::new([2, 2]));
         let x = resize_bilinear(images, [32, 32]);
@@ -78,7 +78,7 @@ impl Classifier for LeNet5 {
         let x = pool(relu.forward(self.convnet.c3.forward(x)));
         let x = relu.forward(self.convnet.c5.forward(x)).flatten::<2>(1, 3);
         let features = relu.forward(self.fc.f6.forward(x));
-        Classified { scores: self.fc.f7.forward(features.clone()), features }
+        ClassifierOutput { scores: self.fc.f7.forward(features.clone()), features }
     }
 }
 

@@ -4,9 +4,9 @@
 //!
 //! | item | what it says |
 //! |---|---|
-//! | [`Moments`], [`frechet_distance`] | how far two sets of features lie apart |
+//! | [`FeatureStatistics`], [`frechet_distance`] | how far two sets of features lie apart |
 //! | [`ClassHistogram`] | which classes appear how often, and how far that is from evenly |
-//! | [`Neighbours`] | the nearest known images: a simple classifier, and a look at copies |
+//! | [`NearestNeighbors`] | the nearest known images: a simple classifier, and a look at copies |
 //! | [`LeNet5`] | the usual judge of handwritten digits |
 //! | [`psnr`], [`ssim`] | how near images are to originals |
 //! | [`Estimate`], [`bootstrap`] | how sure a number is |
@@ -21,22 +21,22 @@ mod quality;
 pub use estimate::{Estimate, bootstrap};
 pub use histogram::ClassHistogram;
 pub use lenet::{LeNet5, LeNet5Config, resize_bilinear};
-pub use moments::{Moments, frechet_distance};
-pub use neighbours::Neighbours;
+pub use moments::{FeatureStatistics, frechet_distance};
+pub use neighbours::NearestNeighbors;
 pub use quality::{psnr, ssim};
 
 use burn::tensor::Tensor;
 
 /// What a classifier says of a batch.
 #[derive(Clone, Debug)]
-pub struct Classified {
+pub struct ClassifierOutput {
     /// Where the images lie in feature space, `[batch, features]`.
     pub features: Tensor<2>,
     /// Scores of the classes, `[batch, classes]`; the largest is the verdict.
     pub scores: Tensor<2>,
 }
 
-impl Classified {
+impl ClassifierOutput {
     /// The class of each image.
     pub fn classes(&self) -> Vec<u32> {
         self.scores.clone().argmax(1).into_data().iter::<i64>().map(|class| class as u32).collect()
@@ -50,5 +50,5 @@ pub trait Classifier {
     ///
     /// # Panics
     /// If the images are not of a shape that it knows.
-    fn classify(&self, images: Tensor<4>) -> Classified;
+    fn classify(&self, images: Tensor<4>) -> ClassifierOutput;
 }

@@ -6,17 +6,17 @@ use faer::{Mat, MatRef, Side};
 
 /// Mean and covariance of features, gathered batch by batch in 64 bits.
 ///
-/// Batches are joined by Chan et al.'s update (1983), which loses no digits to large means; memory does not grow with the
+/// BatchIter are joined by Chan et al.'s update (1983), which loses no digits to large means; memory does not grow with the
 /// number of samples.
 #[derive(Clone, Debug)]
-pub struct Moments {
+pub struct FeatureStatistics {
     count: usize,
     mean: Vec<f64>,
     /// `Σ (x − mean)·(x − mean)ᵀ`.
     scatter: Mat<f64>,
 }
 
-impl Moments {
+impl FeatureStatistics {
     /// Of nothing yet.
     ///
     /// # Errors
@@ -104,7 +104,7 @@ impl Moments {
 ///
 /// # Errors
 /// [`Error::Config`] if the features differ in number, or one side has fewer than two samples.
-pub fn frechet_distance(a: &Moments, b: &Moments) -> Result<f64> {
+pub fn frechet_distance(a: &FeatureStatistics, b: &FeatureStatistics) -> Result<f64> {
     if a.mean.len() != b.mean.len() {
         return Err(Error::config("features", b.mean.len(), format!("{}, like the other side's", a.mean.len())));
     }
@@ -143,7 +143,7 @@ mod tests {
         let (n, d) = (500, 5);
         // Far from zero, where a sum of squares would lose its digits.
         let values = rows(1, n, d, 1e7);
-        let mut streamed = Moments::new(d).unwrap();
+        let mut streamed = FeatureStatistics::new(d).unwrap();
         for chunk in values.chunks(d * 37) {
             streamed.add_rows(chunk, d).unwrap();
         }
@@ -167,7 +167,7 @@ mod tests {
         // ±σ in one feature at a time: covariances exactly diagonal.
         let cross = |scales: &[f64], shift: f64| {
             let d = scales.len();
-            let mut moments = Moments::new(d).unwrap();
+            let mut moments = FeatureStatistics::new(d).unwrap();
             for (j, scale) in scales.iter().enumerate() {
                 for sign in [-1.0, 1.0] {
                     let row: Vec<f64> = (0..d).map(|k| shift + if k == j { sign * scale } else { 0.0 }).collect();
@@ -188,8 +188,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_measured_is_an_error() {
-        assert!(Moments::new(0).is_err());
-        let mut moments = Moments::new(2).unwrap();
+        assert!(FeatureStatistics::new(0).is_err());
+        let mut moments = FeatureStatistics::new(2).unwrap();
         assert!(moments.add_rows(&[1.0, 2.0, 3.0], 3).is_err());
         assert!(moments.add_rows(&[1.0, f64::NAN], 2).unwrap_err().to_string().contains("finite"));
         moments.add_rows(&[1.0, 2.0], 2).unwrap();

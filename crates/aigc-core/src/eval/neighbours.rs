@@ -1,6 +1,6 @@
 //! The nearest known images.
 
-use super::{Classified, Classifier};
+use super::{Classifier, ClassifierOutput};
 use crate::{
     Error, Result,
     data::{Image, ImageBatch, ImageShape, collate_images},
@@ -10,7 +10,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 /// Known images, among which the nearest in pixels are found: what a sample may have been copied from, and, where the
 /// images have classes, the simplest of classifiers.
 #[derive(Clone, Debug)]
-pub struct Neighbours {
+pub struct NearestNeighbors {
     /// `[images, values]` in `[0, 1]`.
     known: Tensor<2>,
     /// `[images]`: half the squared length of each.
@@ -19,7 +19,7 @@ pub struct Neighbours {
     shape: ImageShape,
 }
 
-impl Neighbours {
+impl NearestNeighbors {
     /// Remembers `images`.
     ///
     /// # Errors
@@ -156,12 +156,12 @@ impl Neighbours {
     }
 }
 
-impl Classifier for Neighbours {
+impl Classifier for NearestNeighbors {
     /// The class of the nearest known image; the features are the pixels.
     ///
     /// # Panics
     /// If the known images have no classes, or the images are of another shape.
-    fn classify(&self, images: Tensor<4>) -> Classified {
+    fn classify(&self, images: Tensor<4>) -> ClassifierOutput {
         let labels = self.labels.as_ref().expect("a classifier needs images with classes");
         let near = self.nearest(&images, 1).expect("images of the known shape");
         let classes = self.classes().expect("some image is known");
@@ -170,7 +170,7 @@ impl Classifier for Neighbours {
             row[labels[near[0].0] as usize] = 1.0;
         }
         let scores = TensorData::new(scores, [near.len(), classes]);
-        Classified { features: images.flatten(1, 3), scores: Tensor::from_data(scores, &self.known.device()) }
+        ClassifierOutput { features: images.flatten(1, 3), scores: Tensor::from_data(scores, &self.known.device()) }
     }
 }
 
@@ -183,7 +183,7 @@ mod tests {
     fn neighbours_are_those_of_a_plain_search() {
         let device = Device::flex();
         let (train, held_out) = digits::split();
-        let neighbours = Neighbours::new(&train.0, &device).unwrap();
+        let neighbours = NearestNeighbors::new(&train.0, &device).unwrap();
         let batch = collate_images(held_out.0[..20].to_vec());
         let got = neighbours.nearest(&batch.images(&device), 3).unwrap();
         for (image, near) in held_out.0.iter().zip(&got) {
@@ -204,7 +204,7 @@ mod tests {
     fn a_copy_is_at_no_distance() {
         let device = Device::flex();
         let images = digits::split().0.0;
-        let neighbours = Neighbours::new(&images, &device).unwrap();
+        let neighbours = NearestNeighbors::new(&images, &device).unwrap();
         let copies = collate_images(images[30..40].to_vec()).images(&device);
         for (offset, near) in neighbours.nearest(&copies, 2).unwrap().into_iter().enumerate() {
             assert_eq!(near[0], (30 + offset, 0.0));
@@ -217,7 +217,7 @@ mod tests {
     fn the_nearest_neighbour_reads_digits() {
         let device = Device::flex();
         let (train, held_out) = digits::split();
-        let neighbours = Neighbours::new(&train.0, &device).unwrap();
+        let neighbours = NearestNeighbors::new(&train.0, &device).unwrap();
         let batch = collate_images(held_out.0.clone());
         let classes = neighbours.classify(batch.images(&device)).classes();
         let right = classes.iter().zip(batch.label_values().unwrap()).filter(|(a, b)| a == b).count();
@@ -227,8 +227,8 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_an_error() {
         let device = Device::flex();
-        assert!(Neighbours::new(&[], &device).is_err());
-        let neighbours = Neighbours::new(&digits::split().0.0[..5], &device).unwrap();
+        assert!(NearestNeighbors::new(&[], &device).is_err());
+        let neighbours = NearestNeighbors::new(&digits::split().0.0[..5], &device).unwrap();
         assert!(neighbours.nearest(&Tensor::zeros([1, 1, 7, 8], &device), 1).is_err());
         let error = neighbours.nearest(&Tensor::zeros([1, 1, 8, 8], &device), 6).unwrap_err().to_string();
         assert!(error.contains("`k` is 6, expected 1 to 5"), "{error}");

@@ -82,7 +82,7 @@ impl SelfAttention {
 #[cfg(all(test, feature = "flex"))]
 mod tests {
     use super::*;
-    use crate::rng::{Rng, Seeded};
+    use crate::rng::{InitWeights, Rng};
 
     #[test]
     fn attention_is_its_formula() {

@@ -149,7 +149,7 @@ impl ConvTranspose2d {
 #[cfg(all(test, feature = "flex"))]
 mod tests {
     use super::*;
-    use crate::rng::{Rng, Seeded};
+    use crate::rng::{InitWeights, Rng};
 
     /// ⟨conv(x), y⟩ = ⟨x, convᵀ(y)⟩ defines the transpose, whatever the kernel.
     #[test]

@@ -1,10 +1,9 @@
 //! The layers that all families share.
 //!
 //! Names, fields and shapes are burn-nn's, so that burn's weight adapters know them. Two things are ours: initial
-//! weights are drawn on the host (see [`Seeded`](crate::rng::Seeded)), and every forward goes through one line here,
+//! weights are drawn on the host (see [`InitWeights`](crate::rng::InitWeights)), and every forward goes through one line here,
 //! so a faster kernel changes one file and no model.
 
-mod activation;
 mod attention;
 mod conv;
 mod init;
@@ -13,12 +12,12 @@ mod norm;
 mod packed;
 mod spectral;
 
-pub use activation::Activation;
+pub use crate::ops::Activation;
 pub use attention::{SelfAttention, SelfAttentionConfig, scaled_dot_product_attention};
 pub use burn::nn::{Dropout, DropoutConfig};
 pub use conv::{Conv2d, Conv2dConfig, ConvTranspose2d, ConvTranspose2dConfig};
 pub use init::Initializer;
 pub use linear::{Linear, LinearConfig};
 pub use norm::{BatchNorm, BatchNormConfig, GroupNorm, GroupNormConfig, LayerNorm, LayerNormConfig};
-pub use packed::PackedWeight;
+pub use packed::QuantizedWeight;
 pub use spectral::SpectralNorm;

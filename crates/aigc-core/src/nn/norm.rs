@@ -64,11 +64,11 @@ impl BatchNorm {
     /// # Panics
     /// If the second axis is not the number of channels.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        self.forward_activated(x, Activation::Identity)
+        self.forward_with_activation(x, Activation::Identity)
     }
 
     /// [`forward`](Self::forward), then `activation`, in one pass.
-    pub fn forward_activated<const D: usize>(&self, x: Tensor<D>, activation: Activation) -> Tensor<D> {
+    pub fn forward_with_activation<const D: usize>(&self, x: Tensor<D>, activation: Activation) -> Tensor<D> {
         let (gamma, beta) = (self.gamma.val(), self.beta.val());
         if !(x.device().is_autodiff() && self.training.is_enabled()) {
             let (mean, var) = (self.running_mean.value_sync(), self.running_var.value_sync());
@@ -177,11 +177,11 @@ impl GroupNorm {
     /// # Panics
     /// If the second axis is not the number of channels.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        self.forward_activated(x, Activation::Identity)
+        self.forward_with_activation(x, Activation::Identity)
     }
 
     /// [`forward`](Self::forward), then `activation`, in one pass.
-    pub fn forward_activated<const D: usize>(&self, x: Tensor<D>, activation: Activation) -> Tensor<D> {
+    pub fn forward_with_activation<const D: usize>(&self, x: Tensor<D>, activation: Activation) -> Tensor<D> {
         ops::group_norm(x, self.gamma.val(), self.beta.val(), self.num_groups, self.epsilon, activation)
     }
 }
@@ -189,7 +189,7 @@ impl GroupNorm {
 #[cfg(all(test, feature = "flex"))]
 mod tests {
     use super::*;
-    use crate::rng::{Rng, Seeded};
+    use crate::rng::{InitWeights, Rng};
 
     /// Mean and biased variance of what stands at `index`, by hand.
     fn moments(values: &[f32]) -> (f64, f64) {

@@ -11,7 +11,7 @@ use burn::{
 ///
 /// It is not trained, but gradients flow through it. Devices without eight-bit numbers (WGPU) hold 32 bits for each byte.
 #[derive(Module, Debug)]
-pub struct PackedWeight {
+pub struct QuantizedWeight {
     /// Whole numbers, `[rows, quantization.bytes(width)]`.
     pub values: Param<Tensor<2, Int>>,
     /// What they are multiplied by, `[rows, ⌈width / BLOCK⌉]`.
@@ -21,7 +21,7 @@ pub struct PackedWeight {
     quantization: Quantization,
 }
 
-impl PackedWeight {
+impl QuantizedWeight {
     /// Packs `weight`, `[rows, width]`.
     pub fn new(weight: Tensor<2>, quantization: Quantization) -> Self {
         let ([rows, width], device) = (weight.dims(), weight.device().without_autodiff());
@@ -54,7 +54,7 @@ impl PackedWeight {
     /// # Panics
     /// If the last axis of `x` is not `width`.
     pub fn linear<const D: usize>(&self, x: Tensor<D>, bias: Option<Tensor<1>>) -> Tensor<D> {
-        ops::packed_linear(x, self.values.val(), self.scales.val(), bias, self.quantization)
+        ops::quantized_linear(x, self.values.val(), self.scales.val(), bias, self.quantization)
     }
 
     /// Rows by number.

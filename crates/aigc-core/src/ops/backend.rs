@@ -3,8 +3,8 @@
 // NdArray and LibTorch are deprecated upstream, and are offered here all the same (docs/architecture.md).
 #![allow(deprecated)]
 
+use super::Activation;
 use super::{Quantization, primitives};
-use crate::nn::Activation;
 use burn::{
     backend::{
         Backend, ExtensionType, backend_extension,
@@ -278,14 +278,14 @@ pub trait GenerativeOps: Backend {
     }
 
     /// Affine map with a packed weight, which nothing is differentiated through.
-    fn packed_linear(
+    fn quantized_linear(
         x: FloatTensor<Self>,
         values: IntTensor<Self>,
         scales: FloatTensor<Self>,
         #[extension_type] bias: OptionalTensor<Self>,
         quantization: Quantization,
     ) -> FloatTensor<Self> {
-        primitives::packed_linear::<Self>(x, values, scales, bias.option(), quantization)
+        primitives::quantized_linear::<Self>(x, values, scales, bias.option(), quantization)
     }
 
     /// The numbers of a packed weight, `width` in a row.

@@ -1,22 +1,18 @@
-//! [`GenerativeOps`] for the CPU: `f32` goes to the kernels in [`cpu`](super::cpu), anything else to the primitives.
+//! [`GenerativeOps`] for the CPU: `f32` goes to the kernels in `aigc-kernels`, anything else to the primitives.
 
-use super::{
-    AdamStep, GenerativeOps, OptionalTensor, Quantization,
-    cpu::{
-        attention::{self, AttentionSizes, Heads, HeadsOut},
-        conv::{ConvSizes, conv2d, conv2d_transposed, conv2d_weight_grad},
-        loss, map,
-        norm::{self, Units},
-        optimizer,
-        packed::{Packed, multiply_packed},
-        pixels,
-        product::{Matrix, column_sums, multiply},
-        rows,
-    },
-    primitives,
-    profile::timer,
+use super::{Activation, AdamStep, GenerativeOps, OptionalTensor, Quantization, primitives, profile::timer};
+use aigc_kernels::{
+    activation::{activate, activate_grad},
+    adam::adam,
+    attention::{self, AttentionSizes, Heads, HeadsOut},
+    conv::{ConvSizes, conv2d, conv2d_transposed, conv2d_weight_grad},
+    loss,
+    norm::{self, Units},
+    pixels,
+    product::{Matrix, column_sums, multiply},
+    quantized::{Packed, multiply_packed},
+    rows,
 };
-use crate::nn::Activation;
 use burn::{
     backend::{
         Flex, TensorMetadata,
@@ -268,7 +264,7 @@ impl GenerativeOps for Flex {
             return primitives::activation::<Flex>(x, activation);
         }
         let x = ordered(x);
-        tensor(map::activate(slice(&x), activation), x.shape())
+        tensor(activate(slice(&x), activation.into()), x.shape())
     }
 
     fn activation_grad(x: FlexTensor, grad: FlexTensor, activation: Activation) -> FlexTensor {
@@ -277,7 +273,7 @@ impl GenerativeOps for Flex {
             return primitives::activation_grad::<Flex>(x, grad, activation);
         }
         let (x, grad) = (ordered(x), ordered(grad));
-        tensor(map::activate_grad(slice(&x), slice(&grad), activation), x.shape())
+        tensor(activate_grad(slice(&x), slice(&grad), activation.into()), x.shape())
     }
 
     fn group_norm_forward(
@@ -295,7 +291,8 @@ impl GenerativeOps for Flex {
         let (x, gamma, beta) = (ordered(x), ordered(gamma), ordered(beta));
         let shape = channelled(&x);
         let units = Units::groups(shape, groups);
-        let (y, mean, var) = norm::norm(slice(&x), slice(&gamma), slice(&beta), epsilon as f32, activation, units);
+        let (y, mean, var) =
+            norm::norm(slice(&x), slice(&gamma), slice(&beta), epsilon as f32, activation.into(), units);
         let statistic = [shape[0], groups];
         (tensor(y, x.shape()), tensor(mean, statistic), tensor(var, statistic))
     }
@@ -334,7 +331,8 @@ impl GenerativeOps for Flex {
         let (x, gamma, beta) = (ordered(x), ordered(gamma), ordered(beta));
         let shape = channelled(&x);
         let units = Units::Channels { shape };
-        let (y, mean, var) = norm::norm(slice(&x), slice(&gamma), slice(&beta), epsilon as f32, activation, units);
+        let (y, mean, var) =
+            norm::norm(slice(&x), slice(&gamma), slice(&beta), epsilon as f32, activation.into(), units);
         (tensor(y, x.shape()), tensor(mean, [shape[1]]), tensor(var, [shape[1]]))
     }
 
@@ -464,17 +462,17 @@ impl GenerativeOps for Flex {
         let (false, Some(places)) = (!all_f32(&[&weight]), places) else { return Flex::embedding(weight, indices) };
         let weight = ordered(weight);
         let ([_, d], [batch, tokens]) = (dims(&weight), dims(&indices));
-        tensor(self::rows::select(slice(&weight), d, &places), [batch, tokens, d])
+        tensor(rows::select(slice(&weight), d, &places), [batch, tokens, d])
     }
 
-    fn packed_linear(
+    fn quantized_linear(
         x: FlexTensor,
         values: FlexTensor,
         scales: FlexTensor,
         bias: OptionalTensor<Flex>,
         quantization: Quantization,
     ) -> FlexTensor {
-        let _timer = timer("packed_linear");
+        let _timer = timer("quantized_linear");
         let ([m, k], n) = (rowed(&x), scales.shape()[0]);
         let (values, scales, x) = (values.to_contiguous(), ordered(scales), ordered(x));
         match packed(&values, &scales, k, quantization) {
@@ -483,7 +481,7 @@ impl GenerativeOps for Flex {
                 let y = multiply_packed([m, n], slice(&x), weight, bias.as_ref().map(slice));
                 tensor(y, with_last(x.shape(), n))
             }
-            _ => primitives::packed_linear::<Flex>(x, values, scales, bias.option(), quantization),
+            _ => primitives::quantized_linear::<Flex>(x, values, scales, bias.option(), quantization),
         }
     }
 
@@ -505,7 +503,7 @@ impl GenerativeOps for Flex {
         };
         let grad = ordered(grad);
         let [_, d] = rowed(&grad);
-        tensor(self::rows::add_up(slice(&grad), d, &places, rows), [rows, d])
+        tensor(rows::add_up(slice(&grad), d, &places, rows), [rows, d])
     }
 
     fn cross_entropy_forward(logits: FlexTensor, targets: FlexTensor) -> FlexTensor {
@@ -590,7 +588,7 @@ impl GenerativeOps for Flex {
         }
         let grad = ordered(grad);
         let [mut param, mut moment_1, mut moment_2] = [param, moment_1, moment_2].map(owned);
-        optimizer::adam(param.storage_mut(), slice(&grad), moment_1.storage_mut(), moment_2.storage_mut(), step);
+        adam(param.storage_mut(), slice(&grad), moment_1.storage_mut(), moment_2.storage_mut(), step);
         (param, moment_1, moment_2)
     }
 }
@@ -677,7 +675,8 @@ fn with_last(shape: Shape, len: usize) -> Shape {
 fn unit_norm_grads(tensors: [FlexTensor; 6], epsilon: f64, activation: Activation, units: Units) -> Three {
     let tensors = tensors.map(ordered);
     let [x, gamma, beta, mean, var, grad] = tensors.each_ref().map(slice);
-    let (dx, dgamma, dbeta) = norm::norm_grads(x, gamma, beta, mean, var, grad, epsilon as f32, activation, units);
+    let (dx, dgamma, dbeta) =
+        norm::norm_grads(x, gamma, beta, mean, var, grad, epsilon as f32, activation.into(), units);
     let [x, gamma, ..] = tensors.each_ref().map(|tensor| tensor.shape());
     (tensor(dx, x), tensor(dgamma, gamma.clone()), tensor(dbeta, gamma))
 }

@@ -1,7 +1,7 @@
 //! Handwritten backward passes, the same for every backend.
 
+use super::Activation;
 use super::{GenerativeOps, OptionalTensor};
-use crate::nn::Activation;
 use burn::{
     backend::{
         Autodiff, Backend, TensorMetadata,

@@ -4,11 +4,11 @@
 //! module calls them (`tests/reference/libtorch_ops.py` makes it). Another LibTorch may lack them: where the module cannot
 //! be loaded, or refuses what it is given, the primitives step in, and [`profile`](super::profile) shows them by name.
 
+use super::Activation;
 use super::{
     AdamStep, GenerativeOps, primitives,
     profile::{Timer, timer},
 };
-use crate::nn::Activation;
 use burn::{
     backend::{LibTorch, TensorMetadata, ops::ModuleOps, tensor::FloatTensor},
     tensor::{
@@ -31,7 +31,7 @@ fn module() -> Option<&'static CModule> {
 
 /// Calls the module's `method`.
 fn call(method: &str, arguments: &[IValue]) -> Option<IValue> {
-    super::pages::keep_pages();
+    aigc_kernels::pages::keep_pages();
     tch::no_grad(|| module()?.method_is(method, arguments).ok())
 }
 

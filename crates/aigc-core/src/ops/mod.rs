@@ -1,7 +1,7 @@
 //! The operations that training and sampling spend their time in.
 //!
 //! [`GenerativeOps`] names them, with bodies of burn's primitives; [`Flex`](burn::backend::Flex) has bodies of its own
-//! (the kernels lie in `cpu`), LibTorch some, and the backward passes are written by hand. [The layers](crate::nn) call
+//! (the kernels are those of `aigc-kernels`), LibTorch some, and the backward passes are written by hand. [The layers](crate::nn) call
 //! the functions here, which take tensors on any device: where a backend was compiled in by a feature of this crate they
 //! call its implementation, anywhere else the primitives.
 //!
@@ -13,25 +13,21 @@
 //!
 //! Under burn's gradient checkpointing these operations keep their inputs; none of them is computed again.
 
+mod activation;
 mod backend;
-#[cfg(feature = "flex")]
-mod cpu;
 #[cfg(feature = "flex")]
 mod flex;
 mod gradients;
 #[cfg(feature = "tch")]
 #[allow(deprecated)]
 mod libtorch;
-#[cfg(any(feature = "flex", feature = "tch"))]
-mod pages;
 mod primitives;
 pub mod profile;
-mod quantization;
 
+pub use activation::Activation;
+pub use aigc_kernels::{AdamStep, Quantization};
 pub use backend::{GenerativeOps, OptionalTensor};
-pub use quantization::Quantization;
 
-use crate::nn::Activation;
 use burn::{
     backend::Dispatch,
     tensor::{
@@ -39,25 +35,6 @@ use burn::{
         ops::{ConvOptions, ConvTransposeOptions},
     },
 };
-
-/// Settings of one step of Adam (Kingma and Ba 2015, <https://arxiv.org/abs/1412.6980>).
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AdamStep {
-    /// Step size.
-    pub learning_rate: f64,
-    /// Decay of the mean of gradients.
-    pub beta_1: f64,
-    /// Decay of the mean of squared gradients.
-    pub beta_2: f64,
-    /// Added to the deviation.
-    pub epsilon: f64,
-    /// Number of this step, from 1.
-    pub time: i32,
-    /// Factor on the parameter that is added to the gradient.
-    pub weight_decay: f64,
-    /// Weight decay that does not go through the moments (AdamW).
-    pub decoupled_decay: f64,
-}
 
 /// Whether `device`'s backend was compiled in by a feature of this crate, so that [`GenerativeOps`] is routed to it.
 fn is_listed(device: &Device) -> bool {
@@ -327,7 +304,7 @@ fn check_packed(values: &Tensor<2, Int>, scales: &Tensor<2>, width: usize, quant
 ///
 /// # Panics
 /// If the shapes do not fit each other.
-pub fn packed_linear<const D: usize>(
+pub fn quantized_linear<const D: usize>(
     x: Tensor<D>,
     values: Tensor<2, Int>,
     scales: Tensor<2>,
@@ -344,8 +321,8 @@ pub fn packed_linear<const D: usize>(
     let listed = is_listed(&x.device());
     let (x, values, scales) = (x.into_dispatch(), values.into_dispatch(), scales.into_dispatch());
     Tensor::from_dispatch(match listed {
-        true => Dispatch::packed_linear(x, values, scales, optional(bias), quantization),
-        false => primitives::packed_linear::<Dispatch>(
+        true => Dispatch::quantized_linear(x, values, scales, optional(bias), quantization),
+        false => primitives::quantized_linear::<Dispatch>(
             x,
             values,
             scales,

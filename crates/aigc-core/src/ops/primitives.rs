@@ -1,7 +1,7 @@
 //! Default bodies, of burn's primitives.
 
+use super::Activation;
 use super::{AdamStep, Quantization};
-use crate::nn::Activation;
 use burn::{
     backend::{
         Backend, TensorMetadata,
@@ -401,7 +401,7 @@ pub(crate) fn masked_attention<B: Backend>(
     }
 }
 
-pub(crate) fn packed_linear<B: Backend>(
+pub(crate) fn quantized_linear<B: Backend>(
     x: Float<B>,
     values: IntTensor<B>,
     scales: Float<B>,

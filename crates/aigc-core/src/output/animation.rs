@@ -1,6 +1,6 @@
 //! Grids one after the other.
 
-use super::Grid;
+use super::ImageGrid;
 use crate::{Error, Result, error::ensure};
 use burn::tensor::Tensor;
 use image::{Delay, DynamicImage, Frame, RgbImage, codecs::gif::GifEncoder, codecs::gif::Repeat};
@@ -10,13 +10,13 @@ use std::{path::Path, time::Duration};
 /// space.
 #[derive(Clone, Debug)]
 pub struct Animation {
-    grid: Grid,
+    grid: ImageGrid,
     frames: Vec<RgbImage>,
 }
 
 impl Animation {
     /// An animation without frames.
-    pub fn new(grid: Grid) -> Self {
+    pub fn new(grid: ImageGrid) -> Self {
         Self { grid, frames: Vec::new() }
     }
 
@@ -73,7 +73,12 @@ impl Animation {
 ///
 /// # Errors
 /// As for [`Animation::push`] and [`Animation::save`].
-pub fn save_gif(frames: impl IntoIterator<Item = Tensor<4>>, grid: Grid, delay: Duration, path: &Path) -> Result<()> {
+pub fn save_gif(
+    frames: impl IntoIterator<Item = Tensor<4>>,
+    grid: ImageGrid,
+    delay: Duration,
+    path: &Path,
+) -> Result<()> {
     let mut animation = Animation::new(grid);
     for frame in frames {
         animation.push(&frame)?;
@@ -92,7 +97,7 @@ mod tests {
         let device = Device::flex();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("walk.gif");
-        let grid = Grid { gap: 0, zoom: 1, ..Grid::new(1, 4) };
+        let grid = ImageGrid { gap: 0, zoom: 1, ..ImageGrid::new(1, 4) };
         let frames = (0..3).map(|i| Tensor::full([1, 1, 4, 4], i as f32 / 2.0, &device));
         save_gif(frames, grid, Duration::from_millis(80), &path).unwrap();
         let file = std::io::BufReader::new(std::fs::File::open(&path).unwrap());
@@ -106,7 +111,7 @@ mod tests {
     #[test]
     fn frames_of_other_sizes_are_refused() {
         let device = Device::flex();
-        let mut animation = Animation::new(Grid::new(1, 4));
+        let mut animation = Animation::new(ImageGrid::new(1, 4));
         assert!(animation.save(Duration::ZERO, Path::new("never.gif")).is_err());
         animation.push(&Tensor::zeros([1, 1, 4, 4], &device)).unwrap();
         assert!(animation.push(&Tensor::zeros([2, 1, 4, 4], &device)).is_err());

@@ -10,7 +10,7 @@ use std::path::Path;
 /// The range of values is fixed: the same value is the same shade in every picture of a run. Stretching each picture
 /// to its own extremes would hide what training does.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Grid {
+pub struct ImageGrid {
     /// Images per row.
     pub columns: usize,
     /// The value that is black; what lies below is black too.
@@ -25,7 +25,7 @@ pub struct Grid {
     pub gap: u32,
 }
 
-impl Grid {
+impl ImageGrid {
     /// `columns` images per row, values from 0 (black) to 1 (white), and a zoom that makes images of `side` pixels
     /// about 64 wide.
     pub fn new(columns: usize, side: usize) -> Self {
@@ -103,7 +103,7 @@ impl Grid {
 ///
 /// # Shapes
 /// - images: `[batch, channels, height, width]`, channels 1 (grey) or 3 (RGB)
-pub fn save_png(images: &Tensor<4>, grid: Grid, path: &Path) -> Result<()> {
+pub fn save_image(images: &Tensor<4>, grid: ImageGrid, path: &Path) -> Result<()> {
     let picture = grid.draw(images)?;
     let mut bytes = std::io::Cursor::new(Vec::new());
     picture.write_to(&mut bytes, image::ImageFormat::Png).map_err(Error::other)?;
@@ -121,10 +121,10 @@ mod tests {
             [[[[0.0, 0.5], [1.0, 2.0]]], [[[-1.0, 0.2], [0.2, 0.2]]], [[[f32::NAN, 0.0], [0.0, 0.0]]]],
             &Device::flex(),
         );
-        let grid = Grid { zoom: 2, gap: 1, ..Grid::new(2, 2) };
+        let grid = ImageGrid { zoom: 2, gap: 1, ..ImageGrid::new(2, 2) };
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("grid.png");
-        save_png(&images, grid, &path).unwrap();
+        save_image(&images, grid, &path).unwrap();
         let picture = image::open(&path).unwrap().into_rgb8();
         assert_eq!(picture.dimensions(), (11, 11));
         let at = |x, y| picture.get_pixel(x, y).0[0];
@@ -135,16 +135,16 @@ mod tests {
     #[test]
     fn colours_keep_their_planes() {
         let red = Tensor::<4>::from_floats([[[[1.0]], [[0.0]], [[0.0]]]], &Device::flex());
-        let picture = Grid { zoom: 1, gap: 0, ..Grid::new(1, 1) }.draw(&red).unwrap();
+        let picture = ImageGrid { zoom: 1, gap: 0, ..ImageGrid::new(1, 1) }.draw(&red).unwrap();
         assert_eq!(picture.get_pixel(0, 0).0, [255, 0, 0]);
     }
 
     #[test]
     fn what_is_not_an_image_is_refused() {
         let device = Device::flex();
-        let error = Grid::new(1, 1).draw(&Tensor::zeros([1, 2, 4, 4], &device)).unwrap_err();
+        let error = ImageGrid::new(1, 1).draw(&Tensor::zeros([1, 2, 4, 4], &device)).unwrap_err();
         assert_eq!(error.to_string(), "config field `channels` is 2, expected 1 (grey) or 3 (RGB)");
-        assert!(Grid::new(0, 1).draw(&Tensor::zeros([1, 1, 4, 4], &device)).is_err());
-        assert!(Grid::new(1, 1).with_range(1.0, 0.0).draw(&Tensor::zeros([1, 1, 4, 4], &device)).is_err());
+        assert!(ImageGrid::new(0, 1).draw(&Tensor::zeros([1, 1, 4, 4], &device)).is_err());
+        assert!(ImageGrid::new(1, 1).with_range(1.0, 0.0).draw(&Tensor::zeros([1, 1, 4, 4], &device)).is_err());
     }
 }

@@ -10,6 +10,6 @@ mod scatter;
 #[cfg(feature = "image")]
 pub use animation::{Animation, save_gif};
 #[cfg(feature = "image")]
-pub use grid::{Grid, save_png};
+pub use grid::{ImageGrid, save_image};
 #[cfg(feature = "plot")]
 pub use scatter::save_scatter;

@@ -39,20 +39,20 @@ pub struct TrainerConfig {
     pub schedule: Schedule,
     /// Parameters treated in their own way.
     pub groups: Vec<ParamGroupConfig>,
-    /// Batches whose gradients are averaged for one update.
+    /// BatchIter whose gradients are averaged for one update.
     pub accumulate: usize,
     /// Largest allowed norm of all gradients together.
-    pub clip_norm: Option<f64>,
+    pub max_grad_norm: Option<f64>,
     /// Average of the weights, used wherever the model is judged or shown.
     pub ema: Option<EmaConfig>,
     /// Steps between evaluations; 0 for none but the last.
-    pub evaluate_every: usize,
+    pub eval_steps: usize,
     /// Steps between previews; 0 for none but the last.
-    pub preview_every: usize,
+    pub preview_steps: usize,
     /// Steps between checkpoints; 0 for none but the last.
-    pub checkpoint_every: usize,
+    pub save_steps: usize,
     /// How many of the newest checkpoints stay.
-    pub keep_last: usize,
+    pub save_total_limit: usize,
     /// Whether the checkpoint of the best evaluation stays too, and becomes the final model.
     pub keep_best: bool,
     /// Whether a larger value of the first metric is better.
@@ -72,12 +72,12 @@ impl Default for TrainerConfig {
             schedule: Schedule::CONSTANT,
             groups: Vec::new(),
             accumulate: 1,
-            clip_norm: None,
+            max_grad_norm: None,
             ema: None,
-            evaluate_every: 0,
-            preview_every: 0,
-            checkpoint_every: 500,
-            keep_last: 2,
+            eval_steps: 0,
+            preview_steps: 0,
+            save_steps: 500,
+            save_total_limit: 2,
             keep_best: false,
             maximize: false,
             patience: None,
@@ -100,19 +100,19 @@ impl TrainerConfig {
         ensure(self.steps > 0, "steps", self.steps, "at least 1")?;
         ensure(rate > 0.0 && rate <= 1.0, "learning_rate", rate, "above 0, at most 1")?;
         ensure(self.accumulate > 0, "accumulate", self.accumulate, "at least 1")?;
-        ensure(self.keep_last > 0, "keep_last", self.keep_last, "at least 1")?;
+        ensure(self.save_total_limit > 0, "save_total_limit", self.save_total_limit, "at least 1")?;
         if let Some(minutes) = self.minutes {
             ensure(minutes > 0.0, "minutes", minutes, "above 0")?; // infinite is fine
         }
-        if let Some(norm) = self.clip_norm {
-            ensure(norm > 0.0 && norm.is_finite(), "clip_norm", norm, "above 0 and finite")?;
+        if let Some(norm) = self.max_grad_norm {
+            ensure(norm > 0.0 && norm.is_finite(), "max_grad_norm", norm, "above 0 and finite")?;
         }
         if let Some(ema) = self.ema {
             ensure((0.0..1.0).contains(&ema.decay), "ema.decay", ema.decay, "from 0 to below 1")?;
         }
         if let Some(patience) = self.patience {
             ensure(patience > 0, "patience", patience, "at least 1")?;
-            ensure(self.evaluate_every > 0, "evaluate_every", 0, "at least 1, since `patience` counts evaluations")?;
+            ensure(self.eval_steps > 0, "eval_steps", 0, "at least 1, since `patience` counts evaluations")?;
         }
         self.optimizer.validate()?;
         self.groups.iter().try_for_each(ParamGroupConfig::validate)?;
@@ -125,9 +125,17 @@ impl TrainerConfig {
         let json = |config: &TrainerConfig| serde_json::to_value(config).unwrap_or_default();
         let (ours, theirs) = (json(self), json(saved));
         // Lengths and cadences are left out, and so is what only decides which checkpoints stay.
-        for field in
-            ["seed", "optimizer", "learning_rate", "schedule", "groups", "accumulate", "clip_norm", "ema", "maximize"]
-        {
+        for field in [
+            "seed",
+            "optimizer",
+            "learning_rate",
+            "schedule",
+            "groups",
+            "accumulate",
+            "max_grad_norm",
+            "ema",
+            "maximize",
+        ] {
             let expected = format!("{}, with which the run began", theirs[field]);
             ensure(ours[field] == theirs[field], field, &ours[field], &expected)?;
         }

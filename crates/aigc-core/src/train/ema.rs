@@ -1,7 +1,7 @@
 //! An average of the weights.
 
 use super::EmaConfig;
-use crate::params::{LookAt, Replace, look_at_all, replace_all};
+use crate::params::{ParamVisitor, Replace, map_params, visit_params};
 use burn::{
     module::{Module, Param},
     tensor::Tensor,
@@ -32,8 +32,8 @@ impl<M: Module> Ema<M> {
 
     /// An average that goes on from `model` after `updates` updates.
     pub fn resume(live: &M, model: M, config: EmaConfig, updates: usize) -> Self {
-        let mut trained = Trained::default();
-        look_at_all(live, &mut trained);
+        let mut trained = TrainOutput::default();
+        visit_params(live, &mut trained);
         Self { model, config, updates, averaged: trained.0 }
     }
 
@@ -43,10 +43,10 @@ impl<M: Module> Ema<M> {
     /// If `live` is not the model the average began with.
     pub fn update(&mut self, live: &M) {
         let mut old = Values::default();
-        look_at_all(&self.model, &mut old);
+        visit_params(&self.model, &mut old);
         // Built on a fresh copy of the live model: what is not averaged is copied by being left alone.
         let mut average = Average { old: old.0, averaged: &self.averaged, keep: self.decay() };
-        self.model = replace_all(live.valid(), &mut average);
+        self.model = map_params(live.valid(), &mut average);
         self.updates += 1;
     }
 
@@ -70,10 +70,10 @@ impl<M: Module> Ema<M> {
 
 /// Paths of what is trained.
 #[derive(Default)]
-struct Trained(HashSet<String>);
+struct TrainOutput(HashSet<String>);
 
-impl LookAt for Trained {
-    fn look_at<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+impl ParamVisitor for TrainOutput {
+    fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
         if param.val().is_require_grad() {
             self.0.insert(path.to_string());
         }
@@ -84,8 +84,8 @@ impl LookAt for Trained {
 #[derive(Default)]
 struct Values(HashMap<String, Box<dyn Any>>);
 
-impl LookAt for Values {
-    fn look_at<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+impl ParamVisitor for Values {
+    fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
         self.0.insert(path.to_string(), Box::new(param.val()));
     }
 }

@@ -1,6 +1,6 @@
 //! What a trainer tells.
 
-use crate::{Result, checkpoint::RunFolder};
+use crate::{Result, checkpoint::RunDir};
 use std::{path::Path, time::Duration};
 
 /// What a trainer tells its observers. Steps are counted from 1 and say how many have been made.
@@ -10,7 +10,7 @@ pub enum Event<'a> {
     /// Training starts or goes on.
     Started {
         /// The run's folder.
-        run: &'a RunFolder,
+        run: &'a RunDir,
         /// Steps made before.
         from_step: usize,
         /// Steps to be made in all.
@@ -93,7 +93,7 @@ pub enum StopReason {
 }
 
 /// Listens to a trainer.
-pub trait Observer {
+pub trait Callback {
     /// Called for every event, in order.
     ///
     /// # Errors
@@ -101,7 +101,7 @@ pub trait Observer {
     fn on_event(&mut self, event: &Event<'_>) -> Result<()>;
 }
 
-impl<F: FnMut(&Event<'_>)> Observer for F {
+impl<F: FnMut(&Event<'_>)> Callback for F {
     fn on_event(&mut self, event: &Event<'_>) -> Result<()> {
         self(event);
         Ok(())

@@ -10,7 +10,7 @@ use burn::{
 ///
 /// burn clips each tensor on its own, which changes the direction of the step; clipping by this norm does not
 /// (Pascanu et al. 2013, <https://arxiv.org/abs/1211.5063>).
-pub fn global_norm<M: Module>(model: &M, gradients: &GradientsParams) -> Option<Tensor<1>> {
+pub fn grad_norm<M: Module>(model: &M, gradients: &GradientsParams) -> Option<Tensor<1>> {
     let mut squares = Squares { gradients, sums: Vec::new() };
     model.visit(&mut squares);
     (!squares.sums.is_empty()).then(|| Tensor::cat(squares.sums, 0).sum().sqrt())

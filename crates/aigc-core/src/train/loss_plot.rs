@@ -1,6 +1,6 @@
 //! The course of the losses, as a picture.
 
-use super::{Event, Observer, Record, read_metrics};
+use super::{Callback, Event, Record, read_metrics};
 use crate::{Error, Result, checkpoint::write_atomic};
 use plotters::prelude::*;
 use std::{
@@ -13,7 +13,7 @@ use std::{
 const MAX_POINTS: usize = 800;
 
 /// Draws the run's `loss.svg` out of its `metrics.jsonl`, at checkpoints and at the end. Put it after the
-/// [`MetricsLog`](super::MetricsLog).
+/// [`MetricsLogger`](super::MetricsLogger).
 ///
 /// A long run's log takes a while to draw: the plot waits until that is less than a twentieth of the time.
 #[derive(Debug, Default)]
@@ -34,14 +34,14 @@ impl LossPlot {
         if let Some((metrics, plot)) = &self.paths
             && metrics.exists()
         {
-            draw_losses(&read_metrics(metrics)?, plot)?;
+            plot_losses(&read_metrics(metrics)?, plot)?;
         }
         self.last = Some((Instant::now(), began.elapsed()));
         Ok(())
     }
 }
 
-impl Observer for LossPlot {
+impl Callback for LossPlot {
     fn on_event(&mut self, event: &Event<'_>) -> Result<()> {
         match event {
             Event::Started { run, .. } => self.paths = Some((run.metrics_path(), run.plot_path())),
@@ -58,7 +58,7 @@ impl Observer for LossPlot {
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be written.
-pub fn draw_losses(records: &[Record], path: &Path) -> Result<()> {
+pub fn plot_losses(records: &[Record], path: &Path) -> Result<()> {
     let mut series: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
     for record in records {
         for (name, value) in &record.values {
@@ -144,7 +144,7 @@ mod tests {
     fn every_series_is_drawn_and_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("loss.svg");
-        draw_losses(&[], &path).unwrap();
+        plot_losses(&[], &path).unwrap();
         assert!(!path.exists());
         let record = |step, kind: &str, name: &str, value| Record {
             step,
@@ -154,7 +154,7 @@ mod tests {
         };
         let records =
             [record(10, "train", "loss", 3.0), record(20, "train", "loss", 2.0), record(20, "evaluate", "nelbo", 2.5)];
-        draw_losses(&records, &path).unwrap();
+        plot_losses(&records, &path).unwrap();
         let svg = std::fs::read_to_string(&path).unwrap();
         for text in ["<svg", "polyline", "held-out nelbo", "loss", "step"] {
             assert!(svg.contains(text), "{text} is missing");

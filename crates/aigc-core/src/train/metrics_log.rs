@@ -1,6 +1,6 @@
 //! One JSON line per logged step and per evaluation.
 
-use super::{Event, Observer};
+use super::{Callback, Event};
 use crate::{Error, Result, checkpoint::write_atomic};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -25,7 +25,7 @@ pub struct Record {
 
 /// Writes the run's `metrics.jsonl`. After a resume, lines of steps that will be made again are removed first.
 #[derive(Debug)]
-pub struct MetricsLog {
+pub struct MetricsLogger {
     every: usize,
     file: Option<(File, PathBuf)>,
     sums: BTreeMap<String, f64>,
@@ -33,7 +33,7 @@ pub struct MetricsLog {
     seconds: f64,
 }
 
-impl MetricsLog {
+impl MetricsLogger {
     /// One line every `every` steps (at least 1), with means over them.
     pub fn every(every: usize) -> Self {
         Self { every: every.max(1), file: None, sums: BTreeMap::new(), count: 0, seconds: 0.0 }
@@ -59,7 +59,7 @@ impl MetricsLog {
     }
 }
 
-impl Observer for MetricsLog {
+impl Callback for MetricsLogger {
     fn on_event(&mut self, event: &Event<'_>) -> Result<()> {
         match event {
             Event::Started { run, from_step, .. } => {

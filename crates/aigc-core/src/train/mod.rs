@@ -2,7 +2,7 @@
 //!
 //! An [`Objective`] says what a step means; the [`Trainer`] knows nothing of families. It draws batches, asks for
 //! losses, walks back through them, clips, updates, averages weights, evaluates, previews, saves, and tells
-//! [`Observer`]s. A stopped run [resumes](Start::Resume) exactly: every tensor ends bit for bit as if it had never
+//! [`Callback`]s. A stopped run [resumes](Start::Resume) exactly: every tensor ends bit for bit as if it had never
 //! stopped (on Flex, at the same number of threads).
 
 mod adam;
@@ -27,14 +27,14 @@ mod trainer;
 pub use adam::{Adam, AdamConfig};
 pub use config::{EmaConfig, TrainerConfig};
 pub use ema::Ema;
-pub use event::{Event, Observer, StepReport, StopReason};
-pub use gradients::{global_norm, scale_gradients};
+pub use event::{Callback, Event, StepReport, StopReason};
+pub use gradients::{grad_norm, scale_gradients};
 #[cfg(feature = "plot")]
-pub use loss_plot::{LossPlot, draw_losses};
-pub use metrics_log::{MetricsLog, Record, read_metrics};
-pub use objective::{Losses, Objective, StepContext, Turn};
+pub use loss_plot::{LossPlot, plot_losses};
+pub use metrics_log::{MetricsLogger, Record, read_metrics};
+pub use objective::{Losses, Objective, Phase, StepContext};
 pub use optimizer::{OptimizerConfig, ParamGroupConfig};
 #[cfg(feature = "progress")]
 pub use progress::ProgressBar;
 pub use schedule::{Decay, Schedule};
-pub use trainer::{Metrics, PreviewContext, Start, StopFlag, Trained, Trainer};
+pub use trainer::{CancelToken, Metrics, PreviewContext, Start, TrainOutput, Trainer};

@@ -15,8 +15,8 @@ pub trait Objective {
     type Batch: Send + 'static;
 
     /// The updates of one step, in order. One update of everything, unless an adversarial family says otherwise.
-    fn turns(&self) -> Vec<Turn> {
-        vec![Turn::new("model")]
+    fn turns(&self) -> Vec<Phase> {
+        vec![Phase::new("model")]
     }
 
     /// The losses of one batch for the turn `context.turn`. Called once per batch; the trainer averages over
@@ -54,7 +54,7 @@ pub trait Objective {
 
 /// One update within a step, with an optimizer of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Turn {
+pub struct Phase {
     /// Name of the optimizer; a letter first, then letters, digits and `_`.
     pub name: &'static str,
     /// Field of the model that is updated; everything if `None`.
@@ -65,7 +65,7 @@ pub struct Turn {
     pub same_batch: bool,
 }
 
-impl Turn {
+impl Phase {
     /// One update of the whole model on a new batch.
     pub const fn new(name: &'static str) -> Self {
         Self { name, field: None, repeat: 1, same_batch: false }
@@ -82,7 +82,7 @@ impl Turn {
     }
 
     /// Sees the batches of the turn before.
-    pub const fn on_same_batch(self) -> Self {
+    pub const fn reuse_batch(self) -> Self {
         Self { same_batch: true, ..self }
     }
 }
@@ -143,7 +143,7 @@ impl Losses {
 }
 
 /// Names of turns are names of files and of random streams.
-pub(super) fn check_turns(turns: &[Turn]) -> Result<()> {
+pub(super) fn check_turns(turns: &[Phase]) -> Result<()> {
     let plain = |name: &str| {
         name.starts_with(|c: char| c.is_ascii_alphabetic())
             && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')

@@ -4,7 +4,7 @@ use super::AdamConfig;
 use crate::{
     Error, Result,
     error::ensure,
-    params::{LookAt, look_at_all},
+    params::{ParamVisitor, visit_params},
 };
 use burn::{
     module::{Module, Param, ParamGroup, ParamId},
@@ -146,7 +146,7 @@ impl ParamGroupConfig {
 
     /// Biases, and scales and shifts of norms, by `optimizer` without its weight decay, which then is on matrices alone, as
     /// language models are trained (Brown et al. 2020, <https://arxiv.org/abs/2005.14165>, and most others since).
-    pub fn vectors_without_decay(optimizer: &OptimizerConfig) -> Self {
+    pub fn no_weight_decay_for_1d(optimizer: &OptimizerConfig) -> Self {
         Self::new(r"(^|\.)(bias|gamma|beta)$", 1.0).with_optimizer(optimizer.clone().without_weight_decay())
     }
 
@@ -178,7 +178,7 @@ pub(crate) struct Group {
 pub(crate) fn resolve<M: Module>(groups: &[ParamGroupConfig], model: &M) -> Result<Vec<Group>> {
     let find = |config: &ParamGroupConfig| {
         let mut matching = Matching { group: config.matcher()?, ids: Vec::new() };
-        look_at_all(model, &mut matching);
+        visit_params(model, &mut matching);
         if matching.ids.is_empty() {
             return Err(Error::config("groups.pattern", &config.pattern, "a pattern that matches a trained parameter"));
         }
@@ -196,8 +196,8 @@ struct Matching {
     ids: Vec<ParamId>,
 }
 
-impl LookAt for Matching {
-    fn look_at<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+impl ParamVisitor for Matching {
+    fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
         if param.val().is_require_grad() && self.group.matches(&param.id, Some(path)) {
             self.ids.push(param.id);
         }

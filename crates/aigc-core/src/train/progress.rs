@@ -1,6 +1,6 @@
 //! A progress bar.
 
-use super::{Event, Observer, StopReason};
+use super::{Callback, Event, StopReason};
 use crate::Result;
 use indicatif::{ProgressBar as Bar, ProgressStyle};
 
@@ -18,7 +18,7 @@ impl ProgressBar {
     }
 }
 
-impl Observer for ProgressBar {
+impl Callback for ProgressBar {
     fn on_event(&mut self, event: &Event<'_>) -> Result<()> {
         if let Event::Started { from_step, steps, .. } = event {
             let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {per_sec} ETA {eta} {msg}");

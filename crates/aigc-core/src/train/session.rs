@@ -1,8 +1,9 @@
 //! The loop, step by step.
 
 use super::{
-    Ema, Event, Losses, Objective, PreviewContext, Start, StepContext, StepReport, StopReason, Trained, Trainer, Turn,
-    gradients::{global_norm, scale_gradients},
+    Ema, Event, Losses, Objective, Phase, PreviewContext, Start, StepContext, StepReport, StopReason, TrainOutput,
+    Trainer,
+    gradients::{grad_norm, scale_gradients},
     optimizer::{Group, learning_rates, resolve},
     readout::{GRAD_NORM, add, read},
     state::{EMA, MODEL, RunConfig, STATE, State, check_continues, optimizer_file},
@@ -11,11 +12,11 @@ use super::{
 use crate::{
     Error, Result,
     checkpoint::{
-        Checkpoint, RunFolder, RunLock, load_optimizer, load_weights, read_json, save_optimizer, save_weights,
-        stable_ids, write_json,
+        Checkpoint, RunDir, RunLock, assign_path_ids, load_optimizer, load_weights, read_json, save_optimizer,
+        save_weights, write_json,
     },
-    data::{Batches, Loader},
-    rng::{Rng, Seeded},
+    data::{BatchIter, DataLoader},
+    rng::{InitWeights, Rng},
 };
 use burn::{
     module::{Module, ParamId},
@@ -26,7 +27,7 @@ use std::time::Instant;
 
 /// One turn with what it updates and how.
 struct Player {
-    turn: Turn,
+    turn: Phase,
     params: Vec<ParamId>,
     optimizer: ModuleOptimizer,
 }
@@ -34,7 +35,7 @@ struct Player {
 /// A training under way.
 pub(super) struct Session<'a, 'b, M> {
     trainer: Trainer<'a, M>,
-    run: &'b RunFolder,
+    run: &'b RunDir,
     device: Device,
     /// Always there between steps; an update takes it by value.
     model: Option<M>,
@@ -56,10 +57,10 @@ pub(super) struct Session<'a, 'b, M> {
 impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
     pub(super) fn begin<B: Send + 'static>(
         mut trainer: Trainer<'a, M>,
-        turns: &[Turn],
+        turns: &[Phase],
         model: M,
-        loader: &Loader<B>,
-        run: &'b RunFolder,
+        loader: &DataLoader<B>,
+        run: &'b RunDir,
     ) -> Result<Self> {
         let config = &trainer.config;
         let lock = run.lock()?;
@@ -72,15 +73,15 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
             Start::ResumeAt(step) => Some(run.at(step)?),
         };
         let run_config = RunConfig {
-            model: trainer.model_config.clone(),
+            model: trainer.with_model_config.clone(),
             trainer: config.clone(),
-            objective: trainer.objective_config.clone(),
-            data: trainer.data_config.clone(),
+            objective: trainer.with_objective_config.clone(),
+            data: trainer.with_data_config.clone(),
             loader: serde_json::json!({
                 "items": loader.items(),
                 "batch_size": loader.config().batch_size,
                 "shuffle": loader.config().shuffle,
-                "bad_items": loader.config().bad_items,
+                "on_read_error": loader.config().on_read_error,
             }),
         };
         if trainer.start != Start::Fresh && run.config_path().exists() {
@@ -89,16 +90,16 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
             return Err(Error::config("start", "fresh", "resume, since the run folder already has checkpoints"));
         }
         // A plain model first, whatever device it was made on: weights are loaded into that.
-        let mut model = stable_ids(model.seeded(config.seed).valid());
+        let mut model = assign_path_ids(model.seeded(config.seed).valid());
         let mut state = State::default();
         if let Some(checkpoint) = &checkpoint {
-            let offer = |error| run.offer_previous(checkpoint.step(), error);
+            let offer = |error| run.with_fallback(checkpoint.step(), error);
             state = checkpoint.json(STATE).map_err(offer)?;
             if state.step != checkpoint.step() {
                 let reason = format!("it is of step {}, expected {}", state.step, checkpoint.step());
                 return Err(offer(Error::checkpoint(checkpoint.file(STATE), reason)));
             }
-            model = stable_ids(load_weights(model, &checkpoint.file(MODEL)).map_err(offer)?);
+            model = assign_path_ids(load_weights(model, &checkpoint.file(MODEL)).map_err(offer)?);
         }
         let device = model.devices().first().cloned().ok_or_else(|| Error::config("model", "empty", "parameters"))?;
         let device = device.autodiff();
@@ -119,7 +120,7 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
                 };
                 let optimizer = match &checkpoint {
                     Some(checkpoint) => load_optimizer(optimizer, &model, &checkpoint.file(&optimizer_file(turn)))
-                        .map_err(|error| run.offer_previous(checkpoint.step(), error))?,
+                        .map_err(|error| run.with_fallback(checkpoint.step(), error))?,
                     None => optimizer,
                 };
                 Ok(Player { turn: turn.clone(), params, optimizer })
@@ -135,7 +136,7 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
             (Some(ema), Some(checkpoint)) => {
                 // Loaded into tensors of its own: `valid` has made fresh running statistics.
                 let average = load_weights(plain.valid(), &checkpoint.file(EMA))
-                    .map_err(|error| run.offer_previous(checkpoint.step(), error))?;
+                    .map_err(|error| run.with_fallback(checkpoint.step(), error))?;
                 Some(Ema::resume(&model, average, ema, state.ema_updates))
             }
         };
@@ -186,7 +187,7 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
         let out_of_time = |minutes: f64| self.began.elapsed().as_secs_f64() >= 60.0 * minutes;
         if self.state.step >= config.steps {
             Some(StopReason::Completed)
-        } else if self.trainer.stop.is_raised() {
+        } else if self.trainer.stop.is_cancelled() {
             Some(StopReason::Interrupted)
         } else if config.minutes.is_some_and(out_of_time) {
             Some(StopReason::OutOfTime)
@@ -205,22 +206,22 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
     pub(super) fn step<O: Objective<Model = M>>(
         &mut self,
         objective: &mut O,
-        batches: &mut Batches<O::Batch>,
+        batches: &mut BatchIter<O::Batch>,
     ) -> Result<StepReport> {
         let config = self.trainer.config.clone();
         let (step, accumulate) = (self.state.step, config.accumulate);
         let learning_rate = config.learning_rate * config.schedule.factor(step, config.steps);
         // Dropout draws from the backend's own generator: the same draws whenever this step is made.
         self.device.seed(Rng::keyed(config.seed, "device", step as u64).bits());
-        let watch_norm = config.clip_norm.is_some()
+        let watch_norm = config.max_grad_norm.is_some()
             || step.is_multiple_of(10)
-            || Self::due(config.checkpoint_every, step + 1)
-            || Self::due(config.evaluate_every, step + 1);
+            || Self::due(config.save_steps, step + 1)
+            || Self::due(config.eval_steps, step + 1);
         let mut drawn: Vec<O::Batch> = Vec::new();
         let mut named = Vec::new();
         let mut largest_norm: Option<f64> = None;
         for turn in 0..self.players.len() {
-            let Turn { name, repeat, same_batch, .. } = self.players[turn].turn.clone();
+            let Phase { name, repeat, same_batch, .. } = self.players[turn].turn.clone();
             let mut last = Vec::new();
             for repetition in 0..repeat.max(1) {
                 if !same_batch || drawn.is_empty() {
@@ -258,12 +259,12 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
                     add(&mut sums, read(&losses)?, accumulate);
                 }
                 let mut gradients = if accumulate == 1 { single } else { accumulated.grads() };
-                if watch_norm && let Some(norm) = global_norm(self.model(), &gradients) {
+                if watch_norm && let Some(norm) = grad_norm(self.model(), &gradients) {
                     let norm = f64::from(norm.into_scalar::<f32>());
                     sums.push((GRAD_NORM.into(), norm));
                     largest_norm = Some(largest_norm.map_or(norm, |n| n.max(norm)));
                     // The same rule as PyTorch's `clip_grad_norm_`.
-                    if let Some(limit) = config.clip_norm
+                    if let Some(limit) = config.max_grad_norm
                         && norm > limit
                         && norm.is_finite()
                     {
@@ -332,9 +333,9 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
     pub(super) fn after_step(&mut self) -> Result<()> {
         let (config, step) = (&self.trainer.config, self.state.step);
         let (evaluate, preview, save) = (
-            Self::due(config.evaluate_every, step),
-            Self::due(config.preview_every, step),
-            Self::due(config.checkpoint_every, step),
+            Self::due(config.eval_steps, step),
+            Self::due(config.preview_steps, step),
+            Self::due(config.save_steps, step),
         );
         let best = evaluate && self.judge()?;
         if preview {
@@ -399,11 +400,11 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
         let folder = writer.finish(step)?;
         self.last_saved = Some(step);
         let best = self.state.best.filter(|_| self.trainer.config.keep_best).map(|(step, _)| step);
-        self.run.prune(self.trainer.config.keep_last, best.as_slice())?;
+        self.run.prune(self.trainer.config.save_total_limit, best.as_slice())?;
         self.tell(&Event::Saved { step, folder: &folder })
     }
 
-    pub(super) fn end(mut self, reason: StopReason) -> Result<Trained<M>> {
+    pub(super) fn end(mut self, reason: StopReason) -> Result<TrainOutput<M>> {
         let step = self.state.step;
         // Saved before anything else that can fail, and before an evaluation that a longer run would not have made:
         // a run that goes on later goes on as if it had not stopped.
@@ -416,14 +417,14 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
             self.show()?;
         }
         let model = self.final_model()?;
-        let folder = self.run.final_folder();
+        let folder = self.run.final_dir();
         save_weights(&model, &folder.join(MODEL))?;
-        write_json(&folder.join("config.json"), &self.trainer.model_config)?;
+        write_json(&folder.join("config.json"), &self.trainer.with_model_config)?;
         let elapsed = self.began.elapsed();
         self.tell(&Event::Finished { step, reason, elapsed })?;
         let metrics = self.state.metrics.into_iter().map(|(n, v)| (n, v.unwrap_or(f64::NAN))).collect();
         let made = step - self.from_step;
-        Ok(Trained { model, step, made, elapsed, reason, metrics, best: self.state.best })
+        Ok(TrainOutput { model, step, made, elapsed, reason, metrics, best: self.state.best })
     }
 
     fn final_model(&mut self) -> Result<M> {

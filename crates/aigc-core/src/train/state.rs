@@ -1,6 +1,6 @@
 //! What a run folder and a checkpoint remember beside tensors.
 
-use super::{TrainerConfig, Turn};
+use super::{Phase, TrainerConfig};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +19,7 @@ pub(super) struct RunConfig {
 pub(super) struct State {
     /// Steps made.
     pub(super) step: usize,
-    /// Batches drawn.
+    /// BatchIter drawn.
     pub(super) batches: usize,
     /// Updates of the average.
     pub(super) ema_updates: usize,
@@ -38,7 +38,7 @@ pub(super) const STATE: &str = "state.json";
 pub(super) const MODEL: &str = "model.safetensors";
 pub(super) const EMA: &str = "ema.safetensors";
 
-pub(super) fn optimizer_file(turn: &Turn) -> String {
+pub(super) fn optimizer_file(turn: &Phase) -> String {
     format!("optimizer-{}.bpk", turn.name)
 }
 

@@ -1,6 +1,6 @@
 //! What the trainer asks of all parameters together.
 
-use crate::params::{LookAt, look_at_all};
+use crate::params::{ParamVisitor, visit_params};
 use burn::{
     module::{Module, Param, ParamId},
     tensor::Tensor,
@@ -9,7 +9,7 @@ use burn::{
 /// Path and value of the first tensor in `models` that is not finite.
 pub(super) fn not_finite<M: Module>(models: &[&M]) -> Option<(String, f64)> {
     let mut sums = Sums::default();
-    models.iter().for_each(|model| look_at_all(*model, &mut sums));
+    models.iter().for_each(|model| visit_params(*model, &mut sums));
     let values: Vec<f64> = Tensor::cat(sums.sums, 0).into_data().iter::<f64>().collect();
     sums.paths.into_iter().zip(values).find(|(_, value)| !value.is_finite())
 }
@@ -21,8 +21,8 @@ struct Sums {
     sums: Vec<Tensor<1>>,
 }
 
-impl LookAt for Sums {
-    fn look_at<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+impl ParamVisitor for Sums {
+    fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
         self.paths.push(path.to_string());
         self.sums.push((param.val() * 0.0).sum());
     }
@@ -31,7 +31,7 @@ impl LookAt for Sums {
 /// Ids of the trained parameters under `field`, or of all, and how many values they hold.
 pub(super) fn trainable<M: Module>(model: &M, field: Option<&str>) -> (Vec<ParamId>, usize) {
     let mut found = Trainable { field, ids: Vec::new(), values: 0 };
-    look_at_all(model, &mut found);
+    visit_params(model, &mut found);
     (found.ids, found.values)
 }
 
@@ -41,8 +41,8 @@ struct Trainable<'a> {
     values: usize,
 }
 
-impl LookAt for Trainable<'_> {
-    fn look_at<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+impl ParamVisitor for Trainable<'_> {
+    fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
         let inside = self.field.is_none_or(|field| path.split('.').next() == Some(field));
         if inside && param.val().is_require_grad() {
             self.ids.push(param.id);

@@ -1,9 +1,9 @@
 //! What a user says to a trainer.
 
-use super::{Event, Objective, Observer, StopReason, TrainerConfig, objective::check_turns, session::Session};
+use super::{Callback, Event, Objective, StopReason, TrainerConfig, objective::check_turns, session::Session};
 #[cfg(doc)]
-use crate::rng::Seeded;
-use crate::{Error, Result, checkpoint::RunFolder, data::Loader};
+use crate::rng::InitWeights;
+use crate::{Error, Result, checkpoint::RunDir, data::DataLoader};
 use burn::{module::Module, optim::ModuleOptimizer};
 use serde::Serialize;
 use std::{
@@ -20,9 +20,9 @@ pub type Metrics = Vec<(String, f64)>;
 
 /// A flag that asks a trainer to finish its step, save, and stop.
 #[derive(Clone, Debug, Default)]
-pub struct StopFlag(Arc<AtomicBool>);
+pub struct CancelToken(Arc<AtomicBool>);
 
-impl StopFlag {
+impl CancelToken {
     /// A flag that is not raised.
     pub fn new() -> Self {
         Self::default()
@@ -34,7 +34,7 @@ impl StopFlag {
     }
 
     /// Whether somebody asked to stop.
-    pub fn is_raised(&self) -> bool {
+    pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -57,12 +57,12 @@ pub struct PreviewContext<'a> {
     /// Steps made.
     pub step: usize,
     /// The run's folder.
-    pub run: &'a RunFolder,
+    pub run: &'a RunDir,
 }
 
 /// A trained model.
 #[derive(Debug)]
-pub struct Trained<M> {
+pub struct TrainOutput<M> {
     /// The model of `final/`, without autodiff: the best one if the best is kept, else the average if there is one,
     /// else the last weights.
     pub model: M,
@@ -86,21 +86,21 @@ type Preview<'a, M> = Box<dyn FnMut(&M, &PreviewContext<'_>) -> Result<()> + 'a>
 /// Trains any model by any [`Objective`].
 ///
 /// ```no_run
-/// # use aigc_core::{train::*, data::Loader, checkpoint::RunFolder};
-/// # fn example<O: Objective>(objective: O, model: O::Model, loader: Loader<O::Batch>) -> aigc_core::Result<()> {
-/// let run = RunFolder::create("runs/mine")?;
-/// let trained = Trainer::new(TrainerConfig::new(2000)).observe(MetricsLog::every(10)).fit(objective, model, &loader, &run)?;
+/// # use aigc_core::{train::*, data::DataLoader, checkpoint::RunDir};
+/// # fn example<O: Objective>(objective: O, model: O::Model, loader: DataLoader<O::Batch>) -> aigc_core::Result<()> {
+/// let run = RunDir::create("runs/mine")?;
+/// let trained = Trainer::new(TrainerConfig::new(2000)).observe(MetricsLogger::every(10)).fit(objective, model, &loader, &run)?;
 /// # Ok(()) }
 /// ```
 pub struct Trainer<'a, M> {
     pub(super) config: TrainerConfig,
     pub(super) start: Start,
-    pub(super) stop: StopFlag,
-    pub(super) model_config: serde_json::Value,
-    pub(super) data_config: serde_json::Value,
-    pub(super) objective_config: serde_json::Value,
+    pub(super) stop: CancelToken,
+    pub(super) with_model_config: serde_json::Value,
+    pub(super) with_data_config: serde_json::Value,
+    pub(super) with_objective_config: serde_json::Value,
     pub(super) optimizers: BTreeMap<String, ModuleOptimizer>,
-    pub(super) observers: Vec<Box<dyn Observer + 'a>>,
+    pub(super) observers: Vec<Box<dyn Callback + 'a>>,
     pub(super) evaluate: Option<Evaluate<'a, M>>,
     pub(super) preview: Option<Preview<'a, M>>,
 }
@@ -117,10 +117,10 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
         Self {
             config,
             start: Start::Fresh,
-            stop: StopFlag::new(),
-            model_config: serde_json::Value::Null,
-            data_config: serde_json::Value::Null,
-            objective_config: serde_json::Value::Null,
+            stop: CancelToken::new(),
+            with_model_config: serde_json::Value::Null,
+            with_data_config: serde_json::Value::Null,
+            with_objective_config: serde_json::Value::Null,
             optimizers: BTreeMap::new(),
             observers: Vec::new(),
             evaluate: None,
@@ -135,7 +135,7 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
     }
 
     /// Stops after the step during which `flag` is raised.
-    pub fn stop_flag(mut self, flag: StopFlag) -> Self {
+    pub fn with_cancel(mut self, flag: CancelToken) -> Self {
         self.stop = flag;
         self
     }
@@ -144,8 +144,8 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
     ///
     /// # Errors
     /// [`Error::Config`] if it cannot be written as JSON.
-    pub fn model_config(mut self, config: &impl Serialize) -> Result<Self> {
-        self.model_config = to_json("model", config)?;
+    pub fn with_model_config(mut self, config: &impl Serialize) -> Result<Self> {
+        self.with_model_config = to_json("model", config)?;
         Ok(self)
     }
 
@@ -153,8 +153,8 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
     ///
     /// # Errors
     /// [`Error::Config`] if it cannot be written as JSON.
-    pub fn data_config(mut self, config: &impl Serialize) -> Result<Self> {
-        self.data_config = to_json("data", config)?;
+    pub fn with_data_config(mut self, config: &impl Serialize) -> Result<Self> {
+        self.with_data_config = to_json("data", config)?;
         Ok(self)
     }
 
@@ -162,8 +162,8 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
     ///
     /// # Errors
     /// [`Error::Config`] if it cannot be written as JSON.
-    pub fn objective_config(mut self, config: &impl Serialize) -> Result<Self> {
-        self.objective_config = to_json("objective", config)?;
+    pub fn with_objective_config(mut self, config: &impl Serialize) -> Result<Self> {
+        self.with_objective_config = to_json("objective", config)?;
         Ok(self)
     }
 
@@ -175,18 +175,18 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
     }
 
     /// Adds an observer, such as a closure on `&Event`.
-    pub fn observe(mut self, observer: impl Observer + 'a) -> Self {
+    pub fn observe(mut self, observer: impl Callback + 'a) -> Self {
         self.observers.push(Box::new(observer));
         self
     }
 
-    /// Judges the model (the average, if there is one) every `evaluate_every` steps and at the end.
+    /// Judges the model (the average, if there is one) every `eval_steps` steps and at the end.
     pub fn evaluate(mut self, judge: impl FnMut(&M) -> Result<Metrics> + 'a) -> Self {
         self.evaluate = Some(Box::new(judge));
         self
     }
 
-    /// Shows what the model (the average, if there is one) makes, every `preview_every` steps and at the end.
+    /// Shows what the model (the average, if there is one) makes, every `preview_steps` steps and at the end.
     pub fn preview(mut self, show: impl FnMut(&M, &PreviewContext<'_>) -> Result<()> + 'a) -> Self {
         self.preview = Some(Box::new(show));
         self
@@ -194,7 +194,7 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
 
     /// Trains `model` on the batches of `loader` and leaves everything in `run`.
     ///
-    /// Weights without a value are drawn from the configured seed first ([`Seeded`]).
+    /// Weights without a value are drawn from the configured seed first ([`InitWeights`]).
     ///
     /// # Errors
     /// [`Error::Config`] for values out of range, [`Error::NotFinite`] if a loss or gradient is,
@@ -203,9 +203,9 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
         self,
         mut objective: O,
         model: O::Model,
-        loader: &Loader<O::Batch>,
-        run: &RunFolder,
-    ) -> Result<Trained<M>>
+        loader: &DataLoader<O::Batch>,
+        run: &RunDir,
+    ) -> Result<TrainOutput<M>>
     where
         O: Objective<Model = M>,
     {

@@ -7,7 +7,7 @@ use crate::{
 };
 use aigc_core::{
     Error, Result,
-    checkpoint::{load_renamed_weights, save_weights, write_atomic},
+    checkpoint::{load_weights_with_mapping, save_weights, write_atomic},
     data::ImageShape,
 };
 use burn::{
@@ -66,16 +66,16 @@ impl Denoiser for AnyDenoiser {
         either!(self, network => network.makes(shape))
     }
 
-    fn token_width(&self) -> Option<usize> {
-        either!(self, network => network.token_width())
+    fn cross_attention_dim(&self) -> Option<usize> {
+        either!(self, network => network.cross_attention_dim())
     }
 
     fn classes(&self) -> Option<usize> {
         either!(self, network => network.classes())
     }
 
-    fn self_conditioned(&self, channels: usize) -> bool {
-        either!(self, network => network.self_conditioned(channels))
+    fn supports_self_conditioning(&self, channels: usize) -> bool {
+        either!(self, network => network.supports_self_conditioning(channels))
     }
 }
 
@@ -143,7 +143,7 @@ impl AnyDenoiser {
             let reason = format!("missing; the folder has {}", listing(folder));
             return Err(Error::Weights { path: weights, reason });
         }
-        Ok((load_renamed_weights(network, &weights, OLD_NAMES)?, ignored))
+        Ok((load_weights_with_mapping(network, &weights, OLD_NAMES)?, ignored))
     }
 
     /// A network with initial weights, from the text of its `config.json`, which has to name its class.

@@ -91,7 +91,7 @@ impl ResnetBlock {
     /// - time: `[batch, time]`, activated
     /// - output: `[batch, to, height, width]`
     pub(crate) fn forward(&self, x: Tensor<4>, time: Tensor<2>) -> Tensor<4> {
-        let h = self.conv1.forward(self.norm1.forward_activated(x.clone(), self.activation));
+        let h = self.conv1.forward(self.norm1.forward_with_activation(x.clone(), self.activation));
         let told = self.time_emb_proj.forward(time);
         let [batch, width] = told.dims();
         let told = told.reshape([batch, width, 1, 1]);
@@ -99,7 +99,7 @@ impl ResnetBlock {
             let (scale, shift) = (told.clone().narrow(1, 0, width / 2), told.narrow(1, width / 2, width / 2));
             self.activation.forward(self.norm2.forward(h) * (scale + 1.0) + shift)
         } else {
-            self.norm2.forward_activated(h + told, self.activation)
+            self.norm2.forward_with_activation(h + told, self.activation)
         };
         let h = self.conv2.forward(self.dropout.forward(h));
         let x = match &self.conv_shortcut {

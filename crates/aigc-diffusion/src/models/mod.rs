@@ -14,5 +14,5 @@ pub use dit::{DitConfig, DitModel};
 pub use size::SampleSize;
 pub use unet2d::{DownBlockType, TimeEmbeddingType, TimeScaleShift, UNet2dConfig, UNet2dModel, UpBlockType};
 pub use unet2d_condition::{
-    CrossDownBlockType, CrossUpBlockType, OneOrEach, UNet2dConditionConfig, UNet2dConditionModel,
+    CrossDownBlockType, CrossUpBlockType, PerBlock, UNet2dConditionConfig, UNet2dConditionModel,
 };

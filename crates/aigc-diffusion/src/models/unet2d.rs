@@ -358,14 +358,14 @@ impl UNet2dModel {
         let time = self.activation.forward(told);
         let told = Told { time: &time, tokens: None };
         let x = through(self.conv_in.forward(x), told, &self.down_blocks, &self.mid_block, &self.up_blocks);
-        self.conv_out.forward(self.conv_norm_out.forward_activated(x, Activation::Silu))
+        self.conv_out.forward(self.conv_norm_out.forward_with_activation(x, Activation::Silu))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aigc_core::{device::device, rng::Seeded};
+    use aigc_core::{device::device, rng::InitWeights};
 
     fn small() -> UNet2dConfig {
         UNet2dConfig {

@@ -40,18 +40,18 @@ pub enum CrossUpBlockType {
 /// One number for all sizes, or one for each.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum OneOrEach {
+pub enum PerBlock {
     /// For all.
     One(usize),
     /// For each, from the largest size on.
     Each(Vec<usize>),
 }
 
-impl OneOrEach {
+impl PerBlock {
     fn at(&self, level: usize) -> Option<usize> {
         match self {
-            OneOrEach::One(n) => Some(*n),
-            OneOrEach::Each(all) => all.get(level).copied(),
+            PerBlock::One(n) => Some(*n),
+            PerBlock::Each(all) => all.get(level).copied(),
         }
     }
 }
@@ -96,7 +96,7 @@ pub struct UNet2dConditionConfig {
     /// Transformer blocks in each attention.
     pub transformer_layers_per_block: usize,
     /// Heads of each attention: files call their number so.
-    pub attention_head_dim: OneOrEach,
+    pub attention_head_dim: PerBlock,
     /// How blocks are told the time.
     pub resnet_time_scale_shift: TimeScaleShift,
 }
@@ -123,7 +123,7 @@ impl Default for UNet2dConditionConfig {
             norm_eps: 1e-5,
             cross_attention_dim: 1280,
             transformer_layers_per_block: 1,
-            attention_head_dim: OneOrEach::One(8),
+            attention_head_dim: PerBlock::One(8),
             resnet_time_scale_shift: TimeScaleShift::Default,
         }
     }
@@ -297,6 +297,6 @@ impl UNet2dConditionModel {
         let time = self.activation.forward(self.time_embedding.forward(sinusoids.of(time)));
         let told = Told { time: &time, tokens: Some(tokens) };
         let x = through(self.conv_in.forward(x), told, &self.down_blocks, &self.mid_block, &self.up_blocks);
-        self.conv_out.forward(self.conv_norm_out.forward_activated(x, self.activation))
+        self.conv_out.forward(self.conv_norm_out.forward_with_activation(x, self.activation))
     }
 }

@@ -129,7 +129,7 @@ impl<D: Denoiser> Sampler<'_, D> {
             few => Err(Error::config("tokens", few, "a row for all samples, or one for each")),
         };
         let tokens = self.tokens.as_ref().map(|(tokens, _)| rows(tokens)).transpose()?;
-        if tokens.is_none() && self.network.token_width().is_some() {
+        if tokens.is_none() && self.network.cross_attention_dim().is_some() {
             return Err(Error::config("tokens", "missing", "some, for a network that looks at them; see `told`"));
         }
         let none = match (&self.guidance, &self.tokens, self.none) {

@@ -27,7 +27,7 @@ mod carry;
 mod repaint;
 
 /// Images made in one pass of the network, unless it is told otherwise.
-const AT_ONCE: usize = 64;
+const BATCH_SIZE: usize = 64;
 
 /// Where sampling is.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ pub struct Samples {
     pub complete: bool,
 }
 
-type Observer<'a> = Box<dyn FnMut(&Progress<'_>) -> ControlFlow<()> + 'a>;
+type Callback<'a> = Box<dyn FnMut(&Progress<'_>) -> ControlFlow<()> + 'a>;
 
 /// Makes images with a network and a scheduler.
 ///
@@ -88,7 +88,7 @@ type Observer<'a> = Box<dyn FnMut(&Progress<'_>) -> ControlFlow<()> + 'a>;
 /// # use aigc_diffusion::{DpmMultistepScheduler, Guidance, Pipeline, Sampler};
 /// # fn main() -> aigc_core::Result<()> {
 /// let device = device("flex")?;
-/// let pipeline = Pipeline::from_folder("runs/digits-diffusion-1/pipeline", &device)?;
+/// let pipeline = Pipeline::from_dir("runs/digits-diffusion-1/pipeline", &device)?;
 /// let sampler = pipeline.sampler(20, &device)?.of(Classes::One(7)).guided(Guidance::new(2.0))?;
 /// let images = sampler.sample(64, 0)?.images;
 /// # Ok(()) }
@@ -106,8 +106,8 @@ pub struct Sampler<'a, D> {
     guidance: Option<Guidance>,
     guide: Option<(&'a dyn Guide, D)>,
     latent: Option<(&'a dyn Autoencoder, f64)>,
-    at_once: usize,
-    observer: Option<RefCell<Observer<'a>>>,
+    batch_size: usize,
+    observer: Option<RefCell<Callback<'a>>>,
 }
 
 impl<D: Denoiser> std::fmt::Debug for Sampler<'_, D> {
@@ -118,7 +118,7 @@ impl<D: Denoiser> std::fmt::Debug for Sampler<'_, D> {
             .field("classes", &self.classes)
             .field("guidance", &self.guidance)
             .field("guide", &self.guide.as_ref().map(|(guide, _)| guide))
-            .field("at_once", &self.at_once)
+            .field("batch_size", &self.batch_size)
             .finish_non_exhaustive()
     }
 }
@@ -175,7 +175,7 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
             guidance: None,
             guide: None,
             latent: None,
-            at_once: AT_ONCE,
+            batch_size: BATCH_SIZE,
             observer: None,
         })
     }
@@ -204,7 +204,7 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
     ///
     /// # Errors
     /// [`Error::Config`] if no class stands for none.
-    pub fn without_class(self) -> Result<Self> {
+    pub fn unconditional(self) -> Result<Self> {
         match self.none {
             Some(none) => Ok(Self { known: self.network.classes(), classes: Classes::One(none), ..self }),
             None => Err(Error::config("classes", "none", "a network with a class that stands for none")),
@@ -218,7 +218,7 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
     /// [`Error::Config`] if the network looks at no tokens, or tokens of another width, or the two are not of one shape.
     pub fn told(self, tokens: Tensor<3>, none: Option<Tensor<3>>) -> Result<Self> {
         let [_, count, width] = tokens.dims();
-        match self.network.token_width() {
+        match self.network.cross_attention_dim() {
             Some(expected) if expected == width && count > 0 => {}
             Some(expected) => {
                 let value = format!("{count} of width {width}");
@@ -252,9 +252,9 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
 
     /// Leads samples by a likelihood. Where the scheduler clips clean samples, the noise is that of the clipped ones: what leads may go
     /// far beyond the range, and noise of other samples than those would pile up from step to step.
-    pub fn led_by(self, guide: &'a dyn Guide) -> Self {
+    pub fn with_guide(self, guide: &'a dyn Guide) -> Self {
         let live = differentiable(self.network);
-        let plan = Plan { epsilon_follows_clip: true, ..self.plan };
+        let plan = Plan { use_clipped_model_output: true, ..self.plan };
         Self { guide: Some((guide, live)), plan, ..self }
     }
 
@@ -280,11 +280,11 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
     ///
     /// # Errors
     /// [`Error::Config`] for 0.
-    pub fn at_once(self, images: usize) -> Result<Self> {
+    pub fn with_batch_size(self, images: usize) -> Result<Self> {
         if images == 0 {
-            return Err(Error::config("at_once", images, "at least 1"));
+            return Err(Error::config("batch_size", images, "at least 1"));
         }
-        Ok(Self { at_once: images, ..self })
+        Ok(Self { batch_size: images, ..self })
     }
 
     /// Is told of every call of the network; may look at the images so far, and may stop.
@@ -322,7 +322,7 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
     pub fn sample(&self, n: usize, seed: u64) -> Result<Samples> {
         let classes = self.draw_classes(n, seed)?;
         let start = |images: Range<usize>| {
-            Ok(Streams::new(seed, "start", images).draw(self.shape, &self.device) * self.plan.initial_scale)
+            Ok(Streams::new(seed, "start", images).draw(self.shape, &self.device) * self.plan.init_noise_sigma)
         };
         self.in_parts(n, &self.plan, classes, seed, start)
     }
@@ -332,11 +332,11 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
     ///
     /// # Errors
     /// [`Error::Config`] as [`sample`](Self::sample), or if the noise is not of the sampler's shape.
-    pub fn from_noise(&self, noise: &Tensor<4>, seed: u64) -> Result<Samples> {
+    pub fn sample_from_noise(&self, noise: &Tensor<4>, seed: u64) -> Result<Samples> {
         let n = self.fits(noise, "noise")?;
         let classes = self.draw_classes(n, seed)?;
         let start =
-            |images: Range<usize>| Ok(noise.clone().narrow(0, images.start, images.len()) * self.plan.initial_scale);
+            |images: Range<usize>| Ok(noise.clone().narrow(0, images.start, images.len()) * self.plan.init_noise_sigma);
         self.in_parts(n, &self.plan, classes, seed, start)
     }
 
@@ -348,7 +348,7 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
     ///
     /// # Errors
     /// [`Error::Config`] as [`sample`](Self::sample), for a strength out of range, or images of another shape.
-    pub fn from_images(&self, images: &Tensor<4>, strength: f64, seed: u64) -> Result<Samples> {
+    pub fn img2img(&self, images: &Tensor<4>, strength: f64, seed: u64) -> Result<Samples> {
         if !(strength > 0.0 && strength <= 1.0) {
             return Err(Error::config("strength", strength, "above 0, at most 1"));
         }
@@ -374,7 +374,7 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
     /// # Errors
     /// [`Error::Config`] as [`sample`](Self::sample), for an autoencoder, whose latent maps have other noise, for no noise or more than
     /// sampling begins with, and for images of another shape.
-    pub fn from_noisy(&self, images: &Tensor<4>, deviation: f64, seed: u64) -> Result<Samples> {
+    pub fn denoise(&self, images: &Tensor<4>, deviation: f64, seed: u64) -> Result<Samples> {
         if self.latent.is_some() {
             return Err(Error::config("autoencoder", "given", "none; the noise is in the images"));
         }
@@ -399,7 +399,7 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
         self.in_parts(n, &plan, classes, seed, start)
     }
 
-    /// The noise that DDIM makes these images from (Song et al. 2021, section 5.4), for [`from_noise`](Self::from_noise) of a
+    /// The noise that DDIM makes these images from (Song et al. 2021, section 5.4), for [`sample_from_noise`](Self::sample_from_noise) of a
     /// sampler with the [`DdimScheduler`](crate::DdimScheduler) that the inverse was made [from](DdimInverseScheduler::from), and
     /// the same seed, which draws the same classes.
     ///
@@ -446,7 +446,7 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
     /// - output: `frames` of `[pairs, channels, height, width]` in `[0, 1]`
     ///
     /// # Errors
-    /// [`Error::Config`] as [`from_noise`](Self::from_noise), for fewer than two frames, or if an observer stops it.
+    /// [`Error::Config`] as [`sample_from_noise`](Self::sample_from_noise), for fewer than two frames, or if an observer stops it.
     pub fn between(&self, from: &Tensor<4>, to: &Tensor<4>, frames: usize, seed: u64) -> Result<Vec<Tensor<4>>> {
         if frames < 2 {
             return Err(Error::config("frames", frames, "at least 2"));
@@ -459,7 +459,7 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
         let at = |k: usize| k as f64 / (frames - 1) as f64;
         let frame = |k: usize| {
             let noise = slerp(flat(from), flat(to), at(k)).reshape(from.dims());
-            let samples = self.from_noise(&noise, seed)?;
+            let samples = self.sample_from_noise(&noise, seed)?;
             if !samples.complete {
                 return Err(Error::config("observer", "a stop", "none; frames are made one after the other"));
             }
@@ -480,7 +480,7 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
         let noise = self.noise(columns, seed);
         let start = |images: Range<usize>| {
             let rows = images.map(|i| noise.clone().narrow(0, i % columns, 1)).collect();
-            Ok(Tensor::cat(rows, 0) * self.plan.initial_scale)
+            Ok(Tensor::cat(rows, 0) * self.plan.init_noise_sigma)
         };
         self.in_parts(classes.len(), &self.plan, Some(classes), seed, start)
     }
@@ -523,8 +523,8 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
     }
 
     fn parts(&self, n: usize) -> impl Iterator<Item = Range<usize>> + use<D> {
-        let at_once = self.at_once;
-        (0..n).step_by(at_once).map(move |start| start..(start + at_once).min(n))
+        let batch_size = self.batch_size;
+        (0..n).step_by(batch_size).map(move |start| start..(start + batch_size).min(n))
     }
 
     fn in_parts(

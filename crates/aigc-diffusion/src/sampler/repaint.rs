@@ -23,7 +23,7 @@ impl<D: Denoiser> Sampler<'_, D> {
         if self.latent.is_some() {
             return Err(Error::config("autoencoder", "given", "none; no pixel is known in latent maps"));
         }
-        if !self.plan.is_memoryless() {
+        if !self.plan.is_single_step() {
             return Err(Error::config("scheduler", "one whose steps look back", "DDPM, DDIM or Euler"));
         }
         if resamplings == 0 {
@@ -66,7 +66,7 @@ impl<D: Denoiser> Sampler<'_, D> {
         let plan = &self.plan;
         let asked = self.asked(classes, &images)?;
         let mut streams = Streams::new(seed, "steps", images.clone());
-        let mut x = Streams::new(seed, "start", images.clone()).draw(self.shape, &self.device) * plan.initial_scale;
+        let mut x = Streams::new(seed, "start", images.clone()).draw(self.shape, &self.device) * plan.init_noise_sigma;
         let mut sampling = Sampling::new(plan);
         let mut x0 = None;
         for k in 0..plan.len() {

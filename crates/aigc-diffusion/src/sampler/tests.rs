@@ -2,14 +2,14 @@
 
 use super::*;
 use crate::{
-    AnyScheduler, ClassifierGuide, Condition, DdimScheduler, DdpmScheduler, DpmMultistepScheduler, Kdpm2Scheduler,
+    AnyScheduler, ClassifierGuidance, Condition, DdimScheduler, DdpmScheduler, DpmMultistepScheduler, Kdpm2Scheduler,
     NoisyClassifier, Prediction, Sampling, UNet2dConditionConfig, VarianceType, View,
-    models::{CrossDownBlockType, CrossUpBlockType, OneOrEach},
-    schedule::NoiseConfig,
+    models::{CrossDownBlockType, CrossUpBlockType, PerBlock},
+    schedule::NoiseScheduleConfig,
     scheduler::Clipping,
     testing::{Gaussian, moments},
 };
-use aigc_core::{device::device, rng::Seeded};
+use aigc_core::{device::device, rng::InitWeights};
 use burn::module::Module;
 use std::cell::Cell;
 
@@ -36,8 +36,8 @@ fn samples_have_the_mean_and_spread_of_the_data() {
     let network = Gaussian::new(0.2, 0.3, &device("flex").unwrap());
     let ddpm = DdpmScheduler { clipping: Clipping::NONE, ..DdpmScheduler::default() };
     for images in [
-        sampler(&network, &ddim(), 1000).at_once(1000).unwrap().sample(1000, 0).unwrap().images,
-        sampler(&network, &ddpm, 1000).at_once(1000).unwrap().sample(1000, 0).unwrap().images,
+        sampler(&network, &ddim(), 1000).with_batch_size(1000).unwrap().sample(1000, 0).unwrap().images,
+        sampler(&network, &ddpm, 1000).with_batch_size(1000).unwrap().sample(1000, 0).unwrap().images,
     ] {
         let (mean, deviation) = moments(&images);
         assert!((mean - 0.6).abs() < 0.005 && (deviation - 0.15).abs() < 0.005, "{mean} {deviation}");
@@ -49,15 +49,15 @@ fn samples_have_the_mean_and_spread_of_the_data() {
 fn an_image_does_not_depend_on_its_neighbours() {
     let network = Gaussian::new(0.0, 0.5, &device("flex").unwrap()).with_classes(7);
     let ddpm = DdpmScheduler::default();
-    let make = |at_once: usize, n: usize| {
-        let samples = sampler(&network, &ddpm, 20).at_once(at_once).unwrap().sample(n, 3).unwrap();
+    let make = |batch_size: usize, n: usize| {
+        let samples = sampler(&network, &ddpm, 20).with_batch_size(batch_size).unwrap().sample(n, 3).unwrap();
         (samples.images, samples.classes.unwrap())
     };
     let (all, classes) = make(64, 10);
-    for at_once in [1, 3] {
-        let (parts, same) = make(at_once, 10);
+    for batch_size in [1, 3] {
+        let (parts, same) = make(batch_size, 10);
         assert_eq!(same, classes);
-        assert!(difference(&all, &parts) < 1e-6, "{at_once}: {}", difference(&all, &parts));
+        assert!(difference(&all, &parts) < 1e-6, "{batch_size}: {}", difference(&all, &parts));
     }
     let other = sampler(&network, &ddpm, 20).sample(10, 4).unwrap().images;
     assert!(difference(&all, &other) > 0.05);
@@ -67,7 +67,7 @@ fn an_image_does_not_depend_on_its_neighbours() {
 fn progress_is_told_and_a_stop_keeps_what_there_is() {
     let network = Gaussian::new(0.0, 0.5, &device("flex").unwrap());
     let seen = Cell::new(0);
-    let whole = sampler(&network, &ddim(), 5).at_once(4).unwrap();
+    let whole = sampler(&network, &ddim(), 5).with_batch_size(4).unwrap();
     let whole = whole.observe(|progress| {
         seen.set(seen.get() + 1);
         assert_eq!((progress.calls, progress.of), (5, 10));
@@ -81,7 +81,7 @@ fn progress_is_told_and_a_stop_keeps_what_there_is() {
     let samples = whole.sample(10, 0).unwrap();
     assert!(samples.complete && seen.get() == 15);
     // Stopped in the second part, after its third call.
-    let stopping = sampler(&network, &ddim(), 5).at_once(4).unwrap().observe(|progress| {
+    let stopping = sampler(&network, &ddim(), 5).with_batch_size(4).unwrap().observe(|progress| {
         if progress.images.start == 4 && progress.call == 3 {
             ControlFlow::Break(())
         } else {
@@ -95,7 +95,7 @@ fn progress_is_told_and_a_stop_keeps_what_there_is() {
     assert_eq!(difference(&first(&stopped.images), &first(&samples.images)), 0.0);
     // Between parts, and after everything.
     let after = |images: usize| {
-        sampler(&network, &ddim(), 5).at_once(4).unwrap().observe(move |progress| {
+        sampler(&network, &ddim(), 5).with_batch_size(4).unwrap().observe(move |progress| {
             let there = progress.images.end == images && progress.call == 5;
             if there { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })
@@ -200,7 +200,7 @@ fn guidance_leaves_a_learned_variance_alone() {
     let guided = of(0).guided(Guidance::new(3.0)).unwrap().sample(3, 0).unwrap().images;
     assert!(difference(&plain, &guided) < 1e-6);
     // None has another variance, and so other images of the same noise.
-    let none = Sampler::new(&network, &scheduler, 5, SHAPE, &flex).unwrap().without_class().unwrap();
+    let none = Sampler::new(&network, &scheduler, 5, SHAPE, &flex).unwrap().unconditional().unwrap();
     assert!(difference(&plain, &none.sample(3, 0).unwrap().images) > 1e-4);
 }
 
@@ -218,7 +218,7 @@ fn tokens_and_classifiers_lead_too() {
         layers_per_block: 1,
         norm_num_groups: 4,
         cross_attention_dim: 6,
-        attention_head_dim: OneOrEach::One(4),
+        attention_head_dim: PerBlock::One(4),
         ..UNet2dConditionConfig::default()
     };
     let network = config.init(&flex).unwrap().seeded(2);
@@ -230,7 +230,7 @@ fn tokens_and_classifiers_lead_too() {
     let output = said(none.clone().repeat_dim(0, 2)) * -1.0 + said(tokens.clone()) * 2.0;
     let expected = Sampling::new(&plan).step(x.clone(), output, || unreachable!("DDIM draws no noise")).sample;
     let sampler = of().told(tokens.clone(), Some(none.clone())).unwrap().guided(Guidance::new(2.0)).unwrap();
-    let images = sampler.from_noise(&x, 0).unwrap().images;
+    let images = sampler.sample_from_noise(&x, 0).unwrap().images;
     assert!(difference(&images, &((expected + 1.0) * 0.5).clamp(0.0, 1.0)) < 1e-4);
     for (message, expected) in [
         (of().sample(1, 0).unwrap_err(), "`tokens` is missing"),
@@ -257,10 +257,10 @@ fn tokens_and_classifiers_lead_too() {
     }
     let network = Gaussian::new(0.0, 0.3, &flex);
     let mean = |class: Option<u32>| {
-        let guide = class.map(|class| ClassifierGuide::new(Bright, class, 1.0).unwrap());
+        let guide = class.map(|class| ClassifierGuidance::new(Bright, class, 1.0).unwrap());
         let sampler = sampler_of(&network, 50);
         let sampler = match &guide {
-            Some(guide) => sampler.led_by(guide),
+            Some(guide) => sampler.with_guide(guide),
             None => sampler,
         };
         moments(&sampler.sample(64, 0).unwrap().images).0
@@ -288,9 +288,9 @@ fn a_guide_is_told_of_the_noise_that_the_network_sees() {
         }
     }
     let network = Gaussian::new(0.2, 0.3, &device("flex").unwrap());
-    let kdpm2 = Kdpm2Scheduler { noise: NoiseConfig::default(), ..Kdpm2Scheduler::default() };
+    let kdpm2 = Kdpm2Scheduler { noise: NoiseScheduleConfig::default(), ..Kdpm2Scheduler::default() };
     let guide = Elsewhere(0.25);
-    let made = sampler(&network, &kdpm2, 40).led_by(&guide).sample(20, 0).unwrap().images;
+    let made = sampler(&network, &kdpm2, 40).with_guide(&guide).sample(20, 0).unwrap().images;
     let there = Gaussian::new(0.45, 0.3, &device("flex").unwrap());
     let expected = sampler(&there, &kdpm2, 40).sample(20, 0).unwrap().images;
     assert!(difference(&made, &expected) < 1e-3, "{}", difference(&made, &expected));
@@ -312,7 +312,7 @@ fn what_leads_out_of_range_leaves_the_noise_as_it_is() {
     }
     let network = Gaussian::new(0.2, 0.3, &device("flex").unwrap());
     let led =
-        |scheduler: &AnyScheduler| sampler(&network, scheduler, 50).led_by(&Upwards).sample(20, 0).unwrap().images;
+        |scheduler: &AnyScheduler| sampler(&network, scheduler, 50).with_guide(&Upwards).sample(20, 0).unwrap().images;
     let [ddpm, ddim] = [DdpmScheduler::default().into(), DdimScheduler { eta: 1.0, ..DdimScheduler::default() }.into()];
     let difference = difference(&led(&ddpm), &led(&ddim));
     assert!(difference < 1e-4, "{difference}");
@@ -329,7 +329,7 @@ fn an_image_is_found_again_from_its_noise() {
         let noise = sampler.invert(&images, &inverse, steps, 0).unwrap();
         let (mean, deviation) = moments(&noise);
         assert!(mean.abs() < 0.6 && (deviation - 1.0).abs() < 0.6, "{mean} {deviation}");
-        difference(&sampler.from_noise(&noise, 0).unwrap().images, &images)
+        difference(&sampler.sample_from_noise(&noise, 0).unwrap().images, &images)
     };
     let [coarse, fine] = [20, 200].map(error);
     assert!(fine < 0.02 && fine < 0.2 * coarse, "{coarse} {fine}");
@@ -342,8 +342,8 @@ fn between_two_noises_lie_images_and_the_ends_are_theirs() {
     let (from, to) = (sampler.noise(3, 1), sampler.noise(3, 2));
     let frames = sampler.between(&from, &to, 4, 0).unwrap();
     assert_eq!(frames.len(), 4);
-    assert!(difference(&frames[0], &sampler.from_noise(&from, 0).unwrap().images) < 1e-5);
-    assert!(difference(&frames[3], &sampler.from_noise(&to, 0).unwrap().images) < 1e-5);
+    assert!(difference(&frames[0], &sampler.sample_from_noise(&from, 0).unwrap().images) < 1e-5);
+    assert!(difference(&frames[3], &sampler.sample_from_noise(&to, 0).unwrap().images) < 1e-5);
     assert!(difference(&frames[1], &frames[2]) > 1e-3);
 }
 
@@ -367,7 +367,7 @@ fn sampling_can_begin_in_the_middle() {
             let plan = whole.from(at).unwrap();
             assert_eq!(plan.len(), whole.len() - at);
             let n = 500;
-            let sampler = sampler(&network, &ddim(), 1).at_once(n).unwrap();
+            let sampler = sampler(&network, &ddim(), 1).with_batch_size(n).unwrap();
             let x0 = Rng::new(1).normal([n, 1, 4, 4], &flex) * 0.3 + 0.2;
             let x = plan.add_noise(0, x0, Rng::new(2).normal([n, 1, 4, 4], &flex));
             let (mean, deviation) = moments(&sampler.carry(x, &plan, None, 0..n, n, 0).unwrap().x);
@@ -380,7 +380,7 @@ fn sampling_can_begin_in_the_middle() {
     // Image to image: a little noise changes little.
     let sampler = sampler(&network, &ddim(), 50);
     let images = sampler.sample(8, 0).unwrap().images;
-    let change = |strength: f64| difference(&sampler.from_images(&images, strength, 1).unwrap().images, &images);
+    let change = |strength: f64| difference(&sampler.img2img(&images, strength, 1).unwrap().images, &images);
     let [little, much] = [0.1, 1.0].map(change);
     assert!(little < 0.6 * much, "{little} {much}");
 }
@@ -395,15 +395,15 @@ fn noise_is_taken_away_as_bayes_says() {
     let (p, v): (f64, f64) = (0.09, 0.16);
     let expected = ((0.2 * v + 0.8 * p) / (p + v), (p * v / (p + v)).sqrt());
     for scheduler in [ddim(), DdimScheduler { eta: 1.0, ..ddim() }] {
-        let sampler = sampler(&network, &scheduler, 1000).at_once(2000).unwrap();
-        let (mean, deviation) = moments(&sampler.from_noisy(&noisy, 0.2, 0).unwrap().images);
+        let sampler = sampler(&network, &scheduler, 1000).with_batch_size(2000).unwrap();
+        let (mean, deviation) = moments(&sampler.denoise(&noisy, 0.2, 0).unwrap().images);
         let (mean, deviation) = (2.0 * mean - 1.0, 2.0 * deviation);
         // Without fresh noise it is the one image that the flow takes this noise to.
         let expected = if scheduler.eta > 0.0 { expected } else { (0.2 + (0.8 - 0.2) * (p / (p + v)).sqrt(), 0.0) };
         assert!((mean - expected.0).abs() < 0.01, "{mean}, expected {expected:?}");
         assert!((deviation - expected.1).abs() < 0.03, "{deviation}, expected {expected:?}");
         for wrong in [0.0, 200.0] {
-            let message = sampler.from_noisy(&noisy, wrong, 0).unwrap_err().to_string();
+            let message = sampler.denoise(&noisy, wrong, 0).unwrap_err().to_string();
             assert!(message.contains("`deviation` is"), "{message}");
         }
     }
@@ -417,7 +417,7 @@ fn repainting_keeps_what_is_known_and_the_models_spread_elsewhere() {
     let known = Tensor::<4>::from_floats([[[[1.0; 4], [1.0; 4], [0.0; 4], [0.0; 4]]]], &flex);
     let images = Tensor::full([500, 1, 4, 4], 0.9, &flex);
     let ddpm = DdpmScheduler { clipping: Clipping::NONE, ..DdpmScheduler::default() };
-    let sampler = sampler(&network, &ddpm, 500).at_once(500).unwrap();
+    let sampler = sampler(&network, &ddpm, 500).with_batch_size(500).unwrap();
     let made = sampler.repaint(&images, &known, 3, 0).unwrap().images;
     assert!(difference(&made.clone().narrow(2, 0, 2), &images.narrow(2, 0, 2)) < 1e-6);
     let (mean, deviation) = moments(&made.narrow(2, 2, 2));
@@ -440,15 +440,15 @@ fn mistakes_are_told_at_the_door() {
     expect(of(&told).of(Classes::One(3)).sample(1, 0).unwrap_err(), "`classes` is 3, expected below 3");
     expect(of(&plain).guided(Guidance::new(2.0)).unwrap_err(), "`guidance` is 2");
     expect(of(&plain).knowing(2).unwrap_err(), "`known` is 2");
-    expect(of(&plain).without_class().unwrap_err(), "`classes` is none");
-    let none = of(&told).without_class().unwrap().sample(3, 0).unwrap();
+    expect(of(&plain).unconditional().unwrap_err(), "`classes` is none");
+    let none = of(&told).unconditional().unwrap().sample(3, 0).unwrap();
     assert_eq!(none.classes.unwrap(), [2, 2, 2]);
-    expect(of(&plain).at_once(0).unwrap_err(), "`at_once` is 0");
+    expect(of(&plain).with_batch_size(0).unwrap_err(), "`with_batch_size` is 0");
     expect(of(&plain).class_grid(2, 0).unwrap_err(), "the network has no classes");
     expect(of(&told).class_grid(0, 0).unwrap_err(), "`n` is 0");
-    expect(of(&plain).from_images(&images, 0.0, 0).unwrap_err(), "`strength` is 0");
-    expect(of(&plain).from_images(&wide, 0.5, 0).unwrap_err(), "`images` is 1×4×5, expected 1×4×4");
-    expect(of(&plain).from_noise(&wide, 0).unwrap_err(), "`noise` is 1×4×5");
+    expect(of(&plain).img2img(&images, 0.0, 0).unwrap_err(), "`strength` is 0");
+    expect(of(&plain).img2img(&wide, 0.5, 0).unwrap_err(), "`images` is 1×4×5, expected 1×4×4");
+    expect(of(&plain).sample_from_noise(&wide, 0).unwrap_err(), "`noise` is 1×4×5");
     expect(of(&plain).between(&images, &images, 1, 0).unwrap_err(), "`frames` is 1");
     expect(of(&plain).repaint(&images, &wide, 1, 0).unwrap_err(), "`known` is [2, 1, 4, 5]");
     expect(of(&plain).repaint(&images, &images, 0, 0).unwrap_err(), "`resamplings` is 0");

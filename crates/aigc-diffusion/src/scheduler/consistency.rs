@@ -5,17 +5,17 @@ use super::{Alphas, Clipping, Scheduler};
 use crate::{
     plan::{Call, Plan, Source},
     prediction::Prediction,
-    schedule::{BetaSchedule, NoiseConfig},
+    schedule::{BetaSchedule, NoiseScheduleConfig},
 };
 use aigc_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-fn noise() -> NoiseConfig {
-    NoiseConfig {
+fn noise() -> NoiseScheduleConfig {
+    NoiseScheduleConfig {
         beta_start: 0.00085,
         beta_end: 0.012,
         beta_schedule: BetaSchedule::ScaledLinear,
-        ..NoiseConfig::default()
+        ..NoiseScheduleConfig::default()
     }
 }
 
@@ -36,7 +36,7 @@ fn times(train: usize, original: usize, steps: usize) -> Result<Vec<f64>> {
 pub struct LcmScheduler {
     /// The forward process.
     #[serde(flatten)]
-    pub noise: NoiseConfig,
+    pub noise: NoiseScheduleConfig,
     /// Steps that the network was distilled at.
     pub original_inference_steps: usize,
     /// What is done to predicted clean samples.
@@ -99,7 +99,7 @@ impl Scheduler for LcmScheduler {
 pub struct TcdScheduler {
     /// The forward process.
     #[serde(flatten)]
-    pub noise: NoiseConfig,
+    pub noise: NoiseScheduleConfig,
     /// Steps that the network was distilled at.
     pub original_inference_steps: usize,
     /// Whether the step past the first leaves no noise, or as much as the first.

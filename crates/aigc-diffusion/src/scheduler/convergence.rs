@@ -9,10 +9,10 @@ use super::{
     *,
 };
 use crate::{
-    grid::{FinalSigma, SigmaGrid, Steps, exponential},
+    grid::{FinalSigmas, SigmaGrid, Steps, exponential},
     plan::{Source, Sum},
     prediction::Prediction,
-    schedule::NoiseConfig,
+    schedule::NoiseScheduleConfig,
 };
 use std::collections::HashMap;
 
@@ -227,7 +227,7 @@ fn flows_and_edm_have_their_order() {
     let edm = EdmConfig {
         sigma_min: ENDS.0,
         sigma_max: ENDS.1,
-        final_sigmas_type: FinalSigma::SigmaMin,
+        final_sigmas_type: FinalSigmas::SigmaMin,
         ..EdmConfig::default()
     };
     let end = Level::exploding(ENDS.0);
@@ -330,7 +330,7 @@ fn stochastic_methods_converge_in_mean_and_variance() {
 #[test]
 fn ddim_is_the_first_order() {
     let ddim = DdimScheduler { clipping: Clipping::NONE, ..DdimScheduler::default() }.plan(20).unwrap();
-    let alphas = Alphas::new(&NoiseConfig::default(), false, true).unwrap();
+    let alphas = Alphas::new(&NoiseScheduleConfig::default(), false, true).unwrap();
     let expansion =
         Expansion { algorithm: Algorithm::DpmPlusPlus, solver: SolverType::Midpoint, exact_curvature: true };
     for (k, call) in ddim.calls.iter().enumerate().take(19) {

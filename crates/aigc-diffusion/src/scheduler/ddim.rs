@@ -6,7 +6,7 @@ use crate::{
     grid::{Spacing, Steps},
     plan::{Call, Plan, Source},
     prediction::Prediction,
-    schedule::NoiseConfig,
+    schedule::NoiseScheduleConfig,
 };
 use aigc_core::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 pub struct DdimScheduler {
     /// The forward process.
     #[serde(flatten)]
-    pub noise: NoiseConfig,
+    pub noise: NoiseScheduleConfig,
     /// What is done to predicted clean samples.
     #[serde(flatten)]
     pub clipping: Clipping,
@@ -38,7 +38,7 @@ pub struct DdimScheduler {
 impl Default for DdimScheduler {
     fn default() -> Self {
         Self {
-            noise: NoiseConfig::default(),
+            noise: NoiseScheduleConfig::default(),
             clipping: Clipping::default(),
             set_alpha_to_one: true,
             steps_offset: 0,

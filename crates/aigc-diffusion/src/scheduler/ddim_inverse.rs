@@ -6,7 +6,7 @@ use crate::{
     grid::{Spacing, Steps},
     plan::{Call, Plan, Source},
     prediction::Prediction,
-    schedule::NoiseConfig,
+    schedule::NoiseScheduleConfig,
 };
 use aigc_core::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 pub struct DdimInverseScheduler {
     /// The forward process.
     #[serde(flatten)]
-    pub noise: NoiseConfig,
+    pub noise: NoiseScheduleConfig,
     /// Whether predicted clean samples are kept within the range.
     pub clip_sample: bool,
     /// See [`Clip::Range`].
@@ -36,7 +36,7 @@ pub struct DdimInverseScheduler {
 impl Default for DdimInverseScheduler {
     fn default() -> Self {
         Self {
-            noise: NoiseConfig::default(),
+            noise: NoiseScheduleConfig::default(),
             clip_sample: true,
             clip_sample_range: 1.0,
             set_alpha_to_one: true,

@@ -6,7 +6,7 @@ use crate::{
     grid::{Spacing, Steps},
     plan::{Call, Plan, Source, Variance},
     prediction::Prediction,
-    schedule::NoiseConfig,
+    schedule::NoiseScheduleConfig,
 };
 use aigc_core::Result;
 use serde::{Deserialize, Serialize};
@@ -34,7 +34,7 @@ pub enum VarianceType {
 pub struct DdpmScheduler {
     /// The forward process.
     #[serde(flatten)]
-    pub noise: NoiseConfig,
+    pub noise: NoiseScheduleConfig,
     /// Of a step back.
     pub variance_type: VarianceType,
     /// What the network says.
@@ -53,7 +53,7 @@ pub struct DdpmScheduler {
 impl Default for DdpmScheduler {
     fn default() -> Self {
         Self {
-            noise: NoiseConfig::default(),
+            noise: NoiseScheduleConfig::default(),
             variance_type: VarianceType::FixedSmall,
             prediction_type: Prediction::Epsilon,
             clipping: Clipping::default(),

@@ -6,10 +6,10 @@ use super::{
     dpm::{self, Algorithm, Expansion, SolverType},
 };
 use crate::{
-    grid::{SigmaFlags, SigmaSpacing, Spacing},
+    grid::{SigmaScheduleFlags, SigmaSpacing, Spacing},
     plan::{Call, Plan, Source, Sum},
     prediction::{Level, Prediction},
-    schedule::NoiseConfig,
+    schedule::NoiseScheduleConfig,
 };
 use aigc_core::Result;
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 pub struct DeisScheduler {
     /// The forward process.
     #[serde(flatten)]
-    pub noise: NoiseConfig,
+    pub noise: NoiseScheduleConfig,
     /// 1 to 3.
     pub solver_order: usize,
     /// What the network says.
@@ -31,7 +31,7 @@ pub struct DeisScheduler {
     pub lower_order_final: bool,
     /// Which σ are stopped at.
     #[serde(flatten)]
-    pub sigmas: SigmaFlags,
+    pub sigmas: SigmaScheduleFlags,
     /// The process is a flow.
     pub use_flow_sigmas: bool,
     /// More steps where there is much noise, for a flow.
@@ -45,12 +45,12 @@ pub struct DeisScheduler {
 impl Default for DeisScheduler {
     fn default() -> Self {
         Self {
-            noise: NoiseConfig::default(),
+            noise: NoiseScheduleConfig::default(),
             solver_order: 2,
             prediction_type: Prediction::Epsilon,
             threshold: Thresholding::default(),
             lower_order_final: true,
-            sigmas: SigmaFlags::default(),
+            sigmas: SigmaScheduleFlags::default(),
             use_flow_sigmas: false,
             flow_shift: 1.0,
             timestep_spacing: Spacing::Linspace,
@@ -90,7 +90,7 @@ impl Scheduler for DeisScheduler {
             Ok(Call::new(grid.times[k], levels[k], reading, next))
         });
         let calls = calls.collect::<Result<_>>()?;
-        Ok(Plan { clip: self.threshold.clip()?, epsilon_follows_clip: true, ..Plan::new(1.0, calls)? })
+        Ok(Plan { clip: self.threshold.clip()?, use_clipped_model_output: true, ..Plan::new(1.0, calls)? })
     }
 }
 

@@ -3,10 +3,10 @@
 //! expansion in `λ = ln(α/σ)`.
 
 use crate::{
-    grid::{FinalSigma, SigmaFlags, SigmaGrid, SigmaSpacing, SigmaTable, Spacing, Steps, at, spaced},
+    grid::{FinalSigmas, SigmaGrid, SigmaScheduleFlags, SigmaSpacing, SigmaTable, Spacing, Steps, at, spaced},
     plan::{Source, Sum},
     prediction::Level,
-    schedule::NoiseConfig,
+    schedule::NoiseScheduleConfig,
 };
 use aigc_core::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -179,7 +179,7 @@ impl Expansion {
 
 /// Where a solver in λ stops.
 pub(crate) struct Stops<'a> {
-    pub(crate) noise: &'a NoiseConfig,
+    pub(crate) noise: &'a NoiseScheduleConfig,
     pub(crate) spacing: SigmaSpacing,
     pub(crate) times: Spacing,
     pub(crate) offset: usize,
@@ -248,12 +248,12 @@ pub(crate) fn levels(grid: &SigmaGrid, last: f64, flow: bool) -> Vec<Level> {
 }
 
 /// The σ after the last call.
-pub(crate) fn last_sigma(last: FinalSigma, table: &SigmaTable) -> f64 {
-    if last == FinalSigma::Zero { 0.0 } else { table.min() }
+pub(crate) fn last_sigma(last: FinalSigmas, table: &SigmaTable) -> f64 {
+    if last == FinalSigmas::Zero { 0.0 } else { table.min() }
 }
 
 /// The one choice of flags and the solvers' own.
-pub(crate) fn spacing(flags: &SigmaFlags, lu: bool, flow: bool) -> Result<SigmaSpacing> {
+pub(crate) fn spacing(flags: &SigmaScheduleFlags, lu: bool, flow: bool) -> Result<SigmaSpacing> {
     flags.with(&[("use_lu_lambdas", lu, SigmaSpacing::Lu), ("use_flow_sigmas", flow, SigmaSpacing::Flow)])
 }
 

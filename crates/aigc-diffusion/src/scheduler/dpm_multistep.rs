@@ -5,10 +5,10 @@ use super::{
     dpm::{self, Algorithm, Expansion, SolverType, infinite},
 };
 use crate::{
-    grid::{FinalSigma, SigmaFlags, SigmaSpacing, Spacing},
+    grid::{FinalSigmas, SigmaScheduleFlags, SigmaSpacing, Spacing},
     plan::{Call, Plan},
     prediction::{Level, Prediction},
-    schedule::{BetaSchedule, NoiseConfig},
+    schedule::{BetaSchedule, NoiseScheduleConfig},
 };
 use aigc_core::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 pub struct DpmMultistepScheduler {
     /// The forward process.
     #[serde(flatten)]
-    pub noise: NoiseConfig,
+    pub noise: NoiseScheduleConfig,
     /// 1 to 3.
     pub solver_order: usize,
     /// What the network says.
@@ -36,7 +36,7 @@ pub struct DpmMultistepScheduler {
     pub euler_at_final: bool,
     /// Which σ are stopped at.
     #[serde(flatten)]
-    pub sigmas: SigmaFlags,
+    pub sigmas: SigmaScheduleFlags,
     /// Evenly in λ.
     pub use_lu_lambdas: bool,
     /// The process is a flow.
@@ -44,7 +44,7 @@ pub struct DpmMultistepScheduler {
     /// More steps where there is much noise, for a flow.
     pub flow_shift: f64,
     /// What follows the last call.
-    pub final_sigmas_type: FinalSigma,
+    pub final_sigmas_type: FinalSigmas,
     /// Times with a smaller λ are left out.
     #[serde(with = "infinite")]
     pub lambda_min_clipped: f64,
@@ -63,7 +63,7 @@ pub struct DpmMultistepScheduler {
 impl Default for DpmMultistepScheduler {
     fn default() -> Self {
         Self {
-            noise: NoiseConfig::default(),
+            noise: NoiseScheduleConfig::default(),
             solver_order: 2,
             prediction_type: Prediction::Epsilon,
             threshold: Thresholding::default(),
@@ -71,11 +71,11 @@ impl Default for DpmMultistepScheduler {
             solver_type: SolverType::Midpoint,
             lower_order_final: true,
             euler_at_final: false,
-            sigmas: SigmaFlags::default(),
+            sigmas: SigmaScheduleFlags::default(),
             use_lu_lambdas: false,
             use_flow_sigmas: false,
             flow_shift: 1.0,
-            final_sigmas_type: FinalSigma::Zero,
+            final_sigmas_type: FinalSigmas::Zero,
             lambda_min_clipped: f64::NEG_INFINITY,
             timestep_spacing: Spacing::Linspace,
             steps_offset: 0,
@@ -88,7 +88,7 @@ impl Default for DpmMultistepScheduler {
 impl Scheduler for DpmMultistepScheduler {
     fn plan(&self, steps: usize) -> Result<Plan> {
         dpm::check_order(self.solver_order)?;
-        if self.final_sigmas_type == FinalSigma::Zero && !self.algorithm_type.is_plus_plus() {
+        if self.final_sigmas_type == FinalSigmas::Zero && !self.algorithm_type.is_plus_plus() {
             return Err(Error::config("final_sigmas_type", "zero", "sigma_min for the algorithms without ++"));
         }
         if self.solver_order == 3 && self.algorithm_type == Algorithm::SdeDpm {
@@ -110,7 +110,7 @@ impl Scheduler for DpmMultistepScheduler {
         let (grid, table) = stops.grid(steps)?;
         let last = dpm::last_sigma(self.final_sigmas_type, &table);
         let levels = dpm::levels(&grid, last, self.use_flow_sigmas);
-        let euler_last = self.euler_at_final || self.final_sigmas_type == FinalSigma::Zero;
+        let euler_last = self.euler_at_final || self.final_sigmas_type == FinalSigmas::Zero;
         let order = |k| dpm::multistep_order(self.solver_order, k, steps, self.lower_order_final, euler_last);
         let expansion = Expansion {
             algorithm: self.algorithm_type,
@@ -124,6 +124,6 @@ impl Scheduler for DpmMultistepScheduler {
             Ok(Call::new(grid.times[k], levels[k], reading, expansion.multistep(k, &way, &calls)))
         });
         let calls = calls.collect::<Result<_>>()?;
-        Ok(Plan { clip: self.threshold.clip()?, epsilon_follows_clip: true, ..Plan::new(1.0, calls)? })
+        Ok(Plan { clip: self.threshold.clip()?, use_clipped_model_output: true, ..Plan::new(1.0, calls)? })
     }
 }

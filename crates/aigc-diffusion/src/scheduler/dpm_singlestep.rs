@@ -5,10 +5,10 @@ use super::{
     dpm::{self, Algorithm, Expansion, SolverType, infinite},
 };
 use crate::{
-    grid::{FinalSigma, SigmaFlags, SigmaSpacing, Spacing},
+    grid::{FinalSigmas, SigmaScheduleFlags, SigmaSpacing, Spacing},
     plan::{Call, Plan},
     prediction::{Level, Prediction},
-    schedule::NoiseConfig,
+    schedule::NoiseScheduleConfig,
 };
 use aigc_core::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 pub struct DpmSinglestepScheduler {
     /// The forward process.
     #[serde(flatten)]
-    pub noise: NoiseConfig,
+    pub noise: NoiseScheduleConfig,
     /// 1 to 3.
     pub solver_order: usize,
     /// What the network says.
@@ -34,13 +34,13 @@ pub struct DpmSinglestepScheduler {
     pub lower_order_final: bool,
     /// Which σ are stopped at.
     #[serde(flatten)]
-    pub sigmas: SigmaFlags,
+    pub sigmas: SigmaScheduleFlags,
     /// The process is a flow.
     pub use_flow_sigmas: bool,
     /// More steps where there is much noise, for a flow.
     pub flow_shift: f64,
     /// What follows the last call.
-    pub final_sigmas_type: FinalSigma,
+    pub final_sigmas_type: FinalSigmas,
     /// Times with a smaller λ are left out.
     #[serde(with = "infinite")]
     pub lambda_min_clipped: f64,
@@ -49,17 +49,17 @@ pub struct DpmSinglestepScheduler {
 impl Default for DpmSinglestepScheduler {
     fn default() -> Self {
         Self {
-            noise: NoiseConfig::default(),
+            noise: NoiseScheduleConfig::default(),
             solver_order: 2,
             prediction_type: Prediction::Epsilon,
             threshold: Thresholding::default(),
             algorithm_type: Algorithm::DpmPlusPlus,
             solver_type: SolverType::Midpoint,
             lower_order_final: false,
-            sigmas: SigmaFlags::default(),
+            sigmas: SigmaScheduleFlags::default(),
             use_flow_sigmas: false,
             flow_shift: 1.0,
-            final_sigmas_type: FinalSigma::Zero,
+            final_sigmas_type: FinalSigmas::Zero,
             lambda_min_clipped: f64::NEG_INFINITY,
         }
     }
@@ -70,7 +70,7 @@ impl DpmSinglestepScheduler {
     fn orders(&self, steps: usize) -> Vec<usize> {
         let most = self.solver_order;
         let mut orders: Vec<usize> = (0..steps).map(|k| k % most + 1).collect();
-        let zero = self.final_sigmas_type == FinalSigma::Zero;
+        let zero = self.final_sigmas_type == FinalSigmas::Zero;
         if self.lower_order_final || zero || !steps.is_multiple_of(most) {
             if steps.is_multiple_of(most) && most > 1 {
                 // The last full step is cut in two.
@@ -87,7 +87,7 @@ impl DpmSinglestepScheduler {
 impl Scheduler for DpmSinglestepScheduler {
     fn plan(&self, steps: usize) -> Result<Plan> {
         dpm::check_order(self.solver_order)?;
-        if self.final_sigmas_type == FinalSigma::Zero && !self.algorithm_type.is_plus_plus() {
+        if self.final_sigmas_type == FinalSigmas::Zero && !self.algorithm_type.is_plus_plus() {
             return Err(Error::config("final_sigmas_type", "zero", "sigma_min for the algorithms without ++"));
         }
         if self.algorithm_type == Algorithm::SdeDpm {
@@ -115,7 +115,7 @@ impl Scheduler for DpmSinglestepScheduler {
             Ok(Call::new(grid.times[k], levels[k], reading, expansion.singlestep(&way, &calls)))
         });
         let calls = calls.collect::<Result<_>>()?;
-        Ok(Plan { clip: self.threshold.clip()?, epsilon_follows_clip: true, ..Plan::new(1.0, calls)? })
+        Ok(Plan { clip: self.threshold.clip()?, use_clipped_model_output: true, ..Plan::new(1.0, calls)? })
     }
 }
 
@@ -129,7 +129,7 @@ mod tests {
             let all = DpmSinglestepScheduler { solver_order, final_sigmas_type, ..Default::default() };
             all.orders(steps)
         };
-        use FinalSigma::{SigmaMin, Zero};
+        use FinalSigmas::{SigmaMin, Zero};
         // DPM-Solver, section 3.4: K calls are K/3 − 1 steps of third order, then one of second and one of first, and so on.
         assert_eq!(orders(3, 9, Zero), [1, 2, 3, 1, 2, 3, 1, 2, 1]);
         assert_eq!(orders(3, 10, Zero), [1, 2, 3, 1, 2, 3, 1, 2, 3, 1]);

@@ -6,7 +6,7 @@ use super::{
     dpm::{self, Algorithm, Expansion, SolverType},
 };
 use crate::{
-    grid::{FinalSigma, SigmaGrid, exponential, karras},
+    grid::{FinalSigmas, SigmaGrid, exponential, karras},
     plan::{Call, Plan, Source, Sum},
     prediction::{Level, Prediction},
     process::Preconditioning,
@@ -42,7 +42,7 @@ pub struct EdmConfig {
     /// Of the spacing.
     pub rho: f64,
     /// What follows the last call.
-    pub final_sigmas_type: FinalSigma,
+    pub final_sigmas_type: FinalSigmas,
 }
 
 impl Default for EdmConfig {
@@ -55,7 +55,7 @@ impl Default for EdmConfig {
             num_train_timesteps: 1000,
             prediction_type: Prediction::Epsilon,
             rho: 7.0,
-            final_sigmas_type: FinalSigma::Zero,
+            final_sigmas_type: FinalSigmas::Zero,
         }
     }
 }
@@ -79,7 +79,7 @@ impl EdmConfig {
             EdmSpacing::Karras => karras(self.sigma_min, self.sigma_max, self.rho, steps),
             EdmSpacing::Exponential => exponential(self.sigma_min, self.sigma_max, steps),
         };
-        let last = if self.final_sigmas_type == FinalSigma::Zero { 0.0 } else { self.sigma_min };
+        let last = if self.final_sigmas_type == FinalSigmas::Zero { 0.0 } else { self.sigma_min };
         Ok(SigmaGrid::new(sigmas.iter().map(|sigma| Preconditioning::time(*sigma)).collect(), sigmas, last))
     }
 
@@ -89,7 +89,7 @@ impl EdmConfig {
         Ok(Call { input: preconditioning.input(sigma), ..Call::new(time, Level::exploding(sigma), reading, next) })
     }
 
-    fn initial_scale(&self) -> f64 {
+    fn init_noise_sigma(&self) -> f64 {
         (self.sigma_max * self.sigma_max + 1.0).sqrt()
     }
 }
@@ -107,7 +107,7 @@ impl Scheduler for EdmEulerScheduler {
             let next = vec![(Source::Sample(k), 1.0), (Source::Epsilon(k), step)];
             self.0.call(grid.times[k], grid.sigmas[k], next)
         });
-        Plan::new(self.0.initial_scale(), calls.collect::<Result<_>>()?)
+        Plan::new(self.0.init_noise_sigma(), calls.collect::<Result<_>>()?)
     }
 }
 
@@ -154,7 +154,7 @@ impl Scheduler for EdmDpmScheduler {
         }
         let grid = self.edm.grid(steps)?;
         let levels: Vec<Level> = grid.sigmas.iter().map(|sigma| Level::exploding(*sigma)).collect();
-        let euler_last = self.euler_at_final || self.edm.final_sigmas_type == FinalSigma::Zero;
+        let euler_last = self.euler_at_final || self.edm.final_sigmas_type == FinalSigmas::Zero;
         let expansion = Expansion {
             algorithm: self.algorithm_type,
             solver: self.solver_type,
@@ -169,8 +169,8 @@ impl Scheduler for EdmDpmScheduler {
         let calls = calls.collect::<Result<_>>()?;
         Ok(Plan {
             clip: self.threshold.clip()?,
-            epsilon_follows_clip: true,
-            ..Plan::new(self.edm.initial_scale(), calls)?
+            use_clipped_model_output: true,
+            ..Plan::new(self.edm.init_noise_sigma(), calls)?
         })
     }
 }

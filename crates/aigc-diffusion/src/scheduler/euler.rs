@@ -5,10 +5,10 @@ use super::{
     ve::{Stops, euler, straight},
 };
 use crate::{
-    grid::{FinalSigma, SigmaFlags, SigmaGrid, Spacing, at},
+    grid::{FinalSigmas, SigmaGrid, SigmaScheduleFlags, Spacing, at},
     plan::Plan,
     prediction::Prediction,
-    schedule::NoiseConfig,
+    schedule::NoiseScheduleConfig,
 };
 use aigc_core::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,7 @@ pub enum Interpolation {
 /// What the network is told of the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum TimeKind {
+pub enum TimestepType {
     /// The step of the forward process.
     Discrete,
     /// With v: `ln σ / 4`.
@@ -38,14 +38,14 @@ pub enum TimeKind {
 pub struct EulerScheduler {
     /// The forward process.
     #[serde(flatten)]
-    pub noise: NoiseConfig,
+    pub noise: NoiseScheduleConfig,
     /// What the network says.
     pub prediction_type: Prediction,
     /// Between the σ of two times.
     pub interpolation_type: Interpolation,
     /// Which σ are stopped at.
     #[serde(flatten)]
-    pub sigmas: SigmaFlags,
+    pub sigmas: SigmaScheduleFlags,
     /// Instead of the last σ.
     pub sigma_min: Option<f64>,
     /// Instead of the first σ.
@@ -53,29 +53,29 @@ pub struct EulerScheduler {
     /// Where sampling stops.
     pub timestep_spacing: Spacing,
     /// What the network is told.
-    pub timestep_type: TimeKind,
+    pub timestep_type: TimestepType,
     /// Added to the times of `leading`.
     pub steps_offset: usize,
     /// End the forward process in pure noise.
     pub rescale_betas_zero_snr: bool,
     /// What follows the last call.
-    pub final_sigmas_type: FinalSigma,
+    pub final_sigmas_type: FinalSigmas,
 }
 
 impl Default for EulerScheduler {
     fn default() -> Self {
         Self {
-            noise: NoiseConfig::default(),
+            noise: NoiseScheduleConfig::default(),
             prediction_type: Prediction::Epsilon,
             interpolation_type: Interpolation::Linear,
-            sigmas: SigmaFlags::default(),
+            sigmas: SigmaScheduleFlags::default(),
             sigma_min: None,
             sigma_max: None,
             timestep_spacing: Spacing::Linspace,
-            timestep_type: TimeKind::Discrete,
+            timestep_type: TimestepType::Discrete,
             steps_offset: 0,
             rescale_betas_zero_snr: false,
-            final_sigmas_type: FinalSigma::Zero,
+            final_sigmas_type: FinalSigmas::Zero,
         }
     }
 }
@@ -97,21 +97,21 @@ impl Scheduler for EulerScheduler {
         };
         let SigmaGrid { mut times, mut sigmas } = stops.grid(steps)?;
         let table = stops.table()?;
-        if self.final_sigmas_type == FinalSigma::SigmaMin {
+        if self.final_sigmas_type == FinalSigmas::SigmaMin {
             sigmas[steps] = table.min();
         }
         if self.interpolation_type == Interpolation::LogLinear {
-            if self.sigmas != SigmaFlags::default() {
+            if self.sigmas != SigmaScheduleFlags::default() {
                 return Err(Error::config("interpolation_type", "log_linear", "linear, with another spacing of σ"));
             }
             let (first, last) = (table.max().ln(), table.min().ln());
             sigmas = (0..=steps).map(|k| at(first, last, k, steps + 1).exp()).collect();
         }
-        if self.timestep_type == TimeKind::Continuous && self.prediction_type == Prediction::V {
+        if self.timestep_type == TimestepType::Continuous && self.prediction_type == Prediction::V {
             times = sigmas[..steps].iter().map(|sigma| 0.25 * sigma.ln()).collect();
         }
         let grid = SigmaGrid { times, sigmas };
         let calls = euler(&grid, self.prediction_type, straight)?;
-        Plan::new(stops.initial_scale(&grid), calls)
+        Plan::new(stops.init_noise_sigma(&grid), calls)
     }
 }

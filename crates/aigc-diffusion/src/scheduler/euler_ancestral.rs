@@ -5,10 +5,10 @@ use super::{
     ve::{Stops, ancestral, euler},
 };
 use crate::{
-    grid::{SigmaFlags, Spacing},
+    grid::{SigmaScheduleFlags, Spacing},
     plan::Plan,
     prediction::Prediction,
-    schedule::NoiseConfig,
+    schedule::NoiseScheduleConfig,
 };
 use aigc_core::Result;
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 pub struct EulerAncestralScheduler {
     /// The forward process.
     #[serde(flatten)]
-    pub noise: NoiseConfig,
+    pub noise: NoiseScheduleConfig,
     /// What the network says.
     pub prediction_type: Prediction,
     /// Where sampling stops.
@@ -32,7 +32,7 @@ pub struct EulerAncestralScheduler {
 impl Default for EulerAncestralScheduler {
     fn default() -> Self {
         Self {
-            noise: NoiseConfig::default(),
+            noise: NoiseScheduleConfig::default(),
             prediction_type: Prediction::Epsilon,
             timestep_spacing: Spacing::Linspace,
             steps_offset: 0,
@@ -45,7 +45,7 @@ impl Scheduler for EulerAncestralScheduler {
     fn plan(&self, steps: usize) -> Result<Plan> {
         let stops = Stops {
             noise: &self.noise,
-            flags: SigmaFlags::default(),
+            flags: SigmaScheduleFlags::default(),
             range: (None, None),
             spacing: self.timestep_spacing,
             offset: self.steps_offset,
@@ -53,6 +53,6 @@ impl Scheduler for EulerAncestralScheduler {
         };
         let grid = stops.grid(steps)?;
         let calls = euler(&grid, self.prediction_type, ancestral)?;
-        Plan::new(stops.initial_scale(&grid), calls)
+        Plan::new(stops.init_noise_sigma(&grid), calls)
     }
 }

@@ -154,7 +154,7 @@ mod tests {
             assert_eq!((&again.scheduler, again.scheduler.class()), (&opened.scheduler, *class));
             assert!(again.ignored.is_empty(), "{class}: {:?}", again.ignored);
             let plan = opened.scheduler.plan(10).unwrap();
-            assert!(plan.len() >= 10 && plan.initial_scale > 0.0, "{class}");
+            assert!(plan.len() >= 10 && plan.init_noise_sigma > 0.0, "{class}");
             let finite = |sum: &Sum| sum.iter().all(|(_, weight)| weight.is_finite());
             assert!(plan.calls.iter().all(|call| finite(&call.next) && finite(&call.correct)), "{class}");
             assert!(opened.scheduler.plan(0).is_err() && opened.scheduler.plan(1_000_000).is_err(), "{class}");

@@ -3,7 +3,7 @@
 
 use super::{Scheduler, dpm::shift};
 use crate::{
-    grid::{SigmaFlags, SigmaGrid, SigmaSpacing, at, spaced},
+    grid::{SigmaGrid, SigmaScheduleFlags, SigmaSpacing, at, spaced},
     plan::{Call, Plan, Source, Sum},
     prediction::{Level, Prediction},
 };
@@ -43,7 +43,7 @@ pub struct FlowEulerScheduler {
     pub shift_terminal: Option<f64>,
     /// Which σ are stopped at.
     #[serde(flatten)]
-    pub sigmas: SigmaFlags,
+    pub sigmas: SigmaScheduleFlags,
     /// Of dynamic shifting.
     pub time_shift_type: TimeShift,
     /// Go to the predicted image and back up by fresh noise.
@@ -65,7 +65,7 @@ impl Default for FlowEulerScheduler {
             max_image_seq_len: 4096,
             invert_sigmas: false,
             shift_terminal: None,
-            sigmas: SigmaFlags::default(),
+            sigmas: SigmaScheduleFlags::default(),
             time_shift_type: TimeShift::Exponential,
             stochastic_sampling: false,
             image_seq_len: None,

@@ -7,10 +7,10 @@ use super::{
 };
 use crate::{
     clip::Clip,
-    grid::{SigmaFlags, SigmaGrid, Spacing},
+    grid::{SigmaGrid, SigmaScheduleFlags, Spacing},
     plan::{Call, Plan, Source},
     prediction::Prediction,
-    schedule::NoiseConfig,
+    schedule::NoiseScheduleConfig,
 };
 use aigc_core::Result;
 use serde::{Deserialize, Serialize};
@@ -20,12 +20,12 @@ use serde::{Deserialize, Serialize};
 pub struct HeunScheduler {
     /// The forward process.
     #[serde(flatten)]
-    pub noise: NoiseConfig,
+    pub noise: NoiseScheduleConfig,
     /// What the network says.
     pub prediction_type: Prediction,
     /// Which σ are stopped at.
     #[serde(flatten)]
-    pub sigmas: SigmaFlags,
+    pub sigmas: SigmaScheduleFlags,
     /// Whether predicted clean samples are kept within the range.
     pub clip_sample: bool,
     /// See [`Clip::Range`].
@@ -39,9 +39,9 @@ pub struct HeunScheduler {
 impl Default for HeunScheduler {
     fn default() -> Self {
         Self {
-            noise: NoiseConfig { beta_start: 0.00085, beta_end: 0.012, ..NoiseConfig::default() },
+            noise: NoiseScheduleConfig { beta_start: 0.00085, beta_end: 0.012, ..NoiseScheduleConfig::default() },
             prediction_type: Prediction::Epsilon,
-            sigmas: SigmaFlags::default(),
+            sigmas: SigmaScheduleFlags::default(),
             clip_sample: false,
             clip_sample_range: 1.0,
             timestep_spacing: Spacing::Linspace,
@@ -64,7 +64,7 @@ impl Scheduler for HeunScheduler {
         let calls = self.calls(&grid)?;
         let clip = if self.clip_sample { Clip::Range(self.clip_sample_range) } else { Clip::None };
         clip.validate()?;
-        Ok(Plan { clip, epsilon_follows_clip: true, ..Plan::new(stops.initial_scale(&grid), calls)? })
+        Ok(Plan { clip, use_clipped_model_output: true, ..Plan::new(stops.init_noise_sigma(&grid), calls)? })
     }
 }
 

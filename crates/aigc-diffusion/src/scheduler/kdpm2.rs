@@ -6,10 +6,10 @@ use super::{
     ve::{Stops, Way, ancestral, call, straight},
 };
 use crate::{
-    grid::{SigmaFlags, SigmaGrid, Spacing},
+    grid::{SigmaGrid, SigmaScheduleFlags, Spacing},
     plan::{Call, Plan, Source},
     prediction::{Level, Prediction},
-    schedule::NoiseConfig,
+    schedule::NoiseScheduleConfig,
 };
 use aigc_core::Result;
 use serde::{Deserialize, Serialize};
@@ -19,10 +19,10 @@ use serde::{Deserialize, Serialize};
 pub struct Kdpm2Scheduler {
     /// The forward process.
     #[serde(flatten)]
-    pub noise: NoiseConfig,
+    pub noise: NoiseScheduleConfig,
     /// Which σ are stopped at.
     #[serde(flatten)]
-    pub sigmas: SigmaFlags,
+    pub sigmas: SigmaScheduleFlags,
     /// What the network says.
     pub prediction_type: Prediction,
     /// Where sampling stops.
@@ -34,8 +34,8 @@ pub struct Kdpm2Scheduler {
 impl Default for Kdpm2Scheduler {
     fn default() -> Self {
         Self {
-            noise: NoiseConfig { beta_start: 0.00085, beta_end: 0.012, ..NoiseConfig::default() },
-            sigmas: SigmaFlags::default(),
+            noise: NoiseScheduleConfig { beta_start: 0.00085, beta_end: 0.012, ..NoiseScheduleConfig::default() },
+            sigmas: SigmaScheduleFlags::default(),
             prediction_type: Prediction::Epsilon,
             timestep_spacing: Spacing::Linspace,
             steps_offset: 0,
@@ -77,7 +77,7 @@ impl Kdpm2Scheduler {
         }
         let table = stops.table()?;
         let calls = self.calls(&grid, way, |sigma| table.time(sigma))?;
-        Plan::new(stops.initial_scale(&grid), calls)
+        Plan::new(stops.init_noise_sigma(&grid), calls)
     }
 
     /// `time`: that of a σ between two stops.

@@ -6,10 +6,10 @@ use super::{
     ve::{Stops, call},
 };
 use crate::{
-    grid::{SigmaFlags, SigmaGrid, Spacing},
+    grid::{SigmaGrid, SigmaScheduleFlags, Spacing},
     plan::{Call, Plan, Source},
     prediction::Prediction,
-    schedule::NoiseConfig,
+    schedule::NoiseScheduleConfig,
 };
 use aigc_core::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -19,10 +19,10 @@ use serde::{Deserialize, Serialize};
 pub struct LmsScheduler {
     /// The forward process.
     #[serde(flatten)]
-    pub noise: NoiseConfig,
+    pub noise: NoiseScheduleConfig,
     /// Which σ are stopped at.
     #[serde(flatten)]
-    pub sigmas: SigmaFlags,
+    pub sigmas: SigmaScheduleFlags,
     /// What the network says.
     pub prediction_type: Prediction,
     /// Where sampling stops.
@@ -41,8 +41,8 @@ fn four() -> usize {
 impl Default for LmsScheduler {
     fn default() -> Self {
         Self {
-            noise: NoiseConfig::default(),
-            sigmas: SigmaFlags::default(),
+            noise: NoiseScheduleConfig::default(),
+            sigmas: SigmaScheduleFlags::default(),
             prediction_type: Prediction::Epsilon,
             timestep_spacing: Spacing::Linspace,
             steps_offset: 0,
@@ -65,7 +65,7 @@ impl Scheduler for LmsScheduler {
             zero_snr: false,
         };
         let grid = stops.grid(steps)?;
-        Plan::new(stops.initial_scale(&grid), self.calls(&grid)?)
+        Plan::new(stops.init_noise_sigma(&grid), self.calls(&grid)?)
     }
 }
 

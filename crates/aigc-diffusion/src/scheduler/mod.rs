@@ -32,7 +32,7 @@ pub use dpm::{Algorithm, SolverType};
 pub use dpm_multistep::DpmMultistepScheduler;
 pub use dpm_singlestep::DpmSinglestepScheduler;
 pub use edm::{EdmConfig, EdmDpmScheduler, EdmEulerScheduler, EdmSpacing};
-pub use euler::{EulerScheduler, Interpolation, TimeKind};
+pub use euler::{EulerScheduler, Interpolation, TimestepType};
 pub use euler_ancestral::EulerAncestralScheduler;
 pub use file::{AnyScheduler, Opened};
 pub use flow::{FlowEulerScheduler, FlowHeunScheduler, TimeShift};
@@ -67,8 +67,8 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::Config`] if a weight would be infinite: two stops at one place, or nothing to tell one from another.
-    pub(crate) fn new(initial_scale: f64, calls: Vec<Call>) -> Result<Self> {
-        let plan = Self { initial_scale, clip: Clip::None, epsilon_follows_clip: false, calls };
+    pub(crate) fn new(init_noise_sigma: f64, calls: Vec<Call>) -> Result<Self> {
+        let plan = Self { init_noise_sigma, clip: Clip::None, use_clipped_model_output: false, calls };
         let finite = |sum: &Sum| sum.iter().all(|(_, weight)| weight.is_finite());
         let both = |(a, b): (f64, f64)| a.is_finite() && b.is_finite();
         let used: HashSet<Source> = plan
@@ -82,7 +82,7 @@ impl Plan {
             reading && call.time.is_finite() && finite(&call.next) && finite(&call.correct)
         };
         match plan.calls.iter().enumerate().position(|call| !sound(call)) {
-            None if initial_scale.is_finite() => Ok(plan),
+            None if init_noise_sigma.is_finite() => Ok(plan),
             wrong => {
                 let value = format!("{}, and call {} of them has no finite weights", plan.len(), wrong.unwrap_or(0));
                 Err(Error::config("steps", value, "a number, and options, that stop nowhere twice"))

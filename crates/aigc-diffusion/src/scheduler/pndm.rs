@@ -6,7 +6,7 @@ use crate::{
     grid::{Spacing, Steps},
     plan::{Call, Plan, Source, Sum},
     prediction::{Level, Prediction},
-    schedule::NoiseConfig,
+    schedule::NoiseScheduleConfig,
 };
 use aigc_core::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 pub struct PndmScheduler {
     /// The forward process.
     #[serde(flatten)]
-    pub noise: NoiseConfig,
+    pub noise: NoiseScheduleConfig,
     /// Begin with lower orders instead of three Runge–Kutta steps of four calls each.
     pub skip_prk_steps: bool,
     /// Whether the step past the first leaves no noise, or as much as the first.
@@ -32,7 +32,7 @@ pub struct PndmScheduler {
 impl Default for PndmScheduler {
     fn default() -> Self {
         Self {
-            noise: NoiseConfig::default(),
+            noise: NoiseScheduleConfig::default(),
             skip_prk_steps: false,
             set_alpha_to_one: false,
             prediction_type: Prediction::Epsilon,

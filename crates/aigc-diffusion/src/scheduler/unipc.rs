@@ -4,10 +4,10 @@
 use super::{Scheduler, Thresholding, dpm};
 use crate::{
     clip::Clip,
-    grid::{FinalSigma, SigmaFlags, SigmaSpacing, Spacing},
+    grid::{FinalSigmas, SigmaScheduleFlags, SigmaSpacing, Spacing},
     plan::{Call, Plan, Source, Sum},
     prediction::{Level, Prediction},
-    schedule::NoiseConfig,
+    schedule::NoiseScheduleConfig,
 };
 use aigc_core::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -27,7 +27,7 @@ pub enum Bh {
 pub struct UniPcScheduler {
     /// The forward process.
     #[serde(flatten)]
-    pub noise: NoiseConfig,
+    pub noise: NoiseScheduleConfig,
     /// 1 to 3.
     pub solver_order: usize,
     /// What the network says.
@@ -45,7 +45,7 @@ pub struct UniPcScheduler {
     pub disable_corrector: Vec<usize>,
     /// Which σ are stopped at.
     #[serde(flatten)]
-    pub sigmas: SigmaFlags,
+    pub sigmas: SigmaScheduleFlags,
     /// The process is a flow.
     pub use_flow_sigmas: bool,
     /// More steps where there is much noise, for a flow.
@@ -55,7 +55,7 @@ pub struct UniPcScheduler {
     /// Added to the times of `leading`.
     pub steps_offset: usize,
     /// What follows the last call.
-    pub final_sigmas_type: FinalSigma,
+    pub final_sigmas_type: FinalSigmas,
     /// End the forward process in pure noise.
     pub rescale_betas_zero_snr: bool,
 }
@@ -63,7 +63,7 @@ pub struct UniPcScheduler {
 impl Default for UniPcScheduler {
     fn default() -> Self {
         Self {
-            noise: NoiseConfig::default(),
+            noise: NoiseScheduleConfig::default(),
             solver_order: 2,
             prediction_type: Prediction::Epsilon,
             threshold: Thresholding::default(),
@@ -71,12 +71,12 @@ impl Default for UniPcScheduler {
             solver_type: Bh::Bh2,
             lower_order_final: true,
             disable_corrector: vec![],
-            sigmas: SigmaFlags::default(),
+            sigmas: SigmaScheduleFlags::default(),
             use_flow_sigmas: false,
             flow_shift: 1.0,
             timestep_spacing: Spacing::Linspace,
             steps_offset: 0,
-            final_sigmas_type: FinalSigma::Zero,
+            final_sigmas_type: FinalSigmas::Zero,
             rescale_betas_zero_snr: false,
         }
     }
@@ -85,7 +85,7 @@ impl Default for UniPcScheduler {
 impl Scheduler for UniPcScheduler {
     fn plan(&self, steps: usize) -> Result<Plan> {
         dpm::check_order(self.solver_order)?;
-        let to_zero = self.final_sigmas_type == FinalSigma::Zero;
+        let to_zero = self.final_sigmas_type == FinalSigmas::Zero;
         if to_zero && !(self.lower_order_final && self.predict_x0) {
             let expected = "sigma_min, without lower_order_final or predict_x0";
             return Err(Error::config("final_sigmas_type", "zero", expected));
@@ -104,9 +104,9 @@ impl Scheduler for UniPcScheduler {
         };
         let (grid, table) = stops.grid(steps)?;
         let last = match self.final_sigmas_type {
-            FinalSigma::Zero => 0.0,
-            FinalSigma::SigmaMin if spacing == SigmaSpacing::Times => table.min(),
-            FinalSigma::SigmaMin => grid.sigmas[steps - 1],
+            FinalSigmas::Zero => 0.0,
+            FinalSigmas::SigmaMin if spacing == SigmaSpacing::Times => table.min(),
+            FinalSigmas::SigmaMin => grid.sigmas[steps - 1],
         };
         let levels = dpm::levels(&grid, last, self.use_flow_sigmas);
         let order = |k: usize| {
@@ -123,7 +123,7 @@ impl Scheduler for UniPcScheduler {
         let calls = calls.collect::<Result<_>>()?;
         // Thresholding is of clean samples.
         let clip = if self.predict_x0 { self.threshold.clip()? } else { Clip::None };
-        Ok(Plan { clip, epsilon_follows_clip: true, ..Plan::new(1.0, calls)? })
+        Ok(Plan { clip, use_clipped_model_output: true, ..Plan::new(1.0, calls)? })
     }
 }
 

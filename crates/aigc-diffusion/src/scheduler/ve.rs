@@ -2,17 +2,17 @@
 //! (Karras et al. 2022, <https://arxiv.org/abs/2206.00364>, section 3).
 
 use crate::{
-    grid::{SigmaFlags, SigmaGrid, SigmaSpacing, SigmaTable, Spacing, Steps, spaced},
+    grid::{SigmaGrid, SigmaScheduleFlags, SigmaSpacing, SigmaTable, Spacing, Steps, spaced},
     plan::{Call, Source, Sum},
     prediction::{Level, Prediction},
-    schedule::NoiseConfig,
+    schedule::NoiseScheduleConfig,
 };
 use aigc_core::{Error, Result};
 
 /// Where a sampler over σ stops.
 pub(crate) struct Stops<'a> {
-    pub(crate) noise: &'a NoiseConfig,
-    pub(crate) flags: SigmaFlags,
+    pub(crate) noise: &'a NoiseScheduleConfig,
+    pub(crate) flags: SigmaScheduleFlags,
     /// Instead of the first and last σ of the spacing.
     pub(crate) range: (Option<f64>, Option<f64>),
     pub(crate) spacing: Spacing,
@@ -47,7 +47,7 @@ impl Stops<'_> {
 
     /// Standard deviation of the noise to start from: that of the first stop, or of a sample that still has something of the
     /// image in it.
-    pub(crate) fn initial_scale(&self, grid: &SigmaGrid) -> f64 {
+    pub(crate) fn init_noise_sigma(&self, grid: &SigmaGrid) -> f64 {
         let max = grid.sigmas[0];
         if self.spacing == Spacing::Leading { (max * max + 1.0).sqrt() } else { max }
     }

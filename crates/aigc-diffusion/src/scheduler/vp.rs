@@ -1,6 +1,6 @@
 //! What schedulers over the times of a variance-preserving process share.
 
-use crate::{clip::Clip, prediction::Level, schedule::NoiseConfig};
+use crate::{clip::Clip, prediction::Level, schedule::NoiseScheduleConfig};
 use aigc_core::Result;
 use serde::{Deserialize, Serialize};
 
@@ -76,7 +76,7 @@ pub(crate) struct Alphas {
 
 impl Alphas {
     /// `one`: nothing is left of the noise before the first step, else as much as at it.
-    pub(crate) fn new(noise: &NoiseConfig, zero_snr: bool, one: bool) -> Result<Self> {
+    pub(crate) fn new(noise: &NoiseScheduleConfig, zero_snr: bool, one: bool) -> Result<Self> {
         let table = if zero_snr { noise.alphas_cumprod_zero_snr()? } else { noise.alphas_cumprod()? };
         let before = if one { 1.0 } else { table[0] };
         Ok(Self { table, before })

@@ -131,7 +131,7 @@ mod tests {
     fn maps_compose() {
         let shift = [[1.0, 0.0, 2.0], [0.0, 1.0, 3.0]];
         let turn = [[0.0, -1.0, 0.0], [1.0, 0.0, 0.0]];
-        // Turn first, then shift.
+        // Phase first, then shift.
         assert_eq!(compose(shift, turn), [[0.0, -1.0, 2.0], [1.0, 0.0, 3.0]]);
         assert_eq!(compose(turn, shift), [[0.0, -1.0, -3.0], [1.0, 0.0, 2.0]]);
     }

@@ -1,6 +1,6 @@
 //! How networks are told a class.
 
-use crate::Judgement;
+use crate::DiscriminatorOutput;
 use aigc_core::{
     Error, Result,
     nn::{Activation, BatchNorm, BatchNormConfig, Initializer, Linear, LinearConfig},
@@ -13,19 +13,19 @@ use serde::{Deserialize, Serialize};
 
 /// Conditional generation: how many classes, and how each side is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClassesConfig {
+pub struct ClassConditioning {
     /// How many.
     pub count: usize,
     /// How the generator is told.
-    pub generator: GeneratorClasses,
+    pub generator: GeneratorConditioning,
     /// How the critic is told, or tells.
-    pub critic: CriticClasses,
+    pub critic: DiscriminatorConditioning,
 }
 
 /// How a generator is told the class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum GeneratorClasses {
+pub enum GeneratorConditioning {
     /// A one-hot vector beside the noise (Mirza and Osindero 2014, <https://arxiv.org/abs/1411.1784>).
     #[default]
     Concat,
@@ -38,7 +38,7 @@ pub enum GeneratorClasses {
 /// How a critic is told the class, or tells it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum CriticClasses {
+pub enum DiscriminatorConditioning {
     /// A learned plane per class beside the channels (Mirza and Osindero 2014).
     Concat,
     /// Projection: the inner product of a class vector with the features joins the score (Miyato and Koyama 2018,
@@ -50,10 +50,10 @@ pub enum CriticClasses {
     Auxiliary,
 }
 
-impl ClassesConfig {
+impl ClassConditioning {
     /// `count` classes, told beside the noise and by projection. Every network here has a place for both.
     pub const fn new(count: usize) -> Self {
-        Self { count, generator: GeneratorClasses::Concat, critic: CriticClasses::Projection }
+        Self { count, generator: GeneratorConditioning::Concat, critic: DiscriminatorConditioning::Projection }
     }
 
     pub(super) fn validate(&self) -> Result<()> {
@@ -65,7 +65,7 @@ impl ClassesConfig {
 
     /// How many numbers beside the noise tell the generator the class.
     pub(super) fn beside_noise(classes: Option<&Self>) -> usize {
-        classes.filter(|classes| classes.generator == GeneratorClasses::Concat).map_or(0, |classes| classes.count)
+        classes.filter(|classes| classes.generator == GeneratorConditioning::Concat).map_or(0, |classes| classes.count)
     }
 }
 
@@ -90,15 +90,15 @@ pub(super) struct Norm {
 }
 
 impl Norm {
-    pub(super) fn new(channels: usize, classes: Option<&ClassesConfig>, device: &Device) -> Self {
-        let classes = classes.filter(|classes| classes.generator == GeneratorClasses::Norm);
+    pub(super) fn new(channels: usize, classes: Option<&ClassConditioning>, device: &Device) -> Self {
+        let classes = classes.filter(|classes| classes.generator == GeneratorConditioning::Norm);
         let table = || classes.map(|c| Initializer::ZEROS.param([c.count, channels], channels, channels, device));
         Self { norm: BatchNormConfig::new(channels).init(device), scale: table(), shift: table() }
     }
 
     pub(super) fn forward(&self, x: Tensor<4>, class: Option<&Tensor<1, Int>>, activation: Activation) -> Tensor<4> {
         let (Some(scale), Some(shift)) = (&self.scale, &self.shift) else {
-            return self.norm.forward_activated(x, activation);
+            return self.norm.forward_with_activation(x, activation);
         };
         let class = class.expect("a generator with classes is told one");
         let [batch, channels, ..] = x.dims();
@@ -116,8 +116,8 @@ pub(super) struct ClassPlane {
 
 impl ClassPlane {
     /// The planes, if the critic is told so.
-    pub(super) fn new(classes: Option<&ClassesConfig>, pixels: usize, device: &Device) -> Option<Self> {
-        let classes = classes.filter(|classes| classes.critic == CriticClasses::Concat)?;
+    pub(super) fn new(classes: Option<&ClassConditioning>, pixels: usize, device: &Device) -> Option<Self> {
+        let classes = classes.filter(|classes| classes.critic == DiscriminatorConditioning::Concat)?;
         let normal = Initializer::Normal { mean: 0.0, std: 1.0 };
         Some(Self { planes: normal.param([classes.count, pixels], classes.count, pixels, device) })
     }
@@ -148,7 +148,7 @@ impl Head {
     pub(super) fn new(
         channels: usize,
         pixels: usize,
-        classes: Option<&ClassesConfig>,
+        classes: Option<&ClassConditioning>,
         spectral: bool,
         initializer: Initializer,
         device: &Device,
@@ -162,8 +162,9 @@ impl Head {
         let normal = Initializer::Normal { mean: 0.0, std: 1.0 / (width as f64).sqrt() };
         Self {
             score: linear(1),
-            classes: is(CriticClasses::Projection).map(|c| normal.param([c.count, width], width, c.count, device)),
-            auxiliary: is(CriticClasses::Auxiliary).map(|c| linear(c.count)),
+            classes: is(DiscriminatorConditioning::Projection)
+                .map(|c| normal.param([c.count, width], width, c.count, device)),
+            auxiliary: is(DiscriminatorConditioning::Auxiliary).map(|c| linear(c.count)),
             count: classes.map(|classes| classes.count),
         }
     }
@@ -175,7 +176,7 @@ impl Head {
 
     /// # Shapes
     /// - features: `[batch, channels, height, width]`
-    pub(super) fn judge(&self, features: Tensor<4>, class: Option<&Tensor<1, Int>>) -> Judgement {
+    pub(super) fn judge(&self, features: Tensor<4>, class: Option<&Tensor<1, Int>>) -> DiscriminatorOutput {
         let flat = features.flatten::<2>(1, 3);
         let mut score = self.score.forward(flat.clone());
         if let Some(classes) = &self.classes {
@@ -183,6 +184,6 @@ impl Head {
             score = score + (classes.val().select(0, class) * flat.clone()).sum_dim(1);
         }
         let score = score.squeeze_dim::<1>(1);
-        Judgement { score, classes: self.auxiliary.as_ref().map(|auxiliary| auxiliary.forward(flat)) }
+        DiscriminatorOutput { score, classes: self.auxiliary.as_ref().map(|auxiliary| auxiliary.forward(flat)) }
     }
 }

@@ -2,9 +2,9 @@
 
 use super::{
     check_shape, check_size, check_widths,
-    classes::{ClassPlane, ClassesConfig, Head, Norm, with_class},
+    classes::{ClassConditioning, ClassPlane, Head, Norm, with_class},
 };
-use crate::{Critic, Generator, Judgement};
+use crate::{Discriminator, DiscriminatorOutput, Generator};
 use aigc_core::{
     Error, Result,
     data::ImageShape,
@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 /// What keeps a critic's layers in range.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum CriticNorm {
+pub enum DiscriminatorNorm {
     /// Nothing; leave the work to a penalty.
     None,
     /// Batch normalisation on all layers but the first. It makes samples of a batch depend on each other, which no
@@ -43,11 +43,11 @@ pub struct DcganConfig {
     /// Channels after each halving of the critic; the generator has them in reverse.
     pub channels: Vec<usize>,
     /// What keeps the critic's layers in range.
-    pub norm: CriticNorm,
+    pub norm: DiscriminatorNorm,
     /// Standard deviation of the first weights; PyTorch's usual ones if `None`. The paper has 0.02.
     pub init_std: Option<f64>,
     /// Conditional generation.
-    pub classes: Option<ClassesConfig>,
+    pub classes: Option<ClassConditioning>,
 }
 
 impl DcganConfig {
@@ -62,7 +62,7 @@ impl DcganConfig {
             side /= 2;
             channels.push(64 << channels.len().min(3));
         }
-        Self { shape, latent: 64, channels, norm: CriticNorm::Batch, init_std: None, classes: None }
+        Self { shape, latent: 64, channels, norm: DiscriminatorNorm::Batch, init_std: None, classes: None }
     }
 
     /// The generator on `device`.
@@ -79,7 +79,7 @@ impl DcganConfig {
             config.with_bias(bias).with_initializer(self.initializer()).init(device)
         };
         let classes = self.classes.as_ref();
-        let first = self.latent + ClassesConfig::beside_noise(classes);
+        let first = self.latent + ClassConditioning::beside_noise(classes);
         let levels: Vec<usize> = self.channels.iter().rev().copied().chain([self.shape.channels]).collect();
         let mut layers = vec![up([first, levels[0]], height, 1, 0, false)];
         layers.extend(levels.windows(2).enumerate().map(|(i, w)| up([w[0], w[1]], 4, 2, 1, i + 2 == levels.len())));
@@ -94,11 +94,11 @@ impl DcganConfig {
     ///
     /// # Errors
     /// [`Error::Config`] for values out of range.
-    pub fn critic(&self, device: &Device) -> Result<DcganCritic> {
+    pub fn critic(&self, device: &Device) -> Result<DcganDiscriminator> {
         let [height, width] = self.validate()?;
         let plane = ClassPlane::new(self.classes.as_ref(), self.shape.height * self.shape.width, device);
         let first = self.shape.channels + usize::from(plane.is_some());
-        let (batch, spectral) = (self.norm == CriticNorm::Batch, self.norm == CriticNorm::Spectral);
+        let (batch, spectral) = (self.norm == DiscriminatorNorm::Batch, self.norm == DiscriminatorNorm::Spectral);
         let levels: Vec<usize> = [first].into_iter().chain(self.channels.iter().copied()).collect();
         let down = |(index, w): (usize, &[usize])| {
             let config = Conv2dConfig::new([w[0], w[1]], 4).with_stride(2).with_padding(1).with_spectral(spectral);
@@ -106,7 +106,7 @@ impl DcganConfig {
         };
         let normed = if batch { &self.channels[1..] } else { &[] };
         let last = self.channels[self.channels.len() - 1];
-        Ok(DcganCritic {
+        Ok(DcganDiscriminator {
             plane,
             layers: levels.windows(2).enumerate().map(down).collect(),
             norms: normed.iter().map(|channels| BatchNormConfig::new(*channels).init(device)).collect(),
@@ -135,7 +135,7 @@ impl DcganConfig {
         if let Some(std) = self.init_std.filter(|std| !(*std > 0.0 && std.is_finite())) {
             return Err(Error::config("init_std", std, "a finite number above 0"));
         }
-        self.classes.iter().try_for_each(ClassesConfig::validate)?;
+        self.classes.iter().try_for_each(ClassConditioning::validate)?;
         let base = [self.shape.height / factor, self.shape.width / factor];
         let classes = self.classes.map_or(1, |classes| classes.count);
         check_size("channels", &[self.latent.max(classes), self.channels[levels - 1], base[0], base[1]])?;
@@ -155,7 +155,7 @@ pub struct DcganGenerator {
 
 impl Generator for DcganGenerator {
     fn generate(&self, z: Tensor<2>, class: Option<Tensor<1, Int>>) -> Tensor<4> {
-        let z = with_class(z, class.as_ref(), ClassesConfig::beside_noise(self.config.classes.as_ref()));
+        let z = with_class(z, class.as_ref(), ClassConditioning::beside_noise(self.config.classes.as_ref()));
         let [batch, width] = z.dims();
         let mut x = z.reshape([batch, width, 1, 1]);
         for (layer, norm) in self.layers.iter().zip(&self.norms) {
@@ -169,7 +169,7 @@ impl Generator for DcganGenerator {
 
 /// Strided convolutions from image to score.
 #[derive(Module, Debug)]
-pub struct DcganCritic {
+pub struct DcganDiscriminator {
     plane: Option<ClassPlane>,
     layers: Vec<Conv2d>,
     /// Of all layers but the first, or none.
@@ -177,7 +177,7 @@ pub struct DcganCritic {
     head: Head,
 }
 
-impl Critic for DcganCritic {
+impl Discriminator for DcganDiscriminator {
     fn classes(&self) -> Option<usize> {
         self.head.count()
     }
@@ -186,13 +186,13 @@ impl Critic for DcganCritic {
         self.judge(x, class).score
     }
 
-    fn judge(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> Judgement {
+    fn judge(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> DiscriminatorOutput {
         let leaky = Activation::LeakyRelu(0.2);
         let mut x = ClassPlane::beside(self.plane.as_ref(), x, class.as_ref());
         for (index, layer) in self.layers.iter().enumerate() {
             x = layer.forward(x);
             x = match index.checked_sub(1).and_then(|index| self.norms.get(index)) {
-                Some(norm) => norm.forward_activated(x, leaky),
+                Some(norm) => norm.forward_with_activation(x, leaky),
                 None => leaky.forward(x),
             };
         }

@@ -2,9 +2,9 @@
 
 use super::{
     check_shape, check_size, check_widths,
-    classes::{ClassPlane, ClassesConfig, GeneratorClasses, Head, with_class},
+    classes::{ClassConditioning, ClassPlane, GeneratorConditioning, Head, with_class},
 };
-use crate::{Critic, Generator, Judgement};
+use crate::{Discriminator, DiscriminatorOutput, Generator};
 use aigc_core::{
     Error, Result,
     data::ImageShape,
@@ -28,7 +28,7 @@ pub struct MlpGanConfig {
     /// Widths of the critic's hidden layers, if they are others. A generator that is to tear its latent space into many
     /// far modes has to be steep between them, and steepness grows with its depth; its critic gains little from that.
     #[serde(default)]
-    pub critic_hidden: Option<Vec<usize>>,
+    pub discriminator_hidden: Option<Vec<usize>>,
     /// Between the layers.
     pub activation: Activation,
     /// After the generator's last layer: `Tanh` for images, `Identity` for anything unbounded.
@@ -40,7 +40,7 @@ pub struct MlpGanConfig {
     /// <https://arxiv.org/abs/2006.10739>).
     pub octaves: usize,
     /// Conditional generation.
-    pub classes: Option<ClassesConfig>,
+    pub classes: Option<ClassConditioning>,
 }
 
 impl MlpGanConfig {
@@ -50,7 +50,7 @@ impl MlpGanConfig {
             shape,
             latent: 64,
             hidden: vec![256, 256],
-            critic_hidden: None,
+            discriminator_hidden: None,
             activation: Activation::LeakyRelu(0.2),
             output: Activation::Tanh,
             norm: false,
@@ -65,7 +65,7 @@ impl MlpGanConfig {
     /// [`Error::Config`] for values out of range.
     pub fn generator(&self, device: &Device) -> Result<MlpGenerator> {
         self.validate()?;
-        let first = self.latent + ClassesConfig::beside_noise(self.classes.as_ref());
+        let first = self.latent + ClassConditioning::beside_noise(self.classes.as_ref());
         let widths: Vec<usize> =
             [first].into_iter().chain(self.hidden.iter().copied()).chain([self.shape.numel()]).collect();
         let layers = widths.windows(2).map(|w| LinearConfig::new(w[0], w[1]).init(device)).collect();
@@ -78,15 +78,15 @@ impl MlpGanConfig {
     ///
     /// # Errors
     /// [`Error::Config`] for values out of range.
-    pub fn critic(&self, device: &Device) -> Result<MlpCritic> {
+    pub fn critic(&self, device: &Device) -> Result<MlpDiscriminator> {
         self.validate()?;
         let pixels = self.shape.height * self.shape.width;
         let plane = ClassPlane::new(self.classes.as_ref(), pixels, device);
         let first = self.shape.numel() * (1 + 2 * self.octaves) + if plane.is_some() { pixels } else { 0 };
-        let hidden = self.critic_hidden.as_ref().unwrap_or(&self.hidden);
+        let hidden = self.discriminator_hidden.as_ref().unwrap_or(&self.hidden);
         let widths: Vec<usize> = [first].into_iter().chain(hidden.iter().copied()).collect();
         let last = *widths.last().expect("there is a first");
-        Ok(MlpCritic {
+        Ok(MlpDiscriminator {
             plane,
             layers: widths.windows(2).map(|w| LinearConfig::new(w[0], w[1]).init(device)).collect(),
             head: Head::new(last, 1, self.classes.as_ref(), false, Initializer::PYTORCH, device),
@@ -97,19 +97,19 @@ impl MlpGanConfig {
     fn validate(&self) -> Result<()> {
         check_shape(self.shape, self.latent)?;
         check_widths("hidden", &self.hidden)?;
-        if let Some(hidden) = &self.critic_hidden {
-            check_widths("critic_hidden", hidden)?;
+        if let Some(hidden) = &self.discriminator_hidden {
+            check_widths("discriminator_hidden", hidden)?;
         }
         if self.octaves > 16 {
             return Err(Error::config("octaves", self.octaves, "at most 16"));
         }
         let pixels = self.shape.numel();
         let classes = self.classes.map_or(1, |classes| classes.count);
-        let widest = self.hidden.iter().chain(self.critic_hidden.iter().flatten()).max().copied().unwrap_or(1);
+        let widest = self.hidden.iter().chain(self.discriminator_hidden.iter().flatten()).max().copied().unwrap_or(1);
         check_size("hidden", &[widest, pixels, 1 + 2 * self.octaves])?;
         check_size("classes.count", &[classes, pixels])?;
         let Some(classes) = &self.classes else { return Ok(()) };
-        if classes.generator == GeneratorClasses::Norm {
+        if classes.generator == GeneratorConditioning::Norm {
             return Err(Error::config("classes.generator", "norm", "concat; this generator has no norms"));
         }
         classes.validate()
@@ -128,12 +128,12 @@ pub struct MlpGenerator {
 impl Generator for MlpGenerator {
     fn generate(&self, z: Tensor<2>, class: Option<Tensor<1, Int>>) -> Tensor<4> {
         let config = &self.config;
-        let mut x = with_class(z, class.as_ref(), ClassesConfig::beside_noise(config.classes.as_ref()));
+        let mut x = with_class(z, class.as_ref(), ClassConditioning::beside_noise(config.classes.as_ref()));
         for (index, layer) in self.layers.iter().enumerate() {
             let activation = if index + 1 < self.layers.len() { config.activation } else { config.output };
             x = layer.forward(x);
             x = match self.norms.get(index) {
-                Some(norm) => norm.forward_activated(x, activation),
+                Some(norm) => norm.forward_with_activation(x, activation),
                 None => activation.forward(x),
             };
         }
@@ -147,7 +147,7 @@ impl Generator for MlpGenerator {
 
 /// Sample to score, layer by layer.
 #[derive(Module, Debug)]
-pub struct MlpCritic {
+pub struct MlpDiscriminator {
     plane: Option<ClassPlane>,
     layers: Vec<Linear>,
     head: Head,
@@ -155,7 +155,7 @@ pub struct MlpCritic {
     config: MlpGanConfig,
 }
 
-impl Critic for MlpCritic {
+impl Discriminator for MlpDiscriminator {
     fn classes(&self) -> Option<usize> {
         self.head.count()
     }
@@ -164,7 +164,7 @@ impl Critic for MlpCritic {
         self.judge(x, class).score
     }
 
-    fn judge(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> Judgement {
+    fn judge(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> DiscriminatorOutput {
         let octave = |k: usize| {
             let angle = x.clone().flatten::<2>(1, 3) * f64::from(1 << k);
             [angle.clone().sin(), angle.cos()]

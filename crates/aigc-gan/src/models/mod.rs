@@ -23,13 +23,13 @@ mod mlp;
 mod r3gan;
 mod resnet;
 
-pub use classes::{ClassesConfig, CriticClasses, GeneratorClasses};
-pub use dcgan::{CriticNorm, DcganConfig, DcganCritic, DcganGenerator};
-pub use mlp::{MlpCritic, MlpGanConfig, MlpGenerator};
-pub use r3gan::{R3ganConfig, R3ganCritic, R3ganGenerator};
-pub use resnet::{ResnetCritic, ResnetGanConfig, ResnetGenerator, SelfAttention2d};
+pub use classes::{ClassConditioning, DiscriminatorConditioning, GeneratorConditioning};
+pub use dcgan::{DcganConfig, DcganDiscriminator, DcganGenerator, DiscriminatorNorm};
+pub use mlp::{MlpDiscriminator, MlpGanConfig, MlpGenerator};
+pub use r3gan::{R3ganConfig, R3ganDiscriminator, R3ganGenerator};
+pub use resnet::{ResnetDiscriminator, ResnetGanConfig, ResnetGenerator, SelfAttention2d};
 
-use crate::{Critic, Generator, Judgement};
+use crate::{Discriminator, DiscriminatorOutput, Generator};
 use aigc_core::{Error, Result, checkpoint::load_weights, data::ImageShape};
 use burn::{
     module::Module,
@@ -48,7 +48,7 @@ pub struct Gan<G: Module, C: Module> {
 }
 
 /// Any pair of this crate.
-pub type AnyGan = Gan<AnyGenerator, AnyCritic>;
+pub type AnyGan = Gan<AnyGenerator, AnyDiscriminator>;
 
 /// Which networks; what `config.json` holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -74,19 +74,19 @@ impl GanConfig {
         Ok(match self {
             GanConfig::Mlp(config) => Gan {
                 generator: AnyGenerator::Mlp(config.generator(device)?),
-                critic: AnyCritic::Mlp(config.critic(device)?),
+                critic: AnyDiscriminator::Mlp(config.critic(device)?),
             },
             GanConfig::Dcgan(config) => Gan {
                 generator: AnyGenerator::Dcgan(config.generator(device)?),
-                critic: AnyCritic::Dcgan(config.critic(device)?),
+                critic: AnyDiscriminator::Dcgan(config.critic(device)?),
             },
             GanConfig::Resnet(config) => Gan {
                 generator: AnyGenerator::Resnet(config.generator(device)?),
-                critic: AnyCritic::Resnet(config.critic(device)?),
+                critic: AnyDiscriminator::Resnet(config.critic(device)?),
             },
             GanConfig::R3gan(config) => Gan {
                 generator: AnyGenerator::R3gan(config.generator(device)?),
-                critic: AnyCritic::R3gan(config.critic(device)?),
+                critic: AnyDiscriminator::R3gan(config.critic(device)?),
             },
         })
     }
@@ -139,28 +139,28 @@ impl Generator for AnyGenerator {
 /// Any of the critics of this crate.
 #[derive(Module, Debug)]
 #[allow(clippy::large_enum_variant)] // A program has one or two.
-pub enum AnyCritic {
+pub enum AnyDiscriminator {
     /// Fully connected.
-    Mlp(MlpCritic),
+    Mlp(MlpDiscriminator),
     /// Strided convolutions.
-    Dcgan(DcganCritic),
+    Dcgan(DcganDiscriminator),
     /// Residual, as in SNGAN.
-    Resnet(ResnetCritic),
+    Resnet(ResnetDiscriminator),
     /// Residual without norms, as in R3GAN.
-    R3gan(R3ganCritic),
+    R3gan(R3ganDiscriminator),
 }
 
-impl Critic for AnyCritic {
+impl Discriminator for AnyDiscriminator {
     fn classes(&self) -> Option<usize> {
-        either!(AnyCritic, self, network => network.classes())
+        either!(AnyDiscriminator, self, network => network.classes())
     }
 
     fn score(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> Tensor<1> {
-        either!(AnyCritic, self, network => network.score(x, class))
+        either!(AnyDiscriminator, self, network => network.score(x, class))
     }
 
-    fn judge(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> Judgement {
-        either!(AnyCritic, self, network => network.judge(x, class))
+    fn judge(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> DiscriminatorOutput {
+        either!(AnyDiscriminator, self, network => network.judge(x, class))
     }
 }
 
@@ -217,8 +217,8 @@ fn check_widths(field: &str, widths: &[usize]) -> Result<()> {
 }
 
 /// For networks that have no place for batch normalisation in the critic.
-fn critic_norm_is_not_batch(norm: CriticNorm) -> Result<()> {
-    if norm != CriticNorm::Batch {
+fn critic_norm_is_not_batch(norm: DiscriminatorNorm) -> Result<()> {
+    if norm != DiscriminatorNorm::Batch {
         return Ok(());
     }
     Err(Error::config("norm", "batch", "none or spectral: batch normalisation does not fit this critic"))

@@ -5,9 +5,9 @@
 
 use super::{
     check_shape, check_size, check_widths,
-    classes::{ClassPlane, ClassesConfig, GeneratorClasses, Head, with_class},
+    classes::{ClassConditioning, ClassPlane, GeneratorConditioning, Head, with_class},
 };
-use crate::{Critic, Generator, Judgement};
+use crate::{Discriminator, DiscriminatorOutput, Generator};
 use aigc_core::{
     Error, Result,
     data::ImageShape,
@@ -38,7 +38,7 @@ pub struct R3ganConfig {
     /// Channels of each group of the middle convolution.
     pub group_width: usize,
     /// Conditional generation.
-    pub classes: Option<ClassesConfig>,
+    pub classes: Option<ClassConditioning>,
 }
 
 impl R3ganConfig {
@@ -58,7 +58,7 @@ impl R3ganConfig {
     /// [`Error::Config`] for values out of range.
     pub fn generator(&self, device: &Device) -> Result<R3ganGenerator> {
         let base = self.validate()?;
-        let first = self.latent + ClassesConfig::beside_noise(self.classes.as_ref());
+        let first = self.latent + ClassConditioning::beside_noise(self.classes.as_ref());
         let channels = self.channels.clone();
         let last = channels[channels.len() - 1];
         Ok(R3ganGenerator {
@@ -74,13 +74,13 @@ impl R3ganConfig {
     ///
     /// # Errors
     /// [`Error::Config`] for values out of range.
-    pub fn critic(&self, device: &Device) -> Result<R3ganCritic> {
+    pub fn critic(&self, device: &Device) -> Result<R3ganDiscriminator> {
         let base = self.validate()?;
         let plane = ClassPlane::new(self.classes.as_ref(), self.shape.height * self.shape.width, device);
         let first = self.shape.channels + usize::from(plane.is_some());
         let channels: Vec<usize> = self.channels.iter().rev().copied().collect();
         let last = channels[channels.len() - 1];
-        Ok(R3ganCritic {
+        Ok(R3ganDiscriminator {
             plane,
             input: conv(first, channels[0], 1, 1, 1.0, device),
             stages: self.stages(&channels, device),
@@ -144,7 +144,7 @@ impl R3ganConfig {
             }
         }
         if let Some(classes) = &self.classes {
-            if classes.generator == GeneratorClasses::Norm {
+            if classes.generator == GeneratorConditioning::Norm {
                 return Err(Error::config("classes.generator", "norm", "concat; this generator has no norms"));
             }
             classes.validate()?;
@@ -212,7 +212,7 @@ pub struct R3ganGenerator {
 impl Generator for R3ganGenerator {
     /// The output is not bounded: the paper has no hyperbolic tangent.
     fn generate(&self, z: Tensor<2>, class: Option<Tensor<1, Int>>) -> Tensor<4> {
-        let z = with_class(z, class.as_ref(), ClassesConfig::beside_noise(self.config.classes.as_ref()));
+        let z = with_class(z, class.as_ref(), ClassConditioning::beside_noise(self.config.classes.as_ref()));
         let weights = self.input.forward(z);
         let [batch, channels] = weights.dims();
         let mut x = self.basis.val() * weights.reshape([batch, channels, 1, 1]);
@@ -227,7 +227,7 @@ impl Generator for R3ganGenerator {
 
 /// Image to score: stages that halve the sides, then each channel against a learned picture.
 #[derive(Module, Debug)]
-pub struct R3ganCritic {
+pub struct R3ganDiscriminator {
     plane: Option<ClassPlane>,
     input: Conv2d,
     stages: Vec<Stage>,
@@ -236,7 +236,7 @@ pub struct R3ganCritic {
     head: Head,
 }
 
-impl Critic for R3ganCritic {
+impl Discriminator for R3ganDiscriminator {
     fn classes(&self) -> Option<usize> {
         self.head.count()
     }
@@ -245,7 +245,7 @@ impl Critic for R3ganCritic {
         self.judge(x, class).score
     }
 
-    fn judge(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> Judgement {
+    fn judge(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> DiscriminatorOutput {
         let x = ClassPlane::beside(self.plane.as_ref(), x, class.as_ref());
         let mut x = self.input.forward(x);
         for (index, stage) in self.stages.iter().enumerate() {

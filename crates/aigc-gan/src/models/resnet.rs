@@ -3,11 +3,11 @@
 
 use super::{
     check_shape, check_size, check_widths,
-    classes::{ClassPlane, ClassesConfig, Head, Norm, with_class},
+    classes::{ClassConditioning, ClassPlane, Head, Norm, with_class},
     critic_norm_is_not_batch,
-    dcgan::CriticNorm,
+    dcgan::DiscriminatorNorm,
 };
-use crate::{Critic, Generator, Judgement};
+use crate::{Discriminator, DiscriminatorOutput, Generator};
 use aigc_core::{
     Error, Result,
     data::ImageShape,
@@ -32,11 +32,11 @@ pub struct ResnetGanConfig {
     /// Doublings of the generator.
     pub levels: usize,
     /// What keeps the critic's layers in range; not `Batch`.
-    pub norm: CriticNorm,
+    pub norm: DiscriminatorNorm,
     /// Side of the maps at which both networks attend to themselves.
     pub attention: Option<usize>,
     /// Conditional generation.
-    pub classes: Option<ClassesConfig>,
+    pub classes: Option<ClassConditioning>,
 }
 
 impl ResnetGanConfig {
@@ -48,7 +48,15 @@ impl ResnetGanConfig {
             side /= 2;
             levels += 1;
         }
-        Self { shape, latent: 128, channels: 64, levels, norm: CriticNorm::Spectral, attention: None, classes: None }
+        Self {
+            shape,
+            latent: 128,
+            channels: 64,
+            levels,
+            norm: DiscriminatorNorm::Spectral,
+            attention: None,
+            classes: None,
+        }
     }
 
     /// The generator on `device`.
@@ -58,7 +66,7 @@ impl ResnetGanConfig {
     pub fn generator(&self, device: &Device) -> Result<ResnetGenerator> {
         let base = self.validate()?;
         let classes = self.classes.as_ref();
-        let first = self.latent + ClassesConfig::beside_noise(classes);
+        let first = self.latent + ClassConditioning::beside_noise(classes);
         let side = |level: usize| self.shape.height >> (self.levels - level - 1);
         let block = |level| UpBlock {
             norm1: Norm::new(self.channels, classes, device),
@@ -82,9 +90,9 @@ impl ResnetGanConfig {
     ///
     /// # Errors
     /// [`Error::Config`] for values out of range.
-    pub fn critic(&self, device: &Device) -> Result<ResnetCritic> {
+    pub fn critic(&self, device: &Device) -> Result<ResnetDiscriminator> {
         self.validate()?;
-        let spectral = self.norm == CriticNorm::Spectral;
+        let spectral = self.norm == DiscriminatorNorm::Spectral;
         let plane = ClassPlane::new(self.classes.as_ref(), self.shape.height * self.shape.width, device);
         let first = self.shape.channels + usize::from(plane.is_some());
         let block = |index: usize| {
@@ -100,7 +108,7 @@ impl ResnetGanConfig {
             }
         };
         // Two blocks more, which keep the size.
-        Ok(ResnetCritic {
+        Ok(ResnetDiscriminator {
             plane,
             blocks: (0..self.levels + 2).map(block).collect(),
             head: Head::new(self.channels, 1, self.classes.as_ref(), spectral, Initializer::PYTORCH, device),
@@ -131,7 +139,7 @@ impl ResnetGanConfig {
                 return Err(Error::config("attention", side, format!("one of the maps' sides {sides:?}")));
             }
         }
-        self.classes.iter().try_for_each(ClassesConfig::validate)?;
+        self.classes.iter().try_for_each(ClassConditioning::validate)?;
         let base = [self.shape.height / factor, self.shape.width / factor];
         let classes = self.classes.map_or(1, |classes| classes.count);
         check_size("channels", &[self.latent.max(classes), self.channels, base[0], base[1]])?;
@@ -190,7 +198,7 @@ impl UpBlock {
 
 impl Generator for ResnetGenerator {
     fn generate(&self, z: Tensor<2>, class: Option<Tensor<1, Int>>) -> Tensor<4> {
-        let z = with_class(z, class.as_ref(), ClassesConfig::beside_noise(self.config.classes.as_ref()));
+        let z = with_class(z, class.as_ref(), ClassConditioning::beside_noise(self.config.classes.as_ref()));
         let (batch, [height, width]) = (z.dims()[0], self.base);
         let x = self.input.forward(z).reshape([batch, self.config.channels, height, width]);
         let x = self.blocks.iter().fold(x, |x, block| block.forward(x, class.as_ref()));
@@ -202,7 +210,7 @@ impl Generator for ResnetGenerator {
 
 /// Image to score by residual blocks that halve the sides.
 #[derive(Module, Debug)]
-pub struct ResnetCritic {
+pub struct ResnetDiscriminator {
     plane: Option<ClassPlane>,
     blocks: Vec<DownBlock>,
     head: Head,
@@ -233,7 +241,7 @@ impl DownBlock {
     }
 }
 
-impl Critic for ResnetCritic {
+impl Discriminator for ResnetDiscriminator {
     fn classes(&self) -> Option<usize> {
         self.head.count()
     }
@@ -242,7 +250,7 @@ impl Critic for ResnetCritic {
         self.judge(x, class).score
     }
 
-    fn judge(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> Judgement {
+    fn judge(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> DiscriminatorOutput {
         let x = ClassPlane::beside(self.plane.as_ref(), x, class.as_ref());
         let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
         let [batch, channels, height, width] = x.dims();

@@ -2,8 +2,8 @@
 
 use super::{
     penalties::{
-        ExponentialDecay, Force, FrequencyPenalty, NoRepeatNgram, RemoveInvalid, RepetitionPenalty, SequenceBias,
-        Suppress,
+        ExponentialDecayLengthPenalty, Force, FrequencyPenalty, InfNanRemove, NoRepeatNgram, RepetitionPenalty,
+        SequenceBias, Suppress,
     },
     processor::{LogitsProcessor, Processors, Row, log_softmax},
     warpers::{Epsilon, Eta, MinP, Temperature, TopH, TopK, TopP, Typical},
@@ -140,7 +140,7 @@ pub struct GenerationConfig {
     /// Sequences that must not be generated.
     pub bad_words_ids: Vec<Vec<u32>>,
     /// Sequences that must be, each one or one of several.
-    pub force_words_ids: Vec<Forced>,
+    pub force_words_ids: Vec<WordConstraint>,
     /// What is added to the score of a sequence's last token.
     pub sequence_bias: Vec<(Vec<u32>, f32)>,
     /// Tokens that are never generated.
@@ -191,7 +191,7 @@ fn one_or_several<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::
 /// A sequence that must be generated, or several one of which must.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Forced {
+pub enum WordConstraint {
     /// This.
     Phrase(Vec<u32>),
     /// One of these.
@@ -460,8 +460,8 @@ impl GenerationConfig {
 
     fn tokens(&self, vocabulary: usize) -> Result<()> {
         let forced = self.force_words_ids.iter().flat_map(|forced| match forced {
-            Forced::Phrase(phrase) => vec![phrase],
-            Forced::AnyOf(phrases) => phrases.iter().collect(),
+            WordConstraint::Phrase(phrase) => vec![phrase],
+            WordConstraint::AnyOf(phrases) => phrases.iter().collect(),
         });
         let forced: Vec<&Vec<u32>> = forced.collect();
         let biased = self.sequence_bias.iter().map(|(sequence, _)| sequence).collect();
@@ -533,10 +533,10 @@ impl GenerationConfig {
             all.push(Box::new(Force { tokens: tokens.list(), when: move |row: Row<'_>| row.len() + 1 == longest }));
         }
         if self.remove_invalid_values {
-            all.push(Box::new(RemoveInvalid));
+            all.push(Box::new(InfNanRemove));
         }
         if let Some((start, factor)) = self.exponential_decay_length_penalty {
-            all.push(Box::new(ExponentialDecay { start, factor, eos: eos.clone() }));
+            all.push(Box::new(ExponentialDecayLengthPenalty { start, factor, eos: eos.clone() }));
         }
         if !self.suppress_tokens.is_empty() {
             all.push(Box::new(Suppress { tokens: self.suppress_tokens.clone(), while_: |_: Row<'_>| true }));

@@ -1,7 +1,7 @@
 //! Sequences that a text must hold, by dynamic beam allocation: beams are shared out between those that have come as far
 //! (Post and Vilar 2018, <https://arxiv.org/abs/1804.06609>).
 
-use super::config::Forced;
+use super::config::WordConstraint;
 
 /// Sequences that must come, each one of several.
 pub(crate) struct Constraints(Vec<Vec<Vec<u32>>>);
@@ -15,10 +15,10 @@ pub(crate) struct Progress {
 }
 
 impl Constraints {
-    pub(crate) fn new(forced: &[Forced]) -> Self {
-        let alternatives = |forced: &Forced| match forced {
-            Forced::Phrase(phrase) => vec![phrase.clone()],
-            Forced::AnyOf(phrases) => phrases.clone(),
+    pub(crate) fn new(forced: &[WordConstraint]) -> Self {
+        let alternatives = |forced: &WordConstraint| match forced {
+            WordConstraint::Phrase(phrase) => vec![phrase.clone()],
+            WordConstraint::AnyOf(phrases) => phrases.clone(),
         };
         Self(forced.iter().map(alternatives).collect())
     }

@@ -106,7 +106,7 @@ fn unit(hidden: Tensor<3>) -> Tensor<3> {
 #[cfg(test)]
 mod tests {
     use crate::{GenerationConfig, Generator, Gpt2Config};
-    use aigc_core::{device::device, rng::Seeded};
+    use aigc_core::{device::device, rng::InitWeights};
 
     #[test]
     fn what_is_forbidden_is_not_chosen() {

@@ -28,17 +28,17 @@ mod sample;
 mod stop;
 mod warpers;
 
-pub use config::{EarlyStopping, Forced, GenerationConfig, Strategy, Tokens};
+pub use config::{EarlyStopping, GenerationConfig, Strategy, Tokens, WordConstraint};
 pub use pattern::Pattern;
 pub use penalties::{
-    ExponentialDecay, FrequencyPenalty, NoRepeatNgram, RemoveInvalid, RepetitionPenalty, SequenceBias,
+    ExponentialDecayLengthPenalty, FrequencyPenalty, InfNanRemove, NoRepeatNgram, RepetitionPenalty, SequenceBias,
 };
 pub use processor::{LogitsProcessor, Row};
 pub use stop::Ending;
 pub use warpers::{Epsilon, Eta, MinP, Temperature, TopH, TopK, TopP, Typical};
 
 use crate::{models::CausalLm, tokenizer::Tokenizer};
-use aigc_core::{Error, Result, rng::Rng, train::StopFlag};
+use aigc_core::{Error, Result, rng::Rng, train::CancelToken};
 use assisted::{Assistant, Assisted, PromptLookup, Propose};
 use beam::BeamSearch;
 use burn::tensor::Device;
@@ -99,7 +99,7 @@ pub struct Generator<'a, M> {
     tokenizer: Option<&'a dyn Tokenizer>,
     helper: Option<Box<dyn Propose + 'a>>,
     listener: Option<Listener<'a>>,
-    flag: StopFlag,
+    flag: CancelToken,
     seed: u64,
     device: Device,
 }
@@ -120,7 +120,7 @@ impl<'a, M: CausalLm> Generator<'a, M> {
             tokenizer: None,
             helper: None,
             listener: None,
-            flag: StopFlag::new(),
+            flag: CancelToken::new(),
             seed: 0,
             device,
         })
@@ -170,7 +170,7 @@ impl<'a, M: CausalLm> Generator<'a, M> {
     ///
     /// # Errors
     /// [`Error::Config`] if it has other tokens.
-    pub fn assisted_by<A: CausalLm>(mut self, assistant: &'a A) -> Result<Self> {
+    pub fn with_assistant_model<A: CausalLm>(mut self, assistant: &'a A) -> Result<Self> {
         let (ours, theirs) = (self.model.vocabulary(), assistant.vocabulary());
         if ours != theirs {
             return Err(Error::config("assistant", format!("a model of {theirs} tokens"), format!("one of {ours}")));
@@ -183,14 +183,14 @@ impl<'a, M: CausalLm> Generator<'a, M> {
     ///
     /// # Errors
     /// [`Error::Config`] with beams, whose tokens are not known before the end.
-    pub fn on_tokens(mut self, listener: impl FnMut(&[Option<u32>]) + 'a) -> Result<Self> {
+    pub fn with_streamer(mut self, listener: impl FnMut(&[Option<u32>]) + 'a) -> Result<Self> {
         self.streams()?;
         self.listener = Some(Box::new(listener));
         Ok(self)
     }
 
     /// Ends with the token during which `flag` is raised.
-    pub fn stop_flag(mut self, flag: StopFlag) -> Self {
+    pub fn with_cancel(mut self, flag: CancelToken) -> Self {
         self.flag = flag;
         self
     }

@@ -549,7 +549,7 @@ mod tests {
         assert!(error.contains("`end` is empty"), "{error}");
         let error = allowed(&mut pattern, &[98], 257).unwrap_err().to_string();
         assert!(error.contains("token 0 of the text"), "{error}");
-        // Forced elsewhere to what the pattern forbids, and scores that are no numbers.
+        // WordConstraint elsewhere to what the pattern forbids, and scores that are no numbers.
         for value in [f32::NEG_INFINITY, f32::NAN] {
             let mut scores = vec![0.0; 257];
             scores[97] = value;

@@ -124,7 +124,7 @@ fn set(scores: &mut [f32], tokens: &[u32], value: f32) {
 /// From `start` new tokens on, the score of ending grows by `factor` to the power of the number of tokens since, less one,
 /// times its size.
 #[derive(Clone, Debug)]
-pub struct ExponentialDecay {
+pub struct ExponentialDecayLengthPenalty {
     /// New tokens that are free.
     pub start: usize,
     /// How much more likely each makes the end.
@@ -133,7 +133,7 @@ pub struct ExponentialDecay {
     pub eos: Vec<u32>,
 }
 
-impl LogitsProcessor for ExponentialDecay {
+impl LogitsProcessor for ExponentialDecayLengthPenalty {
     fn process(&mut self, row: Row<'_>, scores: &mut [f32]) -> Result<()> {
         let since = row.new_tokens().saturating_sub(self.start);
         if since > 0 {
@@ -150,9 +150,9 @@ impl LogitsProcessor for ExponentialDecay {
 
 /// Numbers that are none become zero, infinite ones the largest and smallest there are.
 #[derive(Clone, Copy, Debug)]
-pub struct RemoveInvalid;
+pub struct InfNanRemove;
 
-impl LogitsProcessor for RemoveInvalid {
+impl LogitsProcessor for InfNanRemove {
     fn process(&mut self, _: Row<'_>, scores: &mut [f32]) -> Result<()> {
         for score in scores {
             *score = if score.is_nan() { 0.0 } else { score.clamp(f32::MIN, f32::MAX) };

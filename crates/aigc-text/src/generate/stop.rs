@@ -2,7 +2,7 @@
 
 use super::config::GenerationConfig;
 use crate::tokenizer::Tokenizer;
-use aigc_core::{Error, Result, train::StopFlag};
+use aigc_core::{Error, Result, train::CancelToken};
 use std::time::{Duration, Instant};
 
 /// Why a text ends where it does.
@@ -29,7 +29,7 @@ pub(crate) struct Stopping<'a> {
     /// The greatest length, padding included.
     pub longest: usize,
     until: Option<Instant>,
-    flag: StopFlag,
+    flag: CancelToken,
 }
 
 impl<'a> Stopping<'a> {
@@ -39,7 +39,7 @@ impl<'a> Stopping<'a> {
         config: &GenerationConfig,
         longest: usize,
         tokenizer: Option<&'a dyn Tokenizer>,
-        flag: StopFlag,
+        flag: CancelToken,
     ) -> Result<Self> {
         if !config.stop_strings.is_empty() && tokenizer.is_none() {
             let expected = "none, or a tokenizer given to the generator, which reads them";
@@ -69,7 +69,7 @@ impl<'a> Stopping<'a> {
 
     /// Why everything ends now, if it does.
     pub(crate) fn interrupted(&self) -> Option<Ending> {
-        if self.flag.is_raised() {
+        if self.flag.is_cancelled() {
             Some(Ending::Stopped)
         } else {
             self.until.filter(|until| Instant::now() >= *until).map(|_| Ending::Time)

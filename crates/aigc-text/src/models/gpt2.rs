@@ -8,7 +8,8 @@ use crate::{
 use aigc_core::{
     Error, Result, json,
     nn::{
-        Activation, Dropout, DropoutConfig, Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig, PackedWeight,
+        Activation, Dropout, DropoutConfig, Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig,
+        QuantizedWeight,
     },
     ops::{self, Quantization},
 };
@@ -289,7 +290,7 @@ impl Gpt2Config {
 #[derive(Module, Debug)]
 enum Weight {
     Full(Param<Tensor<2>>),
-    Packed(PackedWeight),
+    Packed(QuantizedWeight),
 }
 
 /// A table with a row for each token or position.
@@ -327,7 +328,7 @@ impl Table {
 
     fn quantize(&mut self, quantization: Quantization) {
         if let Weight::Full(weight) = &self.weight {
-            self.weight = Weight::Packed(PackedWeight::new(weight.val(), quantization));
+            self.weight = Weight::Packed(QuantizedWeight::new(weight.val(), quantization));
         }
     }
 }
@@ -360,7 +361,7 @@ impl Conv1D {
 
     fn quantize(&mut self, quantization: Quantization) {
         if let Weight::Full(weight) = &self.weight {
-            self.weight = Weight::Packed(PackedWeight::new(weight.val().transpose(), quantization));
+            self.weight = Weight::Packed(QuantizedWeight::new(weight.val().transpose(), quantization));
         }
     }
 }
@@ -369,7 +370,7 @@ impl Conv1D {
 #[derive(Module, Debug)]
 enum Head {
     Full(Linear),
-    Packed(PackedWeight),
+    Packed(QuantizedWeight),
 }
 
 #[derive(Module, Debug)]
@@ -499,7 +500,7 @@ impl Gpt2 {
             weights.into_iter().for_each(|weight| weight.quantize(quantization));
         }
         if let Some(Head::Full(head)) = &model.lm_head {
-            let packed = PackedWeight::new(head.weight.val().transpose(), Quantization::Int8);
+            let packed = QuantizedWeight::new(head.weight.val().transpose(), Quantization::Int8);
             model.lm_head = Some(Head::Packed(packed));
         }
         model

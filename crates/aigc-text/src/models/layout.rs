@@ -3,9 +3,9 @@
 use super::{Gpt2, Gpt2Config};
 use aigc_core::{
     DataFault, Error, Result,
-    checkpoint::{Source, WeightFiles, save_weights, write_atomic},
+    checkpoint::{Source, WeightReader, save_weights, write_atomic},
     json,
-    params::{LookAt, Replace, look_at_all, replace_all},
+    params::{ParamVisitor, Replace, map_params, visit_params},
 };
 use burn::{
     module::{Module, Param},
@@ -27,7 +27,7 @@ impl Gpt2 {
     pub fn open(folder: impl AsRef<Path>, device: &Device) -> Result<(Self, Vec<String>)> {
         let folder = folder.as_ref();
         let (config, ignored) = json::open(&folder.join(CONFIG), Gpt2Config::from_json)?;
-        let files = WeightFiles::in_folder(folder, STEMS)?;
+        let files = WeightReader::from_dir(folder, STEMS)?;
         Ok((Self::fill(config, &files, device)?, ignored))
     }
 
@@ -36,10 +36,10 @@ impl Gpt2 {
     /// # Errors
     /// [`Error::Config`] for a configuration out of range, [`Error::Weights`] names all tensors that do not fit.
     pub fn open_weights(config: Gpt2Config, path: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        Self::fill(config, &WeightFiles::open(path.as_ref())?, device)
+        Self::fill(config, &WeightReader::open(path.as_ref())?, device)
     }
 
-    fn fill(config: Gpt2Config, files: &WeightFiles, device: &Device) -> Result<Self> {
+    fn fill(config: Gpt2Config, files: &WeightReader, device: &Device) -> Result<Self> {
         let d = config.n_embd;
         // OpenAI's names begin with the block, everyone else's with the transformer; nanoGPT's compiled models with both.
         let prefixes = ["transformer.", "", "_orig_mod.transformer."];
@@ -105,18 +105,18 @@ impl Gpt2 {
     /// The same model with biases, which are zeros where there were none.
     fn with_biases(&self) -> Result<Self> {
         let mut tensors = Collected(BTreeMap::new());
-        look_at_all(self, &mut tensors);
+        visit_params(self, &mut tensors);
         let device = self.devices().into_iter().next().unwrap_or_default();
         let whole = Gpt2Config { bias: true, ..self.config().clone() }.init(&device)?;
-        Ok(replace_all(whole, &mut tensors))
+        Ok(map_params(whole, &mut tensors))
     }
 }
 
 /// Tensors by path.
 struct Collected(BTreeMap<String, TensorData>);
 
-impl LookAt for Collected {
-    fn look_at<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+impl ParamVisitor for Collected {
+    fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
         self.0.insert(path.into(), param.val().into_data());
     }
 }

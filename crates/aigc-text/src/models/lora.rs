@@ -7,10 +7,10 @@
 use super::Gpt2;
 use aigc_core::{
     DataFault, Error, Result,
-    checkpoint::{Source, WeightFiles, save_tensors, write_atomic},
+    checkpoint::{Source, WeightReader, save_tensors, write_atomic},
     json,
     nn::Initializer,
-    params::{LookAt, look_at_all},
+    params::{ParamVisitor, visit_params},
 };
 use burn::{
     module::{LoraAdapter, Module, Param, ParamId, Reparameterizer},
@@ -123,7 +123,7 @@ fn ends_with_name(name: &str, end: &str) -> bool {
 
 impl Gpt2 {
     /// The same model with fresh adapters, which alone are trained from now on. `B` is zero, so nothing changes yet; `A` is drawn as
-    /// the authors' program does, uniformly on `±1/√in`, from the seed of a run or of [`seeded`](aigc_core::rng::Seeded::seeded).
+    /// the authors' program does, uniformly on `±1/√in`, from the seed of a run or of [`seeded`](aigc_core::rng::InitWeights::seeded).
     ///
     /// # Errors
     /// [`Error::Config`] for values out of range, a rank above a layer's smaller side, a target that is no layer of the blocks, and
@@ -137,7 +137,7 @@ impl Gpt2 {
             return Err(Error::config("model", "adapted", "merge_lora before other adapters"));
         }
         let mut layers = Layers::default();
-        look_at_all(&self, &mut layers);
+        visit_params(&self, &mut layers);
         let Layers(layers) = layers;
         let is_none = |target: &&String| !layers.iter().any(|layer| ends_with_name(&layer.name, target));
         if let Some(target) = config.targets.iter().find(is_none) {
@@ -191,7 +191,7 @@ impl Gpt2 {
         fields.insert("bias".into(), "none".into());
         let text = serde_json::to_string_pretty(&fields).expect("plain values");
         let mut factors = Factors(BTreeMap::new());
-        look_at_all(self, &mut factors);
+        visit_params(self, &mut factors);
         save_tensors(&factors.0, &folder.join(WEIGHTS))?;
         write_atomic(&folder.join(CONFIG), text.as_bytes())
     }
@@ -214,7 +214,7 @@ impl Gpt2 {
             }
             None => Source::default(),
         };
-        WeightFiles::in_folder(folder, &[STEM])?.fill(fresh, source, |_| false)
+        WeightReader::from_dir(folder, &[STEM])?.fill(fresh, source, |_| false)
     }
 }
 
@@ -234,8 +234,8 @@ struct Layer {
     smaller_side: usize,
 }
 
-impl LookAt for Layers {
-    fn look_at<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+impl ParamVisitor for Layers {
+    fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
         let layer = path.strip_suffix(".weight").filter(|name| name.starts_with("transformer.h."));
         if let (Some(name), &[from, to]) = (layer, &param.lazy_shape().to_vec()[..]) {
             self.0.push(Layer { name: name.into(), weight: param.id, smaller_side: from.min(to) });
@@ -274,8 +274,8 @@ impl Reparameterizer for Attach {
 /// Adapters by PEFT's names, in its layout.
 struct Factors(BTreeMap<String, TensorData>);
 
-impl LookAt for Factors {
-    fn look_at<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+impl ParamVisitor for Factors {
+    fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
         if let Some(name) = peft_name(path) {
             self.0.insert(format!("{WRAPPED}{name}"), param.val().transpose().into_data());
         }

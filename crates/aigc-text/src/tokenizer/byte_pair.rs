@@ -28,14 +28,14 @@ const PAIRS: [[&str; 2]; 2] = [["vocab.json", "merges.txt"], ["encoder.json", "v
 const WHOLE: &str = "tokenizer.json";
 
 /// Byte-level byte-pair encoding: any text has tokens, and they give it back byte for byte.
-pub struct BytePairTokenizer {
+pub struct BpeTokenizer {
     inner: tokenizers::Tokenizer,
     /// What every token stands for.
     bytes: Vec<Vec<u8>>,
     special: HashSet<u32>,
 }
 
-impl BytePairTokenizer {
+impl BpeTokenizer {
     /// Opens what a folder holds: `tokenizer.json`, `vocab.json` and `merges.txt`, or `encoder.json` and `vocab.bpe`.
     ///
     /// # Errors
@@ -193,7 +193,7 @@ fn alphabet() -> HashMap<char, u8> {
     plain.into_iter().map(|byte| (char::from(byte), byte)).chain(moved).collect()
 }
 
-impl Tokenizer for BytePairTokenizer {
+impl Tokenizer for BpeTokenizer {
     fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let encoding = self.inner.encode_fast(text, false);
         let encoding = encoding.map_err(|error| Error::config("text", error, "text that the tokenizer reads"))?;

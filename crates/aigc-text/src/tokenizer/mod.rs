@@ -4,7 +4,7 @@ mod byte_pair;
 mod characters;
 mod stream;
 
-pub use byte_pair::BytePairTokenizer;
+pub use byte_pair::BpeTokenizer;
 pub use characters::CharacterTokenizer;
 pub use stream::DecodeStream;
 
@@ -54,7 +54,7 @@ pub fn open(folder: impl AsRef<Path>) -> Result<Box<dyn Tokenizer>> {
     if folder.join(characters::FILE).is_file() {
         return Ok(Box::new(CharacterTokenizer::open(folder)?));
     }
-    Ok(Box::new(BytePairTokenizer::open(folder)?))
+    Ok(Box::new(BpeTokenizer::open(folder)?))
 }
 
 /// Reads a text file.

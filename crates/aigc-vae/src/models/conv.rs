@@ -72,7 +72,7 @@ impl ConvVaeConfig {
             down: sizes.windows(2).map(down).collect(),
             encoder: linear(flat, self.hidden),
             mean: linear(self.hidden, self.latent),
-            log_variance: linear(self.hidden, self.latent),
+            logvar: linear(self.hidden, self.latent),
             decoder: linear(self.latent, self.hidden),
             unflatten: linear(self.hidden, flat),
             up: sizes.windows(2).rev().map(up).collect(),
@@ -88,7 +88,7 @@ pub struct ConvVae {
     down: Vec<Conv2d>,
     encoder: Linear,
     mean: Linear,
-    log_variance: Linear,
+    logvar: Linear,
     decoder: Linear,
     unflatten: Linear,
     up: Vec<ConvTranspose2d>,
@@ -103,7 +103,7 @@ impl Vae for ConvVae {
         let act = self.config.activation;
         let features = self.down.iter().fold(x, |x, conv| act.forward(conv.forward(x)));
         let hidden = act.forward(self.encoder.forward(features.flatten::<2>(1, 3)));
-        DiagonalGaussian { mean: self.mean.forward(hidden.clone()), log_variance: self.log_variance.forward(hidden) }
+        DiagonalGaussian { mean: self.mean.forward(hidden.clone()), logvar: self.logvar.forward(hidden) }
     }
 
     fn decode(&self, z: Tensor<2>) -> Likelihood {

@@ -45,7 +45,7 @@ impl MlpVaeConfig {
         Ok(MlpVae {
             encoder: linear(pixels, self.hidden),
             mean: linear(self.hidden, self.latent),
-            log_variance: linear(self.hidden, self.latent),
+            logvar: linear(self.hidden, self.latent),
             decoder: linear(self.latent, self.hidden),
             output: linear(self.hidden, pixels),
             config: self.clone(),
@@ -58,7 +58,7 @@ impl MlpVaeConfig {
 pub struct MlpVae {
     encoder: Linear,
     mean: Linear,
-    log_variance: Linear,
+    logvar: Linear,
     decoder: Linear,
     output: Linear,
     #[module(skip)]
@@ -68,7 +68,7 @@ pub struct MlpVae {
 impl Vae for MlpVae {
     fn encode(&self, x: Tensor<4>) -> DiagonalGaussian {
         let hidden = self.config.activation.forward(self.encoder.forward(x.flatten::<2>(1, 3)));
-        DiagonalGaussian { mean: self.mean.forward(hidden.clone()), log_variance: self.log_variance.forward(hidden) }
+        DiagonalGaussian { mean: self.mean.forward(hidden.clone()), logvar: self.logvar.forward(hidden) }
     }
 
     fn decode(&self, z: Tensor<2>) -> Likelihood {

@@ -33,7 +33,8 @@ use winograd_weights::WinogradWeights;
 /// Sizes of a convolution without groups, from the side of the larger map (`x` of a convolution, the output of a
 /// transposed one).
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct ConvSizes {
+pub struct ConvSizes {
+    /// Batch size.
     pub batch: usize,
     /// Channels of the larger map.
     pub channels_in: usize,
@@ -43,9 +44,13 @@ pub(crate) struct ConvSizes {
     pub input: [usize; 2],
     /// Height and width of the smaller map.
     pub output: [usize; 2],
+    /// Kernel height and width.
     pub kernel: [usize; 2],
+    /// Stride along each axis.
     pub stride: [usize; 2],
+    /// Zero padding before each axis.
     pub padding: [usize; 2],
+    /// Dilation along each axis.
     pub dilation: [usize; 2],
 }
 
@@ -94,7 +99,7 @@ impl ConvSizes {
 }
 
 /// `y = conv(x, weight) + bias`, with `weight` `[channels_out, channels_in, kernel…]`.
-pub(crate) fn conv2d(x: &[f32], weight: &[f32], bias: Option<&[f32]>, sizes: ConvSizes) -> Vec<f32> {
+pub fn conv2d(x: &[f32], weight: &[f32], bias: Option<&[f32]>, sizes: ConvSizes) -> Vec<f32> {
     if let Some(len) = sizes.covers() {
         let (x, weight) = (Matrix::rows(x, len), Matrix::rows(weight, len).t());
         return multiply([sizes.batch, sizes.channels_out, len], x, weight, bias);
@@ -143,7 +148,7 @@ fn forward<'a>(x: &'a [f32], weight: &'a [f32], bias: Option<&'a [f32]>, sizes: 
 
 /// The transpose of [`conv2d`] as a linear map, applied to `dy`, plus `bias`: the input gradient of a convolution, and
 /// the transposed convolution.
-pub(crate) fn conv2d_transposed(dy: &[f32], weight: &[f32], bias: Option<&[f32]>, sizes: ConvSizes) -> Vec<f32> {
+pub fn conv2d_transposed(dy: &[f32], weight: &[f32], bias: Option<&[f32]>, sizes: ConvSizes) -> Vec<f32> {
     if let Some(len) = sizes.covers() {
         let bias: Option<Vec<f32>> = bias.map(|bias| {
             bias.iter().flat_map(|value| std::iter::repeat_n(*value, sizes.input[0] * sizes.input[1])).collect()
@@ -249,7 +254,7 @@ fn fastest(work: Gather, winograd: Option<Winograd>) -> Vec<f32> {
 }
 
 /// The weight gradient of [`conv2d`], `[channels_out, channels_in, kernel…]`.
-pub(crate) fn conv2d_weight_grad(x: &[f32], dy: &[f32], sizes: ConvSizes) -> Vec<f32> {
+pub fn conv2d_weight_grad(x: &[f32], dy: &[f32], sizes: ConvSizes) -> Vec<f32> {
     if let Some(len) = sizes.covers() {
         let (dy, x) = (Matrix::rows(dy, sizes.channels_out).t(), Matrix::rows(x, len));
         return multiply([sizes.channels_out, len, sizes.batch], dy, x, None);
@@ -266,7 +271,7 @@ pub(crate) fn conv2d_weight_grad(x: &[f32], dy: &[f32], sizes: ConvSizes) -> Vec
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rng::Rng;
+    use crate::testing::Rng;
 
     fn same(got: &[f32], expected: &[f32], about: &ConvSizes) {
         let scale = expected.iter().fold(1.0f32, |top, value| top.max(value.abs()));

@@ -1,25 +1,66 @@
-//! Elementwise work over long slices.
+//! Activations and their gradients over long slices.
 
 use super::{
-    curve::{Curve, WithCurve, with_curve},
+    curve::{Curve, Gelu, GeluTanh, Identity, Leaky, Relu, Sigmoid, Silu, Softplus, Tanh, WithCurve},
     memory::filled,
     simd::arch,
     threads::{Shared, for_each},
 };
-use crate::nn::Activation;
 use pulp::{Simd, WithSimd};
 
 /// Elements that one part takes: two or three such slices fit a second-level cache.
 const PART: usize = 32 * 1024;
 
+/// An elementwise nonlinearity.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Activation {
+    /// `x`.
+    Identity,
+    /// `max(0, x)`.
+    Relu,
+    /// `x` where positive, `slope·x` elsewhere.
+    LeakyRelu(
+        /// Slope of the negative side.
+        f32,
+    ),
+    /// `x·Φ(x)` with the normal distribution function.
+    Gelu,
+    /// The approximation of [`Gelu`](Self::Gelu) by a hyperbolic tangent.
+    GeluTanh,
+    /// `x·σ(x)`.
+    Silu,
+    /// Hyperbolic tangent.
+    Tanh,
+    /// `1 / (1 + e^−x)`.
+    Sigmoid,
+    /// `ln(1 + e^x)`.
+    Softplus,
+}
+
 /// `f(x)` of every element.
-pub(crate) fn activate(x: &[f32], activation: Activation) -> Vec<f32> {
+pub fn activate(x: &[f32], activation: Activation) -> Vec<f32> {
     with_curve(activation, Values { x })
 }
 
 /// `dy·f′(x)` of every element.
-pub(crate) fn activate_grad(x: &[f32], dy: &[f32], activation: Activation) -> Vec<f32> {
+pub fn activate_grad(x: &[f32], dy: &[f32], activation: Activation) -> Vec<f32> {
     with_curve(activation, Slopes { x, dy })
+}
+
+/// Does `work` with the curve of `activation`.
+pub(crate) fn with_curve<W: WithCurve>(activation: Activation, work: W) -> W::Output {
+    match activation {
+        Activation::Identity => work.with(Identity),
+        Activation::Relu => work.with(Relu),
+        Activation::LeakyRelu(slope) => work.with(Leaky(slope)),
+        Activation::Gelu => work.with(Gelu),
+        Activation::GeluTanh => work.with(GeluTanh),
+        Activation::Silu => work.with(Silu),
+        Activation::Tanh => work.with(Tanh),
+        Activation::Sigmoid => work.with(Sigmoid),
+        Activation::Softplus => work.with(Softplus),
+    }
 }
 
 struct Values<'a> {
@@ -75,7 +116,7 @@ struct Slope<C>(C);
 impl<C: Curve> Binary for Slope<C> {
     #[inline(always)]
     fn apply<S: Simd>(self, s: S, x: S::f32s, dy: S::f32s) -> S::f32s {
-        self.0.pull_back(s, x, dy)
+        self.0.vjp(s, x, dy)
     }
 }
 

@@ -1,21 +1,30 @@
 //! Group and batch normalisation with the activation that follows, in one pass over the cache each way.
 
 use super::{
-    curve::{Curve, WithCurve, with_curve},
+    activation::with_curve,
+    curve::{Curve, WithCurve},
     memory::filled,
     simd::arch,
     threads::{Scratch, Shared, for_each},
 };
-use crate::nn::Activation;
+use crate::Activation;
 use pulp::{Simd, WithSimd};
 
 /// Which numbers of `x` `[batch, channels, len]` are normalised together.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Units {
+pub enum Units {
     /// Groups of this many channels within an image: they lie side by side.
-    Groups { shape: [usize; 3], channels: usize },
+    Groups {
+        /// `[batch, channels, positions]`.
+        shape: [usize; 3],
+        /// Channels per group.
+        channels: usize,
+    },
     /// Channels over the batch: they are copied together.
-    Channels { shape: [usize; 3] },
+    Channels {
+        /// `[batch, channels, positions]`.
+        shape: [usize; 3],
+    },
 }
 
 impl Units {
@@ -23,7 +32,7 @@ impl Units {
     ///
     /// # Panics
     /// If they do not divide the channels.
-    pub(crate) fn groups(shape: [usize; 3], groups: usize) -> Self {
+    pub fn groups(shape: [usize; 3], groups: usize) -> Self {
         assert!(groups > 0 && shape[1].is_multiple_of(groups), "{groups} groups of {} channels", shape[1]);
         Self::Groups { shape, channels: shape[1] / groups }
     }
@@ -133,7 +142,7 @@ fn sums<S: Simd>(s: S, values: &[f32], centre: Option<f32>) -> f32 {
 }
 
 /// `y = f((x − mean) / √(var + ε)·gamma + beta)`: `y`, and mean and biased variance of every unit.
-pub(crate) fn norm(
+pub fn norm(
     x: &[f32],
     gamma: &[f32],
     beta: &[f32],
@@ -221,7 +230,7 @@ impl<C: Curve> WithSimd for NormUnit<'_, C> {
 
 /// Gradients of [`norm`]: of `x`, gamma and beta, from its inputs, its mean and variance, and the gradient of `y`.
 #[allow(clippy::too_many_arguments)]
-pub(crate) fn norm_grads(
+pub fn norm_grads(
     x: &[f32],
     gamma: &[f32],
     beta: &[f32],
@@ -311,7 +320,7 @@ impl<C: Curve> WithSimd for NormGradsUnit<'_, C> {
             let (mut sum, mut dot) = (s.splat_f32s(0.0), s.splat_f32s(0.0));
             for ((dz, x), dy) in dz.iter_mut().zip(x).zip(dy) {
                 let normed = s.mul_add_e_f32s(*x, normed_scale, normed_shift);
-                *dz = self.curve.pull_back(s, s.mul_add_e_f32s(normed, scale, shift), *dy);
+                *dz = self.curve.vjp(s, s.mul_add_e_f32s(normed, scale, shift), *dy);
                 sum = s.add_f32s(sum, *dz);
                 dot = s.mul_add_e_f32s(*dz, normed, dot);
             }
@@ -319,7 +328,7 @@ impl<C: Curve> WithSimd for NormGradsUnit<'_, C> {
                 // Lanes beyond the end have a dy of zero, so they add nothing.
                 let normed = s.mul_add_e_f32s(s.partial_load_f32s(x_rest), normed_scale, normed_shift);
                 let (z, dy) = (s.mul_add_e_f32s(normed, scale, shift), s.partial_load_f32s(dy_rest));
-                let last = self.curve.pull_back(s, z, dy);
+                let last = self.curve.vjp(s, z, dy);
                 s.partial_store_f32s(dz_rest, last);
                 sum = s.add_f32s(sum, last);
                 dot = s.mul_add_e_f32s(last, normed, dot);
@@ -353,12 +362,7 @@ impl<C: Curve> WithSimd for NormGradsUnit<'_, C> {
 }
 
 /// Layer normalisation over rows of `gamma.len()` numbers: `y`, and mean and biased variance of every row.
-pub(crate) fn layer_norm(
-    x: &[f32],
-    gamma: &[f32],
-    beta: Option<&[f32]>,
-    epsilon: f32,
-) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+pub fn layer_norm(x: &[f32], gamma: &[f32], beta: Option<&[f32]>, epsilon: f32) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     let rows = x.len() / gamma.len().max(1);
     assert_eq!(rows * gamma.len(), x.len(), "rows as long as gamma");
     let (mut mean, mut var) = (vec![0.0; rows], vec![0.0; rows]);
@@ -422,7 +426,7 @@ impl WithSimd for LayerNorm<'_> {
 }
 
 /// Gradients of [`layer_norm`]: of `x`, gamma and beta.
-pub(crate) fn layer_norm_grads(
+pub fn layer_norm_grads(
     x: &[f32],
     gamma: &[f32],
     mean: &[f32],
@@ -513,7 +517,7 @@ impl WithSimd for LayerNormGrads<'_> {
 }
 
 /// Sum of every channel of `x` `[batch, channels, len]`.
-pub(crate) fn channel_sums(x: &[f32], [batch, channels, len]: [usize; 3]) -> Vec<f32> {
+pub fn channel_sums(x: &[f32], [batch, channels, len]: [usize; 3]) -> Vec<f32> {
     struct Sum<'a>(&'a [f32]);
     impl WithSimd for Sum<'_> {
         type Output = f32;

@@ -4,7 +4,7 @@ use super::{
     panel::{Run, in_place as runs_in_place, pack, packed},
     planes::Planes,
 };
-use crate::ops::cpu::{
+use crate::{
     memory::filled,
     simd::arch,
     threads::{Scratch, Shared, for_each},

@@ -9,7 +9,7 @@ use super::{
 ///
 /// # Panics
 /// If there is no such row.
-pub(crate) fn select(table: &[f32], d: usize, indices: &[usize]) -> Vec<f32> {
+pub fn select(table: &[f32], d: usize, indices: &[usize]) -> Vec<f32> {
     filled(indices.len() * d, |to| {
         for (to, index) in to.chunks_exact_mut(d.max(1)).zip(indices) {
             to.copy_from_slice(&table[index * d..][..d]);
@@ -21,7 +21,7 @@ pub(crate) fn select(table: &[f32], d: usize, indices: &[usize]) -> Vec<f32> {
 ///
 /// # Panics
 /// If there is no such row.
-pub(crate) fn add_up(grad: &[f32], d: usize, indices: &[usize], rows: usize) -> Vec<f32> {
+pub fn add_up(grad: &[f32], d: usize, indices: &[usize], rows: usize) -> Vec<f32> {
     let mut sums = vec![0.0; rows * d];
     {
         let shared = Shared::new(&mut sums);

@@ -1,6 +1,6 @@
 //! Where the kernels' memory comes from.
 
-use crate::ops::pages::large_pages;
+use crate::pages::large_pages;
 
 /// `len` numbers that `write` writes: all of them, before it reads any. That is a promise of every caller here; the
 /// operations hold the shapes that it hangs on against each other first.

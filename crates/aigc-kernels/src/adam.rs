@@ -4,14 +4,32 @@ use super::{
     simd::arch,
     threads::{Shared, for_each},
 };
-use crate::ops::AdamStep;
 use pulp::{Simd, WithSimd};
+
+/// Settings of one step of Adam (Kingma and Ba 2015, <https://arxiv.org/abs/1412.6980>).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamStep {
+    /// Step size.
+    pub learning_rate: f64,
+    /// Decay of the mean of gradients.
+    pub beta_1: f64,
+    /// Decay of the mean of squared gradients.
+    pub beta_2: f64,
+    /// Added to the deviation.
+    pub epsilon: f64,
+    /// Number of this step, from 1.
+    pub time: i32,
+    /// Factor on the parameter that is added to the gradient.
+    pub weight_decay: f64,
+    /// Weight decay that does not go through the moments (AdamW).
+    pub decoupled_decay: f64,
+}
 
 /// Elements that one part takes.
 const PART: usize = 16 * 1024;
 
 /// One step of Adam, in place.
-pub(crate) fn adam(param: &mut [f32], grad: &[f32], moment_1: &mut [f32], moment_2: &mut [f32], step: AdamStep) {
+pub fn adam(param: &mut [f32], grad: &[f32], moment_1: &mut [f32], moment_2: &mut [f32], step: AdamStep) {
     let len = param.len();
     assert!(grad.len() == len && moment_1.len() == len && moment_2.len() == len, "moments of the parameter's size");
     let (param, moment_1, moment_2) = (Shared::new(param), Shared::new(moment_1), Shared::new(moment_2));

@@ -8,20 +8,23 @@ use super::{
 
 /// A matrix in a slice: its first element, and the steps from row to row and from column to column.
 #[derive(Clone, Copy)]
-pub(crate) struct Matrix<'a> {
+pub struct Matrix<'a> {
+    /// The storage.
     pub values: &'a [f32],
+    /// Stride between rows.
     pub row: usize,
+    /// Stride between columns.
     pub column: usize,
 }
 
 impl<'a> Matrix<'a> {
     /// Rows of `width` numbers.
-    pub(crate) fn rows(values: &'a [f32], width: usize) -> Self {
+    pub fn rows(values: &'a [f32], width: usize) -> Self {
         Self { values, row: width, column: 1 }
     }
 
     /// The transpose.
-    pub(crate) fn t(self) -> Self {
+    pub fn t(self) -> Self {
         Self { values: self.values, row: self.column, column: self.row }
     }
 
@@ -96,7 +99,7 @@ pub(crate) unsafe fn multiply_at(
 }
 
 /// `a[m, k]·b[k, n]` (+ `bias[n]` on every row), shared between threads.
-pub(crate) fn multiply([m, n, k]: [usize; 3], a: Matrix, b: Matrix, bias: Option<&[f32]>) -> Vec<f32> {
+pub fn multiply([m, n, k]: [usize; 3], a: Matrix, b: Matrix, bias: Option<&[f32]>) -> Vec<f32> {
     if m == 0 || n == 0 {
         return Vec::new();
     }
@@ -157,7 +160,7 @@ pub(crate) fn multiply([m, n, k]: [usize; 3], a: Matrix, b: Matrix, bias: Option
 }
 
 /// Sum over rows of `width` numbers: the gradient of a bias.
-pub(crate) fn column_sums(values: &[f32], width: usize) -> Vec<f32> {
+pub fn column_sums(values: &[f32], width: usize) -> Vec<f32> {
     const ROWS: usize = 64;
     if width == 0 {
         return Vec::new();

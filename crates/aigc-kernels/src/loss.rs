@@ -9,7 +9,7 @@ use super::{
 use pulp::{Simd, WithSimd};
 
 /// `Σ softplus(l) − t·l` over rows of `n`.
-pub(crate) fn binary_cross_entropy(logits: &[f32], targets: &[f32], n: usize) -> Vec<f32> {
+pub fn binary_cross_entropy(logits: &[f32], targets: &[f32], n: usize) -> Vec<f32> {
     struct Row<'a>(&'a [f32], &'a [f32]);
     impl WithSimd for Row<'_> {
         type Output = f32;
@@ -44,7 +44,7 @@ pub(crate) fn binary_cross_entropy(logits: &[f32], targets: &[f32], n: usize) ->
 }
 
 /// `grad[row]·(σ(l) − t)`.
-pub(crate) fn binary_cross_entropy_grad(logits: &[f32], targets: &[f32], grad: &[f32], n: usize) -> Vec<f32> {
+pub fn binary_cross_entropy_grad(logits: &[f32], targets: &[f32], grad: &[f32], n: usize) -> Vec<f32> {
     struct Row<'a>(&'a [f32], &'a [f32], f32, &'a mut [f32]);
     impl WithSimd for Row<'_> {
         type Output = ();
@@ -104,7 +104,7 @@ impl WithSimd for LogSumExp<'_> {
 ///
 /// # Panics
 /// If there is not one target per row, or one is not below `n`.
-pub(crate) fn cross_entropy(logits: &[f32], targets: &[usize], n: usize) -> Vec<f32> {
+pub fn cross_entropy(logits: &[f32], targets: &[usize], n: usize) -> Vec<f32> {
     assert_eq!(targets.len() * n, logits.len(), "targets of a cross-entropy");
     let per_part = (4096 / n.max(1)).max(1);
     filled(targets.len(), |losses| {
@@ -124,7 +124,7 @@ pub(crate) fn cross_entropy(logits: &[f32], targets: &[usize], n: usize) -> Vec<
 ///
 /// # Panics
 /// If there is not one target and one gradient per row, or a target is not below `n`.
-pub(crate) fn cross_entropy_grad(logits: &[f32], targets: &[usize], grad: &[f32], n: usize) -> Vec<f32> {
+pub fn cross_entropy_grad(logits: &[f32], targets: &[usize], grad: &[f32], n: usize) -> Vec<f32> {
     assert!(targets.len() * n == logits.len() && grad.len() == targets.len(), "targets of a cross-entropy");
     struct Row<'a>(&'a [f32], f32, f32, &'a mut [f32]);
     impl WithSimd for Row<'_> {

@@ -1,7 +1,6 @@
 //! Activations as functions of vectors, with their slopes.
 
 use super::math::{exp, normal, sigmoid, softplus, tanh};
-use crate::nn::Activation;
 use pulp::Simd;
 
 /// A function of one variable and its derivative.
@@ -14,7 +13,7 @@ pub(crate) trait Curve: Copy + Send + Sync {
     fn slope<S: Simd>(self, s: S, x: S::f32s) -> S::f32s;
     /// `dy·f′(x)`
     #[inline(always)]
-    fn pull_back<S: Simd>(self, s: S, x: S::f32s, dy: S::f32s) -> S::f32s {
+    fn vjp<S: Simd>(self, s: S, x: S::f32s, dy: S::f32s) -> S::f32s {
         s.mul_f32s(dy, self.slope(s, x))
     }
 }
@@ -62,10 +61,10 @@ impl Curve for Relu {
     }
     #[inline(always)]
     fn slope<S: Simd>(self, s: S, x: S::f32s) -> S::f32s {
-        self.pull_back(s, x, s.splat_f32s(1.0))
+        self.vjp(s, x, s.splat_f32s(1.0))
     }
     #[inline(always)]
-    fn pull_back<S: Simd>(self, s: S, x: S::f32s, dy: S::f32s) -> S::f32s {
+    fn vjp<S: Simd>(self, s: S, x: S::f32s, dy: S::f32s) -> S::f32s {
         let zero = s.splat_f32s(0.0);
         s.select_f32s(s.greater_than_f32s(x, zero), dy, zero)
     }
@@ -182,19 +181,4 @@ pub(crate) trait WithCurve {
     type Output;
     /// Does it.
     fn with<C: Curve>(self, curve: C) -> Self::Output;
-}
-
-/// Does `work` with the curve of `activation`.
-pub(crate) fn with_curve<W: WithCurve>(activation: Activation, work: W) -> W::Output {
-    match activation {
-        Activation::Identity => work.with(Identity),
-        Activation::Relu => work.with(Relu),
-        Activation::LeakyRelu(slope) => work.with(Leaky(slope as f32)),
-        Activation::Gelu => work.with(Gelu),
-        Activation::GeluTanh => work.with(GeluTanh),
-        Activation::Silu => work.with(Silu),
-        Activation::Tanh => work.with(Tanh),
-        Activation::Sigmoid => work.with(Sigmoid),
-        Activation::Softplus => work.with(Softplus),
-    }
 }

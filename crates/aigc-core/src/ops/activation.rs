@@ -1,6 +1,6 @@
 //! Activations, as data.
 
-use crate::ops;
+use super::activation;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +36,22 @@ pub enum Activation {
 impl Activation {
     /// Applies the activation to every element.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        ops::activation(x, *self)
+        activation(x, *self)
+    }
+}
+
+impl From<Activation> for aigc_kernels::Activation {
+    fn from(activation: Activation) -> Self {
+        match activation {
+            Activation::Identity => Self::Identity,
+            Activation::Relu => Self::Relu,
+            Activation::LeakyRelu(slope) => Self::LeakyRelu(slope as f32),
+            Activation::Gelu => Self::Gelu,
+            Activation::GeluTanh => Self::GeluTanh,
+            Activation::Silu => Self::Silu,
+            Activation::Tanh => Self::Tanh,
+            Activation::Sigmoid => Self::Sigmoid,
+            Activation::Softplus => Self::Softplus,
+        }
     }
 }

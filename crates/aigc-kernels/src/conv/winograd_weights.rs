@@ -7,7 +7,7 @@ use super::{
     planes::{Plan, Planes},
     points::{MOST, Scheme, Three, Two, TwoBySeven, map_rows},
 };
-use crate::ops::cpu::{
+use crate::{
     memory::filled,
     simd::arch,
     threads::{Scratch, Shared, for_each},

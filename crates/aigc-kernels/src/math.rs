@@ -131,7 +131,7 @@ pub(crate) fn normal<S: Simd>(s: S, x: S::f32s) -> (S::f32s, S::f32s) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::cpu::simd::arch;
+    use crate::simd::arch;
     use pulp::WithSimd;
 
     /// Two functions of every element: where there is one, the second is zero.

@@ -9,7 +9,7 @@ use super::{
     planes::Planes,
     points::{One, Scheme, Three, Two, TwoBySeven, map_rows, unmap},
 };
-use crate::ops::cpu::{
+use crate::{
     memory::filled,
     simd::arch,
     threads::{Scratch, Shared, for_each},

@@ -1,6 +1,6 @@
 //! Kernels of one pixel: a matrix product per image, from where the pixels lie.
 
-use crate::ops::cpu::{
+use crate::{
     memory::filled,
     product::{Matrix, multiply_here},
     threads::{Shared, for_each},

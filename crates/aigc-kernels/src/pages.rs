@@ -1,6 +1,7 @@
 //! The allocator's settings, and the pages that memory comes in.
 
-pub(super) use imp::{keep_pages, large_pages, read_often};
+pub use imp::keep_pages;
+pub(crate) use imp::{large_pages, read_often};
 
 #[cfg(all(target_os = "linux", target_env = "gnu", not(miri)))]
 mod imp {
@@ -21,7 +22,7 @@ mod imp {
     /// the next operation, which takes longer than light operations themselves, and Linux to hold the heap in pages of two
     /// megabytes: a weight in small ones takes a tenth to a third longer to come from memory. Not where the
     /// user has set the allocator up.
-    pub(in crate::ops) fn keep_pages() {
+    pub fn keep_pages() {
         /// Where the heap ended when it was last looked at; 0 before.
         static KNOWN: AtomicUsize = AtomicUsize::new(0);
         if !is_ours() {
@@ -41,7 +42,7 @@ mod imp {
     }
 
     /// The same for a new buffer that is no part of the heap, if it is one.
-    pub(in crate::ops) fn large_pages<T>(values: &[T]) {
+    pub(crate) fn large_pages<T>(values: &[T]) {
         let (start, len) = (values.as_ptr() as usize, size_of_val(values));
         if len >= LARGEST && is_ours() {
             advise(start.next_multiple_of(PAGE), start + len);
@@ -49,7 +50,7 @@ mod imp {
     }
 
     /// The same for a buffer that is in use and will be for long.
-    pub(in crate::ops) fn read_often<T>(values: &[T]) {
+    pub(crate) fn read_often<T>(values: &[T]) {
         /// Buffers that were seen: where they lie, and how long they are.
         static SEEN: Mutex<Option<HashMap<usize, usize>>> = Mutex::new(None);
         /// More than there are weights.
@@ -128,9 +129,9 @@ mod imp {
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu", not(miri))))]
 mod imp {
-    pub(in crate::ops) fn keep_pages() {}
-    pub(in crate::ops) fn large_pages<T>(_: &[T]) {}
-    pub(in crate::ops) fn read_often<T>(_: &[T]) {}
+    pub fn keep_pages() {}
+    pub(crate) fn large_pages<T>(_: &[T]) {}
+    pub(crate) fn read_often<T>(_: &[T]) {}
 }
 
 #[cfg(all(test, target_os = "linux", target_env = "gnu", not(miri)))]

@@ -30,7 +30,7 @@ impl Quantization {
 
     /// Values and scales of rows of `width` numbers. Four-bit values lie two to a byte, the first half of a block in the low
     /// bits.
-    pub(crate) fn pack(self, weight: &[f32], width: usize) -> (Vec<i8>, Vec<f32>) {
+    pub fn pack(self, weight: &[f32], width: usize) -> (Vec<i8>, Vec<f32>) {
         let rows = weight.len().checked_div(width).unwrap_or(0);
         let mut values = Vec::with_capacity(rows * self.bytes(width));
         let mut scales = Vec::with_capacity(rows * width.div_ceil(Self::BLOCK));

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 ///
 /// # Panics
 /// If `AIGC_SIMD` holds anything else.
-pub(super) fn arch() -> Arch {
+pub(crate) fn arch() -> Arch {
     static ARCH: OnceLock<Arch> = OnceLock::new();
     *ARCH.get_or_init(|| match std::env::var("AIGC_SIMD").as_deref() {
         Ok("scalar") => Arch::Scalar,
@@ -20,7 +20,7 @@ pub(super) fn arch() -> Arch {
 }
 
 /// Numbers in a vector.
-pub(super) fn lanes() -> usize {
+pub(crate) fn lanes() -> usize {
     struct Lanes;
     impl pulp::WithSimd for Lanes {
         type Output = usize;

@@ -5,7 +5,7 @@ use super::{
     panel::{pack, packed},
     planes::Planes,
 };
-use crate::ops::cpu::{
+use crate::{
     memory::filled,
     simd::arch,
     threads::{Scratch, Shared, for_each},

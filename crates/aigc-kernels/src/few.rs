@@ -7,7 +7,7 @@ use super::{
     threads::{Shared, for_each},
     tile::{Operands, Strided, column_tiles, fixed},
 };
-use crate::ops::pages::read_often;
+use crate::pages::read_often;
 use pulp::{Simd, WithSimd};
 
 /// Rows that are worth it: with more, the products of [`product`](super::product) are as fast.
@@ -201,7 +201,7 @@ impl<const M: usize> WithSimd for Dots<'_, M> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rng::Rng;
+    use crate::testing::Rng;
 
     #[test]
     fn few_rows_are_multiplied_as_many_are() {

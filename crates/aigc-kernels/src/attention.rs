@@ -15,13 +15,18 @@ const BLOCK: usize = 64;
 
 /// Sizes of an attention.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct AttentionSizes {
+pub struct AttentionSizes {
+    /// Batch size.
     pub batch: usize,
+    /// Query heads.
     pub heads: usize,
+    /// Query positions.
     pub queries: usize,
+    /// Key positions.
     pub keys: usize,
     /// Channels of a head.
     pub d: usize,
+    /// Whether a query ignores the keys after it.
     pub causal: bool,
 }
 
@@ -42,8 +47,10 @@ impl AttentionSizes {
 
 /// `[batch, heads, tokens, d]` somewhere in a slice.
 #[derive(Clone, Copy)]
-pub(crate) struct Heads<'a> {
+pub struct Heads<'a> {
+    /// The storage.
     pub values: &'a [f32],
+    /// Offset of the first element.
     pub start: usize,
     /// Steps along batch, heads, tokens and channels.
     pub steps: [usize; 4],
@@ -59,14 +66,16 @@ impl<'a> Heads<'a> {
 
 /// Where the heads of an output or a gradient lie, channels side by side: start, and steps along batch, heads and tokens.
 #[derive(Clone, Copy)]
-pub(crate) struct HeadsOut {
+pub struct HeadsOut {
+    /// Offset of the first element.
     pub start: usize,
+    /// Strides of batch, head and position.
     pub steps: [usize; 3],
 }
 
 impl HeadsOut {
     /// `[batch, tokens, heads, d]` in order.
-    pub(crate) fn in_order(heads: usize, tokens: usize, d: usize) -> Self {
+    pub fn in_order(heads: usize, tokens: usize, d: usize) -> Self {
         Self { start: 0, steps: [tokens * heads * d, d, heads * d] }
     }
 }
@@ -109,7 +118,7 @@ impl HeadOf<'_> {
 
 /// `softmax(q·kᵀ/√d)·v` as `[batch, queries, heads, d]`, and the logarithm of every query's sum of exponentials,
 /// `[batch, heads, queries]`.
-pub(crate) fn attention(q: Heads, k: Heads, v: Heads, sizes: AttentionSizes) -> (Vec<f32>, Vec<f32>) {
+pub fn attention(q: Heads, k: Heads, v: Heads, sizes: AttentionSizes) -> (Vec<f32>, Vec<f32>) {
     let AttentionSizes { batch, heads, queries, keys, d, .. } = sizes;
     let mut log_sums = vec![0.0; batch * heads * queries];
     let order = HeadsOut::in_order(heads, queries, d);
@@ -182,7 +191,7 @@ impl WithSimd for Exponentials<'_> {
 
 /// Gradients of [`attention`] into `grads`, `[dq, dk, dv]`, whose places `outs` names.
 #[allow(clippy::too_many_arguments)]
-pub(crate) fn attention_grads(
+pub fn attention_grads(
     q: Heads,
     k: Heads,
     v: Heads,
@@ -199,7 +208,7 @@ pub(crate) fn attention_grads(
 }
 
 /// Gradients of an attention whose queries, keys and values lie side by side in `[batch, tokens, 3·heads·d]`.
-pub(crate) fn self_attention_grad(
+pub fn self_attention_grad(
     qkv: &[f32],
     output: &[f32],
     log_sums: &[f32],
@@ -219,7 +228,7 @@ pub(crate) fn self_attention_grad(
 }
 
 /// Queries, keys and values of `[batch, tokens, 3·heads·d]`.
-pub(crate) fn side_by_side(qkv: &[f32], sizes: AttentionSizes) -> [Heads<'_>; 3] {
+pub fn side_by_side(qkv: &[f32], sizes: AttentionSizes) -> [Heads<'_>; 3] {
     let AttentionSizes { heads, queries, d, .. } = sizes;
     let width = 3 * heads * d;
     [0, 1, 2].map(|part| Heads { values: qkv, start: part * heads * d, steps: [queries * width, d, width, 1] })

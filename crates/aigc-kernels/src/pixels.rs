@@ -6,7 +6,7 @@ use super::{
 };
 
 /// Every pixel of rows of `width` repeated `factor` times in both directions.
-pub(crate) fn repeat(x: &[f32], width: usize, factor: usize) -> Vec<f32> {
+pub fn repeat(x: &[f32], width: usize, factor: usize) -> Vec<f32> {
     let row_out = width * factor;
     filled(x.len() * factor * factor, |y| {
         let y = Shared::new(y);
@@ -28,7 +28,7 @@ pub(crate) fn repeat(x: &[f32], width: usize, factor: usize) -> Vec<f32> {
 }
 
 /// Sum of every block of `factor` × `factor` pixels of rows of `width`.
-pub(crate) fn sum_blocks(dy: &[f32], width: usize, factor: usize) -> Vec<f32> {
+pub fn sum_blocks(dy: &[f32], width: usize, factor: usize) -> Vec<f32> {
     let row_out = width / factor;
     filled(dy.len() / (factor * factor), |dx| {
         let (dx, len) = (Shared::new(dx), dy.len() / (factor * factor));

@@ -1,6 +1,6 @@
 //! Work in parts, and the memory the parts share.
 
-use crate::ops::pages::keep_pages;
+use crate::pages::keep_pages;
 use std::{
     cell::RefCell,
     marker::PhantomData,

@@ -9,16 +9,19 @@ use super::{
     simd::arch,
     threads::{Shared, for_each},
 };
-use crate::ops::{Quantization, pages::read_often};
+use crate::{Quantization, pages::read_often};
 use pulp::{Simd, WithSimd};
 
 const BLOCK: usize = Quantization::BLOCK;
 
 /// Where a packed weight lies.
 #[derive(Clone, Copy)]
-pub(crate) struct Packed<'a> {
+pub struct Packed<'a> {
+    /// Packed integers.
     pub values: &'a [i8],
+    /// One scale per block.
     pub scales: &'a [f32],
+    /// Bit width.
     pub quantization: Quantization,
     /// Numbers in a row.
     pub k: usize,
@@ -36,7 +39,7 @@ impl Packed<'_> {
     }
 
     /// The numbers of some rows.
-    pub(crate) fn unpack(&self, rows: std::ops::Range<usize>) -> Vec<f32> {
+    pub fn unpack(&self, rows: std::ops::Range<usize>) -> Vec<f32> {
         const AT_ONCE: usize = 16;
         let (k, n) = (self.k, rows.len());
         filled(n * k, |to| {
@@ -113,7 +116,7 @@ impl Bits for Four {
 }
 
 /// `a[m, k]·wᵀ` (+ `bias[n]` on every row) for a weight of `n` rows.
-pub(crate) fn multiply_packed([m, n]: [usize; 2], a: &[f32], w: Packed, bias: Option<&[f32]>) -> Vec<f32> {
+pub fn multiply_packed([m, n]: [usize; 2], a: &[f32], w: Packed, bias: Option<&[f32]>) -> Vec<f32> {
     let (k, blocks) = (w.k, w.blocks());
     assert!(a.len() == m * k && bias.is_none_or(|bias| bias.len() == n), "{m}×{k}×{n}");
     assert!(w.values.len() == n * w.quantization.bytes(k) && w.scales.len() == n * blocks, "a packed {n}×{k}");
@@ -228,7 +231,7 @@ fn many(n: usize, a: &[f32], w: Packed, c: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rng::Rng;
+    use crate::testing::Rng;
 
     #[test]
     fn products_are_those_of_the_unpacked_weight() {

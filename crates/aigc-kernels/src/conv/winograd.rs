@@ -7,7 +7,7 @@
 //! multiplications, but the maps are sums of whole rows, no pixel is moved aside, and rounding errors stay smaller.
 
 use super::points::{Scheme, Three, map_rows, unmap};
-use crate::ops::cpu::{
+use crate::{
     memory::filled,
     simd::arch,
     threads::{Scratch, Shared, for_each},
