@@ -59,17 +59,30 @@ fn main() -> Result<()> {
         lines.push(format!("| {name} | `{feature}` | {cells}"));
         println!("{}", lines[lines.len() - 1]);
     }
-    args.write.map_or(Ok(()), |path| write_between(&path, "backends", &lines.join("\n")))
+    args.write.map_or(Ok(()), |path| {
+        write_between(&path, "backends", &lines.join("\n"))
+    })
 }
 
 /// The cells of one backend, which runs in a process of its own: a GPU that is not there panics.
 fn row(name: &str) -> Result<String> {
     let this = std::env::current_exe()?;
-    let output = Command::new(&this).args(["--device", name]).stderr(Stdio::null()).output()?;
-    let answer = String::from_utf8_lossy(&output.stdout).lines().last().map(serde_json::from_str::<Value>);
-    let answer = answer.and_then(Result::ok).context("cannot be used on this machine")?;
+    let output = Command::new(&this)
+        .args(["--device", name])
+        .stderr(Stdio::null())
+        .output()?;
+    let answer = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .last()
+        .map(serde_json::from_str::<Value>);
+    let answer = answer
+        .and_then(Result::ok)
+        .context("cannot be used on this machine")?;
     let mut clocked = Command::new(this);
-    clocked.args(["--serve", WORKLOAD]).env("AIGC_DEVICE", name).stderr(Stdio::null());
+    clocked
+        .args(["--serve", WORKLOAD])
+        .env("AIGC_DEVICE", name)
+        .stderr(Stdio::null());
     let mut side = Side::start(clocked)?;
     side.round(3.0)?;
     let number = |key: &str| answer[key].as_f64().unwrap_or(f64::NAN);
@@ -88,17 +101,24 @@ fn row(name: &str) -> Result<String> {
 fn tried(device: &Device) -> Result<Value> {
     let (mut forward, mut gradients, mut drawn) = (0.0f64, 0.0f64, 0.0f64);
     for (_, config) in models() {
-        let ((outputs, grads), (expected, expected_grads)) = (pass(&config, device), pass(&config, &Device::flex()));
+        let ((outputs, grads), (expected, expected_grads)) =
+            (pass(&config, device), pass(&config, &Device::flex()));
         for ((_, got), (_, expected)) in outputs.iter().zip(&expected) {
             forward = forward.max(difference(got, expected));
         }
         for (path, (_, expected)) in &expected_grads {
             gradients = gradients.max(difference(&grads[path].1, expected));
         }
-        drawn = drawn.max(difference(&pictures(&config, device).1, &pictures(&config, &Device::flex()).1));
+        drawn = drawn.max(difference(
+            &pictures(&config, device).1,
+            &pictures(&config, &Device::flex()).1,
+        ));
     }
     let [_, (_, config)] = models();
-    let loader = DataLoaderConfig { batch_size: 32, ..DataLoaderConfig::default() };
+    let loader = DataLoaderConfig {
+        batch_size: 32,
+        ..DataLoaderConfig::default()
+    };
     let folder = tempfile::tempdir()?;
     let mut losses = Vec::new();
     Trainer::new(TrainerConfig::new(300))
@@ -114,11 +134,19 @@ fn tried(device: &Device) -> Result<Value> {
             &RunDir::create(folder.path().join("run"))?,
         )?;
     let (first, last) = (losses.first(), losses.last());
-    Ok(json!({"forward": forward, "gradients": gradients, "pictures": drawn, "first": first, "last": last}))
+    Ok(
+        json!({"forward": forward, "gradients": gradients, "pictures": drawn, "first": first, "last": last}),
+    )
 }
 
 /// The largest difference, of the largest value (at least one).
 fn difference(got: &[f64], expected: &[f64]) -> f64 {
-    let scale = expected.iter().fold(1.0f64, |top, value| top.max(value.abs()));
-    got.iter().zip(expected).fold(0.0f64, |top, (got, expected)| top.max((got - expected).abs() / scale))
+    let scale = expected
+        .iter()
+        .fold(1.0f64, |top, value| top.max(value.abs()));
+    got.iter()
+        .zip(expected)
+        .fold(0.0f64, |top, (got, expected)| {
+            top.max((got - expected).abs() / scale)
+        })
 }

@@ -3,14 +3,15 @@
 //!     PYTHON=python3 cargo compare [workload …] [--rounds 5] [--seconds 2] [--write docs/performance.md]
 //!     PYTHON=python3 cargo compare --sizes --plot docs/pictures/cost.svg
 //!
-//! Both sides run in processes of their own and take turns, so that a machine that is slow for a while is slow for both.
-//! A round's figure is the median of its runs, a workload's the median of the rounds' ratios. `PYTHON` names an
-//! interpreter with torch; `AIGC_DEVICE` picks our device, and with `cuda` in its name PyTorch's too. The table goes between
-//! the markers `<!-- compare -->`, on another device than Flex `<!-- compare libtorch -->` and the like.
+//! Both sides run in processes of their own and take turns, so that a machine that is slow for a
+//! while is slow for both. A round's figure is the median of its runs, a workload's the median of
+//! the rounds' ratios. `PYTHON` names an interpreter with torch; `AIGC_DEVICE` picks our device,
+//! and with `cuda` in its name PyTorch's too. The table goes between the markers
+//! `<!-- compare -->`, on another device than Flex `<!-- compare libtorch -->` and the like.
 
 use aigc_benches::{
-    Cost, Figures, SIZES, Side, WORKLOADS, device_name, draw_costs, from_root, median, ours, serve, workload,
-    write_between,
+    Cost, Figures, SIZES, Side, WORKLOADS, device_name, draw_costs, from_root, median, ours, serve,
+    workload, write_between,
 };
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -52,7 +53,11 @@ fn main() -> Result<()> {
     if let Some(name) = args.serve {
         return serve(&name, false);
     }
-    let table = if args.sizes { &SIZES[..] } else { &WORKLOADS[..] };
+    let table = if args.sizes {
+        &SIZES[..]
+    } else {
+        &WORKLOADS[..]
+    };
     let names = match args.workloads.is_empty() {
         true => table.iter().map(|(name, _)| name.to_string()).collect(),
         false => args.workloads,
@@ -74,7 +79,8 @@ fn main() -> Result<()> {
         };
         write_between(&path, &marker, &format!("{HEAD}\n{}", lines.join("\n")))?;
     }
-    args.plot.map_or(Ok(()), |path| draw_costs(&panels(&rows), &from_root(&path)))
+    args.plot
+        .map_or(Ok(()), |path| draw_costs(&panels(&rows), &from_root(&path)))
 }
 
 struct Row {
@@ -84,30 +90,55 @@ struct Row {
 
 fn compare(name: &str, rounds: usize, seconds: f64) -> Result<Row> {
     let mut python = Command::new(std::env::var("PYTHON").unwrap_or_else(|_| "python3".into()));
-    python.args([concat!(env!("CARGO_MANIFEST_DIR"), "/peer/peer.py"), name]).stderr(Stdio::null());
+    python
+        .args([concat!(env!("CARGO_MANIFEST_DIR"), "/peer/peer.py"), name])
+        .stderr(Stdio::null());
     let threads = std::thread::available_parallelism()?.to_string();
-    python.args(["--threads", &threads, "--device", if device_name().contains("cuda") { "cuda" } else { "cpu" }]);
+    python.args([
+        "--threads",
+        &threads,
+        "--device",
+        if device_name().contains("cuda") {
+            "cuda"
+        } else {
+            "cpu"
+        },
+    ]);
     let (mut ours, mut peer) = (Side::start(ours(name)?)?, Side::start(python).ok());
     // The first round is not counted: caches, clocks and allocators settle.
     for round in 0..=rounds {
-        ours.round(seconds).with_context(|| format!("{name}, our side"))?;
-        if peer.as_mut().is_some_and(|peer| peer.round(seconds).is_err()) {
+        ours.round(seconds)
+            .with_context(|| format!("{name}, our side"))?;
+        if peer
+            .as_mut()
+            .is_some_and(|peer| peer.round(seconds).is_err())
+        {
             eprintln!("{name}: no peer (PYTHON must name an interpreter with torch)");
             peer = None;
         }
         if round == 0 {
             ours.figures.medians.clear();
-            peer.iter_mut().for_each(|peer| peer.figures.medians.clear());
+            peer.iter_mut()
+                .for_each(|peer| peer.figures.medians.clear());
         }
     }
-    Ok(Row { ours: ours.figures.clone(), peer: peer.map(|peer| peer.figures.clone()) })
+    Ok(Row {
+        ours: ours.figures.clone(),
+        peer: peer.map(|peer| peer.figures.clone()),
+    })
 }
 
 impl Row {
     /// Median, least and largest ratio.
     fn ratios(&self) -> Option<[f64; 3]> {
         let peer = self.peer.as_ref()?;
-        let mut ratios: Vec<f64> = self.ours.medians.iter().zip(&peer.medians).map(|(o, p)| o / p).collect();
+        let mut ratios: Vec<f64> = self
+            .ours
+            .medians
+            .iter()
+            .zip(&peer.medians)
+            .map(|(o, p)| o / p)
+            .collect();
         ratios.sort_by(f64::total_cmp);
         Some([median(ratios.clone()), ratios[0], ratios[ratios.len() - 1]])
     }
@@ -130,15 +161,23 @@ impl Row {
     fn markdown(&self, name: &str) -> String {
         let time = |side: &Figures| format!("{:.3}", side.milliseconds());
         let memory = |side: &Figures| match (side.peak_bytes, side.idle_bytes) {
-            (Some(peak), Some(idle)) => format!("{} ({})", peak >> 20, (peak - idle.min(peak)) >> 20),
+            (Some(peak), Some(idle)) => {
+                format!("{} ({})", peak >> 20, (peak - idle.min(peak)) >> 20)
+            }
             _ => "?".into(),
         };
         let ratio = self
             .ratios()
-            .map_or("no peer".into(), |[middle, low, high]| format!("**{middle:.2}** ({low:.2}–{high:.2})"));
+            .map_or("no peer".into(), |[middle, low, high]| {
+                format!("**{middle:.2}** ({low:.2}–{high:.2})")
+            });
         let of_peer = |of: &dyn Fn(&Figures) -> String| self.peer.as_ref().map_or("–".into(), of);
         let (ours, peer) = (time(&self.ours), of_peer(&time));
-        format!("| {name} | {ours} | {peer} | {ratio} | {} | {} |", memory(&self.ours), of_peer(&memory))
+        format!(
+            "| {name} | {ours} | {peer} | {ratio} | {} | {} |",
+            memory(&self.ours),
+            of_peer(&memory)
+        )
     }
 }
 
@@ -150,10 +189,17 @@ const HEAD: &str =
 fn panels(rows: &[(String, Row)]) -> Vec<(String, Vec<Cost>)> {
     let mut panels: Vec<(String, Vec<Cost>)> = Vec::new();
     for (name, row) in rows {
-        let Some((kind, size)) = name.rsplit_once('_').and_then(|(name, size)| Some((name, size.parse().ok()?))) else {
+        let Some((kind, size)) = name
+            .rsplit_once('_')
+            .and_then(|(name, size)| Some((name, size.parse().ok()?)))
+        else {
             continue;
         };
-        let cost = Cost { size, ours: row.ours.milliseconds(), peer: row.peer.as_ref().map(Figures::milliseconds) };
+        let cost = Cost {
+            size,
+            ours: row.ours.milliseconds(),
+            peer: row.peer.as_ref().map(Figures::milliseconds),
+        };
         let kind = kind.rsplit('_').next().unwrap_or(kind);
         match panels.iter_mut().find(|(known, _)| known == kind) {
             Some((_, costs)) => costs.push(cost),

@@ -30,7 +30,9 @@ fn main() -> Result<()> {
         return serve(&name, true);
     }
     let names = match args.workloads.is_empty() {
-        true => ["vae_mlp", "vae_conv", "dcgan", "gpt_char_train"].map(String::from).to_vec(),
+        true => ["vae_mlp", "vae_conv", "dcgan", "gpt_char_train"]
+            .map(String::from)
+            .to_vec(),
         false => args.workloads,
     };
     let mut tables = Vec::new();
@@ -39,7 +41,9 @@ fn main() -> Result<()> {
         println!("{table}\n");
         tables.push(table);
     }
-    args.write.map_or(Ok(()), |path| write_between(&path, "profile", &tables.join("\n\n")))
+    args.write.map_or(Ok(()), |path| {
+        write_between(&path, "profile", &tables.join("\n\n"))
+    })
 }
 
 /// The table of one workload: what its operations took, longest first, and what is left of a step.
@@ -48,16 +52,28 @@ fn profile(name: &str, seconds: f64) -> Result<String> {
     side.round(1.0)?;
     let answer = side.round(seconds)?;
     let runs = answer["runs"].as_f64().context("runs")?;
-    let steps: f64 = answer["seconds"].as_array().context("seconds")?.iter().filter_map(|time| time.as_f64()).sum();
+    let steps: f64 = answer["seconds"]
+        .as_array()
+        .context("seconds")?
+        .iter()
+        .filter_map(|time| time.as_f64())
+        .sum();
     let step = steps / runs * 1e3;
     let operations = answer["operations"].as_object().context("operations")?;
-    let per_step = |value: &serde_json::Value, factor: f64| value.as_f64().map_or(0.0, |value| value * factor / runs);
-    let mut rows: Vec<(&str, f64, f64)> =
-        operations.iter().map(|(name, o)| (name.as_str(), per_step(&o[0], 1.0), per_step(&o[1], 1e3))).collect();
+    let per_step = |value: &serde_json::Value, factor: f64| {
+        value.as_f64().map_or(0.0, |value| value * factor / runs)
+    };
+    let mut rows: Vec<(&str, f64, f64)> = operations
+        .iter()
+        .map(|(name, o)| (name.as_str(), per_step(&o[0], 1.0), per_step(&o[1], 1e3)))
+        .collect();
     rows.sort_by(|a, b| b.2.total_cmp(&a.2));
     let rest = step - rows.iter().map(|row| row.2).sum::<f64>();
     let line = |(name, calls, time): &(&str, f64, f64)| {
-        format!("| {name} | {calls:.0} | {time:.3} | {:.1} % |", time / step * 100.0)
+        format!(
+            "| {name} | {calls:.0} | {time:.3} | {:.1} % |",
+            time / step * 100.0
+        )
     };
     let lines: Vec<String> = rows.iter().map(line).collect();
     Ok(format!(

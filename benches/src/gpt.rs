@@ -1,5 +1,5 @@
-//! A step of a character-level GPT: 4 layers, 4 heads, width 128, context 64, vocabulary 65, batch 12, no dropout, no
-//! biases, tied output; AdamW at 1e-3.
+//! A step of a character-level GPT: 4 layers, 4 heads, width 128, context 64, vocabulary 65, batch
+//! 12, no dropout, no biases, tied output; AdamW at 1e-3.
 
 use crate::{Clock, clock::train};
 use aigc_core::{
@@ -14,13 +14,27 @@ use burn::tensor::Device;
 pub(crate) fn run(device: &Device, clock: Clock) -> Result<()> {
     let config = Gpt2Config::nano(65, 64, [4, 4, 128]);
     let mut rng = Rng::new(0);
-    let tokens = (0..256 * 65).map(|_| rng.below(config.vocab_size) as u32).collect();
+    let tokens = (0..256 * 65)
+        .map(|_| rng.below(config.vocab_size) as u32)
+        .collect();
     let windows = TokenDataset::new(tokens, config.n_positions, config.n_positions)?;
     let loader = DataLoader::new(
         windows,
         TokenBatch::collate,
-        DataLoaderConfig { batch_size: 12, ..DataLoaderConfig::default() },
+        DataLoaderConfig {
+            batch_size: 12,
+            ..DataLoaderConfig::default()
+        },
     )?;
-    let trainer = TrainerConfig { optimizer: OptimizerConfig::adam_w(0.9, 0.999, 0.01), ..TrainerConfig::new(0) };
-    train(CausalLmObjective::new(), config.init(device)?, &loader, trainer, clock)
+    let trainer = TrainerConfig {
+        optimizer: OptimizerConfig::adam_w(0.9, 0.999, 0.01),
+        ..TrainerConfig::new(0)
+    };
+    train(
+        CausalLmObjective::new(),
+        config.init(device)?,
+        &loader,
+        trainer,
+        clock,
+    )
 }

@@ -1,4 +1,5 @@
-//! GPT-2 of 124 million parameters with random weights: 64 tokens behind 32, the best of five beams, a prompt of 512.
+//! GPT-2 of 124 million parameters with random weights: 64 tokens behind 32, the best of five
+//! beams, a prompt of 512.
 
 use crate::Clock;
 use aigc_core::{
@@ -18,12 +19,18 @@ fn generate(prompt: usize, config: GenerationConfig, device: &Device, clock: Clo
     generate_with(model(device)?, prompt, config, clock)
 }
 
-fn generate_with(model: Gpt2, prompt: usize, config: GenerationConfig, mut clock: Clock) -> Result<()> {
+fn generate_with(
+    model: Gpt2,
+    prompt: usize,
+    config: GenerationConfig,
+    mut clock: Clock,
+) -> Result<()> {
     let mut rng = Rng::new(0);
     let prompt: Vec<u32> = (0..prompt).map(|_| rng.below(50_257) as u32).collect();
     let new = config.max_new_tokens.unwrap_or(0);
     loop {
-        let texts = Generator::new(&model, config.clone())?.generate(std::slice::from_ref(&prompt))?;
+        let texts =
+            Generator::new(&model, config.clone())?.generate(std::slice::from_ref(&prompt))?;
         assert_eq!(texts[0].new_tokens().len(), new);
         if !clock.tick() {
             return Ok(());
@@ -32,7 +39,10 @@ fn generate_with(model: Gpt2, prompt: usize, config: GenerationConfig, mut clock
 }
 
 fn greedily() -> GenerationConfig {
-    GenerationConfig { max_new_tokens: Some(64), ..GenerationConfig::default() }
+    GenerationConfig {
+        max_new_tokens: Some(64),
+        ..GenerationConfig::default()
+    }
 }
 
 pub(crate) fn greedy(device: &Device, clock: Clock) -> Result<()> {
@@ -55,5 +65,13 @@ pub(crate) fn beam5(device: &Device, clock: Clock) -> Result<()> {
 }
 
 pub(crate) fn prefill(device: &Device, clock: Clock) -> Result<()> {
-    generate(512, GenerationConfig { max_new_tokens: Some(1), ..GenerationConfig::default() }, device, clock)
+    generate(
+        512,
+        GenerationConfig {
+            max_new_tokens: Some(1),
+            ..GenerationConfig::default()
+        },
+        device,
+        clock,
+    )
 }

@@ -27,44 +27,98 @@ pub type Workload = (&'static str, fn(&Device, Clock) -> Result<()>);
 
 /// Training steps, single operations, and the ceilings of arithmetic and of memory.
 pub const WORKLOADS: [Workload; 25] = [
-    ("vae_mlp", |device, clock| vae::run(vae::mlp(), 128, device, clock)),
-    ("vae_conv", |device, clock| vae::run(vae::conv(32, 28), 128, device, clock)),
+    ("vae_mlp", |device, clock| {
+        vae::run(vae::mlp(), 128, device, clock)
+    }),
+    ("vae_conv", |device, clock| {
+        vae::run(vae::conv(32, 28), 128, device, clock)
+    }),
     ("dcgan", dcgan::run),
     ("ddpm_unet_train", unet::training),
     ("ddpm_unet_sample", unet::sampling),
     ("gpt_char_train", gpt::run),
     ("gpt2_greedy", gpt2::greedy),
-    ("gpt2_greedy_int8", |device, clock| gpt2::quantized(Quantization::Int8, device, clock)),
-    ("gpt2_greedy_int4", |device, clock| gpt2::quantized(Quantization::Int4, device, clock)),
+    ("gpt2_greedy_int8", |device, clock| {
+        gpt2::quantized(Quantization::Int8, device, clock)
+    }),
+    ("gpt2_greedy_int4", |device, clock| {
+        gpt2::quantized(Quantization::Int4, device, clock)
+    }),
     ("gpt2_beam5", gpt2::beam5),
     ("gpt2_prefill", gpt2::prefill),
-    ("conv1_64", |device, clock| repeat(conv("", [32, 64, 64, 28, 1, 1], device), clock)),
-    ("conv1_64_xw", |device, clock| repeat(conv("xw", [32, 64, 64, 28, 1, 1], device), clock)),
-    ("conv3_64", |device, clock| repeat(conv("", [32, 64, 64, 28, 3, 1], device), clock)),
-    ("conv3_64_w", |device, clock| repeat(conv("w", [32, 64, 64, 28, 3, 1], device), clock)),
-    ("conv3_64_xw", |device, clock| repeat(conv("xw", [32, 64, 64, 28, 3, 1], device), clock)),
-    ("conv3_32", |device, clock| repeat(conv("", [32, 32, 32, 28, 3, 1], device), clock)),
-    ("conv3_32_xw", |device, clock| repeat(conv("xw", [32, 32, 32, 28, 3, 1], device), clock)),
-    ("conv4_64", |device, clock| repeat(conv("", [64, 64, 128, 14, 4, 2], device), clock)),
-    ("conv4_64_xw", |device, clock| repeat(conv("xw", [64, 64, 128, 14, 4, 2], device), clock)),
-    ("group_norm", |device, clock| repeat(group_norm(device), clock)),
-    ("silu", |device, clock| repeat(activation(Activation::Silu, device), clock)),
-    ("group_norm_silu_xw", |device, clock| repeat(group_norm_silu(device), clock)),
-    ("matmul", |device, clock| repeat(product([1024, 1024, 1024], device), clock)),
-    ("matvec", |device, clock| repeat(product([1, 768, 50_257], device), clock)),
+    ("conv1_64", |device, clock| {
+        repeat(conv("", [32, 64, 64, 28, 1, 1], device), clock)
+    }),
+    ("conv1_64_xw", |device, clock| {
+        repeat(conv("xw", [32, 64, 64, 28, 1, 1], device), clock)
+    }),
+    ("conv3_64", |device, clock| {
+        repeat(conv("", [32, 64, 64, 28, 3, 1], device), clock)
+    }),
+    ("conv3_64_w", |device, clock| {
+        repeat(conv("w", [32, 64, 64, 28, 3, 1], device), clock)
+    }),
+    ("conv3_64_xw", |device, clock| {
+        repeat(conv("xw", [32, 64, 64, 28, 3, 1], device), clock)
+    }),
+    ("conv3_32", |device, clock| {
+        repeat(conv("", [32, 32, 32, 28, 3, 1], device), clock)
+    }),
+    ("conv3_32_xw", |device, clock| {
+        repeat(conv("xw", [32, 32, 32, 28, 3, 1], device), clock)
+    }),
+    ("conv4_64", |device, clock| {
+        repeat(conv("", [64, 64, 128, 14, 4, 2], device), clock)
+    }),
+    ("conv4_64_xw", |device, clock| {
+        repeat(conv("xw", [64, 64, 128, 14, 4, 2], device), clock)
+    }),
+    ("group_norm", |device, clock| {
+        repeat(group_norm(device), clock)
+    }),
+    ("silu", |device, clock| {
+        repeat(activation(Activation::Silu, device), clock)
+    }),
+    ("group_norm_silu_xw", |device, clock| {
+        repeat(group_norm_silu(device), clock)
+    }),
+    ("matmul", |device, clock| {
+        repeat(product([1024, 1024, 1024], device), clock)
+    }),
+    ("matvec", |device, clock| {
+        repeat(product([1, 768, 50_257], device), clock)
+    }),
 ];
 
 /// `vae_conv` with twice the batch, the width, the side, and twice again: cost against size.
 pub const SIZES: [Workload; 9] = [
-    ("vae_conv_batch_32", |device, clock| vae::run(vae::conv(16, 16), 32, device, clock)),
-    ("vae_conv_batch_64", |device, clock| vae::run(vae::conv(16, 16), 64, device, clock)),
-    ("vae_conv_batch_128", |device, clock| vae::run(vae::conv(16, 16), 128, device, clock)),
-    ("vae_conv_width_16", |device, clock| vae::run(vae::conv(16, 16), 32, device, clock)),
-    ("vae_conv_width_32", |device, clock| vae::run(vae::conv(32, 16), 32, device, clock)),
-    ("vae_conv_width_64", |device, clock| vae::run(vae::conv(64, 16), 32, device, clock)),
-    ("vae_conv_side_16", |device, clock| vae::run(vae::conv(16, 16), 32, device, clock)),
-    ("vae_conv_side_32", |device, clock| vae::run(vae::conv(16, 32), 32, device, clock)),
-    ("vae_conv_side_64", |device, clock| vae::run(vae::conv(16, 64), 32, device, clock)),
+    ("vae_conv_batch_32", |device, clock| {
+        vae::run(vae::conv(16, 16), 32, device, clock)
+    }),
+    ("vae_conv_batch_64", |device, clock| {
+        vae::run(vae::conv(16, 16), 64, device, clock)
+    }),
+    ("vae_conv_batch_128", |device, clock| {
+        vae::run(vae::conv(16, 16), 128, device, clock)
+    }),
+    ("vae_conv_width_16", |device, clock| {
+        vae::run(vae::conv(16, 16), 32, device, clock)
+    }),
+    ("vae_conv_width_32", |device, clock| {
+        vae::run(vae::conv(32, 16), 32, device, clock)
+    }),
+    ("vae_conv_width_64", |device, clock| {
+        vae::run(vae::conv(64, 16), 32, device, clock)
+    }),
+    ("vae_conv_side_16", |device, clock| {
+        vae::run(vae::conv(16, 16), 32, device, clock)
+    }),
+    ("vae_conv_side_32", |device, clock| {
+        vae::run(vae::conv(16, 32), 32, device, clock)
+    }),
+    ("vae_conv_side_64", |device, clock| {
+        vae::run(vae::conv(16, 64), 32, device, clock)
+    }),
 ];
 
 /// The workload called `name`.

@@ -45,9 +45,16 @@ impl Side {
     /// # Errors
     /// If the program cannot be started.
     pub fn start(mut command: Command) -> Result<Self> {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
         let answers = BufReader::new(child.stdout.take().context("its output is piped")?);
-        Ok(Self { child, answers, figures: Figures::default() })
+        Ok(Self {
+            child,
+            answers,
+            figures: Figures::default(),
+        })
     }
 
     /// Lets it work for so many seconds; gives back the whole answer.
@@ -62,7 +69,12 @@ impl Side {
             bail!("it ended without an answer");
         }
         let answer: Value = serde_json::from_str(&line)?;
-        let times = answer["seconds"].as_array().context("seconds")?.iter().filter_map(|t| t.as_f64()).collect();
+        let times = answer["seconds"]
+            .as_array()
+            .context("seconds")?
+            .iter()
+            .filter_map(|t| t.as_f64())
+            .collect();
         self.figures.medians.push(median(times));
         self.figures.peak_bytes = answer["peak_bytes"].as_u64();
         self.figures.idle_bytes = answer["idle_bytes"].as_u64();

@@ -1,6 +1,6 @@
-//! DDPM's network on 28×28 images: blocks of 32, 64 and 64 channels, one layer each, attention at 7×7, 8 groups. A training
-//! step (batch 32, noise prediction, Adam at 1e-3) goes through the trainer as a user's does; sampling is ten DDIM steps for
-//! 16 images.
+//! DDPM's network on 28×28 images: blocks of 32, 64 and 64 channels, one layer each, attention at
+//! 7×7, 8 groups. A training step (batch 32, noise prediction, Adam at 1e-3) goes through the
+//! trainer as a user's does; sampling is ten DDIM steps for 16 images.
 
 use crate::{Clock, clock::train, vae::images};
 use aigc_core::{
@@ -9,7 +9,8 @@ use aigc_core::{
     train::TrainerConfig,
 };
 use aigc_diffusion::{
-    DdimScheduler, DiffusionObjective, DiffusionObjectiveConfig, Sampling, Scheduler, UNet2dConfig, UNet2dModel,
+    DdimScheduler, DiffusionObjective, DiffusionObjectiveConfig, Sampling, Scheduler, UNet2dConfig,
+    UNet2dModel,
     models::{DownBlockType, UpBlockType},
 };
 use anyhow::Result;
@@ -34,7 +35,13 @@ fn init(device: &Device) -> Result<UNet2dModel> {
 pub(crate) fn training(device: &Device, clock: Clock) -> Result<()> {
     let network = init(device)?;
     let objective = DiffusionObjective::new(DiffusionObjectiveConfig::default(), &network)?;
-    train(objective, network, &images(ImageShape::new(1, 28, 28), 32)?, TrainerConfig::new(0), clock)
+    train(
+        objective,
+        network,
+        &images(ImageShape::new(1, 28, 28), 32)?,
+        TrainerConfig::new(0),
+        clock,
+    )
 }
 
 pub(crate) fn sampling(device: &Device, mut clock: Clock) -> Result<()> {
@@ -45,8 +52,14 @@ pub(crate) fn sampling(device: &Device, mut clock: Clock) -> Result<()> {
         let mut x = rng.normal([16, 1, 28, 28], device);
         let mut sampling = Sampling::new(&plan);
         while let Some(call) = sampling.call() {
-            let output = network.forward(sampling.input(&x), Tensor::full([16], call.time, device), None);
-            x = sampling.step(x, output, || unreachable!("DDIM draws no noise")).sample;
+            let output = network.forward(
+                sampling.input(&x),
+                Tensor::full([16], call.time, device),
+                None,
+            );
+            x = sampling
+                .step(x, output, || unreachable!("DDIM draws no noise"))
+                .sample;
         }
         x.mean().into_scalar::<f32>();
         if !clock.tick() {

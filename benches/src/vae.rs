@@ -1,5 +1,5 @@
-//! Training steps of the variational autoencoders: Adam at 1e-3, the loss read back. They go through the trainer as a
-//! user's do.
+//! Training steps of the variational autoencoders: Adam at 1e-3, the loss read back. They go
+//! through the trainer as a user's do.
 
 use crate::{Clock, clock::train};
 use aigc_core::{
@@ -17,19 +17,42 @@ pub(crate) fn mlp() -> VaeConfig {
 
 pub(crate) fn conv(width: usize, side: usize) -> VaeConfig {
     let config = ConvVaeConfig::new(ImageShape::new(1, side, side));
-    VaeConfig::Conv(ConvVaeConfig { channels: vec![width, 2 * width], ..config })
+    VaeConfig::Conv(ConvVaeConfig {
+        channels: vec![width, 2 * width],
+        ..config
+    })
 }
 
 pub(crate) fn run(model: VaeConfig, batch: usize, device: &Device, clock: Clock) -> Result<()> {
     let model = model.init(device)?;
     let loader = images(model.shape(), batch)?;
-    train(VaeObjective::new(Beta::default())?, model, &loader, TrainerConfig::new(0), clock)
+    train(
+        VaeObjective::new(Beta::default())?,
+        model,
+        &loader,
+        TrainerConfig::new(0),
+        clock,
+    )
 }
 
 /// BatchIter of noise.
-pub(crate) fn images(shape: ImageShape, batch_size: usize) -> Result<DataLoader<aigc_core::data::ImageBatch>> {
+pub(crate) fn images(
+    shape: ImageShape,
+    batch_size: usize,
+) -> Result<DataLoader<aigc_core::data::ImageBatch>> {
     let mut rng = Rng::new(0);
-    let mut image = || Image { shape, pixels: (0..shape.numel()).map(|_| rng.below(256) as u8).collect(), label: None };
+    let mut image = || Image {
+        shape,
+        pixels: (0..shape.numel()).map(|_| rng.below(256) as u8).collect(),
+        label: None,
+    };
     let images = InMemory((0..1024).map(|_| image()).collect());
-    Ok(DataLoader::new(images, collate_images, DataLoaderConfig { batch_size, ..DataLoaderConfig::default() })?)
+    Ok(DataLoader::new(
+        images,
+        collate_images,
+        DataLoaderConfig {
+            batch_size,
+            ..DataLoaderConfig::default()
+        },
+    )?)
 }

@@ -6,15 +6,17 @@ use crate::{
     judge::{JUDGED, Judge},
 };
 use aigc_core::{
+    CancelToken,
     burn::tensor::{Device, Tensor},
     checkpoint::RunDir,
     data::{Classes, ImageShape},
     output::{Animation, ImageGrid, save_gif, save_image},
-    train::{CancelToken, EmaConfig, OptimizerConfig, Schedule, StopReason, TrainerConfig},
+    train::{EmaConfig, OptimizerConfig, Schedule, StopReason, TrainerConfig},
 };
 use aigc_diffusion::{
-    DiffusionObjective, DiffusionObjectiveConfig, DpmMultistepScheduler, Guidance, NoiseScheduleConfig, Pipeline,
-    Process, Sampler, Samples, SigmaScheduleFlags, UNet2dConfig, UNet2dModel,
+    DiffusionObjective, DiffusionObjectiveConfig, DpmMultistepScheduler, Guidance,
+    NoiseScheduleConfig, Pipeline, Process, Sampler, Samples, SigmaScheduleFlags, UNet2dConfig,
+    UNet2dModel,
 };
 use aigc_examples::{Images, say_how_to_go_on};
 use anyhow::Result;
@@ -27,7 +29,12 @@ const GUIDANCE: f64 = 2.0;
 
 pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()> {
     let job = Job::prepare(args, "digits-diffusion", || defaults(args))?;
-    let Settings { model, trainer, objective, data } = &job.settings;
+    let Settings {
+        model,
+        trainer,
+        objective,
+        data,
+    } = &job.settings;
     let (images, grid) = (&job.images, job.grid());
     let (seed, shape) = (trainer.seed, images.shape);
     let network = model.init(device)?;
@@ -59,20 +66,31 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
     pictures(&trained.model, &scheduler, &judge, run, grid, seed, device)?;
     let mut pipeline = Pipeline::new(trained.model, scheduler, shape)?;
     if let Some(classes) = model.num_class_embeds {
-        pipeline = pipeline.with_labels((0..classes - 1).map(|class| class.to_string()).collect())?;
+        pipeline =
+            pipeline.with_labels((0..classes - 1).map(|class| class.to_string()).collect())?;
     }
     pipeline.save(run.path().join("pipeline"))?;
     judge.say(&trained.metrics);
     println!();
-    let samples = if model.num_class_embeds.is_some() { "a row for each class" } else { "100 images it invented" };
+    let samples = if model.num_class_embeds.is_some() {
+        "a row for each class"
+    } else {
+        "100 images it invented"
+    };
     let files = [
         ("samples.png", samples),
         ("denoising.gif", "how ten of them came out of noise"),
         ("between.gif", "from noise to noise, each frame an image"),
-        ("nearest.png", "ten samples, each with the most similar training image below"),
+        (
+            "nearest.png",
+            "ten samples, each with the most similar training image below",
+        ),
         ("loss.svg", "how the loss went"),
         ("metrics.jsonl", "the same, as numbers"),
-        ("pipeline/", "the model, for `Pipeline::from_dir` and for diffusers in Python"),
+        (
+            "pipeline/",
+            "the model, for `Pipeline::from_dir` and for diffusers in Python",
+        ),
     ];
     list(run, &files);
     Ok(())
@@ -87,7 +105,10 @@ fn scheduler(objective: &DiffusionObjectiveConfig) -> DpmMultistepScheduler {
     DpmMultistepScheduler {
         noise,
         prediction_type: objective.prediction,
-        sigmas: SigmaScheduleFlags { use_karras_sigmas: true, ..SigmaScheduleFlags::default() },
+        sigmas: SigmaScheduleFlags {
+            use_karras_sigmas: true,
+            ..SigmaScheduleFlags::default()
+        },
         ..DpmMultistepScheduler::default()
     }
 }
@@ -99,12 +120,24 @@ fn sampler<'a>(
     device: &Device,
 ) -> aigc_core::Result<Sampler<'a, UNet2dModel>> {
     let sampler = Sampler::new(network, scheduler, STEPS, shape, device)?.with_batch_size(250)?;
-    if network.config().num_class_embeds.is_some() { sampler.guided(Guidance::new(GUIDANCE)) } else { Ok(sampler) }
+    if network.config().num_class_embeds.is_some() {
+        sampler.guided(Guidance::new(GUIDANCE))
+    } else {
+        Ok(sampler)
+    }
 }
 
 /// 100 samples, or ten of each class; always of the same noise.
-fn show(network: &UNet2dModel, sampler: &Sampler<'_, UNet2dModel>, seed: u64) -> aigc_core::Result<Samples> {
-    if network.config().num_class_embeds.is_some() { sampler.class_grid(10, seed) } else { sampler.sample(100, seed) }
+fn show(
+    network: &UNet2dModel,
+    sampler: &Sampler<'_, UNet2dModel>,
+    seed: u64,
+) -> aigc_core::Result<Samples> {
+    if network.config().num_class_embeds.is_some() {
+        sampler.class_grid(10, seed)
+    } else {
+        sampler.sample(100, seed)
+    }
 }
 
 fn pictures(
@@ -122,11 +155,17 @@ fn pictures(
     let mut failed = aigc_core::Result::Ok(());
     let watched = sampler(network, scheduler, shape, device)?.observe(|progress| {
         failed = film.push(&progress.noisy());
-        if failed.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        if failed.is_ok() {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
     });
     // One of each class.
     let watched = match network.config().num_class_embeds {
-        Some(classes) => watched.of(Classes::Each((0..10).map(|i| i % (classes as u32 - 1)).collect())),
+        Some(classes) => watched.of(Classes::Each(
+            (0..10).map(|i| i % (classes as u32 - 1)).collect(),
+        )),
         None => watched,
     };
     let ten = watched.sample(10, seed)?;
@@ -138,11 +177,24 @@ fn pictures(
     }
     film.save(Duration::from_millis(100), &at("denoising.gif"))?;
     let sampler = sampler(network, scheduler, shape, device)?;
-    save_image(&show(network, &sampler, seed)?.images, grid, &at("samples.png"))?;
+    save_image(
+        &show(network, &sampler, seed)?.images,
+        grid,
+        &at("samples.png"),
+    )?;
     let (from, to) = (sampler.noise(20, seed ^ 1), sampler.noise(20, seed ^ 2));
-    save_gif(sampler.between(&from, &to, 20, seed)?, grid, Duration::from_millis(80), &at("between.gif"))?;
+    save_gif(
+        sampler.between(&from, &to, 20, seed)?,
+        grid,
+        Duration::from_millis(80),
+        &at("between.gif"),
+    )?;
     let ten = sampler.sample(10, seed ^ 3)?.images;
-    save_image(&Tensor::cat(vec![ten.clone(), judge.known.images(&ten)?], 0), grid, &at("nearest.png"))?;
+    save_image(
+        &Tensor::cat(vec![ten.clone(), judge.known.images(&ten)?], 0),
+        grid,
+        &at("nearest.png"),
+    )?;
     Ok(())
 }
 
@@ -166,6 +218,17 @@ fn defaults(args: &Args) -> Result<(Settings<UNet2dConfig, DiffusionObjectiveCon
         ..TrainerConfig::new(2400)
     };
     let conditioning_dropout = if classes.is_some() { 0.1 } else { 0.0 };
-    let objective = DiffusionObjectiveConfig { conditioning_dropout, ..DiffusionObjectiveConfig::default() };
-    Ok((Settings { model, trainer, objective, data }, images))
+    let objective = DiffusionObjectiveConfig {
+        conditioning_dropout,
+        ..DiffusionObjectiveConfig::default()
+    };
+    Ok((
+        Settings {
+            model,
+            trainer,
+            objective,
+            data,
+        },
+        images,
+    ))
 }

@@ -6,23 +6,38 @@ use crate::{
     judge::{JUDGED, Judge},
 };
 use aigc_core::{
+    CancelToken,
     burn::tensor::{Device, Tensor},
     output::{save_gif, save_image},
     rng::Rng,
-    train::{CancelToken, EmaConfig, OptimizerConfig, Schedule, StopReason, TrainerConfig},
+    train::{EmaConfig, OptimizerConfig, Schedule, StopReason, TrainerConfig},
 };
 use aigc_examples::{Images, say_how_to_go_on};
 use aigc_gan::{
-    AnyGan, Augment, ClassConditioning, DcganConfig, DiffAugment, GanConfig, GanObjective, GanObjectiveConfig,
-    Generator, MlpGanConfig, Sampler,
+    AnyGan, Augment, ClassConditioning, DcganConfig, DiffAugment, GanConfig, GanObjective,
+    GanObjectiveConfig, Generator, MlpGanConfig, Sampler,
 };
 use anyhow::Result;
 use std::time::Duration;
 
-pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken, conditional: bool) -> Result<()> {
-    let name = if conditional { "digits-cgan" } else { "digits-gan" };
+pub(crate) fn run(
+    args: &Args,
+    device: &Device,
+    stop: CancelToken,
+    conditional: bool,
+) -> Result<()> {
+    let name = if conditional {
+        "digits-cgan"
+    } else {
+        "digits-gan"
+    };
     let job = Job::prepare(args, name, || defaults(args, conditional))?;
-    let Settings { model, trainer, objective, data } = &job.settings;
+    let Settings {
+        model,
+        trainer,
+        objective,
+        data,
+    } = &job.settings;
     let (images, grid) = (&job.images, job.grid());
     let seed = trainer.seed;
     let gan = model.init(device)?;
@@ -47,7 +62,11 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken, conditional: 
         })
         .preview(|gan, at| {
             let sampler = Sampler::new(&gan.generator, device);
-            save_image(&show(&sampler, gan, seed)?, grid, &at.run.sample_path(at.step, "png"))
+            save_image(
+                &show(&sampler, gan, seed)?,
+                grid,
+                &at.run.sample_path(at.step, "png"),
+            )
         })
         .fit(players, gan, &images.train, run)?;
     if trained.reason == StopReason::Interrupted {
@@ -58,18 +77,38 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken, conditional: 
     let sampler = Sampler::new(&trained.model.generator, device);
     let mut rng = Rng::keyed(seed, "pictures", 0);
     let at = |name: &str| run.path().join(name);
-    save_image(&show(&sampler, &trained.model, seed)?, grid, &at("samples.png"))?;
-    save_gif(sampler.interpolate(20, 30, &mut rng)?, grid, Duration::from_millis(80), &at("walk.gif"))?;
+    save_image(
+        &show(&sampler, &trained.model, seed)?,
+        grid,
+        &at("samples.png"),
+    )?;
+    save_gif(
+        sampler.interpolate(20, 30, &mut rng)?,
+        grid,
+        Duration::from_millis(80),
+        &at("walk.gif"),
+    )?;
     let samples = sampler.sample(10, &mut rng)?;
-    save_image(&Tensor::cat(vec![samples.clone(), judge.known.images(&samples)?], 0), grid, &at("nearest.png"))?;
+    save_image(
+        &Tensor::cat(vec![samples.clone(), judge.known.images(&samples)?], 0),
+        grid,
+        &at("nearest.png"),
+    )?;
     judge.say(&trained.metrics);
     println!();
-    let samples = if conditional { "a row for each class" } else { "100 images it invented" };
+    let samples = if conditional {
+        "a row for each class"
+    } else {
+        "100 images it invented"
+    };
     list(
         run,
         &[
             ("samples.png", samples),
-            ("nearest.png", "ten samples, each with the most similar training image below"),
+            (
+                "nearest.png",
+                "ten samples, each with the most similar training image below",
+            ),
             ("walk.gif", "a walk from noise to noise"),
             ("loss.svg", "how the losses went"),
             ("metrics.jsonl", "the same, as numbers"),
@@ -80,24 +119,49 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken, conditional: 
 }
 
 /// 100 samples, or ten of each class; always of the same noise.
-fn show<G: Generator>(sampler: &Sampler<'_, G>, gan: &AnyGan, seed: u64) -> aigc_core::Result<Tensor<4>> {
+fn show<G: Generator>(
+    sampler: &Sampler<'_, G>,
+    gan: &AnyGan,
+    seed: u64,
+) -> aigc_core::Result<Tensor<4>> {
     let mut rng = Rng::keyed(seed, "preview", 0);
-    if gan.generator.classes().is_some() { sampler.class_grid(10, &mut rng) } else { sampler.sample(100, &mut rng) }
+    if gan.generator.classes().is_some() {
+        sampler.class_grid(10, &mut rng)
+    } else {
+        sampler.sample(100, &mut rng)
+    }
 }
 
-fn defaults(args: &Args, conditional: bool) -> Result<(Settings<GanConfig, GanObjectiveConfig>, Images)> {
+fn defaults(
+    args: &Args,
+    conditional: bool,
+) -> Result<(Settings<GanConfig, GanObjectiveConfig>, Images)> {
     let data = args.data.clone();
     let images = data.open(BATCH, args.run.seed)?;
     let shape = images.shape;
-    let classes = if conditional { Some(ClassConditioning::new(images.classes()?)) } else { None };
+    let classes = if conditional {
+        Some(ClassConditioning::new(images.classes()?))
+    } else {
+        None
+    };
     let foldable = shape.height == shape.width && shape.height % 4 == 0;
     let model = if foldable {
-        GanConfig::Dcgan(DcganConfig { classes, ..DcganConfig::new(shape) })
+        GanConfig::Dcgan(DcganConfig {
+            classes,
+            ..DcganConfig::new(shape)
+        })
     } else {
-        GanConfig::Mlp(MlpGanConfig { classes, ..MlpGanConfig::new(shape) })
+        GanConfig::Mlp(MlpGanConfig {
+            classes,
+            ..MlpGanConfig::new(shape)
+        })
     };
     // 1,500 images are few: moved a little, they last longer.
-    let augment = Augment::Diff(DiffAugment { color: false, translation: 0.125, cutout: 0.0 });
+    let augment = Augment::Diff(DiffAugment {
+        color: false,
+        translation: 0.125,
+        cutout: 0.0,
+    });
     let trainer = TrainerConfig {
         seed: args.run.seed,
         minutes: Some(2.0),
@@ -110,6 +174,17 @@ fn defaults(args: &Args, conditional: bool) -> Result<(Settings<GanConfig, GanOb
         save_steps: 500,
         ..TrainerConfig::new(4000)
     };
-    let objective = GanObjectiveConfig { augment, ..GanObjectiveConfig::default() };
-    Ok((Settings { model, trainer, objective, data }, images))
+    let objective = GanObjectiveConfig {
+        augment,
+        ..GanObjectiveConfig::default()
+    };
+    Ok((
+        Settings {
+            model,
+            trainer,
+            objective,
+            data,
+        },
+        images,
+    ))
 }

@@ -38,9 +38,17 @@ impl<M: DeserializeOwned, O: DeserializeOwned> Job<M, O> {
         defaults: impl FnOnce() -> Result<(Settings<M, O>, Images)>,
     ) -> Result<Self> {
         let options = &args.run;
-        let existing = if options.start() == Start::Fresh { None } else { Some(options.existing_run(name)?) };
+        let existing = if options.start() == Start::Fresh {
+            None
+        } else {
+            Some(options.existing_run(name)?)
+        };
         // A run that was killed before it wrote its settings begins with the given ones.
-        let saved = existing.as_ref().filter(|run| run.config_path().exists()).map(RunDir::config).transpose()?;
+        let saved = existing
+            .as_ref()
+            .filter(|run| run.config_path().exists())
+            .map(RunDir::config)
+            .transpose()?;
         let (mut settings, images) = match saved {
             Some(saved) => {
                 let saved: Settings<M, O> = saved;
@@ -50,12 +58,20 @@ impl<M: DeserializeOwned, O: DeserializeOwned> Job<M, O> {
             None => defaults()?,
         };
         settings.trainer = options.config(settings.trainer)?;
-        Ok(Self { settings, images, existing, name })
+        Ok(Self {
+            settings,
+            images,
+            existing,
+            name,
+        })
     }
 
     /// The run's folder. Asked for last, so that a mistake elsewhere leaves no empty one behind.
     pub(crate) fn folder(&self, args: &Args) -> Result<RunDir> {
-        let run = self.existing.clone().map_or_else(|| args.run.run(self.name), Ok)?;
+        let run = self
+            .existing
+            .clone()
+            .map_or_else(|| args.run.run(self.name), Ok)?;
         self.images.say(&run);
         Ok(run)
     }
@@ -63,7 +79,11 @@ impl<M: DeserializeOwned, O: DeserializeOwned> Job<M, O> {
     /// Ten images a row; tiny ones are smoothed.
     pub(crate) fn grid(&self) -> ImageGrid {
         let grid = ImageGrid::new(10, self.images.shape.width);
-        if self.images.shape.width < 16 { grid.smoothed() } else { grid }
+        if self.images.shape.width < 16 {
+            grid.smoothed()
+        } else {
+            grid
+        }
     }
 }
 

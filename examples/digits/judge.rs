@@ -18,8 +18,8 @@ const MOST_PIXELS: usize = 1024;
 const MOST_KNOWN: usize = 10_000;
 
 pub(crate) struct Judge {
-    /// Of held-out images, and their distance to training images: what a perfect generator would reach. Nothing where
-    /// images are too large for their pixels to be features, or too few.
+    /// Of held-out images, and their distance to training images: what a perfect generator would
+    /// reach. Nothing where images are too large for their pixels to be features, or too few.
     held_out: Option<(FeatureStatistics, f64)>,
     held_out_images: usize,
     pub(crate) known: NearestNeighbors,
@@ -35,7 +35,8 @@ impl Judge {
             Ok::<_, Error>(moments)
         };
         let held_out_images = images.held_out.items();
-        let measurable = images.shape.numel() <= MOST_PIXELS && held_out_images > 1 && images.train.items() > 1;
+        let measurable =
+            images.shape.numel() <= MOST_PIXELS && held_out_images > 1 && images.train.items() > 1;
         let held_out = match measurable {
             true => {
                 let held_out = moments(&images.held_out)?;
@@ -45,7 +46,11 @@ impl Judge {
             false => None,
         };
         let known = NearestNeighbors::from_batches(images.train.pass(), MOST_KNOWN, device)?;
-        Ok(Self { held_out, held_out_images, known })
+        Ok(Self {
+            held_out,
+            held_out_images,
+            known,
+        })
     }
 
     /// Of pictures, and of the classes that were asked for, if any were.
@@ -72,7 +77,12 @@ impl Judge {
 
     /// Says in words what the metrics are.
     pub(crate) fn say(&self, metrics: &Metrics) {
-        let value = |name: &str| metrics.iter().find(|(n, _)| n == name).map(|(_, value)| *value);
+        let value = |name: &str| {
+            metrics
+                .iter()
+                .find(|(n, _)| n == name)
+                .map(|(_, value)| *value)
+        };
         println!();
         if let (Some(distance), Some((_, among_real))) = (value("frechet"), &self.held_out) {
             println!(

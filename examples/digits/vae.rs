@@ -5,16 +5,17 @@ use crate::{
     job::{BATCH, Job, Settings, list},
 };
 use aigc_core::{
+    CancelToken,
     burn::tensor::{Device, Tensor},
     data::{DataLoader, ImageBatch},
     output::{ImageGrid, save_gif, save_image},
     rng::Rng,
-    train::{CancelToken, EmaConfig, Schedule, StopReason, TrainerConfig},
+    train::{EmaConfig, Schedule, StopReason, TrainerConfig},
 };
 use aigc_examples::{Images, say_how_to_go_on};
 use aigc_vae::{
-    AnyVae, Beta, ConvVaeConfig, MlpVaeConfig, VaeConfig, VaeObjective, held_out, interpolate, latent_grid,
-    reconstruct, sample,
+    AnyVae, Beta, ConvVaeConfig, MlpVaeConfig, VaeConfig, VaeObjective, held_out, interpolate,
+    latent_grid, reconstruct, sample,
 };
 use anyhow::{Context, Result};
 use std::time::Duration;
@@ -23,12 +24,25 @@ const NAME: &str = "digits-vae";
 
 pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()> {
     let job = Job::prepare(args, NAME, || defaults(args))?;
-    let Settings { model, trainer, objective, data } = &job.settings;
+    let Settings {
+        model,
+        trainer,
+        objective,
+        data,
+    } = &job.settings;
     let (images, grid) = (&job.images, job.grid());
     let seed = trainer.seed;
     let run = &job.folder(args)?;
 
-    let show = |model: &AnyVae| sample(model, 100, TEMPERATURE, &mut Rng::keyed(seed, "preview", 0), device);
+    let show = |model: &AnyVae| {
+        sample(
+            model,
+            100,
+            TEMPERATURE,
+            &mut Rng::keyed(seed, "preview", 0),
+            device,
+        )
+    };
     let trained = args
         .run
         .trainer(trainer.clone(), stop, 10)
@@ -37,15 +51,32 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
         .with_data_config(data)?
         .evaluate(|model| held_out(model, &images.held_out, device, seed))
         .preview(|model, at| save_image(&show(model)?, grid, &at.run.sample_path(at.step, "png")))
-        .fit(VaeObjective::new(*objective)?, model.init(device)?, &images.train, run)?;
+        .fit(
+            VaeObjective::new(*objective)?,
+            model.init(device)?,
+            &images.train,
+            run,
+        )?;
 
     if trained.reason == StopReason::Interrupted {
         say_how_to_go_on(trained.step, run);
         return Ok(());
     }
-    let pictures = Pictures { model: &trained.model, held_out: &images.held_out, grid, seed, device };
+    let pictures = Pictures {
+        model: &trained.model,
+        held_out: &images.held_out,
+        grid,
+        seed,
+        device,
+    };
     pictures.save(run.path())?;
-    let value = |name| trained.metrics.iter().find(|(n, _)| n == name).map_or(f64::NAN, |(_, value)| *value);
+    let value = |name| {
+        trained
+            .metrics
+            .iter()
+            .find(|(n, _)| n == name)
+            .map_or(f64::NAN, |(_, value)| *value)
+    };
     println!(
         "\nheld-out -ELBO: {:.2} nats per image, mean of {} images that no step has seen ({:.2} to reconstruct, {:.2} \
          of divergence)\n  It bounds from above how many nats the model needs to write an image down: lower is better.\n",
@@ -58,8 +89,14 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
         run,
         &[
             ("samples.png", "100 images it invented"),
-            ("reconstructions.png", "held-out originals, each with its reconstruction below"),
-            ("walk.gif", "a walk through its latent space, from class to class"),
+            (
+                "reconstructions.png",
+                "held-out originals, each with its reconstruction below",
+            ),
+            (
+                "walk.gif",
+                "a walk through its latent space, from class to class",
+            ),
             ("latent.png", "its two busiest latent dimensions as a map"),
             ("loss.svg", "how the losses fell"),
             ("metrics.jsonl", "the same, as numbers"),
@@ -68,7 +105,8 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
     );
     Ok(())
 }
-/// Below 1, the divergence counts less than in the ELBO: a little worse as a bound, and crisper to look at.
+/// Below 1, the divergence counts less than in the ELBO: a little worse as a bound, and crisper to
+/// look at.
 const BETA: f64 = 0.5;
 /// Samples are drawn a little closer to the middle of the prior, where digits are typical.
 const TEMPERATURE: f64 = 0.8;
@@ -79,7 +117,10 @@ fn defaults(args: &Args) -> Result<(Settings<VaeConfig, Beta>, Images)> {
     let shape = images.shape;
     let foldable = shape.height % 4 == 0 && shape.width % 4 == 0;
     let model = if foldable {
-        VaeConfig::Conv(ConvVaeConfig { latent: 8, ..ConvVaeConfig::new(shape) })
+        VaeConfig::Conv(ConvVaeConfig {
+            latent: 8,
+            ..ConvVaeConfig::new(shape)
+        })
     } else {
         VaeConfig::Mlp(MlpVaeConfig::new(shape))
     };
@@ -94,7 +135,18 @@ fn defaults(args: &Args) -> Result<(Settings<VaeConfig, Beta>, Images)> {
         save_steps: 500,
         ..TrainerConfig::new(4000)
     };
-    Ok((Settings { model, trainer, objective: Beta { value: BETA, anneal: 0 }, data }, images))
+    Ok((
+        Settings {
+            model,
+            trainer,
+            objective: Beta {
+                value: BETA,
+                anneal: 0,
+            },
+            data,
+        },
+        images,
+    ))
 }
 
 /// What is drawn once training is over.
@@ -109,13 +161,25 @@ struct Pictures<'a> {
 impl Pictures<'_> {
     fn save(&self, folder: &std::path::Path) -> Result<()> {
         let noise = &mut Rng::keyed(self.seed, "samples", 0);
-        save_image(&sample(self.model, 100, TEMPERATURE, noise, self.device)?, self.grid, &folder.join("samples.png"))?;
-        let batch = self.held_out.pass().next().context("there are held-out images")??;
+        save_image(
+            &sample(self.model, 100, TEMPERATURE, noise, self.device)?,
+            self.grid,
+            &folder.join("samples.png"),
+        )?;
+        let batch = self
+            .held_out
+            .pass()
+            .next()
+            .context("there are held-out images")??;
         let originals = batch.images(self.device);
         self.reconstructions(originals.clone(), &folder.join("reconstructions.png"))?;
         self.walk(&batch, originals.clone(), &folder.join("walk.gif"))?;
         let axes = self.busiest(originals);
-        save_image(&latent_grid(self.model, axes, 10, self.device)?, self.grid, &folder.join("latent.png"))?;
+        save_image(
+            &latent_grid(self.model, axes, 10, self.device)?,
+            self.grid,
+            &folder.join("latent.png"),
+        )?;
         Ok(())
     }
 
@@ -123,24 +187,43 @@ impl Pictures<'_> {
     fn reconstructions(&self, originals: Tensor<4>, path: &std::path::Path) -> Result<()> {
         let rendered = reconstruct(self.model, originals.clone());
         let rows = (originals.dims()[0] / 10).clamp(1, 5);
-        let row = |x: &Tensor<4>, r: usize| x.clone().narrow(0, 10 * r, 10.min(x.dims()[0] - 10 * r));
-        let both = (0..rows).flat_map(|r| [row(&originals, r), row(&rendered, r)]).collect();
+        let row =
+            |x: &Tensor<4>, r: usize| x.clone().narrow(0, 10 * r, 10.min(x.dims()[0] - 10 * r));
+        let both = (0..rows)
+            .flat_map(|r| [row(&originals, r), row(&rendered, r)])
+            .collect();
         Ok(save_image(&Tensor::cat(both, 0), self.grid, path)?)
     }
 
-    /// From one image of each class to the next, or through the first images where there are no classes.
+    /// From one image of each class to the next, or through the first images where there are no
+    /// classes.
     fn walk(&self, batch: &ImageBatch, images: Tensor<4>, path: &std::path::Path) -> Result<()> {
         let stops: Vec<usize> = match batch.label_values() {
-            Some(labels) => (0..10).filter_map(|class| labels.iter().position(|l| *l == class)).collect(),
+            Some(labels) => (0..10)
+                .filter_map(|class| labels.iter().position(|l| *l == class))
+                .collect(),
             None => (0..batch.len().min(10)).collect(),
         };
         let at = |k: usize| images.clone().narrow(0, stops[k % stops.len()], 1);
         let mut frames = Vec::new();
         for k in 0..stops.len() {
-            frames.extend(interpolate(self.model, at(k), at(k + 1), 9)?.into_iter().take(8));
+            frames.extend(
+                interpolate(self.model, at(k), at(k + 1), 9)?
+                    .into_iter()
+                    .take(8),
+            );
         }
         let zoom = self.grid.zoom * 2;
-        Ok(save_gif(frames, ImageGrid { columns: 1, zoom, ..self.grid }, Duration::from_millis(80), path)?)
+        Ok(save_gif(
+            frames,
+            ImageGrid {
+                columns: 1,
+                zoom,
+                ..self.grid
+            },
+            Duration::from_millis(80),
+            path,
+        )?)
     }
 
     /// The latent dimensions whose means vary most over `images`.

@@ -2,15 +2,18 @@
 
 use crate::weather;
 use aigc_core::{
+    CancelToken,
     burn::tensor::Device,
     checkpoint::RunDir,
-    train::{CancelToken, Start, StopReason, TrainerConfig},
+    train::{Start, StopReason, TrainerConfig},
 };
 use aigc_examples::{
     RunOptions, say_how_to_go_on,
     text::{Continuation, TextTraining, Typewriter, gpt_trainer},
 };
-use aigc_text::{BpeTokenizer, GenerationConfig, Generator, Gpt2, Gpt2Config, TokenDataset, Tokenizer};
+use aigc_text::{
+    BpeTokenizer, GenerationConfig, Generator, Gpt2, Gpt2Config, TokenDataset, Tokenizer,
+};
 use anyhow::{Result, bail};
 use std::collections::HashSet;
 
@@ -28,14 +31,27 @@ pub(crate) fn run(options: &RunOptions, device: &Device, stop: CancelToken) -> R
     let model = Gpt2Config::nano(tokenizer.vocabulary(), 64, [4, 4, 128]);
     let windows = TokenDataset::new(tokenizer.encode(&text)?, model.n_positions, 1)?;
     let (learned, held_out) = windows.split(0.99)?;
-    let trainer = TrainerConfig { eval_steps: 0, learning_rate: 4e-3, ..gpt_trainer(2500, options.seed) };
+    let trainer = TrainerConfig {
+        eval_steps: 0,
+        learning_rate: 4e-3,
+        ..gpt_trainer(2500, options.seed)
+    };
     let trainer = options.config(trainer)?;
     let run: RunDir = match options.start() {
         Start::Fresh => options.run(NAME)?,
         _ => options.existing_run(NAME)?,
     };
-    let shown = Continuation { prompt: "\n".into(), tokens: 120 };
-    let training = TextTraining { tokenizer: &tokenizer, learned, held_out, batch: 12, shown };
+    let shown = Continuation {
+        prompt: "\n".into(),
+        tokens: 120,
+    };
+    let training = TextTraining {
+        tokenizer: &tokenizer,
+        learned,
+        held_out,
+        batch: 12,
+        shown,
+    };
     let trained = training.run(model.init(device)?, trainer, options, stop, &(), &run)?;
     if trained.reason == StopReason::Interrupted {
         say_how_to_go_on(trained.step, &run);
@@ -46,7 +62,10 @@ pub(crate) fn run(options: &RunOptions, device: &Device, stop: CancelToken) -> R
     for seed in 0..5 {
         let mut typewriter = Typewriter::new(&tokenizer);
         let end = end(&tokenizer)?;
-        for token in Generator::new(&trained.model, config(end))?.seed(seed).stream(&[end])? {
+        for token in Generator::new(&trained.model, config(end))?
+            .seed(seed)
+            .stream(&[end])?
+        {
             let token = token?;
             if token != end {
                 typewriter.write(token);
@@ -59,7 +78,11 @@ pub(crate) fn run(options: &RunOptions, device: &Device, stop: CancelToken) -> R
     for (name, value) in &trained.metrics {
         println!("{name}: {value:.4}");
     }
-    println!("{} steps in {:.0} s", trained.made, trained.elapsed.as_secs_f64());
+    println!(
+        "{} steps in {:.0} s",
+        trained.made,
+        trained.elapsed.as_secs_f64()
+    );
     let folder = run.path().join("model");
     println!(
         "\nask it: cargo run --release --example generate -- --model {} --prompt \"Oslo, 24 December:\"",
@@ -90,22 +113,40 @@ fn config(end: u32) -> GenerationConfig {
 
 fn reports(model: &Gpt2, tokenizer: &BpeTokenizer) -> Result<Vec<String>> {
     let end = end(tokenizer)?;
-    let config = GenerationConfig { num_return_sequences: 100, ..config(end) };
+    let config = GenerationConfig {
+        num_return_sequences: 100,
+        ..config(end)
+    };
     let mut reports = Vec::new();
     for seed in 0..COUNTED / 100 {
-        let texts = Generator::new(model, config.clone())?.seed(1000 + seed as u64).generate(&[vec![end]])?;
-        reports.extend(texts.iter().map(|text| tokenizer.decode(text.new_tokens()).trim_end().to_string()));
+        let texts = Generator::new(model, config.clone())?
+            .seed(1000 + seed as u64)
+            .generate(&[vec![end]])?;
+        reports.extend(
+            texts
+                .iter()
+                .map(|text| tokenizer.decode(text.new_tokens()).trim_end().to_string()),
+        );
     }
     Ok(reports)
 }
 
 fn count(reports: &[String], known: &HashSet<String>) {
-    let faults: Vec<(&String, String)> =
-        reports.iter().filter_map(|report| weather::fault(report).map(|fault| (report, fault))).collect();
+    let faults: Vec<(&String, String)> = reports
+        .iter()
+        .filter_map(|report| weather::fault(report).map(|fault| (report, fault)))
+        .collect();
     let percent = |n: usize| 100.0 * n as f64 / reports.len() as f64;
-    let novel = reports.iter().filter(|report| !known.contains(*report)).count();
+    let novel = reports
+        .iter()
+        .filter(|report| !known.contains(*report))
+        .count();
     let different: HashSet<&String> = reports.iter().collect();
-    println!("\nof {} reports {:.1} % are right by the grammar", reports.len(), percent(reports.len() - faults.len()));
+    println!(
+        "\nof {} reports {:.1} % are right by the grammar",
+        reports.len(),
+        percent(reports.len() - faults.len())
+    );
     println!(
         "{:.1} % are none of those it learned from, {:.1} % differ from each other",
         percent(novel),

@@ -3,8 +3,8 @@
 //!     cargo run --release --example generate -- --model FOLDER --prompt "The quick brown fox jumps over the lazy" \
 //!         --max-length 50 --num-beams 5 --no-repeat-ngram-size 2 --top-k 50
 //!
-//! Without a model it trains a small one on weather reports, which come of a grammar, and counts how many of those it writes are
-//! right.
+//! Without a model it trains a small one on weather reports, which come of a grammar, and counts
+//! how many of those it writes are right.
 
 #![forbid(unsafe_code)]
 
@@ -17,7 +17,10 @@ use aigc_examples::{
     RunOptions, stop_on_ctrl_c,
     text::{Typewriter, model_folder},
 };
-use aigc_text::{CausalLm, GenerationConfig, Generator, Gpt2, Sequence, Strategy, Tokenizer, perplexity, tokenizer};
+use aigc_text::{
+    CausalLm, GenerationConfig, Generator, Gpt2, Sequence, Strategy, Tokenizer, perplexity,
+    tokenizer,
+};
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use options::GenerationOptions;
@@ -26,8 +29,8 @@ use std::path::{Path, PathBuf};
 /// Writes text with a GPT-2.
 #[derive(Debug, Parser)]
 struct Args {
-    /// A folder of transformers (`config.json`, weights, and the tokenizer's files), or with the feature `download` a name of the
-    /// Hugging Face hub, such as `gpt2`.
+    /// A folder of transformers (`config.json`, weights, and the tokenizer's files), or with the
+    /// feature `download` a name of the Hugging Face hub, such as `gpt2`.
     #[arg(long, value_name = "FOLDER")]
     model: Option<String>,
     /// What the text begins with; several for a batch.
@@ -39,7 +42,8 @@ struct Args {
     /// A smaller model with the same tokens, which proposes what the model checks.
     #[arg(long, value_name = "FOLDER")]
     assistant: Option<String>,
-    /// Say how well the model foretells a text, in windows that are half a context apart, instead of writing.
+    /// Say how well the model foretells a text, in windows that are half a context apart, instead
+    /// of writing.
     #[arg(long, value_name = "FILE", requires = "model")]
     perplexity: Option<PathBuf>,
     #[command(flatten)]
@@ -76,8 +80,15 @@ fn generate(args: &Args, folder: &Path, device: &Device) -> Result<()> {
     }
     let (config, _) = GenerationConfig::open(folder)?;
     let config = args.generation.over(config, &*tokenizer)?;
-    let prompts = if args.prompt.is_empty() { vec![String::new()] } else { args.prompt.clone() };
-    let tokens = prompts.iter().map(|prompt| tokenizer.encode(prompt)).collect::<Result<Vec<_>, _>>()?;
+    let prompts = if args.prompt.is_empty() {
+        vec![String::new()]
+    } else {
+        args.prompt.clone()
+    };
+    let tokens = prompts
+        .iter()
+        .map(|prompt| tokenizer.encode(prompt))
+        .collect::<Result<Vec<_>, _>>()?;
     let assistant = match &args.assistant {
         Some(assistant) => Some(Gpt2::open(model_folder(assistant)?, device)?),
         None => None,
@@ -98,7 +109,12 @@ fn generate(args: &Args, folder: &Path, device: &Device) -> Result<()> {
         print!("{}", prompts[0]);
         let mut typewriter = Typewriter::new(&*tokenizer);
         generator
-            .with_streamer(|tokens| tokens.iter().flatten().for_each(|token| typewriter.write(*token)))?
+            .with_streamer(|tokens| {
+                tokens
+                    .iter()
+                    .flatten()
+                    .for_each(|token| typewriter.write(*token))
+            })?
             .generate(&tokens)?;
         return Ok(());
     }
@@ -113,12 +129,19 @@ fn judge(model: &Gpt2, tokenizer: &dyn Tokenizer, text: &Path) -> Result<()> {
     let tokens = tokenizer.encode(&text)?;
     let found = perplexity(model, &tokens, model.context().div_ceil(2))?;
     let bits = found.bits_per_character(text.chars().count());
-    println!("perplexity {:.4} of {} tokens; {bits:.4} bits per character", found.perplexity(), tokens.len());
+    println!(
+        "perplexity {:.4} of {} tokens; {bits:.4} bits per character",
+        found.perplexity(),
+        tokens.len()
+    );
     Ok(())
 }
 
 fn show(text: &Sequence, tokenizer: &dyn Tokenizer, each: bool) {
-    let score = text.score.map(|score| format!(" (score {score:.4})")).unwrap_or_default();
+    let score = text
+        .score
+        .map(|score| format!(" (score {score:.4})"))
+        .unwrap_or_default();
     println!("{}{score}\n", tokenizer.decode(&text.tokens));
     for (token, score) in text.new_tokens().iter().zip(&text.scores).filter(|_| each) {
         println!("{score:10.4}  {:?}", tokenizer.decode(&[*token]));

@@ -8,7 +8,8 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
-/// How texts are generated. Without an option, what the model's `generation_config.json` says, or transformers' default.
+/// How texts are generated. Without an option, what the model's `generation_config.json` says, or
+/// transformers' default.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct GenerationOptions {
     /// Most tokens, the prompt's among them.
@@ -93,7 +94,8 @@ pub(crate) struct GenerationOptions {
     /// Tokens that `--assistant` proposes at a time.
     #[arg(long)]
     num_assistant_tokens: Option<usize>,
-    /// Any option by the name that it has in a `generation_config.json`, such as "suppress_tokens=[198]".
+    /// Any option by the name that it has in a `generation_config.json`, such as
+    /// "suppress_tokens=[198]".
     #[arg(long, value_name = "NAME=JSON")]
     set: Vec<String>,
 }
@@ -110,10 +112,21 @@ enum Early {
 
 impl GenerationOptions {
     /// `config` with what was asked for.
-    pub(crate) fn over(&self, config: GenerationConfig, tokenizer: &dyn Tokenizer) -> Result<GenerationConfig> {
-        let encode = |texts: &[String]| texts.iter().map(|text| tokenizer.encode(text)).collect::<Result<Vec<_>, _>>();
+    pub(crate) fn over(
+        &self,
+        config: GenerationConfig,
+        tokenizer: &dyn Tokenizer,
+    ) -> Result<GenerationConfig> {
+        let encode = |texts: &[String]| {
+            texts
+                .iter()
+                .map(|text| tokenizer.encode(text))
+                .collect::<Result<Vec<_>, _>>()
+        };
         let bias = |text: &String| {
-            let (text, bias) = text.rsplit_once('=').with_context(|| format!("--sequence-bias {text}: no `=`"))?;
+            let (text, bias) = text
+                .rsplit_once('=')
+                .with_context(|| format!("--sequence-bias {text}: no `=`"))?;
             Ok((tokenizer.encode(text)?, bias.parse()?))
         };
         let early = self.early_stopping.map(|early| match early {
@@ -138,7 +151,9 @@ impl GenerationOptions {
             num_beam_groups: self.num_beam_groups.unwrap_or(config.num_beam_groups),
             diversity_penalty: self.diversity_penalty.unwrap_or(config.diversity_penalty),
             penalty_alpha: self.penalty_alpha.or(config.penalty_alpha),
-            num_return_sequences: self.num_return_sequences.unwrap_or(config.num_return_sequences),
+            num_return_sequences: self
+                .num_return_sequences
+                .unwrap_or(config.num_return_sequences),
             early_stopping: early.unwrap_or(config.early_stopping),
             temperature: self.temperature.unwrap_or(config.temperature),
             top_k: self.top_k.unwrap_or(config.top_k),
@@ -152,7 +167,9 @@ impl GenerationOptions {
             frequency_penalty: self.frequency_penalty.unwrap_or(config.frequency_penalty),
             presence_penalty: self.presence_penalty.unwrap_or(config.presence_penalty),
             length_penalty: self.length_penalty.unwrap_or(config.length_penalty),
-            no_repeat_ngram_size: self.no_repeat_ngram_size.unwrap_or(config.no_repeat_ngram_size),
+            no_repeat_ngram_size: self
+                .no_repeat_ngram_size
+                .unwrap_or(config.no_repeat_ngram_size),
             bad_words_ids: [config.bad_words_ids, encode(&self.bad_words)?].concat(),
             force_words_ids: encode(&self.force_words)?
                 .into_iter()
@@ -165,19 +182,28 @@ impl GenerationOptions {
                 .map(bias)
                 .chain(config.sequence_bias.into_iter().map(Ok))
                 .collect::<Result<_>>()?,
-            prompt_lookup_num_tokens: self.prompt_lookup_num_tokens.or(config.prompt_lookup_num_tokens),
-            num_assistant_tokens: self.num_assistant_tokens.unwrap_or(config.num_assistant_tokens),
+            prompt_lookup_num_tokens: self
+                .prompt_lookup_num_tokens
+                .or(config.prompt_lookup_num_tokens),
+            num_assistant_tokens: self
+                .num_assistant_tokens
+                .unwrap_or(config.num_assistant_tokens),
             ..config
         };
         set(config, &self.set)
     }
 
     /// What texts that tokens of `end` end are held to.
-    pub(crate) fn pattern(&self, tokenizer: &dyn Tokenizer, end: &[u32]) -> Result<Option<Pattern>> {
+    pub(crate) fn pattern(
+        &self,
+        tokenizer: &dyn Tokenizer,
+        end: &[u32],
+    ) -> Result<Option<Pattern>> {
         Ok(match (&self.regex, &self.json_schema) {
             (Some(expression), _) => Some(Pattern::regex(expression, tokenizer, end)?),
             (None, Some(path)) => {
-                let schema = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+                let schema =
+                    std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
                 Some(Pattern::json_schema(&schema, tokenizer, end)?)
             }
             (None, None) => None,
@@ -190,15 +216,24 @@ fn set(config: GenerationConfig, fields: &[String]) -> Result<GenerationConfig> 
     const LENGTHS: [&str; 2] = ["max_length", "max_new_tokens"];
     let mut all = serde_json::to_value(config)?;
     let parts = |field: &'_ String| -> Result<(String, String)> {
-        let (name, value) = field.split_once('=').with_context(|| format!("--set {field}: no `=`"))?;
+        let (name, value) = field
+            .split_once('=')
+            .with_context(|| format!("--set {field}: no `=`"))?;
         Ok((name.to_string(), value.to_string()))
     };
     let parts = fields.iter().map(parts).collect::<Result<Vec<_>>>()?;
-    if parts.iter().any(|(name, _)| LENGTHS.contains(&name.as_str())) {
-        LENGTHS.iter().for_each(|length| all[*length] = serde_json::Value::Null);
+    if parts
+        .iter()
+        .any(|(name, _)| LENGTHS.contains(&name.as_str()))
+    {
+        LENGTHS
+            .iter()
+            .for_each(|length| all[*length] = serde_json::Value::Null);
     }
     for ((name, value), field) in parts.iter().zip(fields) {
-        let known = all.get_mut(name).with_context(|| format!("--set {field}: there is no option {name}"))?;
+        let known = all
+            .get_mut(name)
+            .with_context(|| format!("--set {field}: there is no option {name}"))?;
         *known = serde_json::from_str(value).with_context(|| format!("--set {field}"))?;
     }
     Ok(GenerationConfig::from_json(&all.to_string())?.0)

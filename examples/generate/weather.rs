@@ -5,8 +5,9 @@
 //!           ". " wind " from the " point ", " speed " km/h."
 //! ```
 //!
-//! And beyond the grammar: the day is one of its month, the low is below the high and not more than fifteen below, it snows
-//! only where the low is below 3 and rains only where the high is above 0, and the wind's name fits its speed.
+//! And beyond the grammar: the day is one of its month, the low is below the high and not more than
+//! fifteen below, it snows only where the low is below 3 and rains only where the high is above 0,
+//! and the wind's name fits its speed.
 
 use aigc_core::rng::Rng;
 
@@ -50,11 +51,32 @@ const MONTHS: [(&str, u32); 12] = [
     ("November", 30),
     ("December", 31),
 ];
-const SKIES: [&str; 8] =
-    ["sunny", "cloudy", "foggy", "overcast", "light rain", "heavy rain", "light snow", "heavy snow"];
-const WINDS: [(&str, std::ops::RangeInclusive<i32>); 4] =
-    [("Light air", 1..=9), ("A breeze", 10..=29), ("A strong wind", 30..=59), ("A gale", 60..=99)];
-const POINTS: [&str; 8] = ["north", "north-east", "east", "south-east", "south", "south-west", "west", "north-west"];
+const SKIES: [&str; 8] = [
+    "sunny",
+    "cloudy",
+    "foggy",
+    "overcast",
+    "light rain",
+    "heavy rain",
+    "light snow",
+    "heavy snow",
+];
+const WINDS: [(&str, std::ops::RangeInclusive<i32>); 4] = [
+    ("Light air", 1..=9),
+    ("A breeze", 10..=29),
+    ("A strong wind", 30..=59),
+    ("A gale", 60..=99),
+];
+const POINTS: [&str; 8] = [
+    "north",
+    "north-east",
+    "east",
+    "south-east",
+    "south",
+    "south-west",
+    "west",
+    "north-west",
+];
 
 fn of<T: Copy>(all: &[T], rng: &mut Rng) -> T {
     all[rng.below(all.len())]
@@ -101,17 +123,26 @@ pub(crate) fn fault(text: &str) -> Option<String> {
 
 /// What stands before `mark`, and what behind.
 fn until<'a>(text: &'a str, mark: &str) -> Result<(&'a str, &'a str), String> {
-    text.split_once(mark).ok_or_else(|| format!("{mark:?} does not follow in {text:?}"))
+    text.split_once(mark)
+        .ok_or_else(|| format!("{mark:?} does not follow in {text:?}"))
 }
 
 /// A number as it is written: without zeros in front.
 fn number(text: &str) -> Result<i32, String> {
     let number: i32 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
-    if number.to_string() == text { Ok(number) } else { Err(format!("{text:?} is not written as {number}")) }
+    if number.to_string() == text {
+        Ok(number)
+    } else {
+        Err(format!("{text:?} is not written as {number}"))
+    }
 }
 
 fn known(what: &str, text: &str, all: &[&str]) -> Result<(), String> {
-    if all.contains(&text) { Ok(()) } else { Err(format!("{text:?} is no {what}")) }
+    if all.contains(&text) {
+        Ok(())
+    } else {
+        Err(format!("{text:?} is no {what}"))
+    }
 }
 
 fn check(text: &str) -> Result<(), String> {
@@ -119,7 +150,11 @@ fn check(text: &str) -> Result<(), String> {
     known("city", city, &CITIES)?;
     let (day, rest) = until(rest, " ")?;
     let (month, rest) = until(rest, ": ")?;
-    let days = MONTHS.iter().find(|(name, _)| *name == month).ok_or_else(|| format!("{month:?} is no month"))?.1;
+    let days = MONTHS
+        .iter()
+        .find(|(name, _)| *name == month)
+        .ok_or_else(|| format!("{month:?} is no month"))?
+        .1;
     let day = number(day)?;
     if !(1..=days as i32).contains(&day) {
         return Err(format!("{month} has no day {day}"));
@@ -146,8 +181,16 @@ fn check(text: &str) -> Result<(), String> {
         return Err(format!("{rest:?} at the end"));
     }
     let speed = number(speed)?;
-    let speeds = &WINDS.iter().find(|(name, _)| *name == wind).ok_or_else(|| format!("{wind:?} is no wind"))?.1;
-    if speeds.contains(&speed) { Ok(()) } else { Err(format!("{wind} of {speed} km/h")) }
+    let speeds = &WINDS
+        .iter()
+        .find(|(name, _)| *name == wind)
+        .ok_or_else(|| format!("{wind:?} is no wind"))?
+        .1;
+    if speeds.contains(&speed) {
+        Ok(())
+    } else {
+        Err(format!("{wind} of {speed} km/h"))
+    }
 }
 
 #[cfg(test)]

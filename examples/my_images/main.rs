@@ -1,4 +1,5 @@
-//! Trains on a folder of your own images: `cargo run --release --example my_images -- FOLDER`. README.md shows it.
+//! Trains on a folder of your own images: `cargo run --release --example my_images -- FOLDER`.
+//! README.md shows it.
 
 use aigc_core::data::folder::{ImageFolder, ImageFolderConfig};
 use aigc_core::data::{DataLoader, DataLoaderConfig, ImageShape, collate_images};
@@ -18,5 +19,9 @@ fn main() -> aigc_core::Result<()> {
     let trainer = Trainer::new(TrainerConfig::new(2000)).observe(ProgressBar::new());
     let trained = trainer.fit(VaeObjective::new(Beta::default())?, model, &batches, &run)?;
     let pictures = sample(&trained.model, 64, 1.0, &mut Rng::new(7), &device)?;
-    save_image(&pictures, ImageGrid::new(8, 32), &run.path().join("samples.png"))
+    save_image(
+        &pictures,
+        ImageGrid::new(8, 32),
+        &run.path().join("samples.png"),
+    )
 }

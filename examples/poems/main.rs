@@ -2,7 +2,8 @@
 //!
 //!     cargo run --release --example poems -- --data chinese-poetry
 //!
-//! The folder has the JSON files of <https://github.com/chinese-poetry/chinese-poetry>, such as `poet.tang.0.json`.
+//! The folder has the JSON files of <https://github.com/chinese-poetry/chinese-poetry>, such as
+//! `poet.tang.0.json`.
 
 #![forbid(unsafe_code)]
 
@@ -11,7 +12,9 @@ use aigc_examples::{
     RunOptions, say_how_to_go_on, stop_on_ctrl_c,
     text::{Continuation, TextTraining, gpt_trainer},
 };
-use aigc_text::{CharacterTokenizer, GenerationConfig, Generator, Gpt2, Gpt2Config, Row, TokenDataset, Tokenizer};
+use aigc_text::{
+    CharacterTokenizer, GenerationConfig, Generator, Gpt2, Gpt2Config, Row, TokenDataset, Tokenizer,
+};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use serde::Deserialize;
@@ -52,21 +55,44 @@ fn main() -> Result<()> {
     let device = args.run.device()?;
     let text = read(&args.data)?;
     let tokenizer = CharacterTokenizer::of(&text);
-    let written = Form { prompt: &args.prompt, characters: args.characters, lines: args.lines };
+    let written = Form {
+        prompt: &args.prompt,
+        characters: args.characters,
+        lines: args.lines,
+    };
     written.check(&tokenizer)?;
 
     let model = Gpt2Config::nano(tokenizer.vocabulary(), 64, [4, 4, 192]);
     let windows = TokenDataset::new(tokenizer.encode(&text)?, model.n_positions, 1)?;
     let (learned, held_out) = windows.split(0.95)?;
-    let trainer = TrainerConfig { eval_steps: 1000, ..gpt_trainer(3000, args.run.seed) };
+    let trainer = TrainerConfig {
+        eval_steps: 1000,
+        ..gpt_trainer(3000, args.run.seed)
+    };
     let trainer = args.run.config(trainer)?;
     let run = match args.run.start() {
         Start::Fresh => args.run.run(NAME)?,
         _ => args.run.existing_run(NAME)?,
     };
-    let shown = Continuation { prompt: args.prompt.clone(), tokens: 100 };
-    let training = TextTraining { tokenizer: &tokenizer, learned, held_out, batch: 16, shown };
-    let trained = training.run(model.init(&device)?, trainer, &args.run, stop_on_ctrl_c(), &(), &run)?;
+    let shown = Continuation {
+        prompt: args.prompt.clone(),
+        tokens: 100,
+    };
+    let training = TextTraining {
+        tokenizer: &tokenizer,
+        learned,
+        held_out,
+        batch: 16,
+        shown,
+    };
+    let trained = training.run(
+        model.init(&device)?,
+        trainer,
+        &args.run,
+        stop_on_ctrl_c(),
+        &(),
+        &run,
+    )?;
     if trained.reason == StopReason::Interrupted {
         say_how_to_go_on(trained.step, &run);
         return Ok(());
@@ -78,7 +104,11 @@ fn main() -> Result<()> {
     for (name, value) in &trained.metrics {
         println!("{name}: {value:.4}");
     }
-    println!("{} steps in {:.0} s", trained.made, trained.elapsed.as_secs_f64());
+    println!(
+        "{} steps in {:.0} s",
+        trained.made,
+        trained.elapsed.as_secs_f64()
+    );
     Ok(())
 }
 
@@ -92,19 +122,25 @@ fn read(folder: &Path) -> Result<String> {
     for file in files {
         let json = aigc_text::tokenizer::read_text(&file)?;
         // Files of another form, such as prose, are left out.
-        let Ok(poems) = serde_json::from_str::<Vec<Poem>>(&json) else { continue };
+        let Ok(poems) = serde_json::from_str::<Vec<Poem>>(&json) else {
+            continue;
+        };
         for poem in poems.iter().filter(|poem| !poem.paragraphs.is_empty()) {
             text.push_str(&poem.paragraphs.join("\n"));
             text.push_str("\n\n");
         }
     }
     if text.is_empty() {
-        bail!("{}: no JSON file with poems, which have `paragraphs`", folder.display());
+        bail!(
+            "{}: no JSON file with poems, which have `paragraphs`",
+            folder.display()
+        );
     }
     Ok(text)
 }
 
-/// The form of a poem: lines of so many characters, a comma behind the odd ones and a full stop behind the even ones.
+/// The form of a poem: lines of so many characters, a comma behind the odd ones and a full stop
+/// behind the even ones.
 struct Form<'a> {
     prompt: &'a str,
     characters: usize,
@@ -118,10 +154,17 @@ impl Form<'_> {
     fn check(&self, tokenizer: &CharacterTokenizer) -> Result<()> {
         let n = self.prompt.chars().count();
         if n == 0 || n > self.characters {
-            bail!("--prompt has {n} characters; 1 to {}, a line's, were expected", self.characters);
+            bail!(
+                "--prompt has {n} characters; 1 to {}, a line's, were expected",
+                self.characters
+            );
         }
         if self.lines == 0 || self.characters.saturating_add(1).saturating_mul(self.lines) > 60 {
-            bail!("{} lines of {} characters: 1 to 60 characters, marks included", self.lines, self.characters);
+            bail!(
+                "{} lines of {} characters: 1 to 60 characters, marks included",
+                self.lines,
+                self.characters
+            );
         }
         tokenizer.encode(&format!("{}{COMMA}{STOP}\n", self.prompt))?;
         Ok(())
@@ -130,10 +173,20 @@ impl Form<'_> {
     /// The mark at a place of the poem, if a line ends there.
     fn mark(&self, at: usize) -> Option<char> {
         let width = self.characters + 1;
-        (at % width == self.characters).then_some(if (at / width).is_multiple_of(2) { COMMA } else { STOP })
+        (at % width == self.characters).then_some(if (at / width).is_multiple_of(2) {
+            COMMA
+        } else {
+            STOP
+        })
     }
 
-    fn write(&self, model: &Gpt2, tokenizer: &CharacterTokenizer, poems: usize, seed: u64) -> Result<Vec<String>> {
+    fn write(
+        &self,
+        model: &Gpt2,
+        tokenizer: &CharacterTokenizer,
+        poems: usize,
+        seed: u64,
+    ) -> Result<Vec<String>> {
         let token = |c: char| tokenizer.encode(&c.to_string()).map(|tokens| tokens[0]);
         let marks = [(COMMA, token(COMMA)?), (STOP, token(STOP)?)];
         // What may stand inside of a line: characters of the script itself.
@@ -143,7 +196,14 @@ impl Form<'_> {
             .map(|c| matches!(*c, '\u{4e00}'..='\u{9fff}' | '\u{3400}'..='\u{4dbf}'))
             .collect();
         let plan: Vec<Option<u32>> = (0..(self.characters + 1) * self.lines)
-            .map(|at| self.mark(at).and_then(|mark| marks.iter().find(|(c, _)| *c == mark).map(|(_, token)| *token)))
+            .map(|at| {
+                self.mark(at).and_then(|mark| {
+                    marks
+                        .iter()
+                        .find(|(c, _)| *c == mark)
+                        .map(|(_, token)| *token)
+                })
+            })
             .collect();
         let prompt = tokenizer.encode(self.prompt)?;
         let config = GenerationConfig {
@@ -169,8 +229,18 @@ impl Form<'_> {
             }
             Ok(())
         };
-        let texts = Generator::new(model, config)?.seed(seed).processor(form).generate(&[prompt])?;
-        let lines = |text: String| text.replace(STOP, &format!("{STOP}\n")).trim_end().to_string();
-        Ok(texts.iter().map(|text| lines(tokenizer.decode(&text.tokens))).collect())
+        let texts = Generator::new(model, config)?
+            .seed(seed)
+            .processor(form)
+            .generate(&[prompt])?;
+        let lines = |text: String| {
+            text.replace(STOP, &format!("{STOP}\n"))
+                .trim_end()
+                .to_string()
+        };
+        Ok(texts
+            .iter()
+            .map(|text| lines(tokenizer.decode(&text.tokens)))
+            .collect())
     }
 }

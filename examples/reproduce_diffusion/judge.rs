@@ -12,9 +12,9 @@ use aigc_core::{
     rng::Rng,
 };
 use aigc_diffusion::{
-    AnyDenoiser, AnyScheduler, DdimScheduler, DdpmScheduler, DeisScheduler, Denoiser, DpmMultistepScheduler, Guidance,
-    Likelihood, NoiseScheduleConfig, Pipeline, Prediction, Sampler, Scheduler, SigmaScheduleFlags, Spacing,
-    UniPcScheduler,
+    AnyDenoiser, AnyScheduler, DdimScheduler, DdpmScheduler, DeisScheduler, Denoiser,
+    DpmMultistepScheduler, Guidance, Likelihood, NoiseScheduleConfig, Pipeline, Prediction,
+    Sampler, Scheduler, SigmaScheduleFlags, Spacing, UniPcScheduler,
 };
 use aigc_examples::ImagesConfig;
 use anyhow::Context;
@@ -68,7 +68,10 @@ enum Part {
 
 impl std::fmt::Display for Part {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.to_possible_value().expect("no part is hidden").get_name().fmt(f)
+        self.to_possible_value()
+            .expect("no part is hidden")
+            .get_name()
+            .fmt(f)
     }
 }
 
@@ -82,14 +85,30 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         Some(run) => RunDir::open(run)?,
         None => RunDir::open_latest(Path::new("runs").join(NAME))?,
     };
-    let pipeline = Pipeline::from_dir(run.path().join("pipeline"), &device)
-        .with_context(|| format!("{}: no pipeline; has its training ended?", run.path().display()))?;
+    let pipeline = Pipeline::from_dir(run.path().join("pipeline"), &device).with_context(|| {
+        format!(
+            "{}: no pipeline; has its training ended?",
+            run.path().display()
+        )
+    })?;
     let AnyScheduler::DpmMultistep(trained) = &pipeline.scheduler else {
-        return Err(Error::config("scheduler", pipeline.scheduler.class(), "as `train` leaves it").into());
+        return Err(Error::config(
+            "scheduler",
+            pipeline.scheduler.class(),
+            "as `train` leaves it",
+        )
+        .into());
     };
-    let (noise, prediction, zero_snr) =
-        (trained.noise.clone(), trained.prediction_type, trained.rescale_betas_zero_snr);
-    let images = ImagesConfig { path: Some(options.data.clone()), ..Default::default() }.open(500, 0)?;
+    let (noise, prediction, zero_snr) = (
+        trained.noise.clone(),
+        trained.prediction_type,
+        trained.rescale_betas_zero_snr,
+    );
+    let images = ImagesConfig {
+        path: Some(options.data.clone()),
+        ..Default::default()
+    }
+    .open(500, 0)?;
     if images.shape != pipeline.shape {
         let expected = format!("{}, as the model makes them", pipeline.shape);
         return Err(Error::config("data", images.shape, expected).into());
@@ -112,11 +131,20 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         bench.classes(&solvers[0].1, n(2000), options.guidance, &run)?;
     }
     if asked(Part::Distances) {
-        println!("Fréchet distance to {} test images in LeNet-5 features, no guidance:", bench.real.count());
+        println!(
+            "Fréchet distance to {} test images in LeNet-5 features, no guidance:",
+            bench.real.count()
+        );
         for (name, solver) in &solvers {
             bench.distance(name, solver, 20, n(5000), 1.0)?;
         }
-        bench.distance("dpm-solver++ guided", &solvers[0].1, 20, n(1000), options.guidance)?;
+        bench.distance(
+            "dpm-solver++ guided",
+            &solvers[0].1,
+            20,
+            n(1000),
+            options.guidance,
+        )?;
         for steps in [5, 10, 50] {
             for (name, solver) in &solvers {
                 bench.distance(name, solver, steps, n(1000), 1.0)?;
@@ -148,7 +176,10 @@ fn solvers(
     prediction_type: Prediction,
     zero_snr: bool,
 ) -> Vec<(&'static str, AnyScheduler)> {
-    let karras = SigmaScheduleFlags { use_karras_sigmas: !zero_snr, ..SigmaScheduleFlags::default() };
+    let karras = SigmaScheduleFlags {
+        use_karras_sigmas: !zero_snr,
+        ..SigmaScheduleFlags::default()
+    };
     let dpm = DpmMultistepScheduler {
         noise: noise.clone(),
         prediction_type,
@@ -163,7 +194,12 @@ fn solvers(
         sigmas: karras,
         ..UniPcScheduler::default()
     };
-    let deis = DeisScheduler { noise: noise.clone(), prediction_type, sigmas: karras, ..DeisScheduler::default() };
+    let deis = DeisScheduler {
+        noise: noise.clone(),
+        prediction_type,
+        sigmas: karras,
+        ..DeisScheduler::default()
+    };
     let ddim = DdimScheduler {
         noise: noise.clone(),
         prediction_type,
@@ -171,8 +207,11 @@ fn solvers(
         timestep_spacing: Spacing::Trailing,
         ..DdimScheduler::default()
     };
-    let mut solvers: Vec<(_, AnyScheduler)> =
-        vec![("dpm-solver++", dpm.into()), ("unipc", unipc.into()), ("ddim", ddim.into())];
+    let mut solvers: Vec<(_, AnyScheduler)> = vec![
+        ("dpm-solver++", dpm.into()),
+        ("unipc", unipc.into()),
+        ("ddim", ddim.into()),
+    ];
     // DEIS has no such end.
     if !zero_snr {
         solvers.insert(2, ("deis", deis.into()));
@@ -188,7 +227,11 @@ struct Bench<'a> {
     device: Device,
 }
 
-fn moments(test: &DataLoader<ImageBatch>, options: &Options, device: &Device) -> Result<FeatureStatistics> {
+fn moments(
+    test: &DataLoader<ImageBatch>,
+    options: &Options,
+    device: &Device,
+) -> Result<FeatureStatistics> {
     let lenet = LeNet5::open(&options.judge, device)?;
     let mut real = FeatureStatistics::new(LeNet5::FEATURES)?;
     for batch in test.pass() {
@@ -208,30 +251,53 @@ impl Judged {
     fn moments(&self, items: impl Iterator<Item = usize>) -> Result<FeatureStatistics> {
         let mut moments = FeatureStatistics::new(LeNet5::FEATURES)?;
         let width = LeNet5::FEATURES;
-        let rows: Vec<f64> = items.flat_map(|i| &self.rows[i * width..(i + 1) * width]).copied().collect();
+        let rows: Vec<f64> = items
+            .flat_map(|i| &self.rows[i * width..(i + 1) * width])
+            .copied()
+            .collect();
         moments.add_rows(&rows, width)?;
         Ok(moments)
     }
 }
 
 impl Bench<'_> {
-    fn sampler(&self, scheduler: &impl Scheduler, steps: usize, scale: f64) -> Result<Sampler<'_, AnyDenoiser>> {
+    fn sampler(
+        &self,
+        scheduler: &impl Scheduler,
+        steps: usize,
+        scale: f64,
+    ) -> Result<Sampler<'_, AnyDenoiser>> {
         let Pipeline { network, shape, .. } = self.pipeline;
-        let sampler = Sampler::new(network, scheduler, steps, *shape, &self.device)?.with_batch_size(100)?;
+        let sampler =
+            Sampler::new(network, scheduler, steps, *shape, &self.device)?.with_batch_size(100)?;
         let known = self.pipeline.labels().len();
-        let sampler = if known > 0 { sampler.knowing(known)? } else { sampler };
-        if scale == 1.0 { Ok(sampler) } else { sampler.guided(Guidance::new(scale)) }
+        let sampler = if known > 0 {
+            sampler.knowing(known)?
+        } else {
+            sampler
+        };
+        if scale == 1.0 {
+            Ok(sampler)
+        } else {
+            sampler.guided(Guidance::new(scale))
+        }
     }
 
     fn judge(&self, images: &Tensor<4>, asked: Option<&[u32]>) -> Result<Judged> {
         let n = images.dims()[0];
         let (mut rows, mut read) = (Vec::new(), Vec::new());
         for start in (0..n).step_by(500) {
-            let verdict = self.lenet.classify(images.clone().narrow(0, start, 500.min(n - start)));
+            let verdict = self
+                .lenet
+                .classify(images.clone().narrow(0, start, 500.min(n - start)));
             rows.extend(verdict.features.to_data().iter::<f64>());
             read.extend(verdict.classes());
         }
-        let right = read.iter().zip(asked.unwrap_or_default()).filter(|(a, b)| a == b).count();
+        let right = read
+            .iter()
+            .zip(asked.unwrap_or_default())
+            .filter(|(a, b)| a == b)
+            .count();
         Ok(Judged { rows, right, n })
     }
 
@@ -240,20 +306,42 @@ impl Bench<'_> {
     }
 
     /// How many are read as the class asked for.
-    fn classes(&self, solver: &AnyScheduler, n: usize, scale: f64, run: &RunDir) -> anyhow::Result<()> {
+    fn classes(
+        &self,
+        solver: &AnyScheduler,
+        n: usize,
+        scale: f64,
+        run: &RunDir,
+    ) -> anyhow::Result<()> {
         let classes = Classes::Each((0..n as u32).map(|i| i % 10).collect());
         for scale in [1.0, scale] {
-            let samples = self.sampler(solver, 20, scale)?.of(classes.clone()).sample(n, self.seed)?;
+            let samples = self
+                .sampler(solver, 20, scale)?
+                .of(classes.clone())
+                .sample(n, self.seed)?;
             let judged = self.judge(&samples.images, samples.classes.as_deref())?;
             let share = 100.0 * judged.right as f64 / n as f64;
-            println!("guidance {scale}: {share:.2} % of {n} samples are read as the class asked for (20 steps)");
+            println!(
+                "guidance {scale}: {share:.2} % of {n} samples are read as the class asked for (20 steps)"
+            );
             let path = run.path().join(format!("guided-{scale}.png"));
-            save_image(&samples.images.narrow(0, 0, n.min(100)), ImageGrid::new(10, self.pipeline.shape.width), &path)?;
+            save_image(
+                &samples.images.narrow(0, 0, n.min(100)),
+                ImageGrid::new(10, self.pipeline.shape.width),
+                &path,
+            )?;
         }
         Ok(())
     }
 
-    fn distance(&self, name: &str, solver: &AnyScheduler, steps: usize, n: usize, scale: f64) -> anyhow::Result<()> {
+    fn distance(
+        &self,
+        name: &str,
+        solver: &AnyScheduler,
+        steps: usize,
+        n: usize,
+        scale: f64,
+    ) -> anyhow::Result<()> {
         let began = Instant::now();
         let samples = self.sampler(solver, steps, scale)?.sample(n, self.seed)?;
         // A GPU is done when a number has come back.
@@ -270,7 +358,12 @@ impl Bench<'_> {
     }
 
     /// A thousand steps of DDPM, and 20 of each solver from the same noise and classes.
-    fn against_ddpm(&self, ddpm: &DdpmScheduler, solvers: &[(&str, AnyScheduler)], n: usize) -> anyhow::Result<()> {
+    fn against_ddpm(
+        &self,
+        ddpm: &DdpmScheduler,
+        solvers: &[(&str, AnyScheduler)],
+        n: usize,
+    ) -> anyhow::Result<()> {
         let sample = |sampler: Sampler<'_, AnyDenoiser>| {
             let noise = sampler.noise(n, self.seed);
             let samples = sampler.sample_from_noise(&noise, self.seed)?;
@@ -279,14 +372,19 @@ impl Bench<'_> {
         let long = sample(self.sampler(ddpm, ddpm.noise.num_train_timesteps, 1.0)?)?;
         let whole = self.distance_of(&long)?;
         let mut rng = Rng::new(self.seed);
-        let real = |items: &[usize]| frechet_distance(&self.real, &long.moments(items.iter().copied())?);
+        let real =
+            |items: &[usize]| frechet_distance(&self.real, &long.moments(items.iter().copied())?);
         let (low, high) = bootstrap(n, 200, 0.95, &mut rng, real)?;
-        println!("  ddpm, 1,000 steps: {whole:.2}, bootstrap 95 % {low:.2} to {high:.2} ({n} samples)");
+        println!(
+            "  ddpm, 1,000 steps: {whole:.2}, bootstrap 95 % {low:.2} to {high:.2} ({n} samples)"
+        );
         for (name, solver) in solvers {
             let short = sample(self.sampler(solver, 20, 1.0)?)?;
             let distance = self.distance_of(&short)?;
             let ratio = |items: &[usize]| {
-                let of = |judged: &Judged| frechet_distance(&self.real, &judged.moments(items.iter().copied())?);
+                let of = |judged: &Judged| {
+                    frechet_distance(&self.real, &judged.moments(items.iter().copied())?)
+                };
                 Ok(of(&short)? / of(&long)?)
             };
             let (low, high) = bootstrap(n, 200, 0.95, &mut rng, ratio)?;

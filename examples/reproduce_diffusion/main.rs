@@ -20,8 +20,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Train a network on MNIST-format files or a folder of images, told classes where there are any; 16,000 steps unless told
-    /// otherwise.
+    /// Train a network on MNIST-format files or a folder of images, told classes where there are
+    /// any; 16,000 steps unless told otherwise.
     Train(train::Options),
     /// Judge what it has learned.
     Judge(judge::Options),

@@ -1,12 +1,14 @@
 //! Training.
 
 use aigc_core::{
+    CancelToken,
     output::{ImageGrid, save_image},
-    train::{CancelToken, EmaConfig, OptimizerConfig, Schedule, StopReason, TrainerConfig},
+    train::{EmaConfig, OptimizerConfig, Schedule, StopReason, TrainerConfig},
 };
 use aigc_diffusion::{
-    BetaSchedule, DiffusionObjective, DiffusionObjectiveConfig, DpmMultistepScheduler, NoiseScheduleConfig, Pipeline,
-    Prediction, Process, Sampler, SigmaScheduleFlags, UNet2dConfig, UNet2dModel, Weighting,
+    BetaSchedule, DiffusionObjective, DiffusionObjectiveConfig, DpmMultistepScheduler,
+    NoiseScheduleConfig, Pipeline, Prediction, Process, Sampler, SigmaScheduleFlags, UNet2dConfig,
+    UNet2dModel, Weighting,
 };
 use aigc_examples::{ImagesConfig, RunOptions, say_how_to_go_on};
 use clap::Args;
@@ -40,17 +42,38 @@ pub(crate) const NAME: &str = "images-diffusion";
 
 pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     let device = options.run.device()?;
-    let images = options.data.given()?.open(options.batch, options.run.seed)?;
+    let images = options
+        .data
+        .given()?
+        .open(options.batch, options.run.seed)?;
     let shape = images.shape;
     // One more class, which stands for none.
     let classes = images.classes().ok().map(|classes| classes + 1);
     let model = UNet2dConfig::small(shape, classes);
-    let beta_schedule = if options.cosine { BetaSchedule::Cosine } else { BetaSchedule::Linear };
-    let noise = NoiseScheduleConfig { beta_schedule, ..NoiseScheduleConfig::default() };
+    let beta_schedule = if options.cosine {
+        BetaSchedule::Cosine
+    } else {
+        BetaSchedule::Linear
+    };
+    let noise = NoiseScheduleConfig {
+        beta_schedule,
+        ..NoiseScheduleConfig::default()
+    };
     let objective = DiffusionObjectiveConfig {
-        process: Process::Steps { noise: noise.clone(), rescale_betas_zero_snr: options.v },
-        prediction: if options.v { Prediction::V } else { Prediction::Epsilon },
-        weighting: if options.min_snr { Weighting::MinSnr { gamma: 5.0 } } else { Weighting::Uniform },
+        process: Process::Steps {
+            noise: noise.clone(),
+            rescale_betas_zero_snr: options.v,
+        },
+        prediction: if options.v {
+            Prediction::V
+        } else {
+            Prediction::Epsilon
+        },
+        weighting: if options.min_snr {
+            Weighting::MinSnr { gamma: 5.0 }
+        } else {
+            Weighting::Uniform
+        },
         conditioning_dropout: if classes.is_some() { 0.1 } else { 0.0 },
         ..DiffusionObjectiveConfig::default()
     };
@@ -70,7 +93,10 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         noise,
         prediction_type: objective.prediction,
         rescale_betas_zero_snr: options.v,
-        sigmas: SigmaScheduleFlags { use_karras_sigmas: !options.v, ..SigmaScheduleFlags::default() },
+        sigmas: SigmaScheduleFlags {
+            use_karras_sigmas: !options.v,
+            ..SigmaScheduleFlags::default()
+        },
         ..DpmMultistepScheduler::default()
     };
     let network = model.init(&device)?;
@@ -89,7 +115,11 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
                 Some(classes) => sampler.knowing(classes - 1)?.class_grid(10, 0)?,
                 None => sampler.sample(100, 0)?,
             };
-            save_image(&samples.images, ImageGrid::new(10, shape.width), &at.run.sample_path(at.step, "png"))
+            save_image(
+                &samples.images,
+                ImageGrid::new(10, shape.width),
+                &at.run.sample_path(at.step, "png"),
+            )
         })
         .fit(learning, network, &images.train, &run)?;
     if trained.reason == StopReason::Interrupted {
@@ -98,7 +128,8 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     }
     let mut pipeline = Pipeline::new(trained.model, scheduler, shape)?;
     if let Some(classes) = classes {
-        pipeline = pipeline.with_labels((0..classes - 1).map(|class| class.to_string()).collect())?;
+        pipeline =
+            pipeline.with_labels((0..classes - 1).map(|class| class.to_string()).collect())?;
     }
     let folder = run.path().join("pipeline");
     pipeline.save(&folder)?;

@@ -2,16 +2,17 @@
 
 use crate::{Method, trainer};
 use aigc_core::{
+    CancelToken,
     data::{DataLoader, DataLoaderConfig},
     nn::Activation,
     output::save_scatter,
     rng::Rng,
-    train::{CancelToken, Schedule, StopReason},
+    train::{Schedule, StopReason},
 };
 use aigc_examples::{RunOptions, say_how_to_go_on};
 use aigc_gan::{
-    AnyGan, AnyGenerator, GanConfig, GanObjective, GaussianMixture, Generator, MlpGanConfig, PointBatch,
-    collate_points, standing_statistics,
+    AnyGan, AnyGenerator, GanConfig, GanObjective, GaussianMixture, Generator, MlpGanConfig,
+    PointBatch, collate_points, standing_statistics,
 };
 use clap::{Args, ValueEnum};
 
@@ -27,7 +28,8 @@ pub(crate) struct Options {
     /// Weight of the penalties; 0.02 for `r3gan`, 0.1 for `wgan-gp` by default.
     #[arg(long)]
     gamma: Option<f64>,
-    /// Make the penalties every so many steps, with so many times the weight; 4 for `r3gan`, 1 for `wgan-gp` by default.
+    /// Make the penalties every so many steps, with so many times the weight; 4 for `r3gan`, 1 for
+    /// `wgan-gp` by default.
     #[arg(long)]
     every: Option<usize>,
     /// Updates of the critic per update of the generator; 2 for `wgan-gp`, else 1 by default.
@@ -42,7 +44,8 @@ pub(crate) struct Options {
     /// Width of the hidden layers.
     #[arg(long, default_value_t = 128)]
     width: usize,
-    /// Hidden layers of the generator, 5 for the ring and 7 for the grid by default; the critic has three.
+    /// Hidden layers of the generator, 5 for the ring and 7 for the grid by default; the critic has
+    /// three.
     #[arg(long)]
     depth: Option<usize>,
     #[command(flatten)]
@@ -62,8 +65,9 @@ const POINTS: usize = 10_000;
 pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     let seed = options.run.seed;
     let device = options.run.device()?;
-    // Samples that are no good lie on the way from mode to mode, so a generator has to be steep there, seven times as steep
-    // for the grid as for the ring: that takes depth more than it takes width.
+    // Samples that are no good lie on the way from mode to mode, so a generator has to be steep
+    // there, seven times as steep for the grid as for the ring: that takes depth more than it takes
+    // width.
     let (mixture, depth) = match options.mixture {
         Kind::Ring => (GaussianMixture::ring(8, 1.0, 0.05)?, 5),
         Kind::ImageGrid => (GaussianMixture::grid(5, 2.0, 0.05)?, 7),
@@ -79,7 +83,11 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         _ => 12_000,
     };
     let data = mixture.clone().with_points(100_000, seed);
-    let loader = DataLoaderConfig { batch_size: options.batch, shuffle: Some(seed), ..DataLoaderConfig::default() };
+    let loader = DataLoaderConfig {
+        batch_size: options.batch,
+        shuffle: Some(seed),
+        ..DataLoaderConfig::default()
+    };
     let loader = DataLoader::new(data, collate_points, loader)?;
     let model = GanConfig::Mlp(MlpGanConfig {
         latent: 2,
@@ -95,13 +103,26 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     for penalty in &mut objective.penalties {
         penalty.every = options.every.unwrap_or(every);
     }
-    let config = options.run.config(trainer(seed, steps, options.rate, [0.0, 0.99], Schedule::cosine(0)))?;
+    let config = options.run.config(trainer(
+        seed,
+        steps,
+        options.rate,
+        [0.0, 0.99],
+        Schedule::cosine(0),
+    ))?;
     let learning = GanObjective::new(objective.clone(), &gan)?;
     let run = options.run.run("gaussians")?;
     let points = |generator: &AnyGenerator| -> Vec<[f32; 2]> {
         let z = Rng::keyed(seed, "points", 0).normal([POINTS, generator.latent()], &device);
-        let values = generator.generate(z, None).into_data().iter::<f32>().collect::<Vec<_>>();
-        values.chunks_exact(2).map(|point| [point[0], point[1]]).collect()
+        let values = generator
+            .generate(z, None)
+            .into_data()
+            .iter::<f32>()
+            .collect::<Vec<_>>();
+        values
+            .chunks_exact(2)
+            .map(|point| [point[0], point[1]])
+            .collect()
     };
     let trained = options
         .run
@@ -122,9 +143,17 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         return Ok(());
     }
     let mut rng = Rng::keyed(seed, "standing", 0);
-    let made = points(&standing_statistics(&trained.model.generator, 50, 256, &mut rng, &device)?);
+    let made = points(&standing_statistics(
+        &trained.model.generator,
+        50,
+        256,
+        &mut rng,
+        &device,
+    )?);
     let real = mixture.clone().with_points(2000, 1);
-    let real: Vec<[f32; 2]> = (0..2000).map(|i| aigc_core::data::Dataset::get(&real, i)).collect::<Result<_, _>>()?;
+    let real: Vec<[f32; 2]> = (0..2000)
+        .map(|i| aigc_core::data::Dataset::get(&real, i))
+        .collect::<Result<_, _>>()?;
     let picture = run.path().join("points.svg");
     save_scatter(&[("real", &real), ("generated", &made[..2000])], &picture)?;
     let coverage = mixture.coverage(&made);

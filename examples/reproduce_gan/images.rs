@@ -2,19 +2,22 @@
 
 use crate::{Method, trainer};
 use aigc_core::{
-    Error,
+    CancelToken, Error,
     burn::tensor::Device,
     checkpoint::RunDir,
     data::{DataLoader, ImageBatch},
-    eval::{ClassHistogram, Classifier, FeatureStatistics, LeNet5, NearestNeighbors, frechet_distance},
+    eval::{
+        ClassHistogram, Classifier, FeatureStatistics, LeNet5, NearestNeighbors, frechet_distance,
+    },
     output::{ImageGrid, save_gif, save_image},
     rng::Rng,
-    train::{CancelToken, Schedule, StopReason, TrainerConfig},
+    train::{Schedule, StopReason, TrainerConfig},
 };
 use aigc_examples::{ImagesConfig, RunOptions, say_how_to_go_on};
 use aigc_gan::{
-    AnyGan, AnyGenerator, ClassConditioning, DcganConfig, DiscriminatorNorm, GanConfig, GanObjective, Generator,
-    GeneratorConditioning, R3ganConfig, ResnetGanConfig, Sampler, standing_statistics,
+    AnyGan, AnyGenerator, ClassConditioning, DcganConfig, DiscriminatorNorm, GanConfig,
+    GanObjective, Generator, GeneratorConditioning, R3ganConfig, ResnetGanConfig, Sampler,
+    standing_statistics,
 };
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -60,30 +63,65 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     let seed = options.run.seed;
     let device = options.run.device()?;
     let images = options.data.given()?.open(BATCH, seed)?;
-    let judge = options.judge.as_ref().map(|path| LeNet5::open(path, &device)).transpose()?;
+    let judge = options
+        .judge
+        .as_ref()
+        .map(|path| LeNet5::open(path, &device))
+        .transpose()?;
     let shape = images.shape;
     if judge.is_some() && shape.channels != 1 {
-        return Err(
-            Error::config("judge", "a LeNet-5", format!("none for images of {shape}; it reads grey ones")).into()
-        );
+        return Err(Error::config(
+            "judge",
+            "a LeNet-5",
+            format!("none for images of {shape}; it reads grey ones"),
+        )
+        .into());
     }
     if options.samples < 2 {
         return Err(Error::config("samples", options.samples, "at least 2").into());
     }
-    let norm = if options.method == Method::Plain { DiscriminatorNorm::Batch } else { DiscriminatorNorm::None };
-    let classes = if options.conditional { Some(ClassConditioning::new(images.classes()?)) } else { None };
-    if let Some(other) = classes.filter(|classes| judge.is_some() && classes.count != LeNet5::CLASSES) {
-        let expected = format!("{}, which a LeNet-5 knows; leave --judge out", LeNet5::CLASSES);
+    let norm = if options.method == Method::Plain {
+        DiscriminatorNorm::Batch
+    } else {
+        DiscriminatorNorm::None
+    };
+    let classes = if options.conditional {
+        Some(ClassConditioning::new(images.classes()?))
+    } else {
+        None
+    };
+    if let Some(other) =
+        classes.filter(|classes| judge.is_some() && classes.count != LeNet5::CLASSES)
+    {
+        let expected = format!(
+            "{}, which a LeNet-5 knows; leave --judge out",
+            LeNet5::CLASSES
+        );
         return Err(Error::config("classes", other.count, expected).into());
     }
-    let by_norm = classes.map(|classes| ClassConditioning { generator: GeneratorConditioning::Norm, ..classes });
+    let by_norm = classes.map(|classes| ClassConditioning {
+        generator: GeneratorConditioning::Norm,
+        ..classes
+    });
     let model = match options.model {
-        Networks::Dcgan => GanConfig::Dcgan(DcganConfig { classes, norm, ..DcganConfig::new(shape) }),
-        Networks::Resnet => GanConfig::Resnet(ResnetGanConfig { classes: by_norm, ..ResnetGanConfig::new(shape) }),
-        Networks::R3gan => GanConfig::R3gan(R3ganConfig { classes, ..R3ganConfig::new(shape) }),
+        Networks::Dcgan => GanConfig::Dcgan(DcganConfig {
+            classes,
+            norm,
+            ..DcganConfig::new(shape)
+        }),
+        Networks::Resnet => GanConfig::Resnet(ResnetGanConfig {
+            classes: by_norm,
+            ..ResnetGanConfig::new(shape)
+        }),
+        Networks::R3gan => GanConfig::R3gan(R3ganConfig {
+            classes,
+            ..R3ganConfig::new(shape)
+        }),
     };
     let gan = model.init(&device)?;
-    let objective = options.method.objective(options.gamma.unwrap_or(options.method.usual_gamma()));
+    let objective = options
+        .method
+        .objective(options.gamma.unwrap_or(options.method.usual_gamma()));
     let config = options.run.config(TrainerConfig {
         preview_steps: 1000,
         ..trainer(seed, 17_000, 2e-4, [0.5, 0.999], Schedule::CONSTANT)
@@ -107,24 +145,57 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         .with_model_config(&model)?
         .with_objective_config(&objective)?
         .with_data_config(&options.data)?
-        .preview(|gan, at| save_image(&preview(gan, 100)?, grid, &at.run.sample_path(at.step, "png")))
+        .preview(|gan, at| {
+            save_image(
+                &preview(gan, 100)?,
+                grid,
+                &at.run.sample_path(at.step, "png"),
+            )
+        })
         .fit(learning, gan, &images.train, &run)?;
     if trained.reason == StopReason::Interrupted {
         say_how_to_go_on(trained.step, &run);
         return Ok(());
     }
     let minutes = trained.elapsed.as_secs_f64() / 60.0;
-    println!("{} steps, {} of them now in {minutes:.2} minutes", trained.step, trained.made);
+    println!(
+        "{} steps, {} of them now in {minutes:.2} minutes",
+        trained.step, trained.made
+    );
     pictures(&trained.model, &images.train, &run, grid, seed, &device)?;
     if let Some(judge) = &judge {
         let generator = &trained.model.generator;
-        report("averaged", generator, options, judge, &images.held_out, &device)?;
+        report(
+            "averaged",
+            generator,
+            options,
+            judge,
+            &images.held_out,
+            &device,
+        )?;
         let mut rng = Rng::keyed(seed, "standing", 0);
         let standing = standing_statistics(generator, 100, 256, &mut rng, &device)?;
-        report("averaged, standing statistics", &standing, options, judge, &images.held_out, &device)?;
+        report(
+            "averaged, standing statistics",
+            &standing,
+            options,
+            judge,
+            &images.held_out,
+            &device,
+        )?;
         // What a plain loop, without averaging, ends with.
-        let live = aigc_core::checkpoint::load_weights(model.init(&device)?, &run.latest()?.file("model.safetensors"))?;
-        report("last weights", &live.generator, options, judge, &images.held_out, &device)?;
+        let live = aigc_core::weights::load_weights(
+            model.init(&device)?,
+            &run.latest()?.file("model.safetensors"),
+        )?;
+        report(
+            "last weights",
+            &live.generator,
+            options,
+            judge,
+            &images.held_out,
+            &device,
+        )?;
     }
     Ok(())
 }
@@ -145,7 +216,12 @@ fn pictures(
     if gan.generator.classes().is_some() {
         save_image(&sampler.class_grid(10, &mut rng)?, grid, &at("classes.png"))?;
     }
-    save_gif(sampler.interpolate(20, 30, &mut rng)?, grid, Duration::from_millis(80), &at("walk.gif"))?;
+    save_gif(
+        sampler.interpolate(20, 30, &mut rng)?,
+        grid,
+        Duration::from_millis(80),
+        &at("walk.gif"),
+    )?;
     let samples = sampler.sample(10, &mut rng)?;
     // Batch by batch: the nearest of each is held against the nearest so far.
     let mut best: Vec<Option<(f64, aigc_core::burn::tensor::Tensor<4>)>> = vec![None; 10];
@@ -154,18 +230,27 @@ fn pictures(
         let known = NearestNeighbors::from_batch(&batch, device)?;
         for (i, near) in known.nearest(&samples, 1)?.into_iter().enumerate() {
             let (index, distance) = near[0];
-            if best[i].as_ref().is_none_or(|(nearest, _)| distance < *nearest) {
+            if best[i]
+                .as_ref()
+                .is_none_or(|(nearest, _)| distance < *nearest)
+            {
                 best[i] = Some((distance, batch.images(device).narrow(0, index, 1)));
             }
         }
     }
-    let nearest: Option<Vec<_>> = best.into_iter().map(|found| found.map(|(_, image)| image)).collect();
+    let nearest: Option<Vec<_>> = best
+        .into_iter()
+        .map(|found| found.map(|(_, image)| image))
+        .collect();
     let nearest = nearest.context("training images")?;
     let both = aigc_core::burn::tensor::Tensor::cat([vec![samples], nearest].concat(), 0);
     save_image(&both, grid, &at("nearest.png"))?;
     for (file, what) in [
         ("samples.png", "100 images it invented"),
-        ("nearest.png", "ten of them, and below each the most similar training image"),
+        (
+            "nearest.png",
+            "ten of them, and below each the most similar training image",
+        ),
         ("walk.gif", "a walk through its latent space"),
     ] {
         println!("  {:<60} {what}", at(file).display());
@@ -182,7 +267,10 @@ fn report(
     test: &DataLoader<ImageBatch>,
     device: &Device,
 ) -> anyhow::Result<()> {
-    let (mut real, mut fake) = (FeatureStatistics::new(LeNet5::FEATURES)?, FeatureStatistics::new(LeNet5::FEATURES)?);
+    let (mut real, mut fake) = (
+        FeatureStatistics::new(LeNet5::FEATURES)?,
+        FeatureStatistics::new(LeNet5::FEATURES)?,
+    );
     for batch in test.pass() {
         real.add(&judge.classify(batch?.images(device)).features)?;
     }
@@ -213,7 +301,10 @@ fn report(
         histogram.kl_to_uniform()
     );
     if generator.classes().is_some() {
-        println!("{what}: {:.2} % read as the class asked for", 100.0 * right as f64 / options.samples as f64);
+        println!(
+            "{what}: {:.2} % read as the class asked for",
+            100.0 * right as f64 / options.samples as f64
+        );
     }
     Ok(())
 }

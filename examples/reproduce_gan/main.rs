@@ -24,11 +24,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Gaussians in the plane: are all modes found? 10,000 to 50,000 steps, by mixture and method, unless told otherwise.
+    /// Gaussians in the plane: are all modes found? 10,000 to 50,000 steps, by mixture and method,
+    /// unless told otherwise.
     Gaussians(gaussians::Options),
-    /// Images: MNIST-format files (MNIST, Fashion-MNIST) or a folder of images; 17,000 steps unless told otherwise.
+    /// Images: MNIST-format files (MNIST, Fashion-MNIST) or a folder of images; 17,000 steps unless
+    /// told otherwise.
     Images(images::Options),
-    /// Stacked-MNIST: three digits as colour channels, 1,000 modes; 20,000 steps unless told otherwise.
+    /// Stacked-MNIST: three digits as colour channels, 1,000 modes; 20,000 steps unless told
+    /// otherwise.
     Stacked(stacked::Options),
 }
 
@@ -52,16 +55,23 @@ impl Method {
     fn objective(self, gamma: f64) -> GanObjectiveConfig {
         match self {
             Method::Plain => GanObjectiveConfig::new(GanLoss::NonSaturating),
-            Method::WganGp => {
-                GanObjectiveConfig { penalties: vec![GradientPenalty::wgan_gp(gamma)], ..GanObjectiveConfig::wgan_gp() }
-            }
+            Method::WganGp => GanObjectiveConfig {
+                penalties: vec![GradientPenalty::wgan_gp(gamma)],
+                ..GanObjectiveConfig::wgan_gp()
+            },
             Method::R3gan => GanObjectiveConfig::r3gan(gamma),
         }
     }
 }
 
 /// Adam as GANs have it, averaged weights, checkpoints every minute or so.
-fn trainer(seed: u64, steps: usize, learning_rate: f64, betas: [f64; 2], schedule: Schedule) -> TrainerConfig {
+fn trainer(
+    seed: u64,
+    steps: usize,
+    learning_rate: f64,
+    betas: [f64; 2],
+    schedule: Schedule,
+) -> TrainerConfig {
     TrainerConfig {
         seed,
         learning_rate,

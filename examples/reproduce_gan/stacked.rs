@@ -1,5 +1,5 @@
-//! Stacked-MNIST (Metz et al. 2017, <https://arxiv.org/abs/1611.02163>): three random digits as colour channels. A judge
-//! reads each channel; 1,000 numbers are the modes.
+//! Stacked-MNIST (Metz et al. 2017, <https://arxiv.org/abs/1611.02163>): three random digits as
+//! colour channels. A judge reads each channel; 1,000 numbers are the modes.
 
 use crate::{Method, trainer};
 use aigc_core::{
@@ -16,7 +16,8 @@ use aigc_core::{
 };
 use aigc_examples::{RunOptions, say_how_to_go_on};
 use aigc_gan::{
-    AnyGan, AnyGenerator, DcganConfig, DiscriminatorNorm, GanConfig, GanObjective, Sampler, standing_statistics,
+    AnyGan, AnyGenerator, DcganConfig, DiscriminatorNorm, GanConfig, GanObjective, Sampler,
+    standing_statistics,
 };
 use clap::Args;
 use std::path::PathBuf;
@@ -62,11 +63,19 @@ impl Dataset for Stacked {
 
     fn get(&self, index: usize) -> Result<Image> {
         let mut rng = Rng::keyed(self.seed, "stacked", index as u64);
-        let digits = (0..3).map(|_| self.digits.get(rng.below(self.digits.len()))).collect::<Result<Vec<_>>>()?;
-        let label = digits.iter().try_fold(0, |number, digit| digit.label.map(|label| 10 * number + label));
+        let digits = (0..3)
+            .map(|_| self.digits.get(rng.below(self.digits.len())))
+            .collect::<Result<Vec<_>>>()?;
+        let label = digits.iter().try_fold(0, |number, digit| {
+            digit.label.map(|label| 10 * number + label)
+        });
         let ImageShape { height, width, .. } = self.digits.shape();
         let pixels = digits.into_iter().flat_map(|digit| digit.pixels).collect();
-        Ok(Image { shape: ImageShape::new(3, height, width), pixels, label })
+        Ok(Image {
+            shape: ImageShape::new(3, height, width),
+            pixels,
+            label,
+        })
     }
 }
 
@@ -79,13 +88,30 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     let digits = MnistDataset::from_dir(&options.data, Part::Train)?;
     let judge = LeNet5::open(&options.judge, &device)?;
     let ImageShape { height, width, .. } = digits.shape();
-    let stacked = Stacked { digits, count: 128_000, seed };
-    let loader = DataLoaderConfig { batch_size: 64, shuffle: Some(seed), ..DataLoaderConfig::default() };
+    let stacked = Stacked {
+        digits,
+        count: 128_000,
+        seed,
+    };
+    let loader = DataLoaderConfig {
+        batch_size: 64,
+        shuffle: Some(seed),
+        ..DataLoaderConfig::default()
+    };
     let loader = DataLoader::new(stacked, collate_images, loader)?;
-    let norm = if options.method == Method::Plain { DiscriminatorNorm::Batch } else { DiscriminatorNorm::None };
-    let model = GanConfig::Dcgan(DcganConfig { norm, ..DcganConfig::new(ImageShape::new(3, height, width)) });
+    let norm = if options.method == Method::Plain {
+        DiscriminatorNorm::Batch
+    } else {
+        DiscriminatorNorm::None
+    };
+    let model = GanConfig::Dcgan(DcganConfig {
+        norm,
+        ..DcganConfig::new(ImageShape::new(3, height, width))
+    });
     let gan = model.init(&device)?;
-    let objective = options.method.objective(options.gamma.unwrap_or(options.method.usual_gamma()));
+    let objective = options
+        .method
+        .objective(options.gamma.unwrap_or(options.method.usual_gamma()));
     let config = options.run.config(TrainerConfig {
         eval_steps: 2000,
         preview_steps: 2000,
@@ -105,12 +131,19 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         })
         .evaluate(|gan: &AnyGan| {
             let histogram = modes(&gan.generator, &judge, options.samples, seed, &device)?;
-            Ok(vec![("kl".into(), histogram.kl_to_uniform()), ("modes".into(), histogram.covered() as f64)])
+            Ok(vec![
+                ("kl".into(), histogram.kl_to_uniform()),
+                ("modes".into(), histogram.covered() as f64),
+            ])
         })
         .preview(|gan: &AnyGan, at| {
             let sampler = Sampler::new(&gan.generator, &device);
             let pictures = sampler.sample(100, &mut Rng::keyed(seed, "preview", 0))?;
-            save_image(&pictures, ImageGrid::new(10, width), &at.run.sample_path(at.step, "png"))
+            save_image(
+                &pictures,
+                ImageGrid::new(10, width),
+                &at.run.sample_path(at.step, "png"),
+            )
         })
         .fit(learning, gan, &loader, &run)?;
     if trained.reason == StopReason::Interrupted {
@@ -150,8 +183,13 @@ fn modes(
         let n = left.min(500);
         let pictures = sampler.sample(n, &mut rng)?;
         let [_, channels, height, width] = pictures.dims();
-        let read = judge.classify(pictures.reshape([n * channels, 1, height, width])).classes();
-        histogram.add(read.chunks_exact(3).map(|digits| 100 * digits[0] + 10 * digits[1] + digits[2]))?;
+        let read = judge
+            .classify(pictures.reshape([n * channels, 1, height, width]))
+            .classes();
+        histogram.add(
+            read.chunks_exact(3)
+                .map(|digits| 100 * digits[0] + 10 * digits[1] + digits[2]),
+        )?;
         left -= n;
     }
     Ok(histogram)

@@ -1,5 +1,5 @@
-//! The variational autoencoders of `docs/results.md` on MNIST, with the settings of the plain PyTorch loop they are
-//! held against (`tests/reference/vae_mnist.py`).
+//! The variational autoencoders of `docs/results.md` on MNIST, with the settings of the plain
+//! PyTorch loop they are held against (`tests/reference/vae_mnist.py`).
 //!
 //!     cargo run --release --example reproduce_vae -- --data FOLDER [--model conv] [--steps 31000] [--seed 0]
 
@@ -10,7 +10,8 @@ use aigc_examples::{ImagesConfig, RunOptions, say_how_to_go_on, stop_on_ctrl_c};
 use aigc_vae::{Beta, ConvVaeConfig, MlpVaeConfig, VaeConfig, VaeObjective, held_out};
 use clap::{Parser, ValueEnum};
 
-/// Trains a VAE on MNIST, for 31,000 steps unless told otherwise, and prints its -ELBO on the test set.
+/// Trains a VAE on MNIST, for 31,000 steps unless told otherwise, and prints its -ELBO on the test
+/// set.
 #[derive(Debug, Parser)]
 struct Args {
     #[command(flatten)]
@@ -39,7 +40,11 @@ fn main() -> anyhow::Result<()> {
         Kind::Mlp => VaeConfig::Mlp(MlpVaeConfig::new(images.shape)),
         Kind::Conv => VaeConfig::Conv(ConvVaeConfig::new(images.shape)),
     };
-    let config = TrainerConfig { seed: options.seed, save_steps: 5000, ..TrainerConfig::new(31_000) };
+    let config = TrainerConfig {
+        seed: options.seed,
+        save_steps: 5000,
+        ..TrainerConfig::new(31_000)
+    };
     let config = options.config(config)?;
     let run = options.run("mnist-vae")?;
     images.say(&run);
@@ -48,7 +53,12 @@ fn main() -> anyhow::Result<()> {
         .with_model_config(&model)?
         .with_data_config(&args.data)?
         .evaluate(|model| held_out(model, &images.held_out, &device, 0))
-        .fit(VaeObjective::new(Beta::default())?, model.init(&device)?, &images.train, &run)?;
+        .fit(
+            VaeObjective::new(Beta::default())?,
+            model.init(&device)?,
+            &images.train,
+            &run,
+        )?;
     if trained.reason == StopReason::Interrupted {
         say_how_to_go_on(trained.step, &run);
         return Ok(());

@@ -1,4 +1,5 @@
-//! Restores images with a diffusion model that was trained on whole ones: fills in what is missing, enlarges, takes noise away.
+//! Restores images with a diffusion model that was trained on whole ones: fills in what is missing,
+//! enlarges, takes noise away.
 //!
 //!     cargo run --release --example restore -- inpaint
 //!     cargo run --release --example restore -- enlarge --data MNIST-FOLDER --pipeline RUN/pipeline --images 1000
@@ -19,8 +20,8 @@ use aigc_core::{
     rng::Rng,
 };
 use aigc_diffusion::{
-    AnyDenoiser, AnyScheduler, DdimScheduler, DdpmScheduler, Degradation, Denoiser, DpmMultistepScheduler, Pipeline,
-    Posterior, Sampler,
+    AnyDenoiser, AnyScheduler, DdimScheduler, DdpmScheduler, Degradation, Denoiser,
+    DpmMultistepScheduler, Pipeline, Posterior, Sampler,
 };
 use aigc_examples::ImagesConfig;
 use anyhow::{Context, bail};
@@ -37,16 +38,20 @@ struct Args {
     /// A pipeline's folder; by default that of the newest `digits --model diffusion`.
     #[arg(long, value_name = "FOLDER")]
     pipeline: Option<PathBuf>,
-    /// Take test images from a folder with MNIST-format files or with images; without it, the digits inside the program.
+    /// Take test images from a folder with MNIST-format files or with images; without it, the
+    /// digits inside the program.
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
-    /// Restore this image instead: it is brought to the model's size, and degraded first, to have something to compare with.
+    /// Restore this image instead: it is brought to the model's size, and degraded first, to have
+    /// something to compare with.
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     image: Option<PathBuf>,
-    /// The image is degraded as it is: small, noisy, or with something missing. There is nothing to compare with then.
+    /// The image is degraded as it is: small, noisy, or with something missing. There is nothing to
+    /// compare with then.
     #[arg(long, requires = "image")]
     as_it_is: bool,
-    /// What is missing: an image that is black there, and white where something is known; by default the right half.
+    /// What is missing: an image that is black there, and white where something is known; by
+    /// default the right half.
     #[arg(long, value_name = "FILE")]
     mask: Option<PathBuf>,
     /// How many images.
@@ -58,7 +63,8 @@ struct Args {
     /// How often an image is to be enlarged.
     #[arg(long, default_value_t = 4)]
     factor: usize,
-    /// Steps of sampling: 50, or 250 of the whole way for `denoise`, which makes the last part of it.
+    /// Steps of sampling: 50, or 250 of the whole way for `denoise`, which makes the last part of
+    /// it.
     #[arg(long)]
     steps: Option<usize>,
     /// Means of so many restorations: nearer to the original, less sharp.
@@ -117,7 +123,9 @@ fn main() -> anyhow::Result<()> {
         );
     }
     if args.method == Method::Repaint && (args.task != Task::Inpaint || args.noise.is_some()) {
-        bail!("RePaint fills in what is missing beside pixels without noise; for this, leave --method out");
+        bail!(
+            "RePaint fills in what is missing beside pixels without noise; for this, leave --method out"
+        );
     }
     let folder = match &args.pipeline {
         Some(folder) => folder.clone(),
@@ -128,11 +136,19 @@ fn main() -> anyhow::Result<()> {
     };
     let pipeline = Pipeline::from_dir(&folder, &device)
         .with_context(|| format!("{}: no pipeline; has its training ended?", folder.display()))?;
-    let noise = args.noise.unwrap_or(if args.task == Task::Denoise { 0.5 } else { 0.0 });
+    let noise = args
+        .noise
+        .unwrap_or(if args.task == Task::Denoise { 0.5 } else { 0.0 });
     let ImageShape { height, width, .. } = pipeline.shape;
-    let divides = args.factor > 0 && height.is_multiple_of(args.factor) && width.is_multiple_of(args.factor);
+    let divides =
+        args.factor > 0 && height.is_multiple_of(args.factor) && width.is_multiple_of(args.factor);
     if args.task == Task::Enlarge && !divides {
-        return Err(Error::config("--factor", args.factor, format!("a divisor of {height}×{width} pixels")).into());
+        return Err(Error::config(
+            "--factor",
+            args.factor,
+            format!("a divisor of {height}×{width} pixels"),
+        )
+        .into());
     }
     if noise.is_nan() || noise < 0.0 || (args.task == Task::Denoise && noise == 0.0) {
         return Err(Error::config("--noise", noise, "more than 0").into());
@@ -145,7 +161,8 @@ fn main() -> anyhow::Result<()> {
     let originals = originals(&args, &pipeline, &device)?;
     let n = originals.dims()[0];
     let left = degradation.apply(originals.clone())?;
-    let measured = left.clone() + Rng::keyed(args.seed, "measured", 0).normal(left.dims(), &device) * noise;
+    let measured =
+        left.clone() + Rng::keyed(args.seed, "measured", 0).normal(left.dims(), &device) * noise;
     let restored = restore(&args, &pipeline, degradation, noise, &measured, n, &device)?;
     let shape = pipeline.shape;
     let simple = match args.task {
@@ -158,7 +175,11 @@ fn main() -> anyhow::Result<()> {
         if n == 1 {
             println!("{what:<12} PSNR {:.2} dB, SSIM {:.3}", p[0], s[0]);
         } else {
-            println!("{what:<12} PSNR {:.2} dB, SSIM {:.4}", Estimate::of(&p)?, Estimate::of(&s)?);
+            println!(
+                "{what:<12} PSNR {:.2} dB, SSIM {:.4}",
+                Estimate::of(&p)?,
+                Estimate::of(&s)?
+            );
         }
         Ok(())
     };
@@ -171,9 +192,17 @@ fn main() -> anyhow::Result<()> {
     let seen = simple::enlarge_squares(&measured, shape.width / measured.dims()[3]).clamp(0.0, 1.0);
     let rows = [&originals, &seen, &simple.1, &restored].map(first);
     let grid = ImageGrid::new(shown, shape.width);
-    let grid = if shape.width < 16 { grid.smoothed() } else { grid };
+    let grid = if shape.width < 16 {
+        grid.smoothed()
+    } else {
+        grid
+    };
     save_image(&Tensor::cat(rows.to_vec(), 0), grid, &args.out)?;
-    println!("{}: originals, what was left of them, {}, restored", args.out.display(), simple.0);
+    println!(
+        "{}: originals, what was left of them, {}, restored",
+        args.out.display(),
+        simple.0
+    );
     Ok(())
 }
 
@@ -195,9 +224,15 @@ fn mask(args: &Args, shape: ImageShape, device: &Device) -> anyhow::Result<Tenso
         return Ok(Tensor::cat(vec![known, missing], 3));
     };
     let grey = ImageShape::new(1, shape.height, shape.width);
-    let known = collate_images(vec![read_image(file, grey)?]).images(device).greater_elem(0.5).float();
+    let known = collate_images(vec![read_image(file, grey)?])
+        .images(device)
+        .greater_elem(0.5)
+        .float();
     if known.clone().max().into_scalar::<f32>() == 0.0 {
-        bail!("{}: all is missing; leave white what is known", file.display());
+        bail!(
+            "{}: all is missing; leave white what is known",
+            file.display()
+        );
     }
     Ok(known)
 }
@@ -208,8 +243,12 @@ fn originals(args: &Args, pipeline: &Pipeline, device: &Device) -> anyhow::Resul
     if let Some(file) = &args.image {
         return Ok(collate_images(vec![read_image(file, shape)?]).images(device));
     }
-    let data =
-        ImagesConfig { path: args.data.clone(), side: Some(shape.width), rgb: shape.channels == 3 }.open(100, 0)?;
+    let data = ImagesConfig {
+        path: args.data.clone(),
+        side: Some(shape.width),
+        rgb: shape.channels == 3,
+    }
+    .open(100, 0)?;
     if data.shape != shape {
         return Err(Error::config(
             "data",
@@ -222,7 +261,11 @@ fn originals(args: &Args, pipeline: &Pipeline, device: &Device) -> anyhow::Resul
     Ok(Tensor::cat(images, 0))
 }
 
-fn take(loader: &DataLoader<ImageBatch>, n: usize, device: &Device) -> anyhow::Result<Vec<Tensor<4>>> {
+fn take(
+    loader: &DataLoader<ImageBatch>,
+    n: usize,
+    device: &Device,
+) -> anyhow::Result<Vec<Tensor<4>>> {
     let (mut images, mut left) = (Vec::new(), n);
     for batch in loader.pass() {
         if left == 0 {
@@ -249,7 +292,11 @@ fn restore_as_it_is(
     }
     let measured = collate_images(vec![read_image(file, shape)?]).images(device);
     let restored = restore(args, pipeline, degradation, noise, &measured, 1, device)?;
-    save_image(&restored, ImageGrid::new(1, pipeline.shape.width), &args.out)?;
+    save_image(
+        &restored,
+        ImageGrid::new(1, pipeline.shape.width),
+        &args.out,
+    )?;
     println!("{}", args.out.display());
     Ok(())
 }
@@ -257,17 +304,33 @@ fn restore_as_it_is(
 /// Ancestral sampling, for what a pipeline was trained with.
 fn ancestral(pipeline: &Pipeline) -> anyhow::Result<DdpmScheduler> {
     Ok(match &pipeline.scheduler {
-        AnyScheduler::Ddpm(DdpmScheduler { noise, prediction_type, rescale_betas_zero_snr, .. })
-        | AnyScheduler::Ddim(DdimScheduler { noise, prediction_type, rescale_betas_zero_snr, .. })
+        AnyScheduler::Ddpm(DdpmScheduler {
+            noise,
+            prediction_type,
+            rescale_betas_zero_snr,
+            ..
+        })
+        | AnyScheduler::Ddim(DdimScheduler {
+            noise,
+            prediction_type,
+            rescale_betas_zero_snr,
+            ..
+        })
         | AnyScheduler::DpmMultistep(DpmMultistepScheduler {
-            noise, prediction_type, rescale_betas_zero_snr, ..
+            noise,
+            prediction_type,
+            rescale_betas_zero_snr,
+            ..
         }) => DdpmScheduler {
             noise: noise.clone(),
             prediction_type: *prediction_type,
             rescale_betas_zero_snr: *rescale_betas_zero_snr,
             ..DdpmScheduler::default()
         },
-        other => bail!("this program knows pipelines of DDPM, DDIM and DPM-Solver++, and not of {}", other.class()),
+        other => bail!(
+            "this program knows pipelines of DDPM, DDIM and DPM-Solver++, and not of {}",
+            other.class()
+        ),
     })
 }
 
@@ -295,8 +358,8 @@ fn restore(
         // Where there is noise and nothing else, the sampler itself takes it away.
         let noise_only = args.task == Task::Denoise && args.method == Method::Posterior;
         let steps = args.steps.unwrap_or(if noise_only { 250 } else { 50 });
-        let sampler =
-            Sampler::new(&pipeline.network, &scheduler, steps, pipeline.shape, device)?.with_batch_size(50)?;
+        let sampler = Sampler::new(&pipeline.network, &scheduler, steps, pipeline.shape, device)?
+            .with_batch_size(50)?;
         let sampler = unconditional(sampler, pipeline)?.observe(|progress| {
             if progress.call == progress.calls {
                 bar.set_position((round * n + progress.images.end) as u64);

@@ -24,12 +24,17 @@ pub(crate) fn enlarge(measured: &Tensor<4>, factor: usize) -> (&'static str, Ten
 
 /// Normal blur by one pixel.
 pub(crate) fn blur(measured: &Tensor<4>) -> (&'static str, Tensor<4>) {
-    ("blur", planes(measured, 1, |plane, _| blurred(&plane, 1.0)).clamp(0.0, 1.0))
+    (
+        "blur",
+        planes(measured, 1, |plane, _| blurred(&plane, 1.0)).clamp(0.0, 1.0),
+    )
 }
 
 /// Every pixel a square, for looking at.
 pub(crate) fn enlarge_squares(measured: &Tensor<4>, factor: usize) -> Tensor<4> {
-    planes(measured, factor, |plane, [height, width]| resize(&plane, width as u32, height as u32, FilterType::Nearest))
+    planes(measured, factor, |plane, [height, width]| {
+        resize(&plane, width as u32, height as u32, FilterType::Nearest)
+    })
 }
 
 type Plane = ImageBuffer<Luma<f32>, Vec<f32>>;
@@ -40,9 +45,13 @@ fn planes(x: &Tensor<4>, factor: usize, change: impl Fn(Plane, [usize; 2]) -> Pl
     let values: Vec<f32> = x.to_data().iter::<f32>().collect();
     let to = [height * factor, width * factor];
     let changed = values.chunks_exact(height * width).flat_map(|plane| {
-        let plane = Plane::from_raw(width as u32, height as u32, plane.to_vec()).expect("a plane's values");
+        let plane =
+            Plane::from_raw(width as u32, height as u32, plane.to_vec()).expect("a plane's values");
         change(plane, to).into_raw()
     });
     let changed: Vec<f32> = changed.collect();
-    Tensor::from_data(TensorData::new(changed, [batch, channels, to[0], to[1]]), &x.device())
+    Tensor::from_data(
+        TensorData::new(changed, [batch, channels, to[0], to[1]]),
+        &x.device(),
+    )
 }

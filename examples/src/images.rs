@@ -4,7 +4,8 @@ use aigc_core::{
     DataFault, Error, Result,
     checkpoint::RunDir,
     data::{
-        DataLoader, DataLoaderConfig, Dataset, Image, ImageBatch, ImageShape, collate_images, digits,
+        DataLoader, DataLoaderConfig, Dataset, Image, ImageBatch, ImageShape, collate_images,
+        digits,
         folder::{ImageFolder, ImageFolderConfig},
         idx::{MnistDataset, Part},
     },
@@ -17,8 +18,8 @@ use std::path::{Path, PathBuf};
 /// Where images come from.
 #[derive(Clone, Debug, Default, PartialEq, Args, Serialize, Deserialize)]
 pub struct ImagesConfig {
-    /// A folder with MNIST-format files or with images; `mnist` downloads MNIST (feature `download`). Without it, the
-    /// digits inside the program.
+    /// A folder with MNIST-format files or with images; `mnist` downloads MNIST (feature
+    /// `download`). Without it, the digits inside the program.
     #[arg(long = "data", value_name = "PATH")]
     pub path: Option<PathBuf>,
     /// Side that a folder's images are brought to.
@@ -61,7 +62,11 @@ impl Images {
         for batch in self.train.pass() {
             let batch = batch?;
             let Some(labels) = batch.label_values() else {
-                return Err(Error::config("data", "images without labels", "labelled ones, to make classes"));
+                return Err(Error::config(
+                    "data",
+                    "images without labels",
+                    "labelled ones, to make classes",
+                ));
             };
             most = labels.iter().copied().max().unwrap_or(0).max(most);
         }
@@ -77,7 +82,11 @@ impl ImagesConfig {
     pub fn given(&self) -> Result<&Self> {
         match self.path {
             Some(_) => Ok(self),
-            None => Err(Error::config("--data", "missing", "a folder with MNIST-format files or with images")),
+            None => Err(Error::config(
+                "--data",
+                "missing",
+                "a folder with MNIST-format files or with images",
+            )),
         }
     }
 
@@ -120,7 +129,9 @@ impl ImagesConfig {
 }
 
 fn is_idx(folder: &Path) -> bool {
-    ["train-images-idx3-ubyte", "train-images-idx3-ubyte.gz"].iter().any(|name| folder.join(name).is_file())
+    ["train-images-idx3-ubyte", "train-images-idx3-ubyte.gz"]
+        .iter()
+        .any(|name| folder.join(name).is_file())
 }
 
 struct Loaders {
@@ -129,10 +140,23 @@ struct Loaders {
 }
 
 impl Loaders {
-    fn make<D: Dataset<Item = Image> + 'static>(&self, train: D, held_out: D, shape: ImageShape) -> Result<Images> {
-        let config =
-            DataLoaderConfig { batch_size: self.batch_size, shuffle: Some(self.seed), ..DataLoaderConfig::default() };
-        let in_order = DataLoaderConfig { batch_size: 256, shuffle: None, workers: 0, ..DataLoaderConfig::default() };
+    fn make<D: Dataset<Item = Image> + 'static>(
+        &self,
+        train: D,
+        held_out: D,
+        shape: ImageShape,
+    ) -> Result<Images> {
+        let config = DataLoaderConfig {
+            batch_size: self.batch_size,
+            shuffle: Some(self.seed),
+            ..DataLoaderConfig::default()
+        };
+        let in_order = DataLoaderConfig {
+            batch_size: 256,
+            shuffle: None,
+            workers: 0,
+            ..DataLoaderConfig::default()
+        };
         Ok(Images {
             train: DataLoader::new(train, collate_images, config)?,
             held_out: DataLoader::new(held_out, collate_images, in_order)?,
@@ -144,13 +168,26 @@ impl Loaders {
 /// Holds every tenth image out, in an order that is always the same.
 fn part(folder: &Path, images: ImageFolder) -> Result<(Subset<ImageFolder>, Subset<ImageFolder>)> {
     if images.len() < 2 {
-        let fault =
-            DataFault::Empty("training needs two images at least, one to learn from and one to judge by".into());
-        return Err(Error::Data { path: folder.to_path_buf(), fault });
+        let fault = DataFault::Empty(
+            "training needs two images at least, one to learn from and one to judge by".into(),
+        );
+        return Err(Error::Data {
+            path: folder.to_path_buf(),
+            fault,
+        });
     }
     let mut order = Rng::keyed(0, "held-out", 0).permutation(images.len());
     let held_out = order.split_off(images.len() - images.len().div_ceil(10));
-    Ok((Subset { of: images.clone(), indices: order }, Subset { of: images, indices: held_out }))
+    Ok((
+        Subset {
+            of: images.clone(),
+            indices: order,
+        },
+        Subset {
+            of: images,
+            indices: held_out,
+        },
+    ))
 }
 
 /// Some items of a data set.

@@ -1,11 +1,11 @@
 //! What every run is told: how long, from which seed, on what, and where to.
 
 use aigc_core::{
-    Result,
+    CancelToken, Result,
     burn::{module::Module, tensor::Device},
     checkpoint::RunDir,
     device::device,
-    train::{CancelToken, LossPlot, MetricsLogger, ProgressBar, Start, Trainer, TrainerConfig},
+    train::{LossPlot, MetricsLogger, ProgressBar, Start, Trainer, TrainerConfig},
 };
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,8 @@ pub struct RunOptions {
     /// Where to leave everything; the next free number below `runs/` by default.
     #[arg(long, value_name = "FOLDER")]
     pub out: Option<PathBuf>,
-    /// Go on with the run in --out, or with the newest one, exactly where it stopped; give the other options as before.
+    /// Go on with the run in --out, or with the newest one, exactly where it stopped; give the
+    /// other options as before.
     #[arg(long)]
     pub resume: bool,
     /// Go on from an older checkpoint, when the newest is damaged.
@@ -72,7 +73,8 @@ impl RunOptions {
         Ok(config)
     }
 
-    /// A trainer that starts where it was asked to, and shows and keeps how it goes; a line of metrics every `log` steps.
+    /// A trainer that starts where it was asked to, and shows and keeps how it goes; a line of
+    /// metrics every `log` steps.
     pub fn trainer<'a, M: Module + 'static>(
         &self,
         config: TrainerConfig,
@@ -98,7 +100,8 @@ impl RunOptions {
         }
     }
 
-    /// The folder of the run that is asked for. Make it last, so that a mistake elsewhere leaves none behind.
+    /// The folder of the run that is asked for. Make it last, so that a mistake elsewhere leaves
+    /// none behind.
     ///
     /// # Errors
     /// If there is none to resume, or one where a new one is to be.

@@ -1,6 +1,6 @@
 //! How runs stop.
 
-use aigc_core::{checkpoint::RunDir, train::CancelToken};
+use aigc_core::{CancelToken, checkpoint::RunDir};
 
 /// A flag that Ctrl-C raises; pressed a second time, it ends the program at once.
 pub fn stop_on_ctrl_c() -> CancelToken {
@@ -21,5 +21,8 @@ pub fn stop_on_ctrl_c() -> CancelToken {
 
 /// Tells how an interrupted run is resumed.
 pub fn say_how_to_go_on(step: usize, run: &RunDir) {
-    println!("stopped after step {step}; go on with the same options and --resume --out {}", run.path().display());
+    println!(
+        "stopped after step {step}; go on with the same options and --resume --out {}",
+        run.path().display()
+    );
 }

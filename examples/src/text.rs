@@ -1,16 +1,16 @@
 //! What the examples with language models share.
 
 use aigc_core::{
-    Error, Result,
+    CancelToken, Error, Result,
     checkpoint::RunDir,
     data::{DataLoader, DataLoaderConfig, Dataset},
-    train::{CancelToken, OptimizerConfig, ParamGroupConfig, Schedule, TrainOutput, TrainerConfig},
+    train::{OptimizerConfig, ParamGroupConfig, Schedule, TrainOutput, TrainerConfig},
 };
 #[cfg(feature = "download")]
 use aigc_core::{data::download::bar, hub::Hub};
 use aigc_text::{
-    CausalLm, CausalLmObjective, DecodeStream, GenerationConfig, Generator, Gpt2, TokenBatch, TokenDataset, Tokenizer,
-    evaluate_loss,
+    CausalLm, CausalLmObjective, DecodeStream, GenerationConfig, Generator, Gpt2, TokenBatch,
+    TokenDataset, Tokenizer, evaluate_loss,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -23,14 +23,17 @@ use crate::RunOptions;
 /// Windows that are judged at once.
 const JUDGED: usize = 32;
 
-/// Settings of a GPT that learns from its beginning, as nanoGPT has them: AdamW with weight decay on matrices alone, half a
-/// cosine down to a tenth, gradients of norm 1 at most.
+/// Settings of a GPT that learns from its beginning, as nanoGPT has them: AdamW with weight decay
+/// on matrices alone, half a cosine down to a tenth, gradients of norm 1 at most.
 pub fn gpt_trainer(steps: usize, seed: u64) -> TrainerConfig {
     let optimizer = OptimizerConfig::adam_w(0.9, 0.99, 0.1);
     TrainerConfig {
         seed,
         learning_rate: 1e-3,
-        schedule: Schedule { floor: 0.1, ..Schedule::cosine(100.min(steps / 10)) },
+        schedule: Schedule {
+            floor: 0.1,
+            ..Schedule::cosine(100.min(steps / 10))
+        },
         groups: vec![ParamGroupConfig::no_weight_decay_for_1d(&optimizer)],
         optimizer,
         max_grad_norm: Some(1.0),
@@ -64,8 +67,9 @@ pub struct TextTraining<'a> {
 }
 
 impl TextTraining<'_> {
-    /// Trains, and leaves the model in the run's `model` folder, for `generate --model` and for transformers; its adapters, if it has
-    /// some, are merged there, and alone in the `adapters` folder.
+    /// Trains, and leaves the model in the run's `model` folder, for `generate --model` and for
+    /// transformers; its adapters, if it has some, are merged there, and alone in the `adapters`
+    /// folder.
     ///
     /// # Errors
     /// Whatever settings, text and disk report.
@@ -78,7 +82,13 @@ impl TextTraining<'_> {
         settings: &impl Serialize,
         run: &RunDir,
     ) -> Result<TrainOutput<Gpt2>> {
-        let Self { tokenizer, learned, held_out, batch, shown } = self;
+        let Self {
+            tokenizer,
+            learned,
+            held_out,
+            batch,
+            shown,
+        } = self;
         let (tokens, judged) = (learned.tokens(), held_out.tokens());
         let per_token = characters_per_token(&held_out, tokenizer)?;
         println!(
@@ -86,7 +96,11 @@ impl TextTraining<'_> {
             aigc_core::burn::module::Module::num_params(&model),
             run.path().display()
         );
-        let config = DataLoaderConfig { batch_size: batch, shuffle: Some(trainer.seed), ..DataLoaderConfig::default() };
+        let config = DataLoaderConfig {
+            batch_size: batch,
+            shuffle: Some(trainer.seed),
+            ..DataLoaderConfig::default()
+        };
         let loader = DataLoader::new(learned, TokenBatch::collate, config)?;
         let seed = trainer.seed;
         let mut trained = options
@@ -126,17 +140,27 @@ fn characters_per_token(windows: &TokenDataset, tokenizer: &dyn Tokenizer) -> Re
     for index in 0..windows.len() {
         for token in &windows.get(index)?[1..] {
             tokens += 1;
-            characters += tokenizer.bytes(*token).iter().filter(|byte| begins(byte)).count();
+            characters += tokenizer
+                .bytes(*token)
+                .iter()
+                .filter(|byte| begins(byte))
+                .count();
         }
     }
     Ok(characters as f64 / tokens as f64)
 }
 
-/// A text and what the model makes of it, drawn with a seed. Beyond the model's context it goes on from the later half.
+/// A text and what the model makes of it, drawn with a seed. Beyond the model's context it goes on
+/// from the later half.
 ///
 /// # Errors
 /// Names a prompt that has no tokens.
-pub fn go_on<M: CausalLm>(model: &M, tokenizer: &dyn Tokenizer, text: &Continuation, seed: u64) -> Result<String> {
+pub fn go_on<M: CausalLm>(
+    model: &M,
+    tokenizer: &dyn Tokenizer,
+    text: &Continuation,
+    seed: u64,
+) -> Result<String> {
     let mut tokens = tokenizer.encode(&text.prompt)?;
     let (context, end) = (model.context(), tokens.len() + text.tokens);
     while tokens.len() < end {
@@ -148,7 +172,9 @@ pub fn go_on<M: CausalLm>(model: &M, tokenizer: &dyn Tokenizer, text: &Continuat
             temperature: 0.8,
             ..GenerationConfig::default()
         };
-        let drawn = Generator::new(model, config)?.seed(seed ^ tokens.len() as u64).generate(&[prompt])?;
+        let drawn = Generator::new(model, config)?
+            .seed(seed ^ tokens.len() as u64)
+            .generate(&[prompt])?;
         tokens.extend_from_slice(&drawn[0].tokens);
     }
     Ok(tokenizer.decode(&tokens))
@@ -181,7 +207,8 @@ impl Drop for Typewriter<'_> {
     }
 }
 
-/// The folder of a model: a folder as it is, or what the Hugging Face hub has under a name, fetched with the feature `download`.
+/// The folder of a model: a folder as it is, or what the Hugging Face hub has under a name, fetched
+/// with the feature `download`.
 ///
 /// # Errors
 /// If there is no such folder and the model cannot be fetched.

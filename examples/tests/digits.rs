@@ -15,21 +15,44 @@ const STEPS: &str = "150";
 
 fn digits(out: &Path, more: &[&str]) -> Command {
     let mut command = Command::new(program("digits"));
-    command.args(["--steps", STEPS, "--checkpoint-every", "7", "--seed", "3", "--out"]).arg(out).args(more);
+    command
+        .args([
+            "--steps",
+            STEPS,
+            "--checkpoint-every",
+            "7",
+            "--seed",
+            "3",
+            "--out",
+        ])
+        .arg(out)
+        .args(more);
     command
 }
 
-/// The final model and the newest checkpoint: every tensor as bytes. The optimizer's file is read by the exact-resume
-/// tests of the library; its bytes come in a hash map's order.
+/// The final model and the newest checkpoint: every tensor as bytes. The optimizer's file is read
+/// by the exact-resume tests of the library; its bytes come in a hash map's order.
 fn tensors(run: &Path) -> BTreeMap<String, Vec<u8>> {
-    let newest = std::fs::read_dir(run.join("checkpoints")).unwrap().map(|e| e.unwrap().path()).max().unwrap();
+    let newest = std::fs::read_dir(run.join("checkpoints"))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .max()
+        .unwrap();
     assert!(newest.ends_with("step-000150"), "{newest:?}");
-    let files = [run.join("final/model.safetensors"), newest.join("model.safetensors"), newest.join("ema.safetensors")];
+    let files = [
+        run.join("final/model.safetensors"),
+        newest.join("model.safetensors"),
+        newest.join("ema.safetensors"),
+    ];
     let mut all = BTreeMap::new();
     for (index, file) in files.iter().enumerate() {
         let bytes = std::fs::read(file).unwrap();
         let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-        all.extend(tensors.iter().map(|(name, view)| (format!("{index}/{name}"), view.data().to_vec())));
+        all.extend(
+            tensors
+                .iter()
+                .map(|(name, view)| (format!("{index}/{name}"), view.data().to_vec())),
+        );
     }
     assert!(all.len() > 30);
     all
@@ -38,8 +61,13 @@ fn tensors(run: &Path) -> BTreeMap<String, Vec<u8>> {
 /// The step of the last whole line of the log.
 fn step(run: &Path) -> usize {
     let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default();
-    let mut lines = text.lines().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
-    lines.next_back().and_then(|l| l["step"].as_u64()).unwrap_or(0) as usize
+    let mut lines = text
+        .lines()
+        .filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
+    lines
+        .next_back()
+        .and_then(|l| l["step"].as_u64())
+        .unwrap_or(0) as usize
 }
 
 /// Waits until the log has reached `at`, or the process has ended.
@@ -52,7 +80,10 @@ fn wait_for(child: &mut Child, run: &Path, at: usize) {
 /// Random enough for a choice of moments, and different in every process.
 fn random(below: usize) -> usize {
     use std::hash::{BuildHasher, Hasher};
-    std::collections::hash_map::RandomState::new().build_hasher().finish() as usize % below
+    std::collections::hash_map::RandomState::new()
+        .build_hasher()
+        .finish() as usize
+        % below
 }
 
 #[test]
@@ -60,7 +91,10 @@ fn a_killed_run_ends_like_one_that_was_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let whole = folder.path().join("whole");
     let text = finish(digits(&whole, &[]));
-    assert!(text.contains("nats per image, mean of 297 images"), "{text}");
+    assert!(
+        text.contains("nats per image, mean of 297 images"),
+        "{text}"
+    );
     let expected = tensors(&whole);
     let kills: usize = std::env::var("AIGC_KILLS").map_or(3, |n| n.parse().unwrap());
     for attempt in 0..kills {
@@ -68,7 +102,11 @@ fn a_killed_run_ends_like_one_that_was_left_alone() {
         let mut resume: &[&str] = &[];
         // Killed once or twice on its way, at a moment that nothing is synchronised with.
         for _ in 0..1 + random(2) {
-            let mut child = digits(&run, resume).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            let mut child = digits(&run, resume)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
             let at = random(140);
             wait_for(&mut child, &run, at);
             sleep(Duration::from_millis(random(30) as u64));
@@ -76,10 +114,17 @@ fn a_killed_run_ends_like_one_that_was_left_alone() {
             child.wait().unwrap();
             println!("attempt {attempt}: killed after step {}", step(&run));
             // Killed before it had made its folders, there is nothing to go on with.
-            resume = if run.join("checkpoints").exists() { &["--resume"] } else { &[] };
+            resume = if run.join("checkpoints").exists() {
+                &["--resume"]
+            } else {
+                &[]
+            };
         }
         finish(digits(&run, resume));
-        assert!(tensors(&run) == expected, "attempt {attempt} ended with other tensors");
+        assert!(
+            tensors(&run) == expected,
+            "attempt {attempt} ended with other tensors"
+        );
     }
 }
 
@@ -91,12 +136,25 @@ fn ctrl_c_saves_and_says_how_to_go_on() {
     // More steps than it can make before the signal reaches it.
     let mut endless = Command::new(program("digits"));
     endless.args(["--steps", "1000000", "--out"]).arg(&run);
-    let mut child = endless.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = endless
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     wait_for(&mut child, &run, 20);
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &child.id().to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
     let output = child.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success() && text.contains("go on with the same options and --resume --out"), "{text}");
+    assert!(
+        output.status.success() && text.contains("go on with the same options and --resume --out"),
+        "{text}"
+    );
     let text = finish(digits(&run, &["--resume"]));
     assert!(text.contains("held-out -ELBO"), "{text}");
 }
@@ -106,29 +164,75 @@ fn everything_promised_is_there() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
     let text = finish(digits(&run, &[]));
-    let listed = ["samples.png", "reconstructions.png", "walk.gif", "latent.png", "loss.svg", "metrics.jsonl"];
+    let listed = [
+        "samples.png",
+        "reconstructions.png",
+        "walk.gif",
+        "latent.png",
+        "loss.svg",
+        "metrics.jsonl",
+    ];
     for file in listed.iter().chain(&["final/model.safetensors"]) {
-        assert!(text.contains(file) && run.join(file).metadata().unwrap().len() > 100, "{file}");
+        assert!(
+            text.contains(file) && run.join(file).metadata().unwrap().len() > 100,
+            "{file}"
+        );
     }
-    assert!(run.join("final/config.json").is_file() && run.join("samples/step-000150.png").is_file());
+    assert!(
+        run.join("final/config.json").is_file() && run.join("samples/step-000150.png").is_file()
+    );
 }
 
-/// Both adversarial models: what they promise is there, and a resumed run ends like one that never stopped.
+/// Both adversarial models: what they promise is there, and a resumed run ends like one that never
+/// stopped.
 #[test]
 fn adversarial_models_keep_their_promises() {
     let folder = tempfile::tempdir().unwrap();
-    for (model, says) in [("gan", "classes appear"), ("cgan", "read as the class asked for")] {
-        let (whole, parts) = (folder.path().join(model), folder.path().join(format!("{model}-parts")));
+    for (model, says) in [
+        ("gan", "classes appear"),
+        ("cgan", "read as the class asked for"),
+    ] {
+        let (whole, parts) = (
+            folder.path().join(model),
+            folder.path().join(format!("{model}-parts")),
+        );
         let text = finish(digits(&whole, &["--model", model]));
-        assert!(text.contains("Fréchet distance in pixels") && text.contains(says), "{text}");
-        for file in ["samples.png", "nearest.png", "walk.gif", "loss.svg", "metrics.jsonl", "final/model.safetensors"] {
-            assert!(text.contains(file) && whole.join(file).metadata().unwrap().len() > 100, "{file}");
+        assert!(
+            text.contains("Fréchet distance in pixels") && text.contains(says),
+            "{text}"
+        );
+        for file in [
+            "samples.png",
+            "nearest.png",
+            "walk.gif",
+            "loss.svg",
+            "metrics.jsonl",
+            "final/model.safetensors",
+        ] {
+            assert!(
+                text.contains(file) && whole.join(file).metadata().unwrap().len() > 100,
+                "{file}"
+            );
         }
         let mut endless = Command::new(program("digits"));
         endless
-            .args(["--model", model, "--steps", STEPS, "--checkpoint-every", "7", "--seed", "3", "--out"])
+            .args([
+                "--model",
+                model,
+                "--steps",
+                STEPS,
+                "--checkpoint-every",
+                "7",
+                "--seed",
+                "3",
+                "--out",
+            ])
             .arg(&parts);
-        let mut child = endless.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = endless
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         wait_for(&mut child, &parts, 30);
         child.kill().unwrap();
         child.wait().unwrap();
@@ -145,13 +249,26 @@ fn the_diffusion_model_keeps_its_promises() {
     let text = finish(digits(&whole, &["--model", "diffusion"]));
     assert!(text.contains("read as the class asked for"), "{text}");
     let weights = "pipeline/unet/diffusion_pytorch_model.safetensors";
-    let pictures = ["samples.png", "denoising.gif", "between.gif", "nearest.png", "loss.svg"];
+    let pictures = [
+        "samples.png",
+        "denoising.gif",
+        "between.gif",
+        "nearest.png",
+        "loss.svg",
+    ];
     for file in pictures.iter().chain(&["metrics.jsonl", weights]) {
         assert!(whole.join(file).metadata().unwrap().len() > 100, "{file}");
     }
-    assert!(pictures.iter().all(|file| text.contains(file)) && text.contains("pipeline/"), "{text}");
+    assert!(
+        pictures.iter().all(|file| text.contains(file)) && text.contains("pipeline/"),
+        "{text}"
+    );
     let mut child = digits(&parts, &["--model", "diffusion"]);
-    let mut child = child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = child
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     wait_for(&mut child, &parts, 30);
     child.kill().unwrap();
     child.wait().unwrap();
@@ -160,42 +277,100 @@ fn the_diffusion_model_keeps_its_promises() {
 
     let restore = |args: &[&str]| {
         let mut command = Command::new(program("restore"));
-        command.args(args).arg("--pipeline").arg(whole.join("pipeline")).args(["--images", "3", "--steps", "4"]);
+        command
+            .args(args)
+            .arg("--pipeline")
+            .arg(whole.join("pipeline"))
+            .args(["--images", "3", "--steps", "4"]);
         command.current_dir(folder.path()).output().unwrap()
     };
     let factor = ["enlarge", "--factor", "2"];
-    for args in [&["inpaint"][..], &["inpaint", "--method", "repaint"], &factor, &["denoise", "--average", "2"]] {
+    for args in [
+        &["inpaint"][..],
+        &["inpaint", "--method", "repaint"],
+        &factor,
+        &["denoise", "--average", "2"],
+    ] {
         let output = restore(args);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        let says = text.lines().filter(|line| line.contains("PSNR") && line.contains("SSIM")).count();
-        assert!(says == 2 && folder.path().join("restored.png").is_file(), "{text}");
+        assert!(
+            output.status.success(),
+            "{args:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let says = text
+            .lines()
+            .filter(|line| line.contains("PSNR") && line.contains("SSIM"))
+            .count();
+        assert!(
+            says == 2 && folder.path().join("restored.png").is_file(),
+            "{text}"
+        );
         std::fs::remove_file(folder.path().join("restored.png")).unwrap();
     }
     let picture = whole.join("samples.png");
-    let of_mine = restore(&["enlarge", "--factor", "2", "--as-it-is", "--image", picture.to_str().unwrap()]);
+    let of_mine = restore(&[
+        "enlarge",
+        "--factor",
+        "2",
+        "--as-it-is",
+        "--image",
+        picture.to_str().unwrap(),
+    ]);
     assert!(of_mine.status.success() && folder.path().join("restored.png").is_file());
     // Both halves missing but for a frame, as a picture says.
     let mask = folder.path().join("mask.png");
-    let known = (0..64).map(|i| if [0, 7].contains(&(i / 8)) || [0, 7].contains(&(i % 8)) { 255 } else { 0 });
-    image::GrayImage::from_raw(8, 8, known.collect()).unwrap().save(&mask).unwrap();
+    let known = (0..64).map(|i| {
+        if [0, 7].contains(&(i / 8)) || [0, 7].contains(&(i % 8)) {
+            255
+        } else {
+            0
+        }
+    });
+    image::GrayImage::from_raw(8, 8, known.collect())
+        .unwrap()
+        .save(&mask)
+        .unwrap();
     let mask = mask.to_str().unwrap();
     assert!(restore(&["inpaint", "--mask", mask]).status.success());
-    let filled = restore(&["inpaint", "--mask", mask, "--as-it-is", "--image", picture.to_str().unwrap()]);
-    assert!(filled.status.success(), "{}", String::from_utf8_lossy(&filled.stderr));
+    let filled = restore(&[
+        "inpaint",
+        "--mask",
+        mask,
+        "--as-it-is",
+        "--image",
+        picture.to_str().unwrap(),
+    ]);
+    assert!(
+        filled.status.success(),
+        "{}",
+        String::from_utf8_lossy(&filled.stderr)
+    );
     for (args, expected) in [
-        (&["inpaint", "--as-it-is", "--image", mask][..], "--mask FILE has to say"),
+        (
+            &["inpaint", "--as-it-is", "--image", mask][..],
+            "--mask FILE has to say",
+        ),
         (&["denoise", "--mask", mask], "--mask is for `inpaint`"),
-        (&["enlarge", "--factor", "3"], "`--factor` is 3, expected a divisor of 8×8 pixels"),
+        (
+            &["enlarge", "--factor", "3"],
+            "`--factor` is 3, expected a divisor of 8×8 pixels",
+        ),
         (&["enlarge", "--factor", "0"], "`--factor` is 0"),
         (&["denoise", "--noise", "0"], "`--noise` is 0"),
-        (&["denoise", "--method", "repaint"], "RePaint fills in what is missing"),
+        (
+            &["denoise", "--method", "repaint"],
+            "RePaint fills in what is missing",
+        ),
         (&["inpaint", "--average", "0"], "at least 1"),
         (&["inpaint", "--image", "nowhere.png"], "nowhere.png"),
     ] {
         let output = restore(args);
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success() && text.contains(expected), "{args:?}: {text}");
+        assert!(
+            !output.status.success() && text.contains(expected),
+            "{args:?}: {text}"
+        );
     }
 }
 
@@ -203,7 +378,11 @@ fn the_diffusion_model_keeps_its_promises() {
 fn mistakes_are_explained() {
     let folder = tempfile::tempdir().unwrap();
     let fails = |args: &[&str]| {
-        let output = Command::new(program("digits")).args(args).current_dir(folder.path()).output().unwrap();
+        let output = Command::new(program("digits"))
+            .args(args)
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
         assert!(!output.status.success(), "{args:?}");
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
@@ -216,7 +395,12 @@ fn mistakes_are_explained() {
     for name in ["a.png", "b.png", "c.png"] {
         let device = aigc_core::device::device("flex").unwrap();
         let picture = aigc_core::burn::tensor::Tensor::<4>::zeros([1, 1, 8, 8], &device);
-        aigc_core::output::save_image(&picture, aigc_core::output::ImageGrid::new(1, 8), &photos.join(name)).unwrap();
+        aigc_core::output::save_image(
+            &picture,
+            aigc_core::output::ImageGrid::new(1, 8),
+            &photos.join(name),
+        )
+        .unwrap();
     }
     let unlabelled = fails(&["--model", "cgan", "--data", photos.to_str().unwrap()]);
     assert!(unlabelled.contains("images without labels"), "{unlabelled}");

@@ -18,17 +18,29 @@ fn root() -> PathBuf {
 
 /// README.md and every page in docs/.
 fn pages() -> Vec<(String, String)> {
-    let docs = std::fs::read_dir(root().join("docs")).unwrap().map(|e| e.unwrap().path());
-    let paths = docs.filter(|p| p.extension().is_some_and(|e| e == "md")).chain([root().join("README.md")]);
+    let docs = std::fs::read_dir(root().join("docs"))
+        .unwrap()
+        .map(|e| e.unwrap().path());
+    let paths = docs
+        .filter(|p| p.extension().is_some_and(|e| e == "md"))
+        .chain([root().join("README.md")]);
     paths
-        .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read_to_string(path).unwrap()))
+        .map(|path| {
+            (
+                path.file_name().unwrap().to_string_lossy().into_owned(),
+                std::fs::read_to_string(path).unwrap(),
+            )
+        })
         .collect()
 }
 
 /// The blocks of a page that are marked with `language`.
 fn blocks(page: &str, language: &str) -> Vec<String> {
     let fence = format!("```{language}\n");
-    page.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap().to_string()).collect()
+    page.split(&fence)
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap().to_string())
+        .collect()
 }
 
 /// A folder in which the documentation's paths exist: a small MNIST, and some photos.
@@ -40,7 +52,15 @@ fn world() -> tempfile::TempDir {
     let device = aigc_core::device::device("flex").unwrap();
     for (i, digit) in digits::all().0.into_iter().take(8).enumerate() {
         let picture = aigc_core::data::collate_images(vec![digit]).images(&device);
-        save_image(&picture, ImageGrid { gap: 0, ..ImageGrid::new(1, 8) }, &photos.join(format!("{i}.png"))).unwrap();
+        save_image(
+            &picture,
+            ImageGrid {
+                gap: 0,
+                ..ImageGrid::new(1, 8)
+            },
+            &photos.join(format!("{i}.png")),
+        )
+        .unwrap();
     }
     folder
 }
@@ -48,10 +68,13 @@ fn world() -> tempfile::TempDir {
 /// Runs an example with a few steps instead of many.
 fn run_example(name: &str, arguments: &[&str], world: &Path) {
     let mut command = Command::new(program(name));
-    // my_images has no options: its steps are shortened by the folder it is given, eight small pictures.
+    // my_images has no options: its steps are shortened by the folder it is given, eight small
+    // pictures.
     let short: &[&str] = match (name, arguments.contains(&"--steps")) {
         ("digits", false) => &["--steps", "6", "--checkpoint-every", "3"],
-        ("generate" | "reproduce_vae" | "reproduce_gan" | "reproduce_diffusion", false) => &["--steps", "3"],
+        ("generate" | "reproduce_vae" | "reproduce_gan" | "reproduce_diffusion", false) => {
+            &["--steps", "3"]
+        }
         ("restore", false) => &["--steps", "2", "--images", "2"],
         _ => &[],
     };
@@ -62,10 +85,21 @@ fn run_example(name: &str, arguments: &[&str], world: &Path) {
             kept.extend(["--checkpoint-every", "3"]);
         }
     }
-    for at in kept.clone().iter().enumerate().filter(|(_, a)| **a == "--resume-at").map(|(i, _)| i) {
+    for at in kept
+        .clone()
+        .iter()
+        .enumerate()
+        .filter(|(_, a)| **a == "--resume-at")
+        .map(|(i, _)| i)
+    {
         kept[at + 1] = "3";
     }
-    let output = command.args(&kept).args(short).current_dir(world).output().unwrap();
+    let output = command
+        .args(&kept)
+        .args(short)
+        .current_dir(world)
+        .output()
+        .unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{name} {arguments:?}: {text}");
 }
@@ -76,13 +110,22 @@ fn check_names(words: &[&str]) {
         let there = match pair[0] {
             "-p" => ["crates", "", "tests"].iter().any(|d| {
                 let short = pair[1].trim_start_matches("aigc-");
-                [pair[1], short].iter().any(|name| root().join(d).join(name).join("Cargo.toml").is_file())
+                [pair[1], short]
+                    .iter()
+                    .any(|name| root().join(d).join(name).join("Cargo.toml").is_file())
             }),
             "--test" => ["tests/tests", "tests/backends/tests", "examples/tests"]
                 .iter()
                 .any(|d| root().join(d).join(format!("{}.rs", pair[1])).is_file()),
-            "--bench" => root().join("benches/benches").join(format!("{}.rs", pair[1])).is_file(),
-            "--example" => root().join("examples").join(pair[1]).join("main.rs").is_file(),
+            "--bench" => root()
+                .join("benches/benches")
+                .join(format!("{}.rs", pair[1]))
+                .is_file(),
+            "--example" => root()
+                .join("examples")
+                .join(pair[1])
+                .join("main.rs")
+                .is_file(),
             _ => true,
         };
         assert!(there, "{words:?} names {}, which is not there", pair[1]);
@@ -93,7 +136,8 @@ fn check_names(words: &[&str]) {
 fn commands_in_the_documentation_run() {
     let world = world();
     let mut ran = 0;
-    // In the order of a reader: the README first, then getting started; both make runs that later pages resume.
+    // In the order of a reader: the README first, then getting started; both make runs that later
+    // pages resume.
     let mut pages = pages();
     pages.sort_by_key(|(name, _)| match name.as_str() {
         "README.md" => 0,
@@ -101,23 +145,48 @@ fn commands_in_the_documentation_run() {
         _ => 2,
     });
     for (page, text) in pages {
-        for line in blocks(&text, "sh").iter().flat_map(|block| block.lines()).map(str::trim) {
+        for line in blocks(&text, "sh")
+            .iter()
+            .flat_map(|block| block.lines())
+            .map(str::trim)
+        {
             // `NAME=value` in front of a command sets its environment.
-            let words: Vec<&str> =
-                line.split_whitespace().skip_while(|w| w.contains('=') && !w.starts_with('-')).collect();
+            let words: Vec<&str> = line
+                .split_whitespace()
+                .skip_while(|w| w.contains('=') && !w.starts_with('-'))
+                .collect();
             match words[..] {
                 [] => {}
-                ["cargo", "run", "--release", "--example", name, ref rest @ ..] => {
-                    let arguments: Vec<&str> = rest.iter().copied().skip_while(|w| *w != "--").skip(1).collect();
+                [
+                    "cargo",
+                    "run",
+                    "--release",
+                    "--example",
+                    name,
+                    ref rest @ ..,
+                ] => {
+                    let arguments: Vec<&str> = rest
+                        .iter()
+                        .copied()
+                        .skip_while(|w| *w != "--")
+                        .skip(1)
+                        .collect();
                     check_names(&words);
                     if !arguments.iter().any(|a| a.starts_with("../")) {
                         run_example(name, &arguments, world.path());
                         ran += 1;
                     }
                 }
-                ["cargo", "test" | "bench", ..] | ["cargo", "+nightly", "test" | "miri", ..] => check_names(&words),
+                ["cargo", "test" | "bench", ..] | ["cargo", "+nightly", "test" | "miri", ..] => {
+                    check_names(&words)
+                }
                 ["cargo", "fuzz", "run", target, ..] => {
-                    assert!(root().join(format!("fuzz/fuzz_targets/{target}.rs")).is_file(), "{line}");
+                    assert!(
+                        root()
+                            .join(format!("fuzz/fuzz_targets/{target}.rs"))
+                            .is_file(),
+                        "{line}"
+                    );
                 }
                 ["cargo", "deny", "check", ..] => assert!(root().join("deny.toml").is_file()),
                 ["python", script, ..] => assert!(root().join(script).is_file(), "{page}: {line}"),
@@ -131,9 +200,14 @@ fn commands_in_the_documentation_run() {
 #[test]
 fn the_readme_has_two_commands_and_shows_the_program_that_is_there() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-    let commands: Vec<_> =
-        blocks(&readme, "sh").iter().flat_map(|b| b.lines().map(String::from).collect::<Vec<_>>()).collect();
-    assert_eq!(commands, ["cargo run --release --example digits", "cargo test"]);
+    let commands: Vec<_> = blocks(&readme, "sh")
+        .iter()
+        .flat_map(|b| b.lines().map(String::from).collect::<Vec<_>>())
+        .collect();
+    assert_eq!(
+        commands,
+        ["cargo run --release --example digits", "cargo test"]
+    );
     let program = std::fs::read_to_string(root().join("examples/my_images/main.rs")).unwrap();
     let (_, code) = program.split_once("\n\n").unwrap();
     assert_eq!(blocks(&readme, "rust,no_run"), [code]);
@@ -142,10 +216,21 @@ fn the_readme_has_two_commands_and_shows_the_program_that_is_there() {
 #[test]
 fn links_between_pages_lead_somewhere() {
     for (page, text) in pages() {
-        let folder = if page == "README.md" { root() } else { root().join("docs") };
-        for target in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+        let folder = if page == "README.md" {
+            root()
+        } else {
+            root().join("docs")
+        };
+        for target in text
+            .split("](")
+            .skip(1)
+            .map(|rest| rest.split(')').next().unwrap())
+        {
             let file = target.split('#').next().unwrap();
-            assert!(target.starts_with("http") || folder.join(file).exists(), "{page}: {target}");
+            assert!(
+                target.starts_with("http") || folder.join(file).exists(),
+                "{page}: {target}"
+            );
         }
     }
 }

@@ -1,9 +1,9 @@
-//! The programs of `docs/results.md`, on a small MNIST and with a judge that has learned nothing: every figure is there and
-//! is a number, and a run that was stopped goes on.
+//! The programs of `docs/results.md`, on a small MNIST and with a judge that has learned nothing:
+//! every figure is there and is a number, and a run that was stopped goes on.
 
 mod common;
 
-use aigc_core::{checkpoint::save_weights, device::device, eval::LeNet5Config, rng::InitWeights};
+use aigc_core::{device::device, eval::LeNet5Config, rng::InitWeights, weights::save_weights};
 use common::{finish, program, small_mnist};
 use std::{path::Path, process::Command};
 
@@ -26,18 +26,26 @@ impl World {
     /// Runs `name` with the words of `arguments`.
     fn run(&self, name: &str, arguments: &str) -> String {
         let mut command = Command::new(program(name));
-        command.args(arguments.split_whitespace()).current_dir(self.path());
+        command
+            .args(arguments.split_whitespace())
+            .current_dir(self.path());
         finish(command)
     }
 }
 
 /// The number behind `label`, and before anything that is none.
 fn number(text: &str, label: &str) -> f64 {
-    let (_, rest) = text.split_once(label).unwrap_or_else(|| panic!("{label} in {text}"));
+    let (_, rest) = text
+        .split_once(label)
+        .unwrap_or_else(|| panic!("{label} in {text}"));
     let rest = rest.trim_start();
-    let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.' && c != '-' && c != '+').unwrap_or(rest.len());
+    let end = rest
+        .find(|c: char| !c.is_ascii_digit() && c != '.' && c != '-' && c != '+')
+        .unwrap_or(rest.len());
     let digits = rest[..end].trim_end_matches('.');
-    digits.parse().unwrap_or_else(|_| panic!("{label} {digits:?} in {text}"))
+    digits
+        .parse()
+        .unwrap_or_else(|_| panic!("{label} {digits:?} in {text}"))
 }
 
 #[test]
@@ -45,7 +53,11 @@ fn vae() {
     let world = World::new();
     let data = "--data mnist --out run --steps";
     let text = world.run("reproduce_vae", &format!("{data} 3"));
-    assert!(text.contains("40 images of 1×28×28 to learn from") && text.contains("3 steps, 3 of them now"), "{text}");
+    assert!(
+        text.contains("40 images of 1×28×28 to learn from")
+            && text.contains("3 steps, 3 of them now"),
+        "{text}"
+    );
     let text = world.run("reproduce_vae", &format!("{data} 5 --resume"));
     assert!(text.contains("5 steps, 2 of them now"), "{text}");
     assert!(number(&text, "(\"nelbo\",") > 0.0);
@@ -59,12 +71,24 @@ fn gan_of_classes_is_judged() {
         "images --data mnist --judge lenet.safetensors --conditional --samples 60 --steps 3 --out run",
     );
     for what in ["averaged", "averaged, standing statistics", "last weights"] {
-        let line = text.lines().find(|line| line.starts_with(&format!("{what}: Fréchet"))).unwrap();
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(&format!("{what}: Fréchet")))
+            .unwrap();
         // Features of a judge that has learned nothing hardly differ: two decimals may be zero.
-        assert!(number(line, "Fréchet distance") >= 0.0 && line.contains("(60 samples, 40 test images)"), "{line}");
-        let ends =
-            |line: &&str| line.starts_with(&format!("{what}: ")) && line.ends_with("read as the class asked for");
-        let right = text.lines().find(ends).map(|line| number(line, &format!("{what}:"))).unwrap();
+        assert!(
+            number(line, "Fréchet distance") >= 0.0
+                && line.contains("(60 samples, 40 test images)"),
+            "{line}"
+        );
+        let ends = |line: &&str| {
+            line.starts_with(&format!("{what}: ")) && line.ends_with("read as the class asked for")
+        };
+        let right = text
+            .lines()
+            .find(ends)
+            .map(|line| number(line, &format!("{what}:")))
+            .unwrap();
         assert!((0.0..=100.0).contains(&right), "{right} in {text}");
     }
     for file in ["samples.png", "classes.png", "nearest.png", "walk.gif"] {
@@ -78,46 +102,80 @@ fn gan_of_a_folder() {
     let folder = world.path().join("pictures");
     std::fs::create_dir(&folder).unwrap();
     for i in 0..12u8 {
-        let pixels = (0..28 * 28).map(|at| image::Rgb([i * 20, (at % 256) as u8, (at / 28) as u8 * 9]));
+        let pixels =
+            (0..28 * 28).map(|at| image::Rgb([i * 20, (at % 256) as u8, (at / 28) as u8 * 9]));
         let mut picture = image::RgbImage::new(28, 28);
-        picture.pixels_mut().zip(pixels).for_each(|(to, from)| *to = from);
+        picture
+            .pixels_mut()
+            .zip(pixels)
+            .for_each(|(to, from)| *to = from);
         picture.save(folder.join(format!("{i}.png"))).unwrap();
     }
-    let text = world.run("reproduce_gan", "images --data pictures --side 28 --rgb --steps 2 --out run");
+    let text = world.run(
+        "reproduce_gan",
+        "images --data pictures --side 28 --rgb --steps 2 --out run",
+    );
     assert!(text.contains("3×28×28"), "{text}");
-    assert!(world.path().join("run/samples.png").is_file() && world.path().join("run/nearest.png").is_file());
+    assert!(
+        world.path().join("run/samples.png").is_file()
+            && world.path().join("run/nearest.png").is_file()
+    );
 }
 
 #[test]
 fn stacked_digits_are_counted() {
     let world = World::new();
-    let text =
-        world.run("reproduce_gan", "stacked --data mnist --judge lenet.safetensors --samples 600 --steps 2 --out run");
+    let text = world.run(
+        "reproduce_gan",
+        "stacked --data mnist --judge lenet.safetensors --samples 600 --steps 2 --out run",
+    );
     let modes = number(&text, "seed 0:");
-    assert!((1.0..=600.0).contains(&modes) && text.contains("of 1000 modes in 600 samples"), "{text}");
-    assert!((0.0..7.0).contains(&number(&text, "KL to uniform")), "{text}");
+    assert!(
+        (1.0..=600.0).contains(&modes) && text.contains("of 1000 modes in 600 samples"),
+        "{text}"
+    );
+    assert!(
+        (0.0..7.0).contains(&number(&text, "KL to uniform")),
+        "{text}"
+    );
 }
 
 #[test]
 fn diffusion_is_judged() {
     let world = World::new();
-    world.run("reproduce_diffusion", "train --data mnist --batch 4 --steps 2 --out run");
-    let text = world.run("reproduce_diffusion", "train --data mnist --batch 4 --steps 3 --out run --resume");
+    world.run(
+        "reproduce_diffusion",
+        "train --data mnist --batch 4 --steps 2 --out run",
+    );
+    let text = world.run(
+        "reproduce_diffusion",
+        "train --data mnist --batch 4 --steps 3 --out run --resume",
+    );
     assert!(text.contains("3 steps, 1 of them now"), "{text}");
-    let text =
-        world.run("reproduce_diffusion", "judge --data mnist --judge lenet.safetensors --run run --share 0.0001");
+    let text = world.run(
+        "reproduce_diffusion",
+        "judge --data mnist --judge lenet.safetensors --run run --share 0.0001",
+    );
     let share = number(&text, "guidance 2:");
     assert!((0.0..=100.0).contains(&share), "{text}");
     for solver in ["dpm-solver++", "unipc", "deis", "ddim"] {
         for steps in [5, 10, 20, 50] {
             let at = format!(" {steps} steps:");
-            let is_row = |line: &&str| line.trim_start().starts_with(&format!("{solver} ")) && line.contains(&at);
-            let row = text.lines().find(is_row).unwrap_or_else(|| panic!("{solver} {steps}: {text}"));
+            let is_row = |line: &&str| {
+                line.trim_start().starts_with(&format!("{solver} ")) && line.contains(&at)
+            };
+            let row = text
+                .lines()
+                .find(is_row)
+                .unwrap_or_else(|| panic!("{solver} {steps}: {text}"));
             assert!(number(row, "steps:") >= 0.0, "{row}");
         }
         assert!(number(&text, &format!("{solver}, 20 steps from the same noise:")) >= 0.0);
     }
     assert!(number(&text, "ddpm, 1,000 steps:") >= 0.0);
-    assert!(number(&text, "variational bound") > 0.0 && number(&text, "probability flow").is_finite(), "{text}");
+    assert!(
+        number(&text, "variational bound") > 0.0 && number(&text, "probability flow").is_finite(),
+        "{text}"
+    );
     assert!(world.path().join("run/guided-2.png").is_file());
 }

@@ -14,95 +14,226 @@ fn run(name: &str, folder: &Path, arguments: &[&str]) -> String {
 }
 
 fn refused(name: &str, folder: &Path, arguments: &[&str]) -> String {
-    let output = Command::new(program(name)).args(arguments).current_dir(folder).output().unwrap();
+    let output = Command::new(program(name))
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .unwrap();
     assert!(!output.status.success(), "{name} {arguments:?}");
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// The number behind `label`.
 fn number(text: &str, label: &str) -> f64 {
-    let (_, rest) = text.split_once(label).unwrap_or_else(|| panic!("{label} in {text}"));
-    rest.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("{label} in {text}"))
+    let (_, rest) = text
+        .split_once(label)
+        .unwrap_or_else(|| panic!("{label} in {text}"));
+    rest.split_whitespace()
+        .next()
+        .and_then(|word| word.parse().ok())
+        .unwrap_or_else(|| panic!("{label} in {text}"))
 }
 
 #[test]
 fn a_text_is_learned_and_gone_on_with() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    let text: String = weather::corpus(300, 7).into_iter().map(|report| report + "\n").collect();
+    let text: String = weather::corpus(300, 7)
+        .into_iter()
+        .map(|report| report + "\n")
+        .collect();
     std::fs::write(folder.join("text.txt"), &text).unwrap();
-    let small = ["--layers", "1", "--heads", "2", "--width", "32", "--context", "32", "--batch", "4"];
+    let small = [
+        "--layers",
+        "1",
+        "--heads",
+        "2",
+        "--width",
+        "32",
+        "--context",
+        "32",
+        "--batch",
+        "4",
+    ];
     let begin = |out: &str, steps: &str| {
-        run("train_text", folder, &[&["--text", "text.txt", "--steps", steps, "--out", out], &small[..]].concat())
+        run(
+            "train_text",
+            folder,
+            &[
+                &["--text", "text.txt", "--steps", steps, "--out", out],
+                &small[..],
+            ]
+            .concat(),
+        )
     };
     let told = begin("whole", "40");
     let loss = number(&told, "loss of held-out text:");
     // Better than knowing nothing, and the units agree with each other.
     let characters = text.chars().collect::<std::collections::HashSet<_>>().len() as f64;
     assert!(loss > 0.5 && loss < characters.ln(), "{loss}");
-    assert!((number(&told, "perplexity:") - loss.exp()).abs() < 0.01 * loss.exp(), "{told}");
-    assert!((number(&told, "bits per character:") - loss / std::f64::consts::LN_2).abs() < 0.02, "{told}");
+    assert!(
+        (number(&told, "perplexity:") - loss.exp()).abs() < 0.01 * loss.exp(),
+        "{told}"
+    );
+    assert!(
+        (number(&told, "bits per character:") - loss / std::f64::consts::LN_2).abs() < 0.02,
+        "{told}"
+    );
 
     // What its model goes on with, drawn, by beams, in few bits, and with itself as an assistant.
     let generate = |more: &[&str]| {
-        let known = ["--model", "whole/model", "--prompt", "Oslo, 3", "--max-new-tokens", "12"];
+        let known = [
+            "--model",
+            "whole/model",
+            "--prompt",
+            "Oslo, 3",
+            "--max-new-tokens",
+            "12",
+        ];
         run("generate", folder, &[&known, more].concat())
     };
     let greedy = generate(&[]);
-    assert!(greedy.starts_with("Oslo, 3") && greedy.trim_end().chars().count() <= 19, "{greedy:?}");
+    assert!(
+        greedy.starts_with("Oslo, 3") && greedy.trim_end().chars().count() <= 19,
+        "{greedy:?}"
+    );
     assert_eq!(generate(&["--assistant", "whole/model"]), greedy);
     assert!(generate(&["--num-beams", "3", "--no-repeat-ngram-size", "2"]).contains("(score -"));
-    assert_eq!(generate(&["--do-sample", "--seed", "5"]), generate(&["--do-sample", "--seed", "5"]));
+    assert_eq!(
+        generate(&["--do-sample", "--seed", "5"]),
+        generate(&["--do-sample", "--seed", "5"])
+    );
     let foretold = |more: &[&str]| {
         let known = ["--model", "whole/model", "--perplexity", "text.txt"];
-        number(&run("generate", folder, &[&known, more].concat()), "perplexity")
+        number(
+            &run("generate", folder, &[&known, more].concat()),
+            "perplexity",
+        )
     };
     let (full, few) = (foretold(&[]), foretold(&["--quantize", "int8"]));
-    assert!(full > 1.0 && full < characters && few != full && (few / full - 1.0).abs() < 0.01, "{few} of {full}");
-    let listed = generate(&["--set", "output_scores=true", "--set", "suppress_tokens=[0]"]);
     assert!(
-        listed.starts_with("Oslo, 3") && listed.lines().filter(|line| line.trim_start().starts_with('-')).count() == 12,
+        full > 1.0 && full < characters && few != full && (few / full - 1.0).abs() < 0.01,
+        "{few} of {full}"
+    );
+    let listed = generate(&[
+        "--set",
+        "output_scores=true",
+        "--set",
+        "suppress_tokens=[0]",
+    ]);
+    assert!(
+        listed.starts_with("Oslo, 3")
+            && listed
+                .lines()
+                .filter(|line| line.trim_start().starts_with('-'))
+                .count()
+                == 12,
         "{listed}"
     );
-    for (set, named) in [("nonsense=1", "nonsense"), ("top_k", "`=`"), ("top_k=x", "top_k"), ("top_p=\"x\"", "`top_p`")]
-    {
-        let told = refused("generate", folder, &["--model", "whole/model", "--set", set]);
+    for (set, named) in [
+        ("nonsense=1", "nonsense"),
+        ("top_k", "`=`"),
+        ("top_k=x", "top_k"),
+        ("top_p=\"x\"", "`top_p`"),
+    ] {
+        let told = refused(
+            "generate",
+            folder,
+            &["--model", "whole/model", "--set", set],
+        );
         assert!(told.contains(named), "{told}");
     }
     let forced = generate(&["--num-beams", "4", "--force-words", "snow"]);
     assert!(forced.contains("snow"), "{forced}");
     assert!(
-        refused("generate", folder, &["--model", "whole/model", "--prompt", "Ω"]).contains("character 1 of the text")
+        refused(
+            "generate",
+            folder,
+            &["--model", "whole/model", "--prompt", "Ω"]
+        )
+        .contains("character 1 of the text")
     );
     assert!(refused("generate", folder, &["--model", "nowhere"]).contains("nowhere"));
 
     // The same seed gives the same weights.
     begin("again", "40");
-    let weights = |run: &str| std::fs::read(folder.join(run).join("model/model.safetensors")).unwrap();
+    let weights =
+        |run: &str| std::fs::read(folder.join(run).join("model/model.safetensors")).unwrap();
     assert!(weights("again") == weights("whole"));
     // Its model learns another text.
-    let from = ["--text", "text.txt", "--from", "whole/model", "--steps", "3", "--context", "32", "--out", "tuned"];
+    let from = [
+        "--text",
+        "text.txt",
+        "--from",
+        "whole/model",
+        "--steps",
+        "3",
+        "--context",
+        "32",
+        "--out",
+        "tuned",
+    ];
     let tuned = number(&run("train_text", folder, &from), "loss of held-out text:");
     assert!((tuned - loss).abs() < 0.2, "{tuned} after {loss}");
     // So do adapters, which are there alone and merged.
-    let adapt =
-        |rank, out| ["--text", "text.txt", "--from", "whole/model", "--context", "32", "--lora", rank, "--out", out];
-    let told = run("train_text", folder, &[&adapt("4", "adapted")[..], &["--steps", "3"]].concat());
+    let adapt = |rank, out| {
+        [
+            "--text",
+            "text.txt",
+            "--from",
+            "whole/model",
+            "--context",
+            "32",
+            "--lora",
+            rank,
+            "--out",
+            out,
+        ]
+    };
+    let told = run(
+        "train_text",
+        folder,
+        &[&adapt("4", "adapted")[..], &["--steps", "3"]].concat(),
+    );
     let adapted = number(&told, "loss of held-out text:");
     assert!((adapted - loss).abs() < 0.2, "{adapted} after {loss}");
-    for file in ["adapters/adapter_config.json", "adapters/adapter_model.safetensors", "final/model.safetensors"] {
+    for file in [
+        "adapters/adapter_config.json",
+        "adapters/adapter_model.safetensors",
+        "final/model.safetensors",
+    ] {
         assert!(folder.join("adapted").join(file).is_file(), "{file}");
     }
-    assert!(weights("adapted") != weights("whole") && weights("adapted").len() == weights("whole").len());
-    assert!(refused("train_text", folder, &adapt("33", "too-much")).contains("`rank` is 33, expected 1 to 32"));
+    assert!(
+        weights("adapted") != weights("whole")
+            && weights("adapted").len() == weights("whole").len()
+    );
+    assert!(
+        refused("train_text", folder, &adapt("33", "too-much"))
+            .contains("`rank` is 33, expected 1 to 32")
+    );
     assert!(!folder.join("too-much").exists());
-    assert!(refused("train_text", folder, &["--text", "text.txt", "--lora", "4"]).contains("--from"));
+    assert!(
+        refused("train_text", folder, &["--text", "text.txt", "--lora", "4"]).contains("--from")
+    );
 
     assert!(refused("train_text", folder, &[]).contains("--text"));
     assert!(refused("train_text", folder, &["--text", "none.txt"]).contains("none.txt"));
-    assert!(refused("train_text", folder, &["--text", "text.txt", "--heads", "3"]).contains("n_head"));
     assert!(
-        refused("train_text", folder, &["--text", "text.txt", "--prompt", "Ω"]).contains("character 1 of the text")
+        refused(
+            "train_text",
+            folder,
+            &["--text", "text.txt", "--heads", "3"]
+        )
+        .contains("n_head")
+    );
+    assert!(
+        refused(
+            "train_text",
+            folder,
+            &["--text", "text.txt", "--prompt", "Ω"]
+        )
+        .contains("character 1 of the text")
     );
 }
 
@@ -111,13 +242,40 @@ fn a_stopped_run_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     std::fs::write(folder.join("text.txt"), weather::corpus(100, 7).join("\n")).unwrap();
-    let small = ["--layers", "1", "--heads", "2", "--width", "16", "--context", "16", "--batch", "2"];
-    let begin = ["--text", "text.txt", "--tokens", "byte-pairs", "--vocabulary", "300", "--checkpoint-every", "5"];
-    run("train_text", folder, &[&begin[..], &small[..], &["--steps", "10", "--out", "run"]].concat());
+    let small = [
+        "--layers",
+        "1",
+        "--heads",
+        "2",
+        "--width",
+        "16",
+        "--context",
+        "16",
+        "--batch",
+        "2",
+    ];
+    let begin = [
+        "--text",
+        "text.txt",
+        "--tokens",
+        "byte-pairs",
+        "--vocabulary",
+        "300",
+        "--checkpoint-every",
+        "5",
+    ];
+    run(
+        "train_text",
+        folder,
+        &[&begin[..], &small[..], &["--steps", "10", "--out", "run"]].concat(),
+    );
     let told = run("train_text", folder, &["--resume-at", "5", "--out", "run"]);
     assert!(told.contains("5 steps in"), "{told}");
     // Byte pairs: fewer tokens than characters.
-    assert!(number(&told, "bits per character:") < number(&told, "loss of held-out text:") / std::f64::consts::LN_2);
+    assert!(
+        number(&told, "bits per character:")
+            < number(&told, "loss of held-out text:") / std::f64::consts::LN_2
+    );
 }
 
 #[test]
@@ -127,9 +285,18 @@ fn weather_is_learned_on_the_spot() {
     let right = number(&told, "of 1000 reports");
     // Counted again from what it wrote.
     let written = std::fs::read_to_string(folder.path().join("run/reports.txt")).unwrap();
-    let counted = written.lines().filter(|report| weather::fault(report).is_none()).count();
-    assert!((right - counted as f64 / 10.0).abs() < 0.06 && right < 50.0, "{counted}: {told}");
-    assert!(told.contains("none of those it learned from") && told.contains("3 steps in"), "{told}");
+    let counted = written
+        .lines()
+        .filter(|report| weather::fault(report).is_none())
+        .count();
+    assert!(
+        (right - counted as f64 / 10.0).abs() < 0.06 && right < 50.0,
+        "{counted}: {told}"
+    );
+    assert!(
+        told.contains("none of those it learned from") && told.contains("3 steps in"),
+        "{told}"
+    );
     assert!(folder.path().join("run/reports.txt").exists());
 }
 
@@ -139,18 +306,36 @@ fn poems_have_their_form() {
     let folder = folder.path();
     let line = |i: usize| {
         let characters: Vec<char> = "春夏秋冬風花雪月山水明日天地人心".chars().collect();
-        let some = |at: usize| (0..5).map(|j| characters[(at * 7 + j * 3 + i) % characters.len()]).collect::<String>();
+        let some = |at: usize| {
+            (0..5)
+                .map(|j| characters[(at * 7 + j * 3 + i) % characters.len()])
+                .collect::<String>()
+        };
         format!("{}，{}。", some(1), some(2))
     };
-    let poems: Vec<_> = (0..60).map(|i| serde_json::json!({"paragraphs": [line(i), line(i + 1)]})).collect();
-    std::fs::write(folder.join("poems.json"), serde_json::to_string(&poems).unwrap()).unwrap();
+    let poems: Vec<_> = (0..60)
+        .map(|i| serde_json::json!({"paragraphs": [line(i), line(i + 1)]}))
+        .collect();
+    std::fs::write(
+        folder.join("poems.json"),
+        serde_json::to_string(&poems).unwrap(),
+    )
+    .unwrap();
     std::fs::write(folder.join("prose.json"), "{\"title\": 1}").unwrap();
-    let told = run("poems", folder, &["--data", ".", "--steps", "3", "--out", "run"]);
+    let told = run(
+        "poems",
+        folder,
+        &["--data", ".", "--steps", "3", "--out", "run"],
+    );
     let lines: Vec<&str> = told.lines().filter(|line| line.ends_with('。')).collect();
     assert_eq!(lines.len(), 8, "{told}");
     for (i, line) in lines.iter().enumerate() {
-        let marks: Vec<usize> =
-            line.chars().enumerate().filter(|(_, c)| "，。".contains(*c)).map(|(at, _)| at).collect();
+        let marks: Vec<usize> = line
+            .chars()
+            .enumerate()
+            .filter(|(_, c)| "，。".contains(*c))
+            .map(|(at, _)| at)
+            .collect();
         assert_eq!((marks, line.chars().count()), (vec![5, 11], 12), "{line}");
         assert_eq!(line.starts_with("明月"), i % 2 == 0, "{told}");
     }

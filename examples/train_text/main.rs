@@ -2,8 +2,9 @@
 //!
 //!     cargo run --release --example train_text -- --text shakespeare.txt
 //!
-//! Without other options this is nanoGPT's recipe for a CPU (4 layers, 4 heads, width 128, context 64, batch 12, 2,000 steps) at
-//! three times its learning rate; `--learning-rate 0.001` is the recipe itself.
+//! Without other options this is nanoGPT's recipe for a CPU (4 layers, 4 heads, width 128, context
+//! 64, batch 12, 2,000 steps) at three times its learning rate; `--learning-rate 0.001` is the
+//! recipe itself.
 
 #![forbid(unsafe_code)]
 
@@ -17,8 +18,8 @@ use aigc_examples::{
     text::{Continuation, TextTraining, go_on, gpt_trainer, model_folder},
 };
 use aigc_text::{
-    BpeTokenizer, CharacterTokenizer, Gpt2, Gpt2Config, LoraConfig, TokenDataset, Tokenizer, lines, tokenize_file,
-    tokenizer,
+    BpeTokenizer, CharacterTokenizer, Gpt2, Gpt2Config, LoraConfig, TokenDataset, Tokenizer, lines,
+    tokenize_file, tokenizer,
 };
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
@@ -37,8 +38,8 @@ struct Args {
     /// Number of tokens, for byte pairs.
     #[arg(long, default_value_t = 4096)]
     vocabulary: usize,
-    /// Fine-tune this GPT-2, a folder of transformers or with the feature `download` a name of the Hugging Face hub, with its own
-    /// tokens; sizes are its own, too.
+    /// Fine-tune this GPT-2, a folder of transformers or with the feature `download` a name of the
+    /// Hugging Face hub, with its own tokens; sizes are its own, too.
     #[arg(long, value_name = "FOLDER")]
     from: Option<String>,
     /// Fine-tune adapters of this rank (LoRA) in place of the model itself.
@@ -112,7 +113,11 @@ fn main() -> Result<()> {
             (run, settings, tokenizer)
         }
     };
-    let Settings { model, trainer, data } = settings;
+    let Settings {
+        model,
+        trainer,
+        data,
+    } = settings;
     let trainer = args.run.config(trainer)?;
     let network = match &data.from {
         Some(folder) => Gpt2::open(folder, &device)?.0,
@@ -126,20 +131,35 @@ fn main() -> Result<()> {
     // The last tenth judges.
     let (learned, held_out) = windows.split(0.9)?;
     let seed = trainer.seed;
-    let training =
-        TextTraining { tokenizer: &*tokenizer, learned, held_out, batch: data.batch, shown: data.shown.clone() };
+    let training = TextTraining {
+        tokenizer: &*tokenizer,
+        learned,
+        held_out,
+        batch: data.batch,
+        shown: data.shown.clone(),
+    };
     let trained = training.run(network, trainer, &args.run, stop_on_ctrl_c(), &data, &run)?;
     if trained.reason == StopReason::Interrupted {
         say_how_to_go_on(trained.step, &run);
         return Ok(());
     }
-    println!("\n{}\n", go_on(&trained.model, &*tokenizer, &data.shown, seed)?.trim());
+    println!(
+        "\n{}\n",
+        go_on(&trained.model, &*tokenizer, &data.shown, seed)?.trim()
+    );
     for (name, value) in &trained.metrics {
         println!("{name}: {value:.4}");
     }
-    println!("{} steps in {:.0} s", trained.made, trained.elapsed.as_secs_f64());
+    println!(
+        "{} steps in {:.0} s",
+        trained.made,
+        trained.elapsed.as_secs_f64()
+    );
     let folder = run.path().join("model");
-    println!("\ngo on with: cargo run --release --example generate -- --model {} --do-sample", folder.display());
+    println!(
+        "\ngo on with: cargo run --release --example generate -- --model {} --do-sample",
+        folder.display()
+    );
     Ok(())
 }
 
@@ -155,7 +175,9 @@ fn begin(args: &Args, device: &Device) -> Result<(RunDir, Settings, Box<dyn Toke
         (None, Tokens::BytePairs) => Box::new(BpeTokenizer::train(readable, args.vocabulary)?),
     };
     let model = match &from {
-        Some(folder) => aigc_core::json::open(&folder.join("config.json"), Gpt2Config::from_json)?.0,
+        Some(folder) => {
+            aigc_core::json::open(&folder.join("config.json"), Gpt2Config::from_json)?.0
+        }
         None => {
             let sizes = [args.layers, args.heads, args.width];
             let dropout = args.dropout;
@@ -169,7 +191,11 @@ fn begin(args: &Args, device: &Device) -> Result<(RunDir, Settings, Box<dyn Toke
     };
     model.validate()?;
     // `alpha` and learning rate of the paper's GPT-2.
-    let lora = args.lora.map(|rank| LoraConfig { rank, alpha: 32.0, ..LoraConfig::default() });
+    let lora = args.lora.map(|rank| LoraConfig {
+        rank,
+        alpha: 32.0,
+        ..LoraConfig::default()
+    });
     let mut trainer = gpt_trainer(args.run.steps.unwrap_or(2000), args.run.seed);
     let usual = match (&from, &lora) {
         (_, Some(_)) => 2e-4,
@@ -186,13 +212,32 @@ fn begin(args: &Args, device: &Device) -> Result<(RunDir, Settings, Box<dyn Toke
     let trainer = args.run.config(trainer)?;
     tokenizer.encode(&args.prompt)?;
     let context = args.context.unwrap_or(64).min(model.n_positions);
-    let shown = Continuation { prompt: args.prompt.clone(), tokens: 500 };
-    let data = Data { from, lora, context, batch: args.batch, shown };
+    let shown = Continuation {
+        prompt: args.prompt.clone(),
+        tokens: 500,
+    };
+    let data = Data {
+        from,
+        lora,
+        context,
+        batch: args.batch,
+        shown,
+    };
     let run = args.run.run(NAME)?;
     tokenizer.save(&run.path().join("model"))?;
     let bytes = std::fs::metadata(text).map_or(0, |about| about.len());
     let bar = indicatif::ProgressBar::new(bytes).with_prefix("tokens");
-    tokenize_file(text, &*tokenizer, run.path().join(TOKENS), |read| bar.set_position(read))?;
+    tokenize_file(text, &*tokenizer, run.path().join(TOKENS), |read| {
+        bar.set_position(read)
+    })?;
     bar.finish_and_clear();
-    Ok((run, Settings { model, trainer, data }, tokenizer))
+    Ok((
+        run,
+        Settings {
+            model,
+            trainer,
+            data,
+        },
+        tokenizer,
+    ))
 }

@@ -1,8 +1,9 @@
-//! Any bytes in any file of a checkpoint are an error or a checkpoint. The first byte chooses the file.
+//! Any bytes in any file of a checkpoint are an error or a checkpoint. The first byte chooses the
+//! file.
 #![no_main]
 
 use aigc_core::{
-    checkpoint::{RunDir, load_optimizer, load_weights, save_optimizer, save_weights, assign_path_ids},
+    checkpoint::{RunDir, load_optimizer, save_optimizer, assign_path_ids}, weights::{load_weights, save_weights},
     nn::{Linear, LinearConfig},
     rng::InitWeights,
 };
@@ -34,7 +35,8 @@ fn model() -> Linear {
     assign_path_ids(LinearConfig::new(2, 3).init(&Device::flex()).seeded(0).train())
 }
 
-/// Writes what the files look like when they are good, for the fuzzer to start from: `AIGC_SEEDS=corpus/checkpoint`.
+/// Writes what the files look like when they are good, for the fuzzer to start from:
+/// `AIGC_SEEDS=corpus/checkpoint`.
 fn write_seeds(folder: &Path) {
     std::fs::create_dir_all(folder).expect("it can be made");
     let (model, mut adam): (_, ModuleOptimizer) = (model(), AdamConfig::new().init());

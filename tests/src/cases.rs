@@ -1,7 +1,7 @@
 //! Random cases of every operation, for holding one implementation against another.
 //!
-//! Inputs are drawn as flat tensors and laid out inside, half of them out of order, so that kernels also meet transposed,
-//! flipped and cut tensors, and gradients that come back transposed.
+//! Inputs are drawn as flat tensors and laid out inside, half of them out of order, so that kernels
+//! also meet transposed, flipped and cut tensors, and gradients that come back transposed.
 
 use aigc_core::{
     nn::{Activation, QuantizedWeight},
@@ -26,8 +26,8 @@ pub struct Case {
     pub about: String,
 }
 
-/// An operation: its name, the error that its kernels may have, relative to the largest value of a tensor (at least one),
-/// and what draws a case.
+/// An operation: its name, the error that its kernels may have, relative to the largest value of a
+/// tensor (at least one), and what draws a case.
 pub type Operation = (&'static str, f64, fn(&mut Rng) -> Case);
 
 /// Every operation.
@@ -58,7 +58,8 @@ pub fn pick(rng: &mut Rng, low: usize, high: usize) -> usize {
     low + rng.below(high - low + 1)
 }
 
-/// One case in twenty-five is so much larger that the work is shared between threads, and cut into parts.
+/// One case in twenty-five is so much larger that the work is shared between threads, and cut into
+/// parts.
 fn scale_up(rng: &mut Rng) -> usize {
     if pick(rng, 0, 24) == 0 { 24 } else { 1 }
 }
@@ -99,7 +100,8 @@ fn laid<const D: usize>(x: Tensor<1>, shape: [usize; D], layout: Layout) -> Tens
     }
 }
 
-/// All numbers of an output; where inputs are turned the output is too, so that its gradient comes back out of order.
+/// All numbers of an output; where inputs are turned the output is too, so that its gradient comes
+/// back out of order.
 fn flat<const D: usize>(x: Tensor<D>, layout: Layout) -> Tensor<1> {
     let len = x.shape().num_elements();
     match layout {
@@ -123,8 +125,8 @@ fn some_activation(rng: &mut Rng) -> Activation {
     all[pick(rng, 0, all.len() - 1)]
 }
 
-/// As [`scale_up`], but not before an activation with a kink: among many numbers some lie so close to it that rounding
-/// decides on which side.
+/// As [`scale_up`], but not before an activation with a kink: among many numbers some lie so close
+/// to it that rounding decides on which side.
 fn scale_up_before(activation: Activation, rng: &mut Rng) -> usize {
     match activation {
         Activation::Relu | Activation::LeakyRelu(_) => 1,
@@ -136,80 +138,164 @@ fn conv2d(rng: &mut Rng) -> Case {
     let groups = [1, 1, 1, 2][pick(rng, 0, 3)];
     let (channels_in, channels_out) = (groups * pick(rng, 1, 9), groups * pick(rng, 1, 20));
     let kernel = [pick(rng, 1, 5), pick(rng, 1, 5)];
-    let (stride, dilation) = ([pick(rng, 1, 3), pick(rng, 1, 3)], [pick(rng, 1, 2), pick(rng, 1, 2)]);
+    let (stride, dilation) = (
+        [pick(rng, 1, 3), pick(rng, 1, 3)],
+        [pick(rng, 1, 2), pick(rng, 1, 2)],
+    );
     let padding = [0, 1].map(|_| {
         let begin = pick(rng, 0, 3);
-        (begin, if pick(rng, 0, 3) == 0 { pick(rng, 0, 3) } else { begin })
+        (
+            begin,
+            if pick(rng, 0, 3) == 0 {
+                pick(rng, 0, 3)
+            } else {
+                begin
+            },
+        )
     });
     let size = [0, 1].map(|i| {
-        let least = (dilation[i] * (kernel[i] - 1) + 1).saturating_sub(padding[i].0 + padding[i].1).max(1);
+        let least = (dilation[i] * (kernel[i] - 1) + 1)
+            .saturating_sub(padding[i].0 + padding[i].1)
+            .max(1);
         pick(rng, least, least + 16)
     });
-    let (batch, bias, layout) = (scale_up(rng) * pick(rng, 1, 5), pick(rng, 0, 1) == 1, some_layout(rng));
+    let (batch, bias, layout) = (
+        scale_up(rng) * pick(rng, 1, 5),
+        pick(rng, 0, 1) == 1,
+        some_layout(rng),
+    );
     let x = [batch, channels_in, size[0], size[1]];
     let weight = [channels_out, channels_in / groups, kernel[0], kernel[1]];
-    convolution(x, weight, bias, ConvOptions::new_with_padding(stride, padding, dilation, groups), layout)
+    convolution(
+        x,
+        weight,
+        bias,
+        ConvOptions::new_with_padding(stride, padding, dilation, groups),
+        layout,
+    )
 }
 
 /// A convolution of an input and a weight of these shapes.
-pub fn convolution(x: [usize; 4], weight: [usize; 4], bias: bool, options: ConvOptions<2>, layout: Layout) -> Case {
+pub fn convolution(
+    x: [usize; 4],
+    weight: [usize; 4],
+    bias: bool,
+    options: ConvOptions<2>,
+    layout: Layout,
+) -> Case {
     Case {
         lens: vec![x.iter().product(), weight.iter().product(), weight[0]],
         about: format!("{x:?} by {weight:?}, bias {bias}, {options:?}, {layout:?}"),
         compute: Box::new(move |t| {
-            let (x, weight) = (laid(t[0].clone(), x, layout), laid(t[1].clone(), weight, layout));
-            flat(ops::conv2d(x, weight, bias.then(|| t[2].clone()), options.clone()), layout)
+            let (x, weight) = (
+                laid(t[0].clone(), x, layout),
+                laid(t[1].clone(), weight, layout),
+            );
+            flat(
+                ops::conv2d(x, weight, bias.then(|| t[2].clone()), options.clone()),
+                layout,
+            )
         }),
     }
 }
 
-/// The kernel that most layers have goes its own way (Winograd's), forward and backward, where there are channels enough.
+/// The kernel that most layers have goes its own way (Winograd's), forward and backward, where
+/// there are channels enough.
 fn conv2d_3x3(rng: &mut Rng) -> Case {
-    let x = [scale_up(rng) * pick(rng, 1, 5), pick(rng, 1, 24), pick(rng, 3, 20), pick(rng, 3, 35)];
+    let x = [
+        scale_up(rng) * pick(rng, 1, 5),
+        pick(rng, 1, 24),
+        pick(rng, 3, 20),
+        pick(rng, 3, 35),
+    ];
     let weight = [pick(rng, 1, 24), x[1], 3, 3];
     let (padding, bias) = ([pick(rng, 0, 2), pick(rng, 0, 2)], pick(rng, 0, 1) == 1);
-    convolution(x, weight, bias, ConvOptions::new([1, 1], padding, [1, 1], 1), some_layout(rng))
+    convolution(
+        x,
+        weight,
+        bias,
+        ConvOptions::new([1, 1], padding, [1, 1], 1),
+        some_layout(rng),
+    )
 }
 
-/// So do maps narrower than a vector, in batches as large as one, whatever the kernel, up to three taps high per phase.
+/// So do maps narrower than a vector, in batches as large as one, whatever the kernel, up to three
+/// taps high per phase.
 fn conv2d_small_maps(rng: &mut Rng) -> Case {
     let batch = [3, 15, 16, 31, 32][pick(rng, 0, 4)];
     let x = [batch, pick(rng, 1, 20), pick(rng, 4, 15), pick(rng, 4, 9)];
     let weight = [pick(rng, 3, 30), x[1], pick(rng, 1, 4), pick(rng, 1, 4)];
-    let (stride, padding) = ([pick(rng, 1, 2), pick(rng, 1, 2)], [pick(rng, 0, 2), pick(rng, 0, 2)]);
+    let (stride, padding) = (
+        [pick(rng, 1, 2), pick(rng, 1, 2)],
+        [pick(rng, 0, 2), pick(rng, 0, 2)],
+    );
     let bias = pick(rng, 0, 1) == 1;
-    convolution(x, weight, bias, ConvOptions::new(stride, padding, [1, 1], 1), some_layout(rng))
+    convolution(
+        x,
+        weight,
+        bias,
+        ConvOptions::new(stride, padding, [1, 1], 1),
+        some_layout(rng),
+    )
 }
 
 /// And kernels of one pixel, which are matrix products.
 fn conv2d_1x1(rng: &mut Rng) -> Case {
-    let x = [scale_up(rng) * pick(rng, 1, 5), pick(rng, 1, 40), pick(rng, 1, 20), pick(rng, 1, 20)];
+    let x = [
+        scale_up(rng) * pick(rng, 1, 5),
+        pick(rng, 1, 40),
+        pick(rng, 1, 20),
+        pick(rng, 1, 20),
+    ];
     let (weight, bias) = ([pick(rng, 1, 40), x[1], 1, 1], pick(rng, 0, 1) == 1);
-    convolution(x, weight, bias, ConvOptions::new([1, 1], [0, 0], [1, 1], 1), some_layout(rng))
+    convolution(
+        x,
+        weight,
+        bias,
+        ConvOptions::new([1, 1], [0, 0], [1, 1], 1),
+        some_layout(rng),
+    )
 }
 
 fn conv_transpose2d(rng: &mut Rng) -> Case {
     let groups = [1, 1, 1, 2][pick(rng, 0, 3)];
     let (channels_in, per_group) = (groups * pick(rng, 1, 9), pick(rng, 1, 20));
     let kernel = [pick(rng, 1, 5), pick(rng, 1, 5)];
-    let (stride, dilation) = ([pick(rng, 1, 3), pick(rng, 1, 3)], [pick(rng, 1, 2), pick(rng, 1, 2)]);
+    let (stride, dilation) = (
+        [pick(rng, 1, 3), pick(rng, 1, 3)],
+        [pick(rng, 1, 2), pick(rng, 1, 2)],
+    );
     let padding_out = [0, 1].map(|i| pick(rng, 0, stride[i].max(dilation[i]) - 1));
     let size = [pick(rng, 1, 9), pick(rng, 1, 9)];
     let padding = [0, 1].map(|i| {
         let most = ((size[i] - 1) * stride[i] + dilation[i] * (kernel[i] - 1) + padding_out[i]) / 2;
         pick(rng, 0, most.min(3))
     });
-    let (batch, bias, layout) = (scale_up(rng) * pick(rng, 1, 5), pick(rng, 0, 1) == 1, some_layout(rng));
+    let (batch, bias, layout) = (
+        scale_up(rng) * pick(rng, 1, 5),
+        pick(rng, 0, 1) == 1,
+        some_layout(rng),
+    );
     let x = [batch, channels_in, size[0], size[1]];
     let weight = [channels_in, per_group, kernel[0], kernel[1]];
     let options = ConvTransposeOptions::new(stride, padding, padding_out, dilation, groups);
     Case {
-        lens: vec![x.iter().product(), weight.iter().product(), per_group * groups],
+        lens: vec![
+            x.iter().product(),
+            weight.iter().product(),
+            per_group * groups,
+        ],
         about: format!("{x:?} by {weight:?}, {options:?}"),
         compute: Box::new(move |t| {
             let bias = bias.then(|| t[2].clone());
-            let (x, weight) = (laid(t[0].clone(), x, layout), laid(t[1].clone(), weight, layout));
-            flat(ops::conv_transpose2d(x, weight, bias, options.clone()), layout)
+            let (x, weight) = (
+                laid(t[0].clone(), x, layout),
+                laid(t[1].clone(), weight, layout),
+            );
+            flat(
+                ops::conv_transpose2d(x, weight, bias, options.clone()),
+                layout,
+            )
         }),
     }
 }
@@ -217,7 +303,11 @@ fn conv_transpose2d(rng: &mut Rng) -> Case {
 fn linear(rng: &mut Rng) -> Case {
     // Many rows, or few rows of many columns.
     let (tall, wide) = (scale_up(rng), scale_up(rng));
-    let rows = if wide > 1 { pick(rng, 1, 3) } else { tall * pick(rng, 1, 40) };
+    let rows = if wide > 1 {
+        pick(rng, 1, 3)
+    } else {
+        tall * pick(rng, 1, 40)
+    };
     let (tokens, i, o) = (pick(rng, 1, 5), pick(rng, 1, 70), wide * pick(rng, 1, 90));
     let (bias, layout) = (pick(rng, 0, 1) == 1, some_layout(rng));
     Case {
@@ -225,19 +315,33 @@ fn linear(rng: &mut Rng) -> Case {
         about: format!("{rows}×{tokens}×{i}→{o}"),
         compute: Box::new(move |t| {
             let x = laid(t[0].clone(), [rows, tokens, i], layout);
-            flat(ops::linear(x, laid(t[1].clone(), [i, o], layout), bias.then(|| t[2].clone())), layout)
+            flat(
+                ops::linear(
+                    x,
+                    laid(t[1].clone(), [i, o], layout),
+                    bias.then(|| t[2].clone()),
+                ),
+                layout,
+            )
         }),
     }
 }
 
 fn activation(rng: &mut Rng) -> Case {
-    let (activation, a, b) = (some_activation(rng), scale_up(rng) * pick(rng, 1, 40), pick(rng, 1, 40));
+    let (activation, a, b) = (
+        some_activation(rng),
+        scale_up(rng) * pick(rng, 1, 40),
+        pick(rng, 1, 40),
+    );
     let (layout, scale) = (some_layout(rng), [0.01, 1.0, 10.0][pick(rng, 0, 2)]);
     Case {
         lens: vec![a * b],
         about: format!("{activation:?} of {a}×{b}, scale {scale}"),
         compute: Box::new(move |t| {
-            flat(ops::activation(laid(t[0].clone() * scale, [a, b], layout), activation), layout)
+            flat(
+                ops::activation(laid(t[0].clone() * scale, [a, b], layout), activation),
+                layout,
+            )
         }),
     }
 }
@@ -245,14 +349,22 @@ fn activation(rng: &mut Rng) -> Case {
 fn group_norm(rng: &mut Rng) -> Case {
     let (groups, activation) = (pick(rng, 1, 4), some_activation(rng));
     let batch = scale_up_before(activation, rng) * pick(rng, 1, 4);
-    let shape = [batch, groups * pick(rng, 1, 5), pick(rng, 1, 9), pick(rng, 2, 19)];
+    let shape = [
+        batch,
+        groups * pick(rng, 1, 5),
+        pick(rng, 1, 9),
+        pick(rng, 2, 19),
+    ];
     let layout = some_layout(rng);
     Case {
         lens: vec![shape.iter().product(), shape[1], shape[1]],
         about: format!("{shape:?} in {groups}, {activation:?}"),
         compute: Box::new(move |t| {
             let x = laid(t[0].clone() * 2.0 + 0.5, shape, layout);
-            flat(ops::group_norm(x, t[1].clone(), t[2].clone(), groups, 1e-3, activation), layout)
+            flat(
+                ops::group_norm(x, t[1].clone(), t[2].clone(), groups, 1e-3, activation),
+                layout,
+            )
         }),
     }
 }
@@ -274,20 +386,31 @@ fn batch_norm(rng: &mut Rng) -> Case {
 }
 
 fn layer_norm(rng: &mut Rng) -> Case {
-    let shape = [pick(rng, 1, 4), scale_up(rng) * pick(rng, 1, 30), pick(rng, 2, 90)];
+    let shape = [
+        pick(rng, 1, 4),
+        scale_up(rng) * pick(rng, 1, 30),
+        pick(rng, 2, 90),
+    ];
     let (bias, layout) = (pick(rng, 0, 1) == 1, some_layout(rng));
     Case {
         lens: vec![shape.iter().product(), shape[2], shape[2]],
         about: format!("{shape:?}, bias {bias}"),
         compute: Box::new(move |t| {
             let x = laid(t[0].clone() * 2.0 + 0.5, shape, layout);
-            flat(ops::layer_norm(x, t[1].clone(), bias.then(|| t[2].clone()), 1e-3), layout)
+            flat(
+                ops::layer_norm(x, t[1].clone(), bias.then(|| t[2].clone()), 1e-3),
+                layout,
+            )
         }),
     }
 }
 
 fn attention(rng: &mut Rng) -> Case {
-    let (batch, heads, d) = (scale_up(rng) * pick(rng, 1, 3), pick(rng, 1, 4), pick(rng, 1, 40));
+    let (batch, heads, d) = (
+        scale_up(rng) * pick(rng, 1, 3),
+        pick(rng, 1, 4),
+        pick(rng, 1, 40),
+    );
     let (queries, more) = (pick(rng, 1, 70), pick(rng, 0, 20));
     let (keys, causal, layout) = (queries + more, pick(rng, 0, 1) == 1, some_layout(rng));
     let (q, k) = ([batch, heads, queries, d], [batch, heads, keys, d]);
@@ -305,10 +428,24 @@ fn attention(rng: &mut Rng) -> Case {
 
 /// Some keys are hidden, never a query's own; values may have another width.
 fn masked_attention(rng: &mut Rng) -> Case {
-    let (batch, heads, d, d_value) = (pick(rng, 1, 3), pick(rng, 1, 4), pick(rng, 1, 40), pick(rng, 1, 40));
-    let (queries, more, causal, layout) = (pick(rng, 1, 20), pick(rng, 0, 20), pick(rng, 0, 1) == 1, some_layout(rng));
+    let (batch, heads, d, d_value) = (
+        pick(rng, 1, 3),
+        pick(rng, 1, 4),
+        pick(rng, 1, 40),
+        pick(rng, 1, 40),
+    );
+    let (queries, more, causal, layout) = (
+        pick(rng, 1, 20),
+        pick(rng, 0, 20),
+        pick(rng, 0, 1) == 1,
+        some_layout(rng),
+    );
     let keys = queries + more;
-    let shapes = [[batch, heads, queries, d], [batch, heads, keys, d], [batch, heads, keys, d_value]];
+    let shapes = [
+        [batch, heads, queries, d],
+        [batch, heads, keys, d],
+        [batch, heads, keys, d_value],
+    ];
     let hidden: Vec<bool> = (0..batch * heads * queries * keys)
         .map(|at| at % keys != at / keys % queries + more && pick(rng, 0, 2) == 0)
         .collect();
@@ -326,28 +463,42 @@ fn masked_attention(rng: &mut Rng) -> Case {
 }
 
 fn self_attention(rng: &mut Rng) -> Case {
-    let (batch, heads, d, tokens) =
-        (scale_up(rng) * pick(rng, 1, 3), pick(rng, 1, 4), pick(rng, 1, 40), pick(rng, 1, 90));
+    let (batch, heads, d, tokens) = (
+        scale_up(rng) * pick(rng, 1, 3),
+        pick(rng, 1, 4),
+        pick(rng, 1, 40),
+        pick(rng, 1, 90),
+    );
     let (causal, layout) = (pick(rng, 0, 1) == 1, some_layout(rng));
     let shape = [batch, tokens, 3 * heads * d];
     Case {
         lens: vec![shape.iter().product()],
         about: format!("{shape:?} in {heads} heads, causal {causal}"),
-        compute: Box::new(move |t| flat(ops::self_attention(laid(t[0].clone(), shape, layout), heads, causal), layout)),
+        compute: Box::new(move |t| {
+            flat(
+                ops::self_attention(laid(t[0].clone(), shape, layout), heads, causal),
+                layout,
+            )
+        }),
     }
 }
 
 fn embedding(rng: &mut Rng) -> Case {
     let (rows, d) = (pick(rng, 1, 30), scale_up(rng) * pick(rng, 1, 40));
     let (batch, tokens, layout) = (pick(rng, 1, 6), pick(rng, 1, 20), some_layout(rng));
-    let indices: Vec<i64> = (0..batch * tokens).map(|_| pick(rng, 0, rows - 1) as i64).collect();
+    let indices: Vec<i64> = (0..batch * tokens)
+        .map(|_| pick(rng, 0, rows - 1) as i64)
+        .collect();
     Case {
         lens: vec![rows * d],
         about: format!("{batch}×{tokens} of {rows}×{d}"),
         compute: Box::new(move |t| {
             let data = TensorData::new(indices.clone(), [batch, tokens]);
             let indices = Tensor::<2, Int>::from_data(data, &t[0].device());
-            flat(ops::embedding(laid(t[0].clone(), [rows, d], layout), indices), layout)
+            flat(
+                ops::embedding(laid(t[0].clone(), [rows, d], layout), indices),
+                layout,
+            )
         }),
     }
 }
@@ -358,23 +509,38 @@ fn some_packed(
 ) -> (Quantization, impl Fn(&Device) -> QuantizedWeight + 'static) {
     let quantization = [Quantization::Int8, Quantization::Int4][pick(rng, 0, 1)];
     let weight = TensorData::new(rng.normals(rows * width), [rows, width]);
-    (quantization, move |device| QuantizedWeight::new(Tensor::from_data(weight.clone(), device), quantization))
+    (quantization, move |device| {
+        QuantizedWeight::new(Tensor::from_data(weight.clone(), device), quantization)
+    })
 }
 
 /// With and without gradients, which are two ways.
 fn quantized_linear(rng: &mut Rng) -> Case {
     // Few rows are multiplied as they are packed, many by what is unpacked.
-    let (rows, i, o) = ([1, 2, 5, 8, 9, 63, 65][pick(rng, 0, 6)], pick(rng, 1, 300), scale_up(rng) * pick(rng, 1, 60));
-    let ((quantization, weight), bias, layout) = (some_packed(rng, [o, i]), pick(rng, 0, 1) == 1, some_layout(rng));
+    let (rows, i, o) = (
+        [1, 2, 5, 8, 9, 63, 65][pick(rng, 0, 6)],
+        pick(rng, 1, 300),
+        scale_up(rng) * pick(rng, 1, 60),
+    );
+    let ((quantization, weight), bias, layout) = (
+        some_packed(rng, [o, i]),
+        pick(rng, 0, 1) == 1,
+        some_layout(rng),
+    );
     Case {
         lens: vec![rows * i, o],
         about: format!("{quantization:?} {rows}×{i}→{o}"),
         compute: Box::new(move |t| {
-            let (x, weight) = (laid(t[0].clone(), [rows, i], layout), weight(&t[0].device()));
+            let (x, weight) = (
+                laid(t[0].clone(), [rows, i], layout),
+                weight(&t[0].device()),
+            );
             let bias = bias.then(|| t[1].clone());
             let y = weight.linear(x.clone(), bias.clone());
             let untracked = match y.device().is_autodiff() {
-                true => Tensor::from_inner(weight.valid().linear(x.inner(), bias.map(Tensor::inner))),
+                true => {
+                    Tensor::from_inner(weight.valid().linear(x.inner(), bias.map(Tensor::inner)))
+                }
                 false => y.clone(),
             };
             Tensor::cat(vec![flat(y, layout), flat(untracked, layout)], 0)
@@ -385,7 +551,9 @@ fn quantized_linear(rng: &mut Rng) -> Case {
 fn packed_embedding(rng: &mut Rng) -> Case {
     let (rows, d) = (pick(rng, 1, 30), scale_up(rng) * pick(rng, 1, 80));
     let (batch, tokens) = (pick(rng, 1, 6), pick(rng, 1, 20));
-    let indices: Vec<i64> = (0..batch * tokens).map(|_| pick(rng, 0, rows - 1) as i64).collect();
+    let indices: Vec<i64> = (0..batch * tokens)
+        .map(|_| pick(rng, 0, rows - 1) as i64)
+        .collect();
     let (quantization, weight) = some_packed(rng, [rows, d]);
     Case {
         lens: vec![d],
@@ -394,33 +562,53 @@ fn packed_embedding(rng: &mut Rng) -> Case {
             let device = t[0].device();
             let data = TensorData::new(indices.clone(), [batch, tokens]);
             let table = weight(&device);
-            let rows = table.embedding(Tensor::from_data(data, &device)).cast(t[0].dtype());
+            let rows = table
+                .embedding(Tensor::from_data(data, &device))
+                .cast(t[0].dtype());
             let sums = table.unpack().cast(t[0].dtype()).sum_dim(0).reshape([d]) * t[0].clone();
-            Tensor::cat(vec![(rows * t[0].clone().reshape([1, 1, d])).reshape([-1]), sums], 0)
+            Tensor::cat(
+                vec![(rows * t[0].clone().reshape([1, 1, d])).reshape([-1]), sums],
+                0,
+            )
         }),
     }
 }
 
 fn upsample_nearest2d(rng: &mut Rng) -> Case {
-    let shape = [scale_up(rng) * pick(rng, 1, 3), pick(rng, 1, 5), pick(rng, 1, 9), pick(rng, 1, 9)];
+    let shape = [
+        scale_up(rng) * pick(rng, 1, 3),
+        pick(rng, 1, 5),
+        pick(rng, 1, 9),
+        pick(rng, 1, 9),
+    ];
     let factor = pick(rng, 1, 4);
     let layout = some_layout(rng);
     Case {
         lens: vec![shape.iter().product()],
         about: format!("{shape:?} by {factor}"),
-        compute: Box::new(move |t| flat(ops::upsample_nearest2d(laid(t[0].clone(), shape, layout), factor), layout)),
+        compute: Box::new(move |t| {
+            flat(
+                ops::upsample_nearest2d(laid(t[0].clone(), shape, layout), factor),
+                layout,
+            )
+        }),
     }
 }
 
 fn cross_entropy(rng: &mut Rng) -> Case {
     let (rows, classes) = (scale_up(rng) * pick(rng, 1, 40), pick(rng, 1, 90));
     let (layout, scale) = (some_layout(rng), [1.0, 10.0, 60.0][pick(rng, 0, 2)]);
-    let targets: Vec<i64> = (0..rows).map(|_| pick(rng, 0, classes - 1) as i64).collect();
+    let targets: Vec<i64> = (0..rows)
+        .map(|_| pick(rng, 0, classes - 1) as i64)
+        .collect();
     Case {
         lens: vec![rows * classes],
         about: format!("{rows}×{classes}, scale {scale}"),
         compute: Box::new(move |t| {
-            let targets = Tensor::<1, Int>::from_data(TensorData::new(targets.clone(), [rows]), &t[0].device());
+            let targets = Tensor::<1, Int>::from_data(
+                TensorData::new(targets.clone(), [rows]),
+                &t[0].device(),
+            );
             ops::cross_entropy(laid(t[0].clone() * scale, [rows, classes], layout), targets)
         }),
     }
@@ -433,7 +621,8 @@ fn binary_cross_entropy(rng: &mut Rng) -> Case {
         lens: vec![rows * n, rows * n],
         about: format!("{rows}×{n}, scale {scale}"),
         compute: Box::new(move |t| {
-            let targets = ops::activation(laid(t[1].clone(), [rows, n], layout), Activation::Sigmoid);
+            let targets =
+                ops::activation(laid(t[1].clone(), [rows, n], layout), Activation::Sigmoid);
             ops::binary_cross_entropy(laid(t[0].clone() * scale, [rows, n], layout), targets)
         }),
     }

@@ -38,11 +38,17 @@ pub fn own_fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
 }
 
-/// A GPT-2 whose logits are far enough apart for their order to be certain; sizes are layers, heads and width.
+/// A GPT-2 whose logits are far enough apart for their order to be certain; sizes are layers, heads
+/// and width.
 ///
 /// # Panics
 /// If there is no such model.
-pub fn small_gpt2(seed: u64, vocabulary: usize, context: usize, [n_layer, n_head, n_embd]: [usize; 3]) -> Gpt2 {
+pub fn small_gpt2(
+    seed: u64,
+    vocabulary: usize,
+    context: usize,
+    [n_layer, n_head, n_embd]: [usize; 3],
+) -> Gpt2 {
     let config = Gpt2Config {
         vocab_size: vocabulary,
         n_positions: context,
@@ -54,7 +60,10 @@ pub fn small_gpt2(seed: u64, vocabulary: usize, context: usize, [n_layer, n_head
         eos_token_id: None,
         ..Gpt2Config::default()
     };
-    config.init(&Device::flex()).expect("valid sizes").seeded(seed)
+    config
+        .init(&Device::flex())
+        .expect("valid sizes")
+        .seeded(seed)
 }
 
 /// GPT-2's own tokenizer, of `AIGC_DATA`; says that the test is skipped without.
@@ -70,12 +79,14 @@ pub fn gpt2_tokenizer() -> Option<BpeTokenizer> {
     Some(BpeTokenizer::open(folder).expect("GPT-2's files"))
 }
 
-/// An interpreter that has `modules`, given with commas between: the one that `PYTHON` names, which must have them, or
-/// `python3`; says that the test is skipped where it does not.
+/// An interpreter that has `modules`, given with commas between: the one that `PYTHON` names, which
+/// must have them, or `python3`; says that the test is skipped where it does not.
 pub fn python_with(modules: &str) -> Option<String> {
     let named = std::env::var("PYTHON");
     let python = named.clone().unwrap_or_else(|_| "python3".into());
-    let output = Command::new(&python).args(["-c", &format!("import {modules}")]).output();
+    let output = Command::new(&python)
+        .args(["-c", &format!("import {modules}")])
+        .output();
     if output.is_ok_and(|output| output.status.success()) {
         return Some(python);
     }
@@ -89,9 +100,19 @@ pub fn python_with(modules: &str) -> Option<String> {
 /// # Panics
 /// If it fails.
 pub fn run_script(python: &str, script: &str, folder: &Path) -> String {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("reference").join(script);
-    let output = Command::new(python).arg(script).arg(folder).output().expect("the interpreter was asked before");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let script = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("reference")
+        .join(script);
+    let output = Command::new(python)
+        .arg(script)
+        .arg(folder)
+        .output()
+        .expect("the interpreter was asked before");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).expect("text")
 }
 
@@ -100,12 +121,23 @@ pub type Entry = (Dtype, Vec<usize>, Vec<u8>);
 
 /// Floats for [`write_case`].
 pub fn floats<const D: usize>(x: &Tensor<D>) -> Entry {
-    (Dtype::F32, x.dims().to_vec(), x.to_data().iter::<f32>().flat_map(f32::to_le_bytes).collect())
+    (
+        Dtype::F32,
+        x.dims().to_vec(),
+        x.to_data()
+            .iter::<f32>()
+            .flat_map(f32::to_le_bytes)
+            .collect(),
+    )
 }
 
 /// Integers for [`write_case`].
 pub fn integers(of: &[i64], shape: &[usize]) -> Entry {
-    (Dtype::I64, shape.to_vec(), of.iter().flat_map(|value| value.to_le_bytes()).collect())
+    (
+        Dtype::I64,
+        shape.to_vec(),
+        of.iter().flat_map(|value| value.to_le_bytes()).collect(),
+    )
 }
 
 /// Writes the `case.safetensors` of a folder, which a script of `tests/reference` reads.
@@ -115,7 +147,12 @@ pub fn integers(of: &[i64], shape: &[usize]) -> Entry {
 pub fn write_case(folder: &Path, entries: &[(&str, Entry)]) {
     let tensors: Vec<_> = entries
         .iter()
-        .map(|(name, (kind, shape, bytes))| (*name, TensorView::new(*kind, shape.clone(), bytes).expect("it fits")))
+        .map(|(name, (kind, shape, bytes))| {
+            (
+                *name,
+                TensorView::new(*kind, shape.clone(), bytes).expect("it fits"),
+            )
+        })
         .collect();
     let path = folder.join("case.safetensors");
     safetensors::serialize_to_file(tensors, None, &path).expect("the folder can be written");
@@ -133,11 +170,20 @@ struct Bits(BTreeMap<String, Vec<u32>>);
 
 impl ParamVisitor for Bits {
     fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
-        self.0.insert(path.to_string(), param.val().into_data().iter::<f32>().map(f32::to_bits).collect());
+        self.0.insert(
+            path.to_string(),
+            param
+                .val()
+                .into_data()
+                .iter::<f32>()
+                .map(f32::to_bits)
+                .collect(),
+        );
     }
 }
 
-/// A network with everything that makes resuming hard: running statistics, dropout, and a frozen weight.
+/// A network with everything that makes resuming hard: running statistics, dropout, and a frozen
+/// weight.
 #[derive(Module, Debug)]
 pub struct Net {
     /// First layer.
@@ -151,8 +197,9 @@ pub struct Net {
 }
 
 impl Net {
-    /// Four inputs, one output, a dropout of 0.3, and a first bias that is not trained. Dropout draws from Flex's
-    /// generator, of which a process has one: tests that need its draws take turns.
+    /// Four inputs, one output, a dropout of 0.3, and a first bias that is not trained. Dropout
+    /// draws from Flex's generator, of which a process has one: tests that need its draws take
+    /// turns.
     pub fn new(device: &Device) -> Self {
         let mut net = Self::without_dropout(device);
         net.dropout = DropoutConfig::new(0.3).init();
@@ -193,18 +240,35 @@ pub fn columns(rows: &Rows, device: &Device) -> (Tensor<2>, Tensor<2>) {
 pub fn rows() -> InMemory<[f32; 5]> {
     let row = |i: usize| {
         let x: [f32; 4] = std::array::from_fn(|k| ((i * (2 * k + 3)) % 17) as f32 / 8.0 - 1.0);
-        [x[0], x[1], x[2], x[3], (x[0] * x[1] + (2.0 * x[2]).sin() - x[3]).tanh()]
+        [
+            x[0],
+            x[1],
+            x[2],
+            x[3],
+            (x[0] * x[1] + (2.0 * x[2]).sin() - x[3]).tanh(),
+        ]
     };
     InMemory((0..96).map(row).collect())
 }
 
 /// BatchIter of [`rows`].
 pub fn row_loader(batch_size: usize, workers: usize) -> DataLoader<Rows> {
-    loader_of(rows(), DataLoaderConfig { batch_size, workers, shuffle: Some(3), ..DataLoaderConfig::default() })
+    loader_of(
+        rows(),
+        DataLoaderConfig {
+            batch_size,
+            workers,
+            shuffle: Some(3),
+            ..DataLoaderConfig::default()
+        },
+    )
 }
 
 /// BatchIter of any rows.
-pub fn loader_of<D: Dataset<Item = [f32; 5]> + 'static>(data: D, config: DataLoaderConfig) -> DataLoader<Rows> {
+pub fn loader_of<D: Dataset<Item = [f32; 5]> + 'static>(
+    data: D,
+    config: DataLoaderConfig,
+) -> DataLoader<Rows> {
     DataLoader::new(data, |items| items, config).expect("the configuration is good")
 }
 
@@ -223,7 +287,10 @@ impl Objective for NoisyRegression {
 
     fn turns(&self) -> Vec<Phase> {
         if self.turns {
-            vec![Phase::new("first").of("first").repeated(2), Phase::new("second").of("second").reuse_batch()]
+            vec![
+                Phase::new("first").of("first").repeated(2),
+                Phase::new("second").of("second").reuse_batch(),
+            ]
         } else {
             vec![Phase::new("model")]
         }

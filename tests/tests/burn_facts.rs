@@ -1,4 +1,5 @@
-//! What aigc relies on in burn 0.22.1 and works around: when one of these fails, look at what it names.
+//! What aigc relies on in burn 0.22.1 and works around: when one of these fails, look at what it
+//! names.
 
 use aigc_core::{device::device, nn::BatchNormConfig, rng::InitWeights, train::OptimizerConfig};
 use aigc_tests::{Net, bits};
@@ -15,7 +16,11 @@ fn a_plain_visit_misses_the_last_update_of_running_statistics_and_valid_does_not
     let norm = BatchNormConfig::new(2).init(&device).seeded(0);
     norm.forward(Tensor::<2>::from_floats([[1.0, 2.0], [3.0, 5.0]], &device));
     let missed = bits(&norm)["running_mean"].clone();
-    assert_eq!(missed, [0, 0], "burn now visits the newest value: the detour through `valid` can go");
+    assert_eq!(
+        missed,
+        [0, 0],
+        "burn now visits the newest value: the detour through `valid` can go"
+    );
     assert_ne!(bits(&norm.valid())["running_mean"], missed);
 }
 
@@ -38,7 +43,8 @@ fn parameter_ids_are_new_every_time() {
     assert_ne!(id(), id());
 }
 
-/// `InitWeights` works by this: a parameter is drawn when first used, and its clones see the same draw.
+/// `InitWeights` works by this: a parameter is drawn when first used, and its clones see the same
+/// draw.
 #[test]
 fn parameters_are_drawn_late_and_once() {
     let net = Net::new(&device("flex").unwrap());
@@ -51,8 +57,8 @@ fn parameters_are_drawn_late_and_once() {
 #[test]
 fn a_seed_fixes_the_backend_s_next_draws() {
     let device = device("flex").unwrap();
-    // Other tests of this binary draw from the same generator; a lock around seed and draw is not ours to take, so
-    // a few attempts are allowed.
+    // Other tests of this binary draw from the same generator; a lock around seed and draw is not
+    // ours to take, so a few attempts are allowed.
     let draw = || {
         device.seed(7);
         Tensor::<1>::random([4], Distribution::Default, &device).into_data()

@@ -1,18 +1,20 @@
 //! Diffusion as a user meets it.
 
 use aigc_core::{
+    CancelToken,
     checkpoint::RunDir,
     data::{Classes, DataLoader, DataLoaderConfig, ImageShape, InMemory, collate_images, digits},
     device::device,
-    latent::Autoencoder,
+    encoder::Autoencoder,
     rng::{InitWeights, Rng},
-    train::{CancelToken, EmaConfig, Event, Start, Trainer, TrainerConfig},
+    train::{EmaConfig, Event, Start, Trainer, TrainerConfig},
 };
 use aigc_diffusion::{
-    AnyDenoiser, AnyScheduler, Clipping, Condition, Coupling, DdimScheduler, Denoiser, DiffusionObjective,
-    DiffusionObjectiveConfig, DitConfig, DpmMultistepScheduler, EdmEulerScheduler, EulerScheduler, FlowEulerScheduler,
-    Guidance, NoiseScheduleConfig, Pipeline, Prediction, Process, Sampler, TimestepSampling, UNet2dConditionConfig,
-    UNet2dConfig, UNet2dModel, UniPcScheduler, Weighting,
+    AnyDenoiser, AnyScheduler, Clipping, Condition, Coupling, DdimScheduler, Denoiser,
+    DiffusionObjective, DiffusionObjectiveConfig, DitConfig, DpmMultistepScheduler,
+    EdmEulerScheduler, EulerScheduler, FlowEulerScheduler, Guidance, NoiseScheduleConfig, Pipeline,
+    Prediction, Process, Sampler, TimestepSampling, UNet2dConditionConfig, UNet2dConfig,
+    UNet2dModel, UniPcScheduler, Weighting,
     models::{CrossDownBlockType, CrossUpBlockType, PerBlock},
 };
 use aigc_tests::{bits, floats, integers, python_with, run_script, write_case};
@@ -26,20 +28,39 @@ fn flex() -> Device {
 
 fn loader() -> DataLoader<aigc_core::data::ImageBatch> {
     let images = InMemory(digits::split().0.0[..64].to_vec());
-    DataLoader::new(images, collate_images, DataLoaderConfig { batch_size: 16, ..DataLoaderConfig::default() }).unwrap()
+    DataLoader::new(
+        images,
+        collate_images,
+        DataLoaderConfig {
+            batch_size: 16,
+            ..DataLoaderConfig::default()
+        },
+    )
+    .unwrap()
 }
 
 fn tiny(classes: Option<usize>) -> UNet2dConfig {
-    UNet2dConfig { block_out_channels: vec![8, 16], ..UNet2dConfig::small(digits::SHAPE, classes) }
+    UNet2dConfig {
+        block_out_channels: vec![8, 16],
+        ..UNet2dConfig::small(digits::SHAPE, classes)
+    }
 }
 
-/// Everything random at once: classes that are hidden, a network that looks back, noise that is exchanged, averaged weights.
+/// Everything random at once: classes that are hidden, a network that looks back, noise that is
+/// exchanged, averaged weights.
 fn train(process: Process, prediction: Prediction, stops: &[usize]) -> UNet2dModel {
-    let config = UNet2dConfig { in_channels: 2, ..tiny(Some(11)) };
+    let config = UNet2dConfig {
+        in_channels: 2,
+        ..tiny(Some(11))
+    };
     let objective = DiffusionObjectiveConfig {
         process,
         prediction,
-        weighting: if prediction == Prediction::Flow { Weighting::Uniform } else { Weighting::MinSnr { gamma: 5.0 } },
+        weighting: if prediction == Prediction::Flow {
+            Weighting::Uniform
+        } else {
+            Weighting::MinSnr { gamma: 5.0 }
+        },
         conditioning_dropout: 0.2,
         self_conditioning: 0.5,
     };
@@ -51,10 +72,17 @@ fn train(process: Process, prediction: Prediction, stops: &[usize]) -> UNet2dMod
         let raise = flag.clone();
         let network = config.init(&flex()).unwrap();
         let learning = DiffusionObjective::new(objective.clone(), &network).unwrap();
-        let trainer =
-            TrainerConfig { ema: Some(EmaConfig::new(0.9)), max_grad_norm: Some(1.0), ..TrainerConfig::new(6) };
+        let trainer = TrainerConfig {
+            ema: Some(EmaConfig::new(0.9)),
+            max_grad_norm: Some(1.0),
+            ..TrainerConfig::new(6)
+        };
         let trained = Trainer::new(trainer)
-            .start(if attempt == 0 { Start::Fresh } else { Start::Resume })
+            .start(if attempt == 0 {
+                Start::Fresh
+            } else {
+                Start::Resume
+            })
             .with_cancel(flag)
             .observe(|event: &Event<'_>| {
                 if let Event::Step(report) = event
@@ -73,11 +101,17 @@ fn train(process: Process, prediction: Prediction, stops: &[usize]) -> UNet2dMod
 #[test]
 fn a_stopped_training_goes_on_exactly() {
     let flow = Process::Flow {
-        draw: TimestepSampling::LogitNormal { mean: 0.0, deviation: 1.0 },
+        draw: TimestepSampling::LogitNormal {
+            mean: 0.0,
+            deviation: 1.0,
+        },
         num_train_timesteps: 1000,
         coupling: Coupling::OptimalTransport,
     };
-    for (process, prediction) in [(Process::default(), Prediction::V), (flow, Prediction::Flow)] {
+    for (process, prediction) in [
+        (Process::default(), Prediction::V),
+        (flow, Prediction::Flow),
+    ] {
         let whole = bits(&train(process.clone(), prediction, &[]));
         assert_eq!(bits(&train(process, prediction, &[2, 3])), whole);
     }
@@ -87,30 +121,51 @@ fn a_stopped_training_goes_on_exactly() {
 fn moments(x: &Tensor<4>) -> (f64, f64) {
     let values: Vec<f64> = x.to_data().iter::<f64>().collect();
     let mean = values.iter().sum::<f64>() / values.len() as f64;
-    (mean, (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / values.len() as f64).sqrt())
+    (
+        mean,
+        (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / values.len() as f64).sqrt(),
+    )
 }
 
-/// A short training with each process; its sampler then makes images as bright and as varied as the data.
+/// A short training with each process; its sampler then makes images as bright and as varied as the
+/// data.
 #[test]
 fn every_process_learns_and_is_sampled() {
     let edm = EdmEulerScheduler::default();
-    let ddim = DdimScheduler { prediction_type: Prediction::V, ..DdimScheduler::default() };
+    let ddim = DdimScheduler {
+        prediction_type: Prediction::V,
+        ..DdimScheduler::default()
+    };
     let cases: [(Process, Prediction, AnyScheduler); 3] = [
         (Process::default(), Prediction::V, ddim.into()),
         (Process::edm(), Prediction::Epsilon, edm.into()),
-        (Process::flow(), Prediction::Flow, FlowEulerScheduler::default().into()),
+        (
+            Process::flow(),
+            Prediction::Flow,
+            FlowEulerScheduler::default().into(),
+        ),
     ];
     // Mean and deviation of the digits' values.
     let batch = loader().pass().next().unwrap().unwrap();
     let real = moments(&batch.images(&flex()));
     for (process, prediction, scheduler) in cases {
         let network = tiny(None).init(&flex()).unwrap();
-        let config = DiffusionObjectiveConfig { process, prediction, ..DiffusionObjectiveConfig::default() };
+        let config = DiffusionObjectiveConfig {
+            process,
+            prediction,
+            ..DiffusionObjectiveConfig::default()
+        };
         let learning = DiffusionObjective::new(config, &network).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let run = RunDir::create(folder.path().join("run")).unwrap();
-        let trainer = TrainerConfig { learning_rate: 3e-3, ..TrainerConfig::new(200) };
-        let trained = Trainer::new(trainer).fit(learning, network, &loader(), &run).unwrap().model;
+        let trainer = TrainerConfig {
+            learning_rate: 3e-3,
+            ..TrainerConfig::new(200)
+        };
+        let trained = Trainer::new(trainer)
+            .fit(learning, network, &loader(), &run)
+            .unwrap()
+            .model;
         let sampler = Sampler::new(&trained, &scheduler, 15, digits::SHAPE, &flex()).unwrap();
         let made = moments(&sampler.sample(64, 0).unwrap().images);
         assert!(
@@ -124,36 +179,89 @@ fn every_process_learns_and_is_sampled() {
 #[test]
 fn latent_diffusion_goes_through_a_vae() {
     let folder = tempfile::tempdir().unwrap();
-    let vae = VaeConfig::Mlp(MlpVaeConfig { latent: 16, ..MlpVaeConfig::new(digits::SHAPE) }).init(&flex()).unwrap();
+    let vae = VaeConfig::Mlp(MlpVaeConfig {
+        latent: 16,
+        ..MlpVaeConfig::new(digits::SHAPE)
+    })
+    .init(&flex())
+    .unwrap();
     let run = RunDir::create(folder.path().join("vae")).unwrap();
     let objective = VaeObjective::new(Default::default()).unwrap();
-    let vae = Trainer::new(TrainerConfig::new(60)).fit(objective, vae, &loader(), &run).unwrap().model;
+    let vae = Trainer::new(TrainerConfig::new(60))
+        .fit(objective, vae, &loader(), &run)
+        .unwrap()
+        .model;
     let shape = ImageShape::new(1, 4, 4);
     let autoencoder = SpatialLatents::new(vae, shape).unwrap();
     let batch = loader().pass().next().unwrap().unwrap();
     let latent = autoencoder.encode(batch.images(&flex()));
     let scale = 1.0 / latent.flatten::<1>(0, 3).var(0).sqrt().into_scalar::<f64>();
-    let network = UNet2dConfig::small(shape, Some(11)).init(&flex()).unwrap().seeded(0);
+    let network = UNet2dConfig::small(shape, Some(11))
+        .init(&flex())
+        .unwrap()
+        .seeded(0);
     let untrained = network.clone();
-    let config = DiffusionObjectiveConfig { conditioning_dropout: 0.1, ..DiffusionObjectiveConfig::default() };
-    let learning = DiffusionObjective::new(config, &network).unwrap().through(autoencoder.clone(), scale).unwrap();
+    let config = DiffusionObjectiveConfig {
+        conditioning_dropout: 0.1,
+        ..DiffusionObjectiveConfig::default()
+    };
+    let learning = DiffusionObjective::new(config, &network)
+        .unwrap()
+        .through(autoencoder.clone(), scale)
+        .unwrap();
     let run = RunDir::create(folder.path().join("latent")).unwrap();
-    let trainer = TrainerConfig { learning_rate: 3e-3, ..TrainerConfig::new(200) };
-    let trained = Trainer::new(trainer).fit(learning, network, &loader(), &run).unwrap().model;
-    let ddim = DdimScheduler { clipping: Clipping::NONE, ..DdimScheduler::default() };
-    let sampler =
-        |network| Sampler::new(network, &ddim, 15, shape, &flex()).unwrap().through(&autoencoder, scale).unwrap();
-    let make = |network| sampler(network).knowing(10).unwrap().sample(64, 0).unwrap().images;
-    // As bright and as varied as what the autoencoder makes of the data, and so pixel by pixel, on average.
+    let trainer = TrainerConfig {
+        learning_rate: 3e-3,
+        ..TrainerConfig::new(200)
+    };
+    let trained = Trainer::new(trainer)
+        .fit(learning, network, &loader(), &run)
+        .unwrap()
+        .model;
+    let ddim = DdimScheduler {
+        clipping: Clipping::NONE,
+        ..DdimScheduler::default()
+    };
+    let sampler = |network| {
+        Sampler::new(network, &ddim, 15, shape, &flex())
+            .unwrap()
+            .through(&autoencoder, scale)
+            .unwrap()
+    };
+    let make = |network| {
+        sampler(network)
+            .knowing(10)
+            .unwrap()
+            .sample(64, 0)
+            .unwrap()
+            .images
+    };
+    // As bright and as varied as what the autoencoder makes of the data, and so pixel by pixel, on
+    // average.
     let known = autoencoder.decode(autoencoder.encode(batch.images(&flex())));
     let made = make(&trained);
     assert_eq!(made.dims(), [64, 1, 8, 8]);
     let (found, expected) = (moments(&made), moments(&known));
-    assert!((found.0 - expected.0).abs() < 0.1 && (found.1 - expected.1).abs() < 0.1, "{found:?}, data {expected:?}");
-    let apart = |x: Tensor<4>| (x.mean_dim(0) - known.clone().mean_dim(0)).abs().mean().into_scalar::<f64>();
+    assert!(
+        (found.0 - expected.0).abs() < 0.1 && (found.1 - expected.1).abs() < 0.1,
+        "{found:?}, data {expected:?}"
+    );
+    let apart = |x: Tensor<4>| {
+        (x.mean_dim(0) - known.clone().mean_dim(0))
+            .abs()
+            .mean()
+            .into_scalar::<f64>()
+    };
     let (near, far) = (apart(made), apart(make(&untrained)));
     assert!(near < 0.5 * far, "{near}, untrained {far}");
-    assert!(sampler(&trained).guided(Guidance::new(2.0)).unwrap().of(Classes::One(3)).sample(4, 0).is_ok());
+    assert!(
+        sampler(&trained)
+            .guided(Guidance::new(2.0))
+            .unwrap()
+            .of(Classes::One(3))
+            .sample(4, 0)
+            .is_ok()
+    );
 }
 
 /// In files of before, attention's weights have other names.
@@ -161,33 +269,56 @@ fn latent_diffusion_goes_through_a_vae() {
 fn old_names_of_attention_are_read() {
     let flex = flex();
     let folder = tempfile::tempdir().unwrap();
-    let config = UNet2dConfig { attention_head_dim: Some(4), ..tiny(None) };
+    let config = UNet2dConfig {
+        attention_head_dim: Some(4),
+        ..tiny(None)
+    };
     let network = AnyDenoiser::from(config.init(&flex).unwrap().seeded(3));
     network.save(folder.path()).unwrap();
     let path = folder.path().join("diffusion_pytorch_model.safetensors");
     let bytes = std::fs::read(&path).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let old = |name: &str| {
-        [("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "proj_attn")]
-            .iter()
-            .fold(name.to_owned(), |name, (new, old)| name.replace(&format!(".{new}."), &format!(".{old}.")))
+        [
+            ("to_q", "query"),
+            ("to_k", "key"),
+            ("to_v", "value"),
+            ("to_out.0", "proj_attn"),
+        ]
+        .iter()
+        .fold(name.to_owned(), |name, (new, old)| {
+            name.replace(&format!(".{new}."), &format!(".{old}."))
+        })
     };
-    let named: Vec<_> = tensors.iter().map(|(name, view)| (old(name), view)).collect();
-    assert_eq!(named.iter().filter(|(name, _)| tensors.tensor(name).is_err()).count(), 32);
+    let named: Vec<_> = tensors
+        .iter()
+        .map(|(name, view)| (old(name), view))
+        .collect();
+    assert_eq!(
+        named
+            .iter()
+            .filter(|(name, _)| tensors.tensor(name).is_err())
+            .count(),
+        32
+    );
     std::fs::write(&path, safetensors::serialize(named, None).unwrap()).unwrap();
     let (opened, _) = AnyDenoiser::open(folder.path(), &flex).unwrap();
     let [a, b] = [&network, &opened].map(|network| {
         let x = Tensor::ones([1, 1, 8, 8], &flex);
-        network.predict(x, Tensor::from_floats([3.0], &flex), &Default::default()).into_data()
+        network
+            .predict(x, Tensor::from_floats([3.0], &flex), &Default::default())
+            .into_data()
     });
     assert_eq!(a, b);
 }
 
-/// What is saved here, diffusers opens: pipelines make the same images of the same noise, networks say the same, and every
-/// scheduler's options are read as they were written.
+/// What is saved here, diffusers opens: pipelines make the same images of the same noise, networks
+/// say the same, and every scheduler's options are read as they were written.
 #[test]
 fn diffusers_opens_what_is_saved() {
-    let Some(python) = python_with("diffusers, torch") else { return };
+    let Some(python) = python_with("diffusers, torch") else {
+        return;
+    };
     let folder = tempfile::tempdir().unwrap();
     let mut names = BTreeSet::new();
     let mut place = |kind: &str, name: &str| {
@@ -196,42 +327,93 @@ fn diffusers_opens_what_is_saved() {
         std::fs::create_dir_all(&path).unwrap();
         path
     };
-    // A network that has learned nothing, taken to say the clean sample: its images are neither black nor white.
+    // A network that has learned nothing, taken to say the clean sample: its images are neither
+    // black nor white.
     let noise = NoiseScheduleConfig::default();
     let prediction_type = Prediction::Sample;
-    let ddim = DdimScheduler { clipping: Clipping::NONE, prediction_type, ..DdimScheduler::default() };
-    let dpm = DpmMultistepScheduler { prediction_type, noise: noise.clone(), ..DpmMultistepScheduler::default() };
-    let euler = EulerScheduler { prediction_type, noise: noise.clone(), ..EulerScheduler::default() };
-    let unipc = UniPcScheduler { prediction_type, noise, ..UniPcScheduler::default() };
+    let ddim = DdimScheduler {
+        clipping: Clipping::NONE,
+        prediction_type,
+        ..DdimScheduler::default()
+    };
+    let dpm = DpmMultistepScheduler {
+        prediction_type,
+        noise: noise.clone(),
+        ..DpmMultistepScheduler::default()
+    };
+    let euler = EulerScheduler {
+        prediction_type,
+        noise: noise.clone(),
+        ..EulerScheduler::default()
+    };
+    let unipc = UniPcScheduler {
+        prediction_type,
+        noise,
+        ..UniPcScheduler::default()
+    };
     let wide = ImageShape::new(1, 8, 12);
     let cases: [(&str, Option<usize>, ImageShape, AnyScheduler, &str); 5] = [
         ("plain", None, digits::SHAPE, ddim.into(), "DDPMPipeline"),
         ("wide", None, wide, dpm.clone().into(), "DDPMPipeline"),
-        ("told-classes", Some(4), digits::SHAPE, dpm.into(), "DiffusionPipeline"),
+        (
+            "told-classes",
+            Some(4),
+            digits::SHAPE,
+            dpm.into(),
+            "DiffusionPipeline",
+        ),
         // It starts from other noise than that pipeline would give it.
-        ("scaled", None, digits::SHAPE, euler.into(), "DiffusionPipeline"),
+        (
+            "scaled",
+            None,
+            digits::SHAPE,
+            euler.into(),
+            "DiffusionPipeline",
+        ),
         // Its steps take no source of noise, which that pipeline would hand them.
-        ("without-noise", None, digits::SHAPE, unipc.into(), "DiffusionPipeline"),
+        (
+            "without-noise",
+            None,
+            digits::SHAPE,
+            unipc.into(),
+            "DiffusionPipeline",
+        ),
     ];
     for (name, classes, shape, scheduler, class) in cases {
         let path = place("pipelines", name);
-        let config = UNet2dConfig { sample_size: Some(shape.into()), ..tiny(classes) };
+        let config = UNet2dConfig {
+            sample_size: Some(shape.into()),
+            ..tiny(classes)
+        };
         let network: AnyDenoiser = config.init(&flex()).unwrap().seeded(1).into();
         let pipeline = Pipeline::new(network, scheduler, shape).unwrap();
         let pipeline = match classes {
-            Some(_) => pipeline.with_labels(["a", "b", "c"].map(String::from).to_vec()).unwrap(),
+            Some(_) => pipeline
+                .with_labels(["a", "b", "c"].map(String::from).to_vec())
+                .unwrap(),
             None => pipeline,
         };
         pipeline.save(path.join("pipeline")).unwrap();
         let index = std::fs::read_to_string(path.join("pipeline/model_index.json")).unwrap();
-        assert!(index.contains(&format!("\"_class_name\": \"{class}\"")), "{name}: {index}");
+        assert!(
+            index.contains(&format!("\"_class_name\": \"{class}\"")),
+            "{name}: {index}"
+        );
         let steps = 6;
         let sampler = pipeline.sampler(steps, &flex()).unwrap();
-        let sampler = if classes.is_some() { sampler.of(Classes::Each(vec![2, 0, 1])) } else { sampler };
+        let sampler = if classes.is_some() {
+            sampler.of(Classes::Each(vec![2, 0, 1]))
+        } else {
+            sampler
+        };
         let noise = sampler.noise(3, 5);
         let images = sampler.sample_from_noise(&noise, 5).unwrap().images;
-        let within = images.clone().greater_elem(0.01).float() * images.clone().lower_elem(0.99).float();
-        assert!(within.mean().into_scalar::<f64>() > 0.9, "{name}: images of black and white say little");
+        let within =
+            images.clone().greater_elem(0.01).float() * images.clone().lower_elem(0.99).float();
+        assert!(
+            within.mean().into_scalar::<f64>() > 0.9,
+            "{name}: images of black and white say little"
+        );
         let mut case = vec![("noise", floats(&noise)), ("images", floats(&images))];
         if classes.is_some() {
             case.push(("classes", integers(&[2, 0, 1], &[3])));
@@ -252,16 +434,32 @@ fn diffusers_opens_what_is_saved() {
         ..DitConfig::default()
     };
     let network: AnyDenoiser = config.init(&flex()).unwrap().seeded(5).into();
-    let class = Condition { class: Some(Tensor::from_ints([2, 3], &flex())), ..Condition::default() };
+    let class = Condition {
+        class: Some(Tensor::from_ints([2, 3], &flex())),
+        ..Condition::default()
+    };
     let output = network.predict(x.clone(), time.clone(), &class);
     network.save(&dit).unwrap();
-    let said = [("x", floats(&x)), ("time", integers(&[999, 13], &[2])), ("output", floats(&output))];
-    write_case(&dit, &[&said[..], &[("classes", integers(&[2, 3], &[2]))]].concat());
+    let said = [
+        ("x", floats(&x)),
+        ("time", integers(&[999, 13], &[2])),
+        ("output", floats(&output)),
+    ];
+    write_case(
+        &dit,
+        &[&said[..], &[("classes", integers(&[2, 3], &[2]))]].concat(),
+    );
     let config = UNet2dConditionConfig {
         in_channels: 1,
         out_channels: 1,
-        down_block_types: vec![CrossDownBlockType::DownBlock2D, CrossDownBlockType::CrossAttnDownBlock2D],
-        up_block_types: vec![CrossUpBlockType::CrossAttnUpBlock2D, CrossUpBlockType::UpBlock2D],
+        down_block_types: vec![
+            CrossDownBlockType::DownBlock2D,
+            CrossDownBlockType::CrossAttnDownBlock2D,
+        ],
+        up_block_types: vec![
+            CrossUpBlockType::CrossAttnUpBlock2D,
+            CrossUpBlockType::UpBlock2D,
+        ],
         block_out_channels: vec![8, 16],
         layers_per_block: 1,
         norm_num_groups: 4,
@@ -271,20 +469,39 @@ fn diffusers_opens_what_is_saved() {
     };
     let network: AnyDenoiser = config.init(&flex()).unwrap().seeded(5).into();
     let tokens = Rng::new(2).normal([2, 3, 6], &flex());
-    let told = Condition { tokens: Some(tokens.clone()), ..Condition::default() };
+    let told = Condition {
+        tokens: Some(tokens.clone()),
+        ..Condition::default()
+    };
     let output = network.predict(x.clone(), time, &told);
     network.save(&condition).unwrap();
-    let said = [("x", floats(&x)), ("time", integers(&[999, 13], &[2])), ("output", floats(&output))];
-    write_case(&condition, &[&said[..], &[("tokens", floats(&tokens))]].concat());
+    let said = [
+        ("x", floats(&x)),
+        ("time", integers(&[999, 13], &[2])),
+        ("output", floats(&output)),
+    ];
+    write_case(
+        &condition,
+        &[&said[..], &[("tokens", floats(&tokens))]].concat(),
+    );
     for class in AnyScheduler::CLASSES {
-        let scheduler = AnyScheduler::from_json(&format!("{{\"_class_name\": \"{class}\"}}")).unwrap().scheduler;
-        std::fs::write(place("schedulers", class).join("scheduler_config.json"), scheduler.to_json()).unwrap();
+        let scheduler = AnyScheduler::from_json(&format!("{{\"_class_name\": \"{class}\"}}"))
+            .unwrap()
+            .scheduler;
+        std::fs::write(
+            place("schedulers", class).join("scheduler_config.json"),
+            scheduler.to_json(),
+        )
+        .unwrap();
     }
     let text = run_script(&python, "pipeline.py", folder.path());
     println!("{text}");
     for line in text.lines() {
         let (name, apart) = line.split_once(' ').unwrap();
-        assert!(names.remove(name) && apart.parse::<f64>().unwrap() < 1e-5, "{line}");
+        assert!(
+            names.remove(name) && apart.parse::<f64>().unwrap() < 1e-5,
+            "{line}"
+        );
     }
     assert!(names.is_empty(), "nothing is said of {names:?}");
 }
@@ -296,8 +513,16 @@ fn images_come_from_their_noise() {
     let pipeline = Pipeline::new(network, DdimScheduler::default(), digits::SHAPE).unwrap();
     let sampler = pipeline.sampler(4, &flex()).unwrap();
     let by_seed = sampler.sample(3, 8).unwrap().images.into_data();
-    let by_noise = sampler.sample_from_noise(&sampler.noise(3, 8), 8).unwrap().images.into_data();
+    let by_noise = sampler
+        .sample_from_noise(&sampler.noise(3, 8), 8)
+        .unwrap()
+        .images
+        .into_data();
     assert_eq!(by_seed, by_noise);
-    let other = sampler.sample_from_noise(&Rng::new(0).normal([3, 1, 8, 8], &flex()), 8).unwrap().images.into_data();
+    let other = sampler
+        .sample_from_noise(&Rng::new(0).normal([3, 1, 8, 8], &flex()), 8)
+        .unwrap()
+        .images
+        .into_data();
     assert_ne!(by_seed, other);
 }

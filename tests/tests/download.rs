@@ -75,7 +75,9 @@ fn answer(
     }
     log.lock().unwrap().push(format!("{path} from {from}"));
     let Some(content) = files.get(&path).filter(|_| manner != Manner::NotFound) else {
-        return stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        return stream.write_all(
+            b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        );
     };
     let mut content = content.clone();
     match manner {
@@ -86,28 +88,47 @@ fn answer(
     if manner == Manner::BreaksOffWithoutRanges {
         from = 0;
     }
-    let status = if from > 0 { "206 Partial Content" } else { "200 OK" };
+    let status = if from > 0 {
+        "206 Partial Content"
+    } else {
+        "200 OK"
+    };
     let body = &content[from..];
-    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
     stream.write_all(head.as_bytes())?;
     let breaks = matches!(manner, Manner::BreaksOff | Manner::BreaksOffWithoutRanges) && from == 0;
-    stream.write_all(if breaks { &body[..body.len() / 2] } else { body })
+    stream.write_all(if breaks {
+        &body[..body.len() / 2]
+    } else {
+        body
+    })
 }
 
 /// `a.bin`, with the digest that Python's hashlib gives [`content`].
 fn a_bin() -> RemoteFile {
     let sha256 = "fa7deae4b0504401a056ca3b1e6007902a7e681efda07fd7ca8819760caeff95";
-    RemoteFile { name: "a.bin".into(), bytes: 300_000, sha256: sha256.into() }
+    RemoteFile {
+        name: "a.bin".into(),
+        bytes: 300_000,
+        sha256: sha256.into(),
+    }
 }
 
 fn content() -> Vec<u8> {
-    (0..300_000u32).map(|i| (u64::from(i) * u64::from(i) % 251) as u8).collect()
+    (0..300_000u32)
+        .map(|i| (u64::from(i) * u64::from(i) % 251) as u8)
+        .collect()
 }
 
 fn get(server: &Server, folder: &Path) -> Result<Vec<u64>, Error> {
     let mut seen = Vec::new();
     let files = [a_bin()];
-    fetch(&[&server.url], &files, folder, &mut |_, have, _| seen.push(have))?;
+    fetch(&[&server.url], &files, folder, &mut |_, have, _| {
+        seen.push(have)
+    })?;
     Ok(seen)
 }
 
@@ -116,23 +137,38 @@ fn a_file_arrives_whole_with_progress_and_is_not_fetched_again() {
     let folder = tempfile::tempdir().unwrap();
     let server = serve(HashMap::from([("a.bin".into(), content())]), Manner::Good);
     let seen = get(&server, folder.path()).unwrap();
-    assert_eq!(std::fs::read(folder.path().join("a.bin")).unwrap(), content());
+    assert_eq!(
+        std::fs::read(folder.path().join("a.bin")).unwrap(),
+        content()
+    );
     assert!(seen.is_sorted() && *seen.last().unwrap() == 300_000);
     get(&server, folder.path()).unwrap();
     assert_eq!(server.requests.lock().unwrap().len(), 1);
     // A file that was altered on disk is fetched again.
     std::fs::write(folder.path().join("a.bin"), "spoilt").unwrap();
     get(&server, folder.path()).unwrap();
-    assert_eq!(std::fs::read(folder.path().join("a.bin")).unwrap(), content());
+    assert_eq!(
+        std::fs::read(folder.path().join("a.bin")).unwrap(),
+        content()
+    );
 }
 
 #[test]
 fn a_broken_connection_goes_on_where_it_broke() {
     let folder = tempfile::tempdir().unwrap();
-    let server = serve(HashMap::from([("a.bin".into(), content())]), Manner::BreaksOff);
+    let server = serve(
+        HashMap::from([("a.bin".into(), content())]),
+        Manner::BreaksOff,
+    );
     get(&server, folder.path()).unwrap();
-    assert_eq!(std::fs::read(folder.path().join("a.bin")).unwrap(), content());
-    assert_eq!(*server.requests.lock().unwrap(), ["a.bin from 0", "a.bin from 150000"]);
+    assert_eq!(
+        std::fs::read(folder.path().join("a.bin")).unwrap(),
+        content()
+    );
+    assert_eq!(
+        *server.requests.lock().unwrap(),
+        ["a.bin from 0", "a.bin from 150000"]
+    );
 }
 
 #[test]
@@ -142,7 +178,10 @@ fn a_download_of_yesterday_goes_on_today() {
     let server = serve(HashMap::from([("a.bin".into(), content())]), Manner::Good);
     get(&server, folder.path()).unwrap();
     assert_eq!(*server.requests.lock().unwrap(), ["a.bin from 1000"]);
-    assert_eq!(std::fs::read(folder.path().join("a.bin")).unwrap(), content());
+    assert_eq!(
+        std::fs::read(folder.path().join("a.bin")).unwrap(),
+        content()
+    );
     assert!(!folder.path().join("a.bin.part").exists());
 }
 
@@ -157,8 +196,14 @@ fn servers_that_misbehave_are_named_and_leave_no_file() {
         let folder = tempfile::tempdir().unwrap();
         let server = serve(HashMap::from([("a.bin".into(), content())]), manner);
         let error = get(&server, folder.path()).unwrap_err().to_string();
-        assert!(error.contains(expected) && error.contains(&server.url), "{error}");
-        assert!(error.contains("Without a connection, put the file into"), "{error}");
+        assert!(
+            error.contains(expected) && error.contains(&server.url),
+            "{error}"
+        );
+        assert!(
+            error.contains("Without a connection, put the file into"),
+            "{error}"
+        );
         assert!(!folder.path().join("a.bin").exists());
     }
 }
@@ -166,22 +211,53 @@ fn servers_that_misbehave_are_named_and_leave_no_file() {
 #[test]
 fn the_next_source_is_tried() {
     let folder = tempfile::tempdir().unwrap();
-    let (bad, good) =
-        (serve(HashMap::new(), Manner::NotFound), serve(HashMap::from([("a.bin".into(), content())]), Manner::Good));
+    let (bad, good) = (
+        serve(HashMap::new(), Manner::NotFound),
+        serve(HashMap::from([("a.bin".into(), content())]), Manner::Good),
+    );
     let nobody = "http://127.0.0.1:1/";
-    fetch(&[nobody, &bad.url, &good.url], &[a_bin()], folder.path(), &mut |_, _, _| {}).unwrap();
-    assert_eq!(std::fs::read(folder.path().join("a.bin")).unwrap(), content());
+    fetch(
+        &[nobody, &bad.url, &good.url],
+        &[a_bin()],
+        folder.path(),
+        &mut |_, _, _| {},
+    )
+    .unwrap();
+    assert_eq!(
+        std::fs::read(folder.path().join("a.bin")).unwrap(),
+        content()
+    );
 }
 
 /// The real files through the real list of sizes and checksums.
 #[test]
 fn mnist_comes_through_as_it_is() {
-    assert!(MNIST_SOURCES.iter().all(|source| source.starts_with("https://") && source.ends_with('/')));
-    let Some(data) = folder_from("AIGC_DATA") else { return };
+    assert!(
+        MNIST_SOURCES
+            .iter()
+            .all(|source| source.starts_with("https://") && source.ends_with('/'))
+    );
+    let Some(data) = folder_from("AIGC_DATA") else {
+        return;
+    };
     let names: Vec<String> = mnist_files().into_iter().map(|f| f.name).collect();
-    let files = names.iter().map(|n| (n.clone(), std::fs::read(data.join("mnist").join(n)).unwrap())).collect();
+    let files = names
+        .iter()
+        .map(|n| {
+            (
+                n.clone(),
+                std::fs::read(data.join("mnist").join(n)).unwrap(),
+            )
+        })
+        .collect();
     let (folder, server) = (tempfile::tempdir().unwrap(), serve(files, Manner::Good));
-    fetch(&[&server.url], &mnist_files(), folder.path(), &mut |_, _, _| {}).unwrap();
+    fetch(
+        &[&server.url],
+        &mnist_files(),
+        folder.path(),
+        &mut |_, _, _| {},
+    )
+    .unwrap();
     let test = MnistDataset::from_dir(folder.path(), Part::Test).unwrap();
     assert_eq!((test.len(), test.get(0).unwrap().label), (10_000, Some(7)));
 }

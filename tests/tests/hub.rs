@@ -21,7 +21,9 @@ const FOLDER: &str = "models--org--tiny";
 const SHA256: &str = "fa7deae4b0504401a056ca3b1e6007902a7e681efda07fd7ca8819760caeff95";
 
 fn large() -> Vec<u8> {
-    (0..300_000u32).map(|i| (u64::from(i) * u64::from(i) % 251) as u8).collect()
+    (0..300_000u32)
+        .map(|i| (u64::from(i) * u64::from(i) % 251) as u8)
+        .collect()
 }
 
 /// What the hub does wrong.
@@ -44,7 +46,8 @@ enum Fault {
     Says(u16, &'static str),
 }
 
-/// What a server has: for each file its ETag and what it holds. One with 64 digits comes from another host.
+/// What a server has: for each file its ETag and what it holds. One with 64 digits comes from
+/// another host.
 #[derive(Clone, Default)]
 struct Site {
     commit: String,
@@ -56,8 +59,14 @@ struct Site {
 
 impl Site {
     fn new(files: &[(&str, &str, &[u8])]) -> Self {
-        let files = files.iter().map(|(name, etag, content)| (name.to_string(), (etag.to_string(), content.to_vec())));
-        Self { commit: COMMIT.into(), files: files.collect(), ..Self::default() }
+        let files = files
+            .iter()
+            .map(|(name, etag, content)| (name.to_string(), (etag.to_string(), content.to_vec())));
+        Self {
+            commit: COMMIT.into(),
+            files: files.collect(),
+            ..Self::default()
+        }
     }
 
     /// A small file, one in a folder within a folder, and a large one.
@@ -82,7 +91,11 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{host}:{}", listener.local_addr().unwrap().port());
         let (log, site) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(site)));
-        let server = Self { url, log: log.clone(), site: site.clone() };
+        let server = Self {
+            url,
+            log: log.clone(),
+            site: site.clone(),
+        };
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 // The client may close first; that is its right.
@@ -100,7 +113,12 @@ impl Server {
     }
 
     fn hub(&self, cache: &Path) -> Hub {
-        Hub { endpoint: self.url.clone(), cache: cache.into(), token: Some("hf_secret".into()), offline: false }
+        Hub {
+            endpoint: self.url.clone(),
+            cache: cache.into(),
+            token: Some("hf_secret".into()),
+            offline: false,
+        }
     }
 
     fn log(&self) -> Vec<String> {
@@ -112,7 +130,11 @@ impl Server {
     }
 }
 
-fn answer(mut stream: TcpStream, site: &Mutex<Site>, log: &Mutex<Vec<String>>) -> std::io::Result<()> {
+fn answer(
+    mut stream: TcpStream,
+    site: &Mutex<Site>,
+    log: &Mutex<Vec<String>>,
+) -> std::io::Result<()> {
     let (mut first, mut from, mut token) = (String::new(), 0, "");
     for line in BufReader::new(stream.try_clone()?).lines() {
         let line = line?;
@@ -129,7 +151,11 @@ fn answer(mut stream: TcpStream, site: &Mutex<Site>, log: &Mutex<Vec<String>>) -
             break;
         }
     }
-    let range = if from > 0 { format!(" from {from}") } else { String::new() };
+    let range = if from > 0 {
+        format!(" from {from}")
+    } else {
+        String::new()
+    };
     log.lock().unwrap().push(format!("{first}{range}{token}"));
     let mut locked = site.lock().unwrap();
     let site = locked.clone();
@@ -140,14 +166,28 @@ fn answer(mut stream: TcpStream, site: &Mutex<Site>, log: &Mutex<Vec<String>>) -
         } else {
             format!("Content-Length: {}\r\n", body.len())
         };
-        stream.write_all(format!("HTTP/1.1 {status}\r\n{length}{headers}Connection: close\r\n\r\n").as_bytes())?;
+        stream.write_all(
+            format!("HTTP/1.1 {status}\r\n{length}{headers}Connection: close\r\n\r\n").as_bytes(),
+        )?;
         stream.write_all(if method == "HEAD" { b"" } else { body })
     };
     match site.fault {
         Fault::Busy => return reply("503 Service Unavailable", "", b""),
-        Fault::Circle => return reply("307 Temporary Redirect", &format!("Location: {path}\r\n"), b""),
+        Fault::Circle => {
+            return reply(
+                "307 Temporary Redirect",
+                &format!("Location: {path}\r\n"),
+                b"",
+            );
+        }
         Fault::Portal => return reply("200 OK", "ETag: \"abc\"\r\n", b"<html>log in</html>"),
-        Fault::Says(status, code) => return reply(&status.to_string(), &format!("X-Error-Code: {code}\r\n"), b""),
+        Fault::Says(status, code) => {
+            return reply(
+                &status.to_string(),
+                &format!("X-Error-Code: {code}\r\n"),
+                b"",
+            );
+        }
         _ => {}
     }
     let commit = format!("X-Repo-Commit: {}\r\n", site.commit);
@@ -157,14 +197,25 @@ fn answer(mut stream: TcpStream, site: &Mutex<Site>, log: &Mutex<Vec<String>>) -
             let location = format!("{commit}Location: /{REPO}/resolve/{rest}\r\n");
             return reply("307 Temporary Redirect", &location, b"");
         }
-        ["/org/tiny", rest] => rest.split_once('/').unwrap_or_default().1.replace("%20", " "),
+        ["/org/tiny", rest] => rest
+            .split_once('/')
+            .unwrap_or_default()
+            .1
+            .replace("%20", " "),
         _ => return reply("404 Not Found", "X-Error-Code: RepoNotFound\r\n", b""),
     };
     let Some((etag, content)) = site.files.get(&name) else {
-        return reply("404 Not Found", &format!("{commit}X-Error-Code: EntryNotFound\r\n"), b"");
+        return reply(
+            "404 Not Found",
+            &format!("{commit}X-Error-Code: EntryNotFound\r\n"),
+            b"",
+        );
     };
     let tags = match etag.len() {
-        64 => format!("X-Linked-Etag: \"{etag}\"\r\nX-Linked-Size: {}\r\nETag: \"other\"\r\n", content.len()),
+        64 => format!(
+            "X-Linked-Etag: \"{etag}\"\r\nX-Linked-Size: {}\r\nETag: \"other\"\r\n",
+            content.len()
+        ),
         _ => format!("ETag: W/\"{etag}\"\r\n"),
     };
     let headers = format!("{commit}{tags}");
@@ -184,7 +235,11 @@ fn answer(mut stream: TcpStream, site: &Mutex<Site>, log: &Mutex<Vec<String>>) -
         let headers = format!("{headers}Content-Length: {}\r\n", content.len());
         return reply("200 OK", &headers, &content[..content.len() / 2]);
     }
-    let status = if from > 0 { "206 Partial Content" } else { "200 OK" };
+    let status = if from > 0 {
+        "206 Partial Content"
+    } else {
+        "200 OK"
+    };
     reply(status, &headers, &content[from.min(content.len())..])
 }
 
@@ -194,14 +249,19 @@ fn get(hub: &Hub, name: &str) -> Result<Option<PathBuf>> {
 
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
     names.sort();
     names
 }
 
 fn refused<T: std::fmt::Debug>(result: Result<T>) -> String {
     let error = result.unwrap_err();
-    assert!(matches!(error, Error::Download { .. } | Error::Config { .. }), "{error:?}");
+    assert!(
+        matches!(error, Error::Download { .. } | Error::Config { .. }),
+        "{error:?}"
+    );
     assert!(!error.to_string().contains("hf_secret"), "{error}");
     error.to_string()
 }
@@ -213,48 +273,97 @@ fn files_lie_as_the_hub_lays_them_and_come_once() {
     let hub = server.hub(folder.path());
     let root = folder.path().join(FOLDER);
     let (mut seen, snapshot) = (Vec::new(), root.join("snapshots").join(COMMIT));
-    let path = hub.file(REPO, "main", "large.bin", &mut |name, have, all| seen.push((name.to_string(), have, all)));
+    let path = hub.file(REPO, "main", "large.bin", &mut |name, have, all| {
+        seen.push((name.to_string(), have, all))
+    });
     let path = path.unwrap().unwrap();
-    assert_eq!((&path, fs::read(&path).unwrap()), (&snapshot.join("large.bin"), large()));
-    assert_eq!(*seen.last().unwrap(), ("large.bin".to_string(), 300_000, 300_000));
+    assert_eq!(
+        (&path, fs::read(&path).unwrap()),
+        (&snapshot.join("large.bin"), large())
+    );
+    assert_eq!(
+        *seen.last().unwrap(),
+        ("large.bin".to_string(), 300_000, 300_000)
+    );
     // The token is for the hub alone.
-    let (head, tail) = ("HEAD /org/tiny/resolve/main/large.bin", format!("/org/tiny/resolve/{COMMIT}/large.bin"));
-    assert_eq!(server.log(), [format!("{head} token"), format!("GET {tail} token")]);
+    let (head, tail) = (
+        "HEAD /org/tiny/resolve/main/large.bin",
+        format!("/org/tiny/resolve/{COMMIT}/large.bin"),
+    );
+    assert_eq!(
+        server.log(),
+        [format!("{head} token"), format!("GET {tail} token")]
+    );
     assert_eq!(other.log(), [format!("GET {tail}")]);
     let deep = get(&hub, "one/two/empty file").unwrap().unwrap();
     assert_eq!(fs::read(&deep).unwrap(), b"");
     assert!(server.log()[0].contains("/main/one/two/empty%20file"));
     #[cfg(unix)]
     {
-        assert_eq!(fs::read_link(&path).unwrap(), Path::new("../../blobs").join(SHA256));
-        assert_eq!(fs::read_link(&deep).unwrap(), Path::new("../../../../blobs").join("b".repeat(40)));
-        assert_eq!(names(&root.join("blobs")), ["b".repeat(40), SHA256.to_string()]);
+        assert_eq!(
+            fs::read_link(&path).unwrap(),
+            Path::new("../../blobs").join(SHA256)
+        );
+        assert_eq!(
+            fs::read_link(&deep).unwrap(),
+            Path::new("../../../../blobs").join("b".repeat(40))
+        );
+        assert_eq!(
+            names(&root.join("blobs")),
+            ["b".repeat(40), SHA256.to_string()]
+        );
     }
     assert_eq!(fs::read_to_string(root.join("refs/main")).unwrap(), COMMIT);
     assert_eq!(names(&folder.path().join(".locks").join(FOLDER)).len(), 2);
     // The second time there is one question, and none about a commit.
     assert_eq!(get(&hub, "large.bin").unwrap(), Some(path.clone()));
     assert_eq!(server.log(), [format!("{head} token")]);
-    assert_eq!(hub.file(REPO, COMMIT, "large.bin", &mut |_, _, _| {}).unwrap(), Some(path.clone()));
+    assert_eq!(
+        hub.file(REPO, COMMIT, "large.bin", &mut |_, _, _| {})
+            .unwrap(),
+        Some(path.clone())
+    );
     assert_eq!(hub.cached(REPO, "main", "large.bin").unwrap(), Some(path));
     assert_eq!((server.log(), other.log()), (vec![], vec![]));
     // Something else by that name, from now on; what holds the same is not fetched again.
     server.change(|site| {
         site.commit = NEWER.into();
-        site.files.insert("config.json".into(), ("c".repeat(40), b"{\"new\": 1}".to_vec()));
+        site.files.insert(
+            "config.json".into(),
+            ("c".repeat(40), b"{\"new\": 1}".to_vec()),
+        );
     });
-    let newer = hub.folder(REPO, "main", &["config.json", "none.txt", "large.bin"], &mut |_, _, _| {}).unwrap();
+    let newer = hub
+        .folder(
+            REPO,
+            "main",
+            &["config.json", "none.txt", "large.bin"],
+            &mut |_, _, _| {},
+        )
+        .unwrap();
     assert_eq!(newer, root.join("snapshots").join(NEWER));
     assert_eq!(names(&newer), ["config.json", "large.bin"]);
     assert_eq!(fs::read_to_string(root.join("refs/main")).unwrap(), NEWER);
     // All of one commit, whatever becomes of the revision meanwhile.
     let log = server.log();
-    assert!(log[0].contains("/main/config.json") && log[1..].iter().all(|line| line.contains(NEWER)), "{log:?}");
+    assert!(
+        log[0].contains("/main/config.json") && log[1..].iter().all(|line| line.contains(NEWER)),
+        "{log:?}"
+    );
     if cfg!(unix) {
         assert_eq!(other.log(), [""; 0]);
     }
-    hub.folder(REPO, "main", &["config.json", "none.txt", "large.bin"], &mut |_, _, _| {}).unwrap();
-    assert_eq!(server.log(), ["HEAD /org/tiny/resolve/main/config.json token"]);
+    hub.folder(
+        REPO,
+        "main",
+        &["config.json", "none.txt", "large.bin"],
+        &mut |_, _, _| {},
+    )
+    .unwrap();
+    assert_eq!(
+        server.log(),
+        ["HEAD /org/tiny/resolve/main/config.json token"]
+    );
 }
 
 #[test]
@@ -262,19 +371,36 @@ fn old_names_and_branches_with_a_slash_are_found() {
     let folder = tempfile::tempdir().unwrap();
     let (server, _other) = Server::pair(Site::usual());
     let hub = server.hub(folder.path());
-    let path = hub.file("tiny", "refs/pr/1", "large.bin", &mut |_, _, _| {}).unwrap().unwrap();
+    let path = hub
+        .file("tiny", "refs/pr/1", "large.bin", &mut |_, _, _| {})
+        .unwrap()
+        .unwrap();
     assert_eq!(fs::read(path).unwrap(), large());
     let log = server.log();
     assert_eq!(log[0], "HEAD /tiny/resolve/refs%2Fpr%2F1/large.bin token");
-    assert_eq!(log[1], "HEAD /org/tiny/resolve/refs%2Fpr%2F1/large.bin token");
-    assert_eq!(fs::read_to_string(folder.path().join("models--tiny/refs/refs/pr/1")).unwrap(), COMMIT);
+    assert_eq!(
+        log[1],
+        "HEAD /org/tiny/resolve/refs%2Fpr%2F1/large.bin token"
+    );
+    assert_eq!(
+        fs::read_to_string(folder.path().join("models--tiny/refs/refs/pr/1")).unwrap(),
+        COMMIT
+    );
 }
 
 #[test]
 fn a_broken_connection_goes_on_where_it_broke() {
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::new("127.0.0.1", Site { fault: Fault::BreaksOff, ..Site::usual() });
-    let path = get(&server.hub(folder.path()), "large.bin").unwrap().unwrap();
+    let server = Server::new(
+        "127.0.0.1",
+        Site {
+            fault: Fault::BreaksOff,
+            ..Site::usual()
+        },
+    );
+    let path = get(&server.hub(folder.path()), "large.bin")
+        .unwrap()
+        .unwrap();
     assert_eq!(fs::read(path).unwrap(), large());
     assert!(server.log()[2].contains("from 150000"));
     // And where a server will have none of it, from the beginning.
@@ -282,11 +408,22 @@ fn a_broken_connection_goes_on_where_it_broke() {
     let blobs = folder.path().join(FOLDER).join("blobs");
     fs::create_dir_all(&blobs).unwrap();
     fs::write(blobs.join(format!("{SHA256}.part")), "begun").unwrap();
-    let server = Server::new("127.0.0.1", Site { fault: Fault::NoRanges, ..Site::usual() });
-    let path = get(&server.hub(folder.path()), "large.bin").unwrap().unwrap();
+    let server = Server::new(
+        "127.0.0.1",
+        Site {
+            fault: Fault::NoRanges,
+            ..Site::usual()
+        },
+    );
+    let path = get(&server.hub(folder.path()), "large.bin")
+        .unwrap()
+        .unwrap();
     assert_eq!(fs::read(path).unwrap(), large());
     let log = server.log();
-    assert!(log[1].contains("from 5") && !log[2].contains("from"), "{log:?}");
+    assert!(
+        log[1].contains("from 5") && !log[2].contains("from"),
+        "{log:?}"
+    );
 }
 
 #[test]
@@ -295,28 +432,52 @@ fn those_who_want_the_same_file_at_once_fetch_it_once() {
     let server = Server::new("127.0.0.1", Site::usual());
     let hub = server.hub(folder.path());
     thread::scope(|scope| {
-        let all: Vec<_> = (0..4).map(|_| scope.spawn(|| get(&hub, "large.bin").unwrap().unwrap())).collect();
+        let all: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| get(&hub, "large.bin").unwrap().unwrap()))
+            .collect();
         for path in all {
             assert_eq!(fs::read(path.join().unwrap()).unwrap(), large());
         }
     });
-    assert_eq!(server.log().iter().filter(|line| line.starts_with("GET")).count(), 1);
+    assert_eq!(
+        server
+            .log()
+            .iter()
+            .filter(|line| line.starts_with("GET"))
+            .count(),
+        1
+    );
 }
 
 #[test]
 fn altered_bytes_are_refused_and_not_kept() {
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::new("127.0.0.1", Site { fault: Fault::Alters, ..Site::usual() });
+    let server = Server::new(
+        "127.0.0.1",
+        Site {
+            fault: Fault::Alters,
+            ..Site::usual()
+        },
+    );
     let hub = server.hub(folder.path());
     let text = refused(get(&hub, "large.bin"));
-    assert!(text.contains("SHA-256") && text.contains("/large.bin"), "{text}");
+    assert!(
+        text.contains("SHA-256") && text.contains("/large.bin"),
+        "{text}"
+    );
     let root = folder.path().join(FOLDER);
-    assert_eq!((names(&root.join("blobs")), names(&root.join("snapshots"))), (vec![], vec![]));
+    assert_eq!(
+        (names(&root.join("blobs")), names(&root.join("snapshots"))),
+        (vec![], vec![])
+    );
     assert!(!root.join("refs/main").exists());
     // Begun by something else.
     fs::write(root.join("blobs").join(format!("{SHA256}.part")), "other").unwrap();
     server.change(|site| site.fault = Fault::None);
-    assert_eq!(fs::read(get(&hub, "large.bin").unwrap().unwrap()).unwrap(), large());
+    assert_eq!(
+        fs::read(get(&hub, "large.bin").unwrap().unwrap()).unwrap(),
+        large()
+    );
 }
 
 #[test]
@@ -325,7 +486,10 @@ fn what_the_hub_refuses_is_said_with_what_to_do() {
     let server = Server::new("127.0.0.1", Site::usual());
     let hub = server.hub(folder.path());
     assert_eq!(get(&hub, "none.txt").unwrap(), None);
-    assert!(refused(hub.file("org/none", "main", "a", &mut |_, _, _| {})).contains("there is no org/none"));
+    assert!(
+        refused(hub.file("org/none", "main", "a", &mut |_, _, _| {}))
+            .contains("there is no org/none")
+    );
     let text = refused(hub.folder(REPO, "main", &["none.txt", "no.txt"], &mut |_, _, _| {}));
     assert!(text.contains("none of none.txt, no.txt"), "{text}");
     for (status, code, expected) in [
@@ -344,7 +508,13 @@ fn what_the_hub_refuses_is_said_with_what_to_do() {
     server.change(|site| site.fault = Fault::Circle);
     assert!(refused(get(&hub, "config.json")).contains("sent on more than 5 times"));
     for endpoint in ["", "nonsense", "http://", "http://a b"] {
-        refused(get(&Hub { endpoint: endpoint.into(), ..hub.clone() }, "config.json"));
+        refused(get(
+            &Hub {
+                endpoint: endpoint.into(),
+                ..hub.clone()
+            },
+            "config.json",
+        ));
     }
     let token = Some("hf_secret\nline".into());
     assert!(refused(get(&Hub { token, ..hub }, "config.json")).contains("HF_TOKEN"));
@@ -356,14 +526,34 @@ fn without_a_connection_the_cache_serves() {
     let (server, _other) = Server::pair(Site::usual());
     let hub = server.hub(folder.path());
     let wanted = ["config.json", "large.bin", "none.txt"];
-    let there = hub.folder(REPO, "main", &wanted, &mut |_, _, _| {}).unwrap();
+    let there = hub
+        .folder(REPO, "main", &wanted, &mut |_, _, _| {})
+        .unwrap();
     server.log();
-    let offline = Hub { offline: true, ..hub.clone() };
-    let nobody = Hub { endpoint: "http://127.0.0.1:1".into(), ..hub.clone() };
+    let offline = Hub {
+        offline: true,
+        ..hub.clone()
+    };
+    let nobody = Hub {
+        endpoint: "http://127.0.0.1:1".into(),
+        ..hub.clone()
+    };
     let check = |hub: &Hub, why: &str| {
-        assert_eq!(get(hub, "config.json").unwrap(), Some(there.join("config.json")));
+        assert_eq!(
+            get(hub, "config.json").unwrap(),
+            Some(there.join("config.json"))
+        );
         assert_eq!(get(hub, "none.txt").unwrap(), None);
-        assert_eq!(hub.folder(REPO, "main", &["one/two/empty file", "large.bin"], &mut |_, _, _| {}).unwrap(), there);
+        assert_eq!(
+            hub.folder(
+                REPO,
+                "main",
+                &["one/two/empty file", "large.bin"],
+                &mut |_, _, _| {}
+            )
+            .unwrap(),
+            there
+        );
         for text in [
             refused(get(hub, "one/two/empty file")),
             refused(hub.folder(REPO, "other", &wanted, &mut |_, _, _| {})),
@@ -392,13 +582,37 @@ fn names_that_lead_out_of_the_cache_are_refused() {
     for name in ["../a", "/etc/passwd", "a/../../b", "", "a\\b", "C:a"] {
         assert!(refused(get(&hub, name)).contains("file name"));
         assert!(refused(hub.cached(REPO, "main", name)).contains("file name"));
-        assert!(refused(hub.file(REPO, name, "config.json", &mut |_, _, _| {})).contains("revision"));
+        assert!(
+            refused(hub.file(REPO, name, "config.json", &mut |_, _, _| {})).contains("revision")
+        );
     }
-    for repo in ["", "a/b/c", "../a", "/a", "a/", "..", "a--b", ".a", "a b", "a\u{e9}", &"a".repeat(97)] {
-        assert!(refused(hub.file(repo, "main", "config.json", &mut |_, _, _| {})).contains("repository"), "{repo}");
+    for repo in [
+        "",
+        "a/b/c",
+        "../a",
+        "/a",
+        "a/",
+        "..",
+        "a--b",
+        ".a",
+        "a b",
+        "a\u{e9}",
+        &"a".repeat(97),
+    ] {
+        assert!(
+            refused(hub.file(repo, "main", "config.json", &mut |_, _, _| {}))
+                .contains("repository"),
+            "{repo}"
+        );
     }
     assert_eq!(server.log(), [""; 0]);
-    for commit in ["../../../evil", "main", "", &"A".repeat(40), &"a".repeat(41)] {
+    for commit in [
+        "../../../evil",
+        "main",
+        "",
+        &"A".repeat(40),
+        &"a".repeat(41),
+    ] {
         server.change(|site| site.commit = commit.into());
         let text = refused(get(&hub, "config.json"));
         assert!(text.contains("which will not do"), "{text}");
@@ -416,7 +630,10 @@ fn names_that_lead_out_of_the_cache_are_refused() {
 
 /// A server that has a folder of the fixtures, as the hub has it.
 fn model(folder: &str) -> Site {
-    let mut site = Site { commit: COMMIT.into(), ..Site::default() };
+    let mut site = Site {
+        commit: COMMIT.into(),
+        ..Site::default()
+    };
     let folder = own_fixtures().join("text/gpt2-files").join(folder);
     for (i, name) in names(&folder).into_iter().enumerate() {
         let content = fs::read(folder.join(&name)).unwrap();
@@ -439,26 +656,61 @@ fn a_model_comes_by_name_and_opens() {
     let device = device::device("flex").unwrap();
     for (kind, weights) in [
         ("whole", vec!["model.safetensors"]),
-        ("shards", vec!["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]),
+        (
+            "shards",
+            vec![
+                "model-00001-of-00002.safetensors",
+                "model-00002-of-00002.safetensors",
+            ],
+        ),
         ("bin", vec!["pytorch_model.bin"]),
-        ("bin-shards", vec!["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"]),
+        (
+            "bin-shards",
+            vec![
+                "pytorch_model-00001-of-00002.bin",
+                "pytorch_model-00002-of-00002.bin",
+            ],
+        ),
     ] {
         let cache = tempfile::tempdir().unwrap();
         let server = Server::new("127.0.0.1", model(kind));
         let hub = server.hub(cache.path());
         let folder = Gpt2::fetch(&hub, REPO, "main", &mut |_, _, _| {}).unwrap();
-        assert!(weights.iter().all(|name| folder.join(name).is_file()), "{kind}");
+        assert!(
+            weights.iter().all(|name| folder.join(name).is_file()),
+            "{kind}"
+        );
         let (opened, _) = Gpt2::open(&folder, &device).unwrap();
-        let (expected, _) = Gpt2::open(own_fixtures().join("text/gpt2-files").join(kind), &device).unwrap();
-        assert_eq!(aigc_tests::bits(&opened), aigc_tests::bits(&expected), "{kind}");
+        let (expected, _) =
+            Gpt2::open(own_fixtures().join("text/gpt2-files").join(kind), &device).unwrap();
+        assert_eq!(
+            aigc_tests::bits(&opened),
+            aigc_tests::bits(&expected),
+            "{kind}"
+        );
         let words = tokenizer::open(&folder).unwrap();
-        assert_eq!(words.decode(&words.encode("hold the door").unwrap()), "hold the door");
+        assert_eq!(
+            words.decode(&words.encode("hold the door").unwrap()),
+            "hold the door"
+        );
         // Again with one question, and without any.
         server.log();
-        assert_eq!(Gpt2::fetch(&hub, REPO, "main", &mut |_, _, _| {}).unwrap(), folder);
-        assert_eq!(server.log(), ["HEAD /org/tiny/resolve/main/config.json token"]);
-        let offline = Hub { offline: true, ..hub };
-        assert_eq!(Gpt2::fetch(&offline, REPO, "main", &mut |_, _, _| {}).unwrap(), folder);
+        assert_eq!(
+            Gpt2::fetch(&hub, REPO, "main", &mut |_, _, _| {}).unwrap(),
+            folder
+        );
+        assert_eq!(
+            server.log(),
+            ["HEAD /org/tiny/resolve/main/config.json token"]
+        );
+        let offline = Hub {
+            offline: true,
+            ..hub
+        };
+        assert_eq!(
+            Gpt2::fetch(&offline, REPO, "main", &mut |_, _, _| {}).unwrap(),
+            folder
+        );
     }
 }
 
@@ -467,12 +719,21 @@ fn what_is_no_model_is_refused_before_its_weights_are_fetched() {
     let fetch = |site: Site| {
         let cache = tempfile::tempdir().unwrap();
         let server = Server::new("127.0.0.1", site);
-        let error = Gpt2::fetch(&server.hub(cache.path()), REPO, "main", &mut |_, _, _| {}).unwrap_err();
-        assert!(!server.log().iter().any(|line| line.starts_with("GET") && line.contains("model")));
+        let error =
+            Gpt2::fetch(&server.hub(cache.path()), REPO, "main", &mut |_, _, _| {}).unwrap_err();
+        assert!(
+            !server
+                .log()
+                .iter()
+                .any(|line| line.starts_with("GET") && line.contains("model"))
+        );
         error.to_string()
     };
     let mut other = model("whole");
-    other.files.insert("config.json".into(), ("f".repeat(40), br#"{"model_type": "bert"}"#.to_vec()));
+    other.files.insert(
+        "config.json".into(),
+        ("f".repeat(40), br#"{"model_type": "bert"}"#.to_vec()),
+    );
     assert!(fetch(other).contains("config.json"));
     let mut bare = model("whole");
     bare.files.remove("config.json");
@@ -481,13 +742,21 @@ fn what_is_no_model_is_refused_before_its_weights_are_fetched() {
     light.files.remove("model.safetensors");
     assert!(fetch(light).contains("has no model.safetensors, model.safetensors.index.json"));
     // An index that leads out of its folder, and one that names what is not there.
-    for (shard, expected) in [("../a", "no file beside it"), ("gone.bin", "has no gone.bin")] {
+    for (shard, expected) in [
+        ("../a", "no file beside it"),
+        ("gone.bin", "has no gone.bin"),
+    ] {
         let mut site = model("whole");
         site.files.remove("model.safetensors");
         let index = format!(r#"{{"weight_map": {{"wte": "{shard}"}}}}"#).into_bytes();
-        site.files.insert("pytorch_model.bin.index.json".into(), ("d".repeat(40), index));
+        site.files.insert(
+            "pytorch_model.bin.index.json".into(),
+            ("d".repeat(40), index),
+        );
         let (cache, server) = (tempfile::tempdir().unwrap(), Server::new("127.0.0.1", site));
-        let error = Gpt2::fetch(&server.hub(cache.path()), REPO, "main", &mut |_, _, _| {}).unwrap_err().to_string();
+        let error = Gpt2::fetch(&server.hub(cache.path()), REPO, "main", &mut |_, _, _| {})
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(expected), "{error}");
     }
 }

@@ -1,4 +1,5 @@
-//! Every operation's fast body against its default body in `f64`, gradients included, on random shapes.
+//! Every operation's fast body against its default body in `f64`, gradients included, on random
+//! shapes.
 //!
 //! The default bodies are burn's primitives, which `f64` tensors take on Flex too.
 
@@ -23,37 +24,63 @@ use burn::tensor::{
 
 const SHAPES: u64 = 1_000;
 
-/// Holds values and gradients in `f32` against those in `f64`. The error may be `tolerance` times the largest value of a
-/// tensor (at least one); gives back the largest.
+/// Holds values and gradients in `f32` against those in `f64`. The error may be `tolerance` times
+/// the largest value of a tensor (at least one); gives back the largest.
 fn hold(case: &Case, rng: &mut Rng, tolerance: f64) -> f64 {
-    let Case { lens, compute, about } = case;
+    let Case {
+        lens,
+        compute,
+        about,
+    } = case;
     let device = Device::flex().autodiff();
     let inputs: Vec<Vec<f32>> = lens.iter().map(|len| rng.normals(*len)).collect();
     let mut weights: Option<Vec<f32>> = None;
     let mut run = |dtype: DType| -> Vec<Vec<f64>> {
         let leaf = |values: &Vec<f32>| {
             let data = TensorData::new(values.clone(), [values.len()]);
-            Tensor::<1>::from_data(data, &device).cast(dtype).detach().require_grad()
+            Tensor::<1>::from_data(data, &device)
+                .cast(dtype)
+                .detach()
+                .require_grad()
         };
         let leaves: Vec<Tensor<1>> = inputs.iter().map(leaf).collect();
         let output = compute(leaves.clone());
         assert_eq!(output.dtype(), dtype, "{about}");
         let weights = weights.get_or_insert_with(|| rng.normals(output.dims()[0]));
-        let weights = Tensor::<1>::from_data(TensorData::new(weights.clone(), [weights.len()]), &device).cast(dtype);
+        let weights =
+            Tensor::<1>::from_data(TensorData::new(weights.clone(), [weights.len()]), &device)
+                .cast(dtype);
         let grads = (output.clone() * weights).sum().backward();
-        let values = |tensor: Tensor<1>| tensor.into_data().convert::<f64>().try_into_vec::<f64>().unwrap();
+        let values = |tensor: Tensor<1>| {
+            tensor
+                .into_data()
+                .convert::<f64>()
+                .try_into_vec::<f64>()
+                .unwrap()
+        };
         let mut all = vec![values(output.inner())];
-        all.extend(leaves.iter().map(|leaf| leaf.grad(&grads).map(values).unwrap_or_default()));
+        all.extend(
+            leaves
+                .iter()
+                .map(|leaf| leaf.grad(&grads).map(values).unwrap_or_default()),
+        );
         all
     };
     let (fast, exact) = (run(DType::F32), run(DType::F64));
     let mut worst = 0.0f64;
     for (index, (fast, exact)) in fast.iter().zip(&exact).enumerate() {
-        assert_eq!(fast.len(), exact.len(), "{about}: lengths of tensor {index}");
+        assert_eq!(
+            fast.len(),
+            exact.len(),
+            "{about}: lengths of tensor {index}"
+        );
         let scale = exact.iter().fold(1.0f64, |top, value| top.max(value.abs()));
         for (at, (fast, exact)) in fast.iter().zip(exact).enumerate() {
             let error = (fast - exact).abs() / scale;
-            assert!(error <= tolerance, "{about}, tensor {index} at {at}: {fast} for {exact}");
+            assert!(
+                error <= tolerance,
+                "{about}, tensor {index} at {at}: {fast} for {exact}"
+            );
             worst = worst.max(error);
         }
     }
@@ -62,7 +89,10 @@ fn hold(case: &Case, rng: &mut Rng, tolerance: f64) -> f64 {
 
 /// Holds an operation against its default body on random shapes.
 fn check(name: &str) {
-    let (name, tolerance, case) = *OPERATIONS.iter().find(|(known, ..)| *known == name).expect("an operation");
+    let (name, tolerance, case) = *OPERATIONS
+        .iter()
+        .find(|(known, ..)| *known == name)
+        .expect("an operation");
     let worst = (0..SHAPES).fold(0.0f64, |worst, seed| {
         let mut rng = Rng::new(seed * 7919 + 17);
         let case = case(&mut rng);
@@ -103,7 +133,10 @@ fn large_convolutions_equal_their_default_bodies() {
         let options = ConvOptions::new([stride; 2], [1, 1], [1, 1], 1);
         let case = convolution(x, weight, true, options, Layout::InOrder);
         let worst = hold(&case, &mut Rng::new(1), 2e-5);
-        println!("{}: largest error {worst:.1e} of the largest value", case.about);
+        println!(
+            "{}: largest error {worst:.1e} of the largest value",
+            case.about
+        );
     }
 }
 
@@ -200,29 +233,45 @@ fn adam_equals_its_default_body() {
                 assert_eq!(held.into_data(), before, "who holds the parameter keeps it");
             }
             let [moment_1, moment_2] = moments;
-            Tensor::cat(vec![param, moment_1, moment_2], 0).into_data().convert::<f64>().try_into_vec::<f64>().unwrap()
+            Tensor::cat(vec![param, moment_1, moment_2], 0)
+                .into_data()
+                .convert::<f64>()
+                .try_into_vec::<f64>()
+                .unwrap()
         };
         let exact = run(DType::F64, false);
         for shared in [false, true] {
             for (fast, exact) in run(DType::F32, shared).iter().zip(&exact) {
-                assert!((fast - exact).abs() <= 2e-6 * exact.abs().max(1.0), "{len}, {step:?}: {fast} for {exact}");
+                assert!(
+                    (fast - exact).abs() <= 2e-6 * exact.abs().max(1.0),
+                    "{len}, {step:?}: {fast} for {exact}"
+                );
             }
         }
     }
 }
 
-/// The same tests with narrower vectors than this machine's best, so that its kernels are right elsewhere too.
+/// The same tests with narrower vectors than this machine's best, so that its kernels are right
+/// elsewhere too.
 #[test]
 fn narrower_vectors_pass_the_same_tests() {
     if std::env::var_os("AIGC_SIMD").is_some() {
         return;
     }
     for simd in ["avx2", "scalar"] {
-        let tests =
-            std::process::Command::new(std::env::current_exe().unwrap()).env("AIGC_SIMD", simd).output().unwrap();
+        let tests = std::process::Command::new(std::env::current_exe().unwrap())
+            .env("AIGC_SIMD", simd)
+            .output()
+            .unwrap();
         let said = String::from_utf8_lossy(&tests.stdout);
-        let passed = said.lines().filter(|line| line.starts_with("test ") && line.ends_with(" ok")).count();
-        assert!(tests.status.success() && passed >= OPERATIONS.len(), "{simd}: {said}");
+        let passed = said
+            .lines()
+            .filter(|line| line.starts_with("test ") && line.ends_with(" ok"))
+            .count();
+        assert!(
+            tests.status.success() && passed >= OPERATIONS.len(),
+            "{simd}: {said}"
+        );
     }
 }
 
@@ -264,16 +313,35 @@ fn what_is_no_number_stays_none() {
                     "{of} of {len}: {y:?}"
                 );
             };
-            let (x, ones) = (|| tensor(&x, [2, len]), || Tensor::<1>::ones([len], &Device::flex()));
+            let (x, ones) = (
+                || tensor(&x, [2, len]),
+                || Tensor::<1>::ones([len], &Device::flex()),
+            );
             let targets = Tensor::<1, Int>::zeros([2], &Device::flex());
             rows(read(ops::cross_entropy(x(), targets)), "cross-entropy");
-            rows(read(ops::binary_cross_entropy(x(), x().zeros_like())), "binary cross-entropy");
+            rows(
+                read(ops::binary_cross_entropy(x(), x().zeros_like())),
+                "binary cross-entropy",
+            );
             rows(read(ops::layer_norm(x(), ones(), None, 1e-5)), "layer norm");
             let maps = x().reshape([2, 1, len]);
             let (gamma, beta) = (tensor(&[1.0], [1]), tensor(&[0.0], [1]));
-            rows(read(ops::group_norm(maps, gamma, beta, 1, 1e-5, Activation::Silu)), "group norm");
+            rows(
+                read(ops::group_norm(
+                    maps,
+                    gamma,
+                    beta,
+                    1,
+                    1e-5,
+                    Activation::Silu,
+                )),
+                "group norm",
+            );
             let heads = || x().reshape([2, 1, len, 1]);
-            rows(read(ops::attention(heads(), heads(), heads(), None, false)), "attention");
+            rows(
+                read(ops::attention(heads(), heads(), heads(), None, false)),
+                "attention",
+            );
         }
     }
 }
@@ -291,8 +359,12 @@ fn activations_hold_at_the_far_ends() {
         (Activation::Softplus, [0.0, 0.0, 200.0, 1e36]),
     ] {
         let got = read(ops::activation(ends(), activation));
-        let close = |(got, expected): (&f32, &f32)| (got - expected).abs() <= 1e-30 + 1e-6 * expected.abs();
-        assert!(got.iter().zip(&expected).all(close), "{activation:?}: {got:?}");
+        let close =
+            |(got, expected): (&f32, &f32)| (got - expected).abs() <= 1e-30 + 1e-6 * expected.abs();
+        assert!(
+            got.iter().zip(&expected).all(close),
+            "{activation:?}: {got:?}"
+        );
     }
 }
 
@@ -300,11 +372,17 @@ fn activations_hold_at_the_far_ends() {
 #[test]
 fn relu_takes_and_passes_on_infinities() {
     let device = Device::flex().autodiff();
-    let x = Tensor::<1>::from_floats([f32::NEG_INFINITY, -1.0, 2.0, f32::INFINITY], &device).require_grad();
+    let x = Tensor::<1>::from_floats([f32::NEG_INFINITY, -1.0, 2.0, f32::INFINITY], &device)
+        .require_grad();
     let y = ops::activation(x.clone(), Activation::Relu);
     assert_eq!(read(y.clone().inner()), [0.0, 0.0, 2.0, f32::INFINITY]);
-    let grads = (y * Tensor::<1>::from_floats([f32::INFINITY; 4], &device)).sum().backward();
-    assert_eq!(read(x.grad(&grads).unwrap()), [0.0, 0.0, f32::INFINITY, f32::INFINITY]);
+    let grads = (y * Tensor::<1>::from_floats([f32::INFINITY; 4], &device))
+        .sum()
+        .backward();
+    assert_eq!(
+        read(x.grad(&grads).unwrap()),
+        [0.0, 0.0, f32::INFINITY, f32::INFINITY]
+    );
 }
 
 /// What is no number comes out of a layer, and of its backward pass, as such.
@@ -312,7 +390,9 @@ fn relu_takes_and_passes_on_infinities() {
 fn what_is_no_number_goes_through_layers_and_back() {
     let device = Device::flex().autodiff();
     let nan = |len: usize, at: usize| {
-        let values = (0..len).map(|i| if i == at { f32::NAN } else { 0.5 }).collect::<Vec<f32>>();
+        let values = (0..len)
+            .map(|i| if i == at { f32::NAN } else { 0.5 })
+            .collect::<Vec<f32>>();
         Tensor::<1>::from_floats(values.as_slice(), &device)
     };
     let any_nan = |tensor: Tensor<1>| read(tensor.inner()).iter().any(|value| value.is_nan());
@@ -322,19 +402,41 @@ fn what_is_no_number_goes_through_layers_and_back() {
         for (kernel, stride, padding) in [(3, 1, 1), (4, 2, 1), (1, 1, 0), (6, 1, 0)] {
             let weight = Tensor::<4>::ones([5, 4, kernel, kernel], &device);
             let options = ConvOptions::new([stride; 2], [padding; 2], [1, 1], 1);
-            assert!(any_nan(ops::conv2d(maps(at), weight, None, options).flatten(0, 3)), "{kernel}×{kernel}, {at}");
+            assert!(
+                any_nan(ops::conv2d(maps(at), weight, None, options).flatten(0, 3)),
+                "{kernel}×{kernel}, {at}"
+            );
         }
         let (y, ..) = ops::batch_norm(maps(at), ones(4), ones(4), 1e-5, Activation::Relu);
         assert!(any_nan(y.flatten(0, 3)), "batch norm, {at}");
         let rows = maps(at).reshape([48, 6]);
-        assert!(any_nan(ops::linear(rows, Tensor::ones([6, 3], &device), None).flatten(0, 1)), "linear, {at}");
+        assert!(
+            any_nan(ops::linear(rows, Tensor::ones([6, 3], &device), None).flatten(0, 1)),
+            "linear, {at}"
+        );
     }
     for at in [0, 5, 19] {
-        let (x, weight) = (ones(48).reshape([2, 4, 6]).require_grad(), ones(24).reshape([6, 4]).require_grad());
-        let y = ops::activation(ops::linear(x.clone(), weight.clone(), None), Activation::Silu);
+        let (x, weight) = (
+            ones(48).reshape([2, 4, 6]).require_grad(),
+            ones(24).reshape([6, 4]).require_grad(),
+        );
+        let y = ops::activation(
+            ops::linear(x.clone(), weight.clone(), None),
+            Activation::Silu,
+        );
         let grads = (y.flatten::<1>(0, 2) * nan(32, at)).sum().backward();
-        assert!(read(x.grad(&grads).unwrap()).iter().any(|value| value.is_nan()), "input's gradient, {at}");
-        assert!(read(weight.grad(&grads).unwrap()).iter().any(|value| value.is_nan()), "weight's gradient, {at}");
+        assert!(
+            read(x.grad(&grads).unwrap())
+                .iter()
+                .any(|value| value.is_nan()),
+            "input's gradient, {at}"
+        );
+        assert!(
+            read(weight.grad(&grads).unwrap())
+                .iter()
+                .any(|value| value.is_nan()),
+            "weight's gradient, {at}"
+        );
     }
 }
 
@@ -342,17 +444,35 @@ fn what_is_no_number_goes_through_layers_and_back() {
 #[test]
 fn norms_of_numbers_far_from_zero() {
     let [batch, channels, len] = [3, 4, 50];
-    let x: Vec<f32> = Rng::new(4).normals(batch * channels * len).iter().map(|x| 1_000.0 + x).collect();
+    let x: Vec<f32> = Rng::new(4)
+        .normals(batch * channels * len)
+        .iter()
+        .map(|x| 1_000.0 + x)
+        .collect();
     let run = |dtype: DType| {
         let x = tensor(&x, [batch, channels, len]).cast(dtype);
         let ones = |n: usize| Tensor::<1>::ones([n], &Device::flex()).cast(dtype);
         let zeros = |n: usize| ones(n) * 0.0;
         let identity = Activation::Identity;
-        let group = ops::group_norm(x.clone(), ones(channels), zeros(channels), 2, 1e-5, identity);
-        let (batch, ..) = ops::batch_norm(x.clone(), ones(channels), zeros(channels), 1e-5, identity);
+        let group = ops::group_norm(
+            x.clone(),
+            ones(channels),
+            zeros(channels),
+            2,
+            1e-5,
+            identity,
+        );
+        let (batch, ..) =
+            ops::batch_norm(x.clone(), ones(channels), zeros(channels), 1e-5, identity);
         let layer = ops::layer_norm(x, ones(len), None, 1e-5);
-        let all = Tensor::cat([group, batch, layer].map(|y| y.flatten::<1>(0, 2)).into(), 0);
-        all.into_data().convert::<f64>().try_into_vec::<f64>().unwrap()
+        let all = Tensor::cat(
+            [group, batch, layer].map(|y| y.flatten::<1>(0, 2)).into(),
+            0,
+        );
+        all.into_data()
+            .convert::<f64>()
+            .try_into_vec::<f64>()
+            .unwrap()
     };
     for (fast, exact) in run(DType::F32).iter().zip(&run(DType::F64)) {
         assert!((fast - exact).abs() < 1e-3, "{fast} for {exact}");
@@ -370,11 +490,20 @@ fn gradients_do_not_depend_on_what_else_is_tracked() {
             let leaf = Tensor::<1>::from_floats(values, &device);
             if tracked { leaf.require_grad() } else { leaf }
         };
-        let leaves = [leaf(&x, tracked[0]), leaf(&weight, tracked[1]), leaf(&bias, tracked[2])];
+        let leaves = [
+            leaf(&x, tracked[0]),
+            leaf(&weight, tracked[1]),
+            leaf(&bias, tracked[2]),
+        ];
         let [x, weight, bias] = leaves.clone();
         let (x, weight) = (x.reshape([2, 4, 9, 9]), weight.reshape([4, 4, 3, 3]));
         let y = match transposed {
-            false => ops::conv2d(x, weight, Some(bias), ConvOptions::new([2, 2], [1, 1], [1, 1], 1)),
+            false => ops::conv2d(
+                x,
+                weight,
+                Some(bias),
+                ConvOptions::new([2, 2], [1, 1], [1, 1], 1),
+            ),
             true => {
                 let options = ConvTransposeOptions::new([2, 2], [1, 1], [1, 1], [1, 1], 1);
                 ops::conv_transpose2d(x, weight, Some(bias), options)
@@ -388,7 +517,8 @@ fn gradients_do_not_depend_on_what_else_is_tracked() {
         assert!(all.iter().all(Option::is_some));
         for one in 0..3 {
             let only = grads(transposed, [0, 1, 2].map(|leaf| leaf == one));
-            let expected: [_; 3] = std::array::from_fn(|leaf| all[leaf].clone().filter(|_| leaf == one));
+            let expected: [_; 3] =
+                std::array::from_fn(|leaf| all[leaf].clone().filter(|_| leaf == one));
             assert_eq!(only, expected, "transposed {transposed}, tracked {one}");
         }
     }
@@ -399,19 +529,26 @@ fn gradients_do_not_depend_on_what_else_is_tracked() {
 fn half_precision_stays_half() {
     let device = Device::flex();
     let values = |dtype: DType| {
-        let draw = |seed: u64, shape: [usize; 4]| Rng::new(seed).normal::<4>(shape, &device).cast(dtype);
+        let draw =
+            |seed: u64, shape: [usize; 4]| Rng::new(seed).normal::<4>(shape, &device).cast(dtype);
         let (x, weight) = (draw(1, [2, 4, 6, 6]), draw(2, [3, 4, 3, 3]));
         let y = ops::conv2d(x, weight, None, ConvOptions::new([1, 1], [1, 1], [1, 1], 1));
         let y = ops::activation(y, Activation::Silu);
         let y = ops::linear(y, draw(3, [1, 1, 6, 5]).reshape([6, 5]), None);
         let y = ops::layer_norm(y, draw(4, [1, 1, 1, 5]).reshape([5]), None, 1e-3);
         assert_eq!(y.dtype(), dtype);
-        y.into_data().convert::<f32>().try_into_vec::<f32>().unwrap()
+        y.into_data()
+            .convert::<f32>()
+            .try_into_vec::<f32>()
+            .unwrap()
     };
     let exact = values(DType::F32);
     for (dtype, tolerance) in [(DType::F16, 2e-2), (DType::BF16, 2e-1)] {
         for (half, exact) in values(dtype).iter().zip(&exact) {
-            assert!((half - exact).abs() < tolerance, "{dtype:?}: {half} for {exact}");
+            assert!(
+                (half - exact).abs() < tolerance,
+                "{dtype:?}: {half} for {exact}"
+            );
         }
     }
 }
@@ -420,9 +557,15 @@ fn half_precision_stays_half() {
 #[test]
 fn quantized_weights_are_left_to_burn() {
     let device = Device::flex();
-    let (x, weight) = (Rng::new(1).normal::<2>([3, 32], &device), Rng::new(2).normal::<2>([32, 16], &device));
+    let (x, weight) = (
+        Rng::new(1).normal::<2>([3, 32], &device),
+        Rng::new(2).normal::<2>([32, 16], &device),
+    );
     let quantized = weight.clone().quantize_dynamic(&QuantScheme::default());
-    let (exact, rough) = (read(ops::linear(x.clone(), weight, None)), read(ops::linear(x, quantized, None)));
+    let (exact, rough) = (
+        read(ops::linear(x.clone(), weight, None)),
+        read(ops::linear(x, quantized, None)),
+    );
     assert_ne!(exact, rough);
     for (rough, exact) in rough.iter().zip(&exact) {
         assert!((rough - exact).abs() < 0.3, "{rough} for {exact}");
@@ -437,11 +580,19 @@ fn attention_takes_values_of_another_width() {
     let (q, k, v) = (draw(1, 4), draw(2, 4), draw(3, 6));
     let wide = ops::attention(q.clone(), k.clone(), v.clone(), None, true);
     assert_eq!(wide.dims(), [2, 3, 5, 6]);
-    let (wide, half) = (read(wide.narrow(3, 0, 4)), read(ops::attention(q, k, v.narrow(3, 0, 4), None, true)));
-    assert!(wide.iter().zip(&half).all(|(wide, half)| (wide - half).abs() < 1e-5));
+    let (wide, half) = (
+        read(wide.narrow(3, 0, 4)),
+        read(ops::attention(q, k, v.narrow(3, 0, 4), None, true)),
+    );
+    assert!(
+        wide.iter()
+            .zip(&half)
+            .all(|(wide, half)| (wide - half).abs() < 1e-5)
+    );
 }
 
-/// Shapes that do not fit each other are refused where they come in, with a word about what was expected.
+/// Shapes that do not fit each other are refused where they come in, with a word about what was
+/// expected.
 #[test]
 fn shapes_that_do_not_fit_are_refused() {
     let ones = |len: usize| Tensor::<1>::ones([len], &Device::flex());
@@ -453,18 +604,39 @@ fn shapes_that_do_not_fit_are_refused() {
         assert!(message.contains(what), "{what}: {message}");
     };
     let identity = Activation::Identity;
-    refused("gamma of a layer norm", &|| drop(ops::layer_norm(table(), ones(4), None, 1e-5)));
-    refused("beta of a layer norm", &|| drop(ops::layer_norm(table(), ones(10), Some(ones(11)), 1e-5)));
-    refused("gamma of a group norm", &|| drop(ops::group_norm(maps(), ones(8), ones(4), 2, 1e-5, identity)));
-    refused("3 groups of 4", &|| drop(ops::group_norm(maps(), ones(4), ones(4), 3, 1e-5, identity)));
-    refused("beta of a batch norm", &|| drop(ops::batch_norm(maps(), ones(4), ones(3), 1e-5, identity)));
-    refused("targets of a cross-entropy", &|| drop(ops::cross_entropy(table(), ones(2).int())));
-    refused("bias of a linear layer", &|| drop(ops::linear(table(), table().transpose(), Some(ones(5)))));
+    refused("gamma of a layer norm", &|| {
+        drop(ops::layer_norm(table(), ones(4), None, 1e-5))
+    });
+    refused("beta of a layer norm", &|| {
+        drop(ops::layer_norm(table(), ones(10), Some(ones(11)), 1e-5))
+    });
+    refused("gamma of a group norm", &|| {
+        drop(ops::group_norm(maps(), ones(8), ones(4), 2, 1e-5, identity))
+    });
+    refused("3 groups of 4", &|| {
+        drop(ops::group_norm(maps(), ones(4), ones(4), 3, 1e-5, identity))
+    });
+    refused("beta of a batch norm", &|| {
+        drop(ops::batch_norm(maps(), ones(4), ones(3), 1e-5, identity))
+    });
+    refused("targets of a cross-entropy", &|| {
+        drop(ops::cross_entropy(table(), ones(2).int()))
+    });
+    refused("bias of a linear layer", &|| {
+        drop(ops::linear(table(), table().transpose(), Some(ones(5))))
+    });
     refused("bias of a convolution", &|| {
-        drop(ops::conv2d(maps(), maps(), Some(ones(5)), ConvOptions::new([1, 1], [1, 1], [1, 1], 1)));
+        drop(ops::conv2d(
+            maps(),
+            maps(),
+            Some(ones(5)),
+            ConvOptions::new([1, 1], [1, 1], [1, 1], 1),
+        ));
     });
     let heads = |tokens: usize| Tensor::<4>::ones([1, 1, tokens, 4], &Device::flex());
-    refused("causal attention of 3 queries", &|| drop(ops::attention(heads(3), heads(2), heads(2), None, true)));
+    refused("causal attention of 3 queries", &|| {
+        drop(ops::attention(heads(3), heads(2), heads(2), None, true))
+    });
 }
 
 #[test]
@@ -500,12 +672,23 @@ fn a_run_repeats_bit_for_bit() {
     let train = || {
         let folder = tempfile::tempdir().unwrap();
         let run = RunDir::create(folder.path().join("run")).unwrap();
-        let config = DataLoaderConfig { batch_size: 64, ..DataLoaderConfig::default() };
+        let config = DataLoaderConfig {
+            batch_size: 64,
+            ..DataLoaderConfig::default()
+        };
         let digits = DataLoader::new(digits::all(), collate_images, config).unwrap();
-        let model = ConvVaeConfig { channels: vec![16, 32], ..ConvVaeConfig::new(ImageShape::new(1, 8, 8)) };
+        let model = ConvVaeConfig {
+            channels: vec![16, 32],
+            ..ConvVaeConfig::new(ImageShape::new(1, 8, 8))
+        };
         let model = model.init(&Device::flex()).unwrap();
         let objective = VaeObjective::new(Beta::default()).unwrap();
-        bits(&Trainer::new(TrainerConfig::new(25)).fit(objective, model, &digits, &run).unwrap().model)
+        bits(
+            &Trainer::new(TrainerConfig::new(25))
+                .fit(objective, model, &digits, &run)
+                .unwrap()
+                .model,
+        )
     };
     let first = train();
     assert!((0..3).all(|_| train() == first));

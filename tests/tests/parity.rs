@@ -1,4 +1,5 @@
-//! Other implementations' numbers, out of fixture folders: `tests/fixtures` and, if set, the one `AIGC_FIXTURES` names.
+//! Other implementations' numbers, out of fixture folders: `tests/fixtures` and, if set, the one
+//! `AIGC_FIXTURES` names.
 //!
 //! Every case of a kind known here must pass; kinds not supported yet are listed.
 
@@ -13,10 +14,11 @@ mod text;
 
 use aigc_core::{
     Result,
-    checkpoint::{RunDir, load_weights, save_weights},
+    checkpoint::RunDir,
     data::{DataLoader, DataLoaderConfig, Image, ImageBatch, ImageShape, InMemory, collate_images},
     device::device,
     train::{Event, Losses, Objective, OptimizerConfig, StepContext, Trainer, TrainerConfig},
+    weights::{load_weights, save_weights},
 };
 use aigc_tests::{folder_from, own_fixtures};
 use aigc_vae::{AnyVae, Vae, VaeConfig, elbo};
@@ -57,11 +59,17 @@ fn every_case_of_a_known_kind_passes() {
     for case in folders.flat_map(|folder| cases(&folder)) {
         let text = std::fs::read_to_string(case.join("case.json")).unwrap();
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
-        let kind = json["kind"].as_str().or(json["case"].as_str()).unwrap_or("without a kind").to_string();
+        let kind = json["kind"]
+            .as_str()
+            .or(json["case"].as_str())
+            .unwrap_or("without a kind")
+            .to_string();
         let check = || match kind.as_str() {
             "vae-steps" => vae_steps(&case, &json),
             "gan-steps" => gan::steps(&case, &json),
-            "UNet2DModel" | "UNet2DConditionModel" | "DiTTransformer2DModel" => nets::call(&case, &kind),
+            "UNet2DModel" | "UNet2DConditionModel" | "DiTTransformer2DModel" => {
+                nets::call(&case, &kind)
+            }
             "pipeline" => nets::pipeline(&case, &json),
             "scheduler" => schedulers::steps(&case, &json),
             "gpt2_forward" => text::forward(&case, &json),
@@ -79,10 +87,18 @@ fn every_case_of_a_known_kind_passes() {
     }
     passed -= unsupported.values().sum::<usize>();
     if let Some(folder) = folder_from("AIGC_FIXTURES") {
-        assert!(!cases(&folder).is_empty(), "no cases in {}", folder.display());
+        assert!(
+            !cases(&folder).is_empty(),
+            "no cases in {}",
+            folder.display()
+        );
     }
     println!("{passed} cases passed; kinds not supported yet: {unsupported:?}");
-    assert!(failed.is_empty(), "{} cases failed: {failed:?}", failed.len());
+    assert!(
+        failed.is_empty(),
+        "{} cases failed: {failed:?}",
+        failed.len()
+    );
     assert!(passed >= 120, "the repository's own fixtures are missing");
 }
 
@@ -97,41 +113,78 @@ impl Tensors {
 
     fn floats(&self, name: &str) -> Vec<f32> {
         let tensors = SafeTensors::deserialize(&self.0).unwrap();
-        let data = tensors.tensor(name).unwrap_or_else(|_| panic!("no `{name}`")).data().to_vec();
-        data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+        let data = tensors
+            .tensor(name)
+            .unwrap_or_else(|_| panic!("no `{name}`"))
+            .data()
+            .to_vec();
+        data.chunks_exact(4)
+            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+            .collect()
     }
 
     fn doubles(&self, name: &str) -> Vec<f64> {
         let tensors = SafeTensors::deserialize(&self.0).unwrap();
-        let tensor = tensors.tensor(name).unwrap_or_else(|_| panic!("no `{name}`"));
+        let tensor = tensors
+            .tensor(name)
+            .unwrap_or_else(|_| panic!("no `{name}`"));
         assert_eq!(tensor.dtype(), safetensors::Dtype::F64, "{name}");
-        tensor.data().as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect()
+        tensor
+            .data()
+            .as_chunks()
+            .0
+            .iter()
+            .map(|b| f64::from_le_bytes(*b))
+            .collect()
     }
 
     fn integers(&self, name: &str) -> Vec<i64> {
         let tensors = SafeTensors::deserialize(&self.0).unwrap();
-        let tensor = tensors.tensor(name).unwrap_or_else(|_| panic!("no `{name}`"));
+        let tensor = tensors
+            .tensor(name)
+            .unwrap_or_else(|_| panic!("no `{name}`"));
         assert_eq!(tensor.dtype(), safetensors::Dtype::I64, "{name}");
-        tensor.data().as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect()
+        tensor
+            .data()
+            .as_chunks()
+            .0
+            .iter()
+            .map(|b| i64::from_le_bytes(*b))
+            .collect()
     }
 
     fn shape<const D: usize>(&self, name: &str) -> [usize; D] {
         let tensors = SafeTensors::deserialize(&self.0).unwrap();
-        tensors.tensor(name).unwrap_or_else(|_| panic!("no `{name}`")).shape().try_into().unwrap()
+        tensors
+            .tensor(name)
+            .unwrap_or_else(|_| panic!("no `{name}`"))
+            .shape()
+            .try_into()
+            .unwrap()
     }
 
     fn has(&self, name: &str) -> bool {
-        SafeTensors::deserialize(&self.0).unwrap().tensor(name).is_ok()
+        SafeTensors::deserialize(&self.0)
+            .unwrap()
+            .tensor(name)
+            .is_ok()
     }
 
     fn bytes(&self, name: &str) -> Vec<u8> {
-        SafeTensors::deserialize(&self.0).unwrap().tensor(name).unwrap().data().to_vec()
+        SafeTensors::deserialize(&self.0)
+            .unwrap()
+            .tensor(name)
+            .unwrap()
+            .data()
+            .to_vec()
     }
 
     /// The tensors under `prefix`, as a file of their own.
     fn save_under(&self, prefix: &str, path: &Path) {
         let tensors = SafeTensors::deserialize(&self.0).unwrap();
-        let inside = tensors.iter().filter_map(|(name, view)| Some((name.strip_prefix(prefix)?.to_string(), view)));
+        let inside = tensors
+            .iter()
+            .filter_map(|(name, view)| Some((name.strip_prefix(prefix)?.to_string(), view)));
         safetensors::serialize_to_file(inside.collect::<Vec<_>>(), None, path).unwrap();
     }
 }
@@ -145,7 +198,12 @@ impl Objective for StoredNoise {
     type Model = AnyVae;
     type Batch = ImageBatch;
 
-    fn losses(&mut self, model: &AnyVae, batch: &ImageBatch, context: &mut StepContext) -> Result<Losses> {
+    fn losses(
+        &mut self,
+        model: &AnyVae,
+        batch: &ImageBatch,
+        context: &mut StepContext,
+    ) -> Result<Losses> {
         let x = batch.images(&context.device);
         let posterior = model.encode(x.clone());
         let [batch, latent] = posterior.mean.dims();
@@ -172,9 +230,19 @@ fn vae_steps(case: &Path, json: &serde_json::Value) {
     let shape: ImageShape = serde_json::from_value(json["model"]["shape"].clone()).unwrap();
     let pixels = tensors.bytes("x");
     let batch_size = pixels.len() / shape.numel() / losses.len();
-    let images = pixels.chunks_exact(shape.numel()).map(|p| Image { shape, pixels: p.to_vec(), label: None });
-    let loader_config = DataLoaderConfig { batch_size, shuffle: None, workers: 1, ..DataLoaderConfig::default() };
-    let loader = DataLoader::new(InMemory(images.collect()), collate_images, loader_config).unwrap();
+    let images = pixels.chunks_exact(shape.numel()).map(|p| Image {
+        shape,
+        pixels: p.to_vec(),
+        label: None,
+    });
+    let loader_config = DataLoaderConfig {
+        batch_size,
+        shuffle: None,
+        workers: 1,
+        ..DataLoaderConfig::default()
+    };
+    let loader =
+        DataLoader::new(InMemory(images.collect()), collate_images, loader_config).unwrap();
 
     let optimizer = match json["optimizer"].as_str().unwrap() {
         "adam" => OptimizerConfig::adam(0.9, 0.999),
@@ -197,19 +265,43 @@ fn vae_steps(case: &Path, json: &serde_json::Value) {
                 seen.push((report.losses[0].1, report.grad_norm.unwrap()));
             }
         })
-        .fit(StoredNoise { noise: tensors.floats("noise") }, model, &loader, &run)
+        .fit(
+            StoredNoise {
+                noise: tensors.floats("noise"),
+            },
+            model,
+            &loader,
+            &run,
+        )
         .unwrap();
     for (step, (loss, norm)) in seen.iter().enumerate() {
-        close(*loss, losses[step], 2e-5, &format!("{name}: loss of step {step}"));
-        close(*norm, norms[step], 1e-4, &format!("{name}: gradient norm of step {step}"));
+        close(
+            *loss,
+            losses[step],
+            2e-5,
+            &format!("{name}: loss of step {step}"),
+        );
+        close(
+            *norm,
+            norms[step],
+            1e-4,
+            &format!("{name}: gradient norm of step {step}"),
+        );
     }
     let after = folder.path().join("after.safetensors");
     save_weights(&trained.model, &after).unwrap();
     let ours = Tensors(std::fs::read(after).unwrap());
     let stored = SafeTensors::deserialize(&tensors.0).unwrap();
     let mut compared = 0;
-    for tensor in stored.names().iter().filter_map(|n| n.strip_prefix("after.")) {
-        let (got, expected) = (ours.floats(tensor), tensors.floats(&format!("after.{tensor}")));
+    for tensor in stored
+        .names()
+        .iter()
+        .filter_map(|n| n.strip_prefix("after."))
+    {
+        let (got, expected) = (
+            ours.floats(tensor),
+            tensors.floats(&format!("after.{tensor}")),
+        );
         assert_eq!(got.len(), expected.len());
         for (g, e) in got.iter().zip(&expected) {
             close(f64::from(*g), *e, 2e-5, &format!("{name}: {tensor}"));
@@ -221,7 +313,10 @@ fn vae_steps(case: &Path, json: &serde_json::Value) {
 
 fn close(got: f64, expected: f32, tolerance: f64, what: &str) {
     let expected = f64::from(expected);
-    assert!((got - expected).abs() <= tolerance * expected.abs().max(1.0), "{what}: {got}, expected {expected}");
+    assert!(
+        (got - expected).abs() <= tolerance * expected.abs().max(1.0),
+        "{what}: {got}, expected {expected}"
+    );
 }
 
 /// A parity test that could not fail would prove nothing: one wrong weight must show.
@@ -230,7 +325,11 @@ fn a_wrong_weight_shows() {
     struct Nudge(bool);
     impl ModuleMapper for Nudge {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            if std::mem::replace(&mut self.0, false) { param.map(|t| t + 1e-2) } else { param }
+            if std::mem::replace(&mut self.0, false) {
+                param.map(|t| t + 1e-2)
+            } else {
+                param
+            }
         }
     }
     let device: Device = device("flex").unwrap();
@@ -242,16 +341,25 @@ fn a_wrong_weight_shows() {
     let tensors = Tensors(std::fs::read(case.join("tensors.safetensors")).unwrap());
     let path = spoilt.path().join("w.safetensors");
     tensors.save_under("before.", &path);
-    let model = load_weights(config.init(&device).unwrap(), &path).unwrap().map(&mut Nudge(true));
+    let model = load_weights(config.init(&device).unwrap(), &path)
+        .unwrap()
+        .map(&mut Nudge(true));
     save_weights(&model, &path).unwrap();
     let altered = std::fs::read(&path).unwrap();
     // The fixture with these weights in place of its own.
-    let (old, new) = (SafeTensors::deserialize(&tensors.0).unwrap(), SafeTensors::deserialize(&altered).unwrap());
+    let (old, new) = (
+        SafeTensors::deserialize(&tensors.0).unwrap(),
+        SafeTensors::deserialize(&altered).unwrap(),
+    );
     let merged = old.iter().map(|(name, view)| {
-        let view = name.strip_prefix("before.").and_then(|n| new.tensor(n).ok()).unwrap_or(view);
+        let view = name
+            .strip_prefix("before.")
+            .and_then(|n| new.tensor(n).ok())
+            .unwrap_or(view);
         (name.to_string(), view)
     });
-    safetensors::serialize_to_file(merged, None, &spoilt.path().join("tensors.safetensors")).unwrap();
+    safetensors::serialize_to_file(merged, None, &spoilt.path().join("tensors.safetensors"))
+        .unwrap();
     vae_steps(&case, &json);
     let failed = std::panic::catch_unwind(|| vae_steps(spoilt.path(), &json)).unwrap_err();
     let message = failed.downcast_ref::<String>().unwrap();

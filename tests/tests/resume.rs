@@ -1,11 +1,12 @@
 //! n steps, stop, resume, n steps end bit for bit like 2n steps.
 
 use aigc_core::{
+    CancelToken,
     checkpoint::RunDir,
     device::device,
     rng::Rng,
     train::{
-        CancelToken, EmaConfig, Event, OptimizerConfig, ParamGroupConfig, Schedule, Start, StopReason, Trainer,
+        EmaConfig, Event, OptimizerConfig, ParamGroupConfig, Schedule, Start, StopReason, Trainer,
         TrainerConfig,
     },
 };
@@ -22,7 +23,10 @@ fn everything(run: &RunDir) -> BTreeMap<String, Vec<u8>> {
     let checkpoint = run.latest().unwrap();
     let mut files = BTreeMap::new();
     for name in ["state.json", "model.safetensors", "ema.safetensors"] {
-        files.insert(name.to_string(), std::fs::read(checkpoint.file(name)).unwrap());
+        files.insert(
+            name.to_string(),
+            std::fs::read(checkpoint.file(name)).unwrap(),
+        );
     }
     for turn in ["model", "first", "second"] {
         let path = checkpoint.file(&format!("optimizer-{turn}.bpk"));
@@ -31,7 +35,10 @@ fn everything(run: &RunDir) -> BTreeMap<String, Vec<u8>> {
         }
     }
     assert!(files.len() >= 4);
-    files.insert("final".into(), std::fs::read(run.final_dir().join("model.safetensors")).unwrap());
+    files.insert(
+        "final".into(),
+        std::fs::read(run.final_dir().join("model.safetensors")).unwrap(),
+    );
     files
 }
 
@@ -46,9 +53,13 @@ fn optimizer_content(path: &Path) -> Vec<u8> {
 
 /// Every tensor of a burnpack file by name, and every scalar.
 fn burn_pack_names(bytes: &[u8]) -> BTreeMap<String, Vec<u8>> {
-    let reader = burn_pack::Reader::from_bytes(burn::tensor::Bytes::from_bytes_vec(bytes.to_vec())).unwrap();
-    let mut content: BTreeMap<String, Vec<u8>> =
-        reader.scalars().iter().map(|(name, value)| (name.clone(), format!("{value:?}").into_bytes())).collect();
+    let reader =
+        burn_pack::Reader::from_bytes(burn::tensor::Bytes::from_bytes_vec(bytes.to_vec())).unwrap();
+    let mut content: BTreeMap<String, Vec<u8>> = reader
+        .scalars()
+        .iter()
+        .map(|(name, value)| (name.clone(), format!("{value:?}").into_bytes()))
+        .collect();
     for tensor in reader.into_tensors().unwrap() {
         let data = tensor.to_bytes().unwrap().to_vec();
         content.insert(tensor.name.clone(), data);
@@ -64,7 +75,10 @@ fn config() -> TrainerConfig {
         accumulate: 2,
         max_grad_norm: Some(0.5),
         ema: Some(EmaConfig::new(0.99)),
-        groups: vec![ParamGroupConfig::new("bias$|beta$", 0.5).with_optimizer(OptimizerConfig::adam_w(0.8, 0.9, 0.1))],
+        groups: vec![
+            ParamGroupConfig::new("bias$|beta$", 0.5)
+                .with_optimizer(OptimizerConfig::adam_w(0.8, 0.9, 0.1)),
+        ],
         keep_best: true,
         patience: Some(100),
         save_steps: 10,
@@ -73,25 +87,44 @@ fn config() -> TrainerConfig {
     }
 }
 
-/// Dropout draws from Flex's generator, of which a process has one: two trainings at a time would disturb each other.
+/// Dropout draws from Flex's generator, of which a process has one: two trainings at a time would
+/// disturb each other.
 static GENERATOR: Mutex<()> = Mutex::new(());
 
 /// Trains, stopping after each of `stops` and starting again in a new trainer.
-fn train(turns: bool, stops: &[usize], workers: impl Fn(usize) -> usize) -> (RunDir, tempfile::TempDir, Net) {
+fn train(
+    turns: bool,
+    stops: &[usize],
+    workers: impl Fn(usize) -> usize,
+) -> (RunDir, tempfile::TempDir, Net) {
     let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().unwrap();
     let device = device("flex").unwrap();
     let mut run = RunDir::create(folder.path().join("run")).unwrap();
     let mut model = None;
     for (attempt, stop) in stops.iter().chain([&usize::MAX]).enumerate() {
-        let (flag, start) = (CancelToken::new(), if attempt == 0 { Start::Fresh } else { Start::Resume });
+        let (flag, start) = (
+            CancelToken::new(),
+            if attempt == 0 {
+                Start::Fresh
+            } else {
+                Start::Resume
+            },
+        );
         let raise = flag.clone();
         let judge = |model: &Net| {
             // Judging uses other noise and the backend's generator; neither may leak into training.
             let device = model.devices()[0].clone();
-            let _ = burn::tensor::Tensor::<1>::random([3], burn::tensor::Distribution::Default, &device);
+            let _ = burn::tensor::Tensor::<1>::random(
+                [3],
+                burn::tensor::Distribution::Default,
+                &device,
+            );
             let y = model.forward(Rng::new(1).normal([8, 4], &device));
-            Ok(vec![("size".into(), f64::from(y.abs().mean().into_scalar::<f32>()))])
+            Ok(vec![(
+                "size".into(),
+                f64::from(y.abs().mean().into_scalar::<f32>()),
+            )])
         };
         let trained = Trainer::new(config())
             .start(start)
@@ -104,9 +137,21 @@ fn train(turns: bool, stops: &[usize], workers: impl Fn(usize) -> usize) -> (Run
                 }
             })
             .evaluate(judge)
-            .fit(NoisyRegression { noise: 0.1, turns }, Net::new(&device), &row_loader(12, workers(attempt)), &run)
+            .fit(
+                NoisyRegression { noise: 0.1, turns },
+                Net::new(&device),
+                &row_loader(12, workers(attempt)),
+                &run,
+            )
             .unwrap();
-        assert_eq!(trained.reason, if *stop < 60 { StopReason::Interrupted } else { StopReason::Completed });
+        assert_eq!(
+            trained.reason,
+            if *stop < 60 {
+                StopReason::Interrupted
+            } else {
+                StopReason::Completed
+            }
+        );
         run = RunDir::open(run.path()).unwrap();
         model = Some(trained.model);
     }
@@ -115,15 +160,22 @@ fn train(turns: bool, stops: &[usize], workers: impl Fn(usize) -> usize) -> (Run
 
 #[test]
 fn a_stopped_run_ends_like_one_that_never_stopped() {
-    for (turns, stops) in
-        [(false, &[30][..]), (false, &[1]), (false, &[59]), (false, &[3, 10, 11, 40]), (true, &[7, 33])]
-    {
+    for (turns, stops) in [
+        (false, &[30][..]),
+        (false, &[1]),
+        (false, &[59]),
+        (false, &[3, 10, 11, 40]),
+        (true, &[7, 33]),
+    ] {
         let (whole, _keep, model) = train(turns, &[], |_| 0);
         let expected = everything(&whole);
         // The number of workers changes from start to start: the batches must not.
         let (resumed, _keep, resumed_model) = train(turns, stops, |attempt| attempt);
         for (name, bytes) in everything(&resumed) {
-            assert!(bytes == expected[&name], "{name} differs after stops at {stops:?}");
+            assert!(
+                bytes == expected[&name],
+                "{name} differs after stops at {stops:?}"
+            );
         }
         assert_eq!(bits(&resumed_model), bits(&model));
     }
@@ -140,7 +192,11 @@ fn the_average_is_not_the_live_model_and_running_statistics_moved() {
     assert!(moved, "running statistics stayed at their start");
     use aigc_core::rng::InitWeights;
     let start = bits(&Net::new(&device("flex").unwrap()).seeded(5));
-    assert_eq!(bits(&model)["first.bias"], start["first.bias"], "a frozen weight moved");
+    assert_eq!(
+        bits(&model)["first.bias"],
+        start["first.bias"],
+        "a frozen weight moved"
+    );
     assert_ne!(bits(&model)["first.weight"], start["first.weight"]);
 }
 
@@ -152,21 +208,94 @@ fn another_configuration_is_refused() {
         let loader = row_loader(batch, 0);
         let trainer = Trainer::new(config).start(Start::Resume);
         trainer
-            .fit(NoisyRegression { noise: 0.1, turns: false }, Net::new(&device), &loader, &run)
+            .fit(
+                NoisyRegression {
+                    noise: 0.1,
+                    turns: false,
+                },
+                Net::new(&device),
+                &loader,
+                &run,
+            )
             .unwrap_err()
             .to_string()
     };
-    let message = resume(TrainerConfig { seed: 6, ..config() }, 12);
-    assert_eq!(message, "config field `seed` is 6, expected 5, with which the run began");
-    assert!(resume(TrainerConfig { ema: None, ..config() }, 12).contains("`ema`"));
-    assert!(resume(TrainerConfig { learning_rate: 1e-3, ..config() }, 12).contains("`learning_rate`"));
-    assert!(resume(TrainerConfig { schedule: Schedule::linear(7), ..config() }, 12).contains("`schedule`"));
-    assert!(resume(TrainerConfig { max_grad_norm: None, ..config() }, 12).contains("`max_grad_norm`"));
-    assert!(resume(TrainerConfig { groups: vec![], ..config() }, 12).contains("`groups`"));
+    let message = resume(
+        TrainerConfig {
+            seed: 6,
+            ..config()
+        },
+        12,
+    );
+    assert_eq!(
+        message,
+        "config field `seed` is 6, expected 5, with which the run began"
+    );
+    assert!(
+        resume(
+            TrainerConfig {
+                ema: None,
+                ..config()
+            },
+            12
+        )
+        .contains("`ema`")
+    );
+    assert!(
+        resume(
+            TrainerConfig {
+                learning_rate: 1e-3,
+                ..config()
+            },
+            12
+        )
+        .contains("`learning_rate`")
+    );
+    assert!(
+        resume(
+            TrainerConfig {
+                schedule: Schedule::linear(7),
+                ..config()
+            },
+            12
+        )
+        .contains("`schedule`")
+    );
+    assert!(
+        resume(
+            TrainerConfig {
+                max_grad_norm: None,
+                ..config()
+            },
+            12
+        )
+        .contains("`max_grad_norm`")
+    );
+    assert!(
+        resume(
+            TrainerConfig {
+                groups: vec![],
+                ..config()
+            },
+            12
+        )
+        .contains("`groups`")
+    );
     assert!(resume(config(), 24).contains("`loader`"));
     let trainer = Trainer::new(config());
     let fresh = trainer
-        .fit(NoisyRegression { noise: 0.1, turns: false }, Net::new(&device), &row_loader(12, 0), &run)
+        .fit(
+            NoisyRegression {
+                noise: 0.1,
+                turns: false,
+            },
+            Net::new(&device),
+            &row_loader(12, 0),
+            &run,
+        )
         .unwrap_err();
-    assert!(fresh.to_string().contains("already has checkpoints"), "{fresh}");
+    assert!(
+        fresh.to_string().contains("already has checkpoints"),
+        "{fresh}"
+    );
 }

@@ -7,8 +7,9 @@ use aigc_core::{
     device::device,
     nn::{Initializer, Linear, LinearConfig},
     train::{
-        Ema, EmaConfig, Event, Losses, MetricsLogger, Objective, OptimizerConfig, ParamGroupConfig, Phase, Schedule,
-        Start, StepContext, StopReason, TrainOutput, Trainer, TrainerConfig, read_metrics,
+        Ema, EmaConfig, Event, Losses, MetricsLogger, Objective, OptimizerConfig, ParamGroupConfig,
+        Phase, Schedule, Start, StepContext, StopReason, TrainOutput, Trainer, TrainerConfig,
+        read_metrics,
     },
 };
 use aigc_tests::{Net, NoisyRegression, Rows, bits, columns, loader_of, row_loader};
@@ -30,18 +31,26 @@ struct Folder {
 
 fn folder() -> Folder {
     let keep = tempfile::tempdir().unwrap();
-    Folder { run: RunDir::create(keep.path().join("run")).unwrap(), _keep: keep }
+    Folder {
+        run: RunDir::create(keep.path().join("run")).unwrap(),
+        _keep: keep,
+    }
 }
 
 fn train(config: TrainerConfig, batch: usize) -> (TrainOutput<Net>, Folder) {
     let folder = folder();
     let loader = row_loader(batch, 0);
-    let trained =
-        Trainer::new(config).fit(NoisyRegression::default(), Net::without_dropout(&flex()), &loader, &folder.run);
+    let trained = Trainer::new(config).fit(
+        NoisyRegression::default(),
+        Net::without_dropout(&flex()),
+        &loader,
+        &folder.run,
+    );
     (trained.unwrap(), folder)
 }
 
-/// One weight `w`, loss `½(w − target)²` summed over the batch's targets: everything is known by hand.
+/// One weight `w`, loss `½(w − target)²` summed over the batch's targets: everything is known by
+/// hand.
 #[derive(Module, Debug)]
 struct Scalar {
     w: Linear,
@@ -50,7 +59,10 @@ struct Scalar {
 impl Scalar {
     fn new(start: f64) -> Self {
         Self {
-            w: LinearConfig::new(1, 1).with_bias(false).with_initializer(Initializer::Constant(start)).init(&flex()),
+            w: LinearConfig::new(1, 1)
+                .with_bias(false)
+                .with_initializer(Initializer::Constant(start))
+                .init(&flex()),
         }
     }
 
@@ -69,7 +81,12 @@ impl Objective for Pull {
     type Model = Scalar;
     type Batch = Rows;
 
-    fn losses(&mut self, model: &Scalar, batch: &Rows, context: &mut StepContext) -> Result<Losses> {
+    fn losses(
+        &mut self,
+        model: &Scalar,
+        batch: &Rows,
+        context: &mut StepContext,
+    ) -> Result<Losses> {
         let (_, targets) = columns(batch, &context.device);
         let w = model.w.weight.val();
         let error = w.clone() - targets;
@@ -88,19 +105,35 @@ impl Objective for Pull {
 
 fn constant_rows(targets: &[f32], batch_size: usize) -> DataLoader<Rows> {
     let rows = targets.iter().map(|t| [0.0, 0.0, 0.0, 0.0, *t]).collect();
-    let config = DataLoaderConfig { batch_size, shuffle: None, workers: 0, ..DataLoaderConfig::default() };
+    let config = DataLoaderConfig {
+        batch_size,
+        shuffle: None,
+        workers: 0,
+        ..DataLoaderConfig::default()
+    };
     loader_of(aigc_core::data::InMemory(rows), config)
 }
 
 fn sgd(steps: usize, rate: f64) -> TrainerConfig {
-    TrainerConfig { optimizer: OptimizerConfig::sgd(), learning_rate: rate, ..TrainerConfig::new(steps) }
+    TrainerConfig {
+        optimizer: OptimizerConfig::sgd(),
+        learning_rate: rate,
+        ..TrainerConfig::new(steps)
+    }
 }
 
 #[test]
 fn gradient_descent_follows_its_closed_form() {
     let folder = folder();
     let trainer = Trainer::new(sgd(20, 0.1));
-    let trained = trainer.fit(Pull::default(), Scalar::new(5.0), &constant_rows(&[1.0], 1), &folder.run).unwrap();
+    let trained = trainer
+        .fit(
+            Pull::default(),
+            Scalar::new(5.0),
+            &constant_rows(&[1.0], 1),
+            &folder.run,
+        )
+        .unwrap();
     // w ← w − 0.1 (w − 1), so w − 1 shrinks by 0.9 each step.
     assert!((trained.model.value() - (1.0 + 4.0 * 0.9f64.powi(20))).abs() < 1e-5);
 }
@@ -108,7 +141,10 @@ fn gradient_descent_follows_its_closed_form() {
 #[test]
 fn the_schedule_scales_every_step() {
     let folder = folder();
-    let config = TrainerConfig { schedule: Schedule::linear(2), ..sgd(5, 0.1) };
+    let config = TrainerConfig {
+        schedule: Schedule::linear(2),
+        ..sgd(5, 0.1)
+    };
     let mut rates = Vec::new();
     let trained = Trainer::new(config)
         .observe(|event: &Event<'_>| {
@@ -116,12 +152,25 @@ fn the_schedule_scales_every_step() {
                 rates.push(report.learning_rate);
             }
         })
-        .fit(Pull::default(), Scalar::new(5.0), &constant_rows(&[1.0], 1), &folder.run)
+        .fit(
+            Pull::default(),
+            Scalar::new(5.0),
+            &constant_rows(&[1.0], 1),
+            &folder.run,
+        )
         .unwrap();
     let factors = [0.5, 1.0, 1.0, 0.5, 0.0];
-    let expected = factors.iter().fold(4.0, |gap, factor| gap * (1.0 - 0.1 * factor));
+    let expected = factors
+        .iter()
+        .fold(4.0, |gap, factor| gap * (1.0 - 0.1 * factor));
     assert!((trained.model.value() - 1.0 - expected).abs() < 1e-5);
-    assert!(rates.iter().zip(factors).all(|(r, f)| (r - 0.1 * f).abs() < 1e-12), "{rates:?}");
+    assert!(
+        rates
+            .iter()
+            .zip(factors)
+            .all(|(r, f)| (r - 0.1 * f).abs() < 1e-12),
+        "{rates:?}"
+    );
 }
 
 #[test]
@@ -130,9 +179,16 @@ fn accumulated_batches_count_like_one_large_batch() {
     let targets = [1.0, 2.0, 3.0, 10.0];
     let run = |accumulate, batch| {
         let folder = folder();
-        let config = TrainerConfig { accumulate, ..sgd(2, 0.1) };
-        let trained =
-            Trainer::new(config).fit(Pull::default(), Scalar::new(0.0), &constant_rows(&targets, batch), &folder.run);
+        let config = TrainerConfig {
+            accumulate,
+            ..sgd(2, 0.1)
+        };
+        let trained = Trainer::new(config).fit(
+            Pull::default(),
+            Scalar::new(0.0),
+            &constant_rows(&targets, batch),
+            &folder.run,
+        );
         trained.unwrap().model.value()
     };
     assert!((run(2, 2) - run(1, 4)).abs() < 1e-6);
@@ -142,14 +198,20 @@ fn accumulated_batches_count_like_one_large_batch() {
 #[test]
 fn clipping_bounds_the_norm_of_all_gradients_together() {
     // One step of plain descent moves the weights by rate × clipped norm, whatever the loss.
-    let config = TrainerConfig { max_grad_norm: Some(0.25), seed: 3, ..sgd(1, 0.5) };
+    let config = TrainerConfig {
+        max_grad_norm: Some(0.25),
+        seed: 3,
+        ..sgd(1, 0.5)
+    };
     let (trained, _keep) = train(config, 12);
     let start = stable_start(3);
     let moved: f64 = bits(&trained.model)
         .iter()
         .filter(|(path, _)| !path.contains("running"))
         .flat_map(|(path, new)| {
-            new.iter().zip(&start[path]).map(|(n, o)| f64::from(f32::from_bits(*n) - f32::from_bits(*o)))
+            new.iter()
+                .zip(&start[path])
+                .map(|(n, o)| f64::from(f32::from_bits(*n) - f32::from_bits(*o)))
         })
         .map(|d| d * d)
         .sum();
@@ -164,16 +226,34 @@ fn stable_start(seed: u64) -> std::collections::BTreeMap<String, Vec<u32>> {
 #[test]
 fn groups_have_their_own_rate_and_optimizer() {
     let frozen = ParamGroupConfig::new("^second", 0.0);
-    let (trained, _keep) = train(TrainerConfig { groups: vec![frozen], seed: 1, ..TrainerConfig::new(5) }, 12);
+    let (trained, _keep) = train(
+        TrainerConfig {
+            groups: vec![frozen],
+            seed: 1,
+            ..TrainerConfig::new(5)
+        },
+        12,
+    );
     let (start, end) = (stable_start(1), bits(&trained.model));
     assert_eq!(start["second.weight"], end["second.weight"]);
     assert_ne!(start["first.weight"], end["first.weight"]);
 
     // Plain descent for one layer inside Adam: its first step is rate × gradient, not rate × ±1.
     let plain = ParamGroupConfig::new("^second", 1.0).with_optimizer(OptimizerConfig::sgd());
-    let config = TrainerConfig { groups: vec![plain], seed: 1, ..TrainerConfig::new(1) };
+    let config = TrainerConfig {
+        groups: vec![plain],
+        seed: 1,
+        ..TrainerConfig::new(1)
+    };
     let (mixed, _keep) = train(config, 12);
-    let (all, _keep) = train(TrainerConfig { optimizer: OptimizerConfig::sgd(), seed: 1, ..TrainerConfig::new(1) }, 12);
+    let (all, _keep) = train(
+        TrainerConfig {
+            optimizer: OptimizerConfig::sgd(),
+            seed: 1,
+            ..TrainerConfig::new(1)
+        },
+        12,
+    );
     let (mixed, all) = (bits(&mixed.model), bits(&all.model));
     assert_eq!(mixed["second.weight"], all["second.weight"]);
     assert_ne!(mixed["first.weight"], all["first.weight"]);
@@ -184,31 +264,77 @@ fn any_burn_optimizer_can_be_given() {
     let folder = folder();
     let adagrad = AdaGradConfig::new().init();
     let trainer = Trainer::new(sgd(1, 0.1)).optimizer("model", adagrad);
-    let trained = trainer.fit(Pull::default(), Scalar::new(5.0), &constant_rows(&[1.0], 1), &folder.run).unwrap();
+    let trained = trainer
+        .fit(
+            Pull::default(),
+            Scalar::new(5.0),
+            &constant_rows(&[1.0], 1),
+            &folder.run,
+        )
+        .unwrap();
     // AdaGrad's first step is the rate itself, plain descent's is 0.4.
-    assert!((trained.model.value() - 4.9).abs() < 1e-3, "{}", trained.model.value());
+    assert!(
+        (trained.model.value() - 4.9).abs() < 1e-3,
+        "{}",
+        trained.model.value()
+    );
     let folder = self::folder();
     let trainer = Trainer::new(sgd(1, 0.1)).optimizer("critic", AdaGradConfig::new().init());
-    let error = trainer.fit(Pull::default(), Scalar::new(5.0), &constant_rows(&[1.0], 1), &folder.run).unwrap_err();
-    assert_eq!(error.to_string(), "config field `optimizer` is critic, expected the name of a turn: model");
+    let error = trainer
+        .fit(
+            Pull::default(),
+            Scalar::new(5.0),
+            &constant_rows(&[1.0], 1),
+            &folder.run,
+        )
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "config field `optimizer` is critic, expected the name of a turn: model"
+    );
 }
 
 #[test]
 fn the_average_is_its_formula() {
     let folder = folder();
-    let config = TrainerConfig { ema: Some(EmaConfig { decay: 0.5, warmup: true }), ..sgd(3, 0.1) };
-    let trained =
-        Trainer::new(config).fit(Pull::default(), Scalar::new(5.0), &constant_rows(&[1.0], 1), &folder.run).unwrap();
+    let config = TrainerConfig {
+        ema: Some(EmaConfig {
+            decay: 0.5,
+            warmup: true,
+        }),
+        ..sgd(3, 0.1)
+    };
+    let trained = Trainer::new(config)
+        .fit(
+            Pull::default(),
+            Scalar::new(5.0),
+            &constant_rows(&[1.0], 1),
+            &folder.run,
+        )
+        .unwrap();
     let weights: Vec<f64> = (1..=3).map(|k| 1.0 + 4.0 * 0.9f64.powi(k)).collect();
     // Decays min(0.5, (1 + n)/(10 + n)): 0.1, 2/11, 0.25.
-    let expected = weights.iter().zip([0.1, 2.0 / 11.0, 0.25]).fold(5.0, |mean, (w, d)| d * mean + (1.0 - d) * w);
-    assert!((trained.model.value() - expected).abs() < 1e-5, "{} {expected}", trained.model.value());
+    let expected = weights
+        .iter()
+        .zip([0.1, 2.0 / 11.0, 0.25])
+        .fold(5.0, |mean, (w, d)| d * mean + (1.0 - d) * w);
+    assert!(
+        (trained.model.value() - expected).abs() < 1e-5,
+        "{} {expected}",
+        trained.model.value()
+    );
 }
 
 #[test]
 fn the_average_copies_running_statistics_and_leaves_the_live_ones_alone() {
     let live = aigc_core::rng::InitWeights::seeded(Net::without_dropout(&flex()), 1).train();
-    let mut ema = Ema::new(&live, EmaConfig { decay: 0.9, warmup: false });
+    let mut ema = Ema::new(
+        &live,
+        EmaConfig {
+            decay: 0.9,
+            warmup: false,
+        },
+    );
     let x = |scale: f32| {
         Tensor::<2>::full([8, 4], scale, &flex().autodiff())
             * aigc_core::rng::Rng::new(2).normal([8, 4], &flex().autodiff())
@@ -218,7 +344,8 @@ fn the_average_copies_running_statistics_and_leaves_the_live_ones_alone() {
     ema.update(&live);
     let (average, now) = (bits(ema.model()), bits(&live.valid()));
     assert_eq!(average["norm.running_var"], now["norm.running_var"]);
-    // The average is a model of its own: more training does not move it, and it does not move training.
+    // The average is a model of its own: more training does not move it, and it does not move
+    // training.
     live.forward(x(3.0));
     assert_eq!(bits(ema.model()), average);
     let moved = bits(&live.valid());
@@ -230,33 +357,78 @@ fn the_average_copies_running_statistics_and_leaves_the_live_ones_alone() {
 #[test]
 fn a_loss_that_is_not_finite_stops_with_its_name_and_the_last_good_checkpoint() {
     let fit = |objective, folder: &Folder| {
-        let config = TrainerConfig { save_steps: 4, ..sgd(20, 0.1) };
-        Trainer::new(config).fit(objective, Scalar::new(5.0), &constant_rows(&[1.0], 1), &folder.run).unwrap_err()
+        let config = TrainerConfig {
+            save_steps: 4,
+            ..sgd(20, 0.1)
+        };
+        Trainer::new(config)
+            .fit(
+                objective,
+                Scalar::new(5.0),
+                &constant_rows(&[1.0], 1),
+                &folder.run,
+            )
+            .unwrap_err()
     };
     let folder = folder();
-    let error = fit(Pull { fail_at: Some(6), ..Pull::default() }, &folder);
-    let Error::NotFinite { step, name, value, last_good } = error else { panic!("{error}") };
+    let error = fit(
+        Pull {
+            fail_at: Some(6),
+            ..Pull::default()
+        },
+        &folder,
+    );
+    let Error::NotFinite {
+        step,
+        name,
+        value,
+        last_good,
+    } = error
+    else {
+        panic!("{error}")
+    };
     assert_eq!((step, name.as_str(), value), (7, "part", f64::INFINITY));
     assert_eq!(last_good, Some(folder.run.checkpoint_path(4)));
     assert_eq!(folder.run.latest().unwrap().step(), 4);
 
     // A gradient alone: the loss is finite. Step 10 is one whose norm is watched.
     let folder = self::folder();
-    let error = fit(Pull { infinite_gradient_at: Some(10), ..Pull::default() }, &folder).to_string();
-    assert!(error.contains("at step 11; the last good checkpoint is") && error.contains("step-000008"), "{error}");
+    let error = fit(
+        Pull {
+            infinite_gradient_at: Some(10),
+            ..Pull::default()
+        },
+        &folder,
+    )
+    .to_string();
+    assert!(
+        error.contains("at step 11; the last good checkpoint is") && error.contains("step-000008"),
+        "{error}"
+    );
 }
 
 #[test]
 fn no_checkpoint_ever_holds_weights_that_are_not_finite() {
     for bad in 0..8 {
         let folder = folder();
-        let config = TrainerConfig { save_steps: 1, ..sgd(8, 0.1) };
-        let objective = Pull { infinite_gradient_at: Some(bad), ..Pull::default() };
-        let error = Trainer::new(config).fit(objective, Scalar::new(5.0), &constant_rows(&[1.0], 1), &folder.run);
+        let config = TrainerConfig {
+            save_steps: 1,
+            ..sgd(8, 0.1)
+        };
+        let objective = Pull {
+            infinite_gradient_at: Some(bad),
+            ..Pull::default()
+        };
+        let error = Trainer::new(config).fit(
+            objective,
+            Scalar::new(5.0),
+            &constant_rows(&[1.0], 1),
+            &folder.run,
+        );
         assert!(matches!(error, Err(Error::NotFinite { .. })));
         for step in folder.run.steps().unwrap() {
             let file = folder.run.at(step).unwrap().file("model.safetensors");
-            let model = aigc_core::checkpoint::load_weights(Scalar::new(0.0), &file).unwrap();
+            let model = aigc_core::weights::load_weights(Scalar::new(0.0), &file).unwrap();
             assert!(model.value().is_finite());
         }
     }
@@ -266,11 +438,25 @@ fn no_checkpoint_ever_holds_weights_that_are_not_finite() {
 #[test]
 fn weights_that_became_infinite_at_the_very_end_are_not_saved() {
     let folder = folder();
-    let config = TrainerConfig { save_steps: 3, ..sgd(8, 0.1) };
-    let objective = Pull { infinite_gradient_at: Some(7), ..Pull::default() };
-    let error = Trainer::new(config).fit(objective, Scalar::new(5.0), &constant_rows(&[1.0], 1), &folder.run);
+    let config = TrainerConfig {
+        save_steps: 3,
+        ..sgd(8, 0.1)
+    };
+    let objective = Pull {
+        infinite_gradient_at: Some(7),
+        ..Pull::default()
+    };
+    let error = Trainer::new(config).fit(
+        objective,
+        Scalar::new(5.0),
+        &constant_rows(&[1.0], 1),
+        &folder.run,
+    );
     let error = error.unwrap_err().to_string();
-    assert!(error.contains("`w.weight` became") && error.contains("step-000006"), "{error}");
+    assert!(
+        error.contains("`w.weight` became") && error.contains("step-000006"),
+        "{error}"
+    );
     assert_eq!(folder.run.latest().unwrap().step(), 6);
     assert!(!folder.run.final_dir().exists());
 }
@@ -279,11 +465,20 @@ fn weights_that_became_infinite_at_the_very_end_are_not_saved() {
 fn a_run_with_an_infinite_evaluation_resumes() {
     let folder = folder();
     let fit = |start, steps| {
-        let config = TrainerConfig { eval_steps: 2, save_steps: 2, ..sgd(steps, 0.1) };
+        let config = TrainerConfig {
+            eval_steps: 2,
+            save_steps: 2,
+            ..sgd(steps, 0.1)
+        };
         Trainer::new(config)
             .start(start)
             .evaluate(|_: &Scalar| Ok(vec![("score".into(), f64::INFINITY)]))
-            .fit(Pull::default(), Scalar::new(5.0), &constant_rows(&[1.0], 1), &folder.run)
+            .fit(
+                Pull::default(),
+                Scalar::new(5.0),
+                &constant_rows(&[1.0], 1),
+                &folder.run,
+            )
             .unwrap()
     };
     assert_eq!(fit(Start::Fresh, 4).best, None);
@@ -299,7 +494,12 @@ fn a_repeated_update_tells_its_losses_once() {
         fn turns(&self) -> Vec<Phase> {
             vec![Phase::new("model").repeated(2)]
         }
-        fn losses(&mut self, model: &Scalar, batch: &Rows, context: &mut StepContext) -> Result<Losses> {
+        fn losses(
+            &mut self,
+            model: &Scalar,
+            batch: &Rows,
+            context: &mut StepContext,
+        ) -> Result<Losses> {
             Pull::default().losses(model, batch, context)
         }
     }
@@ -311,11 +511,19 @@ fn a_repeated_update_tells_its_losses_once() {
                 seen = report.losses.clone();
             }
         })
-        .fit(Twice, Scalar::new(5.0), &constant_rows(&[1.0], 1), &folder.run)
+        .fit(
+            Twice,
+            Scalar::new(5.0),
+            &constant_rows(&[1.0], 1),
+            &folder.run,
+        )
         .unwrap();
     // The second update starts from 1 + 4·0.9.
     let expected = 0.5 * (4.0f64 * 0.9).powi(2);
-    assert!(seen.len() == 2 && seen[0].0 == "loss" && (seen[0].1 - expected).abs() < 1e-4, "{seen:?}");
+    assert!(
+        seen.len() == 2 && seen[0].0 == "loss" && (seen[0].1 - expected).abs() < 1e-4,
+        "{seen:?}"
+    );
 }
 
 #[test]
@@ -324,16 +532,30 @@ fn parts_of_a_loss_need_names_of_their_own() {
     impl Objective for Named {
         type Model = Scalar;
         type Batch = Rows;
-        fn losses(&mut self, model: &Scalar, batch: &Rows, context: &mut StepContext) -> Result<Losses> {
+        fn losses(
+            &mut self,
+            model: &Scalar,
+            batch: &Rows,
+            context: &mut StepContext,
+        ) -> Result<Losses> {
             let losses = Pull::default().losses(model, batch, context)?;
             let total = losses.total.clone();
             Ok(losses.with(self.0, total))
         }
     }
-    for (name, good) in [("loss", false), ("grad_norm", false), ("part", false), ("other", true)] {
+    for (name, good) in [
+        ("loss", false),
+        ("grad_norm", false),
+        ("part", false),
+        ("other", true),
+    ] {
         let folder = folder();
-        let fitted =
-            Trainer::new(sgd(1, 0.1)).fit(Named(name), Scalar::new(5.0), &constant_rows(&[1.0], 1), &folder.run);
+        let fitted = Trainer::new(sgd(1, 0.1)).fit(
+            Named(name),
+            Scalar::new(5.0),
+            &constant_rows(&[1.0], 1),
+            &folder.run,
+        );
         assert_eq!(fitted.is_ok(), good, "{name}");
     }
 }
@@ -343,7 +565,12 @@ fn a_best_model_that_was_not_kept_is_replaced_by_the_last_with_a_warning() {
     let folder = folder();
     let warnings = Rc::new(RefCell::new(Vec::new()));
     let fit = |start, steps, keep_best, value: f64| {
-        let config = TrainerConfig { eval_steps: 1, save_total_limit: 1, keep_best, ..sgd(steps, 0.1) };
+        let config = TrainerConfig {
+            eval_steps: 1,
+            save_total_limit: 1,
+            keep_best,
+            ..sgd(steps, 0.1)
+        };
         let told = warnings.clone();
         Trainer::new(config)
             .start(start)
@@ -353,21 +580,42 @@ fn a_best_model_that_was_not_kept_is_replaced_by_the_last_with_a_warning() {
                 }
             })
             .evaluate(move |_: &Scalar| Ok(vec![("score".into(), value)]))
-            .fit(Pull::default(), Scalar::new(5.0), &constant_rows(&[1.0], 1), &folder.run)
+            .fit(
+                Pull::default(),
+                Scalar::new(5.0),
+                &constant_rows(&[1.0], 1),
+                &folder.run,
+            )
             .unwrap()
     };
     fit(Start::Fresh, 3, false, 1.0);
     let trained = fit(Start::Resume, 6, true, 2.0);
-    assert!(matches!(&warnings.borrow()[..], [one] if one.contains("of step 1, was not kept")), "{warnings:?}");
+    assert!(
+        matches!(&warnings.borrow()[..], [one] if one.contains("of step 1, was not kept")),
+        "{warnings:?}"
+    );
     assert!((trained.model.value() - (1.0 + 4.0 * 0.9f64.powi(6))).abs() < 1e-5);
 }
 
 #[test]
 fn groups_that_match_nothing_are_refused() {
     let folder = folder();
-    let config = TrainerConfig { groups: vec![ParamGroupConfig::new("^typo", 0.5)], ..sgd(1, 0.1) };
-    let error = Trainer::new(config).fit(Pull::default(), Scalar::new(1.0), &constant_rows(&[1.0], 1), &folder.run);
-    assert!(error.unwrap_err().to_string().contains("`groups.pattern` is ^typo, expected a pattern that matches"));
+    let config = TrainerConfig {
+        groups: vec![ParamGroupConfig::new("^typo", 0.5)],
+        ..sgd(1, 0.1)
+    };
+    let error = Trainer::new(config).fit(
+        Pull::default(),
+        Scalar::new(1.0),
+        &constant_rows(&[1.0], 1),
+        &folder.run,
+    );
+    assert!(
+        error
+            .unwrap_err()
+            .to_string()
+            .contains("`groups.pattern` is ^typo, expected a pattern that matches")
+    );
 }
 
 #[test]
@@ -378,21 +626,43 @@ fn nobody_else_trains_in_a_folder_in_use() {
         .observe(|event: &Event<'_>| {
             if let Event::Step(_) = event {
                 let second = Trainer::new(sgd(1, 0.1));
-                let fitted = second.fit(Pull::default(), Scalar::new(1.0), &constant_rows(&[1.0], 1), &folder.run);
+                let fitted = second.fit(
+                    Pull::default(),
+                    Scalar::new(1.0),
+                    &constant_rows(&[1.0], 1),
+                    &folder.run,
+                );
                 inner = Some(fitted.unwrap_err().to_string());
             }
         })
-        .fit(Pull::default(), Scalar::new(5.0), &constant_rows(&[1.0], 1), &folder.run)
+        .fit(
+            Pull::default(),
+            Scalar::new(5.0),
+            &constant_rows(&[1.0], 1),
+            &folder.run,
+        )
         .unwrap();
-    assert!(inner.unwrap().contains("a folder in which nobody else is training"));
+    assert!(
+        inner
+            .unwrap()
+            .contains("a folder in which nobody else is training")
+    );
 }
 
 #[test]
 fn endless_minutes_are_endless() {
     let folder = folder();
     for (minutes, run) in [(f64::INFINITY, &folder.run), (1e300, &self::folder().run)] {
-        let config = TrainerConfig { minutes: Some(minutes), ..sgd(3, 0.1) };
-        let trained = Trainer::new(config).fit(Pull::default(), Scalar::new(5.0), &constant_rows(&[1.0], 1), run);
+        let config = TrainerConfig {
+            minutes: Some(minutes),
+            ..sgd(3, 0.1)
+        };
+        let trained = Trainer::new(config).fit(
+            Pull::default(),
+            Scalar::new(5.0),
+            &constant_rows(&[1.0], 1),
+            run,
+        );
         assert_eq!(trained.unwrap().reason, StopReason::Completed);
     }
 }
@@ -402,11 +672,31 @@ fn runs_are_numbered_past_the_largest() {
     let folder = tempfile::tempdir().unwrap();
     let base = folder.path().join("run");
     assert!(RunDir::open_latest(&base).is_err());
-    assert!(RunDir::create_next(&base).unwrap().path().ends_with("run-1"));
-    assert!(RunDir::create_next(&base).unwrap().path().ends_with("run-2"));
+    assert!(
+        RunDir::create_next(&base)
+            .unwrap()
+            .path()
+            .ends_with("run-1")
+    );
+    assert!(
+        RunDir::create_next(&base)
+            .unwrap()
+            .path()
+            .ends_with("run-2")
+    );
     std::fs::remove_dir_all(folder.path().join("run-1")).unwrap();
-    assert!(RunDir::create_next(&base).unwrap().path().ends_with("run-3"));
-    assert!(RunDir::open_latest(&base).unwrap().path().ends_with("run-3"));
+    assert!(
+        RunDir::create_next(&base)
+            .unwrap()
+            .path()
+            .ends_with("run-3")
+    );
+    assert!(
+        RunDir::open_latest(&base)
+            .unwrap()
+            .path()
+            .ends_with("run-3")
+    );
 }
 
 #[test]
@@ -421,13 +711,21 @@ fn the_best_evaluation_is_kept_and_returned() {
             save_steps: 2,
             ..sgd(10, 0.1)
         };
-        let (mut values, mut weights) = ([5.0, 4.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 5.0, 4.0].into_iter(), Vec::new());
+        let (mut values, mut weights) = (
+            [5.0, 4.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 5.0, 4.0].into_iter(),
+            Vec::new(),
+        );
         let trained = Trainer::new(config)
             .evaluate(|model: &Scalar| {
                 weights.push(model.value());
                 Ok(vec![("score".into(), values.next().unwrap())])
             })
-            .fit(Pull::default(), Scalar::new(5.0), &constant_rows(&[1.0], 1), &folder.run)
+            .fit(
+                Pull::default(),
+                Scalar::new(5.0),
+                &constant_rows(&[1.0], 1),
+                &folder.run,
+            )
             .unwrap();
         assert_eq!(trained.best.unwrap().0, best_step);
         assert_eq!(folder.run.steps().unwrap(), [best_step, 10]);
@@ -437,18 +735,39 @@ fn the_best_evaluation_is_kept_and_returned() {
 
 #[test]
 fn training_stops_early_in_time_and_when_done() {
-    let patient = TrainerConfig { eval_steps: 2, patience: Some(3), ..sgd(100, 0.1) };
+    let patient = TrainerConfig {
+        eval_steps: 2,
+        patience: Some(3),
+        ..sgd(100, 0.1)
+    };
     let folder = folder();
     let trained = Trainer::new(patient)
         .evaluate(|_: &Scalar| Ok(vec![("score".into(), 1.0)]))
-        .fit(Pull::default(), Scalar::new(5.0), &constant_rows(&[1.0], 1), &folder.run)
+        .fit(
+            Pull::default(),
+            Scalar::new(5.0),
+            &constant_rows(&[1.0], 1),
+            &folder.run,
+        )
         .unwrap();
-    assert_eq!((trained.reason, trained.step), (StopReason::EarlyStopped, 8));
+    assert_eq!(
+        (trained.reason, trained.step),
+        (StopReason::EarlyStopped, 8)
+    );
 
     let folder = self::folder();
-    let brief = TrainerConfig { minutes: Some(1e-9), ..sgd(100, 0.1) };
-    let trained =
-        Trainer::new(brief).fit(Pull::default(), Scalar::new(5.0), &constant_rows(&[1.0], 1), &folder.run).unwrap();
+    let brief = TrainerConfig {
+        minutes: Some(1e-9),
+        ..sgd(100, 0.1)
+    };
+    let trained = Trainer::new(brief)
+        .fit(
+            Pull::default(),
+            Scalar::new(5.0),
+            &constant_rows(&[1.0], 1),
+            &folder.run,
+        )
+        .unwrap();
     assert_eq!((trained.reason, trained.step), (StopReason::OutOfTime, 0));
     assert!(folder.run.final_dir().join("model.safetensors").is_file());
 }
@@ -458,11 +777,17 @@ fn events_come_in_order_and_the_log_holds_means() {
     let folder = folder();
     let names = Rc::new(RefCell::new(Vec::new()));
     let seen = names.clone();
-    let config = TrainerConfig { eval_steps: 2, preview_steps: 2, save_steps: 2, ..sgd(4, 0.1) };
+    let config = TrainerConfig {
+        eval_steps: 2,
+        preview_steps: 2,
+        save_steps: 2,
+        ..sgd(4, 0.1)
+    };
     Trainer::new(config)
         .observe(move |event: &Event<'_>| {
             let name = format!("{event:?}");
-            seen.borrow_mut().push(name.split([' ', '(']).next().unwrap().to_string());
+            seen.borrow_mut()
+                .push(name.split([' ', '(']).next().unwrap().to_string());
         })
         .observe(MetricsLogger::every(2))
         .evaluate(|_: &Scalar| Ok(vec![("score".into(), 1.0)]))
@@ -470,7 +795,12 @@ fn events_come_in_order_and_the_log_holds_means() {
             std::fs::write(context.run.sample_path(context.step, "txt"), "seen").unwrap();
             Ok(())
         })
-        .fit(Pull::default(), Scalar::new(5.0), &constant_rows(&[1.0], 1), &folder.run)
+        .fit(
+            Pull::default(),
+            Scalar::new(5.0),
+            &constant_rows(&[1.0], 1),
+            &folder.run,
+        )
         .unwrap();
     let round = ["Step", "Step", "Evaluated", "Previewed", "Saved"];
     let expected: Vec<&str> = [&["Started"][..], &round, &round, &["Finished"]].concat();
@@ -479,7 +809,10 @@ fn events_come_in_order_and_the_log_holds_means() {
 
     let records = read_metrics(&folder.run.metrics_path()).unwrap();
     let kinds: Vec<_> = records.iter().map(|r| (r.step, r.kind.as_str())).collect();
-    assert_eq!(kinds, [(2, "train"), (2, "evaluate"), (4, "train"), (4, "evaluate")]);
+    assert_eq!(
+        kinds,
+        [(2, "train"), (2, "evaluate"), (4, "train"), (4, "evaluate")]
+    );
     // Losses ½·(4·0.9ᵏ)²; the first line holds the mean of k = 0 and 1.
     let expected = (8.0 + 8.0 * 0.81) / 2.0;
     assert!((records[0].values["loss"].unwrap() - expected).abs() < 1e-4);
@@ -489,9 +822,22 @@ fn events_come_in_order_and_the_log_holds_means() {
 fn the_log_forgets_steps_that_are_made_again() {
     let folder = folder();
     let fit = |start, steps, fail_at| {
-        let config = TrainerConfig { save_steps: 4, ..sgd(steps, 0.1) };
-        let trainer = Trainer::new(config).start(start).observe(MetricsLogger::every(1));
-        trainer.fit(Pull { fail_at, ..Pull::default() }, Scalar::new(5.0), &constant_rows(&[1.0], 1), &folder.run)
+        let config = TrainerConfig {
+            save_steps: 4,
+            ..sgd(steps, 0.1)
+        };
+        let trainer = Trainer::new(config)
+            .start(start)
+            .observe(MetricsLogger::every(1));
+        trainer.fit(
+            Pull {
+                fail_at,
+                ..Pull::default()
+            },
+            Scalar::new(5.0),
+            &constant_rows(&[1.0], 1),
+            &folder.run,
+        )
     };
     assert!(fit(Start::Fresh, 10, Some(6)).is_err());
     // As a killed run would leave it.
@@ -500,7 +846,11 @@ fn the_log_forgets_steps_that_are_made_again() {
     text.extend(b"{\"step\":7,\"ki");
     std::fs::write(&path, text).unwrap();
     fit(Start::Resume, 10, None).unwrap();
-    let steps: Vec<_> = read_metrics(&path).unwrap().iter().map(|r| r.step).collect();
+    let steps: Vec<_> = read_metrics(&path)
+        .unwrap()
+        .iter()
+        .map(|r| r.step)
+        .collect();
     assert_eq!(steps, (1..=10).collect::<Vec<_>>());
 }
 
@@ -518,7 +868,10 @@ impl Objective for TakeTurns {
     type Batch = Rows;
 
     fn turns(&self) -> Vec<Phase> {
-        vec![Phase::new("left").of("left").repeated(2), Phase::new("right").of("right").reuse_batch()]
+        vec![
+            Phase::new("left").of("left").repeated(2),
+            Phase::new("right").of("right").reuse_batch(),
+        ]
     }
 
     fn losses(&mut self, model: &Two, batch: &Rows, context: &mut StepContext) -> Result<Losses> {
@@ -533,7 +886,10 @@ impl Objective for TakeTurns {
 #[test]
 fn turns_update_their_own_field_as_often_as_they_say() {
     let folder = folder();
-    let model = Two { left: Scalar::new(1.0), right: Scalar::new(1.0) };
+    let model = Two {
+        left: Scalar::new(1.0),
+        right: Scalar::new(1.0),
+    };
     let mut names = Vec::new();
     let trained = Trainer::new(sgd(2, 0.1))
         .observe(|event: &Event<'_>| {
@@ -549,10 +905,16 @@ fn turns_update_their_own_field_as_often_as_they_say() {
         left -= 0.1 * (left + right);
         right -= 0.1 * (left + right);
     }
-    assert!((trained.model.left.value() - left).abs() < 1e-5 && (trained.model.right.value() - right).abs() < 1e-5);
+    assert!(
+        (trained.model.left.value() - left).abs() < 1e-5
+            && (trained.model.right.value() - right).abs() < 1e-5
+    );
     assert_eq!(names, ["left.loss", "right.loss"]);
     let checkpoint = folder.run.latest().unwrap();
-    assert!(checkpoint.file("optimizer-left.bpk").is_file() && checkpoint.file("optimizer-right.bpk").is_file());
+    assert!(
+        checkpoint.file("optimizer-left.bpk").is_file()
+            && checkpoint.file("optimizer-right.bpk").is_file()
+    );
 }
 
 #[test]
@@ -569,8 +931,13 @@ fn turns_without_anything_to_train_are_refused() {
         }
     }
     let folder = folder();
-    let model = Two { left: Scalar::new(1.0), right: Scalar::new(1.0) };
-    let error = Trainer::new(sgd(2, 0.1)).fit(Nobody, model, &constant_rows(&[0.0], 1), &folder.run).unwrap_err();
+    let model = Two {
+        left: Scalar::new(1.0),
+        right: Scalar::new(1.0),
+    };
+    let error = Trainer::new(sgd(2, 0.1))
+        .fit(Nobody, model, &constant_rows(&[0.0], 1), &folder.run)
+        .unwrap_err();
     assert!(error.to_string().contains("middle has nothing"), "{error}");
 }
 
@@ -590,8 +957,19 @@ fn turns_need_names_of_their_own() {
     for names in [vec![], vec!["a", "a"], vec!["../a"], vec![""], vec!["1"]] {
         let folder = folder();
         let objective = Named(names.clone());
-        let fitted = Trainer::new(sgd(1, 0.1)).fit(objective, Scalar::new(1.0), &constant_rows(&[1.0], 1), &folder.run);
-        assert!(fitted.unwrap_err().to_string().contains("config field `turns`"), "{names:?}");
+        let fitted = Trainer::new(sgd(1, 0.1)).fit(
+            objective,
+            Scalar::new(1.0),
+            &constant_rows(&[1.0], 1),
+            &folder.run,
+        );
+        assert!(
+            fitted
+                .unwrap_err()
+                .to_string()
+                .contains("config field `turns`"),
+            "{names:?}"
+        );
     }
 }
 
@@ -599,24 +977,79 @@ fn turns_need_names_of_their_own() {
 fn values_out_of_range_are_named() {
     let cases: [(TrainerConfig, &str); 9] = [
         (TrainerConfig::new(0), "steps"),
-        (TrainerConfig { learning_rate: 0.0, ..TrainerConfig::new(1) }, "learning_rate"),
-        (TrainerConfig { accumulate: 0, ..TrainerConfig::new(1) }, "accumulate"),
-        (TrainerConfig { max_grad_norm: Some(-1.0), ..TrainerConfig::new(1) }, "max_grad_norm"),
-        (TrainerConfig { ema: Some(EmaConfig::new(1.0)), ..TrainerConfig::new(1) }, "ema.decay"),
-        (TrainerConfig { patience: Some(1), ..TrainerConfig::new(1) }, "eval_steps"),
-        (TrainerConfig { minutes: Some(0.0), ..TrainerConfig::new(1) }, "minutes"),
-        (TrainerConfig { groups: vec![ParamGroupConfig::new("(", 1.0)], ..TrainerConfig::new(1) }, "groups.pattern"),
         (
-            TrainerConfig { schedule: Schedule { floor: 2.0, ..Schedule::CONSTANT }, ..TrainerConfig::new(1) },
+            TrainerConfig {
+                learning_rate: 0.0,
+                ..TrainerConfig::new(1)
+            },
+            "learning_rate",
+        ),
+        (
+            TrainerConfig {
+                accumulate: 0,
+                ..TrainerConfig::new(1)
+            },
+            "accumulate",
+        ),
+        (
+            TrainerConfig {
+                max_grad_norm: Some(-1.0),
+                ..TrainerConfig::new(1)
+            },
+            "max_grad_norm",
+        ),
+        (
+            TrainerConfig {
+                ema: Some(EmaConfig::new(1.0)),
+                ..TrainerConfig::new(1)
+            },
+            "ema.decay",
+        ),
+        (
+            TrainerConfig {
+                patience: Some(1),
+                ..TrainerConfig::new(1)
+            },
+            "eval_steps",
+        ),
+        (
+            TrainerConfig {
+                minutes: Some(0.0),
+                ..TrainerConfig::new(1)
+            },
+            "minutes",
+        ),
+        (
+            TrainerConfig {
+                groups: vec![ParamGroupConfig::new("(", 1.0)],
+                ..TrainerConfig::new(1)
+            },
+            "groups.pattern",
+        ),
+        (
+            TrainerConfig {
+                schedule: Schedule {
+                    floor: 2.0,
+                    ..Schedule::CONSTANT
+                },
+                ..TrainerConfig::new(1)
+            },
             "schedule.floor",
         ),
     ];
     for (config, field) in cases {
         let folder = folder();
-        let fitted =
-            Trainer::new(config).fit(Pull::default(), Scalar::new(1.0), &constant_rows(&[1.0], 1), &folder.run);
+        let fitted = Trainer::new(config).fit(
+            Pull::default(),
+            Scalar::new(1.0),
+            &constant_rows(&[1.0], 1),
+            &folder.run,
+        );
         let message = fitted.unwrap_err().to_string();
-        assert!(message.starts_with(&format!("config field `{field}` is")), "{message}");
+        assert!(
+            message.starts_with(&format!("config field `{field}` is")),
+            "{message}"
+        );
     }
 }
 

@@ -1,11 +1,12 @@
 //! Weights travel: to the `safetensors` crate, to Python, and back, bit for bit.
 
 use aigc_core::{
-    checkpoint::{RunDir, load_weights, save_weights},
+    checkpoint::RunDir,
     device::device,
     nn::{BatchNormConfig, LinearConfig},
     rng::InitWeights,
     train::{Trainer, TrainerConfig},
+    weights::{load_weights, save_weights},
 };
 use aigc_tests::{Net, NoisyRegression, bits, row_loader};
 use burn::{module::Module, tensor::Tensor};
@@ -22,13 +23,28 @@ fn names_and_layouts_are_pytorch_s() {
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let weight = file.tensor("weight").unwrap();
     assert_eq!(weight.shape(), [2, 3]);
-    let stored: Vec<f32> = weight.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
-    let ours = linear.weight.val().transpose().into_data().try_into_vec::<f32>().unwrap();
+    let stored: Vec<f32> = weight
+        .data()
+        .chunks_exact(4)
+        .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+        .collect();
+    let ours = linear
+        .weight
+        .val()
+        .transpose()
+        .into_data()
+        .try_into_vec::<f32>()
+        .unwrap();
     assert_eq!(stored, ours);
 
     save_weights(&BatchNormConfig::new(4).init(&device).seeded(1), &path).unwrap();
     let bytes = std::fs::read(&path).unwrap();
-    let mut names: Vec<_> = SafeTensors::deserialize(&bytes).unwrap().names().into_iter().map(String::from).collect();
+    let mut names: Vec<_> = SafeTensors::deserialize(&bytes)
+        .unwrap()
+        .names()
+        .into_iter()
+        .map(String::from)
+        .collect();
     names.sort();
     assert_eq!(names, ["bias", "running_mean", "running_var", "weight"]);
     std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
@@ -45,7 +61,10 @@ fn the_same_weights_are_the_same_bytes_and_come_back_as_they_were() {
     save_weights(&net, &a).unwrap();
     save_weights(&net, &b).unwrap();
     assert_eq!(std::fs::read(&a).unwrap(), std::fs::read(&b).unwrap());
-    assert_eq!(bits(&load_weights(Net::new(&device), &a).unwrap()), bits(&net));
+    assert_eq!(
+        bits(&load_weights(Net::new(&device), &a).unwrap()),
+        bits(&net)
+    );
 }
 
 /// Half and double precision become single: a model computes in one precision.
@@ -57,17 +76,33 @@ fn floats_of_other_precisions_are_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("w.safetensors");
     let values = [0.5f32, -2.0, 0.25, 1.0, 3.0, -0.125];
-    for (kind, burn_kind) in [(Dtype::F16, DType::F16), (Dtype::BF16, DType::BF16), (Dtype::F64, DType::F64)] {
-        let bytes = |v: &[f32]| TensorData::new(v.to_vec(), [v.len()]).convert_dtype(burn_kind).as_bytes().to_vec();
+    for (kind, burn_kind) in [
+        (Dtype::F16, DType::F16),
+        (Dtype::BF16, DType::BF16),
+        (Dtype::F64, DType::F64),
+    ] {
+        let bytes = |v: &[f32]| {
+            TensorData::new(v.to_vec(), [v.len()])
+                .convert_dtype(burn_kind)
+                .as_bytes()
+                .to_vec()
+        };
         let (weight, bias) = (bytes(&values), bytes(&values[..2]));
         let views = [
-            ("weight", TensorView::new(kind, vec![2, 3], &weight).unwrap()),
+            (
+                "weight",
+                TensorView::new(kind, vec![2, 3], &weight).unwrap(),
+            ),
             ("bias", TensorView::new(kind, vec![2], &bias).unwrap()),
         ];
         safetensors::serialize_to_file(views, None, &path).unwrap();
         let linear = load_weights(LinearConfig::new(3, 2).init(&device), &path).unwrap();
         let y = linear.forward(Tensor::<2>::from_floats([[1.0, 1.0, 1.0]], &device));
-        assert_eq!(y.into_data().try_into_vec::<f32>().unwrap(), [-0.75, 1.875], "{kind:?}");
+        assert_eq!(
+            y.into_data().try_into_vec::<f32>().unwrap(),
+            [-0.75, 1.875],
+            "{kind:?}"
+        );
     }
 }
 
@@ -76,8 +111,17 @@ fn floats_of_other_precisions_are_read() {
 fn saved_files_have_the_rights_of_any_new_file() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
-    let (ours, plain) = (folder.path().join("w.safetensors"), folder.path().join("plain"));
-    save_weights(&LinearConfig::new(1, 1).init(&device("flex").unwrap()).seeded(0), &ours).unwrap();
+    let (ours, plain) = (
+        folder.path().join("w.safetensors"),
+        folder.path().join("plain"),
+    );
+    save_weights(
+        &LinearConfig::new(1, 1)
+            .init(&device("flex").unwrap())
+            .seeded(0),
+        &ours,
+    )
+    .unwrap();
     std::fs::write(&plain, "").unwrap();
     let mode = |path| std::fs::metadata(path).unwrap().permissions().mode();
     assert_eq!(mode(&ours), mode(&plain));
@@ -101,19 +145,36 @@ fn the_final_model_opens_in_python() {
         for n in sorted(t): print(n, list(t[n].shape), t[n].dtype, repr(float(t[n].astype('float64').sum())))\n";
     let python = std::env::var("PYTHON").unwrap_or("python3".into());
     let has = |module: &str| {
-        Command::new(&python).args(["-c", &format!("import {module}")]).output().is_ok_and(|o| o.status.success())
+        Command::new(&python)
+            .args(["-c", &format!("import {module}")])
+            .output()
+            .is_ok_and(|o| o.status.success())
     };
     if !(has("safetensors") && has("numpy")) {
         println!("skipped: set PYTHON to one with safetensors and numpy");
         return;
     }
-    let output = Command::new(&python).args(["-c", script]).arg(run.final_dir()).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(&python)
+        .args(["-c", script])
+        .arg(run.final_dir())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let text = String::from_utf8(output.stdout).unwrap();
     let weight = trained.model.first.weight.val().into_data();
     let sum: f64 = weight.iter::<f32>().map(f64::from).sum();
-    let line = text.lines().find(|l| l.starts_with("first.weight")).unwrap();
-    assert!(text.starts_with("net\n") && line.contains("[16, 4] float32"), "{text}");
+    let line = text
+        .lines()
+        .find(|l| l.starts_with("first.weight"))
+        .unwrap();
+    assert!(
+        text.starts_with("net\n") && line.contains("[16, 4] float32"),
+        "{text}"
+    );
     let seen: f64 = line.rsplit(' ').next().unwrap().parse().unwrap();
     assert!((seen - sum).abs() < 1e-9, "{seen} {sum}");
 }

@@ -27,7 +27,8 @@ pub const NAMES: [(&str, &str); 8] = [
 
 /// Names of the backends this program was built with, `auto`'s choice first.
 pub fn available() -> Vec<&'static str> {
-    // GPU before CPU; Flex before NdArray. burn's own default would depend on what else the workspace enables.
+    // GPU before CPU; Flex before NdArray. burn's own default would depend on what else the
+    // workspace enables.
     [
         ("cuda", cfg!(feature = "cuda")),
         ("rocm", cfg!(feature = "rocm")),
@@ -48,8 +49,8 @@ pub fn available() -> Vec<&'static str> {
 /// The trainer adds autodiff where it needs it; sampling and evaluation go without.
 ///
 /// # Errors
-/// [`Error::Device`] for an unknown name, a bad index, or a backend this program was built without; the message then
-/// says which feature to enable.
+/// [`Error::Device`] for an unknown name, a bad index, or a backend this program was built without;
+/// the message then says which feature to enable.
 ///
 /// ```
 /// # #[cfg(feature = "flex")] {
@@ -59,13 +60,20 @@ pub fn available() -> Vec<&'static str> {
 /// # Ok::<(), aigc_core::Error>(())
 /// ```
 pub fn device(name: &str) -> Result<Device> {
-    let fail = |reason: String| Error::Device { name: name.to_string(), reason };
+    let fail = |reason: String| Error::Device {
+        name: name.to_string(),
+        reason,
+    };
     let lower = name.trim().to_lowercase();
     if lower == "auto" {
         let first = available().first().copied();
-        return device(first.ok_or_else(|| fail("this program was built without any backend; enable `flex`".into()))?);
+        return device(first.ok_or_else(|| {
+            fail("this program was built without any backend; enable `flex`".into())
+        })?);
     }
-    let (backend, rest) = lower.split_once(':').map_or((lower.as_str(), None), |(b, r)| (b, Some(r)));
+    let (backend, rest) = lower
+        .split_once(':')
+        .map_or((lower.as_str(), None), |(b, r)| (b, Some(r)));
     let Some((_, feature)) = NAMES.iter().find(|(known, _)| *known == backend) else {
         let known: Vec<_> = NAMES.iter().map(|(n, _)| *n).chain(["auto"]).collect();
         return Err(fail(format!("unknown; known are {}", known.join(", "))));
@@ -76,8 +84,14 @@ pub fn device(name: &str) -> Result<Device> {
             available().join(", ")
         )));
     }
-    let place = Place::parse(rest).ok_or_else(|| fail("the part after `:` is not an index such as `0`".into()))?;
-    open(backend, place).ok_or_else(|| fail(format!("`{backend}` has no such part as `{}`", rest.unwrap_or_default())))
+    let place = Place::parse(rest)
+        .ok_or_else(|| fail("the part after `:` is not an index such as `0`".into()))?;
+    open(backend, place).ok_or_else(|| {
+        fail(format!(
+            "`{backend}` has no such part as `{}`",
+            rest.unwrap_or_default()
+        ))
+    })
 }
 
 /// What stands after the backend's name.
@@ -103,7 +117,8 @@ impl Place {
     }
 }
 
-// NdArray and LibTorch are deprecated upstream, and are offered here all the same (docs/architecture.md).
+// NdArray and LibTorch are deprecated upstream, and are offered here all the same
+// (docs/architecture.md).
 #[allow(deprecated, unused_variables, unreachable_patterns)]
 fn open(backend: &str, place: Place) -> Option<Device> {
     #[cfg(feature = "wgpu")]
@@ -149,19 +164,32 @@ mod tests {
         for (name, feature) in NAMES {
             if !available().contains(&name) {
                 let message = device(name).unwrap_err().to_string();
-                assert!(message.contains(&format!("enable the feature `{feature}`")), "{message}");
+                assert!(
+                    message.contains(&format!("enable the feature `{feature}`")),
+                    "{message}"
+                );
             }
         }
     }
 
     #[test]
     fn unknown_names_and_bad_places_are_errors() {
-        assert!(device("gpu").unwrap_err().to_string().contains("known are flex"));
+        assert!(
+            device("gpu")
+                .unwrap_err()
+                .to_string()
+                .contains("known are flex")
+        );
         assert_eq!(Place::parse(Some("cuda:x")), None);
         assert_eq!(Place::parse(Some("cuda:1")), Some(Place::Cuda(1)));
         assert_eq!(Place::parse(Some("2")), Some(Place::Index(2)));
         #[cfg(feature = "flex")]
-        assert!(device("flex:1").unwrap_err().to_string().contains("no such part"));
+        assert!(
+            device("flex:1")
+                .unwrap_err()
+                .to_string()
+                .contains("no such part")
+        );
     }
 
     #[test]

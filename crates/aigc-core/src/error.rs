@@ -19,6 +19,40 @@ pub enum Error {
         /// What it may hold.
         expected: String,
     },
+    /// An argument of a call is out of range, or does not fit the object it is passed to.
+    #[error("argument `{argument}` is {value}, expected {expected}")]
+    InvalidArgument {
+        /// Name of the argument.
+        argument: String,
+        /// Its value.
+        value: String,
+        /// What it may be.
+        expected: String,
+    },
+    /// A feature that a file or a call requests is not implemented here.
+    #[error("{by}: {feature} is not supported{}", if hint.is_empty() { String::new() } else { format!("; {hint}") })]
+    Unsupported {
+        /// What is requested.
+        feature: String,
+        /// What does not support it.
+        by: String,
+        /// What to do instead; may be empty.
+        hint: String,
+    },
+    /// A run directory that cannot be used: it is in use, exists already, or is missing.
+    #[error("run directory {}: {reason}", path.display())]
+    Run {
+        /// The directory.
+        path: PathBuf,
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// The caller cancelled an operation that has no partial result.
+    #[error("cancelled: {operation}")]
+    Cancelled {
+        /// What was cancelled.
+        operation: String,
+    },
     /// A device name that cannot be had.
     #[error("device `{name}`: {reason}")]
     Device {
@@ -138,8 +172,57 @@ pub enum DataFault {
 
 impl Error {
     /// A configuration error: `field` holds `value`, `expected` says what it may hold.
-    pub fn config(field: impl Into<String>, value: impl ToString, expected: impl Into<String>) -> Self {
-        Error::Config { field: field.into(), value: value.to_string(), expected: expected.into() }
+    pub fn config(
+        field: impl Into<String>,
+        value: impl ToString,
+        expected: impl Into<String>,
+    ) -> Self {
+        Error::Config {
+            field: field.into(),
+            value: value.to_string(),
+            expected: expected.into(),
+        }
+    }
+
+    /// An argument error: `argument` is `value`, `expected` says what it may be.
+    pub fn argument(
+        argument: impl Into<String>,
+        value: impl ToString,
+        expected: impl Into<String>,
+    ) -> Self {
+        Error::InvalidArgument {
+            argument: argument.into(),
+            value: value.to_string(),
+            expected: expected.into(),
+        }
+    }
+
+    /// `by` does not support `feature`; `hint` says what to do instead.
+    pub fn unsupported(
+        feature: impl Into<String>,
+        by: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
+        Error::Unsupported {
+            feature: feature.into(),
+            by: by.into(),
+            hint: hint.into(),
+        }
+    }
+
+    /// A run directory that cannot be used.
+    pub fn run(path: impl AsRef<Path>, reason: impl ToString) -> Self {
+        Error::Run {
+            path: path.as_ref().to_path_buf(),
+            reason: reason.to_string(),
+        }
+    }
+
+    /// The caller cancelled `operation`.
+    pub fn cancelled(operation: impl Into<String>) -> Self {
+        Error::Cancelled {
+            operation: operation.into(),
+        }
     }
 
     /// Wraps an error of the caller's own, for use in callbacks.
@@ -147,29 +230,34 @@ impl Error {
         Error::Other(error.into())
     }
 
-    pub(crate) fn data(path: impl AsRef<Path>, fault: DataFault) -> Self {
-        Error::Data { path: path.as_ref().to_path_buf(), fault }
+    /// A data file that cannot be read as what it should be.
+    pub fn data(path: impl AsRef<Path>, fault: DataFault) -> Self {
+        Error::Data {
+            path: path.as_ref().to_path_buf(),
+            fault,
+        }
     }
 
-    pub(crate) fn checkpoint(path: impl AsRef<Path>, reason: impl ToString) -> Self {
-        Error::Checkpoint { path: path.as_ref().to_path_buf(), reason: reason.to_string(), previous: None }
+    /// A checkpoint that is damaged or does not belong to this run.
+    pub fn checkpoint(path: impl AsRef<Path>, reason: impl ToString) -> Self {
+        Error::Checkpoint {
+            path: path.as_ref().to_path_buf(),
+            reason: reason.to_string(),
+            previous: None,
+        }
     }
 
-    pub(crate) fn weights(path: impl AsRef<Path>, reason: impl ToString) -> Self {
-        Error::Weights { path: path.as_ref().to_path_buf(), reason: reason.to_string() }
+    /// Weights that do not fit the model.
+    pub fn weights(path: impl AsRef<Path>, reason: impl ToString) -> Self {
+        Error::Weights {
+            path: path.as_ref().to_path_buf(),
+            reason: reason.to_string(),
+        }
     }
 
-    /// For `map_err`: names the file an I/O error is about.
-    pub(crate) fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+    /// For `map_err`: adds the file that an I/O error concerns.
+    pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
         move |source| Error::Io { path, source }
     }
-}
-
-/// Fails unless `holds`, naming field, value and what was expected.
-///
-/// # Errors
-/// [`Error::Config`] if `holds` is false.
-pub(crate) fn ensure(holds: bool, field: &str, value: impl ToString, expected: &str) -> Result<()> {
-    if holds { Ok(()) } else { Err(Error::config(field, value, expected)) }
 }

@@ -1,4 +1,5 @@
-//! Files of models by name, from the Hugging Face hub or a mirror, into the cache that its other programs use too.
+//! Files of models by name, from the Hugging Face hub or a mirror, into the cache that its other
+//! programs use too.
 //!
 //! ```text
 //! cache/models--organisation--name/
@@ -10,9 +11,9 @@
 
 use crate::{
     Error, Result,
+    check::ensure,
     checkpoint::write_atomic,
     data::download::{Progress, Wanted, agent, bring},
-    error::ensure,
 };
 use std::{
     env,
@@ -39,7 +40,8 @@ pub struct Hub {
     pub endpoint: String,
     /// The cache folder: one folder for each repository.
     pub cache: PathBuf,
-    /// Access token, for what is not open to everyone. No other host than that of `endpoint` gets to see it.
+    /// Access token, for what is not open to everyone. No other host than that of `endpoint` gets
+    /// to see it.
     pub token: Option<String>,
     /// Whether to use what is in the cache and ask nobody.
     pub offline: bool,
@@ -57,9 +59,9 @@ impl std::fmt::Debug for Hub {
 }
 
 impl Hub {
-    /// As the environment says, by the hub's own variables: `HF_ENDPOINT`, `HF_HUB_CACHE`, `HF_HOME`, `HF_TOKEN`,
-    /// `HF_TOKEN_PATH`, and `HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE`. The cache is `~/.cache/huggingface/hub` if none
-    /// of them names another.
+    /// As the environment says, by the hub's own variables: `HF_ENDPOINT`, `HF_HUB_CACHE`,
+    /// `HF_HOME`, `HF_TOKEN`, `HF_TOKEN_PATH`, and `HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE`. The
+    /// cache is `~/.cache/huggingface/hub` if none of them names another.
     ///
     /// # Errors
     /// [`Error::Config`] without a home folder; [`Error::Io`] for a token that cannot be read.
@@ -67,19 +69,33 @@ impl Hub {
         Self::from_variables(|name| env::var_os(name), dirs::home_dir())
     }
 
-    fn from_variables(variable: impl Fn(&str) -> Option<OsString>, home: Option<PathBuf>) -> Result<Self> {
+    fn from_variables(
+        variable: impl Fn(&str) -> Option<OsString>,
+        home: Option<PathBuf>,
+    ) -> Result<Self> {
         let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
-        let text = |name: &str| variable(name).map(|value| value.to_string_lossy().trim().to_string());
+        let text =
+            |name: &str| variable(name).map(|value| value.to_string_lossy().trim().to_string());
         let is_on = |name: &str| {
             let value = text(name).unwrap_or_default().to_lowercase();
             ["1", "on", "yes", "true"].contains(&value.as_str())
         };
-        let cache = variable("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| home.map(|home| home.join(".cache")));
-        let own = variable("HF_HOME").map(PathBuf::from).or_else(|| cache.map(|cache| cache.join("huggingface")));
-        let cache = variable("HF_HUB_CACHE").map(PathBuf::from).or_else(|| own.as_ref().map(|own| own.join("hub")));
-        let cache = cache.ok_or_else(|| Error::config("cache folder", "unknown", "HF_HUB_CACHE, or a home folder"))?;
+        let cache = variable("XDG_CACHE_HOME")
+            .map(PathBuf::from)
+            .or_else(|| home.map(|home| home.join(".cache")));
+        let own = variable("HF_HOME")
+            .map(PathBuf::from)
+            .or_else(|| cache.map(|cache| cache.join("huggingface")));
+        let cache = variable("HF_HUB_CACHE")
+            .map(PathBuf::from)
+            .or_else(|| own.as_ref().map(|own| own.join("hub")));
+        let cache = cache.ok_or_else(|| {
+            Error::config("cache folder", "unknown", "HF_HUB_CACHE, or a home folder")
+        })?;
         let mut token = text("HF_TOKEN");
-        let path = variable("HF_TOKEN_PATH").map(PathBuf::from).or_else(|| own.map(|own| own.join("token")));
+        let path = variable("HF_TOKEN_PATH")
+            .map(PathBuf::from)
+            .or_else(|| own.map(|own| own.join("token")));
         if let (None, Some(path)) = (&token, path) {
             token = match fs::read_to_string(&path) {
                 Ok(text) => Some(text.trim().to_string()),
@@ -95,14 +111,21 @@ impl Hub {
         })
     }
 
-    /// A file of a repository, at a revision (a branch, a tag or a commit); `None` if it has no such file. What is in
-    /// the cache is not fetched again, and a commit's files are not even asked for. Where the hub cannot be reached,
-    /// the newest commit of the revision that is in the cache serves.
+    /// A file of a repository, at a revision (a branch, a tag or a commit); `None` if it has no
+    /// such file. What is in the cache is not fetched again, and a commit's files are not even
+    /// asked for. Where the hub cannot be reached, the newest commit of the revision that is in the
+    /// cache serves.
     ///
     /// # Errors
-    /// [`Error::Download`] if it cannot be had, saying why and what to do; [`Error::Config`] for a name that is none;
-    /// [`Error::Io`] if the cache cannot be written.
-    pub fn file(&self, repo: &str, revision: &str, name: &str, progress: &mut Progress<'_>) -> Result<Option<PathBuf>> {
+    /// [`Error::Download`] if it cannot be had, saying why and what to do; [`Error::Config`] for a
+    /// name that is none; [`Error::Io`] if the cache cannot be written.
+    pub fn file(
+        &self,
+        repo: &str,
+        revision: &str,
+        name: &str,
+        progress: &mut Progress<'_>,
+    ) -> Result<Option<PathBuf>> {
         let mut visit = Visit::new(self, repo, revision)?;
         let found = match visit.look(name, progress)? {
             Found::Here(path) => Some(path),
@@ -113,12 +136,18 @@ impl Hub {
         Ok(found)
     }
 
-    /// The folder with all files of `wanted` that a repository has, all of the same commit, which is the folder's name.
-    /// Where the hub cannot be reached, with those that are in the cache.
+    /// The folder with all files of `wanted` that a repository has, all of the same commit, which
+    /// is the folder's name. Where the hub cannot be reached, with those that are in the cache.
     ///
     /// # Errors
     /// As [`file`](Self::file), and [`Error::Download`] if there is none of them.
-    pub fn folder(&self, repo: &str, revision: &str, wanted: &[&str], progress: &mut Progress<'_>) -> Result<PathBuf> {
+    pub fn folder(
+        &self,
+        repo: &str,
+        revision: &str,
+        wanted: &[&str],
+        progress: &mut Progress<'_>,
+    ) -> Result<PathBuf> {
         let mut visit = Visit::new(self, repo, revision)?;
         let (mut any, mut missing) = (false, None);
         for name in wanted {
@@ -136,7 +165,10 @@ impl Hub {
             (None, Some(name)) => Err(visit.missing(name)),
             (None, None) => {
                 let reason = format!("revision {revision} has none of {}", wanted.join(", "));
-                Err(Error::Download { url: visit.address(), reason })
+                Err(Error::Download {
+                    url: visit.address(),
+                    reason,
+                })
             }
         }
     }
@@ -197,19 +229,36 @@ impl<'a> Visit<'a> {
     fn new(hub: &'a Hub, repo: &'a str, revision: &'a str) -> Result<Self> {
         let is_word = |word: &str| {
             word.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
-                && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+                && word
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
         };
         // Two hyphens stand for the slash in the cache.
         let holds = repo.split('/').count() <= 2
             && repo.split('/').all(is_word)
             && repo.len() <= 96
             && !["--", ".."].iter().any(|no| repo.contains(no));
-        ensure(holds, "repository", repo, "name or organisation/name, of letters, digits, `-`, `_` and `.`")?;
+        ensure(
+            holds,
+            "repository",
+            repo,
+            "name or organisation/name, of letters, digits, `-`, `_` and `.`",
+        )?;
         check_path("revision", revision)?;
         let folder = format!("models--{}", repo.replace('/', "--"));
         let commit = is_commit(revision).then(|| revision.to_string());
-        let away = hub.offline.then(|| "working offline (HF_HUB_OFFLINE)".to_string());
-        Ok(Self { hub, repo, revision, folder, commit, away, agent: agent(0) })
+        let away = hub
+            .offline
+            .then(|| "working offline (HF_HUB_OFFLINE)".to_string());
+        Ok(Self {
+            hub,
+            repo,
+            revision,
+            folder,
+            commit,
+            away,
+            agent: agent(0),
+        })
     }
 
     fn root(&self) -> PathBuf {
@@ -223,7 +272,12 @@ impl<'a> Visit<'a> {
 
     fn url(&self, revision: &str, name: &str) -> String {
         let name: Vec<String> = name.split('/').map(encoded).collect();
-        format!("{}/resolve/{}/{}", self.address(), encoded(revision), name.join("/"))
+        format!(
+            "{}/resolve/{}/{}",
+            self.address(),
+            encoded(revision),
+            name.join("/")
+        )
     }
 
     /// The commit, as the hub said, or as it said the last time.
@@ -235,15 +289,24 @@ impl<'a> Visit<'a> {
     }
 
     fn snapshot(&self) -> Option<PathBuf> {
-        self.known_commit().map(|commit| self.root().join("snapshots").join(commit))
+        self.known_commit()
+            .map(|commit| self.root().join("snapshots").join(commit))
     }
 
     fn in_cache(&self, name: &str) -> Found {
-        let Some(commit) = self.known_commit() else { return Found::Unknown };
+        let Some(commit) = self.known_commit() else {
+            return Found::Unknown;
+        };
         let path = self.root().join("snapshots").join(&commit).join(name);
         if path.is_file() {
             Found::Here(path)
-        } else if self.root().join(".no_exist").join(&commit).join(name).is_file() {
+        } else if self
+            .root()
+            .join(".no_exist")
+            .join(&commit)
+            .join(name)
+            .is_file()
+        {
             Found::None
         } else {
             Found::Unknown
@@ -264,7 +327,8 @@ impl<'a> Visit<'a> {
             Ok(None) => {
                 if let Some(commit) = &self.commit {
                     // It saves a question the next time, no more.
-                    let _ = write_atomic(&self.root().join(".no_exist").join(commit).join(name), b"");
+                    let _ =
+                        write_atomic(&self.root().join(".no_exist").join(commit).join(name), b"");
                 }
                 Ok(Found::None)
             }
@@ -276,10 +340,16 @@ impl<'a> Visit<'a> {
         }
     }
 
-    /// Asks for commit, content and size of a file, without the file. `None` if there is no such file.
+    /// Asks for commit, content and size of a file, without the file. `None` if there is no such
+    /// file.
     fn ask(&mut self, name: &str) -> Result<Option<Answer>, Refusal> {
         let mut url = self.url(self.commit.as_deref().unwrap_or(self.revision), name);
-        let fail = |url: &str, reason: String| Refusal::No(Error::Download { url: url.into(), reason });
+        let fail = |url: &str, reason: String| {
+            Refusal::No(Error::Download {
+                url: url.into(),
+                reason,
+            })
+        };
         let mut hops = 0;
         let response = loop {
             let mut request = self.agent.head(&url).header("Accept-Encoding", "identity");
@@ -288,12 +358,15 @@ impl<'a> Visit<'a> {
             }
             let response = request.call().map_err(|error| match error {
                 ureq::Error::Http(_) | ureq::Error::BadUri(_) => {
-                    let reason = format!("{error}: check the endpoint (HF_ENDPOINT) and the token (HF_TOKEN)");
+                    let reason = format!(
+                        "{error}: check the endpoint (HF_ENDPOINT) and the token (HF_TOKEN)"
+                    );
                     fail(&url, reason)
                 }
                 _ => Refusal::Away(format!("the hub could not be reached ({error})")),
             })?;
-            // What another host is to send is described here already, and it is not to see the token.
+            // What another host is to send is described here already, and it is not to see the
+            // token.
             match header(&response, "Location").and_then(|location| same_host(&url, location)) {
                 Some(next) if response.status().is_redirection() => url = next,
                 _ => break response,
@@ -308,21 +381,36 @@ impl<'a> Visit<'a> {
         if let Some(commit) = commit {
             let expected = self.commit.as_deref();
             if !is_commit(commit) || expected.is_some_and(|expected| expected != commit) {
-                return Err(fail(&url, format!("the answer is of commit {commit:?}, which will not do")));
+                return Err(fail(
+                    &url,
+                    format!("the answer is of commit {commit:?}, which will not do"),
+                ));
             }
             self.commit = Some(commit.to_string());
         }
-        let refused = match (header(&response, "X-Error-Code").unwrap_or_default(), status) {
+        let refused = match (
+            header(&response, "X-Error-Code").unwrap_or_default(),
+            status,
+        ) {
             ("EntryNotFound", _) => return Ok(None),
             ("RevisionNotFound", _) => format!("{repo} has no revision {:?}", self.revision),
             ("GatedRepo", _) => {
-                format!("accept the licence at {}, then set HF_TOKEN to a token of your account", self.address())
+                format!(
+                    "accept the licence at {}, then set HF_TOKEN to a token of your account",
+                    self.address()
+                )
             }
             ("RepoNotFound", _) => {
-                format!("there is no {repo}, or it is not open to all: check the name, or set HF_TOKEN")
+                format!(
+                    "there is no {repo}, or it is not open to all: check the name, or set HF_TOKEN"
+                )
             }
             (_, 401) => format!("http status: 401; set HF_TOKEN to a token that may read {repo}"),
-            (_, 429 | 500..) => return Err(Refusal::Away(format!("the hub has no time (http status: {status})"))),
+            (_, 429 | 500..) => {
+                return Err(Refusal::Away(format!(
+                    "the hub has no time (http status: {status})"
+                )));
+            }
             (_, 400..) => match header(&response, "X-Error-Message") {
                 Some(message) => format!("http status: {status}: {message:.200}"),
                 None => format!("http status: {status}"),
@@ -334,36 +422,67 @@ impl<'a> Visit<'a> {
         }
         if commit.is_none() {
             // As from a network that wants one to log in first.
-            let reason = format!("{url} answered, but not as a hub does: the answer names no commit");
+            let reason =
+                format!("{url} answered, but not as a hub does: the answer names no commit");
             return Err(Refusal::Away(reason));
         }
-        let etag = header(&response, "X-Linked-Etag").or_else(|| header(&response, "ETag")).unwrap_or_default();
+        let etag = header(&response, "X-Linked-Etag")
+            .or_else(|| header(&response, "ETag"))
+            .unwrap_or_default();
         let etag = etag.strip_prefix("W/").unwrap_or(etag).trim_matches('"');
         // It becomes the name of a file.
         let is_safe = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if etag.is_empty() || etag.len() > 128 || !etag.chars().all(is_safe) {
-            return Err(fail(&url, format!("the answer has the ETag {etag:?}, which will not do")));
+            return Err(fail(
+                &url,
+                format!("the answer has the ETag {etag:?}, which will not do"),
+            ));
         }
         // A redirection's own length is not that of the file.
         let own = || header(&response, "Content-Length").filter(|_| response.status().is_success());
-        let Some(bytes) = header(&response, "X-Linked-Size").or_else(own).and_then(|size| size.parse().ok()) else {
-            return Err(fail(&url, "the answer does not say how long the file is".into()));
+        let Some(bytes) = header(&response, "X-Linked-Size")
+            .or_else(own)
+            .and_then(|size| size.parse().ok())
+        else {
+            return Err(fail(
+                &url,
+                "the answer does not say how long the file is".into(),
+            ));
         };
         let commit = self.commit.clone().unwrap_or_default();
-        Ok(Some(Answer { commit, etag: etag.to_lowercase(), bytes }))
+        Ok(Some(Answer {
+            commit,
+            etag: etag.to_lowercase(),
+            bytes,
+        }))
     }
 
     /// Brings a file into the cache, unless it is there.
     fn take(&self, answer: &Answer, name: &str, progress: &mut Progress<'_>) -> Result<PathBuf> {
-        let Answer { commit, etag, bytes } = answer;
+        let Answer {
+            commit,
+            etag,
+            bytes,
+        } = answer;
         let root = self.root();
-        let (blobs, path) = (root.join("blobs"), root.join("snapshots").join(commit).join(name));
+        let (blobs, path) = (
+            root.join("blobs"),
+            root.join("snapshots").join(commit).join(name),
+        );
         let blob = blobs.join(etag);
-        let is_whole = |path: &Path| fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() == *bytes);
+        let is_whole =
+            |path: &Path| fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() == *bytes);
         if is_whole(&path) {
             return Ok(path);
         }
-        let _lock = lock(&self.hub.cache.join(".locks").join(&self.folder).join(format!("{etag}.lock")))?;
+        let _lock = lock(
+            &self
+                .hub
+                .cache
+                .join(".locks")
+                .join(&self.folder)
+                .join(format!("{etag}.lock")),
+        )?;
         // Another process may have brought it while this one waited.
         if is_whole(&path) {
             return Ok(path);
@@ -372,11 +491,29 @@ impl<'a> Visit<'a> {
             fs::create_dir_all(&blobs).map_err(Error::io(&blobs))?;
             let url = self.url(commit, name);
             // The hub names large files by SHA-256, the others as git does.
-            let sha256 = (etag.len() == 64 && etag.bytes().all(|b| b.is_ascii_hexdigit())).then_some(etag.as_str());
-            let wanted = Wanted { name, url: &url, token: self.hub.token.as_deref(), bytes: *bytes, sha256 };
-            bring(&wanted, &blobs.join(format!("{etag}.part")), &blob, progress).map_err(|reason| {
-                let reason = format!("{reason}. Try again: a download that broke off goes on where it broke");
-                Error::Download { url: url.clone(), reason }
+            let sha256 = (etag.len() == 64 && etag.bytes().all(|b| b.is_ascii_hexdigit()))
+                .then_some(etag.as_str());
+            let wanted = Wanted {
+                name,
+                url: &url,
+                token: self.hub.token.as_deref(),
+                bytes: *bytes,
+                sha256,
+            };
+            bring(
+                &wanted,
+                &blobs.join(format!("{etag}.part")),
+                &blob,
+                progress,
+            )
+            .map_err(|reason| {
+                let reason = format!(
+                    "{reason}. Try again: a download that broke off goes on where it broke"
+                );
+                Error::Download {
+                    url: url.clone(),
+                    reason,
+                }
             })?;
         }
         let mut target: PathBuf = vec![".."; 2 + name.matches('/').count()].iter().collect();
@@ -385,10 +522,16 @@ impl<'a> Visit<'a> {
         Ok(path)
     }
 
-    /// Notes which commit the revision stands for, so that it is found without the hub. Done when its files are there:
-    /// until then an older commit serves better.
+    /// Notes which commit the revision stands for, so that it is found without the hub. Done when
+    /// its files are there: until then an older commit serves better.
     fn remember(&self) -> Result<()> {
-        let Some(commit) = self.commit.as_deref().filter(|commit| *commit != self.revision) else { return Ok(()) };
+        let Some(commit) = self
+            .commit
+            .as_deref()
+            .filter(|commit| *commit != self.revision)
+        else {
+            return Ok(());
+        };
         let path = self.root().join("refs").join(self.revision);
         match fs::read(&path) {
             Ok(known) if known == commit.as_bytes() => Ok(()),
@@ -405,12 +548,21 @@ impl<'a> Visit<'a> {
              from a computer that has it, or the files of {address} into a folder of yours and open that by its path",
             self.away.as_deref().unwrap_or_default(),
         );
-        Error::Download { url: self.url(revision, name), reason }
+        Error::Download {
+            url: self.url(revision, name),
+            reason,
+        }
     }
 }
 
-/// Makes `path` a link to `target`, which is `blob` seen from there; where there are no links, `blob` moves there.
-fn put(blob: &Path, target: &Path, path: &Path, link: impl Fn(&Path, &Path) -> io::Result<()>) -> Result<()> {
+/// Makes `path` a link to `target`, which is `blob` seen from there; where there are no links,
+/// `blob` moves there.
+fn put(
+    blob: &Path,
+    target: &Path,
+    path: &Path,
+    link: impl Fn(&Path, &Path) -> io::Result<()>,
+) -> Result<()> {
     let folder = path.parent().unwrap_or(path);
     fs::create_dir_all(folder).map_err(Error::io(folder))?;
     // Under another name first, so that there is never a moment without the file.
@@ -436,7 +588,12 @@ fn symlink(_: &Path, _: &Path) -> io::Result<()> {
 fn lock(path: &Path) -> Result<File> {
     let folder = path.parent().unwrap_or(path);
     fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(Error::io(path))?;
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(Error::io(path))?;
     match file.lock() {
         // Some network drives have no locks.
         Err(error) if error.kind() != ErrorKind::Unsupported => Err(Error::io(path)(error)),
@@ -445,7 +602,10 @@ fn lock(path: &Path) -> Result<File> {
 }
 
 fn header<'a>(response: &'a Response<Body>, name: &str) -> Option<&'a str> {
-    response.headers().get(name).and_then(|value| value.to_str().ok())
+    response
+        .headers()
+        .get(name)
+        .and_then(|value| value.to_str().ok())
 }
 
 /// Where `location` leads from `url`, if that is on the same host and no less secret.
@@ -468,15 +628,24 @@ fn same_host(url: &str, location: &str) -> Option<String> {
 }
 
 fn is_commit(text: &str) -> bool {
-    text.len() == 40 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    text.len() == 40
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 /// Refuses what would lead out of a folder, here or on another system.
 fn check_path(field: &str, path: &str) -> Result<()> {
     let is_word = |word: &str| {
-        !["", ".", ".."].contains(&word) && !word.contains(|c: char| c.is_control() || c == '\\' || c == ':')
+        !["", ".", ".."].contains(&word)
+            && !word.contains(|c: char| c.is_control() || c == '\\' || c == ':')
     };
-    ensure(path.split('/').all(is_word), field, format!("{path:?}"), "a relative path with `/`, without `..`")
+    ensure(
+        path.split('/').all(is_word),
+        field,
+        format!("{path:?}"),
+        "a relative path with `/`, without `..`",
+    )
 }
 
 /// One segment of an address.
@@ -494,18 +663,39 @@ mod tests {
     use super::*;
 
     fn hub(variables: &[(&str, &str)]) -> Hub {
-        let find = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
+        let find = |name: &str| {
+            variables
+                .iter()
+                .find(|(known, _)| *known == name)
+                .map(|(_, value)| value.into())
+        };
         Hub::from_variables(find, Some("/home/me".into())).unwrap()
     }
 
     #[test]
     fn the_environment_names_hub_cache_token_and_whether_to_stay_offline() {
-        let plain = hub(&[("HF_TOKEN_PATH", "/nowhere"), ("HF_HUB_OFFLINE", "0"), ("HF_ENDPOINT", "")]);
-        assert_eq!((plain.endpoint.as_str(), plain.token.as_ref(), plain.offline), (ENDPOINT, None, false));
+        let plain = hub(&[
+            ("HF_TOKEN_PATH", "/nowhere"),
+            ("HF_HUB_OFFLINE", "0"),
+            ("HF_ENDPOINT", ""),
+        ]);
+        assert_eq!(
+            (plain.endpoint.as_str(), plain.token.as_ref(), plain.offline),
+            (ENDPOINT, None, false)
+        );
         assert_eq!(plain.cache, Path::new("/home/me/.cache/huggingface/hub"));
-        assert_eq!(hub(&[("XDG_CACHE_HOME", "/x")]).cache, Path::new("/x/huggingface/hub"));
-        assert_eq!(hub(&[("XDG_CACHE_HOME", "/x"), ("HF_HOME", "/h")]).cache, Path::new("/h/hub"));
-        assert_eq!(hub(&[("HF_HOME", "/h"), ("HF_HUB_CACHE", "/c")]).cache, Path::new("/c"));
+        assert_eq!(
+            hub(&[("XDG_CACHE_HOME", "/x")]).cache,
+            Path::new("/x/huggingface/hub")
+        );
+        assert_eq!(
+            hub(&[("XDG_CACHE_HOME", "/x"), ("HF_HOME", "/h")]).cache,
+            Path::new("/h/hub")
+        );
+        assert_eq!(
+            hub(&[("HF_HOME", "/h"), ("HF_HUB_CACHE", "/c")]).cache,
+            Path::new("/c")
+        );
         for on in ["1", "ON", "yes", "True"] {
             assert!(hub(&[("TRANSFORMERS_OFFLINE", on)]).offline);
         }
@@ -516,7 +706,12 @@ mod tests {
         let given = hub(&[("HF_HOME", home), ("HF_TOKEN", " hf_given ")]);
         assert_eq!(given.token.as_deref(), Some("hf_given"));
         assert!(!format!("{given:?}").contains("hf_given"));
-        assert!(Hub::from_variables(|_| None, None).unwrap_err().to_string().contains("HF_HUB_CACHE"));
+        assert!(
+            Hub::from_variables(|_| None, None)
+                .unwrap_err()
+                .to_string()
+                .contains("HF_HUB_CACHE")
+        );
     }
 
     #[test]
@@ -541,7 +736,19 @@ mod tests {
 
     #[test]
     fn names_that_lead_elsewhere_are_refused() {
-        for bad in ["", "/etc/passwd", "../a", "a/../b", "a//b", "a/", "./a", "a\\b", "c:a", "a\nb", "a\0"] {
+        for bad in [
+            "",
+            "/etc/passwd",
+            "../a",
+            "a/../b",
+            "a//b",
+            "a/",
+            "./a",
+            "a\\b",
+            "c:a",
+            "a\nb",
+            "a\0",
+        ] {
             assert!(check_path("file name", bad).is_err(), "{bad:?}");
         }
         for good in ["a", "a/b.c", "refs/pr/1", "..a", "\u{e9} b"] {
@@ -555,7 +762,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (blob, path) = (folder.path().join("blob"), folder.path().join("a/b"));
         fs::write(&blob, "content").unwrap();
-        put(&blob, Path::new("../blob"), &path, |_, _| Err(ErrorKind::PermissionDenied.into())).unwrap();
+        put(&blob, Path::new("../blob"), &path, |_, _| {
+            Err(ErrorKind::PermissionDenied.into())
+        })
+        .unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"content");
         assert!(!blob.exists());
     }

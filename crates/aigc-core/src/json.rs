@@ -1,4 +1,5 @@
-//! Configuration files of other libraries: fields that are missing have defaults, fields that are not known are named.
+//! Configuration files of other libraries: fields that are missing have defaults, fields that are
+//! not known are named.
 
 use crate::{DataFault, Error, Result};
 use serde::{Serialize, de::DeserializeOwned};
@@ -17,7 +18,8 @@ pub fn object(text: &str) -> Result<Map<String, Value>> {
     }
 }
 
-/// Removes fields that change a model in ways that are not made here, given with what they have to be, as JSON.
+/// Removes fields that change a model in ways that are not made here, given with what they have to
+/// be, as JSON.
 ///
 /// # Errors
 /// [`Error::Config`] names the first that is something else.
@@ -50,8 +52,14 @@ pub fn within(fields: &[(&str, usize, usize)]) -> Result<()> {
 /// # Errors
 /// [`Error::Io`] if it cannot be read; [`Error::Data`] names it where `read` fails.
 pub fn open<T>(path: &Path, read: impl FnOnce(&str) -> Result<T>) -> Result<T> {
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.into(), source })?;
-    let wrong = |error: Error| Error::Data { path: path.into(), fault: DataFault::Mismatch(error.to_string()) };
+    let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
+        path: path.into(),
+        source,
+    })?;
+    let wrong = |error: Error| Error::Data {
+        path: path.into(),
+        fault: DataFault::Mismatch(error.to_string()),
+    };
     read(&text).map_err(wrong)
 }
 
@@ -66,15 +74,17 @@ pub fn fields<S: Serialize>(scheduler: &S) -> Map<String, Value> {
     }
 }
 
-/// The default with each given field in place of its own; and the fields that it does not have. Those that begin with `_` are
-/// passed over.
+/// The default with each given field in place of its own; and the fields that it does not have.
+/// Those that begin with `_` are passed over.
 ///
 /// # Errors
 /// [`Error::Config`] names a field with a value that cannot be one of its.
 ///
 /// # Panics
 /// If the default is no structure.
-pub fn read<S: Serialize + DeserializeOwned + Default>(given: &Map<String, Value>) -> Result<(S, Vec<String>)> {
+pub fn read<S: Serialize + DeserializeOwned + Default>(
+    given: &Map<String, Value>,
+) -> Result<(S, Vec<String>)> {
     let mut all = fields(&S::default());
     let mut ignored = vec![];
     for (name, value) in given {
@@ -88,16 +98,24 @@ pub fn read<S: Serialize + DeserializeOwned + Default>(given: &Map<String, Value
         let default = std::mem::replace(field, value.clone());
         // One at a time, so that the error can name it.
         if let Err(error) = serde_json::from_value::<S>(all.clone().into()) {
-            return Err(Error::config(name, value, format!("something like {default} ({error})")));
+            return Err(Error::config(
+                name,
+                value,
+                format!("something like {default} ({error})"),
+            ));
         }
     }
-    Ok((serde_json::from_value(all.into()).expect("was just read"), ignored))
+    Ok((
+        serde_json::from_value(all.into()).expect("was just read"),
+        ignored,
+    ))
 }
 
 /// Python writes infinities as bare words.
 fn quote_infinities(text: &str) -> String {
     let mut parts: Vec<String> = text.split('"').map(str::to_owned).collect();
-    // Outside of strings are the parts with even numbers; field names and values here have no quotes inside.
+    // Outside of strings are the parts with even numbers; field names and values here have no
+    // quotes inside.
     for part in parts.iter_mut().step_by(2) {
         *part = part.replace("-Infinity", "\u{0}-Infinity\u{0}");
     }

@@ -20,12 +20,16 @@
 //! | `eval` | what came out, in numbers (feature `eval`) |
 //! | `hub` | files of models by name, from the Hugging Face hub (feature `download`) |
 //!
-//! A family's crate (aigc-vae, …) adds models and an [`Objective`](train::Objective); everything else is here.
+//! A family's crate (aigc-vae, …) adds models and an [`Objective`](train::Objective); everything
+//! else is here.
 #![deny(unsafe_code)]
 
+mod cancel;
+pub mod check;
 pub mod checkpoint;
 pub mod data;
 pub mod device;
+pub mod encoder;
 mod error;
 #[cfg(feature = "eval")]
 pub mod eval;
@@ -40,7 +44,10 @@ pub mod ops;
 pub mod output;
 pub mod params;
 pub mod rng;
+pub mod sampling;
 pub mod train;
+pub mod weights;
 
 pub use burn;
+pub use cancel::CancelToken;
 pub use error::{DataFault, Error, Result};

@@ -15,18 +15,25 @@ pub trait ParamVisitor {
 
 /// Replaces every float tensor of a model.
 pub trait Replace {
-    /// Called with each tensor, trained or not, and its path; what it returns takes the tensor's place.
+    /// Called with each tensor, trained or not, and its path; what it returns takes the tensor's
+    /// place.
     fn replace<const D: usize>(&mut self, path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>>;
 }
 
 /// Shows every float tensor of `model` to `looker`.
 pub fn visit_params<M: Module>(model: &M, looker: &mut impl ParamVisitor) {
-    model.visit(&mut Walk { path: Vec::new(), with: looker });
+    model.visit(&mut Walk {
+        path: Vec::new(),
+        with: looker,
+    });
 }
 
 /// Lets `replacer` replace every float tensor of `model`.
 pub fn map_params<M: Module>(model: M, replacer: &mut impl Replace) -> M {
-    model.map(&mut Walk { path: Vec::new(), with: replacer })
+    model.map(&mut Walk {
+        path: Vec::new(),
+        with: replacer,
+    })
 }
 
 struct Walk<'a, W> {

@@ -1,8 +1,9 @@
 //! InitWeights noise, drawn on the host.
 //!
-//! Backends have generators of their own, and each draws other numbers. Wherever a user sees the result, numbers come
-//! from here instead: ChaCha with 12 rounds, keyed by what they are for. One seed is one picture, on every backend,
-//! and a run that stops and resumes draws what it would have drawn.
+//! Backends have generators of their own, and each draws other numbers. Wherever a user sees the
+//! result, numbers come from here instead: ChaCha with 12 rounds, keyed by what they are for. One
+//! seed is one picture, on every backend, and a run that stops and resumes draws what it would have
+//! drawn.
 
 use crate::params::{ParamVisitor, visit_params};
 use burn::{
@@ -25,7 +26,8 @@ impl Rng {
         Self::keyed(seed, "", 0)
     }
 
-    /// The stream that `seed` has for `purpose`, number `index`. Streams of different keys are independent.
+    /// The stream that `seed` has for `purpose`, number `index`. Streams of different keys are
+    /// independent.
     pub fn keyed(seed: u64, purpose: &str, index: u64) -> Self {
         let mut hash = Sha256::new();
         hash.update(seed.to_le_bytes());
@@ -61,17 +63,31 @@ impl Rng {
 
     /// `n` draws of the uniform distribution on `[low, high)`.
     pub fn uniforms(&mut self, n: usize, low: f32, high: f32) -> Vec<f32> {
-        (0..n).map(|_| low + (high - low) * self.0.random::<f32>()).collect()
+        (0..n)
+            .map(|_| low + (high - low) * self.0.random::<f32>())
+            .collect()
     }
 
     /// Standard normal noise of `shape` on `device`.
     pub fn normal<const D: usize>(&mut self, shape: [usize; D], device: &Device) -> Tensor<D> {
-        Tensor::from_data(TensorData::new(self.normals(shape.iter().product()), shape), device)
+        Tensor::from_data(
+            TensorData::new(self.normals(shape.iter().product()), shape),
+            device,
+        )
     }
 
     /// Uniform noise on `[low, high)` of `shape` on `device`.
-    pub fn uniform<const D: usize>(&mut self, shape: [usize; D], low: f32, high: f32, device: &Device) -> Tensor<D> {
-        Tensor::from_data(TensorData::new(self.uniforms(shape.iter().product(), low, high), shape), device)
+    pub fn uniform<const D: usize>(
+        &mut self,
+        shape: [usize; D],
+        low: f32,
+        high: f32,
+        device: &Device,
+    ) -> Tensor<D> {
+        Tensor::from_data(
+            TensorData::new(self.uniforms(shape.iter().product(), low, high), shape),
+            device,
+        )
     }
 }
 
@@ -80,8 +96,8 @@ thread_local! {
     static INITIAL: RefCell<Option<Rng>> = const { RefCell::new(None) };
 }
 
-/// Runs `draw` on the stream of the parameter being initialised, or on a fresh unpredictable one where a model is used
-/// without having been [seeded](InitWeights::seeded).
+/// Runs `draw` on the stream of the parameter being initialised, or on a fresh unpredictable one
+/// where a model is used without having been [seeded](InitWeights::seeded).
 pub(crate) fn with_initial_stream<T>(draw: impl FnOnce(&mut Rng) -> T) -> T {
     INITIAL.with_borrow_mut(|stream| match stream {
         Some(rng) => draw(rng),
@@ -91,12 +107,12 @@ pub(crate) fn with_initial_stream<T>(draw: impl FnOnce(&mut Rng) -> T) -> T {
 
 /// Gives a model its initial weights.
 pub trait InitWeights: Module {
-    /// Draws every weight that has no value yet. What a weight gets depends on `seed` and on its path in the model,
-    /// and on nothing else: not on the backend, nor on the order of construction or use. Weights already drawn or
-    /// loaded stay.
+    /// Draws every weight that has no value yet. What a weight gets depends on `seed` and on its
+    /// path in the model, and on nothing else: not on the backend, nor on the order of construction
+    /// or use. Weights already drawn or loaded stay.
     ///
-    /// Parameters made by burn's own layers draw from the backend's generator, reseeded for each: reproducible on one
-    /// backend, different on another.
+    /// Parameters made by burn's own layers draw from the backend's generator, reseeded for each:
+    /// reproducible on one backend, different on another.
     fn seeded(self, seed: u64) -> Self {
         visit_params(&self, &mut Initialise { seed });
         self
@@ -126,24 +142,38 @@ impl ParamVisitor for Initialise {
 mod tests {
     use super::*;
 
-    /// The constants are printed by `tests/reference/rng.py`, a ChaCha12 of its own: were they to change, old seeds
-    /// would stop meaning old pictures.
+    /// The constants are printed by `tests/reference/rng.py`, a ChaCha12 of its own: were they to
+    /// change, old seeds would stop meaning old pictures.
     #[test]
     fn a_seed_means_the_same_numbers_for_ever() {
         let mut rng = Rng::new(7);
-        assert_eq!([rng.bits(), rng.bits()], [7_525_833_012_303_658_188, 1_565_882_059_152_209_361]);
+        assert_eq!(
+            [rng.bits(), rng.bits()],
+            [7_525_833_012_303_658_188, 1_565_882_059_152_209_361]
+        );
         let mut rng = Rng::keyed(7, "noise", 3);
-        assert_eq!([rng.bits(), rng.bits()], [11_775_357_753_938_359_203, 1_618_741_409_339_596_601]);
+        assert_eq!(
+            [rng.bits(), rng.bits()],
+            [11_775_357_753_938_359_203, 1_618_741_409_339_596_601]
+        );
         // What the distributions make of the bits, seen once.
         let normals = Rng::keyed(7, "noise", 3).normals(2);
-        assert_eq!(normals.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), [1_052_260_055, 3_218_926_847]);
+        assert_eq!(
+            normals.iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
+            [1_052_260_055, 3_218_926_847]
+        );
         assert_eq!(Rng::new(7).permutation(6), [2, 0, 1, 3, 4, 5]);
     }
 
     #[test]
     fn keys_separate_streams() {
         let draw = |seed, purpose, index| Rng::keyed(seed, purpose, index).bits();
-        let all = [draw(1, "a", 0), draw(2, "a", 0), draw(1, "b", 0), draw(1, "a", 1)];
+        let all = [
+            draw(1, "a", 0),
+            draw(2, "a", 0),
+            draw(1, "b", 0),
+            draw(1, "a", 1),
+        ];
         for i in 0..4 {
             for j in 0..i {
                 assert_ne!(all[i], all[j]);
@@ -172,7 +202,10 @@ mod tests {
             counts[rng.below(7)] += 1;
         }
         // χ² with 6 degrees of freedom: 22.46 is its 99.9 % point.
-        let chi2: f64 = counts.iter().map(|c| (*c as f64 - 10_000.0).powi(2) / 10_000.0).sum();
+        let chi2: f64 = counts
+            .iter()
+            .map(|c| (*c as f64 - 10_000.0).powi(2) / 10_000.0)
+            .sum();
         assert!(chi2 < 22.46, "{chi2}");
     }
 }

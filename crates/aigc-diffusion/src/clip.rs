@@ -11,8 +11,9 @@ pub enum Clip {
     None,
     /// Values are kept within `[−range, range]`.
     Range(f64),
-    /// Dynamic thresholding (Saharia et al. 2022, <https://arxiv.org/abs/2205.11487>, section 2.3): values are kept within
-    /// `[−s, s]` and divided by `s`, the quantile `ratio` of a sample's absolute values, no less than 1 and no more than `max`.
+    /// Dynamic thresholding (Saharia et al. 2022, <https://arxiv.org/abs/2205.11487>, section 2.3):
+    /// values are kept within `[−s, s]` and divided by `s`, the quantile `ratio` of a sample's
+    /// absolute values, no less than 1 and no more than `max`.
     Dynamic {
         /// The quantile.
         ratio: f64,
@@ -23,7 +24,8 @@ pub enum Clip {
 
 impl Clip {
     /// # Errors
-    /// [`Error::Config`] for a range of 0 or less, a ratio outside `[0, 1]`, or a largest threshold below 1.
+    /// [`Error::Config`] for a range of 0 or less, a ratio outside `[0, 1]`, or a largest threshold
+    /// below 1.
     pub fn validate(&self) -> Result<()> {
         match *self {
             Clip::Range(range) if range.is_nan() || range <= 0.0 => {
@@ -64,7 +66,11 @@ fn quantile(rows: Tensor<2>, ratio: f64) -> Tensor<2> {
     let high = (low + 1).min(n - 1);
     let device = rows.device();
     let sorted = rows.sort(1);
-    let of = |rank: usize| sorted.clone().select(1, Tensor::<1, Int>::from_ints([rank as i32], &device));
+    let of = |rank: usize| {
+        sorted
+            .clone()
+            .select(1, Tensor::<1, Int>::from_ints([rank as i32], &device))
+    };
     let share = rank - low as f64;
     of(low) * (1.0 - share) + of(high) * share
 }
@@ -77,24 +83,63 @@ mod tests {
     #[test]
     fn thresholds_are_quantiles_and_stay_within_their_bounds() {
         let flex = device("flex").unwrap();
-        let x = Tensor::<3>::from_floats([[[0.5, -4.0], [2.0, 1.0]], [[0.1, 0.2], [-0.3, 0.4]]], &flex);
-        let clip = |clip: Clip| clip.apply(x.clone()).into_data().iter::<f32>().collect::<Vec<_>>();
+        let x = Tensor::<3>::from_floats(
+            [[[0.5, -4.0], [2.0, 1.0]], [[0.1, 0.2], [-0.3, 0.4]]],
+            &flex,
+        );
+        let clip = |clip: Clip| {
+            clip.apply(x.clone())
+                .into_data()
+                .iter::<f32>()
+                .collect::<Vec<_>>()
+        };
         assert_eq!(clip(Clip::None)[1], -4.0);
         assert_eq!(clip(Clip::Range(1.0))[..4], [0.5, -1.0, 1.0, 1.0]);
-        // Of 0.5, 1, 2, 4 the median is 1.5; of the second sample it is below 1, so that stays as it is.
-        let halved = clip(Clip::Dynamic { ratio: 0.5, max: 10.0 });
+        // Of 0.5, 1, 2, 4 the median is 1.5; of the second sample it is below 1, so that stays as
+        // it is.
+        let halved = clip(Clip::Dynamic {
+            ratio: 0.5,
+            max: 10.0,
+        });
         let expected = [0.5 / 1.5, -1.0, 1.0, 1.0 / 1.5, 0.1, 0.2, -0.3, 0.4];
-        assert!(halved.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{halved:?}");
-        let capped = clip(Clip::Dynamic { ratio: 1.0, max: 2.0 });
-        assert!(capped[..4].iter().zip([0.25, -1.0, 1.0, 0.5]).all(|(a, b)| (a - b).abs() < 1e-6), "{capped:?}");
+        assert!(
+            halved
+                .iter()
+                .zip(expected)
+                .all(|(a, b)| (a - b).abs() < 1e-6),
+            "{halved:?}"
+        );
+        let capped = clip(Clip::Dynamic {
+            ratio: 1.0,
+            max: 2.0,
+        });
+        assert!(
+            capped[..4]
+                .iter()
+                .zip([0.25, -1.0, 1.0, 0.5])
+                .all(|(a, b)| (a - b).abs() < 1e-6),
+            "{capped:?}"
+        );
     }
 
     #[test]
     fn impossible_limits_are_refused() {
         for (clip, field) in [
             (Clip::Range(0.0), "clip_sample_range"),
-            (Clip::Dynamic { ratio: 1.5, max: 1.0 }, "dynamic_thresholding_ratio"),
-            (Clip::Dynamic { ratio: 0.9, max: 0.5 }, "sample_max_value"),
+            (
+                Clip::Dynamic {
+                    ratio: 1.5,
+                    max: 1.0,
+                },
+                "dynamic_thresholding_ratio",
+            ),
+            (
+                Clip::Dynamic {
+                    ratio: 0.9,
+                    max: 0.5,
+                },
+                "sample_max_value",
+            ),
         ] {
             assert!(clip.validate().unwrap_err().to_string().contains(field));
         }

@@ -2,8 +2,9 @@
 
 use pathfinding::prelude::{Matrix, kuhn_munkres_min};
 
-/// For each of `n` images the noise that goes with it, so that the costs of all pairs add up to the least: `costs` has `n` rows, one
-/// for each image, of `n` noises. With `labels`, noise is exchanged within a class only.
+/// For each of `n` images the noise that goes with it, so that the costs of all pairs add up to the
+/// least: `costs` has `n` rows, one for each image, of `n` noises. With `labels`, noise is
+/// exchanged within a class only.
 pub(crate) fn optimal(costs: &[f64], labels: Option<&[u32]>) -> Vec<usize> {
     let n = costs.len().isqrt();
     let mut order: Vec<usize> = (0..n).collect();
@@ -12,7 +13,10 @@ pub(crate) fn optimal(costs: &[f64], labels: Option<&[u32]>) -> Vec<usize> {
         None => groups.push(order.clone()),
         Some(labels) => {
             for i in 0..n {
-                match groups.iter_mut().find(|group| labels[group[0]] == labels[i]) {
+                match groups
+                    .iter_mut()
+                    .find(|group| labels[group[0]] == labels[i])
+                {
                     Some(group) => group.push(i),
                     None => groups.push(vec![i]),
                 }
@@ -39,10 +43,23 @@ mod tests {
     use aigc_core::rng::Rng;
 
     fn costs(images: &[f32], noise: &[f32], width: usize) -> Vec<f64> {
-        let rows = |values: &[f32]| values.chunks_exact(width).map(<[f32]>::to_vec).collect::<Vec<_>>();
-        let square = |x: &[f32], e: &[f32]| x.iter().zip(e).map(|(x, e)| f64::from(x - e).powi(2)).sum::<f64>();
+        let rows = |values: &[f32]| {
+            values
+                .chunks_exact(width)
+                .map(<[f32]>::to_vec)
+                .collect::<Vec<_>>()
+        };
+        let square = |x: &[f32], e: &[f32]| {
+            x.iter()
+                .zip(e)
+                .map(|(x, e)| f64::from(x - e).powi(2))
+                .sum::<f64>()
+        };
         let noise = rows(noise);
-        rows(images).iter().flat_map(|x| noise.iter().map(|e| square(x, e)).collect::<Vec<_>>()).collect()
+        rows(images)
+            .iter()
+            .flat_map(|x| noise.iter().map(|e| square(x, e)).collect::<Vec<_>>())
+            .collect()
     }
 
     /// Against all pairings.
@@ -52,12 +69,22 @@ mod tests {
         let mut rng = Rng::new(4);
         for _ in 0..10 {
             let costs = costs(&rng.normals(n * width), &rng.normals(n * width), width);
-            let cost = |order: &[usize]| -> f64 { order.iter().enumerate().map(|(i, j)| costs[i * n + j]).sum() };
+            let cost = |order: &[usize]| -> f64 {
+                order
+                    .iter()
+                    .enumerate()
+                    .map(|(i, j)| costs[i * n + j])
+                    .sum()
+            };
             let found = optimal(&costs, None);
             let mut best = f64::INFINITY;
             let mut order: Vec<usize> = (0..n).collect();
             permute(&mut order, 0, &mut |order| best = best.min(cost(order)));
-            assert!((cost(&found) - best).abs() < 1e-6, "{} {best}", cost(&found));
+            assert!(
+                (cost(&found) - best).abs() < 1e-6,
+                "{} {best}",
+                cost(&found)
+            );
         }
     }
 
@@ -78,7 +105,12 @@ mod tests {
         let (images, noise) = (rng.normals(20), rng.normals(20));
         let labels: Vec<u32> = (0..20).map(|i| i % 3).collect();
         let order = optimal(&costs(&images, &noise, 1), Some(&labels));
-        assert!(order.iter().enumerate().all(|(i, j)| labels[i] == labels[*j]));
+        assert!(
+            order
+                .iter()
+                .enumerate()
+                .all(|(i, j)| labels[i] == labels[*j])
+        );
         let mut all = order.clone();
         all.sort_unstable();
         assert_eq!(all, (0..20).collect::<Vec<_>>());

@@ -36,7 +36,8 @@ pub trait Denoiser: Module + ModuleDisplay {
     /// [`Error::Config`] says what does not fit.
     fn fits(&self, shape: ImageShape) -> Result<()>;
 
-    /// Whether it can make samples of this shape, told whatever it has to be told. A variance beside what it says is no hindrance.
+    /// Whether it can make samples of this shape, told whatever it has to be told. A variance
+    /// beside what it says is no hindrance.
     ///
     /// # Errors
     /// [`Error::Config`] says what does not fit.
@@ -61,9 +62,15 @@ pub trait Denoiser: Module + ModuleDisplay {
     }
 }
 
-/// Channels in are those of the images, or twice as many where the network looks back; channels out are those of the images;
-/// or twice as many with a variance, if one is `allowed`; and sides can be halved so often.
-fn check(shape: ImageShape, [channels_in, channels_out]: [usize; 2], factor: usize, allowed: bool) -> Result<()> {
+/// Channels in are those of the images, or twice as many where the network looks back; channels out
+/// are those of the images; or twice as many with a variance, if one is `allowed`; and sides can be
+/// halved so often.
+fn check(
+    shape: ImageShape,
+    [channels_in, channels_out]: [usize; 2],
+    factor: usize,
+    allowed: bool,
+) -> Result<()> {
     let expected = format!("{}, the channels of the images", shape.channels);
     if channels_in != shape.channels && channels_in != 2 * shape.channels {
         return Err(Error::config("in_channels", channels_in, expected));
@@ -74,7 +81,11 @@ fn check(shape: ImageShape, [channels_in, channels_out]: [usize; 2], factor: usi
     if shape.height.is_multiple_of(factor) && shape.width.is_multiple_of(factor) {
         return Ok(());
     }
-    Err(Error::config("images", shape, format!("sides that are multiples of {factor}, for this network")))
+    Err(Error::config(
+        "images",
+        shape,
+        format!("sides that are multiples of {factor}, for this network"),
+    ))
 }
 
 /// The sample and what was made of it before, or nothing yet, for a network with channels for both.
@@ -89,16 +100,30 @@ fn beside(x: Tensor<4>, channels: usize, condition: &Condition) -> Tensor<4> {
 impl Denoiser for UNet2dModel {
     fn fits(&self, shape: ImageShape) -> Result<()> {
         let config = self.config();
-        check(shape, [config.in_channels, config.out_channels], 1 << (config.block_out_channels.len() - 1), false)
+        check(
+            shape,
+            [config.in_channels, config.out_channels],
+            1 << (config.block_out_channels.len() - 1),
+            false,
+        )
     }
 
     fn makes(&self, shape: ImageShape) -> Result<()> {
         let config = self.config();
-        check(shape, [config.in_channels, config.out_channels], 1 << (config.block_out_channels.len() - 1), true)
+        check(
+            shape,
+            [config.in_channels, config.out_channels],
+            1 << (config.block_out_channels.len() - 1),
+            true,
+        )
     }
 
     fn predict(&self, x: Tensor<4>, time: Tensor<1>, condition: &Condition) -> Tensor<4> {
-        self.forward(beside(x, self.config().in_channels, condition), time, condition.class.clone())
+        self.forward(
+            beside(x, self.config().in_channels, condition),
+            time,
+            condition.class.clone(),
+        )
     }
 
     fn classes(&self) -> Option<usize> {
@@ -112,7 +137,11 @@ impl Denoiser for UNet2dModel {
 
 impl Denoiser for UNet2dConditionModel {
     fn fits(&self, _shape: ImageShape) -> Result<()> {
-        Err(Error::config("network", "UNet2DConditionModel", "one that looks at no tokens, to be trained here"))
+        Err(Error::config(
+            "network",
+            "UNet2DConditionModel",
+            "one that looks at no tokens, to be trained here",
+        ))
     }
 
     fn makes(&self, shape: ImageShape) -> Result<()> {
@@ -121,7 +150,12 @@ impl Denoiser for UNet2dConditionModel {
             let expected = format!("{}, the channels of the images", shape.channels);
             return Err(Error::config("in_channels", config.in_channels, expected));
         }
-        check(shape, [config.in_channels, config.out_channels], 1 << (config.block_out_channels.len() - 1), true)
+        check(
+            shape,
+            [config.in_channels, config.out_channels],
+            1 << (config.block_out_channels.len() - 1),
+            true,
+        )
     }
 
     fn cross_attention_dim(&self) -> Option<usize> {
@@ -129,23 +163,49 @@ impl Denoiser for UNet2dConditionModel {
     }
 
     fn predict(&self, x: Tensor<4>, time: Tensor<1>, condition: &Condition) -> Tensor<4> {
-        self.forward(x, time, condition.tokens.as_ref().expect("a network that looks at tokens is given some"))
+        self.forward(
+            x,
+            time,
+            condition
+                .tokens
+                .as_ref()
+                .expect("a network that looks at tokens is given some"),
+        )
     }
 }
 
 impl Denoiser for DitModel {
     fn fits(&self, shape: ImageShape) -> Result<()> {
         let config = self.config();
-        check(shape, [config.in_channels, config.out_channels.unwrap_or(config.in_channels)], config.patch_size, false)
+        check(
+            shape,
+            [
+                config.in_channels,
+                config.out_channels.unwrap_or(config.in_channels),
+            ],
+            config.patch_size,
+            false,
+        )
     }
 
     fn makes(&self, shape: ImageShape) -> Result<()> {
         let config = self.config();
-        check(shape, [config.in_channels, config.out_channels.unwrap_or(config.in_channels)], config.patch_size, true)
+        check(
+            shape,
+            [
+                config.in_channels,
+                config.out_channels.unwrap_or(config.in_channels),
+            ],
+            config.patch_size,
+            true,
+        )
     }
 
     fn predict(&self, x: Tensor<4>, time: Tensor<1>, condition: &Condition) -> Tensor<4> {
-        let class = condition.class.clone().expect("a network with classes is told one");
+        let class = condition
+            .class
+            .clone()
+            .expect("a network with classes is told one");
         self.forward(beside(x, self.config().in_channels, condition), time, class)
     }
 

@@ -4,7 +4,8 @@ use crate::schedule::NoiseScheduleConfig;
 use aigc_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// How the steps of sampling are spread over the steps of the forward process (Lin et al. 2024, table 2).
+/// How the steps of sampling are spread over the steps of the forward process (Lin et al. 2024,
+/// table 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Spacing {
@@ -36,7 +37,11 @@ pub(crate) struct Steps {
 impl Steps {
     pub(crate) fn new(train: usize, sample: usize) -> Result<Self> {
         if sample == 0 || sample > train {
-            return Err(Error::config("steps", sample, format!("1 to num_train_timesteps ({train})")));
+            return Err(Error::config(
+                "steps",
+                sample,
+                format!("1 to num_train_timesteps ({train})"),
+            ));
         }
         Ok(Self { train, sample })
     }
@@ -52,32 +57,51 @@ impl Steps {
             Spacing::Linspace => (0..self.sample).rev().map(|i| self.line(i)).collect(),
             other => self.real(other, offset)?,
         };
-        self.within(times.into_iter().map(f64::round_ties_even).collect(), offset)
+        self.within(
+            times.into_iter().map(f64::round_ties_even).collect(),
+            offset,
+        )
     }
 
-    /// Falling times, as samplers over σ space them: where they do not start or end at a whole number, in between.
+    /// Falling times, as samplers over σ space them: where they do not start or end at a whole
+    /// number, in between.
     pub(crate) fn real(self, spacing: Spacing, offset: usize) -> Result<Vec<f64>> {
         self.check_offset(offset)?;
         let times: Vec<f64> = match spacing {
-            Spacing::Linspace => (0..self.sample).rev().map(|i| in_32_bits(self.line(i))).collect(),
-            Spacing::Leading => (0..self.sample).rev().map(|i| (i * self.stride() + offset) as f64).collect(),
+            Spacing::Linspace => (0..self.sample)
+                .rev()
+                .map(|i| in_32_bits(self.line(i)))
+                .collect(),
+            Spacing::Leading => (0..self.sample)
+                .rev()
+                .map(|i| (i * self.stride() + offset) as f64)
+                .collect(),
             Spacing::Trailing => self.trailing(self.train),
         };
         self.within(times, offset)
     }
 
-    /// Falling whole times, as the solvers in λ space them: one step more than is made, without its last.
+    /// Falling whole times, as the solvers in λ space them: one step more than is made, without its
+    /// last.
     pub(crate) fn solver(self, spacing: Spacing, offset: usize, last: usize) -> Result<Vec<f64>> {
         self.check_offset(offset)?;
         let n = self.sample;
         if spacing == Spacing::Leading && n >= last {
-            return Err(Error::config("steps", n, format!("less than {last}, for times a whole number apart")));
+            return Err(Error::config(
+                "steps",
+                n,
+                format!("less than {last}, for times a whole number apart"),
+            ));
         }
         let times = match spacing {
-            Spacing::Linspace => {
-                (1..=n).rev().map(|i| at(0.0, last as f64 - 1.0, i, n + 1).round_ties_even()).collect()
-            }
-            Spacing::Leading => (1..=n).rev().map(|i| (i * (last / (n + 1)) + offset) as f64).collect(),
+            Spacing::Linspace => (1..=n)
+                .rev()
+                .map(|i| at(0.0, last as f64 - 1.0, i, n + 1).round_ties_even())
+                .collect(),
+            Spacing::Leading => (1..=n)
+                .rev()
+                .map(|i| (i * (last / (n + 1)) + offset) as f64)
+                .collect(),
             Spacing::Trailing => self.trailing(last),
         };
         self.within(times, offset)
@@ -87,34 +111,50 @@ impl Steps {
         at(0.0, self.train as f64 - 1.0, i, self.sample)
     }
 
-    /// From `last` down. The distance is rounded as NumPy's `arange` rounds it: that decides which whole number a half becomes.
-    /// (For a few numbers of steps, 61 among them, `arange` gives one time too many; here it is as many as asked for.)
+    /// From `last` down. The distance is rounded as NumPy's `arange` rounds it: that decides which
+    /// whole number a half becomes. (For a few numbers of steps, 61 among them, `arange` gives one
+    /// time too many; here it is as many as asked for.)
     fn trailing(self, last: usize) -> Vec<f64> {
         let (last, step) = (last as f64, self.train as f64 / self.sample as f64);
         let distance = (last - step) - last;
-        (0..self.sample).map(|i| (last + i as f64 * distance).round_ties_even() - 1.0).collect()
+        (0..self.sample)
+            .map(|i| (last + i as f64 * distance).round_ties_even() - 1.0)
+            .collect()
     }
 
     fn check_offset(self, offset: usize) -> Result<()> {
         if offset < self.train {
             return Ok(());
         }
-        Err(Error::config("steps_offset", offset, format!("less than num_train_timesteps ({})", self.train)))
+        Err(Error::config(
+            "steps_offset",
+            offset,
+            format!("less than num_train_timesteps ({})", self.train),
+        ))
     }
 
     fn within(self, times: Vec<f64>, offset: usize) -> Result<Vec<f64>> {
         if times[0] > self.train as f64 - 1.0 {
             let most = offset.saturating_sub((times[0] - self.train as f64 + 1.0) as usize);
-            return Err(Error::config("steps_offset", offset, format!("at most {most} for {} steps", self.sample)));
+            return Err(Error::config(
+                "steps_offset",
+                offset,
+                format!("at most {most} for {} steps", self.sample),
+            ));
         }
         match times.iter().find(|time| **time < 0.0) {
-            Some(_) => Err(Error::config("steps", self.sample, "steps that stay within the forward process")),
+            Some(_) => Err(Error::config(
+                "steps",
+                self.sample,
+                "steps that stay within the forward process",
+            )),
             None => Ok(times),
         }
     }
 }
 
-/// Point `i` of `n` on the line from `start` to `end`, both among them; rounded as NumPy's `linspace`.
+/// Point `i` of `n` on the line from `start` to `end`, both among them; rounded as NumPy's
+/// `linspace`.
 pub(crate) fn at(start: f64, end: f64, i: usize, n: usize) -> f64 {
     match i {
         0 => start,
@@ -168,17 +208,31 @@ impl SigmaScheduleFlags {
     /// The one choice of these and others.
     pub(crate) fn with(&self, others: &[(&str, bool, SigmaSpacing)]) -> Result<SigmaSpacing> {
         let own = [
-            ("use_karras_sigmas", self.use_karras_sigmas, SigmaSpacing::Karras),
-            ("use_exponential_sigmas", self.use_exponential_sigmas, SigmaSpacing::Exponential),
+            (
+                "use_karras_sigmas",
+                self.use_karras_sigmas,
+                SigmaSpacing::Karras,
+            ),
+            (
+                "use_exponential_sigmas",
+                self.use_exponential_sigmas,
+                SigmaSpacing::Exponential,
+            ),
             ("use_beta_sigmas", self.use_beta_sigmas, SigmaSpacing::Beta),
         ];
-        let chosen: Vec<_> = own.iter().chain(others).filter(|(_, chosen, _)| *chosen).collect();
+        let chosen: Vec<_> = own
+            .iter()
+            .chain(others)
+            .filter(|(_, chosen, _)| *chosen)
+            .collect();
         match chosen[..] {
             [] => Ok(SigmaSpacing::Times),
             [(_, _, spacing)] => Ok(*spacing),
-            [(first, ..), (second, ..), ..] => {
-                Err(Error::config(*second, true, format!("false, since `{first}` is true")))
-            }
+            [(first, ..), (second, ..), ..] => Err(Error::config(
+                *second,
+                true,
+                format!("false, since `{first}` is true"),
+            )),
         }
     }
 }
@@ -199,7 +253,8 @@ impl SigmaTable {
         Self { sigmas, logs }
     }
 
-    /// The table of a noise configuration; where its end is pure noise, the last σ is 4096 instead of infinite.
+    /// The table of a noise configuration; where its end is pure noise, the last σ is 4096 instead
+    /// of infinite.
     pub(crate) fn of(noise: &NoiseScheduleConfig, zero_snr: bool) -> Result<Self> {
         if !zero_snr {
             return Ok(Self::new(&noise.alphas_cumprod()?));
@@ -228,7 +283,11 @@ impl SigmaTable {
     /// The time at which the process has this σ, linear in `ln σ` between steps.
     pub(crate) fn time(&self, sigma: f64) -> f64 {
         let log = sigma.max(1e-10).ln();
-        let low = self.logs.partition_point(|other| *other <= log).clamp(1, self.logs.len() - 1) - 1;
+        let low = self
+            .logs
+            .partition_point(|other| *other <= log)
+            .clamp(1, self.logs.len() - 1)
+            - 1;
         let share = (self.logs[low] - log) / (self.logs[low] - self.logs[low + 1]);
         low as f64 + share.clamp(0.0, 1.0)
     }
@@ -239,7 +298,9 @@ pub(crate) fn spaced(spacing: SigmaSpacing, range: (f64, f64), n: usize) -> Vec<
     let (max, min) = range;
     match spacing {
         SigmaSpacing::Karras => karras(min, max, 7.0, n),
-        SigmaSpacing::Beta => (0..n).map(|i| min + beta_quantile(1.0 - at(0.0, 1.0, i, n)) * (max - min)).collect(),
+        SigmaSpacing::Beta => (0..n)
+            .map(|i| min + beta_quantile(1.0 - at(0.0, 1.0, i, n)) * (max - min))
+            .collect(),
         SigmaSpacing::Lu | SigmaSpacing::Exponential => exponential(min, max, n),
         SigmaSpacing::Times | SigmaSpacing::Flow => unreachable!("not made from a range"),
     }
@@ -264,13 +325,17 @@ fn beta_quantile(p: f64) -> f64 {
     let (mut low, mut high) = (0.0, 0.5);
     for _ in 0..60 {
         let middle = 0.5 * (low + high);
-        if beta_cdf(middle) < p { low = middle } else { high = middle }
+        if beta_cdf(middle) < p {
+            low = middle
+        } else {
+            high = middle
+        }
     }
     0.5 * (low + high)
 }
 
-/// `∫₀ˣ t^(a−1) (1−t)^(a−1) dt`, `a = 0.6`, against twice its value at a half; `x` at most a half. The binomial series of the
-/// second factor, integrated term by term, converges like `x^n`.
+/// `∫₀ˣ t^(a−1) (1−t)^(a−1) dt`, `a = 0.6`, against twice its value at a half; `x` at most a half.
+/// The binomial series of the second factor, integrated term by term, converges like `x^n`.
 fn beta_cdf(x: f64) -> f64 {
     const A: f64 = 0.6;
     let part = |x: f64| {
@@ -297,7 +362,10 @@ impl SigmaGrid {
     /// Rounded to 32 bits, as networks are told them.
     pub(crate) fn new(times: Vec<f64>, mut sigmas: Vec<f64>, last: f64) -> Self {
         sigmas.push(last);
-        Self { times, sigmas: sigmas.into_iter().map(in_32_bits).collect() }
+        Self {
+            times,
+            sigmas: sigmas.into_iter().map(in_32_bits).collect(),
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -311,20 +379,43 @@ mod tests {
 
     #[test]
     fn spacings_are_those_of_the_paper() {
-        // Lin et al. 2024, table 2: 1000 steps of the forward process, 10 of sampling (counted from 1 there).
+        // Lin et al. 2024, table 2: 1000 steps of the forward process, 10 of sampling (counted from
+        // 1 there).
         let steps = Steps::new(1000, 10).unwrap();
         let all = |spacing| steps.whole(spacing, 0).unwrap();
-        assert_eq!(all(Spacing::Leading), [900., 800., 700., 600., 500., 400., 300., 200., 100., 0.]);
-        assert_eq!(all(Spacing::Linspace), [999., 888., 777., 666., 555., 444., 333., 222., 111., 0.]);
-        assert_eq!(all(Spacing::Trailing), [999., 899., 799., 699., 599., 499., 399., 299., 199., 99.]);
+        assert_eq!(
+            all(Spacing::Leading),
+            [900., 800., 700., 600., 500., 400., 300., 200., 100., 0.]
+        );
+        assert_eq!(
+            all(Spacing::Linspace),
+            [999., 888., 777., 666., 555., 444., 333., 222., 111., 0.]
+        );
+        assert_eq!(
+            all(Spacing::Trailing),
+            [999., 899., 799., 699., 599., 499., 399., 299., 199., 99.]
+        );
         // Where a half is only nearly one: as NumPy rounds.
-        let middle = |n, spacing, i: usize| Steps::new(1000, n).unwrap().whole(spacing, 0).unwrap()[i];
-        assert_eq!(middle(27, Spacing::Linspace, 13), (13.0f64 * (999.0 / 26.0)).round_ties_even());
-        assert_eq!(Steps::new(1000, 30).unwrap().solver(Spacing::Linspace, 0, 1000).unwrap()[15], 499.0);
+        let middle =
+            |n, spacing, i: usize| Steps::new(1000, n).unwrap().whole(spacing, 0).unwrap()[i];
+        assert_eq!(
+            middle(27, Spacing::Linspace, 13),
+            (13.0f64 * (999.0 / 26.0)).round_ties_even()
+        );
+        assert_eq!(
+            Steps::new(1000, 30)
+                .unwrap()
+                .solver(Spacing::Linspace, 0, 1000)
+                .unwrap()[15],
+            499.0
+        );
         assert_eq!(middle(48, Spacing::Trailing, 3), 936.0);
         assert!(Steps::new(1000, 0).is_err() && Steps::new(1000, 1001).is_err());
         let message = steps.whole(Spacing::Leading, 200).unwrap_err().to_string();
-        assert!(message.contains("`steps_offset` is 200, expected at most 99"), "{message}");
+        assert!(
+            message.contains("`steps_offset` is 200, expected at most 99"),
+            "{message}"
+        );
         assert!(steps.whole(Spacing::Leading, usize::MAX).is_err());
     }
 
@@ -337,7 +428,9 @@ mod tests {
         assert_eq!((table.time(0.0), table.time(1e9)), (0.0, 999.0));
         let between = table.sigma(500.5);
         assert!((table.time(between) - 500.5).abs() < 1e-2);
-        let end = SigmaTable::of(&NoiseScheduleConfig::default(), true).unwrap().max();
+        let end = SigmaTable::of(&NoiseScheduleConfig::default(), true)
+            .unwrap()
+            .max();
         assert!((end - 4096.0).abs() < 1e-3, "{end}");
     }
 
@@ -346,19 +439,41 @@ mod tests {
         let karras = karras(0.002, 80.0, 7.0, 18);
         assert!((karras[0] - 80.0).abs() < 1e-9 && (karras[17] - 0.002).abs() < 1e-12);
         let roots: Vec<f64> = karras.iter().map(|sigma| sigma.powf(1.0 / 7.0)).collect();
-        assert!(roots.windows(3).all(|r| (r[0] - 2.0 * r[1] + r[2]).abs() < 1e-12));
+        assert!(
+            roots
+                .windows(3)
+                .all(|r| (r[0] - 2.0 * r[1] + r[2]).abs() < 1e-12)
+        );
         let even = exponential(0.1, 10.0, 5);
-        assert!(even.windows(2).all(|pair| (pair[0] / pair[1] - 10f64.sqrt()).abs() < 1e-9));
+        assert!(
+            even.windows(2)
+                .all(|pair| (pair[0] / pair[1] - 10f64.sqrt()).abs() < 1e-9)
+        );
         // Quantiles of Beta(0.6, 0.6), of another implementation (scipy.stats.beta.ppf).
-        let others = [(0.1, 0.03958440558878085), (0.25, 0.17568037865269498), (0.5, 0.5), (0.9, 0.9604155944112192)];
+        let others = [
+            (0.1, 0.03958440558878085),
+            (0.25, 0.17568037865269498),
+            (0.5, 0.5),
+            (0.9, 0.9604155944112192),
+        ];
         for (p, quantile) in others {
             let found = beta_quantile(p);
             assert!((found - quantile).abs() < 1e-10, "{p}: {found}");
         }
-        assert_eq!((beta_quantile(0.0) < 1e-12, beta_quantile(1.0) > 1.0 - 1e-12), (true, true));
-        let both =
-            SigmaScheduleFlags { use_karras_sigmas: true, use_beta_sigmas: true, ..SigmaScheduleFlags::default() };
+        assert_eq!(
+            (beta_quantile(0.0) < 1e-12, beta_quantile(1.0) > 1.0 - 1e-12),
+            (true, true)
+        );
+        let both = SigmaScheduleFlags {
+            use_karras_sigmas: true,
+            use_beta_sigmas: true,
+            ..SigmaScheduleFlags::default()
+        };
         let message = both.spacing().unwrap_err().to_string();
-        assert!(message.contains("`use_beta_sigmas` is true, expected false, since `use_karras_sigmas`"), "{message}");
+        assert!(
+            message
+                .contains("`use_beta_sigmas` is true, expected false, since `use_karras_sigmas`"),
+            "{message}"
+        );
     }
 }

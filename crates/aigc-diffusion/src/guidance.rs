@@ -1,30 +1,37 @@
 //! Towards what is asked for.
 //!
-//! Whatever leads a sample changes what the network seems to have said, and no scheduler knows of it: [`Guidance`] by two answers
-//! of the network, with the class and without; a [`Guide`] by the gradient of `ln p(y | x)`.
+//! Whatever leads a sample changes what the network seems to have said, and no scheduler knows of
+//! it: [`Guidance`] by two answers of the network, with the class and without; a [`Guide`] by the
+//! gradient of `ln p(y | x)`.
 
 use crate::{denoiser::Denoiser, plan::Call};
 use aigc_core::{Error, Result};
 use burn::tensor::Tensor;
 use std::{cell::OnceCell, ops::Range};
 
-/// Classifier-free guidance (Ho & Salimans 2022, <https://arxiv.org/abs/2207.12598>): away from what the network says without
-/// a class, `out = none + scale·(class − none)`.
+/// Classifier-free guidance (Ho & Salimans 2022, <https://arxiv.org/abs/2207.12598>): away from
+/// what the network says without a class, `out = none + scale·(class − none)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Guidance {
     /// 1 is none; more is clearer and less varied. (Ho & Salimans's `w` is one less.)
     pub scale: f64,
-    /// How far each sample's standard deviation goes back to that of the unguided answer (Lin et al. 2024,
+    /// How far each sample's standard deviation goes back to that of the unguided answer (Lin et
+    /// al. 2024,
     /// <https://arxiv.org/abs/2305.08891>, section 3.4).
     pub rescale: f64,
-    /// Guidance only where `σ/α` lies between these (Kynkäänniemi et al. 2024, <https://arxiv.org/abs/2404.07724>).
+    /// Guidance only where `σ/α` lies between these (Kynkäänniemi et al. 2024,
+    /// <https://arxiv.org/abs/2404.07724>).
     pub interval: Option<(f64, f64)>,
 }
 
 impl Guidance {
     /// By this scale, at every step.
     pub const fn new(scale: f64) -> Self {
-        Self { scale, rescale: 0.0, interval: None }
+        Self {
+            scale,
+            rescale: 0.0,
+            interval: None,
+        }
     }
 
     /// # Errors
@@ -37,9 +44,11 @@ impl Guidance {
             return Err(Error::config("guidance.rescale", self.rescale, "0 to 1"));
         }
         match self.interval {
-            Some((low, high)) if low.is_nan() || high.is_nan() || low > high => {
-                Err(Error::config("guidance.interval", format!("{low} to {high}"), "from less to more"))
-            }
+            Some((low, high)) if low.is_nan() || high.is_nan() || low > high => Err(Error::config(
+                "guidance.interval",
+                format!("{low} to {high}"),
+                "from less to more",
+            )),
             _ => Ok(()),
         }
     }
@@ -47,12 +56,15 @@ impl Guidance {
     /// Whether it changes what is said at this call.
     pub(crate) fn acts(&self, call: &Call) -> bool {
         let ratio = call.seen.sigma / call.seen.alpha;
-        let within = self.interval.is_none_or(|(low, high)| low <= ratio && ratio <= high);
+        let within = self
+            .interval
+            .is_none_or(|(low, high)| low <= ratio && ratio <= high);
         self.scale != 1.0 && within
     }
 
     /// # Shapes
-    /// - class, none and output: `[batch, channels, height, width]`, what the network says with the class and without
+    /// - class, none and output: `[batch, channels, height, width]`, what the network says with the
+    ///   class and without
     pub fn combine(&self, class: Tensor<4>, none: Tensor<4>) -> Tensor<4> {
         let guided = none.clone() + (class.clone() - none) * self.scale;
         if self.rescale == 0.0 {
@@ -61,7 +73,10 @@ impl Guidance {
         let deviation = |x: &Tensor<4>| {
             let flat = x.clone().flatten::<2>(1, 3);
             let centred = flat.clone() - flat.mean_dim(1);
-            (centred.clone() * centred).mean_dim(1).sqrt().unsqueeze_dims::<4>(&[-1, -1])
+            (centred.clone() * centred)
+                .mean_dim(1)
+                .sqrt()
+                .unsqueeze_dims::<4>(&[-1, -1])
         };
         let back = deviation(&class) / deviation(&guided).clamp_min(1e-12);
         guided.clone() * (back * self.rescale + (1.0 - self.rescale))
@@ -97,7 +112,10 @@ pub struct View<'a> {
 
 impl std::fmt::Debug for View<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("View").field("call", self.call).field("x", &self.x.dims()).finish_non_exhaustive()
+        f.debug_struct("View")
+            .field("call", self.call)
+            .field("x", &self.x.dims())
+            .finish_non_exhaustive()
     }
 }
 
@@ -112,7 +130,8 @@ impl View<'_> {
         self.answer().1.clone()
     }
 
-    /// `(∂x̂₀/∂x)ᵀ·u`: the gradient of `⟨x̂₀, u⟩` in the noisy samples. It asks the network once more, and goes back through it.
+    /// `(∂x̂₀/∂x)ᵀ·u`: the gradient of `⟨x̂₀, u⟩` in the noisy samples. It asks the network once
+    /// more, and goes back through it.
     ///
     /// # Shapes
     /// - u and output: as [`x`](Self::x)
@@ -123,7 +142,8 @@ impl View<'_> {
         let leaf = self.x.clone().autodiff().require_grad();
         let (_, x0) = (self.ask_live)(&leaf);
         let product = (x0 * u.clone().autodiff()).sum();
-        leaf.grad(&product.backward()).expect("a network that looks at what it sees")
+        leaf.grad(&product.backward())
+            .expect("a network that looks at what it sees")
     }
 
     /// Where in sampling: the time that the network is told, how noisy the samples are.
@@ -146,8 +166,8 @@ impl View<'_> {
     }
 }
 
-/// What the network says, moved so that the clean sample is `x₀ + σ²/α · ∇ ln p(y | x)`: the score of `p(x | y)` is that of `p(x)` and
-/// this gradient.
+/// What the network says, moved so that the clean sample is `x₀ + σ²/α · ∇ ln p(y | x)`: the score
+/// of `p(x | y)` is that of `p(x)` and this gradient.
 pub(crate) fn led(guide: &dyn Guide, view: &View<'_>) -> Result<Tensor<4>> {
     // Without any signal in the samples nothing can be said of them: the gradient goes to 0 with α.
     if view.call.seen.alpha == 0.0 {
@@ -168,7 +188,13 @@ pub(crate) fn led(guide: &dyn Guide, view: &View<'_>) -> Result<Tensor<4>> {
     // A variance in the channels behind stays as it is.
     Ok(match output.dims()[1] - channels {
         0 => output + shift,
-        more => Tensor::cat(vec![output.clone().narrow(1, 0, channels) + shift, output.narrow(1, channels, more)], 1),
+        more => Tensor::cat(
+            vec![
+                output.clone().narrow(1, 0, channels) + shift,
+                output.narrow(1, channels, more),
+            ],
+            1,
+        ),
     })
 }
 
@@ -184,8 +210,9 @@ pub trait NoisyClassifier: std::fmt::Debug {
     fn logits(&self, x: Tensor<4>, time: Tensor<1>) -> Tensor<2>;
 }
 
-/// Classifier guidance (Dhariwal & Nichol 2021, <https://arxiv.org/abs/2105.05233>, section 4): up the gradient of a class's
-/// probability by a classifier of noisy samples. The classifier has to be on the sampler's device, with autodiff.
+/// Classifier guidance (Dhariwal & Nichol 2021, <https://arxiv.org/abs/2105.05233>, section 4): up
+/// the gradient of a class's probability by a classifier of noisy samples. The classifier has to be
+/// on the sampler's device, with autodiff.
 #[derive(Clone, Debug)]
 pub struct ClassifierGuidance<C> {
     classifier: C,
@@ -202,7 +229,11 @@ impl<C: NoisyClassifier> ClassifierGuidance<C> {
         if !scale.is_finite() {
             return Err(Error::config("scale", scale, "a finite number"));
         }
-        Ok(Self { classifier, class, scale })
+        Ok(Self {
+            classifier,
+            class,
+            scale,
+        })
     }
 }
 
@@ -211,15 +242,28 @@ impl<C: NoisyClassifier> Guide for ClassifierGuidance<C> {
         let leaf = view.x().autodiff().require_grad();
         let (batch, device) = (leaf.dims()[0], leaf.device());
         let call = view.call();
-        let logits = self.classifier.logits(leaf.clone() * call.input, Tensor::full([batch], call.time, &device));
+        let logits = self.classifier.logits(
+            leaf.clone() * call.input,
+            Tensor::full([batch], call.time, &device),
+        );
         let classes = logits.dims()[1];
         if self.class as usize >= classes {
-            return Err(Error::config("class", self.class, format!("below {classes}, the classifier's classes")));
+            return Err(Error::config(
+                "class",
+                self.class,
+                format!("below {classes}, the classifier's classes"),
+            ));
         }
-        let log = burn::tensor::activation::log_softmax(logits, 1).narrow(1, self.class as usize, 1).sum();
+        let log = burn::tensor::activation::log_softmax(logits, 1)
+            .narrow(1, self.class as usize, 1)
+            .sum();
         let gradient = leaf.grad(&log.backward());
         let Some(gradient) = gradient else {
-            return Err(Error::config("classifier", "a constant", "one that looks at the samples"));
+            return Err(Error::config(
+                "classifier",
+                "a constant",
+                "one that looks at the samples",
+            ));
         };
         Ok(gradient * self.scale)
     }
@@ -245,11 +289,32 @@ mod tests {
         let guided = values(Guidance::new(3.0).combine(class.clone(), none.clone()));
         assert_eq!(guided, [3.0, -5.0, 4.0, -2.0]);
         // Half of the way back: between the guided answer and the one below.
-        let half = values(Guidance { rescale: 0.5, ..Guidance::new(3.0) }.combine(class.clone(), none.clone()));
-        let all = values(Guidance { rescale: 1.0, ..Guidance::new(3.0) }.combine(class.clone(), none.clone()));
-        assert!((0..4).all(|i| (half[i] - 0.5 * (guided[i] + all[i])).abs() < 1e-6), "{half:?}");
+        let half = values(
+            Guidance {
+                rescale: 0.5,
+                ..Guidance::new(3.0)
+            }
+            .combine(class.clone(), none.clone()),
+        );
+        let all = values(
+            Guidance {
+                rescale: 1.0,
+                ..Guidance::new(3.0)
+            }
+            .combine(class.clone(), none.clone()),
+        );
+        assert!(
+            (0..4).all(|i| (half[i] - 0.5 * (guided[i] + all[i])).abs() < 1e-6),
+            "{half:?}"
+        );
         // All the way back: the answer's own deviation, about its mean times the same.
-        let back = values(Guidance { rescale: 1.0, ..Guidance::new(3.0) }.combine(class.clone(), none.clone()));
+        let back = values(
+            Guidance {
+                rescale: 1.0,
+                ..Guidance::new(3.0)
+            }
+            .combine(class.clone(), none.clone()),
+        );
         let deviation = |v: &[f64]| {
             let mean = v.iter().sum::<f64>() / 4.0;
             (v.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 4.0).sqrt()
@@ -257,28 +322,47 @@ mod tests {
         assert!((deviation(&back) - deviation(&values(class))).abs() < 1e-6);
         for guidance in [
             Guidance::new(-1.0),
-            Guidance { rescale: 2.0, ..Guidance::new(2.0) },
-            Guidance { interval: Some((2.0, 1.0)), ..Guidance::new(2.0) },
+            Guidance {
+                rescale: 2.0,
+                ..Guidance::new(2.0)
+            },
+            Guidance {
+                interval: Some((2.0, 1.0)),
+                ..Guidance::new(2.0)
+            },
         ] {
-            assert!(guidance.validate().unwrap_err().to_string().contains("`guidance."));
+            assert!(
+                guidance
+                    .validate()
+                    .unwrap_err()
+                    .to_string()
+                    .contains("`guidance.")
+            );
         }
     }
 
-    /// A classifier of two classes by the sum of values: the gradient of the logarithm of a logistic function.
+    /// A classifier of two classes by the sum of values: the gradient of the logarithm of a
+    /// logistic function.
     #[test]
     fn a_classifier_leads_up_its_gradient() {
         #[derive(Debug)]
         struct Sum;
         impl NoisyClassifier for Sum {
             fn logits(&self, x: Tensor<4>, time: Tensor<1>) -> Tensor<2> {
-                assert_eq!(time.into_data().iter::<f32>().collect::<Vec<_>>(), [7.0, 7.0]);
+                assert_eq!(
+                    time.into_data().iter::<f32>().collect::<Vec<_>>(),
+                    [7.0, 7.0]
+                );
                 let sum = x.flatten::<2>(1, 3).sum_dim(1);
                 Tensor::cat(vec![sum.zeros_like(), sum], 1)
             }
         }
         let flex = device("flex").unwrap();
         let level = Level::preserving(0.3);
-        let call = Call { input: 0.5, ..Call::new(7.0, level, Prediction::Epsilon.read(level).unwrap(), vec![]) };
+        let call = Call {
+            input: 0.5,
+            ..Call::new(7.0, level, Prediction::Epsilon.read(level).unwrap(), vec![])
+        };
         let x = Tensor::<4>::from_floats([[[[1.0, 0.2]]], [[[-2.0, 0.0]]]], &flex);
         let ask = |_: &Tensor<4>| -> Answer { panic!("the network is not asked") };
         let view = View {
@@ -291,17 +375,32 @@ mod tests {
             answer: OnceCell::new(),
         };
         let guide = |class, scale| ClassifierGuidance::new(Sum, class, scale);
-        let found: Vec<f64> = guide(1, 3.0).unwrap().score(&view).unwrap().into_data().iter::<f64>().collect();
+        let found: Vec<f64> = guide(1, 3.0)
+            .unwrap()
+            .score(&view)
+            .unwrap()
+            .into_data()
+            .iter::<f64>()
+            .collect();
         for (row, sum) in [(0, 0.6f64), (1, -1.0)] {
             let expected = 3.0 * 0.5 / (1.0 + sum.exp());
-            assert!(found[2 * row..2 * row + 2].iter().all(|value| (value - expected).abs() < 1e-6), "{found:?}");
+            assert!(
+                found[2 * row..2 * row + 2]
+                    .iter()
+                    .all(|value| (value - expected).abs() < 1e-6),
+                "{found:?}"
+            );
         }
         let message = guide(2, 1.0).unwrap().score(&view).unwrap_err().to_string();
-        assert!(message.contains("`class` is 2, expected below 2"), "{message}");
+        assert!(
+            message.contains("`class` is 2, expected below 2"),
+            "{message}"
+        );
         assert!(guide(0, f64::NAN).is_err());
     }
 
-    /// Of a standard normal, `p(x₀ = y) = N(x₀; y, s²)` makes the clean sample what Bayes' rule says.
+    /// Of a standard normal, `p(x₀ = y) = N(x₀; y, s²)` makes the clean sample what Bayes' rule
+    /// says.
     #[test]
     fn a_gradient_moves_the_clean_sample_as_bayes_says() {
         #[derive(Debug)]
@@ -311,7 +410,8 @@ mod tests {
         }
         impl Guide for Known {
             fn score(&self, view: &View<'_>) -> Result<Tensor<4>> {
-                // x = αx₀ + σε: given x, x₀ is normal with mean αx and variance σ², and y is it with variance 1/4 more.
+                // x = αx₀ + σε: given x, x₀ is normal with mean αx and variance σ², and y is it
+                // with variance 1/4 more.
                 let Level { alpha, sigma } = self.level;
                 Ok((view.x() * alpha - self.y) * (-alpha / (sigma * sigma + 0.25)))
             }
@@ -342,7 +442,10 @@ mod tests {
             // N(αx, σ²)·N(y, 1/4).
             let (mean, variance) = (level.alpha * 0.7, level.sigma.powi(2));
             let expected = (mean * 0.25 + y * variance) / (variance + 0.25);
-            assert!((x0 - expected).abs() < 1e-6, "{prediction:?}: {x0}, expected {expected}");
+            assert!(
+                (x0 - expected).abs() < 1e-6,
+                "{prediction:?}: {x0}, expected {expected}"
+            );
         }
     }
 }

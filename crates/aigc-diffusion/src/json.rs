@@ -5,8 +5,8 @@ pub(crate) use aigc_core::json::{fields, object, open, read, within};
 use aigc_core::{Error, Result, json};
 use serde::{Serialize, de::DeserializeOwned};
 
-/// A network's configuration, and the fields that are not known. `fixed`: fields that change the network in ways that are not
-/// made here, and what they have to be.
+/// A network's configuration, and the fields that are not known. `fixed`: fields that change the
+/// network in ways that are not made here, and what they have to be.
 pub(crate) fn network<S: Serialize + DeserializeOwned + Default>(
     text: &str,
     class: &str,
@@ -22,12 +22,17 @@ pub(crate) fn network<S: Serialize + DeserializeOwned + Default>(
 
 /// Lists that have an entry for each level.
 ///
-/// The first level also holds sines and cosines of the time, whose frequencies are `freq_shift` of their number apart.
+/// The first level also holds sines and cosines of the time, whose frequencies are `freq_shift` of
+/// their number apart.
 pub(crate) fn levels(channels: &[usize], lists: &[(&str, usize)], freq_shift: f64) -> Result<()> {
     let levels = channels.len();
     within(&[("block_out_channels", channels[0], 1 << 14)])?;
     if !channels[0].is_multiple_of(2) {
-        return Err(Error::config("block_out_channels", channels[0], "an even first number, for sines and cosines"));
+        return Err(Error::config(
+            "block_out_channels",
+            channels[0],
+            "an even first number, for sines and cosines",
+        ));
     }
     let most = channels[0] / 2;
     if freq_shift.is_nan() || freq_shift >= most as f64 {
@@ -38,17 +43,26 @@ pub(crate) fn levels(channels: &[usize], lists: &[(&str, usize)], freq_shift: f6
         ));
     }
     match lists.iter().find(|(_, n)| *n != levels) {
-        Some((field, n)) => {
-            Err(Error::config(*field, format!("{n} blocks"), format!("{levels}, as block_out_channels")))
-        }
+        Some((field, n)) => Err(Error::config(
+            *field,
+            format!("{n} blocks"),
+            format!("{levels}, as block_out_channels"),
+        )),
         None => Ok(()),
     }
 }
 
 /// Fields that divide a number of channels.
 pub(crate) fn divides(channels: usize, fields: &[(&str, usize)]) -> Result<()> {
-    match fields.iter().find(|(_, n)| *n == 0 || !channels.is_multiple_of(*n)) {
-        Some((field, n)) => Err(Error::config(*field, n, format!("a divisor of {channels} channels"))),
+    match fields
+        .iter()
+        .find(|(_, n)| *n == 0 || !channels.is_multiple_of(*n))
+    {
+        Some((field, n)) => Err(Error::config(
+            *field,
+            n,
+            format!("a divisor of {channels} channels"),
+        )),
         None => Ok(()),
     }
 }

@@ -1,4 +1,5 @@
-//! Diffusion models: noise is added step by step, a network learns to take it away, and samples are made from pure noise.
+//! Diffusion models: noise is added step by step, a network learns to take it away, and samples are
+//! made from pure noise.
 #![forbid(unsafe_code)]
 
 mod clip;
@@ -25,8 +26,8 @@ pub use grid::{FinalSigmas, SigmaScheduleFlags, SigmaSpacing, Spacing};
 pub use guidance::{ClassifierGuidance, Guidance, Guide, NoisyClassifier, View};
 pub use likelihood::Likelihood;
 pub use models::{
-    AnyDenoiser, DitConfig, DitModel, SampleSize, UNet2dConditionConfig, UNet2dConditionModel, UNet2dConfig,
-    UNet2dModel,
+    AnyDenoiser, DitConfig, DitModel, SampleSize, UNet2dConditionConfig, UNet2dConditionModel,
+    UNet2dConfig, UNet2dModel,
 };
 pub use objective::{DiffusionObjective, DiffusionObjectiveConfig, Weighting};
 pub use pipeline::Pipeline;

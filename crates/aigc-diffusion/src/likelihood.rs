@@ -1,12 +1,14 @@
 //! How probable a model finds images, in bits per dimension.
 //!
-//! Images are of 256 values; `x₀` in `[−1, 1]` is the middle of a bin. Two bounds from above on `−log₂ p(x₀)`, each of one draw of
-//! noise for each image:
+//! Images are of 256 values; `x₀` in `[−1, 1]` is the middle of a bin. Two bounds from above on
+//! `−log₂ p(x₀)`, each of one draw of noise for each image:
 //!
-//! - [`Likelihood::bound`]: the variational bound of the steps themselves (Ho et al. 2020, equation 5);
-//! - [`Likelihood::flow`]: by the probability flow (Song et al. 2021, <https://arxiv.org/abs/2011.13456>, section 4.3), which carries
-//!   densities exactly from the first noise level to the last; the first level is reached by noise, whose entropy is known, and
-//!   left by the same decoder as in the other bound.
+//! - [`Likelihood::bound`]: the variational bound of the steps themselves (Ho et al. 2020, equation
+//!   5);
+//! - [`Likelihood::flow`]: by the probability flow (Song et al. 2021,
+//!   <https://arxiv.org/abs/2011.13456>, section 4.3), which carries densities exactly from the
+//!   first noise level to the last; the first level is reached by noise, whose entropy is known,
+//!   and left by the same decoder as in the other bound.
 
 use crate::{
     denoiser::{Condition, Denoiser},
@@ -37,26 +39,48 @@ impl<'a, D: Denoiser> Likelihood<'a, D> {
     ///
     /// # Errors
     /// [`Error::Config`] for noise that is out of range, or a prediction that says nothing there.
-    pub fn new(network: &'a D, noise: &NoiseScheduleConfig, prediction: Prediction, device: &Device) -> Result<Self> {
+    pub fn new(
+        network: &'a D,
+        noise: &NoiseScheduleConfig,
+        prediction: Prediction,
+        device: &Device,
+    ) -> Result<Self> {
         let alphas = noise.alphas_cumprod()?;
         for alpha in &alphas {
             prediction.read(Level::preserving(*alpha))?;
         }
-        Ok(Self { network, alphas, prediction, device: device.clone() })
+        Ok(Self {
+            network,
+            alphas,
+            prediction,
+            device: device.clone(),
+        })
     }
 
-    /// An upper bound on the bits per dimension of each image: the Kullback–Leibler divergences of all steps, with the posterior's
-    /// variances, and the first step's decoder. Of the steps, `terms` at most are looked at: one of each part, drawn for each image,
-    /// where parts are even in the logarithm of the signal-to-noise ratio. With as many terms as steps, all.
+    /// An upper bound on the bits per dimension of each image: the Kullback–Leibler divergences of
+    /// all steps, with the posterior's variances, and the first step's decoder. Of the steps,
+    /// `terms` at most are looked at: one of each part, drawn for each image, where parts are even
+    /// in the logarithm of the signal-to-noise ratio. With as many terms as steps, all.
     ///
     /// `classes`: what the network is told for each image.
     ///
     /// # Errors
-    /// [`Error::Config`] if `terms` is 0 or more than there are steps, or images or classes do not fit the network.
-    pub fn bound(&self, batch: &ImageBatch, classes: Option<&[u32]>, terms: usize, rng: &mut Rng) -> Result<Vec<f64>> {
+    /// [`Error::Config`] if `terms` is 0 or more than there are steps, or images or classes do not
+    /// fit the network.
+    pub fn bound(
+        &self,
+        batch: &ImageBatch,
+        classes: Option<&[u32]>,
+        terms: usize,
+        rng: &mut Rng,
+    ) -> Result<Vec<f64>> {
         let steps = self.alphas.len();
         if !(1..=steps).contains(&terms) {
-            return Err(Error::config("terms", terms, format!("1 to {steps}, the steps")));
+            return Err(Error::config(
+                "terms",
+                terms,
+                format!("1 to {steps}, the steps"),
+            ));
         }
         let (x0, class) = self.ready(batch, classes)?;
         let snr = |step: usize| self.alphas[step] / (1.0 - self.alphas[step]);
@@ -65,29 +89,50 @@ impl<'a, D: Denoiser> Likelihood<'a, D> {
         let constant = 0.5 * (-(1.0 - last).ln() - last);
         let squares = per_image(&(x0.clone() * x0.clone()));
         let width = (x0.dims()[1] * x0.dims()[2] * x0.dims()[3]) as f64;
-        let mut nats: Vec<f64> = squares.iter().map(|square| 0.5 * last * square + constant * width).collect();
-        let mut add = |more: Vec<f64>| nats.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+        let mut nats: Vec<f64> = squares
+            .iter()
+            .map(|square| 0.5 * last * square + constant * width)
+            .collect();
+        let mut add = |more: Vec<f64>| {
+            nats.iter_mut()
+                .zip(more)
+                .for_each(|(sum, more)| *sum += more)
+        };
         add(self.decoder(&x0, &class, rng));
         for part in parts(&self.alphas, terms) {
-            let drawn: Vec<usize> = (0..batch.len()).map(|_| part.start + rng.below(part.len())).collect();
+            let drawn: Vec<usize> = (0..batch.len())
+                .map(|_| part.start + rng.below(part.len()))
+                .collect();
             let noise = rng.normal(x0.dims(), &self.device);
             let error = self.clean(&x0, noise, &drawn, &class) - x0.clone();
-            // Equation 8, in terms of x₀: half the difference of the signal-to-noise ratios (Kingma et al. 2021).
+            // Equation 8, in terms of x₀: half the difference of the signal-to-noise ratios (Kingma
+            // et al. 2021).
             let weight = |step: &usize| 0.5 * (snr(step - 1) - snr(*step)) * part.len() as f64;
             let squares = per_image(&(error.clone() * error));
-            add(squares.into_iter().zip(&drawn).map(|(square, step)| square * weight(step)).collect());
+            add(squares
+                .into_iter()
+                .zip(&drawn)
+                .map(|(square, step)| square * weight(step))
+                .collect());
         }
         Ok(nats.into_iter().map(|nats| nats / width / LN_2).collect())
     }
 
-    /// An upper bound on the bits per dimension of each image by the probability flow, in `steps` steps of Heun's method evenly in
-    /// the logarithm of `σ/α`; the divergence is estimated with one random direction (Hutchinson 1989).
+    /// An upper bound on the bits per dimension of each image by the probability flow, in `steps`
+    /// steps of Heun's method evenly in the logarithm of `σ/α`; the divergence is estimated with
+    /// one random direction (Hutchinson 1989).
     ///
     /// `classes`: what the network is told for each image.
     ///
     /// # Errors
     /// [`Error::Config`] if there are no steps, or images or classes do not fit the network.
-    pub fn flow(&self, batch: &ImageBatch, classes: Option<&[u32]>, steps: usize, rng: &mut Rng) -> Result<Vec<f64>> {
+    pub fn flow(
+        &self,
+        batch: &ImageBatch,
+        classes: Option<&[u32]>,
+        steps: usize,
+        rng: &mut Rng,
+    ) -> Result<Vec<f64>> {
         if steps == 0 {
             return Err(Error::config("steps", steps, "at least 1"));
         }
@@ -100,11 +145,21 @@ impl<'a, D: Denoiser> Likelihood<'a, D> {
         let density = self.log_density(y, &class, steps, rng);
         // −E[ln p(x₀|y)] − E[ln p(y)] + E[ln q(y|x₀)], the last minus a normal's entropy.
         let entropy = 0.5 * width * (1.0 + (2.0 * PI * first * first).ln());
-        Ok(decoder.iter().zip(density).map(|(d, p)| (d - p - entropy) / width / LN_2).collect())
+        Ok(decoder
+            .iter()
+            .zip(density)
+            .map(|(d, p)| (d - p - entropy) / width / LN_2)
+            .collect())
     }
 
     /// `ln p(y)` of samples at the first noise level, `y = x₀ + σ/α·ε`.
-    fn log_density(&self, mut y: Tensor<4>, class: &Option<Tensor<1, Int>>, steps: usize, rng: &mut Rng) -> Vec<f64> {
+    fn log_density(
+        &self,
+        mut y: Tensor<4>,
+        class: &Option<Tensor<1, Int>>,
+        steps: usize,
+        rng: &mut Rng,
+    ) -> Vec<f64> {
         let table = SigmaTable::new(&self.alphas);
         let live = differentiable(self.network);
         let (from, to) = (table.min().ln(), table.max().ln());
@@ -116,7 +171,8 @@ impl<'a, D: Denoiser> Likelihood<'a, D> {
             let values: Vec<f32> = rng.uniforms(y.shape().num_elements(), -1.0, 1.0);
             let signs = values.into_iter().map(f32::signum).collect();
             let direction = Tensor::from_data(TensorData::new(signs, y.dims()), &self.device);
-            let at = |y: Tensor<4>, u: f64| self.slope(&live, y, u.exp(), &table, class, &direction);
+            let at =
+                |y: Tensor<4>, u: f64| self.slope(&live, y, u.exp(), &table, class, &direction);
             let (first, divergence) = at(y.clone(), u);
             let (second, later) = at(y.clone() + first.clone() * h, u + h);
             y = y + (first + second) * (0.5 * h);
@@ -129,7 +185,10 @@ impl<'a, D: Denoiser> Likelihood<'a, D> {
         let width = y.shape().num_elements() / y.dims()[0];
         let normal = 0.5 * width as f64 * (2.0 * PI / (alpha * alpha)).ln();
         let squares = per_image(&(y.clone() * y));
-        log.iter().zip(squares).map(|(log, square)| log - 0.5 * square * alpha * alpha - normal).collect()
+        log.iter()
+            .zip(squares)
+            .map(|(log, square)| log - 0.5 * square * alpha * alpha - normal)
+            .collect()
     }
 
     /// `dy/d ln s = s·ε̂` and its divergence along a direction, for `y = x/α` and `s = σ/α`.
@@ -143,46 +202,108 @@ impl<'a, D: Denoiser> Likelihood<'a, D> {
         direction: &Tensor<4>,
     ) -> (Tensor<4>, Vec<f64>) {
         let level = Level::preserving_ratio(s);
-        let (a, b) = self.prediction.read(level).expect("read at every level before").epsilon;
+        let (a, b) = self
+            .prediction
+            .read(level)
+            .expect("read at every level before")
+            .epsilon;
         let leaf = y.autodiff().require_grad();
         let x = leaf.clone() * level.alpha;
         let channels = x.dims()[1];
         let time = Tensor::full([x.dims()[0]], table.time(s), &x.device());
-        let condition = Condition { class: class.clone().map(Tensor::autodiff), ..Condition::default() };
-        let output = live.predict(x.clone(), time, &condition).narrow(1, 0, channels);
+        let condition = Condition {
+            class: class.clone().map(Tensor::autodiff),
+            ..Condition::default()
+        };
+        let output = live
+            .predict(x.clone(), time, &condition)
+            .narrow(1, 0, channels);
         let slope = (x * a + output * b) * s;
         let along = (slope.clone() * direction.clone().autodiff()).sum();
-        let gradient = leaf.grad(&along.backward()).expect("the slope depends on the sample");
+        let gradient = leaf
+            .grad(&along.backward())
+            .expect("the slope depends on the sample");
         (slope.inner(), per_image(&(gradient * direction.clone())))
     }
 
-    /// `−ln p(x₀ | x₁)`: a normal about the predicted clean sample with the first step's variance, in bins of which the outermost
-    /// go on for ever (Ho et al. 2020, equation 13).
+    /// `−ln p(x₀ | x₁)`: a normal about the predicted clean sample with the first step's variance,
+    /// in bins of which the outermost go on for ever (Ho et al. 2020, equation 13).
     fn decoder(&self, x0: &Tensor<4>, class: &Option<Tensor<1, Int>>, rng: &mut Rng) -> Vec<f64> {
-        let mean = self.clean(x0, rng.normal(x0.dims(), &self.device), &vec![0; x0.dims()[0]], class);
+        let mean = self.clean(
+            x0,
+            rng.normal(x0.dims(), &self.device),
+            &vec![0; x0.dims()[0]],
+            class,
+        );
         let deviation = (1.0 - self.alphas[0]).sqrt();
         let (x0, batch) = (host(x0), x0.dims()[0]);
-        let nats: Vec<f64> = host(&mean).into_iter().zip(x0).map(|(mean, x)| bin(x, mean, deviation)).collect();
-        nats.chunks_exact(nats.len() / batch).map(|image| image.iter().sum()).collect()
+        let nats: Vec<f64> = host(&mean)
+            .into_iter()
+            .zip(x0)
+            .map(|(mean, x)| bin(x, mean, deviation))
+            .collect();
+        nats.chunks_exact(nats.len() / batch)
+            .map(|image| image.iter().sum())
+            .collect()
     }
 
-    /// The clean samples that the network sees behind noise of a step each, within the range of images.
-    fn clean(&self, x0: &Tensor<4>, noise: Tensor<4>, steps: &[usize], class: &Option<Tensor<1, Int>>) -> Tensor<4> {
-        let levels: Vec<Level> = steps.iter().map(|step| Level::preserving(self.alphas[*step])).collect();
+    /// The clean samples that the network sees behind noise of a step each, within the range of
+    /// images.
+    fn clean(
+        &self,
+        x0: &Tensor<4>,
+        noise: Tensor<4>,
+        steps: &[usize],
+        class: &Option<Tensor<1, Int>>,
+    ) -> Tensor<4> {
+        let levels: Vec<Level> = steps
+            .iter()
+            .map(|step| Level::preserving(self.alphas[*step]))
+            .collect();
         let of = |number: &dyn Fn(&Level) -> f64| levels.iter().map(number).collect::<Vec<f64>>();
-        let x = combine(x0, &of(&|level| level.alpha), &noise, &of(&|level| level.sigma));
+        let x = combine(
+            x0,
+            &of(&|level| level.alpha),
+            &noise,
+            &of(&|level| level.sigma),
+        );
         let times: Vec<f32> = steps.iter().map(|step| *step as f32).collect();
         let time = Tensor::from_data(TensorData::new(times, [steps.len()]), &self.device);
-        let condition = Condition { class: class.clone(), ..Condition::default() };
-        let output = self.network.predict(x.clone(), time, &condition).narrow(1, 0, x.dims()[1]);
-        let reading = |level: &Level| self.prediction.read(*level).expect("read at every level before").x0;
-        combine(&x, &of(&|level| reading(level).0), &output, &of(&|level| reading(level).1)).clamp(-1.0, 1.0)
+        let condition = Condition {
+            class: class.clone(),
+            ..Condition::default()
+        };
+        let output = self
+            .network
+            .predict(x.clone(), time, &condition)
+            .narrow(1, 0, x.dims()[1]);
+        let reading = |level: &Level| {
+            self.prediction
+                .read(*level)
+                .expect("read at every level before")
+                .x0
+        };
+        combine(
+            &x,
+            &of(&|level| reading(level).0),
+            &output,
+            &of(&|level| reading(level).1),
+        )
+        .clamp(-1.0, 1.0)
     }
 
-    fn ready(&self, batch: &ImageBatch, classes: Option<&[u32]>) -> Result<(Tensor<4>, Option<Tensor<1, Int>>)> {
+    fn ready(
+        &self,
+        batch: &ImageBatch,
+        classes: Option<&[u32]>,
+    ) -> Result<(Tensor<4>, Option<Tensor<1, Int>>)> {
         self.network.makes(batch.shape())?;
         if self.network.cross_attention_dim().is_some() {
-            return Err(Error::config("network", "one that looks at tokens", "one that is told classes or nothing"));
+            return Err(Error::config(
+                "network",
+                "one that looks at tokens",
+                "one that is told classes or nothing",
+            ));
         }
         let class = match (self.network.classes(), classes) {
             (None, None) => None,
@@ -199,19 +320,30 @@ impl<'a, D: Denoiser> Likelihood<'a, D> {
                 }
                 let classes: Vec<i32> = classes.iter().map(|class| *class as i32).collect();
                 let count = classes.len();
-                Some(Tensor::from_data(TensorData::new(classes, [count]), &self.device))
+                Some(Tensor::from_data(
+                    TensorData::new(classes, [count]),
+                    &self.device,
+                ))
             }
             (known, _) => {
-                let expected = if known.is_some() { "one for each image" } else { "none, for this network" };
-                return Err(Error::config("classes", if known.is_some() { "missing" } else { "given" }, expected));
+                let expected = if known.is_some() {
+                    "one for each image"
+                } else {
+                    "none, for this network"
+                };
+                return Err(Error::config(
+                    "classes",
+                    if known.is_some() { "missing" } else { "given" },
+                    expected,
+                ));
             }
         };
         Ok((batch.images(&self.device) * 2.0 - 1.0, class))
     }
 }
 
-/// The steps after the first in `terms` parts at most, each of a step at least, evenly in `ln SNR`; all alone if there are as many
-/// terms as steps.
+/// The steps after the first in `terms` parts at most, each of a step at least, evenly in `ln SNR`;
+/// all alone if there are as many terms as steps.
 fn parts(alphas: &[f64], terms: usize) -> Vec<Range<usize>> {
     let steps = alphas.len();
     if terms + 1 >= steps {
@@ -222,7 +354,11 @@ fn parts(alphas: &[f64], terms: usize) -> Vec<Range<usize>> {
     let part = |step: usize| ((high - log(step)) / (high - low) * terms as f64) as usize;
     let mut starts: Vec<usize> = vec![1];
     starts.extend((2..steps - 1).filter(|step| part(*step) > part(step - 1)));
-    starts.iter().enumerate().map(|(k, start)| *start..starts.get(k + 1).copied().unwrap_or(steps)).collect()
+    starts
+        .iter()
+        .enumerate()
+        .map(|(k, start)| *start..starts.get(k + 1).copied().unwrap_or(steps))
+        .collect()
 }
 
 /// `−ln` of a normal's probability of the bin of 2/255 about `x`.
@@ -248,8 +384,9 @@ fn bin(x: f64, mean: f64, deviation: f64) -> f64 {
     0.5 * nearest * nearest + (nearest * (2.0 * PI).sqrt()).ln()
 }
 
-/// The standard normal's distribution function, relative precision 1e-7 in the lower tail too: the complementary error function by
-/// its continued fraction far out, by its series near 0 (Abramowitz & Stegun 1964, 7.1.14 and 7.1.6).
+/// The standard normal's distribution function, relative precision 1e-7 in the lower tail too: the
+/// complementary error function by its continued fraction far out, by its series near 0 (Abramowitz
+/// & Stegun 1964, 7.1.14 and 7.1.6).
 fn cdf(z: f64) -> f64 {
     if z > 0.0 {
         return 1.0 - cdf(-z);
@@ -263,7 +400,9 @@ fn cdf(z: f64) -> f64 {
         }
         return 0.5 - (-x * x).exp() * sum / PI.sqrt();
     }
-    let tail = (1..60).rev().fold(x, |rest, n| x + 0.5 * f64::from(n) / rest);
+    let tail = (1..60)
+        .rev()
+        .fold(x, |rest, n| x + 0.5 * f64::from(n) / rest);
     0.5 * (-x * x).exp() / (PI.sqrt() * tail)
 }
 
@@ -273,7 +412,12 @@ fn host(x: &Tensor<4>) -> Vec<f64> {
 
 /// Sums over everything but the batch.
 fn per_image(x: &Tensor<4>) -> Vec<f64> {
-    x.clone().flatten::<2>(1, 3).sum_dim(1).into_data().iter::<f64>().collect()
+    x.clone()
+        .flatten::<2>(1, 3)
+        .sum_dim(1)
+        .into_data()
+        .iter::<f64>()
+        .collect()
 }
 
 #[cfg(test)]
@@ -301,7 +445,9 @@ mod tests {
         }
         // All bins together hold everything.
         for (mean, deviation) in [(0.0, 0.3), (-0.99, 0.01), (0.7, 1e-3)] {
-            let all: f64 = (0..256).map(|i| (-bin(f64::from(i) / 127.5 - 1.0, mean, deviation)).exp()).sum();
+            let all: f64 = (0..256)
+                .map(|i| (-bin(f64::from(i) / 127.5 - 1.0, mean, deviation)).exp())
+                .sum();
             assert!((all - 1.0).abs() < 1e-9, "{mean} {deviation}: {all}");
         }
         assert!(bin(1.0, -1.0, 1e-3).is_finite());
@@ -312,8 +458,14 @@ mod tests {
         let alphas = NoiseScheduleConfig::default().alphas_cumprod().unwrap();
         for terms in [1, 7, 100, 999, 1000] {
             let parts = parts(&alphas, terms);
-            assert!(parts.len() <= terms && parts.iter().all(|part| !part.is_empty()), "{terms}: {parts:?}");
-            assert_eq!(parts.into_iter().flatten().collect::<Vec<_>>(), (1..1000).collect::<Vec<_>>());
+            assert!(
+                parts.len() <= terms && parts.iter().all(|part| !part.is_empty()),
+                "{terms}: {parts:?}"
+            );
+            assert_eq!(
+                parts.into_iter().flatten().collect::<Vec<_>>(),
+                (1..1000).collect::<Vec<_>>()
+            );
         }
     }
 
@@ -323,55 +475,104 @@ mod tests {
     fn images(n: usize) -> ImageBatch {
         let shape = ImageShape::new(1, 4, 4);
         let mut rng = Rng::new(8);
-        let mut pixel = || ((f64::from(rng.normals(1)[0]) * DEVIATION + 1.0) * 127.5).round().clamp(0.0, 255.0) as u8;
+        let mut pixel = || {
+            ((f64::from(rng.normals(1)[0]) * DEVIATION + 1.0) * 127.5)
+                .round()
+                .clamp(0.0, 255.0) as u8
+        };
         collate_images(
-            (0..n).map(|_| Image { shape, pixels: (0..16).map(|_| pixel()).collect(), label: None }).collect(),
+            (0..n)
+                .map(|_| Image {
+                    shape,
+                    pixels: (0..16).map(|_| pixel()).collect(),
+                    label: None,
+                })
+                .collect(),
         )
     }
 
     /// The truth for normal values in bins of 2/255.
     fn truth() -> f64 {
-        0.5 * (2.0 * PI * std::f64::consts::E * DEVIATION * DEVIATION).log2() - (2.0 / 255.0f64).log2()
+        0.5 * (2.0 * PI * std::f64::consts::E * DEVIATION * DEVIATION).log2()
+            - (2.0 / 255.0f64).log2()
     }
 
     #[test]
     fn a_network_that_knows_the_data_has_its_entropy() {
         let flex = device("flex").unwrap();
         let network = Gaussian::new(0.0, DEVIATION, &flex);
-        let likelihood =
-            Likelihood::new(&network, &NoiseScheduleConfig::default(), Prediction::Epsilon, &flex).unwrap();
+        let likelihood = Likelihood::new(
+            &network,
+            &NoiseScheduleConfig::default(),
+            Prediction::Epsilon,
+            &flex,
+        )
+        .unwrap();
         let batch = images(400);
-        let all = Estimate::of(&likelihood.bound(&batch, None, 1000, &mut Rng::new(0)).unwrap()).unwrap();
-        let some = Estimate::of(&likelihood.bound(&batch, None, 200, &mut Rng::new(1)).unwrap()).unwrap();
-        let flow = Estimate::of(&likelihood.flow(&batch, None, 60, &mut Rng::new(2)).unwrap()).unwrap();
-        // By the flow nothing is lost but the decoder's thousandths. The steps' bound is what its terms are for normal values, whose
-        // clean sample is uncertain by d²/(1 + d²·SNR).
-        let snr: Vec<f64> = likelihood.alphas.iter().map(|alpha| alpha / (1.0 - alpha)).collect();
+        let all = Estimate::of(
+            &likelihood
+                .bound(&batch, None, 1000, &mut Rng::new(0))
+                .unwrap(),
+        )
+        .unwrap();
+        let some = Estimate::of(
+            &likelihood
+                .bound(&batch, None, 200, &mut Rng::new(1))
+                .unwrap(),
+        )
+        .unwrap();
+        let flow =
+            Estimate::of(&likelihood.flow(&batch, None, 60, &mut Rng::new(2)).unwrap()).unwrap();
+        // By the flow nothing is lost but the decoder's thousandths. The steps' bound is what its
+        // terms are for normal values, whose clean sample is uncertain by d²/(1 + d²·SNR).
+        let snr: Vec<f64> = likelihood
+            .alphas
+            .iter()
+            .map(|alpha| alpha / (1.0 - alpha))
+            .collect();
         let uncertain = |snr: f64| DEVIATION.powi(2) / (1.0 + snr * DEVIATION.powi(2));
-        let steps: f64 = (1..1000).map(|k| 0.5 * (snr[k - 1] - snr[k]) * uncertain(snr[k])).sum();
+        let steps: f64 = (1..1000)
+            .map(|k| 0.5 * (snr[k - 1] - snr[k]) * uncertain(snr[k]))
+            .sum();
         let variance = 1.0 - likelihood.alphas[0];
-        let decoder = 0.5 * ((2.0 * PI * variance).ln() + uncertain(snr[0]) / variance) - (2.0 / 255.0f64).ln();
+        let decoder = 0.5 * ((2.0 * PI * variance).ln() + uncertain(snr[0]) / variance)
+            - (2.0 / 255.0f64).ln();
         let last = likelihood.alphas[999];
         let prior = 0.5 * (last * DEVIATION.powi(2) - last - (1.0 - last).ln());
         let expected = (steps + decoder + prior) / LN_2;
         for (estimate, expected) in [(all, expected), (some, expected), (flow, truth())] {
             let off = (estimate.mean - expected).abs();
-            assert!(off < 0.02 + 3.0 * estimate.standard_error, "{estimate}, expected {expected:.3}");
+            assert!(
+                off < 0.02 + 3.0 * estimate.standard_error,
+                "{estimate}, expected {expected:.3}"
+            );
         }
         // One that knows it wrongly finds it less probable.
         let wrong = Gaussian::new(0.3, DEVIATION, &flex);
-        let wrong = Likelihood::new(&wrong, &NoiseScheduleConfig::default(), Prediction::Epsilon, &flex).unwrap();
+        let wrong = Likelihood::new(
+            &wrong,
+            &NoiseScheduleConfig::default(),
+            Prediction::Epsilon,
+            &flex,
+        )
+        .unwrap();
         let worse = Estimate::of(&wrong.flow(&batch, None, 60, &mut Rng::new(2)).unwrap()).unwrap();
         assert!(worse.mean > flow.mean + 0.5, "{worse} {flow}");
     }
 
-    /// The density at the first level has a closed form; Heun's method comes to it with second order.
+    /// The density at the first level has a closed form; Heun's method comes to it with second
+    /// order.
     #[test]
     fn the_flow_carries_densities_with_second_order() {
         let flex = device("flex").unwrap();
         let network = Gaussian::new(0.1, DEVIATION, &flex);
-        let likelihood =
-            Likelihood::new(&network, &NoiseScheduleConfig::default(), Prediction::Epsilon, &flex).unwrap();
+        let likelihood = Likelihood::new(
+            &network,
+            &NoiseScheduleConfig::default(),
+            Prediction::Epsilon,
+            &flex,
+        )
+        .unwrap();
         let y = Rng::new(3).normal([16, 1, 4, 4], &flex) * DEVIATION + 0.1;
         let variance = DEVIATION.powi(2) + SigmaTable::new(&likelihood.alphas).min().powi(2);
         let centred = y.clone() - 0.1;
@@ -381,7 +582,12 @@ mod tests {
             .collect();
         let error = |steps: usize| {
             let found = likelihood.log_density(y.clone(), &None, steps, &mut Rng::new(0));
-            found.iter().zip(&exact).map(|(a, b)| (a - b).abs()).sum::<f64>() / 16.0
+            found
+                .iter()
+                .zip(&exact)
+                .map(|(a, b)| (a - b).abs())
+                .sum::<f64>()
+                / 16.0
         };
         let [coarse, fine] = [20, 40].map(error);
         assert!((3.0..5.5).contains(&(coarse / fine)), "{coarse} {fine}");
@@ -391,18 +597,53 @@ mod tests {
     #[test]
     fn mistakes_are_told_at_the_door() {
         let flex = device("flex").unwrap();
-        let (plain, told) = (Gaussian::new(0.0, 1.0, &flex), Gaussian::new(0.0, 1.0, &flex).with_classes(3));
-        let of =
-            |network| Likelihood::new(network, &NoiseScheduleConfig::default(), Prediction::Epsilon, &flex).unwrap();
+        let (plain, told) = (
+            Gaussian::new(0.0, 1.0, &flex),
+            Gaussian::new(0.0, 1.0, &flex).with_classes(3),
+        );
+        let of = |network| {
+            Likelihood::new(
+                network,
+                &NoiseScheduleConfig::default(),
+                Prediction::Epsilon,
+                &flex,
+            )
+            .unwrap()
+        };
         let (batch, mut rng) = (images(2), Rng::new(0));
         for (message, expected) in [
-            (of(&plain).bound(&batch, None, 0, &mut rng).unwrap_err(), "`terms` is 0"),
-            (of(&plain).bound(&batch, None, 1001, &mut rng).unwrap_err(), "`terms` is 1001"),
-            (of(&plain).flow(&batch, None, 0, &mut rng).unwrap_err(), "`steps` is 0"),
-            (of(&plain).flow(&batch, Some(&[0, 0]), 1, &mut rng).unwrap_err(), "`classes` is given"),
-            (of(&told).flow(&batch, None, 1, &mut rng).unwrap_err(), "`classes` is missing"),
-            (of(&told).flow(&batch, Some(&[0]), 1, &mut rng).unwrap_err(), "`classes` is 1, expected 2"),
-            (of(&told).flow(&batch, Some(&[0, 3]), 1, &mut rng).unwrap_err(), "`classes` is 3, expected below 3"),
+            (
+                of(&plain).bound(&batch, None, 0, &mut rng).unwrap_err(),
+                "`terms` is 0",
+            ),
+            (
+                of(&plain).bound(&batch, None, 1001, &mut rng).unwrap_err(),
+                "`terms` is 1001",
+            ),
+            (
+                of(&plain).flow(&batch, None, 0, &mut rng).unwrap_err(),
+                "`steps` is 0",
+            ),
+            (
+                of(&plain)
+                    .flow(&batch, Some(&[0, 0]), 1, &mut rng)
+                    .unwrap_err(),
+                "`classes` is given",
+            ),
+            (
+                of(&told).flow(&batch, None, 1, &mut rng).unwrap_err(),
+                "`classes` is missing",
+            ),
+            (
+                of(&told).flow(&batch, Some(&[0]), 1, &mut rng).unwrap_err(),
+                "`classes` is 1, expected 2",
+            ),
+            (
+                of(&told)
+                    .flow(&batch, Some(&[0, 3]), 1, &mut rng)
+                    .unwrap_err(),
+                "`classes` is 3, expected below 3",
+            ),
         ] {
             let message = message.to_string();
             assert!(message.contains(expected), "{message}");

@@ -8,8 +8,8 @@ use crate::{
 };
 use aigc_core::{
     Error, Result,
-    data::ImageBatch,
-    latent::Autoencoder,
+    data::{ImageBatch, ImageShape, SampleShape},
+    encoder::Autoencoder,
     train::{Losses, Objective, StepContext},
 };
 use burn::tensor::{Device, Tensor, TensorData};
@@ -29,8 +29,8 @@ pub enum Weighting {
         /// 5 in the paper.
         gamma: f64,
     },
-    /// Those of the clean sample count by `(s² + σ²)/(s·σ)²`, where `s` is the data's standard deviation (Karras et al. 2022,
-    /// table 1). [`Process::Edm`] has it with `Uniform` already.
+    /// Those of the clean sample count by `(s² + σ²)/(s·σ)²`, where `s` is the data's standard
+    /// deviation (Karras et al. 2022, table 1). [`Process::Edm`] has it with `Uniform` already.
     Edm {
         /// `s`; 0.5 in the paper.
         sigma_data: f64,
@@ -44,7 +44,11 @@ impl Weighting {
             Weighting::MinSnr { gamma } => ("weighting.gamma", gamma),
             Weighting::Edm { sigma_data } => ("weighting.sigma_data", sigma_data),
         };
-        if value > 0.0 && value.is_finite() { Ok(()) } else { Err(Error::config(field, value, "more than 0")) }
+        if value > 0.0 && value.is_finite() {
+            Ok(())
+        } else {
+            Err(Error::config(field, value, "more than 0"))
+        }
     }
 
     /// Of the squared error of what the network says.
@@ -68,10 +72,11 @@ pub struct DiffusionObjectiveConfig {
     pub prediction: Prediction,
     /// What errors count for.
     pub weighting: Weighting,
-    /// Share of samples whose class is hidden: they are told the network's last class, which stands for none. Guidance needs it
-    /// (Ho & Salimans 2022, <https://arxiv.org/abs/2207.12598>).
+    /// Share of samples whose class is hidden: they are told the network's last class, which stands
+    /// for none. Guidance needs it (Ho & Salimans 2022, <https://arxiv.org/abs/2207.12598>).
     pub conditioning_dropout: f64,
-    /// Share of batches in which the network sees beside the noisy sample what it made of it at first (Chen et al. 2023,
+    /// Share of batches in which the network sees beside the noisy sample what it made of it at
+    /// first (Chen et al. 2023,
     /// <https://arxiv.org/abs/2208.04202>, section 3; a half there); it needs twice the channels for it.
     pub self_conditioning: f64,
 }
@@ -106,9 +111,14 @@ impl<D: Denoiser> DiffusionObjective<D> {
     pub fn new(config: DiffusionObjectiveConfig, network: &D) -> Result<Self> {
         config.weighting.validate()?;
         if !(0.0..1.0).contains(&config.conditioning_dropout) {
-            return Err(Error::config("conditioning_dropout", config.conditioning_dropout, "0 or more, less than 1"));
+            return Err(Error::config(
+                "conditioning_dropout",
+                config.conditioning_dropout,
+                "0 or more, less than 1",
+            ));
         }
-        if config.conditioning_dropout > 0.0 && network.classes().is_none_or(|classes| classes < 2) {
+        if config.conditioning_dropout > 0.0 && network.classes().is_none_or(|classes| classes < 2)
+        {
             return Err(Error::config(
                 "conditioning_dropout",
                 config.conditioning_dropout,
@@ -116,16 +126,35 @@ impl<D: Denoiser> DiffusionObjective<D> {
             ));
         }
         if !(0.0..=1.0).contains(&config.self_conditioning) {
-            return Err(Error::config("self_conditioning", config.self_conditioning, "0 to 1"));
+            return Err(Error::config(
+                "self_conditioning",
+                config.self_conditioning,
+                "0 to 1",
+            ));
         }
         let draws = Draws::new(&config.process, config.prediction)?;
-        // Where sampling begins there is no signal, and so no weight: the first step would never be learned.
-        if matches!(config.process, Process::Steps { rescale_betas_zero_snr: true, .. })
-            && matches!(config.weighting, Weighting::MinSnr { .. })
+        // Where sampling begins there is no signal, and so no weight: the first step would never be
+        // learned.
+        if matches!(
+            config.process,
+            Process::Steps {
+                rescale_betas_zero_snr: true,
+                ..
+            }
+        ) && matches!(config.weighting, Weighting::MinSnr { .. })
         {
-            return Err(Error::config("weighting", "min_snr", "uniform or edm, with rescale_betas_zero_snr"));
+            return Err(Error::config(
+                "weighting",
+                "min_snr",
+                "uniform or edm, with rescale_betas_zero_snr",
+            ));
         }
-        Ok(Self { config, draws, latent: None, model: PhantomData })
+        Ok(Self {
+            config,
+            draws,
+            latent: None,
+            model: PhantomData,
+        })
     }
 
     /// Learns the latent maps of images, times `scale`, instead of the images (Rombach et al. 2022,
@@ -137,23 +166,44 @@ impl<D: Denoiser> DiffusionObjective<D> {
         if !(scale > 0.0 && scale.is_finite()) {
             return Err(Error::config("scale", scale, "more than 0"));
         }
-        Ok(Self { latent: Some((Rc::new(autoencoder), scale)), ..self })
+        Ok(Self {
+            latent: Some((Rc::new(autoencoder), scale)),
+            ..self
+        })
     }
 
     /// Classes as they are told, some of them hidden.
-    fn classes(&self, network: &D, batch: &ImageBatch, context: &mut StepContext) -> Result<Option<Vec<i32>>> {
-        let Some(classes) = network.classes() else { return Ok(None) };
+    fn classes(
+        &self,
+        network: &D,
+        batch: &ImageBatch,
+        context: &mut StepContext,
+    ) -> Result<Option<Vec<i32>>> {
+        let Some(classes) = network.classes() else {
+            return Ok(None);
+        };
         let Some(labels) = batch.label_values() else {
-            return Err(Error::config("labels", "missing", "the class of every image, for a network with classes"));
+            return Err(Error::config(
+                "labels",
+                "missing",
+                "the class of every image, for a network with classes",
+            ));
         };
         // The last stands for none, where some are hidden.
         let hidden = (self.config.conditioning_dropout > 0.0).then_some(classes - 1);
         let known = hidden.unwrap_or(classes);
         if let Some(label) = labels.iter().find(|label| **label as usize >= known) {
-            return Err(Error::config("labels", label, format!("below {known}, the network's classes")));
+            return Err(Error::config(
+                "labels",
+                label,
+                format!("below {known}, the network's classes"),
+            ));
         }
         let told = |label: &u32| match hidden {
-            Some(none) if f64::from(context.rng.uniforms(1, 0.0, 1.0)[0]) < self.config.conditioning_dropout => {
+            Some(none)
+                if f64::from(context.rng.uniforms(1, 0.0, 1.0)[0])
+                    < self.config.conditioning_dropout =>
+            {
                 none as i32
             }
             _ => *label as i32,
@@ -162,18 +212,38 @@ impl<D: Denoiser> DiffusionObjective<D> {
     }
 
     /// Noise for each image, and the noise that goes with it where the process says so.
-    fn noise(&self, x0: &Tensor<4>, labels: Option<&[u32]>, context: &mut StepContext) -> Tensor<4> {
+    fn noise(
+        &self,
+        x0: &Tensor<4>,
+        labels: Option<&[u32]>,
+        context: &mut StepContext,
+    ) -> Tensor<4> {
         let dims = x0.dims();
-        let Process::Flow { coupling: Coupling::OptimalTransport, .. } = self.config.process else {
+        let Process::Flow {
+            coupling: Coupling::OptimalTransport,
+            ..
+        } = self.config.process
+        else {
             return context.rng.normal(dims, &context.device);
         };
         let noise = context.rng.normal(dims, &context.device);
         // ‖x − ε‖² without what does not depend on the pairing.
         let flat = |x: &Tensor<4>| x.clone().inner().flatten::<2>(1, 3);
-        let costs: Vec<f64> = flat(x0).matmul(flat(&noise).transpose()).neg().into_data().iter::<f64>().collect();
-        let order: Vec<i32> = coupling::optimal(&costs, labels).into_iter().map(|j| j as i32).collect();
+        let costs: Vec<f64> = flat(x0)
+            .matmul(flat(&noise).transpose())
+            .neg()
+            .into_data()
+            .iter::<f64>()
+            .collect();
+        let order: Vec<i32> = coupling::optimal(&costs, labels)
+            .into_iter()
+            .map(|j| j as i32)
+            .collect();
         let count = order.len();
-        noise.select(0, Tensor::from_data(TensorData::new(order, [count]), &context.device))
+        noise.select(
+            0,
+            Tensor::from_data(TensorData::new(order, [count]), &context.device),
+        )
     }
 }
 
@@ -198,7 +268,10 @@ pub(crate) fn combine(x: &Tensor<4>, a: &[f64], y: &Tensor<4>, b: &[f64]) -> Ten
 
 /// A number for each sample, to be multiplied with images.
 fn each(values: &[f64], like: &Tensor<4>) -> Tensor<4> {
-    Tensor::from_data(TensorData::new(values.to_vec(), [values.len(), 1, 1, 1]), (&like.device(), like.dtype()))
+    Tensor::from_data(
+        TensorData::new(values.to_vec(), [values.len(), 1, 1, 1]),
+        (&like.device(), like.dtype()),
+    )
 }
 
 fn times(noised: &[Noised], device: &Device) -> Tensor<1> {
@@ -206,21 +279,41 @@ fn times(noised: &[Noised], device: &Device) -> Tensor<1> {
     Tensor::from_data(TensorData::new(told, [noised.len()]), device)
 }
 
+/// The shape of a latent map as that of an image.
+fn map_shape(shape: SampleShape) -> ImageShape {
+    shape.as_image().unwrap_or(ImageShape::new(0, 0, 0))
+}
+
 impl<D: Denoiser + 'static> Objective for DiffusionObjective<D> {
     type Model = D;
     type Batch = ImageBatch;
 
-    fn losses(&mut self, network: &D, batch: &ImageBatch, context: &mut StepContext) -> Result<Losses> {
-        let shape = self.latent.as_ref().map_or(batch.shape(), |(latent, _)| latent.latent_shape());
+    fn losses(
+        &mut self,
+        network: &D,
+        batch: &ImageBatch,
+        context: &mut StepContext,
+    ) -> Result<Losses> {
+        let shape = self.latent.as_ref().map_or(batch.shape(), |(latent, _)| {
+            map_shape(latent.latent_shape())
+        });
         network.fits(shape)?;
-        if let Some((autoencoder, _)) = self.latent.as_ref().filter(|(a, _)| a.image_shape() != batch.shape()) {
-            let expected = format!("{}, the autoencoder's", autoencoder.image_shape());
+        if let Some((autoencoder, _)) = self
+            .latent
+            .as_ref()
+            .filter(|(a, _)| a.sample_shape() != batch.shape())
+        {
+            let expected = format!("{}, the autoencoder's", autoencoder.sample_shape());
             return Err(Error::config("images", batch.shape(), expected));
         }
         let looks_back = network.supports_self_conditioning(shape.channels);
         if self.config.self_conditioning > 0.0 && !looks_back {
             let expected = "0, for a network without channels for what it made before";
-            return Err(Error::config("self_conditioning", self.config.self_conditioning, expected));
+            return Err(Error::config(
+                "self_conditioning",
+                self.config.self_conditioning,
+                expected,
+            ));
         }
         let class = self.classes(network, batch, context)?.map(|classes| {
             let count = classes.len();
@@ -230,21 +323,44 @@ impl<D: Denoiser + 'static> Objective for DiffusionObjective<D> {
             None => batch.images(&context.device) * 2.0 - 1.0,
             Some((autoencoder, scale)) => {
                 let plain = context.device.clone().without_autodiff();
-                (autoencoder.encode(batch.images(&plain)) * *scale).autodiff()
+                (autoencoder.encode(batch.images(&plain)).mode() * *scale).autodiff()
             }
         };
         let noise = self.noise(&x0, network.classes().and(batch.label_values()), context);
-        let noised: Vec<Noised> = (0..batch.len()).map(|_| self.draws.draw(&mut context.rng)).collect();
+        let noised: Vec<Noised> = (0..batch.len())
+            .map(|_| self.draws.draw(&mut context.rng))
+            .collect();
         let of = |number: &dyn Fn(&Noised) -> f64| noised.iter().map(number).collect::<Vec<f64>>();
-        let noisy = combine(&x0, &of(&|n| n.level.alpha), &noise, &of(&|n| n.level.sigma));
+        let noisy = combine(
+            &x0,
+            &of(&|n| n.level.alpha),
+            &noise,
+            &of(&|n| n.level.sigma),
+        );
         let target = combine(&x0, &of(&|n| n.target().0), &noise, &of(&|n| n.target().1));
         let seen = combine(&noisy, &of(&|n| n.input), &noisy, &[0.0]);
         let time = times(&noised, &context.device);
-        let mut condition = Condition { class, ..Condition::default() };
-        if looks_back && f64::from(context.rng.uniforms(1, 0.0, 1.0)[0]) < self.config.self_conditioning {
-            let plain = Condition { class: condition.class.clone().map(Tensor::inner), ..Condition::default() };
-            let output = network.valid().predict(seen.clone().inner(), time.clone().inner(), &plain);
-            let made = combine(&noisy.clone().inner(), &of(&|n| n.reading.x0.0), &output, &of(&|n| n.reading.x0.1));
+        let mut condition = Condition {
+            class,
+            ..Condition::default()
+        };
+        if looks_back
+            && f64::from(context.rng.uniforms(1, 0.0, 1.0)[0]) < self.config.self_conditioning
+        {
+            let plain = Condition {
+                class: condition.class.clone().map(Tensor::inner),
+                ..Condition::default()
+            };
+            let output =
+                network
+                    .valid()
+                    .predict(seen.clone().inner(), time.clone().inner(), &plain);
+            let made = combine(
+                &noisy.clone().inner(),
+                &of(&|n| n.reading.x0.0),
+                &output,
+                &of(&|n| n.reading.x0.1),
+            );
             condition.x0 = Some(made.autodiff());
         }
         let error = network.predict(seen, time, &condition) - target;
@@ -261,6 +377,7 @@ impl<D: Denoiser + 'static> Objective for DiffusionObjective<D> {
 mod tests {
     use super::*;
     use crate::{models::UNet2dConfig, prediction::Level, schedule::NoiseScheduleConfig};
+    use aigc_core::encoder::{Deterministic, Posterior};
     use aigc_core::{
         data::{Image, ImageShape, collate_images},
         device::device,
@@ -292,13 +409,23 @@ mod tests {
 
     fn batch(value: u8, n: usize) -> ImageBatch {
         let shape = ImageShape::new(1, 4, 4);
-        collate_images((0..n).map(|i| Image { shape, pixels: vec![value; 16], label: Some(i as u32 % 3) }).collect())
+        collate_images(
+            (0..n)
+                .map(|i| Image {
+                    shape,
+                    pixels: vec![value; 16],
+                    label: Some(i as u32 % 3),
+                })
+                .collect(),
+        )
     }
 
     fn loss(config: DiffusionObjectiveConfig, network: &Says, flex: &Device) -> f64 {
         let mut objective = DiffusionObjective::new(config, network).unwrap();
         let mut context = StepContext::new(0, 1, flex.clone(), Rng::new(3));
-        let losses = objective.losses(network, &batch(255, 4096), &mut context).unwrap();
+        let losses = objective
+            .losses(network, &batch(255, 4096), &mut context)
+            .unwrap();
         losses.total.into_scalar::<f64>()
     }
 
@@ -306,36 +433,61 @@ mod tests {
     #[test]
     fn losses_are_the_mean_squares_of_their_targets() {
         let flex = device("flex").unwrap();
-        let says = |value| Says { value, classes: None };
-        let of = |prediction| DiffusionObjectiveConfig { prediction, ..DiffusionObjectiveConfig::default() };
+        let says = |value| Says {
+            value,
+            classes: None,
+        };
+        let of = |prediction| DiffusionObjectiveConfig {
+            prediction,
+            ..DiffusionObjectiveConfig::default()
+        };
         assert!((loss(of(Prediction::Epsilon), &says(0.0), &flex) - 1.0).abs() < 0.03);
         assert!(loss(of(Prediction::Sample), &says(1.0), &flex) < 1e-9);
         assert!((loss(of(Prediction::Sample), &says(-1.0), &flex) - 4.0).abs() < 1e-4);
         // E[v²] = α² + σ² = 1.
         assert!((loss(of(Prediction::V), &says(0.0), &flex) - 1.0).abs() < 0.03);
         // The mean of min(SNR, γ), by the table.
-        let config = DiffusionObjectiveConfig { weighting: Weighting::MinSnr { gamma: 5.0 }, ..of(Prediction::Sample) };
+        let config = DiffusionObjectiveConfig {
+            weighting: Weighting::MinSnr { gamma: 5.0 },
+            ..of(Prediction::Sample)
+        };
         let alphas = NoiseScheduleConfig::default().alphas_cumprod().unwrap();
-        let expected = alphas.iter().map(|alpha| (alpha / (1.0 - alpha)).min(5.0)).sum::<f64>() / 1000.0;
+        let expected = alphas
+            .iter()
+            .map(|alpha| (alpha / (1.0 - alpha)).min(5.0))
+            .sum::<f64>()
+            / 1000.0;
         assert!((loss(config, &says(0.0), &flex) / expected - 1.0).abs() < 0.05);
     }
 
     /// The same error of the clean sample costs the same, whatever is predicted.
     #[test]
     fn weights_are_alike_for_every_prediction() {
-        for weighting in [Weighting::MinSnr { gamma: 5.0 }, Weighting::Edm { sigma_data: 0.5 }] {
+        for weighting in [
+            Weighting::MinSnr { gamma: 5.0 },
+            Weighting::Edm { sigma_data: 0.5 },
+        ] {
             for alpha in [0.999, 0.7, 0.01] {
                 let level = Level::preserving(alpha);
                 let cost = |prediction: Prediction| {
                     let reading = prediction.read(level).unwrap();
                     // Errors of x₀ and of the output differ by the output's weight in x₀.
-                    weighting.of(&Noised { level, time: 0.0, input: 1.0, reading }) / reading.x0.1.powi(2)
+                    weighting.of(&Noised {
+                        level,
+                        time: 0.0,
+                        input: 1.0,
+                        reading,
+                    }) / reading.x0.1.powi(2)
                 };
                 let [a, b, c] = [Prediction::Sample, Prediction::Epsilon, Prediction::V].map(cost);
-                assert!((a / b - 1.0).abs() < 1e-9 && (a / c - 1.0).abs() < 1e-9, "{alpha}: {a} {b} {c}");
+                assert!(
+                    (a / b - 1.0).abs() < 1e-9 && (a / c - 1.0).abs() < 1e-9,
+                    "{alpha}: {a} {b} {c}"
+                );
             }
         }
-        // EDM's own process: its weighting makes every error of what the network says count the same.
+        // EDM's own process: its weighting makes every error of what the network says count the
+        // same.
         let draws = Draws::new(&Process::edm(), Prediction::Epsilon).unwrap();
         let noised = draws.draw(&mut Rng::new(0));
         assert!((Weighting::Edm { sigma_data: 0.5 }.of(&noised) - 1.0).abs() < 1e-9);
@@ -346,16 +498,35 @@ mod tests {
     fn flows_learn_the_velocity() {
         let flex = device("flex").unwrap();
         for coupling in [Coupling::Independent, Coupling::OptimalTransport] {
-            let process = Process::Flow { draw: Default::default(), num_train_timesteps: 1000, coupling };
+            let process = Process::Flow {
+                draw: Default::default(),
+                num_train_timesteps: 1000,
+                coupling,
+            };
             let config = DiffusionObjectiveConfig {
                 process,
                 prediction: Prediction::Flow,
                 ..DiffusionObjectiveConfig::default()
             };
-            let mut objective = DiffusionObjective::new(config, &Says { value: -1.0, classes: None }).unwrap();
+            let mut objective = DiffusionObjective::new(
+                config,
+                &Says {
+                    value: -1.0,
+                    classes: None,
+                },
+            )
+            .unwrap();
             let mut context = StepContext::new(0, 1, flex.clone(), Rng::new(3));
-            let losses =
-                objective.losses(&Says { value: -1.0, classes: None }, &batch(255, 256), &mut context).unwrap();
+            let losses = objective
+                .losses(
+                    &Says {
+                        value: -1.0,
+                        classes: None,
+                    },
+                    &batch(255, 256),
+                    &mut context,
+                )
+                .unwrap();
             let loss = losses.total.into_scalar::<f64>();
             assert!((loss - 1.0).abs() < 0.1, "{coupling:?}: {loss}");
         }
@@ -401,7 +572,10 @@ mod tests {
         assert!((loss(0.0, true).unwrap() - 0.25).abs() < 1e-6);
         assert!(loss(1.0, true).unwrap() < 1e-9);
         let message = loss(0.5, false).unwrap_err().to_string();
-        assert!(message.contains("`self_conditioning` is 0.5, expected 0"), "{message}");
+        assert!(
+            message.contains("`self_conditioning` is 0.5, expected 0"),
+            "{message}"
+        );
     }
 
     /// A corner of each image.
@@ -409,20 +583,20 @@ mod tests {
     struct Corner;
 
     impl Autoencoder for Corner {
-        fn encode(&self, x: Tensor<4>) -> Tensor<4> {
-            x.narrow(2, 0, 2).narrow(3, 0, 2)
+        fn encode(&self, x: Tensor<4>) -> Box<dyn Posterior> {
+            Box::new(Deterministic(x.narrow(2, 0, 2).narrow(3, 0, 2)))
         }
 
         fn decode(&self, z: Tensor<4>) -> Tensor<4> {
             z.repeat_dim(2, 2).repeat_dim(3, 2)
         }
 
-        fn image_shape(&self) -> ImageShape {
-            ImageShape::new(1, 4, 4)
+        fn sample_shape(&self) -> SampleShape {
+            SampleShape::new(&[1, 4, 4])
         }
 
-        fn latent_shape(&self) -> ImageShape {
-            ImageShape::new(1, 2, 2)
+        fn latent_shape(&self) -> SampleShape {
+            SampleShape::new(&[1, 2, 2])
         }
     }
 
@@ -430,25 +604,45 @@ mod tests {
     #[test]
     fn latent_maps_take_the_place_of_images() {
         let flex = device("flex").unwrap();
-        let config = DiffusionObjectiveConfig { prediction: Prediction::Sample, ..DiffusionObjectiveConfig::default() };
-        let network = Says { value: 3.0, classes: None };
+        let config = DiffusionObjectiveConfig {
+            prediction: Prediction::Sample,
+            ..DiffusionObjectiveConfig::default()
+        };
+        let network = Says {
+            value: 3.0,
+            classes: None,
+        };
         let objective = DiffusionObjective::new(config, &network).unwrap();
         let mut objective = objective.through(Corner, 3.0).unwrap();
         let mut context = StepContext::new(0, 1, flex.clone().autodiff(), Rng::new(3));
-        let loss = objective.losses(&network, &batch(255, 4), &mut context).unwrap().total.into_scalar::<f64>();
+        let loss = objective
+            .losses(&network, &batch(255, 4), &mut context)
+            .unwrap()
+            .total
+            .into_scalar::<f64>();
         assert!(loss < 1e-9, "{loss}");
         let scheduler = crate::DdimScheduler {
             prediction_type: Prediction::Sample,
             clipping: crate::Clipping::NONE,
             ..crate::DdimScheduler::default()
         };
-        let sampler = crate::Sampler::new(&network, &scheduler, 5, Corner.latent_shape(), &flex).unwrap();
-        let images = sampler.through(&Corner, 3.0).unwrap().sample(2, 0).unwrap().images;
+        let sampler =
+            crate::Sampler::new(&network, &scheduler, 5, ImageShape::new(1, 2, 2), &flex).unwrap();
+        let images = sampler
+            .through(&Corner, 3.0)
+            .unwrap()
+            .sample(2, 0)
+            .unwrap()
+            .images;
         assert_eq!(images.dims(), [2, 1, 4, 4]);
         assert!((images - 1.0).abs().max().into_scalar::<f32>() < 1e-5);
-        let small = crate::Sampler::new(&network, &scheduler, 5, ImageShape::new(1, 4, 4), &flex).unwrap();
+        let small =
+            crate::Sampler::new(&network, &scheduler, 5, ImageShape::new(1, 4, 4), &flex).unwrap();
         let message = small.through(&Corner, 3.0).unwrap_err().to_string();
-        assert!(message.contains("`shape` is 1×4×4, expected 1×2×2"), "{message}");
+        assert!(
+            message.contains("`shape` is 1×4×4, expected 1×2×2"),
+            "{message}"
+        );
     }
 
     #[test]
@@ -466,12 +660,20 @@ mod tests {
             ..UNet2dConfig::default()
         };
         let network = config.init(&auto).unwrap().seeded(0);
-        let config = DiffusionObjectiveConfig { conditioning_dropout: 0.3, ..DiffusionObjectiveConfig::default() };
+        let config = DiffusionObjectiveConfig {
+            conditioning_dropout: 0.3,
+            ..DiffusionObjectiveConfig::default()
+        };
         let mut objective = DiffusionObjective::new(config, &network).unwrap();
         let mut context = StepContext::new(0, 1, auto, Rng::new(1));
-        let losses = objective.losses(&network, &batch(0, 8), &mut context).unwrap();
+        let losses = objective
+            .losses(&network, &batch(0, 8), &mut context)
+            .unwrap();
         let gradients = losses.total.backward();
-        let bias = network.conv_out_bias().grad(&gradients).expect("a gradient");
+        let bias = network
+            .conv_out_bias()
+            .grad(&gradients)
+            .expect("a gradient");
         assert!(bias.abs().sum().into_scalar::<f64>() > 1e-4);
     }
 
@@ -479,26 +681,70 @@ mod tests {
     fn mistakes_are_told_at_the_door() {
         let flex = device("flex").unwrap();
         let ok = DiffusionObjectiveConfig::default();
-        let says = |classes| Says { value: 0.0, classes };
-        let zero_snr = Process::Steps { noise: NoiseScheduleConfig::default(), rescale_betas_zero_snr: true };
+        let says = |classes| Says {
+            value: 0.0,
+            classes,
+        };
+        let zero_snr = Process::Steps {
+            noise: NoiseScheduleConfig::default(),
+            rescale_betas_zero_snr: true,
+        };
         for (config, classes, expected) in [
-            (DiffusionObjectiveConfig { prediction: Prediction::Flow, ..ok.clone() }, None, "`prediction`"),
             (
-                DiffusionObjectiveConfig { conditioning_dropout: 1.0, ..ok.clone() },
+                DiffusionObjectiveConfig {
+                    prediction: Prediction::Flow,
+                    ..ok.clone()
+                },
+                None,
+                "`prediction`",
+            ),
+            (
+                DiffusionObjectiveConfig {
+                    conditioning_dropout: 1.0,
+                    ..ok.clone()
+                },
                 Some(4),
                 "`conditioning_dropout` is 1",
             ),
             (
-                DiffusionObjectiveConfig { conditioning_dropout: 0.1, ..ok.clone() },
+                DiffusionObjectiveConfig {
+                    conditioning_dropout: 0.1,
+                    ..ok.clone()
+                },
                 None,
                 "`conditioning_dropout` is 0.1",
             ),
-            (DiffusionObjectiveConfig { process: zero_snr, ..ok.clone() }, None, "`prediction` is epsilon"),
-            (DiffusionObjectiveConfig { process: Process::flow(), ..ok.clone() }, None, "`prediction` is Epsilon"),
-            (DiffusionObjectiveConfig { self_conditioning: 1.5, ..ok.clone() }, None, "`self_conditioning` is 1.5"),
             (
                 DiffusionObjectiveConfig {
-                    process: Process::Edm { mean: 0.0, deviation: -1.0, sigma_data: 0.5 },
+                    process: zero_snr,
+                    ..ok.clone()
+                },
+                None,
+                "`prediction` is epsilon",
+            ),
+            (
+                DiffusionObjectiveConfig {
+                    process: Process::flow(),
+                    ..ok.clone()
+                },
+                None,
+                "`prediction` is Epsilon",
+            ),
+            (
+                DiffusionObjectiveConfig {
+                    self_conditioning: 1.5,
+                    ..ok.clone()
+                },
+                None,
+                "`self_conditioning` is 1.5",
+            ),
+            (
+                DiffusionObjectiveConfig {
+                    process: Process::Edm {
+                        mean: 0.0,
+                        deviation: -1.0,
+                        sigma_data: 0.5,
+                    },
                     ..ok.clone()
                 },
                 None,
@@ -506,7 +752,10 @@ mod tests {
             ),
             (
                 DiffusionObjectiveConfig {
-                    process: Process::Steps { noise: NoiseScheduleConfig::default(), rescale_betas_zero_snr: true },
+                    process: Process::Steps {
+                        noise: NoiseScheduleConfig::default(),
+                        rescale_betas_zero_snr: true,
+                    },
                     prediction: Prediction::V,
                     weighting: Weighting::MinSnr { gamma: 5.0 },
                     ..ok.clone()
@@ -515,28 +764,50 @@ mod tests {
                 "`weighting` is min_snr",
             ),
             (
-                DiffusionObjectiveConfig { process: Process::edm(), prediction: Prediction::Sample, ..ok.clone() },
+                DiffusionObjectiveConfig {
+                    process: Process::edm(),
+                    prediction: Prediction::Sample,
+                    ..ok.clone()
+                },
                 None,
                 "`prediction` is Sample",
             ),
             (
-                DiffusionObjectiveConfig { weighting: Weighting::MinSnr { gamma: 0.0 }, ..ok.clone() },
+                DiffusionObjectiveConfig {
+                    weighting: Weighting::MinSnr { gamma: 0.0 },
+                    ..ok.clone()
+                },
                 None,
                 "`weighting.gamma` is 0",
             ),
         ] {
-            let message = DiffusionObjective::new(config, &says(classes)).unwrap_err().to_string();
+            let message = DiffusionObjective::new(config, &says(classes))
+                .unwrap_err()
+                .to_string();
             assert!(message.contains(expected), "{message}");
         }
         let network = says(Some(2));
         let mut objective = DiffusionObjective::new(ok, &network).unwrap();
         let mut context = StepContext::new(0, 1, flex, Rng::new(0));
-        let message = objective.losses(&network, &batch(0, 3), &mut context).unwrap_err().to_string();
-        assert!(message.contains("`labels` is 2, expected below 2"), "{message}");
+        let message = objective
+            .losses(&network, &batch(0, 3), &mut context)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("`labels` is 2, expected below 2"),
+            "{message}"
+        );
         // Images that a network cannot halve, or of other channels.
-        for (channels, side, expected) in [(1, 9, "sides that are multiples of 2"), (3, 8, "`in_channels` is 1")] {
+        for (channels, side, expected) in [
+            (1, 9, "sides that are multiples of 2"),
+            (3, 8, "`in_channels` is 1"),
+        ] {
             let shape = ImageShape::new(channels, side, side);
-            let image = Image { shape, pixels: vec![0; shape.numel()], label: None };
+            let image = Image {
+                shape,
+                pixels: vec![0; shape.numel()],
+                label: None,
+            };
             let config = UNet2dConfig {
                 in_channels: 1,
                 out_channels: 1,
@@ -547,9 +818,12 @@ mod tests {
                 ..UNet2dConfig::default()
             };
             let network = config.init(&context.device).unwrap();
-            let mut objective = DiffusionObjective::new(DiffusionObjectiveConfig::default(), &network).unwrap();
-            let message =
-                objective.losses(&network, &collate_images(vec![image]), &mut context).unwrap_err().to_string();
+            let mut objective =
+                DiffusionObjective::new(DiffusionObjectiveConfig::default(), &network).unwrap();
+            let message = objective
+                .losses(&network, &collate_images(vec![image]), &mut context)
+                .unwrap_err()
+                .to_string();
             assert!(message.contains(expected), "{message}");
         }
     }

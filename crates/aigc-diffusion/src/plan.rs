@@ -1,8 +1,9 @@
 //! A sampler as a table.
 //!
-//! Every scheduler here, from DDPM to UniPC, moves a sample by a weighted sum of what it knows: the sample, earlier samples,
-//! what the network said, and fresh noise. The weights depend on the noise levels alone, so a scheduler computes them once,
-//! in 64 bits, on the host: a [`Plan`]. [`Sampling`] carries one out, on any device, whatever the scheduler.
+//! Every scheduler here, from DDPM to UniPC, moves a sample by a weighted sum of what it knows: the
+//! sample, earlier samples, what the network said, and fresh noise. The weights depend on the noise
+//! levels alone, so a scheduler computes them once, in 64 bits, on the host: a [`Plan`].
+//! [`Sampling`] carries one out, on any device, whatever the scheduler.
 
 use crate::{
     clip::Clip,
@@ -35,7 +36,8 @@ pub type Sum = Vec<(Source, f64)>;
 pub enum Variance {
     /// The variance itself.
     Direct,
-    /// Where the logarithm lies between these two, from −1 to 1 (Nichol & Dhariwal 2021, equation 15).
+    /// Where the logarithm lies between these two, from −1 to 1 (Nichol & Dhariwal 2021, equation
+    /// 15).
     Between {
         /// `ln β̃`.
         low: f64,
@@ -55,9 +57,11 @@ pub struct Call {
     pub input: f64,
     /// What the output means.
     pub reading: Reading,
-    /// `α` and `σ` of the sample that the network sees; a [`Guide`](crate::Guide) is to go by these.
+    /// `α` and `σ` of the sample that the network sees; a [`Guide`](crate::Guide) is to go by
+    /// these.
     pub seen: Level,
-    /// The sample once more, now that the network has been asked (a corrector). Empty: it stays as it is.
+    /// The sample once more, now that the network has been asked (a corrector). Empty: it stays as
+    /// it is.
     pub correct: Sum,
     /// The next sample.
     pub next: Sum,
@@ -94,15 +98,20 @@ impl Plan {
         self.calls.iter().map(|call| call.time).collect()
     }
 
-    /// The plan of going on from call `at`, with a sample [as noisy](Self::add_noise) as it is to be there. Steps that look back
-    /// to before it move straight along the predicted noise instead, `x' = α'·x₀ + σ'·ε` (DDIM's step, which is the first order of
-    /// every solver here), until there is enough to look back to.
+    /// The plan of going on from call `at`, with a sample [as noisy](Self::add_noise) as it is to
+    /// be there. Steps that look back to before it move straight along the predicted noise instead,
+    /// `x' = α'·x₀ + σ'·ε` (DDIM's step, which is the first order of every solver here), until
+    /// there is enough to look back to.
     ///
     /// # Errors
     /// [`Error::Config`] if there are no calls from there on.
     pub fn from(&self, at: usize) -> Result<Self> {
         if at >= self.len() {
-            return Err(Error::config("at", at, format!("below {}, the number of calls", self.len())));
+            return Err(Error::config(
+                "at",
+                at,
+                format!("below {}, the number of calls", self.len()),
+            ));
         }
         let ago = |source: &Source| match source {
             Source::Sample(k) | Source::X0(k) | Source::Epsilon(k) | Source::Output(k) => *k < at,
@@ -121,24 +130,45 @@ impl Plan {
         let calls = (at..self.len()).map(|k| {
             let call = &self.calls[k];
             let looks_ago = |sum: &Sum| sum.iter().any(|(source, _)| ago(source));
-            let correct = if looks_ago(&call.correct) { vec![] } else { call.correct.iter().map(moved).collect() };
+            let correct = if looks_ago(&call.correct) {
+                vec![]
+            } else {
+                call.correct.iter().map(moved).collect()
+            };
             let next = if looks_ago(&call.next) {
-                let Level { alpha, sigma } =
-                    self.calls.get(k + 1).map_or(Level { alpha: 1.0, sigma: 0.0 }, |next| next.level);
+                let Level { alpha, sigma } = self.calls.get(k + 1).map_or(
+                    Level {
+                        alpha: 1.0,
+                        sigma: 0.0,
+                    },
+                    |next| next.level,
+                );
                 let share = sigma / call.level.sigma;
-                vec![(Source::X0(k - at), alpha - share * call.level.alpha), (Source::Sample(k - at), share)]
+                vec![
+                    (Source::X0(k - at), alpha - share * call.level.alpha),
+                    (Source::Sample(k - at), share),
+                ]
             } else {
                 call.next.iter().map(moved).collect()
             };
-            Call { correct, next, ..call.clone() }
+            Call {
+                correct,
+                next,
+                ..call.clone()
+            }
         });
-        Ok(Self { calls: calls.collect(), ..self.clone() })
+        Ok(Self {
+            calls: calls.collect(),
+            ..self.clone()
+        })
     }
 
     /// Whether every step depends on its own call alone, so that calls can be made again.
     pub fn is_single_step(&self) -> bool {
         let own = |k: usize, source: &Source| match source {
-            Source::Sample(of) | Source::X0(of) | Source::Epsilon(of) | Source::Output(of) => *of == k,
+            Source::Sample(of) | Source::X0(of) | Source::Epsilon(of) | Source::Output(of) => {
+                *of == k
+            }
             Source::Noise => true,
         };
         self.calls
@@ -151,7 +181,12 @@ impl Plan {
     ///
     /// # Panics
     /// If there are fewer calls.
-    pub fn add_noise<const D: usize>(&self, at: usize, x0: Tensor<D>, noise: Tensor<D>) -> Tensor<D> {
+    pub fn add_noise<const D: usize>(
+        &self,
+        at: usize,
+        x0: Tensor<D>,
+        noise: Tensor<D>,
+    ) -> Tensor<D> {
         let Level { alpha, sigma } = self.calls[at].level;
         x0 * alpha + noise * sigma
     }
@@ -200,7 +235,12 @@ impl<'a, const D: usize> Sampling<'a, D> {
                 last_use.insert(*source, at);
             }
         }
-        Self { plan, at: 0, last_use, kept: HashMap::new() }
+        Self {
+            plan,
+            at: 0,
+            last_use,
+            kept: HashMap::new(),
+        }
     }
 
     /// The call to be made now; none when sampling is over.
@@ -226,13 +266,21 @@ impl<'a, const D: usize> Sampling<'a, D> {
         times(sample.clone(), self.plan.calls[self.at].input)
     }
 
-    /// The step after the network's answer. `noise` is asked for standard normal noise of the sample's shape, if the step needs any.
+    /// The step after the network's answer. `noise` is asked for standard normal noise of the
+    /// sample's shape, if the step needs any.
     ///
-    /// An output with twice the sample's channels (dimension 1) holds a variance in the second half.
+    /// An output with twice the sample's channels (dimension 1) holds a variance in the second
+    /// half.
     ///
     /// # Panics
-    /// If sampling is over, the output's shape does not fit, or it holds no variance where `variance_type` says that it does.
-    pub fn step(&mut self, sample: Tensor<D>, output: Tensor<D>, noise: impl FnOnce() -> Tensor<D>) -> StepOutput<D> {
+    /// If sampling is over, the output's shape does not fit, or it holds no variance where
+    /// `variance_type` says that it does.
+    pub fn step(
+        &mut self,
+        sample: Tensor<D>,
+        output: Tensor<D>,
+        noise: impl FnOnce() -> Tensor<D>,
+    ) -> StepOutput<D> {
         let (plan, at) = (self.plan, self.at);
         let call = &plan.calls[at];
         let (output, variance) = split(output, &sample);
@@ -247,7 +295,11 @@ impl<'a, const D: usize> Sampling<'a, D> {
             };
             self.kept.insert(Source::Epsilon(at), epsilon);
         }
-        for (source, value) in [(Source::X0(at), &x0), (Source::Output(at), &output), (Source::Sample(at), &sample)] {
+        for (source, value) in [
+            (Source::X0(at), &x0),
+            (Source::Output(at), &output),
+            (Source::Sample(at), &sample),
+        ] {
             if self.needed(source) {
                 self.kept.insert(source, value.clone());
             }
@@ -260,14 +312,18 @@ impl<'a, const D: usize> Sampling<'a, D> {
             let noise = noise();
             let noise = match (call.variance, variance) {
                 (Some(kind), Some(said)) => noise * kind.deviation(said),
-                (Some(_), None) => panic!("`variance_type` is learned, but the network says none: {:?}", output.dims()),
+                (Some(_), None) => panic!(
+                    "`variance_type` is learned, but the network says none: {:?}",
+                    output.dims()
+                ),
                 (None, _) => noise,
             };
             self.kept.insert(Source::Noise, noise);
         }
         let next = self.sum(&call.next);
         let last_use = &self.last_use;
-        self.kept.retain(|source, _| *source != Source::Noise && last_use[source] > at);
+        self.kept
+            .retain(|source, _| *source != Source::Noise && last_use[source] > at);
         self.at += 1;
         StepOutput { sample: next, x0 }
     }
@@ -277,7 +333,10 @@ impl<'a, const D: usize> Sampling<'a, D> {
     }
 
     fn sum(&self, terms: &Sum) -> Tensor<D> {
-        let terms: Vec<_> = terms.iter().map(|(source, weight)| (*weight, &self.kept[source])).collect();
+        let terms: Vec<_> = terms
+            .iter()
+            .map(|(source, weight)| (*weight, &self.kept[source]))
+            .collect();
         weighted(&terms)
     }
 }
@@ -301,11 +360,18 @@ fn split<const D: usize>(output: Tensor<D>, sample: &Tensor<D>) -> (Tensor<D>, O
         return (output, None);
     }
     let channels = sample.dims()[1];
-    (output.clone().narrow(1, 0, channels), Some(output.narrow(1, channels, channels)))
+    (
+        output.clone().narrow(1, 0, channels),
+        Some(output.narrow(1, channels, channels)),
+    )
 }
 
 fn times<const D: usize>(tensor: Tensor<D>, weight: f64) -> Tensor<D> {
-    if weight == 1.0 { tensor } else { tensor * weight }
+    if weight == 1.0 {
+        tensor
+    } else {
+        tensor * weight
+    }
 }
 
 fn weighted<const D: usize>(terms: &[(f64, &Tensor<D>)]) -> Tensor<D> {
@@ -313,5 +379,7 @@ fn weighted<const D: usize>(terms: &[(f64, &Tensor<D>)]) -> Tensor<D> {
     let Some((weight, first)) = all.next() else {
         return terms[0].1.zeros_like();
     };
-    all.fold(times((*first).clone(), *weight), |sum, (weight, tensor)| sum + times((*tensor).clone(), *weight))
+    all.fold(times((*first).clone(), *weight), |sum, (weight, tensor)| {
+        sum + times((*tensor).clone(), *weight)
+    })
 }

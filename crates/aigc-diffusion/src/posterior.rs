@@ -1,13 +1,15 @@
 //! Restoring images with a model of what images are.
 //!
-//! `y = A·x₀ + s·n`: an image of which something was lost, and to which noise was added. Given a noisy sample, the clean one is taken
-//! for normal, `p(x₀ | x) ≈ N(x̂₀, V)`; its covariance is known from the network's slope, `V = σ²/α · ∂x̂₀/∂x`. Then
+//! `y = A·x₀ + s·n`: an image of which something was lost, and to which noise was added. Given a
+//! noisy sample, the clean one is taken for normal, `p(x₀ | x) ≈ N(x̂₀, V)`; its covariance is
+//! known from the network's slope, `V = σ²/α · ∂x̂₀/∂x`. Then
 //!
 //! ```text
 //! ∇ ln p(y | x) = (∂x̂₀/∂x)ᵀ·Aᵀ·(s²·I + A·V·Aᵀ)⁻¹·(y − A·x̂₀)
 //! ```
 //!
-//! leads sampling from `p(x₀)` to `p(x₀ | y)` (moment matching posterior sampling: Rozet et al. 2024,
+//! leads sampling from `p(x₀)` to `p(x₀ | y)` (moment matching posterior sampling: Rozet et al.
+//! 2024,
 //! <https://arxiv.org/abs/2405.13712>, section 4.2), with a few steps of conjugate gradients for the inverse. No model is trained for
 //! it.
 
@@ -78,33 +80,57 @@ impl Degradation {
     fn fits(&self, dims: [usize; 4]) -> Result<()> {
         let (field, value, expected, fits) = match self {
             Degradation::None => return Ok(()),
-            Degradation::Masked(mask) => {
-                ("mask", format!("{:?}", mask.dims()), format!("{dims:?}, or 1 for the first two"), covers(mask, dims))
-            }
+            Degradation::Masked(mask) => (
+                "mask",
+                format!("{:?}", mask.dims()),
+                format!("{dims:?}, or 1 for the first two"),
+                covers(mask, dims),
+            ),
             Degradation::Shrunk(side) => {
                 let fits = *side > 0 && dims[2..].iter().all(|d| d.is_multiple_of(*side));
-                ("shrunk", side.to_string(), format!("a divisor of {}×{} pixels", dims[2], dims[3]), fits)
+                (
+                    "shrunk",
+                    side.to_string(),
+                    format!("a divisor of {}×{} pixels", dims[2], dims[3]),
+                    fits,
+                )
             }
         };
-        if fits { Ok(()) } else { Err(Error::config(field, value, expected)) }
+        if fits {
+            Ok(())
+        } else {
+            Err(Error::config(field, value, expected))
+        }
     }
 }
 
 /// Whether a mask is of a batch's shape, or one for all images or channels.
 pub(crate) fn covers(mask: &Tensor<4>, dims: [usize; 4]) -> bool {
-    mask.dims().into_iter().zip(dims).enumerate().all(|(axis, (m, d))| m == d || (m == 1 && axis < 2))
+    mask.dims()
+        .into_iter()
+        .zip(dims)
+        .enumerate()
+        .all(|(axis, (m, d))| m == d || (m == 1 && axis < 2))
 }
 
 fn rows(of: &Tensor<4>, images: Range<usize>) -> Tensor<4> {
-    if of.dims()[0] == 1 { of.clone() } else { of.clone().narrow(0, images.start, images.len()) }
+    if of.dims()[0] == 1 {
+        of.clone()
+    } else {
+        of.clone().narrow(0, images.start, images.len())
+    }
 }
 
 /// Means of squares.
 fn shrink(x: Tensor<4>, side: usize) -> Tensor<4> {
     let [batch, channels, height, width] = x.dims();
     let (rows, columns) = (height / side, width / side);
-    let x = x.reshape([batch * channels * rows, side, width]).mean_dim(1);
-    x.reshape([batch * channels * rows * columns, side]).mean_dim(1).reshape([batch, channels, rows, columns])
+    let x = x
+        .reshape([batch * channels * rows, side, width])
+        .mean_dim(1);
+    x.reshape([batch * channels * rows * columns, side])
+        .mean_dim(1)
+        .reshape([batch, channels, rows, columns])
 }
 
 /// Leads samples to images of which `measured` is left.
@@ -123,7 +149,8 @@ pub struct Posterior {
 const ITERATIONS: usize = 2;
 
 impl Posterior {
-    /// Of what `degradation` left, and noise of this standard deviation (of values in `[0, 1]`) was added to.
+    /// Of what `degradation` left, and noise of this standard deviation (of values in `[0, 1]`) was
+    /// added to.
     ///
     /// # Shapes
     /// - measured: as `degradation` leaves them, `[n, …]` in `[0, 1]` but for the noise
@@ -135,10 +162,17 @@ impl Posterior {
             return Err(Error::config("noise", noise, "0 or more"));
         }
         let measured = measured.clone() * 2.0 - 1.0;
-        Ok(Self { degradation, measured, noise: 2.0 * noise, scale: 1.0, iterations: ITERATIONS })
+        Ok(Self {
+            degradation,
+            measured,
+            noise: 2.0 * noise,
+            scale: 1.0,
+            iterations: ITERATIONS,
+        })
     }
 
-    /// Inverts by so many steps of conjugate gradients, 2 by default; each goes once through the network and back.
+    /// Inverts by so many steps of conjugate gradients, 2 by default; each goes once through the
+    /// network and back.
     ///
     /// # Errors
     /// [`Error::Config`] for 0.
@@ -165,14 +199,24 @@ impl Guide for Posterior {
     fn score(&self, view: &View<'_>) -> Result<Tensor<4>> {
         let (x0, images) = (view.x0(), view.images());
         if view.is_latent() {
-            return Err(Error::config("guide", "a posterior", "none; latent maps are not what was measured"));
+            return Err(Error::config(
+                "guide",
+                "a posterior",
+                "none; latent maps are not what was measured",
+            ));
         }
         self.degradation.fits_part(x0.dims(), images.end)?;
         // Images are within ±1, whatever a network says of pure noise.
-        let seen = self.degradation.left_of(x0.clamp(-1.0, 1.0), images.clone());
+        let seen = self
+            .degradation
+            .left_of(x0.clamp(-1.0, 1.0), images.clone());
         let (all, dims) = (self.measured.dims(), seen.dims());
         if all[1..] != dims[1..] || (all[0] != 1 && all[0] < images.end) {
-            return Err(Error::config("measured", format!("{all:?}"), format!("{dims:?}, or one for each image")));
+            return Err(Error::config(
+                "measured",
+                format!("{all:?}"),
+                format!("{dims:?}, or one for each image"),
+            ));
         }
         let mut measured = rows(&self.measured, images.clone());
         if let Degradation::Masked(mask) = &self.degradation {
@@ -187,12 +231,16 @@ impl Guide for Posterior {
         let mut score = view.x().zeros_like();
         for _ in 0..self.iterations {
             let pulled = back(direction.clone());
-            let image = self.degradation.left_of(pulled.clone() * (sigma * sigma / alpha), images.clone())
+            let image = self
+                .degradation
+                .left_of(pulled.clone() * (sigma * sigma / alpha), images.clone())
                 + direction.clone() * noise;
-            // A network's slope is not quite that of a covariance: where it turns back, nothing is gained.
+            // A network's slope is not quite that of a covariance: where it turns back, nothing is
+            // gained.
             let curvature = dot(&direction, &image);
             let turned = curvature.clone().lower_equal_elem(1e-12);
-            let step = (length.clone() / curvature.mask_fill(turned.clone(), 1.0)).mask_fill(turned, 0.0);
+            let step =
+                (length.clone() / curvature.mask_fill(turned.clone(), 1.0)).mask_fill(turned, 0.0);
             score = score + pulled * step.clone();
             residual = residual - image * step;
             let shorter = dot(&residual, &residual);
@@ -206,7 +254,10 @@ impl Guide for Posterior {
 /// Of each sample, `[batch, 1, 1, 1]`.
 fn dot(a: &Tensor<4>, b: &Tensor<4>) -> Tensor<4> {
     let batch = a.dims()[0];
-    (a.clone() * b.clone()).flatten::<2>(1, 3).sum_dim(1).reshape([batch, 1, 1, 1])
+    (a.clone() * b.clone())
+        .flatten::<2>(1, 3)
+        .sum_dim(1)
+        .reshape([batch, 1, 1, 1])
 }
 
 #[cfg(test)]
@@ -220,15 +271,27 @@ mod tests {
     use aigc_core::{data::ImageShape, device::device, rng::Rng};
 
     fn exact() -> DdimScheduler {
-        DdimScheduler { clipping: Clipping::NONE, eta: 1.0, ..DdimScheduler::default() }
+        DdimScheduler {
+            clipping: Clipping::NONE,
+            eta: 1.0,
+            ..DdimScheduler::default()
+        }
     }
 
     fn restored(network: &Gaussian, shape: ImageShape, guide: &Posterior) -> Tensor<4> {
-        let sampler = Sampler::new(network, &exact(), 200, shape, &device("flex").unwrap()).unwrap();
-        sampler.with_batch_size(500).unwrap().with_guide(guide).sample(500, 1).unwrap().images
+        let sampler =
+            Sampler::new(network, &exact(), 200, shape, &device("flex").unwrap()).unwrap();
+        sampler
+            .with_batch_size(500)
+            .unwrap()
+            .with_guide(guide)
+            .sample(500, 1)
+            .unwrap()
+            .images
     }
 
-    /// Of a normal prior everything is exact: what is measured is met as Bayes' rule says, what is not stays as it was.
+    /// Of a normal prior everything is exact: what is measured is met as Bayes' rule says, what is
+    /// not stays as it was.
     #[test]
     fn samples_of_a_normal_prior_are_those_of_the_posterior() {
         let flex = device("flex").unwrap();
@@ -237,19 +300,31 @@ mod tests {
         let shape = ImageShape::new(1, 4, 4);
         // Images are in [0, 1]: the prior's mean there is 0.55, its deviation half.
         let y = Tensor::<4>::full([1, 1, 4, 4], 0.8, &flex);
-        let mask = Tensor::<4>::from_floats([[[[1., 1., 1., 1.], [1., 1., 1., 1.], [0.; 4], [0.; 4]]]], &flex);
+        let mask = Tensor::<4>::from_floats(
+            [[[[1., 1., 1., 1.], [1., 1., 1., 1.], [0.; 4], [0.; 4]]]],
+            &flex,
+        );
         let prior = (0.55f64, deviation / 2.0);
         let bayes = |variance: f64, y: f64| {
             let p = prior.1 * prior.1;
-            ((prior.0 * variance + y * p) / (p + variance), (p * variance / (p + variance)).sqrt())
+            (
+                (prior.0 * variance + y * p) / (p + variance),
+                (p * variance / (p + variance)).sqrt(),
+            )
         };
         let guide = Posterior::new(Degradation::Masked(mask), &y, noise).unwrap();
         let images = restored(&network, shape, &guide);
         let (known, free) = (bayes(noise * noise, 0.8), prior);
         for (row, expected) in [(0, known), (2, free)] {
             let (mean, spread) = moments(&images.clone().narrow(2, row, 2));
-            assert!((mean - expected.0).abs() < 0.01, "row {row}: mean {mean}, expected {expected:?}");
-            assert!((spread - expected.1).abs() < 0.01, "row {row}: deviation {spread}, expected {expected:?}");
+            assert!(
+                (mean - expected.0).abs() < 0.01,
+                "row {row}: mean {mean}, expected {expected:?}"
+            );
+            assert!(
+                (spread - expected.1).abs() < 0.01,
+                "row {row}: deviation {spread}, expected {expected:?}"
+            );
         }
         // Means of 2×2: their prior has a quarter of the variance.
         let y = Tensor::<4>::full([1, 1, 2, 2], 0.8, &flex);
@@ -259,7 +334,10 @@ mod tests {
         let v = noise * noise;
         let expected = ((prior.0 * v + 0.8 * p) / (p + v), (p * v / (p + v)).sqrt());
         let (mean, spread) = moments(&shrink(images, 2));
-        assert!((mean - expected.0).abs() < 0.01 && (spread - expected.1).abs() < 0.01, "{mean} {spread} {expected:?}");
+        assert!(
+            (mean - expected.0).abs() < 0.01 && (spread - expected.1).abs() < 0.01,
+            "{mean} {spread} {expected:?}"
+        );
     }
 
     #[test]
@@ -268,9 +346,19 @@ mod tests {
         let x = Rng::new(0).normal([2, 3, 4, 6], &flex);
         let small = Degradation::Shrunk(2).apply(x.clone()).unwrap();
         assert_eq!(small.dims(), [2, 3, 2, 3]);
-        let square = x.clone().narrow(0, 1, 1).narrow(1, 2, 1).narrow(2, 2, 2).narrow(3, 4, 2);
+        let square = x
+            .clone()
+            .narrow(0, 1, 1)
+            .narrow(1, 2, 1)
+            .narrow(2, 2, 2)
+            .narrow(3, 4, 2);
         let expected = square.mean().into_scalar::<f32>();
-        let found = small.narrow(0, 1, 1).narrow(1, 2, 1).narrow(2, 1, 1).narrow(3, 2, 1).into_scalar::<f32>();
+        let found = small
+            .narrow(0, 1, 1)
+            .narrow(1, 2, 1)
+            .narrow(2, 1, 1)
+            .narrow(3, 2, 1)
+            .into_scalar::<f32>();
         assert!((found - expected).abs() < 1e-6);
     }
 
@@ -279,18 +367,31 @@ mod tests {
     fn transposes_are_transposes() {
         let flex = device("flex").unwrap();
         let mut rng = Rng::new(1);
-        let mask = rng.uniform([1, 1, 4, 6], 0.0, 1.0, &flex).greater_elem(0.5).float();
-        for degradation in [Degradation::None, Degradation::Masked(mask), Degradation::Shrunk(2)] {
+        let mask = rng
+            .uniform([1, 1, 4, 6], 0.0, 1.0, &flex)
+            .greater_elem(0.5)
+            .float();
+        for degradation in [
+            Degradation::None,
+            Degradation::Masked(mask),
+            Degradation::Shrunk(2),
+        ] {
             let x = rng.normal([2, 3, 4, 6], &flex);
             let left = degradation.apply(x.clone()).unwrap();
             let u = rng.normal(left.dims(), &flex);
-            let (a, b) = (dot(&left, &u), dot(&x, &degradation.transposed(u.clone(), 0..2)));
-            assert!((a - b).abs().max().into_scalar::<f32>() < 1e-4, "{degradation:?}");
+            let (a, b) = (
+                dot(&left, &u),
+                dot(&x, &degradation.transposed(u.clone(), 0..2)),
+            );
+            assert!(
+                (a - b).abs().max().into_scalar::<f32>() < 1e-4,
+                "{degradation:?}"
+            );
         }
     }
 
-    /// NearestNeighbors of these images are alike, so that what is known of one says something of the other: with the network's slopes that is
-    /// found too, at every step.
+    /// NearestNeighbors of these images are alike, so that what is known of one says something of
+    /// the other: with the network's slopes that is found too, at every step.
     #[test]
     fn what_is_known_of_one_pixel_is_told_to_its_neighbours() {
         use crate::{Level, Prediction, guidance::Answer, plan::Call};
@@ -321,38 +422,78 @@ mod tests {
         };
         let mask = Tensor::<4>::from_floats([[[[1.0, 0.0]]]], &flex);
         // In [0, 1]: 0.7 is 0.4, and noise of 0.1 is 0.2.
-        let guide = Posterior::new(Degradation::Masked(mask), &Tensor::full([1, 1, 1, 2], 0.7, &flex), 0.1).unwrap();
-        let score: Vec<f64> = guide.score(&view).unwrap().into_data().iter::<f64>().collect();
+        let guide = Posterior::new(
+            Degradation::Masked(mask),
+            &Tensor::full([1, 1, 1, 2], 0.7, &flex),
+            0.1,
+        )
+        .unwrap();
+        let score: Vec<f64> = guide
+            .score(&view)
+            .unwrap()
+            .into_data()
+            .iter::<f64>()
+            .collect();
         let x0 = same * 0.3 - other * 0.2;
         let inverse = 1.0 / (0.2f64.powi(2) + s2 / level.alpha * same);
         let pull = (0.4 - x0) * inverse;
         for (found, expected) in score.iter().zip([same * pull, other * pull]) {
-            assert!((found - expected).abs() < 1e-5, "{score:?}, expected {expected}");
+            assert!(
+                (found - expected).abs() < 1e-5,
+                "{score:?}, expected {expected}"
+            );
         }
-        assert!(guide.score(&View { latent: true, answer: OnceCell::new(), ..view }).is_err());
+        assert!(
+            guide
+                .score(&View {
+                    latent: true,
+                    answer: OnceCell::new(),
+                    ..view
+                })
+                .is_err()
+        );
     }
 
-    /// Masks and measurements of one row for each image, however many are made at once; and a flow, whose first samples are all noise.
+    /// Masks and measurements of one row for each image, however many are made at once; and a flow,
+    /// whose first samples are all noise.
     #[test]
     fn each_image_has_its_own_measurement() {
         let flex = device("flex").unwrap();
         let network = Gaussian::new(0.1, 0.4, &flex);
         let mut rng = Rng::new(6);
-        let mask = rng.uniform([5, 1, 4, 4], 0.0, 1.0, &flex).greater_elem(0.5).float();
+        let mask = rng
+            .uniform([5, 1, 4, 4], 0.0, 1.0, &flex)
+            .greater_elem(0.5)
+            .float();
         let y = rng.uniform([5, 1, 4, 4], 0.2, 0.8, &flex);
         let guide = Posterior::new(Degradation::Masked(mask.clone()), &y, 0.01).unwrap();
         let make = |batch_size: usize| {
-            let sampler = Sampler::new(&network, &exact(), 30, ImageShape::new(1, 4, 4), &flex).unwrap();
-            sampler.with_batch_size(batch_size).unwrap().with_guide(&guide).sample(5, 0).unwrap().images
+            let sampler =
+                Sampler::new(&network, &exact(), 30, ImageShape::new(1, 4, 4), &flex).unwrap();
+            sampler
+                .with_batch_size(batch_size)
+                .unwrap()
+                .with_guide(&guide)
+                .sample(5, 0)
+                .unwrap()
+                .images
         };
         let all = make(5);
         for batch_size in [1, 2] {
-            assert!((make(batch_size) - all.clone()).abs().max().into_scalar::<f32>() < 1e-4);
+            assert!(
+                (make(batch_size) - all.clone())
+                    .abs()
+                    .max()
+                    .into_scalar::<f32>()
+                    < 1e-4
+            );
         }
         let off = ((all - y.clone()) * mask).abs().max().into_scalar::<f32>();
         assert!(off < 0.1, "{off}");
         let flow = crate::FlowEulerScheduler::default();
-        let sampler = Sampler::new(&network, &flow, 4, ImageShape::new(1, 4, 4), &flex).unwrap().with_guide(&guide);
+        let sampler = Sampler::new(&network, &flow, 4, ImageShape::new(1, 4, 4), &flex)
+            .unwrap()
+            .with_guide(&guide);
         let made = sampler.sample(5, 0).unwrap().images.into_data();
         assert!(made.iter::<f32>().all(|value| value.is_finite()));
     }
@@ -364,26 +505,47 @@ mod tests {
         let shape = ImageShape::new(1, 4, 4);
         let ones = |dims: [usize; 4]| Tensor::<4>::ones(dims, &flex);
         for (degradation, measured, expected) in [
-            (Degradation::Shrunk(3), ones([1, 1, 2, 2]), "`shrunk` is 3, expected a divisor of 4×4 pixels"),
-            (Degradation::Masked(ones([1, 1, 4, 3])), ones([1, 1, 4, 4]), "`mask` is [1, 1, 4, 3]"),
+            (
+                Degradation::Shrunk(3),
+                ones([1, 1, 2, 2]),
+                "`shrunk` is 3, expected a divisor of 4×4 pixels",
+            ),
+            (
+                Degradation::Masked(ones([1, 1, 4, 3])),
+                ones([1, 1, 4, 4]),
+                "`mask` is [1, 1, 4, 3]",
+            ),
             // As many rows as are made at once, and fewer than images.
             (
                 Degradation::Masked(ones([2, 1, 4, 4])),
                 ones([1, 1, 4, 4]),
                 "`mask` is [2, 1, 4, 4], expected [3, 1, 4, 4]",
             ),
-            (Degradation::Shrunk(2), ones([1, 1, 4, 4]), "`measured` is [1, 1, 4, 4]"),
-            (Degradation::None, ones([2, 1, 4, 4]), "`measured` is [2, 1, 4, 4]"),
+            (
+                Degradation::Shrunk(2),
+                ones([1, 1, 4, 4]),
+                "`measured` is [1, 1, 4, 4]",
+            ),
+            (
+                Degradation::None,
+                ones([2, 1, 4, 4]),
+                "`measured` is [2, 1, 4, 4]",
+            ),
         ] {
             let guide = Posterior::new(degradation, &measured, 0.0).unwrap();
-            let sampler = Sampler::new(&network, &exact(), 2, shape, &flex).unwrap().with_guide(&guide);
+            let sampler = Sampler::new(&network, &exact(), 2, shape, &flex)
+                .unwrap()
+                .with_guide(&guide);
             let sampler = sampler.with_batch_size(2).unwrap();
             let message = sampler.sample(3, 0).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
         }
         let ok = || Posterior::new(Degradation::None, &ones([1, 1, 4, 4]), 0.0).unwrap();
         for (wrong, field) in [
-            (Posterior::new(Degradation::None, &ones([1, 1, 4, 4]), -1.0), "`noise`"),
+            (
+                Posterior::new(Degradation::None, &ones([1, 1, 4, 4]), -1.0),
+                "`noise`",
+            ),
             (ok().with_iterations(0), "`iterations`"),
             (ok().with_scale(-1.0), "`scale`"),
         ] {

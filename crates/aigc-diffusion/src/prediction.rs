@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 /// How noisy a sample is: `x = α·x₀ + σ·ε`.
 ///
-/// Variance-preserving processes have `α² + σ² = 1`, variance-exploding ones `α = 1`, flows `α + σ = 1`.
+/// Variance-preserving processes have `α² + σ² = 1`, variance-exploding ones `α = 1`, flows
+/// `α + σ = 1`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Level {
     /// Share of the clean sample.
@@ -17,13 +18,19 @@ pub struct Level {
 impl Level {
     /// Variance-preserving, by `ᾱ`.
     pub fn preserving(alpha_cumprod: f64) -> Self {
-        Self { alpha: alpha_cumprod.sqrt(), sigma: (1.0 - alpha_cumprod).sqrt() }
+        Self {
+            alpha: alpha_cumprod.sqrt(),
+            sigma: (1.0 - alpha_cumprod).sqrt(),
+        }
     }
 
     /// Variance-preserving, by the ratio `σ/α`.
     pub fn preserving_ratio(ratio: f64) -> Self {
         let alpha = 1.0 / (ratio * ratio + 1.0).sqrt();
-        Self { alpha, sigma: ratio * alpha }
+        Self {
+            alpha,
+            sigma: ratio * alpha,
+        }
     }
 
     /// Variance-exploding: nothing of the clean sample is lost.
@@ -33,7 +40,10 @@ impl Level {
 
     /// On the straight line from clean to noise.
     pub fn flow(sigma: f64) -> Self {
-        Self { alpha: 1.0 - sigma, sigma }
+        Self {
+            alpha: 1.0 - sigma,
+            sigma,
+        }
     }
 
     /// Half of the logarithm of the signal-to-noise ratio, `ln α − ln σ`.
@@ -51,7 +61,8 @@ pub enum Prediction {
     /// The clean sample, x₀.
     #[serde(rename = "sample")]
     Sample,
-    /// `v = α·ε − σ·x₀` of the variance-preserving sample (Salimans & Ho 2022, <https://arxiv.org/abs/2202.00512>).
+    /// `v = α·ε − σ·x₀` of the variance-preserving sample (Salimans & Ho 2022,
+    /// <https://arxiv.org/abs/2202.00512>).
     #[serde(rename = "v_prediction")]
     V,
     /// `ε − x₀`, the velocity of a flow (Lipman et al. 2023, <https://arxiv.org/abs/2210.02747>).
@@ -72,8 +83,8 @@ impl Prediction {
     /// How to read an output at a level.
     ///
     /// # Errors
-    /// [`Error::Config`] where the prediction says nothing about the clean sample: ε without any signal, a velocity where the
-    /// process is no flow.
+    /// [`Error::Config`] where the prediction says nothing about the clean sample: ε without any
+    /// signal, a velocity where the process is no flow.
     pub fn read(self, level: Level) -> Result<Reading> {
         let Level { alpha, sigma } = level;
         if self == Prediction::Epsilon && alpha <= 0.0 {
@@ -81,17 +92,33 @@ impl Prediction {
             return Err(Error::config("prediction_type", "epsilon", expected));
         }
         if self == Prediction::Flow && (alpha + sigma - 1.0).abs() > 1e-5 {
-            return Err(Error::config("prediction_type", "flow_prediction", "another, where the process is no flow"));
+            return Err(Error::config(
+                "prediction_type",
+                "flow_prediction",
+                "another, where the process is no flow",
+            ));
         }
         Ok(match self {
-            Prediction::Epsilon => Reading { x0: (1.0 / alpha, -sigma / alpha), epsilon: (0.0, 1.0) },
-            Prediction::Sample => Reading { x0: (0.0, 1.0), epsilon: (1.0 / sigma, -alpha / sigma) },
+            Prediction::Epsilon => Reading {
+                x0: (1.0 / alpha, -sigma / alpha),
+                epsilon: (0.0, 1.0),
+            },
+            Prediction::Sample => Reading {
+                x0: (0.0, 1.0),
+                epsilon: (1.0 / sigma, -alpha / sigma),
+            },
             Prediction::V => {
                 let norm = (alpha * alpha + sigma * sigma).sqrt();
                 let (a, s) = (alpha / norm, sigma / norm);
-                Reading { x0: (a / norm, -s), epsilon: (s / norm, a) }
+                Reading {
+                    x0: (a / norm, -s),
+                    epsilon: (s / norm, a),
+                }
             }
-            Prediction::Flow => Reading { x0: (1.0, -sigma), epsilon: (1.0, alpha) },
+            Prediction::Flow => Reading {
+                x0: (1.0, -sigma),
+                epsilon: (1.0, alpha),
+            },
         })
     }
 }
@@ -104,19 +131,31 @@ mod tests {
     #[test]
     fn true_predictions_give_back_clean_sample_and_noise() {
         let (x0, epsilon) = (0.7, -1.3);
-        for level in [Level::preserving(0.3), Level::exploding(2.5), Level::flow(0.4), Level::preserving_ratio(9.0)] {
+        for level in [
+            Level::preserving(0.3),
+            Level::exploding(2.5),
+            Level::flow(0.4),
+            Level::preserving_ratio(9.0),
+        ] {
             let Level { alpha, sigma } = level;
             let x = alpha * x0 + sigma * epsilon;
             let norm = (alpha * alpha + sigma * sigma).sqrt();
             let v = (alpha * epsilon - sigma * x0) / norm;
-            let mut cases = vec![(Prediction::Epsilon, epsilon), (Prediction::Sample, x0), (Prediction::V, v)];
+            let mut cases = vec![
+                (Prediction::Epsilon, epsilon),
+                (Prediction::Sample, x0),
+                (Prediction::V, v),
+            ];
             if alpha + sigma == 1.0 {
                 cases.push((Prediction::Flow, epsilon - x0));
             }
             for (prediction, output) in cases {
                 let reading = prediction.read(level).unwrap();
                 let [clean, noise] = [reading.x0, reading.epsilon].map(|(a, b)| a * x + b * output);
-                assert!((clean - x0).abs() < 1e-12 && (noise - epsilon).abs() < 1e-12, "{prediction:?} {level:?}");
+                assert!(
+                    (clean - x0).abs() < 1e-12 && (noise - epsilon).abs() < 1e-12,
+                    "{prediction:?} {level:?}"
+                );
             }
         }
         assert!(Prediction::Epsilon.read(Level::preserving(0.0)).is_err());

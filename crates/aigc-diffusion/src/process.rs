@@ -19,8 +19,9 @@ pub enum Process {
         /// End in pure noise.
         rescale_betas_zero_snr: bool,
     },
-    /// Variance-exploding, `ln σ` normally distributed; the network sees and says everything at unit variance (Karras et al.
-    /// 2022, <https://arxiv.org/abs/2206.00364>, table 1). Sampled by `EdmEulerScheduler` and `EdmDpmScheduler`.
+    /// Variance-exploding, `ln σ` normally distributed; the network sees and says everything at
+    /// unit variance (Karras et al. 2022, <https://arxiv.org/abs/2206.00364>, table 1). Sampled by
+    /// `EdmEulerScheduler` and `EdmDpmScheduler`.
     Edm {
         /// Of `ln σ`.
         mean: f64,
@@ -29,8 +30,9 @@ pub enum Process {
         /// Standard deviation of the data.
         sigma_data: f64,
     },
-    /// The straight line from image to noise, `(1 − σ)·x₀ + σ·ε` (Lipman et al. 2023, <https://arxiv.org/abs/2210.02747>).
-    /// Sampled by `FlowEulerScheduler` and `FlowHeunScheduler`.
+    /// The straight line from image to noise, `(1 − σ)·x₀ + σ·ε` (Lipman et al. 2023,
+    /// <https://arxiv.org/abs/2210.02747>). Sampled by `FlowEulerScheduler` and
+    /// `FlowHeunScheduler`.
     Flow {
         /// How σ is drawn.
         draw: TimestepSampling,
@@ -48,7 +50,8 @@ pub enum TimestepSampling {
     /// Evenly.
     #[default]
     Uniform,
-    /// `ln(σ/(1 − σ))` is normal: less at the ends (Esser et al. 2024, <https://arxiv.org/abs/2403.03206>, section 3.1).
+    /// `ln(σ/(1 − σ))` is normal: less at the ends (Esser et al. 2024,
+    /// <https://arxiv.org/abs/2403.03206>, section 3.1).
     LogitNormal {
         /// Of the logit.
         mean: f64,
@@ -72,19 +75,30 @@ pub enum Coupling {
 impl Default for Process {
     /// As in DDPM.
     fn default() -> Self {
-        Self::Steps { noise: NoiseScheduleConfig::default(), rescale_betas_zero_snr: false }
+        Self::Steps {
+            noise: NoiseScheduleConfig::default(),
+            rescale_betas_zero_snr: false,
+        }
     }
 }
 
 impl Process {
     /// With the values of Karras et al. 2022.
     pub const fn edm() -> Self {
-        Self::Edm { mean: -1.2, deviation: 1.2, sigma_data: 0.5 }
+        Self::Edm {
+            mean: -1.2,
+            deviation: 1.2,
+            sigma_data: 0.5,
+        }
     }
 
     /// Even draws, any noise.
     pub const fn flow() -> Self {
-        Self::Flow { draw: TimestepSampling::Uniform, num_train_timesteps: 1000, coupling: Coupling::Independent }
+        Self::Flow {
+            draw: TimestepSampling::Uniform,
+            num_train_timesteps: 1000,
+            coupling: Coupling::Independent,
+        }
     }
 }
 
@@ -101,7 +115,8 @@ pub(crate) struct Noised {
 }
 
 impl Noised {
-    /// What the network is to say, as weights of clean sample and noise: `x₀ = a·x + b·output` solved for the output.
+    /// What the network is to say, as weights of clean sample and noise: `x₀ = a·x + b·output`
+    /// solved for the output.
     pub(crate) fn target(&self) -> (f64, f64) {
         let ((a, b), Level { alpha, sigma }) = (self.reading.x0, self.level);
         ((1.0 - a * alpha) / b, -a * sigma / b)
@@ -112,36 +127,74 @@ impl Noised {
 #[derive(Clone, Debug)]
 pub(crate) enum Draws {
     Steps(Vec<Noised>),
-    Edm { mean: f64, deviation: f64, preconditioning: Preconditioning, prediction: Prediction },
-    Flow { draw: TimestepSampling, scale: f64 },
+    Edm {
+        mean: f64,
+        deviation: f64,
+        preconditioning: Preconditioning,
+        prediction: Prediction,
+    },
+    Flow {
+        draw: TimestepSampling,
+        scale: f64,
+    },
 }
 
 impl Draws {
     /// # Errors
-    /// [`Error::Config`] for a value out of range, or a prediction that says nothing in this process.
+    /// [`Error::Config`] for a value out of range, or a prediction that says nothing in this
+    /// process.
     pub(crate) fn new(process: &Process, prediction: Prediction) -> Result<Self> {
         match process {
-            Process::Steps { noise, rescale_betas_zero_snr } => {
+            Process::Steps {
+                noise,
+                rescale_betas_zero_snr,
+            } => {
                 if prediction == Prediction::Flow {
-                    return Err(Error::config("prediction", "flow_prediction", "epsilon, sample or v_prediction"));
+                    return Err(Error::config(
+                        "prediction",
+                        "flow_prediction",
+                        "epsilon, sample or v_prediction",
+                    ));
                 }
                 // Without any signal, ε says nothing about the image: sampling could not begin.
                 if prediction == Prediction::Epsilon && *rescale_betas_zero_snr {
                     let expected = "v_prediction or sample, with rescale_betas_zero_snr";
                     return Err(Error::config("prediction", "epsilon", expected));
                 }
-                let alphas =
-                    if *rescale_betas_zero_snr { noise.alphas_cumprod_zero_snr()? } else { noise.alphas_cumprod()? };
+                let alphas = if *rescale_betas_zero_snr {
+                    noise.alphas_cumprod_zero_snr()?
+                } else {
+                    noise.alphas_cumprod()?
+                };
                 if let Some(step) = alphas.iter().position(|alpha| *alpha >= 1.0) {
-                    return Err(Error::config("process.noise", format!("none at step {step}"), "some at every step"));
+                    return Err(Error::config(
+                        "process.noise",
+                        format!("none at step {step}"),
+                        "some at every step",
+                    ));
                 }
                 let noised = |(time, alpha): (usize, &f64)| {
                     let level = Level::preserving(*alpha);
-                    Ok(Noised { level, time: time as f64, input: 1.0, reading: prediction.read(level)? })
+                    Ok(Noised {
+                        level,
+                        time: time as f64,
+                        input: 1.0,
+                        reading: prediction.read(level)?,
+                    })
                 };
-                Ok(Self::Steps(alphas.iter().enumerate().map(noised).collect::<Result<_>>()?))
+                Ok(Self::Steps(
+                    alphas
+                        .iter()
+                        .enumerate()
+                        .map(noised)
+                        .collect::<Result<_>>()?,
+                ))
             }
-            Process::Edm { mean, deviation, sigma_data } => {
+            Process::Edm {
+                mean,
+                deviation,
+                sigma_data,
+            } => {
                 check_normal("process.mean", *mean, "process.deviation", *deviation)?;
                 if !matches!(prediction, Prediction::Epsilon | Prediction::V) {
                     return Err(Error::config(
@@ -151,22 +204,53 @@ impl Draws {
                     ));
                 }
                 if !(*sigma_data > 0.0 && sigma_data.is_finite()) {
-                    return Err(Error::config("process.sigma_data", sigma_data, "more than 0"));
+                    return Err(Error::config(
+                        "process.sigma_data",
+                        sigma_data,
+                        "more than 0",
+                    ));
                 }
-                let preconditioning = Preconditioning { sigma_data: *sigma_data };
-                Ok(Self::Edm { mean: *mean, deviation: *deviation, preconditioning, prediction })
+                let preconditioning = Preconditioning {
+                    sigma_data: *sigma_data,
+                };
+                Ok(Self::Edm {
+                    mean: *mean,
+                    deviation: *deviation,
+                    preconditioning,
+                    prediction,
+                })
             }
-            Process::Flow { draw, num_train_timesteps, .. } => {
+            Process::Flow {
+                draw,
+                num_train_timesteps,
+                ..
+            } => {
                 if prediction != Prediction::Flow {
-                    return Err(Error::config("prediction", format!("{prediction:?}"), "flow_prediction, of a flow"));
+                    return Err(Error::config(
+                        "prediction",
+                        format!("{prediction:?}"),
+                        "flow_prediction, of a flow",
+                    ));
                 }
                 if let TimestepSampling::LogitNormal { mean, deviation } = draw {
-                    check_normal("process.draw.mean", *mean, "process.draw.deviation", *deviation)?;
+                    check_normal(
+                        "process.draw.mean",
+                        *mean,
+                        "process.draw.deviation",
+                        *deviation,
+                    )?;
                 }
                 if *num_train_timesteps == 0 {
-                    return Err(Error::config("process.num_train_timesteps", 0, "at least 1"));
+                    return Err(Error::config(
+                        "process.num_train_timesteps",
+                        0,
+                        "at least 1",
+                    ));
                 }
-                Ok(Self::Flow { draw: *draw, scale: *num_train_timesteps as f64 })
+                Ok(Self::Flow {
+                    draw: *draw,
+                    scale: *num_train_timesteps as f64,
+                })
             }
         }
     }
@@ -174,7 +258,12 @@ impl Draws {
     pub(crate) fn draw(&self, rng: &mut Rng) -> Noised {
         match self {
             Draws::Steps(all) => all[rng.below(all.len())],
-            Draws::Edm { mean, deviation, preconditioning, prediction } => {
+            Draws::Edm {
+                mean,
+                deviation,
+                preconditioning,
+                prediction,
+            } => {
                 let sigma = (mean + deviation * f64::from(rng.normals(1)[0])).exp();
                 preconditioning.noised(*prediction, sigma)
             }
@@ -188,7 +277,12 @@ impl Draws {
                 // Without noise a velocity says nothing.
                 let level = Level::flow(sigma.clamp(1e-5, 1.0));
                 let reading = Prediction::Flow.read(level).expect("a flow's level");
-                Noised { level, time: level.sigma * scale, input: 1.0, reading }
+                Noised {
+                    level,
+                    time: level.sigma * scale,
+                    input: 1.0,
+                    reading,
+                }
             }
         }
     }
@@ -232,10 +326,17 @@ impl Preconditioning {
             Prediction::Epsilon => out,
             Prediction::V => -out,
             other => {
-                return Err(Error::config("prediction_type", format!("{other:?}"), "epsilon or v_prediction"));
+                return Err(Error::config(
+                    "prediction_type",
+                    format!("{other:?}"),
+                    "epsilon or v_prediction",
+                ));
             }
         };
-        Ok(Reading { x0: (skip, out), epsilon: ((1.0 - skip) / sigma, -out / sigma) })
+        Ok(Reading {
+            x0: (skip, out),
+            epsilon: ((1.0 - skip) / sigma, -out / sigma),
+        })
     }
 
     fn noised(&self, prediction: Prediction, sigma: f64) -> Noised {
@@ -256,7 +357,13 @@ mod tests {
     fn targets_are_what_true_predictions_say() {
         let level = Level::preserving(0.3);
         let of = |prediction: Prediction, level: Level| {
-            Noised { level, time: 0.0, input: 1.0, reading: prediction.read(level).unwrap() }.target()
+            Noised {
+                level,
+                time: 0.0,
+                input: 1.0,
+                reading: prediction.read(level).unwrap(),
+            }
+            .target()
         };
         let Level { alpha, sigma } = level;
         for (prediction, level, expected) in [
@@ -266,7 +373,10 @@ mod tests {
             (Prediction::Flow, Level::flow(0.4), (-1.0, 1.0)),
         ] {
             let (a, b) = of(prediction, level);
-            assert!((a - expected.0).abs() < 1e-12 && (b - expected.1).abs() < 1e-12, "{prediction:?}: {a} {b}");
+            assert!(
+                (a - expected.0).abs() < 1e-12 && (b - expected.1).abs() < 1e-12,
+                "{prediction:?}: {a} {b}"
+            );
         }
     }
 
@@ -280,7 +390,10 @@ mod tests {
                     let variance = noised.input.powi(2) * (sigma_data.powi(2) + sigma * sigma);
                     assert!((variance - 1.0).abs() < 1e-12);
                     let (a, b) = noised.target();
-                    assert!((a * a * sigma_data.powi(2) + b * b - 1.0).abs() < 1e-9, "{sigma}: {a} {b}");
+                    assert!(
+                        (a * a * sigma_data.powi(2) + b * b - 1.0).abs() < 1e-9,
+                        "{sigma}: {a} {b}"
+                    );
                 }
             }
         }
@@ -291,21 +404,43 @@ mod tests {
         let mut rng = Rng::new(0);
         let n = 20_000;
         let mut moments = |draws: &Draws, of: fn(f64) -> f64| {
-            let values: Vec<f64> = (0..n).map(|_| of(draws.draw(&mut rng).level.sigma)).collect();
+            let values: Vec<f64> = (0..n)
+                .map(|_| of(draws.draw(&mut rng).level.sigma))
+                .collect();
             let mean = values.iter().sum::<f64>() / f64::from(n);
-            let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / f64::from(n);
+            let variance = values
+                .iter()
+                .map(|value| (value - mean).powi(2))
+                .sum::<f64>()
+                / f64::from(n);
             (mean, variance.sqrt())
         };
         let edm = Draws::new(&Process::edm(), Prediction::Epsilon).unwrap();
         let (mean, deviation) = moments(&edm, f64::ln);
-        assert!((mean + 1.2).abs() < 0.05 && (deviation - 1.2).abs() < 0.04, "{mean} {deviation}");
+        assert!(
+            (mean + 1.2).abs() < 0.05 && (deviation - 1.2).abs() < 0.04,
+            "{mean} {deviation}"
+        );
         let flow = Draws::new(&Process::flow(), Prediction::Flow).unwrap();
         let (mean, deviation) = moments(&flow, |sigma| sigma);
-        assert!((mean - 0.5).abs() < 0.011 && (deviation - 12f64.powf(-0.5)).abs() < 0.008, "{mean} {deviation}");
-        let draw = TimestepSampling::LogitNormal { mean: 0.5, deviation: 0.8 };
-        let process = Process::Flow { draw, num_train_timesteps: 1000, coupling: Coupling::Independent };
+        assert!(
+            (mean - 0.5).abs() < 0.011 && (deviation - 12f64.powf(-0.5)).abs() < 0.008,
+            "{mean} {deviation}"
+        );
+        let draw = TimestepSampling::LogitNormal {
+            mean: 0.5,
+            deviation: 0.8,
+        };
+        let process = Process::Flow {
+            draw,
+            num_train_timesteps: 1000,
+            coupling: Coupling::Independent,
+        };
         let logit = Draws::new(&process, Prediction::Flow).unwrap();
         let (mean, deviation) = moments(&logit, |sigma| (sigma / (1.0 - sigma)).ln());
-        assert!((mean - 0.5).abs() < 0.03 && (deviation - 0.8).abs() < 0.03, "{mean} {deviation}");
+        assert!(
+            (mean - 0.5).abs() < 0.03 && (deviation - 0.8).abs() < 0.03,
+            "{mean} {deviation}"
+        );
     }
 }

@@ -10,8 +10,8 @@ use burn::{
     tensor::{Device, Tensor, TensorData},
 };
 
-/// Says the noise of samples whose values are normal, each on its own: with deviation `deviation`, and a mean of `mean`, or of
-/// `mean` and a hundredth for each class. In DDPM's thousand steps.
+/// Says the noise of samples whose values are normal, each on its own: with deviation `deviation`,
+/// and a mean of `mean`, or of `mean` and a hundredth for each class. In DDPM's thousand steps.
 #[derive(Module, Debug)]
 pub(crate) struct Gaussian {
     /// `ᾱ` at each time.
@@ -26,7 +26,12 @@ impl Gaussian {
         let alphas = NoiseScheduleConfig::default().alphas_cumprod().unwrap();
         let count = alphas.len();
         let alphas = Tensor::from_data(TensorData::new(alphas, [count]), device);
-        Self { alphas: Param::from_tensor(alphas), mean, deviation, classes: None }
+        Self {
+            alphas: Param::from_tensor(alphas),
+            mean,
+            deviation,
+            classes: None,
+        }
     }
 
     /// `ᾱ` at times between steps too, straight in the logarithm of `σ/α`.
@@ -46,7 +51,10 @@ impl Gaussian {
     }
 
     pub(crate) fn with_classes(self, classes: usize) -> Self {
-        Self { classes: Some(classes), ..self }
+        Self {
+            classes: Some(classes),
+            ..self
+        }
     }
 }
 
@@ -79,6 +87,10 @@ impl Denoiser for Gaussian {
 pub(crate) fn moments(x: &Tensor<4>) -> (f64, f64) {
     let values: Vec<f64> = x.to_data().iter::<f64>().collect();
     let mean = values.iter().sum::<f64>() / values.len() as f64;
-    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / values.len() as f64;
+    let variance = values
+        .iter()
+        .map(|value| (value - mean).powi(2))
+        .sum::<f64>()
+        / values.len() as f64;
     (mean, variance.sqrt())
 }

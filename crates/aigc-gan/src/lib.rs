@@ -6,18 +6,20 @@
 //! generate(z, class) → x        score(x, class) → logit, the higher the more real
 //! ```
 //!
-//! Training plays `min_G max_D E[log σ(D(x))] + E[log(1 − σ(D(G(z))))]`, or another of the games of [`GanLoss`]:
+//! Training plays `min_G max_D E[log σ(D(x))] + E[log(1 − σ(D(G(z))))]`, or another of the games of
+//! [`GanLoss`]:
 //!
 //! 1. initialise generator and critic ([`GanConfig::init`]);
 //! 2. draw real data ([`DataLoader`](aigc_core::data::DataLoader));
 //! 3. generate ([`Generator::generate`]);
-//! 4. compute the critic's loss ([`GanLoss::critic`]) and what keeps it smooth ([`GradientPenalty`]);
+//! 4. compute the critic's loss ([`GanLoss::critic`]) and what keeps it smooth
+//!    ([`GradientPenalty`]);
 //! 5. update the critic;
 //! 6. update the generator by the critic's judgement ([`GanLoss::generator`]);
 //! 7. repeat until the critic is fooled.
 //!
-//! [`GanObjective`] is steps 3 to 6 for the one [`Trainer`](aigc_core::train::Trainer); [`Sampler`] uses what was learned,
-//! and [`load`] opens it again.
+//! [`GanObjective`] is steps 3 to 6 for the one [`Trainer`](aigc_core::train::Trainer); [`Sampler`]
+//! uses what was learned, and [`load`] opens it again.
 #![forbid(unsafe_code)]
 
 mod augment;
@@ -35,9 +37,9 @@ pub use augment::{Ada, Augment, DiffAugment};
 pub use loss::GanLoss;
 pub use mixture::{Coverage, GaussianMixture, PointBatch, collate_points};
 pub use models::{
-    AnyDiscriminator, AnyGan, AnyGenerator, ClassConditioning, DcganConfig, DiscriminatorConditioning,
-    DiscriminatorNorm, Gan, GanConfig, GeneratorConditioning, MlpGanConfig, R3ganConfig, ResnetGanConfig,
-    SelfAttention2d, load,
+    AnyDiscriminator, AnyGan, AnyGenerator, ClassConditioning, DcganConfig,
+    DiscriminatorConditioning, DiscriminatorNorm, Gan, GanConfig, GeneratorConditioning,
+    MlpGanConfig, R3ganConfig, ResnetGanConfig, SelfAttention2d, load,
 };
 pub use monitor::CollapseMonitor;
 pub use objective::{GanObjective, GanObjectiveConfig};
@@ -97,7 +99,10 @@ pub trait Discriminator: Module + ModuleDisplay {
     /// # Panics
     /// As `score`.
     fn judge(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> DiscriminatorOutput {
-        DiscriminatorOutput { score: self.score(x, class), classes: None }
+        DiscriminatorOutput {
+            score: self.score(x, class),
+            classes: None,
+        }
     }
 }
 

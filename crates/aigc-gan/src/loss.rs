@@ -4,7 +4,8 @@ use aigc_core::{Error, Result, nn::Activation};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-/// Which game is played. Scores are logits: the higher, the more real. With `sp(x) = ln(1 + eˣ)`, means over the batch:
+/// Which game is played. Scores are logits: the higher, the more real. With `sp(x) = ln(1 + eˣ)`,
+/// means over the batch:
 ///
 /// | | the critic minimises | the generator minimises |
 /// |---|---|---|
@@ -18,8 +19,9 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum GanLoss {
-    /// `min_G max_D E[log σ(D(x))] + E[log(1 − σ(D(G(z))))]` (Goodfellow et al. 2014, <https://arxiv.org/abs/1406.2661>,
-    /// eq. 1). The generator learns little while the critic is sure of itself.
+    /// `min_G max_D E[log σ(D(x))] + E[log(1 − σ(D(G(z))))]` (Goodfellow et al. 2014,
+    /// <https://arxiv.org/abs/1406.2661>, eq. 1). The generator learns little while the critic is
+    /// sure of itself.
     Minimax,
     /// The generator maximises `log σ(D(G(z)))` instead (Goodfellow et al. 2014, §3).
     #[default]
@@ -28,8 +30,8 @@ pub enum GanLoss {
     LeastSquares,
     /// Lim and Ye 2017, <https://arxiv.org/abs/1705.02894>; Miyato et al. 2018, eq. 16–17.
     Hinge,
-    /// Arjovsky et al. 2017, <https://arxiv.org/abs/1701.07875>; the critic must be kept smooth by weight clipping or a
-    /// penalty.
+    /// Arjovsky et al. 2017, <https://arxiv.org/abs/1701.07875>; the critic must be kept smooth by
+    /// weight clipping or a penalty.
     Wasserstein,
     /// RpGAN: each generated sample is compared with a real one (Jolicoeur-Martineau 2019,
     /// <https://arxiv.org/abs/1807.00734>; Huang et al. 2024, <https://arxiv.org/abs/2501.05441>, eq. 2).
@@ -45,8 +47,9 @@ fn square(x: Tensor<1>) -> Tensor<1> {
 }
 
 impl GanLoss {
-    /// What the critic minimises, `[1]`. With label smoothing `ε`, real samples count as real with weight `1 − ε` only
-    /// (one-sided: Salimans et al. 2016, <https://arxiv.org/abs/1606.03498>, §3.4); see [`validate`](Self::validate).
+    /// What the critic minimises, `[1]`. With label smoothing `ε`, real samples count as real with
+    /// weight `1 − ε` only (one-sided: Salimans et al. 2016, <https://arxiv.org/abs/1606.03498>,
+    /// §3.4); see [`validate`](Self::validate).
     ///
     /// # Shapes
     /// - real and fake: `[batch]`
@@ -60,7 +63,9 @@ impl GanLoss {
                 };
                 on_real.mean() + softplus(fake).mean()
             }
-            GanLoss::LeastSquares => (square(real - (1.0 - smoothing)).mean() + square(fake).mean()) * 0.5,
+            GanLoss::LeastSquares => {
+                (square(real - (1.0 - smoothing)).mean() + square(fake).mean()) * 0.5
+            }
             GanLoss::Hinge => {
                 let relu = |x: Tensor<1>| Activation::Relu.forward(x);
                 relu(-real + 1.0).mean() + relu(fake + 1.0).mean()
@@ -70,7 +75,8 @@ impl GanLoss {
         }
     }
 
-    /// What the generator minimises, `[1]`. `real` is needed where [`compares`](Self::compares) says so.
+    /// What the generator minimises, `[1]`. `real` is needed where [`compares`](Self::compares)
+    /// says so.
     ///
     /// # Shapes
     /// - real and fake: `[batch]`
@@ -84,7 +90,8 @@ impl GanLoss {
             GanLoss::LeastSquares => square(fake - 1.0).mean() * 0.5,
             GanLoss::Hinge | GanLoss::Wasserstein => -fake.mean(),
             GanLoss::RelativisticPairing => {
-                softplus(real.expect("relativistic pairing compares with real samples") - fake).mean()
+                softplus(real.expect("relativistic pairing compares with real samples") - fake)
+                    .mean()
             }
         }
     }
@@ -94,8 +101,8 @@ impl GanLoss {
         self == GanLoss::RelativisticPairing
     }
 
-    /// The share of right verdicts, `[1]`: real above and generated below the score at which the critic is undecided;
-    /// for the losses that only compare, pairs in the right order.
+    /// The share of right verdicts, `[1]`: real above and generated below the score at which the
+    /// critic is undecided; for the losses that only compare, pairs in the right order.
     ///
     /// # Shapes
     /// - real and fake: `[batch]`
@@ -108,8 +115,9 @@ impl GanLoss {
         }
     }
 
-    /// How sure the critic is that real samples are real, from −1 to 1, `[1]`: the mean sign of their scores, measured from
-    /// the score at which it is undecided; for the losses that only compare, of the pairs' differences.
+    /// How sure the critic is that real samples are real, from −1 to 1, `[1]`: the mean sign of
+    /// their scores, measured from the score at which it is undecided; for the losses that only
+    /// compare, of the pairs' differences.
     ///
     /// # Shapes
     /// - real and fake: `[batch]`
@@ -128,12 +136,23 @@ impl GanLoss {
     /// # Errors
     /// [`Error::Config`].
     pub fn validate(self, smoothing: f64) -> Result<()> {
-        let labelled = matches!(self, GanLoss::Minimax | GanLoss::NonSaturating | GanLoss::LeastSquares);
+        let labelled = matches!(
+            self,
+            GanLoss::Minimax | GanLoss::NonSaturating | GanLoss::LeastSquares
+        );
         if smoothing != 0.0 && !labelled {
-            return Err(Error::config("label_smoothing", smoothing, format!("0 for {self:?}, which has no labels")));
+            return Err(Error::config(
+                "label_smoothing",
+                smoothing,
+                format!("0 for {self:?}, which has no labels"),
+            ));
         }
         if !(0.0..0.5).contains(&smoothing) {
-            return Err(Error::config("label_smoothing", smoothing, "from 0 to below 0.5"));
+            return Err(Error::config(
+                "label_smoothing",
+                smoothing,
+                "from 0 to below 0.5",
+            ));
         }
         Ok(())
     }
@@ -165,12 +184,22 @@ mod tests {
         let tensor = |x: [f32; 3]| Tensor::<1>::from_floats(x, &device);
         let sigma = |x: f64| 1.0 / (1.0 + (-x).exp());
         let mean = |f: &dyn Fn(f64, f64) -> f64| {
-            real.iter().zip(&fake).map(|(r, g)| f(f64::from(*r), f64::from(*g))).sum::<f64>() / 3.0
+            real.iter()
+                .zip(&fake)
+                .map(|(r, g)| f(f64::from(*r), f64::from(*g)))
+                .sum::<f64>()
+                / 3.0
         };
         for loss in LOSSES {
-            let epsilon = if loss.validate(smoothing).is_ok() { smoothing } else { 0.0 };
+            let epsilon = if loss.validate(smoothing).is_ok() {
+                smoothing
+            } else {
+                0.0
+            };
             let bce = |r: f64, g: f64| {
-                -(1.0 - epsilon) * sigma(r).ln() - epsilon * (1.0 - sigma(r)).ln() - (1.0 - sigma(g)).ln()
+                -(1.0 - epsilon) * sigma(r).ln()
+                    - epsilon * (1.0 - sigma(r)).ln()
+                    - (1.0 - sigma(g)).ln()
             };
             let (critic, generator) = match loss {
                 GanLoss::Minimax => (mean(&bce), mean(&|_, g| (1.0 - sigma(g)).ln())),
@@ -179,14 +208,23 @@ mod tests {
                     mean(&|r, g| 0.5 * (r - 1.0 + epsilon).powi(2) + 0.5 * g * g),
                     mean(&|_, g| 0.5 * (g - 1.0).powi(2)),
                 ),
-                GanLoss::Hinge => (mean(&|r, g| (1.0 - r).max(0.0) + (1.0 + g).max(0.0)), mean(&|_, g| -g)),
+                GanLoss::Hinge => (
+                    mean(&|r, g| (1.0 - r).max(0.0) + (1.0 + g).max(0.0)),
+                    mean(&|_, g| -g),
+                ),
                 GanLoss::Wasserstein => (mean(&|r, g| g - r), mean(&|_, g| -g)),
-                GanLoss::RelativisticPairing => (mean(&|r, g| -sigma(r - g).ln()), mean(&|r, g| -sigma(g - r).ln())),
+                GanLoss::RelativisticPairing => (
+                    mean(&|r, g| -sigma(r - g).ln()),
+                    mean(&|r, g| -sigma(g - r).ln()),
+                ),
             };
             let got = value(loss.critic(tensor(real), tensor(fake), epsilon));
             assert!((got - critic).abs() < 1e-5, "{loss:?}: {got} {critic}");
             let got = value(loss.generator(tensor(fake), loss.compares().then(|| tensor(real))));
-            assert!((got - generator).abs() < 1e-5, "{loss:?}: {got} {generator}");
+            assert!(
+                (got - generator).abs() < 1e-5,
+                "{loss:?}: {got} {generator}"
+            );
         }
     }
 
@@ -210,7 +248,10 @@ mod tests {
             (GanLoss::Wasserstein, 1.0),
             (GanLoss::RelativisticPairing, 1.0),
         ] {
-            let got = value(loss.accuracy(Tensor::from_floats(real, &device), Tensor::from_floats(fake, &device)));
+            let got = value(loss.accuracy(
+                Tensor::from_floats(real, &device),
+                Tensor::from_floats(fake, &device),
+            ));
             assert_eq!(got, expected, "{loss:?}");
         }
     }
@@ -226,16 +267,30 @@ mod tests {
             (GanLoss::Wasserstein, 0.5),
             (GanLoss::RelativisticPairing, 0.5),
         ] {
-            let got = value(loss.sureness(Tensor::from_floats(real, &device), Tensor::from_floats(fake, &device)));
+            let got = value(loss.sureness(
+                Tensor::from_floats(real, &device),
+                Tensor::from_floats(fake, &device),
+            ));
             assert_eq!(got, expected, "{loss:?}");
         }
     }
 
     #[test]
     fn smoothing_is_checked() {
-        assert!(GanLoss::NonSaturating.validate(0.1).is_ok() && GanLoss::Hinge.validate(0.0).is_ok());
-        for (loss, smoothing) in [(GanLoss::Hinge, 0.1), (GanLoss::Minimax, -0.1), (GanLoss::LeastSquares, f64::NAN)] {
-            assert!(loss.validate(smoothing).unwrap_err().to_string().contains("label_smoothing"));
+        assert!(
+            GanLoss::NonSaturating.validate(0.1).is_ok() && GanLoss::Hinge.validate(0.0).is_ok()
+        );
+        for (loss, smoothing) in [
+            (GanLoss::Hinge, 0.1),
+            (GanLoss::Minimax, -0.1),
+            (GanLoss::LeastSquares, f64::NAN),
+        ] {
+            assert!(
+                loss.validate(smoothing)
+                    .unwrap_err()
+                    .to_string()
+                    .contains("label_smoothing")
+            );
         }
     }
 }

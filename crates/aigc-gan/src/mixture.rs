@@ -8,7 +8,8 @@ use aigc_core::{
 };
 use burn::tensor::{Device, Tensor, TensorData};
 
-/// Equally likely round Gaussians in the plane. As a [`Dataset`] it has a fixed number of points, the same for a seed.
+/// Equally likely round Gaussians in the plane. As a [`Dataset`] it has a fixed number of points,
+/// the same for a seed.
 #[derive(Clone, Debug)]
 pub struct GaussianMixture {
     centres: Vec<[f64; 2]>,
@@ -23,19 +24,26 @@ pub struct Coverage {
     pub modes: usize,
     /// Share of samples within 3σ of a mode; of the mixture itself `1 − e^−4.5`, 98.9 %.
     pub within: f64,
-    /// Samples within 3σ of the mode that has the fewest, against what it has when all samples are shared evenly: 0 when
-    /// a mode is missing, 1 at best. `modes` counts a mode from its first sample on, this says whether it is there.
+    /// Samples within 3σ of the mode that has the fewest, against what it has when all samples are
+    /// shared evenly: 0 when a mode is missing, 1 at best. `modes` counts a mode from its first
+    /// sample on, this says whether it is there.
     pub rarest: f64,
 }
 
 impl GaussianMixture {
-    /// `modes` Gaussians evenly on a circle of `radius` (Metz et al. 2017, <https://arxiv.org/abs/1611.02163>).
+    /// `modes` Gaussians evenly on a circle of `radius` (Metz et al. 2017,
+    /// <https://arxiv.org/abs/1611.02163>).
     ///
     /// # Errors
     /// [`Error::Config`] for values out of range.
     pub fn ring(modes: usize, radius: f64, sigma: f64) -> Result<Self> {
         let angle = |k: usize| std::f64::consts::TAU * k as f64 / modes as f64;
-        Self::new((0..modes).map(|k| [radius * angle(k).cos(), radius * angle(k).sin()]).collect(), sigma)
+        Self::new(
+            (0..modes)
+                .map(|k| [radius * angle(k).cos(), radius * angle(k).sin()])
+                .collect(),
+            sigma,
+        )
     }
 
     /// `side × side` Gaussians, `spacing` apart, around the origin (Srivastava et al. 2017).
@@ -44,7 +52,12 @@ impl GaussianMixture {
     /// [`Error::Config`] for values out of range.
     pub fn grid(side: usize, spacing: f64, sigma: f64) -> Result<Self> {
         let at = |k: usize| spacing * (k as f64 - (side as f64 - 1.0) / 2.0);
-        Self::new((0..side * side).map(|k| [at(k / side), at(k % side)]).collect(), sigma)
+        Self::new(
+            (0..side * side)
+                .map(|k| [at(k / side), at(k % side)])
+                .collect(),
+            sigma,
+        )
     }
 
     /// Gaussians at `centres`.
@@ -55,13 +68,24 @@ impl GaussianMixture {
         if centres.is_empty() {
             return Err(Error::config("centres", 0, "at least 1"));
         }
-        if let Some(centre) = centres.iter().find(|centre| !centre.iter().all(|v| v.is_finite())) {
-            return Err(Error::config("centres", format!("{centre:?}"), "finite numbers"));
+        if let Some(centre) = centres
+            .iter()
+            .find(|centre| !centre.iter().all(|v| v.is_finite()))
+        {
+            return Err(Error::config(
+                "centres",
+                format!("{centre:?}"),
+                "finite numbers",
+            ));
         }
         if !(sigma > 0.0 && sigma.is_finite()) {
             return Err(Error::config("sigma", sigma, "a finite number above 0"));
         }
-        Ok(Self { centres, sigma, points: Vec::new() })
+        Ok(Self {
+            centres,
+            sigma,
+            points: Vec::new(),
+        })
     }
 
     /// Draws the `count` points that it has as a data set.
@@ -91,11 +115,16 @@ impl GaussianMixture {
         let mut counts = vec![0_usize; self.centres.len()];
         for point in points {
             // Of modes that overlap, the nearest.
-            let square =
-                |centre: &[f64; 2]| (0..2).map(|axis| (f64::from(point[axis]) - centre[axis]).powi(2)).sum::<f64>();
-            let nearest =
-                (0..counts.len()).min_by(|a, b| square(&self.centres[*a]).total_cmp(&square(&self.centres[*b])));
-            if let Some(mode) = nearest.filter(|mode| square(&self.centres[*mode]) <= 9.0 * self.sigma * self.sigma) {
+            let square = |centre: &[f64; 2]| {
+                (0..2)
+                    .map(|axis| (f64::from(point[axis]) - centre[axis]).powi(2))
+                    .sum::<f64>()
+            };
+            let nearest = (0..counts.len())
+                .min_by(|a, b| square(&self.centres[*a]).total_cmp(&square(&self.centres[*b])));
+            if let Some(mode) =
+                nearest.filter(|mode| square(&self.centres[*mode]) <= 9.0 * self.sigma * self.sigma)
+            {
                 counts[mode] += 1;
             }
         }
@@ -137,7 +166,10 @@ impl PointBatch {
 
 impl RealBatch for PointBatch {
     fn real(&self, device: &Device) -> Tensor<4> {
-        Tensor::from_data(TensorData::new(self.0.concat(), [self.0.len(), 2, 1, 1]), device)
+        Tensor::from_data(
+            TensorData::new(self.0.concat(), [self.0.len(), 2, 1, 1]),
+            device,
+        )
     }
 
     fn size(&self) -> usize {
@@ -159,14 +191,20 @@ mod tests {
 
     #[test]
     fn a_perfect_sampler_covers_everything() {
-        for mixture in [GaussianMixture::ring(8, 1.0, 0.05), GaussianMixture::grid(5, 2.0, 0.05)] {
+        for mixture in [
+            GaussianMixture::ring(8, 1.0, 0.05),
+            GaussianMixture::grid(5, 2.0, 0.05),
+        ] {
             let mixture = mixture.unwrap().with_points(20_000, 1);
             let coverage = mixture.coverage(&mixture.points);
             assert_eq!(coverage.modes, mixture.modes());
             // Five standard errors around 1 − e^−4.5.
             let expected = 1.0 - (-4.5f64).exp();
             let error = (expected * (1.0 - expected) / 20_000.0).sqrt();
-            assert!((coverage.within - expected).abs() < 5.0 * error, "{coverage:?}");
+            assert!(
+                (coverage.within - expected).abs() < 5.0 * error,
+                "{coverage:?}"
+            );
             // The rarest of 25 modes of 800 samples each, whose deviation is 28.
             assert!((0.82..1.0).contains(&coverage.rarest), "{coverage:?}");
         }
@@ -177,15 +215,39 @@ mod tests {
         let ring = GaussianMixture::ring(4, 2.0, 0.1).unwrap();
         let expected = [[2.0, 0.0], [0.0, 2.0], [-2.0, 0.0], [0.0, -2.0]];
         for (centre, expected) in ring.centres().iter().zip(&expected) {
-            assert!((centre[0] - expected[0]).abs() < 1e-12 && (centre[1] - expected[1]).abs() < 1e-12);
+            assert!(
+                (centre[0] - expected[0]).abs() < 1e-12 && (centre[1] - expected[1]).abs() < 1e-12
+            );
         }
         let grid = GaussianMixture::grid(5, 2.0, 0.05).unwrap();
-        assert_eq!((grid.centres()[0], grid.centres()[12], grid.centres()[24]), ([-4.0, -4.0], [0.0, 0.0], [4.0, 4.0]));
-        assert_eq!(grid.coverage(&[[0.0, 0.0], [1.0, 1.0]]), Coverage { modes: 1, within: 0.5, rarest: 0.0 });
+        assert_eq!(
+            (grid.centres()[0], grid.centres()[12], grid.centres()[24]),
+            ([-4.0, -4.0], [0.0, 0.0], [4.0, 4.0])
+        );
+        assert_eq!(
+            grid.coverage(&[[0.0, 0.0], [1.0, 1.0]]),
+            Coverage {
+                modes: 1,
+                within: 0.5,
+                rarest: 0.0
+            }
+        );
         let [left, right] = [[-2.0, 0.0], [2.0, 0.0]];
-        let coverage = GaussianMixture::ring(2, 2.0, 0.1).unwrap().coverage(&[left, right, right, right]);
-        assert_eq!(coverage, Coverage { modes: 2, within: 1.0, rarest: 0.5 });
-        assert!(GaussianMixture::ring(0, 1.0, 0.1).is_err() && GaussianMixture::grid(2, 1.0, 0.0).is_err());
+        let coverage = GaussianMixture::ring(2, 2.0, 0.1)
+            .unwrap()
+            .coverage(&[left, right, right, right]);
+        assert_eq!(
+            coverage,
+            Coverage {
+                modes: 2,
+                within: 1.0,
+                rarest: 0.5
+            }
+        );
+        assert!(
+            GaussianMixture::ring(0, 1.0, 0.1).is_err()
+                && GaussianMixture::grid(2, 1.0, 0.0).is_err()
+        );
         assert!(GaussianMixture::ring(3, f64::NAN, 0.1).is_err());
     }
 }

@@ -4,7 +4,8 @@ use aigc_core::{Error, Result};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-/// When to say that a game is going wrong. All measures are running means over looks, `every` steps apart.
+/// When to say that a game is going wrong. All measures are running means over looks, `every` steps
+/// apart.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CollapseMonitor {
@@ -12,11 +13,13 @@ pub struct CollapseMonitor {
     pub every: usize,
     /// Looks before the first verdict.
     pub patience: usize,
-    /// The generator has collapsed when its samples differ from each other by less than this share of how much real ones
-    /// do (standard deviation over the batch, within each class where there are classes, mean over the values).
+    /// The generator has collapsed when its samples differ from each other by less than this share
+    /// of how much real ones do (standard deviation over the batch, within each class where there
+    /// are classes, mean over the values).
     pub spread: f64,
-    /// It has collapsed too when the nearest other sample of the batch is, on the mean, less far than this share of what it is
-    /// among real ones: few kinds of samples, however unlike. What is missing beside them shows in an evaluation only.
+    /// It has collapsed too when the nearest other sample of the batch is, on the mean, less far
+    /// than this share of what it is among real ones: few kinds of samples, however unlike. What is
+    /// missing beside them shows in an evaluation only.
     pub nearest: f64,
     /// The critic has won when it is right more often than this.
     pub accuracy: f64,
@@ -24,7 +27,13 @@ pub struct CollapseMonitor {
 
 impl Default for CollapseMonitor {
     fn default() -> Self {
-        Self { every: 20, patience: 25, spread: 0.2, nearest: 0.1, accuracy: 0.998 }
+        Self {
+            every: 20,
+            patience: 25,
+            spread: 0.2,
+            nearest: 0.1,
+            accuracy: 0.998,
+        }
     }
 }
 
@@ -58,15 +67,24 @@ impl CollapseMonitor {
         if self.every == 0 {
             return Err(Error::config("monitor.every", self.every, "at least 1"));
         }
-        for (field, value) in [("spread", self.spread), ("nearest", self.nearest), ("accuracy", self.accuracy)] {
+        for (field, value) in [
+            ("spread", self.spread),
+            ("nearest", self.nearest),
+            ("accuracy", self.accuracy),
+        ] {
             if !(0.0..=1.0).contains(&value) {
-                return Err(Error::config(format!("monitor.{field}"), value, "from 0 to 1"));
+                return Err(Error::config(
+                    format!("monitor.{field}"),
+                    value,
+                    "from 0 to 1",
+                ));
             }
         }
         Ok(())
     }
 
-    /// Takes a look; says what begins to be wrong, for programs and for people. `class` holds a row for each sample, one-hot.
+    /// Takes a look; says what begins to be wrong, for programs and for people. `class` holds a row
+    /// for each sample, one-hot.
     pub(crate) fn look(
         &self,
         watch: &mut Watch,
@@ -76,7 +94,13 @@ impl CollapseMonitor {
         accuracy: &Tensor<1>,
     ) -> Vec<(&'static str, String)> {
         let accuracy = accuracy.clone().detach();
-        let parts = vec![spread(real, class), spread(fake, class), accuracy, nearest(real), nearest(fake)];
+        let parts = vec![
+            spread(real, class),
+            spread(fake, class),
+            accuracy,
+            nearest(real),
+            nearest(fake),
+        ];
         let values: Vec<f64> = Tensor::cat(parts, 0).into_data().iter::<f64>().collect();
         if values[0] <= 1e-6 {
             // Real samples that do not differ are no measure.
@@ -86,7 +110,11 @@ impl CollapseMonitor {
         watch.looks += 1;
         watch.spread = keep * watch.spread + (1.0 - keep) * values[1] / values[0];
         // Real samples that are there twice are no measure.
-        let nearest = if values[3] > 1e-6 { values[4] / values[3] } else { 1.0 };
+        let nearest = if values[3] > 1e-6 {
+            values[4] / values[3]
+        } else {
+            1.0
+        };
         watch.nearest = keep * watch.nearest + (1.0 - keep) * nearest;
         watch.accuracy = keep * watch.accuracy + (1.0 - keep) * values[2];
         let ready = watch.looks >= self.patience;
@@ -110,12 +138,18 @@ impl CollapseMonitor {
              augmentation or a lower rate for the critic may help",
             100.0 * watch.accuracy
         );
-        check(&mut watch.critic_won, watch.accuracy > self.accuracy, "critic_won", text);
+        check(
+            &mut watch.critic_won,
+            watch.accuracy > self.accuracy,
+            "critic_won",
+            text,
+        );
         told
     }
 }
 
-/// Standard deviation over the batch, or about the means of the classes, mean over the values, `[1]`.
+/// Standard deviation over the batch, or about the means of the classes, mean over the values,
+/// `[1]`.
 fn spread(x: &Tensor<4>, class: Option<&Tensor<2>>) -> Tensor<1> {
     let x = x.clone().detach().flatten::<2>(1, 3);
     let centred = match class {
@@ -134,7 +168,8 @@ fn nearest(x: &Tensor<4>) -> Tensor<1> {
     let x = x.clone().detach().flatten::<2>(1, 3);
     let batch = x.dims()[0];
     let squares = (x.clone() * x.clone()).sum_dim(1);
-    let apart = squares.clone() + squares.transpose() - x.clone().matmul(x.clone().transpose()) * 2.0;
+    let apart =
+        squares.clone() + squares.transpose() - x.clone().matmul(x.clone().transpose()) * 2.0;
     // Not itself.
     let apart = apart + Tensor::<2>::eye(batch, &x.device()) * 1e30;
     apart.min_dim(1).clamp_min(0.0).sqrt().mean()
@@ -153,12 +188,17 @@ mod tests {
     #[test]
     fn each_trouble_is_told_once_and_again_after_recovery() {
         let device = Device::flex();
-        let monitor = CollapseMonitor { patience: 3, ..CollapseMonitor::default() };
+        let monitor = CollapseMonitor {
+            patience: 3,
+            ..CollapseMonitor::default()
+        };
         let mut watch = Watch::default();
         let real: Tensor<4> = Rng::new(1).normal([32, 1, 2, 2], &device);
         let mut looks = |times: usize, factor: f64, accuracy: f32| {
             let accuracy = Tensor::from_floats([accuracy], &device);
-            kinds((0..times).map(|_| monitor.look(&mut watch, &real, &(real.clone() * factor), None, &accuracy)))
+            kinds((0..times).map(|_| {
+                monitor.look(&mut watch, &real, &(real.clone() * factor), None, &accuracy)
+            }))
         };
         assert!(looks(20, 1.0, 0.5).is_empty());
         assert_eq!(looks(60, 0.01, 0.5), ["collapse"]);
@@ -174,7 +214,11 @@ mod tests {
     fn one_picture_per_class_is_a_collapse() {
         let device = Device::flex();
         // By the spread alone, which looks within classes.
-        let monitor = CollapseMonitor { patience: 3, nearest: 0.0, ..CollapseMonitor::default() };
+        let monitor = CollapseMonitor {
+            patience: 3,
+            nearest: 0.0,
+            ..CollapseMonitor::default()
+        };
         let accuracy = Tensor::from_floats([0.5], &device);
         let class = Tensor::<2>::eye(4, &device).repeat_dim(0, 8);
         let pictures: Tensor<4> = Rng::new(1).normal([4, 1, 2, 2], &device);
@@ -191,7 +235,10 @@ mod tests {
     #[test]
     fn a_few_unlike_pictures_again_and_again_are_a_collapse() {
         let device = Device::flex();
-        let monitor = CollapseMonitor { patience: 3, ..CollapseMonitor::default() };
+        let monitor = CollapseMonitor {
+            patience: 3,
+            ..CollapseMonitor::default()
+        };
         let accuracy = Tensor::from_floats([0.5], &device);
         let real: Tensor<4> = Rng::new(2).normal([32, 1, 4, 4], &device);
         let told = |fake: Tensor<4>| {
@@ -202,17 +249,26 @@ mod tests {
         assert_eq!(told(few.repeat_dim(0, 8)), ["collapse"]);
         assert!(told(Rng::new(3).normal([32, 1, 4, 4], &device)).is_empty());
         // The distance itself, of three points on a line.
-        let line = Tensor::<4>::from_floats([[[[0.0, 0.0]]], [[[3.0, 4.0]]], [[[9.0, 12.0]]]], &device);
+        let line =
+            Tensor::<4>::from_floats([[[[0.0, 0.0]]], [[[3.0, 4.0]]], [[[9.0, 12.0]]]], &device);
         assert!((nearest(&line).into_scalar::<f32>() - (5.0 + 5.0 + 10.0) / 3.0).abs() < 1e-4);
     }
 
     #[test]
     fn a_batch_without_differences_is_no_measure() {
         let device = Device::flex();
-        let (monitor, mut watch) = (CollapseMonitor { patience: 1, ..CollapseMonitor::default() }, Watch::default());
+        let (monitor, mut watch) = (
+            CollapseMonitor {
+                patience: 1,
+                ..CollapseMonitor::default()
+            },
+            Watch::default(),
+        );
         let one: Tensor<4> = Tensor::ones([1, 1, 2, 2], &device);
         let accuracy = Tensor::from_floats([0.5], &device);
-        assert!(kinds((0..9).map(|_| monitor.look(&mut watch, &one, &one, None, &accuracy))).is_empty());
+        assert!(
+            kinds((0..9).map(|_| monitor.look(&mut watch, &one, &one, None, &accuracy))).is_empty()
+        );
         assert_eq!(watch, Watch::default());
     }
 }

@@ -1,8 +1,8 @@
 //! A step of training.
 
 use crate::{
-    Augment, CollapseMonitor, Discriminator, Gan, GanLoss, Generator, GradientPenalty, LeCam, RealBatch,
-    monitor::Watch, penalty::Anchors,
+    Augment, CollapseMonitor, Discriminator, Gan, GanLoss, Generator, GradientPenalty, LeCam,
+    RealBatch, monitor::Watch, penalty::Anchors,
 };
 use aigc_core::{
     Error, Result,
@@ -29,7 +29,8 @@ pub struct GanObjectiveConfig {
     pub penalties: Vec<GradientPenalty>,
     /// Keeps the two sides' scores near each other.
     pub lecam: Option<LeCam>,
-    /// Every weight of the critic is brought within ± this after each of its updates (Arjovsky et al. 2017).
+    /// Every weight of the critic is brought within ± this after each of its updates (Arjovsky et
+    /// al. 2017).
     pub weight_clip: Option<f64>,
     /// Updates of the critic per update of the generator.
     pub discriminator_steps: usize,
@@ -60,7 +61,10 @@ impl Default for GanObjectiveConfig {
 impl GanObjectiveConfig {
     /// The game `loss`, plain.
     pub fn new(loss: GanLoss) -> Self {
-        Self { loss, ..Self::default() }
+        Self {
+            loss,
+            ..Self::default()
+        }
     }
 
     /// R3GAN's: relativistic pairing with R1 and R2 of the same `γ` (Huang et al. 2024,
@@ -72,7 +76,8 @@ impl GanObjectiveConfig {
         }
     }
 
-    /// WGAN-GP's: `λ = 10`, five updates of the critic for one of the generator (Gulrajani et al. 2017,
+    /// WGAN-GP's: `λ = 10`, five updates of the critic for one of the generator (Gulrajani et al.
+    /// 2017,
     /// <https://arxiv.org/abs/1704.00028>).
     pub fn wgan_gp() -> Self {
         Self {
@@ -88,18 +93,37 @@ impl GanObjectiveConfig {
     /// [`Error::Config`] naming the field.
     pub fn validate(&self) -> Result<()> {
         self.loss.validate(self.label_smoothing)?;
-        self.penalties.iter().try_for_each(GradientPenalty::validate)?;
+        self.penalties
+            .iter()
+            .try_for_each(GradientPenalty::validate)?;
         self.lecam.iter().try_for_each(LeCam::validate)?;
-        self.monitor.iter().try_for_each(CollapseMonitor::validate)?;
+        self.monitor
+            .iter()
+            .try_for_each(CollapseMonitor::validate)?;
         self.augment.validate()?;
-        if let Some(clip) = self.weight_clip.filter(|clip| !(*clip > 0.0 && clip.is_finite())) {
-            return Err(Error::config("weight_clip", clip, "a finite number above 0"));
+        if let Some(clip) = self
+            .weight_clip
+            .filter(|clip| !(*clip > 0.0 && clip.is_finite()))
+        {
+            return Err(Error::config(
+                "weight_clip",
+                clip,
+                "a finite number above 0",
+            ));
         }
         if !(1..=1000).contains(&self.discriminator_steps) {
-            return Err(Error::config("discriminator_steps", self.discriminator_steps, "1 to 1000"));
+            return Err(Error::config(
+                "discriminator_steps",
+                self.discriminator_steps,
+                "1 to 1000",
+            ));
         }
         if !(self.auxiliary_weight >= 0.0 && self.auxiliary_weight.is_finite()) {
-            return Err(Error::config("auxiliary_weight", self.auxiliary_weight, "a finite number from 0 on"));
+            return Err(Error::config(
+                "auxiliary_weight",
+                self.auxiliary_weight,
+                "a finite number from 0 on",
+            ));
         }
         Ok(())
     }
@@ -107,8 +131,9 @@ impl GanObjectiveConfig {
 
 /// The game of a generator and a critic, step by step.
 ///
-/// The turns are called `critic` and `generator`. What the generator made for the critic's last update is used again for
-/// its own: nothing of it has changed in between, so its forward pass runs once.
+/// The turns are called `critic` and `generator`. What the generator made for the critic's last
+/// update is used again for its own: nothing of it has changed in between, so its forward pass runs
+/// once.
 #[derive(Debug)]
 pub struct GanObjective<G, C, B> {
     config: GanObjectiveConfig,
@@ -134,9 +159,9 @@ impl<G: Generator + 'static, C: Discriminator + 'static, B: RealBatch> GanObject
     /// The objective for these players.
     ///
     /// # Errors
-    /// [`Error::Config`] for values out of range, and for a penalty on a critic with batch normalisation, whose scores
-    /// depend on the whole batch, or with dropout, whose scores depend on chance; for a critic with other classes than the
-    /// generator's.
+    /// [`Error::Config`] for values out of range, and for a penalty on a critic with batch
+    /// normalisation, whose scores depend on the whole batch, or with dropout, whose scores depend
+    /// on chance; for a critic with other classes than the generator's.
     pub fn new(config: GanObjectiveConfig, gan: &Gan<G, C>) -> Result<Self> {
         config.validate()?;
         let (of_critic, of_generator) = (gan.critic.classes(), gan.generator.classes());
@@ -149,18 +174,35 @@ impl<G: Generator + 'static, C: Discriminator + 'static, B: RealBatch> GanObject
             ));
         }
         let critic = Survey::of(&gan.critic);
-        if let Some(penalty) = config.penalties.first().filter(|_| critic.draws_at_random()) {
-            let expected =
-                "none: the critic draws at random (dropout), and a penalty needs the same score for the same sample";
-            return Err(Error::config("penalties", format!("{:?}", penalty.kind), expected));
+        if let Some(penalty) = config
+            .penalties
+            .first()
+            .filter(|_| critic.draws_at_random())
+        {
+            let expected = "none: the critic draws at random (dropout), and a penalty needs the same score for the same sample";
+            return Err(Error::config(
+                "penalties",
+                format!("{:?}", penalty.kind),
+                expected,
+            ));
         }
         if let Some(penalty) = config.penalties.first().filter(|_| critic.has_batch_norm()) {
             let expected = "none: the critic has batch normalisation, and a penalty needs scores that do not depend on \
                             the rest of the batch; use spectral normalisation or none";
-            return Err(Error::config("penalties", format!("{:?}", penalty.kind), expected));
+            return Err(Error::config(
+                "penalties",
+                format!("{:?}", penalty.kind),
+                expected,
+            ));
         }
         let has_batch_norm = Survey::of(gan).has_batch_norm();
-        Ok(Self { config, made: Vec::new(), memory: Memory::default(), has_batch_norm, players: PhantomData })
+        Ok(Self {
+            config,
+            made: Vec::new(),
+            memory: Memory::default(),
+            has_batch_norm,
+            players: PhantomData,
+        })
     }
 
     /// The settings.
@@ -180,15 +222,33 @@ impl<G: Generator + 'static, C: Discriminator + 'static, B: RealBatch> GanObject
         }
         let least = if self.has_batch_norm { 2 } else { 1 };
         if batch.size() < least {
-            let why = if least == 2 { ", since batch normalisation has no statistics of one sample" } else { "" };
-            return Err(Error::config("batch_size", batch.size(), format!("at least {least}{why}")));
+            let why = if least == 2 {
+                ", since batch normalisation has no statistics of one sample"
+            } else {
+                ""
+            };
+            return Err(Error::config(
+                "batch_size",
+                batch.size(),
+                format!("at least {least}{why}"),
+            ));
         }
-        let Some(classes) = generator.classes() else { return Ok(()) };
+        let Some(classes) = generator.classes() else {
+            return Ok(());
+        };
         let Some(labels) = batch.class_labels() else {
-            return Err(Error::config("labels", "missing", "the class of every sample, for a generator with classes"));
+            return Err(Error::config(
+                "labels",
+                "missing",
+                "the class of every sample, for a generator with classes",
+            ));
         };
         match labels.iter().find(|label| **label as usize >= classes) {
-            Some(label) => Err(Error::config("labels", label, format!("below {classes}, the generator's classes"))),
+            Some(label) => Err(Error::config(
+                "labels",
+                label,
+                format!("below {classes}, the generator's classes"),
+            )),
             None => Ok(()),
         }
     }
@@ -201,34 +261,57 @@ impl<G: Generator + 'static, C: Discriminator + 'static, B: RealBatch> GanObject
         context: &mut StepContext,
     ) -> Losses {
         let config = &self.config;
-        let z = context.rng.normal([real.dims()[0], gan.generator.latent()], &context.device);
+        let z = context
+            .rng
+            .normal([real.dims()[0], gan.generator.latent()], &context.device);
         let keep = context.repetition + 1 == config.discriminator_steps;
         let fake = if keep {
             let fake = gan.generator.generate(z, class.clone());
-            self.made.resize(self.made.len().max(context.micro + 1), None);
+            self.made
+                .resize(self.made.len().max(context.micro + 1), None);
             self.made[context.micro] = Some(fake.clone());
             fake.detach()
         } else {
             gan.generator.clone().no_grad().generate(z, class.clone())
         };
         let look = keep && context.micro == 0;
-        let alarm = config.monitor.filter(|monitor| look && context.step.is_multiple_of(monitor.every));
+        let alarm = config
+            .monitor
+            .filter(|monitor| look && context.step.is_multiple_of(monitor.every));
         let looked_at = alarm.map(|_| {
             let one_hot = |classes| Tensor::<2>::eye(classes, &context.device);
-            let class = gan.generator.classes().map(one_hot).zip(class.clone()).map(|(rows, c)| rows.select(0, c));
+            let class = gan
+                .generator
+                .classes()
+                .map(one_hot)
+                .zip(class.clone())
+                .map(|(rows, c)| rows.select(0, c));
             (real.clone(), fake.clone(), class)
         });
-        let real = config.augment.apply(real, self.memory.augment, &mut context.rng);
-        let fake = config.augment.apply(fake, self.memory.augment, &mut context.rng);
+        let real = config
+            .augment
+            .apply(real, self.memory.augment, &mut context.rng);
+        let fake = config
+            .augment
+            .apply(fake, self.memory.augment, &mut context.rng);
         let of_real = gan.critic.judge(real.clone(), class.clone());
         let of_fake = gan.critic.judge(fake.clone(), class.clone());
-        let mut total = config.loss.critic(of_real.score.clone(), of_fake.score.clone(), config.label_smoothing);
+        let mut total = config.loss.critic(
+            of_real.score.clone(),
+            of_fake.score.clone(),
+            config.label_smoothing,
+        );
         let mut parts = Vec::new();
-        let due: Vec<_> = config.penalties.iter().filter(|penalty| penalty.is_due(context.step)).collect();
+        let due: Vec<_> = config
+            .penalties
+            .iter()
+            .filter(|penalty| penalty.is_due(context.step))
+            .collect();
         let penalty = due
             .iter()
             .map(|penalty| {
-                let measured = penalty.measure(&gan.critic, &real, &fake, class.as_ref(), &mut context.rng);
+                let measured =
+                    penalty.measure(&gan.critic, &real, &fake, class.as_ref(), &mut context.rng);
                 measured * penalty.weight_at(context.step, context.steps)
             })
             .reduce(|a, b| a + b);
@@ -245,19 +328,35 @@ impl<G: Generator + 'static, C: Discriminator + 'static, B: RealBatch> GanObject
             parts.push(("naming", naming));
         }
         if let Augment::Adaptive(ada) = &config.augment {
-            let sure = config.loss.sureness(of_real.score.clone().detach(), of_fake.score.clone().detach());
+            let sure = config.loss.sureness(
+                of_real.score.clone().detach(),
+                of_fake.score.clone().detach(),
+            );
             let sure = f64::from(sure.into_scalar::<f32>());
             self.memory.augment = ada.adjust(self.memory.augment, sure, of_real.score.dims()[0]);
         }
-        let accuracy = config.loss.accuracy(of_real.score.clone().detach(), of_fake.score.clone().detach());
+        let accuracy = config.loss.accuracy(
+            of_real.score.clone().detach(),
+            of_fake.score.clone().detach(),
+        );
         if let (Some(monitor), Some((real, fake, class))) = (alarm, looked_at) {
-            for (kind, text) in monitor.look(&mut self.memory.watch, &real, &fake, class.as_ref(), &accuracy) {
+            for (kind, text) in monitor.look(
+                &mut self.memory.watch,
+                &real,
+                &fake,
+                class.as_ref(),
+                &accuracy,
+            ) {
                 context.alert(kind, text);
             }
         }
-        let losses = Losses::new(total).with("real", of_real.score.mean()).with("fake", of_fake.score.mean());
+        let losses = Losses::new(total)
+            .with("real", of_real.score.mean())
+            .with("fake", of_fake.score.mean());
         let losses = losses.with("accuracy", accuracy);
-        parts.into_iter().fold(losses, |losses, (name, value)| losses.with(name, value))
+        parts
+            .into_iter()
+            .fold(losses, |losses, (name, value)| losses.with(name, value))
     }
 
     fn generator_losses(
@@ -268,17 +367,29 @@ impl<G: Generator + 'static, C: Discriminator + 'static, B: RealBatch> GanObject
         context: &mut StepContext,
     ) -> Losses {
         let config = &self.config;
-        let fake = self.made.get_mut(context.micro).and_then(Option::take).unwrap_or_else(|| {
-            let z = context.rng.normal([batch.size(), gan.generator.latent()], &context.device);
-            gan.generator.generate(z, class.clone())
-        });
+        let fake = self
+            .made
+            .get_mut(context.micro)
+            .and_then(Option::take)
+            .unwrap_or_else(|| {
+                let z = context
+                    .rng
+                    .normal([batch.size(), gan.generator.latent()], &context.device);
+                gan.generator.generate(z, class.clone())
+            });
         // The critic is only looked through: nobody wants its gradients now.
         let critic = gan.critic.clone().no_grad();
         let of_real = config.loss.compares().then(|| {
-            let real = config.augment.apply(batch.real(&context.device), self.memory.augment, &mut context.rng);
+            let real = config.augment.apply(
+                batch.real(&context.device),
+                self.memory.augment,
+                &mut context.rng,
+            );
             critic.score(real, class.clone())
         });
-        let fake = config.augment.apply(fake, self.memory.augment, &mut context.rng);
+        let fake = config
+            .augment
+            .apply(fake, self.memory.augment, &mut context.rng);
         let of_fake = critic.judge(fake, class.clone());
         let mut total = config.loss.generator(of_fake.score, of_real);
         if let (Some(classes), Some(class)) = (of_fake.classes, class) {
@@ -288,24 +399,32 @@ impl<G: Generator + 'static, C: Discriminator + 'static, B: RealBatch> GanObject
     }
 }
 
-impl<G: Generator + 'static, C: Discriminator + 'static, B: RealBatch> Objective for GanObjective<G, C, B> {
+impl<G: Generator + 'static, C: Discriminator + 'static, B: RealBatch> Objective
+    for GanObjective<G, C, B>
+{
     type Model = Gan<G, C>;
     type Batch = B;
 
     fn turns(&self) -> Vec<Phase> {
         vec![
-            Phase::new("critic").of("critic").repeated(self.config.discriminator_steps),
+            Phase::new("critic")
+                .of("critic")
+                .repeated(self.config.discriminator_steps),
             Phase::new("generator").of("generator").reuse_batch(),
         ]
     }
 
     fn losses(&mut self, gan: &Gan<G, C>, batch: &B, context: &mut StepContext) -> Result<Losses> {
         self.check(&gan.generator, batch)?;
-        let class = gan.generator.classes().and(batch.class_labels()).map(|labels| {
-            let labels: Vec<i32> = labels.iter().map(|label| *label as i32).collect();
-            let count = labels.len();
-            Tensor::from_data(TensorData::new(labels, [count]), &context.device)
-        });
+        let class = gan
+            .generator
+            .classes()
+            .and(batch.class_labels())
+            .map(|labels| {
+                let labels: Vec<i32> = labels.iter().map(|label| *label as i32).collect();
+                let count = labels.len();
+                Tensor::from_data(TensorData::new(labels, [count]), &context.device)
+            });
         Ok(match context.turn {
             CRITIC => self.critic_losses(gan, batch.real(&context.device), class, context),
             _ => self.generator_losses(gan, batch, class, context),
@@ -313,8 +432,13 @@ impl<G: Generator + 'static, C: Discriminator + 'static, B: RealBatch> Objective
     }
 
     fn updated(&mut self, gan: Gan<G, C>, turn: usize) -> Result<Gan<G, C>> {
-        let Some(within) = self.config.weight_clip.filter(|_| turn == CRITIC) else { return Ok(gan) };
-        Ok(Gan { critic: map_params(gan.critic, &mut Clip { within }), ..gan })
+        let Some(within) = self.config.weight_clip.filter(|_| turn == CRITIC) else {
+            return Ok(gan);
+        };
+        Ok(Gan {
+            critic: map_params(gan.critic, &mut Clip { within }),
+            ..gan
+        })
     }
 
     fn state(&self) -> serde_json::Value {
@@ -335,7 +459,11 @@ struct Clip {
 }
 
 impl Replace for Clip {
-    fn replace<const D: usize>(&mut self, _path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+    fn replace<const D: usize>(
+        &mut self,
+        _path: &str,
+        param: Param<Tensor<D>>,
+    ) -> Param<Tensor<D>> {
         if !param.val().is_require_grad() {
             return param;
         }
@@ -346,8 +474,8 @@ impl Replace for Clip {
     }
 }
 
-/// What in a model makes a sample's score depend on more than the sample: the paths of batch normalisation, and of whatever
-/// holds a flag that is on in training, such as dropout.
+/// What in a model makes a sample's score depend on more than the sample: the paths of batch
+/// normalisation, and of whatever holds a flag that is on in training, such as dropout.
 #[derive(Default)]
 struct Survey {
     path: Vec<String>,

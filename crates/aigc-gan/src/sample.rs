@@ -39,10 +39,16 @@ pub struct Sampler<'a, G> {
 impl<'a, G: Generator> Sampler<'a, G> {
     /// A sampler without truncation, of any class.
     pub fn new(generator: &'a G, device: &Device) -> Self {
-        Self { generator, device: device.clone(), truncation: None, classes: Classes::Any }
+        Self {
+            generator,
+            device: device.clone(),
+            truncation: None,
+            classes: Classes::Any,
+        }
     }
 
-    /// Draws noise again until each number is within ± `bound`: less variety, more typical samples (Brock et al. 2019,
+    /// Draws noise again until each number is within ± `bound`: less variety, more typical samples
+    /// (Brock et al. 2019,
     /// <https://arxiv.org/abs/1809.11096>, §3.1).
     ///
     /// # Errors
@@ -51,7 +57,10 @@ impl<'a, G: Generator> Sampler<'a, G> {
         if bound.is_nan() || bound < 0.01 {
             return Err(Error::config("truncation", bound, "at least 0.01"));
         }
-        Ok(Self { truncation: Some(bound), ..self })
+        Ok(Self {
+            truncation: Some(bound),
+            ..self
+        })
     }
 
     /// Makes these classes.
@@ -93,7 +102,11 @@ impl<'a, G: Generator> Sampler<'a, G> {
     pub fn labelled(&self, n: usize, rng: &mut Rng) -> Result<(Tensor<4>, Vec<u32>)> {
         let z = self.latents(n, rng);
         let Some(classes) = self.classes.draw(self.generator.classes(), n, rng)? else {
-            return Err(Error::config("classes", "asked for", "nothing; the generator has no classes"));
+            return Err(Error::config(
+                "classes",
+                "asked for",
+                "nothing; the generator has no classes",
+            ));
         };
         Ok((self.pictures(z, Some(classes.clone()))?, classes))
     }
@@ -107,27 +120,46 @@ impl<'a, G: Generator> Sampler<'a, G> {
     /// [`Error::Config`] if there are no columns, or the generator has no classes.
     pub fn class_grid(&self, columns: usize, rng: &mut Rng) -> Result<Tensor<4>> {
         let Some(classes) = self.generator.classes() else {
-            return Err(Error::config("classes", "a grid", "nothing; the generator has no classes"));
+            return Err(Error::config(
+                "classes",
+                "a grid",
+                "nothing; the generator has no classes",
+            ));
         };
         let z = self.latents(columns, rng).repeat_dim(0, classes);
-        self.pictures(z, Some((0..classes as u32).flat_map(|class| vec![class; columns]).collect()))
+        self.pictures(
+            z,
+            Some(
+                (0..classes as u32)
+                    .flat_map(|class| vec![class; columns])
+                    .collect(),
+            ),
+        )
     }
 
-    /// Pictures on the great arc from noise to noise, each pair at `frames` places, both ends included.
+    /// Pictures on the great arc from noise to noise, each pair at `frames` places, both ends
+    /// included.
     ///
     /// # Shapes
     /// - output: `frames` of `[pairs, channels, height, width]` in `[0, 1]`
     ///
     /// # Errors
     /// [`Error::Config`] if there are no pairs or fewer than two frames.
-    pub fn interpolate(&self, pairs: usize, frames: usize, rng: &mut Rng) -> Result<Vec<Tensor<4>>> {
+    pub fn interpolate(
+        &self,
+        pairs: usize,
+        frames: usize,
+        rng: &mut Rng,
+    ) -> Result<Vec<Tensor<4>>> {
         if frames < 2 {
             return Err(Error::config("frames", frames, "at least 2"));
         }
         let (from, to) = (self.latents(pairs, rng), self.latents(pairs, rng));
         let classes = self.classes.draw(self.generator.classes(), pairs, rng)?;
         let at = |k: usize| k as f64 / (frames - 1) as f64;
-        (0..frames).map(|k| self.pictures(slerp(from.clone(), to.clone(), at(k)), classes.clone())).collect()
+        (0..frames)
+            .map(|k| self.pictures(slerp(from.clone(), to.clone(), at(k)), classes.clone()))
+            .collect()
     }
 
     /// What the generator makes of `z`.
@@ -137,38 +169,52 @@ impl<'a, G: Generator> Sampler<'a, G> {
     /// - output: `[n, channels, height, width]` in `[0, 1]`
     ///
     /// # Errors
-    /// [`Error::Config`] if there is no row, the width is not the generator's, or the classes do not fit.
+    /// [`Error::Config`] if there is no row, the width is not the generator's, or the classes do
+    /// not fit.
     pub fn pictures(&self, z: Tensor<2>, classes: Option<Vec<u32>>) -> Result<Tensor<4>> {
         let [n, width] = z.dims();
         if n == 0 {
             return Err(Error::config("n", n, "at least 1"));
         }
         if width != self.generator.latent() {
-            return Err(Error::config("z", width, format!("{} latent dimensions", self.generator.latent())));
+            return Err(Error::config(
+                "z",
+                width,
+                format!("{} latent dimensions", self.generator.latent()),
+            ));
         }
         let classes = match (self.generator.classes(), classes) {
             (None, _) => None,
             (Some(count), Some(classes)) => Some(Classes::Each(classes).among(count, n)?),
             (Some(count), None) => {
-                return Err(Error::config("classes", "missing", format!("one below {count} for each sample")));
+                return Err(Error::config(
+                    "classes",
+                    "missing",
+                    format!("one below {count} for each sample"),
+                ));
             }
         };
         let parts = (0..n).step_by(AT_ONCE).map(|start| {
             let count = AT_ONCE.min(n - start);
             let class = classes.as_ref().map(|classes| {
-                let part: Vec<i32> = classes[start..start + count].iter().map(|class| *class as i32).collect();
+                let part: Vec<i32> = classes[start..start + count]
+                    .iter()
+                    .map(|class| *class as i32)
+                    .collect();
                 Tensor::from_data(TensorData::new(part, [count]), &self.device)
             });
-            let made = self.generator.generate(z.clone().narrow(0, start, count), class);
+            let made = self
+                .generator
+                .generate(z.clone().narrow(0, start, count), class);
             ((made + 1.0) * 0.5).clamp(0.0, 1.0)
         });
         Ok(Tensor::cat(parts.collect(), 0))
     }
 }
 
-/// The generator with batch normalisation's running statistics measured anew, as means over `passes` batches of `size`
-/// samples ("standing statistics": Brock et al. 2019, §4). An averaged generator has the live one's statistics, which are
-/// not its own.
+/// The generator with batch normalisation's running statistics measured anew, as means over
+/// `passes` batches of `size` samples ("standing statistics": Brock et al. 2019, §4). An averaged
+/// generator has the live one's statistics, which are not its own.
 ///
 /// # Errors
 /// [`Error::Config`] if there are no passes, or fewer than two samples in one.
@@ -180,12 +226,18 @@ pub fn standing_statistics<G: Generator>(
     device: &Device,
 ) -> Result<G> {
     if passes == 0 || size < 2 {
-        return Err(Error::config("passes", format!("{passes} of {size}"), "at least 1 pass of at least 2 samples"));
+        return Err(Error::config(
+            "passes",
+            format!("{passes} of {size}"),
+            "at least 1 pass of at least 2 samples",
+        ));
     }
     let device = device.clone().autodiff();
     // What a pass leaves of statistics that all were `start`.
     let pass = |start: f64, z: &Tensor<2>, class: &Option<Tensor<1, Int>>| {
-        let live = map_params(generator.valid(), &mut Fill(start)).train().no_grad();
+        let live = map_params(generator.valid(), &mut Fill(start))
+            .train()
+            .no_grad();
         live.generate(z.clone(), class.clone());
         let mut statistics = Statistics::default();
         visit_params(&live.valid(), &mut statistics);
@@ -198,10 +250,13 @@ pub fn standing_statistics<G: Generator>(
             let classes: Vec<i32> = (0..size).map(|_| rng.below(classes) as i32).collect();
             Tensor::from_data(TensorData::new(classes, [size]), &device)
         });
-        // A layer leaves (1 − m)·start + m·batch. Two starts give its momentum m and the batch's own statistics.
+        // A layer leaves (1 − m)·start + m·batch. Two starts give its momentum m and the batch's
+        // own statistics.
         let (from_zero, from_one) = (pass(0.0, &z, &class), pass(1.0, &z, &class));
         for (path, zero) in from_zero {
-            let sum = sums.entry(path.clone()).or_insert_with(|| vec![0.0; zero.len()]);
+            let sum = sums
+                .entry(path.clone())
+                .or_insert_with(|| vec![0.0; zero.len()]);
             for ((sum, zero), one) in sum.iter_mut().zip(zero).zip(&from_one[&path]) {
                 let momentum = (1.0 - (one - zero)).max(1e-6);
                 *sum += zero / momentum / passes as f64;
@@ -220,7 +275,11 @@ struct Fill(f64);
 
 impl Replace for Fill {
     fn replace<const D: usize>(&mut self, path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if is_statistic(path) { param.map(|tensor| tensor.full_like(self.0)) } else { param }
+        if is_statistic(path) {
+            param.map(|tensor| tensor.full_like(self.0))
+        } else {
+            param
+        }
     }
 }
 
@@ -231,7 +290,10 @@ struct Statistics(BTreeMap<String, Vec<f64>>);
 impl ParamVisitor for Statistics {
     fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
         if is_statistic(path) {
-            self.0.insert(path.to_string(), param.val().into_data().iter::<f64>().collect());
+            self.0.insert(
+                path.to_string(),
+                param.val().into_data().iter::<f64>().collect(),
+            );
         }
     }
 }
@@ -241,8 +303,12 @@ struct Set(BTreeMap<String, Vec<f64>>);
 
 impl Replace for Set {
     fn replace<const D: usize>(&mut self, path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some(values) = self.0.remove(path) else { return param };
+        let Some(values) = self.0.remove(path) else {
+            return param;
+        };
         let values: Vec<f32> = values.into_iter().map(|value| value as f32).collect();
-        param.map(|tensor| Tensor::from_data(TensorData::new(values, tensor.dims()), &tensor.device()))
+        param.map(|tensor| {
+            Tensor::from_data(TensorData::new(values, tensor.dims()), &tensor.device())
+        })
     }
 }

@@ -1,7 +1,9 @@
 //! Activations and their gradients over long slices.
 
 use super::{
-    curve::{Curve, Gelu, GeluTanh, Identity, Leaky, Relu, Sigmoid, Silu, Softplus, Tanh, WithCurve},
+    curve::{
+        Curve, Gelu, GeluTanh, Identity, Leaky, Relu, Sigmoid, Silu, Softplus, Tanh, WithCurve,
+    },
     memory::filled,
     simd::arch,
     threads::{Shared, for_each},
@@ -138,7 +140,13 @@ pub(crate) fn unary<F: Unary>(x: &[f32], f: F, cost: usize) -> Vec<f32> {
             s.partial_store_f32s(y_rest, self.f.apply(s, s.partial_load_f32s(x_rest)));
         }
     }
-    parts(x.len(), cost, |at, y| arch().dispatch(Work { x: &x[at..at + y.len()], y, f }))
+    parts(x.len(), cost, |at, y| {
+        arch().dispatch(Work {
+            x: &x[at..at + y.len()],
+            y,
+            f,
+        })
+    })
 }
 
 /// `f` of every pair of elements of `a` and `b`, which are of one length.
@@ -158,12 +166,21 @@ pub(crate) fn binary<F: Binary>(a: &[f32], b: &[f32], f: F, cost: usize) -> Vec<
             for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
                 *y = self.f.apply(s, *a, *b);
             }
-            s.partial_store_f32s(y_rest, self.f.apply(s, s.partial_load_f32s(a_rest), s.partial_load_f32s(b_rest)));
+            s.partial_store_f32s(
+                y_rest,
+                self.f
+                    .apply(s, s.partial_load_f32s(a_rest), s.partial_load_f32s(b_rest)),
+            );
         }
     }
     assert_eq!(a.len(), b.len(), "operands of one length");
     parts(a.len(), cost, |at, y| {
-        arch().dispatch(Work { a: &a[at..at + y.len()], b: &b[at..at + y.len()], y, f });
+        arch().dispatch(Work {
+            a: &a[at..at + y.len()],
+            b: &b[at..at + y.len()],
+            y,
+            f,
+        });
     })
 }
 

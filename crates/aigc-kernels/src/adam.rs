@@ -29,17 +29,41 @@ pub struct AdamStep {
 const PART: usize = 16 * 1024;
 
 /// One step of Adam, in place.
-pub fn adam(param: &mut [f32], grad: &[f32], moment_1: &mut [f32], moment_2: &mut [f32], step: AdamStep) {
+pub fn adam(
+    param: &mut [f32],
+    grad: &[f32],
+    moment_1: &mut [f32],
+    moment_2: &mut [f32],
+    step: AdamStep,
+) {
     let len = param.len();
-    assert!(grad.len() == len && moment_1.len() == len && moment_2.len() == len, "moments of the parameter's size");
-    let (param, moment_1, moment_2) = (Shared::new(param), Shared::new(moment_1), Shared::new(moment_2));
+    assert!(
+        grad.len() == len && moment_1.len() == len && moment_2.len() == len,
+        "moments of the parameter's size"
+    );
+    let (param, moment_1, moment_2) = (
+        Shared::new(param),
+        Shared::new(moment_1),
+        Shared::new(moment_2),
+    );
     for_each(len.div_ceil(PART), len * 12, |part| {
         let at = part * PART;
         let count = PART.min(len - at);
         // SAFETY: parts do not overlap.
-        let (param, moment_1, moment_2) =
-            unsafe { (param.range(at, count), moment_1.range(at, count), moment_2.range(at, count)) };
-        arch().dispatch(Adam { param, grad: &grad[at..at + count], moment_1, moment_2, step });
+        let (param, moment_1, moment_2) = unsafe {
+            (
+                param.range(at, count),
+                moment_1.range(at, count),
+                moment_2.range(at, count),
+            )
+        };
+        arch().dispatch(Adam {
+            param,
+            grad: &grad[at..at + count],
+            moment_1,
+            moment_2,
+            step,
+        });
     });
 }
 
@@ -89,11 +113,23 @@ struct Factors<S: Simd> {
 impl<S: Simd> Factors<S> {
     #[inline(always)]
     fn new(s: S, step: AdamStep) -> Self {
-        let AdamStep { learning_rate, beta_1, beta_2, epsilon, time, weight_decay, decoupled_decay } = step;
-        let (correction_1, correction_2) = (1.0 - beta_1.powi(time), (1.0 - beta_2.powi(time)).sqrt());
+        let AdamStep {
+            learning_rate,
+            beta_1,
+            beta_2,
+            epsilon,
+            time,
+            weight_decay,
+            decoupled_decay,
+        } = step;
+        let (correction_1, correction_2) =
+            (1.0 - beta_1.powi(time), (1.0 - beta_2.powi(time)).sqrt());
         Self {
             keep: [s.splat_f32s(beta_1 as f32), s.splat_f32s(beta_2 as f32)],
-            add: [s.splat_f32s((1.0 - beta_1) as f32), s.splat_f32s((1.0 - beta_2) as f32)],
+            add: [
+                s.splat_f32s((1.0 - beta_1) as f32),
+                s.splat_f32s((1.0 - beta_2) as f32),
+            ],
             rate: s.splat_f32s((-learning_rate / correction_1) as f32),
             spread: s.splat_f32s((1.0 / correction_2) as f32),
             epsilon: s.splat_f32s(epsilon as f32),
@@ -104,12 +140,23 @@ impl<S: Simd> Factors<S> {
 
     /// Parameter and moments after the step.
     #[inline(always)]
-    fn apply(&self, s: S, p: S::f32s, g: S::f32s, m: S::f32s, v: S::f32s) -> (S::f32s, S::f32s, S::f32s) {
+    fn apply(
+        &self,
+        s: S,
+        p: S::f32s,
+        g: S::f32s,
+        m: S::f32s,
+        v: S::f32s,
+    ) -> (S::f32s, S::f32s, S::f32s) {
         let g = s.mul_add_e_f32s(p, self.decay, g);
         let m = s.mul_add_e_f32s(m, self.keep[0], s.mul_f32s(g, self.add[0]));
         let v = s.mul_add_e_f32s(v, self.keep[1], s.mul_f32s(s.mul_f32s(g, g), self.add[1]));
         let deviation = s.mul_add_e_f32s(s.sqrt_f32s(v), self.spread, self.epsilon);
-        let p = s.mul_add_e_f32s(s.div_f32s(m, deviation), self.rate, s.mul_f32s(p, self.shrink));
+        let p = s.mul_add_e_f32s(
+            s.div_f32s(m, deviation),
+            self.rate,
+            s.mul_f32s(p, self.shrink),
+        );
         (p, m, v)
     }
 }

@@ -1,5 +1,6 @@
-//! Softmax attention, a block of queries at a time (Dao et al. 2022, <https://arxiv.org/abs/2205.14135>): scores are
-//! computed again on the way back, and no matrix of queries × keys outlives its block.
+//! Softmax attention, a block of queries at a time (Dao et al. 2022,
+//! <https://arxiv.org/abs/2205.14135>): scores are computed again on the way back, and no matrix of
+//! queries × keys outlives its block.
 
 use super::{
     math::exp,
@@ -41,7 +42,13 @@ impl AttentionSizes {
 
     /// How many keys query `query` sees.
     fn seen(&self, query: usize) -> usize {
-        if self.causal { (query + 1 + self.keys).saturating_sub(self.queries).min(self.keys) } else { self.keys }
+        if self.causal {
+            (query + 1 + self.keys)
+                .saturating_sub(self.queries)
+                .min(self.keys)
+        } else {
+            self.keys
+        }
     }
 }
 
@@ -60,11 +67,16 @@ impl<'a> Heads<'a> {
     /// Tokens from `first` on of one head, as a matrix of tokens × channels.
     fn tokens(&self, batch: usize, head: usize, first: usize) -> Matrix<'a> {
         let at = self.start + batch * self.steps[0] + head * self.steps[1] + first * self.steps[2];
-        Matrix { values: &self.values[at..], row: self.steps[2], column: self.steps[3] }
+        Matrix {
+            values: &self.values[at..],
+            row: self.steps[2],
+            column: self.steps[3],
+        }
     }
 }
 
-/// Where the heads of an output or a gradient lie, channels side by side: start, and steps along batch, heads and tokens.
+/// Where the heads of an output or a gradient lie, channels side by side: start, and steps along
+/// batch, heads and tokens.
 #[derive(Clone, Copy)]
 pub struct HeadsOut {
     /// Offset of the first element.
@@ -76,11 +88,15 @@ pub struct HeadsOut {
 impl HeadsOut {
     /// `[batch, tokens, heads, d]` in order.
     pub fn in_order(heads: usize, tokens: usize, d: usize) -> Self {
-        Self { start: 0, steps: [tokens * heads * d, d, heads * d] }
+        Self {
+            start: 0,
+            steps: [tokens * heads * d, d, heads * d],
+        }
     }
 }
 
-/// What one part writes of a tensor whose heads interleave: never as a slice, which would overlap those of other heads.
+/// What one part writes of a tensor whose heads interleave: never as a slice, which would overlap
+/// those of other heads.
 #[derive(Clone, Copy)]
 struct HeadOf<'a> {
     shared: &'a Shared<'a, f32>,
@@ -93,9 +109,12 @@ struct HeadOf<'a> {
 impl HeadOf<'_> {
     /// Where the `count` tokens from `first` on lie, [`step`](Self::step) apart.
     fn rows(&self, first: usize, count: usize) -> *mut f32 {
-        let start =
-            self.out.start + self.batch * self.out.steps[0] + self.head * self.out.steps[1] + first * self.out.steps[2];
-        self.shared.pointer(start, (count - 1) * self.step() + self.d)
+        let start = self.out.start
+            + self.batch * self.out.steps[0]
+            + self.head * self.out.steps[1]
+            + first * self.out.steps[2];
+        self.shared
+            .pointer(start, (count - 1) * self.step() + self.d)
     }
 
     fn step(&self) -> usize {
@@ -110,30 +129,56 @@ impl HeadOf<'_> {
         let start = self.rows(first, factors.len());
         for (row, factor) in factors.iter().enumerate() {
             // SAFETY: inside what `rows` has held against the tensor, and this head's own.
-            let row = unsafe { std::slice::from_raw_parts_mut(start.add(row * self.step()), self.d) };
+            let row =
+                unsafe { std::slice::from_raw_parts_mut(start.add(row * self.step()), self.d) };
             row.iter_mut().for_each(|value| *value *= factor);
         }
     }
 }
 
-/// `softmax(q·kᵀ/√d)·v` as `[batch, queries, heads, d]`, and the logarithm of every query's sum of exponentials,
-/// `[batch, heads, queries]`.
+/// `softmax(q·kᵀ/√d)·v` as `[batch, queries, heads, d]`, and the logarithm of every query's sum of
+/// exponentials, `[batch, heads, queries]`.
 pub fn attention(q: Heads, k: Heads, v: Heads, sizes: AttentionSizes) -> (Vec<f32>, Vec<f32>) {
-    let AttentionSizes { batch, heads, queries, keys, d, .. } = sizes;
+    let AttentionSizes {
+        batch,
+        heads,
+        queries,
+        keys,
+        d,
+        ..
+    } = sizes;
     let mut log_sums = vec![0.0; batch * heads * queries];
     let order = HeadsOut::in_order(heads, queries, d);
     let output = filled(batch * queries * heads * d, |output| {
         let (output, log_sums) = (Shared::new(output), Shared::new(&mut log_sums));
         for_each(batch * heads, sizes.work(), |part| {
             let (image, head) = (part / heads, part % heads);
-            let to = HeadOf { shared: &output, out: order, batch: image, head, d };
+            let to = HeadOf {
+                shared: &output,
+                out: order,
+                batch: image,
+                head,
+                d,
+            };
             let mut scratch = Scratch::new([BLOCK.min(queries) * keys]);
             let [scores] = scratch.split();
             for first in (0..queries).step_by(BLOCK) {
                 let count = BLOCK.min(queries - first);
                 let seen = sizes.seen(first + count - 1);
-                let (q, k, v) = (q.tokens(image, head, first), k.tokens(image, head, 0), v.tokens(image, head, 0));
-                multiply_here([count, seen, d], q, k.t(), scores, keys, sizes.scale(), false);
+                let (q, k, v) = (
+                    q.tokens(image, head, first),
+                    k.tokens(image, head, 0),
+                    v.tokens(image, head, 0),
+                );
+                multiply_here(
+                    [count, seen, d],
+                    q,
+                    k.t(),
+                    scores,
+                    keys,
+                    sizes.scale(),
+                    false,
+                );
                 // SAFETY: queries of this head belong to this part.
                 let log_sums = unsafe { log_sums.range(part * queries + first, count) };
                 let mut inverse = [0.0; BLOCK];
@@ -174,7 +219,9 @@ impl WithSimd for Exponentials<'_> {
         for x in body.iter() {
             top = s.max_f32s(top, *x);
         }
-        let top = rest.iter().fold(s.reduce_max_f32s(top), |top, x| top.max(*x));
+        let top = rest
+            .iter()
+            .fold(s.reduce_max_f32s(top), |top, x| top.max(*x));
         let (shift, mut sum) = (s.splat_f32s(top), s.splat_f32s(0.0));
         for x in body.iter_mut() {
             *x = exp(s, s.sub_f32s(*x, shift));
@@ -202,12 +249,30 @@ pub fn attention_grads(
     grads: [&mut [f32]; 3],
     outs: [HeadsOut; 3],
 ) {
-    let AttentionSizes { heads, queries, keys, d, .. } = sizes;
+    let AttentionSizes {
+        heads,
+        queries,
+        keys,
+        d,
+        ..
+    } = sizes;
     let grads = grads.map(Shared::new);
-    attention_grads_shared(q, k, v, output, log_sums, dy, sizes, grads.each_ref(), outs, [heads, queries, keys, d]);
+    attention_grads_shared(
+        q,
+        k,
+        v,
+        output,
+        log_sums,
+        dy,
+        sizes,
+        grads.each_ref(),
+        outs,
+        [heads, queries, keys, d],
+    );
 }
 
-/// Gradients of an attention whose queries, keys and values lie side by side in `[batch, tokens, 3·heads·d]`.
+/// Gradients of an attention whose queries, keys and values lie side by side in
+/// `[batch, tokens, 3·heads·d]`.
 pub fn self_attention_grad(
     qkv: &[f32],
     output: &[f32],
@@ -215,23 +280,52 @@ pub fn self_attention_grad(
     dy: &[f32],
     sizes: AttentionSizes,
 ) -> Vec<f32> {
-    let AttentionSizes { heads, queries, keys, d, .. } = sizes;
+    let AttentionSizes {
+        heads,
+        queries,
+        keys,
+        d,
+        ..
+    } = sizes;
     let [q, k, v] = side_by_side(qkv, sizes);
-    let in_order = |values| Heads { values, start: 0, steps: [queries * heads * d, d, heads * d, 1] };
-    let outs =
-        [q, k, v].map(|part| HeadsOut { start: part.start, steps: [part.steps[0], part.steps[1], part.steps[2]] });
+    let in_order = |values| Heads {
+        values,
+        start: 0,
+        steps: [queries * heads * d, d, heads * d, 1],
+    };
+    let outs = [q, k, v].map(|part| HeadsOut {
+        start: part.start,
+        steps: [part.steps[0], part.steps[1], part.steps[2]],
+    });
     filled(qkv.len(), |grad| {
         let grad = Shared::new(grad);
         let (output, dy) = (in_order(output), in_order(dy));
-        attention_grads_shared(q, k, v, output, log_sums, dy, sizes, [&grad; 3], outs, [heads, queries, keys, d]);
+        attention_grads_shared(
+            q,
+            k,
+            v,
+            output,
+            log_sums,
+            dy,
+            sizes,
+            [&grad; 3],
+            outs,
+            [heads, queries, keys, d],
+        );
     })
 }
 
 /// Queries, keys and values of `[batch, tokens, 3·heads·d]`.
 pub fn side_by_side(qkv: &[f32], sizes: AttentionSizes) -> [Heads<'_>; 3] {
-    let AttentionSizes { heads, queries, d, .. } = sizes;
+    let AttentionSizes {
+        heads, queries, d, ..
+    } = sizes;
     let width = 3 * heads * d;
-    [0, 1, 2].map(|part| Heads { values: qkv, start: part * heads * d, steps: [queries * width, d, width, 1] })
+    [0, 1, 2].map(|part| Heads {
+        values: qkv,
+        start: part * heads * d,
+        steps: [queries * width, d, width, 1],
+    })
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -249,7 +343,13 @@ fn attention_grads_shared(
 ) {
     for_each(sizes.batch * heads, 5 * sizes.work() / 2, |part| {
         let (image, head) = (part / heads, part % heads);
-        let grad = |index: usize| HeadOf { shared: grads[index], out: outs[index], batch: image, head, d };
+        let grad = |index: usize| HeadOf {
+            shared: grads[index],
+            out: outs[index],
+            batch: image,
+            head,
+            d,
+        };
         let block = BLOCK.min(queries);
         let mut scratch = Scratch::new([block * keys, block * keys]);
         let [weights, dweights] = scratch.split();
@@ -265,12 +365,21 @@ fn attention_grads_shared(
             let (q, dy) = (q.tokens(image, head, first), dy.tokens(image, head, first));
             let (k, v) = (k.tokens(image, head, 0), v.tokens(image, head, 0));
             let output = output.tokens(image, head, first);
-            multiply_here([count, seen, d], q, k.t(), weights, keys, sizes.scale(), false);
+            multiply_here(
+                [count, seen, d],
+                q,
+                k.t(),
+                weights,
+                keys,
+                sizes.scale(),
+                false,
+            );
             multiply_here([count, seen, d], dy, v.t(), dweights, keys, 1.0, false);
             for row in 0..count {
                 let visible = sizes.seen(first + row).min(seen);
                 let dot = (0..d).map(|c| {
-                    output.values[row * output.row + c * output.column] * dy.values[row * dy.row + c * dy.column]
+                    output.values[row * output.row + c * output.column]
+                        * dy.values[row * dy.row + c * dy.column]
                 });
                 let row_of = row * keys..row * keys + seen;
                 let (weights, dweights) = (&mut weights[row_of.clone()], &mut dweights[row_of]);
@@ -288,9 +397,33 @@ fn attention_grads_shared(
             let (weights, dscores) = (Matrix::rows(weights, keys), Matrix::rows(dweights, keys));
             // SAFETY: queries, keys and values of this head belong to this part.
             unsafe {
-                multiply_at([seen, d, count], weights.t(), dy, dv.rows(0, seen), dv.step(), 1.0, true);
-                multiply_at([seen, d, count], dscores.t(), q, dk.rows(0, seen), dk.step(), 1.0, true);
-                multiply_at([count, d, seen], dscores, k, dq.rows(first, count), dq.step(), 1.0, false);
+                multiply_at(
+                    [seen, d, count],
+                    weights.t(),
+                    dy,
+                    dv.rows(0, seen),
+                    dv.step(),
+                    1.0,
+                    true,
+                );
+                multiply_at(
+                    [seen, d, count],
+                    dscores.t(),
+                    q,
+                    dk.rows(0, seen),
+                    dk.step(),
+                    1.0,
+                    true,
+                );
+                multiply_at(
+                    [count, d, seen],
+                    dscores,
+                    k,
+                    dq.rows(first, count),
+                    dq.step(),
+                    1.0,
+                    false,
+                );
             }
         }
     });
@@ -312,7 +445,11 @@ impl WithSimd for ScoreGrads<'_> {
     fn with_simd<S: Simd>(self, s: S) {
         let (w, w_rest) = S::as_mut_simd_f32s(self.weights);
         let (dw, dw_rest) = S::as_mut_simd_f32s(self.dweights);
-        let (log_sum, dot, scale) = (s.splat_f32s(self.log_sum), s.splat_f32s(self.dot), s.splat_f32s(self.scale));
+        let (log_sum, dot, scale) = (
+            s.splat_f32s(self.log_sum),
+            s.splat_f32s(self.dot),
+            s.splat_f32s(self.scale),
+        );
         for (w, dw) in w.iter_mut().zip(dw) {
             *w = exp(s, s.sub_f32s(*w, log_sum));
             *dw = s.mul_f32s(s.mul_f32s(*w, scale), s.sub_f32s(*dw, dot));

@@ -116,7 +116,10 @@ impl Curve for GeluTanh {
         let square = s.mul_f32s(x, x);
         let cubic = s.mul_add_e_f32s(square, s.splat_f32s(GELU[1]), one);
         let t = tanh(s, s.mul_f32s(s.mul_f32s(x, scale), cubic));
-        let inner = s.mul_f32s(scale, s.mul_add_e_f32s(square, s.splat_f32s(3.0 * GELU[1]), one));
+        let inner = s.mul_f32s(
+            scale,
+            s.mul_add_e_f32s(square, s.splat_f32s(3.0 * GELU[1]), one),
+        );
         let steep = s.mul_f32s(s.sub_f32s(one, s.mul_f32s(t, t)), inner);
         s.mul_f32s(half, s.add_f32s(s.mul_add_e_f32s(x, steep, t), one))
     }

@@ -1,5 +1,5 @@
-//! Products with few rows, as when a model says one token after the other. They take as long as their weight takes to come from
-//! memory, so it is read once, in the order in which it lies there.
+//! Products with few rows, as when a model says one token after the other. They take as long as
+//! their weight takes to come from memory, so it is read once, in the order in which it lies there.
 
 use super::{
     product::Matrix,
@@ -19,17 +19,24 @@ pub(crate) const LARGE: usize = 1 << 16;
 /// Rows of the weight that are added up at once.
 const AT_ONCE: usize = 8;
 
-/// `a[m, k]·b[k, n]`, or its sum with what `c` holds, for `m` of [`FEW`] at most; `b` has its rows or its columns in order.
+/// `a[m, k]·b[k, n]`, or its sum with what `c` holds, for `m` of [`FEW`] at most; `b` has its rows
+/// or its columns in order.
 ///
 /// # Panics
 /// If `b` has neither, there are more rows, or a matrix ends after its slice.
 pub(crate) fn multiply_few([m, n, k]: [usize; 3], a: &[f32], b: Matrix, c: &mut [f32]) {
-    assert!(m <= FEW && a.len() >= m * k && c.len() == m * n && b.fits(k, n), "{m}×{k}×{n}");
+    assert!(
+        m <= FEW && a.len() >= m * k && c.len() == m * n && b.fits(k, n),
+        "{m}×{k}×{n}"
+    );
     read_often(b.values);
     if b.row == 1 && k > 1 {
         by_columns([m, n, k], a, b.values, b.column, c);
     } else {
-        assert!(b.column == 1, "a weight with neither rows nor columns in order");
+        assert!(
+            b.column == 1,
+            "a weight with neither rows nor columns in order"
+        );
         by_rows([m, n, k], a, b.values, b.row, c);
     }
 }
@@ -38,7 +45,13 @@ pub(crate) fn multiply_few([m, n, k]: [usize; 3], a: &[f32], b: Matrix, c: &mut 
 fn by_rows([m, n, k]: [usize; 3], a: &[f32], b: &[f32], step: usize, c: &mut [f32]) {
     let threads = rayon::current_num_threads();
     let work = 2 * m * n * k;
-    let rows = k.div_ceil(if work < super::threads::WORTH_SHARING { 1 } else { threads }).next_multiple_of(AT_ONCE);
+    let rows = k
+        .div_ceil(if work < super::threads::WORTH_SHARING {
+            1
+        } else {
+            threads
+        })
+        .next_multiple_of(AT_ONCE);
     let parts = k.div_ceil(rows.max(1)).max(1);
     let mut sums = vec![0.0; (parts - 1) * m * n];
     {
@@ -46,9 +59,23 @@ fn by_rows([m, n, k]: [usize; 3], a: &[f32], b: &[f32], step: usize, c: &mut [f3
         for_each(parts, work, |part| {
             let count = rows.min(k - part * rows);
             // SAFETY: parts have sums of their own.
-            let sums =
-                unsafe { if part == 0 { first.range(0, m * n) } else { others.range((part - 1) * m * n, m * n) } };
-            arch().dispatch(AddRows { m, n, k, rows: part * rows..part * rows + count, a, b, step, sums });
+            let sums = unsafe {
+                if part == 0 {
+                    first.range(0, m * n)
+                } else {
+                    others.range((part - 1) * m * n, m * n)
+                }
+            };
+            arch().dispatch(AddRows {
+                m,
+                n,
+                k,
+                rows: part * rows..part * rows + count,
+                a,
+                b,
+                step,
+                sums,
+            });
         });
     }
     for part in sums.chunks_exact(m * n) {
@@ -89,7 +116,16 @@ impl AddRows<'_> {
     /// Some rows of the weight at a time, which come from memory side by side, in tiles of columns.
     #[inline(always)]
     fn add<S: Simd, const M: usize>(self, s: S) {
-        let Self { n, k, rows, a, b, step, sums, .. } = self;
+        let Self {
+            n,
+            k,
+            rows,
+            a,
+            b,
+            step,
+            sums,
+            ..
+        } = self;
         let lanes = S::F32_LANES;
         let (whole, vectors) = (n / lanes * lanes, n / lanes);
         for first in rows.clone().step_by(AT_ONCE) {
@@ -97,8 +133,16 @@ impl AddRows<'_> {
             let to = sums.as_mut_ptr();
             let at = |column: usize| Operands {
                 k: count,
-                a: Strided { start: a[first..].as_ptr(), row: k, k: 1 },
-                b: Strided { start: b[first * step + column..].as_ptr(), row: 0, k: step },
+                a: Strided {
+                    start: a[first..].as_ptr(),
+                    row: k,
+                    k: 1,
+                },
+                b: Strided {
+                    start: b[first * step + column..].as_ptr(),
+                    row: 0,
+                    k: step,
+                },
                 c: to.wrapping_add(column),
                 c_row: n,
                 add: true,
@@ -116,7 +160,8 @@ impl AddRows<'_> {
             }
             for image in 0..M {
                 for column in whole..n {
-                    let terms = (first..first + count).map(|row| a[image * k + row] * b[row * step + column]);
+                    let terms = (first..first + count)
+                        .map(|row| a[image * k + row] * b[row * step + column]);
                     sums[image * n + column] += terms.sum::<f32>();
                 }
             }
@@ -128,7 +173,9 @@ impl AddRows<'_> {
 fn by_columns([m, n, k]: [usize; 3], a: &[f32], b: &[f32], step: usize, c: &mut [f32]) {
     let work = 2 * m * n * k;
     // Pieces large enough to be read in a stream, small enough to be shared out evenly.
-    let piece = n.div_ceil(8 * rayon::current_num_threads()).next_multiple_of(16);
+    let piece = n
+        .div_ceil(8 * rayon::current_num_threads())
+        .next_multiple_of(16);
     let c = Shared::new(c);
     for_each(n.div_ceil(piece), work, |part| {
         let columns = part * piece..n.min((part + 1) * piece);
@@ -176,7 +223,8 @@ impl<const M: usize> Dots<'_, M> {
             // SAFETY: columns of this part alone.
             let c = unsafe { self.c.range(image * self.n + column, R) };
             for ((c, acc), b) in c.iter_mut().zip(acc).zip(&b) {
-                *c += s.reduce_sum_f32s(*acc) + a.1.iter().zip(b.1).map(|(a, b)| a * b).sum::<f32>();
+                *c +=
+                    s.reduce_sum_f32s(*acc) + a.1.iter().zip(b.1).map(|(a, b)| a * b).sum::<f32>();
             }
         }
     }
@@ -206,18 +254,32 @@ mod tests {
     #[test]
     fn few_rows_are_multiplied_as_many_are() {
         let mut rng = Rng::new(1);
-        for [m, n, k] in [[1, 1, 1], [1, 70, 33], [2, 64, 8], [3, 5, 40], [5, 200, 77], [7, 4097, 9], [8, 31, 130]] {
+        for [m, n, k] in [
+            [1, 1, 1],
+            [1, 70, 33],
+            [2, 64, 8],
+            [3, 5, 40],
+            [5, 200, 77],
+            [7, 4097, 9],
+            [8, 31, 130],
+        ] {
             let (a, b) = (rng.normals(m * k), rng.normals(k * n));
             let mut turned = vec![0.0; k * n];
-            (0..k).for_each(|row| (0..n).for_each(|column| turned[column * k + row] = b[row * n + column]));
+            (0..k).for_each(|row| {
+                (0..n).for_each(|column| turned[column * k + row] = b[row * n + column])
+            });
             let start = rng.normals(m * n);
-            for (name, matrix) in [("rows", Matrix::rows(&b, n)), ("columns", Matrix::rows(&turned, k).t())] {
+            for (name, matrix) in [
+                ("rows", Matrix::rows(&b, n)),
+                ("columns", Matrix::rows(&turned, k).t()),
+            ] {
                 let mut c = start.clone();
                 multiply_few([m, n, k], &a, matrix, &mut c);
                 for at in 0..m * n {
                     let (image, column) = (at / n, at % n);
-                    let sum =
-                        (0..k).map(|row| f64::from(a[image * k + row]) * f64::from(b[row * n + column])).sum::<f64>();
+                    let sum = (0..k)
+                        .map(|row| f64::from(a[image * k + row]) * f64::from(b[row * n + column]))
+                        .sum::<f64>();
                     let expected = f64::from(start[at]) + sum;
                     assert!(
                         (f64::from(c[at]) - expected).abs() < 1e-4,

@@ -1,7 +1,8 @@
-//! Kernels over slices of `f32` for CPUs. They know no tensor library; `aigc-core` calls them for burn's Flex backend.
+//! Kernels over slices of `f32` for CPUs. They know no tensor library; `aigc-core` calls them for
+//! burn's Flex backend.
 //!
-//! Vector instructions go through pulp, which selects AVX-512, AVX2, NEON or plain code when the program runs. Threads
-//! are rayon's.
+//! Vector instructions go through pulp, which selects AVX-512, AVX2, NEON or plain code when the
+//! program runs. Threads are rayon's.
 //!
 //! This crate serves the other crates of aigc: its functions may change with any release.
 

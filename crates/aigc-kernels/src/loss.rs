@@ -28,7 +28,11 @@ pub fn binary_cross_entropy(logits: &[f32], targets: &[f32], n: usize) -> Vec<f3
         }
     }
     let rows = logits.len() / n.max(1);
-    assert_eq!(targets.len(), logits.len(), "targets of a binary cross-entropy");
+    assert_eq!(
+        targets.len(),
+        logits.len(),
+        "targets of a binary cross-entropy"
+    );
     let per_part = (4096 / n.max(1)).max(1);
     filled(rows, |sums| {
         let sums = Shared::new(sums);
@@ -44,7 +48,12 @@ pub fn binary_cross_entropy(logits: &[f32], targets: &[f32], n: usize) -> Vec<f3
 }
 
 /// `grad[row]·(σ(l) − t)`.
-pub fn binary_cross_entropy_grad(logits: &[f32], targets: &[f32], grad: &[f32], n: usize) -> Vec<f32> {
+pub fn binary_cross_entropy_grad(
+    logits: &[f32],
+    targets: &[f32],
+    grad: &[f32],
+    n: usize,
+) -> Vec<f32> {
     struct Row<'a>(&'a [f32], &'a [f32], f32, &'a mut [f32]);
     impl WithSimd for Row<'_> {
         type Output = ();
@@ -61,7 +70,10 @@ pub fn binary_cross_entropy_grad(logits: &[f32], targets: &[f32], grad: &[f32], 
         }
     }
     let rows = logits.len() / n.max(1);
-    assert!(targets.len() == logits.len() && grad.len() == rows && rows * n == logits.len(), "sizes of a loss");
+    assert!(
+        targets.len() == logits.len() && grad.len() == rows && rows * n == logits.len(),
+        "sizes of a loss"
+    );
     let per_part = (4096 / n.max(1)).max(1);
     filled(logits.len(), |dl| {
         let dl = Shared::new(dl);
@@ -90,7 +102,9 @@ impl WithSimd for LogSumExp<'_> {
         for x in body {
             top = s.max_f32s(top, *x);
         }
-        let top = rest.iter().fold(s.reduce_max_f32s(top), |top, x| top.max(*x));
+        let top = rest
+            .iter()
+            .fold(s.reduce_max_f32s(top), |top, x| top.max(*x));
         let (shift, mut sum) = (s.splat_f32s(top), s.splat_f32s(0.0));
         for x in body {
             sum = s.add_f32s(sum, exp(s, s.sub_f32s(*x, shift)));
@@ -105,18 +119,32 @@ impl WithSimd for LogSumExp<'_> {
 /// # Panics
 /// If there is not one target per row, or one is not below `n`.
 pub fn cross_entropy(logits: &[f32], targets: &[usize], n: usize) -> Vec<f32> {
-    assert_eq!(targets.len() * n, logits.len(), "targets of a cross-entropy");
+    assert_eq!(
+        targets.len() * n,
+        logits.len(),
+        "targets of a cross-entropy"
+    );
     let per_part = (4096 / n.max(1)).max(1);
     filled(targets.len(), |losses| {
         let losses = Shared::new(losses);
-        for_each(targets.len().div_ceil(per_part), logits.len() * 20, |part| {
-            let (first, count) = (part * per_part, per_part.min(targets.len() - part * per_part));
-            // SAFETY: parts have rows of their own.
-            for (loss, row) in unsafe { losses.range(first, count) }.iter_mut().zip(first..) {
-                let logits = &logits[row * n..][..n];
-                *loss = arch().dispatch(LogSumExp(logits)) - logits[targets[row]];
-            }
-        });
+        for_each(
+            targets.len().div_ceil(per_part),
+            logits.len() * 20,
+            |part| {
+                let (first, count) = (
+                    part * per_part,
+                    per_part.min(targets.len() - part * per_part),
+                );
+                // SAFETY: parts have rows of their own.
+                for (loss, row) in unsafe { losses.range(first, count) }
+                    .iter_mut()
+                    .zip(first..)
+                {
+                    let logits = &logits[row * n..][..n];
+                    *loss = arch().dispatch(LogSumExp(logits)) - logits[targets[row]];
+                }
+            },
+        );
     })
 }
 
@@ -125,13 +153,17 @@ pub fn cross_entropy(logits: &[f32], targets: &[usize], n: usize) -> Vec<f32> {
 /// # Panics
 /// If there is not one target and one gradient per row, or a target is not below `n`.
 pub fn cross_entropy_grad(logits: &[f32], targets: &[usize], grad: &[f32], n: usize) -> Vec<f32> {
-    assert!(targets.len() * n == logits.len() && grad.len() == targets.len(), "targets of a cross-entropy");
+    assert!(
+        targets.len() * n == logits.len() && grad.len() == targets.len(),
+        "targets of a cross-entropy"
+    );
     struct Row<'a>(&'a [f32], f32, f32, &'a mut [f32]);
     impl WithSimd for Row<'_> {
         type Output = ();
         #[inline(always)]
         fn with_simd<S: Simd>(self, s: S) {
-            let ((l, l_rest), (dl, dl_rest)) = (S::as_simd_f32s(self.0), S::as_mut_simd_f32s(self.3));
+            let ((l, l_rest), (dl, dl_rest)) =
+                (S::as_simd_f32s(self.0), S::as_mut_simd_f32s(self.3));
             let (log_sum, grad) = (s.splat_f32s(self.1), s.splat_f32s(self.2));
             for (dl, l) in dl.iter_mut().zip(l) {
                 *dl = s.mul_f32s(grad, exp(s, s.sub_f32s(*l, log_sum)));
@@ -144,15 +176,19 @@ pub fn cross_entropy_grad(logits: &[f32], targets: &[usize], grad: &[f32], n: us
     let per_part = (4096 / n.max(1)).max(1);
     filled(logits.len(), |dl| {
         let dl = Shared::new(dl);
-        for_each(targets.len().div_ceil(per_part), logits.len() * 40, |part| {
-            for row in part * per_part..targets.len().min((part + 1) * per_part) {
-                let logits = &logits[row * n..][..n];
-                // SAFETY: rows do not overlap.
-                let dl = unsafe { dl.range(row * n, n) };
-                let log_sum = arch().dispatch(LogSumExp(logits));
-                arch().dispatch(Row(logits, log_sum, grad[row], dl));
-                dl[targets[row]] -= grad[row];
-            }
-        });
+        for_each(
+            targets.len().div_ceil(per_part),
+            logits.len() * 40,
+            |part| {
+                for row in part * per_part..targets.len().min((part + 1) * per_part) {
+                    let logits = &logits[row * n..][..n];
+                    // SAFETY: rows do not overlap.
+                    let dl = unsafe { dl.range(row * n, n) };
+                    let log_sum = arch().dispatch(LogSumExp(logits));
+                    arch().dispatch(Row(logits, log_sum, grad[row], dl));
+                    dl[targets[row]] -= grad[row];
+                }
+            },
+        );
     })
 }

@@ -1,7 +1,7 @@
 //! Exponential, logarithm and error function of whole vectors.
 //!
-//! Polynomials were fitted by least squares at Chebyshev nodes; the errors named are the largest seen in `f32` against
-//! `f64` over the whole range (a test repeats the comparison).
+//! Polynomials were fitted by least squares at Chebyshev nodes; the errors named are the largest
+//! seen in `f32` against `f64` over the whole range (a test repeats the comparison).
 
 use pulp::Simd;
 
@@ -30,10 +30,21 @@ fn split_exp<S: Simd>(s: S, x: S::f32s) -> (S::f32s, S::f32s) {
     // ln 2 in two parts, the first with so few bits that n times it is exact (Cody and Waite 1980).
     let r = s.mul_add_e_f32s(n, s.splat_f32s(-0.693_359_4), x);
     let r = s.mul_add_e_f32s(n, s.splat_f32s(2.121_944_4e-4), r);
-    let q = polynomial(s, [0.5, 1.666_657_7e-1, 4.166_646_5e-2, 8.363_176e-3, 1.393_364_4e-3], r);
+    let q = polynomial(
+        s,
+        [
+            0.5,
+            1.666_657_7e-1,
+            4.166_646_5e-2,
+            8.363_176e-3,
+            1.393_364_4e-3,
+        ],
+        r,
+    );
     let less_one = s.mul_add_e_f32s(s.mul_f32s(r, r), q, r);
     let exponent = s.wrapping_dyn_shl_u32s(s.transmute_u32s_f32s(shifted), s.splat_u32s(23));
-    let power = s.transmute_f32s_u32s(s.add_u32s(exponent, s.transmute_u32s_f32s(s.splat_f32s(1.0))));
+    let power =
+        s.transmute_f32s_u32s(s.add_u32s(exponent, s.transmute_u32s_f32s(s.splat_f32s(1.0))));
     (power, less_one)
 }
 
@@ -41,7 +52,11 @@ fn split_exp<S: Simd>(s: S, x: S::f32s) -> (S::f32s, S::f32s) {
 #[inline(always)]
 fn or_nan<S: Simd>(s: S, x: S::f32s, y: S::f32s) -> S::f32s {
     // Vectors keep NaN through minimum and maximum; single numbers do not.
-    if S::F32_LANES == 1 { s.select_f32s(s.equal_f32s(x, x), y, x) } else { y }
+    if S::F32_LANES == 1 {
+        s.select_f32s(s.equal_f32s(x, x), y, x)
+    } else {
+        y
+    }
 }
 
 /// `eˣ`, to 2e-7 of its value: 0 below −87.3, infinite above 87.3.
@@ -49,8 +64,16 @@ fn or_nan<S: Simd>(s: S, x: S::f32s, y: S::f32s) -> S::f32s {
 pub(crate) fn exp<S: Simd>(s: S, x: S::f32s) -> S::f32s {
     let (power, less_one) = split_exp(s, x);
     let y = s.mul_add_e_f32s(power, less_one, power);
-    let y = s.select_f32s(s.less_than_f32s(x, s.splat_f32s(-LIMIT)), s.splat_f32s(0.0), y);
-    let y = s.select_f32s(s.greater_than_f32s(x, s.splat_f32s(LIMIT)), s.splat_f32s(f32::INFINITY), y);
+    let y = s.select_f32s(
+        s.less_than_f32s(x, s.splat_f32s(-LIMIT)),
+        s.splat_f32s(0.0),
+        y,
+    );
+    let y = s.select_f32s(
+        s.greater_than_f32s(x, s.splat_f32s(LIMIT)),
+        s.splat_f32s(f32::INFINITY),
+        y,
+    );
     or_nan(s, x, y)
 }
 
@@ -150,35 +173,53 @@ mod tests {
                 s.partial_store_f32s(&mut one, value);
                 one[0]
             };
-            self.0.iter().map(|x| self.1.of(s, s.splat_f32s(*x))).map(|(a, b)| [first(a), first(b)]).collect()
+            self.0
+                .iter()
+                .map(|x| self.1.of(s, s.splat_f32s(*x)))
+                .map(|(a, b)| [first(a), first(b)])
+                .collect()
         }
     }
 
     /// Largest error over `from..to`, as a share of the true value or, where `absolute`, as it is.
-    fn worst<F: Function>([from, to]: [f64; 2], function: F, truth: impl Fn(f64) -> [f64; 2], absolute: bool) -> f64 {
-        let xs: Vec<f32> = (0..200_000).map(|i| (from + (to - from) * f64::from(i) / 200_000.0) as f32).collect();
+    fn worst<F: Function>(
+        [from, to]: [f64; 2],
+        function: F,
+        truth: impl Fn(f64) -> [f64; 2],
+        absolute: bool,
+    ) -> f64 {
+        let xs: Vec<f32> = (0..200_000)
+            .map(|i| (from + (to - from) * f64::from(i) / 200_000.0) as f32)
+            .collect();
         let got = arch().dispatch(Over(&xs, function));
         let mut worst = 0.0f64;
         for (x, got) in xs.iter().zip(got) {
             for (got, truth) in got.iter().zip(truth(f64::from(*x))) {
-                let scale = if absolute || truth == 0.0 { 1.0 } else { truth.abs() };
+                let scale = if absolute || truth == 0.0 {
+                    1.0
+                } else {
+                    truth.abs()
+                };
                 worst = worst.max((f64::from(*got) - truth).abs() / scale);
             }
         }
         worst
     }
 
-    /// The complementary error function: its series, or far out its continued fraction (Abramowitz and Stegun 7.1.6,
-    /// 7.1.14).
+    /// The complementary error function: its series, or far out its continued fraction (Abramowitz
+    /// and Stegun 7.1.6, 7.1.14).
     fn erfc(z: f64) -> f64 {
         if z < 2.5 {
             let terms = (1..80).scan(z, |term, n| {
                 *term *= 2.0 * z * z / f64::from(2 * n + 1);
                 Some(*term)
             });
-            return 1.0 - 2.0 / std::f64::consts::PI.sqrt() * (-z * z).exp() * (z + terms.sum::<f64>());
+            return 1.0
+                - 2.0 / std::f64::consts::PI.sqrt() * (-z * z).exp() * (z + terms.sum::<f64>());
         }
-        let fraction = (1..200).rev().fold(z, |below, n| z + f64::from(n) / 2.0 / below);
+        let fraction = (1..200)
+            .rev()
+            .fold(z, |below, n| z + f64::from(n) / 2.0 / below);
         (-z * z).exp() / (std::f64::consts::PI.sqrt() * fraction)
     }
 
@@ -223,18 +264,34 @@ mod tests {
             worst([-87.0, 87.0], Exp, |x| [x.exp(), 0.0], false),
             worst([-1.0, 1.0], ExpM1, |x| [x.exp_m1(), x.tanh()], false),
             worst([0.0, 1.0], Fraction, |u| [u.ln_1p(), 0.0], false),
-            worst([-15.0, 80.0], Soft, |x| [x.max(0.0) + (-x.abs()).exp().ln_1p(), 1.0 / (1.0 + (-x).exp())], false),
+            worst(
+                [-15.0, 80.0],
+                Soft,
+                |x| {
+                    [
+                        x.max(0.0) + (-x.abs()).exp().ln_1p(),
+                        1.0 / (1.0 + (-x).exp()),
+                    ]
+                },
+                false,
+            ),
             worst(
                 [-6.0, 6.0],
                 Normal,
                 |x| {
                     let half = erfc(x.abs() / 2f64.sqrt()) / 2.0;
-                    [if x < 0.0 { half } else { 1.0 - half }, (-x * x / 2.0).exp() / std::f64::consts::TAU.sqrt()]
+                    [
+                        if x < 0.0 { half } else { 1.0 - half },
+                        (-x * x / 2.0).exp() / std::f64::consts::TAU.sqrt(),
+                    ]
                 },
                 true,
             ),
         ];
         println!("{seen:?}");
-        assert!(seen[0] < 2e-7 && seen.iter().all(|error| *error < 3e-7), "{seen:?}");
+        assert!(
+            seen[0] < 2e-7 && seen.iter().all(|error| *error < 3e-7),
+            "{seen:?}"
+        );
     }
 }

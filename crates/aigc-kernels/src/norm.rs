@@ -1,4 +1,5 @@
-//! Group and batch normalisation with the activation that follows, in one pass over the cache each way.
+//! Group and batch normalisation with the activation that follows, in one pass over the cache each
+//! way.
 
 use super::{
     activation::with_curve,
@@ -33,8 +34,15 @@ impl Units {
     /// # Panics
     /// If they do not divide the channels.
     pub fn groups(shape: [usize; 3], groups: usize) -> Self {
-        assert!(groups > 0 && shape[1].is_multiple_of(groups), "{groups} groups of {} channels", shape[1]);
-        Self::Groups { shape, channels: shape[1] / groups }
+        assert!(
+            groups > 0 && shape[1].is_multiple_of(groups),
+            "{groups} groups of {} channels",
+            shape[1]
+        );
+        Self::Groups {
+            shape,
+            channels: shape[1] / groups,
+        }
     }
 
     fn shape(&self) -> [usize; 3] {
@@ -45,23 +53,36 @@ impl Units {
     /// How many units there are.
     fn number(&self) -> usize {
         match *self {
-            Units::Groups { shape: [batch, all, _], channels } => batch * all / channels,
-            Units::Channels { shape: [_, channels, _] } => channels,
+            Units::Groups {
+                shape: [batch, all, _],
+                channels,
+            } => batch * all / channels,
+            Units::Channels {
+                shape: [_, channels, _],
+            } => channels,
         }
     }
 
     /// Numbers of a unit that share a scale and a shift, and how often that is so in a unit.
     fn parts(&self) -> [usize; 2] {
         match *self {
-            Units::Groups { shape: [.., len], channels } => [len, channels],
-            Units::Channels { shape: [batch, _, len] } => [batch * len, 1],
+            Units::Groups {
+                shape: [.., len],
+                channels,
+            } => [len, channels],
+            Units::Channels {
+                shape: [batch, _, len],
+            } => [batch * len, 1],
         }
     }
 
     /// Channel of part `part` of unit `unit`.
     fn channel(&self, unit: usize, part: usize) -> usize {
         match *self {
-            Units::Groups { shape: [_, all, _], channels } => unit * channels % all + part,
+            Units::Groups {
+                shape: [_, all, _],
+                channels,
+            } => unit * channels % all + part,
             Units::Channels { .. } => unit,
         }
     }
@@ -73,8 +94,13 @@ impl Units {
     /// The numbers of `unit`: where they lie side by side there, else copied to `copy`.
     fn read<'a>(&self, x: &'a [f32], unit: usize, copy: &'a mut [f32]) -> &'a [f32] {
         match *self {
-            Units::Groups { shape: [.., len], channels } => &x[unit * channels * len..][..channels * len],
-            Units::Channels { shape: [_, channels, len] } => {
+            Units::Groups {
+                shape: [.., len],
+                channels,
+            } => &x[unit * channels * len..][..channels * len],
+            Units::Channels {
+                shape: [_, channels, len],
+            } => {
                 for (image, to) in copy.chunks_exact_mut(len).enumerate() {
                     to.copy_from_slice(&x[(image * channels + unit) * len..][..len]);
                 }
@@ -87,7 +113,9 @@ impl Units {
     fn copy_len(&self) -> usize {
         match *self {
             Units::Groups { .. } => 0,
-            Units::Channels { shape: [batch, _, len] } => batch * len,
+            Units::Channels {
+                shape: [batch, _, len],
+            } => batch * len,
         }
     }
 
@@ -96,7 +124,10 @@ impl Units {
     /// # Safety
     /// Nobody else writes the unit.
     unsafe fn write(&self, copy: &[f32], unit: usize, y: &Shared<f32>) {
-        if let Units::Channels { shape: [_, channels, len] } = *self {
+        if let Units::Channels {
+            shape: [_, channels, len],
+        } = *self
+        {
             for (image, from) in copy.chunks_exact(len).enumerate() {
                 // SAFETY: the caller's promise.
                 unsafe { y.range((image * channels + unit) * len, len) }.copy_from_slice(from);
@@ -136,8 +167,11 @@ fn sums<S: Simd>(s: S, values: &[f32], centre: Option<f32>) -> f32 {
             }
         }
     }
-    let total = s.reduce_sum_f32s(s.add_f32s(s.add_f32s(acc[0], acc[1]), s.add_f32s(acc[2], acc[3])));
-    let tail = tail.iter().map(|x| centre.map_or(*x, |c| (x - c) * (x - c)));
+    let total =
+        s.reduce_sum_f32s(s.add_f32s(s.add_f32s(acc[0], acc[1]), s.add_f32s(acc[2], acc[3])));
+    let tail = tail
+        .iter()
+        .map(|x| centre.map_or(*x, |c| (x - c) * (x - c)));
     total + tail.sum::<f32>()
 }
 
@@ -151,8 +185,20 @@ pub fn norm(
     units: Units,
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     let [_, channels, _] = units.shape();
-    assert!(x.len() == units.total() && [gamma.len(), beta.len()] == [channels; 2], "sizes of a norm");
-    with_curve(activation, Norm { x, gamma, beta, epsilon, units })
+    assert!(
+        x.len() == units.total() && [gamma.len(), beta.len()] == [channels; 2],
+        "sizes of a norm"
+    );
+    with_curve(
+        activation,
+        Norm {
+            x,
+            gamma,
+            beta,
+            epsilon,
+            units,
+        },
+    )
 }
 
 struct Norm<'a> {
@@ -170,11 +216,22 @@ impl WithCurve for Norm<'_> {
         let units = self.units;
         let (mut mean, mut var) = (vec![0.0; units.number()], vec![0.0; units.number()]);
         let y = filled(units.total(), |y| {
-            let (y, mean, var) = (Shared::new(y), Shared::new(&mut mean), Shared::new(&mut var));
+            let (y, mean, var) = (
+                Shared::new(y),
+                Shared::new(&mut mean),
+                Shared::new(&mut var),
+            );
             for_each(units.number(), units.total() * (6 + C::COST), |unit| {
                 // SAFETY: every unit has its own numbers.
                 let (mean, var) = unsafe { (mean.range(unit, 1), var.range(unit, 1)) };
-                arch().dispatch(NormUnit { norm: &self, curve, unit, y: &y, mean, var });
+                arch().dispatch(NormUnit {
+                    norm: &self,
+                    curve,
+                    unit,
+                    y: &y,
+                    mean,
+                    var,
+                });
             });
         });
         (y, mean, var)
@@ -195,7 +252,13 @@ impl<C: Curve> WithSimd for NormUnit<'_, C> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
-        let Norm { x, gamma, beta, epsilon, units } = *self.norm;
+        let Norm {
+            x,
+            gamma,
+            beta,
+            epsilon,
+            units,
+        } = *self.norm;
         let [len, parts] = units.parts();
         let mut scratch = Scratch::new([units.copy_len(); 2]);
         let [x_copy, y_copy] = scratch.split();
@@ -212,14 +275,20 @@ impl<C: Curve> WithSimd for NormUnit<'_, C> {
         for part in 0..parts {
             let channel = units.channel(self.unit, part);
             let scale = inv_std * gamma[channel];
-            let (scale, shift) = (s.splat_f32s(scale), s.splat_f32s(beta[channel] - mean * scale));
+            let (scale, shift) = (
+                s.splat_f32s(scale),
+                s.splat_f32s(beta[channel] - mean * scale),
+            );
             let (x, x_rest) = S::as_simd_f32s(&x[part * len..][..len]);
             let (y, y_rest) = S::as_mut_simd_f32s(&mut y[part * len..][..len]);
             for (y, x) in y.iter_mut().zip(x) {
                 *y = self.curve.value(s, s.mul_add_e_f32s(*x, scale, shift));
             }
             if !y_rest.is_empty() {
-                let last = self.curve.value(s, s.mul_add_e_f32s(s.partial_load_f32s(x_rest), scale, shift));
+                let last = self.curve.value(
+                    s,
+                    s.mul_add_e_f32s(s.partial_load_f32s(x_rest), scale, shift),
+                );
                 s.partial_store_f32s(y_rest, last);
             }
         }
@@ -228,7 +297,8 @@ impl<C: Curve> WithSimd for NormUnit<'_, C> {
     }
 }
 
-/// Gradients of [`norm`]: of `x`, gamma and beta, from its inputs, its mean and variance, and the gradient of `y`.
+/// Gradients of [`norm`]: of `x`, gamma and beta, from its inputs, its mean and variance, and the
+/// gradient of `y`.
 #[allow(clippy::too_many_arguments)]
 pub fn norm_grads(
     x: &[f32],
@@ -242,8 +312,23 @@ pub fn norm_grads(
     units: Units,
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     let [_, channels, _] = units.shape();
-    assert!([x.len(), dy.len()] == [units.total(); 2] && [gamma.len(), beta.len()] == [channels; 2], "sizes of a norm");
-    with_curve(activation, NormGrads { x, gamma, beta, mean, var, dy, epsilon, units })
+    assert!(
+        [x.len(), dy.len()] == [units.total(); 2] && [gamma.len(), beta.len()] == [channels; 2],
+        "sizes of a norm"
+    );
+    with_curve(
+        activation,
+        NormGrads {
+            x,
+            gamma,
+            beta,
+            mean,
+            var,
+            dy,
+            epsilon,
+            units,
+        },
+    )
 }
 
 struct NormGrads<'a> {
@@ -270,7 +355,13 @@ impl WithCurve for NormGrads<'_> {
             for_each(units.number(), units.total() * (10 + 2 * C::COST), |unit| {
                 // SAFETY: every unit has its own numbers.
                 let sums = unsafe { sums.range(unit * parts, parts) };
-                arch().dispatch(NormGradsUnit { norm: &self, curve, unit, dx: &dx, sums });
+                arch().dispatch(NormGradsUnit {
+                    norm: &self,
+                    curve,
+                    unit,
+                    dx: &dx,
+                    sums,
+                });
             });
         });
         let [_, channels, _] = units.shape();
@@ -297,7 +388,16 @@ impl<C: Curve> WithSimd for NormGradsUnit<'_, C> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
-        let NormGrads { x, gamma, beta, mean, var, dy, epsilon, units } = *self.norm;
+        let NormGrads {
+            x,
+            gamma,
+            beta,
+            mean,
+            var,
+            dy,
+            epsilon,
+            units,
+        } = *self.norm;
         let unit = self.unit;
         let [len, parts] = units.parts();
         let mut scratch = Scratch::new([units.copy_len(); 3]);
@@ -315,19 +415,28 @@ impl<C: Curve> WithSimd for NormGradsUnit<'_, C> {
             let channel = units.channel(unit, part);
             let (scale, shift) = (s.splat_f32s(gamma[channel]), s.splat_f32s(beta[channel]));
             let at = part * len..(part + 1) * len;
-            let ((x, x_rest), (dy, dy_rest)) = (S::as_simd_f32s(&x[at.clone()]), S::as_simd_f32s(&dy[at.clone()]));
+            let ((x, x_rest), (dy, dy_rest)) = (
+                S::as_simd_f32s(&x[at.clone()]),
+                S::as_simd_f32s(&dy[at.clone()]),
+            );
             let (dz, dz_rest) = S::as_mut_simd_f32s(&mut dx[at]);
             let (mut sum, mut dot) = (s.splat_f32s(0.0), s.splat_f32s(0.0));
             for ((dz, x), dy) in dz.iter_mut().zip(x).zip(dy) {
                 let normed = s.mul_add_e_f32s(*x, normed_scale, normed_shift);
-                *dz = self.curve.vjp(s, s.mul_add_e_f32s(normed, scale, shift), *dy);
+                *dz = self
+                    .curve
+                    .vjp(s, s.mul_add_e_f32s(normed, scale, shift), *dy);
                 sum = s.add_f32s(sum, *dz);
                 dot = s.mul_add_e_f32s(*dz, normed, dot);
             }
             if !dz_rest.is_empty() {
                 // Lanes beyond the end have a dy of zero, so they add nothing.
-                let normed = s.mul_add_e_f32s(s.partial_load_f32s(x_rest), normed_scale, normed_shift);
-                let (z, dy) = (s.mul_add_e_f32s(normed, scale, shift), s.partial_load_f32s(dy_rest));
+                let normed =
+                    s.mul_add_e_f32s(s.partial_load_f32s(x_rest), normed_scale, normed_shift);
+                let (z, dy) = (
+                    s.mul_add_e_f32s(normed, scale, shift),
+                    s.partial_load_f32s(dy_rest),
+                );
                 let last = self.curve.vjp(s, z, dy);
                 s.partial_store_f32s(dz_rest, last);
                 sum = s.add_f32s(sum, last);
@@ -361,22 +470,44 @@ impl<C: Curve> WithSimd for NormGradsUnit<'_, C> {
     }
 }
 
-/// Layer normalisation over rows of `gamma.len()` numbers: `y`, and mean and biased variance of every row.
-pub fn layer_norm(x: &[f32], gamma: &[f32], beta: Option<&[f32]>, epsilon: f32) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+/// Layer normalisation over rows of `gamma.len()` numbers: `y`, and mean and biased variance of
+/// every row.
+pub fn layer_norm(
+    x: &[f32],
+    gamma: &[f32],
+    beta: Option<&[f32]>,
+    epsilon: f32,
+) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     let rows = x.len() / gamma.len().max(1);
     assert_eq!(rows * gamma.len(), x.len(), "rows as long as gamma");
     let (mut mean, mut var) = (vec![0.0; rows], vec![0.0; rows]);
     let y = filled(x.len(), |y| {
-        let (y, mean, var) = (Shared::new(y), Shared::new(&mut mean), Shared::new(&mut var));
+        let (y, mean, var) = (
+            Shared::new(y),
+            Shared::new(&mut mean),
+            Shared::new(&mut var),
+        );
         let per_part = rows_per_part(gamma.len());
         for_each(rows.div_ceil(per_part), x.len() * 8, |part| {
             let (first, count) = (part * per_part, per_part.min(rows - part * per_part));
             // SAFETY: parts have rows of their own.
             let (y, mean, var) = unsafe {
-                (y.range(first * gamma.len(), count * gamma.len()), mean.range(first, count), var.range(first, count))
+                (
+                    y.range(first * gamma.len(), count * gamma.len()),
+                    mean.range(first, count),
+                    var.range(first, count),
+                )
             };
             let x = &x[first * gamma.len()..][..y.len()];
-            arch().dispatch(LayerNorm { x, gamma, beta, epsilon, y, mean, var });
+            arch().dispatch(LayerNorm {
+                x,
+                gamma,
+                beta,
+                epsilon,
+                y,
+                mean,
+                var,
+            });
         });
     });
     (y, mean, var)
@@ -407,7 +538,12 @@ impl WithSimd for LayerNorm<'_> {
         // Without a shift the scale's own numbers stand in for it, times zero.
         let (beta, beta_rest) = S::as_simd_f32s(self.beta.unwrap_or(self.gamma));
         let shifted = s.splat_f32s(if self.beta.is_some() { 1.0 } else { 0.0 });
-        for (row, (x, y)) in self.x.chunks_exact(len).zip(self.y.chunks_exact_mut(len)).enumerate() {
+        for (row, (x, y)) in self
+            .x
+            .chunks_exact(len)
+            .zip(self.y.chunks_exact_mut(len))
+            .enumerate()
+        {
             let mean = sums(s, x, None) / len as f32;
             let var = sums(s, x, Some(mean)) / len as f32;
             (self.mean[row], self.var[row]) = (mean, var);
@@ -420,7 +556,10 @@ impl WithSimd for LayerNorm<'_> {
             }
             let beta = s.mul_f32s(s.partial_load_f32s(beta_rest), shifted);
             let normed = s.mul_add_e_f32s(s.partial_load_f32s(x_rest), scale, shift);
-            s.partial_store_f32s(y_rest, s.mul_add_e_f32s(normed, s.partial_load_f32s(gamma_rest), beta));
+            s.partial_store_f32s(
+                y_rest,
+                s.mul_add_e_f32s(normed, s.partial_load_f32s(gamma_rest), beta),
+            );
         }
     }
 }
@@ -436,7 +575,10 @@ pub fn layer_norm_grads(
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     let len = gamma.len();
     let rows = x.len() / len.max(1);
-    assert!(rows * len == x.len() && dy.len() == x.len(), "rows as long as gamma");
+    assert!(
+        rows * len == x.len() && dy.len() == x.len(),
+        "rows as long as gamma"
+    );
     let per_part = rows_per_part(len).max(rows.div_ceil(64));
     let parts = rows.div_ceil(per_part);
     let mut sums = vec![0.0; parts * 2 * len];
@@ -445,17 +587,40 @@ pub fn layer_norm_grads(
         for_each(parts, x.len() * 12, |part| {
             let (first, count) = (part * per_part, per_part.min(rows - part * per_part));
             // SAFETY: parts have rows and sums of their own.
-            let (dx, sums) = unsafe { (dx.range(first * len, count * len), sums.range(part * 2 * len, 2 * len)) };
-            let (x, dy) = (&x[first * len..][..dx.len()], &dy[first * len..][..dx.len()]);
+            let (dx, sums) = unsafe {
+                (
+                    dx.range(first * len, count * len),
+                    sums.range(part * 2 * len, 2 * len),
+                )
+            };
+            let (x, dy) = (
+                &x[first * len..][..dx.len()],
+                &dy[first * len..][..dx.len()],
+            );
             let (mean, var) = (&mean[first..][..count], &var[first..][..count]);
-            arch().dispatch(LayerNormGrads { x, gamma, mean, var, dy, epsilon, dx, sums });
+            arch().dispatch(LayerNormGrads {
+                x,
+                gamma,
+                mean,
+                var,
+                dy,
+                epsilon,
+                dx,
+                sums,
+            });
         });
     });
     let (mut dgamma, mut dbeta) = (vec![0.0; len], vec![0.0; len]);
     for part in sums.chunks_exact(2 * len) {
         let (gamma, beta) = part.split_at(len);
-        dgamma.iter_mut().zip(gamma).for_each(|(sum, part)| *sum += part);
-        dbeta.iter_mut().zip(beta).for_each(|(sum, part)| *sum += part);
+        dgamma
+            .iter_mut()
+            .zip(gamma)
+            .for_each(|(sum, part)| *sum += part);
+        dbeta
+            .iter_mut()
+            .zip(beta)
+            .for_each(|(sum, part)| *sum += part);
     }
     (dx, dgamma, dbeta)
 }
@@ -480,10 +645,18 @@ impl WithSimd for LayerNormGrads<'_> {
         let len = self.gamma.len();
         let (gamma, gamma_rest) = S::as_simd_f32s(self.gamma);
         let (dgamma, dbeta) = self.sums.split_at_mut(len);
-        let ((dgamma, dgamma_rest), (dbeta, dbeta_rest)) = (S::as_mut_simd_f32s(dgamma), S::as_mut_simd_f32s(dbeta));
-        let rows = self.x.chunks_exact(len).zip(self.dy.chunks_exact(len)).zip(self.dx.chunks_exact_mut(len));
+        let ((dgamma, dgamma_rest), (dbeta, dbeta_rest)) =
+            (S::as_mut_simd_f32s(dgamma), S::as_mut_simd_f32s(dbeta));
+        let rows = self
+            .x
+            .chunks_exact(len)
+            .zip(self.dy.chunks_exact(len))
+            .zip(self.dx.chunks_exact_mut(len));
         for (row, ((x, dy), dx)) in rows.enumerate() {
-            let (mean, inv_std) = (self.mean[row], (self.var[row] + self.epsilon).sqrt().recip());
+            let (mean, inv_std) = (
+                self.mean[row],
+                (self.var[row] + self.epsilon).sqrt().recip(),
+            );
             let (scale, shift) = (s.splat_f32s(inv_std), s.splat_f32s(-mean * inv_std));
             let ((x, x_rest), (dy, dy_rest)) = (S::as_simd_f32s(x), S::as_simd_f32s(dy));
             let (mut sum, mut dot) = (s.splat_f32s(0.0), s.splat_f32s(0.0));
@@ -495,14 +668,20 @@ impl WithSimd for LayerNormGrads<'_> {
                 dgamma[i] = s.mul_add_e_f32s(*dy, normed, dgamma[i]);
                 dbeta[i] = s.add_f32s(dbeta[i], *dy);
             }
-            let (last_dy, last_gamma) = (s.partial_load_f32s(dy_rest), s.partial_load_f32s(gamma_rest));
+            let (last_dy, last_gamma) = (
+                s.partial_load_f32s(dy_rest),
+                s.partial_load_f32s(gamma_rest),
+            );
             let last_normed = s.mul_add_e_f32s(s.partial_load_f32s(x_rest), scale, shift);
             let last_dn = s.mul_f32s(last_dy, last_gamma);
             let sum = s.reduce_sum_f32s(s.add_f32s(sum, last_dn)) / len as f32;
             let dot = s.reduce_sum_f32s(s.mul_add_e_f32s(last_dn, last_normed, dot)) / len as f32;
             let part = s.mul_add_e_f32s(last_dy, last_normed, s.partial_load_f32s(dgamma_rest));
             s.partial_store_f32s(dgamma_rest, part);
-            s.partial_store_f32s(dbeta_rest, s.add_f32s(last_dy, s.partial_load_f32s(dbeta_rest)));
+            s.partial_store_f32s(
+                dbeta_rest,
+                s.add_f32s(last_dy, s.partial_load_f32s(dbeta_rest)),
+            );
             let (sum, dot) = (s.splat_f32s(-sum * inv_std), s.splat_f32s(-dot * inv_std));
             let (dx, dx_rest) = S::as_mut_simd_f32s(dx);
             for (i, ((x, dy), dx)) in x.iter().zip(dy).zip(dx).enumerate() {
@@ -510,7 +689,10 @@ impl WithSimd for LayerNormGrads<'_> {
                 let dn = s.mul_f32s(s.mul_f32s(*dy, gamma[i]), scale);
                 *dx = s.add_f32s(s.mul_add_e_f32s(normed, dot, dn), sum);
             }
-            let last = s.add_f32s(s.mul_add_e_f32s(last_normed, dot, s.mul_f32s(last_dn, scale)), sum);
+            let last = s.add_f32s(
+                s.mul_add_e_f32s(last_normed, dot, s.mul_f32s(last_dn, scale)),
+                sum,
+            );
             s.partial_store_f32s(dx_rest, last);
         }
     }
@@ -533,9 +715,14 @@ pub fn channel_sums(x: &[f32], [batch, channels, len]: [usize; 3]) -> Vec<f32> {
         for_each(channels.div_ceil(per_part), x.len(), |part| {
             let (first, count) = (part * per_part, per_part.min(channels - part * per_part));
             // SAFETY: parts have channels of their own.
-            for (total, channel) in unsafe { totals.range(first, count) }.iter_mut().zip(first..) {
+            for (total, channel) in unsafe { totals.range(first, count) }
+                .iter_mut()
+                .zip(first..)
+            {
                 let of = |image: usize| &x[(image * channels + channel) * len..][..len];
-                *total = (0..batch).map(|image| arch().dispatch(Sum(of(image)))).sum();
+                *total = (0..batch)
+                    .map(|image| arch().dispatch(Sum(of(image))))
+                    .sum();
             }
         });
     }

@@ -13,15 +13,17 @@ mod imp {
         },
     };
 
-    /// Smaller buffers come from the heap, larger ones are mappings of their own: the most that glibc allows.
+    /// Smaller buffers come from the heap, larger ones are mappings of their own: the most that
+    /// glibc allows.
     const LARGEST: usize = 32 << 20;
     /// A large page.
     const PAGE: usize = 2 << 20;
 
-    /// Asks glibc to keep the pages of freed tensors instead of giving them back to the system and faulting them in again at
-    /// the next operation, which takes longer than light operations themselves, and Linux to hold the heap in pages of two
-    /// megabytes: a weight in small ones takes a tenth to a third longer to come from memory. Not where the
-    /// user has set the allocator up.
+    /// Asks glibc to keep the pages of freed tensors instead of giving them back to the system and
+    /// faulting them in again at the next operation, which takes longer than light operations
+    /// themselves, and Linux to hold the heap in pages of two megabytes: a weight in small ones
+    /// takes a tenth to a third longer to come from memory. Not where the user has set the
+    /// allocator up.
     pub fn keep_pages() {
         /// Where the heap ended when it was last looked at; 0 before.
         static KNOWN: AtomicUsize = AtomicUsize::new(0);
@@ -77,7 +79,12 @@ mod imp {
     fn is_ours() -> bool {
         static OURS: OnceLock<bool> = OnceLock::new();
         *OURS.get_or_init(|| {
-            let settings = ["MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES"];
+            let settings = [
+                "MALLOC_MMAP_THRESHOLD_",
+                "MALLOC_TRIM_THRESHOLD_",
+                "MALLOC_TOP_PAD_",
+                "GLIBC_TUNABLES",
+            ];
             if settings.iter().any(|name| std::env::var_os(name).is_some()) {
                 return false;
             }
@@ -114,7 +121,8 @@ mod imp {
     fn give(start: usize, end: usize, advice: libc::c_int) {
         let len = end.saturating_sub(start) / PAGE * PAGE;
         if len > 0 && has_large_pages() {
-            // SAFETY: how memory is held, not what it holds; what is no memory of ours any more is an error, which is no matter.
+            // SAFETY: how memory is held, not what it holds; what is no memory of ours any more is
+            // an error, which is no matter.
             unsafe { libc::madvise(start as *mut libc::c_void, len, advice) };
         }
     }
@@ -144,7 +152,8 @@ mod tests {
         let mut inside = false;
         for line in maps.lines() {
             let range = line.split(' ').next()?.split_once('-');
-            let bounds = range.map(|(a, b)| (usize::from_str_radix(a, 16), usize::from_str_radix(b, 16)));
+            let bounds =
+                range.map(|(a, b)| (usize::from_str_radix(a, 16), usize::from_str_radix(b, 16)));
             if let Some((Ok(start), Ok(end))) = bounds {
                 inside = (start..end).contains(&address);
             }
@@ -157,10 +166,16 @@ mod tests {
 
     #[test]
     fn large_buffers_have_large_pages_and_hold_what_they_held() {
-        let setting = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or_default();
-        let is_set = ["MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES"]
-            .iter()
-            .any(|name| std::env::var_os(name).is_some());
+        let setting = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled")
+            .unwrap_or_default();
+        let is_set = [
+            "MALLOC_MMAP_THRESHOLD_",
+            "MALLOC_TRIM_THRESHOLD_",
+            "MALLOC_TOP_PAD_",
+            "GLIBC_TUNABLES",
+        ]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some());
         if setting.is_empty() || setting.contains("[never]") || is_set {
             eprintln!("skipped: no large pages here");
             return;
@@ -174,10 +189,19 @@ mod tests {
         read_often(&used);
         let new = vec![7_u32; 16 << 20];
         large_pages(&new);
-        for middle in [heap + (8 << 20), used.as_ptr() as usize + (6 << 20), new.as_ptr() as usize + (32 << 20)] {
+        for middle in [
+            heap + (8 << 20),
+            used.as_ptr() as usize + (6 << 20),
+            new.as_ptr() as usize + (32 << 20),
+        ] {
             let flags = flags(middle).expect("it is mapped");
             assert!(flags.split(' ').any(|flag| flag == "hg"), "{flags}");
         }
-        assert!(used.iter().enumerate().all(|(i, value)| *value as usize == i) && new.iter().all(|value| *value == 7));
+        assert!(
+            used.iter()
+                .enumerate()
+                .all(|(i, value)| *value as usize == i)
+                && new.iter().all(|value| *value == 7)
+        );
     }
 }

@@ -17,11 +17,16 @@ pub fn repeat(x: &[f32], width: usize, factor: usize) -> Vec<f32> {
             for (row, block) in rows.zip(y.chunks_exact_mut(factor * row_out)) {
                 let (top, rest) = block.split_at_mut(row_out);
                 if factor == 2 {
-                    top.chunks_exact_mut(2).zip(row).for_each(|(pair, x)| pair.fill(*x));
+                    top.chunks_exact_mut(2)
+                        .zip(row)
+                        .for_each(|(pair, x)| pair.fill(*x));
                 } else {
-                    top.chunks_exact_mut(factor).zip(row).for_each(|(many, x)| many.fill(*x));
+                    top.chunks_exact_mut(factor)
+                        .zip(row)
+                        .for_each(|(many, x)| many.fill(*x));
                 }
-                rest.chunks_exact_mut(row_out).for_each(|copy| copy.copy_from_slice(top));
+                rest.chunks_exact_mut(row_out)
+                    .for_each(|copy| copy.copy_from_slice(top));
             }
         });
     })
@@ -35,14 +40,19 @@ pub fn sum_blocks(dy: &[f32], width: usize, factor: usize) -> Vec<f32> {
         by_rows(len, row_out, |first, count| {
             // SAFETY: parts have rows of their own.
             let dx = unsafe { dx.range(first * row_out, count * row_out) };
-            let blocks = dy[first * factor * width..(first + count) * factor * width].chunks_exact(factor * width);
+            let blocks = dy[first * factor * width..(first + count) * factor * width]
+                .chunks_exact(factor * width);
             for (block, dx) in blocks.zip(dx.chunks_exact_mut(row_out)) {
                 dx.fill(0.0);
                 for row in block.chunks_exact(width) {
                     if factor == 2 {
-                        dx.iter_mut().zip(row.chunks_exact(2)).for_each(|(sum, pair)| *sum += pair[0] + pair[1]);
+                        dx.iter_mut()
+                            .zip(row.chunks_exact(2))
+                            .for_each(|(sum, pair)| *sum += pair[0] + pair[1]);
                     } else {
-                        let sums = row.chunks_exact(factor).map(|many| many.iter().sum::<f32>());
+                        let sums = row
+                            .chunks_exact(factor)
+                            .map(|many| many.iter().sum::<f32>());
                         dx.iter_mut().zip(sums).for_each(|(sum, part)| *sum += part);
                     }
                 }

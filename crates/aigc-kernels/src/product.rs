@@ -20,22 +20,32 @@ pub struct Matrix<'a> {
 impl<'a> Matrix<'a> {
     /// Rows of `width` numbers.
     pub fn rows(values: &'a [f32], width: usize) -> Self {
-        Self { values, row: width, column: 1 }
+        Self {
+            values,
+            row: width,
+            column: 1,
+        }
     }
 
     /// The transpose.
     pub fn t(self) -> Self {
-        Self { values: self.values, row: self.column, column: self.row }
+        Self {
+            values: self.values,
+            row: self.column,
+            column: self.row,
+        }
     }
 
     /// Whether `rows` × `columns` lie in the slice.
     pub(crate) fn fits(&self, rows: usize, columns: usize) -> bool {
-        rows == 0 || columns == 0 || (rows - 1) * self.row + (columns - 1) * self.column < self.values.len()
+        rows == 0
+            || columns == 0
+            || (rows - 1) * self.row + (columns - 1) * self.column < self.values.len()
     }
 }
 
-/// `c[m, n] = a[m, k]·b[k, n]·scale`, plus what `c` holds where `add` says so, on the calling thread. Rows of `c` lie
-/// `c_row` apart.
+/// `c[m, n] = a[m, k]·b[k, n]·scale`, plus what `c` holds where `add` says so, on the calling
+/// thread. Rows of `c` lie `c_row` apart.
 ///
 /// # Panics
 /// If a matrix ends after its slice.
@@ -49,7 +59,10 @@ pub(crate) fn multiply_here(
     scale: f32,
     add: bool,
 ) {
-    assert!(m == 0 || n == 0 || (n <= c_row || m == 1) && (m - 1) * c_row + n <= c.len(), "{m}×{n} ends too early");
+    assert!(
+        m == 0 || n == 0 || (n <= c_row || m == 1) && (m - 1) * c_row + n <= c.len(),
+        "{m}×{n} ends too early"
+    );
     // SAFETY: C is the slice, by the assertion.
     unsafe { multiply_at([m, n, k], a, b, c.as_mut_ptr(), c_row, scale, add) }
 }
@@ -71,7 +84,10 @@ pub(crate) unsafe fn multiply_at(
     scale: f32,
     add: bool,
 ) {
-    assert!(a.fits(m, k) && b.fits(k, n), "operands of {m}×{k}×{n} end too early");
+    assert!(
+        a.fits(m, k) && b.fits(k, n),
+        "operands of {m}×{k}×{n} end too early"
+    );
     // SAFETY: A and B lie in their slices by the assertion, C is the caller's promise.
     unsafe {
         gemm::gemm(
@@ -103,12 +119,22 @@ pub fn multiply([m, n, k]: [usize; 3], a: Matrix, b: Matrix, bias: Option<&[f32]
     if m == 0 || n == 0 {
         return Vec::new();
     }
-    assert!(bias.is_none_or(|bias| bias.len() == n), "a bias for {n} columns");
+    assert!(
+        bias.is_none_or(|bias| bias.len() == n),
+        "a bias for {n} columns"
+    );
     // Each number of a large B is used a few times only: what counts is how it is read.
-    if m <= FEW && k * n >= LARGE && a.column == 1 && (a.row == k || m == 1) && (b.column == 1 || b.row == 1) {
+    if m <= FEW
+        && k * n >= LARGE
+        && a.column == 1
+        && (a.row == k || m == 1)
+        && (b.column == 1 || b.row == 1)
+    {
         return filled(m * n, |c| {
             match bias {
-                Some(bias) => c.chunks_exact_mut(n).for_each(|row| row.copy_from_slice(bias)),
+                Some(bias) => c
+                    .chunks_exact_mut(n)
+                    .for_each(|row| row.copy_from_slice(bias)),
                 None => c.fill(0.0),
             }
             multiply_few([m, n, k], a.values, b, c);
@@ -127,20 +153,29 @@ pub fn multiply([m, n, k]: [usize; 3], a: Matrix, b: Matrix, bias: Option<&[f32]
                 // SAFETY: parts have rows of their own.
                 let c = unsafe { c.range(first * n, count * n) };
                 if let Some(bias) = bias {
-                    c.chunks_exact_mut(n).for_each(|row| row.copy_from_slice(bias));
+                    c.chunks_exact_mut(n)
+                        .for_each(|row| row.copy_from_slice(bias));
                 }
-                let a = Matrix { values: &a.values[first * a.row..], ..a };
+                let a = Matrix {
+                    values: &a.values[first * a.row..],
+                    ..a
+                };
                 multiply_here([count, n, k], a, b, c, n, 1.0, bias.is_some());
             });
         } else {
-            // Few rows: columns are split, each part into a piece of its own that is copied afterwards.
+            // Few rows: columns are split, each part into a piece of its own that is copied
+            // afterwards.
             let columns = n.div_ceil(threads).next_multiple_of(16);
-            let pieces: Vec<std::sync::Mutex<Vec<f32>>> =
-                (0..n.div_ceil(columns)).map(|_| Default::default()).collect();
+            let pieces: Vec<std::sync::Mutex<Vec<f32>>> = (0..n.div_ceil(columns))
+                .map(|_| Default::default())
+                .collect();
             for_each(pieces.len(), work, |part| {
                 let (first, count) = (part * columns, columns.min(n - part * columns));
                 let mut piece = vec![0.0; m * count];
-                let b = Matrix { values: &b.values[first * b.column..], ..b };
+                let b = Matrix {
+                    values: &b.values[first * b.column..],
+                    ..b
+                };
                 multiply_here([m, count, k], a, b, &mut piece, count, 1.0, false);
                 *pieces[part].lock().unwrap_or_else(|e| e.into_inner()) = piece;
             });
@@ -151,7 +186,9 @@ pub fn multiply([m, n, k]: [usize; 3], a: Matrix, b: Matrix, bias: Option<&[f32]
                     let to = &mut c[row * n + first..][..count];
                     to.copy_from_slice(&piece[row * count..][..count]);
                     if let Some(bias) = bias {
-                        to.iter_mut().zip(&bias[first..]).for_each(|(to, bias)| *to += bias);
+                        to.iter_mut()
+                            .zip(&bias[first..])
+                            .for_each(|(to, bias)| *to += bias);
                     }
                 }
             }
@@ -174,13 +211,18 @@ pub fn column_sums(values: &[f32], width: usize) -> Vec<f32> {
             let sums = unsafe { shared.range(part * width, width) };
             let rows = &values[part * ROWS * width..values.len().min((part + 1) * ROWS * width)];
             for row in rows.chunks_exact(width) {
-                sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+                sums.iter_mut()
+                    .zip(row)
+                    .for_each(|(sum, value)| *sum += value);
             }
         });
     }
     let (total, rest) = sums.split_at_mut(width);
     for part in rest.chunks_exact(width) {
-        total.iter_mut().zip(part).for_each(|(sum, value)| *sum += value);
+        total
+            .iter_mut()
+            .zip(part)
+            .for_each(|(sum, value)| *sum += value);
     }
     sums.truncate(width);
     sums

@@ -17,7 +17,8 @@ pub fn select(table: &[f32], d: usize, indices: &[usize]) -> Vec<f32> {
     })
 }
 
-/// A table of `rows` rows of `d` numbers: for each, the sum of the rows of `grad` whose index it is.
+/// A table of `rows` rows of `d` numbers: for each, the sum of the rows of `grad` whose index it
+/// is.
 ///
 /// # Panics
 /// If there is no such row.
@@ -33,7 +34,9 @@ pub fn add_up(grad: &[f32], d: usize, indices: &[usize], rows: usize) -> Vec<f32
                 assert!(*index < rows, "row {index} of {rows}");
                 // SAFETY: parts have columns of their own.
                 let sum = unsafe { shared.range(index * d + first, count) };
-                sum.iter_mut().zip(&grad[first..first + count]).for_each(|(sum, grad)| *sum += grad);
+                sum.iter_mut()
+                    .zip(&grad[first..first + count])
+                    .for_each(|(sum, grad)| *sum += grad);
             }
         });
     }

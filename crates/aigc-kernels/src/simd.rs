@@ -3,8 +3,8 @@
 use pulp::Arch;
 use std::sync::OnceLock;
 
-/// The widest instructions of this machine, or what `AIGC_SIMD` allows: `scalar`, or on x86-64 `avx2`. Narrower ones
-/// than the machine's are for tests. Matrix products choose for themselves.
+/// The widest instructions of this machine, or what `AIGC_SIMD` allows: `scalar`, or on x86-64
+/// `avx2`. Narrower ones than the machine's are for tests. Matrix products choose for themselves.
 ///
 /// # Panics
 /// If `AIGC_SIMD` holds anything else.

@@ -7,17 +7,23 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-/// Below about this many floating-point operations (or elements moved, times a few) waking a thread costs more than it
-/// saves.
+/// Below about this many floating-point operations (or elements moved, times a few) waking a thread
+/// costs more than it saves.
 pub(crate) const WORTH_SHARING: usize = 200_000;
 
-/// Calls `part` for every number below `count`, on all threads where `work` is worth it. What is a part depends on the
-/// sizes and the number of threads only, so whatever a part computes does not depend on which thread takes it when.
+/// Calls `part` for every number below `count`, on all threads where `work` is worth it. What is a
+/// part depends on the sizes and the number of threads only, so whatever a part computes does not
+/// depend on which thread takes it when.
 ///
-/// The calling thread works too, and starts at once: rayon's own iterators would put it to sleep and wake two others.
+/// The calling thread works too, and starts at once: rayon's own iterators would put it to sleep
+/// and wake two others.
 pub(crate) fn for_each(count: usize, work: usize, part: impl Fn(usize) + Sync + Send) {
     keep_pages();
-    let helpers = if work < WORTH_SHARING { 0 } else { rayon::current_num_threads().min(count).saturating_sub(1) };
+    let helpers = if work < WORTH_SHARING {
+        0
+    } else {
+        rayon::current_num_threads().min(count).saturating_sub(1)
+    };
     if helpers == 0 {
         return (0..count).for_each(part);
     }
@@ -43,14 +49,19 @@ pub(crate) struct Shared<'a, T> {
     slice: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: a `Shared` gives access only through `range`, whose caller promises that no two threads overlap.
+// SAFETY: a `Shared` gives access only through `range`, whose caller promises that no two threads
+// overlap.
 unsafe impl<T: Send> Send for Shared<'_, T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
 impl<'a, T> Shared<'a, T> {
     pub(crate) fn new(slice: &'a mut [T]) -> Self {
-        Self { start: slice.as_mut_ptr(), len: slice.len(), slice: PhantomData }
+        Self {
+            start: slice.as_mut_ptr(),
+            len: slice.len(),
+            slice: PhantomData,
+        }
     }
 
     /// Where element `start` lies, for writing `len` elements from there on.
@@ -59,7 +70,11 @@ impl<'a, T> Shared<'a, T> {
     /// If they end after the slice.
     #[inline(always)]
     pub(crate) fn pointer(&self, start: usize, len: usize) -> *mut T {
-        assert!(start <= self.len && len <= self.len - start, "{start} + {len} > {}", self.len);
+        assert!(
+            start <= self.len && len <= self.len - start,
+            "{start} + {len} > {}",
+            self.len
+        );
         // SAFETY: inside the slice by the assertion.
         unsafe { self.start.add(start) }
     }
@@ -81,7 +96,8 @@ impl<'a, T> Shared<'a, T> {
 
 /// `N` buffers that the thread keeps from call to call, so that their pages stay where they are.
 ///
-/// Not a closure: code in a closure would lose the instruction set that its surroundings were compiled for.
+/// Not a closure: code in a closure would lose the instruction set that its surroundings were
+/// compiled for.
 pub(crate) struct Scratch<const N: usize> {
     buffers: Vec<Vec<f32>>,
     lens: [usize; N],
@@ -92,7 +108,8 @@ thread_local! {
 }
 
 impl<const N: usize> Scratch<N> {
-    /// Buffers of these lengths, holding whatever their last user left. Asked for again while in use, new ones.
+    /// Buffers of these lengths, holding whatever their last user left. Asked for again while in
+    /// use, new ones.
     pub(crate) fn new(lens: [usize; N]) -> Self {
         let mut buffers = KEPT.with(RefCell::take);
         buffers.resize_with(buffers.len().max(N), Vec::new);
@@ -108,7 +125,9 @@ impl<const N: usize> Scratch<N> {
     pub(crate) fn split(&mut self) -> [&mut [f32]; N] {
         let mut rest = self.buffers.iter_mut().zip(self.lens);
         std::array::from_fn(|_| {
-            let (buffer, len) = rest.next().unwrap_or_else(|| unreachable!("as many buffers as lengths"));
+            let (buffer, len) = rest
+                .next()
+                .unwrap_or_else(|| unreachable!("as many buffers as lengths"));
             &mut buffer[..len]
         })
     }

@@ -5,8 +5,8 @@ use pulp::Simd;
 /// Rows of the tallest tile on any CPU.
 pub(crate) const TALLEST: usize = 8;
 
-/// Rows of the tallest tile: with three vectors across, accumulators, one row of B and one broadcast fill the registers
-/// (32 on AVX-512 and NEON, 16 on AVX2).
+/// Rows of the tallest tile: with three vectors across, accumulators, one row of B and one
+/// broadcast fill the registers (32 on AVX-512 and NEON, 16 on AVX2).
 pub(crate) const fn tallest<S: Simd>() -> usize {
     if S::REGISTER_COUNT >= 32 { TALLEST } else { 4 }
 }
@@ -94,7 +94,10 @@ pub(crate) struct Operands<A, B> {
 /// # Safety
 /// All of A, B and C as `o` describes them may be read, and C written, by this thread alone.
 #[inline(always)]
-pub(crate) unsafe fn fixed<S: Simd, A: Left, B: Right, const MR: usize, const NV: usize>(simd: S, o: Operands<A, B>) {
+pub(crate) unsafe fn fixed<S: Simd, A: Left, B: Right, const MR: usize, const NV: usize>(
+    simd: S,
+    o: Operands<A, B>,
+) {
     let lanes = S::F32_LANES;
     let mut acc = [[simd.splat_f32s(0.0); NV]; MR];
     // SAFETY: the caller's promise; vectors need no alignment.
@@ -102,7 +105,10 @@ pub(crate) unsafe fn fixed<S: Simd, A: Left, B: Right, const MR: usize, const NV
         if o.add {
             for (m, row) in acc.iter_mut().enumerate() {
                 for (v, acc) in row.iter_mut().enumerate() {
-                    *acc = o.c.add(m * o.c_row + v * lanes).cast::<S::f32s>().read_unaligned();
+                    *acc =
+                        o.c.add(m * o.c_row + v * lanes)
+                            .cast::<S::f32s>()
+                            .read_unaligned();
                 }
             }
         }
@@ -121,7 +127,9 @@ pub(crate) unsafe fn fixed<S: Simd, A: Left, B: Right, const MR: usize, const NV
         }
         for (m, row) in acc.iter().enumerate() {
             for (v, acc) in row.iter().enumerate() {
-                o.c.add(m * o.c_row + v * lanes).cast::<S::f32s>().write_unaligned(*acc);
+                o.c.add(m * o.c_row + v * lanes)
+                    .cast::<S::f32s>()
+                    .write_unaligned(*acc);
             }
         }
     }
@@ -132,7 +140,12 @@ pub(crate) unsafe fn fixed<S: Simd, A: Left, B: Right, const MR: usize, const NV
 /// # Safety
 /// As for [`fixed`].
 #[inline(always)]
-pub(crate) unsafe fn tile<S: Simd, A: Left, B: Right>(simd: S, rows: usize, vectors: usize, o: Operands<A, B>) {
+pub(crate) unsafe fn tile<S: Simd, A: Left, B: Right>(
+    simd: S,
+    rows: usize,
+    vectors: usize,
+    o: Operands<A, B>,
+) {
     // SAFETY: the caller's promise.
     unsafe {
         match (rows, vectors) {
@@ -158,15 +171,19 @@ pub(crate) fn row_tiles(rows: usize, tallest: usize) -> impl Iterator<Item = (us
     let mut at = 0;
     std::iter::from_fn(move || {
         let left = rows.checked_sub(at).filter(|left| *left > 0)?;
-        let height = if left >= tallest { tallest } else { left.next_power_of_two() };
+        let height = if left >= tallest {
+            tallest
+        } else {
+            left.next_power_of_two()
+        };
         let first = at;
         at += height;
         Some((first, height))
     })
 }
 
-/// How `vectors` vectors are cut into tiles: (first vector, width). They are dealt out evenly: four are two and two, not
-/// three and one, which would be slower.
+/// How `vectors` vectors are cut into tiles: (first vector, width). They are dealt out evenly: four
+/// are two and two, not three and one, which would be slower.
 pub(crate) fn column_tiles(vectors: usize) -> impl Iterator<Item = (usize, usize)> {
     let tiles = vectors.div_ceil(WIDEST);
     (0..tiles).map(move |tile| {

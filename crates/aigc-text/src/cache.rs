@@ -8,8 +8,9 @@ const BLOCK: usize = 128;
 
 /// Keys and values of every block of a model for the tokens so far, in rows that go on together.
 ///
-/// Room for tokens is taken in blocks, and new ones are written into it. Rows may begin with padding, which nothing sees.
-/// Rows that split off from another ([`reorder`](Self::reorder)) copy only the tokens that they do not share with it.
+/// Room for tokens is taken in blocks, and new ones are written into it. Rows may begin with
+/// padding, which nothing sees. Rows that split off from another ([`reorder`](Self::reorder)) copy
+/// only the tokens that they do not share with it.
 #[derive(Clone, Debug)]
 pub struct KvCache {
     /// Keys and values of every block, `[rows, heads, capacity, d]`.
@@ -24,10 +25,17 @@ pub struct KvCache {
 }
 
 impl KvCache {
-    /// An empty cache for a model of `layers` blocks; `shape` is rows, heads, capacity and width of a head.
+    /// An empty cache for a model of `layers` blocks; `shape` is rows, heads, capacity and width of
+    /// a head.
     pub fn new(layers: usize, shape: [usize; 4]) -> Self {
         let rows = shape[0];
-        Self { layers: vec![None; layers], shape, len: 0, padding: vec![0; rows], shared: vec![vec![0; rows]; rows] }
+        Self {
+            layers: vec![None; layers],
+            shape,
+            len: 0,
+            padding: vec![0; rows],
+            shared: vec![vec![0; rows]; rows],
+        }
     }
 
     /// Number of tokens, padding among them.
@@ -50,7 +58,11 @@ impl KvCache {
     /// # Panics
     /// If the cache is not empty, or there is not one number per row.
     pub fn pad(&mut self, padding: &[usize]) {
-        assert!(self.is_empty() && padding.len() == self.rows(), "padding of {} rows", self.rows());
+        assert!(
+            self.is_empty() && padding.len() == self.rows(),
+            "padding of {} rows",
+            self.rows()
+        );
         self.padding = padding.to_vec();
     }
 
@@ -59,12 +71,20 @@ impl KvCache {
         if self.padding.iter().all(|n| *n == 0) {
             return Positions::From(self.len);
         }
-        let row = |padding: &usize| (self.len..self.len + time).map(|at| at.saturating_sub(*padding) as i32).collect();
+        let row = |padding: &usize| {
+            (self.len..self.len + time)
+                .map(|at| at.saturating_sub(*padding) as i32)
+                .collect()
+        };
         let each: Vec<Vec<i32>> = self.padding.iter().map(row).collect();
-        Positions::Each(Tensor::<2, Int>::from_data(TensorData::new(each.concat(), [self.rows(), time]), device))
+        Positions::Each(Tensor::<2, Int>::from_data(
+            TensorData::new(each.concat(), [self.rows(), time]),
+            device,
+        ))
     }
 
-    /// Where padding hides keys from the next `time` tokens, `[rows, heads, time, len + time]`; nothing without padding.
+    /// Where padding hides keys from the next `time` tokens, `[rows, heads, time, len + time]`;
+    /// nothing without padding.
     ///
     /// Padding sees itself, so that no row of attention is empty.
     pub fn hidden(&self, time: usize, device: &Device) -> Option<Tensor<4, Bool>> {
@@ -79,7 +99,12 @@ impl KvCache {
             }
         }
         let hidden = TensorData::new(hidden, [self.rows(), 1, time, keys]);
-        Some(Tensor::<4, Bool>::from_data(hidden, device).expand([self.rows(), self.shape[1], time, keys]))
+        Some(Tensor::<4, Bool>::from_data(hidden, device).expand([
+            self.rows(),
+            self.shape[1],
+            time,
+            keys,
+        ]))
     }
 
     /// Writes the next tokens' keys and values of a block, and gives those of all tokens.
@@ -93,19 +118,29 @@ impl KvCache {
     pub fn append(&mut self, layer: usize, k: Tensor<4>, v: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
         let [rows, heads, capacity, d] = self.shape;
         let [.., time, _] = k.dims();
-        assert_eq!(k.dims(), [rows, heads, time, d], "keys of a cache of shape {:?}", self.shape);
+        assert_eq!(
+            k.dims(),
+            [rows, heads, time, d],
+            "keys of a cache of shape {:?}",
+            self.shape
+        );
         let end = self.len + time;
         if end > capacity {
             self.shape[2] = end.next_multiple_of(BLOCK);
         }
         let room = self.shape[2];
         let held = self.layers[layer].take();
-        let empty = |like: &Tensor<4>| Tensor::zeros([rows, heads, room, d], (&like.device(), like.dtype()));
+        let empty = |like: &Tensor<4>| {
+            Tensor::zeros([rows, heads, room, d], (&like.device(), like.dtype()))
+        };
         let held = held.unwrap_or_else(|| [empty(&k), empty(&v)]);
         let [keys, values] = held.map(|tensor| match tensor.dims()[2] {
             now if now < room => {
                 let larger = empty(&tensor);
-                larger.slice_assign([0..rows, 0..heads, 0..self.len, 0..d], tensor.narrow(2, 0, self.len))
+                larger.slice_assign(
+                    [0..rows, 0..heads, 0..self.len, 0..d],
+                    tensor.narrow(2, 0, self.len),
+                )
             }
             _ => tensor,
         });
@@ -125,7 +160,10 @@ impl KvCache {
     /// Forgets all tokens but the first `len`.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
-        self.shared.iter_mut().flatten().for_each(|shared| *shared = self.len.min(*shared));
+        self.shared
+            .iter_mut()
+            .flatten()
+            .for_each(|shared| *shared = self.len.min(*shared));
     }
 
     /// Makes `times` rows of each, side by side.
@@ -135,36 +173,54 @@ impl KvCache {
         }
         let [rows, heads, capacity, d] = self.shape;
         let repeat = |tensor: Tensor<4>| {
-            let each = tensor.unsqueeze_dim::<5>(1).expand([rows, times, heads, capacity, d]);
+            let each = tensor
+                .unsqueeze_dim::<5>(1)
+                .expand([rows, times, heads, capacity, d]);
             each.reshape([rows * times, heads, capacity, d])
         };
-        self.layers.iter_mut().for_each(|layer| *layer = layer.take().map(|held| held.map(repeat)));
+        self.layers
+            .iter_mut()
+            .for_each(|layer| *layer = layer.take().map(|held| held.map(repeat)));
         self.shape[0] *= times;
         let rows = self.rows();
         self.padding = (0..rows).map(|row| self.padding[row / times]).collect();
         let shared = std::mem::take(&mut self.shared);
-        self.shared = (0..rows).map(|a| (0..rows).map(|b| shared[a / times][b / times]).collect()).collect();
+        self.shared = (0..rows)
+            .map(|a| (0..rows).map(|b| shared[a / times][b / times]).collect())
+            .collect();
     }
 
     /// Row `r` goes on from what row `parents[r]` holds.
     ///
-    /// Only rows that change are copied, and of those only what comes after the tokens that they share.
+    /// Only rows that change are copied, and of those only what comes after the tokens that they
+    /// share.
     ///
     /// # Panics
     /// If there is not one parent per row, or it is none of the rows.
     pub fn reorder(&mut self, parents: &[usize]) {
         let rows = self.rows();
-        assert!(parents.len() == rows && parents.iter().all(|p| *p < rows), "parents of {rows} rows: {parents:?}");
-        let moved: Vec<usize> = (0..rows).filter(|row| self.shared[*row][parents[*row]] < self.len).collect();
-        if let Some(first) = moved.iter().map(|row| self.shared[*row][parents[*row]]).min() {
+        assert!(
+            parents.len() == rows && parents.iter().all(|p| *p < rows),
+            "parents of {rows} rows: {parents:?}"
+        );
+        let moved: Vec<usize> = (0..rows)
+            .filter(|row| self.shared[*row][parents[*row]] < self.len)
+            .collect();
+        if let Some(first) = moved
+            .iter()
+            .map(|row| self.shared[*row][parents[*row]])
+            .min()
+        {
             let [_, heads, _, d] = self.shape;
             let count = self.len - first;
             let from: Vec<i32> = moved.iter().map(|row| parents[*row] as i32).collect();
             for layer in &mut self.layers {
                 let Some(held) = layer.take() else { continue };
                 *layer = Some(held.map(|mut tensor| {
-                    let from =
-                        Tensor::<1, Int>::from_data(TensorData::new(from.clone(), [moved.len()]), &tensor.device());
+                    let from = Tensor::<1, Int>::from_data(
+                        TensorData::new(from.clone(), [moved.len()]),
+                        &tensor.device(),
+                    );
                     // All at once: a row may be both a parent and moved.
                     let copies = tensor.clone().narrow(2, first, count).select(0, from);
                     for (i, row) in moved.iter().enumerate() {

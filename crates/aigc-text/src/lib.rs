@@ -1,7 +1,8 @@
 //! Language models: GPT-2, its tokenizers, ways to generate, and training.
 //!
-//! Everything meets at one function: scores of the next token, for every token so far ([`CausalLm`]). What generates is built
-//! of [`LogitsProcessor`]s on these scores and one choice after the other; what trains makes the true next token likely.
+//! Everything meets at one function: scores of the next token, for every token so far
+//! ([`CausalLm`]). What generates is built of [`LogitsProcessor`]s on these scores and one choice
+//! after the other; what trains makes the true next token likely.
 //!
 //! | module | what lives there |
 //! |---|---|
@@ -22,7 +23,9 @@ pub mod tokenizer;
 pub mod windows;
 
 pub use cache::KvCache;
-pub use generate::{Ending, GenerationConfig, Generator, LogitsProcessor, Pattern, Row, Sequence, Strategy};
+pub use generate::{
+    Ending, GenerationConfig, Generator, LogitsProcessor, Pattern, Row, Sequence, Strategy,
+};
 pub use models::{CausalLm, Gpt2, Gpt2Config, LoraConfig};
 pub use objective::{CausalLmObjective, TokenBatch, evaluate_loss, next_token_loss};
 pub use perplexity::{Perplexity, perplexity};

@@ -24,9 +24,19 @@ impl TokenBatch {
     /// If they are of different lengths.
     pub fn collate(windows: Vec<Vec<u32>>) -> Self {
         let n = windows.first().map_or(0, Vec::len);
-        assert!(windows.iter().all(|window| window.len() == n), "windows of one length");
-        let tokens = windows.iter().flatten().map(|token| *token as i32).collect();
-        Self { tokens, rows: windows.len() }
+        assert!(
+            windows.iter().all(|window| window.len() == n),
+            "windows of one length"
+        );
+        let tokens = windows
+            .iter()
+            .flatten()
+            .map(|token| *token as i32)
+            .collect();
+        Self {
+            tokens,
+            rows: windows.len(),
+        }
     }
 
     /// Number of rows.
@@ -43,10 +53,17 @@ impl TokenBatch {
     fn parts(&self, device: &burn::tensor::Device) -> (Tensor<2, Int>, Tensor<1, Int>) {
         let (rows, n) = (self.rows, self.length());
         let part = |from: usize| -> Vec<i32> {
-            self.tokens.chunks_exact(n + 1).flat_map(|row| &row[from..from + n]).copied().collect()
+            self.tokens
+                .chunks_exact(n + 1)
+                .flat_map(|row| &row[from..from + n])
+                .copied()
+                .collect()
         };
         let inputs = Tensor::from_data(TensorData::new(part(0), [rows, n]), device);
-        (inputs, Tensor::from_data(TensorData::new(part(1), [rows * n]), device))
+        (
+            inputs,
+            Tensor::from_data(TensorData::new(part(1), [rows * n]), device),
+        )
     }
 }
 
@@ -54,14 +71,29 @@ impl TokenBatch {
 ///
 /// # Errors
 /// [`Error::Config`] for windows longer than the model's context, or tokens that it does not have.
-pub fn next_token_loss<M: CausalLm>(model: &M, batch: &TokenBatch, device: &burn::tensor::Device) -> Result<Tensor<1>> {
+pub fn next_token_loss<M: CausalLm>(
+    model: &M,
+    batch: &TokenBatch,
+    device: &burn::tensor::Device,
+) -> Result<Tensor<1>> {
     let (context, vocabulary) = (model.context(), model.vocabulary());
     if batch.length() == 0 || batch.length() > context {
-        return Err(Error::config("length", batch.length(), format!("1 to {context}, the model's context")));
+        return Err(Error::config(
+            "length",
+            batch.length(),
+            format!("1 to {context}, the model's context"),
+        ));
     }
-    let unknown = batch.tokens.iter().find(|token| !(0..vocabulary as i64).contains(&i64::from(**token)));
+    let unknown = batch
+        .tokens
+        .iter()
+        .find(|token| !(0..vocabulary as i64).contains(&i64::from(**token)));
     if let Some(token) = unknown {
-        return Err(Error::config("token", token, format!("below {vocabulary}, the model's number of tokens")));
+        return Err(Error::config(
+            "token",
+            token,
+            format!("below {vocabulary}, the model's number of tokens"),
+        ));
     }
     let (inputs, targets) = batch.parts(device);
     let logits = model.forward(inputs);
@@ -69,8 +101,8 @@ pub fn next_token_loss<M: CausalLm>(model: &M, batch: &TokenBatch, device: &burn
     Ok(ops::cross_entropy(logits.reshape([rows * n, vocabulary]), targets).mean())
 }
 
-/// The mean of `−ln p(next token)` over all `windows`, `batch` at a time: of a whole text where they are as far apart as they are
-/// long, but for what is too short for a window at its end.
+/// The mean of `−ln p(next token)` over all `windows`, `batch` at a time: of a whole text where
+/// they are as far apart as they are long, but for what is too short for a window at its end.
 ///
 /// # Errors
 /// As [`next_token_loss`]; and what reading the windows reports.
@@ -79,7 +111,10 @@ pub fn evaluate_loss<M: CausalLm>(model: &M, windows: &TokenDataset, batch: usiz
     let mut sum = 0.0;
     let all: Vec<usize> = (0..windows.len()).collect();
     for some in all.chunks(batch.max(1)) {
-        let rows = some.iter().map(|index| windows.get(*index)).collect::<Result<_>>()?;
+        let rows = some
+            .iter()
+            .map(|index| windows.get(*index))
+            .collect::<Result<_>>()?;
         let loss = next_token_loss(model, &TokenBatch::collate(rows), &device)?;
         sum += f64::from(crate::generate::host(loss)[0]) * some.len() as f64;
     }
@@ -107,7 +142,12 @@ impl<M: CausalLm + 'static> Objective for CausalLmObjective<M> {
     type Model = M;
     type Batch = TokenBatch;
 
-    fn losses(&mut self, model: &M, batch: &TokenBatch, context: &mut StepContext) -> Result<Losses> {
+    fn losses(
+        &mut self,
+        model: &M,
+        batch: &TokenBatch,
+        context: &mut StepContext,
+    ) -> Result<Losses> {
         Ok(Losses::new(next_token_loss(model, batch, &context.device)?))
     }
 }

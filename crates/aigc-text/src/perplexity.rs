@@ -13,7 +13,8 @@ const PIECE: usize = 128;
 /// `−ln p` of tokens, and what follows from it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Perplexity {
-    /// `−ln p` of every token but the first of the text; where windows do not overlap, but the first of each.
+    /// `−ln p` of every token but the first of the text; where windows do not overlap, but the
+    /// first of each.
     pub nats: Vec<f32>,
 }
 
@@ -34,28 +35,47 @@ impl Perplexity {
     }
 }
 
-/// How well `model` foretells `tokens`: in windows of its context, each `stride` tokens behind the one before; of every
-/// window only tokens that none before has judged count, so that each is told at least `context − stride` before it.
+/// How well `model` foretells `tokens`: in windows of its context, each `stride` tokens behind the
+/// one before; of every window only tokens that none before has judged count, so that each is told
+/// at least `context − stride` before it.
 ///
 /// # Errors
-/// [`Error::Config`] for fewer than two tokens, one that the model does not have, or a stride of 0 or above the context.
+/// [`Error::Config`] for fewer than two tokens, one that the model does not have, or a stride of 0
+/// or above the context.
 pub fn perplexity<M: CausalLm>(model: &M, tokens: &[u32], stride: usize) -> Result<Perplexity> {
     let context = model.context();
     if stride == 0 || stride > context {
-        return Err(Error::config("stride", stride, format!("1 to {context}, the model's context")));
+        return Err(Error::config(
+            "stride",
+            stride,
+            format!("1 to {context}, the model's context"),
+        ));
     }
     if context < 2 {
-        return Err(Error::config("context", context, "at least 2: the first token is foretold by nothing"));
+        return Err(Error::config(
+            "context",
+            context,
+            "at least 2: the first token is foretold by nothing",
+        ));
     }
     if tokens.len() < 2 {
-        return Err(Error::config("tokens", tokens.len(), "at least 2: the first is foretold by nothing"));
+        return Err(Error::config(
+            "tokens",
+            tokens.len(),
+            "at least 2: the first is foretold by nothing",
+        ));
     }
     crate::generate::in_vocabulary("token", tokens.iter().copied(), model.vocabulary())?;
     let device = model.devices().into_iter().next().unwrap_or_default();
     let (mut nats, mut done) = (Vec::with_capacity(tokens.len() - 1), 0);
     for start in (0..tokens.len() - 1).step_by(stride) {
         let end = (start + context).min(tokens.len());
-        nats.extend(token_nats(model, &tokens[start..end], usize::saturating_sub(done, start + 1), &device));
+        nats.extend(token_nats(
+            model,
+            &tokens[start..end],
+            usize::saturating_sub(done, start + 1),
+            &device,
+        ));
         done = end;
         if end == tokens.len() {
             break;
@@ -73,9 +93,15 @@ fn token_nats<M: CausalLm>(model: &M, window: &[u32], known: usize, device: &Dev
     let pieces = (known..inputs.len()).step_by(PIECE).flat_map(|first| {
         let count = PIECE.min(inputs.len() - first);
         let logits = model.head(hidden.clone().narrow(1, first, count));
-        let targets: Vec<i32> = window[first + 1..][..count].iter().map(|token| *token as i32).collect();
+        let targets: Vec<i32> = window[first + 1..][..count]
+            .iter()
+            .map(|token| *token as i32)
+            .collect();
         let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [count]), device);
-        host(ops::cross_entropy(logits.reshape([count, model.vocabulary()]), targets))
+        host(ops::cross_entropy(
+            logits.reshape([count, model.vocabulary()]),
+            targets,
+        ))
     });
     pieces.collect()
 }

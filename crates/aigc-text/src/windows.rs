@@ -9,7 +9,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-/// First bytes of a file of tokens; then their number, in 64 bits, and the tokens, in 32 bits each, little-endian.
+/// First bytes of a file of tokens; then their number, in 64 bits, and the tokens, in 32 bits each,
+/// little-endian.
 const MAGIC: &[u8; 8] = b"aigctok1";
 const HEADER: u64 = 16;
 
@@ -26,7 +27,8 @@ enum Tokens {
     },
 }
 
-/// Windows of as many tokens as a model learns from at once, and one more: each token's target is the one behind it.
+/// Windows of as many tokens as a model learns from at once, and one more: each token's target is
+/// the one behind it.
 #[derive(Debug)]
 pub struct TokenDataset {
     tokens: Tokens,
@@ -46,16 +48,26 @@ impl TokenDataset {
     /// The same of a file that [`tokenize_file`] made.
     ///
     /// # Errors
-    /// As [`new`](Self::new); [`Error::Data`] if it is no such file, or not whole; [`Error::Io`] if it cannot be read.
+    /// As [`new`](Self::new); [`Error::Data`] if it is no such file, or not whole; [`Error::Io`] if
+    /// it cannot be read.
     pub fn open(path: impl AsRef<Path>, length: usize, stride: usize) -> Result<Self> {
         let path = path.as_ref();
-        let io = |source| Error::Io { path: path.into(), source };
-        let wrong = |fault| Error::Data { path: path.into(), fault };
+        let io = |source| Error::Io {
+            path: path.into(),
+            source,
+        };
+        let wrong = |fault| Error::Data {
+            path: path.into(),
+            fault,
+        };
         let mut file = File::open(path).map_err(io)?;
         let found = file.metadata().map_err(io)?.len();
         let mut header = [0; HEADER as usize];
         if found < HEADER {
-            return Err(wrong(DataFault::Truncated { expected: HEADER, found }));
+            return Err(wrong(DataFault::Truncated {
+                expected: HEADER,
+                found,
+            }));
         }
         file.read_exact(&mut header).map_err(io)?;
         if &header[..8] != MAGIC {
@@ -63,13 +75,27 @@ impl TokenDataset {
             return Err(wrong(DataFault::BadHeader(reason)));
         }
         let len = u64::from_le_bytes(header[8..].try_into().expect("eight bytes"));
-        match len.checked_mul(4).and_then(|bytes| bytes.checked_add(HEADER)) {
+        match len
+            .checked_mul(4)
+            .and_then(|bytes| bytes.checked_add(HEADER))
+        {
             Some(expected) if expected == found => (),
-            Some(expected) if expected > found => return Err(wrong(DataFault::Truncated { expected, found })),
-            expected => return Err(wrong(DataFault::Oversized { expected: expected.unwrap_or(u64::MAX) })),
+            Some(expected) if expected > found => {
+                return Err(wrong(DataFault::Truncated { expected, found }));
+            }
+            expected => {
+                return Err(wrong(DataFault::Oversized {
+                    expected: expected.unwrap_or(u64::MAX),
+                }));
+            }
         }
         Self::of(
-            Tokens::File { path: path.into(), file: Arc::new(Mutex::new(file)), first: 0, len: len as usize },
+            Tokens::File {
+                path: path.into(),
+                file: Arc::new(Mutex::new(file)),
+                first: 0,
+                len: len as usize,
+            },
             length,
             stride,
         )
@@ -81,7 +107,11 @@ impl TokenDataset {
                 return Err(Error::config(field, n, "at least 1"));
             }
         }
-        let windows = Self { tokens, length, stride };
+        let windows = Self {
+            tokens,
+            length,
+            stride,
+        };
         if windows.tokens() <= length {
             let expected = format!("more than {length}, a window's length; or a shorter context");
             return Err(Error::config("tokens", windows.tokens(), expected));
@@ -89,8 +119,8 @@ impl TokenDataset {
         Ok(windows)
     }
 
-    /// Windows of the first `share` of the tokens, to learn from, and of the others, to be judged by; those are as far apart as
-    /// they are long, so that each token is foretold once.
+    /// Windows of the first `share` of the tokens, to learn from, and of the others, to be judged
+    /// by; those are as far apart as they are long, so that each token is foretold once.
     ///
     /// # Errors
     /// [`Error::Config`] if `share` is not between 0 and 1, or leaves too few tokens for a window.
@@ -104,10 +134,22 @@ impl TokenDataset {
                 let rest = tokens.split_off(at);
                 [Tokens::Memory(tokens), Tokens::Memory(rest)]
             }
-            Tokens::File { path, file, first, len } => [(first, at), (first + at, len - at)]
-                .map(|(first, len)| Tokens::File { path: path.clone(), file: file.clone(), first, len }),
+            Tokens::File {
+                path,
+                file,
+                first,
+                len,
+            } => [(first, at), (first + at, len - at)].map(|(first, len)| Tokens::File {
+                path: path.clone(),
+                file: file.clone(),
+                first,
+                len,
+            }),
         };
-        Ok((Self::of(learned, self.length, self.stride)?, Self::of(held_out, self.length, self.length)?))
+        Ok((
+            Self::of(learned, self.length, self.stride)?,
+            Self::of(held_out, self.length, self.length)?,
+        ))
     }
 
     /// Number of tokens in all.
@@ -136,14 +178,21 @@ impl Dataset for TokenDataset {
         let (start, n) = (index * self.stride, self.length + 1);
         match &self.tokens {
             Tokens::Memory(tokens) => Ok(tokens[start..start + n].to_vec()),
-            Tokens::File { path, file, first, .. } => {
+            Tokens::File {
+                path, file, first, ..
+            } => {
                 let start = first + start;
                 let mut bytes = vec![0; 4 * n];
                 let mut file = file.lock().unwrap_or_else(|e| e.into_inner());
-                let read =
-                    file.seek(SeekFrom::Start(HEADER + 4 * start as u64)).and_then(|_| file.read_exact(&mut bytes));
-                read.map_err(|source| Error::Io { path: path.clone(), source })?;
-                let token = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().expect("four bytes"));
+                let read = file
+                    .seek(SeekFrom::Start(HEADER + 4 * start as u64))
+                    .and_then(|_| file.read_exact(&mut bytes));
+                read.map_err(|source| Error::Io {
+                    path: path.clone(),
+                    source,
+                })?;
+                let token =
+                    |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().expect("four bytes"));
                 Ok(bytes.chunks_exact(4).map(token).collect())
             }
         }
@@ -153,13 +202,23 @@ impl Dataset for TokenDataset {
 /// The longest piece of a text that is read at once, in bytes.
 const PIECE: u64 = 1 << 20;
 
-/// The lines of a text file, each with its end, without holding the file; lines of more than a mebibyte come in parts.
+/// The lines of a text file, each with its end, without holding the file; lines of more than a
+/// mebibyte come in parts.
 ///
 /// # Errors
-/// [`Error::Io`] if it cannot be opened. The pieces are errors where it cannot be read or is not UTF-8.
+/// [`Error::Io`] if it cannot be opened. The pieces are errors where it cannot be read or is not
+/// UTF-8.
 pub fn lines(path: &Path) -> Result<Lines> {
-    let file = File::open(path).map_err(|source| Error::Io { path: path.into(), source })?;
-    Ok(Lines { path: path.into(), reader: BufReader::with_capacity(1 << 20, file), rest: Vec::new(), read: 0 })
+    let file = File::open(path).map_err(|source| Error::Io {
+        path: path.into(),
+        source,
+    })?;
+    Ok(Lines {
+        path: path.into(),
+        reader: BufReader::with_capacity(1 << 20, file),
+        rest: Vec::new(),
+        read: 0,
+    })
 }
 
 /// What [`lines`] gives.
@@ -176,8 +235,15 @@ impl Lines {
     fn next_piece(&mut self) -> Result<Option<String>> {
         let mut piece = std::mem::take(&mut self.rest);
         let begins = self.read - piece.len() as u64;
-        let read = self.reader.by_ref().take(PIECE).read_until(b'\n', &mut piece);
-        let read = read.map_err(|source| Error::Io { path: self.path.clone(), source })? as u64;
+        let read = self
+            .reader
+            .by_ref()
+            .take(PIECE)
+            .read_until(b'\n', &mut piece);
+        let read = read.map_err(|source| Error::Io {
+            path: self.path.clone(),
+            source,
+        })? as u64;
         self.read += read;
         if piece.is_empty() {
             return Ok(None);
@@ -194,7 +260,10 @@ impl Lines {
             Err(error) => {
                 let at = begins + error.utf8_error().valid_up_to() as u64;
                 let reason = format!("not UTF-8 from byte {at} on; convert it first");
-                Err(Error::Data { path: self.path.clone(), fault: DataFault::Decode(reason) })
+                Err(Error::Data {
+                    path: self.path.clone(),
+                    fault: DataFault::Decode(reason),
+                })
             }
         }
     }
@@ -208,8 +277,8 @@ impl Iterator for Lines {
     }
 }
 
-/// Writes the tokens of a text file to `to`, a line at a time, so that neither has to fit into memory. `told` hears how many
-/// bytes have been read. Gives the number of tokens.
+/// Writes the tokens of a text file to `to`, a line at a time, so that neither has to fit into
+/// memory. `told` hears how many bytes have been read. Gives the number of tokens.
 ///
 /// Byte pairs do not reach over the ends of lines, as they may where a text is encoded as a whole.
 ///
@@ -229,19 +298,27 @@ pub fn tokenize_file(
     let mut lines = lines(text)?;
     let mut count = 0;
     write_atomic_with(to, |temporary| {
-        let mut writer = BufWriter::with_capacity(1 << 20, File::create(temporary).map_err(io(temporary))?);
-        writer.write_all(&[0; HEADER as usize]).map_err(io(temporary))?;
+        let mut writer =
+            BufWriter::with_capacity(1 << 20, File::create(temporary).map_err(io(temporary))?);
+        writer
+            .write_all(&[0; HEADER as usize])
+            .map_err(io(temporary))?;
         while let Some(line) = lines.next() {
             for token in tokenizer.encode(&line?)? {
-                writer.write_all(&token.to_le_bytes()).map_err(io(temporary))?;
+                writer
+                    .write_all(&token.to_le_bytes())
+                    .map_err(io(temporary))?;
                 count += 1;
             }
             told(lines.read);
         }
-        let mut file = writer.into_inner().map_err(|error| io(temporary)(error.into_error()))?;
+        let mut file = writer
+            .into_inner()
+            .map_err(|error| io(temporary)(error.into_error()))?;
         file.rewind().map_err(io(temporary))?;
         file.write_all(MAGIC).map_err(io(temporary))?;
-        file.write_all(&(count as u64).to_le_bytes()).map_err(io(temporary))
+        file.write_all(&(count as u64).to_le_bytes())
+            .map_err(io(temporary))
     })?;
     Ok(count)
 }

@@ -19,18 +19,21 @@ pub struct Elbo {
     pub kl: Tensor<1>,
 }
 
-/// The evidence lower bound `E_q[log p(x|z)] − KL(q(z|x) ‖ p(z))` (Kingma and Welling 2014, eq. 3), which no model's
-/// `log p(x)` is below.
+/// The evidence lower bound `E_q[log p(x|z)] − KL(q(z|x) ‖ p(z))` (Kingma and Welling 2014, eq. 3),
+/// which no model's `log p(x)` is below.
 ///
 /// # Shapes
 /// - x: `[batch, channels, height, width]` in `[0, 1]`
 pub fn elbo(x: Tensor<4>, posterior: &DiagonalGaussian, likelihood: &Likelihood) -> Elbo {
-    Elbo { log_likelihood: likelihood.log_prob(x), kl: posterior.kl() }
+    Elbo {
+        log_likelihood: likelihood.log_prob(x),
+        kl: posterior.kl(),
+    }
 }
 
 impl Elbo {
-    /// `−E_q[log p(x|z)] + β·KL`, mean over the batch, `[1]`. With β = 1 it is −ELBO; other values are the β-VAE's
-    /// (Higgins et al. 2017).
+    /// `−E_q[log p(x|z)] + β·KL`, mean over the batch, `[1]`. With β = 1 it is −ELBO; other values
+    /// are the β-VAE's (Higgins et al. 2017).
     pub fn loss(&self, beta: f64) -> Tensor<1> {
         (self.kl.clone() * beta - self.log_likelihood.clone()).mean()
     }
@@ -42,21 +45,29 @@ impl Elbo {
 pub struct Beta {
     /// The weight once it has risen; 1 gives the ELBO.
     pub value: f64,
-    /// Steps over which it rises from 0 in a straight line; 0 to have it from the start. Rising slowly keeps the
-    /// decoder from ignoring the latent variables (Bowman et al. 2016, <https://arxiv.org/abs/1511.06349>).
+    /// Steps over which it rises from 0 in a straight line; 0 to have it from the start. Rising
+    /// slowly keeps the decoder from ignoring the latent variables (Bowman et al. 2016,
+    /// <https://arxiv.org/abs/1511.06349>).
     pub anneal: usize,
 }
 
 impl Default for Beta {
     fn default() -> Self {
-        Self { value: 1.0, anneal: 0 }
+        Self {
+            value: 1.0,
+            anneal: 0,
+        }
     }
 }
 
 impl Beta {
     /// The weight at `step`, counted from 0.
     pub fn at(&self, step: usize) -> f64 {
-        if step < self.anneal { self.value * (step + 1) as f64 / self.anneal as f64 } else { self.value }
+        if step < self.anneal {
+            self.value * (step + 1) as f64 / self.anneal as f64
+        } else {
+            self.value
+        }
     }
 
     /// Fails unless the weight can be used.
@@ -67,16 +78,26 @@ impl Beta {
         if self.value >= 0.0 && self.value.is_finite() {
             return Ok(());
         }
-        Err(Error::config("beta.value", self.value, "a finite number from 0 on"))
+        Err(Error::config(
+            "beta.value",
+            self.value,
+            "a finite number from 0 on",
+        ))
     }
 }
 
-/// Judges `model` by every image of `loader`: `nelbo` (−ELBO, the bound on `−log p(x)`), `reconstruction` and `kl`,
-/// means per image in nats. Each image gets one `z`, the same for the same `seed`.
+/// Judges `model` by every image of `loader`: `nelbo` (−ELBO, the bound on `−log p(x)`),
+/// `reconstruction` and `kl`, means per image in nats. Each image gets one `z`, the same for the
+/// same `seed`.
 ///
 /// # Errors
 /// If an image cannot be read, or is of another shape than the model's.
-pub fn held_out<V: Vae>(model: &V, loader: &DataLoader<ImageBatch>, device: &Device, seed: u64) -> Result<Metrics> {
+pub fn held_out<V: Vae>(
+    model: &V,
+    loader: &DataLoader<ImageBatch>,
+    device: &Device,
+    seed: u64,
+) -> Result<Metrics> {
     let (mut reconstruction, mut kl, mut images) = (0.0, 0.0, 0.0);
     for (index, batch) in loader.pass().enumerate() {
         let batch = batch?;
@@ -91,8 +112,14 @@ pub fn held_out<V: Vae>(model: &V, loader: &DataLoader<ImageBatch>, device: &Dev
         images += count;
     }
     let (reconstruction, kl) = (reconstruction / images, kl / images);
-    let named = [("nelbo", reconstruction + kl), ("reconstruction", reconstruction), ("kl", kl)];
-    Ok(named.map(|(name, value)| (name.to_string(), value)).to_vec())
+    let named = [
+        ("nelbo", reconstruction + kl),
+        ("reconstruction", reconstruction),
+        ("kl", kl),
+    ];
+    Ok(named
+        .map(|(name, value)| (name.to_string(), value))
+        .to_vec())
 }
 
 #[cfg(test)]
@@ -101,10 +128,20 @@ mod tests {
 
     #[test]
     fn beta_rises_in_a_straight_line() {
-        let beta = Beta { value: 2.0, anneal: 4 };
+        let beta = Beta {
+            value: 2.0,
+            anneal: 4,
+        };
         let rising: Vec<f64> = (0..6).map(|step| beta.at(step)).collect();
         assert_eq!(rising, [0.5, 1.0, 1.5, 2.0, 2.0, 2.0]);
         assert_eq!(Beta::default().at(0), 1.0);
-        assert!(Beta { value: f64::NAN, anneal: 0 }.validate().is_err());
+        assert!(
+            Beta {
+                value: f64::NAN,
+                anneal: 0
+            }
+            .validate()
+            .is_err()
+        );
     }
 }

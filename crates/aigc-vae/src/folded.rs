@@ -1,13 +1,18 @@
 //! A VAE's latent vectors, folded into maps.
 
-use crate::Vae;
-use aigc_core::{Error, Result, data::ImageShape, latent::Autoencoder};
+use crate::{DiagonalGaussian, Vae};
+use aigc_core::{
+    Error, Result,
+    data::{ImageShape, SampleShape},
+    encoder::{Autoencoder, Posterior},
+};
 use burn::tensor::Tensor;
 
-/// A trained VAE as an [`Autoencoder`], for models that work on maps: the latent vector is the map's values, channel by channel.
+/// A trained VAE as an [`Autoencoder`], for models that work on maps: the latent vector is the
+/// map's values, channel by channel.
 ///
 /// ```
-/// # use aigc_core::{data::ImageShape, device::device, latent::Autoencoder};
+/// # use aigc_core::{data::ImageShape, device::device, encoder::Autoencoder};
 /// # use aigc_vae::{SpatialLatents, MlpVaeConfig, VaeConfig};
 /// # fn main() -> aigc_core::Result<()> {
 /// let vae = VaeConfig::Mlp(MlpVaeConfig::new(ImageShape::new(1, 8, 8))).init(&device("flex")?)?;
@@ -29,31 +34,39 @@ impl<V: Vae> SpatialLatents<V> {
     /// [`Error::Config`] unless `shape` has as many values as the VAE has latent dimensions.
     pub fn new(vae: V, shape: ImageShape) -> Result<Self> {
         if shape.numel() != vae.latent() {
-            return Err(Error::config("shape", shape, format!("{} values, the latent dimensions", vae.latent())));
+            return Err(Error::config(
+                "shape",
+                shape,
+                format!("{} values, the latent dimensions", vae.latent()),
+            ));
         }
-        Ok(Self { vae: vae.valid(), shape })
+        Ok(Self {
+            vae: vae.valid(),
+            shape,
+        })
     }
 }
 
 impl<V: Vae> Autoencoder for SpatialLatents<V> {
-    /// The most probable latent vector.
-    fn encode(&self, x: Tensor<4>) -> Tensor<4> {
-        let z = self.vae.encode(x).mode();
-        let ImageShape { channels, height, width } = self.shape;
-        let batch = z.dims()[0];
-        z.reshape([batch, channels, height, width])
+    fn encode(&self, x: Tensor<4>) -> Box<dyn Posterior> {
+        let DiagonalGaussian { mean, logvar } = self.vae.encode(x);
+        let dims = self.latent_shape().batched(mean.dims()[0]);
+        Box::new(DiagonalGaussian {
+            mean: mean.reshape(dims),
+            logvar: logvar.reshape(dims),
+        })
     }
 
     fn decode(&self, z: Tensor<4>) -> Tensor<4> {
         self.vae.decode(z.flatten(1, 3)).mean()
     }
 
-    fn image_shape(&self) -> ImageShape {
-        self.vae.shape()
+    fn sample_shape(&self) -> SampleShape {
+        self.vae.shape().into()
     }
 
-    fn latent_shape(&self) -> ImageShape {
-        self.shape
+    fn latent_shape(&self) -> SampleShape {
+        self.shape.into()
     }
 }
 
@@ -69,14 +82,22 @@ mod tests {
     #[test]
     fn folding_changes_nothing_but_the_shape() {
         let flex = device("flex").unwrap();
-        let vae = VaeConfig::Mlp(MlpVaeConfig::new(ImageShape::new(1, 8, 8))).init(&flex).unwrap().seeded(0);
+        let vae = VaeConfig::Mlp(MlpVaeConfig::new(ImageShape::new(1, 8, 8)))
+            .init(&flex)
+            .unwrap()
+            .seeded(0);
         let x = Rng::new(0).uniform([3, 1, 8, 8], 0.0, 1.0, &flex);
         let folded = SpatialLatents::new(vae.clone(), ImageShape::new(5, 2, 2)).unwrap();
-        let z = folded.encode(x.clone());
+        let z = folded.encode(x.clone()).mode();
         assert_eq!(z.dims(), [3, 5, 2, 2]);
-        let difference = (folded.decode(z) - reconstruct(&vae, x)).abs().max().into_scalar::<f32>();
+        let difference = (folded.decode(z) - reconstruct(&vae, x))
+            .abs()
+            .max()
+            .into_scalar::<f32>();
         assert_eq!(difference, 0.0);
-        let message = SpatialLatents::new(vae, ImageShape::new(4, 2, 2)).unwrap_err().to_string();
+        let message = SpatialLatents::new(vae, ImageShape::new(4, 2, 2))
+            .unwrap_err()
+            .to_string();
         assert!(message.contains("expected 20 values"), "{message}");
     }
 }

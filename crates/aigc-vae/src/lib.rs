@@ -1,4 +1,5 @@
-//! Variational autoencoders (Kingma and Welling 2014, <https://arxiv.org/abs/1312.6114>; Rezende et al. 2014).
+//! Variational autoencoders (Kingma and Welling 2014, <https://arxiv.org/abs/1312.6114>; Rezende et
+//! al. 2014).
 //!
 //! A model says two things, and everything else follows from them:
 //!
@@ -6,7 +7,8 @@
 //! encode(x) → Posterior q(z|x)        decode(z) → Likelihood p(x|z)
 //! ```
 //!
-//! Training makes `E_q[log p(x|z)] − KL(q(z|x) ‖ p(z))` as large as it can, with `p(z)` the standard normal:
+//! Training makes `E_q[log p(x|z)] − KL(q(z|x) ‖ p(z))` as large as it can, with `p(z)` the
+//! standard normal:
 //!
 //! 1. initialise encoder and decoder ([`VaeConfig::init`]);
 //! 2. draw a batch `x` ([`DataLoader`](aigc_core::data::DataLoader));
@@ -16,8 +18,8 @@
 //! 6. update the weights ([`Trainer`](aigc_core::train::Trainer));
 //! 7. repeat until it converges.
 //!
-//! [`VaeObjective`] is steps 3 to 5; [`sample`], [`reconstruct`], [`interpolate`] and [`latent_grid`] use what was
-//! learned, and [`load`] opens it again.
+//! [`VaeObjective`] is steps 3 to 5; [`sample`], [`reconstruct`], [`interpolate`] and
+//! [`latent_grid`] use what was learned, and [`load`] opens it again.
 #![forbid(unsafe_code)]
 
 mod elbo;

@@ -24,7 +24,8 @@ pub enum LikelihoodKind {
 /// All tensors are `[batch, channels, height, width]`.
 #[derive(Clone, Debug)]
 pub enum Likelihood {
-    /// White with chance `1 / (1 + e^−logit)`. Grey pixels count as that chance, the usual reading of MNIST.
+    /// White with chance `1 / (1 + e^−logit)`. Grey pixels count as that chance, the usual reading
+    /// of MNIST.
     Bernoulli {
         /// Log-odds of white.
         logits: Tensor<4>,
@@ -57,7 +58,9 @@ impl Likelihood {
     /// - output: `[batch]`
     pub fn log_prob(&self, x: Tensor<4>) -> Tensor<1> {
         match self {
-            Likelihood::Bernoulli { logits } => -binary_cross_entropy(logits.clone().flatten(1, 3), x.flatten(1, 3)),
+            Likelihood::Bernoulli { logits } => {
+                -binary_cross_entropy(logits.clone().flatten(1, 3), x.flatten(1, 3))
+            }
             Likelihood::Gaussian { mean, std } => {
                 let difference = x - mean.clone();
                 let constant = (2.0 * std::f64::consts::PI * std * std).ln();
@@ -112,7 +115,8 @@ mod tests {
         let logits = Tensor::from_floats([[[[0.3, -2.0], [200.0, -200.0]]]], &device);
         let x = Tensor::from_floats([[[[1.0, 0.25], [1.0, 0.0]]]], &device);
         let chance = |l: f64| 1.0 / (1.0 + (-l).exp());
-        let expected = chance(0.3).ln() + 0.25 * chance(-2.0).ln() + 0.75 * (1.0 - chance(-2.0)).ln();
+        let expected =
+            chance(0.3).ln() + 0.25 * chance(-2.0).ln() + 0.75 * (1.0 - chance(-2.0)).ln();
         let likelihood = Likelihood::new(LikelihoodKind::Bernoulli, logits);
         assert!((value(likelihood.log_prob(x)) - expected).abs() < 1e-5);
         let wrong = Tensor::from_floats([[[[1.0, 0.0], [0.0, 0.0]]]], &device);
@@ -125,10 +129,22 @@ mod tests {
         let device = Device::flex().autodiff();
         let logits = Tensor::<4>::from_floats([[[[0.3, -2.0, 0.0]]]], &device).require_grad();
         let x = Tensor::from_floats([[[[1.0, 0.25, 0.5]]]], &device);
-        let gradients = Likelihood::Bernoulli { logits: logits.clone() }.log_prob(x).backward();
-        let got = logits.grad(&gradients).unwrap().into_data().try_into_vec::<f32>().unwrap();
+        let gradients = Likelihood::Bernoulli {
+            logits: logits.clone(),
+        }
+        .log_prob(x)
+        .backward();
+        let got = logits
+            .grad(&gradients)
+            .unwrap()
+            .into_data()
+            .try_into_vec::<f32>()
+            .unwrap();
         let chance = |l: f32| 1.0 / (1.0 + (-l).exp());
-        for (g, e) in got.iter().zip([1.0 - chance(0.3), 0.25 - chance(-2.0), 0.0]) {
+        for (g, e) in got
+            .iter()
+            .zip([1.0 - chance(0.3), 0.25 - chance(-2.0), 0.0])
+        {
             assert!((g - e).abs() < 1e-6, "{got:?}");
         }
     }
@@ -136,7 +152,10 @@ mod tests {
     #[test]
     fn gaussian_is_the_normal_density() {
         let device = Device::flex();
-        let likelihood = Likelihood::new(LikelihoodKind::Gaussian(0.1), Tensor::from_floats([[[[0.5, 0.2]]]], &device));
+        let likelihood = Likelihood::new(
+            LikelihoodKind::Gaussian(0.1),
+            Tensor::from_floats([[[[0.5, 0.2]]]], &device),
+        );
         let x = Tensor::from_floats([[[[0.6, 0.2]]]], &device);
         let expected = -(2.0 * std::f64::consts::PI * 0.01).ln() - 0.5;
         assert!((value(likelihood.log_prob(x)) - expected).abs() < 1e-5);
@@ -147,9 +166,16 @@ mod tests {
         let device = Device::flex();
         let logits = Tensor::<4>::full([1, 1, 100, 100], 1.0, &device);
         let chance = 1.0 / (1.0 + (-1.0f64).exp());
-        let got = value(Likelihood::Bernoulli { logits }.sample(&mut Rng::new(1)).mean());
+        let got = value(
+            Likelihood::Bernoulli { logits }
+                .sample(&mut Rng::new(1))
+                .mean(),
+        );
         assert!((got - chance).abs() < 5.0 * (chance * (1.0 - chance) / 1e4).sqrt());
-        let gaussian = Likelihood::Gaussian { mean: Tensor::full([1, 1, 100, 100], 0.5, &device), std: 0.2 };
+        let gaussian = Likelihood::Gaussian {
+            mean: Tensor::full([1, 1, 100, 100], 0.5, &device),
+            std: 0.2,
+        };
         assert!((value(gaussian.sample(&mut Rng::new(1)).mean()) - 0.5).abs() < 5.0 * 0.2 / 100.0);
     }
 }

@@ -23,7 +23,10 @@ impl<V> VaeObjective<V> {
     /// [`Error::Config`](aigc_core::Error::Config) if the weight is out of range.
     pub fn new(beta: Beta) -> Result<Self> {
         beta.validate()?;
-        Ok(Self { beta, model: PhantomData })
+        Ok(Self {
+            beta,
+            model: PhantomData,
+        })
     }
 }
 
@@ -32,14 +35,23 @@ pub(crate) fn same_shape<V: Vae>(model: &V, batch: &ImageBatch) -> Result<()> {
     if batch.shape() == model.shape() {
         return Ok(());
     }
-    Err(Error::config("images", batch.shape(), format!("{}, for which the model is made", model.shape())))
+    Err(Error::config(
+        "images",
+        batch.shape(),
+        format!("{}, for which the model is made", model.shape()),
+    ))
 }
 
 impl<V: Vae + 'static> Objective for VaeObjective<V> {
     type Model = V;
     type Batch = ImageBatch;
 
-    fn losses(&mut self, model: &V, batch: &ImageBatch, context: &mut StepContext) -> Result<Losses> {
+    fn losses(
+        &mut self,
+        model: &V,
+        batch: &ImageBatch,
+        context: &mut StepContext,
+    ) -> Result<Losses> {
         same_shape(model, batch)?;
         let x = batch.images(&context.device);
         let posterior = model.encode(x.clone());
@@ -47,6 +59,8 @@ impl<V: Vae + 'static> Objective for VaeObjective<V> {
         let likelihood = model.decode(z);
         let bound = elbo(x, &posterior, &likelihood);
         let loss = bound.loss(self.beta.at(context.step));
-        Ok(Losses::new(loss).with("reconstruction", -bound.log_likelihood.mean()).with("kl", bound.kl.mean()))
+        Ok(Losses::new(loss)
+            .with("reconstruction", -bound.log_likelihood.mean())
+            .with("kl", bound.kl.mean()))
     }
 }

@@ -1,53 +1,69 @@
 //! The approximate posterior.
 
-use aigc_core::rng::Rng;
+use aigc_core::{encoder::Posterior, rng::Rng};
 use burn::tensor::Tensor;
 
-/// A normal distribution with independent dimensions, one per image of the batch.
+/// A normal distribution with independent dimensions for each sample of a batch. `Z` is the rank of
+/// the latents, batch axis included: 2 for vectors, 4 for maps.
 #[derive(Clone, Debug)]
-pub struct DiagonalGaussian {
-    /// Means, `[batch, latent]`.
-    pub mean: Tensor<2>,
-    /// Logarithms of the variances, `[batch, latent]`.
-    pub logvar: Tensor<2>,
+pub struct DiagonalGaussian<const Z: usize = 2> {
+    /// Means, `[batch, latent…]`.
+    pub mean: Tensor<Z>,
+    /// Logarithms of the variances, `[batch, latent…]`.
+    pub logvar: Tensor<Z>,
 }
 
-impl DiagonalGaussian {
-    /// A draw for each image, `z = μ + σ·ε` with `ε` from `rng`: differentiable in `μ` and `σ` (Kingma and Welling
-    /// 2014, §2.4).
+impl<const Z: usize> DiagonalGaussian<Z> {
+    /// A draw for each image, `z = μ + σ·ε` with `ε` from `rng`: differentiable in `μ` and `σ`
+    /// (Kingma and Welling 2014, §2.4).
     ///
     /// # Shapes
-    /// - output: `[batch, latent]`
-    pub fn sample(&self, rng: &mut Rng) -> Tensor<2> {
+    /// - output: `[batch, latent…]`
+    pub fn sample(&self, rng: &mut Rng) -> Tensor<Z> {
         let noise = rng.normal(self.mean.dims(), &self.mean.device());
         self.mean.clone() + (self.logvar.clone() * 0.5).exp() * noise
     }
 
-    /// The most probable point, which is the mean, `[batch, latent]`.
-    pub fn mode(&self) -> Tensor<2> {
+    /// The most probable point, which is the mean, `[batch, latent…]`.
+    pub fn mode(&self) -> Tensor<Z> {
         self.mean.clone()
     }
 
     /// `log q(z)` in nats: `−½ Σ (log 2π + log σ² + (z − μ)² / σ²)`.
     ///
     /// # Shapes
-    /// - z: `[batch, latent]`
+    /// - z: `[batch, latent…]`
     /// - output: `[batch]`
-    pub fn log_prob(&self, z: Tensor<2>) -> Tensor<1> {
+    pub fn log_prob(&self, z: Tensor<Z>) -> Tensor<1> {
         let difference = z - self.mean.clone();
         let scaled = difference.clone() * difference * (-self.logvar.clone()).exp();
         let terms = scaled + self.logvar.clone() + (2.0 * std::f64::consts::PI).ln();
-        terms.sum_dim(1).squeeze_dim(1) * -0.5
+        terms.flatten::<2>(1, Z - 1).sum_dim(1).squeeze_dim(1) * -0.5
     }
 
-    /// `KL(q ‖ N(0, I))` in nats, in closed form: `½ Σ (μ² + σ² − 1 − log σ²)` (Kingma and Welling 2014, app. B).
+    /// `KL(q ‖ N(0, I))` in nats, in closed form: `½ Σ (μ² + σ² − 1 − log σ²)` (Kingma and Welling
+    /// 2014, app. B).
     ///
     /// # Shapes
     /// - output: `[batch]`
     pub fn kl(&self) -> Tensor<1> {
         let (mean, logvar) = (self.mean.clone(), self.logvar.clone());
         let terms = mean.clone() * mean + logvar.clone().exp() - logvar - 1.0;
-        terms.sum_dim(1).squeeze_dim(1) * 0.5
+        terms.flatten::<2>(1, Z - 1).sum_dim(1).squeeze_dim(1) * 0.5
+    }
+}
+
+impl<const Z: usize> Posterior<Z> for DiagonalGaussian<Z> {
+    fn sample(&self, rng: &mut Rng) -> Tensor<Z> {
+        DiagonalGaussian::sample(self, rng)
+    }
+
+    fn mode(&self) -> Tensor<Z> {
+        DiagonalGaussian::mode(self)
+    }
+
+    fn kl(&self) -> Tensor<1> {
+        DiagonalGaussian::kl(self)
     }
 }
 
@@ -71,8 +87,10 @@ mod tests {
     #[test]
     fn kl_is_its_closed_form_and_zero_at_the_prior() {
         let kl = values(gaussian().kl());
-        let by_hand: f64 =
-            [(0.5f64, 0.2f64), (-1.0, -0.7)].iter().map(|(m, l)| 0.5 * (m * m + l.exp() - 1.0 - l)).sum();
+        let by_hand: f64 = [(0.5f64, 0.2f64), (-1.0, -0.7)]
+            .iter()
+            .map(|(m, l)| 0.5 * (m * m + l.exp() - 1.0 - l))
+            .sum();
         assert!((f64::from(kl[0]) - by_hand).abs() < 1e-6);
         assert!(kl[1].abs() < 1e-7);
     }
@@ -81,8 +99,9 @@ mod tests {
     fn log_density_is_that_of_the_normal_distribution() {
         let z = Tensor::from_floats([[0.1, 0.2], [1.0, -2.0]], &Device::flex());
         let got = values(gaussian().log_prob(z));
-        let log_normal =
-            |z: f64, m: f64, l: f64| -0.5 * ((2.0 * std::f64::consts::PI).ln() + l + (z - m).powi(2) / l.exp());
+        let log_normal = |z: f64, m: f64, l: f64| {
+            -0.5 * ((2.0 * std::f64::consts::PI).ln() + l + (z - m).powi(2) / l.exp())
+        };
         let expected = [
             log_normal(0.1, 0.5, 0.2) + log_normal(0.2, -1.0, -0.7),
             log_normal(1.0, 0.0, 0.0) + log_normal(-2.0, 0.0, 0.0),
@@ -101,12 +120,22 @@ mod tests {
             mean: Tensor::<2>::from_floats([[0.5, -1.0]], &device).repeat_dim(0, n),
             logvar: Tensor::<2>::from_floats([[0.2, -0.7]], &device).repeat_dim(0, n),
         };
-        let prior = DiagonalGaussian { mean: Tensor::zeros([n, 2], &device), logvar: Tensor::zeros([n, 2], &device) };
+        let prior = DiagonalGaussian {
+            mean: Tensor::zeros([n, 2], &device),
+            logvar: Tensor::zeros([n, 2], &device),
+        };
         let z = repeated.sample(&mut Rng::new(3));
         let gaps = values(repeated.log_prob(z.clone()) - prior.log_prob(z));
         let mean = gaps.iter().map(|g| f64::from(*g)).sum::<f64>() / n as f64;
-        let variance = gaps.iter().map(|g| (f64::from(*g) - mean).powi(2)).sum::<f64>() / n as f64;
+        let variance = gaps
+            .iter()
+            .map(|g| (f64::from(*g) - mean).powi(2))
+            .sum::<f64>()
+            / n as f64;
         let kl = f64::from(values(repeated.kl())[0]);
-        assert!((mean - kl).abs() < 5.0 * (variance / n as f64).sqrt(), "{mean} {kl}");
+        assert!(
+            (mean - kl).abs() < 5.0 * (variance / n as f64).sqrt(),
+            "{mean} {kl}"
+        );
     }
 }

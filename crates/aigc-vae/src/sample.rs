@@ -1,7 +1,7 @@
 //! What a trained model can show.
 //!
-//! All images are means of `p(x|z)`, `[n, channels, height, width]`. Noise comes from a [`Rng`], so a seed is a
-//! picture.
+//! All images are means of `p(x|z)`, `[n, channels, height, width]`. Noise comes from a [`Rng`], so
+//! a seed is a picture.
 
 use crate::Vae;
 use aigc_core::{Error, Result, latent::slerp, rng::Rng};
@@ -10,14 +10,24 @@ use burn::tensor::{Device, Tensor, TensorData};
 /// Images decoded at once: bounds the memory of large requests.
 const AT_ONCE: usize = 256;
 
-/// `n` images for latent vectors drawn from the prior. A `temperature` below 1 draws them closer to the middle, where
-/// images are more typical and less varied.
+/// `n` images for latent vectors drawn from the prior. A `temperature` below 1 draws them closer to
+/// the middle, where images are more typical and less varied.
 ///
 /// # Errors
 /// [`Error::Config`] if `n` is 0, or the temperature negative or not finite.
-pub fn sample<V: Vae>(model: &V, n: usize, temperature: f64, rng: &mut Rng, device: &Device) -> Result<Tensor<4>> {
+pub fn sample<V: Vae>(
+    model: &V,
+    n: usize,
+    temperature: f64,
+    rng: &mut Rng,
+    device: &Device,
+) -> Result<Tensor<4>> {
     if !(temperature >= 0.0 && temperature.is_finite()) {
-        return Err(Error::config("temperature", temperature, "a finite number from 0 on"));
+        return Err(Error::config(
+            "temperature",
+            temperature,
+            "a finite number from 0 on",
+        ));
     }
     decode_all(model, rng.normal([n, model.latent()], device) * temperature)
 }
@@ -33,8 +43,9 @@ pub fn reconstruct<V: Vae>(model: &V, x: Tensor<4>) -> Tensor<4> {
     model.decode(model.encode(x).mode()).mean()
 }
 
-/// `frames` images on the way from each image of `from` to its counterpart in `to`, ends included. Latent vectors move
-/// along the great arc between the two (Shoemake 1985), because the prior's mass lies on a shell.
+/// `frames` images on the way from each image of `from` to its counterpart in `to`, ends included.
+/// Latent vectors move along the great arc between the two (Shoemake 1985), because the prior's
+/// mass lies on a shell.
 ///
 /// # Shapes
 /// - from and to: `[batch, channels, height, width]` in `[0, 1]`
@@ -45,33 +56,53 @@ pub fn reconstruct<V: Vae>(model: &V, x: Tensor<4>) -> Tensor<4> {
 ///
 /// # Panics
 /// If the images are not of the model's shape.
-pub fn interpolate<V: Vae>(model: &V, from: Tensor<4>, to: Tensor<4>, frames: usize) -> Result<Vec<Tensor<4>>> {
+pub fn interpolate<V: Vae>(
+    model: &V,
+    from: Tensor<4>,
+    to: Tensor<4>,
+    frames: usize,
+) -> Result<Vec<Tensor<4>>> {
     if frames < 2 {
         return Err(Error::config("frames", frames, "at least 2"));
     }
     if from.dims() != to.dims() {
-        return Err(Error::config("to", format!("{:?}", to.dims()), format!("{:?}, like `from`", from.dims())));
+        return Err(Error::config(
+            "to",
+            format!("{:?}", to.dims()),
+            format!("{:?}, like `from`", from.dims()),
+        ));
     }
     let (a, b) = (model.encode(from).mode(), model.encode(to).mode());
     let at = |k: usize| k as f64 / (frames - 1) as f64;
-    (0..frames).map(|k| decode_all(model, slerp(a.clone(), b.clone(), at(k)))).collect()
+    (0..frames)
+        .map(|k| decode_all(model, slerp(a.clone(), b.clone(), at(k))))
+        .collect()
 }
 
-/// A map of two latent dimensions: `side × side` images, row by row, whose dimensions `axes` run through the middle
-/// 90 % of the prior while the others stay 0.
+/// A map of two latent dimensions: `side × side` images, row by row, whose dimensions `axes` run
+/// through the middle 90 % of the prior while the others stay 0.
 ///
 /// # Shapes
 /// - output: `[side², channels, height, width]`
 ///
 /// # Errors
 /// [`Error::Config`] if the side is below 2 or an axis is not a latent dimension.
-pub fn latent_grid<V: Vae>(model: &V, axes: [usize; 2], side: usize, device: &Device) -> Result<Tensor<4>> {
+pub fn latent_grid<V: Vae>(
+    model: &V,
+    axes: [usize; 2],
+    side: usize,
+    device: &Device,
+) -> Result<Tensor<4>> {
     let latent = model.latent();
     if !(2..=1024).contains(&side) {
         return Err(Error::config("side", side, "2 to 1024"));
     }
     if let Some(axis) = axes.iter().find(|axis| **axis >= latent) {
-        return Err(Error::config("axes", axis, format!("below {latent}, the number of latent dimensions")));
+        return Err(Error::config(
+            "axes",
+            axis,
+            format!("below {latent}, the number of latent dimensions"),
+        ));
     }
     let at = |k: usize| 1.645 * (2.0 * k as f32 / (side - 1) as f32 - 1.0);
     let mut z = vec![0.0; side * side * latent];
@@ -79,7 +110,10 @@ pub fn latent_grid<V: Vae>(model: &V, axes: [usize; 2], side: usize, device: &De
         point[axes[0]] = at(index / side);
         point[axes[1]] = at(index % side);
     }
-    decode_all(model, Tensor::from_data(TensorData::new(z, [side * side, latent]), device))
+    decode_all(
+        model,
+        Tensor::from_data(TensorData::new(z, [side * side, latent]), device),
+    )
 }
 
 fn decode_all<V: Vae>(model: &V, z: Tensor<2>) -> Result<Tensor<4>> {

@@ -9,13 +9,14 @@ use aigc_core::{
     train::{Objective, StepContext},
 };
 use aigc_diffusion::{
-    AnyDenoiser, AnyScheduler, DdimScheduler, DdpmScheduler, Degradation, DiffusionObjective, DiffusionObjectiveConfig,
-    DitConfig, DpmMultistepScheduler, Guidance, Posterior, Prediction, Sampler, UNet2dConfig,
+    AnyDenoiser, AnyScheduler, DdimScheduler, DdpmScheduler, Degradation, DiffusionObjective,
+    DiffusionObjectiveConfig, DitConfig, DpmMultistepScheduler, Guidance, Posterior, Prediction,
+    Sampler, UNet2dConfig,
 };
 use aigc_gan::{
-    Ada, Augment, ClassConditioning, DcganConfig, DiffAugment, Discriminator, DiscriminatorConditioning,
-    DiscriminatorNorm, GanConfig, GanLoss, Generator, GeneratorConditioning, GradientPenalty, MlpGanConfig,
-    R3ganConfig, ResnetGanConfig,
+    Ada, Augment, ClassConditioning, DcganConfig, DiffAugment, Discriminator,
+    DiscriminatorConditioning, DiscriminatorNorm, GanConfig, GanLoss, Generator,
+    GeneratorConditioning, GradientPenalty, MlpGanConfig, R3ganConfig, ResnetGanConfig,
 };
 use aigc_tests::cases::OPERATIONS;
 use aigc_text::{CausalLm, GenerationConfig, Gpt2Config, TokenBatch, next_token_loss};
@@ -56,7 +57,11 @@ pub fn device() -> Device {
 /// # Panics
 /// If they cannot be read.
 pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
-    tensor.into_data().convert::<f64>().try_into_vec::<f64>().expect("f64 by conversion")
+    tensor
+        .into_data()
+        .convert::<f64>()
+        .try_into_vec::<f64>()
+        .expect("f64 by conversion")
 }
 
 /// Fails unless `got` is `expected` to within `tolerance` of its largest value (at least one).
@@ -65,16 +70,22 @@ pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
 /// If it is not.
 pub fn assert_close(got: &[f64], expected: &[f64], tolerance: f64, about: &str) {
     assert_eq!(got.len(), expected.len(), "{about}: lengths");
-    let scale = expected.iter().fold(1.0f64, |top, value| top.max(value.abs()));
+    let scale = expected
+        .iter()
+        .fold(1.0f64, |top, value| top.max(value.abs()));
     for (at, (got, expected)) in got.iter().zip(expected).enumerate() {
-        assert!((got - expected).abs() <= tolerance * scale, "{about} at {at}: {got} for {expected}");
+        assert!(
+            (got - expected).abs() <= tolerance * scale,
+            "{about} at {at}: {got} for {expected}"
+        );
     }
 }
 
 /// Holds every operation and its gradients on `device` against Flex, in eight random shapes each.
 ///
 /// # Panics
-/// If a value differs by more than `tolerance` (or what the operation itself allows) of its tensor's largest.
+/// If a value differs by more than `tolerance` (or what the operation itself allows) of its
+/// tensor's largest.
 pub fn assert_operations_equal_flex(device: &Device, tolerance: f64) {
     let devices = [Device::flex().autodiff(), device.clone().autodiff()];
     for (name, allowed, case) in OPERATIONS {
@@ -84,17 +95,32 @@ pub fn assert_operations_equal_flex(device: &Device, tolerance: f64) {
             let inputs: Vec<Vec<f32>> = case.lens.iter().map(|len| rng.normals(*len)).collect();
             let mut weights: Option<Vec<f32>> = None;
             let [expected, got] = devices.each_ref().map(|device| {
-                let tensor =
-                    |values: &[f32]| Tensor::<1>::from_data(TensorData::new(values.to_vec(), [values.len()]), device);
-                let leaves: Vec<Tensor<1>> = inputs.iter().map(|values| tensor(values).require_grad()).collect();
+                let tensor = |values: &[f32]| {
+                    Tensor::<1>::from_data(TensorData::new(values.to_vec(), [values.len()]), device)
+                };
+                let leaves: Vec<Tensor<1>> = inputs
+                    .iter()
+                    .map(|values| tensor(values).require_grad())
+                    .collect();
                 let output = (case.compute)(leaves.clone());
-                let weights = weights.get_or_insert_with(|| rng.normals(output.dims()[0])).clone();
+                let weights = weights
+                    .get_or_insert_with(|| rng.normals(output.dims()[0]))
+                    .clone();
                 let grads = (output.clone() * tensor(&weights)).sum().backward();
                 let of = |leaf: &Tensor<1>| leaf.grad(&grads).map(values).unwrap_or_default();
-                [vec![values(output.inner())], leaves.iter().map(of).collect()].concat()
+                [
+                    vec![values(output.inner())],
+                    leaves.iter().map(of).collect(),
+                ]
+                .concat()
             });
             for (index, (got, expected)) in got.iter().zip(&expected).enumerate() {
-                assert_close(got, expected, allowed.max(tolerance), &format!("{name} {}, tensor {index}", case.about));
+                assert_close(
+                    got,
+                    expected,
+                    allowed.max(tolerance),
+                    &format!("{name} {}, tensor {index}", case.about),
+                );
             }
         }
     }
@@ -103,35 +129,68 @@ pub fn assert_operations_equal_flex(device: &Device, tolerance: f64) {
 /// Two small models of 8×8 images.
 pub fn models() -> [(&'static str, VaeConfig); 2] {
     let shape = ImageShape::new(1, 8, 8);
-    let mlp = MlpVaeConfig { hidden: 24, latent: 3, ..MlpVaeConfig::new(shape) };
-    let conv = ConvVaeConfig { channels: vec![4, 8], hidden: 16, latent: 3, ..ConvVaeConfig::new(shape) };
-    [("mlp", VaeConfig::Mlp(mlp)), ("conv", VaeConfig::Conv(conv))]
+    let mlp = MlpVaeConfig {
+        hidden: 24,
+        latent: 3,
+        ..MlpVaeConfig::new(shape)
+    };
+    let conv = ConvVaeConfig {
+        channels: vec![4, 8],
+        hidden: 16,
+        latent: 3,
+        ..ConvVaeConfig::new(shape)
+    };
+    [
+        ("mlp", VaeConfig::Mlp(mlp)),
+        ("conv", VaeConfig::Conv(conv)),
+    ]
 }
 
 /// The shape of a tensor, and its numbers.
 pub type Shaped = (Vec<usize>, Vec<f64>);
 
-/// What a forward pass gives (posterior means, pictures, divergences), and the gradients of one training step.
+/// What a forward pass gives (posterior means, pictures, divergences), and the gradients of one
+/// training step.
 ///
 /// # Panics
 /// If the model cannot be made.
 pub fn pass(config: &VaeConfig, device: &Device) -> ([Shaped; 3], BTreeMap<String, Shaped>) {
     let device = device.clone().autodiff();
-    let model = config.init(&device).expect("a valid model").seeded(3).train();
+    let model = config
+        .init(&device)
+        .expect("a valid model")
+        .seeded(3)
+        .train();
     let x = Rng::new(1).normal([5, 1, 8, 8], &device) * 0.1 + 0.5;
     let posterior = model.encode(x.clone());
     let likelihood = model.decode(posterior.sample(&mut Rng::new(2)));
     let bound = elbo(x, &posterior, &likelihood);
-    let outputs = [shaped(posterior.mean.clone()), shaped(likelihood.mean()), shaped(bound.kl.clone())];
+    let outputs = [
+        shaped(posterior.mean.clone()),
+        shaped(likelihood.mean()),
+        shaped(bound.kl.clone()),
+    ];
     (outputs, gradients(&model, bound.loss(1.0)))
 }
 
 /// A small pair of every kind, of 8×8 images, told classes in different ways.
 pub fn gans() -> [(&'static str, GanConfig); 4] {
     let shape = ImageShape::new(1, 8, 8);
-    let classes = |generator, critic| Some(ClassConditioning { count: 3, generator, critic });
+    let classes = |generator, critic| {
+        Some(ClassConditioning {
+            count: 3,
+            generator,
+            critic,
+        })
+    };
     let (concat, norm) = (GeneratorConditioning::Concat, GeneratorConditioning::Norm);
-    let mlp = MlpGanConfig { hidden: vec![16], octaves: 2, norm: true, latent: 5, ..MlpGanConfig::new(shape) };
+    let mlp = MlpGanConfig {
+        hidden: vec![16],
+        octaves: 2,
+        norm: true,
+        latent: 5,
+        ..MlpGanConfig::new(shape)
+    };
     let dcgan = DcganConfig {
         channels: vec![4, 6],
         norm: DiscriminatorNorm::Spectral,
@@ -159,20 +218,27 @@ pub fn gans() -> [(&'static str, GanConfig); 4] {
     ]
 }
 
-/// What a generator makes and a critic says of it after augmentation, and the gradients of both players together under
-/// relativistic pairing with R1 and R2.
+/// What a generator makes and a critic says of it after augmentation, and the gradients of both
+/// players together under relativistic pairing with R1 and R2.
 ///
 /// # Panics
 /// If the networks cannot be made.
 pub fn game(config: &GanConfig, device: &Device) -> ([Shaped; 2], BTreeMap<String, Shaped>) {
     let device = device.clone().autodiff();
-    let gan = config.init(&device).expect("a valid pair").seeded(3).train();
+    let gan = config
+        .init(&device)
+        .expect("a valid pair")
+        .seeded(3)
+        .train();
     let mut rng = Rng::new(1);
     let real = rng.normal([6, 1, 8, 8], &device) * 0.5;
     let class = Some(Tensor::<1, Int>::from_data([0, 1, 2, 2, 1, 0], &device));
     let z = rng.normal([6, gan.generator.latent()], &device);
     let made = gan.generator.generate(z, class.clone());
-    let ada = Ada { flips: false, ..Ada::default() };
+    let ada = Ada {
+        flips: false,
+        ..Ada::default()
+    };
     let [real, fake] = [real, made.clone()].map(|x| {
         let x = Augment::Diff(DiffAugment::default()).apply(x, 0.0, &mut Rng::new(4));
         Augment::Adaptive(ada).apply(x, 0.7, &mut Rng::new(5))
@@ -190,13 +256,17 @@ pub fn game(config: &GanConfig, device: &Device) -> ([Shaped; 2], BTreeMap<Strin
     ([shaped(made), shaped(score)], gradients(&gan, loss))
 }
 
-/// A small network of diffusion of every kind that is trained here, of 8×8 images and three classes.
+/// A small network of diffusion of every kind that is trained here, of 8×8 images and three
+/// classes.
 ///
 /// # Panics
 /// If one cannot be made.
 pub fn denoisers(device: &Device) -> [(&'static str, AnyDenoiser); 2] {
     let shape = ImageShape::new(1, 8, 8);
-    let unet = UNet2dConfig { block_out_channels: vec![8, 16], ..UNet2dConfig::small(shape, Some(4)) };
+    let unet = UNet2dConfig {
+        block_out_channels: vec![8, 16],
+        ..UNet2dConfig::small(shape, Some(4))
+    };
     let dit = DitConfig {
         num_attention_heads: 2,
         attention_head_dim: 8,
@@ -212,36 +282,68 @@ pub fn denoisers(device: &Device) -> [(&'static str, AnyDenoiser); 2] {
     [("unet", unet.seeded(5)), ("dit", dit.seeded(5))]
 }
 
-/// Images of one seed by a scheduler with fresh noise and one without, guided, and restored ones; and the gradients of a step of
-/// training.
+/// Images of one seed by a scheduler with fresh noise and one without, guided, and restored ones;
+/// and the gradients of a step of training.
 ///
 /// # Panics
 /// If there is no such network.
 pub fn diffuse(which: usize, device: &Device) -> ([Shaped; 3], BTreeMap<String, Shaped>) {
-    let (_, network) = denoisers(device).into_iter().nth(which).expect("one of them");
+    let (_, network) = denoisers(device)
+        .into_iter()
+        .nth(which)
+        .expect("one of them");
     let shape = ImageShape::new(1, 8, 8);
     let guided = |scheduler: &AnyScheduler| {
         let sampler = Sampler::new(&network, scheduler, 6, shape, device).expect("a plan");
-        let sampler = sampler.of(Classes::Each(vec![0, 1, 2])).guided(Guidance::new(2.0)).expect("classes");
+        let sampler = sampler
+            .of(Classes::Each(vec![0, 1, 2]))
+            .guided(Guidance::new(2.0))
+            .expect("classes");
         shaped(sampler.sample(3, 9).expect("images").images)
     };
-    // A network that has learned nothing, taken to say the clean sample: its images are neither black nor white.
-    let clean = DpmMultistepScheduler { prediction_type: Prediction::Sample, ..DpmMultistepScheduler::default() };
-    let ddim = DdimScheduler { eta: 1.0, ..DdimScheduler::default() };
+    // A network that has learned nothing, taken to say the clean sample: its images are neither
+    // black nor white.
+    let clean = DpmMultistepScheduler {
+        prediction_type: Prediction::Sample,
+        ..DpmMultistepScheduler::default()
+    };
+    let ddim = DdimScheduler {
+        eta: 1.0,
+        ..DdimScheduler::default()
+    };
     let measured = Rng::new(2).uniform([2, 1, 4, 4], 0.0, 1.0, device);
     let guide = Posterior::new(Degradation::Shrunk(2), &measured, 0.1).expect("a guide");
     let sampler = Sampler::new(&network, &ddim, 6, shape, device).expect("a plan");
-    let restored = sampler.unconditional().expect("classes").with_guide(&guide).sample(2, 3).expect("images").images;
-    let outputs = [guided(&DdpmScheduler::default().into()), guided(&clean.into()), shaped(restored)];
+    let restored = sampler
+        .unconditional()
+        .expect("classes")
+        .with_guide(&guide)
+        .sample(2, 3)
+        .expect("images")
+        .images;
+    let outputs = [
+        guided(&DdpmScheduler::default().into()),
+        guided(&clean.into()),
+        shaped(restored),
+    ];
     let live = device.clone().autodiff();
     let network = network.train();
-    let image =
-        |k: u32| Image { shape, pixels: (0..64).map(|i| ((i * (k + 3)) % 256) as u8).collect(), label: Some(k) };
+    let image = |k: u32| Image {
+        shape,
+        pixels: (0..64).map(|i| ((i * (k + 3)) % 256) as u8).collect(),
+        label: Some(k),
+    };
     let batch = collate_images((0..3).map(image).collect());
-    let config = DiffusionObjectiveConfig { conditioning_dropout: 0.3, ..DiffusionObjectiveConfig::default() };
+    let config = DiffusionObjectiveConfig {
+        conditioning_dropout: 0.3,
+        ..DiffusionObjectiveConfig::default()
+    };
     let mut objective = DiffusionObjective::new(config, &network).expect("a valid objective");
     let mut context = StepContext::new(0, 1, live, Rng::new(4));
-    let loss = objective.losses(&network, &batch, &mut context).expect("a loss").total;
+    let loss = objective
+        .losses(&network, &batch, &mut context)
+        .expect("a loss")
+        .total;
     (outputs, gradients(&network, loss))
 }
 
@@ -254,8 +356,8 @@ pub fn pictures(config: &VaeConfig, device: &Device) -> Shaped {
     shaped(sample(&model, 6, 0.8, &mut Rng::new(11), device).expect("pictures"))
 }
 
-/// What a GPT-2 makes of texts: scores at once and through a cache in pieces; the gradients of a step; and what it writes, greedily,
-/// with beams, drawn.
+/// What a GPT-2 makes of texts: scores at once and through a cache in pieces; the gradients of a
+/// step; and what it writes, greedily, with beams, drawn.
 ///
 /// # Panics
 /// If the model cannot be made.
@@ -264,10 +366,23 @@ pub fn write(
     device: &Device,
 ) -> ([Shaped; 2], BTreeMap<String, Shaped>, Vec<Vec<u32>>) {
     // Weights large enough that no two tokens are as good.
-    let config = Gpt2Config { initializer_range: 0.3, ..Gpt2Config::nano(40, 24, [2, 2, 64]) };
-    let model = config.init(&device.clone().autodiff()).expect("a valid model").seeded(7);
-    let rows: Vec<Vec<u32>> = (0..3).map(|row| (0..12).map(|at| (row * 7 + at * at) % 40).collect()).collect();
-    let loss = next_token_loss(&model, &TokenBatch::collate(rows.clone()), &device.clone().autodiff()).expect("a loss");
+    let config = Gpt2Config {
+        initializer_range: 0.3,
+        ..Gpt2Config::nano(40, 24, [2, 2, 64])
+    };
+    let model = config
+        .init(&device.clone().autodiff())
+        .expect("a valid model")
+        .seeded(7);
+    let rows: Vec<Vec<u32>> = (0..3)
+        .map(|row| (0..12).map(|at| (row * 7 + at * at) % 40).collect())
+        .collect();
+    let loss = next_token_loss(
+        &model,
+        &TokenBatch::collate(rows.clone()),
+        &device.clone().autodiff(),
+    )
+    .expect("a loss");
     let grads = gradients(&model, loss);
     let model = match quantization {
         Some(quantization) => model.valid().quantize(quantization),
@@ -277,17 +392,34 @@ pub fn write(
     let tokens = Tensor::<2, Int>::from_data(TensorData::new(tokens, [3, 12]), device);
     let mut cache = model.cache(3, 4);
     let pieces = [(0, 5), (5, 1), (6, 6)];
-    let pieces = pieces.map(|(from, n)| model.logits(tokens.clone().narrow(1, from, n), &mut cache));
+    let pieces =
+        pieces.map(|(from, n)| model.logits(tokens.clone().narrow(1, from, n), &mut cache));
     let scores = [model.forward(tokens), Tensor::cat(pieces.into(), 1)].map(shaped);
     let ways = [
         GenerationConfig::default(),
-        GenerationConfig { num_beams: 3, no_repeat_ngram_size: 2, ..GenerationConfig::default() },
-        GenerationConfig { do_sample: true, top_k: 5, ..GenerationConfig::default() },
+        GenerationConfig {
+            num_beams: 3,
+            no_repeat_ngram_size: 2,
+            ..GenerationConfig::default()
+        },
+        GenerationConfig {
+            do_sample: true,
+            top_k: 5,
+            ..GenerationConfig::default()
+        },
     ];
     let texts = ways.into_iter().flat_map(|way| {
-        let way = GenerationConfig { max_length: Some(20), eos_token_id: None, ..way };
+        let way = GenerationConfig {
+            max_length: Some(20),
+            eos_token_id: None,
+            ..way
+        };
         let prompts = [rows[0][..4].to_vec(), rows[1][..7].to_vec()];
-        aigc_text::Generator::new(&model, way).expect("valid options").seed(3).generate(&prompts).expect("texts")
+        aigc_text::Generator::new(&model, way)
+            .expect("valid options")
+            .seed(3)
+            .generate(&prompts)
+            .expect("texts")
     });
     let texts = texts.map(|text| text.tokens).collect();
     (scores, grads, texts)

@@ -1,10 +1,11 @@
-//! What every backend must pass. `AIGC_DEVICE` names the device; what it computes is held against Flex.
+//! What every backend must pass. `AIGC_DEVICE` names the device; what it computes is held against
+//! Flex.
 //!
 //!     AIGC_DEVICE=libtorch cargo test -p aigc-backends --features tch
 
 use aigc_backends::{
-    ADAM, assert_close, assert_operations_equal_flex, device, device_name, diffuse, game, gans, models, parameters,
-    pass, pictures, values, write,
+    ADAM, assert_close, assert_operations_equal_flex, device, device_name, diffuse, game, gans,
+    models, parameters, pass, pictures, values, write,
 };
 use aigc_core::{
     checkpoint::RunDir,
@@ -29,18 +30,31 @@ fn operations_and_their_gradients_equal_flex() {
 #[test]
 fn forward_passes_and_one_step_s_gradients_equal_flex() {
     for (name, config) in models() {
-        let ((outputs, grads), (expected, expected_grads)) = (pass(&config, &device()), pass(&config, &Device::flex()));
-        assert_eq!(outputs.each_ref().map(|(shape, _)| shape.as_slice()), [&[5, 3][..], &[5, 1, 8, 8], &[5]], "{name}");
+        let ((outputs, grads), (expected, expected_grads)) =
+            (pass(&config, &device()), pass(&config, &Device::flex()));
+        assert_eq!(
+            outputs.each_ref().map(|(shape, _)| shape.as_slice()),
+            [&[5, 3][..], &[5, 1, 8, 8], &[5]],
+            "{name}"
+        );
         for ((shape, got), (expected_shape, expected)) in outputs.iter().zip(&expected) {
             assert_eq!(shape, expected_shape, "{name}");
             assert_close(got, expected, TOLERANCE, name);
         }
         assert!(!grads.is_empty());
-        assert_eq!(grads.keys().collect::<Vec<_>>(), expected_grads.keys().collect::<Vec<_>>());
+        assert_eq!(
+            grads.keys().collect::<Vec<_>>(),
+            expected_grads.keys().collect::<Vec<_>>()
+        );
         for (path, (shape, grad)) in grads {
             let (expected_shape, expected) = &expected_grads[&path];
             assert_eq!(&shape, expected_shape, "{name}, gradient of {path}");
-            assert_close(&grad, expected, TOLERANCE, &format!("{name}, gradient of {path}"));
+            assert_close(
+                &grad,
+                expected,
+                TOLERANCE,
+                &format!("{name}, gradient of {path}"),
+            );
         }
     }
 }
@@ -49,16 +63,28 @@ fn forward_passes_and_one_step_s_gradients_equal_flex() {
 #[test]
 fn diffusion_is_that_of_flex() {
     // Times are told as sines of numbers up to a thousand, of which shaders know fewer digits.
-    let shader = ["wgpu", "vulkan", "metal"].iter().any(|name| device_name().starts_with(name));
+    let shader = ["wgpu", "vulkan", "metal"]
+        .iter()
+        .any(|name| device_name().starts_with(name));
     let tolerance = if shader { 1e-2 } else { TOLERANCE };
     for which in 0..2 {
         let (expected, expected_grads) = diffuse(which, &Device::flex());
         let (got, grads) = diffuse(which, &device());
-        for (index, ((shape, got), (expected_shape, expected))) in got.iter().zip(&expected).enumerate() {
+        for (index, ((shape, got), (expected_shape, expected))) in
+            got.iter().zip(&expected).enumerate()
+        {
             assert_eq!(shape, expected_shape);
-            assert_close(got, expected, tolerance, &format!("images {index} of network {which}"));
+            assert_close(
+                got,
+                expected,
+                tolerance,
+                &format!("images {index} of network {which}"),
+            );
         }
-        assert_eq!(grads.keys().collect::<Vec<_>>(), expected_grads.keys().collect::<Vec<_>>());
+        assert_eq!(
+            grads.keys().collect::<Vec<_>>(),
+            expected_grads.keys().collect::<Vec<_>>()
+        );
         for (path, (_, grad)) in grads {
             assert_close(
                 &grad,
@@ -73,15 +99,31 @@ fn diffusion_is_that_of_flex() {
 #[test]
 fn the_game_of_every_pair_equals_flex_s() {
     for (name, config) in gans() {
-        let ((outputs, grads), (expected, expected_grads)) = (game(&config, &device()), game(&config, &Device::flex()));
-        assert_eq!(outputs.each_ref().map(|(shape, _)| shape.as_slice()), [&[6, 1, 8, 8][..], &[6]], "{name}");
+        let ((outputs, grads), (expected, expected_grads)) =
+            (game(&config, &device()), game(&config, &Device::flex()));
+        assert_eq!(
+            outputs.each_ref().map(|(shape, _)| shape.as_slice()),
+            [&[6, 1, 8, 8][..], &[6]],
+            "{name}"
+        );
         for ((_, got), (_, expected)) in outputs.iter().zip(&expected) {
             assert_close(got, expected, TOLERANCE, name);
         }
-        assert!(grads.keys().any(|path| path.starts_with("generator.")), "{name}");
-        assert_eq!(grads.keys().collect::<Vec<_>>(), expected_grads.keys().collect::<Vec<_>>());
+        assert!(
+            grads.keys().any(|path| path.starts_with("generator.")),
+            "{name}"
+        );
+        assert_eq!(
+            grads.keys().collect::<Vec<_>>(),
+            expected_grads.keys().collect::<Vec<_>>()
+        );
         for (path, (_, grad)) in grads {
-            assert_close(&grad, &expected_grads[&path].1, 5.0 * TOLERANCE, &format!("{name}, gradient of {path}"));
+            assert_close(
+                &grad,
+                &expected_grads[&path].1,
+                5.0 * TOLERANCE,
+                &format!("{name}, gradient of {path}"),
+            );
         }
     }
 }
@@ -91,21 +133,39 @@ fn the_game_of_every_pair_equals_flex_s() {
 fn a_language_model_writes_what_it_writes_on_flex() {
     for quantization in [None, Some(Quantization::Int8), Some(Quantization::Int4)] {
         let (scores, grads, texts) = write(quantization, &device());
-        let (expected_scores, expected_grads, expected_texts) = write(quantization, &Device::flex());
+        let (expected_scores, expected_grads, expected_texts) =
+            write(quantization, &Device::flex());
         for ((shape, got), (_, expected)) in scores.iter().zip(&expected_scores) {
             assert_eq!(*shape, [3, 12, 40]);
-            assert_close(got, expected, TOLERANCE, &format!("scores with {quantization:?}"));
+            assert_close(
+                got,
+                expected,
+                TOLERANCE,
+                &format!("scores with {quantization:?}"),
+            );
         }
-        assert_eq!(grads.keys().collect::<Vec<_>>(), expected_grads.keys().collect::<Vec<_>>());
+        assert_eq!(
+            grads.keys().collect::<Vec<_>>(),
+            expected_grads.keys().collect::<Vec<_>>()
+        );
         for (path, (_, grad)) in grads {
-            assert_close(&grad, &expected_grads[&path].1, TOLERANCE, &format!("gradient of {path}"));
+            assert_close(
+                &grad,
+                &expected_grads[&path].1,
+                TOLERANCE,
+                &format!("gradient of {path}"),
+            );
         }
         assert_eq!(texts, expected_texts, "{quantization:?}");
-        assert!(texts[0] != texts[2] && texts[2] != texts[4], "ways of generating do not differ: {texts:?}");
+        assert!(
+            texts[0] != texts[2] && texts[2] != texts[4],
+            "ways of generating do not differ: {texts:?}"
+        );
     }
 }
 
-/// Three steps, each from what the one before left; the first parameter is held by somebody else, who must not see it change.
+/// Three steps, each from what the one before left; the first parameter is held by somebody else,
+/// who must not see it change.
 #[test]
 fn adam_s_steps_equal_flex() {
     let run = |device: &Device, decays: [f64; 2]| {
@@ -114,14 +174,23 @@ fn adam_s_steps_equal_flex() {
         let held = param.clone();
         for time in 1..4 {
             let [weight_decay, decoupled_decay] = decays;
-            let step = AdamStep { learning_rate: 0.01, time, weight_decay, decoupled_decay, ..ADAM };
+            let step = AdamStep {
+                learning_rate: 0.01,
+                time,
+                weight_decay,
+                decoupled_decay,
+                ..ADAM
+            };
             (param, moments) = adam_step(param, draw(10 + time as u64), moments, step);
         }
         let [moment_1, moment_2] = moments;
         [held, param, moment_1, moment_2].map(values)
     };
     for decays in [[0.0, 0.0], [0.1, 0.0], [0.0, 0.1], [0.1, 0.1]] {
-        for (got, expected) in run(&device(), decays).iter().zip(&run(&Device::flex(), decays)) {
+        for (got, expected) in run(&device(), decays)
+            .iter()
+            .zip(&run(&Device::flex(), decays))
+        {
             assert_close(got, expected, 1e-5, &format!("decays {decays:?}"));
         }
     }
@@ -131,14 +200,29 @@ fn adam_s_steps_equal_flex() {
 #[test]
 fn adam_takes_gradients_as_they_lie() {
     let run = |device: &Device| {
-        let draw = |seed: u64, shape: [usize; 2]| Rng::new(seed).normal::<2>(shape, &device.clone().autodiff());
+        let draw = |seed: u64, shape: [usize; 2]| {
+            Rng::new(seed).normal::<2>(shape, &device.clone().autodiff())
+        };
         let param = draw(1, [6, 9]).require_grad();
         let loss = draw(2, [4, 9]).matmul(param.clone().transpose()) * draw(3, [4, 6]);
         let grad = param.grad(&loss.sum().backward()).expect("a gradient");
         let turned = draw(4, [9, 6]).inner().transpose();
         let ((first, _), (second, [moment, _])) = (
-            adam_step(param.clone().inner(), grad.clone(), [(); 2].map(|()| grad.zeros_like()), ADAM),
-            adam_step(turned, grad.clone(), [grad.clone().transpose().transpose() * 0.1, grad.powf_scalar(2.0)], ADAM),
+            adam_step(
+                param.clone().inner(),
+                grad.clone(),
+                [(); 2].map(|()| grad.zeros_like()),
+                ADAM,
+            ),
+            adam_step(
+                turned,
+                grad.clone(),
+                [
+                    grad.clone().transpose().transpose() * 0.1,
+                    grad.powf_scalar(2.0),
+                ],
+                ADAM,
+            ),
         );
         [first, second, moment].map(values)
     };
@@ -169,23 +253,40 @@ fn batch_norm_trains_and_infers_as_on_flex() {
 #[test]
 fn one_seed_gives_the_same_pictures() {
     for (name, config) in models() {
-        let ((shape, drawn), (_, expected)) = (pictures(&config, &device()), pictures(&config, &Device::flex()));
+        let ((shape, drawn), (_, expected)) = (
+            pictures(&config, &device()),
+            pictures(&config, &Device::flex()),
+        );
         assert_eq!(shape, [6, 1, 8, 8], "{name}");
         assert_close(&drawn, &expected, TOLERANCE, name);
     }
 }
 
 fn digits_loader() -> DataLoader<aigc_core::data::ImageBatch> {
-    let config = DataLoaderConfig { batch_size: 16, ..DataLoaderConfig::default() };
+    let config = DataLoaderConfig {
+        batch_size: 16,
+        ..DataLoaderConfig::default()
+    };
     DataLoader::new(digits::all(), collate_images, config).unwrap()
 }
 
 /// Trains to `steps`, going on where the run is; gives back every tensor.
-fn train_to(steps: usize, device: &Device, run: &RunDir) -> std::collections::BTreeMap<String, Vec<f64>> {
+fn train_to(
+    steps: usize,
+    device: &Device,
+    run: &RunDir,
+) -> std::collections::BTreeMap<String, Vec<f64>> {
     let [_, (_, config)] = models();
-    let start = if run.latest().is_ok() { Start::Resume } else { Start::Fresh };
-    let config_of = TrainerConfig { save_steps: 3, ..TrainerConfig::new(9) };
-    let stop = aigc_core::train::CancelToken::new();
+    let start = if run.latest().is_ok() {
+        Start::Resume
+    } else {
+        Start::Fresh
+    };
+    let config_of = TrainerConfig {
+        save_steps: 3,
+        ..TrainerConfig::new(9)
+    };
+    let stop = aigc_core::CancelToken::new();
     let raise = stop.clone();
     let trained = Trainer::new(config_of)
         .start(start)
@@ -197,13 +298,18 @@ fn train_to(steps: usize, device: &Device, run: &RunDir) -> std::collections::BT
                 raise.raise();
             }
         })
-        .fit(VaeObjective::new(Beta::default()).unwrap(), config.init(device).unwrap(), &digits_loader(), run)
+        .fit(
+            VaeObjective::new(Beta::default()).unwrap(),
+            config.init(device).unwrap(),
+            &digits_loader(),
+            run,
+        )
         .unwrap();
     parameters(&trained.model)
 }
 
-/// Three steps each on the device asked for and two more backends, where so many were built in, each going on from the
-/// checkpoint of the one before, end where as many steps on Flex end.
+/// Three steps each on the device asked for and two more backends, where so many were built in,
+/// each going on from the checkpoint of the one before, end where as many steps on Flex end.
 #[test]
 fn a_checkpoint_of_one_backend_resumes_on_another() {
     let folder = tempfile::tempdir().unwrap();
@@ -217,7 +323,11 @@ fn a_checkpoint_of_one_backend_resumes_on_another() {
     println!("resumes on {}", names.join(", then "));
     let (mut moved, mut stayed) = Default::default();
     for (part, name) in names.iter().enumerate() {
-        moved = train_to(3 * (part + 1), &aigc_core::device::device(name).unwrap(), &runs[0]);
+        moved = train_to(
+            3 * (part + 1),
+            &aigc_core::device::device(name).unwrap(),
+            &runs[0],
+        );
         stayed = train_to(3 * (part + 1), &Device::flex(), &runs[1]);
     }
     for (path, values) in moved {

@@ -1,4 +1,5 @@
-//! LibTorch's own bodies run. In a process of its own: what is recorded is recorded for all threads.
+//! LibTorch's own bodies run. In a process of its own: what is recorded is recorded for all
+//! threads.
 //!
 //!     cargo test -p aigc-backends --features tch --test libtorch
 
@@ -18,7 +19,11 @@ fn libtorch_takes_its_own_operations() {
     let [_, (_, config)] = models();
     pass(&config, &device);
     let net = Net::without_dropout(&device.clone().autodiff()).seeded(1);
-    gradients(&net, net.forward(Rng::new(1).normal([16, 4], &device.clone().autodiff())).sum());
+    gradients(
+        &net,
+        net.forward(Rng::new(1).normal([16, 4], &device.clone().autodiff()))
+            .sum(),
+    );
     let zeros = || Tensor::<1>::zeros([4], &device);
     adam_step(zeros(), zeros(), [zeros(), zeros()], ADAM);
     let times = profile::stop();
@@ -31,7 +36,14 @@ fn libtorch_takes_its_own_operations() {
         "conv_transpose2d_input_grad",
         "conv_transpose2d_weight_grad",
     ] {
-        assert!(times.contains_key(name), "{name} did not run: {:?}", times.keys());
-        assert!(!times.contains_key(format!("{name} of primitives").as_str()), "{name} was left to the primitives");
+        assert!(
+            times.contains_key(name),
+            "{name} did not run: {:?}",
+            times.keys()
+        );
+        assert!(
+            !times.contains_key(format!("{name} of primitives").as_str()),
+            "{name} was left to the primitives"
+        );
     }
 }

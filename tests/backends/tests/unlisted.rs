@@ -1,4 +1,5 @@
-//! On a backend that a program switched on in burn, past this workspace's features, operations are made of primitives.
+//! On a backend that a program switched on in burn, past this workspace's features, operations are
+//! made of primitives.
 //!
 //!     cargo test -p aigc-backends --features unlisted --test unlisted
 
@@ -15,7 +16,10 @@ use burn::tensor::Device;
 
 #[allow(deprecated)]
 fn unlisted() -> Device {
-    assert!(!available().contains(&"ndarray"), "nothing to see: the feature `ndarray` is on");
+    assert!(
+        !available().contains(&"ndarray"),
+        "nothing to see: the feature `ndarray` is on"
+    );
     Device::ndarray()
 }
 
@@ -29,14 +33,29 @@ fn a_model_trains_and_samples() {
     let draw = |device: Device| {
         let folder = tempfile::tempdir().unwrap();
         let run = RunDir::create(folder.path().join("run")).unwrap();
-        let config = DataLoaderConfig { batch_size: 16, ..DataLoaderConfig::default() };
+        let config = DataLoaderConfig {
+            batch_size: 16,
+            ..DataLoaderConfig::default()
+        };
         let digits = DataLoader::new(digits::all(), collate_images, config).unwrap();
         let shape = ImageShape::new(1, 8, 8);
-        let model = ConvVaeConfig { channels: vec![4, 8], hidden: 16, latent: 3, ..ConvVaeConfig::new(shape) };
+        let model = ConvVaeConfig {
+            channels: vec![4, 8],
+            hidden: 16,
+            latent: 3,
+            ..ConvVaeConfig::new(shape)
+        };
         let model = model.init(&device).unwrap();
         let objective = VaeObjective::new(Beta::default()).unwrap();
-        let trained = Trainer::new(TrainerConfig::new(5)).fit(objective, model, &digits, &run).unwrap();
+        let trained = Trainer::new(TrainerConfig::new(5))
+            .fit(objective, model, &digits, &run)
+            .unwrap();
         values(sample(&trained.model, 4, 1.0, &mut Rng::new(5), &device).unwrap())
     };
-    assert_close(&draw(unlisted()), &draw(Device::flex()), 5e-4, "pictures after five steps");
+    assert_close(
+        &draw(unlisted()),
+        &draw(Device::flex()),
+        5e-4,
+        "pictures after five steps",
+    );
 }

@@ -24,14 +24,22 @@ pub const SHAPE: ImageShape = ImageShape::new(1, 4, 4);
 
 impl TinyVae {
     pub fn new(device: &Device) -> Self {
-        Self { encoder: LinearConfig::new(16, 4).init(device), decoder: LinearConfig::new(2, 16).init(device) }
+        Self {
+            encoder: LinearConfig::new(16, 4).init(device),
+            decoder: LinearConfig::new(2, 16).init(device),
+        }
     }
 }
 
 impl Vae for TinyVae {
     fn encode(&self, x: Tensor<4>) -> DiagonalGaussian {
-        let both = self.encoder.forward(Activation::Identity.forward(x.flatten::<2>(1, 3)));
-        DiagonalGaussian { mean: both.clone().narrow(1, 0, 2), logvar: both.narrow(1, 2, 2) }
+        let both = self
+            .encoder
+            .forward(Activation::Identity.forward(x.flatten::<2>(1, 3)));
+        DiagonalGaussian {
+            mean: both.clone().narrow(1, 0, 2),
+            logvar: both.narrow(1, 2, 2),
+        }
     }
 
     fn decode(&self, z: Tensor<2>) -> Likelihood {
@@ -49,17 +57,26 @@ impl Vae for TinyVae {
     }
 }
 
-/// The importance-weighted bound with two draws (Burda et al. 2016): something the crate does not have.
+/// The importance-weighted bound with two draws (Burda et al. 2016): something the crate does not
+/// have.
 pub struct TwoDraws;
 
 impl Objective for TwoDraws {
     type Model = TinyVae;
     type Batch = ImageBatch;
 
-    fn losses(&mut self, model: &TinyVae, batch: &ImageBatch, context: &mut StepContext) -> Result<Losses> {
+    fn losses(
+        &mut self,
+        model: &TinyVae,
+        batch: &ImageBatch,
+        context: &mut StepContext,
+    ) -> Result<Losses> {
         let x = batch.images(&context.device);
         let posterior = model.encode(x.clone());
-        let prior = DiagonalGaussian { mean: posterior.mean.zeros_like(), logvar: posterior.mean.zeros_like() };
+        let prior = DiagonalGaussian {
+            mean: posterior.mean.zeros_like(),
+            logvar: posterior.mean.zeros_like(),
+        };
         let mut weight = || {
             let z = posterior.sample(&mut context.rng);
             let reconstruction = model.decode(z.clone()).log_prob(x.clone());
@@ -68,7 +85,9 @@ impl Objective for TwoDraws {
         let (a, b) = (weight(), weight());
         let high = a.clone().max_pair(b.clone()).detach();
         let bound = high.clone() + (((a - high.clone()).exp() + (b - high).exp()) / 2.0).log();
-        let kl = elbo(x.clone(), &posterior, &model.decode(posterior.mode())).kl.mean();
+        let kl = elbo(x.clone(), &posterior, &model.decode(posterior.mode()))
+            .kl
+            .mean();
         Ok(Losses::new(-bound.mean()).with("kl", kl))
     }
 }
@@ -77,7 +96,9 @@ impl Objective for TwoDraws {
 pub fn halves() -> Vec<Image> {
     let image = |top: bool| Image {
         shape: SHAPE,
-        pixels: (0..16).map(|i| if (i < 8) == top { 250 } else { 5 }).collect(),
+        pixels: (0..16)
+            .map(|i| if (i < 8) == top { 250 } else { 5 })
+            .collect(),
         label: Some(u32::from(top)),
     };
     (0..64).map(|i| image(i % 2 == 0)).collect()

@@ -2,12 +2,15 @@
 
 use super::{Tensors, close};
 use aigc_core::{
-    checkpoint::{RunDir, load_weights, save_weights},
+    checkpoint::RunDir,
     data::{DataLoader, DataLoaderConfig, Image, ImageBatch, ImageShape, InMemory, collate_images},
     device::device,
     train::{Event, OptimizerConfig, Trainer, TrainerConfig},
+    weights::{load_weights, save_weights},
 };
-use aigc_gan::{AnyDiscriminator, AnyGenerator, Gan, GanConfig, GanObjective, GanObjectiveConfig, Generator};
+use aigc_gan::{
+    AnyDiscriminator, AnyGenerator, Gan, GanConfig, GanObjective, GanObjectiveConfig, Generator,
+};
 use burn::{
     module::Module,
     tensor::{Int, Tensor, TensorData},
@@ -35,7 +38,9 @@ impl Given {
 
 impl Generator for Given {
     fn generate(&self, z: Tensor<2>, class: Option<Tensor<1, Int>>) -> Tensor<4> {
-        let noise = NOISE.with_borrow_mut(VecDeque::pop_front).expect("one forward pass of the generator per step");
+        let noise = NOISE
+            .with_borrow_mut(VecDeque::pop_front)
+            .expect("one forward pass of the generator per step");
         let z = Tensor::from_data(TensorData::new(noise, z.dims()), &z.device());
         self.inner().generate(z, class)
     }
@@ -53,7 +58,8 @@ impl Generator for Given {
     }
 }
 
-/// The trainer, the networks, the game and its penalties make the same steps as PyTorch in f64 with second derivatives.
+/// The trainer, the networks, the game and its penalties make the same steps as PyTorch in f64 with
+/// second derivatives.
 pub(super) fn steps(case: &Path, json: &serde_json::Value) {
     let name = case.display();
     let device = device("flex").unwrap();
@@ -62,7 +68,10 @@ pub(super) fn steps(case: &Path, json: &serde_json::Value) {
     let objective: GanObjectiveConfig = serde_json::from_value(json["objective"].clone()).unwrap();
     let (penalised, compares) = (!objective.penalties.is_empty(), objective.loss.compares());
     let gan = config.init(&device).unwrap();
-    let gan: Gan<Given, AnyDiscriminator> = Gan { generator: Given::Noise(gan.generator), critic: gan.critic };
+    let gan: Gan<Given, AnyDiscriminator> = Gan {
+        generator: Given::Noise(gan.generator),
+        critic: gan.critic,
+    };
     let folder = tempfile::tempdir().unwrap();
     let before = folder.path().join("before.safetensors");
     tensors.save_under("before.", &before);
@@ -73,11 +82,24 @@ pub(super) fn steps(case: &Path, json: &serde_json::Value) {
     let shape: ImageShape = serde_json::from_value(json["model"]["shape"].clone()).unwrap();
     let (pixels, labels, noise) = (tensors.bytes("x"), tensors.bytes("y"), tensors.floats("z"));
     let images = pixels.chunks_exact(shape.numel()).zip(&labels);
-    let images = images.map(|(p, y)| Image { shape, pixels: p.to_vec(), label: Some(u32::from(*y)) });
-    let loader =
-        DataLoaderConfig { batch_size: labels.len() / steps, shuffle: None, workers: 0, ..DataLoaderConfig::default() };
+    let images = images.map(|(p, y)| Image {
+        shape,
+        pixels: p.to_vec(),
+        label: Some(u32::from(*y)),
+    });
+    let loader = DataLoaderConfig {
+        batch_size: labels.len() / steps,
+        shuffle: None,
+        workers: 0,
+        ..DataLoaderConfig::default()
+    };
     let loader = DataLoader::new(InMemory(images.collect()), collate_images, loader).unwrap();
-    NOISE.set(noise.chunks_exact(noise.len() / steps).map(<[f32]>::to_vec).collect());
+    NOISE.set(
+        noise
+            .chunks_exact(noise.len() / steps)
+            .map(<[f32]>::to_vec)
+            .collect(),
+    );
 
     let trainer = TrainerConfig {
         optimizer: OptimizerConfig::adam(0.5, 0.99),
@@ -93,13 +115,26 @@ pub(super) fn steps(case: &Path, json: &serde_json::Value) {
                 seen.extend([loss("critic.loss"), loss("generator.loss")]);
             }
         })
-        .fit(GanObjective::<_, _, ImageBatch>::new(objective, &gan).unwrap(), gan, &loader, &run)
+        .fit(
+            GanObjective::<_, _, ImageBatch>::new(objective, &gan).unwrap(),
+            gan,
+            &loader,
+            &run,
+        )
         .unwrap();
-    assert!(NOISE.with_borrow(VecDeque::is_empty), "{name}: noise was left");
+    assert!(
+        NOISE.with_borrow(VecDeque::is_empty),
+        "{name}: noise was left"
+    );
     // The finite difference is exact to about h², and 32 bits leave it six digits.
     let tolerance = if penalised { 4e-4 } else { 5e-5 };
     for (index, (got, expected)) in seen.iter().zip(&losses).enumerate() {
-        close(*got, *expected, tolerance, &format!("{name}: loss {} of step {}", index % 2, index / 2));
+        close(
+            *got,
+            *expected,
+            tolerance,
+            &format!("{name}: loss {} of step {}", index % 2, index / 2),
+        );
     }
     assert_eq!(seen.len(), losses.len());
     let after = folder.path().join("after.safetensors");
@@ -107,12 +142,20 @@ pub(super) fn steps(case: &Path, json: &serde_json::Value) {
     let ours = Tensors(std::fs::read(after).unwrap());
     let stored = SafeTensors::deserialize(&tensors.0).unwrap();
     let mut compared = 0;
-    for tensor in stored.names().iter().filter_map(|n| n.strip_prefix("after.")) {
-        // Differences of scores do not depend on their bias: Adam moves it by the signs of rounding errors.
+    for tensor in stored
+        .names()
+        .iter()
+        .filter_map(|n| n.strip_prefix("after."))
+    {
+        // Differences of scores do not depend on their bias: Adam moves it by the signs of rounding
+        // errors.
         if compares && tensor == "critic.head.score.bias" {
             continue;
         }
-        let (got, expected) = (ours.floats(tensor), tensors.floats(&format!("after.{tensor}")));
+        let (got, expected) = (
+            ours.floats(tensor),
+            tensors.floats(&format!("after.{tensor}")),
+        );
         assert_eq!(got.len(), expected.len());
         for (g, e) in got.iter().zip(&expected) {
             close(f64::from(*g), *e, tolerance, &format!("{name}: {tensor}"));

@@ -1,9 +1,10 @@
 //! Networks and pipelines against diffusers. (They come from `AIGC_FIXTURES`.)
 
 use super::Tensors;
-use aigc_core::{checkpoint::load_weights, device::device};
+use aigc_core::{device::device, weights::load_weights};
 use aigc_diffusion::{
-    Condition, Denoiser, DitConfig, Pipeline, Sampling, Scheduler, UNet2dConditionConfig, UNet2dConfig, UNet2dModel,
+    Condition, Denoiser, DitConfig, Pipeline, Sampling, Scheduler, UNet2dConditionConfig,
+    UNet2dConfig, UNet2dModel,
 };
 use burn::tensor::{Int, Tensor, TensorData};
 use std::path::Path;
@@ -23,7 +24,10 @@ const IDLE: [&str; 7] = [
 fn unet2d(folder: &Path) -> UNet2dModel {
     let text = std::fs::read_to_string(folder.join("config.json")).unwrap();
     let (config, ignored) = UNet2dConfig::from_json(&text).unwrap();
-    assert!(ignored.iter().all(|field| IDLE.contains(&field.as_str())), "{ignored:?}");
+    assert!(
+        ignored.iter().all(|field| IDLE.contains(&field.as_str())),
+        "{ignored:?}"
+    );
     let network = config.init(&device("flex").unwrap()).unwrap();
     load_weights(network, &folder.join("diffusion_pytorch_model.safetensors")).unwrap()
 }
@@ -31,9 +35,15 @@ fn unet2d(folder: &Path) -> UNet2dModel {
 /// The largest difference, relative to a value or one.
 fn error(found: &Tensor<4>, expected: &Tensor<4>) -> f64 {
     assert_eq!(found.dims(), expected.dims());
-    let [found, expected] = [found, expected].map(|tensor| tensor.to_data().iter::<f64>().collect::<Vec<_>>());
-    let errors = found.iter().zip(&expected).map(|(a, b)| (a - b).abs() / b.abs().max(1.0));
-    errors.map(|error| if error.is_nan() { f64::INFINITY } else { error }).fold(0.0, f64::max)
+    let [found, expected] =
+        [found, expected].map(|tensor| tensor.to_data().iter::<f64>().collect::<Vec<_>>());
+    let errors = found
+        .iter()
+        .zip(&expected)
+        .map(|(a, b)| (a - b).abs() / b.abs().max(1.0));
+    errors
+        .map(|error| if error.is_nan() { f64::INFINITY } else { error })
+        .fold(0.0, f64::max)
 }
 
 /// One call of a network, of the class that the case names.
@@ -41,14 +51,27 @@ pub(crate) fn call(folder: &Path, kind: &str) {
     let name = folder.file_name().unwrap().to_string_lossy().into_owned();
     let flex = device("flex").unwrap();
     let tensors = Tensors(std::fs::read(folder.join("tensors.safetensors")).unwrap());
-    let load =
-        |name: &str| Tensor::<4>::from_data(TensorData::new(tensors.floats(name), tensors.shape::<4>(name)), &flex);
-    let integers = |name: &str| tensors.integers(name).into_iter().map(|value| value as i32).collect::<Vec<_>>();
+    let load = |name: &str| {
+        Tensor::<4>::from_data(
+            TensorData::new(tensors.floats(name), tensors.shape::<4>(name)),
+            &flex,
+        )
+    };
+    let integers = |name: &str| {
+        tensors
+            .integers(name)
+            .into_iter()
+            .map(|value| value as i32)
+            .collect::<Vec<_>>()
+    };
     let class = tensors.has("class_labels").then(|| {
         let labels = integers("class_labels");
         Tensor::<1, Int>::from_ints(labels.as_slice(), &flex)
     });
-    let time = integers("timestep").into_iter().map(|time| time as f32).collect::<Vec<_>>();
+    let time = integers("timestep")
+        .into_iter()
+        .map(|time| time as f32)
+        .collect::<Vec<_>>();
     let time = Tensor::<1>::from_floats(time.as_slice(), &flex);
     let text = std::fs::read_to_string(folder.join("model/config.json")).unwrap();
     let weights = folder.join("model/diffusion_pytorch_model.safetensors");
@@ -56,15 +79,23 @@ pub(crate) fn call(folder: &Path, kind: &str) {
         "UNet2DModel" => unet2d(&folder.join("model")).forward(load("sample"), time, class),
         "UNet2DConditionModel" => {
             let (config, ignored) = UNet2dConditionConfig::from_json(&text).unwrap();
-            assert!(ignored.iter().all(|field| IDLE.contains(&field.as_str())), "{ignored:?}");
-            let tokens =
-                TensorData::new(tensors.floats("encoder_hidden_states"), tensors.shape::<3>("encoder_hidden_states"));
+            assert!(
+                ignored.iter().all(|field| IDLE.contains(&field.as_str())),
+                "{ignored:?}"
+            );
+            let tokens = TensorData::new(
+                tensors.floats("encoder_hidden_states"),
+                tensors.shape::<3>("encoder_hidden_states"),
+            );
             let network = load_weights(config.init(&flex).unwrap(), &weights).unwrap();
             network.forward(load("sample"), time, &Tensor::<3>::from_data(tokens, &flex))
         }
         "DiTTransformer2DModel" => {
             let (config, ignored) = DitConfig::from_json(&text).unwrap();
-            assert!(ignored.iter().all(|field| IDLE.contains(&field.as_str())), "{ignored:?}");
+            assert!(
+                ignored.iter().all(|field| IDLE.contains(&field.as_str())),
+                "{ignored:?}"
+            );
             let network = load_weights(config.init(&flex).unwrap(), &weights).unwrap();
             network.forward(load("sample"), time, class.expect("labels"))
         }
@@ -80,8 +111,12 @@ pub(crate) fn pipeline(folder: &Path, json: &serde_json::Value) {
     let name = folder.file_name().unwrap().to_string_lossy().into_owned();
     let flex = device("flex").unwrap();
     let tensors = Tensors(std::fs::read(folder.join("tensors.safetensors")).unwrap());
-    let load =
-        |name: &str| Tensor::<4>::from_data(TensorData::new(tensors.floats(name), tensors.shape::<4>(name)), &flex);
+    let load = |name: &str| {
+        Tensor::<4>::from_data(
+            TensorData::new(tensors.floats(name), tensors.shape::<4>(name)),
+            &flex,
+        )
+    };
     let pipeline = Pipeline::from_dir(folder.join("pipeline"), &flex).unwrap();
     // Nothing in its files may be new to us but fields that have no effect here.
     let idle = |field: &String| {
@@ -89,12 +124,21 @@ pub(crate) fn pipeline(folder: &Path, json: &serde_json::Value) {
             .chain(&["variance_type", "time_shift_type", "use_dynamic_shifting"])
             .any(|idle| field.ends_with(idle))
     };
-    assert!(pipeline.ignored().iter().all(idle), "{:?}", pipeline.ignored());
-    let plan = pipeline.scheduler.plan(json["num_inference_steps"].as_u64().unwrap() as usize).unwrap();
+    assert!(
+        pipeline.ignored().iter().all(idle),
+        "{:?}",
+        pipeline.ignored()
+    );
+    let plan = pipeline
+        .scheduler
+        .plan(json["num_inference_steps"].as_u64().unwrap() as usize)
+        .unwrap();
     let (mut x, mut sampling, mut drawn) = (load("init"), Sampling::new(&plan), 0);
     while let Some(call) = sampling.call() {
         let time = Tensor::<1>::full([x.dims()[0]], call.time, &flex);
-        let output = pipeline.network.predict(sampling.input(&x), time, &Condition::default());
+        let output = pipeline
+            .network
+            .predict(sampling.input(&x), time, &Condition::default());
         let noise = || {
             drawn += 1;
             load(&format!("noise.{:03}", drawn - 1))
@@ -103,8 +147,9 @@ pub(crate) fn pipeline(folder: &Path, json: &serde_json::Value) {
     }
     let error = error(&x, &load("images"));
     println!("pipeline of {name}: {error:.1e}");
-    // Ten steps of DDIM through random weights, unclipped noise and clipped images, magnify a last digit: diffusers itself,
-    // in 64 bits, is 5e-4 from these images (`tests/reference/precision.py`).
+    // Ten steps of DDIM through random weights, unclipped noise and clipped images, magnify a last
+    // digit: diffusers itself, in 64 bits, is 5e-4 from these images
+    // (`tests/reference/precision.py`).
     let allowed = if name == "DDIMScheduler" { 1e-3 } else { 1e-4 };
     assert!(error < allowed, "{name} is off by {error:.1e}");
 }

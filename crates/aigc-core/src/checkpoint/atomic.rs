@@ -12,15 +12,21 @@ use std::{
 /// # Errors
 /// [`Error::Io`] naming the file.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    replace(path, |temporary| fs::write(temporary, bytes).map_err(Error::io(temporary)))
+    write_atomic_with(path, |temporary| {
+        fs::write(temporary, bytes).map_err(Error::io(temporary))
+    })
 }
 
-/// Lets `write` make a file under a temporary name beside `path`, syncs it, and renames it to `path`.
+/// Lets `write` make a file under a temporary name beside `path`, syncs it, and renames it to
+/// `path`.
 ///
 /// # Errors
 /// What `write` says, or [`Error::Io`] naming the file.
-pub fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+pub fn write_atomic_with(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let folder = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(Error::io(folder))?;
     let temporary = temporary_name(path);
     let result = write(&temporary).and_then(|()| {
@@ -44,9 +50,15 @@ fn temporary_name(path: &Path) -> PathBuf {
 
 /// Removes what killed writers left in `folder`.
 pub(crate) fn sweep_temporary(folder: &Path) -> Result<()> {
-    let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Ok(());
+    };
     for path in entries.flatten().map(|entry| entry.path()) {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         if name.starts_with('.') && name.contains(".tmp") && path.is_file() {
             fs::remove_file(&path).map_err(Error::io(&path))?;
         }
@@ -57,7 +69,11 @@ pub(crate) fn sweep_temporary(folder: &Path) -> Result<()> {
 /// Waits until a file's content is on disk.
 pub(crate) fn sync(path: &Path) -> Result<()> {
     // Windows syncs only what is open for writing.
-    OpenOptions::new().write(true).open(path).and_then(|file| file.sync_all()).map_err(Error::io(path))
+    OpenOptions::new()
+        .write(true)
+        .open(path)
+        .and_then(|file| file.sync_all())
+        .map_err(Error::io(path))
 }
 
 /// Waits until a folder's names are on disk.
@@ -66,7 +82,9 @@ pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
     if !cfg!(unix) {
         return Ok(());
     }
-    File::open(folder).and_then(|file| file.sync_all()).map_err(Error::io(folder))
+    File::open(folder)
+        .and_then(|file| file.sync_all())
+        .map_err(Error::io(folder))
 }
 
 #[cfg(test)]
@@ -78,7 +96,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         write_atomic(&path, b"old").unwrap();
-        let failed = replace(&path, |temporary| {
+        let failed = write_atomic_with(&path, |temporary| {
             fs::write(temporary, b"half").unwrap();
             Err(Error::other("the disk is full"))
         });

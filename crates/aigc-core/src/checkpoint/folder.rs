@@ -25,7 +25,8 @@ impl RunDir {
     /// A folder for a new run.
     ///
     /// # Errors
-    /// [`Error::Config`] if a run is there already (nothing is ever overwritten), [`Error::Io`] if it cannot be made.
+    /// [`Error::Config`] if a run is there already (nothing is ever overwritten), [`Error::Io`] if
+    /// it cannot be made.
     pub fn create(path: impl Into<PathBuf>) -> Result<Self> {
         let run = Self { path: path.into() };
         if run.config_path().exists() || run.checkpoints().is_dir() {
@@ -46,7 +47,11 @@ impl RunDir {
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         let run = Self { path: path.into() };
         if !run.config_path().is_file() && !run.checkpoints().is_dir() {
-            return Err(Error::config("run folder", run.path.display(), "a folder with a run in it"));
+            return Err(Error::config(
+                "run folder",
+                run.path.display(),
+                "a folder with a run in it",
+            ));
         }
         run.make_folders()?;
         Ok(run)
@@ -55,7 +60,10 @@ impl RunDir {
     fn make_folders(&self) -> Result<()> {
         for folder in [self.path.clone(), self.samples(), self.checkpoints()] {
             fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-            if let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            if let Some(parent) = folder
+                .parent()
+                .filter(|parent| !parent.as_os_str().is_empty())
+            {
                 sync_folder(parent)?;
             }
         }
@@ -77,8 +85,13 @@ impl RunDir {
     /// [`Error::Config`] if there is none.
     pub fn open_latest(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let newest = largest(path)
-            .ok_or_else(|| Error::config("run folder", numbered(path, 1).display(), "a folder with a run in it"))?;
+        let newest = largest(path).ok_or_else(|| {
+            Error::config(
+                "run folder",
+                numbered(path, 1).display(),
+                "a folder with a run in it",
+            )
+        })?;
         Self::open(numbered(path, newest))
     }
 
@@ -91,9 +104,11 @@ impl RunDir {
         let file = File::create(&path).map_err(Error::io(&path))?;
         match file.try_lock() {
             Ok(()) => Ok(RunLock { _file: file }),
-            Err(TryLockError::WouldBlock) => {
-                Err(Error::config("run folder", self.path.display(), "a folder in which nobody else is training"))
-            }
+            Err(TryLockError::WouldBlock) => Err(Error::config(
+                "run folder",
+                self.path.display(),
+                "a folder in which nobody else is training",
+            )),
             Err(TryLockError::Error(source)) => Err(Error::io(&path)(source)),
         }
     }
@@ -120,8 +135,15 @@ impl RunDir {
         let mut found = Vec::new();
         for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
             let path = entry.map_err(Error::io(&folder))?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let step = name.strip_prefix('.').and_then(|n| n.strip_suffix(&format!(".{ending}"))).and_then(step_of);
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            let step = name
+                .strip_prefix('.')
+                .and_then(|n| n.strip_suffix(&format!(".{ending}")))
+                .and_then(step_of);
             found.extend(step.map(|step| (step, path)));
         }
         Ok(found)
@@ -212,12 +234,15 @@ impl RunDir {
     /// Opens the newest checkpoint and verifies every file of it.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if there is none, or if it is damaged; it then names the file at fault and the newest
-    /// intact checkpoint before it.
+    /// [`Error::Checkpoint`] if there is none, or if it is damaged; it then names the file at fault
+    /// and the newest intact checkpoint before it.
     pub fn latest(&self) -> Result<Checkpoint> {
         match self.steps()?.last() {
             Some(step) => self.at(*step),
-            None => Err(Error::checkpoint(self.checkpoints(), "there is no checkpoint in it")),
+            None => Err(Error::checkpoint(
+                self.checkpoints(),
+                "there is no checkpoint in it",
+            )),
         }
     }
 
@@ -232,17 +257,34 @@ impl RunDir {
 
     /// Adds the newest intact checkpoint before `step` to an error about that step's.
     pub fn with_fallback(&self, step: usize, error: Error) -> Error {
-        let intact = |s: &usize| *s < step && Checkpoint::open(&self.checkpoint_path(*s), *s).is_ok();
-        let previous = self.steps().ok().and_then(|steps| steps.into_iter().rev().find(intact));
+        let intact =
+            |s: &usize| *s < step && Checkpoint::open(&self.checkpoint_path(*s), *s).is_ok();
+        let previous = self
+            .steps()
+            .ok()
+            .and_then(|steps| steps.into_iter().rev().find(intact));
         match error {
-            Error::Checkpoint { path, reason, .. } => Error::Checkpoint { path, reason, previous },
-            Error::Weights { path, reason } => Error::Checkpoint { path, reason, previous },
-            Error::Io { path, source } => Error::Checkpoint { path, reason: source.to_string(), previous },
+            Error::Checkpoint { path, reason, .. } => Error::Checkpoint {
+                path,
+                reason,
+                previous,
+            },
+            Error::Weights { path, reason } => Error::Checkpoint {
+                path,
+                reason,
+                previous,
+            },
+            Error::Io { path, source } => Error::Checkpoint {
+                path,
+                reason: source.to_string(),
+                previous,
+            },
             other => other,
         }
     }
 
-    /// Removes all checkpoints but the newest `keep` and those of the steps in `also`, and what killed runs left.
+    /// Removes all checkpoints but the newest `keep` and those of the steps in `also`, and what
+    /// killed runs left.
     ///
     /// # Errors
     /// [`Error::Io`] if one cannot be removed.
@@ -261,10 +303,14 @@ impl RunDir {
         self.sweep()
     }
 
-    /// Takes a checkpoint's name away: a run killed in between leaves a folder to sweep, not half a checkpoint.
+    /// Takes a checkpoint's name away: a run killed in between leaves a folder to sweep, not half a
+    /// checkpoint.
     fn hide(&self, step: usize) -> Result<()> {
-        let (folder, hidden) =
-            (self.checkpoint_path(step), self.checkpoints().join(format!(".{}.gone", step_name(step))));
+        let (folder, hidden) = (
+            self.checkpoint_path(step),
+            self.checkpoints()
+                .join(format!(".{}.gone", step_name(step))),
+        );
         fs::rename(&folder, &hidden).map_err(Error::io(&folder))
     }
 
@@ -273,7 +319,10 @@ impl RunDir {
         let folder = self.checkpoints();
         for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
             let path = entry.map_err(Error::io(&folder))?.path();
-            if path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(".step-")) {
+            if path
+                .file_name()
+                .is_some_and(|n| n.to_string_lossy().starts_with(".step-"))
+            {
                 fs::remove_dir_all(&path).map_err(Error::io(&path))?;
             }
         }
@@ -281,7 +330,8 @@ impl RunDir {
     }
 }
 
-/// Held while a trainer is at work in a run folder; the system releases it when the process ends, however it ends.
+/// Held while a trainer is at work in a run folder; the system releases it when the process ends,
+/// however it ends.
 #[derive(Debug)]
 pub(crate) struct RunLock {
     _file: File,
@@ -294,10 +344,22 @@ fn numbered(path: &Path, n: usize) -> PathBuf {
 
 /// The largest `n` for which `path-n` exists.
 fn largest(path: &Path) -> Option<usize> {
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let prefix = format!("{}-", path.file_name().unwrap_or_default().to_string_lossy());
-    let names = fs::read_dir(parent).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    names.filter_map(|name| name.to_str()?.strip_prefix(&prefix)?.parse().ok()).max()
+    let parent = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let prefix = format!(
+        "{}-",
+        path.file_name().unwrap_or_default().to_string_lossy()
+    );
+    let names = fs::read_dir(parent)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name());
+    names
+        .filter_map(|name| name.to_str()?.strip_prefix(&prefix)?.parse().ok())
+        .max()
 }
 
 /// The step in a checkpoint's name, if it is one.
@@ -314,7 +376,10 @@ fn step_name(step: usize) -> String {
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let size = fs::metadata(path).map_err(Error::io(path))?.len();
     if size > MAX_JSON {
-        return Err(Error::checkpoint(path, format!("{size} bytes are too many for this file")));
+        return Err(Error::checkpoint(
+            path,
+            format!("{size} bytes are too many for this file"),
+        ));
     }
     let text = fs::read(path).map_err(Error::io(path))?;
     serde_json::from_slice(&text).map_err(|error| Error::checkpoint(path, error))
@@ -322,7 +387,8 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
 
 /// Writes a JSON file atomically, for people to read.
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let mut text = serde_json::to_vec_pretty(value).map_err(|error| Error::checkpoint(path, error))?;
+    let mut text =
+        serde_json::to_vec_pretty(value).map_err(|error| Error::checkpoint(path, error))?;
     text.push(b'\n');
     write_atomic(path, &text)
 }
@@ -390,10 +456,21 @@ impl CheckpointWriter {
         for entry in fs::read_dir(&self.temporary).map_err(Error::io(&self.temporary))? {
             let path = entry.map_err(Error::io(&self.temporary))?.path();
             sync(&path)?;
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
             files.insert(name, FileEntry::of(&path)?);
         }
-        write_json(&self.temporary.join(MANIFEST), &Manifest { format: 1, step, files })?;
+        write_json(
+            &self.temporary.join(MANIFEST),
+            &Manifest {
+                format: 1,
+                step,
+                files,
+            },
+        )?;
         sync_folder(&self.temporary)?;
         if self.folder.exists() {
             // The same step again, after a resume: the new one is as good, and complete.
@@ -428,7 +505,10 @@ impl Checkpoint {
         let manifest: Manifest = read_json(&manifest_path)?;
         if (manifest.format, manifest.step) != (1, step) {
             let found = format!("format {} of step {}", manifest.format, manifest.step);
-            return Err(Error::checkpoint(manifest_path, format!("{found}, expected format 1 of step {step}")));
+            return Err(Error::checkpoint(
+                manifest_path,
+                format!("{found}, expected format 1 of step {step}"),
+            ));
         }
         for (name, expected) in &manifest.files {
             let path = folder.join(name);
@@ -437,21 +517,33 @@ impl Checkpoint {
             }
             let found = FileEntry::of(&path)?;
             if found.bytes != expected.bytes {
-                let reason = format!("truncated or grown: {} bytes, expected {}", found.bytes, expected.bytes);
+                let reason = format!(
+                    "truncated or grown: {} bytes, expected {}",
+                    found.bytes, expected.bytes
+                );
                 return Err(Error::checkpoint(path, reason));
             }
             if found != *expected {
-                return Err(Error::checkpoint(path, "altered: its SHA-256 is not the one in the manifest"));
+                return Err(Error::checkpoint(
+                    path,
+                    "altered: its SHA-256 is not the one in the manifest",
+                ));
             }
         }
         for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
             let name = entry.map_err(Error::io(folder))?.file_name();
             let name = name.to_string_lossy();
             if name != MANIFEST && !manifest.files.contains_key(&*name) {
-                return Err(Error::checkpoint(folder.join(&*name), "not in the manifest"));
+                return Err(Error::checkpoint(
+                    folder.join(&*name),
+                    "not in the manifest",
+                ));
             }
         }
-        Ok(Self { folder: folder.to_path_buf(), step })
+        Ok(Self {
+            folder: folder.to_path_buf(),
+            step,
+        })
     }
 
     /// The folder.

@@ -8,8 +8,9 @@ use burn::{
 
 /// Gives every float parameter an id made of its path.
 ///
-/// burn's ids are random in each process, and an optimizer's state is keyed by them: with ids from paths it finds its
-/// parameters again. The trainer does this by itself; a loop of one's own does it once, before the first step.
+/// burn's ids are random in each process, and an optimizer's state is keyed by them: with ids from
+/// paths it finds its parameters again. The trainer does this by itself; a loop of one's own does
+/// it once, before the first step.
 pub fn assign_path_ids<M: Module>(model: M) -> M {
     map_params(model, &mut Renumber)
 }
@@ -25,5 +26,7 @@ impl Replace for Renumber {
 
 /// FNV-1a, 64 bits (Fowler, Noll, Vo).
 fn id_of(path: &str) -> ParamId {
-    ParamId::from(path.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)))
+    ParamId::from(path.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| {
+        (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
+    }))
 }

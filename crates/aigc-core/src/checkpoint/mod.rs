@@ -10,22 +10,19 @@
 //!   final/                   config.json  model.safetensors
 //! ```
 //!
-//! Every file but the log, which grows line by line, is written under another name, synced and renamed; a checkpoint's folder gets its name only when all of
-//! it is on disk, and its manifest holds the size and SHA-256 of every file in it.
+//! Every file but the log, which grows line by line, is written under another name, synced and
+//! renamed; a checkpoint's folder gets its name only when all of it is on disk, and its manifest
+//! holds the size and SHA-256 of every file in it.
 
 mod atomic;
-mod files;
 mod folder;
 mod ids;
 mod optimizer;
-mod weights;
 
-pub use atomic::{replace as write_atomic_with, write_atomic};
-pub use files::{Source, WeightReader, shards};
+pub use atomic::{write_atomic, write_atomic_with};
 #[cfg(feature = "download")]
 pub(crate) use folder::sha256;
 pub use folder::{Checkpoint, CheckpointWriter, RunDir};
 pub(crate) use folder::{RunLock, read_json, write_json};
 pub use ids::assign_path_ids;
 pub use optimizer::{load_optimizer, save_optimizer};
-pub use weights::{load_weights, load_weights_with_mapping, save_tensors, save_weights};

@@ -21,58 +21,96 @@ use std::{
 /// # Errors
 /// [`Error::Checkpoint`] if it cannot be serialised, [`Error::Io`] if it cannot be written.
 pub fn save_optimizer(optimizer: &ModuleOptimizer, path: &Path) -> Result<()> {
-    let bytes = optimizer.into_bytes().map_err(|error| Error::checkpoint(path, error))?;
+    let bytes = optimizer
+        .into_bytes()
+        .map_err(|error| Error::checkpoint(path, error))?;
     write_atomic(path, &bytes)
 }
 
-/// Gives `optimizer` the state in `path`, which must be that of an optimizer of the same kind over `model`, whose ids are
-/// [stable](super::assign_path_ids).
+/// Gives `optimizer` the state in `path`, which must be that of an optimizer of the same kind over
+/// `model`, whose ids are [stable](super::assign_path_ids).
 ///
-/// burn drops what it cannot restore without a word; here every entry must be there again afterwards, and every tensor
-/// must have the shape of its parameter or hold one value.
+/// burn drops what it cannot restore without a word; here every entry must be there again
+/// afterwards, and every tensor must have the shape of its parameter or hold one value.
 ///
 /// # Errors
 /// [`Error::Checkpoint`] naming the first entry that does not fit.
-pub fn load_optimizer<M: Module>(optimizer: ModuleOptimizer, model: &M, path: &Path) -> Result<ModuleOptimizer> {
+pub fn load_optimizer<M: Module>(
+    optimizer: ModuleOptimizer,
+    model: &M,
+    path: &Path,
+) -> Result<ModuleOptimizer> {
     let fail = |reason: String| Error::checkpoint(path, reason);
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
     let saved = Content::of(&bytes).map_err(fail)?;
     let mut shapes = Shapes::default();
     visit_params(model, &mut shapes);
-    // burn trusts a record's ranks and panics on wrong ones, so each is held against its parameter first.
+    // burn trusts a record's ranks and panics on wrong ones, so each is held against its parameter
+    // first.
     for (name, value) in &saved.scalars {
         let Some((id, field)) = name.split_once('.') else {
             return Err(fail(format!("`{name}` is not the state of a parameter")));
         };
-        let Some((parameter, expected)) = id.parse().ok().and_then(|id: u64| shapes.of.get(&id)) else {
-            return Err(fail(format!("`{name}` belongs to no parameter of the model")));
+        let Some((parameter, expected)) = id.parse().ok().and_then(|id: u64| shapes.of.get(&id))
+        else {
+            return Err(fail(format!(
+                "`{name}` belongs to no parameter of the model"
+            )));
         };
         if field == "__rank" && usize::try_from(*value).ok() != Some(expected.len()) {
-            return Err(fail(format!("state of `{parameter}` has rank {value:?}, expected {}", expected.len())));
+            return Err(fail(format!(
+                "state of `{parameter}` has rank {value:?}, expected {}",
+                expected.len()
+            )));
         }
     }
     for (name, (id, shape, dtype)) in &saved.tensors {
         let Some((parameter, expected)) = id.and_then(|id| shapes.of.get(&id)) else {
-            return Err(fail(format!("`{name}` belongs to no parameter of the model")));
+            return Err(fail(format!(
+                "`{name}` belongs to no parameter of the model"
+            )));
         };
-        let owner = name.split_once('.').and_then(|(owner, _)| owner.parse().ok());
-        if owner != *id || !saved.scalars.contains_key(&format!("{}.__rank", id.unwrap_or_default())) {
-            return Err(fail(format!("`{name}` is not filed under its parameter `{parameter}`")));
+        let owner = name
+            .split_once('.')
+            .and_then(|(owner, _)| owner.parse().ok());
+        if owner != *id
+            || !saved
+                .scalars
+                .contains_key(&format!("{}.__rank", id.unwrap_or_default()))
+        {
+            return Err(fail(format!(
+                "`{name}` is not filed under its parameter `{parameter}`"
+            )));
         }
         let single = shape.len() == expected.len() && shape.iter().all(|side| *side == 1);
         if (shape != expected && !single) || !dtype.is_float() {
-            return Err(fail(format!("state of `{parameter}` is {dtype:?} {shape:?}, expected floats {expected:?}")));
+            return Err(fail(format!(
+                "state of `{parameter}` is {dtype:?} {shape:?}, expected floats {expected:?}"
+            )));
         }
     }
-    let record = OptimizerRecord::from_bytes(Bytes::from_bytes_vec(bytes)).map_err(|e| fail(e.to_string()))?;
+    let record = OptimizerRecord::from_bytes(Bytes::from_bytes_vec(bytes))
+        .map_err(|e| fail(e.to_string()))?;
     let optimizer = optimizer.load_record(record);
     let restored = optimizer.into_bytes().map_err(|e| fail(e.to_string()))?;
     let restored = Content::of(&restored).map_err(fail)?;
-    if let Some(lost) = saved.tensors.keys().find(|name| !restored.tensors.contains_key(*name)) {
-        return Err(fail(format!("`{lost}` cannot be restored: it was saved by another kind of optimizer")));
+    if let Some(lost) = saved
+        .tensors
+        .keys()
+        .find(|name| !restored.tensors.contains_key(*name))
+    {
+        return Err(fail(format!(
+            "`{lost}` cannot be restored: it was saved by another kind of optimizer"
+        )));
     }
-    if let Some((lost, _)) = saved.scalars.iter().find(|(name, value)| restored.scalars.get(*name) != Some(value)) {
-        return Err(fail(format!("`{lost}` cannot be restored: it was saved by another kind of optimizer")));
+    if let Some((lost, _)) = saved
+        .scalars
+        .iter()
+        .find(|(name, value)| restored.scalars.get(*name) != Some(value))
+    {
+        return Err(fail(format!(
+            "`{lost}` cannot be restored: it was saved by another kind of optimizer"
+        )));
     }
     Ok(optimizer)
 }
@@ -85,10 +123,14 @@ struct Content {
 
 impl Content {
     fn of(bytes: &[u8]) -> Result<Self, String> {
-        let reader = Reader::from_bytes(Bytes::from_bytes_vec(bytes.to_vec())).map_err(|e| e.to_string())?;
+        let reader =
+            Reader::from_bytes(Bytes::from_bytes_vec(bytes.to_vec())).map_err(|e| e.to_string())?;
         let scalars = reader.scalars().clone();
         let tensors = reader.into_tensors().map_err(|e| e.to_string())?;
-        let tensors = tensors.into_iter().map(|t| (t.name.clone(), (t.param_id, t.shape.to_vec(), t.dtype))).collect();
+        let tensors = tensors
+            .into_iter()
+            .map(|t| (t.name.clone(), (t.param_id, t.shape.to_vec(), t.dtype)))
+            .collect();
         Ok(Self { tensors, scalars })
     }
 }
@@ -101,6 +143,9 @@ struct Shapes {
 
 impl ParamVisitor for Shapes {
     fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
-        self.of.insert(param.id.val(), (path.to_string(), param.lazy_shape().to_vec()));
+        self.of.insert(
+            param.id.val(),
+            (path.to_string(), param.lazy_shape().to_vec()),
+        );
     }
 }

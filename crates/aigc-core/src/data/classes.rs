@@ -15,20 +15,29 @@ pub enum Classes {
 }
 
 impl Classes {
-    /// The classes of `n` samples of a model that knows `count` of them; nothing for a model without classes.
+    /// The classes of `n` samples of a model that knows `count` of them; nothing for a model
+    /// without classes.
     ///
     /// # Errors
-    /// [`Error::Config`] if one is asked for that the model does not know, or not one for each sample.
+    /// [`Error::Config`] if one is asked for that the model does not know, or not one for each
+    /// sample.
     pub fn draw(&self, count: Option<usize>, n: usize, rng: &mut Rng) -> Result<Option<Vec<u32>>> {
         match (self, count) {
             (Classes::Any, None) => Ok(None),
-            (other, None) => Err(Error::config("classes", format!("{other:?}"), "any; the model has no classes")),
-            (Classes::Any, Some(count)) => Ok(Some((0..n).map(|_| rng.below(count) as u32).collect())),
+            (other, None) => Err(Error::config(
+                "classes",
+                format!("{other:?}"),
+                "any; the model has no classes",
+            )),
+            (Classes::Any, Some(count)) => {
+                Ok(Some((0..n).map(|_| rng.below(count) as u32).collect()))
+            }
             (asked, Some(count)) => asked.clone().among(count, n).map(Some),
         }
     }
 
-    /// The classes of `n` samples that are asked for by name, each below `count`; none of [`Any`](Self::Any).
+    /// The classes of `n` samples that are asked for by name, each below `count`; none of
+    /// [`Any`](Self::Any).
     ///
     /// # Errors
     /// [`Error::Config`] if one is not below `count`, or there are not `n`.
@@ -39,7 +48,11 @@ impl Classes {
             Classes::Each(classes) => classes,
         };
         if classes.len() != n {
-            return Err(Error::config("classes", classes.len(), format!("{n}, one for each sample")));
+            return Err(Error::config(
+                "classes",
+                classes.len(),
+                format!("{n}, one for each sample"),
+            ));
         }
         match classes.iter().find(|class| **class as usize >= count) {
             Some(class) => Err(Error::config("classes", class, format!("below {count}"))),
@@ -56,16 +69,32 @@ mod tests {
     fn classes_are_those_asked_for_or_drawn_evenly() {
         let mut rng = Rng::new(0);
         assert_eq!(Classes::Any.draw(None, 3, &mut rng).unwrap(), None);
-        assert_eq!(Classes::One(2).draw(Some(3), 2, &mut rng).unwrap().unwrap(), [2, 2]);
-        assert_eq!(Classes::Each(vec![1, 0]).draw(Some(3), 2, &mut rng).unwrap().unwrap(), [1, 0]);
+        assert_eq!(
+            Classes::One(2).draw(Some(3), 2, &mut rng).unwrap().unwrap(),
+            [2, 2]
+        );
+        assert_eq!(
+            Classes::Each(vec![1, 0])
+                .draw(Some(3), 2, &mut rng)
+                .unwrap()
+                .unwrap(),
+            [1, 0]
+        );
         let drawn = Classes::Any.draw(Some(4), 4000, &mut rng).unwrap().unwrap();
         for class in 0..4 {
             let count = drawn.iter().filter(|other| **other == class).count();
-            assert!((count as f64 - 1000.0).abs() < 5.0 * 27.4, "{class}: {count}"); // five standard deviations
+            assert!(
+                (count as f64 - 1000.0).abs() < 5.0 * 27.4,
+                "{class}: {count}"
+            ); // five standard deviations
         }
         for (classes, count, expected) in [
             (Classes::One(3), Some(3), "`classes` is 3, expected below 3"),
-            (Classes::Each(vec![0]), Some(3), "`classes` is 1, expected 2"),
+            (
+                Classes::Each(vec![0]),
+                Some(3),
+                "`classes` is 1, expected 2",
+            ),
             (Classes::One(0), None, "the model has no classes"),
         ] {
             let message = classes.draw(count, 2, &mut rng).unwrap_err().to_string();

@@ -4,7 +4,8 @@ use crate::Result;
 
 /// Items by index.
 ///
-/// burn's own trait of this name answers `None` where an item cannot be read; this one says which file and why.
+/// burn's own trait of this name answers `None` where an item cannot be read; this one says which
+/// file and why.
 pub trait Dataset: Send + Sync {
     /// What an item is.
     type Item: Send;

@@ -1,7 +1,7 @@
 //! 1,797 real handwritten digits, 8×8, inside the crate.
 //!
-//! The test part of "Optical Recognition of Handwritten Digits" (E. Alpaydin and C. Kaynak, UCI Machine Learning
-//! Repository, 1998), CC BY 4.0; see NOTICES.md.
+//! The test part of "Optical Recognition of Handwritten Digits" (E. Alpaydin and C. Kaynak, UCI
+//! Machine Learning Repository, 1998), CC BY 4.0; see NOTICES.md.
 
 use super::{Image, ImageShape, InMemory};
 use crate::rng::Rng;
@@ -22,7 +22,8 @@ pub fn all() -> InMemory<Image> {
     InMemory(text.lines().map(digit).collect())
 }
 
-/// The digits in two parts: 1,500 to train on and [`TEST_LEN`] to judge by, drawn once and always the same.
+/// The digits in two parts: 1,500 to train on and [`TEST_LEN`] to judge by, drawn once and always
+/// the same.
 pub fn split() -> (InMemory<Image>, InMemory<Image>) {
     let digits = all().0;
     let order = Rng::keyed(0, "digits/split", 0).permutation(digits.len());
@@ -32,10 +33,20 @@ pub fn split() -> (InMemory<Image>, InMemory<Image>) {
 }
 
 fn digit(line: &str) -> Image {
-    let mut values: Vec<u8> = line.split(',').map(|v| v.parse().expect("the embedded file holds numbers")).collect();
+    let mut values: Vec<u8> = line
+        .split(',')
+        .map(|v| v.parse().expect("the embedded file holds numbers"))
+        .collect();
     let label = values.pop().map(u32::from);
-    let pixels = values.into_iter().map(|v| (f32::from(v) * 255.0 / 16.0).round() as u8).collect();
-    Image { shape: SHAPE, pixels, label }
+    let pixels = values
+        .into_iter()
+        .map(|v| (f32::from(v) * 255.0 / 16.0).round() as u8)
+        .collect();
+    Image {
+        shape: SHAPE,
+        pixels,
+        label,
+    }
 }
 
 #[cfg(test)]
@@ -47,9 +58,15 @@ mod tests {
     fn all_digits_are_there() {
         let digits = all().0;
         assert_eq!(digits.len(), 1797);
-        assert!(digits.iter().all(|d| d.pixels.len() == 64 && d.label.unwrap() < 10));
+        assert!(
+            digits
+                .iter()
+                .all(|d| d.pixels.len() == 64 && d.label.unwrap() < 10)
+        );
         // Counts per class as published with the data set.
-        let counts: Vec<usize> = (0..10).map(|c| digits.iter().filter(|d| d.label == Some(c)).count()).collect();
+        let counts: Vec<usize> = (0..10)
+            .map(|c| digits.iter().filter(|d| d.label == Some(c)).count())
+            .collect();
         assert_eq!(counts, [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]);
     }
 
@@ -57,7 +74,12 @@ mod tests {
     fn the_split_parts_all_digits() {
         let (train, held_out) = split();
         assert_eq!((train.0.len(), held_out.0.len()), (1500, TEST_LEN));
-        let distinct: HashSet<_> = train.0.iter().chain(&held_out.0).map(|d| &d.pixels).collect();
+        let distinct: HashSet<_> = train
+            .0
+            .iter()
+            .chain(&held_out.0)
+            .map(|d| &d.pixels)
+            .collect();
         let in_all: HashSet<_> = HashSet::from_iter(all().0.into_iter().map(|d| d.pixels));
         assert_eq!(distinct.len(), in_all.len());
     }

@@ -24,18 +24,40 @@ pub struct RemoteFile {
 pub type Progress<'a> = dyn FnMut(&str, u64, u64) + 'a;
 
 /// Where the MNIST files are served, tried in order.
-pub const MNIST_SOURCES: [&str; 2] =
-    ["https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"];
+pub const MNIST_SOURCES: [&str; 2] = [
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+];
 
 /// The four files of MNIST.
 pub fn mnist_files() -> Vec<RemoteFile> {
     [
-        ("train-images-idx3-ubyte.gz", 9_912_422, "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
-        ("train-labels-idx1-ubyte.gz", 28_881, "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),
-        ("t10k-images-idx3-ubyte.gz", 1_648_877, "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
-        ("t10k-labels-idx1-ubyte.gz", 4_542, "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),
+        (
+            "train-images-idx3-ubyte.gz",
+            9_912_422,
+            "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+        ),
+        (
+            "train-labels-idx1-ubyte.gz",
+            28_881,
+            "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+        ),
+        (
+            "t10k-images-idx3-ubyte.gz",
+            1_648_877,
+            "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+        ),
+        (
+            "t10k-labels-idx1-ubyte.gz",
+            4_542,
+            "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+        ),
     ]
-    .map(|(name, bytes, sha256)| RemoteFile { name: name.into(), bytes, sha256: sha256.into() })
+    .map(|(name, bytes, sha256)| RemoteFile {
+        name: name.into(),
+        bytes,
+        sha256: sha256.into(),
+    })
     .to_vec()
 }
 
@@ -46,7 +68,13 @@ pub fn mnist_files() -> Vec<RemoteFile> {
 pub fn cache_dir() -> Result<PathBuf> {
     dirs::cache_dir()
         .map(|folder| folder.join("aigc"))
-        .ok_or_else(|| Error::config("cache folder", "unknown", "a home folder, or XDG_CACHE_HOME"))
+        .ok_or_else(|| {
+            Error::config(
+                "cache folder",
+                "unknown",
+                "a home folder, or XDG_CACHE_HOME",
+            )
+        })
 }
 
 /// The folder with MNIST's four files; those that are missing are fetched first.
@@ -59,12 +87,17 @@ pub fn mnist(progress: &mut Progress<'_>) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Makes sure that all `files` are in `folder`, whole and unaltered. A fetch that broke off goes on where it stopped,
-/// with another of the `sources` if need be.
+/// Makes sure that all `files` are in `folder`, whole and unaltered. A fetch that broke off goes on
+/// where it stopped, with another of the `sources` if need be.
 ///
 /// # Errors
 /// [`Error::Download`] saying what each source answered.
-pub fn fetch(sources: &[&str], files: &[RemoteFile], folder: &Path, progress: &mut Progress<'_>) -> Result<()> {
+pub fn fetch(
+    sources: &[&str],
+    files: &[RemoteFile],
+    folder: &Path,
+    progress: &mut Progress<'_>,
+) -> Result<()> {
     fs::create_dir_all(folder).map_err(Error::io(folder))?;
     for file in files {
         let path = folder.join(&file.name);
@@ -75,8 +108,13 @@ pub fn fetch(sources: &[&str], files: &[RemoteFile], folder: &Path, progress: &m
         let part = path.with_file_name(format!("{}.part", file.name));
         let fetched = sources.iter().any(|source| {
             let url = format!("{source}{}", file.name);
-            let wanted =
-                Wanted { name: &file.name, url: &url, token: None, bytes: file.bytes, sha256: Some(&file.sha256) };
+            let wanted = Wanted {
+                name: &file.name,
+                url: &url,
+                token: None,
+                bytes: file.bytes,
+                sha256: Some(&file.sha256),
+            };
             bring(&wanted, &part, &path, progress)
                 .inspect_err(|reason| answers.push(format!("{url}: {reason}")))
                 .is_ok()
@@ -87,7 +125,10 @@ pub fn fetch(sources: &[&str], files: &[RemoteFile], folder: &Path, progress: &m
                 answers.join("; "),
                 folder.display()
             );
-            return Err(Error::Download { url: file.name.clone(), reason });
+            return Err(Error::Download {
+                url: file.name.clone(),
+                reason,
+            });
         }
     }
     Ok(())
@@ -121,15 +162,23 @@ pub(crate) fn agent(redirects: u32) -> ureq::Agent {
         .into()
 }
 
-/// Fetches a file into `part`, going on with what is there, checks it, and renames it to `path`. A connection that
-/// breaks is tried again as long as bytes come, and once more: what is in `part` may be of no use.
-pub(crate) fn bring(wanted: &Wanted<'_>, part: &Path, path: &Path, progress: &mut Progress<'_>) -> Result<(), String> {
+/// Fetches a file into `part`, going on with what is there, checks it, and renames it to `path`. A
+/// connection that breaks is tried again as long as bytes come, and once more: what is in `part`
+/// may be of no use.
+pub(crate) fn bring(
+    wanted: &Wanted<'_>,
+    part: &Path,
+    path: &Path,
+    progress: &mut Progress<'_>,
+) -> Result<(), String> {
     let length = || fs::metadata(part).map_or(0, |m| m.len());
     let mut once_more = true;
     loop {
         let before = length();
         match bring_once(wanted, part, progress) {
-            Ok(()) => return fs::rename(part, path).map_err(|e| format!("{}: {e}", path.display())),
+            Ok(()) => {
+                return fs::rename(part, path).map_err(|e| format!("{}: {e}", path.display()));
+            }
             Err(_) if length() > before => {}
             Err(_) if once_more => once_more = false,
             Err(reason) => return Err(reason),
@@ -144,7 +193,9 @@ fn bring_once(wanted: &Wanted<'_>, part: &Path, progress: &mut Progress<'_>) -> 
     let mut have = there.filter(|have| *have <= wanted.bytes).unwrap_or(0);
     if there != Some(wanted.bytes) {
         // Bytes are counted as they are in the file, never as they could be packed on the way.
-        let mut request = agent(10).get(wanted.url).header("Accept-Encoding", "identity");
+        let mut request = agent(10)
+            .get(wanted.url)
+            .header("Accept-Encoding", "identity");
         if let Some(token) = wanted.token {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
@@ -162,7 +213,10 @@ fn bring_once(wanted: &Wanted<'_>, part: &Path, progress: &mut Progress<'_>) -> 
         }
         // 206 goes on; 200 means that the server starts from the beginning.
         let resumed = status == 206 && have > 0;
-        let range = response.headers().get("Content-Range").and_then(|range| range.to_str().ok());
+        let range = response
+            .headers()
+            .get("Content-Range")
+            .and_then(|range| range.to_str().ok());
         if resumed && range.is_some_and(|range| !range.starts_with(&format!("bytes {have}-"))) {
             return Err(format!("other bytes than those from {have} on"));
         }
@@ -170,12 +224,22 @@ fn bring_once(wanted: &Wanted<'_>, part: &Path, progress: &mut Progress<'_>) -> 
             have = 0;
         }
         let mut into = OpenOptions::new();
-        let into = into.create(true).append(resumed).write(true).truncate(!resumed).open(part);
+        let into = into
+            .create(true)
+            .append(resumed)
+            .write(true)
+            .truncate(!resumed)
+            .open(part);
         let mut into = into.map_err(on_disk)?;
-        let mut body = response.into_body().into_reader().take((wanted.bytes - have).saturating_add(1));
+        let mut body = response
+            .into_body()
+            .into_reader()
+            .take((wanted.bytes - have).saturating_add(1));
         let mut chunk = vec![0; 1 << 16];
         loop {
-            let n = body.read(&mut chunk).map_err(|e| format!("broke off after {have} bytes: {e}"))?;
+            let n = body
+                .read(&mut chunk)
+                .map_err(|e| format!("broke off after {have} bytes: {e}"))?;
             if n == 0 {
                 break;
             }
@@ -189,10 +253,13 @@ fn bring_once(wanted: &Wanted<'_>, part: &Path, progress: &mut Progress<'_>) -> 
         return Err(format!("broke off after {have} of {} bytes", wanted.bytes));
     }
     let wrong = match wanted.sha256 {
-        _ if have > wanted.bytes => Some(format!("{have} bytes or more, expected {}", wanted.bytes)),
+        _ if have > wanted.bytes => {
+            Some(format!("{have} bytes or more, expected {}", wanted.bytes))
+        }
         Some(expected) => {
             let found = sha256(part).map_err(|e| e.to_string())?;
-            (found != expected).then(|| format!("{have} bytes with SHA-256 {found}, expected {expected}"))
+            (found != expected)
+                .then(|| format!("{have} bytes with SHA-256 {found}, expected {expected}"))
         }
         None => None,
     };
@@ -212,8 +279,11 @@ pub fn bar() -> impl FnMut(&str, u64, u64) {
     let mut current: Option<(String, ProgressBar)> = None;
     move |name, have, all| {
         if current.as_ref().is_none_or(|(of, _)| of != name) {
-            let style = ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}");
-            let bar = ProgressBar::new(all).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            let style = ProgressStyle::with_template(
+                "{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}",
+            );
+            let bar = ProgressBar::new(all)
+                .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar.set_message(name.to_string());
             current = Some((name.to_string(), bar));
         }

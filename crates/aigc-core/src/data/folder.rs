@@ -1,7 +1,7 @@
 //! A folder of images.
 
 use super::{Dataset, Image, ImageShape};
-use crate::{DataFault, Error, Result, error::ensure};
+use crate::{DataFault, Error, Result, check::ensure};
 use image::{DynamicImage, ImageDecoder, ImageReader, ImageResult, Limits, imageops::FilterType};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -38,19 +38,29 @@ pub struct ImageFolderConfig {
 
 impl Default for ImageFolderConfig {
     fn default() -> Self {
-        Self { shape: ImageShape::new(3, 32, 32), fit: Fit::Crop, labels: false }
+        Self {
+            shape: ImageShape::new(3, 32, 32),
+            fit: Fit::Crop,
+            labels: false,
+        }
     }
 }
 
 impl ImageFolderConfig {
     /// Images of `shape`, cropped, without labels.
     pub fn new(shape: ImageShape) -> Self {
-        Self { shape, ..Self::default() }
+        Self {
+            shape,
+            ..Self::default()
+        }
     }
 
     /// Takes the names of sub-folders, in alphabetical order, for classes.
     pub fn with_labels(self) -> Self {
-        Self { labels: true, ..self }
+        Self {
+            labels: true,
+            ..self
+        }
     }
 }
 
@@ -68,11 +78,35 @@ impl ImageFolder {
     /// # Errors
     /// If the configuration is out of range, the folder cannot be read, or no image is in it.
     pub fn open(folder: &Path, config: ImageFolderConfig) -> Result<Self> {
-        let ImageShape { channels, height, width } = config.shape;
-        ensure(matches!(channels, 1 | 3), "shape.channels", channels, "1 (grey) or 3 (RGB)")?;
-        ensure((1..=65_535).contains(&height), "shape.height", height, "1 to 65535")?;
-        ensure((1..=65_535).contains(&width), "shape.width", width, "1 to 65535")?;
-        ensure(height * width <= 1 << 26, "shape", config.shape, "at most 67 million pixels")?;
+        let ImageShape {
+            channels,
+            height,
+            width,
+        } = config.shape;
+        ensure(
+            matches!(channels, 1 | 3),
+            "shape.channels",
+            channels,
+            "1 (grey) or 3 (RGB)",
+        )?;
+        ensure(
+            (1..=65_535).contains(&height),
+            "shape.height",
+            height,
+            "1 to 65535",
+        )?;
+        ensure(
+            (1..=65_535).contains(&width),
+            "shape.width",
+            width,
+            "1 to 65535",
+        )?;
+        ensure(
+            height * width <= 1 << 26,
+            "shape",
+            config.shape,
+            "at most 67 million pixels",
+        )?;
         let (mut files, mut classes) = (Vec::new(), Vec::new());
         if config.labels {
             for sub in entries(folder)?.into_iter().filter(|path| path.is_dir()) {
@@ -80,7 +114,12 @@ impl ImageFolder {
                 let mut found = Vec::new();
                 collect(&sub, &mut found)?;
                 files.extend(found.into_iter().map(|path| (path, Some(label))));
-                classes.push(sub.file_name().unwrap_or_default().to_string_lossy().into_owned());
+                classes.push(
+                    sub.file_name()
+                        .unwrap_or_default()
+                        .to_string_lossy()
+                        .into_owned(),
+                );
             }
         } else {
             let mut found = Vec::new();
@@ -88,11 +127,22 @@ impl ImageFolder {
             files.extend(found.into_iter().map(|path| (path, None)));
         }
         if files.is_empty() {
-            let what = if config.labels { "no image in any sub-folder" } else { "no image in it" };
+            let what = if config.labels {
+                "no image in any sub-folder"
+            } else {
+                "no image in it"
+            };
             let known = ENDINGS.join(", ");
-            return Err(Error::data(folder, DataFault::Empty(format!("{what} (known endings: {known})"))));
+            return Err(Error::data(
+                folder,
+                DataFault::Empty(format!("{what} (known endings: {known})")),
+            ));
         }
-        Ok(Self { config, files, classes })
+        Ok(Self {
+            config,
+            files,
+            classes,
+        })
     }
 
     /// Names of the classes, if sub-folders name them.
@@ -116,54 +166,80 @@ impl Dataset for ImageFolder {
     fn get(&self, index: usize) -> Result<Image> {
         let (path, label) = &self.files[index];
         let shape = self.config.shape;
-        Ok(Image { shape, pixels: fit(decode(path)?, shape, self.config.fit), label: *label })
+        Ok(Image {
+            shape,
+            pixels: fit(decode(path)?, shape, self.config.fit),
+            label: *label,
+        })
     }
 }
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let read = std::fs::read_dir(folder).map_err(Error::io(folder))?;
-    let mut paths = read.map(|e| e.map(|e| e.path())).collect::<Result<Vec<_>, _>>().map_err(Error::io(folder))?;
-    // The order of a directory is the file system's whim; a seed must mean the same order everywhere.
+    let mut paths = read
+        .map(|e| e.map(|e| e.path()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(Error::io(folder))?;
+    // The order of a directory is the file system's whim; a seed must mean the same order
+    // everywhere.
     paths.sort();
     Ok(paths)
 }
 
 fn collect(folder: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
     for path in entries(folder)? {
-        let link = path.symlink_metadata().map_err(Error::io(&path))?.is_symlink();
+        let link = path
+            .symlink_metadata()
+            .map_err(Error::io(&path))?
+            .is_symlink();
         if path.is_dir() {
             if !link {
                 collect(&path, into)?; // a link to a folder could lead back here
             }
-        } else if path.extension().is_some_and(|e| ENDINGS.contains(&e.to_string_lossy().to_lowercase().as_str())) {
+        } else if path
+            .extension()
+            .is_some_and(|e| ENDINGS.contains(&e.to_string_lossy().to_lowercase().as_str()))
+        {
             into.push(path);
         }
     }
     Ok(())
 }
 
-/// One image file, cut to the proportions of `shape` around its middle and brought to its size and channels.
+/// One image file, cut to the proportions of `shape` around its middle and brought to its size and
+/// channels.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be read, [`Error::Data`] if it holds no image, [`Error::Config`] for other channels than 1 or 3,
-/// or an empty shape.
+/// [`Error::Io`] if the file cannot be read, [`Error::Data`] if it holds no image,
+/// [`Error::Config`] for other channels than 1 or 3, or an empty shape.
 pub fn read_image(path: &Path, shape: ImageShape) -> Result<Image> {
     if ![1, 3].contains(&shape.channels) || shape.numel() == 0 {
-        return Err(Error::config("shape", shape, "1 or 3 channels, and at least a pixel"));
+        return Err(Error::config(
+            "shape",
+            shape,
+            "1 or 3 channels, and at least a pixel",
+        ));
     }
-    Ok(Image { shape, pixels: fit(decode(path)?, shape, Fit::Crop), label: None })
+    Ok(Image {
+        shape,
+        pixels: fit(decode(path)?, shape, Fit::Crop),
+        label: None,
+    })
 }
 
 /// Decodes `path` by its content, whatever its name says.
 fn decode(path: &Path) -> Result<DynamicImage> {
     let size = std::fs::metadata(path).map_err(Error::io(path))?.len();
-    let reader = ImageReader::open(path).and_then(|r| r.with_guessed_format()).map_err(Error::io(path))?;
-    decode_within(reader, size).map_err(|error| Error::data(path, DataFault::Decode(error.to_string())))
+    let reader = ImageReader::open(path)
+        .and_then(|r| r.with_guessed_format())
+        .map_err(Error::io(path))?;
+    decode_within(reader, size)
+        .map_err(|error| Error::data(path, DataFault::Decode(error.to_string())))
 }
 
 fn decode_within(mut reader: ImageReader<BufReader<File>>, size: u64) -> ImageResult<DynamicImage> {
-    // A picture of one colour packs well, but not a thousandfold and more: what a header may ask for is bounded by
-    // the file (16 MiB for the smallest).
+    // A picture of one colour packs well, but not a thousandfold and more: what a header may ask
+    // for is bounded by the file (16 MiB for the smallest).
     let mut limits = Limits::default();
     limits.max_alloc = Some(size.saturating_mul(2048).clamp(1 << 24, 1 << 30));
     reader.limits(limits.clone());
@@ -180,23 +256,37 @@ fn fit(picture: DynamicImage, shape: ImageShape, fit: Fit) -> Vec<u8> {
     let (width, height) = (shape.width as u32, shape.height as u32);
     let sized = match fit {
         _ if (picture.width(), picture.height()) == (width, height) => picture,
-        // Cut before it is scaled: scaled whole, a picture one pixel wide and a million high would become gigabytes.
-        Fit::Crop => middle(&picture, width, height).resize_exact(width, height, FilterType::Triangle),
+        // Cut before it is scaled: scaled whole, a picture one pixel wide and a million high would
+        // become gigabytes.
+        Fit::Crop => {
+            middle(&picture, width, height).resize_exact(width, height, FilterType::Triangle)
+        }
         Fit::Stretch => picture.resize_exact(width, height, FilterType::Triangle),
     };
     if shape.channels == 1 {
         return sized.into_luma8().into_raw();
     }
     let rgb = sized.into_rgb8().into_raw();
-    (0..3).flat_map(|channel| rgb.iter().skip(channel).step_by(3).copied()).collect()
+    (0..3)
+        .flat_map(|channel| rgb.iter().skip(channel).step_by(3).copied())
+        .collect()
 }
 
 /// The largest part of `picture` around its middle that has the proportions `width : height`.
 fn middle(picture: &DynamicImage, width: u32, height: u32) -> DynamicImage {
     let (w, h) = (u64::from(picture.width()), u64::from(picture.height()));
     let (tw, th) = (u64::from(width), u64::from(height));
-    let (cut_w, cut_h) = if w * th > h * tw { ((h * tw / th).max(1), h) } else { (w, (w * th / tw).max(1)) };
-    picture.crop_imm(((w - cut_w) / 2) as u32, ((h - cut_h) / 2) as u32, cut_w as u32, cut_h as u32)
+    let (cut_w, cut_h) = if w * th > h * tw {
+        ((h * tw / th).max(1), h)
+    } else {
+        (w, (w * th / tw).max(1))
+    };
+    picture.crop_imm(
+        ((w - cut_w) / 2) as u32,
+        ((h - cut_h) / 2) as u32,
+        cut_w as u32,
+        cut_h as u32,
+    )
 }
 
 #[cfg(test)]
@@ -206,7 +296,14 @@ mod tests {
 
     fn picture(width: u32, height: u32) -> DynamicImage {
         // Left half red, right half blue.
-        RgbImage::from_fn(width, height, |x, _| if x < width / 2 { Rgb([255, 0, 0]) } else { Rgb([0, 0, 255]) }).into()
+        RgbImage::from_fn(width, height, |x, _| {
+            if x < width / 2 {
+                Rgb([255, 0, 0])
+            } else {
+                Rgb([0, 0, 255])
+            }
+        })
+        .into()
     }
 
     #[test]
@@ -230,10 +327,20 @@ mod tests {
         picture(8, 2).save(&path).unwrap();
         let image = read_image(&path, ImageShape::new(3, 2, 2)).unwrap();
         assert_eq!(image.pixels, [255, 0, 255, 0, 0, 0, 0, 0, 0, 255, 0, 255]);
-        assert!(read_image(&path, ImageShape::new(2, 2, 2)).unwrap_err().to_string().contains("`shape` is 2×2×2"));
+        assert!(
+            read_image(&path, ImageShape::new(2, 2, 2))
+                .unwrap_err()
+                .to_string()
+                .contains("`shape` is 2×2×2")
+        );
         let text = folder.path().join("none.png");
         std::fs::write(&text, "no picture").unwrap();
-        assert!(read_image(&text, ImageShape::new(1, 2, 2)).unwrap_err().to_string().contains("none.png"));
+        assert!(
+            read_image(&text, ImageShape::new(1, 2, 2))
+                .unwrap_err()
+                .to_string()
+                .contains("none.png")
+        );
     }
 
     #[test]
@@ -245,23 +352,42 @@ mod tests {
         let tiff = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
         let plain = std::fs::read(&path).unwrap();
         let length = (2 + 6 + tiff.len() as u16).to_be_bytes();
-        let turned = [&plain[..2], b"\xff\xe1", &length, b"Exif\0\0", tiff, &plain[2..]].concat();
+        let turned = [
+            &plain[..2],
+            b"\xff\xe1",
+            &length,
+            b"Exif\0\0",
+            tiff,
+            &plain[2..],
+        ]
+        .concat();
         std::fs::write(&path, turned).unwrap();
         let image = decode(&path).unwrap().into_rgb8();
         let (top, bottom) = (image.get_pixel(8, 2).0, image.get_pixel(8, 13).0);
-        assert!(top[0] > 200 && top[2] < 60 && bottom[0] < 60 && bottom[2] > 200, "{top:?} {bottom:?}");
+        assert!(
+            top[0] > 200 && top[2] < 60 && bottom[0] < 60 && bottom[2] > 200,
+            "{top:?} {bottom:?}"
+        );
     }
 
     #[test]
     fn grey_is_luma() {
         let pixels = fit(picture(2, 1), ImageShape::new(1, 1, 2), Fit::Stretch);
-        assert!((53..=55).contains(&pixels[0]) && (17..=19).contains(&pixels[1]), "{pixels:?}");
+        assert!(
+            (53..=55).contains(&pixels[0]) && (17..=19).contains(&pixels[1]),
+            "{pixels:?}"
+        );
     }
 
     #[test]
     fn sub_folders_name_classes_in_order() {
         let folder = tempfile::tempdir().unwrap();
-        for (class, name) in [("cat", "b.png"), ("ant", "x.png"), ("cat", "a.jpg"), ("ant", "not-an-image.txt")] {
+        for (class, name) in [
+            ("cat", "b.png"),
+            ("ant", "x.png"),
+            ("cat", "a.jpg"),
+            ("ant", "not-an-image.txt"),
+        ] {
             let path = folder.path().join(class).join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             if name.ends_with("txt") {
@@ -273,7 +399,9 @@ mod tests {
         let config = ImageFolderConfig::new(ImageShape::new(1, 4, 4)).with_labels();
         let data = ImageFolder::open(folder.path(), config).unwrap();
         assert_eq!(data.classes(), ["ant", "cat"]);
-        let labels: Vec<_> = (0..data.len()).map(|i| data.get(i).unwrap().label.unwrap()).collect();
+        let labels: Vec<_> = (0..data.len())
+            .map(|i| data.get(i).unwrap().label.unwrap())
+            .collect();
         assert_eq!(labels, [0, 1, 1]);
         assert!(data.files[1].0.ends_with("a.jpg"));
     }

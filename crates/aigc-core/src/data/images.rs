@@ -17,7 +17,11 @@ pub struct ImageShape {
 impl ImageShape {
     /// A shape from its three sides.
     pub const fn new(channels: usize, height: usize, width: usize) -> Self {
-        Self { channels, height, width }
+        Self {
+            channels,
+            height,
+            width,
+        }
     }
 
     /// Number of values.
@@ -85,31 +89,50 @@ impl ImageBatch {
 
     /// The images on `device`, `[batch, channels, height, width]` in `[0, 1]`.
     pub fn images(&self, device: &Device) -> Tensor<4> {
-        let ImageShape { channels, height, width } = self.shape;
-        Tensor::from_data(TensorData::new(self.values.clone(), [self.size, channels, height, width]), device)
+        let ImageShape {
+            channels,
+            height,
+            width,
+        } = self.shape;
+        Tensor::from_data(
+            TensorData::new(self.values.clone(), [self.size, channels, height, width]),
+            device,
+        )
     }
 
     /// The classes on `device`, shape `[batch]`, if every image of the batch has one.
     pub fn labels(&self, device: &Device) -> Option<Tensor<1, Int>> {
         let labels: Vec<i32> = self.labels.as_ref()?.iter().map(|l| *l as i32).collect();
-        Some(Tensor::from_data(TensorData::new(labels, [self.size]), device))
+        Some(Tensor::from_data(
+            TensorData::new(labels, [self.size]),
+            device,
+        ))
     }
 }
 
 /// Puts images of one shape side by side.
 ///
 /// # Panics
-/// If there are none, their shapes differ, or one has another number of pixels than its shape says: a data set hands
-/// out images of one shape.
+/// If there are none, their shapes differ, or one has another number of pixels than its shape says:
+/// a data set hands out images of one shape.
 pub fn collate_images(images: Vec<Image>) -> ImageBatch {
     let shape = images.first().expect("a batch has images").shape;
     let mut values = Vec::with_capacity(images.len() * shape.numel());
     for image in &images {
         assert_eq!(image.shape, shape, "images of a batch differ in shape");
-        assert_eq!(image.pixels.len(), shape.numel(), "an image of {shape} has as many pixels");
+        assert_eq!(
+            image.pixels.len(),
+            shape.numel(),
+            "an image of {shape} has as many pixels"
+        );
         values.extend(image.pixels.iter().map(|p| f32::from(*p) / 255.0));
     }
-    ImageBatch { values, size: images.len(), shape, labels: images.iter().map(|i| i.label).collect() }
+    ImageBatch {
+        values,
+        size: images.len(),
+        shape,
+        labels: images.iter().map(|i| i.label).collect(),
+    }
 }
 
 #[cfg(all(test, feature = "flex"))]
@@ -119,7 +142,11 @@ mod tests {
     #[test]
     fn the_first_images_are_those_of_the_batch() {
         let shape = ImageShape::new(1, 1, 2);
-        let image = |value: u8| Image { shape, pixels: vec![value, 0], label: Some(u32::from(value)) };
+        let image = |value: u8| Image {
+            shape,
+            pixels: vec![value, 0],
+            label: Some(u32::from(value)),
+        };
         let batch = collate_images((0..3).map(image).collect());
         let two = batch.clone().first(2);
         assert_eq!((two.len(), two.label_values().unwrap()), (2, &[0, 1][..]));
@@ -129,12 +156,25 @@ mod tests {
 
     #[test]
     fn batches_hold_values_from_0_to_1_and_the_labels() {
-        let image = |pixels: [u8; 2], label| Image { shape: ImageShape::new(1, 1, 2), pixels: pixels.into(), label };
+        let image = |pixels: [u8; 2], label| Image {
+            shape: ImageShape::new(1, 1, 2),
+            pixels: pixels.into(),
+            label,
+        };
         let batch = collate_images(vec![image([0, 255], Some(3)), image([51, 102], Some(7))]);
         let device = Device::flex();
-        let values = batch.images(&device).into_data().try_into_vec::<f32>().unwrap();
+        let values = batch
+            .images(&device)
+            .into_data()
+            .try_into_vec::<f32>()
+            .unwrap();
         assert_eq!(values, [0.0, 1.0, 0.2, 0.4]);
-        let labels: Vec<i64> = batch.labels(&device).unwrap().into_data().iter::<i64>().collect();
+        let labels: Vec<i64> = batch
+            .labels(&device)
+            .unwrap()
+            .into_data()
+            .iter::<i64>()
+            .collect();
         assert_eq!(labels, [3, 7]);
         let unlabelled = collate_images(vec![image([0, 0], Some(3)), image([0, 0], None)]);
         assert!(unlabelled.labels(&device).is_none());

@@ -4,7 +4,7 @@ use super::{
     Dataset,
     shuffle::{MOST_LISTED, Shuffle},
 };
-use crate::{DataFault, Error, Result, error::ensure, rng::Rng};
+use crate::{DataFault, Error, Result, check::ensure, rng::Rng};
 use serde::{Deserialize, Serialize};
 use std::{
     path::PathBuf,
@@ -34,7 +34,8 @@ pub struct DataLoaderConfig {
     pub batch_size: usize,
     /// Seed of the order; `None` keeps the order of the data set.
     pub shuffle: Option<u64>,
-    /// Threads that decode ahead; 0 decodes in the caller's thread. The batches do not depend on it.
+    /// Threads that decode ahead; 0 decodes in the caller's thread. The batches do not depend on
+    /// it.
     pub workers: usize,
     /// BatchIter each worker may be ahead.
     pub prefetch: usize,
@@ -44,14 +45,20 @@ pub struct DataLoaderConfig {
 
 impl Default for DataLoaderConfig {
     fn default() -> Self {
-        Self { batch_size: 64, shuffle: Some(0), workers: 1, prefetch: 4, on_read_error: OnReadError::Fatal }
+        Self {
+            batch_size: 64,
+            shuffle: Some(0),
+            workers: 1,
+            prefetch: 4,
+            on_read_error: OnReadError::Fatal,
+        }
     }
 }
 
 /// Makes batches `B` out of a data set.
 ///
-/// Training batches are full and endless: batch `k` is the same whenever, and with however many workers, it is asked
-/// for, so a stopped run goes on with the batch it would have had.
+/// Training batches are full and endless: batch `k` is the same whenever, and with however many
+/// workers, it is asked for, so a stopped run goes on with the batch it would have had.
 pub struct DataLoader<B> {
     shared: Arc<Shared<B>>,
     config: DataLoaderConfig,
@@ -59,13 +66,19 @@ pub struct DataLoader<B> {
 
 impl<B> Clone for DataLoader<B> {
     fn clone(&self) -> Self {
-        Self { shared: self.shared.clone(), config: self.config.clone() }
+        Self {
+            shared: self.shared.clone(),
+            config: self.config.clone(),
+        }
     }
 }
 
 impl<B> std::fmt::Debug for DataLoader<B> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DataLoader").field("items", &self.shared.len).field("config", &self.config).finish()
+        f.debug_struct("DataLoader")
+            .field("items", &self.shared.len)
+            .field("config", &self.config)
+            .finish()
     }
 }
 
@@ -77,7 +90,8 @@ struct Shared<B> {
     shuffle: Option<u64>,
     read: Box<ReadBatch<B>>,
     skipped: Mutex<Vec<String>>,
-    /// The orders of the two epochs last asked for: workers are on both sides of a border for a while.
+    /// The orders of the two epochs last asked for: workers are on both sides of a border for a
+    /// while.
     orders: Mutex<Vec<(usize, Arc<Vec<usize>>)>>,
 }
 
@@ -91,16 +105,32 @@ impl<B: Send + 'static> DataLoader<B> {
         D: Dataset + 'static,
         C: Fn(Vec<D::Item>) -> B + Send + Sync + 'static,
     {
-        ensure(config.batch_size > 0, "batch_size", config.batch_size, "at least 1")?;
-        ensure(config.workers <= 256, "workers", config.workers, "at most 256")?;
-        ensure((1..=1024).contains(&config.prefetch), "prefetch", config.prefetch, "1 to 1024")?;
+        ensure(
+            config.batch_size > 0,
+            "batch_size",
+            config.batch_size,
+            "at least 1",
+        )?;
+        ensure(
+            config.workers <= 256,
+            "workers",
+            config.workers,
+            "at most 256",
+        )?;
+        ensure(
+            (1..=1024).contains(&config.prefetch),
+            "prefetch",
+            config.prefetch,
+            "1 to 1024",
+        )?;
         let len = dataset.len();
         ensure(len > 0, "dataset", "empty", "at least one item")?;
         let on_read_error = config.on_read_error;
         let read = move |wanted: &[usize], skipped: &mut dyn FnMut(Error)| {
             let mut items = Vec::with_capacity(wanted.len());
             for index in wanted {
-                // Probing upwards from the bad index keeps the replacement independent of threads and of history.
+                // Probing upwards from the bad index keeps the replacement independent of threads
+                // and of history.
                 let mut found = None;
                 for probe in 0..len {
                     match dataset.get((index + probe) % len) {
@@ -113,7 +143,10 @@ impl<B: Send + 'static> DataLoader<B> {
                     }
                 }
                 items.push(found.ok_or_else(|| {
-                    Error::data(PathBuf::from("dataset"), DataFault::Empty(format!("none of {len} items can be read")))
+                    Error::data(
+                        PathBuf::from("dataset"),
+                        DataFault::Empty(format!("none of {len} items can be read")),
+                    )
                 })?);
             }
             Ok(collate(items))
@@ -126,7 +159,10 @@ impl<B: Send + 'static> DataLoader<B> {
             skipped: Mutex::default(),
             orders: Mutex::default(),
         };
-        Ok(Self { shared: Arc::new(shared), config })
+        Ok(Self {
+            shared: Arc::new(shared),
+            config,
+        })
     }
 
     /// The configuration.
@@ -152,7 +188,12 @@ impl<B: Send + 'static> DataLoader<B> {
     /// The endless stream of training batches from batch `position` on.
     pub fn batches(&self, position: usize) -> BatchIter<B> {
         if self.config.workers == 0 {
-            return BatchIter { shared: self.shared.clone(), position, workers: Vec::new(), turn: 0 };
+            return BatchIter {
+                shared: self.shared.clone(),
+                position,
+                workers: Vec::new(),
+                turn: 0,
+            };
         }
         let count = self.config.workers;
         let workers = (0..count)
@@ -163,10 +204,16 @@ impl<B: Send + 'static> DataLoader<B> {
                 receive
             })
             .collect();
-        BatchIter { shared: self.shared.clone(), position, workers, turn: 0 }
+        BatchIter {
+            shared: self.shared.clone(),
+            position,
+            workers,
+            turn: 0,
+        }
     }
 
-    /// One pass in the data set's own order, the last batch as small as it comes out. Nothing is read ahead.
+    /// One pass in the data set's own order, the last batch as small as it comes out. Nothing is
+    /// read ahead.
     pub fn pass(&self) -> impl Iterator<Item = Result<B>> + '_ {
         let indices: Vec<usize> = (0..self.shared.len).collect();
         let size = self.shared.batch_size;
@@ -185,7 +232,9 @@ fn work<B>(shared: &Shared<B>, mut position: usize, count: usize, send: &SyncSen
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 impl<B> Shared<B> {
@@ -194,8 +243,12 @@ impl<B> Shared<B> {
         let (epoch, k) = (position / per_epoch, position % per_epoch);
         let places = k * self.batch_size..(k + 1) * self.batch_size;
         if self.len > MOST_LISTED {
-            let order = self.shuffle.map(|seed| Shuffle::new(self.len, &mut Rng::keyed(seed, "shuffle", epoch as u64)));
-            let indices: Vec<usize> = places.map(|at| order.as_ref().map_or(at, |order| order.at(at))).collect();
+            let order = self
+                .shuffle
+                .map(|seed| Shuffle::new(self.len, &mut Rng::keyed(seed, "shuffle", epoch as u64)));
+            let indices: Vec<usize> = places
+                .map(|at| order.as_ref().map_or(at, |order| order.at(at)))
+                .collect();
             return self.read_indices(&indices);
         }
         self.read_indices(&self.order(epoch)[places])
@@ -253,7 +306,9 @@ impl<B> BatchIter<B> {
         } else {
             let received = self.workers[self.turn].recv();
             self.turn = (self.turn + 1) % self.workers.len();
-            received.unwrap_or_else(|_| Err(Error::other("a data worker panicked; its message is above")))
+            received.unwrap_or_else(|_| {
+                Err(Error::other("a data worker panicked; its message is above"))
+            })
         }
     }
 }
@@ -264,7 +319,12 @@ mod tests {
     use crate::data::InMemory;
 
     fn loader(workers: usize, shuffle: Option<u64>) -> DataLoader<Vec<usize>> {
-        let config = DataLoaderConfig { batch_size: 4, shuffle, workers, ..DataLoaderConfig::default() };
+        let config = DataLoaderConfig {
+            batch_size: 4,
+            shuffle,
+            workers,
+            ..DataLoaderConfig::default()
+        };
         DataLoader::new(InMemory((0..11).collect()), |items| items, config).unwrap()
     }
 
@@ -280,7 +340,11 @@ mod tests {
             assert_eq!(first(&loader(workers, Some(5)), 0, 20), alone);
         }
         assert_ne!(first(&loader(0, Some(6)), 0, 20), alone);
-        assert_ne!(alone[..2], alone[2..4], "each epoch has an order of its own");
+        assert_ne!(
+            alone[..2],
+            alone[2..4],
+            "each epoch has an order of its own"
+        );
     }
 
     #[test]
@@ -293,7 +357,10 @@ mod tests {
 
     #[test]
     fn a_stream_can_start_anywhere() {
-        assert_eq!(first(&loader(3, Some(5)), 7, 5), first(&loader(0, Some(5)), 0, 12)[7..]);
+        assert_eq!(
+            first(&loader(3, Some(5)), 7, 5),
+            first(&loader(0, Some(5)), 0, 12)[7..]
+        );
     }
 
     #[test]
@@ -304,7 +371,11 @@ mod tests {
 
     #[test]
     fn small_sets_make_small_batches() {
-        let config = DataLoaderConfig { batch_size: 100, workers: 0, ..DataLoaderConfig::default() };
+        let config = DataLoaderConfig {
+            batch_size: 100,
+            workers: 0,
+            ..DataLoaderConfig::default()
+        };
         let loader = DataLoader::new(InMemory(vec![1, 2, 3]), |items| items, config).unwrap();
         assert_eq!(loader.batches(0).next_batch().unwrap().len(), 3);
     }
@@ -318,7 +389,10 @@ mod tests {
         }
         fn get(&self, index: usize) -> Result<usize> {
             if self.0.contains(&index) {
-                return Err(Error::data(format!("{index}.png"), DataFault::Decode("broken".into())));
+                return Err(Error::data(
+                    format!("{index}.png"),
+                    DataFault::Decode("broken".into()),
+                ));
             }
             Ok(index)
         }
@@ -336,21 +410,44 @@ mod tests {
             };
             DataLoader::new(Spoilt(bad), |items| items, config).unwrap()
         };
-        let fatal = make(&[3], OnReadError::Fatal).batches(0).next_batch().unwrap_err();
+        let fatal = make(&[3], OnReadError::Fatal)
+            .batches(0)
+            .next_batch()
+            .unwrap_err();
         assert_eq!(fatal.to_string(), "3.png: cannot be decoded: broken");
         let skipping = make(&[3, 4, 7], OnReadError::Skip);
-        assert_eq!(skipping.batches(0).next_batch().unwrap(), [0, 1, 2, 5, 5, 5, 6, 0]);
+        assert_eq!(
+            skipping.batches(0).next_batch().unwrap(),
+            [0, 1, 2, 5, 5, 5, 6, 0]
+        );
         assert_eq!(skipping.skipped().len(), 3);
-        let hopeless = make(&[0, 1, 2, 3, 4, 5, 6, 7], OnReadError::Skip).batches(0).next_batch().unwrap_err();
-        assert!(hopeless.to_string().contains("none of 8 items"), "{hopeless}");
+        let hopeless = make(&[0, 1, 2, 3, 4, 5, 6, 7], OnReadError::Skip)
+            .batches(0)
+            .next_batch()
+            .unwrap_err();
+        assert!(
+            hopeless.to_string().contains("none of 8 items"),
+            "{hopeless}"
+        );
     }
 
     #[test]
     fn nonsense_is_refused() {
-        let make = |items: Vec<u8>, config| DataLoader::new(InMemory(items), |items| items, config).unwrap_err();
+        let make = |items: Vec<u8>, config| {
+            DataLoader::new(InMemory(items), |items| items, config).unwrap_err()
+        };
         let error = make(vec![], DataLoaderConfig::default());
         assert!(error.to_string().contains("at least one item"));
-        let error = make(vec![1], DataLoaderConfig { batch_size: 0, ..DataLoaderConfig::default() });
-        assert_eq!(error.to_string(), "config field `batch_size` is 0, expected at least 1");
+        let error = make(
+            vec![1],
+            DataLoaderConfig {
+                batch_size: 0,
+                ..DataLoaderConfig::default()
+            },
+        );
+        assert_eq!(
+            error.to_string(),
+            "config field `batch_size` is 0, expected at least 1"
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! From files to batches.
 //!
-//! A [`Dataset`] hands out items by index; a [`DataLoader`] shuffles them by seed, decodes ahead on worker threads, and
-//! collates them into batches that live on the host until the objective moves them to its device.
+//! A [`Dataset`] hands out items by index; a [`DataLoader`] shuffles them by seed, decodes ahead on
+//! worker threads, and collates them into batches that live on the host until the objective moves
+//! them to its device.
 //!
 //! | source | what |
 //! |---|---|
@@ -20,9 +21,11 @@ pub mod folder;
 pub mod idx;
 mod images;
 mod loader;
+mod sample;
 mod shuffle;
 
 pub use classes::Classes;
 pub use dataset::{Dataset, InMemory};
 pub use images::{Image, ImageBatch, ImageShape, collate_images};
 pub use loader::{BatchIter, DataLoader, DataLoaderConfig, OnReadError};
+pub use sample::{SampleBatch, SampleShape, ValueRange, label_tensor};

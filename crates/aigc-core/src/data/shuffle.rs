@@ -5,8 +5,9 @@ use crate::rng::Rng;
 /// Items above which an order is computed place by place; below, it is listed.
 pub(crate) const MOST_LISTED: usize = 1 << 22;
 
-/// A permutation of `0..len` in a few words: a Feistel network on the next even number of bits, whose results outside are sent
-/// through it again (Black & Rogaway 2002, "Ciphers with Arbitrary Finite Domains", §4 and 5).
+/// A permutation of `0..len` in a few words: a Feistel network on the next even number of bits,
+/// whose results outside are sent through it again (Black & Rogaway 2002, "Ciphers with Arbitrary
+/// Finite Domains", §4 and 5).
 #[derive(Clone, Debug)]
 pub(crate) struct Shuffle {
     len: u64,
@@ -18,7 +19,11 @@ pub(crate) struct Shuffle {
 impl Shuffle {
     pub(crate) fn new(len: usize, rng: &mut Rng) -> Self {
         let bits = u64::BITS - (len as u64).saturating_sub(1).leading_zeros();
-        Self { len: len as u64, half: bits.div_ceil(2).max(1), keys: std::array::from_fn(|_| rng.bits()) }
+        Self {
+            len: len as u64,
+            half: bits.div_ceil(2).max(1),
+            keys: std::array::from_fn(|_| rng.bits()),
+        }
     }
 
     /// What stands at a place below `len`.
@@ -59,7 +64,12 @@ mod tests {
         for len in [1, 2, 3, 5, 16, 17, 100, 1023, 1025, 70_000] {
             let shuffle = Shuffle::new(len, &mut Rng::new(len as u64));
             let mut seen = vec![false; len];
-            (0..len).for_each(|place| assert!(!std::mem::replace(&mut seen[shuffle.at(place)], true), "of {len}"));
+            (0..len).for_each(|place| {
+                assert!(
+                    !std::mem::replace(&mut seen[shuffle.at(place)], true),
+                    "of {len}"
+                )
+            });
         }
     }
 
@@ -71,7 +81,15 @@ mod tests {
         let distance = |place: usize| one.at(place).abs_diff(one.at(place + 1)) as f64;
         let mean = (0..len - 1).map(distance).sum::<f64>() / (len - 1) as f64;
         // Two draws of an interval are a third of it apart, with a deviation of √(1/18).
-        assert!((mean / len as f64 - 1.0 / 3.0).abs() < 5.0 * (1.0f64 / 18.0 / len as f64).sqrt(), "{mean}");
-        assert!((0..len).filter(|place| one.at(*place) == other.at(*place)).count() < 10);
+        assert!(
+            (mean / len as f64 - 1.0 / 3.0).abs() < 5.0 * (1.0f64 / 18.0 / len as f64).sqrt(),
+            "{mean}"
+        );
+        assert!(
+            (0..len)
+                .filter(|place| one.at(*place) == other.at(*place))
+                .count()
+                < 10
+        );
     }
 }

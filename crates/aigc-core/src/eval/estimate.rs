@@ -24,23 +24,37 @@ impl Estimate {
             return Err(Error::config("values", count, "at least 2"));
         }
         let mean = values.iter().sum::<f64>() / count as f64;
-        let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1) as f64;
-        Ok(Self { mean, standard_error: (variance / count as f64).sqrt(), count })
+        let variance = values
+            .iter()
+            .map(|value| (value - mean).powi(2))
+            .sum::<f64>()
+            / (count - 1) as f64;
+        Ok(Self {
+            mean,
+            standard_error: (variance / count as f64).sqrt(),
+            count,
+        })
     }
 }
 
 impl std::fmt::Display for Estimate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let digits = f.precision().unwrap_or(3);
-        write!(f, "{:.digits$} ± {:.digits$}", self.mean, self.standard_error)
+        write!(
+            f,
+            "{:.digits$} ± {:.digits$}",
+            self.mean, self.standard_error
+        )
     }
 }
 
-/// A percentile bootstrap interval (Efron 1979): `statistic` of `rounds` samples of `n` items, drawn from the items with
-/// replacement, and the bounds that leave `(1 − confidence)/2` of them out on each side.
+/// A percentile bootstrap interval (Efron 1979): `statistic` of `rounds` samples of `n` items,
+/// drawn from the items with replacement, and the bounds that leave `(1 − confidence)/2` of them
+/// out on each side.
 ///
 /// # Errors
-/// [`Error::Config`] for no items, fewer than 20 rounds, or a confidence outside (0, 1); what the statistic reports.
+/// [`Error::Config`] for no items, fewer than 20 rounds, or a confidence outside (0, 1); what the
+/// statistic reports.
 pub fn bootstrap(
     n: usize,
     rounds: usize,
@@ -79,17 +93,23 @@ mod tests {
         assert!(Estimate::of(&[1.0]).is_err());
     }
 
-    /// Of a mean of normals, the interval is nearly the mean and 1.96 standard errors on both sides.
+    /// Of a mean of normals, the interval is nearly the mean and 1.96 standard errors on both
+    /// sides.
     #[test]
     fn the_bootstrap_interval_of_a_mean_is_the_normal_one() {
         let mut rng = Rng::new(0);
         let values: Vec<f64> = rng.normals(400).into_iter().map(f64::from).collect();
         let estimate = Estimate::of(&values).unwrap();
-        let mean = |items: &[usize]| Ok(items.iter().map(|i| values[*i]).sum::<f64>() / items.len() as f64);
+        let mean = |items: &[usize]| {
+            Ok(items.iter().map(|i| values[*i]).sum::<f64>() / items.len() as f64)
+        };
         let (low, high) = bootstrap(400, 2000, 0.95, &mut rng, mean).unwrap();
         let half = 1.96 * estimate.standard_error;
         assert!((low - (estimate.mean - half)).abs() < 0.15 * half, "{low}");
-        assert!((high - (estimate.mean + half)).abs() < 0.15 * half, "{high}");
+        assert!(
+            (high - (estimate.mean + half)).abs() < 0.15 * half,
+            "{high}"
+        );
         assert!(bootstrap(0, 100, 0.9, &mut rng, |_| Ok(0.0)).is_err());
         assert!(bootstrap(3, 2, 0.9, &mut rng, |_| Ok(0.0)).is_err());
         assert!(bootstrap(3, 100, 1.0, &mut rng, |_| Ok(0.0)).is_err());

@@ -17,7 +17,9 @@ impl ClassHistogram {
         if classes == 0 {
             return Err(Error::config("classes", classes, "at least 1"));
         }
-        Ok(Self { counts: vec![0; classes] })
+        Ok(Self {
+            counts: vec![0; classes],
+        })
     }
 
     /// Counts more.
@@ -48,14 +50,19 @@ impl ClassHistogram {
         self.counts.iter().filter(|count| **count > 0).count()
     }
 
-    /// `KL(seen ‖ uniform) = Σ p·ln(p·k)` in nats: 0 for evenly, `ln k` for one class only. The measure of
-    /// Stacked-MNIST (Srivastava et al. 2017, <https://arxiv.org/abs/1705.07761>). 0 if nothing was counted.
+    /// `KL(seen ‖ uniform) = Σ p·ln(p·k)` in nats: 0 for evenly, `ln k` for one class only. The
+    /// measure of Stacked-MNIST (Srivastava et al. 2017, <https://arxiv.org/abs/1705.07761>). 0 if
+    /// nothing was counted.
     pub fn kl_to_uniform(&self) -> f64 {
         let k = self.counts.len() as f64;
-        self.shares().filter(|p| *p > 0.0).map(|p| p * (p * k).ln()).sum()
+        self.shares()
+            .filter(|p| *p > 0.0)
+            .map(|p| p * (p * k).ln())
+            .sum()
     }
 
-    /// Half of `Σ |p − 1/k|`, the share that would have to move to be even: 0 for evenly, `1 − 1/k` for one class only.
+    /// Half of `Σ |p − 1/k|`, the share that would have to move to be even: 0 for evenly, `1 − 1/k`
+    /// for one class only.
     pub fn total_variation(&self) -> f64 {
         let even = 1.0 / self.counts.len() as f64;
         if self.total() == 0 {
@@ -77,14 +84,31 @@ mod tests {
     #[test]
     fn distances_have_their_closed_forms() {
         let mut histogram = ClassHistogram::new(4).unwrap();
-        assert_eq!((histogram.kl_to_uniform(), histogram.total_variation(), histogram.covered()), (0.0, 0.0, 0));
+        assert_eq!(
+            (
+                histogram.kl_to_uniform(),
+                histogram.total_variation(),
+                histogram.covered()
+            ),
+            (0.0, 0.0, 0)
+        );
         histogram.add([0, 1, 2, 3]).unwrap();
-        assert_eq!((histogram.kl_to_uniform(), histogram.total_variation(), histogram.covered()), (0.0, 0.0, 4));
+        assert_eq!(
+            (
+                histogram.kl_to_uniform(),
+                histogram.total_variation(),
+                histogram.covered()
+            ),
+            (0.0, 0.0, 4)
+        );
         let mut one = ClassHistogram::new(4).unwrap();
         one.add([2; 8]).unwrap();
         assert!((one.kl_to_uniform() - 4f64.ln()).abs() < 1e-12);
         assert!((one.total_variation() - 0.75).abs() < 1e-12);
-        assert_eq!((one.covered(), one.total(), one.counts()), (1, 8, &[0, 0, 8, 0][..]));
+        assert_eq!(
+            (one.covered(), one.total(), one.counts()),
+            (1, 8, &[0, 0, 8, 0][..])
+        );
         let mut half = ClassHistogram::new(2).unwrap();
         half.add([0, 0, 0, 1]).unwrap();
         let expected = 0.75 * 1.5f64.ln() + 0.25 * 0.5f64.ln();
@@ -95,7 +119,14 @@ mod tests {
     #[test]
     fn unknown_classes_are_errors() {
         assert!(ClassHistogram::new(0).is_err());
-        let error = ClassHistogram::new(10).unwrap().add([10]).unwrap_err().to_string();
-        assert!(error.contains("`class` is 10, expected below 10"), "{error}");
+        let error = ClassHistogram::new(10)
+            .unwrap()
+            .add([10])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("`class` is 10, expected below 10"),
+            "{error}"
+        );
     }
 }

@@ -3,8 +3,8 @@
 use super::{Classifier, ClassifierOutput};
 use crate::{
     Result,
-    checkpoint::load_weights,
     nn::{Activation, Conv2d, Conv2dConfig, Linear, LinearConfig},
+    weights::load_weights,
 };
 use burn::{
     module::Module,
@@ -21,16 +21,24 @@ impl LeNet5Config {
     pub fn init(&self, device: &Device) -> LeNet5 {
         let conv = |channels| Conv2dConfig::new(channels, 5).init(device);
         LeNet5 {
-            convnet: Convolutions { c1: conv([1, 6]), c3: conv([6, 16]), c5: conv([16, 120]) },
-            fc: Connected { f6: LinearConfig::new(120, 84).init(device), f7: LinearConfig::new(84, 10).init(device) },
+            convnet: Convolutions {
+                c1: conv([1, 6]),
+                c3: conv([6, 16]),
+                c5: conv([16, 120]),
+            },
+            fc: Connected {
+                f6: LinearConfig::new(120, 84).init(device),
+                f7: LinearConfig::new(84, 10).init(device),
+            },
         }
     }
 }
 
-/// LeNet-5 (LeCun et al. 1998) with ReLU and maximum pooling: convolutions of 6, 16 and 120 channels, then 84 features
-/// and 10 classes. Grey images of any size are brought to 32×32.
+/// LeNet-5 (LeCun et al. 1998) with ReLU and maximum pooling: convolutions of 6, 16 and 120
+/// channels, then 84 features and 10 classes. Grey images of any size are brought to 32×32.
 ///
-/// Names and shapes of the weights are those of `csinva/gan-vae-pretrained-pytorch`, whose file it opens.
+/// Names and shapes of the weights are those of `csinva/gan-vae-pretrained-pytorch`, whose file it
+/// opens.
 #[derive(Module, Debug)]
 pub struct LeNet5 {
     convnet: Convolutions,
@@ -66,7 +74,8 @@ impl LeNet5 {
 }
 
 impl Classifier for LeNet5 {
-    /// The features are the 84 numbers before the last layer, after their ReLU; the scores are logits.
+    /// The features are the 84 numbers before the last layer, after their ReLU; the scores are
+    /// logits.
     ///
     /// # Panics
     /// If the images have colours.
@@ -78,11 +87,15 @@ impl Classifier for LeNet5 {
         let x = pool(relu.forward(self.convnet.c3.forward(x)));
         let x = relu.forward(self.convnet.c5.forward(x)).flatten::<2>(1, 3);
         let features = relu.forward(self.fc.f6.forward(x));
-        ClassifierOutput { scores: self.fc.f7.forward(features.clone()), features }
+        ClassifierOutput {
+            scores: self.fc.f7.forward(features.clone()),
+            features,
+        }
     }
 }
 
-/// Bilinear interpolation between pixel centres, as PyTorch's `interpolate(…, align_corners=False)` does it.
+/// Bilinear interpolation between pixel centres, as PyTorch's `interpolate(…, align_corners=False)`
+/// does it.
 ///
 /// # Shapes
 /// - x: `[batch, channels, height, width]`
@@ -100,7 +113,10 @@ pub fn resize_bilinear(x: Tensor<4>, side: [usize; 2]) -> Tensor<4> {
     let rows = interpolation(height, side[0], &device);
     let columns = interpolation(width, side[1], &device);
     let x = x.reshape([batch * channels, height, width]);
-    let x = rows.unsqueeze::<3>().matmul(x).matmul(columns.transpose().unsqueeze::<3>());
+    let x = rows
+        .unsqueeze::<3>()
+        .matmul(x)
+        .matmul(columns.transpose().unsqueeze::<3>());
     x.reshape([batch, channels, side[0], side[1]])
 }
 
@@ -121,14 +137,21 @@ fn interpolation(from: usize, to: usize, device: &Device) -> Tensor<2> {
 mod tests {
     use super::*;
 
-    /// Values by hand: 2 → 4 pixels puts centres at ¼ and ¾ between the old ones, and repeats the border.
+    /// Values by hand: 2 → 4 pixels puts centres at ¼ and ¾ between the old ones, and repeats the
+    /// border.
     #[test]
     fn resizing_interpolates_between_centres() {
         let device = Device::flex();
         let x = Tensor::<4>::from_floats([[[[0.0, 4.0]]]], &device);
-        let got = resize_bilinear(x.clone(), [1, 4]).into_data().try_into_vec::<f32>().unwrap();
+        let got = resize_bilinear(x.clone(), [1, 4])
+            .into_data()
+            .try_into_vec::<f32>()
+            .unwrap();
         assert_eq!(got, [0.0, 1.0, 3.0, 4.0]);
-        let got = resize_bilinear(x, [2, 1]).into_data().try_into_vec::<f32>().unwrap();
+        let got = resize_bilinear(x, [2, 1])
+            .into_data()
+            .try_into_vec::<f32>()
+            .unwrap();
         assert_eq!(got, [2.0, 2.0]);
     }
 }

@@ -39,7 +39,13 @@ pub struct ClassifierOutput {
 impl ClassifierOutput {
     /// The class of each image.
     pub fn classes(&self) -> Vec<u32> {
-        self.scores.clone().argmax(1).into_data().iter::<i64>().map(|class| class as u32).collect()
+        self.scores
+            .clone()
+            .argmax(1)
+            .into_data()
+            .iter::<i64>()
+            .map(|class| class as u32)
+            .collect()
     }
 }
 

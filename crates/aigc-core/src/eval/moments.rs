@@ -6,8 +6,8 @@ use faer::{Mat, MatRef, Side};
 
 /// Mean and covariance of features, gathered batch by batch in 64 bits.
 ///
-/// BatchIter are joined by Chan et al.'s update (1983), which loses no digits to large means; memory does not grow with the
-/// number of samples.
+/// BatchIter are joined by Chan et al.'s update (1983), which loses no digits to large means;
+/// memory does not grow with the number of samples.
 #[derive(Clone, Debug)]
 pub struct FeatureStatistics {
     count: usize,
@@ -25,7 +25,11 @@ impl FeatureStatistics {
         if features == 0 {
             return Err(Error::config("features", features, "at least 1"));
         }
-        Ok(Self { count: 0, mean: vec![0.0; features], scatter: Mat::zeros(features, features) })
+        Ok(Self {
+            count: 0,
+            mean: vec![0.0; features],
+            scatter: Mat::zeros(features, features),
+        })
     }
 
     /// Takes a batch in.
@@ -48,7 +52,11 @@ impl FeatureStatistics {
     pub fn add_rows(&mut self, values: &[f64], width: usize) -> Result<()> {
         let d = self.mean.len();
         if width != d || !values.len().is_multiple_of(d) {
-            return Err(Error::config("features", width, format!("{d} of each sample, as before")));
+            return Err(Error::config(
+                "features",
+                width,
+                format!("{d} of each sample, as before"),
+            ));
         }
         if let Some(value) = values.iter().find(|value| !value.is_finite()) {
             return Err(Error::config("features", value, "finite numbers"));
@@ -58,10 +66,16 @@ impl FeatureStatistics {
             return Ok(());
         }
         let rows = MatRef::from_row_major_slice(values, n, d);
-        let mean: Vec<f64> = (0..d).map(|j| (0..n).map(|i| rows[(i, j)]).sum::<f64>() / n as f64).collect();
+        let mean: Vec<f64> = (0..d)
+            .map(|j| (0..n).map(|i| rows[(i, j)]).sum::<f64>() / n as f64)
+            .collect();
         let centred = Mat::from_fn(n, d, |i, j| rows[(i, j)] - mean[j]);
         let (before, all) = (self.count as f64, (self.count + n) as f64);
-        let shift: Vec<f64> = mean.iter().zip(&self.mean).map(|(new, old)| new - old).collect();
+        let shift: Vec<f64> = mean
+            .iter()
+            .zip(&self.mean)
+            .map(|(new, old)| new - old)
+            .collect();
         self.scatter += centred.transpose() * &centred;
         let weight = before * n as f64 / all;
         for j in 0..d {
@@ -95,26 +109,35 @@ impl FeatureStatistics {
     }
 }
 
-/// `‖μ₁ − μ₂‖² + Tr(Σ₁ + Σ₂ − 2·(Σ₁·Σ₂)^½)`, the squared Fréchet distance between normal distributions of these
-/// moments (Dowson and Landau 1982). In Inception features it is the FID of Heusel et al. 2017
-/// (<https://arxiv.org/abs/1706.08500>).
+/// `‖μ₁ − μ₂‖² + Tr(Σ₁ + Σ₂ − 2·(Σ₁·Σ₂)^½)`, the squared Fréchet distance between normal
+/// distributions of these moments (Dowson and Landau 1982). In Inception features it is the FID of
+/// Heusel et al. 2017 (<https://arxiv.org/abs/1706.08500>).
 ///
-/// The trace of the root is `Σ √λᵢ(Σ₁^½·Σ₂·Σ₁^½)`: only symmetric matrices are decomposed, so nothing complex appears
-/// where a covariance is singular.
+/// The trace of the root is `Σ √λᵢ(Σ₁^½·Σ₂·Σ₁^½)`: only symmetric matrices are decomposed, so
+/// nothing complex appears where a covariance is singular.
 ///
 /// # Errors
 /// [`Error::Config`] if the features differ in number, or one side has fewer than two samples.
 pub fn frechet_distance(a: &FeatureStatistics, b: &FeatureStatistics) -> Result<f64> {
     if a.mean.len() != b.mean.len() {
-        return Err(Error::config("features", b.mean.len(), format!("{}, like the other side's", a.mean.len())));
+        return Err(Error::config(
+            "features",
+            b.mean.len(),
+            format!("{}, like the other side's", a.mean.len()),
+        ));
     }
     if let Some(few) = [a.count, b.count].into_iter().find(|count| *count < 2) {
         return Err(Error::config("samples", few, "at least 2 on either side"));
     }
     let (sa, sb) = (a.covariances(), b.covariances());
     let decompose = |m: &Mat<f64>| {
-        m.self_adjoint_eigen(Side::Lower)
-            .map_err(|_| Error::config("features", "a covariance", "something that can be decomposed"))
+        m.self_adjoint_eigen(Side::Lower).map_err(|_| {
+            Error::config(
+                "features",
+                "a covariance",
+                "something that can be decomposed",
+            )
+        })
     };
     let eigen = decompose(&sa)?;
     let d = a.mean.len();
@@ -124,7 +147,12 @@ pub fn frechet_distance(a: &FeatureStatistics, b: &FeatureStatistics) -> Result<
     let root = &scaled * vectors.transpose();
     let product = decompose(&(&root * &sb * &root))?;
     let trace_of_root: f64 = (0..d).map(|i| product.S()[i].max(0.0).sqrt()).sum();
-    let means: f64 = a.mean.iter().zip(&b.mean).map(|(x, y)| (x - y) * (x - y)).sum();
+    let means: f64 = a
+        .mean
+        .iter()
+        .zip(&b.mean)
+        .map(|(x, y)| (x - y) * (x - y))
+        .sum();
     let traces: f64 = (0..d).map(|i| sa[(i, i)] + sb[(i, i)]).sum();
     Ok((means + traces - 2.0 * trace_of_root).max(0.0))
 }
@@ -135,7 +163,11 @@ mod tests {
     use crate::rng::Rng;
 
     fn rows(seed: u64, n: usize, d: usize, shift: f64) -> Vec<f64> {
-        Rng::new(seed).normals(n * d).into_iter().map(|x| f64::from(x) + shift).collect()
+        Rng::new(seed)
+            .normals(n * d)
+            .into_iter()
+            .map(|x| f64::from(x) + shift)
+            .collect()
     }
 
     #[test]
@@ -153,7 +185,9 @@ mod tests {
             assert!((streamed.mean()[a] - 1e7 - mean(a)).abs() < 1e-7);
             for b in 0..d {
                 let expected: f64 = (0..n)
-                    .map(|i| (values[i * d + a] - 1e7 - mean(a)) * (values[i * d + b] - 1e7 - mean(b)))
+                    .map(|i| {
+                        (values[i * d + a] - 1e7 - mean(a)) * (values[i * d + b] - 1e7 - mean(b))
+                    })
                     .sum::<f64>()
                     / (n as f64 - 1.0);
                 assert!((streamed.covariance(a, b) - expected).abs() < 1e-6);
@@ -170,7 +204,9 @@ mod tests {
             let mut moments = FeatureStatistics::new(d).unwrap();
             for (j, scale) in scales.iter().enumerate() {
                 for sign in [-1.0, 1.0] {
-                    let row: Vec<f64> = (0..d).map(|k| shift + if k == j { sign * scale } else { 0.0 }).collect();
+                    let row: Vec<f64> = (0..d)
+                        .map(|k| shift + if k == j { sign * scale } else { 0.0 })
+                        .collect();
                     moments.add_rows(&row, d).unwrap();
                 }
             }
@@ -179,7 +215,10 @@ mod tests {
         let (a, b) = (cross(&[1.0, 2.0, 0.0], 0.0), cross(&[3.0, 0.5, 1.0], 0.25));
         let std = |scale: f64| (2.0 * scale * scale / 5.0f64).sqrt();
         let expected = 3.0 * 0.0625
-            + [(1.0, 3.0), (2.0, 0.5), (0.0, 1.0)].iter().map(|(x, y)| (std(*x) - std(*y)).powi(2)).sum::<f64>();
+            + [(1.0, 3.0), (2.0, 0.5), (0.0, 1.0)]
+                .iter()
+                .map(|(x, y)| (std(*x) - std(*y)).powi(2))
+                .sum::<f64>();
         let got = frechet_distance(&a, &b).unwrap();
         assert!((got - expected).abs() < 1e-10, "{got} {expected}");
         assert!(frechet_distance(&a, &a).unwrap() < 1e-10);
@@ -191,9 +230,20 @@ mod tests {
         assert!(FeatureStatistics::new(0).is_err());
         let mut moments = FeatureStatistics::new(2).unwrap();
         assert!(moments.add_rows(&[1.0, 2.0, 3.0], 3).is_err());
-        assert!(moments.add_rows(&[1.0, f64::NAN], 2).unwrap_err().to_string().contains("finite"));
+        assert!(
+            moments
+                .add_rows(&[1.0, f64::NAN], 2)
+                .unwrap_err()
+                .to_string()
+                .contains("finite")
+        );
         moments.add_rows(&[1.0, 2.0], 2).unwrap();
-        let error = frechet_distance(&moments, &moments).unwrap_err().to_string();
-        assert!(error.contains("`samples` is 1, expected at least 2"), "{error}");
+        let error = frechet_distance(&moments, &moments)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("`samples` is 1, expected at least 2"),
+            "{error}"
+        );
     }
 }

@@ -7,8 +7,8 @@ use crate::{
 };
 use burn::tensor::{Device, Tensor, TensorData};
 
-/// Known images, among which the nearest in pixels are found: what a sample may have been copied from, and, where the
-/// images have classes, the simplest of classifiers.
+/// Known images, among which the nearest in pixels are found: what a sample may have been copied
+/// from, and, where the images have classes, the simplest of classifiers.
 #[derive(Clone, Debug)]
 pub struct NearestNeighbors {
     /// `[images, values]` in `[0, 1]`.
@@ -25,10 +25,19 @@ impl NearestNeighbors {
     /// # Errors
     /// [`Error::Config`] if there are none, or their shapes differ.
     pub fn new(images: &[Image], device: &Device) -> Result<Self> {
-        let Some(first) = images.first() else { return Err(Error::config("images", 0, "at least 1")) };
+        let Some(first) = images.first() else {
+            return Err(Error::config("images", 0, "at least 1"));
+        };
         let shape = first.shape;
-        if let Some(other) = images.iter().find(|image| image.shape != shape || image.pixels.len() != shape.numel()) {
-            return Err(Error::config("images", other.shape, format!("{shape}, like the first")));
+        if let Some(other) = images
+            .iter()
+            .find(|image| image.shape != shape || image.pixels.len() != shape.numel())
+        {
+            return Err(Error::config(
+                "images",
+                other.shape,
+                format!("{shape}, like the first"),
+            ));
         }
         Self::from_batch(&collate_images(images.to_vec()), device)
     }
@@ -42,8 +51,16 @@ impl NearestNeighbors {
             return Err(Error::config("images", 0, "at least 1"));
         }
         let known = batch.images(device).flatten::<2>(1, 3);
-        let halves = (known.clone() * known.clone()).sum_dim(1).squeeze_dim::<1>(1) * 0.5;
-        Ok(Self { known, halves, labels: batch.label_values().map(<[u32]>::to_vec), shape: batch.shape() })
+        let halves = (known.clone() * known.clone())
+            .sum_dim(1)
+            .squeeze_dim::<1>(1)
+            * 0.5;
+        Ok(Self {
+            known,
+            halves,
+            labels: batch.label_values().map(<[u32]>::to_vec),
+            shape: batch.shape(),
+        })
     }
 
     /// Remembers the images of batches until it knows `most`.
@@ -60,7 +77,11 @@ impl NearestNeighbors {
         for batch in batches {
             let part = Self::from_batch(&batch?, device)?;
             if let Some(first) = parts.first().filter(|first| first.shape != part.shape) {
-                return Err(Error::config("images", part.shape, format!("{}, like the first", first.shape)));
+                return Err(Error::config(
+                    "images",
+                    part.shape,
+                    format!("{}, like the first", first.shape),
+                ));
             }
             count += part.known.dims()[0];
             parts.push(part);
@@ -74,7 +95,11 @@ impl NearestNeighbors {
         Ok(Self {
             known: Tensor::cat(parts.iter().map(|part| part.known.clone()).collect(), 0),
             halves: Tensor::cat(parts.iter().map(|part| part.halves.clone()).collect(), 0),
-            labels: parts.into_iter().map(|part| part.labels).collect::<Option<Vec<_>>>().map(|labels| labels.concat()),
+            labels: parts
+                .into_iter()
+                .map(|part| part.labels)
+                .collect::<Option<Vec<_>>>()
+                .map(|labels| labels.concat()),
             shape,
         })
     }
@@ -86,11 +111,14 @@ impl NearestNeighbors {
 
     /// One more than the largest class, if every known image has one.
     pub fn classes(&self) -> Option<usize> {
-        self.labels.as_ref().and_then(|labels| labels.iter().max()).map(|most| *most as usize + 1)
+        self.labels
+            .as_ref()
+            .and_then(|labels| labels.iter().max())
+            .map(|most| *most as usize + 1)
     }
 
-    /// The `k` nearest of the known images for each of `images`, nearest first: indices, and Euclidean distances of
-    /// values in `[0, 1]`.
+    /// The `k` nearest of the known images for each of `images`, nearest first: indices, and
+    /// Euclidean distances of values in `[0, 1]`.
     ///
     /// # Shapes
     /// - images: `[batch, channels, height, width]` in `[0, 1]`
@@ -101,14 +129,26 @@ impl NearestNeighbors {
         let [_, channels, height, width] = images.dims();
         let shape = ImageShape::new(channels, height, width);
         if shape != self.shape {
-            return Err(Error::config("images", shape, format!("{}, like the known ones", self.shape)));
+            return Err(Error::config(
+                "images",
+                shape,
+                format!("{}, like the known ones", self.shape),
+            ));
         }
         let known = self.known.dims()[0];
         if k == 0 || k > known {
-            return Err(Error::config("k", k, format!("1 to {known}, the number of known images")));
+            return Err(Error::config(
+                "k",
+                k,
+                format!("1 to {known}, the number of known images"),
+            ));
         }
         let x = images.clone().flatten::<2>(1, 3);
-        let closeness: Vec<f32> = self.closeness(x.clone()).into_data().iter::<f32>().collect();
+        let closeness: Vec<f32> = self
+            .closeness(x.clone())
+            .into_data()
+            .iter::<f32>()
+            .collect();
         let order = |row: &[f32]| {
             let mut order: Vec<usize> = (0..known).collect();
             let by_closeness = |a: &usize, b: &usize| row[*b].total_cmp(&row[*a]);
@@ -119,21 +159,31 @@ impl NearestNeighbors {
             order
         };
         let found: Vec<Vec<usize>> = closeness.chunks_exact(known).map(order).collect();
-        // Distances again, from the values themselves: a difference of large squares would hide an exact copy.
+        // Distances again, from the values themselves: a difference of large squares would hide an
+        // exact copy.
         let indices: Vec<i32> = found.iter().flatten().map(|index| *index as i32).collect();
         let count = indices.len();
         let indices = Tensor::from_data(TensorData::new(indices, [count]), &self.known.device());
         let rows: Vec<i32> = (0..count).map(|i| (i / k) as i32).collect();
         let rows = Tensor::from_data(TensorData::new(rows, [count]), &x.device());
         let difference = self.known.clone().select(0, indices) - x.select(0, rows);
-        let distances: Vec<f64> =
-            (difference.clone() * difference).sum_dim(1).sqrt().into_data().iter::<f64>().collect();
+        let distances: Vec<f64> = (difference.clone() * difference)
+            .sum_dim(1)
+            .sqrt()
+            .into_data()
+            .iter::<f64>()
+            .collect();
         let with_distance = |(found, distances): (Vec<usize>, &[f64])| {
-            let mut near: Vec<(usize, f64)> = found.into_iter().zip(distances.iter().copied()).collect();
+            let mut near: Vec<(usize, f64)> =
+                found.into_iter().zip(distances.iter().copied()).collect();
             near.sort_by(|a, b| a.1.total_cmp(&b.1));
             near
         };
-        Ok(found.into_iter().zip(distances.chunks_exact(k)).map(with_distance).collect())
+        Ok(found
+            .into_iter()
+            .zip(distances.chunks_exact(k))
+            .map(with_distance)
+            .collect())
     }
 
     /// The nearest known images themselves, for a picture of samples beside what they resemble.
@@ -144,7 +194,11 @@ impl NearestNeighbors {
     /// # Errors
     /// [`Error::Config`] if the images are of another shape.
     pub fn images(&self, images: &Tensor<4>) -> Result<Tensor<4>> {
-        let indices: Vec<i32> = self.nearest(images, 1)?.iter().map(|near| near[0].0 as i32).collect();
+        let indices: Vec<i32> = self
+            .nearest(images, 1)?
+            .iter()
+            .map(|near| near[0].0 as i32)
+            .collect();
         let count = indices.len();
         let indices = Tensor::from_data(TensorData::new(indices, [count]), &self.known.device());
         Ok(self.known.clone().select(0, indices).reshape(images.dims()))
@@ -162,7 +216,10 @@ impl Classifier for NearestNeighbors {
     /// # Panics
     /// If the known images have no classes, or the images are of another shape.
     fn classify(&self, images: Tensor<4>) -> ClassifierOutput {
-        let labels = self.labels.as_ref().expect("a classifier needs images with classes");
+        let labels = self
+            .labels
+            .as_ref()
+            .expect("a classifier needs images with classes");
         let near = self.nearest(&images, 1).expect("images of the known shape");
         let classes = self.classes().expect("some image is known");
         let mut scores = vec![0.0f32; near.len() * classes];
@@ -170,7 +227,10 @@ impl Classifier for NearestNeighbors {
             row[labels[near[0].0] as usize] = 1.0;
         }
         let scores = TensorData::new(scores, [near.len(), classes]);
-        ClassifierOutput { features: images.flatten(1, 3), scores: Tensor::from_data(scores, &self.known.device()) }
+        ClassifierOutput {
+            features: images.flatten(1, 3),
+            scores: Tensor::from_data(scores, &self.known.device()),
+        }
     }
 }
 
@@ -189,14 +249,21 @@ mod tests {
         for (image, near) in held_out.0.iter().zip(&got) {
             let distance = |other: &Image| {
                 let pairs = image.pixels.iter().zip(&other.pixels);
-                pairs.map(|(a, b)| ((f64::from(*a) - f64::from(*b)) / 255.0).powi(2)).sum::<f64>().sqrt()
+                pairs
+                    .map(|(a, b)| ((f64::from(*a) - f64::from(*b)) / 255.0).powi(2))
+                    .sum::<f64>()
+                    .sqrt()
             };
             let mut all: Vec<f64> = train.0.iter().map(distance).collect();
             for (index, found) in near {
                 assert!((distance(&train.0[*index]) - found).abs() < 1e-3);
             }
             all.sort_by(f64::total_cmp);
-            assert!(near.iter().zip(&all).all(|((_, found), known)| (found - known).abs() < 1e-3));
+            assert!(
+                near.iter()
+                    .zip(&all)
+                    .all(|((_, found), known)| (found - known).abs() < 1e-3)
+            );
         }
     }
 
@@ -206,13 +273,19 @@ mod tests {
         let images = digits::split().0.0;
         let neighbours = NearestNeighbors::new(&images, &device).unwrap();
         let copies = collate_images(images[30..40].to_vec()).images(&device);
-        for (offset, near) in neighbours.nearest(&copies, 2).unwrap().into_iter().enumerate() {
+        for (offset, near) in neighbours
+            .nearest(&copies, 2)
+            .unwrap()
+            .into_iter()
+            .enumerate()
+        {
             assert_eq!(near[0], (30 + offset, 0.0));
             assert!(near[1].1 > 0.1);
         }
     }
 
-    /// One nearest neighbour reads these digits about as well as anything (98 to 99 % by the literature).
+    /// One nearest neighbour reads these digits about as well as anything (98 to 99 % by the
+    /// literature).
     #[test]
     fn the_nearest_neighbour_reads_digits() {
         let device = Device::flex();
@@ -220,7 +293,11 @@ mod tests {
         let neighbours = NearestNeighbors::new(&train.0, &device).unwrap();
         let batch = collate_images(held_out.0.clone());
         let classes = neighbours.classify(batch.images(&device)).classes();
-        let right = classes.iter().zip(batch.label_values().unwrap()).filter(|(a, b)| a == b).count();
+        let right = classes
+            .iter()
+            .zip(batch.label_values().unwrap())
+            .filter(|(a, b)| a == b)
+            .count();
         assert!(right as f64 >= 0.97 * held_out.len() as f64, "{right}");
     }
 
@@ -229,8 +306,15 @@ mod tests {
         let device = Device::flex();
         assert!(NearestNeighbors::new(&[], &device).is_err());
         let neighbours = NearestNeighbors::new(&digits::split().0.0[..5], &device).unwrap();
-        assert!(neighbours.nearest(&Tensor::zeros([1, 1, 7, 8], &device), 1).is_err());
-        let error = neighbours.nearest(&Tensor::zeros([1, 1, 8, 8], &device), 6).unwrap_err().to_string();
+        assert!(
+            neighbours
+                .nearest(&Tensor::zeros([1, 1, 7, 8], &device), 1)
+                .is_err()
+        );
+        let error = neighbours
+            .nearest(&Tensor::zeros([1, 1, 8, 8], &device), 6)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("`k` is 6, expected 1 to 5"), "{error}");
     }
 }

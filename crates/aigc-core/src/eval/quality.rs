@@ -3,7 +3,8 @@
 use crate::{Error, Result};
 use burn::tensor::Tensor;
 
-/// Peak signal-to-noise ratio of each image in decibels, `10·log₁₀(1 / mean squared error)`; infinite where nothing differs.
+/// Peak signal-to-noise ratio of each image in decibels, `10·log₁₀(1 / mean squared error)`;
+/// infinite where nothing differs.
 ///
 /// # Shapes
 /// - images and originals: `[batch, channels, height, width]` in `[0, 1]`
@@ -19,9 +20,10 @@ pub fn psnr(images: &Tensor<4>, originals: &Tensor<4>) -> Result<Vec<f64>> {
     Ok(a.iter().zip(&b).map(decibels).collect())
 }
 
-/// Structural similarity of each image, at most 1 (Wang et al. 2004, <https://doi.org/10.1109/TIP.2003.819861>, equation 13): a normal
-/// window of deviation 1.5 and 11 pixels, or the largest odd number that the image's shorter side has, `K₁ = 0.01`, `K₂ = 0.03`; the mean over all places
-/// where the window is inside, and over channels.
+/// Structural similarity of each image, at most 1 (Wang et al. 2004,
+/// <https://doi.org/10.1109/TIP.2003.819861>, equation 13): a normal window of deviation 1.5 and 11
+/// pixels, or the largest odd number that the image's shorter side has, `K₁ = 0.01`, `K₂ = 0.03`;
+/// the mean over all places where the window is inside, and over channels.
 ///
 /// # Shapes
 /// - images and originals: `[batch, channels, height, width]` in `[0, 1]`
@@ -32,7 +34,9 @@ pub fn ssim(images: &Tensor<4>, originals: &Tensor<4>) -> Result<Vec<f64>> {
     let (a, b, [_, channels, height, width]) = pair(images, originals)?;
     let shorter = height.min(width);
     let side = 11.min(shorter - usize::from(shorter.is_multiple_of(2)));
-    let weights: Vec<f64> = (0..side).map(|i| (-0.5 * ((i as f64 - (side / 2) as f64) / 1.5).powi(2)).exp()).collect();
+    let weights: Vec<f64> = (0..side)
+        .map(|i| (-0.5 * ((i as f64 - (side / 2) as f64) / 1.5).powi(2)).exp())
+        .collect();
     let total: f64 = weights.iter().sum();
     let weights: Vec<f64> = weights.iter().map(|weight| weight / total).collect();
     let of = |(a, b): (&Vec<f64>, &Vec<f64>)| {
@@ -50,11 +54,16 @@ fn similarity(a: &[f64], b: &[f64], width: usize, weights: &[f64]) -> f64 {
     let product = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).collect::<Vec<f64>>();
     let blur = |x: &[f64]| blurred(x, width, weights);
     let (mean_a, mean_b) = (blur(a), blur(b));
-    let (aa, bb, ab) = (blur(&product(a, a)), blur(&product(b, b)), blur(&product(a, b)));
+    let (aa, bb, ab) = (
+        blur(&product(a, a)),
+        blur(&product(b, b)),
+        blur(&product(a, b)),
+    );
     let at = |i: usize| {
         let (m, n) = (mean_a[i], mean_b[i]);
         let (variance_a, variance_b, covariance) = (aa[i] - m * m, bb[i] - n * n, ab[i] - m * n);
-        ((2.0 * m * n + C1) * (2.0 * covariance + C2)) / ((m * m + n * n + C1) * (variance_a + variance_b + C2))
+        ((2.0 * m * n + C1) * (2.0 * covariance + C2))
+            / ((m * m + n * n + C1) * (variance_a + variance_b + C2))
     };
     (0..mean_a.len()).map(at).sum::<f64>() / mean_a.len() as f64
 }
@@ -65,11 +74,23 @@ fn blurred(x: &[f64], width: usize, weights: &[f64]) -> Vec<f64> {
     let (wide, high) = (width + 1 - side, height + 1 - side);
     let rows: Vec<f64> = (0..height)
         .flat_map(|r| (0..wide).map(move |c| (r, c)))
-        .map(|(r, c)| x[r * width + c..][..side].iter().zip(weights).map(|(x, w)| x * w).sum())
+        .map(|(r, c)| {
+            x[r * width + c..][..side]
+                .iter()
+                .zip(weights)
+                .map(|(x, w)| x * w)
+                .sum()
+        })
         .collect();
     (0..high)
         .flat_map(|r| (0..wide).map(move |c| (r, c)))
-        .map(|(r, c)| weights.iter().enumerate().map(|(k, w)| rows[(r + k) * wide + c] * w).sum())
+        .map(|(r, c)| {
+            weights
+                .iter()
+                .enumerate()
+                .map(|(k, w)| rows[(r + k) * wide + c] * w)
+                .sum()
+        })
         .collect()
 }
 
@@ -78,11 +99,18 @@ type Rows = Vec<Vec<f64>>;
 fn pair(images: &Tensor<4>, originals: &Tensor<4>) -> Result<(Rows, Rows, [usize; 4])> {
     let dims = originals.dims();
     if images.dims() != dims || dims.contains(&0) {
-        return Err(Error::config("images", format!("{:?}", images.dims()), format!("{dims:?}, like the originals")));
+        return Err(Error::config(
+            "images",
+            format!("{:?}", images.dims()),
+            format!("{dims:?}, like the originals"),
+        ));
     }
     let rows = |x: &Tensor<4>| {
         let values: Vec<f64> = x.to_data().iter::<f64>().collect();
-        values.chunks_exact(values.len() / dims[0]).map(<[f64]>::to_vec).collect()
+        values
+            .chunks_exact(values.len() / dims[0])
+            .map(<[f64]>::to_vec)
+            .collect()
     };
     Ok((rows(images), rows(originals), dims))
 }
@@ -106,7 +134,10 @@ mod tests {
     fn values_are_those_of_another_implementation() {
         let (a, b) = (waves(0.5, 0.0), waves(0.52, 0.1));
         let (p, s) = (psnr(&a, &b).unwrap()[0], ssim(&a, &b).unwrap()[0]);
-        assert!((p - PSNR).abs() < 1e-4 && (s - SSIM).abs() < 1e-5, "{p} {s}");
+        assert!(
+            (p - PSNR).abs() < 1e-4 && (s - SSIM).abs() < 1e-5,
+            "{p} {s}"
+        );
     }
 
     /// Printed by `tests/reference/quality.py` (scikit-image 0.26).
@@ -123,6 +154,11 @@ mod tests {
         // Smaller than the window.
         let small = Tensor::<4>::zeros([2, 3, 4, 4], &Device::flex());
         assert_eq!(ssim(&small, &small).unwrap().len(), 2);
-        assert!(psnr(&small, &x).unwrap_err().to_string().contains("`images` is [2, 3, 4, 4]"));
+        assert!(
+            psnr(&small, &x)
+                .unwrap_err()
+                .to_string()
+                .contains("`images` is [2, 3, 4, 4]")
+        );
     }
 }

@@ -8,8 +8,8 @@ use burn::{
     tensor::{Bool, Device, Tensor},
 };
 
-/// `softmax(q·kᵀ / √d)·v`, per head. `mask` is true where a key may not be seen; `causal` also hides keys that come
-/// after their query.
+/// `softmax(q·kᵀ / √d)·v`, per head. `mask` is true where a key may not be seen; `causal` also
+/// hides keys that come after their query.
 ///
 /// # Shapes
 /// - q: `[batch, heads, queries, d]`, k and v: `[batch, heads, keys, d]`
@@ -58,9 +58,15 @@ impl SelfAttentionConfig {
     /// If the heads do not divide the width.
     pub fn init(&self, device: &Device) -> SelfAttention {
         let d = self.d_model;
-        assert!(self.n_heads > 0 && d.is_multiple_of(self.n_heads), "{} heads of width {d}", self.n_heads);
+        assert!(
+            self.n_heads > 0 && d.is_multiple_of(self.n_heads),
+            "{} heads of width {d}",
+            self.n_heads
+        );
         SelfAttention {
-            qkv: LinearConfig::new(d, 3 * d).with_bias(self.bias).init(device),
+            qkv: LinearConfig::new(d, 3 * d)
+                .with_bias(self.bias)
+                .init(device),
             output: LinearConfig::new(d, d).with_bias(self.bias).init(device),
             n_heads: self.n_heads,
             causal: self.causal,
@@ -75,7 +81,11 @@ impl SelfAttention {
     /// # Panics
     /// If the last axis is not `d_model`.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.output.forward(ops::self_attention(self.qkv.forward(x), self.n_heads, self.causal))
+        self.output.forward(ops::self_attention(
+            self.qkv.forward(x),
+            self.n_heads,
+            self.causal,
+        ))
     }
 }
 
@@ -91,15 +101,19 @@ mod tests {
         let [q, k, v]: [Vec<f32>; 3] = std::array::from_fn(|_| rng.normals(4 * 3));
         let tensor = |x: &[f32]| Tensor::<1>::from_floats(x, &device).reshape([1, 1, 4, 3]);
         for causal in [false, true] {
-            let got = scaled_dot_product_attention(tensor(&q), tensor(&k), tensor(&v), None, causal);
+            let got =
+                scaled_dot_product_attention(tensor(&q), tensor(&k), tensor(&v), None, causal);
             let got = got.into_data().try_into_vec::<f32>().unwrap();
             for row in 0..4 {
                 let seen = if causal { row + 1 } else { 4 };
-                let score = |c: usize| (0..3).map(|i| q[row * 3 + i] * k[c * 3 + i]).sum::<f32>() / 3f32.sqrt();
+                let score = |c: usize| {
+                    (0..3).map(|i| q[row * 3 + i] * k[c * 3 + i]).sum::<f32>() / 3f32.sqrt()
+                };
                 let weights: Vec<f32> = (0..seen).map(|c| score(c).exp()).collect();
                 let total: f32 = weights.iter().sum();
                 for i in 0..3 {
-                    let expected: f32 = (0..seen).map(|c| weights[c] * v[c * 3 + i]).sum::<f32>() / total;
+                    let expected: f32 =
+                        (0..seen).map(|c| weights[c] * v[c * 3 + i]).sum::<f32>() / total;
                     assert!((got[row * 3 + i] - expected).abs() < 1e-5);
                 }
             }
@@ -109,11 +123,26 @@ mod tests {
     #[test]
     fn causal_attention_ignores_what_comes_later() {
         let device = Device::flex();
-        let layer = SelfAttentionConfig::new(8, 2).with_causal(true).init(&device).seeded(1);
+        let layer = SelfAttentionConfig::new(8, 2)
+            .with_causal(true)
+            .init(&device)
+            .seeded(1);
         let x: Tensor<3> = Rng::new(2).normal([1, 5, 8], &device);
-        let changed = Tensor::cat(vec![x.clone().narrow(1, 0, 4), Rng::new(3).normal([1, 1, 8], &device)], 1);
-        let difference = (layer.forward(x) - layer.forward(changed)).abs().sum_dim(2).into_data();
+        let changed = Tensor::cat(
+            vec![
+                x.clone().narrow(1, 0, 4),
+                Rng::new(3).normal([1, 1, 8], &device),
+            ],
+            1,
+        );
+        let difference = (layer.forward(x) - layer.forward(changed))
+            .abs()
+            .sum_dim(2)
+            .into_data();
         let difference = difference.try_into_vec::<f32>().unwrap();
-        assert!(difference[..4].iter().all(|d| *d < 1e-6) && difference[4] > 1e-3, "{difference:?}");
+        assert!(
+            difference[..4].iter().all(|d| *d < 1e-6) && difference[4] > 1e-3,
+            "{difference:?}"
+        );
     }
 }

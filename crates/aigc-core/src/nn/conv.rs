@@ -59,11 +59,19 @@ impl Conv2dConfig {
     /// If the groups do not divide the channels.
     pub fn init(&self, device: &Device) -> Conv2d {
         let ([i, o], k, groups) = (self.channels, self.kernel_size, self.groups);
-        assert!(groups > 0 && i % groups == 0 && o % groups == 0, "{groups} groups of {i} and {o} channels");
+        assert!(
+            groups > 0 && i % groups == 0 && o % groups == 0,
+            "{groups} groups of {i} and {o} channels"
+        );
         let (i, per_group) = (i / groups, o / groups);
         Conv2d {
-            weight: self.initializer.param([o, i, k, k], i * k * k, per_group * k * k, device),
-            bias: self.bias.then(|| self.initializer.param([o], i * k * k, per_group * k * k, device)),
+            weight: self
+                .initializer
+                .param([o, i, k, k], i * k * k, per_group * k * k, device),
+            bias: self.bias.then(|| {
+                self.initializer
+                    .param([o], i * k * k, per_group * k * k, device)
+            }),
             spectral: self.spectral.then(|| SpectralNorm::new(o, device)),
             stride: self.stride,
             padding: self.padding,
@@ -82,7 +90,10 @@ impl Conv2d {
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let options = ConvOptions::new([self.stride; 2], [self.padding; 2], [1; 2], self.groups);
         let weight = self.weight.val();
-        let weight = self.spectral.as_ref().map_or(weight.clone(), |spectral| spectral.normalize(weight));
+        let weight = self
+            .spectral
+            .as_ref()
+            .map_or(weight.clone(), |spectral| spectral.normalize(weight));
         ops::conv2d(x, weight, self.bias.as_ref().map(|b| b.val()), options)
     }
 }
@@ -125,8 +136,12 @@ impl ConvTranspose2dConfig {
         let ([i, o], k) = (self.channels, self.kernel_size);
         // PyTorch takes the second axis for fan-in here too, so for it the outputs count.
         ConvTranspose2d {
-            weight: self.initializer.param([i, o, k, k], o * k * k, i * k * k, device),
-            bias: self.bias.then(|| self.initializer.param([o], o * k * k, i * k * k, device)),
+            weight: self
+                .initializer
+                .param([i, o, k, k], o * k * k, i * k * k, device),
+            bias: self
+                .bias
+                .then(|| self.initializer.param([o], o * k * k, i * k * k, device)),
             stride: self.stride,
             padding: self.padding,
         }
@@ -141,8 +156,14 @@ impl ConvTranspose2d {
     /// # Panics
     /// If the channels do not fit.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let options = ConvTransposeOptions::new([self.stride; 2], [self.padding; 2], [0; 2], [1; 2], 1);
-        ops::conv_transpose2d(x, self.weight.val(), self.bias.as_ref().map(|b| b.val()), options)
+        let options =
+            ConvTransposeOptions::new([self.stride; 2], [self.padding; 2], [0; 2], [1; 2], 1);
+        ops::conv_transpose2d(
+            x,
+            self.weight.val(),
+            self.bias.as_ref().map(|b| b.val()),
+            options,
+        )
     }
 }
 
@@ -155,33 +176,64 @@ mod tests {
     #[test]
     fn transposed_convolution_is_the_transpose() {
         let device = Device::flex();
-        let conv = Conv2dConfig::new([3, 5], 4).with_stride(2).with_padding(1).with_bias(false).init(&device).seeded(1);
-        let transpose =
-            ConvTranspose2dConfig::new([5, 3], 4).with_stride(2).with_padding(1).with_bias(false).init(&device);
-        let transpose = ConvTranspose2d { weight: conv.weight.clone(), ..transpose };
+        let conv = Conv2dConfig::new([3, 5], 4)
+            .with_stride(2)
+            .with_padding(1)
+            .with_bias(false)
+            .init(&device)
+            .seeded(1);
+        let transpose = ConvTranspose2dConfig::new([5, 3], 4)
+            .with_stride(2)
+            .with_padding(1)
+            .with_bias(false)
+            .init(&device);
+        let transpose = ConvTranspose2d {
+            weight: conv.weight.clone(),
+            ..transpose
+        };
         let mut rng = Rng::new(2);
         let x = rng.normal([2, 3, 8, 8], &device);
         let y = rng.normal([2, 5, 4, 4], &device);
-        let left = (conv.forward(x.clone()) * y.clone()).sum().into_scalar::<f32>();
+        let left = (conv.forward(x.clone()) * y.clone())
+            .sum()
+            .into_scalar::<f32>();
         let right = (x * transpose.forward(y)).sum().into_scalar::<f32>();
-        assert!((left - right).abs() < 1e-3 * left.abs().max(1.0), "{left} {right}");
+        assert!(
+            (left - right).abs() < 1e-3 * left.abs().max(1.0),
+            "{left} {right}"
+        );
     }
 
     #[test]
     fn a_convolution_is_the_sum_its_definition_says() {
         let device = Device::flex();
-        let conv = Conv2dConfig::new([2, 3], 3).with_padding(1).init(&device).seeded(3);
+        let conv = Conv2dConfig::new([2, 3], 3)
+            .with_padding(1)
+            .init(&device)
+            .seeded(3);
         let x: Tensor<4> = Rng::new(4).normal([1, 2, 5, 5], &device);
         let data = |t: Tensor<4>| t.into_data().try_into_vec::<f32>().unwrap();
-        let (got, w, xs) = (data(conv.forward(x.clone())), data(conv.weight.val()), data(x));
-        let bias = conv.bias.as_ref().unwrap().val().into_data().try_into_vec::<f32>().unwrap();
+        let (got, w, xs) = (
+            data(conv.forward(x.clone())),
+            data(conv.weight.val()),
+            data(x),
+        );
+        let bias = conv
+            .bias
+            .as_ref()
+            .unwrap()
+            .val()
+            .into_data()
+            .try_into_vec::<f32>()
+            .unwrap();
         for (o, r, c) in [(0usize, 0i32, 0i32), (1, 2, 3), (2, 4, 4)] {
             let mut sum = bias[o];
             for i in 0..2usize {
                 for (kr, kc) in (0..3i32).flat_map(|a| (0..3i32).map(move |b| (a, b))) {
                     let (row, col) = (r + kr - 1, c + kc - 1);
                     if (0..5).contains(&row) && (0..5).contains(&col) {
-                        sum += xs[i * 25 + (row * 5 + col) as usize] * w[(o * 2 + i) * 9 + (kr * 3 + kc) as usize];
+                        sum += xs[i * 25 + (row * 5 + col) as usize]
+                            * w[(o * 2 + i) * 9 + (kr * 3 + kc) as usize];
                     }
                 }
             }

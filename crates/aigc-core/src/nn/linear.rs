@@ -59,7 +59,10 @@ impl Linear {
     /// If the last axis of `x` is not `d_input`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let weight = self.weight.val();
-        let weight = self.spectral.as_ref().map_or(weight.clone(), |spectral| spectral.normalize(weight));
+        let weight = self
+            .spectral
+            .as_ref()
+            .map_or(weight.clone(), |spectral| spectral.normalize(weight));
         ops::linear(x, weight, self.bias.as_ref().map(|b| b.val()))
     }
 }

@@ -23,8 +23,9 @@ pub struct BatchNormConfig {
 
 /// Batch normalisation (Ioffe and Szegedy 2015, <https://arxiv.org/abs/1502.03167>).
 ///
-/// On an autodiff device, and not frozen, it normalises by the batch and updates its running statistics; elsewhere it
-/// normalises by those. The running variance is the unbiased one, as in PyTorch (burn-nn's is biased).
+/// On an autodiff device, and not frozen, it normalises by the batch and updates its running
+/// statistics; elsewhere it normalises by those. The running variance is the unbiased one, as in
+/// PyTorch (burn-nn's is biased).
 #[derive(Module, Debug)]
 pub struct BatchNorm {
     /// Scale, `[channels]`.
@@ -68,17 +69,26 @@ impl BatchNorm {
     }
 
     /// [`forward`](Self::forward), then `activation`, in one pass.
-    pub fn forward_with_activation<const D: usize>(&self, x: Tensor<D>, activation: Activation) -> Tensor<D> {
+    pub fn forward_with_activation<const D: usize>(
+        &self,
+        x: Tensor<D>,
+        activation: Activation,
+    ) -> Tensor<D> {
         let (gamma, beta) = (self.gamma.val(), self.beta.val());
         if !(x.device().is_autodiff() && self.training.is_enabled()) {
-            let (mean, var) = (self.running_mean.value_sync(), self.running_var.value_sync());
+            let (mean, var) = (
+                self.running_mean.value_sync(),
+                self.running_var.value_sync(),
+            );
             return activation.forward(module::batch_norm(x, gamma, beta, mean, var, self.epsilon));
         }
         let count = (x.shape().num_elements() / x.dims()[1]) as f64;
         let (y, mean, var) = ops::batch_norm(x, gamma, beta, self.epsilon, activation);
         let unbiased = var * (count / (count - 1.0).max(1.0));
         for (state, new) in [(&self.running_mean, mean), (&self.running_var, unbiased)] {
-            state.update((state.value_sync() * (1.0 - self.momentum) + new * self.momentum).detach());
+            state.update(
+                (state.value_sync() * (1.0 - self.momentum) + new * self.momentum).detach(),
+            );
         }
         y
     }
@@ -113,7 +123,9 @@ impl LayerNormConfig {
         let n = self.d_model;
         LayerNorm {
             gamma: Initializer::ONES.param([n], n, n, device),
-            beta: self.bias.then(|| Initializer::ZEROS.param([n], n, n, device)),
+            beta: self
+                .bias
+                .then(|| Initializer::ZEROS.param([n], n, n, device)),
             epsilon: self.epsilon,
         }
     }
@@ -126,7 +138,12 @@ impl LayerNorm {
     /// # Panics
     /// If the last axis is not `d_model`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        ops::layer_norm(x, self.gamma.val(), self.beta.as_ref().map(|b| b.val()), self.epsilon)
+        ops::layer_norm(
+            x,
+            self.gamma.val(),
+            self.beta.as_ref().map(|b| b.val()),
+            self.epsilon,
+        )
     }
 }
 
@@ -160,7 +177,11 @@ impl GroupNormConfig {
     /// If the groups do not divide the channels.
     pub fn init(&self, device: &Device) -> GroupNorm {
         let n = self.num_channels;
-        assert!(self.num_groups > 0 && n.is_multiple_of(self.num_groups), "{} groups of {n} channels", self.num_groups);
+        assert!(
+            self.num_groups > 0 && n.is_multiple_of(self.num_groups),
+            "{} groups of {n} channels",
+            self.num_groups
+        );
         GroupNorm {
             gamma: Initializer::ONES.param([n], n, n, device),
             beta: Initializer::ZEROS.param([n], n, n, device),
@@ -181,8 +202,19 @@ impl GroupNorm {
     }
 
     /// [`forward`](Self::forward), then `activation`, in one pass.
-    pub fn forward_with_activation<const D: usize>(&self, x: Tensor<D>, activation: Activation) -> Tensor<D> {
-        ops::group_norm(x, self.gamma.val(), self.beta.val(), self.num_groups, self.epsilon, activation)
+    pub fn forward_with_activation<const D: usize>(
+        &self,
+        x: Tensor<D>,
+        activation: Activation,
+    ) -> Tensor<D> {
+        ops::group_norm(
+            x,
+            self.gamma.val(),
+            self.beta.val(),
+            self.num_groups,
+            self.epsilon,
+            activation,
+        )
     }
 }
 
@@ -195,7 +227,14 @@ mod tests {
     fn moments(values: &[f32]) -> (f64, f64) {
         let n = values.len() as f64;
         let mean = values.iter().map(|v| *v as f64).sum::<f64>() / n;
-        (mean, values.iter().map(|v| (*v as f64 - mean).powi(2)).sum::<f64>() / n)
+        (
+            mean,
+            values
+                .iter()
+                .map(|v| (*v as f64 - mean).powi(2))
+                .sum::<f64>()
+                / n,
+        )
     }
 
     fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
@@ -206,7 +245,14 @@ mod tests {
     fn group_and_layer_norm_leave_mean_zero_and_variance_one() {
         let device = Device::flex();
         let x: Tensor<4> = Rng::new(1).normal([2, 6, 5, 5], &device) * 3.0 + 2.0;
-        for group in values(GroupNormConfig::new(3, 6).init(&device).seeded(0).forward(x.clone())).chunks(50) {
+        for group in values(
+            GroupNormConfig::new(3, 6)
+                .init(&device)
+                .seeded(0)
+                .forward(x.clone()),
+        )
+        .chunks(50)
+        {
             let (mean, variance) = moments(group);
             assert!(mean.abs() < 1e-5 && (variance - 1.0).abs() < 1e-4);
         }
@@ -223,7 +269,8 @@ mod tests {
         let norm = BatchNormConfig::new(1).init(&device).seeded(0);
         norm.forward(Tensor::<2>::from_floats([[1.0], [3.0]], &device));
         norm.forward(Tensor::<2>::from_floats([[2.0], [6.0]], &device));
-        // By hand: means 2 and 4, unbiased variances 2 and 8, momentum 0.1, from mean 0 and variance 1.
+        // By hand: means 2 and 4, unbiased variances 2 and 8, momentum 0.1, from mean 0 and
+        // variance 1.
         let valid = norm.valid();
         assert!((values(valid.running_mean.value())[0] - (0.9 * 0.2 + 0.4)).abs() < 1e-6);
         assert!((values(valid.running_var.value())[0] - (0.9 * (0.9 + 0.2) + 0.8)).abs() < 1e-6);

@@ -6,10 +6,11 @@ use burn::{
     tensor::{DType, Int, Tensor, TensorData},
 };
 
-/// A matrix of which few bits of every number are kept, in rows; a fourth or an eighth of the memory, which is as much of the time
-/// where a model says one token after the other.
+/// A matrix of which few bits of every number are kept, in rows; a fourth or an eighth of the
+/// memory, which is as much of the time where a model says one token after the other.
 ///
-/// It is not trained, but gradients flow through it. Devices without eight-bit numbers (WGPU) hold 32 bits for each byte.
+/// It is not trained, but gradients flow through it. Devices without eight-bit numbers (WGPU) hold
+/// 32 bits for each byte.
 #[derive(Module, Debug)]
 pub struct QuantizedWeight {
     /// Whole numbers, `[rows, quantization.bytes(width)]`.
@@ -25,13 +26,20 @@ impl QuantizedWeight {
     /// Packs `weight`, `[rows, width]`.
     pub fn new(weight: Tensor<2>, quantization: Quantization) -> Self {
         let ([rows, width], device) = (weight.dims(), weight.device().without_autodiff());
-        let weight: Vec<f32> = weight.into_data().try_into_vec_as().expect("floats become floats");
+        let weight: Vec<f32> = weight
+            .into_data()
+            .try_into_vec_as()
+            .expect("floats become floats");
         let (values, scales) = quantization.pack(&weight, width);
         let values = TensorData::new(values, [rows, quantization.bytes(width)]);
         let scales = TensorData::new(scales, [rows, width.div_ceil(Quantization::BLOCK)]);
         let scales = Param::initialized(ParamId::new(), Tensor::from_data(scales, &device));
         // WGSL knows no bytes.
-        let dtype = if device.supports_dtype(DType::I8) { DType::I8 } else { DType::I32 };
+        let dtype = if device.supports_dtype(DType::I8) {
+            DType::I8
+        } else {
+            DType::I32
+        };
         Self {
             values: Param::initialized(ParamId::new(), Tensor::from_data(values, (&device, dtype))),
             scales: scales.set_require_grad(false),
@@ -42,7 +50,12 @@ impl QuantizedWeight {
 
     /// The numbers again, `[rows, width]`.
     pub fn unpack(&self) -> Tensor<2> {
-        ops::unpack(self.values.val(), self.scales.val(), self.width, self.quantization)
+        ops::unpack(
+            self.values.val(),
+            self.scales.val(),
+            self.width,
+            self.quantization,
+        )
     }
 
     /// `x·Wᵀ (+ b)`.
@@ -54,7 +67,13 @@ impl QuantizedWeight {
     /// # Panics
     /// If the last axis of `x` is not `width`.
     pub fn linear<const D: usize>(&self, x: Tensor<D>, bias: Option<Tensor<1>>) -> Tensor<D> {
-        ops::quantized_linear(x, self.values.val(), self.scales.val(), bias, self.quantization)
+        ops::quantized_linear(
+            x,
+            self.values.val(),
+            self.scales.val(),
+            bias,
+            self.quantization,
+        )
     }
 
     /// Rows by number.
@@ -68,7 +87,10 @@ impl QuantizedWeight {
     pub fn embedding(&self, indices: Tensor<2, Int>) -> Tensor<3> {
         let [batch, n] = indices.dims();
         let indices = indices.reshape([batch * n]);
-        let (values, scales) = (self.values.val().select(0, indices.clone()), self.scales.val().select(0, indices));
+        let (values, scales) = (
+            self.values.val().select(0, indices.clone()),
+            self.scales.val().select(0, indices),
+        );
         ops::unpack(values, scales, self.width, self.quantization).reshape([batch, n, self.width])
     }
 }

@@ -6,14 +6,15 @@ use burn::{
     tensor::{Device, Tensor},
 };
 
-/// Divides a weight by its largest singular value (Miyato et al. 2018, <https://arxiv.org/abs/1802.05957>), read as a
-/// matrix of outputs × everything else.
+/// Divides a weight by its largest singular value (Miyato et al. 2018,
+/// <https://arxiv.org/abs/1802.05957>), read as a matrix of outputs × everything else.
 ///
-/// The singular value is estimated by one step of power iteration per forward pass on an autodiff device; the estimate's
-/// direction `u` is part of the model's weights, so a resumed run goes on with it.
+/// The singular value is estimated by one step of power iteration per forward pass on an autodiff
+/// device; the estimate's direction `u` is part of the model's weights, so a resumed run goes on
+/// with it.
 ///
-/// burn's reparameterisation hook would compute the effective weight whenever anything reads the parameter (saving,
-/// averaging, counting); here only a layer's forward pass does.
+/// burn's reparameterisation hook would compute the effective weight whenever anything reads the
+/// parameter (saving, averaging, counting); here only a layer's forward pass does.
 #[derive(Module, Debug)]
 pub struct SpectralNorm {
     /// Estimate of the first left singular vector, `[outputs]`, of length 1.
@@ -24,7 +25,9 @@ impl SpectralNorm {
     /// For a weight of so many outputs.
     pub fn new(outputs: usize, device: &Device) -> Self {
         let u = Rng::keyed(0, "spectral", outputs as u64).normal([outputs], device);
-        Self { u: RunningState::new(unit(u)) }
+        Self {
+            u: RunningState::new(unit(u)),
+        }
     }
 
     /// `weight / σ(weight)`, where `u` and `v` in `σ = uᵀ·W·v` are constants to autodiff.
@@ -40,12 +43,25 @@ impl SpectralNorm {
         let matrix = weight.clone().reshape([outputs, rest]);
         let mut u = self.u.value_sync();
         let constant = matrix.clone().detach();
-        let v = unit(constant.clone().transpose().matmul(u.clone().reshape([outputs, 1])).reshape([rest]));
+        let v = unit(
+            constant
+                .clone()
+                .transpose()
+                .matmul(u.clone().reshape([outputs, 1]))
+                .reshape([rest]),
+        );
         if weight.device().is_autodiff() {
-            u = unit(constant.matmul(v.clone().reshape([rest, 1])).reshape([outputs]));
+            u = unit(
+                constant
+                    .matmul(v.clone().reshape([rest, 1]))
+                    .reshape([outputs]),
+            );
             self.u.update(u.clone());
         }
-        let sigma = (u.reshape([1, outputs]).matmul(matrix.matmul(v.reshape([rest, 1])))).clamp_min(1e-12);
+        let sigma = (u
+            .reshape([1, outputs])
+            .matmul(matrix.matmul(v.reshape([rest, 1]))))
+        .clamp_min(1e-12);
         weight / sigma.reshape([1; D])
     }
 }
@@ -65,14 +81,19 @@ mod tests {
         let device = Device::flex().autodiff();
         let (c, s) = (0.8f32, 0.6f32);
         // [c −s; s c] · diag(3, 0.5) · [c s; −s c]
-        let weight: [[f32; 2]; 2] =
-            [[3.0 * c * c + 0.5 * s * s, 2.5 * c * s], [2.5 * c * s, 3.0 * s * s + 0.5 * c * c]];
+        let weight: [[f32; 2]; 2] = [
+            [3.0 * c * c + 0.5 * s * s, 2.5 * c * s],
+            [2.5 * c * s, 3.0 * s * s + 0.5 * c * c],
+        ];
         let weight = Tensor::<2>::from_floats(weight, &device);
         let norm = SpectralNorm::new(2, &device);
         for _ in 0..30 {
             norm.normalize(weight.clone());
         }
-        let got = (norm.normalize(weight.clone()) * 3.0 - weight.clone()).abs().max().into_scalar::<f32>();
+        let got = (norm.normalize(weight.clone()) * 3.0 - weight.clone())
+            .abs()
+            .max()
+            .into_scalar::<f32>();
         assert!(got < 1e-5, "{got}");
         // Without autodiff nothing moves, and the value is the same.
         let u = norm.u.value_sync().into_data();
@@ -80,7 +101,10 @@ mod tests {
         let same = plain.normalize(weight.without_autodiff());
         assert_eq!(u, plain.u.value_sync().into_data());
         let largest = (same.clone().matmul(same.transpose())).trace_of();
-        assert!((largest - (1.0 + (0.5f32 / 3.0).powi(2))).abs() < 1e-5, "{largest}");
+        assert!(
+            (largest - (1.0 + (0.5f32 / 3.0).powi(2))).abs() < 1e-5,
+            "{largest}"
+        );
     }
 
     trait Trace {
@@ -90,7 +114,9 @@ mod tests {
     impl Trace for Tensor<2> {
         fn trace_of(self) -> f32 {
             let n = self.dims()[0];
-            (self * Tensor::eye(n, &Device::flex())).sum().into_scalar::<f32>()
+            (self * Tensor::eye(n, &Device::flex()))
+                .sum()
+                .into_scalar::<f32>()
         }
     }
 
@@ -108,7 +134,10 @@ mod tests {
         let normal = norm.normalize(weight.clone());
         let gradients = (normal.clone() * direction.clone()).sum().backward();
         let got = weight.grad(&gradients).unwrap();
-        let (w, g) = (weight.detach().without_autodiff(), direction.without_autodiff());
+        let (w, g) = (
+            weight.detach().without_autodiff(),
+            direction.without_autodiff(),
+        );
         let u = norm.u.value_sync().without_autodiff().reshape([3, 1]);
         let v = w.clone().transpose().matmul(u.clone());
         let sigma = v.clone().powf_scalar(2.0).sum().sqrt().into_scalar::<f32>();

@@ -1,6 +1,7 @@
 //! The operations, with bodies of burn primitives that are right on every backend.
 
-// NdArray and LibTorch are deprecated upstream, and are offered here all the same (docs/architecture.md).
+// NdArray and LibTorch are deprecated upstream, and are offered here all the same
+// (docs/architecture.md).
 #![allow(deprecated)]
 
 use super::Activation;
@@ -37,9 +38,10 @@ impl<B: Backend> OptionalTensor<B> {
 
 /// What generative models spend their time in, as operations that a backend may do in its own way.
 ///
-/// Every operation has a default body made of burn's primitives, so `impl GenerativeOps for MyBackend {}` is a right
-/// implementation, and overriding a method makes it a fast one. Names that end in `_forward` have a handwritten backward
-/// pass, which calls the methods that end in `_grad`, `_grads` or `_sums`; those are not differentiable again.
+/// Every operation has a default body made of burn's primitives, so
+/// `impl GenerativeOps for MyBackend {}` is a right implementation, and overriding a method makes
+/// it a fast one. Names that end in `_forward` have a handwritten backward pass, which calls the
+/// methods that end in `_grad`, `_grads` or `_sums`; those are not differentiable again.
 ///
 /// Shapes are as in [the functions](super) of the same names.
 #[backend_extension(
@@ -67,7 +69,12 @@ pub trait GenerativeOps: Backend {
         grad: FloatTensor<Self>,
         options: ConvOptions<2>,
     ) -> FloatTensor<Self> {
-        Self::conv2d_x_backward(primitives::of_shape::<Self>(x, &grad), weight, grad, options)
+        Self::conv2d_x_backward(
+            primitives::of_shape::<Self>(x, &grad),
+            weight,
+            grad,
+            options,
+        )
     }
 
     /// Gradient of a convolution's weight.
@@ -146,11 +153,16 @@ pub trait GenerativeOps: Backend {
     }
 
     /// `grad·f′(x)`.
-    fn activation_grad(x: FloatTensor<Self>, grad: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self> {
+    fn activation_grad(
+        x: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        activation: Activation,
+    ) -> FloatTensor<Self> {
         primitives::activation_grad::<Self>(x, grad, activation)
     }
 
-    /// Group normalisation and activation: the result, and mean and biased variance `[batch, groups]`.
+    /// Group normalisation and activation: the result, and mean and biased variance
+    /// `[batch, groups]`.
     fn group_norm_forward(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
@@ -175,11 +187,13 @@ pub trait GenerativeOps: Backend {
         epsilon: f64,
         activation: Activation,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        primitives::group_norm_grads::<Self>(x, gamma, beta, mean, var, grad, groups, epsilon, activation)
+        primitives::group_norm_grads::<Self>(
+            x, gamma, beta, mean, var, grad, groups, epsilon, activation,
+        )
     }
 
-    /// Batch normalisation by the batch's statistics and activation: the result, and mean and biased variance
-    /// `[channels]`.
+    /// Batch normalisation by the batch's statistics and activation: the result, and mean and
+    /// biased variance `[channels]`.
     fn batch_norm_forward(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
@@ -227,7 +241,8 @@ pub trait GenerativeOps: Backend {
         primitives::layer_norm_grads::<Self>(x, gamma, mean, var, grad, epsilon)
     }
 
-    /// Softmax attention: the result, and the logarithm of every query's sum of exponentials `[batch, heads, queries]`.
+    /// Softmax attention: the result, and the logarithm of every query's sum of exponentials
+    /// `[batch, heads, queries]`.
     fn attention_forward(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -250,8 +265,8 @@ pub trait GenerativeOps: Backend {
         primitives::attention_grads::<Self>(q, k, v, output, log_sums, grad, causal)
     }
 
-    /// Softmax attention of queries, keys and values side by side: the result, and the logarithm of every query's sum of
-    /// exponentials `[batch, heads, queries]`.
+    /// Softmax attention of queries, keys and values side by side: the result, and the logarithm of
+    /// every query's sum of exponentials `[batch, heads, queries]`.
     fn self_attention_forward(
         qkv: FloatTensor<Self>,
         heads: usize,
@@ -299,7 +314,11 @@ pub trait GenerativeOps: Backend {
     }
 
     /// Gradient of the `rows` rows.
-    fn embedding_grad(grad: FloatTensor<Self>, indices: IntTensor<Self>, rows: usize) -> FloatTensor<Self> {
+    fn embedding_grad(
+        grad: FloatTensor<Self>,
+        indices: IntTensor<Self>,
+        rows: usize,
+    ) -> FloatTensor<Self> {
         primitives::embedding_grad::<Self>(grad, indices, rows)
     }
 
@@ -314,7 +333,10 @@ pub trait GenerativeOps: Backend {
     }
 
     /// `−ln softmax(logits)[target]` of every row.
-    fn cross_entropy_forward(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> FloatTensor<Self> {
+    fn cross_entropy_forward(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
         primitives::cross_entropy::<Self>(logits, targets)
     }
 
@@ -328,7 +350,10 @@ pub trait GenerativeOps: Backend {
     }
 
     /// `Σ softplus(l) − t·l` over every row.
-    fn binary_cross_entropy_forward(logits: FloatTensor<Self>, targets: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn binary_cross_entropy_forward(
+        logits: FloatTensor<Self>,
+        targets: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
         primitives::binary_cross_entropy::<Self>(logits, targets)
     }
 

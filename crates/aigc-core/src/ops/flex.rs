@@ -1,6 +1,9 @@
-//! [`GenerativeOps`] for the CPU: `f32` goes to the kernels in `aigc-kernels`, anything else to the primitives.
+//! [`GenerativeOps`] for the CPU: `f32` goes to the kernels in `aigc-kernels`, anything else to the
+//! primitives.
 
-use super::{Activation, AdamStep, GenerativeOps, OptionalTensor, Quantization, primitives, profile::timer};
+use super::{
+    Activation, AdamStep, GenerativeOps, OptionalTensor, Quantization, primitives, profile::timer,
+};
 use aigc_kernels::{
     activation::{activate, activate_grad},
     adam::adam,
@@ -34,7 +37,11 @@ fn all_f32(tensors: &[&FlexTensor]) -> bool {
 
 /// `x` with its numbers in order.
 fn ordered(x: FlexTensor) -> FlexTensor {
-    if x.is_contiguous() { x } else { x.to_contiguous() }
+    if x.is_contiguous() {
+        x
+    } else {
+        x.to_contiguous()
+    }
 }
 
 /// Whether an optional tensor, if it is there, holds `f32`.
@@ -58,8 +65,16 @@ fn slice(x: &FlexTensor) -> &[f32] {
 /// `values` as a tensor.
 fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
     let shape = shape.into();
-    assert_eq!(values.len(), shape.num_elements(), "numbers of a result of shape {shape:?}");
-    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(shape), DType::F32)
+    assert_eq!(
+        values.len(),
+        shape.num_elements(),
+        "numbers of a result of shape {shape:?}"
+    );
+    FlexTensor::new(
+        Bytes::from_elems(values),
+        Layout::contiguous(shape),
+        DType::F32,
+    )
 }
 
 fn dims<const N: usize>(x: &FlexTensor) -> [usize; N] {
@@ -69,7 +84,14 @@ fn dims<const N: usize>(x: &FlexTensor) -> [usize; N] {
 /// `[batch, channels, …]` as `[batch, channels, rest]`.
 fn channelled(x: &FlexTensor) -> [usize; 3] {
     let shape = x.shape();
-    [shape[0], shape[1], shape.num_elements().checked_div(shape[0] * shape[1]).unwrap_or(0)]
+    [
+        shape[0],
+        shape[1],
+        shape
+            .num_elements()
+            .checked_div(shape[0] * shape[1])
+            .unwrap_or(0),
+    ]
 }
 
 /// `[…, d]` as `[rows, d]`.
@@ -80,7 +102,12 @@ fn rowed(x: &FlexTensor) -> [usize; 2] {
 }
 
 /// Sizes of a convolution from `x` to `y`, if the kernels do it: without groups, and of something.
-fn sizes(x: [usize; 4], y: [usize; 4], weight: [usize; 4], options: &ConvOptions<2>) -> Option<ConvSizes> {
+fn sizes(
+    x: [usize; 4],
+    y: [usize; 4],
+    weight: [usize; 4],
+    options: &ConvOptions<2>,
+) -> Option<ConvSizes> {
     let [batch, channels_in, height, width] = x;
     let [_, channels_out, out_height, out_width] = y;
     let fits = options.groups == 1 && x.iter().chain(&y).chain(&weight).all(|n| *n > 0);
@@ -109,13 +136,25 @@ fn conv_output(x: [usize; 4], weight: [usize; 4], options: &ConvOptions<2>) -> O
 
 /// The convolution that a transposed one is the transpose of.
 fn mirrored(options: &ConvTransposeOptions<2>) -> ConvOptions<2> {
-    ConvOptions::new(options.stride, options.padding, options.dilation, options.groups)
+    ConvOptions::new(
+        options.stride,
+        options.padding,
+        options.dilation,
+        options.groups,
+    )
 }
 
-fn transposed_output(x: [usize; 4], weight: [usize; 4], options: &ConvTransposeOptions<2>) -> Option<[usize; 4]> {
+fn transposed_output(
+    x: [usize; 4],
+    weight: [usize; 4],
+    options: &ConvTransposeOptions<2>,
+) -> Option<[usize; 4]> {
     let side = |axis: usize| {
-        let reach = options.dilation[axis] * weight[2 + axis].checked_sub(1)? + options.padding_out[axis] + 1;
-        (x[2 + axis].checked_sub(1)? * options.stride[axis] + reach).checked_sub(2 * options.padding[axis])
+        let reach = options.dilation[axis] * weight[2 + axis].checked_sub(1)?
+            + options.padding_out[axis]
+            + 1;
+        (x[2 + axis].checked_sub(1)? * options.stride[axis] + reach)
+            .checked_sub(2 * options.padding[axis])
     };
     Some([x[0], weight[1], side(0)?, side(1)?])
 }
@@ -133,28 +172,53 @@ impl GenerativeOps for Flex {
             let output = conv_output(x, weight, &options)?;
             Some((sizes(x, output, weight, &options)?, output))
         });
-        let Some((sizes, output)) = fast.flatten() else { return Flex::conv2d(x, weight, bias.option(), options) };
+        let Some((sizes, output)) = fast.flatten() else {
+            return Flex::conv2d(x, weight, bias.option(), options);
+        };
         let (x, weight, bias) = (ordered(x), ordered(weight), given(bias));
-        tensor(conv2d(slice(&x), slice(&weight), bias.as_ref().map(slice), sizes), output)
+        tensor(
+            conv2d(slice(&x), slice(&weight), bias.as_ref().map(slice), sizes),
+            output,
+        )
     }
 
-    fn conv2d_input_grad(x: Shape, weight: FlexTensor, grad: FlexTensor, options: ConvOptions<2>) -> FlexTensor {
+    fn conv2d_input_grad(
+        x: Shape,
+        weight: FlexTensor,
+        grad: FlexTensor,
+        options: ConvOptions<2>,
+    ) -> FlexTensor {
         let _timer = timer("conv2d_input_grad");
-        let fast = all_f32(&[&weight, &grad]).then(|| sizes(x.dims(), dims(&grad), dims(&weight), &options));
+        let fast = all_f32(&[&weight, &grad])
+            .then(|| sizes(x.dims(), dims(&grad), dims(&weight), &options));
         let Some(sizes) = fast.flatten() else {
             let x = primitives::of_shape::<Flex>(x, &grad);
             return Flex::conv2d_x_backward(x, weight, grad, options);
         };
         let (weight, grad) = (ordered(weight), ordered(grad));
-        tensor(conv2d_transposed(slice(&grad), slice(&weight), None, sizes), x)
+        tensor(
+            conv2d_transposed(slice(&grad), slice(&weight), None, sizes),
+            x,
+        )
     }
 
-    fn conv2d_weight_grad(x: FlexTensor, weight: FlexTensor, grad: FlexTensor, options: ConvOptions<2>) -> FlexTensor {
+    fn conv2d_weight_grad(
+        x: FlexTensor,
+        weight: FlexTensor,
+        grad: FlexTensor,
+        options: ConvOptions<2>,
+    ) -> FlexTensor {
         let _timer = timer("conv2d_weight_grad");
-        let fast = all_f32(&[&x, &grad]).then(|| sizes(dims(&x), dims(&grad), dims(&weight), &options));
-        let Some(sizes) = fast.flatten() else { return Flex::conv2d_weight_backward(x, weight, grad, options) };
+        let fast =
+            all_f32(&[&x, &grad]).then(|| sizes(dims(&x), dims(&grad), dims(&weight), &options));
+        let Some(sizes) = fast.flatten() else {
+            return Flex::conv2d_weight_backward(x, weight, grad, options);
+        };
         let (x, grad) = (ordered(x), ordered(grad));
-        tensor(conv2d_weight_grad(slice(&x), slice(&grad), sizes), weight.shape())
+        tensor(
+            conv2d_weight_grad(slice(&x), slice(&grad), sizes),
+            weight.shape(),
+        )
     }
 
     fn conv_transpose2d_forward(
@@ -173,7 +237,10 @@ impl GenerativeOps for Flex {
             return Flex::conv_transpose2d(x, weight, bias.option(), options);
         };
         let (x, weight, bias) = (ordered(x), ordered(weight), given(bias));
-        tensor(conv2d_transposed(slice(&x), slice(&weight), bias.as_ref().map(slice), sizes), output)
+        tensor(
+            conv2d_transposed(slice(&x), slice(&weight), bias.as_ref().map(slice), sizes),
+            output,
+        )
     }
 
     fn conv_transpose2d_input_grad(
@@ -183,8 +250,11 @@ impl GenerativeOps for Flex {
         options: ConvTransposeOptions<2>,
     ) -> FlexTensor {
         let _timer = timer("conv_transpose2d_input_grad");
-        let fast = all_f32(&[&weight, &grad]).then(|| sizes(dims(&grad), x.dims(), dims(&weight), &mirrored(&options)));
-        let Some(sizes) = fast.flatten() else { return Flex::conv_transpose2d_x_backward(weight, grad, options) };
+        let fast = all_f32(&[&weight, &grad])
+            .then(|| sizes(dims(&grad), x.dims(), dims(&weight), &mirrored(&options)));
+        let Some(sizes) = fast.flatten() else {
+            return Flex::conv_transpose2d_x_backward(weight, grad, options);
+        };
         let (weight, grad) = (ordered(weight), ordered(grad));
         tensor(conv2d(slice(&grad), slice(&weight), None, sizes), x)
     }
@@ -196,12 +266,16 @@ impl GenerativeOps for Flex {
         options: ConvTransposeOptions<2>,
     ) -> FlexTensor {
         let _timer = timer("conv_transpose2d_weight_grad");
-        let fast = all_f32(&[&x, &grad]).then(|| sizes(dims(&grad), dims(&x), dims(&weight), &mirrored(&options)));
+        let fast = all_f32(&[&x, &grad])
+            .then(|| sizes(dims(&grad), dims(&x), dims(&weight), &mirrored(&options)));
         let Some(sizes) = fast.flatten() else {
             return Flex::conv_transpose2d_weight_backward(x, weight, grad, options);
         };
         let (x, grad) = (ordered(x), ordered(grad));
-        tensor(conv2d_weight_grad(slice(&grad), slice(&x), sizes), weight.shape())
+        tensor(
+            conv2d_weight_grad(slice(&grad), slice(&x), sizes),
+            weight.shape(),
+        )
     }
 
     fn channel_sums(grad: FlexTensor) -> FlexTensor {
@@ -219,11 +293,15 @@ impl GenerativeOps for Flex {
         if !all_f32(&[&x, &weight]) || !may_be_f32(&bias) {
             return Flex::linear(x, weight, bias.option());
         }
-        // A transposed weight, such as a table of tokens that scores them too, is read where it lies.
+        // A transposed weight, such as a table of tokens that scores them too, is read where it
+        // lies.
         let (x, weight, bias) = (ordered(x), forwards(weight), given(bias));
         let ([m, k], [_, n]) = (rowed(&x), dims(&weight));
         let (a, b) = (Matrix::rows(slice(&x), k), matrix(&weight));
-        tensor(multiply([m, n, k], a, b, bias.as_ref().map(slice)), with_last(x.shape(), n))
+        tensor(
+            multiply([m, n, k], a, b, bias.as_ref().map(slice)),
+            with_last(x.shape(), n),
+        )
     }
 
     fn linear_input_grad(weight: FlexTensor, grad: FlexTensor) -> FlexTensor {
@@ -244,7 +322,10 @@ impl GenerativeOps for Flex {
         }
         let (x, grad) = (ordered(x), ordered(grad));
         let ([k, m], [_, n]) = (rowed(&x), rowed(&grad));
-        let (a, b) = (Matrix::rows(slice(&x), m).t(), Matrix::rows(slice(&grad), n));
+        let (a, b) = (
+            Matrix::rows(slice(&x), m).t(),
+            Matrix::rows(slice(&grad), n),
+        );
         tensor(multiply([m, n, k], a, b, None), [m, n])
     }
 
@@ -273,7 +354,10 @@ impl GenerativeOps for Flex {
             return primitives::activation_grad::<Flex>(x, grad, activation);
         }
         let (x, grad) = (ordered(x), ordered(grad));
-        tensor(activate_grad(slice(&x), slice(&grad), activation.into()), x.shape())
+        tensor(
+            activate_grad(slice(&x), slice(&grad), activation.into()),
+            x.shape(),
+        )
     }
 
     fn group_norm_forward(
@@ -291,10 +375,20 @@ impl GenerativeOps for Flex {
         let (x, gamma, beta) = (ordered(x), ordered(gamma), ordered(beta));
         let shape = channelled(&x);
         let units = Units::groups(shape, groups);
-        let (y, mean, var) =
-            norm::norm(slice(&x), slice(&gamma), slice(&beta), epsilon as f32, activation.into(), units);
+        let (y, mean, var) = norm::norm(
+            slice(&x),
+            slice(&gamma),
+            slice(&beta),
+            epsilon as f32,
+            activation.into(),
+            units,
+        );
         let statistic = [shape[0], groups];
-        (tensor(y, x.shape()), tensor(mean, statistic), tensor(var, statistic))
+        (
+            tensor(y, x.shape()),
+            tensor(mean, statistic),
+            tensor(var, statistic),
+        )
     }
 
     fn group_norm_grads(
@@ -310,11 +404,18 @@ impl GenerativeOps for Flex {
     ) -> Three {
         let _timer = timer("group_norm_grads");
         if !all_f32(&[&x, &gamma, &beta, &grad]) || x.shape().num_elements() == 0 {
-            return primitives::group_norm_grads::<Flex>(x, gamma, beta, mean, var, grad, groups, epsilon, activation);
+            return primitives::group_norm_grads::<Flex>(
+                x, gamma, beta, mean, var, grad, groups, epsilon, activation,
+            );
         }
         let shape = channelled(&x);
         let units = Units::groups(shape, groups);
-        unit_norm_grads([x, gamma, beta, mean, var, grad], epsilon, activation, units)
+        unit_norm_grads(
+            [x, gamma, beta, mean, var, grad],
+            epsilon,
+            activation,
+            units,
+        )
     }
 
     fn batch_norm_forward(
@@ -331,9 +432,19 @@ impl GenerativeOps for Flex {
         let (x, gamma, beta) = (ordered(x), ordered(gamma), ordered(beta));
         let shape = channelled(&x);
         let units = Units::Channels { shape };
-        let (y, mean, var) =
-            norm::norm(slice(&x), slice(&gamma), slice(&beta), epsilon as f32, activation.into(), units);
-        (tensor(y, x.shape()), tensor(mean, [shape[1]]), tensor(var, [shape[1]]))
+        let (y, mean, var) = norm::norm(
+            slice(&x),
+            slice(&gamma),
+            slice(&beta),
+            epsilon as f32,
+            activation.into(),
+            units,
+        );
+        (
+            tensor(y, x.shape()),
+            tensor(mean, [shape[1]]),
+            tensor(var, [shape[1]]),
+        )
     }
 
     fn batch_norm_grads(
@@ -348,19 +459,38 @@ impl GenerativeOps for Flex {
     ) -> Three {
         let _timer = timer("batch_norm_grads");
         if !all_f32(&[&x, &gamma, &beta, &grad]) || x.shape().num_elements() == 0 {
-            return primitives::batch_norm_grads::<Flex>(x, gamma, beta, mean, var, grad, epsilon, activation);
+            return primitives::batch_norm_grads::<Flex>(
+                x, gamma, beta, mean, var, grad, epsilon, activation,
+            );
         }
-        let units = Units::Channels { shape: channelled(&x) };
-        unit_norm_grads([x, gamma, beta, mean, var, grad], epsilon, activation, units)
+        let units = Units::Channels {
+            shape: channelled(&x),
+        };
+        unit_norm_grads(
+            [x, gamma, beta, mean, var, grad],
+            epsilon,
+            activation,
+            units,
+        )
     }
 
-    fn layer_norm_forward(x: FlexTensor, gamma: FlexTensor, beta: OptionalTensor<Flex>, epsilon: f64) -> Three {
+    fn layer_norm_forward(
+        x: FlexTensor,
+        gamma: FlexTensor,
+        beta: OptionalTensor<Flex>,
+        epsilon: f64,
+    ) -> Three {
         let _timer = timer("layer_norm_forward");
         if !all_f32(&[&x, &gamma]) || !may_be_f32(&beta) || x.shape().num_elements() == 0 {
             return primitives::layer_norm::<Flex>(x, gamma, beta.option(), epsilon);
         }
         let (x, gamma, beta) = (ordered(x), ordered(gamma), given(beta));
-        let (y, mean, var) = norm::layer_norm(slice(&x), slice(&gamma), beta.as_ref().map(slice), epsilon as f32);
+        let (y, mean, var) = norm::layer_norm(
+            slice(&x),
+            slice(&gamma),
+            beta.as_ref().map(slice),
+            epsilon as f32,
+        );
         let rows = [mean.len()];
         (tensor(y, x.shape()), tensor(mean, rows), tensor(var, rows))
     }
@@ -378,19 +508,37 @@ impl GenerativeOps for Flex {
             return primitives::layer_norm_grads::<Flex>(x, gamma, mean, var, grad, epsilon);
         }
         let [x, gamma, mean, var, grad] = [x, gamma, mean, var, grad].map(ordered);
-        let (dx, dgamma, dbeta) =
-            norm::layer_norm_grads(slice(&x), slice(&gamma), slice(&mean), slice(&var), slice(&grad), epsilon as f32);
-        (tensor(dx, x.shape()), tensor(dgamma, gamma.shape()), tensor(dbeta, gamma.shape()))
+        let (dx, dgamma, dbeta) = norm::layer_norm_grads(
+            slice(&x),
+            slice(&gamma),
+            slice(&mean),
+            slice(&var),
+            slice(&grad),
+            epsilon as f32,
+        );
+        (
+            tensor(dx, x.shape()),
+            tensor(dgamma, gamma.shape()),
+            tensor(dbeta, gamma.shape()),
+        )
     }
 
-    fn attention_forward(q: FlexTensor, k: FlexTensor, v: FlexTensor, causal: bool) -> (FlexTensor, FlexTensor) {
+    fn attention_forward(
+        q: FlexTensor,
+        k: FlexTensor,
+        v: FlexTensor,
+        causal: bool,
+    ) -> (FlexTensor, FlexTensor) {
         let _timer = timer("attention_forward");
         let Some(sizes) = attention_sizes(&q, &k, &v, causal) else {
             return primitives::attention::<Flex>(q, k, v, causal);
         };
         let [q, k, v] = [q, k, v].map(forwards);
         let (output, log_sums) = attention::attention(heads(&q), heads(&k), heads(&v), sizes);
-        (turned(output, sizes, sizes.queries), tensor(log_sums, [sizes.batch, sizes.heads, sizes.queries]))
+        (
+            turned(output, sizes, sizes.queries),
+            tensor(log_sums, [sizes.batch, sizes.heads, sizes.queries]),
+        )
     }
 
     fn attention_grads(
@@ -403,7 +551,8 @@ impl GenerativeOps for Flex {
         causal: bool,
     ) -> Three {
         let _timer = timer("attention_grads");
-        let sizes = attention_sizes(&q, &k, &v, causal).filter(|_| all_f32(&[&output, &log_sums, &grad]));
+        let sizes =
+            attention_sizes(&q, &k, &v, causal).filter(|_| all_f32(&[&output, &log_sums, &grad]));
         let Some(sizes) = sizes else {
             return primitives::attention_grads::<Flex>(q, k, v, output, log_sums, grad, causal);
         };
@@ -423,10 +572,18 @@ impl GenerativeOps for Flex {
             lens.map(|tokens| HeadsOut::in_order(sizes.heads, tokens, sizes.d)),
         );
         let [dq, dk, dv] = grads;
-        (turned(dq, sizes, sizes.queries), turned(dk, sizes, sizes.keys), turned(dv, sizes, sizes.keys))
+        (
+            turned(dq, sizes, sizes.queries),
+            turned(dk, sizes, sizes.keys),
+            turned(dv, sizes, sizes.keys),
+        )
     }
 
-    fn self_attention_forward(qkv: FlexTensor, heads: usize, causal: bool) -> (FlexTensor, FlexTensor) {
+    fn self_attention_forward(
+        qkv: FlexTensor,
+        heads: usize,
+        causal: bool,
+    ) -> (FlexTensor, FlexTensor) {
         let _timer = timer("self_attention_forward");
         let Some(sizes) = self_attention_sizes(&qkv, heads, causal) else {
             return primitives::self_attention::<Flex>(qkv, heads, causal);
@@ -435,7 +592,10 @@ impl GenerativeOps for Flex {
         let [q, k, v] = attention::side_by_side(slice(&qkv), sizes);
         let (output, log_sums) = attention::attention(q, k, v, sizes);
         let output = tensor(output, [sizes.batch, sizes.queries, heads * sizes.d]);
-        (output, tensor(log_sums, [sizes.batch, heads, sizes.queries]))
+        (
+            output,
+            tensor(log_sums, [sizes.batch, heads, sizes.queries]),
+        )
     }
 
     fn self_attention_grad(
@@ -447,19 +607,30 @@ impl GenerativeOps for Flex {
         causal: bool,
     ) -> FlexTensor {
         let _timer = timer("self_attention_grad");
-        let sizes = self_attention_sizes(&qkv, heads, causal).filter(|_| all_f32(&[&output, &log_sums, &grad]));
+        let sizes = self_attention_sizes(&qkv, heads, causal)
+            .filter(|_| all_f32(&[&output, &log_sums, &grad]));
         let Some(sizes) = sizes else {
-            return primitives::self_attention_grad::<Flex>(qkv, output, log_sums, grad, heads, causal);
+            return primitives::self_attention_grad::<Flex>(
+                qkv, output, log_sums, grad, heads, causal,
+            );
         };
         let [qkv, output, log_sums, grad] = [qkv, output, log_sums, grad].map(ordered);
-        let dqkv = attention::self_attention_grad(slice(&qkv), slice(&output), slice(&log_sums), slice(&grad), sizes);
+        let dqkv = attention::self_attention_grad(
+            slice(&qkv),
+            slice(&output),
+            slice(&log_sums),
+            slice(&grad),
+            sizes,
+        );
         tensor(dqkv, qkv.shape())
     }
 
     fn embedding_forward(weight: FlexTensor, indices: FlexTensor) -> FlexTensor {
         let _timer = timer("embedding_forward");
         let places = usizes(&indices);
-        let (false, Some(places)) = (!all_f32(&[&weight]), places) else { return Flex::embedding(weight, indices) };
+        let (false, Some(places)) = (!all_f32(&[&weight]), places) else {
+            return Flex::embedding(weight, indices);
+        };
         let weight = ordered(weight);
         let ([_, d], [batch, tokens]) = (dims(&weight), dims(&indices));
         tensor(rows::select(slice(&weight), d, &places), [batch, tokens, d])
@@ -481,11 +652,18 @@ impl GenerativeOps for Flex {
                 let y = multiply_packed([m, n], slice(&x), weight, bias.as_ref().map(slice));
                 tensor(y, with_last(x.shape(), n))
             }
-            _ => primitives::quantized_linear::<Flex>(x, values, scales, bias.option(), quantization),
+            _ => {
+                primitives::quantized_linear::<Flex>(x, values, scales, bias.option(), quantization)
+            }
         }
     }
 
-    fn unpack(values: FlexTensor, scales: FlexTensor, width: usize, quantization: Quantization) -> FlexTensor {
+    fn unpack(
+        values: FlexTensor,
+        scales: FlexTensor,
+        width: usize,
+        quantization: Quantization,
+    ) -> FlexTensor {
         let _timer = timer("unpack");
         let rows = scales.shape()[0];
         let (values, scales) = (values.to_contiguous(), ordered(scales));
@@ -525,7 +703,10 @@ impl GenerativeOps for Flex {
         };
         let (logits, grad) = (ordered(logits), ordered(grad));
         let [_, n] = rowed(&logits);
-        tensor(loss::cross_entropy_grad(slice(&logits), &places, slice(&grad), n), logits.shape())
+        tensor(
+            loss::cross_entropy_grad(slice(&logits), &places, slice(&grad), n),
+            logits.shape(),
+        )
     }
 
     fn upsample_nearest2d_forward(x: FlexTensor, factor: usize) -> FlexTensor {
@@ -561,10 +742,17 @@ impl GenerativeOps for Flex {
         }
         let (logits, targets) = (ordered(logits), ordered(targets));
         let [rows, n] = rowed(&logits);
-        tensor(loss::binary_cross_entropy(slice(&logits), slice(&targets), n), [rows])
+        tensor(
+            loss::binary_cross_entropy(slice(&logits), slice(&targets), n),
+            [rows],
+        )
     }
 
-    fn binary_cross_entropy_grad(logits: FlexTensor, targets: FlexTensor, grad: FlexTensor) -> FlexTensor {
+    fn binary_cross_entropy_grad(
+        logits: FlexTensor,
+        targets: FlexTensor,
+        grad: FlexTensor,
+    ) -> FlexTensor {
         let _timer = timer("binary_cross_entropy_grad");
         if !all_f32(&[&logits, &targets, &grad]) || logits.shape().num_elements() == 0 {
             return primitives::binary_cross_entropy_grad::<Flex>(logits, targets, grad);
@@ -588,7 +776,13 @@ impl GenerativeOps for Flex {
         }
         let grad = ordered(grad);
         let [mut param, mut moment_1, mut moment_2] = [param, moment_1, moment_2].map(owned);
-        adam(param.storage_mut(), slice(&grad), moment_1.storage_mut(), moment_2.storage_mut(), step);
+        adam(
+            param.storage_mut(),
+            slice(&grad),
+            moment_1.storage_mut(),
+            moment_2.storage_mut(),
+            step,
+        );
         (param, moment_1, moment_2)
     }
 }
@@ -597,8 +791,16 @@ impl GenerativeOps for Flex {
 fn usizes(indices: &FlexTensor) -> Option<Vec<usize>> {
     let indices = indices.to_contiguous();
     match indices.dtype() {
-        DType::I64 => indices.as_slice::<i64>()?.iter().map(|i| usize::try_from(*i).ok()).collect(),
-        DType::I32 => indices.as_slice::<i32>()?.iter().map(|i| usize::try_from(*i).ok()).collect(),
+        DType::I64 => indices
+            .as_slice::<i64>()?
+            .iter()
+            .map(|i| usize::try_from(*i).ok())
+            .collect(),
+        DType::I32 => indices
+            .as_slice::<i32>()?
+            .iter()
+            .map(|i| usize::try_from(*i).ok())
+            .collect(),
         _ => None,
     }
 }
@@ -612,40 +814,81 @@ fn packed<'a>(
 ) -> Option<Packed<'a>> {
     let values = (values.dtype() == DType::I8).then(|| values.as_slice::<i8>())??;
     let scales = (scales.dtype() == DType::F32).then(|| slice(scales))?;
-    Some(Packed { values, scales, quantization, k })
+    Some(Packed {
+        values,
+        scales,
+        quantization,
+        k,
+    })
 }
 
 /// `x` itself if it is walked forwards along every axis.
 fn forwards(x: FlexTensor) -> FlexTensor {
-    if x.layout().strides().iter().all(|step| *step >= 0) { x } else { x.to_contiguous() }
+    if x.layout().strides().iter().all(|step| *step >= 0) {
+        x
+    } else {
+        x.to_contiguous()
+    }
 }
 
 /// A `[rows, columns]` tensor of [`forwards`], wherever it lies.
 fn matrix(x: &FlexTensor) -> Matrix<'_> {
     let [row, column] = std::array::from_fn(|axis| x.layout().strides()[axis].unsigned_abs());
     let values: &[f32] = x.storage();
-    Matrix { values: &values[x.layout().start_offset()..], row, column }
+    Matrix {
+        values: &values[x.layout().start_offset()..],
+        row,
+        column,
+    }
 }
 
 /// A `[batch, heads, tokens, d]` tensor of [`forwards`], wherever it lies.
 fn heads(x: &FlexTensor) -> Heads<'_> {
     let steps = std::array::from_fn(|axis| x.layout().strides()[axis].unsigned_abs());
-    Heads { values: x.storage(), start: x.layout().start_offset(), steps }
+    Heads {
+        values: x.storage(),
+        start: x.layout().start_offset(),
+        steps,
+    }
 }
 
-fn attention_sizes(q: &FlexTensor, k: &FlexTensor, v: &FlexTensor, causal: bool) -> Option<AttentionSizes> {
+fn attention_sizes(
+    q: &FlexTensor,
+    k: &FlexTensor,
+    v: &FlexTensor,
+    causal: bool,
+) -> Option<AttentionSizes> {
     let ([batch, heads, queries, d], [_, _, keys, _]) = (dims(q), dims::<4>(k));
     let something = [batch, heads, queries, keys, d].iter().all(|n| *n > 0);
-    let same = k.shape() == v.shape() && dims::<4>(k) == [batch, heads, keys, d] && (!causal || queries <= keys);
-    (all_f32(&[q, k, v]) && something && same).then_some(AttentionSizes { batch, heads, queries, keys, d, causal })
+    let same = k.shape() == v.shape()
+        && dims::<4>(k) == [batch, heads, keys, d]
+        && (!causal || queries <= keys);
+    (all_f32(&[q, k, v]) && something && same).then_some(AttentionSizes {
+        batch,
+        heads,
+        queries,
+        keys,
+        d,
+        causal,
+    })
 }
 
 fn self_attention_sizes(qkv: &FlexTensor, heads: usize, causal: bool) -> Option<AttentionSizes> {
     let [batch, tokens, width] = dims(qkv);
-    assert!(heads > 0 && width.is_multiple_of(3 * heads), "{heads} heads of queries, keys and values {width} wide");
+    assert!(
+        heads > 0 && width.is_multiple_of(3 * heads),
+        "{heads} heads of queries, keys and values {width} wide"
+    );
     let d = width / (3 * heads);
     let something = [batch, heads, tokens, d].iter().all(|n| *n > 0);
-    let sizes = AttentionSizes { batch, heads, queries: tokens, keys: tokens, d, causal };
+    let sizes = AttentionSizes {
+        batch,
+        heads,
+        queries: tokens,
+        keys: tokens,
+        d,
+        causal,
+    };
     (all_f32(&[qkv]) && something).then_some(sizes)
 }
 
@@ -654,11 +897,14 @@ fn turned(values: Vec<f32>, sizes: AttentionSizes, tokens: usize) -> FlexTensor 
     tensor(values, [sizes.batch, tokens, sizes.heads, sizes.d]).permute(&[0, 2, 1, 3])
 }
 
-/// `x` in order, as the whole of its storage (which is copied on writing if somebody else holds it).
+/// `x` in order, as the whole of its storage (which is copied on writing if somebody else holds
+/// it).
 fn owned(x: FlexTensor) -> FlexTensor {
     let whole = x.is_contiguous() && x.layout().start_offset() == 0;
     match x.as_slice::<f32>() {
-        Some(values) if !whole || values.len() != x.storage::<f32>().len() => tensor(values.to_vec(), x.shape()),
+        Some(values) if !whole || values.len() != x.storage::<f32>().len() => {
+            tensor(values.to_vec(), x.shape())
+        }
         Some(_) => x,
         None => x.to_contiguous(),
     }
@@ -672,11 +918,29 @@ fn with_last(shape: Shape, len: usize) -> Shape {
     shape
 }
 
-fn unit_norm_grads(tensors: [FlexTensor; 6], epsilon: f64, activation: Activation, units: Units) -> Three {
+fn unit_norm_grads(
+    tensors: [FlexTensor; 6],
+    epsilon: f64,
+    activation: Activation,
+    units: Units,
+) -> Three {
     let tensors = tensors.map(ordered);
     let [x, gamma, beta, mean, var, grad] = tensors.each_ref().map(slice);
-    let (dx, dgamma, dbeta) =
-        norm::norm_grads(x, gamma, beta, mean, var, grad, epsilon as f32, activation.into(), units);
+    let (dx, dgamma, dbeta) = norm::norm_grads(
+        x,
+        gamma,
+        beta,
+        mean,
+        var,
+        grad,
+        epsilon as f32,
+        activation.into(),
+        units,
+    );
     let [x, gamma, ..] = tensors.each_ref().map(|tensor| tensor.shape());
-    (tensor(dx, x), tensor(dgamma, gamma.clone()), tensor(dbeta, gamma))
+    (
+        tensor(dx, x),
+        tensor(dgamma, gamma.clone()),
+        tensor(dbeta, gamma),
+    )
 }

@@ -34,7 +34,9 @@ struct Backpropagated<B: Backend, E, const N: usize> {
 
 impl<B: Backend, E, const N: usize> Backpropagated<B, E, N> {
     fn input(&mut self, index: usize) -> FloatTensor<B> {
-        self.inputs[index].take().unwrap_or_else(|| unreachable!("an input that was kept"))
+        self.inputs[index]
+            .take()
+            .unwrap_or_else(|| unreachable!("an input that was kept"))
     }
 }
 
@@ -49,15 +51,28 @@ impl<B: Backend, E, const N: usize> Debug for Step<B, E, N> {
     }
 }
 
-impl<B: Backend, E: Clone + Send + Debug + 'static, const N: usize> Backward<B, N> for Step<B, E, N> {
+impl<B: Backend, E: Clone + Send + Debug + 'static, const N: usize> Backward<B, N>
+    for Step<B, E, N>
+{
     type State = ([Option<NodeId>; N], E);
 
-    fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
+    fn backward(
+        self,
+        ops: Ops<Self::State, N>,
+        grads: &mut Gradients,
+        checkpointer: &mut Checkpointer,
+    ) {
         let grad = grads.consume::<B>(&ops.node);
         let (kept, extra) = ops.state;
-        let inputs = kept.map(|id| id.map(|id| checkpointer.retrieve_node_output::<FloatTensor<B>>(id)));
+        let inputs =
+            kept.map(|id| id.map(|id| checkpointer.retrieve_node_output::<FloatTensor<B>>(id)));
         let wanted = ops.parents.each_ref().map(Option::is_some);
-        let computed = (self.0)(Backpropagated { inputs, extra, grad, wanted });
+        let computed = (self.0)(Backpropagated {
+            inputs,
+            extra,
+            grad,
+            wanted,
+        });
         for (parent, grad) in ops.parents.into_iter().zip(computed) {
             if let (Some(parent), Some(grad)) = (parent, grad) {
                 grads.register::<B>(parent.id, grad);
@@ -66,9 +81,14 @@ impl<B: Backend, E: Clone + Send + Debug + 'static, const N: usize> Backward<B, 
     }
 }
 
-/// Runs `forward`, and `rule` when gradients come back. `keep` says which inputs the rule reads, given which are
-/// tracked.
-fn differentiable<B: Backend, C: CheckpointStrategy, E: Clone + Send + Debug + 'static, const N: usize>(
+/// Runs `forward`, and `rule` when gradients come back. `keep` says which inputs the rule reads,
+/// given which are tracked.
+fn differentiable<
+    B: Backend,
+    C: CheckpointStrategy,
+    E: Clone + Send + Debug + 'static,
+    const N: usize,
+>(
     inputs: [FloatTensor<Autodiff<B, C>>; N],
     keep: impl FnOnce([bool; N]) -> [bool; N],
     forward: impl FnOnce([FloatTensor<B>; N]) -> (FloatTensor<B>, E),
@@ -91,12 +111,14 @@ fn differentiable<B: Backend, C: CheckpointStrategy, E: Clone + Send + Debug + '
 }
 
 /// A statistic of the forward pass: not differentiable.
-fn constant<B: Backend, C: CheckpointStrategy>(tensor: FloatTensor<B>) -> FloatTensor<Autodiff<B, C>> {
+fn constant<B: Backend, C: CheckpointStrategy>(
+    tensor: FloatTensor<B>,
+) -> FloatTensor<Autodiff<B, C>> {
     FloatTensor::<Autodiff<B, C>>::new(tensor)
 }
 
-/// What the gradients of a convolution `y = x ∗ w (+ b)` read: the input for the weight's, and the weight for the
-/// input's and, for its shape, its own. A frozen convolution holds no input.
+/// What the gradients of a convolution `y = x ∗ w (+ b)` read: the input for the weight's, and the
+/// weight for the input's and, for its shape, its own. A frozen convolution holds no input.
 const fn operands<const N: usize>(tracked: [bool; N]) -> [bool; N] {
     let mut keep = [false; N];
     keep[0] = tracked[1];
@@ -107,7 +129,8 @@ const fn operands<const N: usize>(tracked: [bool; N]) -> [bool; N] {
 /// From input, weight and gradient of the output to the gradient of the weight.
 type WeightRule<B, O> = fn(FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, O) -> FloatTensor<B>;
 
-/// Gradients of a convolution of either direction: of the input from its shape, of the weight, and of the bias.
+/// Gradients of a convolution of either direction: of the input from its shape, of the weight, and
+/// of the bias.
 fn convolution_grads<B: GenerativeOps, O: Clone, const N: usize>(
     mut back: Backpropagated<B, (Shape, O), N>,
     input_grad: fn(Shape, FloatTensor<B>, FloatTensor<B>, O) -> FloatTensor<B>,
@@ -117,10 +140,20 @@ fn convolution_grads<B: GenerativeOps, O: Clone, const N: usize>(
     let (shape, options) = back.extra.clone();
     let weight = (back.wanted[0] || back.wanted[1]).then(|| back.input(1));
     if let Some(weight) = weight.clone().filter(|_| back.wanted[0]) {
-        grads[0] = Some(input_grad(shape, weight, back.grad.clone(), options.clone()));
+        grads[0] = Some(input_grad(
+            shape,
+            weight,
+            back.grad.clone(),
+            options.clone(),
+        ));
     }
     if let Some(weight) = weight.filter(|_| back.wanted[1]) {
-        grads[1] = Some(weight_grad(back.input(0), weight, back.grad.clone(), options));
+        grads[1] = Some(weight_grad(
+            back.input(0),
+            weight,
+            back.grad.clone(),
+            options,
+        ));
     }
     if N > 2 && back.wanted[2] {
         grads[2] = Some(B::channel_sums(back.grad));
@@ -145,13 +178,23 @@ impl<B: GenerativeOps, C: CheckpointStrategy> GenerativeOps for Autodiff<B, C> {
             OptionalTensor::Given(bias) => differentiable::<B, C, _, 3>(
                 [x, weight, bias],
                 operands,
-                |[x, w, b]| (B::conv2d_forward(x, w, OptionalTensor::Given(b), options.clone()), (shape, options)),
+                |[x, w, b]| {
+                    (
+                        B::conv2d_forward(x, w, OptionalTensor::Given(b), options.clone()),
+                        (shape, options),
+                    )
+                },
                 grads::<B, 3>,
             ),
             OptionalTensor::Missing => differentiable::<B, C, _, 2>(
                 [x, weight],
                 operands,
-                |[x, w]| (B::conv2d_forward(x, w, OptionalTensor::Missing, options.clone()), (shape, options)),
+                |[x, w]| {
+                    (
+                        B::conv2d_forward(x, w, OptionalTensor::Missing, options.clone()),
+                        (shape, options),
+                    )
+                },
                 grads::<B, 2>,
             ),
         }
@@ -167,7 +210,11 @@ impl<B: GenerativeOps, C: CheckpointStrategy> GenerativeOps for Autodiff<B, C> {
         fn grads<B: GenerativeOps, const N: usize>(
             back: Backpropagated<B, (Shape, ConvTransposeOptions<2>), N>,
         ) -> [Option<FloatTensor<B>>; N] {
-            convolution_grads(back, B::conv_transpose2d_input_grad, B::conv_transpose2d_weight_grad)
+            convolution_grads(
+                back,
+                B::conv_transpose2d_input_grad,
+                B::conv_transpose2d_weight_grad,
+            )
         }
         let shape = x.shape();
         match bias {
@@ -175,7 +222,15 @@ impl<B: GenerativeOps, C: CheckpointStrategy> GenerativeOps for Autodiff<B, C> {
                 [x, weight, bias],
                 operands,
                 |[x, w, b]| {
-                    (B::conv_transpose2d_forward(x, w, OptionalTensor::Given(b), options.clone()), (shape, options))
+                    (
+                        B::conv_transpose2d_forward(
+                            x,
+                            w,
+                            OptionalTensor::Given(b),
+                            options.clone(),
+                        ),
+                        (shape, options),
+                    )
                 },
                 grads::<B, 3>,
             ),
@@ -183,7 +238,10 @@ impl<B: GenerativeOps, C: CheckpointStrategy> GenerativeOps for Autodiff<B, C> {
                 [x, weight],
                 operands,
                 |[x, w]| {
-                    (B::conv_transpose2d_forward(x, w, OptionalTensor::Missing, options.clone()), (shape, options))
+                    (
+                        B::conv_transpose2d_forward(x, w, OptionalTensor::Missing, options.clone()),
+                        (shape, options),
+                    )
                 },
                 grads::<B, 2>,
             ),
@@ -196,7 +254,9 @@ impl<B: GenerativeOps, C: CheckpointStrategy> GenerativeOps for Autodiff<B, C> {
         weight: FloatTensor<Self>,
         bias: OptionalTensor<Self>,
     ) -> FloatTensor<Self> {
-        fn grads<B: GenerativeOps, const N: usize>(mut back: Backpropagated<B, (), N>) -> [Option<FloatTensor<B>>; N] {
+        fn grads<B: GenerativeOps, const N: usize>(
+            mut back: Backpropagated<B, (), N>,
+        ) -> [Option<FloatTensor<B>>; N] {
             let mut grads = [const { None }; N];
             if back.wanted[0] {
                 grads[0] = Some(B::linear_input_grad(back.input(1), back.grad.clone()));
@@ -231,7 +291,13 @@ impl<B: GenerativeOps, C: CheckpointStrategy> GenerativeOps for Autodiff<B, C> {
             [x],
             |_| [true],
             |[x]| (B::activation_forward(x, activation), activation),
-            |mut back| [Some(B::activation_grad(back.input(0), back.grad, back.extra))],
+            |mut back| {
+                [Some(B::activation_grad(
+                    back.input(0),
+                    back.grad,
+                    back.extra,
+                ))]
+            },
         )
         .0
     }
@@ -248,13 +314,16 @@ impl<B: GenerativeOps, C: CheckpointStrategy> GenerativeOps for Autodiff<B, C> {
             [x, gamma, beta],
             |_| [true; 3],
             |[x, gamma, beta]| {
-                let (y, mean, var) = B::group_norm_forward(x, gamma, beta, groups, epsilon, activation);
+                let (y, mean, var) =
+                    B::group_norm_forward(x, gamma, beta, groups, epsilon, activation);
                 (y, (mean, var, groups, epsilon, activation))
             },
             |mut back| {
                 let (x, gamma, beta) = (back.input(0), back.input(1), back.input(2));
                 let (mean, var, groups, epsilon, activation) = back.extra;
-                let grads = B::group_norm_grads(x, gamma, beta, mean, var, back.grad, groups, epsilon, activation);
+                let grads = B::group_norm_grads(
+                    x, gamma, beta, mean, var, back.grad, groups, epsilon, activation,
+                );
                 [Some(grads.0), Some(grads.1), Some(grads.2)]
             },
         );
@@ -278,7 +347,8 @@ impl<B: GenerativeOps, C: CheckpointStrategy> GenerativeOps for Autodiff<B, C> {
             |mut back| {
                 let (x, gamma, beta) = (back.input(0), back.input(1), back.input(2));
                 let (mean, var, epsilon, activation) = back.extra;
-                let grads = B::batch_norm_grads(x, gamma, beta, mean, var, back.grad, epsilon, activation);
+                let grads =
+                    B::batch_norm_grads(x, gamma, beta, mean, var, back.grad, epsilon, activation);
                 [Some(grads.0), Some(grads.1), Some(grads.2)]
             },
         );
@@ -362,7 +432,9 @@ impl<B: GenerativeOps, C: CheckpointStrategy> GenerativeOps for Autodiff<B, C> {
             },
             |mut back| {
                 let (qkv, (output, log_sums, heads, causal)) = (back.input(0), back.extra);
-                [Some(B::self_attention_grad(qkv, output, log_sums, back.grad, heads, causal))]
+                [Some(B::self_attention_grad(
+                    qkv, output, log_sums, back.grad, heads, causal,
+                ))]
             },
         );
         (output, constant::<B, C>(log_sums))
@@ -374,9 +446,18 @@ impl<B: GenerativeOps, C: CheckpointStrategy> GenerativeOps for Autodiff<B, C> {
             |_| [false],
             |[weight]| {
                 let rows = weight.shape()[0];
-                (B::embedding_forward(weight, indices.clone()), (indices, rows))
+                (
+                    B::embedding_forward(weight, indices.clone()),
+                    (indices, rows),
+                )
             },
-            |back| [Some(B::embedding_grad(back.grad, back.extra.0, back.extra.1))],
+            |back| {
+                [Some(B::embedding_grad(
+                    back.grad,
+                    back.extra.0,
+                    back.extra.1,
+                ))]
+            },
         )
         .0
     }
@@ -391,17 +472,29 @@ impl<B: GenerativeOps, C: CheckpointStrategy> GenerativeOps for Autodiff<B, C> {
         .0
     }
 
-    fn cross_entropy_forward(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> FloatTensor<Self> {
+    fn cross_entropy_forward(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
         differentiable::<B, C, _, 1>(
             [logits],
             |_| [true],
             |[logits]| (B::cross_entropy_forward(logits, targets.clone()), targets),
-            |mut back| [Some(B::cross_entropy_grad(back.input(0), back.extra, back.grad))],
+            |mut back| {
+                [Some(B::cross_entropy_grad(
+                    back.input(0),
+                    back.extra,
+                    back.grad,
+                ))]
+            },
         )
         .0
     }
 
-    fn binary_cross_entropy_forward(logits: FloatTensor<Self>, targets: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn binary_cross_entropy_forward(
+        logits: FloatTensor<Self>,
+        targets: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
         differentiable::<B, C, _, 2>(
             [logits, targets],
             |_| [true, true],
@@ -410,10 +503,12 @@ impl<B: GenerativeOps, C: CheckpointStrategy> GenerativeOps for Autodiff<B, C> {
                 let (logits, targets) = (back.input(0), back.input(1));
                 // d/dt (softplus(l) − t·l) = −l
                 let dt = back.wanted[1].then(|| {
-                    let rows = B::float_reshape(back.grad.clone(), Shape::new([logits.shape()[0], 1]));
+                    let rows =
+                        B::float_reshape(back.grad.clone(), Shape::new([logits.shape()[0], 1]));
                     B::float_neg(B::float_mul(logits.clone(), rows))
                 });
-                let dl = back.wanted[0].then(|| B::binary_cross_entropy_grad(logits, targets, back.grad));
+                let dl = back.wanted[0]
+                    .then(|| B::binary_cross_entropy_grad(logits, targets, back.grad));
                 [dl, dt]
             },
         )

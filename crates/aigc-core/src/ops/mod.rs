@@ -1,17 +1,19 @@
 //! The operations that training and sampling spend their time in.
 //!
-//! [`GenerativeOps`] names them, with bodies of burn's primitives; [`Flex`](burn::backend::Flex) has bodies of its own
-//! (the kernels are those of `aigc-kernels`), LibTorch some, and the backward passes are written by hand. [The layers](crate::nn) call
-//! the functions here, which take tensors on any device: where a backend was compiled in by a feature of this crate they
-//! call its implementation, anywhere else the primitives.
+//! [`GenerativeOps`] names them, with bodies of burn's primitives; [`Flex`](burn::backend::Flex)
+//! has bodies of its own (the kernels are those of `aigc-kernels`), LibTorch some, and the backward
+//! passes are written by hand. [The layers](crate::nn) call the functions here, which take tensors
+//! on any device: where a backend was compiled in by a feature of this crate they call its
+//! implementation, anywhere else the primitives.
 //!
-//! On Linux with glibc the first operation on Flex or LibTorch asks the allocator to keep freed memory for the next
-//! (`mallopt`), unless one of `MALLOC_MMAP_THRESHOLD_`, `MALLOC_TRIM_THRESHOLD_`, `MALLOC_TOP_PAD_` and `GLIBC_TUNABLES`
-//! is set.
+//! On Linux with glibc the first operation on Flex or LibTorch asks the allocator to keep freed
+//! memory for the next (`mallopt`), unless one of `MALLOC_MMAP_THRESHOLD_`,
+//! `MALLOC_TRIM_THRESHOLD_`, `MALLOC_TOP_PAD_` and `GLIBC_TUNABLES` is set.
 //!
 //! A new kernel is a method that `impl GenerativeOps for …` overrides, here.
 //!
-//! Under burn's gradient checkpointing these operations keep their inputs; none of them is computed again.
+//! Under burn's gradient checkpointing these operations keep their inputs; none of them is computed
+//! again.
 
 mod activation;
 mod backend;
@@ -36,7 +38,8 @@ use burn::{
     },
 };
 
-/// Whether `device`'s backend was compiled in by a feature of this crate, so that [`GenerativeOps`] is routed to it.
+/// Whether `device`'s backend was compiled in by a feature of this crate, so that [`GenerativeOps`]
+/// is routed to it.
 fn is_listed(device: &Device) -> bool {
     use burn::backend::DispatchDevice;
     match device.clone().without_autodiff().as_dispatch() {
@@ -53,20 +56,29 @@ fn is_listed(device: &Device) -> bool {
     }
 }
 
-/// Whether [`GenerativeOps`] takes a layer's input and weight: quantized ones stay with burn, which knows how they are
-/// packed.
+/// Whether [`GenerativeOps`] takes a layer's input and weight: quantized ones stay with burn, which
+/// knows how they are packed.
 fn are_ours<const D: usize, const W: usize>(x: &Tensor<D>, weight: &Tensor<W>) -> bool {
-    is_listed(&x.device()) && ![x.dtype(), weight.dtype()].iter().any(|dtype| matches!(dtype, DType::QFloat(_)))
+    is_listed(&x.device())
+        && ![x.dtype(), weight.dtype()]
+            .iter()
+            .any(|dtype| matches!(dtype, DType::QFloat(_)))
 }
 
 /// Panics unless a tensor of one number per channel, or per output, has that many.
 #[track_caller]
 fn check_len(what: &str, tensor: &Tensor<1>, len: usize) {
-    assert_eq!(tensor.dims(), [len], "{what}: a tensor of {len} numbers was expected");
+    assert_eq!(
+        tensor.dims(),
+        [len],
+        "{what}: a tensor of {len} numbers was expected"
+    );
 }
 
 fn optional<const D: usize>(tensor: Option<Tensor<D>>) -> OptionalTensor<Dispatch> {
-    tensor.map_or(OptionalTensor::Missing, |tensor| OptionalTensor::Given(tensor.into_dispatch()))
+    tensor.map_or(OptionalTensor::Missing, |tensor| {
+        OptionalTensor::Given(tensor.into_dispatch())
+    })
 }
 
 /// Cross-correlation.
@@ -74,11 +86,17 @@ fn optional<const D: usize>(tensor: Option<Tensor<D>>) -> OptionalTensor<Dispatc
 /// # Shapes
 /// - x: `[batch, channels_in, height, width]`
 /// - weight: `[channels_out, channels_in / groups, kernel, kernel]`, bias: `[channels_out]`
-/// - output: `[batch, channels_out, (height + padding − dilation·(kernel − 1) − 1) / stride + 1, …]`
+/// - output:
+///   `[batch, channels_out, (height + padding − dilation·(kernel − 1) − 1) / stride + 1, …]`
 ///
 /// # Panics
 /// If the shapes do not fit each other.
-pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, options: ConvOptions<2>) -> Tensor<4> {
+pub fn conv2d(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    options: ConvOptions<2>,
+) -> Tensor<4> {
     if !are_ours(&x, &weight) {
         return burn::tensor::module::conv2d(x, weight, bias, options);
     }
@@ -89,9 +107,15 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, options:
         options.groups,
         weight.dims()
     );
-    bias.iter().for_each(|bias| check_len("bias of a convolution", bias, outputs));
+    bias.iter()
+        .for_each(|bias| check_len("bias of a convolution", bias, outputs));
     let bias = optional(bias);
-    Tensor::from_dispatch(Dispatch::conv2d_forward(x.into_dispatch(), weight.into_dispatch(), bias, options))
+    Tensor::from_dispatch(Dispatch::conv2d_forward(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        bias,
+        options,
+    ))
 }
 
 /// The transpose of [`conv2d`] as a linear map.
@@ -99,7 +123,8 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, options:
 /// # Shapes
 /// - x: `[batch, channels_in, height, width]`
 /// - weight: `[channels_in, channels_out / groups, kernel, kernel]`, bias: `[channels_out]`
-/// - output: `[batch, channels_out, (height − 1)·stride − 2·padding + dilation·(kernel − 1) + padding_out + 1, …]`
+/// - output:
+///   `[batch, channels_out, (height − 1)·stride − 2·padding + dilation·(kernel − 1) + padding_out + 1, …]`
 ///
 /// # Panics
 /// If the shapes do not fit each other.
@@ -112,11 +137,21 @@ pub fn conv_transpose2d(
     if !are_ours(&x, &weight) {
         return burn::tensor::module::conv_transpose2d(x, weight, bias, options);
     }
-    assert_eq!(x.dims()[1], weight.dims()[0], "channels of a transposed convolution's input and weight");
+    assert_eq!(
+        x.dims()[1],
+        weight.dims()[0],
+        "channels of a transposed convolution's input and weight"
+    );
     let outputs = weight.dims()[1] * options.groups;
-    bias.iter().for_each(|bias| check_len("bias of a transposed convolution", bias, outputs));
+    bias.iter()
+        .for_each(|bias| check_len("bias of a transposed convolution", bias, outputs));
     let bias = optional(bias);
-    Tensor::from_dispatch(Dispatch::conv_transpose2d_forward(x.into_dispatch(), weight.into_dispatch(), bias, options))
+    Tensor::from_dispatch(Dispatch::conv_transpose2d_forward(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        bias,
+        options,
+    ))
 }
 
 /// `x·weight + bias`.
@@ -127,14 +162,27 @@ pub fn conv_transpose2d(
 ///
 /// # Panics
 /// If the shapes do not fit each other.
-pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+pub fn linear<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+) -> Tensor<D> {
     if !are_ours(&x, &weight) || D < 2 {
         return burn::tensor::module::linear(x, weight, bias);
     }
-    assert_eq!(x.dims()[D - 1], weight.dims()[0], "last axis of a linear layer's input and first of its weight");
-    bias.iter().for_each(|bias| check_len("bias of a linear layer", bias, weight.dims()[1]));
+    assert_eq!(
+        x.dims()[D - 1],
+        weight.dims()[0],
+        "last axis of a linear layer's input and first of its weight"
+    );
+    bias.iter()
+        .for_each(|bias| check_len("bias of a linear layer", bias, weight.dims()[1]));
     let bias = optional(bias);
-    Tensor::from_dispatch(Dispatch::linear_forward(x.into_dispatch(), weight.into_dispatch(), bias))
+    Tensor::from_dispatch(Dispatch::linear_forward(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        bias,
+    ))
 }
 
 /// `activation` of every element.
@@ -167,19 +215,27 @@ pub fn group_norm<const D: usize>(
     activation: Activation,
 ) -> Tensor<D> {
     let channels = x.dims()[1];
-    assert!(groups > 0 && channels.is_multiple_of(groups), "{groups} groups of {channels} channels");
+    assert!(
+        groups > 0 && channels.is_multiple_of(groups),
+        "{groups} groups of {channels} channels"
+    );
     check_len("gamma of a group norm", &gamma, channels);
     check_len("beta of a group norm", &beta, channels);
     let listed = is_listed(&x.device());
-    let (x, gamma, beta) = (x.into_dispatch(), gamma.into_dispatch(), beta.into_dispatch());
+    let (x, gamma, beta) = (
+        x.into_dispatch(),
+        gamma.into_dispatch(),
+        beta.into_dispatch(),
+    );
     Tensor::from_dispatch(match listed {
         true => Dispatch::group_norm_forward(x, gamma, beta, groups, epsilon, activation).0,
         false => primitives::group_norm::<Dispatch>(x, gamma, beta, groups, epsilon, activation).0,
     })
 }
 
-/// Batch normalisation by the statistics of the batch (Ioffe and Szegedy 2015, <https://arxiv.org/abs/1502.03167>), then
-/// `activation`: the result, and the batch's mean and biased variance, which are constants to autodiff.
+/// Batch normalisation by the statistics of the batch (Ioffe and Szegedy 2015,
+/// <https://arxiv.org/abs/1502.03167>), then `activation`: the result, and the batch's mean and
+/// biased variance, which are constants to autodiff.
 ///
 /// # Shapes
 /// - x and output: `[batch, channels, …]`
@@ -197,7 +253,11 @@ pub fn batch_norm<const D: usize>(
     check_len("gamma of a batch norm", &gamma, x.dims()[1]);
     check_len("beta of a batch norm", &beta, x.dims()[1]);
     let listed = is_listed(&x.device());
-    let (x, gamma, beta) = (x.into_dispatch(), gamma.into_dispatch(), beta.into_dispatch());
+    let (x, gamma, beta) = (
+        x.into_dispatch(),
+        gamma.into_dispatch(),
+        beta.into_dispatch(),
+    );
     let (y, mean, var) = match listed {
         true => Dispatch::batch_norm_forward(x, gamma, beta, epsilon, activation),
         false => primitives::batch_norm::<Dispatch>(x, gamma, beta, epsilon, activation),
@@ -214,10 +274,16 @@ pub fn batch_norm<const D: usize>(
 ///
 /// # Panics
 /// If gamma or beta is not as long as the last axis.
-pub fn layer_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, beta: Option<Tensor<1>>, epsilon: f64) -> Tensor<D> {
+pub fn layer_norm<const D: usize>(
+    x: Tensor<D>,
+    gamma: Tensor<1>,
+    beta: Option<Tensor<1>>,
+    epsilon: f64,
+) -> Tensor<D> {
     let d = x.dims()[D - 1];
     check_len("gamma of a layer norm", &gamma, d);
-    beta.iter().for_each(|beta| check_len("beta of a layer norm", beta, d));
+    beta.iter()
+        .for_each(|beta| check_len("beta of a layer norm", beta, d));
     let listed = is_listed(&x.device());
     let (x, gamma, beta) = (x.into_dispatch(), gamma.into_dispatch(), optional(beta));
     Tensor::from_dispatch(match listed {
@@ -226,30 +292,58 @@ pub fn layer_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, beta: Option<T
     })
 }
 
-/// `softmax(q·kᵀ / √d)·v`, per head (Vaswani et al. 2017, <https://arxiv.org/abs/1706.03762>). `mask` is true where a key
-/// may not be seen; `causal` also hides keys that come after their query. Without a mask no matrix of queries × keys
-/// outlives its block (Dao et al. 2022, <https://arxiv.org/abs/2205.14135>).
+/// `softmax(q·kᵀ / √d)·v`, per head (Vaswani et al. 2017, <https://arxiv.org/abs/1706.03762>).
+/// `mask` is true where a key may not be seen; `causal` also hides keys that come after their
+/// query. Without a mask no matrix of queries × keys outlives its block (Dao et al. 2022,
+/// <https://arxiv.org/abs/2205.14135>).
 ///
 /// # Shapes
-/// - q: `[batch, heads, queries, d]`, k: `[batch, heads, keys, d]`, v: `[batch, heads, keys, d_value]`
+/// - q: `[batch, heads, queries, d]`, k: `[batch, heads, keys, d]`, v:
+///   `[batch, heads, keys, d_value]`
 /// - mask: `[batch, heads, queries, keys]`
 /// - output: `[batch, heads, queries, d_value]`
 ///
 /// With `causal`, the last query stands at the last key.
 ///
 /// # Panics
-/// If the shapes do not fit each other, or causal attention has more queries than keys: the first would see nothing.
-pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: Option<Tensor<4, Bool>>, causal: bool) -> Tensor<4> {
+/// If the shapes do not fit each other, or causal attention has more queries than keys: the first
+/// would see nothing.
+pub fn attention(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    mask: Option<Tensor<4, Bool>>,
+    causal: bool,
+) -> Tensor<4> {
     let ([batch, heads, queries, d], [.., keys, _]) = (q.dims(), k.dims());
-    assert_eq!(k.dims(), [batch, heads, keys, d], "keys of attention, for queries {:?}", q.dims());
+    assert_eq!(
+        k.dims(),
+        [batch, heads, keys, d],
+        "keys of attention, for queries {:?}",
+        q.dims()
+    );
     let [.., d_value] = v.dims();
-    assert_eq!(v.dims(), [batch, heads, keys, d_value], "values of attention, for keys {:?}", k.dims());
-    assert!(!causal || queries <= keys, "causal attention of {queries} queries has {keys} keys only");
+    assert_eq!(
+        v.dims(),
+        [batch, heads, keys, d_value],
+        "values of attention, for keys {:?}",
+        k.dims()
+    );
+    assert!(
+        !causal || queries <= keys,
+        "causal attention of {queries} queries has {keys} keys only"
+    );
     let listed = is_listed(&q.device()) && mask.is_none() && d_value == d;
     let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
     Tensor::from_dispatch(match listed {
         true => Dispatch::attention_forward(q, k, v, causal).0,
-        false => primitives::masked_attention::<Dispatch>(q, k, v, mask.map(Tensor::into_dispatch), causal),
+        false => primitives::masked_attention::<Dispatch>(
+            q,
+            k,
+            v,
+            mask.map(Tensor::into_dispatch),
+            causal,
+        ),
     })
 }
 
@@ -263,7 +357,10 @@ pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: Option<Tensor<4
 /// If the last axis is not three times a multiple of `heads`.
 pub fn self_attention(qkv: Tensor<3>, heads: usize, causal: bool) -> Tensor<3> {
     let [.., width] = qkv.dims();
-    assert!(heads > 0 && width.is_multiple_of(3 * heads), "{heads} heads of queries, keys and values {width} wide");
+    assert!(
+        heads > 0 && width.is_multiple_of(3 * heads),
+        "{heads} heads of queries, keys and values {width} wide"
+    );
     let listed = is_listed(&qkv.device());
     let qkv = qkv.into_dispatch();
     Tensor::from_dispatch(match listed {
@@ -284,18 +381,33 @@ pub fn embedding(weight: Tensor<2>, indices: Tensor<2, Int>) -> Tensor<3> {
     if !are_ours(&weight, &weight) {
         return burn::tensor::module::embedding(weight, indices);
     }
-    Tensor::from_dispatch(Dispatch::embedding_forward(weight.into_dispatch(), indices.into_dispatch()))
+    Tensor::from_dispatch(Dispatch::embedding_forward(
+        weight.into_dispatch(),
+        indices.into_dispatch(),
+    ))
 }
 
 /// Checks that values and scales are those of a packed weight with rows of `width` numbers.
 #[track_caller]
-fn check_packed(values: &Tensor<2, Int>, scales: &Tensor<2>, width: usize, quantization: Quantization) {
-    let expected =
-        [[scales.dims()[0], quantization.bytes(width)], [scales.dims()[0], width.div_ceil(Quantization::BLOCK)]];
-    assert_eq!([values.dims(), scales.dims()], expected, "values and scales of packed rows of {width} numbers");
+fn check_packed(
+    values: &Tensor<2, Int>,
+    scales: &Tensor<2>,
+    width: usize,
+    quantization: Quantization,
+) {
+    let expected = [
+        [scales.dims()[0], quantization.bytes(width)],
+        [scales.dims()[0], width.div_ceil(Quantization::BLOCK)],
+    ];
+    assert_eq!(
+        [values.dims(), scales.dims()],
+        expected,
+        "values and scales of packed rows of {width} numbers"
+    );
 }
 
-/// [`linear`] with a packed weight, which has a row for each output. Gradients flow to `x` and `bias`.
+/// [`linear`] with a packed weight, which has a row for each output. Gradients flow to `x` and
+/// `bias`.
 ///
 /// # Shapes
 /// - x: `[…, in]`, bias: `[out]`
@@ -317,9 +429,14 @@ pub fn quantized_linear<const D: usize>(
         return linear(x, weight.transpose(), bias);
     }
     check_packed(&values, &scales, width, quantization);
-    bias.iter().for_each(|bias| check_len("bias of an affine map", bias, scales.dims()[0]));
+    bias.iter()
+        .for_each(|bias| check_len("bias of an affine map", bias, scales.dims()[0]));
     let listed = is_listed(&x.device());
-    let (x, values, scales) = (x.into_dispatch(), values.into_dispatch(), scales.into_dispatch());
+    let (x, values, scales) = (
+        x.into_dispatch(),
+        values.into_dispatch(),
+        scales.into_dispatch(),
+    );
     Tensor::from_dispatch(match listed {
         true => Dispatch::quantized_linear(x, values, scales, optional(bias), quantization),
         false => primitives::quantized_linear::<Dispatch>(
@@ -339,7 +456,12 @@ pub fn quantized_linear<const D: usize>(
 ///
 /// # Panics
 /// If the shapes do not fit each other.
-pub fn unpack(values: Tensor<2, Int>, scales: Tensor<2>, width: usize, quantization: Quantization) -> Tensor<2> {
+pub fn unpack(
+    values: Tensor<2, Int>,
+    scales: Tensor<2>,
+    width: usize,
+    quantization: Quantization,
+) -> Tensor<2> {
     check_packed(&values, &scales, width, quantization);
     if scales.device().is_autodiff() {
         return Tensor::from_inner(unpack(values.inner(), scales.inner(), width, quantization));
@@ -379,7 +501,11 @@ pub fn upsample_nearest2d(x: Tensor<4>, factor: usize) -> Tensor<4> {
 /// # Panics
 /// If there is not one target per row, or one is not below `classes`.
 pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
-    assert_eq!(logits.dims()[0], targets.dims()[0], "rows of logits and targets of a cross-entropy");
+    assert_eq!(
+        logits.dims()[0],
+        targets.dims()[0],
+        "rows of logits and targets of a cross-entropy"
+    );
     let listed = is_listed(&logits.device());
     let (logits, targets) = (logits.into_dispatch(), targets.into_dispatch());
     Tensor::from_dispatch(match listed {
@@ -397,7 +523,11 @@ pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
 /// # Panics
 /// If the shapes differ.
 pub fn binary_cross_entropy(logits: Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
-    assert_eq!(logits.dims(), targets.dims(), "logits and targets of a binary cross-entropy");
+    assert_eq!(
+        logits.dims(),
+        targets.dims(),
+        "logits and targets of a binary cross-entropy"
+    );
     let listed = is_listed(&logits.device());
     let (logits, targets) = (logits.into_dispatch(), targets.into_dispatch());
     Tensor::from_dispatch(match listed {
@@ -406,7 +536,8 @@ pub fn binary_cross_entropy(logits: Tensor<2>, targets: Tensor<2>) -> Tensor<1> 
     })
 }
 
-/// One step of Adam, in place where nobody else holds the tensors: parameter and both moments afterwards.
+/// One step of Adam, in place where nobody else holds the tensors: parameter and both moments
+/// afterwards.
 ///
 /// # Shapes
 /// - all tensors are of one shape
@@ -420,7 +551,11 @@ pub fn adam_step<const D: usize>(
     step: AdamStep,
 ) -> (Tensor<D>, [Tensor<D>; 2]) {
     for other in [&grad, &moments[0], &moments[1]] {
-        assert_eq!(other.dims(), param.dims(), "gradient and moments of Adam, for a parameter of this shape");
+        assert_eq!(
+            other.dims(),
+            param.dims(),
+            "gradient and moments of Adam, for a parameter of this shape"
+        );
     }
     let listed = is_listed(&param.device());
     let [moment_1, moment_2] = moments.map(Tensor::into_dispatch);
@@ -429,5 +564,8 @@ pub fn adam_step<const D: usize>(
         true => Dispatch::adam_step(param, grad, moment_1, moment_2, step),
         false => primitives::adam_step::<Dispatch>(param, grad, moment_1, moment_2, step),
     };
-    (Tensor::from_dispatch(param), [moment_1, moment_2].map(Tensor::from_dispatch))
+    (
+        Tensor::from_dispatch(param),
+        [moment_1, moment_2].map(Tensor::from_dispatch),
+    )
 }

@@ -37,8 +37,8 @@ pub(crate) fn activation<B: Backend>(x: Float<B>, activation: Activation) -> Flo
         Activation::Tanh => B::float_tanh(x),
         Activation::Sigmoid => B::sigmoid(x),
         Activation::Softplus => {
-            // ln(1 + eˣ) = (x + |x|)/2 + ln(1 + e^−|x|) does not overflow, and differentiated piece by piece it has the
-            // right slope, ½, at 0.
+            // ln(1 + eˣ) = (x + |x|)/2 + ln(1 + e^−|x|) does not overflow, and differentiated piece
+            // by piece it has the right slope, ½, at 0.
             let size = B::float_abs(x.clone());
             let rest = B::float_log1p(B::float_exp(B::float_neg(size.clone())));
             B::float_add(B::float_mul_scalar(B::float_add(x, size), 0.5.into()), rest)
@@ -48,7 +48,10 @@ pub(crate) fn activation<B: Backend>(x: Float<B>, activation: Activation) -> Flo
 
 /// The normal distribution's `Φ(x) = ½(1 + erf(x/√2))`.
 fn normal_below<B: Backend>(x: Float<B>) -> Float<B> {
-    let erf = B::float_erf(B::float_mul_scalar(x, std::f64::consts::FRAC_1_SQRT_2.into()));
+    let erf = B::float_erf(B::float_mul_scalar(
+        x,
+        std::f64::consts::FRAC_1_SQRT_2.into(),
+    ));
     B::float_mul_scalar(B::float_add_scalar(erf, 1.0.into()), 0.5.into())
 }
 
@@ -61,12 +64,20 @@ fn one_minus<B: Backend>(x: Float<B>) -> Float<B> {
 fn gelu_tanh<B: Backend>(x: Float<B>) -> (Float<B>, Float<B>) {
     let scale = (2.0 / std::f64::consts::PI).sqrt();
     let square = B::float_mul(x.clone(), x.clone());
-    let cubic = |factor: f64| B::float_add_scalar(B::float_mul_scalar(square.clone(), factor.into()), 1.0.into());
+    let cubic = |factor: f64| {
+        B::float_add_scalar(
+            B::float_mul_scalar(square.clone(), factor.into()),
+            1.0.into(),
+        )
+    };
     let inner = B::float_mul_scalar(B::float_mul(x.clone(), cubic(0.044715)), scale.into());
     let t = B::float_tanh(inner);
     let half_x = B::float_mul_scalar(x, 0.5.into());
     let plus = B::float_add_scalar(t.clone(), 1.0.into());
-    let steep = B::float_mul(one_minus::<B>(B::float_mul(t.clone(), t)), cubic(3.0 * 0.044715));
+    let steep = B::float_mul(
+        one_minus::<B>(B::float_mul(t.clone(), t)),
+        cubic(3.0 * 0.044715),
+    );
     let slope = B::float_add(
         B::float_mul_scalar(plus.clone(), 0.5.into()),
         B::float_mul(half_x.clone(), B::float_mul_scalar(steep, scale.into())),
@@ -74,20 +85,35 @@ fn gelu_tanh<B: Backend>(x: Float<B>) -> (Float<B>, Float<B>) {
     (B::float_mul(half_x, plus), slope)
 }
 
-pub(crate) fn activation_grad<B: Backend>(x: Float<B>, grad: Float<B>, activation: Activation) -> Float<B> {
+pub(crate) fn activation_grad<B: Backend>(
+    x: Float<B>,
+    grad: Float<B>,
+    activation: Activation,
+) -> Float<B> {
     match activation {
         Activation::Identity => grad,
         Activation::Relu => B::relu_backward(B::relu(x), grad),
         Activation::LeakyRelu(slope) => {
             let dtype = burn::backend::get_or_init_device_settings::<B>(&x.device()).bool_dtype;
             let negative = B::float_lower_equal_elem(x, 0.0.into(), dtype);
-            B::float_mask_where(grad.clone(), negative, B::float_mul_scalar(grad, slope.into()))
+            B::float_mask_where(
+                grad.clone(),
+                negative,
+                B::float_mul_scalar(grad, slope.into()),
+            )
         }
         Activation::Gelu => {
             // Φ(x) + x·φ(x)
-            let density = B::float_exp(B::float_mul_scalar(B::float_mul(x.clone(), x.clone()), (-0.5).into()));
-            let density = B::float_mul_scalar(density, (2.0 * std::f64::consts::PI).sqrt().recip().into());
-            B::float_mul(grad, B::float_add(normal_below::<B>(x.clone()), B::float_mul(x, density)))
+            let density = B::float_exp(B::float_mul_scalar(
+                B::float_mul(x.clone(), x.clone()),
+                (-0.5).into(),
+            ));
+            let density =
+                B::float_mul_scalar(density, (2.0 * std::f64::consts::PI).sqrt().recip().into());
+            B::float_mul(
+                grad,
+                B::float_add(normal_below::<B>(x.clone()), B::float_mul(x, density)),
+            )
         }
         Activation::GeluTanh => B::float_mul(grad, gelu_tanh::<B>(x).1),
         Activation::Silu => {
@@ -108,7 +134,8 @@ pub(crate) fn activation_grad<B: Backend>(x: Float<B>, grad: Float<B>, activatio
     }
 }
 
-/// `x` `[batch, channels, …]` with its groups' numbers side by side, `[batch·groups, channels/groups·…]`.
+/// `x` `[batch, channels, …]` with its groups' numbers side by side,
+/// `[batch·groups, channels/groups·…]`.
 fn grouped<B: Backend>(x: Float<B>, groups: usize) -> Float<B> {
     let shape = x.shape();
     let per_group = shape.num_elements() / (shape[0] * groups).max(1);
@@ -118,7 +145,10 @@ fn grouped<B: Backend>(x: Float<B>, groups: usize) -> Float<B> {
 /// A tensor of a shape, for what reads nothing but that: one zero, seen everywhere.
 pub(crate) fn of_shape<B: Backend>(shape: Shape, like: &Float<B>) -> Float<B> {
     let one = Shape::from(vec![1; shape.num_dims()]);
-    B::float_expand(B::float_zeros(one, &like.device(), like.dtype().into()), shape)
+    B::float_expand(
+        B::float_zeros(one, &like.device(), like.dtype().into()),
+        shape,
+    )
 }
 
 /// `[channels]` as something that multiplies `[batch, channels, …]`.
@@ -155,11 +185,18 @@ pub(crate) fn group_norm<B: Backend>(
 ) -> (Float<B>, Float<B>, Float<B>) {
     let shape = x.shape();
     let (mean, var, centred) = moments::<B>(grouped::<B>(x, groups));
-    let normed = B::float_reshape(B::float_mul(centred, inverse_deviation::<B>(var.clone(), epsilon)), shape.clone());
+    let normed = B::float_reshape(
+        B::float_mul(centred, inverse_deviation::<B>(var.clone(), epsilon)),
+        shape.clone(),
+    );
     let scaled = B::float_mul(normed, per_channel::<B>(gamma, &shape));
     let y = activation::<B>(B::float_add(scaled, per_channel::<B>(beta, &shape)), act);
     let statistic = Shape::new([shape[0], groups]);
-    (y, B::float_reshape(mean, statistic.clone()), B::float_reshape(var, statistic))
+    (
+        y,
+        B::float_reshape(mean, statistic.clone()),
+        B::float_reshape(var, statistic),
+    )
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -178,14 +215,27 @@ pub(crate) fn group_norm_grads<B: Backend>(
     let column = Shape::new([shape[0] * groups, 1]);
     let inv_std = inverse_deviation::<B>(B::float_reshape(var, column.clone()), epsilon);
     let rows = grouped::<B>(x, groups);
-    let normed_rows = B::float_mul(B::float_sub(rows, B::float_reshape(mean, column)), inv_std.clone());
+    let normed_rows = B::float_mul(
+        B::float_sub(rows, B::float_reshape(mean, column)),
+        inv_std.clone(),
+    );
     let normed = B::float_reshape(normed_rows.clone(), shape.clone());
     let gamma = per_channel::<B>(gamma, &shape);
-    let dz = through_activation::<B>(normed.clone(), gamma.clone(), per_channel::<B>(beta, &shape), grad, act);
+    let dz = through_activation::<B>(
+        normed.clone(),
+        gamma.clone(),
+        per_channel::<B>(beta, &shape),
+        grad,
+        act,
+    );
     let dgamma = channel_sums::<B>(B::float_mul(dz.clone(), normed));
     let dbeta = channel_sums::<B>(dz.clone());
     let dn = grouped::<B>(B::float_mul(dz, gamma), groups);
-    (B::float_reshape(norm_input_grad::<B>(dn, normed_rows, inv_std), shape), dgamma, dbeta)
+    (
+        B::float_reshape(norm_input_grad::<B>(dn, normed_rows, inv_std), shape),
+        dgamma,
+        dbeta,
+    )
 }
 
 /// Gradient of `n·gamma + beta` from that of its activation.
@@ -218,7 +268,11 @@ pub(crate) fn batch_norm<B: Backend>(
     act: Activation,
 ) -> (Float<B>, Float<B>, Float<B>) {
     let result = B::batch_norm_train(x, gamma, beta, epsilon);
-    (activation::<B>(result.output, act), result.mean, result.variance)
+    (
+        activation::<B>(result.output, act),
+        result.mean,
+        result.variance,
+    )
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -235,7 +289,14 @@ pub(crate) fn batch_norm_grads<B: Backend>(
     let grad = match act {
         Activation::Identity => grad,
         act => {
-            let z = B::batch_norm(x.clone(), gamma.clone(), beta, mean.clone(), var.clone(), epsilon);
+            let z = B::batch_norm(
+                x.clone(),
+                gamma.clone(),
+                beta,
+                mean.clone(),
+                var.clone(),
+                epsilon,
+            );
             activation_grad::<B>(z, grad, act)
         }
     };
@@ -284,15 +345,26 @@ pub(crate) fn layer_norm_grads<B: Backend>(
     let shape = x.shape();
     let column = Shape::new([mean.shape().num_elements(), 1]);
     let inv_std = inverse_deviation::<B>(B::float_reshape(var, column.clone()), epsilon);
-    let normed = B::float_mul(B::float_sub(rows::<B>(x), B::float_reshape(mean, column)), inv_std.clone());
+    let normed = B::float_mul(
+        B::float_sub(rows::<B>(x), B::float_reshape(mean, column)),
+        inv_std.clone(),
+    );
     let grad = rows::<B>(grad);
-    let dgamma = flat::<B>(B::float_sum_dim(B::float_mul(grad.clone(), normed.clone()), 0));
+    let dgamma = flat::<B>(B::float_sum_dim(
+        B::float_mul(grad.clone(), normed.clone()),
+        0,
+    ));
     let dbeta = flat::<B>(B::float_sum_dim(grad.clone(), 0));
     let dn = B::float_mul(grad, row::<B>(gamma));
-    (B::float_reshape(norm_input_grad::<B>(dn, normed, inv_std), shape), dgamma, dbeta)
+    (
+        B::float_reshape(norm_input_grad::<B>(dn, normed, inv_std), shape),
+        dgamma,
+        dbeta,
+    )
 }
 
-/// `q·kᵀ/√d`, with what may not be seen at minus infinity (or nearly so: finite, so that nothing turns NaN).
+/// `q·kᵀ/√d`, with what may not be seen at minus infinity (or nearly so: finite, so that nothing
+/// turns NaN).
 fn scores<B: Backend>(q: Float<B>, k: Float<B>, causal: bool) -> Float<B> {
     let (queries, keys, d) = (q.shape()[2], k.shape()[2], q.shape()[3]);
     let device = q.device();
@@ -302,14 +374,23 @@ fn scores<B: Backend>(q: Float<B>, k: Float<B>, causal: bool) -> Float<B> {
         return scores;
     }
     // Query i sees the keys up to i, counted from the end where there are more keys than queries.
-    let hidden: Vec<f32> =
-        (0..queries).flat_map(|i| (0..keys).map(move |j| if j + queries > i + keys { -1e9 } else { 0.0 })).collect();
-    let hidden = B::float_from_data(burn::tensor::TensorData::new(hidden, [1, 1, queries, keys]), &device);
+    let hidden: Vec<f32> = (0..queries)
+        .flat_map(|i| (0..keys).map(move |j| if j + queries > i + keys { -1e9 } else { 0.0 }))
+        .collect();
+    let hidden = B::float_from_data(
+        burn::tensor::TensorData::new(hidden, [1, 1, queries, keys]),
+        &device,
+    );
     let dtype = scores.dtype();
     B::float_add(scores, B::float_cast(hidden, dtype.into()))
 }
 
-pub(crate) fn attention<B: Backend>(q: Float<B>, k: Float<B>, v: Float<B>, causal: bool) -> (Float<B>, Float<B>) {
+pub(crate) fn attention<B: Backend>(
+    q: Float<B>,
+    k: Float<B>,
+    v: Float<B>,
+    causal: bool,
+) -> (Float<B>, Float<B>) {
     let shape = q.shape();
     let scores = scores::<B>(q.clone(), k.clone(), causal);
     let top = B::float_max_dim(scores.clone(), 3);
@@ -317,7 +398,10 @@ pub(crate) fn attention<B: Backend>(q: Float<B>, k: Float<B>, v: Float<B>, causa
     let sums = B::float_sum_dim(exponentials.clone(), 3);
     let log_sums = B::float_add(B::float_log(sums.clone()), top);
     let output = B::float_matmul(B::float_div(exponentials, sums), v);
-    (output, B::float_reshape(log_sums, Shape::new([shape[0], shape[1], shape[2]])))
+    (
+        output,
+        B::float_reshape(log_sums, Shape::new([shape[0], shape[1], shape[2]])),
+    )
 }
 
 pub(crate) fn attention_grads<B: Backend>(
@@ -332,12 +416,19 @@ pub(crate) fn attention_grads<B: Backend>(
     let shape = q.shape();
     let scale = 1.0 / (shape[3] as f64).sqrt();
     let log_sums = B::float_reshape(log_sums, Shape::new([shape[0], shape[1], shape[2], 1]));
-    let weights = B::float_exp(B::float_sub(scores::<B>(q.clone(), k.clone(), causal), log_sums));
+    let weights = B::float_exp(B::float_sub(
+        scores::<B>(q.clone(), k.clone(), causal),
+        log_sums,
+    ));
     let dv = B::float_matmul(B::float_swap_dims(weights.clone(), 2, 3), grad.clone());
     let dweights = B::float_matmul(grad.clone(), B::float_swap_dims(v, 2, 3));
-    // Σ weights·dweights over the keys is Σ output·grad over the channels (Dao et al. 2022, appendix B.2).
+    // Σ weights·dweights over the keys is Σ output·grad over the channels (Dao et al. 2022,
+    // appendix B.2).
     let dot = B::float_sum_dim(B::float_mul(grad, output), 3);
-    let dscores = B::float_mul_scalar(B::float_mul(weights, B::float_sub(dweights, dot)), scale.into());
+    let dscores = B::float_mul_scalar(
+        B::float_mul(weights, B::float_sub(dweights, dot)),
+        scale.into(),
+    );
     let dq = B::float_matmul(dscores.clone(), k);
     let dk = B::float_matmul(B::float_swap_dims(dscores, 2, 3), q);
     (dq, dk, dv)
@@ -351,17 +442,28 @@ fn parts<B: Backend>(qkv: Float<B>, heads: usize) -> [Float<B>; 3] {
     [0, 1, 2].map(|part| {
         let one = Slice::new(part, Some(part + 1), 1);
         let part = B::float_slice(qkv.clone(), &[all, all, one, all, all]);
-        B::float_swap_dims(B::float_reshape(part, Shape::new([batch, tokens, heads, d])), 1, 2)
+        B::float_swap_dims(
+            B::float_reshape(part, Shape::new([batch, tokens, heads, d])),
+            1,
+            2,
+        )
     })
 }
 
 /// `[batch, heads, tokens, d]` as `[batch, tokens, heads·d]`.
 fn joined<B: Backend>(x: Float<B>) -> Float<B> {
     let shape = x.shape();
-    B::float_reshape(B::float_swap_dims(x, 1, 2), Shape::new([shape[0], shape[2], shape[1] * shape[3]]))
+    B::float_reshape(
+        B::float_swap_dims(x, 1, 2),
+        Shape::new([shape[0], shape[2], shape[1] * shape[3]]),
+    )
 }
 
-pub(crate) fn self_attention<B: Backend>(qkv: Float<B>, heads: usize, causal: bool) -> (Float<B>, Float<B>) {
+pub(crate) fn self_attention<B: Backend>(
+    qkv: Float<B>,
+    heads: usize,
+    causal: bool,
+) -> (Float<B>, Float<B>) {
     let [q, k, v] = parts::<B>(qkv, heads);
     let (output, log_sums) = attention::<B>(q, k, v, causal);
     (joined::<B>(output), log_sums)
@@ -393,8 +495,12 @@ pub(crate) fn masked_attention<B: Backend>(
     mask: Option<burn::backend::tensor::BoolTensor<B>>,
     causal: bool,
 ) -> Float<B> {
-    let options = AttentionModuleOptions { is_causal: causal, ..Default::default() };
-    // LibTorch's own sees what the mask hides, and counts causal keys from the first (burn-tch 0.22.1, `ops/module.rs:488`).
+    let options = AttentionModuleOptions {
+        is_causal: causal,
+        ..Default::default()
+    };
+    // LibTorch's own sees what the mask hides, and counts causal keys from the first (burn-tch
+    // 0.22.1, `ops/module.rs:488`).
     match B::name(&q.device()).contains("libtorch") {
         true => attention_fallback::<B>(q, k, v, mask, None, options),
         false => B::attention(q, k, v, mask, None, options),
@@ -409,7 +515,10 @@ pub(crate) fn quantized_linear<B: Backend>(
     quantization: Quantization,
 ) -> Float<B> {
     let width = x.shape()[x.shape().num_dims() - 1];
-    let weight = B::float_cast(unpack::<B>(values, scales, width, quantization), x.dtype().into());
+    let weight = B::float_cast(
+        unpack::<B>(values, scales, width, quantization),
+        x.dtype().into(),
+    );
     B::linear(x, B::float_transpose(weight), bias)
 }
 
@@ -422,27 +531,47 @@ pub(crate) fn unpack<B: Backend>(
     let [rows, blocks] = [scales.shape()[0], scales.shape()[1]];
     let values = B::int_into_float(values, scales.dtype().into());
     let values = match quantization {
-        Quantization::Int8 => B::float_reshape(values, Shape::new([rows, blocks, Quantization::BLOCK])),
+        Quantization::Int8 => {
+            B::float_reshape(values, Shape::new([rows, blocks, Quantization::BLOCK]))
+        }
         Quantization::Int4 => {
             // A byte is 16·high + low, with low from 0 to 15 where it stands for −8 to 7.
-            let bytes = B::float_reshape(values, Shape::new([rows, blocks, Quantization::BLOCK / 2]));
+            let bytes =
+                B::float_reshape(values, Shape::new([rows, blocks, Quantization::BLOCK / 2]));
             let high = B::float_floor(B::float_div_scalar(bytes.clone(), 16.0.into()));
             let low = B::float_sub(bytes, B::float_mul_scalar(high.clone(), 16.0.into()));
             let above = B::float_floor(B::float_div_scalar(low.clone(), 8.0.into()));
-            B::float_cat(vec![B::float_sub(low, B::float_mul_scalar(above, 16.0.into())), high], 2)
+            B::float_cat(
+                vec![
+                    B::float_sub(low, B::float_mul_scalar(above, 16.0.into())),
+                    high,
+                ],
+                2,
+            )
         }
     };
-    let values = B::float_mul(values, B::float_reshape(scales, Shape::new([rows, blocks, 1])));
+    let values = B::float_mul(
+        values,
+        B::float_reshape(scales, Shape::new([rows, blocks, 1])),
+    );
     let all = B::float_reshape(values, Shape::new([rows, blocks * Quantization::BLOCK]));
     B::float_slice(all, &[(0..rows).into(), (0..width).into()])
 }
 
-pub(crate) fn embedding_grad<B: Backend>(grad: Float<B>, indices: IntTensor<B>, rows: usize) -> Float<B> {
+pub(crate) fn embedding_grad<B: Backend>(
+    grad: Float<B>,
+    indices: IntTensor<B>,
+    rows: usize,
+) -> Float<B> {
     let (grad, indices) = (self::rows::<B>(grad), {
         let len = indices.shape().num_elements();
         B::int_reshape(indices, Shape::new([len]))
     });
-    let zeros = B::float_zeros(Shape::new([rows, grad.shape()[1]]), &grad.device(), grad.dtype().into());
+    let zeros = B::float_zeros(
+        Shape::new([rows, grad.shape()[1]]),
+        &grad.device(),
+        grad.dtype().into(),
+    );
     B::float_select_assign(zeros, 0, indices, grad, IndexingUpdateOp::Add)
 }
 
@@ -469,27 +598,51 @@ fn log_sum_exp<B: Backend>(logits: Float<B>) -> Float<B> {
 
 pub(crate) fn cross_entropy<B: Backend>(logits: Float<B>, targets: IntTensor<B>) -> Float<B> {
     let rows = logits.shape()[0];
-    let picked = B::float_gather(1, logits.clone(), B::int_reshape(targets, Shape::new([rows, 1])));
+    let picked = B::float_gather(
+        1,
+        logits.clone(),
+        B::int_reshape(targets, Shape::new([rows, 1])),
+    );
     flat::<B>(B::float_sub(log_sum_exp::<B>(logits), picked))
 }
 
-pub(crate) fn cross_entropy_grad<B: Backend>(logits: Float<B>, targets: IntTensor<B>, grad: Float<B>) -> Float<B> {
+pub(crate) fn cross_entropy_grad<B: Backend>(
+    logits: Float<B>,
+    targets: IntTensor<B>,
+    grad: Float<B>,
+) -> Float<B> {
     let rows = logits.shape()[0];
     let grad = B::float_reshape(grad, Shape::new([rows, 1]));
     let probabilities = B::float_exp(B::float_sub(logits.clone(), log_sum_exp::<B>(logits)));
     let targets = B::int_reshape(targets, Shape::new([rows, 1]));
     let scaled = B::float_mul(probabilities, grad.clone());
-    B::float_scatter(1, scaled, targets, B::float_neg(grad), IndexingUpdateOp::Add)
+    B::float_scatter(
+        1,
+        scaled,
+        targets,
+        B::float_neg(grad),
+        IndexingUpdateOp::Add,
+    )
 }
 
 pub(crate) fn binary_cross_entropy<B: Backend>(logits: Float<B>, targets: Float<B>) -> Float<B> {
-    let loss = B::float_sub(activation::<B>(logits.clone(), Activation::Softplus), B::float_mul(targets, logits));
+    let loss = B::float_sub(
+        activation::<B>(logits.clone(), Activation::Softplus),
+        B::float_mul(targets, logits),
+    );
     flat::<B>(B::float_sum_dim(loss, 1))
 }
 
-pub(crate) fn binary_cross_entropy_grad<B: Backend>(logits: Float<B>, targets: Float<B>, grad: Float<B>) -> Float<B> {
+pub(crate) fn binary_cross_entropy_grad<B: Backend>(
+    logits: Float<B>,
+    targets: Float<B>,
+    grad: Float<B>,
+) -> Float<B> {
     let rows = logits.shape()[0];
-    B::float_mul(B::float_sub(B::sigmoid(logits), targets), B::float_reshape(grad, Shape::new([rows, 1])))
+    B::float_mul(
+        B::float_sub(B::sigmoid(logits), targets),
+        B::float_reshape(grad, Shape::new([rows, 1])),
+    )
 }
 
 pub(crate) fn adam_step<B: Backend>(
@@ -499,14 +652,39 @@ pub(crate) fn adam_step<B: Backend>(
     moment_2: Float<B>,
     step: AdamStep,
 ) -> (Float<B>, Float<B>, Float<B>) {
-    let AdamStep { learning_rate, beta_1, beta_2, epsilon, time, weight_decay, decoupled_decay } = step;
+    let AdamStep {
+        learning_rate,
+        beta_1,
+        beta_2,
+        epsilon,
+        time,
+        weight_decay,
+        decoupled_decay,
+    } = step;
     let scale = |x: Float<B>, by: f64| B::float_mul_scalar(x, by.into());
-    let grad = if weight_decay == 0.0 { grad } else { B::float_add(grad, scale(param.clone(), weight_decay)) };
+    let grad = if weight_decay == 0.0 {
+        grad
+    } else {
+        B::float_add(grad, scale(param.clone(), weight_decay))
+    };
     let moment_1 = B::float_add(scale(moment_1, beta_1), scale(grad.clone(), 1.0 - beta_1));
-    let moment_2 = B::float_add(scale(moment_2, beta_2), scale(B::float_mul(grad.clone(), grad), 1.0 - beta_2));
+    let moment_2 = B::float_add(
+        scale(moment_2, beta_2),
+        scale(B::float_mul(grad.clone(), grad), 1.0 - beta_2),
+    );
     let (correction_1, correction_2) = (1.0 - beta_1.powi(time), (1.0 - beta_2.powi(time)).sqrt());
-    let deviation = B::float_add_scalar(scale(B::float_sqrt(moment_2.clone()), 1.0 / correction_2), epsilon.into());
-    let change = scale(B::float_div(moment_1.clone(), deviation), learning_rate / correction_1);
-    let decayed = if decoupled_decay == 0.0 { param } else { scale(param, 1.0 - learning_rate * decoupled_decay) };
+    let deviation = B::float_add_scalar(
+        scale(B::float_sqrt(moment_2.clone()), 1.0 / correction_2),
+        epsilon.into(),
+    );
+    let change = scale(
+        B::float_div(moment_1.clone(), deviation),
+        learning_rate / correction_1,
+    );
+    let decayed = if decoupled_decay == 0.0 {
+        param
+    } else {
+        scale(param, 1.0 - learning_rate * decoupled_decay)
+    };
     (B::float_sub(decayed, change), moment_1, moment_2)
 }

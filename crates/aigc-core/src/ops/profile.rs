@@ -21,8 +21,8 @@ pub struct OperationTime {
     pub time: Duration,
 }
 
-/// Records every operation from now on, in the whole process, until [`stop`]: all of Flex's, and those of LibTorch's that
-/// have bodies of their own.
+/// Records every operation from now on, in the whole process, until [`stop`]: all of Flex's, and
+/// those of LibTorch's that have bodies of their own.
 ///
 /// ```
 /// # #[cfg(feature = "flex")] {
@@ -53,7 +53,10 @@ fn table() -> std::sync::MutexGuard<'static, BTreeMap<&'static str, OperationTim
 /// Times what follows until it is dropped, if anyone records.
 #[cfg(any(feature = "flex", feature = "tch"))]
 pub(super) fn timer(name: &'static str) -> Option<Timer> {
-    RECORDING.load(Ordering::Relaxed).then(|| Timer { name, start: Instant::now() })
+    RECORDING.load(Ordering::Relaxed).then(|| Timer {
+        name,
+        start: Instant::now(),
+    })
 }
 
 #[cfg(any(feature = "flex", feature = "tch"))]

@@ -1,13 +1,13 @@
 //! Grids one after the other.
 
 use super::ImageGrid;
-use crate::{Error, Result, error::ensure};
+use crate::{Error, Result, check::ensure};
 use burn::tensor::Tensor;
 use image::{Delay, DynamicImage, Frame, RgbImage, codecs::gif::GifEncoder, codecs::gif::Repeat};
 use std::{path::Path, time::Duration};
 
-/// A moving picture that grows frame by frame: previews of a training, steps of a denoising, a walk through a latent
-/// space.
+/// A moving picture that grows frame by frame: previews of a training, steps of a denoising, a walk
+/// through a latent space.
 #[derive(Clone, Debug)]
 pub struct Animation {
     grid: ImageGrid,
@@ -17,21 +17,33 @@ pub struct Animation {
 impl Animation {
     /// An animation without frames.
     pub fn new(grid: ImageGrid) -> Self {
-        Self { grid, frames: Vec::new() }
+        Self {
+            grid,
+            frames: Vec::new(),
+        }
     }
 
     /// Adds a frame.
     ///
     /// # Shapes
-    /// - images: `[batch, channels, height, width]`, channels 1 (grey) or 3 (RGB); the same for every frame
+    /// - images: `[batch, channels, height, width]`, channels 1 (grey) or 3 (RGB); the same for
+    ///   every frame
     ///
     /// # Errors
     /// [`Error::Config`] if these are not images, or not as large as those before.
     pub fn push(&mut self, images: &Tensor<4>) -> Result<()> {
         let frame = self.grid.draw(images)?;
-        let first = self.frames.first().map_or(frame.dimensions(), |first| first.dimensions());
+        let first = self
+            .frames
+            .first()
+            .map_or(frame.dimensions(), |first| first.dimensions());
         let expected = format!("{first:?}, the size of the first frame");
-        ensure(frame.dimensions() == first, "frame", format!("{:?}", frame.dimensions()), &expected)?;
+        ensure(
+            frame.dimensions() == first,
+            "frame",
+            format!("{:?}", frame.dimensions()),
+            &expected,
+        )?;
         self.frames.push(frame);
         Ok(())
     }
@@ -97,14 +109,28 @@ mod tests {
         let device = Device::flex();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("walk.gif");
-        let grid = ImageGrid { gap: 0, zoom: 1, ..ImageGrid::new(1, 4) };
+        let grid = ImageGrid {
+            gap: 0,
+            zoom: 1,
+            ..ImageGrid::new(1, 4)
+        };
         let frames = (0..3).map(|i| Tensor::full([1, 1, 4, 4], i as f32 / 2.0, &device));
         save_gif(frames, grid, Duration::from_millis(80), &path).unwrap();
         let file = std::io::BufReader::new(std::fs::File::open(&path).unwrap());
-        let frames = GifDecoder::new(file).unwrap().into_frames().collect_frames().unwrap();
-        let shades: Vec<u8> = frames.iter().map(|f| f.buffer().get_pixel(1, 1).0[0]).collect();
+        let frames = GifDecoder::new(file)
+            .unwrap()
+            .into_frames()
+            .collect_frames()
+            .unwrap();
+        let shades: Vec<u8> = frames
+            .iter()
+            .map(|f| f.buffer().get_pixel(1, 1).0[0])
+            .collect();
         assert_eq!(frames.len(), 3);
-        assert!(shades[0] < 8 && (120..136).contains(&shades[1]) && shades[2] > 247, "{shades:?}");
+        assert!(
+            shades[0] < 8 && (120..136).contains(&shades[1]) && shades[2] > 247,
+            "{shades:?}"
+        );
         assert_eq!(frames[0].delay().numer_denom_ms(), (80, 1));
     }
 
@@ -112,8 +138,18 @@ mod tests {
     fn frames_of_other_sizes_are_refused() {
         let device = Device::flex();
         let mut animation = Animation::new(ImageGrid::new(1, 4));
-        assert!(animation.save(Duration::ZERO, Path::new("never.gif")).is_err());
-        animation.push(&Tensor::zeros([1, 1, 4, 4], &device)).unwrap();
-        assert!(animation.push(&Tensor::zeros([2, 1, 4, 4], &device)).is_err());
+        assert!(
+            animation
+                .save(Duration::ZERO, Path::new("never.gif"))
+                .is_err()
+        );
+        animation
+            .push(&Tensor::zeros([1, 1, 4, 4], &device))
+            .unwrap();
+        assert!(
+            animation
+                .push(&Tensor::zeros([2, 1, 4, 4], &device))
+                .is_err()
+        );
     }
 }

@@ -1,14 +1,14 @@
 //! Images side by side.
 
-use crate::{Error, Result, error::ensure};
+use crate::{Error, Result, check::ensure};
 use burn::tensor::Tensor;
 use image::{Rgb, RgbImage, imageops};
 use std::path::Path;
 
 /// How to lay images out.
 ///
-/// The range of values is fixed: the same value is the same shade in every picture of a run. Stretching each picture
-/// to its own extremes would hide what training does.
+/// The range of values is fixed: the same value is the same shade in every picture of a run.
+/// Stretching each picture to its own extremes would hide what training does.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ImageGrid {
     /// Images per row.
@@ -19,27 +19,42 @@ pub struct ImageGrid {
     pub white: f32,
     /// Side of the square that a pixel becomes.
     pub zoom: u32,
-    /// Whether enlarged pixels flow into each other, which makes tiny images easier to read, or stay squares.
+    /// Whether enlarged pixels flow into each other, which makes tiny images easier to read, or
+    /// stay squares.
     pub smooth: bool,
     /// Pixels of background around every image.
     pub gap: u32,
 }
 
 impl ImageGrid {
-    /// `columns` images per row, values from 0 (black) to 1 (white), and a zoom that makes images of `side` pixels
-    /// about 64 wide.
+    /// `columns` images per row, values from 0 (black) to 1 (white), and a zoom that makes images
+    /// of `side` pixels about 64 wide.
     pub fn new(columns: usize, side: usize) -> Self {
-        Self { columns, black: 0.0, white: 1.0, zoom: (64 / side.max(1)).max(1) as u32, smooth: false, gap: 2 }
+        Self {
+            columns,
+            black: 0.0,
+            white: 1.0,
+            zoom: (64 / side.max(1)).max(1) as u32,
+            smooth: false,
+            gap: 2,
+        }
     }
 
     /// Sets the values that are black and white.
     pub fn with_range(self, black: f32, white: f32) -> Self {
-        Self { black, white, ..self }
+        Self {
+            black,
+            white,
+            ..self
+        }
     }
 
     /// Lets enlarged pixels flow into each other.
     pub fn smoothed(self) -> Self {
-        Self { smooth: true, ..self }
+        Self {
+            smooth: true,
+            ..self
+        }
     }
 
     /// Draws `images`, row by row.
@@ -48,17 +63,35 @@ impl ImageGrid {
     /// - images: `[batch, channels, height, width]`, channels 1 (grey) or 3 (RGB)
     ///
     /// # Errors
-    /// [`Error::Config`] if there is no image, the channels are neither 1 nor 3, or the grid is out of range.
+    /// [`Error::Config`] if there is no image, the channels are neither 1 nor 3, or the grid is out
+    /// of range.
     pub(crate) fn draw(&self, images: &Tensor<4>) -> Result<RgbImage> {
         let [count, channels, height, width] = images.dims();
         ensure(count > 0, "images", count, "at least 1")?;
-        ensure(height > 0 && width > 0, "images", format!("{height}×{width}"), "at least one pixel high and wide")?;
-        ensure(matches!(channels, 1 | 3), "channels", channels, "1 (grey) or 3 (RGB)")?;
+        ensure(
+            height > 0 && width > 0,
+            "images",
+            format!("{height}×{width}"),
+            "at least one pixel high and wide",
+        )?;
+        ensure(
+            matches!(channels, 1 | 3),
+            "channels",
+            channels,
+            "1 (grey) or 3 (RGB)",
+        )?;
         ensure(self.columns > 0, "columns", self.columns, "at least 1")?;
-        ensure(self.white > self.black, "white", self.white, "above `black`")?;
+        ensure(
+            self.white > self.black,
+            "white",
+            self.white,
+            "above `black`",
+        )?;
         ensure((1..=64).contains(&self.zoom), "zoom", self.zoom, "1 to 64")?;
         ensure(self.gap <= 64, "gap", self.gap, "0 to 64")?;
-        let side = |pixels: usize, cells: usize| (pixels as u128 * u128::from(self.zoom) + 64) * (cells as u128 + 1);
+        let side = |pixels: usize, cells: usize| {
+            (pixels as u128 * u128::from(self.zoom) + 64) * (cells as u128 + 1)
+        };
         let in_a_row = self.columns.min(count);
         let total = side(width, in_a_row) * side(height, count.div_ceil(in_a_row));
         ensure(
@@ -68,23 +101,37 @@ impl ImageGrid {
             "a picture of less than 2 gigapixels",
         )?;
         let values = images.clone().into_data().convert::<f32>();
-        let values = values.as_slice::<f32>().map_err(|e| Error::other(format!("{e:?}")))?;
+        let values = values
+            .as_slice::<f32>()
+            .map_err(|e| Error::other(format!("{e:?}")))?;
         let columns = self.columns.min(count);
-        let (cell_w, cell_h) = (width as u32 * self.zoom + self.gap, height as u32 * self.zoom + self.gap);
+        let (cell_w, cell_h) = (
+            width as u32 * self.zoom + self.gap,
+            height as u32 * self.zoom + self.gap,
+        );
         let rows = count.div_ceil(columns) as u32;
         let background = Rgb([64, 64, 64]);
-        let mut picture =
-            RgbImage::from_pixel(columns as u32 * cell_w + self.gap, rows * cell_h + self.gap, background);
+        let mut picture = RgbImage::from_pixel(
+            columns as u32 * cell_w + self.gap,
+            rows * cell_h + self.gap,
+            background,
+        );
         let shade = |value: f32| {
             let unit = (value - self.black) / (self.white - self.black);
             (unit.clamp(0.0, 1.0) * 255.0).round() as u8 // NaN becomes 0
         };
         let plane = height * width;
-        let filter = if self.smooth { imageops::FilterType::CatmullRom } else { imageops::FilterType::Nearest };
+        let filter = if self.smooth {
+            imageops::FilterType::CatmullRom
+        } else {
+            imageops::FilterType::Nearest
+        };
         for (index, image) in values.chunks_exact(channels * plane).enumerate() {
             let small = RgbImage::from_fn(width as u32, height as u32, |x, y| {
                 let at = y as usize * width + x as usize;
-                Rgb(std::array::from_fn(|c| shade(image[if channels == 3 { c * plane + at } else { at }])))
+                Rgb(std::array::from_fn(|c| {
+                    shade(image[if channels == 3 { c * plane + at } else { at }])
+                }))
             });
             let (w, h) = (width as u32 * self.zoom, height as u32 * self.zoom);
             let large = imageops::resize(&small, w, h, filter);
@@ -106,7 +153,9 @@ impl ImageGrid {
 pub fn save_image(images: &Tensor<4>, grid: ImageGrid, path: &Path) -> Result<()> {
     let picture = grid.draw(images)?;
     let mut bytes = std::io::Cursor::new(Vec::new());
-    picture.write_to(&mut bytes, image::ImageFormat::Png).map_err(Error::other)?;
+    picture
+        .write_to(&mut bytes, image::ImageFormat::Png)
+        .map_err(Error::other)?;
     crate::checkpoint::write_atomic(path, bytes.get_ref())
 }
 
@@ -118,33 +167,64 @@ mod tests {
     #[test]
     fn the_range_is_fixed_and_pixels_are_where_they_should_be() {
         let images = Tensor::<4>::from_floats(
-            [[[[0.0, 0.5], [1.0, 2.0]]], [[[-1.0, 0.2], [0.2, 0.2]]], [[[f32::NAN, 0.0], [0.0, 0.0]]]],
+            [
+                [[[0.0, 0.5], [1.0, 2.0]]],
+                [[[-1.0, 0.2], [0.2, 0.2]]],
+                [[[f32::NAN, 0.0], [0.0, 0.0]]],
+            ],
             &Device::flex(),
         );
-        let grid = ImageGrid { zoom: 2, gap: 1, ..ImageGrid::new(2, 2) };
+        let grid = ImageGrid {
+            zoom: 2,
+            gap: 1,
+            ..ImageGrid::new(2, 2)
+        };
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("grid.png");
         save_image(&images, grid, &path).unwrap();
         let picture = image::open(&path).unwrap().into_rgb8();
         assert_eq!(picture.dimensions(), (11, 11));
         let at = |x, y| picture.get_pixel(x, y).0[0];
-        assert_eq!((at(0, 0), at(1, 1), at(3, 1), at(1, 3), at(3, 3)), (64, 0, 128, 255, 255));
+        assert_eq!(
+            (at(0, 0), at(1, 1), at(3, 1), at(1, 3), at(3, 3)),
+            (64, 0, 128, 255, 255)
+        );
         assert_eq!((at(6, 1), at(8, 1), at(1, 6), at(8, 8)), (0, 51, 0, 64));
     }
 
     #[test]
     fn colours_keep_their_planes() {
         let red = Tensor::<4>::from_floats([[[[1.0]], [[0.0]], [[0.0]]]], &Device::flex());
-        let picture = ImageGrid { zoom: 1, gap: 0, ..ImageGrid::new(1, 1) }.draw(&red).unwrap();
+        let picture = ImageGrid {
+            zoom: 1,
+            gap: 0,
+            ..ImageGrid::new(1, 1)
+        }
+        .draw(&red)
+        .unwrap();
         assert_eq!(picture.get_pixel(0, 0).0, [255, 0, 0]);
     }
 
     #[test]
     fn what_is_not_an_image_is_refused() {
         let device = Device::flex();
-        let error = ImageGrid::new(1, 1).draw(&Tensor::zeros([1, 2, 4, 4], &device)).unwrap_err();
-        assert_eq!(error.to_string(), "config field `channels` is 2, expected 1 (grey) or 3 (RGB)");
-        assert!(ImageGrid::new(0, 1).draw(&Tensor::zeros([1, 1, 4, 4], &device)).is_err());
-        assert!(ImageGrid::new(1, 1).with_range(1.0, 0.0).draw(&Tensor::zeros([1, 1, 4, 4], &device)).is_err());
+        let error = ImageGrid::new(1, 1)
+            .draw(&Tensor::zeros([1, 2, 4, 4], &device))
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "config field `channels` is 2, expected 1 (grey) or 3 (RGB)"
+        );
+        assert!(
+            ImageGrid::new(0, 1)
+                .draw(&Tensor::zeros([1, 1, 4, 4], &device))
+                .is_err()
+        );
+        assert!(
+            ImageGrid::new(1, 1)
+                .with_range(1.0, 0.0)
+                .draw(&Tensor::zeros([1, 1, 4, 4], &device))
+                .is_err()
+        );
     }
 }

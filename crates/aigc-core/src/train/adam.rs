@@ -2,7 +2,7 @@
 
 use crate::{
     Result,
-    error::ensure,
+    check::ensure,
     ops::{AdamStep, adam_step},
 };
 use burn::{
@@ -11,7 +11,8 @@ use burn::{
     tensor::{Device, Tensor},
 };
 
-/// Settings of Adam (Kingma and Ba 2015, <https://arxiv.org/abs/1412.6980>), with the defaults of PyTorch's Adam.
+/// Settings of Adam (Kingma and Ba 2015, <https://arxiv.org/abs/1412.6980>), with the defaults of
+/// PyTorch's Adam.
 #[derive(Config, Debug, PartialEq)]
 pub struct AdamConfig {
     /// Decay of the mean of gradients.
@@ -29,19 +30,35 @@ pub struct AdamConfig {
 }
 
 impl AdamConfig {
-    /// Adam itself, or AdamW (Loshchilov and Hutter 2019, <https://arxiv.org/abs/1711.05101>) where the decay is
-    /// `decoupled`.
+    /// Adam itself, or AdamW (Loshchilov and Hutter 2019, <https://arxiv.org/abs/1711.05101>) where
+    /// the decay is `decoupled`.
     pub fn build(&self, decoupled: bool) -> Adam {
-        Adam { config: self.clone(), decoupled }
+        Adam {
+            config: self.clone(),
+            decoupled,
+        }
     }
 
     pub(crate) fn validate(&self) -> Result<()> {
         for (name, beta) in [("beta_1", self.beta_1), ("beta_2", self.beta_2)] {
-            ensure((0.0..1.0).contains(&beta), &format!("optimizer.{name}"), beta, "a number from 0 to below 1")?;
+            ensure(
+                (0.0..1.0).contains(&beta),
+                &format!("optimizer.{name}"),
+                beta,
+                "a number from 0 to below 1",
+            )?;
         }
-        for (name, value) in [("epsilon", self.epsilon), ("weight_decay", self.weight_decay)] {
+        for (name, value) in [
+            ("epsilon", self.epsilon),
+            ("weight_decay", self.weight_decay),
+        ] {
             let right = value >= 0.0 && value.is_finite();
-            ensure(right, &format!("optimizer.{name}"), value, "a finite number from 0 on")?;
+            ensure(
+                right,
+                &format!("optimizer.{name}"),
+                value,
+                "a finite number from 0 on",
+            )?;
         }
         Ok(())
     }
@@ -68,8 +85,18 @@ impl Optimizer for Adam {
             Some(state) => (state.time + 1, [state.moment_1, state.moment_2]),
             None => (1, [(); 2].map(|()| grad.zeros_like())),
         };
-        let AdamConfig { beta_1, beta_2, epsilon, weight_decay, .. } = self.config;
-        let (weight_decay, decoupled_decay) = if self.decoupled { (0.0, weight_decay) } else { (weight_decay, 0.0) };
+        let AdamConfig {
+            beta_1,
+            beta_2,
+            epsilon,
+            weight_decay,
+            ..
+        } = self.config;
+        let (weight_decay, decoupled_decay) = if self.decoupled {
+            (0.0, weight_decay)
+        } else {
+            (weight_decay, 0.0)
+        };
         let step = AdamStep {
             learning_rate: lr,
             beta_1,
@@ -80,7 +107,12 @@ impl Optimizer for Adam {
             decoupled_decay,
         };
         let (tensor, [moment_1, moment_2]) = adam_step(tensor, grad, moments, step);
-        (tensor, Some(AdamState::new(AdaptiveMomentumState::new(time, moment_1, moment_2))))
+        (
+            tensor,
+            Some(AdamState::new(AdaptiveMomentumState::new(
+                time, moment_1, moment_2,
+            ))),
+        )
     }
 
     fn to_device<const D: usize>(mut state: Self::State<D>, device: &Device) -> Self::State<D> {

@@ -1,7 +1,7 @@
 //! What a run is asked to do.
 
 use super::{OptimizerConfig, ParamGroupConfig, Schedule};
-use crate::{Result, error::ensure};
+use crate::{Result, check::ensure};
 use serde::{Deserialize, Serialize};
 
 /// Average the weights over the steps (Polyak and Juditsky 1992).
@@ -9,15 +9,18 @@ use serde::{Deserialize, Serialize};
 pub struct EmaConfig {
     /// Share of the old average that a step keeps, in the long run.
     pub decay: f64,
-    /// Whether the decay starts low: after `n` updates it is at most `(1 + n) / (10 + n)`, so that the first weights
-    /// are soon forgotten.
+    /// Whether the decay starts low: after `n` updates it is at most `(1 + n) / (10 + n)`, so that
+    /// the first weights are soon forgotten.
     pub warmup: bool,
 }
 
 impl EmaConfig {
     /// An average with warm-up.
     pub const fn new(decay: f64) -> Self {
-        Self { decay, warmup: true }
+        Self {
+            decay,
+            warmup: true,
+        }
     }
 }
 
@@ -31,7 +34,8 @@ pub struct TrainerConfig {
     pub minutes: Option<f64>,
     /// Seed of initial weights, noise and dropout.
     pub seed: u64,
-    /// The optimizer of every turn that [`Trainer::optimizer`](super::Trainer::optimizer) does not set.
+    /// The optimizer of every turn that [`Trainer::optimizer`](super::Trainer::optimizer) does not
+    /// set.
     pub optimizer: OptimizerConfig,
     /// Learning rate at factor 1 of the schedule.
     pub learning_rate: f64,
@@ -88,7 +92,10 @@ impl Default for TrainerConfig {
 impl TrainerConfig {
     /// `steps` updates, everything else as it usually is.
     pub fn new(steps: usize) -> Self {
-        Self { steps, ..Self::default() }
+        Self {
+            steps,
+            ..Self::default()
+        }
     }
 
     /// Fails unless every value is in its range.
@@ -98,29 +105,61 @@ impl TrainerConfig {
     pub fn validate(&self) -> Result<()> {
         let rate = self.learning_rate;
         ensure(self.steps > 0, "steps", self.steps, "at least 1")?;
-        ensure(rate > 0.0 && rate <= 1.0, "learning_rate", rate, "above 0, at most 1")?;
-        ensure(self.accumulate > 0, "accumulate", self.accumulate, "at least 1")?;
-        ensure(self.save_total_limit > 0, "save_total_limit", self.save_total_limit, "at least 1")?;
+        ensure(
+            rate > 0.0 && rate <= 1.0,
+            "learning_rate",
+            rate,
+            "above 0, at most 1",
+        )?;
+        ensure(
+            self.accumulate > 0,
+            "accumulate",
+            self.accumulate,
+            "at least 1",
+        )?;
+        ensure(
+            self.save_total_limit > 0,
+            "save_total_limit",
+            self.save_total_limit,
+            "at least 1",
+        )?;
         if let Some(minutes) = self.minutes {
             ensure(minutes > 0.0, "minutes", minutes, "above 0")?; // infinite is fine
         }
         if let Some(norm) = self.max_grad_norm {
-            ensure(norm > 0.0 && norm.is_finite(), "max_grad_norm", norm, "above 0 and finite")?;
+            ensure(
+                norm > 0.0 && norm.is_finite(),
+                "max_grad_norm",
+                norm,
+                "above 0 and finite",
+            )?;
         }
         if let Some(ema) = self.ema {
-            ensure((0.0..1.0).contains(&ema.decay), "ema.decay", ema.decay, "from 0 to below 1")?;
+            ensure(
+                (0.0..1.0).contains(&ema.decay),
+                "ema.decay",
+                ema.decay,
+                "from 0 to below 1",
+            )?;
         }
         if let Some(patience) = self.patience {
             ensure(patience > 0, "patience", patience, "at least 1")?;
-            ensure(self.eval_steps > 0, "eval_steps", 0, "at least 1, since `patience` counts evaluations")?;
+            ensure(
+                self.eval_steps > 0,
+                "eval_steps",
+                0,
+                "at least 1, since `patience` counts evaluations",
+            )?;
         }
         self.optimizer.validate()?;
-        self.groups.iter().try_for_each(ParamGroupConfig::validate)?;
+        self.groups
+            .iter()
+            .try_for_each(ParamGroupConfig::validate)?;
         self.schedule.validate()
     }
 
-    /// Fails if this configuration would make another run out of the one `saved` began. Lengths and cadences may
-    /// change.
+    /// Fails if this configuration would make another run out of the one `saved` began. Lengths and
+    /// cadences may change.
     pub(crate) fn continues(&self, saved: &TrainerConfig) -> Result<()> {
         let json = |config: &TrainerConfig| serde_json::to_value(config).unwrap_or_default();
         let (ours, theirs) = (json(self), json(saved));

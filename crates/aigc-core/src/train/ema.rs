@@ -13,8 +13,8 @@ use std::{
 
 /// An exponential moving average of a model's weights: `w̄ ← d·w̄ + (1 − d)·w`.
 ///
-/// It is a model without autodiff that owns all its tensors. What is trained is averaged; everything else, such as
-/// batch normalisation's running statistics or frozen weights, is copied.
+/// It is a model without autodiff that owns all its tensors. What is trained is averaged;
+/// everything else, such as batch normalisation's running statistics or frozen weights, is copied.
 #[derive(Clone, Debug)]
 pub struct Ema<M> {
     model: M,
@@ -26,7 +26,8 @@ pub struct Ema<M> {
 impl<M: Module> Ema<M> {
     /// An average that starts at the weights of `live`, a model in training mode.
     pub fn new(live: &M, config: EmaConfig) -> Self {
-        // `valid` makes fresh copies of running statistics; a clone would share them with the live model.
+        // `valid` makes fresh copies of running statistics; a clone would share them with the live
+        // model.
         Self::resume(live, live.valid(), config, 0)
     }
 
@@ -34,7 +35,12 @@ impl<M: Module> Ema<M> {
     pub fn resume(live: &M, model: M, config: EmaConfig, updates: usize) -> Self {
         let mut trained = TrainOutput::default();
         visit_params(live, &mut trained);
-        Self { model, config, updates, averaged: trained.0 }
+        Self {
+            model,
+            config,
+            updates,
+            averaged: trained.0,
+        }
     }
 
     /// Takes the weights of `live` in.
@@ -44,8 +50,13 @@ impl<M: Module> Ema<M> {
     pub fn update(&mut self, live: &M) {
         let mut old = Values::default();
         visit_params(&self.model, &mut old);
-        // Built on a fresh copy of the live model: what is not averaged is copied by being left alone.
-        let mut average = Average { old: old.0, averaged: &self.averaged, keep: self.decay() };
+        // Built on a fresh copy of the live model: what is not averaged is copied by being left
+        // alone.
+        let mut average = Average {
+            old: old.0,
+            averaged: &self.averaged,
+            keep: self.decay(),
+        };
         self.model = map_params(live.valid(), &mut average);
         self.updates += 1;
     }
@@ -53,7 +64,11 @@ impl<M: Module> Ema<M> {
     /// Share of the old average that the next update keeps.
     pub fn decay(&self) -> f64 {
         let n = self.updates as f64;
-        let start = if self.config.warmup { (1.0 + n) / (10.0 + n) } else { 1.0 };
+        let start = if self.config.warmup {
+            (1.0 + n) / (10.0 + n)
+        } else {
+            1.0
+        };
         self.config.decay.min(start)
     }
 
@@ -101,7 +116,10 @@ impl Replace for Average<'_> {
         if !self.averaged.contains(path) {
             return param;
         }
-        let old = self.old.remove(path).and_then(|value| value.downcast::<Tensor<D>>().ok());
+        let old = self
+            .old
+            .remove(path)
+            .and_then(|value| value.downcast::<Tensor<D>>().ok());
         let old = *old.expect("the average and the live model have the same tensors");
         param.map(|live| old * self.keep + live * (1.0 - self.keep))
     }

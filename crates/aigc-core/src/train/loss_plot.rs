@@ -12,10 +12,11 @@ use std::{
 /// More points than this do not show on a screen; longer series are averaged down to it.
 const MAX_POINTS: usize = 800;
 
-/// Draws the run's `loss.svg` out of its `metrics.jsonl`, at checkpoints and at the end. Put it after the
-/// [`MetricsLogger`](super::MetricsLogger).
+/// Draws the run's `loss.svg` out of its `metrics.jsonl`, at checkpoints and at the end. Put it
+/// after the [`MetricsLogger`](super::MetricsLogger).
 ///
-/// A long run's log takes a while to draw: the plot waits until that is less than a twentieth of the time.
+/// A long run's log takes a while to draw: the plot waits until that is less than a twentieth of
+/// the time.
 #[derive(Debug, Default)]
 pub struct LossPlot {
     paths: Option<(PathBuf, PathBuf)>,
@@ -45,7 +46,13 @@ impl Callback for LossPlot {
     fn on_event(&mut self, event: &Event<'_>) -> Result<()> {
         match event {
             Event::Started { run, .. } => self.paths = Some((run.metrics_path(), run.plot_path())),
-            Event::Saved { .. } if self.last.is_none_or(|(ended, took)| ended.elapsed() > took * 20) => self.draw()?,
+            Event::Saved { .. }
+                if self
+                    .last
+                    .is_none_or(|(ended, took)| ended.elapsed() > took * 20) =>
+            {
+                self.draw()?
+            }
             Event::Finished { .. } => self.draw()?,
             _ => {}
         }
@@ -53,8 +60,8 @@ impl Callback for LossPlot {
     }
 }
 
-/// Draws all losses and evaluations in `records`, each over the steps, to the SVG file `path`. Without any, nothing is
-/// drawn.
+/// Draws all losses and evaluations in `records`, each over the steps, to the SVG file `path`.
+/// Without any, nothing is drawn.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be written.
@@ -63,26 +70,44 @@ pub fn plot_losses(records: &[Record], path: &Path) -> Result<()> {
     for record in records {
         for (name, value) in &record.values {
             if let (Some(value), true) = (value, name != "learning_rate") {
-                let name = if record.kind == "evaluate" { format!("held-out {name}") } else { name.clone() };
-                series.entry(name).or_default().push((record.step as f64, *value));
+                let name = if record.kind == "evaluate" {
+                    format!("held-out {name}")
+                } else {
+                    name.clone()
+                };
+                series
+                    .entry(name)
+                    .or_default()
+                    .push((record.step as f64, *value));
             }
         }
     }
-    let series: Vec<(String, Vec<(f64, f64)>)> = series.into_iter().map(|(n, p)| (n, thin(p))).collect();
+    let series: Vec<(String, Vec<(f64, f64)>)> =
+        series.into_iter().map(|(n, p)| (n, thin(p))).collect();
     let points = || series.iter().flat_map(|(_, points)| points.iter().copied());
     if points().next().is_none() {
         return Ok(());
     }
-    let fold = |pick: fn((f64, f64)) -> f64, with: fn(f64, f64) -> f64| points().map(pick).reduce(with);
-    let (x0, x1) = (fold(|p| p.0, f64::min).unwrap_or(0.0), fold(|p| p.0, f64::max).unwrap_or(1.0));
-    // The first steps tower above everything that follows: the range is that of all points but the top 2 %.
+    let fold =
+        |pick: fn((f64, f64)) -> f64, with: fn(f64, f64) -> f64| points().map(pick).reduce(with);
+    let (x0, x1) = (
+        fold(|p| p.0, f64::min).unwrap_or(0.0),
+        fold(|p| p.0, f64::max).unwrap_or(1.0),
+    );
+    // The first steps tower above everything that follows: the range is that of all points but the
+    // top 2 %.
     let mut heights: Vec<f64> = points().map(|p| p.1).collect();
     heights.sort_by(f64::total_cmp);
     let (low, high) = (heights[0], heights[(heights.len() - 1) * 98 / 100]);
     let margin = ((high - low) * 0.08).max(1e-9 + high.abs() * 1e-3);
     let mut svg = String::new();
-    draw(&mut svg, &series, x0..x1.max(x0 + 1.0), low - margin..high + margin)
-        .map_err(|e| Error::other(format!("loss plot: {e}")))?;
+    draw(
+        &mut svg,
+        &series,
+        x0..x1.max(x0 + 1.0),
+        low - margin..high + margin,
+    )
+    .map_err(|e| Error::other(format!("loss plot: {e}")))?;
     write_atomic(path, svg.as_bytes())
 }
 
@@ -95,8 +120,11 @@ fn draw(
     let root = SVGBackend::with_string(svg, (900, 500)).into_drawing_area();
     root.fill(&WHITE)?;
     let (left, top) = (x.start, y.end);
-    let mut chart =
-        ChartBuilder::on(&root).margin(16).x_label_area_size(40).y_label_area_size(60).build_cartesian_2d(x, y)?;
+    let mut chart = ChartBuilder::on(&root)
+        .margin(16)
+        .x_label_area_size(40)
+        .y_label_area_size(60)
+        .build_cartesian_2d(x, y)?;
     chart
         .configure_mesh()
         .x_desc("step")
@@ -107,12 +135,17 @@ fn draw(
         let colour = Palette99::pick(i).to_rgba();
         let inside = points.iter().map(|(x, y)| (*x, y.min(top)));
         let line = chart.draw_series(LineSeries::new(inside, colour.stroke_width(2)))?;
-        line.label(name.as_str()).legend(move |(x, y)| Rectangle::new([(x, y - 4), (x + 14, y + 4)], colour.filled()));
+        line.label(name.as_str())
+            .legend(move |(x, y)| Rectangle::new([(x, y - 4), (x + 14, y + 4)], colour.filled()));
         if let [(x, y)] = points[..] {
             chart.draw_series([Circle::new((x.max(left), y.min(top)), 3, colour.filled())])?;
         }
     }
-    chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).draw()?;
+    chart
+        .configure_series_labels()
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK.mix(0.3))
+        .draw()?;
     root.present()?;
     Ok(())
 }
@@ -122,7 +155,10 @@ fn thin(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     let per = points.len().div_ceil(MAX_POINTS).max(1);
     let mean = |part: &[(f64, f64)]| {
         let n = part.len() as f64;
-        (part[part.len() - 1].0, part.iter().map(|p| p.1).sum::<f64>() / n)
+        (
+            part[part.len() - 1].0,
+            part.iter().map(|p| p.1).sum::<f64>() / n,
+        )
     };
     points.chunks(per).map(mean).collect()
 }
@@ -149,11 +185,17 @@ mod tests {
         let record = |step, kind: &str, name: &str, value| Record {
             step,
             kind: kind.into(),
-            values: BTreeMap::from([(name.to_string(), Some(value)), ("learning_rate".into(), Some(1e-3))]),
+            values: BTreeMap::from([
+                (name.to_string(), Some(value)),
+                ("learning_rate".into(), Some(1e-3)),
+            ]),
             seconds: 0.0,
         };
-        let records =
-            [record(10, "train", "loss", 3.0), record(20, "train", "loss", 2.0), record(20, "evaluate", "nelbo", 2.5)];
+        let records = [
+            record(10, "train", "loss", 3.0),
+            record(20, "train", "loss", 2.0),
+            record(20, "evaluate", "nelbo", 2.5),
+        ];
         plot_losses(&records, &path).unwrap();
         let svg = std::fs::read_to_string(&path).unwrap();
         for text in ["<svg", "polyline", "held-out nelbo", "loss", "step"] {

@@ -23,7 +23,8 @@ pub struct Record {
     pub seconds: f64,
 }
 
-/// Writes the run's `metrics.jsonl`. After a resume, lines of steps that will be made again are removed first.
+/// Writes the run's `metrics.jsonl`. After a resume, lines of steps that will be made again are
+/// removed first.
 #[derive(Debug)]
 pub struct MetricsLogger {
     every: usize,
@@ -36,12 +37,30 @@ pub struct MetricsLogger {
 impl MetricsLogger {
     /// One line every `every` steps (at least 1), with means over them.
     pub fn every(every: usize) -> Self {
-        Self { every: every.max(1), file: None, sums: BTreeMap::new(), count: 0, seconds: 0.0 }
+        Self {
+            every: every.max(1),
+            file: None,
+            sums: BTreeMap::new(),
+            count: 0,
+            seconds: 0.0,
+        }
     }
 
-    fn write(&mut self, step: usize, kind: &str, values: BTreeMap<String, Option<f64>>) -> Result<()> {
-        let record = Record { step, kind: kind.to_string(), values, seconds: self.seconds };
-        let Some((file, path)) = &mut self.file else { return Ok(()) };
+    fn write(
+        &mut self,
+        step: usize,
+        kind: &str,
+        values: BTreeMap<String, Option<f64>>,
+    ) -> Result<()> {
+        let record = Record {
+            step,
+            kind: kind.to_string(),
+            values,
+            seconds: self.seconds,
+        };
+        let Some((file, path)) = &mut self.file else {
+            return Ok(());
+        };
         let mut line = serde_json::to_vec(&record).map_err(Error::other)?;
         line.push(b'\n');
         file.write_all(&line).map_err(Error::io(path))
@@ -53,7 +72,9 @@ impl MetricsLogger {
         }
         let count = self.count as f64;
         let means = std::mem::take(&mut self.sums).into_iter();
-        let means = means.map(|(name, sum)| (name, Some(sum / count).filter(|v| v.is_finite()))).collect();
+        let means = means
+            .map(|(name, sum)| (name, Some(sum / count).filter(|v| v.is_finite())))
+            .collect();
         self.count = 0;
         self.write(step, "train", means)
     }
@@ -65,7 +86,11 @@ impl Callback for MetricsLogger {
             Event::Started { run, from_step, .. } => {
                 let path = run.metrics_path();
                 keep_until(&path, *from_step)?;
-                let file = OpenOptions::new().create(true).append(true).open(&path).map_err(Error::io(&path))?;
+                let file = OpenOptions::new()
+                    .create(true)
+                    .append(true)
+                    .open(&path)
+                    .map_err(Error::io(&path))?;
                 self.file = Some((file, path));
             }
             Event::Step(report) => {
@@ -80,7 +105,10 @@ impl Callback for MetricsLogger {
                 }
             }
             Event::Evaluated { step, metrics, .. } => {
-                let values = metrics.iter().map(|(n, v)| (n.clone(), Some(*v).filter(|v| v.is_finite()))).collect();
+                let values = metrics
+                    .iter()
+                    .map(|(n, v)| (n.clone(), Some(*v).filter(|v| v.is_finite())))
+                    .collect();
                 self.write(*step, "evaluate", values)?;
             }
             Event::Finished { step, .. } => {
@@ -100,7 +128,10 @@ fn keep_until(path: &Path, step: usize) -> Result<()> {
     if !path.exists() {
         return Ok(());
     }
-    let kept: Vec<_> = read_metrics(path)?.into_iter().filter(|record| record.step <= step).collect();
+    let kept: Vec<_> = read_metrics(path)?
+        .into_iter()
+        .filter(|record| record.step <= step)
+        .collect();
     let mut text = Vec::new();
     for record in kept {
         serde_json::to_writer(&mut text, &record).map_err(Error::other)?;

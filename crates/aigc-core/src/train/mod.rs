@@ -1,9 +1,9 @@
 //! One training loop for all families.
 //!
-//! An [`Objective`] says what a step means; the [`Trainer`] knows nothing of families. It draws batches, asks for
-//! losses, walks back through them, clips, updates, averages weights, evaluates, previews, saves, and tells
-//! [`Callback`]s. A stopped run [resumes](Start::Resume) exactly: every tensor ends bit for bit as if it had never
-//! stopped (on Flex, at the same number of threads).
+//! An [`Objective`] says what a step means; the [`Trainer`] knows nothing of families. It draws
+//! batches, asks for losses, walks back through them, clips, updates, averages weights, evaluates,
+//! previews, saves, and tells [`Callback`]s. A stopped run [resumes](Start::Resume) exactly: every
+//! tensor ends bit for bit as if it had never stopped (on Flex, at the same number of threads).
 
 mod adam;
 mod config;
@@ -37,4 +37,4 @@ pub use optimizer::{OptimizerConfig, ParamGroupConfig};
 #[cfg(feature = "progress")]
 pub use progress::ProgressBar;
 pub use schedule::{Decay, Schedule};
-pub use trainer::{CancelToken, Metrics, PreviewContext, Start, TrainOutput, Trainer};
+pub use trainer::{Metrics, PreviewContext, Start, TrainOutput, Trainer};

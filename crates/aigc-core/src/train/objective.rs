@@ -14,19 +14,26 @@ pub trait Objective {
     /// What the loader hands out, on the host.
     type Batch: Send + 'static;
 
-    /// The updates of one step, in order. One update of everything, unless an adversarial family says otherwise.
+    /// The updates of one step, in order. One update of everything, unless an adversarial family
+    /// says otherwise.
     fn turns(&self) -> Vec<Phase> {
         vec![Phase::new("model")]
     }
 
-    /// The losses of one batch for the turn `context.turn`. Called once per batch; the trainer averages over
-    /// accumulated batches.
+    /// The losses of one batch for the turn `context.turn`. Called once per batch; the trainer
+    /// averages over accumulated batches.
     ///
     /// # Errors
     /// Whatever keeps the batch from being used.
-    fn losses(&mut self, model: &Self::Model, batch: &Self::Batch, context: &mut StepContext) -> Result<Losses>;
+    fn losses(
+        &mut self,
+        model: &Self::Model,
+        batch: &Self::Batch,
+        context: &mut StepContext,
+    ) -> Result<Losses>;
 
-    /// Called after every update with the updated model; what it returns takes its place. Clipping weights belongs here.
+    /// Called after every update with the updated model; what it returns takes its place. Clipping
+    /// weights belongs here.
     ///
     /// # Errors
     /// Stop training.
@@ -35,7 +42,8 @@ pub trait Objective {
         Ok(model)
     }
 
-    /// What the objective must remember beside the model for a resumed run to go on exactly; part of every checkpoint.
+    /// What the objective must remember beside the model for a resumed run to go on exactly; part
+    /// of every checkpoint.
     fn state(&self) -> serde_json::Value {
         serde_json::Value::Null
     }
@@ -47,7 +55,11 @@ pub trait Objective {
     fn restore(&mut self, state: serde_json::Value) -> Result<()> {
         match state {
             serde_json::Value::Null => Ok(()),
-            other => Err(Error::config("state.objective", other, "nothing; this objective remembers nothing")),
+            other => Err(Error::config(
+                "state.objective",
+                other,
+                "nothing; this objective remembers nothing",
+            )),
         }
     }
 }
@@ -68,22 +80,36 @@ pub struct Phase {
 impl Phase {
     /// One update of the whole model on a new batch.
     pub const fn new(name: &'static str) -> Self {
-        Self { name, field: None, repeat: 1, same_batch: false }
+        Self {
+            name,
+            field: None,
+            repeat: 1,
+            same_batch: false,
+        }
     }
 
     /// Updates only the model's field called `field`.
     pub const fn of(self, field: &'static str) -> Self {
-        Self { field: Some(field), ..self }
+        Self {
+            field: Some(field),
+            ..self
+        }
     }
 
     /// Makes the update `times` times per step.
     pub const fn repeated(self, times: usize) -> Self {
-        Self { repeat: times, ..self }
+        Self {
+            repeat: times,
+            ..self
+        }
     }
 
     /// Sees the batches of the turn before.
     pub const fn reuse_batch(self) -> Self {
-        Self { same_batch: true, ..self }
+        Self {
+            same_batch: true,
+            ..self
+        }
     }
 }
 
@@ -108,13 +134,23 @@ pub struct StepContext {
 }
 
 impl StepContext {
-    /// The first batch of the first turn of `step`, for calling [`Objective::losses`] without a trainer.
+    /// The first batch of the first turn of `step`, for calling [`Objective::losses`] without a
+    /// trainer.
     pub fn new(step: usize, steps: usize, device: Device, rng: Rng) -> Self {
-        Self { step, steps, turn: 0, repetition: 0, micro: 0, device, rng, alerts: Vec::new() }
+        Self {
+            step,
+            steps,
+            turn: 0,
+            repetition: 0,
+            micro: 0,
+            device,
+            rng,
+            alerts: Vec::new(),
+        }
     }
 
-    /// Tells the observers that something in training needs attention ([`Event::Alert`](super::Event::Alert)): `kind`
-    /// for programs, `text` for people.
+    /// Tells the observers that something in training needs attention
+    /// ([`Event::Alert`](super::Event::Alert)): `kind` for programs, `text` for people.
     pub fn alert(&mut self, kind: &'static str, text: impl Into<String>) {
         self.alerts.push((kind, text.into()));
     }
@@ -132,7 +168,10 @@ pub struct Losses {
 impl Losses {
     /// A loss without parts.
     pub fn new(total: Tensor<1>) -> Self {
-        Self { total, parts: Vec::new() }
+        Self {
+            total,
+            parts: Vec::new(),
+        }
     }
 
     /// Adds a part.

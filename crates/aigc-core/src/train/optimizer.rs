@@ -3,7 +3,7 @@
 use super::AdamConfig;
 use crate::{
     Error, Result,
-    error::ensure,
+    check::ensure,
     params::{ParamVisitor, visit_params},
 };
 use burn::{
@@ -24,7 +24,8 @@ use serde::{Deserialize, Serialize};
 pub enum OptimizerConfig {
     /// Adam (Kingma and Ba 2015, <https://arxiv.org/abs/1412.6980>).
     Adam(AdamConfig),
-    /// Adam with decoupled weight decay (Loshchilov and Hutter 2019, <https://arxiv.org/abs/1711.05101>).
+    /// Adam with decoupled weight decay (Loshchilov and Hutter 2019,
+    /// <https://arxiv.org/abs/1711.05101>).
     AdamW(AdamConfig),
     /// Adaptive Nesterov momentum (Xie et al. 2022, <https://arxiv.org/abs/2208.06677>).
     Adan(AdanConfig),
@@ -82,7 +83,12 @@ impl OptimizerConfig {
 
     /// AdamW with these decay rates and this weight decay.
     pub fn adam_w(beta_1: f64, beta_2: f64, weight_decay: f64) -> Self {
-        Self::AdamW(AdamConfig::new().with_beta_1(beta_1).with_beta_2(beta_2).with_weight_decay(weight_decay))
+        Self::AdamW(
+            AdamConfig::new()
+                .with_beta_1(beta_1)
+                .with_beta_2(beta_2)
+                .with_weight_decay(weight_decay),
+        )
     }
 
     /// Plain stochastic gradient descent.
@@ -114,7 +120,8 @@ impl OptimizerConfig {
         let mut optimizer: ModuleOptimizer = built!(self, o => o.into());
         for group in groups {
             if let Some(config) = &group.optimizer {
-                optimizer = built!(config, o => optimizer.with_group(group.params.clone(), o, None));
+                optimizer =
+                    built!(config, o => optimizer.with_group(group.params.clone(), o, None));
             }
         }
         optimizer
@@ -124,8 +131,9 @@ impl OptimizerConfig {
 /// Parameters that are treated in their own way. Where groups overlap, the last one counts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ParamGroupConfig {
-    /// Regular expression on the path of a parameter, as weight files name it before norms' scales become `weight`:
-    /// `^encoder\.`, `bias$`, `gamma$`. One that matches no trained parameter is an error.
+    /// Regular expression on the path of a parameter, as weight files name it before norms' scales
+    /// become `weight`: `^encoder\.`, `bias$`, `gamma$`. One that matches no trained parameter is
+    /// an error.
     pub pattern: String,
     /// Factor on the learning rate.
     pub learning_rate_scale: f64,
@@ -136,18 +144,27 @@ pub struct ParamGroupConfig {
 impl ParamGroupConfig {
     /// Parameters whose path matches `pattern`, with `learning_rate_scale` times the learning rate.
     pub fn new(pattern: impl Into<String>, learning_rate_scale: f64) -> Self {
-        Self { pattern: pattern.into(), learning_rate_scale, optimizer: None }
+        Self {
+            pattern: pattern.into(),
+            learning_rate_scale,
+            optimizer: None,
+        }
     }
 
     /// Gives the group an optimizer of its own.
     pub fn with_optimizer(self, optimizer: OptimizerConfig) -> Self {
-        Self { optimizer: Some(optimizer), ..self }
+        Self {
+            optimizer: Some(optimizer),
+            ..self
+        }
     }
 
-    /// Biases, and scales and shifts of norms, by `optimizer` without its weight decay, which then is on matrices alone, as
-    /// language models are trained (Brown et al. 2020, <https://arxiv.org/abs/2005.14165>, and most others since).
+    /// Biases, and scales and shifts of norms, by `optimizer` without its weight decay, which then
+    /// is on matrices alone, as language models are trained (Brown et al. 2020,
+    /// <https://arxiv.org/abs/2005.14165>, and most others since).
     pub fn no_weight_decay_for_1d(optimizer: &OptimizerConfig) -> Self {
-        Self::new(r"(^|\.)(bias|gamma|beta)$", 1.0).with_optimizer(optimizer.clone().without_weight_decay())
+        Self::new(r"(^|\.)(bias|gamma|beta)$", 1.0)
+            .with_optimizer(optimizer.clone().without_weight_decay())
     }
 
     fn matcher(&self) -> Result<ParamGroup> {
@@ -157,8 +174,15 @@ impl ParamGroupConfig {
 
     pub(crate) fn validate(&self) -> Result<()> {
         let scale = self.learning_rate_scale;
-        ensure(scale >= 0.0 && scale.is_finite(), "groups.learning_rate_scale", scale, "a finite number from 0 on")?;
-        self.optimizer.iter().try_for_each(OptimizerConfig::validate)?;
+        ensure(
+            scale >= 0.0 && scale.is_finite(),
+            "groups.learning_rate_scale",
+            scale,
+            "a finite number from 0 on",
+        )?;
+        self.optimizer
+            .iter()
+            .try_for_each(OptimizerConfig::validate)?;
         self.matcher().map(drop)
     }
 }
@@ -177,10 +201,17 @@ pub(crate) struct Group {
 /// [`Error::Config`] for a pattern that matches nothing.
 pub(crate) fn resolve<M: Module>(groups: &[ParamGroupConfig], model: &M) -> Result<Vec<Group>> {
     let find = |config: &ParamGroupConfig| {
-        let mut matching = Matching { group: config.matcher()?, ids: Vec::new() };
+        let mut matching = Matching {
+            group: config.matcher()?,
+            ids: Vec::new(),
+        };
         visit_params(model, &mut matching);
         if matching.ids.is_empty() {
-            return Err(Error::config("groups.pattern", &config.pattern, "a pattern that matches a trained parameter"));
+            return Err(Error::config(
+                "groups.pattern",
+                &config.pattern,
+                "a pattern that matches a trained parameter",
+            ));
         }
         Ok(Group {
             params: ParamGroup::from_ids(matching.ids),
@@ -207,8 +238,8 @@ impl ParamVisitor for Matching {
 /// The learning rate of every parameter: `rate`, times its group's factor.
 pub(crate) fn learning_rates(rate: f64, groups: &[Group]) -> ModuleLearningRate {
     let rates = ModuleLrScheduler::new(rate);
-    let rates = groups
-        .iter()
-        .fold(rates, |rates, group| rates.with_group(group.params.clone(), rate * group.learning_rate_scale));
+    let rates = groups.iter().fold(rates, |rates, group| {
+        rates.with_group(group.params.clone(), rate * group.learning_rate_scale)
+    });
     { rates }.step()
 }

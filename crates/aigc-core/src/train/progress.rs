@@ -20,9 +20,14 @@ impl ProgressBar {
 
 impl Callback for ProgressBar {
     fn on_event(&mut self, event: &Event<'_>) -> Result<()> {
-        if let Event::Started { from_step, steps, .. } = event {
-            let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {per_sec} ETA {eta} {msg}");
-            let bar = Bar::new(*steps as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        if let Event::Started {
+            from_step, steps, ..
+        } = event
+        {
+            let style =
+                ProgressStyle::with_template("{bar:30} {pos}/{len} {per_sec} ETA {eta} {msg}");
+            let bar = Bar::new(*steps as u64)
+                .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar.set_position(*from_step as u64);
             bar.reset_eta();
             self.bar = Some(bar);
@@ -30,16 +35,26 @@ impl Callback for ProgressBar {
         let Some(bar) = &self.bar else { return Ok(()) };
         match event {
             Event::Step(report) => {
-                let losses: Vec<_> = report.losses.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+                let losses: Vec<_> = report
+                    .losses
+                    .iter()
+                    .map(|(name, value)| format!("{name} {value:.4}"))
+                    .collect();
                 bar.set_message(format!("{}{}", losses.join(" "), self.evaluation));
                 bar.set_position(report.step as u64);
             }
             Event::Evaluated { metrics, .. } => {
-                self.evaluation = metrics.iter().map(|(name, value)| format!(" | {name} {value:.4}")).collect();
+                self.evaluation = metrics
+                    .iter()
+                    .map(|(name, value)| format!(" | {name} {value:.4}"))
+                    .collect();
             }
             Event::Warning(text) => bar.println(*text),
             Event::Alert { step, text, .. } => bar.println(format!("step {step}: {text}")),
-            Event::Finished { reason: StopReason::Completed, .. } => bar.finish(),
+            Event::Finished {
+                reason: StopReason::Completed,
+                ..
+            } => bar.finish(),
             Event::Finished { .. } => bar.abandon(),
             _ => {}
         }

@@ -10,7 +10,9 @@ pub(super) const GRAD_NORM: &str = "grad_norm";
 
 /// The values of the losses, in one transfer from the device.
 pub(super) fn read(losses: &Losses) -> Result<Vec<(String, f64)>> {
-    let names: Vec<&str> = std::iter::once("loss").chain(losses.parts.iter().map(|(name, _)| *name)).collect();
+    let names: Vec<&str> = std::iter::once("loss")
+        .chain(losses.parts.iter().map(|(name, _)| *name))
+        .collect();
     let distinct: BTreeSet<&str> = names.iter().copied().chain([GRAD_NORM]).collect();
     if distinct.len() <= names.len() {
         return Err(Error::config(
@@ -21,7 +23,11 @@ pub(super) fn read(losses: &Losses) -> Result<Vec<(String, f64)>> {
     }
     let values = std::iter::once(&losses.total).chain(losses.parts.iter().map(|(_, value)| value));
     let values = Tensor::cat(values.map(|v| v.clone().detach()).collect(), 0).into_data();
-    Ok(names.into_iter().map(String::from).zip(values.iter::<f64>()).collect())
+    Ok(names
+        .into_iter()
+        .map(String::from)
+        .zip(values.iter::<f64>())
+        .collect())
 }
 
 /// Adds values to their means over `count` batches.

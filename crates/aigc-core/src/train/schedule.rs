@@ -1,6 +1,6 @@
 //! Learning-rate schedules: factors by step, plain host numbers.
 
-use crate::{Result, error::ensure};
+use crate::{Result, check::ensure};
 use serde::{Deserialize, Serialize};
 
 /// How the factor falls once warm-up is over.
@@ -30,16 +30,28 @@ pub struct Schedule {
 
 impl Schedule {
     /// The rate as it is, always.
-    pub const CONSTANT: Self = Schedule { warmup: 0, decay: Decay::Constant, floor: 0.0 };
+    pub const CONSTANT: Self = Schedule {
+        warmup: 0,
+        decay: Decay::Constant,
+        floor: 0.0,
+    };
 
     /// Warm-up over `warmup` steps, then half a cosine down to zero.
     pub const fn cosine(warmup: usize) -> Self {
-        Schedule { warmup, decay: Decay::Cosine, floor: 0.0 }
+        Schedule {
+            warmup,
+            decay: Decay::Cosine,
+            floor: 0.0,
+        }
     }
 
     /// Warm-up over `warmup` steps, then a straight line down to zero.
     pub const fn linear(warmup: usize) -> Self {
-        Schedule { warmup, decay: Decay::Linear, floor: 0.0 }
+        Schedule {
+            warmup,
+            decay: Decay::Linear,
+            floor: 0.0,
+        }
     }
 
     /// Factor for step `step` (counted from 0) of `steps`.
@@ -58,7 +70,12 @@ impl Schedule {
     }
 
     pub(crate) fn validate(&self) -> Result<()> {
-        ensure((0.0..=1.0).contains(&self.floor), "schedule.floor", self.floor, "0 to 1")
+        ensure(
+            (0.0..=1.0).contains(&self.floor),
+            "schedule.floor",
+            self.floor,
+            "0 to 1",
+        )
     }
 }
 
@@ -80,15 +97,37 @@ mod tests {
     #[test]
     fn tables_follow_their_formulas() {
         close(&table(Schedule::CONSTANT, 3), &[1.0; 3]);
-        close(&table(Schedule::linear(2), 7), &[0.5, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0]);
+        close(
+            &table(Schedule::linear(2), 7),
+            &[0.5, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0],
+        );
         let half = 0.5f64.sqrt();
-        close(&table(Schedule::cosine(0), 5), &[1.0, 0.5 + half / 2.0, 0.5, 0.5 - half / 2.0, 0.0]);
-        close(&table(Schedule { floor: 0.2, ..Schedule::linear(0) }, 3), &[1.0, 0.6, 0.2]);
+        close(
+            &table(Schedule::cosine(0), 5),
+            &[1.0, 0.5 + half / 2.0, 0.5, 0.5 - half / 2.0, 0.0],
+        );
+        close(
+            &table(
+                Schedule {
+                    floor: 0.2,
+                    ..Schedule::linear(0)
+                },
+                3,
+            ),
+            &[1.0, 0.6, 0.2],
+        );
     }
 
     #[test]
     fn beyond_the_end_the_factor_stays_at_the_floor() {
-        assert_eq!(Schedule { floor: 0.1, ..Schedule::cosine(0) }.factor(99, 10), 0.1);
+        assert_eq!(
+            Schedule {
+                floor: 0.1,
+                ..Schedule::cosine(0)
+            }
+            .factor(99, 10),
+            0.1
+        );
         assert_eq!(Schedule::cosine(0).factor(0, 1), 1.0);
         assert_eq!(Schedule::cosine(5).factor(2, 3), 0.6);
     }

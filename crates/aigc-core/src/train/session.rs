@@ -1,8 +1,8 @@
 //! The loop, step by step.
 
 use super::{
-    Ema, Event, Losses, Objective, Phase, PreviewContext, Start, StepContext, StepReport, StopReason, TrainOutput,
-    Trainer,
+    Ema, Event, Losses, Objective, Phase, PreviewContext, Start, StepContext, StepReport,
+    StopReason, TrainOutput, Trainer,
     gradients::{grad_norm, scale_gradients},
     optimizer::{Group, learning_rates, resolve},
     readout::{GRAD_NORM, add, read},
@@ -12,11 +12,12 @@ use super::{
 use crate::{
     Error, Result,
     checkpoint::{
-        Checkpoint, RunDir, RunLock, assign_path_ids, load_optimizer, load_weights, read_json, save_optimizer,
-        save_weights, write_json,
+        Checkpoint, RunDir, RunLock, assign_path_ids, load_optimizer, read_json, save_optimizer,
+        write_json,
     },
     data::{BatchIter, DataLoader},
     rng::{InitWeights, Rng},
+    weights::{load_weights, save_weights},
 };
 use burn::{
     module::{Module, ParamId},
@@ -87,7 +88,11 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
         if trainer.start != Start::Fresh && run.config_path().exists() {
             check_continues(&run_config, &read_json(&run.config_path())?)?;
         } else if trainer.start == Start::Fresh && !run.steps()?.is_empty() {
-            return Err(Error::config("start", "fresh", "resume, since the run folder already has checkpoints"));
+            return Err(Error::config(
+                "start",
+                "fresh",
+                "resume, since the run folder already has checkpoints",
+            ));
         }
         // A plain model first, whatever device it was made on: weights are loaded into that.
         let mut model = assign_path_ids(model.seeded(config.seed).valid());
@@ -96,12 +101,20 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
             let offer = |error| run.with_fallback(checkpoint.step(), error);
             state = checkpoint.json(STATE).map_err(offer)?;
             if state.step != checkpoint.step() {
-                let reason = format!("it is of step {}, expected {}", state.step, checkpoint.step());
+                let reason = format!(
+                    "it is of step {}, expected {}",
+                    state.step,
+                    checkpoint.step()
+                );
                 return Err(offer(Error::checkpoint(checkpoint.file(STATE), reason)));
             }
             model = assign_path_ids(load_weights(model, &checkpoint.file(MODEL)).map_err(offer)?);
         }
-        let device = model.devices().first().cloned().ok_or_else(|| Error::config("model", "empty", "parameters"))?;
+        let device = model
+            .devices()
+            .first()
+            .cloned()
+            .ok_or_else(|| Error::config("model", "empty", "parameters"))?;
         let device = device.autodiff();
         let plain = model.clone();
         let model = model.train();
@@ -112,23 +125,37 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
                 let (params, _) = trainable(&model, turn.field);
                 if params.is_empty() {
                     let of = turn.field.unwrap_or("the model");
-                    return Err(Error::config("turn", turn.name, format!("something to train; {of} has nothing")));
+                    return Err(Error::config(
+                        "turn",
+                        turn.name,
+                        format!("something to train; {of} has nothing"),
+                    ));
                 }
                 let optimizer = match trainer.optimizers.remove(turn.name) {
                     Some(optimizer) => optimizer,
                     None => config.optimizer.init(&groups),
                 };
                 let optimizer = match &checkpoint {
-                    Some(checkpoint) => load_optimizer(optimizer, &model, &checkpoint.file(&optimizer_file(turn)))
-                        .map_err(|error| run.with_fallback(checkpoint.step(), error))?,
+                    Some(checkpoint) => {
+                        load_optimizer(optimizer, &model, &checkpoint.file(&optimizer_file(turn)))
+                            .map_err(|error| run.with_fallback(checkpoint.step(), error))?
+                    }
                     None => optimizer,
                 };
-                Ok(Player { turn: turn.clone(), params, optimizer })
+                Ok(Player {
+                    turn: turn.clone(),
+                    params,
+                    optimizer,
+                })
             })
             .collect::<Result<Vec<_>>>()?;
         if let Some(unknown) = trainer.optimizers.keys().next() {
             let known: Vec<_> = turns.iter().map(|t| t.name).collect();
-            return Err(Error::config("optimizer", unknown, format!("the name of a turn: {}", known.join(", "))));
+            return Err(Error::config(
+                "optimizer",
+                unknown,
+                format!("the name of a turn: {}", known.join(", ")),
+            ));
         }
         let ema = match (config.ema, &checkpoint) {
             (None, _) => None,
@@ -141,8 +168,14 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
             }
         };
         if let Some(checkpoint) = &checkpoint {
-            // Newest first: were this to be interrupted, the newest left would still be the one to go on from.
-            for newer in run.steps()?.into_iter().rev().filter(|s| *s > checkpoint.step()) {
+            // Newest first: were this to be interrupted, the newest left would still be the one to
+            // go on from.
+            for newer in run
+                .steps()?
+                .into_iter()
+                .rev()
+                .filter(|s| *s > checkpoint.step())
+            {
                 run.remove(newer)?;
             }
         }
@@ -165,16 +198,26 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
             groups,
             _lock: lock,
         };
-        session.tell(&Event::Started { run, from_step, steps, parameters })?;
+        session.tell(&Event::Started {
+            run,
+            from_step,
+            steps,
+            parameters,
+        })?;
         Ok(session)
     }
 
     fn model(&self) -> &M {
-        self.model.as_ref().expect("the model is only away during an update")
+        self.model
+            .as_ref()
+            .expect("the model is only away during an update")
     }
 
     pub(super) fn tell(&mut self, event: &Event<'_>) -> Result<()> {
-        self.trainer.observers.iter_mut().try_for_each(|observer| observer.on_event(event))
+        self.trainer
+            .observers
+            .iter_mut()
+            .try_for_each(|observer| observer.on_event(event))
     }
 
     pub(super) fn warn(&mut self, message: &str) -> Result<()> {
@@ -191,7 +234,10 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
             Some(StopReason::Interrupted)
         } else if config.minutes.is_some_and(out_of_time) {
             Some(StopReason::OutOfTime)
-        } else if config.patience.is_some_and(|patience| self.state.since_best >= patience) {
+        } else if config
+            .patience
+            .is_some_and(|patience| self.state.since_best >= patience)
+        {
             Some(StopReason::EarlyStopped)
         } else {
             None
@@ -211,8 +257,10 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
         let config = self.trainer.config.clone();
         let (step, accumulate) = (self.state.step, config.accumulate);
         let learning_rate = config.learning_rate * config.schedule.factor(step, config.steps);
-        // Dropout draws from the backend's own generator: the same draws whenever this step is made.
-        self.device.seed(Rng::keyed(config.seed, "device", step as u64).bits());
+        // Dropout draws from the backend's own generator: the same draws whenever this step is
+        // made.
+        self.device
+            .seed(Rng::keyed(config.seed, "device", step as u64).bits());
         let watch_norm = config.max_grad_norm.is_some()
             || step.is_multiple_of(10)
             || Self::due(config.save_steps, step + 1)
@@ -221,7 +269,12 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
         let mut named = Vec::new();
         let mut largest_norm: Option<f64> = None;
         for turn in 0..self.players.len() {
-            let Phase { name, repeat, same_batch, .. } = self.players[turn].turn.clone();
+            let Phase {
+                name,
+                repeat,
+                same_batch,
+                ..
+            } = self.players[turn].turn.clone();
             let mut last = Vec::new();
             for repetition in 0..repeat.max(1) {
                 if !same_batch || drawn.is_empty() {
@@ -258,7 +311,11 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
                     }
                     add(&mut sums, read(&losses)?, accumulate);
                 }
-                let mut gradients = if accumulate == 1 { single } else { accumulated.grads() };
+                let mut gradients = if accumulate == 1 {
+                    single
+                } else {
+                    accumulated.grads()
+                };
                 if watch_norm && let Some(norm) = grad_norm(self.model(), &gradients) {
                     let norm = f64::from(norm.into_scalar::<f32>());
                     sums.push((GRAD_NORM.into(), norm));
@@ -273,7 +330,10 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
                 }
                 self.check_finite(&sums)?;
                 let rates = learning_rates(learning_rate, &self.groups);
-                let model = self.model.take().expect("the model is only away during an update");
+                let model = self
+                    .model
+                    .take()
+                    .expect("the model is only away during an update");
                 let model = self.players[turn].optimizer.step(rates, model, gradients);
                 self.model = Some(objective.updated(model, turn)?);
                 sums.retain(|(name, _)| name != GRAD_NORM);
@@ -281,7 +341,10 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
             }
             // Of a repeated update, the last one's losses are told.
             let several = self.players.len() > 1;
-            named.extend(last.into_iter().map(|(n, v)| (if several { format!("{name}.{n}") } else { n }, v)));
+            named.extend(
+                last.into_iter()
+                    .map(|(n, v)| (if several { format!("{name}.{n}") } else { n }, v)),
+            );
         }
         if let (Some(ema), Some(model)) = (&mut self.ema, &self.model) {
             ema.update(model);
@@ -327,7 +390,12 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
 
     fn not_finite(&self, step: usize, name: String, value: f64) -> Error {
         let last_good = self.last_saved.map(|step| self.run.checkpoint_path(step));
-        Error::NotFinite { step, name, value, last_good }
+        Error::NotFinite {
+            step,
+            name,
+            value,
+            last_good,
+        }
     }
 
     pub(super) fn after_step(&mut self) -> Result<()> {
@@ -349,32 +417,53 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
 
     /// The model to judge and to show.
     fn shown(&self) -> M {
-        self.ema.as_ref().map_or_else(|| self.model().valid(), |ema| ema.model().clone())
+        self.ema
+            .as_ref()
+            .map_or_else(|| self.model().valid(), |ema| ema.model().clone())
     }
 
     /// Evaluates; says whether it was the best so far.
     fn judge(&mut self) -> Result<bool> {
         let (step, model) = (self.state.step, self.shown());
-        let Some(evaluate) = &mut self.trainer.evaluate else { return Ok(false) };
+        let Some(evaluate) = &mut self.trainer.evaluate else {
+            return Ok(false);
+        };
         self.last_evaluated = Some(step);
         let metrics = evaluate(&model)?;
         let value = metrics.first().map(|(_, value)| *value);
-        let better = |value: f64, best: f64| if self.trainer.config.maximize { value > best } else { value < best };
-        let best = value.is_some_and(|v| v.is_finite() && self.state.best.is_none_or(|(_, best)| better(v, best)));
+        let better = |value: f64, best: f64| {
+            if self.trainer.config.maximize {
+                value > best
+            } else {
+                value < best
+            }
+        };
+        let best = value.is_some_and(|v| {
+            v.is_finite() && self.state.best.is_none_or(|(_, best)| better(v, best))
+        });
         if let (true, Some(value)) = (best, value) {
             self.state.best = Some((step, value));
             self.state.since_best = 0;
         } else {
             self.state.since_best += 1;
         }
-        self.state.metrics = metrics.iter().map(|(n, v)| (n.clone(), Some(*v).filter(|v| v.is_finite()))).collect();
-        self.tell(&Event::Evaluated { step, metrics: &metrics, best })?;
+        self.state.metrics = metrics
+            .iter()
+            .map(|(n, v)| (n.clone(), Some(*v).filter(|v| v.is_finite())))
+            .collect();
+        self.tell(&Event::Evaluated {
+            step,
+            metrics: &metrics,
+            best,
+        })?;
         Ok(best)
     }
 
     fn show(&mut self) -> Result<()> {
         let (step, model, run) = (self.state.step, self.shown(), self.run);
-        let Some(preview) = &mut self.trainer.preview else { return Ok(()) };
+        let Some(preview) = &mut self.trainer.preview else {
+            return Ok(());
+        };
         self.last_previewed = Some(step);
         preview(&model, &PreviewContext { step, run })?;
         self.tell(&Event::Previewed { step })
@@ -395,19 +484,30 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
             save_weights(ema.model(), &writer.file(EMA))?;
         }
         for player in &self.players {
-            save_optimizer(&player.optimizer, &writer.file(&optimizer_file(&player.turn)))?;
+            save_optimizer(
+                &player.optimizer,
+                &writer.file(&optimizer_file(&player.turn)),
+            )?;
         }
         let folder = writer.finish(step)?;
         self.last_saved = Some(step);
-        let best = self.state.best.filter(|_| self.trainer.config.keep_best).map(|(step, _)| step);
-        self.run.prune(self.trainer.config.save_total_limit, best.as_slice())?;
-        self.tell(&Event::Saved { step, folder: &folder })
+        let best = self
+            .state
+            .best
+            .filter(|_| self.trainer.config.keep_best)
+            .map(|(step, _)| step);
+        self.run
+            .prune(self.trainer.config.save_total_limit, best.as_slice())?;
+        self.tell(&Event::Saved {
+            step,
+            folder: &folder,
+        })
     }
 
     pub(super) fn end(mut self, reason: StopReason) -> Result<TrainOutput<M>> {
         let step = self.state.step;
-        // Saved before anything else that can fail, and before an evaluation that a longer run would not have made:
-        // a run that goes on later goes on as if it had not stopped.
+        // Saved before anything else that can fail, and before an evaluation that a longer run
+        // would not have made: a run that goes on later goes on as if it had not stopped.
         self.save()?;
         let interrupted = reason == StopReason::Interrupted;
         if !interrupted && self.last_evaluated != Some(step) {
@@ -421,18 +521,41 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
         save_weights(&model, &folder.join(MODEL))?;
         write_json(&folder.join("config.json"), &self.trainer.with_model_config)?;
         let elapsed = self.began.elapsed();
-        self.tell(&Event::Finished { step, reason, elapsed })?;
-        let metrics = self.state.metrics.into_iter().map(|(n, v)| (n, v.unwrap_or(f64::NAN))).collect();
+        self.tell(&Event::Finished {
+            step,
+            reason,
+            elapsed,
+        })?;
+        let metrics = self
+            .state
+            .metrics
+            .into_iter()
+            .map(|(n, v)| (n, v.unwrap_or(f64::NAN)))
+            .collect();
         let made = step - self.from_step;
-        Ok(TrainOutput { model, step, made, elapsed, reason, metrics, best: self.state.best })
+        Ok(TrainOutput {
+            model,
+            step,
+            made,
+            elapsed,
+            reason,
+            metrics,
+            best: self.state.best,
+        })
     }
 
     fn final_model(&mut self) -> Result<M> {
-        let best = self.state.best.map(|(step, _)| step).filter(|step| *step != self.state.step);
+        let best = self
+            .state
+            .best
+            .map(|(step, _)| step)
+            .filter(|step| *step != self.state.step);
         match best.filter(|_| self.trainer.config.keep_best) {
             None => Ok(self.shown()),
             Some(step) if !self.run.steps()?.contains(&step) => {
-                let text = format!("the best model, of step {step}, was not kept; the last one takes its place");
+                let text = format!(
+                    "the best model, of step {step}, was not kept; the last one takes its place"
+                );
                 self.tell(&Event::Warning(&text))?;
                 Ok(self.shown())
             }

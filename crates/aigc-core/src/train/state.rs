@@ -52,7 +52,11 @@ pub(super) fn check_continues(ours: &RunConfig, saved: &RunConfig) -> Result<()>
         ("loader", &ours.loader, &saved.loader),
     ] {
         if ours != saved {
-            return Err(Error::config(field, ours, format!("{saved}, with which the run began")));
+            return Err(Error::config(
+                field,
+                ours,
+                format!("{saved}, with which the run began"),
+            ));
         }
     }
     Ok(())

@@ -9,9 +9,17 @@ use burn::{
 /// Path and value of the first tensor in `models` that is not finite.
 pub(super) fn not_finite<M: Module>(models: &[&M]) -> Option<(String, f64)> {
     let mut sums = Sums::default();
-    models.iter().for_each(|model| visit_params(*model, &mut sums));
-    let values: Vec<f64> = Tensor::cat(sums.sums, 0).into_data().iter::<f64>().collect();
-    sums.paths.into_iter().zip(values).find(|(_, value)| !value.is_finite())
+    models
+        .iter()
+        .for_each(|model| visit_params(*model, &mut sums));
+    let values: Vec<f64> = Tensor::cat(sums.sums, 0)
+        .into_data()
+        .iter::<f64>()
+        .collect();
+    sums.paths
+        .into_iter()
+        .zip(values)
+        .find(|(_, value)| !value.is_finite())
 }
 
 /// Zero times every tensor, summed: finite exactly if the tensor is.
@@ -30,7 +38,11 @@ impl ParamVisitor for Sums {
 
 /// Ids of the trained parameters under `field`, or of all, and how many values they hold.
 pub(super) fn trainable<M: Module>(model: &M, field: Option<&str>) -> (Vec<ParamId>, usize) {
-    let mut found = Trainable { field, ids: Vec::new(), values: 0 };
+    let mut found = Trainable {
+        field,
+        ids: Vec::new(),
+        values: 0,
+    };
     visit_params(model, &mut found);
     (found.ids, found.values)
 }
@@ -43,7 +55,9 @@ struct Trainable<'a> {
 
 impl ParamVisitor for Trainable<'_> {
     fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
-        let inside = self.field.is_none_or(|field| path.split('.').next() == Some(field));
+        let inside = self
+            .field
+            .is_none_or(|field| path.split('.').next() == Some(field));
         if inside && param.val().is_require_grad() {
             self.ids.push(param.id);
             self.values += param.lazy_shape().num_elements();

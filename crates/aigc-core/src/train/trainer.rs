@@ -1,43 +1,17 @@
 //! What a user says to a trainer.
 
-use super::{Callback, Event, Objective, StopReason, TrainerConfig, objective::check_turns, session::Session};
+use super::{
+    Callback, Event, Objective, StopReason, TrainerConfig, objective::check_turns, session::Session,
+};
 #[cfg(doc)]
 use crate::rng::InitWeights;
-use crate::{Error, Result, checkpoint::RunDir, data::DataLoader};
+use crate::{CancelToken, Error, Result, checkpoint::RunDir, data::DataLoader};
 use burn::{module::Module, optim::ModuleOptimizer};
 use serde::Serialize;
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 /// Named results of an evaluation; the first one decides which model is best.
 pub type Metrics = Vec<(String, f64)>;
-
-/// A flag that asks a trainer to finish its step, save, and stop.
-#[derive(Clone, Debug, Default)]
-pub struct CancelToken(Arc<AtomicBool>);
-
-impl CancelToken {
-    /// A flag that is not raised.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Asks to stop.
-    pub fn raise(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether somebody asked to stop.
-    pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 /// Where training starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,8 +37,8 @@ pub struct PreviewContext<'a> {
 /// A trained model.
 #[derive(Debug)]
 pub struct TrainOutput<M> {
-    /// The model of `final/`, without autodiff: the best one if the best is kept, else the average if there is one,
-    /// else the last weights.
+    /// The model of `final/`, without autodiff: the best one if the best is kept, else the average
+    /// if there is one, else the last weights.
     pub model: M,
     /// Steps made, with those before a resume.
     pub step: usize,
@@ -107,7 +81,10 @@ pub struct Trainer<'a, M> {
 
 impl<M> std::fmt::Debug for Trainer<'_, M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Trainer").field("config", &self.config).field("start", &self.start).finish_non_exhaustive()
+        f.debug_struct("Trainer")
+            .field("config", &self.config)
+            .field("start", &self.start)
+            .finish_non_exhaustive()
     }
 }
 
@@ -140,7 +117,8 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
         self
     }
 
-    /// Writes `config` to the run's and the final model's `config.json`, so that weights never travel without it.
+    /// Writes `config` to the run's and the final model's `config.json`, so that weights never
+    /// travel without it.
     ///
     /// # Errors
     /// [`Error::Config`] if it cannot be written as JSON.
@@ -149,7 +127,8 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
         Ok(self)
     }
 
-    /// Writes `config`, whatever describes the data, to the run's `config.json`. A resumed run must have the same.
+    /// Writes `config`, whatever describes the data, to the run's `config.json`. A resumed run must
+    /// have the same.
     ///
     /// # Errors
     /// [`Error::Config`] if it cannot be written as JSON.
@@ -158,7 +137,8 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
         Ok(self)
     }
 
-    /// Writes `config`, the objective's own settings, to the run's `config.json`. A resumed run must have the same.
+    /// Writes `config`, the objective's own settings, to the run's `config.json`. A resumed run
+    /// must have the same.
     ///
     /// # Errors
     /// [`Error::Config`] if it cannot be written as JSON.
@@ -167,8 +147,8 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
         Ok(self)
     }
 
-    /// Uses `optimizer`, any of burn's or one's own, for the turn called `turn` (`model`, unless the objective has
-    /// several).
+    /// Uses `optimizer`, any of burn's or one's own, for the turn called `turn` (`model`, unless
+    /// the objective has several).
     pub fn optimizer(mut self, turn: &str, optimizer: ModuleOptimizer) -> Self {
         self.optimizers.insert(turn.to_string(), optimizer);
         self
@@ -186,7 +166,8 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
         self
     }
 
-    /// Shows what the model (the average, if there is one) makes, every `preview_steps` steps and at the end.
+    /// Shows what the model (the average, if there is one) makes, every `preview_steps` steps and
+    /// at the end.
     pub fn preview(mut self, show: impl FnMut(&M, &PreviewContext<'_>) -> Result<()> + 'a) -> Self {
         self.preview = Some(Box::new(show));
         self
@@ -198,7 +179,8 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
     ///
     /// # Errors
     /// [`Error::Config`] for values out of range, [`Error::NotFinite`] if a loss or gradient is,
-    /// [`Error::Checkpoint`] if the run cannot be resumed, and whatever objective, data, callbacks and disk report.
+    /// [`Error::Checkpoint`] if the run cannot be resumed, and whatever objective, data, callbacks
+    /// and disk report.
     pub fn fit<O>(
         self,
         mut objective: O,
@@ -233,5 +215,6 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
 }
 
 fn to_json(field: &str, value: &impl Serialize) -> Result<serde_json::Value> {
-    serde_json::to_value(value).map_err(|error| Error::config(field, error, "something JSON can hold"))
+    serde_json::to_value(value)
+        .map_err(|error| Error::config(field, error, "something JSON can hold"))
 }

@@ -1,14 +1,17 @@
 //! Whichever network a folder holds.
 
-use super::{DitConfig, DitModel, UNet2dConditionConfig, UNet2dConditionModel, UNet2dConfig, UNet2dModel};
+use super::{
+    DitConfig, DitModel, UNet2dConditionConfig, UNet2dConditionModel, UNet2dConfig, UNet2dModel,
+};
 use crate::{
     denoiser::{Condition, Denoiser},
     json,
 };
 use aigc_core::{
     Error, Result,
-    checkpoint::{load_weights_with_mapping, save_weights, write_atomic},
+    checkpoint::write_atomic,
     data::ImageShape,
+    weights::{KeyMapping, ParamKey, WeightReader, pytorch_key, save_weights},
 };
 use burn::{
     module::Module,
@@ -20,14 +23,27 @@ use std::path::Path;
 /// File of a network's configuration, and of its weights, in diffusers' folders.
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
+const STEM: &str = "diffusion_pytorch_model";
 
-/// What attention's weights were called in older versions of diffusers, whose files still have these names.
+/// Names of attention's weights in older versions of diffusers, whose files still have them.
 const OLD_NAMES: &[(&str, &str)] = &[
-    (r"(attentions\.\d+)\.query\.", "$1.to_q."),
-    (r"(attentions\.\d+)\.key\.", "$1.to_k."),
-    (r"(attentions\.\d+)\.value\.", "$1.to_v."),
-    (r"(attentions\.\d+)\.proj_attn\.", "$1.to_out.0."),
+    (".to_q.", ".query."),
+    (".to_k.", ".key."),
+    (".to_v.", ".value."),
+    (".to_out.0.", ".proj_attn."),
 ];
+
+/// Where diffusers stores a parameter.
+fn diffusers_key(key: ParamKey<'_>) -> KeyMapping {
+    let mapping = pytorch_key(key);
+    match OLD_NAMES.iter().find(|(now, _)| key.path.contains(now)) {
+        Some((now, old)) => {
+            let name = mapping.candidates[0].replace(now, old);
+            mapping.or(name)
+        }
+        None => mapping,
+    }
+}
 
 /// Any of the networks of this crate.
 #[derive(Module, Debug)]
@@ -99,7 +115,11 @@ impl From<DitModel> for AnyDenoiser {
 
 impl AnyDenoiser {
     /// The names of all classes in diffusers.
-    pub const CLASSES: &[&str] = &["UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel"];
+    pub const CLASSES: &[&str] = &[
+        "UNet2DModel",
+        "UNet2DConditionModel",
+        "DiTTransformer2DModel",
+    ];
 
     /// The name of the class in diffusers.
     pub fn class(&self) -> &'static str {
@@ -113,10 +133,16 @@ impl AnyDenoiser {
     /// Shape of the samples that it was made for; nothing where its file does not say the size.
     pub fn sample_shape(&self) -> Option<ImageShape> {
         let (channels, size) = match self {
-            AnyDenoiser::UNet2d(network) => {
-                (network.config().in_channels.min(network.config().out_channels), network.config().sample_size)
+            AnyDenoiser::UNet2d(network) => (
+                network
+                    .config()
+                    .in_channels
+                    .min(network.config().out_channels),
+                network.config().sample_size,
+            ),
+            AnyDenoiser::UNet2dCondition(network) => {
+                (network.config().in_channels, network.config().sample_size)
             }
-            AnyDenoiser::UNet2dCondition(network) => (network.config().in_channels, network.config().sample_size),
             AnyDenoiser::Dit(network) => {
                 let config = network.config();
                 let out = config.out_channels.unwrap_or(config.in_channels);
@@ -129,30 +155,38 @@ impl AnyDenoiser {
         })
     }
 
-    /// Opens a network's folder: `config.json` and `diffusion_pytorch_model.safetensors`. Also gives the fields of the
-    /// configuration that are not known and change nothing.
+    /// Opens a network's folder: `config.json` and `diffusion_pytorch_model.safetensors`. Also
+    /// gives the fields of the configuration that are not known and change nothing.
     ///
     /// # Errors
-    /// [`Error::Io`] for a missing file, [`Error::Data`] names file and field, [`Error::Weights`] the tensors that do not fit.
+    /// [`Error::Io`] for a missing file, [`Error::Data`] names file and field, [`Error::Weights`]
+    /// the tensors that do not fit.
     pub fn open(folder: impl AsRef<Path>, device: &Device) -> Result<(Self, Vec<String>)> {
         let folder = folder.as_ref();
         let path = folder.join(CONFIG);
         let (network, ignored) = json::open(&path, |text| Self::from_json(text, device))?;
-        let weights = folder.join(WEIGHTS);
-        if !weights.exists() {
-            let reason = format!("missing; the folder has {}", listing(folder));
-            return Err(Error::Weights { path: weights, reason });
+        let files = WeightReader::from_dir(folder, &[STEM])?;
+        let (network, report) = files.load_into(network, diffusers_key)?;
+        match report.unused.is_empty() {
+            true => Ok((network, ignored)),
+            false => Err(Error::weights(
+                files.path(),
+                format!("unexpected keys: {}", report.unused.join(", ")),
+            )),
         }
-        Ok((load_weights_with_mapping(network, &weights, OLD_NAMES)?, ignored))
     }
 
-    /// A network with initial weights, from the text of its `config.json`, which has to name its class.
+    /// A network with initial weights, from the text of its `config.json`, which has to name its
+    /// class.
     ///
     /// # Errors
     /// [`Error::Config`] names the field.
     pub fn from_json(text: &str, device: &Device) -> Result<(Self, Vec<String>)> {
         let fields = json::object(text)?;
-        let class = fields.get("_class_name").and_then(Value::as_str).unwrap_or("missing");
+        let class = fields
+            .get("_class_name")
+            .and_then(Value::as_str)
+            .unwrap_or("missing");
         Ok(match class {
             "UNet2DModel" => {
                 let (config, ignored) = UNet2dConfig::from_json(text)?;
@@ -167,7 +201,11 @@ impl AnyDenoiser {
                 (config.init(device)?.into(), ignored)
             }
             other => {
-                return Err(Error::config("_class_name", other, format!("one of {}", Self::CLASSES.join(", "))));
+                return Err(Error::config(
+                    "_class_name",
+                    other,
+                    format!("one of {}", Self::CLASSES.join(", ")),
+                ));
             }
         })
     }
@@ -196,8 +234,17 @@ impl AnyDenoiser {
 
 /// What a folder holds, for an error message.
 pub(crate) fn listing(folder: &Path) -> String {
-    let Ok(entries) = std::fs::read_dir(folder) else { return "nothing".into() };
-    let mut names: Vec<_> = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return "nothing".into();
+    };
+    let mut names: Vec<_> = entries
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
     names.sort();
-    if names.is_empty() { "nothing".into() } else { names.join(", ") }
+    if names.is_empty() {
+        "nothing".into()
+    } else {
+        names.join(", ")
+    }
 }

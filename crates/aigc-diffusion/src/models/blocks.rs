@@ -2,7 +2,10 @@
 
 use aigc_core::{
     Error, Result,
-    nn::{Activation, Conv2d, Conv2dConfig, Dropout, DropoutConfig, GroupNorm, GroupNormConfig, Linear, LinearConfig},
+    nn::{
+        Activation, Conv2d, Conv2dConfig, Dropout, DropoutConfig, GroupNorm, GroupNormConfig,
+        Linear, LinearConfig,
+    },
     ops,
 };
 use burn::{
@@ -26,7 +29,9 @@ pub(crate) struct Shared {
 }
 
 fn conv3(from: usize, to: usize, device: &Device) -> Conv2d {
-    Conv2dConfig::new([from, to], 3).with_padding(1).init(device)
+    Conv2dConfig::new([from, to], 3)
+        .with_padding(1)
+        .init(device)
 }
 
 impl Shared {
@@ -34,9 +39,16 @@ impl Shared {
     /// [`Error::Config`] for values that no block can be made of.
     pub(crate) fn checked(self, middle_scale: f64, padding: usize) -> Result<Self> {
         if !(0.0..1.0).contains(&self.dropout) {
-            return Err(Error::config("dropout", self.dropout, "0 or more, less than 1"));
+            return Err(Error::config(
+                "dropout",
+                self.dropout,
+                "0 or more, less than 1",
+            ));
         }
-        for (field, value) in [("norm_eps", self.epsilon), ("mid_block_scale_factor", middle_scale)] {
+        for (field, value) in [
+            ("norm_eps", self.epsilon),
+            ("mid_block_scale_factor", middle_scale),
+        ] {
             if !(value > 0.0 && value.is_finite()) {
                 return Err(Error::config(field, value, "more than 0"));
             }
@@ -48,7 +60,9 @@ impl Shared {
     }
 
     fn norm(&self, channels: usize, device: &Device) -> GroupNorm {
-        GroupNormConfig::new(self.groups, channels).with_epsilon(self.epsilon).init(device)
+        GroupNormConfig::new(self.groups, channels)
+            .with_epsilon(self.epsilon)
+            .init(device)
     }
 }
 
@@ -70,7 +84,13 @@ pub(crate) struct ResnetBlock {
 
 impl ResnetBlock {
     /// `scale`: what the sum with the skip is divided by.
-    pub(crate) fn new(shared: &Shared, from: usize, to: usize, scale: f64, device: &Device) -> Self {
+    pub(crate) fn new(
+        shared: &Shared,
+        from: usize,
+        to: usize,
+        scale: f64,
+        device: &Device,
+    ) -> Self {
         let told = if shared.scale_shift { 2 * to } else { to };
         Self {
             norm1: shared.norm(from, device),
@@ -91,15 +111,23 @@ impl ResnetBlock {
     /// - time: `[batch, time]`, activated
     /// - output: `[batch, to, height, width]`
     pub(crate) fn forward(&self, x: Tensor<4>, time: Tensor<2>) -> Tensor<4> {
-        let h = self.conv1.forward(self.norm1.forward_with_activation(x.clone(), self.activation));
+        let h = self.conv1.forward(
+            self.norm1
+                .forward_with_activation(x.clone(), self.activation),
+        );
         let told = self.time_emb_proj.forward(time);
         let [batch, width] = told.dims();
         let told = told.reshape([batch, width, 1, 1]);
         let h = if self.scale_shift {
-            let (scale, shift) = (told.clone().narrow(1, 0, width / 2), told.narrow(1, width / 2, width / 2));
-            self.activation.forward(self.norm2.forward(h) * (scale + 1.0) + shift)
+            let (scale, shift) = (
+                told.clone().narrow(1, 0, width / 2),
+                told.narrow(1, width / 2, width / 2),
+            );
+            self.activation
+                .forward(self.norm2.forward(h) * (scale + 1.0) + shift)
         } else {
-            self.norm2.forward_with_activation(h + told, self.activation)
+            self.norm2
+                .forward_with_activation(h + told, self.activation)
         };
         let h = self.conv2.forward(self.dropout.forward(h));
         let x = match &self.conv_shortcut {
@@ -124,10 +152,18 @@ pub(crate) struct AttentionBlock {
 
 impl AttentionBlock {
     /// `groups`: of its norm.
-    pub(crate) fn new(shared: &Shared, channels: usize, groups: usize, scale: f64, device: &Device) -> Self {
+    pub(crate) fn new(
+        shared: &Shared,
+        channels: usize,
+        groups: usize,
+        scale: f64,
+        device: &Device,
+    ) -> Self {
         let linear = || LinearConfig::new(channels, channels).init(device);
         Self {
-            group_norm: GroupNormConfig::new(groups, channels).with_epsilon(shared.epsilon).init(device),
+            group_norm: GroupNormConfig::new(groups, channels)
+                .with_epsilon(shared.epsilon)
+                .init(device),
             to_q: linear(),
             to_k: linear(),
             to_v: linear(),
@@ -141,13 +177,26 @@ impl AttentionBlock {
     /// - x and output: `[batch, channels, height, width]`
     pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [batch, channels, height, width] = x.dims();
-        let tokens = self.group_norm.forward(x.clone()).reshape([batch, channels, height * width]).swap_dims(1, 2);
+        let tokens = self
+            .group_norm
+            .forward(x.clone())
+            .reshape([batch, channels, height * width])
+            .swap_dims(1, 2);
         // One product instead of three.
         let layers = [&self.to_q, &self.to_k, &self.to_v];
         let weight = Tensor::cat(layers.map(|layer| layer.weight.val()).to_vec(), 1);
-        let bias = Tensor::cat(layers.map(|layer| layer.bias.as_ref().expect("made with one").val()).to_vec(), 0);
-        let attended = ops::self_attention(ops::linear(tokens, weight, Some(bias)), self.heads, false);
-        let h = self.to_out[0].forward(attended).swap_dims(1, 2).reshape([batch, channels, height, width]);
+        let bias = Tensor::cat(
+            layers
+                .map(|layer| layer.bias.as_ref().expect("made with one").val())
+                .to_vec(),
+            0,
+        );
+        let attended =
+            ops::self_attention(ops::linear(tokens, weight, Some(bias)), self.heads, false);
+        let h = self.to_out[0]
+            .forward(attended)
+            .swap_dims(1, 2)
+            .reshape([batch, channels, height, width]);
         divided(x + h, self.scale)
     }
 }
@@ -166,12 +215,22 @@ pub(crate) struct Downsample {
 
 impl Downsample {
     pub(crate) fn new(channels: usize, padding: usize, device: &Device) -> Self {
-        let conv = Conv2dConfig::new([channels, channels], 3).with_stride(2).with_padding(padding).init(device);
-        Self { conv, one_sided: padding == 0 }
+        let conv = Conv2dConfig::new([channels, channels], 3)
+            .with_stride(2)
+            .with_padding(padding)
+            .init(device);
+        Self {
+            conv,
+            one_sided: padding == 0,
+        }
     }
 
     pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = if self.one_sided { x.pad((0, 1, 0, 1), 0.0) } else { x };
+        let x = if self.one_sided {
+            x.pad((0, 1, 0, 1), 0.0)
+        } else {
+            x
+        };
         self.conv.forward(x)
     }
 }
@@ -184,7 +243,9 @@ pub(crate) struct Upsample {
 
 impl Upsample {
     pub(crate) fn new(channels: usize, device: &Device) -> Self {
-        Self { conv: conv3(channels, channels, device) }
+        Self {
+            conv: conv3(channels, channels, device),
+        }
     }
 
     pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
@@ -240,12 +301,20 @@ impl<A: Attend> DownBlock<A> {
                 .map(|i| ResnetBlock::new(shared, if i == 0 { from } else { to }, to, 1.0, device))
                 .collect(),
             attentions: (0..layers).filter_map(|_| attention()).collect(),
-            downsamplers: padding.iter().map(|padding| Downsample::new(to, *padding, device)).collect(),
+            downsamplers: padding
+                .iter()
+                .map(|padding| Downsample::new(to, *padding, device))
+                .collect(),
         }
     }
 
     /// Adds every map that the way up needs to `skips`.
-    pub(crate) fn forward(&self, mut x: Tensor<4>, told: Told<'_>, skips: &mut Vec<Tensor<4>>) -> Tensor<4> {
+    pub(crate) fn forward(
+        &self,
+        mut x: Tensor<4>,
+        told: Told<'_>,
+        skips: &mut Vec<Tensor<4>>,
+    ) -> Tensor<4> {
         for (i, resnet) in self.resnets.iter().enumerate() {
             x = resnet.forward(x, told.time.clone());
             if let Some(attention) = self.attentions.get(i) {
@@ -270,16 +339,27 @@ pub(crate) struct MidBlock<A: Attend> {
 
 impl<A: Attend> MidBlock<A> {
     /// `attention`: what stands between the two layers.
-    pub(crate) fn new(shared: &Shared, channels: usize, attention: Option<A>, scale: f64, device: &Device) -> Self {
+    pub(crate) fn new(
+        shared: &Shared,
+        channels: usize,
+        attention: Option<A>,
+        scale: f64,
+        device: &Device,
+    ) -> Self {
         Self {
-            resnets: (0..2).map(|_| ResnetBlock::new(shared, channels, channels, scale, device)).collect(),
+            resnets: (0..2)
+                .map(|_| ResnetBlock::new(shared, channels, channels, scale, device))
+                .collect(),
             attentions: attention.into_iter().collect(),
         }
     }
 
     pub(crate) fn forward(&self, x: Tensor<4>, told: Told<'_>) -> Tensor<4> {
         let x = self.resnets[0].forward(x, told.time.clone());
-        let x = self.attentions.iter().fold(x, |x, attention| attention.attend(x, told.tokens));
+        let x = self
+            .attentions
+            .iter()
+            .fold(x, |x, attention| attention.attend(x, told.tokens));
         self.resnets[1].forward(x, told.time.clone())
     }
 }
@@ -295,7 +375,8 @@ pub(crate) struct UpBlock<A: Attend> {
 }
 
 impl<A: Attend> UpBlock<A> {
-    /// `from`: channels that come from below; `skips`: of the maps from the way down, in the order they are used.
+    /// `from`: channels that come from below; `skips`: of the maps from the way down, in the order
+    /// they are used.
     pub(crate) fn new(
         shared: &Shared,
         [from, to]: [usize; 2],
@@ -316,7 +397,12 @@ impl<A: Attend> UpBlock<A> {
     }
 
     /// Takes from the end of `skips`.
-    pub(crate) fn forward(&self, mut x: Tensor<4>, told: Told<'_>, skips: &mut Vec<Tensor<4>>) -> Tensor<4> {
+    pub(crate) fn forward(
+        &self,
+        mut x: Tensor<4>,
+        told: Told<'_>,
+        skips: &mut Vec<Tensor<4>>,
+    ) -> Tensor<4> {
         for (i, resnet) in self.resnets.iter().enumerate() {
             let skip = skips.pop().expect("as many maps as on the way down");
             x = resnet.forward(Tensor::cat(vec![x, skip], 1), told.time.clone());
@@ -331,7 +417,8 @@ impl<A: Attend> UpBlock<A> {
     }
 }
 
-/// Down to the smallest size and up again, every map on the way down joined to its like on the way up.
+/// Down to the smallest size and up again, every map on the way down joined to its like on the way
+/// up.
 pub(crate) fn through<A: Attend>(
     mut x: Tensor<4>,
     told: Told<'_>,

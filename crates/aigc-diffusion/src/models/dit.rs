@@ -66,11 +66,14 @@ impl Default for DitConfig {
 }
 
 /// Fields that change the network in ways that are not made here, and what they have to be.
-const FIXED: &[(&str, &str)] = &[("norm_type", "\"ada_norm_zero\""), ("norm_elementwise_affine", "false")];
+const FIXED: &[(&str, &str)] = &[
+    ("norm_type", "\"ada_norm_zero\""),
+    ("norm_elementwise_affine", "false"),
+];
 
 impl DitConfig {
-    /// A configuration from the fields of its file; the others have defaults. Also gives the fields that are not known and
-    /// change nothing.
+    /// A configuration from the fields of its file; the others have defaults. Also gives the fields
+    /// that are not known and change nothing.
     ///
     /// # Errors
     /// [`Error::Config`] names a field with a value that cannot be one of its, or is not made here.
@@ -97,13 +100,25 @@ impl DitConfig {
         ])?;
         if !self.width().is_multiple_of(4) {
             let expected = "a width that 4 divides, for sines and cosines of rows and columns";
-            return Err(Error::config("attention_head_dim", self.attention_head_dim, expected));
+            return Err(Error::config(
+                "attention_head_dim",
+                self.attention_head_dim,
+                expected,
+            ));
         }
         if !self.sample_size.is_multiple_of(self.patch_size) {
-            return Err(Error::config("patch_size", self.patch_size, "a divisor of sample_size"));
+            return Err(Error::config(
+                "patch_size",
+                self.patch_size,
+                "a divisor of sample_size",
+            ));
         }
         if !(0.0..1.0).contains(&self.dropout) {
-            return Err(Error::config("dropout", self.dropout, "0 or more, less than 1"));
+            return Err(Error::config(
+                "dropout",
+                self.dropout,
+                "0 or more, less than 1",
+            ));
         }
         if !(self.norm_eps > 0.0 && self.norm_eps.is_finite()) {
             return Err(Error::config("norm_eps", self.norm_eps, "more than 0"));
@@ -111,7 +126,11 @@ impl DitConfig {
         match self.activation_fn.as_str() {
             "gelu-approximate" => Ok(Activation::GeluTanh),
             "gelu" => Ok(Activation::Gelu),
-            other => Err(Error::config("activation_fn", other, "gelu-approximate or gelu")),
+            other => Err(Error::config(
+                "activation_fn",
+                other,
+                "gelu-approximate or gelu",
+            )),
         }
     }
 
@@ -122,26 +141,40 @@ impl DitConfig {
     pub fn init(&self, device: &Device) -> Result<DitModel> {
         let activation = self.validate()?;
         let width = self.width();
-        let proj = Conv2dConfig::new([self.in_channels, width], self.patch_size).with_stride(self.patch_size);
+        let proj = Conv2dConfig::new([self.in_channels, width], self.patch_size)
+            .with_stride(self.patch_size);
         let block = |_| DitBlock {
             norm1: AdaNorm {
                 emb: TimeAndClass {
                     timestep_embedder: TimeEmbedding::new(256, width, Activation::Silu, device),
                     class_embedder: ClassEmbedder {
-                        embedding_table: Embedding::new(self.num_embeds_ada_norm + 1, width, device),
+                        embedding_table: Embedding::new(
+                            self.num_embeds_ada_norm + 1,
+                            width,
+                            device,
+                        ),
                     },
                 },
                 linear: LinearConfig::new(width, 6 * width).init(device),
             },
-            attn1: Attention::new(width, width, self.num_attention_heads, self.attention_bias, device),
+            attn1: Attention::new(
+                width,
+                width,
+                self.num_attention_heads,
+                self.attention_bias,
+                device,
+            ),
             ff: FeedForward::new(width, false, activation, self.dropout, device),
         };
         let out = self.out_channels.unwrap_or(self.in_channels);
         Ok(DitModel {
-            pos_embed: Patches { proj: proj.init(device) },
+            pos_embed: Patches {
+                proj: proj.init(device),
+            },
             transformer_blocks: (0..self.num_layers).map(block).collect(),
             proj_out_1: LinearConfig::new(width, 2 * width).init(device),
-            proj_out_2: LinearConfig::new(width, self.patch_size * self.patch_size * out).init(device),
+            proj_out_2: LinearConfig::new(width, self.patch_size * self.patch_size * out)
+                .init(device),
             config: self.clone(),
         })
     }
@@ -167,8 +200,13 @@ struct TimeAndClass {
 
 impl TimeAndClass {
     fn forward(&self, time: Tensor<1>, class: Tensor<1, Int>) -> Tensor<2> {
-        let sinusoids = Sinusoids { width: 256, cosines_first: true, shift: 1.0 };
-        self.timestep_embedder.forward(sinusoids.of(time)) + self.class_embedder.embedding_table.of(class)
+        let sinusoids = Sinusoids {
+            width: 256,
+            cosines_first: true,
+            shift: 1.0,
+        };
+        self.timestep_embedder.forward(sinusoids.of(time))
+            + self.class_embedder.embedding_table.of(class)
     }
 }
 
@@ -199,8 +237,17 @@ fn modulated(x: Tensor<3>, scale: Tensor<2>, shift: Tensor<2>) -> Tensor<3> {
 }
 
 impl DitBlock {
-    fn forward(&self, x: Tensor<3>, time: Tensor<1>, class: Tensor<1, Int>, epsilon: f64) -> Tensor<3> {
-        let told = self.norm1.linear.forward(Activation::Silu.forward(self.norm1.emb.forward(time, class)));
+    fn forward(
+        &self,
+        x: Tensor<3>,
+        time: Tensor<1>,
+        class: Tensor<1, Int>,
+        epsilon: f64,
+    ) -> Tensor<3> {
+        let told = self
+            .norm1
+            .linear
+            .forward(Activation::Silu.forward(self.norm1.emb.forward(time, class)));
         let [shift, scale, gate, shift_ff, scale_ff, gate_ff]: [Tensor<2>; 6] =
             told.chunk(6, 1).try_into().expect("six parts");
         let h = modulated(normed(x.clone(), 1e-6), scale, shift);
@@ -242,32 +289,43 @@ impl DitModel {
         let (patch, width) = (config.patch_size, config.width());
         let x = self.pos_embed.proj.forward(x);
         let [batch, _, rows, columns] = x.dims();
-        let positions = positions(width, rows, columns, config.sample_size / patch, &x.device());
+        let positions = positions(
+            width,
+            rows,
+            columns,
+            config.sample_size / patch,
+            &x.device(),
+        );
         let mut x = x.reshape([batch, width, rows * columns]).swap_dims(1, 2) + positions;
         for block in &self.transformer_blocks {
             x = block.forward(x, time.clone(), class.clone(), config.norm_eps);
         }
         let told = self.transformer_blocks[0].norm1.emb.forward(time, class);
-        let [shift, scale]: [Tensor<2>; 2] =
-            self.proj_out_1.forward(Activation::Silu.forward(told)).chunk(2, 1).try_into().expect("two parts");
-        let x = self.proj_out_2.forward(modulated(normed(x, 1e-6), scale, shift));
+        let [shift, scale]: [Tensor<2>; 2] = self
+            .proj_out_1
+            .forward(Activation::Silu.forward(told))
+            .chunk(2, 1)
+            .try_into()
+            .expect("two parts");
+        let x = self
+            .proj_out_2
+            .forward(modulated(normed(x, 1e-6), scale, shift));
         let channels = config.out_channels.unwrap_or(config.in_channels);
-        x.reshape([batch, rows, columns, patch, patch, channels]).permute([0, 5, 1, 3, 2, 4]).reshape([
-            batch,
-            channels,
-            rows * patch,
-            columns * patch,
-        ])
+        x.reshape([batch, rows, columns, patch, patch, channels])
+            .permute([0, 5, 1, 3, 2, 4])
+            .reshape([batch, channels, rows * patch, columns * patch])
     }
 }
 
-/// Sines and cosines of columns, then of rows, `[1, rows·columns, width]`, as the network knows them from `base` patches a side.
+/// Sines and cosines of columns, then of rows, `[1, rows·columns, width]`, as the network knows
+/// them from `base` patches a side.
 fn positions(width: usize, rows: usize, columns: usize, base: usize, device: &Device) -> Tensor<3> {
     let quarter = width / 4;
     // Of one axis, on the host; the map of both is put together on the device.
     let axis = |count: usize| {
-        let angle =
-            |at: usize, i: usize| at as f64 * base as f64 / count as f64 * 10_000f64.powf(-(i as f64) / quarter as f64);
+        let angle = |at: usize, i: usize| {
+            at as f64 * base as f64 / count as f64 * 10_000f64.powf(-(i as f64) / quarter as f64)
+        };
         let numbers = (0..count).flat_map(|at| {
             let angles = (0..quarter).map(move |i| angle(at, i));
             angles.clone().map(f64::sin).chain(angles.map(f64::cos))

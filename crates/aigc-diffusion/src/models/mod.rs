@@ -12,7 +12,9 @@ mod unet2d_condition;
 pub use any::AnyDenoiser;
 pub use dit::{DitConfig, DitModel};
 pub use size::SampleSize;
-pub use unet2d::{DownBlockType, TimeEmbeddingType, TimeScaleShift, UNet2dConfig, UNet2dModel, UpBlockType};
+pub use unet2d::{
+    DownBlockType, TimeEmbeddingType, TimeScaleShift, UNet2dConfig, UNet2dModel, UpBlockType,
+};
 pub use unet2d_condition::{
     CrossDownBlockType, CrossUpBlockType, PerBlock, UNet2dConditionConfig, UNet2dConditionModel,
 };

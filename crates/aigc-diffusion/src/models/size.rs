@@ -31,6 +31,10 @@ impl From<usize> for SampleSize {
 
 impl From<ImageShape> for SampleSize {
     fn from(shape: ImageShape) -> Self {
-        if shape.height == shape.width { Self::Side(shape.height) } else { Self::Sides([shape.height, shape.width]) }
+        if shape.height == shape.width {
+            Self::Side(shape.height)
+        } else {
+            Self::Sides([shape.height, shape.width])
+        }
     }
 }

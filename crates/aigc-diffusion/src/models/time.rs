@@ -24,12 +24,19 @@ impl Sinusoids {
     pub(crate) fn of(self, time: Tensor<1>) -> Tensor<2> {
         let half = self.width / 2;
         // In 32 bits, as networks in circulation were told it: at late times a last digit shows.
-        let frequency = |i: usize| (-(10_000f64.ln()) as f32 * i as f32 / (half as f32 - self.shift as f32)).exp();
+        let frequency = |i: usize| {
+            (-(10_000f64.ln()) as f32 * i as f32 / (half as f32 - self.shift as f32)).exp()
+        };
         let frequencies: Vec<f32> = (0..half).map(frequency).collect();
-        let frequencies = Tensor::<1>::from_floats(frequencies.as_slice(), &time.device()).reshape([1, half]);
+        let frequencies =
+            Tensor::<1>::from_floats(frequencies.as_slice(), &time.device()).reshape([1, half]);
         let angles = time.reshape([-1, 1]) * frequencies;
         let (sines, cosines) = (angles.clone().sin(), angles.cos());
-        let pair = if self.cosines_first { vec![cosines, sines] } else { vec![sines, cosines] };
+        let pair = if self.cosines_first {
+            vec![cosines, sines]
+        } else {
+            vec![sines, cosines]
+        };
         Tensor::cat(pair, 1)
     }
 }
@@ -44,7 +51,12 @@ pub(crate) struct TimeEmbedding {
 }
 
 impl TimeEmbedding {
-    pub(crate) fn new(input: usize, output: usize, activation: Activation, device: &Device) -> Self {
+    pub(crate) fn new(
+        input: usize,
+        output: usize,
+        activation: Activation,
+        device: &Device,
+    ) -> Self {
         Self {
             linear_1: LinearConfig::new(input, output).init(device),
             linear_2: LinearConfig::new(output, output).init(device),
@@ -53,7 +65,8 @@ impl TimeEmbedding {
     }
 
     pub(crate) fn forward(&self, sinusoids: Tensor<2>) -> Tensor<2> {
-        self.linear_2.forward(self.activation.forward(self.linear_1.forward(sinusoids)))
+        self.linear_2
+            .forward(self.activation.forward(self.linear_1.forward(sinusoids)))
     }
 }
 
@@ -66,9 +79,16 @@ mod tests {
     fn sinusoids_are_their_formula() {
         let flex = device("flex").unwrap();
         for (cosines_first, shift) in [(true, 0.0), (false, 1.0)] {
-            let sinusoids = Sinusoids { width: 8, cosines_first, shift };
-            let found =
-                sinusoids.of(Tensor::from_floats([3.0, 871.0], &flex)).into_data().iter::<f32>().collect::<Vec<_>>();
+            let sinusoids = Sinusoids {
+                width: 8,
+                cosines_first,
+                shift,
+            };
+            let found = sinusoids
+                .of(Tensor::from_floats([3.0, 871.0], &flex))
+                .into_data()
+                .iter::<f32>()
+                .collect::<Vec<_>>();
             for (row, time) in [3.0f64, 871.0].into_iter().enumerate() {
                 for i in 0..4 {
                     let angle = time * 10_000f64.powf(-(i as f64) / (4.0 - shift));
@@ -77,7 +97,8 @@ mod tests {
                         found[8 * row + i + 4 * usize::from(!cosines_first)],
                     );
                     assert!(
-                        (f64::from(sine) - angle.sin()).abs() < 1e-4 && (f64::from(cosine) - angle.cos()).abs() < 1e-4
+                        (f64::from(sine) - angle.sin()).abs() < 1e-4
+                            && (f64::from(cosine) - angle.cos()).abs() < 1e-4
                     );
                 }
             }

@@ -3,8 +3,8 @@
 use super::blocks::Attend;
 use aigc_core::{
     nn::{
-        Activation, Conv2d, Conv2dConfig, Dropout, DropoutConfig, GroupNorm, GroupNormConfig, LayerNorm,
-        LayerNormConfig, Linear, LinearConfig,
+        Activation, Conv2d, Conv2dConfig, Dropout, DropoutConfig, GroupNorm, GroupNormConfig,
+        LayerNorm, LayerNormConfig, Linear, LinearConfig,
     },
     ops,
 };
@@ -25,7 +25,13 @@ pub(crate) struct Attention {
 
 impl Attention {
     /// `seen`: width of the tokens that are looked at.
-    pub(crate) fn new(width: usize, seen: usize, heads: usize, bias: bool, device: &Device) -> Self {
+    pub(crate) fn new(
+        width: usize,
+        seen: usize,
+        heads: usize,
+        bias: bool,
+        device: &Device,
+    ) -> Self {
         let linear = |from| LinearConfig::new(from, width).with_bias(bias).init(device);
         Self {
             to_q: linear(width),
@@ -42,10 +48,15 @@ impl Attention {
     pub(crate) fn forward(&self, x: Tensor<3>, seen: Tensor<3>) -> Tensor<3> {
         let heads = |x: Tensor<3>| {
             let [batch, tokens, width] = x.dims();
-            x.reshape([batch, tokens, self.heads, width / self.heads]).swap_dims(1, 2)
+            x.reshape([batch, tokens, self.heads, width / self.heads])
+                .swap_dims(1, 2)
         };
         let [batch, tokens, width] = x.dims();
-        let (q, k, v) = (self.to_q.forward(x), self.to_k.forward(seen.clone()), self.to_v.forward(seen));
+        let (q, k, v) = (
+            self.to_q.forward(x),
+            self.to_k.forward(seen.clone()),
+            self.to_v.forward(seen),
+        );
         let attended = ops::attention(heads(q), heads(k), heads(v), None, false);
         self.to_out[0].forward(attended.swap_dims(1, 2).reshape([batch, tokens, width]))
     }
@@ -68,11 +79,27 @@ pub(crate) struct FeedForward {
 }
 
 impl FeedForward {
-    pub(crate) fn new(width: usize, gated: bool, activation: Activation, dropout: f64, device: &Device) -> Self {
+    pub(crate) fn new(
+        width: usize,
+        gated: bool,
+        activation: Activation,
+        dropout: f64,
+        device: &Device,
+    ) -> Self {
         let inner = 4 * width;
         let proj = LinearConfig::new(width, if gated { 2 * inner } else { inner }).init(device);
-        let widen = Widen { proj, gated, activation };
-        Self { net: (widen, DropoutConfig::new(dropout).init(), LinearConfig::new(inner, width).init(device)) }
+        let widen = Widen {
+            proj,
+            gated,
+            activation,
+        };
+        Self {
+            net: (
+                widen,
+                DropoutConfig::new(dropout).init(),
+                LinearConfig::new(inner, width).init(device),
+            ),
+        }
     }
 
     pub(crate) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
@@ -143,12 +170,22 @@ pub(crate) struct SpatialConfig {
 
 impl SpatialConfig {
     pub(crate) fn init(self, device: &Device) -> SpatialTransformer {
-        let Self { channels, groups, heads, layers, seen } = self;
+        let Self {
+            channels,
+            groups,
+            heads,
+            layers,
+            seen,
+        } = self;
         let pixelwise = || Conv2dConfig::new([channels, channels], 1).init(device);
         SpatialTransformer {
-            norm: GroupNormConfig::new(groups, channels).with_epsilon(1e-6).init(device),
+            norm: GroupNormConfig::new(groups, channels)
+                .with_epsilon(1e-6)
+                .init(device),
             proj_in: pixelwise(),
-            transformer_blocks: (0..layers).map(|_| TransformerBlock::new(channels, seen, heads, device)).collect(),
+            transformer_blocks: (0..layers)
+                .map(|_| TransformerBlock::new(channels, seen, heads, device))
+                .collect(),
             proj_out: pixelwise(),
         }
     }
@@ -160,7 +197,12 @@ impl Attend for SpatialTransformer {
         let [batch, channels, height, width] = x.dims();
         let h = self.proj_in.forward(self.norm.forward(x.clone()));
         let h = h.reshape([batch, channels, height * width]).swap_dims(1, 2);
-        let h = self.transformer_blocks.iter().fold(h, |h, block| block.forward(h, tokens));
-        x + self.proj_out.forward(h.swap_dims(1, 2).reshape([batch, channels, height, width]))
+        let h = self
+            .transformer_blocks
+            .iter()
+            .fold(h, |h, block| block.forward(h, tokens));
+        x + self
+            .proj_out
+            .forward(h.swap_dims(1, 2).reshape([batch, channels, height, width]))
     }
 }

@@ -116,7 +116,12 @@ impl Default for UNet2dConfig {
             time_embedding_dim: None,
             freq_shift: 0.0,
             flip_sin_to_cos: true,
-            down_block_types: vec![DownBlock2D, AttnDownBlock2D, AttnDownBlock2D, AttnDownBlock2D],
+            down_block_types: vec![
+                DownBlock2D,
+                AttnDownBlock2D,
+                AttnDownBlock2D,
+                AttnDownBlock2D,
+            ],
             up_block_types: vec![AttnUpBlock2D, AttnUpBlock2D, AttnUpBlock2D, UpBlock2D],
             block_out_channels: vec![224, 448, 672, 896],
             layers_per_block: 2,
@@ -144,13 +149,16 @@ const FIXED: &[(&str, &str)] = &[
 ];
 
 impl UNet2dConfig {
-    /// A small network for images of `shape`: up to three sizes of 32, 64 and 64 channels, as often as both sides can be halved and
-    /// leave 4 pixels, with attention at the smallest. `classes` counts the one that stands for none, where there is to be one.
+    /// A small network for images of `shape`: up to three sizes of 32, 64 and 64 channels, as often
+    /// as both sides can be halved and leave 4 pixels, with attention at the smallest. `classes`
+    /// counts the one that stands for none, where there is to be one.
     pub fn small(shape: ImageShape, classes: Option<usize>) -> Self {
         use {DownBlockType::*, UpBlockType::*};
         let fits = |levels: &usize| {
             let factor = 1 << (levels - 1);
-            [shape.height, shape.width].iter().all(|side| side.is_multiple_of(factor) && side / factor >= 4)
+            [shape.height, shape.width]
+                .iter()
+                .all(|side| side.is_multiple_of(factor) && side / factor >= 4)
         };
         let levels = (1..=3).rev().find(fits).unwrap_or(1);
         let mut down = vec![DownBlock2D; levels];
@@ -170,8 +178,8 @@ impl UNet2dConfig {
         }
     }
 
-    /// A configuration from the fields of its file; the others have defaults. Also gives the fields that are not known and
-    /// change nothing.
+    /// A configuration from the fields of its file; the others have defaults. Also gives the fields
+    /// that are not known and change nothing.
     ///
     /// # Errors
     /// [`Error::Config`] names a field with a value that cannot be one of its, or is not made here.
@@ -191,15 +199,31 @@ impl UNet2dConfig {
         let (levels, layers) = (channels.len(), self.layers_per_block);
         let (first, last) = (channels[0], channels[levels - 1]);
         let attention_groups = self.attn_norm_num_groups.unwrap_or(self.norm_num_groups);
-        let conv = |from, to| Conv2dConfig::new([from, to], 3).with_padding(1).init(device);
-        let attend = |channels, groups, scale| AttentionBlock::new(&shared, channels, groups, scale, device);
-        let middle = self.add_attention.then(|| attend(last, attention_groups, self.mid_block_scale_factor));
+        let conv = |from, to| {
+            Conv2dConfig::new([from, to], 3)
+                .with_padding(1)
+                .init(device)
+        };
+        let attend =
+            |channels, groups, scale| AttentionBlock::new(&shared, channels, groups, scale, device);
+        let middle = self
+            .add_attention
+            .then(|| attend(last, attention_groups, self.mid_block_scale_factor));
         let down = |(i, kind): (usize, &DownBlockType)| {
             let from = if i == 0 { first } else { channels[i - 1] };
             let padding = (i + 1 < levels).then_some(self.downsample_padding);
-            let attention =
-                || (*kind == DownBlockType::AttnDownBlock2D).then(|| attend(channels[i], self.norm_num_groups, 1.0));
-            DownBlock::new(&shared, [from, channels[i]], layers, attention, padding, device)
+            let attention = || {
+                (*kind == DownBlockType::AttnDownBlock2D)
+                    .then(|| attend(channels[i], self.norm_num_groups, 1.0))
+            };
+            DownBlock::new(
+                &shared,
+                [from, channels[i]],
+                layers,
+                attention,
+                padding,
+                device,
+            )
         };
         let up = |(i, kind): (usize, &UpBlockType)| {
             // From the smallest size on.
@@ -207,18 +231,31 @@ impl UNet2dConfig {
             let from = channels[(level + 1).min(levels - 1)];
             let mut skips = vec![channels[level]; layers];
             skips.push(channels[level.saturating_sub(1)]);
-            let attention =
-                || (*kind == UpBlockType::AttnUpBlock2D).then(|| attend(channels[level], self.norm_num_groups, 1.0));
-            UpBlock::new(&shared, [from, channels[level]], &skips, attention, level > 0, device)
+            let attention = || {
+                (*kind == UpBlockType::AttnUpBlock2D)
+                    .then(|| attend(channels[level], self.norm_num_groups, 1.0))
+            };
+            UpBlock::new(
+                &shared,
+                [from, channels[level]],
+                &skips,
+                attention,
+                level > 0,
+                device,
+            )
         };
         Ok(UNet2dModel {
             conv_in: conv(self.in_channels, first),
             time_embedding: TimeEmbedding::new(first, shared.time, Activation::Silu, device),
-            class_embedding: self.num_class_embeds.map(|count| Embedding::new(count, shared.time, device)),
+            class_embedding: self
+                .num_class_embeds
+                .map(|count| Embedding::new(count, shared.time, device)),
             down_blocks: self.down_block_types.iter().enumerate().map(down).collect(),
             mid_block: MidBlock::new(&shared, last, middle, self.mid_block_scale_factor, device),
             up_blocks: self.up_block_types.iter().enumerate().map(up).collect(),
-            conv_norm_out: GroupNormConfig::new(self.norm_num_groups, first).with_epsilon(self.norm_eps).init(device),
+            conv_norm_out: GroupNormConfig::new(self.norm_num_groups, first)
+                .with_epsilon(self.norm_eps)
+                .init(device),
             conv_out: conv(first, self.out_channels),
             activation: shared.activation,
             config: self.clone(),
@@ -228,8 +265,12 @@ impl UNet2dConfig {
     fn validate(&self) -> Result<Shared> {
         let levels = self.block_out_channels.len();
         let [height, width] = self.sample_size.map_or([1, 1], SampleSize::sides);
-        let time =
-            self.time_embedding_dim.unwrap_or_else(|| self.block_out_channels.first().unwrap_or(&0).saturating_mul(4));
+        let time = self.time_embedding_dim.unwrap_or_else(|| {
+            self.block_out_channels
+                .first()
+                .unwrap_or(&0)
+                .saturating_mul(4)
+        });
         json::within(&[
             ("sample_size", height, 1 << 14),
             ("sample_size", width, 1 << 14),
@@ -237,13 +278,24 @@ impl UNet2dConfig {
             ("out_channels", self.out_channels, 1 << 12),
             ("layers_per_block", self.layers_per_block, 64),
             ("block_out_channels", levels, 16),
-            ("block_out_channels", self.block_out_channels.first().copied().unwrap_or(1), 1 << 14),
-            ("num_class_embeds", self.num_class_embeds.unwrap_or(1), 1 << 20),
+            (
+                "block_out_channels",
+                self.block_out_channels.first().copied().unwrap_or(1),
+                1 << 14,
+            ),
+            (
+                "num_class_embeds",
+                self.num_class_embeds.unwrap_or(1),
+                1 << 20,
+            ),
             ("time_embedding_dim", time, 1 << 16),
         ])?;
         json::levels(
             &self.block_out_channels,
-            &[("down_block_types", self.down_block_types.len()), ("up_block_types", self.up_block_types.len())],
+            &[
+                ("down_block_types", self.down_block_types.len()),
+                ("up_block_types", self.up_block_types.len()),
+            ],
             self.freq_shift,
         )?;
         for channels in &self.block_out_channels {
@@ -252,7 +304,10 @@ impl UNet2dConfig {
                 *channels,
                 &[
                     ("norm_num_groups", self.norm_num_groups),
-                    ("attn_norm_num_groups", self.attn_norm_num_groups.unwrap_or(1)),
+                    (
+                        "attn_norm_num_groups",
+                        self.attn_norm_num_groups.unwrap_or(1),
+                    ),
                     ("attention_head_dim", self.attention_head_dim.unwrap_or(1)),
                 ],
             )?;
@@ -262,7 +317,11 @@ impl UNet2dConfig {
             && self.attn_norm_num_groups.is_none()
         {
             // The attention in the middle has no norm then.
-            return Err(Error::config("attn_norm_num_groups", "null", "a number, with scale_shift"));
+            return Err(Error::config(
+                "attn_norm_num_groups",
+                "null",
+                "a number, with scale_shift",
+            ));
         }
         Shared {
             time,
@@ -295,8 +354,13 @@ pub(super) struct Embedding {
 
 impl Embedding {
     pub(super) fn new(rows: usize, width: usize, device: &Device) -> Self {
-        let normal = Initializer::Normal { mean: 0.0, std: 1.0 };
-        Self { weight: normal.param([rows, width], rows, width, device) }
+        let normal = Initializer::Normal {
+            mean: 0.0,
+            std: 1.0,
+        };
+        Self {
+            weight: normal.param([rows, width], rows, width, device),
+        }
     }
 
     pub(super) fn of(&self, index: Tensor<1, Int>) -> Tensor<2> {
@@ -335,16 +399,26 @@ impl UNet2dModel {
     /// What the network says of noisy images.
     ///
     /// # Shapes
-    /// - x: `[batch, in_channels, height, width]`, sides divisible by 2 for each size but the smallest
+    /// - x: `[batch, in_channels, height, width]`, sides divisible by 2 for each size but the
+    ///   smallest
     /// - time: `[batch]`
     /// - class: `[batch]`, for a network with classes
     /// - output: `[batch, out_channels, height, width]`
     ///
     /// # Panics
     /// If the shapes do not fit, or a class is missing.
-    pub fn forward(&self, x: Tensor<4>, time: Tensor<1>, class: Option<Tensor<1, Int>>) -> Tensor<4> {
+    pub fn forward(
+        &self,
+        x: Tensor<4>,
+        time: Tensor<1>,
+        class: Option<Tensor<1, Int>>,
+    ) -> Tensor<4> {
         let config = &self.config;
-        let x = if config.center_input_sample { x * 2.0 - 1.0 } else { x };
+        let x = if config.center_input_sample {
+            x * 2.0 - 1.0
+        } else {
+            x
+        };
         let sinusoids = Sinusoids {
             width: config.block_out_channels[0],
             cosines_first: config.flip_sin_to_cos,
@@ -356,9 +430,21 @@ impl UNet2dModel {
         }
         // Every block begins with the same activation of it.
         let time = self.activation.forward(told);
-        let told = Told { time: &time, tokens: None };
-        let x = through(self.conv_in.forward(x), told, &self.down_blocks, &self.mid_block, &self.up_blocks);
-        self.conv_out.forward(self.conv_norm_out.forward_with_activation(x, Activation::Silu))
+        let told = Told {
+            time: &time,
+            tokens: None,
+        };
+        let x = through(
+            self.conv_in.forward(x),
+            told,
+            &self.down_blocks,
+            &self.mid_block,
+            &self.up_blocks,
+        );
+        self.conv_out.forward(
+            self.conv_norm_out
+                .forward_with_activation(x, Activation::Silu),
+        )
     }
 }
 
@@ -395,7 +481,11 @@ mod tests {
                 let network = config.init(&flex).unwrap().seeded(1);
                 let x = Tensor::<4>::ones([3, 1, 12, 8], &flex);
                 let at = |time: [f32; 3], class: [i32; 3]| {
-                    network.forward(x.clone(), Tensor::from_floats(time, &flex), Some(Tensor::from_ints(class, &flex)))
+                    network.forward(
+                        x.clone(),
+                        Tensor::from_floats(time, &flex),
+                        Some(Tensor::from_ints(class, &flex)),
+                    )
                 };
                 let out = at([5.0, 5.0, 900.0], [0, 1, 0]);
                 assert_eq!(out.dims(), [3, 1, 12, 8]);
@@ -403,7 +493,12 @@ mod tests {
                     let other = out.clone().narrow(0, i, 1) - out.clone().narrow(0, 0, 1);
                     other.abs().max().into_scalar::<f32>()
                 };
-                assert!(difference(1) > 1e-4 && difference(2) > 1e-4, "{} {}", difference(1), difference(2));
+                assert!(
+                    difference(1) > 1e-4 && difference(2) > 1e-4,
+                    "{} {}",
+                    difference(1),
+                    difference(2)
+                );
             }
         }
     }
@@ -411,13 +506,25 @@ mod tests {
     #[test]
     fn small_networks_fit_their_images() {
         let flex = device("flex").unwrap();
-        for (height, width, levels) in [(28, 28, 3), (8, 8, 2), (32, 16, 3), (5, 7, 1), (1, 1, 1), (12, 9, 1)] {
+        for (height, width, levels) in [
+            (28, 28, 3),
+            (8, 8, 2),
+            (32, 16, 3),
+            (5, 7, 1),
+            (1, 1, 1),
+            (12, 9, 1),
+        ] {
             let config = UNet2dConfig::small(ImageShape::new(2, height, width), Some(3));
             assert_eq!(config.block_out_channels.len(), levels, "{height}×{width}");
             let network = config.init(&flex).unwrap().seeded(0);
             let x = Tensor::<4>::ones([1, 2, height, width], &flex);
             let class = Some(Tensor::from_ints([2], &flex));
-            assert_eq!(network.forward(x, Tensor::from_floats([3.0], &flex), class).dims(), [1, 2, height, width]);
+            assert_eq!(
+                network
+                    .forward(x, Tensor::from_floats([3.0], &flex), class)
+                    .dims(),
+                [1, 2, height, width]
+            );
         }
     }
 
@@ -425,38 +532,114 @@ mod tests {
     fn what_cannot_be_made_is_refused_by_name() {
         let flex = device("flex").unwrap();
         for (config, expected) in [
-            (UNet2dConfig { block_out_channels: vec![], ..small() }, "`block_out_channels` is 0"),
-            (UNet2dConfig { block_out_channels: vec![8], ..small() }, "`down_block_types` is 2 blocks"),
-            (UNet2dConfig { norm_num_groups: 3, ..small() }, "`norm_num_groups` is 3, expected a divisor of 8"),
-            (UNet2dConfig { attention_head_dim: Some(0), ..small() }, "`attention_head_dim` is 0"),
-            (UNet2dConfig { layers_per_block: 0, ..small() }, "`layers_per_block` is 0"),
-            (UNet2dConfig { act_fn: "magic".into(), ..small() }, "`act_fn` is magic"),
-            (UNet2dConfig { dropout: 1.0, ..small() }, "`dropout` is 1"),
-            (UNet2dConfig { downsample_padding: 2, ..small() }, "`downsample_padding` is 2"),
             (
-                UNet2dConfig { resnet_time_scale_shift: TimeScaleShift::ScaleShift, ..small() },
+                UNet2dConfig {
+                    block_out_channels: vec![],
+                    ..small()
+                },
+                "`block_out_channels` is 0",
+            ),
+            (
+                UNet2dConfig {
+                    block_out_channels: vec![8],
+                    ..small()
+                },
+                "`down_block_types` is 2 blocks",
+            ),
+            (
+                UNet2dConfig {
+                    norm_num_groups: 3,
+                    ..small()
+                },
+                "`norm_num_groups` is 3, expected a divisor of 8",
+            ),
+            (
+                UNet2dConfig {
+                    attention_head_dim: Some(0),
+                    ..small()
+                },
+                "`attention_head_dim` is 0",
+            ),
+            (
+                UNet2dConfig {
+                    layers_per_block: 0,
+                    ..small()
+                },
+                "`layers_per_block` is 0",
+            ),
+            (
+                UNet2dConfig {
+                    act_fn: "magic".into(),
+                    ..small()
+                },
+                "`act_fn` is magic",
+            ),
+            (
+                UNet2dConfig {
+                    dropout: 1.0,
+                    ..small()
+                },
+                "`dropout` is 1",
+            ),
+            (
+                UNet2dConfig {
+                    downsample_padding: 2,
+                    ..small()
+                },
+                "`downsample_padding` is 2",
+            ),
+            (
+                UNet2dConfig {
+                    resnet_time_scale_shift: TimeScaleShift::ScaleShift,
+                    ..small()
+                },
                 "`attn_norm_num_groups` is null",
             ),
             (
-                UNet2dConfig { block_out_channels: vec![usize::MAX, 1], ..small() },
+                UNet2dConfig {
+                    block_out_channels: vec![usize::MAX, 1],
+                    ..small()
+                },
                 "`block_out_channels` is 18446744073709551615",
             ),
-            (UNet2dConfig { block_out_channels: vec![0, 8], ..small() }, "`block_out_channels` is 0, expected 1 to"),
-            (UNet2dConfig { time_embedding_dim: Some(1 << 17), ..small() }, "`time_embedding_dim` is 131072"),
+            (
+                UNet2dConfig {
+                    block_out_channels: vec![0, 8],
+                    ..small()
+                },
+                "`block_out_channels` is 0, expected 1 to",
+            ),
+            (
+                UNet2dConfig {
+                    time_embedding_dim: Some(1 << 17),
+                    ..small()
+                },
+                "`time_embedding_dim` is 131072",
+            ),
         ] {
             let message = config.init(&flex).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
         }
         for (text, expected) in [
-            (r#"{"class_embed_type": "timestep"}"#, "`class_embed_type` is \"timestep\", expected null"),
-            (r#"{"down_block_types": ["SkipDownBlock2D"]}"#, "`down_block_types`"),
+            (
+                r#"{"class_embed_type": "timestep"}"#,
+                "`class_embed_type` is \"timestep\", expected null",
+            ),
+            (
+                r#"{"down_block_types": ["SkipDownBlock2D"]}"#,
+                "`down_block_types`",
+            ),
             (r#"{"in_channels": -1}"#, "`in_channels` is -1"),
-            (r#"{"_class_name": "DiTTransformer2DModel"}"#, "`_class_name` is \"DiTTransformer2DModel\""),
+            (
+                r#"{"_class_name": "DiTTransformer2DModel"}"#,
+                "`_class_name` is \"DiTTransformer2DModel\"",
+            ),
         ] {
             let message = UNet2dConfig::from_json(text).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
         }
-        let (_, ignored) = UNet2dConfig::from_json(r#"{"of_tomorrow": 1, "_class_name": "UNet2DModel"}"#).unwrap();
+        let (_, ignored) =
+            UNet2dConfig::from_json(r#"{"of_tomorrow": 1, "_class_name": "UNet2DModel"}"#).unwrap();
         assert_eq!(ignored, ["of_tomorrow"]);
     }
 }

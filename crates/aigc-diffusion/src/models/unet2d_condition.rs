@@ -1,4 +1,5 @@
-//! `UNet2DConditionModel`: a U-net that looks at tokens, such as those of a text (Rombach et al. 2022,
+//! `UNet2DConditionModel`: a U-net that looks at tokens, such as those of a text (Rombach et al.
+//! 2022,
 //! <https://arxiv.org/abs/2112.10752>).
 
 use super::{
@@ -56,7 +57,8 @@ impl PerBlock {
     }
 }
 
-/// Configuration of a [`UNet2dConditionModel`]; the fields are those of diffusers' `UNet2DConditionModel`.
+/// Configuration of a [`UNet2dConditionModel`]; the fields are those of diffusers'
+/// `UNet2DConditionModel`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UNet2dConditionConfig {
     /// Size of the images that it was made for.
@@ -111,8 +113,18 @@ impl Default for UNet2dConditionConfig {
             center_input_sample: false,
             flip_sin_to_cos: true,
             freq_shift: 0.0,
-            down_block_types: vec![CrossAttnDownBlock2D, CrossAttnDownBlock2D, CrossAttnDownBlock2D, DownBlock2D],
-            up_block_types: vec![UpBlock2D, CrossAttnUpBlock2D, CrossAttnUpBlock2D, CrossAttnUpBlock2D],
+            down_block_types: vec![
+                CrossAttnDownBlock2D,
+                CrossAttnDownBlock2D,
+                CrossAttnDownBlock2D,
+                DownBlock2D,
+            ],
+            up_block_types: vec![
+                UpBlock2D,
+                CrossAttnUpBlock2D,
+                CrossAttnUpBlock2D,
+                CrossAttnUpBlock2D,
+            ],
             block_out_channels: vec![320, 640, 1280, 1280],
             layers_per_block: 2,
             downsample_padding: 1,
@@ -157,8 +169,8 @@ const FIXED: &[(&str, &str)] = &[
 ];
 
 impl UNet2dConditionConfig {
-    /// A configuration from the fields of its file; the others have defaults. Also gives the fields that are not known and
-    /// change nothing.
+    /// A configuration from the fields of its file; the others have defaults. Also gives the fields
+    /// that are not known and change nothing.
     ///
     /// # Errors
     /// [`Error::Config`] names a field with a value that cannot be one of its, or is not made here.
@@ -177,21 +189,38 @@ impl UNet2dConditionConfig {
             ("in_channels", self.in_channels, 1 << 12),
             ("out_channels", self.out_channels, 1 << 12),
             ("layers_per_block", self.layers_per_block, 64),
-            ("transformer_layers_per_block", self.transformer_layers_per_block, 64),
+            (
+                "transformer_layers_per_block",
+                self.transformer_layers_per_block,
+                64,
+            ),
             ("cross_attention_dim", self.cross_attention_dim, 1 << 16),
             ("block_out_channels", levels, 16),
         ])?;
         json::levels(
             &self.block_out_channels,
-            &[("down_block_types", self.down_block_types.len()), ("up_block_types", self.up_block_types.len())],
+            &[
+                ("down_block_types", self.down_block_types.len()),
+                ("up_block_types", self.up_block_types.len()),
+            ],
             self.freq_shift,
         )?;
         for (level, channels) in self.block_out_channels.iter().enumerate() {
             json::within(&[("block_out_channels", *channels, 1 << 14)])?;
             let Some(heads) = self.attention_head_dim.at(level) else {
-                return Err(Error::config("attention_head_dim", "too short", format!("{levels} numbers")));
+                return Err(Error::config(
+                    "attention_head_dim",
+                    "too short",
+                    format!("{levels} numbers"),
+                ));
             };
-            json::divides(*channels, &[("norm_num_groups", self.norm_num_groups), ("attention_head_dim", heads)])?;
+            json::divides(
+                *channels,
+                &[
+                    ("norm_num_groups", self.norm_num_groups),
+                    ("attention_head_dim", heads),
+                ],
+            )?;
         }
         Shared {
             time: 4 * self.block_out_channels[0],
@@ -213,7 +242,11 @@ impl UNet2dConditionConfig {
         let shared = self.validate()?;
         let channels = &self.block_out_channels;
         let levels = channels.len();
-        let conv = |from, to| Conv2dConfig::new([from, to], 3).with_padding(1).init(device);
+        let conv = |from, to| {
+            Conv2dConfig::new([from, to], 3)
+                .with_padding(1)
+                .init(device)
+        };
         let attend = |level: usize| {
             let config = SpatialConfig {
                 channels: channels[level],
@@ -227,16 +260,32 @@ impl UNet2dConditionConfig {
         let down = |(level, kind): (usize, &CrossDownBlockType)| {
             let from = channels[level.saturating_sub(1)];
             let padding = (level + 1 < levels).then_some(self.downsample_padding);
-            let attention = || (*kind == CrossDownBlockType::CrossAttnDownBlock2D).then(|| attend(level));
-            DownBlock::new(&shared, [from, channels[level]], self.layers_per_block, attention, padding, device)
+            let attention =
+                || (*kind == CrossDownBlockType::CrossAttnDownBlock2D).then(|| attend(level));
+            DownBlock::new(
+                &shared,
+                [from, channels[level]],
+                self.layers_per_block,
+                attention,
+                padding,
+                device,
+            )
         };
         let up = |(i, kind): (usize, &CrossUpBlockType)| {
             let level = levels - 1 - i;
             let from = channels[(level + 1).min(levels - 1)];
             let mut skips = vec![channels[level]; self.layers_per_block];
             skips.push(channels[level.saturating_sub(1)]);
-            let attention = || (*kind == CrossUpBlockType::CrossAttnUpBlock2D).then(|| attend(level));
-            UpBlock::new(&shared, [from, channels[level]], &skips, attention, level > 0, device)
+            let attention =
+                || (*kind == CrossUpBlockType::CrossAttnUpBlock2D).then(|| attend(level));
+            UpBlock::new(
+                &shared,
+                [from, channels[level]],
+                &skips,
+                attention,
+                level > 0,
+                device,
+            )
         };
         let (first, last) = (channels[0], channels[levels - 1]);
         let middle = Some(attend(levels - 1));
@@ -246,7 +295,9 @@ impl UNet2dConditionConfig {
             down_blocks: self.down_block_types.iter().enumerate().map(down).collect(),
             mid_block: MidBlock::new(&shared, last, middle, self.mid_block_scale_factor, device),
             up_blocks: self.up_block_types.iter().enumerate().map(up).collect(),
-            conv_norm_out: GroupNormConfig::new(self.norm_num_groups, first).with_epsilon(self.norm_eps).init(device),
+            conv_norm_out: GroupNormConfig::new(self.norm_num_groups, first)
+                .with_epsilon(self.norm_eps)
+                .init(device),
             conv_out: conv(first, self.out_channels),
             activation: shared.activation,
             config: self.clone(),
@@ -279,7 +330,8 @@ impl UNet2dConditionModel {
     /// What the network says of noisy images.
     ///
     /// # Shapes
-    /// - x: `[batch, in_channels, height, width]`, sides divisible by 2 for each size but the smallest
+    /// - x: `[batch, in_channels, height, width]`, sides divisible by 2 for each size but the
+    ///   smallest
     /// - time: `[batch]`
     /// - tokens: `[batch, tokens, cross_attention_dim]`
     /// - output: `[batch, out_channels, height, width]`
@@ -288,15 +340,33 @@ impl UNet2dConditionModel {
     /// If the shapes do not fit.
     pub fn forward(&self, x: Tensor<4>, time: Tensor<1>, tokens: &Tensor<3>) -> Tensor<4> {
         let config = &self.config;
-        let x = if config.center_input_sample { x * 2.0 - 1.0 } else { x };
+        let x = if config.center_input_sample {
+            x * 2.0 - 1.0
+        } else {
+            x
+        };
         let sinusoids = Sinusoids {
             width: config.block_out_channels[0],
             cosines_first: config.flip_sin_to_cos,
             shift: config.freq_shift,
         };
-        let time = self.activation.forward(self.time_embedding.forward(sinusoids.of(time)));
-        let told = Told { time: &time, tokens: Some(tokens) };
-        let x = through(self.conv_in.forward(x), told, &self.down_blocks, &self.mid_block, &self.up_blocks);
-        self.conv_out.forward(self.conv_norm_out.forward_with_activation(x, self.activation))
+        let time = self
+            .activation
+            .forward(self.time_embedding.forward(sinusoids.of(time)));
+        let told = Told {
+            time: &time,
+            tokens: Some(tokens),
+        };
+        let x = through(
+            self.conv_in.forward(x),
+            told,
+            &self.down_blocks,
+            &self.mid_block,
+            &self.up_blocks,
+        );
+        self.conv_out.forward(
+            self.conv_norm_out
+                .forward_with_activation(x, self.activation),
+        )
     }
 }

@@ -32,10 +32,15 @@ impl<D: Denoiser> Sampler<'_, D> {
         while sampling.call().is_some() {
             let stepped = self.step(&mut sampling, x, x0, &asked, &mut streams)?;
             x = stepped.0;
-            if let ControlFlow::Break(()) = self.tell(&images, of, &sampling, plan, (&x, &stepped.1)) {
+            if let ControlFlow::Break(()) =
+                self.tell(&images, of, &sampling, plan, (&x, &stepped.1))
+            {
                 let under_way = sampling.call().is_some();
                 let x = if under_way { stepped.1 } else { x };
-                return Ok(Carried { x, stopped: under_way || images.end < of });
+                return Ok(Carried {
+                    x,
+                    stopped: under_way || images.end < of,
+                });
             }
             x0 = Some(stepped.1);
         }
@@ -50,10 +55,27 @@ impl<D: Denoiser> Sampler<'_, D> {
         plan: &Plan,
         (x, x0): (&Tensor<4>, &Tensor<4>),
     ) -> ControlFlow<()> {
-        let Some(observer) = &self.observer else { return ControlFlow::Continue(()) };
-        let level = sampling.call().map_or(Level { alpha: 1.0, sigma: 0.0 }, |next| next.seen);
+        let Some(observer) = &self.observer else {
+            return ControlFlow::Continue(());
+        };
+        let level = sampling.call().map_or(
+            Level {
+                alpha: 1.0,
+                sigma: 0.0,
+            },
+            |next| next.seen,
+        );
         let (call, calls) = (sampling.made(), plan.len());
-        let progress = Progress { images: images.clone(), of, call, calls, x, x0, level, sampler: self };
+        let progress = Progress {
+            images: images.clone(),
+            of,
+            call,
+            calls,
+            x,
+            x0,
+            level,
+            sampler: self,
+        };
         (observer.borrow_mut())(&progress)
     }
 
@@ -72,15 +94,28 @@ impl<D: Denoiser> Sampler<'_, D> {
             Some((guide, live)) => {
                 let answer = |output: Tensor<4>, x: &Tensor<4>| {
                     let mean = output.clone().narrow(1, 0, x.dims()[1]);
-                    (output, x.clone() * call.reading.x0.0 + mean * call.reading.x0.1)
+                    (
+                        output,
+                        x.clone() * call.reading.x0.0 + mean * call.reading.x0.1,
+                    )
                 };
-                let ask = |x: &Tensor<4>| answer(self.output(self.network, call, x, x0.clone(), asked), x);
+                let ask = |x: &Tensor<4>| {
+                    answer(self.output(self.network, call, x, x0.clone(), asked), x)
+                };
                 let (told, made) = (asked.clone().autodiff(), x0.clone().map(Tensor::autodiff));
-                let ask_live = |x: &Tensor<4>| answer(self.output(live, call, x, made.clone(), &told), x);
+                let ask_live =
+                    |x: &Tensor<4>| answer(self.output(live, call, x, made.clone(), &told), x);
                 let images = asked.images.clone();
                 let latent = self.latent.is_some();
-                let view =
-                    View { x: &x, call, images, latent, ask: &ask, ask_live: &ask_live, answer: OnceCell::new() };
+                let view = View {
+                    x: &x,
+                    call,
+                    images,
+                    latent,
+                    ask: &ask,
+                    ask_live: &ask_live,
+                    answer: OnceCell::new(),
+                };
                 led(*guide, &view)?
             }
         };
@@ -93,18 +128,50 @@ impl<D: Denoiser> Sampler<'_, D> {
     }
 
     /// What the network says, guided if it is to be.
-    fn output(&self, network: &D, call: &Call, x: &Tensor<4>, x0: Option<Tensor<4>>, asked: &Asked) -> Tensor<4> {
+    fn output(
+        &self,
+        network: &D,
+        call: &Call,
+        x: &Tensor<4>,
+        x0: Option<Tensor<4>>,
+        asked: &Asked,
+    ) -> Tensor<4> {
         let (n, channels) = (x.dims()[0], x.dims()[1]);
-        let seen = if call.input == 1.0 { x.clone() } else { x.clone() * call.input };
+        let seen = if call.input == 1.0 {
+            x.clone()
+        } else {
+            x.clone() * call.input
+        };
         let time = |n: usize| Tensor::full([n], call.time, &x.device());
-        let Some((guidance, none)) = self.guidance.zip(asked.none.clone()).filter(|(g, _)| g.acts(call)) else {
-            return network.predict(seen, time(n), &Condition { x0, ..asked.condition.clone() });
+        let Some((guidance, none)) = self
+            .guidance
+            .zip(asked.none.clone())
+            .filter(|(g, _)| g.acts(call))
+        else {
+            return network.predict(
+                seen,
+                time(n),
+                &Condition {
+                    x0,
+                    ..asked.condition.clone()
+                },
+            );
         };
         // Both at once: the network's weights are read once.
         let two = |x: Tensor<4>| Tensor::cat(vec![x.clone(), x], 0);
         let both = Condition {
-            class: asked.condition.class.clone().zip(none.class).map(|(a, b)| Tensor::cat(vec![a, b], 0)),
-            tokens: asked.condition.tokens.clone().zip(none.tokens).map(|(a, b)| Tensor::cat(vec![a, b], 0)),
+            class: asked
+                .condition
+                .class
+                .clone()
+                .zip(none.class)
+                .map(|(a, b)| Tensor::cat(vec![a, b], 0)),
+            tokens: asked
+                .condition
+                .tokens
+                .clone()
+                .zip(none.tokens)
+                .map(|(a, b)| Tensor::cat(vec![a, b], 0)),
             x0: x0.map(two),
         };
         let output = network.predict(two(seen), time(2 * n), &both);
@@ -122,27 +189,62 @@ impl<D: Denoiser> Sampler<'_, D> {
     pub(super) fn asked(&self, classes: Option<&[u32]>, images: &Range<usize>) -> Result<Asked> {
         let n = images.len();
         let of = |classes: Vec<i32>| Tensor::from_data(TensorData::new(classes, [n]), &self.device);
-        let class = classes.map(|all| of(all[images.clone()].iter().map(|class| *class as i32).collect()));
+        let class = classes.map(|all| {
+            of(all[images.clone()]
+                .iter()
+                .map(|class| *class as i32)
+                .collect())
+        });
         let rows = |tokens: &Tensor<3>| match tokens.dims()[0] {
             1 => Ok(tokens.clone().repeat_dim(0, n)),
             many if many >= images.end => Ok(tokens.clone().narrow(0, images.start, n)),
-            few => Err(Error::config("tokens", few, "a row for all samples, or one for each")),
+            few => Err(Error::config(
+                "tokens",
+                few,
+                "a row for all samples, or one for each",
+            )),
         };
-        let tokens = self.tokens.as_ref().map(|(tokens, _)| rows(tokens)).transpose()?;
+        let tokens = self
+            .tokens
+            .as_ref()
+            .map(|(tokens, _)| rows(tokens))
+            .transpose()?;
         if tokens.is_none() && self.network.cross_attention_dim().is_some() {
-            return Err(Error::config("tokens", "missing", "some, for a network that looks at them; see `told`"));
+            return Err(Error::config(
+                "tokens",
+                "missing",
+                "some, for a network that looks at them; see `told`",
+            ));
         }
         let none = match (&self.guidance, &self.tokens, self.none) {
             (None, _, _) => None,
-            (_, Some((_, Some(none))), _) => {
-                Some(Condition { class: class.clone(), tokens: Some(rows(none)?), x0: None })
+            (_, Some((_, Some(none))), _) => Some(Condition {
+                class: class.clone(),
+                tokens: Some(rows(none)?),
+                x0: None,
+            }),
+            (_, _, Some(none)) => Some(Condition {
+                class: Some(of(vec![none as i32; n])),
+                tokens: tokens.clone(),
+                x0: None,
+            }),
+            _ => {
+                return Err(Error::config(
+                    "guidance",
+                    "given",
+                    "tokens that stand for none, to go away from",
+                ));
             }
-            (_, _, Some(none)) => {
-                Some(Condition { class: Some(of(vec![none as i32; n])), tokens: tokens.clone(), x0: None })
-            }
-            _ => return Err(Error::config("guidance", "given", "tokens that stand for none, to go away from")),
         };
-        Ok(Asked { images: images.clone(), condition: Condition { class, tokens, x0: None }, none })
+        Ok(Asked {
+            images: images.clone(),
+            condition: Condition {
+                class,
+                tokens,
+                x0: None,
+            },
+            none,
+        })
     }
 }
 
@@ -168,6 +270,10 @@ impl Asked {
             tokens: condition.tokens.map(Tensor::autodiff),
             x0: condition.x0.map(Tensor::autodiff),
         };
-        Self { condition: on(self.condition), none: self.none.map(on), ..self }
+        Self {
+            condition: on(self.condition),
+            none: self.none.map(on),
+            ..self
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! From noise to images.
 //!
-//! Everything random is drawn on the host, by a stream for each image: what an image becomes depends on its seed and its number
-//! alone, not on how many are made at once.
+//! Everything random is drawn on the host, by a stream for each image: what an image becomes
+//! depends on its seed and its number alone, not on how many are made at once.
 
 use crate::{
     clip::Clip,
@@ -14,7 +14,8 @@ use crate::{
 use aigc_core::{
     Error, Result,
     data::{Classes, ImageShape},
-    latent::{Autoencoder, slerp},
+    encoder::Autoencoder,
+    latent::slerp,
     rng::Rng,
 };
 use burn::tensor::{Device, Tensor, TensorData};
@@ -47,12 +48,14 @@ pub struct Progress<'a> {
 }
 
 impl Progress<'_> {
-    /// The images as they would be if nothing more were to change, `[images, channels, height, width]` in `[0, 1]`.
+    /// The images as they would be if nothing more were to change,
+    /// `[images, channels, height, width]` in `[0, 1]`.
     pub fn preview(&self) -> Tensor<4> {
         self.sampler.show(self.x0.clone())
     }
 
-    /// The noisy samples themselves, as pictures: brought to the images' range, in which the noise goes beyond black and white.
+    /// The noisy samples themselves, as pictures: brought to the images' range, in which the noise
+    /// goes beyond black and white.
     ///
     /// # Shapes
     /// - output: `[images, channels, height, width]` in `[0, 1]`
@@ -70,8 +73,8 @@ trait Show: std::fmt::Debug {
 /// What sampling gives.
 #[derive(Clone, Debug)]
 pub struct Samples {
-    /// `[n, channels, height, width]` in `[0, 1]`. If sampling was stopped: those that were done and, as far as they had come,
-    /// those that were being made.
+    /// `[n, channels, height, width]` in `[0, 1]`. If sampling was stopped: those that were done
+    /// and, as far as they had come, those that were being made.
     pub images: Tensor<4>,
     /// The class of each, where the network is told one.
     pub classes: Option<Vec<u32>>,
@@ -137,21 +140,31 @@ struct Streams(Vec<Rng>);
 
 impl Streams {
     fn new(seed: u64, purpose: &str, images: Range<usize>) -> Self {
-        Self(images.map(|i| Rng::keyed(seed, purpose, i as u64)).collect())
+        Self(
+            images
+                .map(|i| Rng::keyed(seed, purpose, i as u64))
+                .collect(),
+        )
     }
 
     fn draw(&mut self, shape: ImageShape, device: &Device) -> Tensor<4> {
-        let values: Vec<f32> = self.0.iter_mut().flat_map(|rng| rng.normals(shape.numel())).collect();
+        let values: Vec<f32> = self
+            .0
+            .iter_mut()
+            .flat_map(|rng| rng.normals(shape.numel()))
+            .collect();
         let dims = [self.0.len(), shape.channels, shape.height, shape.width];
         Tensor::from_data(TensorData::new(values, dims), device)
     }
 }
 
 impl<'a, D: Denoiser> Sampler<'a, D> {
-    /// A sampler of images of `shape`, in so many steps of a scheduler, of any class and without guidance.
+    /// A sampler of images of `shape`, in so many steps of a scheduler, of any class and without
+    /// guidance.
     ///
     /// # Errors
-    /// [`Error::Config`] as the scheduler's [`plan`](Scheduler::plan), or for a shape that the network cannot make.
+    /// [`Error::Config`] as the scheduler's [`plan`](Scheduler::plan), or for a shape that the
+    /// network cannot make.
     pub fn new(
         network: &'a D,
         scheduler: &impl Scheduler,
@@ -170,7 +183,10 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
             device: device.clone(),
             classes: Classes::Any,
             known: network.classes(),
-            none: network.classes().filter(|classes| *classes > 1).map(|classes| classes as u32 - 1),
+            none: network
+                .classes()
+                .filter(|classes| *classes > 1)
+                .map(|classes| classes as u32 - 1),
             tokens: None,
             guidance: None,
             guide: None,
@@ -185,7 +201,8 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
         Self { classes, ..self }
     }
 
-    /// Only the network's first `known` classes are classes. If there are more, the last stands for none; if not, none does.
+    /// Only the network's first `known` classes are classes. If there are more, the last stands for
+    /// none; if not, none does.
     ///
     /// # Errors
     /// [`Error::Config`] unless the network has as many.
@@ -193,51 +210,89 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
         match self.network.classes() {
             Some(classes) if (1..=classes).contains(&known) => {
                 let none = (known < classes).then_some(classes as u32 - 1);
-                Ok(Self { known: Some(known), none, ..self })
+                Ok(Self {
+                    known: Some(known),
+                    none,
+                    ..self
+                })
             }
-            classes => Err(Error::config("known", known, format!("1 to {}, the classes", classes.unwrap_or(0)))),
+            classes => Err(Error::config(
+                "known",
+                known,
+                format!("1 to {}, the classes", classes.unwrap_or(0)),
+            )),
         }
     }
 
-    /// Makes no class in particular: the network is told the class that stands for none, its last, unless all are
-    /// [known](Self::knowing).
+    /// Makes no class in particular: the network is told the class that stands for none, its last,
+    /// unless all are [known](Self::knowing).
     ///
     /// # Errors
     /// [`Error::Config`] if no class stands for none.
     pub fn unconditional(self) -> Result<Self> {
         match self.none {
-            Some(none) => Ok(Self { known: self.network.classes(), classes: Classes::One(none), ..self }),
-            None => Err(Error::config("classes", "none", "a network with a class that stands for none")),
+            Some(none) => Ok(Self {
+                known: self.network.classes(),
+                classes: Classes::One(none),
+                ..self
+            }),
+            None => Err(Error::config(
+                "classes",
+                "none",
+                "a network with a class that stands for none",
+            )),
         }
     }
 
-    /// Tells a network with cross-attention these tokens, `[1 or n, tokens, width]`; `none`, of the same shape, is what guidance
-    /// goes away from.
+    /// Tells a network with cross-attention these tokens, `[1 or n, tokens, width]`; `none`, of the
+    /// same shape, is what guidance goes away from.
     ///
     /// # Errors
-    /// [`Error::Config`] if the network looks at no tokens, or tokens of another width, or the two are not of one shape.
+    /// [`Error::Config`] if the network looks at no tokens, or tokens of another width, or the two
+    /// are not of one shape.
     pub fn told(self, tokens: Tensor<3>, none: Option<Tensor<3>>) -> Result<Self> {
         let [_, count, width] = tokens.dims();
         match self.network.cross_attention_dim() {
             Some(expected) if expected == width && count > 0 => {}
             Some(expected) => {
                 let value = format!("{count} of width {width}");
-                return Err(Error::config("tokens", value, format!("at least one, of width {expected}")));
+                return Err(Error::config(
+                    "tokens",
+                    value,
+                    format!("at least one, of width {expected}"),
+                ));
             }
-            None => return Err(Error::config("tokens", "given", "none; the network looks at no tokens")),
+            None => {
+                return Err(Error::config(
+                    "tokens",
+                    "given",
+                    "none; the network looks at no tokens",
+                ));
+            }
         }
-        if let Some(none) = none.as_ref().filter(|none| none.dims()[1..] != [count, width]) {
+        if let Some(none) = none
+            .as_ref()
+            .filter(|none| none.dims()[1..] != [count, width])
+        {
             let expected = format!("[1 or n, {count}, {width}], like the tokens");
-            return Err(Error::config("none", format!("{:?}", none.dims()), expected));
+            return Err(Error::config(
+                "none",
+                format!("{:?}", none.dims()),
+                expected,
+            ));
         }
-        Ok(Self { tokens: Some((tokens, none)), ..self })
+        Ok(Self {
+            tokens: Some((tokens, none)),
+            ..self
+        })
     }
 
-    /// Classifier-free guidance, away from the class that stands for none (the last, unless all are [known](Self::knowing)), or
-    /// from the tokens that do.
+    /// Classifier-free guidance, away from the class that stands for none (the last, unless all are
+    /// [known](Self::knowing)), or from the tokens that do.
     ///
     /// # Errors
-    /// [`Error::Config`] for a value out of range, or a network that cannot be asked without a class.
+    /// [`Error::Config`] for a value out of range, or a network that cannot be asked without a
+    /// class.
     pub fn guided(self, guidance: Guidance) -> Result<Self> {
         guidance.validate()?;
         let by_tokens = self.tokens.as_ref().is_some_and(|(_, none)| none.is_some());
@@ -246,37 +301,61 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
             return Err(Error::config("guidance", guidance.scale, expected));
         }
         // What stands for none is no class to ask for.
-        let known = self.known.zip(self.none).map(|(known, none)| known.min(none as usize)).or(self.known);
-        Ok(Self { guidance: Some(guidance), known, ..self })
+        let known = self
+            .known
+            .zip(self.none)
+            .map(|(known, none)| known.min(none as usize))
+            .or(self.known);
+        Ok(Self {
+            guidance: Some(guidance),
+            known,
+            ..self
+        })
     }
 
-    /// Leads samples by a likelihood. Where the scheduler clips clean samples, the noise is that of the clipped ones: what leads may go
-    /// far beyond the range, and noise of other samples than those would pile up from step to step.
+    /// Leads samples by a likelihood. Where the scheduler clips clean samples, the noise is that of
+    /// the clipped ones: what leads may go far beyond the range, and noise of other samples than
+    /// those would pile up from step to step.
     pub fn with_guide(self, guide: &'a dyn Guide) -> Self {
         let live = differentiable(self.network);
-        let plan = Plan { use_clipped_model_output: true, ..self.plan };
-        Self { guide: Some((guide, live)), plan, ..self }
+        let plan = Plan {
+            use_clipped_model_output: true,
+            ..self.plan
+        };
+        Self {
+            guide: Some((guide, live)),
+            plan,
+            ..self
+        }
     }
 
     /// Samples are latent maps times `scale`; images are what the autoencoder makes of them.
     ///
     /// # Errors
-    /// [`Error::Config`] unless the scale is more than 0 and the latent maps are of the sampler's shape; for a scheduler that keeps
-    /// samples within the range of images, which latent maps are not in.
+    /// [`Error::Config`] unless the scale is more than 0 and the latent maps are of the sampler's
+    /// shape; for a scheduler that keeps samples within the range of images, which latent maps are
+    /// not in.
     pub fn through(self, autoencoder: &'a dyn Autoencoder, scale: f64) -> Result<Self> {
         if !(scale > 0.0 && scale.is_finite()) {
             return Err(Error::config("scale", scale, "more than 0"));
         }
         if autoencoder.latent_shape() != self.shape {
-            let expected = format!("{}, the autoencoder's latent maps", autoencoder.latent_shape());
+            let expected = format!(
+                "{}, the autoencoder's latent maps",
+                autoencoder.latent_shape()
+            );
             return Err(Error::config("shape", self.shape, expected));
         }
         unclipped(&self.plan)?;
-        Ok(Self { latent: Some((autoencoder, scale)), ..self })
+        Ok(Self {
+            latent: Some((autoencoder, scale)),
+            ..self
+        })
     }
 
-    /// Makes so many images at once, 64 by default (the network sees twice as many with classifier-free guidance): this bounds the
-    /// memory that the network needs, however many are asked for.
+    /// Makes so many images at once, 64 by default (the network sees twice as many with
+    /// classifier-free guidance): this bounds the memory that the network needs, however many are
+    /// asked for.
     ///
     /// # Errors
     /// [`Error::Config`] for 0.
@@ -284,12 +363,18 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
         if images == 0 {
             return Err(Error::config("batch_size", images, "at least 1"));
         }
-        Ok(Self { batch_size: images, ..self })
+        Ok(Self {
+            batch_size: images,
+            ..self
+        })
     }
 
     /// Is told of every call of the network; may look at the images so far, and may stop.
     pub fn observe(self, observer: impl FnMut(&Progress<'_>) -> ControlFlow<()> + 'a) -> Self {
-        Self { observer: Some(RefCell::new(Box::new(observer))), ..self }
+        Self {
+            observer: Some(RefCell::new(Box::new(observer))),
+            ..self
+        }
     }
 
     /// Calls of the network for each image.
@@ -318,36 +403,44 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
     /// `n` images.
     ///
     /// # Errors
-    /// [`Error::Config`] if `n` is 0 or a class is not one of the network's; what a [`Guide`] reports.
+    /// [`Error::Config`] if `n` is 0 or a class is not one of the network's; what a [`Guide`]
+    /// reports.
     pub fn sample(&self, n: usize, seed: u64) -> Result<Samples> {
         let classes = self.draw_classes(n, seed)?;
         let start = |images: Range<usize>| {
-            Ok(Streams::new(seed, "start", images).draw(self.shape, &self.device) * self.plan.init_noise_sigma)
+            Ok(
+                Streams::new(seed, "start", images).draw(self.shape, &self.device)
+                    * self.plan.init_noise_sigma,
+            )
         };
         self.in_parts(n, &self.plan, classes, seed, start)
     }
 
-    /// Images of given noise, `[n, channels, height, width]`, standard normal. `seed` is for the noise that a scheduler adds on the
-    /// way, and for the classes.
+    /// Images of given noise, `[n, channels, height, width]`, standard normal. `seed` is for the
+    /// noise that a scheduler adds on the way, and for the classes.
     ///
     /// # Errors
-    /// [`Error::Config`] as [`sample`](Self::sample), or if the noise is not of the sampler's shape.
+    /// [`Error::Config`] as [`sample`](Self::sample), or if the noise is not of the sampler's
+    /// shape.
     pub fn sample_from_noise(&self, noise: &Tensor<4>, seed: u64) -> Result<Samples> {
         let n = self.fits(noise, "noise")?;
         let classes = self.draw_classes(n, seed)?;
-        let start =
-            |images: Range<usize>| Ok(noise.clone().narrow(0, images.start, images.len()) * self.plan.init_noise_sigma);
+        let start = |images: Range<usize>| {
+            Ok(noise.clone().narrow(0, images.start, images.len()) * self.plan.init_noise_sigma)
+        };
         self.in_parts(n, &self.plan, classes, seed, start)
     }
 
-    /// Image to image (Meng et al. 2022, <https://arxiv.org/abs/2108.01073>): noise is added to images, and they are cleaned
-    /// again. `strength` is the share of the calls that are made, from above 0, which changes next to nothing, to 1.
+    /// Image to image (Meng et al. 2022, <https://arxiv.org/abs/2108.01073>): noise is added to
+    /// images, and they are cleaned again. `strength` is the share of the calls that are made, from
+    /// above 0, which changes next to nothing, to 1.
     ///
     /// # Shapes
     /// - images: `[n, channels, height, width]` in `[0, 1]`
     ///
     /// # Errors
-    /// [`Error::Config`] as [`sample`](Self::sample), for a strength out of range, or images of another shape.
+    /// [`Error::Config`] as [`sample`](Self::sample), for a strength out of range, or images of
+    /// another shape.
     pub fn img2img(&self, images: &Tensor<4>, strength: f64, seed: u64) -> Result<Samples> {
         if !(strength > 0.0 && strength <= 1.0) {
             return Err(Error::config("strength", strength, "above 0, at most 1"));
@@ -364,28 +457,42 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
         self.in_parts(n, &plan, classes, seed, start)
     }
 
-    /// Takes noise of a known standard deviation (of values in `[0, 1]`) from images: a noisy image is a sample on its way. With a
-    /// scheduler that adds fresh noise (DDPM, DDIM with `eta` 1), what comes out is drawn from all clean images that it may have
-    /// been. It is made as noisy as at the next call before it; with many steps that is next to nothing.
+    /// Takes noise of a known standard deviation (of values in `[0, 1]`) from images: a noisy image
+    /// is a sample on its way. With a scheduler that adds fresh noise (DDPM, DDIM with `eta` 1),
+    /// what comes out is drawn from all clean images that it may have been. It is made as noisy as
+    /// at the next call before it; with many steps that is next to nothing.
     ///
     /// # Shapes
     /// - images: `[n, channels, height, width]` in `[0, 1]`, but for the noise
     ///
     /// # Errors
-    /// [`Error::Config`] as [`sample`](Self::sample), for an autoencoder, whose latent maps have other noise, for no noise or more than
-    /// sampling begins with, and for images of another shape.
+    /// [`Error::Config`] as [`sample`](Self::sample), for an autoencoder, whose latent maps have
+    /// other noise, for no noise or more than sampling begins with, and for images of another
+    /// shape.
     pub fn denoise(&self, images: &Tensor<4>, deviation: f64, seed: u64) -> Result<Samples> {
         if self.latent.is_some() {
-            return Err(Error::config("autoencoder", "given", "none; the noise is in the images"));
+            return Err(Error::config(
+                "autoencoder",
+                "given",
+                "none; the noise is in the images",
+            ));
         }
         let n = self.images_fit(images)?;
         let ratio = |call: &Call| call.level.sigma / call.level.alpha;
         // Images are in [−1, 1] here.
         let noise = 2.0 * deviation;
-        let at = self.plan.calls.iter().rposition(|call| ratio(call) >= noise);
+        let at = self
+            .plan
+            .calls
+            .iter()
+            .rposition(|call| ratio(call) >= noise);
         let Some(at) = at.filter(|_| noise > 0.0) else {
             let most = ratio(&self.plan.calls[0]) / 2.0;
-            return Err(Error::config("deviation", deviation, format!("above 0, at most {most:.4}")));
+            return Err(Error::config(
+                "deviation",
+                deviation,
+                format!("above 0, at most {most:.4}"),
+            ));
         };
         let plan = self.plan.from(at)?;
         let Level { alpha, sigma } = plan.calls[0].level;
@@ -393,22 +500,25 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
         let classes = self.draw_classes(n, seed)?;
         let noisy = images;
         let start = |images: Range<usize>| {
-            let added = Streams::new(seed, "start", images.clone()).draw(self.shape, &self.device) * more;
+            let added =
+                Streams::new(seed, "start", images.clone()).draw(self.shape, &self.device) * more;
             Ok(self.hide(noisy, images) * alpha + added)
         };
         self.in_parts(n, &plan, classes, seed, start)
     }
 
-    /// The noise that DDIM makes these images from (Song et al. 2021, section 5.4), for [`sample_from_noise`](Self::sample_from_noise) of a
-    /// sampler with the [`DdimScheduler`](crate::DdimScheduler) that the inverse was made [from](DdimInverseScheduler::from), and
-    /// the same seed, which draws the same classes.
+    /// The noise that DDIM makes these images from (Song et al. 2021, section 5.4), for
+    /// [`sample_from_noise`](Self::sample_from_noise) of a sampler with the
+    /// [`DdimScheduler`](crate::DdimScheduler) that the inverse was made
+    /// [from](DdimInverseScheduler::from), and the same seed, which draws the same classes.
     ///
     /// # Shapes
     /// - images and output: `[n, channels, height, width]`; images in `[0, 1]`
     ///
     /// # Errors
-    /// [`Error::Config`] as [`sample`](Self::sample), as the scheduler's plan, for images of another shape, for guidance or a
-    /// [`Guide`], for a scheduler that clips beside an autoencoder, or if an observer stops it.
+    /// [`Error::Config`] as [`sample`](Self::sample), as the scheduler's plan, for images of
+    /// another shape, for guidance or a [`Guide`], for a scheduler that clips beside an
+    /// autoencoder, or if an observer stops it.
     pub fn invert(
         &self,
         images: &Tensor<4>,
@@ -416,9 +526,16 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
         steps: usize,
         seed: u64,
     ) -> Result<Tensor<4>> {
-        for (field, given) in [("guide", self.guide.is_some()), ("guidance", self.guidance.is_some())] {
+        for (field, given) in [
+            ("guide", self.guide.is_some()),
+            ("guidance", self.guidance.is_some()),
+        ] {
             if given {
-                return Err(Error::config(field, "given", "none; images are taken to their noise as they are"));
+                return Err(Error::config(
+                    field,
+                    "given",
+                    "none; images are taken to their noise as they are",
+                ));
             }
         }
         let n = self.images_fit(images)?;
@@ -429,31 +546,53 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
         let classes = self.draw_classes(n, seed)?;
         let mut parts = Vec::new();
         for part in self.parts(n) {
-            let carried = self.carry(self.hide(images, part.clone()), &plan, classes.as_deref(), part, n, seed)?;
+            let carried = self.carry(
+                self.hide(images, part.clone()),
+                &plan,
+                classes.as_deref(),
+                part,
+                n,
+                seed,
+            )?;
             if carried.stopped {
-                return Err(Error::config("observer", "a stop", "none; there is no noise halfway"));
+                return Err(Error::config(
+                    "observer",
+                    "a stop",
+                    "none; there is no noise halfway",
+                ));
             }
             parts.push(carried.x);
         }
         Ok(Tensor::cat(parts, 0))
     }
 
-    /// `frames` images on the way from noise to noise: along the great arc between them, ends included (Song et al. 2021,
-    /// section 5.3). One class for all frames of a pair.
+    /// `frames` images on the way from noise to noise: along the great arc between them, ends
+    /// included (Song et al. 2021, section 5.3). One class for all frames of a pair.
     ///
     /// # Shapes
     /// - from and to: `[pairs, channels, height, width]`, standard normal
     /// - output: `frames` of `[pairs, channels, height, width]` in `[0, 1]`
     ///
     /// # Errors
-    /// [`Error::Config`] as [`sample_from_noise`](Self::sample_from_noise), for fewer than two frames, or if an observer stops it.
-    pub fn between(&self, from: &Tensor<4>, to: &Tensor<4>, frames: usize, seed: u64) -> Result<Vec<Tensor<4>>> {
+    /// [`Error::Config`] as [`sample_from_noise`](Self::sample_from_noise), for fewer than two
+    /// frames, or if an observer stops it.
+    pub fn between(
+        &self,
+        from: &Tensor<4>,
+        to: &Tensor<4>,
+        frames: usize,
+        seed: u64,
+    ) -> Result<Vec<Tensor<4>>> {
         if frames < 2 {
             return Err(Error::config("frames", frames, "at least 2"));
         }
         self.fits(from, "from")?;
         if from.dims() != to.dims() {
-            return Err(Error::config("to", format!("{:?}", to.dims()), format!("{:?}, like `from`", from.dims())));
+            return Err(Error::config(
+                "to",
+                format!("{:?}", to.dims()),
+                format!("{:?}, like `from`", from.dims()),
+            ));
         }
         let flat = |x: &Tensor<4>| x.clone().flatten::<2>(1, 3);
         let at = |k: usize| k as f64 / (frames - 1) as f64;
@@ -461,7 +600,11 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
             let noise = slerp(flat(from), flat(to), at(k)).reshape(from.dims());
             let samples = self.sample_from_noise(&noise, seed)?;
             if !samples.complete {
-                return Err(Error::config("observer", "a stop", "none; frames are made one after the other"));
+                return Err(Error::config(
+                    "observer",
+                    "a stop",
+                    "none; frames are made one after the other",
+                ));
             }
             Ok(samples.images)
         };
@@ -474,19 +617,28 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
     /// [`Error::Config`] if there are no columns, or the network has no classes.
     pub fn class_grid(&self, columns: usize, seed: u64) -> Result<Samples> {
         let Some(known) = self.known else {
-            return Err(Error::config("classes", "a grid", "nothing; the network has no classes"));
+            return Err(Error::config(
+                "classes",
+                "a grid",
+                "nothing; the network has no classes",
+            ));
         };
-        let classes: Vec<u32> = (0..known as u32).flat_map(|class| vec![class; columns]).collect();
+        let classes: Vec<u32> = (0..known as u32)
+            .flat_map(|class| vec![class; columns])
+            .collect();
         let noise = self.noise(columns, seed);
         let start = |images: Range<usize>| {
-            let rows = images.map(|i| noise.clone().narrow(0, i % columns, 1)).collect();
+            let rows = images
+                .map(|i| noise.clone().narrow(0, i % columns, 1))
+                .collect();
             Ok(Tensor::cat(rows, 0) * self.plan.init_noise_sigma)
         };
         self.in_parts(classes.len(), &self.plan, Some(classes), seed, start)
     }
 
     fn draw_classes(&self, n: usize, seed: u64) -> Result<Option<Vec<u32>>> {
-        self.classes.draw(self.known, n, &mut Rng::keyed(seed, "classes", 0))
+        self.classes
+            .draw(self.known, n, &mut Rng::keyed(seed, "classes", 0))
     }
 
     /// Number of samples in a tensor of them.
@@ -494,7 +646,11 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
         let [n, channels, height, width] = x.dims();
         let shape = ImageShape::new(channels, height, width);
         if shape != self.shape {
-            return Err(Error::config(field, shape, format!("{}, the sampler's", self.shape)));
+            return Err(Error::config(
+                field,
+                shape,
+                format!("{}, the sampler's", self.shape),
+            ));
         }
         Ok(n)
     }
@@ -506,9 +662,15 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
             return Err(Error::config("images", "none", "at least one"));
         }
         let shape = ImageShape::new(channels, height, width);
-        let expected = self.latent.map_or(self.shape, |(autoencoder, _)| autoencoder.image_shape());
-        if shape != expected {
-            return Err(Error::config("images", shape, format!("{expected}, as the sampler makes them")));
+        let expected = self.latent.map_or(self.shape.into(), |(autoencoder, _)| {
+            autoencoder.sample_shape()
+        });
+        if expected != shape {
+            return Err(Error::config(
+                "images",
+                shape,
+                format!("{expected}, as the sampler makes them"),
+            ));
         }
         Ok(n)
     }
@@ -518,13 +680,15 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
         let images = images.clone().narrow(0, part.start, part.len());
         match self.latent {
             None => images * 2.0 - 1.0,
-            Some((autoencoder, scale)) => autoencoder.encode(images) * scale,
+            Some((autoencoder, scale)) => autoencoder.encode(images).mode() * scale,
         }
     }
 
     fn parts(&self, n: usize) -> impl Iterator<Item = Range<usize>> + use<D> {
         let batch_size = self.batch_size;
-        (0..n).step_by(batch_size).map(move |start| start..(start + batch_size).min(n))
+        (0..n)
+            .step_by(batch_size)
+            .map(move |start| start..(start + batch_size).min(n))
     }
 
     fn in_parts(
@@ -541,7 +705,14 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
         let (mut made, mut complete, mut count) = (Vec::new(), true, 0);
         for images in self.parts(n) {
             count = images.end;
-            let carried = self.carry(start(images.clone())?, plan, classes.as_deref(), images, n, seed)?;
+            let carried = self.carry(
+                start(images.clone())?,
+                plan,
+                classes.as_deref(),
+                images,
+                n,
+                seed,
+            )?;
             made.push(self.show(carried.x));
             if carried.stopped {
                 complete = false;
@@ -552,7 +723,11 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
             classes.truncate(count);
             classes
         });
-        Ok(Samples { images: Tensor::cat(made, 0), classes, complete })
+        Ok(Samples {
+            images: Tensor::cat(made, 0),
+            classes,
+            complete,
+        })
     }
 }
 
@@ -562,7 +737,11 @@ fn unclipped(plan: &Plan) -> Result<()> {
         return Ok(());
     }
     let expected = "no clipping or thresholding; latent maps have another range than images";
-    Err(Error::config("clip_sample", format!("{:?}", plan.clip), expected))
+    Err(Error::config(
+        "clip_sample",
+        format!("{:?}", plan.clip),
+        expected,
+    ))
 }
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::{
-    AnyScheduler, ClassifierGuidance, Condition, DdimScheduler, DdpmScheduler, DpmMultistepScheduler, Kdpm2Scheduler,
-    NoisyClassifier, Prediction, Sampling, UNet2dConditionConfig, VarianceType, View,
+    AnyScheduler, ClassifierGuidance, Condition, DdimScheduler, DdpmScheduler,
+    DpmMultistepScheduler, Kdpm2Scheduler, NoisyClassifier, Prediction, Sampling,
+    UNet2dConditionConfig, VarianceType, View,
     models::{CrossDownBlockType, CrossUpBlockType, PerBlock},
     schedule::NoiseScheduleConfig,
     scheduler::Clipping,
@@ -16,10 +17,17 @@ use std::cell::Cell;
 const SHAPE: ImageShape = ImageShape::new(1, 4, 4);
 
 fn ddim() -> DdimScheduler {
-    DdimScheduler { clipping: Clipping::NONE, ..DdimScheduler::default() }
+    DdimScheduler {
+        clipping: Clipping::NONE,
+        ..DdimScheduler::default()
+    }
 }
 
-fn sampler<'a>(network: &'a Gaussian, scheduler: &impl Scheduler, steps: usize) -> Sampler<'a, Gaussian> {
+fn sampler<'a>(
+    network: &'a Gaussian,
+    scheduler: &impl Scheduler,
+    steps: usize,
+) -> Sampler<'a, Gaussian> {
     Sampler::new(network, scheduler, steps, SHAPE, &device("flex").unwrap()).unwrap()
 }
 
@@ -28,36 +36,65 @@ fn values(x: &Tensor<4>) -> Vec<f32> {
 }
 
 fn difference(a: &Tensor<4>, b: &Tensor<4>) -> f32 {
-    values(a).iter().zip(values(b)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    values(a)
+        .iter()
+        .zip(values(b))
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max)
 }
 
 #[test]
 fn samples_have_the_mean_and_spread_of_the_data() {
     let network = Gaussian::new(0.2, 0.3, &device("flex").unwrap());
-    let ddpm = DdpmScheduler { clipping: Clipping::NONE, ..DdpmScheduler::default() };
+    let ddpm = DdpmScheduler {
+        clipping: Clipping::NONE,
+        ..DdpmScheduler::default()
+    };
     for images in [
-        sampler(&network, &ddim(), 1000).with_batch_size(1000).unwrap().sample(1000, 0).unwrap().images,
-        sampler(&network, &ddpm, 1000).with_batch_size(1000).unwrap().sample(1000, 0).unwrap().images,
+        sampler(&network, &ddim(), 1000)
+            .with_batch_size(1000)
+            .unwrap()
+            .sample(1000, 0)
+            .unwrap()
+            .images,
+        sampler(&network, &ddpm, 1000)
+            .with_batch_size(1000)
+            .unwrap()
+            .sample(1000, 0)
+            .unwrap()
+            .images,
     ] {
         let (mean, deviation) = moments(&images);
-        assert!((mean - 0.6).abs() < 0.005 && (deviation - 0.15).abs() < 0.005, "{mean} {deviation}");
+        assert!(
+            (mean - 0.6).abs() < 0.005 && (deviation - 0.15).abs() < 0.005,
+            "{mean} {deviation}"
+        );
     }
 }
 
-/// However many are made at once, an image is its seed's and its number's, with fresh noise on the way too.
+/// However many are made at once, an image is its seed's and its number's, with fresh noise on the
+/// way too.
 #[test]
 fn an_image_does_not_depend_on_its_neighbours() {
     let network = Gaussian::new(0.0, 0.5, &device("flex").unwrap()).with_classes(7);
     let ddpm = DdpmScheduler::default();
     let make = |batch_size: usize, n: usize| {
-        let samples = sampler(&network, &ddpm, 20).with_batch_size(batch_size).unwrap().sample(n, 3).unwrap();
+        let samples = sampler(&network, &ddpm, 20)
+            .with_batch_size(batch_size)
+            .unwrap()
+            .sample(n, 3)
+            .unwrap();
         (samples.images, samples.classes.unwrap())
     };
     let (all, classes) = make(64, 10);
     for batch_size in [1, 3] {
         let (parts, same) = make(batch_size, 10);
         assert_eq!(same, classes);
-        assert!(difference(&all, &parts) < 1e-6, "{batch_size}: {}", difference(&all, &parts));
+        assert!(
+            difference(&all, &parts) < 1e-6,
+            "{batch_size}: {}",
+            difference(&all, &parts)
+        );
     }
     let other = sampler(&network, &ddpm, 20).sample(10, 4).unwrap().images;
     assert!(difference(&all, &other) > 0.05);
@@ -81,24 +118,37 @@ fn progress_is_told_and_a_stop_keeps_what_there_is() {
     let samples = whole.sample(10, 0).unwrap();
     assert!(samples.complete && seen.get() == 15);
     // Stopped in the second part, after its third call.
-    let stopping = sampler(&network, &ddim(), 5).with_batch_size(4).unwrap().observe(|progress| {
-        if progress.images.start == 4 && progress.call == 3 {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
-    });
+    let stopping = sampler(&network, &ddim(), 5)
+        .with_batch_size(4)
+        .unwrap()
+        .observe(|progress| {
+            if progress.images.start == 4 && progress.call == 3 {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        });
     let stopped = stopping.sample(10, 0).unwrap();
     assert!(!stopped.complete);
     assert_eq!(stopped.images.dims(), [8, 1, 4, 4]);
     let first = |x: &Tensor<4>| x.clone().narrow(0, 0, 4);
-    assert_eq!(difference(&first(&stopped.images), &first(&samples.images)), 0.0);
+    assert_eq!(
+        difference(&first(&stopped.images), &first(&samples.images)),
+        0.0
+    );
     // Between parts, and after everything.
     let after = |images: usize| {
-        sampler(&network, &ddim(), 5).with_batch_size(4).unwrap().observe(move |progress| {
-            let there = progress.images.end == images && progress.call == 5;
-            if there { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })
+        sampler(&network, &ddim(), 5)
+            .with_batch_size(4)
+            .unwrap()
+            .observe(move |progress| {
+                let there = progress.images.end == images && progress.call == 5;
+                if there {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            })
     };
     let half = after(4).sample(10, 0).unwrap();
     assert_eq!((half.complete, half.images.dims()[0]), (false, 4));
@@ -110,21 +160,50 @@ fn progress_is_told_and_a_stop_keeps_what_there_is() {
 fn guidance_goes_away_from_the_last_class() {
     let network = Gaussian::new(0.0, 0.1, &device("flex").unwrap()).with_classes(11);
     let mean = |scale: f64| {
-        let sampler = sampler(&network, &ddim(), 50).of(Classes::One(2)).guided(Guidance::new(scale)).unwrap();
+        let sampler = sampler(&network, &ddim(), 50)
+            .of(Classes::One(2))
+            .guided(Guidance::new(scale))
+            .unwrap();
         moments(&sampler.sample(200, 0).unwrap().images).0 * 2.0 - 1.0
     };
     // none: 0.1, class 2: 0.02. The network is linear in the mean, so guidance is too.
     for (scale, expected) in [(1.0, 0.02), (0.0, 0.1), (3.0, 0.1 - 3.0 * 0.08)] {
         let found = mean(scale);
-        assert!((found - expected).abs() < 0.01, "{scale}: {found}, expected {expected}");
+        assert!(
+            (found - expected).abs() < 0.01,
+            "{scale}: {found}, expected {expected}"
+        );
     }
     // Where it does not act, there is none.
-    let off = Guidance { interval: Some((1e6, 1e7)), ..Guidance::new(3.0) };
-    let off = sampler(&network, &ddim(), 50).of(Classes::One(2)).guided(off).unwrap().sample(4, 0).unwrap().images;
-    let plain = sampler(&network, &ddim(), 50).of(Classes::One(2)).sample(4, 0).unwrap().images;
+    let off = Guidance {
+        interval: Some((1e6, 1e7)),
+        ..Guidance::new(3.0)
+    };
+    let off = sampler(&network, &ddim(), 50)
+        .of(Classes::One(2))
+        .guided(off)
+        .unwrap()
+        .sample(4, 0)
+        .unwrap()
+        .images;
+    let plain = sampler(&network, &ddim(), 50)
+        .of(Classes::One(2))
+        .sample(4, 0)
+        .unwrap()
+        .images;
     assert_eq!(difference(&off, &plain), 0.0);
-    let guided = sampler(&network, &ddim(), 5).guided(Guidance::new(2.0)).unwrap();
-    assert!(guided.sample(100, 0).unwrap().classes.unwrap().iter().all(|class| *class < 10));
+    let guided = sampler(&network, &ddim(), 5)
+        .guided(Guidance::new(2.0))
+        .unwrap();
+    assert!(
+        guided
+            .sample(100, 0)
+            .unwrap()
+            .classes
+            .unwrap()
+            .iter()
+            .all(|class| *class < 10)
+    );
 }
 
 /// Says what it said before and a little more: a hundredth for its class, or half a hundredth.
@@ -142,7 +221,11 @@ impl Denoiser for LooksBack {
         let before = condition.x0.clone().unwrap_or_else(|| x.zeros_like());
         let Some(class) = condition.class.clone().filter(|_| !self.variance) else {
             // What is made of the last sample, and so of its noise, or of what was made before.
-            let said = if self.variance { x.clone() * 0.5 } else { before + 0.005 };
+            let said = if self.variance {
+                x.clone() * 0.5
+            } else {
+                before + 0.005
+            };
             return match condition.class.clone() {
                 // −1 where the class is below 2, 1 where it is 2.
                 Some(class) => {
@@ -168,14 +251,35 @@ impl Denoiser for LooksBack {
 fn a_network_is_shown_what_it_made_before() {
     let flex = device("flex").unwrap();
     let of = |network: &LooksBack, guided: bool| {
-        let scheduler = DdimScheduler { prediction_type: Prediction::Sample, ..ddim() };
+        let scheduler = DdimScheduler {
+            prediction_type: Prediction::Sample,
+            ..ddim()
+        };
         let sampler = Sampler::new(network, &scheduler, 5, SHAPE, &flex).unwrap();
-        let sampler = if network.classes.is_some() { sampler.of(Classes::One(0)) } else { sampler };
-        let sampler = if guided { sampler.guided(Guidance::new(2.0)).unwrap() } else { sampler };
+        let sampler = if network.classes.is_some() {
+            sampler.of(Classes::One(0))
+        } else {
+            sampler
+        };
+        let sampler = if guided {
+            sampler.guided(Guidance::new(2.0)).unwrap()
+        } else {
+            sampler
+        };
         moments(&sampler.sample(3, 0).unwrap().images).0 * 2.0 - 1.0
     };
-    let (plain, told) = (LooksBack { classes: None, variance: false }, LooksBack { classes: Some(3), variance: false });
-    // Five calls; with guidance both halves see the guided sample: 0.02 for none, 0 for the class, twice the difference.
+    let (plain, told) = (
+        LooksBack {
+            classes: None,
+            variance: false,
+        },
+        LooksBack {
+            classes: Some(3),
+            variance: false,
+        },
+    );
+    // Five calls; with guidance both halves see the guided sample: 0.02 for none, 0 for the class,
+    // twice the difference.
     assert!((of(&plain, false) - 0.025).abs() < 1e-5);
     assert!(of(&told, false).abs() < 1e-5);
     assert!((of(&told, true) - 5.0 * (0.02 - 2.0 * 0.02)).abs() < 1e-5);
@@ -185,7 +289,10 @@ fn a_network_is_shown_what_it_made_before() {
 #[test]
 fn guidance_leaves_a_learned_variance_alone() {
     let flex = device("flex").unwrap();
-    let network = LooksBack { classes: Some(3), variance: true };
+    let network = LooksBack {
+        classes: Some(3),
+        variance: true,
+    };
     let scheduler = DdpmScheduler {
         prediction_type: Prediction::Sample,
         variance_type: VarianceType::LearnedRange,
@@ -197,10 +304,18 @@ fn guidance_leaves_a_learned_variance_alone() {
         sampler.of(Classes::One(class))
     };
     let plain = of(0).sample(3, 0).unwrap().images;
-    let guided = of(0).guided(Guidance::new(3.0)).unwrap().sample(3, 0).unwrap().images;
+    let guided = of(0)
+        .guided(Guidance::new(3.0))
+        .unwrap()
+        .sample(3, 0)
+        .unwrap()
+        .images;
     assert!(difference(&plain, &guided) < 1e-6);
     // None has another variance, and so other images of the same noise.
-    let none = Sampler::new(&network, &scheduler, 5, SHAPE, &flex).unwrap().unconditional().unwrap();
+    let none = Sampler::new(&network, &scheduler, 5, SHAPE, &flex)
+        .unwrap()
+        .unconditional()
+        .unwrap();
     assert!(difference(&plain, &none.sample(3, 0).unwrap().images) > 1e-4);
 }
 
@@ -226,20 +341,55 @@ fn tokens_and_classifiers_lead_too() {
     let mut rng = Rng::new(1);
     let (tokens, none) = (rng.normal([2, 3, 6], &flex), rng.normal([1, 3, 6], &flex));
     let (x, plan) = (of().noise(2, 0), ddim().plan(1).unwrap());
-    let said = |tokens: Tensor<3>| network.forward(x.clone(), Tensor::full([2], plan.calls[0].time, &flex), &tokens);
+    let said = |tokens: Tensor<3>| {
+        network.forward(
+            x.clone(),
+            Tensor::full([2], plan.calls[0].time, &flex),
+            &tokens,
+        )
+    };
     let output = said(none.clone().repeat_dim(0, 2)) * -1.0 + said(tokens.clone()) * 2.0;
-    let expected = Sampling::new(&plan).step(x.clone(), output, || unreachable!("DDIM draws no noise")).sample;
-    let sampler = of().told(tokens.clone(), Some(none.clone())).unwrap().guided(Guidance::new(2.0)).unwrap();
+    let expected = Sampling::new(&plan)
+        .step(x.clone(), output, || unreachable!("DDIM draws no noise"))
+        .sample;
+    let sampler = of()
+        .told(tokens.clone(), Some(none.clone()))
+        .unwrap()
+        .guided(Guidance::new(2.0))
+        .unwrap();
     let images = sampler.sample_from_noise(&x, 0).unwrap().images;
     assert!(difference(&images, &((expected + 1.0) * 0.5).clamp(0.0, 1.0)) < 1e-4);
     for (message, expected) in [
         (of().sample(1, 0).unwrap_err(), "`tokens` is missing"),
-        (of().told(rng.normal([1, 3, 5], &flex), None).unwrap_err(), "expected at least one, of width 6"),
-        (of().told(tokens.clone(), Some(rng.normal([1, 2, 6], &flex))).unwrap_err(), "`none` is [1, 2, 6]"),
-        (of().told(tokens.clone(), None).unwrap().guided(Guidance::new(2.0)).unwrap_err(), "`guidance` is 2"),
-        (of().told(tokens.clone(), None).unwrap().sample(3, 0).unwrap_err(), "`tokens` is 2"),
         (
-            sampler.told(tokens, None).unwrap().sample(1, 0).unwrap_err(),
+            of().told(rng.normal([1, 3, 5], &flex), None).unwrap_err(),
+            "expected at least one, of width 6",
+        ),
+        (
+            of().told(tokens.clone(), Some(rng.normal([1, 2, 6], &flex)))
+                .unwrap_err(),
+            "`none` is [1, 2, 6]",
+        ),
+        (
+            of().told(tokens.clone(), None)
+                .unwrap()
+                .guided(Guidance::new(2.0))
+                .unwrap_err(),
+            "`guidance` is 2",
+        ),
+        (
+            of().told(tokens.clone(), None)
+                .unwrap()
+                .sample(3, 0)
+                .unwrap_err(),
+            "`tokens` is 2",
+        ),
+        (
+            sampler
+                .told(tokens, None)
+                .unwrap()
+                .sample(1, 0)
+                .unwrap_err(),
             "`guidance` is given, expected tokens that stand for none",
         ),
     ] {
@@ -266,15 +416,18 @@ fn tokens_and_classifiers_lead_too() {
         moments(&sampler.sample(64, 0).unwrap().images).0
     };
     let (dark, plain, bright) = (mean(Some(0)), mean(None), mean(Some(1)));
-    assert!(dark < plain - 0.01 && plain + 0.01 < bright, "{dark} {plain} {bright}");
+    assert!(
+        dark < plain - 0.01 && plain + 0.01 < bright,
+        "{dark} {plain} {bright}"
+    );
 }
 
 fn sampler_of(network: &Gaussian, steps: usize) -> Sampler<'_, Gaussian> {
     Sampler::new(network, &ddim(), steps, SHAPE, &device("flex").unwrap()).unwrap()
 }
 
-/// Led to data with another mean, samples are those of that data. With a solver that asks in the middle of a step, it is the noise
-/// there that counts.
+/// Led to data with another mean, samples are those of that data. With a solver that asks in the
+/// middle of a step, it is the noise there that counts.
 #[test]
 fn a_guide_is_told_of_the_noise_that_the_network_sees() {
     #[derive(Debug)]
@@ -288,16 +441,28 @@ fn a_guide_is_told_of_the_noise_that_the_network_sees() {
         }
     }
     let network = Gaussian::new(0.2, 0.3, &device("flex").unwrap());
-    let kdpm2 = Kdpm2Scheduler { noise: NoiseScheduleConfig::default(), ..Kdpm2Scheduler::default() };
+    let kdpm2 = Kdpm2Scheduler {
+        noise: NoiseScheduleConfig::default(),
+        ..Kdpm2Scheduler::default()
+    };
     let guide = Elsewhere(0.25);
-    let made = sampler(&network, &kdpm2, 40).with_guide(&guide).sample(20, 0).unwrap().images;
+    let made = sampler(&network, &kdpm2, 40)
+        .with_guide(&guide)
+        .sample(20, 0)
+        .unwrap()
+        .images;
     let there = Gaussian::new(0.45, 0.3, &device("flex").unwrap());
     let expected = sampler(&there, &kdpm2, 40).sample(20, 0).unwrap().images;
-    assert!(difference(&made, &expected) < 1e-3, "{}", difference(&made, &expected));
+    assert!(
+        difference(&made, &expected) < 1e-3,
+        "{}",
+        difference(&made, &expected)
+    );
 }
 
-/// A guide that leads far out of the images' range: DDIM with fresh noise stays DDPM (Song et al. 2021, section 4.1) only if the
-/// predicted noise is that of the clipped sample. Noise of another one made restored images the worse the more steps there were.
+/// A guide that leads far out of the images' range: DDIM with fresh noise stays DDPM (Song et al.
+/// 2021, section 4.1) only if the predicted noise is that of the clipped sample. Noise of another
+/// one made restored images the worse the more steps there were.
 #[test]
 fn what_leads_out_of_range_leaves_the_noise_as_it_is() {
     #[derive(Debug)]
@@ -311,9 +476,21 @@ fn what_leads_out_of_range_leaves_the_noise_as_it_is() {
         }
     }
     let network = Gaussian::new(0.2, 0.3, &device("flex").unwrap());
-    let led =
-        |scheduler: &AnyScheduler| sampler(&network, scheduler, 50).with_guide(&Upwards).sample(20, 0).unwrap().images;
-    let [ddpm, ddim] = [DdpmScheduler::default().into(), DdimScheduler { eta: 1.0, ..DdimScheduler::default() }.into()];
+    let led = |scheduler: &AnyScheduler| {
+        sampler(&network, scheduler, 50)
+            .with_guide(&Upwards)
+            .sample(20, 0)
+            .unwrap()
+            .images
+    };
+    let [ddpm, ddim] = [
+        DdpmScheduler::default().into(),
+        DdimScheduler {
+            eta: 1.0,
+            ..DdimScheduler::default()
+        }
+        .into(),
+    ];
     let difference = difference(&led(&ddpm), &led(&ddim));
     assert!(difference < 1e-4, "{difference}");
 }
@@ -328,8 +505,14 @@ fn an_image_is_found_again_from_its_noise() {
         let sampler = sampler(&network, &ddim(), steps);
         let noise = sampler.invert(&images, &inverse, steps, 0).unwrap();
         let (mean, deviation) = moments(&noise);
-        assert!(mean.abs() < 0.6 && (deviation - 1.0).abs() < 0.6, "{mean} {deviation}");
-        difference(&sampler.sample_from_noise(&noise, 0).unwrap().images, &images)
+        assert!(
+            mean.abs() < 0.6 && (deviation - 1.0).abs() < 0.6,
+            "{mean} {deviation}"
+        );
+        difference(
+            &sampler.sample_from_noise(&noise, 0).unwrap().images,
+            &images,
+        )
     };
     let [coarse, fine] = [20, 200].map(error);
     assert!(fine < 0.02 && fine < 0.2 * coarse, "{coarse} {fine}");
@@ -342,19 +525,33 @@ fn between_two_noises_lie_images_and_the_ends_are_theirs() {
     let (from, to) = (sampler.noise(3, 1), sampler.noise(3, 2));
     let frames = sampler.between(&from, &to, 4, 0).unwrap();
     assert_eq!(frames.len(), 4);
-    assert!(difference(&frames[0], &sampler.sample_from_noise(&from, 0).unwrap().images) < 1e-5);
-    assert!(difference(&frames[3], &sampler.sample_from_noise(&to, 0).unwrap().images) < 1e-5);
+    assert!(
+        difference(
+            &frames[0],
+            &sampler.sample_from_noise(&from, 0).unwrap().images
+        ) < 1e-5
+    );
+    assert!(
+        difference(
+            &frames[3],
+            &sampler.sample_from_noise(&to, 0).unwrap().images
+        ) < 1e-5
+    );
     assert!(difference(&frames[1], &frames[2]) > 1e-3);
 }
 
-/// All solvers of the network's process can begin in the middle, those that look back too: nearly where they would have been.
+/// All solvers of the network's process can begin in the middle, those that look back too: nearly
+/// where they would have been.
 #[test]
 fn sampling_can_begin_in_the_middle() {
     let flex = device("flex").unwrap();
     let network = Gaussian::new(0.2, 0.3, &flex);
-    // Other processes, the way back, and those that are no solvers, whose samples are not the data's.
+    // Other processes, the way back, and those that are no solvers, whose samples are not the
+    // data's.
     let others = ["EDM", "Flow", "DDIMInverse", "LCM", "TCD"];
-    let classes = AnyScheduler::CLASSES.iter().filter(|class| !others.iter().any(|other| class.starts_with(other)));
+    let classes = AnyScheduler::CLASSES
+        .iter()
+        .filter(|class| !others.iter().any(|other| class.starts_with(other)));
     let schedulers = classes.map(|class| {
         let process = r#""beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02, "clip_sample": false"#;
         let options = r#""solver_order": 3, "timestep_spacing": "linspace""#;
@@ -371,7 +568,10 @@ fn sampling_can_begin_in_the_middle() {
             let x0 = Rng::new(1).normal([n, 1, 4, 4], &flex) * 0.3 + 0.2;
             let x = plan.add_noise(0, x0, Rng::new(2).normal([n, 1, 4, 4], &flex));
             let (mean, deviation) = moments(&sampler.carry(x, &plan, None, 0..n, n, 0).unwrap().x);
-            assert!((mean - 0.2).abs() < 0.02 && (deviation - 0.3).abs() < 0.02, "{which} {at}: {mean} {deviation}");
+            assert!(
+                (mean - 0.2).abs() < 0.02 && (deviation - 0.3).abs() < 0.02,
+                "{which} {at}: {mean} {deviation}"
+            );
         }
     }
     let whole = ddim().plan(5).unwrap();
@@ -380,12 +580,18 @@ fn sampling_can_begin_in_the_middle() {
     // Image to image: a little noise changes little.
     let sampler = sampler(&network, &ddim(), 50);
     let images = sampler.sample(8, 0).unwrap().images;
-    let change = |strength: f64| difference(&sampler.img2img(&images, strength, 1).unwrap().images, &images);
+    let change = |strength: f64| {
+        difference(
+            &sampler.img2img(&images, strength, 1).unwrap().images,
+            &images,
+        )
+    };
     let [little, much] = [0.1, 1.0].map(change);
     assert!(little < 0.6 * much, "{little} {much}");
 }
 
-/// Normal images behind normal noise: what comes out is drawn from the posterior, about the best guess with its uncertainty.
+/// Normal images behind normal noise: what comes out is drawn from the posterior, about the best
+/// guess with its uncertainty.
 #[test]
 fn noise_is_taken_away_as_bayes_says() {
     let flex = device("flex").unwrap();
@@ -395,13 +601,25 @@ fn noise_is_taken_away_as_bayes_says() {
     let (p, v): (f64, f64) = (0.09, 0.16);
     let expected = ((0.2 * v + 0.8 * p) / (p + v), (p * v / (p + v)).sqrt());
     for scheduler in [ddim(), DdimScheduler { eta: 1.0, ..ddim() }] {
-        let sampler = sampler(&network, &scheduler, 1000).with_batch_size(2000).unwrap();
+        let sampler = sampler(&network, &scheduler, 1000)
+            .with_batch_size(2000)
+            .unwrap();
         let (mean, deviation) = moments(&sampler.denoise(&noisy, 0.2, 0).unwrap().images);
         let (mean, deviation) = (2.0 * mean - 1.0, 2.0 * deviation);
         // Without fresh noise it is the one image that the flow takes this noise to.
-        let expected = if scheduler.eta > 0.0 { expected } else { (0.2 + (0.8 - 0.2) * (p / (p + v)).sqrt(), 0.0) };
-        assert!((mean - expected.0).abs() < 0.01, "{mean}, expected {expected:?}");
-        assert!((deviation - expected.1).abs() < 0.03, "{deviation}, expected {expected:?}");
+        let expected = if scheduler.eta > 0.0 {
+            expected
+        } else {
+            (0.2 + (0.8 - 0.2) * (p / (p + v)).sqrt(), 0.0)
+        };
+        assert!(
+            (mean - expected.0).abs() < 0.01,
+            "{mean}, expected {expected:?}"
+        );
+        assert!(
+            (deviation - expected.1).abs() < 0.03,
+            "{deviation}, expected {expected:?}"
+        );
         for wrong in [0.0, 200.0] {
             let message = sampler.denoise(&noisy, wrong, 0).unwrap_err().to_string();
             assert!(message.contains("`deviation` is"), "{message}");
@@ -416,18 +634,27 @@ fn repainting_keeps_what_is_known_and_the_models_spread_elsewhere() {
     let network = Gaussian::new(0.2, 0.3, &flex);
     let known = Tensor::<4>::from_floats([[[[1.0; 4], [1.0; 4], [0.0; 4], [0.0; 4]]]], &flex);
     let images = Tensor::full([500, 1, 4, 4], 0.9, &flex);
-    let ddpm = DdpmScheduler { clipping: Clipping::NONE, ..DdpmScheduler::default() };
+    let ddpm = DdpmScheduler {
+        clipping: Clipping::NONE,
+        ..DdpmScheduler::default()
+    };
     let sampler = sampler(&network, &ddpm, 500).with_batch_size(500).unwrap();
     let made = sampler.repaint(&images, &known, 3, 0).unwrap().images;
     assert!(difference(&made.clone().narrow(2, 0, 2), &images.narrow(2, 0, 2)) < 1e-6);
     let (mean, deviation) = moments(&made.narrow(2, 2, 2));
-    assert!((mean - 0.6).abs() < 0.02 && (deviation - 0.15).abs() < 0.02, "{mean} {deviation}");
+    assert!(
+        (mean - 0.6).abs() < 0.02 && (deviation - 0.15).abs() < 0.02,
+        "{mean} {deviation}"
+    );
 }
 
 #[test]
 fn mistakes_are_told_at_the_door() {
     let flex = device("flex").unwrap();
-    let (plain, told) = (Gaussian::new(0.0, 1.0, &flex), Gaussian::new(0.0, 1.0, &flex).with_classes(3));
+    let (plain, told) = (
+        Gaussian::new(0.0, 1.0, &flex),
+        Gaussian::new(0.0, 1.0, &flex).with_classes(3),
+    );
     let images = Tensor::<4>::ones([2, 1, 4, 4], &flex);
     let wide = Tensor::<4>::ones([2, 1, 4, 5], &flex);
     let of = |network| sampler(network, &ddim(), 4);
@@ -436,24 +663,60 @@ fn mistakes_are_told_at_the_door() {
         assert!(message.contains(expected), "{message}");
     };
     expect(of(&plain).sample(0, 0).unwrap_err(), "`n` is 0");
-    expect(of(&plain).of(Classes::One(1)).sample(1, 0).unwrap_err(), "the model has no classes");
-    expect(of(&told).of(Classes::One(3)).sample(1, 0).unwrap_err(), "`classes` is 3, expected below 3");
-    expect(of(&plain).guided(Guidance::new(2.0)).unwrap_err(), "`guidance` is 2");
+    expect(
+        of(&plain).of(Classes::One(1)).sample(1, 0).unwrap_err(),
+        "the model has no classes",
+    );
+    expect(
+        of(&told).of(Classes::One(3)).sample(1, 0).unwrap_err(),
+        "`classes` is 3, expected below 3",
+    );
+    expect(
+        of(&plain).guided(Guidance::new(2.0)).unwrap_err(),
+        "`guidance` is 2",
+    );
     expect(of(&plain).knowing(2).unwrap_err(), "`known` is 2");
     expect(of(&plain).unconditional().unwrap_err(), "`classes` is none");
     let none = of(&told).unconditional().unwrap().sample(3, 0).unwrap();
     assert_eq!(none.classes.unwrap(), [2, 2, 2]);
-    expect(of(&plain).with_batch_size(0).unwrap_err(), "`with_batch_size` is 0");
-    expect(of(&plain).class_grid(2, 0).unwrap_err(), "the network has no classes");
+    expect(
+        of(&plain).with_batch_size(0).unwrap_err(),
+        "`with_batch_size` is 0",
+    );
+    expect(
+        of(&plain).class_grid(2, 0).unwrap_err(),
+        "the network has no classes",
+    );
     expect(of(&told).class_grid(0, 0).unwrap_err(), "`n` is 0");
-    expect(of(&plain).img2img(&images, 0.0, 0).unwrap_err(), "`strength` is 0");
-    expect(of(&plain).img2img(&wide, 0.5, 0).unwrap_err(), "`images` is 1×4×5, expected 1×4×4");
-    expect(of(&plain).sample_from_noise(&wide, 0).unwrap_err(), "`noise` is 1×4×5");
-    expect(of(&plain).between(&images, &images, 1, 0).unwrap_err(), "`frames` is 1");
-    expect(of(&plain).repaint(&images, &wide, 1, 0).unwrap_err(), "`known` is [2, 1, 4, 5]");
-    expect(of(&plain).repaint(&images, &images, 0, 0).unwrap_err(), "`resamplings` is 0");
+    expect(
+        of(&plain).img2img(&images, 0.0, 0).unwrap_err(),
+        "`strength` is 0",
+    );
+    expect(
+        of(&plain).img2img(&wide, 0.5, 0).unwrap_err(),
+        "`images` is 1×4×5, expected 1×4×4",
+    );
+    expect(
+        of(&plain).sample_from_noise(&wide, 0).unwrap_err(),
+        "`noise` is 1×4×5",
+    );
+    expect(
+        of(&plain).between(&images, &images, 1, 0).unwrap_err(),
+        "`frames` is 1",
+    );
+    expect(
+        of(&plain).repaint(&images, &wide, 1, 0).unwrap_err(),
+        "`known` is [2, 1, 4, 5]",
+    );
+    expect(
+        of(&plain).repaint(&images, &images, 0, 0).unwrap_err(),
+        "`resamplings` is 0",
+    );
     let looking_back = sampler(&plain, &DpmMultistepScheduler::default(), 4);
-    expect(looking_back.repaint(&images, &images, 1, 0).unwrap_err(), "`scheduler`");
+    expect(
+        looking_back.repaint(&images, &images, 1, 0).unwrap_err(),
+        "`scheduler`",
+    );
     expect(of(&plain).sampler_error(), "`steps` is 0");
 }
 

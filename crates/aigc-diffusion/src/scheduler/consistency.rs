@@ -1,5 +1,6 @@
-//! Few-step sampling of distilled networks: latent consistency models (Luo et al. 2023, <https://arxiv.org/abs/2310.04378>) and
-//! trajectory consistency distillation (Zheng et al. 2024, <https://arxiv.org/abs/2402.19159>).
+//! Few-step sampling of distilled networks: latent consistency models (Luo et al. 2023,
+//! <https://arxiv.org/abs/2310.04378>) and trajectory consistency distillation (Zheng et al. 2024,
+//! <https://arxiv.org/abs/2402.19159>).
 
 use super::{Alphas, Clipping, Scheduler};
 use crate::{
@@ -23,12 +24,22 @@ fn noise() -> NoiseScheduleConfig {
 fn times(train: usize, original: usize, steps: usize) -> Result<Vec<f64>> {
     if original == 0 || original > train {
         let expected = format!("1 to num_train_timesteps ({train})");
-        return Err(Error::config("original_inference_steps", original, expected));
+        return Err(Error::config(
+            "original_inference_steps",
+            original,
+            expected,
+        ));
     }
     if steps == 0 || steps > original {
-        return Err(Error::config("steps", steps, format!("1 to original_inference_steps ({original})")));
+        return Err(Error::config(
+            "steps",
+            steps,
+            format!("1 to original_inference_steps ({original})"),
+        ));
     }
-    Ok((0..steps).map(|k| ((original - k * original / steps) * (train / original) - 1) as f64).collect())
+    Ok((0..steps)
+        .map(|k| ((original - k * original / steps) * (train / original) - 1) as f64)
+        .collect())
 }
 
 /// Options and scheduler in one; the fields are those of diffusers' `LCMScheduler`.
@@ -68,15 +79,29 @@ impl Default for LcmScheduler {
 
 impl Scheduler for LcmScheduler {
     fn plan(&self, steps: usize) -> Result<Plan> {
-        let alphas = Alphas::new(&self.noise, self.rescale_betas_zero_snr, self.set_alpha_to_one)?;
-        let times = times(self.noise.num_train_timesteps, self.original_inference_steps, steps)?;
+        let alphas = Alphas::new(
+            &self.noise,
+            self.rescale_betas_zero_snr,
+            self.set_alpha_to_one,
+        )?;
+        let times = times(
+            self.noise.num_train_timesteps,
+            self.original_inference_steps,
+            steps,
+        )?;
         let call = |(k, time): (usize, &f64)| {
-            // Boundary conditions: at time 0 the network's part is nothing (Song et al. 2023, equation 5).
+            // Boundary conditions: at time 0 the network's part is nothing (Song et al. 2023,
+            // equation 5).
             const DATA: f64 = 0.5;
             let scaled = time * self.timestep_scaling;
             let all = scaled * scaled + DATA * DATA;
             let (skip, out) = (DATA * DATA / all, scaled / all.sqrt());
-            let denoised = |scale: f64| vec![(Source::X0(k), scale * out), (Source::Sample(k), scale * skip)];
+            let denoised = |scale: f64| {
+                vec![
+                    (Source::X0(k), scale * out),
+                    (Source::Sample(k), scale * skip),
+                ]
+            };
             let next = match times.get(k + 1) {
                 None => denoised(1.0),
                 Some(before) => {
@@ -87,14 +112,23 @@ impl Scheduler for LcmScheduler {
                 }
             };
             let level = alphas.level(*time);
-            Ok(Call::new(*time, level, self.prediction_type.read(level)?, next))
+            Ok(Call::new(
+                *time,
+                level,
+                self.prediction_type.read(level)?,
+                next,
+            ))
         };
         let calls = times.iter().enumerate().map(call).collect::<Result<_>>()?;
-        Ok(Plan { clip: self.clipping.clip()?, ..Plan::new(1.0, calls)? })
+        Ok(Plan {
+            clip: self.clipping.clip()?,
+            ..Plan::new(1.0, calls)?
+        })
     }
 }
 
-/// Options and scheduler in one; the fields are those of diffusers' `TCDScheduler` that its steps use.
+/// Options and scheduler in one; the fields are those of diffusers' `TCDScheduler` that its steps
+/// use.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TcdScheduler {
     /// The forward process.
@@ -108,8 +142,8 @@ pub struct TcdScheduler {
     pub prediction_type: Prediction,
     /// End the forward process in pure noise.
     pub rescale_betas_zero_snr: bool,
-    /// γ of the paper: how far past the next time a step goes before noise is added, 0 to 1. (An argument of sampling, not
-    /// written to a file.)
+    /// γ of the paper: how far past the next time a step goes before noise is added, 0 to 1. (An
+    /// argument of sampling, not written to a file.)
     #[serde(skip, default = "three_tenths")]
     pub eta: f64,
 }
@@ -136,22 +170,42 @@ impl Scheduler for TcdScheduler {
         if !(0.0..=1.0).contains(&self.eta) {
             return Err(Error::config("eta", self.eta, "0 to 1"));
         }
-        let alphas = Alphas::new(&self.noise, self.rescale_betas_zero_snr, self.set_alpha_to_one)?;
-        let times = times(self.noise.num_train_timesteps, self.original_inference_steps, steps)?;
+        let alphas = Alphas::new(
+            &self.noise,
+            self.rescale_betas_zero_snr,
+            self.set_alpha_to_one,
+        )?;
+        let times = times(
+            self.noise.num_train_timesteps,
+            self.original_inference_steps,
+            steps,
+        )?;
         let call = |(k, time): (usize, &f64)| {
             let before = times.get(k + 1).copied();
             let passed = ((1.0 - self.eta) * before.unwrap_or(0.0)).floor();
             let through = alphas.level(passed);
-            let mut next = vec![(Source::X0(k), through.alpha), (Source::Epsilon(k), through.sigma)];
+            let mut next = vec![
+                (Source::X0(k), through.alpha),
+                (Source::Epsilon(k), through.sigma),
+            ];
             if let Some(before) = before.filter(|_| self.eta > 0.0) {
                 let ratio = alphas.at(before) / alphas.at(passed);
-                next.iter_mut().for_each(|(_, weight)| *weight *= ratio.sqrt());
+                next.iter_mut()
+                    .for_each(|(_, weight)| *weight *= ratio.sqrt());
                 next.push((Source::Noise, (1.0 - ratio).max(0.0).sqrt()));
             }
             let level = alphas.level(*time);
-            Ok(Call::new(*time, level, self.prediction_type.read(level)?, next))
+            Ok(Call::new(
+                *time,
+                level,
+                self.prediction_type.read(level)?,
+                next,
+            ))
         };
-        Plan::new(1.0, times.iter().enumerate().map(call).collect::<Result<_>>()?)
+        Plan::new(
+            1.0,
+            times.iter().enumerate().map(call).collect::<Result<_>>()?,
+        )
     }
 }
 
@@ -163,6 +217,8 @@ mod tests {
     fn times_are_among_those_of_distillation() {
         assert_eq!(times(1000, 50, 4).unwrap(), [999.0, 759.0, 499.0, 259.0]);
         assert_eq!(times(1000, 50, 1).unwrap(), [999.0]);
-        assert!(times(1000, 50, 51).is_err() && times(1000, 0, 1).is_err() && times(10, 50, 1).is_err());
+        assert!(
+            times(1000, 50, 51).is_err() && times(1000, 0, 1).is_err() && times(10, 50, 1).is_err()
+        );
     }
 }

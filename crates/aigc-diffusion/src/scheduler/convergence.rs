@@ -1,7 +1,9 @@
-//! Orders of convergence where everything is known: normal data, whose best network is a straight line.
+//! Orders of convergence where everything is known: normal data, whose best network is a straight
+//! line.
 //!
-//! With it, every sample of a plan is a weighted sum of the noise it began with and the noise that was added, so its mean and
-//! variance need no sampling: the weights are followed through the plan, in 64 bits.
+//! With it, every sample of a plan is a weighted sum of the noise it began with and the noise that
+//! was added, so its mean and variance need no sampling: the weights are followed through the plan,
+//! in 64 bits.
 
 use super::{
     dpm::{Algorithm, Expansion, SolverType},
@@ -23,7 +25,10 @@ struct Normal {
     deviation: f64,
 }
 
-const DATA: Normal = Normal { mean: 0.3, deviation: 0.7 };
+const DATA: Normal = Normal {
+    mean: 0.3,
+    deviation: 0.7,
+};
 
 impl Normal {
     fn mean(self, level: Level) -> f64 {
@@ -49,8 +54,8 @@ fn add(to: &mut Weights, weight: f64, of: &Weights) {
     to.iter_mut().zip(of).for_each(|(a, b)| *a += weight * b);
 }
 
-/// The sample after the last call. The calls before `first` are given exact samples, so that what a multistep method builds on is
-/// exact too.
+/// The sample after the last call. The calls before `first` are given exact samples, so that what a
+/// multistep method builds on is exact too.
 fn carry_out(calls: &[Call], first: usize) -> Weights {
     let mut known: HashMap<Source, Weights> = HashMap::new();
     let exact = |level: Level| vec![DATA.mean(level), DATA.deviation(level)];
@@ -70,14 +75,20 @@ fn carry_out(calls: &[Call], first: usize) -> Weights {
         let (of_sample, of_output) = call.reading.x0;
         let mut output: Weights = x0.iter().map(|weight| weight / of_output).collect();
         add(&mut output, -of_sample / of_output, &x);
-        known.extend([(Source::X0(k), x0), (Source::Epsilon(k), epsilon), (Source::Output(k), output)]);
+        known.extend([
+            (Source::X0(k), x0),
+            (Source::Epsilon(k), epsilon),
+            (Source::Output(k), output),
+        ]);
         known.insert(Source::Sample(k), x);
         let mut noise = vec![0.0; 3 + noises];
         noise[2 + noises] = 1.0;
         known.insert(Source::Noise, noise);
         let sum = |known: &HashMap<Source, Weights>, terms: &Sum| {
             let mut sum = vec![0.0; 2];
-            terms.iter().for_each(|(source, weight)| add(&mut sum, *weight, &known[source]));
+            terms
+                .iter()
+                .for_each(|(source, weight)| add(&mut sum, *weight, &known[source]));
             sum
         };
         if !call.correct.is_empty() && k > first {
@@ -106,7 +117,10 @@ const ENDS: (f64, f64) = (0.2, 8.0);
 /// A continuous grid: even in `ln σ`, without the 32 bits of tables.
 fn grid(n: usize) -> SigmaGrid {
     let sigmas = exponential(ENDS.0, ENDS.1, n + 1);
-    SigmaGrid { times: vec![0.0; n], sigmas }
+    SigmaGrid {
+        times: vec![0.0; n],
+        sigmas,
+    }
 }
 
 /// Calls of a solver in λ that expands by what `sum` gives.
@@ -137,7 +151,10 @@ fn singlestep(expansion: Expansion, most: usize) -> impl Fn(usize, &[Level]) -> 
 
 #[track_caller]
 fn assert_order(name: &str, expected: f64, found: f64) {
-    assert!((found - expected).abs() < 0.2, "{name}: order {found:.2}, expected {expected}");
+    assert!(
+        (found - expected).abs() < 0.2,
+        "{name}: order {found:.2}, expected {expected}"
+    );
 }
 
 #[test]
@@ -146,13 +163,30 @@ fn methods_over_sigma_have_their_order() {
     for prediction in [Prediction::Epsilon, Prediction::Sample, Prediction::V] {
         let error = |n| off_the_curve(&euler(&grid(n), prediction, straight).unwrap(), 0, end);
         assert_order("Euler", 1.0, order(error, 256));
-        let heun = HeunScheduler { prediction_type: prediction, ..HeunScheduler::default() };
-        assert_order("Heun", 2.0, order(|n| off_the_curve(&heun.calls(&grid(n)).unwrap(), 0, end), 128));
-        let kdpm2 = Kdpm2Scheduler { prediction_type: prediction, ..Kdpm2Scheduler::default() };
+        let heun = HeunScheduler {
+            prediction_type: prediction,
+            ..HeunScheduler::default()
+        };
+        assert_order(
+            "Heun",
+            2.0,
+            order(
+                |n| off_the_curve(&heun.calls(&grid(n)).unwrap(), 0, end),
+                128,
+            ),
+        );
+        let kdpm2 = Kdpm2Scheduler {
+            prediction_type: prediction,
+            ..Kdpm2Scheduler::default()
+        };
         let error = |n| off_the_curve(&kdpm2.calls(&grid(n), straight, |_| 0.0).unwrap(), 0, end);
         assert_order("KDPM2", 2.0, order(error, 128));
         for most in 1..=4 {
-            let lms = LmsScheduler { prediction_type: prediction, order: most, ..LmsScheduler::default() };
+            let lms = LmsScheduler {
+                prediction_type: prediction,
+                order: most,
+                ..LmsScheduler::default()
+            };
             let error = |n| off_the_curve(&lms.calls(&grid(n)).unwrap(), most - 1, end);
             assert_order("LMS", most as f64, order(error, 256));
         }
@@ -163,19 +197,40 @@ fn methods_over_sigma_have_their_order() {
 fn dpm_solvers_have_their_order() {
     for algorithm in [Algorithm::Dpm, Algorithm::DpmPlusPlus] {
         for kind in [SolverType::Midpoint, SolverType::Heun] {
-            let expansion = Expansion { algorithm, solver: kind, exact_curvature: true };
-            for level in [Level::preserving_ratio as fn(f64) -> Level, Level::exploding] {
+            let expansion = Expansion {
+                algorithm,
+                solver: kind,
+                exact_curvature: true,
+            };
+            for level in [
+                Level::preserving_ratio as fn(f64) -> Level,
+                Level::exploding,
+            ] {
                 let end = level(ENDS.0);
                 // As diffusers has it, the third order has half of its curvature.
-                let halved = Expansion { exact_curvature: false, ..expansion };
+                let halved = Expansion {
+                    exact_curvature: false,
+                    ..expansion
+                };
                 let error = |n| off_the_curve(&solver(n, level, multistep(halved, 3)), 2, end);
-                assert_order("third order with half of its curvature", 2.0, order(error, 256));
+                assert_order(
+                    "third order with half of its curvature",
+                    2.0,
+                    order(error, 256),
+                );
                 for most in 1..=3 {
                     let name = format!("{algorithm:?} {kind:?} {most}");
-                    let error = |n| off_the_curve(&solver(n, level, multistep(expansion, most)), most - 1, end);
+                    let error = |n| {
+                        off_the_curve(&solver(n, level, multistep(expansion, most)), most - 1, end)
+                    };
                     assert_order(&name, most as f64, order(error, 256));
-                    let error = |n| off_the_curve(&solver(n, level, singlestep(expansion, most)), 0, end);
-                    assert_order(&format!("{name}, single"), most as f64, order(error, 96 * most));
+                    let error =
+                        |n| off_the_curve(&solver(n, level, singlestep(expansion, most)), 0, end);
+                    assert_order(
+                        &format!("{name}, single"),
+                        most as f64,
+                        order(error, 96 * most),
+                    );
                 }
             }
         }
@@ -188,8 +243,16 @@ fn deis_and_unipc_have_their_order() {
     let end = level(ENDS.0);
     for most in 2..=3 {
         let sum = |k: usize, levels: &[Level]| {
-            let first = Expansion { algorithm: Algorithm::Dpm, solver: SolverType::Midpoint, exact_curvature: true };
-            if k == 0 { multistep(first, 1)(k, levels) } else { deis::step(levels, k, most.min(k + 1)) }
+            let first = Expansion {
+                algorithm: Algorithm::Dpm,
+                solver: SolverType::Midpoint,
+                exact_curvature: true,
+            };
+            if k == 0 {
+                multistep(first, 1)(k, levels)
+            } else {
+                deis::step(levels, k, most.min(k + 1))
+            }
         };
         let error = |n| off_the_curve(&solver(n, level, sum), most - 1, end);
         assert_order("DEIS", most as f64, order(error, 256));
@@ -197,8 +260,13 @@ fn deis_and_unipc_have_their_order() {
     for predict_x0 in [true, false] {
         for solver_type in [Bh::Bh1, Bh::Bh2] {
             for most in 1..=3 {
-                let unipc = UniPcScheduler { predict_x0, solver_type, ..UniPcScheduler::default() };
-                let predicted = |k: usize, levels: &[Level]| unipc.step(levels, k, most.min(k + 1), false);
+                let unipc = UniPcScheduler {
+                    predict_x0,
+                    solver_type,
+                    ..UniPcScheduler::default()
+                };
+                let predicted =
+                    |k: usize, levels: &[Level]| unipc.step(levels, k, most.min(k + 1), false);
                 let error = |n| off_the_curve(&solver(n, level, predicted), most - 1, end);
                 assert_order("UniP", most as f64, order(error, 256));
                 // The corrector adds one (theorem 3.1).
@@ -220,10 +288,24 @@ fn deis_and_unipc_have_their_order() {
 fn flows_and_edm_have_their_order() {
     let train = 1_000_000_000;
     let end = Level::flow(0.0);
-    let flow = FlowEulerScheduler { num_train_timesteps: train, ..FlowEulerScheduler::default() };
-    assert_order("flow, Euler", 1.0, order(|n| off_the_curve(&flow.plan(n).unwrap().calls, 0, end), 256));
-    let heun = FlowHeunScheduler { num_train_timesteps: train, shift: 3.0 };
-    assert_order("flow, Heun", 2.0, order(|n| off_the_curve(&heun.plan(n).unwrap().calls, 0, end), 128));
+    let flow = FlowEulerScheduler {
+        num_train_timesteps: train,
+        ..FlowEulerScheduler::default()
+    };
+    assert_order(
+        "flow, Euler",
+        1.0,
+        order(|n| off_the_curve(&flow.plan(n).unwrap().calls, 0, end), 256),
+    );
+    let heun = FlowHeunScheduler {
+        num_train_timesteps: train,
+        shift: 3.0,
+    };
+    assert_order(
+        "flow, Heun",
+        2.0,
+        order(|n| off_the_curve(&heun.plan(n).unwrap().calls, 0, end), 128),
+    );
     let edm = EdmConfig {
         sigma_min: ENDS.0,
         sigma_max: ENDS.1,
@@ -232,8 +314,19 @@ fn flows_and_edm_have_their_order() {
     };
     let end = Level::exploding(ENDS.0);
     let euler = EdmEulerScheduler(edm.clone());
-    assert_order("EDM, Euler", 1.0, order(|n| off_the_curve(&euler.plan(n).unwrap().calls, 0, end), 256));
-    let dpm = EdmDpmScheduler { edm, lower_order_final: false, ..EdmDpmScheduler::default() };
+    assert_order(
+        "EDM, Euler",
+        1.0,
+        order(
+            |n| off_the_curve(&euler.plan(n).unwrap().calls, 0, end),
+            256,
+        ),
+    );
+    let dpm = EdmDpmScheduler {
+        edm,
+        lower_order_final: false,
+        ..EdmDpmScheduler::default()
+    };
     // The last call is where it goes: nothing happens there.
     let error = |n| {
         let mut calls = dpm.plan(n).unwrap().calls;
@@ -248,11 +341,19 @@ fn pndm_has_its_order() {
     // ln(σ/α) a straight line over time.
     let train = 1 << 14;
     let ratio = |t: usize| ENDS.0 * (ENDS.1 / ENDS.0).powf(t as f64 / train as f64);
-    let alphas = Alphas::of((0..train).map(|t| Level::preserving_ratio(ratio(t)).alpha.powi(2)).collect());
+    let alphas = Alphas::of(
+        (0..train)
+            .map(|t| Level::preserving_ratio(ratio(t)).alpha.powi(2))
+            .collect(),
+    );
     let end = Level::preserving_ratio(ENDS.0);
     for prediction_type in [Prediction::Epsilon, Prediction::V] {
         for skip_prk_steps in [true, false] {
-            let pndm = PndmScheduler { prediction_type, skip_prk_steps, ..PndmScheduler::default() };
+            let pndm = PndmScheduler {
+                prediction_type,
+                skip_prk_steps,
+                ..PndmScheduler::default()
+            };
             let error = |n: usize| {
                 let mut calls = pndm.calls(Steps::new(train, n).unwrap(), &alphas).unwrap();
                 // To before the first time.
@@ -260,35 +361,61 @@ fn pndm_has_its_order() {
                 off_the_curve(&calls, 0, end)
             };
             // Old v are read as if they were said now, as in diffusers, and that costs an order.
-            let expected = if prediction_type == Prediction::V { 1.0 } else { 2.0 };
-            assert_order(&format!("PNDM {prediction_type:?} {skip_prk_steps}"), expected, order(error, 256));
+            let expected = if prediction_type == Prediction::V {
+                1.0
+            } else {
+                2.0
+            };
+            assert_order(
+                &format!("PNDM {prediction_type:?} {skip_prk_steps}"),
+                expected,
+                order(error, 256),
+            );
         }
     }
 }
 
-/// How far mean and variance of a stochastic sampler are from those of the data, relative to the deviation there.
+/// How far mean and variance of a stochastic sampler are from those of the data, relative to the
+/// deviation there.
 fn off_in_moments(calls: &[Call], first: usize, end: Level) -> f64 {
     let x = carry_out(calls, first);
-    let (mean, variance) = (x[0], x[1..].iter().map(|weight| weight * weight).sum::<f64>());
+    let (mean, variance) = (
+        x[0],
+        x[1..].iter().map(|weight| weight * weight).sum::<f64>(),
+    );
     let deviation = DATA.deviation(end);
-    ((mean - DATA.mean(end)) / deviation).abs().max((variance / deviation.powi(2) - 1.0).abs())
+    ((mean - DATA.mean(end)) / deviation)
+        .abs()
+        .max((variance / deviation.powi(2) - 1.0).abs())
 }
 
 #[test]
 fn stochastic_methods_converge_in_mean_and_variance() {
     let check = |name: &str, least: f64, error: &dyn Fn(usize) -> f64| {
         let found = order(error, 256);
-        assert!(found > least && error(512) < 0.02, "{name}: order {found:.2}, error {:.1e}", error(512));
+        assert!(
+            found > least && error(512) < 0.02,
+            "{name}: order {found:.2}, error {:.1e}",
+            error(512)
+        );
     };
     let end = Level::exploding(ENDS.0);
     let way: Way = ancestral;
-    check("Euler", 0.9, &|n| off_in_moments(&euler(&grid(n), Prediction::Epsilon, way).unwrap(), 0, end));
+    check("Euler", 0.9, &|n| {
+        off_in_moments(&euler(&grid(n), Prediction::Epsilon, way).unwrap(), 0, end)
+    });
     let kdpm2 = Kdpm2Scheduler::default();
-    check("KDPM2", 0.9, &|n| off_in_moments(&kdpm2.calls(&grid(n), way, |_| 0.0).unwrap(), 0, end));
+    check("KDPM2", 0.9, &|n| {
+        off_in_moments(&kdpm2.calls(&grid(n), way, |_| 0.0).unwrap(), 0, end)
+    });
     let end = Level::preserving_ratio(ENDS.0);
     for algorithm in [Algorithm::SdeDpm, Algorithm::SdeDpmPlusPlus] {
         for kind in [SolverType::Midpoint, SolverType::Heun] {
-            let expansion = Expansion { algorithm, solver: kind, exact_curvature: true };
+            let expansion = Expansion {
+                algorithm,
+                solver: kind,
+                exact_curvature: true,
+            };
             let most = if algorithm == Algorithm::SdeDpm { 2 } else { 3 };
             for most in 1..=most {
                 check(&format!("{algorithm:?} {kind:?} {most}"), 0.9, &|n| {
@@ -300,10 +427,18 @@ fn stochastic_methods_converge_in_mean_and_variance() {
     }
     // A call for each order, and EDM's noise, which is added and not mixed in.
     for kind in [SolverType::Midpoint, SolverType::Heun] {
-        let expansion = Expansion { algorithm: Algorithm::SdeDpmPlusPlus, solver: kind, exact_curvature: true };
+        let expansion = Expansion {
+            algorithm: Algorithm::SdeDpmPlusPlus,
+            solver: kind,
+            exact_curvature: true,
+        };
         for most in 1..=2 {
             check(&format!("singlestep {kind:?} {most}"), 0.9, &|n| {
-                off_in_moments(&solver(n, Level::preserving_ratio, singlestep(expansion, most)), 0, end)
+                off_in_moments(
+                    &solver(n, Level::preserving_ratio, singlestep(expansion, most)),
+                    0,
+                    end,
+                )
             });
             check(&format!("exploding {kind:?} {most}"), 0.9, &|n| {
                 off_in_moments(
@@ -316,23 +451,50 @@ fn stochastic_methods_converge_in_mean_and_variance() {
     }
     // On their tables, at all of the times.
     let end = Level::preserving(1.0);
-    let ddpm = DdpmScheduler { clipping: Clipping::NONE, ..DdpmScheduler::default() };
-    let error = |scheduler: &dyn Scheduler, n| off_in_moments(&scheduler.plan(n).unwrap().calls, 0, end);
+    let ddpm = DdpmScheduler {
+        clipping: Clipping::NONE,
+        ..DdpmScheduler::default()
+    };
+    let error =
+        |scheduler: &dyn Scheduler, n| off_in_moments(&scheduler.plan(n).unwrap().calls, 0, end);
     for variance_type in [VarianceType::FixedSmall, VarianceType::FixedLargeLog] {
-        let ddpm = DdpmScheduler { variance_type, ..ddpm.clone() };
-        assert!(error(&ddpm, 1000) < 0.02 && error(&ddpm, 1000) < error(&ddpm, 250), "{}", error(&ddpm, 1000));
+        let ddpm = DdpmScheduler {
+            variance_type,
+            ..ddpm.clone()
+        };
+        assert!(
+            error(&ddpm, 1000) < 0.02 && error(&ddpm, 1000) < error(&ddpm, 250),
+            "{}",
+            error(&ddpm, 1000)
+        );
     }
-    let ddim = DdimScheduler { clipping: Clipping::NONE, eta: 1.0, ..DdimScheduler::default() };
-    assert!(error(&ddim, 1000) < 0.02 && error(&ddim, 1000) < error(&ddim, 250), "{}", error(&ddim, 1000));
+    let ddim = DdimScheduler {
+        clipping: Clipping::NONE,
+        eta: 1.0,
+        ..DdimScheduler::default()
+    };
+    assert!(
+        error(&ddim, 1000) < 0.02 && error(&ddim, 1000) < error(&ddim, 250),
+        "{}",
+        error(&ddim, 1000)
+    );
 }
 
 /// The first order of DPM-Solver++ is DDIM (Lu et al. 2022, section 4).
 #[test]
 fn ddim_is_the_first_order() {
-    let ddim = DdimScheduler { clipping: Clipping::NONE, ..DdimScheduler::default() }.plan(20).unwrap();
+    let ddim = DdimScheduler {
+        clipping: Clipping::NONE,
+        ..DdimScheduler::default()
+    }
+    .plan(20)
+    .unwrap();
     let alphas = Alphas::new(&NoiseScheduleConfig::default(), false, true).unwrap();
-    let expansion =
-        Expansion { algorithm: Algorithm::DpmPlusPlus, solver: SolverType::Midpoint, exact_curvature: true };
+    let expansion = Expansion {
+        algorithm: Algorithm::DpmPlusPlus,
+        solver: SolverType::Midpoint,
+        exact_curvature: true,
+    };
     for (k, call) in ddim.calls.iter().enumerate().take(19) {
         let to = alphas.level(call.time - 50.0);
         let mut other = call.clone();
@@ -343,8 +505,17 @@ fn ddim_is_the_first_order() {
                 Source::X0(_) => (Source::X0(0), *weight),
                 _ => (Source::Sample(0), *weight),
             });
-            carry_out(&[Call { next: next.collect(), ..call.clone() }], 0)
+            carry_out(
+                &[Call {
+                    next: next.collect(),
+                    ..call.clone()
+                }],
+                0,
+            )
         });
-        assert!((a[0] - b[0]).abs() + (a[1] - b[1]).abs() < 1e-12, "{k}: {a:?} {b:?}");
+        assert!(
+            (a[0] - b[0]).abs() + (a[1] - b[1]).abs() < 1e-12,
+            "{k}: {a:?} {b:?}"
+        );
     }
 }

@@ -55,22 +55,40 @@ impl Scheduler for DdimScheduler {
         if !(0.0..=1.0).contains(&self.eta) {
             return Err(Error::config("eta", self.eta, "0 to 1"));
         }
-        let alphas = Alphas::new(&self.noise, self.rescale_betas_zero_snr, self.set_alpha_to_one)?;
+        let alphas = Alphas::new(
+            &self.noise,
+            self.rescale_betas_zero_snr,
+            self.set_alpha_to_one,
+        )?;
         let spread = Steps::new(self.noise.num_train_timesteps, steps)?;
         let times = spread.whole(self.timestep_spacing, self.steps_offset)?;
         let call = |(k, time): (usize, &f64)| {
             let (alpha, before) = (alphas.at(*time), alphas.at(time - spread.stride() as f64));
             // Equation 16, and equation 12.
-            let deviation = self.eta * ((1.0 - before) / (1.0 - alpha) * (1.0 - alpha / before)).max(0.0).sqrt();
+            let deviation = self.eta
+                * ((1.0 - before) / (1.0 - alpha) * (1.0 - alpha / before))
+                    .max(0.0)
+                    .sqrt();
             let towards = (1.0 - before - deviation * deviation).max(0.0).sqrt();
-            let mut next = vec![(Source::X0(k), before.sqrt()), (Source::Epsilon(k), towards)];
+            let mut next = vec![
+                (Source::X0(k), before.sqrt()),
+                (Source::Epsilon(k), towards),
+            ];
             if self.eta > 0.0 {
                 next.push((Source::Noise, deviation));
             }
             let level = alphas.level(*time);
-            Ok(Call::new(*time, level, self.prediction_type.read(level)?, next))
+            Ok(Call::new(
+                *time,
+                level,
+                self.prediction_type.read(level)?,
+                next,
+            ))
         };
         let calls = times.iter().enumerate().map(call).collect::<Result<_>>()?;
-        Ok(Plan { clip: self.clipping.clip()?, ..Plan::new(1.0, calls)? })
+        Ok(Plan {
+            clip: self.clipping.clip()?,
+            ..Plan::new(1.0, calls)?
+        })
     }
 }

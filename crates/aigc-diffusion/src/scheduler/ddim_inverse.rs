@@ -1,4 +1,5 @@
-//! DDIM run backwards: from an image to the noise that DDIM makes it from (Song et al. 2021, section 5.4).
+//! DDIM run backwards: from an image to the noise that DDIM makes it from (Song et al. 2021,
+//! section 5.4).
 
 use super::{Alphas, DdimScheduler, Scheduler};
 use crate::{
@@ -67,24 +68,50 @@ impl From<&DdimScheduler> for DdimInverseScheduler {
 impl Scheduler for DdimInverseScheduler {
     fn plan(&self, steps: usize) -> Result<Plan> {
         if self.timestep_spacing == Spacing::Linspace {
-            return Err(Error::config("timestep_spacing", "linspace", "leading or trailing"));
+            return Err(Error::config(
+                "timestep_spacing",
+                "linspace",
+                "leading or trailing",
+            ));
         }
         if self.prediction_type == Prediction::Sample && self.set_alpha_to_one {
             let expected = "epsilon or v_prediction, unless `set_alpha_to_one` is false: a sample says nothing of noise that is not there";
             return Err(Error::config("prediction_type", "sample", expected));
         }
-        let alphas = Alphas::new(&self.noise, self.rescale_betas_zero_snr, self.set_alpha_to_one)?;
+        let alphas = Alphas::new(
+            &self.noise,
+            self.rescale_betas_zero_snr,
+            self.set_alpha_to_one,
+        )?;
         let spread = Steps::new(self.noise.num_train_timesteps, steps)?;
         let mut times = spread.whole(self.timestep_spacing, self.steps_offset)?;
         times.reverse();
         let call = |(k, time): (usize, &f64)| {
-            let (level, noisier) = (alphas.level(time - spread.stride() as f64), alphas.level(*time));
-            let next = vec![(Source::X0(k), noisier.alpha), (Source::Epsilon(k), noisier.sigma)];
-            Ok(Call::new(*time, level, self.prediction_type.read(level)?, next))
+            let (level, noisier) = (
+                alphas.level(time - spread.stride() as f64),
+                alphas.level(*time),
+            );
+            let next = vec![
+                (Source::X0(k), noisier.alpha),
+                (Source::Epsilon(k), noisier.sigma),
+            ];
+            Ok(Call::new(
+                *time,
+                level,
+                self.prediction_type.read(level)?,
+                next,
+            ))
         };
         let calls = times.iter().enumerate().map(call).collect::<Result<_>>()?;
-        let clip = if self.clip_sample { Clip::Range(self.clip_sample_range) } else { Clip::None };
+        let clip = if self.clip_sample {
+            Clip::Range(self.clip_sample_range)
+        } else {
+            Clip::None
+        };
         clip.validate()?;
-        Ok(Plan { clip, ..Plan::new(1.0, calls)? })
+        Ok(Plan {
+            clip,
+            ..Plan::new(1.0, calls)?
+        })
     }
 }

@@ -11,7 +11,8 @@ use crate::{
 use aigc_core::Result;
 use serde::{Deserialize, Serialize};
 
-/// Which variance a step back has, between the two that are right for the extremes of data (section 3.2).
+/// Which variance a step back has, between the two that are right for the extremes of data (section
+/// 3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VarianceType {
@@ -67,8 +68,8 @@ impl Default for DdpmScheduler {
 impl Scheduler for DdpmScheduler {
     fn plan(&self, steps: usize) -> Result<Plan> {
         let alphas = Alphas::new(&self.noise, self.rescale_betas_zero_snr, true)?;
-        let times =
-            Steps::new(self.noise.num_train_timesteps, steps)?.whole(self.timestep_spacing, self.steps_offset)?;
+        let times = Steps::new(self.noise.num_train_timesteps, steps)?
+            .whole(self.timestep_spacing, self.steps_offset)?;
         let call = |(k, time): (usize, &f64)| {
             let before = times.get(k + 1).copied().unwrap_or(-1.0);
             let (alpha, alpha_before) = (alphas.at(*time), alphas.at(before));
@@ -90,7 +91,10 @@ impl Scheduler for DdpmScheduler {
                         1.0
                     }
                     VarianceType::LearnedRange => {
-                        variance = Some(Variance::Between { low: small.ln(), high: beta.ln() });
+                        variance = Some(Variance::Between {
+                            low: small.ln(),
+                            high: beta.ln(),
+                        });
                         1.0
                     }
                 };
@@ -98,9 +102,15 @@ impl Scheduler for DdpmScheduler {
             }
             let level = alphas.level(*time);
             let reading = self.prediction_type.read(level)?;
-            Ok(Call { variance, ..Call::new(*time, level, reading, next) })
+            Ok(Call {
+                variance,
+                ..Call::new(*time, level, reading, next)
+            })
         };
         let calls = times.iter().enumerate().map(call).collect::<Result<_>>()?;
-        Ok(Plan { clip: self.clipping.clip()?, ..Plan::new(1.0, calls)? })
+        Ok(Plan {
+            clip: self.clipping.clip()?,
+            ..Plan::new(1.0, calls)?
+        })
     }
 }

@@ -1,4 +1,5 @@
-//! DEIS: the predicted noise is interpolated by a polynomial in `ln ρ`, `ρ = σ/α`, and integrated exactly (Zhang & Chen 2023,
+//! DEIS: the predicted noise is interpolated by a polynomial in `ln ρ`, `ρ = σ/α`, and integrated
+//! exactly (Zhang & Chen 2023,
 //! <https://arxiv.org/abs/2204.13902>).
 
 use super::{
@@ -75,14 +76,22 @@ impl Scheduler for DeisScheduler {
             from_noise: false,
         };
         let (grid, table) = stops.grid(steps)?;
-        let last = if spacing == SigmaSpacing::Times { table.min() } else { grid.sigmas[steps - 1] };
+        let last = if spacing == SigmaSpacing::Times {
+            table.min()
+        } else {
+            grid.sigmas[steps - 1]
+        };
         let levels = dpm::levels(&grid, last, self.use_flow_sigmas);
         let calls = (0..steps).map(|k| {
-            let order = dpm::multistep_order(self.solver_order, k, steps, self.lower_order_final, false);
+            let order =
+                dpm::multistep_order(self.solver_order, k, steps, self.lower_order_final, false);
             let reading = self.prediction_type.read(levels[k])?;
             let next = if order == 1 {
-                let first =
-                    Expansion { algorithm: Algorithm::Dpm, solver: SolverType::Midpoint, exact_curvature: true };
+                let first = Expansion {
+                    algorithm: Algorithm::Dpm,
+                    solver: SolverType::Midpoint,
+                    exact_curvature: true,
+                };
                 first.multistep(k, &[levels[k + 1], levels[k]], &[k])
             } else {
                 step(&levels, k, order)
@@ -90,7 +99,11 @@ impl Scheduler for DeisScheduler {
             Ok(Call::new(grid.times[k], levels[k], reading, next))
         });
         let calls = calls.collect::<Result<_>>()?;
-        Ok(Plan { clip: self.threshold.clip()?, use_clipped_model_output: true, ..Plan::new(1.0, calls)? })
+        Ok(Plan {
+            clip: self.threshold.clip()?,
+            use_clipped_model_output: true,
+            ..Plan::new(1.0, calls)?
+        })
     }
 }
 
@@ -100,13 +113,26 @@ pub(super) fn step(levels: &[Level], k: usize, order: usize) -> Sum {
     let nodes: Vec<f64> = (0..order).map(|j| rho(levels[k - j]).ln()).collect();
     let (from, to) = (rho(levels[k]), rho(levels[k + 1]));
     let (alpha, alpha_from) = (levels[k + 1].alpha, levels[k].alpha);
-    let weights = (0..order).map(|j| (Source::Epsilon(k - j), alpha * integral(&nodes, j, from, to)));
-    [(Source::Sample(k), alpha / alpha_from)].into_iter().chain(weights).collect()
+    let weights = (0..order).map(|j| {
+        (
+            Source::Epsilon(k - j),
+            alpha * integral(&nodes, j, from, to),
+        )
+    });
+    [(Source::Sample(k), alpha / alpha_from)]
+        .into_iter()
+        .chain(weights)
+        .collect()
 }
 
 /// `∫ Π (ln ρ − node)/(node_j − node) dρ`, by the antiderivatives of `1`, `ln ρ` and `ln² ρ`.
 fn integral(nodes: &[f64], j: usize, from: f64, to: f64) -> f64 {
-    let others: Vec<f64> = nodes.iter().enumerate().filter(|(i, _)| *i != j).map(|(_, node)| *node).collect();
+    let others: Vec<f64> = nodes
+        .iter()
+        .enumerate()
+        .filter(|(i, _)| *i != j)
+        .map(|(_, node)| *node)
+        .collect();
     let denominator: f64 = others.iter().map(|other| nodes[j] - other).product();
     let antiderivative = |rho: f64| {
         let log = rho.ln();
@@ -129,12 +155,18 @@ mod tests {
         let nodes = [1.0f64.ln(), 2.0f64.ln(), 5.0f64.ln()];
         for j in 0..3 {
             let polynomial = |rho: f64| -> f64 {
-                (0..3).filter(|i| *i != j).map(|i| (rho.ln() - nodes[i]) / (nodes[j] - nodes[i])).product()
+                (0..3)
+                    .filter(|i| *i != j)
+                    .map(|i| (rho.ln() - nodes[i]) / (nodes[j] - nodes[i]))
+                    .product()
             };
             let n = 20_000;
             let rho = |i: usize| 1.0 - 0.6 * i as f64 / n as f64;
-            let sum: f64 =
-                (0..n).map(|i| 0.5 * (polynomial(rho(i)) + polynomial(rho(i + 1))) * (rho(i + 1) - rho(i))).sum();
+            let sum: f64 = (0..n)
+                .map(|i| {
+                    0.5 * (polynomial(rho(i)) + polynomial(rho(i + 1))) * (rho(i + 1) - rho(i))
+                })
+                .sum();
             assert!((integral(&nodes, j, 1.0, 0.4) - sum).abs() < 1e-8, "{j}");
         }
     }

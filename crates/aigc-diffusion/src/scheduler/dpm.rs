@@ -3,7 +3,10 @@
 //! expansion in `λ = ln(α/σ)`.
 
 use crate::{
-    grid::{FinalSigmas, SigmaGrid, SigmaScheduleFlags, SigmaSpacing, SigmaTable, Spacing, Steps, at, spaced},
+    grid::{
+        FinalSigmas, SigmaGrid, SigmaScheduleFlags, SigmaSpacing, SigmaTable, Spacing, Steps, at,
+        spaced,
+    },
     plan::{Source, Sum},
     prediction::Level,
     schedule::NoiseScheduleConfig,
@@ -31,7 +34,11 @@ pub enum Algorithm {
 impl Algorithm {
     /// The source that is expanded.
     pub(crate) fn expanded(self) -> fn(usize) -> Source {
-        if self.is_plus_plus() { Source::X0 } else { Source::Epsilon }
+        if self.is_plus_plus() {
+            Source::X0
+        } else {
+            Source::Epsilon
+        }
     }
 
     pub(crate) fn is_plus_plus(self) -> bool {
@@ -63,7 +70,8 @@ fn phi_2(x: f64) -> f64 {
     sum
 }
 
-/// The weights of the sample, the expansion's value, slope and curvature, and the noise, of a step of length `h` in λ.
+/// The weights of the sample, the expansion's value, slope and curvature, and the noise, of a step
+/// of length `h` in λ.
 struct Weights {
     sample: f64,
     value: f64,
@@ -77,7 +85,8 @@ struct Weights {
 pub(crate) struct Expansion {
     pub(crate) algorithm: Algorithm,
     pub(crate) solver: SolverType,
-    /// Of a third-order multistep: the weight of the curvature that gives third order, not half of it.
+    /// Of a third-order multistep: the weight of the curvature that gives third order, not half of
+    /// it.
     pub(crate) exact_curvature: bool,
 }
 
@@ -92,9 +101,18 @@ impl Expansion {
                 Weights {
                     sample: to.sigma / from.sigma * if stochastic { (-h).exp() } else { 1.0 },
                     value: -to.alpha * grown,
-                    slope: to.alpha * if midpoint { -0.5 * grown } else { 1.0 - grown / x },
+                    slope: to.alpha
+                        * if midpoint {
+                            -0.5 * grown
+                        } else {
+                            1.0 - grown / x
+                        },
                     curvature: to.alpha * (0.5 - phi_2(x)),
-                    noise: if stochastic { to.sigma * (-grown).sqrt() } else { 0.0 },
+                    noise: if stochastic {
+                        to.sigma * (-grown).sqrt()
+                    } else {
+                        0.0
+                    },
                 }
             }
             Algorithm::Dpm | Algorithm::SdeDpm => {
@@ -103,16 +121,26 @@ impl Expansion {
                 Weights {
                     sample: to.alpha / from.alpha,
                     value: -twice * to.sigma * grown,
-                    slope: -twice * to.sigma * if midpoint { 0.5 * grown } else { grown / h - 1.0 },
+                    slope: -twice
+                        * to.sigma
+                        * if midpoint {
+                            0.5 * grown
+                        } else {
+                            grown / h - 1.0
+                        },
                     curvature: -twice * to.sigma * (phi_2(h) - 0.5),
-                    noise: if stochastic { to.sigma * (2.0 * h).exp_m1().sqrt() } else { 0.0 },
+                    noise: if stochastic {
+                        to.sigma * (2.0 * h).exp_m1().sqrt()
+                    } else {
+                        0.0
+                    },
                 }
             }
         }
     }
 
-    /// A step that uses what calls before said (DPM-Solver++, algorithm 2). `levels`: where it goes, where it is, and where it
-    /// was, newest first; as many calls as the order.
+    /// A step that uses what calls before said (DPM-Solver++, algorithm 2). `levels`: where it
+    /// goes, where it is, and where it was, newest first; as many calls as the order.
     pub(crate) fn multistep(self, sample: usize, levels: &[Level], calls: &[usize]) -> Sum {
         let lambda = |i: usize| levels[i].lambda();
         let h = lambda(0) - lambda(1);
@@ -126,11 +154,21 @@ impl Expansion {
                 vec![w.value + slope, -slope]
             }
             _ => {
-                // The slope integrated, whatever the second order does: the curvature corrects that.
-                let w = Expansion { solver: SolverType::Heun, ..self }.weights(levels[1], levels[0], h);
+                // The slope integrated, whatever the second order does: the curvature corrects
+                // that.
+                let w = Expansion {
+                    solver: SolverType::Heun,
+                    ..self
+                }
+                .weights(levels[1], levels[0], h);
                 let (r0, r1) = ((lambda(1) - lambda(2)) / h, (lambda(2) - lambda(3)) / h);
-                let curvature = if self.exact_curvature { 2.0 * w.curvature } else { w.curvature };
-                // Divided differences [m0, m1] and [m1, m2], and their weights in slope and curvature.
+                let curvature = if self.exact_curvature {
+                    2.0 * w.curvature
+                } else {
+                    w.curvature
+                };
+                // Divided differences [m0, m1] and [m1, m2], and their weights in slope and
+                // curvature.
                 let newer = w.slope * (1.0 + r0 / (r0 + r1)) + curvature / (r0 + r1);
                 let older = -w.slope * r0 / (r0 + r1) - curvature / (r0 + r1);
                 vec![w.value + newer / r0, older / r1 - newer / r0, -older / r1]
@@ -139,8 +177,8 @@ impl Expansion {
         self.sum(sample, &w, calls, &m)
     }
 
-    /// A step that starts again from the first of the calls that belong to it (DPM-Solver, algorithms 4 and 5). `levels`: where
-    /// it goes, and where the calls were, newest first.
+    /// A step that starts again from the first of the calls that belong to it (DPM-Solver,
+    /// algorithms 4 and 5). `levels`: where it goes, and where the calls were, newest first.
     pub(crate) fn singlestep(self, levels: &[Level], calls: &[usize]) -> Sum {
         let lambda = |i: usize| levels[i].lambda();
         let first = calls.len();
@@ -152,12 +190,19 @@ impl Expansion {
             2 => vec![w.slope / r(1), w.value - w.slope / r(1)],
             _ => {
                 let (r0, r1) = (r(1), r(2));
-                let integrated = Expansion { solver: SolverType::Heun, ..self }.weights(levels[3], levels[0], h);
+                let integrated = Expansion {
+                    solver: SolverType::Heun,
+                    ..self
+                }
+                .weights(levels[3], levels[0], h);
                 // Weights of the slopes from the first call to the newest, and to the one between.
                 let (far, near) = if self.solver == SolverType::Midpoint {
                     (integrated.slope, 0.0)
                 } else {
-                    let (slope, curvature) = (integrated.slope / (r0 - r1), 2.0 * integrated.curvature / (r0 - r1));
+                    let (slope, curvature) = (
+                        integrated.slope / (r0 - r1),
+                        2.0 * integrated.curvature / (r0 - r1),
+                    );
                     (curvature - slope * r1, slope * r0 - curvature)
                 };
                 vec![far / r0, near / r1, w.value - far / r0 - near / r1]
@@ -168,8 +213,14 @@ impl Expansion {
 
     fn sum(self, sample: usize, w: &Weights, calls: &[usize], m: &[f64]) -> Sum {
         let expanded = self.algorithm.expanded();
-        let terms = calls.iter().zip(m).map(|(call, weight)| (expanded(*call), *weight));
-        let mut sum: Sum = [(Source::Sample(sample), w.sample)].into_iter().chain(terms).collect();
+        let terms = calls
+            .iter()
+            .zip(m)
+            .map(|(call, weight)| (expanded(*call), *weight));
+        let mut sum: Sum = [(Source::Sample(sample), w.sample)]
+            .into_iter()
+            .chain(terms)
+            .collect();
         if w.noise > 0.0 {
             sum.push((Source::Noise, w.noise));
         }
@@ -202,10 +253,19 @@ impl Stops<'_> {
         if !(self.flow_shift > 0.0 && self.flow_shift.is_finite()) {
             return Err(Error::config("flow_shift", self.flow_shift, "more than 0"));
         }
-        let clipped = table.sigmas.iter().filter(|sigma| -sigma.ln() < self.lambda_min).count();
+        let clipped = table
+            .sigmas
+            .iter()
+            .filter(|sigma| -sigma.ln() < self.lambda_min)
+            .count();
         if clipped > 0 && (train - clipped <= steps || self.times == Spacing::Trailing) {
-            let expected = format!("a smaller number, or another spacing than trailing, for {steps} steps");
-            return Err(Error::config("lambda_min_clipped", self.lambda_min, expected));
+            let expected =
+                format!("a smaller number, or another spacing than trailing, for {steps} steps");
+            return Err(Error::config(
+                "lambda_min_clipped",
+                self.lambda_min,
+                expected,
+            ));
         }
         let (times, sigmas) = match self.spacing {
             SigmaSpacing::Times => {
@@ -216,55 +276,103 @@ impl Stops<'_> {
             SigmaSpacing::Flow => {
                 let line = |k: usize| at(1.0, 1.0 / train as f64, k, steps + 1);
                 let mut sigmas: Vec<f64> = if self.from_noise {
-                    (0..steps).map(|k| shift(line(k), self.flow_shift)).collect()
+                    (0..steps)
+                        .map(|k| shift(line(k), self.flow_shift))
+                        .collect()
                 } else {
-                    (1..=steps).rev().map(|k| shift(1.0 - line(k), self.flow_shift)).collect()
+                    (1..=steps)
+                        .rev()
+                        .map(|k| shift(1.0 - line(k), self.flow_shift))
+                        .collect()
                 };
                 // Nothing at all of the image would be left.
                 sigmas[0] = sigmas[0].min(1.0 - 1e-6);
-                (sigmas.iter().map(|sigma| sigma * train as f64).collect(), sigmas)
+                (
+                    sigmas.iter().map(|sigma| sigma * train as f64).collect(),
+                    sigmas,
+                )
             }
             spacing => {
                 let sigmas = spaced(spacing, (table.max(), table.min()), steps);
-                let time =
-                    |sigma: &f64| if self.round { table.time(*sigma).round_ties_even() } else { table.time(*sigma) };
+                let time = |sigma: &f64| {
+                    if self.round {
+                        table.time(*sigma).round_ties_even()
+                    } else {
+                        table.time(*sigma)
+                    }
+                };
                 (sigmas.iter().map(time).collect(), sigmas)
             }
         };
-        Ok((SigmaGrid { times: times.into_iter().map(f64::trunc).collect(), sigmas }, table))
+        Ok((
+            SigmaGrid {
+                times: times.into_iter().map(f64::trunc).collect(),
+                sigmas,
+            },
+            table,
+        ))
     }
 }
 
-/// More of a flow's steps where there is much noise (Esser et al. 2024, <https://arxiv.org/abs/2403.03206>, equation 23).
+/// More of a flow's steps where there is much noise (Esser et al. 2024,
+/// <https://arxiv.org/abs/2403.03206>, equation 23).
 pub(crate) fn shift(sigma: f64, by: f64) -> f64 {
     by * sigma / (1.0 + (by - 1.0) * sigma)
 }
 
 /// The levels of σ, with that after the last.
 pub(crate) fn levels(grid: &SigmaGrid, last: f64, flow: bool) -> Vec<Level> {
-    let level = |sigma: f64| if flow { Level::flow(sigma) } else { Level::preserving_ratio(sigma) };
-    let rounded = grid.sigmas.iter().chain([&last]).map(|sigma| crate::grid::in_32_bits(*sigma));
+    let level = |sigma: f64| {
+        if flow {
+            Level::flow(sigma)
+        } else {
+            Level::preserving_ratio(sigma)
+        }
+    };
+    let rounded = grid
+        .sigmas
+        .iter()
+        .chain([&last])
+        .map(|sigma| crate::grid::in_32_bits(*sigma));
     rounded.map(level).collect()
 }
 
 /// The σ after the last call.
 pub(crate) fn last_sigma(last: FinalSigmas, table: &SigmaTable) -> f64 {
-    if last == FinalSigmas::Zero { 0.0 } else { table.min() }
+    if last == FinalSigmas::Zero {
+        0.0
+    } else {
+        table.min()
+    }
 }
 
 /// The one choice of flags and the solvers' own.
 pub(crate) fn spacing(flags: &SigmaScheduleFlags, lu: bool, flow: bool) -> Result<SigmaSpacing> {
-    flags.with(&[("use_lu_lambdas", lu, SigmaSpacing::Lu), ("use_flow_sigmas", flow, SigmaSpacing::Flow)])
+    flags.with(&[
+        ("use_lu_lambdas", lu, SigmaSpacing::Lu),
+        ("use_flow_sigmas", flow, SigmaSpacing::Flow),
+    ])
 }
 
 /// # Errors
 /// [`Error::Config`] unless the order is 1 to 3.
 pub(crate) fn check_order(order: usize) -> Result<()> {
-    if (1..=3).contains(&order) { Ok(()) } else { Err(Error::config("solver_order", order, "1 to 3")) }
+    if (1..=3).contains(&order) {
+        Ok(())
+    } else {
+        Err(Error::config("solver_order", order, "1 to 3"))
+    }
 }
 
-/// The order of a multistep call: as many calls as there are, and lower towards the end of a short sampling.
-pub(crate) fn multistep_order(most: usize, k: usize, steps: usize, lower_last: bool, euler_last: bool) -> usize {
+/// The order of a multistep call: as many calls as there are, and lower towards the end of a short
+/// sampling.
+pub(crate) fn multistep_order(
+    most: usize,
+    k: usize,
+    steps: usize,
+    lower_last: bool,
+    euler_last: bool,
+) -> usize {
     let left = if k + 1 == steps && euler_last {
         1
     } else if lower_last && steps < 15 {
@@ -310,7 +418,9 @@ mod tests {
     #[test]
     fn phi_2_has_no_step_where_its_formulas_meet() {
         for x in [0.4999999f64, 0.5000001, -0.4999999, -0.5000001, 1e-9] {
-            let series: f64 = (0..30).map(|n| x.powi(n) / (1..=n + 2).map(f64::from).product::<f64>()).sum();
+            let series: f64 = (0..30)
+                .map(|n| x.powi(n) / (1..=n + 2).map(f64::from).product::<f64>())
+                .sum();
             assert!((phi_2(x) - series).abs() < 1e-14, "{x}");
         }
     }
@@ -318,7 +428,9 @@ mod tests {
     #[test]
     fn orders_rise_and_fall() {
         let orders = |most, steps, lower, euler| -> Vec<usize> {
-            (0..steps).map(|k| multistep_order(most, k, steps, lower, euler)).collect()
+            (0..steps)
+                .map(|k| multistep_order(most, k, steps, lower, euler))
+                .collect()
         };
         assert_eq!(orders(3, 6, true, true), [1, 2, 3, 3, 2, 1]);
         assert_eq!(orders(3, 6, false, true), [1, 2, 3, 3, 3, 1]);

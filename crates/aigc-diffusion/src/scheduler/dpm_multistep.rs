@@ -54,8 +54,9 @@ pub struct DpmMultistepScheduler {
     pub steps_offset: usize,
     /// End the forward process in pure noise.
     pub rescale_betas_zero_snr: bool,
-    /// Give the third order its full curvature. diffusers gives it half, which converges with second order
-    /// only. (Of sampling here, not written to a file; steps with fresh noise always have it.)
+    /// Give the third order its full curvature. diffusers gives it half, which converges with
+    /// second order only. (Of sampling here, not written to a file; steps with fresh noise always
+    /// have it.)
     #[serde(skip)]
     pub exact_curvature: bool,
 }
@@ -89,7 +90,11 @@ impl Scheduler for DpmMultistepScheduler {
     fn plan(&self, steps: usize) -> Result<Plan> {
         dpm::check_order(self.solver_order)?;
         if self.final_sigmas_type == FinalSigmas::Zero && !self.algorithm_type.is_plus_plus() {
-            return Err(Error::config("final_sigmas_type", "zero", "sigma_min for the algorithms without ++"));
+            return Err(Error::config(
+                "final_sigmas_type",
+                "zero",
+                "sigma_min for the algorithms without ++",
+            ));
         }
         if self.solver_order == 3 && self.algorithm_type == Algorithm::SdeDpm {
             return Err(Error::config("solver_order", 3, "1 or 2 for sde-dpmsolver"));
@@ -111,19 +116,37 @@ impl Scheduler for DpmMultistepScheduler {
         let last = dpm::last_sigma(self.final_sigmas_type, &table);
         let levels = dpm::levels(&grid, last, self.use_flow_sigmas);
         let euler_last = self.euler_at_final || self.final_sigmas_type == FinalSigmas::Zero;
-        let order = |k| dpm::multistep_order(self.solver_order, k, steps, self.lower_order_final, euler_last);
+        let order = |k| {
+            dpm::multistep_order(
+                self.solver_order,
+                k,
+                steps,
+                self.lower_order_final,
+                euler_last,
+            )
+        };
         let expansion = Expansion {
             algorithm: self.algorithm_type,
             solver: self.solver_type,
-            exact_curvature: self.exact_curvature || self.algorithm_type == Algorithm::SdeDpmPlusPlus,
+            exact_curvature: self.exact_curvature
+                || self.algorithm_type == Algorithm::SdeDpmPlusPlus,
         };
         let calls = (0..steps).map(|k| {
             let calls: Vec<usize> = (0..order(k)).map(|j| k - j).collect();
             let way: Vec<Level> = (0..=calls.len()).map(|j| levels[k + 1 - j]).collect();
             let reading = self.prediction_type.read(levels[k])?;
-            Ok(Call::new(grid.times[k], levels[k], reading, expansion.multistep(k, &way, &calls)))
+            Ok(Call::new(
+                grid.times[k],
+                levels[k],
+                reading,
+                expansion.multistep(k, &way, &calls),
+            ))
         });
         let calls = calls.collect::<Result<_>>()?;
-        Ok(Plan { clip: self.threshold.clip()?, use_clipped_model_output: true, ..Plan::new(1.0, calls)? })
+        Ok(Plan {
+            clip: self.threshold.clip()?,
+            use_clipped_model_output: true,
+            ..Plan::new(1.0, calls)?
+        })
     }
 }

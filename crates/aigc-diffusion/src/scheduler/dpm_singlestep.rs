@@ -1,4 +1,5 @@
-//! DPM-Solver++ and DPM-Solver as single-step methods: two or three calls, and the step is made from where the first was.
+//! DPM-Solver++ and DPM-Solver as single-step methods: two or three calls, and the step is made
+//! from where the first was.
 
 use super::{
     Scheduler, Thresholding,
@@ -88,10 +89,18 @@ impl Scheduler for DpmSinglestepScheduler {
     fn plan(&self, steps: usize) -> Result<Plan> {
         dpm::check_order(self.solver_order)?;
         if self.final_sigmas_type == FinalSigmas::Zero && !self.algorithm_type.is_plus_plus() {
-            return Err(Error::config("final_sigmas_type", "zero", "sigma_min for the algorithms without ++"));
+            return Err(Error::config(
+                "final_sigmas_type",
+                "zero",
+                "sigma_min for the algorithms without ++",
+            ));
         }
         if self.algorithm_type == Algorithm::SdeDpm {
-            return Err(Error::config("algorithm_type", "sde-dpmsolver", "dpmsolver, dpmsolver++ or sde-dpmsolver++"));
+            return Err(Error::config(
+                "algorithm_type",
+                "sde-dpmsolver",
+                "dpmsolver, dpmsolver++ or sde-dpmsolver++",
+            ));
         }
         let spacing = dpm::spacing(&self.sigmas, false, self.use_flow_sigmas)?;
         let stops = dpm::Stops {
@@ -106,16 +115,37 @@ impl Scheduler for DpmSinglestepScheduler {
             from_noise: false,
         };
         let (grid, table) = stops.grid(steps)?;
-        let levels = dpm::levels(&grid, dpm::last_sigma(self.final_sigmas_type, &table), self.use_flow_sigmas);
-        let expansion = Expansion { algorithm: self.algorithm_type, solver: self.solver_type, exact_curvature: true };
-        let calls = self.orders(steps).into_iter().enumerate().map(|(k, order)| {
-            let calls: Vec<usize> = (0..order).map(|j| k - j).collect();
-            let way: Vec<Level> = (0..=order).map(|j| levels[k + 1 - j]).collect();
-            let reading = self.prediction_type.read(levels[k])?;
-            Ok(Call::new(grid.times[k], levels[k], reading, expansion.singlestep(&way, &calls)))
-        });
+        let levels = dpm::levels(
+            &grid,
+            dpm::last_sigma(self.final_sigmas_type, &table),
+            self.use_flow_sigmas,
+        );
+        let expansion = Expansion {
+            algorithm: self.algorithm_type,
+            solver: self.solver_type,
+            exact_curvature: true,
+        };
+        let calls = self
+            .orders(steps)
+            .into_iter()
+            .enumerate()
+            .map(|(k, order)| {
+                let calls: Vec<usize> = (0..order).map(|j| k - j).collect();
+                let way: Vec<Level> = (0..=order).map(|j| levels[k + 1 - j]).collect();
+                let reading = self.prediction_type.read(levels[k])?;
+                Ok(Call::new(
+                    grid.times[k],
+                    levels[k],
+                    reading,
+                    expansion.singlestep(&way, &calls),
+                ))
+            });
         let calls = calls.collect::<Result<_>>()?;
-        Ok(Plan { clip: self.threshold.clip()?, use_clipped_model_output: true, ..Plan::new(1.0, calls)? })
+        Ok(Plan {
+            clip: self.threshold.clip()?,
+            use_clipped_model_output: true,
+            ..Plan::new(1.0, calls)?
+        })
     }
 }
 
@@ -126,11 +156,16 @@ mod tests {
     #[test]
     fn orders_are_those_of_the_paper() {
         let orders = |solver_order, steps, final_sigmas_type| {
-            let all = DpmSinglestepScheduler { solver_order, final_sigmas_type, ..Default::default() };
+            let all = DpmSinglestepScheduler {
+                solver_order,
+                final_sigmas_type,
+                ..Default::default()
+            };
             all.orders(steps)
         };
         use FinalSigmas::{SigmaMin, Zero};
-        // DPM-Solver, section 3.4: K calls are K/3 − 1 steps of third order, then one of second and one of first, and so on.
+        // DPM-Solver, section 3.4: K calls are K/3 − 1 steps of third order, then one of second and
+        // one of first, and so on.
         assert_eq!(orders(3, 9, Zero), [1, 2, 3, 1, 2, 3, 1, 2, 1]);
         assert_eq!(orders(3, 10, Zero), [1, 2, 3, 1, 2, 3, 1, 2, 3, 1]);
         assert_eq!(orders(3, 11, SigmaMin), [1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2]);

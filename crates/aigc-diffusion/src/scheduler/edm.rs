@@ -1,4 +1,5 @@
-//! EDM: a network that sees and says everything at unit variance, whatever σ is (Karras et al. 2022,
+//! EDM: a network that sees and says everything at unit variance, whatever σ is (Karras et al.
+//! 2022,
 //! <https://arxiv.org/abs/2206.00364>, table 1), sampled by Euler's method or DPM-Solver++.
 
 use super::{
@@ -62,14 +63,22 @@ impl Default for EdmConfig {
 
 impl EdmConfig {
     fn grid(&self, steps: usize) -> Result<SigmaGrid> {
-        let positive = [("sigma_min", self.sigma_min), ("sigma_data", self.sigma_data), ("rho", self.rho)];
+        let positive = [
+            ("sigma_min", self.sigma_min),
+            ("sigma_data", self.sigma_data),
+            ("rho", self.rho),
+        ];
         for (field, value) in positive {
             if !(value > 0.0 && value.is_finite()) {
                 return Err(Error::config(field, value, "more than 0"));
             }
         }
         if !(self.sigma_max > self.sigma_min && self.sigma_max.is_finite()) {
-            return Err(Error::config("sigma_max", self.sigma_max, "more than sigma_min"));
+            return Err(Error::config(
+                "sigma_max",
+                self.sigma_max,
+                "more than sigma_min",
+            ));
         }
         if steps == 0 || steps > self.num_train_timesteps {
             let expected = format!("1 to num_train_timesteps ({})", self.num_train_timesteps);
@@ -79,14 +88,30 @@ impl EdmConfig {
             EdmSpacing::Karras => karras(self.sigma_min, self.sigma_max, self.rho, steps),
             EdmSpacing::Exponential => exponential(self.sigma_min, self.sigma_max, steps),
         };
-        let last = if self.final_sigmas_type == FinalSigmas::Zero { 0.0 } else { self.sigma_min };
-        Ok(SigmaGrid::new(sigmas.iter().map(|sigma| Preconditioning::time(*sigma)).collect(), sigmas, last))
+        let last = if self.final_sigmas_type == FinalSigmas::Zero {
+            0.0
+        } else {
+            self.sigma_min
+        };
+        Ok(SigmaGrid::new(
+            sigmas
+                .iter()
+                .map(|sigma| Preconditioning::time(*sigma))
+                .collect(),
+            sigmas,
+            last,
+        ))
     }
 
     fn call(&self, time: f64, sigma: f64, next: Sum) -> Result<Call> {
-        let preconditioning = Preconditioning { sigma_data: self.sigma_data };
+        let preconditioning = Preconditioning {
+            sigma_data: self.sigma_data,
+        };
         let reading = preconditioning.reading(self.prediction_type, sigma)?;
-        Ok(Call { input: preconditioning.input(sigma), ..Call::new(time, Level::exploding(sigma), reading, next) })
+        Ok(Call {
+            input: preconditioning.input(sigma),
+            ..Call::new(time, Level::exploding(sigma), reading, next)
+        })
     }
 
     fn init_noise_sigma(&self) -> f64 {
@@ -150,10 +175,18 @@ impl Scheduler for EdmDpmScheduler {
     fn plan(&self, steps: usize) -> Result<Plan> {
         dpm::check_order(self.solver_order)?;
         if !self.algorithm_type.is_plus_plus() {
-            return Err(Error::config("algorithm_type", "without ++", "dpmsolver++ or sde-dpmsolver++"));
+            return Err(Error::config(
+                "algorithm_type",
+                "without ++",
+                "dpmsolver++ or sde-dpmsolver++",
+            ));
         }
         let grid = self.edm.grid(steps)?;
-        let levels: Vec<Level> = grid.sigmas.iter().map(|sigma| Level::exploding(*sigma)).collect();
+        let levels: Vec<Level> = grid
+            .sigmas
+            .iter()
+            .map(|sigma| Level::exploding(*sigma))
+            .collect();
         let euler_last = self.euler_at_final || self.edm.final_sigmas_type == FinalSigmas::Zero;
         let expansion = Expansion {
             algorithm: self.algorithm_type,
@@ -161,10 +194,20 @@ impl Scheduler for EdmDpmScheduler {
             exact_curvature: self.algorithm_type == Algorithm::SdeDpmPlusPlus,
         };
         let calls = (0..steps).map(|k| {
-            let order = dpm::multistep_order(self.solver_order, k, steps, self.lower_order_final, euler_last);
+            let order = dpm::multistep_order(
+                self.solver_order,
+                k,
+                steps,
+                self.lower_order_final,
+                euler_last,
+            );
             let calls: Vec<usize> = (0..order).map(|j| k - j).collect();
             let way: Vec<Level> = (0..=order).map(|j| levels[k + 1 - j]).collect();
-            self.edm.call(grid.times[k], grid.sigmas[k], expansion.multistep(k, &way, &calls))
+            self.edm.call(
+                grid.times[k],
+                grid.sigmas[k],
+                expansion.multistep(k, &way, &calls),
+            )
         });
         let calls = calls.collect::<Result<_>>()?;
         Ok(Plan {

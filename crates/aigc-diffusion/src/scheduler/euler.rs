@@ -95,20 +95,32 @@ impl Scheduler for EulerScheduler {
             offset: self.steps_offset,
             zero_snr: self.rescale_betas_zero_snr,
         };
-        let SigmaGrid { mut times, mut sigmas } = stops.grid(steps)?;
+        let SigmaGrid {
+            mut times,
+            mut sigmas,
+        } = stops.grid(steps)?;
         let table = stops.table()?;
         if self.final_sigmas_type == FinalSigmas::SigmaMin {
             sigmas[steps] = table.min();
         }
         if self.interpolation_type == Interpolation::LogLinear {
             if self.sigmas != SigmaScheduleFlags::default() {
-                return Err(Error::config("interpolation_type", "log_linear", "linear, with another spacing of σ"));
+                return Err(Error::config(
+                    "interpolation_type",
+                    "log_linear",
+                    "linear, with another spacing of σ",
+                ));
             }
             let (first, last) = (table.max().ln(), table.min().ln());
-            sigmas = (0..=steps).map(|k| at(first, last, k, steps + 1).exp()).collect();
+            sigmas = (0..=steps)
+                .map(|k| at(first, last, k, steps + 1).exp())
+                .collect();
         }
         if self.timestep_type == TimestepType::Continuous && self.prediction_type == Prediction::V {
-            times = sigmas[..steps].iter().map(|sigma| 0.25 * sigma.ln()).collect();
+            times = sigmas[..steps]
+                .iter()
+                .map(|sigma| 0.25 * sigma.ln())
+                .collect();
         }
         let grid = SigmaGrid { times, sigmas };
         let calls = euler(&grid, self.prediction_type, straight)?;

@@ -13,7 +13,8 @@ use crate::{
 use aigc_core::Result;
 use serde::{Deserialize, Serialize};
 
-/// Options and scheduler in one; the fields are those of diffusers' `EulerAncestralDiscreteScheduler`.
+/// Options and scheduler in one; the fields are those of diffusers'
+/// `EulerAncestralDiscreteScheduler`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EulerAncestralScheduler {
     /// The forward process.

@@ -89,18 +89,37 @@ impl AnyScheduler {
     /// A scheduler from the fields of its file; what is missing has the class's default.
     ///
     /// # Errors
-    /// [`Error::Config`] names the field: a class that is not known, a value that cannot be one of its field, or is out of range.
+    /// [`Error::Config`] names the field: a class that is not known, a value that cannot be one of
+    /// its field, or is out of range.
     pub fn from_json(text: &str) -> Result<Opened> {
         let mut given = json::object(text)?;
         let Some(Value::String(class)) = given.remove("_class_name") else {
-            return Err(Error::config("_class_name", "missing", format!("one of {}", Self::CLASSES.join(", "))));
+            return Err(Error::config(
+                "_class_name",
+                "missing",
+                format!("one of {}", Self::CLASSES.join(", ")),
+            ));
         };
         let opened = Self::read(&class, &given)?;
         // Not all that is unknown changes nothing.
-        let unmade = ["use_dynamic_shifting", "shift_terminal", "sigma_min", "sigma_max", "solver_p"];
-        for field in opened.ignored.iter().filter(|field| unmade.contains(&field.as_str())) {
+        let unmade = [
+            "use_dynamic_shifting",
+            "shift_terminal",
+            "sigma_min",
+            "sigma_max",
+            "solver_p",
+        ];
+        for field in opened
+            .ignored
+            .iter()
+            .filter(|field| unmade.contains(&field.as_str()))
+        {
             if !matches!(given[field], Value::Null | Value::Bool(false)) {
-                return Err(Error::config(field.as_str(), &given[field], format!("null or false for {class}")));
+                return Err(Error::config(
+                    field.as_str(),
+                    &given[field],
+                    format!("null or false for {class}"),
+                ));
             }
         }
         opened.scheduler.validate()?;
@@ -109,14 +128,17 @@ impl AnyScheduler {
 
     /// Makes plans, to find what is out of range; a few steps, and one where there are not so many.
     fn validate(&self) -> Result<()> {
-        // What may be wrong with the number of steps, and not with the file; and the size of an image that is not known yet.
+        // What may be wrong with the number of steps, and not with the file; and the size of an
+        // image that is not known yet.
         let of_steps = |field: &str| ["steps", "steps_offset"].contains(&field);
         let mut tried = self.plan(10);
         if matches!(&tried, Err(Error::Config { field, .. }) if of_steps(field)) {
             tried = self.plan(1);
         }
         match tried {
-            Err(Error::Config { field, .. }) if field == "steps" || field == "image_seq_len" => Ok(()),
+            Err(Error::Config { field, .. }) if field == "steps" || field == "image_seq_len" => {
+                Ok(())
+            }
             other => other.map(drop),
         }
     }
@@ -151,13 +173,24 @@ mod tests {
         for class in AnyScheduler::CLASSES {
             let opened = read(&format!("{{\"_class_name\": \"{class}\"}}")).unwrap();
             let again = read(&opened.scheduler.to_json()).unwrap();
-            assert_eq!((&again.scheduler, again.scheduler.class()), (&opened.scheduler, *class));
+            assert_eq!(
+                (&again.scheduler, again.scheduler.class()),
+                (&opened.scheduler, *class)
+            );
             assert!(again.ignored.is_empty(), "{class}: {:?}", again.ignored);
             let plan = opened.scheduler.plan(10).unwrap();
             assert!(plan.len() >= 10 && plan.init_noise_sigma > 0.0, "{class}");
             let finite = |sum: &Sum| sum.iter().all(|(_, weight)| weight.is_finite());
-            assert!(plan.calls.iter().all(|call| finite(&call.next) && finite(&call.correct)), "{class}");
-            assert!(opened.scheduler.plan(0).is_err() && opened.scheduler.plan(1_000_000).is_err(), "{class}");
+            assert!(
+                plan.calls
+                    .iter()
+                    .all(|call| finite(&call.next) && finite(&call.correct)),
+                "{class}"
+            );
+            assert!(
+                opened.scheduler.plan(0).is_err() && opened.scheduler.plan(1_000_000).is_err(),
+                "{class}"
+            );
         }
     }
 
@@ -172,17 +205,30 @@ mod tests {
     /// Ten steps, by which values are checked, need not fit.
     #[test]
     fn a_scheduler_of_few_steps_is_read() {
-        let opened = read(r#"{"_class_name": "DDIMScheduler", "num_train_timesteps": 10, "steps_offset": 1}"#).unwrap();
+        let opened = read(
+            r#"{"_class_name": "DDIMScheduler", "num_train_timesteps": 10, "steps_offset": 1}"#,
+        )
+        .unwrap();
         assert!(opened.scheduler.plan(5).is_ok() && opened.scheduler.plan(10).is_err());
     }
 
     /// So many whole times that are a whole number apart, and one more, there are not.
     #[test]
     fn leading_times_stay_apart() {
-        for class in ["DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "DEISMultistepScheduler"] {
-            let opened = read(&format!(r#"{{"_class_name": "{class}", "timestep_spacing": "leading"}}"#)).unwrap();
+        for class in [
+            "DPMSolverMultistepScheduler",
+            "UniPCMultistepScheduler",
+            "DEISMultistepScheduler",
+        ] {
+            let opened = read(&format!(
+                r#"{{"_class_name": "{class}", "timestep_spacing": "leading"}}"#
+            ))
+            .unwrap();
             let message = opened.scheduler.plan(1000).unwrap_err().to_string();
-            assert!(message.contains("`steps` is 1000, expected less than 1000"), "{message}");
+            assert!(
+                message.contains("`steps` is 1000, expected less than 1000"),
+                "{message}"
+            );
         }
     }
 
@@ -194,7 +240,13 @@ mod tests {
             r#""_class_name": "EDMDPMSolverMultistepScheduler", "solver_order": 3, "solver_type": "heun""#,
             r#""_class_name": "UniPCMultistepScheduler", "solver_order": 3, "lower_order_final": false, "use_karras_sigmas": true"#,
         ] {
-            read(&format!("{{{options}, \"final_sigmas_type\": \"sigma_min\"}}")).unwrap().scheduler.plan(20).unwrap();
+            read(&format!(
+                "{{{options}, \"final_sigmas_type\": \"sigma_min\"}}"
+            ))
+            .unwrap()
+            .scheduler
+            .plan(20)
+            .unwrap();
         }
     }
 
@@ -204,10 +256,20 @@ mod tests {
             "beta_schedule": "squaredcos_cap_v2", "solver_order": 3, "an_option_of_tomorrow": {"a": [1]}}"#;
         let opened = read(text).unwrap();
         assert_eq!(opened.ignored, ["an_option_of_tomorrow"]);
-        let AnyScheduler::DpmMultistep(scheduler) = &opened.scheduler else { panic!("{opened:?}") };
-        assert_eq!((scheduler.solver_order, scheduler.lambda_min_clipped), (3, f64::NEG_INFINITY));
+        let AnyScheduler::DpmMultistep(scheduler) = &opened.scheduler else {
+            panic!("{opened:?}")
+        };
+        assert_eq!(
+            (scheduler.solver_order, scheduler.lambda_min_clipped),
+            (3, f64::NEG_INFINITY)
+        );
         assert_eq!(scheduler.noise.beta_schedule, crate::BetaSchedule::Cosine);
-        assert!(opened.scheduler.to_json().contains("\"lambda_min_clipped\": -Infinity"));
+        assert!(
+            opened
+                .scheduler
+                .to_json()
+                .contains("\"lambda_min_clipped\": -Infinity")
+        );
     }
 
     #[test]
@@ -216,31 +278,83 @@ mod tests {
             ("[]", "`JSON`"),
             ("{\"_class_name\": \"DDPM", "`JSON`"),
             ("{}", "`_class_name` is missing"),
-            (r#"{"_class_name": "MagicScheduler"}"#, "`_class_name` is MagicScheduler, expected one of DDPMScheduler"),
-            (r#"{"_class_name": "DDIMScheduler", "beta_start": "small"}"#, "`beta_start` is \"small\""),
-            (r#"{"_class_name": "DDIMScheduler", "num_train_timesteps": -5}"#, "`num_train_timesteps` is -5"),
-            (r#"{"_class_name": "DDIMScheduler", "prediction_type": "magic"}"#, "`prediction_type` is \"magic\""),
-            (r#"{"_class_name": "LMSDiscreteScheduler", "timestep_spacing": 1}"#, "`timestep_spacing` is 1"),
-            (r#"{"_class_name": "UniPCMultistepScheduler", "sigma_max": 10.0}"#, "`sigma_max` is 10"),
+            (
+                r#"{"_class_name": "MagicScheduler"}"#,
+                "`_class_name` is MagicScheduler, expected one of DDPMScheduler",
+            ),
+            (
+                r#"{"_class_name": "DDIMScheduler", "beta_start": "small"}"#,
+                "`beta_start` is \"small\"",
+            ),
+            (
+                r#"{"_class_name": "DDIMScheduler", "num_train_timesteps": -5}"#,
+                "`num_train_timesteps` is -5",
+            ),
+            (
+                r#"{"_class_name": "DDIMScheduler", "prediction_type": "magic"}"#,
+                "`prediction_type` is \"magic\"",
+            ),
+            (
+                r#"{"_class_name": "LMSDiscreteScheduler", "timestep_spacing": 1}"#,
+                "`timestep_spacing` is 1",
+            ),
+            (
+                r#"{"_class_name": "UniPCMultistepScheduler", "sigma_max": 10.0}"#,
+                "`sigma_max` is 10",
+            ),
         ] {
             let message = read(text).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
         }
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("scheduler_config.json");
-        assert!(AnyScheduler::open(&path).unwrap_err().to_string().contains("scheduler_config.json"));
-        std::fs::write(&path, r#"{"_class_name": "DDIMScheduler", "steps_offset": 0.5}"#).unwrap();
+        assert!(
+            AnyScheduler::open(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("scheduler_config.json")
+        );
+        std::fs::write(
+            &path,
+            r#"{"_class_name": "DDIMScheduler", "steps_offset": 0.5}"#,
+        )
+        .unwrap();
         let message = AnyScheduler::open(&path).unwrap_err().to_string();
-        assert!(message.contains("scheduler_config.json") && message.contains("`steps_offset` is 0.5"), "{message}");
-        // Values of the right kind that make no sense, alone or together, and one that is missing until there is an image.
+        assert!(
+            message.contains("scheduler_config.json") && message.contains("`steps_offset` is 0.5"),
+            "{message}"
+        );
+        // Values of the right kind that make no sense, alone or together, and one that is missing
+        // until there is an image.
         for (text, expected) in [
-            (r#"{"_class_name": "DDIMScheduler", "clip_sample_range": -1.0}"#, "`clip_sample_range` is -1"),
-            (r#"{"_class_name": "UniPCMultistepScheduler", "solver_order": 9}"#, "`solver_order` is 9"),
-            (r#"{"_class_name": "UniPCMultistepScheduler", "flow_shift": 0.0}"#, "`flow_shift` is 0"),
-            (r#"{"_class_name": "DDIMScheduler", "prediction_type": "flow_prediction"}"#, "`prediction_type`"),
-            (r#"{"_class_name": "DDIMInverseScheduler", "prediction_type": "sample"}"#, "`prediction_type` is sample"),
-            (r#"{"_class_name": "DDIMScheduler", "beta_end": 2.0}"#, "`beta_end` is 2"),
-            (r#"{"_class_name": "DDIMScheduler", "steps_offset": 1000}"#, "`steps_offset` is 1000"),
+            (
+                r#"{"_class_name": "DDIMScheduler", "clip_sample_range": -1.0}"#,
+                "`clip_sample_range` is -1",
+            ),
+            (
+                r#"{"_class_name": "UniPCMultistepScheduler", "solver_order": 9}"#,
+                "`solver_order` is 9",
+            ),
+            (
+                r#"{"_class_name": "UniPCMultistepScheduler", "flow_shift": 0.0}"#,
+                "`flow_shift` is 0",
+            ),
+            (
+                r#"{"_class_name": "DDIMScheduler", "prediction_type": "flow_prediction"}"#,
+                "`prediction_type`",
+            ),
+            (
+                r#"{"_class_name": "DDIMInverseScheduler", "prediction_type": "sample"}"#,
+                "`prediction_type` is sample",
+            ),
+            (
+                r#"{"_class_name": "DDIMScheduler", "beta_end": 2.0}"#,
+                "`beta_end` is 2",
+            ),
+            (
+                r#"{"_class_name": "DDIMScheduler", "steps_offset": 1000}"#,
+                "`steps_offset` is 1000",
+            ),
             (
                 r#"{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": 100.0}"#,
                 "`lambda_min_clipped` is 100",
@@ -249,16 +363,27 @@ mod tests {
                 r#"{"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": true, "sigma_min": 200.0}"#,
                 "`sigma_min` is 200",
             ),
-            (r#"{"_class_name": "EDMEulerScheduler", "sigma_min": 0.0}"#, "`sigma_min` is 0"),
-            (r#"{"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": true}"#, "`image_seq_len`"),
-            (r#"{"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver"}"#, "`final_sigmas_type`"),
+            (
+                r#"{"_class_name": "EDMEulerScheduler", "sigma_min": 0.0}"#,
+                "`sigma_min` is 0",
+            ),
+            (
+                r#"{"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": true}"#,
+                "`image_seq_len`",
+            ),
+            (
+                r#"{"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver"}"#,
+                "`final_sigmas_type`",
+            ),
             (
                 r#"{"_class_name": "DDIMScheduler", "rescale_betas_zero_snr": true, "timestep_spacing": "trailing"}"#,
                 "`prediction_type`",
             ),
         ] {
             let error = match read(text) {
-                Ok(opened) if expected == "`image_seq_len`" => opened.scheduler.plan(20).unwrap_err(),
+                Ok(opened) if expected == "`image_seq_len`" => {
+                    opened.scheduler.plan(20).unwrap_err()
+                }
                 other => other.unwrap_err(),
             };
             assert!(error.to_string().contains(expected), "{error}");

@@ -1,4 +1,5 @@
-//! Flow matching: the network says the velocity from noise to image along straight lines (Lipman et al. 2023,
+//! Flow matching: the network says the velocity from noise to image along straight lines (Lipman et
+//! al. 2023,
 //! <https://arxiv.org/abs/2210.02747>; Liu et al. 2023, <https://arxiv.org/abs/2209.03003>).
 
 use super::{Scheduler, dpm::shift};
@@ -79,7 +80,11 @@ fn sigmas(train: usize, steps: usize, by: f64, again: impl Fn(f64) -> f64) -> Re
         return Err(Error::config("num_train_timesteps", train, "at least 1"));
     }
     if steps == 0 || steps > train {
-        return Err(Error::config("steps", steps, format!("1 to num_train_timesteps ({train})")));
+        return Err(Error::config(
+            "steps",
+            steps,
+            format!("1 to num_train_timesteps ({train})"),
+        ));
     }
     if !(by > 0.0 && by.is_finite()) {
         return Err(Error::config("shift", by, "more than 0"));
@@ -97,15 +102,31 @@ fn call(time: f64, sigma: f64, next: Sum) -> Result<Call> {
 impl FlowEulerScheduler {
     /// `μ` of an image, between the smallest and the largest.
     fn mu(&self) -> Result<f64> {
-        let field = |field, value: Option<f64>| value.ok_or_else(|| Error::config(field, "null", "a number"));
-        let Some(tokens) = self.image_seq_len else {
-            return Err(Error::config("image_seq_len", "not set", "the image's tokens, for use_dynamic_shifting"));
+        let field = |field, value: Option<f64>| {
+            value.ok_or_else(|| Error::config(field, "null", "a number"))
         };
-        let (low, high) = (self.base_image_seq_len as f64, self.max_image_seq_len as f64);
+        let Some(tokens) = self.image_seq_len else {
+            return Err(Error::config(
+                "image_seq_len",
+                "not set",
+                "the image's tokens, for use_dynamic_shifting",
+            ));
+        };
+        let (low, high) = (
+            self.base_image_seq_len as f64,
+            self.max_image_seq_len as f64,
+        );
         if low >= high {
-            return Err(Error::config("max_image_seq_len", high, "more than base_image_seq_len"));
+            return Err(Error::config(
+                "max_image_seq_len",
+                high,
+                "more than base_image_seq_len",
+            ));
         }
-        let (base, max) = (field("base_shift", self.base_shift)?, field("max_shift", self.max_shift)?);
+        let (base, max) = (
+            field("base_shift", self.base_shift)?,
+            field("max_shift", self.max_shift)?,
+        );
         Ok(base + (max - base) * (tokens as f64 - low) / (high - low))
     }
 }
@@ -114,17 +135,27 @@ impl Scheduler for FlowEulerScheduler {
     fn plan(&self, steps: usize) -> Result<Plan> {
         let mut sigmas = if self.use_dynamic_shifting {
             let mu = self.mu()?;
-            let by = if self.time_shift_type == TimeShift::Exponential { mu.exp() } else { mu };
-            sigmas(self.num_train_timesteps, steps, 1.0, |sigma| by / (by + (1.0 / sigma - 1.0)))?
+            let by = if self.time_shift_type == TimeShift::Exponential {
+                mu.exp()
+            } else {
+                mu
+            };
+            sigmas(self.num_train_timesteps, steps, 1.0, |sigma| {
+                by / (by + (1.0 / sigma - 1.0))
+            })?
         } else {
-            sigmas(self.num_train_timesteps, steps, self.shift, |sigma| shift(sigma, self.shift))?
+            sigmas(self.num_train_timesteps, steps, self.shift, |sigma| {
+                shift(sigma, self.shift)
+            })?
         };
         if let Some(end) = self.shift_terminal.filter(|end| *end != 0.0) {
             if !(end > 0.0 && end < 1.0) {
                 return Err(Error::config("shift_terminal", end, "0 to 1"));
             }
             let scale = (1.0 - sigmas[steps - 1]) / (1.0 - end);
-            sigmas.iter_mut().for_each(|sigma| *sigma = 1.0 - (1.0 - *sigma) / scale);
+            sigmas
+                .iter_mut()
+                .for_each(|sigma| *sigma = 1.0 - (1.0 - *sigma) / scale);
         }
         let spacing = self.sigmas.spacing()?;
         if spacing != SigmaSpacing::Times {
@@ -134,7 +165,10 @@ impl Scheduler for FlowEulerScheduler {
         if self.invert_sigmas {
             sigmas.iter_mut().for_each(|sigma| *sigma = 1.0 - *sigma);
         }
-        let times = sigmas.iter().map(|sigma| sigma * self.num_train_timesteps as f64).collect();
+        let times = sigmas
+            .iter()
+            .map(|sigma| sigma * self.num_train_timesteps as f64)
+            .collect();
         let grid = SigmaGrid::new(times, sigmas, if self.invert_sigmas { 1.0 } else { 0.0 });
         let calls = (0..steps).map(|k| {
             let (sigma, next) = (grid.sigmas[k], grid.sigmas[k + 1]);
@@ -164,7 +198,10 @@ pub struct FlowHeunScheduler {
 
 impl Default for FlowHeunScheduler {
     fn default() -> Self {
-        Self { num_train_timesteps: 1000, shift: 1.0 }
+        Self {
+            num_train_timesteps: 1000,
+            shift: 1.0,
+        }
     }
 }
 

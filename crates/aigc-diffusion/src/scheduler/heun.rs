@@ -1,5 +1,5 @@
-//! Heun's method on the probability flow: a step, and the same step once more with the mean of the slopes at both ends
-//! (Karras et al. 2022, algorithm 1).
+//! Heun's method on the probability flow: a step, and the same step once more with the mean of the
+//! slopes at both ends (Karras et al. 2022, algorithm 1).
 
 use super::{
     Scheduler,
@@ -39,7 +39,11 @@ pub struct HeunScheduler {
 impl Default for HeunScheduler {
     fn default() -> Self {
         Self {
-            noise: NoiseScheduleConfig { beta_start: 0.00085, beta_end: 0.012, ..NoiseScheduleConfig::default() },
+            noise: NoiseScheduleConfig {
+                beta_start: 0.00085,
+                beta_end: 0.012,
+                ..NoiseScheduleConfig::default()
+            },
             prediction_type: Prediction::Epsilon,
             sigmas: SigmaScheduleFlags::default(),
             clip_sample: false,
@@ -62,9 +66,17 @@ impl Scheduler for HeunScheduler {
         };
         let grid = stops.grid(steps)?;
         let calls = self.calls(&grid)?;
-        let clip = if self.clip_sample { Clip::Range(self.clip_sample_range) } else { Clip::None };
+        let clip = if self.clip_sample {
+            Clip::Range(self.clip_sample_range)
+        } else {
+            Clip::None
+        };
         clip.validate()?;
-        Ok(Plan { clip, use_clipped_model_output: true, ..Plan::new(stops.init_noise_sigma(&grid), calls)? })
+        Ok(Plan {
+            clip,
+            use_clipped_model_output: true,
+            ..Plan::new(stops.init_noise_sigma(&grid), calls)?
+        })
     }
 }
 
@@ -74,7 +86,12 @@ impl HeunScheduler {
         for k in 0..grid.len() {
             let (first, step) = (calls.len(), grid.sigmas[k + 1] - grid.sigmas[k]);
             let next = vec![(Source::Sample(first), 1.0), (Source::Epsilon(first), step)];
-            calls.push(call(grid.times[k], grid.sigmas[k], self.prediction_type, next)?);
+            calls.push(call(
+                grid.times[k],
+                grid.sigmas[k],
+                self.prediction_type,
+                next,
+            )?);
             // At σ = 0 there is no slope.
             if grid.sigmas[k + 1] > 0.0 {
                 let half = |call| (Source::Epsilon(call), 0.5 * step);

@@ -1,5 +1,5 @@
-//! DPM-Solver-2: the slope in the middle of a step, where the middle is that of `ln σ` (Karras et al. 2022, section C.1; Lu et
-//! al. 2022, <https://arxiv.org/abs/2206.00927>, algorithm 1).
+//! DPM-Solver-2: the slope in the middle of a step, where the middle is that of `ln σ` (Karras et
+//! al. 2022, section C.1; Lu et al. 2022, <https://arxiv.org/abs/2206.00927>, algorithm 1).
 
 use super::{
     Scheduler,
@@ -34,7 +34,11 @@ pub struct Kdpm2Scheduler {
 impl Default for Kdpm2Scheduler {
     fn default() -> Self {
         Self {
-            noise: NoiseScheduleConfig { beta_start: 0.00085, beta_end: 0.012, ..NoiseScheduleConfig::default() },
+            noise: NoiseScheduleConfig {
+                beta_start: 0.00085,
+                beta_end: 0.012,
+                ..NoiseScheduleConfig::default()
+            },
             sigmas: SigmaScheduleFlags::default(),
             prediction_type: Prediction::Epsilon,
             timestep_spacing: Spacing::Linspace,
@@ -49,8 +53,8 @@ impl Scheduler for Kdpm2Scheduler {
     }
 }
 
-/// The same with ancestral steps: down further than the next σ, and back up by fresh noise. The fields are those of diffusers'
-/// `KDPM2AncestralDiscreteScheduler`.
+/// The same with ancestral steps: down further than the next σ, and back up by fresh noise. The
+/// fields are those of diffusers' `KDPM2AncestralDiscreteScheduler`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Kdpm2AncestralScheduler(pub Kdpm2Scheduler);
@@ -73,7 +77,9 @@ impl Kdpm2Scheduler {
         };
         let mut grid = stops.grid(steps)?;
         if self.sigmas.use_karras_sigmas {
-            grid.times.iter_mut().for_each(|time| *time = time.round_ties_even());
+            grid.times
+                .iter_mut()
+                .for_each(|time| *time = time.round_ties_even());
         }
         let table = stops.table()?;
         let calls = self.calls(&grid, way, |sigma| table.time(sigma))?;
@@ -81,19 +87,39 @@ impl Kdpm2Scheduler {
     }
 
     /// `time`: that of a σ between two stops.
-    pub(super) fn calls(&self, grid: &SigmaGrid, way: Way, time: impl Fn(f64) -> f64) -> Result<Vec<Call>> {
+    pub(super) fn calls(
+        &self,
+        grid: &SigmaGrid,
+        way: Way,
+        time: impl Fn(f64) -> f64,
+    ) -> Result<Vec<Call>> {
         let SigmaGrid { times, sigmas } = grid;
         let mut calls = vec![];
         for k in 0..grid.len() {
             let (first, sigma, next) = (calls.len(), sigmas[k], sigmas[k + 1]);
             let (down, up) = way(sigma, next);
-            let from = |slope, to: f64| vec![(Source::Sample(first), 1.0), (Source::Epsilon(slope), to - sigma)];
+            let from = |slope, to: f64| {
+                vec![
+                    (Source::Sample(first), 1.0),
+                    (Source::Epsilon(slope), to - sigma),
+                ]
+            };
             if next == 0.0 {
-                calls.push(call(times[k], sigma, self.prediction_type, from(first, 0.0))?);
+                calls.push(call(
+                    times[k],
+                    sigma,
+                    self.prediction_type,
+                    from(first, 0.0),
+                )?);
                 continue;
             }
             let middle = (sigma * down).sqrt();
-            calls.push(call(times[k], sigma, self.prediction_type, from(first, middle))?);
+            calls.push(call(
+                times[k],
+                sigma,
+                self.prediction_type,
+                from(first, middle),
+            )?);
             let mut sum = from(first + 1, down);
             if up > 0.0 {
                 sum.push((Source::Noise, up));

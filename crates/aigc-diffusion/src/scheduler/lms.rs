@@ -1,5 +1,5 @@
-//! Linear multistep: the derivatives of up to four calls, interpolated by a polynomial that is then integrated
-//! (Adams–Bashforth on an uneven grid).
+//! Linear multistep: the derivatives of up to four calls, interpolated by a polynomial that is then
+//! integrated (Adams–Bashforth on an uneven grid).
 
 use super::{
     Scheduler,
@@ -74,20 +74,30 @@ impl LmsScheduler {
         let calls = (0..grid.len()).map(|k| {
             let order = self.order.min(k + 1);
             let nodes: Vec<f64> = (0..order).map(|j| grid.sigmas[k - j]).collect();
-            let weights = (0..order).map(|j| (Source::Epsilon(k - j), integral(&nodes, j, grid.sigmas[k + 1])));
-            let next = [(Source::Sample(k), 1.0)].into_iter().chain(weights).collect();
+            let weights = (0..order).map(|j| {
+                (
+                    Source::Epsilon(k - j),
+                    integral(&nodes, j, grid.sigmas[k + 1]),
+                )
+            });
+            let next = [(Source::Sample(k), 1.0)]
+                .into_iter()
+                .chain(weights)
+                .collect();
             call(grid.times[k], grid.sigmas[k], self.prediction_type, next)
         });
         calls.collect()
     }
 }
 
-/// Integral of the Lagrange polynomial of node `j` from the first node to `end`; exact, by Gauss's rule with two points (up to
-/// degree three).
+/// Integral of the Lagrange polynomial of node `j` from the first node to `end`; exact, by Gauss's
+/// rule with two points (up to degree three).
 fn integral(nodes: &[f64], j: usize, end: f64) -> f64 {
     let polynomial = |x: f64| -> f64 {
         let others = nodes.iter().enumerate().filter(|(k, _)| *k != j);
-        others.map(|(_, node)| (x - node) / (nodes[j] - node)).product()
+        others
+            .map(|(_, node)| (x - node) / (nodes[j] - node))
+            .product()
     };
     let (middle, half) = (0.5 * (nodes[0] + end), 0.5 * (end - nodes[0]));
     let offset = half / 3f64.sqrt();

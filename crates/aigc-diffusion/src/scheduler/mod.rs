@@ -55,7 +55,8 @@ use std::collections::HashSet;
 
 /// A way from noise to image.
 pub trait Scheduler {
-    /// Everything that sampling in so many steps does. Methods that ask the network twice a step make more calls than steps.
+    /// Everything that sampling in so many steps does. Methods that ask the network twice a step
+    /// make more calls than steps.
     ///
     /// # Errors
     /// [`Error::Config`] names a field that is out of range or contradicts another, or `steps`.
@@ -66,9 +67,15 @@ impl Plan {
     /// No clipping.
     ///
     /// # Errors
-    /// [`Error::Config`] if a weight would be infinite: two stops at one place, or nothing to tell one from another.
+    /// [`Error::Config`] if a weight would be infinite: two stops at one place, or nothing to tell
+    /// one from another.
     pub(crate) fn new(init_noise_sigma: f64, calls: Vec<Call>) -> Result<Self> {
-        let plan = Self { init_noise_sigma, clip: Clip::None, use_clipped_model_output: false, calls };
+        let plan = Self {
+            init_noise_sigma,
+            clip: Clip::None,
+            use_clipped_model_output: false,
+            calls,
+        };
         let finite = |sum: &Sum| sum.iter().all(|(_, weight)| weight.is_finite());
         let both = |(a, b): (f64, f64)| a.is_finite() && b.is_finite();
         let used: HashSet<Source> = plan
@@ -78,14 +85,23 @@ impl Plan {
             .map(|(source, _)| *source)
             .collect();
         let sound = |(k, call): (usize, &Call)| {
-            let reading = both(call.reading.x0) && (both(call.reading.epsilon) || !used.contains(&Source::Epsilon(k)));
+            let reading = both(call.reading.x0)
+                && (both(call.reading.epsilon) || !used.contains(&Source::Epsilon(k)));
             reading && call.time.is_finite() && finite(&call.next) && finite(&call.correct)
         };
         match plan.calls.iter().enumerate().position(|call| !sound(call)) {
             None if init_noise_sigma.is_finite() => Ok(plan),
             wrong => {
-                let value = format!("{}, and call {} of them has no finite weights", plan.len(), wrong.unwrap_or(0));
-                Err(Error::config("steps", value, "a number, and options, that stop nowhere twice"))
+                let value = format!(
+                    "{}, and call {} of them has no finite weights",
+                    plan.len(),
+                    wrong.unwrap_or(0)
+                );
+                Err(Error::config(
+                    "steps",
+                    value,
+                    "a number, and options, that stop nowhere twice",
+                ))
             }
         }
     }
@@ -94,6 +110,15 @@ impl Plan {
 impl Call {
     /// A network that sees the sample as it is.
     pub(crate) fn new(time: f64, level: Level, reading: Reading, next: Sum) -> Self {
-        Self { time, level, input: 1.0, reading, seen: level, correct: vec![], next, variance: None }
+        Self {
+            time,
+            level,
+            input: 1.0,
+            reading,
+            seen: level,
+            correct: vec![],
+            next,
+            variance: None,
+        }
     }
 }

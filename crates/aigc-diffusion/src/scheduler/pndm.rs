@@ -87,15 +87,33 @@ impl PndmScheduler {
             if steps > 1 {
                 // A predictor and a corrector: the second time is asked twice.
                 let (first, second) = (times[0], times[1]);
-                transfers.push((first, Transfer { from: 0, times: (first, first - stride), outputs: vec![(0, 1.0)] }));
+                transfers.push((
+                    first,
+                    Transfer {
+                        from: 0,
+                        times: (first, first - stride),
+                        outputs: vec![(0, 1.0)],
+                    },
+                ));
                 let outputs = vec![(0, 0.5), (1, 0.5)];
-                transfers.push((second, Transfer { from: 0, times: (second + stride, second), outputs }));
+                transfers.push((
+                    second,
+                    Transfer {
+                        from: 0,
+                        times: (second + stride, second),
+                        outputs,
+                    },
+                ));
                 known.push(0);
                 times.remove(0);
             }
         } else {
             if steps < 4 {
-                return Err(Error::config("steps", steps, "at least 4, or `skip_prk_steps`"));
+                return Err(Error::config(
+                    "steps",
+                    steps,
+                    "at least 4, or `skip_prk_steps`",
+                ));
             }
             let half = (spread.stride() / 2) as f64;
             for i in 0..3 {
@@ -103,14 +121,25 @@ impl PndmScheduler {
                 let middle = end + half;
                 let one = |call: usize| vec![(from + call, 1.0)];
                 let all = [1.0 / 6.0, 1.0 / 3.0, 1.0 / 3.0, 1.0 / 6.0];
-                let all = all.iter().enumerate().map(|(call, weight)| (from + call, *weight)).collect();
+                let all = all
+                    .iter()
+                    .enumerate()
+                    .map(|(call, weight)| (from + call, *weight))
+                    .collect();
                 for (time, to, outputs) in [
                     (start, start - half, one(0)),
                     (middle, middle, one(1)),
                     (middle, middle - half, one(2)),
                     (end, end, all),
                 ] {
-                    transfers.push((time, Transfer { from, times: (start, to), outputs }));
+                    transfers.push((
+                        time,
+                        Transfer {
+                            from,
+                            times: (start, to),
+                            outputs,
+                        },
+                    ));
                 }
                 known.push(from);
             }
@@ -120,13 +149,28 @@ impl PndmScheduler {
             let call = transfers.len();
             known.push(call);
             let newest: Vec<usize> = known.iter().rev().take(4).copied().collect();
-            let outputs =
-                newest.iter().zip(MULTISTEP[newest.len() - 1]).map(|(call, weight)| (*call, *weight)).collect();
-            transfers.push((time, Transfer { from: call, times: (time, time - stride), outputs }));
+            let outputs = newest
+                .iter()
+                .zip(MULTISTEP[newest.len() - 1])
+                .map(|(call, weight)| (*call, *weight))
+                .collect();
+            transfers.push((
+                time,
+                Transfer {
+                    from: call,
+                    times: (time, time - stride),
+                    outputs,
+                },
+            ));
         }
         let call = |(time, transfer): &(f64, Transfer)| {
             let level = alphas.level(*time);
-            Ok(Call::new(*time, level, self.prediction_type.read(level)?, self.sum(transfer, alphas)))
+            Ok(Call::new(
+                *time,
+                level,
+                self.prediction_type.read(level)?,
+                self.sum(transfer, alphas),
+            ))
         };
         transfers.iter().map(call).collect()
     }
@@ -141,7 +185,13 @@ impl PndmScheduler {
             sample += weight * sigma;
             scale *= alpha;
         }
-        let outputs = transfer.outputs.iter().map(|(call, share)| (Source::Output(*call), scale * share));
-        [(Source::Sample(transfer.from), sample)].into_iter().chain(outputs).collect()
+        let outputs = transfer
+            .outputs
+            .iter()
+            .map(|(call, share)| (Source::Output(*call), scale * share));
+        [(Source::Sample(transfer.from), sample)]
+            .into_iter()
+            .chain(outputs)
+            .collect()
     }
 }

@@ -1,4 +1,5 @@
-//! UniPC: a predictor, and a corrector that uses the next call's answer for the step before it, at no cost (Zhao et al. 2023,
+//! UniPC: a predictor, and a corrector that uses the next call's answer for the step before it, at
+//! no cost (Zhao et al. 2023,
 //! <https://arxiv.org/abs/2302.04867>).
 
 use super::{Scheduler, Thresholding, dpm};
@@ -110,38 +111,66 @@ impl Scheduler for UniPcScheduler {
         };
         let levels = dpm::levels(&grid, last, self.use_flow_sigmas);
         let order = |k: usize| {
-            let left = if self.lower_order_final { steps - k } else { self.solver_order };
+            let left = if self.lower_order_final {
+                steps - k
+            } else {
+                self.solver_order
+            };
             self.solver_order.min(left).min(k + 1)
         };
         let calls = (0..steps).map(|k| {
             let reading = self.prediction_type.read(levels[k])?;
             let next = self.step(&levels, k, order(k), false);
             let corrected = k > 0 && !self.disable_corrector.contains(&(k - 1));
-            let correct = if corrected { self.step(&levels, k - 1, order(k - 1), true) } else { vec![] };
-            Ok(Call { correct, ..Call::new(grid.times[k], levels[k], reading, next) })
+            let correct = if corrected {
+                self.step(&levels, k - 1, order(k - 1), true)
+            } else {
+                vec![]
+            };
+            Ok(Call {
+                correct,
+                ..Call::new(grid.times[k], levels[k], reading, next)
+            })
         });
         let calls = calls.collect::<Result<_>>()?;
         // Thresholding is of clean samples.
-        let clip = if self.predict_x0 { self.threshold.clip()? } else { Clip::None };
-        Ok(Plan { clip, use_clipped_model_output: true, ..Plan::new(1.0, calls)? })
+        let clip = if self.predict_x0 {
+            self.threshold.clip()?
+        } else {
+            Clip::None
+        };
+        Ok(Plan {
+            clip,
+            use_clipped_model_output: true,
+            ..Plan::new(1.0, calls)?
+        })
     }
 }
 
 impl UniPcScheduler {
-    /// From call `k` to the next (equations 3 and 4): predicted, or corrected by what the next call says.
+    /// From call `k` to the next (equations 3 and 4): predicted, or corrected by what the next call
+    /// says.
     pub(super) fn step(&self, levels: &[Level], k: usize, order: usize, correct: bool) -> Sum {
         let (from, to) = (levels[k], levels[k + 1]);
         let h = to.lambda() - from.lambda();
         // A step that goes nowhere has no use for slopes.
         let order = if h == 0.0 { 1 } else { order };
-        let (x, outer, sample) =
-            if self.predict_x0 { (-h, to.alpha, to.sigma / from.sigma) } else { (h, to.sigma, to.alpha / from.alpha) };
-        let source = if self.predict_x0 { Source::X0 } else { Source::Epsilon };
+        let (x, outer, sample) = if self.predict_x0 {
+            (-h, to.alpha, to.sigma / from.sigma)
+        } else {
+            (h, to.sigma, to.alpha / from.alpha)
+        };
+        let source = if self.predict_x0 {
+            Source::X0
+        } else {
+            Source::Epsilon
+        };
         let mut terms = vec![(Source::Sample(k), sample)];
         let mut value = -outer * x.exp_m1();
         // Where the other values are known, in units of h: those before, and the next if it is.
-        let mut nodes: Vec<(usize, f64)> =
-            (1..order).map(|i| (k - i, (levels[k - i].lambda() - from.lambda()) / h)).collect();
+        let mut nodes: Vec<(usize, f64)> = (1..order)
+            .map(|i| (k - i, (levels[k - i].lambda() - from.lambda()) / h))
+            .collect();
         if correct {
             nodes.push((k + 1, 1.0));
         }
@@ -165,7 +194,8 @@ impl UniPcScheduler {
     }
 }
 
-/// Weights `ρ` with `Σ ρ_m r_m^(n−1) = φ_{n+1}(x)·n!·x/B` for each `n` up to the number of nodes (theorem 3.1).
+/// Weights `ρ` with `Σ ρ_m r_m^(n−1) = φ_{n+1}(x)·n!·x/B` for each `n` up to the number of nodes
+/// (theorem 3.1).
 fn solve(nodes: &[(usize, f64)], x: f64, scale: f64) -> Vec<f64> {
     let n = nodes.len();
     let (mut phi, mut factorial) = (x.exp_m1() / x - 1.0, 1.0);
@@ -179,12 +209,16 @@ fn solve(nodes: &[(usize, f64)], x: f64, scale: f64) -> Vec<f64> {
     }
     // Gauss's elimination with pivots, of three equations at most.
     for i in 0..n {
-        let pivot = (i..n).max_by(|a, b| rows[*a][i].abs().total_cmp(&rows[*b][i].abs())).expect("not empty");
+        let pivot = (i..n)
+            .max_by(|a, b| rows[*a][i].abs().total_cmp(&rows[*b][i].abs()))
+            .expect("not empty");
         rows.swap(i, pivot);
         let pivot = rows[i].clone();
         for (_, row) in rows.iter_mut().enumerate().filter(|(j, _)| *j != i) {
             let factor = row[i] / pivot[i];
-            row.iter_mut().zip(&pivot).for_each(|(a, b)| *a -= factor * b);
+            row.iter_mut()
+                .zip(&pivot)
+                .for_each(|(a, b)| *a -= factor * b);
         }
     }
     (0..n).map(|i| rows[i][n] / rows[i][i]).collect()
@@ -201,7 +235,11 @@ mod tests {
         let weights = solve(&nodes, x, scale);
         let (mut phi, mut factorial) = (x.exp_m1() / x - 1.0, 1.0);
         for i in 0..3 {
-            let left: f64 = nodes.iter().zip(&weights).map(|((_, r), weight)| weight * r.powi(i)).sum();
+            let left: f64 = nodes
+                .iter()
+                .zip(&weights)
+                .map(|((_, r), weight)| weight * r.powi(i))
+                .sum();
             assert!((left - phi * factorial / scale).abs() < 1e-12);
             factorial *= f64::from(i + 2);
             phi = phi / x - 1.0 / factorial;

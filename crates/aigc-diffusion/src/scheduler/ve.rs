@@ -29,13 +29,17 @@ impl Stops<'_> {
     /// Falling σ down to 0, with their times.
     pub(crate) fn grid(&self, steps: usize) -> Result<SigmaGrid> {
         let table = self.table()?;
-        let times = Steps::new(self.noise.num_train_timesteps, steps)?.real(self.spacing, self.offset)?;
+        let times =
+            Steps::new(self.noise.num_train_timesteps, steps)?.real(self.spacing, self.offset)?;
         let sigmas: Vec<f64> = times.iter().map(|time| table.sigma(*time)).collect();
         let spacing = self.flags.spacing()?;
         if spacing == SigmaSpacing::Times {
             return Ok(SigmaGrid::new(times, sigmas, 0.0));
         }
-        let range = (self.range.1.unwrap_or(sigmas[0]), self.range.0.unwrap_or(sigmas[steps - 1]));
+        let range = (
+            self.range.1.unwrap_or(sigmas[0]),
+            self.range.0.unwrap_or(sigmas[steps - 1]),
+        );
         if range.0 <= range.1 && steps > 1 {
             let expected = format!("less than the first σ, {}", range.0);
             return Err(Error::config("sigma_min", range.1, expected));
@@ -45,11 +49,15 @@ impl Stops<'_> {
         Ok(SigmaGrid::new(times, sigmas, 0.0))
     }
 
-    /// Standard deviation of the noise to start from: that of the first stop, or of a sample that still has something of the
-    /// image in it.
+    /// Standard deviation of the noise to start from: that of the first stop, or of a sample that
+    /// still has something of the image in it.
     pub(crate) fn init_noise_sigma(&self, grid: &SigmaGrid) -> f64 {
         let max = grid.sigmas[0];
-        if self.spacing == Spacing::Leading { (max * max + 1.0).sqrt() } else { max }
+        if self.spacing == Spacing::Leading {
+            (max * max + 1.0).sqrt()
+        } else {
+            max
+        }
     }
 }
 
@@ -57,7 +65,10 @@ impl Stops<'_> {
 pub(crate) fn call(time: f64, sigma: f64, prediction: Prediction, next: Sum) -> Result<Call> {
     let level = Level::exploding(sigma);
     let input = 1.0 / (sigma * sigma + 1.0).sqrt();
-    Ok(Call { input, ..Call::new(time, level, prediction.read(level)?, next) })
+    Ok(Call {
+        input,
+        ..Call::new(time, level, prediction.read(level)?, next)
+    })
 }
 
 /// How far down the curve, and how much fresh noise after it, gets from one σ to the next.
@@ -70,7 +81,9 @@ pub(crate) fn straight(_: f64, next: f64) -> (f64, f64) {
 
 /// As in DDPM (ancestral sampling).
 pub(crate) fn ancestral(sigma: f64, next: f64) -> (f64, f64) {
-    let up = (next * next * (sigma * sigma - next * next) / (sigma * sigma)).max(0.0).sqrt();
+    let up = (next * next * (sigma * sigma - next * next) / (sigma * sigma))
+        .max(0.0)
+        .sqrt();
     ((next * next - up * up).max(0.0).sqrt(), up)
 }
 

@@ -17,14 +17,25 @@ pub struct Thresholding {
 
 impl Default for Thresholding {
     fn default() -> Self {
-        Self { thresholding: false, dynamic_thresholding_ratio: 0.995, sample_max_value: 1.0 }
+        Self {
+            thresholding: false,
+            dynamic_thresholding_ratio: 0.995,
+            sample_max_value: 1.0,
+        }
     }
 }
 
 impl Thresholding {
     pub(crate) fn clip(&self) -> Result<Clip> {
-        let dynamic = Clip::Dynamic { ratio: self.dynamic_thresholding_ratio, max: self.sample_max_value };
-        let clip = if self.thresholding { dynamic } else { Clip::None };
+        let dynamic = Clip::Dynamic {
+            ratio: self.dynamic_thresholding_ratio,
+            max: self.sample_max_value,
+        };
+        let clip = if self.thresholding {
+            dynamic
+        } else {
+            Clip::None
+        };
         clip.validate()?;
         Ok(clip)
     }
@@ -45,7 +56,11 @@ pub struct Clipping {
 impl Default for Clipping {
     /// Within `[−1, 1]`.
     fn default() -> Self {
-        Self { clip_sample: true, clip_sample_range: 1.0, threshold: Thresholding::default() }
+        Self {
+            clip_sample: true,
+            clip_sample_range: 1.0,
+            threshold: Thresholding::default(),
+        }
     }
 }
 
@@ -54,14 +69,22 @@ impl Clipping {
     pub const NONE: Self = Self {
         clip_sample: false,
         clip_sample_range: 1.0,
-        threshold: Thresholding { thresholding: false, dynamic_thresholding_ratio: 0.995, sample_max_value: 1.0 },
+        threshold: Thresholding {
+            thresholding: false,
+            dynamic_thresholding_ratio: 0.995,
+            sample_max_value: 1.0,
+        },
     };
 
     pub(crate) fn clip(&self) -> Result<Clip> {
         if self.threshold.thresholding {
             return self.threshold.clip();
         }
-        let clip = if self.clip_sample { Clip::Range(self.clip_sample_range) } else { Clip::None };
+        let clip = if self.clip_sample {
+            Clip::Range(self.clip_sample_range)
+        } else {
+            Clip::None
+        };
         clip.validate()?;
         Ok(clip)
     }
@@ -77,7 +100,11 @@ pub(crate) struct Alphas {
 impl Alphas {
     /// `one`: nothing is left of the noise before the first step, else as much as at it.
     pub(crate) fn new(noise: &NoiseScheduleConfig, zero_snr: bool, one: bool) -> Result<Self> {
-        let table = if zero_snr { noise.alphas_cumprod_zero_snr()? } else { noise.alphas_cumprod()? };
+        let table = if zero_snr {
+            noise.alphas_cumprod_zero_snr()?
+        } else {
+            noise.alphas_cumprod()?
+        };
         let before = if one { 1.0 } else { table[0] };
         Ok(Self { table, before })
     }
@@ -88,7 +115,11 @@ impl Alphas {
     }
 
     pub(crate) fn at(&self, time: f64) -> f64 {
-        if time < 0.0 { self.before } else { self.table[(time as usize).min(self.table.len() - 1)] }
+        if time < 0.0 {
+            self.before
+        } else {
+            self.table[(time as usize).min(self.table.len() - 1)]
+        }
     }
 
     pub(crate) fn level(&self, time: f64) -> Level {

@@ -8,12 +8,13 @@ use aigc_core::{Error, Result, rng::Rng};
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-/// Augments with a probability that follows how sure the critic is of real samples: `r = E[sign D(x)]` above `target`
-/// means overfitting and raises it.
+/// Augments with a probability that follows how sure the critic is of real samples:
+/// `r = E[sign D(x)]` above `target` means overfitting and raises it.
 ///
-/// Each kind of change is made with that probability, picture by picture: mirroring, quarter turns and whole steps;
-/// scaling, turning, stretching and fractional steps in one interpolation; brightness and contrast, of
-/// pictures in colour also luma flip, hue and saturation (the paper's appendix B, without its wavelet filters and corruptions).
+/// Each kind of change is made with that probability, picture by picture: mirroring, quarter turns
+/// and whole steps; scaling, turning, stretching and fractional steps in one interpolation;
+/// brightness and contrast, of pictures in colour also luma flip, hue and saturation (the paper's
+/// appendix B, without its wavelet filters and corruptions).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Ada {
@@ -23,7 +24,8 @@ pub struct Ada {
     pub speed: f64,
     /// The probability does not exceed this.
     pub most: f64,
-    /// Whether pictures are mirrored and turned by quarters: not for digits, which would change their class.
+    /// Whether pictures are mirrored and turned by quarters: not for digits, which would change
+    /// their class.
     pub flips: bool,
     /// Whether colours change.
     pub color: bool,
@@ -31,7 +33,13 @@ pub struct Ada {
 
 impl Default for Ada {
     fn default() -> Self {
-        Self { target: 0.6, speed: 500_000.0, most: 0.8, flips: true, color: true }
+        Self {
+            target: 0.6,
+            speed: 500_000.0,
+            most: 0.8,
+            flips: true,
+            color: true,
+        }
     }
 }
 
@@ -44,7 +52,11 @@ impl Ada {
         ];
         for (field, value, range, expected) in fields {
             if !range.contains(&value) {
-                return Err(Error::config(format!("augment.adaptive.{field}"), value, expected));
+                return Err(Error::config(
+                    format!("augment.adaptive.{field}"),
+                    value,
+                    expected,
+                ));
             }
         }
         Ok(())
@@ -61,8 +73,14 @@ impl Ada {
             return x;
         }
         let [batch, _, height, width] = x.dims();
-        let maps: Vec<Affine> = (0..batch).map(|_| self.geometry(p, rng, [height, width])).collect();
-        let x = if maps.iter().all(|map| *map == IDENTITY) { x } else { warp(x, &maps, Beyond::Mirrored) };
+        let maps: Vec<Affine> = (0..batch)
+            .map(|_| self.geometry(p, rng, [height, width]))
+            .collect();
+        let x = if maps.iter().all(|map| *map == IDENTITY) {
+            x
+        } else {
+            warp(x, &maps, Beyond::Mirrored)
+        };
         if self.color { color(x, p, rng) } else { x }
     }
 
@@ -70,9 +88,16 @@ impl Ada {
     fn geometry(&self, p: f64, rng: &mut Rng, [height, width]: [usize; 2]) -> Affine {
         let mut map = IDENTITY;
         let chance = |rng: &mut Rng, p: f64| f64::from(rng.uniforms(1, 0.0, 1.0)[0]) < p;
-        let uniform = |rng: &mut Rng, low: f64, high: f64| f64::from(rng.uniforms(1, low as f32, high as f32)[0]);
+        let uniform = |rng: &mut Rng, low: f64, high: f64| {
+            f64::from(rng.uniforms(1, low as f32, high as f32)[0])
+        };
         let normal = |rng: &mut Rng| f64::from(rng.normals(1)[0]);
-        let turn = |angle: f64| [[angle.cos(), -angle.sin(), 0.0], [angle.sin(), angle.cos(), 0.0]];
+        let turn = |angle: f64| {
+            [
+                [angle.cos(), -angle.sin(), 0.0],
+                [angle.sin(), angle.cos(), 0.0],
+            ]
+        };
         if self.flips && chance(rng, p) && rng.below(2) == 1 {
             map = compose(map, [[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]);
         }
@@ -86,8 +111,12 @@ impl Ada {
             map = compose(map, exact[rng.below(4)]);
         }
         if chance(rng, p) {
-            let step = |rng: &mut Rng, side: usize| (uniform(rng, -0.125, 0.125) * side as f64).round();
-            map = compose(map, [[1.0, 0.0, step(rng, width)], [0.0, 1.0, step(rng, height)]]);
+            let step =
+                |rng: &mut Rng, side: usize| (uniform(rng, -0.125, 0.125) * side as f64).round();
+            map = compose(
+                map,
+                [[1.0, 0.0, step(rng, width)], [0.0, 1.0, step(rng, height)]],
+            );
         }
         if chance(rng, p) {
             let scale = (0.2 * normal(rng)).exp2();
@@ -96,17 +125,26 @@ impl Ada {
         // Turned before and after stretching, with P(neither) = 1 − p.
         let p_turn = 1.0 - (1.0 - p).sqrt();
         if chance(rng, p_turn) {
-            map = compose(map, turn(uniform(rng, -std::f64::consts::PI, std::f64::consts::PI) * self.turned()));
+            map = compose(
+                map,
+                turn(uniform(rng, -std::f64::consts::PI, std::f64::consts::PI) * self.turned()),
+            );
         }
         if chance(rng, p) {
             let stretch = (0.2 * normal(rng)).exp2();
             map = compose(map, [[stretch, 0.0, 0.0], [0.0, 1.0 / stretch, 0.0]]);
         }
         if chance(rng, p_turn) {
-            map = compose(map, turn(uniform(rng, -std::f64::consts::PI, std::f64::consts::PI) * self.turned()));
+            map = compose(
+                map,
+                turn(uniform(rng, -std::f64::consts::PI, std::f64::consts::PI) * self.turned()),
+            );
         }
         if chance(rng, p) {
-            let shift = [0.125 * normal(rng) * width as f64, 0.125 * normal(rng) * height as f64];
+            let shift = [
+                0.125 * normal(rng) * width as f64,
+                0.125 * normal(rng) * height as f64,
+            ];
             map = compose(map, [[1.0, 0.0, shift[0]], [0.0, 1.0, shift[1]]]);
         }
         map
@@ -126,8 +164,16 @@ fn color(x: Tensor<4>, p: f64, rng: &mut Rng) -> Tensor<4> {
     if channels != 3 {
         let (mut scale, mut shift) = (Vec::with_capacity(batch), Vec::with_capacity(batch));
         for _ in 0..batch {
-            let brightness = if chance(rng) { 0.2 * rng.normals(1)[0] } else { 0.0 };
-            let contrast = if chance(rng) { (0.5 * rng.normals(1)[0]).exp2() } else { 1.0 };
+            let brightness = if chance(rng) {
+                0.2 * rng.normals(1)[0]
+            } else {
+                0.0
+            };
+            let contrast = if chance(rng) {
+                (0.5 * rng.normals(1)[0]).exp2()
+            } else {
+                1.0
+            };
             scale.push(contrast);
             shift.push(brightness * contrast);
         }
@@ -145,7 +191,10 @@ fn color(x: Tensor<4>, p: f64, rng: &mut Rng) -> Tensor<4> {
             *shift = by.apply(*shift);
         };
         if chance(rng) {
-            then(Matrix::identity().scaled((0.5 * f64::from(rng.normals(1)[0])).exp2()), &mut shift);
+            then(
+                Matrix::identity().scaled((0.5 * f64::from(rng.normals(1)[0])).exp2()),
+                &mut shift,
+            );
         }
         let grey = Matrix([[1.0 / 3.0; 3]; 3]);
         if chance(rng) && rng.below(2) == 1 {
@@ -153,16 +202,32 @@ fn color(x: Tensor<4>, p: f64, rng: &mut Rng) -> Tensor<4> {
             then(Matrix::identity().plus(&grey.scaled(-2.0)), &mut shift);
         }
         if chance(rng) {
-            then(hue(f64::from(rng.uniforms(1, -1.0, 1.0)[0]) * std::f64::consts::PI), &mut shift);
+            then(
+                hue(f64::from(rng.uniforms(1, -1.0, 1.0)[0]) * std::f64::consts::PI),
+                &mut shift,
+            );
         }
         if chance(rng) {
             let saturation = f64::from(rng.normals(1)[0]).exp2();
-            then(grey.plus(&Matrix::identity().plus(&grey.scaled(-1.0)).scaled(saturation)), &mut shift);
+            then(
+                grey.plus(
+                    &Matrix::identity()
+                        .plus(&grey.scaled(-1.0))
+                        .scaled(saturation),
+                ),
+                &mut shift,
+            );
         }
         matrices.extend(matrix.0.iter().flatten().map(|v| *v as f32));
         shifts.extend(shift.map(|v| v as f32));
     }
-    transform(x.reshape([batch, 3, height * width]), matrices, shifts, &device).reshape([batch, 3, height, width])
+    transform(
+        x.reshape([batch, 3, height * width]),
+        matrices,
+        shifts,
+        &device,
+    )
+    .reshape([batch, 3, height, width])
 }
 
 fn transform(x: Tensor<3>, matrices: Vec<f32>, shifts: Vec<f32>, device: &Device) -> Tensor<3> {
@@ -175,7 +240,10 @@ fn transform(x: Tensor<3>, matrices: Vec<f32>, shifts: Vec<f32>, device: &Device
 fn hue(angle: f64) -> Matrix {
     let (cos, sin, a) = (angle.cos(), angle.sin(), 3f64.sqrt().recip());
     let cross = Matrix([[0.0, -a, a], [a, 0.0, -a], [-a, a, 0.0]]);
-    Matrix::identity().scaled(cos).plus(&cross.scaled(sin)).plus(&Matrix([[1.0 / 3.0; 3]; 3]).scaled(1.0 - cos))
+    Matrix::identity()
+        .scaled(cos)
+        .plus(&cross.scaled(sin))
+        .plus(&Matrix([[1.0 / 3.0; 3]; 3]).scaled(1.0 - cos))
 }
 
 struct Matrix([[f64; 3]; 3]);
@@ -190,11 +258,15 @@ impl Matrix {
     }
 
     fn plus(&self, other: &Self) -> Self {
-        Self(std::array::from_fn(|i| std::array::from_fn(|j| self.0[i][j] + other.0[i][j])))
+        Self(std::array::from_fn(|i| {
+            std::array::from_fn(|j| self.0[i][j] + other.0[i][j])
+        }))
     }
 
     fn times(&self, other: &Self) -> Self {
-        Self(std::array::from_fn(|i| std::array::from_fn(|j| (0..3).map(|k| self.0[i][k] * other.0[k][j]).sum())))
+        Self(std::array::from_fn(|i| {
+            std::array::from_fn(|j| (0..3).map(|k| self.0[i][k] * other.0[k][j]).sum())
+        }))
     }
 
     fn apply(&self, v: [f64; 3]) -> [f64; 3] {
@@ -212,7 +284,11 @@ mod tests {
 
     #[test]
     fn the_probability_follows_the_critic() {
-        let ada = Ada { speed: 1000.0, most: 0.5, ..Ada::default() };
+        let ada = Ada {
+            speed: 1000.0,
+            most: 0.5,
+            ..Ada::default()
+        };
         let mut p = 0.0;
         for _ in 0..10 {
             p = ada.adjust(p, 0.9, 100);
@@ -229,14 +305,25 @@ mod tests {
     fn as_many_pictures_change_as_the_probability_says() {
         let device = Device::flex();
         let x: Tensor<4> = Rng::new(1).uniform([400, 1, 6, 6], -1.0, 1.0, &device);
-        let ada = Ada { flips: false, ..Ada::default() };
-        assert_eq!(values(ada.apply(x.clone(), 0.0, &mut Rng::new(2))), values(x.clone()));
+        let ada = Ada {
+            flips: false,
+            ..Ada::default()
+        };
+        assert_eq!(
+            values(ada.apply(x.clone(), 0.0, &mut Rng::new(2))),
+            values(x.clone())
+        );
         let p = 0.1;
         let before = values(x.clone());
         let after = values(ada.apply(x, p, &mut Rng::new(2)));
-        let same = before.chunks_exact(36).zip(after.chunks_exact(36)).filter(|(a, b)| a == b).count() as f64 / 400.0;
-        // Whole steps (some of which round to none), scale, turns, stretch, fractional steps, brightness, contrast:
-        // seven chances, each missed with 1 − p.
+        let same = before
+            .chunks_exact(36)
+            .zip(after.chunks_exact(36))
+            .filter(|(a, b)| a == b)
+            .count() as f64
+            / 400.0;
+        // Whole steps (some of which round to none), scale, turns, stretch, fractional steps,
+        // brightness, contrast: seven chances, each missed with 1 − p.
         let least = (1.0 - p).powi(7);
         assert!((same - least).abs() < 0.1, "{same} {least}");
     }
@@ -259,11 +346,23 @@ mod tests {
         let x = Tensor::<4>::zeros([4, 3, 8, 8], &device).require_grad();
         let y = Ada::default().apply(x.clone(), 0.8, &mut Rng::new(4));
         let gradients = y.sum().backward();
-        assert!(values(x.grad(&gradients).unwrap()).iter().any(|g| *g != 0.0));
-        // Black has no colour to turn: brightness and contrast keep its channels equal, and move them.
-        let grey = color(Tensor::zeros([20, 3, 2, 2], &Device::flex()), 1.0, &mut Rng::new(5));
+        assert!(
+            values(x.grad(&gradients).unwrap())
+                .iter()
+                .any(|g| *g != 0.0)
+        );
+        // Black has no colour to turn: brightness and contrast keep its channels equal, and move
+        // them.
+        let grey = color(
+            Tensor::zeros([20, 3, 2, 2], &Device::flex()),
+            1.0,
+            &mut Rng::new(5),
+        );
         for picture in values(grey).chunks_exact(12) {
-            assert!(picture.iter().all(|v| (v - picture[0]).abs() < 1e-5) && picture[0] != 0.0, "{picture:?}");
+            assert!(
+                picture.iter().all(|v| (v - picture[0]).abs() < 1e-5) && picture[0] != 0.0,
+                "{picture:?}"
+            );
         }
     }
 }

@@ -5,14 +5,15 @@ use aigc_core::{Error, Result, rng::Rng};
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-/// Always augments, each picture in its own way: colour, then translation, then cut-out. Sizes are shares of a side, values
-/// those of the authors' code, which has pictures in `[−1, 1]` too.
+/// Always augments, each picture in its own way: colour, then translation, then cut-out. Sizes are
+/// shares of a side, values those of the authors' code, which has pictures in `[−1, 1]` too.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DiffAugment {
     /// Brightness, saturation (of three channels) and contrast.
     pub color: bool,
-    /// Most that a picture is moved by, black coming in (grey in the authors' code); the paper has 1/8.
+    /// Most that a picture is moved by, black coming in (grey in the authors' code); the paper has
+    /// 1/8.
     pub translation: f64,
     /// Side of the square that is painted grey; the paper has 1/2. 0 for none.
     pub cutout: f64,
@@ -20,7 +21,11 @@ pub struct DiffAugment {
 
 impl Default for DiffAugment {
     fn default() -> Self {
-        Self { color: true, translation: 0.125, cutout: 0.5 }
+        Self {
+            color: true,
+            translation: 0.125,
+            cutout: 0.5,
+        }
     }
 }
 
@@ -28,7 +33,11 @@ impl DiffAugment {
     pub(super) fn validate(&self) -> Result<()> {
         for (field, value) in [("translation", self.translation), ("cutout", self.cutout)] {
             if !(0.0..=1.0).contains(&value) {
-                return Err(Error::config(format!("augment.diff.{field}"), value, "from 0 to 1"));
+                return Err(Error::config(
+                    format!("augment.diff.{field}"),
+                    value,
+                    "from 0 to 1",
+                ));
             }
         }
         Ok(())
@@ -43,7 +52,11 @@ impl DiffAugment {
                 let grey = x.clone().mean_dim(1);
                 x = (x - grey.clone()) * per_picture(rng.uniforms(batch, 0.0, 2.0), &device) + grey;
             }
-            let mean = x.clone().reshape([batch, channels * height * width]).mean_dim(1).reshape([batch, 1, 1, 1]);
+            let mean = x
+                .clone()
+                .reshape([batch, channels * height * width])
+                .mean_dim(1)
+                .reshape([batch, 1, 1, 1]);
             x = (x - mean.clone()) * per_picture(rng.uniforms(batch, 0.5, 1.5), &device) + mean;
         }
         if self.translation > 0.0 {
@@ -74,7 +87,8 @@ impl DiffAugment {
                     picture[row * width..][columns.clone()].fill(0.0);
                 }
             }
-            let keep = Tensor::<4>::from_data(TensorData::new(keep, [batch, 1, height, width]), &device);
+            let keep =
+                Tensor::<4>::from_data(TensorData::new(keep, [batch, 1, height, width]), &device);
             x = x * keep;
         }
         x
@@ -92,7 +106,11 @@ mod tests {
     use super::*;
     use burn::tensor::Device;
 
-    const NONE: DiffAugment = DiffAugment { color: false, translation: 0.0, cutout: 0.0 };
+    const NONE: DiffAugment = DiffAugment {
+        color: false,
+        translation: 0.0,
+        cutout: 0.0,
+    };
 
     fn values(x: Tensor<4>) -> Vec<f32> {
         x.into_data().try_into_vec::<f32>().unwrap()
@@ -102,16 +120,26 @@ mod tests {
     fn cutout_greys_about_a_square_and_translation_moves() {
         let device = Device::flex();
         let x = Tensor::<4>::ones([200, 1, 16, 16], &device);
-        let cut = DiffAugment { cutout: 0.5, ..NONE }.apply(x.clone(), &mut Rng::new(1));
+        let cut = DiffAugment {
+            cutout: 0.5,
+            ..NONE
+        }
+        .apply(x.clone(), &mut Rng::new(1));
         for picture in values(cut).chunks_exact(256) {
             let zeros = picture.iter().filter(|v| **v == 0.0).count();
             // From a corner's quarter of the 8×8 square to all of it.
             assert!((16..=64).contains(&zeros), "{zeros}");
             assert!(picture.iter().all(|v| *v == 0.0 || *v == 1.0));
         }
-        let moved = DiffAugment { translation: 0.125, ..NONE }.apply(x, &mut Rng::new(1));
-        let black: Vec<usize> =
-            values(moved).chunks_exact(256).map(|p| p.iter().filter(|v| **v == -1.0).count()).collect();
+        let moved = DiffAugment {
+            translation: 0.125,
+            ..NONE
+        }
+        .apply(x, &mut Rng::new(1));
+        let black: Vec<usize> = values(moved)
+            .chunks_exact(256)
+            .map(|p| p.iter().filter(|v| **v == -1.0).count())
+            .collect();
         // At most 2 of 16 rows and columns; all five shifts in both directions occur.
         assert_eq!(black.iter().max(), Some(&(256 - 14 * 14)));
         assert_eq!(black.iter().min(), Some(&0));
@@ -121,7 +149,13 @@ mod tests {
     fn colour_keeps_the_picture_up_to_brightness_and_contrast() {
         let device = Device::flex();
         let x: Tensor<4> = Rng::new(2).uniform([8, 1, 4, 4], -1.0, 1.0, &device);
-        let y = values(DiffAugment { color: true, ..NONE }.apply(x.clone(), &mut Rng::new(3)));
+        let y = values(
+            DiffAugment {
+                color: true,
+                ..NONE
+            }
+            .apply(x.clone(), &mut Rng::new(3)),
+        );
         for (a, b) in values(x).chunks_exact(16).zip(y.chunks_exact(16)) {
             let contrast = (b[1] - b[0]) / (a[1] - a[0]);
             assert!((0.5..1.5).contains(&contrast), "{contrast}");
@@ -129,7 +163,11 @@ mod tests {
             // Brightness moves the mean, and contrast does not.
             let mean = |p: &[f32]| p.iter().sum::<f32>() / 16.0;
             assert!((mean(b) - mean(a)).abs() <= 0.5);
-            assert!(a.iter().zip(b).all(|(a, b)| (contrast * a + shift - b).abs() < 1e-4));
+            assert!(
+                a.iter()
+                    .zip(b)
+                    .all(|(a, b)| (contrast * a + shift - b).abs() < 1e-4)
+            );
         }
     }
 
@@ -138,11 +176,25 @@ mod tests {
         let device = Device::flex().autodiff();
         let x = Tensor::<4>::zeros([4, 3, 8, 8], &device).require_grad();
         // Where nothing but the cut-out touches a picture, its slope is 1 outside and 0 inside.
-        let cut = DiffAugment { cutout: 0.5, ..NONE };
+        let cut = DiffAugment {
+            cutout: 0.5,
+            ..NONE
+        };
         let gradients = cut.apply(x.clone(), &mut Rng::new(4)).sum().backward();
         let slope = values(x.grad(&gradients).unwrap());
-        assert!(slope.contains(&1.0) && slope.contains(&0.0) && slope.iter().all(|g| *g == 0.0 || *g == 1.0));
-        let gradients = DiffAugment::default().apply(x.clone(), &mut Rng::new(4)).sum().backward();
-        assert!(values(x.grad(&gradients).unwrap()).iter().any(|g| *g != 0.0));
+        assert!(
+            slope.contains(&1.0)
+                && slope.contains(&0.0)
+                && slope.iter().all(|g| *g == 0.0 || *g == 1.0)
+        );
+        let gradients = DiffAugment::default()
+            .apply(x.clone(), &mut Rng::new(4))
+            .sum()
+            .backward();
+        assert!(
+            values(x.grad(&gradients).unwrap())
+                .iter()
+                .any(|g| *g != 0.0)
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Augmentation of what the critic sees, real and generated alike, so that little data lasts longer.
+//! Augmentation of what the critic sees, real and generated alike, so that little data lasts
+//! longer.
 
 mod ada;
 mod diff_augment;

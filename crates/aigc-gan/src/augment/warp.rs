@@ -2,8 +2,9 @@
 
 use burn::tensor::{Tensor, TensorData};
 
-/// An affine map of pixel coordinates around the picture's centre, from a place in the result to the place in the source:
-/// `[[a, b, c], [d, e, f]]` takes `(x, y)` to `(a·x + b·y + c, d·x + e·y + f)`.
+/// An affine map of pixel coordinates around the picture's centre, from a place in the result to
+/// the place in the source: `[[a, b, c], [d, e, f]]` takes `(x, y)` to
+/// `(a·x + b·y + c, d·x + e·y + f)`.
 pub(super) type Affine = [[f64; 3]; 2];
 
 /// Where nothing moves.
@@ -28,7 +29,8 @@ pub(super) enum Beyond {
     Mirrored,
 }
 
-/// Each picture of `x` through its own map, with bilinear interpolation. Gradients flow to the pictures.
+/// Each picture of `x` through its own map, with bilinear interpolation. Gradients flow to the
+/// pictures.
 ///
 /// # Shapes
 /// - x and output: `[batch, channels, height, width]` in `[−1, 1]`
@@ -39,15 +41,28 @@ pub(super) fn warp(x: Tensor<4>, maps: &[Affine], beyond: Beyond) -> Tensor<4> {
     for map in maps {
         for row in 0..height {
             for column in 0..width {
-                let (u, v) = (column as f64 - (width as f64 - 1.0) / 2.0, row as f64 - (height as f64 - 1.0) / 2.0);
+                let (u, v) = (
+                    column as f64 - (width as f64 - 1.0) / 2.0,
+                    row as f64 - (height as f64 - 1.0) / 2.0,
+                );
                 let at = |r: [f64; 3]| r[0] * u + r[1] * v + r[2];
-                let (sx, sy) = (at(map[0]) + (width as f64 - 1.0) / 2.0, at(map[1]) + (height as f64 - 1.0) / 2.0);
+                let (sx, sy) = (
+                    at(map[0]) + (width as f64 - 1.0) / 2.0,
+                    at(map[1]) + (height as f64 - 1.0) / 2.0,
+                );
                 // Rounding must not make a whole step a step and a hair.
-                let snap = |s: f64| if (s - s.round()).abs() < 1e-9 { s.round() } else { s };
+                let snap = |s: f64| {
+                    if (s - s.round()).abs() < 1e-9 {
+                        s.round()
+                    } else {
+                        s
+                    }
+                };
                 let (sx, sy) = (snap(sx), snap(sy));
                 let (fx, fy) = (sx - sx.floor(), sy - sy.floor());
                 for (corner, (dx, dy)) in corners.iter_mut().zip([(0, 0), (1, 0), (0, 1), (1, 1)]) {
-                    let weight = (if dx == 1 { fx } else { 1.0 - fx }) * (if dy == 1 { fy } else { 1.0 - fy });
+                    let weight = (if dx == 1 { fx } else { 1.0 - fx })
+                        * (if dy == 1 { fy } else { 1.0 - fy });
                     let place = |s: f64, d: i64, side: usize| -> Option<usize> {
                         let at = s.floor() as i64 + d;
                         if (0..side as i64).contains(&at) {
@@ -79,9 +94,15 @@ pub(super) fn warp(x: Tensor<4>, maps: &[Affine], beyond: Beyond) -> Tensor<4> {
         if weights.iter().all(|weight| *weight == 0.0) {
             continue;
         }
-        let places = Tensor::<3, burn::tensor::Int>::from_data(TensorData::new(places, [batch, 1, pixels]), &device);
+        let places = Tensor::<3, burn::tensor::Int>::from_data(
+            TensorData::new(places, [batch, 1, pixels]),
+            &device,
+        );
         let weights = Tensor::<3>::from_data(TensorData::new(weights, [batch, 1, pixels]), &device);
-        let part = flat.clone().gather(2, places.expand([batch, channels, pixels])) * weights;
+        let part = flat
+            .clone()
+            .gather(2, places.expand([batch, channels, pixels]))
+            * weights;
         sum = Some(match sum {
             Some(sum) => sum + part,
             None => part,
@@ -103,16 +124,33 @@ mod tests {
     #[test]
     fn whole_steps_move_pixels() {
         let device = Device::flex();
-        let x = Tensor::<4>::from_floats([[[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]]]], &device);
+        let x = Tensor::<4>::from_floats(
+            [[[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]]]],
+            &device,
+        );
         let through = |map| values(warp(x.clone(), &[map], Beyond::Black));
         assert_eq!(through(IDENTITY), values(x.clone()));
-        // The result's pixel comes from one column to the right: everything moves left, and black comes in.
-        assert_eq!(through([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]), [2.0, 3.0, -1.0, 5.0, 6.0, -1.0, 8.0, 9.0, -1.0]);
-        let mirrored = values(warp(x.clone(), &[[[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]], Beyond::Mirrored));
+        // The result's pixel comes from one column to the right: everything moves left, and black
+        // comes in.
+        assert_eq!(
+            through([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]),
+            [2.0, 3.0, -1.0, 5.0, 6.0, -1.0, 8.0, 9.0, -1.0]
+        );
+        let mirrored = values(warp(
+            x.clone(),
+            &[[[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]],
+            Beyond::Mirrored,
+        ));
         assert_eq!(mirrored, [2.0, 3.0, 2.0, 5.0, 6.0, 5.0, 8.0, 9.0, 8.0]);
-        assert_eq!(through([[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]), [3.0, 2.0, 1.0, 6.0, 5.0, 4.0, 9.0, 8.0, 7.0]);
+        assert_eq!(
+            through([[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]),
+            [3.0, 2.0, 1.0, 6.0, 5.0, 4.0, 9.0, 8.0, 7.0]
+        );
         // A quarter turn.
-        assert_eq!(through([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]]), [7.0, 4.0, 1.0, 8.0, 5.0, 2.0, 9.0, 6.0, 3.0]);
+        assert_eq!(
+            through([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]]),
+            [7.0, 4.0, 1.0, 8.0, 5.0, 2.0, 9.0, 6.0, 3.0]
+        );
         let half = through([[1.0, 0.0, 0.5], [0.0, 1.0, 0.0]]);
         assert_eq!(half[..2], [1.5, 2.5]);
     }
@@ -121,7 +159,11 @@ mod tests {
     fn gradients_come_back_to_where_pixels_came_from() {
         let device = Device::flex().autodiff();
         let x = Tensor::<4>::from_floats([[[[0.0, 0.0], [0.0, 0.0]]]], &device).require_grad();
-        let y = warp(x.clone(), &[[[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]], Beyond::Black);
+        let y = warp(
+            x.clone(),
+            &[[[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]],
+            Beyond::Black,
+        );
         let weights = Tensor::<4>::from_floats([[[[1.0, 2.0], [3.0, 4.0]]]], &device);
         let gradients = (y * weights).sum().backward();
         assert_eq!(values(x.grad(&gradients).unwrap()), [0.0, 1.0, 0.0, 3.0]);

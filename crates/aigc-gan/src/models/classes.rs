@@ -26,10 +26,12 @@ pub struct ClassConditioning {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GeneratorConditioning {
-    /// A one-hot vector beside the noise (Mirza and Osindero 2014, <https://arxiv.org/abs/1411.1784>).
+    /// A one-hot vector beside the noise (Mirza and Osindero 2014,
+    /// <https://arxiv.org/abs/1411.1784>).
     #[default]
     Concat,
-    /// Conditional batch normalisation: scale and shift of every norm depend on the class (Dumoulin et al. 2017,
+    /// Conditional batch normalisation: scale and shift of every norm depend on the class (Dumoulin
+    /// et al. 2017,
     /// <https://arxiv.org/abs/1610.07629>). A class cannot say where in a map, so this takes a generator of some depth: a
     /// DCGAN of two levels hardly learns classes from it.
     Norm,
@@ -41,31 +43,44 @@ pub enum GeneratorConditioning {
 pub enum DiscriminatorConditioning {
     /// A learned plane per class beside the channels (Mirza and Osindero 2014).
     Concat,
-    /// Projection: the inner product of a class vector with the features joins the score (Miyato and Koyama 2018,
+    /// Projection: the inner product of a class vector with the features joins the score (Miyato
+    /// and Koyama 2018,
     /// <https://arxiv.org/abs/1802.05637>, eq. 3).
     #[default]
     Projection,
-    /// Auxiliary classifier: the critic names the class, and both players want it right (Odena et al. 2017,
+    /// Auxiliary classifier: the critic names the class, and both players want it right (Odena et
+    /// al. 2017,
     /// <https://arxiv.org/abs/1610.09585>).
     Auxiliary,
 }
 
 impl ClassConditioning {
-    /// `count` classes, told beside the noise and by projection. Every network here has a place for both.
+    /// `count` classes, told beside the noise and by projection. Every network here has a place for
+    /// both.
     pub const fn new(count: usize) -> Self {
-        Self { count, generator: GeneratorConditioning::Concat, critic: DiscriminatorConditioning::Projection }
+        Self {
+            count,
+            generator: GeneratorConditioning::Concat,
+            critic: DiscriminatorConditioning::Projection,
+        }
     }
 
     pub(super) fn validate(&self) -> Result<()> {
         if (1..=1 << 14).contains(&self.count) {
             return Ok(());
         }
-        Err(Error::config("classes.count", self.count, format!("1 to {}", 1 << 14)))
+        Err(Error::config(
+            "classes.count",
+            self.count,
+            format!("1 to {}", 1 << 14),
+        ))
     }
 
     /// How many numbers beside the noise tell the generator the class.
     pub(super) fn beside_noise(classes: Option<&Self>) -> usize {
-        classes.filter(|classes| classes.generator == GeneratorConditioning::Concat).map_or(0, |classes| classes.count)
+        classes
+            .filter(|classes| classes.generator == GeneratorConditioning::Concat)
+            .map_or(0, |classes| classes.count)
     }
 }
 
@@ -90,19 +105,40 @@ pub(super) struct Norm {
 }
 
 impl Norm {
-    pub(super) fn new(channels: usize, classes: Option<&ClassConditioning>, device: &Device) -> Self {
+    pub(super) fn new(
+        channels: usize,
+        classes: Option<&ClassConditioning>,
+        device: &Device,
+    ) -> Self {
         let classes = classes.filter(|classes| classes.generator == GeneratorConditioning::Norm);
-        let table = || classes.map(|c| Initializer::ZEROS.param([c.count, channels], channels, channels, device));
-        Self { norm: BatchNormConfig::new(channels).init(device), scale: table(), shift: table() }
+        let table = || {
+            classes
+                .map(|c| Initializer::ZEROS.param([c.count, channels], channels, channels, device))
+        };
+        Self {
+            norm: BatchNormConfig::new(channels).init(device),
+            scale: table(),
+            shift: table(),
+        }
     }
 
-    pub(super) fn forward(&self, x: Tensor<4>, class: Option<&Tensor<1, Int>>, activation: Activation) -> Tensor<4> {
+    pub(super) fn forward(
+        &self,
+        x: Tensor<4>,
+        class: Option<&Tensor<1, Int>>,
+        activation: Activation,
+    ) -> Tensor<4> {
         let (Some(scale), Some(shift)) = (&self.scale, &self.shift) else {
             return self.norm.forward_with_activation(x, activation);
         };
         let class = class.expect("a generator with classes is told one");
         let [batch, channels, ..] = x.dims();
-        let of_class = |table: &Param<Tensor<2>>| table.val().select(0, class.clone()).reshape([batch, channels, 1, 1]);
+        let of_class = |table: &Param<Tensor<2>>| {
+            table
+                .val()
+                .select(0, class.clone())
+                .reshape([batch, channels, 1, 1])
+        };
         activation.forward(self.norm.forward(x) * (of_class(scale) + 1.0) + of_class(shift))
     }
 }
@@ -116,18 +152,36 @@ pub(super) struct ClassPlane {
 
 impl ClassPlane {
     /// The planes, if the critic is told so.
-    pub(super) fn new(classes: Option<&ClassConditioning>, pixels: usize, device: &Device) -> Option<Self> {
-        let classes = classes.filter(|classes| classes.critic == DiscriminatorConditioning::Concat)?;
-        let normal = Initializer::Normal { mean: 0.0, std: 1.0 };
-        Some(Self { planes: normal.param([classes.count, pixels], classes.count, pixels, device) })
+    pub(super) fn new(
+        classes: Option<&ClassConditioning>,
+        pixels: usize,
+        device: &Device,
+    ) -> Option<Self> {
+        let classes =
+            classes.filter(|classes| classes.critic == DiscriminatorConditioning::Concat)?;
+        let normal = Initializer::Normal {
+            mean: 0.0,
+            std: 1.0,
+        };
+        Some(Self {
+            planes: normal.param([classes.count, pixels], classes.count, pixels, device),
+        })
     }
 
     /// `x` with one more channel, if there are planes.
-    pub(super) fn beside(planes: Option<&Self>, x: Tensor<4>, class: Option<&Tensor<1, Int>>) -> Tensor<4> {
+    pub(super) fn beside(
+        planes: Option<&Self>,
+        x: Tensor<4>,
+        class: Option<&Tensor<1, Int>>,
+    ) -> Tensor<4> {
         let Some(planes) = planes else { return x };
         let class = class.expect("a critic with classes is told one").clone();
         let [batch, _, height, width] = x.dims();
-        let plane = planes.planes.val().select(0, class).reshape([batch, 1, height, width]);
+        let plane = planes
+            .planes
+            .val()
+            .select(0, class)
+            .reshape([batch, 1, height, width]);
         Tensor::cat(vec![x, plane], 1)
     }
 }
@@ -136,7 +190,8 @@ impl ClassPlane {
 #[derive(Module, Debug)]
 pub(super) struct Head {
     score: Linear,
-    /// Projection's class vectors, `[classes, channels·pixels]`: where features are not pooled, a class may say where.
+    /// Projection's class vectors, `[classes, channels·pixels]`: where features are not pooled, a
+    /// class may say where.
     classes: Option<Param<Tensor<2>>>,
     auxiliary: Option<Linear>,
     /// Of any kind.
@@ -144,7 +199,8 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// For features of `channels` maps of `pixels` values. `spectral` normalises the layers, not the class vectors.
+    /// For features of `channels` maps of `pixels` values. `spectral` normalises the layers, not
+    /// the class vectors.
     pub(super) fn new(
         channels: usize,
         pixels: usize,
@@ -159,7 +215,10 @@ impl Head {
         };
         let is = |kind| classes.filter(|classes| classes.critic == kind);
         let width = channels * pixels;
-        let normal = Initializer::Normal { mean: 0.0, std: 1.0 / (width as f64).sqrt() };
+        let normal = Initializer::Normal {
+            mean: 0.0,
+            std: 1.0 / (width as f64).sqrt(),
+        };
         Self {
             score: linear(1),
             classes: is(DiscriminatorConditioning::Projection)
@@ -176,7 +235,11 @@ impl Head {
 
     /// # Shapes
     /// - features: `[batch, channels, height, width]`
-    pub(super) fn judge(&self, features: Tensor<4>, class: Option<&Tensor<1, Int>>) -> DiscriminatorOutput {
+    pub(super) fn judge(
+        &self,
+        features: Tensor<4>,
+        class: Option<&Tensor<1, Int>>,
+    ) -> DiscriminatorOutput {
         let flat = features.flatten::<2>(1, 3);
         let mut score = self.score.forward(flat.clone());
         if let Some(classes) = &self.classes {
@@ -184,6 +247,12 @@ impl Head {
             score = score + (classes.val().select(0, class) * flat.clone()).sum_dim(1);
         }
         let score = score.squeeze_dim::<1>(1);
-        DiscriminatorOutput { score, classes: self.auxiliary.as_ref().map(|auxiliary| auxiliary.forward(flat)) }
+        DiscriminatorOutput {
+            score,
+            classes: self
+                .auxiliary
+                .as_ref()
+                .map(|auxiliary| auxiliary.forward(flat)),
+        }
     }
 }

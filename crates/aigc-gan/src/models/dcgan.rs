@@ -9,8 +9,8 @@ use aigc_core::{
     Error, Result,
     data::ImageShape,
     nn::{
-        Activation, BatchNorm, BatchNormConfig, Conv2d, Conv2dConfig, ConvTranspose2d, ConvTranspose2dConfig,
-        Initializer,
+        Activation, BatchNorm, BatchNormConfig, Conv2d, Conv2dConfig, ConvTranspose2d,
+        ConvTranspose2dConfig, Initializer,
     },
 };
 use burn::{
@@ -25,11 +25,12 @@ use serde::{Deserialize, Serialize};
 pub enum DiscriminatorNorm {
     /// Nothing; leave the work to a penalty.
     None,
-    /// Batch normalisation on all layers but the first. It makes samples of a batch depend on each other, which no
-    /// gradient penalty allows.
+    /// Batch normalisation on all layers but the first. It makes samples of a batch depend on each
+    /// other, which no gradient penalty allows.
     #[default]
     Batch,
-    /// Spectral normalisation of every layer's weight; class vectors and planes are left free (Miyato et al. 2018, <https://arxiv.org/abs/1802.05957>).
+    /// Spectral normalisation of every layer's weight; class vectors and planes are left free
+    /// (Miyato et al. 2018, <https://arxiv.org/abs/1802.05957>).
     Spectral,
 }
 
@@ -51,8 +52,8 @@ pub struct DcganConfig {
 }
 
 impl DcganConfig {
-    /// Images of `shape`: 64 latent dimensions, channels 64, 128, 256, … with a halving for each until the sides are at
-    /// most 7 or odd, batch normalisation, no classes.
+    /// Images of `shape`: 64 latent dimensions, channels 64, 128, 256, … with a halving for each
+    /// until the sides are at most 7 or odd, batch normalisation, no classes.
     ///
     /// Sides of 28 give two halvings, 32 three, 64 four; 8×8 images get two.
     pub fn new(shape: ImageShape) -> Self {
@@ -62,7 +63,14 @@ impl DcganConfig {
             side /= 2;
             channels.push(64 << channels.len().min(3));
         }
-        Self { shape, latent: 64, channels, norm: DiscriminatorNorm::Batch, init_std: None, classes: None }
+        Self {
+            shape,
+            latent: 64,
+            channels,
+            norm: DiscriminatorNorm::Batch,
+            init_std: None,
+            classes: None,
+        }
     }
 
     /// The generator on `device`.
@@ -72,20 +80,43 @@ impl DcganConfig {
     pub fn generator(&self, device: &Device) -> Result<DcganGenerator> {
         let [height, width] = self.validate()?;
         if height != width {
-            return Err(Error::config("shape", self.shape, "a square image, since the first kernel is square"));
+            return Err(Error::config(
+                "shape",
+                self.shape,
+                "a square image, since the first kernel is square",
+            ));
         }
         let up = |channels, kernel, stride, padding, bias| {
-            let config = ConvTranspose2dConfig::new(channels, kernel).with_stride(stride).with_padding(padding);
-            config.with_bias(bias).with_initializer(self.initializer()).init(device)
+            let config = ConvTranspose2dConfig::new(channels, kernel)
+                .with_stride(stride)
+                .with_padding(padding);
+            config
+                .with_bias(bias)
+                .with_initializer(self.initializer())
+                .init(device)
         };
         let classes = self.classes.as_ref();
         let first = self.latent + ClassConditioning::beside_noise(classes);
-        let levels: Vec<usize> = self.channels.iter().rev().copied().chain([self.shape.channels]).collect();
+        let levels: Vec<usize> = self
+            .channels
+            .iter()
+            .rev()
+            .copied()
+            .chain([self.shape.channels])
+            .collect();
         let mut layers = vec![up([first, levels[0]], height, 1, 0, false)];
-        layers.extend(levels.windows(2).enumerate().map(|(i, w)| up([w[0], w[1]], 4, 2, 1, i + 2 == levels.len())));
+        layers.extend(
+            levels
+                .windows(2)
+                .enumerate()
+                .map(|(i, w)| up([w[0], w[1]], 4, 2, 1, i + 2 == levels.len())),
+        );
         Ok(DcganGenerator {
             layers,
-            norms: levels[..levels.len() - 1].iter().map(|channels| Norm::new(*channels, classes, device)).collect(),
+            norms: levels[..levels.len() - 1]
+                .iter()
+                .map(|channels| Norm::new(*channels, classes, device))
+                .collect(),
             config: self.clone(),
         })
     }
@@ -96,26 +127,56 @@ impl DcganConfig {
     /// [`Error::Config`] for values out of range.
     pub fn critic(&self, device: &Device) -> Result<DcganDiscriminator> {
         let [height, width] = self.validate()?;
-        let plane = ClassPlane::new(self.classes.as_ref(), self.shape.height * self.shape.width, device);
+        let plane = ClassPlane::new(
+            self.classes.as_ref(),
+            self.shape.height * self.shape.width,
+            device,
+        );
         let first = self.shape.channels + usize::from(plane.is_some());
-        let (batch, spectral) = (self.norm == DiscriminatorNorm::Batch, self.norm == DiscriminatorNorm::Spectral);
-        let levels: Vec<usize> = [first].into_iter().chain(self.channels.iter().copied()).collect();
+        let (batch, spectral) = (
+            self.norm == DiscriminatorNorm::Batch,
+            self.norm == DiscriminatorNorm::Spectral,
+        );
+        let levels: Vec<usize> = [first]
+            .into_iter()
+            .chain(self.channels.iter().copied())
+            .collect();
         let down = |(index, w): (usize, &[usize])| {
-            let config = Conv2dConfig::new([w[0], w[1]], 4).with_stride(2).with_padding(1).with_spectral(spectral);
-            config.with_bias(!batch || index == 0).with_initializer(self.initializer()).init(device)
+            let config = Conv2dConfig::new([w[0], w[1]], 4)
+                .with_stride(2)
+                .with_padding(1)
+                .with_spectral(spectral);
+            config
+                .with_bias(!batch || index == 0)
+                .with_initializer(self.initializer())
+                .init(device)
         };
         let normed = if batch { &self.channels[1..] } else { &[] };
         let last = self.channels[self.channels.len() - 1];
         Ok(DcganDiscriminator {
             plane,
             layers: levels.windows(2).enumerate().map(down).collect(),
-            norms: normed.iter().map(|channels| BatchNormConfig::new(*channels).init(device)).collect(),
-            head: Head::new(last, height * width, self.classes.as_ref(), spectral, self.initializer(), device),
+            norms: normed
+                .iter()
+                .map(|channels| BatchNormConfig::new(*channels).init(device))
+                .collect(),
+            head: Head::new(
+                last,
+                height * width,
+                self.classes.as_ref(),
+                spectral,
+                self.initializer(),
+                device,
+            ),
         })
     }
 
     fn initializer(&self) -> Initializer {
-        self.init_std.map_or(Initializer::PYTORCH, |std| Initializer::Normal { mean: 0.0, std })
+        self.init_std
+            .map_or(Initializer::PYTORCH, |std| Initializer::Normal {
+                mean: 0.0,
+                std,
+            })
     }
 
     /// The sides at the smallest.
@@ -123,23 +184,47 @@ impl DcganConfig {
         check_shape(self.shape, self.latent)?;
         let levels = self.channels.len();
         if !(1..=8).contains(&levels) {
-            return Err(Error::config("channels", format!("{:?}", self.channels), "1 to 8 numbers"));
+            return Err(Error::config(
+                "channels",
+                format!("{:?}", self.channels),
+                "1 to 8 numbers",
+            ));
         }
         check_widths("channels", &self.channels)?;
         let factor = 1 << levels;
-        for (field, side) in [("shape.height", self.shape.height), ("shape.width", self.shape.width)] {
+        for (field, side) in [
+            ("shape.height", self.shape.height),
+            ("shape.width", self.shape.width),
+        ] {
             if !side.is_multiple_of(factor) {
-                return Err(Error::config(field, side, format!("a multiple of {factor}, for {levels} halvings")));
+                return Err(Error::config(
+                    field,
+                    side,
+                    format!("a multiple of {factor}, for {levels} halvings"),
+                ));
             }
         }
         if let Some(std) = self.init_std.filter(|std| !(*std > 0.0 && std.is_finite())) {
             return Err(Error::config("init_std", std, "a finite number above 0"));
         }
-        self.classes.iter().try_for_each(ClassConditioning::validate)?;
+        self.classes
+            .iter()
+            .try_for_each(ClassConditioning::validate)?;
         let base = [self.shape.height / factor, self.shape.width / factor];
         let classes = self.classes.map_or(1, |classes| classes.count);
-        check_size("channels", &[self.latent.max(classes), self.channels[levels - 1], base[0], base[1]])?;
-        check_size("classes.count", &[classes, self.shape.height, self.shape.width])?;
+        check_size(
+            "channels",
+            &[
+                self.latent.max(classes),
+                self.channels[levels - 1],
+                base[0],
+                base[1],
+            ],
+        )?;
+        check_size(
+            "classes.count",
+            &[classes, self.shape.height, self.shape.width],
+        )?;
         Ok(base)
     }
 }
@@ -155,7 +240,11 @@ pub struct DcganGenerator {
 
 impl Generator for DcganGenerator {
     fn generate(&self, z: Tensor<2>, class: Option<Tensor<1, Int>>) -> Tensor<4> {
-        let z = with_class(z, class.as_ref(), ClassConditioning::beside_noise(self.config.classes.as_ref()));
+        let z = with_class(
+            z,
+            class.as_ref(),
+            ClassConditioning::beside_noise(self.config.classes.as_ref()),
+        );
         let [batch, width] = z.dims();
         let mut x = z.reshape([batch, width, 1, 1]);
         for (layer, norm) in self.layers.iter().zip(&self.norms) {

@@ -25,8 +25,9 @@ pub struct MlpGanConfig {
     pub latent: usize,
     /// Widths of the hidden layers: the generator's, and the critic's where it has none of its own.
     pub hidden: Vec<usize>,
-    /// Widths of the critic's hidden layers, if they are others. A generator that is to tear its latent space into many
-    /// far modes has to be steep between them, and steepness grows with its depth; its critic gains little from that.
+    /// Widths of the critic's hidden layers, if they are others. A generator that is to tear its
+    /// latent space into many far modes has to be steep between them, and steepness grows with its
+    /// depth; its critic gains little from that.
     #[serde(default)]
     pub discriminator_hidden: Option<Vec<usize>>,
     /// Between the layers.
@@ -35,8 +36,9 @@ pub struct MlpGanConfig {
     pub output: Activation,
     /// Whether the generator's hidden layers are batch-normalised.
     pub norm: bool,
-    /// Octaves of sines and cosines that the critic sees beside the values, `sin(2ᵏ·x)` and `cos(2ᵏ·x)` for `k` from 0:
-    /// details far smaller than the whole are learned soon only with them (Tancik et al. 2020,
+    /// Octaves of sines and cosines that the critic sees beside the values, `sin(2ᵏ·x)` and
+    /// `cos(2ᵏ·x)` for `k` from 0: details far smaller than the whole are learned soon only with
+    /// them (Tancik et al. 2020,
     /// <https://arxiv.org/abs/2006.10739>).
     pub octaves: usize,
     /// Conditional generation.
@@ -44,7 +46,8 @@ pub struct MlpGanConfig {
 }
 
 impl MlpGanConfig {
-    /// Images of `shape`: 64 latent dimensions, two hidden layers of 256, leaky ReLU, no norms, no octaves, no classes.
+    /// Images of `shape`: 64 latent dimensions, two hidden layers of 256, leaky ReLU, no norms, no
+    /// octaves, no classes.
     pub fn new(shape: ImageShape) -> Self {
         Self {
             shape,
@@ -66,12 +69,25 @@ impl MlpGanConfig {
     pub fn generator(&self, device: &Device) -> Result<MlpGenerator> {
         self.validate()?;
         let first = self.latent + ClassConditioning::beside_noise(self.classes.as_ref());
-        let widths: Vec<usize> =
-            [first].into_iter().chain(self.hidden.iter().copied()).chain([self.shape.numel()]).collect();
-        let layers = widths.windows(2).map(|w| LinearConfig::new(w[0], w[1]).init(device)).collect();
+        let widths: Vec<usize> = [first]
+            .into_iter()
+            .chain(self.hidden.iter().copied())
+            .chain([self.shape.numel()])
+            .collect();
+        let layers = widths
+            .windows(2)
+            .map(|w| LinearConfig::new(w[0], w[1]).init(device))
+            .collect();
         let normed = if self.norm { &self.hidden[..] } else { &[] };
-        let norms = normed.iter().map(|width| BatchNormConfig::new(*width).init(device)).collect();
-        Ok(MlpGenerator { layers, norms, config: self.clone() })
+        let norms = normed
+            .iter()
+            .map(|width| BatchNormConfig::new(*width).init(device))
+            .collect();
+        Ok(MlpGenerator {
+            layers,
+            norms,
+            config: self.clone(),
+        })
     }
 
     /// The critic on `device`.
@@ -82,14 +98,25 @@ impl MlpGanConfig {
         self.validate()?;
         let pixels = self.shape.height * self.shape.width;
         let plane = ClassPlane::new(self.classes.as_ref(), pixels, device);
-        let first = self.shape.numel() * (1 + 2 * self.octaves) + if plane.is_some() { pixels } else { 0 };
+        let first =
+            self.shape.numel() * (1 + 2 * self.octaves) + if plane.is_some() { pixels } else { 0 };
         let hidden = self.discriminator_hidden.as_ref().unwrap_or(&self.hidden);
         let widths: Vec<usize> = [first].into_iter().chain(hidden.iter().copied()).collect();
         let last = *widths.last().expect("there is a first");
         Ok(MlpDiscriminator {
             plane,
-            layers: widths.windows(2).map(|w| LinearConfig::new(w[0], w[1]).init(device)).collect(),
-            head: Head::new(last, 1, self.classes.as_ref(), false, Initializer::PYTORCH, device),
+            layers: widths
+                .windows(2)
+                .map(|w| LinearConfig::new(w[0], w[1]).init(device))
+                .collect(),
+            head: Head::new(
+                last,
+                1,
+                self.classes.as_ref(),
+                false,
+                Initializer::PYTORCH,
+                device,
+            ),
             config: self.clone(),
         })
     }
@@ -105,12 +132,24 @@ impl MlpGanConfig {
         }
         let pixels = self.shape.numel();
         let classes = self.classes.map_or(1, |classes| classes.count);
-        let widest = self.hidden.iter().chain(self.discriminator_hidden.iter().flatten()).max().copied().unwrap_or(1);
+        let widest = self
+            .hidden
+            .iter()
+            .chain(self.discriminator_hidden.iter().flatten())
+            .max()
+            .copied()
+            .unwrap_or(1);
         check_size("hidden", &[widest, pixels, 1 + 2 * self.octaves])?;
         check_size("classes.count", &[classes, pixels])?;
-        let Some(classes) = &self.classes else { return Ok(()) };
+        let Some(classes) = &self.classes else {
+            return Ok(());
+        };
         if classes.generator == GeneratorConditioning::Norm {
-            return Err(Error::config("classes.generator", "norm", "concat; this generator has no norms"));
+            return Err(Error::config(
+                "classes.generator",
+                "norm",
+                "concat; this generator has no norms",
+            ));
         }
         classes.validate()
     }
@@ -128,16 +167,28 @@ pub struct MlpGenerator {
 impl Generator for MlpGenerator {
     fn generate(&self, z: Tensor<2>, class: Option<Tensor<1, Int>>) -> Tensor<4> {
         let config = &self.config;
-        let mut x = with_class(z, class.as_ref(), ClassConditioning::beside_noise(config.classes.as_ref()));
+        let mut x = with_class(
+            z,
+            class.as_ref(),
+            ClassConditioning::beside_noise(config.classes.as_ref()),
+        );
         for (index, layer) in self.layers.iter().enumerate() {
-            let activation = if index + 1 < self.layers.len() { config.activation } else { config.output };
+            let activation = if index + 1 < self.layers.len() {
+                config.activation
+            } else {
+                config.output
+            };
             x = layer.forward(x);
             x = match self.norms.get(index) {
                 Some(norm) => norm.forward_with_activation(x, activation),
                 None => activation.forward(x),
             };
         }
-        let ImageShape { channels, height, width } = config.shape;
+        let ImageShape {
+            channels,
+            height,
+            width,
+        } = config.shape;
         let batch = x.dims()[0];
         x.reshape([batch, channels, height, width])
     }
@@ -171,9 +222,16 @@ impl Discriminator for MlpDiscriminator {
         };
         let waves: Vec<Tensor<2>> = (0..self.config.octaves).flat_map(octave).collect();
         let x = ClassPlane::beside(self.plane.as_ref(), x, class.as_ref()).flatten::<2>(1, 3);
-        let x = if waves.is_empty() { x } else { Tensor::cat([vec![x], waves].concat(), 1) };
-        let x = self.layers.iter().fold(x, |x, layer| self.config.activation.forward(layer.forward(x)));
+        let x = if waves.is_empty() {
+            x
+        } else {
+            Tensor::cat([vec![x], waves].concat(), 1)
+        };
+        let x = self.layers.iter().fold(x, |x, layer| {
+            self.config.activation.forward(layer.forward(x))
+        });
         let [batch, width] = x.dims();
-        self.head.judge(x.reshape([batch, width, 1, 1]), class.as_ref())
+        self.head
+            .judge(x.reshape([batch, width, 1, 1]), class.as_ref())
     }
 }

@@ -30,7 +30,7 @@ pub use r3gan::{R3ganConfig, R3ganDiscriminator, R3ganGenerator};
 pub use resnet::{ResnetDiscriminator, ResnetGanConfig, ResnetGenerator, SelfAttention2d};
 
 use crate::{Discriminator, DiscriminatorOutput, Generator};
-use aigc_core::{Error, Result, checkpoint::load_weights, data::ImageShape};
+use aigc_core::{Error, Result, data::ImageShape, weights::load_weights};
 use burn::{
     module::Module,
     tensor::{Device, Int, Tensor},
@@ -164,15 +164,24 @@ impl Discriminator for AnyDiscriminator {
     }
 }
 
-/// Opens a trained pair: a folder with `config.json` and `model.safetensors`, such as the `final` of a run.
+/// Opens a trained pair: a folder with `config.json` and `model.safetensors`, such as the `final`
+/// of a run.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Config`] or [`Error::Weights`] naming what is missing or does not fit.
 pub fn load(folder: &Path, device: &Device) -> Result<AnyGan> {
     let path = folder.join("config.json");
-    let text = std::fs::read(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
-    let config: GanConfig = serde_json::from_slice(&text)
-        .map_err(|error| Error::config(path.display().to_string(), error, "the configuration of a GAN"))?;
+    let text = std::fs::read(&path).map_err(|source| Error::Io {
+        path: path.clone(),
+        source,
+    })?;
+    let config: GanConfig = serde_json::from_slice(&text).map_err(|error| {
+        Error::config(
+            path.display().to_string(),
+            error,
+            "the configuration of a GAN",
+        )
+    })?;
     load_weights(config.init(device)?, &folder.join("model.safetensors"))
 }
 
@@ -193,18 +202,33 @@ fn check_shape(shape: ImageShape, latent: usize) -> Result<()> {
     }
     // Sides within their bounds can still multiply to more than memory holds.
     if shape.numel() > 1 << 24 {
-        return Err(Error::config("shape", shape, format!("at most {} values", 1 << 24)));
+        return Err(Error::config(
+            "shape",
+            shape,
+            format!("at most {} values", 1 << 24),
+        ));
     }
     Ok(())
 }
 
-/// Numbers that multiply to the size of a layer: within their own bounds, together they can be more than memory holds.
+/// Numbers that multiply to the size of a layer: within their own bounds, together they can be more
+/// than memory holds.
 fn check_size(field: &str, factors: &[usize]) -> Result<()> {
     const MOST_VALUES: usize = 1 << 28;
-    let values = factors.iter().fold(1usize, |product, factor| product.saturating_mul(*factor));
+    let values = factors
+        .iter()
+        .fold(1usize, |product, factor| product.saturating_mul(*factor));
     if values > MOST_VALUES {
-        let product = factors.iter().map(usize::to_string).collect::<Vec<_>>().join("·");
-        return Err(Error::config(field, product, format!("a layer of at most {MOST_VALUES} weights")));
+        let product = factors
+            .iter()
+            .map(usize::to_string)
+            .collect::<Vec<_>>()
+            .join("·");
+        return Err(Error::config(
+            field,
+            product,
+            format!("a layer of at most {MOST_VALUES} weights"),
+        ));
     }
     Ok(())
 }
@@ -221,5 +245,9 @@ fn critic_norm_is_not_batch(norm: DiscriminatorNorm) -> Result<()> {
     if norm != DiscriminatorNorm::Batch {
         return Ok(());
     }
-    Err(Error::config("norm", "batch", "none or spectral: batch normalisation does not fit this critic"))
+    Err(Error::config(
+        "norm",
+        "batch",
+        "none or spectral: batch normalisation does not fit this critic",
+    ))
 }

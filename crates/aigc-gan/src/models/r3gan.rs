@@ -1,7 +1,8 @@
-//! A pair in the manner of R3GAN (Huang et al. 2024, <https://arxiv.org/abs/2501.05441>, §4 and appendix B): inverted
-//! bottlenecks with grouped convolutions as in ResNeXt and ConvNeXt, no normalisation, residual branches that start at
-//! zero (Zhang et al. 2019, Fixup, <https://arxiv.org/abs/1901.09321>). Maps are enlarged by repeating pixels and reduced
-//! by the mean of four, where the paper filters.
+//! A pair in the manner of R3GAN (Huang et al. 2024, <https://arxiv.org/abs/2501.05441>, §4 and
+//! appendix B): inverted bottlenecks with grouped convolutions as in ResNeXt and ConvNeXt, no
+//! normalisation, residual branches that start at zero (Zhang et al. 2019, Fixup,
+//! <https://arxiv.org/abs/1901.09321>). Maps are enlarged by repeating pixels and reduced by the
+//! mean of four, where the paper filters.
 
 use super::{
     check_shape, check_size, check_widths,
@@ -29,7 +30,8 @@ pub struct R3ganConfig {
     pub shape: ImageShape,
     /// Latent dimensions.
     pub latent: usize,
-    /// Channels of each stage of the generator, the smallest maps first; the critic has them in reverse.
+    /// Channels of each stage of the generator, the smallest maps first; the critic has them in
+    /// reverse.
     pub channels: Vec<usize>,
     /// Residual blocks of each stage.
     pub blocks: usize,
@@ -42,14 +44,23 @@ pub struct R3ganConfig {
 }
 
 impl R3ganConfig {
-    /// Images of `shape`: 64 latent dimensions, stages of 64 channels with one block each, expansion 2, groups of 16.
+    /// Images of `shape`: 64 latent dimensions, stages of 64 channels with one block each,
+    /// expansion 2, groups of 16.
     pub fn new(shape: ImageShape) -> Self {
         let (mut side, mut stages) = (shape.height.min(shape.width), 1);
         while side.is_multiple_of(2) && side > 7 {
             side /= 2;
             stages += 1;
         }
-        Self { shape, latent: 64, channels: vec![64; stages], blocks: 1, expansion: 2, group_width: 16, classes: None }
+        Self {
+            shape,
+            latent: 64,
+            channels: vec![64; stages],
+            blocks: 1,
+            expansion: 2,
+            group_width: 16,
+            classes: None,
+        }
     }
 
     /// The generator on `device`.
@@ -62,8 +73,14 @@ impl R3ganConfig {
         let channels = self.channels.clone();
         let last = channels[channels.len() - 1];
         Ok(R3ganGenerator {
-            input: LinearConfig::new(first, channels[0]).with_bias(false).init(device),
-            basis: Initializer::Normal { mean: 0.0, std: 1.0 }.param([1, channels[0], base[0], base[1]], 1, 1, device),
+            input: LinearConfig::new(first, channels[0])
+                .with_bias(false)
+                .init(device),
+            basis: Initializer::Normal {
+                mean: 0.0,
+                std: 1.0,
+            }
+            .param([1, channels[0], base[0], base[1]], 1, 1, device),
             stages: self.stages(&channels, device),
             output: conv(last, self.shape.channels, 1, 1, 1.0, device),
             config: self.clone(),
@@ -76,7 +93,11 @@ impl R3ganConfig {
     /// [`Error::Config`] for values out of range.
     pub fn critic(&self, device: &Device) -> Result<R3ganDiscriminator> {
         let base = self.validate()?;
-        let plane = ClassPlane::new(self.classes.as_ref(), self.shape.height * self.shape.width, device);
+        let plane = ClassPlane::new(
+            self.classes.as_ref(),
+            self.shape.height * self.shape.width,
+            device,
+        );
         let first = self.shape.channels + usize::from(plane.is_some());
         let channels: Vec<usize> = self.channels.iter().rev().copied().collect();
         let last = channels[channels.len() - 1];
@@ -90,7 +111,14 @@ impl R3ganConfig {
                 1,
                 device,
             ),
-            head: Head::new(last, 1, self.classes.as_ref(), false, Initializer::PYTORCH, device),
+            head: Head::new(
+                last,
+                1,
+                self.classes.as_ref(),
+                false,
+                Initializer::PYTORCH,
+                device,
+            ),
         })
     }
 
@@ -99,14 +127,17 @@ impl R3ganConfig {
         let stage = |index: usize| Stage {
             change: (index > 0 && channels[index - 1] != channels[index])
                 .then(|| conv(channels[index - 1], channels[index], 1, 1, 1.0, device)),
-            blocks: (0..self.blocks).map(|_| self.block(channels[index], device)).collect(),
+            blocks: (0..self.blocks)
+                .map(|_| self.block(channels[index], device))
+                .collect(),
         };
         (0..channels.len()).map(stage).collect()
     }
 
     fn block(&self, channels: usize, device: &Device) -> Block {
         let middle = channels * self.expansion;
-        // Fixup: of m = 3 layers in each of L branches, all but the last are scaled by L^(−1/(2m − 2)).
+        // Fixup: of m = 3 layers in each of L branches, all but the last are scaled by L^(−1/(2m −
+        // 2)).
         let branches = (self.blocks * self.channels.len()) as f64;
         let gain = std::f64::consts::SQRT_2 * branches.powf(-0.25);
         let biased = |mut conv: Conv2d| {
@@ -115,7 +146,14 @@ impl R3ganConfig {
         };
         Block {
             widen: biased(conv(channels, middle, 1, 1, gain, device)),
-            mix: biased(conv(middle, middle, 3, middle / self.group_width, gain, device)),
+            mix: biased(conv(
+                middle,
+                middle,
+                3,
+                middle / self.group_width,
+                gain,
+                device,
+            )),
             narrow: conv(middle, channels, 1, 1, 0.0, device),
         }
     }
@@ -124,42 +162,72 @@ impl R3ganConfig {
     fn validate(&self) -> Result<[usize; 2]> {
         check_shape(self.shape, self.latent)?;
         check_widths("channels", &self.channels)?;
-        for (field, value, most) in
-            [("channels", self.channels.len(), 8), ("blocks", self.blocks, 64), ("expansion", self.expansion, 16)]
-        {
+        for (field, value, most) in [
+            ("channels", self.channels.len(), 8),
+            ("blocks", self.blocks, 64),
+            ("expansion", self.expansion, 16),
+        ] {
             if !(1..=most).contains(&value) {
                 return Err(Error::config(field, value, format!("1 to {most}")));
             }
         }
-        if self.group_width == 0 || self.channels.iter().any(|c| !(c * self.expansion).is_multiple_of(self.group_width))
+        if self.group_width == 0
+            || self
+                .channels
+                .iter()
+                .any(|c| !(c * self.expansion).is_multiple_of(self.group_width))
         {
-            let expected = format!("a divisor of {} times the channels {:?}", self.expansion, self.channels);
+            let expected = format!(
+                "a divisor of {} times the channels {:?}",
+                self.expansion, self.channels
+            );
             return Err(Error::config("group_width", self.group_width, expected));
         }
         let factor = 1 << (self.channels.len() - 1);
-        for (field, side) in [("shape.height", self.shape.height), ("shape.width", self.shape.width)] {
+        for (field, side) in [
+            ("shape.height", self.shape.height),
+            ("shape.width", self.shape.width),
+        ] {
             if !side.is_multiple_of(factor) {
-                let expected = format!("a multiple of {factor}, for {} stages", self.channels.len());
+                let expected =
+                    format!("a multiple of {factor}, for {} stages", self.channels.len());
                 return Err(Error::config(field, side, expected));
             }
         }
         if let Some(classes) = &self.classes {
             if classes.generator == GeneratorConditioning::Norm {
-                return Err(Error::config("classes.generator", "norm", "concat; this generator has no norms"));
+                return Err(Error::config(
+                    "classes.generator",
+                    "norm",
+                    "concat; this generator has no norms",
+                ));
             }
             classes.validate()?;
         }
         let base = [self.shape.height / factor, self.shape.width / factor];
         let classes = self.classes.map_or(1, |classes| classes.count);
         let last = self.channels[self.channels.len() - 1];
-        check_size("channels", &[self.latent.max(classes), last, base[0], base[1]])?;
-        check_size("classes.count", &[classes, self.shape.height, self.shape.width])?;
+        check_size(
+            "channels",
+            &[self.latent.max(classes), last, base[0], base[1]],
+        )?;
+        check_size(
+            "classes.count",
+            &[classes, self.shape.height, self.shape.width],
+        )?;
         Ok(base)
     }
 }
 
 /// Without a bias: only what an activation follows gets one, as in the paper.
-fn conv(input: usize, output: usize, kernel: usize, groups: usize, gain: f64, device: &Device) -> Conv2d {
+fn conv(
+    input: usize,
+    output: usize,
+    kernel: usize,
+    groups: usize,
+    gain: f64,
+    device: &Device,
+) -> Conv2d {
     Conv2dConfig::new([input, output], kernel)
         .with_padding(kernel / 2)
         .with_groups(groups)
@@ -177,7 +245,10 @@ struct Stage {
 
 impl Stage {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = self.change.as_ref().map_or(x.clone(), |conv| conv.forward(x));
+        let x = self
+            .change
+            .as_ref()
+            .map_or(x.clone(), |conv| conv.forward(x));
         self.blocks.iter().fold(x, |x, block| block.forward(x))
     }
 }
@@ -197,7 +268,8 @@ impl Block {
     }
 }
 
-/// Noise to image: a learned picture per channel, weighted by the noise, then stages that double the sides.
+/// Noise to image: a learned picture per channel, weighted by the noise, then stages that double
+/// the sides.
 #[derive(Module, Debug)]
 pub struct R3ganGenerator {
     input: Linear,
@@ -212,12 +284,20 @@ pub struct R3ganGenerator {
 impl Generator for R3ganGenerator {
     /// The output is not bounded: the paper has no hyperbolic tangent.
     fn generate(&self, z: Tensor<2>, class: Option<Tensor<1, Int>>) -> Tensor<4> {
-        let z = with_class(z, class.as_ref(), ClassConditioning::beside_noise(self.config.classes.as_ref()));
+        let z = with_class(
+            z,
+            class.as_ref(),
+            ClassConditioning::beside_noise(self.config.classes.as_ref()),
+        );
         let weights = self.input.forward(z);
         let [batch, channels] = weights.dims();
         let mut x = self.basis.val() * weights.reshape([batch, channels, 1, 1]);
         for (index, stage) in self.stages.iter().enumerate() {
-            x = stage.forward(if index > 0 { upsample_nearest2d(x, 2) } else { x });
+            x = stage.forward(if index > 0 {
+                upsample_nearest2d(x, 2)
+            } else {
+                x
+            });
         }
         self.output.forward(x)
     }
@@ -249,10 +329,17 @@ impl Discriminator for R3ganDiscriminator {
         let x = ClassPlane::beside(self.plane.as_ref(), x, class.as_ref());
         let mut x = self.input.forward(x);
         for (index, stage) in self.stages.iter().enumerate() {
-            x = stage.forward(if index > 0 { avg_pool2d(x, AvgPoolOptions::new([2, 2])) } else { x });
+            x = stage.forward(if index > 0 {
+                avg_pool2d(x, AvgPoolOptions::new([2, 2]))
+            } else {
+                x
+            });
         }
         let [batch, channels, height, width] = x.dims();
-        let features = (x * self.basis.val()).reshape([batch, channels, height * width]).sum_dim(2);
-        self.head.judge(features.reshape([batch, channels, 1, 1]), class.as_ref())
+        let features = (x * self.basis.val())
+            .reshape([batch, channels, height * width])
+            .sum_dim(2);
+        self.head
+            .judge(features.reshape([batch, channels, 1, 1]), class.as_ref())
     }
 }

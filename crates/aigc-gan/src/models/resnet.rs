@@ -1,5 +1,6 @@
-//! Residual networks: SNGAN's generator and critic (Miyato et al. 2018, <https://arxiv.org/abs/1802.05957>, appendix B.4),
-//! with self-attention if wanted (Zhang et al. 2019, <https://arxiv.org/abs/1805.08318>).
+//! Residual networks: SNGAN's generator and critic (Miyato et al. 2018,
+//! <https://arxiv.org/abs/1802.05957>, appendix B.4), with self-attention if wanted (Zhang et al.
+//! 2019, <https://arxiv.org/abs/1805.08318>).
 
 use super::{
     check_shape, check_size, check_widths,
@@ -40,8 +41,8 @@ pub struct ResnetGanConfig {
 }
 
 impl ResnetGanConfig {
-    /// Images of `shape`: 128 latent dimensions, 64 channels, as many doublings as bring the sides from 4 to 7 pixels,
-    /// spectral normalisation, no attention, no classes.
+    /// Images of `shape`: 128 latent dimensions, 64 channels, as many doublings as bring the sides
+    /// from 4 to 7 pixels, spectral normalisation, no attention, no classes.
     pub fn new(shape: ImageShape) -> Self {
         let (mut side, mut levels) = (shape.height.min(shape.width), 0);
         while side.is_multiple_of(2) && side > 7 {
@@ -74,7 +75,9 @@ impl ResnetGanConfig {
             norm2: Norm::new(self.channels, classes, device),
             conv2: conv(self.channels, self.channels, 3, false, device),
             skip: conv(self.channels, self.channels, 1, false, device),
-            attention: self.attends(side(level)).then(|| SelfAttention2d::new(self.channels, false, device)),
+            attention: self
+                .attends(side(level))
+                .then(|| SelfAttention2d::new(self.channels, false, device)),
         };
         Ok(ResnetGenerator {
             input: LinearConfig::new(first, self.channels * base[0] * base[1]).init(device),
@@ -93,14 +96,22 @@ impl ResnetGanConfig {
     pub fn critic(&self, device: &Device) -> Result<ResnetDiscriminator> {
         self.validate()?;
         let spectral = self.norm == DiscriminatorNorm::Spectral;
-        let plane = ClassPlane::new(self.classes.as_ref(), self.shape.height * self.shape.width, device);
+        let plane = ClassPlane::new(
+            self.classes.as_ref(),
+            self.shape.height * self.shape.width,
+            device,
+        );
         let first = self.shape.channels + usize::from(plane.is_some());
         let block = |index: usize| {
-            let (halve, input) = (index < self.levels, if index == 0 { first } else { self.channels });
+            let (halve, input) = (
+                index < self.levels,
+                if index == 0 { first } else { self.channels },
+            );
             DownBlock {
                 conv1: conv(input, self.channels, 3, spectral, device),
                 conv2: conv(self.channels, self.channels, 3, spectral, device),
-                skip: (halve || input != self.channels).then(|| conv(input, self.channels, 1, spectral, device)),
+                skip: (halve || input != self.channels)
+                    .then(|| conv(input, self.channels, 1, spectral, device)),
                 attention: (halve && self.attends(self.shape.height >> (index + 1)))
                     .then(|| SelfAttention2d::new(self.channels, spectral, device)),
                 first: index == 0,
@@ -111,7 +122,14 @@ impl ResnetGanConfig {
         Ok(ResnetDiscriminator {
             plane,
             blocks: (0..self.levels + 2).map(block).collect(),
-            head: Head::new(self.channels, 1, self.classes.as_ref(), spectral, Initializer::PYTORCH, device),
+            head: Head::new(
+                self.channels,
+                1,
+                self.classes.as_ref(),
+                spectral,
+                Initializer::PYTORCH,
+                device,
+            ),
         })
     }
 
@@ -127,30 +145,55 @@ impl ResnetGanConfig {
             return Err(Error::config("levels", self.levels, "1 to 8"));
         }
         let factor = 1 << self.levels;
-        for (field, side) in [("shape.height", self.shape.height), ("shape.width", self.shape.width)] {
+        for (field, side) in [
+            ("shape.height", self.shape.height),
+            ("shape.width", self.shape.width),
+        ] {
             if !side.is_multiple_of(factor) {
-                return Err(Error::config(field, side, format!("a multiple of {factor}, for {} levels", self.levels)));
+                return Err(Error::config(
+                    field,
+                    side,
+                    format!("a multiple of {factor}, for {} levels", self.levels),
+                ));
             }
         }
         critic_norm_is_not_batch(self.norm)?;
         if let Some(side) = self.attention {
-            let sides: Vec<usize> = (1..self.levels).map(|level| self.shape.height >> level).collect();
+            let sides: Vec<usize> = (1..self.levels)
+                .map(|level| self.shape.height >> level)
+                .collect();
             if !sides.contains(&side) {
-                return Err(Error::config("attention", side, format!("one of the maps' sides {sides:?}")));
+                return Err(Error::config(
+                    "attention",
+                    side,
+                    format!("one of the maps' sides {sides:?}"),
+                ));
             }
         }
-        self.classes.iter().try_for_each(ClassConditioning::validate)?;
+        self.classes
+            .iter()
+            .try_for_each(ClassConditioning::validate)?;
         let base = [self.shape.height / factor, self.shape.width / factor];
         let classes = self.classes.map_or(1, |classes| classes.count);
-        check_size("channels", &[self.latent.max(classes), self.channels, base[0], base[1]])?;
-        check_size("classes.count", &[classes, self.shape.height, self.shape.width])?;
+        check_size(
+            "channels",
+            &[self.latent.max(classes), self.channels, base[0], base[1]],
+        )?;
+        check_size(
+            "classes.count",
+            &[classes, self.shape.height, self.shape.width],
+        )?;
         Ok(base)
     }
 }
 
 /// `√2` for what a ReLU follows; SNGAN's Xavier weights.
 fn conv(input: usize, output: usize, kernel: usize, spectral: bool, device: &Device) -> Conv2d {
-    let gain = if kernel == 1 { 1.0 } else { std::f64::consts::SQRT_2 };
+    let gain = if kernel == 1 {
+        1.0
+    } else {
+        std::f64::consts::SQRT_2
+    };
     Conv2dConfig::new([input, output], kernel)
         .with_padding(kernel / 2)
         .with_spectral(spectral)
@@ -190,19 +233,35 @@ impl UpBlock {
         let relu = Activation::Relu;
         let h = upsample_nearest2d(self.norm1.forward(x.clone(), class, relu), 2);
         let h = self.norm2.forward(self.conv1.forward(h), class, relu);
-        // A 1×1 convolution and repeating pixels can change places: on the small map it costs a quarter.
+        // A 1×1 convolution and repeating pixels can change places: on the small map it costs a
+        // quarter.
         let y = self.conv2.forward(h) + upsample_nearest2d(self.skip.forward(x), 2);
-        self.attention.as_ref().map_or(y.clone(), |attention| attention.forward(y))
+        self.attention
+            .as_ref()
+            .map_or(y.clone(), |attention| attention.forward(y))
     }
 }
 
 impl Generator for ResnetGenerator {
     fn generate(&self, z: Tensor<2>, class: Option<Tensor<1, Int>>) -> Tensor<4> {
-        let z = with_class(z, class.as_ref(), ClassConditioning::beside_noise(self.config.classes.as_ref()));
+        let z = with_class(
+            z,
+            class.as_ref(),
+            ClassConditioning::beside_noise(self.config.classes.as_ref()),
+        );
         let (batch, [height, width]) = (z.dims()[0], self.base);
-        let x = self.input.forward(z).reshape([batch, self.config.channels, height, width]);
-        let x = self.blocks.iter().fold(x, |x, block| block.forward(x, class.as_ref()));
-        Activation::Tanh.forward(self.output.forward(self.norm.forward(x, None, Activation::Relu)))
+        let x = self
+            .input
+            .forward(z)
+            .reshape([batch, self.config.channels, height, width]);
+        let x = self
+            .blocks
+            .iter()
+            .fold(x, |x, block| block.forward(x, class.as_ref()));
+        Activation::Tanh.forward(
+            self.output
+                .forward(self.norm.forward(x, None, Activation::Relu)),
+        )
     }
 
     described_by_config!();
@@ -230,14 +289,23 @@ struct DownBlock {
 impl DownBlock {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let relu = Activation::Relu;
-        let h = if self.first { x.clone() } else { relu.forward(x.clone()) };
+        let h = if self.first {
+            x.clone()
+        } else {
+            relu.forward(x.clone())
+        };
         let h = self.conv2.forward(relu.forward(self.conv1.forward(h)));
         let down = |x| if self.halve { halve(x) } else { x };
         // As above: the mean first, then the 1×1 convolution.
         let skip = down(x);
-        let skip = self.skip.as_ref().map_or(skip.clone(), |conv| conv.forward(skip));
+        let skip = self
+            .skip
+            .as_ref()
+            .map_or(skip.clone(), |conv| conv.forward(skip));
         let y = down(h) + skip;
-        self.attention.as_ref().map_or(y.clone(), |attention| attention.forward(y))
+        self.attention
+            .as_ref()
+            .map_or(y.clone(), |attention| attention.forward(y))
     }
 }
 
@@ -254,13 +322,17 @@ impl Discriminator for ResnetDiscriminator {
         let x = ClassPlane::beside(self.plane.as_ref(), x, class.as_ref());
         let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
         let [batch, channels, height, width] = x.dims();
-        let sum = Activation::Relu.forward(x).reshape([batch, channels, height * width]).sum_dim(2);
-        self.head.judge(sum.reshape([batch, channels, 1, 1]), class.as_ref())
+        let sum = Activation::Relu
+            .forward(x)
+            .reshape([batch, channels, height * width])
+            .sum_dim(2);
+        self.head
+            .judge(sum.reshape([batch, channels, 1, 1]), class.as_ref())
     }
 }
 
-/// Self-attention over the pixels of a map (Zhang et al. 2019, eq. 1–3): queries and keys of an eighth of the channels,
-/// values of half (as in BigGAN), and a learned factor that starts at 0.
+/// Self-attention over the pixels of a map (Zhang et al. 2019, eq. 1–3): queries and keys of an
+/// eighth of the channels, values of half (as in BigGAN), and a learned factor that starts at 0.
 #[derive(Module, Debug)]
 pub struct SelfAttention2d {
     query: Conv2d,
@@ -276,8 +348,12 @@ impl SelfAttention2d {
     pub fn new(channels: usize, spectral: bool, device: &Device) -> Self {
         // Without biases: a softmax does not see the keys'.
         let conv = |input: usize, output: usize| {
-            let config = Conv2dConfig::new([input, output], 1).with_bias(false).with_spectral(spectral);
-            config.with_initializer(Initializer::XavierUniform { gain: 1.0 }).init(device)
+            let config = Conv2dConfig::new([input, output], 1)
+                .with_bias(false)
+                .with_spectral(spectral);
+            config
+                .with_initializer(Initializer::XavierUniform { gain: 1.0 })
+                .init(device)
         };
         let (narrow, half) = ((channels / 8).max(1), (channels / 2).max(1));
         Self {
@@ -296,14 +372,25 @@ impl SelfAttention2d {
         let tokens = |conv: &Conv2d| {
             let y = conv.forward(x.clone());
             let channels = y.dims()[1];
-            y.reshape([batch, channels, height * width]).swap_dims(1, 2).unsqueeze_dim::<4>(1)
+            y.reshape([batch, channels, height * width])
+                .swap_dims(1, 2)
+                .unsqueeze_dim::<4>(1)
         };
         let query = tokens(&self.query);
         // The paper's scores are not divided by √d: what `attention` divides by is put back.
         let scale = (query.dims()[3] as f64).sqrt();
-        let y = attention(query * scale, tokens(&self.key), tokens(&self.value), None, false);
+        let y = attention(
+            query * scale,
+            tokens(&self.key),
+            tokens(&self.value),
+            None,
+            false,
+        );
         let channels = y.dims()[3];
-        let y = y.squeeze_dim::<3>(1).swap_dims(1, 2).reshape([batch, channels, height, width]);
+        let y = y
+            .squeeze_dim::<3>(1)
+            .swap_dims(1, 2)
+            .reshape([batch, channels, height, width]);
         x + self.output.forward(y) * self.gamma.val().reshape([1, 1, 1, 1])
     }
 }

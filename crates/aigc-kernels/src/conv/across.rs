@@ -1,8 +1,10 @@
-//! Output pixels as in [`gather`](super::gather), computed for as many images at once as a vector has lanes.
+//! Output pixels as in [`gather`](super::gather), computed for as many images at once as a vector
+//! has lanes.
 //!
-//! On maps narrower than a few vectors a vector of neighbouring pixels is mostly padding, or has to be copied together
-//! for every tap. A vector that holds one pixel of sixteen images fits any map; images are transposed on the way in and
-//! out. Taps above each other are multiplied at [`points`](super::points).
+//! On maps narrower than a few vectors a vector of neighbouring pixels is mostly padding, or has to
+//! be copied together for every tap. A vector that holds one pixel of sixteen images fits any map;
+//! images are transposed on the way in and out. Taps above each other are multiplied at
+//! [`points`](super::points).
 
 use super::{
     gather::{Gather, Job},
@@ -47,7 +49,8 @@ type Column = ((usize, usize), Vec<(usize, usize)>);
 impl<'a> Across<'a> {
     /// Cuts taps into columns, unless these are too high.
     pub(super) fn new(gather: &'a Gather<'a>) -> Option<Self> {
-        let columns: Vec<Vec<Column>> = gather.jobs.iter().map(|job| columns(gather, job)).collect();
+        let columns: Vec<Vec<Column>> =
+            gather.jobs.iter().map(|job| columns(gather, job)).collect();
         let height = |(_, taps): &Column| taps[taps.len() - 1].0 - taps[0].0 + 1;
         let taps = columns.iter().flatten().map(height).max().unwrap_or(0);
         if !(1..=3).contains(&taps) {
@@ -56,31 +59,61 @@ impl<'a> Across<'a> {
         let mut windows: Vec<Window> = Vec::new();
         let term = |((phase, column), taps): &Column| {
             let seen = (*phase, taps[0].0);
-            let window = windows.iter().position(|window| *window == seen).unwrap_or_else(|| {
-                windows.push(seen);
-                windows.len() - 1
-            });
+            let window = windows
+                .iter()
+                .position(|window| *window == seen)
+                .unwrap_or_else(|| {
+                    windows.push(seen);
+                    windows.len() - 1
+                });
             let mut kernel = [None; 3];
-            taps.iter().for_each(|(row, element)| kernel[row - taps[0].0] = Some(*element));
-            Term { window, column: *column, kernel }
+            taps.iter()
+                .for_each(|(row, element)| kernel[row - taps[0].0] = Some(*element));
+            Term {
+                window,
+                column: *column,
+                kernel,
+            }
         };
         let mut term = term;
-        let terms = columns.iter().map(|columns| columns.iter().map(&mut term).collect()).collect();
+        let terms = columns
+            .iter()
+            .map(|columns| columns.iter().map(&mut term).collect())
+            .collect();
         // Two taps: four rows cost five multiplications, seven rows eight.
         let bands = |out: usize| gather.grid[0].div_ceil(out);
-        let out = if taps == 2 && 8 * bands(7) < 5 * bands(4) { 7 } else { 4 };
-        Some(Self { gather, windows, terms, taps, out })
+        let out = if taps == 2 && 8 * bands(7) < 5 * bands(4) {
+            7
+        } else {
+            4
+        };
+        Some(Self {
+            gather,
+            windows,
+            terms,
+            taps,
+            out,
+        })
     }
 
     /// Roughly how many cycles an image takes.
     pub(super) fn cycles(&self, lanes: usize) -> usize {
-        let Gather { batch, channels, rows, ref planes, grid, .. } = *self.gather;
+        let Gather {
+            batch,
+            channels,
+            rows,
+            ref planes,
+            grid,
+            ..
+        } = *self.gather;
         let terms: usize = self.terms.iter().map(Vec::len).sum();
         let points = self.out + self.taps - 1;
         // A part is some images and a band of rows; its numbers are moved one by one.
         let bands = grid[0].div_ceil(self.out);
         let products = points * terms * channels * rows * grid[1] / 2;
-        let maps = 8 * points * (self.windows.len() * channels * planes.size[1] + self.terms.len() * rows * grid[1]);
+        let maps = 8
+            * points
+            * (self.windows.len() * channels * planes.size[1] + self.terms.len() * rows * grid[1]);
         let moved = (self.out + self.taps) * planes.phases.len() * planes.size[1] * channels
             + self.out * self.terms.len() * rows * grid[1];
         batch.div_ceil(lanes) * bands * (products + maps + moved * lanes) / batch
@@ -101,15 +134,26 @@ impl<'a> Across<'a> {
 
     /// What a channel's planes take from its map, of the `rows` rows that a band looks at.
     fn moves_in(&self, band: usize, rows: usize, lanes: usize) -> Moves {
-        let Planes { source, step, pad, ref phases, size } = self.gather.planes;
+        let Planes {
+            source,
+            step,
+            pad,
+            ref phases,
+            size,
+        } = self.gather.planes;
         let mut moves = Vec::new();
         for (index, phase) in phases.iter().enumerate() {
             for row in 0..rows {
                 for column in 0..size[1] {
                     let y = ((band * self.out + row) * step[0] + phase[0]).checked_sub(pad[0]);
                     let x = (column * step[1] + phase[1]).checked_sub(pad[1]);
-                    if let (Some(y), Some(x)) = (y.filter(|y| *y < source[0]), x.filter(|x| *x < source[1])) {
-                        moves.push([y * source[1] + x, ((index * rows + row) * size[1] + column) * lanes]);
+                    if let (Some(y), Some(x)) =
+                        (y.filter(|y| *y < source[0]), x.filter(|x| *x < source[1]))
+                    {
+                        moves.push([
+                            y * source[1] + x,
+                            ((index * rows + row) * size[1] + column) * lanes,
+                        ]);
                     }
                 }
             }
@@ -119,19 +163,32 @@ impl<'a> Across<'a> {
 
     /// Rows of output that a band writes.
     fn band_rows(&self, band: usize) -> std::ops::Range<usize> {
-        let Gather { output, output_step, .. } = *self.gather;
-        (band * self.out * output_step[0]).min(output[0])..((band + 1) * self.out * output_step[0]).min(output[0])
+        let Gather {
+            output,
+            output_step,
+            ..
+        } = *self.gather;
+        (band * self.out * output_step[0]).min(output[0])
+            ..((band + 1) * self.out * output_step[0]).min(output[0])
     }
 
-    /// What a channel's band of the output takes from the jobs' sums; these lie `job` apart, and their rows `row`.
+    /// What a channel's band of the output takes from the jobs' sums; these lie `job` apart, and
+    /// their rows `row`.
     fn moves_out(&self, band: usize, [job, row]: [usize; 2], lanes: usize) -> Moves {
-        let Gather { output: [_, width], output_step, .. } = *self.gather;
+        let Gather {
+            output: [_, width],
+            output_step,
+            ..
+        } = *self.gather;
         let columns = output_step[1].min(width);
         let mut moves = Vec::new();
         for y in 0..self.band_rows(band).len() {
             for x in 0..width {
                 let index = y % output_step[0] * columns + x % columns;
-                moves.push([index * job + y / output_step[0] * row + x / columns * lanes, y * width + x]);
+                moves.push([
+                    index * job + y / output_step[0] * row + x / columns * lanes,
+                    y * width + x,
+                ]);
             }
         }
         Moves::new(moves)
@@ -139,15 +196,24 @@ impl<'a> Across<'a> {
 
     /// Where the terms of all channels lie in a point's mapped rows.
     fn offsets(&self, terms: &[Term], lanes: usize) -> Vec<usize> {
-        let place =
-            |channel: usize, term: &Term| (channel * self.windows.len() + term.window) * self.width() + term.column;
+        let place = |channel: usize, term: &Term| {
+            (channel * self.windows.len() + term.window) * self.width() + term.column
+        };
         let channels = 0..self.gather.channels;
-        channels.flat_map(|channel| terms.iter().map(move |term| place(channel, term) * lanes)).collect()
+        channels
+            .flat_map(|channel| terms.iter().map(move |term| place(channel, term) * lanes))
+            .collect()
     }
 
     /// The weights at the points: of every job `[tile of rows, point, channel, term, height]`.
     fn map_weights<P: Scheme>(&self, tallest: usize) -> Vec<Vec<f32>> {
-        let Gather { channels, rows, weight, weight_steps: [row_step, channel_step], .. } = *self.gather;
+        let Gather {
+            channels,
+            rows,
+            weight,
+            weight_steps: [row_step, channel_step],
+            ..
+        } = *self.gather;
         let tiles: Vec<(usize, usize)> = row_tiles(rows, tallest).collect();
         let padded = tiles.last().map_or(0, |(first, height)| first + height);
         let factors = P::weight_factors();
@@ -158,7 +224,9 @@ impl<'a> Across<'a> {
                 for_each(tiles.len(), P::POINTS * padded * depth * 4, |index| {
                     let (first, height) = tiles[index];
                     // SAFETY: tiles do not overlap.
-                    let mapped = unsafe { mapped.range(first * P::POINTS * depth, height * P::POINTS * depth) };
+                    let mapped = unsafe {
+                        mapped.range(first * P::POINTS * depth, height * P::POINTS * depth)
+                    };
                     let lie = height.min(rows - first);
                     for channel in 0..channels {
                         for (index, term) in terms.iter().enumerate() {
@@ -174,12 +242,16 @@ impl<'a> Across<'a> {
                             for (point, factors) in factors.iter().take(P::POINTS).enumerate() {
                                 let mut sums = [0.0; TALLEST];
                                 for (factor, kernels) in factors.iter().zip(&kernels) {
-                                    sums.iter_mut().zip(kernels).for_each(|(sum, kernel)| *sum += factor * kernel);
+                                    sums.iter_mut()
+                                        .zip(kernels)
+                                        .for_each(|(sum, kernel)| *sum += factor * kernel);
                                 }
                                 let to = &mut mapped[point * depth * height + place..][..height];
                                 match <&mut [f32; TALLEST]>::try_from(&mut *to) {
                                     Ok(to) => *to = sums,
-                                    Err(_) => to.iter_mut().zip(sums).for_each(|(to, sum)| *to = sum),
+                                    Err(_) => {
+                                        to.iter_mut().zip(sums).for_each(|(to, sum)| *to = sum)
+                                    }
                                 }
                             }
                         }
@@ -197,13 +269,19 @@ fn columns(gather: &Gather, job: &Job) -> Vec<Column> {
     let mut columns: Vec<Column> = Vec::new();
     for (tap, kernel) in job.taps.iter().zip(&job.kernel) {
         let place = gather.taps[*tap];
-        let (phase, row, column) = (place / (height * width), place / width % height, place % width);
+        let (phase, row, column) = (
+            place / (height * width),
+            place / width % height,
+            place % width,
+        );
         match columns.iter_mut().find(|(at, _)| *at == (phase, column)) {
             Some((_, taps)) => taps.push((row, *kernel)),
             None => columns.push(((phase, column), vec![(row, *kernel)])),
         }
     }
-    columns.iter_mut().for_each(|(_, taps)| taps.sort_unstable());
+    columns
+        .iter_mut()
+        .for_each(|(_, taps)| taps.sort_unstable());
     columns
 }
 
@@ -222,11 +300,19 @@ impl Moves {
 
     #[inline(always)]
     fn run(&self, from: &[f32], to: &mut [f32]) {
-        assert!(self.end[0] <= from.len() && self.end[1] <= to.len(), "numbers to move");
+        assert!(
+            self.end[0] <= from.len() && self.end[1] <= to.len(),
+            "numbers to move"
+        );
         for [source, place] in &self.moves {
-            // SAFETY: neither is beyond the end, which is inside by the assertion. Volatile, or the compiler would make
-            // scatters of it, which cost several times as much as single stores (Zen 4).
-            unsafe { to.as_mut_ptr().add(*place).write_volatile(*from.get_unchecked(*source)) };
+            // SAFETY: neither is beyond the end, which is inside by the assertion. Volatile, or the
+            // compiler would make scatters of it, which cost several times as much as single stores
+            // (Zen 4).
+            unsafe {
+                to.as_mut_ptr()
+                    .add(*place)
+                    .write_volatile(*from.get_unchecked(*source))
+            };
         }
     }
 }
@@ -239,8 +325,21 @@ impl<P: Scheme> WithSimd for With<'_, P> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Vec<f32> {
         let Self(across, _) = self;
-        let Gather { batch, rows, output, grid, work, .. } = *across.gather;
-        let reach = across.terms.iter().flatten().map(|term| term.column + grid[1]).max().unwrap_or(0);
+        let Gather {
+            batch,
+            rows,
+            output,
+            grid,
+            work,
+            ..
+        } = *across.gather;
+        let reach = across
+            .terms
+            .iter()
+            .flatten()
+            .map(|term| term.column + grid[1])
+            .max()
+            .unwrap_or(0);
         assert!(reach <= across.width(), "planes end too early");
         let weights = across.map_weights::<P>(tallest::<S>());
         let (bands, groups) = (grid[0].div_ceil(P::OUT), batch.div_ceil(S::F32_LANES));
@@ -278,8 +377,25 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for Part<'_, S, P> {
 
     #[inline(always)]
     fn call(self) {
-        let Self { across, simd, weights, y, group, band, .. } = self;
-        let Gather { x, batch, channels, ref planes, rows, grid, output, .. } = *across.gather;
+        let Self {
+            across,
+            simd,
+            weights,
+            y,
+            group,
+            band,
+            ..
+        } = self;
+        let Gather {
+            x,
+            batch,
+            channels,
+            ref planes,
+            rows,
+            grid,
+            output,
+            ..
+        } = *across.gather;
         let (lanes, tallest) = (S::F32_LANES, tallest::<S>());
         let (width, windows) = (across.width(), &across.windows);
         let seen_rows = P::POINTS + windows.iter().map(|(_, first)| *first).max().unwrap_or(0);
@@ -297,52 +413,83 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for Part<'_, S, P> {
             for lane in 0..lanes {
                 // Beyond the last image, the last one again, which nobody reads.
                 let image = (group * lanes + lane).min(batch - 1);
-                moves_in.run(&x[(image * channels + channel) * source_len..][..source_len], &mut seen[lane..]);
+                moves_in.run(
+                    &x[(image * channels + channel) * source_len..][..source_len],
+                    &mut seen[lane..],
+                );
             }
             for (window, (phase, first)) in windows.iter().enumerate() {
-                let from = &seen[(phase * seen_rows + first) * width * lanes..][..P::POINTS * width * lanes];
+                let from = &seen[(phase * seen_rows + first) * width * lanes..]
+                    [..P::POINTS * width * lanes];
                 let to = &mut mapped[(channel * windows.len() + window) * width * lanes..];
                 map_rows::<S, P>(simd, from, to, width * lanes, point_len);
             }
         }
-        let offsets: Vec<Vec<usize>> = across.terms.iter().map(|terms| across.offsets(terms, lanes)).collect();
+        let offsets: Vec<Vec<usize>> = across
+            .terms
+            .iter()
+            .map(|terms| across.offsets(terms, lanes))
+            .collect();
         let (map_len, band_rows) = (output[0] * output[1], across.band_rows(band));
         for (row, height) in row_tiles(rows, tallest) {
             let moves_out = across.moves_out(band, [job_len, height * panel], lanes);
-            for ((weights, offsets), sums) in weights.iter().zip(&offsets).zip(sums.chunks_exact_mut(job_len)) {
+            for ((weights, offsets), sums) in weights
+                .iter()
+                .zip(&offsets)
+                .zip(sums.chunks_exact_mut(job_len))
+            {
                 let depth = offsets.len();
                 if depth == 0 {
                     sums.fill(0.0);
                 }
                 for point in 0..if depth == 0 { 0 } else { P::POINTS } {
-                    let weights = &weights[(row * P::POINTS + point * height) * depth..][..height * depth];
+                    let weights =
+                        &weights[(row * P::POINTS + point * height) * depth..][..height * depth];
                     let input = &mapped[point * point_len..][..point_len];
                     let sums = &mut sums[point * height * panel..][..height * panel];
                     for (column, vectors) in column_tiles(grid[1]) {
                         let operands = Operands {
                             k: depth,
-                            a: Strided { start: weights.as_ptr(), row: 1, k: height },
-                            b: Listed { start: input[column * lanes..].as_ptr(), offsets },
+                            a: Strided {
+                                start: weights.as_ptr(),
+                                row: 1,
+                                k: height,
+                            },
+                            b: Listed {
+                                start: input[column * lanes..].as_ptr(),
+                                offsets,
+                            },
                             c: sums[column * lanes..].as_mut_ptr(),
                             c_row: panel,
                             add: false,
                         };
-                        // SAFETY: A is `depth` columns of `height`; C is `height` rows of `panel`, from a column that
-                        // `vectors` vectors follow; B reaches no further than the rows, by the assertion on their width.
+                        // SAFETY: A is `depth` columns of `height`; C is `height` rows of `panel`,
+                        // from a column that `vectors` vectors follow; B reaches no further than
+                        // the rows, by the assertion on their width.
                         unsafe { tile(simd, height, vectors, operands) };
                     }
                 }
                 for row_of in 0..height.min(rows - row) {
                     let bias = across.gather.bias.map_or(0.0, |bias| bias[row + row_of]);
-                    unmap::<S, P>(simd, &mut sums[row_of * panel..], grid[1], height * panel, bias);
+                    unmap::<S, P>(
+                        simd,
+                        &mut sums[row_of * panel..],
+                        grid[1],
+                        height * panel,
+                        bias,
+                    );
                 }
             }
             for row_of in 0..height.min(rows - row) {
                 for lane in 0..lanes.min(batch - group * lanes) {
                     let map = (group * lanes + lane) * rows + row + row_of;
                     // SAFETY: every part has its own images and rows.
-                    let map =
-                        unsafe { y.range(map * map_len + band_rows.start * output[1], band_rows.len() * output[1]) };
+                    let map = unsafe {
+                        y.range(
+                            map * map_len + band_rows.start * output[1],
+                            band_rows.len() * output[1],
+                        )
+                    };
                     moves_out.run(&sums[row_of * panel + lane..], map);
                 }
             }

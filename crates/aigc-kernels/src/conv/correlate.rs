@@ -16,7 +16,12 @@ use std::ops::Range;
 
 /// `dw[o, c, tap] = Σ_{n, pixel} dy[n, o, pixel] · planes[n, c, pixel + tap]`.
 pub(super) fn correlate(x: &[f32], dy: &[f32], planes: Planes, sizes: ConvSizes) -> Vec<f32> {
-    arch().dispatch(Correlate { x, dy, planes, sizes })
+    arch().dispatch(Correlate {
+        x,
+        dy,
+        planes,
+        sizes,
+    })
 }
 
 struct Correlate<'a> {
@@ -37,14 +42,26 @@ impl WithSimd for Correlate<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Vec<f32> {
-        let ConvSizes { batch, channels_in, channels_out, output, kernel, .. } = self.sizes;
+        let ConvSizes {
+            batch,
+            channels_in,
+            channels_out,
+            output,
+            kernel,
+            ..
+        } = self.sizes;
         let pixels = output[0] * output[1];
         let columns = channels_out.next_multiple_of(S::F32_LANES);
         let work = self.sizes.work();
-        // A row of the gradient as the planes have it, padding included, where that costs less than copying: a vector is
-        // copied in about the time of five multiplications by a vector.
-        let in_place = self.planes.size[1] * columns <= output[1] * (columns + 5 * S::F32_LANES / 8);
-        let row_len = if in_place { self.planes.size[1] } else { output[1] };
+        // A row of the gradient as the planes have it, padding included, where that costs less than
+        // copying: a vector is copied in about the time of five multiplications by a vector.
+        let in_place =
+            self.planes.size[1] * columns <= output[1] * (columns + 5 * S::F32_LANES / 8);
+        let row_len = if in_place {
+            self.planes.size[1]
+        } else {
+            output[1]
+        };
         let image_len = output[0] * row_len;
         // Pixel-major output gradient: its rows are what the tiles read.
         let dy = filled(batch * image_len * columns, |to| {
@@ -53,18 +70,28 @@ impl WithSimd for Correlate<'_> {
                 // SAFETY: every image has its own piece.
                 let to = unsafe { to.range(image * image_len * columns, image_len * columns) };
                 let from = &self.dy[image * pixels * channels_out..][..pixels * channels_out];
-                simd.vectorize(Transpose { from, rows: output[0], width: output[1], to, row_len, columns });
+                simd.vectorize(Transpose {
+                    from,
+                    rows: output[0],
+                    width: output[1],
+                    to,
+                    row_len,
+                    columns,
+                });
             });
         });
         let taps = kernel[0] * kernel[1];
-        // Parts split the sums, not their terms: every number is added up by one thread, in one order.
+        // Parts split the sums, not their terms: every number is added up by one thread, in one
+        // order.
         let threads = rayon::current_num_threads();
         let channel_parts = channels_in.min(threads);
         let tap_parts = threads.div_ceil(channel_parts).min(taps);
         filled(channels_out * channels_in * taps, |dw| {
             let dw = Shared::new(dw);
             for_each(channel_parts * tap_parts, work, |part| {
-                let share = |all: usize, part: usize, parts: usize| all * part / parts..all * (part + 1) / parts;
+                let share = |all: usize, part: usize, parts: usize| {
+                    all * part / parts..all * (part + 1) / parts
+                };
                 simd.vectorize(Part {
                     correlate: &self,
                     simd,
@@ -81,8 +108,8 @@ impl WithSimd for Correlate<'_> {
     }
 }
 
-/// Maps of `rows` × `width` pixels, channel by channel, to pixels of `columns` channels each, zero where there is no
-/// channel or, in rows of `row_len`, no pixel.
+/// Maps of `rows` × `width` pixels, channel by channel, to pixels of `columns` channels each, zero
+/// where there is no channel or, in rows of `row_len`, no pixel.
 struct Transpose<'a> {
     from: &'a [f32],
     rows: usize,
@@ -97,7 +124,14 @@ impl pulp::NullaryFnOnce for Transpose<'_> {
 
     #[inline(always)]
     fn call(self) {
-        let Self { from, rows, width, to, row_len, columns } = self;
+        let Self {
+            from,
+            rows,
+            width,
+            to,
+            row_len,
+            columns,
+        } = self;
         const BLOCK: usize = 16;
         let map_len = rows * width;
         let channels = from.len() / map_len;
@@ -143,27 +177,54 @@ impl<S: Simd> pulp::NullaryFnOnce for Part<'_, S> {
 
     #[inline(always)]
     fn call(self) {
-        let Self { correlate, simd, dy, image_len, in_place, columns, dw, channels, taps } = self;
-        let Correlate { x, ref planes, sizes, .. } = *correlate;
+        let Self {
+            correlate,
+            simd,
+            dy,
+            image_len,
+            in_place,
+            columns,
+            dw,
+            channels,
+            taps,
+        } = self;
+        let Correlate {
+            x,
+            ref planes,
+            sizes,
+            ..
+        } = *correlate;
         let channel_len = planes.channel_len();
         let map_len = channels.len() * channel_len;
         let (source_len, plan) = (planes.source[0] * planes.source[1], planes.plan());
         let [_, kernel_width] = sizes.kernel;
         let rows = channels.len() * taps.len();
-        let padded_rows = row_tiles(rows, tallest::<S>()).last().map_or(0, |(first, height)| first + height);
+        let padded_rows = row_tiles(rows, tallest::<S>())
+            .last()
+            .map_or(0, |(first, height)| first + height);
         // Of every channel and tap; rows beyond the last one look at the first and are not read.
         let mut offsets = Vec::with_capacity(padded_rows);
         for channel in 0..channels.len() {
             for tap in taps.clone() {
                 let [row, column] = [tap / kernel_width, tap % kernel_width];
-                offsets.push(channel * channel_len + planes.tap(row * sizes.dilation[0], column * sizes.dilation[1]));
+                offsets.push(
+                    channel * channel_len
+                        + planes.tap(row * sizes.dilation[0], column * sizes.dilation[1]),
+                );
             }
         }
         offsets.resize(padded_rows, 0);
         let fits = PLANES_BYTES / (4 * map_len).max(1);
-        let group = fits.min(PIXELS.div_ceil(image_len) * 4).clamp(1, sizes.batch);
-        let panel_len = if in_place { 0 } else { padded_rows * PIXELS + S::F32_LANES };
-        let mut scratch = Scratch::new([group * map_len + PIXELS, panel_len, padded_rows * columns]);
+        let group = fits
+            .min(PIXELS.div_ceil(image_len) * 4)
+            .clamp(1, sizes.batch);
+        let panel_len = if in_place {
+            0
+        } else {
+            padded_rows * PIXELS + S::F32_LANES
+        };
+        let mut scratch =
+            Scratch::new([group * map_len + PIXELS, panel_len, padded_rows * columns]);
         let [maps, panel, sums] = scratch.split();
         sums.fill(0.0);
         let mut runs = Vec::new();
@@ -182,13 +243,21 @@ impl<S: Simd> pulp::NullaryFnOnce for Part<'_, S> {
                     let places = image_len - (planes.size[1] - sizes.output[1]);
                     for at in (0..places).step_by(PIXELS) {
                         let len = PIXELS.min(places - at);
-                        let dy = &dy[((first + image) * image_len + at) * columns..][..len * columns];
-                        let furthest = offsets.iter().max().map_or(0, |offset| offset + image * map_len + at + len);
+                        let dy =
+                            &dy[((first + image) * image_len + at) * columns..][..len * columns];
+                        let furthest = offsets
+                            .iter()
+                            .max()
+                            .map_or(0, |offset| offset + image * map_len + at + len);
                         assert!(furthest <= maps.len(), "planes end too early");
-                        // SAFETY: every offset and `len` pixels from `at` on end within `maps`, by the assertion.
+                        // SAFETY: every offset and `len` pixels from `at` on end within `maps`, by
+                        // the assertion.
                         unsafe {
                             let start = maps.as_ptr().add(image * map_len + at);
-                            let a = |row: usize, height: usize| Listed { start, offsets: &offsets[row..row + height] };
+                            let a = |row: usize, height: usize| Listed {
+                                start,
+                                offsets: &offsets[row..row + height],
+                            };
                             multiply(simd, a, rows, dy, columns, sums);
                         }
                     }
@@ -198,7 +267,13 @@ impl<S: Simd> pulp::NullaryFnOnce for Part<'_, S> {
             let total = images * image_len;
             for at in (0..total).step_by(PIXELS) {
                 let pixels = at..total.min(at + PIXELS);
-                packed(pixels.clone(), sizes.output, planes.size[1], map_len, &mut runs);
+                packed(
+                    pixels.clone(),
+                    sizes.output,
+                    planes.size[1],
+                    map_len,
+                    &mut runs,
+                );
                 pack(simd, maps, &offsets, &runs, panel, PIXELS);
                 let dy = &dy[(first * image_len + at) * columns..][..pixels.len() * columns];
                 let a = |row: usize, height: usize| Strided {
@@ -224,8 +299,8 @@ impl<S: Simd> pulp::NullaryFnOnce for Part<'_, S> {
     }
 }
 
-/// `sums[rows, columns] += a[rows, pixels]·dy[pixels, columns]`, where `a` gives `height` rows from `row` on. Rows are cut
-/// as by [`row_tiles`], so there must be sums for a few more.
+/// `sums[rows, columns] += a[rows, pixels]·dy[pixels, columns]`, where `a` gives `height` rows from
+/// `row` on. Rows are cut as by [`row_tiles`], so there must be sums for a few more.
 ///
 /// A few columns of `dy` at a time stay in the first-level cache while all rows go by.
 ///
@@ -242,11 +317,24 @@ pub(super) unsafe fn multiply<S: Simd, A: Left>(
 ) {
     let (lanes, len) = (S::F32_LANES, dy.len() / columns);
     for (first, vectors) in column_tiles(columns / lanes) {
-        let b = Strided { start: dy[first * lanes..].as_ptr(), row: 0, k: columns };
+        let b = Strided {
+            start: dy[first * lanes..].as_ptr(),
+            row: 0,
+            k: columns,
+        };
         for (row, height) in row_tiles(rows, tallest::<S>()) {
-            let sums = &mut sums[row * columns + first * lanes..][..(height - 1) * columns + vectors * lanes];
-            let operands = Operands { k: len, a: a(row, height), b, c: sums.as_mut_ptr(), c_row: columns, add: true };
-            // SAFETY: A is the caller's promise; B and C are the slices above, whose rows are `columns` apart.
+            let sums = &mut sums[row * columns + first * lanes..]
+                [..(height - 1) * columns + vectors * lanes];
+            let operands = Operands {
+                k: len,
+                a: a(row, height),
+                b,
+                c: sums.as_mut_ptr(),
+                c_row: columns,
+                add: true,
+            };
+            // SAFETY: A is the caller's promise; B and C are the slices above, whose rows are
+            // `columns` apart.
             unsafe { tile(simd, height, vectors, operands) };
         }
     }

@@ -59,14 +59,25 @@ impl WithSimd for Gather<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Vec<f32> {
-        let weights: Vec<Vec<f32>> = self.jobs.iter().map(|job| self.pack_weights(job, tallest::<S>())).collect();
+        let weights: Vec<Vec<f32>> = self
+            .jobs
+            .iter()
+            .map(|job| self.pack_weights(job, tallest::<S>()))
+            .collect();
         let y_len = self.rows * self.output[0] * self.output[1];
         let group = self.group(S::F32_LANES);
         filled(self.batch * y_len, |y| {
             let y = Shared::new(y);
             let parts = self.batch.div_ceil(group);
             for_each(parts, self.work, |part| {
-                simd.vectorize(Part { gather: &self, simd, weights: &weights, y: &y, first: part * group, group });
+                simd.vectorize(Part {
+                    gather: &self,
+                    simd,
+                    weights: &weights,
+                    y: &y,
+                    first: part * group,
+                    group,
+                });
             });
         })
     }
@@ -96,21 +107,31 @@ impl Gather<'_> {
     /// The cycles of reading pixels in place, and of copying them together.
     fn costs(&self, lanes: usize) -> [usize; 2] {
         let [height, width] = self.grid;
-        let sums: usize = self.jobs.iter().map(|job| job.taps.len() * self.channels * self.rows).sum();
+        let sums: usize = self
+            .jobs
+            .iter()
+            .map(|job| job.taps.len() * self.channels * self.rows)
+            .sum();
         let out_rows = self.jobs.len() * self.rows;
-        // A multiplication by a vector takes half a cycle, a vector's copy two or three. Rows are cut by panels, here and
-        // there. Results narrower than a vector leave one by one.
+        // A multiplication by a vector takes half a cycle, a vector's copy two or three. Rows are
+        // cut by panels, here and there. Results narrower than a vector leave one by one.
         let cut_rows = height + self.pixels() / (lanes * WIDEST);
         let narrow = if width < lanes { width } else { 0 };
         let in_place = self.span().div_ceil(lanes) * sums / 2 + cut_rows * out_rows * (6 + narrow);
         let copies = self.taps.len() * self.channels * cut_rows * width.div_ceil(lanes);
-        let packed = self.pixels() * sums / (2 * lanes) + copies * 5 / 2 + self.pixels() * out_rows * 2 / lanes;
+        let packed = self.pixels() * sums / (2 * lanes)
+            + copies * 5 / 2
+            + self.pixels() * out_rows * 2 / lanes;
         // Planes are written row by row.
-        let planes = self.channels * self.planes.phases.len() * self.planes.size[0] * (4 + self.planes.size[1] / 4);
+        let planes = self.channels
+            * self.planes.phases.len()
+            * self.planes.size[0]
+            * (4 + self.planes.size[1] / 4);
         [in_place + planes, packed + planes]
     }
 
-    /// How many images one part takes: few, but so many that the last, narrower panel of pixels costs little.
+    /// How many images one part takes: few, but so many that the last, narrower panel of pixels
+    /// costs little.
     fn group(&self, lanes: usize) -> usize {
         let most = (self.batch / (2 * rayon::current_num_threads())).max(1);
         let bytes = 4 * self.channels * self.planes.channel_len();
@@ -120,13 +141,18 @@ impl Gather<'_> {
         }
         let waste = |group: &usize| {
             let used = group * self.pixels();
-            let narrow = if used.is_multiple_of(lanes * WIDEST) { 0 } else { lanes };
+            let narrow = if used.is_multiple_of(lanes * WIDEST) {
+                0
+            } else {
+                lanes
+            };
             (used.next_multiple_of(lanes) - used + narrow) * 100 / used
         };
         (1..=fits).min_by_key(waste).unwrap_or(1)
     }
 
-    /// `weight` as tiles of rows, each with its rows interleaved along the sum over channels and taps.
+    /// `weight` as tiles of rows, each with its rows interleaved along the sum over channels and
+    /// taps.
     fn pack_weights(&self, job: &Job, tallest: usize) -> Vec<f32> {
         let depth = self.channels * job.taps.len();
         if depth == 0 {
@@ -135,8 +161,9 @@ impl Gather<'_> {
         let tiles: Vec<(usize, usize)> = row_tiles(self.rows, tallest).collect();
         let len = tiles.last().map_or(0, |(first, height)| first + height) * depth;
         let [row_step, channel_step] = self.weight_steps;
-        let places: Vec<usize> =
-            (0..self.channels).flat_map(|c| job.kernel.iter().map(move |tap| c * channel_step + tap)).collect();
+        let places: Vec<usize> = (0..self.channels)
+            .flat_map(|c| job.kernel.iter().map(move |tap| c * channel_step + tap))
+            .collect();
         filled(len, |packed| {
             let packed = Shared::new(packed);
             for_each(tiles.len(), 4 * len, |index| {
@@ -145,7 +172,11 @@ impl Gather<'_> {
                 let packed = unsafe { packed.range(first * depth, height * depth) };
                 for (to, place) in packed.chunks_exact_mut(height).zip(&places) {
                     for (row, to) in (first..).zip(to) {
-                        *to = if row < self.rows { self.weight[row * row_step + place] } else { 0.0 };
+                        *to = if row < self.rows {
+                            self.weight[row * row_step + place]
+                        } else {
+                            0.0
+                        };
                     }
                 }
             });
@@ -168,14 +199,31 @@ impl<S: Simd> pulp::NullaryFnOnce for Part<'_, S> {
 
     #[inline(always)]
     fn call(self) {
-        let Self { gather, simd, weights, y, first, group } = self;
-        let Gather { channels, ref planes, rows, output, ref jobs, ref taps, .. } = *gather;
+        let Self {
+            gather,
+            simd,
+            weights,
+            y,
+            first,
+            group,
+        } = self;
+        let Gather {
+            channels,
+            ref planes,
+            rows,
+            output,
+            ref jobs,
+            ref taps,
+            ..
+        } = *gather;
         let images = group.min(gather.batch - first);
         let (channel_len, lanes) = (planes.channel_len(), S::F32_LANES);
         let (map_len, width) = (channels * channel_len, WIDEST * lanes);
         // Channels that are worked on at once.
         let chunk = (DEPTH / taps.len().max(1)).clamp(1, channels);
-        let padded_rows = row_tiles(rows, tallest::<S>()).last().map_or(0, |(first, height)| first + height);
+        let padded_rows = row_tiles(rows, tallest::<S>())
+            .last()
+            .map_or(0, |(first, height)| first + height);
         let y_len = rows * output[0] * output[1];
         // SAFETY: every part has its own images.
         let y = unsafe { y.range(first * y_len, images * y_len) };
@@ -186,12 +234,17 @@ impl<S: Simd> pulp::NullaryFnOnce for Part<'_, S> {
         ]);
         let [maps, panel, sums] = scratch.split();
         let (source_len, plan) = (planes.source[0] * planes.source[1], planes.plan());
-        for (map, to) in maps.chunks_exact_mut(channel_len).take(images * channels).enumerate() {
+        for (map, to) in maps
+            .chunks_exact_mut(channel_len)
+            .take(images * channels)
+            .enumerate()
+        {
             let from = (first * channels + map) * source_len;
             plan.fill(&gather.x[from..from + source_len], to);
         }
-        let in_planes: Vec<usize> =
-            (0..chunk).flat_map(|c| taps.iter().map(move |tap| c * channel_len + tap)).collect();
+        let in_planes: Vec<usize> = (0..chunk)
+            .flat_map(|c| taps.iter().map(move |tap| c * channel_len + tap))
+            .collect();
         let in_place = gather.reads_in_place(lanes);
         // Where the sum's terms lie, for every job: in the planes, or in the panel.
         let tables: Vec<Vec<usize>> = jobs
@@ -201,17 +254,28 @@ impl<S: Simd> pulp::NullaryFnOnce for Part<'_, S> {
                     true => in_planes[channel * taps.len() + tap],
                     false => (channel * taps.len() + tap) * width,
                 };
-                (0..chunk).flat_map(|c| job.taps.iter().map(move |tap| of(c, tap))).collect()
+                (0..chunk)
+                    .flat_map(|c| job.taps.iter().map(move |tap| of(c, tap)))
+                    .collect()
             })
             .collect();
         if jobs.iter().any(|job| job.taps.is_empty()) {
             sums.fill(0.0);
         }
-        let mut product = Product { gather, weights, tables: &tables, padded_rows, sums };
+        let mut product = Product {
+            gather,
+            weights,
+            tables: &tables,
+            padded_rows,
+            sums,
+        };
         let mut runs = Vec::new();
         if in_place {
             let span = gather.span();
-            let furthest = in_planes.iter().max().map_or(0, |offset| offset + span.next_multiple_of(lanes));
+            let furthest = in_planes
+                .iter()
+                .max()
+                .map_or(0, |offset| offset + span.next_multiple_of(lanes));
             for image in 0..images {
                 for first in (0..span).step_by(width) {
                     let places = first..span.min(first + width);
@@ -220,8 +284,8 @@ impl<S: Simd> pulp::NullaryFnOnce for Part<'_, S> {
                         let count = chunk.min(channels - channel);
                         let last = furthest - (chunk - count) * channel_len;
                         assert!(from + last <= maps.len(), "planes end too early");
-                        // SAFETY: offsets of `count` channels, and vectors over the span, end within `maps`, by the
-                        // assertion.
+                        // SAFETY: offsets of `count` channels, and vectors over the span, end
+                        // within `maps`, by the assertion.
                         unsafe {
                             let start = maps.as_ptr().add(from + first);
                             product.add(simd, channel, count, start, places.len().div_ceil(lanes));
@@ -235,13 +299,34 @@ impl<S: Simd> pulp::NullaryFnOnce for Part<'_, S> {
             let total = images * gather.pixels();
             for first in (0..total).step_by(width) {
                 let pixels = first..total.min(first + width);
-                packed(pixels.clone(), gather.grid, planes.size[1], map_len, &mut runs);
+                packed(
+                    pixels.clone(),
+                    gather.grid,
+                    planes.size[1],
+                    map_len,
+                    &mut runs,
+                );
                 for channel in (0..channels).step_by(chunk) {
                     let count = chunk.min(channels - channel);
                     let offsets = &in_planes[..count * taps.len()];
-                    pack(simd, &maps[channel * channel_len..], offsets, &runs, panel, width);
+                    pack(
+                        simd,
+                        &maps[channel * channel_len..],
+                        offsets,
+                        &runs,
+                        panel,
+                        width,
+                    );
                     // SAFETY: `pack` has held `count` channels' rows of `width` against the panel.
-                    unsafe { product.add(simd, channel, count, panel.as_ptr(), pixels.len().div_ceil(lanes)) };
+                    unsafe {
+                        product.add(
+                            simd,
+                            channel,
+                            count,
+                            panel.as_ptr(),
+                            pixels.len().div_ceil(lanes),
+                        )
+                    };
                 }
                 write_out(simd, &product, &runs, y);
             }
@@ -261,12 +346,20 @@ struct Product<'a> {
 }
 
 impl Product<'_> {
-    /// Adds the terms of `count` channels from `channel` on, whose pixels the tables find from `start` on.
+    /// Adds the terms of `count` channels from `channel` on, whose pixels the tables find from
+    /// `start` on.
     ///
     /// # Safety
     /// `vectors` vectors at every offset of the tables, as far as `count` channels go, may be read.
     #[inline(always)]
-    unsafe fn add<S: Simd>(&mut self, simd: S, channel: usize, count: usize, start: *const f32, vectors: usize) {
+    unsafe fn add<S: Simd>(
+        &mut self,
+        simd: S,
+        channel: usize,
+        count: usize,
+        start: *const f32,
+        vectors: usize,
+    ) {
         let width = WIDEST * S::F32_LANES;
         for (index, (job, weights)) in self.gather.jobs.iter().zip(self.weights).enumerate() {
             let (taps, depth) = (job.taps.len(), job.taps.len() * self.gather.channels);
@@ -275,11 +368,17 @@ impl Product<'_> {
             }
             let offsets = &self.tables[index][..count * taps];
             for (row, height) in row_tiles(self.gather.rows, tallest::<S>()) {
-                let weights = &weights[row * depth + channel * taps * height..][..count * taps * height];
-                let sums = &mut self.sums[(index * self.padded_rows + row) * width..][..height * width];
+                let weights =
+                    &weights[row * depth + channel * taps * height..][..count * taps * height];
+                let sums =
+                    &mut self.sums[(index * self.padded_rows + row) * width..][..height * width];
                 let operands = Operands {
                     k: count * taps,
-                    a: Strided { start: weights.as_ptr(), row: 1, k: height },
+                    a: Strided {
+                        start: weights.as_ptr(),
+                        row: 1,
+                        k: height,
+                    },
                     b: Listed { start, offsets },
                     c: sums.as_mut_ptr(),
                     c_row: width,
@@ -295,8 +394,19 @@ impl Product<'_> {
 /// Copies the pixels of `runs` from the sums to where they belong, plus the bias.
 #[inline(always)]
 fn write_out<S: Simd>(simd: S, product: &Product, runs: &[Run], y: &mut [f32]) {
-    let Product { gather, ref sums, padded_rows, .. } = *product;
-    let Gather { rows, output: [height, width], output_step, grid, .. } = *gather;
+    let Product {
+        gather,
+        ref sums,
+        padded_rows,
+        ..
+    } = *product;
+    let Gather {
+        rows,
+        output: [height, width],
+        output_step,
+        grid,
+        ..
+    } = *gather;
     let panel = WIDEST * S::F32_LANES;
     let mut next = 0;
     while let Some(&(mut run)) = runs.get(next) {
@@ -304,7 +414,8 @@ fn write_out<S: Simd>(simd: S, product: &Product, runs: &[Run], y: &mut [f32]) {
         if output_step == [1, 1] {
             // Runs that go on where the last one ended, in the panel and in the image, are one.
             while let Some(more) = runs.get(next)
-                && [more.image, more.pixel, more.to] == [run.image, run.pixel + run.len, run.to + run.len]
+                && [more.image, more.pixel, more.to]
+                    == [run.image, run.pixel + run.len, run.to + run.len]
             {
                 run.len += more.len;
                 next += 1;
@@ -327,8 +438,9 @@ fn write_out<S: Simd>(simd: S, product: &Product, runs: &[Run], y: &mut [f32]) {
                 let bias = gather.bias.map_or(0.0, |bias| bias[row]);
                 let to = &mut y[((run.image * rows + row) * height + y_row) * width..][..width];
                 let to = &mut to[grid_column * output_step[1]..];
-                let source =
-                    |column: usize| &sums[((index + column) * padded_rows + row) * panel + run.to..][..run.len];
+                let source = |column: usize| {
+                    &sums[((index + column) * padded_rows + row) * panel + run.to..][..run.len]
+                };
                 if columns == 2 {
                     let (even, odd) = (source(0), source(1));
                     let (pairs, last) = to.as_chunks_mut::<2>();
@@ -340,7 +452,11 @@ fn write_out<S: Simd>(simd: S, product: &Product, runs: &[Run], y: &mut [f32]) {
                     }
                 } else {
                     for column in 0..columns.min(to.len()) {
-                        for (to, from) in to[column..].iter_mut().step_by(output_step[1]).zip(source(column)) {
+                        for (to, from) in to[column..]
+                            .iter_mut()
+                            .step_by(output_step[1])
+                            .zip(source(column))
+                        {
                             *to = from + bias;
                         }
                     }

@@ -1,12 +1,14 @@
 //! Convolutions as matrix products whose right side is never stored whole.
 //!
-//! Forward, input gradient and transposed convolution are one computation, [`gather`]: every output pixel is a sum over
-//! channels and taps of a constant offset into padded planes. The weight gradient, [`correlate`], multiplies the same
-//! planes by the transposed output gradient. Either reads pixels where they lie in the planes, or, where rows are so short
-//! that the padding between them costs more than copying, from panels of pixels side by side (im2col, a panel at a time,
-//! in cache). Maps of a few pixels are computed [`across`] images, and 3×3 kernels with fewer multiplications
-//! ([`winograd`]), where that costs less; kernels of one pixel, or of the whole map, are matrix products as they are.
-//! Blocking after Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication".
+//! Forward, input gradient and transposed convolution are one computation, [`gather`]: every output
+//! pixel is a sum over channels and taps of a constant offset into padded planes. The weight
+//! gradient, [`correlate`], multiplies the same planes by the transposed output gradient. Either
+//! reads pixels where they lie in the planes, or, where rows are so short that the padding between
+//! them costs more than copying, from panels of pixels side by side (im2col, a panel at a time, in
+//! cache). Maps of a few pixels are computed [`across`] images, and 3×3 kernels with fewer
+//! multiplications ([`winograd`]), where that costs less; kernels of one pixel, or of the whole
+//! map, are matrix products as they are. Blocking after Goto and van de Geijn 2008, "Anatomy of
+//! high-performance matrix multiplication".
 
 mod across;
 mod correlate;
@@ -30,8 +32,8 @@ use pointwise::{pointwise, pointwise_weight_grad};
 use winograd::Winograd;
 use winograd_weights::WinogradWeights;
 
-/// Sizes of a convolution without groups, from the side of the larger map (`x` of a convolution, the output of a
-/// transposed one).
+/// Sizes of a convolution without groups, from the side of the larger map (`x` of a convolution,
+/// the output of a transposed one).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ConvSizes {
     /// Batch size.
@@ -60,15 +62,17 @@ impl ConvSizes {
         (0..self.kernel[0] * width).map(move |tap| [tap / width, tap % width])
     }
 
-    /// Whether the kernel covers the larger map exactly, so that the smaller one is a pixel and the convolution a linear
-    /// map: the length of its sum.
+    /// Whether the kernel covers the larger map exactly, so that the smaller one is a pixel and the
+    /// convolution a linear map: the length of its sum.
     fn covers(&self) -> Option<usize> {
         let whole = (0..2).all(|axis| self.kernel[axis] == 1 || self.dilation[axis] == 1);
-        let exact = self.kernel == self.input && self.output == [1, 1] && self.padding == [0, 0] && whole;
+        let exact =
+            self.kernel == self.input && self.output == [1, 1] && self.padding == [0, 0] && whole;
         exact.then_some(self.channels_in * self.input[0] * self.input[1])
     }
 
-    /// Whether every pixel of the smaller map is a product of the same pixel of the larger one: how many there are.
+    /// Whether every pixel of the smaller map is a product of the same pixel of the larger one: how
+    /// many there are.
     fn pointwise(&self) -> Option<usize> {
         let same = self.input == self.output && self.stride == [1, 1] && self.padding == [0, 0];
         (self.kernel == [1, 1] && same).then_some(self.input[0] * self.input[1])
@@ -89,12 +93,24 @@ impl ConvSizes {
     fn input_planes(&self) -> Planes {
         let mut phases: Vec<[usize; 2]> = self
             .taps()
-            .map(|[r, c]| [r * self.dilation[0] % self.stride[0], c * self.dilation[1] % self.stride[1]])
+            .map(|[r, c]| {
+                [
+                    r * self.dilation[0] % self.stride[0],
+                    c * self.dilation[1] % self.stride[1],
+                ]
+            })
             .collect();
         phases.sort_unstable();
         phases.dedup();
-        let size = [0, 1].map(|i| self.output[i] + (self.kernel[i] - 1) * self.dilation[i] / self.stride[i]);
-        Planes { source: self.input, step: self.stride, pad: self.padding, phases, size }
+        let size = [0, 1]
+            .map(|i| self.output[i] + (self.kernel[i] - 1) * self.dilation[i] / self.stride[i]);
+        Planes {
+            source: self.input,
+            step: self.stride,
+            pad: self.padding,
+            phases,
+            size,
+        }
     }
 }
 
@@ -106,7 +122,12 @@ pub fn conv2d(x: &[f32], weight: &[f32], bias: Option<&[f32]>, sizes: ConvSizes)
     }
     if let Some(pixels) = sizes.pointwise() {
         let weight = Matrix::rows(weight, sizes.channels_in);
-        return pointwise([sizes.channels_out, pixels, sizes.channels_in], weight, x, bias);
+        return pointwise(
+            [sizes.channels_out, pixels, sizes.channels_in],
+            weight,
+            x,
+            bias,
+        );
     }
     let winograd = sizes.is_three_by_three().then_some(Winograd {
         x,
@@ -124,9 +145,17 @@ pub fn conv2d(x: &[f32], weight: &[f32], bias: Option<&[f32]>, sizes: ConvSizes)
     fastest(forward(x, weight, bias, sizes), winograd)
 }
 
-fn forward<'a>(x: &'a [f32], weight: &'a [f32], bias: Option<&'a [f32]>, sizes: ConvSizes) -> Gather<'a> {
+fn forward<'a>(
+    x: &'a [f32],
+    weight: &'a [f32],
+    bias: Option<&'a [f32]>,
+    sizes: ConvSizes,
+) -> Gather<'a> {
     let planes = sizes.input_planes();
-    let taps = sizes.taps().map(|[r, c]| planes.tap(r * sizes.dilation[0], c * sizes.dilation[1])).collect();
+    let taps = sizes
+        .taps()
+        .map(|[r, c]| planes.tap(r * sizes.dilation[0], c * sizes.dilation[1]))
+        .collect();
     let kernel_len = sizes.kernel[0] * sizes.kernel[1];
     Gather {
         x,
@@ -138,7 +167,10 @@ fn forward<'a>(x: &'a [f32], weight: &'a [f32], bias: Option<&'a [f32]>, sizes: 
         rows: sizes.channels_out,
         bias,
         taps,
-        jobs: vec![Job { taps: (0..kernel_len).collect(), kernel: (0..kernel_len).collect() }],
+        jobs: vec![Job {
+            taps: (0..kernel_len).collect(),
+            kernel: (0..kernel_len).collect(),
+        }],
         grid: sizes.output,
         output: sizes.output,
         output_step: [1, 1],
@@ -146,19 +178,39 @@ fn forward<'a>(x: &'a [f32], weight: &'a [f32], bias: Option<&'a [f32]>, sizes: 
     }
 }
 
-/// The transpose of [`conv2d`] as a linear map, applied to `dy`, plus `bias`: the input gradient of a convolution, and
-/// the transposed convolution.
-pub fn conv2d_transposed(dy: &[f32], weight: &[f32], bias: Option<&[f32]>, sizes: ConvSizes) -> Vec<f32> {
+/// The transpose of [`conv2d`] as a linear map, applied to `dy`, plus `bias`: the input gradient of
+/// a convolution, and the transposed convolution.
+pub fn conv2d_transposed(
+    dy: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    sizes: ConvSizes,
+) -> Vec<f32> {
     if let Some(len) = sizes.covers() {
         let bias: Option<Vec<f32>> = bias.map(|bias| {
-            bias.iter().flat_map(|value| std::iter::repeat_n(*value, sizes.input[0] * sizes.input[1])).collect()
+            bias.iter()
+                .flat_map(|value| std::iter::repeat_n(*value, sizes.input[0] * sizes.input[1]))
+                .collect()
         });
-        let (dy, weight) = (Matrix::rows(dy, sizes.channels_out), Matrix::rows(weight, len));
-        return multiply([sizes.batch, len, sizes.channels_out], dy, weight, bias.as_deref());
+        let (dy, weight) = (
+            Matrix::rows(dy, sizes.channels_out),
+            Matrix::rows(weight, len),
+        );
+        return multiply(
+            [sizes.batch, len, sizes.channels_out],
+            dy,
+            weight,
+            bias.as_deref(),
+        );
     }
     if let Some(pixels) = sizes.pointwise() {
         let weight = Matrix::rows(weight, sizes.channels_in).t();
-        return pointwise([sizes.channels_in, pixels, sizes.channels_out], weight, dy, bias);
+        return pointwise(
+            [sizes.channels_in, pixels, sizes.channels_out],
+            weight,
+            dy,
+            bias,
+        );
     }
     let winograd = sizes.is_three_by_three().then(|| Winograd {
         x: dy,
@@ -176,14 +228,29 @@ pub fn conv2d_transposed(dy: &[f32], weight: &[f32], bias: Option<&[f32]>, sizes
     fastest(backward(dy, weight, bias, sizes), winograd)
 }
 
-fn backward<'a>(dy: &'a [f32], weight: &'a [f32], bias: Option<&'a [f32]>, sizes: ConvSizes) -> Gather<'a> {
-    let ConvSizes { kernel, stride, padding, dilation, .. } = sizes;
-    // Input pixel i of phase r (i = r + stride·t) gets from output pixel o through tap k where o·stride − padding +
-    // k·dilation = i, so for taps with (r + padding − k·dilation) divisible, o = t + that quotient.
+fn backward<'a>(
+    dy: &'a [f32],
+    weight: &'a [f32],
+    bias: Option<&'a [f32]>,
+    sizes: ConvSizes,
+) -> Gather<'a> {
+    let ConvSizes {
+        kernel,
+        stride,
+        padding,
+        dilation,
+        ..
+    } = sizes;
+    // Input pixel i of phase r (i = r + stride·t) gets from output pixel o through tap k where
+    // o·stride − padding + k·dilation = i, so for taps with (r + padding − k·dilation) divisible, o
+    // = t + that quotient.
     let axis_taps = |axis: usize, phase: usize| -> Vec<(usize, isize)> {
         let reach = |k: usize| (phase + padding[axis]) as isize - (k * dilation[axis]) as isize;
         let divisible = |k: &usize| reach(*k).rem_euclid(stride[axis] as isize) == 0;
-        (0..kernel[axis]).filter(divisible).map(|k| (k, reach(k).div_euclid(stride[axis] as isize))).collect()
+        (0..kernel[axis])
+            .filter(divisible)
+            .map(|k| (k, reach(k).div_euclid(stride[axis] as isize)))
+            .collect()
     };
     let phases = |axis: usize| 0..stride[axis].min(sizes.input[axis]);
     let grid = [0, 1].map(|axis| sizes.input[axis].div_ceil(stride[axis]));
@@ -198,21 +265,33 @@ fn backward<'a>(dy: &'a [f32], weight: &'a [f32], bias: Option<&'a [f32]>, sizes
         step: [1, 1],
         pad: [rows.0.unsigned_abs(), columns.0.unsigned_abs()],
         phases: vec![[0, 0]],
-        size: [grid[0] + (rows.1 - rows.0).cast_unsigned(), grid[1] + (columns.1 - columns.0).cast_unsigned()],
+        size: [
+            grid[0] + (rows.1 - rows.0).cast_unsigned(),
+            grid[1] + (columns.1 - columns.0).cast_unsigned(),
+        ],
     };
     // Phases share taps: each place is listed once.
     let mut taps: Vec<usize> = Vec::new();
     let mut jobs = Vec::new();
     for row in phases(0) {
         for column in phases(1) {
-            let mut job = Job { taps: Vec::new(), kernel: Vec::new() };
+            let mut job = Job {
+                taps: Vec::new(),
+                kernel: Vec::new(),
+            };
             for (kernel_row, o_row) in axis_taps(0, row) {
                 for (kernel_column, o_column) in axis_taps(1, column) {
-                    let place = planes.tap((o_row - rows.0).cast_unsigned(), (o_column - columns.0).cast_unsigned());
-                    let known = taps.iter().position(|tap| *tap == place).unwrap_or_else(|| {
-                        taps.push(place);
-                        taps.len() - 1
-                    });
+                    let place = planes.tap(
+                        (o_row - rows.0).cast_unsigned(),
+                        (o_column - columns.0).cast_unsigned(),
+                    );
+                    let known = taps
+                        .iter()
+                        .position(|tap| *tap == place)
+                        .unwrap_or_else(|| {
+                            taps.push(place);
+                            taps.len() - 1
+                        });
                     job.taps.push(known);
                     job.kernel.push(kernel_row * kernel[1] + kernel_column);
                 }
@@ -242,8 +321,12 @@ fn backward<'a>(dy: &'a [f32], weight: &'a [f32], bias: Option<&'a [f32]>, sizes
 /// Computes it whichever way is likely the fastest.
 fn fastest(work: Gather, winograd: Option<Winograd>) -> Vec<f32> {
     let lanes = lanes();
-    let (alone, three) = (work.cycles(lanes), winograd.as_ref().map(|winograd| winograd.cycles(lanes)));
-    let across = Across::new(&work).filter(|across| across.cycles(lanes) < alone.min(three.unwrap_or(alone)));
+    let (alone, three) = (
+        work.cycles(lanes),
+        winograd.as_ref().map(|winograd| winograd.cycles(lanes)),
+    );
+    let across = Across::new(&work)
+        .filter(|across| across.cycles(lanes) < alone.min(three.unwrap_or(alone)));
     if let Some(across) = across {
         return across.run();
     }
@@ -256,7 +339,10 @@ fn fastest(work: Gather, winograd: Option<Winograd>) -> Vec<f32> {
 /// The weight gradient of [`conv2d`], `[channels_out, channels_in, kernel…]`.
 pub fn conv2d_weight_grad(x: &[f32], dy: &[f32], sizes: ConvSizes) -> Vec<f32> {
     if let Some(len) = sizes.covers() {
-        let (dy, x) = (Matrix::rows(dy, sizes.channels_out).t(), Matrix::rows(x, len));
+        let (dy, x) = (
+            Matrix::rows(dy, sizes.channels_out).t(),
+            Matrix::rows(x, len),
+        );
         return multiply([sizes.channels_out, len, sizes.batch], dy, x, None);
     }
     if let Some(pixels) = sizes.pointwise() {
@@ -274,10 +360,15 @@ mod tests {
     use crate::testing::Rng;
 
     fn same(got: &[f32], expected: &[f32], about: &ConvSizes) {
-        let scale = expected.iter().fold(1.0f32, |top, value| top.max(value.abs()));
+        let scale = expected
+            .iter()
+            .fold(1.0f32, |top, value| top.max(value.abs()));
         assert_eq!(got.len(), expected.len());
         for (got, expected) in got.iter().zip(expected) {
-            assert!((got - expected).abs() <= 2e-5 * scale, "{got} for {expected}, {about:?}");
+            assert!(
+                (got - expected).abs() <= 2e-5 * scale,
+                "{got} for {expected}, {about:?}"
+            );
         }
     }
 
@@ -290,7 +381,8 @@ mod tests {
             let mut pick = |low: usize, high: usize| low + rng.below(high - low + 1);
             let (kernel, stride) = ([pick(1, 4), pick(1, 4)], [pick(1, 3), pick(1, 3)]);
             let (padding, output) = ([pick(0, 2), pick(0, 2)], [pick(1, 9), pick(1, 9)]);
-            let input = [0, 1].map(|i| ((output[i] - 1) * stride[i] + kernel[i]).saturating_sub(2 * padding[i]));
+            let input = [0, 1]
+                .map(|i| ((output[i] - 1) * stride[i] + kernel[i]).saturating_sub(2 * padding[i]));
             let (batch, channels_in, channels_out) = (pick(1, 35), pick(1, 12), pick(1, 20));
             if input.contains(&0) {
                 continue;
@@ -311,7 +403,10 @@ mod tests {
             let weight = rng.normals(channels_out * channels_in * kernel[0] * kernel[1]);
             let bias = rng.normals(channels_in.max(channels_out));
             let bias = Some(&bias[..]);
-            for work in [forward(&x, &weight, bias, sizes), backward(&dy, &weight, bias, sizes)] {
+            for work in [
+                forward(&x, &weight, bias, sizes),
+                backward(&dy, &weight, bias, sizes),
+            ] {
                 if let Some(across) = Across::new(&work) {
                     let got = across.run();
                     same(&got, &gather(work), &sizes);
@@ -319,7 +414,11 @@ mod tests {
                 }
             }
             if let Some(winograd) = WinogradWeights::new(&x, &dy, sizes) {
-                same(&winograd.run(), &correlate(&x, &dy, sizes.input_planes(), sizes), &sizes);
+                same(
+                    &winograd.run(),
+                    &correlate(&x, &dy, sizes.input_planes(), sizes),
+                    &sizes,
+                );
                 ran += 1;
             }
         }

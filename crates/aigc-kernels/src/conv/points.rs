@@ -1,17 +1,18 @@
-//! Rows of a correlation along the columns of an image with fewer multiplications than rows times weights (Winograd 1980;
-//! Lavin and Gray 2015, <https://arxiv.org/abs/1509.09308>): input and weights are read as polynomials, multiplied
-//! at a few points, and read back.
+//! Rows of a correlation along the columns of an image with fewer multiplications than rows times
+//! weights (Winograd 1980; Lavin and Gray 2015, <https://arxiv.org/abs/1509.09308>): input and
+//! weights are read as polynomials, multiplied at a few points, and read back.
 //!
-//! With points `aₜ`, `N = Πₛ≠ₜ (aₜ − aₛ)` and `M(x) = Πₜ (x − aₜ)`, point `t` of the weights is `Σ aₜʲ·gⱼ / N`, of the input
-//! the coefficients of `M(x)/(x − aₜ)` times its rows, and output row `i` is `Σₜ aₜⁱ·mₜ`.
+//! With points `aₜ`, `N = Πₛ≠ₜ (aₜ − aₛ)` and `M(x) = Πₜ (x − aₜ)`, point `t` of the weights is
+//! `Σ aₜʲ·gⱼ / N`, of the input the coefficients of `M(x)/(x − aₜ)` times its rows, and output row
+//! `i` is `Σₜ aₜⁱ·mₜ`.
 
 use pulp::Simd;
 
 /// The most points that a scheme has.
 pub(super) const MOST: usize = 8;
 
-/// A way to compute [`OUT`](Self::OUT) rows from [`POINTS`](Self::POINTS) rows of input; what lies beyond in the arrays
-/// is zero.
+/// A way to compute [`OUT`](Self::OUT) rows from [`POINTS`](Self::POINTS) rows of input; what lies
+/// beyond in the arrays is zero.
 pub(super) trait Scheme: Sync {
     /// Weights above each other.
     const TAPS: usize;
@@ -24,8 +25,8 @@ pub(super) trait Scheme: Sync {
     fn input<S: Simd>(s: S, rows: [S::f32s; MOST]) -> [S::f32s; MOST];
     fn output<S: Simd>(s: S, sums: [S::f32s; MOST]) -> [S::f32s; MOST];
 
-    /// What [`output`](Self::output) multiplies: of every row the factors of the points. By these the gradient of the rows
-    /// is mapped to the points.
+    /// What [`output`](Self::output) multiplies: of every row the factors of the points. By these
+    /// the gradient of the rows is mapped to the points.
     fn factors() -> [[f32; MOST]; MOST] {
         let mut factors = [[0.0; MOST]; MOST];
         (0..Self::POINTS).for_each(|point| {
@@ -36,13 +37,16 @@ pub(super) trait Scheme: Sync {
         factors
     }
 
-    /// What [`weights`](Self::weights) multiplies: of every point the factors of the weights. By these the sums at the
-    /// points are mapped to the gradients of the weights.
+    /// What [`weights`](Self::weights) multiplies: of every point the factors of the weights. By
+    /// these the sums at the points are mapped to the gradients of the weights.
     fn weight_factors() -> [[f32; 3]; MOST] {
         let mut factors = [[0.0; 3]; MOST];
         (0..Self::TAPS).for_each(|tap| {
             let points = Self::weights(std::array::from_fn(|at| if at == tap { 1.0 } else { 0.0 }));
-            factors.iter_mut().zip(points).for_each(|(factors, point)| factors[tap] = point);
+            factors
+                .iter_mut()
+                .zip(points)
+                .for_each(|(factors, point)| factors[tap] = point);
         });
         factors
     }
@@ -50,20 +54,39 @@ pub(super) trait Scheme: Sync {
 
 /// [`Scheme::POINTS`] rows of `width` at the points, `step` apart in `to`.
 #[inline(always)]
-pub(super) fn map_rows<S: Simd, P: Scheme>(s: S, rows: &[f32], to: &mut [f32], width: usize, step: usize) {
+pub(super) fn map_rows<S: Simd, P: Scheme>(
+    s: S,
+    rows: &[f32],
+    to: &mut [f32],
+    width: usize,
+    step: usize,
+) {
     let lanes = S::F32_LANES;
-    assert!(rows.len() >= (P::POINTS - 1) * width + width.next_multiple_of(lanes), "rows");
-    assert!(to.len() >= (P::POINTS - 1) * step + width.next_multiple_of(lanes), "mapped rows");
+    assert!(
+        rows.len() >= (P::POINTS - 1) * width + width.next_multiple_of(lanes),
+        "rows"
+    );
+    assert!(
+        to.len() >= (P::POINTS - 1) * step + width.next_multiple_of(lanes),
+        "mapped rows"
+    );
     for at in (0..width).step_by(lanes) {
-        // SAFETY: the last vector of the last row ends within the slices, by the assertions. What it writes beyond the
-        // row is the next row's, which is written later, or is never read.
+        // SAFETY: the last vector of the last row ends within the slices, by the assertions. What
+        // it writes beyond the row is the next row's, which is written later, or is never read.
         unsafe {
             let mut d = [s.splat_f32s(0.0); MOST];
             for (row, d) in d.iter_mut().take(P::POINTS).enumerate() {
-                *d = rows.as_ptr().add(row * width + at).cast::<S::f32s>().read_unaligned();
+                *d = rows
+                    .as_ptr()
+                    .add(row * width + at)
+                    .cast::<S::f32s>()
+                    .read_unaligned();
             }
             for (point, value) in P::input(s, d).into_iter().take(P::POINTS).enumerate() {
-                to.as_mut_ptr().add(point * step + at).cast::<S::f32s>().write_unaligned(value);
+                to.as_mut_ptr()
+                    .add(point * step + at)
+                    .cast::<S::f32s>()
+                    .write_unaligned(value);
             }
         }
     }
@@ -99,7 +122,16 @@ impl Scheme for Two {
     const OUT: usize = 4;
 
     fn weights([a, b, _]: [f32; 3]) -> [f32; MOST] {
-        [a / 2.0, -(a + b) / 2.0, (b - a) / 6.0, a / 6.0 + b / 3.0, b, 0.0, 0.0, 0.0]
+        [
+            a / 2.0,
+            -(a + b) / 2.0,
+            (b - a) / 6.0,
+            a / 6.0 + b / 3.0,
+            b,
+            0.0,
+            0.0,
+            0.0,
+        ]
     }
 
     #[inline(always)]
@@ -135,8 +167,8 @@ impl Scheme for Two {
     }
 }
 
-/// Seven rows of two weights at the points 0, ±1, ±2, ±½ and ∞: eight multiplications instead of fourteen. Rounding errors
-/// are about twice those of [`Two`], four times those of the plain sum.
+/// Seven rows of two weights at the points 0, ±1, ±2, ±½ and ∞: eight multiplications instead of
+/// fourteen. Rounding errors are about twice those of [`Two`], four times those of the plain sum.
 pub(super) struct TwoBySeven;
 
 impl Scheme for TwoBySeven {
@@ -161,9 +193,18 @@ impl Scheme for TwoBySeven {
     fn input<S: Simd>(s: S, d: [S::f32s; MOST]) -> [S::f32s; MOST] {
         // a + f·b
         let with = |a, factor: f32, b| s.mul_add_e_f32s(s.splat_f32s(factor), b, a);
-        let (near, near_odd) = (with(s.add_f32s(d[6], d[2]), -4.25, d[4]), with(s.add_f32s(d[5], d[1]), -4.25, d[3]));
-        let (far, far_odd) = (with(with(d[6], -1.25, d[4]), 0.25, d[2]), with(with(d[5], -1.25, d[3]), 0.25, d[1]));
-        let (half, half_odd) = (with(with(d[6], -5.0, d[4]), 4.0, d[2]), with(with(d[5], -5.0, d[3]), 4.0, d[1]));
+        let (near, near_odd) = (
+            with(s.add_f32s(d[6], d[2]), -4.25, d[4]),
+            with(s.add_f32s(d[5], d[1]), -4.25, d[3]),
+        );
+        let (far, far_odd) = (
+            with(with(d[6], -1.25, d[4]), 0.25, d[2]),
+            with(with(d[5], -1.25, d[3]), 0.25, d[1]),
+        );
+        let (half, half_odd) = (
+            with(with(d[6], -5.0, d[4]), 4.0, d[2]),
+            with(with(d[5], -5.0, d[3]), 4.0, d[1]),
+        );
         [
             with(s.sub_f32s(d[0], d[6]), 5.25, s.sub_f32s(d[4], d[2])),
             s.add_f32s(near, near_odd),
@@ -180,7 +221,8 @@ impl Scheme for TwoBySeven {
     fn output<S: Simd>(s: S, m: [S::f32s; MOST]) -> [S::f32s; MOST] {
         let with = |a, factor: f32, b| s.mul_add_e_f32s(s.splat_f32s(factor), b, a);
         let [near, far, half] = [1, 3, 5].map(|point| s.add_f32s(m[point], m[point + 1]));
-        let [near_odd, far_odd, half_odd] = [1, 3, 5].map(|point| s.sub_f32s(m[point], m[point + 1]));
+        let [near_odd, far_odd, half_odd] =
+            [1, 3, 5].map(|point| s.sub_f32s(m[point], m[point + 1]));
         [
             s.add_f32s(s.add_f32s(m[0], near), s.add_f32s(far, half)),
             with(with(near_odd, 2.0, far_odd), 0.5, half_odd),
@@ -194,7 +236,8 @@ impl Scheme for TwoBySeven {
     }
 }
 
-/// Four rows of three weights at the points 0, 1, −1, 2, −2 and ∞: six multiplications instead of twelve.
+/// Four rows of three weights at the points 0, 1, −1, 2, −2 and ∞: six multiplications instead of
+/// twelve.
 pub(super) struct Three;
 
 impl Scheme for Three {
@@ -203,7 +246,16 @@ impl Scheme for Three {
 
     fn weights([a, b, c]: [f32; 3]) -> [f32; MOST] {
         let (even, far) = (a + c, a / 24.0 + c / 6.0);
-        [a / 4.0, -(even + b) / 6.0, (b - even) / 6.0, far + b / 12.0, far - b / 12.0, c, 0.0, 0.0]
+        [
+            a / 4.0,
+            -(even + b) / 6.0,
+            (b - even) / 6.0,
+            far + b / 12.0,
+            far - b / 12.0,
+            c,
+            0.0,
+            0.0,
+        ]
     }
 
     #[inline(always)]
@@ -245,12 +297,22 @@ impl Scheme for Three {
 
 /// Sums at the points, `step` apart, to rows of pixels plus `bias`, in place.
 #[inline(always)]
-pub(super) fn unmap<S: Simd, P: Scheme>(s: S, sums: &mut [f32], vectors: usize, step: usize, bias: f32) {
+pub(super) fn unmap<S: Simd, P: Scheme>(
+    s: S,
+    sums: &mut [f32],
+    vectors: usize,
+    step: usize,
+    bias: f32,
+) {
     let lanes = S::F32_LANES;
-    assert!(sums.len() >= (P::POINTS - 1) * step + vectors * lanes, "sums at every point");
+    assert!(
+        sums.len() >= (P::POINTS - 1) * step + vectors * lanes,
+        "sums at every point"
+    );
     let bias = s.splat_f32s(bias);
     for vector in 0..vectors {
-        // SAFETY: the last point's last vector ends within the slice, by the assertion; there are no more rows than points.
+        // SAFETY: the last point's last vector ends within the slice, by the assertion; there are
+        // no more rows than points.
         unsafe {
             let sums = sums.as_mut_ptr().add(vector * lanes);
             let mut m = [s.splat_f32s(0.0); MOST];
@@ -258,7 +320,9 @@ pub(super) fn unmap<S: Simd, P: Scheme>(s: S, sums: &mut [f32], vectors: usize, 
                 *m = sums.add(point * step).cast::<S::f32s>().read_unaligned();
             }
             for (row, pixels) in P::output(s, m).into_iter().take(P::OUT).enumerate() {
-                sums.add(row * step).cast::<S::f32s>().write_unaligned(s.add_f32s(pixels, bias));
+                sums.add(row * step)
+                    .cast::<S::f32s>()
+                    .write_unaligned(s.add_f32s(pixels, bias));
             }
         }
     }
@@ -274,10 +338,16 @@ mod tests {
         let kernel = [3.0, -2.0, 5.0];
         let rows = [1.0, 4.0, -3.0, 2.0, 7.0, -6.0, 5.0, 8.0];
         let (weights, input) = (P::weights(kernel), P::input(s, rows));
-        let output = P::output(s, std::array::from_fn(|point| weights[point] * input[point]));
+        let output = P::output(
+            s,
+            std::array::from_fn(|point| weights[point] * input[point]),
+        );
         for (row, got) in output.into_iter().take(P::OUT).enumerate() {
             let expected: f32 = (0..P::TAPS).map(|tap| kernel[tap] * rows[row + tap]).sum();
-            assert!((got - expected).abs() < 1e-4, "row {row}: {got} for {expected}");
+            assert!(
+                (got - expected).abs() < 1e-4,
+                "row {row}: {got} for {expected}"
+            );
         }
     }
 
@@ -286,12 +356,21 @@ mod tests {
         let dy = [2.0, -1.0, 3.0, 5.0, -4.0, 1.0, 2.0];
         let rows = [1.0, 4.0, -3.0, 2.0, 7.0, -6.0, 5.0, 8.0];
         let (factors, input) = (P::factors(), P::input(pulp::Scalar, rows));
-        let at = |point: usize| (0..P::OUT).map(|row| factors[row][point] * dy[row]).sum::<f32>();
+        let at = |point: usize| {
+            (0..P::OUT)
+                .map(|row| factors[row][point] * dy[row])
+                .sum::<f32>()
+        };
         let weights = P::weight_factors();
         for tap in 0..P::TAPS {
-            let got: f32 = (0..P::POINTS).map(|point| weights[point][tap] * at(point) * input[point]).sum();
+            let got: f32 = (0..P::POINTS)
+                .map(|point| weights[point][tap] * at(point) * input[point])
+                .sum();
             let expected: f32 = (0..P::OUT).map(|row| dy[row] * rows[row + tap]).sum();
-            assert!((got - expected).abs() < 1e-3, "tap {tap}: {got} for {expected}");
+            assert!(
+                (got - expected).abs() < 1e-3,
+                "tap {tap}: {got} for {expected}"
+            );
         }
     }
 

@@ -31,31 +31,63 @@ pub(super) fn pointwise(
             // SAFETY: every part has its own rows.
             let y = unsafe { y.range((image * rows + first) * pixels, count * pixels) };
             if let Some(bias) = bias {
-                y.chunks_exact_mut(pixels).zip(&bias[first..]).for_each(|(row, bias)| row.fill(*bias));
+                y.chunks_exact_mut(pixels)
+                    .zip(&bias[first..])
+                    .for_each(|(row, bias)| row.fill(*bias));
             }
-            let weight = Matrix { values: &weight.values[first * weight.row..], ..weight };
+            let weight = Matrix {
+                values: &weight.values[first * weight.row..],
+                ..weight
+            };
             let x = Matrix::rows(&x[image * image_len..][..image_len], pixels);
-            multiply_here([count, pixels, channels], weight, x, y, pixels, 1.0, bias.is_some());
+            multiply_here(
+                [count, pixels, channels],
+                weight,
+                x,
+                y,
+                pixels,
+                1.0,
+                bias.is_some(),
+            );
         });
     })
 }
 
 /// `dw[rows, channels] = Σ_n dy[n][rows, pixels]·x[n][channels, pixels]ᵀ`.
-pub(super) fn pointwise_weight_grad([rows, pixels, channels]: [usize; 3], x: &[f32], dy: &[f32]) -> Vec<f32> {
+pub(super) fn pointwise_weight_grad(
+    [rows, pixels, channels]: [usize; 3],
+    x: &[f32],
+    dy: &[f32],
+) -> Vec<f32> {
     let (image_len, batch) = (channels * pixels, x.len() / (channels * pixels));
     // Parts split the sums, not their terms: every number is added up by one thread, in one order.
     let per_part = rows_of_a_part(rows, 1);
     filled(rows * channels, |dw| {
         let dw = Shared::new(dw);
-        for_each(rows.div_ceil(per_part), 2 * batch * rows * image_len, |part| {
-            let (first, count) = (part * per_part, per_part.min(rows - part * per_part));
-            // SAFETY: every part has its own rows.
-            let dw = unsafe { dw.range(first * channels, count * channels) };
-            for (image, x) in x.chunks_exact(image_len).enumerate() {
-                let dy = Matrix::rows(&dy[(image * rows + first) * pixels..][..count * pixels], pixels);
-                let x = Matrix::rows(x, pixels).t();
-                multiply_here([count, channels, pixels], dy, x, dw, channels, 1.0, image > 0);
-            }
-        });
+        for_each(
+            rows.div_ceil(per_part),
+            2 * batch * rows * image_len,
+            |part| {
+                let (first, count) = (part * per_part, per_part.min(rows - part * per_part));
+                // SAFETY: every part has its own rows.
+                let dw = unsafe { dw.range(first * channels, count * channels) };
+                for (image, x) in x.chunks_exact(image_len).enumerate() {
+                    let dy = Matrix::rows(
+                        &dy[(image * rows + first) * pixels..][..count * pixels],
+                        pixels,
+                    );
+                    let x = Matrix::rows(x, pixels).t();
+                    multiply_here(
+                        [count, channels, pixels],
+                        dy,
+                        x,
+                        dw,
+                        channels,
+                        1.0,
+                        image > 0,
+                    );
+                }
+            },
+        );
     })
 }

@@ -1,10 +1,12 @@
-//! 3×3 convolutions of step one with half the multiplications: F(4, 3) of Winograd along the columns of the image
-//! (Lavin and Gray 2015, <https://arxiv.org/abs/1509.09308>), the direct way along its rows.
+//! 3×3 convolutions of step one with half the multiplications: F(4, 3) of Winograd along the
+//! columns of the image (Lavin and Gray 2015, <https://arxiv.org/abs/1509.09308>), the direct way
+//! along its rows.
 //!
-//! Four rows of output look at six rows of input. Those, and the three weights above each other, are mapped to six
-//! numbers each; these are multiplied and summed over channels and the kernel's columns — six convolutions by 1×3 — and
-//! mapped to the four rows. Against the scheme in both directions it saves half instead of three quarters of the
-//! multiplications, but the maps are sums of whole rows, no pixel is moved aside, and rounding errors stay smaller.
+//! Four rows of output look at six rows of input. Those, and the three weights above each other,
+//! are mapped to six numbers each; these are multiplied and summed over channels and the kernel's
+//! columns — six convolutions by 1×3 — and mapped to the four rows. Against the scheme in both
+//! directions it saves half instead of three quarters of the multiplications, but the maps are sums
+//! of whole rows, no pixel is moved aside, and rounding errors stay smaller.
 
 use super::points::{Scheme, Three, map_rows, unmap};
 use crate::{
@@ -86,9 +88,14 @@ impl Winograd<'_> {
                             kernel.reverse();
                         }
                         for column in 0..3 {
-                            let points = Three::weights([kernel[column], kernel[3 + column], kernel[6 + column]]);
+                            let points = Three::weights([
+                                kernel[column],
+                                kernel[3 + column],
+                                kernel[6 + column],
+                            ]);
                             for (point, value) in points.into_iter().take(IN).enumerate() {
-                                mapped[(point * depth + channel * 3 + column) * height + row] = value;
+                                mapped[(point * depth + channel * 3 + column) * height + row] =
+                                    value;
                             }
                         }
                     }
@@ -118,7 +125,14 @@ impl WithSimd for Winograd<'_> {
                 let images = group.min(self.batch - first);
                 // SAFETY: every part has its own images.
                 let y = unsafe { y.range(first * image, images * image) };
-                simd.vectorize(Part { winograd: &self, simd, weights: &weights, y, first, images });
+                simd.vectorize(Part {
+                    winograd: &self,
+                    simd,
+                    weights: &weights,
+                    y,
+                    first,
+                    images,
+                });
             });
         })
     }
@@ -139,18 +153,36 @@ impl<S: Simd> pulp::NullaryFnOnce for Part<'_, S> {
 
     #[inline(always)]
     fn call(self) {
-        let Self { winograd, simd, weights, y, first, images } = self;
-        let Winograd { channels, rows, input: [height, columns], output, .. } = *winograd;
+        let Self {
+            winograd,
+            simd,
+            weights,
+            y,
+            first,
+            images,
+        } = self;
+        let Winograd {
+            channels,
+            rows,
+            input: [height, columns],
+            output,
+            ..
+        } = *winograd;
         let (lanes, tallest) = (S::F32_LANES, tallest::<S>());
         let (bands, width) = (winograd.bands(), winograd.width());
-        // Mapped rows of all images lie below each other; what is between two rows' pixels is computed and left.
+        // Mapped rows of all images lie below each other; what is between two rows' pixels is
+        // computed and left.
         let plane = images * bands * width;
         let places = plane - (width - output[1]);
         let panel = WIDEST * lanes;
-        // One point of all channels, and room for a vector that is read or written beyond its last row.
+        // One point of all channels, and room for a vector that is read or written beyond its last
+        // row.
         let point_len = channels * plane + panel;
-        let mut scratch =
-            Scratch::new([IN * point_len, (bands * OUT + IN - OUT) * width + lanes, IN * tallest * panel]);
+        let mut scratch = Scratch::new([
+            IN * point_len,
+            (bands * OUT + IN - OUT) * width + lanes,
+            IN * tallest * panel,
+        ]);
         let [mapped, padded, sums] = scratch.split();
         for channel in 0..channels {
             for image in 0..images {
@@ -171,11 +203,19 @@ impl<S: Simd> pulp::NullaryFnOnce for Part<'_, S> {
                 }
                 for band in 0..bands {
                     let to = channel * plane + (image * bands + band) * width;
-                    map_rows::<S, Three>(simd, &padded[band * OUT * width..], &mut mapped[to..], width, point_len);
+                    map_rows::<S, Three>(
+                        simd,
+                        &padded[band * OUT * width..],
+                        &mut mapped[to..],
+                        width,
+                        point_len,
+                    );
                 }
             }
         }
-        let offsets: Vec<usize> = (0..channels).flat_map(|c| [0, 1, 2].map(|column| c * plane + column)).collect();
+        let offsets: Vec<usize> = (0..channels)
+            .flat_map(|c| [0, 1, 2].map(|column| c * plane + column))
+            .collect();
         let vectors = places.div_ceil(lanes);
         for (first, vectors) in column_tiles(vectors) {
             let at = first * lanes;
@@ -183,18 +223,26 @@ impl<S: Simd> pulp::NullaryFnOnce for Part<'_, S> {
                 for point in 0..IN {
                     let depth = offsets.len();
                     let weights = &weights[(row * IN + point * height) * depth..][..height * depth];
-                    let input = &mapped[point * point_len + at..][..(channels - 1) * plane + 2 + vectors * lanes];
+                    let input = &mapped[point * point_len + at..]
+                        [..(channels - 1) * plane + 2 + vectors * lanes];
                     let sums = &mut sums[point * height * panel..][..height * panel];
                     let operands = Operands {
                         k: depth,
-                        a: Strided { start: weights.as_ptr(), row: 1, k: height },
-                        b: Listed { start: input.as_ptr(), offsets: &offsets },
+                        a: Strided {
+                            start: weights.as_ptr(),
+                            row: 1,
+                            k: height,
+                        },
+                        b: Listed {
+                            start: input.as_ptr(),
+                            offsets: &offsets,
+                        },
                         c: sums.as_mut_ptr(),
                         c_row: panel,
                         add: false,
                     };
-                    // SAFETY: A is `depth` columns of `height`; the last row of B starts two beyond the last channel; C
-                    // is `height` rows of `panel`: the slices above.
+                    // SAFETY: A is `depth` columns of `height`; the last row of B starts two beyond
+                    // the last channel; C is `height` rows of `panel`: the slices above.
                     unsafe { tile(simd, height, vectors, operands) };
                 }
                 for row_of in 0..height.min(rows - row) {
@@ -202,15 +250,23 @@ impl<S: Simd> pulp::NullaryFnOnce for Part<'_, S> {
                     let sums = &mut sums[row_of * panel..];
                     let bias = winograd.bias.map_or(0.0, |bias| bias[row]);
                     unmap::<S, Three>(simd, sums, vectors, height * panel, bias);
-                    for run in (at / width..).map(|line| line * width).take_while(|start| *start < at + vectors * lanes)
+                    for run in (at / width..)
+                        .map(|line| line * width)
+                        .take_while(|start| *start < at + vectors * lanes)
                     {
-                        let (begin, end) = (run.max(at), (run + output[1]).min(at + vectors * lanes).min(places));
+                        let (begin, end) = (
+                            run.max(at),
+                            (run + output[1]).min(at + vectors * lanes).min(places),
+                        );
                         if begin >= end {
                             continue;
                         }
                         let (image, band) = (run / width / bands, run / width % bands);
                         for a in 0..OUT.min(output[0] - band * OUT) {
-                            let to = ((image * rows + row) * output[0] + band * OUT + a) * output[1] + begin - run;
+                            let to = ((image * rows + row) * output[0] + band * OUT + a)
+                                * output[1]
+                                + begin
+                                - run;
                             let from = &sums[a * height * panel + begin - at..][..end - begin];
                             copy::<S>(from, &mut y[to..to + end - begin]);
                         }
@@ -226,12 +282,18 @@ impl<S: Simd> pulp::NullaryFnOnce for Part<'_, S> {
 fn copy<S: Simd>(from: &[f32], to: &mut [f32]) {
     let (from_body, from_rest) = S::as_simd_f32s(from);
     let (to_body, to_rest) = S::as_mut_simd_f32s(to);
-    to_body.iter_mut().zip(from_body).for_each(|(to, from)| *to = *from);
+    to_body
+        .iter_mut()
+        .zip(from_body)
+        .for_each(|(to, from)| *to = *from);
     if to_rest.is_empty() {
         return;
     }
     if to_body.is_empty() {
-        to_rest.iter_mut().zip(from_rest).for_each(|(to, from)| *to = *from);
+        to_rest
+            .iter_mut()
+            .zip(from_rest)
+            .for_each(|(to, from)| *to = *from);
     } else {
         // The last vector once more, as far to the right as it goes.
         let at = from.len() - S::F32_LANES;

@@ -1,5 +1,6 @@
-//! Weight gradients with fewer multiplications: where taps stand above each other, bands of rows of both maps are taken
-//! to [`points`](super::points), multiplied and summed there over images, bands and columns, and the sums taken back.
+//! Weight gradients with fewer multiplications: where taps stand above each other, bands of rows of
+//! both maps are taken to [`points`](super::points), multiplied and summed there over images, bands
+//! and columns, and the sums taken back.
 
 use super::{
     ConvSizes,
@@ -38,19 +39,39 @@ pub(super) struct WinogradWeights<'a> {
 }
 
 impl<'a> WinogradWeights<'a> {
-    /// `None` where it saves nothing: for kernels of one row, or of many, and for very few channels.
+    /// `None` where it saves nothing: for kernels of one row, or of many, and for very few
+    /// channels.
     pub(super) fn new(x: &'a [f32], dy: &'a [f32], sizes: ConvSizes) -> Option<Self> {
-        let ConvSizes { channels_in, kernel, stride, output, dilation, .. } = sizes;
+        let ConvSizes {
+            channels_in,
+            kernel,
+            stride,
+            output,
+            dilation,
+            ..
+        } = sizes;
         let taps = kernel[0].div_ceil(stride[0]);
         if dilation != [1, 1] || !(2..=3).contains(&taps) || channels_in < 4 {
             return None;
         }
         // Two taps: four rows cost five multiplications, seven rows eight.
         let bands = |out: usize| output[0].div_ceil(out);
-        let out = if taps == 2 && 8 * bands(7) < 5 * bands(4) { 7 } else { 4 };
+        let out = if taps == 2 && 8 * bands(7) < 5 * bands(4) {
+            7
+        } else {
+            4
+        };
         let mut planes = sizes.input_planes();
         planes.size[0] = bands(out) * out + taps - 1;
-        let all = Self { x, dy, sizes, planes, taps, out, bands: bands(out) };
+        let all = Self {
+            x,
+            dy,
+            sizes,
+            planes,
+            taps,
+            out,
+            bands: bands(out),
+        };
         // Multiplications, and the padding between rows that is multiplied too.
         let cost = (out + taps - 1) * all.bands * stride[0].min(kernel[0]) * all.planes.size[1];
         (cost < kernel[0] * output[0] * output[1]).then_some(all)
@@ -78,8 +99,18 @@ impl<P: Scheme> WithSimd for With<'_, P> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Vec<f32> {
         let Self(all, scheme) = self;
-        let ConvSizes { batch, channels_in, channels_out, output, kernel, .. } = all.sizes;
-        let (columns, work) = (channels_out.next_multiple_of(S::F32_LANES), all.sizes.work());
+        let ConvSizes {
+            batch,
+            channels_in,
+            channels_out,
+            output,
+            kernel,
+            ..
+        } = all.sizes;
+        let (columns, work) = (
+            channels_out.next_multiple_of(S::F32_LANES),
+            all.sizes.work(),
+        );
         let places = batch * all.image_len();
         // `[point, image, band, column, channel]`.
         let dy = filled(P::POINTS * places * columns, |to| {
@@ -87,17 +118,35 @@ impl<P: Scheme> WithSimd for With<'_, P> {
             for_each(batch, work, |image| {
                 let map_len = channels_out * output[0] * output[1];
                 let from = &all.dy[image * map_len..][..map_len];
-                simd.vectorize(MapGradient { all: &all, scheme, simd, from, to: &to, image, places, columns });
+                simd.vectorize(MapGradient {
+                    all: &all,
+                    scheme,
+                    simd,
+                    from,
+                    to: &to,
+                    image,
+                    places,
+                    columns,
+                });
             });
         });
         let taps = kernel[0] * kernel[1];
-        // Parts split the sums, not their terms: every number is added up by one thread, in one order.
+        // Parts split the sums, not their terms: every number is added up by one thread, in one
+        // order.
         let parts = channels_in.min(rayon::current_num_threads());
         filled(channels_out * channels_in * taps, |dw| {
             let dw = Shared::new(dw);
             for_each(parts, work, |part| {
                 let channels = channels_in * part / parts..channels_in * (part + 1) / parts;
-                simd.vectorize(Part { all: &all, scheme, simd, dy: &dy, columns, dw: &dw, channels });
+                simd.vectorize(Part {
+                    all: &all,
+                    scheme,
+                    simd,
+                    dy: &dy,
+                    columns,
+                    dw: &dw,
+                    channels,
+                });
             });
         })
     }
@@ -120,15 +169,28 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for MapGradient<'_, S, P> {
 
     #[inline(always)]
     fn call(self) {
-        let Self { all, simd: s, from, to, image, places, columns, .. } = self;
-        let ([height, width], lanes, row_len) = (all.sizes.output, S::F32_LANES, all.planes.size[1]);
+        let Self {
+            all,
+            simd: s,
+            from,
+            to,
+            image,
+            places,
+            columns,
+            ..
+        } = self;
+        let ([height, width], lanes, row_len) =
+            (all.sizes.output, S::F32_LANES, all.planes.size[1]);
         let channels = all.sizes.channels_out;
         let factors = P::factors();
         let mut scratch = Scratch::new([P::OUT * width * lanes]);
         let [rows] = scratch.split();
         let pieces: [&mut [f32]; MOST] = std::array::from_fn(|point| {
             let (at, len) = if point < P::POINTS {
-                ((point * places + image * all.image_len()) * columns, all.image_len() * columns)
+                (
+                    (point * places + image * all.image_len()) * columns,
+                    all.image_len() * columns,
+                )
             } else {
                 (0, 0)
             };
@@ -141,9 +203,12 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for MapGradient<'_, S, P> {
                 rows.fill(0.0);
                 for lane in 0..lanes.min(channels.saturating_sub(first)) {
                     for row in 0..P::OUT.min(height - band * P::OUT) {
-                        let line = &from[((first + lane) * height + band * P::OUT + row) * width..][..width];
+                        let line = &from[((first + lane) * height + band * P::OUT + row) * width..]
+                            [..width];
                         let to = rows[row * width * lanes..].chunks_exact_mut(lanes);
-                        line.iter().zip(to).for_each(|(value, to)| to[lane] = *value);
+                        line.iter()
+                            .zip(to)
+                            .for_each(|(value, to)| to[lane] = *value);
                     }
                 }
                 for column in 0..row_len {
@@ -152,8 +217,11 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for MapGradient<'_, S, P> {
                         let mut sum = s.splat_f32s(0.0);
                         if column < width {
                             for (row, factors) in factors.iter().take(P::OUT).enumerate() {
-                                let (values, _) = S::as_simd_f32s(&rows[(row * width + column) * lanes..][..lanes]);
-                                sum = s.mul_add_e_f32s(s.splat_f32s(factors[point]), values[0], sum);
+                                let (values, _) = S::as_simd_f32s(
+                                    &rows[(row * width + column) * lanes..][..lanes],
+                                );
+                                sum =
+                                    s.mul_add_e_f32s(s.splat_f32s(factors[point]), values[0], sum);
                             }
                         }
                         S::as_mut_simd_f32s(&mut pieces[point][place..][..lanes]).0[0] = sum;
@@ -180,9 +248,31 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for Part<'_, S, P> {
 
     #[inline(always)]
     fn call(self) {
-        let Self { all, simd, dy, columns, dw, channels, .. } = self;
-        let WinogradWeights { x, sizes, ref planes, bands, .. } = *all;
-        let ConvSizes { batch, channels_in, channels_out, output, kernel, stride, .. } = sizes;
+        let Self {
+            all,
+            simd,
+            dy,
+            columns,
+            dw,
+            channels,
+            ..
+        } = self;
+        let WinogradWeights {
+            x,
+            sizes,
+            ref planes,
+            bands,
+            ..
+        } = *all;
+        let ConvSizes {
+            batch,
+            channels_in,
+            channels_out,
+            output,
+            kernel,
+            stride,
+            ..
+        } = sizes;
         let (lanes, width, image_len) = (S::F32_LANES, planes.size[1], all.image_len());
         let phases = planes.phases.len();
         let per_image = channels.len() * phases * image_len;
@@ -191,10 +281,13 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for Part<'_, S, P> {
         let map_len = group * image_len;
         let point_len = channels.len() * phases * map_len + lanes;
         // Columns of taps: one per row phase and column of the kernel.
-        let terms: Vec<[usize; 2]> =
-            (0..stride[0].min(kernel[0])).flat_map(|row| (0..kernel[1]).map(move |column| [row, column])).collect();
+        let terms: Vec<[usize; 2]> = (0..stride[0].min(kernel[0]))
+            .flat_map(|row| (0..kernel[1]).map(move |column| [row, column]))
+            .collect();
         let rows = channels.len() * terms.len();
-        let padded_rows = row_tiles(rows, tallest::<S>()).last().map_or(0, |(first, height)| first + height);
+        let padded_rows = row_tiles(rows, tallest::<S>())
+            .last()
+            .map_or(0, |(first, height)| first + height);
         let mut offsets = Vec::with_capacity(padded_rows);
         for channel in 0..channels.len() {
             for [row, column] in &terms {
@@ -207,12 +300,25 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for Part<'_, S, P> {
         // Rows beyond the last one look at the first and are not read.
         offsets.resize(padded_rows, 0);
         let (sums_len, plane_len) = (padded_rows * columns, planes.size[0] * width);
-        let mut scratch = Scratch::new([plane_len + lanes, P::POINTS * point_len, P::POINTS * sums_len]);
+        let mut scratch = Scratch::new([
+            plane_len + lanes,
+            P::POINTS * point_len,
+            P::POINTS * sums_len,
+        ]);
         let [padded, mapped, sums] = scratch.split();
         sums.fill(0.0);
         let source_len = planes.source[0] * planes.source[1];
-        let plans: Vec<Plan> =
-            planes.phases.iter().map(|p| Planes { phases: vec![*p], ..planes.clone() }.plan()).collect();
+        let plans: Vec<Plan> = planes
+            .phases
+            .iter()
+            .map(|p| {
+                Planes {
+                    phases: vec![*p],
+                    ..planes.clone()
+                }
+                .plan()
+            })
+            .collect();
         for first in (0..batch).step_by(group) {
             let images = group.min(batch - first);
             // In the order of memory: what is written beyond a row is overwritten by the next one.
@@ -222,7 +328,9 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for Part<'_, S, P> {
                         let from = ((first + image) * channels_in + channel) * source_len;
                         plan.fill(&x[from..from + source_len], &mut padded[..plane_len]);
                         for band in 0..bands {
-                            let to = (index * phases + phase) * map_len + image * image_len + band * width;
+                            let to = (index * phases + phase) * map_len
+                                + image * image_len
+                                + band * width;
                             let rows = &padded[band * P::OUT * width..];
                             map_rows::<S, P>(simd, rows, &mut mapped[to..], width, point_len);
                         }
@@ -239,10 +347,14 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for Part<'_, S, P> {
                 let mapped = &mapped[point * point_len..][..point_len];
                 for at in (0..len).step_by(PLACES) {
                     let dy = &dy[at * columns..(at + PLACES).min(len) * columns];
-                    // SAFETY: every offset and `len` places after it end within `mapped`, by the assertion.
+                    // SAFETY: every offset and `len` places after it end within `mapped`, by the
+                    // assertion.
                     unsafe {
                         let start = mapped.as_ptr().add(at);
-                        let a = |row: usize, height: usize| Listed { start, offsets: &offsets[row..row + height] };
+                        let a = |row: usize, height: usize| Listed {
+                            start,
+                            offsets: &offsets[row..row + height],
+                        };
                         multiply(simd, a, rows, dy, columns, sums);
                     }
                 }
@@ -259,13 +371,20 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for Part<'_, S, P> {
                     for (point, factors) in factors.iter().take(P::POINTS).enumerate() {
                         let sums = &sums[point * sums_len + at..][..outputs.len()];
                         for (gradients, factor) in gradients.iter_mut().zip(factors) {
-                            gradients.iter_mut().zip(sums).for_each(|(gradient, sum)| *gradient += factor * sum);
+                            gradients
+                                .iter_mut()
+                                .zip(sums)
+                                .for_each(|(gradient, sum)| *gradient += factor * sum);
                         }
                     }
                     for (lane, output) in outputs.clone().enumerate() {
                         // SAFETY: every part has its own channels.
-                        let to =
-                            unsafe { dw.range((output * channels_in + channel) * taps_of_channel, taps_of_channel) };
+                        let to = unsafe {
+                            dw.range(
+                                (output * channels_in + channel) * taps_of_channel,
+                                taps_of_channel,
+                            )
+                        };
                         for (tap, kernel_row) in (*row..kernel[0]).step_by(stride[0]).enumerate() {
                             to[kernel_row * kernel[1] + column] = gradients[tap][lane];
                         }

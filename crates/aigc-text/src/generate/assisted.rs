@@ -1,5 +1,6 @@
-//! Several tokens at a time, proposed by something quicker than the model and checked by it: the text is the one, or is
-//! distributed as the one, that the model would write alone (Leviathan et al. 2023, <https://arxiv.org/abs/2211.17192>).
+//! Several tokens at a time, proposed by something quicker than the model and checked by it: the
+//! text is the one, or is distributed as the one, that the model would write alone (Leviathan et
+//! al. 2023, <https://arxiv.org/abs/2211.17192>).
 
 use super::{
     Sequence,
@@ -40,7 +41,10 @@ pub(crate) struct Assistant<'a, M> {
 
 impl<'a, M: CausalLm> Assistant<'a, M> {
     pub(crate) fn new(model: &'a M, device: Device) -> Self {
-        Self { decoder: Decoder::new(model, 1, 0, device), seen: Vec::new() }
+        Self {
+            decoder: Decoder::new(model, 1, 0, device),
+            seen: Vec::new(),
+        }
     }
 }
 
@@ -52,23 +56,46 @@ impl<M: CausalLm> Propose for Assistant<'_, M> {
         processors: &mut Processors,
         mut draws: Option<&mut Rng>,
     ) -> Result<Proposal> {
-        let (vocabulary, context) = (self.decoder.model.vocabulary(), self.decoder.model.context());
+        let (vocabulary, context) = (
+            self.decoder.model.vocabulary(),
+            self.decoder.model.context(),
+        );
         let mut tokens = row.tokens.to_vec();
-        let mut proposal = Proposal { tokens: Vec::new(), drawn_from: Vec::new() };
-        let same = self.seen.iter().zip(&tokens).take_while(|(a, b)| a == b).count().min(tokens.len() - 1);
+        let mut proposal = Proposal {
+            tokens: Vec::new(),
+            drawn_from: Vec::new(),
+        };
+        let same = self
+            .seen
+            .iter()
+            .zip(&tokens)
+            .take_while(|(a, b)| a == b)
+            .count()
+            .min(tokens.len() - 1);
         self.seen.truncate(same);
         self.decoder.cache.truncate(same);
         while proposal.tokens.len() < most && tokens.len() <= context {
             let news = &tokens[self.seen.len()..];
-            let hidden = self.decoder.model.hidden(ids(news, 1, &self.decoder.device), &mut self.decoder.cache);
+            let hidden = self
+                .decoder
+                .model
+                .hidden(ids(news, 1, &self.decoder.device), &mut self.decoder.cache);
             self.seen.extend(news);
             let mut scores = host(self.decoder.scores(super::decoder::last(hidden)));
-            processors.process(Row { tokens: &tokens, ..row }, &mut scores)?;
+            processors.process(
+                Row {
+                    tokens: &tokens,
+                    ..row
+                },
+                &mut scores,
+            )?;
             debug_assert_eq!(scores.len(), vocabulary);
             let (token, from) = match draws.as_deref_mut() {
                 Some(rng) => {
                     let probabilities = softmax(&scores);
-                    let Some(token) = draw(&probabilities, rng) else { break };
+                    let Some(token) = draw(&probabilities, rng) else {
+                        break;
+                    };
                     (token, Some(probabilities))
                 }
                 None => match argmax(&scores) {
@@ -93,13 +120,26 @@ pub(crate) struct PromptLookup {
 }
 
 impl Propose for PromptLookup {
-    fn propose(&mut self, row: Row<'_>, most: usize, _: &mut Processors, _: Option<&mut Rng>) -> Result<Proposal> {
+    fn propose(
+        &mut self,
+        row: Row<'_>,
+        most: usize,
+        _: &mut Processors,
+        _: Option<&mut Rng>,
+    ) -> Result<Proposal> {
         let text = row.tokens;
-        let found = (1..=self.longest.min(text.len().saturating_sub(1))).rev().find_map(|n| {
-            let end = &text[text.len() - n..];
-            text[..text.len() - 1].windows(n).position(|window| window == end).map(|at| at + n)
+        let found = (1..=self.longest.min(text.len().saturating_sub(1)))
+            .rev()
+            .find_map(|n| {
+                let end = &text[text.len() - n..];
+                text[..text.len() - 1]
+                    .windows(n)
+                    .position(|window| window == end)
+                    .map(|at| at + n)
+            });
+        let tokens: Vec<u32> = found.map_or(Vec::new(), |at| {
+            text[at..].iter().copied().take(most).collect()
         });
-        let tokens: Vec<u32> = found.map_or(Vec::new(), |at| text[at..].iter().copied().take(most).collect());
         let drawn_from = vec![None; tokens.len()];
         Ok(Proposal { tokens, drawn_from })
     }
@@ -122,20 +162,42 @@ impl<M: CausalLm> Assisted<'_, M> {
         let vocabulary = self.decoder.model.vocabulary();
         let mut text = Sequence::of(0, prompt);
         loop {
-            let row = Row { tokens: &text.tokens, prompt: text.prompt, item: 0, padding: 0 };
+            let row = Row {
+                tokens: &text.tokens,
+                prompt: text.prompt,
+                item: 0,
+                padding: 0,
+            };
             // The model's own token comes behind them.
             let most = self.most.min(self.stopping.longest - text.tokens.len() - 1);
-            let proposal = self.helper.propose(row, most, &mut self.processors, self.draws.as_mut())?;
+            let proposal =
+                self.helper
+                    .propose(row, most, &mut self.processors, self.draws.as_mut())?;
             let known = self.decoder.cache.len();
             let news = [&text.tokens[known..], &proposal.tokens].concat();
-            let hidden = self.decoder.model.hidden(ids(&news, 1, &self.decoder.device), &mut self.decoder.cache);
+            let hidden = self
+                .decoder
+                .model
+                .hidden(ids(&news, 1, &self.decoder.device), &mut self.decoder.cache);
             let checked = proposal.tokens.len() + 1;
-            let scores = host(self.decoder.model.head(hidden.narrow(1, news.len() - checked, checked)));
+            let scores = host(self.decoder.model.head(hidden.narrow(
+                1,
+                news.len() - checked,
+                checked,
+            )));
             for (i, scores) in scores.chunks_exact(vocabulary).enumerate() {
                 let mut scores = scores.to_vec();
-                let row = Row { tokens: &text.tokens, prompt: text.prompt, item: 0, padding: 0 };
+                let row = Row {
+                    tokens: &text.tokens,
+                    prompt: text.prompt,
+                    item: 0,
+                    padding: 0,
+                };
                 self.processors.process(row, &mut scores)?;
-                let proposed = proposal.tokens.get(i).map(|token| (*token, proposal.drawn_from[i].as_deref()));
+                let proposed = proposal
+                    .tokens
+                    .get(i)
+                    .map(|token| (*token, proposal.drawn_from[i].as_deref()));
                 let (token, is_right) = self.check(&scores, proposed)?;
                 if self.keep_scores {
                     log_softmax(&mut scores);
@@ -156,7 +218,11 @@ impl<M: CausalLm> Assisted<'_, M> {
     }
 
     /// The next token by the model's scores, and whether it is the proposed one.
-    fn check(&mut self, scores: &[f32], proposed: Option<(u32, Option<&[f32]>)>) -> Result<(u32, bool)> {
+    fn check(
+        &mut self,
+        scores: &[f32],
+        proposed: Option<(u32, Option<&[f32]>)>,
+    ) -> Result<(u32, bool)> {
         let Some(rng) = &mut self.draws else {
             let best = argmax(scores).ok_or_else(nothing_left)? as u32;
             return Ok((best, proposed.is_some_and(|(token, _)| token == best)));
@@ -172,10 +238,15 @@ impl<M: CausalLm> Assisted<'_, M> {
         }
         // What the proposals lack of the model's distribution.
         match theirs {
-            Some(theirs) => ours.iter_mut().zip(theirs).for_each(|(ours, theirs)| *ours = (*ours - theirs).max(0.0)),
+            Some(theirs) => ours
+                .iter_mut()
+                .zip(theirs)
+                .for_each(|(ours, theirs)| *ours = (*ours - theirs).max(0.0)),
             None => ours[at] = 0.0,
         }
-        let token = draw(&ours, rng).or_else(|| draw(&softmax(scores), rng)).ok_or_else(nothing_left)?;
+        let token = draw(&ours, rng)
+            .or_else(|| draw(&softmax(scores), rng))
+            .ok_or_else(nothing_left)?;
         Ok((token as u32, false))
     }
 }

@@ -1,7 +1,8 @@
 //! Beam search: of all ways to go on from several texts, the best are kept.
 //!
-//! Scores, lengths and endings are those of transformers' vectorised beam search; what it masks by −10⁹ is left out here.
-//! Diverse groups: Vijayakumar et al. 2016, <https://arxiv.org/abs/1610.02424>.
+//! Scores, lengths and endings are those of transformers' vectorised beam search; what it masks by
+//! −10⁹ is left out here. Diverse groups: Vijayakumar et al. 2016,
+//! <https://arxiv.org/abs/1610.02424>.
 
 use super::{
     Sequence,
@@ -99,8 +100,14 @@ impl<M: CausalLm> BeamSearch<'_, M> {
             done: false,
         };
         let item = |(i, prompt): (usize, &Vec<u32>)| Item {
-            prompt: Prompt { item: i, length: prompt.len(), padding: longest - prompt.len() },
-            groups: (0..groups).map(|g| group(prompt, i * beams + g * size)).collect(),
+            prompt: Prompt {
+                item: i,
+                length: prompt.len(),
+                padding: longest - prompt.len(),
+            },
+            groups: (0..groups)
+                .map(|g| group(prompt, i * beams + g * size))
+                .collect(),
             rng: Rng::keyed(self.seed, "beams", i as u64),
         };
         let mut items: Vec<Item> = prompts.iter().enumerate().map(item).collect();
@@ -109,37 +116,75 @@ impl<M: CausalLm> BeamSearch<'_, M> {
         let hidden = self.decoder.begin(prompts, pad);
         let prompt_scores = log_probabilities(self.decoder.scores(hidden));
         let repeat = |scores: &[f32]| scores.repeat(beams);
-        let mut scores: Vec<f32> = prompt_scores.chunks_exact(vocabulary).flat_map(repeat).collect();
+        let mut scores: Vec<f32> = prompt_scores
+            .chunks_exact(vocabulary)
+            .flat_map(repeat)
+            .collect();
         drop(prompt_scores);
         self.decoder.cache.repeat(beams);
         let rows = items.len() * beams;
         for new in 1.. {
-            let mut next = Next { parents: (0..rows).collect(), tokens: vec![pad; rows] };
+            let mut next = Next {
+                parents: (0..rows).collect(),
+                tokens: vec![pad; rows],
+            };
             for item in &mut items {
                 self.step(item, new, &mut scores, &mut next)?;
             }
-            if items.iter().flat_map(|item| &item.groups).all(|group| group.done) {
+            if items
+                .iter()
+                .flat_map(|item| &item.groups)
+                .all(|group| group.done)
+            {
                 break;
             }
             self.decoder.cache.reorder(&next.parents);
-            scores = log_probabilities(self.decoder.next(ids(&next.tokens, rows, &self.decoder.device)));
+            scores = log_probabilities(self.decoder.next(ids(
+                &next.tokens,
+                rows,
+                &self.decoder.device,
+            )));
         }
-        let best = items.into_iter().map(|item| self.best(item)).collect::<Result<Vec<_>>>()?;
+        let best = items
+            .into_iter()
+            .map(|item| self.best(item))
+            .collect::<Result<Vec<_>>>()?;
         Ok(best.concat())
     }
 
     /// Takes every group of an item a token further, the `new`th.
-    fn step(&mut self, item: &mut Item, new: usize, scores: &mut [f32], next: &mut Next) -> Result<()> {
+    fn step(
+        &mut self,
+        item: &mut Item,
+        new: usize,
+        scores: &mut [f32],
+        next: &mut Next,
+    ) -> Result<()> {
         let vocabulary = self.decoder.model.vocabulary();
-        let Item { prompt, groups, rng } = item;
+        let Item {
+            prompt,
+            groups,
+            rng,
+        } = item;
         // Tokens that groups before have chosen in this step.
         let mut taken: Vec<u32> = Vec::new();
         for group in groups.iter_mut().filter(|group| !group.done) {
             for beam in &group.running {
                 let scores = &mut scores[beam.row * vocabulary..][..vocabulary];
-                taken.iter().for_each(|token| scores[*token as usize] -= self.config.diversity_penalty as f32);
-                let Prompt { item, length, padding } = *prompt;
-                let row = Row { tokens: &beam.tokens, prompt: length, item, padding };
+                taken.iter().for_each(|token| {
+                    scores[*token as usize] -= self.config.diversity_penalty as f32
+                });
+                let Prompt {
+                    item,
+                    length,
+                    padding,
+                } = *prompt;
+                let row = Row {
+                    tokens: &beam.tokens,
+                    prompt: length,
+                    item,
+                    padding,
+                };
                 self.processors.process(row, scores)?;
             }
             let candidates = self.candidates(group, scores, rng);
@@ -150,12 +195,16 @@ impl<M: CausalLm> BeamSearch<'_, M> {
             let chosen = |beam: &Beam| beam.tokens[beam.tokens.len() - 1];
             taken.extend(group.running.iter().map(chosen));
             place(group, &mut next.parents);
-            group.running.iter().for_each(|beam| next.tokens[beam.row] = chosen(beam));
+            group
+                .running
+                .iter()
+                .for_each(|beam| next.tokens[beam.row] = chosen(beam));
         }
         Ok(())
     }
 
-    /// Ways to go on, best first: enough that beams are left if all but one of each beam's best end.
+    /// Ways to go on, best first: enough that beams are left if all but one of each beam's best
+    /// end.
     fn candidates(&self, group: &Group, scores: &[f32], rng: &mut Rng) -> Vec<Candidate> {
         let vocabulary = self.decoder.model.vocabulary();
         let count = (1 + self.config.eos().len()).max(2) * group.rows.len();
@@ -175,10 +224,17 @@ impl<M: CausalLm> BeamSearch<'_, M> {
         }
         all.retain(|candidate| candidate.score > f32::NEG_INFINITY);
         if self.config.do_sample {
-            // Drawn without replacement: the largest after noise (Kool et al. 2019, https://arxiv.org/abs/1903.06059).
+            // Drawn without replacement: the largest after noise (Kool et al. 2019,
+            // https://arxiv.org/abs/1903.06059).
             let noise = |u: f64| -(-(u.ln())).ln();
-            let keys: Vec<f32> = all.iter().map(|c| (f64::from(c.score) + noise(uniform(rng))) as f32).collect();
-            all = top_k(&keys, count).into_iter().map(|drawn| all[drawn].clone()).collect();
+            let keys: Vec<f32> = all
+                .iter()
+                .map(|c| (f64::from(c.score) + noise(uniform(rng))) as f32)
+                .collect();
+            all = top_k(&keys, count)
+                .into_iter()
+                .map(|drawn| all[drawn].clone())
+                .collect();
         }
         all.sort_by(|a, b| b.score.total_cmp(&a.score));
         all.truncate(count);
@@ -186,7 +242,9 @@ impl<M: CausalLm> BeamSearch<'_, M> {
         for (beam, running) in group.running.iter().enumerate() {
             for token in self.constraints.advancing(&running.progress) {
                 let forced = candidate(beam, token as usize);
-                let known = all.iter().any(|other| other.beam == beam && other.token == token);
+                let known = all
+                    .iter()
+                    .any(|other| other.beam == beam && other.token == token);
                 if !known && forced.score > f32::NEG_INFINITY {
                     all.push(forced);
                 }
@@ -196,9 +254,20 @@ impl<M: CausalLm> BeamSearch<'_, M> {
     }
 
     /// Of the candidates, those that end join the finished texts, and the best others run on.
-    fn choose(&self, prompt: Prompt, group: &mut Group, new: usize, candidates: Vec<Candidate>, scores: &[f32]) {
+    fn choose(
+        &self,
+        prompt: Prompt,
+        group: &mut Group,
+        new: usize,
+        candidates: Vec<Candidate>,
+        scores: &[f32],
+    ) {
         let (config, constraints, size) = (self.config, &self.constraints, group.rows.len());
-        let Prompt { item, length, padding } = prompt;
+        let Prompt {
+            item,
+            length,
+            padding,
+        } = prompt;
         let vocabulary = self.decoder.model.vocabulary();
         let is_full = group.finished.len() == size;
         let takes = !(is_full && config.early_stopping == EarlyStopping::Always);
@@ -218,28 +287,53 @@ impl<M: CausalLm> BeamSearch<'_, M> {
                 Some(ending) if rank < size || !constraints.is_empty() => {
                     if takes && (met || ending != Ending::Length) {
                         let score = Some(score / penalty(new));
-                        finished.push(Sequence { item, tokens, prompt: length, score, scores, ending: Some(ending) });
+                        finished.push(Sequence {
+                            item,
+                            tokens,
+                            prompt: length,
+                            score,
+                            scores,
+                            ending: Some(ending),
+                        });
                     }
                 }
                 Some(_) => (),
-                None => running.push(Beam { tokens, score, scores, row: from.row, progress }),
+                None => running.push(Beam {
+                    tokens,
+                    score,
+                    scores,
+                    row: from.row,
+                    progress,
+                }),
             }
         }
         group.running = constraints.spread(running, size, |beam| &beam.progress, |beam| beam.score);
         group.finished.extend(finished);
         // Stable: of equals those that came first stay.
-        group.finished.sort_by(|a, b| b.score.unwrap_or_default().total_cmp(&a.score.unwrap_or_default()));
+        group.finished.sort_by(|a, b| {
+            b.score
+                .unwrap_or_default()
+                .total_cmp(&a.score.unwrap_or_default())
+        });
         group.finished.truncate(size);
 
         let is_full = group.finished.len() == size;
-        let best = group.running.iter().map(|beam| beam.score).fold(f32::NEG_INFINITY, f32::max);
+        let best = group
+            .running
+            .iter()
+            .map(|beam| beam.score)
+            .fold(f32::NEG_INFINITY, f32::max);
         let longest = match config.early_stopping {
-            EarlyStopping::Never if config.length_penalty > 0.0 => self.stopping.longest - length - padding,
+            EarlyStopping::Never if config.length_penalty > 0.0 => {
+                self.stopping.longest - length - padding
+            }
             _ => new,
         };
         let worst = group.finished.last().and_then(|worst| worst.score);
         let hopeless = is_full && worst.is_some_and(|worst| best / penalty(longest) <= worst);
-        group.done = group.running.is_empty() || hopeless || is_full && config.early_stopping == EarlyStopping::Always;
+        group.done = group.running.is_empty()
+            || hopeless
+            || is_full && config.early_stopping == EarlyStopping::Always;
         if group.done {
             group.running.clear();
         }
@@ -248,11 +342,22 @@ impl<M: CausalLm> BeamSearch<'_, M> {
     /// The best texts of an item's groups together.
     fn best(&self, item: Item) -> Result<Vec<Sequence>> {
         let Item { prompt, groups, .. } = item;
-        let mut all: Vec<Sequence> = groups.into_iter().flat_map(|group| group.finished).collect();
-        all.sort_by(|a, b| b.score.unwrap_or_default().total_cmp(&a.score.unwrap_or_default()));
+        let mut all: Vec<Sequence> = groups
+            .into_iter()
+            .flat_map(|group| group.finished)
+            .collect();
+        all.sort_by(|a, b| {
+            b.score
+                .unwrap_or_default()
+                .total_cmp(&a.score.unwrap_or_default())
+        });
         all.truncate(self.config.num_return_sequences);
         if all.is_empty() {
-            let found = format!("{} for prompt {}", self.config.force_words_ids.len(), prompt.item);
+            let found = format!(
+                "{} for prompt {}",
+                self.config.force_words_ids.len(),
+                prompt.item
+            );
             let expected = "as many as a text of the greatest length can hold; see max_new_tokens";
             return Err(Error::config("force_words_ids", found, expected));
         }
@@ -260,7 +365,8 @@ impl<M: CausalLm> BeamSearch<'_, M> {
     }
 }
 
-/// Gives the running beams their rows of the cache: the first that goes on from a row stays in it, others get free ones.
+/// Gives the running beams their rows of the cache: the first that goes on from a row stays in it,
+/// others get free ones.
 fn place(group: &mut Group, parents: &mut [usize]) {
     let mut free: Vec<bool> = vec![true; group.rows.len()];
     let start = group.rows.start;
@@ -272,7 +378,10 @@ fn place(group: &mut Group, parents: &mut [usize]) {
         }
     }
     for i in moved {
-        let row = free.iter().position(|free| *free).expect("as many rows as beams");
+        let row = free
+            .iter()
+            .position(|free| *free)
+            .expect("as many rows as beams");
         free[row] = false;
         parents[start + row] = group.running[i].row;
         group.running[i].row = start + row;

@@ -1,5 +1,5 @@
-//! Sequences that a text must hold, by dynamic beam allocation: beams are shared out between those that have come as far
-//! (Post and Vilar 2018, <https://arxiv.org/abs/1804.06609>).
+//! Sequences that a text must hold, by dynamic beam allocation: beams are shared out between those
+//! that have come as far (Post and Vilar 2018, <https://arxiv.org/abs/1804.06609>).
 
 use super::config::WordConstraint;
 
@@ -29,7 +29,10 @@ impl Constraints {
 
     /// Nothing has come yet.
     pub(crate) fn start(&self) -> Progress {
-        Progress { met: vec![false; self.0.len()], begun: None }
+        Progress {
+            met: vec![false; self.0.len()],
+            begun: None,
+        }
     }
 
     /// Whether all have come.
@@ -41,7 +44,10 @@ impl Constraints {
     pub(crate) fn advancing(&self, progress: &Progress) -> Vec<u32> {
         let mut tokens: Vec<u32> = match &progress.begun {
             Some((which, part)) => self.behind(*which, part).collect(),
-            None => self.open(progress).flat_map(|which| self.behind(which, &[])).collect(),
+            None => self
+                .open(progress)
+                .flat_map(|which| self.behind(which, &[]))
+                .collect(),
         };
         tokens.sort_unstable();
         tokens.dedup();
@@ -54,8 +60,12 @@ impl Constraints {
 
     /// What may follow a part of a sequence.
     fn behind<'a>(&'a self, which: usize, part: &'a [u32]) -> impl Iterator<Item = u32> + 'a {
-        let follows = move |phrase: &&Vec<u32>| phrase.len() > part.len() && phrase.starts_with(part);
-        self.0[which].iter().filter(follows).map(move |phrase| phrase[part.len()])
+        let follows =
+            move |phrase: &&Vec<u32>| phrase.len() > part.len() && phrase.starts_with(part);
+        self.0[which]
+            .iter()
+            .filter(follows)
+            .map(move |phrase| phrase[part.len()])
     }
 
     /// How far a text has come after one more token.
@@ -66,8 +76,14 @@ impl Constraints {
             (which, part)
         });
         // What was begun goes on, or something begins anew.
-        let is_part = |(which, part): &(usize, Vec<u32>)| self.0[*which].iter().any(|phrase| phrase.starts_with(part));
-        let fresh = || self.open(progress).map(|which| (which, vec![token])).find(is_part);
+        let is_part = |(which, part): &(usize, Vec<u32>)| {
+            self.0[*which].iter().any(|phrase| phrase.starts_with(part))
+        };
+        let fresh = || {
+            self.open(progress)
+                .map(|which| (which, vec![token]))
+                .find(is_part)
+        };
         if let Some((which, part)) = begun.filter(is_part).or_else(fresh) {
             if self.0[which].contains(&part) {
                 after.met[which] = true;
@@ -81,11 +97,15 @@ impl Constraints {
     /// Tokens of forced sequences that a text has.
     fn bank(&self, progress: &Progress) -> usize {
         let longest = |which: usize| self.0[which].iter().map(Vec::len).max().unwrap_or(0);
-        let met: usize = (0..self.0.len()).filter(|which| progress.met[*which]).map(longest).sum();
+        let met: usize = (0..self.0.len())
+            .filter(|which| progress.met[*which])
+            .map(longest)
+            .sum();
         met + progress.begun.as_ref().map_or(0, |(_, part)| part.len())
     }
 
-    /// Chooses `count` of `all`: the best, or with constraints the best of each bank in turn, from the fullest on.
+    /// Chooses `count` of `all`: the best, or with constraints the best of each bank in turn, from
+    /// the fullest on.
     pub(crate) fn spread<B>(
         &self,
         mut all: Vec<B>,
@@ -101,7 +121,11 @@ impl Constraints {
             let turns: Vec<usize> = all
                 .iter()
                 .map(|beam| {
-                    turn = if before == Some(bank(beam)) { turn + 1 } else { 0 };
+                    turn = if before == Some(bank(beam)) {
+                        turn + 1
+                    } else {
+                        0
+                    };
                     before = Some(bank(beam));
                     turn
                 })

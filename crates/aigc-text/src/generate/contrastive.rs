@@ -1,4 +1,5 @@
-//! Contrastive search: of the likeliest tokens the one whose state is least like those before (Su et al. 2022,
+//! Contrastive search: of the likeliest tokens the one whose state is least like those before (Su
+//! et al. 2022,
 //! <https://arxiv.org/abs/2202.06417>).
 
 use super::{
@@ -25,12 +26,23 @@ pub(crate) struct Contrastive<'a, M> {
 }
 
 impl<M: CausalLm> Contrastive<'_, M> {
-    pub(crate) fn run(mut self, prompts: &[Vec<u32>], mut tell: impl FnMut(&[Option<u32>])) -> Result<Vec<Sequence>> {
+    pub(crate) fn run(
+        mut self,
+        prompts: &[Vec<u32>],
+        mut tell: impl FnMut(&[Option<u32>]),
+    ) -> Result<Vec<Sequence>> {
         let (vocabulary, items) = (self.decoder.model.vocabulary(), prompts.len());
         let k = self.k.min(vocabulary);
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
-        let padding: Vec<usize> = prompts.iter().map(|prompt| longest - prompt.len()).collect();
-        let mut rows: Vec<Sequence> = prompts.iter().enumerate().map(|(i, prompt)| Sequence::of(i, prompt)).collect();
+        let padding: Vec<usize> = prompts
+            .iter()
+            .map(|prompt| longest - prompt.len())
+            .collect();
+        let mut rows: Vec<Sequence> = prompts
+            .iter()
+            .enumerate()
+            .map(|(i, prompt)| Sequence::of(i, prompt))
+            .collect();
         let hidden = self.decoder.begin_all(prompts, self.pad);
         let mut scores = host(self.decoder.scores(last(hidden.clone())));
         let mut before = unit(hidden);
@@ -45,7 +57,12 @@ impl<M: CausalLm> Contrastive<'_, M> {
                     continue;
                 }
                 let scores = &mut scores[i * vocabulary..][..vocabulary];
-                let state = Row { tokens: &row.tokens, prompt: row.prompt, item: i, padding: padding[i] };
+                let state = Row {
+                    tokens: &row.tokens,
+                    prompt: row.prompt,
+                    item: i,
+                    padding: padding[i],
+                };
                 self.processors.process(state, scores)?;
                 let probabilities = softmax(scores);
                 let best = top_k(&probabilities, k);
@@ -55,10 +72,10 @@ impl<M: CausalLm> Contrastive<'_, M> {
                 likely.push(best.iter().map(|token| probabilities[*token]).collect());
                 candidates.push(best.into_iter().map(|token| token as u32).collect());
             }
-            let hidden = self
-                .decoder
-                .model
-                .hidden(ids(&candidates.concat(), items * k, &self.decoder.device), &mut self.decoder.cache);
+            let hidden = self.decoder.model.hidden(
+                ids(&candidates.concat(), items * k, &self.decoder.device),
+                &mut self.decoder.cache,
+            );
             let [.., width] = hidden.dims();
             // How alike each candidate's state is to that of each token before it.
             let states = unit(hidden.clone()).reshape([items, k, width]);
@@ -72,11 +89,17 @@ impl<M: CausalLm> Contrastive<'_, M> {
                 };
                 // Fewer than `k` may be allowed; of a row that has ended none is.
                 let allowed = (0..k).filter(|c| likely[i][*c] > 0.0);
-                allowed.reduce(|best, c| if value(c) > value(best) { c } else { best }).unwrap_or(0)
+                allowed
+                    .reduce(|best, c| if value(c) > value(best) { c } else { best })
+                    .unwrap_or(0)
             };
             let chosen: Vec<usize> = (0..items).map(choose).collect();
             let mut told = vec![None; items];
-            for (i, row) in rows.iter_mut().enumerate().filter(|(_, row)| row.ending.is_none()) {
+            for (i, row) in rows
+                .iter_mut()
+                .enumerate()
+                .filter(|(_, row)| row.ending.is_none())
+            {
                 let token = candidates[i][chosen[i]];
                 told[i] = Some(token);
                 row.tokens.push(token);
@@ -86,10 +109,17 @@ impl<M: CausalLm> Contrastive<'_, M> {
             if rows.iter().all(|row| row.ending.is_some()) {
                 return Ok(rows);
             }
-            let parents: Vec<usize> = (0..items * k).map(|row| row / k * k + chosen[row / k]).collect();
+            let parents: Vec<usize> = (0..items * k)
+                .map(|row| row / k * k + chosen[row / k])
+                .collect();
             self.decoder.cache.reorder(&parents);
-            let kept: Vec<i32> = chosen.iter().enumerate().map(|(i, c)| (i * k + c) as i32).collect();
-            let kept = Tensor::<1, Int>::from_data(TensorData::new(kept, [items]), &self.decoder.device);
+            let kept: Vec<i32> = chosen
+                .iter()
+                .enumerate()
+                .map(|(i, c)| (i * k + c) as i32)
+                .collect();
+            let kept =
+                Tensor::<1, Int>::from_data(TensorData::new(kept, [items]), &self.decoder.device);
             scores = host(self.decoder.scores(hidden.select(0, kept.clone())));
             let state = states.reshape([items * k, 1, width]).select(0, kept);
             before = Tensor::cat(vec![before, state], 1);
@@ -110,9 +140,20 @@ mod tests {
 
     #[test]
     fn what_is_forbidden_is_not_chosen() {
-        let config =
-            Gpt2Config { vocab_size: 20, n_positions: 32, n_embd: 16, n_layer: 1, n_head: 2, ..Default::default() };
-        let config = Gpt2Config { bos_token_id: None, eos_token_id: None, initializer_range: 0.4, ..config };
+        let config = Gpt2Config {
+            vocab_size: 20,
+            n_positions: 32,
+            n_embd: 16,
+            n_layer: 1,
+            n_head: 2,
+            ..Default::default()
+        };
+        let config = Gpt2Config {
+            bos_token_id: None,
+            eos_token_id: None,
+            initializer_range: 0.4,
+            ..config
+        };
         let model = config.init(&device("flex").unwrap()).unwrap().seeded(1);
         // Likeness is all that counts, and there are fewer tokens than candidates.
         let generate = |forbidden: std::ops::Range<u32>| {
@@ -122,10 +163,15 @@ mod tests {
                 suppress_tokens: forbidden.collect(),
                 ..GenerationConfig::default()
             };
-            Generator::new(&model, config).unwrap().generate(&[vec![3, 4, 5], vec![7]])
+            Generator::new(&model, config)
+                .unwrap()
+                .generate(&[vec![3, 4, 5], vec![7]])
         };
         for text in generate(0..18).unwrap() {
-            assert!(text.new_tokens().iter().all(|token| *token >= 18), "{text:?}");
+            assert!(
+                text.new_tokens().iter().all(|token| *token >= 18),
+                "{text:?}"
+            );
         }
         let error = generate(0..20).unwrap_err().to_string();
         assert!(error.contains("no token with a probability"), "{error}");

@@ -21,7 +21,10 @@ pub(crate) fn ids(tokens: &[u32], rows: usize, device: &Device) -> Tensor<2, Int
 
 /// Numbers of a tensor, on the host.
 pub(crate) fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().try_into_vec_as().expect("floats become floats")
+    tensor
+        .into_data()
+        .try_into_vec_as()
+        .expect("floats become floats")
 }
 
 /// Scores `[rows, n]` as logarithms of probabilities, on the host.
@@ -32,7 +35,10 @@ pub(crate) fn log_probabilities(scores: Tensor<2>) -> Vec<f32> {
     let possible = |row: &[f32]| row.iter().position(|score| score.is_finite()).unwrap_or(0);
     let tokens: Vec<usize> = host_scores.chunks_exact(n).map(possible).collect();
     let targets: Vec<i32> = tokens.iter().map(|token| *token as i32).collect();
-    let nats = host(ops::cross_entropy(scores, Tensor::<1, Int>::from_data(TensorData::new(targets, [rows]), &device)));
+    let nats = host(ops::cross_entropy(
+        scores,
+        Tensor::<1, Int>::from_data(TensorData::new(targets, [rows]), &device),
+    ));
     for ((scores, nats), token) in host_scores.chunks_exact_mut(n).zip(nats).zip(tokens) {
         let log_sum = nats + scores[token];
         scores.iter_mut().for_each(|score| *score -= log_sum);
@@ -43,11 +49,15 @@ pub(crate) fn log_probabilities(scores: Tensor<2>) -> Vec<f32> {
 impl<'a, M: CausalLm> Decoder<'a, M> {
     /// Nothing seen yet, and room for `capacity` tokens.
     pub(crate) fn new(model: &'a M, rows: usize, capacity: usize, device: Device) -> Self {
-        Self { model, cache: model.cache(rows, capacity), device }
+        Self {
+            model,
+            cache: model.cache(rows, capacity),
+            device,
+        }
     }
 
-    /// Takes in the prompts, shorter ones filled up with `pad` on the left; what the model makes of the last token of each,
-    /// `[rows, 1, width]`.
+    /// Takes in the prompts, shorter ones filled up with `pad` on the left; what the model makes of
+    /// the last token of each, `[rows, 1, width]`.
     pub(crate) fn begin(&mut self, prompts: &[Vec<u32>], pad: u32) -> Tensor<3> {
         let hidden = self.begin_all(prompts, pad);
         last(hidden)
@@ -56,11 +66,16 @@ impl<'a, M: CausalLm> Decoder<'a, M> {
     /// The same of all tokens.
     pub(crate) fn begin_all(&mut self, prompts: &[Vec<u32>], pad: u32) -> Tensor<3> {
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
-        let padding: Vec<usize> = prompts.iter().map(|prompt| longest - prompt.len()).collect();
+        let padding: Vec<usize> = prompts
+            .iter()
+            .map(|prompt| longest - prompt.len())
+            .collect();
         self.cache.pad(&padding);
-        let row = |(prompt, padding): (&Vec<u32>, &usize)| [vec![pad; *padding], prompt.clone()].concat();
+        let row =
+            |(prompt, padding): (&Vec<u32>, &usize)| [vec![pad; *padding], prompt.clone()].concat();
         let tokens: Vec<u32> = prompts.iter().zip(&padding).flat_map(row).collect();
-        self.model.hidden(ids(&tokens, prompts.len(), &self.device), &mut self.cache)
+        self.model
+            .hidden(ids(&tokens, prompts.len(), &self.device), &mut self.cache)
     }
 
     /// Takes in a token for each row: scores of the next, `[rows, vocabulary]`.
@@ -72,7 +87,9 @@ impl<'a, M: CausalLm> Decoder<'a, M> {
     /// Scores of the next token from what the model made of the last, `[rows, 1, width]`.
     pub(crate) fn scores(&self, hidden: Tensor<3>) -> Tensor<2> {
         let [rows, ..] = hidden.dims();
-        self.model.head(hidden).reshape([rows, self.model.vocabulary()])
+        self.model
+            .head(hidden)
+            .reshape([rows, self.model.vocabulary()])
     }
 }
 

@@ -31,14 +31,15 @@ mod warpers;
 pub use config::{EarlyStopping, GenerationConfig, Strategy, Tokens, WordConstraint};
 pub use pattern::Pattern;
 pub use penalties::{
-    ExponentialDecayLengthPenalty, FrequencyPenalty, InfNanRemove, NoRepeatNgram, RepetitionPenalty, SequenceBias,
+    ExponentialDecayLengthPenalty, FrequencyPenalty, InfNanRemove, NoRepeatNgram,
+    RepetitionPenalty, SequenceBias,
 };
 pub use processor::{LogitsProcessor, Row};
 pub use stop::Ending;
 pub use warpers::{Epsilon, Eta, MinP, Temperature, TopH, TopK, TopP, Typical};
 
 use crate::{models::CausalLm, tokenizer::Tokenizer};
-use aigc_core::{Error, Result, rng::Rng, train::CancelToken};
+use aigc_core::{CancelToken, Error, Result, rng::Rng};
 use assisted::{Assistant, Assisted, PromptLookup, Propose};
 use beam::BeamSearch;
 use burn::tensor::Device;
@@ -61,7 +62,8 @@ pub struct Sequence {
     pub prompt: usize,
     /// Sum of the logarithms of its tokens' probabilities by its length's power; of beams only.
     pub score: Option<f32>,
-    /// Logarithm of every new token's probability after all processors; of beams, and where `output_scores` is set.
+    /// Logarithm of every new token's probability after all processors; of beams, and where
+    /// `output_scores` is set.
     pub scores: Vec<f32>,
     /// Why it ends; nothing while it goes on.
     pub ending: Option<Ending>,
@@ -69,7 +71,14 @@ pub struct Sequence {
 
 impl Sequence {
     fn of(item: usize, prompt: &[u32]) -> Self {
-        Self { item, tokens: prompt.to_vec(), prompt: prompt.len(), score: None, scores: Vec::new(), ending: None }
+        Self {
+            item,
+            tokens: prompt.to_vec(),
+            prompt: prompt.len(),
+            score: None,
+            scores: Vec::new(),
+            ending: None,
+        }
     }
 
     /// What was generated.
@@ -140,46 +149,65 @@ impl<'a, M: CausalLm> Generator<'a, M> {
 
     /// Adds a processor of one's own, behind those of the options and before warpers.
     ///
-    /// What it does has to follow from the [`Row`] alone: texts are taken back and gone on with in any order.
+    /// What it does has to follow from the [`Row`] alone: texts are taken back and gone on with in
+    /// any order.
     pub fn processor(mut self, processor: impl LogitsProcessor + 'static) -> Self {
         self.own.push(Box::new(processor));
         self
     }
 
-    /// Allows only the tokens that `allowed` gives for a text; forced ones (`forced_eos_token_id`) come all the same.
-    pub fn allowed_tokens(mut self, mut allowed: impl FnMut(Row<'_>) -> Vec<u32> + Send + 'static) -> Self {
-        self.allowed.push(Box::new(move |row: Row<'_>, scores: &mut [f32]| {
-            let tokens = allowed(row);
-            let kept: Vec<_> = tokens.iter().map(|token| scores.get(*token as usize).copied()).collect();
-            if kept.iter().all(Option::is_none) {
-                let expected = "a token of the vocabulary at least";
-                return Err(Error::config("allowed_tokens", format!("{tokens:?}"), expected));
-            }
-            scores.fill(f32::NEG_INFINITY);
-            for (token, score) in tokens.iter().zip(kept) {
-                if let Some(score) = score {
-                    scores[*token as usize] = score;
+    /// Allows only the tokens that `allowed` gives for a text; forced ones (`forced_eos_token_id`)
+    /// come all the same.
+    pub fn allowed_tokens(
+        mut self,
+        mut allowed: impl FnMut(Row<'_>) -> Vec<u32> + Send + 'static,
+    ) -> Self {
+        self.allowed
+            .push(Box::new(move |row: Row<'_>, scores: &mut [f32]| {
+                let tokens = allowed(row);
+                let kept: Vec<_> = tokens
+                    .iter()
+                    .map(|token| scores.get(*token as usize).copied())
+                    .collect();
+                if kept.iter().all(Option::is_none) {
+                    let expected = "a token of the vocabulary at least";
+                    return Err(Error::config(
+                        "allowed_tokens",
+                        format!("{tokens:?}"),
+                        expected,
+                    ));
                 }
-            }
-            Ok(())
-        }));
+                scores.fill(f32::NEG_INFINITY);
+                for (token, score) in tokens.iter().zip(kept) {
+                    if let Some(score) = score {
+                        scores[*token as usize] = score;
+                    }
+                }
+                Ok(())
+            }));
         self
     }
 
-    /// Lets `assistant`, a smaller model with the same tokens, propose `num_assistant_tokens` at a time.
+    /// Lets `assistant`, a smaller model with the same tokens, propose `num_assistant_tokens` at a
+    /// time.
     ///
     /// # Errors
     /// [`Error::Config`] if it has other tokens.
     pub fn with_assistant_model<A: CausalLm>(mut self, assistant: &'a A) -> Result<Self> {
         let (ours, theirs) = (self.model.vocabulary(), assistant.vocabulary());
         if ours != theirs {
-            return Err(Error::config("assistant", format!("a model of {theirs} tokens"), format!("one of {ours}")));
+            return Err(Error::config(
+                "assistant",
+                format!("a model of {theirs} tokens"),
+                format!("one of {ours}"),
+            ));
         }
         self.helper = Some(Box::new(Assistant::new(assistant, self.device.clone())));
         Ok(self)
     }
 
-    /// Is called with the new token of each row (nothing where it has ended) as soon as it is known.
+    /// Is called with the new token of each row (nothing where it has ended) as soon as it is
+    /// known.
     ///
     /// # Errors
     /// [`Error::Config`] with beams, whose tokens are not known before the end.
@@ -205,18 +233,29 @@ impl<'a, M: CausalLm> Generator<'a, M> {
         }
     }
 
-    /// Texts that go on from the prompts: `num_return_sequences` of each (fewer where fewer hold the forced words), those of a
-    /// prompt side by side, the best first.
+    /// Texts that go on from the prompts: `num_return_sequences` of each (fewer where fewer hold
+    /// the forced words), those of a prompt side by side, the best first.
     ///
     /// # Errors
-    /// [`Error::Config`] for a prompt that is empty, too long or of tokens that there are not, and where options leave no
-    /// token to go on with.
+    /// [`Error::Config`] for a prompt that is empty, too long or of tokens that there are not, and
+    /// where options leave no token to go on with.
     pub fn generate(self, prompts: &[Vec<u32>]) -> Result<Vec<Sequence>> {
         let (prompts, limit) = self.prompts(prompts)?;
         if prompts.is_empty() {
             return Ok(Vec::new());
         }
-        let Self { model, config, allowed, own, tokenizer, helper, mut listener, flag, seed, device } = self;
+        let Self {
+            model,
+            config,
+            allowed,
+            own,
+            tokenizer,
+            helper,
+            mut listener,
+            flag,
+            seed,
+            device,
+        } = self;
         let stopping = Stopping::new(&config, limit, tokenizer, flag)?;
         let processors = config.processors(limit, allowed, own);
         let decoder = Decoder::new(model, prompts.len(), limit, device);
@@ -226,9 +265,15 @@ impl<'a, M: CausalLm> Generator<'a, M> {
             }
         };
         if let (Some(n), true) = (config.prompt_lookup_num_tokens, helper.is_some()) {
-            return Err(Error::config("prompt_lookup_num_tokens", n, "none, with an assistant"));
+            return Err(Error::config(
+                "prompt_lookup_num_tokens",
+                n,
+                "none, with an assistant",
+            ));
         }
-        let lookup = config.prompt_lookup_num_tokens.map(|_| PromptLookup { longest: config.max_matching_ngram_size });
+        let lookup = config.prompt_lookup_num_tokens.map(|_| PromptLookup {
+            longest: config.max_matching_ngram_size,
+        });
         let helper = helper.or(lookup.map(|lookup| Box::new(lookup) as Box<dyn Propose>));
         if let Some(helper) = helper {
             let is_one = |field: &str, n: usize| match n {
@@ -239,13 +284,29 @@ impl<'a, M: CausalLm> Generator<'a, M> {
             is_one("num_return_sequences", config.num_return_sequences)?;
             if config.strategy() != Strategy::Sample {
                 let expected = "no beams and no penalty_alpha, where tokens are proposed";
-                return Err(Error::config("strategy", format!("{:?}", config.strategy()), expected));
+                return Err(Error::config(
+                    "strategy",
+                    format!("{:?}", config.strategy()),
+                    expected,
+                ));
             }
-            let most = config.prompt_lookup_num_tokens.unwrap_or(config.num_assistant_tokens);
+            let most = config
+                .prompt_lookup_num_tokens
+                .unwrap_or(config.num_assistant_tokens);
             let draws = config.do_sample.then(|| Rng::keyed(seed, "generate", 0));
             let keep_scores = config.output_scores;
-            let assisted = Assisted { decoder, processors, stopping, helper, most, draws, keep_scores };
-            return Ok(vec![assisted.run(&prompts[0], |token| tell(&[Some(token)]))?]);
+            let assisted = Assisted {
+                decoder,
+                processors,
+                stopping,
+                helper,
+                most,
+                draws,
+                keep_scores,
+            };
+            return Ok(vec![
+                assisted.run(&prompts[0], |token| tell(&[Some(token)]))?,
+            ]);
         }
         match config.strategy() {
             Strategy::Sample => {
@@ -262,12 +323,32 @@ impl<'a, M: CausalLm> Generator<'a, M> {
                 Ok(sampling.sequences())
             }
             Strategy::Contrastive => {
-                let (k, alpha, pad) = (config.top_k, config.penalty_alpha.unwrap_or(0.0) as f32, config.pad());
-                Contrastive { decoder, processors, stopping, k, alpha, pad }.run(&prompts, tell)
+                let (k, alpha, pad) = (
+                    config.top_k,
+                    config.penalty_alpha.unwrap_or(0.0) as f32,
+                    config.pad(),
+                );
+                Contrastive {
+                    decoder,
+                    processors,
+                    stopping,
+                    k,
+                    alpha,
+                    pad,
+                }
+                .run(&prompts, tell)
             }
             Strategy::Beam | Strategy::GroupBeam | Strategy::ConstrainedBeam => {
                 let constraints = Constraints::new(&config.force_words_ids);
-                BeamSearch { decoder, processors, stopping, config: &config, constraints, seed }.run(&prompts)
+                BeamSearch {
+                    decoder,
+                    processors,
+                    stopping,
+                    config: &config,
+                    constraints,
+                    seed,
+                }
+                .run(&prompts)
             }
         }
     }
@@ -275,17 +356,32 @@ impl<'a, M: CausalLm> Generator<'a, M> {
     /// The tokens behind one prompt, each as soon as it is known.
     ///
     /// # Errors
-    /// As [`generate`](Self::generate); and [`Error::Config`] for options that do not go token by token.
+    /// As [`generate`](Self::generate); and [`Error::Config`] for options that do not go token by
+    /// token.
     pub fn stream(self, prompt: &[u32]) -> Result<impl Iterator<Item = Result<u32>> + use<'a, M>> {
         let proposed = self.helper.is_some() || self.config.prompt_lookup_num_tokens.is_some();
         let is_plain = self.config.strategy() == Strategy::Sample && !proposed;
         if !is_plain || self.config.num_return_sequences > 1 {
             self.streams()?;
             let expected = "one text, token by token: no contrastive search, no assistant, no prompt lookup, num_return_sequences 1";
-            return Err(Error::config("stream", format!("{:?}", self.config.strategy()), expected));
+            return Err(Error::config(
+                "stream",
+                format!("{:?}", self.config.strategy()),
+                expected,
+            ));
         }
         let (prompts, limit) = self.prompts(&[prompt.to_vec()])?;
-        let Self { model, config, allowed, own, tokenizer, flag, seed, device, .. } = self;
+        let Self {
+            model,
+            config,
+            allowed,
+            own,
+            tokenizer,
+            flag,
+            seed,
+            device,
+            ..
+        } = self;
         let stopping = Stopping::new(&config, limit, tokenizer, flag)?;
         let processors = config.processors(limit, allowed, own);
         let choice = Choice {
@@ -296,47 +392,89 @@ impl<'a, M: CausalLm> Generator<'a, M> {
         };
         let decoder = Decoder::new(model, 1, limit, device);
         let mut sampling = Sampling::new(decoder, &prompts, processors, stopping, choice);
-        Ok(std::iter::from_fn(move || sampling.step().map(|tokens| tokens.and_then(|tokens| tokens[0])).transpose()))
+        Ok(std::iter::from_fn(move || {
+            sampling
+                .step()
+                .map(|tokens| tokens.and_then(|tokens| tokens[0]))
+                .transpose()
+        }))
     }
 
-    /// The prompts, an empty one as the token that begins a text, and how long texts may become, padding included.
+    /// The prompts, an empty one as the token that begins a text, and how long texts may become,
+    /// padding included.
     fn prompts(&self, prompts: &[Vec<u32>]) -> Result<(Vec<Vec<u32>>, usize)> {
         let vocabulary = self.model.vocabulary();
-        // Nobody asks what follows the last token, but contrastive search, which looks at its state.
-        let most = self.model.context() - usize::from(self.config.strategy() == Strategy::Contrastive);
+        // Nobody asks what follows the last token, but contrastive search, which looks at its
+        // state.
+        let most =
+            self.model.context() - usize::from(self.config.strategy() == Strategy::Contrastive);
         // An empty prompt becomes a token.
-        let longest = prompts.iter().map(|prompt| prompt.len().max(1)).max().unwrap_or(1);
+        let longest = prompts
+            .iter()
+            .map(|prompt| prompt.len().max(1))
+            .max()
+            .unwrap_or(1);
         let limit = self.config.longest(longest);
         let check = |(i, prompt): (usize, &Vec<u32>)| {
-            let field = || if prompts.len() == 1 { "prompt".to_string() } else { format!("prompts[{i}]") };
+            let field = || {
+                if prompts.len() == 1 {
+                    "prompt".to_string()
+                } else {
+                    format!("prompts[{i}]")
+                }
+            };
             let prompt = match self.config.bos_token_id {
                 Some(bos) if prompt.is_empty() => vec![bos],
                 _ => prompt.clone(),
             };
             if prompt.is_empty() {
-                return Err(Error::config(field(), "empty", "a token at least, or a bos_token_id to begin with"));
+                return Err(Error::config(
+                    field(),
+                    "empty",
+                    "a token at least, or a bos_token_id to begin with",
+                ));
             }
             in_vocabulary(&field(), prompt.iter().copied(), vocabulary)?;
             if prompt.len() > most {
-                let expected = format!("at most {most}, for the model's context; cut its beginning off");
-                return Err(Error::config(field(), format!("{} tokens", prompt.len()), expected));
+                let expected =
+                    format!("at most {most}, for the model's context; cut its beginning off");
+                return Err(Error::config(
+                    field(),
+                    format!("{} tokens", prompt.len()),
+                    expected,
+                ));
             }
             if prompt.len() >= limit {
-                let expected =
-                    format!("fewer than max_length, {limit}, which counts the prompt; or set max_new_tokens");
-                return Err(Error::config(field(), format!("{} tokens", prompt.len()), expected));
+                let expected = format!(
+                    "fewer than max_length, {limit}, which counts the prompt; or set max_new_tokens"
+                );
+                return Err(Error::config(
+                    field(),
+                    format!("{} tokens", prompt.len()),
+                    expected,
+                ));
             }
             Ok(prompt)
         };
-        let checked = prompts.iter().enumerate().map(check).collect::<Result<_>>()?;
+        let checked = prompts
+            .iter()
+            .enumerate()
+            .map(check)
+            .collect::<Result<_>>()?;
         let limit = limit.min(most + 1);
         let least = [
             ("min_length", self.config.min_length, limit),
-            ("min_new_tokens", self.config.min_new_tokens.unwrap_or(0), limit.saturating_sub(longest)),
+            (
+                "min_new_tokens",
+                self.config.min_new_tokens.unwrap_or(0),
+                limit.saturating_sub(longest),
+            ),
         ];
         match least.into_iter().find(|(_, least, most)| least > most) {
             Some((field, least, most)) if !prompts.is_empty() => {
-                let expected = format!("at most {most}, by max_length, max_new_tokens and the model's context");
+                let expected = format!(
+                    "at most {most}, by max_length, max_new_tokens and the model's context"
+                );
                 Err(Error::config(field, least, expected))
             }
             _ => Ok((checked, limit)),

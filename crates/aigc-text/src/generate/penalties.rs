@@ -4,8 +4,8 @@ use super::processor::{LogitsProcessor, Row};
 use aigc_core::Result;
 use std::collections::{HashMap, HashSet};
 
-/// Scores of tokens that the text holds are divided by the penalty where positive and multiplied where negative (Keskar et
-/// al. 2019, <https://arxiv.org/abs/1909.05858>).
+/// Scores of tokens that the text holds are divided by the penalty where positive and multiplied
+/// where negative (Keskar et al. 2019, <https://arxiv.org/abs/1909.05858>).
 #[derive(Clone, Copy, Debug)]
 pub struct RepetitionPenalty(pub f64);
 
@@ -15,14 +15,19 @@ impl LogitsProcessor for RepetitionPenalty {
         let held: HashSet<u32> = row.tokens.iter().copied().collect();
         for token in held {
             if let Some(score) = scores.get_mut(token as usize) {
-                *score = if *score < 0.0 { *score * penalty } else { *score / penalty };
+                *score = if *score < 0.0 {
+                    *score * penalty
+                } else {
+                    *score / penalty
+                };
             }
         }
         Ok(())
     }
 }
 
-/// Subtracts from the score of every new token `frequency` for each time it stands in the text, and `presence` once.
+/// Subtracts from the score of every new token `frequency` for each time it stands in the text, and
+/// `presence` once.
 #[derive(Clone, Copy, Debug)]
 pub struct FrequencyPenalty {
     /// For each time.
@@ -34,7 +39,9 @@ pub struct FrequencyPenalty {
 impl LogitsProcessor for FrequencyPenalty {
     fn process(&mut self, row: Row<'_>, scores: &mut [f32]) -> Result<()> {
         let mut counts: HashMap<u32, usize> = HashMap::new();
-        row.tokens[row.prompt..].iter().for_each(|token| *counts.entry(*token).or_default() += 1);
+        row.tokens[row.prompt..]
+            .iter()
+            .for_each(|token| *counts.entry(*token).or_default() += 1);
         for (token, count) in counts {
             if let Some(score) = scores.get_mut(token as usize) {
                 *score -= (self.frequency * count as f64 + self.presence) as f32;
@@ -121,8 +128,8 @@ fn set(scores: &mut [f32], tokens: &[u32], value: f32) {
     }
 }
 
-/// From `start` new tokens on, the score of ending grows by `factor` to the power of the number of tokens since, less one,
-/// times its size.
+/// From `start` new tokens on, the score of ending grows by `factor` to the power of the number of
+/// tokens since, less one, times its size.
 #[derive(Clone, Debug)]
 pub struct ExponentialDecayLengthPenalty {
     /// New tokens that are free.
@@ -139,7 +146,10 @@ impl LogitsProcessor for ExponentialDecayLengthPenalty {
         if since > 0 {
             let factor = (self.factor.powi(since as i32) - 1.0) as f32;
             for token in &self.eos {
-                if let Some(score) = scores.get_mut(*token as usize).filter(|score| score.is_finite()) {
+                if let Some(score) = scores
+                    .get_mut(*token as usize)
+                    .filter(|score| score.is_finite())
+                {
                     *score += score.abs() * factor;
                 }
             }
@@ -155,7 +165,11 @@ pub struct InfNanRemove;
 impl LogitsProcessor for InfNanRemove {
     fn process(&mut self, _: Row<'_>, scores: &mut [f32]) -> Result<()> {
         for score in scores {
-            *score = if score.is_nan() { 0.0 } else { score.clamp(f32::MIN, f32::MAX) };
+            *score = if score.is_nan() {
+                0.0
+            } else {
+                score.clamp(f32::MIN, f32::MAX)
+            };
         }
         Ok(())
     }

@@ -53,7 +53,9 @@ pub(crate) struct Processors(pub Vec<Box<dyn LogitsProcessor>>);
 
 impl Processors {
     pub(crate) fn process(&mut self, row: Row<'_>, scores: &mut [f32]) -> Result<()> {
-        self.0.iter_mut().try_for_each(|processor| processor.process(row, scores))
+        self.0
+            .iter_mut()
+            .try_for_each(|processor| processor.process(row, scores))
     }
 }
 
@@ -69,7 +71,10 @@ pub(crate) fn log_sum_exp(scores: &[f32]) -> f32 {
     if !top.is_finite() {
         return top;
     }
-    let sum: f64 = scores.iter().map(|score| f64::from(score - top).exp()).sum();
+    let sum: f64 = scores
+        .iter()
+        .map(|score| f64::from(score - top).exp())
+        .sum();
     top + sum.ln() as f32
 }
 
@@ -107,7 +112,11 @@ pub(crate) fn top_k(scores: &[f32], k: usize) -> Vec<usize> {
 /// The largest; of equals the first.
 pub(crate) fn argmax(scores: &[f32]) -> Option<usize> {
     let better = |best: Option<usize>, i: usize| {
-        if scores[i] > best.map_or(f32::NEG_INFINITY, |best| scores[best]) { Some(i) } else { best }
+        if scores[i] > best.map_or(f32::NEG_INFINITY, |best| scores[best]) {
+            Some(i)
+        } else {
+            best
+        }
     };
     (0..scores.len()).fold(None, better)
 }

@@ -49,29 +49,59 @@ impl<'a, M: CausalLm> Sampling<'a, M> {
         stopping: Stopping<'a>,
         choice: Choice,
     ) -> Self {
-        let Choice { seed, times, keep_scores, pad } = choice;
+        let Choice {
+            seed,
+            times,
+            keep_scores,
+            pad,
+        } = choice;
         let hidden = decoder.begin(prompts, pad);
         let scores = decoder.scores(hidden).repeat_dim(0, times);
         decoder.cache.repeat(times);
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
         let row = |row: usize| {
             let prompt = &prompts[row / times];
-            Growing { sequence: Sequence::of(row / times, prompt), padding: longest - prompt.len() }
+            Growing {
+                sequence: Sequence::of(row / times, prompt),
+                padding: longest - prompt.len(),
+            }
         };
         let n = prompts.len() * times;
-        let draws = seed.map(|seed| (0..n).map(|row| Rng::keyed(seed, "generate", row as u64)).collect());
+        let draws = seed.map(|seed| {
+            (0..n)
+                .map(|row| Rng::keyed(seed, "generate", row as u64))
+                .collect()
+        });
         let rows = (0..n).map(row).collect();
-        Self { decoder, processors, stopping, rows, draws, keep_scores, pad, scores: Some(scores) }
+        Self {
+            decoder,
+            processors,
+            stopping,
+            rows,
+            draws,
+            keep_scores,
+            pad,
+            scores: Some(scores),
+        }
     }
 
     /// The next token of every row that goes on; nothing where none does.
     pub(crate) fn step(&mut self) -> Result<Option<Vec<Option<u32>>>> {
-        let Some(scores) = self.scores.take() else { return Ok(None) };
+        let Some(scores) = self.scores.take() else {
+            return Ok(None);
+        };
         let plain = self.draws.is_none() && self.processors.0.is_empty() && !self.keep_scores;
-        // The best of untouched scores is found where they are; its number is all that comes to the host.
+        // The best of untouched scores is found where they are; its number is all that comes to the
+        // host.
         let (chosen, on_device) = if plain {
             let best: Tensor<2, Int> = scores.argmax(1);
-            (best.to_data().iter::<i64>().map(|token| token as u32).collect(), Some(best))
+            (
+                best.to_data()
+                    .iter::<i64>()
+                    .map(|token| token as u32)
+                    .collect(),
+                Some(best),
+            )
         } else {
             (self.choose(host(scores))?, None)
         };
@@ -90,8 +120,13 @@ impl<'a, M: CausalLm> Sampling<'a, M> {
             let next = match on_device.filter(|_| all_went_on) {
                 Some(best) => best,
                 None => {
-                    let token =
-                        |(row, token): (&Growing, &u32)| if row.sequence.ending.is_none() { *token } else { self.pad };
+                    let token = |(row, token): (&Growing, &u32)| {
+                        if row.sequence.ending.is_none() {
+                            *token
+                        } else {
+                            self.pad
+                        }
+                    };
                     let tokens: Vec<u32> = self.rows.iter().zip(&chosen).map(token).collect();
                     ids(&tokens, tokens.len(), &self.decoder.device)
                 }
@@ -105,13 +140,28 @@ impl<'a, M: CausalLm> Sampling<'a, M> {
     fn choose(&mut self, mut scores: Vec<f32>) -> Result<Vec<u32>> {
         let vocabulary = self.decoder.model.vocabulary();
         let mut chosen = Vec::with_capacity(self.rows.len());
-        for (i, (row, scores)) in self.rows.iter_mut().zip(scores.chunks_exact_mut(vocabulary)).enumerate() {
+        for (i, (row, scores)) in self
+            .rows
+            .iter_mut()
+            .zip(scores.chunks_exact_mut(vocabulary))
+            .enumerate()
+        {
             if row.sequence.ending.is_some() {
                 chosen.push(self.pad);
                 continue;
             }
-            let Sequence { tokens, prompt, item, .. } = &row.sequence;
-            let state = Row { tokens, prompt: *prompt, item: *item, padding: row.padding };
+            let Sequence {
+                tokens,
+                prompt,
+                item,
+                ..
+            } = &row.sequence;
+            let state = Row {
+                tokens,
+                prompt: *prompt,
+                item: *item,
+                padding: row.padding,
+            };
             self.processors.process(state, scores)?;
             let token = match &mut self.draws {
                 Some(draws) => draw(&softmax(scores), &mut draws[i]).ok_or_else(nothing_left)?,

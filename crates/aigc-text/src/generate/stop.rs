@@ -2,7 +2,7 @@
 
 use super::config::GenerationConfig;
 use crate::tokenizer::Tokenizer;
-use aigc_core::{Error, Result, train::CancelToken};
+use aigc_core::{CancelToken, Error, Result};
 use std::time::{Duration, Instant};
 
 /// Why a text ends where it does.
@@ -43,14 +43,27 @@ impl<'a> Stopping<'a> {
     ) -> Result<Self> {
         if !config.stop_strings.is_empty() && tokenizer.is_none() {
             let expected = "none, or a tokenizer given to the generator, which reads them";
-            return Err(Error::config("stop_strings", format!("{:?}", config.stop_strings), expected));
+            return Err(Error::config(
+                "stop_strings",
+                format!("{:?}", config.stop_strings),
+                expected,
+            ));
         }
         // More seconds than there will be are no limit.
         let until = config.max_time.and_then(|seconds| {
-            Duration::try_from_secs_f64(seconds).ok().and_then(|time| Instant::now().checked_add(time))
+            Duration::try_from_secs_f64(seconds)
+                .ok()
+                .and_then(|time| Instant::now().checked_add(time))
         });
         let strings = config.stop_strings.clone();
-        Ok(Self { eos: config.eos(), strings, tokenizer, longest, until, flag })
+        Ok(Self {
+            eos: config.eos(),
+            strings,
+            tokenizer,
+            longest,
+            until,
+            flag,
+        })
     }
 
     /// Why a text ends with its last token, if it does; `padding` counts towards its length.
@@ -72,20 +85,30 @@ impl<'a> Stopping<'a> {
         if self.flag.is_cancelled() {
             Some(Ending::Stopped)
         } else {
-            self.until.filter(|until| Instant::now() >= *until).map(|_| Ending::Time)
+            self.until
+                .filter(|until| Instant::now() >= *until)
+                .map(|_| Ending::Time)
         }
     }
 
     /// Whether one of the strings ends in the last token's text.
     fn says_stop(&self, tokens: &[u32]) -> bool {
-        let (Some(tokenizer), Some(longest)) = (self.tokenizer, self.strings.iter().map(String::len).max()) else {
+        let (Some(tokenizer), Some(longest)) =
+            (self.tokenizer, self.strings.iter().map(String::len).max())
+        else {
             return false;
         };
         // A token is a byte at least.
         let tail = &tokens[tokens.len().saturating_sub(longest + 1)..];
-        let Some((_, before)) = tail.split_last() else { return false };
+        let Some((_, before)) = tail.split_last() else {
+            return false;
+        };
         let (text, before) = (tokenizer.decode(tail), tokenizer.decode(before));
         let known = before.trim_end_matches('\u{fffd}').len();
-        self.strings.iter().any(|stop| text.rmatch_indices(stop).next().is_some_and(|(at, _)| at + stop.len() > known))
+        self.strings.iter().any(|stop| {
+            text.rmatch_indices(stop)
+                .next()
+                .is_some_and(|(at, _)| at + stop.len() > known)
+        })
     }
 }

@@ -1,11 +1,14 @@
-//! Warpers: what sampling may choose from. Each keeps the best tokens that it is told to keep in any case.
+//! Warpers: what sampling may choose from. Each keeps the best tokens that it is told to keep in
+//! any case.
 
 use super::processor::{LogitsProcessor, Row, log_softmax, log_sum_exp, softmax, top_k};
 use aigc_core::Result;
 
 /// Forbids what `keep` does not hold.
 fn only(scores: &mut [f32], keep: impl Fn(usize) -> bool) {
-    (0..scores.len()).filter(|i| !keep(*i)).for_each(|i| scores[i] = f32::NEG_INFINITY);
+    (0..scores.len())
+        .filter(|i| !keep(*i))
+        .for_each(|i| scores[i] = f32::NEG_INFINITY);
 }
 
 /// Divides scores by `0`.
@@ -20,7 +23,8 @@ impl LogitsProcessor for Temperature {
     }
 }
 
-/// The `k` best (Fan et al. 2018, <https://arxiv.org/abs/1805.04833>), and those equal to the last of them.
+/// The `k` best (Fan et al. 2018, <https://arxiv.org/abs/1805.04833>), and those equal to the last
+/// of them.
 #[derive(Clone, Copy, Debug)]
 pub struct TopK {
     /// How many.
@@ -35,12 +39,16 @@ impl LogitsProcessor for TopK {
         let mut sorted = scores.to_vec();
         let (_, last, _) = sorted.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
         let last = *last;
-        scores.iter_mut().filter(|score| **score < last).for_each(|score| *score = f32::NEG_INFINITY);
+        scores
+            .iter_mut()
+            .filter(|score| **score < last)
+            .for_each(|score| *score = f32::NEG_INFINITY);
         Ok(())
     }
 }
 
-/// The best whose probabilities add up to `p` (nucleus sampling, Holtzman et al. 2020, <https://arxiv.org/abs/1904.09751>).
+/// The best whose probabilities add up to `p` (nucleus sampling, Holtzman et al. 2020,
+/// <https://arxiv.org/abs/1904.09751>).
 #[derive(Clone, Copy, Debug)]
 pub struct TopP {
     /// The sum.
@@ -55,7 +63,10 @@ impl LogitsProcessor for TopP {
         let order = top_k(scores, scores.len());
         let probabilities = softmax(scores);
         let mut sum = 0.0;
-        for i in order[self.min_tokens_to_keep.min(order.len())..].iter().rev() {
+        for i in order[self.min_tokens_to_keep.min(order.len())..]
+            .iter()
+            .rev()
+        {
             sum += f64::from(probabilities[*i]);
             if sum > 1.0 - self.p {
                 break;
@@ -66,7 +77,8 @@ impl LogitsProcessor for TopP {
     }
 }
 
-/// Those at least `min_p` times as probable as the best (Nguyen et al. 2024, <https://arxiv.org/abs/2407.01082>).
+/// Those at least `min_p` times as probable as the best (Nguyen et al. 2024,
+/// <https://arxiv.org/abs/2407.01082>).
 #[derive(Clone, Copy, Debug)]
 pub struct MinP {
     /// Share of the best one's probability.
@@ -85,8 +97,8 @@ impl LogitsProcessor for MinP {
     }
 }
 
-/// Those whose surprise is closest to the expected one, until they have `mass` together (locally typical sampling, Meister
-/// et al. 2023, <https://arxiv.org/abs/2202.00666>).
+/// Those whose surprise is closest to the expected one, until they have `mass` together (locally
+/// typical sampling, Meister et al. 2023, <https://arxiv.org/abs/2202.00666>).
 #[derive(Clone, Copy, Debug)]
 pub struct Typical {
     /// The probability that they have together.
@@ -118,7 +130,10 @@ impl LogitsProcessor for Typical {
 
 /// Entropy of logarithms of probabilities.
 fn entropy(logs: &[f32]) -> f32 {
-    logs.iter().filter(|log| log.is_finite()).map(|log| -f64::from(log.exp()) * f64::from(*log)).sum::<f64>() as f32
+    logs.iter()
+        .filter(|log| log.is_finite())
+        .map(|log| -f64::from(log.exp()) * f64::from(*log))
+        .sum::<f64>() as f32
 }
 
 /// Those at least `least` probable, or equal to the best `keep`.
@@ -144,7 +159,12 @@ pub struct Epsilon {
 impl LogitsProcessor for Epsilon {
     fn process(&mut self, _: Row<'_>, scores: &mut [f32]) -> Result<()> {
         let probabilities = softmax(scores);
-        at_least(scores, &probabilities, self.epsilon as f32, self.min_tokens_to_keep);
+        at_least(
+            scores,
+            &probabilities,
+            self.epsilon as f32,
+            self.min_tokens_to_keep,
+        );
         Ok(())
     }
 }
@@ -165,12 +185,18 @@ impl LogitsProcessor for Eta {
         let entropy = f64::from(entropy(&logs));
         let least = self.epsilon.min(self.epsilon.sqrt() * (-entropy).exp());
         let probabilities: Vec<f32> = logs.iter().map(|log| log.exp()).collect();
-        at_least(scores, &probabilities, least as f32, self.min_tokens_to_keep);
+        at_least(
+            scores,
+            &probabilities,
+            least as f32,
+            self.min_tokens_to_keep,
+        );
         Ok(())
     }
 }
 
-/// The best of the first hundred whose terms of the entropy add up to `top_h` of it (Potraghloo et al. 2025,
+/// The best of the first hundred whose terms of the entropy add up to `top_h` of it (Potraghloo et
+/// al. 2025,
 /// <https://arxiv.org/abs/2509.02510>).
 #[derive(Clone, Copy, Debug)]
 pub struct TopH {
@@ -185,7 +211,11 @@ impl LogitsProcessor for TopH {
         let log_sum = log_sum_exp(&among);
         let term = |score: &f32| {
             let log = f64::from(score - log_sum);
-            if log.is_finite() { -log.exp() * log } else { 0.0 }
+            if log.is_finite() {
+                -log.exp() * log
+            } else {
+                0.0
+            }
         };
         let terms: Vec<f64> = among.iter().map(term).collect();
         let most = terms.iter().sum::<f64>() * self.top_h;

@@ -8,8 +8,8 @@ use crate::{
 use aigc_core::{
     Error, Result, json,
     nn::{
-        Activation, Dropout, DropoutConfig, Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig,
-        QuantizedWeight,
+        Activation, Dropout, DropoutConfig, Initializer, LayerNorm, LayerNormConfig, Linear,
+        LinearConfig, QuantizedWeight,
     },
     ops::{self, Quantization},
 };
@@ -19,7 +19,8 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Configuration to create a [`Gpt2`]: the fields of transformers' `config.json`, and [`bias`](Self::bias).
+/// Configuration to create a [`Gpt2`]: the fields of transformers' `config.json`, and
+/// [`bias`](Self::bias).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Gpt2Config {
@@ -53,7 +54,8 @@ pub struct Gpt2Config {
     pub scale_attn_by_inverse_layer_idx: bool,
     /// Whether the output layer is the table of tokens.
     pub tie_word_embeddings: bool,
-    /// Whether linear layers and layer norms add biases. Not a field of transformers: nanoGPT has models without.
+    /// Whether linear layers and layer norms add biases. Not a field of transformers: nanoGPT has
+    /// models without.
     pub bias: bool,
     /// The token that begins a text.
     pub bos_token_id: Option<u32>,
@@ -129,22 +131,41 @@ impl Gpt2Config {
 
     /// 355 million parameters.
     pub fn medium() -> Self {
-        Self { n_embd: 1024, n_layer: 24, n_head: 16, ..Self::default() }
+        Self {
+            n_embd: 1024,
+            n_layer: 24,
+            n_head: 16,
+            ..Self::default()
+        }
     }
 
     /// 774 million parameters.
     pub fn large() -> Self {
-        Self { n_embd: 1280, n_layer: 36, n_head: 20, ..Self::default() }
+        Self {
+            n_embd: 1280,
+            n_layer: 36,
+            n_head: 20,
+            ..Self::default()
+        }
     }
 
     /// 1,558 million parameters.
     pub fn xl() -> Self {
-        Self { n_embd: 1600, n_layer: 48, n_head: 25, ..Self::default() }
+        Self {
+            n_embd: 1600,
+            n_layer: 48,
+            n_head: 25,
+            ..Self::default()
+        }
     }
 
-    /// A small model as nanoGPT makes them: exact GELU, no biases, no dropout, no special tokens; the last three numbers are layers,
-    /// heads and width.
-    pub fn nano(vocab_size: usize, n_positions: usize, [n_layer, n_head, n_embd]: [usize; 3]) -> Self {
+    /// A small model as nanoGPT makes them: exact GELU, no biases, no dropout, no special tokens;
+    /// the last three numbers are layers, heads and width.
+    pub fn nano(
+        vocab_size: usize,
+        n_positions: usize,
+        [n_layer, n_head, n_embd]: [usize; 3],
+    ) -> Self {
         Self {
             vocab_size,
             n_positions,
@@ -162,8 +183,8 @@ impl Gpt2Config {
         }
     }
 
-    /// A configuration from the fields of a `config.json`; the others have defaults. Also gives the fields that are not
-    /// known and change nothing.
+    /// A configuration from the fields of a `config.json`; the others have defaults. Also gives the
+    /// fields that are not known and change nothing.
     ///
     /// # Errors
     /// [`Error::Config`] names a field with a value that cannot be one of its, or is not made here.
@@ -178,7 +199,9 @@ impl Gpt2Config {
         let size = config.vocab_size;
         let is_there = |token: &u32| (*token as usize) < size;
         config.bos_token_id = config.bos_token_id.filter(is_there);
-        config.eos_token_id = config.eos_token_id.filter(|tokens| tokens.list().iter().all(is_there));
+        config.eos_token_id = config
+            .eos_token_id
+            .filter(|tokens| tokens.list().iter().all(is_there));
         config.pad_token_id = config.pad_token_id.filter(is_there);
         config.validate()?;
         Ok((config, ignored))
@@ -198,16 +221,25 @@ impl Gpt2Config {
             ("n_inner", self.inner(), 1 << 18),
         ])?;
         if !self.n_embd.is_multiple_of(self.n_head) {
-            return Err(Error::config("n_head", self.n_head, format!("a divisor of n_embd, {}", self.n_embd)));
+            return Err(Error::config(
+                "n_head",
+                self.n_head,
+                format!("a divisor of n_embd, {}", self.n_embd),
+            ));
         }
-        for (field, p) in
-            [("resid_pdrop", self.resid_pdrop), ("embd_pdrop", self.embd_pdrop), ("attn_pdrop", self.attn_pdrop)]
-        {
+        for (field, p) in [
+            ("resid_pdrop", self.resid_pdrop),
+            ("embd_pdrop", self.embd_pdrop),
+            ("attn_pdrop", self.attn_pdrop),
+        ] {
             if !(0.0..1.0).contains(&p) {
                 return Err(Error::config(field, p, "from 0 to below 1"));
             }
         }
-        let positive = [("layer_norm_epsilon", self.layer_norm_epsilon), ("initializer_range", self.initializer_range)];
+        let positive = [
+            ("layer_norm_epsilon", self.layer_norm_epsilon),
+            ("initializer_range", self.initializer_range),
+        ];
         for (field, value) in positive {
             if !(value > 0.0 && value.is_finite()) {
                 return Err(Error::config(field, value, "above 0"));
@@ -218,17 +250,18 @@ impl Gpt2Config {
             ("eos_token_id", self.eos_token_id.clone()),
             ("pad_token_id", self.pad_token_id.map(Tokens::One)),
         ];
-        special
-            .iter()
-            .try_for_each(|(field, tokens)| in_vocabulary(field, tokens.iter().flat_map(Tokens::list), self.vocab_size))
+        special.iter().try_for_each(|(field, tokens)| {
+            in_vocabulary(field, tokens.iter().flat_map(Tokens::list), self.vocab_size)
+        })
     }
 
     fn inner(&self) -> usize {
         self.n_inner.unwrap_or(self.n_embd.saturating_mul(4))
     }
 
-    /// The network on `device`, with GPT-2's initial weights: normal with deviation [`initializer_range`](Self::initializer_range),
-    /// divided by `√(2·n_layer)` where a block adds to its input; biases zero.
+    /// The network on `device`, with GPT-2's initial weights: normal with deviation
+    /// [`initializer_range`](Self::initializer_range), divided by `√(2·n_layer)` where a block adds
+    /// to its input; biases zero.
     ///
     /// # Errors
     /// [`Error::Config`] for values out of range.
@@ -236,13 +269,21 @@ impl Gpt2Config {
         self.validate()?;
         let (d, vocabulary) = (self.n_embd, self.vocab_size);
         let normal = |std| Initializer::Normal { mean: 0.0, std };
-        let table =
-            |rows| Table { weight: Weight::Full(normal(self.initializer_range).param([rows, d], rows, d, device)) };
-        let norm = || LayerNormConfig::new(d).with_bias(self.bias).with_epsilon(self.layer_norm_epsilon).init(device);
+        let table = |rows| Table {
+            weight: Weight::Full(normal(self.initializer_range).param([rows, d], rows, d, device)),
+        };
+        let norm = || {
+            LayerNormConfig::new(d)
+                .with_bias(self.bias)
+                .with_epsilon(self.layer_norm_epsilon)
+                .init(device)
+        };
         let added = self.initializer_range / (2.0 * self.n_layer as f64).sqrt();
         let conv = |from, to, std| Conv1D {
             weight: Weight::Full(normal(std).param([from, to], from, to, device)),
-            bias: self.bias.then(|| Initializer::ZEROS.param([to], from, to, device)),
+            bias: self
+                .bias
+                .then(|| Initializer::ZEROS.param([to], from, to, device)),
         };
         let dropout = |p| DropoutConfig::new(p).init();
         let block = |layer: usize| Block {
@@ -263,7 +304,9 @@ impl Gpt2Config {
                 activation: self.activation_function.into(),
             },
         };
-        let head = LinearConfig::new(d, vocabulary).with_bias(false).with_initializer(normal(self.initializer_range));
+        let head = LinearConfig::new(d, vocabulary)
+            .with_bias(false)
+            .with_initializer(normal(self.initializer_range));
         Ok(Gpt2 {
             transformer: Transformer {
                 wte: table(vocabulary),
@@ -281,8 +324,16 @@ impl Gpt2Config {
     /// What queries are multiplied by, beside the `1/√d` of attention.
     fn scale(&self, layer: usize) -> f64 {
         let d = (self.n_embd / self.n_head) as f64;
-        let unscaled = if self.scale_attn_weights { 1.0 } else { d.sqrt() };
-        if self.scale_attn_by_inverse_layer_idx { unscaled / (layer + 1) as f64 } else { unscaled }
+        let unscaled = if self.scale_attn_weights {
+            1.0
+        } else {
+            d.sqrt()
+        };
+        if self.scale_attn_by_inverse_layer_idx {
+            unscaled / (layer + 1) as f64
+        } else {
+            unscaled
+        }
     }
 }
 
@@ -347,7 +398,11 @@ impl Conv1D {
             Weight::Full(weight) => {
                 // `x·A·B` is cheap, `W + A·B` would cost a weight for every call.
                 let added = weight.adapter().map(|LoraAdapter { a, b, scale }| {
-                    ops::linear(ops::linear(x.clone(), a.val(), None) * *scale, b.val(), None)
+                    ops::linear(
+                        ops::linear(x.clone(), a.val(), None) * *scale,
+                        b.val(),
+                        None,
+                    )
                 });
                 let y = ops::linear(x, weight.base(), bias);
                 match added {
@@ -361,7 +416,8 @@ impl Conv1D {
 
     fn quantize(&mut self, quantization: Quantization) {
         if let Weight::Full(weight) = &self.weight {
-            self.weight = Weight::Packed(QuantizedWeight::new(weight.val().transpose(), quantization));
+            self.weight =
+                Weight::Packed(QuantizedWeight::new(weight.val().transpose(), quantization));
         }
     }
 }
@@ -392,24 +448,37 @@ impl Attention {
             ops::self_attention(qkv, self.n_head, true)
         } else {
             let [q, k, v] = self.split(qkv);
-            let heads = if dropping { self.drop_out(q, k, v) } else { ops::attention(q, k, v, None, true) };
+            let heads = if dropping {
+                self.drop_out(q, k, v)
+            } else {
+                ops::attention(q, k, v, None, true)
+            };
             join(heads)
         };
         self.resid_dropout.forward(self.c_proj.forward(heads))
     }
 
     /// Behind what the cache holds.
-    fn append(&self, x: Tensor<3>, layer: usize, cache: &mut KvCache, hidden: Option<Tensor<4, Bool>>) -> Tensor<3> {
+    fn append(
+        &self,
+        x: Tensor<3>,
+        layer: usize,
+        cache: &mut KvCache,
+        hidden: Option<Tensor<4, Bool>>,
+    ) -> Tensor<3> {
         let [q, k, v] = self.split(self.c_attn.forward(x));
         let (k, v) = cache.append(layer, k, v);
-        self.c_proj.forward(join(ops::attention(q, k, v, hidden, true)))
+        self.c_proj
+            .forward(join(ops::attention(q, k, v, hidden, true)))
     }
 
     /// `[batch, time, 3·d]` as queries, keys and values, `[batch, heads, time, d_head]`.
     fn split(&self, qkv: Tensor<3>) -> [Tensor<4>; 3] {
         let [batch, time, width] = qkv.dims();
         let d = width / 3 / self.n_head;
-        let parts = qkv.reshape([batch, time, 3, self.n_head, d]).permute([2, 0, 3, 1, 4]);
+        let parts = qkv
+            .reshape([batch, time, 3, self.n_head, d])
+            .permute([2, 0, 3, 1, 4]);
         let [q, k, v] = [0, 1, 2].map(|part| parts.clone().narrow(0, part, 1).squeeze_dim::<4>(0));
         [if self.scale == 1.0 { q } else { q * self.scale }, k, v]
     }
@@ -419,7 +488,10 @@ impl Attention {
         let [batch, heads, time, d] = q.dims();
         let later = Tensor::<2, Bool>::tril_mask([time, time], 0, &q.device());
         let scores = q.matmul(k.transpose()) / (d as f64).sqrt();
-        let scores = scores.mask_fill(later.unsqueeze::<4>().expand([batch, heads, time, time]), f32::NEG_INFINITY);
+        let scores = scores.mask_fill(
+            later.unsqueeze::<4>().expand([batch, heads, time, time]),
+            f32::NEG_INFINITY,
+        );
         self.attn_dropout.forward(softmax(scores, 3)).matmul(v)
     }
 }
@@ -455,7 +527,11 @@ struct Block {
 }
 
 impl Block {
-    fn forward(&self, x: Tensor<3>, attend: impl FnOnce(&Attention, Tensor<3>) -> Tensor<3>) -> Tensor<3> {
+    fn forward(
+        &self,
+        x: Tensor<3>,
+        attend: impl FnOnce(&Attention, Tensor<3>) -> Tensor<3>,
+    ) -> Tensor<3> {
         let x = x.clone() + attend(&self.attn, self.ln_1.forward(x));
         x.clone() + self.mlp.forward(self.ln_2.forward(x))
     }
@@ -470,8 +546,9 @@ struct Transformer {
     ln_f: LayerNorm,
 }
 
-/// GPT-2: tokens and positions are embedded, blocks add what attention and a perceptron find, and the output layer scores
-/// every token as the next. Names and layouts of the weights are those of transformers' `GPT2LMHeadModel`.
+/// GPT-2: tokens and positions are embedded, blocks add what attention and a perceptron find, and
+/// the output layer scores every token as the next. Names and layouts of the weights are those of
+/// transformers' `GPT2LMHeadModel`.
 #[derive(Module, Debug)]
 pub struct Gpt2 {
     transformer: Transformer,
@@ -489,15 +566,25 @@ impl Gpt2 {
         &self.config
     }
 
-    /// The same model with matrices of few bits, for generating: a fourth or an eighth of the memory and of the time. The tables of
-    /// tokens and positions and the output layer, where rounding shows most, keep eight bits. Adapters are merged first.
+    /// The same model with matrices of few bits, for generating: a fourth or an eighth of the
+    /// memory and of the time. The tables of tokens and positions and the output layer, where
+    /// rounding shows most, keep eight bits. Adapters are merged first.
     pub fn quantize(self, quantization: Quantization) -> Self {
         let mut model = self.merge_lora();
         let Transformer { wte, wpe, h, .. } = &mut model.transformer;
-        [wte, wpe].into_iter().for_each(|table| table.quantize(Quantization::Int8));
+        [wte, wpe]
+            .into_iter()
+            .for_each(|table| table.quantize(Quantization::Int8));
         for Block { attn, mlp, .. } in h {
-            let weights = [&mut attn.c_attn, &mut attn.c_proj, &mut mlp.c_fc, &mut mlp.c_proj];
-            weights.into_iter().for_each(|weight| weight.quantize(quantization));
+            let weights = [
+                &mut attn.c_attn,
+                &mut attn.c_proj,
+                &mut mlp.c_fc,
+                &mut mlp.c_proj,
+            ];
+            weights
+                .into_iter()
+                .for_each(|weight| weight.quantize(quantization));
         }
         if let Some(Head::Full(head)) = &model.lm_head {
             let packed = QuantizedWeight::new(head.weight.val().transpose(), Quantization::Int8);
@@ -511,8 +598,9 @@ impl Gpt2 {
         matches!(self.transformer.wte.weight, Weight::Packed(_))
     }
 
-    /// What every block says of texts from their beginning: the embedding, the output of each block but the last, and the
-    /// last one's after the final layer norm, as transformers' `output_hidden_states`.
+    /// What every block says of texts from their beginning: the embedding, the output of each block
+    /// but the last, and the last one's after the final layer norm, as transformers'
+    /// `output_hidden_states`.
     ///
     /// # Shapes
     /// - tokens: `[batch, time]`
@@ -537,7 +625,11 @@ impl Gpt2 {
         let positions = match positions {
             Positions::From(first) => {
                 let n = self.config.n_positions;
-                assert!(first + time <= n, "{} tokens are more than the model's {n} positions", first + time);
+                assert!(
+                    first + time <= n,
+                    "{} tokens are more than the model's {n} positions",
+                    first + time
+                );
                 wpe.range(first, time)
             }
             Positions::Each(positions) => wpe.rows(positions),
@@ -557,7 +649,12 @@ impl CausalLm for Gpt2 {
     }
 
     fn cache(&self, rows: usize, capacity: usize) -> KvCache {
-        let Gpt2Config { n_layer, n_head, n_embd, .. } = self.config;
+        let Gpt2Config {
+            n_layer,
+            n_head,
+            n_embd,
+            ..
+        } = self.config;
         KvCache::new(n_layer, [rows, n_head, capacity, n_embd / n_head])
     }
 
@@ -575,7 +672,9 @@ impl CausalLm for Gpt2 {
         let hidden = cache.hidden(time, &device);
         let mut x = self.embed(tokens, cache.positions(time, &device));
         for (layer, block) in self.transformer.h.iter().enumerate() {
-            x = block.forward(x, |attention, x| attention.append(x, layer, cache, hidden.clone()));
+            x = block.forward(x, |attention, x| {
+                attention.append(x, layer, cache, hidden.clone())
+            });
         }
         cache.advance(time);
         self.transformer.ln_f.forward(x)
@@ -605,21 +704,38 @@ mod tests {
     #[test]
     fn the_network_that_sorts_is_mingpt_s() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let folder = std::env::var_os("AIGC_DATA").map(|data| root.join(data).join("gpt-nano-sort"));
+        let folder =
+            std::env::var_os("AIGC_DATA").map(|data| root.join(data).join("gpt-nano-sort"));
         let Some(folder) = folder.filter(|folder| folder.is_dir()) else {
             println!("skipped: set AIGC_DATA");
             return;
         };
-        let json =
-            |name: &str| -> Value { serde_json::from_slice(&std::fs::read(folder.join(name)).unwrap()).unwrap() };
-        let bytes = |entry: &Value| BASE64_STANDARD.decode(entry["data"].as_str().unwrap()).unwrap();
-        let shape = |entry: &Value| serde_json::from_value::<Vec<usize>>(entry["shape"].clone()).unwrap();
+        let json = |name: &str| -> Value {
+            serde_json::from_slice(&std::fs::read(folder.join(name)).unwrap()).unwrap()
+        };
+        let bytes = |entry: &Value| {
+            BASE64_STANDARD
+                .decode(entry["data"].as_str().unwrap())
+                .unwrap()
+        };
+        let shape =
+            |entry: &Value| serde_json::from_value::<Vec<usize>>(entry["shape"].clone()).unwrap();
         let weights = json("gpt-nano-sort-model.json");
         // The file of tensors lacks biases of attention; the one that it was made of has them.
-        let named = weights.as_object().unwrap().iter().filter(|(name, _)| *name != "config");
-        let tensors: Vec<_> = named.map(|(name, entry)| (name, bytes(entry), shape(entry))).collect();
-        let views =
-            tensors.iter().map(|(name, data, shape)| (name, TensorView::new(Dtype::F32, shape.clone(), data).unwrap()));
+        let named = weights
+            .as_object()
+            .unwrap()
+            .iter()
+            .filter(|(name, _)| *name != "config");
+        let tensors: Vec<_> = named
+            .map(|(name, entry)| (name, bytes(entry), shape(entry)))
+            .collect();
+        let views = tensors.iter().map(|(name, data, shape)| {
+            (
+                name,
+                TensorView::new(Dtype::F32, shape.clone(), data).unwrap(),
+            )
+        });
         let temporary = tempfile::tempdir().unwrap();
         let path = temporary.path().join("model.safetensors");
         safetensors::serialize_to_file(views.collect::<Vec<_>>(), None, &path).unwrap();
@@ -639,29 +755,56 @@ mod tests {
 
         let golden = json("gpt-nano-sort-t0-partials.json");
         let floats = |entry: &Value| -> Vec<f32> {
-            bytes(entry).as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+            bytes(entry)
+                .as_chunks()
+                .0
+                .iter()
+                .map(|bytes| f32::from_le_bytes(*bytes))
+                .collect()
         };
-        let mut left: BTreeSet<&str> = golden.as_object().unwrap().keys().map(String::as_str).collect();
+        let mut left: BTreeSet<&str> = golden
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .collect();
         assert!(left.remove("config"));
         let mut same = |name: &str, (found, dims): (Vec<f32>, Vec<usize>)| {
             assert_eq!(dims, shape(&golden[name]), "{name}");
             let error = |(a, b): (&f32, &f32)| if a == b { 0.0 } else { (a - b).abs() };
-            let errors = found.iter().zip(&floats(&golden[name])).map(error).collect::<Vec<_>>();
-            let worst = errors.iter().fold(0.0, |worst, error| if *error <= worst { worst } else { *error });
+            let errors = found
+                .iter()
+                .zip(&floats(&golden[name]))
+                .map(error)
+                .collect::<Vec<_>>();
+            let worst = errors.iter().fold(
+                0.0,
+                |worst, error| if *error <= worst { worst } else { *error },
+            );
             println!("{name}: {worst:.1e}");
             assert!(worst < 1e-5, "{name} is off by {worst:.1e}");
             left.remove(name);
         };
-        let ids: Vec<i32> = floats(&golden["idx"]).iter().map(|token| *token as i32).collect();
+        let ids: Vec<i32> = floats(&golden["idx"])
+            .iter()
+            .map(|token| *token as i32)
+            .collect();
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [3, 11]), &flex);
         same("idx", flat(ids.clone().float()));
-        let Transformer { wte, wpe, h, ln_f, .. } = &model.transformer;
+        let Transformer {
+            wte, wpe, h, ln_f, ..
+        } = &model.transformer;
         same("tok_emb", flat(wte.rows(ids.clone())));
         same("pos_emb", flat(wpe.range(0, 11)));
         let x = model.embed(ids.clone(), Positions::From(0));
         same("x", flat(x.clone()));
         // The first block, piece by piece, and the pieces as they are called.
-        let Block { ln_1, attn, ln_2, mlp } = &h[0];
+        let Block {
+            ln_1,
+            attn,
+            ln_2,
+            mlp,
+        } = &h[0];
         let ln1 = ln_1.forward(x.clone());
         same("ln1", flat(ln1.clone()));
         let qkv = attn.c_attn.forward(ln1.clone());
@@ -670,14 +813,27 @@ mod tests {
         same("q", flat(q.clone()));
         same("k", flat(k.clone()));
         same("v", flat(v.clone()));
-        // Fused attention has no scores to show: these are those of its queries and keys, and its values by them.
-        let later = Tensor::<2, Bool>::tril_mask([11, 11], 0, &flex).unsqueeze::<4>().expand([3, 3, 11, 11]);
-        let scores = (q.clone().matmul(k.clone().transpose()) / 4.0).mask_fill(later, f32::NEG_INFINITY);
+        // Fused attention has no scores to show: these are those of its queries and keys, and its
+        // values by them.
+        let later = Tensor::<2, Bool>::tril_mask([11, 11], 0, &flex)
+            .unsqueeze::<4>()
+            .expand([3, 3, 11, 11]);
+        let scores =
+            (q.clone().matmul(k.clone().transpose()) / 4.0).mask_fill(later, f32::NEG_INFINITY);
         same("att", flat(scores.clone()));
         let weights = softmax(scores, 3);
         same("attSm", flat(weights.clone()));
         same("y", flat(join(weights.matmul(v.clone()))));
-        same("y", flat(join(ops::attention(q.clone(), k.clone(), v.clone(), None, true))));
+        same(
+            "y",
+            flat(join(ops::attention(
+                q.clone(),
+                k.clone(),
+                v.clone(),
+                None,
+                true,
+            ))),
+        );
         same("y", flat(join(attn.drop_out(q, k, v))));
         let y = ops::self_attention(qkv, 3, true);
         same("y", flat(y.clone()));
@@ -699,12 +855,18 @@ mod tests {
         // The blocks, and what the model shows of them.
         let mut states = vec![x];
         for (block, name) in h.iter().zip(["block0", "block1", "block2"]) {
-            let x = block.forward(states[states.len() - 1].clone(), |attention, x| attention.forward(x));
+            let x = block.forward(states[states.len() - 1].clone(), |attention, x| {
+                attention.forward(x)
+            });
             same(name, flat(x.clone()));
             states.push(x);
         }
         same("ln_f", flat(ln_f.forward(states.pop().unwrap())));
-        for (state, name) in model.hidden_states(ids.clone()).into_iter().zip(["x", "block0", "block1", "ln_f"]) {
+        for (state, name) in model
+            .hidden_states(ids.clone())
+            .into_iter()
+            .zip(["x", "block0", "block1", "ln_f"])
+        {
             same(name, flat(state));
         }
         let logits = model.forward(ids);
@@ -719,8 +881,14 @@ mod tests {
             let mut sorted = letters.clone();
             sorted.sort_unstable();
             // The context holds eleven: the last is foretold from a full one.
-            let config = GenerationConfig { max_new_tokens: Some(6), ..GenerationConfig::default() };
-            let texts = Generator::new(&model, config).unwrap().generate(std::slice::from_ref(&letters)).unwrap();
+            let config = GenerationConfig {
+                max_new_tokens: Some(6),
+                ..GenerationConfig::default()
+            };
+            let texts = Generator::new(&model, config)
+                .unwrap()
+                .generate(std::slice::from_ref(&letters))
+                .unwrap();
             assert_eq!(texts[0].new_tokens(), sorted, "{letters:?}");
         }
     }

@@ -1,40 +1,65 @@
 //! GPT-2 by name, from the Hugging Face hub.
 
 use super::{Gpt2, Gpt2Config};
-use aigc_core::{Error, Result, checkpoint::shards, data::download::Progress, hub::Hub, json};
+use aigc_core::{Error, Result, data::download::Progress, hub::Hub, json, weights::shard_files};
 use burn::tensor::Device;
 use std::path::PathBuf;
 
 /// All but the weights; configuration first.
-const SMALL: &[&str] = &["config.json", "generation_config.json", "tokenizer.json", "vocab.json", "merges.txt"];
+const SMALL: &[&str] = &[
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+];
 /// Weights, the best first.
-const WEIGHTS: &[&str] =
-    &["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
+const WEIGHTS: &[&str] = &[
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+];
 
 impl Gpt2 {
-    /// Opens a model of the hub by its name there (`gpt2`, `distilgpt2`, `organisation/name`), fetching what is not in
-    /// the hub's cache; `gpt2` is 0.5 GB, `gpt2-xl` 6 GB. Also gives the folder with its files, for
-    /// [`tokenizer::open`](crate::tokenizer::open) and the others that open folders.
+    /// Opens a model of the hub by its name there (`gpt2`, `distilgpt2`, `organisation/name`),
+    /// fetching what is not in the hub's cache; `gpt2` is 0.5 GB, `gpt2-xl` 6 GB. Also gives the
+    /// folder with its files, for [`tokenizer::open`](crate::tokenizer::open) and the others that
+    /// open folders.
     ///
     /// # Errors
     /// As [`fetch`](Self::fetch) and [`open`](Self::open).
-    pub fn download(name: &str, device: &Device, progress: &mut Progress<'_>) -> Result<(Self, PathBuf)> {
+    pub fn download(
+        name: &str,
+        device: &Device,
+        progress: &mut Progress<'_>,
+    ) -> Result<(Self, PathBuf)> {
         let folder = Self::fetch(&Hub::from_env()?, name, "main", progress)?;
         let (model, _) = Self::open(&folder, device)?;
         Ok((model, folder))
     }
 
-    /// The folder with the files of a model of the hub, at a revision (a branch, a tag or a commit): configuration,
-    /// tokenizer, and weights, as safetensors if there are any, else as what PyTorch pickles.
+    /// The folder with the files of a model of the hub, at a revision (a branch, a tag or a
+    /// commit): configuration, tokenizer, and weights, as safetensors if there are any, else as
+    /// what PyTorch pickles.
     ///
     /// # Errors
-    /// [`Error::Download`] for files that cannot be had, saying what to do; [`Error::Data`] if it is no GPT-2, before
-    /// its weights are fetched; [`Error::Config`] for a name that is none; [`Error::Io`] if the cache cannot be
-    /// written.
-    pub fn fetch(hub: &Hub, name: &str, revision: &str, progress: &mut Progress<'_>) -> Result<PathBuf> {
+    /// [`Error::Download`] for files that cannot be had, saying what to do; [`Error::Data`] if it
+    /// is no GPT-2, before its weights are fetched; [`Error::Config`] for a name that is none;
+    /// [`Error::Io`] if the cache cannot be written.
+    pub fn fetch(
+        hub: &Hub,
+        name: &str,
+        revision: &str,
+        progress: &mut Progress<'_>,
+    ) -> Result<PathBuf> {
         let folder = hub.folder(name, revision, SMALL, progress)?;
         // What follows is of the same commit, whatever becomes of the revision meanwhile.
-        let commit = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let commit = folder
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         let config = hub.file(name, &commit, SMALL[0], progress)?;
         let config = config.ok_or_else(|| lacks(hub, name, SMALL[0]))?;
         json::open(&config, Gpt2Config::from_json)?;
@@ -56,15 +81,30 @@ impl Gpt2 {
 }
 
 /// If `file` is an index, fetches the files that it names.
-fn fetch_shards(hub: &Hub, name: &str, commit: &str, file: &str, progress: &mut Progress<'_>) -> Result<()> {
-    let Some(index) = hub.cached(name, commit, file)?.filter(|_| file.ends_with(".json")) else { return Ok(()) };
-    for shard in shards(&index)? {
+fn fetch_shards(
+    hub: &Hub,
+    name: &str,
+    commit: &str,
+    file: &str,
+    progress: &mut Progress<'_>,
+) -> Result<()> {
+    let Some(index) = hub
+        .cached(name, commit, file)?
+        .filter(|_| file.ends_with(".json"))
+    else {
+        return Ok(());
+    };
+    for shard in shard_files(&index)? {
         let shard = shard.file_name().unwrap_or_default().to_string_lossy();
-        hub.file(name, commit, &shard, progress)?.ok_or_else(|| lacks(hub, name, &shard))?;
+        hub.file(name, commit, &shard, progress)?
+            .ok_or_else(|| lacks(hub, name, &shard))?;
     }
     Ok(())
 }
 
 fn lacks(hub: &Hub, name: &str, what: &str) -> Error {
-    Error::Download { url: format!("{}/{name}", hub.endpoint), reason: format!("the repository has no {what}") }
+    Error::Download {
+        url: format!("{}/{name}", hub.endpoint),
+        reason: format!("the repository has no {what}"),
+    }
 }

@@ -1,16 +1,18 @@
 //! Adapters of low rank (Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models",
 //! <https://arxiv.org/abs/2106.09685>), in memory and in PEFT's files.
 //!
-//! A layer's `W`, `[in, out]`, stays as it is, and what it lacks for a new task is learned as a product of two thin matrices:
-//! `y = x·W + (alpha / rank)·(x·A)·B + b` (equation 3). Few numbers are trained, so few are kept by the optimizer and in a file.
+//! A layer's `W`, `[in, out]`, stays as it is, and what it lacks for a new task is learned as a
+//! product of two thin matrices: `y = x·W + (alpha / rank)·(x·A)·B + b` (equation 3). Few numbers
+//! are trained, so few are kept by the optimizer and in a file.
 
 use super::Gpt2;
 use aigc_core::{
     DataFault, Error, Result,
-    checkpoint::{Source, WeightReader, save_tensors, write_atomic},
+    checkpoint::write_atomic,
     json,
     nn::Initializer,
     params::{ParamVisitor, visit_params},
+    weights::{KeyMapping, ParamKey, WeightReader, save_tensors},
 };
 use burn::{
     module::{LoraAdapter, Module, Param, ParamId, Reparameterizer},
@@ -36,10 +38,12 @@ pub struct LoraConfig {
     /// Columns of `A` and rows of `B`.
     #[serde(rename = "r")]
     pub rank: usize,
-    /// What the product is multiplied by, times the rank: another rank then needs no other learning rate.
+    /// What the product is multiplied by, times the rank: another rank then needs no other learning
+    /// rate.
     #[serde(rename = "lora_alpha")]
     pub alpha: f64,
-    /// Layers by the ends of their names: `c_attn`, `c_proj`, `c_fc`, or `mlp.c_proj` where a name means two.
+    /// Layers by the ends of their names: `c_attn`, `c_proj`, `c_fc`, or `mlp.c_proj` where a name
+    /// means two.
     #[serde(rename = "target_modules")]
     pub targets: Vec<String>,
 }
@@ -47,7 +51,11 @@ pub struct LoraConfig {
 /// PEFT's for GPT-2.
 impl Default for LoraConfig {
     fn default() -> Self {
-        Self { rank: 8, alpha: 8.0, targets: vec!["c_attn".into()] }
+        Self {
+            rank: 8,
+            alpha: 8.0,
+            targets: vec!["c_attn".into()],
+        }
     }
 }
 
@@ -72,7 +80,8 @@ const INERT: &[&str] = &[
 ];
 
 impl LoraConfig {
-    /// Fails unless every value is in its range; how large a rank may be, and which targets there are, the model says.
+    /// Fails unless every value is in its range; how large a rank may be, and which targets there
+    /// are, the model says.
     ///
     /// # Errors
     /// [`Error::Config`] names the field.
@@ -87,15 +96,25 @@ impl LoraConfig {
         Ok(())
     }
 
-    /// A configuration from an `adapter_config.json`. What is not made here is refused, known or not, unless it is off.
+    /// A configuration from an `adapter_config.json`. What is not made here is refused, known or
+    /// not, unless it is off.
     fn from_json(text: &str) -> Result<Self> {
         let mut fields = json::object(text)?;
-        json::fixed(&mut fields, &[("peft_type", r#""LORA""#), ("bias", r#""none""#)])?;
+        json::fixed(
+            &mut fields,
+            &[("peft_type", r#""LORA""#), ("bias", r#""none""#)],
+        )?;
         // Others change the weights that are adapted, too.
-        fields.remove("init_lora_weights").map_or(Ok(()), |init| match init.as_str() {
-            None | Some("gaussian") => Ok(()),
-            Some(other) => Err(Error::config("init_lora_weights", other, "true, false or gaussian")),
-        })?;
+        fields
+            .remove("init_lora_weights")
+            .map_or(Ok(()), |init| match init.as_str() {
+                None | Some("gaussian") => Ok(()),
+                Some(other) => Err(Error::config(
+                    "init_lora_weights",
+                    other,
+                    "true, false or gaussian",
+                )),
+            })?;
         let (config, others): (Self, _) = json::read(&fields)?;
         let is_off = |value: &serde_json::Value| match value {
             serde_json::Value::Null | serde_json::Value::Bool(false) => true,
@@ -103,43 +122,64 @@ impl LoraConfig {
             serde_json::Value::Object(items) => items.is_empty(),
             _ => false,
         };
-        match others.iter().find(|name| !INERT.contains(&name.as_str()) && !is_off(&fields[*name])) {
-            Some(name) => {
-                Err(Error::config(name, &fields[name], "null or false: adapters of this kind are not made here"))
-            }
+        match others
+            .iter()
+            .find(|name| !INERT.contains(&name.as_str()) && !is_off(&fields[*name]))
+        {
+            Some(name) => Err(Error::config(
+                name,
+                &fields[name],
+                "null or false: adapters of this kind are not made here",
+            )),
             None => Ok(config),
         }
     }
 
     fn adapts(&self, layer: &str) -> bool {
-        self.targets.iter().any(|target| ends_with_name(layer, target))
+        self.targets
+            .iter()
+            .any(|target| ends_with_name(layer, target))
     }
 }
 
 /// Whether the last parts of a dotted name are `end`.
 fn ends_with_name(name: &str, end: &str) -> bool {
-    name.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    name.strip_suffix(end)
+        .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 impl Gpt2 {
-    /// The same model with fresh adapters, which alone are trained from now on. `B` is zero, so nothing changes yet; `A` is drawn as
-    /// the authors' program does, uniformly on `±1/√in`, from the seed of a run or of [`seeded`](aigc_core::rng::InitWeights::seeded).
+    /// The same model with fresh adapters, which alone are trained from now on. `B` is zero, so
+    /// nothing changes yet; `A` is drawn as the authors' program does, uniformly on `±1/√in`, from
+    /// the seed of a run or of [`seeded`](aigc_core::rng::InitWeights::seeded).
     ///
     /// # Errors
-    /// [`Error::Config`] for values out of range, a rank above a layer's smaller side, a target that is no layer of the blocks, and
-    /// models that are quantized or adapted already.
+    /// [`Error::Config`] for values out of range, a rank above a layer's smaller side, a target
+    /// that is no layer of the blocks, and models that are quantized or adapted already.
     pub fn with_lora(self, config: LoraConfig) -> Result<Self> {
         config.validate()?;
         if self.is_quantized() {
-            return Err(Error::config("model", "quantized", "adapters before it is quantized"));
+            return Err(Error::config(
+                "model",
+                "quantized",
+                "adapters before it is quantized",
+            ));
         }
         if self.lora.is_some() {
-            return Err(Error::config("model", "adapted", "merge_lora before other adapters"));
+            return Err(Error::config(
+                "model",
+                "adapted",
+                "merge_lora before other adapters",
+            ));
         }
         let mut layers = Layers::default();
         visit_params(&self, &mut layers);
         let Layers(layers) = layers;
-        let is_none = |target: &&String| !layers.iter().any(|layer| ends_with_name(&layer.name, target));
+        let is_none = |target: &&String| {
+            !layers
+                .iter()
+                .any(|layer| ends_with_name(&layer.name, target))
+        };
         if let Some(target) = config.targets.iter().find(is_none) {
             return Err(Error::config(
                 "targets",
@@ -147,13 +187,26 @@ impl Gpt2 {
                 "ends of layers' names: c_attn, c_proj, c_fc, attn.c_proj, …",
             ));
         }
-        let adapted: Vec<&Layer> = layers.iter().filter(|layer| config.adapts(&layer.name)).collect();
-        if let Some(layer) = adapted.iter().find(|layer| layer.smaller_side < config.rank) {
-            let expected = format!("1 to {}, the smaller side of {}", layer.smaller_side, layer.name);
+        let adapted: Vec<&Layer> = layers
+            .iter()
+            .filter(|layer| config.adapts(&layer.name))
+            .collect();
+        if let Some(layer) = adapted
+            .iter()
+            .find(|layer| layer.smaller_side < config.rank)
+        {
+            let expected = format!(
+                "1 to {}, the smaller side of {}",
+                layer.smaller_side, layer.name
+            );
             return Err(Error::config("rank", config.rank, expected));
         }
         let (rank, scale) = (config.rank, config.alpha / config.rank as f64);
-        let attach = Attach { to: adapted.iter().map(|layer| layer.weight).collect(), rank, scale };
+        let attach = Attach {
+            to: adapted.iter().map(|layer| layer.weight).collect(),
+            rank,
+            scale,
+        };
         let mut model = self.apply_reparameterization(attach);
         model.lora = Some(config);
         Ok(model)
@@ -164,8 +217,8 @@ impl Gpt2 {
         self.lora.as_ref()
     }
 
-    /// A plain model that says the same, `W + (alpha / rank)·A·B` in place of each `W`; all of it is trained from now on. Without
-    /// adapters, the model as it is.
+    /// A plain model that says the same, `W + (alpha / rank)·A·B` in place of each `W`; all of it
+    /// is trained from now on. Without adapters, the model as it is.
     pub fn merge_lora(mut self) -> Self {
         match self.lora.take() {
             Some(_) => self.materialize().set_require_grad(true),
@@ -173,8 +226,8 @@ impl Gpt2 {
         }
     }
 
-    /// Writes the adapters alone, as a folder that PEFT opens upon the model they were made for: `adapter_config.json` and
-    /// `adapter_model.safetensors`.
+    /// Writes the adapters alone, as a folder that PEFT opens upon the model they were made for:
+    /// `adapter_config.json` and `adapter_model.safetensors`.
     ///
     /// # Errors
     /// [`Error::Data`] for a model without adapters; [`Error::Io`] if a file cannot be written.
@@ -182,7 +235,10 @@ impl Gpt2 {
         let folder = folder.as_ref();
         let Some(config) = &self.lora else {
             let fault = DataFault::Mismatch("a model without adapters has none to save".into());
-            return Err(Error::Data { path: folder.into(), fault });
+            return Err(Error::Data {
+                path: folder.into(),
+                fault,
+            });
         };
         let mut fields = json::fields(config);
         fields.insert("peft_type".into(), "LORA".into());
@@ -196,25 +252,41 @@ impl Gpt2 {
         write_atomic(&folder.join(CONFIG), text.as_bytes())
     }
 
-    /// The same model with the adapters of a folder that [`save_lora`](Self::save_lora) or PEFT has written, ready to be trained
-    /// further.
+    /// The same model with the adapters of a folder that [`save_lora`](Self::save_lora) or PEFT has
+    /// written, ready to be trained further.
     ///
     /// # Errors
-    /// [`Error::Data`] names file and field where [`with_lora`](Self::with_lora) refuses the configuration, or it asks for what is not
-    /// made here; [`Error::Weights`] names all tensors that do not fit; [`Error::Io`] for a missing file.
+    /// [`Error::Data`] names file and field where [`with_lora`](Self::with_lora) refuses the
+    /// configuration, or it asks for what is not made here; [`Error::Weights`] names all tensors
+    /// that do not fit; [`Error::Io`] for a missing file.
     pub fn load_lora(self, folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
-        let fresh = json::open(&folder.join(CONFIG), |text| self.with_lora(LoraConfig::from_json(text)?))?;
-        let source = |path: &str| match peft_name(path) {
+        let fresh = json::open(&folder.join(CONFIG), |text| {
+            self.with_lora(LoraConfig::from_json(text)?)
+        })?;
+        let mapping = |key: ParamKey<'_>| match peft_name(key.path) {
             // Upon the model without its output layer, the names are shorter.
             Some(name) => {
                 let short = name.strip_prefix("transformer.").unwrap_or(&name);
-                let names = [&name[..], short].map(|name| format!("{WRAPPED}{name}"));
-                Source { names: names.into(), transposed: true }
+                let candidates = [&name[..], short]
+                    .map(|name| format!("{WRAPPED}{name}"))
+                    .into();
+                KeyMapping {
+                    candidates,
+                    transpose: true,
+                }
             }
-            None => Source::default(),
+            None => KeyMapping::skip(),
         };
-        WeightReader::from_dir(folder, &[STEM])?.fill(fresh, source, |_| false)
+        let files = WeightReader::from_dir(folder, &[STEM])?;
+        let (model, report) = files.load_into(fresh, mapping)?;
+        match report.unused.is_empty() {
+            true => Ok(model),
+            false => Err(Error::weights(
+                files.path(),
+                format!("unexpected keys: {}", report.unused.join(", ")),
+            )),
+        }
     }
 }
 
@@ -236,9 +308,15 @@ struct Layer {
 
 impl ParamVisitor for Layers {
     fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
-        let layer = path.strip_suffix(".weight").filter(|name| name.starts_with("transformer.h."));
+        let layer = path
+            .strip_suffix(".weight")
+            .filter(|name| name.starts_with("transformer.h."));
         if let (Some(name), &[from, to]) = (layer, &param.lazy_shape().to_vec()[..]) {
-            self.0.push(Layer { name: name.into(), weight: param.id, smaller_side: from.min(to) });
+            self.0.push(Layer {
+                name: name.into(),
+                weight: param.id,
+                smaller_side: from.min(to),
+            });
         }
     }
 }
@@ -259,7 +337,8 @@ impl Reparameterizer for Attach {
         param: Param<Tensor<D>>,
     ) -> (Param<Tensor<D>>, Option<LoraAdapter>) {
         let adapter = self.to.contains(&param.id).then(|| {
-            let (shape, device, rank) = (param.lazy_shape().to_vec(), param.lazy_device(), self.rank);
+            let (shape, device, rank) =
+                (param.lazy_shape().to_vec(), param.lazy_device(), self.rank);
             let (from, to) = (shape[0], shape[1]);
             LoraAdapter {
                 a: Initializer::PYTORCH.param([from, rank], from, rank, &device),
@@ -277,7 +356,10 @@ struct Factors(BTreeMap<String, TensorData>);
 impl ParamVisitor for Factors {
     fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
         if let Some(name) = peft_name(path) {
-            self.0.insert(format!("{WRAPPED}{name}"), param.val().transpose().into_data());
+            self.0.insert(
+                format!("{WRAPPED}{name}"),
+                param.val().transpose().into_data(),
+            );
         }
     }
 }

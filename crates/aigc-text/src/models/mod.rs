@@ -23,17 +23,20 @@ pub trait CausalLm: Module {
     /// The longest text, in tokens.
     fn context(&self) -> usize;
 
-    /// An empty cache for texts of `rows` rows, with room for `capacity` tokens before it has to grow.
+    /// An empty cache for texts of `rows` rows, with room for `capacity` tokens before it has to
+    /// grow.
     fn cache(&self, rows: usize, capacity: usize) -> KvCache;
 
-    /// Scores (logits) of the token after each, for texts from their beginning; this is what is trained.
+    /// Scores (logits) of the token after each, for texts from their beginning; this is what is
+    /// trained.
     ///
     /// # Shapes
     /// - tokens: `[batch, time]`
     /// - output: `[batch, time, vocabulary]`
     ///
     /// # Panics
-    /// If there are more than [`context`](Self::context) tokens, or one is not below [`vocabulary`](Self::vocabulary).
+    /// If there are more than [`context`](Self::context) tokens, or one is not below
+    /// [`vocabulary`](Self::vocabulary).
     fn forward(&self, tokens: Tensor<2, Int>) -> Tensor<3>;
 
     /// What the model makes of tokens that follow those in `cache`, which takes them in.

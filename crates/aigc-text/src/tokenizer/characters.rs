@@ -31,7 +31,11 @@ impl CharacterTokenizer {
     }
 
     fn new(characters: Vec<char>) -> Self {
-        let tokens = characters.iter().enumerate().map(|(token, character)| (*character, token as u32)).collect();
+        let tokens = characters
+            .iter()
+            .enumerate()
+            .map(|(token, character)| (*character, token as u32))
+            .collect();
         Self { characters, tokens }
     }
 
@@ -47,11 +51,17 @@ impl CharacterTokenizer {
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let path = folder.as_ref().join(FILE);
         let text = super::read_text(&path)?;
-        let wrong = |reason: String| Error::Data { path: path.clone(), fault: DataFault::Decode(reason) };
-        let characters: String = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        let wrong = |reason: String| Error::Data {
+            path: path.clone(),
+            fault: DataFault::Decode(reason),
+        };
+        let characters: String =
+            serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
         let tokenizer = Self::new(characters.chars().collect());
         if tokenizer.tokens.len() < tokenizer.characters.len() || tokenizer.characters.is_empty() {
-            return Err(wrong("a string of different characters was expected".into()));
+            return Err(wrong(
+                "a string of different characters was expected".into(),
+            ));
         }
         Ok(tokenizer)
     }
@@ -73,7 +83,10 @@ impl Tokenizer for CharacterTokenizer {
     }
 
     fn bytes(&self, token: u32) -> Vec<u8> {
-        self.characters.get(token as usize).map(|character| character.to_string().into_bytes()).unwrap_or_default()
+        self.characters
+            .get(token as usize)
+            .map(|character| character.to_string().into_bytes())
+            .unwrap_or_default()
     }
 
     fn vocabulary(&self) -> usize {
@@ -82,6 +95,11 @@ impl Tokenizer for CharacterTokenizer {
 
     fn save(&self, folder: &Path) -> Result<()> {
         let characters: String = self.characters.iter().collect();
-        write_atomic(&folder.join(FILE), serde_json::to_string(&characters).expect("a string").as_bytes())
+        write_atomic(
+            &folder.join(FILE),
+            serde_json::to_string(&characters)
+                .expect("a string")
+                .as_bytes(),
+        )
     }
 }

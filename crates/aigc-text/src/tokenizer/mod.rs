@@ -19,7 +19,8 @@ pub trait Tokenizer: Send + Sync {
     /// [`Error::Config`] where there is no token for a part of it.
     fn encode(&self, text: &str) -> Result<Vec<u32>>;
 
-    /// What a token stands for; a character may need several. Nothing for a token that there is not.
+    /// What a token stands for; a character may need several. Nothing for a token that there is
+    /// not.
     fn bytes(&self, token: u32) -> Vec<u8>;
 
     /// Number of tokens.
@@ -44,8 +45,8 @@ pub trait Tokenizer: Send + Sync {
     fn save(&self, folder: &Path) -> Result<()>;
 }
 
-/// The tokenizer that a folder holds: `tokenizer.json`, GPT-2's `vocab.json` or `encoder.json` with `merges.txt` or
-/// `vocab.bpe`, or `characters.json`.
+/// The tokenizer that a folder holds: `tokenizer.json`, GPT-2's `vocab.json` or `encoder.json` with
+/// `merges.txt` or `vocab.bpe`, or `characters.json`.
 ///
 /// # Errors
 /// [`Error::Data`] if there is none, or it is broken.
@@ -63,11 +64,21 @@ pub fn open(folder: impl AsRef<Path>) -> Result<Box<dyn Tokenizer>> {
 /// [`Error::Io`] if there is none, [`Error::Data`] where it is not UTF-8.
 pub fn read_text(path: impl AsRef<Path>) -> Result<String> {
     let path = path.as_ref();
-    let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.into(), source })?;
+    let bytes = std::fs::read(path).map_err(|source| Error::Io {
+        path: path.into(),
+        source,
+    })?;
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+        let line = error.as_bytes()[..at]
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count()
+            + 1;
         let reason = format!("not UTF-8 from byte {at} on (line {line}); convert it first");
-        Error::Data { path: path.into(), fault: DataFault::Decode(reason) }
+        Error::Data {
+            path: path.into(),
+            fault: DataFault::Decode(reason),
+        }
     })
 }

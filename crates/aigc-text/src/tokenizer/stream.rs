@@ -11,7 +11,10 @@ pub struct DecodeStream<'a> {
 impl<'a> DecodeStream<'a> {
     /// Nothing has come yet.
     pub fn new(tokenizer: &'a dyn Tokenizer) -> Self {
-        Self { tokenizer, held: Vec::new() }
+        Self {
+            tokenizer,
+            held: Vec::new(),
+        }
     }
 
     /// What can be shown after one more token; may be empty.

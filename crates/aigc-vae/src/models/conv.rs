@@ -5,7 +5,10 @@ use crate::{DiagonalGaussian, Likelihood, LikelihoodKind, Vae};
 use aigc_core::{
     Error, Result,
     data::ImageShape,
-    nn::{Activation, Conv2d, Conv2dConfig, ConvTranspose2d, ConvTranspose2dConfig, Linear, LinearConfig},
+    nn::{
+        Activation, Conv2d, Conv2dConfig, ConvTranspose2d, ConvTranspose2dConfig, Linear,
+        LinearConfig,
+    },
 };
 use burn::{
     module::Module,
@@ -31,7 +34,8 @@ pub struct ConvVaeConfig {
 }
 
 impl ConvVaeConfig {
-    /// Images of `shape`, 32 and 64 channels, 256 hidden units, 32 latent dimensions, Bernoulli pixels, ReLU.
+    /// Images of `shape`, 32 and 64 channels, 256 hidden units, 32 latent dimensions, Bernoulli
+    /// pixels, ReLU.
     pub fn new(shape: ImageShape) -> Self {
         Self {
             shape,
@@ -51,22 +55,46 @@ impl ConvVaeConfig {
         check(self.shape, self.latent, self.hidden, self.likelihood)?;
         let levels = self.channels.len();
         if !(1..=8).contains(&levels) || self.channels.iter().any(|c| !(1..=4096).contains(c)) {
-            return Err(Error::config("channels", format!("{:?}", self.channels), "1 to 8 numbers from 1 to 4096"));
+            return Err(Error::config(
+                "channels",
+                format!("{:?}", self.channels),
+                "1 to 8 numbers from 1 to 4096",
+            ));
         }
         let factor = 1 << levels;
-        for (field, side) in [("shape.height", self.shape.height), ("shape.width", self.shape.width)] {
+        for (field, side) in [
+            ("shape.height", self.shape.height),
+            ("shape.width", self.shape.width),
+        ] {
             if side % factor != 0 {
-                return Err(Error::config(field, side, format!("a multiple of {factor}, for {levels} halvings")));
+                return Err(Error::config(
+                    field,
+                    side,
+                    format!("a multiple of {factor}, for {levels} halvings"),
+                ));
             }
         }
-        let top = [self.channels[levels - 1], self.shape.height / factor, self.shape.width / factor];
+        let top = [
+            self.channels[levels - 1],
+            self.shape.height / factor,
+            self.shape.width / factor,
+        ];
         let flat = top.iter().product();
-        let sizes: Vec<usize> = std::iter::once(self.shape.channels).chain(self.channels.iter().copied()).collect();
+        let sizes: Vec<usize> = std::iter::once(self.shape.channels)
+            .chain(self.channels.iter().copied())
+            .collect();
         let linear = |i, o| LinearConfig::new(i, o).init(device);
-        let down =
-            |pair: &[usize]| Conv2dConfig::new([pair[0], pair[1]], 4).with_stride(2).with_padding(1).init(device);
+        let down = |pair: &[usize]| {
+            Conv2dConfig::new([pair[0], pair[1]], 4)
+                .with_stride(2)
+                .with_padding(1)
+                .init(device)
+        };
         let up = |pair: &[usize]| {
-            ConvTranspose2dConfig::new([pair[1], pair[0]], 4).with_stride(2).with_padding(1).init(device)
+            ConvTranspose2dConfig::new([pair[1], pair[0]], 4)
+                .with_stride(2)
+                .with_padding(1)
+                .init(device)
         };
         Ok(ConvVae {
             down: sizes.windows(2).map(down).collect(),
@@ -101,9 +129,15 @@ pub struct ConvVae {
 impl Vae for ConvVae {
     fn encode(&self, x: Tensor<4>) -> DiagonalGaussian {
         let act = self.config.activation;
-        let features = self.down.iter().fold(x, |x, conv| act.forward(conv.forward(x)));
+        let features = self
+            .down
+            .iter()
+            .fold(x, |x, conv| act.forward(conv.forward(x)));
         let hidden = act.forward(self.encoder.forward(features.flatten::<2>(1, 3)));
-        DiagonalGaussian { mean: self.mean.forward(hidden.clone()), logvar: self.logvar.forward(hidden) }
+        DiagonalGaussian {
+            mean: self.mean.forward(hidden.clone()),
+            logvar: self.logvar.forward(hidden),
+        }
     }
 
     fn decode(&self, z: Tensor<2>) -> Likelihood {

@@ -31,7 +31,13 @@ pub struct MlpVaeConfig {
 impl MlpVaeConfig {
     /// Images of `shape`, 400 hidden units, 20 latent dimensions, Bernoulli pixels, ReLU.
     pub fn new(shape: ImageShape) -> Self {
-        Self { shape, hidden: 400, latent: 20, likelihood: LikelihoodKind::Bernoulli, activation: Activation::Relu }
+        Self {
+            shape,
+            hidden: 400,
+            latent: 20,
+            likelihood: LikelihoodKind::Bernoulli,
+            activation: Activation::Relu,
+        }
     }
 
     /// The model on `device`.
@@ -67,16 +73,29 @@ pub struct MlpVae {
 
 impl Vae for MlpVae {
     fn encode(&self, x: Tensor<4>) -> DiagonalGaussian {
-        let hidden = self.config.activation.forward(self.encoder.forward(x.flatten::<2>(1, 3)));
-        DiagonalGaussian { mean: self.mean.forward(hidden.clone()), logvar: self.logvar.forward(hidden) }
+        let hidden = self
+            .config
+            .activation
+            .forward(self.encoder.forward(x.flatten::<2>(1, 3)));
+        DiagonalGaussian {
+            mean: self.mean.forward(hidden.clone()),
+            logvar: self.logvar.forward(hidden),
+        }
     }
 
     fn decode(&self, z: Tensor<2>) -> Likelihood {
-        let ImageShape { channels, height, width } = self.config.shape;
+        let ImageShape {
+            channels,
+            height,
+            width,
+        } = self.config.shape;
         let hidden = self.config.activation.forward(self.decoder.forward(z));
         let output = self.output.forward(hidden);
         let batch = output.dims()[0];
-        Likelihood::new(self.config.likelihood, output.reshape([batch, channels, height, width]))
+        Likelihood::new(
+            self.config.likelihood,
+            output.reshape([batch, channels, height, width]),
+        )
     }
 
     fn latent(&self) -> usize {

@@ -7,7 +7,7 @@ pub use conv::{ConvVae, ConvVaeConfig};
 pub use mlp::{MlpVae, MlpVaeConfig};
 
 use crate::{DiagonalGaussian, Likelihood, LikelihoodKind, Vae};
-use aigc_core::{Error, Result, checkpoint::load_weights, data::ImageShape};
+use aigc_core::{Error, Result, data::ImageShape, weights::load_weights};
 use burn::{
     module::Module,
     tensor::{Device, Tensor},
@@ -78,20 +78,34 @@ impl Vae for AnyVae {
     }
 }
 
-/// Opens a trained model: a folder with `config.json` and `model.safetensors`, such as the `final` of a run.
+/// Opens a trained model: a folder with `config.json` and `model.safetensors`, such as the `final`
+/// of a run.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Config`] or [`Error::Weights`] naming what is missing or does not fit.
 pub fn load(folder: &Path, device: &Device) -> Result<AnyVae> {
     let path = folder.join("config.json");
-    let text = std::fs::read(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
-    let config: VaeConfig = serde_json::from_slice(&text)
-        .map_err(|error| Error::config(path.display().to_string(), error, "the configuration of a VAE"))?;
+    let text = std::fs::read(&path).map_err(|source| Error::Io {
+        path: path.clone(),
+        source,
+    })?;
+    let config: VaeConfig = serde_json::from_slice(&text).map_err(|error| {
+        Error::config(
+            path.display().to_string(),
+            error,
+            "the configuration of a VAE",
+        )
+    })?;
     load_weights(config.init(device)?, &folder.join("model.safetensors"))
 }
 
 /// What every configuration must keep to.
-fn check(shape: ImageShape, latent: usize, hidden: usize, likelihood: LikelihoodKind) -> Result<()> {
+fn check(
+    shape: ImageShape,
+    latent: usize,
+    hidden: usize,
+    likelihood: LikelihoodKind,
+) -> Result<()> {
     // Sizes from a file decide how much is allocated: nothing beyond these is a small image model.
     const MOST: usize = 1 << 14;
     let fields = [
@@ -112,13 +126,18 @@ fn check(shape: ImageShape, latent: usize, hidden: usize, likelihood: Likelihood
         return Err(Error::config(
             "hidden",
             hidden,
-            format!("at most {}, for images of {shape}", (1u128 << 31) / shape.numel() as u128),
+            format!(
+                "at most {}, for images of {shape}",
+                (1u128 << 31) / shape.numel() as u128
+            ),
         ));
     }
     match likelihood {
-        LikelihoodKind::Gaussian(std) if !(std > 0.0 && std.is_finite()) => {
-            Err(Error::config("likelihood", std, "a standard deviation above 0"))
-        }
+        LikelihoodKind::Gaussian(std) if !(std > 0.0 && std.is_finite()) => Err(Error::config(
+            "likelihood",
+            std,
+            "a standard deviation above 0",
+        )),
         _ => Ok(()),
     }
 }

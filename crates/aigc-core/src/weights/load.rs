@@ -1,0 +1,315 @@
+//! From files into a model.
+
+use super::WeightReader;
+use crate::{Error, Result};
+use burn::{
+    module::{Module, ModuleMapper, Param},
+    tensor::{Tensor, TensorData},
+};
+use std::{collections::BTreeSet, path::Path};
+
+/// Names that an error message lists.
+const LISTED: usize = 256;
+
+/// Prefixes that programs put before every name when they save a wrapped model: data-parallel
+/// training, `torch.compile`, a trainer's module, a transformer below its head.
+const WRAPPERS: [&str; 4] = ["module.", "_orig_mod.", "model.", "transformer."];
+
+/// Where a parameter is stored in files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyMapping {
+    /// Names it may have, the usual one first. Without any the parameter keeps its value.
+    pub candidates: Vec<String>,
+    /// Whether a matrix is stored transposed.
+    pub transpose: bool,
+}
+
+impl KeyMapping {
+    /// A parameter of one name, stored as it is.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            candidates: vec![name.into()],
+            transpose: false,
+        }
+    }
+
+    /// A parameter that the files do not hold.
+    pub fn skip() -> Self {
+        Self::default()
+    }
+
+    /// The same with another name to try.
+    pub fn or(mut self, name: impl Into<String>) -> Self {
+        self.candidates.push(name.into());
+        self
+    }
+}
+
+/// A parameter of a model, as a mapping sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct ParamKey<'a> {
+    /// Field names joined by dots, without the names of enum variants.
+    pub path: &'a str,
+    /// Type of the module that holds it, such as `Linear`.
+    pub module: &'a str,
+}
+
+/// The name and layout that PyTorch gives a parameter: `weight` and `bias` for a norm's `gamma` and
+/// `beta`, `[out, in]` for the weight of a `Linear`.
+pub fn pytorch_key(key: ParamKey<'_>) -> KeyMapping {
+    let (parent, field) = key
+        .path
+        .rsplit_once('.')
+        .map_or(("", key.path), |(parent, field)| (parent, field));
+    let dot = if parent.is_empty() { "" } else { "." };
+    let named = |field: &str| format!("{parent}{dot}{field}");
+    match (key.module, field) {
+        (norm, "gamma") if norm.ends_with("Norm") => {
+            KeyMapping::new(named("weight")).or(named("gamma"))
+        }
+        (norm, "beta") if norm.ends_with("Norm") => {
+            KeyMapping::new(named("bias")).or(named("beta"))
+        }
+        ("Linear", "weight") => KeyMapping {
+            candidates: vec![key.path.into()],
+            transpose: true,
+        },
+        _ => KeyMapping::new(key.path),
+    }
+}
+
+/// What was found beside the parameters of a model.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoadReport {
+    /// Tensors in the files that the model has no parameter for.
+    pub unused: Vec<String>,
+    /// A prefix that all names had and that was removed.
+    pub prefix: Option<String>,
+}
+
+impl WeightReader {
+    /// Reads every parameter of `model` from where `mapping` says it is stored. Floats of other
+    /// precisions become 32-bit ones.
+    ///
+    /// A wrapper's prefix before all names (`module.`, `_orig_mod.`, `model.`, `transformer.`, and
+    /// combinations of them) is recognised.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] lists all missing keys and all size mismatches, and the unexpected keys
+    /// beside them; [`Error::Io`] if a file cannot be read.
+    pub fn load_into<M: Module>(
+        &self,
+        model: M,
+        mapping: impl Fn(ParamKey<'_>) -> KeyMapping,
+    ) -> Result<(M, LoadReport)> {
+        let mut fill = Fill {
+            files: self,
+            mapping: &mapping,
+            path: vec![],
+            modules: vec![],
+            prefix: None,
+            used: BTreeSet::new(),
+            missing: vec![],
+            mismatched: vec![],
+            failed: None,
+        };
+        let model = model.map(&mut fill);
+        let Fill {
+            used,
+            missing,
+            mismatched,
+            failed,
+            prefix,
+            ..
+        } = fill;
+        let unused: Vec<String> = self
+            .names()
+            .filter(|name| !used.contains(*name))
+            .map(str::to_owned)
+            .collect();
+        if !missing.is_empty() || !mismatched.is_empty() {
+            return Err(Error::weights(
+                self.path(),
+                problems(missing, mismatched, unused),
+            ));
+        }
+        match failed {
+            Some(error) => Err(error),
+            None => Ok((model, LoadReport { unused, prefix })),
+        }
+    }
+}
+
+/// Reads a file that [`save_weights`](super::save_weights) wrote, or that PyTorch would write for
+/// the same architecture, into `model`, on the model's device.
+///
+/// # Errors
+/// [`Error::Weights`] if the file is broken, or lists missing keys, unexpected keys and size
+/// mismatches together; [`Error::Io`] if it cannot be read.
+pub fn load_weights<M: Module>(model: M, path: &Path) -> Result<M> {
+    let (model, report) = WeightReader::open(path)?.load_into(model, pytorch_key)?;
+    // PyTorch's counter of batches has no use here.
+    let unexpected: Vec<String> = report
+        .unused
+        .into_iter()
+        .filter(|name| !name.ends_with("num_batches_tracked"))
+        .collect();
+    match unexpected.is_empty() {
+        true => Ok(model),
+        false => Err(Error::weights(path, problems(vec![], vec![], unexpected))),
+    }
+}
+
+/// All that is wrong with a file's tensors, as one sentence.
+fn problems(missing: Vec<String>, mismatched: Vec<String>, unexpected: Vec<String>) -> String {
+    let kinds = [
+        ("size mismatch", mismatched),
+        ("missing keys", missing),
+        ("unexpected keys", unexpected),
+    ];
+    let parts = kinds
+        .into_iter()
+        .filter(|(_, names)| !names.is_empty())
+        .map(|(what, mut names)| {
+            names.sort();
+            let more = names.len().saturating_sub(LISTED);
+            names.truncate(LISTED);
+            let more = if more > 0 {
+                format!(" and {more} more")
+            } else {
+                String::new()
+            };
+            format!("{what}: {}{more}", names.join(", "))
+        });
+    parts.collect::<Vec<_>>().join("; ")
+}
+
+struct Fill<'a, K> {
+    files: &'a WeightReader,
+    mapping: &'a K,
+    path: Vec<String>,
+    /// Types of the modules that are open, outermost first.
+    modules: Vec<String>,
+    /// The wrapper's prefix, once a parameter was found behind one.
+    prefix: Option<String>,
+    used: BTreeSet<String>,
+    missing: Vec<String>,
+    mismatched: Vec<String>,
+    failed: Option<Error>,
+}
+
+impl<K> Fill<'_, K> {
+    /// The stored name of a parameter, of all that it may have.
+    fn find(&mut self, candidates: &[String]) -> Option<String> {
+        let has = |name: &String| self.files.shape(name).is_some();
+        if let Some(prefix) = &self.prefix {
+            let wrapped = candidates
+                .iter()
+                .map(|name| format!("{prefix}{name}"))
+                .find(has);
+            return wrapped.or_else(|| candidates.iter().find(|name| has(name)).cloned());
+        }
+        if let Some(name) = candidates.iter().find(|name| has(name)) {
+            return Some(name.clone());
+        }
+        // One wrapper, or one within another.
+        let pairs = WRAPPERS
+            .iter()
+            .flat_map(|outer| WRAPPERS.iter().map(move |inner| format!("{outer}{inner}")));
+        for prefix in WRAPPERS
+            .iter()
+            .map(|prefix| prefix.to_string())
+            .chain(pairs)
+        {
+            if let Some(name) = candidates
+                .iter()
+                .map(|name| format!("{prefix}{name}"))
+                .find(has)
+            {
+                self.prefix = Some(prefix);
+                return Some(name);
+            }
+        }
+        None
+    }
+}
+
+impl<K: Fn(ParamKey<'_>) -> KeyMapping> ModuleMapper for Fill<'_, K> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        if !container.starts_with("Enum:") {
+            self.path.push(name.to_string());
+        }
+        self.modules.push(container.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, container: &str) {
+        if !container.starts_with("Enum:") {
+            self.path.pop();
+        }
+        self.modules.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let path = self.path.join(".");
+        let module = self
+            .modules
+            .iter()
+            .rev()
+            .find_map(|module| module.strip_prefix("Struct:"))
+            .unwrap_or("");
+        let KeyMapping {
+            candidates,
+            transpose,
+        } = (self.mapping)(ParamKey {
+            path: &path,
+            module,
+        });
+        if candidates.is_empty() {
+            return param;
+        }
+        let Some(name) = self.find(&candidates) else {
+            self.missing.extend(candidates.into_iter().next());
+            return param;
+        };
+        self.used.insert(name.clone());
+        let transpose = transpose && D == 2;
+        let mut expected: Vec<usize> = param.lazy_shape().to_vec();
+        if transpose {
+            expected.reverse();
+        }
+        let found = self.files.shape(&name).unwrap_or_default();
+        if found != expected {
+            self.mismatched
+                .push(format!("{name} ({found:?}, expected {expected:?})"));
+            return param;
+        }
+        // Nothing is read for a model that will not be complete.
+        if self.failed.is_some() || !self.missing.is_empty() || !self.mismatched.is_empty() {
+            return param;
+        }
+        match self.files.read(&name) {
+            Ok(values) => {
+                let values = if transpose {
+                    transposed(&values, expected[D - 1])
+                } else {
+                    values
+                };
+                let data = TensorData::new(values, param.lazy_shape());
+                let (id, tensor) = (param.id, Tensor::from_data(data, &param.lazy_device()));
+                param.transform_for_load(tensor, id)
+            }
+            Err(error) => {
+                self.failed = Some(error);
+                param
+            }
+        }
+    }
+}
+
+/// The transpose of a matrix, contiguous in memory, which a backend's transpose need not be.
+fn transposed(values: &[f32], columns: usize) -> Vec<f32> {
+    (0..columns)
+        .flat_map(|column| values.iter().skip(column).step_by(columns))
+        .copied()
+        .collect()
+}

@@ -1,0 +1,17 @@
+//! Weights in files: one reader and one writer for every model.
+//!
+//! [`WeightReader`] opens what libraries of the field save: safetensors, shards with or without
+//! their index, PyTorch's pickles (never executed), variants such as `fp16`. It reads one tensor at
+//! a time. [`WeightReader::load_into`] fills a model; a [`KeyMapping`] says where each parameter is
+//! stored. [`save_weights`] writes safetensors with PyTorch's names and layouts.
+
+mod load;
+mod loaded;
+mod pickle;
+mod reader;
+mod save;
+
+pub use load::{KeyMapping, LoadReport, ParamKey, load_weights, pytorch_key};
+pub use loaded::Loaded;
+pub use reader::{WeightReader, shard_files};
+pub use save::{save_tensors, save_weights};

@@ -1,0 +1,170 @@
+//! PyTorch's pickles, read without executing anything.
+
+use crate::{Error, Result};
+use pytorch_reader::{PytorchReader, Tensor};
+use std::{collections::BTreeSet, fs::File, io::Read, path::Path};
+
+/// How much of a file without an archive may be its pickle.
+const LONGEST_PICKLE: u64 = 1 << 24;
+
+/// The tensors of a file, in a training program's `model` or `state_dict` or at the top.
+///
+/// # Errors
+/// [`Error::Weights`] if it is broken or names code; [`Error::Io`] if it cannot be read.
+pub(super) fn tensors(path: &Path) -> Result<Vec<(String, Tensor)>> {
+    let length = std::fs::metadata(path).map_err(Error::io(path))?.len();
+    let code = named_code(path)?;
+    if !code.is_empty() {
+        let reason = format!(
+            "names code that other programs would run on opening it ({}); nothing was read: use safetensors",
+            code.into_iter().collect::<Vec<_>>().join(", ")
+        );
+        return Err(Error::weights(path, reason));
+    }
+    let inside = |key: &&str| {
+        PytorchReader::with_top_level_key(path, key)
+            .ok()
+            .filter(|reader| !reader.is_empty())
+    };
+    let reader = match ["model", "state_dict"].iter().find_map(inside) {
+        Some(reader) => reader,
+        None => PytorchReader::new(path).map_err(|error| Error::weights(path, error))?,
+    };
+    let tensors: Vec<(String, Tensor)> = reader.into_tensors().into_iter().collect();
+    // A view may claim to be larger than its storage.
+    if let Some((name, tensor)) = tensors
+        .iter()
+        .find(|(_, tensor)| tensor.byte_len() as u64 > length)
+    {
+        let reason = format!(
+            "{name} claims {} bytes, the file has {length}",
+            tensor.byte_len()
+        );
+        return Err(Error::weights(path, reason));
+    }
+    Ok(tensors)
+}
+
+/// Functions and classes that a pickle names, other than those that tensors consist of.
+fn named_code(path: &Path) -> Result<BTreeSet<String>> {
+    let file = File::open(path).map_err(Error::io(path))?;
+    let mut pickle = Vec::new();
+    match zip::ZipArchive::new(&file) {
+        Ok(mut archive) => {
+            let name = archive
+                .file_names()
+                .flatten()
+                .find(|name| name.ends_with("data.pkl"))
+                .map(|name| name.into_owned());
+            if let Some(name) = name {
+                let entry = archive
+                    .by_name(&name)
+                    .map_err(|error| Error::weights(path, error))?;
+                entry
+                    .take(pytorch_reader::MAX_PICKLE_SIZE)
+                    .read_to_end(&mut pickle)
+                    .map_err(Error::io(path))?;
+            }
+        }
+        // Before archives, pickles came first and the numbers behind them.
+        Err(_) => {
+            File::open(path)
+                .and_then(|file| file.take(LONGEST_PICKLE).read_to_end(&mut pickle))
+                .map_err(Error::io(path))?;
+        }
+    }
+    let known = |name: &str| {
+        ["torch.", "collections.", "numpy.", "_codecs."]
+            .iter()
+            .any(|module| name.starts_with(module))
+    };
+    Ok(globals(&pickle)
+        .into_iter()
+        .filter(|name| !known(name))
+        .collect())
+}
+
+/// What `GLOBAL` (`c`, module, name, a line each) and `INST` (`i`) name; and what stands before
+/// `STACK_GLOBAL`.
+fn globals(pickle: &[u8]) -> BTreeSet<String> {
+    let is_word = |bytes: &[u8]| {
+        bytes.len() > 1
+            && bytes
+                .iter()
+                .all(|b| b.is_ascii_alphanumeric() || b"_.".contains(b))
+            && !bytes[0].is_ascii_digit()
+    };
+    let line = |from: usize| {
+        pickle
+            .get(from..)?
+            .iter()
+            .take(200)
+            .position(|b| *b == b'\n')
+            .map(|n| &pickle[from..from + n])
+    };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    // A string with its length in one byte, ending before `end`, and where it begins.
+    let string_before = |end: usize| {
+        (2..end.min(200)).find_map(|n| {
+            let start = end - n;
+            let holds = pickle[start] == 0x8c && usize::from(pickle[start + 1]) == n - 2;
+            (holds && is_word(&pickle[start + 2..end]))
+                .then(|| (start, text(&pickle[start + 2..end])))
+        })
+    };
+    // Memoizing (`MEMOIZE`) may stand between.
+    let skip = |end: usize| {
+        if end > 0 && pickle[end - 1] == 0x94 {
+            end - 1
+        } else {
+            end
+        }
+    };
+    let mut names = BTreeSet::new();
+    let mut at = 0;
+    while at < pickle.len() {
+        let byte = pickle[at];
+        at += 1;
+        if matches!(byte, b'c' | b'i')
+            && let Some(module) = line(at).filter(|module| is_word(module))
+            && let Some(name) = line(at + 1 + module.len()).filter(|name| is_word(name))
+        {
+            names.insert(format!("{}.{}", text(module), text(name)));
+            at += module.len() + name.len() + 2;
+        } else if byte == 0x93
+            && let Some((start, name)) = string_before(skip(at - 1))
+            && let Some((_, module)) = string_before(skip(start))
+        {
+            names.insert(format!("{module}.{name}"));
+        }
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pickles_name_their_code_in_every_protocol() {
+        let names = |pickle: &[u8]| globals(pickle).into_iter().collect::<Vec<_>>();
+        assert_eq!(
+            names(b"\x80\x02ccollections\nOrderedDict\nq\x00)R."),
+            ["collections.OrderedDict"]
+        );
+        assert_eq!(
+            names(b"\x80\x02cposix\nsystem\nq\x00X\x04\x00\x00\x00exit\x85R."),
+            ["posix.system"]
+        );
+        // Protocol 4: module and name as strings, remembered or not.
+        assert_eq!(
+            names(b"\x80\x04\x8c\x05posix\x94\x8c\x06system\x94\x93\x94."),
+            ["posix.system"]
+        );
+        assert_eq!(
+            names(b"\x80\x04\x8c\x05posix\x8c\x06system\x93."),
+            ["posix.system"]
+        );
+        assert_eq!(names(b"c\n\nc1\n2\n\x93\x94\x93"), [] as [&str; 0]);
+    }
+}

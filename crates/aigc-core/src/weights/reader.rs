@@ -1,0 +1,594 @@
+//! Tensors in files, as other libraries save them.
+
+use super::pickle;
+use crate::{Error, Result};
+use half::{bf16, f16};
+use pytorch_reader::DType as PickledType;
+use safetensors::{Dtype, tensor::Metadata};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+/// The longest header of a safetensors file, the limit of its reference implementation.
+const LONGEST_HEADER: u64 = 100_000_000;
+
+/// File endings of weights, preferred ones first. All but the first are pickles.
+const ENDINGS: [&str; 5] = ["safetensors", "bin", "pt", "pth", "ckpt"];
+
+/// Tensors in files, each read when it is requested: no more memory than the tensors themselves.
+pub struct WeightReader {
+    path: PathBuf,
+    tensors: BTreeMap<String, Stored>,
+    files: Vec<Mutex<File>>,
+    notes: Vec<String>,
+}
+
+struct Stored {
+    shape: Vec<usize>,
+    place: Place,
+}
+
+enum Place {
+    /// Bytes of one of the files.
+    Bytes {
+        file: usize,
+        start: u64,
+        dtype: Dtype,
+    },
+    Pickled(pytorch_reader::Tensor),
+}
+
+impl std::fmt::Debug for WeightReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WeightReader")
+            .field("path", &self.path)
+            .field("tensors", &self.tensors.len())
+            .finish()
+    }
+}
+
+impl WeightReader {
+    /// Opens the weights of a directory, of the first of `stems` that is there:
+    /// `STEM.safetensors`, its shards with or without their index, the same for pickles (`.bin`,
+    /// `.pt`, `.pth`, `.ckpt`). If there are only variants (`STEM.fp16.safetensors`), the one that
+    /// is there is taken and [named](Self::notes).
+    ///
+    /// # Errors
+    /// [`Error::Weights`] if there are none, only some of the shards, several variants, or broken
+    /// files.
+    pub fn from_dir(dir: &Path, stems: &[&str]) -> Result<Self> {
+        Self::find(dir, stems, None)
+    }
+
+    /// The same for a variant: `STEM.VARIANT.safetensors` and so on.
+    ///
+    /// # Errors
+    /// As [`from_dir`](Self::from_dir); [`Error::Weights`] lists the variants that are there.
+    pub fn from_dir_with_variant(dir: &Path, stems: &[&str], variant: &str) -> Result<Self> {
+        Self::find(dir, stems, Some(variant))
+    }
+
+    fn find(dir: &Path, stems: &[&str], wanted: Option<&str>) -> Result<Self> {
+        let entries = std::fs::read_dir(dir).map_err(Error::io(dir))?;
+        let mut files: Vec<String> = entries
+            .flatten()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
+        files.sort();
+        for ending in ENDINGS {
+            for stem in stems {
+                let candidates: Vec<Candidate> = files
+                    .iter()
+                    .filter_map(|file| Candidate::parse(file, stem, ending))
+                    .collect();
+                let variants: BTreeSet<Option<&str>> =
+                    candidates.iter().map(|c| c.variant.as_deref()).collect();
+                let variant = match wanted {
+                    Some(wanted) if variants.contains(&Some(wanted)) => Some(wanted),
+                    Some(_) => continue,
+                    None if variants.is_empty() => continue,
+                    None if variants.contains(&None) => None,
+                    None if variants.len() == 1 => *variants.first().expect("one"),
+                    None => {
+                        let names: Vec<&str> = variants.iter().flatten().copied().collect();
+                        let reason = format!("holds the variants {}; choose one", names.join(", "));
+                        return Err(Error::weights(dir, reason));
+                    }
+                };
+                let of_variant: Vec<&Candidate> = candidates
+                    .iter()
+                    .filter(|c| c.variant.as_deref() == variant)
+                    .collect();
+                let mut reader = Self::open_candidates(dir, &of_variant)?;
+                if let (Some(variant), None) = (variant, wanted) {
+                    reader.notes.push(format!(
+                        "{}: the variant {variant} is the only one there",
+                        dir.display()
+                    ));
+                }
+                return Ok(reader);
+            }
+        }
+        let named: Vec<String> = stems
+            .iter()
+            .map(|stem| format!("{stem}.safetensors"))
+            .collect();
+        let variant = wanted
+            .map(|variant| format!(" of the variant {variant}"))
+            .unwrap_or_default();
+        let found = if files.is_empty() {
+            "nothing".into()
+        } else {
+            files.join(", ")
+        };
+        let reason = format!(
+            "no weights{variant} ({}, shards or .bin); the directory holds {found}",
+            named.join(", ")
+        );
+        Err(Error::weights(dir, reason))
+    }
+
+    /// Opens one file, else an index, else all shards.
+    fn open_candidates(dir: &Path, candidates: &[&Candidate]) -> Result<Self> {
+        for kind in [Kind::Whole, Kind::Index] {
+            if let Some(candidate) = candidates.iter().find(|c| c.kind == kind) {
+                return Self::open(&dir.join(&candidate.file));
+            }
+        }
+        let of = candidates.iter().filter_map(|c| {
+            if let Kind::Shard(_, of) = c.kind {
+                Some(of)
+            } else {
+                None
+            }
+        });
+        let of = of.max().unwrap_or(0);
+        let here: BTreeSet<u32> = candidates
+            .iter()
+            .filter_map(|c| match c.kind {
+                Kind::Shard(i, n) if n == of => Some(i),
+                _ => None,
+            })
+            .collect();
+        let absent: Vec<String> = (1..=of)
+            .filter(|i| !here.contains(i))
+            .take(16)
+            .map(|i| format!("{i} of {of}"))
+            .collect();
+        if !absent.is_empty() {
+            return Err(Error::weights(
+                dir,
+                format!("shards are missing: {}", absent.join(", ")),
+            ));
+        }
+        let mut all = Self::empty(dir);
+        for candidate in candidates
+            .iter()
+            .filter(|c| matches!(c.kind, Kind::Shard(_, n) if n == of))
+        {
+            all.add(&dir.join(&candidate.file))?;
+        }
+        Ok(all)
+    }
+
+    fn empty(path: &Path) -> Self {
+        Self {
+            path: path.into(),
+            tensors: BTreeMap::new(),
+            files: vec![],
+            notes: vec![],
+        }
+    }
+
+    /// Opens a file by the ending of its name: `.safetensors`, `.index.json` with the shards that
+    /// it names, or anything else as a pickle of PyTorch's. Pickles are read and never executed.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] if it is broken; [`Error::Io`] if it cannot be read.
+    pub fn open(path: &Path) -> Result<Self> {
+        let mut all = Self::empty(path);
+        if path.to_string_lossy().ends_with(".json") {
+            for shard in shard_files(path)? {
+                all.add(&shard)?;
+            }
+        } else {
+            all.add(path)?;
+        }
+        Ok(all)
+    }
+
+    fn add(&mut self, path: &Path) -> Result<()> {
+        refuse_placeholders(path)?;
+        if path.extension().is_some_and(|kind| kind == "safetensors") {
+            return self.add_safetensors(path);
+        }
+        for (name, tensor) in pickle::tensors(path)? {
+            self.insert(
+                name,
+                Stored {
+                    shape: tensor.shape().to_vec(),
+                    place: Place::Pickled(tensor),
+                },
+            );
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, name: String, tensor: Stored) {
+        self.tensors.insert(name, tensor);
+    }
+
+    fn add_safetensors(&mut self, path: &Path) -> Result<()> {
+        let wrong = |reason: String| Error::weights(path, reason);
+        let mut file = File::open(path).map_err(Error::io(path))?;
+        let length = file.metadata().map_err(Error::io(path))?.len();
+        let mut size = [0; 8];
+        if length < 8 {
+            return Err(wrong(format!("truncated: {length} bytes are no header")));
+        }
+        file.read_exact(&mut size).map_err(Error::io(path))?;
+        let size = u64::from_le_bytes(size);
+        if size > LONGEST_HEADER || size > length - 8 {
+            return Err(wrong(format!(
+                "no safetensors file: a header of {size} bytes in a file of {length}"
+            )));
+        }
+        let mut header = vec![0; size as usize];
+        file.read_exact(&mut header).map_err(Error::io(path))?;
+        // Refuses what overlaps, leaves gaps or does not fit its shape.
+        let metadata: Metadata =
+            serde_json::from_slice(&header).map_err(|error| wrong(error.to_string()))?;
+        let expected = (8 + size).saturating_add(metadata.data_len() as u64);
+        if length != expected {
+            return Err(wrong(format!(
+                "truncated or oversized: {length} bytes, {expected} by its header"
+            )));
+        }
+        for (name, info) in metadata.tensors() {
+            let start = 8 + size + info.data_offsets.0 as u64;
+            let place = Place::Bytes {
+                file: self.files.len(),
+                start,
+                dtype: info.dtype,
+            };
+            self.insert(
+                name,
+                Stored {
+                    shape: info.shape.clone(),
+                    place,
+                },
+            );
+        }
+        self.files.push(Mutex::new(file));
+        Ok(())
+    }
+
+    /// The file, the index or the directory that was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What a user should know of the choice of files.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Names of all tensors, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Shape of a tensor, if it is there.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|tensor| &tensor.shape[..])
+    }
+
+    /// Values of a tensor, as 32-bit floats.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] if there is no such tensor, or it holds no floats; [`Error::Io`] if it
+    /// cannot be read.
+    pub fn read(&self, name: &str) -> Result<Vec<f32>> {
+        let wrong = |reason: String| Error::weights(&self.path, reason);
+        let tensor = self
+            .tensors
+            .get(name)
+            .ok_or_else(|| wrong(format!("there is no tensor {name}")))?;
+        let n: usize = tensor.shape.iter().product();
+        match &tensor.place {
+            Place::Bytes { file, start, dtype } => {
+                let mut file = self.files[*file].lock().unwrap_or_else(|e| e.into_inner());
+                file.seek(SeekFrom::Start(*start))
+                    .map_err(Error::io(&self.path))?;
+                let mut bytes = |size: usize| {
+                    let mut bytes = vec![0; n * size];
+                    file.read_exact(&mut bytes)
+                        .map(|()| bytes)
+                        .map_err(Error::io(&self.path))
+                };
+                match dtype {
+                    // Straight into place.
+                    Dtype::F32 => {
+                        let mut values = vec![0f32; n];
+                        file.read_exact(bytemuck::cast_slice_mut(&mut values))
+                            .map_err(Error::io(&self.path))?;
+                        if cfg!(target_endian = "big") {
+                            values.iter_mut().for_each(|value| {
+                                *value = f32::from_bits(value.to_bits().swap_bytes())
+                            });
+                        }
+                        Ok(values)
+                    }
+                    Dtype::F16 => Ok(halves(&bytes(2)?, |bits| f16::from_bits(bits).to_f32())),
+                    Dtype::BF16 => Ok(halves(&bytes(2)?, |bits| bf16::from_bits(bits).to_f32())),
+                    Dtype::F64 => Ok(doubles(&bytes(8)?)),
+                    other => Err(wrong(format!("{name} holds {other:?}, not floats"))),
+                }
+            }
+            Place::Pickled(tensor) => {
+                let bytes = tensor.read().map_err(|error| wrong(error.to_string()))?;
+                match tensor.dtype() {
+                    PickledType::F32 => Ok(bytes
+                        .chunks_exact(4)
+                        .map(|b| f32::from_ne_bytes(array(b)))
+                        .collect()),
+                    PickledType::F16 => Ok(halves(&bytes, |bits| f16::from_bits(bits).to_f32())),
+                    PickledType::BF16 => Ok(halves(&bytes, |bits| bf16::from_bits(bits).to_f32())),
+                    PickledType::F64 => Ok(doubles(&bytes)),
+                    other => Err(wrong(format!("{name} holds {other:?}, not floats"))),
+                }
+            }
+        }
+    }
+}
+
+/// A file in a directory that may hold weights.
+struct Candidate {
+    file: String,
+    variant: Option<String>,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Whole,
+    Index,
+    /// Its number, and how many there are.
+    Shard(u32, u32),
+}
+
+impl Candidate {
+    /// `STEM[.VARIANT].ENDING`, `STEM.ENDING.index[.VARIANT].json` or
+    /// `STEM[.VARIANT]-00001-of-00005[.VARIANT].ENDING`.
+    fn parse(file: &str, stem: &str, ending: &str) -> Option<Self> {
+        let rest = file.strip_prefix(stem)?;
+        let variant = |name: &str| -> Option<Option<String>> {
+            match name.strip_prefix('.') {
+                Some(variant) if !variant.is_empty() && !variant.contains('.') => {
+                    Some(Some(variant.into()))
+                }
+                None if name.is_empty() => Some(None),
+                _ => None,
+            }
+        };
+        if let Some(middle) = rest
+            .strip_prefix(&format!(".{ending}.index"))
+            .and_then(|r| r.strip_suffix(".json"))
+        {
+            return Some(Self {
+                file: file.into(),
+                variant: variant(middle)?,
+                kind: Kind::Index,
+            });
+        }
+        let middle = rest.strip_suffix(&format!(".{ending}"))?;
+        let Some((before, shard)) = middle.split_once('-') else {
+            return Some(Self {
+                file: file.into(),
+                variant: variant(middle)?,
+                kind: Kind::Whole,
+            });
+        };
+        let (number, of) = shard.split_once("-of-")?;
+        let (of, after) = of.split_at(of.find('.').unwrap_or(of.len()));
+        let kind = Kind::Shard(number.parse().ok()?, of.parse().ok()?);
+        Some(Self {
+            file: file.into(),
+            variant: variant(before)?.or(variant(after)?),
+            kind,
+        })
+    }
+}
+
+/// The files that an index of shards names, all of them beside it.
+///
+/// # Errors
+/// [`Error::Weights`] if it is no index, or names a file that is not beside it; [`Error::Io`] if it
+/// cannot be read.
+pub fn shard_files(index: &Path) -> Result<Vec<PathBuf>> {
+    let wrong = |reason: String| Error::weights(index, reason);
+    let text = std::fs::read_to_string(index).map_err(Error::io(index))?;
+    let json: serde_json::Value = serde_json::from_str(text.trim_start_matches('\u{feff}'))
+        .map_err(|error| wrong(error.to_string()))?;
+    let map = json["weight_map"]
+        .as_object()
+        .ok_or_else(|| wrong("no weight_map".into()))?;
+    let names: BTreeSet<&str> = map.values().filter_map(|name| name.as_str()).collect();
+    let dir = index.parent().unwrap_or(Path::new(""));
+    let path = |name: &str| match Path::new(name).file_name() {
+        Some(plain) if plain == name => Ok(dir.join(name)),
+        _ => Err(wrong(format!("names {name:?}, which is no file beside it"))),
+    };
+    names.into_iter().map(path).collect()
+}
+
+/// Refuses what a failed download leaves in place of weights.
+fn refuse_placeholders(path: &Path) -> Result<()> {
+    let mut start = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(64).read_to_end(&mut start))
+        .map_err(Error::io(path))?;
+    let text = String::from_utf8_lossy(&start)
+        .trim_start()
+        .to_ascii_lowercase();
+    if text.starts_with("version https://git-lfs") {
+        let reason = "a Git LFS pointer, not the weights; fetch the file itself (`git lfs pull`)";
+        return Err(Error::weights(path, reason));
+    }
+    if ["<!doctype", "<html", "<?xml"]
+        .iter()
+        .any(|tag| text.starts_with(tag))
+    {
+        let reason = "a web page, not weights; the download was answered with an error page";
+        return Err(Error::weights(path, reason));
+    }
+    Ok(())
+}
+
+fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    bytes.try_into().expect("chunks of this size")
+}
+
+fn halves(bytes: &[u8], value: impl Fn(u16) -> f32) -> Vec<f32> {
+    bytes
+        .chunks_exact(2)
+        .map(|b| value(u16::from_le_bytes(array(b))))
+        .collect()
+}
+
+fn doubles(bytes: &[u8]) -> Vec<f32> {
+    bytes
+        .chunks_exact(8)
+        .map(|b| f64::from_le_bytes(array(b)) as f32)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A safetensors file with one tensor of this name.
+    fn one_tensor(path: &Path, name: &str) {
+        let header = format!(r#"{{"{name}":{{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}}}"#);
+        let bytes = [
+            &(header.len() as u64).to_le_bytes()[..],
+            header.as_bytes(),
+            &1f32.to_le_bytes(),
+        ]
+        .concat();
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    #[test]
+    fn broken_files_are_refused_before_allocating() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.safetensors");
+        let file = |header: &str, data: &[u8]| {
+            let bytes = [
+                &(header.len() as u64).to_le_bytes()[..],
+                header.as_bytes(),
+                data,
+            ]
+            .concat();
+            std::fs::write(&path, bytes).unwrap();
+        };
+        let says = |what: &str| {
+            let error = WeightReader::open(&path).unwrap_err().to_string();
+            assert!(
+                error.contains(what) && error.contains("model.safetensors"),
+                "{what}: {error}"
+            );
+        };
+        std::fs::write(&path, b"short").unwrap();
+        says("truncated");
+        std::fs::write(&path, u64::MAX.to_le_bytes()).unwrap();
+        says("a header of");
+        file("{", b"");
+        says("EOF");
+        let two = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
+        file(two, &[0; 7]);
+        says("truncated or oversized");
+        file(
+            r#"{"a":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4398046511104]}}"#,
+            &[0; 8],
+        );
+        says("truncated or oversized");
+        file(
+            r#"{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}"#,
+            &[0; 8],
+        );
+        says("invalid");
+        std::fs::write(
+            &path,
+            "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 548105171\n",
+        )
+        .unwrap();
+        says("a Git LFS pointer");
+        std::fs::write(&path, "\n<!DOCTYPE html><html><body>Not found").unwrap();
+        says("a web page");
+        file(two, &[0, 0, 0x80, 0x3f, 0, 0, 0, 0xc0]);
+        let files = WeightReader::open(&path).unwrap();
+        assert_eq!(
+            (files.read("a").unwrap(), files.shape("a")),
+            (vec![1.0, -2.0], Some(&[2][..]))
+        );
+        assert!(
+            files
+                .read("b")
+                .unwrap_err()
+                .to_string()
+                .contains("there is no tensor b")
+        );
+        // An index that leads out of its directory.
+        let index = dir.path().join("model.safetensors.index.json");
+        std::fs::write(&index, r#"{"weight_map": {"a": "../model.safetensors"}}"#).unwrap();
+        assert!(
+            WeightReader::open(&index)
+                .unwrap_err()
+                .to_string()
+                .contains("no file beside it")
+        );
+    }
+
+    #[test]
+    fn directories_open_by_stem_shards_and_variant() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let open = || WeightReader::from_dir(dir.path(), &["model", "pytorch_model"]);
+        let names = || open().unwrap().names().collect::<Vec<_>>().join(" ");
+        let error = |reader: Result<WeightReader>| reader.unwrap_err().to_string();
+        assert!(error(open()).contains("the directory holds nothing"));
+        one_tensor(&at("other.safetensors"), "other");
+        assert!(error(open()).contains("the directory holds other.safetensors"));
+        one_tensor(&at("pytorch_model-00001-of-00002.safetensors"), "first");
+        assert!(error(open()).contains("shards are missing: 2 of 2"));
+        one_tensor(&at("pytorch_model-00002-of-00002.safetensors"), "second");
+        assert_eq!(names(), "first second");
+        one_tensor(&at("model.fp16.safetensors"), "half");
+        assert_eq!(names(), "half");
+        assert!(open().unwrap().notes()[0].contains("the variant fp16 is the only one there"));
+        one_tensor(&at("model.bf16.safetensors"), "brain");
+        assert!(error(open()).contains("the variants bf16, fp16; choose one"));
+        let bf16 = WeightReader::from_dir_with_variant(dir.path(), &["model"], "bf16").unwrap();
+        assert_eq!(
+            (bf16.names().collect::<Vec<_>>(), bf16.notes().len()),
+            (vec!["brain"], 0)
+        );
+        assert!(
+            error(WeightReader::from_dir_with_variant(
+                dir.path(),
+                &["model"],
+                "fp8"
+            ))
+            .contains("variant fp8")
+        );
+        one_tensor(&at("model.safetensors"), "full");
+        assert_eq!(names(), "full");
+        let absent = at("absent");
+        assert!(error(WeightReader::from_dir(&absent, &["model"])).contains("absent"));
+    }
+}
