@@ -7,7 +7,7 @@ use aigc_benches::{Side, serve, write_between};
 use aigc_core::{
     checkpoint::RunDir,
     data::{DataLoader, DataLoaderConfig, collate_images, digits},
-    device::{self, NAMES, available},
+    device::{self, BACKENDS, available_backends},
     train::{Event, Trainer, TrainerConfig},
 };
 use aigc_vae::{Beta, VaeObjective};
@@ -51,8 +51,8 @@ fn main() -> Result<()> {
             .to_string(),
         "|---|---|---|---|---|---|".to_string(),
     ];
-    for (name, feature) in NAMES {
-        let cells = match available().contains(&name) {
+    for (name, feature) in BACKENDS {
+        let cells = match available_backends().contains(&name) {
             true => row(name).unwrap_or_else(|error| format!("{error:#} | | | |")),
             false => "not built in, not measured | | | |".to_string(),
         };
@@ -122,7 +122,7 @@ fn tried(device: &Device) -> Result<Value> {
     let folder = tempfile::tempdir()?;
     let mut losses = Vec::new();
     Trainer::new(TrainerConfig::new(300))
-        .observe(|event: &Event<'_>| {
+        .with_callback(|event: &Event<'_>| {
             if let Event::Step(report) = event {
                 losses.extend(report.losses.first().map(|(_, loss)| *loss));
             }
@@ -130,7 +130,7 @@ fn tried(device: &Device) -> Result<Value> {
         .fit(
             VaeObjective::new(Beta::default())?,
             config.init(device)?,
-            &DataLoader::new(digits::all(), collate_images, loader)?,
+            &DataLoader::new(digits::load(), collate_images, loader)?,
             &RunDir::create(folder.path().join("run"))?,
         )?;
     let (first, last) = (losses.first(), losses.last());

@@ -119,13 +119,13 @@ pub(crate) fn train<O: Objective>(
     let raise = stop.clone();
     Trainer::new(TrainerConfig {
         save_steps: 0,
-        steps: usize::MAX / 4,
+        max_steps: usize::MAX / 4,
         ..config
     })
     .with_cancel(stop)
-    .observe(|event: &Event<'_>| {
+    .with_callback(|event: &Event<'_>| {
         if matches!(event, Event::Step(_)) && !clock.tick() {
-            raise.raise();
+            raise.cancel();
         }
     })
     .fit(objective, model, loader, &run)?;

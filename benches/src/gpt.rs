@@ -15,7 +15,7 @@ pub(crate) fn run(device: &Device, clock: Clock) -> Result<()> {
     let config = Gpt2Config::nano(65, 64, [4, 4, 128]);
     let mut rng = Rng::new(0);
     let tokens = (0..256 * 65)
-        .map(|_| rng.below(config.vocab_size) as u32)
+        .map(|_| rng.random_index(config.vocab_size) as u32)
         .collect();
     let windows = TokenDataset::new(tokens, config.n_positions, config.n_positions)?;
     let loader = DataLoader::new(

@@ -6,12 +6,12 @@ use aigc_core::{
     ops::Quantization,
     rng::{InitWeights, Rng},
 };
-use aigc_text::{GenerationConfig, Generator, Gpt2, Gpt2Config};
+use aigc_text::{GenerationConfig, Gpt2, Gpt2Config, TextGenerator};
 use anyhow::Result;
 use burn::tensor::Device;
 
 fn model(device: &Device) -> Result<Gpt2> {
-    Ok(Gpt2Config::small().init(device)?.seeded(0))
+    Ok(Gpt2Config::small().init(device)?.init_weights(0))
 }
 
 /// Generates from a drawn prompt of `prompt` tokens until the clock says that it is enough.
@@ -26,11 +26,13 @@ fn generate_with(
     mut clock: Clock,
 ) -> Result<()> {
     let mut rng = Rng::new(0);
-    let prompt: Vec<u32> = (0..prompt).map(|_| rng.below(50_257) as u32).collect();
+    let prompt: Vec<u32> = (0..prompt)
+        .map(|_| rng.random_index(50_257) as u32)
+        .collect();
     let new = config.max_new_tokens.unwrap_or(0);
     loop {
         let texts =
-            Generator::new(&model, config.clone())?.generate(std::slice::from_ref(&prompt))?;
+            TextGenerator::new(&model, config.clone())?.generate(std::slice::from_ref(&prompt))?;
         assert_eq!(texts[0].new_tokens().len(), new);
         if !clock.tick() {
             return Ok(());

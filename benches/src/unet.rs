@@ -9,8 +9,8 @@ use aigc_core::{
     train::TrainerConfig,
 };
 use aigc_diffusion::{
-    DdimScheduler, DiffusionObjective, DiffusionObjectiveConfig, Sampling, Scheduler, UNet2dConfig,
-    UNet2dModel,
+    DdimScheduler, DiffusionObjective, DiffusionObjectiveConfig, PlanRunner, Scheduler,
+    UNet2dConfig, UNet2dModel,
     models::{DownBlockType, UpBlockType},
 };
 use anyhow::Result;
@@ -45,12 +45,12 @@ pub(crate) fn training(device: &Device, clock: Clock) -> Result<()> {
 }
 
 pub(crate) fn sampling(device: &Device, mut clock: Clock) -> Result<()> {
-    let network = init(device)?.seeded(0);
+    let network = init(device)?.init_weights(0);
     let plan = DdimScheduler::default().plan(10)?;
     let mut rng = Rng::new(0);
     loop {
         let mut x = rng.normal([16, 1, 28, 28], device);
-        let mut sampling = Sampling::new(&plan);
+        let mut sampling = PlanRunner::new(&plan);
         while let Some(call) = sampling.call() {
             let output = network.forward(
                 sampling.input(&x),
@@ -59,7 +59,7 @@ pub(crate) fn sampling(device: &Device, mut clock: Clock) -> Result<()> {
             );
             x = sampling
                 .step(x, output, || unreachable!("DDIM draws no noise"))
-                .sample;
+                .prev_sample;
         }
         x.mean().into_scalar::<f32>();
         if !clock.tick() {

@@ -7,7 +7,7 @@ use aigc_core::{
     rng::Rng,
     train::TrainerConfig,
 };
-use aigc_vae::{Beta, ConvVaeConfig, MlpVaeConfig, Vae, VaeConfig, VaeObjective};
+use aigc_vae::{ConvVaeConfig, KlWeight, MlpVaeConfig, Vae, VaeConfig, VaeObjective};
 use anyhow::Result;
 use burn::tensor::Device;
 
@@ -25,9 +25,9 @@ pub(crate) fn conv(width: usize, side: usize) -> VaeConfig {
 
 pub(crate) fn run(model: VaeConfig, batch: usize, device: &Device, clock: Clock) -> Result<()> {
     let model = model.init(device)?;
-    let loader = images(model.shape(), batch)?;
+    let loader = images(model.sample_shape(), batch)?;
     train(
-        VaeObjective::new(Beta::default())?,
+        VaeObjective::new(KlWeight::default())?,
         model,
         &loader,
         TrainerConfig::new(0),
@@ -43,7 +43,9 @@ pub(crate) fn images(
     let mut rng = Rng::new(0);
     let mut image = || Image {
         shape,
-        pixels: (0..shape.numel()).map(|_| rng.below(256) as u8).collect(),
+        pixels: (0..shape.numel())
+            .map(|_| rng.random_index(256) as u8)
+            .collect(),
         label: None,
     };
     let images = InMemory((0..1024).map(|_| image()).collect());

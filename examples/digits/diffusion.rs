@@ -9,14 +9,14 @@ use aigc_core::{
     CancelToken,
     burn::tensor::{Device, Tensor},
     checkpoint::RunDir,
-    data::{Classes, ImageShape},
+    data::{ClassLabels, ImageShape},
     output::{Animation, ImageGrid, save_gif, save_image},
-    train::{EmaConfig, OptimizerConfig, Schedule, StopReason, TrainerConfig},
+    train::{EmaConfig, LrSchedule, OptimizerConfig, StopReason, TrainerConfig},
 };
 use aigc_diffusion::{
-    DiffusionObjective, DiffusionObjectiveConfig, DpmMultistepScheduler, Guidance,
-    NoiseScheduleConfig, Pipeline, Process, Sampler, Samples, SigmaScheduleFlags, UNet2dConfig,
-    UNet2dModel,
+    ClassifierFreeGuidance, DiffusionObjective, DiffusionObjectiveConfig, DiffusionSampler,
+    DpmMultistepScheduler, ForwardProcess, NoiseScheduleConfig, Pipeline, Samples,
+    SigmaScheduleFlags, UNet2dConfig, UNet2dModel,
 };
 use aigc_examples::{Images, say_how_to_go_on};
 use anyhow::Result;
@@ -49,11 +49,11 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
         .with_model_config(model)?
         .with_objective_config(objective)?
         .with_data_config(data)?
-        .evaluate(|network| {
+        .with_evaluation(|network| {
             let samples = sampler(network, &scheduler, shape, device)?.sample(JUDGED, seed)?;
             judge.metrics(samples.images, &samples.classes.unwrap_or_default())
         })
-        .preview(|network, at| {
+        .with_preview(|network, at| {
             let samples = show(network, &sampler(network, &scheduler, shape, device)?, seed)?;
             save_image(&samples.images, grid, &at.run.sample_path(at.step, "png"))
         })
@@ -99,7 +99,7 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
 /// DPM-Solver++ over Karras et al.'s noise levels.
 fn scheduler(objective: &DiffusionObjectiveConfig) -> DpmMultistepScheduler {
     let noise = match &objective.process {
-        Process::Steps { noise, .. } => noise.clone(),
+        ForwardProcess::Discrete { noise, .. } => noise.clone(),
         _ => NoiseScheduleConfig::default(),
     };
     DpmMultistepScheduler {
@@ -118,10 +118,11 @@ fn sampler<'a>(
     scheduler: &DpmMultistepScheduler,
     shape: ImageShape,
     device: &Device,
-) -> aigc_core::Result<Sampler<'a, UNet2dModel>> {
-    let sampler = Sampler::new(network, scheduler, STEPS, shape, device)?.with_batch_size(250)?;
+) -> aigc_core::Result<DiffusionSampler<'a, UNet2dModel>> {
+    let sampler =
+        DiffusionSampler::new(network, scheduler, STEPS, shape, device)?.with_batch_size(250)?;
     if network.config().num_class_embeds.is_some() {
-        sampler.guided(Guidance::new(GUIDANCE))
+        sampler.with_guidance(ClassifierFreeGuidance::new(GUIDANCE))
     } else {
         Ok(sampler)
     }
@@ -130,7 +131,7 @@ fn sampler<'a>(
 /// 100 samples, or ten of each class; always of the same noise.
 fn show(
     network: &UNet2dModel,
-    sampler: &Sampler<'_, UNet2dModel>,
+    sampler: &DiffusionSampler<'_, UNet2dModel>,
     seed: u64,
 ) -> aigc_core::Result<Samples> {
     if network.config().num_class_embeds.is_some() {
@@ -153,8 +154,8 @@ fn pictures(
     let at = |name: &str| run.path().join(name);
     let mut film = Animation::new(grid);
     let mut failed = aigc_core::Result::Ok(());
-    let watched = sampler(network, scheduler, shape, device)?.observe(|progress| {
-        failed = film.push(&progress.noisy());
+    let watched = sampler(network, scheduler, shape, device)?.with_callback(|progress| {
+        failed = film.push(&progress.noisy_images());
         if failed.is_ok() {
             ControlFlow::Continue(())
         } else {
@@ -163,7 +164,7 @@ fn pictures(
     });
     // One of each class.
     let watched = match network.config().num_class_embeds {
-        Some(classes) => watched.of(Classes::Each(
+        Some(classes) => watched.with_classes(ClassLabels::PerSample(
             (0..10).map(|i| i % (classes as u32 - 1)).collect(),
         )),
         None => watched,
@@ -184,14 +185,14 @@ fn pictures(
     )?;
     let (from, to) = (sampler.noise(20, seed ^ 1), sampler.noise(20, seed ^ 2));
     save_gif(
-        sampler.between(&from, &to, 20, seed)?,
+        sampler.interpolate(&from, &to, 20, seed)?,
         grid,
         Duration::from_millis(80),
         &at("between.gif"),
     )?;
     let ten = sampler.sample(10, seed ^ 3)?.images;
     save_image(
-        &Tensor::cat(vec![ten.clone(), judge.known.images(&ten)?], 0),
+        &Tensor::cat(vec![ten.clone(), judge.known.nearest_images(&ten)?], 0),
         grid,
         &at("nearest.png"),
     )?;
@@ -206,9 +207,9 @@ fn defaults(args: &Args) -> Result<(Settings<UNet2dConfig, DiffusionObjectiveCon
     let model = UNet2dConfig::small(images.shape, classes);
     let trainer = TrainerConfig {
         seed: args.run.seed,
-        minutes: Some(3.0),
+        max_minutes: Some(3.0),
         learning_rate: 1e-3,
-        schedule: Schedule::cosine(100),
+        lr_schedule: LrSchedule::cosine(100),
         optimizer: OptimizerConfig::adam(0.9, 0.99),
         max_grad_norm: Some(1.0),
         ema: Some(EmaConfig::new(0.998)),

@@ -10,12 +10,12 @@ use aigc_core::{
     burn::tensor::{Device, Tensor},
     output::{save_gif, save_image},
     rng::Rng,
-    train::{EmaConfig, OptimizerConfig, Schedule, StopReason, TrainerConfig},
+    train::{EmaConfig, LrSchedule, OptimizerConfig, StopReason, TrainerConfig},
 };
 use aigc_examples::{Images, say_how_to_go_on};
 use aigc_gan::{
     AnyGan, Augment, ClassConditioning, DcganConfig, DiffAugment, GanConfig, GanObjective,
-    GanObjectiveConfig, Generator, MlpGanConfig, Sampler,
+    GanObjectiveConfig, GanSampler, Generator, MlpGanConfig,
 };
 use anyhow::Result;
 use std::time::Duration;
@@ -51,17 +51,17 @@ pub(crate) fn run(
         .with_model_config(model)?
         .with_objective_config(objective)?
         .with_data_config(data)?
-        .evaluate(|gan: &AnyGan| {
-            let sampler = Sampler::new(&gan.generator, device);
-            let mut rng = Rng::keyed(seed, "judged", 0);
-            let (pictures, asked) = match gan.generator.classes() {
-                Some(_) => sampler.labelled(JUDGED, &mut rng)?,
+        .with_evaluation(|gan: &AnyGan| {
+            let sampler = GanSampler::new(&gan.generator, device);
+            let mut rng = Rng::stream(seed, "judged", 0);
+            let (pictures, asked) = match gan.generator.num_classes() {
+                Some(_) => sampler.sample_with_labels(JUDGED, &mut rng)?,
                 None => (sampler.sample(JUDGED, &mut rng)?, Vec::new()),
             };
             judge.metrics(pictures, &asked)
         })
-        .preview(|gan, at| {
-            let sampler = Sampler::new(&gan.generator, device);
+        .with_preview(|gan, at| {
+            let sampler = GanSampler::new(&gan.generator, device);
             save_image(
                 &show(&sampler, gan, seed)?,
                 grid,
@@ -74,8 +74,8 @@ pub(crate) fn run(
         return Ok(());
     }
 
-    let sampler = Sampler::new(&trained.model.generator, device);
-    let mut rng = Rng::keyed(seed, "pictures", 0);
+    let sampler = GanSampler::new(&trained.model.generator, device);
+    let mut rng = Rng::stream(seed, "pictures", 0);
     let at = |name: &str| run.path().join(name);
     save_image(
         &show(&sampler, &trained.model, seed)?,
@@ -90,7 +90,10 @@ pub(crate) fn run(
     )?;
     let samples = sampler.sample(10, &mut rng)?;
     save_image(
-        &Tensor::cat(vec![samples.clone(), judge.known.images(&samples)?], 0),
+        &Tensor::cat(
+            vec![samples.clone(), judge.known.nearest_images(&samples)?],
+            0,
+        ),
         grid,
         &at("nearest.png"),
     )?;
@@ -120,12 +123,12 @@ pub(crate) fn run(
 
 /// 100 samples, or ten of each class; always of the same noise.
 fn show<G: Generator>(
-    sampler: &Sampler<'_, G>,
+    sampler: &GanSampler<'_, G>,
     gan: &AnyGan,
     seed: u64,
 ) -> aigc_core::Result<Tensor<4>> {
-    let mut rng = Rng::keyed(seed, "preview", 0);
-    if gan.generator.classes().is_some() {
+    let mut rng = Rng::stream(seed, "preview", 0);
+    if gan.generator.num_classes().is_some() {
         sampler.class_grid(10, &mut rng)
     } else {
         sampler.sample(100, &mut rng)
@@ -157,16 +160,16 @@ fn defaults(
         })
     };
     // 1,500 images are few: moved a little, they last longer.
-    let augment = Augment::Diff(DiffAugment {
+    let augment = Augment::DiffAugment(DiffAugment {
         color: false,
         translation: 0.125,
         cutout: 0.0,
     });
     let trainer = TrainerConfig {
         seed: args.run.seed,
-        minutes: Some(2.0),
+        max_minutes: Some(2.0),
         learning_rate: 5e-4,
-        schedule: Schedule::linear(0),
+        lr_schedule: LrSchedule::linear(0),
         optimizer: OptimizerConfig::adam(0.5, 0.99),
         ema: Some(EmaConfig::new(0.998)),
         eval_steps: 500,

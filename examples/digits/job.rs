@@ -4,7 +4,7 @@ use crate::Args;
 use aigc_core::{
     checkpoint::RunDir,
     output::ImageGrid,
-    train::{Start, TrainerConfig},
+    train::{StartFrom, TrainerConfig},
 };
 use aigc_examples::{Images, ImagesConfig};
 use anyhow::Result;
@@ -38,7 +38,7 @@ impl<M: DeserializeOwned, O: DeserializeOwned> Job<M, O> {
         defaults: impl FnOnce() -> Result<(Settings<M, O>, Images)>,
     ) -> Result<Self> {
         let options = &args.run;
-        let existing = if options.start() == Start::Fresh {
+        let existing = if options.start() == StartFrom::Fresh {
             None
         } else {
             Some(options.existing_run(name)?)
@@ -80,7 +80,7 @@ impl<M: DeserializeOwned, O: DeserializeOwned> Job<M, O> {
     pub(crate) fn grid(&self) -> ImageGrid {
         let grid = ImageGrid::new(10, self.images.shape.width);
         if self.images.shape.width < 16 {
-            grid.smoothed()
+            grid.with_interpolation()
         } else {
             grid
         }

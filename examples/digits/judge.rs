@@ -29,14 +29,15 @@ impl Judge {
     pub(crate) fn new(images: &Images, device: &Device) -> Result<Self> {
         let moments = |loader: &DataLoader<ImageBatch>| {
             let mut moments = FeatureStatistics::new(images.shape.numel())?;
-            for batch in loader.pass() {
-                moments.add(&batch?.images(device).flatten(1, 3))?;
+            for batch in loader.iter_once() {
+                moments.add(&batch?.to_tensor(device).flatten(1, 3))?;
             }
             Ok::<_, Error>(moments)
         };
-        let held_out_images = images.held_out.items();
-        let measurable =
-            images.shape.numel() <= MOST_PIXELS && held_out_images > 1 && images.train.items() > 1;
+        let held_out_images = images.held_out.num_items();
+        let measurable = images.shape.numel() <= MOST_PIXELS
+            && held_out_images > 1
+            && images.train.num_items() > 1;
         let held_out = match measurable {
             true => {
                 let held_out = moments(&images.held_out)?;
@@ -45,7 +46,7 @@ impl Judge {
             }
             false => None,
         };
-        let known = NearestNeighbors::from_batches(images.train.pass(), MOST_KNOWN, device)?;
+        let known = NearestNeighbors::from_batches(images.train.iter_once(), MOST_KNOWN, device)?;
         Ok(Self {
             held_out,
             held_out_images,
@@ -61,13 +62,13 @@ impl Judge {
             moments.add(&pictures.clone().flatten(1, 3))?;
             metrics.push(("frechet".to_string(), frechet_distance(held_out, &moments)?));
         }
-        if let Some(classes) = self.known.classes() {
-            let read = self.known.classify(pictures).classes();
+        if let Some(classes) = self.known.num_classes() {
+            let read = self.known.classify(pictures).predictions();
             let right = read.iter().zip(asked).filter(|(a, b)| a == b).count();
             let mut histogram = ClassHistogram::new(classes)?;
             histogram.add(read)?;
             metrics.push(("uneven".into(), histogram.total_variation()));
-            metrics.push(("classes".into(), histogram.covered() as f64));
+            metrics.push(("classes".into(), histogram.num_seen() as f64));
             if !asked.is_empty() {
                 metrics.push(("right".into(), right as f64 / asked.len() as f64));
             }

@@ -10,11 +10,11 @@ use aigc_core::{
     data::{DataLoader, ImageBatch},
     output::{ImageGrid, save_gif, save_image},
     rng::Rng,
-    train::{EmaConfig, Schedule, StopReason, TrainerConfig},
+    train::{EmaConfig, LrSchedule, StopReason, TrainerConfig},
 };
 use aigc_examples::{Images, say_how_to_go_on};
 use aigc_vae::{
-    AnyVae, Beta, ConvVaeConfig, MlpVaeConfig, VaeConfig, VaeObjective, held_out, interpolate,
+    AnyVae, ConvVaeConfig, KlWeight, MlpVaeConfig, VaeConfig, VaeObjective, evaluate, interpolate,
     latent_grid, reconstruct, sample,
 };
 use anyhow::{Context, Result};
@@ -39,7 +39,7 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
             model,
             100,
             TEMPERATURE,
-            &mut Rng::keyed(seed, "preview", 0),
+            &mut Rng::stream(seed, "preview", 0),
             device,
         )
     };
@@ -49,8 +49,10 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
         .with_model_config(model)?
         .with_objective_config(objective)?
         .with_data_config(data)?
-        .evaluate(|model| held_out(model, &images.held_out, device, seed))
-        .preview(|model, at| save_image(&show(model)?, grid, &at.run.sample_path(at.step, "png")))
+        .with_evaluation(|model| evaluate(model, &images.held_out, device, seed))
+        .with_preview(|model, at| {
+            save_image(&show(model)?, grid, &at.run.sample_path(at.step, "png"))
+        })
         .fit(
             VaeObjective::new(*objective)?,
             model.init(device)?,
@@ -81,7 +83,7 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
         "\nheld-out -ELBO: {:.2} nats per image, mean of {} images that no step has seen ({:.2} to reconstruct, {:.2} \
          of divergence)\n  It bounds from above how many nats the model needs to write an image down: lower is better.\n",
         value("nelbo"),
-        images.held_out.items(),
+        images.held_out.num_items(),
         value("reconstruction"),
         value("kl"),
     );
@@ -111,14 +113,14 @@ const BETA: f64 = 0.5;
 /// Samples are drawn a little closer to the middle of the prior, where digits are typical.
 const TEMPERATURE: f64 = 0.8;
 
-fn defaults(args: &Args) -> Result<(Settings<VaeConfig, Beta>, Images)> {
+fn defaults(args: &Args) -> Result<(Settings<VaeConfig, KlWeight>, Images)> {
     let data = args.data.clone();
     let images = data.open(BATCH, args.run.seed)?;
     let shape = images.shape;
     let foldable = shape.height % 4 == 0 && shape.width % 4 == 0;
     let model = if foldable {
         VaeConfig::Conv(ConvVaeConfig {
-            latent: 8,
+            latent_dim: 8,
             ..ConvVaeConfig::new(shape)
         })
     } else {
@@ -126,9 +128,9 @@ fn defaults(args: &Args) -> Result<(Settings<VaeConfig, Beta>, Images)> {
     };
     let trainer = TrainerConfig {
         seed: args.run.seed,
-        minutes: Some(2.0),
+        max_minutes: Some(2.0),
         learning_rate: 2e-3,
-        schedule: Schedule::cosine(100),
+        lr_schedule: LrSchedule::cosine(100),
         ema: Some(EmaConfig::new(0.999)),
         eval_steps: 500,
         preview_steps: 500,
@@ -139,9 +141,9 @@ fn defaults(args: &Args) -> Result<(Settings<VaeConfig, Beta>, Images)> {
         Settings {
             model,
             trainer,
-            objective: Beta {
+            objective: KlWeight {
                 value: BETA,
-                anneal: 0,
+                warmup_steps: 0,
             },
             data,
         },
@@ -160,7 +162,7 @@ struct Pictures<'a> {
 
 impl Pictures<'_> {
     fn save(&self, folder: &std::path::Path) -> Result<()> {
-        let noise = &mut Rng::keyed(self.seed, "samples", 0);
+        let noise = &mut Rng::stream(self.seed, "samples", 0);
         save_image(
             &sample(self.model, 100, TEMPERATURE, noise, self.device)?,
             self.grid,
@@ -168,10 +170,10 @@ impl Pictures<'_> {
         )?;
         let batch = self
             .held_out
-            .pass()
+            .iter_once()
             .next()
             .context("there are held-out images")??;
-        let originals = batch.images(self.device);
+        let originals = batch.to_tensor(self.device);
         self.reconstructions(originals.clone(), &folder.join("reconstructions.png"))?;
         self.walk(&batch, originals.clone(), &folder.join("walk.gif"))?;
         let axes = self.busiest(originals);
@@ -198,7 +200,7 @@ impl Pictures<'_> {
     /// From one image of each class to the next, or through the first images where there are no
     /// classes.
     fn walk(&self, batch: &ImageBatch, images: Tensor<4>, path: &std::path::Path) -> Result<()> {
-        let stops: Vec<usize> = match batch.label_values() {
+        let stops: Vec<usize> = match batch.labels() {
             Some(labels) => (0..10)
                 .filter_map(|class| labels.iter().position(|l| *l == class))
                 .collect(),
@@ -213,12 +215,12 @@ impl Pictures<'_> {
                     .take(8),
             );
         }
-        let zoom = self.grid.zoom * 2;
+        let zoom = self.grid.scale * 2;
         Ok(save_gif(
             frames,
             ImageGrid {
                 columns: 1,
-                zoom,
+                scale: zoom,
                 ..self.grid
             },
             Duration::from_millis(80),

@@ -5,14 +5,14 @@ use aigc_core::{
     CancelToken,
     burn::tensor::Device,
     checkpoint::RunDir,
-    train::{Start, StopReason, TrainerConfig},
+    train::{StartFrom, StopReason, TrainerConfig},
 };
 use aigc_examples::{
     RunOptions, say_how_to_go_on,
     text::{Continuation, TextTraining, Typewriter, gpt_trainer},
 };
 use aigc_text::{
-    BpeTokenizer, GenerationConfig, Generator, Gpt2, Gpt2Config, TokenDataset, Tokenizer,
+    BpeTokenizer, GenerationConfig, Gpt2, Gpt2Config, TextGenerator, TokenDataset, Tokenizer,
 };
 use anyhow::{Result, bail};
 use std::collections::HashSet;
@@ -28,7 +28,7 @@ pub(crate) fn run(options: &RunOptions, device: &Device, stop: CancelToken) -> R
     let text: String = known.iter().map(|report| format!("{report}\n")).collect();
     // Some are enough to find what comes together.
     let tokenizer = BpeTokenizer::train(known.iter().take(2000), 512)?;
-    let model = Gpt2Config::nano(tokenizer.vocabulary(), 64, [4, 4, 128]);
+    let model = Gpt2Config::nano(tokenizer.vocab_size(), 64, [4, 4, 128]);
     let windows = TokenDataset::new(tokenizer.encode(&text)?, model.n_positions, 1)?;
     let (learned, held_out) = windows.split(0.99)?;
     let trainer = TrainerConfig {
@@ -38,7 +38,7 @@ pub(crate) fn run(options: &RunOptions, device: &Device, stop: CancelToken) -> R
     };
     let trainer = options.config(trainer)?;
     let run: RunDir = match options.start() {
-        Start::Fresh => options.run(NAME)?,
+        StartFrom::Fresh => options.run(NAME)?,
         _ => options.existing_run(NAME)?,
     };
     let shown = Continuation {
@@ -53,7 +53,7 @@ pub(crate) fn run(options: &RunOptions, device: &Device, stop: CancelToken) -> R
         shown,
     };
     let trained = training.run(model.init(device)?, trainer, options, stop, &(), &run)?;
-    if trained.reason == StopReason::Interrupted {
+    if trained.stop_reason == StopReason::Interrupted {
         say_how_to_go_on(trained.step, &run);
         return Ok(());
     }
@@ -62,7 +62,7 @@ pub(crate) fn run(options: &RunOptions, device: &Device, stop: CancelToken) -> R
     for seed in 0..5 {
         let mut typewriter = Typewriter::new(&tokenizer);
         let end = end(&tokenizer)?;
-        for token in Generator::new(&trained.model, config(end))?
+        for token in TextGenerator::new(&trained.model, config(end))?
             .seed(seed)
             .stream(&[end])?
         {
@@ -80,7 +80,7 @@ pub(crate) fn run(options: &RunOptions, device: &Device, stop: CancelToken) -> R
     }
     println!(
         "{} steps in {:.0} s",
-        trained.made,
+        trained.steps_run,
         trained.elapsed.as_secs_f64()
     );
     let folder = run.path().join("model");
@@ -106,7 +106,7 @@ fn config(end: u32) -> GenerationConfig {
         do_sample: true,
         temperature: 0.8,
         top_k: 0,
-        eos_token_id: Some(aigc_text::generate::Tokens::One(end)),
+        eos_token_id: Some(aigc_text::generate::TokenIds::One(end)),
         ..GenerationConfig::default()
     }
 }
@@ -119,7 +119,7 @@ fn reports(model: &Gpt2, tokenizer: &BpeTokenizer) -> Result<Vec<String>> {
     };
     let mut reports = Vec::new();
     for seed in 0..COUNTED / 100 {
-        let texts = Generator::new(model, config.clone())?
+        let texts = TextGenerator::new(model, config.clone())?
             .seed(1000 + seed as u64)
             .generate(&[vec![end]])?;
         reports.extend(

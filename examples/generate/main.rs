@@ -18,8 +18,8 @@ use aigc_examples::{
     text::{Typewriter, model_folder},
 };
 use aigc_text::{
-    CausalLm, GenerationConfig, Generator, Gpt2, Sequence, Strategy, Tokenizer, perplexity,
-    tokenizer,
+    CausalLm, GeneratedSequence, GenerationConfig, GenerationMode, Gpt2, TextGenerator, Tokenizer,
+    perplexity, tokenizer,
 };
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
@@ -74,7 +74,7 @@ fn generate(args: &Args, folder: &Path, device: &Device) -> Result<()> {
         Some(Bits::Int4) => model.quantize(Quantization::Int4),
         None => model,
     };
-    let tokenizer = tokenizer::open(folder)?;
+    let tokenizer = tokenizer::from_pretrained(folder)?;
     if let Some(text) = &args.perplexity {
         return judge(&model, &*tokenizer, text);
     }
@@ -94,17 +94,23 @@ fn generate(args: &Args, folder: &Path, device: &Device) -> Result<()> {
         None => None,
     };
 
-    let mut generator = Generator::new(&model, config.clone())?
+    let mut generator = TextGenerator::new(&model, config.clone())?
         .seed(args.run.seed)
         .tokenizer(&*tokenizer)
         .with_cancel(stop_on_ctrl_c());
     if let Some((assistant, _)) = &assistant {
         generator = generator.with_assistant_model(assistant)?;
     }
-    if let Some(pattern) = args.generation.pattern(&*tokenizer, &config.eos())? {
-        generator = generator.processor(pattern);
+    if let Some(pattern) = args
+        .generation
+        .pattern(&*tokenizer, &config.eos_token_ids())?
+    {
+        generator = generator.with_logits_processor(pattern);
     }
-    let plain = matches!(config.strategy(), Strategy::Sample | Strategy::Contrastive);
+    let plain = matches!(
+        config.generation_mode(),
+        GenerationMode::Sample | GenerationMode::Contrastive
+    );
     if plain && tokens.len() == 1 && config.num_return_sequences == 1 && !config.output_scores {
         print!("{}", prompts[0]);
         let mut typewriter = Typewriter::new(&*tokenizer);
@@ -127,7 +133,7 @@ fn generate(args: &Args, folder: &Path, device: &Device) -> Result<()> {
 fn judge(model: &Gpt2, tokenizer: &dyn Tokenizer, text: &Path) -> Result<()> {
     let text = tokenizer::read_text(text)?;
     let tokens = tokenizer.encode(&text)?;
-    let found = perplexity(model, &tokens, model.context().div_ceil(2))?;
+    let found = perplexity(model, &tokens, model.max_position_embeddings().div_ceil(2))?;
     let bits = found.bits_per_character(text.chars().count());
     println!(
         "perplexity {:.4} of {} tokens; {bits:.4} bits per character",
@@ -137,7 +143,7 @@ fn judge(model: &Gpt2, tokenizer: &dyn Tokenizer, text: &Path) -> Result<()> {
     Ok(())
 }
 
-fn show(text: &Sequence, tokenizer: &dyn Tokenizer, each: bool) {
+fn show(text: &GeneratedSequence, tokenizer: &dyn Tokenizer, each: bool) {
     let score = text
         .score
         .map(|score| format!(" (score {score:.4})"))

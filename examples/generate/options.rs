@@ -1,7 +1,7 @@
 //! The options of generation, as those of transformers' `generate`.
 
 use aigc_text::{
-    GenerationConfig, Pattern, Tokenizer,
+    GenerationConfig, GrammarConstraint, Tokenizer,
     generate::{EarlyStopping, WordConstraint},
 };
 use anyhow::{Context, Result};
@@ -173,7 +173,7 @@ impl GenerationOptions {
             bad_words_ids: [config.bad_words_ids, encode(&self.bad_words)?].concat(),
             force_words_ids: encode(&self.force_words)?
                 .into_iter()
-                .map(WordConstraint::Phrase)
+                .map(WordConstraint::Phrasal)
                 .chain(config.force_words_ids)
                 .collect(),
             sequence_bias: self
@@ -198,13 +198,13 @@ impl GenerationOptions {
         &self,
         tokenizer: &dyn Tokenizer,
         end: &[u32],
-    ) -> Result<Option<Pattern>> {
+    ) -> Result<Option<GrammarConstraint>> {
         Ok(match (&self.regex, &self.json_schema) {
-            (Some(expression), _) => Some(Pattern::regex(expression, tokenizer, end)?),
+            (Some(expression), _) => Some(GrammarConstraint::regex(expression, tokenizer, end)?),
             (None, Some(path)) => {
                 let schema =
                     std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-                Some(Pattern::json_schema(&schema, tokenizer, end)?)
+                Some(GrammarConstraint::json_schema(&schema, tokenizer, end)?)
             }
             (None, None) => None,
         })

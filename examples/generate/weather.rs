@@ -79,7 +79,7 @@ const POINTS: [&str; 8] = [
 ];
 
 fn of<T: Copy>(all: &[T], rng: &mut Rng) -> T {
-    all[rng.below(all.len())]
+    all[rng.random_index(all.len())]
 }
 
 /// Whether the sky is one of these temperatures.
@@ -90,10 +90,10 @@ fn fits(sky: &str, high: i32, low: i32) -> bool {
 /// A report.
 pub(crate) fn report(rng: &mut Rng) -> String {
     let (month, days) = of(&MONTHS, rng);
-    let day = 1 + rng.below(days as usize);
-    let high = rng.below(41) as i32 - 5;
+    let day = 1 + rng.random_index(days as usize);
+    let high = rng.random_index(41) as i32 - 5;
     // Mostly about eight below, as differences of days and nights are.
-    let low = high - 2 - (0..3).map(|_| rng.below(5) as i32).sum::<i32>();
+    let low = high - 2 - (0..3).map(|_| rng.random_index(5) as i32).sum::<i32>();
     let mut sky = || loop {
         let sky = of(&SKIES, rng);
         if fits(sky, high, low) {
@@ -101,8 +101,9 @@ pub(crate) fn report(rng: &mut Rng) -> String {
         }
     };
     let (morning, afternoon) = (sky(), sky());
-    let (wind, speeds) = WINDS[rng.below(WINDS.len())].clone();
-    let speed = speeds.start() + rng.below((speeds.end() - speeds.start() + 1) as usize) as i32;
+    let (wind, speeds) = WINDS[rng.random_index(WINDS.len())].clone();
+    let speed =
+        speeds.start() + rng.random_index((speeds.end() - speeds.start() + 1) as usize) as i32;
     let (city, point) = (of(&CITIES, rng), of(&POINTS, rng));
     format!(
         "{city}, {day} {month}: {morning} in the morning, {afternoon} in the afternoon. High {high}, low {low}. \
@@ -112,7 +113,7 @@ pub(crate) fn report(rng: &mut Rng) -> String {
 
 /// Reports of a seed, a line each.
 pub(crate) fn corpus(reports: usize, seed: u64) -> Vec<String> {
-    let mut rng = Rng::keyed(seed, "weather", 0);
+    let mut rng = Rng::stream(seed, "weather", 0);
     (0..reports).map(|_| report(&mut rng)).collect()
 }
 

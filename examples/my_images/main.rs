@@ -6,7 +6,7 @@ use aigc_core::data::{DataLoader, DataLoaderConfig, ImageShape, collate_images};
 use aigc_core::output::{ImageGrid, save_image};
 use aigc_core::train::{ProgressBar, Trainer, TrainerConfig};
 use aigc_core::{checkpoint::RunDir, device::device, rng::Rng};
-use aigc_vae::{Beta, ConvVaeConfig, VaeObjective, sample};
+use aigc_vae::{ConvVaeConfig, KlWeight, VaeObjective, sample};
 
 fn main() -> aigc_core::Result<()> {
     let device = device("auto")?;
@@ -16,8 +16,13 @@ fn main() -> aigc_core::Result<()> {
     let batches = DataLoader::new(images, collate_images, DataLoaderConfig::default())?;
     let model = ConvVaeConfig::new(shape).init(&device)?;
     let run = RunDir::create_next("runs/my-images")?;
-    let trainer = Trainer::new(TrainerConfig::new(2000)).observe(ProgressBar::new());
-    let trained = trainer.fit(VaeObjective::new(Beta::default())?, model, &batches, &run)?;
+    let trainer = Trainer::new(TrainerConfig::new(2000)).with_callback(ProgressBar::new());
+    let trained = trainer.fit(
+        VaeObjective::new(KlWeight::default())?,
+        model,
+        &batches,
+        &run,
+    )?;
     let pictures = sample(&trained.model, 64, 1.0, &mut Rng::new(7), &device)?;
     save_image(
         &pictures,

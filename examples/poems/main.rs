@@ -7,13 +7,14 @@
 
 #![forbid(unsafe_code)]
 
-use aigc_core::train::{Start, StopReason, TrainerConfig};
+use aigc_core::train::{StartFrom, StopReason, TrainerConfig};
 use aigc_examples::{
     RunOptions, say_how_to_go_on, stop_on_ctrl_c,
     text::{Continuation, TextTraining, gpt_trainer},
 };
 use aigc_text::{
-    CharacterTokenizer, GenerationConfig, Generator, Gpt2, Gpt2Config, Row, TokenDataset, Tokenizer,
+    CharacterTokenizer, GenerationConfig, GenerationState, Gpt2, Gpt2Config, TextGenerator,
+    TokenDataset, Tokenizer,
 };
 use anyhow::{Context, Result, bail};
 use clap::Parser;
@@ -54,7 +55,7 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let device = args.run.device()?;
     let text = read(&args.data)?;
-    let tokenizer = CharacterTokenizer::of(&text);
+    let tokenizer = CharacterTokenizer::from_text(&text);
     let written = Form {
         prompt: &args.prompt,
         characters: args.characters,
@@ -71,7 +72,7 @@ fn main() -> Result<()> {
     };
     let trainer = args.run.config(trainer)?;
     let run = match args.run.start() {
-        Start::Fresh => args.run.run(NAME)?,
+        StartFrom::Fresh => args.run.run(NAME)?,
         _ => args.run.existing_run(NAME)?,
     };
     let shown = Continuation {
@@ -93,7 +94,7 @@ fn main() -> Result<()> {
         &(),
         &run,
     )?;
-    if trained.reason == StopReason::Interrupted {
+    if trained.stop_reason == StopReason::Interrupted {
         say_how_to_go_on(trained.step, &run);
         return Ok(());
     }
@@ -106,7 +107,7 @@ fn main() -> Result<()> {
     }
     println!(
         "{} steps in {:.0} s",
-        trained.made,
+        trained.steps_run,
         trained.elapsed.as_secs_f64()
     );
     Ok(())
@@ -214,7 +215,7 @@ impl Form<'_> {
             num_return_sequences: poems,
             ..GenerationConfig::default()
         };
-        let form = move |row: Row<'_>, scores: &mut [f32]| {
+        let form = move |row: GenerationState<'_>, scores: &mut [f32]| {
             match plan[row.tokens.len()] {
                 Some(mark) => scores
                     .iter_mut()
@@ -229,9 +230,9 @@ impl Form<'_> {
             }
             Ok(())
         };
-        let texts = Generator::new(model, config)?
+        let texts = TextGenerator::new(model, config)?
             .seed(seed)
-            .processor(form)
+            .with_logits_processor(form)
             .generate(&[prompt])?;
         let lines = |text: String| {
             text.replace(STOP, &format!("{STOP}\n"))

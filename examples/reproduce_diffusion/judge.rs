@@ -5,16 +5,16 @@ use aigc_core::{
     Error, Result,
     burn::tensor::{Device, Tensor},
     checkpoint::RunDir,
-    data::{Classes, DataLoader, ImageBatch},
+    data::{ClassLabels, DataLoader, ImageBatch},
     device::device,
     eval::{Classifier, Estimate, FeatureStatistics, LeNet5, bootstrap, frechet_distance},
     output::{ImageGrid, save_image},
     rng::Rng,
 };
 use aigc_diffusion::{
-    AnyDenoiser, AnyScheduler, DdimScheduler, DdpmScheduler, DeisScheduler, Denoiser,
-    DpmMultistepScheduler, Guidance, Likelihood, NoiseScheduleConfig, Pipeline, Prediction,
-    Sampler, Scheduler, SigmaScheduleFlags, Spacing, UniPcScheduler,
+    AnyDenoiser, AnyScheduler, BitsPerDim, ClassifierFreeGuidance, DdimScheduler, DdpmScheduler,
+    DeisScheduler, Denoiser, DiffusionSampler, DpmMultistepScheduler, NoiseScheduleConfig,
+    Pipeline, PredictionType, Scheduler, SigmaScheduleFlags, TimestepSpacing, UniPcScheduler,
 };
 use aigc_examples::ImagesConfig;
 use anyhow::Context;
@@ -37,8 +37,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FOLDER")]
     run: Option<PathBuf>,
     /// Only these of its parts, in their order; all by default.
-    #[arg(long, value_delimiter = ',', default_values_t = [Part::Classes, Part::Distances, Part::Ddpm, Part::Bits])]
-    parts: Vec<Part>,
+    #[arg(long, value_delimiter = ',', default_values_t = [Split::ClassLabels, Split::Distances, Split::Ddpm, Split::Bits])]
+    parts: Vec<Split>,
     /// Scale of guidance, where it is used.
     #[arg(long, default_value_t = 2.0)]
     guidance: f64,
@@ -55,9 +55,9 @@ pub(crate) struct Options {
 
 /// What is judged.
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
-enum Part {
+enum Split {
     /// Whether samples are of the class asked for, with and without guidance.
-    Classes,
+    ClassLabels,
     /// Fréchet distances of four solvers at 5 to 50 steps.
     Distances,
     /// Four solvers at 20 steps against a thousand steps of DDPM, from the same noise.
@@ -66,7 +66,7 @@ enum Part {
     Bits,
 }
 
-impl std::fmt::Display for Part {
+impl std::fmt::Display for Split {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.to_possible_value()
             .expect("no part is hidden")
@@ -127,10 +127,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
 
     let solvers = solvers(&noise, prediction, zero_snr);
     let asked = |part| options.parts.contains(&part);
-    if asked(Part::Classes) {
+    if asked(Split::ClassLabels) {
         bench.classes(&solvers[0].1, n(2000), options.guidance, &run)?;
     }
-    if asked(Part::Distances) {
+    if asked(Split::Distances) {
         println!(
             "Fréchet distance to {} test images in LeNet-5 features, no guidance:",
             bench.real.count()
@@ -151,7 +151,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             }
         }
     }
-    if asked(Part::Ddpm) {
+    if asked(Split::Ddpm) {
         let ddpm = DdpmScheduler {
             noise: noise.clone(),
             prediction_type: prediction,
@@ -160,7 +160,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         };
         bench.against_ddpm(&ddpm, &solvers, n(500))?;
     }
-    if asked(Part::Bits) {
+    if asked(Split::Bits) {
         if zero_snr {
             println!("bits per dimension: not of noise that ends without any signal");
         } else {
@@ -173,7 +173,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
 /// Four ways from noise to image, as far as they differ.
 fn solvers(
     noise: &NoiseScheduleConfig,
-    prediction_type: Prediction,
+    prediction_type: PredictionType,
     zero_snr: bool,
 ) -> Vec<(&'static str, AnyScheduler)> {
     let karras = SigmaScheduleFlags {
@@ -204,7 +204,7 @@ fn solvers(
         noise: noise.clone(),
         prediction_type,
         rescale_betas_zero_snr: zero_snr,
-        timestep_spacing: Spacing::Trailing,
+        timestep_spacing: TimestepSpacing::Trailing,
         ..DdimScheduler::default()
     };
     let mut solvers: Vec<(_, AnyScheduler)> = vec![
@@ -266,10 +266,10 @@ impl Bench<'_> {
         scheduler: &impl Scheduler,
         steps: usize,
         scale: f64,
-    ) -> Result<Sampler<'_, AnyDenoiser>> {
+    ) -> Result<DiffusionSampler<'_, AnyDenoiser>> {
         let Pipeline { network, shape, .. } = self.pipeline;
-        let sampler =
-            Sampler::new(network, scheduler, steps, *shape, &self.device)?.with_batch_size(100)?;
+        let sampler = DiffusionSampler::new(network, scheduler, steps, *shape, &self.device)?
+            .with_batch_size(100)?;
         let known = self.pipeline.labels().len();
         let sampler = if known > 0 {
             sampler.knowing(known)?
@@ -279,7 +279,7 @@ impl Bench<'_> {
         if scale == 1.0 {
             Ok(sampler)
         } else {
-            sampler.guided(Guidance::new(scale))
+            sampler.guided(ClassifierFreeGuidance::new(scale))
         }
     }
 
@@ -313,7 +313,7 @@ impl Bench<'_> {
         scale: f64,
         run: &RunDir,
     ) -> anyhow::Result<()> {
-        let classes = Classes::Each((0..n as u32).map(|i| i % 10).collect());
+        let classes = ClassLabels::PerSample((0..n as u32).map(|i| i % 10).collect());
         for scale in [1.0, scale] {
             let samples = self
                 .sampler(solver, 20, scale)?
@@ -364,7 +364,7 @@ impl Bench<'_> {
         solvers: &[(&str, AnyScheduler)],
         n: usize,
     ) -> anyhow::Result<()> {
-        let sample = |sampler: Sampler<'_, AnyDenoiser>| {
+        let sample = |sampler: DiffusionSampler<'_, AnyDenoiser>| {
             let noise = sampler.noise(n, self.seed);
             let samples = sampler.sample_from_noise(&noise, self.seed)?;
             self.judge(&samples.images, samples.classes.as_deref())
@@ -401,11 +401,11 @@ impl Bench<'_> {
     fn bits(
         &self,
         noise: &NoiseScheduleConfig,
-        prediction: Prediction,
+        prediction: PredictionType,
         test: &DataLoader<ImageBatch>,
         n: usize,
     ) -> anyhow::Result<()> {
-        let likelihood = Likelihood::new(&self.pipeline.network, noise, prediction, &self.device)?;
+        let likelihood = BitsPerDim::new(&self.pipeline.network, noise, prediction, &self.device)?;
         let mut rng = Rng::keyed(self.seed, "bits", 0);
         let (mut bound, mut flow) = (Vec::new(), Vec::new());
         for batch in test.pass() {

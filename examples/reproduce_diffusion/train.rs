@@ -3,12 +3,12 @@
 use aigc_core::{
     CancelToken,
     output::{ImageGrid, save_image},
-    train::{EmaConfig, OptimizerConfig, Schedule, StopReason, TrainerConfig},
+    train::{EmaConfig, LrSchedule, OptimizerConfig, StopReason, TrainerConfig},
 };
 use aigc_diffusion::{
-    BetaSchedule, DiffusionObjective, DiffusionObjectiveConfig, DpmMultistepScheduler,
-    NoiseScheduleConfig, Pipeline, Prediction, Process, Sampler, SigmaScheduleFlags, UNet2dConfig,
-    UNet2dModel, Weighting,
+    BetaSchedule, DiffusionObjective, DiffusionObjectiveConfig, DiffusionSampler,
+    DpmMultistepScheduler, ForwardProcess, LossWeighting, NoiseScheduleConfig, Pipeline,
+    PredictionType, SigmaScheduleFlags, UNet2dConfig, UNet2dModel,
 };
 use aigc_examples::{ImagesConfig, RunOptions, say_how_to_go_on};
 use clap::Args;
@@ -60,19 +60,19 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         ..NoiseScheduleConfig::default()
     };
     let objective = DiffusionObjectiveConfig {
-        process: Process::Steps {
+        process: ForwardProcess::Discrete {
             noise: noise.clone(),
             rescale_betas_zero_snr: options.v,
         },
         prediction: if options.v {
-            Prediction::V
+            PredictionType::V
         } else {
-            Prediction::Epsilon
+            PredictionType::Epsilon
         },
         weighting: if options.min_snr {
-            Weighting::MinSnr { gamma: 5.0 }
+            LossWeighting::MinSnr { gamma: 5.0 }
         } else {
-            Weighting::Uniform
+            LossWeighting::Uniform
         },
         conditioning_dropout: if classes.is_some() { 0.1 } else { 0.0 },
         ..DiffusionObjectiveConfig::default()
@@ -80,7 +80,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     let config = TrainerConfig {
         seed: options.run.seed,
         learning_rate: options.rate,
-        schedule: Schedule::cosine(500),
+        schedule: LrSchedule::cosine(500),
         optimizer: OptimizerConfig::adam(0.9, 0.99),
         max_grad_norm: Some(1.0),
         ema: Some(EmaConfig::new(0.9995)),
@@ -110,7 +110,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         .with_objective_config(&objective)?
         .with_data_config(&options.data)?
         .preview(|network: &UNet2dModel, at| {
-            let sampler = Sampler::new(network, &scheduler, 20, shape, &device)?;
+            let sampler = DiffusionSampler::new(network, &scheduler, 20, shape, &device)?;
             let samples = match classes {
                 Some(classes) => sampler.knowing(classes - 1)?.class_grid(10, 0)?,
                 None => sampler.sample(100, 0)?,

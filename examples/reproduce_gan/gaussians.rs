@@ -7,7 +7,7 @@ use aigc_core::{
     nn::Activation,
     output::save_scatter,
     rng::Rng,
-    train::{Schedule, StopReason},
+    train::{LrSchedule, StopReason},
 };
 use aigc_examples::{RunOptions, say_how_to_go_on};
 use aigc_gan::{
@@ -108,7 +108,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         steps,
         options.rate,
         [0.0, 0.99],
-        Schedule::cosine(0),
+        LrSchedule::cosine(0),
     ))?;
     let learning = GanObjective::new(objective.clone(), &gan)?;
     let run = options.run.run("gaussians")?;

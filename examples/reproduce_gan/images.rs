@@ -11,12 +11,12 @@ use aigc_core::{
     },
     output::{ImageGrid, save_gif, save_image},
     rng::Rng,
-    train::{Schedule, StopReason, TrainerConfig},
+    train::{LrSchedule, StopReason, TrainerConfig},
 };
 use aigc_examples::{ImagesConfig, RunOptions, say_how_to_go_on};
 use aigc_gan::{
     AnyGan, AnyGenerator, ClassConditioning, DcganConfig, DiscriminatorNorm, GanConfig,
-    GanObjective, Generator, GeneratorConditioning, R3ganConfig, ResnetGanConfig, Sampler,
+    GanObjective, GanSampler, Generator, GeneratorConditioning, R3ganConfig, ResnetGanConfig,
     standing_statistics,
 };
 use anyhow::Context;
@@ -100,7 +100,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         return Err(Error::config("classes", other.count, expected).into());
     }
     let by_norm = classes.map(|classes| ClassConditioning {
-        generator: GeneratorConditioning::Norm,
+        generator: GeneratorConditioning::ConditionalBatchNorm,
         ..classes
     });
     let model = match options.model {
@@ -124,14 +124,14 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         .objective(options.gamma.unwrap_or(options.method.usual_gamma()));
     let config = options.run.config(TrainerConfig {
         preview_steps: 1000,
-        ..trainer(seed, 17_000, 2e-4, [0.5, 0.999], Schedule::CONSTANT)
+        ..trainer(seed, 17_000, 2e-4, [0.5, 0.999], LrSchedule::CONSTANT)
     })?;
     let learning = GanObjective::new(objective.clone(), &gan)?;
     let run = options.run.run("images-gan")?;
     images.say(&run);
     let grid = ImageGrid::new(10, shape.width);
     let preview = |gan: &AnyGan, n: usize| -> aigc_core::Result<_> {
-        let sampler = Sampler::new(&gan.generator, &device);
+        let sampler = GanSampler::new(&gan.generator, &device);
         let mut rng = Rng::keyed(seed, "preview", 0);
         if gan.generator.classes().is_some() {
             sampler.class_grid(n / 10, &mut rng)
@@ -209,7 +209,7 @@ fn pictures(
     seed: u64,
     device: &Device,
 ) -> anyhow::Result<()> {
-    let sampler = Sampler::new(&gan.generator, device);
+    let sampler = GanSampler::new(&gan.generator, device);
     let at = |name: &str| run.path().join(name);
     let mut rng = Rng::keyed(seed, "pictures", 0);
     save_image(&sampler.sample(100, &mut rng)?, grid, &at("samples.png"))?;
@@ -275,7 +275,7 @@ fn report(
         real.add(&judge.classify(batch?.images(device)).features)?;
     }
     let mut rng = Rng::keyed(options.run.seed, "judged", 0);
-    let sampler = Sampler::new(generator, device);
+    let sampler = GanSampler::new(generator, device);
     let mut histogram = ClassHistogram::new(LeNet5::CLASSES)?;
     let (mut right, mut left) = (0, options.samples);
     while left > 0 {

@@ -10,7 +10,7 @@ mod gaussians;
 mod images;
 mod stacked;
 
-use aigc_core::train::{EmaConfig, OptimizerConfig, Schedule, TrainerConfig};
+use aigc_core::train::{EmaConfig, LrSchedule, OptimizerConfig, TrainerConfig};
 use aigc_examples::stop_on_ctrl_c;
 use aigc_gan::{GanLoss, GanObjectiveConfig, GradientPenalty};
 use clap::{Parser, Subcommand, ValueEnum};
@@ -70,7 +70,7 @@ fn trainer(
     steps: usize,
     learning_rate: f64,
     betas: [f64; 2],
-    schedule: Schedule,
+    schedule: LrSchedule,
 ) -> TrainerConfig {
     TrainerConfig {
         seed,

@@ -7,16 +7,16 @@ use aigc_core::{
     burn::tensor::Device,
     data::{
         DataLoader, DataLoaderConfig, Dataset, Image, ImageShape, collate_images,
-        idx::{MnistDataset, Part},
+        idx::{MnistDataset, Split},
     },
     eval::{ClassHistogram, Classifier, LeNet5},
     output::{ImageGrid, save_image},
     rng::Rng,
-    train::{CancelToken, Event, Schedule, StopReason, TrainerConfig},
+    train::{CancelToken, Event, LrSchedule, StopReason, TrainerConfig},
 };
 use aigc_examples::{RunOptions, say_how_to_go_on};
 use aigc_gan::{
-    AnyGan, AnyGenerator, DcganConfig, DiscriminatorNorm, GanConfig, GanObjective, Sampler,
+    AnyGan, AnyGenerator, DcganConfig, DiscriminatorNorm, GanConfig, GanObjective, GanSampler,
     standing_statistics,
 };
 use clap::Args;
@@ -85,7 +85,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     if options.samples == 0 {
         return Err(Error::config("samples", 0, "at least 1").into());
     }
-    let digits = MnistDataset::from_dir(&options.data, Part::Train)?;
+    let digits = MnistDataset::from_dir(&options.data, Split::Train)?;
     let judge = LeNet5::open(&options.judge, &device)?;
     let ImageShape { height, width, .. } = digits.shape();
     let stacked = Stacked {
@@ -115,7 +115,13 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     let config = options.run.config(TrainerConfig {
         eval_steps: 2000,
         preview_steps: 2000,
-        ..trainer(seed, 20_000, options.rate, [0.5, 0.99], Schedule::CONSTANT)
+        ..trainer(
+            seed,
+            20_000,
+            options.rate,
+            [0.5, 0.99],
+            LrSchedule::CONSTANT,
+        )
     })?;
     let learning = GanObjective::new(objective.clone(), &gan)?;
     let run = options.run.run("stacked")?;
@@ -137,7 +143,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
             ])
         })
         .preview(|gan: &AnyGan, at| {
-            let sampler = Sampler::new(&gan.generator, &device);
+            let sampler = GanSampler::new(&gan.generator, &device);
             let pictures = sampler.sample(100, &mut Rng::keyed(seed, "preview", 0))?;
             save_image(
                 &pictures,
@@ -175,7 +181,7 @@ fn modes(
     seed: u64,
     device: &Device,
 ) -> Result<ClassHistogram> {
-    let sampler = Sampler::new(generator, device);
+    let sampler = GanSampler::new(generator, device);
     let mut rng = Rng::keyed(seed, "judged", 0);
     let mut histogram = ClassHistogram::new(1000)?;
     let mut left = samples;

@@ -7,7 +7,7 @@
 
 use aigc_core::train::{StopReason, TrainerConfig};
 use aigc_examples::{ImagesConfig, RunOptions, say_how_to_go_on, stop_on_ctrl_c};
-use aigc_vae::{Beta, ConvVaeConfig, MlpVaeConfig, VaeConfig, VaeObjective, held_out};
+use aigc_vae::{ConvVaeConfig, KlWeight, MlpVaeConfig, VaeConfig, VaeObjective, evaluate};
 use clap::{Parser, ValueEnum};
 
 /// Trains a VAE on MNIST, for 31,000 steps unless told otherwise, and prints its -ELBO on the test
@@ -52,9 +52,9 @@ fn main() -> anyhow::Result<()> {
         .trainer(config, stop_on_ctrl_c(), 100)
         .with_model_config(&model)?
         .with_data_config(&args.data)?
-        .evaluate(|model| held_out(model, &images.held_out, &device, 0))
+        .with_evaluation(|model| held_out(model, &images.held_out, &device, 0))
         .fit(
-            VaeObjective::new(Beta::default())?,
+            VaeObjective::new(KlWeight::default())?,
             model.init(&device)?,
             &images.train,
             &run,
@@ -70,7 +70,7 @@ fn main() -> anyhow::Result<()> {
         trained.made,
         trained.made as f64 / minutes,
         trained.metrics,
-        images.held_out.items()
+        images.held_out.num_items()
     );
     Ok(())
 }

@@ -21,7 +21,7 @@ use aigc_core::{
 };
 use aigc_diffusion::{
     AnyDenoiser, AnyScheduler, DdimScheduler, DdpmScheduler, Degradation, Denoiser,
-    DpmMultistepScheduler, Pipeline, Posterior, Sampler,
+    DiffusionSampler, DpmMultistepScheduler, MomentMatchingGuidance, Pipeline,
 };
 use aigc_examples::ImagesConfig;
 use anyhow::{Context, bail};
@@ -100,7 +100,7 @@ enum Task {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Method {
     /// Sampling from the posterior by its gradient.
-    Posterior,
+    MomentMatchingGuidance,
     /// RePaint; for `inpaint`.
     Repaint,
 }
@@ -162,7 +162,7 @@ fn main() -> anyhow::Result<()> {
     let n = originals.dims()[0];
     let left = degradation.apply(originals.clone())?;
     let measured =
-        left.clone() + Rng::keyed(args.seed, "measured", 0).normal(left.dims(), &device) * noise;
+        left.clone() + Rng::stream(args.seed, "measured", 0).normal(left.dims(), &device) * noise;
     let restored = restore(&args, &pipeline, degradation, noise, &measured, n, &device)?;
     let shape = pipeline.shape;
     let simple = match args.task {
@@ -177,8 +177,8 @@ fn main() -> anyhow::Result<()> {
         } else {
             println!(
                 "{what:<12} PSNR {:.2} dB, SSIM {:.4}",
-                Estimate::of(&p)?,
-                Estimate::of(&s)?
+                Estimate::from_samples(&p)?,
+                Estimate::from_samples(&s)?
             );
         }
         Ok(())
@@ -193,7 +193,7 @@ fn main() -> anyhow::Result<()> {
     let rows = [&originals, &seen, &simple.1, &restored].map(first);
     let grid = ImageGrid::new(shown, shape.width);
     let grid = if shape.width < 16 {
-        grid.smoothed()
+        grid.with_interpolation()
     } else {
         grid
     };
@@ -209,9 +209,9 @@ fn main() -> anyhow::Result<()> {
 fn degradation(args: &Args, pipeline: &Pipeline, device: &Device) -> anyhow::Result<Degradation> {
     let shape = pipeline.shape;
     Ok(match args.task {
-        Task::Denoise => Degradation::None,
-        Task::Enlarge => Degradation::Shrunk(args.factor),
-        Task::Inpaint => Degradation::Masked(mask(args, shape, device)?),
+        Task::Denoise => Degradation::Identity,
+        Task::Enlarge => Degradation::Downsample(args.factor),
+        Task::Inpaint => Degradation::Inpaint(mask(args, shape, device)?),
     })
 }
 
@@ -225,7 +225,7 @@ fn mask(args: &Args, shape: ImageShape, device: &Device) -> anyhow::Result<Tenso
     };
     let grey = ImageShape::new(1, shape.height, shape.width);
     let known = collate_images(vec![read_image(file, grey)?])
-        .images(device)
+        .to_tensor(device)
         .greater_elem(0.5)
         .float();
     if known.clone().max().into_scalar::<f32>() == 0.0 {
@@ -241,7 +241,7 @@ fn mask(args: &Args, shape: ImageShape, device: &Device) -> anyhow::Result<Tenso
 fn originals(args: &Args, pipeline: &Pipeline, device: &Device) -> anyhow::Result<Tensor<4>> {
     let shape = pipeline.shape;
     if let Some(file) = &args.image {
-        return Ok(collate_images(vec![read_image(file, shape)?]).images(device));
+        return Ok(collate_images(vec![read_image(file, shape)?]).to_tensor(device));
     }
     let data = ImagesConfig {
         path: args.data.clone(),
@@ -267,11 +267,11 @@ fn take(
     device: &Device,
 ) -> anyhow::Result<Vec<Tensor<4>>> {
     let (mut images, mut left) = (Vec::new(), n);
-    for batch in loader.pass() {
+    for batch in loader.iter_once() {
         if left == 0 {
             break;
         }
-        let batch = batch?.first(left);
+        let batch = batch?.take(left);
         left -= batch.len();
         images.push(batch.images(device));
     }
@@ -290,7 +290,7 @@ fn restore_as_it_is(
     if args.task == Task::Enlarge {
         (shape.height, shape.width) = (shape.height / args.factor, shape.width / args.factor);
     }
-    let measured = collate_images(vec![read_image(file, shape)?]).images(device);
+    let measured = collate_images(vec![read_image(file, shape)?]).to_tensor(device);
     let restored = restore(args, pipeline, degradation, noise, &measured, 1, device)?;
     save_image(
         &restored,
@@ -345,10 +345,10 @@ fn restore(
 ) -> anyhow::Result<Tensor<4>> {
     let scheduler = ancestral(pipeline)?;
     let known = match &degradation {
-        Degradation::Masked(mask) => Some(mask.clone()),
+        Degradation::Inpaint(mask) => Some(mask.clone()),
         _ => None,
     };
-    let mut guide = Posterior::new(degradation, measured, noise)?;
+    let mut guide = MomentMatchingGuidance::new(degradation, measured, noise)?;
     if let Some(iterations) = args.iterations {
         guide = guide.with_iterations(iterations)?;
     }
@@ -356,12 +356,14 @@ fn restore(
     let mut sum: Option<Tensor<4>> = None;
     for round in 0..args.average {
         // Where there is noise and nothing else, the sampler itself takes it away.
-        let noise_only = args.task == Task::Denoise && args.method == Method::Posterior;
+        let noise_only =
+            args.task == Task::Denoise && args.method == Method::MomentMatchingGuidance;
         let steps = args.steps.unwrap_or(if noise_only { 250 } else { 50 });
-        let sampler = Sampler::new(&pipeline.network, &scheduler, steps, pipeline.shape, device)?
-            .with_batch_size(50)?;
-        let sampler = unconditional(sampler, pipeline)?.observe(|progress| {
-            if progress.call == progress.calls {
+        let sampler =
+            DiffusionSampler::new(&pipeline.network, &scheduler, steps, pipeline.shape, device)?
+                .with_batch_size(50)?;
+        let sampler = unconditional(sampler, pipeline)?.with_callback(|progress| {
+            if progress.step == progress.num_steps {
                 bar.set_position((round * n + progress.images.end) as u64);
             }
             ControlFlow::Continue(())
@@ -385,12 +387,12 @@ fn restore(
 
 /// Nothing is known of the class. Where all classes have names, none is left to stand for none.
 fn unconditional<'a>(
-    sampler: Sampler<'a, AnyDenoiser>,
+    sampler: DiffusionSampler<'a, AnyDenoiser>,
     pipeline: &Pipeline,
-) -> aigc_core::Result<Sampler<'a, AnyDenoiser>> {
-    match (pipeline.network.classes(), pipeline.labels().len()) {
+) -> aigc_core::Result<DiffusionSampler<'a, AnyDenoiser>> {
+    match (pipeline.network.num_classes(), pipeline.labels().len()) {
         (None, _) => Ok(sampler),
         (Some(_), 0) => sampler.unconditional(),
-        (Some(_), named) => sampler.knowing(named)?.unconditional(),
+        (Some(_), named) => sampler.with_num_classes(named)?.unconditional(),
     }
 }

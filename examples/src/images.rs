@@ -7,7 +7,7 @@ use aigc_core::{
         DataLoader, DataLoaderConfig, Dataset, Image, ImageBatch, ImageShape, collate_images,
         digits,
         folder::{ImageFolder, ImageFolderConfig},
-        idx::{MnistDataset, Part},
+        idx::{MnistDataset, Split},
     },
     rng::Rng,
 };
@@ -46,9 +46,9 @@ impl Images {
     pub fn say(&self, run: &RunDir) {
         println!(
             "{} images of {} to learn from, {} held out; everything goes to {}",
-            self.train.items(),
+            self.train.num_items(),
             self.shape,
-            self.held_out.items(),
+            self.held_out.num_items(),
             run.path().display()
         );
     }
@@ -59,9 +59,9 @@ impl Images {
     /// [`Error::Config`] if an image has none, and what cannot be read.
     pub fn classes(&self) -> Result<usize> {
         let mut most = 0;
-        for batch in self.train.pass() {
+        for batch in self.train.iter_once() {
             let batch = batch?;
-            let Some(labels) = batch.label_values() else {
+            let Some(labels) = batch.labels() else {
                 return Err(Error::config(
                     "data",
                     "images without labels",
@@ -98,12 +98,12 @@ impl ImagesConfig {
         let loaders = Loaders { batch_size, seed };
         match self.folder()? {
             None => {
-                let (train, held_out) = digits::split();
+                let (train, held_out) = digits::train_test_split();
                 loaders.make(train, held_out, digits::SHAPE)
             }
             Some(folder) if is_idx(&folder) => {
-                let train = MnistDataset::from_dir(&folder, Part::Train)?;
-                let held_out = MnistDataset::from_dir(&folder, Part::Test)?;
+                let train = MnistDataset::from_dir(&folder, Split::Train)?;
+                let held_out = MnistDataset::from_dir(&folder, Split::Test)?;
                 let shape = train.shape();
                 loaders.make(train, held_out, shape)
             }
@@ -148,13 +148,13 @@ impl Loaders {
     ) -> Result<Images> {
         let config = DataLoaderConfig {
             batch_size: self.batch_size,
-            shuffle: Some(self.seed),
+            shuffle_seed: Some(self.seed),
             ..DataLoaderConfig::default()
         };
         let in_order = DataLoaderConfig {
             batch_size: 256,
-            shuffle: None,
-            workers: 0,
+            shuffle_seed: None,
+            num_workers: 0,
             ..DataLoaderConfig::default()
         };
         Ok(Images {
@@ -176,7 +176,7 @@ fn part(folder: &Path, images: ImageFolder) -> Result<(Subset<ImageFolder>, Subs
             fault,
         });
     }
-    let mut order = Rng::keyed(0, "held-out", 0).permutation(images.len());
+    let mut order = Rng::stream(0, "held-out", 0).permutation(images.len());
     let held_out = order.split_off(images.len() - images.len().div_ceil(10));
     Ok((
         Subset {

@@ -5,7 +5,7 @@ use aigc_core::{
     burn::{module::Module, tensor::Device},
     checkpoint::RunDir,
     device::device,
-    train::{LossPlot, MetricsLogger, ProgressBar, Start, Trainer, TrainerConfig},
+    train::{LossPlot, MetricsLogger, ProgressBar, StartFrom, Trainer, TrainerConfig},
 };
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -50,11 +50,11 @@ impl RunOptions {
     }
 
     /// Where training starts.
-    pub fn start(&self) -> Start {
+    pub fn start(&self) -> StartFrom {
         match (self.resume_at, self.resume) {
-            (Some(step), _) => Start::ResumeAt(step),
-            (None, true) => Start::Resume,
-            (None, false) => Start::Fresh,
+            (Some(step), _) => StartFrom::ResumeAt(step),
+            (None, true) => StartFrom::Resume,
+            (None, false) => StartFrom::Fresh,
         }
     }
 
@@ -64,8 +64,8 @@ impl RunOptions {
     /// Names a field that is out of range.
     pub fn config(&self, config: TrainerConfig) -> Result<TrainerConfig> {
         let config = TrainerConfig {
-            steps: self.steps.unwrap_or(config.steps),
-            minutes: self.minutes.or(config.minutes),
+            max_steps: self.steps.unwrap_or(config.max_steps),
+            max_minutes: self.minutes.or(config.max_minutes),
             save_steps: self.save_steps.unwrap_or(config.save_steps),
             ..config
         };
@@ -82,11 +82,11 @@ impl RunOptions {
         log: usize,
     ) -> Trainer<'a, M> {
         Trainer::new(config)
-            .start(self.start())
+            .with_start(self.start())
             .with_cancel(stop)
-            .observe(ProgressBar::new())
-            .observe(MetricsLogger::every(log))
-            .observe(LossPlot::new())
+            .with_callback(ProgressBar::new())
+            .with_callback(MetricsLogger::new(log))
+            .with_callback(LossPlot::new())
     }
 
     /// The run to resume: --out, or the newest of `runs/name`.
@@ -107,7 +107,7 @@ impl RunOptions {
     /// If there is none to resume, or one where a new one is to be.
     pub fn run(&self, name: &str) -> Result<RunDir> {
         match &self.out {
-            _ if self.start() != Start::Fresh => self.existing_run(name),
+            _ if self.start() != StartFrom::Fresh => self.existing_run(name),
             Some(out) => RunDir::create(out),
             None => RunDir::create_next(Path::new("runs").join(name)),
         }

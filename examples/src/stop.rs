@@ -11,7 +11,7 @@ pub fn stop_on_ctrl_c() -> CancelToken {
             std::process::exit(130);
         }
         eprintln!("\nstopping after this step; press Ctrl-C again to stop at once");
-        raised.raise();
+        raised.cancel();
     });
     if let Err(error) = handler {
         eprintln!("Ctrl-C will stop at once, without saving: {error}");

@@ -4,12 +4,12 @@ use aigc_core::{
     CancelToken, Error, Result,
     checkpoint::RunDir,
     data::{DataLoader, DataLoaderConfig, Dataset},
-    train::{OptimizerConfig, ParamGroupConfig, Schedule, TrainOutput, TrainerConfig},
+    train::{LrSchedule, OptimizerConfig, ParamGroupConfig, TrainOutput, TrainerConfig},
 };
 #[cfg(feature = "download")]
 use aigc_core::{data::download::bar, hub::Hub};
 use aigc_text::{
-    CausalLm, CausalLmObjective, DecodeStream, GenerationConfig, Generator, Gpt2, TokenBatch,
+    CausalLm, CausalLmObjective, DecodeStream, GenerationConfig, Gpt2, TextGenerator, TokenBatch,
     TokenDataset, Tokenizer, evaluate_loss,
 };
 use serde::{Deserialize, Serialize};
@@ -30,11 +30,11 @@ pub fn gpt_trainer(steps: usize, seed: u64) -> TrainerConfig {
     TrainerConfig {
         seed,
         learning_rate: 1e-3,
-        schedule: Schedule {
-            floor: 0.1,
-            ..Schedule::cosine(100.min(steps / 10))
+        lr_schedule: LrSchedule {
+            min_lr_ratio: 0.1,
+            ..LrSchedule::cosine(100.min(steps / 10))
         },
-        groups: vec![ParamGroupConfig::no_weight_decay_for_1d(&optimizer)],
+        param_groups: vec![ParamGroupConfig::no_weight_decay_for_1d(&optimizer)],
         optimizer,
         max_grad_norm: Some(1.0),
         eval_steps: 500,
@@ -89,7 +89,7 @@ impl TextTraining<'_> {
             batch,
             shown,
         } = self;
-        let (tokens, judged) = (learned.tokens(), held_out.tokens());
+        let (tokens, judged) = (learned.num_tokens(), held_out.num_tokens());
         let per_token = characters_per_token(&held_out, tokenizer)?;
         println!(
             "{tokens} tokens to learn from, {judged} held out, {} parameters; everything goes to {}",
@@ -98,7 +98,7 @@ impl TextTraining<'_> {
         );
         let config = DataLoaderConfig {
             batch_size: batch,
-            shuffle: Some(trainer.seed),
+            shuffle_seed: Some(trainer.seed),
             ..DataLoaderConfig::default()
         };
         let loader = DataLoader::new(learned, TokenBatch::collate, config)?;
@@ -107,7 +107,7 @@ impl TextTraining<'_> {
             .trainer(trainer, stop, 10)
             .with_model_config(model.config())?
             .with_data_config(settings)?
-            .evaluate(|model| {
+            .with_evaluation(|model| {
                 let loss = evaluate_loss(model, &held_out, JUDGED)?;
                 let bits = loss / std::f64::consts::LN_2 / per_token;
                 Ok(vec![
@@ -116,7 +116,7 @@ impl TextTraining<'_> {
                     ("bits per character".into(), bits),
                 ])
             })
-            .preview(|model, at| {
+            .with_preview(|model, at| {
                 let text = go_on(model, tokenizer, &shown, seed)?;
                 let path = at.run.sample_path(at.step, "txt");
                 std::fs::write(&path, text).map_err(|source| Error::Io { path, source })
@@ -141,7 +141,7 @@ fn characters_per_token(windows: &TokenDataset, tokenizer: &dyn Tokenizer) -> Re
         for token in &windows.get(index)?[1..] {
             tokens += 1;
             characters += tokenizer
-                .bytes(*token)
+                .token_bytes(*token)
                 .iter()
                 .filter(|byte| begins(byte))
                 .count();
@@ -162,7 +162,7 @@ pub fn go_on<M: CausalLm>(
     seed: u64,
 ) -> Result<String> {
     let mut tokens = tokenizer.encode(&text.prompt)?;
-    let (context, end) = (model.context(), tokens.len() + text.tokens);
+    let (context, end) = (model.max_position_embeddings(), tokens.len() + text.tokens);
     while tokens.len() < end {
         let prompt = tokens.split_off(tokens.len() - tokens.len().min(context / 2));
         let room = (context - prompt.len()).min(end - tokens.len() - prompt.len());
@@ -172,7 +172,7 @@ pub fn go_on<M: CausalLm>(
             temperature: 0.8,
             ..GenerationConfig::default()
         };
-        let drawn = Generator::new(model, config)?
+        let drawn = TextGenerator::new(model, config)?
             .seed(seed ^ tokens.len() as u64)
             .generate(&[prompt])?;
         tokens.extend_from_slice(&drawn[0].tokens);
@@ -192,7 +192,7 @@ impl<'a> Typewriter<'a> {
     /// One more token.
     pub fn write(&mut self, token: u32) {
         if let Some(stream) = &mut self.0 {
-            print!("{}", stream.push(token));
+            print!("{}", stream.step(token));
             // A closed terminal is no reason to stop.
             let _ = std::io::stdout().flush();
         }

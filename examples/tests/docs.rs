@@ -50,12 +50,12 @@ fn world() -> tempfile::TempDir {
     let photos = folder.path().join("path/to/photos");
     std::fs::create_dir_all(&photos).unwrap();
     let device = aigc_core::device::device("flex").unwrap();
-    for (i, digit) in digits::all().0.into_iter().take(8).enumerate() {
-        let picture = aigc_core::data::collate_images(vec![digit]).images(&device);
+    for (i, digit) in digits::load().0.into_iter().take(8).enumerate() {
+        let picture = aigc_core::data::collate_images(vec![digit]).to_tensor(&device);
         save_image(
             &picture,
             ImageGrid {
-                gap: 0,
+                padding: 0,
                 ..ImageGrid::new(1, 8)
             },
             &photos.join(format!("{i}.png")),

@@ -14,7 +14,7 @@ impl World {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         small_mnist(&folder.path().join("mnist"));
-        let judge = LeNet5Config.init(&device("flex").unwrap()).seeded(0);
+        let judge = LeNet5Config.init(&device("flex").unwrap()).init_weights(0);
         save_weights(&judge, &folder.path().join("lenet.safetensors")).unwrap();
         Self(folder)
     }

@@ -11,15 +11,15 @@
 use aigc_core::{
     burn::tensor::Device,
     checkpoint::RunDir,
-    train::{Start, StopReason, TrainerConfig},
+    train::{StartFrom, StopReason, TrainerConfig},
 };
 use aigc_examples::{
     RunOptions, say_how_to_go_on, stop_on_ctrl_c,
     text::{Continuation, TextTraining, go_on, gpt_trainer, model_folder},
 };
 use aigc_text::{
-    BpeTokenizer, CharacterTokenizer, Gpt2, Gpt2Config, LoraConfig, TokenDataset, Tokenizer, lines,
-    tokenize_file, tokenizer,
+    BpeTokenizer, CharacterTokenizer, Gpt2, Gpt2Config, LoraConfig, TokenDataset, Tokenizer,
+    read_lines, tokenize_file, tokenizer,
 };
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
@@ -34,7 +34,7 @@ struct Args {
     text: Option<PathBuf>,
     /// What a token is.
     #[arg(long, value_enum, default_value = "characters")]
-    tokens: Tokens,
+    tokens: TokenIds,
     /// Number of tokens, for byte pairs.
     #[arg(long, default_value_t = 4096)]
     vocabulary: usize,
@@ -70,7 +70,7 @@ struct Args {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Tokens {
+enum TokenIds {
     /// A character.
     Characters,
     /// Bytes that often come together, as GPT-2's are.
@@ -105,11 +105,11 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let device = args.run.device()?;
     let (run, settings, tokenizer) = match args.run.start() {
-        Start::Fresh => begin(&args, &device)?,
+        StartFrom::Fresh => begin(&args, &device)?,
         _ => {
             let run = args.run.existing_run(NAME)?;
             let settings = run.config()?;
-            let tokenizer = tokenizer::open(run.path().join("model"))?;
+            let tokenizer = tokenizer::from_pretrained(run.path().join("model"))?;
             (run, settings, tokenizer)
         }
     };
@@ -139,7 +139,7 @@ fn main() -> Result<()> {
         shown: data.shown.clone(),
     };
     let trained = training.run(network, trainer, &args.run, stop_on_ctrl_c(), &data, &run)?;
-    if trained.reason == StopReason::Interrupted {
+    if trained.stop_reason == StopReason::Interrupted {
         say_how_to_go_on(trained.step, &run);
         return Ok(());
     }
@@ -152,7 +152,7 @@ fn main() -> Result<()> {
     }
     println!(
         "{} steps in {:.0} s",
-        trained.made,
+        trained.steps_run,
         trained.elapsed.as_secs_f64()
     );
     let folder = run.path().join("model");
@@ -170,13 +170,13 @@ fn begin(args: &Args, device: &Device) -> Result<(RunDir, Settings, Box<dyn Toke
     // What cannot be read is named when its tokens are written.
     let readable = lines(text)?.map_while(Result::ok);
     let tokenizer: Box<dyn Tokenizer> = match (&from, args.tokens) {
-        (Some(folder), _) => tokenizer::open(folder)?,
-        (None, Tokens::Characters) => Box::new(CharacterTokenizer::train(readable)),
-        (None, Tokens::BytePairs) => Box::new(BpeTokenizer::train(readable, args.vocabulary)?),
+        (Some(folder), _) => tokenizer::from_pretrained(folder)?,
+        (None, TokenIds::Characters) => Box::new(CharacterTokenizer::train(readable)),
+        (None, TokenIds::BytePairs) => Box::new(BpeTokenizer::train(readable, args.vocabulary)?),
     };
     let model = match &from {
         Some(folder) => {
-            aigc_core::json::open(&folder.join("config.json"), Gpt2Config::from_json)?.0
+            aigc_core::json::read_file(&folder.join("config.json"), Gpt2Config::from_json)?.0
         }
         None => {
             let sizes = [args.layers, args.heads, args.width];
@@ -205,7 +205,7 @@ fn begin(args: &Args, device: &Device) -> Result<(RunDir, Settings, Box<dyn Toke
     trainer.learning_rate = args.learning_rate.unwrap_or(usual);
     if let Some(lora) = &lora {
         // No vector is trained, and so none needs a group.
-        trainer.groups.clear();
+        trainer.param_groups.clear();
         model.init(device)?.with_lora(lora.clone())?;
     }
     // A mistake leaves no folder behind.

@@ -55,7 +55,7 @@ pub const OPERATIONS: [Operation; 19] = [
 
 /// A number from `low` to `high`.
 pub fn pick(rng: &mut Rng, low: usize, high: usize) -> usize {
-    low + rng.below(high - low + 1)
+    low + rng.random_index(high - low + 1)
 }
 
 /// One case in twenty-five is so much larger that the work is shared between threads, and cut into
@@ -508,7 +508,7 @@ fn some_packed(
     [rows, width]: [usize; 2],
 ) -> (Quantization, impl Fn(&Device) -> QuantizedWeight + 'static) {
     let quantization = [Quantization::Int8, Quantization::Int4][pick(rng, 0, 1)];
-    let weight = TensorData::new(rng.normals(rows * width), [rows, width]);
+    let weight = TensorData::new(rng.normal_vec(rows * width), [rows, width]);
     (quantization, move |device| {
         QuantizedWeight::new(Tensor::from_data(weight.clone(), device), quantization)
     })
@@ -565,7 +565,12 @@ fn packed_embedding(rng: &mut Rng) -> Case {
             let rows = table
                 .embedding(Tensor::from_data(data, &device))
                 .cast(t[0].dtype());
-            let sums = table.unpack().cast(t[0].dtype()).sum_dim(0).reshape([d]) * t[0].clone();
+            let sums = table
+                .dequantize()
+                .cast(t[0].dtype())
+                .sum_dim(0)
+                .reshape([d])
+                * t[0].clone();
             Tensor::cat(
                 vec![(rows * t[0].clone().reshape([1, 1, d])).reshape([-1]), sums],
                 0,

@@ -9,7 +9,7 @@ use aigc_core::{
     nn::{BatchNorm, BatchNormConfig, Dropout, DropoutConfig, Linear, LinearConfig},
     params::{ParamVisitor, visit_params},
     rng::InitWeights,
-    train::{Losses, Objective, Phase, StepContext},
+    train::{LossOutput, Objective, Phase, StepContext},
 };
 use aigc_text::{BpeTokenizer, Gpt2, Gpt2Config};
 use burn::{
@@ -63,7 +63,7 @@ pub fn small_gpt2(
     config
         .init(&Device::flex())
         .expect("valid sizes")
-        .seeded(seed)
+        .init_weights(seed)
 }
 
 /// GPT-2's own tokenizer, of `AIGC_DATA`; says that the test is skipped without.
@@ -257,8 +257,8 @@ pub fn row_loader(batch_size: usize, workers: usize) -> DataLoader<Rows> {
         rows(),
         DataLoaderConfig {
             batch_size,
-            workers,
-            shuffle: Some(3),
+            num_workers: workers,
+            shuffle_seed: Some(3),
             ..DataLoaderConfig::default()
         },
     )
@@ -285,22 +285,27 @@ impl Objective for NoisyRegression {
     type Model = Net;
     type Batch = Rows;
 
-    fn turns(&self) -> Vec<Phase> {
+    fn phases(&self) -> Vec<Phase> {
         if self.turns {
             vec![
-                Phase::new("first").of("first").repeated(2),
-                Phase::new("second").of("second").reuse_batch(),
+                Phase::new("take").for_field("take").with_repeats(2),
+                Phase::new("second").for_field("second").reuse_batch(),
             ]
         } else {
             vec![Phase::new("model")]
         }
     }
 
-    fn losses(&mut self, model: &Net, batch: &Rows, context: &mut StepContext) -> Result<Losses> {
+    fn losses(
+        &mut self,
+        model: &Net,
+        batch: &Rows,
+        context: &mut StepContext,
+    ) -> Result<LossOutput> {
         let (x, y) = columns(batch, &context.device);
         let x = x.clone() + context.rng.normal(x.dims(), &context.device) * self.noise;
         let error = model.forward(x) - y;
-        Ok(Losses::new((error.clone() * error).mean()))
+        Ok(LossOutput::new((error.clone() * error).mean()))
     }
 }
 

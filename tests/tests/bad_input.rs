@@ -12,14 +12,14 @@ use aigc_core::{
     device::device,
     nn::LinearConfig,
     rng::{InitWeights, Rng},
-    train::{OptimizerConfig, Start, Trainer, TrainerConfig},
+    train::{OptimizerConfig, StartFrom, Trainer, TrainerConfig},
     weights::{load_weights, save_weights},
 };
 use aigc_tests::{Net, NoisyRegression, own_fixtures, row_loader};
 use aigc_text::{
-    BpeTokenizer, CausalLm, CharacterTokenizer, GenerationConfig, Generator, Gpt2, TokenDataset,
-    Tokenizer,
-    generate::{Tokens, WordConstraint},
+    BpeTokenizer, CausalLm, CharacterTokenizer, GenerationConfig, Gpt2, TextGenerator,
+    TokenDataset, Tokenizer,
+    generate::{TokenIds, WordConstraint},
     tokenizer,
 };
 use burn::{
@@ -195,7 +195,7 @@ fn broken_idx_files() {
         assert!(error.contains(expected), "{name}: {error}");
     }
     assert_eq!(MnistDataset::from_files(&images, None).unwrap().len(), 2);
-    let missing = MnistDataset::from_dir(folder.path(), aigc_core::data::idx::Part::Train)
+    let missing = MnistDataset::from_dir(folder.path(), aigc_core::data::idx::Split::Train)
         .unwrap_err()
         .to_string();
     assert!(missing.contains("no train-images-idx3-ubyte"), "{missing}");
@@ -369,7 +369,7 @@ fn bad_images_among_good_ones_are_fatal_or_skipped_by_choice() {
         };
         DataLoader::new(images, collate_images, config).unwrap()
     };
-    let fatal = load(OnReadError::Fatal)
+    let fatal = load(OnReadError::Fail)
         .batches(0)
         .next_batch()
         .unwrap_err()
@@ -408,11 +408,11 @@ fn folders_without_images_and_shapes_that_cannot_be() {
 /// A run with checkpoints of steps 2 and 4.
 fn trained(folder: &Path) -> RunDir {
     let run = RunDir::create(folder).unwrap();
-    fit(&run, Start::Fresh, 4).unwrap();
+    fit(&run, StartFrom::Fresh, 4).unwrap();
     run
 }
 
-fn fit(run: &RunDir, start: Start, steps: usize) -> Result<usize> {
+fn fit(run: &RunDir, start: StartFrom, steps: usize) -> Result<usize> {
     let config = TrainerConfig {
         save_steps: 2,
         save_total_limit: 9,
@@ -493,20 +493,20 @@ fn damaged_checkpoints_are_named_and_the_one_before_is_offered() {
         let folder = tempfile::tempdir().unwrap();
         let run = trained(&folder.path().join("run"));
         damage(&run.checkpoint_path(4));
-        let error = fit(&run, Start::Resume, 6).unwrap_err().to_string();
+        let error = fit(&run, StartFrom::Resume, 6).unwrap_err().to_string();
         assert!(error.contains(expected), "{name}: {error}");
         assert!(
             error.contains("the checkpoint of step 2 is intact: resume from step 2"),
             "{name}: {error}"
         );
-        assert_eq!(fit(&run, Start::ResumeAt(2), 6).unwrap(), 6, "{name}");
+        assert_eq!(fit(&run, StartFrom::ResumeAt(2), 6).unwrap(), 6, "{name}");
         // Both damaged: nothing to offer.
         std::fs::remove_dir_all(folder.path().join("run")).unwrap();
         let run = trained(&folder.path().join("run"));
         cut(&run.checkpoint_path(2).join("state.json"));
         cut(&run.checkpoint_path(4).join("state.json"));
         assert!(
-            fit(&run, Start::Resume, 6)
+            fit(&run, StartFrom::Resume, 6)
                 .unwrap_err()
                 .to_string()
                 .contains("no intact checkpoint"),
@@ -553,7 +553,7 @@ fn well_signed_nonsense_in_a_checkpoint() {
             }
         }
         writer.finish(4).unwrap();
-        fit(&run, Start::Resume, 6).unwrap_err().to_string()
+        fit(&run, StartFrom::Resume, 6).unwrap_err().to_string()
     };
     assert!(resign("state.json", Some(b"[]".to_vec())).contains("state.json"));
     assert!(resign("state.json", Some(b"{\"step\": -1}".to_vec())).contains("state.json"));
@@ -751,7 +751,7 @@ fn broken_run_configurations() {
         ),
     ] {
         std::fs::write(&path, content).unwrap();
-        let error = fit(&run, Start::Resume, 6).unwrap_err().to_string();
+        let error = fit(&run, StartFrom::Resume, 6).unwrap_err().to_string();
         assert!(
             error.contains("config.json") && error.contains(expected),
             "{content}: {error}"
@@ -977,7 +977,7 @@ fn altered_options_of_generation() {
     let (model, _) = Gpt2::open(folder.path(), &device("flex").unwrap()).unwrap();
     let beams = GenerationConfig {
         num_beams: 2,
-        force_words_ids: vec![WordConstraint::Phrase(vec![3, 4])],
+        force_words_ids: vec![WordConstraint::Phrasal(vec![3, 4])],
         bad_words_ids: vec![vec![5], vec![6, 7]],
         ..GenerationConfig::default()
     };
@@ -990,7 +990,7 @@ fn altered_options_of_generation() {
         sequence_bias: vec![(vec![8, 9], 1.0)],
         suppress_tokens: vec![1],
         exponential_decay_length_penalty: Some((2, 1.5)),
-        eos_token_id: Some(Tokens::Several(vec![0, 2])),
+        eos_token_id: Some(TokenIds::Several(vec![0, 2])),
         ..GenerationConfig::default()
     };
     let searched = GenerationConfig {
@@ -1017,7 +1017,7 @@ fn altered_options_of_generation() {
             {
                 return Ok(());
             }
-            match Generator::new(&model, config)
+            match TextGenerator::new(&model, config)
                 .and_then(|generator| generator.generate(&[vec![1, 2]]))
             {
                 Ok(_) | Err(Error::Config { .. }) => Ok(()),

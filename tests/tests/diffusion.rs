@@ -3,18 +3,20 @@
 use aigc_core::{
     CancelToken,
     checkpoint::RunDir,
-    data::{Classes, DataLoader, DataLoaderConfig, ImageShape, InMemory, collate_images, digits},
+    data::{
+        ClassLabels, DataLoader, DataLoaderConfig, ImageShape, InMemory, collate_images, digits,
+    },
     device::device,
     encoder::Autoencoder,
     rng::{InitWeights, Rng},
-    train::{EmaConfig, Event, Start, Trainer, TrainerConfig},
+    train::{EmaConfig, Event, StartFrom, Trainer, TrainerConfig},
 };
 use aigc_diffusion::{
-    AnyDenoiser, AnyScheduler, Clipping, Condition, Coupling, DdimScheduler, Denoiser,
-    DiffusionObjective, DiffusionObjectiveConfig, DitConfig, DpmMultistepScheduler,
-    EdmEulerScheduler, EulerScheduler, FlowEulerScheduler, Guidance, NoiseScheduleConfig, Pipeline,
-    Prediction, Process, Sampler, TimestepSampling, UNet2dConditionConfig, UNet2dConfig,
-    UNet2dModel, UniPcScheduler, Weighting,
+    AnyDenoiser, AnyScheduler, ClassifierFreeGuidance, Clipping, Conditioning, Coupling,
+    DdimScheduler, Denoiser, DiffusionObjective, DiffusionObjectiveConfig, DiffusionSampler,
+    DitConfig, DpmMultistepScheduler, EdmEulerScheduler, EulerScheduler, FlowEulerScheduler,
+    ForwardProcess, LossWeighting, NoiseScheduleConfig, Pipeline, PredictionType, TimestepSampling,
+    UNet2dConditionConfig, UNet2dConfig, UNet2dModel, UniPcScheduler,
     models::{CrossDownBlockType, CrossUpBlockType, PerBlock},
 };
 use aigc_tests::{bits, floats, integers, python_with, run_script, write_case};
@@ -48,7 +50,7 @@ fn tiny(classes: Option<usize>) -> UNet2dConfig {
 
 /// Everything random at once: classes that are hidden, a network that looks back, noise that is
 /// exchanged, averaged weights.
-fn train(process: Process, prediction: Prediction, stops: &[usize]) -> UNet2dModel {
+fn train(process: ForwardProcess, prediction: PredictionType, stops: &[usize]) -> UNet2dModel {
     let config = UNet2dConfig {
         in_channels: 2,
         ..tiny(Some(11))
@@ -56,10 +58,10 @@ fn train(process: Process, prediction: Prediction, stops: &[usize]) -> UNet2dMod
     let objective = DiffusionObjectiveConfig {
         process,
         prediction,
-        weighting: if prediction == Prediction::Flow {
-            Weighting::Uniform
+        weighting: if prediction == PredictionType::Flow {
+            LossWeighting::Uniform
         } else {
-            Weighting::MinSnr { gamma: 5.0 }
+            LossWeighting::MinSnr { gamma: 5.0 }
         },
         conditioning_dropout: 0.2,
         self_conditioning: 0.5,
@@ -79,16 +81,16 @@ fn train(process: Process, prediction: Prediction, stops: &[usize]) -> UNet2dMod
         };
         let trained = Trainer::new(trainer)
             .start(if attempt == 0 {
-                Start::Fresh
+                StartFrom::Fresh
             } else {
-                Start::Resume
+                StartFrom::Resume
             })
             .with_cancel(flag)
             .observe(|event: &Event<'_>| {
                 if let Event::Step(report) = event
                     && report.step == *stop
                 {
-                    raise.raise();
+                    raise.cancel();
                 }
             })
             .fit(learning, network, &loader(), &run)
@@ -100,7 +102,7 @@ fn train(process: Process, prediction: Prediction, stops: &[usize]) -> UNet2dMod
 
 #[test]
 fn a_stopped_training_goes_on_exactly() {
-    let flow = Process::Flow {
+    let flow = ForwardProcess::FlowMatching {
         draw: TimestepSampling::LogitNormal {
             mean: 0.0,
             deviation: 1.0,
@@ -109,8 +111,8 @@ fn a_stopped_training_goes_on_exactly() {
         coupling: Coupling::OptimalTransport,
     };
     for (process, prediction) in [
-        (Process::default(), Prediction::V),
-        (flow, Prediction::Flow),
+        (ForwardProcess::default(), PredictionType::V),
+        (flow, PredictionType::Flow),
     ] {
         let whole = bits(&train(process.clone(), prediction, &[]));
         assert_eq!(bits(&train(process, prediction, &[2, 3])), whole);
@@ -133,15 +135,15 @@ fn moments(x: &Tensor<4>) -> (f64, f64) {
 fn every_process_learns_and_is_sampled() {
     let edm = EdmEulerScheduler::default();
     let ddim = DdimScheduler {
-        prediction_type: Prediction::V,
+        prediction_type: PredictionType::V,
         ..DdimScheduler::default()
     };
-    let cases: [(Process, Prediction, AnyScheduler); 3] = [
-        (Process::default(), Prediction::V, ddim.into()),
-        (Process::edm(), Prediction::Epsilon, edm.into()),
+    let cases: [(ForwardProcess, PredictionType, AnyScheduler); 3] = [
+        (ForwardProcess::default(), PredictionType::V, ddim.into()),
+        (ForwardProcess::edm(), PredictionType::Epsilon, edm.into()),
         (
-            Process::flow(),
-            Prediction::Flow,
+            ForwardProcess::flow(),
+            PredictionType::Flow,
             FlowEulerScheduler::default().into(),
         ),
     ];
@@ -166,7 +168,8 @@ fn every_process_learns_and_is_sampled() {
             .fit(learning, network, &loader(), &run)
             .unwrap()
             .model;
-        let sampler = Sampler::new(&trained, &scheduler, 15, digits::SHAPE, &flex()).unwrap();
+        let sampler =
+            DiffusionSampler::new(&trained, &scheduler, 15, digits::SHAPE, &flex()).unwrap();
         let made = moments(&sampler.sample(64, 0).unwrap().images);
         assert!(
             (made.0 - real.0).abs() < 0.1 && (made.1 - real.1).abs() < 0.1,
@@ -223,7 +226,7 @@ fn latent_diffusion_goes_through_a_vae() {
         ..DdimScheduler::default()
     };
     let sampler = |network| {
-        Sampler::new(network, &ddim, 15, shape, &flex())
+        DiffusionSampler::new(network, &ddim, 15, shape, &flex())
             .unwrap()
             .through(&autoencoder, scale)
             .unwrap()
@@ -256,9 +259,9 @@ fn latent_diffusion_goes_through_a_vae() {
     assert!(near < 0.5 * far, "{near}, untrained {far}");
     assert!(
         sampler(&trained)
-            .guided(Guidance::new(2.0))
+            .guided(ClassifierFreeGuidance::new(2.0))
             .unwrap()
-            .of(Classes::One(3))
+            .of(ClassLabels::All(3))
             .sample(4, 0)
             .is_ok()
     );
@@ -330,7 +333,7 @@ fn diffusers_opens_what_is_saved() {
     // A network that has learned nothing, taken to say the clean sample: its images are neither
     // black nor white.
     let noise = NoiseScheduleConfig::default();
-    let prediction_type = Prediction::Sample;
+    let prediction_type = PredictionType::Sample;
     let ddim = DdimScheduler {
         clipping: Clipping::NONE,
         prediction_type,
@@ -402,7 +405,7 @@ fn diffusers_opens_what_is_saved() {
         let steps = 6;
         let sampler = pipeline.sampler(steps, &flex()).unwrap();
         let sampler = if classes.is_some() {
-            sampler.of(Classes::Each(vec![2, 0, 1]))
+            sampler.of(ClassLabels::PerSample(vec![2, 0, 1]))
         } else {
             sampler
         };
@@ -434,9 +437,9 @@ fn diffusers_opens_what_is_saved() {
         ..DitConfig::default()
     };
     let network: AnyDenoiser = config.init(&flex()).unwrap().seeded(5).into();
-    let class = Condition {
+    let class = Conditioning {
         class: Some(Tensor::from_ints([2, 3], &flex())),
-        ..Condition::default()
+        ..Conditioning::default()
     };
     let output = network.predict(x.clone(), time.clone(), &class);
     network.save(&dit).unwrap();
@@ -469,9 +472,9 @@ fn diffusers_opens_what_is_saved() {
     };
     let network: AnyDenoiser = config.init(&flex()).unwrap().seeded(5).into();
     let tokens = Rng::new(2).normal([2, 3, 6], &flex());
-    let told = Condition {
+    let told = Conditioning {
         tokens: Some(tokens.clone()),
-        ..Condition::default()
+        ..Conditioning::default()
     };
     let output = network.predict(x.clone(), time, &told);
     network.save(&condition).unwrap();

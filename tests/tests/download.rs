@@ -5,7 +5,7 @@ use aigc_core::{
     data::{
         Dataset,
         download::{MNIST_SOURCES, RemoteFile, fetch, mnist_files},
-        idx::{MnistDataset, Part},
+        idx::{MnistDataset, Split},
     },
 };
 use aigc_tests::folder_from;
@@ -258,6 +258,6 @@ fn mnist_comes_through_as_it_is() {
         &mut |_, _, _| {},
     )
     .unwrap();
-    let test = MnistDataset::from_dir(folder.path(), Part::Test).unwrap();
+    let test = MnistDataset::from_dir(folder.path(), Split::Test).unwrap();
     assert_eq!((test.len(), test.get(0).unwrap().label), (10_000, Some(7)));
 }

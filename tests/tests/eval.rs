@@ -3,7 +3,7 @@
 use aigc_core::{
     data::{
         DataLoader, DataLoaderConfig, collate_images,
-        idx::{MnistDataset, Part},
+        idx::{MnistDataset, Split},
     },
     device::device,
     eval::{Classifier, FeatureStatistics, LeNet5, frechet_distance},
@@ -65,7 +65,7 @@ fn lenet_reads_mnist() {
     )
     .unwrap();
     let mut moments = Vec::new();
-    for part in [Part::Train, Part::Test] {
+    for part in [Split::Train, Split::Test] {
         let images = MnistDataset::from_dir(&data.join("mnist"), part).unwrap();
         let loader = DataLoaderConfig {
             batch_size: 500,
@@ -86,7 +86,7 @@ fn lenet_reads_mnist() {
                 .count();
             features.add(&verdict.features).unwrap();
         }
-        if part == Part::Test {
+        if part == Split::Test {
             assert!(
                 (9_907..=9_909).contains(&right),
                 "{right} of 10,000 right, PyTorch reads 9,908"

@@ -7,14 +7,16 @@ use aigc_core::{
     device::device,
     nn::{Activation, Dropout, DropoutConfig, Initializer, Linear, LinearConfig},
     rng::{InitWeights, Rng},
-    train::{EmaConfig, Event, OptimizerConfig, ParamGroupConfig, Start, Trainer, TrainerConfig},
+    train::{
+        EmaConfig, Event, OptimizerConfig, ParamGroupConfig, StartFrom, Trainer, TrainerConfig,
+    },
 };
 use aigc_gan::{
-    Ada, AnyGan, Augment, ClassConditioning, Classes, CollapseMonitor, DcganConfig, DiffAugment,
-    Discriminator, DiscriminatorConditioning, DiscriminatorNorm, Gan, GanConfig, GanLoss,
-    GanObjective, GanObjectiveConfig, GaussianMixture, Generator, GeneratorConditioning,
-    GradientPenalty, LeCam, MlpGanConfig, PointBatch, R3ganConfig, ResnetGanConfig, Sampler,
-    collate_points, standing_statistics,
+    Ada, AnyGan, Augment, ClassConditioning, ClassLabels, CollapseMonitor, DcganConfig,
+    DiffAugment, Discriminator, DiscriminatorConditioning, DiscriminatorNorm, Gan, GanConfig,
+    GanLoss, GanObjective, GanObjectiveConfig, GanSampler, GaussianMixture, Generator,
+    GeneratorConditioning, GradientPenalty, LeCam, MlpGanConfig, PointBatch, R3ganConfig,
+    ResnetGanConfig, collate_points, standing_statistics,
 };
 use aigc_tests::bits;
 use burn::{
@@ -84,7 +86,10 @@ fn networks() -> Vec<GanConfig> {
         DiscriminatorConditioning::Auxiliary,
     ];
     for critic in [None, Some(kinds[0]), Some(kinds[1]), Some(kinds[2])] {
-        for generator in [GeneratorConditioning::Concat, GeneratorConditioning::Norm] {
+        for generator in [
+            GeneratorConditioning::Concat,
+            GeneratorConditioning::ConditionalBatchNorm,
+        ] {
             let classes = critic.map(|critic| ClassConditioning {
                 count: 3,
                 generator,
@@ -147,7 +152,7 @@ fn every_network_makes_its_shape_and_all_of_it_learns() {
         for (name, value) in &before {
             assert!(*value != after[name], "{name} of {config:?} did not move");
         }
-        let sampler = Sampler::new(&trained.model.generator, &flex());
+        let sampler = GanSampler::new(&trained.model.generator, &flex());
         let pictures = sampler.sample(5, &mut Rng::new(3)).unwrap();
         assert_eq!(
             pictures.dims(),
@@ -258,9 +263,9 @@ fn train_with_everything(stops: &[usize]) -> (AnyGan, serde_json::Value) {
         };
         let trained = Trainer::new(trainer)
             .start(if attempt == 0 {
-                Start::Fresh
+                StartFrom::Fresh
             } else {
-                Start::Resume
+                StartFrom::Resume
             })
             .with_cancel(flag)
             .with_objective_config(&objective)
@@ -269,7 +274,7 @@ fn train_with_everything(stops: &[usize]) -> (AnyGan, serde_json::Value) {
                 if let Event::Step(report) = event
                     && report.step == *stop
                 {
-                    raise.raise();
+                    raise.cancel();
                 }
             })
             .fit(
@@ -552,7 +557,7 @@ fn a_seed_is_a_picture_and_classes_are_what_was_asked_for() {
         ..DcganConfig::new(ImageShape::new(1, 8, 8))
     };
     let generator = config.generator(&flex()).unwrap().seeded(1);
-    let sampler = Sampler::new(&generator, &flex());
+    let sampler = GanSampler::new(&generator, &flex());
     let values = |x: Tensor<4>| x.into_data().iter::<f32>().collect::<Vec<_>>();
     let sample = |seed| values(sampler.sample(300, &mut Rng::new(seed)).unwrap());
     assert!(sample(1) == sample(1) && sample(1) != sample(2));
@@ -560,7 +565,7 @@ fn a_seed_is_a_picture_and_classes_are_what_was_asked_for() {
     assert_eq!(asked.iter().collect::<BTreeSet<_>>().len(), 3);
     let (_, asked) = sampler
         .clone()
-        .of(Classes::One(2))
+        .of(ClassLabels::All(2))
         .labelled(4, &mut Rng::new(1))
         .unwrap();
     assert_eq!(asked, [2; 4]);
@@ -642,7 +647,7 @@ fn mistakes_are_told_at_the_door() {
     let message = |config: GanConfig| config.init(&flex()).unwrap_err().to_string();
     let classes = |count| {
         Some(ClassConditioning {
-            generator: GeneratorConditioning::Norm,
+            generator: GeneratorConditioning::ConditionalBatchNorm,
             ..ClassConditioning::new(count)
         })
     };
@@ -857,7 +862,7 @@ fn mistakes_are_told_at_the_door() {
         ),
         (
             GanObjectiveConfig {
-                augment: Augment::Diff(DiffAugment {
+                augment: Augment::DiffAugment(DiffAugment {
                     cutout: 2.0,
                     ..Default::default()
                 }),
@@ -928,12 +933,12 @@ fn mistakes_are_told_at_the_door() {
     );
 
     let generator = small.generator(&flex()).unwrap().seeded(1);
-    let sampler = Sampler::new(&generator, &flex());
+    let sampler = GanSampler::new(&generator, &flex());
     let rng = &mut Rng::new(1);
     let error = |result: Result<Tensor<4>>| result.unwrap_err().to_string();
     assert!(error(sampler.sample(0, rng)).contains("`n` is 0"));
     assert!(error(sampler.class_grid(2, rng)).contains("no classes"));
-    assert!(error(sampler.clone().of(Classes::One(1)).sample(2, rng)).contains("no classes"));
+    assert!(error(sampler.clone().of(ClassLabels::All(1)).sample(2, rng)).contains("no classes"));
     assert!(
         error(sampler.pictures(Tensor::zeros([2, 3], &flex()), None))
             .contains("64 latent dimensions")

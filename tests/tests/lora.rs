@@ -7,13 +7,13 @@ use aigc_core::{
     data::{DataLoader, DataLoaderConfig},
     device::device,
     ops::Quantization,
-    params::{ParamVisitor, Replace, map_params, visit_params},
+    params::{ParamMapper, ParamVisitor, map_params, visit_params},
     rng::{InitWeights, Rng},
-    train::{EmaConfig, Event, OptimizerConfig, Start, StopReason, Trainer, TrainerConfig},
+    train::{EmaConfig, Event, OptimizerConfig, StartFrom, StopReason, Trainer, TrainerConfig},
 };
 use aigc_tests::bits;
 use aigc_text::{
-    CausalLm, CausalLmObjective, GenerationConfig, Generator, Gpt2, Gpt2Config, LoraConfig,
+    CausalLm, CausalLmObjective, GenerationConfig, Gpt2, Gpt2Config, LoraConfig, TextGenerator,
     TokenBatch, TokenDataset, next_token_loss,
 };
 use burn::{
@@ -54,7 +54,7 @@ const EVERY: &[&str] = &["c_attn", "c_proj", "c_fc"];
 /// As after some training: no `B` is zero.
 fn adapted(seed: u64, config: LoraConfig) -> Gpt2 {
     struct Stir(Rng);
-    impl Replace for Stir {
+    impl ParamMapper for Stir {
         fn replace<const D: usize>(
             &mut self,
             path: &str,
@@ -207,7 +207,7 @@ fn merged_adapters_say_the_same() {
             max_new_tokens: Some(10),
             ..GenerationConfig::default()
         };
-        Generator::new(model, config)
+        TextGenerator::new(model, config)
             .unwrap()
             .generate(&[vec![3, 1, 4]])
             .unwrap()[0]
@@ -317,16 +317,16 @@ fn train(network: &Gpt2, stops: &[usize]) -> (Gpt2, BTreeMap<String, Vec<u8>>) {
         };
         let trained = Trainer::new(config.clone())
             .start(if attempt == 0 {
-                Start::Fresh
+                StartFrom::Fresh
             } else {
-                Start::Resume
+                StartFrom::Resume
             })
             .with_cancel(flag)
             .observe(move |event: &Event<'_>| {
                 if let Event::Step(report) = event
                     && report.step == *stop
                 {
-                    raise.raise();
+                    raise.cancel();
                 }
             })
             .fit(

@@ -3,7 +3,7 @@
 use aigc_core::{
     data::{
         DataLoader, DataLoaderConfig, Dataset, ImageShape, collate_images,
-        idx::{MnistDataset, Part},
+        idx::{MnistDataset, Split},
     },
     device::device,
     weights::load_weights,
@@ -18,8 +18,8 @@ fn mnist_is_what_it_is_known_to_be() {
         return;
     };
     for (part, count, first, ones) in [
-        (Part::Train, 60_000, 5, 6742),
-        (Part::Test, 10_000, 7, 1135),
+        (Split::Train, 60_000, 5, 6742),
+        (Split::Test, 10_000, 7, 1135),
     ] {
         let images = MnistDataset::from_dir(&data.join("mnist"), part).unwrap();
         assert_eq!(
@@ -53,7 +53,7 @@ fn the_published_vae_is_as_good_as_it_says() {
         .init(&device)
         .unwrap();
     let model = load_weights(model, &renamed).unwrap();
-    let test = MnistDataset::from_dir(&data.join("mnist"), Part::Test).unwrap();
+    let test = MnistDataset::from_dir(&data.join("mnist"), Split::Test).unwrap();
     let config = DataLoaderConfig {
         batch_size: 500,
         shuffle: None,

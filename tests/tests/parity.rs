@@ -17,7 +17,7 @@ use aigc_core::{
     checkpoint::RunDir,
     data::{DataLoader, DataLoaderConfig, Image, ImageBatch, ImageShape, InMemory, collate_images},
     device::device,
-    train::{Event, Losses, Objective, OptimizerConfig, StepContext, Trainer, TrainerConfig},
+    train::{Event, LossOutput, Objective, OptimizerConfig, StepContext, Trainer, TrainerConfig},
     weights::{load_weights, save_weights},
 };
 use aigc_tests::{folder_from, own_fixtures};
@@ -203,14 +203,16 @@ impl Objective for StoredNoise {
         model: &AnyVae,
         batch: &ImageBatch,
         context: &mut StepContext,
-    ) -> Result<Losses> {
+    ) -> Result<LossOutput> {
         let x = batch.images(&context.device);
         let posterior = model.encode(x.clone());
         let [batch, latent] = posterior.mean.dims();
         let noise = self.noise[context.step * batch * latent..][..batch * latent].to_vec();
         let noise = Tensor::from_data(TensorData::new(noise, [batch, latent]), &context.device);
         let z = posterior.mean.clone() + (posterior.logvar.clone() * 0.5).exp() * noise;
-        Ok(Losses::new(elbo(x, &posterior, &model.decode(z)).loss(1.0)))
+        Ok(LossOutput::new(
+            elbo(x, &posterior, &model.decode(z)).loss(1.0),
+        ))
     }
 }
 

@@ -3,8 +3,8 @@
 
 use aigc_tests::{gpt2_tokenizer, small_gpt2};
 use aigc_text::{
-    BpeTokenizer, CausalLm, Ending, GenerationConfig, Generator, Gpt2, LogitsProcessor, Pattern,
-    Row, Sequence, Tokenizer, generate::Tokens,
+    BpeTokenizer, CausalLm, FinishReason, GeneratedSequence, GenerationConfig, GenerationState,
+    Gpt2, GrammarConstraint, LogitsProcessor, TextGenerator, Tokenizer, generate::TokenIds,
 };
 use regex::Regex;
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ fn model(seed: u64, vocabulary: usize) -> Gpt2 {
 fn config(end: u32) -> GenerationConfig {
     GenerationConfig {
         max_new_tokens: Some(380),
-        eos_token_id: Some(Tokens::One(end)),
+        eos_token_id: Some(TokenIds::One(end)),
         ..GenerationConfig::default()
     }
 }
@@ -32,10 +32,10 @@ fn drawn(end: u32) -> GenerationConfig {
 }
 
 /// What was generated, without the token that ends it; which there has to be.
-fn said(text: &Sequence, tokenizer: &dyn Tokenizer) -> String {
+fn said(text: &GeneratedSequence, tokenizer: &dyn Tokenizer) -> String {
     assert_eq!(
         text.ending,
-        Some(Ending::Eos),
+        Some(FinishReason::Eos),
         "{:?}",
         tokenizer.decode(text.new_tokens())
     );
@@ -68,7 +68,7 @@ fn texts_of_gpt2_s_tokens_match_their_expression() {
         // As long as one likes: that the end becomes likelier ends it.
         r"(?s)[^<]*<[^>]*>",
     ] {
-        let pattern = Pattern::regex(expression, &tokenizer, &[end]).unwrap();
+        let pattern = GrammarConstraint::regex(expression, &tokenizer, &[end]).unwrap();
         let whole = Regex::new(&format!("^(?:{expression})$")).unwrap();
         let mut seen = std::collections::HashSet::new();
         for seed in 0..3 {
@@ -81,7 +81,7 @@ fn texts_of_gpt2_s_tokens_match_their_expression() {
                 ],
                 ..drawn(end)
             };
-            let generator = Generator::new(&model, config)
+            let generator = TextGenerator::new(&model, config)
                 .unwrap()
                 .seed(seed)
                 .processor(pattern.clone());
@@ -198,7 +198,8 @@ fn texts_of_gpt2_s_tokens_are_json_of_their_schema() {
     );
     let prompt = tokenizer.encode("As JSON: ").unwrap();
     for (schema, is_valid) in schemas() {
-        let pattern = Pattern::json_schema(&schema.to_string(), &tokenizer, &[end]).unwrap();
+        let pattern =
+            GrammarConstraint::json_schema(&schema.to_string(), &tokenizer, &[end]).unwrap();
         for seed in 0..3 {
             // Numbers may have any number of digits: so that they end.
             let sequence_bias = [",", "]"]
@@ -210,7 +211,7 @@ fn texts_of_gpt2_s_tokens_are_json_of_their_schema() {
                 sequence_bias,
                 ..drawn(end)
             };
-            let generator = Generator::new(&model, config)
+            let generator = TextGenerator::new(&model, config)
                 .unwrap()
                 .seed(seed)
                 .processor(pattern.clone());
@@ -241,14 +242,15 @@ fn a_step_with_gpt2_s_tokens_is_timed() {
     let schema =
         json!({"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]});
     let begin = Instant::now();
-    let mut pattern = Pattern::json_schema(&schema.to_string(), &tokenizer, &[end]).unwrap();
+    let mut pattern =
+        GrammarConstraint::json_schema(&schema.to_string(), &tokenizer, &[end]).unwrap();
     println!("built in {:.1} ms", begin.elapsed().as_secs_f64() * 1e3);
     for round in ["first", "later"] {
         for (what, tokens) in [
             ("in a fixed part", &tokens[..1]),
             ("in a text", &tokens[..]),
         ] {
-            let row = Row {
+            let row = GenerationState {
                 tokens,
                 prompt: 0,
                 item: 0,
@@ -284,7 +286,7 @@ fn small() -> (BpeTokenizer, Gpt2, u32) {
 fn every_way_to_generate_keeps_to_the_pattern() {
     let (tokenizer, model, end) = small();
     let expression = "(?:(?:the|one|[a-z]{2,5}) ){1,4}[0-9]{2}[.é]";
-    let pattern = Pattern::regex(expression, &tokenizer, &[end]).unwrap();
+    let pattern = GrammarConstraint::regex(expression, &tokenizer, &[end]).unwrap();
     let whole = Regex::new(&format!("^(?:{expression})$")).unwrap();
     let base = || GenerationConfig {
         max_new_tokens: Some(40),
@@ -298,13 +300,13 @@ fn every_way_to_generate_keeps_to_the_pattern() {
         .map(|text| tokenizer.encode(text).unwrap())
         .into();
     let generator = |config: GenerationConfig| {
-        Generator::new(&model, config)
+        TextGenerator::new(&model, config)
             .unwrap()
             .seed(5)
             .tokenizer(&tokenizer)
             .processor(pattern.clone())
     };
-    let check = |texts: &[Sequence], what: &str| {
+    let check = |texts: &[GeneratedSequence], what: &str| {
         for text in texts {
             let text = said(text, &tokenizer);
             assert!(whole.is_match(&text), "{what}: {text:?}");
@@ -393,13 +395,13 @@ fn every_way_to_generate_keeps_to_the_pattern() {
     }
 
     // More beams than there are texts.
-    let few = Pattern::regex("yes|no", &tokenizer, &[end]).unwrap();
+    let few = GrammarConstraint::regex("yes|no", &tokenizer, &[end]).unwrap();
     let beams = GenerationConfig {
         num_beams: 5,
         num_return_sequences: 5,
         ..base()
     };
-    let texts = Generator::new(&model, beams)
+    let texts = TextGenerator::new(&model, beams)
         .unwrap()
         .processor(few)
         .generate(&prompts[..1])
@@ -455,7 +457,7 @@ fn every_way_to_generate_keeps_to_the_pattern() {
 #[test]
 fn a_pattern_and_options_that_contradict_it_are_an_error() {
     let (tokenizer, model, end) = small();
-    let pattern = Pattern::regex("[0-9]+", &tokenizer, &[end]).unwrap();
+    let pattern = GrammarConstraint::regex("[0-9]+", &tokenizer, &[end]).unwrap();
     let digits: Vec<u32> = (0..tokenizer.vocabulary() as u32)
         .filter(|token| {
             tokenizer
@@ -480,7 +482,7 @@ fn a_pattern_and_options_that_contradict_it_are_an_error() {
             suppress_tokens: digits.clone(),
             ..strategy
         };
-        let generator = Generator::new(&model, config)
+        let generator = TextGenerator::new(&model, config)
             .unwrap()
             .processor(pattern.clone());
         let error = generator.generate(&[vec![5]]).unwrap_err().to_string();

@@ -6,8 +6,8 @@ use aigc_core::{
     device::device,
     rng::Rng,
     train::{
-        EmaConfig, Event, OptimizerConfig, ParamGroupConfig, Schedule, Start, StopReason, Trainer,
-        TrainerConfig,
+        EmaConfig, Event, LrSchedule, OptimizerConfig, ParamGroupConfig, StartFrom, StopReason,
+        Trainer, TrainerConfig,
     },
 };
 use aigc_tests::{Net, NoisyRegression, bits, row_loader};
@@ -71,7 +71,7 @@ fn config() -> TrainerConfig {
     TrainerConfig {
         seed: 5,
         learning_rate: 1e-2,
-        schedule: Schedule::cosine(7),
+        schedule: LrSchedule::cosine(7),
         accumulate: 2,
         max_grad_norm: Some(0.5),
         ema: Some(EmaConfig::new(0.99)),
@@ -106,9 +106,9 @@ fn train(
         let (flag, start) = (
             CancelToken::new(),
             if attempt == 0 {
-                Start::Fresh
+                StartFrom::Fresh
             } else {
-                Start::Resume
+                StartFrom::Resume
             },
         );
         let raise = flag.clone();
@@ -133,7 +133,7 @@ fn train(
                 if let Event::Step(report) = event
                     && report.step == *stop
                 {
-                    raise.raise();
+                    raise.cancel();
                 }
             })
             .evaluate(judge)
@@ -206,7 +206,7 @@ fn another_configuration_is_refused() {
     let device = device("flex").unwrap();
     let resume = |config: TrainerConfig, batch| {
         let loader = row_loader(batch, 0);
-        let trainer = Trainer::new(config).start(Start::Resume);
+        let trainer = Trainer::new(config).start(StartFrom::Resume);
         trainer
             .fit(
                 NoisyRegression {
@@ -254,7 +254,7 @@ fn another_configuration_is_refused() {
     assert!(
         resume(
             TrainerConfig {
-                schedule: Schedule::linear(7),
+                schedule: LrSchedule::linear(7),
                 ..config()
             },
             12

@@ -16,10 +16,10 @@ use aigc_tests::{
     small_gpt2, write_case,
 };
 use aigc_text::{
-    BpeTokenizer, CausalLm, CausalLmObjective, CharacterTokenizer, DecodeStream, Ending,
-    GenerationConfig, Generator, Gpt2, Gpt2Config, KvCache, LogitsProcessor, Row, Sequence,
-    TokenBatch, TokenDataset, Tokenizer,
-    generate::{EarlyStopping, FrequencyPenalty, Tokens, WordConstraint},
+    BpeTokenizer, CausalLm, CausalLmObjective, CharacterTokenizer, DecodeStream, FinishReason,
+    GeneratedSequence, GenerationConfig, GenerationState, Gpt2, Gpt2Config, KvCache,
+    LogitsProcessor, TextGenerator, TokenBatch, TokenDataset, Tokenizer,
+    generate::{EarlyStopping, FrequencyPenalty, TokenIds, WordConstraint},
     lines,
     models::ActivationName,
     perplexity, tokenize_file,
@@ -48,19 +48,23 @@ fn prompts() -> Vec<Vec<u32>> {
 fn config() -> GenerationConfig {
     GenerationConfig {
         max_new_tokens: Some(14),
-        eos_token_id: Some(Tokens::One(0)),
+        eos_token_id: Some(TokenIds::One(0)),
         ..GenerationConfig::default()
     }
 }
 
-fn generate(model: &Gpt2, config: GenerationConfig, prompts: &[Vec<u32>]) -> Vec<Sequence> {
-    Generator::new(model, config)
+fn generate(
+    model: &Gpt2,
+    config: GenerationConfig,
+    prompts: &[Vec<u32>],
+) -> Vec<GeneratedSequence> {
+    TextGenerator::new(model, config)
         .unwrap()
         .generate(prompts)
         .unwrap()
 }
 
-fn tokens(sequences: &[Sequence]) -> Vec<Vec<u32>> {
+fn tokens(sequences: &[GeneratedSequence]) -> Vec<Vec<u32>> {
     sequences
         .iter()
         .map(|sequence| sequence.tokens.clone())
@@ -138,7 +142,7 @@ fn one_beam_is_greedy_and_one_group_is_beam_search() {
 }
 
 /// The score of a text by the model alone: the sum of its new tokens' logarithms.
-fn log_probability(model: &Gpt2, text: &Sequence) -> f64 {
+fn log_probability(model: &Gpt2, text: &GeneratedSequence) -> f64 {
     let flex = device("flex").unwrap();
     let all: Vec<i32> = text.tokens.iter().map(|token| *token as i32).collect();
     let logits = model.forward(Tensor::<2, Int>::from_data(
@@ -167,7 +171,7 @@ fn enough_beams_find_the_likeliest_text() {
         ..GenerationConfig::default()
     };
     let found = generate(&model, config, &[vec![1, 2]]);
-    let text = |i: usize| Sequence {
+    let text = |i: usize| GeneratedSequence {
         tokens: vec![1, 2, (i / 36) as u32, (i / 6 % 6) as u32, (i % 6) as u32],
         ..found[0].clone()
     };
@@ -187,8 +191,8 @@ fn enough_beams_find_the_likeliest_text() {
 fn forced_words_are_present() {
     let model = model(4, 60);
     let forced = vec![
-        WordConstraint::Phrase(vec![11, 12, 13]),
-        WordConstraint::AnyOf(vec![vec![40, 41], vec![50]]),
+        WordConstraint::Phrasal(vec![11, 12, 13]),
+        WordConstraint::Disjunctive(vec![vec![40, 41], vec![50]]),
     ];
     let config = GenerationConfig {
         num_beams: 4,
@@ -212,10 +216,10 @@ fn forced_words_are_present() {
     let tight = GenerationConfig {
         num_beams: 4,
         max_new_tokens: Some(2),
-        force_words_ids: vec![WordConstraint::Phrase(vec![11, 12, 13])],
+        force_words_ids: vec![WordConstraint::Phrasal(vec![11, 12, 13])],
         ..GenerationConfig::default()
     };
-    let error = Generator::new(&model, tight)
+    let error = TextGenerator::new(&model, tight)
         .unwrap()
         .generate(&prompts())
         .unwrap_err();
@@ -233,7 +237,7 @@ fn proposed_tokens_change_nothing() {
         };
         let alone = generate(&model, config.clone(), std::slice::from_ref(&prompt));
         for (name, assistant) in [("another", &other), ("itself", &model)] {
-            let generator = Generator::new(
+            let generator = TextGenerator::new(
                 &model,
                 GenerationConfig {
                     num_assistant_tokens: 4,
@@ -283,7 +287,7 @@ fn draws_have_the_model_s_probabilities() {
     let prompt = vec![1, 3, 1];
     let pairs: Vec<Vec<u32>> = (0..25).map(|i| vec![i / 5, i % 5]).collect();
     let probability = |new: &[u32]| {
-        let text = Sequence {
+        let text = GeneratedSequence {
             item: 0,
             tokens: [&prompt[..], new].concat(),
             prompt: 3,
@@ -302,7 +306,7 @@ fn draws_have_the_model_s_probabilities() {
         ..GenerationConfig::default()
     };
     let mut drawn: HashMap<Vec<u32>, usize> = HashMap::new();
-    for text in Generator::new(&model, config.clone())
+    for text in TextGenerator::new(&model, config.clone())
         .unwrap()
         .seed(1)
         .generate(std::slice::from_ref(&prompt))
@@ -337,7 +341,9 @@ fn draws_have_the_model_s_probabilities() {
     ] {
         let mut counts: HashMap<Vec<u32>, usize> = HashMap::new();
         for seed in 0..n as u64 {
-            let mut generator = Generator::new(&model, config.clone()).unwrap().seed(seed);
+            let mut generator = TextGenerator::new(&model, config.clone())
+                .unwrap()
+                .seed(seed);
             if is_assisted {
                 generator = generator.with_assistant_model(&assistant).unwrap();
             }
@@ -381,7 +387,7 @@ fn drawn_beams_have_the_probabilities_of_draws_without_replacement() {
     let prompt = vec![1, 3];
     let of_model = |new: &[u32]| {
         let tokens = [&prompt[..], new].concat();
-        let text = Sequence {
+        let text = GeneratedSequence {
             item: 0,
             tokens,
             prompt: 2,
@@ -437,7 +443,7 @@ fn drawn_beams_have_the_probabilities_of_draws_without_replacement() {
     let mut counts: HashMap<Vec<u32>, usize> = HashMap::new();
     let prompts = vec![prompt.clone(); 400];
     for seed in 0..(n / prompts.len()) as u64 {
-        let texts = Generator::new(&model, config.clone())
+        let texts = TextGenerator::new(&model, config.clone())
             .unwrap()
             .seed(seed)
             .generate(&prompts)
@@ -471,12 +477,12 @@ fn streams_and_listeners_hear_what_is_generated() {
     };
     for config in [config(), sampled] {
         let prompt = &prompts()[0];
-        let whole = Generator::new(&model, config.clone())
+        let whole = TextGenerator::new(&model, config.clone())
             .unwrap()
             .seed(4)
             .generate(std::slice::from_ref(prompt))
             .unwrap();
-        let stream = Generator::new(&model, config.clone())
+        let stream = TextGenerator::new(&model, config.clone())
             .unwrap()
             .seed(4)
             .stream(prompt)
@@ -486,7 +492,7 @@ fn streams_and_listeners_hear_what_is_generated() {
             whole[0].new_tokens()
         );
         let heard = RefCell::new(Vec::new());
-        let generator = Generator::new(&model, config).unwrap().seed(4);
+        let generator = TextGenerator::new(&model, config).unwrap().seed(4);
         generator
             .with_streamer(|tokens| heard.borrow_mut().extend(tokens[0]))
             .unwrap()
@@ -499,12 +505,17 @@ fn streams_and_listeners_hear_what_is_generated() {
         ..config()
     };
     assert!(
-        Generator::new(&model, beams.clone())
+        TextGenerator::new(&model, beams.clone())
             .unwrap()
             .with_streamer(|_| ())
             .is_err()
     );
-    assert!(Generator::new(&model, beams).unwrap().stream(&[1]).is_err());
+    assert!(
+        TextGenerator::new(&model, beams)
+            .unwrap()
+            .stream(&[1])
+            .is_err()
+    );
 }
 
 #[test]
@@ -517,7 +528,7 @@ fn texts_end_when_they_should() {
     };
     let prompt = letters.encode("so").unwrap();
     let long = generate(&model, config.clone(), std::slice::from_ref(&prompt));
-    assert_eq!(long[0].ending, Some(Ending::Length));
+    assert_eq!(long[0].ending, Some(FinishReason::Length));
     let said = letters.decode(long[0].new_tokens());
     // The text ends with the first place where the string does.
     let stop = said[4..7].to_string();
@@ -526,16 +537,16 @@ fn texts_end_when_they_should() {
         stop_strings: vec!["never said".into(), stop.clone()],
         ..config.clone()
     };
-    let generator = Generator::new(&model, stopping.clone())
+    let generator = TextGenerator::new(&model, stopping.clone())
         .unwrap()
         .tokenizer(&letters);
     let found = generator.generate(std::slice::from_ref(&prompt)).unwrap();
     assert_eq!(
         (found[0].ending, letters.decode(found[0].new_tokens())),
-        (Some(Ending::StopString), said[..expected].to_string())
+        (Some(FinishReason::StopString), said[..expected].to_string())
     );
     assert!(
-        Generator::new(&model, stopping)
+        TextGenerator::new(&model, stopping)
             .unwrap()
             .generate(std::slice::from_ref(&prompt))
             .is_err(),
@@ -543,14 +554,14 @@ fn texts_end_when_they_should() {
     );
     let flag = CancelToken::new();
     let raised = flag.clone();
-    let generator = Generator::new(&model, config.clone())
+    let generator = TextGenerator::new(&model, config.clone())
         .unwrap()
         .with_cancel(flag);
     let heard = RefCell::new(0);
     let generator = generator.with_streamer(|_| {
         *heard.borrow_mut() += 1;
         if *heard.borrow() == 3 {
-            raised.raise();
+            raised.cancel();
         }
     });
     let stopped = generator
@@ -559,7 +570,7 @@ fn texts_end_when_they_should() {
         .unwrap();
     assert_eq!(
         (stopped[0].ending, stopped[0].new_tokens().len()),
-        (Some(Ending::Stopped), 4)
+        (Some(FinishReason::Cancelled), 4)
     );
     // The context ends a text that may be longer: nothing follows the last token, which needs no
     // place.
@@ -578,9 +589,9 @@ fn texts_end_when_they_should() {
 #[test]
 fn a_user_s_own_processors_have_their_say() {
     let model = model(11, 60);
-    let even = Generator::new(&model, config())
+    let even = TextGenerator::new(&model, config())
         .unwrap()
-        .allowed_tokens(|row: Row<'_>| {
+        .allowed_tokens(|row: GenerationState<'_>| {
             (0..60)
                 .filter(|token| token % 2 == row.new_tokens() as u32 % 2)
                 .collect()
@@ -595,9 +606,9 @@ fn a_user_s_own_processors_have_their_say() {
             "{text:?}"
         );
     }
-    let nothing = Generator::new(&model, config())
+    let nothing = TextGenerator::new(&model, config())
         .unwrap()
-        .allowed_tokens(|_: Row<'_>| vec![]);
+        .allowed_tokens(|_: GenerationState<'_>| vec![]);
     assert!(nothing.generate(&prompts()).is_err());
 }
 
@@ -662,7 +673,7 @@ fn perplexity_is_that_of_the_formula() {
     let mut rng = Rng::new(2);
     let tokens: Vec<u32> = (0..130).map(|_| rng.below(60) as u32).collect();
     let score = |from: usize, to: usize, first: usize| {
-        let text = Sequence {
+        let text = GeneratedSequence {
             item: 0,
             tokens: tokens[from..to].to_vec(),
             prompt: first - from,
@@ -770,7 +781,7 @@ fn windows_are_the_tokens_of_the_text() {
 fn mistakes_are_told_at_the_door() {
     let model = model(14, 60);
     let wrong = |config: GenerationConfig, prompts: &[Vec<u32>]| -> String {
-        let error = Generator::new(&model, config)
+        let error = TextGenerator::new(&model, config)
             .and_then(|generator| generator.generate(prompts))
             .unwrap_err();
         assert!(matches!(error, Error::Config { .. }), "{error:?}");
@@ -871,7 +882,7 @@ fn mistakes_are_told_at_the_door() {
         ),
         (
             GenerationConfig {
-                force_words_ids: vec![WordConstraint::Phrase(vec![1])],
+                force_words_ids: vec![WordConstraint::Phrasal(vec![1])],
                 ..base()
             },
             "num_beams",
@@ -994,19 +1005,19 @@ fn mistakes_are_told_at_the_door() {
     let full = generate(&model, base(), &[vec![1; 48]]);
     assert_eq!(
         (full[0].tokens.len(), full[0].ending),
-        (49, Some(Ending::Length))
+        (49, Some(FinishReason::Length))
     );
     let proposed = GenerationConfig {
         prompt_lookup_num_tokens: Some(3),
         ..base()
     };
-    let stream = Generator::new(&model, proposed.clone())
+    let stream = TextGenerator::new(&model, proposed.clone())
         .unwrap()
         .stream(&[1, 2])
         .err()
         .expect("an error");
     assert!(stream.to_string().contains("prompt lookup"), "{stream}");
-    let both = Generator::new(&model, proposed)
+    let both = TextGenerator::new(&model, proposed)
         .unwrap()
         .with_assistant_model(&model)
         .unwrap()
@@ -1025,7 +1036,7 @@ fn mistakes_are_told_at_the_door() {
     assert_eq!(generate(&model, begins, &[vec![]])[0].tokens[0], 5);
     let other = self::model(1, 61);
     assert!(
-        Generator::new(&model, base())
+        TextGenerator::new(&model, base())
             .unwrap()
             .with_assistant_model(&other)
             .is_err()
@@ -1079,7 +1090,7 @@ fn options_do_what_they_say() {
     let text = &greedy[0];
     assert_eq!(
         (text.new_tokens().len(), text.scores.len(), text.ending),
-        (20, 20, Some(Ending::Length))
+        (20, 20, Some(FinishReason::Length))
     );
     let sum: f64 = text.scores.iter().map(|score| f64::from(*score)).sum();
     assert!((sum - log_probability(&model, text)).abs() < 1e-3, "{sum}");
@@ -1096,8 +1107,8 @@ fn options_do_what_they_say() {
         );
         (texts[0].new_tokens().len(), texts[0].ending.unwrap())
     };
-    assert_eq!(ends(1e-9), (1, Ending::Time));
-    assert_eq!(ends(1e300), (20, Ending::Length));
+    assert_eq!(ends(1e-9), (1, FinishReason::MaxTime));
+    assert_eq!(ends(1e300), (20, FinishReason::Length));
 
     let forced = GenerationConfig {
         forced_bos_token_id: Some(9),
@@ -1125,7 +1136,7 @@ fn options_do_what_they_say() {
     assert_ne!(generate(&model, begins, &prompt)[0].new_tokens()[0], first);
 
     // What the best would end with at once goes on for as long as it must.
-    let eos = Some(Tokens::One(first));
+    let eos = Some(TokenIds::One(first));
     assert_eq!(
         generate(
             &model,
@@ -1167,11 +1178,11 @@ fn options_do_what_they_say() {
 
     // A forced end comes though it is not allowed.
     let ended = GenerationConfig {
-        forced_eos_token_id: Some(Tokens::One(4)),
+        forced_eos_token_id: Some(TokenIds::One(4)),
         max_new_tokens: Some(5),
         ..base()
     };
-    let texts = Generator::new(&model, ended)
+    let texts = TextGenerator::new(&model, ended)
         .unwrap()
         .allowed_tokens(|_| vec![11, 12])
         .generate(&prompt)
@@ -1185,7 +1196,7 @@ fn options_do_what_they_say() {
     // Penalties of what has been generated, not of the prompt: once for coming at all, and each
     // time.
     let tokens = [7, 8, 3, 3, 5];
-    let row = Row {
+    let row = GenerationState {
         tokens: &tokens,
         prompt: 2,
         item: 0,
@@ -1471,7 +1482,7 @@ fn transformers_opens_what_is_saved() {
         scale_attn_weights: false,
         scale_attn_by_inverse_layer_idx: true,
         bos_token_id: Some(1),
-        eos_token_id: Some(Tokens::One(2)),
+        eos_token_id: Some(TokenIds::One(2)),
         pad_token_id: Some(3),
         ..untied.clone()
     };

@@ -7,9 +7,9 @@ use aigc_core::{
     device::device,
     nn::{Initializer, Linear, LinearConfig},
     train::{
-        Ema, EmaConfig, Event, Losses, MetricsLogger, Objective, OptimizerConfig, ParamGroupConfig,
-        Phase, Schedule, Start, StepContext, StopReason, TrainOutput, Trainer, TrainerConfig,
-        read_metrics,
+        Ema, EmaConfig, Event, LossOutput, LrSchedule, MetricsLogger, Objective, OptimizerConfig,
+        ParamGroupConfig, Phase, StartFrom, StepContext, StopReason, TrainOutput, Trainer,
+        TrainerConfig, read_metrics,
     },
 };
 use aigc_tests::{Net, NoisyRegression, Rows, bits, columns, loader_of, row_loader};
@@ -86,7 +86,7 @@ impl Objective for Pull {
         model: &Scalar,
         batch: &Rows,
         context: &mut StepContext,
-    ) -> Result<Losses> {
+    ) -> Result<LossOutput> {
         let (_, targets) = columns(batch, &context.device);
         let w = model.w.weight.val();
         let error = w.clone() - targets;
@@ -99,7 +99,7 @@ impl Objective for Pull {
             // √|0| is 0 and its slope infinite.
             loss = loss + (w.clone() - w.detach()).abs().sum().sqrt();
         }
-        Ok(Losses::new(loss).with("part", part))
+        Ok(LossOutput::new(loss).with("part", part))
     }
 }
 
@@ -142,7 +142,7 @@ fn gradient_descent_follows_its_closed_form() {
 fn the_schedule_scales_every_step() {
     let folder = folder();
     let config = TrainerConfig {
-        schedule: Schedule::linear(2),
+        schedule: LrSchedule::linear(2),
         ..sgd(5, 0.1)
     };
     let mut rates = Vec::new();
@@ -481,8 +481,8 @@ fn a_run_with_an_infinite_evaluation_resumes() {
             )
             .unwrap()
     };
-    assert_eq!(fit(Start::Fresh, 4).best, None);
-    assert_eq!(fit(Start::Resume, 6).step, 6);
+    assert_eq!(fit(StartFrom::Fresh, 4).best, None);
+    assert_eq!(fit(StartFrom::Resume, 6).step, 6);
 }
 
 #[test]
@@ -499,7 +499,7 @@ fn a_repeated_update_tells_its_losses_once() {
             model: &Scalar,
             batch: &Rows,
             context: &mut StepContext,
-        ) -> Result<Losses> {
+        ) -> Result<LossOutput> {
             Pull::default().losses(model, batch, context)
         }
     }
@@ -537,7 +537,7 @@ fn parts_of_a_loss_need_names_of_their_own() {
             model: &Scalar,
             batch: &Rows,
             context: &mut StepContext,
-        ) -> Result<Losses> {
+        ) -> Result<LossOutput> {
             let losses = Pull::default().losses(model, batch, context)?;
             let total = losses.total.clone();
             Ok(losses.with(self.0, total))
@@ -588,8 +588,8 @@ fn a_best_model_that_was_not_kept_is_replaced_by_the_last_with_a_warning() {
             )
             .unwrap()
     };
-    fit(Start::Fresh, 3, false, 1.0);
-    let trained = fit(Start::Resume, 6, true, 2.0);
+    fit(StartFrom::Fresh, 3, false, 1.0);
+    let trained = fit(StartFrom::Resume, 6, true, 2.0);
     assert!(
         matches!(&warnings.borrow()[..], [one] if one.contains("of step 1, was not kept")),
         "{warnings:?}"
@@ -839,13 +839,13 @@ fn the_log_forgets_steps_that_are_made_again() {
             &folder.run,
         )
     };
-    assert!(fit(Start::Fresh, 10, Some(6)).is_err());
+    assert!(fit(StartFrom::Fresh, 10, Some(6)).is_err());
     // As a killed run would leave it.
     let path = folder.run.metrics_path();
     let mut text = std::fs::read(&path).unwrap();
     text.extend(b"{\"step\":7,\"ki");
     std::fs::write(&path, text).unwrap();
-    fit(Start::Resume, 10, None).unwrap();
+    fit(StartFrom::Resume, 10, None).unwrap();
     let steps: Vec<_> = read_metrics(&path)
         .unwrap()
         .iter()
@@ -874,12 +874,17 @@ impl Objective for TakeTurns {
         ]
     }
 
-    fn losses(&mut self, model: &Two, batch: &Rows, context: &mut StepContext) -> Result<Losses> {
+    fn losses(
+        &mut self,
+        model: &Two,
+        batch: &Rows,
+        context: &mut StepContext,
+    ) -> Result<LossOutput> {
         let (_, targets) = columns(batch, &context.device);
         // Both weights are in the loss of each: only the turn's own may move.
         let sum = model.left.w.weight.val() + model.right.w.weight.val();
         let error = sum - targets;
-        Ok(Losses::new((error.clone() * error).mean() * 0.5))
+        Ok(LossOutput::new((error.clone() * error).mean() * 0.5))
     }
 }
 
@@ -926,7 +931,7 @@ fn turns_without_anything_to_train_are_refused() {
         fn turns(&self) -> Vec<Phase> {
             vec![Phase::new("middle").of("middle")]
         }
-        fn losses(&mut self, _: &Two, _: &Rows, _: &mut StepContext) -> Result<Losses> {
+        fn losses(&mut self, _: &Two, _: &Rows, _: &mut StepContext) -> Result<LossOutput> {
             unreachable!()
         }
     }
@@ -950,7 +955,7 @@ fn turns_need_names_of_their_own() {
         fn turns(&self) -> Vec<Phase> {
             self.0.iter().map(|name| Phase::new(name)).collect()
         }
-        fn losses(&mut self, _: &Scalar, _: &Rows, _: &mut StepContext) -> Result<Losses> {
+        fn losses(&mut self, _: &Scalar, _: &Rows, _: &mut StepContext) -> Result<LossOutput> {
             unreachable!()
         }
     }
@@ -1028,9 +1033,9 @@ fn values_out_of_range_are_named() {
         ),
         (
             TrainerConfig {
-                schedule: Schedule {
+                schedule: LrSchedule {
                     floor: 2.0,
-                    ..Schedule::CONSTANT
+                    ..LrSchedule::CONSTANT
                 },
                 ..TrainerConfig::new(1)
             },

@@ -14,7 +14,7 @@ use crate::{Error, Result};
 use burn::tensor::Device;
 
 /// Every name [`device`] understands, with the feature it needs.
-pub const NAMES: [(&str, &str); 8] = [
+pub const BACKENDS: [(&str, &str); 8] = [
     ("flex", "flex"),
     ("ndarray", "ndarray"),
     ("libtorch", "tch"),
@@ -26,7 +26,7 @@ pub const NAMES: [(&str, &str); 8] = [
 ];
 
 /// Names of the backends this program was built with, `auto`'s choice first.
-pub fn available() -> Vec<&'static str> {
+pub fn available_backends() -> Vec<&'static str> {
     // GPU before CPU; Flex before NdArray. burn's own default would depend on what else the
     // workspace enables.
     [
@@ -66,7 +66,7 @@ pub fn device(name: &str) -> Result<Device> {
     };
     let lower = name.trim().to_lowercase();
     if lower == "auto" {
-        let first = available().first().copied();
+        let first = available_backends().first().copied();
         return device(first.ok_or_else(|| {
             fail("this program was built without any backend; enable `flex`".into())
         })?);
@@ -74,14 +74,14 @@ pub fn device(name: &str) -> Result<Device> {
     let (backend, rest) = lower
         .split_once(':')
         .map_or((lower.as_str(), None), |(b, r)| (b, Some(r)));
-    let Some((_, feature)) = NAMES.iter().find(|(known, _)| *known == backend) else {
-        let known: Vec<_> = NAMES.iter().map(|(n, _)| *n).chain(["auto"]).collect();
+    let Some((_, feature)) = BACKENDS.iter().find(|(known, _)| *known == backend) else {
+        let known: Vec<_> = BACKENDS.iter().map(|(n, _)| *n).chain(["auto"]).collect();
         return Err(fail(format!("unknown; known are {}", known.join(", "))));
     };
-    if !available().contains(&backend) {
+    if !available_backends().contains(&backend) {
         return Err(fail(format!(
             "this program was built without it; enable the feature `{feature}` (built in: {})",
-            available().join(", ")
+            available_backends().join(", ")
         )));
     }
     let place = Place::parse(rest)
@@ -161,8 +161,8 @@ mod tests {
 
     #[test]
     fn names_of_missing_backends_say_which_feature_to_enable() {
-        for (name, feature) in NAMES {
-            if !available().contains(&name) {
+        for (name, feature) in BACKENDS {
+            if !available_backends().contains(&name) {
                 let message = device(name).unwrap_err().to_string();
                 assert!(
                     message.contains(&format!("enable the feature `{feature}`")),

@@ -13,7 +13,7 @@ use crate::{
     Error, Result,
     check::ensure,
     checkpoint::write_atomic,
-    data::download::{Progress, Wanted, agent, bring},
+    data::download::{ProgressFn, Wanted, agent, bring},
 };
 use std::{
     env,
@@ -119,12 +119,12 @@ impl Hub {
     /// # Errors
     /// [`Error::Download`] if it cannot be had, saying why and what to do; [`Error::Config`] for a
     /// name that is none; [`Error::Io`] if the cache cannot be written.
-    pub fn file(
+    pub fn download(
         &self,
         repo: &str,
         revision: &str,
         name: &str,
-        progress: &mut Progress<'_>,
+        progress: &mut ProgressFn<'_>,
     ) -> Result<Option<PathBuf>> {
         let mut visit = Visit::new(self, repo, revision)?;
         let found = match visit.look(name, progress)? {
@@ -141,12 +141,12 @@ impl Hub {
     ///
     /// # Errors
     /// As [`file`](Self::file), and [`Error::Download`] if there is none of them.
-    pub fn folder(
+    pub fn snapshot_download(
         &self,
         repo: &str,
         revision: &str,
         wanted: &[&str],
-        progress: &mut Progress<'_>,
+        progress: &mut ProgressFn<'_>,
     ) -> Result<PathBuf> {
         let mut visit = Visit::new(self, repo, revision)?;
         let (mut any, mut missing) = (false, None);
@@ -177,7 +177,12 @@ impl Hub {
     ///
     /// # Errors
     /// [`Error::Config`] for a name that is none.
-    pub fn cached(&self, repo: &str, revision: &str, name: &str) -> Result<Option<PathBuf>> {
+    pub fn try_load_from_cache(
+        &self,
+        repo: &str,
+        revision: &str,
+        name: &str,
+    ) -> Result<Option<PathBuf>> {
         let visit = Visit::new(self, repo, revision)?;
         check_path("file name", name)?;
         Ok(match visit.in_cache(name) {
@@ -313,7 +318,7 @@ impl<'a> Visit<'a> {
         }
     }
 
-    fn look(&mut self, name: &str, progress: &mut Progress<'_>) -> Result<Found> {
+    fn look(&mut self, name: &str, progress: &mut ProgressFn<'_>) -> Result<Found> {
         check_path("file name", name)?;
         // What a commit holds never changes; what a revision stands for does.
         if self.commit.is_some() || self.away.is_some() {
@@ -458,7 +463,7 @@ impl<'a> Visit<'a> {
     }
 
     /// Brings a file into the cache, unless it is there.
-    fn take(&self, answer: &Answer, name: &str, progress: &mut Progress<'_>) -> Result<PathBuf> {
+    fn take(&self, answer: &Answer, name: &str, progress: &mut ProgressFn<'_>) -> Result<PathBuf> {
         let Answer {
             commit,
             etag,

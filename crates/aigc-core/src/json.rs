@@ -10,7 +10,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// [`Error::Config`] if it is no object.
-pub fn object(text: &str) -> Result<Map<String, Value>> {
+pub fn parse_object(text: &str) -> Result<Map<String, Value>> {
     match serde_json::from_str(&quote_infinities(text)) {
         Ok(Value::Object(fields)) => Ok(fields),
         Ok(_) => Err(Error::config("JSON", "no object", "an object of fields")),
@@ -26,7 +26,7 @@ pub fn object(text: &str) -> Result<Map<String, Value>> {
 ///
 /// # Panics
 /// If what they have to be is no JSON.
-pub fn fixed(given: &mut Map<String, Value>, fixed: &[(&str, &str)]) -> Result<()> {
+pub fn reject_unsupported(given: &mut Map<String, Value>, fixed: &[(&str, &str)]) -> Result<()> {
     for (field, value) in fixed {
         let only: Value = serde_json::from_str(value).expect("JSON");
         if let Some(other) = given.remove(*field).filter(|other| *other != only) {
@@ -40,7 +40,7 @@ pub fn fixed(given: &mut Map<String, Value>, fixed: &[(&str, &str)]) -> Result<(
 ///
 /// # Errors
 /// [`Error::Config`] names the first that is not.
-pub fn within(fields: &[(&str, usize, usize)]) -> Result<()> {
+pub fn check_ranges(fields: &[(&str, usize, usize)]) -> Result<()> {
     match fields.iter().find(|(_, n, most)| !(1..=*most).contains(n)) {
         Some((field, n, most)) => Err(Error::config(*field, n, format!("1 to {most}"))),
         None => Ok(()),
@@ -51,7 +51,7 @@ pub fn within(fields: &[(&str, usize, usize)]) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Io`] if it cannot be read; [`Error::Data`] names it where `read` fails.
-pub fn open<T>(path: &Path, read: impl FnOnce(&str) -> Result<T>) -> Result<T> {
+pub fn read_file<T>(path: &Path, read: impl FnOnce(&str) -> Result<T>) -> Result<T> {
     let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
         path: path.into(),
         source,
@@ -67,7 +67,7 @@ pub fn open<T>(path: &Path, read: impl FnOnce(&str) -> Result<T>) -> Result<T> {
 ///
 /// # Panics
 /// If it is none, or JSON cannot hold it.
-pub fn fields<S: Serialize>(scheduler: &S) -> Map<String, Value> {
+pub fn to_map<S: Serialize>(scheduler: &S) -> Map<String, Value> {
     match serde_json::to_value(scheduler).expect("plain values") {
         Value::Object(fields) => fields,
         _ => unreachable!("structs"),
@@ -82,10 +82,10 @@ pub fn fields<S: Serialize>(scheduler: &S) -> Map<String, Value> {
 ///
 /// # Panics
 /// If the default is no structure.
-pub fn read<S: Serialize + DeserializeOwned + Default>(
+pub fn from_map_with_defaults<S: Serialize + DeserializeOwned + Default>(
     given: &Map<String, Value>,
 ) -> Result<(S, Vec<String>)> {
-    let mut all = fields(&S::default());
+    let mut all = to_map(&S::default());
     let mut ignored = vec![];
     for (name, value) in given {
         if name.starts_with('_') {

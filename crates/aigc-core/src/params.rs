@@ -14,10 +14,10 @@ pub trait ParamVisitor {
 }
 
 /// Replaces every float tensor of a model.
-pub trait Replace {
+pub trait ParamMapper {
     /// Called with each tensor, trained or not, and its path; what it returns takes the tensor's
     /// place.
-    fn replace<const D: usize>(&mut self, path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>>;
+    fn map<const D: usize>(&mut self, path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>>;
 }
 
 /// Shows every float tensor of `model` to `looker`.
@@ -29,7 +29,7 @@ pub fn visit_params<M: Module>(model: &M, looker: &mut impl ParamVisitor) {
 }
 
 /// Lets `replacer` replace every float tensor of `model`.
-pub fn map_params<M: Module>(model: M, replacer: &mut impl Replace) -> M {
+pub fn map_params<M: Module>(model: M, replacer: &mut impl ParamMapper) -> M {
     model.map(&mut Walk {
         path: Vec::new(),
         with: replacer,
@@ -69,7 +69,7 @@ impl<W: ParamVisitor> ModuleVisitor for Walk<'_, W> {
     }
 }
 
-impl<W: Replace> ModuleMapper for Walk<'_, W> {
+impl<W: ParamMapper> ModuleMapper for Walk<'_, W> {
     fn enter_module(&mut self, name: &str, container: &str) {
         self.enter(name, container);
     }
@@ -80,6 +80,6 @@ impl<W: Replace> ModuleMapper for Walk<'_, W> {
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let path = self.path.join(".");
-        self.with.replace(&path, param)
+        self.with.map(&path, param)
     }
 }

@@ -23,12 +23,12 @@ pub struct Rng(ChaCha12Rng);
 impl Rng {
     /// The stream of `seed`.
     pub fn new(seed: u64) -> Self {
-        Self::keyed(seed, "", 0)
+        Self::stream(seed, "", 0)
     }
 
     /// The stream that `seed` has for `purpose`, number `index`. Streams of different keys are
     /// independent.
-    pub fn keyed(seed: u64, purpose: &str, index: u64) -> Self {
+    pub fn stream(seed: u64, purpose: &str, index: u64) -> Self {
         let mut hash = Sha256::new();
         hash.update(seed.to_le_bytes());
         hash.update(index.to_le_bytes());
@@ -37,7 +37,7 @@ impl Rng {
     }
 
     /// 64 random bits.
-    pub fn bits(&mut self) -> u64 {
+    pub fn next_u64(&mut self) -> u64 {
         self.0.next_u64()
     }
 
@@ -45,7 +45,7 @@ impl Rng {
     ///
     /// # Panics
     /// If `n` is 0.
-    pub fn below(&mut self, n: usize) -> usize {
+    pub fn random_index(&mut self, n: usize) -> usize {
         self.0.random_range(0..n as u64) as usize
     }
 
@@ -57,12 +57,12 @@ impl Rng {
     }
 
     /// `n` draws of the standard normal distribution.
-    pub fn normals(&mut self, n: usize) -> Vec<f32> {
+    pub fn normal_vec(&mut self, n: usize) -> Vec<f32> {
         (0..n).map(|_| self.0.sample(StandardNormal)).collect()
     }
 
     /// `n` draws of the uniform distribution on `[low, high)`.
-    pub fn uniforms(&mut self, n: usize, low: f32, high: f32) -> Vec<f32> {
+    pub fn uniform_vec(&mut self, n: usize, low: f32, high: f32) -> Vec<f32> {
         (0..n)
             .map(|_| low + (high - low) * self.0.random::<f32>())
             .collect()
@@ -71,7 +71,7 @@ impl Rng {
     /// Standard normal noise of `shape` on `device`.
     pub fn normal<const D: usize>(&mut self, shape: [usize; D], device: &Device) -> Tensor<D> {
         Tensor::from_data(
-            TensorData::new(self.normals(shape.iter().product()), shape),
+            TensorData::new(self.normal_vec(shape.iter().product()), shape),
             device,
         )
     }
@@ -85,7 +85,7 @@ impl Rng {
         device: &Device,
     ) -> Tensor<D> {
         Tensor::from_data(
-            TensorData::new(self.uniforms(shape.iter().product(), low, high), shape),
+            TensorData::new(self.uniform_vec(shape.iter().product(), low, high), shape),
             device,
         )
     }
@@ -113,7 +113,7 @@ pub trait InitWeights: Module {
     ///
     /// Parameters made by burn's own layers draw from the backend's generator, reseeded for each:
     /// reproducible on one backend, different on another.
-    fn seeded(self, seed: u64) -> Self {
+    fn init_weights(self, seed: u64) -> Self {
         visit_params(&self, &mut Initialise { seed });
         self
     }
@@ -130,8 +130,8 @@ impl ParamVisitor for Initialise {
         if param.is_initialized() {
             return;
         }
-        let mut stream = Rng::keyed(self.seed, &format!("init/{path}"), 0);
-        param.lazy_device().seed(stream.bits());
+        let mut stream = Rng::stream(self.seed, &format!("init/{path}"), 0);
+        param.lazy_device().seed(stream.next_u64());
         INITIAL.set(Some(stream));
         param.val();
         INITIAL.set(None);
@@ -148,16 +148,16 @@ mod tests {
     fn a_seed_means_the_same_numbers_for_ever() {
         let mut rng = Rng::new(7);
         assert_eq!(
-            [rng.bits(), rng.bits()],
+            [rng.next_u64(), rng.next_u64()],
             [7_525_833_012_303_658_188, 1_565_882_059_152_209_361]
         );
-        let mut rng = Rng::keyed(7, "noise", 3);
+        let mut rng = Rng::stream(7, "noise", 3);
         assert_eq!(
-            [rng.bits(), rng.bits()],
+            [rng.next_u64(), rng.next_u64()],
             [11_775_357_753_938_359_203, 1_618_741_409_339_596_601]
         );
         // What the distributions make of the bits, seen once.
-        let normals = Rng::keyed(7, "noise", 3).normals(2);
+        let normals = Rng::stream(7, "noise", 3).normal_vec(2);
         assert_eq!(
             normals.iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
             [1_052_260_055, 3_218_926_847]
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn keys_separate_streams() {
-        let draw = |seed, purpose, index| Rng::keyed(seed, purpose, index).bits();
+        let draw = |seed, purpose, index| Rng::stream(seed, purpose, index).next_u64();
         let all = [
             draw(1, "a", 0),
             draw(2, "a", 0),
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn normals_have_the_moments_of_the_normal_distribution() {
         let n = 200_000;
-        let draws = Rng::new(1).normals(n);
+        let draws = Rng::new(1).normal_vec(n);
         let moment = |k: i32| draws.iter().map(|x| (*x as f64).powi(k)).sum::<f64>() / n as f64;
         // Standard errors: 1/√n, √2/√n, √15/√n, √96/√n; five of them each.
         let se = 5.0 / (n as f64).sqrt();
@@ -199,7 +199,7 @@ mod tests {
         let mut counts = [0usize; 7];
         let mut rng = Rng::new(2);
         for _ in 0..70_000 {
-            counts[rng.below(7)] += 1;
+            counts[rng.random_index(7)] += 1;
         }
         // χ² with 6 degrees of freedom: 22.46 is its 99.9 % point.
         let chi2: f64 = counts

@@ -68,7 +68,11 @@ mod tests {
         let (n, width) = (6, 3);
         let mut rng = Rng::new(4);
         for _ in 0..10 {
-            let costs = costs(&rng.normals(n * width), &rng.normals(n * width), width);
+            let costs = costs(
+                &rng.normal_vec(n * width),
+                &rng.normal_vec(n * width),
+                width,
+            );
             let cost = |order: &[usize]| -> f64 {
                 order
                     .iter()
@@ -102,7 +106,7 @@ mod tests {
     #[test]
     fn noise_stays_within_its_class() {
         let mut rng = Rng::new(5);
-        let (images, noise) = (rng.normals(20), rng.normals(20));
+        let (images, noise) = (rng.normal_vec(20), rng.normal_vec(20));
         let labels: Vec<u32> = (0..20).map(|i| i % 3).collect();
         let order = optimal(&costs(&images, &noise, 1), Some(&labels));
         assert!(

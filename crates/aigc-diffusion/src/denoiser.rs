@@ -9,14 +9,14 @@ use burn::{
 
 /// What a network is told besides the time.
 #[derive(Clone, Debug, Default)]
-pub struct Condition {
+pub struct Conditioning {
     /// A class for each sample, `[batch]`.
-    pub class: Option<Tensor<1, Int>>,
+    pub class_labels: Option<Tensor<1, Int>>,
     /// Tokens for each sample, `[batch, tokens, width]`.
-    pub tokens: Option<Tensor<3>>,
+    pub encoder_hidden_states: Option<Tensor<3>>,
     /// The clean samples that the network made of these before, as x; seen by networks that are
     /// [self-conditioned](Denoiser::supports_self_conditioning).
-    pub x0: Option<Tensor<4>>,
+    pub self_cond: Option<Tensor<4>>,
 }
 
 /// Says what noise hides, or what the noise is.
@@ -28,21 +28,21 @@ pub trait Denoiser: Module + ModuleDisplay {
     ///
     /// # Panics
     /// If the shapes do not fit, or something that the network has to be told is missing.
-    fn predict(&self, x: Tensor<4>, time: Tensor<1>, condition: &Condition) -> Tensor<4>;
+    fn predict(&self, x: Tensor<4>, time: Tensor<1>, condition: &Conditioning) -> Tensor<4>;
 
     /// Whether it can be trained on images of this shape, told classes at most.
     ///
     /// # Errors
     /// [`Error::Config`] says what does not fit.
-    fn fits(&self, shape: ImageShape) -> Result<()>;
+    fn check_trainable(&self, shape: ImageShape) -> Result<()>;
 
     /// Whether it can make samples of this shape, told whatever it has to be told. A variance
     /// beside what it says is no hindrance.
     ///
     /// # Errors
     /// [`Error::Config`] says what does not fit.
-    fn makes(&self, shape: ImageShape) -> Result<()> {
-        self.fits(shape)
+    fn check_shape(&self, shape: ImageShape) -> Result<()> {
+        self.check_trainable(shape)
     }
 
     /// Width of the tokens that it has to be told, if it looks at any.
@@ -51,7 +51,7 @@ pub trait Denoiser: Module + ModuleDisplay {
     }
 
     /// Number of classes that it can be told, if it is told one.
-    fn classes(&self) -> Option<usize> {
+    fn num_classes(&self) -> Option<usize> {
         None
     }
 
@@ -89,16 +89,19 @@ fn check(
 }
 
 /// The sample and what was made of it before, or nothing yet, for a network with channels for both.
-fn beside(x: Tensor<4>, channels: usize, condition: &Condition) -> Tensor<4> {
+fn beside(x: Tensor<4>, channels: usize, condition: &Conditioning) -> Tensor<4> {
     if channels != 2 * x.dims()[1] {
         return x;
     }
-    let made = condition.x0.clone().unwrap_or_else(|| x.zeros_like());
+    let made = condition
+        .self_cond
+        .clone()
+        .unwrap_or_else(|| x.zeros_like());
     Tensor::cat(vec![x, made], 1)
 }
 
 impl Denoiser for UNet2dModel {
-    fn fits(&self, shape: ImageShape) -> Result<()> {
+    fn check_trainable(&self, shape: ImageShape) -> Result<()> {
         let config = self.config();
         check(
             shape,
@@ -108,7 +111,7 @@ impl Denoiser for UNet2dModel {
         )
     }
 
-    fn makes(&self, shape: ImageShape) -> Result<()> {
+    fn check_shape(&self, shape: ImageShape) -> Result<()> {
         let config = self.config();
         check(
             shape,
@@ -118,15 +121,15 @@ impl Denoiser for UNet2dModel {
         )
     }
 
-    fn predict(&self, x: Tensor<4>, time: Tensor<1>, condition: &Condition) -> Tensor<4> {
+    fn predict(&self, x: Tensor<4>, time: Tensor<1>, condition: &Conditioning) -> Tensor<4> {
         self.forward(
             beside(x, self.config().in_channels, condition),
             time,
-            condition.class.clone(),
+            condition.class_labels.clone(),
         )
     }
 
-    fn classes(&self) -> Option<usize> {
+    fn num_classes(&self) -> Option<usize> {
         self.config().num_class_embeds
     }
 
@@ -136,7 +139,7 @@ impl Denoiser for UNet2dModel {
 }
 
 impl Denoiser for UNet2dConditionModel {
-    fn fits(&self, _shape: ImageShape) -> Result<()> {
+    fn check_trainable(&self, _shape: ImageShape) -> Result<()> {
         Err(Error::config(
             "network",
             "UNet2DConditionModel",
@@ -144,7 +147,7 @@ impl Denoiser for UNet2dConditionModel {
         ))
     }
 
-    fn makes(&self, shape: ImageShape) -> Result<()> {
+    fn check_shape(&self, shape: ImageShape) -> Result<()> {
         let config = self.config();
         if config.in_channels != shape.channels {
             let expected = format!("{}, the channels of the images", shape.channels);
@@ -162,12 +165,12 @@ impl Denoiser for UNet2dConditionModel {
         Some(self.config().cross_attention_dim)
     }
 
-    fn predict(&self, x: Tensor<4>, time: Tensor<1>, condition: &Condition) -> Tensor<4> {
+    fn predict(&self, x: Tensor<4>, time: Tensor<1>, condition: &Conditioning) -> Tensor<4> {
         self.forward(
             x,
             time,
             condition
-                .tokens
+                .encoder_hidden_states
                 .as_ref()
                 .expect("a network that looks at tokens is given some"),
         )
@@ -175,7 +178,7 @@ impl Denoiser for UNet2dConditionModel {
 }
 
 impl Denoiser for DitModel {
-    fn fits(&self, shape: ImageShape) -> Result<()> {
+    fn check_trainable(&self, shape: ImageShape) -> Result<()> {
         let config = self.config();
         check(
             shape,
@@ -188,7 +191,7 @@ impl Denoiser for DitModel {
         )
     }
 
-    fn makes(&self, shape: ImageShape) -> Result<()> {
+    fn check_shape(&self, shape: ImageShape) -> Result<()> {
         let config = self.config();
         check(
             shape,
@@ -201,9 +204,9 @@ impl Denoiser for DitModel {
         )
     }
 
-    fn predict(&self, x: Tensor<4>, time: Tensor<1>, condition: &Condition) -> Tensor<4> {
+    fn predict(&self, x: Tensor<4>, time: Tensor<1>, condition: &Conditioning) -> Tensor<4> {
         let class = condition
-            .class
+            .class_labels
             .clone()
             .expect("a network with classes is told one");
         self.forward(beside(x, self.config().in_channels, condition), time, class)
@@ -213,7 +216,7 @@ impl Denoiser for DitModel {
         self.config().in_channels == 2 * channels
     }
 
-    fn classes(&self) -> Option<usize> {
+    fn num_classes(&self) -> Option<usize> {
         Some(self.config().num_embeds_ada_norm + 1)
     }
 }

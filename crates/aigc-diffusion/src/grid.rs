@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// table 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Spacing {
+pub enum TimestepSpacing {
     /// From the first to the last, both among them.
     Linspace,
     /// From the first on, a whole number of steps apart.
@@ -52,9 +52,9 @@ impl Steps {
     }
 
     /// Falling times, as DDPM and its kin space them: whole numbers.
-    pub(crate) fn whole(self, spacing: Spacing, offset: usize) -> Result<Vec<f64>> {
+    pub(crate) fn whole(self, spacing: TimestepSpacing, offset: usize) -> Result<Vec<f64>> {
         let times = match spacing {
-            Spacing::Linspace => (0..self.sample).rev().map(|i| self.line(i)).collect(),
+            TimestepSpacing::Linspace => (0..self.sample).rev().map(|i| self.line(i)).collect(),
             other => self.real(other, offset)?,
         };
         self.within(
@@ -65,28 +65,33 @@ impl Steps {
 
     /// Falling times, as samplers over σ space them: where they do not start or end at a whole
     /// number, in between.
-    pub(crate) fn real(self, spacing: Spacing, offset: usize) -> Result<Vec<f64>> {
+    pub(crate) fn real(self, spacing: TimestepSpacing, offset: usize) -> Result<Vec<f64>> {
         self.check_offset(offset)?;
         let times: Vec<f64> = match spacing {
-            Spacing::Linspace => (0..self.sample)
+            TimestepSpacing::Linspace => (0..self.sample)
                 .rev()
                 .map(|i| in_32_bits(self.line(i)))
                 .collect(),
-            Spacing::Leading => (0..self.sample)
+            TimestepSpacing::Leading => (0..self.sample)
                 .rev()
                 .map(|i| (i * self.stride() + offset) as f64)
                 .collect(),
-            Spacing::Trailing => self.trailing(self.train),
+            TimestepSpacing::Trailing => self.trailing(self.train),
         };
         self.within(times, offset)
     }
 
     /// Falling whole times, as the solvers in λ space them: one step more than is made, without its
     /// last.
-    pub(crate) fn solver(self, spacing: Spacing, offset: usize, last: usize) -> Result<Vec<f64>> {
+    pub(crate) fn solver(
+        self,
+        spacing: TimestepSpacing,
+        offset: usize,
+        last: usize,
+    ) -> Result<Vec<f64>> {
         self.check_offset(offset)?;
         let n = self.sample;
-        if spacing == Spacing::Leading && n >= last {
+        if spacing == TimestepSpacing::Leading && n >= last {
             return Err(Error::config(
                 "steps",
                 n,
@@ -94,15 +99,15 @@ impl Steps {
             ));
         }
         let times = match spacing {
-            Spacing::Linspace => (1..=n)
+            TimestepSpacing::Linspace => (1..=n)
                 .rev()
                 .map(|i| at(0.0, last as f64 - 1.0, i, n + 1).round_ties_even())
                 .collect(),
-            Spacing::Leading => (1..=n)
+            TimestepSpacing::Leading => (1..=n)
                 .rev()
                 .map(|i| (i * (last / (n + 1)) + offset) as f64)
                 .collect(),
-            Spacing::Trailing => self.trailing(last),
+            TimestepSpacing::Trailing => self.trailing(last),
         };
         self.within(times, offset)
     }
@@ -183,7 +188,7 @@ pub struct SigmaScheduleFlags {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SigmaSpacing {
     /// The σ of the times.
-    Times,
+    Timesteps,
     /// Evenly in `σ^(1/7)`.
     Karras,
     /// Evenly in `ln σ`.
@@ -226,7 +231,7 @@ impl SigmaScheduleFlags {
             .filter(|(_, chosen, _)| *chosen)
             .collect();
         match chosen[..] {
-            [] => Ok(SigmaSpacing::Times),
+            [] => Ok(SigmaSpacing::Timesteps),
             [(_, _, spacing)] => Ok(*spacing),
             [(first, ..), (second, ..), ..] => Err(Error::config(
                 *second,
@@ -302,7 +307,7 @@ pub(crate) fn spaced(spacing: SigmaSpacing, range: (f64, f64), n: usize) -> Vec<
             .map(|i| min + beta_quantile(1.0 - at(0.0, 1.0, i, n)) * (max - min))
             .collect(),
         SigmaSpacing::Lu | SigmaSpacing::Exponential => exponential(min, max, n),
-        SigmaSpacing::Times | SigmaSpacing::Flow => unreachable!("not made from a range"),
+        SigmaSpacing::Timesteps | SigmaSpacing::Flow => unreachable!("not made from a range"),
     }
 }
 
@@ -384,39 +389,42 @@ mod tests {
         let steps = Steps::new(1000, 10).unwrap();
         let all = |spacing| steps.whole(spacing, 0).unwrap();
         assert_eq!(
-            all(Spacing::Leading),
+            all(TimestepSpacing::Leading),
             [900., 800., 700., 600., 500., 400., 300., 200., 100., 0.]
         );
         assert_eq!(
-            all(Spacing::Linspace),
+            all(TimestepSpacing::Linspace),
             [999., 888., 777., 666., 555., 444., 333., 222., 111., 0.]
         );
         assert_eq!(
-            all(Spacing::Trailing),
+            all(TimestepSpacing::Trailing),
             [999., 899., 799., 699., 599., 499., 399., 299., 199., 99.]
         );
         // Where a half is only nearly one: as NumPy rounds.
         let middle =
             |n, spacing, i: usize| Steps::new(1000, n).unwrap().whole(spacing, 0).unwrap()[i];
         assert_eq!(
-            middle(27, Spacing::Linspace, 13),
+            middle(27, TimestepSpacing::Linspace, 13),
             (13.0f64 * (999.0 / 26.0)).round_ties_even()
         );
         assert_eq!(
             Steps::new(1000, 30)
                 .unwrap()
-                .solver(Spacing::Linspace, 0, 1000)
+                .solver(TimestepSpacing::Linspace, 0, 1000)
                 .unwrap()[15],
             499.0
         );
-        assert_eq!(middle(48, Spacing::Trailing, 3), 936.0);
+        assert_eq!(middle(48, TimestepSpacing::Trailing, 3), 936.0);
         assert!(Steps::new(1000, 0).is_err() && Steps::new(1000, 1001).is_err());
-        let message = steps.whole(Spacing::Leading, 200).unwrap_err().to_string();
+        let message = steps
+            .whole(TimestepSpacing::Leading, 200)
+            .unwrap_err()
+            .to_string();
         assert!(
             message.contains("`steps_offset` is 200, expected at most 99"),
             "{message}"
         );
-        assert!(steps.whole(Spacing::Leading, usize::MAX).is_err());
+        assert!(steps.whole(TimestepSpacing::Leading, usize::MAX).is_err());
     }
 
     #[test]

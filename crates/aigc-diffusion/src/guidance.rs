@@ -1,10 +1,10 @@
 //! Towards what is asked for.
 //!
 //! Whatever leads a sample changes what the network seems to have said, and no scheduler knows of
-//! it: [`Guidance`] by two answers of the network, with the class and without; a [`Guide`] by the
+//! it: [`ClassifierFreeGuidance`] by two answers of the network, with the class and without; a [`Guide`] by the
 //! gradient of `ln p(y | x)`.
 
-use crate::{denoiser::Denoiser, plan::Call};
+use crate::{denoiser::Denoiser, plan::ModelCall};
 use aigc_core::{Error, Result};
 use burn::tensor::Tensor;
 use std::{cell::OnceCell, ops::Range};
@@ -12,24 +12,24 @@ use std::{cell::OnceCell, ops::Range};
 /// Classifier-free guidance (Ho & Salimans 2022, <https://arxiv.org/abs/2207.12598>): away from
 /// what the network says without a class, `out = none + scale·(class − none)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Guidance {
+pub struct ClassifierFreeGuidance {
     /// 1 is none; more is clearer and less varied. (Ho & Salimans's `w` is one less.)
-    pub scale: f64,
+    pub guidance_scale: f64,
     /// How far each sample's standard deviation goes back to that of the unguided answer (Lin et
     /// al. 2024,
     /// <https://arxiv.org/abs/2305.08891>, section 3.4).
-    pub rescale: f64,
+    pub guidance_rescale: f64,
     /// Guidance only where `σ/α` lies between these (Kynkäänniemi et al. 2024,
     /// <https://arxiv.org/abs/2404.07724>).
     pub interval: Option<(f64, f64)>,
 }
 
-impl Guidance {
+impl ClassifierFreeGuidance {
     /// By this scale, at every step.
     pub const fn new(scale: f64) -> Self {
         Self {
-            scale,
-            rescale: 0.0,
+            guidance_scale: scale,
+            guidance_rescale: 0.0,
             interval: None,
         }
     }
@@ -37,11 +37,19 @@ impl Guidance {
     /// # Errors
     /// [`Error::Config`] names a field that is out of range.
     pub fn validate(&self) -> Result<()> {
-        if !(self.scale >= 0.0 && self.scale.is_finite()) {
-            return Err(Error::config("guidance.scale", self.scale, "0 or more"));
+        if !(self.guidance_scale >= 0.0 && self.guidance_scale.is_finite()) {
+            return Err(Error::config(
+                "guidance.scale",
+                self.guidance_scale,
+                "0 or more",
+            ));
         }
-        if !(0.0..=1.0).contains(&self.rescale) {
-            return Err(Error::config("guidance.rescale", self.rescale, "0 to 1"));
+        if !(0.0..=1.0).contains(&self.guidance_rescale) {
+            return Err(Error::config(
+                "guidance.rescale",
+                self.guidance_rescale,
+                "0 to 1",
+            ));
         }
         match self.interval {
             Some((low, high)) if low.is_nan() || high.is_nan() || low > high => Err(Error::config(
@@ -54,20 +62,20 @@ impl Guidance {
     }
 
     /// Whether it changes what is said at this call.
-    pub(crate) fn acts(&self, call: &Call) -> bool {
+    pub(crate) fn acts(&self, call: &ModelCall) -> bool {
         let ratio = call.seen.sigma / call.seen.alpha;
         let within = self
             .interval
             .is_none_or(|(low, high)| low <= ratio && ratio <= high);
-        self.scale != 1.0 && within
+        self.guidance_scale != 1.0 && within
     }
 
     /// # Shapes
     /// - class, none and output: `[batch, channels, height, width]`, what the network says with the
     ///   class and without
     pub fn combine(&self, class: Tensor<4>, none: Tensor<4>) -> Tensor<4> {
-        let guided = none.clone() + (class.clone() - none) * self.scale;
-        if self.rescale == 0.0 {
+        let guided = none.clone() + (class.clone() - none) * self.guidance_scale;
+        if self.guidance_rescale == 0.0 {
             return guided;
         }
         let deviation = |x: &Tensor<4>| {
@@ -79,7 +87,7 @@ impl Guidance {
                 .unsqueeze_dims::<4>(&[-1, -1])
         };
         let back = deviation(&class) / deviation(&guided).clamp_min(1e-12);
-        guided.clone() * (back * self.rescale + (1.0 - self.rescale))
+        guided.clone() * (back * self.guidance_rescale + (1.0 - self.guidance_rescale))
     }
 }
 
@@ -88,20 +96,20 @@ pub trait Guide: std::fmt::Debug {
     /// `∇ ln p(y | x)` at the view's noisy samples.
     ///
     /// # Shapes
-    /// - output: as [`View::x`]
+    /// - output: as [`GuideContext::x`]
     ///
     /// # Errors
     /// Whatever keeps it from being computed; sampling ends with it.
-    fn score(&self, view: &View<'_>) -> Result<Tensor<4>>;
+    fn score(&self, view: &GuideContext<'_>) -> Result<Tensor<4>>;
 }
 
 /// Output of the network and clean sample, `E[x₀ | x]`.
 pub(crate) type Answer = (Tensor<4>, Tensor<4>);
 
 /// Samples on their way, as a [`Guide`] sees them.
-pub struct View<'a> {
+pub struct GuideContext<'a> {
     pub(crate) x: &'a Tensor<4>,
-    pub(crate) call: &'a Call,
+    pub(crate) call: &'a ModelCall,
     pub(crate) images: Range<usize>,
     pub(crate) latent: bool,
     /// Asks the network, and the network with autodiff.
@@ -110,16 +118,16 @@ pub struct View<'a> {
     pub(crate) answer: OnceCell<Answer>,
 }
 
-impl std::fmt::Debug for View<'_> {
+impl std::fmt::Debug for GuideContext<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("View")
+        f.debug_struct("GuideContext")
             .field("call", self.call)
             .field("x", &self.x.dims())
             .finish_non_exhaustive()
     }
 }
 
-impl View<'_> {
+impl GuideContext<'_> {
     /// The noisy samples.
     pub fn x(&self) -> Tensor<4> {
         self.x.clone()
@@ -147,7 +155,7 @@ impl View<'_> {
     }
 
     /// Where in sampling: the time that the network is told, how noisy the samples are.
-    pub fn call(&self) -> &Call {
+    pub fn call(&self) -> &ModelCall {
         self.call
     }
 
@@ -168,7 +176,7 @@ impl View<'_> {
 
 /// What the network says, moved so that the clean sample is `x₀ + σ²/α · ∇ ln p(y | x)`: the score
 /// of `p(x | y)` is that of `p(x)` and this gradient.
-pub(crate) fn led(guide: &dyn Guide, view: &View<'_>) -> Result<Tensor<4>> {
+pub(crate) fn led(guide: &dyn Guide, view: &GuideContext<'_>) -> Result<Tensor<4>> {
     // Without any signal in the samples nothing can be said of them: the gradient goes to 0 with α.
     if view.call.seen.alpha == 0.0 {
         return Ok(view.answer().0.clone());
@@ -183,7 +191,7 @@ pub(crate) fn led(guide: &dyn Guide, view: &View<'_>) -> Result<Tensor<4>> {
     }
     let output = view.answer().0.clone();
     let call = view.call;
-    let shift = score * (call.seen.sigma.powi(2) / call.seen.alpha / call.reading.x0.1);
+    let shift = score * (call.seen.sigma.powi(2) / call.seen.alpha / call.coefficients.x0.1);
     let channels = view.x.dims()[1];
     // A variance in the channels behind stays as it is.
     Ok(match output.dims()[1] - channels {
@@ -238,12 +246,12 @@ impl<C: NoisyClassifier> ClassifierGuidance<C> {
 }
 
 impl<C: NoisyClassifier> Guide for ClassifierGuidance<C> {
-    fn score(&self, view: &View<'_>) -> Result<Tensor<4>> {
+    fn score(&self, view: &GuideContext<'_>) -> Result<Tensor<4>> {
         let leaf = view.x().autodiff().require_grad();
         let (batch, device) = (leaf.dims()[0], leaf.device());
         let call = view.call();
         let logits = self.classifier.logits(
-            leaf.clone() * call.input,
+            leaf.clone() * call.input_scale,
             Tensor::full([batch], call.time, &device),
         );
         let classes = logits.dims()[1];
@@ -277,7 +285,7 @@ pub(crate) fn differentiable<D: Denoiser>(network: &D) -> D {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::prediction::{Level, Prediction};
+    use crate::prediction::{NoiseLevel, PredictionType};
     use aigc_core::device::device;
 
     #[test]
@@ -286,20 +294,20 @@ mod tests {
         let class = Tensor::<4>::from_floats([[[[1.0, -1.0], [2.0, 0.0]]]], &flex);
         let none = Tensor::<4>::from_floats([[[[0.0, 1.0], [1.0, 1.0]]]], &flex);
         let values = |x: Tensor<4>| x.into_data().iter::<f64>().collect::<Vec<_>>();
-        let guided = values(Guidance::new(3.0).combine(class.clone(), none.clone()));
+        let guided = values(ClassifierFreeGuidance::new(3.0).combine(class.clone(), none.clone()));
         assert_eq!(guided, [3.0, -5.0, 4.0, -2.0]);
         // Half of the way back: between the guided answer and the one below.
         let half = values(
-            Guidance {
-                rescale: 0.5,
-                ..Guidance::new(3.0)
+            ClassifierFreeGuidance {
+                guidance_rescale: 0.5,
+                ..ClassifierFreeGuidance::new(3.0)
             }
             .combine(class.clone(), none.clone()),
         );
         let all = values(
-            Guidance {
-                rescale: 1.0,
-                ..Guidance::new(3.0)
+            ClassifierFreeGuidance {
+                guidance_rescale: 1.0,
+                ..ClassifierFreeGuidance::new(3.0)
             }
             .combine(class.clone(), none.clone()),
         );
@@ -309,9 +317,9 @@ mod tests {
         );
         // All the way back: the answer's own deviation, about its mean times the same.
         let back = values(
-            Guidance {
-                rescale: 1.0,
-                ..Guidance::new(3.0)
+            ClassifierFreeGuidance {
+                guidance_rescale: 1.0,
+                ..ClassifierFreeGuidance::new(3.0)
             }
             .combine(class.clone(), none.clone()),
         );
@@ -321,14 +329,14 @@ mod tests {
         };
         assert!((deviation(&back) - deviation(&values(class))).abs() < 1e-6);
         for guidance in [
-            Guidance::new(-1.0),
-            Guidance {
-                rescale: 2.0,
-                ..Guidance::new(2.0)
+            ClassifierFreeGuidance::new(-1.0),
+            ClassifierFreeGuidance {
+                guidance_rescale: 2.0,
+                ..ClassifierFreeGuidance::new(2.0)
             },
-            Guidance {
+            ClassifierFreeGuidance {
                 interval: Some((2.0, 1.0)),
-                ..Guidance::new(2.0)
+                ..ClassifierFreeGuidance::new(2.0)
             },
         ] {
             assert!(
@@ -346,8 +354,8 @@ mod tests {
     #[test]
     fn a_classifier_leads_up_its_gradient() {
         #[derive(Debug)]
-        struct Sum;
-        impl NoisyClassifier for Sum {
+        struct LinearCombination;
+        impl NoisyClassifier for LinearCombination {
             fn logits(&self, x: Tensor<4>, time: Tensor<1>) -> Tensor<2> {
                 assert_eq!(
                     time.into_data().iter::<f32>().collect::<Vec<_>>(),
@@ -358,14 +366,19 @@ mod tests {
             }
         }
         let flex = device("flex").unwrap();
-        let level = Level::preserving(0.3);
-        let call = Call {
-            input: 0.5,
-            ..Call::new(7.0, level, Prediction::Epsilon.read(level).unwrap(), vec![])
+        let level = NoiseLevel::variance_preserving(0.3);
+        let call = ModelCall {
+            input_scale: 0.5,
+            ..ModelCall::new(
+                7.0,
+                level,
+                PredictionType::Epsilon.coefficients(level).unwrap(),
+                vec![],
+            )
         };
         let x = Tensor::<4>::from_floats([[[[1.0, 0.2]]], [[[-2.0, 0.0]]]], &flex);
         let ask = |_: &Tensor<4>| -> Answer { panic!("the network is not asked") };
-        let view = View {
+        let view = GuideContext {
             x: &x,
             call: &call,
             images: 0..2,
@@ -374,7 +387,7 @@ mod tests {
             ask_live: &ask,
             answer: OnceCell::new(),
         };
-        let guide = |class, scale| ClassifierGuidance::new(Sum, class, scale);
+        let guide = |class, scale| ClassifierGuidance::new(LinearCombination, class, scale);
         let found: Vec<f64> = guide(1, 3.0)
             .unwrap()
             .score(&view)
@@ -406,21 +419,25 @@ mod tests {
         #[derive(Debug)]
         struct Known {
             y: f64,
-            level: Level,
+            level: NoiseLevel,
         }
         impl Guide for Known {
-            fn score(&self, view: &View<'_>) -> Result<Tensor<4>> {
+            fn score(&self, view: &GuideContext<'_>) -> Result<Tensor<4>> {
                 // x = αx₀ + σε: given x, x₀ is normal with mean αx and variance σ², and y is it
                 // with variance 1/4 more.
-                let Level { alpha, sigma } = self.level;
+                let NoiseLevel { alpha, sigma } = self.level;
                 Ok((view.x() * alpha - self.y) * (-alpha / (sigma * sigma + 0.25)))
             }
         }
         let flex = device("flex").unwrap();
-        let level = Level::preserving(0.3);
-        for prediction in [Prediction::Epsilon, Prediction::Sample, Prediction::V] {
-            let reading = prediction.read(level).unwrap();
-            let call = Call::new(0.0, level, reading, vec![]);
+        let level = NoiseLevel::variance_preserving(0.3);
+        for prediction in [
+            PredictionType::Epsilon,
+            PredictionType::Sample,
+            PredictionType::V,
+        ] {
+            let reading = prediction.coefficients(level).unwrap();
+            let call = ModelCall::new(0.0, level, reading, vec![]);
             let x = Tensor::<4>::from_floats([[[[0.7]]]], &flex);
             // What a network that knows the prior says.
             let (a, b) = reading.x0;
@@ -428,7 +445,7 @@ mod tests {
             let y = -0.4;
             let ask = |_: &Tensor<4>| (output.clone(), output.clone());
             let ask_live = |_: &Tensor<4>| -> Answer { panic!("no gradient is asked for") };
-            let view = View {
+            let view = GuideContext {
                 x: &x,
                 call: &call,
                 images: 0..1,

@@ -1,6 +1,8 @@
 //! What configuration files of diffusers have in common.
 
-pub(crate) use aigc_core::json::{fields, object, open, read, within};
+pub(crate) use aigc_core::json::{
+    check_ranges, from_map_with_defaults, parse_object, read_file, to_map,
+};
 
 use aigc_core::{Error, Result, json};
 use serde::{Serialize, de::DeserializeOwned};
@@ -12,12 +14,12 @@ pub(crate) fn network<S: Serialize + DeserializeOwned + Default>(
     class: &str,
     fixed: &[(&str, &str)],
 ) -> Result<(S, Vec<String>)> {
-    let mut given = object(text)?;
+    let mut given = parse_object(text)?;
     if let Some(other) = given.get("_class_name").filter(|name| *name != class) {
         return Err(Error::config("_class_name", other, class));
     }
-    json::fixed(&mut given, fixed)?;
-    read(&given)
+    json::reject_unsupported(&mut given, fixed)?;
+    from_map_with_defaults(&given)
 }
 
 /// Lists that have an entry for each level.
@@ -26,7 +28,7 @@ pub(crate) fn network<S: Serialize + DeserializeOwned + Default>(
 /// their number apart.
 pub(crate) fn levels(channels: &[usize], lists: &[(&str, usize)], freq_shift: f64) -> Result<()> {
     let levels = channels.len();
-    within(&[("block_out_channels", channels[0], 1 << 14)])?;
+    check_ranges(&[("block_out_channels", channels[0], 1 << 14)])?;
     if !channels[0].is_multiple_of(2) {
         return Err(Error::config(
             "block_out_channels",

@@ -21,21 +21,25 @@ mod schedule;
 pub mod scheduler;
 
 pub use clip::Clip;
-pub use denoiser::{Condition, Denoiser};
-pub use grid::{FinalSigmas, SigmaScheduleFlags, SigmaSpacing, Spacing};
-pub use guidance::{ClassifierGuidance, Guidance, Guide, NoisyClassifier, View};
-pub use likelihood::Likelihood;
+pub use denoiser::{Conditioning, Denoiser};
+pub use grid::{FinalSigmas, SigmaScheduleFlags, SigmaSpacing, TimestepSpacing};
+pub use guidance::{
+    ClassifierFreeGuidance, ClassifierGuidance, Guide, GuideContext, NoisyClassifier,
+};
+pub use likelihood::BitsPerDim;
 pub use models::{
     AnyDenoiser, DitConfig, DitModel, SampleSize, UNet2dConditionConfig, UNet2dConditionModel,
     UNet2dConfig, UNet2dModel,
 };
-pub use objective::{DiffusionObjective, DiffusionObjectiveConfig, Weighting};
+pub use objective::{DiffusionObjective, DiffusionObjectiveConfig, LossWeighting};
 pub use pipeline::Pipeline;
-pub use plan::{Call, Plan, Sampling, Source, StepOutput, Sum, Variance};
-pub use posterior::{Degradation, Posterior};
-pub use prediction::{Level, Prediction, Reading};
-pub use process::{Coupling, Process, TimestepSampling};
-pub use sampler::{Progress, Sampler, Samples};
+pub use plan::{
+    LearnedVariance, LinearCombination, ModelCall, PlanRunner, SamplingPlan, StepOutput, Term,
+};
+pub use posterior::{Degradation, MomentMatchingGuidance};
+pub use prediction::{NoiseLevel, PredictionCoefficients, PredictionType};
+pub use process::{Coupling, ForwardProcess, TimestepSampling};
+pub use sampler::{DiffusionSampler, Samples, StepProgress};
 pub use schedule::{BetaSchedule, NoiseScheduleConfig};
 pub use scheduler::*;
 

@@ -3,19 +3,19 @@
 //! Images are of 256 values; `x₀` in `[−1, 1]` is the middle of a bin. Two bounds from above on
 //! `−log₂ p(x₀)`, each of one draw of noise for each image:
 //!
-//! - [`Likelihood::bound`]: the variational bound of the steps themselves (Ho et al. 2020, equation
+//! - [`BitsPerDim::bound`]: the variational bound of the steps themselves (Ho et al. 2020, equation
 //!   5);
-//! - [`Likelihood::flow`]: by the probability flow (Song et al. 2021,
+//! - [`BitsPerDim::flow`]: by the probability flow (Song et al. 2021,
 //!   <https://arxiv.org/abs/2011.13456>, section 4.3), which carries densities exactly from the
 //!   first noise level to the last; the first level is reached by noise, whose entropy is known,
 //!   and left by the same decoder as in the other bound.
 
 use crate::{
-    denoiser::{Condition, Denoiser},
+    denoiser::{Conditioning, Denoiser},
     grid::SigmaTable,
     guidance::differentiable,
     objective::combine,
-    prediction::{Level, Prediction},
+    prediction::{NoiseLevel, PredictionType},
     schedule::NoiseScheduleConfig,
 };
 use aigc_core::{Error, Result, data::ImageBatch, rng::Rng};
@@ -27,14 +27,14 @@ use std::{
 
 /// Measures how probable a network of a variance-preserving process in steps finds images.
 #[derive(Clone, Debug)]
-pub struct Likelihood<'a, D> {
+pub struct BitsPerDim<'a, D> {
     network: &'a D,
     alphas: Vec<f64>,
-    prediction: Prediction,
+    prediction: PredictionType,
     device: Device,
 }
 
-impl<'a, D: Denoiser> Likelihood<'a, D> {
+impl<'a, D: Denoiser> BitsPerDim<'a, D> {
     /// Of a network that was trained with this noise to say this.
     ///
     /// # Errors
@@ -42,12 +42,12 @@ impl<'a, D: Denoiser> Likelihood<'a, D> {
     pub fn new(
         network: &'a D,
         noise: &NoiseScheduleConfig,
-        prediction: Prediction,
+        prediction: PredictionType,
         device: &Device,
     ) -> Result<Self> {
         let alphas = noise.alphas_cumprod()?;
         for alpha in &alphas {
-            prediction.read(Level::preserving(*alpha))?;
+            prediction.coefficients(NoiseLevel::variance_preserving(*alpha))?;
         }
         Ok(Self {
             network,
@@ -67,7 +67,7 @@ impl<'a, D: Denoiser> Likelihood<'a, D> {
     /// # Errors
     /// [`Error::Config`] if `terms` is 0 or more than there are steps, or images or classes do not
     /// fit the network.
-    pub fn bound(
+    pub fn variational_bound(
         &self,
         batch: &ImageBatch,
         classes: Option<&[u32]>,
@@ -101,7 +101,7 @@ impl<'a, D: Denoiser> Likelihood<'a, D> {
         add(self.decoder(&x0, &class, rng));
         for part in parts(&self.alphas, terms) {
             let drawn: Vec<usize> = (0..batch.len())
-                .map(|_| part.start + rng.below(part.len()))
+                .map(|_| part.start + rng.random_index(part.len()))
                 .collect();
             let noise = rng.normal(x0.dims(), &self.device);
             let error = self.clean(&x0, noise, &drawn, &class) - x0.clone();
@@ -126,7 +126,7 @@ impl<'a, D: Denoiser> Likelihood<'a, D> {
     ///
     /// # Errors
     /// [`Error::Config`] if there are no steps, or images or classes do not fit the network.
-    pub fn flow(
+    pub fn probability_flow(
         &self,
         batch: &ImageBatch,
         classes: Option<&[u32]>,
@@ -138,7 +138,7 @@ impl<'a, D: Denoiser> Likelihood<'a, D> {
         }
         let (x0, class) = self.ready(batch, classes)?;
         let width = (x0.dims()[1] * x0.dims()[2] * x0.dims()[3]) as f64;
-        let sigma = Level::preserving(self.alphas[0]);
+        let sigma = NoiseLevel::variance_preserving(self.alphas[0]);
         let first = sigma.sigma / sigma.alpha;
         let decoder = self.decoder(&x0, &class, rng);
         let y = x0.clone() + rng.normal(x0.dims(), &self.device) * first;
@@ -168,7 +168,7 @@ impl<'a, D: Denoiser> Likelihood<'a, D> {
         for k in 0..steps {
             let u = from + h * k as f64;
             // Signs of a fair coin.
-            let values: Vec<f32> = rng.uniforms(y.shape().num_elements(), -1.0, 1.0);
+            let values: Vec<f32> = rng.uniform_vec(y.shape().num_elements(), -1.0, 1.0);
             let signs = values.into_iter().map(f32::signum).collect();
             let direction = Tensor::from_data(TensorData::new(signs, y.dims()), &self.device);
             let at =
@@ -201,19 +201,19 @@ impl<'a, D: Denoiser> Likelihood<'a, D> {
         class: &Option<Tensor<1, Int>>,
         direction: &Tensor<4>,
     ) -> (Tensor<4>, Vec<f64>) {
-        let level = Level::preserving_ratio(s);
+        let level = NoiseLevel::preserving_ratio(s);
         let (a, b) = self
             .prediction
-            .read(level)
+            .coefficients(level)
             .expect("read at every level before")
             .epsilon;
         let leaf = y.autodiff().require_grad();
         let x = leaf.clone() * level.alpha;
         let channels = x.dims()[1];
         let time = Tensor::full([x.dims()[0]], table.time(s), &x.device());
-        let condition = Condition {
-            class: class.clone().map(Tensor::autodiff),
-            ..Condition::default()
+        let condition = Conditioning {
+            class_labels: class.clone().map(Tensor::autodiff),
+            ..Conditioning::default()
         };
         let output = live
             .predict(x.clone(), time, &condition)
@@ -256,11 +256,12 @@ impl<'a, D: Denoiser> Likelihood<'a, D> {
         steps: &[usize],
         class: &Option<Tensor<1, Int>>,
     ) -> Tensor<4> {
-        let levels: Vec<Level> = steps
+        let levels: Vec<NoiseLevel> = steps
             .iter()
-            .map(|step| Level::preserving(self.alphas[*step]))
+            .map(|step| NoiseLevel::variance_preserving(self.alphas[*step]))
             .collect();
-        let of = |number: &dyn Fn(&Level) -> f64| levels.iter().map(number).collect::<Vec<f64>>();
+        let of =
+            |number: &dyn Fn(&NoiseLevel) -> f64| levels.iter().map(number).collect::<Vec<f64>>();
         let x = combine(
             x0,
             &of(&|level| level.alpha),
@@ -269,17 +270,17 @@ impl<'a, D: Denoiser> Likelihood<'a, D> {
         );
         let times: Vec<f32> = steps.iter().map(|step| *step as f32).collect();
         let time = Tensor::from_data(TensorData::new(times, [steps.len()]), &self.device);
-        let condition = Condition {
-            class: class.clone(),
-            ..Condition::default()
+        let condition = Conditioning {
+            class_labels: class.clone(),
+            ..Conditioning::default()
         };
         let output = self
             .network
             .predict(x.clone(), time, &condition)
             .narrow(1, 0, x.dims()[1]);
-        let reading = |level: &Level| {
+        let reading = |level: &NoiseLevel| {
             self.prediction
-                .read(*level)
+                .coefficients(*level)
                 .expect("read at every level before")
                 .x0
         };
@@ -297,7 +298,7 @@ impl<'a, D: Denoiser> Likelihood<'a, D> {
         batch: &ImageBatch,
         classes: Option<&[u32]>,
     ) -> Result<(Tensor<4>, Option<Tensor<1, Int>>)> {
-        self.network.makes(batch.shape())?;
+        self.network.check_shape(batch.shape())?;
         if self.network.cross_attention_dim().is_some() {
             return Err(Error::config(
                 "network",
@@ -305,7 +306,7 @@ impl<'a, D: Denoiser> Likelihood<'a, D> {
                 "one that is told classes or nothing",
             ));
         }
-        let class = match (self.network.classes(), classes) {
+        let class = match (self.network.num_classes(), classes) {
             (None, None) => None,
             (Some(known), Some(classes)) => {
                 if classes.len() != batch.len() {
@@ -338,7 +339,7 @@ impl<'a, D: Denoiser> Likelihood<'a, D> {
                 ));
             }
         };
-        Ok((batch.images(&self.device) * 2.0 - 1.0, class))
+        Ok((batch.to_tensor(&self.device) * 2.0 - 1.0, class))
     }
 }
 
@@ -476,7 +477,7 @@ mod tests {
         let shape = ImageShape::new(1, 4, 4);
         let mut rng = Rng::new(8);
         let mut pixel = || {
-            ((f64::from(rng.normals(1)[0]) * DEVIATION + 1.0) * 127.5)
+            ((f64::from(rng.normal_vec(1)[0]) * DEVIATION + 1.0) * 127.5)
                 .round()
                 .clamp(0.0, 255.0) as u8
         };
@@ -501,28 +502,32 @@ mod tests {
     fn a_network_that_knows_the_data_has_its_entropy() {
         let flex = device("flex").unwrap();
         let network = Gaussian::new(0.0, DEVIATION, &flex);
-        let likelihood = Likelihood::new(
+        let likelihood = BitsPerDim::new(
             &network,
             &NoiseScheduleConfig::default(),
-            Prediction::Epsilon,
+            PredictionType::Epsilon,
             &flex,
         )
         .unwrap();
         let batch = images(400);
-        let all = Estimate::of(
+        let all = Estimate::from_samples(
             &likelihood
-                .bound(&batch, None, 1000, &mut Rng::new(0))
+                .variational_bound(&batch, None, 1000, &mut Rng::new(0))
                 .unwrap(),
         )
         .unwrap();
-        let some = Estimate::of(
+        let some = Estimate::from_samples(
             &likelihood
-                .bound(&batch, None, 200, &mut Rng::new(1))
+                .variational_bound(&batch, None, 200, &mut Rng::new(1))
                 .unwrap(),
         )
         .unwrap();
-        let flow =
-            Estimate::of(&likelihood.flow(&batch, None, 60, &mut Rng::new(2)).unwrap()).unwrap();
+        let flow = Estimate::from_samples(
+            &likelihood
+                .probability_flow(&batch, None, 60, &mut Rng::new(2))
+                .unwrap(),
+        )
+        .unwrap();
         // By the flow nothing is lost but the decoder's thousandths. The steps' bound is what its
         // terms are for normal values, whose clean sample is uncertain by d²/(1 + d²·SNR).
         let snr: Vec<f64> = likelihood
@@ -549,14 +554,19 @@ mod tests {
         }
         // One that knows it wrongly finds it less probable.
         let wrong = Gaussian::new(0.3, DEVIATION, &flex);
-        let wrong = Likelihood::new(
+        let wrong = BitsPerDim::new(
             &wrong,
             &NoiseScheduleConfig::default(),
-            Prediction::Epsilon,
+            PredictionType::Epsilon,
             &flex,
         )
         .unwrap();
-        let worse = Estimate::of(&wrong.flow(&batch, None, 60, &mut Rng::new(2)).unwrap()).unwrap();
+        let worse = Estimate::from_samples(
+            &wrong
+                .probability_flow(&batch, None, 60, &mut Rng::new(2))
+                .unwrap(),
+        )
+        .unwrap();
         assert!(worse.mean > flow.mean + 0.5, "{worse} {flow}");
     }
 
@@ -566,10 +576,10 @@ mod tests {
     fn the_flow_carries_densities_with_second_order() {
         let flex = device("flex").unwrap();
         let network = Gaussian::new(0.1, DEVIATION, &flex);
-        let likelihood = Likelihood::new(
+        let likelihood = BitsPerDim::new(
             &network,
             &NoiseScheduleConfig::default(),
-            Prediction::Epsilon,
+            PredictionType::Epsilon,
             &flex,
         )
         .unwrap();
@@ -602,10 +612,10 @@ mod tests {
             Gaussian::new(0.0, 1.0, &flex).with_classes(3),
         );
         let of = |network| {
-            Likelihood::new(
+            BitsPerDim::new(
                 network,
                 &NoiseScheduleConfig::default(),
-                Prediction::Epsilon,
+                PredictionType::Epsilon,
                 &flex,
             )
             .unwrap()
@@ -613,34 +623,44 @@ mod tests {
         let (batch, mut rng) = (images(2), Rng::new(0));
         for (message, expected) in [
             (
-                of(&plain).bound(&batch, None, 0, &mut rng).unwrap_err(),
+                of(&plain)
+                    .variational_bound(&batch, None, 0, &mut rng)
+                    .unwrap_err(),
                 "`terms` is 0",
             ),
             (
-                of(&plain).bound(&batch, None, 1001, &mut rng).unwrap_err(),
+                of(&plain)
+                    .variational_bound(&batch, None, 1001, &mut rng)
+                    .unwrap_err(),
                 "`terms` is 1001",
             ),
             (
-                of(&plain).flow(&batch, None, 0, &mut rng).unwrap_err(),
+                of(&plain)
+                    .probability_flow(&batch, None, 0, &mut rng)
+                    .unwrap_err(),
                 "`steps` is 0",
             ),
             (
                 of(&plain)
-                    .flow(&batch, Some(&[0, 0]), 1, &mut rng)
+                    .probability_flow(&batch, Some(&[0, 0]), 1, &mut rng)
                     .unwrap_err(),
                 "`classes` is given",
             ),
             (
-                of(&told).flow(&batch, None, 1, &mut rng).unwrap_err(),
+                of(&told)
+                    .probability_flow(&batch, None, 1, &mut rng)
+                    .unwrap_err(),
                 "`classes` is missing",
             ),
             (
-                of(&told).flow(&batch, Some(&[0]), 1, &mut rng).unwrap_err(),
+                of(&told)
+                    .probability_flow(&batch, Some(&[0]), 1, &mut rng)
+                    .unwrap_err(),
                 "`classes` is 1, expected 2",
             ),
             (
                 of(&told)
-                    .flow(&batch, Some(&[0, 3]), 1, &mut rng)
+                    .probability_flow(&batch, Some(&[0, 3]), 1, &mut rng)
                     .unwrap_err(),
                 "`classes` is 3, expected below 3",
             ),

@@ -2,15 +2,15 @@
 
 use crate::{
     coupling,
-    denoiser::{Condition, Denoiser},
-    prediction::Prediction,
-    process::{Coupling, Draws, Noised, Process},
+    denoiser::{Conditioning, Denoiser},
+    prediction::PredictionType,
+    process::{Coupling, Draws, ForwardProcess, Noised},
 };
 use aigc_core::{
     Error, Result,
     data::{ImageBatch, ImageShape, SampleShape},
     encoder::Autoencoder,
-    train::{Losses, Objective, StepContext},
+    train::{LossOutput, Objective, StepContext},
 };
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ use std::{marker::PhantomData, rc::Rc};
 /// What an error counts for, by the noise of the sample it was made at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Weighting {
+pub enum LossWeighting {
     /// Errors of what the network says count the same (Ho et al. 2020, equation 14).
     #[default]
     Uniform,
@@ -30,19 +30,19 @@ pub enum Weighting {
         gamma: f64,
     },
     /// Those of the clean sample count by `(s² + σ²)/(s·σ)²`, where `s` is the data's standard
-    /// deviation (Karras et al. 2022, table 1). [`Process::Edm`] has it with `Uniform` already.
+    /// deviation (Karras et al. 2022, table 1). [`ForwardProcess::Edm`] has it with `Uniform` already.
     Edm {
         /// `s`; 0.5 in the paper.
         sigma_data: f64,
     },
 }
 
-impl Weighting {
+impl LossWeighting {
     fn validate(self) -> Result<()> {
         let (field, value) = match self {
-            Weighting::Uniform => return Ok(()),
-            Weighting::MinSnr { gamma } => ("weighting.gamma", gamma),
-            Weighting::Edm { sigma_data } => ("weighting.sigma_data", sigma_data),
+            LossWeighting::Uniform => return Ok(()),
+            LossWeighting::MinSnr { gamma } => ("weighting.gamma", gamma),
+            LossWeighting::Edm { sigma_data } => ("weighting.sigma_data", sigma_data),
         };
         if value > 0.0 && value.is_finite() {
             Ok(())
@@ -55,9 +55,9 @@ impl Weighting {
     fn of(self, noised: &Noised) -> f64 {
         let ratio = noised.level.sigma / noised.level.alpha;
         let of_x0 = match self {
-            Weighting::Uniform => return 1.0,
-            Weighting::MinSnr { gamma } => ratio.powi(-2).min(gamma),
-            Weighting::Edm { sigma_data } => sigma_data.powi(-2) + ratio.powi(-2),
+            LossWeighting::Uniform => return 1.0,
+            LossWeighting::MinSnr { gamma } => ratio.powi(-2).min(gamma),
+            LossWeighting::Edm { sigma_data } => sigma_data.powi(-2) + ratio.powi(-2),
         };
         of_x0 * noised.reading.x0.1.powi(2)
     }
@@ -67,13 +67,13 @@ impl Weighting {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DiffusionObjectiveConfig {
     /// The forward process.
-    pub process: Process,
+    pub process: ForwardProcess,
     /// What the network learns to say.
-    pub prediction: Prediction,
+    pub prediction: PredictionType,
     /// What errors count for.
-    pub weighting: Weighting,
+    pub weighting: LossWeighting,
     /// Share of samples whose class is hidden: they are told the network's last class, which stands
-    /// for none. Guidance needs it (Ho & Salimans 2022, <https://arxiv.org/abs/2207.12598>).
+    /// for none. ClassifierFreeGuidance needs it (Ho & Salimans 2022, <https://arxiv.org/abs/2207.12598>).
     pub conditioning_dropout: f64,
     /// Share of batches in which the network sees beside the noisy sample what it made of it at
     /// first (Chen et al. 2023,
@@ -85,9 +85,9 @@ impl Default for DiffusionObjectiveConfig {
     /// As in DDPM.
     fn default() -> Self {
         Self {
-            process: Process::default(),
-            prediction: Prediction::Epsilon,
-            weighting: Weighting::Uniform,
+            process: ForwardProcess::default(),
+            prediction: PredictionType::Epsilon,
+            weighting: LossWeighting::Uniform,
             conditioning_dropout: 0.0,
             self_conditioning: 0.0,
         }
@@ -117,7 +117,8 @@ impl<D: Denoiser> DiffusionObjective<D> {
                 "0 or more, less than 1",
             ));
         }
-        if config.conditioning_dropout > 0.0 && network.classes().is_none_or(|classes| classes < 2)
+        if config.conditioning_dropout > 0.0
+            && network.num_classes().is_none_or(|classes| classes < 2)
         {
             return Err(Error::config(
                 "conditioning_dropout",
@@ -137,11 +138,11 @@ impl<D: Denoiser> DiffusionObjective<D> {
         // learned.
         if matches!(
             config.process,
-            Process::Steps {
+            ForwardProcess::Discrete {
                 rescale_betas_zero_snr: true,
                 ..
             }
-        ) && matches!(config.weighting, Weighting::MinSnr { .. })
+        ) && matches!(config.weighting, LossWeighting::MinSnr { .. })
         {
             return Err(Error::config(
                 "weighting",
@@ -162,7 +163,11 @@ impl<D: Denoiser> DiffusionObjective<D> {
     ///
     /// # Errors
     /// [`Error::Config`] unless the scale is more than 0.
-    pub fn through(self, autoencoder: impl Autoencoder + 'static, scale: f64) -> Result<Self> {
+    pub fn with_autoencoder(
+        self,
+        autoencoder: impl Autoencoder + 'static,
+        scale: f64,
+    ) -> Result<Self> {
         if !(scale > 0.0 && scale.is_finite()) {
             return Err(Error::config("scale", scale, "more than 0"));
         }
@@ -179,10 +184,10 @@ impl<D: Denoiser> DiffusionObjective<D> {
         batch: &ImageBatch,
         context: &mut StepContext,
     ) -> Result<Option<Vec<i32>>> {
-        let Some(classes) = network.classes() else {
+        let Some(classes) = network.num_classes() else {
             return Ok(None);
         };
-        let Some(labels) = batch.label_values() else {
+        let Some(labels) = batch.labels() else {
             return Err(Error::config(
                 "labels",
                 "missing",
@@ -201,7 +206,7 @@ impl<D: Denoiser> DiffusionObjective<D> {
         }
         let told = |label: &u32| match hidden {
             Some(none)
-                if f64::from(context.rng.uniforms(1, 0.0, 1.0)[0])
+                if f64::from(context.rng.uniform_vec(1, 0.0, 1.0)[0])
                     < self.config.conditioning_dropout =>
             {
                 none as i32
@@ -219,7 +224,7 @@ impl<D: Denoiser> DiffusionObjective<D> {
         context: &mut StepContext,
     ) -> Tensor<4> {
         let dims = x0.dims();
-        let Process::Flow {
+        let ForwardProcess::FlowMatching {
             coupling: Coupling::OptimalTransport,
             ..
         } = self.config.process
@@ -293,11 +298,11 @@ impl<D: Denoiser + 'static> Objective for DiffusionObjective<D> {
         network: &D,
         batch: &ImageBatch,
         context: &mut StepContext,
-    ) -> Result<Losses> {
+    ) -> Result<LossOutput> {
         let shape = self.latent.as_ref().map_or(batch.shape(), |(latent, _)| {
             map_shape(latent.latent_shape())
         });
-        network.fits(shape)?;
+        network.check_trainable(shape)?;
         if let Some((autoencoder, _)) = self
             .latent
             .as_ref()
@@ -320,13 +325,13 @@ impl<D: Denoiser + 'static> Objective for DiffusionObjective<D> {
             Tensor::from_data(TensorData::new(classes, [count]), &context.device)
         });
         let x0 = match &self.latent {
-            None => batch.images(&context.device) * 2.0 - 1.0,
+            None => batch.to_tensor(&context.device) * 2.0 - 1.0,
             Some((autoencoder, scale)) => {
                 let plain = context.device.clone().without_autodiff();
-                (autoencoder.encode(batch.images(&plain)).mode() * *scale).autodiff()
+                (autoencoder.encode(batch.to_tensor(&plain)).mode() * *scale).autodiff()
             }
         };
-        let noise = self.noise(&x0, network.classes().and(batch.label_values()), context);
+        let noise = self.noise(&x0, network.num_classes().and(batch.labels()), context);
         let noised: Vec<Noised> = (0..batch.len())
             .map(|_| self.draws.draw(&mut context.rng))
             .collect();
@@ -340,16 +345,16 @@ impl<D: Denoiser + 'static> Objective for DiffusionObjective<D> {
         let target = combine(&x0, &of(&|n| n.target().0), &noise, &of(&|n| n.target().1));
         let seen = combine(&noisy, &of(&|n| n.input), &noisy, &[0.0]);
         let time = times(&noised, &context.device);
-        let mut condition = Condition {
-            class,
-            ..Condition::default()
+        let mut condition = Conditioning {
+            class_labels: class,
+            ..Conditioning::default()
         };
         if looks_back
-            && f64::from(context.rng.uniforms(1, 0.0, 1.0)[0]) < self.config.self_conditioning
+            && f64::from(context.rng.uniform_vec(1, 0.0, 1.0)[0]) < self.config.self_conditioning
         {
-            let plain = Condition {
-                class: condition.class.clone().map(Tensor::inner),
-                ..Condition::default()
+            let plain = Conditioning {
+                class_labels: condition.class_labels.clone().map(Tensor::inner),
+                ..Conditioning::default()
             };
             let output =
                 network
@@ -361,22 +366,22 @@ impl<D: Denoiser + 'static> Objective for DiffusionObjective<D> {
                 &output,
                 &of(&|n| n.reading.x0.1),
             );
-            condition.x0 = Some(made.autodiff());
+            condition.self_cond = Some(made.autodiff());
         }
         let error = network.predict(seen, time, &condition) - target;
         let square = error.clone() * error;
         let square = match self.config.weighting {
-            Weighting::Uniform => square,
+            LossWeighting::Uniform => square,
             weighting => square * each(&of(&|n| weighting.of(n)), &noise),
         };
-        Ok(Losses::new(square.mean()))
+        Ok(LossOutput::new(square.mean()))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{models::UNet2dConfig, prediction::Level, schedule::NoiseScheduleConfig};
+    use crate::{models::UNet2dConfig, prediction::NoiseLevel, schedule::NoiseScheduleConfig};
     use aigc_core::encoder::{Deterministic, Posterior};
     use aigc_core::{
         data::{Image, ImageShape, collate_images},
@@ -393,16 +398,16 @@ mod tests {
     }
 
     impl Denoiser for Says {
-        fn predict(&self, x: Tensor<4>, _time: Tensor<1>, condition: &Condition) -> Tensor<4> {
-            assert_eq!(condition.class.is_some(), self.classes.is_some());
+        fn predict(&self, x: Tensor<4>, _time: Tensor<1>, condition: &Conditioning) -> Tensor<4> {
+            assert_eq!(condition.class_labels.is_some(), self.classes.is_some());
             x.zeros_like() + self.value
         }
 
-        fn fits(&self, _shape: ImageShape) -> Result<()> {
+        fn check_trainable(&self, _shape: ImageShape) -> Result<()> {
             Ok(())
         }
 
-        fn classes(&self) -> Option<usize> {
+        fn num_classes(&self) -> Option<usize> {
             self.classes
         }
     }
@@ -426,7 +431,7 @@ mod tests {
         let losses = objective
             .losses(network, &batch(255, 4096), &mut context)
             .unwrap();
-        losses.total.into_scalar::<f64>()
+        losses.loss.into_scalar::<f64>()
     }
 
     /// Of white images, x₀ = 1 everywhere: the mean squares of the targets are known.
@@ -441,15 +446,15 @@ mod tests {
             prediction,
             ..DiffusionObjectiveConfig::default()
         };
-        assert!((loss(of(Prediction::Epsilon), &says(0.0), &flex) - 1.0).abs() < 0.03);
-        assert!(loss(of(Prediction::Sample), &says(1.0), &flex) < 1e-9);
-        assert!((loss(of(Prediction::Sample), &says(-1.0), &flex) - 4.0).abs() < 1e-4);
+        assert!((loss(of(PredictionType::Epsilon), &says(0.0), &flex) - 1.0).abs() < 0.03);
+        assert!(loss(of(PredictionType::Sample), &says(1.0), &flex) < 1e-9);
+        assert!((loss(of(PredictionType::Sample), &says(-1.0), &flex) - 4.0).abs() < 1e-4);
         // E[v²] = α² + σ² = 1.
-        assert!((loss(of(Prediction::V), &says(0.0), &flex) - 1.0).abs() < 0.03);
+        assert!((loss(of(PredictionType::V), &says(0.0), &flex) - 1.0).abs() < 0.03);
         // The mean of min(SNR, γ), by the table.
         let config = DiffusionObjectiveConfig {
-            weighting: Weighting::MinSnr { gamma: 5.0 },
-            ..of(Prediction::Sample)
+            weighting: LossWeighting::MinSnr { gamma: 5.0 },
+            ..of(PredictionType::Sample)
         };
         let alphas = NoiseScheduleConfig::default().alphas_cumprod().unwrap();
         let expected = alphas
@@ -464,13 +469,13 @@ mod tests {
     #[test]
     fn weights_are_alike_for_every_prediction() {
         for weighting in [
-            Weighting::MinSnr { gamma: 5.0 },
-            Weighting::Edm { sigma_data: 0.5 },
+            LossWeighting::MinSnr { gamma: 5.0 },
+            LossWeighting::Edm { sigma_data: 0.5 },
         ] {
             for alpha in [0.999, 0.7, 0.01] {
-                let level = Level::preserving(alpha);
-                let cost = |prediction: Prediction| {
-                    let reading = prediction.read(level).unwrap();
+                let level = NoiseLevel::variance_preserving(alpha);
+                let cost = |prediction: PredictionType| {
+                    let reading = prediction.coefficients(level).unwrap();
                     // Errors of x₀ and of the output differ by the output's weight in x₀.
                     weighting.of(&Noised {
                         level,
@@ -479,7 +484,12 @@ mod tests {
                         reading,
                     }) / reading.x0.1.powi(2)
                 };
-                let [a, b, c] = [Prediction::Sample, Prediction::Epsilon, Prediction::V].map(cost);
+                let [a, b, c] = [
+                    PredictionType::Sample,
+                    PredictionType::Epsilon,
+                    PredictionType::V,
+                ]
+                .map(cost);
                 assert!(
                     (a / b - 1.0).abs() < 1e-9 && (a / c - 1.0).abs() < 1e-9,
                     "{alpha}: {a} {b} {c}"
@@ -488,9 +498,9 @@ mod tests {
         }
         // EDM's own process: its weighting makes every error of what the network says count the
         // same.
-        let draws = Draws::new(&Process::edm(), Prediction::Epsilon).unwrap();
+        let draws = Draws::new(&ForwardProcess::edm(), PredictionType::Epsilon).unwrap();
         let noised = draws.draw(&mut Rng::new(0));
-        assert!((Weighting::Edm { sigma_data: 0.5 }.of(&noised) - 1.0).abs() < 1e-9);
+        assert!((LossWeighting::Edm { sigma_data: 0.5 }.of(&noised) - 1.0).abs() < 1e-9);
     }
 
     /// The velocity of white images is ε − 1, whichever noise goes with which.
@@ -498,14 +508,14 @@ mod tests {
     fn flows_learn_the_velocity() {
         let flex = device("flex").unwrap();
         for coupling in [Coupling::Independent, Coupling::OptimalTransport] {
-            let process = Process::Flow {
+            let process = ForwardProcess::FlowMatching {
                 draw: Default::default(),
                 num_train_timesteps: 1000,
                 coupling,
             };
             let config = DiffusionObjectiveConfig {
                 process,
-                prediction: Prediction::Flow,
+                prediction: PredictionType::Flow,
                 ..DiffusionObjectiveConfig::default()
             };
             let mut objective = DiffusionObjective::new(
@@ -527,7 +537,7 @@ mod tests {
                     &mut context,
                 )
                 .unwrap();
-            let loss = losses.total.into_scalar::<f64>();
+            let loss = losses.loss.into_scalar::<f64>();
             assert!((loss - 1.0).abs() < 0.1, "{coupling:?}: {loss}");
         }
     }
@@ -539,11 +549,15 @@ mod tests {
     }
 
     impl Denoiser for LooksBack {
-        fn predict(&self, x: Tensor<4>, _time: Tensor<1>, condition: &Condition) -> Tensor<4> {
-            condition.x0.clone().unwrap_or_else(|| x.zeros_like()) + 0.5
+        fn predict(&self, x: Tensor<4>, _time: Tensor<1>, condition: &Conditioning) -> Tensor<4> {
+            condition
+                .self_cond
+                .clone()
+                .unwrap_or_else(|| x.zeros_like())
+                + 0.5
         }
 
-        fn fits(&self, _shape: ImageShape) -> Result<()> {
+        fn check_trainable(&self, _shape: ImageShape) -> Result<()> {
             Ok(())
         }
 
@@ -558,7 +572,7 @@ mod tests {
         let flex = device("flex").unwrap();
         let loss = |self_conditioning: f64, looks: bool| {
             let config = DiffusionObjectiveConfig {
-                prediction: Prediction::Sample,
+                prediction: PredictionType::Sample,
                 self_conditioning,
                 ..DiffusionObjectiveConfig::default()
             };
@@ -566,7 +580,7 @@ mod tests {
             let mut objective = DiffusionObjective::new(config, &network).unwrap();
             let mut context = StepContext::new(0, 1, flex.clone().autodiff(), Rng::new(3));
             let losses = objective.losses(&network, &batch(255, 4), &mut context)?;
-            Ok::<_, Error>(losses.total.into_scalar::<f64>())
+            Ok::<_, Error>(losses.loss.into_scalar::<f64>())
         };
         // White images, x₀ = 1.
         assert!((loss(0.0, true).unwrap() - 0.25).abs() < 1e-6);
@@ -605,7 +619,7 @@ mod tests {
     fn latent_maps_take_the_place_of_images() {
         let flex = device("flex").unwrap();
         let config = DiffusionObjectiveConfig {
-            prediction: Prediction::Sample,
+            prediction: PredictionType::Sample,
             ..DiffusionObjectiveConfig::default()
         };
         let network = Says {
@@ -613,23 +627,24 @@ mod tests {
             classes: None,
         };
         let objective = DiffusionObjective::new(config, &network).unwrap();
-        let mut objective = objective.through(Corner, 3.0).unwrap();
+        let mut objective = objective.with_autoencoder(Corner, 3.0).unwrap();
         let mut context = StepContext::new(0, 1, flex.clone().autodiff(), Rng::new(3));
         let loss = objective
             .losses(&network, &batch(255, 4), &mut context)
             .unwrap()
-            .total
+            .loss
             .into_scalar::<f64>();
         assert!(loss < 1e-9, "{loss}");
         let scheduler = crate::DdimScheduler {
-            prediction_type: Prediction::Sample,
+            prediction_type: PredictionType::Sample,
             clipping: crate::Clipping::NONE,
             ..crate::DdimScheduler::default()
         };
         let sampler =
-            crate::Sampler::new(&network, &scheduler, 5, ImageShape::new(1, 2, 2), &flex).unwrap();
+            crate::DiffusionSampler::new(&network, &scheduler, 5, ImageShape::new(1, 2, 2), &flex)
+                .unwrap();
         let images = sampler
-            .through(&Corner, 3.0)
+            .with_autoencoder(&Corner, 3.0)
             .unwrap()
             .sample(2, 0)
             .unwrap()
@@ -637,8 +652,12 @@ mod tests {
         assert_eq!(images.dims(), [2, 1, 4, 4]);
         assert!((images - 1.0).abs().max().into_scalar::<f32>() < 1e-5);
         let small =
-            crate::Sampler::new(&network, &scheduler, 5, ImageShape::new(1, 4, 4), &flex).unwrap();
-        let message = small.through(&Corner, 3.0).unwrap_err().to_string();
+            crate::DiffusionSampler::new(&network, &scheduler, 5, ImageShape::new(1, 4, 4), &flex)
+                .unwrap();
+        let message = small
+            .with_autoencoder(&Corner, 3.0)
+            .unwrap_err()
+            .to_string();
         assert!(
             message.contains("`shape` is 1×4×4, expected 1×2×2"),
             "{message}"
@@ -659,7 +678,7 @@ mod tests {
             num_class_embeds: Some(4),
             ..UNet2dConfig::default()
         };
-        let network = config.init(&auto).unwrap().seeded(0);
+        let network = config.init(&auto).unwrap().init_weights(0);
         let config = DiffusionObjectiveConfig {
             conditioning_dropout: 0.3,
             ..DiffusionObjectiveConfig::default()
@@ -669,7 +688,7 @@ mod tests {
         let losses = objective
             .losses(&network, &batch(0, 8), &mut context)
             .unwrap();
-        let gradients = losses.total.backward();
+        let gradients = losses.loss.backward();
         let bias = network
             .conv_out_bias()
             .grad(&gradients)
@@ -685,14 +704,14 @@ mod tests {
             value: 0.0,
             classes,
         };
-        let zero_snr = Process::Steps {
+        let zero_snr = ForwardProcess::Discrete {
             noise: NoiseScheduleConfig::default(),
             rescale_betas_zero_snr: true,
         };
         for (config, classes, expected) in [
             (
                 DiffusionObjectiveConfig {
-                    prediction: Prediction::Flow,
+                    prediction: PredictionType::Flow,
                     ..ok.clone()
                 },
                 None,
@@ -724,7 +743,7 @@ mod tests {
             ),
             (
                 DiffusionObjectiveConfig {
-                    process: Process::flow(),
+                    process: ForwardProcess::flow(),
                     ..ok.clone()
                 },
                 None,
@@ -740,7 +759,7 @@ mod tests {
             ),
             (
                 DiffusionObjectiveConfig {
-                    process: Process::Edm {
+                    process: ForwardProcess::Edm {
                         mean: 0.0,
                         deviation: -1.0,
                         sigma_data: 0.5,
@@ -752,12 +771,12 @@ mod tests {
             ),
             (
                 DiffusionObjectiveConfig {
-                    process: Process::Steps {
+                    process: ForwardProcess::Discrete {
                         noise: NoiseScheduleConfig::default(),
                         rescale_betas_zero_snr: true,
                     },
-                    prediction: Prediction::V,
-                    weighting: Weighting::MinSnr { gamma: 5.0 },
+                    prediction: PredictionType::V,
+                    weighting: LossWeighting::MinSnr { gamma: 5.0 },
                     ..ok.clone()
                 },
                 None,
@@ -765,8 +784,8 @@ mod tests {
             ),
             (
                 DiffusionObjectiveConfig {
-                    process: Process::edm(),
-                    prediction: Prediction::Sample,
+                    process: ForwardProcess::edm(),
+                    prediction: PredictionType::Sample,
                     ..ok.clone()
                 },
                 None,
@@ -774,7 +793,7 @@ mod tests {
             ),
             (
                 DiffusionObjectiveConfig {
-                    weighting: Weighting::MinSnr { gamma: 0.0 },
+                    weighting: LossWeighting::MinSnr { gamma: 0.0 },
                     ..ok.clone()
                 },
                 None,

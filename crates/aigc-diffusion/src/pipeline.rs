@@ -10,7 +10,7 @@ use crate::{
     denoiser::Denoiser,
     json,
     models::{AnyDenoiser, any::listing},
-    sampler::Sampler,
+    sampler::DiffusionSampler,
     scheduler::AnyScheduler,
 };
 use aigc_core::{DataFault, Error, Result, checkpoint::write_atomic, data::ImageShape};
@@ -57,7 +57,7 @@ impl Pipeline {
         shape: ImageShape,
     ) -> Result<Self> {
         let network = network.into();
-        network.makes(shape)?;
+        network.check_shape(shape)?;
         Ok(Self {
             network,
             scheduler: scheduler.into(),
@@ -72,7 +72,7 @@ impl Pipeline {
     /// # Errors
     /// [`Error::Config`] if there are more names than classes.
     pub fn with_labels(self, labels: Vec<String>) -> Result<Self> {
-        let classes = self.network.classes().unwrap_or(0);
+        let classes = self.network.num_classes().unwrap_or(0);
         if labels.len() > classes {
             return Err(Error::config(
                 "labels",
@@ -135,7 +135,7 @@ impl Pipeline {
     /// field, [`Error::Weights`] the tensors that do not fit.
     pub fn from_dir(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let folder = folder.as_ref();
-        let index = json::open(&folder.join(INDEX), Index::read)?;
+        let index = json::read_file(&folder.join(INDEX), Index::read)?;
         let missing = |path: &Path| {
             let fault = DataFault::Mismatch(format!(
                 "missing; the folder has {}",
@@ -170,7 +170,7 @@ impl Pipeline {
                 fault: DataFault::Mismatch(reason.to_string()),
             });
         };
-        network.makes(shape).map_err(|error| Error::Data {
+        network.check_shape(shape).map_err(|error| Error::Data {
             path: folder.join(index.network).join("config.json"),
             fault: DataFault::Mismatch(error.to_string()),
         })?;
@@ -251,8 +251,8 @@ impl Pipeline {
         let AnyDenoiser::UNet2d(network) = &self.network else {
             return false;
         };
-        let told =
-            network.classes().is_some() || network.supports_self_conditioning(self.shape.channels);
+        let told = network.num_classes().is_some()
+            || network.supports_self_conditioning(self.shape.channels);
         !told
             && matches!(
                 self.scheduler,
@@ -264,12 +264,19 @@ impl Pipeline {
     ///
     /// # Errors
     /// [`Error::Config`] as the scheduler's plan.
-    pub fn sampler(&self, steps: usize, device: &Device) -> Result<Sampler<'_, AnyDenoiser>> {
-        let sampler = Sampler::new(&self.network, &self.scheduler, steps, self.shape, device)?;
+    pub fn sampler(
+        &self,
+        steps: usize,
+        device: &Device,
+    ) -> Result<DiffusionSampler<'_, AnyDenoiser>> {
+        let sampler =
+            DiffusionSampler::new(&self.network, &self.scheduler, steps, self.shape, device)?;
         match (&self.network, self.labels.len()) {
-            (_, 1..) => sampler.knowing(self.labels.len()),
+            (_, 1..) => sampler.with_num_classes(self.labels.len()),
             // Its last class always stands for none.
-            (AnyDenoiser::Dit(network), 0) => sampler.knowing(network.config().num_embeds_ada_norm),
+            (AnyDenoiser::Dit(network), 0) => {
+                sampler.with_num_classes(network.config().num_embeds_ada_norm)
+            }
             _ => Ok(sampler),
         }
     }
@@ -285,7 +292,7 @@ struct Index {
 
 impl Index {
     fn read(text: &str) -> Result<Self> {
-        let fields = json::object(text)?;
+        let fields = json::parse_object(text)?;
         let (mut network, mut scheduler, mut labels, mut ignored) = (None, false, vec![], vec![]);
         for (name, value) in &fields {
             let class = value.get(1).and_then(Value::as_str);
@@ -359,7 +366,7 @@ fn read_labels(value: &Value) -> Result<Vec<String>> {
 mod tests {
     use super::*;
     use crate::{DdimScheduler, DdpmScheduler, UNet2dConfig, models};
-    use aigc_core::{data::Classes, device::device, rng::InitWeights};
+    use aigc_core::{data::ClassLabels, device::device, rng::InitWeights};
     use std::fs;
 
     fn tiny(classes: Option<usize>) -> UNet2dConfig {
@@ -381,7 +388,7 @@ mod tests {
         let network = tiny(classes)
             .init(&device("flex").unwrap())
             .unwrap()
-            .seeded(3);
+            .init_weights(3);
         Pipeline::new(network, DdimScheduler::default(), ImageShape::new(1, 8, 8)).unwrap()
     }
 
@@ -403,7 +410,7 @@ mod tests {
             pipeline
                 .sampler(3, &flex)
                 .unwrap()
-                .of(Classes::One(1))
+                .with_classes(ClassLabels::All(1))
                 .sample(2, 5)
                 .unwrap()
                 .images
@@ -490,7 +497,7 @@ mod tests {
         );
         let mut other = tiny(None);
         other.block_out_channels = vec![8, 16];
-        let network = other.init(&flex).unwrap().seeded(0);
+        let network = other.init(&flex).unwrap().init_weights(0);
         AnyDenoiser::from(network).save(at("unet")).unwrap();
         let config = AnyDenoiser::from(tiny(None).init(&flex).unwrap()).to_json();
         fs::write(at("unet/config.json"), config).unwrap();
@@ -534,7 +541,7 @@ mod tests {
             fs::write(at("unet/config.json"), &spoilt).unwrap();
             // With weights that fit, so that they are not what is complained of.
             if let Ok((network, _)) = AnyDenoiser::from_json(&spoilt, &flex) {
-                network.seeded(0).save(at("unet")).unwrap();
+                network.init_weights(0).save(at("unet")).unwrap();
             }
             let message = message();
             assert!(

@@ -2,12 +2,12 @@
 //!
 //! Every scheduler here, from DDPM to UniPC, moves a sample by a weighted sum of what it knows: the
 //! sample, earlier samples, what the network said, and fresh noise. The weights depend on the noise
-//! levels alone, so a scheduler computes them once, in 64 bits, on the host: a [`Plan`].
-//! [`Sampling`] carries one out, on any device, whatever the scheduler.
+//! levels alone, so a scheduler computes them once, in 64 bits, on the host: a [`SamplingPlan`].
+//! [`PlanRunner`] carries one out, on any device, whatever the scheduler.
 
 use crate::{
     clip::Clip,
-    prediction::{Level, Reading},
+    prediction::{NoiseLevel, PredictionCoefficients},
 };
 use aigc_core::{Error, Result};
 use burn::tensor::Tensor;
@@ -15,7 +15,7 @@ use std::collections::HashMap;
 
 /// Something that a step is made of. Calls of the network are counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Source {
+pub enum Term {
     /// The sample that a call was made with; corrected, where the plan corrects it.
     Sample(usize),
     /// The clean sample that a call predicted.
@@ -29,11 +29,11 @@ pub enum Source {
 }
 
 /// A weighted sum.
-pub type Sum = Vec<(Source, f64)>;
+pub type LinearCombination = Vec<(Term, f64)>;
 
 /// A variance that the network predicts beside its output, in as many channels again.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Variance {
+pub enum LearnedVariance {
     /// The variance itself.
     Direct,
     /// Where the logarithm lies between these two, from −1 to 1 (Nichol & Dhariwal 2021, equation
@@ -48,30 +48,30 @@ pub enum Variance {
 
 /// One call of the network and the step after it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Call {
+pub struct ModelCall {
     /// The time that the network is told.
     pub time: f64,
     /// How noisy a sample has to be for sampling to begin here.
-    pub level: Level,
+    pub level: NoiseLevel,
     /// What the sample is multiplied by before the network sees it.
-    pub input: f64,
+    pub input_scale: f64,
     /// What the output means.
-    pub reading: Reading,
+    pub coefficients: PredictionCoefficients,
     /// `α` and `σ` of the sample that the network sees; a [`Guide`](crate::Guide) is to go by
     /// these.
-    pub seen: Level,
+    pub seen: NoiseLevel,
     /// The sample once more, now that the network has been asked (a corrector). Empty: it stays as
     /// it is.
-    pub correct: Sum,
+    pub corrector: LinearCombination,
     /// The next sample.
-    pub next: Sum,
+    pub update: LinearCombination,
     /// What scales the noise in `next`, if the network says.
-    pub variance: Option<Variance>,
+    pub variance: Option<LearnedVariance>,
 }
 
 /// All calls of a sampler.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
+pub struct SamplingPlan {
     /// Standard deviation of the noise to start from.
     pub init_noise_sigma: f64,
     /// What is done to predicted clean samples.
@@ -79,10 +79,10 @@ pub struct Plan {
     /// Whether the predicted noise is that of the clipped clean sample.
     pub use_clipped_model_output: bool,
     /// In order.
-    pub calls: Vec<Call>,
+    pub calls: Vec<ModelCall>,
 }
 
-impl Plan {
+impl SamplingPlan {
     /// Calls of the network.
     pub fn len(&self) -> usize {
         self.calls.len()
@@ -105,7 +105,7 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::Config`] if there are no calls from there on.
-    pub fn from(&self, at: usize) -> Result<Self> {
+    pub fn starting_at(&self, at: usize) -> Result<Self> {
         if at >= self.len() {
             return Err(Error::config(
                 "at",
@@ -113,31 +113,31 @@ impl Plan {
                 format!("below {}, the number of calls", self.len()),
             ));
         }
-        let ago = |source: &Source| match source {
-            Source::Sample(k) | Source::X0(k) | Source::Epsilon(k) | Source::Output(k) => *k < at,
-            Source::Noise => false,
+        let ago = |source: &Term| match source {
+            Term::Sample(k) | Term::X0(k) | Term::Epsilon(k) | Term::Output(k) => *k < at,
+            Term::Noise => false,
         };
-        let moved = |(source, weight): &(Source, f64)| {
+        let moved = |(source, weight): &(Term, f64)| {
             let source = match *source {
-                Source::Sample(k) => Source::Sample(k - at),
-                Source::X0(k) => Source::X0(k - at),
-                Source::Epsilon(k) => Source::Epsilon(k - at),
-                Source::Output(k) => Source::Output(k - at),
-                Source::Noise => Source::Noise,
+                Term::Sample(k) => Term::Sample(k - at),
+                Term::X0(k) => Term::X0(k - at),
+                Term::Epsilon(k) => Term::Epsilon(k - at),
+                Term::Output(k) => Term::Output(k - at),
+                Term::Noise => Term::Noise,
             };
             (source, *weight)
         };
         let calls = (at..self.len()).map(|k| {
             let call = &self.calls[k];
-            let looks_ago = |sum: &Sum| sum.iter().any(|(source, _)| ago(source));
-            let correct = if looks_ago(&call.correct) {
+            let looks_ago = |sum: &LinearCombination| sum.iter().any(|(source, _)| ago(source));
+            let correct = if looks_ago(&call.corrector) {
                 vec![]
             } else {
-                call.correct.iter().map(moved).collect()
+                call.corrector.iter().map(moved).collect()
             };
-            let next = if looks_ago(&call.next) {
-                let Level { alpha, sigma } = self.calls.get(k + 1).map_or(
-                    Level {
+            let next = if looks_ago(&call.update) {
+                let NoiseLevel { alpha, sigma } = self.calls.get(k + 1).map_or(
+                    NoiseLevel {
                         alpha: 1.0,
                         sigma: 0.0,
                     },
@@ -145,15 +145,15 @@ impl Plan {
                 );
                 let share = sigma / call.level.sigma;
                 vec![
-                    (Source::X0(k - at), alpha - share * call.level.alpha),
-                    (Source::Sample(k - at), share),
+                    (Term::X0(k - at), alpha - share * call.level.alpha),
+                    (Term::Sample(k - at), share),
                 ]
             } else {
-                call.next.iter().map(moved).collect()
+                call.update.iter().map(moved).collect()
             };
-            Call {
-                correct,
-                next,
+            ModelCall {
+                corrector: correct,
+                update: next,
                 ..call.clone()
             }
         });
@@ -165,16 +165,13 @@ impl Plan {
 
     /// Whether every step depends on its own call alone, so that calls can be made again.
     pub fn is_single_step(&self) -> bool {
-        let own = |k: usize, source: &Source| match source {
-            Source::Sample(of) | Source::X0(of) | Source::Epsilon(of) | Source::Output(of) => {
-                *of == k
-            }
-            Source::Noise => true,
+        let own = |k: usize, source: &Term| match source {
+            Term::Sample(of) | Term::X0(of) | Term::Epsilon(of) | Term::Output(of) => *of == k,
+            Term::Noise => true,
         };
-        self.calls
-            .iter()
-            .enumerate()
-            .all(|(k, call)| call.correct.is_empty() && call.next.iter().all(|(s, _)| own(k, s)))
+        self.calls.iter().enumerate().all(|(k, call)| {
+            call.corrector.is_empty() && call.update.iter().all(|(s, _)| own(k, s))
+        })
     }
 
     /// A clean sample as noisy as it has to be for sampling to begin with call `at`.
@@ -187,7 +184,7 @@ impl Plan {
         x0: Tensor<D>,
         noise: Tensor<D>,
     ) -> Tensor<D> {
-        let Level { alpha, sigma } = self.calls[at].level;
+        let NoiseLevel { alpha, sigma } = self.calls[at].level;
         x0 * alpha + noise * sigma
     }
 }
@@ -196,21 +193,21 @@ impl Plan {
 #[derive(Clone, Debug)]
 pub struct StepOutput<const D: usize> {
     /// The next sample.
-    pub sample: Tensor<D>,
+    pub prev_sample: Tensor<D>,
     /// The clean sample as the network sees it now.
-    pub x0: Tensor<D>,
+    pub pred_original_sample: Tensor<D>,
 }
 
 /// A plan being carried out.
 ///
 /// ```
 /// # use aigc_core::device::device;
-/// # use aigc_diffusion::{DdimScheduler, Sampling, Scheduler};
+/// # use aigc_diffusion::{DdimScheduler, PlanRunner, Scheduler};
 /// # use burn::tensor::Tensor;
 /// # let network = |x: Tensor<2>, _time: f64| x * 0.5;
 /// let plan = DdimScheduler::default().plan(10)?;
 /// let mut x = Tensor::<2>::ones([4, 2], &device("flex")?) * plan.init_noise_sigma;
-/// let mut sampling = Sampling::new(&plan);
+/// let mut sampling = PlanRunner::new(&plan);
 /// while let Some(call) = sampling.call() {
 ///     let output = network(sampling.input(&x), call.time);
 ///     x = sampling.step(x, output, || unreachable!("DDIM draws no noise")).sample;
@@ -218,20 +215,20 @@ pub struct StepOutput<const D: usize> {
 /// # Ok::<(), aigc_core::Error>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct Sampling<'a, const D: usize> {
-    plan: &'a Plan,
+pub struct PlanRunner<'a, const D: usize> {
+    plan: &'a SamplingPlan,
     at: usize,
     /// The last call that needs a source.
-    last_use: HashMap<Source, usize>,
-    kept: HashMap<Source, Tensor<D>>,
+    last_use: HashMap<Term, usize>,
+    kept: HashMap<Term, Tensor<D>>,
 }
 
-impl<'a, const D: usize> Sampling<'a, D> {
+impl<'a, const D: usize> PlanRunner<'a, D> {
     /// Before the first call.
-    pub fn new(plan: &'a Plan) -> Self {
+    pub fn new(plan: &'a SamplingPlan) -> Self {
         let mut last_use = HashMap::new();
         for (at, call) in plan.calls.iter().enumerate() {
-            for (source, _) in call.correct.iter().chain(&call.next) {
+            for (source, _) in call.corrector.iter().chain(&call.update) {
                 last_use.insert(*source, at);
             }
         }
@@ -244,7 +241,7 @@ impl<'a, const D: usize> Sampling<'a, D> {
     }
 
     /// The call to be made now; none when sampling is over.
-    pub fn call(&self) -> Option<&'a Call> {
+    pub fn call(&self) -> Option<&'a ModelCall> {
         self.plan.calls.get(self.at)
     }
 
@@ -254,7 +251,7 @@ impl<'a, const D: usize> Sampling<'a, D> {
     }
 
     /// Calls made.
-    pub fn made(&self) -> usize {
+    pub fn calls_made(&self) -> usize {
         self.at
     }
 
@@ -263,7 +260,7 @@ impl<'a, const D: usize> Sampling<'a, D> {
     /// # Panics
     /// If sampling is over.
     pub fn input(&self, sample: &Tensor<D>) -> Tensor<D> {
-        times(sample.clone(), self.plan.calls[self.at].input)
+        times(sample.clone(), self.plan.calls[self.at].input_scale)
     }
 
     /// The step after the network's answer. `noise` is asked for standard normal noise of the
@@ -285,30 +282,30 @@ impl<'a, const D: usize> Sampling<'a, D> {
         let call = &plan.calls[at];
         let (output, variance) = split(output, &sample);
         let read = |(x, y): (f64, f64)| weighted(&[(x, &sample), (y, &output)]);
-        let x0 = plan.clip.apply(read(call.reading.x0));
-        if self.needed(Source::Epsilon(at)) {
+        let x0 = plan.clip.apply(read(call.coefficients.x0));
+        if self.needed(Term::Epsilon(at)) {
             let epsilon = if plan.use_clipped_model_output && plan.clip != Clip::None {
-                let Level { alpha, sigma } = call.seen;
+                let NoiseLevel { alpha, sigma } = call.seen;
                 weighted(&[(1.0 / sigma, &sample), (-alpha / sigma, &x0)])
             } else {
-                read(call.reading.epsilon)
+                read(call.coefficients.epsilon)
             };
-            self.kept.insert(Source::Epsilon(at), epsilon);
+            self.kept.insert(Term::Epsilon(at), epsilon);
         }
         for (source, value) in [
-            (Source::X0(at), &x0),
-            (Source::Output(at), &output),
-            (Source::Sample(at), &sample),
+            (Term::X0(at), &x0),
+            (Term::Output(at), &output),
+            (Term::Sample(at), &sample),
         ] {
             if self.needed(source) {
                 self.kept.insert(source, value.clone());
             }
         }
-        if !call.correct.is_empty() {
-            let corrected = self.sum(&call.correct);
-            self.kept.insert(Source::Sample(at), corrected);
+        if !call.corrector.is_empty() {
+            let corrected = self.sum(&call.corrector);
+            self.kept.insert(Term::Sample(at), corrected);
         }
-        if call.next.iter().any(|(source, _)| *source == Source::Noise) {
+        if call.update.iter().any(|(source, _)| *source == Term::Noise) {
             let noise = noise();
             let noise = match (call.variance, variance) {
                 (Some(kind), Some(said)) => noise * kind.deviation(said),
@@ -318,21 +315,24 @@ impl<'a, const D: usize> Sampling<'a, D> {
                 ),
                 (None, _) => noise,
             };
-            self.kept.insert(Source::Noise, noise);
+            self.kept.insert(Term::Noise, noise);
         }
-        let next = self.sum(&call.next);
+        let next = self.sum(&call.update);
         let last_use = &self.last_use;
         self.kept
-            .retain(|source, _| *source != Source::Noise && last_use[source] > at);
+            .retain(|source, _| *source != Term::Noise && last_use[source] > at);
         self.at += 1;
-        StepOutput { sample: next, x0 }
+        StepOutput {
+            prev_sample: next,
+            pred_original_sample: x0,
+        }
     }
 
-    fn needed(&self, source: Source) -> bool {
+    fn needed(&self, source: Term) -> bool {
         self.last_use.contains_key(&source)
     }
 
-    fn sum(&self, terms: &Sum) -> Tensor<D> {
+    fn sum(&self, terms: &LinearCombination) -> Tensor<D> {
         let terms: Vec<_> = terms
             .iter()
             .map(|(source, weight)| (*weight, &self.kept[source]))
@@ -341,12 +341,12 @@ impl<'a, const D: usize> Sampling<'a, D> {
     }
 }
 
-impl Variance {
+impl LearnedVariance {
     /// The standard deviation that a network's second half stands for.
     fn deviation<const D: usize>(self, said: Tensor<D>) -> Tensor<D> {
         match self {
-            Variance::Direct => said.sqrt(),
-            Variance::Between { low, high } => {
+            LearnedVariance::Direct => said.sqrt(),
+            LearnedVariance::Between { low, high } => {
                 let share = (said + 1.0) * 0.5;
                 ((share * (high - low) + low) * 0.5).exp()
             }

@@ -14,8 +14,8 @@
 //! it.
 
 use crate::{
-    guidance::{Guide, View},
-    prediction::Level,
+    guidance::{Guide, GuideContext},
+    prediction::NoiseLevel,
 };
 use aigc_core::{Error, Result, ops};
 use burn::tensor::Tensor;
@@ -27,11 +27,11 @@ use std::ops::Range;
 #[allow(clippy::large_enum_variant)] // A program has one.
 pub enum Degradation {
     /// Nothing: there is noise only.
-    None,
+    Identity,
     /// What is 0 in the mask, `[1 or batch, 1 or channels, height, width]` of 0 and 1.
-    Masked(Tensor<4>),
+    Inpaint(Tensor<4>),
     /// Detail: squares of this side have become their mean.
-    Shrunk(usize),
+    Downsample(usize),
 }
 
 impl Degradation {
@@ -52,24 +52,26 @@ impl Degradation {
     /// Of those images of the batch that a mask may be for.
     fn left_of(&self, x: Tensor<4>, images: Range<usize>) -> Tensor<4> {
         match self {
-            Degradation::None => x,
-            Degradation::Masked(mask) => x * rows(mask, images),
-            Degradation::Shrunk(side) => shrink(x, *side),
+            Degradation::Identity => x,
+            Degradation::Inpaint(mask) => x * rows(mask, images),
+            Degradation::Downsample(side) => shrink(x, *side),
         }
     }
 
     /// `Aᵀ·u`, for `u` of what is left of those images.
     fn transposed(&self, u: Tensor<4>, images: Range<usize>) -> Tensor<4> {
         match self {
-            Degradation::None | Degradation::Masked(_) => self.left_of(u, images),
-            Degradation::Shrunk(side) => ops::upsample_nearest2d(u, *side) / (side * side) as f64,
+            Degradation::Identity | Degradation::Inpaint(_) => self.left_of(u, images),
+            Degradation::Downsample(side) => {
+                ops::upsample_nearest2d(u, *side) / (side * side) as f64
+            }
         }
     }
 
     /// Of a part of the images, which ends with image `end`.
     fn fits_part(&self, dims: [usize; 4], end: usize) -> Result<()> {
         match self {
-            Degradation::Masked(mask) if mask.dims()[0] > 1 => {
+            Degradation::Inpaint(mask) if mask.dims()[0] > 1 => {
                 let [rows, _, _, _] = mask.dims();
                 self.fits([rows.max(end), dims[1], dims[2], dims[3]])
             }
@@ -79,14 +81,14 @@ impl Degradation {
 
     fn fits(&self, dims: [usize; 4]) -> Result<()> {
         let (field, value, expected, fits) = match self {
-            Degradation::None => return Ok(()),
-            Degradation::Masked(mask) => (
+            Degradation::Identity => return Ok(()),
+            Degradation::Inpaint(mask) => (
                 "mask",
                 format!("{:?}", mask.dims()),
                 format!("{dims:?}, or 1 for the first two"),
                 covers(mask, dims),
             ),
-            Degradation::Shrunk(side) => {
+            Degradation::Downsample(side) => {
                 let fits = *side > 0 && dims[2..].iter().all(|d| d.is_multiple_of(*side));
                 (
                     "shrunk",
@@ -135,7 +137,7 @@ fn shrink(x: Tensor<4>, side: usize) -> Tensor<4> {
 
 /// Leads samples to images of which `measured` is left.
 #[derive(Clone, Debug)]
-pub struct Posterior {
+pub struct MomentMatchingGuidance {
     degradation: Degradation,
     /// In `[−1, 1]`.
     measured: Tensor<4>,
@@ -148,7 +150,7 @@ pub struct Posterior {
 /// Of conjugate gradients.
 const ITERATIONS: usize = 2;
 
-impl Posterior {
+impl MomentMatchingGuidance {
     /// Of what `degradation` left, and noise of this standard deviation (of values in `[0, 1]`) was
     /// added to.
     ///
@@ -195,8 +197,8 @@ impl Posterior {
     }
 }
 
-impl Guide for Posterior {
-    fn score(&self, view: &View<'_>) -> Result<Tensor<4>> {
+impl Guide for MomentMatchingGuidance {
+    fn score(&self, view: &GuideContext<'_>) -> Result<Tensor<4>> {
         let (x0, images) = (view.x0(), view.images());
         if view.is_latent() {
             return Err(Error::config(
@@ -219,10 +221,10 @@ impl Guide for Posterior {
             ));
         }
         let mut measured = rows(&self.measured, images.clone());
-        if let Degradation::Masked(mask) = &self.degradation {
+        if let Degradation::Inpaint(mask) = &self.degradation {
             measured = measured * rows(mask, images.clone());
         }
-        let Level { alpha, sigma } = view.call().seen;
+        let NoiseLevel { alpha, sigma } = view.call().seen;
         let noise = self.noise.powi(2);
         let back = |u: Tensor<4>| view.vjp(&self.degradation.transposed(u, images.clone()));
         let mut residual = measured - seen;
@@ -264,7 +266,7 @@ fn dot(a: &Tensor<4>, b: &Tensor<4>) -> Tensor<4> {
 mod tests {
     use super::*;
     use crate::{
-        DdimScheduler, Sampler,
+        DdimScheduler, DiffusionSampler,
         scheduler::Clipping,
         testing::{Gaussian, moments},
     };
@@ -278,9 +280,13 @@ mod tests {
         }
     }
 
-    fn restored(network: &Gaussian, shape: ImageShape, guide: &Posterior) -> Tensor<4> {
+    fn restored(
+        network: &Gaussian,
+        shape: ImageShape,
+        guide: &MomentMatchingGuidance,
+    ) -> Tensor<4> {
         let sampler =
-            Sampler::new(network, &exact(), 200, shape, &device("flex").unwrap()).unwrap();
+            DiffusionSampler::new(network, &exact(), 200, shape, &device("flex").unwrap()).unwrap();
         sampler
             .with_batch_size(500)
             .unwrap()
@@ -312,7 +318,7 @@ mod tests {
                 (p * variance / (p + variance)).sqrt(),
             )
         };
-        let guide = Posterior::new(Degradation::Masked(mask), &y, noise).unwrap();
+        let guide = MomentMatchingGuidance::new(Degradation::Inpaint(mask), &y, noise).unwrap();
         let images = restored(&network, shape, &guide);
         let (known, free) = (bayes(noise * noise, 0.8), prior);
         for (row, expected) in [(0, known), (2, free)] {
@@ -328,7 +334,7 @@ mod tests {
         }
         // Means of 2×2: their prior has a quarter of the variance.
         let y = Tensor::<4>::full([1, 1, 2, 2], 0.8, &flex);
-        let guide = Posterior::new(Degradation::Shrunk(2), &y, noise).unwrap();
+        let guide = MomentMatchingGuidance::new(Degradation::Downsample(2), &y, noise).unwrap();
         let images = restored(&network, shape, &guide);
         let p = prior.1 * prior.1 / 4.0;
         let v = noise * noise;
@@ -344,7 +350,7 @@ mod tests {
     fn shrinking_takes_means() {
         let flex = device("flex").unwrap();
         let x = Rng::new(0).normal([2, 3, 4, 6], &flex);
-        let small = Degradation::Shrunk(2).apply(x.clone()).unwrap();
+        let small = Degradation::Downsample(2).apply(x.clone()).unwrap();
         assert_eq!(small.dims(), [2, 3, 2, 3]);
         let square = x
             .clone()
@@ -372,9 +378,9 @@ mod tests {
             .greater_elem(0.5)
             .float();
         for degradation in [
-            Degradation::None,
-            Degradation::Masked(mask),
-            Degradation::Shrunk(2),
+            Degradation::Identity,
+            Degradation::Inpaint(mask),
+            Degradation::Downsample(2),
         ] {
             let x = rng.normal([2, 3, 4, 6], &flex);
             let left = degradation.apply(x.clone()).unwrap();
@@ -394,11 +400,14 @@ mod tests {
     /// the other: with the network's slopes that is found too, at every step.
     #[test]
     fn what_is_known_of_one_pixel_is_told_to_its_neighbours() {
-        use crate::{Level, Prediction, guidance::Answer, plan::Call};
+        use crate::{NoiseLevel, PredictionType, guidance::Answer, plan::ModelCall};
         use std::cell::OnceCell;
         let flex = device("flex").unwrap();
         // x₀ ~ N(0, C) of two values with correlation 0.9; x = αx₀ + σε, x̂₀ = αC(α²C + σ²)⁻¹x.
-        let (level, c) = (Level::preserving(0.5), [[1.0, 0.9], [0.9, 1.0]]);
+        let (level, c) = (
+            NoiseLevel::variance_preserving(0.5),
+            [[1.0, 0.9], [0.9, 1.0]],
+        );
         let (a2, s2) = (level.alpha.powi(2), level.sigma.powi(2));
         // C = U·diag(1.9, 0.1)·Uᵀ with U the sum and the difference.
         let gain = |variance: f64| level.alpha * variance / (a2 * variance + s2);
@@ -410,8 +419,13 @@ mod tests {
             (x0.clone(), x0)
         };
         let x = Tensor::<4>::from_floats([[[[0.3, -0.2]]]], &flex);
-        let call = Call::new(0.0, level, Prediction::Sample.read(level).unwrap(), vec![]);
-        let view = View {
+        let call = ModelCall::new(
+            0.0,
+            level,
+            PredictionType::Sample.coefficients(level).unwrap(),
+            vec![],
+        );
+        let view = GuideContext {
             x: &x,
             call: &call,
             images: 0..1,
@@ -422,8 +436,8 @@ mod tests {
         };
         let mask = Tensor::<4>::from_floats([[[[1.0, 0.0]]]], &flex);
         // In [0, 1]: 0.7 is 0.4, and noise of 0.1 is 0.2.
-        let guide = Posterior::new(
-            Degradation::Masked(mask),
+        let guide = MomentMatchingGuidance::new(
+            Degradation::Inpaint(mask),
             &Tensor::full([1, 1, 1, 2], 0.7, &flex),
             0.1,
         )
@@ -445,7 +459,7 @@ mod tests {
         }
         assert!(
             guide
-                .score(&View {
+                .score(&GuideContext {
                     latent: true,
                     answer: OnceCell::new(),
                     ..view
@@ -466,10 +480,12 @@ mod tests {
             .greater_elem(0.5)
             .float();
         let y = rng.uniform([5, 1, 4, 4], 0.2, 0.8, &flex);
-        let guide = Posterior::new(Degradation::Masked(mask.clone()), &y, 0.01).unwrap();
+        let guide =
+            MomentMatchingGuidance::new(Degradation::Inpaint(mask.clone()), &y, 0.01).unwrap();
         let make = |batch_size: usize| {
             let sampler =
-                Sampler::new(&network, &exact(), 30, ImageShape::new(1, 4, 4), &flex).unwrap();
+                DiffusionSampler::new(&network, &exact(), 30, ImageShape::new(1, 4, 4), &flex)
+                    .unwrap();
             sampler
                 .with_batch_size(batch_size)
                 .unwrap()
@@ -491,7 +507,7 @@ mod tests {
         let off = ((all - y.clone()) * mask).abs().max().into_scalar::<f32>();
         assert!(off < 0.1, "{off}");
         let flow = crate::FlowEulerScheduler::default();
-        let sampler = Sampler::new(&network, &flow, 4, ImageShape::new(1, 4, 4), &flex)
+        let sampler = DiffusionSampler::new(&network, &flow, 4, ImageShape::new(1, 4, 4), &flex)
             .unwrap()
             .with_guide(&guide);
         let made = sampler.sample(5, 0).unwrap().images.into_data();
@@ -506,44 +522,46 @@ mod tests {
         let ones = |dims: [usize; 4]| Tensor::<4>::ones(dims, &flex);
         for (degradation, measured, expected) in [
             (
-                Degradation::Shrunk(3),
+                Degradation::Downsample(3),
                 ones([1, 1, 2, 2]),
                 "`shrunk` is 3, expected a divisor of 4×4 pixels",
             ),
             (
-                Degradation::Masked(ones([1, 1, 4, 3])),
+                Degradation::Inpaint(ones([1, 1, 4, 3])),
                 ones([1, 1, 4, 4]),
                 "`mask` is [1, 1, 4, 3]",
             ),
             // As many rows as are made at once, and fewer than images.
             (
-                Degradation::Masked(ones([2, 1, 4, 4])),
+                Degradation::Inpaint(ones([2, 1, 4, 4])),
                 ones([1, 1, 4, 4]),
                 "`mask` is [2, 1, 4, 4], expected [3, 1, 4, 4]",
             ),
             (
-                Degradation::Shrunk(2),
+                Degradation::Downsample(2),
                 ones([1, 1, 4, 4]),
                 "`measured` is [1, 1, 4, 4]",
             ),
             (
-                Degradation::None,
+                Degradation::Identity,
                 ones([2, 1, 4, 4]),
                 "`measured` is [2, 1, 4, 4]",
             ),
         ] {
-            let guide = Posterior::new(degradation, &measured, 0.0).unwrap();
-            let sampler = Sampler::new(&network, &exact(), 2, shape, &flex)
+            let guide = MomentMatchingGuidance::new(degradation, &measured, 0.0).unwrap();
+            let sampler = DiffusionSampler::new(&network, &exact(), 2, shape, &flex)
                 .unwrap()
                 .with_guide(&guide);
             let sampler = sampler.with_batch_size(2).unwrap();
             let message = sampler.sample(3, 0).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
         }
-        let ok = || Posterior::new(Degradation::None, &ones([1, 1, 4, 4]), 0.0).unwrap();
+        let ok = || {
+            MomentMatchingGuidance::new(Degradation::Identity, &ones([1, 1, 4, 4]), 0.0).unwrap()
+        };
         for (wrong, field) in [
             (
-                Posterior::new(Degradation::None, &ones([1, 1, 4, 4]), -1.0),
+                MomentMatchingGuidance::new(Degradation::Identity, &ones([1, 1, 4, 4]), -1.0),
                 "`noise`",
             ),
             (ok().with_iterations(0), "`iterations`"),

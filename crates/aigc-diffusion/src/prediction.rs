@@ -8,16 +8,16 @@ use serde::{Deserialize, Serialize};
 /// Variance-preserving processes have `α² + σ² = 1`, variance-exploding ones `α = 1`, flows
 /// `α + σ = 1`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Level {
+pub struct NoiseLevel {
     /// Share of the clean sample.
     pub alpha: f64,
     /// Standard deviation of the noise.
     pub sigma: f64,
 }
 
-impl Level {
+impl NoiseLevel {
     /// Variance-preserving, by `ᾱ`.
-    pub fn preserving(alpha_cumprod: f64) -> Self {
+    pub fn variance_preserving(alpha_cumprod: f64) -> Self {
         Self {
             alpha: alpha_cumprod.sqrt(),
             sigma: (1.0 - alpha_cumprod).sqrt(),
@@ -34,7 +34,7 @@ impl Level {
     }
 
     /// Variance-exploding: nothing of the clean sample is lost.
-    pub fn exploding(sigma: f64) -> Self {
+    pub fn variance_exploding(sigma: f64) -> Self {
         Self { alpha: 1.0, sigma }
     }
 
@@ -47,14 +47,14 @@ impl Level {
     }
 
     /// Half of the logarithm of the signal-to-noise ratio, `ln α − ln σ`.
-    pub fn lambda(&self) -> f64 {
+    pub fn half_log_snr(&self) -> f64 {
         self.alpha.ln() - self.sigma.ln()
     }
 }
 
 /// What a network predicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Prediction {
+pub enum PredictionType {
     /// The noise, ε (Ho et al. 2020).
     #[serde(rename = "epsilon")]
     Epsilon,
@@ -72,26 +72,26 @@ pub enum Prediction {
 
 /// `x₀ = x0.0·x + x0.1·output` and `ε = epsilon.0·x + epsilon.1·output`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Reading {
+pub struct PredictionCoefficients {
     /// Weights of sample and output in the clean sample.
     pub x0: (f64, f64),
     /// Weights of sample and output in the noise.
     pub epsilon: (f64, f64),
 }
 
-impl Prediction {
+impl PredictionType {
     /// How to read an output at a level.
     ///
     /// # Errors
     /// [`Error::Config`] where the prediction says nothing about the clean sample: ε without any
     /// signal, a velocity where the process is no flow.
-    pub fn read(self, level: Level) -> Result<Reading> {
-        let Level { alpha, sigma } = level;
-        if self == Prediction::Epsilon && alpha <= 0.0 {
+    pub fn coefficients(self, level: NoiseLevel) -> Result<PredictionCoefficients> {
+        let NoiseLevel { alpha, sigma } = level;
+        if self == PredictionType::Epsilon && alpha <= 0.0 {
             let expected = "v_prediction or sample where the last step is pure noise";
             return Err(Error::config("prediction_type", "epsilon", expected));
         }
-        if self == Prediction::Flow && (alpha + sigma - 1.0).abs() > 1e-5 {
+        if self == PredictionType::Flow && (alpha + sigma - 1.0).abs() > 1e-5 {
             return Err(Error::config(
                 "prediction_type",
                 "flow_prediction",
@@ -99,23 +99,23 @@ impl Prediction {
             ));
         }
         Ok(match self {
-            Prediction::Epsilon => Reading {
+            PredictionType::Epsilon => PredictionCoefficients {
                 x0: (1.0 / alpha, -sigma / alpha),
                 epsilon: (0.0, 1.0),
             },
-            Prediction::Sample => Reading {
+            PredictionType::Sample => PredictionCoefficients {
                 x0: (0.0, 1.0),
                 epsilon: (1.0 / sigma, -alpha / sigma),
             },
-            Prediction::V => {
+            PredictionType::V => {
                 let norm = (alpha * alpha + sigma * sigma).sqrt();
                 let (a, s) = (alpha / norm, sigma / norm);
-                Reading {
+                PredictionCoefficients {
                     x0: (a / norm, -s),
                     epsilon: (s / norm, a),
                 }
             }
-            Prediction::Flow => Reading {
+            PredictionType::Flow => PredictionCoefficients {
                 x0: (1.0, -sigma),
                 epsilon: (1.0, alpha),
             },
@@ -132,25 +132,25 @@ mod tests {
     fn true_predictions_give_back_clean_sample_and_noise() {
         let (x0, epsilon) = (0.7, -1.3);
         for level in [
-            Level::preserving(0.3),
-            Level::exploding(2.5),
-            Level::flow(0.4),
-            Level::preserving_ratio(9.0),
+            NoiseLevel::variance_preserving(0.3),
+            NoiseLevel::variance_exploding(2.5),
+            NoiseLevel::flow(0.4),
+            NoiseLevel::preserving_ratio(9.0),
         ] {
-            let Level { alpha, sigma } = level;
+            let NoiseLevel { alpha, sigma } = level;
             let x = alpha * x0 + sigma * epsilon;
             let norm = (alpha * alpha + sigma * sigma).sqrt();
             let v = (alpha * epsilon - sigma * x0) / norm;
             let mut cases = vec![
-                (Prediction::Epsilon, epsilon),
-                (Prediction::Sample, x0),
-                (Prediction::V, v),
+                (PredictionType::Epsilon, epsilon),
+                (PredictionType::Sample, x0),
+                (PredictionType::V, v),
             ];
             if alpha + sigma == 1.0 {
-                cases.push((Prediction::Flow, epsilon - x0));
+                cases.push((PredictionType::Flow, epsilon - x0));
             }
             for (prediction, output) in cases {
-                let reading = prediction.read(level).unwrap();
+                let reading = prediction.coefficients(level).unwrap();
                 let [clean, noise] = [reading.x0, reading.epsilon].map(|(a, b)| a * x + b * output);
                 assert!(
                     (clean - x0).abs() < 1e-12 && (noise - epsilon).abs() < 1e-12,
@@ -158,8 +158,20 @@ mod tests {
                 );
             }
         }
-        assert!(Prediction::Epsilon.read(Level::preserving(0.0)).is_err());
-        assert!(Prediction::Flow.read(Level::preserving(0.3)).is_err());
-        assert!(Prediction::V.read(Level::preserving(0.0)).is_ok());
+        assert!(
+            PredictionType::Epsilon
+                .coefficients(NoiseLevel::variance_preserving(0.0))
+                .is_err()
+        );
+        assert!(
+            PredictionType::Flow
+                .coefficients(NoiseLevel::variance_preserving(0.3))
+                .is_err()
+        );
+        assert!(
+            PredictionType::V
+                .coefficients(NoiseLevel::variance_preserving(0.0))
+                .is_ok()
+        );
     }
 }

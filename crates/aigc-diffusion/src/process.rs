@@ -1,7 +1,7 @@
 //! Forward processes: how noise comes into images while a network learns.
 
 use crate::{
-    prediction::{Level, Prediction, Reading},
+    prediction::{NoiseLevel, PredictionCoefficients, PredictionType},
     schedule::NoiseScheduleConfig,
 };
 use aigc_core::{Error, Result, rng::Rng};
@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Process {
+pub enum ForwardProcess {
     /// Variance-preserving, in so many steps, each as likely (Ho et al. 2020).
-    Steps {
+    Discrete {
         /// The steps.
         noise: NoiseScheduleConfig,
         /// End in pure noise.
@@ -33,7 +33,7 @@ pub enum Process {
     /// The straight line from image to noise, `(1 − σ)·x₀ + σ·ε` (Lipman et al. 2023,
     /// <https://arxiv.org/abs/2210.02747>). Sampled by `FlowEulerScheduler` and
     /// `FlowHeunScheduler`.
-    Flow {
+    FlowMatching {
         /// How σ is drawn.
         draw: TimestepSampling,
         /// The network is told σ times this.
@@ -72,17 +72,17 @@ pub enum Coupling {
     OptimalTransport,
 }
 
-impl Default for Process {
+impl Default for ForwardProcess {
     /// As in DDPM.
     fn default() -> Self {
-        Self::Steps {
+        Self::Discrete {
             noise: NoiseScheduleConfig::default(),
             rescale_betas_zero_snr: false,
         }
     }
 }
 
-impl Process {
+impl ForwardProcess {
     /// With the values of Karras et al. 2022.
     pub const fn edm() -> Self {
         Self::Edm {
@@ -94,7 +94,7 @@ impl Process {
 
     /// Even draws, any noise.
     pub const fn flow() -> Self {
-        Self::Flow {
+        Self::FlowMatching {
             draw: TimestepSampling::Uniform,
             num_train_timesteps: 1000,
             coupling: Coupling::Independent,
@@ -105,20 +105,20 @@ impl Process {
 /// One noisy sample to learn from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Noised {
-    pub(crate) level: Level,
+    pub(crate) level: NoiseLevel,
     /// What the network is told.
     pub(crate) time: f64,
     /// What the sample is multiplied by before the network sees it.
     pub(crate) input: f64,
     /// What the output means.
-    pub(crate) reading: Reading,
+    pub(crate) reading: PredictionCoefficients,
 }
 
 impl Noised {
     /// What the network is to say, as weights of clean sample and noise: `x₀ = a·x + b·output`
     /// solved for the output.
     pub(crate) fn target(&self) -> (f64, f64) {
-        let ((a, b), Level { alpha, sigma }) = (self.reading.x0, self.level);
+        let ((a, b), NoiseLevel { alpha, sigma }) = (self.reading.x0, self.level);
         ((1.0 - a * alpha) / b, -a * sigma / b)
     }
 }
@@ -131,7 +131,7 @@ pub(crate) enum Draws {
         mean: f64,
         deviation: f64,
         preconditioning: Preconditioning,
-        prediction: Prediction,
+        prediction: PredictionType,
     },
     Flow {
         draw: TimestepSampling,
@@ -143,13 +143,13 @@ impl Draws {
     /// # Errors
     /// [`Error::Config`] for a value out of range, or a prediction that says nothing in this
     /// process.
-    pub(crate) fn new(process: &Process, prediction: Prediction) -> Result<Self> {
+    pub(crate) fn new(process: &ForwardProcess, prediction: PredictionType) -> Result<Self> {
         match process {
-            Process::Steps {
+            ForwardProcess::Discrete {
                 noise,
                 rescale_betas_zero_snr,
             } => {
-                if prediction == Prediction::Flow {
+                if prediction == PredictionType::Flow {
                     return Err(Error::config(
                         "prediction",
                         "flow_prediction",
@@ -157,7 +157,7 @@ impl Draws {
                     ));
                 }
                 // Without any signal, ε says nothing about the image: sampling could not begin.
-                if prediction == Prediction::Epsilon && *rescale_betas_zero_snr {
+                if prediction == PredictionType::Epsilon && *rescale_betas_zero_snr {
                     let expected = "v_prediction or sample, with rescale_betas_zero_snr";
                     return Err(Error::config("prediction", "epsilon", expected));
                 }
@@ -174,12 +174,12 @@ impl Draws {
                     ));
                 }
                 let noised = |(time, alpha): (usize, &f64)| {
-                    let level = Level::preserving(*alpha);
+                    let level = NoiseLevel::variance_preserving(*alpha);
                     Ok(Noised {
                         level,
                         time: time as f64,
                         input: 1.0,
-                        reading: prediction.read(level)?,
+                        reading: prediction.coefficients(level)?,
                     })
                 };
                 Ok(Self::Steps(
@@ -190,13 +190,13 @@ impl Draws {
                         .collect::<Result<_>>()?,
                 ))
             }
-            Process::Edm {
+            ForwardProcess::Edm {
                 mean,
                 deviation,
                 sigma_data,
             } => {
                 check_normal("process.mean", *mean, "process.deviation", *deviation)?;
-                if !matches!(prediction, Prediction::Epsilon | Prediction::V) {
+                if !matches!(prediction, PredictionType::Epsilon | PredictionType::V) {
                     return Err(Error::config(
                         "prediction",
                         format!("{prediction:?}"),
@@ -220,12 +220,12 @@ impl Draws {
                     prediction,
                 })
             }
-            Process::Flow {
+            ForwardProcess::FlowMatching {
                 draw,
                 num_train_timesteps,
                 ..
             } => {
-                if prediction != Prediction::Flow {
+                if prediction != PredictionType::Flow {
                     return Err(Error::config(
                         "prediction",
                         format!("{prediction:?}"),
@@ -257,26 +257,28 @@ impl Draws {
 
     pub(crate) fn draw(&self, rng: &mut Rng) -> Noised {
         match self {
-            Draws::Steps(all) => all[rng.below(all.len())],
+            Draws::Steps(all) => all[rng.random_index(all.len())],
             Draws::Edm {
                 mean,
                 deviation,
                 preconditioning,
                 prediction,
             } => {
-                let sigma = (mean + deviation * f64::from(rng.normals(1)[0])).exp();
+                let sigma = (mean + deviation * f64::from(rng.normal_vec(1)[0])).exp();
                 preconditioning.noised(*prediction, sigma)
             }
             Draws::Flow { draw, scale } => {
                 let sigma = match draw {
-                    TimestepSampling::Uniform => f64::from(rng.uniforms(1, 0.0, 1.0)[0]),
+                    TimestepSampling::Uniform => f64::from(rng.uniform_vec(1, 0.0, 1.0)[0]),
                     TimestepSampling::LogitNormal { mean, deviation } => {
-                        1.0 / (1.0 + (-mean - deviation * f64::from(rng.normals(1)[0])).exp())
+                        1.0 / (1.0 + (-mean - deviation * f64::from(rng.normal_vec(1)[0])).exp())
                     }
                 };
                 // Without noise a velocity says nothing.
-                let level = Level::flow(sigma.clamp(1e-5, 1.0));
-                let reading = Prediction::Flow.read(level).expect("a flow's level");
+                let level = NoiseLevel::flow(sigma.clamp(1e-5, 1.0));
+                let reading = PredictionType::Flow
+                    .coefficients(level)
+                    .expect("a flow's level");
                 Noised {
                     level,
                     time: level.sigma * scale,
@@ -318,13 +320,17 @@ impl Preconditioning {
 
     /// # Errors
     /// [`Error::Config`] for predictions other than "ε" and "v", which differ in sign only here.
-    pub(crate) fn reading(&self, prediction: Prediction, sigma: f64) -> Result<Reading> {
+    pub(crate) fn reading(
+        &self,
+        prediction: PredictionType,
+        sigma: f64,
+    ) -> Result<PredictionCoefficients> {
         let data = self.sigma_data;
         let all = sigma * sigma + data * data;
         let (skip, out) = (data * data / all, sigma * data / all.sqrt());
         let out = match prediction {
-            Prediction::Epsilon => out,
-            Prediction::V => -out,
+            PredictionType::Epsilon => out,
+            PredictionType::V => -out,
             other => {
                 return Err(Error::config(
                     "prediction_type",
@@ -333,15 +339,15 @@ impl Preconditioning {
                 ));
             }
         };
-        Ok(Reading {
+        Ok(PredictionCoefficients {
             x0: (skip, out),
             epsilon: ((1.0 - skip) / sigma, -out / sigma),
         })
     }
 
-    fn noised(&self, prediction: Prediction, sigma: f64) -> Noised {
+    fn noised(&self, prediction: PredictionType, sigma: f64) -> Noised {
         Noised {
-            level: Level::exploding(sigma),
+            level: NoiseLevel::variance_exploding(sigma),
             time: Self::time(sigma),
             input: self.input(sigma),
             reading: self.reading(prediction, sigma).expect("checked before"),
@@ -355,22 +361,22 @@ mod tests {
 
     #[test]
     fn targets_are_what_true_predictions_say() {
-        let level = Level::preserving(0.3);
-        let of = |prediction: Prediction, level: Level| {
+        let level = NoiseLevel::variance_preserving(0.3);
+        let of = |prediction: PredictionType, level: NoiseLevel| {
             Noised {
                 level,
                 time: 0.0,
                 input: 1.0,
-                reading: prediction.read(level).unwrap(),
+                reading: prediction.coefficients(level).unwrap(),
             }
             .target()
         };
-        let Level { alpha, sigma } = level;
+        let NoiseLevel { alpha, sigma } = level;
         for (prediction, level, expected) in [
-            (Prediction::Epsilon, level, (0.0, 1.0)),
-            (Prediction::Sample, level, (1.0, 0.0)),
-            (Prediction::V, level, (-sigma, alpha)),
-            (Prediction::Flow, Level::flow(0.4), (-1.0, 1.0)),
+            (PredictionType::Epsilon, level, (0.0, 1.0)),
+            (PredictionType::Sample, level, (1.0, 0.0)),
+            (PredictionType::V, level, (-sigma, alpha)),
+            (PredictionType::Flow, NoiseLevel::flow(0.4), (-1.0, 1.0)),
         ] {
             let (a, b) = of(prediction, level);
             assert!(
@@ -385,7 +391,7 @@ mod tests {
     fn edm_sees_and_says_unit_variance() {
         for sigma_data in [0.5, 1.3] {
             for sigma in [0.002, 0.3, 1.0, 80.0] {
-                for prediction in [Prediction::Epsilon, Prediction::V] {
+                for prediction in [PredictionType::Epsilon, PredictionType::V] {
                     let noised = Preconditioning { sigma_data }.noised(prediction, sigma);
                     let variance = noised.input.powi(2) * (sigma_data.powi(2) + sigma * sigma);
                     assert!((variance - 1.0).abs() < 1e-12);
@@ -415,13 +421,13 @@ mod tests {
                 / f64::from(n);
             (mean, variance.sqrt())
         };
-        let edm = Draws::new(&Process::edm(), Prediction::Epsilon).unwrap();
+        let edm = Draws::new(&ForwardProcess::edm(), PredictionType::Epsilon).unwrap();
         let (mean, deviation) = moments(&edm, f64::ln);
         assert!(
             (mean + 1.2).abs() < 0.05 && (deviation - 1.2).abs() < 0.04,
             "{mean} {deviation}"
         );
-        let flow = Draws::new(&Process::flow(), Prediction::Flow).unwrap();
+        let flow = Draws::new(&ForwardProcess::flow(), PredictionType::Flow).unwrap();
         let (mean, deviation) = moments(&flow, |sigma| sigma);
         assert!(
             (mean - 0.5).abs() < 0.011 && (deviation - 12f64.powf(-0.5)).abs() < 0.008,
@@ -431,12 +437,12 @@ mod tests {
             mean: 0.5,
             deviation: 0.8,
         };
-        let process = Process::Flow {
+        let process = ForwardProcess::FlowMatching {
             draw,
             num_train_timesteps: 1000,
             coupling: Coupling::Independent,
         };
-        let logit = Draws::new(&process, Prediction::Flow).unwrap();
+        let logit = Draws::new(&process, PredictionType::Flow).unwrap();
         let (mean, deviation) = moments(&logit, |sigma| (sigma / (1.0 - sigma)).ln());
         assert!(
             (mean - 0.5).abs() < 0.03 && (deviation - 0.8).abs() < 0.03,

@@ -1,7 +1,7 @@
 //! A network that is known exactly.
 
 use crate::{
-    denoiser::{Condition, Denoiser},
+    denoiser::{Conditioning, Denoiser},
     schedule::NoiseScheduleConfig,
 };
 use aigc_core::{Result, data::ImageShape};
@@ -59,26 +59,26 @@ impl Gaussian {
 }
 
 impl Denoiser for Gaussian {
-    fn predict(&self, x: Tensor<4>, time: Tensor<1>, condition: &Condition) -> Tensor<4> {
+    fn predict(&self, x: Tensor<4>, time: Tensor<1>, condition: &Conditioning) -> Tensor<4> {
         let batch = x.dims()[0];
         let each = |values: Tensor<1>| values.reshape([batch, 1, 1, 1]);
         let alpha = each(self.alpha(time));
-        let mean = match &condition.class {
+        let mean = match &condition.class_labels {
             Some(class) => each(class.clone().float() * 0.01 + self.mean),
             None => Tensor::full([batch, 1, 1, 1], self.mean, &x.device()),
         };
-        assert_eq!(condition.class.is_some(), self.classes.is_some());
+        assert_eq!(condition.class_labels.is_some(), self.classes.is_some());
         let sigma = (alpha.clone().neg() + 1.0).sqrt();
         // E[ε | x] = σ·(x − α·m) / (α²·s² + σ²).
         let variance = alpha.clone() * self.deviation.powi(2) + sigma.clone() * sigma.clone();
         (x - alpha.sqrt() * mean) * sigma / variance
     }
 
-    fn fits(&self, _shape: ImageShape) -> Result<()> {
+    fn check_trainable(&self, _shape: ImageShape) -> Result<()> {
         Ok(())
     }
 
-    fn classes(&self) -> Option<usize> {
+    fn num_classes(&self) -> Option<usize> {
         self.classes
     }
 }

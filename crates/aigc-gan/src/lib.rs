@@ -18,7 +18,7 @@
 //! 6. update the generator by the critic's judgement ([`GanLoss::generator`]);
 //! 7. repeat until the critic is fooled.
 //!
-//! [`GanObjective`] is steps 3 to 6 for the one [`Trainer`](aigc_core::train::Trainer); [`Sampler`]
+//! [`GanObjective`] is steps 3 to 6 for the one [`Trainer`](aigc_core::train::Trainer); [`GanSampler`]
 //! uses what was learned, and [`load`] opens it again.
 #![forbid(unsafe_code)]
 
@@ -32,10 +32,10 @@ mod penalty;
 mod real;
 mod sample;
 
-pub use aigc_core::data::Classes;
+pub use aigc_core::data::ClassLabels;
 pub use augment::{Ada, Augment, DiffAugment};
 pub use loss::GanLoss;
-pub use mixture::{Coverage, GaussianMixture, PointBatch, collate_points};
+pub use mixture::{GaussianMixture, ModeCoverage, PointBatch, collate_points};
 pub use models::{
     AnyDiscriminator, AnyGan, AnyGenerator, ClassConditioning, DcganConfig,
     DiscriminatorConditioning, DiscriminatorNorm, Gan, GanConfig, GeneratorConditioning,
@@ -44,8 +44,8 @@ pub use models::{
 pub use monitor::CollapseMonitor;
 pub use objective::{GanObjective, GanObjectiveConfig};
 pub use penalty::{GradientPenalty, GradientPenaltyKind, LeCam, gradient_norm};
-pub use real::RealBatch;
-pub use sample::{Sampler, standing_statistics};
+pub use real::SampleBatch;
+pub use sample::{GanSampler, standing_statistics};
 
 use aigc_core::data::ImageShape;
 use burn::{
@@ -65,13 +65,13 @@ pub trait Generator: Module + ModuleDisplay {
     fn generate(&self, z: Tensor<2>, class: Option<Tensor<1, Int>>) -> Tensor<4>;
 
     /// Number of latent dimensions.
-    fn latent(&self) -> usize;
+    fn latent_dim(&self) -> usize;
 
     /// Shape of a sample.
-    fn shape(&self) -> ImageShape;
+    fn sample_shape(&self) -> ImageShape;
 
     /// Number of classes, if it is told which to make.
-    fn classes(&self) -> Option<usize> {
+    fn num_classes(&self) -> Option<usize> {
         None
     }
 }
@@ -90,7 +90,7 @@ pub trait Discriminator: Module + ModuleDisplay {
     fn score(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> Tensor<1>;
 
     /// Number of classes, if it is told one.
-    fn classes(&self) -> Option<usize> {
+    fn num_classes(&self) -> Option<usize> {
         None
     }
 
@@ -98,10 +98,14 @@ pub trait Discriminator: Module + ModuleDisplay {
     ///
     /// # Panics
     /// As `score`.
-    fn judge(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> DiscriminatorOutput {
+    fn forward_with_classes(
+        &self,
+        x: Tensor<4>,
+        class: Option<Tensor<1, Int>>,
+    ) -> DiscriminatorOutput {
         DiscriminatorOutput {
-            score: self.score(x, class),
-            classes: None,
+            logits: self.score(x, class),
+            class_logits: None,
         }
     }
 }
@@ -110,8 +114,8 @@ pub trait Discriminator: Module + ModuleDisplay {
 #[derive(Clone, Debug)]
 pub struct DiscriminatorOutput {
     /// How real each sample looks, `[batch]`.
-    pub score: Tensor<1>,
+    pub logits: Tensor<1>,
     /// Logits of the classes, `[batch, classes]`, of an auxiliary classifier (Odena et al. 2017,
     /// <https://arxiv.org/abs/1610.09585>).
-    pub classes: Option<Tensor<2>>,
+    pub class_logits: Option<Tensor<2>>,
 }

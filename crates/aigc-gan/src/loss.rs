@@ -53,7 +53,7 @@ impl GanLoss {
     ///
     /// # Shapes
     /// - real and fake: `[batch]`
-    pub fn critic(self, real: Tensor<1>, fake: Tensor<1>, smoothing: f64) -> Tensor<1> {
+    pub fn discriminator_loss(self, real: Tensor<1>, fake: Tensor<1>, smoothing: f64) -> Tensor<1> {
         match self {
             GanLoss::Minimax | GanLoss::NonSaturating => {
                 let on_real = match smoothing > 0.0 {
@@ -83,7 +83,7 @@ impl GanLoss {
     ///
     /// # Panics
     /// If the loss compares and there is nothing real.
-    pub fn generator(self, fake: Tensor<1>, real: Option<Tensor<1>>) -> Tensor<1> {
+    pub fn generator_loss(self, fake: Tensor<1>, real: Option<Tensor<1>>) -> Tensor<1> {
         match self {
             GanLoss::Minimax => -softplus(fake).mean(),
             GanLoss::NonSaturating => softplus(-fake).mean(),
@@ -97,7 +97,7 @@ impl GanLoss {
     }
 
     /// Whether the generator's loss needs real scores too.
-    pub fn compares(self) -> bool {
+    pub fn is_relativistic(self) -> bool {
         self == GanLoss::RelativisticPairing
     }
 
@@ -121,7 +121,7 @@ impl GanLoss {
     ///
     /// # Shapes
     /// - real and fake: `[batch]`
-    pub fn sureness(self, real: Tensor<1>, fake: Tensor<1>) -> Tensor<1> {
+    pub fn real_sign(self, real: Tensor<1>, fake: Tensor<1>) -> Tensor<1> {
         match self {
             GanLoss::Wasserstein | GanLoss::RelativisticPairing => real - fake,
             GanLoss::LeastSquares => real - 0.5,
@@ -218,9 +218,11 @@ mod tests {
                     mean(&|r, g| -sigma(g - r).ln()),
                 ),
             };
-            let got = value(loss.critic(tensor(real), tensor(fake), epsilon));
+            let got = value(loss.discriminator_loss(tensor(real), tensor(fake), epsilon));
             assert!((got - critic).abs() < 1e-5, "{loss:?}: {got} {critic}");
-            let got = value(loss.generator(tensor(fake), loss.compares().then(|| tensor(real))));
+            let got = value(
+                loss.generator_loss(tensor(fake), loss.is_relativistic().then(|| tensor(real))),
+            );
             assert!(
                 (got - generator).abs() < 1e-5,
                 "{loss:?}: {got} {generator}"
@@ -233,8 +235,8 @@ mod tests {
         let device = Device::flex();
         let far = |x: f32| Tensor::<1>::from_floats([x, -x], &device);
         for loss in LOSSES {
-            assert!(value(loss.critic(far(300.0), far(-300.0), 0.0)).is_finite());
-            assert!(value(loss.generator(far(300.0), Some(far(-300.0)))).is_finite());
+            assert!(value(loss.discriminator_loss(far(300.0), far(-300.0), 0.0)).is_finite());
+            assert!(value(loss.generator_loss(far(300.0), Some(far(-300.0)))).is_finite());
         }
     }
 
@@ -267,7 +269,7 @@ mod tests {
             (GanLoss::Wasserstein, 0.5),
             (GanLoss::RelativisticPairing, 0.5),
         ] {
-            let got = value(loss.sureness(
+            let got = value(loss.real_sign(
                 Tensor::from_floats(real, &device),
                 Tensor::from_floats(fake, &device),
             ));

@@ -1,6 +1,6 @@
 //! Mixtures of Gaussians in the plane: the smallest test of whether a GAN finds every mode.
 
-use crate::RealBatch;
+use crate::SampleBatch;
 use aigc_core::{
     Error, Result,
     data::{Dataset, ImageShape},
@@ -19,15 +19,15 @@ pub struct GaussianMixture {
 
 /// How well samples cover a [`GaussianMixture`].
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Coverage {
+pub struct ModeCoverage {
     /// Modes with at least one sample within 3σ.
     pub modes: usize,
     /// Share of samples within 3σ of a mode; of the mixture itself `1 − e^−4.5`, 98.9 %.
-    pub within: f64,
+    pub high_quality_fraction: f64,
     /// Samples within 3σ of the mode that has the fewest, against what it has when all samples are
     /// shared evenly: 0 when a mode is missing, 1 at best. `modes` counts a mode from its first
     /// sample on, this says whether it is there.
-    pub rarest: f64,
+    pub rarest_mode_ratio: f64,
 }
 
 impl GaussianMixture {
@@ -90,10 +90,10 @@ impl GaussianMixture {
 
     /// Draws the `count` points that it has as a data set.
     pub fn with_points(mut self, count: usize, seed: u64) -> Self {
-        let mut rng = Rng::keyed(seed, "mixture", 0);
+        let mut rng = Rng::stream(seed, "mixture", 0);
         let draw = |_| {
-            let centre = self.centres[rng.below(self.centres.len())];
-            let noise = rng.normals(2);
+            let centre = self.centres[rng.random_index(self.centres.len())];
+            let noise = rng.normal_vec(2);
             std::array::from_fn(|axis| (centre[axis] + self.sigma * f64::from(noise[axis])) as f32)
         };
         self.points = (0..count).map(draw).collect();
@@ -111,7 +111,7 @@ impl GaussianMixture {
     }
 
     /// How well `points` cover the modes.
-    pub fn coverage(&self, points: &[[f32; 2]]) -> Coverage {
+    pub fn coverage(&self, points: &[[f32; 2]]) -> ModeCoverage {
         let mut counts = vec![0_usize; self.centres.len()];
         for point in points {
             // Of modes that overlap, the nearest.
@@ -130,10 +130,10 @@ impl GaussianMixture {
         }
         let points = points.len().max(1) as f64;
         let rarest = counts.iter().copied().min().unwrap_or(0) as f64;
-        Coverage {
+        ModeCoverage {
             modes: counts.iter().filter(|count| **count > 0).count(),
-            within: counts.iter().sum::<usize>() as f64 / points,
-            rarest: rarest * counts.len() as f64 / points,
+            high_quality_fraction: counts.iter().sum::<usize>() as f64 / points,
+            rarest_mode_ratio: rarest * counts.len() as f64 / points,
         }
     }
 }
@@ -164,15 +164,15 @@ impl PointBatch {
     pub const SHAPE: ImageShape = ImageShape::new(2, 1, 1);
 }
 
-impl RealBatch for PointBatch {
-    fn real(&self, device: &Device) -> Tensor<4> {
+impl SampleBatch for PointBatch {
+    fn to_tensor(&self, device: &Device) -> Tensor<4> {
         Tensor::from_data(
             TensorData::new(self.0.concat(), [self.0.len(), 2, 1, 1]),
             device,
         )
     }
 
-    fn size(&self) -> usize {
+    fn len(&self) -> usize {
         self.0.len()
     }
 
@@ -180,7 +180,7 @@ impl RealBatch for PointBatch {
         Self::SHAPE
     }
 
-    fn class_labels(&self) -> Option<&[u32]> {
+    fn labels(&self) -> Option<&[u32]> {
         None
     }
 }
@@ -202,11 +202,14 @@ mod tests {
             let expected = 1.0 - (-4.5f64).exp();
             let error = (expected * (1.0 - expected) / 20_000.0).sqrt();
             assert!(
-                (coverage.within - expected).abs() < 5.0 * error,
+                (coverage.high_quality_fraction - expected).abs() < 5.0 * error,
                 "{coverage:?}"
             );
             // The rarest of 25 modes of 800 samples each, whose deviation is 28.
-            assert!((0.82..1.0).contains(&coverage.rarest), "{coverage:?}");
+            assert!(
+                (0.82..1.0).contains(&coverage.rarest_mode_ratio),
+                "{coverage:?}"
+            );
         }
     }
 
@@ -226,10 +229,10 @@ mod tests {
         );
         assert_eq!(
             grid.coverage(&[[0.0, 0.0], [1.0, 1.0]]),
-            Coverage {
+            ModeCoverage {
                 modes: 1,
-                within: 0.5,
-                rarest: 0.0
+                high_quality_fraction: 0.5,
+                rarest_mode_ratio: 0.0
             }
         );
         let [left, right] = [[-2.0, 0.0], [2.0, 0.0]];
@@ -238,10 +241,10 @@ mod tests {
             .coverage(&[left, right, right, right]);
         assert_eq!(
             coverage,
-            Coverage {
+            ModeCoverage {
                 modes: 2,
-                within: 1.0,
-                rarest: 0.5
+                high_quality_fraction: 1.0,
+                rarest_mode_ratio: 0.5
             }
         );
         assert!(

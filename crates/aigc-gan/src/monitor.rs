@@ -10,29 +10,29 @@ use serde::{Deserialize, Serialize};
 #[serde(default)]
 pub struct CollapseMonitor {
     /// Steps between looks.
-    pub every: usize,
+    pub interval: usize,
     /// Looks before the first verdict.
     pub patience: usize,
     /// The generator has collapsed when its samples differ from each other by less than this share
     /// of how much real ones do (standard deviation over the batch, within each class where there
     /// are classes, mean over the values).
-    pub spread: f64,
+    pub min_diversity: f64,
     /// It has collapsed too when the nearest other sample of the batch is, on the mean, less far
     /// than this share of what it is among real ones: few kinds of samples, however unlike. What is
     /// missing beside them shows in an evaluation only.
-    pub nearest: f64,
+    pub min_nn_ratio: f64,
     /// The critic has won when it is right more often than this.
-    pub accuracy: f64,
+    pub max_accuracy: f64,
 }
 
 impl Default for CollapseMonitor {
     fn default() -> Self {
         Self {
-            every: 20,
+            interval: 20,
             patience: 25,
-            spread: 0.2,
-            nearest: 0.1,
-            accuracy: 0.998,
+            min_diversity: 0.2,
+            min_nn_ratio: 0.1,
+            max_accuracy: 0.998,
         }
     }
 }
@@ -64,13 +64,13 @@ impl CollapseMonitor {
     /// # Errors
     /// [`Error::Config`] naming the field.
     pub fn validate(&self) -> Result<()> {
-        if self.every == 0 {
-            return Err(Error::config("monitor.every", self.every, "at least 1"));
+        if self.interval == 0 {
+            return Err(Error::config("monitor.every", self.interval, "at least 1"));
         }
         for (field, value) in [
-            ("spread", self.spread),
-            ("nearest", self.nearest),
-            ("accuracy", self.accuracy),
+            ("spread", self.min_diversity),
+            ("nearest", self.min_nn_ratio),
+            ("accuracy", self.max_accuracy),
         ] {
             if !(0.0..=1.0).contains(&value) {
                 return Err(Error::config(
@@ -131,7 +131,7 @@ impl CollapseMonitor {
             100.0 * watch.spread,
             100.0 * watch.nearest
         );
-        let wrong = watch.spread < self.spread || watch.nearest < self.nearest;
+        let wrong = watch.spread < self.min_diversity || watch.nearest < self.min_nn_ratio;
         check(&mut watch.collapsed, wrong, "collapse", text);
         let text = format!(
             "the critic has won: it is right about {:.1} % and the generator learns little from it; a penalty (R1), \
@@ -140,7 +140,7 @@ impl CollapseMonitor {
         );
         check(
             &mut watch.critic_won,
-            watch.accuracy > self.accuracy,
+            watch.accuracy > self.max_accuracy,
             "critic_won",
             text,
         );
@@ -216,7 +216,7 @@ mod tests {
         // By the spread alone, which looks within classes.
         let monitor = CollapseMonitor {
             patience: 3,
-            nearest: 0.0,
+            min_nn_ratio: 0.0,
             ..CollapseMonitor::default()
         };
         let accuracy = Tensor::from_floats([0.5], &device);

@@ -2,13 +2,13 @@
 
 use crate::{
     Augment, CollapseMonitor, Discriminator, Gan, GanLoss, Generator, GradientPenalty, LeCam,
-    RealBatch, monitor::Watch, penalty::Anchors,
+    SampleBatch, monitor::Watch, penalty::Anchors,
 };
 use aigc_core::{
     Error, Result,
     ops::cross_entropy,
-    params::{Replace, map_params},
-    train::{Losses, Objective, Phase, StepContext},
+    params::{ParamMapper, map_params},
+    train::{LossOutput, Objective, Phase, StepContext},
 };
 use burn::{
     module::{Flag, Module, ModuleVisitor, Param},
@@ -155,7 +155,7 @@ struct Memory {
 
 const CRITIC: usize = 0;
 
-impl<G: Generator + 'static, C: Discriminator + 'static, B: RealBatch> GanObjective<G, C, B> {
+impl<G: Generator + 'static, C: Discriminator + 'static, B: SampleBatch> GanObjective<G, C, B> {
     /// The objective for these players.
     ///
     /// # Errors
@@ -164,7 +164,8 @@ impl<G: Generator + 'static, C: Discriminator + 'static, B: RealBatch> GanObject
     /// on chance; for a critic with other classes than the generator's.
     pub fn new(config: GanObjectiveConfig, gan: &Gan<G, C>) -> Result<Self> {
         config.validate()?;
-        let (of_critic, of_generator) = (gan.critic.classes(), gan.generator.classes());
+        let (of_critic, of_generator) =
+            (gan.discriminator.num_classes(), gan.generator.num_classes());
         if of_critic.is_some() && of_critic != of_generator {
             let [value, expected] = [of_critic, of_generator].map(|classes| classes.unwrap_or(0));
             return Err(Error::config(
@@ -173,7 +174,7 @@ impl<G: Generator + 'static, C: Discriminator + 'static, B: RealBatch> GanObject
                 format!("{expected}, the generator's"),
             ));
         }
-        let critic = Survey::of(&gan.critic);
+        let critic = Survey::of(&gan.discriminator);
         if let Some(penalty) = config
             .penalties
             .first()
@@ -216,12 +217,12 @@ impl<G: Generator + 'static, C: Discriminator + 'static, B: RealBatch> GanObject
     }
 
     fn check(&self, generator: &G, batch: &B) -> Result<()> {
-        if batch.sample_shape() != generator.shape() {
-            let expected = format!("{}, which the generator makes", generator.shape());
+        if batch.sample_shape() != generator.sample_shape() {
+            let expected = format!("{}, which the generator makes", generator.sample_shape());
             return Err(Error::config("images", batch.sample_shape(), expected));
         }
         let least = if self.has_batch_norm { 2 } else { 1 };
-        if batch.size() < least {
+        if batch.len() < least {
             let why = if least == 2 {
                 ", since batch normalisation has no statistics of one sample"
             } else {
@@ -229,14 +230,14 @@ impl<G: Generator + 'static, C: Discriminator + 'static, B: RealBatch> GanObject
             };
             return Err(Error::config(
                 "batch_size",
-                batch.size(),
+                batch.len(),
                 format!("at least {least}{why}"),
             ));
         }
-        let Some(classes) = generator.classes() else {
+        let Some(classes) = generator.num_classes() else {
             return Ok(());
         };
-        let Some(labels) = batch.class_labels() else {
+        let Some(labels) = batch.labels() else {
             return Err(Error::config(
                 "labels",
                 "missing",
@@ -259,30 +260,31 @@ impl<G: Generator + 'static, C: Discriminator + 'static, B: RealBatch> GanObject
         real: Tensor<4>,
         class: Option<Tensor<1, Int>>,
         context: &mut StepContext,
-    ) -> Losses {
+    ) -> LossOutput {
         let config = &self.config;
-        let z = context
-            .rng
-            .normal([real.dims()[0], gan.generator.latent()], &context.device);
+        let z = context.rng.normal(
+            [real.dims()[0], gan.generator.latent_dim()],
+            &context.device,
+        );
         let keep = context.repetition + 1 == config.discriminator_steps;
         let fake = if keep {
             let fake = gan.generator.generate(z, class.clone());
             self.made
-                .resize(self.made.len().max(context.micro + 1), None);
-            self.made[context.micro] = Some(fake.clone());
+                .resize(self.made.len().max(context.micro_batch + 1), None);
+            self.made[context.micro_batch] = Some(fake.clone());
             fake.detach()
         } else {
             gan.generator.clone().no_grad().generate(z, class.clone())
         };
-        let look = keep && context.micro == 0;
+        let look = keep && context.micro_batch == 0;
         let alarm = config
             .monitor
-            .filter(|monitor| look && context.step.is_multiple_of(monitor.every));
+            .filter(|monitor| look && context.step.is_multiple_of(monitor.interval));
         let looked_at = alarm.map(|_| {
             let one_hot = |classes| Tensor::<2>::eye(classes, &context.device);
             let class = gan
                 .generator
-                .classes()
+                .num_classes()
                 .map(one_hot)
                 .zip(class.clone())
                 .map(|(rows, c)| rows.select(0, c));
@@ -294,11 +296,15 @@ impl<G: Generator + 'static, C: Discriminator + 'static, B: RealBatch> GanObject
         let fake = config
             .augment
             .apply(fake, self.memory.augment, &mut context.rng);
-        let of_real = gan.critic.judge(real.clone(), class.clone());
-        let of_fake = gan.critic.judge(fake.clone(), class.clone());
-        let mut total = config.loss.critic(
-            of_real.score.clone(),
-            of_fake.score.clone(),
+        let of_real = gan
+            .discriminator
+            .forward_with_classes(real.clone(), class.clone());
+        let of_fake = gan
+            .discriminator
+            .forward_with_classes(fake.clone(), class.clone());
+        let mut total = config.loss.discriminator_loss(
+            of_real.logits.clone(),
+            of_fake.logits.clone(),
             config.label_smoothing,
         );
         let mut parts = Vec::new();
@@ -310,8 +316,13 @@ impl<G: Generator + 'static, C: Discriminator + 'static, B: RealBatch> GanObject
         let penalty = due
             .iter()
             .map(|penalty| {
-                let measured =
-                    penalty.measure(&gan.critic, &real, &fake, class.as_ref(), &mut context.rng);
+                let measured = penalty.loss(
+                    &gan.discriminator,
+                    &real,
+                    &fake,
+                    class.as_ref(),
+                    &mut context.rng,
+                );
                 measured * penalty.weight_at(context.step, context.steps)
             })
             .reduce(|a, b| a + b);
@@ -320,24 +331,26 @@ impl<G: Generator + 'static, C: Discriminator + 'static, B: RealBatch> GanObject
             total = total + penalty;
         }
         if let Some(lecam) = &config.lecam {
-            total = total + lecam.measure(&of_real.score, &of_fake.score, &mut self.memory.anchors);
+            total =
+                total + lecam.measure(&of_real.logits, &of_fake.logits, &mut self.memory.anchors);
         }
-        if let (Some(a), Some(b), Some(class)) = (of_real.classes, of_fake.classes, class) {
+        if let (Some(a), Some(b), Some(class)) = (of_real.class_logits, of_fake.class_logits, class)
+        {
             let naming = cross_entropy(a, class.clone()).mean() + cross_entropy(b, class).mean();
             total = total + naming.clone() * config.auxiliary_weight;
             parts.push(("naming", naming));
         }
         if let Augment::Adaptive(ada) = &config.augment {
-            let sure = config.loss.sureness(
-                of_real.score.clone().detach(),
-                of_fake.score.clone().detach(),
+            let sure = config.loss.real_sign(
+                of_real.logits.clone().detach(),
+                of_fake.logits.clone().detach(),
             );
             let sure = f64::from(sure.into_scalar::<f32>());
-            self.memory.augment = ada.adjust(self.memory.augment, sure, of_real.score.dims()[0]);
+            self.memory.augment = ada.adjust(self.memory.augment, sure, of_real.logits.dims()[0]);
         }
         let accuracy = config.loss.accuracy(
-            of_real.score.clone().detach(),
-            of_fake.score.clone().detach(),
+            of_real.logits.clone().detach(),
+            of_fake.logits.clone().detach(),
         );
         if let (Some(monitor), Some((real, fake, class))) = (alarm, looked_at) {
             for (kind, text) in monitor.look(
@@ -350,13 +363,13 @@ impl<G: Generator + 'static, C: Discriminator + 'static, B: RealBatch> GanObject
                 context.alert(kind, text);
             }
         }
-        let losses = Losses::new(total)
-            .with("real", of_real.score.mean())
-            .with("fake", of_fake.score.mean());
-        let losses = losses.with("accuracy", accuracy);
-        parts
-            .into_iter()
-            .fold(losses, |losses, (name, value)| losses.with(name, value))
+        let losses = LossOutput::new(total)
+            .with_metric("real", of_real.logits.mean())
+            .with_metric("fake", of_fake.logits.mean());
+        let losses = losses.with_metric("accuracy", accuracy);
+        parts.into_iter().fold(losses, |losses, (name, value)| {
+            losses.with_metric(name, value)
+        })
     }
 
     fn generator_losses(
@@ -365,23 +378,23 @@ impl<G: Generator + 'static, C: Discriminator + 'static, B: RealBatch> GanObject
         batch: &B,
         class: Option<Tensor<1, Int>>,
         context: &mut StepContext,
-    ) -> Losses {
+    ) -> LossOutput {
         let config = &self.config;
         let fake = self
             .made
-            .get_mut(context.micro)
+            .get_mut(context.micro_batch)
             .and_then(Option::take)
             .unwrap_or_else(|| {
                 let z = context
                     .rng
-                    .normal([batch.size(), gan.generator.latent()], &context.device);
+                    .normal([batch.len(), gan.generator.latent_dim()], &context.device);
                 gan.generator.generate(z, class.clone())
             });
         // The critic is only looked through: nobody wants its gradients now.
-        let critic = gan.critic.clone().no_grad();
-        let of_real = config.loss.compares().then(|| {
+        let critic = gan.discriminator.clone().no_grad();
+        let of_real = config.loss.is_relativistic().then(|| {
             let real = config.augment.apply(
-                batch.real(&context.device),
+                batch.to_tensor(&context.device),
                 self.memory.augment,
                 &mut context.rng,
             );
@@ -390,53 +403,60 @@ impl<G: Generator + 'static, C: Discriminator + 'static, B: RealBatch> GanObject
         let fake = config
             .augment
             .apply(fake, self.memory.augment, &mut context.rng);
-        let of_fake = critic.judge(fake, class.clone());
-        let mut total = config.loss.generator(of_fake.score, of_real);
-        if let (Some(classes), Some(class)) = (of_fake.classes, class) {
+        let of_fake = critic.forward_with_classes(fake, class.clone());
+        let mut total = config.loss.generator_loss(of_fake.logits, of_real);
+        if let (Some(classes), Some(class)) = (of_fake.class_logits, class) {
             total = total + cross_entropy(classes, class).mean() * config.auxiliary_weight;
         }
-        Losses::new(total)
+        LossOutput::new(total)
     }
 }
 
-impl<G: Generator + 'static, C: Discriminator + 'static, B: RealBatch> Objective
+impl<G: Generator + 'static, C: Discriminator + 'static, B: SampleBatch> Objective
     for GanObjective<G, C, B>
 {
     type Model = Gan<G, C>;
     type Batch = B;
 
-    fn turns(&self) -> Vec<Phase> {
+    fn phases(&self) -> Vec<Phase> {
         vec![
-            Phase::new("critic")
-                .of("critic")
-                .repeated(self.config.discriminator_steps),
-            Phase::new("generator").of("generator").reuse_batch(),
+            Phase::new("discriminator")
+                .for_field("discriminator")
+                .with_repeats(self.config.discriminator_steps),
+            Phase::new("generator_loss")
+                .for_field("generator_loss")
+                .reuse_batch(),
         ]
     }
 
-    fn losses(&mut self, gan: &Gan<G, C>, batch: &B, context: &mut StepContext) -> Result<Losses> {
+    fn losses(
+        &mut self,
+        gan: &Gan<G, C>,
+        batch: &B,
+        context: &mut StepContext,
+    ) -> Result<LossOutput> {
         self.check(&gan.generator, batch)?;
         let class = gan
             .generator
-            .classes()
-            .and(batch.class_labels())
+            .num_classes()
+            .and(batch.labels())
             .map(|labels| {
                 let labels: Vec<i32> = labels.iter().map(|label| *label as i32).collect();
                 let count = labels.len();
                 Tensor::from_data(TensorData::new(labels, [count]), &context.device)
             });
-        Ok(match context.turn {
-            CRITIC => self.critic_losses(gan, batch.real(&context.device), class, context),
+        Ok(match context.phase {
+            CRITIC => self.critic_losses(gan, batch.to_tensor(&context.device), class, context),
             _ => self.generator_losses(gan, batch, class, context),
         })
     }
 
-    fn updated(&mut self, gan: Gan<G, C>, turn: usize) -> Result<Gan<G, C>> {
-        let Some(within) = self.config.weight_clip.filter(|_| turn == CRITIC) else {
+    fn after_update(&mut self, gan: Gan<G, C>, phase: usize) -> Result<Gan<G, C>> {
+        let Some(within) = self.config.weight_clip.filter(|_| phase == CRITIC) else {
             return Ok(gan);
         };
         Ok(Gan {
-            critic: map_params(gan.critic, &mut Clip { within }),
+            discriminator: map_params(gan.discriminator, &mut Clip { within }),
             ..gan
         })
     }
@@ -445,7 +465,7 @@ impl<G: Generator + 'static, C: Discriminator + 'static, B: RealBatch> Objective
         serde_json::to_value(self.memory).unwrap_or_default()
     }
 
-    fn restore(&mut self, state: serde_json::Value) -> Result<()> {
+    fn load_state(&mut self, state: serde_json::Value) -> Result<()> {
         let text = state.to_string();
         self.memory = serde_json::from_value(state)
             .map_err(|error| Error::config("state.objective", text, format!("a GAN's: {error}")))?;
@@ -458,12 +478,8 @@ struct Clip {
     within: f64,
 }
 
-impl Replace for Clip {
-    fn replace<const D: usize>(
-        &mut self,
-        _path: &str,
-        param: Param<Tensor<D>>,
-    ) -> Param<Tensor<D>> {
+impl ParamMapper for Clip {
+    fn map<const D: usize>(&mut self, _path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         if !param.val().is_require_grad() {
             return param;
         }

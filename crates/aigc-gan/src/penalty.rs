@@ -54,9 +54,9 @@ pub struct GradientPenalty {
     /// Made every so many steps with so many times the weight (lazy regularisation: Karras et al.
     /// 2020,
     /// <https://arxiv.org/abs/1912.04958>, appendix B).
-    pub every: usize,
+    pub interval: usize,
     /// How far from a sample its slope is measured, per root of the number of values in a sample.
-    pub reach: f64,
+    pub fd_step: f64,
 }
 
 /// Small enough for the curvature of critics, large enough for 32-bit floats; `docs/gan.md` shows
@@ -70,8 +70,8 @@ impl GradientPenalty {
             kind,
             weight,
             final_weight: None,
-            every: 1,
-            reach: REACH,
+            interval: 1,
+            fd_step: REACH,
         }
     }
 
@@ -108,13 +108,13 @@ impl GradientPenalty {
         let end = self.final_weight.unwrap_or(self.weight);
         let progress = (step as f64 / steps.saturating_sub(1).max(1) as f64).min(1.0);
         let now = end + (self.weight - end) * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos());
-        now * self.every as f64
+        now * self.interval as f64
     }
 
     /// Only every `steps` steps, with `steps` times the weight.
-    pub const fn lazily(self, steps: usize) -> Self {
+    pub const fn with_interval(self, steps: usize) -> Self {
         Self {
-            every: steps,
+            interval: steps,
             ..self
         }
     }
@@ -141,13 +141,17 @@ impl GradientPenalty {
                 "a finite number from 0 on",
             ));
         }
-        if self.every == 0 {
-            return Err(Error::config("penalties.every", self.every, "at least 1"));
+        if self.interval == 0 {
+            return Err(Error::config(
+                "penalties.every",
+                self.interval,
+                "at least 1",
+            ));
         }
-        if !(self.reach > 0.0 && self.reach <= 1.0) {
+        if !(self.fd_step > 0.0 && self.fd_step <= 1.0) {
             return Err(Error::config(
                 "penalties.reach",
-                self.reach,
+                self.fd_step,
                 "above 0, at most 1",
             ));
         }
@@ -156,7 +160,7 @@ impl GradientPenalty {
 
     /// Whether it is made at `step`.
     pub fn is_due(&self, step: usize) -> bool {
-        step.is_multiple_of(self.every)
+        step.is_multiple_of(self.interval)
     }
 
     /// The penalty, `[1]`, before its weight ([`weight_at`](Self::weight_at)).
@@ -166,7 +170,7 @@ impl GradientPenalty {
     ///
     /// # Panics
     /// If the batches differ in size.
-    pub fn measure<C: Discriminator>(
+    pub fn loss<C: Discriminator>(
         &self,
         critic: &C,
         real: &Tensor<4>,
@@ -197,7 +201,7 @@ impl GradientPenalty {
                             .reshape([1, 1, 1, 1])
             }
         };
-        let norm = gradient_norm(critic, at, class, self.reach);
+        let norm = gradient_norm(critic, at, class, self.fd_step);
         let excess = match self.kind {
             GradientPenaltyKind::R1 | GradientPenaltyKind::R2 => norm,
             GradientPenaltyKind::WganGp | GradientPenaltyKind::Dragan => norm - 1.0,
@@ -378,7 +382,10 @@ mod tests {
 
     impl Numbers {
         fn new() -> Self {
-            let mut draws = Rng::new(5).normals(4 * HIDDEN).into_iter().map(f64::from);
+            let mut draws = Rng::new(5)
+                .normal_vec(4 * HIDDEN)
+                .into_iter()
+                .map(f64::from);
             let mut next = || draws.next().unwrap();
             Self {
                 w: std::array::from_fn(|_| [next(), next()]),
@@ -621,10 +628,10 @@ mod tests {
             (GradientPenalty::r1(2.0), 9.0),
             (GradientPenalty::r2(2.0), 9.0),
             (GradientPenalty::wgan_gp(10.0), 40.0),
-            (GradientPenalty::dragan(10.0).lazily(4), 160.0),
+            (GradientPenalty::dragan(10.0).with_interval(4), 160.0),
         ] {
             let got = penalty.weight_at(0, 1)
-                * values(penalty.measure(&critic, &real, &fake, None, &mut Rng::new(1)))[0];
+                * values(penalty.loss(&critic, &real, &fake, None, &mut Rng::new(1)))[0];
             assert!((got / expected - 1.0).abs() < 2e-3, "{penalty:?}: {got}");
         }
     }
@@ -641,7 +648,7 @@ mod tests {
         let (real, fake) = (points(DType::F32), points(DType::F32) * -2.0);
         let critic = numbers.critic(Kind::Tanh, DType::F32);
         let of = |penalty: GradientPenalty| {
-            values(penalty.measure(&critic, &real, &fake, None, &mut Rng::new(1)))[0]
+            values(penalty.loss(&critic, &real, &fake, None, &mut Rng::new(1)))[0]
         };
         assert!((of(GradientPenalty::r1(1.0)) - norms(real.clone())).abs() < 1e-6);
         assert!((of(GradientPenalty::r2(1.0)) - norms(fake.clone())).abs() < 1e-6);
@@ -696,10 +703,10 @@ mod tests {
         for (penalty, field) in [
             (GradientPenalty::r1(-1.0), "penalties.weight"),
             (GradientPenalty::r2(f64::NAN), "penalties.weight"),
-            (GradientPenalty::r1(1.0).lazily(0), "penalties.every"),
+            (GradientPenalty::r1(1.0).with_interval(0), "penalties.every"),
             (
                 GradientPenalty {
-                    reach: 0.0,
+                    fd_step: 0.0,
                     ..GradientPenalty::r1(1.0)
                 },
                 "penalties.reach",
@@ -728,8 +735,8 @@ mod tests {
             .is_err()
         );
         assert!(
-            GradientPenalty::r1(1.0).lazily(16).is_due(32)
-                && !GradientPenalty::r1(1.0).lazily(16).is_due(33)
+            GradientPenalty::r1(1.0).with_interval(16).is_due(32)
+                && !GradientPenalty::r1(1.0).with_interval(16).is_due(33)
         );
     }
 }

@@ -3,9 +3,9 @@
 use crate::Generator;
 use aigc_core::{
     Error, Result,
-    data::Classes,
+    data::ClassLabels,
     latent::slerp,
-    params::{ParamVisitor, Replace, map_params, visit_params},
+    params::{ParamMapper, ParamVisitor, map_params, visit_params},
     rng::Rng,
 };
 use burn::{
@@ -20,30 +20,30 @@ const AT_ONCE: usize = 250;
 /// Makes pictures with a generator.
 ///
 /// ```no_run
-/// # use aigc_gan::{Sampler, load};
+/// # use aigc_gan::{GanSampler, load};
 /// # use aigc_core::{device::device, rng::Rng};
 /// # fn main() -> aigc_core::Result<()> {
 /// let device = device("flex")?;
 /// let gan = load("runs/digits-gan-1/final".as_ref(), &device)?;
-/// let pictures = Sampler::new(&gan.generator, &device).truncated(2.0)?.sample(64, &mut Rng::new(7))?;
+/// let pictures = GanSampler::new(&gan.generator, &device).truncated(2.0)?.sample(64, &mut Rng::new(7))?;
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]
-pub struct Sampler<'a, G> {
+pub struct GanSampler<'a, G> {
     generator: &'a G,
     device: Device,
     truncation: Option<f64>,
-    classes: Classes,
+    classes: ClassLabels,
 }
 
-impl<'a, G: Generator> Sampler<'a, G> {
+impl<'a, G: Generator> GanSampler<'a, G> {
     /// A sampler without truncation, of any class.
     pub fn new(generator: &'a G, device: &Device) -> Self {
         Self {
             generator,
             device: device.clone(),
             truncation: None,
-            classes: Classes::Any,
+            classes: ClassLabels::Random,
         }
     }
 
@@ -53,7 +53,7 @@ impl<'a, G: Generator> Sampler<'a, G> {
     ///
     /// # Errors
     /// [`Error::Config`] unless `bound` is at least 0.01.
-    pub fn truncated(self, bound: f64) -> Result<Self> {
+    pub fn with_truncation(self, bound: f64) -> Result<Self> {
         if bound.is_nan() || bound < 0.01 {
             return Err(Error::config("truncation", bound, "at least 0.01"));
         }
@@ -64,18 +64,18 @@ impl<'a, G: Generator> Sampler<'a, G> {
     }
 
     /// Makes these classes.
-    pub fn of(self, classes: Classes) -> Self {
+    pub fn with_classes(self, classes: ClassLabels) -> Self {
         Self { classes, ..self }
     }
 
     /// Noise for `n` samples, `[n, latent]`.
-    pub fn latents(&self, n: usize, rng: &mut Rng) -> Tensor<2> {
-        let latent = self.generator.latent();
-        let mut values = rng.normals(n * latent);
+    pub fn sample_latents(&self, n: usize, rng: &mut Rng) -> Tensor<2> {
+        let latent = self.generator.latent_dim();
+        let mut values = rng.normal_vec(n * latent);
         if let Some(bound) = self.truncation {
             for value in &mut values {
                 while f64::from(value.abs()) > bound {
-                    *value = rng.normals(1)[0];
+                    *value = rng.normal_vec(1)[0];
                 }
             }
         }
@@ -90,25 +90,25 @@ impl<'a, G: Generator> Sampler<'a, G> {
     /// # Errors
     /// [`Error::Config`] if `n` is 0 or a class is not one of the generator's.
     pub fn sample(&self, n: usize, rng: &mut Rng) -> Result<Tensor<4>> {
-        let z = self.latents(n, rng);
-        let classes = self.classes.draw(self.generator.classes(), n, rng)?;
-        self.pictures(z, classes)
+        let z = self.sample_latents(n, rng);
+        let classes = self.classes.resolve(self.generator.num_classes(), n, rng)?;
+        self.decode(z, classes)
     }
 
     /// Pictures and the classes that were asked for.
     ///
     /// # Errors
     /// [`Error::Config`] as [`sample`](Self::sample), and if the generator has no classes.
-    pub fn labelled(&self, n: usize, rng: &mut Rng) -> Result<(Tensor<4>, Vec<u32>)> {
-        let z = self.latents(n, rng);
-        let Some(classes) = self.classes.draw(self.generator.classes(), n, rng)? else {
+    pub fn sample_with_labels(&self, n: usize, rng: &mut Rng) -> Result<(Tensor<4>, Vec<u32>)> {
+        let z = self.sample_latents(n, rng);
+        let Some(classes) = self.classes.resolve(self.generator.num_classes(), n, rng)? else {
             return Err(Error::config(
                 "classes",
                 "asked for",
                 "nothing; the generator has no classes",
             ));
         };
-        Ok((self.pictures(z, Some(classes.clone()))?, classes))
+        Ok((self.decode(z, Some(classes.clone()))?, classes))
     }
 
     /// A row for each class, of the same noise in each column.
@@ -119,15 +119,15 @@ impl<'a, G: Generator> Sampler<'a, G> {
     /// # Errors
     /// [`Error::Config`] if there are no columns, or the generator has no classes.
     pub fn class_grid(&self, columns: usize, rng: &mut Rng) -> Result<Tensor<4>> {
-        let Some(classes) = self.generator.classes() else {
+        let Some(classes) = self.generator.num_classes() else {
             return Err(Error::config(
                 "classes",
                 "a grid",
                 "nothing; the generator has no classes",
             ));
         };
-        let z = self.latents(columns, rng).repeat_dim(0, classes);
-        self.pictures(
+        let z = self.sample_latents(columns, rng).repeat_dim(0, classes);
+        self.decode(
             z,
             Some(
                 (0..classes as u32)
@@ -154,11 +154,16 @@ impl<'a, G: Generator> Sampler<'a, G> {
         if frames < 2 {
             return Err(Error::config("frames", frames, "at least 2"));
         }
-        let (from, to) = (self.latents(pairs, rng), self.latents(pairs, rng));
-        let classes = self.classes.draw(self.generator.classes(), pairs, rng)?;
+        let (from, to) = (
+            self.sample_latents(pairs, rng),
+            self.sample_latents(pairs, rng),
+        );
+        let classes = self
+            .classes
+            .resolve(self.generator.num_classes(), pairs, rng)?;
         let at = |k: usize| k as f64 / (frames - 1) as f64;
         (0..frames)
-            .map(|k| self.pictures(slerp(from.clone(), to.clone(), at(k)), classes.clone()))
+            .map(|k| self.decode(slerp(from.clone(), to.clone(), at(k)), classes.clone()))
             .collect()
     }
 
@@ -171,21 +176,23 @@ impl<'a, G: Generator> Sampler<'a, G> {
     /// # Errors
     /// [`Error::Config`] if there is no row, the width is not the generator's, or the classes do
     /// not fit.
-    pub fn pictures(&self, z: Tensor<2>, classes: Option<Vec<u32>>) -> Result<Tensor<4>> {
+    pub fn decode(&self, z: Tensor<2>, classes: Option<Vec<u32>>) -> Result<Tensor<4>> {
         let [n, width] = z.dims();
         if n == 0 {
             return Err(Error::config("n", n, "at least 1"));
         }
-        if width != self.generator.latent() {
+        if width != self.generator.latent_dim() {
             return Err(Error::config(
                 "z",
                 width,
-                format!("{} latent dimensions", self.generator.latent()),
+                format!("{} latent dimensions", self.generator.latent_dim()),
             ));
         }
-        let classes = match (self.generator.classes(), classes) {
+        let classes = match (self.generator.num_classes(), classes) {
             (None, _) => None,
-            (Some(count), Some(classes)) => Some(Classes::Each(classes).among(count, n)?),
+            (Some(count), Some(classes)) => {
+                Some(ClassLabels::PerSample(classes).validate(count, n)?)
+            }
             (Some(count), None) => {
                 return Err(Error::config(
                     "classes",
@@ -245,9 +252,11 @@ pub fn standing_statistics<G: Generator>(
     };
     let mut sums: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for _ in 0..passes {
-        let z = rng.normal([size, generator.latent()], &device);
-        let class = generator.classes().map(|classes| {
-            let classes: Vec<i32> = (0..size).map(|_| rng.below(classes) as i32).collect();
+        let z = rng.normal([size, generator.latent_dim()], &device);
+        let class = generator.num_classes().map(|classes| {
+            let classes: Vec<i32> = (0..size)
+                .map(|_| rng.random_index(classes) as i32)
+                .collect();
             Tensor::from_data(TensorData::new(classes, [size]), &device)
         });
         // A layer leaves (1 − m)·start + m·batch. Two starts give its momentum m and the batch's
@@ -273,8 +282,8 @@ fn is_statistic(path: &str) -> bool {
 /// Makes all running statistics one value.
 struct Fill(f64);
 
-impl Replace for Fill {
-    fn replace<const D: usize>(&mut self, path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+impl ParamMapper for Fill {
+    fn map<const D: usize>(&mut self, path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         if is_statistic(path) {
             param.map(|tensor| tensor.full_like(self.0))
         } else {
@@ -301,8 +310,8 @@ impl ParamVisitor for Statistics {
 /// Puts running statistics in their place.
 struct Set(BTreeMap<String, Vec<f64>>);
 
-impl Replace for Set {
-    fn replace<const D: usize>(&mut self, path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+impl ParamMapper for Set {
+    fn map<const D: usize>(&mut self, path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let Some(values) = self.0.remove(path) else {
             return param;
         };

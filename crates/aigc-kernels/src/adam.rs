@@ -18,7 +18,7 @@ pub struct AdamStep {
     /// Added to the deviation.
     pub epsilon: f64,
     /// Number of this step, from 1.
-    pub time: i32,
+    pub step: i32,
     /// Factor on the parameter that is added to the gradient.
     pub weight_decay: f64,
     /// Weight decay that does not go through the moments (AdamW).
@@ -118,7 +118,7 @@ impl<S: Simd> Factors<S> {
             beta_1,
             beta_2,
             epsilon,
-            time,
+            step: time,
             weight_decay,
             decoupled_decay,
         } = step;

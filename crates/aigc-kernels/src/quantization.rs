@@ -19,14 +19,14 @@ pub enum Quantization {
 
 impl Quantization {
     /// Numbers that share a scale.
-    pub const BLOCK: usize = 64;
+    pub const BLOCK_SIZE: usize = 64;
 
     /// Bytes of a row of `width` numbers, the last block filled up.
-    pub fn bytes(self, width: usize) -> usize {
-        let blocks = width.div_ceil(Self::BLOCK);
+    pub fn packed_len(self, width: usize) -> usize {
+        let blocks = width.div_ceil(Self::BLOCK_SIZE);
         match self {
-            Self::Int8 => blocks * Self::BLOCK,
-            Self::Int4 => blocks * Self::BLOCK / 2,
+            Self::Int8 => blocks * Self::BLOCK_SIZE,
+            Self::Int4 => blocks * Self::BLOCK_SIZE / 2,
         }
     }
 
@@ -34,16 +34,16 @@ impl Quantization {
     /// half of a block in the low bits.
     pub fn pack(self, weight: &[f32], width: usize) -> (Vec<i8>, Vec<f32>) {
         let rows = weight.len().checked_div(width).unwrap_or(0);
-        let mut values = Vec::with_capacity(rows * self.bytes(width));
-        let mut scales = Vec::with_capacity(rows * width.div_ceil(Self::BLOCK));
+        let mut values = Vec::with_capacity(rows * self.packed_len(width));
+        let mut scales = Vec::with_capacity(rows * width.div_ceil(Self::BLOCK_SIZE));
         for block in weight
             .chunks_exact(width.max(1))
-            .flat_map(|row| row.chunks(Self::BLOCK))
+            .flat_map(|row| row.chunks(Self::BLOCK_SIZE))
         {
             let most = block.iter().fold(0.0f32, |most, x| most.max(x.abs()));
             let scale = most / self.largest();
             let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
-            let mut whole = [0; Self::BLOCK];
+            let mut whole = [0; Self::BLOCK_SIZE];
             whole
                 .iter_mut()
                 .zip(block)
@@ -52,7 +52,7 @@ impl Quantization {
             match self {
                 Self::Int8 => values.extend(whole),
                 Self::Int4 => {
-                    let (low, high) = whole.split_at(Self::BLOCK / 2);
+                    let (low, high) = whole.split_at(Self::BLOCK_SIZE / 2);
                     values.extend(
                         low.iter()
                             .zip(high)

@@ -14,7 +14,7 @@ use super::{
 use crate::{Quantization, pages::read_often};
 use pulp::{Simd, WithSimd};
 
-const BLOCK: usize = Quantization::BLOCK;
+const BLOCK: usize = Quantization::BLOCK_SIZE;
 
 /// Where a packed weight lies.
 #[derive(Clone, Copy)]
@@ -36,7 +36,7 @@ impl Packed<'_> {
 
     /// Bytes and scales of a row.
     fn row(&self, row: usize) -> (&[i8], &[f32]) {
-        let (bytes, blocks) = (self.quantization.bytes(self.k), self.blocks());
+        let (bytes, blocks) = (self.quantization.packed_len(self.k), self.blocks());
         (
             &self.values[row * bytes..][..bytes],
             &self.scales[row * blocks..][..blocks],
@@ -44,7 +44,7 @@ impl Packed<'_> {
     }
 
     /// The numbers of some rows.
-    pub fn unpack(&self, rows: std::ops::Range<usize>) -> Vec<f32> {
+    pub fn dequantize(&self, rows: std::ops::Range<usize>) -> Vec<f32> {
         const AT_ONCE: usize = 16;
         let (k, n) = (self.k, rows.len());
         filled(n * k, |to| {
@@ -77,7 +77,7 @@ impl WithSimd for Unpack<'_> {
     fn with_simd<S: Simd>(self, _: S) {
         let (bytes, scales) = self.weight.row(self.row);
         let blocks = bytes
-            .chunks_exact(self.weight.quantization.bytes(BLOCK))
+            .chunks_exact(self.weight.quantization.packed_len(BLOCK))
             .zip(scales);
         for ((bytes, scale), to) in blocks.zip(self.to.chunks_mut(BLOCK)) {
             let block = match self.weight.quantization {
@@ -144,7 +144,7 @@ pub fn multiply_packed([m, n]: [usize; 2], a: &[f32], w: Packed, bias: Option<&[
         "{m}×{k}×{n}"
     );
     assert!(
-        w.values.len() == n * w.quantization.bytes(k) && w.scales.len() == n * blocks,
+        w.values.len() == n * w.quantization.packed_len(k) && w.scales.len() == n * blocks,
         "a packed {n}×{k}"
     );
     filled(m * n, |c| {
@@ -227,7 +227,7 @@ impl<const M: usize> Dots<'_, M> {
     #[inline(always)]
     fn dots<S: Simd, B: Bits>(&self, s: S) {
         let wide = self.w.blocks() * BLOCK;
-        let (vectors, bytes) = (BLOCK / S::F32_LANES, self.w.quantization.bytes(BLOCK));
+        let (vectors, bytes) = (BLOCK / S::F32_LANES, self.w.quantization.packed_len(BLOCK));
         let a: [&[S::f32s]; M] =
             std::array::from_fn(|image| S::as_simd_f32s(&self.a[image * wide..][..wide]).0);
         for row in self.rows.clone() {
@@ -261,7 +261,7 @@ fn many(n: usize, a: &[f32], w: Packed, c: &mut [f32]) {
     let k = w.k;
     for first in (0..n).step_by(PANEL) {
         let rows = PANEL.min(n - first);
-        let panel = w.unpack(first..first + rows);
+        let panel = w.dequantize(first..first + rows);
         let product = multiply(
             [a.len() / k, rows, k],
             Matrix::rows(a, k),
@@ -302,7 +302,7 @@ mod tests {
                     quantization,
                     k,
                 };
-                let unpacked = w.unpack(0..n);
+                let unpacked = w.dequantize(0..n);
                 // No number is further off than half a step.
                 for (block, (exact, near)) in weight.chunks(k).zip(unpacked.chunks(k)).enumerate() {
                     for (i, (exact, near)) in exact.iter().zip(near).enumerate() {

@@ -1,6 +1,6 @@
 //! Keys and values of the tokens so far, so that none is computed twice.
 
-use crate::models::Positions;
+use crate::models::PositionIds;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
 /// Tokens that a cache grows by at least.
@@ -49,7 +49,7 @@ impl KvCache {
     }
 
     /// Number of rows.
-    pub fn rows(&self) -> usize {
+    pub fn batch_size(&self) -> usize {
         self.shape[0]
     }
 
@@ -57,19 +57,19 @@ impl KvCache {
     ///
     /// # Panics
     /// If the cache is not empty, or there is not one number per row.
-    pub fn pad(&mut self, padding: &[usize]) {
+    pub fn set_left_padding(&mut self, padding: &[usize]) {
         assert!(
-            self.is_empty() && padding.len() == self.rows(),
+            self.is_empty() && padding.len() == self.batch_size(),
             "padding of {} rows",
-            self.rows()
+            self.batch_size()
         );
         self.padding = padding.to_vec();
     }
 
     /// Positions of the next `time` tokens in their texts.
-    pub fn positions(&self, time: usize, device: &Device) -> Positions {
+    pub fn position_ids(&self, time: usize, device: &Device) -> PositionIds {
         if self.padding.iter().all(|n| *n == 0) {
-            return Positions::From(self.len);
+            return PositionIds::Range(self.len);
         }
         let row = |padding: &usize| {
             (self.len..self.len + time)
@@ -77,8 +77,8 @@ impl KvCache {
                 .collect()
         };
         let each: Vec<Vec<i32>> = self.padding.iter().map(row).collect();
-        Positions::Each(Tensor::<2, Int>::from_data(
-            TensorData::new(each.concat(), [self.rows(), time]),
+        PositionIds::PerRow(Tensor::<2, Int>::from_data(
+            TensorData::new(each.concat(), [self.batch_size(), time]),
             device,
         ))
     }
@@ -87,20 +87,20 @@ impl KvCache {
     /// nothing without padding.
     ///
     /// Padding sees itself, so that no row of attention is empty.
-    pub fn hidden(&self, time: usize, device: &Device) -> Option<Tensor<4, Bool>> {
+    pub fn padding_mask(&self, time: usize, device: &Device) -> Option<Tensor<4, Bool>> {
         if self.padding.iter().all(|n| *n == 0) {
             return None;
         }
         let keys = self.len + time;
-        let mut hidden = Vec::with_capacity(self.rows() * time * keys);
+        let mut hidden = Vec::with_capacity(self.batch_size() * time * keys);
         for padding in &self.padding {
             for at in self.len..keys {
                 hidden.extend((0..keys).map(|key| key < *padding && key != at));
             }
         }
-        let hidden = TensorData::new(hidden, [self.rows(), 1, time, keys]);
+        let hidden = TensorData::new(hidden, [self.batch_size(), 1, time, keys]);
         Some(Tensor::<4, Bool>::from_data(hidden, device).expand([
-            self.rows(),
+            self.batch_size(),
             self.shape[1],
             time,
             keys,
@@ -115,7 +115,7 @@ impl KvCache {
     ///
     /// # Panics
     /// If the shapes are not the cache's.
-    pub fn append(&mut self, layer: usize, k: Tensor<4>, v: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+    pub fn update(&mut self, layer: usize, k: Tensor<4>, v: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
         let [rows, heads, capacity, d] = self.shape;
         let [.., time, _] = k.dims();
         assert_eq!(
@@ -154,11 +154,11 @@ impl KvCache {
     /// The model has seen `time` more tokens, and every block has appended them.
     pub fn advance(&mut self, time: usize) {
         self.len += time;
-        (0..self.rows()).for_each(|row| self.shared[row][row] = self.len);
+        (0..self.batch_size()).for_each(|row| self.shared[row][row] = self.len);
     }
 
     /// Forgets all tokens but the first `len`.
-    pub fn truncate(&mut self, len: usize) {
+    pub fn crop(&mut self, len: usize) {
         self.len = self.len.min(len);
         self.shared
             .iter_mut()
@@ -167,7 +167,7 @@ impl KvCache {
     }
 
     /// Makes `times` rows of each, side by side.
-    pub fn repeat(&mut self, times: usize) {
+    pub fn repeat_interleave(&mut self, times: usize) {
         if times == 1 {
             return;
         }
@@ -182,7 +182,7 @@ impl KvCache {
             .iter_mut()
             .for_each(|layer| *layer = layer.take().map(|held| held.map(repeat)));
         self.shape[0] *= times;
-        let rows = self.rows();
+        let rows = self.batch_size();
         self.padding = (0..rows).map(|row| self.padding[row / times]).collect();
         let shared = std::mem::take(&mut self.shared);
         self.shared = (0..rows)
@@ -198,7 +198,7 @@ impl KvCache {
     /// # Panics
     /// If there is not one parent per row, or it is none of the rows.
     pub fn reorder(&mut self, parents: &[usize]) {
-        let rows = self.rows();
+        let rows = self.batch_size();
         assert!(
             parents.len() == rows && parents.iter().all(|p| *p < rows),
             "parents of {rows} rows: {parents:?}"

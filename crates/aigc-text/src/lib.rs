@@ -24,10 +24,11 @@ pub mod windows;
 
 pub use cache::KvCache;
 pub use generate::{
-    Ending, GenerationConfig, Generator, LogitsProcessor, Pattern, Row, Sequence, Strategy,
+    FinishReason, GeneratedSequence, GenerationConfig, GenerationMode, GenerationState,
+    GrammarConstraint, LogitsProcessor, TextGenerator,
 };
 pub use models::{CausalLm, Gpt2, Gpt2Config, LoraConfig};
 pub use objective::{CausalLmObjective, TokenBatch, evaluate_loss, next_token_loss};
 pub use perplexity::{Perplexity, perplexity};
 pub use tokenizer::{BpeTokenizer, CharacterTokenizer, DecodeStream, Tokenizer};
-pub use windows::{Lines, TokenDataset, lines, tokenize_file};
+pub use windows::{Lines, TokenDataset, read_lines, tokenize_file};

@@ -5,7 +5,7 @@ use aigc_core::{
     Error, Result,
     data::Dataset,
     ops,
-    train::{Losses, Objective, StepContext},
+    train::{LossOutput, Objective, StepContext},
 };
 use burn::tensor::{Int, Tensor, TensorData};
 use std::marker::PhantomData;
@@ -40,18 +40,18 @@ impl TokenBatch {
     }
 
     /// Number of rows.
-    pub fn rows(&self) -> usize {
+    pub fn batch_size(&self) -> usize {
         self.rows
     }
 
     /// Tokens of a row that the model sees.
-    pub fn length(&self) -> usize {
+    pub fn seq_len(&self) -> usize {
         (self.tokens.len() / self.rows.max(1)).saturating_sub(1)
     }
 
     /// What the model sees, `[rows, length]`, and the token behind each, `[rows·length]`.
     fn parts(&self, device: &burn::tensor::Device) -> (Tensor<2, Int>, Tensor<1, Int>) {
-        let (rows, n) = (self.rows, self.length());
+        let (rows, n) = (self.rows, self.seq_len());
         let part = |from: usize| -> Vec<i32> {
             self.tokens
                 .chunks_exact(n + 1)
@@ -76,11 +76,11 @@ pub fn next_token_loss<M: CausalLm>(
     batch: &TokenBatch,
     device: &burn::tensor::Device,
 ) -> Result<Tensor<1>> {
-    let (context, vocabulary) = (model.context(), model.vocabulary());
-    if batch.length() == 0 || batch.length() > context {
+    let (context, vocabulary) = (model.max_position_embeddings(), model.vocab_size());
+    if batch.seq_len() == 0 || batch.seq_len() > context {
         return Err(Error::config(
             "length",
-            batch.length(),
+            batch.seq_len(),
             format!("1 to {context}, the model's context"),
         ));
     }
@@ -147,7 +147,11 @@ impl<M: CausalLm + 'static> Objective for CausalLmObjective<M> {
         model: &M,
         batch: &TokenBatch,
         context: &mut StepContext,
-    ) -> Result<Losses> {
-        Ok(Losses::new(next_token_loss(model, batch, &context.device)?))
+    ) -> Result<LossOutput> {
+        Ok(LossOutput::new(next_token_loss(
+            model,
+            batch,
+            &context.device,
+        )?))
     }
 }

@@ -16,7 +16,7 @@ const HEADER: u64 = 16;
 
 /// Tokens in a row, wherever they are.
 #[derive(Debug)]
-enum Tokens {
+enum TokenStore {
     Memory(Vec<u32>),
     /// Read where and when a window is asked for.
     File {
@@ -31,7 +31,7 @@ enum Tokens {
 /// the one behind it.
 #[derive(Debug)]
 pub struct TokenDataset {
-    tokens: Tokens,
+    tokens: TokenStore,
     length: usize,
     stride: usize,
 }
@@ -42,7 +42,7 @@ impl TokenDataset {
     /// # Errors
     /// [`Error::Config`] if a length is 0, or there are not enough tokens for a window.
     pub fn new(tokens: Vec<u32>, length: usize, stride: usize) -> Result<Self> {
-        Self::of(Tokens::Memory(tokens), length, stride)
+        Self::of(TokenStore::Memory(tokens), length, stride)
     }
 
     /// The same of a file that [`tokenize_file`] made.
@@ -90,7 +90,7 @@ impl TokenDataset {
             }
         }
         Self::of(
-            Tokens::File {
+            TokenStore::File {
                 path: path.into(),
                 file: Arc::new(Mutex::new(file)),
                 first: 0,
@@ -101,7 +101,7 @@ impl TokenDataset {
         )
     }
 
-    fn of(tokens: Tokens, length: usize, stride: usize) -> Result<Self> {
+    fn of(tokens: TokenStore, length: usize, stride: usize) -> Result<Self> {
         for (field, n) in [("length", length), ("stride", stride)] {
             if n == 0 {
                 return Err(Error::config(field, n, "at least 1"));
@@ -112,9 +112,9 @@ impl TokenDataset {
             length,
             stride,
         };
-        if windows.tokens() <= length {
+        if windows.num_tokens() <= length {
             let expected = format!("more than {length}, a window's length; or a shorter context");
-            return Err(Error::config("tokens", windows.tokens(), expected));
+            return Err(Error::config("tokens", windows.num_tokens(), expected));
         }
         Ok(windows)
     }
@@ -128,18 +128,18 @@ impl TokenDataset {
         if !(share > 0.0 && share < 1.0) {
             return Err(Error::config("share", share, "between 0 and 1"));
         }
-        let at = (self.tokens() as f64 * share) as usize;
+        let at = (self.num_tokens() as f64 * share) as usize;
         let [learned, held_out] = match self.tokens {
-            Tokens::Memory(mut tokens) => {
+            TokenStore::Memory(mut tokens) => {
                 let rest = tokens.split_off(at);
-                [Tokens::Memory(tokens), Tokens::Memory(rest)]
+                [TokenStore::Memory(tokens), TokenStore::Memory(rest)]
             }
-            Tokens::File {
+            TokenStore::File {
                 path,
                 file,
                 first,
                 len,
-            } => [(first, at), (first + at, len - at)].map(|(first, len)| Tokens::File {
+            } => [(first, at), (first + at, len - at)].map(|(first, len)| TokenStore::File {
                 path: path.clone(),
                 file: file.clone(),
                 first,
@@ -153,15 +153,15 @@ impl TokenDataset {
     }
 
     /// Number of tokens in all.
-    pub fn tokens(&self) -> usize {
+    pub fn num_tokens(&self) -> usize {
         match &self.tokens {
-            Tokens::Memory(tokens) => tokens.len(),
-            Tokens::File { len, .. } => *len,
+            TokenStore::Memory(tokens) => tokens.len(),
+            TokenStore::File { len, .. } => *len,
         }
     }
 
     /// Tokens of input in a window.
-    pub fn length(&self) -> usize {
+    pub fn block_size(&self) -> usize {
         self.length
     }
 }
@@ -170,15 +170,15 @@ impl Dataset for TokenDataset {
     type Item = Vec<u32>;
 
     fn len(&self) -> usize {
-        (self.tokens() - self.length - 1) / self.stride + 1
+        (self.num_tokens() - self.length - 1) / self.stride + 1
     }
 
     fn get(&self, index: usize) -> Result<Vec<u32>> {
         assert!(index < self.len(), "window {index} of {}", self.len());
         let (start, n) = (index * self.stride, self.length + 1);
         match &self.tokens {
-            Tokens::Memory(tokens) => Ok(tokens[start..start + n].to_vec()),
-            Tokens::File {
+            TokenStore::Memory(tokens) => Ok(tokens[start..start + n].to_vec()),
+            TokenStore::File {
                 path, file, first, ..
             } => {
                 let start = first + start;
@@ -208,7 +208,7 @@ const PIECE: u64 = 1 << 20;
 /// # Errors
 /// [`Error::Io`] if it cannot be opened. The pieces are errors where it cannot be read or is not
 /// UTF-8.
-pub fn lines(path: &Path) -> Result<Lines> {
+pub fn read_lines(path: &Path) -> Result<Lines> {
     let file = File::open(path).map_err(|source| Error::Io {
         path: path.into(),
         source,
@@ -295,7 +295,7 @@ pub fn tokenize_file(
         let path = path.to_path_buf();
         move |source| Error::Io { path, source }
     };
-    let mut lines = lines(text)?;
+    let mut lines = read_lines(text)?;
     let mut count = 0;
     write_atomic_with(to, |temporary| {
         let mut writer =

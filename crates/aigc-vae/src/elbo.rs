@@ -42,29 +42,29 @@ impl Elbo {
 /// The weight of the divergence.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Beta {
+pub struct KlWeight {
     /// The weight once it has risen; 1 gives the ELBO.
     pub value: f64,
     /// Steps over which it rises from 0 in a straight line; 0 to have it from the start. Rising
     /// slowly keeps the decoder from ignoring the latent variables (Bowman et al. 2016,
     /// <https://arxiv.org/abs/1511.06349>).
-    pub anneal: usize,
+    pub warmup_steps: usize,
 }
 
-impl Default for Beta {
+impl Default for KlWeight {
     fn default() -> Self {
         Self {
             value: 1.0,
-            anneal: 0,
+            warmup_steps: 0,
         }
     }
 }
 
-impl Beta {
+impl KlWeight {
     /// The weight at `step`, counted from 0.
-    pub fn at(&self, step: usize) -> f64 {
-        if step < self.anneal {
-            self.value * (step + 1) as f64 / self.anneal as f64
+    pub fn at_step(&self, step: usize) -> f64 {
+        if step < self.warmup_steps {
+            self.value * (step + 1) as f64 / self.warmup_steps as f64
         } else {
             self.value
         }
@@ -92,20 +92,20 @@ impl Beta {
 ///
 /// # Errors
 /// If an image cannot be read, or is of another shape than the model's.
-pub fn held_out<V: Vae>(
+pub fn evaluate<V: Vae>(
     model: &V,
     loader: &DataLoader<ImageBatch>,
     device: &Device,
     seed: u64,
 ) -> Result<Metrics> {
     let (mut reconstruction, mut kl, mut images) = (0.0, 0.0, 0.0);
-    for (index, batch) in loader.pass().enumerate() {
+    for (index, batch) in loader.iter_once().enumerate() {
         let batch = batch?;
         same_shape(model, &batch)?;
-        let x = batch.images(device);
+        let x = batch.to_tensor(device);
         let count = x.dims()[0] as f64;
         let posterior = model.encode(x.clone());
-        let z = posterior.sample(&mut Rng::keyed(seed, "held-out", index as u64));
+        let z = posterior.sample(&mut Rng::stream(seed, "held-out", index as u64));
         let bound = elbo(x, &posterior, &model.decode(z));
         reconstruction -= f64::from(bound.log_likelihood.mean().into_scalar::<f32>()) * count;
         kl += f64::from(bound.kl.mean().into_scalar::<f32>()) * count;
@@ -128,17 +128,17 @@ mod tests {
 
     #[test]
     fn beta_rises_in_a_straight_line() {
-        let beta = Beta {
+        let beta = KlWeight {
             value: 2.0,
-            anneal: 4,
+            warmup_steps: 4,
         };
-        let rising: Vec<f64> = (0..6).map(|step| beta.at(step)).collect();
+        let rising: Vec<f64> = (0..6).map(|step| beta.at_step(step)).collect();
         assert_eq!(rising, [0.5, 1.0, 1.5, 2.0, 2.0, 2.0]);
-        assert_eq!(Beta::default().at(0), 1.0);
+        assert_eq!(KlWeight::default().at_step(0), 1.0);
         assert!(
-            Beta {
+            KlWeight {
                 value: f64::NAN,
-                anneal: 0
+                warmup_steps: 0
             }
             .validate()
             .is_err()

@@ -33,11 +33,11 @@ impl<V: Vae> SpatialLatents<V> {
     /// # Errors
     /// [`Error::Config`] unless `shape` has as many values as the VAE has latent dimensions.
     pub fn new(vae: V, shape: ImageShape) -> Result<Self> {
-        if shape.numel() != vae.latent() {
+        if shape.numel() != vae.latent_dim() {
             return Err(Error::config(
                 "shape",
                 shape,
-                format!("{} values, the latent dimensions", vae.latent()),
+                format!("{} values, the latent dimensions", vae.latent_dim()),
             ));
         }
         Ok(Self {
@@ -62,7 +62,7 @@ impl<V: Vae> Autoencoder for SpatialLatents<V> {
     }
 
     fn sample_shape(&self) -> SampleShape {
-        self.vae.shape().into()
+        self.vae.sample_shape().into()
     }
 
     fn latent_shape(&self) -> SampleShape {
@@ -85,7 +85,7 @@ mod tests {
         let vae = VaeConfig::Mlp(MlpVaeConfig::new(ImageShape::new(1, 8, 8)))
             .init(&flex)
             .unwrap()
-            .seeded(0);
+            .init_weights(0);
         let x = Rng::new(0).uniform([3, 1, 8, 8], 0.0, 1.0, &flex);
         let folded = SpatialLatents::new(vae.clone(), ImageShape::new(5, 2, 2)).unwrap();
         let z = folded.encode(x.clone()).mode();

@@ -30,7 +30,7 @@ mod objective;
 mod posterior;
 mod sample;
 
-pub use elbo::{Beta, Elbo, elbo, held_out};
+pub use elbo::{Elbo, KlWeight, elbo, evaluate};
 pub use folded::SpatialLatents;
 pub use likelihood::{Likelihood, LikelihoodKind};
 pub use models::{AnyVae, ConvVae, ConvVaeConfig, MlpVae, MlpVaeConfig, VaeConfig, load};
@@ -64,8 +64,8 @@ pub trait Vae: Module {
     fn decode(&self, z: Tensor<2>) -> Likelihood;
 
     /// Number of latent dimensions.
-    fn latent(&self) -> usize;
+    fn latent_dim(&self) -> usize;
 
     /// Shape of an image.
-    fn shape(&self) -> ImageShape;
+    fn sample_shape(&self) -> ImageShape;
 }

@@ -92,7 +92,8 @@ impl Likelihood {
         let (shape, device) = (mean.dims(), mean.device());
         match self {
             Likelihood::Bernoulli { .. } => {
-                let bars = TensorData::new(rng.uniforms(shape.iter().product(), 0.0, 1.0), shape);
+                let bars =
+                    TensorData::new(rng.uniform_vec(shape.iter().product(), 0.0, 1.0), shape);
                 mean.greater(Tensor::from_data(bars, &device)).float()
             }
             Likelihood::Gaussian { std, .. } => mean + rng.normal(shape, &device) * *std,

@@ -1,10 +1,10 @@
 //! A step of training.
 
-use crate::{Beta, Vae, elbo};
+use crate::{KlWeight, Vae, elbo};
 use aigc_core::{
     Error, Result,
     data::ImageBatch,
-    train::{Losses, Objective, StepContext},
+    train::{LossOutput, Objective, StepContext},
 };
 use std::marker::PhantomData;
 
@@ -12,7 +12,7 @@ use std::marker::PhantomData;
 #[derive(Clone, Debug)]
 pub struct VaeObjective<V> {
     /// The weight of the divergence.
-    pub beta: Beta,
+    pub beta: KlWeight,
     model: PhantomData<V>,
 }
 
@@ -21,7 +21,7 @@ impl<V> VaeObjective<V> {
     ///
     /// # Errors
     /// [`Error::Config`](aigc_core::Error::Config) if the weight is out of range.
-    pub fn new(beta: Beta) -> Result<Self> {
+    pub fn new(beta: KlWeight) -> Result<Self> {
         beta.validate()?;
         Ok(Self {
             beta,
@@ -32,13 +32,13 @@ impl<V> VaeObjective<V> {
 
 /// Fails unless the images of `batch` are those `model` is made for.
 pub(crate) fn same_shape<V: Vae>(model: &V, batch: &ImageBatch) -> Result<()> {
-    if batch.shape() == model.shape() {
+    if batch.shape() == model.sample_shape() {
         return Ok(());
     }
     Err(Error::config(
         "images",
         batch.shape(),
-        format!("{}, for which the model is made", model.shape()),
+        format!("{}, for which the model is made", model.sample_shape()),
     ))
 }
 
@@ -51,16 +51,16 @@ impl<V: Vae + 'static> Objective for VaeObjective<V> {
         model: &V,
         batch: &ImageBatch,
         context: &mut StepContext,
-    ) -> Result<Losses> {
+    ) -> Result<LossOutput> {
         same_shape(model, batch)?;
-        let x = batch.images(&context.device);
+        let x = batch.to_tensor(&context.device);
         let posterior = model.encode(x.clone());
         let z = posterior.sample(&mut context.rng);
         let likelihood = model.decode(z);
         let bound = elbo(x, &posterior, &likelihood);
-        let loss = bound.loss(self.beta.at(context.step));
-        Ok(Losses::new(loss)
-            .with("reconstruction", -bound.log_likelihood.mean())
-            .with("kl", bound.kl.mean()))
+        let loss = bound.loss(self.beta.at_step(context.step));
+        Ok(LossOutput::new(loss)
+            .with_metric("reconstruction", -bound.log_likelihood.mean())
+            .with_metric("kl", bound.kl.mean()))
     }
 }

@@ -29,7 +29,10 @@ pub fn sample<V: Vae>(
             "a finite number from 0 on",
         ));
     }
-    decode_all(model, rng.normal([n, model.latent()], device) * temperature)
+    decode_all(
+        model,
+        rng.normal([n, model.latent_dim()], device) * temperature,
+    )
 }
 
 /// The model's rendering of `x`: the mean image of the most probable latent vector.
@@ -93,7 +96,7 @@ pub fn latent_grid<V: Vae>(
     side: usize,
     device: &Device,
 ) -> Result<Tensor<4>> {
-    let latent = model.latent();
+    let latent = model.latent_dim();
     if !(2..=1024).contains(&side) {
         return Err(Error::config("side", side, "2 to 1024"));
     }

@@ -2,16 +2,16 @@
 #![forbid(unsafe_code)]
 
 use aigc_core::{
-    data::{Classes, Image, ImageShape, collate_images},
+    data::{ClassLabels, Image, ImageShape, collate_images},
     ops::{AdamStep, Quantization},
     params::{ParamVisitor, visit_params},
     rng::{InitWeights, Rng},
     train::{Objective, StepContext},
 };
 use aigc_diffusion::{
-    AnyDenoiser, AnyScheduler, DdimScheduler, DdpmScheduler, Degradation, DiffusionObjective,
-    DiffusionObjectiveConfig, DitConfig, DpmMultistepScheduler, Guidance, Posterior, Prediction,
-    Sampler, UNet2dConfig,
+    AnyDenoiser, AnyScheduler, ClassifierFreeGuidance, DdimScheduler, DdpmScheduler, Degradation,
+    DiffusionObjective, DiffusionObjectiveConfig, DiffusionSampler, DitConfig,
+    DpmMultistepScheduler, MomentMatchingGuidance, PredictionType, UNet2dConfig,
 };
 use aigc_gan::{
     Ada, Augment, ClassConditioning, DcganConfig, DiffAugment, Discriminator,
@@ -34,7 +34,7 @@ pub const ADAM: AdamStep = AdamStep {
     beta_1: 0.9,
     beta_2: 0.99,
     epsilon: 1e-8,
-    time: 1,
+    step: 1,
     weight_decay: 0.0,
     decoupled_decay: 0.0,
 };
@@ -92,7 +92,7 @@ pub fn assert_operations_equal_flex(device: &Device, tolerance: f64) {
         for seed in 0..8 {
             let mut rng = Rng::new(seed * 101 + 7);
             let case = case(&mut rng);
-            let inputs: Vec<Vec<f32>> = case.lens.iter().map(|len| rng.normals(*len)).collect();
+            let inputs: Vec<Vec<f32>> = case.lens.iter().map(|len| rng.normal_vec(*len)).collect();
             let mut weights: Option<Vec<f32>> = None;
             let [expected, got] = devices.each_ref().map(|device| {
                 let tensor = |values: &[f32]| {
@@ -104,7 +104,7 @@ pub fn assert_operations_equal_flex(device: &Device, tolerance: f64) {
                     .collect();
                 let output = (case.compute)(leaves.clone());
                 let weights = weights
-                    .get_or_insert_with(|| rng.normals(output.dims()[0]))
+                    .get_or_insert_with(|| rng.normal_vec(output.dims()[0]))
                     .clone();
                 let grads = (output.clone() * tensor(&weights)).sum().backward();
                 let of = |leaf: &Tensor<1>| leaf.grad(&grads).map(values).unwrap_or_default();
@@ -130,14 +130,14 @@ pub fn assert_operations_equal_flex(device: &Device, tolerance: f64) {
 pub fn models() -> [(&'static str, VaeConfig); 2] {
     let shape = ImageShape::new(1, 8, 8);
     let mlp = MlpVaeConfig {
-        hidden: 24,
-        latent: 3,
+        hidden_dim: 24,
+        latent_dim: 3,
         ..MlpVaeConfig::new(shape)
     };
     let conv = ConvVaeConfig {
         channels: vec![4, 8],
-        hidden: 16,
-        latent: 3,
+        hidden_dim: 16,
+        latent_dim: 3,
         ..ConvVaeConfig::new(shape)
     };
     [
@@ -159,7 +159,7 @@ pub fn pass(config: &VaeConfig, device: &Device) -> ([Shaped; 3], BTreeMap<Strin
     let model = config
         .init(&device)
         .expect("a valid model")
-        .seeded(3)
+        .init_weights(3)
         .train();
     let x = Rng::new(1).normal([5, 1, 8, 8], &device) * 0.1 + 0.5;
     let posterior = model.encode(x.clone());
@@ -178,15 +178,18 @@ pub fn gans() -> [(&'static str, GanConfig); 4] {
     let shape = ImageShape::new(1, 8, 8);
     let classes = |generator, critic| {
         Some(ClassConditioning {
-            count: 3,
+            num_classes: 3,
             generator,
-            critic,
+            discriminator: critic,
         })
     };
-    let (concat, norm) = (GeneratorConditioning::Concat, GeneratorConditioning::Norm);
+    let (concat, norm) = (
+        GeneratorConditioning::Concat,
+        GeneratorConditioning::ConditionalBatchNorm,
+    );
     let mlp = MlpGanConfig {
         hidden: vec![16],
-        octaves: 2,
+        num_fourier_frequencies: 2,
         norm: true,
         latent: 5,
         ..MlpGanConfig::new(shape)
@@ -228,29 +231,31 @@ pub fn game(config: &GanConfig, device: &Device) -> ([Shaped; 2], BTreeMap<Strin
     let gan = config
         .init(&device)
         .expect("a valid pair")
-        .seeded(3)
+        .init_weights(3)
         .train();
     let mut rng = Rng::new(1);
     let real = rng.normal([6, 1, 8, 8], &device) * 0.5;
     let class = Some(Tensor::<1, Int>::from_data([0, 1, 2, 2, 1, 0], &device));
-    let z = rng.normal([6, gan.generator.latent()], &device);
+    let z = rng.normal([6, gan.generator.latent_dim()], &device);
     let made = gan.generator.generate(z, class.clone());
     let ada = Ada {
         flips: false,
         ..Ada::default()
     };
     let [real, fake] = [real, made.clone()].map(|x| {
-        let x = Augment::Diff(DiffAugment::default()).apply(x, 0.0, &mut Rng::new(4));
+        let x = Augment::DiffAugment(DiffAugment::default()).apply(x, 0.0, &mut Rng::new(4));
         Augment::Adaptive(ada).apply(x, 0.7, &mut Rng::new(5))
     });
-    let of_fake = gan.critic.judge(fake.clone(), class.clone());
-    let score = of_fake.score.clone();
-    let of_real = gan.critic.score(real.clone(), class.clone());
-    let mut loss = GanLoss::RelativisticPairing.critic(of_real, score.clone(), 0.0);
+    let of_fake = gan
+        .discriminator
+        .forward_with_classes(fake.clone(), class.clone());
+    let score = of_fake.logits.clone();
+    let of_real = gan.discriminator.score(real.clone(), class.clone());
+    let mut loss = GanLoss::RelativisticPairing.discriminator_loss(of_real, score.clone(), 0.0);
     for penalty in [GradientPenalty::r1(1.0), GradientPenalty::r2(1.0)] {
-        loss = loss + penalty.measure(&gan.critic, &real, &fake, class.as_ref(), &mut rng);
+        loss = loss + penalty.loss(&gan.discriminator, &real, &fake, class.as_ref(), &mut rng);
     }
-    if let Some(classes) = of_fake.classes {
+    if let Some(classes) = of_fake.class_logits {
         loss = loss + classes.tanh().mean();
     }
     ([shaped(made), shaped(score)], gradients(&gan, loss))
@@ -279,7 +284,7 @@ pub fn denoisers(device: &Device) -> [(&'static str, AnyDenoiser); 2] {
     };
     let unet: AnyDenoiser = unet.init(device).expect("a valid network").into();
     let dit: AnyDenoiser = dit.init(device).expect("a valid network").into();
-    [("unet", unet.seeded(5)), ("dit", dit.seeded(5))]
+    [("unet", unet.init_weights(5)), ("dit", dit.init_weights(5))]
 }
 
 /// Images of one seed by a scheduler with fresh noise and one without, guided, and restored ones;
@@ -294,17 +299,17 @@ pub fn diffuse(which: usize, device: &Device) -> ([Shaped; 3], BTreeMap<String, 
         .expect("one of them");
     let shape = ImageShape::new(1, 8, 8);
     let guided = |scheduler: &AnyScheduler| {
-        let sampler = Sampler::new(&network, scheduler, 6, shape, device).expect("a plan");
+        let sampler = DiffusionSampler::new(&network, scheduler, 6, shape, device).expect("a plan");
         let sampler = sampler
-            .of(Classes::Each(vec![0, 1, 2]))
-            .guided(Guidance::new(2.0))
+            .with_classes(ClassLabels::PerSample(vec![0, 1, 2]))
+            .with_guidance(ClassifierFreeGuidance::new(2.0))
             .expect("classes");
         shaped(sampler.sample(3, 9).expect("images").images)
     };
     // A network that has learned nothing, taken to say the clean sample: its images are neither
     // black nor white.
     let clean = DpmMultistepScheduler {
-        prediction_type: Prediction::Sample,
+        prediction_type: PredictionType::Sample,
         ..DpmMultistepScheduler::default()
     };
     let ddim = DdimScheduler {
@@ -312,8 +317,9 @@ pub fn diffuse(which: usize, device: &Device) -> ([Shaped; 3], BTreeMap<String, 
         ..DdimScheduler::default()
     };
     let measured = Rng::new(2).uniform([2, 1, 4, 4], 0.0, 1.0, device);
-    let guide = Posterior::new(Degradation::Shrunk(2), &measured, 0.1).expect("a guide");
-    let sampler = Sampler::new(&network, &ddim, 6, shape, device).expect("a plan");
+    let guide =
+        MomentMatchingGuidance::new(Degradation::Downsample(2), &measured, 0.1).expect("a guide");
+    let sampler = DiffusionSampler::new(&network, &ddim, 6, shape, device).expect("a plan");
     let restored = sampler
         .unconditional()
         .expect("classes")
@@ -343,7 +349,7 @@ pub fn diffuse(which: usize, device: &Device) -> ([Shaped; 3], BTreeMap<String, 
     let loss = objective
         .losses(&network, &batch, &mut context)
         .expect("a loss")
-        .total;
+        .loss;
     (outputs, gradients(&network, loss))
 }
 
@@ -352,7 +358,7 @@ pub fn diffuse(which: usize, device: &Device) -> ([Shaped; 3], BTreeMap<String, 
 /// # Panics
 /// If the model cannot be made.
 pub fn pictures(config: &VaeConfig, device: &Device) -> Shaped {
-    let model = config.init(device).expect("a valid model").seeded(7);
+    let model = config.init(device).expect("a valid model").init_weights(7);
     shaped(sample(&model, 6, 0.8, &mut Rng::new(11), device).expect("pictures"))
 }
 
@@ -373,7 +379,7 @@ pub fn write(
     let model = config
         .init(&device.clone().autodiff())
         .expect("a valid model")
-        .seeded(7);
+        .init_weights(7);
     let rows: Vec<Vec<u32>> = (0..3)
         .map(|row| (0..12).map(|at| (row * 7 + at * at) % 40).collect())
         .collect();
@@ -390,7 +396,7 @@ pub fn write(
     };
     let tokens: Vec<i32> = rows.iter().flatten().map(|token| *token as i32).collect();
     let tokens = Tensor::<2, Int>::from_data(TensorData::new(tokens, [3, 12]), device);
-    let mut cache = model.cache(3, 4);
+    let mut cache = model.new_cache(3, 4);
     let pieces = [(0, 5), (5, 1), (6, 6)];
     let pieces =
         pieces.map(|(from, n)| model.logits(tokens.clone().narrow(1, from, n), &mut cache));
@@ -415,7 +421,7 @@ pub fn write(
             ..way
         };
         let prompts = [rows[0][..4].to_vec(), rows[1][..7].to_vec()];
-        aigc_text::Generator::new(&model, way)
+        aigc_text::TextGenerator::new(&model, way)
             .expect("valid options")
             .seed(3)
             .generate(&prompts)

@@ -10,13 +10,13 @@ use aigc_backends::{
 use aigc_core::{
     checkpoint::RunDir,
     data::{DataLoader, DataLoaderConfig, collate_images, digits},
-    device::available,
+    device::available_backends,
     ops::{AdamStep, Quantization, adam_step},
     rng::{InitWeights, Rng},
-    train::{Start, Trainer, TrainerConfig},
+    train::{StartFrom, Trainer, TrainerConfig},
 };
 use aigc_tests::Net;
-use aigc_vae::{Beta, VaeObjective};
+use aigc_vae::{KlWeight, VaeObjective};
 use burn::{module::Module, tensor::Device};
 
 /// Of the largest value: GPUs order sums in their own way.
@@ -176,7 +176,7 @@ fn adam_s_steps_equal_flex() {
             let [weight_decay, decoupled_decay] = decays;
             let step = AdamStep {
                 learning_rate: 0.01,
-                time,
+                step: time,
                 weight_decay,
                 decoupled_decay,
                 ..ADAM
@@ -234,7 +234,7 @@ fn adam_takes_gradients_as_they_lie() {
 #[test]
 fn batch_norm_trains_and_infers_as_on_flex() {
     let run = |device: Device| {
-        let net = Net::without_dropout(&device.clone().autodiff()).seeded(1);
+        let net = Net::without_dropout(&device.clone().autodiff()).init_weights(1);
         let net = (0..3).fold(net, |net, step| {
             net.forward(Rng::new(step).normal([16, 4], &device.clone().autodiff()));
             net
@@ -267,7 +267,7 @@ fn digits_loader() -> DataLoader<aigc_core::data::ImageBatch> {
         batch_size: 16,
         ..DataLoaderConfig::default()
     };
-    DataLoader::new(digits::all(), collate_images, config).unwrap()
+    DataLoader::new(digits::load(), collate_images, config).unwrap()
 }
 
 /// Trains to `steps`, going on where the run is; gives back every tensor.
@@ -277,10 +277,10 @@ fn train_to(
     run: &RunDir,
 ) -> std::collections::BTreeMap<String, Vec<f64>> {
     let [_, (_, config)] = models();
-    let start = if run.latest().is_ok() {
-        Start::Resume
+    let start = if run.latest_checkpoint().is_ok() {
+        StartFrom::Resume
     } else {
-        Start::Fresh
+        StartFrom::Fresh
     };
     let config_of = TrainerConfig {
         save_steps: 3,
@@ -289,17 +289,17 @@ fn train_to(
     let stop = aigc_core::CancelToken::new();
     let raise = stop.clone();
     let trained = Trainer::new(config_of)
-        .start(start)
+        .with_start(start)
         .with_cancel(stop)
-        .observe(|event: &aigc_core::train::Event<'_>| {
+        .with_callback(|event: &aigc_core::train::Event<'_>| {
             if let aigc_core::train::Event::Step(report) = event
                 && report.step == steps
             {
-                raise.raise();
+                raise.cancel();
             }
         })
         .fit(
-            VaeObjective::new(Beta::default()).unwrap(),
+            VaeObjective::new(KlWeight::default()).unwrap(),
             config.init(device).unwrap(),
             &digits_loader(),
             run,
@@ -316,7 +316,7 @@ fn a_checkpoint_of_one_backend_resumes_on_another() {
     let runs = ["moving", "staying"].map(|name| RunDir::create(folder.path().join(name)).unwrap());
     let asked = device_name();
     let mut names = vec![asked.as_str(), "flex", "libtorch", "wgpu", "ndarray"];
-    names.retain(|name| available().contains(name));
+    names.retain(|name| available_backends().contains(name));
     names.dedup();
     assert!(asked == "flex" || names.len() > 1, "only Flex was built in");
     names.resize(3, "flex");

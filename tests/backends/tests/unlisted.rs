@@ -11,7 +11,7 @@ use aigc_core::{
     rng::Rng,
     train::{Trainer, TrainerConfig},
 };
-use aigc_vae::{Beta, ConvVaeConfig, VaeObjective, sample};
+use aigc_vae::{ConvVaeConfig, KlWeight, VaeObjective, sample};
 use burn::tensor::Device;
 
 #[allow(deprecated)]
@@ -46,7 +46,7 @@ fn a_model_trains_and_samples() {
             ..ConvVaeConfig::new(shape)
         };
         let model = model.init(&device).unwrap();
-        let objective = VaeObjective::new(Beta::default()).unwrap();
+        let objective = VaeObjective::new(KlWeight::default()).unwrap();
         let trained = Trainer::new(TrainerConfig::new(5))
             .fit(objective, model, &digits, &run)
             .unwrap();

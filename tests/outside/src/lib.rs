@@ -5,7 +5,7 @@ use aigc_core::{
     Result,
     data::{Image, ImageBatch, ImageShape},
     nn::{Activation, Linear, LinearConfig},
-    train::{Losses, Objective, StepContext},
+    train::{LossOutput, Objective, StepContext},
 };
 use aigc_vae::{DiagonalGaussian, Likelihood, LikelihoodKind, Vae, elbo};
 use burn::{
@@ -48,11 +48,11 @@ impl Vae for TinyVae {
         Likelihood::new(LikelihoodKind::Bernoulli, output.reshape([batch, 1, 4, 4]))
     }
 
-    fn latent(&self) -> usize {
+    fn latent_dim(&self) -> usize {
         2
     }
 
-    fn shape(&self) -> ImageShape {
+    fn sample_shape(&self) -> ImageShape {
         SHAPE
     }
 }
@@ -70,8 +70,8 @@ impl Objective for TwoDraws {
         model: &TinyVae,
         batch: &ImageBatch,
         context: &mut StepContext,
-    ) -> Result<Losses> {
-        let x = batch.images(&context.device);
+    ) -> Result<LossOutput> {
+        let x = batch.to_tensor(&context.device);
         let posterior = model.encode(x.clone());
         let prior = DiagonalGaussian {
             mean: posterior.mean.zeros_like(),
@@ -88,7 +88,7 @@ impl Objective for TwoDraws {
         let kl = elbo(x.clone(), &posterior, &model.decode(posterior.mode()))
             .kl
             .mean();
-        Ok(Losses::new(-bound.mean()).with("kl", kl))
+        Ok(LossOutput::new(-bound.mean()).with_metric("kl", kl))
     }
 }
 

@@ -26,7 +26,7 @@ fn a_model_and_an_objective_of_ones_own_train_sample_and_load() {
         learning_rate: 1e-2,
         ..TrainerConfig::new(600)
     })
-    .observe(|event: &Event<'_>| {
+    .with_callback(|event: &Event<'_>| {
         if let Event::Step(report) = event {
             losses.push(report.losses[0].1);
         }
@@ -38,7 +38,12 @@ fn a_model_and_an_objective_of_ones_own_train_sample_and_load() {
     let last = losses[losses.len() - 50..].iter().sum::<f64>() / 50.0;
     assert!(losses[0] > 9.0 && last < 4.0, "{} → {last}", losses[0]);
 
-    let x = batches.pass().next().unwrap().unwrap().images(&device);
+    let x = batches
+        .iter_once()
+        .next()
+        .unwrap()
+        .unwrap()
+        .to_tensor(&device);
     let difference = (reconstruct(&trained.model, x.clone()) - x)
         .abs()
         .mean()

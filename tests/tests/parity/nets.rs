@@ -3,7 +3,7 @@
 use super::Tensors;
 use aigc_core::{device::device, weights::load_weights};
 use aigc_diffusion::{
-    Condition, Denoiser, DitConfig, Pipeline, Sampling, Scheduler, UNet2dConditionConfig,
+    Conditioning, Denoiser, DitConfig, Pipeline, PlanRunner, Scheduler, UNet2dConditionConfig,
     UNet2dConfig, UNet2dModel,
 };
 use burn::tensor::{Int, Tensor, TensorData};
@@ -133,12 +133,12 @@ pub(crate) fn pipeline(folder: &Path, json: &serde_json::Value) {
         .scheduler
         .plan(json["num_inference_steps"].as_u64().unwrap() as usize)
         .unwrap();
-    let (mut x, mut sampling, mut drawn) = (load("init"), Sampling::new(&plan), 0);
+    let (mut x, mut sampling, mut drawn) = (load("init"), PlanRunner::new(&plan), 0);
     while let Some(call) = sampling.call() {
         let time = Tensor::<1>::full([x.dims()[0]], call.time, &flex);
         let output = pipeline
             .network
-            .predict(sampling.input(&x), time, &Condition::default());
+            .predict(sampling.input(&x), time, &Conditioning::default());
         let noise = || {
             drawn += 1;
             load(&format!("noise.{:03}", drawn - 1))

@@ -2,7 +2,7 @@
 
 use super::Tensors;
 use aigc_core::device::device;
-use aigc_diffusion::{AnyScheduler, Plan, Sampling, Scheduler};
+use aigc_diffusion::{AnyScheduler, PlanRunner, SamplingPlan, Scheduler};
 use burn::tensor::{Tensor, TensorData};
 use serde_json::{Map, Value};
 use std::{cell::Cell, path::Path};
@@ -74,7 +74,7 @@ pub(crate) fn steps(folder: &Path, json: &Value) {
         // Of samplers over σ/α, and of flows over σ.
         let flow = json["cls"].as_str().unwrap().starts_with("Flow")
             || json["config"]["use_flow_sigmas"] == true;
-        let sigma = |plan: &Plan| -> Vec<f64> {
+        let sigma = |plan: &SamplingPlan| -> Vec<f64> {
             let levels = plan.calls.iter().map(|call| call.level);
             levels
                 .map(|level| {
@@ -122,7 +122,7 @@ pub(crate) fn steps(folder: &Path, json: &Value) {
             .collect::<Vec<_>>()
     };
     let worst = Cell::new(0.0f64);
-    let (mut x, mut sampling) = (load("init"), Sampling::new(&plan));
+    let (mut x, mut sampling) = (load("init"), PlanRunner::new(&plan));
     while sampling.call().is_some() {
         let k = sampling.made();
         // Where a large sample becomes a small one, or one is divided by a small α, 32 bits leave

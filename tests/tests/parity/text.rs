@@ -6,10 +6,10 @@ use aigc_core::{
     params::{ParamVisitor, visit_params},
 };
 use aigc_text::{
-    CausalLm, GenerationConfig, Generator, Gpt2, Gpt2Config, LogitsProcessor, Row,
+    CausalLm, GenerationConfig, GenerationState, Gpt2, Gpt2Config, LogitsProcessor, TextGenerator,
     generate::{
-        Epsilon, Eta, MinP, NoRepeatNgram, RepetitionPenalty, Temperature, TopH, TopK, TopP,
-        Typical,
+        EpsilonCutoff, EtaCutoff, MinP, NoRepeatNgram, RepetitionPenalty, Temperature, TopH, TopK,
+        TopP, TypicalP,
     },
     objective::{TokenBatch, next_token_loss},
 };
@@ -145,7 +145,7 @@ pub(crate) fn generate(case: &Path, json: &Value) {
     }
     let longest = prompts.iter().map(Vec::len).max().unwrap();
     let pad = config.pad();
-    let found = Generator::new(&model, config)
+    let found = TextGenerator::new(&model, config)
         .unwrap()
         .generate(&prompts)
         .unwrap();
@@ -191,15 +191,15 @@ pub(crate) fn processor(case: &Path, json: &Value) {
             min_p: number("min_p"),
             min_tokens_to_keep: keep,
         }),
-        "TypicalLogitsWarper" => Box::new(Typical {
+        "TypicalLogitsWarper" => Box::new(TypicalP {
             mass: number("mass"),
             min_tokens_to_keep: keep,
         }),
-        "EpsilonLogitsWarper" => Box::new(Epsilon {
+        "EpsilonLogitsWarper" => Box::new(EpsilonCutoff {
             epsilon: number("epsilon"),
             min_tokens_to_keep: keep,
         }),
-        "EtaLogitsWarper" => Box::new(Eta {
+        "EtaLogitsWarper" => Box::new(EtaCutoff {
             epsilon: number("epsilon"),
             min_tokens_to_keep: keep,
         }),
@@ -219,7 +219,7 @@ pub(crate) fn processor(case: &Path, json: &Value) {
     {
         processor
             .process(
-                Row {
+                GenerationState {
                     tokens,
                     prompt: tokens.len(),
                     item,

@@ -29,7 +29,7 @@ impl RunDir {
     /// it cannot be made.
     pub fn create(path: impl Into<PathBuf>) -> Result<Self> {
         let run = Self { path: path.into() };
-        if run.config_path().exists() || run.checkpoints().is_dir() {
+        if run.config_path().exists() || run.checkpoints_dir().is_dir() {
             return Err(Error::config(
                 "run folder",
                 run.path.display(),
@@ -46,7 +46,7 @@ impl RunDir {
     /// [`Error::Config`] if no run is there.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         let run = Self { path: path.into() };
-        if !run.config_path().is_file() && !run.checkpoints().is_dir() {
+        if !run.config_path().is_file() && !run.checkpoints_dir().is_dir() {
             return Err(Error::config(
                 "run folder",
                 run.path.display(),
@@ -58,7 +58,11 @@ impl RunDir {
     }
 
     fn make_folders(&self) -> Result<()> {
-        for folder in [self.path.clone(), self.samples(), self.checkpoints()] {
+        for folder in [
+            self.path.clone(),
+            self.samples_dir(),
+            self.checkpoints_dir(),
+        ] {
             fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
             if let Some(parent) = folder
                 .parent()
@@ -115,7 +119,7 @@ impl RunDir {
 
     /// Puts back what a killed run was about to exchange, and removes what it left half-made.
     pub(crate) fn recover(&self) -> Result<()> {
-        for folder in [self.path.clone(), self.samples(), self.final_dir()] {
+        for folder in [self.path.clone(), self.samples_dir(), self.final_dir()] {
             sweep_temporary(&folder)?;
         }
         for ending in ["old", "tmp"] {
@@ -131,7 +135,7 @@ impl RunDir {
 
     /// Hidden checkpoint folders with this ending, by step.
     fn hidden(&self, ending: &str) -> Result<Vec<(usize, PathBuf)>> {
-        let folder = self.checkpoints();
+        let folder = self.checkpoints_dir();
         let mut found = Vec::new();
         for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
             let path = entry.map_err(Error::io(&folder))?.path();
@@ -178,13 +182,14 @@ impl RunDir {
     }
 
     /// `samples/`.
-    pub fn samples(&self) -> PathBuf {
+    pub fn samples_dir(&self) -> PathBuf {
         self.path.join("samples")
     }
 
     /// `samples/step-000500.ending` for step 500.
     pub fn sample_path(&self, step: usize, ending: &str) -> PathBuf {
-        self.samples().join(format!("{}.{ending}", step_name(step)))
+        self.samples_dir()
+            .join(format!("{}.{ending}", step_name(step)))
     }
 
     /// `final/`, with the trained model's `config.json` and `model.safetensors`.
@@ -193,21 +198,21 @@ impl RunDir {
     }
 
     /// `checkpoints/`.
-    pub fn checkpoints(&self) -> PathBuf {
+    pub fn checkpoints_dir(&self) -> PathBuf {
         self.path.join("checkpoints")
     }
 
     /// Folder of the checkpoint of `step`.
     pub fn checkpoint_path(&self, step: usize) -> PathBuf {
-        self.checkpoints().join(step_name(step))
+        self.checkpoints_dir().join(step_name(step))
     }
 
     /// Steps of the checkpoints on disk, oldest first, whole or not.
     ///
     /// # Errors
     /// [`Error::Io`] if the folder cannot be listed.
-    pub fn steps(&self) -> Result<Vec<usize>> {
-        let folder = self.checkpoints();
+    pub fn checkpoint_steps(&self) -> Result<Vec<usize>> {
+        let folder = self.checkpoints_dir();
         let mut steps = Vec::new();
         for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
             let entry = entry.map_err(Error::io(&folder))?;
@@ -225,7 +230,9 @@ impl RunDir {
     /// [`Error::Io`] if its folder cannot be made.
     pub fn write_checkpoint(&self, step: usize) -> Result<CheckpointWriter> {
         let folder = self.checkpoint_path(step);
-        let temporary = self.checkpoints().join(format!(".{}.tmp", step_name(step)));
+        let temporary = self
+            .checkpoints_dir()
+            .join(format!(".{}.tmp", step_name(step)));
         self.sweep()?;
         fs::create_dir_all(&temporary).map_err(Error::io(&temporary))?;
         Ok(CheckpointWriter { folder, temporary })
@@ -236,11 +243,11 @@ impl RunDir {
     /// # Errors
     /// [`Error::Checkpoint`] if there is none, or if it is damaged; it then names the file at fault
     /// and the newest intact checkpoint before it.
-    pub fn latest(&self) -> Result<Checkpoint> {
-        match self.steps()?.last() {
-            Some(step) => self.at(*step),
+    pub fn latest_checkpoint(&self) -> Result<Checkpoint> {
+        match self.checkpoint_steps()?.last() {
+            Some(step) => self.checkpoint(*step),
             None => Err(Error::checkpoint(
-                self.checkpoints(),
+                self.checkpoints_dir(),
                 "there is no checkpoint in it",
             )),
         }
@@ -250,7 +257,7 @@ impl RunDir {
     ///
     /// # Errors
     /// Like [`latest`](Self::latest).
-    pub fn at(&self, step: usize) -> Result<Checkpoint> {
+    pub fn checkpoint(&self, step: usize) -> Result<Checkpoint> {
         let folder = self.checkpoint_path(step);
         Checkpoint::open(&folder, step).map_err(|error| self.with_fallback(step, error))
     }
@@ -260,7 +267,7 @@ impl RunDir {
         let intact =
             |s: &usize| *s < step && Checkpoint::open(&self.checkpoint_path(*s), *s).is_ok();
         let previous = self
-            .steps()
+            .checkpoint_steps()
             .ok()
             .and_then(|steps| steps.into_iter().rev().find(intact));
         match error {
@@ -289,7 +296,7 @@ impl RunDir {
     /// # Errors
     /// [`Error::Io`] if one cannot be removed.
     pub fn prune(&self, keep: usize, also: &[usize]) -> Result<()> {
-        let steps = self.steps()?;
+        let steps = self.checkpoint_steps()?;
         let old = &steps[..steps.len().saturating_sub(keep.max(1))];
         for step in old.iter().filter(|step| !also.contains(step)) {
             self.hide(*step)?;
@@ -308,7 +315,7 @@ impl RunDir {
     fn hide(&self, step: usize) -> Result<()> {
         let (folder, hidden) = (
             self.checkpoint_path(step),
-            self.checkpoints()
+            self.checkpoints_dir()
                 .join(format!(".{}.gone", step_name(step))),
         );
         fs::rename(&folder, &hidden).map_err(Error::io(&folder))
@@ -316,7 +323,7 @@ impl RunDir {
 
     /// Removes what hidden checkpoints and killed runs left.
     fn sweep(&self) -> Result<()> {
-        let folder = self.checkpoints();
+        let folder = self.checkpoints_dir();
         for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
             let path = entry.map_err(Error::io(&folder))?.path();
             if path
@@ -435,7 +442,7 @@ pub struct CheckpointWriter {
 
 impl CheckpointWriter {
     /// Where to write the file called `name`.
-    pub fn file(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.temporary.join(name)
     }
 
@@ -443,15 +450,15 @@ impl CheckpointWriter {
     ///
     /// # Errors
     /// [`Error::Io`] if it cannot be written.
-    pub fn json(&self, name: &str, value: &impl Serialize) -> Result<()> {
-        write_json(&self.file(name), value)
+    pub fn write_json(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        write_json(&self.path(name), value)
     }
 
     /// Adds the manifest, syncs everything, and gives the folder its name.
     ///
     /// # Errors
     /// [`Error::Io`] naming the file.
-    pub fn finish(self, step: usize) -> Result<PathBuf> {
+    pub fn commit(self, step: usize) -> Result<PathBuf> {
         let mut files = BTreeMap::new();
         for entry in fs::read_dir(&self.temporary).map_err(Error::io(&self.temporary))? {
             let path = entry.map_err(Error::io(&self.temporary))?.path();
@@ -547,7 +554,7 @@ impl Checkpoint {
     }
 
     /// The folder.
-    pub fn folder(&self) -> &Path {
+    pub fn dir(&self) -> &Path {
         &self.folder
     }
 
@@ -557,7 +564,7 @@ impl Checkpoint {
     }
 
     /// Path of the file called `name`.
-    pub fn file(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
@@ -565,7 +572,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`Error::Checkpoint`] if it is not what it should be.
-    pub fn json<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
-        read_json(&self.file(name))
+    pub fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
+        read_json(&self.path(name))
     }
 }

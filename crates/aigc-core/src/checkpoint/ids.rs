@@ -1,6 +1,6 @@
 //! Parameter ids that survive the process.
 
-use crate::params::{Replace, map_params};
+use crate::params::{ParamMapper, map_params};
 use burn::{
     module::{Module, Param, ParamId},
     tensor::Tensor,
@@ -17,8 +17,8 @@ pub fn assign_path_ids<M: Module>(model: M) -> M {
 
 struct Renumber;
 
-impl Replace for Renumber {
-    fn replace<const D: usize>(&mut self, path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+impl ParamMapper for Renumber {
+    fn map<const D: usize>(&mut self, path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let (_, value, mapper) = param.consume();
         Param::from_mapped_value(id_of(path), value, mapper)
     }

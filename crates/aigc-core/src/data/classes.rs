@@ -4,35 +4,40 @@ use crate::{Error, Result, rng::Rng};
 
 /// Which classes to make.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Classes {
+pub enum ClassLabels {
     /// Each as likely as any other.
     #[default]
-    Any,
+    Random,
     /// This one.
-    One(u32),
+    All(u32),
     /// One for each sample.
-    Each(Vec<u32>),
+    PerSample(Vec<u32>),
 }
 
-impl Classes {
+impl ClassLabels {
     /// The classes of `n` samples of a model that knows `count` of them; nothing for a model
     /// without classes.
     ///
     /// # Errors
     /// [`Error::Config`] if one is asked for that the model does not know, or not one for each
     /// sample.
-    pub fn draw(&self, count: Option<usize>, n: usize, rng: &mut Rng) -> Result<Option<Vec<u32>>> {
+    pub fn resolve(
+        &self,
+        count: Option<usize>,
+        n: usize,
+        rng: &mut Rng,
+    ) -> Result<Option<Vec<u32>>> {
         match (self, count) {
-            (Classes::Any, None) => Ok(None),
+            (ClassLabels::Random, None) => Ok(None),
             (other, None) => Err(Error::config(
                 "classes",
                 format!("{other:?}"),
                 "any; the model has no classes",
             )),
-            (Classes::Any, Some(count)) => {
-                Ok(Some((0..n).map(|_| rng.below(count) as u32).collect()))
-            }
-            (asked, Some(count)) => asked.clone().among(count, n).map(Some),
+            (ClassLabels::Random, Some(count)) => Ok(Some(
+                (0..n).map(|_| rng.random_index(count) as u32).collect(),
+            )),
+            (asked, Some(count)) => asked.clone().validate(count, n).map(Some),
         }
     }
 
@@ -41,11 +46,11 @@ impl Classes {
     ///
     /// # Errors
     /// [`Error::Config`] if one is not below `count`, or there are not `n`.
-    pub fn among(self, count: usize, n: usize) -> Result<Vec<u32>> {
+    pub fn validate(self, count: usize, n: usize) -> Result<Vec<u32>> {
         let classes = match self {
-            Classes::Any => vec![],
-            Classes::One(class) => vec![class; n],
-            Classes::Each(classes) => classes,
+            ClassLabels::Random => vec![],
+            ClassLabels::All(class) => vec![class; n],
+            ClassLabels::PerSample(classes) => classes,
         };
         if classes.len() != n {
             return Err(Error::config(
@@ -68,19 +73,28 @@ mod tests {
     #[test]
     fn classes_are_those_asked_for_or_drawn_evenly() {
         let mut rng = Rng::new(0);
-        assert_eq!(Classes::Any.draw(None, 3, &mut rng).unwrap(), None);
         assert_eq!(
-            Classes::One(2).draw(Some(3), 2, &mut rng).unwrap().unwrap(),
+            ClassLabels::Random.resolve(None, 3, &mut rng).unwrap(),
+            None
+        );
+        assert_eq!(
+            ClassLabels::All(2)
+                .resolve(Some(3), 2, &mut rng)
+                .unwrap()
+                .unwrap(),
             [2, 2]
         );
         assert_eq!(
-            Classes::Each(vec![1, 0])
-                .draw(Some(3), 2, &mut rng)
+            ClassLabels::PerSample(vec![1, 0])
+                .resolve(Some(3), 2, &mut rng)
                 .unwrap()
                 .unwrap(),
             [1, 0]
         );
-        let drawn = Classes::Any.draw(Some(4), 4000, &mut rng).unwrap().unwrap();
+        let drawn = ClassLabels::Random
+            .resolve(Some(4), 4000, &mut rng)
+            .unwrap()
+            .unwrap();
         for class in 0..4 {
             let count = drawn.iter().filter(|other| **other == class).count();
             assert!(
@@ -89,15 +103,19 @@ mod tests {
             ); // five standard deviations
         }
         for (classes, count, expected) in [
-            (Classes::One(3), Some(3), "`classes` is 3, expected below 3"),
             (
-                Classes::Each(vec![0]),
+                ClassLabels::All(3),
+                Some(3),
+                "`classes` is 3, expected below 3",
+            ),
+            (
+                ClassLabels::PerSample(vec![0]),
                 Some(3),
                 "`classes` is 1, expected 2",
             ),
-            (Classes::One(0), None, "the model has no classes"),
+            (ClassLabels::All(0), None, "the model has no classes"),
         ] {
-            let message = classes.draw(count, 2, &mut rng).unwrap_err().to_string();
+            let message = classes.resolve(count, 2, &mut rng).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
         }
     }

@@ -14,7 +14,7 @@ pub const SHAPE: ImageShape = ImageShape::new(1, 8, 8);
 pub const TEST_LEN: usize = 297;
 
 /// All 1,797 digits in the order of the source. The 17 grey levels 0 to 16 become 0 to 255.
-pub fn all() -> InMemory<Image> {
+pub fn load() -> InMemory<Image> {
     let mut text = String::new();
     GzDecoder::new(&include_bytes!("../../assets/digits.csv.gz")[..])
         .read_to_string(&mut text)
@@ -24,9 +24,9 @@ pub fn all() -> InMemory<Image> {
 
 /// The digits in two parts: 1,500 to train on and [`TEST_LEN`] to judge by, drawn once and always
 /// the same.
-pub fn split() -> (InMemory<Image>, InMemory<Image>) {
-    let digits = all().0;
-    let order = Rng::keyed(0, "digits/split", 0).permutation(digits.len());
+pub fn train_test_split() -> (InMemory<Image>, InMemory<Image>) {
+    let digits = load().0;
+    let order = Rng::stream(0, "digits/split", 0).permutation(digits.len());
     let mut train: Vec<Image> = order.into_iter().map(|i| digits[i].clone()).collect();
     let held_out = train.split_off(train.len() - TEST_LEN);
     (InMemory(train), InMemory(held_out))
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn all_digits_are_there() {
-        let digits = all().0;
+        let digits = load().0;
         assert_eq!(digits.len(), 1797);
         assert!(
             digits
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn the_split_parts_all_digits() {
-        let (train, held_out) = split();
+        let (train, held_out) = train_test_split();
         assert_eq!((train.0.len(), held_out.0.len()), (1500, TEST_LEN));
         let distinct: HashSet<_> = train
             .0
@@ -80,7 +80,7 @@ mod tests {
             .chain(&held_out.0)
             .map(|d| &d.pixels)
             .collect();
-        let in_all: HashSet<_> = HashSet::from_iter(all().0.into_iter().map(|d| d.pixels));
+        let in_all: HashSet<_> = HashSet::from_iter(load().0.into_iter().map(|d| d.pixels));
         assert_eq!(distinct.len(), in_all.len());
     }
 }

@@ -21,7 +21,7 @@ pub struct RemoteFile {
 }
 
 /// Called with file name, bytes there are and bytes there will be.
-pub type Progress<'a> = dyn FnMut(&str, u64, u64) + 'a;
+pub type ProgressFn<'a> = dyn FnMut(&str, u64, u64) + 'a;
 
 /// Where the MNIST files are served, tried in order.
 pub const MNIST_SOURCES: [&str; 2] = [
@@ -81,9 +81,9 @@ pub fn cache_dir() -> Result<PathBuf> {
 ///
 /// # Errors
 /// [`Error::Download`] if a file cannot be had from any source.
-pub fn mnist(progress: &mut Progress<'_>) -> Result<PathBuf> {
+pub fn mnist(progress: &mut ProgressFn<'_>) -> Result<PathBuf> {
     let folder = cache_dir()?.join("mnist");
-    fetch(&MNIST_SOURCES, &mnist_files(), &folder, progress)?;
+    download_files(&MNIST_SOURCES, &mnist_files(), &folder, progress)?;
     Ok(folder)
 }
 
@@ -92,11 +92,11 @@ pub fn mnist(progress: &mut Progress<'_>) -> Result<PathBuf> {
 ///
 /// # Errors
 /// [`Error::Download`] saying what each source answered.
-pub fn fetch(
+pub fn download_files(
     sources: &[&str],
     files: &[RemoteFile],
     folder: &Path,
-    progress: &mut Progress<'_>,
+    progress: &mut ProgressFn<'_>,
 ) -> Result<()> {
     fs::create_dir_all(folder).map_err(Error::io(folder))?;
     for file in files {
@@ -169,7 +169,7 @@ pub(crate) fn bring(
     wanted: &Wanted<'_>,
     part: &Path,
     path: &Path,
-    progress: &mut Progress<'_>,
+    progress: &mut ProgressFn<'_>,
 ) -> Result<(), String> {
     let length = || fs::metadata(part).map_or(0, |m| m.len());
     let mut once_more = true;
@@ -186,7 +186,11 @@ pub(crate) fn bring(
     }
 }
 
-fn bring_once(wanted: &Wanted<'_>, part: &Path, progress: &mut Progress<'_>) -> Result<(), String> {
+fn bring_once(
+    wanted: &Wanted<'_>,
+    part: &Path,
+    progress: &mut ProgressFn<'_>,
+) -> Result<(), String> {
     let on_disk = |e: std::io::Error| format!("{}: {e}", part.display());
     let there = fs::metadata(part).map(|m| m.len()).ok();
     // What is longer than the file is not its beginning.
@@ -274,7 +278,7 @@ fn bring_once(wanted: &Wanted<'_>, part: &Path, progress: &mut Progress<'_>) -> 
 
 /// A progress bar for the terminal.
 #[cfg(feature = "progress")]
-pub fn bar() -> impl FnMut(&str, u64, u64) {
+pub fn progress_bar() -> impl FnMut(&str, u64, u64) {
     use indicatif::{ProgressBar, ProgressStyle};
     let mut current: Option<(String, ProgressBar)> = None;
     move |name, have, all| {

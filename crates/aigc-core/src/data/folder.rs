@@ -16,10 +16,10 @@ const ENDINGS: [&str; 6] = ["png", "jpg", "jpeg", "bmp", "gif", "webp"];
 /// How images of all sizes become images of one shape.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Fit {
+pub enum ResizeMode {
     /// Shrink or enlarge until the shorter side fits, then cut the middle out.
     #[default]
-    Crop,
+    CenterCrop,
     /// Shrink or enlarge each side on its own; proportions change.
     Stretch,
 }
@@ -31,17 +31,17 @@ pub struct ImageFolderConfig {
     /// Shape every image is brought to; one channel for grey, three for RGB.
     pub shape: ImageShape,
     /// How.
-    pub fit: Fit,
+    pub resize_mode: ResizeMode,
     /// Whether sub-folders name the classes.
-    pub labels: bool,
+    pub class_labels: bool,
 }
 
 impl Default for ImageFolderConfig {
     fn default() -> Self {
         Self {
             shape: ImageShape::new(3, 32, 32),
-            fit: Fit::Crop,
-            labels: false,
+            resize_mode: ResizeMode::CenterCrop,
+            class_labels: false,
         }
     }
 }
@@ -58,7 +58,7 @@ impl ImageFolderConfig {
     /// Takes the names of sub-folders, in alphabetical order, for classes.
     pub fn with_labels(self) -> Self {
         Self {
-            labels: true,
+            class_labels: true,
             ..self
         }
     }
@@ -108,7 +108,7 @@ impl ImageFolder {
             "at most 67 million pixels",
         )?;
         let (mut files, mut classes) = (Vec::new(), Vec::new());
-        if config.labels {
+        if config.class_labels {
             for sub in entries(folder)?.into_iter().filter(|path| path.is_dir()) {
                 let label = classes.len() as u32;
                 let mut found = Vec::new();
@@ -127,7 +127,7 @@ impl ImageFolder {
             files.extend(found.into_iter().map(|path| (path, None)));
         }
         if files.is_empty() {
-            let what = if config.labels {
+            let what = if config.class_labels {
                 "no image in any sub-folder"
             } else {
                 "no image in it"
@@ -168,7 +168,7 @@ impl Dataset for ImageFolder {
         let shape = self.config.shape;
         Ok(Image {
             shape,
-            pixels: fit(decode(path)?, shape, self.config.fit),
+            pixels: fit(decode(path)?, shape, self.config.resize_mode),
             label: *label,
         })
     }
@@ -222,7 +222,7 @@ pub fn read_image(path: &Path, shape: ImageShape) -> Result<Image> {
     }
     Ok(Image {
         shape,
-        pixels: fit(decode(path)?, shape, Fit::Crop),
+        pixels: fit(decode(path)?, shape, ResizeMode::CenterCrop),
         label: None,
     })
 }
@@ -252,16 +252,16 @@ fn decode_within(mut reader: ImageReader<BufReader<File>>, size: u64) -> ImageRe
     Ok(picture)
 }
 
-fn fit(picture: DynamicImage, shape: ImageShape, fit: Fit) -> Vec<u8> {
+fn fit(picture: DynamicImage, shape: ImageShape, fit: ResizeMode) -> Vec<u8> {
     let (width, height) = (shape.width as u32, shape.height as u32);
     let sized = match fit {
         _ if (picture.width(), picture.height()) == (width, height) => picture,
         // Cut before it is scaled: scaled whole, a picture one pixel wide and a million high would
         // become gigabytes.
-        Fit::Crop => {
+        ResizeMode::CenterCrop => {
             middle(&picture, width, height).resize_exact(width, height, FilterType::Triangle)
         }
-        Fit::Stretch => picture.resize_exact(width, height, FilterType::Triangle),
+        ResizeMode::Stretch => picture.resize_exact(width, height, FilterType::Triangle),
     };
     if shape.channels == 1 {
         return sized.into_luma8().into_raw();
@@ -308,7 +308,11 @@ mod tests {
 
     #[test]
     fn pixels_come_channel_by_channel() {
-        let pixels = fit(picture(4, 2), ImageShape::new(3, 2, 4), Fit::Crop);
+        let pixels = fit(
+            picture(4, 2),
+            ImageShape::new(3, 2, 4),
+            ResizeMode::CenterCrop,
+        );
         let row = |left: u8, right: u8| [left, left, right, right].repeat(2);
         assert_eq!(pixels, [row(255, 0), row(0, 0), row(0, 255)].concat());
     }
@@ -316,7 +320,11 @@ mod tests {
     #[test]
     fn cropping_keeps_proportions_and_takes_the_middle() {
         // 8 wide, 2 high to 2×2: the middle two columns, one of each colour.
-        let pixels = fit(picture(8, 2), ImageShape::new(3, 2, 2), Fit::Crop);
+        let pixels = fit(
+            picture(8, 2),
+            ImageShape::new(3, 2, 2),
+            ResizeMode::CenterCrop,
+        );
         assert_eq!(pixels, [255, 0, 255, 0, 0, 0, 0, 0, 0, 255, 0, 255]);
     }
 
@@ -372,7 +380,7 @@ mod tests {
 
     #[test]
     fn grey_is_luma() {
-        let pixels = fit(picture(2, 1), ImageShape::new(1, 1, 2), Fit::Stretch);
+        let pixels = fit(picture(2, 1), ImageShape::new(1, 1, 2), ResizeMode::Stretch);
         assert!(
             (53..=55).contains(&pixels[0]) && (17..=19).contains(&pixels[1]),
             "{pixels:?}"

@@ -142,7 +142,7 @@ pub struct MnistDataset {
 
 /// Which of a data set's two parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum Split {
     /// `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`.
     Train,
     /// `t10k-images-idx3-ubyte`, `t10k-labels-idx1-ubyte`.
@@ -154,8 +154,12 @@ impl MnistDataset {
     ///
     /// # Errors
     /// If the images are missing, or anything is broken. Labels may be absent.
-    pub fn from_dir(folder: &Path, part: Part) -> Result<Self> {
-        let prefix = if part == Part::Train { "train" } else { "t10k" };
+    pub fn from_dir(folder: &Path, part: Split) -> Result<Self> {
+        let prefix = if part == Split::Train {
+            "train"
+        } else {
+            "t10k"
+        };
         let images = find(folder, &format!("{prefix}-images-idx3-ubyte"));
         let images = images.ok_or_else(|| {
             let missing =

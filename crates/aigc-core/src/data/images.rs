@@ -68,7 +68,7 @@ impl ImageBatch {
     }
 
     /// The first `n` of them, or all if there are no more.
-    pub fn first(mut self, n: usize) -> Self {
+    pub fn take(mut self, n: usize) -> Self {
         self.size = self.size.min(n);
         self.values.truncate(self.size * self.shape.numel());
         if let Some(labels) = &mut self.labels {
@@ -83,12 +83,12 @@ impl ImageBatch {
     }
 
     /// Classes, if every image of the batch has one.
-    pub fn label_values(&self) -> Option<&[u32]> {
+    pub fn labels(&self) -> Option<&[u32]> {
         self.labels.as_deref()
     }
 
     /// The images on `device`, `[batch, channels, height, width]` in `[0, 1]`.
-    pub fn images(&self, device: &Device) -> Tensor<4> {
+    pub fn to_tensor(&self, device: &Device) -> Tensor<4> {
         let ImageShape {
             channels,
             height,
@@ -101,7 +101,7 @@ impl ImageBatch {
     }
 
     /// The classes on `device`, shape `[batch]`, if every image of the batch has one.
-    pub fn labels(&self, device: &Device) -> Option<Tensor<1, Int>> {
+    pub fn label_tensor(&self, device: &Device) -> Option<Tensor<1, Int>> {
         let labels: Vec<i32> = self.labels.as_ref()?.iter().map(|l| *l as i32).collect();
         Some(Tensor::from_data(
             TensorData::new(labels, [self.size]),
@@ -148,10 +148,10 @@ mod tests {
             label: Some(u32::from(value)),
         };
         let batch = collate_images((0..3).map(image).collect());
-        let two = batch.clone().first(2);
-        assert_eq!((two.len(), two.label_values().unwrap()), (2, &[0, 1][..]));
-        assert_eq!(two.images(&Device::flex()).dims(), [2, 1, 1, 2]);
-        assert_eq!(batch.first(9).len(), 3);
+        let two = batch.clone().take(2);
+        assert_eq!((two.len(), two.labels().unwrap()), (2, &[0, 1][..]));
+        assert_eq!(two.to_tensor(&Device::flex()).dims(), [2, 1, 1, 2]);
+        assert_eq!(batch.take(9).len(), 3);
     }
 
     #[test]
@@ -164,19 +164,19 @@ mod tests {
         let batch = collate_images(vec![image([0, 255], Some(3)), image([51, 102], Some(7))]);
         let device = Device::flex();
         let values = batch
-            .images(&device)
+            .to_tensor(&device)
             .into_data()
             .try_into_vec::<f32>()
             .unwrap();
         assert_eq!(values, [0.0, 1.0, 0.2, 0.4]);
         let labels: Vec<i64> = batch
-            .labels(&device)
+            .label_tensor(&device)
             .unwrap()
             .into_data()
             .iter::<i64>()
             .collect();
         assert_eq!(labels, [3, 7]);
         let unlabelled = collate_images(vec![image([0, 0], Some(3)), image([0, 0], None)]);
-        assert!(unlabelled.labels(&device).is_none());
+        assert!(unlabelled.label_tensor(&device).is_none());
     }
 }

@@ -21,7 +21,7 @@ use std::{
 pub enum OnReadError {
     /// Stop with an error that names the file.
     #[default]
-    Fatal,
+    Fail,
     /// Name it once, and take the next readable item of the data set in its place.
     Skip,
 }
@@ -33,12 +33,12 @@ pub struct DataLoaderConfig {
     /// Items per batch. A smaller data set makes smaller batches.
     pub batch_size: usize,
     /// Seed of the order; `None` keeps the order of the data set.
-    pub shuffle: Option<u64>,
+    pub shuffle_seed: Option<u64>,
     /// Threads that decode ahead; 0 decodes in the caller's thread. The batches do not depend on
     /// it.
-    pub workers: usize,
+    pub num_workers: usize,
     /// BatchIter each worker may be ahead.
-    pub prefetch: usize,
+    pub prefetch_factor: usize,
     /// What to do about an item that cannot be read.
     pub on_read_error: OnReadError,
 }
@@ -47,10 +47,10 @@ impl Default for DataLoaderConfig {
     fn default() -> Self {
         Self {
             batch_size: 64,
-            shuffle: Some(0),
-            workers: 1,
-            prefetch: 4,
-            on_read_error: OnReadError::Fatal,
+            shuffle_seed: Some(0),
+            num_workers: 1,
+            prefetch_factor: 4,
+            on_read_error: OnReadError::Fail,
         }
     }
 }
@@ -112,15 +112,15 @@ impl<B: Send + 'static> DataLoader<B> {
             "at least 1",
         )?;
         ensure(
-            config.workers <= 256,
+            config.num_workers <= 256,
             "workers",
-            config.workers,
+            config.num_workers,
             "at most 256",
         )?;
         ensure(
-            (1..=1024).contains(&config.prefetch),
+            (1..=1024).contains(&config.prefetch_factor),
             "prefetch",
-            config.prefetch,
+            config.prefetch_factor,
             "1 to 1024",
         )?;
         let len = dataset.len();
@@ -138,7 +138,7 @@ impl<B: Send + 'static> DataLoader<B> {
                             found = Some(item);
                             break;
                         }
-                        Err(error) if on_read_error == OnReadError::Fatal => return Err(error),
+                        Err(error) if on_read_error == OnReadError::Fail => return Err(error),
                         Err(error) => skipped(error),
                     }
                 }
@@ -154,7 +154,7 @@ impl<B: Send + 'static> DataLoader<B> {
         let shared = Shared {
             len,
             batch_size: config.batch_size.min(len),
-            shuffle: config.shuffle,
+            shuffle: config.shuffle_seed,
             read: Box::new(read),
             skipped: Mutex::default(),
             orders: Mutex::default(),
@@ -171,7 +171,7 @@ impl<B: Send + 'static> DataLoader<B> {
     }
 
     /// Number of items in the data set.
-    pub fn items(&self) -> usize {
+    pub fn num_items(&self) -> usize {
         self.shared.len
     }
 
@@ -186,8 +186,8 @@ impl<B: Send + 'static> DataLoader<B> {
     }
 
     /// The endless stream of training batches from batch `position` on.
-    pub fn batches(&self, position: usize) -> BatchIter<B> {
-        if self.config.workers == 0 {
+    pub fn iter_from(&self, position: usize) -> BatchIter<B> {
+        if self.config.num_workers == 0 {
             return BatchIter {
                 shared: self.shared.clone(),
                 position,
@@ -195,10 +195,10 @@ impl<B: Send + 'static> DataLoader<B> {
                 turn: 0,
             };
         }
-        let count = self.config.workers;
+        let count = self.config.num_workers;
         let workers = (0..count)
             .map(|worker| {
-                let (send, receive) = sync_channel(self.config.prefetch);
+                let (send, receive) = sync_channel(self.config.prefetch_factor);
                 let shared = self.shared.clone();
                 thread::spawn(move || work(&shared, position + worker, count, &send));
                 receive
@@ -214,7 +214,7 @@ impl<B: Send + 'static> DataLoader<B> {
 
     /// One pass in the data set's own order, the last batch as small as it comes out. Nothing is
     /// read ahead.
-    pub fn pass(&self) -> impl Iterator<Item = Result<B>> + '_ {
+    pub fn iter_once(&self) -> impl Iterator<Item = Result<B>> + '_ {
         let indices: Vec<usize> = (0..self.shared.len).collect();
         let size = self.shared.batch_size;
         (0..self.shared.len.div_ceil(size)).map(move |k| {
@@ -243,9 +243,9 @@ impl<B> Shared<B> {
         let (epoch, k) = (position / per_epoch, position % per_epoch);
         let places = k * self.batch_size..(k + 1) * self.batch_size;
         if self.len > MOST_LISTED {
-            let order = self
-                .shuffle
-                .map(|seed| Shuffle::new(self.len, &mut Rng::keyed(seed, "shuffle", epoch as u64)));
+            let order = self.shuffle.map(|seed| {
+                Shuffle::new(self.len, &mut Rng::stream(seed, "shuffle", epoch as u64))
+            });
             let indices: Vec<usize> = places
                 .map(|at| order.as_ref().map_or(at, |order| order.at(at)))
                 .collect();
@@ -260,7 +260,7 @@ impl<B> Shared<B> {
             return order.clone();
         }
         let order = Arc::new(match self.shuffle {
-            Some(seed) => Rng::keyed(seed, "shuffle", epoch as u64).permutation(self.len),
+            Some(seed) => Rng::stream(seed, "shuffle", epoch as u64).permutation(self.len),
             None => (0..self.len).collect(),
         });
         cached.push((epoch, order.clone()));
@@ -321,15 +321,15 @@ mod tests {
     fn loader(workers: usize, shuffle: Option<u64>) -> DataLoader<Vec<usize>> {
         let config = DataLoaderConfig {
             batch_size: 4,
-            shuffle,
-            workers,
+            shuffle_seed: shuffle,
+            num_workers: workers,
             ..DataLoaderConfig::default()
         };
         DataLoader::new(InMemory((0..11).collect()), |items| items, config).unwrap()
     }
 
     fn first(loader: &DataLoader<Vec<usize>>, from: usize, n: usize) -> Vec<Vec<usize>> {
-        let mut batches = loader.batches(from);
+        let mut batches = loader.iter_from(from);
         (0..n).map(|_| batches.next_batch().unwrap()).collect()
     }
 
@@ -365,7 +365,7 @@ mod tests {
 
     #[test]
     fn a_pass_has_every_item_once() {
-        let all: Vec<_> = loader(2, Some(5)).pass().map(Result::unwrap).collect();
+        let all: Vec<_> = loader(2, Some(5)).iter_once().map(Result::unwrap).collect();
         assert_eq!(all, [vec![0, 1, 2, 3], vec![4, 5, 6, 7], vec![8, 9, 10]]);
     }
 
@@ -373,11 +373,11 @@ mod tests {
     fn small_sets_make_small_batches() {
         let config = DataLoaderConfig {
             batch_size: 100,
-            workers: 0,
+            num_workers: 0,
             ..DataLoaderConfig::default()
         };
         let loader = DataLoader::new(InMemory(vec![1, 2, 3]), |items| items, config).unwrap();
-        assert_eq!(loader.batches(0).next_batch().unwrap().len(), 3);
+        assert_eq!(loader.iter_from(0).next_batch().unwrap().len(), 3);
     }
 
     struct Spoilt(&'static [usize]);
@@ -403,26 +403,26 @@ mod tests {
         let make = |bad: &'static [usize], on_read_error| {
             let config = DataLoaderConfig {
                 batch_size: 8,
-                shuffle: None,
-                workers: 2,
+                shuffle_seed: None,
+                num_workers: 2,
                 on_read_error,
                 ..DataLoaderConfig::default()
             };
             DataLoader::new(Spoilt(bad), |items| items, config).unwrap()
         };
-        let fatal = make(&[3], OnReadError::Fatal)
-            .batches(0)
+        let fatal = make(&[3], OnReadError::Fail)
+            .iter_from(0)
             .next_batch()
             .unwrap_err();
         assert_eq!(fatal.to_string(), "3.png: cannot be decoded: broken");
         let skipping = make(&[3, 4, 7], OnReadError::Skip);
         assert_eq!(
-            skipping.batches(0).next_batch().unwrap(),
+            skipping.iter_from(0).next_batch().unwrap(),
             [0, 1, 2, 5, 5, 5, 6, 0]
         );
         assert_eq!(skipping.skipped().len(), 3);
         let hopeless = make(&[0, 1, 2, 3, 4, 5, 6, 7], OnReadError::Skip)
-            .batches(0)
+            .iter_from(0)
             .next_batch()
             .unwrap_err();
         assert!(

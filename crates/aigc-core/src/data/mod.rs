@@ -24,7 +24,7 @@ mod loader;
 mod sample;
 mod shuffle;
 
-pub use classes::Classes;
+pub use classes::ClassLabels;
 pub use dataset::{Dataset, InMemory};
 pub use images::{Image, ImageBatch, ImageShape, collate_images};
 pub use loader::{BatchIter, DataLoader, DataLoaderConfig, OnReadError};

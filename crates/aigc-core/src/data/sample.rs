@@ -204,7 +204,7 @@ pub trait SampleBatch<const D: usize = 4>: Send + 'static {
 
 impl SampleBatch for ImageBatch {
     fn to_tensor(&self, device: &Device) -> Tensor<4> {
-        self.images(device)
+        self.to_tensor(device)
     }
 
     fn len(&self) -> usize {
@@ -216,7 +216,7 @@ impl SampleBatch for ImageBatch {
     }
 
     fn labels(&self) -> Option<&[u32]> {
-        self.label_values()
+        self.labels()
     }
 }
 

@@ -22,7 +22,7 @@ impl Shuffle {
         Self {
             len: len as u64,
             half: bits.div_ceil(2).max(1),
-            keys: std::array::from_fn(|_| rng.bits()),
+            keys: std::array::from_fn(|_| rng.next_u64()),
         }
     }
 

@@ -18,7 +18,7 @@ impl Estimate {
     ///
     /// # Errors
     /// [`Error::Config`] for fewer than two.
-    pub fn of(values: &[f64]) -> Result<Self> {
+    pub fn from_samples(values: &[f64]) -> Result<Self> {
         let count = values.len();
         if count < 2 {
             return Err(Error::config("values", count, "at least 2"));
@@ -72,7 +72,7 @@ pub fn bootstrap(
         return Err(Error::config("confidence", confidence, "between 0 and 1"));
     }
     let mut found = (0..rounds)
-        .map(|_| statistic(&(0..n).map(|_| rng.below(n)).collect::<Vec<_>>()))
+        .map(|_| statistic(&(0..n).map(|_| rng.random_index(n)).collect::<Vec<_>>()))
         .collect::<Result<Vec<f64>>>()?;
     found.sort_by(f64::total_cmp);
     let at = |share: f64| found[(share * (rounds - 1) as f64).round() as usize];
@@ -86,11 +86,11 @@ mod tests {
 
     #[test]
     fn a_mean_has_its_standard_error() {
-        let estimate = Estimate::of(&[1.0, 2.0, 3.0, 4.0]).unwrap();
+        let estimate = Estimate::from_samples(&[1.0, 2.0, 3.0, 4.0]).unwrap();
         assert_eq!(estimate.mean, 2.5);
         assert!((estimate.standard_error - (5.0f64 / 3.0 / 4.0).sqrt()).abs() < 1e-12);
         assert_eq!(format!("{estimate:.2}"), "2.50 ± 0.65");
-        assert!(Estimate::of(&[1.0]).is_err());
+        assert!(Estimate::from_samples(&[1.0]).is_err());
     }
 
     /// Of a mean of normals, the interval is nearly the mean and 1.96 standard errors on both
@@ -98,8 +98,8 @@ mod tests {
     #[test]
     fn the_bootstrap_interval_of_a_mean_is_the_normal_one() {
         let mut rng = Rng::new(0);
-        let values: Vec<f64> = rng.normals(400).into_iter().map(f64::from).collect();
-        let estimate = Estimate::of(&values).unwrap();
+        let values: Vec<f64> = rng.normal_vec(400).into_iter().map(f64::from).collect();
+        let estimate = Estimate::from_samples(&values).unwrap();
         let mean = |items: &[usize]| {
             Ok(items.iter().map(|i| values[*i]).sum::<f64>() / items.len() as f64)
         };

@@ -46,7 +46,7 @@ impl ClassHistogram {
     }
 
     /// How many classes were seen at all.
-    pub fn covered(&self) -> usize {
+    pub fn num_seen(&self) -> usize {
         self.counts.iter().filter(|count| **count > 0).count()
     }
 
@@ -88,7 +88,7 @@ mod tests {
             (
                 histogram.kl_to_uniform(),
                 histogram.total_variation(),
-                histogram.covered()
+                histogram.num_seen()
             ),
             (0.0, 0.0, 0)
         );
@@ -97,7 +97,7 @@ mod tests {
             (
                 histogram.kl_to_uniform(),
                 histogram.total_variation(),
-                histogram.covered()
+                histogram.num_seen()
             ),
             (0.0, 0.0, 4)
         );
@@ -106,7 +106,7 @@ mod tests {
         assert!((one.kl_to_uniform() - 4f64.ln()).abs() < 1e-12);
         assert!((one.total_variation() - 0.75).abs() < 1e-12);
         assert_eq!(
-            (one.covered(), one.total(), one.counts()),
+            (one.num_seen(), one.total(), one.counts()),
             (1, 8, &[0, 0, 8, 0][..])
         );
         let mut half = ClassHistogram::new(2).unwrap();

@@ -68,7 +68,7 @@ impl LeNet5 {
     ///
     /// # Errors
     /// [`Error::Weights`](crate::Error::Weights) if the file is not a LeNet-5's.
-    pub fn open(path: &Path, device: &Device) -> Result<Self> {
+    pub fn from_file(path: &Path, device: &Device) -> Result<Self> {
         load_weights(LeNet5Config.init(device), path)
     }
 }
@@ -88,7 +88,7 @@ impl Classifier for LeNet5 {
         let x = relu.forward(self.convnet.c5.forward(x)).flatten::<2>(1, 3);
         let features = relu.forward(self.fc.f6.forward(x));
         ClassifierOutput {
-            scores: self.fc.f7.forward(features.clone()),
+            logits: self.fc.f7.forward(features.clone()),
             features,
         }
     }

@@ -33,13 +33,13 @@ pub struct ClassifierOutput {
     /// Where the images lie in feature space, `[batch, features]`.
     pub features: Tensor<2>,
     /// Scores of the classes, `[batch, classes]`; the largest is the verdict.
-    pub scores: Tensor<2>,
+    pub logits: Tensor<2>,
 }
 
 impl ClassifierOutput {
     /// The class of each image.
-    pub fn classes(&self) -> Vec<u32> {
-        self.scores
+    pub fn predictions(&self) -> Vec<u32> {
+        self.logits
             .clone()
             .argmax(1)
             .into_data()

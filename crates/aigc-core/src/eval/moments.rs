@@ -164,7 +164,7 @@ mod tests {
 
     fn rows(seed: u64, n: usize, d: usize, shift: f64) -> Vec<f64> {
         Rng::new(seed)
-            .normals(n * d)
+            .normal_vec(n * d)
             .into_iter()
             .map(|x| f64::from(x) + shift)
             .collect()

@@ -50,7 +50,7 @@ impl NearestNeighbors {
         if batch.is_empty() {
             return Err(Error::config("images", 0, "at least 1"));
         }
-        let known = batch.images(device).flatten::<2>(1, 3);
+        let known = batch.to_tensor(device).flatten::<2>(1, 3);
         let halves = (known.clone() * known.clone())
             .sum_dim(1)
             .squeeze_dim::<1>(1)
@@ -58,7 +58,7 @@ impl NearestNeighbors {
         Ok(Self {
             known,
             halves,
-            labels: batch.label_values().map(<[u32]>::to_vec),
+            labels: batch.labels().map(<[u32]>::to_vec),
             shape: batch.shape(),
         })
     }
@@ -110,7 +110,7 @@ impl NearestNeighbors {
     }
 
     /// One more than the largest class, if every known image has one.
-    pub fn classes(&self) -> Option<usize> {
+    pub fn num_classes(&self) -> Option<usize> {
         self.labels
             .as_ref()
             .and_then(|labels| labels.iter().max())
@@ -125,7 +125,7 @@ impl NearestNeighbors {
     ///
     /// # Errors
     /// [`Error::Config`] if the images are of another shape, or fewer than `k` are known.
-    pub fn nearest(&self, images: &Tensor<4>, k: usize) -> Result<Vec<Vec<(usize, f64)>>> {
+    pub fn kneighbors(&self, images: &Tensor<4>, k: usize) -> Result<Vec<Vec<(usize, f64)>>> {
         let [_, channels, height, width] = images.dims();
         let shape = ImageShape::new(channels, height, width);
         if shape != self.shape {
@@ -193,9 +193,9 @@ impl NearestNeighbors {
     ///
     /// # Errors
     /// [`Error::Config`] if the images are of another shape.
-    pub fn images(&self, images: &Tensor<4>) -> Result<Tensor<4>> {
+    pub fn nearest_images(&self, images: &Tensor<4>) -> Result<Tensor<4>> {
         let indices: Vec<i32> = self
-            .nearest(images, 1)?
+            .kneighbors(images, 1)?
             .iter()
             .map(|near| near[0].0 as i32)
             .collect();
@@ -220,8 +220,10 @@ impl Classifier for NearestNeighbors {
             .labels
             .as_ref()
             .expect("a classifier needs images with classes");
-        let near = self.nearest(&images, 1).expect("images of the known shape");
-        let classes = self.classes().expect("some image is known");
+        let near = self
+            .kneighbors(&images, 1)
+            .expect("images of the known shape");
+        let classes = self.num_classes().expect("some image is known");
         let mut scores = vec![0.0f32; near.len() * classes];
         for (row, near) in scores.chunks_exact_mut(classes).zip(&near) {
             row[labels[near[0].0] as usize] = 1.0;
@@ -229,7 +231,7 @@ impl Classifier for NearestNeighbors {
         let scores = TensorData::new(scores, [near.len(), classes]);
         ClassifierOutput {
             features: images.flatten(1, 3),
-            scores: Tensor::from_data(scores, &self.known.device()),
+            logits: Tensor::from_data(scores, &self.known.device()),
         }
     }
 }
@@ -242,10 +244,10 @@ mod tests {
     #[test]
     fn neighbours_are_those_of_a_plain_search() {
         let device = Device::flex();
-        let (train, held_out) = digits::split();
+        let (train, held_out) = digits::train_test_split();
         let neighbours = NearestNeighbors::new(&train.0, &device).unwrap();
         let batch = collate_images(held_out.0[..20].to_vec());
-        let got = neighbours.nearest(&batch.images(&device), 3).unwrap();
+        let got = neighbours.kneighbors(&batch.to_tensor(&device), 3).unwrap();
         for (image, near) in held_out.0.iter().zip(&got) {
             let distance = |other: &Image| {
                 let pairs = image.pixels.iter().zip(&other.pixels);
@@ -270,11 +272,11 @@ mod tests {
     #[test]
     fn a_copy_is_at_no_distance() {
         let device = Device::flex();
-        let images = digits::split().0.0;
+        let images = digits::train_test_split().0.0;
         let neighbours = NearestNeighbors::new(&images, &device).unwrap();
-        let copies = collate_images(images[30..40].to_vec()).images(&device);
+        let copies = collate_images(images[30..40].to_vec()).to_tensor(&device);
         for (offset, near) in neighbours
-            .nearest(&copies, 2)
+            .kneighbors(&copies, 2)
             .unwrap()
             .into_iter()
             .enumerate()
@@ -289,13 +291,13 @@ mod tests {
     #[test]
     fn the_nearest_neighbour_reads_digits() {
         let device = Device::flex();
-        let (train, held_out) = digits::split();
+        let (train, held_out) = digits::train_test_split();
         let neighbours = NearestNeighbors::new(&train.0, &device).unwrap();
         let batch = collate_images(held_out.0.clone());
-        let classes = neighbours.classify(batch.images(&device)).classes();
+        let classes = neighbours.classify(batch.to_tensor(&device)).predictions();
         let right = classes
             .iter()
-            .zip(batch.label_values().unwrap())
+            .zip(batch.labels().unwrap())
             .filter(|(a, b)| a == b)
             .count();
         assert!(right as f64 >= 0.97 * held_out.len() as f64, "{right}");
@@ -305,14 +307,15 @@ mod tests {
     fn what_does_not_fit_is_an_error() {
         let device = Device::flex();
         assert!(NearestNeighbors::new(&[], &device).is_err());
-        let neighbours = NearestNeighbors::new(&digits::split().0.0[..5], &device).unwrap();
+        let neighbours =
+            NearestNeighbors::new(&digits::train_test_split().0.0[..5], &device).unwrap();
         assert!(
             neighbours
-                .nearest(&Tensor::zeros([1, 1, 7, 8], &device), 1)
+                .kneighbors(&Tensor::zeros([1, 1, 7, 8], &device), 1)
                 .is_err()
         );
         let error = neighbours
-            .nearest(&Tensor::zeros([1, 1, 8, 8], &device), 6)
+            .kneighbors(&Tensor::zeros([1, 1, 8, 8], &device), 6)
             .unwrap_err()
             .to_string();
         assert!(error.contains("`k` is 6, expected 1 to 5"), "{error}");

@@ -98,7 +98,7 @@ mod tests {
     fn attention_is_its_formula() {
         let device = Device::flex();
         let mut rng = Rng::new(1);
-        let [q, k, v]: [Vec<f32>; 3] = std::array::from_fn(|_| rng.normals(4 * 3));
+        let [q, k, v]: [Vec<f32>; 3] = std::array::from_fn(|_| rng.normal_vec(4 * 3));
         let tensor = |x: &[f32]| Tensor::<1>::from_floats(x, &device).reshape([1, 1, 4, 3]);
         for causal in [false, true] {
             let got =
@@ -126,7 +126,7 @@ mod tests {
         let layer = SelfAttentionConfig::new(8, 2)
             .with_causal(true)
             .init(&device)
-            .seeded(1);
+            .init_weights(1);
         let x: Tensor<3> = Rng::new(2).normal([1, 5, 8], &device);
         let changed = Tensor::cat(
             vec![

@@ -181,7 +181,7 @@ mod tests {
             .with_padding(1)
             .with_bias(false)
             .init(&device)
-            .seeded(1);
+            .init_weights(1);
         let transpose = ConvTranspose2dConfig::new([5, 3], 4)
             .with_stride(2)
             .with_padding(1)
@@ -210,7 +210,7 @@ mod tests {
         let conv = Conv2dConfig::new([2, 3], 3)
             .with_padding(1)
             .init(&device)
-            .seeded(3);
+            .init_weights(3);
         let x: Tensor<4> = Rng::new(4).normal([1, 2, 5, 5], &device);
         let data = |t: Tensor<4>| t.into_data().try_into_vec::<f32>().unwrap();
         let (got, w, xs) = (

@@ -87,14 +87,15 @@ impl Initializer {
         let (fan_in, fan_sum) = (fan_in.max(1) as f64, (fan_in + fan_out).max(1) as f64);
         let normal = |mean: f64, std: f64| {
             with_initial_stream(|rng| {
-                rng.normals(n)
+                rng.normal_vec(n)
                     .into_iter()
                     .map(|x| (mean + std * x as f64) as f32)
                     .collect()
             })
         };
-        let uniform =
-            |min: f64, max: f64| with_initial_stream(|rng| rng.uniforms(n, min as f32, max as f32));
+        let uniform = |min: f64, max: f64| {
+            with_initial_stream(|rng| rng.uniform_vec(n, min as f32, max as f32))
+        };
         match self {
             Initializer::Constant(value) => vec![value as f32; n],
             Initializer::Normal { mean, std } => normal(mean, std),

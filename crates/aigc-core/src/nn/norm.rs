@@ -248,7 +248,7 @@ mod tests {
         for group in values(
             GroupNormConfig::new(3, 6)
                 .init(&device)
-                .seeded(0)
+                .init_weights(0)
                 .forward(x.clone()),
         )
         .chunks(50)
@@ -257,7 +257,14 @@ mod tests {
             assert!(mean.abs() < 1e-5 && (variance - 1.0).abs() < 1e-4);
         }
         let x: Tensor<2> = Rng::new(1).normal([4, 64], &device) * 3.0 + 2.0;
-        for row in values(LayerNormConfig::new(64).init(&device).seeded(0).forward(x)).chunks(64) {
+        for row in values(
+            LayerNormConfig::new(64)
+                .init(&device)
+                .init_weights(0)
+                .forward(x),
+        )
+        .chunks(64)
+        {
             let (mean, variance) = moments(row);
             assert!(mean.abs() < 1e-5 && (variance - 1.0).abs() < 1e-4);
         }
@@ -266,7 +273,7 @@ mod tests {
     #[test]
     fn batch_norm_keeps_pytorch_running_statistics() {
         let device = Device::flex().autodiff();
-        let norm = BatchNormConfig::new(1).init(&device).seeded(0);
+        let norm = BatchNormConfig::new(1).init(&device).init_weights(0);
         norm.forward(Tensor::<2>::from_floats([[1.0], [3.0]], &device));
         norm.forward(Tensor::<2>::from_floats([[2.0], [6.0]], &device));
         // By hand: means 2 and 4, unbiased variances 2 and 8, momentum 0.1, from mean 0 and

@@ -31,8 +31,8 @@ impl QuantizedWeight {
             .try_into_vec_as()
             .expect("floats become floats");
         let (values, scales) = quantization.pack(&weight, width);
-        let values = TensorData::new(values, [rows, quantization.bytes(width)]);
-        let scales = TensorData::new(scales, [rows, width.div_ceil(Quantization::BLOCK)]);
+        let values = TensorData::new(values, [rows, quantization.packed_len(width)]);
+        let scales = TensorData::new(scales, [rows, width.div_ceil(Quantization::BLOCK_SIZE)]);
         let scales = Param::initialized(ParamId::new(), Tensor::from_data(scales, &device));
         // WGSL knows no bytes.
         let dtype = if device.supports_dtype(DType::I8) {
@@ -49,8 +49,8 @@ impl QuantizedWeight {
     }
 
     /// The numbers again, `[rows, width]`.
-    pub fn unpack(&self) -> Tensor<2> {
-        ops::unpack(
+    pub fn dequantize(&self) -> Tensor<2> {
+        ops::dequantize(
             self.values.val(),
             self.scales.val(),
             self.width,
@@ -91,6 +91,7 @@ impl QuantizedWeight {
             self.values.val().select(0, indices.clone()),
             self.scales.val().select(0, indices),
         );
-        ops::unpack(values, scales, self.width, self.quantization).reshape([batch, n, self.width])
+        ops::dequantize(values, scales, self.width, self.quantization)
+            .reshape([batch, n, self.width])
     }
 }

@@ -24,7 +24,7 @@ pub struct SpectralNorm {
 impl SpectralNorm {
     /// For a weight of so many outputs.
     pub fn new(outputs: usize, device: &Device) -> Self {
-        let u = Rng::keyed(0, "spectral", outputs as u64).normal([outputs], device);
+        let u = Rng::stream(0, "spectral", outputs as u64).normal([outputs], device);
         Self {
             u: RunningState::new(unit(u)),
         }

@@ -28,7 +28,7 @@ pub enum OptionalTensor<B: Backend> {
 
 impl<B: Backend> OptionalTensor<B> {
     /// As an option.
-    pub fn option(self) -> Option<FloatTensor<B>> {
+    pub fn into_option(self) -> Option<FloatTensor<B>> {
         match self {
             Self::Given(tensor) => Some(tensor),
             Self::Missing => None,
@@ -59,7 +59,7 @@ pub trait GenerativeOps: Backend {
         #[extension_type] bias: OptionalTensor<Self>,
         options: ConvOptions<2>,
     ) -> FloatTensor<Self> {
-        Self::conv2d(x, weight, bias.option(), options)
+        Self::conv2d(x, weight, bias.into_option(), options)
     }
 
     /// Gradient of a convolution's input, which is of shape `x`.
@@ -94,7 +94,7 @@ pub trait GenerativeOps: Backend {
         #[extension_type] bias: OptionalTensor<Self>,
         options: ConvTransposeOptions<2>,
     ) -> FloatTensor<Self> {
-        Self::conv_transpose2d(x, weight, bias.option(), options)
+        Self::conv_transpose2d(x, weight, bias.into_option(), options)
     }
 
     /// Gradient of a transposed convolution's input, which is of shape `x`.
@@ -129,7 +129,7 @@ pub trait GenerativeOps: Backend {
         weight: FloatTensor<Self>,
         #[extension_type] bias: OptionalTensor<Self>,
     ) -> FloatTensor<Self> {
-        Self::linear(x, weight, bias.option())
+        Self::linear(x, weight, bias.into_option())
     }
 
     /// Gradient of an affine map's input.
@@ -226,7 +226,7 @@ pub trait GenerativeOps: Backend {
         #[extension_type] beta: OptionalTensor<Self>,
         epsilon: f64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        primitives::layer_norm::<Self>(x, gamma, beta.option(), epsilon)
+        primitives::layer_norm::<Self>(x, gamma, beta.into_option(), epsilon)
     }
 
     /// Gradients of `x`, gamma and beta.
@@ -300,17 +300,17 @@ pub trait GenerativeOps: Backend {
         #[extension_type] bias: OptionalTensor<Self>,
         quantization: Quantization,
     ) -> FloatTensor<Self> {
-        primitives::quantized_linear::<Self>(x, values, scales, bias.option(), quantization)
+        primitives::quantized_linear::<Self>(x, values, scales, bias.into_option(), quantization)
     }
 
     /// The numbers of a packed weight, `width` in a row.
-    fn unpack(
+    fn dequantize(
         values: IntTensor<Self>,
         scales: FloatTensor<Self>,
         width: usize,
         quantization: Quantization,
     ) -> FloatTensor<Self> {
-        primitives::unpack::<Self>(values, scales, width, quantization)
+        primitives::dequantize::<Self>(values, scales, width, quantization)
     }
 
     /// Gradient of the `rows` rows.

@@ -54,7 +54,7 @@ fn may_be_f32(tensor: &OptionalTensor<Flex>) -> bool {
 
 /// An optional tensor, in order.
 fn given(tensor: OptionalTensor<Flex>) -> Option<FlexTensor> {
-    tensor.option().map(ordered)
+    tensor.into_option().map(ordered)
 }
 
 /// The numbers of an [`ordered`] tensor.
@@ -173,7 +173,7 @@ impl GenerativeOps for Flex {
             Some((sizes(x, output, weight, &options)?, output))
         });
         let Some((sizes, output)) = fast.flatten() else {
-            return Flex::conv2d(x, weight, bias.option(), options);
+            return Flex::conv2d(x, weight, bias.into_option(), options);
         };
         let (x, weight, bias) = (ordered(x), ordered(weight), given(bias));
         tensor(
@@ -234,7 +234,7 @@ impl GenerativeOps for Flex {
             Some((sizes(output, x, weight, &mirrored(&options))?, output))
         });
         let Some((sizes, output)) = fast.flatten() else {
-            return Flex::conv_transpose2d(x, weight, bias.option(), options);
+            return Flex::conv_transpose2d(x, weight, bias.into_option(), options);
         };
         let (x, weight, bias) = (ordered(x), ordered(weight), given(bias));
         tensor(
@@ -291,7 +291,7 @@ impl GenerativeOps for Flex {
     fn linear_forward(x: FlexTensor, weight: FlexTensor, bias: OptionalTensor<Flex>) -> FlexTensor {
         let _timer = timer("linear_forward");
         if !all_f32(&[&x, &weight]) || !may_be_f32(&bias) {
-            return Flex::linear(x, weight, bias.option());
+            return Flex::linear(x, weight, bias.into_option());
         }
         // A transposed weight, such as a table of tokens that scores them too, is read where it
         // lies.
@@ -482,7 +482,7 @@ impl GenerativeOps for Flex {
     ) -> Three {
         let _timer = timer("layer_norm_forward");
         if !all_f32(&[&x, &gamma]) || !may_be_f32(&beta) || x.shape().num_elements() == 0 {
-            return primitives::layer_norm::<Flex>(x, gamma, beta.option(), epsilon);
+            return primitives::layer_norm::<Flex>(x, gamma, beta.into_option(), epsilon);
         }
         let (x, gamma, beta) = (ordered(x), ordered(gamma), given(beta));
         let (y, mean, var) = norm::layer_norm(
@@ -652,24 +652,28 @@ impl GenerativeOps for Flex {
                 let y = multiply_packed([m, n], slice(&x), weight, bias.as_ref().map(slice));
                 tensor(y, with_last(x.shape(), n))
             }
-            _ => {
-                primitives::quantized_linear::<Flex>(x, values, scales, bias.option(), quantization)
-            }
+            _ => primitives::quantized_linear::<Flex>(
+                x,
+                values,
+                scales,
+                bias.into_option(),
+                quantization,
+            ),
         }
     }
 
-    fn unpack(
+    fn dequantize(
         values: FlexTensor,
         scales: FlexTensor,
         width: usize,
         quantization: Quantization,
     ) -> FlexTensor {
-        let _timer = timer("unpack");
+        let _timer = timer("dequantize");
         let rows = scales.shape()[0];
         let (values, scales) = (values.to_contiguous(), ordered(scales));
         match packed(&values, &scales, width, quantization) {
-            Some(weight) => tensor(weight.unpack(0..rows), [rows, width]),
-            None => primitives::unpack::<Flex>(values, scales, width, quantization),
+            Some(weight) => tensor(weight.dequantize(0..rows), [rows, width]),
+            None => primitives::dequantize::<Flex>(values, scales, width, quantization),
         }
     }
 

@@ -288,7 +288,7 @@ pub fn layer_norm<const D: usize>(
     let (x, gamma, beta) = (x.into_dispatch(), gamma.into_dispatch(), optional(beta));
     Tensor::from_dispatch(match listed {
         true => Dispatch::layer_norm_forward(x, gamma, beta, epsilon).0,
-        false => primitives::layer_norm::<Dispatch>(x, gamma, beta.option(), epsilon).0,
+        false => primitives::layer_norm::<Dispatch>(x, gamma, beta.into_option(), epsilon).0,
     })
 }
 
@@ -396,8 +396,8 @@ fn check_packed(
     quantization: Quantization,
 ) {
     let expected = [
-        [scales.dims()[0], quantization.bytes(width)],
-        [scales.dims()[0], width.div_ceil(Quantization::BLOCK)],
+        [scales.dims()[0], quantization.packed_len(width)],
+        [scales.dims()[0], width.div_ceil(Quantization::BLOCK_SIZE)],
     ];
     assert_eq!(
         [values.dims(), scales.dims()],
@@ -425,7 +425,7 @@ pub fn quantized_linear<const D: usize>(
 ) -> Tensor<D> {
     let width = x.dims()[D - 1];
     if x.device().is_autodiff() {
-        let weight = unpack(values, scales, width, quantization).cast(x.dtype());
+        let weight = dequantize(values, scales, width, quantization).cast(x.dtype());
         return linear(x, weight.transpose(), bias);
     }
     check_packed(&values, &scales, width, quantization);
@@ -456,7 +456,7 @@ pub fn quantized_linear<const D: usize>(
 ///
 /// # Panics
 /// If the shapes do not fit each other.
-pub fn unpack(
+pub fn dequantize(
     values: Tensor<2, Int>,
     scales: Tensor<2>,
     width: usize,
@@ -464,13 +464,18 @@ pub fn unpack(
 ) -> Tensor<2> {
     check_packed(&values, &scales, width, quantization);
     if scales.device().is_autodiff() {
-        return Tensor::from_inner(unpack(values.inner(), scales.inner(), width, quantization));
+        return Tensor::from_inner(dequantize(
+            values.inner(),
+            scales.inner(),
+            width,
+            quantization,
+        ));
     }
     let listed = is_listed(&scales.device());
     let (values, scales) = (values.into_dispatch(), scales.into_dispatch());
     Tensor::from_dispatch(match listed {
-        true => Dispatch::unpack(values, scales, width, quantization),
-        false => primitives::unpack::<Dispatch>(values, scales, width, quantization),
+        true => Dispatch::dequantize(values, scales, width, quantization),
+        false => primitives::dequantize::<Dispatch>(values, scales, width, quantization),
     })
 }
 

@@ -516,13 +516,13 @@ pub(crate) fn quantized_linear<B: Backend>(
 ) -> Float<B> {
     let width = x.shape()[x.shape().num_dims() - 1];
     let weight = B::float_cast(
-        unpack::<B>(values, scales, width, quantization),
+        dequantize::<B>(values, scales, width, quantization),
         x.dtype().into(),
     );
     B::linear(x, B::float_transpose(weight), bias)
 }
 
-pub(crate) fn unpack<B: Backend>(
+pub(crate) fn dequantize<B: Backend>(
     values: IntTensor<B>,
     scales: Float<B>,
     width: usize,
@@ -532,12 +532,14 @@ pub(crate) fn unpack<B: Backend>(
     let values = B::int_into_float(values, scales.dtype().into());
     let values = match quantization {
         Quantization::Int8 => {
-            B::float_reshape(values, Shape::new([rows, blocks, Quantization::BLOCK]))
+            B::float_reshape(values, Shape::new([rows, blocks, Quantization::BLOCK_SIZE]))
         }
         Quantization::Int4 => {
             // A byte is 16·high + low, with low from 0 to 15 where it stands for −8 to 7.
-            let bytes =
-                B::float_reshape(values, Shape::new([rows, blocks, Quantization::BLOCK / 2]));
+            let bytes = B::float_reshape(
+                values,
+                Shape::new([rows, blocks, Quantization::BLOCK_SIZE / 2]),
+            );
             let high = B::float_floor(B::float_div_scalar(bytes.clone(), 16.0.into()));
             let low = B::float_sub(bytes, B::float_mul_scalar(high.clone(), 16.0.into()));
             let above = B::float_floor(B::float_div_scalar(low.clone(), 8.0.into()));
@@ -554,7 +556,10 @@ pub(crate) fn unpack<B: Backend>(
         values,
         B::float_reshape(scales, Shape::new([rows, blocks, 1])),
     );
-    let all = B::float_reshape(values, Shape::new([rows, blocks * Quantization::BLOCK]));
+    let all = B::float_reshape(
+        values,
+        Shape::new([rows, blocks * Quantization::BLOCK_SIZE]),
+    );
     B::float_slice(all, &[(0..rows).into(), (0..width).into()])
 }
 
@@ -657,7 +662,7 @@ pub(crate) fn adam_step<B: Backend>(
         beta_1,
         beta_2,
         epsilon,
-        time,
+        step: time,
         weight_decay,
         decoupled_decay,
     } = step;

@@ -110,8 +110,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("walk.gif");
         let grid = ImageGrid {
-            gap: 0,
-            zoom: 1,
+            padding: 0,
+            scale: 1,
             ..ImageGrid::new(1, 4)
         };
         let frames = (0..3).map(|i| Tensor::full([1, 1, 4, 4], i as f32 / 2.0, &device));

@@ -18,12 +18,12 @@ pub struct ImageGrid {
     /// The value that is white; what lies above is white too.
     pub white: f32,
     /// Side of the square that a pixel becomes.
-    pub zoom: u32,
+    pub scale: u32,
     /// Whether enlarged pixels flow into each other, which makes tiny images easier to read, or
     /// stay squares.
-    pub smooth: bool,
+    pub interpolate: bool,
     /// Pixels of background around every image.
-    pub gap: u32,
+    pub padding: u32,
 }
 
 impl ImageGrid {
@@ -34,9 +34,9 @@ impl ImageGrid {
             columns,
             black: 0.0,
             white: 1.0,
-            zoom: (64 / side.max(1)).max(1) as u32,
-            smooth: false,
-            gap: 2,
+            scale: (64 / side.max(1)).max(1) as u32,
+            interpolate: false,
+            padding: 2,
         }
     }
 
@@ -50,9 +50,9 @@ impl ImageGrid {
     }
 
     /// Lets enlarged pixels flow into each other.
-    pub fn smoothed(self) -> Self {
+    pub fn with_interpolation(self) -> Self {
         Self {
-            smooth: true,
+            interpolate: true,
             ..self
         }
     }
@@ -87,10 +87,15 @@ impl ImageGrid {
             self.white,
             "above `black`",
         )?;
-        ensure((1..=64).contains(&self.zoom), "zoom", self.zoom, "1 to 64")?;
-        ensure(self.gap <= 64, "gap", self.gap, "0 to 64")?;
+        ensure(
+            (1..=64).contains(&self.scale),
+            "zoom",
+            self.scale,
+            "1 to 64",
+        )?;
+        ensure(self.padding <= 64, "gap", self.padding, "0 to 64")?;
         let side = |pixels: usize, cells: usize| {
-            (pixels as u128 * u128::from(self.zoom) + 64) * (cells as u128 + 1)
+            (pixels as u128 * u128::from(self.scale) + 64) * (cells as u128 + 1)
         };
         let in_a_row = self.columns.min(count);
         let total = side(width, in_a_row) * side(height, count.div_ceil(in_a_row));
@@ -106,14 +111,14 @@ impl ImageGrid {
             .map_err(|e| Error::other(format!("{e:?}")))?;
         let columns = self.columns.min(count);
         let (cell_w, cell_h) = (
-            width as u32 * self.zoom + self.gap,
-            height as u32 * self.zoom + self.gap,
+            width as u32 * self.scale + self.padding,
+            height as u32 * self.scale + self.padding,
         );
         let rows = count.div_ceil(columns) as u32;
         let background = Rgb([64, 64, 64]);
         let mut picture = RgbImage::from_pixel(
-            columns as u32 * cell_w + self.gap,
-            rows * cell_h + self.gap,
+            columns as u32 * cell_w + self.padding,
+            rows * cell_h + self.padding,
             background,
         );
         let shade = |value: f32| {
@@ -121,7 +126,7 @@ impl ImageGrid {
             (unit.clamp(0.0, 1.0) * 255.0).round() as u8 // NaN becomes 0
         };
         let plane = height * width;
-        let filter = if self.smooth {
+        let filter = if self.interpolate {
             imageops::FilterType::CatmullRom
         } else {
             imageops::FilterType::Nearest
@@ -133,10 +138,10 @@ impl ImageGrid {
                     shade(image[if channels == 3 { c * plane + at } else { at }])
                 }))
             });
-            let (w, h) = (width as u32 * self.zoom, height as u32 * self.zoom);
+            let (w, h) = (width as u32 * self.scale, height as u32 * self.scale);
             let large = imageops::resize(&small, w, h, filter);
             let (column, row) = ((index % columns) as u32, (index / columns) as u32);
-            let (x, y) = (self.gap + column * cell_w, self.gap + row * cell_h);
+            let (x, y) = (self.padding + column * cell_w, self.padding + row * cell_h);
             imageops::replace(&mut picture, &large, i64::from(x), i64::from(y));
         }
         Ok(picture)
@@ -175,8 +180,8 @@ mod tests {
             &Device::flex(),
         );
         let grid = ImageGrid {
-            zoom: 2,
-            gap: 1,
+            scale: 2,
+            padding: 1,
             ..ImageGrid::new(2, 2)
         };
         let folder = tempfile::tempdir().unwrap();
@@ -196,8 +201,8 @@ mod tests {
     fn colours_keep_their_planes() {
         let red = Tensor::<4>::from_floats([[[[1.0]], [[0.0]], [[0.0]]]], &Device::flex());
         let picture = ImageGrid {
-            zoom: 1,
-            gap: 0,
+            scale: 1,
+            padding: 0,
             ..ImageGrid::new(1, 1)
         }
         .draw(&red)

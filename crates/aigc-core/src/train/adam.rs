@@ -102,7 +102,7 @@ impl Optimizer for Adam {
             beta_1,
             beta_2,
             epsilon,
-            time: i32::try_from(time).unwrap_or(i32::MAX),
+            step: i32::try_from(time).unwrap_or(i32::MAX),
             weight_decay,
             decoupled_decay,
         };

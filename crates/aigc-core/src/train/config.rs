@@ -1,6 +1,6 @@
 //! What a run is asked to do.
 
-use super::{OptimizerConfig, ParamGroupConfig, Schedule};
+use super::{LrSchedule, OptimizerConfig, ParamGroupConfig};
 use crate::{Result, check::ensure};
 use serde::{Deserialize, Serialize};
 
@@ -29,9 +29,9 @@ impl EmaConfig {
 #[serde(default)]
 pub struct TrainerConfig {
     /// Updates to make.
-    pub steps: usize,
+    pub max_steps: usize,
     /// Minutes after which to stop even so; counted anew at every start.
-    pub minutes: Option<f64>,
+    pub max_minutes: Option<f64>,
     /// Seed of initial weights, noise and dropout.
     pub seed: u64,
     /// The optimizer of every turn that [`Trainer::optimizer`](super::Trainer::optimizer) does not
@@ -40,11 +40,11 @@ pub struct TrainerConfig {
     /// Learning rate at factor 1 of the schedule.
     pub learning_rate: f64,
     /// Factor by step.
-    pub schedule: Schedule,
+    pub lr_schedule: LrSchedule,
     /// Parameters treated in their own way.
-    pub groups: Vec<ParamGroupConfig>,
+    pub param_groups: Vec<ParamGroupConfig>,
     /// BatchIter whose gradients are averaged for one update.
-    pub accumulate: usize,
+    pub gradient_accumulation_steps: usize,
     /// Largest allowed norm of all gradients together.
     pub max_grad_norm: Option<f64>,
     /// Average of the weights, used wherever the model is judged or shown.
@@ -58,33 +58,33 @@ pub struct TrainerConfig {
     /// How many of the newest checkpoints stay.
     pub save_total_limit: usize,
     /// Whether the checkpoint of the best evaluation stays too, and becomes the final model.
-    pub keep_best: bool,
+    pub load_best_model_at_end: bool,
     /// Whether a larger value of the first metric is better.
-    pub maximize: bool,
+    pub greater_is_better: bool,
     /// Evaluations without improvement after which to stop.
-    pub patience: Option<usize>,
+    pub early_stopping_patience: Option<usize>,
 }
 
 impl Default for TrainerConfig {
     fn default() -> Self {
         Self {
-            steps: 1000,
-            minutes: None,
+            max_steps: 1000,
+            max_minutes: None,
             seed: 0,
             optimizer: OptimizerConfig::default(),
             learning_rate: 1e-3,
-            schedule: Schedule::CONSTANT,
-            groups: Vec::new(),
-            accumulate: 1,
+            lr_schedule: LrSchedule::CONSTANT,
+            param_groups: Vec::new(),
+            gradient_accumulation_steps: 1,
             max_grad_norm: None,
             ema: None,
             eval_steps: 0,
             preview_steps: 0,
             save_steps: 500,
             save_total_limit: 2,
-            keep_best: false,
-            maximize: false,
-            patience: None,
+            load_best_model_at_end: false,
+            greater_is_better: false,
+            early_stopping_patience: None,
         }
     }
 }
@@ -93,7 +93,7 @@ impl TrainerConfig {
     /// `steps` updates, everything else as it usually is.
     pub fn new(steps: usize) -> Self {
         Self {
-            steps,
+            max_steps: steps,
             ..Self::default()
         }
     }
@@ -104,7 +104,7 @@ impl TrainerConfig {
     /// [`Error::Config`](crate::Error::Config) naming the field.
     pub fn validate(&self) -> Result<()> {
         let rate = self.learning_rate;
-        ensure(self.steps > 0, "steps", self.steps, "at least 1")?;
+        ensure(self.max_steps > 0, "steps", self.max_steps, "at least 1")?;
         ensure(
             rate > 0.0 && rate <= 1.0,
             "learning_rate",
@@ -112,9 +112,9 @@ impl TrainerConfig {
             "above 0, at most 1",
         )?;
         ensure(
-            self.accumulate > 0,
+            self.gradient_accumulation_steps > 0,
             "accumulate",
-            self.accumulate,
+            self.gradient_accumulation_steps,
             "at least 1",
         )?;
         ensure(
@@ -123,7 +123,7 @@ impl TrainerConfig {
             self.save_total_limit,
             "at least 1",
         )?;
-        if let Some(minutes) = self.minutes {
+        if let Some(minutes) = self.max_minutes {
             ensure(minutes > 0.0, "minutes", minutes, "above 0")?; // infinite is fine
         }
         if let Some(norm) = self.max_grad_norm {
@@ -142,7 +142,7 @@ impl TrainerConfig {
                 "from 0 to below 1",
             )?;
         }
-        if let Some(patience) = self.patience {
+        if let Some(patience) = self.early_stopping_patience {
             ensure(patience > 0, "patience", patience, "at least 1")?;
             ensure(
                 self.eval_steps > 0,
@@ -152,10 +152,10 @@ impl TrainerConfig {
             )?;
         }
         self.optimizer.validate()?;
-        self.groups
+        self.param_groups
             .iter()
             .try_for_each(ParamGroupConfig::validate)?;
-        self.schedule.validate()
+        self.lr_schedule.validate()
     }
 
     /// Fails if this configuration would make another run out of the one `saved` began. Lengths and

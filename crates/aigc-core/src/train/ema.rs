@@ -1,7 +1,7 @@
 //! An average of the weights.
 
 use super::EmaConfig;
-use crate::params::{ParamVisitor, Replace, map_params, visit_params};
+use crate::params::{ParamMapper, ParamVisitor, map_params, visit_params};
 use burn::{
     module::{Module, Param},
     tensor::Tensor,
@@ -111,8 +111,8 @@ struct Average<'a> {
     keep: f64,
 }
 
-impl Replace for Average<'_> {
-    fn replace<const D: usize>(&mut self, path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+impl ParamMapper for Average<'_> {
+    fn map<const D: usize>(&mut self, path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         if !self.averaged.contains(path) {
             return param;
         }

@@ -1,6 +1,6 @@
 //! The course of the losses, as a picture.
 
-use super::{Callback, Event, Record, read_metrics};
+use super::{Callback, Event, MetricsRecord, read_metrics};
 use crate::{Error, Result, checkpoint::write_atomic};
 use plotters::prelude::*;
 use std::{
@@ -65,7 +65,7 @@ impl Callback for LossPlot {
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be written.
-pub fn plot_losses(records: &[Record], path: &Path) -> Result<()> {
+pub fn plot_losses(records: &[MetricsRecord], path: &Path) -> Result<()> {
     let mut series: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
     for record in records {
         for (name, value) in &record.values {
@@ -182,7 +182,7 @@ mod tests {
         let path = folder.path().join("loss.svg");
         plot_losses(&[], &path).unwrap();
         assert!(!path.exists());
-        let record = |step, kind: &str, name: &str, value| Record {
+        let record = |step, kind: &str, name: &str, value| MetricsRecord {
             step,
             kind: kind.into(),
             values: BTreeMap::from([

@@ -12,7 +12,7 @@ use std::{
 
 /// A line of `metrics.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Record {
+pub struct MetricsRecord {
     /// Steps made.
     pub step: usize,
     /// `train` (means since the line before) or `evaluate`.
@@ -36,7 +36,7 @@ pub struct MetricsLogger {
 
 impl MetricsLogger {
     /// One line every `every` steps (at least 1), with means over them.
-    pub fn every(every: usize) -> Self {
+    pub fn new(every: usize) -> Self {
         Self {
             every: every.max(1),
             file: None,
@@ -52,7 +52,7 @@ impl MetricsLogger {
         kind: &str,
         values: BTreeMap<String, Option<f64>>,
     ) -> Result<()> {
-        let record = Record {
+        let record = MetricsRecord {
             step,
             kind: kind.to_string(),
             values,
@@ -144,11 +144,12 @@ fn keep_until(path: &Path, step: usize) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read.
-pub fn read_metrics(path: &Path) -> Result<Vec<Record>> {
+pub fn read_metrics(path: &Path) -> Result<Vec<MetricsRecord>> {
     let file = File::open(path).map_err(Error::io(path))?;
     let mut records = Vec::new();
     for line in BufReader::new(file).split(b'\n') {
-        records.extend(serde_json::from_slice::<Record>(&line.map_err(Error::io(path))?).ok());
+        records
+            .extend(serde_json::from_slice::<MetricsRecord>(&line.map_err(Error::io(path))?).ok());
     }
     Ok(records)
 }

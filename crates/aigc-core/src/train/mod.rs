@@ -31,10 +31,10 @@ pub use event::{Callback, Event, StepReport, StopReason};
 pub use gradients::{grad_norm, scale_gradients};
 #[cfg(feature = "plot")]
 pub use loss_plot::{LossPlot, plot_losses};
-pub use metrics_log::{MetricsLogger, Record, read_metrics};
-pub use objective::{Losses, Objective, Phase, StepContext};
+pub use metrics_log::{MetricsLogger, MetricsRecord, read_metrics};
+pub use objective::{LossOutput, Objective, Phase, StepContext};
 pub use optimizer::{OptimizerConfig, ParamGroupConfig};
 #[cfg(feature = "progress")]
 pub use progress::ProgressBar;
-pub use schedule::{Decay, Schedule};
-pub use trainer::{Metrics, PreviewContext, Start, TrainOutput, Trainer};
+pub use schedule::{LrDecay, LrSchedule};
+pub use trainer::{Metrics, PreviewContext, StartFrom, TrainOutput, Trainer};

@@ -16,7 +16,7 @@ pub trait Objective {
 
     /// The updates of one step, in order. One update of everything, unless an adversarial family
     /// says otherwise.
-    fn turns(&self) -> Vec<Phase> {
+    fn phases(&self) -> Vec<Phase> {
         vec![Phase::new("model")]
     }
 
@@ -30,14 +30,14 @@ pub trait Objective {
         model: &Self::Model,
         batch: &Self::Batch,
         context: &mut StepContext,
-    ) -> Result<Losses>;
+    ) -> Result<LossOutput>;
 
     /// Called after every update with the updated model; what it returns takes its place. Clipping
     /// weights belongs here.
     ///
     /// # Errors
     /// Stop training.
-    fn updated(&mut self, model: Self::Model, turn: usize) -> Result<Self::Model> {
+    fn after_update(&mut self, model: Self::Model, turn: usize) -> Result<Self::Model> {
         let _ = turn;
         Ok(model)
     }
@@ -52,7 +52,7 @@ pub trait Objective {
     ///
     /// # Errors
     /// [`Error::Config`] if it is not a state of this objective.
-    fn restore(&mut self, state: serde_json::Value) -> Result<()> {
+    fn load_state(&mut self, state: serde_json::Value) -> Result<()> {
         match state {
             serde_json::Value::Null => Ok(()),
             other => Err(Error::config(
@@ -89,7 +89,7 @@ impl Phase {
     }
 
     /// Updates only the model's field called `field`.
-    pub const fn of(self, field: &'static str) -> Self {
+    pub const fn for_field(self, field: &'static str) -> Self {
         Self {
             field: Some(field),
             ..self
@@ -97,7 +97,7 @@ impl Phase {
     }
 
     /// Makes the update `times` times per step.
-    pub const fn repeated(self, times: usize) -> Self {
+    pub const fn with_repeats(self, times: usize) -> Self {
         Self {
             repeat: times,
             ..self
@@ -121,11 +121,11 @@ pub struct StepContext {
     /// Steps to be made in all.
     pub steps: usize,
     /// Which of [`Objective::turns`].
-    pub turn: usize,
+    pub phase: usize,
     /// Which of the turn's repeated updates.
     pub repetition: usize,
     /// Which of the accumulated batches.
-    pub micro: usize,
+    pub micro_batch: usize,
     /// The model's device, with autodiff.
     pub device: Device,
     /// Noise for this batch alone: the same when a resumed run makes this step again.
@@ -140,9 +140,9 @@ impl StepContext {
         Self {
             step,
             steps,
-            turn: 0,
+            phase: 0,
             repetition: 0,
-            micro: 0,
+            micro_batch: 0,
             device,
             rng,
             alerts: Vec::new(),
@@ -158,25 +158,25 @@ impl StepContext {
 
 /// The loss of a batch, and the parts of it that people want to see.
 #[derive(Clone, Debug)]
-pub struct Losses {
+pub struct LossOutput {
     /// What is minimised, `[1]`.
-    pub total: Tensor<1>,
+    pub loss: Tensor<1>,
     /// Named values of shape `[1]`, shown and logged and watched for NaN.
-    pub parts: Vec<(&'static str, Tensor<1>)>,
+    pub metrics: Vec<(&'static str, Tensor<1>)>,
 }
 
-impl Losses {
+impl LossOutput {
     /// A loss without parts.
     pub fn new(total: Tensor<1>) -> Self {
         Self {
-            total,
-            parts: Vec::new(),
+            loss: total,
+            metrics: Vec::new(),
         }
     }
 
     /// Adds a part.
-    pub fn with(mut self, name: &'static str, value: Tensor<1>) -> Self {
-        self.parts.push((name, value));
+    pub fn with_metric(mut self, name: &'static str, value: Tensor<1>) -> Self {
+        self.metrics.push((name, value));
         self
     }
 }

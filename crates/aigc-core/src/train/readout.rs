@@ -1,6 +1,6 @@
 //! The losses of a batch on the host.
 
-use super::Losses;
+use super::LossOutput;
 use crate::{Error, Result};
 use burn::tensor::Tensor;
 use std::collections::BTreeSet;
@@ -9,9 +9,9 @@ use std::collections::BTreeSet;
 pub(super) const GRAD_NORM: &str = "grad_norm";
 
 /// The values of the losses, in one transfer from the device.
-pub(super) fn read(losses: &Losses) -> Result<Vec<(String, f64)>> {
+pub(super) fn read(losses: &LossOutput) -> Result<Vec<(String, f64)>> {
     let names: Vec<&str> = std::iter::once("loss")
-        .chain(losses.parts.iter().map(|(name, _)| *name))
+        .chain(losses.metrics.iter().map(|(name, _)| *name))
         .collect();
     let distinct: BTreeSet<&str> = names.iter().copied().chain([GRAD_NORM]).collect();
     if distinct.len() <= names.len() {
@@ -21,7 +21,7 @@ pub(super) fn read(losses: &Losses) -> Result<Vec<(String, f64)>> {
             "parts of different names, none `loss` or `grad_norm`",
         ));
     }
-    let values = std::iter::once(&losses.total).chain(losses.parts.iter().map(|(_, value)| value));
+    let values = std::iter::once(&losses.loss).chain(losses.metrics.iter().map(|(_, value)| value));
     let values = Tensor::cat(values.map(|v| v.clone().detach()).collect(), 0).into_data();
     Ok(names
         .into_iter()

@@ -1,7 +1,7 @@
 //! The loop, step by step.
 
 use super::{
-    Ema, Event, Losses, Objective, Phase, PreviewContext, Start, StepContext, StepReport,
+    Ema, Event, LossOutput, Objective, Phase, PreviewContext, StartFrom, StepContext, StepReport,
     StopReason, TrainOutput, Trainer,
     gradients::{grad_norm, scale_gradients},
     optimizer::{Group, learning_rates, resolve},
@@ -67,11 +67,11 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
         let lock = run.lock()?;
         run.recover()?;
         let checkpoint = match trainer.start {
-            Start::Fresh => None,
+            StartFrom::Fresh => None,
             // Killed before its first checkpoint: the beginning is where it goes on.
-            Start::Resume if run.steps()?.is_empty() => None,
-            Start::Resume => Some(run.latest()?),
-            Start::ResumeAt(step) => Some(run.at(step)?),
+            StartFrom::Resume if run.checkpoint_steps()?.is_empty() => None,
+            StartFrom::Resume => Some(run.latest_checkpoint()?),
+            StartFrom::ResumeAt(step) => Some(run.checkpoint(step)?),
         };
         let run_config = RunConfig {
             model: trainer.with_model_config.clone(),
@@ -79,15 +79,15 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
             objective: trainer.with_objective_config.clone(),
             data: trainer.with_data_config.clone(),
             loader: serde_json::json!({
-                "items": loader.items(),
+                "items": loader.num_items(),
                 "batch_size": loader.config().batch_size,
-                "shuffle": loader.config().shuffle,
+                "shuffle": loader.config().shuffle_seed,
                 "on_read_error": loader.config().on_read_error,
             }),
         };
-        if trainer.start != Start::Fresh && run.config_path().exists() {
+        if trainer.start != StartFrom::Fresh && run.config_path().exists() {
             check_continues(&run_config, &read_json(&run.config_path())?)?;
-        } else if trainer.start == Start::Fresh && !run.steps()?.is_empty() {
+        } else if trainer.start == StartFrom::Fresh && !run.checkpoint_steps()?.is_empty() {
             return Err(Error::config(
                 "start",
                 "fresh",
@@ -95,20 +95,20 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
             ));
         }
         // A plain model first, whatever device it was made on: weights are loaded into that.
-        let mut model = assign_path_ids(model.seeded(config.seed).valid());
+        let mut model = assign_path_ids(model.init_weights(config.seed).valid());
         let mut state = State::default();
         if let Some(checkpoint) = &checkpoint {
             let offer = |error| run.with_fallback(checkpoint.step(), error);
-            state = checkpoint.json(STATE).map_err(offer)?;
+            state = checkpoint.read_json(STATE).map_err(offer)?;
             if state.step != checkpoint.step() {
                 let reason = format!(
                     "it is of step {}, expected {}",
                     state.step,
                     checkpoint.step()
                 );
-                return Err(offer(Error::checkpoint(checkpoint.file(STATE), reason)));
+                return Err(offer(Error::checkpoint(checkpoint.path(STATE), reason)));
             }
-            model = assign_path_ids(load_weights(model, &checkpoint.file(MODEL)).map_err(offer)?);
+            model = assign_path_ids(load_weights(model, &checkpoint.path(MODEL)).map_err(offer)?);
         }
         let device = model
             .devices()
@@ -118,7 +118,7 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
         let device = device.autodiff();
         let plain = model.clone();
         let model = model.train();
-        let groups = resolve(&config.groups, &model)?;
+        let groups = resolve(&config.param_groups, &model)?;
         let players = turns
             .iter()
             .map(|turn| {
@@ -137,7 +137,7 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
                 };
                 let optimizer = match &checkpoint {
                     Some(checkpoint) => {
-                        load_optimizer(optimizer, &model, &checkpoint.file(&optimizer_file(turn)))
+                        load_optimizer(optimizer, &model, &checkpoint.path(&optimizer_file(turn)))
                             .map_err(|error| run.with_fallback(checkpoint.step(), error))?
                     }
                     None => optimizer,
@@ -162,7 +162,7 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
             (Some(ema), None) => Some(Ema::new(&model, ema)),
             (Some(ema), Some(checkpoint)) => {
                 // Loaded into tensors of its own: `valid` has made fresh running statistics.
-                let average = load_weights(plain.valid(), &checkpoint.file(EMA))
+                let average = load_weights(plain.valid(), &checkpoint.path(EMA))
                     .map_err(|error| run.with_fallback(checkpoint.step(), error))?;
                 Some(Ema::resume(&model, average, ema, state.ema_updates))
             }
@@ -171,7 +171,7 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
             // Newest first: were this to be interrupted, the newest left would still be the one to
             // go on from.
             for newer in run
-                .steps()?
+                .checkpoint_steps()?
                 .into_iter()
                 .rev()
                 .filter(|s| *s > checkpoint.step())
@@ -180,7 +180,8 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
             }
         }
         write_json(&run.config_path(), &run_config)?;
-        let (from_step, steps, parameters) = (state.step, config.steps, trainable(&model, None).1);
+        let (from_step, steps, parameters) =
+            (state.step, config.max_steps, trainable(&model, None).1);
         let mut session = Self {
             trainer,
             run,
@@ -228,14 +229,14 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
     pub(super) fn reason_to_stop(&self) -> Option<StopReason> {
         let config = &self.trainer.config;
         let out_of_time = |minutes: f64| self.began.elapsed().as_secs_f64() >= 60.0 * minutes;
-        if self.state.step >= config.steps {
+        if self.state.step >= config.max_steps {
             Some(StopReason::Completed)
         } else if self.trainer.stop.is_cancelled() {
             Some(StopReason::Interrupted)
-        } else if config.minutes.is_some_and(out_of_time) {
+        } else if config.max_minutes.is_some_and(out_of_time) {
             Some(StopReason::OutOfTime)
         } else if config
-            .patience
+            .early_stopping_patience
             .is_some_and(|patience| self.state.since_best >= patience)
         {
             Some(StopReason::EarlyStopped)
@@ -255,12 +256,13 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
         batches: &mut BatchIter<O::Batch>,
     ) -> Result<StepReport> {
         let config = self.trainer.config.clone();
-        let (step, accumulate) = (self.state.step, config.accumulate);
-        let learning_rate = config.learning_rate * config.schedule.factor(step, config.steps);
+        let (step, accumulate) = (self.state.step, config.gradient_accumulation_steps);
+        let learning_rate =
+            config.learning_rate * config.lr_schedule.lr_factor(step, config.max_steps);
         // Dropout draws from the backend's own generator: the same draws whenever this step is
         // made.
         self.device
-            .seed(Rng::keyed(config.seed, "device", step as u64).bits());
+            .seed(Rng::stream(config.seed, "device", step as u64).next_u64());
         let watch_norm = config.max_grad_norm.is_some()
             || step.is_multiple_of(10)
             || Self::due(config.save_steps, step + 1)
@@ -291,12 +293,12 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
                     let draw = ((step * repeat.max(1) + repetition) * accumulate + micro) as u64;
                     let mut context = StepContext {
                         step,
-                        steps: config.steps,
-                        turn,
+                        steps: config.max_steps,
+                        phase: turn,
                         repetition,
-                        micro,
+                        micro_batch: micro,
                         device: self.device.clone(),
-                        rng: Rng::keyed(config.seed, &format!("turn/{name}"), draw),
+                        rng: Rng::stream(config.seed, &format!("turn/{name}"), draw),
                         alerts: Vec::new(),
                     };
                     let losses = objective.losses(self.model(), batch, &mut context)?;
@@ -335,7 +337,7 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
                     .take()
                     .expect("the model is only away during an update");
                 let model = self.players[turn].optimizer.step(rates, model, gradients);
-                self.model = Some(objective.updated(model, turn)?);
+                self.model = Some(objective.after_update(model, turn)?);
                 sums.retain(|(name, _)| name != GRAD_NORM);
                 last = sums;
             }
@@ -362,11 +364,11 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
     }
 
     /// Gradients of the mean over accumulated batches, for the parameters of this turn.
-    fn gradients(&self, turn: usize, losses: &Losses, accumulate: usize) -> GradientsParams {
+    fn gradients(&self, turn: usize, losses: &LossOutput, accumulate: usize) -> GradientsParams {
         let mut gradients = if accumulate == 1 {
-            losses.total.backward()
+            losses.loss.backward()
         } else {
-            (losses.total.clone() / accumulate as f64).backward()
+            (losses.loss.clone() / accumulate as f64).backward()
         };
         GradientsParams::from_params(&mut gradients, self.model(), &self.players[turn].params)
     }
@@ -409,7 +411,7 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
         if preview {
             self.show()?;
         }
-        if save || (best && self.trainer.config.keep_best) {
+        if save || (best && self.trainer.config.load_best_model_at_end) {
             self.save()?;
         }
         Ok(())
@@ -432,7 +434,7 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
         let metrics = evaluate(&model)?;
         let value = metrics.first().map(|(_, value)| *value);
         let better = |value: f64, best: f64| {
-            if self.trainer.config.maximize {
+            if self.trainer.config.greater_is_better {
                 value > best
             } else {
                 value < best
@@ -478,23 +480,23 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
         let live = self.model().valid();
         self.check_weights(&live)?;
         let writer = self.run.write_checkpoint(step)?;
-        writer.json(STATE, &self.state)?;
-        save_weights(&live, &writer.file(MODEL))?;
+        writer.write_json(STATE, &self.state)?;
+        save_weights(&live, &writer.path(MODEL))?;
         if let Some(ema) = &self.ema {
-            save_weights(ema.model(), &writer.file(EMA))?;
+            save_weights(ema.model(), &writer.path(EMA))?;
         }
         for player in &self.players {
             save_optimizer(
                 &player.optimizer,
-                &writer.file(&optimizer_file(&player.turn)),
+                &writer.path(&optimizer_file(&player.turn)),
             )?;
         }
-        let folder = writer.finish(step)?;
+        let folder = writer.commit(step)?;
         self.last_saved = Some(step);
         let best = self
             .state
             .best
-            .filter(|_| self.trainer.config.keep_best)
+            .filter(|_| self.trainer.config.load_best_model_at_end)
             .map(|(step, _)| step);
         self.run
             .prune(self.trainer.config.save_total_limit, best.as_slice())?;
@@ -536,9 +538,9 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
         Ok(TrainOutput {
             model,
             step,
-            made,
+            steps_run: made,
             elapsed,
-            reason,
+            stop_reason: reason,
             metrics,
             best: self.state.best,
         })
@@ -550,9 +552,9 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
             .best
             .map(|(step, _)| step)
             .filter(|step| *step != self.state.step);
-        match best.filter(|_| self.trainer.config.keep_best) {
+        match best.filter(|_| self.trainer.config.load_best_model_at_end) {
             None => Ok(self.shown()),
-            Some(step) if !self.run.steps()?.contains(&step) => {
+            Some(step) if !self.run.checkpoint_steps()?.contains(&step) => {
                 let text = format!(
                     "the best model, of step {step}, was not kept; the last one takes its place"
                 );
@@ -561,7 +563,7 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
             }
             Some(step) => {
                 let file = if self.ema.is_some() { EMA } else { MODEL };
-                load_weights(self.model().valid(), &self.run.at(step)?.file(file))
+                load_weights(self.model().valid(), &self.run.checkpoint(step)?.path(file))
             }
         }
     }

@@ -15,7 +15,7 @@ pub type Metrics = Vec<(String, f64)>;
 
 /// Where training starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Start {
+pub enum StartFrom {
     /// At step 0, in a new run folder.
     #[default]
     Fresh,
@@ -43,11 +43,11 @@ pub struct TrainOutput<M> {
     /// Steps made, with those before a resume.
     pub step: usize,
     /// Steps made by this call.
-    pub made: usize,
+    pub steps_run: usize,
     /// What this call took.
     pub elapsed: Duration,
     /// Why training ended.
-    pub reason: StopReason,
+    pub stop_reason: StopReason,
     /// Results of the last evaluation.
     pub metrics: Metrics,
     /// Step and value of the best evaluation.
@@ -68,7 +68,7 @@ type Preview<'a, M> = Box<dyn FnMut(&M, &PreviewContext<'_>) -> Result<()> + 'a>
 /// ```
 pub struct Trainer<'a, M> {
     pub(super) config: TrainerConfig,
-    pub(super) start: Start,
+    pub(super) start: StartFrom,
     pub(super) stop: CancelToken,
     pub(super) with_model_config: serde_json::Value,
     pub(super) with_data_config: serde_json::Value,
@@ -93,7 +93,7 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
     pub fn new(config: TrainerConfig) -> Self {
         Self {
             config,
-            start: Start::Fresh,
+            start: StartFrom::Fresh,
             stop: CancelToken::new(),
             with_model_config: serde_json::Value::Null,
             with_data_config: serde_json::Value::Null,
@@ -106,7 +106,7 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
     }
 
     /// Chooses where to start.
-    pub fn start(mut self, start: Start) -> Self {
+    pub fn with_start(mut self, start: StartFrom) -> Self {
         self.start = start;
         self
     }
@@ -149,26 +149,29 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
 
     /// Uses `optimizer`, any of burn's or one's own, for the turn called `turn` (`model`, unless
     /// the objective has several).
-    pub fn optimizer(mut self, turn: &str, optimizer: ModuleOptimizer) -> Self {
+    pub fn with_optimizer(mut self, turn: &str, optimizer: ModuleOptimizer) -> Self {
         self.optimizers.insert(turn.to_string(), optimizer);
         self
     }
 
     /// Adds an observer, such as a closure on `&Event`.
-    pub fn observe(mut self, observer: impl Callback + 'a) -> Self {
+    pub fn with_callback(mut self, observer: impl Callback + 'a) -> Self {
         self.observers.push(Box::new(observer));
         self
     }
 
     /// Judges the model (the average, if there is one) every `eval_steps` steps and at the end.
-    pub fn evaluate(mut self, judge: impl FnMut(&M) -> Result<Metrics> + 'a) -> Self {
+    pub fn with_evaluation(mut self, judge: impl FnMut(&M) -> Result<Metrics> + 'a) -> Self {
         self.evaluate = Some(Box::new(judge));
         self
     }
 
     /// Shows what the model (the average, if there is one) makes, every `preview_steps` steps and
     /// at the end.
-    pub fn preview(mut self, show: impl FnMut(&M, &PreviewContext<'_>) -> Result<()> + 'a) -> Self {
+    pub fn with_preview(
+        mut self,
+        show: impl FnMut(&M, &PreviewContext<'_>) -> Result<()> + 'a,
+    ) -> Self {
         self.preview = Some(Box::new(show));
         self
     }
@@ -192,13 +195,13 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
         O: Objective<Model = M>,
     {
         self.config.validate()?;
-        let turns = objective.turns();
+        let turns = objective.phases();
         check_turns(&turns)?;
         let mut session = Session::begin(self, &turns, model, loader, run)?;
         if session.state.step > 0 {
-            objective.restore(session.state.objective.clone())?;
+            objective.load_state(session.state.objective.clone())?;
         }
-        let mut batches = loader.batches(session.state.batches);
+        let mut batches = loader.iter_from(session.state.batches);
         let reason = loop {
             if let Some(reason) = session.reason_to_stop() {
                 break reason;

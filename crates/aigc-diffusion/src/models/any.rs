@@ -4,7 +4,7 @@ use super::{
     DitConfig, DitModel, UNet2dConditionConfig, UNet2dConditionModel, UNet2dConfig, UNet2dModel,
 };
 use crate::{
-    denoiser::{Condition, Denoiser},
+    denoiser::{Conditioning, Denoiser},
     json,
 };
 use aigc_core::{
@@ -70,24 +70,24 @@ macro_rules! either {
 }
 
 impl Denoiser for AnyDenoiser {
-    fn predict(&self, x: Tensor<4>, time: Tensor<1>, condition: &Condition) -> Tensor<4> {
+    fn predict(&self, x: Tensor<4>, time: Tensor<1>, condition: &Conditioning) -> Tensor<4> {
         either!(self, network => network.predict(x, time, condition))
     }
 
-    fn fits(&self, shape: ImageShape) -> Result<()> {
-        either!(self, network => network.fits(shape))
+    fn check_trainable(&self, shape: ImageShape) -> Result<()> {
+        either!(self, network => network.check_trainable(shape))
     }
 
-    fn makes(&self, shape: ImageShape) -> Result<()> {
-        either!(self, network => network.makes(shape))
+    fn check_shape(&self, shape: ImageShape) -> Result<()> {
+        either!(self, network => network.check_shape(shape))
     }
 
     fn cross_attention_dim(&self) -> Option<usize> {
         either!(self, network => network.cross_attention_dim())
     }
 
-    fn classes(&self) -> Option<usize> {
-        either!(self, network => network.classes())
+    fn num_classes(&self) -> Option<usize> {
+        either!(self, network => network.num_classes())
     }
 
     fn supports_self_conditioning(&self, channels: usize) -> bool {
@@ -164,7 +164,7 @@ impl AnyDenoiser {
     pub fn open(folder: impl AsRef<Path>, device: &Device) -> Result<(Self, Vec<String>)> {
         let folder = folder.as_ref();
         let path = folder.join(CONFIG);
-        let (network, ignored) = json::open(&path, |text| Self::from_json(text, device))?;
+        let (network, ignored) = json::read_file(&path, |text| Self::from_json(text, device))?;
         let files = WeightReader::from_dir(folder, &[STEM])?;
         let (network, report) = files.load_into(network, diffusers_key)?;
         match report.unused.is_empty() {
@@ -182,7 +182,7 @@ impl AnyDenoiser {
     /// # Errors
     /// [`Error::Config`] names the field.
     pub fn from_json(text: &str, device: &Device) -> Result<(Self, Vec<String>)> {
-        let fields = json::object(text)?;
+        let fields = json::parse_object(text)?;
         let class = fields
             .get("_class_name")
             .and_then(Value::as_str)
@@ -213,9 +213,9 @@ impl AnyDenoiser {
     /// Its configuration as diffusers writes it.
     pub fn to_json(&self) -> String {
         let mut fields = match self {
-            AnyDenoiser::UNet2d(network) => json::fields(network.config()),
-            AnyDenoiser::UNet2dCondition(network) => json::fields(network.config()),
-            AnyDenoiser::Dit(network) => json::fields(network.config()),
+            AnyDenoiser::UNet2d(network) => json::to_map(network.config()),
+            AnyDenoiser::UNet2dCondition(network) => json::to_map(network.config()),
+            AnyDenoiser::Dit(network) => json::to_map(network.config()),
         };
         fields.insert("_class_name".into(), self.class().into());
         serde_json::to_string_pretty(&fields).expect("plain values")

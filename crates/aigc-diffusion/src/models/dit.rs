@@ -88,7 +88,7 @@ impl DitConfig {
     }
 
     fn validate(&self) -> Result<Activation> {
-        json::within(&[
+        json::check_ranges(&[
             ("num_attention_heads", self.num_attention_heads, 1 << 10),
             ("attention_head_dim", self.attention_head_dim, 1 << 10),
             ("in_channels", self.in_channels, 1 << 12),

@@ -271,7 +271,7 @@ impl UNet2dConfig {
                 .unwrap_or(&0)
                 .saturating_mul(4)
         });
-        json::within(&[
+        json::check_ranges(&[
             ("sample_size", height, 1 << 14),
             ("sample_size", width, 1 << 14),
             ("in_channels", self.in_channels, 1 << 12),
@@ -299,7 +299,7 @@ impl UNet2dConfig {
             self.freq_shift,
         )?;
         for channels in &self.block_out_channels {
-            json::within(&[("block_out_channels", *channels, 1 << 14)])?;
+            json::check_ranges(&[("block_out_channels", *channels, 1 << 14)])?;
             json::divides(
                 *channels,
                 &[
@@ -478,7 +478,7 @@ mod tests {
                     attn_norm_num_groups: Some(4),
                     ..small()
                 };
-                let network = config.init(&flex).unwrap().seeded(1);
+                let network = config.init(&flex).unwrap().init_weights(1);
                 let x = Tensor::<4>::ones([3, 1, 12, 8], &flex);
                 let at = |time: [f32; 3], class: [i32; 3]| {
                     network.forward(
@@ -516,7 +516,7 @@ mod tests {
         ] {
             let config = UNet2dConfig::small(ImageShape::new(2, height, width), Some(3));
             assert_eq!(config.block_out_channels.len(), levels, "{height}×{width}");
-            let network = config.init(&flex).unwrap().seeded(0);
+            let network = config.init(&flex).unwrap().init_weights(0);
             let x = Tensor::<4>::ones([1, 2, height, width], &flex);
             let class = Some(Tensor::from_ints([2], &flex));
             assert_eq!(

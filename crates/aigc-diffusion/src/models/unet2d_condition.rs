@@ -183,7 +183,7 @@ impl UNet2dConditionConfig {
     fn validate(&self) -> Result<Shared> {
         let levels = self.block_out_channels.len();
         let [height, width] = self.sample_size.map_or([1, 1], SampleSize::sides);
-        json::within(&[
+        json::check_ranges(&[
             ("sample_size", height, 1 << 14),
             ("sample_size", width, 1 << 14),
             ("in_channels", self.in_channels, 1 << 12),
@@ -206,7 +206,7 @@ impl UNet2dConditionConfig {
             self.freq_shift,
         )?;
         for (level, channels) in self.block_out_channels.iter().enumerate() {
-            json::within(&[("block_out_channels", *channels, 1 << 14)])?;
+            json::check_ranges(&[("block_out_channels", *channels, 1 << 14)])?;
             let Some(heads) = self.attention_head_dim.at(level) else {
                 return Err(Error::config(
                     "attention_head_dim",

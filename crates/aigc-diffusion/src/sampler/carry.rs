@@ -1,11 +1,11 @@
 //! How a plan is carried out: the network is asked, guided and led, call by call.
 
-use super::{Progress, Sampler, Streams};
+use super::{DiffusionSampler, StepProgress, Streams};
 use crate::{
-    denoiser::{Condition, Denoiser},
-    guidance::{View, led},
-    plan::{Call, Plan, Sampling},
-    prediction::Level,
+    denoiser::{Conditioning, Denoiser},
+    guidance::{GuideContext, led},
+    plan::{ModelCall, PlanRunner, SamplingPlan},
+    prediction::NoiseLevel,
 };
 use aigc_core::{Error, Result};
 use burn::tensor::{Tensor, TensorData};
@@ -14,12 +14,12 @@ use std::{
     ops::{ControlFlow, Range},
 };
 
-impl<D: Denoiser> Sampler<'_, D> {
+impl<D: Denoiser> DiffusionSampler<'_, D> {
     /// Carries samples through a plan.
     pub(super) fn carry(
         &self,
         mut x: Tensor<4>,
-        plan: &Plan,
+        plan: &SamplingPlan,
         classes: Option<&[u32]>,
         images: Range<usize>,
         of: usize,
@@ -27,7 +27,7 @@ impl<D: Denoiser> Sampler<'_, D> {
     ) -> Result<Carried> {
         let asked = self.asked(classes, &images)?;
         let mut streams = Streams::new(seed, "steps", images.clone());
-        let mut sampling = Sampling::new(plan);
+        let mut sampling = PlanRunner::new(plan);
         let mut x0 = None;
         while sampling.call().is_some() {
             let stepped = self.step(&mut sampling, x, x0, &asked, &mut streams)?;
@@ -51,26 +51,26 @@ impl<D: Denoiser> Sampler<'_, D> {
         &self,
         images: &Range<usize>,
         of: usize,
-        sampling: &Sampling<'_, 4>,
-        plan: &Plan,
+        sampling: &PlanRunner<'_, 4>,
+        plan: &SamplingPlan,
         (x, x0): (&Tensor<4>, &Tensor<4>),
     ) -> ControlFlow<()> {
         let Some(observer) = &self.observer else {
             return ControlFlow::Continue(());
         };
         let level = sampling.call().map_or(
-            Level {
+            NoiseLevel {
                 alpha: 1.0,
                 sigma: 0.0,
             },
             |next| next.seen,
         );
-        let (call, calls) = (sampling.made(), plan.len());
-        let progress = Progress {
+        let (call, calls) = (sampling.calls_made(), plan.len());
+        let progress = StepProgress {
             images: images.clone(),
-            of,
-            call,
-            calls,
+            total: of,
+            step: call,
+            num_steps: calls,
             x,
             x0,
             level,
@@ -82,7 +82,7 @@ impl<D: Denoiser> Sampler<'_, D> {
     /// Asks the network and makes the step after it: the next sample, and the clean one.
     pub(super) fn step(
         &self,
-        sampling: &mut Sampling<'_, 4>,
+        sampling: &mut PlanRunner<'_, 4>,
         x: Tensor<4>,
         x0: Option<Tensor<4>>,
         asked: &Asked,
@@ -96,7 +96,7 @@ impl<D: Denoiser> Sampler<'_, D> {
                     let mean = output.clone().narrow(1, 0, x.dims()[1]);
                     (
                         output,
-                        x.clone() * call.reading.x0.0 + mean * call.reading.x0.1,
+                        x.clone() * call.coefficients.x0.0 + mean * call.coefficients.x0.1,
                     )
                 };
                 let ask = |x: &Tensor<4>| {
@@ -107,7 +107,7 @@ impl<D: Denoiser> Sampler<'_, D> {
                     |x: &Tensor<4>| answer(self.output(live, call, x, made.clone(), &told), x);
                 let images = asked.images.clone();
                 let latent = self.latent.is_some();
-                let view = View {
+                let view = GuideContext {
                     x: &x,
                     call,
                     images,
@@ -124,23 +124,23 @@ impl<D: Denoiser> Sampler<'_, D> {
             return Err(Error::config("variance_type", "learned", expected));
         }
         let stepped = sampling.step(x, output, || streams.draw(self.shape, &self.device));
-        Ok((stepped.sample, stepped.x0))
+        Ok((stepped.prev_sample, stepped.pred_original_sample))
     }
 
     /// What the network says, guided if it is to be.
     fn output(
         &self,
         network: &D,
-        call: &Call,
+        call: &ModelCall,
         x: &Tensor<4>,
         x0: Option<Tensor<4>>,
         asked: &Asked,
     ) -> Tensor<4> {
         let (n, channels) = (x.dims()[0], x.dims()[1]);
-        let seen = if call.input == 1.0 {
+        let seen = if call.input_scale == 1.0 {
             x.clone()
         } else {
-            x.clone() * call.input
+            x.clone() * call.input_scale
         };
         let time = |n: usize| Tensor::full([n], call.time, &x.device());
         let Some((guidance, none)) = self
@@ -151,28 +151,28 @@ impl<D: Denoiser> Sampler<'_, D> {
             return network.predict(
                 seen,
                 time(n),
-                &Condition {
-                    x0,
+                &Conditioning {
+                    self_cond: x0,
                     ..asked.condition.clone()
                 },
             );
         };
         // Both at once: the network's weights are read once.
         let two = |x: Tensor<4>| Tensor::cat(vec![x.clone(), x], 0);
-        let both = Condition {
-            class: asked
+        let both = Conditioning {
+            class_labels: asked
                 .condition
-                .class
+                .class_labels
                 .clone()
-                .zip(none.class)
+                .zip(none.class_labels)
                 .map(|(a, b)| Tensor::cat(vec![a, b], 0)),
-            tokens: asked
+            encoder_hidden_states: asked
                 .condition
-                .tokens
+                .encoder_hidden_states
                 .clone()
-                .zip(none.tokens)
+                .zip(none.encoder_hidden_states)
                 .map(|(a, b)| Tensor::cat(vec![a, b], 0)),
-            x0: x0.map(two),
+            self_cond: x0.map(two),
         };
         let output = network.predict(two(seen), time(2 * n), &both);
         let part = |row: usize| output.clone().narrow(0, row, n);
@@ -218,15 +218,15 @@ impl<D: Denoiser> Sampler<'_, D> {
         }
         let none = match (&self.guidance, &self.tokens, self.none) {
             (None, _, _) => None,
-            (_, Some((_, Some(none))), _) => Some(Condition {
-                class: class.clone(),
-                tokens: Some(rows(none)?),
-                x0: None,
+            (_, Some((_, Some(none))), _) => Some(Conditioning {
+                class_labels: class.clone(),
+                encoder_hidden_states: Some(rows(none)?),
+                self_cond: None,
             }),
-            (_, _, Some(none)) => Some(Condition {
-                class: Some(of(vec![none as i32; n])),
-                tokens: tokens.clone(),
-                x0: None,
+            (_, _, Some(none)) => Some(Conditioning {
+                class_labels: Some(of(vec![none as i32; n])),
+                encoder_hidden_states: tokens.clone(),
+                self_cond: None,
             }),
             _ => {
                 return Err(Error::config(
@@ -238,10 +238,10 @@ impl<D: Denoiser> Sampler<'_, D> {
         };
         Ok(Asked {
             images: images.clone(),
-            condition: Condition {
-                class,
-                tokens,
-                x0: None,
+            condition: Conditioning {
+                class_labels: class,
+                encoder_hidden_states: tokens,
+                self_cond: None,
             },
             none,
         })
@@ -259,16 +259,16 @@ pub(super) struct Carried {
 pub(super) struct Asked {
     /// For which of all images.
     images: Range<usize>,
-    condition: Condition,
-    none: Option<Condition>,
+    condition: Conditioning,
+    none: Option<Conditioning>,
 }
 
 impl Asked {
     fn autodiff(self) -> Self {
-        let on = |condition: Condition| Condition {
-            class: condition.class.map(Tensor::autodiff),
-            tokens: condition.tokens.map(Tensor::autodiff),
-            x0: condition.x0.map(Tensor::autodiff),
+        let on = |condition: Conditioning| Conditioning {
+            class_labels: condition.class_labels.map(Tensor::autodiff),
+            encoder_hidden_states: condition.encoder_hidden_states.map(Tensor::autodiff),
+            self_cond: condition.self_cond.map(Tensor::autodiff),
         };
         Self {
             condition: on(self.condition),

@@ -6,14 +6,14 @@
 use crate::{
     clip::Clip,
     denoiser::Denoiser,
-    guidance::{Guidance, Guide, differentiable},
-    plan::{Call, Plan},
-    prediction::Level,
+    guidance::{ClassifierFreeGuidance, Guide, differentiable},
+    plan::{ModelCall, SamplingPlan},
+    prediction::NoiseLevel,
     scheduler::{DdimInverseScheduler, Scheduler},
 };
 use aigc_core::{
     Error, Result,
-    data::{Classes, ImageShape},
+    data::{ClassLabels, ImageShape},
     encoder::Autoencoder,
     latent::slerp,
     rng::Rng,
@@ -32,22 +32,22 @@ const BATCH_SIZE: usize = 64;
 
 /// Where sampling is.
 #[derive(Debug)]
-pub struct Progress<'a> {
+pub struct StepProgress<'a> {
     /// The images being made, of all that were asked for.
     pub images: Range<usize>,
     /// All that were asked for.
-    pub of: usize,
+    pub total: usize,
     /// Calls of the network made for them.
-    pub call: usize,
+    pub step: usize,
     /// Calls to be made.
-    pub calls: usize,
+    pub num_steps: usize,
     x: &'a Tensor<4>,
     x0: &'a Tensor<4>,
-    level: Level,
+    level: NoiseLevel,
     sampler: &'a dyn Show,
 }
 
-impl Progress<'_> {
+impl StepProgress<'_> {
     /// The images as they would be if nothing more were to change,
     /// `[images, channels, height, width]` in `[0, 1]`.
     pub fn preview(&self) -> Tensor<4> {
@@ -59,7 +59,7 @@ impl Progress<'_> {
     ///
     /// # Shapes
     /// - output: `[images, channels, height, width]` in `[0, 1]`
-    pub fn noisy(&self) -> Tensor<4> {
+    pub fn noisy_images(&self) -> Tensor<4> {
         let size = (self.level.alpha.powi(2) + self.level.sigma.powi(2)).sqrt();
         self.sampler.show(self.x.clone() / size)
     }
@@ -82,40 +82,40 @@ pub struct Samples {
     pub complete: bool,
 }
 
-type Callback<'a> = Box<dyn FnMut(&Progress<'_>) -> ControlFlow<()> + 'a>;
+type Callback<'a> = Box<dyn FnMut(&StepProgress<'_>) -> ControlFlow<()> + 'a>;
 
 /// Makes images with a network and a scheduler.
 ///
 /// ```no_run
-/// # use aigc_core::{data::{Classes, ImageShape}, device::device};
-/// # use aigc_diffusion::{DpmMultistepScheduler, Guidance, Pipeline, Sampler};
+/// # use aigc_core::{data::{ClassLabels, ImageShape}, device::device};
+/// # use aigc_diffusion::{DpmMultistepScheduler, ClassifierFreeGuidance, Pipeline, DiffusionSampler};
 /// # fn main() -> aigc_core::Result<()> {
 /// let device = device("flex")?;
 /// let pipeline = Pipeline::from_dir("runs/digits-diffusion-1/pipeline", &device)?;
-/// let sampler = pipeline.sampler(20, &device)?.of(Classes::One(7)).guided(Guidance::new(2.0))?;
+/// let sampler = pipeline.sampler(20, &device)?.of(ClassLabels::All(7)).guided(ClassifierFreeGuidance::new(2.0))?;
 /// let images = sampler.sample(64, 0)?.images;
 /// # Ok(()) }
 /// ```
-pub struct Sampler<'a, D> {
+pub struct DiffusionSampler<'a, D> {
     network: &'a D,
-    plan: Plan,
+    plan: SamplingPlan,
     shape: ImageShape,
     device: Device,
-    classes: Classes,
+    classes: ClassLabels,
     known: Option<usize>,
     /// The class that stands for none.
     none: Option<u32>,
     tokens: Option<(Tensor<3>, Option<Tensor<3>>)>,
-    guidance: Option<Guidance>,
+    guidance: Option<ClassifierFreeGuidance>,
     guide: Option<(&'a dyn Guide, D)>,
     latent: Option<(&'a dyn Autoencoder, f64)>,
     batch_size: usize,
     observer: Option<RefCell<Callback<'a>>>,
 }
 
-impl<D: Denoiser> std::fmt::Debug for Sampler<'_, D> {
+impl<D: Denoiser> std::fmt::Debug for DiffusionSampler<'_, D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sampler")
+        f.debug_struct("DiffusionSampler")
             .field("shape", &self.shape)
             .field("calls", &self.plan.len())
             .field("classes", &self.classes)
@@ -126,7 +126,7 @@ impl<D: Denoiser> std::fmt::Debug for Sampler<'_, D> {
     }
 }
 
-impl<D: Denoiser> Show for Sampler<'_, D> {
+impl<D: Denoiser> Show for DiffusionSampler<'_, D> {
     fn show(&self, x: Tensor<4>) -> Tensor<4> {
         match self.latent {
             None => ((x + 1.0) * 0.5).clamp(0.0, 1.0),
@@ -142,7 +142,7 @@ impl Streams {
     fn new(seed: u64, purpose: &str, images: Range<usize>) -> Self {
         Self(
             images
-                .map(|i| Rng::keyed(seed, purpose, i as u64))
+                .map(|i| Rng::stream(seed, purpose, i as u64))
                 .collect(),
         )
     }
@@ -151,14 +151,14 @@ impl Streams {
         let values: Vec<f32> = self
             .0
             .iter_mut()
-            .flat_map(|rng| rng.normals(shape.numel()))
+            .flat_map(|rng| rng.normal_vec(shape.numel()))
             .collect();
         let dims = [self.0.len(), shape.channels, shape.height, shape.width];
         Tensor::from_data(TensorData::new(values, dims), device)
     }
 }
 
-impl<'a, D: Denoiser> Sampler<'a, D> {
+impl<'a, D: Denoiser> DiffusionSampler<'a, D> {
     /// A sampler of images of `shape`, in so many steps of a scheduler, of any class and without
     /// guidance.
     ///
@@ -175,16 +175,16 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
         if shape.numel() == 0 {
             return Err(Error::config("shape", shape, "at least one value"));
         }
-        network.makes(shape)?;
+        network.check_shape(shape)?;
         Ok(Self {
             network,
             plan: scheduler.plan(steps)?,
             shape,
             device: device.clone(),
-            classes: Classes::Any,
-            known: network.classes(),
+            classes: ClassLabels::Random,
+            known: network.num_classes(),
             none: network
-                .classes()
+                .num_classes()
                 .filter(|classes| *classes > 1)
                 .map(|classes| classes as u32 - 1),
             tokens: None,
@@ -197,7 +197,7 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
     }
 
     /// Makes these classes.
-    pub fn of(self, classes: Classes) -> Self {
+    pub fn with_classes(self, classes: ClassLabels) -> Self {
         Self { classes, ..self }
     }
 
@@ -206,8 +206,8 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
     ///
     /// # Errors
     /// [`Error::Config`] unless the network has as many.
-    pub fn knowing(self, known: usize) -> Result<Self> {
-        match self.network.classes() {
+    pub fn with_num_classes(self, known: usize) -> Result<Self> {
+        match self.network.num_classes() {
             Some(classes) if (1..=classes).contains(&known) => {
                 let none = (known < classes).then_some(classes as u32 - 1);
                 Ok(Self {
@@ -232,8 +232,8 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
     pub fn unconditional(self) -> Result<Self> {
         match self.none {
             Some(none) => Ok(Self {
-                known: self.network.classes(),
-                classes: Classes::One(none),
+                known: self.network.num_classes(),
+                classes: ClassLabels::All(none),
                 ..self
             }),
             None => Err(Error::config(
@@ -250,7 +250,7 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
     /// # Errors
     /// [`Error::Config`] if the network looks at no tokens, or tokens of another width, or the two
     /// are not of one shape.
-    pub fn told(self, tokens: Tensor<3>, none: Option<Tensor<3>>) -> Result<Self> {
+    pub fn with_prompt_embeds(self, tokens: Tensor<3>, none: Option<Tensor<3>>) -> Result<Self> {
         let [_, count, width] = tokens.dims();
         match self.network.cross_attention_dim() {
             Some(expected) if expected == width && count > 0 => {}
@@ -293,12 +293,12 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
     /// # Errors
     /// [`Error::Config`] for a value out of range, or a network that cannot be asked without a
     /// class.
-    pub fn guided(self, guidance: Guidance) -> Result<Self> {
+    pub fn with_guidance(self, guidance: ClassifierFreeGuidance) -> Result<Self> {
         guidance.validate()?;
         let by_tokens = self.tokens.as_ref().is_some_and(|(_, none)| none.is_some());
         if !by_tokens && self.none.is_none() {
             let expected = "nothing; the network has no class that stands for none, and no other tokens were told";
-            return Err(Error::config("guidance", guidance.scale, expected));
+            return Err(Error::config("guidance", guidance.guidance_scale, expected));
         }
         // What stands for none is no class to ask for.
         let known = self
@@ -318,7 +318,7 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
     /// those would pile up from step to step.
     pub fn with_guide(self, guide: &'a dyn Guide) -> Self {
         let live = differentiable(self.network);
-        let plan = Plan {
+        let plan = SamplingPlan {
             use_clipped_model_output: true,
             ..self.plan
         };
@@ -335,7 +335,7 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
     /// [`Error::Config`] unless the scale is more than 0 and the latent maps are of the sampler's
     /// shape; for a scheduler that keeps samples within the range of images, which latent maps are
     /// not in.
-    pub fn through(self, autoencoder: &'a dyn Autoencoder, scale: f64) -> Result<Self> {
+    pub fn with_autoencoder(self, autoencoder: &'a dyn Autoencoder, scale: f64) -> Result<Self> {
         if !(scale > 0.0 && scale.is_finite()) {
             return Err(Error::config("scale", scale, "more than 0"));
         }
@@ -370,7 +370,10 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
     }
 
     /// Is told of every call of the network; may look at the images so far, and may stop.
-    pub fn observe(self, observer: impl FnMut(&Progress<'_>) -> ControlFlow<()> + 'a) -> Self {
+    pub fn with_callback(
+        self,
+        observer: impl FnMut(&StepProgress<'_>) -> ControlFlow<()> + 'a,
+    ) -> Self {
         Self {
             observer: Some(RefCell::new(Box::new(observer))),
             ..self
@@ -378,12 +381,12 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
     }
 
     /// Calls of the network for each image.
-    pub fn calls(&self) -> usize {
+    pub fn num_model_calls(&self) -> usize {
         self.plan.len()
     }
 
     /// The plan being carried out.
-    pub fn plan(&self) -> &Plan {
+    pub fn plan(&self) -> &SamplingPlan {
         &self.plan
     }
 
@@ -447,7 +450,7 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
         }
         let n = self.images_fit(images)?;
         let made = ((self.plan.len() as f64 * strength) as usize).max(1);
-        let plan = self.plan.from(self.plan.len() - made)?;
+        let plan = self.plan.starting_at(self.plan.len() - made)?;
         let classes = self.draw_classes(n, seed)?;
         let originals = images;
         let start = |images: Range<usize>| {
@@ -478,7 +481,7 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
             ));
         }
         let n = self.images_fit(images)?;
-        let ratio = |call: &Call| call.level.sigma / call.level.alpha;
+        let ratio = |call: &ModelCall| call.level.sigma / call.level.alpha;
         // Images are in [−1, 1] here.
         let noise = 2.0 * deviation;
         let at = self
@@ -494,8 +497,8 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
                 format!("above 0, at most {most:.4}"),
             ));
         };
-        let plan = self.plan.from(at)?;
-        let Level { alpha, sigma } = plan.calls[0].level;
+        let plan = self.plan.starting_at(at)?;
+        let NoiseLevel { alpha, sigma } = plan.calls[0].level;
         let more = (sigma.powi(2) - (alpha * noise).powi(2)).max(0.0).sqrt();
         let classes = self.draw_classes(n, seed)?;
         let noisy = images;
@@ -576,7 +579,7 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
     /// # Errors
     /// [`Error::Config`] as [`sample_from_noise`](Self::sample_from_noise), for fewer than two
     /// frames, or if an observer stops it.
-    pub fn between(
+    pub fn interpolate(
         &self,
         from: &Tensor<4>,
         to: &Tensor<4>,
@@ -638,7 +641,7 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
 
     fn draw_classes(&self, n: usize, seed: u64) -> Result<Option<Vec<u32>>> {
         self.classes
-            .draw(self.known, n, &mut Rng::keyed(seed, "classes", 0))
+            .resolve(self.known, n, &mut Rng::stream(seed, "classes", 0))
     }
 
     /// Number of samples in a tensor of them.
@@ -694,7 +697,7 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
     fn in_parts(
         &self,
         n: usize,
-        plan: &Plan,
+        plan: &SamplingPlan,
         classes: Option<Vec<u32>>,
         seed: u64,
         start: impl Fn(Range<usize>) -> Result<Tensor<4>>,
@@ -732,7 +735,7 @@ impl<'a, D: Denoiser> Sampler<'a, D> {
 }
 
 /// Whether a plan is one for latent maps.
-fn unclipped(plan: &Plan) -> Result<()> {
+fn unclipped(plan: &SamplingPlan) -> Result<()> {
     if plan.clip == Clip::None {
         return Ok(());
     }

@@ -1,12 +1,12 @@
 //! Filling in what is missing by sampling it again and again.
 
-use super::{Sampler, Samples, Show, Streams, carry::Carried};
-use crate::{denoiser::Denoiser, plan::Sampling, posterior::covers};
+use super::{DiffusionSampler, Samples, Show, Streams, carry::Carried};
+use crate::{denoiser::Denoiser, plan::PlanRunner, posterior::covers};
 use aigc_core::{Error, Result};
 use burn::tensor::Tensor;
 use std::ops::{ControlFlow, Range};
 
-impl<D: Denoiser> Sampler<'_, D> {
+impl<D: Denoiser> DiffusionSampler<'_, D> {
     /// Images whose known part is given (RePaint: Lugmayr et al. 2022,
     /// <https://arxiv.org/abs/2201.09865>, algorithm 1): after every step the known part takes its
     /// place, as noisy as the rest; then noise is added again and the step repeated, `resamplings`
@@ -100,7 +100,7 @@ impl<D: Denoiser> Sampler<'_, D> {
         let mut streams = Streams::new(seed, "steps", images.clone());
         let mut x = Streams::new(seed, "start", images.clone()).draw(self.shape, &self.device)
             * plan.init_noise_sigma;
-        let mut sampling = Sampling::new(plan);
+        let mut sampling = PlanRunner::new(plan);
         let mut x0 = None;
         for k in 0..plan.len() {
             let next = plan.calls.get(k + 1).map(|call| call.level);

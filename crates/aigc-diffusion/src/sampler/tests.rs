@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::{
-    AnyScheduler, ClassifierGuidance, Condition, DdimScheduler, DdpmScheduler,
-    DpmMultistepScheduler, Kdpm2Scheduler, NoisyClassifier, Prediction, Sampling,
-    UNet2dConditionConfig, VarianceType, View,
+    AnyScheduler, ClassifierGuidance, Conditioning, DdimScheduler, DdpmScheduler,
+    DpmMultistepScheduler, GuideContext, Kdpm2Scheduler, NoisyClassifier, PlanRunner,
+    PredictionType, UNet2dConditionConfig, VarianceType,
     models::{CrossDownBlockType, CrossUpBlockType, PerBlock},
     schedule::NoiseScheduleConfig,
     scheduler::Clipping,
@@ -27,8 +27,8 @@ fn sampler<'a>(
     network: &'a Gaussian,
     scheduler: &impl Scheduler,
     steps: usize,
-) -> Sampler<'a, Gaussian> {
-    Sampler::new(network, scheduler, steps, SHAPE, &device("flex").unwrap()).unwrap()
+) -> DiffusionSampler<'a, Gaussian> {
+    DiffusionSampler::new(network, scheduler, steps, SHAPE, &device("flex").unwrap()).unwrap()
 }
 
 fn values(x: &Tensor<4>) -> Vec<f32> {
@@ -105,14 +105,14 @@ fn progress_is_told_and_a_stop_keeps_what_there_is() {
     let network = Gaussian::new(0.0, 0.5, &device("flex").unwrap());
     let seen = Cell::new(0);
     let whole = sampler(&network, &ddim(), 5).with_batch_size(4).unwrap();
-    let whole = whole.observe(|progress| {
+    let whole = whole.with_callback(|progress| {
         seen.set(seen.get() + 1);
-        assert_eq!((progress.calls, progress.of), (5, 10));
+        assert_eq!((progress.num_steps, progress.total), (5, 10));
         assert_eq!(progress.preview().dims()[0], progress.images.len());
         // At the end both are the image.
-        let apart = difference(&progress.preview(), &progress.noisy());
-        assert_eq!(apart == 0.0, progress.call == 5, "{apart}");
-        assert!((1..=5).contains(&progress.call));
+        let apart = difference(&progress.preview(), &progress.noisy_images());
+        assert_eq!(apart == 0.0, progress.step == 5, "{apart}");
+        assert!((1..=5).contains(&progress.step));
         ControlFlow::Continue(())
     });
     let samples = whole.sample(10, 0).unwrap();
@@ -121,8 +121,8 @@ fn progress_is_told_and_a_stop_keeps_what_there_is() {
     let stopping = sampler(&network, &ddim(), 5)
         .with_batch_size(4)
         .unwrap()
-        .observe(|progress| {
-            if progress.images.start == 4 && progress.call == 3 {
+        .with_callback(|progress| {
+            if progress.images.start == 4 && progress.step == 3 {
                 ControlFlow::Break(())
             } else {
                 ControlFlow::Continue(())
@@ -141,8 +141,8 @@ fn progress_is_told_and_a_stop_keeps_what_there_is() {
         sampler(&network, &ddim(), 5)
             .with_batch_size(4)
             .unwrap()
-            .observe(move |progress| {
-                let there = progress.images.end == images && progress.call == 5;
+            .with_callback(move |progress| {
+                let there = progress.images.end == images && progress.step == 5;
                 if there {
                     ControlFlow::Break(())
                 } else {
@@ -161,8 +161,8 @@ fn guidance_goes_away_from_the_last_class() {
     let network = Gaussian::new(0.0, 0.1, &device("flex").unwrap()).with_classes(11);
     let mean = |scale: f64| {
         let sampler = sampler(&network, &ddim(), 50)
-            .of(Classes::One(2))
-            .guided(Guidance::new(scale))
+            .with_classes(ClassLabels::All(2))
+            .with_guidance(ClassifierFreeGuidance::new(scale))
             .unwrap();
         moments(&sampler.sample(200, 0).unwrap().images).0 * 2.0 - 1.0
     };
@@ -175,25 +175,25 @@ fn guidance_goes_away_from_the_last_class() {
         );
     }
     // Where it does not act, there is none.
-    let off = Guidance {
+    let off = ClassifierFreeGuidance {
         interval: Some((1e6, 1e7)),
-        ..Guidance::new(3.0)
+        ..ClassifierFreeGuidance::new(3.0)
     };
     let off = sampler(&network, &ddim(), 50)
-        .of(Classes::One(2))
-        .guided(off)
+        .with_classes(ClassLabels::All(2))
+        .with_guidance(off)
         .unwrap()
         .sample(4, 0)
         .unwrap()
         .images;
     let plain = sampler(&network, &ddim(), 50)
-        .of(Classes::One(2))
+        .with_classes(ClassLabels::All(2))
         .sample(4, 0)
         .unwrap()
         .images;
     assert_eq!(difference(&off, &plain), 0.0);
     let guided = sampler(&network, &ddim(), 5)
-        .guided(Guidance::new(2.0))
+        .with_guidance(ClassifierFreeGuidance::new(2.0))
         .unwrap();
     assert!(
         guided
@@ -215,18 +215,21 @@ struct LooksBack {
 }
 
 impl Denoiser for LooksBack {
-    fn predict(&self, x: Tensor<4>, _time: Tensor<1>, condition: &Condition) -> Tensor<4> {
+    fn predict(&self, x: Tensor<4>, _time: Tensor<1>, condition: &Conditioning) -> Tensor<4> {
         let batch = x.dims()[0];
         let each = |values: Tensor<1>| values.reshape([batch, 1, 1, 1]);
-        let before = condition.x0.clone().unwrap_or_else(|| x.zeros_like());
-        let Some(class) = condition.class.clone().filter(|_| !self.variance) else {
+        let before = condition
+            .self_cond
+            .clone()
+            .unwrap_or_else(|| x.zeros_like());
+        let Some(class) = condition.class_labels.clone().filter(|_| !self.variance) else {
             // What is made of the last sample, and so of its noise, or of what was made before.
             let said = if self.variance {
                 x.clone() * 0.5
             } else {
                 before + 0.005
             };
-            return match condition.class.clone() {
+            return match condition.class_labels.clone() {
                 // −1 where the class is below 2, 1 where it is 2.
                 Some(class) => {
                     let high = class.greater_elem(1).float() * 2.0 - 1.0;
@@ -238,11 +241,11 @@ impl Denoiser for LooksBack {
         before + each(class.float() * 0.01)
     }
 
-    fn fits(&self, _shape: ImageShape) -> Result<()> {
+    fn check_trainable(&self, _shape: ImageShape) -> Result<()> {
         Ok(())
     }
 
-    fn classes(&self) -> Option<usize> {
+    fn num_classes(&self) -> Option<usize> {
         self.classes
     }
 }
@@ -252,17 +255,19 @@ fn a_network_is_shown_what_it_made_before() {
     let flex = device("flex").unwrap();
     let of = |network: &LooksBack, guided: bool| {
         let scheduler = DdimScheduler {
-            prediction_type: Prediction::Sample,
+            prediction_type: PredictionType::Sample,
             ..ddim()
         };
-        let sampler = Sampler::new(network, &scheduler, 5, SHAPE, &flex).unwrap();
+        let sampler = DiffusionSampler::new(network, &scheduler, 5, SHAPE, &flex).unwrap();
         let sampler = if network.classes.is_some() {
-            sampler.of(Classes::One(0))
+            sampler.with_classes(ClassLabels::All(0))
         } else {
             sampler
         };
         let sampler = if guided {
-            sampler.guided(Guidance::new(2.0)).unwrap()
+            sampler
+                .with_guidance(ClassifierFreeGuidance::new(2.0))
+                .unwrap()
         } else {
             sampler
         };
@@ -294,25 +299,25 @@ fn guidance_leaves_a_learned_variance_alone() {
         variance: true,
     };
     let scheduler = DdpmScheduler {
-        prediction_type: Prediction::Sample,
+        prediction_type: PredictionType::Sample,
         variance_type: VarianceType::LearnedRange,
         clipping: Clipping::NONE,
         ..DdpmScheduler::default()
     };
     let of = |class: u32| {
-        let sampler = Sampler::new(&network, &scheduler, 5, SHAPE, &flex).unwrap();
-        sampler.of(Classes::One(class))
+        let sampler = DiffusionSampler::new(&network, &scheduler, 5, SHAPE, &flex).unwrap();
+        sampler.with_classes(ClassLabels::All(class))
     };
     let plain = of(0).sample(3, 0).unwrap().images;
     let guided = of(0)
-        .guided(Guidance::new(3.0))
+        .with_guidance(ClassifierFreeGuidance::new(3.0))
         .unwrap()
         .sample(3, 0)
         .unwrap()
         .images;
     assert!(difference(&plain, &guided) < 1e-6);
     // None has another variance, and so other images of the same noise.
-    let none = Sampler::new(&network, &scheduler, 5, SHAPE, &flex)
+    let none = DiffusionSampler::new(&network, &scheduler, 5, SHAPE, &flex)
         .unwrap()
         .unconditional()
         .unwrap();
@@ -336,8 +341,8 @@ fn tokens_and_classifiers_lead_too() {
         attention_head_dim: PerBlock::One(4),
         ..UNet2dConditionConfig::default()
     };
-    let network = config.init(&flex).unwrap().seeded(2);
-    let of = || Sampler::new(&network, &ddim(), 1, SHAPE, &flex).unwrap();
+    let network = config.init(&flex).unwrap().init_weights(2);
+    let of = || DiffusionSampler::new(&network, &ddim(), 1, SHAPE, &flex).unwrap();
     let mut rng = Rng::new(1);
     let (tokens, none) = (rng.normal([2, 3, 6], &flex), rng.normal([1, 3, 6], &flex));
     let (x, plan) = (of().noise(2, 0), ddim().plan(1).unwrap());
@@ -349,36 +354,37 @@ fn tokens_and_classifiers_lead_too() {
         )
     };
     let output = said(none.clone().repeat_dim(0, 2)) * -1.0 + said(tokens.clone()) * 2.0;
-    let expected = Sampling::new(&plan)
+    let expected = PlanRunner::new(&plan)
         .step(x.clone(), output, || unreachable!("DDIM draws no noise"))
-        .sample;
+        .prev_sample;
     let sampler = of()
-        .told(tokens.clone(), Some(none.clone()))
+        .with_prompt_embeds(tokens.clone(), Some(none.clone()))
         .unwrap()
-        .guided(Guidance::new(2.0))
+        .with_guidance(ClassifierFreeGuidance::new(2.0))
         .unwrap();
     let images = sampler.sample_from_noise(&x, 0).unwrap().images;
     assert!(difference(&images, &((expected + 1.0) * 0.5).clamp(0.0, 1.0)) < 1e-4);
     for (message, expected) in [
         (of().sample(1, 0).unwrap_err(), "`tokens` is missing"),
         (
-            of().told(rng.normal([1, 3, 5], &flex), None).unwrap_err(),
+            of().with_prompt_embeds(rng.normal([1, 3, 5], &flex), None)
+                .unwrap_err(),
             "expected at least one, of width 6",
         ),
         (
-            of().told(tokens.clone(), Some(rng.normal([1, 2, 6], &flex)))
+            of().with_prompt_embeds(tokens.clone(), Some(rng.normal([1, 2, 6], &flex)))
                 .unwrap_err(),
             "`none` is [1, 2, 6]",
         ),
         (
-            of().told(tokens.clone(), None)
+            of().with_prompt_embeds(tokens.clone(), None)
                 .unwrap()
-                .guided(Guidance::new(2.0))
+                .with_guidance(ClassifierFreeGuidance::new(2.0))
                 .unwrap_err(),
             "`guidance` is 2",
         ),
         (
-            of().told(tokens.clone(), None)
+            of().with_prompt_embeds(tokens.clone(), None)
                 .unwrap()
                 .sample(3, 0)
                 .unwrap_err(),
@@ -386,7 +392,7 @@ fn tokens_and_classifiers_lead_too() {
         ),
         (
             sampler
-                .told(tokens, None)
+                .with_prompt_embeds(tokens, None)
                 .unwrap()
                 .sample(1, 0)
                 .unwrap_err(),
@@ -422,8 +428,8 @@ fn tokens_and_classifiers_lead_too() {
     );
 }
 
-fn sampler_of(network: &Gaussian, steps: usize) -> Sampler<'_, Gaussian> {
-    Sampler::new(network, &ddim(), steps, SHAPE, &device("flex").unwrap()).unwrap()
+fn sampler_of(network: &Gaussian, steps: usize) -> DiffusionSampler<'_, Gaussian> {
+    DiffusionSampler::new(network, &ddim(), steps, SHAPE, &device("flex").unwrap()).unwrap()
 }
 
 /// Led to data with another mean, samples are those of that data. With a solver that asks in the
@@ -433,9 +439,9 @@ fn a_guide_is_told_of_the_noise_that_the_network_sees() {
     #[derive(Debug)]
     struct Elsewhere(f64);
     impl Guide for Elsewhere {
-        fn score(&self, view: &View<'_>) -> Result<Tensor<4>> {
+        fn score(&self, view: &GuideContext<'_>) -> Result<Tensor<4>> {
             // Of normal data, x ~ N(α·m, α²·d² + σ²): moving the mean by s adds α·s / (α²·d² + σ²).
-            let Level { alpha, sigma } = view.call().seen;
+            let NoiseLevel { alpha, sigma } = view.call().seen;
             let variance = (alpha * 0.3).powi(2) + sigma * sigma;
             Ok(Tensor::ones_like(&view.x()) * (alpha * self.0 / variance))
         }
@@ -468,8 +474,8 @@ fn what_leads_out_of_range_leaves_the_noise_as_it_is() {
     #[derive(Debug)]
     struct Upwards;
     impl Guide for Upwards {
-        fn score(&self, view: &View<'_>) -> Result<Tensor<4>> {
-            let Level { alpha, sigma } = view.call().seen;
+        fn score(&self, view: &GuideContext<'_>) -> Result<Tensor<4>> {
+            let NoiseLevel { alpha, sigma } = view.call().seen;
             // Early only, so that images end within the range again.
             let by = if sigma > alpha { 3.0 } else { 0.0 };
             Ok(Tensor::ones_like(&view.x()) * (by * alpha / (sigma * sigma)))
@@ -523,7 +529,7 @@ fn between_two_noises_lie_images_and_the_ends_are_theirs() {
     let network = Gaussian::new(0.2, 0.3, &device("flex").unwrap());
     let sampler = sampler(&network, &ddim(), 10);
     let (from, to) = (sampler.noise(3, 1), sampler.noise(3, 2));
-    let frames = sampler.between(&from, &to, 4, 0).unwrap();
+    let frames = sampler.interpolate(&from, &to, 4, 0).unwrap();
     assert_eq!(frames.len(), 4);
     assert!(
         difference(
@@ -561,7 +567,7 @@ fn sampling_can_begin_in_the_middle() {
         let which = scheduler.class();
         let whole = scheduler.plan(200).unwrap();
         for at in [1, whole.len() / 2, whole.len() - 1] {
-            let plan = whole.from(at).unwrap();
+            let plan = whole.starting_at(at).unwrap();
             assert_eq!(plan.len(), whole.len() - at);
             let n = 500;
             let sampler = sampler(&network, &ddim(), 1).with_batch_size(n).unwrap();
@@ -575,8 +581,8 @@ fn sampling_can_begin_in_the_middle() {
         }
     }
     let whole = ddim().plan(5).unwrap();
-    assert!(whole.from(5).is_err());
-    assert_eq!(whole.from(0).unwrap(), whole);
+    assert!(whole.starting_at(5).is_err());
+    assert_eq!(whole.starting_at(0).unwrap(), whole);
     // Image to image: a little noise changes little.
     let sampler = sampler(&network, &ddim(), 50);
     let images = sampler.sample(8, 0).unwrap().images;
@@ -664,18 +670,26 @@ fn mistakes_are_told_at_the_door() {
     };
     expect(of(&plain).sample(0, 0).unwrap_err(), "`n` is 0");
     expect(
-        of(&plain).of(Classes::One(1)).sample(1, 0).unwrap_err(),
+        of(&plain)
+            .with_classes(ClassLabels::All(1))
+            .sample(1, 0)
+            .unwrap_err(),
         "the model has no classes",
     );
     expect(
-        of(&told).of(Classes::One(3)).sample(1, 0).unwrap_err(),
+        of(&told)
+            .with_classes(ClassLabels::All(3))
+            .sample(1, 0)
+            .unwrap_err(),
         "`classes` is 3, expected below 3",
     );
     expect(
-        of(&plain).guided(Guidance::new(2.0)).unwrap_err(),
+        of(&plain)
+            .with_guidance(ClassifierFreeGuidance::new(2.0))
+            .unwrap_err(),
         "`guidance` is 2",
     );
-    expect(of(&plain).knowing(2).unwrap_err(), "`known` is 2");
+    expect(of(&plain).with_num_classes(2).unwrap_err(), "`known` is 2");
     expect(of(&plain).unconditional().unwrap_err(), "`classes` is none");
     let none = of(&told).unconditional().unwrap().sample(3, 0).unwrap();
     assert_eq!(none.classes.unwrap(), [2, 2, 2]);
@@ -701,7 +715,7 @@ fn mistakes_are_told_at_the_door() {
         "`noise` is 1×4×5",
     );
     expect(
-        of(&plain).between(&images, &images, 1, 0).unwrap_err(),
+        of(&plain).interpolate(&images, &images, 1, 0).unwrap_err(),
         "`frames` is 1",
     );
     expect(
@@ -720,8 +734,8 @@ fn mistakes_are_told_at_the_door() {
     expect(of(&plain).sampler_error(), "`steps` is 0");
 }
 
-impl Sampler<'_, Gaussian> {
+impl DiffusionSampler<'_, Gaussian> {
     fn sampler_error(&self) -> Error {
-        Sampler::new(self.network, &ddim(), 0, SHAPE, &self.device).unwrap_err()
+        DiffusionSampler::new(self.network, &ddim(), 0, SHAPE, &self.device).unwrap_err()
     }
 }

@@ -4,8 +4,8 @@
 
 use super::{Alphas, Clipping, Scheduler};
 use crate::{
-    plan::{Call, Plan, Source},
-    prediction::Prediction,
+    plan::{ModelCall, SamplingPlan, Term},
+    prediction::PredictionType,
     schedule::{BetaSchedule, NoiseScheduleConfig},
 };
 use aigc_core::{Error, Result};
@@ -56,7 +56,7 @@ pub struct LcmScheduler {
     /// Whether the step past the first leaves no noise, or as much as the first.
     pub set_alpha_to_one: bool,
     /// What the network says.
-    pub prediction_type: Prediction,
+    pub prediction_type: PredictionType,
     /// Of the time, where the network's part grows with it.
     pub timestep_scaling: f64,
     /// End the forward process in pure noise.
@@ -70,7 +70,7 @@ impl Default for LcmScheduler {
             original_inference_steps: 50,
             clipping: Clipping::NONE,
             set_alpha_to_one: true,
-            prediction_type: Prediction::Epsilon,
+            prediction_type: PredictionType::Epsilon,
             timestep_scaling: 10.0,
             rescale_betas_zero_snr: false,
         }
@@ -78,7 +78,7 @@ impl Default for LcmScheduler {
 }
 
 impl Scheduler for LcmScheduler {
-    fn plan(&self, steps: usize) -> Result<Plan> {
+    fn plan(&self, steps: usize) -> Result<SamplingPlan> {
         let alphas = Alphas::new(
             &self.noise,
             self.rescale_betas_zero_snr,
@@ -96,33 +96,29 @@ impl Scheduler for LcmScheduler {
             let scaled = time * self.timestep_scaling;
             let all = scaled * scaled + DATA * DATA;
             let (skip, out) = (DATA * DATA / all, scaled / all.sqrt());
-            let denoised = |scale: f64| {
-                vec![
-                    (Source::X0(k), scale * out),
-                    (Source::Sample(k), scale * skip),
-                ]
-            };
+            let denoised =
+                |scale: f64| vec![(Term::X0(k), scale * out), (Term::Sample(k), scale * skip)];
             let next = match times.get(k + 1) {
                 None => denoised(1.0),
                 Some(before) => {
                     let level = alphas.level(*before);
                     let mut next = denoised(level.alpha);
-                    next.push((Source::Noise, level.sigma));
+                    next.push((Term::Noise, level.sigma));
                     next
                 }
             };
             let level = alphas.level(*time);
-            Ok(Call::new(
+            Ok(ModelCall::new(
                 *time,
                 level,
-                self.prediction_type.read(level)?,
+                self.prediction_type.coefficients(level)?,
                 next,
             ))
         };
         let calls = times.iter().enumerate().map(call).collect::<Result<_>>()?;
-        Ok(Plan {
+        Ok(SamplingPlan {
             clip: self.clipping.clip()?,
-            ..Plan::new(1.0, calls)?
+            ..SamplingPlan::new(1.0, calls)?
         })
     }
 }
@@ -139,7 +135,7 @@ pub struct TcdScheduler {
     /// Whether the step past the first leaves no noise, or as much as the first.
     pub set_alpha_to_one: bool,
     /// What the network says.
-    pub prediction_type: Prediction,
+    pub prediction_type: PredictionType,
     /// End the forward process in pure noise.
     pub rescale_betas_zero_snr: bool,
     /// γ of the paper: how far past the next time a step goes before noise is added, 0 to 1. (An
@@ -158,7 +154,7 @@ impl Default for TcdScheduler {
             noise: noise(),
             original_inference_steps: 50,
             set_alpha_to_one: true,
-            prediction_type: Prediction::Epsilon,
+            prediction_type: PredictionType::Epsilon,
             rescale_betas_zero_snr: false,
             eta: three_tenths(),
         }
@@ -166,7 +162,7 @@ impl Default for TcdScheduler {
 }
 
 impl Scheduler for TcdScheduler {
-    fn plan(&self, steps: usize) -> Result<Plan> {
+    fn plan(&self, steps: usize) -> Result<SamplingPlan> {
         if !(0.0..=1.0).contains(&self.eta) {
             return Err(Error::config("eta", self.eta, "0 to 1"));
         }
@@ -185,24 +181,24 @@ impl Scheduler for TcdScheduler {
             let passed = ((1.0 - self.eta) * before.unwrap_or(0.0)).floor();
             let through = alphas.level(passed);
             let mut next = vec![
-                (Source::X0(k), through.alpha),
-                (Source::Epsilon(k), through.sigma),
+                (Term::X0(k), through.alpha),
+                (Term::Epsilon(k), through.sigma),
             ];
             if let Some(before) = before.filter(|_| self.eta > 0.0) {
                 let ratio = alphas.at(before) / alphas.at(passed);
                 next.iter_mut()
                     .for_each(|(_, weight)| *weight *= ratio.sqrt());
-                next.push((Source::Noise, (1.0 - ratio).max(0.0).sqrt()));
+                next.push((Term::Noise, (1.0 - ratio).max(0.0).sqrt()));
             }
             let level = alphas.level(*time);
-            Ok(Call::new(
+            Ok(ModelCall::new(
                 *time,
                 level,
-                self.prediction_type.read(level)?,
+                self.prediction_type.coefficients(level)?,
                 next,
             ))
         };
-        Plan::new(
+        SamplingPlan::new(
             1.0,
             times.iter().enumerate().map(call).collect::<Result<_>>()?,
         )

@@ -6,14 +6,14 @@
 //! in 64 bits.
 
 use super::{
-    dpm::{Algorithm, Expansion, SolverType},
+    dpm::{DpmAlgorithm, Expansion, SolverType},
     ve::{Way, ancestral, euler, straight},
     *,
 };
 use crate::{
     grid::{FinalSigmas, SigmaGrid, Steps, exponential},
-    plan::{Source, Sum},
-    prediction::Prediction,
+    plan::{LinearCombination, Term},
+    prediction::PredictionType,
     schedule::NoiseScheduleConfig,
 };
 use std::collections::HashMap;
@@ -31,16 +31,16 @@ const DATA: Normal = Normal {
 };
 
 impl Normal {
-    fn mean(self, level: Level) -> f64 {
+    fn mean(self, level: NoiseLevel) -> f64 {
         level.alpha * self.mean
     }
 
-    fn deviation(self, level: Level) -> f64 {
+    fn deviation(self, level: NoiseLevel) -> f64 {
         (level.alpha * self.deviation).hypot(level.sigma)
     }
 
     /// `E[x₀ | x] = .0·x + .1`.
-    fn denoise(self, level: Level) -> (f64, f64) {
+    fn denoise(self, level: NoiseLevel) -> (f64, f64) {
         let slope = level.alpha * self.deviation.powi(2) / self.deviation(level).powi(2);
         (slope, self.mean * (1.0 - slope * level.alpha))
     }
@@ -56,53 +56,53 @@ fn add(to: &mut Weights, weight: f64, of: &Weights) {
 
 /// The sample after the last call. The calls before `first` are given exact samples, so that what a
 /// multistep method builds on is exact too.
-fn carry_out(calls: &[Call], first: usize) -> Weights {
-    let mut known: HashMap<Source, Weights> = HashMap::new();
-    let exact = |level: Level| vec![DATA.mean(level), DATA.deviation(level)];
+fn carry_out(calls: &[ModelCall], first: usize) -> Weights {
+    let mut known: HashMap<Term, Weights> = HashMap::new();
+    let exact = |level: NoiseLevel| vec![DATA.mean(level), DATA.deviation(level)];
     let mut x = exact(calls[0].seen);
     let mut noises = 0;
     for (k, call) in calls.iter().enumerate() {
         if k <= first {
             x = exact(call.seen);
         }
-        let Level { alpha, sigma } = call.seen;
+        let NoiseLevel { alpha, sigma } = call.seen;
         let (slope, constant) = DATA.denoise(call.seen);
         let mut x0: Weights = x.iter().map(|weight| slope * weight).collect();
         x0[0] += constant;
         let mut epsilon: Weights = x.iter().map(|weight| weight / sigma).collect();
         add(&mut epsilon, -alpha / sigma, &x0);
         // What a network would have to say.
-        let (of_sample, of_output) = call.reading.x0;
+        let (of_sample, of_output) = call.coefficients.x0;
         let mut output: Weights = x0.iter().map(|weight| weight / of_output).collect();
         add(&mut output, -of_sample / of_output, &x);
         known.extend([
-            (Source::X0(k), x0),
-            (Source::Epsilon(k), epsilon),
-            (Source::Output(k), output),
+            (Term::X0(k), x0),
+            (Term::Epsilon(k), epsilon),
+            (Term::Output(k), output),
         ]);
-        known.insert(Source::Sample(k), x);
+        known.insert(Term::Sample(k), x);
         let mut noise = vec![0.0; 3 + noises];
         noise[2 + noises] = 1.0;
-        known.insert(Source::Noise, noise);
-        let sum = |known: &HashMap<Source, Weights>, terms: &Sum| {
+        known.insert(Term::Noise, noise);
+        let sum = |known: &HashMap<Term, Weights>, terms: &LinearCombination| {
             let mut sum = vec![0.0; 2];
             terms
                 .iter()
                 .for_each(|(source, weight)| add(&mut sum, *weight, &known[source]));
             sum
         };
-        if !call.correct.is_empty() && k > first {
-            let corrected = sum(&known, &call.correct);
-            known.insert(Source::Sample(k), corrected);
+        if !call.corrector.is_empty() && k > first {
+            let corrected = sum(&known, &call.corrector);
+            known.insert(Term::Sample(k), corrected);
         }
-        x = sum(&known, &call.next);
-        noises += usize::from(call.next.iter().any(|(source, _)| *source == Source::Noise));
+        x = sum(&known, &call.update);
+        noises += usize::from(call.update.iter().any(|(source, _)| *source == Term::Noise));
     }
     x
 }
 
 /// How far a deterministic sampler is from the curve that it should follow.
-fn off_the_curve(calls: &[Call], first: usize, end: Level) -> f64 {
+fn off_the_curve(calls: &[ModelCall], first: usize, end: NoiseLevel) -> f64 {
     let x = carry_out(calls, first);
     (x[0] - DATA.mean(end)).hypot(x[1] - DATA.deviation(end))
 }
@@ -124,27 +124,37 @@ fn grid(n: usize) -> SigmaGrid {
 }
 
 /// Calls of a solver in λ that expands by what `sum` gives.
-fn solver(n: usize, level: fn(f64) -> Level, sum: impl Fn(usize, &[Level]) -> Sum) -> Vec<Call> {
-    let levels: Vec<Level> = grid(n).sigmas.into_iter().map(level).collect();
+fn solver(
+    n: usize,
+    level: fn(f64) -> NoiseLevel,
+    sum: impl Fn(usize, &[NoiseLevel]) -> LinearCombination,
+) -> Vec<ModelCall> {
+    let levels: Vec<NoiseLevel> = grid(n).sigmas.into_iter().map(level).collect();
     let call = |k: usize| {
-        let reading = Prediction::Epsilon.read(levels[k]).unwrap();
-        Call::new(0.0, levels[k], reading, sum(k, &levels))
+        let reading = PredictionType::Epsilon.coefficients(levels[k]).unwrap();
+        ModelCall::new(0.0, levels[k], reading, sum(k, &levels))
     };
     (0..n).map(call).collect()
 }
 
-fn multistep(expansion: Expansion, most: usize) -> impl Fn(usize, &[Level]) -> Sum {
+fn multistep(
+    expansion: Expansion,
+    most: usize,
+) -> impl Fn(usize, &[NoiseLevel]) -> LinearCombination {
     move |k, levels| {
         let calls: Vec<usize> = (0..most.min(k + 1)).map(|j| k - j).collect();
-        let way: Vec<Level> = (0..=calls.len()).map(|j| levels[k + 1 - j]).collect();
+        let way: Vec<NoiseLevel> = (0..=calls.len()).map(|j| levels[k + 1 - j]).collect();
         expansion.multistep(k, &way, &calls)
     }
 }
 
-fn singlestep(expansion: Expansion, most: usize) -> impl Fn(usize, &[Level]) -> Sum {
+fn singlestep(
+    expansion: Expansion,
+    most: usize,
+) -> impl Fn(usize, &[NoiseLevel]) -> LinearCombination {
     move |k, levels| {
         let calls: Vec<usize> = (0..=k % most).map(|j| k - j).collect();
-        let way: Vec<Level> = (0..=calls.len()).map(|j| levels[k + 1 - j]).collect();
+        let way: Vec<NoiseLevel> = (0..=calls.len()).map(|j| levels[k + 1 - j]).collect();
         expansion.singlestep(&way, &calls)
     }
 }
@@ -159,8 +169,12 @@ fn assert_order(name: &str, expected: f64, found: f64) {
 
 #[test]
 fn methods_over_sigma_have_their_order() {
-    let end = Level::exploding(ENDS.0);
-    for prediction in [Prediction::Epsilon, Prediction::Sample, Prediction::V] {
+    let end = NoiseLevel::variance_exploding(ENDS.0);
+    for prediction in [
+        PredictionType::Epsilon,
+        PredictionType::Sample,
+        PredictionType::V,
+    ] {
         let error = |n| off_the_curve(&euler(&grid(n), prediction, straight).unwrap(), 0, end);
         assert_order("Euler", 1.0, order(error, 256));
         let heun = HeunScheduler {
@@ -195,7 +209,7 @@ fn methods_over_sigma_have_their_order() {
 
 #[test]
 fn dpm_solvers_have_their_order() {
-    for algorithm in [Algorithm::Dpm, Algorithm::DpmPlusPlus] {
+    for algorithm in [DpmAlgorithm::Dpm, DpmAlgorithm::DpmPlusPlus] {
         for kind in [SolverType::Midpoint, SolverType::Heun] {
             let expansion = Expansion {
                 algorithm,
@@ -203,8 +217,8 @@ fn dpm_solvers_have_their_order() {
                 exact_curvature: true,
             };
             for level in [
-                Level::preserving_ratio as fn(f64) -> Level,
-                Level::exploding,
+                NoiseLevel::preserving_ratio as fn(f64) -> NoiseLevel,
+                NoiseLevel::variance_exploding,
             ] {
                 let end = level(ENDS.0);
                 // As diffusers has it, the third order has half of its curvature.
@@ -239,12 +253,12 @@ fn dpm_solvers_have_their_order() {
 
 #[test]
 fn deis_and_unipc_have_their_order() {
-    let level: fn(f64) -> Level = Level::preserving_ratio;
+    let level: fn(f64) -> NoiseLevel = NoiseLevel::preserving_ratio;
     let end = level(ENDS.0);
     for most in 2..=3 {
-        let sum = |k: usize, levels: &[Level]| {
+        let sum = |k: usize, levels: &[NoiseLevel]| {
             let first = Expansion {
-                algorithm: Algorithm::Dpm,
+                algorithm: DpmAlgorithm::Dpm,
                 solver: SolverType::Midpoint,
                 exact_curvature: true,
             };
@@ -258,7 +272,7 @@ fn deis_and_unipc_have_their_order() {
         assert_order("DEIS", most as f64, order(error, 256));
     }
     for predict_x0 in [true, false] {
-        for solver_type in [Bh::Bh1, Bh::Bh2] {
+        for solver_type in [UniPcSolver::Bh1, UniPcSolver::Bh2] {
             for most in 1..=3 {
                 let unipc = UniPcScheduler {
                     predict_x0,
@@ -266,15 +280,15 @@ fn deis_and_unipc_have_their_order() {
                     ..UniPcScheduler::default()
                 };
                 let predicted =
-                    |k: usize, levels: &[Level]| unipc.step(levels, k, most.min(k + 1), false);
+                    |k: usize, levels: &[NoiseLevel]| unipc.step(levels, k, most.min(k + 1), false);
                 let error = |n| off_the_curve(&solver(n, level, predicted), most - 1, end);
                 assert_order("UniP", most as f64, order(error, 256));
                 // The corrector adds one (theorem 3.1).
                 let error = |n| {
                     let mut calls = solver(n, level, predicted);
-                    let levels: Vec<Level> = grid(n).sigmas.into_iter().map(level).collect();
+                    let levels: Vec<NoiseLevel> = grid(n).sigmas.into_iter().map(level).collect();
                     for (k, call) in calls.iter_mut().enumerate().skip(1) {
-                        call.correct = unipc.step(&levels, k - 1, most.min(k), true);
+                        call.corrector = unipc.step(&levels, k - 1, most.min(k), true);
                     }
                     off_the_curve(&calls, most - 1, end)
                 };
@@ -287,7 +301,7 @@ fn deis_and_unipc_have_their_order() {
 #[test]
 fn flows_and_edm_have_their_order() {
     let train = 1_000_000_000;
-    let end = Level::flow(0.0);
+    let end = NoiseLevel::flow(0.0);
     let flow = FlowEulerScheduler {
         num_train_timesteps: train,
         ..FlowEulerScheduler::default()
@@ -312,7 +326,7 @@ fn flows_and_edm_have_their_order() {
         final_sigmas_type: FinalSigmas::SigmaMin,
         ..EdmConfig::default()
     };
-    let end = Level::exploding(ENDS.0);
+    let end = NoiseLevel::variance_exploding(ENDS.0);
     let euler = EdmEulerScheduler(edm.clone());
     assert_order(
         "EDM, Euler",
@@ -343,11 +357,11 @@ fn pndm_has_its_order() {
     let ratio = |t: usize| ENDS.0 * (ENDS.1 / ENDS.0).powf(t as f64 / train as f64);
     let alphas = Alphas::of(
         (0..train)
-            .map(|t| Level::preserving_ratio(ratio(t)).alpha.powi(2))
+            .map(|t| NoiseLevel::preserving_ratio(ratio(t)).alpha.powi(2))
             .collect(),
     );
-    let end = Level::preserving_ratio(ENDS.0);
-    for prediction_type in [Prediction::Epsilon, Prediction::V] {
+    let end = NoiseLevel::preserving_ratio(ENDS.0);
+    for prediction_type in [PredictionType::Epsilon, PredictionType::V] {
         for skip_prk_steps in [true, false] {
             let pndm = PndmScheduler {
                 prediction_type,
@@ -361,7 +375,7 @@ fn pndm_has_its_order() {
                 off_the_curve(&calls, 0, end)
             };
             // Old v are read as if they were said now, as in diffusers, and that costs an order.
-            let expected = if prediction_type == Prediction::V {
+            let expected = if prediction_type == PredictionType::V {
                 1.0
             } else {
                 2.0
@@ -377,7 +391,7 @@ fn pndm_has_its_order() {
 
 /// How far mean and variance of a stochastic sampler are from those of the data, relative to the
 /// deviation there.
-fn off_in_moments(calls: &[Call], first: usize, end: Level) -> f64 {
+fn off_in_moments(calls: &[ModelCall], first: usize, end: NoiseLevel) -> f64 {
     let x = carry_out(calls, first);
     let (mean, variance) = (
         x[0],
@@ -399,27 +413,35 @@ fn stochastic_methods_converge_in_mean_and_variance() {
             error(512)
         );
     };
-    let end = Level::exploding(ENDS.0);
+    let end = NoiseLevel::variance_exploding(ENDS.0);
     let way: Way = ancestral;
     check("Euler", 0.9, &|n| {
-        off_in_moments(&euler(&grid(n), Prediction::Epsilon, way).unwrap(), 0, end)
+        off_in_moments(
+            &euler(&grid(n), PredictionType::Epsilon, way).unwrap(),
+            0,
+            end,
+        )
     });
     let kdpm2 = Kdpm2Scheduler::default();
     check("KDPM2", 0.9, &|n| {
         off_in_moments(&kdpm2.calls(&grid(n), way, |_| 0.0).unwrap(), 0, end)
     });
-    let end = Level::preserving_ratio(ENDS.0);
-    for algorithm in [Algorithm::SdeDpm, Algorithm::SdeDpmPlusPlus] {
+    let end = NoiseLevel::preserving_ratio(ENDS.0);
+    for algorithm in [DpmAlgorithm::SdeDpm, DpmAlgorithm::SdeDpmPlusPlus] {
         for kind in [SolverType::Midpoint, SolverType::Heun] {
             let expansion = Expansion {
                 algorithm,
                 solver: kind,
                 exact_curvature: true,
             };
-            let most = if algorithm == Algorithm::SdeDpm { 2 } else { 3 };
+            let most = if algorithm == DpmAlgorithm::SdeDpm {
+                2
+            } else {
+                3
+            };
             for most in 1..=most {
                 check(&format!("{algorithm:?} {kind:?} {most}"), 0.9, &|n| {
-                    let calls = solver(n, Level::preserving_ratio, multistep(expansion, most));
+                    let calls = solver(n, NoiseLevel::preserving_ratio, multistep(expansion, most));
                     off_in_moments(&calls, most - 1, end)
                 });
             }
@@ -428,29 +450,33 @@ fn stochastic_methods_converge_in_mean_and_variance() {
     // A call for each order, and EDM's noise, which is added and not mixed in.
     for kind in [SolverType::Midpoint, SolverType::Heun] {
         let expansion = Expansion {
-            algorithm: Algorithm::SdeDpmPlusPlus,
+            algorithm: DpmAlgorithm::SdeDpmPlusPlus,
             solver: kind,
             exact_curvature: true,
         };
         for most in 1..=2 {
             check(&format!("singlestep {kind:?} {most}"), 0.9, &|n| {
                 off_in_moments(
-                    &solver(n, Level::preserving_ratio, singlestep(expansion, most)),
+                    &solver(n, NoiseLevel::preserving_ratio, singlestep(expansion, most)),
                     0,
                     end,
                 )
             });
             check(&format!("exploding {kind:?} {most}"), 0.9, &|n| {
                 off_in_moments(
-                    &solver(n, Level::exploding, multistep(expansion, most)),
+                    &solver(
+                        n,
+                        NoiseLevel::variance_exploding,
+                        multistep(expansion, most),
+                    ),
                     most - 1,
-                    Level::exploding(ENDS.0),
+                    NoiseLevel::variance_exploding(ENDS.0),
                 )
             });
         }
     }
     // On their tables, at all of the times.
-    let end = Level::preserving(1.0);
+    let end = NoiseLevel::variance_preserving(1.0);
     let ddpm = DdpmScheduler {
         clipping: Clipping::NONE,
         ..DdpmScheduler::default()
@@ -491,23 +517,23 @@ fn ddim_is_the_first_order() {
     .unwrap();
     let alphas = Alphas::new(&NoiseScheduleConfig::default(), false, true).unwrap();
     let expansion = Expansion {
-        algorithm: Algorithm::DpmPlusPlus,
+        algorithm: DpmAlgorithm::DpmPlusPlus,
         solver: SolverType::Midpoint,
         exact_curvature: true,
     };
     for (k, call) in ddim.calls.iter().enumerate().take(19) {
         let to = alphas.level(call.time - 50.0);
         let mut other = call.clone();
-        other.next = expansion.multistep(k, &[to, call.seen], &[k]);
+        other.update = expansion.multistep(k, &[to, call.seen], &[k]);
         let [a, b] = [call, &other].map(|call| {
-            let next = call.next.iter().map(|(source, weight)| match source {
-                Source::Epsilon(_) => (Source::Epsilon(0), *weight),
-                Source::X0(_) => (Source::X0(0), *weight),
-                _ => (Source::Sample(0), *weight),
+            let next = call.update.iter().map(|(source, weight)| match source {
+                Term::Epsilon(_) => (Term::Epsilon(0), *weight),
+                Term::X0(_) => (Term::X0(0), *weight),
+                _ => (Term::Sample(0), *weight),
             });
             carry_out(
-                &[Call {
-                    next: next.collect(),
+                &[ModelCall {
+                    update: next.collect(),
                     ..call.clone()
                 }],
                 0,

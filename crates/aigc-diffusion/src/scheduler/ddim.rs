@@ -3,9 +3,9 @@
 
 use super::{Alphas, Clipping, Scheduler};
 use crate::{
-    grid::{Spacing, Steps},
-    plan::{Call, Plan, Source},
-    prediction::Prediction,
+    grid::{Steps, TimestepSpacing},
+    plan::{ModelCall, SamplingPlan, Term},
+    prediction::PredictionType,
     schedule::NoiseScheduleConfig,
 };
 use aigc_core::{Error, Result};
@@ -25,9 +25,9 @@ pub struct DdimScheduler {
     /// Added to the times of `leading`.
     pub steps_offset: usize,
     /// What the network says.
-    pub prediction_type: Prediction,
+    pub prediction_type: PredictionType,
     /// Where sampling stops.
-    pub timestep_spacing: Spacing,
+    pub timestep_spacing: TimestepSpacing,
     /// End the forward process in pure noise.
     pub rescale_betas_zero_snr: bool,
     /// 0: no fresh noise. 1: as much as DDPM. (An argument of sampling, not written to a file.)
@@ -42,8 +42,8 @@ impl Default for DdimScheduler {
             clipping: Clipping::default(),
             set_alpha_to_one: true,
             steps_offset: 0,
-            prediction_type: Prediction::Epsilon,
-            timestep_spacing: Spacing::Leading,
+            prediction_type: PredictionType::Epsilon,
+            timestep_spacing: TimestepSpacing::Leading,
             rescale_betas_zero_snr: false,
             eta: 0.0,
         }
@@ -51,7 +51,7 @@ impl Default for DdimScheduler {
 }
 
 impl Scheduler for DdimScheduler {
-    fn plan(&self, steps: usize) -> Result<Plan> {
+    fn plan(&self, steps: usize) -> Result<SamplingPlan> {
         if !(0.0..=1.0).contains(&self.eta) {
             return Err(Error::config("eta", self.eta, "0 to 1"));
         }
@@ -70,25 +70,22 @@ impl Scheduler for DdimScheduler {
                     .max(0.0)
                     .sqrt();
             let towards = (1.0 - before - deviation * deviation).max(0.0).sqrt();
-            let mut next = vec![
-                (Source::X0(k), before.sqrt()),
-                (Source::Epsilon(k), towards),
-            ];
+            let mut next = vec![(Term::X0(k), before.sqrt()), (Term::Epsilon(k), towards)];
             if self.eta > 0.0 {
-                next.push((Source::Noise, deviation));
+                next.push((Term::Noise, deviation));
             }
             let level = alphas.level(*time);
-            Ok(Call::new(
+            Ok(ModelCall::new(
                 *time,
                 level,
-                self.prediction_type.read(level)?,
+                self.prediction_type.coefficients(level)?,
                 next,
             ))
         };
         let calls = times.iter().enumerate().map(call).collect::<Result<_>>()?;
-        Ok(Plan {
+        Ok(SamplingPlan {
             clip: self.clipping.clip()?,
-            ..Plan::new(1.0, calls)?
+            ..SamplingPlan::new(1.0, calls)?
         })
     }
 }

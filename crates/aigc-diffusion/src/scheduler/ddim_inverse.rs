@@ -4,9 +4,9 @@
 use super::{Alphas, DdimScheduler, Scheduler};
 use crate::{
     clip::Clip,
-    grid::{Spacing, Steps},
-    plan::{Call, Plan, Source},
-    prediction::Prediction,
+    grid::{Steps, TimestepSpacing},
+    plan::{ModelCall, SamplingPlan, Term},
+    prediction::PredictionType,
     schedule::NoiseScheduleConfig,
 };
 use aigc_core::{Error, Result};
@@ -27,9 +27,9 @@ pub struct DdimInverseScheduler {
     /// Added to the times of `leading`.
     pub steps_offset: usize,
     /// What the network says.
-    pub prediction_type: Prediction,
+    pub prediction_type: PredictionType,
     /// Where it stops.
-    pub timestep_spacing: Spacing,
+    pub timestep_spacing: TimestepSpacing,
     /// End the forward process in pure noise.
     pub rescale_betas_zero_snr: bool,
 }
@@ -42,8 +42,8 @@ impl Default for DdimInverseScheduler {
             clip_sample_range: 1.0,
             set_alpha_to_one: true,
             steps_offset: 0,
-            prediction_type: Prediction::Epsilon,
-            timestep_spacing: Spacing::Leading,
+            prediction_type: PredictionType::Epsilon,
+            timestep_spacing: TimestepSpacing::Leading,
             rescale_betas_zero_snr: false,
         }
     }
@@ -66,15 +66,15 @@ impl From<&DdimScheduler> for DdimInverseScheduler {
 }
 
 impl Scheduler for DdimInverseScheduler {
-    fn plan(&self, steps: usize) -> Result<Plan> {
-        if self.timestep_spacing == Spacing::Linspace {
+    fn plan(&self, steps: usize) -> Result<SamplingPlan> {
+        if self.timestep_spacing == TimestepSpacing::Linspace {
             return Err(Error::config(
                 "timestep_spacing",
                 "linspace",
                 "leading or trailing",
             ));
         }
-        if self.prediction_type == Prediction::Sample && self.set_alpha_to_one {
+        if self.prediction_type == PredictionType::Sample && self.set_alpha_to_one {
             let expected = "epsilon or v_prediction, unless `set_alpha_to_one` is false: a sample says nothing of noise that is not there";
             return Err(Error::config("prediction_type", "sample", expected));
         }
@@ -92,13 +92,13 @@ impl Scheduler for DdimInverseScheduler {
                 alphas.level(*time),
             );
             let next = vec![
-                (Source::X0(k), noisier.alpha),
-                (Source::Epsilon(k), noisier.sigma),
+                (Term::X0(k), noisier.alpha),
+                (Term::Epsilon(k), noisier.sigma),
             ];
-            Ok(Call::new(
+            Ok(ModelCall::new(
                 *time,
                 level,
-                self.prediction_type.read(level)?,
+                self.prediction_type.coefficients(level)?,
                 next,
             ))
         };
@@ -109,9 +109,9 @@ impl Scheduler for DdimInverseScheduler {
             Clip::None
         };
         clip.validate()?;
-        Ok(Plan {
+        Ok(SamplingPlan {
             clip,
-            ..Plan::new(1.0, calls)?
+            ..SamplingPlan::new(1.0, calls)?
         })
     }
 }

@@ -3,9 +3,9 @@
 
 use super::{Alphas, Clipping, Scheduler};
 use crate::{
-    grid::{Spacing, Steps},
-    plan::{Call, Plan, Source, Variance},
-    prediction::Prediction,
+    grid::{Steps, TimestepSpacing},
+    plan::{LearnedVariance, ModelCall, SamplingPlan, Term},
+    prediction::PredictionType,
     schedule::NoiseScheduleConfig,
 };
 use aigc_core::Result;
@@ -39,12 +39,12 @@ pub struct DdpmScheduler {
     /// Of a step back.
     pub variance_type: VarianceType,
     /// What the network says.
-    pub prediction_type: Prediction,
+    pub prediction_type: PredictionType,
     /// What is done to predicted clean samples.
     #[serde(flatten)]
     pub clipping: Clipping,
     /// Where sampling stops.
-    pub timestep_spacing: Spacing,
+    pub timestep_spacing: TimestepSpacing,
     /// Added to the times of `leading`.
     pub steps_offset: usize,
     /// End the forward process in pure noise.
@@ -56,9 +56,9 @@ impl Default for DdpmScheduler {
         Self {
             noise: NoiseScheduleConfig::default(),
             variance_type: VarianceType::FixedSmall,
-            prediction_type: Prediction::Epsilon,
+            prediction_type: PredictionType::Epsilon,
             clipping: Clipping::default(),
-            timestep_spacing: Spacing::Leading,
+            timestep_spacing: TimestepSpacing::Leading,
             steps_offset: 0,
             rescale_betas_zero_snr: false,
         }
@@ -66,7 +66,7 @@ impl Default for DdpmScheduler {
 }
 
 impl Scheduler for DdpmScheduler {
-    fn plan(&self, steps: usize) -> Result<Plan> {
+    fn plan(&self, steps: usize) -> Result<SamplingPlan> {
         let alphas = Alphas::new(&self.noise, self.rescale_betas_zero_snr, true)?;
         let times = Steps::new(self.noise.num_train_timesteps, steps)?
             .whole(self.timestep_spacing, self.steps_offset)?;
@@ -77,8 +77,8 @@ impl Scheduler for DdpmScheduler {
             let ratio = alpha / alpha_before;
             let (rest, rest_before, beta) = (1.0 - alpha, 1.0 - alpha_before, 1.0 - ratio);
             let mut next = vec![
-                (Source::X0(k), alpha_before.sqrt() * beta / rest),
-                (Source::Sample(k), ratio.sqrt() * rest_before / rest),
+                (Term::X0(k), alpha_before.sqrt() * beta / rest),
+                (Term::Sample(k), ratio.sqrt() * rest_before / rest),
             ];
             let small = (rest_before / rest * beta).max(1e-20);
             let mut variance = None;
@@ -87,30 +87,30 @@ impl Scheduler for DdpmScheduler {
                     VarianceType::FixedSmall | VarianceType::FixedSmallLog => small.sqrt(),
                     VarianceType::FixedLarge | VarianceType::FixedLargeLog => beta.sqrt(),
                     VarianceType::Learned => {
-                        variance = Some(Variance::Direct);
+                        variance = Some(LearnedVariance::Direct);
                         1.0
                     }
                     VarianceType::LearnedRange => {
-                        variance = Some(Variance::Between {
+                        variance = Some(LearnedVariance::Between {
                             low: small.ln(),
                             high: beta.ln(),
                         });
                         1.0
                     }
                 };
-                next.push((Source::Noise, deviation));
+                next.push((Term::Noise, deviation));
             }
             let level = alphas.level(*time);
-            let reading = self.prediction_type.read(level)?;
-            Ok(Call {
+            let reading = self.prediction_type.coefficients(level)?;
+            Ok(ModelCall {
                 variance,
-                ..Call::new(*time, level, reading, next)
+                ..ModelCall::new(*time, level, reading, next)
             })
         };
         let calls = times.iter().enumerate().map(call).collect::<Result<_>>()?;
-        Ok(Plan {
+        Ok(SamplingPlan {
             clip: self.clipping.clip()?,
-            ..Plan::new(1.0, calls)?
+            ..SamplingPlan::new(1.0, calls)?
         })
     }
 }

@@ -4,12 +4,12 @@
 
 use super::{
     Scheduler, Thresholding,
-    dpm::{self, Algorithm, Expansion, SolverType},
+    dpm::{self, DpmAlgorithm, Expansion, SolverType},
 };
 use crate::{
-    grid::{SigmaScheduleFlags, SigmaSpacing, Spacing},
-    plan::{Call, Plan, Source, Sum},
-    prediction::{Level, Prediction},
+    grid::{SigmaScheduleFlags, SigmaSpacing, TimestepSpacing},
+    plan::{LinearCombination, ModelCall, SamplingPlan, Term},
+    prediction::{NoiseLevel, PredictionType},
     schedule::NoiseScheduleConfig,
 };
 use aigc_core::Result;
@@ -24,7 +24,7 @@ pub struct DeisScheduler {
     /// 1 to 3.
     pub solver_order: usize,
     /// What the network says.
-    pub prediction_type: Prediction,
+    pub prediction_type: PredictionType,
     /// What is done to predicted clean samples.
     #[serde(flatten)]
     pub threshold: Thresholding,
@@ -38,7 +38,7 @@ pub struct DeisScheduler {
     /// More steps where there is much noise, for a flow.
     pub flow_shift: f64,
     /// Where sampling stops.
-    pub timestep_spacing: Spacing,
+    pub timestep_spacing: TimestepSpacing,
     /// Added to the times of `leading`.
     pub steps_offset: usize,
 }
@@ -48,20 +48,20 @@ impl Default for DeisScheduler {
         Self {
             noise: NoiseScheduleConfig::default(),
             solver_order: 2,
-            prediction_type: Prediction::Epsilon,
+            prediction_type: PredictionType::Epsilon,
             threshold: Thresholding::default(),
             lower_order_final: true,
             sigmas: SigmaScheduleFlags::default(),
             use_flow_sigmas: false,
             flow_shift: 1.0,
-            timestep_spacing: Spacing::Linspace,
+            timestep_spacing: TimestepSpacing::Linspace,
             steps_offset: 0,
         }
     }
 }
 
 impl Scheduler for DeisScheduler {
-    fn plan(&self, steps: usize) -> Result<Plan> {
+    fn plan(&self, steps: usize) -> Result<SamplingPlan> {
         dpm::check_order(self.solver_order)?;
         let spacing = dpm::spacing(&self.sigmas, false, self.use_flow_sigmas)?;
         let stops = dpm::Stops {
@@ -76,7 +76,7 @@ impl Scheduler for DeisScheduler {
             from_noise: false,
         };
         let (grid, table) = stops.grid(steps)?;
-        let last = if spacing == SigmaSpacing::Times {
+        let last = if spacing == SigmaSpacing::Timesteps {
             table.min()
         } else {
             grid.sigmas[steps - 1]
@@ -85,10 +85,10 @@ impl Scheduler for DeisScheduler {
         let calls = (0..steps).map(|k| {
             let order =
                 dpm::multistep_order(self.solver_order, k, steps, self.lower_order_final, false);
-            let reading = self.prediction_type.read(levels[k])?;
+            let reading = self.prediction_type.coefficients(levels[k])?;
             let next = if order == 1 {
                 let first = Expansion {
-                    algorithm: Algorithm::Dpm,
+                    algorithm: DpmAlgorithm::Dpm,
                     solver: SolverType::Midpoint,
                     exact_curvature: true,
                 };
@@ -96,30 +96,25 @@ impl Scheduler for DeisScheduler {
             } else {
                 step(&levels, k, order)
             };
-            Ok(Call::new(grid.times[k], levels[k], reading, next))
+            Ok(ModelCall::new(grid.times[k], levels[k], reading, next))
         });
         let calls = calls.collect::<Result<_>>()?;
-        Ok(Plan {
+        Ok(SamplingPlan {
             clip: self.threshold.clip()?,
             use_clipped_model_output: true,
-            ..Plan::new(1.0, calls)?
+            ..SamplingPlan::new(1.0, calls)?
         })
     }
 }
 
 /// From call `k` to the next: `x/α` changes by the integral of ε over ρ.
-pub(super) fn step(levels: &[Level], k: usize, order: usize) -> Sum {
-    let rho = |level: Level| level.sigma / level.alpha;
+pub(super) fn step(levels: &[NoiseLevel], k: usize, order: usize) -> LinearCombination {
+    let rho = |level: NoiseLevel| level.sigma / level.alpha;
     let nodes: Vec<f64> = (0..order).map(|j| rho(levels[k - j]).ln()).collect();
     let (from, to) = (rho(levels[k]), rho(levels[k + 1]));
     let (alpha, alpha_from) = (levels[k + 1].alpha, levels[k].alpha);
-    let weights = (0..order).map(|j| {
-        (
-            Source::Epsilon(k - j),
-            alpha * integral(&nodes, j, from, to),
-        )
-    });
-    [(Source::Sample(k), alpha / alpha_from)]
+    let weights = (0..order).map(|j| (Term::Epsilon(k - j), alpha * integral(&nodes, j, from, to)));
+    [(Term::Sample(k), alpha / alpha_from)]
         .into_iter()
         .chain(weights)
         .collect()

@@ -4,11 +4,11 @@
 
 use crate::{
     grid::{
-        FinalSigmas, SigmaGrid, SigmaScheduleFlags, SigmaSpacing, SigmaTable, Spacing, Steps, at,
-        spaced,
+        FinalSigmas, SigmaGrid, SigmaScheduleFlags, SigmaSpacing, SigmaTable, Steps,
+        TimestepSpacing, at, spaced,
     },
-    plan::{Source, Sum},
-    prediction::Level,
+    plan::{LinearCombination, Term},
+    prediction::NoiseLevel,
     schedule::NoiseScheduleConfig,
 };
 use aigc_core::{Error, Result};
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 /// What is expanded, and whether steps are those of the stochastic equation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Algorithm {
+pub enum DpmAlgorithm {
     /// The predicted noise.
     #[serde(rename = "dpmsolver")]
     Dpm,
@@ -31,18 +31,21 @@ pub enum Algorithm {
     SdeDpmPlusPlus,
 }
 
-impl Algorithm {
+impl DpmAlgorithm {
     /// The source that is expanded.
-    pub(crate) fn expanded(self) -> fn(usize) -> Source {
+    pub(crate) fn expanded(self) -> fn(usize) -> Term {
         if self.is_plus_plus() {
-            Source::X0
+            Term::X0
         } else {
-            Source::Epsilon
+            Term::Epsilon
         }
     }
 
     pub(crate) fn is_plus_plus(self) -> bool {
-        matches!(self, Algorithm::DpmPlusPlus | Algorithm::SdeDpmPlusPlus)
+        matches!(
+            self,
+            DpmAlgorithm::DpmPlusPlus | DpmAlgorithm::SdeDpmPlusPlus
+        )
     }
 }
 
@@ -83,7 +86,7 @@ struct Weights {
 /// A kind of step.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Expansion {
-    pub(crate) algorithm: Algorithm,
+    pub(crate) algorithm: DpmAlgorithm,
     pub(crate) solver: SolverType,
     /// Of a third-order multistep: the weight of the curvature that gives third order, not half of
     /// it.
@@ -91,11 +94,11 @@ pub(crate) struct Expansion {
 }
 
 impl Expansion {
-    fn weights(self, from: Level, to: Level, h: f64) -> Weights {
+    fn weights(self, from: NoiseLevel, to: NoiseLevel, h: f64) -> Weights {
         let midpoint = self.solver == SolverType::Midpoint;
         match self.algorithm {
-            Algorithm::DpmPlusPlus | Algorithm::SdeDpmPlusPlus => {
-                let stochastic = self.algorithm == Algorithm::SdeDpmPlusPlus;
+            DpmAlgorithm::DpmPlusPlus | DpmAlgorithm::SdeDpmPlusPlus => {
+                let stochastic = self.algorithm == DpmAlgorithm::SdeDpmPlusPlus;
                 let x = if stochastic { -2.0 * h } else { -h };
                 let grown = x.exp_m1();
                 Weights {
@@ -115,8 +118,8 @@ impl Expansion {
                     },
                 }
             }
-            Algorithm::Dpm | Algorithm::SdeDpm => {
-                let stochastic = self.algorithm == Algorithm::SdeDpm;
+            DpmAlgorithm::Dpm | DpmAlgorithm::SdeDpm => {
+                let stochastic = self.algorithm == DpmAlgorithm::SdeDpm;
                 let (twice, grown) = (if stochastic { 2.0 } else { 1.0 }, h.exp_m1());
                 Weights {
                     sample: to.alpha / from.alpha,
@@ -141,8 +144,13 @@ impl Expansion {
 
     /// A step that uses what calls before said (DPM-Solver++, algorithm 2). `levels`: where it
     /// goes, where it is, and where it was, newest first; as many calls as the order.
-    pub(crate) fn multistep(self, sample: usize, levels: &[Level], calls: &[usize]) -> Sum {
-        let lambda = |i: usize| levels[i].lambda();
+    pub(crate) fn multistep(
+        self,
+        sample: usize,
+        levels: &[NoiseLevel],
+        calls: &[usize],
+    ) -> LinearCombination {
+        let lambda = |i: usize| levels[i].half_log_snr();
         let h = lambda(0) - lambda(1);
         // A step that goes nowhere has no use for slopes.
         let calls = if h == 0.0 { &calls[..1] } else { calls };
@@ -179,8 +187,8 @@ impl Expansion {
 
     /// A step that starts again from the first of the calls that belong to it (DPM-Solver,
     /// algorithms 4 and 5). `levels`: where it goes, and where the calls were, newest first.
-    pub(crate) fn singlestep(self, levels: &[Level], calls: &[usize]) -> Sum {
-        let lambda = |i: usize| levels[i].lambda();
+    pub(crate) fn singlestep(self, levels: &[NoiseLevel], calls: &[usize]) -> LinearCombination {
+        let lambda = |i: usize| levels[i].half_log_snr();
         let first = calls.len();
         let h = lambda(0) - lambda(first);
         let w = self.weights(levels[first], levels[0], h);
@@ -211,18 +219,18 @@ impl Expansion {
         self.sum(calls[first - 1], &w, calls, &m)
     }
 
-    fn sum(self, sample: usize, w: &Weights, calls: &[usize], m: &[f64]) -> Sum {
+    fn sum(self, sample: usize, w: &Weights, calls: &[usize], m: &[f64]) -> LinearCombination {
         let expanded = self.algorithm.expanded();
         let terms = calls
             .iter()
             .zip(m)
             .map(|(call, weight)| (expanded(*call), *weight));
-        let mut sum: Sum = [(Source::Sample(sample), w.sample)]
+        let mut sum: LinearCombination = [(Term::Sample(sample), w.sample)]
             .into_iter()
             .chain(terms)
             .collect();
         if w.noise > 0.0 {
-            sum.push((Source::Noise, w.noise));
+            sum.push((Term::Noise, w.noise));
         }
         sum
     }
@@ -232,7 +240,7 @@ impl Expansion {
 pub(crate) struct Stops<'a> {
     pub(crate) noise: &'a NoiseScheduleConfig,
     pub(crate) spacing: SigmaSpacing,
-    pub(crate) times: Spacing,
+    pub(crate) times: TimestepSpacing,
     pub(crate) offset: usize,
     pub(crate) zero_snr: bool,
     /// Times with a smaller λ are left out.
@@ -258,7 +266,7 @@ impl Stops<'_> {
             .iter()
             .filter(|sigma| -sigma.ln() < self.lambda_min)
             .count();
-        if clipped > 0 && (train - clipped <= steps || self.times == Spacing::Trailing) {
+        if clipped > 0 && (train - clipped <= steps || self.times == TimestepSpacing::Trailing) {
             let expected =
                 format!("a smaller number, or another spacing than trailing, for {steps} steps");
             return Err(Error::config(
@@ -268,7 +276,7 @@ impl Stops<'_> {
             ));
         }
         let (times, sigmas) = match self.spacing {
-            SigmaSpacing::Times => {
+            SigmaSpacing::Timesteps => {
                 let times = spread.solver(self.times, self.offset, train - clipped)?;
                 let sigmas = times.iter().map(|time| table.sigma(*time)).collect();
                 (times, sigmas)
@@ -321,12 +329,12 @@ pub(crate) fn shift(sigma: f64, by: f64) -> f64 {
 }
 
 /// The levels of σ, with that after the last.
-pub(crate) fn levels(grid: &SigmaGrid, last: f64, flow: bool) -> Vec<Level> {
+pub(crate) fn levels(grid: &SigmaGrid, last: f64, flow: bool) -> Vec<NoiseLevel> {
     let level = |sigma: f64| {
         if flow {
-            Level::flow(sigma)
+            NoiseLevel::flow(sigma)
         } else {
-            Level::preserving_ratio(sigma)
+            NoiseLevel::preserving_ratio(sigma)
         }
     };
     let rounded = grid

@@ -2,12 +2,12 @@
 
 use super::{
     Scheduler, Thresholding,
-    dpm::{self, Algorithm, Expansion, SolverType, infinite},
+    dpm::{self, DpmAlgorithm, Expansion, SolverType, infinite},
 };
 use crate::{
-    grid::{FinalSigmas, SigmaScheduleFlags, SigmaSpacing, Spacing},
-    plan::{Call, Plan},
-    prediction::{Level, Prediction},
+    grid::{FinalSigmas, SigmaScheduleFlags, SigmaSpacing, TimestepSpacing},
+    plan::{ModelCall, SamplingPlan},
+    prediction::{NoiseLevel, PredictionType},
     schedule::{BetaSchedule, NoiseScheduleConfig},
 };
 use aigc_core::{Error, Result};
@@ -22,12 +22,12 @@ pub struct DpmMultistepScheduler {
     /// 1 to 3.
     pub solver_order: usize,
     /// What the network says.
-    pub prediction_type: Prediction,
+    pub prediction_type: PredictionType,
     /// What is done to predicted clean samples.
     #[serde(flatten)]
     pub threshold: Thresholding,
     /// What is expanded.
-    pub algorithm_type: Algorithm,
+    pub algorithm_type: DpmAlgorithm,
     /// Of second order.
     pub solver_type: SolverType,
     /// Lower orders at the end of fewer than 15 steps.
@@ -49,7 +49,7 @@ pub struct DpmMultistepScheduler {
     #[serde(with = "infinite")]
     pub lambda_min_clipped: f64,
     /// Where sampling stops.
-    pub timestep_spacing: Spacing,
+    pub timestep_spacing: TimestepSpacing,
     /// Added to the times of `leading`.
     pub steps_offset: usize,
     /// End the forward process in pure noise.
@@ -66,9 +66,9 @@ impl Default for DpmMultistepScheduler {
         Self {
             noise: NoiseScheduleConfig::default(),
             solver_order: 2,
-            prediction_type: Prediction::Epsilon,
+            prediction_type: PredictionType::Epsilon,
             threshold: Thresholding::default(),
-            algorithm_type: Algorithm::DpmPlusPlus,
+            algorithm_type: DpmAlgorithm::DpmPlusPlus,
             solver_type: SolverType::Midpoint,
             lower_order_final: true,
             euler_at_final: false,
@@ -78,7 +78,7 @@ impl Default for DpmMultistepScheduler {
             flow_shift: 1.0,
             final_sigmas_type: FinalSigmas::Zero,
             lambda_min_clipped: f64::NEG_INFINITY,
-            timestep_spacing: Spacing::Linspace,
+            timestep_spacing: TimestepSpacing::Linspace,
             steps_offset: 0,
             rescale_betas_zero_snr: false,
             exact_curvature: false,
@@ -87,7 +87,7 @@ impl Default for DpmMultistepScheduler {
 }
 
 impl Scheduler for DpmMultistepScheduler {
-    fn plan(&self, steps: usize) -> Result<Plan> {
+    fn plan(&self, steps: usize) -> Result<SamplingPlan> {
         dpm::check_order(self.solver_order)?;
         if self.final_sigmas_type == FinalSigmas::Zero && !self.algorithm_type.is_plus_plus() {
             return Err(Error::config(
@@ -96,7 +96,7 @@ impl Scheduler for DpmMultistepScheduler {
                 "sigma_min for the algorithms without ++",
             ));
         }
-        if self.solver_order == 3 && self.algorithm_type == Algorithm::SdeDpm {
+        if self.solver_order == 3 && self.algorithm_type == DpmAlgorithm::SdeDpm {
             return Err(Error::config("solver_order", 3, "1 or 2 for sde-dpmsolver"));
         }
         let spacing = dpm::spacing(&self.sigmas, self.use_lu_lambdas, self.use_flow_sigmas)?;
@@ -129,13 +129,13 @@ impl Scheduler for DpmMultistepScheduler {
             algorithm: self.algorithm_type,
             solver: self.solver_type,
             exact_curvature: self.exact_curvature
-                || self.algorithm_type == Algorithm::SdeDpmPlusPlus,
+                || self.algorithm_type == DpmAlgorithm::SdeDpmPlusPlus,
         };
         let calls = (0..steps).map(|k| {
             let calls: Vec<usize> = (0..order(k)).map(|j| k - j).collect();
-            let way: Vec<Level> = (0..=calls.len()).map(|j| levels[k + 1 - j]).collect();
-            let reading = self.prediction_type.read(levels[k])?;
-            Ok(Call::new(
+            let way: Vec<NoiseLevel> = (0..=calls.len()).map(|j| levels[k + 1 - j]).collect();
+            let reading = self.prediction_type.coefficients(levels[k])?;
+            Ok(ModelCall::new(
                 grid.times[k],
                 levels[k],
                 reading,
@@ -143,10 +143,10 @@ impl Scheduler for DpmMultistepScheduler {
             ))
         });
         let calls = calls.collect::<Result<_>>()?;
-        Ok(Plan {
+        Ok(SamplingPlan {
             clip: self.threshold.clip()?,
             use_clipped_model_output: true,
-            ..Plan::new(1.0, calls)?
+            ..SamplingPlan::new(1.0, calls)?
         })
     }
 }

@@ -3,12 +3,12 @@
 
 use super::{
     Scheduler, Thresholding,
-    dpm::{self, Algorithm, Expansion, SolverType, infinite},
+    dpm::{self, DpmAlgorithm, Expansion, SolverType, infinite},
 };
 use crate::{
-    grid::{FinalSigmas, SigmaScheduleFlags, SigmaSpacing, Spacing},
-    plan::{Call, Plan},
-    prediction::{Level, Prediction},
+    grid::{FinalSigmas, SigmaScheduleFlags, SigmaSpacing, TimestepSpacing},
+    plan::{ModelCall, SamplingPlan},
+    prediction::{NoiseLevel, PredictionType},
     schedule::NoiseScheduleConfig,
 };
 use aigc_core::{Error, Result};
@@ -23,12 +23,12 @@ pub struct DpmSinglestepScheduler {
     /// 1 to 3.
     pub solver_order: usize,
     /// What the network says.
-    pub prediction_type: Prediction,
+    pub prediction_type: PredictionType,
     /// What is done to predicted clean samples.
     #[serde(flatten)]
     pub threshold: Thresholding,
     /// What is expanded.
-    pub algorithm_type: Algorithm,
+    pub algorithm_type: DpmAlgorithm,
     /// Of second order, and of third.
     pub solver_type: SolverType,
     /// Lower orders for the steps that are left when the order does not divide their number.
@@ -52,9 +52,9 @@ impl Default for DpmSinglestepScheduler {
         Self {
             noise: NoiseScheduleConfig::default(),
             solver_order: 2,
-            prediction_type: Prediction::Epsilon,
+            prediction_type: PredictionType::Epsilon,
             threshold: Thresholding::default(),
-            algorithm_type: Algorithm::DpmPlusPlus,
+            algorithm_type: DpmAlgorithm::DpmPlusPlus,
             solver_type: SolverType::Midpoint,
             lower_order_final: false,
             sigmas: SigmaScheduleFlags::default(),
@@ -86,7 +86,7 @@ impl DpmSinglestepScheduler {
 }
 
 impl Scheduler for DpmSinglestepScheduler {
-    fn plan(&self, steps: usize) -> Result<Plan> {
+    fn plan(&self, steps: usize) -> Result<SamplingPlan> {
         dpm::check_order(self.solver_order)?;
         if self.final_sigmas_type == FinalSigmas::Zero && !self.algorithm_type.is_plus_plus() {
             return Err(Error::config(
@@ -95,7 +95,7 @@ impl Scheduler for DpmSinglestepScheduler {
                 "sigma_min for the algorithms without ++",
             ));
         }
-        if self.algorithm_type == Algorithm::SdeDpm {
+        if self.algorithm_type == DpmAlgorithm::SdeDpm {
             return Err(Error::config(
                 "algorithm_type",
                 "sde-dpmsolver",
@@ -106,7 +106,7 @@ impl Scheduler for DpmSinglestepScheduler {
         let stops = dpm::Stops {
             noise: &self.noise,
             spacing,
-            times: Spacing::Linspace,
+            times: TimestepSpacing::Linspace,
             offset: 0,
             zero_snr: false,
             lambda_min: self.lambda_min_clipped,
@@ -131,9 +131,9 @@ impl Scheduler for DpmSinglestepScheduler {
             .enumerate()
             .map(|(k, order)| {
                 let calls: Vec<usize> = (0..order).map(|j| k - j).collect();
-                let way: Vec<Level> = (0..=order).map(|j| levels[k + 1 - j]).collect();
-                let reading = self.prediction_type.read(levels[k])?;
-                Ok(Call::new(
+                let way: Vec<NoiseLevel> = (0..=order).map(|j| levels[k + 1 - j]).collect();
+                let reading = self.prediction_type.coefficients(levels[k])?;
+                Ok(ModelCall::new(
                     grid.times[k],
                     levels[k],
                     reading,
@@ -141,10 +141,10 @@ impl Scheduler for DpmSinglestepScheduler {
                 ))
             });
         let calls = calls.collect::<Result<_>>()?;
-        Ok(Plan {
+        Ok(SamplingPlan {
             clip: self.threshold.clip()?,
             use_clipped_model_output: true,
-            ..Plan::new(1.0, calls)?
+            ..SamplingPlan::new(1.0, calls)?
         })
     }
 }

@@ -4,12 +4,12 @@
 
 use super::{
     Scheduler, Thresholding,
-    dpm::{self, Algorithm, Expansion, SolverType},
+    dpm::{self, DpmAlgorithm, Expansion, SolverType},
 };
 use crate::{
     grid::{FinalSigmas, SigmaGrid, exponential, karras},
-    plan::{Call, Plan, Source, Sum},
-    prediction::{Level, Prediction},
+    plan::{LinearCombination, ModelCall, SamplingPlan, Term},
+    prediction::{NoiseLevel, PredictionType},
     process::Preconditioning,
 };
 use aigc_core::{Error, Result};
@@ -39,7 +39,7 @@ pub struct EdmConfig {
     /// Most steps.
     pub num_train_timesteps: usize,
     /// The sign of the output: `epsilon` as in the paper, `v_prediction` the other way round.
-    pub prediction_type: Prediction,
+    pub prediction_type: PredictionType,
     /// Of the spacing.
     pub rho: f64,
     /// What follows the last call.
@@ -54,7 +54,7 @@ impl Default for EdmConfig {
             sigma_data: 0.5,
             sigma_schedule: EdmSpacing::Karras,
             num_train_timesteps: 1000,
-            prediction_type: Prediction::Epsilon,
+            prediction_type: PredictionType::Epsilon,
             rho: 7.0,
             final_sigmas_type: FinalSigmas::Zero,
         }
@@ -103,14 +103,14 @@ impl EdmConfig {
         ))
     }
 
-    fn call(&self, time: f64, sigma: f64, next: Sum) -> Result<Call> {
+    fn call(&self, time: f64, sigma: f64, next: LinearCombination) -> Result<ModelCall> {
         let preconditioning = Preconditioning {
             sigma_data: self.sigma_data,
         };
         let reading = preconditioning.reading(self.prediction_type, sigma)?;
-        Ok(Call {
-            input: preconditioning.input(sigma),
-            ..Call::new(time, Level::exploding(sigma), reading, next)
+        Ok(ModelCall {
+            input_scale: preconditioning.input(sigma),
+            ..ModelCall::new(time, NoiseLevel::variance_exploding(sigma), reading, next)
         })
     }
 
@@ -125,14 +125,14 @@ impl EdmConfig {
 pub struct EdmEulerScheduler(pub EdmConfig);
 
 impl Scheduler for EdmEulerScheduler {
-    fn plan(&self, steps: usize) -> Result<Plan> {
+    fn plan(&self, steps: usize) -> Result<SamplingPlan> {
         let grid = self.0.grid(steps)?;
         let calls = (0..steps).map(|k| {
             let step = grid.sigmas[k + 1] - grid.sigmas[k];
-            let next = vec![(Source::Sample(k), 1.0), (Source::Epsilon(k), step)];
+            let next = vec![(Term::Sample(k), 1.0), (Term::Epsilon(k), step)];
             self.0.call(grid.times[k], grid.sigmas[k], next)
         });
-        Plan::new(self.0.init_noise_sigma(), calls.collect::<Result<_>>()?)
+        SamplingPlan::new(self.0.init_noise_sigma(), calls.collect::<Result<_>>()?)
     }
 }
 
@@ -148,7 +148,7 @@ pub struct EdmDpmScheduler {
     #[serde(flatten)]
     pub threshold: Thresholding,
     /// With fresh noise or without.
-    pub algorithm_type: Algorithm,
+    pub algorithm_type: DpmAlgorithm,
     /// Of second order.
     pub solver_type: SolverType,
     /// Lower orders at the end of fewer than 15 steps.
@@ -163,7 +163,7 @@ impl Default for EdmDpmScheduler {
             edm: EdmConfig::default(),
             solver_order: 2,
             threshold: Thresholding::default(),
-            algorithm_type: Algorithm::DpmPlusPlus,
+            algorithm_type: DpmAlgorithm::DpmPlusPlus,
             solver_type: SolverType::Midpoint,
             lower_order_final: true,
             euler_at_final: false,
@@ -172,7 +172,7 @@ impl Default for EdmDpmScheduler {
 }
 
 impl Scheduler for EdmDpmScheduler {
-    fn plan(&self, steps: usize) -> Result<Plan> {
+    fn plan(&self, steps: usize) -> Result<SamplingPlan> {
         dpm::check_order(self.solver_order)?;
         if !self.algorithm_type.is_plus_plus() {
             return Err(Error::config(
@@ -182,16 +182,16 @@ impl Scheduler for EdmDpmScheduler {
             ));
         }
         let grid = self.edm.grid(steps)?;
-        let levels: Vec<Level> = grid
+        let levels: Vec<NoiseLevel> = grid
             .sigmas
             .iter()
-            .map(|sigma| Level::exploding(*sigma))
+            .map(|sigma| NoiseLevel::variance_exploding(*sigma))
             .collect();
         let euler_last = self.euler_at_final || self.edm.final_sigmas_type == FinalSigmas::Zero;
         let expansion = Expansion {
             algorithm: self.algorithm_type,
             solver: self.solver_type,
-            exact_curvature: self.algorithm_type == Algorithm::SdeDpmPlusPlus,
+            exact_curvature: self.algorithm_type == DpmAlgorithm::SdeDpmPlusPlus,
         };
         let calls = (0..steps).map(|k| {
             let order = dpm::multistep_order(
@@ -202,7 +202,7 @@ impl Scheduler for EdmDpmScheduler {
                 euler_last,
             );
             let calls: Vec<usize> = (0..order).map(|j| k - j).collect();
-            let way: Vec<Level> = (0..=order).map(|j| levels[k + 1 - j]).collect();
+            let way: Vec<NoiseLevel> = (0..=order).map(|j| levels[k + 1 - j]).collect();
             self.edm.call(
                 grid.times[k],
                 grid.sigmas[k],
@@ -210,10 +210,10 @@ impl Scheduler for EdmDpmScheduler {
             )
         });
         let calls = calls.collect::<Result<_>>()?;
-        Ok(Plan {
+        Ok(SamplingPlan {
             clip: self.threshold.clip()?,
             use_clipped_model_output: true,
-            ..Plan::new(self.edm.init_noise_sigma(), calls)?
+            ..SamplingPlan::new(self.edm.init_noise_sigma(), calls)?
         })
     }
 }

@@ -5,9 +5,9 @@ use super::{
     ve::{Stops, euler, straight},
 };
 use crate::{
-    grid::{FinalSigmas, SigmaGrid, SigmaScheduleFlags, Spacing, at},
-    plan::Plan,
-    prediction::Prediction,
+    grid::{FinalSigmas, SigmaGrid, SigmaScheduleFlags, TimestepSpacing, at},
+    plan::SamplingPlan,
+    prediction::PredictionType,
     schedule::NoiseScheduleConfig,
 };
 use aigc_core::{Error, Result};
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 /// What lies between the σ of two times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Interpolation {
+pub enum SigmaInterpolation {
     /// A straight line.
     Linear,
     /// Evenly in `ln σ`, from the last to the first.
@@ -40,9 +40,9 @@ pub struct EulerScheduler {
     #[serde(flatten)]
     pub noise: NoiseScheduleConfig,
     /// What the network says.
-    pub prediction_type: Prediction,
+    pub prediction_type: PredictionType,
     /// Between the σ of two times.
-    pub interpolation_type: Interpolation,
+    pub interpolation_type: SigmaInterpolation,
     /// Which σ are stopped at.
     #[serde(flatten)]
     pub sigmas: SigmaScheduleFlags,
@@ -51,7 +51,7 @@ pub struct EulerScheduler {
     /// Instead of the first σ.
     pub sigma_max: Option<f64>,
     /// Where sampling stops.
-    pub timestep_spacing: Spacing,
+    pub timestep_spacing: TimestepSpacing,
     /// What the network is told.
     pub timestep_type: TimestepType,
     /// Added to the times of `leading`.
@@ -66,12 +66,12 @@ impl Default for EulerScheduler {
     fn default() -> Self {
         Self {
             noise: NoiseScheduleConfig::default(),
-            prediction_type: Prediction::Epsilon,
-            interpolation_type: Interpolation::Linear,
+            prediction_type: PredictionType::Epsilon,
+            interpolation_type: SigmaInterpolation::Linear,
             sigmas: SigmaScheduleFlags::default(),
             sigma_min: None,
             sigma_max: None,
-            timestep_spacing: Spacing::Linspace,
+            timestep_spacing: TimestepSpacing::Linspace,
             timestep_type: TimestepType::Discrete,
             steps_offset: 0,
             rescale_betas_zero_snr: false,
@@ -81,7 +81,7 @@ impl Default for EulerScheduler {
 }
 
 impl Scheduler for EulerScheduler {
-    fn plan(&self, steps: usize) -> Result<Plan> {
+    fn plan(&self, steps: usize) -> Result<SamplingPlan> {
         for (field, sigma) in [("sigma_min", self.sigma_min), ("sigma_max", self.sigma_max)] {
             if let Some(sigma) = sigma.filter(|sigma| sigma.is_nan() || *sigma <= 0.0) {
                 return Err(Error::config(field, sigma, "more than 0"));
@@ -103,7 +103,7 @@ impl Scheduler for EulerScheduler {
         if self.final_sigmas_type == FinalSigmas::SigmaMin {
             sigmas[steps] = table.min();
         }
-        if self.interpolation_type == Interpolation::LogLinear {
+        if self.interpolation_type == SigmaInterpolation::LogLinear {
             if self.sigmas != SigmaScheduleFlags::default() {
                 return Err(Error::config(
                     "interpolation_type",
@@ -116,7 +116,9 @@ impl Scheduler for EulerScheduler {
                 .map(|k| at(first, last, k, steps + 1).exp())
                 .collect();
         }
-        if self.timestep_type == TimestepType::Continuous && self.prediction_type == Prediction::V {
+        if self.timestep_type == TimestepType::Continuous
+            && self.prediction_type == PredictionType::V
+        {
             times = sigmas[..steps]
                 .iter()
                 .map(|sigma| 0.25 * sigma.ln())
@@ -124,6 +126,6 @@ impl Scheduler for EulerScheduler {
         }
         let grid = SigmaGrid { times, sigmas };
         let calls = euler(&grid, self.prediction_type, straight)?;
-        Plan::new(stops.init_noise_sigma(&grid), calls)
+        SamplingPlan::new(stops.init_noise_sigma(&grid), calls)
     }
 }

@@ -5,9 +5,9 @@ use super::{
     ve::{Stops, ancestral, euler},
 };
 use crate::{
-    grid::{SigmaScheduleFlags, Spacing},
-    plan::Plan,
-    prediction::Prediction,
+    grid::{SigmaScheduleFlags, TimestepSpacing},
+    plan::SamplingPlan,
+    prediction::PredictionType,
     schedule::NoiseScheduleConfig,
 };
 use aigc_core::Result;
@@ -21,9 +21,9 @@ pub struct EulerAncestralScheduler {
     #[serde(flatten)]
     pub noise: NoiseScheduleConfig,
     /// What the network says.
-    pub prediction_type: Prediction,
+    pub prediction_type: PredictionType,
     /// Where sampling stops.
-    pub timestep_spacing: Spacing,
+    pub timestep_spacing: TimestepSpacing,
     /// Added to the times of `leading`.
     pub steps_offset: usize,
     /// End the forward process in pure noise.
@@ -34,8 +34,8 @@ impl Default for EulerAncestralScheduler {
     fn default() -> Self {
         Self {
             noise: NoiseScheduleConfig::default(),
-            prediction_type: Prediction::Epsilon,
-            timestep_spacing: Spacing::Linspace,
+            prediction_type: PredictionType::Epsilon,
+            timestep_spacing: TimestepSpacing::Linspace,
             steps_offset: 0,
             rescale_betas_zero_snr: false,
         }
@@ -43,7 +43,7 @@ impl Default for EulerAncestralScheduler {
 }
 
 impl Scheduler for EulerAncestralScheduler {
-    fn plan(&self, steps: usize) -> Result<Plan> {
+    fn plan(&self, steps: usize) -> Result<SamplingPlan> {
         let stops = Stops {
             noise: &self.noise,
             flags: SigmaScheduleFlags::default(),
@@ -54,6 +54,6 @@ impl Scheduler for EulerAncestralScheduler {
         };
         let grid = stops.grid(steps)?;
         let calls = euler(&grid, self.prediction_type, ancestral)?;
-        Plan::new(stops.init_noise_sigma(&grid), calls)
+        SamplingPlan::new(stops.init_noise_sigma(&grid), calls)
     }
 }

@@ -1,7 +1,7 @@
 //! `scheduler_config.json`, as diffusers reads and writes it.
 
 use super::*;
-use crate::json::{self, fields, read};
+use crate::json::{self, from_map_with_defaults, to_map};
 use aigc_core::Error;
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -36,7 +36,7 @@ macro_rules! schedulers {
             fn read(class: &str, given: &Map<String, Value>) -> Result<Opened> {
                 match class {
                     $($class => {
-                        let (scheduler, ignored) = read::<$type>(given)?;
+                        let (scheduler, ignored) = from_map_with_defaults::<$type>(given)?;
                         Ok(Opened { scheduler: Self::$variant(scheduler), ignored })
                     })*
                     _ => Err(Error::config("_class_name", class, format!("one of {}", Self::CLASSES.join(", ")))),
@@ -44,12 +44,12 @@ macro_rules! schedulers {
             }
 
             fn fields(&self) -> Map<String, Value> {
-                match self { $(Self::$variant(scheduler) => fields(scheduler),)* }
+                match self { $(Self::$variant(scheduler) => to_map(scheduler),)* }
             }
         }
 
         impl Scheduler for AnyScheduler {
-            fn plan(&self, steps: usize) -> Result<Plan> {
+            fn plan(&self, steps: usize) -> Result<SamplingPlan> {
                 match self { $(Self::$variant(scheduler) => scheduler.plan(steps),)* }
             }
         }
@@ -92,7 +92,7 @@ impl AnyScheduler {
     /// [`Error::Config`] names the field: a class that is not known, a value that cannot be one of
     /// its field, or is out of range.
     pub fn from_json(text: &str) -> Result<Opened> {
-        let mut given = json::object(text)?;
+        let mut given = json::parse_object(text)?;
         let Some(Value::String(class)) = given.remove("_class_name") else {
             return Err(Error::config(
                 "_class_name",
@@ -156,7 +156,7 @@ impl AnyScheduler {
     /// # Errors
     /// [`Error::Io`] if it cannot be read, [`Error::Data`] names file and field.
     pub fn open(path: impl AsRef<Path>) -> Result<Opened> {
-        json::open(path.as_ref(), Self::from_json)
+        json::read_file(path.as_ref(), Self::from_json)
     }
 }
 
@@ -180,11 +180,11 @@ mod tests {
             assert!(again.ignored.is_empty(), "{class}: {:?}", again.ignored);
             let plan = opened.scheduler.plan(10).unwrap();
             assert!(plan.len() >= 10 && plan.init_noise_sigma > 0.0, "{class}");
-            let finite = |sum: &Sum| sum.iter().all(|(_, weight)| weight.is_finite());
+            let finite = |sum: &LinearCombination| sum.iter().all(|(_, weight)| weight.is_finite());
             assert!(
                 plan.calls
                     .iter()
-                    .all(|call| finite(&call.next) && finite(&call.correct)),
+                    .all(|call| finite(&call.update) && finite(&call.corrector)),
                 "{class}"
             );
             assert!(

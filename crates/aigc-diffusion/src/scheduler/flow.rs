@@ -5,8 +5,8 @@
 use super::{Scheduler, dpm::shift};
 use crate::{
     grid::{SigmaGrid, SigmaScheduleFlags, SigmaSpacing, at, spaced},
-    plan::{Call, Plan, Source, Sum},
-    prediction::{Level, Prediction},
+    plan::{LinearCombination, ModelCall, SamplingPlan, Term},
+    prediction::{NoiseLevel, PredictionType},
 };
 use aigc_core::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 /// What dynamic shifting makes of a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum TimeShift {
+pub enum TimeShiftType {
     /// By `e^μ`.
     Exponential,
     /// By `μ`.
@@ -46,7 +46,7 @@ pub struct FlowEulerScheduler {
     #[serde(flatten)]
     pub sigmas: SigmaScheduleFlags,
     /// Of dynamic shifting.
-    pub time_shift_type: TimeShift,
+    pub time_shift_type: TimeShiftType,
     /// Go to the predicted image and back up by fresh noise.
     pub stochastic_sampling: bool,
     /// Tokens of the image, for dynamic shifting. (An argument of sampling, not written to a file.)
@@ -67,7 +67,7 @@ impl Default for FlowEulerScheduler {
             invert_sigmas: false,
             shift_terminal: None,
             sigmas: SigmaScheduleFlags::default(),
-            time_shift_type: TimeShift::Exponential,
+            time_shift_type: TimeShiftType::Exponential,
             stochastic_sampling: false,
             image_seq_len: None,
         }
@@ -94,9 +94,14 @@ fn sigmas(train: usize, steps: usize, by: f64, again: impl Fn(f64) -> f64) -> Re
 }
 
 /// A call at σ of a flow.
-fn call(time: f64, sigma: f64, next: Sum) -> Result<Call> {
-    let level = Level::flow(sigma);
-    Ok(Call::new(time, level, Prediction::Flow.read(level)?, next))
+fn call(time: f64, sigma: f64, next: LinearCombination) -> Result<ModelCall> {
+    let level = NoiseLevel::flow(sigma);
+    Ok(ModelCall::new(
+        time,
+        level,
+        PredictionType::Flow.coefficients(level)?,
+        next,
+    ))
 }
 
 impl FlowEulerScheduler {
@@ -132,10 +137,10 @@ impl FlowEulerScheduler {
 }
 
 impl Scheduler for FlowEulerScheduler {
-    fn plan(&self, steps: usize) -> Result<Plan> {
+    fn plan(&self, steps: usize) -> Result<SamplingPlan> {
         let mut sigmas = if self.use_dynamic_shifting {
             let mu = self.mu()?;
-            let by = if self.time_shift_type == TimeShift::Exponential {
+            let by = if self.time_shift_type == TimeShiftType::Exponential {
                 mu.exp()
             } else {
                 mu
@@ -158,7 +163,7 @@ impl Scheduler for FlowEulerScheduler {
                 .for_each(|sigma| *sigma = 1.0 - (1.0 - *sigma) / scale);
         }
         let spacing = self.sigmas.spacing()?;
-        if spacing != SigmaSpacing::Times {
+        if spacing != SigmaSpacing::Timesteps {
             let range = (sigmas[0], sigmas[steps - 1]);
             sigmas = spaced(spacing, range, steps);
         }
@@ -173,17 +178,17 @@ impl Scheduler for FlowEulerScheduler {
         let calls = (0..steps).map(|k| {
             let (sigma, next) = (grid.sigmas[k], grid.sigmas[k + 1]);
             let sum = if self.stochastic_sampling {
-                let mut sum = vec![(Source::X0(k), 1.0 - next)];
+                let mut sum = vec![(Term::X0(k), 1.0 - next)];
                 if next > 0.0 {
-                    sum.push((Source::Noise, next));
+                    sum.push((Term::Noise, next));
                 }
                 sum
             } else {
-                vec![(Source::Sample(k), 1.0), (Source::Output(k), next - sigma)]
+                vec![(Term::Sample(k), 1.0), (Term::Output(k), next - sigma)]
             };
             call(grid.times[k], sigma, sum)
         });
-        Plan::new(1.0, calls.collect::<Result<_>>()?)
+        SamplingPlan::new(1.0, calls.collect::<Result<_>>()?)
     }
 }
 
@@ -206,7 +211,7 @@ impl Default for FlowHeunScheduler {
 }
 
 impl Scheduler for FlowHeunScheduler {
-    fn plan(&self, steps: usize) -> Result<Plan> {
+    fn plan(&self, steps: usize) -> Result<SamplingPlan> {
         let train = self.num_train_timesteps;
         let sigmas = sigmas(train, steps, self.shift, |sigma| shift(sigma, self.shift))?;
         let times = sigmas.iter().map(|sigma| sigma * train as f64).collect();
@@ -214,14 +219,14 @@ impl Scheduler for FlowHeunScheduler {
         let mut calls = vec![];
         for k in 0..steps {
             let (first, step) = (calls.len(), grid.sigmas[k + 1] - grid.sigmas[k]);
-            let next = vec![(Source::Sample(first), 1.0), (Source::Output(first), step)];
+            let next = vec![(Term::Sample(first), 1.0), (Term::Output(first), step)];
             calls.push(call(grid.times[k], grid.sigmas[k], next)?);
             if k + 1 < steps {
-                let half = |call| (Source::Output(call), 0.5 * step);
-                let next = vec![(Source::Sample(first), 1.0), half(first), half(first + 1)];
+                let half = |call| (Term::Output(call), 0.5 * step);
+                let next = vec![(Term::Sample(first), 1.0), half(first), half(first + 1)];
                 calls.push(call(grid.times[k + 1], grid.sigmas[k + 1], next)?);
             }
         }
-        Plan::new(1.0, calls)
+        SamplingPlan::new(1.0, calls)
     }
 }

@@ -7,9 +7,9 @@ use super::{
 };
 use crate::{
     clip::Clip,
-    grid::{SigmaGrid, SigmaScheduleFlags, Spacing},
-    plan::{Call, Plan, Source},
-    prediction::Prediction,
+    grid::{SigmaGrid, SigmaScheduleFlags, TimestepSpacing},
+    plan::{ModelCall, SamplingPlan, Term},
+    prediction::PredictionType,
     schedule::NoiseScheduleConfig,
 };
 use aigc_core::Result;
@@ -22,7 +22,7 @@ pub struct HeunScheduler {
     #[serde(flatten)]
     pub noise: NoiseScheduleConfig,
     /// What the network says.
-    pub prediction_type: Prediction,
+    pub prediction_type: PredictionType,
     /// Which σ are stopped at.
     #[serde(flatten)]
     pub sigmas: SigmaScheduleFlags,
@@ -31,7 +31,7 @@ pub struct HeunScheduler {
     /// See [`Clip::Range`].
     pub clip_sample_range: f64,
     /// Where sampling stops.
-    pub timestep_spacing: Spacing,
+    pub timestep_spacing: TimestepSpacing,
     /// Added to the times of `leading`.
     pub steps_offset: usize,
 }
@@ -44,18 +44,18 @@ impl Default for HeunScheduler {
                 beta_end: 0.012,
                 ..NoiseScheduleConfig::default()
             },
-            prediction_type: Prediction::Epsilon,
+            prediction_type: PredictionType::Epsilon,
             sigmas: SigmaScheduleFlags::default(),
             clip_sample: false,
             clip_sample_range: 1.0,
-            timestep_spacing: Spacing::Linspace,
+            timestep_spacing: TimestepSpacing::Linspace,
             steps_offset: 0,
         }
     }
 }
 
 impl Scheduler for HeunScheduler {
-    fn plan(&self, steps: usize) -> Result<Plan> {
+    fn plan(&self, steps: usize) -> Result<SamplingPlan> {
         let stops = Stops {
             noise: &self.noise,
             flags: self.sigmas,
@@ -72,20 +72,20 @@ impl Scheduler for HeunScheduler {
             Clip::None
         };
         clip.validate()?;
-        Ok(Plan {
+        Ok(SamplingPlan {
             clip,
             use_clipped_model_output: true,
-            ..Plan::new(stops.init_noise_sigma(&grid), calls)?
+            ..SamplingPlan::new(stops.init_noise_sigma(&grid), calls)?
         })
     }
 }
 
 impl HeunScheduler {
-    pub(super) fn calls(&self, grid: &SigmaGrid) -> Result<Vec<Call>> {
+    pub(super) fn calls(&self, grid: &SigmaGrid) -> Result<Vec<ModelCall>> {
         let mut calls = vec![];
         for k in 0..grid.len() {
             let (first, step) = (calls.len(), grid.sigmas[k + 1] - grid.sigmas[k]);
-            let next = vec![(Source::Sample(first), 1.0), (Source::Epsilon(first), step)];
+            let next = vec![(Term::Sample(first), 1.0), (Term::Epsilon(first), step)];
             calls.push(call(
                 grid.times[k],
                 grid.sigmas[k],
@@ -94,8 +94,8 @@ impl HeunScheduler {
             )?);
             // At σ = 0 there is no slope.
             if grid.sigmas[k + 1] > 0.0 {
-                let half = |call| (Source::Epsilon(call), 0.5 * step);
-                let next = vec![(Source::Sample(first), 1.0), half(first), half(first + 1)];
+                let half = |call| (Term::Epsilon(call), 0.5 * step);
+                let next = vec![(Term::Sample(first), 1.0), half(first), half(first + 1)];
                 let time = grid.times.get(k + 1).copied().unwrap_or(0.0);
                 calls.push(call(time, grid.sigmas[k + 1], self.prediction_type, next)?);
             }

@@ -6,9 +6,9 @@ use super::{
     ve::{Stops, Way, ancestral, call, straight},
 };
 use crate::{
-    grid::{SigmaGrid, SigmaScheduleFlags, Spacing},
-    plan::{Call, Plan, Source},
-    prediction::{Level, Prediction},
+    grid::{SigmaGrid, SigmaScheduleFlags, TimestepSpacing},
+    plan::{ModelCall, SamplingPlan, Term},
+    prediction::{NoiseLevel, PredictionType},
     schedule::NoiseScheduleConfig,
 };
 use aigc_core::Result;
@@ -24,9 +24,9 @@ pub struct Kdpm2Scheduler {
     #[serde(flatten)]
     pub sigmas: SigmaScheduleFlags,
     /// What the network says.
-    pub prediction_type: Prediction,
+    pub prediction_type: PredictionType,
     /// Where sampling stops.
-    pub timestep_spacing: Spacing,
+    pub timestep_spacing: TimestepSpacing,
     /// Added to the times of `leading`.
     pub steps_offset: usize,
 }
@@ -40,15 +40,15 @@ impl Default for Kdpm2Scheduler {
                 ..NoiseScheduleConfig::default()
             },
             sigmas: SigmaScheduleFlags::default(),
-            prediction_type: Prediction::Epsilon,
-            timestep_spacing: Spacing::Linspace,
+            prediction_type: PredictionType::Epsilon,
+            timestep_spacing: TimestepSpacing::Linspace,
             steps_offset: 0,
         }
     }
 }
 
 impl Scheduler for Kdpm2Scheduler {
-    fn plan(&self, steps: usize) -> Result<Plan> {
+    fn plan(&self, steps: usize) -> Result<SamplingPlan> {
         self.plan_with(steps, straight)
     }
 }
@@ -60,13 +60,13 @@ impl Scheduler for Kdpm2Scheduler {
 pub struct Kdpm2AncestralScheduler(pub Kdpm2Scheduler);
 
 impl Scheduler for Kdpm2AncestralScheduler {
-    fn plan(&self, steps: usize) -> Result<Plan> {
+    fn plan(&self, steps: usize) -> Result<SamplingPlan> {
         self.0.plan_with(steps, ancestral)
     }
 }
 
 impl Kdpm2Scheduler {
-    fn plan_with(&self, steps: usize, way: Way) -> Result<Plan> {
+    fn plan_with(&self, steps: usize, way: Way) -> Result<SamplingPlan> {
         let stops = Stops {
             noise: &self.noise,
             flags: self.sigmas,
@@ -83,7 +83,7 @@ impl Kdpm2Scheduler {
         }
         let table = stops.table()?;
         let calls = self.calls(&grid, way, |sigma| table.time(sigma))?;
-        Plan::new(stops.init_noise_sigma(&grid), calls)
+        SamplingPlan::new(stops.init_noise_sigma(&grid), calls)
     }
 
     /// `time`: that of a σ between two stops.
@@ -92,7 +92,7 @@ impl Kdpm2Scheduler {
         grid: &SigmaGrid,
         way: Way,
         time: impl Fn(f64) -> f64,
-    ) -> Result<Vec<Call>> {
+    ) -> Result<Vec<ModelCall>> {
         let SigmaGrid { times, sigmas } = grid;
         let mut calls = vec![];
         for k in 0..grid.len() {
@@ -100,8 +100,8 @@ impl Kdpm2Scheduler {
             let (down, up) = way(sigma, next);
             let from = |slope, to: f64| {
                 vec![
-                    (Source::Sample(first), 1.0),
-                    (Source::Epsilon(slope), to - sigma),
+                    (Term::Sample(first), 1.0),
+                    (Term::Epsilon(slope), to - sigma),
                 ]
             };
             if next == 0.0 {
@@ -122,11 +122,11 @@ impl Kdpm2Scheduler {
             )?);
             let mut sum = from(first + 1, down);
             if up > 0.0 {
-                sum.push((Source::Noise, up));
+                sum.push((Term::Noise, up));
             }
             let mut second = call(time(middle), middle, self.prediction_type, sum)?;
             // Nobody begins in the middle of a step: at its end instead.
-            second.level = Level::exploding(next);
+            second.level = NoiseLevel::variance_exploding(next);
             calls.push(second);
         }
         Ok(calls)

@@ -6,9 +6,9 @@ use super::{
     ve::{Stops, call},
 };
 use crate::{
-    grid::{SigmaGrid, SigmaScheduleFlags, Spacing},
-    plan::{Call, Plan, Source},
-    prediction::Prediction,
+    grid::{SigmaGrid, SigmaScheduleFlags, TimestepSpacing},
+    plan::{ModelCall, SamplingPlan, Term},
+    prediction::PredictionType,
     schedule::NoiseScheduleConfig,
 };
 use aigc_core::{Error, Result};
@@ -24,9 +24,9 @@ pub struct LmsScheduler {
     #[serde(flatten)]
     pub sigmas: SigmaScheduleFlags,
     /// What the network says.
-    pub prediction_type: Prediction,
+    pub prediction_type: PredictionType,
     /// Where sampling stops.
-    pub timestep_spacing: Spacing,
+    pub timestep_spacing: TimestepSpacing,
     /// Added to the times of `leading`.
     pub steps_offset: usize,
     /// Most derivatives to interpolate, 1 to 4. (An argument of sampling, not written to a file.)
@@ -43,8 +43,8 @@ impl Default for LmsScheduler {
         Self {
             noise: NoiseScheduleConfig::default(),
             sigmas: SigmaScheduleFlags::default(),
-            prediction_type: Prediction::Epsilon,
-            timestep_spacing: Spacing::Linspace,
+            prediction_type: PredictionType::Epsilon,
+            timestep_spacing: TimestepSpacing::Linspace,
             steps_offset: 0,
             order: four(),
         }
@@ -52,7 +52,7 @@ impl Default for LmsScheduler {
 }
 
 impl Scheduler for LmsScheduler {
-    fn plan(&self, steps: usize) -> Result<Plan> {
+    fn plan(&self, steps: usize) -> Result<SamplingPlan> {
         if !(1..=4).contains(&self.order) {
             return Err(Error::config("order", self.order, "1 to 4"));
         }
@@ -65,22 +65,22 @@ impl Scheduler for LmsScheduler {
             zero_snr: false,
         };
         let grid = stops.grid(steps)?;
-        Plan::new(stops.init_noise_sigma(&grid), self.calls(&grid)?)
+        SamplingPlan::new(stops.init_noise_sigma(&grid), self.calls(&grid)?)
     }
 }
 
 impl LmsScheduler {
-    pub(super) fn calls(&self, grid: &SigmaGrid) -> Result<Vec<Call>> {
+    pub(super) fn calls(&self, grid: &SigmaGrid) -> Result<Vec<ModelCall>> {
         let calls = (0..grid.len()).map(|k| {
             let order = self.order.min(k + 1);
             let nodes: Vec<f64> = (0..order).map(|j| grid.sigmas[k - j]).collect();
             let weights = (0..order).map(|j| {
                 (
-                    Source::Epsilon(k - j),
+                    Term::Epsilon(k - j),
                     integral(&nodes, j, grid.sigmas[k + 1]),
                 )
             });
-            let next = [(Source::Sample(k), 1.0)]
+            let next = [(Term::Sample(k), 1.0)]
                 .into_iter()
                 .chain(weights)
                 .collect();

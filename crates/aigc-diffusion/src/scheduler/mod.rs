@@ -28,27 +28,27 @@ pub use ddim::DdimScheduler;
 pub use ddim_inverse::DdimInverseScheduler;
 pub use ddpm::{DdpmScheduler, VarianceType};
 pub use deis::DeisScheduler;
-pub use dpm::{Algorithm, SolverType};
+pub use dpm::{DpmAlgorithm, SolverType};
 pub use dpm_multistep::DpmMultistepScheduler;
 pub use dpm_singlestep::DpmSinglestepScheduler;
 pub use edm::{EdmConfig, EdmDpmScheduler, EdmEulerScheduler, EdmSpacing};
-pub use euler::{EulerScheduler, Interpolation, TimestepType};
+pub use euler::{EulerScheduler, SigmaInterpolation, TimestepType};
 pub use euler_ancestral::EulerAncestralScheduler;
 pub use file::{AnyScheduler, Opened};
-pub use flow::{FlowEulerScheduler, FlowHeunScheduler, TimeShift};
+pub use flow::{FlowEulerScheduler, FlowHeunScheduler, TimeShiftType};
 pub use heun::HeunScheduler;
 pub use kdpm2::{Kdpm2AncestralScheduler, Kdpm2Scheduler};
 pub use lms::LmsScheduler;
 pub use pndm::PndmScheduler;
-pub use unipc::{Bh, UniPcScheduler};
+pub use unipc::{UniPcScheduler, UniPcSolver};
 pub use vp::{Clipping, Thresholding};
 
 pub(crate) use vp::Alphas;
 
 use crate::{
     clip::Clip,
-    plan::{Call, Plan, Source, Sum},
-    prediction::{Level, Reading},
+    plan::{LinearCombination, ModelCall, SamplingPlan, Term},
+    prediction::{NoiseLevel, PredictionCoefficients},
 };
 use aigc_core::{Error, Result};
 use std::collections::HashSet;
@@ -60,34 +60,34 @@ pub trait Scheduler {
     ///
     /// # Errors
     /// [`Error::Config`] names a field that is out of range or contradicts another, or `steps`.
-    fn plan(&self, steps: usize) -> Result<Plan>;
+    fn plan(&self, steps: usize) -> Result<SamplingPlan>;
 }
 
-impl Plan {
+impl SamplingPlan {
     /// No clipping.
     ///
     /// # Errors
     /// [`Error::Config`] if a weight would be infinite: two stops at one place, or nothing to tell
     /// one from another.
-    pub(crate) fn new(init_noise_sigma: f64, calls: Vec<Call>) -> Result<Self> {
+    pub(crate) fn new(init_noise_sigma: f64, calls: Vec<ModelCall>) -> Result<Self> {
         let plan = Self {
             init_noise_sigma,
             clip: Clip::None,
             use_clipped_model_output: false,
             calls,
         };
-        let finite = |sum: &Sum| sum.iter().all(|(_, weight)| weight.is_finite());
+        let finite = |sum: &LinearCombination| sum.iter().all(|(_, weight)| weight.is_finite());
         let both = |(a, b): (f64, f64)| a.is_finite() && b.is_finite();
-        let used: HashSet<Source> = plan
+        let used: HashSet<Term> = plan
             .calls
             .iter()
-            .flat_map(|call| call.correct.iter().chain(&call.next))
+            .flat_map(|call| call.corrector.iter().chain(&call.update))
             .map(|(source, _)| *source)
             .collect();
-        let sound = |(k, call): (usize, &Call)| {
-            let reading = both(call.reading.x0)
-                && (both(call.reading.epsilon) || !used.contains(&Source::Epsilon(k)));
-            reading && call.time.is_finite() && finite(&call.next) && finite(&call.correct)
+        let sound = |(k, call): (usize, &ModelCall)| {
+            let reading = both(call.coefficients.x0)
+                && (both(call.coefficients.epsilon) || !used.contains(&Term::Epsilon(k)));
+            reading && call.time.is_finite() && finite(&call.update) && finite(&call.corrector)
         };
         match plan.calls.iter().enumerate().position(|call| !sound(call)) {
             None if init_noise_sigma.is_finite() => Ok(plan),
@@ -107,17 +107,22 @@ impl Plan {
     }
 }
 
-impl Call {
+impl ModelCall {
     /// A network that sees the sample as it is.
-    pub(crate) fn new(time: f64, level: Level, reading: Reading, next: Sum) -> Self {
+    pub(crate) fn new(
+        time: f64,
+        level: NoiseLevel,
+        reading: PredictionCoefficients,
+        next: LinearCombination,
+    ) -> Self {
         Self {
             time,
             level,
-            input: 1.0,
-            reading,
+            input_scale: 1.0,
+            coefficients: reading,
             seen: level,
-            correct: vec![],
-            next,
+            corrector: vec![],
+            update: next,
             variance: None,
         }
     }

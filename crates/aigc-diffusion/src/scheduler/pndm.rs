@@ -3,9 +3,9 @@
 
 use super::{Alphas, Scheduler};
 use crate::{
-    grid::{Spacing, Steps},
-    plan::{Call, Plan, Source, Sum},
-    prediction::{Level, Prediction},
+    grid::{Steps, TimestepSpacing},
+    plan::{LinearCombination, ModelCall, SamplingPlan, Term},
+    prediction::{NoiseLevel, PredictionType},
     schedule::NoiseScheduleConfig,
 };
 use aigc_core::{Error, Result};
@@ -22,9 +22,9 @@ pub struct PndmScheduler {
     /// Whether the step past the first leaves no noise, or as much as the first.
     pub set_alpha_to_one: bool,
     /// What the network says: ε or v.
-    pub prediction_type: Prediction,
+    pub prediction_type: PredictionType,
     /// Where sampling stops.
-    pub timestep_spacing: Spacing,
+    pub timestep_spacing: TimestepSpacing,
     /// Added to the times of `leading`.
     pub steps_offset: usize,
 }
@@ -35,8 +35,8 @@ impl Default for PndmScheduler {
             noise: NoiseScheduleConfig::default(),
             skip_prk_steps: false,
             set_alpha_to_one: false,
-            prediction_type: Prediction::Epsilon,
-            timestep_spacing: Spacing::Leading,
+            prediction_type: PredictionType::Epsilon,
+            timestep_spacing: TimestepSpacing::Leading,
             steps_offset: 0,
         }
     }
@@ -61,8 +61,11 @@ const MULTISTEP: [&[f64]; 4] = [
 ];
 
 impl Scheduler for PndmScheduler {
-    fn plan(&self, steps: usize) -> Result<Plan> {
-        if !matches!(self.prediction_type, Prediction::Epsilon | Prediction::V) {
+    fn plan(&self, steps: usize) -> Result<SamplingPlan> {
+        if !matches!(
+            self.prediction_type,
+            PredictionType::Epsilon | PredictionType::V
+        ) {
             return Err(Error::config(
                 "prediction_type",
                 format!("{:?}", self.prediction_type),
@@ -71,12 +74,12 @@ impl Scheduler for PndmScheduler {
         }
         let alphas = Alphas::new(&self.noise, false, self.set_alpha_to_one)?;
         let spread = Steps::new(self.noise.num_train_timesteps, steps)?;
-        Plan::new(1.0, self.calls(spread, &alphas)?)
+        SamplingPlan::new(1.0, self.calls(spread, &alphas)?)
     }
 }
 
 impl PndmScheduler {
-    pub(super) fn calls(&self, spread: Steps, alphas: &Alphas) -> Result<Vec<Call>> {
+    pub(super) fn calls(&self, spread: Steps, alphas: &Alphas) -> Result<Vec<ModelCall>> {
         let steps = spread.sample;
         let mut times = spread.whole(self.timestep_spacing, self.steps_offset)?;
         let stride = spread.stride() as f64;
@@ -165,31 +168,31 @@ impl PndmScheduler {
         }
         let call = |(time, transfer): &(f64, Transfer)| {
             let level = alphas.level(*time);
-            Ok(Call::new(
+            Ok(ModelCall::new(
                 *time,
                 level,
-                self.prediction_type.read(level)?,
+                self.prediction_type.coefficients(level)?,
                 self.sum(transfer, alphas),
             ))
         };
         transfers.iter().map(call).collect()
     }
 
-    fn sum(&self, transfer: &Transfer, alphas: &Alphas) -> Sum {
+    fn sum(&self, transfer: &Transfer, alphas: &Alphas) -> LinearCombination {
         let [from, to] = [transfer.times.0, transfer.times.1].map(|time| alphas.level(time));
-        let Level { alpha, sigma } = from;
+        let NoiseLevel { alpha, sigma } = from;
         // Equation 11, by levels: ε moves a sample along the curve on which x/α changes by σ/α.
         let (mut sample, weight) = (to.alpha / alpha, to.sigma - to.alpha * sigma / alpha);
         let mut scale = weight;
-        if self.prediction_type == Prediction::V {
+        if self.prediction_type == PredictionType::V {
             sample += weight * sigma;
             scale *= alpha;
         }
         let outputs = transfer
             .outputs
             .iter()
-            .map(|(call, share)| (Source::Output(*call), scale * share));
-        [(Source::Sample(transfer.from), sample)]
+            .map(|(call, share)| (Term::Output(*call), scale * share));
+        [(Term::Sample(transfer.from), sample)]
             .into_iter()
             .chain(outputs)
             .collect()

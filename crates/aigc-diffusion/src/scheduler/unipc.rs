@@ -5,9 +5,9 @@
 use super::{Scheduler, Thresholding, dpm};
 use crate::{
     clip::Clip,
-    grid::{FinalSigmas, SigmaScheduleFlags, SigmaSpacing, Spacing},
-    plan::{Call, Plan, Source, Sum},
-    prediction::{Level, Prediction},
+    grid::{FinalSigmas, SigmaScheduleFlags, SigmaSpacing, TimestepSpacing},
+    plan::{LinearCombination, ModelCall, SamplingPlan, Term},
+    prediction::{NoiseLevel, PredictionType},
     schedule::NoiseScheduleConfig,
 };
 use aigc_core::{Error, Result};
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 /// `B(h)` of the paper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Bh {
+pub enum UniPcSolver {
     /// `h`.
     Bh1,
     /// `e^h − 1`.
@@ -32,14 +32,14 @@ pub struct UniPcScheduler {
     /// 1 to 3.
     pub solver_order: usize,
     /// What the network says.
-    pub prediction_type: Prediction,
+    pub prediction_type: PredictionType,
     /// What is done to predicted clean samples.
     #[serde(flatten)]
     pub threshold: Thresholding,
     /// Expand the predicted clean sample, not the noise.
     pub predict_x0: bool,
     /// `B(h)`.
-    pub solver_type: Bh,
+    pub solver_type: UniPcSolver,
     /// Lower orders at the end.
     pub lower_order_final: bool,
     /// Calls whose step is not corrected.
@@ -52,7 +52,7 @@ pub struct UniPcScheduler {
     /// More steps where there is much noise, for a flow.
     pub flow_shift: f64,
     /// Where sampling stops.
-    pub timestep_spacing: Spacing,
+    pub timestep_spacing: TimestepSpacing,
     /// Added to the times of `leading`.
     pub steps_offset: usize,
     /// What follows the last call.
@@ -66,16 +66,16 @@ impl Default for UniPcScheduler {
         Self {
             noise: NoiseScheduleConfig::default(),
             solver_order: 2,
-            prediction_type: Prediction::Epsilon,
+            prediction_type: PredictionType::Epsilon,
             threshold: Thresholding::default(),
             predict_x0: true,
-            solver_type: Bh::Bh2,
+            solver_type: UniPcSolver::Bh2,
             lower_order_final: true,
             disable_corrector: vec![],
             sigmas: SigmaScheduleFlags::default(),
             use_flow_sigmas: false,
             flow_shift: 1.0,
-            timestep_spacing: Spacing::Linspace,
+            timestep_spacing: TimestepSpacing::Linspace,
             steps_offset: 0,
             final_sigmas_type: FinalSigmas::Zero,
             rescale_betas_zero_snr: false,
@@ -84,7 +84,7 @@ impl Default for UniPcScheduler {
 }
 
 impl Scheduler for UniPcScheduler {
-    fn plan(&self, steps: usize) -> Result<Plan> {
+    fn plan(&self, steps: usize) -> Result<SamplingPlan> {
         dpm::check_order(self.solver_order)?;
         let to_zero = self.final_sigmas_type == FinalSigmas::Zero;
         if to_zero && !(self.lower_order_final && self.predict_x0) {
@@ -106,7 +106,7 @@ impl Scheduler for UniPcScheduler {
         let (grid, table) = stops.grid(steps)?;
         let last = match self.final_sigmas_type {
             FinalSigmas::Zero => 0.0,
-            FinalSigmas::SigmaMin if spacing == SigmaSpacing::Times => table.min(),
+            FinalSigmas::SigmaMin if spacing == SigmaSpacing::Timesteps => table.min(),
             FinalSigmas::SigmaMin => grid.sigmas[steps - 1],
         };
         let levels = dpm::levels(&grid, last, self.use_flow_sigmas);
@@ -119,7 +119,7 @@ impl Scheduler for UniPcScheduler {
             self.solver_order.min(left).min(k + 1)
         };
         let calls = (0..steps).map(|k| {
-            let reading = self.prediction_type.read(levels[k])?;
+            let reading = self.prediction_type.coefficients(levels[k])?;
             let next = self.step(&levels, k, order(k), false);
             let corrected = k > 0 && !self.disable_corrector.contains(&(k - 1));
             let correct = if corrected {
@@ -127,9 +127,9 @@ impl Scheduler for UniPcScheduler {
             } else {
                 vec![]
             };
-            Ok(Call {
-                correct,
-                ..Call::new(grid.times[k], levels[k], reading, next)
+            Ok(ModelCall {
+                corrector: correct,
+                ..ModelCall::new(grid.times[k], levels[k], reading, next)
             })
         });
         let calls = calls.collect::<Result<_>>()?;
@@ -139,10 +139,10 @@ impl Scheduler for UniPcScheduler {
         } else {
             Clip::None
         };
-        Ok(Plan {
+        Ok(SamplingPlan {
             clip,
             use_clipped_model_output: true,
-            ..Plan::new(1.0, calls)?
+            ..SamplingPlan::new(1.0, calls)?
         })
     }
 }
@@ -150,9 +150,15 @@ impl Scheduler for UniPcScheduler {
 impl UniPcScheduler {
     /// From call `k` to the next (equations 3 and 4): predicted, or corrected by what the next call
     /// says.
-    pub(super) fn step(&self, levels: &[Level], k: usize, order: usize, correct: bool) -> Sum {
+    pub(super) fn step(
+        &self,
+        levels: &[NoiseLevel],
+        k: usize,
+        order: usize,
+        correct: bool,
+    ) -> LinearCombination {
         let (from, to) = (levels[k], levels[k + 1]);
-        let h = to.lambda() - from.lambda();
+        let h = to.half_log_snr() - from.half_log_snr();
         // A step that goes nowhere has no use for slopes.
         let order = if h == 0.0 { 1 } else { order };
         let (x, outer, sample) = if self.predict_x0 {
@@ -161,22 +167,27 @@ impl UniPcScheduler {
             (h, to.sigma, to.alpha / from.alpha)
         };
         let source = if self.predict_x0 {
-            Source::X0
+            Term::X0
         } else {
-            Source::Epsilon
+            Term::Epsilon
         };
-        let mut terms = vec![(Source::Sample(k), sample)];
+        let mut terms = vec![(Term::Sample(k), sample)];
         let mut value = -outer * x.exp_m1();
         // Where the other values are known, in units of h: those before, and the next if it is.
         let mut nodes: Vec<(usize, f64)> = (1..order)
-            .map(|i| (k - i, (levels[k - i].lambda() - from.lambda()) / h))
+            .map(|i| {
+                (
+                    k - i,
+                    (levels[k - i].half_log_snr() - from.half_log_snr()) / h,
+                )
+            })
             .collect();
         if correct {
             nodes.push((k + 1, 1.0));
         }
         let scale = match self.solver_type {
-            Bh::Bh1 => x,
-            Bh::Bh2 => x.exp_m1(),
+            UniPcSolver::Bh1 => x,
+            UniPcSolver::Bh2 => x.exp_m1(),
         };
         // Order 2 predicted and order 1 corrected have one node, which is weighted by a half.
         let weights = match nodes.len() {

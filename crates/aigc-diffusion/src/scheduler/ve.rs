@@ -2,9 +2,11 @@
 //! (Karras et al. 2022, <https://arxiv.org/abs/2206.00364>, section 3).
 
 use crate::{
-    grid::{SigmaGrid, SigmaScheduleFlags, SigmaSpacing, SigmaTable, Spacing, Steps, spaced},
-    plan::{Call, Source, Sum},
-    prediction::{Level, Prediction},
+    grid::{
+        SigmaGrid, SigmaScheduleFlags, SigmaSpacing, SigmaTable, Steps, TimestepSpacing, spaced,
+    },
+    plan::{LinearCombination, ModelCall, Term},
+    prediction::{NoiseLevel, PredictionType},
     schedule::NoiseScheduleConfig,
 };
 use aigc_core::{Error, Result};
@@ -15,7 +17,7 @@ pub(crate) struct Stops<'a> {
     pub(crate) flags: SigmaScheduleFlags,
     /// Instead of the first and last σ of the spacing.
     pub(crate) range: (Option<f64>, Option<f64>),
-    pub(crate) spacing: Spacing,
+    pub(crate) spacing: TimestepSpacing,
     pub(crate) offset: usize,
     /// End the forward process in pure noise.
     pub(crate) zero_snr: bool,
@@ -33,7 +35,7 @@ impl Stops<'_> {
             Steps::new(self.noise.num_train_timesteps, steps)?.real(self.spacing, self.offset)?;
         let sigmas: Vec<f64> = times.iter().map(|time| table.sigma(*time)).collect();
         let spacing = self.flags.spacing()?;
-        if spacing == SigmaSpacing::Times {
+        if spacing == SigmaSpacing::Timesteps {
             return Ok(SigmaGrid::new(times, sigmas, 0.0));
         }
         let range = (
@@ -53,7 +55,7 @@ impl Stops<'_> {
     /// still has something of the image in it.
     pub(crate) fn init_noise_sigma(&self, grid: &SigmaGrid) -> f64 {
         let max = grid.sigmas[0];
-        if self.spacing == Spacing::Leading {
+        if self.spacing == TimestepSpacing::Leading {
             (max * max + 1.0).sqrt()
         } else {
             max
@@ -62,12 +64,17 @@ impl Stops<'_> {
 }
 
 /// A call at σ.
-pub(crate) fn call(time: f64, sigma: f64, prediction: Prediction, next: Sum) -> Result<Call> {
-    let level = Level::exploding(sigma);
+pub(crate) fn call(
+    time: f64,
+    sigma: f64,
+    prediction: PredictionType,
+    next: LinearCombination,
+) -> Result<ModelCall> {
+    let level = NoiseLevel::variance_exploding(sigma);
     let input = 1.0 / (sigma * sigma + 1.0).sqrt();
-    Ok(Call {
-        input,
-        ..Call::new(time, level, prediction.read(level)?, next)
+    Ok(ModelCall {
+        input_scale: input,
+        ..ModelCall::new(time, level, prediction.coefficients(level)?, next)
     })
 }
 
@@ -88,13 +95,17 @@ pub(crate) fn ancestral(sigma: f64, next: f64) -> (f64, f64) {
 }
 
 /// Euler's method.
-pub(crate) fn euler(grid: &SigmaGrid, prediction: Prediction, way: Way) -> Result<Vec<Call>> {
+pub(crate) fn euler(
+    grid: &SigmaGrid,
+    prediction: PredictionType,
+    way: Way,
+) -> Result<Vec<ModelCall>> {
     let step = |k: usize| {
         let sigma = grid.sigmas[k];
         let (down, up) = way(sigma, grid.sigmas[k + 1]);
-        let mut next = vec![(Source::Sample(k), 1.0), (Source::Epsilon(k), down - sigma)];
+        let mut next = vec![(Term::Sample(k), 1.0), (Term::Epsilon(k), down - sigma)];
         if up > 0.0 {
-            next.push((Source::Noise, up));
+            next.push((Term::Noise, up));
         }
         call(grid.times[k], sigma, prediction, next)
     };

@@ -1,6 +1,6 @@
 //! What schedulers over the times of a variance-preserving process share.
 
-use crate::{clip::Clip, prediction::Level, schedule::NoiseScheduleConfig};
+use crate::{clip::Clip, prediction::NoiseLevel, schedule::NoiseScheduleConfig};
 use aigc_core::Result;
 use serde::{Deserialize, Serialize};
 
@@ -122,7 +122,7 @@ impl Alphas {
         }
     }
 
-    pub(crate) fn level(&self, time: f64) -> Level {
-        Level::preserving(self.at(time))
+    pub(crate) fn level(&self, time: f64) -> NoiseLevel {
+        NoiseLevel::variance_preserving(self.at(time))
     }
 }

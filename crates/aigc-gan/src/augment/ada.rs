@@ -23,7 +23,7 @@ pub struct Ada {
     /// Real samples over which the probability can go from 0 to 1.
     pub speed: f64,
     /// The probability does not exceed this.
-    pub most: f64,
+    pub max_probability: f64,
     /// Whether pictures are mirrored and turned by quarters: not for digits, which would change
     /// their class.
     pub flips: bool,
@@ -36,7 +36,7 @@ impl Default for Ada {
         Self {
             target: 0.6,
             speed: 500_000.0,
-            most: 0.8,
+            max_probability: 0.8,
             flips: true,
             color: true,
         }
@@ -47,7 +47,7 @@ impl Ada {
     pub(super) fn validate(&self) -> Result<()> {
         let fields = [
             ("target", self.target, -1.0..=1.0, "from −1 to 1"),
-            ("most", self.most, 0.0..=1.0, "from 0 to 1"),
+            ("most", self.max_probability, 0.0..=1.0, "from 0 to 1"),
             ("speed", self.speed, 1.0..=1e15, "at least 1"),
         ];
         for (field, value, range, expected) in fields {
@@ -65,7 +65,8 @@ impl Ada {
     /// The probability after a batch of `size` real samples with `r = sign`.
     pub(crate) fn adjust(&self, probability: f64, sign: f64, size: usize) -> f64 {
         let step = size as f64 / self.speed;
-        (probability + if sign > self.target { step } else { -step }).clamp(0.0, self.most)
+        (probability + if sign > self.target { step } else { -step })
+            .clamp(0.0, self.max_probability)
     }
 
     pub(super) fn apply(&self, x: Tensor<4>, p: f64, rng: &mut Rng) -> Tensor<4> {
@@ -87,18 +88,18 @@ impl Ada {
     /// From places in the result to places in the source.
     fn geometry(&self, p: f64, rng: &mut Rng, [height, width]: [usize; 2]) -> Affine {
         let mut map = IDENTITY;
-        let chance = |rng: &mut Rng, p: f64| f64::from(rng.uniforms(1, 0.0, 1.0)[0]) < p;
+        let chance = |rng: &mut Rng, p: f64| f64::from(rng.uniform_vec(1, 0.0, 1.0)[0]) < p;
         let uniform = |rng: &mut Rng, low: f64, high: f64| {
-            f64::from(rng.uniforms(1, low as f32, high as f32)[0])
+            f64::from(rng.uniform_vec(1, low as f32, high as f32)[0])
         };
-        let normal = |rng: &mut Rng| f64::from(rng.normals(1)[0]);
+        let normal = |rng: &mut Rng| f64::from(rng.normal_vec(1)[0]);
         let turn = |angle: f64| {
             [
                 [angle.cos(), -angle.sin(), 0.0],
                 [angle.sin(), angle.cos(), 0.0],
             ]
         };
-        if self.flips && chance(rng, p) && rng.below(2) == 1 {
+        if self.flips && chance(rng, p) && rng.random_index(2) == 1 {
             map = compose(map, [[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]);
         }
         if self.flips && height == width && chance(rng, p) {
@@ -108,7 +109,7 @@ impl Ada {
                 [[-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]],
                 [[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]],
             ];
-            map = compose(map, exact[rng.below(4)]);
+            map = compose(map, exact[rng.random_index(4)]);
         }
         if chance(rng, p) {
             let step =
@@ -160,17 +161,17 @@ impl Ada {
 fn color(x: Tensor<4>, p: f64, rng: &mut Rng) -> Tensor<4> {
     let [batch, channels, height, width] = x.dims();
     let device = x.device();
-    let chance = |rng: &mut Rng| f64::from(rng.uniforms(1, 0.0, 1.0)[0]) < p;
+    let chance = |rng: &mut Rng| f64::from(rng.uniform_vec(1, 0.0, 1.0)[0]) < p;
     if channels != 3 {
         let (mut scale, mut shift) = (Vec::with_capacity(batch), Vec::with_capacity(batch));
         for _ in 0..batch {
             let brightness = if chance(rng) {
-                0.2 * rng.normals(1)[0]
+                0.2 * rng.normal_vec(1)[0]
             } else {
                 0.0
             };
             let contrast = if chance(rng) {
-                (0.5 * rng.normals(1)[0]).exp2()
+                (0.5 * rng.normal_vec(1)[0]).exp2()
             } else {
                 1.0
             };
@@ -184,7 +185,7 @@ fn color(x: Tensor<4>, p: f64, rng: &mut Rng) -> Tensor<4> {
         let mut matrix = Matrix::identity();
         let mut shift = [0.0f64; 3];
         if chance(rng) {
-            shift = [0.2 * f64::from(rng.normals(1)[0]); 3];
+            shift = [0.2 * f64::from(rng.normal_vec(1)[0]); 3];
         }
         let mut then = |by: Matrix, shift: &mut [f64; 3]| {
             matrix = by.times(&matrix);
@@ -192,23 +193,23 @@ fn color(x: Tensor<4>, p: f64, rng: &mut Rng) -> Tensor<4> {
         };
         if chance(rng) {
             then(
-                Matrix::identity().scaled((0.5 * f64::from(rng.normals(1)[0])).exp2()),
+                Matrix::identity().scaled((0.5 * f64::from(rng.normal_vec(1)[0])).exp2()),
                 &mut shift,
             );
         }
         let grey = Matrix([[1.0 / 3.0; 3]; 3]);
-        if chance(rng) && rng.below(2) == 1 {
+        if chance(rng) && rng.random_index(2) == 1 {
             // Luma flip: a reflection at the plane across the grey axis.
             then(Matrix::identity().plus(&grey.scaled(-2.0)), &mut shift);
         }
         if chance(rng) {
             then(
-                hue(f64::from(rng.uniforms(1, -1.0, 1.0)[0]) * std::f64::consts::PI),
+                hue(f64::from(rng.uniform_vec(1, -1.0, 1.0)[0]) * std::f64::consts::PI),
                 &mut shift,
             );
         }
         if chance(rng) {
-            let saturation = f64::from(rng.normals(1)[0]).exp2();
+            let saturation = f64::from(rng.normal_vec(1)[0]).exp2();
             then(
                 grey.plus(
                     &Matrix::identity()
@@ -286,7 +287,7 @@ mod tests {
     fn the_probability_follows_the_critic() {
         let ada = Ada {
             speed: 1000.0,
-            most: 0.5,
+            max_probability: 0.5,
             ..Ada::default()
         };
         let mut p = 0.0;

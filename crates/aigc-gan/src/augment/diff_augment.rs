@@ -47,22 +47,23 @@ impl DiffAugment {
         let [batch, channels, height, width] = x.dims();
         let device = x.device();
         if self.color {
-            x = x + per_picture(rng.uniforms(batch, -0.5, 0.5), &device);
+            x = x + per_picture(rng.uniform_vec(batch, -0.5, 0.5), &device);
             if channels == 3 {
                 let grey = x.clone().mean_dim(1);
-                x = (x - grey.clone()) * per_picture(rng.uniforms(batch, 0.0, 2.0), &device) + grey;
+                x = (x - grey.clone()) * per_picture(rng.uniform_vec(batch, 0.0, 2.0), &device)
+                    + grey;
             }
             let mean = x
                 .clone()
                 .reshape([batch, channels * height * width])
                 .mean_dim(1)
                 .reshape([batch, 1, 1, 1]);
-            x = (x - mean.clone()) * per_picture(rng.uniforms(batch, 0.5, 1.5), &device) + mean;
+            x = (x - mean.clone()) * per_picture(rng.uniform_vec(batch, 0.5, 1.5), &device) + mean;
         }
         if self.translation > 0.0 {
             let mut shift = |side: usize| {
                 let most = (side as f64 * self.translation + 0.5) as usize;
-                rng.below(2 * most + 1) as f64 - most as f64
+                rng.random_index(2 * most + 1) as f64 - most as f64
             };
             let maps: Vec<_> = (0..batch)
                 .map(|_| {
@@ -79,7 +80,7 @@ impl DiffAugment {
                 let mut span = |side: usize| {
                     let cut = (side as f64 * self.cutout + 0.5) as usize;
                     // The square's centre lies anywhere, so that it may stick out.
-                    let start = rng.below(side + 1 - cut % 2) as i64 - (cut / 2) as i64;
+                    let start = rng.random_index(side + 1 - cut % 2) as i64 - (cut / 2) as i64;
                     start.max(0) as usize..(start + cut as i64).clamp(0, side as i64) as usize
                 };
                 let (rows, columns) = (span(height), span(width));

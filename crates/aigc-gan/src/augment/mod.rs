@@ -20,7 +20,7 @@ pub enum Augment {
     #[default]
     None,
     /// Always, in a few ways.
-    Diff(DiffAugment),
+    DiffAugment(DiffAugment),
     /// As often as the critic's overfitting asks for.
     Adaptive(Ada),
 }
@@ -33,7 +33,7 @@ impl Augment {
     pub fn validate(&self) -> Result<()> {
         match self {
             Augment::None => Ok(()),
-            Augment::Diff(augment) => augment.validate(),
+            Augment::DiffAugment(augment) => augment.validate(),
             Augment::Adaptive(augment) => augment.validate(),
         }
     }
@@ -45,7 +45,7 @@ impl Augment {
     pub fn apply(&self, x: Tensor<4>, probability: f64, rng: &mut Rng) -> Tensor<4> {
         match self {
             Augment::None => x,
-            Augment::Diff(augment) => augment.apply(x, rng),
+            Augment::DiffAugment(augment) => augment.apply(x, rng),
             Augment::Adaptive(augment) => augment.apply(x, probability, rng),
         }
     }

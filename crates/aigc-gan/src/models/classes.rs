@@ -15,11 +15,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClassConditioning {
     /// How many.
-    pub count: usize,
+    pub num_classes: usize,
     /// How the generator is told.
     pub generator: GeneratorConditioning,
     /// How the critic is told, or tells.
-    pub critic: DiscriminatorConditioning,
+    pub discriminator: DiscriminatorConditioning,
 }
 
 /// How a generator is told the class.
@@ -34,7 +34,7 @@ pub enum GeneratorConditioning {
     /// et al. 2017,
     /// <https://arxiv.org/abs/1610.07629>). A class cannot say where in a map, so this takes a generator of some depth: a
     /// DCGAN of two levels hardly learns classes from it.
-    Norm,
+    ConditionalBatchNorm,
 }
 
 /// How a critic is told the class, or tells it.
@@ -59,19 +59,19 @@ impl ClassConditioning {
     /// both.
     pub const fn new(count: usize) -> Self {
         Self {
-            count,
+            num_classes: count,
             generator: GeneratorConditioning::Concat,
-            critic: DiscriminatorConditioning::Projection,
+            discriminator: DiscriminatorConditioning::Projection,
         }
     }
 
     pub(super) fn validate(&self) -> Result<()> {
-        if (1..=1 << 14).contains(&self.count) {
+        if (1..=1 << 14).contains(&self.num_classes) {
             return Ok(());
         }
         Err(Error::config(
             "classes.count",
-            self.count,
+            self.num_classes,
             format!("1 to {}", 1 << 14),
         ))
     }
@@ -80,7 +80,7 @@ impl ClassConditioning {
     pub(super) fn beside_noise(classes: Option<&Self>) -> usize {
         classes
             .filter(|classes| classes.generator == GeneratorConditioning::Concat)
-            .map_or(0, |classes| classes.count)
+            .map_or(0, |classes| classes.num_classes)
     }
 }
 
@@ -110,10 +110,12 @@ impl Norm {
         classes: Option<&ClassConditioning>,
         device: &Device,
     ) -> Self {
-        let classes = classes.filter(|classes| classes.generator == GeneratorConditioning::Norm);
+        let classes = classes
+            .filter(|classes| classes.generator == GeneratorConditioning::ConditionalBatchNorm);
         let table = || {
-            classes
-                .map(|c| Initializer::ZEROS.param([c.count, channels], channels, channels, device))
+            classes.map(|c| {
+                Initializer::ZEROS.param([c.num_classes, channels], channels, channels, device)
+            })
         };
         Self {
             norm: BatchNormConfig::new(channels).init(device),
@@ -158,13 +160,18 @@ impl ClassPlane {
         device: &Device,
     ) -> Option<Self> {
         let classes =
-            classes.filter(|classes| classes.critic == DiscriminatorConditioning::Concat)?;
+            classes.filter(|classes| classes.discriminator == DiscriminatorConditioning::Concat)?;
         let normal = Initializer::Normal {
             mean: 0.0,
             std: 1.0,
         };
         Some(Self {
-            planes: normal.param([classes.count, pixels], classes.count, pixels, device),
+            planes: normal.param(
+                [classes.num_classes, pixels],
+                classes.num_classes,
+                pixels,
+                device,
+            ),
         })
     }
 
@@ -213,7 +220,7 @@ impl Head {
             let config = LinearConfig::new(channels * pixels, outputs).with_spectral(spectral);
             config.with_initializer(initializer).init(device)
         };
-        let is = |kind| classes.filter(|classes| classes.critic == kind);
+        let is = |kind| classes.filter(|classes| classes.discriminator == kind);
         let width = channels * pixels;
         let normal = Initializer::Normal {
             mean: 0.0,
@@ -222,9 +229,9 @@ impl Head {
         Self {
             score: linear(1),
             classes: is(DiscriminatorConditioning::Projection)
-                .map(|c| normal.param([c.count, width], width, c.count, device)),
-            auxiliary: is(DiscriminatorConditioning::Auxiliary).map(|c| linear(c.count)),
-            count: classes.map(|classes| classes.count),
+                .map(|c| normal.param([c.num_classes, width], width, c.num_classes, device)),
+            auxiliary: is(DiscriminatorConditioning::Auxiliary).map(|c| linear(c.num_classes)),
+            count: classes.map(|classes| classes.num_classes),
         }
     }
 
@@ -248,8 +255,8 @@ impl Head {
         }
         let score = score.squeeze_dim::<1>(1);
         DiscriminatorOutput {
-            score,
-            classes: self
+            logits: score,
+            class_logits: self
                 .auxiliary
                 .as_ref()
                 .map(|auxiliary| auxiliary.forward(flat)),

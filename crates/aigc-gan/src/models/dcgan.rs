@@ -125,7 +125,7 @@ impl DcganConfig {
     ///
     /// # Errors
     /// [`Error::Config`] for values out of range.
-    pub fn critic(&self, device: &Device) -> Result<DcganDiscriminator> {
+    pub fn discriminator(&self, device: &Device) -> Result<DcganDiscriminator> {
         let [height, width] = self.validate()?;
         let plane = ClassPlane::new(
             self.classes.as_ref(),
@@ -211,7 +211,7 @@ impl DcganConfig {
             .iter()
             .try_for_each(ClassConditioning::validate)?;
         let base = [self.shape.height / factor, self.shape.width / factor];
-        let classes = self.classes.map_or(1, |classes| classes.count);
+        let classes = self.classes.map_or(1, |classes| classes.num_classes);
         check_size(
             "channels",
             &[
@@ -267,17 +267,21 @@ pub struct DcganDiscriminator {
 }
 
 impl Discriminator for DcganDiscriminator {
-    fn classes(&self) -> Option<usize> {
+    fn num_classes(&self) -> Option<usize> {
         self.head.count()
     }
 
     fn score(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> Tensor<1> {
-        self.judge(x, class).score
+        self.forward_with_classes(x, class).logits
     }
 
-    fn judge(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> DiscriminatorOutput {
+    fn forward_with_classes(
+        &self,
+        x: Tensor<4>,
+        labels: Option<Tensor<1, Int>>,
+    ) -> DiscriminatorOutput {
         let leaky = Activation::LeakyRelu(0.2);
-        let mut x = ClassPlane::beside(self.plane.as_ref(), x, class.as_ref());
+        let mut x = ClassPlane::beside(self.plane.as_ref(), x, labels.as_ref());
         for (index, layer) in self.layers.iter().enumerate() {
             x = layer.forward(x);
             x = match index.checked_sub(1).and_then(|index| self.norms.get(index)) {
@@ -285,6 +289,6 @@ impl Discriminator for DcganDiscriminator {
                 None => leaky.forward(x),
             };
         }
-        self.head.judge(x, class.as_ref())
+        self.head.judge(x, labels.as_ref())
     }
 }

@@ -40,7 +40,7 @@ pub struct MlpGanConfig {
     /// `cos(2ᵏ·x)` for `k` from 0: details far smaller than the whole are learned soon only with
     /// them (Tancik et al. 2020,
     /// <https://arxiv.org/abs/2006.10739>).
-    pub octaves: usize,
+    pub num_fourier_frequencies: usize,
     /// Conditional generation.
     pub classes: Option<ClassConditioning>,
 }
@@ -57,7 +57,7 @@ impl MlpGanConfig {
             activation: Activation::LeakyRelu(0.2),
             output: Activation::Tanh,
             norm: false,
-            octaves: 0,
+            num_fourier_frequencies: 0,
             classes: None,
         }
     }
@@ -94,12 +94,12 @@ impl MlpGanConfig {
     ///
     /// # Errors
     /// [`Error::Config`] for values out of range.
-    pub fn critic(&self, device: &Device) -> Result<MlpDiscriminator> {
+    pub fn discriminator(&self, device: &Device) -> Result<MlpDiscriminator> {
         self.validate()?;
         let pixels = self.shape.height * self.shape.width;
         let plane = ClassPlane::new(self.classes.as_ref(), pixels, device);
-        let first =
-            self.shape.numel() * (1 + 2 * self.octaves) + if plane.is_some() { pixels } else { 0 };
+        let first = self.shape.numel() * (1 + 2 * self.num_fourier_frequencies)
+            + if plane.is_some() { pixels } else { 0 };
         let hidden = self.discriminator_hidden.as_ref().unwrap_or(&self.hidden);
         let widths: Vec<usize> = [first].into_iter().chain(hidden.iter().copied()).collect();
         let last = *widths.last().expect("there is a first");
@@ -127,11 +127,15 @@ impl MlpGanConfig {
         if let Some(hidden) = &self.discriminator_hidden {
             check_widths("discriminator_hidden", hidden)?;
         }
-        if self.octaves > 16 {
-            return Err(Error::config("octaves", self.octaves, "at most 16"));
+        if self.num_fourier_frequencies > 16 {
+            return Err(Error::config(
+                "octaves",
+                self.num_fourier_frequencies,
+                "at most 16",
+            ));
         }
         let pixels = self.shape.numel();
-        let classes = self.classes.map_or(1, |classes| classes.count);
+        let classes = self.classes.map_or(1, |classes| classes.num_classes);
         let widest = self
             .hidden
             .iter()
@@ -139,12 +143,15 @@ impl MlpGanConfig {
             .max()
             .copied()
             .unwrap_or(1);
-        check_size("hidden", &[widest, pixels, 1 + 2 * self.octaves])?;
+        check_size(
+            "hidden",
+            &[widest, pixels, 1 + 2 * self.num_fourier_frequencies],
+        )?;
         check_size("classes.count", &[classes, pixels])?;
         let Some(classes) = &self.classes else {
             return Ok(());
         };
-        if classes.generator == GeneratorConditioning::Norm {
+        if classes.generator == GeneratorConditioning::ConditionalBatchNorm {
             return Err(Error::config(
                 "classes.generator",
                 "norm",
@@ -207,21 +214,27 @@ pub struct MlpDiscriminator {
 }
 
 impl Discriminator for MlpDiscriminator {
-    fn classes(&self) -> Option<usize> {
+    fn num_classes(&self) -> Option<usize> {
         self.head.count()
     }
 
     fn score(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> Tensor<1> {
-        self.judge(x, class).score
+        self.forward_with_classes(x, class).logits
     }
 
-    fn judge(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> DiscriminatorOutput {
+    fn forward_with_classes(
+        &self,
+        x: Tensor<4>,
+        labels: Option<Tensor<1, Int>>,
+    ) -> DiscriminatorOutput {
         let octave = |k: usize| {
             let angle = x.clone().flatten::<2>(1, 3) * f64::from(1 << k);
             [angle.clone().sin(), angle.cos()]
         };
-        let waves: Vec<Tensor<2>> = (0..self.config.octaves).flat_map(octave).collect();
-        let x = ClassPlane::beside(self.plane.as_ref(), x, class.as_ref()).flatten::<2>(1, 3);
+        let waves: Vec<Tensor<2>> = (0..self.config.num_fourier_frequencies)
+            .flat_map(octave)
+            .collect();
+        let x = ClassPlane::beside(self.plane.as_ref(), x, labels.as_ref()).flatten::<2>(1, 3);
         let x = if waves.is_empty() {
             x
         } else {
@@ -232,6 +245,6 @@ impl Discriminator for MlpDiscriminator {
         });
         let [batch, width] = x.dims();
         self.head
-            .judge(x.reshape([batch, width, 1, 1]), class.as_ref())
+            .judge(x.reshape([batch, width, 1, 1]), labels.as_ref())
     }
 }

@@ -3,16 +3,19 @@
 /// What a generator says of itself, out of its configuration.
 macro_rules! described_by_config {
     () => {
-        fn latent(&self) -> usize {
+        fn latent_dim(&self) -> usize {
             self.config.latent
         }
 
-        fn shape(&self) -> ImageShape {
+        fn sample_shape(&self) -> ImageShape {
             self.config.shape
         }
 
-        fn classes(&self) -> Option<usize> {
-            self.config.classes.map(|classes| classes.count)
+        fn num_classes(&self) -> Option<usize> {
+            self.config
+                .classes
+                .as_ref()
+                .map(|classes| classes.num_classes)
         }
     };
 }
@@ -44,7 +47,7 @@ pub struct Gan<G: Module, C: Module> {
     /// Invents samples.
     pub generator: G,
     /// Tells real from generated.
-    pub critic: C,
+    pub discriminator: C,
 }
 
 /// Any pair of this crate.
@@ -74,19 +77,19 @@ impl GanConfig {
         Ok(match self {
             GanConfig::Mlp(config) => Gan {
                 generator: AnyGenerator::Mlp(config.generator(device)?),
-                critic: AnyDiscriminator::Mlp(config.critic(device)?),
+                discriminator: AnyDiscriminator::Mlp(config.discriminator(device)?),
             },
             GanConfig::Dcgan(config) => Gan {
                 generator: AnyGenerator::Dcgan(config.generator(device)?),
-                critic: AnyDiscriminator::Dcgan(config.critic(device)?),
+                discriminator: AnyDiscriminator::Dcgan(config.discriminator(device)?),
             },
             GanConfig::Resnet(config) => Gan {
                 generator: AnyGenerator::Resnet(config.generator(device)?),
-                critic: AnyDiscriminator::Resnet(config.critic(device)?),
+                discriminator: AnyDiscriminator::Resnet(config.discriminator(device)?),
             },
             GanConfig::R3gan(config) => Gan {
                 generator: AnyGenerator::R3gan(config.generator(device)?),
-                critic: AnyDiscriminator::R3gan(config.critic(device)?),
+                discriminator: AnyDiscriminator::R3gan(config.discriminator(device)?),
             },
         })
     }
@@ -123,16 +126,16 @@ impl Generator for AnyGenerator {
         either!(AnyGenerator, self, network => network.generate(z, class))
     }
 
-    fn latent(&self) -> usize {
-        either!(AnyGenerator, self, network => network.latent())
+    fn latent_dim(&self) -> usize {
+        either!(AnyGenerator, self, network => network.latent_dim())
     }
 
-    fn shape(&self) -> ImageShape {
-        either!(AnyGenerator, self, network => network.shape())
+    fn sample_shape(&self) -> ImageShape {
+        either!(AnyGenerator, self, network => network.sample_shape())
     }
 
-    fn classes(&self) -> Option<usize> {
-        either!(AnyGenerator, self, network => network.classes())
+    fn num_classes(&self) -> Option<usize> {
+        either!(AnyGenerator, self, network => network.num_classes())
     }
 }
 
@@ -151,16 +154,20 @@ pub enum AnyDiscriminator {
 }
 
 impl Discriminator for AnyDiscriminator {
-    fn classes(&self) -> Option<usize> {
-        either!(AnyDiscriminator, self, network => network.classes())
+    fn num_classes(&self) -> Option<usize> {
+        either!(AnyDiscriminator, self, network => network.num_classes())
     }
 
     fn score(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> Tensor<1> {
         either!(AnyDiscriminator, self, network => network.score(x, class))
     }
 
-    fn judge(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> DiscriminatorOutput {
-        either!(AnyDiscriminator, self, network => network.judge(x, class))
+    fn forward_with_classes(
+        &self,
+        x: Tensor<4>,
+        labels: Option<Tensor<1, Int>>,
+    ) -> DiscriminatorOutput {
+        either!(AnyDiscriminator, self, network => network.forward_with_classes(x, labels))
     }
 }
 

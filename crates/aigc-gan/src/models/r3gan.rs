@@ -91,7 +91,7 @@ impl R3ganConfig {
     ///
     /// # Errors
     /// [`Error::Config`] for values out of range.
-    pub fn critic(&self, device: &Device) -> Result<R3ganDiscriminator> {
+    pub fn discriminator(&self, device: &Device) -> Result<R3ganDiscriminator> {
         let base = self.validate()?;
         let plane = ClassPlane::new(
             self.classes.as_ref(),
@@ -195,7 +195,7 @@ impl R3ganConfig {
             }
         }
         if let Some(classes) = &self.classes {
-            if classes.generator == GeneratorConditioning::Norm {
+            if classes.generator == GeneratorConditioning::ConditionalBatchNorm {
                 return Err(Error::config(
                     "classes.generator",
                     "norm",
@@ -205,7 +205,7 @@ impl R3ganConfig {
             classes.validate()?;
         }
         let base = [self.shape.height / factor, self.shape.width / factor];
-        let classes = self.classes.map_or(1, |classes| classes.count);
+        let classes = self.classes.map_or(1, |classes| classes.num_classes);
         let last = self.channels[self.channels.len() - 1];
         check_size(
             "channels",
@@ -317,16 +317,20 @@ pub struct R3ganDiscriminator {
 }
 
 impl Discriminator for R3ganDiscriminator {
-    fn classes(&self) -> Option<usize> {
+    fn num_classes(&self) -> Option<usize> {
         self.head.count()
     }
 
     fn score(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> Tensor<1> {
-        self.judge(x, class).score
+        self.forward_with_classes(x, class).logits
     }
 
-    fn judge(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> DiscriminatorOutput {
-        let x = ClassPlane::beside(self.plane.as_ref(), x, class.as_ref());
+    fn forward_with_classes(
+        &self,
+        x: Tensor<4>,
+        labels: Option<Tensor<1, Int>>,
+    ) -> DiscriminatorOutput {
+        let x = ClassPlane::beside(self.plane.as_ref(), x, labels.as_ref());
         let mut x = self.input.forward(x);
         for (index, stage) in self.stages.iter().enumerate() {
             x = stage.forward(if index > 0 {
@@ -340,6 +344,6 @@ impl Discriminator for R3ganDiscriminator {
             .reshape([batch, channels, height * width])
             .sum_dim(2);
         self.head
-            .judge(features.reshape([batch, channels, 1, 1]), class.as_ref())
+            .judge(features.reshape([batch, channels, 1, 1]), labels.as_ref())
     }
 }

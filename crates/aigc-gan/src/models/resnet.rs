@@ -93,7 +93,7 @@ impl ResnetGanConfig {
     ///
     /// # Errors
     /// [`Error::Config`] for values out of range.
-    pub fn critic(&self, device: &Device) -> Result<ResnetDiscriminator> {
+    pub fn discriminator(&self, device: &Device) -> Result<ResnetDiscriminator> {
         self.validate()?;
         let spectral = self.norm == DiscriminatorNorm::Spectral;
         let plane = ClassPlane::new(
@@ -174,7 +174,7 @@ impl ResnetGanConfig {
             .iter()
             .try_for_each(ClassConditioning::validate)?;
         let base = [self.shape.height / factor, self.shape.width / factor];
-        let classes = self.classes.map_or(1, |classes| classes.count);
+        let classes = self.classes.map_or(1, |classes| classes.num_classes);
         check_size(
             "channels",
             &[self.latent.max(classes), self.channels, base[0], base[1]],
@@ -310,16 +310,20 @@ impl DownBlock {
 }
 
 impl Discriminator for ResnetDiscriminator {
-    fn classes(&self) -> Option<usize> {
+    fn num_classes(&self) -> Option<usize> {
         self.head.count()
     }
 
     fn score(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> Tensor<1> {
-        self.judge(x, class).score
+        self.forward_with_classes(x, class).logits
     }
 
-    fn judge(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> DiscriminatorOutput {
-        let x = ClassPlane::beside(self.plane.as_ref(), x, class.as_ref());
+    fn forward_with_classes(
+        &self,
+        x: Tensor<4>,
+        labels: Option<Tensor<1, Int>>,
+    ) -> DiscriminatorOutput {
+        let x = ClassPlane::beside(self.plane.as_ref(), x, labels.as_ref());
         let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
         let [batch, channels, height, width] = x.dims();
         let sum = Activation::Relu
@@ -327,7 +331,7 @@ impl Discriminator for ResnetDiscriminator {
             .reshape([batch, channels, height * width])
             .sum_dim(2);
         self.head
-            .judge(sum.reshape([batch, channels, 1, 1]), class.as_ref())
+            .judge(sum.reshape([batch, channels, 1, 1]), labels.as_ref())
     }
 }
 

@@ -347,7 +347,7 @@ impl<P: Scheme> WithSimd for With<'_, P> {
             let y = Shared::new(y);
             for_each(bands * groups, work, |part| {
                 let (group, band) = (part / bands, part % bands);
-                simd.vectorize(Part {
+                simd.vectorize(Split {
                     across: &across,
                     scheme: PhantomData::<P>,
                     simd,
@@ -362,7 +362,7 @@ impl<P: Scheme> WithSimd for With<'_, P> {
 }
 
 /// A band of rows of as many images as there are lanes.
-struct Part<'a, S, P> {
+struct Split<'a, S, P> {
     across: &'a Across<'a>,
     scheme: PhantomData<P>,
     simd: S,
@@ -372,7 +372,7 @@ struct Part<'a, S, P> {
     band: usize,
 }
 
-impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for Part<'_, S, P> {
+impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for Split<'_, S, P> {
     type Output = ();
 
     #[inline(always)]

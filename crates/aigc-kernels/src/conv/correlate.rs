@@ -92,7 +92,7 @@ impl WithSimd for Correlate<'_> {
                 let share = |all: usize, part: usize, parts: usize| {
                     all * part / parts..all * (part + 1) / parts
                 };
-                simd.vectorize(Part {
+                simd.vectorize(Split {
                     correlate: &self,
                     simd,
                     dy: &dy,
@@ -159,7 +159,7 @@ impl pulp::NullaryFnOnce for Transpose<'_> {
 }
 
 /// Some channels and taps of a [`Correlate`].
-struct Part<'a, S> {
+struct Split<'a, S> {
     correlate: &'a Correlate<'a>,
     simd: S,
     /// `[batch·image_len, columns]`.
@@ -172,7 +172,7 @@ struct Part<'a, S> {
     taps: Range<usize>,
 }
 
-impl<S: Simd> pulp::NullaryFnOnce for Part<'_, S> {
+impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
     type Output = ();
 
     #[inline(always)]

@@ -70,7 +70,7 @@ impl WithSimd for Gather<'_> {
             let y = Shared::new(y);
             let parts = self.batch.div_ceil(group);
             for_each(parts, self.work, |part| {
-                simd.vectorize(Part {
+                simd.vectorize(Split {
                     gather: &self,
                     simd,
                     weights: &weights,
@@ -185,7 +185,7 @@ impl Gather<'_> {
 }
 
 /// Some images of a [`Gather`].
-struct Part<'a, S> {
+struct Split<'a, S> {
     gather: &'a Gather<'a>,
     simd: S,
     weights: &'a [Vec<f32>],
@@ -194,7 +194,7 @@ struct Part<'a, S> {
     group: usize,
 }
 
-impl<S: Simd> pulp::NullaryFnOnce for Part<'_, S> {
+impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
     type Output = ();
 
     #[inline(always)]

@@ -125,7 +125,7 @@ impl WithSimd for Winograd<'_> {
                 let images = group.min(self.batch - first);
                 // SAFETY: every part has its own images.
                 let y = unsafe { y.range(first * image, images * image) };
-                simd.vectorize(Part {
+                simd.vectorize(Split {
                     winograd: &self,
                     simd,
                     weights: &weights,
@@ -139,7 +139,7 @@ impl WithSimd for Winograd<'_> {
 }
 
 /// Some images of a [`Winograd`].
-struct Part<'a, S> {
+struct Split<'a, S> {
     winograd: &'a Winograd<'a>,
     simd: S,
     weights: &'a [f32],
@@ -148,7 +148,7 @@ struct Part<'a, S> {
     images: usize,
 }
 
-impl<S: Simd> pulp::NullaryFnOnce for Part<'_, S> {
+impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
     type Output = ();
 
     #[inline(always)]

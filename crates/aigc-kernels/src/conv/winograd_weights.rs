@@ -138,7 +138,7 @@ impl<P: Scheme> WithSimd for With<'_, P> {
             let dw = Shared::new(dw);
             for_each(parts, work, |part| {
                 let channels = channels_in * part / parts..channels_in * (part + 1) / parts;
-                simd.vectorize(Part {
+                simd.vectorize(Split {
                     all: &all,
                     scheme,
                     simd,
@@ -233,7 +233,7 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for MapGradient<'_, S, P> {
 }
 
 /// Some channels of the input.
-struct Part<'a, S, P> {
+struct Split<'a, S, P> {
     all: &'a WinogradWeights<'a>,
     scheme: PhantomData<P>,
     simd: S,
@@ -243,7 +243,7 @@ struct Part<'a, S, P> {
     channels: Range<usize>,
 }
 
-impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for Part<'_, S, P> {
+impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for Split<'_, S, P> {
     type Output = ();
 
     #[inline(always)]

@@ -3,9 +3,9 @@
 //! al. 2023, <https://arxiv.org/abs/2211.17192>).
 
 use super::{
-    Sequence,
+    GeneratedSequence,
     decoder::{Decoder, host, ids},
-    processor::{Processors, Row, argmax, log_softmax, softmax},
+    processor::{GenerationState, Processors, argmax, log_softmax, softmax},
     sample::{draw, nothing_left, uniform},
     stop::Stopping,
 };
@@ -25,7 +25,7 @@ pub(crate) trait Propose {
     /// At most `most` tokens; `draws` where tokens are drawn.
     fn propose(
         &mut self,
-        row: Row<'_>,
+        row: GenerationState<'_>,
         most: usize,
         processors: &mut Processors,
         draws: Option<&mut Rng>,
@@ -51,14 +51,14 @@ impl<'a, M: CausalLm> Assistant<'a, M> {
 impl<M: CausalLm> Propose for Assistant<'_, M> {
     fn propose(
         &mut self,
-        row: Row<'_>,
+        row: GenerationState<'_>,
         most: usize,
         processors: &mut Processors,
         mut draws: Option<&mut Rng>,
     ) -> Result<Proposal> {
         let (vocabulary, context) = (
-            self.decoder.model.vocabulary(),
-            self.decoder.model.context(),
+            self.decoder.model.vocab_size(),
+            self.decoder.model.max_position_embeddings(),
         );
         let mut tokens = row.tokens.to_vec();
         let mut proposal = Proposal {
@@ -73,17 +73,17 @@ impl<M: CausalLm> Propose for Assistant<'_, M> {
             .count()
             .min(tokens.len() - 1);
         self.seen.truncate(same);
-        self.decoder.cache.truncate(same);
+        self.decoder.cache.crop(same);
         while proposal.tokens.len() < most && tokens.len() <= context {
             let news = &tokens[self.seen.len()..];
             let hidden = self
                 .decoder
                 .model
-                .hidden(ids(news, 1, &self.decoder.device), &mut self.decoder.cache);
+                .forward_cached(ids(news, 1, &self.decoder.device), &mut self.decoder.cache);
             self.seen.extend(news);
             let mut scores = host(self.decoder.scores(super::decoder::last(hidden)));
             processors.process(
-                Row {
+                GenerationState {
                     tokens: &tokens,
                     ..row
                 },
@@ -122,7 +122,7 @@ pub(crate) struct PromptLookup {
 impl Propose for PromptLookup {
     fn propose(
         &mut self,
-        row: Row<'_>,
+        row: GenerationState<'_>,
         most: usize,
         _: &mut Processors,
         _: Option<&mut Rng>,
@@ -158,14 +158,18 @@ pub(crate) struct Assisted<'a, M> {
 }
 
 impl<M: CausalLm> Assisted<'_, M> {
-    pub(crate) fn run(mut self, prompt: &[u32], mut tell: impl FnMut(u32)) -> Result<Sequence> {
-        let vocabulary = self.decoder.model.vocabulary();
-        let mut text = Sequence::of(0, prompt);
+    pub(crate) fn run(
+        mut self,
+        prompt: &[u32],
+        mut tell: impl FnMut(u32),
+    ) -> Result<GeneratedSequence> {
+        let vocabulary = self.decoder.model.vocab_size();
+        let mut text = GeneratedSequence::of(0, prompt);
         loop {
-            let row = Row {
+            let row = GenerationState {
                 tokens: &text.tokens,
-                prompt: text.prompt,
-                item: 0,
+                prompt_len: text.prompt_len,
+                prompt_index: 0,
                 padding: 0,
             };
             // The model's own token comes behind them.
@@ -178,19 +182,19 @@ impl<M: CausalLm> Assisted<'_, M> {
             let hidden = self
                 .decoder
                 .model
-                .hidden(ids(&news, 1, &self.decoder.device), &mut self.decoder.cache);
+                .forward_cached(ids(&news, 1, &self.decoder.device), &mut self.decoder.cache);
             let checked = proposal.tokens.len() + 1;
-            let scores = host(self.decoder.model.head(hidden.narrow(
+            let scores = host(self.decoder.model.lm_head(hidden.narrow(
                 1,
                 news.len() - checked,
                 checked,
             )));
             for (i, scores) in scores.chunks_exact(vocabulary).enumerate() {
                 let mut scores = scores.to_vec();
-                let row = Row {
+                let row = GenerationState {
                     tokens: &text.tokens,
-                    prompt: text.prompt,
-                    item: 0,
+                    prompt_len: text.prompt_len,
+                    prompt_index: 0,
                     padding: 0,
                 };
                 self.processors.process(row, &mut scores)?;
@@ -204,16 +208,16 @@ impl<M: CausalLm> Assisted<'_, M> {
                     text.scores.push(scores[token as usize]);
                 }
                 text.tokens.push(token);
-                text.ending = self.stopping.ends(&text.tokens, 0);
+                text.finish_reason = self.stopping.ends(&text.tokens, 0);
                 tell(token);
-                if text.ending.is_some() {
+                if text.finish_reason.is_some() {
                     return Ok(text);
                 }
                 if !is_right {
                     break;
                 }
             }
-            self.decoder.cache.truncate(text.tokens.len() - 1);
+            self.decoder.cache.crop(text.tokens.len() - 1);
         }
     }
 

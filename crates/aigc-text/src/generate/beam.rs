@@ -5,13 +5,13 @@
 //! <https://arxiv.org/abs/1610.02424>.
 
 use super::{
-    Sequence,
+    GeneratedSequence,
     config::{EarlyStopping, GenerationConfig},
     constrained::{Constraints, Progress},
     decoder::{Decoder, ids, log_probabilities},
-    processor::{Processors, Row, top_k},
+    processor::{GenerationState, Processors, top_k},
     sample::{nothing_left, uniform},
-    stop::{Ending, Stopping},
+    stop::{FinishReason, Stopping},
 };
 use crate::models::CausalLm;
 use aigc_core::{Error, Result, rng::Rng};
@@ -43,7 +43,7 @@ struct Group {
     rows: std::ops::Range<usize>,
     running: Vec<Beam>,
     /// Best first.
-    finished: Vec<Sequence>,
+    finished: Vec<GeneratedSequence>,
     done: bool,
 }
 
@@ -80,10 +80,10 @@ pub(crate) struct BeamSearch<'a, M> {
 
 impl<M: CausalLm> BeamSearch<'_, M> {
     /// The best texts of every prompt.
-    pub(crate) fn run(mut self, prompts: &[Vec<u32>]) -> Result<Vec<Sequence>> {
+    pub(crate) fn run(mut self, prompts: &[Vec<u32>]) -> Result<Vec<GeneratedSequence>> {
         let config = self.config;
         let (beams, groups) = (config.num_beams, config.num_beam_groups);
-        let (size, pad) = (beams / groups, config.pad());
+        let (size, pad) = (beams / groups, config.pad_token());
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
         let progress = self.constraints.start();
         let first = |prompt: &Vec<u32>, row| Beam {
@@ -108,10 +108,10 @@ impl<M: CausalLm> BeamSearch<'_, M> {
             groups: (0..groups)
                 .map(|g| group(prompt, i * beams + g * size))
                 .collect(),
-            rng: Rng::keyed(self.seed, "beams", i as u64),
+            rng: Rng::stream(self.seed, "beams", i as u64),
         };
         let mut items: Vec<Item> = prompts.iter().enumerate().map(item).collect();
-        let vocabulary = self.decoder.model.vocabulary();
+        let vocabulary = self.decoder.model.vocab_size();
         // Prompts are seen once, however many beams go on from them.
         let hidden = self.decoder.begin(prompts, pad);
         let prompt_scores = log_probabilities(self.decoder.scores(hidden));
@@ -121,7 +121,7 @@ impl<M: CausalLm> BeamSearch<'_, M> {
             .flat_map(repeat)
             .collect();
         drop(prompt_scores);
-        self.decoder.cache.repeat(beams);
+        self.decoder.cache.repeat_interleave(beams);
         let rows = items.len() * beams;
         for new in 1.. {
             let mut next = Next {
@@ -160,7 +160,7 @@ impl<M: CausalLm> BeamSearch<'_, M> {
         scores: &mut [f32],
         next: &mut Next,
     ) -> Result<()> {
-        let vocabulary = self.decoder.model.vocabulary();
+        let vocabulary = self.decoder.model.vocab_size();
         let Item {
             prompt,
             groups,
@@ -179,10 +179,10 @@ impl<M: CausalLm> BeamSearch<'_, M> {
                     length,
                     padding,
                 } = *prompt;
-                let row = Row {
+                let row = GenerationState {
                     tokens: &beam.tokens,
-                    prompt: length,
-                    item,
+                    prompt_len: length,
+                    prompt_index: item,
                     padding,
                 };
                 self.processors.process(row, scores)?;
@@ -206,8 +206,8 @@ impl<M: CausalLm> BeamSearch<'_, M> {
     /// Ways to go on, best first: enough that beams are left if all but one of each beam's best
     /// end.
     fn candidates(&self, group: &Group, scores: &[f32], rng: &mut Rng) -> Vec<Candidate> {
-        let vocabulary = self.decoder.model.vocabulary();
-        let count = (1 + self.config.eos().len()).max(2) * group.rows.len();
+        let vocabulary = self.decoder.model.vocab_size();
+        let count = (1 + self.config.eos_token_ids().len()).max(2) * group.rows.len();
         let of = |beam: usize| &scores[group.running[beam].row * vocabulary..][..vocabulary];
         let candidate = |beam: usize, token: usize| Candidate {
             beam,
@@ -268,12 +268,12 @@ impl<M: CausalLm> BeamSearch<'_, M> {
             length,
             padding,
         } = prompt;
-        let vocabulary = self.decoder.model.vocabulary();
+        let vocabulary = self.decoder.model.vocab_size();
         let is_full = group.finished.len() == size;
         let takes = !(is_full && config.early_stopping == EarlyStopping::Always);
         let penalty = |length: usize| (length as f64).powf(config.length_penalty) as f32;
         let mut running: Vec<Beam> = Vec::new();
-        let mut finished: Vec<Sequence> = Vec::new();
+        let mut finished: Vec<GeneratedSequence> = Vec::new();
         for (rank, Candidate { beam, token, score }) in candidates.into_iter().enumerate() {
             let from = &group.running[beam];
             let tokens = [&from.tokens[..], &[token]].concat();
@@ -283,17 +283,17 @@ impl<M: CausalLm> BeamSearch<'_, M> {
             let met = constraints.are_met(&progress);
             match self.stopping.ends(&tokens, padding) {
                 // One that says its end before the forced words have come is none.
-                Some(Ending::Eos | Ending::StopString) if !met => (),
+                Some(FinishReason::Eos | FinishReason::StopString) if !met => (),
                 Some(ending) if rank < size || !constraints.is_empty() => {
-                    if takes && (met || ending != Ending::Length) {
+                    if takes && (met || ending != FinishReason::Length) {
                         let score = Some(score / penalty(new));
-                        finished.push(Sequence {
-                            item,
+                        finished.push(GeneratedSequence {
+                            prompt_index: item,
                             tokens,
-                            prompt: length,
+                            prompt_len: length,
                             score,
                             scores,
-                            ending: Some(ending),
+                            finish_reason: Some(ending),
                         });
                     }
                 }
@@ -340,9 +340,9 @@ impl<M: CausalLm> BeamSearch<'_, M> {
     }
 
     /// The best texts of an item's groups together.
-    fn best(&self, item: Item) -> Result<Vec<Sequence>> {
+    fn best(&self, item: Item) -> Result<Vec<GeneratedSequence>> {
         let Item { prompt, groups, .. } = item;
-        let mut all: Vec<Sequence> = groups
+        let mut all: Vec<GeneratedSequence> = groups
             .into_iter()
             .flat_map(|group| group.finished)
             .collect();

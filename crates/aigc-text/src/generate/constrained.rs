@@ -17,8 +17,8 @@ pub(crate) struct Progress {
 impl Constraints {
     pub(crate) fn new(forced: &[WordConstraint]) -> Self {
         let alternatives = |forced: &WordConstraint| match forced {
-            WordConstraint::Phrase(phrase) => vec![phrase.clone()],
-            WordConstraint::AnyOf(phrases) => phrases.clone(),
+            WordConstraint::Phrasal(phrase) => vec![phrase.clone()],
+            WordConstraint::Disjunctive(phrases) => phrases.clone(),
         };
         Self(forced.iter().map(alternatives).collect())
     }

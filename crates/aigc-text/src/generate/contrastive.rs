@@ -3,9 +3,9 @@
 //! <https://arxiv.org/abs/2202.06417>).
 
 use super::{
-    Sequence,
+    GeneratedSequence,
     decoder::{Decoder, host, ids, last},
-    processor::{Processors, Row, softmax, top_k},
+    processor::{GenerationState, Processors, softmax, top_k},
     sample::nothing_left,
     stop::Stopping,
 };
@@ -30,37 +30,37 @@ impl<M: CausalLm> Contrastive<'_, M> {
         mut self,
         prompts: &[Vec<u32>],
         mut tell: impl FnMut(&[Option<u32>]),
-    ) -> Result<Vec<Sequence>> {
-        let (vocabulary, items) = (self.decoder.model.vocabulary(), prompts.len());
+    ) -> Result<Vec<GeneratedSequence>> {
+        let (vocabulary, items) = (self.decoder.model.vocab_size(), prompts.len());
         let k = self.k.min(vocabulary);
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
         let padding: Vec<usize> = prompts
             .iter()
             .map(|prompt| longest - prompt.len())
             .collect();
-        let mut rows: Vec<Sequence> = prompts
+        let mut rows: Vec<GeneratedSequence> = prompts
             .iter()
             .enumerate()
-            .map(|(i, prompt)| Sequence::of(i, prompt))
+            .map(|(i, prompt)| GeneratedSequence::of(i, prompt))
             .collect();
         let hidden = self.decoder.begin_all(prompts, self.pad);
         let mut scores = host(self.decoder.scores(last(hidden.clone())));
         let mut before = unit(hidden);
-        self.decoder.cache.repeat(k);
+        self.decoder.cache.repeat_interleave(k);
         loop {
             let mut candidates: Vec<Vec<u32>> = Vec::with_capacity(items);
             let mut likely: Vec<Vec<f32>> = Vec::with_capacity(items);
             for (i, row) in rows.iter().enumerate() {
-                if row.ending.is_some() {
+                if row.finish_reason.is_some() {
                     candidates.push(vec![self.pad; k]);
                     likely.push(vec![0.0; k]);
                     continue;
                 }
                 let scores = &mut scores[i * vocabulary..][..vocabulary];
-                let state = Row {
+                let state = GenerationState {
                     tokens: &row.tokens,
-                    prompt: row.prompt,
-                    item: i,
+                    prompt_len: row.prompt_len,
+                    prompt_index: i,
                     padding: padding[i],
                 };
                 self.processors.process(state, scores)?;
@@ -72,7 +72,7 @@ impl<M: CausalLm> Contrastive<'_, M> {
                 likely.push(best.iter().map(|token| probabilities[*token]).collect());
                 candidates.push(best.into_iter().map(|token| token as u32).collect());
             }
-            let hidden = self.decoder.model.hidden(
+            let hidden = self.decoder.model.forward_cached(
                 ids(&candidates.concat(), items * k, &self.decoder.device),
                 &mut self.decoder.cache,
             );
@@ -98,15 +98,15 @@ impl<M: CausalLm> Contrastive<'_, M> {
             for (i, row) in rows
                 .iter_mut()
                 .enumerate()
-                .filter(|(_, row)| row.ending.is_none())
+                .filter(|(_, row)| row.finish_reason.is_none())
             {
                 let token = candidates[i][chosen[i]];
                 told[i] = Some(token);
                 row.tokens.push(token);
-                row.ending = self.stopping.ends(&row.tokens, padding[i]);
+                row.finish_reason = self.stopping.ends(&row.tokens, padding[i]);
             }
             tell(&told);
-            if rows.iter().all(|row| row.ending.is_some()) {
+            if rows.iter().all(|row| row.finish_reason.is_some()) {
                 return Ok(rows);
             }
             let parents: Vec<usize> = (0..items * k)
@@ -135,7 +135,7 @@ fn unit(hidden: Tensor<3>) -> Tensor<3> {
 
 #[cfg(test)]
 mod tests {
-    use crate::{GenerationConfig, Generator, Gpt2Config};
+    use crate::{GenerationConfig, Gpt2Config, TextGenerator};
     use aigc_core::{device::device, rng::InitWeights};
 
     #[test]
@@ -154,7 +154,10 @@ mod tests {
             initializer_range: 0.4,
             ..config
         };
-        let model = config.init(&device("flex").unwrap()).unwrap().seeded(1);
+        let model = config
+            .init(&device("flex").unwrap())
+            .unwrap()
+            .init_weights(1);
         // Likeness is all that counts, and there are fewer tokens than candidates.
         let generate = |forbidden: std::ops::Range<u32>| {
             let config = GenerationConfig {
@@ -163,7 +166,7 @@ mod tests {
                 suppress_tokens: forbidden.collect(),
                 ..GenerationConfig::default()
             };
-            Generator::new(&model, config)
+            TextGenerator::new(&model, config)
                 .unwrap()
                 .generate(&[vec![3, 4, 5], vec![7]])
         };

@@ -51,7 +51,7 @@ impl<'a, M: CausalLm> Decoder<'a, M> {
     pub(crate) fn new(model: &'a M, rows: usize, capacity: usize, device: Device) -> Self {
         Self {
             model,
-            cache: model.cache(rows, capacity),
+            cache: model.new_cache(rows, capacity),
             device,
         }
     }
@@ -70,17 +70,17 @@ impl<'a, M: CausalLm> Decoder<'a, M> {
             .iter()
             .map(|prompt| longest - prompt.len())
             .collect();
-        self.cache.pad(&padding);
+        self.cache.set_left_padding(&padding);
         let row =
             |(prompt, padding): (&Vec<u32>, &usize)| [vec![pad; *padding], prompt.clone()].concat();
         let tokens: Vec<u32> = prompts.iter().zip(&padding).flat_map(row).collect();
         self.model
-            .hidden(ids(&tokens, prompts.len(), &self.device), &mut self.cache)
+            .forward_cached(ids(&tokens, prompts.len(), &self.device), &mut self.cache)
     }
 
     /// Takes in a token for each row: scores of the next, `[rows, vocabulary]`.
     pub(crate) fn next(&mut self, tokens: Tensor<2, Int>) -> Tensor<2> {
-        let hidden = self.model.hidden(tokens, &mut self.cache);
+        let hidden = self.model.forward_cached(tokens, &mut self.cache);
         self.scores(hidden)
     }
 
@@ -88,8 +88,8 @@ impl<'a, M: CausalLm> Decoder<'a, M> {
     pub(crate) fn scores(&self, hidden: Tensor<3>) -> Tensor<2> {
         let [rows, ..] = hidden.dims();
         self.model
-            .head(hidden)
-            .reshape([rows, self.model.vocabulary()])
+            .lm_head(hidden)
+            .reshape([rows, self.model.vocab_size()])
     }
 }
 

@@ -28,15 +28,15 @@ mod sample;
 mod stop;
 mod warpers;
 
-pub use config::{EarlyStopping, GenerationConfig, Strategy, Tokens, WordConstraint};
-pub use pattern::Pattern;
+pub use config::{EarlyStopping, GenerationConfig, GenerationMode, TokenIds, WordConstraint};
+pub use pattern::GrammarConstraint;
 pub use penalties::{
     ExponentialDecayLengthPenalty, FrequencyPenalty, InfNanRemove, NoRepeatNgram,
     RepetitionPenalty, SequenceBias,
 };
-pub use processor::{LogitsProcessor, Row};
-pub use stop::Ending;
-pub use warpers::{Epsilon, Eta, MinP, Temperature, TopH, TopK, TopP, Typical};
+pub use processor::{GenerationState, LogitsProcessor};
+pub use stop::FinishReason;
+pub use warpers::{EpsilonCutoff, EtaCutoff, MinP, Temperature, TopH, TopK, TopP, TypicalP};
 
 use crate::{models::CausalLm, tokenizer::Tokenizer};
 use aigc_core::{CancelToken, Error, Result, rng::Rng};
@@ -53,37 +53,37 @@ use stop::Stopping;
 
 /// A generated text.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Sequence {
+pub struct GeneratedSequence {
     /// Which of the prompts it goes on from.
-    pub item: usize,
+    pub prompt_index: usize,
     /// All its tokens: the prompt, what was generated, and the token that ended it if one did.
     pub tokens: Vec<u32>,
     /// How many of them are the prompt.
-    pub prompt: usize,
+    pub prompt_len: usize,
     /// Sum of the logarithms of its tokens' probabilities by its length's power; of beams only.
     pub score: Option<f32>,
     /// Logarithm of every new token's probability after all processors; of beams, and where
     /// `output_scores` is set.
     pub scores: Vec<f32>,
     /// Why it ends; nothing while it goes on.
-    pub ending: Option<Ending>,
+    pub finish_reason: Option<FinishReason>,
 }
 
-impl Sequence {
+impl GeneratedSequence {
     fn of(item: usize, prompt: &[u32]) -> Self {
         Self {
-            item,
+            prompt_index: item,
             tokens: prompt.to_vec(),
-            prompt: prompt.len(),
+            prompt_len: prompt.len(),
             score: None,
             scores: Vec::new(),
-            ending: None,
+            finish_reason: None,
         }
     }
 
     /// What was generated.
     pub fn new_tokens(&self) -> &[u32] {
-        &self.tokens[self.prompt..]
+        &self.tokens[self.prompt_len..]
     }
 }
 
@@ -92,15 +92,15 @@ type Listener<'a> = Box<dyn FnMut(&[Option<u32>]) + 'a>;
 /// Generates texts with a model.
 ///
 /// ```no_run
-/// # use aigc_text::{CausalLm, GenerationConfig, Generator, Tokenizer};
+/// # use aigc_text::{CausalLm, GenerationConfig, TextGenerator, Tokenizer};
 /// # fn example(model: &impl CausalLm, tokenizer: &dyn Tokenizer) -> aigc_core::Result<()> {
 /// let config = GenerationConfig { max_length: Some(50), num_beams: 5, no_repeat_ngram_size: 2, ..Default::default() };
 /// let prompt = tokenizer.encode("The quick brown fox jumps over the lazy")?;
-/// let texts = Generator::new(model, config)?.generate(&[prompt])?;
+/// let texts = TextGenerator::new(model, config)?.generate(&[prompt])?;
 /// println!("{}", tokenizer.decode(&texts[0].tokens));
 /// # Ok(()) }
 /// ```
-pub struct Generator<'a, M> {
+pub struct TextGenerator<'a, M> {
     model: &'a M,
     config: GenerationConfig,
     allowed: Vec<Box<dyn LogitsProcessor>>,
@@ -113,13 +113,13 @@ pub struct Generator<'a, M> {
     device: Device,
 }
 
-impl<'a, M: CausalLm> Generator<'a, M> {
+impl<'a, M: CausalLm> TextGenerator<'a, M> {
     /// A generator with these options, on the model's device.
     ///
     /// # Errors
     /// [`Error::Config`] for options out of range, or that contradict each other.
     pub fn new(model: &'a M, config: GenerationConfig) -> Result<Self> {
-        config.validate(model.vocabulary())?;
+        config.validate(model.vocab_size())?;
         let device = model.devices().into_iter().next().unwrap_or_default();
         Ok(Self {
             model,
@@ -149,21 +149,21 @@ impl<'a, M: CausalLm> Generator<'a, M> {
 
     /// Adds a processor of one's own, behind those of the options and before warpers.
     ///
-    /// What it does has to follow from the [`Row`] alone: texts are taken back and gone on with in
+    /// What it does has to follow from the [`GenerationState`] alone: texts are taken back and gone on with in
     /// any order.
-    pub fn processor(mut self, processor: impl LogitsProcessor + 'static) -> Self {
+    pub fn with_logits_processor(mut self, processor: impl LogitsProcessor + 'static) -> Self {
         self.own.push(Box::new(processor));
         self
     }
 
     /// Allows only the tokens that `allowed` gives for a text; forced ones (`forced_eos_token_id`)
     /// come all the same.
-    pub fn allowed_tokens(
+    pub fn with_prefix_allowed_tokens_fn(
         mut self,
-        mut allowed: impl FnMut(Row<'_>) -> Vec<u32> + Send + 'static,
+        mut allowed: impl FnMut(GenerationState<'_>) -> Vec<u32> + Send + 'static,
     ) -> Self {
-        self.allowed
-            .push(Box::new(move |row: Row<'_>, scores: &mut [f32]| {
+        self.allowed.push(Box::new(
+            move |row: GenerationState<'_>, scores: &mut [f32]| {
                 let tokens = allowed(row);
                 let kept: Vec<_> = tokens
                     .iter()
@@ -184,7 +184,8 @@ impl<'a, M: CausalLm> Generator<'a, M> {
                     }
                 }
                 Ok(())
-            }));
+            },
+        ));
         self
     }
 
@@ -194,7 +195,7 @@ impl<'a, M: CausalLm> Generator<'a, M> {
     /// # Errors
     /// [`Error::Config`] if it has other tokens.
     pub fn with_assistant_model<A: CausalLm>(mut self, assistant: &'a A) -> Result<Self> {
-        let (ours, theirs) = (self.model.vocabulary(), assistant.vocabulary());
+        let (ours, theirs) = (self.model.vocab_size(), assistant.vocab_size());
         if ours != theirs {
             return Err(Error::config(
                 "assistant",
@@ -224,8 +225,8 @@ impl<'a, M: CausalLm> Generator<'a, M> {
     }
 
     fn streams(&self) -> Result<()> {
-        match self.config.strategy() {
-            Strategy::Sample | Strategy::Contrastive => Ok(()),
+        match self.config.generation_mode() {
+            GenerationMode::Sample | GenerationMode::Contrastive => Ok(()),
             _ => {
                 let expected = "1 for a stream: the tokens of beams are not known before their end";
                 Err(Error::config("num_beams", self.config.num_beams, expected))
@@ -239,7 +240,7 @@ impl<'a, M: CausalLm> Generator<'a, M> {
     /// # Errors
     /// [`Error::Config`] for a prompt that is empty, too long or of tokens that there are not, and
     /// where options leave no token to go on with.
-    pub fn generate(self, prompts: &[Vec<u32>]) -> Result<Vec<Sequence>> {
+    pub fn generate(self, prompts: &[Vec<u32>]) -> Result<Vec<GeneratedSequence>> {
         let (prompts, limit) = self.prompts(prompts)?;
         if prompts.is_empty() {
             return Ok(Vec::new());
@@ -282,18 +283,18 @@ impl<'a, M: CausalLm> Generator<'a, M> {
             };
             is_one("prompts", prompts.len())?;
             is_one("num_return_sequences", config.num_return_sequences)?;
-            if config.strategy() != Strategy::Sample {
+            if config.generation_mode() != GenerationMode::Sample {
                 let expected = "no beams and no penalty_alpha, where tokens are proposed";
                 return Err(Error::config(
                     "strategy",
-                    format!("{:?}", config.strategy()),
+                    format!("{:?}", config.generation_mode()),
                     expected,
                 ));
             }
             let most = config
                 .prompt_lookup_num_tokens
                 .unwrap_or(config.num_assistant_tokens);
-            let draws = config.do_sample.then(|| Rng::keyed(seed, "generate", 0));
+            let draws = config.do_sample.then(|| Rng::stream(seed, "generate", 0));
             let keep_scores = config.output_scores;
             let assisted = Assisted {
                 decoder,
@@ -308,13 +309,13 @@ impl<'a, M: CausalLm> Generator<'a, M> {
                 assisted.run(&prompts[0], |token| tell(&[Some(token)]))?,
             ]);
         }
-        match config.strategy() {
-            Strategy::Sample => {
+        match config.generation_mode() {
+            GenerationMode::Sample => {
                 let choice = Choice {
                     seed: config.do_sample.then_some(seed),
                     times: config.num_return_sequences,
                     keep_scores: config.output_scores,
-                    pad: config.pad(),
+                    pad: config.pad_token(),
                 };
                 let mut sampling = Sampling::new(decoder, &prompts, processors, stopping, choice);
                 while let Some(tokens) = sampling.step()? {
@@ -322,11 +323,11 @@ impl<'a, M: CausalLm> Generator<'a, M> {
                 }
                 Ok(sampling.sequences())
             }
-            Strategy::Contrastive => {
+            GenerationMode::Contrastive => {
                 let (k, alpha, pad) = (
                     config.top_k,
                     config.penalty_alpha.unwrap_or(0.0) as f32,
-                    config.pad(),
+                    config.pad_token(),
                 );
                 Contrastive {
                     decoder,
@@ -338,7 +339,7 @@ impl<'a, M: CausalLm> Generator<'a, M> {
                 }
                 .run(&prompts, tell)
             }
-            Strategy::Beam | Strategy::GroupBeam | Strategy::ConstrainedBeam => {
+            GenerationMode::Beam | GenerationMode::GroupBeam | GenerationMode::ConstrainedBeam => {
                 let constraints = Constraints::new(&config.force_words_ids);
                 BeamSearch {
                     decoder,
@@ -360,13 +361,13 @@ impl<'a, M: CausalLm> Generator<'a, M> {
     /// token.
     pub fn stream(self, prompt: &[u32]) -> Result<impl Iterator<Item = Result<u32>> + use<'a, M>> {
         let proposed = self.helper.is_some() || self.config.prompt_lookup_num_tokens.is_some();
-        let is_plain = self.config.strategy() == Strategy::Sample && !proposed;
+        let is_plain = self.config.generation_mode() == GenerationMode::Sample && !proposed;
         if !is_plain || self.config.num_return_sequences > 1 {
             self.streams()?;
             let expected = "one text, token by token: no contrastive search, no assistant, no prompt lookup, num_return_sequences 1";
             return Err(Error::config(
                 "stream",
-                format!("{:?}", self.config.strategy()),
+                format!("{:?}", self.config.generation_mode()),
                 expected,
             ));
         }
@@ -388,7 +389,7 @@ impl<'a, M: CausalLm> Generator<'a, M> {
             seed: config.do_sample.then_some(seed),
             times: 1,
             keep_scores: config.output_scores,
-            pad: config.pad(),
+            pad: config.pad_token(),
         };
         let decoder = Decoder::new(model, 1, limit, device);
         let mut sampling = Sampling::new(decoder, &prompts, processors, stopping, choice);
@@ -403,18 +404,18 @@ impl<'a, M: CausalLm> Generator<'a, M> {
     /// The prompts, an empty one as the token that begins a text, and how long texts may become,
     /// padding included.
     fn prompts(&self, prompts: &[Vec<u32>]) -> Result<(Vec<Vec<u32>>, usize)> {
-        let vocabulary = self.model.vocabulary();
+        let vocabulary = self.model.vocab_size();
         // Nobody asks what follows the last token, but contrastive search, which looks at its
         // state.
-        let most =
-            self.model.context() - usize::from(self.config.strategy() == Strategy::Contrastive);
+        let most = self.model.max_position_embeddings()
+            - usize::from(self.config.generation_mode() == GenerationMode::Contrastive);
         // An empty prompt becomes a token.
         let longest = prompts
             .iter()
             .map(|prompt| prompt.len().max(1))
             .max()
             .unwrap_or(1);
-        let limit = self.config.longest(longest);
+        let limit = self.config.max_total_length(longest);
         let check = |(i, prompt): (usize, &Vec<u32>)| {
             let field = || {
                 if prompts.len() == 1 {

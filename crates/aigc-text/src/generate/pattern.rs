@@ -1,6 +1,6 @@
 //! Texts that match a regular expression, or are JSON of a schema, by llguidance.
 
-use super::processor::{LogitsProcessor, Row};
+use super::processor::{GenerationState, LogitsProcessor};
 use crate::tokenizer::Tokenizer;
 use aigc_core::{Error, Result};
 use llguidance::{
@@ -41,24 +41,24 @@ const STACK: usize = 1 << 28;
 /// which is an error.
 ///
 /// ```
-/// # use aigc_text::{CharacterTokenizer, GenerationConfig, Generator, Gpt2Config, Pattern, Tokenizer};
-/// # use aigc_text::generate::Tokens;
+/// # use aigc_text::{CharacterTokenizer, GenerationConfig, TextGenerator, Gpt2Config, GrammarConstraint, Tokenizer};
+/// # use aigc_text::generate::TokenIds;
 /// # fn main() -> aigc_core::Result<()> {
 /// # let config = Gpt2Config { vocab_size: 14, n_positions: 32, n_embd: 8, n_head: 2, ..Default::default() };
 /// # let config = Gpt2Config { bos_token_id: None, eos_token_id: None, ..config };
 /// # let model = config.init(&aigc_core::device::device("flex")?)?;
 /// let tokenizer = CharacterTokenizer::of("0123456789-at\n");
 /// let end = tokenizer.encode("\n")?;
-/// let date = Pattern::regex("[0-9]{4}-[0-9]{2}-[0-9]{2}", &tokenizer, &end)?;
-/// let config = GenerationConfig { eos_token_id: Some(Tokens::Several(end)), ..Default::default() };
+/// let date = GrammarConstraint::regex("[0-9]{4}-[0-9]{2}-[0-9]{2}", &tokenizer, &end)?;
+/// let config = GenerationConfig { eos_token_id: Some(TokenIds::Several(end)), ..Default::default() };
 /// let prompt = tokenizer.encode("at")?;
-/// let texts = Generator::new(&model, config)?.processor(date).generate(&[prompt])?;
+/// let texts = TextGenerator::new(&model, config)?.processor(date).generate(&[prompt])?;
 /// let date = tokenizer.decode(texts[0].new_tokens());
 /// assert_eq!(date.trim_end().split('-').map(str::len).collect::<Vec<_>>(), [4, 2, 2], "{date}");
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
-pub struct Pattern {
+pub struct GrammarConstraint {
     /// As it was made: clones of another share its automaton, which has a greatest size.
     new: Matcher,
     start: State,
@@ -67,7 +67,7 @@ pub struct Pattern {
     end: Vec<u32>,
 }
 
-impl Pattern {
+impl GrammarConstraint {
     /// Texts that match `expression` as a whole, in the syntax of the `regex` crate; `end` has the
     /// tokens that may end them.
     ///
@@ -159,12 +159,12 @@ impl Pattern {
         let text = |token: u32| {
             let is_text = !tokenizer.is_special(token) && !end.contains(&token);
             if is_text {
-                tokenizer.bytes(token)
+                tokenizer.token_bytes(token)
             } else {
                 Vec::new()
             }
         };
-        let mut texts: Vec<Vec<u8>> = (0..tokenizer.vocabulary() as u32).map(text).collect();
+        let mut texts: Vec<Vec<u8>> = (0..tokenizer.vocab_size() as u32).map(text).collect();
         // For the library, a token of its own stands for all that end a text, of which there may be
         // none.
         texts.push(Vec::new());
@@ -252,14 +252,14 @@ impl Pattern {
     }
 }
 
-impl LogitsProcessor for Pattern {
-    fn process(&mut self, row: Row<'_>, scores: &mut [f32]) -> Result<()> {
-        let new = &row.tokens[row.prompt..];
+impl LogitsProcessor for GrammarConstraint {
+    fn process(&mut self, row: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
+        let new = &row.tokens[row.prompt_len..];
         if new.iter().any(|token| self.end.contains(token)) {
             return Ok(());
         }
         let end = self.end.clone();
-        let allowed = &self.state(new, row.prompt)?.allowed;
+        let allowed = &self.state(new, row.prompt_len)?.allowed;
         let last = allowed.len() - 1;
         let may_end = allowed.get(last);
         if may_end && end.is_empty() && allowed.num_set() == 1 {
@@ -471,16 +471,16 @@ mod tests {
             ))
         }
 
-        fn bytes(&self, token: u32) -> Vec<u8> {
+        fn token_bytes(&self, token: u32) -> Vec<u8> {
             self.0.get(token as usize).cloned().unwrap_or_default()
         }
 
-        fn vocabulary(&self) -> usize {
+        fn vocab_size(&self) -> usize {
             self.0.len()
         }
 
         fn is_special(&self, token: u32) -> bool {
-            self.bytes(token).starts_with(b"<|")
+            self.token_bytes(token).starts_with(b"<|")
         }
 
         fn save(&self, _: &Path) -> Result<()> {
@@ -489,13 +489,17 @@ mod tests {
     }
 
     /// Which of `count` tokens are allowed behind `tokens`.
-    fn allowed(pattern: &mut Pattern, tokens: &[u32], count: usize) -> Result<Vec<usize>> {
+    fn allowed(
+        pattern: &mut GrammarConstraint,
+        tokens: &[u32],
+        count: usize,
+    ) -> Result<Vec<usize>> {
         let mut scores = vec![0.0; count];
         pattern.process(
-            Row {
+            GenerationState {
                 tokens,
-                prompt: 0,
-                item: 0,
+                prompt_len: 0,
+                prompt_index: 0,
                 padding: 0,
             },
             &mut scores,
@@ -514,10 +518,10 @@ mod tests {
     impl Expression {
         fn random(rng: &mut Rng, size: usize) -> Self {
             if size <= 1 {
-                return Expression::Byte(b"ab"[rng.below(2)]);
+                return Expression::Byte(b"ab"[rng.random_index(2)]);
             }
-            let left = 1 + rng.below(size - 1);
-            match rng.below(5) {
+            let left = 1 + rng.random_index(size - 1);
+            match rng.random_index(5) {
                 0 | 1 => Expression::Both(
                     Self::random(rng, left).into(),
                     Self::random(rng, size - left).into(),
@@ -536,7 +540,7 @@ mod tests {
                         (0, 1, "??"),
                         (1, 2, "{1,2}"),
                     ];
-                    let (least, most, sign) = kinds[rng.below(kinds.len())];
+                    let (least, most, sign) = kinds[rng.random_index(kinds.len())];
                     Expression::Times(Self::random(rng, size - 1).into(), least, most, sign)
                 }
             }
@@ -620,7 +624,7 @@ mod tests {
             let is_useful = |piece: &&Vec<u8>| piece.iter().all(|byte| b"ab".contains(byte));
             // With as many bytes as the rest of a text has at most.
             let every = texts_of(&[b"a".to_vec(), b"b".to_vec()], 8);
-            let size = 1 + rng.below(5);
+            let size = 1 + rng.random_index(5);
             let expression = Expression::random(&mut rng, size);
             let end = pieces.0.len();
             let can_match = |start: &[u8]| {
@@ -628,12 +632,13 @@ mod tests {
                     .iter()
                     .any(|rest| expression.matches(&[start, rest].concat()))
             };
-            let mut pattern = Pattern::regex(&expression.text(), &pieces, &[end as u32]).unwrap();
+            let mut pattern =
+                GrammarConstraint::regex(&expression.text(), &pieces, &[end as u32]).unwrap();
             let mut tokens = Vec::new();
             for _ in 0..4 {
                 let text: Vec<u8> = tokens
                     .iter()
-                    .flat_map(|token| pieces.bytes(*token))
+                    .flat_map(|token| pieces.token_bytes(*token))
                     .collect();
                 let may_follow = |token: &usize| match pieces.0.get(*token) {
                     Some(piece) => {
@@ -651,7 +656,7 @@ mod tests {
                     String::from_utf8_lossy(&text)
                 );
                 seen += 1;
-                match got[rng.below(got.len())] {
+                match got[rng.random_index(got.len())] {
                     token if token == end => {
                         ended += 1;
                         break;
@@ -666,15 +671,15 @@ mod tests {
     #[test]
     fn special_tokens_and_those_without_text_are_not_allowed() {
         let pieces = Pieces::of(&["<", "|", "<|x|>", "", "<<", "x"]);
-        let mut pattern = Pattern::regex(r"[<|x>]*", &pieces, &[5]).unwrap();
+        let mut pattern = GrammarConstraint::regex(r"[<|x>]*", &pieces, &[5]).unwrap();
         // The last of them ends; the seventh score is of no token at all.
         assert_eq!(allowed(&mut pattern, &[], 7).unwrap(), [0, 1, 4, 5]);
         assert_eq!(allowed(&mut pattern, &[0], 7).unwrap(), [0, 1, 4, 5]);
         // What lacks a token is missed where it comes.
-        let mut pattern = Pattern::regex("<(?:xy|x)", &pieces, &[5]).unwrap();
+        let mut pattern = GrammarConstraint::regex("<(?:xy|x)", &pieces, &[5]).unwrap();
         assert_eq!(allowed(&mut pattern, &[], 7).unwrap(), [0]);
         assert!(
-            Pattern::regex("y", &pieces, &[5])
+            GrammarConstraint::regex("y", &pieces, &[5])
                 .err()
                 .unwrap()
                 .to_string()
@@ -685,7 +690,7 @@ mod tests {
     #[test]
     fn a_text_that_has_ended_is_left_alone() {
         let pieces = Pieces::bytes_and(&[]);
-        let mut pattern = Pattern::regex("a+", &pieces, &[256]).unwrap();
+        let mut pattern = GrammarConstraint::regex("a+", &pieces, &[256]).unwrap();
         assert_eq!(allowed(&mut pattern, &[97, 256], 257).unwrap().len(), 257);
         assert_eq!(
             allowed(&mut pattern, &[97, 256, 5], 257).unwrap().len(),
@@ -695,10 +700,10 @@ mod tests {
         let mut scores = vec![0.0; 257];
         pattern
             .process(
-                Row {
+                GenerationState {
                     tokens: &[256, 3],
-                    prompt: 2,
-                    item: 0,
+                    prompt_len: 2,
+                    prompt_index: 0,
                     padding: 0,
                 },
                 &mut scores,
@@ -715,7 +720,7 @@ mod tests {
     #[test]
     fn nothing_to_go_on_with_is_an_error() {
         let pieces = Pieces::bytes_and(&[]);
-        let mut pattern = Pattern::regex("ab", &pieces, &[]).unwrap();
+        let mut pattern = GrammarConstraint::regex("ab", &pieces, &[]).unwrap();
         assert_eq!(allowed(&mut pattern, &[97], 257).unwrap(), [98]);
         let error = allowed(&mut pattern, &[97, 98], 257)
             .unwrap_err()
@@ -727,10 +732,10 @@ mod tests {
         for value in [f32::NEG_INFINITY, f32::NAN] {
             let mut scores = vec![0.0; 257];
             scores[97] = value;
-            let row = Row {
+            let row = GenerationState {
                 tokens: &[],
-                prompt: 0,
-                item: 0,
+                prompt_len: 0,
+                prompt_index: 0,
                 padding: 0,
             };
             let error = pattern.process(row, &mut scores).unwrap_err().to_string();
@@ -752,7 +757,7 @@ mod tests {
             (&long, "too long"),
             ("(?P<stop>a)b", "groups of any name"),
         ] {
-            let error = Pattern::regex(expression, &pieces, &[256])
+            let error = GrammarConstraint::regex(expression, &pieces, &[256])
                 .err()
                 .unwrap()
                 .to_string();
@@ -813,7 +818,7 @@ mod tests {
             ),
             (json!({"const": "a".repeat(LONGEST)}), "too long"),
         ] {
-            let error = Pattern::json_schema(&schema.to_string(), &pieces, &[256]).err();
+            let error = GrammarConstraint::json_schema(&schema.to_string(), &pieces, &[256]).err();
             let error = error
                 .unwrap_or_else(|| panic!("{}", short(&schema.to_string())))
                 .to_string();
@@ -823,7 +828,7 @@ mod tests {
             );
         }
         for text in ["", "{", "{\"type\":\"null\"} x", &"[".repeat(100_000)] {
-            let error = Pattern::json_schema(text, &pieces, &[])
+            let error = GrammarConstraint::json_schema(text, &pieces, &[])
                 .err()
                 .unwrap()
                 .to_string();
@@ -833,17 +838,17 @@ mod tests {
         for defs in [row, doubled] {
             let last = defs.as_object().unwrap().len() - 1;
             let schema = json!({"$ref": format!("#/$defs/a{last}"), "$defs": defs});
-            Pattern::json_schema(&schema.to_string(), &pieces, &[256]).unwrap();
+            GrammarConstraint::json_schema(&schema.to_string(), &pieces, &[256]).unwrap();
         }
-        Pattern::regex(r"(?:(?:\w{100}){100}){100}", &pieces, &[256]).unwrap();
-        Pattern::json_schema(&huge.to_string(), &pieces, &[256]).unwrap();
+        GrammarConstraint::regex(r"(?:(?:\w{100}){100}){100}", &pieces, &[256]).unwrap();
+        GrammarConstraint::json_schema(&huge.to_string(), &pieces, &[256]).unwrap();
         assert!(begin.elapsed().as_secs() < 60, "{:?}", begin.elapsed());
     }
 
     #[test]
     fn texts_may_be_taken_back_and_gone_on_with() {
         let pieces = Pieces::bytes_and(&["ab"]);
-        let mut warm = Pattern::regex("(?:ab|c)*d", &pieces, &[]).unwrap();
+        let mut warm = GrammarConstraint::regex("(?:ab|c)*d", &pieces, &[]).unwrap();
         let texts: [&[u32]; 6] = [
             &[99, 97, 98, 256],
             &[],
@@ -853,7 +858,7 @@ mod tests {
             &[99, 97],
         ];
         for text in texts.iter().chain(&texts) {
-            let mut cold = Pattern {
+            let mut cold = GrammarConstraint {
                 states: HashMap::new(),
                 ..warm.clone()
             };
@@ -882,10 +887,10 @@ mod tests {
     #[test]
     fn an_automaton_that_becomes_too_large_is_begun_again() {
         let pieces = Pieces::bytes_and(&[]);
-        let mut pattern = Pattern::regex("[ab]*a[ab]{24}!", &pieces, &[256]).unwrap();
+        let mut pattern = GrammarConstraint::regex("[ab]*a[ab]{24}!", &pieces, &[256]).unwrap();
         let mut rng = Rng::new(4);
         for _ in 0..400 {
-            let text: Vec<u32> = (0..200).map(|_| 97 + rng.below(2) as u32).collect();
+            let text: Vec<u32> = (0..200).map(|_| 97 + rng.random_index(2) as u32).collect();
             let expected = if text[text.len() - 25] == 97 {
                 vec![33, 97, 98]
             } else {
@@ -902,7 +907,8 @@ mod tests {
             json!({"b": {"type": "integer"}, "a": {"type": "array", "items": {"type": "null"}}});
         let schema =
             json!({"type": "object", "properties": properties, "additionalProperties": false});
-        let mut pattern = Pattern::json_schema(&schema.to_string(), &pieces, &[256]).unwrap();
+        let mut pattern =
+            GrammarConstraint::json_schema(&schema.to_string(), &pieces, &[256]).unwrap();
         let mut is_of = |text: &str| {
             let tokens: Vec<u32> = text.bytes().map(u32::from).collect();
             allowed(&mut pattern, &tokens, 257).is_ok_and(|tokens| tokens.contains(&256))

@@ -1,6 +1,6 @@
 //! Processors that look at what the text has said, or at how long it is.
 
-use super::processor::{LogitsProcessor, Row};
+use super::processor::{GenerationState, LogitsProcessor};
 use aigc_core::Result;
 use std::collections::{HashMap, HashSet};
 
@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 pub struct RepetitionPenalty(pub f64);
 
 impl LogitsProcessor for RepetitionPenalty {
-    fn process(&mut self, row: Row<'_>, scores: &mut [f32]) -> Result<()> {
+    fn process(&mut self, row: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
         let penalty = self.0 as f32;
         let held: HashSet<u32> = row.tokens.iter().copied().collect();
         for token in held {
@@ -37,9 +37,9 @@ pub struct FrequencyPenalty {
 }
 
 impl LogitsProcessor for FrequencyPenalty {
-    fn process(&mut self, row: Row<'_>, scores: &mut [f32]) -> Result<()> {
+    fn process(&mut self, row: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
         let mut counts: HashMap<u32, usize> = HashMap::new();
-        row.tokens[row.prompt..]
+        row.tokens[row.prompt_len..]
             .iter()
             .for_each(|token| *counts.entry(*token).or_default() += 1);
         for (token, count) in counts {
@@ -56,7 +56,7 @@ impl LogitsProcessor for FrequencyPenalty {
 pub struct NoRepeatNgram(pub usize);
 
 impl LogitsProcessor for NoRepeatNgram {
-    fn process(&mut self, row: Row<'_>, scores: &mut [f32]) -> Result<()> {
+    fn process(&mut self, row: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
         let (n, tokens) = (self.0, row.tokens);
         if tokens.len() < n {
             return Ok(());
@@ -76,7 +76,7 @@ impl LogitsProcessor for NoRepeatNgram {
 pub struct SequenceBias(pub Vec<(Vec<u32>, f32)>);
 
 impl LogitsProcessor for SequenceBias {
-    fn process(&mut self, row: Row<'_>, scores: &mut [f32]) -> Result<()> {
+    fn process(&mut self, row: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
         for (sequence, bias) in &self.0 {
             if let Some((last, before)) = sequence.split_last()
                 && row.tokens.ends_with(before)
@@ -95,8 +95,8 @@ pub(crate) struct Suppress<F> {
     pub while_: F,
 }
 
-impl<F: Fn(Row<'_>) -> bool + Send> LogitsProcessor for Suppress<F> {
-    fn process(&mut self, row: Row<'_>, scores: &mut [f32]) -> Result<()> {
+impl<F: Fn(GenerationState<'_>) -> bool + Send> LogitsProcessor for Suppress<F> {
+    fn process(&mut self, row: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
         if (self.while_)(row) {
             set(scores, &self.tokens, f32::NEG_INFINITY);
         }
@@ -110,8 +110,8 @@ pub(crate) struct Force<F> {
     pub when: F,
 }
 
-impl<F: Fn(Row<'_>) -> bool + Send> LogitsProcessor for Force<F> {
-    fn process(&mut self, row: Row<'_>, scores: &mut [f32]) -> Result<()> {
+impl<F: Fn(GenerationState<'_>) -> bool + Send> LogitsProcessor for Force<F> {
+    fn process(&mut self, row: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
         if (self.when)(row) {
             scores.fill(f32::NEG_INFINITY);
             set(scores, &self.tokens, 0.0);
@@ -141,7 +141,7 @@ pub struct ExponentialDecayLengthPenalty {
 }
 
 impl LogitsProcessor for ExponentialDecayLengthPenalty {
-    fn process(&mut self, row: Row<'_>, scores: &mut [f32]) -> Result<()> {
+    fn process(&mut self, row: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
         let since = row.new_tokens().saturating_sub(self.start);
         if since > 0 {
             let factor = (self.factor.powi(since as i32) - 1.0) as f32;
@@ -163,7 +163,7 @@ impl LogitsProcessor for ExponentialDecayLengthPenalty {
 pub struct InfNanRemove;
 
 impl LogitsProcessor for InfNanRemove {
-    fn process(&mut self, _: Row<'_>, scores: &mut [f32]) -> Result<()> {
+    fn process(&mut self, _: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
         for score in scores {
             *score = if score.is_nan() {
                 0.0

@@ -4,18 +4,18 @@ use aigc_core::Result;
 
 /// A text as far as it has come.
 #[derive(Clone, Copy, Debug)]
-pub struct Row<'a> {
+pub struct GenerationState<'a> {
     /// All its tokens, without padding.
     pub tokens: &'a [u32],
     /// How many of them are the prompt.
-    pub prompt: usize,
+    pub prompt_len: usize,
     /// Which of the prompts it goes on from.
-    pub item: usize,
+    pub prompt_index: usize,
     /// Tokens of padding that the prompt has; lengths of transformers' options count them.
     pub padding: usize,
 }
 
-impl Row<'_> {
+impl GenerationState<'_> {
     /// The length that options such as `max_length` mean.
     pub fn len(&self) -> usize {
         self.padding + self.tokens.len()
@@ -28,7 +28,7 @@ impl Row<'_> {
 
     /// Number of tokens after the prompt.
     pub fn new_tokens(&self) -> usize {
-        self.tokens.len() - self.prompt
+        self.tokens.len() - self.prompt_len
     }
 }
 
@@ -38,11 +38,11 @@ pub trait LogitsProcessor: Send {
     ///
     /// # Errors
     /// If there is nothing that the text may go on with.
-    fn process(&mut self, row: Row<'_>, scores: &mut [f32]) -> Result<()>;
+    fn process(&mut self, row: GenerationState<'_>, scores: &mut [f32]) -> Result<()>;
 }
 
-impl<F: FnMut(Row<'_>, &mut [f32]) -> Result<()> + Send> LogitsProcessor for F {
-    fn process(&mut self, row: Row<'_>, scores: &mut [f32]) -> Result<()> {
+impl<F: FnMut(GenerationState<'_>, &mut [f32]) -> Result<()> + Send> LogitsProcessor for F {
+    fn process(&mut self, row: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
         self(row, scores)
     }
 }
@@ -52,7 +52,7 @@ impl<F: FnMut(Row<'_>, &mut [f32]) -> Result<()> + Send> LogitsProcessor for F {
 pub(crate) struct Processors(pub Vec<Box<dyn LogitsProcessor>>);
 
 impl Processors {
-    pub(crate) fn process(&mut self, row: Row<'_>, scores: &mut [f32]) -> Result<()> {
+    pub(crate) fn process(&mut self, row: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
         self.0
             .iter_mut()
             .try_for_each(|processor| processor.process(row, scores))

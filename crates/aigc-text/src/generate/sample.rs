@@ -1,9 +1,9 @@
 //! Token by token: the best, or one drawn.
 
 use super::{
-    Sequence,
+    GeneratedSequence,
     decoder::{Decoder, host, ids},
-    processor::{Processors, Row, argmax, log_softmax, softmax},
+    processor::{GenerationState, Processors, argmax, log_softmax, softmax},
     stop::Stopping,
 };
 use crate::models::CausalLm;
@@ -25,7 +25,7 @@ pub(crate) struct Sampling<'a, M> {
 }
 
 struct Growing {
-    sequence: Sequence,
+    sequence: GeneratedSequence,
     padding: usize,
 }
 
@@ -57,19 +57,19 @@ impl<'a, M: CausalLm> Sampling<'a, M> {
         } = choice;
         let hidden = decoder.begin(prompts, pad);
         let scores = decoder.scores(hidden).repeat_dim(0, times);
-        decoder.cache.repeat(times);
+        decoder.cache.repeat_interleave(times);
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
         let row = |row: usize| {
             let prompt = &prompts[row / times];
             Growing {
-                sequence: Sequence::of(row / times, prompt),
+                sequence: GeneratedSequence::of(row / times, prompt),
                 padding: longest - prompt.len(),
             }
         };
         let n = prompts.len() * times;
         let draws = seed.map(|seed| {
             (0..n)
-                .map(|row| Rng::keyed(seed, "generate", row as u64))
+                .map(|row| Rng::stream(seed, "generate", row as u64))
                 .collect()
         });
         let rows = (0..n).map(row).collect();
@@ -108,20 +108,24 @@ impl<'a, M: CausalLm> Sampling<'a, M> {
         let mut told = Vec::with_capacity(self.rows.len());
         let mut all_went_on = true;
         for (row, token) in self.rows.iter_mut().zip(&chosen) {
-            let goes_on = row.sequence.ending.is_none();
+            let goes_on = row.sequence.finish_reason.is_none();
             told.push(goes_on.then_some(*token));
             if goes_on {
                 row.sequence.tokens.push(*token);
-                row.sequence.ending = self.stopping.ends(&row.sequence.tokens, row.padding);
+                row.sequence.finish_reason = self.stopping.ends(&row.sequence.tokens, row.padding);
             }
-            all_went_on &= row.sequence.ending.is_none();
+            all_went_on &= row.sequence.finish_reason.is_none();
         }
-        if self.rows.iter().any(|row| row.sequence.ending.is_none()) {
+        if self
+            .rows
+            .iter()
+            .any(|row| row.sequence.finish_reason.is_none())
+        {
             let next = match on_device.filter(|_| all_went_on) {
                 Some(best) => best,
                 None => {
                     let token = |(row, token): (&Growing, &u32)| {
-                        if row.sequence.ending.is_none() {
+                        if row.sequence.finish_reason.is_none() {
                             *token
                         } else {
                             self.pad
@@ -138,7 +142,7 @@ impl<'a, M: CausalLm> Sampling<'a, M> {
 
     /// The next token of each row, from scores on the host.
     fn choose(&mut self, mut scores: Vec<f32>) -> Result<Vec<u32>> {
-        let vocabulary = self.decoder.model.vocabulary();
+        let vocabulary = self.decoder.model.vocab_size();
         let mut chosen = Vec::with_capacity(self.rows.len());
         for (i, (row, scores)) in self
             .rows
@@ -146,20 +150,20 @@ impl<'a, M: CausalLm> Sampling<'a, M> {
             .zip(scores.chunks_exact_mut(vocabulary))
             .enumerate()
         {
-            if row.sequence.ending.is_some() {
+            if row.sequence.finish_reason.is_some() {
                 chosen.push(self.pad);
                 continue;
             }
-            let Sequence {
+            let GeneratedSequence {
                 tokens,
-                prompt,
-                item,
+                prompt_len: prompt,
+                prompt_index: item,
                 ..
             } = &row.sequence;
-            let state = Row {
+            let state = GenerationState {
                 tokens,
-                prompt: *prompt,
-                item: *item,
+                prompt_len: *prompt,
+                prompt_index: *item,
                 padding: row.padding,
             };
             self.processors.process(state, scores)?;
@@ -177,14 +181,14 @@ impl<'a, M: CausalLm> Sampling<'a, M> {
     }
 
     /// The texts as far as they have come.
-    pub(crate) fn sequences(self) -> Vec<Sequence> {
+    pub(crate) fn sequences(self) -> Vec<GeneratedSequence> {
         self.rows.into_iter().map(|row| row.sequence).collect()
     }
 }
 
 /// A number between 0 and 1, neither of them.
 pub(crate) fn uniform(rng: &mut Rng) -> f64 {
-    ((rng.bits() >> 12) as f64 + 0.5) / (1u64 << 52) as f64
+    ((rng.next_u64() >> 12) as f64 + 0.5) / (1u64 << 52) as f64
 }
 
 /// One of the indices, as often as its probability says; nothing where there are no probabilities.

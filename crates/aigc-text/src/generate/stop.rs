@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// Why a text ends where it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Ending {
+pub enum FinishReason {
     /// A token said so.
     Eos,
     /// A text of `stop_strings` came.
@@ -16,9 +16,9 @@ pub enum Ending {
     /// It is as long as it may be.
     Length,
     /// The time is up.
-    Time,
+    MaxTime,
     /// Somebody asked to stop.
-    Stopped,
+    Cancelled,
 }
 
 /// What ends texts.
@@ -57,7 +57,7 @@ impl<'a> Stopping<'a> {
         });
         let strings = config.stop_strings.clone();
         Ok(Self {
-            eos: config.eos(),
+            eos: config.eos_token_ids(),
             strings,
             tokenizer,
             longest,
@@ -67,27 +67,27 @@ impl<'a> Stopping<'a> {
     }
 
     /// Why a text ends with its last token, if it does; `padding` counts towards its length.
-    pub(crate) fn ends(&self, tokens: &[u32], padding: usize) -> Option<Ending> {
+    pub(crate) fn ends(&self, tokens: &[u32], padding: usize) -> Option<FinishReason> {
         if tokens.last().is_some_and(|token| self.eos.contains(token)) {
-            return Some(Ending::Eos);
+            return Some(FinishReason::Eos);
         }
         if self.says_stop(tokens) {
-            return Some(Ending::StopString);
+            return Some(FinishReason::StopString);
         }
         if padding + tokens.len() >= self.longest {
-            return Some(Ending::Length);
+            return Some(FinishReason::Length);
         }
         self.interrupted()
     }
 
     /// Why everything ends now, if it does.
-    pub(crate) fn interrupted(&self) -> Option<Ending> {
+    pub(crate) fn interrupted(&self) -> Option<FinishReason> {
         if self.flag.is_cancelled() {
-            Some(Ending::Stopped)
+            Some(FinishReason::Cancelled)
         } else {
             self.until
                 .filter(|until| Instant::now() >= *until)
-                .map(|_| Ending::Time)
+                .map(|_| FinishReason::MaxTime)
         }
     }
 

@@ -1,7 +1,9 @@
 //! Warpers: what sampling may choose from. Each keeps the best tokens that it is told to keep in
 //! any case.
 
-use super::processor::{LogitsProcessor, Row, log_softmax, log_sum_exp, softmax, top_k};
+use super::processor::{
+    GenerationState, LogitsProcessor, log_softmax, log_sum_exp, softmax, top_k,
+};
 use aigc_core::Result;
 
 /// Forbids what `keep` does not hold.
@@ -16,7 +18,7 @@ fn only(scores: &mut [f32], keep: impl Fn(usize) -> bool) {
 pub struct Temperature(pub f64);
 
 impl LogitsProcessor for Temperature {
-    fn process(&mut self, _: Row<'_>, scores: &mut [f32]) -> Result<()> {
+    fn process(&mut self, _: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
         let temperature = self.0 as f32;
         scores.iter_mut().for_each(|score| *score /= temperature);
         Ok(())
@@ -34,7 +36,7 @@ pub struct TopK {
 }
 
 impl LogitsProcessor for TopK {
-    fn process(&mut self, _: Row<'_>, scores: &mut [f32]) -> Result<()> {
+    fn process(&mut self, _: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
         let k = self.k.max(self.min_tokens_to_keep).clamp(1, scores.len());
         let mut sorted = scores.to_vec();
         let (_, last, _) = sorted.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
@@ -58,7 +60,7 @@ pub struct TopP {
 }
 
 impl LogitsProcessor for TopP {
-    fn process(&mut self, _: Row<'_>, scores: &mut [f32]) -> Result<()> {
+    fn process(&mut self, _: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
         // Added up from the worst: what is removed has at most 1 − p together.
         let order = top_k(scores, scores.len());
         let probabilities = softmax(scores);
@@ -88,7 +90,7 @@ pub struct MinP {
 }
 
 impl LogitsProcessor for MinP {
-    fn process(&mut self, _: Row<'_>, scores: &mut [f32]) -> Result<()> {
+    fn process(&mut self, _: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
         let probabilities = softmax(scores);
         let least = self.min_p as f32 * probabilities.iter().copied().fold(0.0, f32::max);
         let best = top_k(&probabilities, self.min_tokens_to_keep);
@@ -100,15 +102,15 @@ impl LogitsProcessor for MinP {
 /// Those whose surprise is closest to the expected one, until they have `mass` together (locally
 /// typical sampling, Meister et al. 2023, <https://arxiv.org/abs/2202.00666>).
 #[derive(Clone, Copy, Debug)]
-pub struct Typical {
+pub struct TypicalP {
     /// The probability that they have together.
-    pub mass: f64,
+    pub p: f64,
     /// The least that stay.
     pub min_tokens_to_keep: usize,
 }
 
-impl LogitsProcessor for Typical {
-    fn process(&mut self, _: Row<'_>, scores: &mut [f32]) -> Result<()> {
+impl LogitsProcessor for TypicalP {
+    fn process(&mut self, _: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
         let mut logs = scores.to_vec();
         log_softmax(&mut logs);
         let entropy = entropy(&logs);
@@ -118,7 +120,7 @@ impl LogitsProcessor for Typical {
         let mut sum = 0.0;
         let below = |i: &&usize| {
             sum += f64::from(logs[**i].exp());
-            sum < self.mass
+            sum < self.p
         };
         let last = order.iter().take_while(below).count().min(order.len() - 1);
         let furthest = away[order[last]];
@@ -149,15 +151,15 @@ fn at_least(scores: &mut [f32], probabilities: &[f32], least: f32, keep: usize) 
 
 /// Those at least so probable (Hewitt et al. 2022, <https://arxiv.org/abs/2210.15191>).
 #[derive(Clone, Copy, Debug)]
-pub struct Epsilon {
+pub struct EpsilonCutoff {
     /// The probability.
     pub epsilon: f64,
     /// The least that stay.
     pub min_tokens_to_keep: usize,
 }
 
-impl LogitsProcessor for Epsilon {
-    fn process(&mut self, _: Row<'_>, scores: &mut [f32]) -> Result<()> {
+impl LogitsProcessor for EpsilonCutoff {
+    fn process(&mut self, _: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
         let probabilities = softmax(scores);
         at_least(
             scores,
@@ -171,15 +173,15 @@ impl LogitsProcessor for Epsilon {
 
 /// Those at least `min(ε, √ε·exp(−entropy))` probable (Hewitt et al. 2022).
 #[derive(Clone, Copy, Debug)]
-pub struct Eta {
+pub struct EtaCutoff {
     /// `ε`.
     pub epsilon: f64,
     /// The least that stay.
     pub min_tokens_to_keep: usize,
 }
 
-impl LogitsProcessor for Eta {
-    fn process(&mut self, _: Row<'_>, scores: &mut [f32]) -> Result<()> {
+impl LogitsProcessor for EtaCutoff {
+    fn process(&mut self, _: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
         let mut logs = scores.to_vec();
         log_softmax(&mut logs);
         let entropy = f64::from(entropy(&logs));
@@ -205,7 +207,7 @@ pub struct TopH {
 }
 
 impl LogitsProcessor for TopH {
-    fn process(&mut self, _: Row<'_>, scores: &mut [f32]) -> Result<()> {
+    fn process(&mut self, _: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
         let best = top_k(scores, 100);
         let among: Vec<f32> = best.iter().map(|i| scores[*i]).collect();
         let log_sum = log_sum_exp(&among);

@@ -2,8 +2,8 @@
 
 use crate::{
     cache::KvCache,
-    generate::{Tokens, in_vocabulary},
-    models::{CausalLm, LoraConfig, Positions},
+    generate::{TokenIds, in_vocabulary},
+    models::{CausalLm, LoraConfig, PositionIds},
 };
 use aigc_core::{
     Error, Result, json,
@@ -60,7 +60,7 @@ pub struct Gpt2Config {
     /// The token that begins a text.
     pub bos_token_id: Option<u32>,
     /// The token that ends a text.
-    pub eos_token_id: Option<Tokens>,
+    pub eos_token_id: Option<TokenIds>,
     /// The token that fills up shorter rows.
     pub pad_token_id: Option<u32>,
 }
@@ -114,7 +114,7 @@ impl Default for Gpt2Config {
             tie_word_embeddings: true,
             bias: true,
             bos_token_id: Some(50256),
-            eos_token_id: Some(Tokens::One(50256)),
+            eos_token_id: Some(TokenIds::One(50256)),
             pad_token_id: None,
         }
     }
@@ -189,12 +189,12 @@ impl Gpt2Config {
     /// # Errors
     /// [`Error::Config`] names a field with a value that cannot be one of its, or is not made here.
     pub fn from_json(text: &str) -> Result<(Self, Vec<String>)> {
-        let mut fields = json::object(text)?;
+        let mut fields = json::parse_object(text)?;
         if let Some(other) = fields.get("model_type").filter(|kind| *kind != "gpt2") {
             return Err(Error::config("model_type", other, "gpt2"));
         }
-        json::fixed(&mut fields, FIXED)?;
-        let (mut config, ignored): (Self, _) = json::read(&fields)?;
+        json::reject_unsupported(&mut fields, FIXED)?;
+        let (mut config, ignored): (Self, _) = json::from_map_with_defaults(&fields)?;
         // transformers opens models whose special tokens are none of theirs, and writes such.
         let size = config.vocab_size;
         let is_there = |token: &u32| (*token as usize) < size;
@@ -212,7 +212,7 @@ impl Gpt2Config {
     /// # Errors
     /// [`Error::Config`] names the field.
     pub fn validate(&self) -> Result<()> {
-        json::within(&[
+        json::check_ranges(&[
             ("vocab_size", self.vocab_size, 1 << 24),
             ("n_positions", self.n_positions, 1 << 24),
             ("n_embd", self.n_embd, 1 << 16),
@@ -246,12 +246,16 @@ impl Gpt2Config {
             }
         }
         let special = [
-            ("bos_token_id", self.bos_token_id.map(Tokens::One)),
+            ("bos_token_id", self.bos_token_id.map(TokenIds::One)),
             ("eos_token_id", self.eos_token_id.clone()),
-            ("pad_token_id", self.pad_token_id.map(Tokens::One)),
+            ("pad_token_id", self.pad_token_id.map(TokenIds::One)),
         ];
         special.iter().try_for_each(|(field, tokens)| {
-            in_vocabulary(field, tokens.iter().flat_map(Tokens::list), self.vocab_size)
+            in_vocabulary(
+                field,
+                tokens.iter().flat_map(TokenIds::list),
+                self.vocab_size,
+            )
         })
     }
 
@@ -467,7 +471,7 @@ impl Attention {
         hidden: Option<Tensor<4, Bool>>,
     ) -> Tensor<3> {
         let [q, k, v] = self.split(self.c_attn.forward(x));
-        let (k, v) = cache.append(layer, k, v);
+        let (k, v) = cache.update(layer, k, v);
         self.c_proj
             .forward(join(ops::attention(q, k, v, hidden, true)))
     }
@@ -609,7 +613,7 @@ impl Gpt2 {
     /// # Panics
     /// If there are more than `n_positions` tokens, or one is not below `vocab_size`.
     pub fn hidden_states(&self, tokens: Tensor<2, Int>) -> Vec<Tensor<3>> {
-        let mut states = vec![self.embed(tokens, Positions::From(0))];
+        let mut states = vec![self.embed(tokens, PositionIds::Range(0))];
         for block in &self.transformer.h {
             let x = states[states.len() - 1].clone();
             states.push(block.forward(x, |attention, x| attention.forward(x)));
@@ -619,11 +623,11 @@ impl Gpt2 {
         states
     }
 
-    fn embed(&self, tokens: Tensor<2, Int>, positions: Positions) -> Tensor<3> {
+    fn embed(&self, tokens: Tensor<2, Int>, positions: PositionIds) -> Tensor<3> {
         let [batch, time] = tokens.dims();
         let Transformer { wte, wpe, drop, .. } = &self.transformer;
         let positions = match positions {
-            Positions::From(first) => {
+            PositionIds::Range(first) => {
                 let n = self.config.n_positions;
                 assert!(
                     first + time <= n,
@@ -632,7 +636,7 @@ impl Gpt2 {
                 );
                 wpe.range(first, time)
             }
-            Positions::Each(positions) => wpe.rows(positions),
+            PositionIds::PerRow(positions) => wpe.rows(positions),
         };
         debug_assert!([1, batch].contains(&positions.dims()[0]));
         drop.forward(wte.rows(tokens) + positions)
@@ -640,51 +644,51 @@ impl Gpt2 {
 }
 
 impl CausalLm for Gpt2 {
-    fn vocabulary(&self) -> usize {
+    fn vocab_size(&self) -> usize {
         self.config.vocab_size
     }
 
-    fn context(&self) -> usize {
+    fn max_position_embeddings(&self) -> usize {
         self.config.n_positions
     }
 
-    fn cache(&self, rows: usize, capacity: usize) -> KvCache {
+    fn new_cache(&self, batch_size: usize, capacity: usize) -> KvCache {
         let Gpt2Config {
             n_layer,
             n_head,
             n_embd,
             ..
         } = self.config;
-        KvCache::new(n_layer, [rows, n_head, capacity, n_embd / n_head])
+        KvCache::new(n_layer, [batch_size, n_head, capacity, n_embd / n_head])
     }
 
     fn forward(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
-        let mut x = self.embed(tokens, Positions::From(0));
+        let mut x = self.embed(tokens, PositionIds::Range(0));
         for block in &self.transformer.h {
             x = block.forward(x, |attention, x| attention.forward(x));
         }
-        self.head(self.transformer.ln_f.forward(x))
+        self.lm_head(self.transformer.ln_f.forward(x))
     }
 
-    fn hidden(&self, tokens: Tensor<2, Int>, cache: &mut KvCache) -> Tensor<3> {
+    fn forward_cached(&self, tokens: Tensor<2, Int>, cache: &mut KvCache) -> Tensor<3> {
         let [_, time] = tokens.dims();
         let device = tokens.device();
-        let hidden = cache.hidden(time, &device);
-        let mut x = self.embed(tokens, cache.positions(time, &device));
+        let mask = cache.padding_mask(time, &device);
+        let mut x = self.embed(tokens, cache.position_ids(time, &device));
         for (layer, block) in self.transformer.h.iter().enumerate() {
             x = block.forward(x, |attention, x| {
-                attention.append(x, layer, cache, hidden.clone())
+                attention.append(x, layer, cache, mask.clone())
             });
         }
         cache.advance(time);
         self.transformer.ln_f.forward(x)
     }
 
-    fn head(&self, hidden: Tensor<3>) -> Tensor<3> {
+    fn lm_head(&self, hidden_states: Tensor<3>) -> Tensor<3> {
         match &self.lm_head {
-            Some(Head::Full(head)) => head.forward(hidden),
-            Some(Head::Packed(head)) => head.linear(hidden, None),
-            None => self.transformer.wte.scores(hidden),
+            Some(Head::Full(head)) => head.forward(hidden_states),
+            Some(Head::Packed(head)) => head.linear(hidden_states, None),
+            None => self.transformer.wte.scores(hidden_states),
         }
     }
 }
@@ -692,7 +696,7 @@ impl CausalLm for Gpt2 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{GenerationConfig, Generator};
+    use crate::{GenerationConfig, TextGenerator};
     use aigc_core::{device::device, rng::Rng};
     use base64::{Engine, prelude::BASE64_STANDARD};
     use burn::tensor::TensorData;
@@ -796,7 +800,7 @@ mod tests {
         } = &model.transformer;
         same("tok_emb", flat(wte.rows(ids.clone())));
         same("pos_emb", flat(wpe.range(0, 11)));
-        let x = model.embed(ids.clone(), Positions::From(0));
+        let x = model.embed(ids.clone(), PositionIds::Range(0));
         same("x", flat(x.clone()));
         // The first block, piece by piece, and the pieces as they are called.
         let Block {
@@ -877,7 +881,7 @@ mod tests {
         // And it sorts: six letters, then each of them again, in order.
         let mut rng = Rng::new(1);
         for _ in 0..20 {
-            let letters: Vec<u32> = (0..6).map(|_| rng.below(3) as u32).collect();
+            let letters: Vec<u32> = (0..6).map(|_| rng.random_index(3) as u32).collect();
             let mut sorted = letters.clone();
             sorted.sort_unstable();
             // The context holds eleven: the last is foretold from a full one.
@@ -885,7 +889,7 @@ mod tests {
                 max_new_tokens: Some(6),
                 ..GenerationConfig::default()
             };
-            let texts = Generator::new(&model, config)
+            let texts = TextGenerator::new(&model, config)
                 .unwrap()
                 .generate(std::slice::from_ref(&letters))
                 .unwrap();

@@ -1,7 +1,7 @@
 //! GPT-2 by name, from the Hugging Face hub.
 
 use super::{Gpt2, Gpt2Config};
-use aigc_core::{Error, Result, data::download::Progress, hub::Hub, json, weights::shard_files};
+use aigc_core::{Error, Result, data::download::ProgressFn, hub::Hub, json, weights::shard_files};
 use burn::tensor::Device;
 use std::path::PathBuf;
 
@@ -32,7 +32,7 @@ impl Gpt2 {
     pub fn download(
         name: &str,
         device: &Device,
-        progress: &mut Progress<'_>,
+        progress: &mut ProgressFn<'_>,
     ) -> Result<(Self, PathBuf)> {
         let folder = Self::fetch(&Hub::from_env()?, name, "main", progress)?;
         let (model, _) = Self::open(&folder, device)?;
@@ -51,27 +51,27 @@ impl Gpt2 {
         hub: &Hub,
         name: &str,
         revision: &str,
-        progress: &mut Progress<'_>,
+        progress: &mut ProgressFn<'_>,
     ) -> Result<PathBuf> {
-        let folder = hub.folder(name, revision, SMALL, progress)?;
+        let folder = hub.snapshot_download(name, revision, SMALL, progress)?;
         // What follows is of the same commit, whatever becomes of the revision meanwhile.
         let commit = folder
             .file_name()
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        let config = hub.file(name, &commit, SMALL[0], progress)?;
+        let config = hub.download(name, &commit, SMALL[0], progress)?;
         let config = config.ok_or_else(|| lacks(hub, name, SMALL[0]))?;
-        json::open(&config, Gpt2Config::from_json)?;
+        json::read_file(&config, Gpt2Config::from_json)?;
         // Weights that are in the cache need no others.
         for file in WEIGHTS {
-            if hub.cached(name, &commit, file)?.is_some() {
+            if hub.try_load_from_cache(name, &commit, file)?.is_some() {
                 fetch_shards(hub, name, &commit, file, progress)?;
                 return Ok(folder);
             }
         }
         for file in WEIGHTS {
-            if hub.file(name, &commit, file, progress)?.is_some() {
+            if hub.download(name, &commit, file, progress)?.is_some() {
                 fetch_shards(hub, name, &commit, file, progress)?;
                 return Ok(folder);
             }
@@ -86,17 +86,17 @@ fn fetch_shards(
     name: &str,
     commit: &str,
     file: &str,
-    progress: &mut Progress<'_>,
+    progress: &mut ProgressFn<'_>,
 ) -> Result<()> {
     let Some(index) = hub
-        .cached(name, commit, file)?
+        .try_load_from_cache(name, commit, file)?
         .filter(|_| file.ends_with(".json"))
     else {
         return Ok(());
     };
     for shard in shard_files(&index)? {
         let shard = shard.file_name().unwrap_or_default().to_string_lossy();
-        hub.file(name, commit, &shard, progress)?
+        hub.download(name, commit, &shard, progress)?
             .ok_or_else(|| lacks(hub, name, &shard))?;
     }
     Ok(())

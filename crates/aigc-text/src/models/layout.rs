@@ -5,7 +5,7 @@ use aigc_core::{
     DataFault, Error, Result,
     checkpoint::write_atomic,
     json,
-    params::{ParamVisitor, Replace, map_params, visit_params},
+    params::{ParamMapper, ParamVisitor, map_params, visit_params},
     weights::{ParamKey, WeightReader, pytorch_key, save_weights},
 };
 use burn::{
@@ -29,7 +29,7 @@ impl Gpt2 {
     /// all tensors that do not fit.
     pub fn open(folder: impl AsRef<Path>, device: &Device) -> Result<(Self, Vec<String>)> {
         let folder = folder.as_ref();
-        let (config, ignored) = json::open(&folder.join(CONFIG), Gpt2Config::from_json)?;
+        let (config, ignored) = json::read_file(&folder.join(CONFIG), Gpt2Config::from_json)?;
         let files = WeightReader::from_dir(folder, STEMS)?;
         Ok((Self::fill(config, &files, device)?, ignored))
     }
@@ -118,7 +118,7 @@ impl Gpt2 {
         if !config.bias {
             return self.with_biases()?.save(folder);
         }
-        let mut fields = json::fields(config);
+        let mut fields = json::to_map(config);
         fields.remove("bias");
         fields.insert("model_type".into(), "gpt2".into());
         fields.insert("architectures".into(), vec!["GPT2LMHeadModel"].into());
@@ -150,8 +150,8 @@ impl ParamVisitor for Collected {
     }
 }
 
-impl Replace for Collected {
-    fn replace<const D: usize>(&mut self, path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+impl ParamMapper for Collected {
+    fn map<const D: usize>(&mut self, path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let Some(data) = self.0.remove(path) else {
             return param;
         };

@@ -86,7 +86,7 @@ impl LoraConfig {
     /// # Errors
     /// [`Error::Config`] names the field.
     pub fn validate(&self) -> Result<()> {
-        json::within(&[("rank", self.rank, 1 << 16)])?;
+        json::check_ranges(&[("rank", self.rank, 1 << 16)])?;
         if !(self.alpha > 0.0 && self.alpha.is_finite()) {
             return Err(Error::config("alpha", self.alpha, "above 0"));
         }
@@ -99,8 +99,8 @@ impl LoraConfig {
     /// A configuration from an `adapter_config.json`. What is not made here is refused, known or
     /// not, unless it is off.
     fn from_json(text: &str) -> Result<Self> {
-        let mut fields = json::object(text)?;
-        json::fixed(
+        let mut fields = json::parse_object(text)?;
+        json::reject_unsupported(
             &mut fields,
             &[("peft_type", r#""LORA""#), ("bias", r#""none""#)],
         )?;
@@ -115,7 +115,7 @@ impl LoraConfig {
                     "true, false or gaussian",
                 )),
             })?;
-        let (config, others): (Self, _) = json::read(&fields)?;
+        let (config, others): (Self, _) = json::from_map_with_defaults(&fields)?;
         let is_off = |value: &serde_json::Value| match value {
             serde_json::Value::Null | serde_json::Value::Bool(false) => true,
             serde_json::Value::Array(items) => items.is_empty(),
@@ -240,7 +240,7 @@ impl Gpt2 {
                 fault,
             });
         };
-        let mut fields = json::fields(config);
+        let mut fields = json::to_map(config);
         fields.insert("peft_type".into(), "LORA".into());
         fields.insert("task_type".into(), "CAUSAL_LM".into());
         fields.insert("fan_in_fan_out".into(), true.into());
@@ -261,7 +261,7 @@ impl Gpt2 {
     /// that do not fit; [`Error::Io`] for a missing file.
     pub fn load_lora(self, folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
-        let fresh = json::open(&folder.join(CONFIG), |text| {
+        let fresh = json::read_file(&folder.join(CONFIG), |text| {
             self.with_lora(LoraConfig::from_json(text)?)
         })?;
         let mapping = |key: ParamKey<'_>| match peft_name(key.path) {

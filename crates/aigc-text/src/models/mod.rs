@@ -18,14 +18,14 @@ use burn::{
 /// Where all language models meet: scores of the next token, for every token so far.
 pub trait CausalLm: Module {
     /// Number of tokens there are.
-    fn vocabulary(&self) -> usize;
+    fn vocab_size(&self) -> usize;
 
     /// The longest text, in tokens.
-    fn context(&self) -> usize;
+    fn max_position_embeddings(&self) -> usize;
 
     /// An empty cache for texts of `rows` rows, with room for `capacity` tokens before it has to
     /// grow.
-    fn cache(&self, rows: usize, capacity: usize) -> KvCache;
+    fn new_cache(&self, rows: usize, capacity: usize) -> KvCache;
 
     /// Scores (logits) of the token after each, for texts from their beginning; this is what is
     /// trained.
@@ -47,14 +47,14 @@ pub trait CausalLm: Module {
     ///
     /// # Panics
     /// As [`forward`](Self::forward), counting those in the cache.
-    fn hidden(&self, tokens: Tensor<2, Int>, cache: &mut KvCache) -> Tensor<3>;
+    fn forward_cached(&self, tokens: Tensor<2, Int>, cache: &mut KvCache) -> Tensor<3>;
 
     /// Scores of the next token from what [`hidden`](Self::hidden) gave.
     ///
     /// # Shapes
     /// - hidden: `[rows, time, width]`
     /// - output: `[rows, time, vocabulary]`
-    fn head(&self, hidden: Tensor<3>) -> Tensor<3>;
+    fn lm_head(&self, hidden: Tensor<3>) -> Tensor<3>;
 
     /// Scores of the token after each of `tokens`, which follow those in `cache`.
     ///
@@ -62,16 +62,16 @@ pub trait CausalLm: Module {
     /// - tokens: `[rows, time]`
     /// - output: `[rows, time, vocabulary]`
     fn logits(&self, tokens: Tensor<2, Int>, cache: &mut KvCache) -> Tensor<3> {
-        self.head(self.hidden(tokens, cache))
+        self.lm_head(self.forward_cached(tokens, cache))
     }
 }
 
 /// Positions of tokens in their texts.
 #[derive(Clone, Debug)]
 #[allow(clippy::large_enum_variant)] // It lives for a call.
-pub enum Positions {
+pub enum PositionIds {
     /// The same in every row, from this one on.
-    From(usize),
+    Range(usize),
     /// Each its own, `[rows, time]`.
-    Each(Tensor<2, Int>),
+    PerRow(Tensor<2, Int>),
 }

@@ -196,7 +196,7 @@ impl BpeTokenizer {
     }
 
     /// The token that begins and ends texts, `<|endoftext|>`, where there is one.
-    pub fn end_of_text(&self) -> Option<u32> {
+    pub fn eos_token_id(&self) -> Option<u32> {
         self.inner.token_to_id(END_OF_TEXT)
     }
 }
@@ -279,11 +279,11 @@ impl Tokenizer for BpeTokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    fn bytes(&self, token: u32) -> Vec<u8> {
+    fn token_bytes(&self, token: u32) -> Vec<u8> {
         self.bytes.get(token as usize).cloned().unwrap_or_default()
     }
 
-    fn vocabulary(&self) -> usize {
+    fn vocab_size(&self) -> usize {
         self.bytes.len()
     }
 

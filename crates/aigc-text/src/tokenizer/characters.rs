@@ -19,7 +19,7 @@ pub struct CharacterTokenizer {
 
 impl CharacterTokenizer {
     /// The characters of `text`.
-    pub fn of(text: &str) -> Self {
+    pub fn from_text(text: &str) -> Self {
         Self::train([text].into_iter())
     }
 
@@ -82,14 +82,14 @@ impl Tokenizer for CharacterTokenizer {
         text.chars().enumerate().map(token).collect()
     }
 
-    fn bytes(&self, token: u32) -> Vec<u8> {
+    fn token_bytes(&self, token: u32) -> Vec<u8> {
         self.characters
             .get(token as usize)
             .map(|character| character.to_string().into_bytes())
             .unwrap_or_default()
     }
 
-    fn vocabulary(&self) -> usize {
+    fn vocab_size(&self) -> usize {
         self.characters.len()
     }
 

@@ -21,10 +21,10 @@ pub trait Tokenizer: Send + Sync {
 
     /// What a token stands for; a character may need several. Nothing for a token that there is
     /// not.
-    fn bytes(&self, token: u32) -> Vec<u8>;
+    fn token_bytes(&self, token: u32) -> Vec<u8>;
 
     /// Number of tokens.
-    fn vocabulary(&self) -> usize;
+    fn vocab_size(&self) -> usize;
 
     /// Whether a token is a sign to the model, such as the end of a text, and no text itself.
     fn is_special(&self, token: u32) -> bool {
@@ -34,7 +34,10 @@ pub trait Tokenizer: Send + Sync {
 
     /// The text of `tokens`; bytes that are no character become `U+FFFD`.
     fn decode(&self, tokens: &[u32]) -> String {
-        let bytes: Vec<u8> = tokens.iter().flat_map(|token| self.bytes(*token)).collect();
+        let bytes: Vec<u8> = tokens
+            .iter()
+            .flat_map(|token| self.token_bytes(*token))
+            .collect();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
@@ -50,7 +53,7 @@ pub trait Tokenizer: Send + Sync {
 ///
 /// # Errors
 /// [`Error::Data`] if there is none, or it is broken.
-pub fn open(folder: impl AsRef<Path>) -> Result<Box<dyn Tokenizer>> {
+pub fn from_pretrained(folder: impl AsRef<Path>) -> Result<Box<dyn Tokenizer>> {
     let folder = folder.as_ref();
     if folder.join(characters::FILE).is_file() {
         return Ok(Box::new(CharacterTokenizer::open(folder)?));

@@ -18,8 +18,8 @@ impl<'a> DecodeStream<'a> {
     }
 
     /// What can be shown after one more token; may be empty.
-    pub fn push(&mut self, token: u32) -> String {
-        self.held.extend(self.tokenizer.bytes(token));
+    pub fn step(&mut self, token: u32) -> String {
+        self.held.extend(self.tokenizer.token_bytes(token));
         let mut text = String::new();
         loop {
             match std::str::from_utf8(&self.held) {

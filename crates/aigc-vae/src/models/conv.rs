@@ -24,9 +24,9 @@ pub struct ConvVaeConfig {
     /// Channels after each halving of the sides.
     pub channels: Vec<usize>,
     /// Width of the layer between convolutions and latent space.
-    pub hidden: usize,
+    pub hidden_dim: usize,
     /// Latent dimensions.
-    pub latent: usize,
+    pub latent_dim: usize,
     /// What the decoder's outputs are.
     pub likelihood: LikelihoodKind,
     /// Between the layers.
@@ -40,8 +40,8 @@ impl ConvVaeConfig {
         Self {
             shape,
             channels: vec![32, 64],
-            hidden: 256,
-            latent: 32,
+            hidden_dim: 256,
+            latent_dim: 32,
             likelihood: LikelihoodKind::Bernoulli,
             activation: Activation::Relu,
         }
@@ -52,7 +52,12 @@ impl ConvVaeConfig {
     /// # Errors
     /// [`Error::Config`] for values out of range.
     pub fn init(&self, device: &Device) -> Result<ConvVae> {
-        check(self.shape, self.latent, self.hidden, self.likelihood)?;
+        check(
+            self.shape,
+            self.latent_dim,
+            self.hidden_dim,
+            self.likelihood,
+        )?;
         let levels = self.channels.len();
         if !(1..=8).contains(&levels) || self.channels.iter().any(|c| !(1..=4096).contains(c)) {
             return Err(Error::config(
@@ -98,11 +103,11 @@ impl ConvVaeConfig {
         };
         Ok(ConvVae {
             down: sizes.windows(2).map(down).collect(),
-            encoder: linear(flat, self.hidden),
-            mean: linear(self.hidden, self.latent),
-            logvar: linear(self.hidden, self.latent),
-            decoder: linear(self.latent, self.hidden),
-            unflatten: linear(self.hidden, flat),
+            encoder: linear(flat, self.hidden_dim),
+            mean: linear(self.hidden_dim, self.latent_dim),
+            logvar: linear(self.hidden_dim, self.latent_dim),
+            decoder: linear(self.latent_dim, self.hidden_dim),
+            unflatten: linear(self.hidden_dim, flat),
             up: sizes.windows(2).rev().map(up).collect(),
             top,
             config: self.clone(),
@@ -154,11 +159,11 @@ impl Vae for ConvVae {
         Likelihood::new(self.config.likelihood, x)
     }
 
-    fn latent(&self) -> usize {
-        self.config.latent
+    fn latent_dim(&self) -> usize {
+        self.config.latent_dim
     }
 
-    fn shape(&self) -> ImageShape {
+    fn sample_shape(&self) -> ImageShape {
         self.config.shape
     }
 }

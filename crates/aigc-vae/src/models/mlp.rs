@@ -19,9 +19,9 @@ pub struct MlpVaeConfig {
     /// Shape of an image.
     pub shape: ImageShape,
     /// Width of the hidden layers.
-    pub hidden: usize,
+    pub hidden_dim: usize,
     /// Latent dimensions.
-    pub latent: usize,
+    pub latent_dim: usize,
     /// What the decoder's outputs are.
     pub likelihood: LikelihoodKind,
     /// Between the layers.
@@ -33,8 +33,8 @@ impl MlpVaeConfig {
     pub fn new(shape: ImageShape) -> Self {
         Self {
             shape,
-            hidden: 400,
-            latent: 20,
+            hidden_dim: 400,
+            latent_dim: 20,
             likelihood: LikelihoodKind::Bernoulli,
             activation: Activation::Relu,
         }
@@ -45,15 +45,20 @@ impl MlpVaeConfig {
     /// # Errors
     /// [`Error::Config`](aigc_core::Error::Config) for values out of range.
     pub fn init(&self, device: &Device) -> Result<MlpVae> {
-        check(self.shape, self.latent, self.hidden, self.likelihood)?;
+        check(
+            self.shape,
+            self.latent_dim,
+            self.hidden_dim,
+            self.likelihood,
+        )?;
         let linear = |i, o| LinearConfig::new(i, o).init(device);
         let pixels = self.shape.numel();
         Ok(MlpVae {
-            encoder: linear(pixels, self.hidden),
-            mean: linear(self.hidden, self.latent),
-            logvar: linear(self.hidden, self.latent),
-            decoder: linear(self.latent, self.hidden),
-            output: linear(self.hidden, pixels),
+            encoder: linear(pixels, self.hidden_dim),
+            mean: linear(self.hidden_dim, self.latent_dim),
+            logvar: linear(self.hidden_dim, self.latent_dim),
+            decoder: linear(self.latent_dim, self.hidden_dim),
+            output: linear(self.hidden_dim, pixels),
             config: self.clone(),
         })
     }
@@ -98,11 +103,11 @@ impl Vae for MlpVae {
         )
     }
 
-    fn latent(&self) -> usize {
-        self.config.latent
+    fn latent_dim(&self) -> usize {
+        self.config.latent_dim
     }
 
-    fn shape(&self) -> ImageShape {
+    fn sample_shape(&self) -> ImageShape {
         self.config.shape
     }
 }

@@ -63,17 +63,17 @@ impl Vae for AnyVae {
         }
     }
 
-    fn latent(&self) -> usize {
+    fn latent_dim(&self) -> usize {
         match self {
-            AnyVae::Mlp(model) => model.latent(),
-            AnyVae::Conv(model) => model.latent(),
+            AnyVae::Mlp(model) => model.latent_dim(),
+            AnyVae::Conv(model) => model.latent_dim(),
         }
     }
 
-    fn shape(&self) -> ImageShape {
+    fn sample_shape(&self) -> ImageShape {
         match self {
-            AnyVae::Mlp(model) => model.shape(),
-            AnyVae::Conv(model) => model.shape(),
+            AnyVae::Mlp(model) => model.sample_shape(),
+            AnyVae::Conv(model) => model.sample_shape(),
         }
     }
 }
