@@ -10,7 +10,7 @@ use aigc_core::{
     device::{self, BACKENDS, available_backends},
     train::{Event, Trainer, TrainerConfig},
 };
-use aigc_vae::{Beta, VaeObjective};
+use aigc_vae::{KlWeight, VaeObjective};
 use anyhow::{Context, Result};
 use burn::tensor::Device;
 use clap::Parser;
@@ -128,7 +128,7 @@ fn tried(device: &Device) -> Result<Value> {
             }
         })
         .fit(
-            VaeObjective::new(Beta::default())?,
+            VaeObjective::new(KlWeight::default())?,
             config.init(device)?,
             &DataLoader::new(digits::load(), collate_images, loader)?,
             &RunDir::create(folder.path().join("run"))?,

@@ -58,7 +58,7 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
             save_image(&samples.images, grid, &at.run.sample_path(at.step, "png"))
         })
         .fit(learning, network, &images.train, run)?;
-    if trained.reason == StopReason::Interrupted {
+    if trained.stop_reason == StopReason::Interrupted {
         say_how_to_go_on(trained.step, run);
         return Ok(());
     }

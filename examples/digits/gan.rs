@@ -69,7 +69,7 @@ pub(crate) fn run(
             )
         })
         .fit(players, gan, &images.train, run)?;
-    if trained.reason == StopReason::Interrupted {
+    if trained.stop_reason == StopReason::Interrupted {
         say_how_to_go_on(trained.step, run);
         return Ok(());
     }

@@ -60,7 +60,7 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
             run,
         )?;
 
-    if trained.reason == StopReason::Interrupted {
+    if trained.stop_reason == StopReason::Interrupted {
         say_how_to_go_on(trained.step, run);
         return Ok(());
     }

@@ -63,7 +63,7 @@ fn main() -> Result<()> {
     };
     written.check(&tokenizer)?;
 
-    let model = Gpt2Config::nano(tokenizer.vocabulary(), 64, [4, 4, 192]);
+    let model = Gpt2Config::nano(tokenizer.vocab_size(), 64, [4, 4, 192]);
     let windows = TokenDataset::new(tokenizer.encode(&text)?, model.n_positions, 1)?;
     let (learned, held_out) = windows.split(0.95)?;
     let trainer = TrainerConfig {

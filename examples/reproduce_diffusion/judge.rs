@@ -116,7 +116,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     if images.shape.channels != 1 {
         return Err(Error::config("data", images.shape, "grey images, for a LeNet-5").into());
     }
-    let lenet = LeNet5::open(&options.judge, &device)?;
+    let lenet = LeNet5::from_file(&options.judge, &device)?;
     let bench = Bench {
         pipeline: &pipeline,
         lenet,
@@ -232,10 +232,10 @@ fn moments(
     options: &Options,
     device: &Device,
 ) -> Result<FeatureStatistics> {
-    let lenet = LeNet5::open(&options.judge, device)?;
+    let lenet = LeNet5::from_file(&options.judge, device)?;
     let mut real = FeatureStatistics::new(LeNet5::FEATURES)?;
-    for batch in test.pass() {
-        real.add(&lenet.classify(batch?.images(device)).features)?;
+    for batch in test.iter_once() {
+        real.add(&lenet.classify(batch?.to_tensor(device)).features)?;
     }
     Ok(real)
 }
@@ -272,14 +272,14 @@ impl Bench<'_> {
             .with_batch_size(100)?;
         let known = self.pipeline.labels().len();
         let sampler = if known > 0 {
-            sampler.knowing(known)?
+            sampler.with_num_classes(known)?
         } else {
             sampler
         };
         if scale == 1.0 {
             Ok(sampler)
         } else {
-            sampler.guided(ClassifierFreeGuidance::new(scale))
+            sampler.with_guidance(ClassifierFreeGuidance::new(scale))
         }
     }
 
@@ -291,7 +291,7 @@ impl Bench<'_> {
                 .lenet
                 .classify(images.clone().narrow(0, start, 500.min(n - start)));
             rows.extend(verdict.features.to_data().iter::<f64>());
-            read.extend(verdict.classes());
+            read.extend(verdict.predictions());
         }
         let right = read
             .iter()
@@ -317,7 +317,7 @@ impl Bench<'_> {
         for scale in [1.0, scale] {
             let samples = self
                 .sampler(solver, 20, scale)?
-                .of(classes.clone())
+                .with_classes(classes.clone())
                 .sample(n, self.seed)?;
             let judged = self.judge(&samples.images, samples.classes.as_deref())?;
             let share = 100.0 * judged.right as f64 / n as f64;
@@ -406,13 +406,13 @@ impl Bench<'_> {
         n: usize,
     ) -> anyhow::Result<()> {
         let likelihood = BitsPerDim::new(&self.pipeline.network, noise, prediction, &self.device)?;
-        let mut rng = Rng::keyed(self.seed, "bits", 0);
+        let mut rng = Rng::stream(self.seed, "bits", 0);
         let (mut bound, mut flow) = (Vec::new(), Vec::new());
-        for batch in test.pass() {
-            let batch = batch?.first(n - bound.len());
-            let classes = self.pipeline.network.classes().and(batch.label_values());
-            bound.extend(likelihood.bound(&batch, classes, 200, &mut rng)?);
-            flow.extend(likelihood.flow(&batch, classes, 50, &mut rng)?);
+        for batch in test.iter_once() {
+            let batch = batch?.take(n - bound.len());
+            let classes = self.pipeline.network.num_classes().and(batch.labels());
+            bound.extend(likelihood.variational_bound(&batch, classes, 200, &mut rng)?);
+            flow.extend(likelihood.probability_flow(&batch, classes, 50, &mut rng)?);
             if bound.len() >= n {
                 break;
             }
@@ -420,8 +420,8 @@ impl Bench<'_> {
         println!(
             "bits per dimension of {} test images, their classes told: variational bound {:.3}, probability flow {:.3}",
             bound.len(),
-            Estimate::of(&bound)?,
-            Estimate::of(&flow)?,
+            Estimate::from_samples(&bound)?,
+            Estimate::from_samples(&flow)?,
         );
         Ok(())
     }

@@ -80,7 +80,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     let config = TrainerConfig {
         seed: options.run.seed,
         learning_rate: options.rate,
-        schedule: LrSchedule::cosine(500),
+        lr_schedule: LrSchedule::cosine(500),
         optimizer: OptimizerConfig::adam(0.9, 0.99),
         max_grad_norm: Some(1.0),
         ema: Some(EmaConfig::new(0.9995)),
@@ -109,10 +109,10 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         .with_model_config(&model)?
         .with_objective_config(&objective)?
         .with_data_config(&options.data)?
-        .preview(|network: &UNet2dModel, at| {
+        .with_preview(|network: &UNet2dModel, at| {
             let sampler = DiffusionSampler::new(network, &scheduler, 20, shape, &device)?;
             let samples = match classes {
-                Some(classes) => sampler.knowing(classes - 1)?.class_grid(10, 0)?,
+                Some(classes) => sampler.with_num_classes(classes - 1)?.class_grid(10, 0)?,
                 None => sampler.sample(100, 0)?,
             };
             save_image(
@@ -122,7 +122,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
             )
         })
         .fit(learning, network, &images.train, &run)?;
-    if trained.reason == StopReason::Interrupted {
+    if trained.stop_reason == StopReason::Interrupted {
         say_how_to_go_on(trained.step, &run);
         return Ok(());
     }
@@ -137,7 +137,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     println!(
         "{} steps, {} of them now in {minutes:.1} minutes; the pipeline is in {}",
         trained.step,
-        trained.made,
+        trained.steps_run,
         folder.display()
     );
     Ok(())

@@ -85,7 +85,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     let data = mixture.clone().with_points(100_000, seed);
     let loader = DataLoaderConfig {
         batch_size: options.batch,
-        shuffle: Some(seed),
+        shuffle_seed: Some(seed),
         ..DataLoaderConfig::default()
     };
     let loader = DataLoader::new(data, collate_points, loader)?;
@@ -101,7 +101,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     let mut objective = options.method.objective(options.gamma.unwrap_or(gamma));
     objective.discriminator_steps = options.discriminator_steps.unwrap_or(discriminator_steps);
     for penalty in &mut objective.penalties {
-        penalty.every = options.every.unwrap_or(every);
+        penalty.interval = options.every.unwrap_or(every);
     }
     let config = options.run.config(trainer(
         seed,
@@ -113,7 +113,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     let learning = GanObjective::new(objective.clone(), &gan)?;
     let run = options.run.run("gaussians")?;
     let points = |generator: &AnyGenerator| -> Vec<[f32; 2]> {
-        let z = Rng::keyed(seed, "points", 0).normal([POINTS, generator.latent()], &device);
+        let z = Rng::stream(seed, "points", 0).normal([POINTS, generator.latent_dim()], &device);
         let values = generator
             .generate(z, None)
             .into_data()
@@ -129,20 +129,20 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         .trainer(config, stop, 100)
         .with_model_config(&model)?
         .with_objective_config(&objective)?
-        .evaluate(|gan: &AnyGan| {
+        .with_evaluation(|gan: &AnyGan| {
             let coverage = mixture.coverage(&points(&gan.generator));
             Ok(vec![
-                ("within".into(), coverage.within),
+                ("within".into(), coverage.high_quality_fraction),
                 ("modes".into(), coverage.modes as f64),
-                ("rarest".into(), coverage.rarest),
+                ("rarest".into(), coverage.rarest_mode_ratio),
             ])
         })
         .fit(learning, gan, &loader, &run)?;
-    if trained.reason == StopReason::Interrupted {
+    if trained.stop_reason == StopReason::Interrupted {
         say_how_to_go_on(trained.step, &run);
         return Ok(());
     }
-    let mut rng = Rng::keyed(seed, "standing", 0);
+    let mut rng = Rng::stream(seed, "standing", 0);
     let made = points(&standing_statistics(
         &trained.model.generator,
         50,
@@ -165,8 +165,8 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         seed,
         coverage.modes,
         mixture.modes(),
-        100.0 * coverage.within,
-        coverage.rarest,
+        100.0 * coverage.high_quality_fraction,
+        coverage.rarest_mode_ratio,
         trained.step,
         picture.display()
     );

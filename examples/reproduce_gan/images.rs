@@ -66,7 +66,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     let judge = options
         .judge
         .as_ref()
-        .map(|path| LeNet5::open(path, &device))
+        .map(|path| LeNet5::from_file(path, &device))
         .transpose()?;
     let shape = images.shape;
     if judge.is_some() && shape.channels != 1 {
@@ -91,13 +91,13 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         None
     };
     if let Some(other) =
-        classes.filter(|classes| judge.is_some() && classes.count != LeNet5::CLASSES)
+        classes.filter(|classes| judge.is_some() && classes.num_classes != LeNet5::CLASSES)
     {
         let expected = format!(
             "{}, which a LeNet-5 knows; leave --judge out",
             LeNet5::CLASSES
         );
-        return Err(Error::config("classes", other.count, expected).into());
+        return Err(Error::config("classes", other.num_classes, expected).into());
     }
     let by_norm = classes.map(|classes| ClassConditioning {
         generator: GeneratorConditioning::ConditionalBatchNorm,
@@ -132,8 +132,8 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     let grid = ImageGrid::new(10, shape.width);
     let preview = |gan: &AnyGan, n: usize| -> aigc_core::Result<_> {
         let sampler = GanSampler::new(&gan.generator, &device);
-        let mut rng = Rng::keyed(seed, "preview", 0);
-        if gan.generator.classes().is_some() {
+        let mut rng = Rng::stream(seed, "preview", 0);
+        if gan.generator.num_classes().is_some() {
             sampler.class_grid(n / 10, &mut rng)
         } else {
             sampler.sample(n, &mut rng)
@@ -145,7 +145,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         .with_model_config(&model)?
         .with_objective_config(&objective)?
         .with_data_config(&options.data)?
-        .preview(|gan, at| {
+        .with_preview(|gan, at| {
             save_image(
                 &preview(gan, 100)?,
                 grid,
@@ -153,14 +153,14 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
             )
         })
         .fit(learning, gan, &images.train, &run)?;
-    if trained.reason == StopReason::Interrupted {
+    if trained.stop_reason == StopReason::Interrupted {
         say_how_to_go_on(trained.step, &run);
         return Ok(());
     }
     let minutes = trained.elapsed.as_secs_f64() / 60.0;
     println!(
         "{} steps, {} of them now in {minutes:.2} minutes",
-        trained.step, trained.made
+        trained.step, trained.steps_run
     );
     pictures(&trained.model, &images.train, &run, grid, seed, &device)?;
     if let Some(judge) = &judge {
@@ -173,7 +173,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
             &images.held_out,
             &device,
         )?;
-        let mut rng = Rng::keyed(seed, "standing", 0);
+        let mut rng = Rng::stream(seed, "standing", 0);
         let standing = standing_statistics(generator, 100, 256, &mut rng, &device)?;
         report(
             "averaged, standing statistics",
@@ -186,7 +186,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         // What a plain loop, without averaging, ends with.
         let live = aigc_core::weights::load_weights(
             model.init(&device)?,
-            &run.latest()?.file("model.safetensors"),
+            &run.latest_checkpoint()?.path("model.safetensors"),
         )?;
         report(
             "last weights",
@@ -211,9 +211,9 @@ fn pictures(
 ) -> anyhow::Result<()> {
     let sampler = GanSampler::new(&gan.generator, device);
     let at = |name: &str| run.path().join(name);
-    let mut rng = Rng::keyed(seed, "pictures", 0);
+    let mut rng = Rng::stream(seed, "pictures", 0);
     save_image(&sampler.sample(100, &mut rng)?, grid, &at("samples.png"))?;
-    if gan.generator.classes().is_some() {
+    if gan.generator.num_classes().is_some() {
         save_image(&sampler.class_grid(10, &mut rng)?, grid, &at("classes.png"))?;
     }
     save_gif(
@@ -225,16 +225,16 @@ fn pictures(
     let samples = sampler.sample(10, &mut rng)?;
     // Batch by batch: the nearest of each is held against the nearest so far.
     let mut best: Vec<Option<(f64, aigc_core::burn::tensor::Tensor<4>)>> = vec![None; 10];
-    for batch in train.pass() {
+    for batch in train.iter_once() {
         let batch = batch?;
         let known = NearestNeighbors::from_batch(&batch, device)?;
-        for (i, near) in known.nearest(&samples, 1)?.into_iter().enumerate() {
+        for (i, near) in known.kneighbors(&samples, 1)?.into_iter().enumerate() {
             let (index, distance) = near[0];
             if best[i]
                 .as_ref()
                 .is_none_or(|(nearest, _)| distance < *nearest)
             {
-                best[i] = Some((distance, batch.images(device).narrow(0, index, 1)));
+                best[i] = Some((distance, batch.to_tensor(device).narrow(0, index, 1)));
             }
         }
     }
@@ -271,22 +271,22 @@ fn report(
         FeatureStatistics::new(LeNet5::FEATURES)?,
         FeatureStatistics::new(LeNet5::FEATURES)?,
     );
-    for batch in test.pass() {
-        real.add(&judge.classify(batch?.images(device)).features)?;
+    for batch in test.iter_once() {
+        real.add(&judge.classify(batch?.to_tensor(device)).features)?;
     }
-    let mut rng = Rng::keyed(options.run.seed, "judged", 0);
+    let mut rng = Rng::stream(options.run.seed, "judged", 0);
     let sampler = GanSampler::new(generator, device);
     let mut histogram = ClassHistogram::new(LeNet5::CLASSES)?;
     let (mut right, mut left) = (0, options.samples);
     while left > 0 {
         let n = left.min(500);
-        let (pictures, asked) = match generator.classes() {
-            Some(_) => sampler.labelled(n, &mut rng)?,
+        let (pictures, asked) = match generator.num_classes() {
+            Some(_) => sampler.sample_with_labels(n, &mut rng)?,
             None => (sampler.sample(n, &mut rng)?, Vec::new()),
         };
         let verdict = judge.classify(pictures);
         fake.add(&verdict.features)?;
-        let read = verdict.classes();
+        let read = verdict.predictions();
         right += read.iter().zip(&asked).filter(|(a, b)| a == b).count();
         histogram.add(read)?;
         left -= n;
@@ -300,7 +300,7 @@ fn report(
         histogram.total_variation(),
         histogram.kl_to_uniform()
     );
-    if generator.classes().is_some() {
+    if generator.num_classes().is_some() {
         println!(
             "{what}: {:.2} % read as the class asked for",
             100.0 * right as f64 / options.samples as f64

@@ -75,7 +75,7 @@ fn trainer(
     TrainerConfig {
         seed,
         learning_rate,
-        schedule,
+        lr_schedule: schedule,
         optimizer: OptimizerConfig::adam(betas[0], betas[1]),
         ema: Some(EmaConfig::new(0.999)),
         save_steps: 1000,

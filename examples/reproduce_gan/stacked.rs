@@ -3,7 +3,7 @@
 
 use crate::{Method, trainer};
 use aigc_core::{
-    Error, Result,
+    CancelToken, Error, Result,
     burn::tensor::Device,
     data::{
         DataLoader, DataLoaderConfig, Dataset, Image, ImageShape, collate_images,
@@ -12,7 +12,7 @@ use aigc_core::{
     eval::{ClassHistogram, Classifier, LeNet5},
     output::{ImageGrid, save_image},
     rng::Rng,
-    train::{CancelToken, Event, LrSchedule, StopReason, TrainerConfig},
+    train::{Event, LrSchedule, StopReason, TrainerConfig},
 };
 use aigc_examples::{RunOptions, say_how_to_go_on};
 use aigc_gan::{
@@ -62,9 +62,9 @@ impl Dataset for Stacked {
     }
 
     fn get(&self, index: usize) -> Result<Image> {
-        let mut rng = Rng::keyed(self.seed, "stacked", index as u64);
+        let mut rng = Rng::stream(self.seed, "stacked", index as u64);
         let digits = (0..3)
-            .map(|_| self.digits.get(rng.below(self.digits.len())))
+            .map(|_| self.digits.get(rng.random_index(self.digits.len())))
             .collect::<Result<Vec<_>>>()?;
         let label = digits.iter().try_fold(0, |number, digit| {
             digit.label.map(|label| 10 * number + label)
@@ -86,7 +86,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         return Err(Error::config("samples", 0, "at least 1").into());
     }
     let digits = MnistDataset::from_dir(&options.data, Split::Train)?;
-    let judge = LeNet5::open(&options.judge, &device)?;
+    let judge = LeNet5::from_file(&options.judge, &device)?;
     let ImageShape { height, width, .. } = digits.shape();
     let stacked = Stacked {
         digits,
@@ -95,7 +95,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     };
     let loader = DataLoaderConfig {
         batch_size: 64,
-        shuffle: Some(seed),
+        shuffle_seed: Some(seed),
         ..DataLoaderConfig::default()
     };
     let loader = DataLoader::new(stacked, collate_images, loader)?;
@@ -130,21 +130,21 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         .trainer(config, stop, 100)
         .with_model_config(&model)?
         .with_objective_config(&objective)?
-        .observe(|event: &Event<'_>| {
+        .with_callback(|event: &Event<'_>| {
             if let Event::Evaluated { step, metrics, .. } = event {
                 eprintln!("step {step}: {metrics:?}");
             }
         })
-        .evaluate(|gan: &AnyGan| {
+        .with_evaluation(|gan: &AnyGan| {
             let histogram = modes(&gan.generator, &judge, options.samples, seed, &device)?;
             Ok(vec![
                 ("kl".into(), histogram.kl_to_uniform()),
-                ("modes".into(), histogram.covered() as f64),
+                ("modes".into(), histogram.num_seen() as f64),
             ])
         })
-        .preview(|gan: &AnyGan, at| {
+        .with_preview(|gan: &AnyGan, at| {
             let sampler = GanSampler::new(&gan.generator, &device);
-            let pictures = sampler.sample(100, &mut Rng::keyed(seed, "preview", 0))?;
+            let pictures = sampler.sample(100, &mut Rng::stream(seed, "preview", 0))?;
             save_image(
                 &pictures,
                 ImageGrid::new(10, width),
@@ -152,22 +152,22 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
             )
         })
         .fit(learning, gan, &loader, &run)?;
-    if trained.reason == StopReason::Interrupted {
+    if trained.stop_reason == StopReason::Interrupted {
         say_how_to_go_on(trained.step, &run);
         return Ok(());
     }
-    let mut rng = Rng::keyed(seed, "standing", 0);
+    let mut rng = Rng::stream(seed, "standing", 0);
     let generator = standing_statistics(&trained.model.generator, 50, 256, &mut rng, &device)?;
     let histogram = modes(&generator, &judge, options.samples, seed, &device)?;
     println!(
         "{:?} seed {}: {} of 1000 modes in {} samples, KL to uniform {:.4}; {} steps, {} of them now in {:.1} minutes",
         options.method,
         seed,
-        histogram.covered(),
+        histogram.num_seen(),
         histogram.total(),
         histogram.kl_to_uniform(),
         trained.step,
-        trained.made,
+        trained.steps_run,
         trained.elapsed.as_secs_f64() / 60.0
     );
     Ok(())
@@ -182,7 +182,7 @@ fn modes(
     device: &Device,
 ) -> Result<ClassHistogram> {
     let sampler = GanSampler::new(generator, device);
-    let mut rng = Rng::keyed(seed, "judged", 0);
+    let mut rng = Rng::stream(seed, "judged", 0);
     let mut histogram = ClassHistogram::new(1000)?;
     let mut left = samples;
     while left > 0 {
@@ -191,7 +191,7 @@ fn modes(
         let [_, channels, height, width] = pictures.dims();
         let read = judge
             .classify(pictures.reshape([n * channels, 1, height, width]))
-            .classes();
+            .predictions();
         histogram.add(
             read.chunks_exact(3)
                 .map(|digits| 100 * digits[0] + 10 * digits[1] + digits[2]),

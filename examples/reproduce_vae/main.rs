@@ -52,14 +52,14 @@ fn main() -> anyhow::Result<()> {
         .trainer(config, stop_on_ctrl_c(), 100)
         .with_model_config(&model)?
         .with_data_config(&args.data)?
-        .with_evaluation(|model| held_out(model, &images.held_out, &device, 0))
+        .with_evaluation(|model| evaluate(model, &images.held_out, &device, 0))
         .fit(
             VaeObjective::new(KlWeight::default())?,
             model.init(&device)?,
             &images.train,
             &run,
         )?;
-    if trained.reason == StopReason::Interrupted {
+    if trained.stop_reason == StopReason::Interrupted {
         say_how_to_go_on(trained.step, &run);
         return Ok(());
     }
@@ -67,8 +67,8 @@ fn main() -> anyhow::Result<()> {
     println!(
         "{} steps, {} of them now in {minutes:.2} minutes ({:.0} per minute); test {:?} nats per image over {} images",
         trained.step,
-        trained.made,
-        trained.made as f64 / minutes,
+        trained.steps_run,
+        trained.steps_run as f64 / minutes,
         trained.metrics,
         images.held_out.num_items()
     );

@@ -273,7 +273,7 @@ fn take(
         }
         let batch = batch?.take(left);
         left -= batch.len();
-        images.push(batch.images(device));
+        images.push(batch.to_tensor(device));
     }
     Ok(images)
 }

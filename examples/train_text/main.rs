@@ -168,7 +168,7 @@ fn begin(args: &Args, device: &Device) -> Result<(RunDir, Settings, Box<dyn Toke
     let text = args.text.as_deref().context("--text FILE is missing")?;
     let from = args.from.as_deref().map(model_folder).transpose()?;
     // What cannot be read is named when its tokens are written.
-    let readable = lines(text)?.map_while(Result::ok);
+    let readable = read_lines(text)?.map_while(Result::ok);
     let tokenizer: Box<dyn Tokenizer> = match (&from, args.tokens) {
         (Some(folder), _) => tokenizer::from_pretrained(folder)?,
         (None, TokenIds::Characters) => Box::new(CharacterTokenizer::train(readable)),
@@ -185,7 +185,7 @@ fn begin(args: &Args, device: &Device) -> Result<(RunDir, Settings, Box<dyn Toke
                 resid_pdrop: dropout,
                 embd_pdrop: dropout,
                 attn_pdrop: dropout,
-                ..Gpt2Config::nano(tokenizer.vocabulary(), args.context.unwrap_or(64), sizes)
+                ..Gpt2Config::nano(tokenizer.vocab_size(), args.context.unwrap_or(64), sizes)
             }
         }
     };

@@ -370,13 +370,13 @@ fn bad_images_among_good_ones_are_fatal_or_skipped_by_choice() {
         DataLoader::new(images, collate_images, config).unwrap()
     };
     let fatal = load(OnReadError::Fail)
-        .batches(0)
+        .iter_from(0)
         .next_batch()
         .unwrap_err()
         .to_string();
     assert!(fatal.contains("2.png"), "{fatal}");
     let skipping = load(OnReadError::Skip);
-    assert_eq!(skipping.batches(0).next_batch().unwrap().len(), 6);
+    assert_eq!(skipping.iter_from(0).next_batch().unwrap().len(), 6);
     assert!(matches!(&skipping.skipped()[..], [one] if one.contains("2.png")));
 }
 
@@ -386,7 +386,7 @@ fn folders_without_images_and_shapes_that_cannot_be() {
     std::fs::write(folder.path().join("notes.txt"), "hello").unwrap();
     let open = |shape, labels| {
         let config = ImageFolderConfig {
-            labels,
+            class_labels: labels,
             ..ImageFolderConfig::new(shape)
         };
         ImageFolder::open(folder.path(), config)
@@ -419,7 +419,7 @@ fn fit(run: &RunDir, start: StartFrom, steps: usize) -> Result<usize> {
         ..TrainerConfig::new(steps)
     };
     let net = Net::new(&device("flex").unwrap());
-    let trained = Trainer::new(config).start(start).fit(
+    let trained = Trainer::new(config).with_start(start).fit(
         NoisyRegression::default(),
         net,
         &row_loader(8, 0),
@@ -536,7 +536,7 @@ fn well_signed_nonsense_in_a_checkpoint() {
     let read = |file| {
         (
             file,
-            std::fs::read(run.latest().unwrap().file(file)).unwrap(),
+            std::fs::read(run.latest_checkpoint().unwrap().path(file)).unwrap(),
         )
     };
     let good = BTreeMap::from(["state.json", "model.safetensors", "optimizer-model.bpk"].map(read));
@@ -546,13 +546,13 @@ fn well_signed_nonsense_in_a_checkpoint() {
             let bytes = good[file].clone();
             match &content {
                 Some(content) if file == name => {
-                    std::fs::write(writer.file(file), content).unwrap()
+                    std::fs::write(writer.path(file), content).unwrap()
                 }
                 None if file == name => {}
-                _ => std::fs::write(writer.file(file), bytes).unwrap(),
+                _ => std::fs::write(writer.path(file), bytes).unwrap(),
             }
         }
-        writer.finish(4).unwrap();
+        writer.commit(4).unwrap();
         fit(&run, StartFrom::Resume, 6).unwrap_err().to_string()
     };
     assert!(resign("state.json", Some(b"[]".to_vec())).contains("state.json"));
@@ -569,7 +569,7 @@ fn weights_that_do_not_fit() {
     let device = device("flex").unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("w.safetensors");
-    let linear = |i, o| LinearConfig::new(i, o).init(&device).seeded(1);
+    let linear = |i, o| LinearConfig::new(i, o).init(&device).init_weights(1);
     save_weights(&linear(3, 2), &path).unwrap();
     assert!(load_weights(linear(3, 2), &path).is_ok());
     let error = |model| load_weights(model, &path).unwrap_err().to_string();
@@ -639,10 +639,10 @@ fn weights_that_do_not_fit() {
 fn optimizer_state_of_another_optimizer_or_model_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let run = trained(&folder.path().join("run"));
-    let file = run.latest().unwrap().file("optimizer-model.bpk");
+    let file = run.latest_checkpoint().unwrap().path("optimizer-model.bpk");
     // The file was saved by Adam, with a momentum that RMSprop knows nothing of.
     let rms: ModuleOptimizer = burn::optim::RmsPropConfig::new().init();
-    let net = Net::new(&device("flex").unwrap()).seeded(0).train();
+    let net = Net::new(&device("flex").unwrap()).init_weights(0).train();
     let foreign = load_optimizer(rms.clone(), &net, &file)
         .err()
         .unwrap()
@@ -823,19 +823,19 @@ fn broken_model_configurations() {
 fn altered(good: &[u8], rng: &mut Rng) -> Vec<u8> {
     let mut bytes = good.to_vec();
     let place = |rng: &mut Rng| {
-        let end = if rng.below(2) == 0 {
+        let end = if rng.random_index(2) == 0 {
             good.len()
         } else {
             good.len().min(400)
         };
-        rng.below(end)
+        rng.random_index(end)
     };
-    let (at, n) = (place(rng), 1 + rng.below(8));
-    match rng.below(6) {
+    let (at, n) = (place(rng), 1 + rng.random_index(8));
+    match rng.random_index(6) {
         0 => bytes.truncate(at),
         1 => drop(bytes.drain(at..(at + n).min(good.len()))),
         2 => {
-            let from = rng.below(good.len() - n);
+            let from = rng.random_index(good.len() - n);
             bytes
                 .splice(at..at, good[from..from + n].iter().copied())
                 .for_each(drop);
@@ -843,9 +843,9 @@ fn altered(good: &[u8], rng: &mut Rng) -> Vec<u8> {
         how => (0..n).for_each(|_| {
             let at = place(rng);
             bytes[at] = match how {
-                3 => rng.below(256) as u8,
-                4 => bytes[at] ^ 1 << rng.below(8),
-                _ => good[rng.below(good.len())],
+                3 => rng.random_index(256) as u8,
+                4 => bytes[at] ^ 1 << rng.random_index(8),
+                _ => good[rng.random_index(good.len())],
             };
         }),
     }
@@ -859,16 +859,16 @@ fn with_another_value(json: &mut Value, rng: &mut Rng) {
         Value::Object(fields) => fields.values_mut().collect(),
         _ => vec![],
     };
-    if !inside.is_empty() && rng.below(6) > 0 {
-        let at = rng.below(inside.len());
+    if !inside.is_empty() && rng.random_index(6) > 0 {
+        let at = rng.random_index(inside.len());
         return with_another_value(inside.into_iter().nth(at).expect("it is inside"), rng);
     }
     let others = [
         json!([null, true, "", "a", "ByteLevel", [], [[]], {}]),
         json!([-1, 0, 1, 3, 1024, 1 << 24, u32::MAX, u64::MAX, 0.5, 1e308]),
     ];
-    let others = others[rng.below(2)].as_array().expect("a list");
-    *json = others[rng.below(others.len())].clone();
+    let others = others[rng.random_index(2)].as_array().expect("a list");
+    *json = others[rng.random_index(others.len())].clone();
 }
 
 /// Opens a folder with each of `files` altered in `cases` ways: a panic fails, an error names the
@@ -931,11 +931,11 @@ fn copied(fixture: &str) -> tempfile::TempDir {
 fn altered_files_of_language_models() {
     let flex = device("flex").unwrap();
     let use_it = |model: Gpt2| {
-        let n = model.context().min(5);
+        let n = model.max_position_embeddings().min(5);
         let logits = model.forward(Tensor::<2, Int>::zeros([1, n], &flex));
         assert_eq!(
             logits.into_data().iter::<f32>().count(),
-            n * model.vocabulary()
+            n * model.vocab_size()
         );
     };
     for (name, files) in [
@@ -1011,7 +1011,7 @@ fn altered_options_of_generation() {
         .unwrap();
         alter_each(folder.path(), &["generation_config.json"], 500, || {
             let (config, _) = GenerationConfig::open(folder.path())?;
-            let is_valid = config.validate(model.vocabulary());
+            let is_valid = config.validate(model.vocab_size());
             // What is too much for a test is no mistake.
             if is_valid.is_ok() && config.num_beams.saturating_mul(config.num_return_sequences) > 16
             {
@@ -1034,12 +1034,12 @@ fn altered_files_of_tokenizers() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
     let open = || -> Result<()> {
-        let tokenizer = tokenizer::open(path)?;
+        let tokenizer = tokenizer::from_pretrained(path)?;
         if let Ok(tokens) = tokenizer.encode(&text[..100]) {
             assert!(
                 tokens
                     .iter()
-                    .all(|token| (*token as usize) < tokenizer.vocabulary())
+                    .all(|token| (*token as usize) < tokenizer.vocab_size())
             );
             tokenizer.decode(&tokens);
         }
@@ -1071,7 +1071,7 @@ fn altered_files_of_tokenizers() {
         trained.encode(&text).unwrap()
     );
     alter_each(path, &["vocab.json", "merges.txt"], 500, open);
-    CharacterTokenizer::of(&text).save(path).unwrap();
+    CharacterTokenizer::from_text(&text).save(path).unwrap();
     alter_each(path, &["characters.json"], 500, open);
     let tokens = path.join("text.tokens");
     let from = path.join("text.txt");

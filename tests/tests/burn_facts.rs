@@ -13,7 +13,7 @@ use burn::{
 #[test]
 fn a_plain_visit_misses_the_last_update_of_running_statistics_and_valid_does_not() {
     let device = device("flex").unwrap().autodiff();
-    let norm = BatchNormConfig::new(2).init(&device).seeded(0);
+    let norm = BatchNormConfig::new(2).init(&device).init_weights(0);
     norm.forward(Tensor::<2>::from_floats([[1.0, 2.0], [3.0, 5.0]], &device));
     let missed = bits(&norm)["running_mean"].clone();
     assert_eq!(
@@ -28,7 +28,7 @@ fn a_plain_visit_misses_the_last_update_of_running_statistics_and_valid_does_not
 #[test]
 fn a_clone_shares_running_statistics_and_valid_does_not() {
     let device = device("flex").unwrap().autodiff();
-    let norm = BatchNormConfig::new(1).init(&device).seeded(0);
+    let norm = BatchNormConfig::new(1).init(&device).init_weights(0);
     let (clone, own) = (norm.clone(), norm.valid());
     norm.forward(Tensor::<2>::from_floats([[1.0], [3.0]], &device));
     assert_ne!(bits(&clone.valid())["running_mean"], [0]);
@@ -50,7 +50,7 @@ fn parameters_are_drawn_late_and_once() {
     let net = Net::new(&device("flex").unwrap());
     assert!(!net.first.weight.is_initialized());
     let clone = net.clone();
-    assert_eq!(bits(&net.seeded(1)), bits(&clone));
+    assert_eq!(bits(&net.init_weights(1)), bits(&clone));
 }
 
 /// The trainer reseeds the backend before every step for this.

@@ -29,7 +29,7 @@ fn flex() -> Device {
 }
 
 fn loader() -> DataLoader<aigc_core::data::ImageBatch> {
-    let images = InMemory(digits::split().0.0[..64].to_vec());
+    let images = InMemory(digits::train_test_split().0.0[..64].to_vec());
     DataLoader::new(
         images,
         collate_images,
@@ -80,13 +80,13 @@ fn train(process: ForwardProcess, prediction: PredictionType, stops: &[usize]) -
             ..TrainerConfig::new(6)
         };
         let trained = Trainer::new(trainer)
-            .start(if attempt == 0 {
+            .with_start(if attempt == 0 {
                 StartFrom::Fresh
             } else {
                 StartFrom::Resume
             })
             .with_cancel(flag)
-            .observe(|event: &Event<'_>| {
+            .with_callback(|event: &Event<'_>| {
                 if let Event::Step(report) = event
                     && report.step == *stop
                 {
@@ -148,8 +148,8 @@ fn every_process_learns_and_is_sampled() {
         ),
     ];
     // Mean and deviation of the digits' values.
-    let batch = loader().pass().next().unwrap().unwrap();
-    let real = moments(&batch.images(&flex()));
+    let batch = loader().iter_once().next().unwrap().unwrap();
+    let real = moments(&batch.to_tensor(&flex()));
     for (process, prediction, scheduler) in cases {
         let network = tiny(None).init(&flex()).unwrap();
         let config = DiffusionObjectiveConfig {
@@ -183,7 +183,7 @@ fn every_process_learns_and_is_sampled() {
 fn latent_diffusion_goes_through_a_vae() {
     let folder = tempfile::tempdir().unwrap();
     let vae = VaeConfig::Mlp(MlpVaeConfig {
-        latent: 16,
+        latent_dim: 16,
         ..MlpVaeConfig::new(digits::SHAPE)
     })
     .init(&flex())
@@ -196,13 +196,13 @@ fn latent_diffusion_goes_through_a_vae() {
         .model;
     let shape = ImageShape::new(1, 4, 4);
     let autoencoder = SpatialLatents::new(vae, shape).unwrap();
-    let batch = loader().pass().next().unwrap().unwrap();
-    let latent = autoencoder.encode(batch.images(&flex()));
+    let batch = loader().iter_once().next().unwrap().unwrap();
+    let latent = autoencoder.encode(batch.to_tensor(&flex())).mode();
     let scale = 1.0 / latent.flatten::<1>(0, 3).var(0).sqrt().into_scalar::<f64>();
     let network = UNet2dConfig::small(shape, Some(11))
         .init(&flex())
         .unwrap()
-        .seeded(0);
+        .init_weights(0);
     let untrained = network.clone();
     let config = DiffusionObjectiveConfig {
         conditioning_dropout: 0.1,
@@ -210,7 +210,7 @@ fn latent_diffusion_goes_through_a_vae() {
     };
     let learning = DiffusionObjective::new(config, &network)
         .unwrap()
-        .through(autoencoder.clone(), scale)
+        .with_autoencoder(autoencoder.clone(), scale)
         .unwrap();
     let run = RunDir::create(folder.path().join("latent")).unwrap();
     let trainer = TrainerConfig {
@@ -228,12 +228,12 @@ fn latent_diffusion_goes_through_a_vae() {
     let sampler = |network| {
         DiffusionSampler::new(network, &ddim, 15, shape, &flex())
             .unwrap()
-            .through(&autoencoder, scale)
+            .with_autoencoder(&autoencoder, scale)
             .unwrap()
     };
     let make = |network| {
         sampler(network)
-            .knowing(10)
+            .with_num_classes(10)
             .unwrap()
             .sample(64, 0)
             .unwrap()
@@ -241,7 +241,7 @@ fn latent_diffusion_goes_through_a_vae() {
     };
     // As bright and as varied as what the autoencoder makes of the data, and so pixel by pixel, on
     // average.
-    let known = autoencoder.decode(autoencoder.encode(batch.images(&flex())));
+    let known = autoencoder.decode(autoencoder.encode(batch.to_tensor(&flex())).mode());
     let made = make(&trained);
     assert_eq!(made.dims(), [64, 1, 8, 8]);
     let (found, expected) = (moments(&made), moments(&known));
@@ -259,9 +259,9 @@ fn latent_diffusion_goes_through_a_vae() {
     assert!(near < 0.5 * far, "{near}, untrained {far}");
     assert!(
         sampler(&trained)
-            .guided(ClassifierFreeGuidance::new(2.0))
+            .with_guidance(ClassifierFreeGuidance::new(2.0))
             .unwrap()
-            .of(ClassLabels::All(3))
+            .with_classes(ClassLabels::All(3))
             .sample(4, 0)
             .is_ok()
     );
@@ -276,7 +276,7 @@ fn old_names_of_attention_are_read() {
         attention_head_dim: Some(4),
         ..tiny(None)
     };
-    let network = AnyDenoiser::from(config.init(&flex).unwrap().seeded(3));
+    let network = AnyDenoiser::from(config.init(&flex).unwrap().init_weights(3));
     network.save(folder.path()).unwrap();
     let path = folder.path().join("diffusion_pytorch_model.safetensors");
     let bytes = std::fs::read(&path).unwrap();
@@ -388,7 +388,7 @@ fn diffusers_opens_what_is_saved() {
             sample_size: Some(shape.into()),
             ..tiny(classes)
         };
-        let network: AnyDenoiser = config.init(&flex()).unwrap().seeded(1).into();
+        let network: AnyDenoiser = config.init(&flex()).unwrap().init_weights(1).into();
         let pipeline = Pipeline::new(network, scheduler, shape).unwrap();
         let pipeline = match classes {
             Some(_) => pipeline
@@ -405,7 +405,7 @@ fn diffusers_opens_what_is_saved() {
         let steps = 6;
         let sampler = pipeline.sampler(steps, &flex()).unwrap();
         let sampler = if classes.is_some() {
-            sampler.of(ClassLabels::PerSample(vec![2, 0, 1]))
+            sampler.with_classes(ClassLabels::PerSample(vec![2, 0, 1]))
         } else {
             sampler
         };
@@ -436,9 +436,9 @@ fn diffusers_opens_what_is_saved() {
         num_embeds_ada_norm: 3,
         ..DitConfig::default()
     };
-    let network: AnyDenoiser = config.init(&flex()).unwrap().seeded(5).into();
+    let network: AnyDenoiser = config.init(&flex()).unwrap().init_weights(5).into();
     let class = Conditioning {
-        class: Some(Tensor::from_ints([2, 3], &flex())),
+        class_labels: Some(Tensor::from_ints([2, 3], &flex())),
         ..Conditioning::default()
     };
     let output = network.predict(x.clone(), time.clone(), &class);
@@ -470,10 +470,10 @@ fn diffusers_opens_what_is_saved() {
         attention_head_dim: PerBlock::One(2),
         ..UNet2dConditionConfig::default()
     };
-    let network: AnyDenoiser = config.init(&flex()).unwrap().seeded(5).into();
+    let network: AnyDenoiser = config.init(&flex()).unwrap().init_weights(5).into();
     let tokens = Rng::new(2).normal([2, 3, 6], &flex());
     let told = Conditioning {
-        tokens: Some(tokens.clone()),
+        encoder_hidden_states: Some(tokens.clone()),
         ..Conditioning::default()
     };
     let output = network.predict(x.clone(), time, &told);
@@ -512,7 +512,7 @@ fn diffusers_opens_what_is_saved() {
 /// Noise of one seed, whatever is made of it, and images of given noise.
 #[test]
 fn images_come_from_their_noise() {
-    let network: AnyDenoiser = tiny(None).init(&flex()).unwrap().seeded(1).into();
+    let network: AnyDenoiser = tiny(None).init(&flex()).unwrap().init_weights(1).into();
     let pipeline = Pipeline::new(network, DdimScheduler::default(), digits::SHAPE).unwrap();
     let sampler = pipeline.sampler(4, &flex()).unwrap();
     let by_seed = sampler.sample(3, 8).unwrap().images.into_data();

@@ -4,7 +4,7 @@ use aigc_core::{
     Error,
     data::{
         Dataset,
-        download::{MNIST_SOURCES, RemoteFile, fetch, mnist_files},
+        download::{MNIST_SOURCES, RemoteFile, download_files, mnist_files},
         idx::{MnistDataset, Split},
     },
 };
@@ -126,7 +126,7 @@ fn content() -> Vec<u8> {
 fn get(server: &Server, folder: &Path) -> Result<Vec<u64>, Error> {
     let mut seen = Vec::new();
     let files = [a_bin()];
-    fetch(&[&server.url], &files, folder, &mut |_, have, _| {
+    download_files(&[&server.url], &files, folder, &mut |_, have, _| {
         seen.push(have)
     })?;
     Ok(seen)
@@ -216,7 +216,7 @@ fn the_next_source_is_tried() {
         serve(HashMap::from([("a.bin".into(), content())]), Manner::Good),
     );
     let nobody = "http://127.0.0.1:1/";
-    fetch(
+    download_files(
         &[nobody, &bad.url, &good.url],
         &[a_bin()],
         folder.path(),
@@ -251,7 +251,7 @@ fn mnist_comes_through_as_it_is() {
         })
         .collect();
     let (folder, server) = (tempfile::tempdir().unwrap(), serve(files, Manner::Good));
-    fetch(
+    download_files(
         &[&server.url],
         &mnist_files(),
         folder.path(),

@@ -59,7 +59,7 @@ fn lenet_reads_mnist() {
         return;
     };
     let device: Device = device("flex").unwrap();
-    let judge = LeNet5::open(
+    let judge = LeNet5::from_file(
         &data.join("mnist-models/lenet5_csinva.safetensors"),
         &device,
     )
@@ -69,19 +69,19 @@ fn lenet_reads_mnist() {
         let images = MnistDataset::from_dir(&data.join("mnist"), part).unwrap();
         let loader = DataLoaderConfig {
             batch_size: 500,
-            shuffle: None,
-            workers: 0,
+            shuffle_seed: None,
+            num_workers: 0,
             ..DataLoaderConfig::default()
         };
         let loader = DataLoader::new(images, collate_images, loader).unwrap();
         let (mut right, mut features) = (0, FeatureStatistics::new(LeNet5::FEATURES).unwrap());
-        for batch in loader.pass() {
+        for batch in loader.iter_once() {
             let batch = batch.unwrap();
-            let verdict = judge.classify(batch.images(&device));
+            let verdict = judge.classify(batch.to_tensor(&device));
             right += verdict
-                .classes()
+                .predictions()
                 .iter()
-                .zip(batch.label_values().unwrap())
+                .zip(batch.labels().unwrap())
                 .filter(|(a, b)| a == b)
                 .count();
             features.add(&verdict.features).unwrap();

@@ -38,9 +38,9 @@ fn bars(shape: ImageShape, count: usize) -> Vec<Image> {
         let lit = |pixel: usize| row(pixel) * 3 / shape.height == class;
         let pixels = (0..shape.numel()).map(|p| {
             if lit(p) {
-                200 + rng.below(56) as u8
+                200 + rng.random_index(56) as u8
             } else {
-                rng.below(56) as u8
+                rng.random_index(56) as u8
             }
         });
         Image {
@@ -55,8 +55,8 @@ fn bars(shape: ImageShape, count: usize) -> Vec<Image> {
 fn batches(images: Vec<Image>, batch_size: usize) -> DataLoader<ImageBatch> {
     let config = DataLoaderConfig {
         batch_size,
-        shuffle: Some(1),
-        workers: 0,
+        shuffle_seed: Some(1),
+        num_workers: 0,
         ..DataLoaderConfig::default()
     };
     DataLoader::new(InMemory(images), collate_images, config).unwrap()
@@ -91,9 +91,9 @@ fn networks() -> Vec<GanConfig> {
             GeneratorConditioning::ConditionalBatchNorm,
         ] {
             let classes = critic.map(|critic| ClassConditioning {
-                count: 3,
+                num_classes: 3,
                 generator,
-                critic,
+                discriminator: critic,
             });
             let shape = ImageShape::new(1, 8, 8);
             for norm in [
@@ -119,7 +119,7 @@ fn networks() -> Vec<GanConfig> {
                 all.push(GanConfig::Mlp(MlpGanConfig {
                     hidden: vec![12],
                     discriminator_hidden: Some(vec![10, 6]),
-                    octaves: 2,
+                    num_fourier_frequencies: 2,
                     norm: true,
                     classes,
                     ..MlpGanConfig::new(shape)
@@ -139,8 +139,8 @@ fn networks() -> Vec<GanConfig> {
 #[test]
 fn every_network_makes_its_shape_and_all_of_it_learns() {
     for config in networks() {
-        let gan = config.init(&flex()).unwrap().seeded(2);
-        let shape = gan.generator.shape();
+        let gan = config.init(&flex()).unwrap().init_weights(2);
+        let shape = gan.generator.sample_shape();
         let before = bits(&gan);
         let (run, _keep) = run_folder();
         let objective =
@@ -182,13 +182,13 @@ fn sides_of_28_32_and_64_pixels_fit_by_themselves() {
                 ..R3ganConfig::new(shape)
             }),
         ] {
-            let gan = config.init(&flex()).unwrap().seeded(1);
+            let gan = config.init(&flex()).unwrap().init_weights(1);
             let x = gan.generator.generate(
-                Rng::new(1).normal([2, gan.generator.latent()], &flex()),
+                Rng::new(1).normal([2, gan.generator.latent_dim()], &flex()),
                 None,
             );
             assert_eq!(x.dims(), [2, 3, side, side]);
-            assert_eq!(gan.critic.score(x, None).dims(), [2]);
+            assert_eq!(gan.discriminator.score(x, None).dims(), [2]);
         }
     }
     assert_eq!(
@@ -241,10 +241,10 @@ fn train_with_everything(stops: &[usize]) -> (AnyGan, serde_json::Value) {
             target: -0.5,
             ..Ada::default()
         }),
-        penalties: vec![GradientPenalty::r1(1.0).lazily(3)],
+        penalties: vec![GradientPenalty::r1(1.0).with_interval(3)],
         discriminator_steps: 2,
         monitor: Some(CollapseMonitor {
-            every: 2,
+            interval: 2,
             ..CollapseMonitor::default()
         }),
         ..GanObjectiveConfig::new(GanLoss::NonSaturating)
@@ -256,13 +256,13 @@ fn train_with_everything(stops: &[usize]) -> (AnyGan, serde_json::Value) {
         let raise = flag.clone();
         let gan = config.init(&flex()).unwrap();
         let trainer = TrainerConfig {
-            accumulate: 2,
+            gradient_accumulation_steps: 2,
             ema: Some(EmaConfig::new(0.9)),
             save_steps: 4,
             ..trainer(11)
         };
         let trained = Trainer::new(trainer)
-            .start(if attempt == 0 {
+            .with_start(if attempt == 0 {
                 StartFrom::Fresh
             } else {
                 StartFrom::Resume
@@ -270,7 +270,7 @@ fn train_with_everything(stops: &[usize]) -> (AnyGan, serde_json::Value) {
             .with_cancel(flag)
             .with_objective_config(&objective)
             .unwrap()
-            .observe(move |event: &Event<'_>| {
+            .with_callback(move |event: &Event<'_>| {
                 if let Event::Step(report) = event
                     && report.step == *stop
                 {
@@ -286,7 +286,11 @@ fn train_with_everything(stops: &[usize]) -> (AnyGan, serde_json::Value) {
             .unwrap();
         model = Some(trained.model);
     }
-    let state: serde_json::Value = run.latest().unwrap().json("state.json").unwrap();
+    let state: serde_json::Value = run
+        .latest_checkpoint()
+        .unwrap()
+        .read_json("state.json")
+        .unwrap();
     (model.unwrap(), state["objective"].clone())
 }
 
@@ -347,11 +351,11 @@ impl Generator for Silent {
         self.picture.val().tanh().repeat_dim(0, z.dims()[0])
     }
 
-    fn latent(&self) -> usize {
+    fn latent_dim(&self) -> usize {
         1
     }
 
-    fn shape(&self) -> ImageShape {
+    fn sample_shape(&self) -> ImageShape {
         ImageShape::new(1, 8, 8)
     }
 }
@@ -373,12 +377,12 @@ fn ones_own_players_plug_in_and_a_collapse_is_told() {
         generator: Silent {
             picture: Initializer::ZEROS.param([1, 1, 8, 8], 1, 1, &flex()),
         },
-        critic: OneLayer {
+        discriminator: OneLayer {
             layer: LinearConfig::new(64, 1).init(&flex()),
         },
     };
     let monitor = Some(CollapseMonitor {
-        every: 1,
+        interval: 1,
         patience: 10,
         ..CollapseMonitor::default()
     });
@@ -389,7 +393,7 @@ fn ones_own_players_plug_in_and_a_collapse_is_told() {
     let (run, _keep) = run_folder();
     let mut told = Vec::new();
     Trainer::new(trainer(40))
-        .observe(|event: &Event<'_>| {
+        .with_callback(|event: &Event<'_>| {
             if let Event::Alert { step, kind, text } = event {
                 told.push((*step, *kind, text.to_string()));
             }
@@ -430,18 +434,22 @@ fn the_critic_moves_as_often_and_as_fast_as_it_should() {
         };
         let groups = vec![ParamGroupConfig::new("^critic\\.", critic_rate)];
         let trainer = TrainerConfig {
-            groups,
+            param_groups: groups,
             optimizer: OptimizerConfig::sgd(),
             ..trainer(steps)
         };
         let (run, _keep) = run_folder();
         let loader = batches(bars(shape, 24), 4);
-        let before = bits(&gan.clone().seeded(2));
+        let before = bits(&gan.clone().init_weights(2));
         let objective = GanObjective::new(config, &gan).unwrap();
         let trained = Trainer::new(trainer)
             .fit(objective, gan, &loader, &run)
             .unwrap();
-        let state: serde_json::Value = run.latest().unwrap().json("state.json").unwrap();
+        let state: serde_json::Value = run
+            .latest_checkpoint()
+            .unwrap()
+            .read_json("state.json")
+            .unwrap();
         let moved = |prefix: &str| {
             let after = bits(&trained.model);
             let pairs = before.iter().filter(|(name, _)| name.starts_with(prefix));
@@ -488,7 +496,7 @@ fn penalties_refuse_a_critic_that_draws_at_random() {
         generator: Silent {
             picture: Initializer::ZEROS.param([1, 1, 8, 8], 1, 1, &flex()),
         },
-        critic: Dropping {
+        discriminator: Dropping {
             dropout: DropoutConfig::new(0.5).init(),
             layer: LinearConfig::new(64, 1).init(&flex()),
         },
@@ -506,7 +514,7 @@ fn a_ring_is_learned() {
     let mixture = GaussianMixture::ring(8, 1.0, 0.05).unwrap();
     let loader = DataLoaderConfig {
         batch_size: 256,
-        workers: 0,
+        num_workers: 0,
         ..DataLoaderConfig::default()
     };
     let loader = DataLoader::new(
@@ -545,7 +553,10 @@ fn a_ring_is_learned() {
     let points: Vec<[f32; 2]> = points.chunks_exact(2).map(|p| [p[0], p[1]]).collect();
     let coverage = mixture.coverage(&points);
     println!("{coverage:?}");
-    assert!(coverage.modes == 8 && coverage.within > 0.5, "{coverage:?}");
+    assert!(
+        coverage.modes == 8 && coverage.high_quality_fraction > 0.5,
+        "{coverage:?}"
+    );
 }
 
 #[test]
@@ -556,29 +567,29 @@ fn a_seed_is_a_picture_and_classes_are_what_was_asked_for() {
         classes,
         ..DcganConfig::new(ImageShape::new(1, 8, 8))
     };
-    let generator = config.generator(&flex()).unwrap().seeded(1);
+    let generator = config.generator(&flex()).unwrap().init_weights(1);
     let sampler = GanSampler::new(&generator, &flex());
     let values = |x: Tensor<4>| x.into_data().iter::<f32>().collect::<Vec<_>>();
     let sample = |seed| values(sampler.sample(300, &mut Rng::new(seed)).unwrap());
     assert!(sample(1) == sample(1) && sample(1) != sample(2));
-    let (_, asked) = sampler.labelled(300, &mut Rng::new(1)).unwrap();
+    let (_, asked) = sampler.sample_with_labels(300, &mut Rng::new(1)).unwrap();
     assert_eq!(asked.iter().collect::<BTreeSet<_>>().len(), 3);
     let (_, asked) = sampler
         .clone()
-        .of(ClassLabels::All(2))
-        .labelled(4, &mut Rng::new(1))
+        .with_classes(ClassLabels::All(2))
+        .sample_with_labels(4, &mut Rng::new(1))
         .unwrap();
     assert_eq!(asked, [2; 4]);
     // A grid's columns share their noise: the same class and noise, the same picture.
     let grid = sampler.class_grid(2, &mut Rng::new(4)).unwrap();
-    let z = sampler.latents(2, &mut Rng::new(4));
-    let second = sampler.pictures(z, Some(vec![1, 1])).unwrap();
+    let z = sampler.sample_latents(2, &mut Rng::new(4));
+    let second = sampler.decode(z, Some(vec![1, 1])).unwrap();
     assert_eq!(values(grid.narrow(0, 2, 2)), values(second));
     let latents: Vec<f32> = sampler
         .clone()
-        .truncated(0.5)
+        .with_truncation(0.5)
         .unwrap()
-        .latents(200, &mut Rng::new(1))
+        .sample_latents(200, &mut Rng::new(1))
         .into_data()
         .iter::<f32>()
         .collect();
@@ -586,10 +597,10 @@ fn a_seed_is_a_picture_and_classes_are_what_was_asked_for() {
     let walk = sampler.interpolate(3, 5, &mut Rng::new(6)).unwrap();
     assert_eq!((walk.len(), walk[0].dims()), (5, [3, 1, 8, 8]));
     let mut rng = Rng::new(6);
-    let first = sampler.latents(3, &mut rng);
-    let _ = sampler.latents(3, &mut rng);
-    let drawn: Vec<u32> = (0..3).map(|_| rng.below(3) as u32).collect();
-    let difference = (walk[0].clone() - sampler.pictures(first, Some(drawn)).unwrap())
+    let first = sampler.sample_latents(3, &mut rng);
+    let _ = sampler.sample_latents(3, &mut rng);
+    let drawn: Vec<u32> = (0..3).map(|_| rng.random_index(3) as u32).collect();
+    let difference = (walk[0].clone() - sampler.decode(first, Some(drawn)).unwrap())
         .abs()
         .max();
     assert!(difference.into_scalar::<f32>() < 1e-5);
@@ -601,7 +612,7 @@ fn standing_statistics_are_those_of_the_generator_s_own_maps() {
         channels: vec![4, 6],
         ..DcganConfig::new(ImageShape::new(1, 8, 8))
     };
-    let generator = config.generator(&flex()).unwrap().seeded(1);
+    let generator = config.generator(&flex()).unwrap().init_weights(1);
     let before = bits(&generator);
     // One pass is enough for the old statistics to be gone.
     let measured = standing_statistics(&generator, 1, 4000, &mut Rng::new(1), &flex()).unwrap();
@@ -714,7 +725,7 @@ fn mistakes_are_told_at_the_door() {
         ),
         (
             GanConfig::Mlp(MlpGanConfig {
-                octaves: 99,
+                num_fourier_frequencies: 99,
                 ..MlpGanConfig::new(shape)
             }),
             "`octaves` is 99",
@@ -793,7 +804,7 @@ fn mistakes_are_told_at_the_door() {
     ] {
         let gan = Gan {
             generator: generator.generator(&flex()).unwrap(),
-            critic: critic.critic(&flex()).unwrap(),
+            discriminator: critic.discriminator(&flex()).unwrap(),
         };
         let error = GanObjective::<_, _, ImageBatch>::new(GanObjectiveConfig::default(), &gan)
             .unwrap_err()
@@ -853,7 +864,7 @@ fn mistakes_are_told_at_the_door() {
         (
             GanObjectiveConfig {
                 monitor: Some(CollapseMonitor {
-                    every: 0,
+                    interval: 0,
                     ..Default::default()
                 }),
                 ..Default::default()
@@ -932,15 +943,23 @@ fn mistakes_are_told_at_the_door() {
         .is_err()
     );
 
-    let generator = small.generator(&flex()).unwrap().seeded(1);
+    let generator = small.generator(&flex()).unwrap().init_weights(1);
     let sampler = GanSampler::new(&generator, &flex());
     let rng = &mut Rng::new(1);
     let error = |result: Result<Tensor<4>>| result.unwrap_err().to_string();
     assert!(error(sampler.sample(0, rng)).contains("`n` is 0"));
     assert!(error(sampler.class_grid(2, rng)).contains("no classes"));
-    assert!(error(sampler.clone().of(ClassLabels::All(1)).sample(2, rng)).contains("no classes"));
     assert!(
-        error(sampler.pictures(Tensor::zeros([2, 3], &flex()), None))
+        error(
+            sampler
+                .clone()
+                .with_classes(ClassLabels::All(1))
+                .sample(2, rng)
+        )
+        .contains("no classes")
+    );
+    assert!(
+        error(sampler.decode(Tensor::zeros([2, 3], &flex()), None))
             .contains("64 latent dimensions")
     );
     assert!(
@@ -950,6 +969,6 @@ fn mistakes_are_told_at_the_door() {
             .to_string()
             .contains("`frames` is 1")
     );
-    assert!(sampler.clone().truncated(f64::NAN).is_err());
+    assert!(sampler.clone().with_truncation(f64::NAN).is_err());
     assert!(standing_statistics(&generator, 1, 1, rng, &flex()).is_err());
 }

@@ -244,7 +244,7 @@ fn answer(
 }
 
 fn get(hub: &Hub, name: &str) -> Result<Option<PathBuf>> {
-    hub.file(REPO, "main", name, &mut |_, _, _| {})
+    hub.download(REPO, "main", name, &mut |_, _, _| {})
 }
 
 fn names(folder: &Path) -> Vec<String> {
@@ -273,7 +273,7 @@ fn files_lie_as_the_hub_lays_them_and_come_once() {
     let hub = server.hub(folder.path());
     let root = folder.path().join(FOLDER);
     let (mut seen, snapshot) = (Vec::new(), root.join("snapshots").join(COMMIT));
-    let path = hub.file(REPO, "main", "large.bin", &mut |name, have, all| {
+    let path = hub.download(REPO, "main", "large.bin", &mut |name, have, all| {
         seen.push((name.to_string(), have, all))
     });
     let path = path.unwrap().unwrap();
@@ -319,11 +319,14 @@ fn files_lie_as_the_hub_lays_them_and_come_once() {
     assert_eq!(get(&hub, "large.bin").unwrap(), Some(path.clone()));
     assert_eq!(server.log(), [format!("{head} token")]);
     assert_eq!(
-        hub.file(REPO, COMMIT, "large.bin", &mut |_, _, _| {})
+        hub.download(REPO, COMMIT, "large.bin", &mut |_, _, _| {})
             .unwrap(),
         Some(path.clone())
     );
-    assert_eq!(hub.cached(REPO, "main", "large.bin").unwrap(), Some(path));
+    assert_eq!(
+        hub.try_load_from_cache(REPO, "main", "large.bin").unwrap(),
+        Some(path)
+    );
     assert_eq!((server.log(), other.log()), (vec![], vec![]));
     // Something else by that name, from now on; what holds the same is not fetched again.
     server.change(|site| {
@@ -334,7 +337,7 @@ fn files_lie_as_the_hub_lays_them_and_come_once() {
         );
     });
     let newer = hub
-        .folder(
+        .snapshot_download(
             REPO,
             "main",
             &["config.json", "none.txt", "large.bin"],
@@ -353,7 +356,7 @@ fn files_lie_as_the_hub_lays_them_and_come_once() {
     if cfg!(unix) {
         assert_eq!(other.log(), [""; 0]);
     }
-    hub.folder(
+    hub.snapshot_download(
         REPO,
         "main",
         &["config.json", "none.txt", "large.bin"],
@@ -372,7 +375,7 @@ fn old_names_and_branches_with_a_slash_are_found() {
     let (server, _other) = Server::pair(Site::usual());
     let hub = server.hub(folder.path());
     let path = hub
-        .file("tiny", "refs/pr/1", "large.bin", &mut |_, _, _| {})
+        .download("tiny", "refs/pr/1", "large.bin", &mut |_, _, _| {})
         .unwrap()
         .unwrap();
     assert_eq!(fs::read(path).unwrap(), large());
@@ -487,10 +490,11 @@ fn what_the_hub_refuses_is_said_with_what_to_do() {
     let hub = server.hub(folder.path());
     assert_eq!(get(&hub, "none.txt").unwrap(), None);
     assert!(
-        refused(hub.file("org/none", "main", "a", &mut |_, _, _| {}))
+        refused(hub.download("org/none", "main", "a", &mut |_, _, _| {}))
             .contains("there is no org/none")
     );
-    let text = refused(hub.folder(REPO, "main", &["none.txt", "no.txt"], &mut |_, _, _| {}));
+    let text =
+        refused(hub.snapshot_download(REPO, "main", &["none.txt", "no.txt"], &mut |_, _, _| {}));
     assert!(text.contains("none of none.txt, no.txt"), "{text}");
     for (status, code, expected) in [
         (404, "RevisionNotFound", "no revision \"main\""),
@@ -527,7 +531,7 @@ fn without_a_connection_the_cache_serves() {
     let hub = server.hub(folder.path());
     let wanted = ["config.json", "large.bin", "none.txt"];
     let there = hub
-        .folder(REPO, "main", &wanted, &mut |_, _, _| {})
+        .snapshot_download(REPO, "main", &wanted, &mut |_, _, _| {})
         .unwrap();
     server.log();
     let offline = Hub {
@@ -545,7 +549,7 @@ fn without_a_connection_the_cache_serves() {
         );
         assert_eq!(get(hub, "none.txt").unwrap(), None);
         assert_eq!(
-            hub.folder(
+            hub.snapshot_download(
                 REPO,
                 "main",
                 &["one/two/empty file", "large.bin"],
@@ -556,8 +560,8 @@ fn without_a_connection_the_cache_serves() {
         );
         for text in [
             refused(get(hub, "one/two/empty file")),
-            refused(hub.folder(REPO, "other", &wanted, &mut |_, _, _| {})),
-            refused(hub.file("org/none", "main", "a", &mut |_, _, _| {})),
+            refused(hub.snapshot_download(REPO, "other", &wanted, &mut |_, _, _| {})),
+            refused(hub.download("org/none", "main", "a", &mut |_, _, _| {})),
         ] {
             let root = folder.path().join("models--org--").display().to_string();
             for expected in [why, "does not hold the file", "copy that folder", &root] {
@@ -581,9 +585,10 @@ fn names_that_lead_out_of_the_cache_are_refused() {
     let hub = server.hub(folder.path());
     for name in ["../a", "/etc/passwd", "a/../../b", "", "a\\b", "C:a"] {
         assert!(refused(get(&hub, name)).contains("file name"));
-        assert!(refused(hub.cached(REPO, "main", name)).contains("file name"));
+        assert!(refused(hub.try_load_from_cache(REPO, "main", name)).contains("file name"));
         assert!(
-            refused(hub.file(REPO, name, "config.json", &mut |_, _, _| {})).contains("revision")
+            refused(hub.download(REPO, name, "config.json", &mut |_, _, _| {}))
+                .contains("revision")
         );
     }
     for repo in [
@@ -600,7 +605,7 @@ fn names_that_lead_out_of_the_cache_are_refused() {
         &"a".repeat(97),
     ] {
         assert!(
-            refused(hub.file(repo, "main", "config.json", &mut |_, _, _| {}))
+            refused(hub.download(repo, "main", "config.json", &mut |_, _, _| {}))
                 .contains("repository"),
             "{repo}"
         );
@@ -619,7 +624,7 @@ fn names_that_lead_out_of_the_cache_are_refused() {
     }
     // Another commit than that asked for.
     server.change(|site| site.commit = NEWER.into());
-    assert!(refused(hub.file(REPO, COMMIT, "config.json", &mut |_, _, _| {})).contains(NEWER));
+    assert!(refused(hub.download(REPO, COMMIT, "config.json", &mut |_, _, _| {})).contains(NEWER));
     for etag in ["../../evil", "", "a/b", "a.b", "..", &"a".repeat(200)] {
         server.change(|site| *site = Site::new(&[("config.json", etag, b"{}")]));
         let text = refused(get(&hub, "config.json"));
@@ -688,7 +693,7 @@ fn a_model_comes_by_name_and_opens() {
             aigc_tests::bits(&expected),
             "{kind}"
         );
-        let words = tokenizer::open(&folder).unwrap();
+        let words = tokenizer::from_pretrained(&folder).unwrap();
         assert_eq!(
             words.decode(&words.encode("hold the door").unwrap()),
             "hold the door"

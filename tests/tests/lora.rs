@@ -38,7 +38,10 @@ fn model(seed: u64) -> Gpt2 {
         eos_token_id: None,
         ..Gpt2Config::default()
     };
-    config.init(&device("flex").unwrap()).unwrap().seeded(seed)
+    config
+        .init(&device("flex").unwrap())
+        .unwrap()
+        .init_weights(seed)
 }
 
 fn config(rank: usize, targets: &[&str]) -> LoraConfig {
@@ -55,11 +58,7 @@ const EVERY: &[&str] = &["c_attn", "c_proj", "c_fc"];
 fn adapted(seed: u64, config: LoraConfig) -> Gpt2 {
     struct Stir(Rng);
     impl ParamMapper for Stir {
-        fn replace<const D: usize>(
-            &mut self,
-            path: &str,
-            param: Param<Tensor<D>>,
-        ) -> Param<Tensor<D>> {
+        fn map<const D: usize>(&mut self, path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
             let Self(rng) = self;
             if path.ends_with("lora.b") {
                 param.map(|b| rng.normal(b.dims(), &b.device()) * 0.2)
@@ -69,14 +68,14 @@ fn adapted(seed: u64, config: LoraConfig) -> Gpt2 {
         }
     }
     map_params(
-        model(seed).with_lora(config).unwrap().seeded(seed),
+        model(seed).with_lora(config).unwrap().init_weights(seed),
         &mut Stir(Rng::new(seed)),
     )
 }
 
 fn tokens(seed: u64) -> Tensor<2, Int> {
     let mut rng = Rng::new(seed);
-    let ids: Vec<i32> = (0..24).map(|_| rng.below(40) as i32).collect();
+    let ids: Vec<i32> = (0..24).map(|_| rng.random_index(40) as i32).collect();
     Tensor::from_data(TensorData::new(ids, [2, 12]), &device("flex").unwrap())
 }
 
@@ -127,7 +126,7 @@ fn fresh_adapters_change_nothing_and_are_all_that_is_trained() {
                 .clone()
                 .with_lora(config(rank, targets))
                 .unwrap()
-                .seeded(1);
+                .init_weights(1);
             assert_eq!(logits(&lora), logits(&plain), "{targets:?}");
             let (paths, n) = trained(&lora);
             assert_eq!(n, 2 * rank * per_layer(some), "{targets:?} of rank {rank}");
@@ -152,7 +151,7 @@ fn fresh_adapters_change_nothing_and_are_all_that_is_trained() {
                 .clone()
                 .with_lora(config(2, EVERY))
                 .unwrap()
-                .seeded(seed),
+                .init_weights(seed),
         )
     };
     let a = "transformer.h.1.mlp.c_fc.weight.lora.a";
@@ -290,7 +289,7 @@ fn train(network: &Gpt2, stops: &[usize]) -> (Gpt2, BTreeMap<String, Vec<u8>>) {
     let text: Vec<u32> = (0..300)
         .map(|i| {
             if i % 3 == 0 {
-                rng.below(40) as u32
+                rng.random_index(40) as u32
             } else {
                 (i * 7 % 40) as u32
             }
@@ -301,7 +300,7 @@ fn train(network: &Gpt2, stops: &[usize]) -> (Gpt2, BTreeMap<String, Vec<u8>>) {
         learning_rate: 1e-2,
         optimizer: OptimizerConfig::adam_w(0.9, 0.99, 0.1),
         max_grad_norm: Some(1.0),
-        accumulate: 2,
+        gradient_accumulation_steps: 2,
         ema: Some(EmaConfig::new(0.9)),
         ..TrainerConfig::new(12)
     };
@@ -312,17 +311,17 @@ fn train(network: &Gpt2, stops: &[usize]) -> (Gpt2, BTreeMap<String, Vec<u8>>) {
         let windows = TokenDataset::new(text.clone(), 8, 1).unwrap();
         let loading = DataLoaderConfig {
             batch_size: 4,
-            shuffle: Some(2),
+            shuffle_seed: Some(2),
             ..DataLoaderConfig::default()
         };
         let trained = Trainer::new(config.clone())
-            .start(if attempt == 0 {
+            .with_start(if attempt == 0 {
                 StartFrom::Fresh
             } else {
                 StartFrom::Resume
             })
             .with_cancel(flag)
-            .observe(move |event: &Event<'_>| {
+            .with_callback(move |event: &Event<'_>| {
                 if let Event::Step(report) = event
                     && report.step == *stop
                 {
@@ -337,7 +336,7 @@ fn train(network: &Gpt2, stops: &[usize]) -> (Gpt2, BTreeMap<String, Vec<u8>>) {
             )
             .unwrap();
         assert_eq!(
-            trained.reason,
+            trained.stop_reason,
             if *stop < 12 {
                 StopReason::Interrupted
             } else {
@@ -347,12 +346,12 @@ fn train(network: &Gpt2, stops: &[usize]) -> (Gpt2, BTreeMap<String, Vec<u8>>) {
         model = Some(trained.model);
     }
     let run = RunDir::open(&path).unwrap();
-    let checkpoint = run.latest().unwrap();
+    let checkpoint = run.latest_checkpoint().unwrap();
     let mut files = BTreeMap::new();
     for name in ["state.json", "model.safetensors", "ema.safetensors"] {
         files.insert(
             name.to_string(),
-            std::fs::read(checkpoint.file(name)).unwrap(),
+            std::fs::read(checkpoint.path(name)).unwrap(),
         );
     }
     files.insert(
@@ -366,7 +365,7 @@ fn train(network: &Gpt2, stops: &[usize]) -> (Gpt2, BTreeMap<String, Vec<u8>>) {
 fn training_moves_adapters_alone_and_a_stopped_run_ends_like_one_that_never_stopped() {
     let fresh = model(6).with_lora(config(2, EVERY)).unwrap();
     let (whole, files) = train(&fresh, &[]);
-    let (before, after) = (bits(&fresh.clone().seeded(5)), bits(&whole));
+    let (before, after) = (bits(&fresh.clone().init_weights(5)), bits(&whole));
     assert_eq!(
         before.keys().collect::<Vec<_>>(),
         after.keys().collect::<Vec<_>>()

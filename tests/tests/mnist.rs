@@ -9,7 +9,7 @@ use aigc_core::{
     weights::load_weights,
 };
 use aigc_tests::folder_from;
-use aigc_vae::{MlpVaeConfig, held_out};
+use aigc_vae::{MlpVaeConfig, evaluate};
 use std::collections::HashMap;
 
 #[test]
@@ -56,15 +56,15 @@ fn the_published_vae_is_as_good_as_it_says() {
     let test = MnistDataset::from_dir(&data.join("mnist"), Split::Test).unwrap();
     let config = DataLoaderConfig {
         batch_size: 500,
-        shuffle: None,
-        workers: 0,
+        shuffle_seed: None,
+        num_workers: 0,
         ..DataLoaderConfig::default()
     };
     let loader = DataLoader::new(test, collate_images, config).unwrap();
-    let metrics = held_out(&model, &loader, &device, 0).unwrap();
+    let metrics = evaluate(&model, &loader, &device, 0).unwrap();
     println!(
         "published MLP VAE on {} test images: {metrics:?}",
-        loader.items()
+        loader.num_items()
     );
     let value = |name| metrics.iter().find(|(n, _)| n == name).unwrap().1;
     assert!((value("kl") - 25.75474).abs() < 2e-4, "{metrics:?}");

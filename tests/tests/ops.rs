@@ -15,7 +15,7 @@ use aigc_tests::{
     bits,
     cases::{Case, Layout, OPERATIONS, convolution, pick},
 };
-use aigc_vae::{Beta, ConvVaeConfig, VaeObjective};
+use aigc_vae::{ConvVaeConfig, KlWeight, VaeObjective};
 use burn::tensor::{
     DType, Device, Int, Tensor, TensorData,
     ops::{ConvOptions, ConvTransposeOptions},
@@ -33,7 +33,7 @@ fn hold(case: &Case, rng: &mut Rng, tolerance: f64) -> f64 {
         about,
     } = case;
     let device = Device::flex().autodiff();
-    let inputs: Vec<Vec<f32>> = lens.iter().map(|len| rng.normals(*len)).collect();
+    let inputs: Vec<Vec<f32>> = lens.iter().map(|len| rng.normal_vec(*len)).collect();
     let mut weights: Option<Vec<f32>> = None;
     let mut run = |dtype: DType| -> Vec<Vec<f64>> {
         let leaf = |values: &Vec<f32>| {
@@ -46,7 +46,7 @@ fn hold(case: &Case, rng: &mut Rng, tolerance: f64) -> f64 {
         let leaves: Vec<Tensor<1>> = inputs.iter().map(leaf).collect();
         let output = compute(leaves.clone());
         assert_eq!(output.dtype(), dtype, "{about}");
-        let weights = weights.get_or_insert_with(|| rng.normals(output.dims()[0]));
+        let weights = weights.get_or_insert_with(|| rng.normal_vec(output.dims()[0]));
         let weights =
             Tensor::<1>::from_data(TensorData::new(weights.clone(), [weights.len()]), &device)
                 .cast(dtype);
@@ -214,13 +214,13 @@ fn adam_equals_its_default_body() {
         let mut rng = Rng::new(seed);
         // Now and then several parts.
         let len = pick(&mut rng, 1, 300) + if seed % 50 == 0 { 40_000 } else { 0 };
-        let draws: [Vec<f32>; 4] = std::array::from_fn(|_| rng.normals(len));
+        let draws: [Vec<f32>; 4] = std::array::from_fn(|_| rng.normal_vec(len));
         let step = ops::AdamStep {
             learning_rate: 0.01,
             beta_1: 0.9,
             beta_2: 0.99,
             epsilon: 1e-8,
-            time: pick(&mut rng, 1, 1000) as i32,
+            step: pick(&mut rng, 1, 1000) as i32,
             weight_decay: [0.0, 0.1][pick(&mut rng, 0, 1)],
             decoupled_decay: [0.0, 0.1][pick(&mut rng, 0, 1)],
         };
@@ -445,7 +445,7 @@ fn what_is_no_number_goes_through_layers_and_back() {
 fn norms_of_numbers_far_from_zero() {
     let [batch, channels, len] = [3, 4, 50];
     let x: Vec<f32> = Rng::new(4)
-        .normals(batch * channels * len)
+        .normal_vec(batch * channels * len)
         .iter()
         .map(|x| 1_000.0 + x)
         .collect();
@@ -483,7 +483,7 @@ fn norms_of_numbers_far_from_zero() {
 #[test]
 fn gradients_do_not_depend_on_what_else_is_tracked() {
     let device = Device::flex().autodiff();
-    let draw = |seed: u64, len: usize| Rng::new(seed).normals(len);
+    let draw = |seed: u64, len: usize| Rng::new(seed).normal_vec(len);
     let (x, weight, bias) = (draw(1, 2 * 4 * 81), draw(2, 4 * 4 * 9), draw(3, 4));
     let grads = |transposed: bool, tracked: [bool; 3]| {
         let leaf = |values: &[f32], tracked: bool| {
@@ -676,13 +676,13 @@ fn a_run_repeats_bit_for_bit() {
             batch_size: 64,
             ..DataLoaderConfig::default()
         };
-        let digits = DataLoader::new(digits::all(), collate_images, config).unwrap();
+        let digits = DataLoader::new(digits::load(), collate_images, config).unwrap();
         let model = ConvVaeConfig {
             channels: vec![16, 32],
             ..ConvVaeConfig::new(ImageShape::new(1, 8, 8))
         };
         let model = model.init(&Device::flex()).unwrap();
-        let objective = VaeObjective::new(Beta::default()).unwrap();
+        let objective = VaeObjective::new(KlWeight::default()).unwrap();
         bits(
             &Trainer::new(TrainerConfig::new(25))
                 .fit(objective, model, &digits, &run)

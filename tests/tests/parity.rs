@@ -204,7 +204,7 @@ impl Objective for StoredNoise {
         batch: &ImageBatch,
         context: &mut StepContext,
     ) -> Result<LossOutput> {
-        let x = batch.images(&context.device);
+        let x = batch.to_tensor(&context.device);
         let posterior = model.encode(x.clone());
         let [batch, latent] = posterior.mean.dims();
         let noise = self.noise[context.step * batch * latent..][..batch * latent].to_vec();
@@ -239,8 +239,8 @@ fn vae_steps(case: &Path, json: &serde_json::Value) {
     });
     let loader_config = DataLoaderConfig {
         batch_size,
-        shuffle: None,
-        workers: 1,
+        shuffle_seed: None,
+        num_workers: 1,
         ..DataLoaderConfig::default()
     };
     let loader =
@@ -262,7 +262,7 @@ fn vae_steps(case: &Path, json: &serde_json::Value) {
     let mut seen = Vec::new();
     let run = RunDir::create(folder.path().join("run")).unwrap();
     let trained = Trainer::new(trainer_config)
-        .observe(|event: &Event<'_>| {
+        .with_callback(|event: &Event<'_>| {
             if let Event::Step(report) = event {
                 seen.push((report.losses[0].1, report.grad_norm.unwrap()));
             }

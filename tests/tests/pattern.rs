@@ -34,7 +34,7 @@ fn drawn(end: u32) -> GenerationConfig {
 /// What was generated, without the token that ends it; which there has to be.
 fn said(text: &GeneratedSequence, tokenizer: &dyn Tokenizer) -> String {
     assert_eq!(
-        text.ending,
+        text.finish_reason,
         Some(FinishReason::Eos),
         "{:?}",
         tokenizer.decode(text.new_tokens())
@@ -42,7 +42,7 @@ fn said(text: &GeneratedSequence, tokenizer: &dyn Tokenizer) -> String {
     let (_, new) = text.new_tokens().split_last().unwrap();
     String::from_utf8(
         new.iter()
-            .flat_map(|token| tokenizer.bytes(*token))
+            .flat_map(|token| tokenizer.token_bytes(*token))
             .collect(),
     )
     .expect("whole characters")
@@ -54,8 +54,8 @@ fn texts_of_gpt2_s_tokens_match_their_expression() {
         return;
     };
     let (model, end) = (
-        model(1, tokenizer.vocabulary()),
-        tokenizer.end_of_text().unwrap(),
+        model(1, tokenizer.vocab_size()),
+        tokenizer.eos_token_id().unwrap(),
     );
     let prompt = tokenizer.encode("The answer is").unwrap();
     for expression in [
@@ -84,7 +84,7 @@ fn texts_of_gpt2_s_tokens_match_their_expression() {
             let generator = TextGenerator::new(&model, config)
                 .unwrap()
                 .seed(seed)
-                .processor(pattern.clone());
+                .with_logits_processor(pattern.clone());
             for text in generator.generate(std::slice::from_ref(&prompt)).unwrap() {
                 let text = said(&text, &tokenizer);
                 assert!(whole.is_match(&text), "{text:?} of {expression}");
@@ -193,8 +193,8 @@ fn texts_of_gpt2_s_tokens_are_json_of_their_schema() {
         return;
     };
     let (model, end) = (
-        model(2, tokenizer.vocabulary()),
-        tokenizer.end_of_text().unwrap(),
+        model(2, tokenizer.vocab_size()),
+        tokenizer.eos_token_id().unwrap(),
     );
     let prompt = tokenizer.encode("As JSON: ").unwrap();
     for (schema, is_valid) in schemas() {
@@ -214,7 +214,7 @@ fn texts_of_gpt2_s_tokens_are_json_of_their_schema() {
             let generator = TextGenerator::new(&model, config)
                 .unwrap()
                 .seed(seed)
-                .processor(pattern.clone());
+                .with_logits_processor(pattern.clone());
             for text in generator.generate(std::slice::from_ref(&prompt)).unwrap() {
                 let text = said(&text, &tokenizer);
                 let value: Value =
@@ -234,8 +234,8 @@ fn a_step_with_gpt2_s_tokens_is_timed() {
     let Some(tokenizer) = gpt2_tokenizer() else {
         return;
     };
-    let end = tokenizer.end_of_text().unwrap();
-    let mut scores = vec![0.0; tokenizer.vocabulary()];
+    let end = tokenizer.eos_token_id().unwrap();
+    let mut scores = vec![0.0; tokenizer.vocab_size()];
     let tokens = tokenizer
         .encode("{\"name\": \"it may be any text at all, as long as it ends")
         .unwrap();
@@ -252,8 +252,8 @@ fn a_step_with_gpt2_s_tokens_is_timed() {
         ] {
             let row = GenerationState {
                 tokens,
-                prompt: 0,
-                item: 0,
+                prompt_len: 0,
+                prompt_index: 0,
                 padding: 0,
             };
             scores.fill(0.0);
@@ -276,8 +276,8 @@ fn small() -> (BpeTokenizer, Gpt2, u32) {
     ];
     let tokenizer = BpeTokenizer::train(words.iter().cycle().take(30), 290).unwrap();
     let (model, end) = (
-        model(3, tokenizer.vocabulary()),
-        tokenizer.end_of_text().unwrap(),
+        model(3, tokenizer.vocab_size()),
+        tokenizer.eos_token_id().unwrap(),
     );
     (tokenizer, model, end)
 }
@@ -304,7 +304,7 @@ fn every_way_to_generate_keeps_to_the_pattern() {
             .unwrap()
             .seed(5)
             .tokenizer(&tokenizer)
-            .processor(pattern.clone())
+            .with_logits_processor(pattern.clone())
     };
     let check = |texts: &[GeneratedSequence], what: &str| {
         for text in texts {
@@ -403,7 +403,7 @@ fn every_way_to_generate_keeps_to_the_pattern() {
     };
     let texts = TextGenerator::new(&model, beams)
         .unwrap()
-        .processor(few)
+        .with_logits_processor(few)
         .generate(&prompts[..1])
         .unwrap();
     let found: Vec<String> = texts.iter().map(|text| said(text, &tokenizer)).collect();
@@ -413,7 +413,7 @@ fn every_way_to_generate_keeps_to_the_pattern() {
     );
 
     // One at a time: streams and proposed tokens, which change nothing where the best are taken.
-    let other = self::model(4, model.vocabulary());
+    let other = self::model(4, model.vocab_size());
     for config in [base(), drawn()] {
         let plain = generator(config.clone()).generate(&prompts[..1]).unwrap();
         let stream: Result<Vec<u32>, _> = generator(config.clone())
@@ -458,10 +458,10 @@ fn every_way_to_generate_keeps_to_the_pattern() {
 fn a_pattern_and_options_that_contradict_it_are_an_error() {
     let (tokenizer, model, end) = small();
     let pattern = GrammarConstraint::regex("[0-9]+", &tokenizer, &[end]).unwrap();
-    let digits: Vec<u32> = (0..tokenizer.vocabulary() as u32)
+    let digits: Vec<u32> = (0..tokenizer.vocab_size() as u32)
         .filter(|token| {
             tokenizer
-                .bytes(*token)
+                .token_bytes(*token)
                 .first()
                 .is_some_and(u8::is_ascii_digit)
         })
@@ -484,7 +484,7 @@ fn a_pattern_and_options_that_contradict_it_are_an_error() {
         };
         let generator = TextGenerator::new(&model, config)
             .unwrap()
-            .processor(pattern.clone());
+            .with_logits_processor(pattern.clone());
         let error = generator.generate(&[vec![5]]).unwrap_err().to_string();
         assert!(error.contains("no token with a probability"), "{error}");
     }

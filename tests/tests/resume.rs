@@ -20,16 +20,16 @@ use std::{
 
 /// All tensors of a run's newest checkpoint and its final model, as bytes.
 fn everything(run: &RunDir) -> BTreeMap<String, Vec<u8>> {
-    let checkpoint = run.latest().unwrap();
+    let checkpoint = run.latest_checkpoint().unwrap();
     let mut files = BTreeMap::new();
     for name in ["state.json", "model.safetensors", "ema.safetensors"] {
         files.insert(
             name.to_string(),
-            std::fs::read(checkpoint.file(name)).unwrap(),
+            std::fs::read(checkpoint.path(name)).unwrap(),
         );
     }
     for turn in ["model", "first", "second"] {
-        let path = checkpoint.file(&format!("optimizer-{turn}.bpk"));
+        let path = checkpoint.path(&format!("optimizer-{turn}.bpk"));
         if path.exists() {
             files.insert(format!("optimizer of {turn}"), optimizer_content(&path));
         }
@@ -71,16 +71,16 @@ fn config() -> TrainerConfig {
     TrainerConfig {
         seed: 5,
         learning_rate: 1e-2,
-        schedule: LrSchedule::cosine(7),
-        accumulate: 2,
+        lr_schedule: LrSchedule::cosine(7),
+        gradient_accumulation_steps: 2,
         max_grad_norm: Some(0.5),
         ema: Some(EmaConfig::new(0.99)),
-        groups: vec![
+        param_groups: vec![
             ParamGroupConfig::new("bias$|beta$", 0.5)
                 .with_optimizer(OptimizerConfig::adam_w(0.8, 0.9, 0.1)),
         ],
-        keep_best: true,
-        patience: Some(100),
+        load_best_model_at_end: true,
+        early_stopping_patience: Some(100),
         save_steps: 10,
         eval_steps: 9,
         ..TrainerConfig::new(60)
@@ -127,16 +127,16 @@ fn train(
             )])
         };
         let trained = Trainer::new(config())
-            .start(start)
+            .with_start(start)
             .with_cancel(flag)
-            .observe(move |event: &Event<'_>| {
+            .with_callback(move |event: &Event<'_>| {
                 if let Event::Step(report) = event
                     && report.step == *stop
                 {
                     raise.cancel();
                 }
             })
-            .evaluate(judge)
+            .with_evaluation(judge)
             .fit(
                 NoisyRegression { noise: 0.1, turns },
                 Net::new(&device),
@@ -145,7 +145,7 @@ fn train(
             )
             .unwrap();
         assert_eq!(
-            trained.reason,
+            trained.stop_reason,
             if *stop < 60 {
                 StopReason::Interrupted
             } else {
@@ -184,14 +184,14 @@ fn a_stopped_run_ends_like_one_that_never_stopped() {
 #[test]
 fn the_average_is_not_the_live_model_and_running_statistics_moved() {
     let (run, _keep, model) = train(false, &[], |_| 0);
-    let checkpoint = run.latest().unwrap();
-    let live = std::fs::read(checkpoint.file("model.safetensors")).unwrap();
-    let average = std::fs::read(checkpoint.file("ema.safetensors")).unwrap();
+    let checkpoint = run.latest_checkpoint().unwrap();
+    let live = std::fs::read(checkpoint.path("model.safetensors")).unwrap();
+    let average = std::fs::read(checkpoint.path("ema.safetensors")).unwrap();
     assert_ne!(live, average);
     let moved = bits(&model)["norm.running_mean"].iter().all(|b| *b != 0);
     assert!(moved, "running statistics stayed at their start");
     use aigc_core::rng::InitWeights;
-    let start = bits(&Net::new(&device("flex").unwrap()).seeded(5));
+    let start = bits(&Net::new(&device("flex").unwrap()).init_weights(5));
     assert_eq!(
         bits(&model)["first.bias"],
         start["first.bias"],
@@ -206,7 +206,7 @@ fn another_configuration_is_refused() {
     let device = device("flex").unwrap();
     let resume = |config: TrainerConfig, batch| {
         let loader = row_loader(batch, 0);
-        let trainer = Trainer::new(config).start(StartFrom::Resume);
+        let trainer = Trainer::new(config).with_start(StartFrom::Resume);
         trainer
             .fit(
                 NoisyRegression {
@@ -254,7 +254,7 @@ fn another_configuration_is_refused() {
     assert!(
         resume(
             TrainerConfig {
-                schedule: LrSchedule::linear(7),
+                lr_schedule: LrSchedule::linear(7),
                 ..config()
             },
             12
@@ -274,7 +274,7 @@ fn another_configuration_is_refused() {
     assert!(
         resume(
             TrainerConfig {
-                groups: vec![],
+                param_groups: vec![],
                 ..config()
             },
             12

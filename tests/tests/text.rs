@@ -20,9 +20,8 @@ use aigc_text::{
     GeneratedSequence, GenerationConfig, GenerationState, Gpt2, Gpt2Config, KvCache,
     LogitsProcessor, TextGenerator, TokenBatch, TokenDataset, Tokenizer,
     generate::{EarlyStopping, FrequencyPenalty, TokenIds, WordConstraint},
-    lines,
     models::ActivationName,
-    perplexity, tokenize_file,
+    perplexity, read_lines, tokenize_file,
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use burn::{
@@ -150,8 +149,8 @@ fn log_probability(model: &Gpt2, text: &GeneratedSequence) -> f64 {
         &flex,
     ));
     let logits: Vec<f64> = logits.into_data().iter::<f64>().collect();
-    let vocabulary = model.vocabulary();
-    (text.prompt..all.len())
+    let vocabulary = model.vocab_size();
+    (text.prompt_len..all.len())
         .map(|at| {
             let row = &logits[(at - 1) * vocabulary..][..vocabulary];
             row[all[at] as usize] - row.iter().map(|logit| logit.exp()).sum::<f64>().ln()
@@ -204,7 +203,7 @@ fn forced_words_are_present() {
     let found = generate(&model, config, &prompts());
     assert!(
         (3..=6).contains(&found.len())
-            && (0..3).all(|item| found.iter().any(|text| text.item == item))
+            && (0..3).all(|item| found.iter().any(|text| text.prompt_index == item))
     );
     for text in &found {
         let new = text.new_tokens();
@@ -251,7 +250,7 @@ fn proposed_tokens_change_nothing() {
                 .generate(std::slice::from_ref(&prompt))
                 .unwrap();
             assert_eq!(alone[0].tokens, assisted[0].tokens, "assisted by {name}");
-            assert_eq!(alone[0].ending, assisted[0].ending);
+            assert_eq!(alone[0].finish_reason, assisted[0].finish_reason);
         }
         let looked_up = GenerationConfig {
             prompt_lookup_num_tokens: Some(3),
@@ -288,12 +287,12 @@ fn draws_have_the_model_s_probabilities() {
     let pairs: Vec<Vec<u32>> = (0..25).map(|i| vec![i / 5, i % 5]).collect();
     let probability = |new: &[u32]| {
         let text = GeneratedSequence {
-            item: 0,
+            prompt_index: 0,
             tokens: [&prompt[..], new].concat(),
-            prompt: 3,
+            prompt_len: 3,
             score: None,
             scores: vec![],
-            ending: None,
+            finish_reason: None,
         };
         log_probability(&model, &text).exp()
     };
@@ -388,12 +387,12 @@ fn drawn_beams_have_the_probabilities_of_draws_without_replacement() {
     let of_model = |new: &[u32]| {
         let tokens = [&prompt[..], new].concat();
         let text = GeneratedSequence {
-            item: 0,
+            prompt_index: 0,
             tokens,
-            prompt: 2,
+            prompt_len: 2,
             score: None,
             scores: vec![],
-            ending: None,
+            finish_reason: None,
         };
         log_probability(&model, &text).exp()
     };
@@ -521,14 +520,14 @@ fn streams_and_listeners_hear_what_is_generated() {
 #[test]
 fn texts_end_when_they_should() {
     let model = model(10, 27);
-    let letters = CharacterTokenizer::of("abcdefghijklmnopqrstuvwxyz ");
+    let letters = CharacterTokenizer::from_text("abcdefghijklmnopqrstuvwxyz ");
     let config = GenerationConfig {
         max_new_tokens: Some(40),
         ..GenerationConfig::default()
     };
     let prompt = letters.encode("so").unwrap();
     let long = generate(&model, config.clone(), std::slice::from_ref(&prompt));
-    assert_eq!(long[0].ending, Some(FinishReason::Length));
+    assert_eq!(long[0].finish_reason, Some(FinishReason::Length));
     let said = letters.decode(long[0].new_tokens());
     // The text ends with the first place where the string does.
     let stop = said[4..7].to_string();
@@ -542,7 +541,10 @@ fn texts_end_when_they_should() {
         .tokenizer(&letters);
     let found = generator.generate(std::slice::from_ref(&prompt)).unwrap();
     assert_eq!(
-        (found[0].ending, letters.decode(found[0].new_tokens())),
+        (
+            found[0].finish_reason,
+            letters.decode(found[0].new_tokens())
+        ),
         (Some(FinishReason::StopString), said[..expected].to_string())
     );
     assert!(
@@ -569,7 +571,7 @@ fn texts_end_when_they_should() {
         .generate(std::slice::from_ref(&prompt))
         .unwrap();
     assert_eq!(
-        (stopped[0].ending, stopped[0].new_tokens().len()),
+        (stopped[0].finish_reason, stopped[0].new_tokens().len()),
         (Some(FinishReason::Cancelled), 4)
     );
     // The context ends a text that may be longer: nothing follows the last token, which needs no
@@ -582,7 +584,7 @@ fn texts_end_when_they_should() {
         generate(&model, endless, std::slice::from_ref(&prompt))[0]
             .tokens
             .len(),
-        model.context() + 1
+        model.max_position_embeddings() + 1
     );
 }
 
@@ -591,7 +593,7 @@ fn a_user_s_own_processors_have_their_say() {
     let model = model(11, 60);
     let even = TextGenerator::new(&model, config())
         .unwrap()
-        .allowed_tokens(|row: GenerationState<'_>| {
+        .with_prefix_allowed_tokens_fn(|row: GenerationState<'_>| {
             (0..60)
                 .filter(|token| token % 2 == row.new_tokens() as u32 % 2)
                 .collect()
@@ -608,7 +610,7 @@ fn a_user_s_own_processors_have_their_say() {
     }
     let nothing = TextGenerator::new(&model, config())
         .unwrap()
-        .allowed_tokens(|_: GenerationState<'_>| vec![]);
+        .with_prefix_allowed_tokens_fn(|_: GenerationState<'_>| vec![]);
     assert!(nothing.generate(&prompts()).is_err());
 }
 
@@ -633,13 +635,13 @@ fn a_cache_changes_nothing() {
             .collect()
     };
     // One row becomes three, which go on and are reordered; room for them is made on the way.
-    let mut cache: KvCache = model.cache(1, 1);
+    let mut cache: KvCache = model.new_cache(1, 1);
     model.logits(ids(&[&[5, 6, 7]]), &mut cache);
-    cache.repeat(3);
+    cache.repeat_interleave(3);
     let mut texts = vec![vec![5, 6, 7]; 3];
     let mut rng = Rng::new(1);
     for step in 0..20 {
-        let next: Vec<u32> = (0..3).map(|_| rng.below(60) as u32).collect();
+        let next: Vec<u32> = (0..3).map(|_| rng.random_index(60) as u32).collect();
         texts
             .iter_mut()
             .zip(&next)
@@ -654,14 +656,14 @@ fn a_cache_changes_nothing() {
             .map(|(a, b)| (a - b).abs())
             .fold(0.0, f32::max);
         assert!(worst < 1e-3, "step {step}: {worst}");
-        let parents: Vec<usize> = (0..3).map(|_| rng.below(3)).collect();
+        let parents: Vec<usize> = (0..3).map(|_| rng.random_index(3)).collect();
         cache.reorder(&parents);
         texts = parents
             .iter()
             .map(|parent| texts[*parent].clone())
             .collect();
         if step == 10 {
-            cache.truncate(6);
+            cache.crop(6);
             texts.iter_mut().for_each(|text| text.truncate(6));
         }
     }
@@ -671,15 +673,15 @@ fn a_cache_changes_nothing() {
 fn perplexity_is_that_of_the_formula() {
     let model = model(13, 60);
     let mut rng = Rng::new(2);
-    let tokens: Vec<u32> = (0..130).map(|_| rng.below(60) as u32).collect();
+    let tokens: Vec<u32> = (0..130).map(|_| rng.random_index(60) as u32).collect();
     let score = |from: usize, to: usize, first: usize| {
         let text = GeneratedSequence {
-            item: 0,
+            prompt_index: 0,
             tokens: tokens[from..to].to_vec(),
-            prompt: first - from,
+            prompt_len: first - from,
             score: None,
             scores: vec![],
-            ending: None,
+            finish_reason: None,
         };
         -log_probability(&model, &text)
     };
@@ -689,7 +691,7 @@ fn perplexity_is_that_of_the_formula() {
         expected += score(from, to, to.min(130) - if to == 130 { 2 } else { 20 });
     }
     let found = perplexity(&model, &tokens, 20).unwrap();
-    assert_eq!(found.nats.len(), 129);
+    assert_eq!(found.token_nll.len(), 129);
     assert!(
         (found.loss() - expected / 129.0).abs() < 1e-4,
         "{} {}",
@@ -701,7 +703,7 @@ fn perplexity_is_that_of_the_formula() {
     // count.
     let apart = perplexity(&model, &tokens, 48).unwrap();
     let expected = score(0, 48, 1) + score(48, 96, 49) + score(96, 130, 97);
-    assert_eq!(apart.nats.len(), 127);
+    assert_eq!(apart.token_nll.len(), 127);
     assert!((apart.loss() - expected / 127.0).abs() < 1e-4);
 }
 
@@ -709,7 +711,7 @@ fn perplexity_is_that_of_the_formula() {
 fn windows_are_the_tokens_of_the_text() {
     let folder = tempfile::tempdir().unwrap();
     let text = "the cat sat\non the mat\n\nwithout an end";
-    let tokenizer = CharacterTokenizer::of(text);
+    let tokenizer = CharacterTokenizer::from_text(text);
     let (from, to) = (
         folder.path().join("text.txt"),
         folder.path().join("text.tokens"),
@@ -749,7 +751,7 @@ fn windows_are_the_tokens_of_the_text() {
     // A line of three mebibytes comes in parts, and no part cuts a character.
     let long = format!("short\n{}\nend", "\u{1f600}é".repeat(500_000));
     std::fs::write(&from, &long).unwrap();
-    let pieces: Vec<String> = lines(&from).unwrap().map(Result::unwrap).collect();
+    let pieces: Vec<String> = read_lines(&from).unwrap().map(Result::unwrap).collect();
     assert_eq!(pieces.concat(), long);
     assert!(
         pieces.len() == 5
@@ -757,16 +759,21 @@ fn windows_are_the_tokens_of_the_text() {
             && pieces.iter().all(|piece| piece.len() <= (1 << 20) + 4)
     );
     std::fs::write(&from, [long.as_bytes(), b"\xf0\x9f"].concat()).unwrap();
-    let cut = lines(&from)
+    let cut = read_lines(&from)
         .unwrap()
         .find_map(Result::err)
         .expect("an error")
         .to_string();
     assert!(cut.contains(&format!("byte {}", long.len())), "{cut}");
     std::fs::write(&from, b"good\nbad \xff\n").unwrap();
-    let error = tokenize_file(&from, &CharacterTokenizer::of("god\nba "), &to, |_| ())
-        .unwrap_err()
-        .to_string();
+    let error = tokenize_file(
+        &from,
+        &CharacterTokenizer::from_text("god\nba "),
+        &to,
+        |_| (),
+    )
+    .unwrap_err()
+    .to_string();
     assert!(
         error.contains("text.txt") && error.contains("byte 9"),
         "{error}"
@@ -1004,7 +1011,7 @@ fn mistakes_are_told_at_the_door() {
     // The last token is foretold from a full context; it needs no place of its own.
     let full = generate(&model, base(), &[vec![1; 48]]);
     assert_eq!(
-        (full[0].tokens.len(), full[0].ending),
+        (full[0].tokens.len(), full[0].finish_reason),
         (49, Some(FinishReason::Length))
     );
     let proposed = GenerationConfig {
@@ -1069,7 +1076,7 @@ fn mistakes_are_told_at_the_door() {
         GenerationConfig::from_json(r#"{"top_k": null, "eos_token_id": [1, 2], "new_thing": 1}"#)
             .unwrap();
     assert_eq!(
-        (read.top_k, read.eos(), ignored),
+        (read.top_k, read.eos_token_ids(), ignored),
         (50, vec![1, 2], vec!["new_thing".to_string()])
     );
 }
@@ -1089,7 +1096,11 @@ fn options_do_what_they_say() {
     );
     let text = &greedy[0];
     assert_eq!(
-        (text.new_tokens().len(), text.scores.len(), text.ending),
+        (
+            text.new_tokens().len(),
+            text.scores.len(),
+            text.finish_reason
+        ),
         (20, 20, Some(FinishReason::Length))
     );
     let sum: f64 = text.scores.iter().map(|score| f64::from(*score)).sum();
@@ -1105,7 +1116,7 @@ fn options_do_what_they_say() {
             },
             &prompt,
         );
-        (texts[0].new_tokens().len(), texts[0].ending.unwrap())
+        (texts[0].new_tokens().len(), texts[0].finish_reason.unwrap())
     };
     assert_eq!(ends(1e-9), (1, FinishReason::MaxTime));
     assert_eq!(ends(1e300), (20, FinishReason::Length));
@@ -1184,7 +1195,7 @@ fn options_do_what_they_say() {
     };
     let texts = TextGenerator::new(&model, ended)
         .unwrap()
-        .allowed_tokens(|_| vec![11, 12])
+        .with_prefix_allowed_tokens_fn(|_| vec![11, 12])
         .generate(&prompt)
         .unwrap();
     let (last, others) = texts[0].new_tokens().split_last().unwrap();
@@ -1198,8 +1209,8 @@ fn options_do_what_they_say() {
     let tokens = [7, 8, 3, 3, 5];
     let row = GenerationState {
         tokens: &tokens,
-        prompt: 2,
-        item: 0,
+        prompt_len: 2,
+        prompt_index: 0,
         padding: 0,
     };
     let mut scores = vec![1.0; 9];
@@ -1237,7 +1248,7 @@ fn weight_decay_is_on_matrices_alone() {
         let config = TrainerConfig {
             learning_rate: rate,
             optimizer,
-            groups,
+            param_groups: groups,
             ..TrainerConfig::new(1)
         };
         let tokens = (0..40u32).map(|at| at * at % 60).collect();
@@ -1272,8 +1283,10 @@ fn weight_decay_is_on_matrices_alone() {
 /// Texts of any characters, some of several bytes, some that come many times; and of bytes that
 /// have nothing to do with text.
 fn any_text(rng: &mut Rng) -> String {
-    if rng.below(8) == 0 {
-        let bytes: Vec<u8> = (0..rng.below(100)).map(|_| rng.below(256) as u8).collect();
+    if rng.random_index(8) == 0 {
+        let bytes: Vec<u8> = (0..rng.random_index(100))
+            .map(|_| rng.random_index(256) as u8)
+            .collect();
         return String::from_utf8_lossy(&bytes).into_owned();
     }
     let ranges = [
@@ -1289,15 +1302,15 @@ fn any_text(rng: &mut Rng) -> String {
         (0xfff0, 0x10010),
         (0, 0x10ffff),
     ];
-    let n = rng.below(40);
+    let n = rng.random_index(40);
     let text: String = (0..n)
         .filter_map(|_| {
-            let (low, high) = ranges[rng.below(ranges.len())];
-            char::from_u32((low + rng.below(high - low + 1)) as u32)
+            let (low, high) = ranges[rng.random_index(ranges.len())];
+            char::from_u32((low + rng.random_index(high - low + 1)) as u32)
         })
         .collect();
-    text.repeat(if rng.below(10) == 0 {
-        rng.below(200)
+    text.repeat(if rng.random_index(10) == 0 {
+        rng.random_index(200)
     } else {
         1
     })
@@ -1309,9 +1322,9 @@ fn any_text_comes_back_from_its_tokens() {
     let corpus: Vec<String> = (0..200).map(|_| any_text(&mut rng)).collect();
     let trained = BpeTokenizer::train(corpus.iter(), 400).unwrap();
     assert!(
-        trained.vocabulary() > 257 && trained.vocabulary() <= 400,
+        trained.vocab_size() > 257 && trained.vocab_size() <= 400,
         "{}",
-        trained.vocabulary()
+        trained.vocab_size()
     );
     assert!(BpeTokenizer::train(corpus.iter(), 256).is_err());
     let folder = tempfile::tempdir().unwrap();
@@ -1334,7 +1347,7 @@ fn any_text_comes_back_from_its_tokens() {
             let tokens = tokenizer.encode(&text).unwrap();
             assert_eq!(tokenizer.decode(&tokens), text);
             let mut stream = DecodeStream::new(tokenizer);
-            let pieces: String = tokens.iter().map(|token| stream.push(*token)).collect();
+            let pieces: String = tokens.iter().map(|token| stream.step(*token)).collect();
             assert_eq!(pieces + &stream.finish(), text);
         }
     }
@@ -1345,8 +1358,8 @@ fn gpt2_s_tokens_are_openai_s() {
     let Some(tokenizer) = gpt2_tokenizer() else {
         return;
     };
-    assert_eq!(tokenizer.vocabulary(), 50_257);
-    assert_eq!(tokenizer.end_of_text(), Some(50_256));
+    assert_eq!(tokenizer.vocab_size(), 50_257);
+    assert_eq!(tokenizer.eos_token_id(), Some(50_256));
     assert_eq!(tokenizer.encode("Hello world").unwrap(), [15_496, 995]);
     assert_eq!(tokenizer.encode("<|endoftext|>").unwrap(), [50_256]);
     // The ranks of the public vocabulary: every token's bytes.
@@ -1358,7 +1371,7 @@ fn gpt2_s_tokens_are_openai_s() {
     for line in text.lines() {
         let (bytes, rank) = line.split_once(' ').unwrap();
         assert_eq!(
-            tokenizer.bytes(rank.parse().unwrap()),
+            tokenizer.token_bytes(rank.parse().unwrap()),
             BASE64_STANDARD.decode(bytes).unwrap(),
             "{line}"
         );
@@ -1497,13 +1510,13 @@ fn transformers_opens_what_is_saved() {
         let model = config
             .init(&flex)
             .unwrap()
-            .seeded(rng.below(1000) as u64)
+            .init_weights(rng.random_index(1000) as u64)
             .map(&mut Moved(Rng::new(1)));
         let path = folder.path().join(name);
         std::fs::create_dir(&path).unwrap();
         model.save(&path).unwrap();
         let prompts: Vec<Vec<u32>> = (0..3)
-            .map(|_| (0..9).map(|_| rng.below(60) as u32).collect())
+            .map(|_| (0..9).map(|_| rng.random_index(60) as u32).collect())
             .collect();
         let rows = |rows: Vec<Vec<u32>>| -> Vec<i64> {
             rows.concat().into_iter().map(i64::from).collect()
@@ -1552,7 +1565,7 @@ fn checkpoints_of_nanogpt_open() {
     let model = config
         .init(&flex)
         .unwrap()
-        .seeded(5)
+        .init_weights(5)
         .map(&mut Moved(Rng::new(1)));
     model.save(folder.path()).unwrap();
     run_script(&python, "nanogpt_checkpoint.py", folder.path());
@@ -1568,7 +1581,7 @@ fn checkpoints_of_nanogpt_open() {
 fn broken_tokenizers_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let says = |path: &Path| {
-        aigc_text::tokenizer::open(path)
+        aigc_text::tokenizer::from_pretrained(path)
             .err()
             .expect("an error")
             .to_string()
@@ -1581,7 +1594,7 @@ fn broken_tokenizers_are_named() {
     assert!(says(folder.path()).contains("tokenizer.json"));
     std::fs::write(folder.path().join("characters.json"), "\"abca\"").unwrap();
     assert!(says(folder.path()).contains("characters.json"));
-    let letters = CharacterTokenizer::of("hello");
+    let letters = CharacterTokenizer::from_text("hello");
     assert!(
         letters
             .encode("hex")
@@ -1610,7 +1623,7 @@ fn few_bits_say_nearly_the_same() {
         let difference: Vec<f32> = exact.iter().zip(&near).map(|(a, b)| a - b).collect();
         errors.push(norm(&difference) / norm(&exact));
         // Token by token it is the same model, though other products are taken.
-        let mut cache = packed.cache(1, 10);
+        let mut cache = packed.new_cache(1, 10);
         let parts = (0..10)
             .map(|at| packed.logits(ids.clone().narrow(1, at, 1), &mut cache))
             .collect();

@@ -99,7 +99,7 @@ impl Objective for Pull {
             // √|0| is 0 and its slope infinite.
             loss = loss + (w.clone() - w.detach()).abs().sum().sqrt();
         }
-        Ok(LossOutput::new(loss).with("part", part))
+        Ok(LossOutput::new(loss).with_metric("part", part))
     }
 }
 
@@ -107,8 +107,8 @@ fn constant_rows(targets: &[f32], batch_size: usize) -> DataLoader<Rows> {
     let rows = targets.iter().map(|t| [0.0, 0.0, 0.0, 0.0, *t]).collect();
     let config = DataLoaderConfig {
         batch_size,
-        shuffle: None,
-        workers: 0,
+        shuffle_seed: None,
+        num_workers: 0,
         ..DataLoaderConfig::default()
     };
     loader_of(aigc_core::data::InMemory(rows), config)
@@ -142,12 +142,12 @@ fn gradient_descent_follows_its_closed_form() {
 fn the_schedule_scales_every_step() {
     let folder = folder();
     let config = TrainerConfig {
-        schedule: LrSchedule::linear(2),
+        lr_schedule: LrSchedule::linear(2),
         ..sgd(5, 0.1)
     };
     let mut rates = Vec::new();
     let trained = Trainer::new(config)
-        .observe(|event: &Event<'_>| {
+        .with_callback(|event: &Event<'_>| {
             if let Event::Step(report) = event {
                 rates.push(report.learning_rate);
             }
@@ -180,7 +180,7 @@ fn accumulated_batches_count_like_one_large_batch() {
     let run = |accumulate, batch| {
         let folder = folder();
         let config = TrainerConfig {
-            accumulate,
+            gradient_accumulation_steps: accumulate,
             ..sgd(2, 0.1)
         };
         let trained = Trainer::new(config).fit(
@@ -220,7 +220,7 @@ fn clipping_bounds_the_norm_of_all_gradients_together() {
 
 fn stable_start(seed: u64) -> std::collections::BTreeMap<String, Vec<u32>> {
     use aigc_core::rng::InitWeights;
-    bits(&Net::without_dropout(&flex()).seeded(seed))
+    bits(&Net::without_dropout(&flex()).init_weights(seed))
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn groups_have_their_own_rate_and_optimizer() {
     let frozen = ParamGroupConfig::new("^second", 0.0);
     let (trained, _keep) = train(
         TrainerConfig {
-            groups: vec![frozen],
+            param_groups: vec![frozen],
             seed: 1,
             ..TrainerConfig::new(5)
         },
@@ -241,7 +241,7 @@ fn groups_have_their_own_rate_and_optimizer() {
     // Plain descent for one layer inside Adam: its first step is rate × gradient, not rate × ±1.
     let plain = ParamGroupConfig::new("^second", 1.0).with_optimizer(OptimizerConfig::sgd());
     let config = TrainerConfig {
-        groups: vec![plain],
+        param_groups: vec![plain],
         seed: 1,
         ..TrainerConfig::new(1)
     };
@@ -263,7 +263,7 @@ fn groups_have_their_own_rate_and_optimizer() {
 fn any_burn_optimizer_can_be_given() {
     let folder = folder();
     let adagrad = AdaGradConfig::new().init();
-    let trainer = Trainer::new(sgd(1, 0.1)).optimizer("model", adagrad);
+    let trainer = Trainer::new(sgd(1, 0.1)).with_optimizer("model", adagrad);
     let trained = trainer
         .fit(
             Pull::default(),
@@ -279,7 +279,7 @@ fn any_burn_optimizer_can_be_given() {
         trained.model.value()
     );
     let folder = self::folder();
-    let trainer = Trainer::new(sgd(1, 0.1)).optimizer("critic", AdaGradConfig::new().init());
+    let trainer = Trainer::new(sgd(1, 0.1)).with_optimizer("critic", AdaGradConfig::new().init());
     let error = trainer
         .fit(
             Pull::default(),
@@ -389,7 +389,7 @@ fn a_loss_that_is_not_finite_stops_with_its_name_and_the_last_good_checkpoint() 
     };
     assert_eq!((step, name.as_str(), value), (7, "part", f64::INFINITY));
     assert_eq!(last_good, Some(folder.run.checkpoint_path(4)));
-    assert_eq!(folder.run.latest().unwrap().step(), 4);
+    assert_eq!(folder.run.latest_checkpoint().unwrap().step(), 4);
 
     // A gradient alone: the loss is finite. Step 10 is one whose norm is watched.
     let folder = self::folder();
@@ -426,8 +426,12 @@ fn no_checkpoint_ever_holds_weights_that_are_not_finite() {
             &folder.run,
         );
         assert!(matches!(error, Err(Error::NotFinite { .. })));
-        for step in folder.run.steps().unwrap() {
-            let file = folder.run.at(step).unwrap().file("model.safetensors");
+        for step in folder.run.checkpoint_steps().unwrap() {
+            let file = folder
+                .run
+                .checkpoint(step)
+                .unwrap()
+                .path("model.safetensors");
             let model = aigc_core::weights::load_weights(Scalar::new(0.0), &file).unwrap();
             assert!(model.value().is_finite());
         }
@@ -457,7 +461,7 @@ fn weights_that_became_infinite_at_the_very_end_are_not_saved() {
         error.contains("`w.weight` became") && error.contains("step-000006"),
         "{error}"
     );
-    assert_eq!(folder.run.latest().unwrap().step(), 6);
+    assert_eq!(folder.run.latest_checkpoint().unwrap().step(), 6);
     assert!(!folder.run.final_dir().exists());
 }
 
@@ -471,8 +475,8 @@ fn a_run_with_an_infinite_evaluation_resumes() {
             ..sgd(steps, 0.1)
         };
         Trainer::new(config)
-            .start(start)
-            .evaluate(|_: &Scalar| Ok(vec![("score".into(), f64::INFINITY)]))
+            .with_start(start)
+            .with_evaluation(|_: &Scalar| Ok(vec![("score".into(), f64::INFINITY)]))
             .fit(
                 Pull::default(),
                 Scalar::new(5.0),
@@ -491,8 +495,8 @@ fn a_repeated_update_tells_its_losses_once() {
     impl Objective for Twice {
         type Model = Scalar;
         type Batch = Rows;
-        fn turns(&self) -> Vec<Phase> {
-            vec![Phase::new("model").repeated(2)]
+        fn phases(&self) -> Vec<Phase> {
+            vec![Phase::new("model").with_repeats(2)]
         }
         fn losses(
             &mut self,
@@ -506,7 +510,7 @@ fn a_repeated_update_tells_its_losses_once() {
     let folder = folder();
     let mut seen = Vec::new();
     Trainer::new(sgd(1, 0.1))
-        .observe(|event: &Event<'_>| {
+        .with_callback(|event: &Event<'_>| {
             if let Event::Step(report) = event {
                 seen = report.losses.clone();
             }
@@ -539,8 +543,8 @@ fn parts_of_a_loss_need_names_of_their_own() {
             context: &mut StepContext,
         ) -> Result<LossOutput> {
             let losses = Pull::default().losses(model, batch, context)?;
-            let total = losses.total.clone();
-            Ok(losses.with(self.0, total))
+            let total = losses.loss.clone();
+            Ok(losses.with_metric(self.0, total))
         }
     }
     for (name, good) in [
@@ -568,18 +572,18 @@ fn a_best_model_that_was_not_kept_is_replaced_by_the_last_with_a_warning() {
         let config = TrainerConfig {
             eval_steps: 1,
             save_total_limit: 1,
-            keep_best,
+            load_best_model_at_end: keep_best,
             ..sgd(steps, 0.1)
         };
         let told = warnings.clone();
         Trainer::new(config)
-            .start(start)
-            .observe(move |event: &Event<'_>| {
+            .with_start(start)
+            .with_callback(move |event: &Event<'_>| {
                 if let Event::Warning(text) = event {
                     told.borrow_mut().push(text.to_string());
                 }
             })
-            .evaluate(move |_: &Scalar| Ok(vec![("score".into(), value)]))
+            .with_evaluation(move |_: &Scalar| Ok(vec![("score".into(), value)]))
             .fit(
                 Pull::default(),
                 Scalar::new(5.0),
@@ -601,7 +605,7 @@ fn a_best_model_that_was_not_kept_is_replaced_by_the_last_with_a_warning() {
 fn groups_that_match_nothing_are_refused() {
     let folder = folder();
     let config = TrainerConfig {
-        groups: vec![ParamGroupConfig::new("^typo", 0.5)],
+        param_groups: vec![ParamGroupConfig::new("^typo", 0.5)],
         ..sgd(1, 0.1)
     };
     let error = Trainer::new(config).fit(
@@ -623,7 +627,7 @@ fn nobody_else_trains_in_a_folder_in_use() {
     let folder = folder();
     let mut inner = None;
     Trainer::new(sgd(1, 0.1))
-        .observe(|event: &Event<'_>| {
+        .with_callback(|event: &Event<'_>| {
             if let Event::Step(_) = event {
                 let second = Trainer::new(sgd(1, 0.1));
                 let fitted = second.fit(
@@ -654,7 +658,7 @@ fn endless_minutes_are_endless() {
     let folder = folder();
     for (minutes, run) in [(f64::INFINITY, &folder.run), (1e300, &self::folder().run)] {
         let config = TrainerConfig {
-            minutes: Some(minutes),
+            max_minutes: Some(minutes),
             ..sgd(3, 0.1)
         };
         let trained = Trainer::new(config).fit(
@@ -663,7 +667,7 @@ fn endless_minutes_are_endless() {
             &constant_rows(&[1.0], 1),
             run,
         );
-        assert_eq!(trained.unwrap().reason, StopReason::Completed);
+        assert_eq!(trained.unwrap().stop_reason, StopReason::Completed);
     }
 }
 
@@ -705,9 +709,9 @@ fn the_best_evaluation_is_kept_and_returned() {
         let folder = folder();
         let config = TrainerConfig {
             eval_steps: 1,
-            keep_best: true,
+            load_best_model_at_end: true,
             save_total_limit: 1,
-            maximize,
+            greater_is_better: maximize,
             save_steps: 2,
             ..sgd(10, 0.1)
         };
@@ -716,7 +720,7 @@ fn the_best_evaluation_is_kept_and_returned() {
             Vec::new(),
         );
         let trained = Trainer::new(config)
-            .evaluate(|model: &Scalar| {
+            .with_evaluation(|model: &Scalar| {
                 weights.push(model.value());
                 Ok(vec![("score".into(), values.next().unwrap())])
             })
@@ -728,7 +732,7 @@ fn the_best_evaluation_is_kept_and_returned() {
             )
             .unwrap();
         assert_eq!(trained.best.unwrap().0, best_step);
-        assert_eq!(folder.run.steps().unwrap(), [best_step, 10]);
+        assert_eq!(folder.run.checkpoint_steps().unwrap(), [best_step, 10]);
         assert_eq!(trained.model.value(), weights[best_step - 1]);
     }
 }
@@ -737,12 +741,12 @@ fn the_best_evaluation_is_kept_and_returned() {
 fn training_stops_early_in_time_and_when_done() {
     let patient = TrainerConfig {
         eval_steps: 2,
-        patience: Some(3),
+        early_stopping_patience: Some(3),
         ..sgd(100, 0.1)
     };
     let folder = folder();
     let trained = Trainer::new(patient)
-        .evaluate(|_: &Scalar| Ok(vec![("score".into(), 1.0)]))
+        .with_evaluation(|_: &Scalar| Ok(vec![("score".into(), 1.0)]))
         .fit(
             Pull::default(),
             Scalar::new(5.0),
@@ -751,13 +755,13 @@ fn training_stops_early_in_time_and_when_done() {
         )
         .unwrap();
     assert_eq!(
-        (trained.reason, trained.step),
+        (trained.stop_reason, trained.step),
         (StopReason::EarlyStopped, 8)
     );
 
     let folder = self::folder();
     let brief = TrainerConfig {
-        minutes: Some(1e-9),
+        max_minutes: Some(1e-9),
         ..sgd(100, 0.1)
     };
     let trained = Trainer::new(brief)
@@ -768,7 +772,10 @@ fn training_stops_early_in_time_and_when_done() {
             &folder.run,
         )
         .unwrap();
-    assert_eq!((trained.reason, trained.step), (StopReason::OutOfTime, 0));
+    assert_eq!(
+        (trained.stop_reason, trained.step),
+        (StopReason::OutOfTime, 0)
+    );
     assert!(folder.run.final_dir().join("model.safetensors").is_file());
 }
 
@@ -784,14 +791,14 @@ fn events_come_in_order_and_the_log_holds_means() {
         ..sgd(4, 0.1)
     };
     Trainer::new(config)
-        .observe(move |event: &Event<'_>| {
+        .with_callback(move |event: &Event<'_>| {
             let name = format!("{event:?}");
             seen.borrow_mut()
                 .push(name.split([' ', '(']).next().unwrap().to_string());
         })
-        .observe(MetricsLogger::every(2))
-        .evaluate(|_: &Scalar| Ok(vec![("score".into(), 1.0)]))
-        .preview(|_, context| {
+        .with_callback(MetricsLogger::new(2))
+        .with_evaluation(|_: &Scalar| Ok(vec![("score".into(), 1.0)]))
+        .with_preview(|_, context| {
             std::fs::write(context.run.sample_path(context.step, "txt"), "seen").unwrap();
             Ok(())
         })
@@ -805,7 +812,7 @@ fn events_come_in_order_and_the_log_holds_means() {
     let round = ["Step", "Step", "Evaluated", "Previewed", "Saved"];
     let expected: Vec<&str> = [&["Started"][..], &round, &round, &["Finished"]].concat();
     assert_eq!(*names.borrow(), expected);
-    assert!(folder.run.samples().join("step-000002.txt").is_file());
+    assert!(folder.run.samples_dir().join("step-000002.txt").is_file());
 
     let records = read_metrics(&folder.run.metrics_path()).unwrap();
     let kinds: Vec<_> = records.iter().map(|r| (r.step, r.kind.as_str())).collect();
@@ -827,8 +834,8 @@ fn the_log_forgets_steps_that_are_made_again() {
             ..sgd(steps, 0.1)
         };
         let trainer = Trainer::new(config)
-            .start(start)
-            .observe(MetricsLogger::every(1));
+            .with_start(start)
+            .with_callback(MetricsLogger::new(1));
         trainer.fit(
             Pull {
                 fail_at,
@@ -867,10 +874,10 @@ impl Objective for TakeTurns {
     type Model = Two;
     type Batch = Rows;
 
-    fn turns(&self) -> Vec<Phase> {
+    fn phases(&self) -> Vec<Phase> {
         vec![
-            Phase::new("left").of("left").repeated(2),
-            Phase::new("right").of("right").reuse_batch(),
+            Phase::new("left").for_field("left").with_repeats(2),
+            Phase::new("right").for_field("right").reuse_batch(),
         ]
     }
 
@@ -897,7 +904,7 @@ fn turns_update_their_own_field_as_often_as_they_say() {
     };
     let mut names = Vec::new();
     let trained = Trainer::new(sgd(2, 0.1))
-        .observe(|event: &Event<'_>| {
+        .with_callback(|event: &Event<'_>| {
             if let Event::Step(report) = event {
                 names = report.losses.iter().map(|(n, _)| n.clone()).collect();
             }
@@ -915,10 +922,10 @@ fn turns_update_their_own_field_as_often_as_they_say() {
             && (trained.model.right.value() - right).abs() < 1e-5
     );
     assert_eq!(names, ["left.loss", "right.loss"]);
-    let checkpoint = folder.run.latest().unwrap();
+    let checkpoint = folder.run.latest_checkpoint().unwrap();
     assert!(
-        checkpoint.file("optimizer-left.bpk").is_file()
-            && checkpoint.file("optimizer-right.bpk").is_file()
+        checkpoint.path("optimizer-left.bpk").is_file()
+            && checkpoint.path("optimizer-right.bpk").is_file()
     );
 }
 
@@ -928,8 +935,8 @@ fn turns_without_anything_to_train_are_refused() {
     impl Objective for Nobody {
         type Model = Two;
         type Batch = Rows;
-        fn turns(&self) -> Vec<Phase> {
-            vec![Phase::new("middle").of("middle")]
+        fn phases(&self) -> Vec<Phase> {
+            vec![Phase::new("middle").for_field("middle")]
         }
         fn losses(&mut self, _: &Two, _: &Rows, _: &mut StepContext) -> Result<LossOutput> {
             unreachable!()
@@ -952,7 +959,7 @@ fn turns_need_names_of_their_own() {
     impl Objective for Named {
         type Model = Scalar;
         type Batch = Rows;
-        fn turns(&self) -> Vec<Phase> {
+        fn phases(&self) -> Vec<Phase> {
             self.0.iter().map(|name| Phase::new(name)).collect()
         }
         fn losses(&mut self, _: &Scalar, _: &Rows, _: &mut StepContext) -> Result<LossOutput> {
@@ -991,7 +998,7 @@ fn values_out_of_range_are_named() {
         ),
         (
             TrainerConfig {
-                accumulate: 0,
+                gradient_accumulation_steps: 0,
                 ..TrainerConfig::new(1)
             },
             "accumulate",
@@ -1012,29 +1019,29 @@ fn values_out_of_range_are_named() {
         ),
         (
             TrainerConfig {
-                patience: Some(1),
+                early_stopping_patience: Some(1),
                 ..TrainerConfig::new(1)
             },
             "eval_steps",
         ),
         (
             TrainerConfig {
-                minutes: Some(0.0),
+                max_minutes: Some(0.0),
                 ..TrainerConfig::new(1)
             },
             "minutes",
         ),
         (
             TrainerConfig {
-                groups: vec![ParamGroupConfig::new("(", 1.0)],
+                param_groups: vec![ParamGroupConfig::new("(", 1.0)],
                 ..TrainerConfig::new(1)
             },
             "groups.pattern",
         ),
         (
             TrainerConfig {
-                schedule: LrSchedule {
-                    floor: 2.0,
+                lr_schedule: LrSchedule {
+                    min_lr_ratio: 2.0,
                     ..LrSchedule::CONSTANT
                 },
                 ..TrainerConfig::new(1)
@@ -1061,10 +1068,10 @@ fn values_out_of_range_are_named() {
 #[test]
 fn a_seed_fixes_the_weights_whatever_was_drawn_before() {
     use aigc_core::rng::InitWeights;
-    let first = bits(&Net::without_dropout(&flex()).seeded(4));
-    Net::without_dropout(&flex()).seeded(5);
+    let first = bits(&Net::without_dropout(&flex()).init_weights(4));
+    Net::without_dropout(&flex()).init_weights(5);
     let _: Tensor<1> = Tensor::random([9], burn::tensor::Distribution::Default, &flex());
-    assert_eq!(bits(&Net::without_dropout(&flex()).seeded(4)), first);
-    assert_ne!(bits(&Net::without_dropout(&flex()).seeded(5)), first);
+    assert_eq!(bits(&Net::without_dropout(&flex()).init_weights(4)), first);
+    assert_ne!(bits(&Net::without_dropout(&flex()).init_weights(5)), first);
     assert_ne!(first["first.weight"][..16], first["second.weight"][..16]);
 }

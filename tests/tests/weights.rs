@@ -17,7 +17,7 @@ use std::process::Command;
 fn names_and_layouts_are_pytorch_s() {
     let device = device("flex").unwrap();
     let path = tempfile::tempdir().unwrap().keep().join("w.safetensors");
-    let linear = LinearConfig::new(3, 2).init(&device).seeded(1);
+    let linear = LinearConfig::new(3, 2).init(&device).init_weights(1);
     save_weights(&linear, &path).unwrap();
     let bytes = std::fs::read(&path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -37,7 +37,11 @@ fn names_and_layouts_are_pytorch_s() {
         .unwrap();
     assert_eq!(stored, ours);
 
-    save_weights(&BatchNormConfig::new(4).init(&device).seeded(1), &path).unwrap();
+    save_weights(
+        &BatchNormConfig::new(4).init(&device).init_weights(1),
+        &path,
+    )
+    .unwrap();
     let bytes = std::fs::read(&path).unwrap();
     let mut names: Vec<_> = SafeTensors::deserialize(&bytes)
         .unwrap()
@@ -54,7 +58,7 @@ fn names_and_layouts_are_pytorch_s() {
 fn the_same_weights_are_the_same_bytes_and_come_back_as_they_were() {
     let device = device("flex").unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let net = Net::new(&device).seeded(2).train();
+    let net = Net::new(&device).init_weights(2).train();
     net.forward(Tensor::ones([4, 4], &device.clone().autodiff()));
     let net = net.valid();
     let (a, b) = (folder.path().join("a"), folder.path().join("b"));
@@ -118,7 +122,7 @@ fn saved_files_have_the_rights_of_any_new_file() {
     save_weights(
         &LinearConfig::new(1, 1)
             .init(&device("flex").unwrap())
-            .seeded(0),
+            .init_weights(0),
         &ours,
     )
     .unwrap();

@@ -140,7 +140,7 @@ impl Hub {
     /// is the folder's name. Where the hub cannot be reached, with those that are in the cache.
     ///
     /// # Errors
-    /// As [`file`](Self::file), and [`Error::Download`] if there is none of them.
+    /// As [`download`](Self::download), and [`Error::Download`] if there is none of them.
     pub fn snapshot_download(
         &self,
         repo: &str,

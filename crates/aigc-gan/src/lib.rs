@@ -12,10 +12,10 @@
 //! 1. initialise generator and critic ([`GanConfig::init`]);
 //! 2. draw real data ([`DataLoader`](aigc_core::data::DataLoader));
 //! 3. generate ([`Generator::generate`]);
-//! 4. compute the critic's loss ([`GanLoss::critic`]) and what keeps it smooth
+//! 4. compute the critic's loss ([`GanLoss::discriminator_loss`]) and what keeps it smooth
 //!    ([`GradientPenalty`]);
 //! 5. update the critic;
-//! 6. update the generator by the critic's judgement ([`GanLoss::generator`]);
+//! 6. update the generator by the critic's judgement ([`GanLoss::generator_loss`]);
 //! 7. repeat until the critic is fooled.
 //!
 //! [`GanObjective`] is steps 3 to 6 for the one [`Trainer`](aigc_core::train::Trainer); [`GanSampler`]
@@ -57,7 +57,7 @@ use burn::{
 pub trait Generator: Module + ModuleDisplay {
     /// # Shapes
     /// - z: `[batch, latent]`, standard normal
-    /// - class: `[batch]`, below [`classes`](Self::classes); ignored by a generator without classes
+    /// - class: `[batch]`, below [`num_classes`](Self::num_classes); ignored by a generator without classes
     /// - output: `[batch, channels, height, width]`, images in `[−1, 1]`
     ///
     /// # Panics

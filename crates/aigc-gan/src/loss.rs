@@ -75,7 +75,7 @@ impl GanLoss {
         }
     }
 
-    /// What the generator minimises, `[1]`. `real` is needed where [`compares`](Self::compares)
+    /// What the generator minimises, `[1]`. `real` is needed where [`is_relativistic`](Self::is_relativistic)
     /// says so.
     ///
     /// # Shapes

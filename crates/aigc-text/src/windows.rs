@@ -221,7 +221,7 @@ pub fn read_lines(path: &Path) -> Result<Lines> {
     })
 }
 
-/// What [`lines`] gives.
+/// What [`read_lines`] gives.
 #[derive(Debug)]
 pub struct Lines {
     path: PathBuf,

@@ -45,16 +45,16 @@ impl Generator for Given {
         self.inner().generate(z, class)
     }
 
-    fn latent(&self) -> usize {
-        self.inner().latent()
+    fn latent_dim(&self) -> usize {
+        self.inner().latent_dim()
     }
 
-    fn shape(&self) -> ImageShape {
-        self.inner().shape()
+    fn sample_shape(&self) -> ImageShape {
+        self.inner().sample_shape()
     }
 
-    fn classes(&self) -> Option<usize> {
-        self.inner().classes()
+    fn num_classes(&self) -> Option<usize> {
+        self.inner().num_classes()
     }
 }
 
@@ -66,11 +66,14 @@ pub(super) fn steps(case: &Path, json: &serde_json::Value) {
     let tensors = Tensors(std::fs::read(case.join("tensors.safetensors")).unwrap());
     let config: GanConfig = serde_json::from_value(json["model"].clone()).unwrap();
     let objective: GanObjectiveConfig = serde_json::from_value(json["objective"].clone()).unwrap();
-    let (penalised, compares) = (!objective.penalties.is_empty(), objective.loss.compares());
+    let (penalised, compares) = (
+        !objective.penalties.is_empty(),
+        objective.loss.is_relativistic(),
+    );
     let gan = config.init(&device).unwrap();
     let gan: Gan<Given, AnyDiscriminator> = Gan {
         generator: Given::Noise(gan.generator),
-        critic: gan.critic,
+        discriminator: gan.discriminator,
     };
     let folder = tempfile::tempdir().unwrap();
     let before = folder.path().join("before.safetensors");
@@ -89,8 +92,8 @@ pub(super) fn steps(case: &Path, json: &serde_json::Value) {
     });
     let loader = DataLoaderConfig {
         batch_size: labels.len() / steps,
-        shuffle: None,
-        workers: 0,
+        shuffle_seed: None,
+        num_workers: 0,
         ..DataLoaderConfig::default()
     };
     let loader = DataLoader::new(InMemory(images.collect()), collate_images, loader).unwrap();
@@ -109,7 +112,7 @@ pub(super) fn steps(case: &Path, json: &serde_json::Value) {
     let mut seen = Vec::new();
     let run = RunDir::create(folder.path().join("run")).unwrap();
     let trained = Trainer::new(trainer)
-        .observe(|event: &Event<'_>| {
+        .with_callback(|event: &Event<'_>| {
             if let Event::Step(report) = event {
                 let loss = |name: &str| report.losses.iter().find(|(n, _)| n == name).unwrap().1;
                 seen.extend([loss("critic.loss"), loss("generator.loss")]);

@@ -143,7 +143,7 @@ pub(crate) fn pipeline(folder: &Path, json: &serde_json::Value) {
             drawn += 1;
             load(&format!("noise.{:03}", drawn - 1))
         };
-        x = sampling.step(x, output, noise).sample;
+        x = sampling.step(x, output, noise).prev_sample;
     }
     let error = error(&x, &load("images"));
     println!("pipeline of {name}: {error:.1e}");

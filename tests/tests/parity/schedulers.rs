@@ -124,7 +124,7 @@ pub(crate) fn steps(folder: &Path, json: &Value) {
     let worst = Cell::new(0.0f64);
     let (mut x, mut sampling) = (load("init"), PlanRunner::new(&plan));
     while sampling.call().is_some() {
-        let k = sampling.made();
+        let k = sampling.calls_made();
         // Where a large sample becomes a small one, or one is divided by a small α, 32 bits leave
         // the large one's last digits.
         let large = values(&x)
@@ -159,7 +159,7 @@ pub(crate) fn steps(folder: &Path, json: &Value) {
             .step(x, load(&format!("output.{k:03}")), || {
                 load(&format!("noise.{k:03}.0"))
             })
-            .sample;
+            .prev_sample;
         compare("sample", &x);
         // Outputs are those of the stored samples, so an error of ours must not be carried on.
         x = load(&format!("sample.{k:03}"));

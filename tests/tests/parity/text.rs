@@ -101,7 +101,7 @@ pub(crate) fn forward(case: &Path, json: &Value) {
         );
     }
     // In three pieces, through a cache.
-    let mut cache = model.cache(ids.len(), 2);
+    let mut cache = model.new_cache(ids.len(), 2);
     let pieces =
         [(0, 4), (4, 5), (5, n)].map(|(from, to)| model.logits(tokens(from, to), &mut cache));
     close(
@@ -144,7 +144,7 @@ pub(crate) fn generate(case: &Path, json: &Value) {
         }
     }
     let longest = prompts.iter().map(Vec::len).max().unwrap();
-    let pad = config.pad();
+    let pad = config.pad_token();
     let found = TextGenerator::new(&model, config)
         .unwrap()
         .generate(&prompts)
@@ -152,7 +152,7 @@ pub(crate) fn generate(case: &Path, json: &Value) {
     let expected = rows(&tensors, "sequences");
     assert_eq!(found.len(), expected.len());
     for (found, expected) in found.iter().zip(&expected) {
-        let mut padded = vec![pad; longest - found.prompt];
+        let mut padded = vec![pad; longest - found.prompt_len];
         padded.extend(&found.tokens);
         assert!(padded.len() <= expected.len());
         padded.resize(expected.len(), pad);
@@ -192,7 +192,7 @@ pub(crate) fn processor(case: &Path, json: &Value) {
             min_tokens_to_keep: keep,
         }),
         "TypicalLogitsWarper" => Box::new(TypicalP {
-            mass: number("mass"),
+            p: number("mass"),
             min_tokens_to_keep: keep,
         }),
         "EpsilonLogitsWarper" => Box::new(EpsilonCutoff {
@@ -221,8 +221,8 @@ pub(crate) fn processor(case: &Path, json: &Value) {
             .process(
                 GenerationState {
                     tokens,
-                    prompt: tokens.len(),
-                    item,
+                    prompt_len: tokens.len(),
+                    prompt_index: item,
                     padding: 0,
                 },
                 scores,

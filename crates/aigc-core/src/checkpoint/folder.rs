@@ -224,7 +224,7 @@ impl RunDir {
         Ok(steps)
     }
 
-    /// Starts the checkpoint of `step`. It does not exist until [`CheckpointWriter::finish`].
+    /// Starts the checkpoint of `step`. It does not exist until [`CheckpointWriter::commit`].
     ///
     /// # Errors
     /// [`Error::Io`] if its folder cannot be made.
@@ -256,7 +256,7 @@ impl RunDir {
     /// Opens the checkpoint of `step` and verifies every file of it.
     ///
     /// # Errors
-    /// Like [`latest`](Self::latest).
+    /// Like [`latest_checkpoint`](Self::latest_checkpoint).
     pub fn checkpoint(&self, step: usize) -> Result<Checkpoint> {
         let folder = self.checkpoint_path(step);
         Checkpoint::open(&folder, step).map_err(|error| self.with_fallback(step, error))

@@ -42,7 +42,7 @@ impl ClassLabels {
     }
 
     /// The classes of `n` samples that are asked for by name, each below `count`; none of
-    /// [`Any`](Self::Any).
+    /// [`Random`](Self::Random).
     ///
     /// # Errors
     /// [`Error::Config`] if one is not below `count`, or there are not `n`.

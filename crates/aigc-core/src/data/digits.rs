@@ -10,7 +10,7 @@ use std::io::Read;
 
 /// Shape of a digit.
 pub const SHAPE: ImageShape = ImageShape::new(1, 8, 8);
-/// How many of the 1,797 are held out by [`split`].
+/// How many of the 1,797 are held out by [`train_test_split`].
 pub const TEST_LEN: usize = 297;
 
 /// All 1,797 digits in the order of the source. The 17 grey levels 0 to 16 become 0 to 255.

@@ -280,7 +280,7 @@ impl<B> Shared<B> {
     }
 }
 
-/// The endless stream of batches; see [`DataLoader::batches`].
+/// The endless stream of batches; see [`DataLoader::iter_from`].
 pub struct BatchIter<B> {
     shared: Arc<Shared<B>>,
     position: usize,

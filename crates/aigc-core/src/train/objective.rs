@@ -120,7 +120,7 @@ pub struct StepContext {
     pub step: usize,
     /// Steps to be made in all.
     pub steps: usize,
-    /// Which of [`Objective::turns`].
+    /// Which of [`Objective::phases`].
     pub phase: usize,
     /// Which of the turn's repeated updates.
     pub repetition: usize,

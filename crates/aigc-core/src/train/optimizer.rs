@@ -17,7 +17,7 @@ use burn::{
 use serde::{Deserialize, Serialize};
 
 /// Which optimizer. Any other of burn's, or of one's own, goes to
-/// [`Trainer::optimizer`](super::Trainer::optimizer).
+/// [`Trainer::with_optimizer`](super::Trainer::with_optimizer).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

@@ -225,7 +225,7 @@ impl<'a, D: Denoiser> DiffusionSampler<'a, D> {
     }
 
     /// Makes no class in particular: the network is told the class that stands for none, its last,
-    /// unless all are [known](Self::knowing).
+    /// unless all are [known](Self::with_num_classes).
     ///
     /// # Errors
     /// [`Error::Config`] if no class stands for none.
@@ -288,7 +288,7 @@ impl<'a, D: Denoiser> DiffusionSampler<'a, D> {
     }
 
     /// Classifier-free guidance, away from the class that stands for none (the last, unless all are
-    /// [known](Self::knowing)), or from the tokens that do.
+    /// [known](Self::with_num_classes)), or from the tokens that do.
     ///
     /// # Errors
     /// [`Error::Config`] for a value out of range, or a network that cannot be asked without a

@@ -1,12 +1,12 @@
 //! Convolutions as matrix products whose right side is never stored whole.
 //!
-//! Forward, input gradient and transposed convolution are one computation, [`gather`]: every output
+//! Forward, input gradient and transposed convolution are one computation, `gather`: every output
 //! pixel is a sum over channels and taps of a constant offset into padded planes. The weight
-//! gradient, [`correlate`], multiplies the same planes by the transposed output gradient. Either
+//! gradient, `correlate`, multiplies the same planes by the transposed output gradient. Either
 //! reads pixels where they lie in the planes, or, where rows are so short that the padding between
 //! them costs more than copying, from panels of pixels side by side (im2col, a panel at a time, in
-//! cache). Maps of a few pixels are computed [`across`] images, and 3×3 kernels with fewer
-//! multiplications ([`winograd`]), where that costs less; kernels of one pixel, or of the whole
+//! cache). Maps of a few pixels are computed `across` images, and 3×3 kernels with fewer
+//! multiplications (`winograd`), where that costs less; kernels of one pixel, or of the whole
 //! map, are matrix products as they are. Blocking after Goto and van de Geijn 2008, "Anatomy of
 //! high-performance matrix multiplication".
 

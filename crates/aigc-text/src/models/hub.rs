@@ -24,7 +24,7 @@ const WEIGHTS: &[&str] = &[
 impl Gpt2 {
     /// Opens a model of the hub by its name there (`gpt2`, `distilgpt2`, `organisation/name`),
     /// fetching what is not in the hub's cache; `gpt2` is 0.5 GB, `gpt2-xl` 6 GB. Also gives the
-    /// folder with its files, for [`tokenizer::open`](crate::tokenizer::open) and the others that
+    /// folder with its files, for [`tokenizer::from_pretrained`](crate::tokenizer::from_pretrained) and the others that
     /// open folders.
     ///
     /// # Errors

@@ -151,7 +151,7 @@ fn ends_with_name(name: &str, end: &str) -> bool {
 impl Gpt2 {
     /// The same model with fresh adapters, which alone are trained from now on. `B` is zero, so
     /// nothing changes yet; `A` is drawn as the authors' program does, uniformly on `±1/√in`, from
-    /// the seed of a run or of [`seeded`](aigc_core::rng::InitWeights::seeded).
+    /// the seed of a run or of [`init_weights`](aigc_core::rng::InitWeights::init_weights).
     ///
     /// # Errors
     /// [`Error::Config`] for values out of range, a rank above a layer's smaller side, a target

@@ -35,8 +35,8 @@ pub trait CausalLm: Module {
     /// - output: `[batch, time, vocabulary]`
     ///
     /// # Panics
-    /// If there are more than [`context`](Self::context) tokens, or one is not below
-    /// [`vocabulary`](Self::vocabulary).
+    /// If there are more than [`max_position_embeddings`](Self::max_position_embeddings) tokens, or one is not below
+    /// [`vocab_size`](Self::vocab_size).
     fn forward(&self, tokens: Tensor<2, Int>) -> Tensor<3>;
 
     /// What the model makes of tokens that follow those in `cache`, which takes them in.
@@ -49,7 +49,7 @@ pub trait CausalLm: Module {
     /// As [`forward`](Self::forward), counting those in the cache.
     fn forward_cached(&self, tokens: Tensor<2, Int>, cache: &mut KvCache) -> Tensor<3>;
 
-    /// Scores of the next token from what [`hidden`](Self::hidden) gave.
+    /// Scores of the next token from what [`forward_cached`](Self::forward_cached) gave.
     ///
     /// # Shapes
     /// - hidden: `[rows, time, width]`

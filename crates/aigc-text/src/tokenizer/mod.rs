@@ -41,7 +41,7 @@ pub trait Tokenizer: Send + Sync {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Writes the tokenizer into `folder`, for [`open`].
+    /// Writes the tokenizer into `folder`, for [`from_pretrained`].
     ///
     /// # Errors
     /// [`Error::Io`] if it cannot be written.
