@@ -327,7 +327,7 @@ fn the_average_is_its_formula() {
 
 #[test]
 fn the_average_copies_running_statistics_and_leaves_the_live_ones_alone() {
-    let live = aigc_core::rng::InitWeights::seeded(Net::without_dropout(&flex()), 1).train();
+    let live = aigc_core::rng::InitWeights::init_weights(Net::without_dropout(&flex()), 1).train();
     let mut ema = Ema::new(
         &live,
         EmaConfig {
@@ -349,7 +349,9 @@ fn the_average_copies_running_statistics_and_leaves_the_live_ones_alone() {
     live.forward(x(3.0));
     assert_eq!(bits(ema.model()), average);
     let moved = bits(&live.valid());
-    ema.update(&aigc_core::rng::InitWeights::seeded(Net::without_dropout(&flex()), 9).train());
+    ema.update(
+        &aigc_core::rng::InitWeights::init_weights(Net::without_dropout(&flex()), 9).train(),
+    );
     assert_eq!(bits(&live.valid()), moved);
     assert_ne!(bits(ema.model())["first.weight"], average["first.weight"]);
 }

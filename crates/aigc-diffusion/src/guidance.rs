@@ -1,8 +1,8 @@
 //! Towards what is asked for.
 //!
 //! Whatever leads a sample changes what the network seems to have said, and no scheduler knows of
-//! it: [`ClassifierFreeGuidance`] by two answers of the network, with the class and without; a [`Guide`] by the
-//! gradient of `ln p(y | x)`.
+//! it: [`ClassifierFreeGuidance`] by two answers of the network, with the class and without; a
+//! [`Guide`] by the gradient of `ln p(y | x)`.
 
 use crate::{denoiser::Denoiser, plan::ModelCall};
 use aigc_core::{Error, Result};

@@ -30,7 +30,8 @@ pub enum LossWeighting {
         gamma: f64,
     },
     /// Those of the clean sample count by `(s² + σ²)/(s·σ)²`, where `s` is the data's standard
-    /// deviation (Karras et al. 2022, table 1). [`ForwardProcess::Edm`] has it with `Uniform` already.
+    /// deviation (Karras et al. 2022, table 1). [`ForwardProcess::Edm`] has it with `Uniform`
+    /// already.
     Edm {
         /// `s`; 0.5 in the paper.
         sigma_data: f64,
@@ -73,7 +74,8 @@ pub struct DiffusionObjectiveConfig {
     /// What errors count for.
     pub weighting: LossWeighting,
     /// Share of samples whose class is hidden: they are told the network's last class, which stands
-    /// for none. ClassifierFreeGuidance needs it (Ho & Salimans 2022, <https://arxiv.org/abs/2207.12598>).
+    /// for none. ClassifierFreeGuidance needs it (Ho & Salimans 2022,
+    /// <https://arxiv.org/abs/2207.12598>).
     pub conditioning_dropout: f64,
     /// Share of batches in which the network sees beside the noisy sample what it made of it at
     /// first (Chen et al. 2023,

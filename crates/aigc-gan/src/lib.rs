@@ -18,8 +18,8 @@
 //! 6. update the generator by the critic's judgement ([`GanLoss::generator_loss`]);
 //! 7. repeat until the critic is fooled.
 //!
-//! [`GanObjective`] is steps 3 to 6 for the one [`Trainer`](aigc_core::train::Trainer); [`GanSampler`]
-//! uses what was learned, and [`load`] opens it again.
+//! [`GanObjective`] is steps 3 to 6 for the one [`Trainer`](aigc_core::train::Trainer);
+//! [`GanSampler`] uses what was learned, and [`load`] opens it again.
 #![forbid(unsafe_code)]
 
 mod augment;
@@ -57,7 +57,8 @@ use burn::{
 pub trait Generator: Module + ModuleDisplay {
     /// # Shapes
     /// - z: `[batch, latent]`, standard normal
-    /// - class: `[batch]`, below [`num_classes`](Self::num_classes); ignored by a generator without classes
+    /// - class: `[batch]`, below [`num_classes`](Self::num_classes); ignored by a generator without
+    ///   classes
     /// - output: `[batch, channels, height, width]`, images in `[−1, 1]`
     ///
     /// # Panics

@@ -75,8 +75,8 @@ impl GanLoss {
         }
     }
 
-    /// What the generator minimises, `[1]`. `real` is needed where [`is_relativistic`](Self::is_relativistic)
-    /// says so.
+    /// What the generator minimises, `[1]`. `real` is needed where
+    /// [`is_relativistic`](Self::is_relativistic) says so.
     ///
     /// # Shapes
     /// - real and fake: `[batch]`

@@ -34,8 +34,8 @@ pub struct TrainerConfig {
     pub max_minutes: Option<f64>,
     /// Seed of initial weights, noise and dropout.
     pub seed: u64,
-    /// The optimizer of every turn that [`Trainer::with_optimizer`](super::Trainer::with_optimizer) does not
-    /// set.
+    /// The optimizer of every turn that [`Trainer::with_optimizer`](super::Trainer::with_optimizer)
+    /// does not set.
     pub optimizer: OptimizerConfig,
     /// Learning rate at factor 1 of the schedule.
     pub learning_rate: f64,

@@ -2,8 +2,9 @@
 //!
 //! An [`Objective`] says what a step means; the [`Trainer`] knows nothing of families. It draws
 //! batches, asks for losses, walks back through them, clips, updates, averages weights, evaluates,
-//! previews, saves, and tells [`Callback`]s. A stopped run [resumes](StartFrom::Resume) exactly: every
-//! tensor ends bit for bit as if it had never stopped (on Flex, at the same number of threads).
+//! previews, saves, and tells [`Callback`]s. A stopped run [resumes](StartFrom::Resume) exactly:
+//! every tensor ends bit for bit as if it had never stopped (on Flex, at the same number of
+//! threads).
 
 mod adam;
 mod config;

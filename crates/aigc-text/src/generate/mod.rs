@@ -149,8 +149,8 @@ impl<'a, M: CausalLm> TextGenerator<'a, M> {
 
     /// Adds a processor of one's own, behind those of the options and before warpers.
     ///
-    /// What it does has to follow from the [`GenerationState`] alone: texts are taken back and gone on with in
-    /// any order.
+    /// What it does has to follow from the [`GenerationState`] alone: texts are taken back and gone
+    /// on with in any order.
     pub fn with_logits_processor(mut self, processor: impl LogitsProcessor + 'static) -> Self {
         self.own.push(Box::new(processor));
         self

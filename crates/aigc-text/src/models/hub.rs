@@ -24,8 +24,8 @@ const WEIGHTS: &[&str] = &[
 impl Gpt2 {
     /// Opens a model of the hub by its name there (`gpt2`, `distilgpt2`, `organisation/name`),
     /// fetching what is not in the hub's cache; `gpt2` is 0.5 GB, `gpt2-xl` 6 GB. Also gives the
-    /// folder with its files, for [`tokenizer::from_pretrained`](crate::tokenizer::from_pretrained) and the others that
-    /// open folders.
+    /// folder with its files, for [`tokenizer::from_pretrained`](crate::tokenizer::from_pretrained)
+    /// and the others that open folders.
     ///
     /// # Errors
     /// As [`fetch`](Self::fetch) and [`open`](Self::open).

@@ -35,8 +35,8 @@ pub trait CausalLm: Module {
     /// - output: `[batch, time, vocabulary]`
     ///
     /// # Panics
-    /// If there are more than [`max_position_embeddings`](Self::max_position_embeddings) tokens, or one is not below
-    /// [`vocab_size`](Self::vocab_size).
+    /// If there are more than [`max_position_embeddings`](Self::max_position_embeddings) tokens, or
+    /// one is not below [`vocab_size`](Self::vocab_size).
     fn forward(&self, tokens: Tensor<2, Int>) -> Tensor<3>;
 
     /// What the model makes of tokens that follow those in `cache`, which takes them in.
