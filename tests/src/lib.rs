@@ -23,11 +23,27 @@ use std::{
     process::Command,
 };
 
-/// The folder that `variable` names; says that the test is skipped where it does not.
+/// Prints that a test is skipped.
+///
+/// # Panics
+/// If `AIGC_REQUIRE_DATA` is set: a run that has all data (`.ci/run`) then fails instead of passing
+/// without the test.
+pub fn skip(reason: &str) {
+    assert!(
+        std::env::var_os("AIGC_REQUIRE_DATA").is_none(),
+        "AIGC_REQUIRE_DATA is set: {reason}"
+    );
+    println!("skipped: {reason}");
+}
+
+/// The directory that the environment variable `variable` names. Without it the test is skipped.
+///
+/// # Panics
+/// See [`skip`].
 pub fn folder_from(variable: &str) -> Option<PathBuf> {
     let folder = std::env::var_os(variable).map(PathBuf::from);
     if folder.is_none() {
-        println!("skipped: set {variable}");
+        skip(&format!("set {variable}"));
     }
     // Relative to the workspace, whatever folder the test runs in.
     folder.map(|f| Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(f))
@@ -73,7 +89,7 @@ pub fn small_gpt2(
 pub fn gpt2_tokenizer() -> Option<BpeTokenizer> {
     let folder = folder_from("AIGC_DATA").map(|data| data.join("gpt2-tokenizer"));
     let Some(folder) = folder.filter(|folder| folder.is_dir()) else {
-        println!("skipped: set AIGC_DATA");
+        skip("AIGC_DATA has no gpt2-tokenizer");
         return None;
     };
     Some(BpeTokenizer::open(folder).expect("GPT-2's files"))

@@ -22,7 +22,10 @@ use burn::tensor::{
     quantization::QuantScheme,
 };
 
-const SHAPES: u64 = 1_000;
+/// Random shapes of each operation: `AIGC_SHAPES`, or 1,000.
+fn shapes() -> u64 {
+    std::env::var("AIGC_SHAPES").map_or(1_000, |n| n.parse().expect("AIGC_SHAPES is a number"))
+}
 
 /// Holds values and gradients in `f32` against those in `f64`. The error may be `tolerance` times
 /// the largest value of a tensor (at least one); gives back the largest.
@@ -93,7 +96,7 @@ fn check(name: &str) {
         .iter()
         .find(|(known, ..)| *known == name)
         .expect("an operation");
-    let worst = (0..SHAPES).fold(0.0f64, |worst, seed| {
+    let worst = (0..shapes()).fold(0.0f64, |worst, seed| {
         let mut rng = Rng::new(seed * 7919 + 17);
         let case = case(&mut rng);
         worst.max(hold(&case, &mut rng, tolerance))
@@ -210,7 +213,7 @@ fn binary_cross_entropy_equals_its_default_body() {
 #[test]
 fn adam_equals_its_default_body() {
     let device = Device::flex();
-    for seed in 0..SHAPES {
+    for seed in 0..shapes() {
         let mut rng = Rng::new(seed);
         // Now and then several parts.
         let len = pick(&mut rng, 1, 300) + if seed % 50 == 0 { 40_000 } else { 0 };
@@ -252,15 +255,17 @@ fn adam_equals_its_default_body() {
 }
 
 /// The same tests with narrower vectors than this machine's best, so that its kernels are right
-/// elsewhere too.
+/// elsewhere too. 250 random shapes, unless `AIGC_SHAPES` says otherwise.
 #[test]
 fn narrower_vectors_pass_the_same_tests() {
     if std::env::var_os("AIGC_SIMD").is_some() {
         return;
     }
+    let shapes = std::env::var("AIGC_SHAPES").unwrap_or("250".into());
     for simd in ["avx2", "scalar"] {
         let tests = std::process::Command::new(std::env::current_exe().unwrap())
             .env("AIGC_SIMD", simd)
+            .env("AIGC_SHAPES", &shapes)
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&tests.stdout);

@@ -1,5 +1,5 @@
-//! On a backend that a program switched on in burn, past this workspace's features, operations are
-//! made of primitives.
+//! A backend that a program switches on in burn, past this workspace's features, computes by burn's
+//! primitives. Here it is NdArray, with the feature `ndarray` of burn but not of aigc-core.
 //!
 //!     cargo test -p aigc-backends --features unlisted --test unlisted
 
@@ -18,18 +18,18 @@ use burn::tensor::Device;
 fn unlisted() -> Device {
     assert!(
         !available().contains(&"ndarray"),
-        "nothing to see: the feature `ndarray` is on"
+        "aigc-core's feature `ndarray` is on: NdArray is a listed backend"
     );
     Device::ndarray()
 }
 
 #[test]
-fn operations_and_their_gradients_equal_flex() {
+fn unlisted_backend_operations_equal_flex() {
     assert_operations_equal_flex(&unlisted(), 2e-4);
 }
 
 #[test]
-fn a_model_trains_and_samples() {
+fn unlisted_backend_trains_and_samples() {
     let draw = |device: Device| {
         let folder = tempfile::tempdir().unwrap();
         let run = RunDir::create(folder.path().join("run")).unwrap();

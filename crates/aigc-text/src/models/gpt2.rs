@@ -711,6 +711,10 @@ mod tests {
         let folder =
             std::env::var_os("AIGC_DATA").map(|data| root.join(data).join("gpt-nano-sort"));
         let Some(folder) = folder.filter(|folder| folder.is_dir()) else {
+            assert!(
+                std::env::var_os("AIGC_REQUIRE_DATA").is_none(),
+                "AIGC_DATA has no gpt-nano-sort"
+            );
             println!("skipped: set AIGC_DATA");
             return;
         };
