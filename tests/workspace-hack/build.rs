@@ -1,0 +1,2 @@
+// Cargo takes build dependencies into account only where there is a build script.
+fn main() {}

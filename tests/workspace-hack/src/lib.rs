@@ -1,0 +1,1 @@
+//! Empty: this package exists for the features in its `Cargo.toml`.
