@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Mean resident size of a command in the first and in the last quarter of its time, in MiB, and their ratio. The first
-# seconds, in which everything is set up, are left out.
+# Mean resident size of a command in the first and in the last quarter of its run time, in MiB, and their ratio. The
+# first five seconds, for set-up, are not counted.
 #
 #     benches/memory.sh target/release/examples/digits --model gan --steps 20000 --minutes 1000
 set -euo pipefail
@@ -17,7 +17,7 @@ wait "$process"
 printf '%s\n' "${sizes[@]}" | awk '
   {size[NR] = $1 / 1024}
   END {
-    quarter = int(NR / 4); if (quarter < 1) {print "too short to tell"; exit 1}
+    quarter = int(NR / 4); if (quarter < 1) {print "the run is too short to measure"; exit 1}
     for (i = 1; i <= quarter; i++) {first += size[i]; last += size[NR + 1 - i]}
     printf "first quarter %.1f MiB, last quarter %.1f MiB, ratio %.3f, over %d seconds\n", first / quarter, last / quarter, last / first, NR
   }'

@@ -1,8 +1,8 @@
-//! What every backend does: the table of `docs/backends.md`.
+//! Measures every backend: generates the table of `docs/backends.md`.
 //!
 //!     cargo bench -p aigc-benches --features ndarray,tch,wgpu --bench backends -- --write docs/backends.md
 
-use aigc_backends::{models, pass, pictures};
+use aigc_backends::{models, vae_samples, vae_step};
 use aigc_benches::{Side, serve, write_between};
 use aigc_core::{
     checkpoint::RunDir,
@@ -19,21 +19,21 @@ use std::process::{Command, Stdio};
 
 #[derive(Parser)]
 struct Args {
-    /// Where to write the table: between the markers `<!-- backends -->` of this file.
+    /// File to write the table to, between its markers `<!-- backends -->`.
     #[arg(long)]
     write: Option<std::path::PathBuf>,
-    /// Try one device and answer in JSON.
+    /// Measures one device and prints JSON.
     #[arg(long, hide = true)]
     device: Option<String>,
-    /// Time one workload on the device that `AIGC_DEVICE` names.
+    /// Times one workload on the device named by `AIGC_DEVICE`.
     #[arg(long, hide = true)]
     serve: Option<String>,
-    /// What cargo adds.
+    /// Added by cargo.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// The training step that is timed: a convolutional autoencoder of 16×16 images, batches of 32.
+/// The timed training step: a convolutional autoencoder of 16×16 images, with batches of 32.
 const WORKLOAD: &str = "vae_conv_width_16";
 
 fn main() -> Result<()> {
@@ -42,19 +42,19 @@ fn main() -> Result<()> {
         return serve(&name, false);
     }
     if let Some(name) = args.device {
-        println!("{}", tried(&device::device(&name)?)?);
+        println!("{}", measure(&device::device(&name)?)?);
         return Ok(());
     }
     let mut lines = vec![
-        "| backend | feature | train: loss of the first and the 300th step | parity: forward, gradients | sample: pictures | \
-         speed: ms a step |"
+        "| backend | feature | training: loss of steps 1 and 300 | parity: forward, gradients | sampling: images | \
+         speed: ms per step |"
             .to_string(),
         "|---|---|---|---|---|---|".to_string(),
     ];
     for (name, feature) in BACKENDS {
         let cells = match available_backends().contains(&name) {
             true => row(name).unwrap_or_else(|error| format!("{error:#} | | | |")),
-            false => "not built in, not measured | | | |".to_string(),
+            false => "not compiled in, not measured | | | |".to_string(),
         };
         lines.push(format!("| {name} | `{feature}` | {cells}"));
         println!("{}", lines[lines.len() - 1]);
@@ -64,7 +64,7 @@ fn main() -> Result<()> {
     })
 }
 
-/// The cells of one backend, which runs in a process of its own: a GPU that is not there panics.
+/// The cells of one backend, measured in a separate process because a missing GPU panics.
 fn row(name: &str) -> Result<String> {
     let this = std::env::current_exe()?;
     let output = Command::new(&this)
@@ -78,12 +78,12 @@ fn row(name: &str) -> Result<String> {
     let answer = answer
         .and_then(Result::ok)
         .context("cannot be used on this machine")?;
-    let mut clocked = Command::new(this);
-    clocked
+    let mut timed = Command::new(this);
+    timed
         .args(["--serve", WORKLOAD])
         .env("AIGC_DEVICE", name)
         .stderr(Stdio::null());
-    let mut side = Side::start(clocked)?;
+    let mut side = Side::start(timed)?;
     side.round(3.0)?;
     let number = |key: &str| answer[key].as_f64().unwrap_or(f64::NAN);
     Ok(format!(
@@ -92,26 +92,28 @@ fn row(name: &str) -> Result<String> {
         number("last"),
         number("forward"),
         number("gradients"),
-        number("pictures"),
+        number("images"),
         side.figures.milliseconds()
     ))
 }
 
-/// Trains, and compares with Flex.
-fn tried(device: &Device) -> Result<Value> {
-    let (mut forward, mut gradients, mut drawn) = (0.0f64, 0.0f64, 0.0f64);
+/// Trains a model on `device`, and compares results with Flex.
+fn measure(device: &Device) -> Result<Value> {
+    let (mut forward, mut gradients, mut images) = (0.0f64, 0.0f64, 0.0f64);
     for (_, config) in models() {
-        let ((outputs, grads), (expected, expected_grads)) =
-            (pass(&config, device), pass(&config, &Device::flex()));
+        let ((outputs, grads), (expected, expected_grads)) = (
+            vae_step(&config, device),
+            vae_step(&config, &Device::flex()),
+        );
         for ((_, got), (_, expected)) in outputs.iter().zip(&expected) {
             forward = forward.max(difference(got, expected));
         }
         for (path, (_, expected)) in &expected_grads {
             gradients = gradients.max(difference(&grads[path].1, expected));
         }
-        drawn = drawn.max(difference(
-            &pictures(&config, device).1,
-            &pictures(&config, &Device::flex()).1,
+        images = images.max(difference(
+            &vae_samples(&config, device).1,
+            &vae_samples(&config, &Device::flex()).1,
         ));
     }
     let [_, (_, config)] = models();
@@ -119,7 +121,7 @@ fn tried(device: &Device) -> Result<Value> {
         batch_size: 32,
         ..DataLoaderConfig::default()
     };
-    let folder = tempfile::tempdir()?;
+    let dir = tempfile::tempdir()?;
     let mut losses = Vec::new();
     Trainer::new(TrainerConfig::new(300))
         .with_callback(|event: &Event<'_>| {
@@ -131,15 +133,15 @@ fn tried(device: &Device) -> Result<Value> {
             VaeObjective::new(KlWeight::default())?,
             config.init(device)?,
             &DataLoader::new(digits::load(), collate_images, loader)?,
-            &RunDir::create(folder.path().join("run"))?,
+            &RunDir::create(dir.path().join("run"))?,
         )?;
     let (first, last) = (losses.first(), losses.last());
     Ok(
-        json!({"forward": forward, "gradients": gradients, "pictures": drawn, "first": first, "last": last}),
+        json!({"forward": forward, "gradients": gradients, "images": images, "first": first, "last": last}),
     )
 }
 
-/// The largest difference, of the largest value (at least one).
+/// The largest difference relative to the largest value (at least one).
 fn difference(got: &[f64], expected: &[f64]) -> f64 {
     let scale = expected
         .iter()

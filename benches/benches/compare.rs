@@ -1,13 +1,14 @@
-//! Ours beside PyTorch in one run: every figure of speed comes from here.
+//! Compares aigc with PyTorch in one run: the source of all published figures of speed.
 //!
 //!     PYTHON=python3 cargo compare [workload …] [--rounds 5] [--seconds 2] [--write docs/performance.md]
 //!     PYTHON=python3 cargo compare --sizes --plot docs/pictures/cost.svg
 //!
-//! Both sides run in processes of their own and take turns, so that a machine that is slow for a
-//! while is slow for both. A round's figure is the median of its runs, a workload's the median of
-//! the rounds' ratios. `PYTHON` names an interpreter with torch; `AIGC_DEVICE` picks our device,
-//! and with `cuda` in its name PyTorch's too. The table goes between the markers
-//! `<!-- compare -->`, on another device than Flex `<!-- compare libtorch -->` and the like.
+//! The sides run in separate processes and alternate in rounds, so that a temporarily slow machine
+//! slows down both. The figure of a round is the median of its runs, the figure of a workload the
+//! median of the ratios of all rounds. `PYTHON` names an interpreter with torch. `AIGC_DEVICE`
+//! selects our device; if it contains `cuda`, PyTorch uses CUDA too. The table is written between
+//! the markers `<!-- compare -->`; on other devices than Flex, between `<!-- compare libtorch -->`
+//! etc.
 
 use aigc_benches::{
     Cost, Figures, SIZES, Side, WORKLOADS, device_name, draw_costs, from_root, median, ours, serve,
@@ -23,27 +24,27 @@ use std::{
 
 #[derive(Parser)]
 struct Args {
-    /// Which workloads; all that are not about size if none is named.
+    /// Workloads; the default is all but those of `--sizes`.
     workloads: Vec<String>,
-    /// How often the two take turns.
+    /// Number of rounds.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// How long each works at a time.
+    /// Seconds per round and side.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
-    /// Where to write the table: between its markers in this file.
+    /// File to write the table to, between its markers.
     #[arg(long)]
     write: Option<PathBuf>,
-    /// Cost against size instead: batch, width and side, in steps of two.
+    /// Measures cost against size instead: batch, width and side, doubled and quadrupled.
     #[arg(long)]
     sizes: bool,
-    /// Where to draw cost against size (SVG).
+    /// SVG file to plot cost against size to.
     #[arg(long, requires = "sizes")]
     plot: Option<PathBuf>,
-    /// Run one workload as standard input says.
+    /// Runs one workload, controlled by standard input.
     #[arg(long, hide = true)]
     serve: Option<String>,
-    /// What cargo adds.
+    /// Added by cargo.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -71,7 +72,7 @@ fn main() -> Result<()> {
     }
     if let Some(path) = args.write {
         let lines: Vec<String> = rows.iter().map(|(name, row)| row.markdown(name)).collect();
-        // Every device has a table of its own.
+        // Every device has a separate table.
         let marker = match (args.sizes, device_name().as_str()) {
             (true, _) => "sizes".to_string(),
             (false, "flex") => "compare".to_string(),
@@ -105,15 +106,15 @@ fn compare(name: &str, rounds: usize, seconds: f64) -> Result<Row> {
         },
     ]);
     let (mut ours, mut peer) = (Side::start(ours(name)?)?, Side::start(python).ok());
-    // The first round is not counted: caches, clocks and allocators settle.
+    // The first round is a warm-up of caches, CPU clocks and allocators, and is not counted.
     for round in 0..=rounds {
         ours.round(seconds)
-            .with_context(|| format!("{name}, our side"))?;
+            .with_context(|| format!("{name}, aigc's side"))?;
         if peer
             .as_mut()
             .is_some_and(|peer| peer.round(seconds).is_err())
         {
-            eprintln!("{name}: no peer (PYTHON must name an interpreter with torch)");
+            eprintln!("{name}: PyTorch did not run; PYTHON must name an interpreter with torch");
             peer = None;
         }
         if round == 0 {
@@ -129,7 +130,7 @@ fn compare(name: &str, rounds: usize, seconds: f64) -> Result<Row> {
 }
 
 impl Row {
-    /// Median, least and largest ratio.
+    /// Median, smallest and largest ratio.
     fn ratios(&self) -> Option<[f64; 3]> {
         let peer = self.peer.as_ref()?;
         let mut ratios: Vec<f64> = self
@@ -168,7 +169,7 @@ impl Row {
         };
         let ratio = self
             .ratios()
-            .map_or("no peer".into(), |[middle, low, high]| {
+            .map_or("no PyTorch".into(), |[middle, low, high]| {
                 format!("**{middle:.2}** ({low:.2}–{high:.2})")
             });
         let of_peer = |of: &dyn Fn(&Figures) -> String| self.peer.as_ref().map_or("–".into(), of);
@@ -185,7 +186,7 @@ const HEAD: &str =
     "| workload | ours, ms | PyTorch, ms | ours / PyTorch (range) | our peak, MiB (above idle) | PyTorch's peak, MiB (above idle) |
 |---|---|---|---|---|---|";
 
-/// One panel per kind of size: of `vae_conv_batch_32` the kind is `batch`, the size 32.
+/// One panel per kind of size. In `vae_conv_batch_32`, the kind is `batch` and the size 32.
 fn panels(rows: &[(String, Row)]) -> Vec<(String, Vec<Cost>)> {
     let mut panels: Vec<(String, Vec<Cost>)> = Vec::new();
     for (name, row) in rows {

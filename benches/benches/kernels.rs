@@ -1,4 +1,4 @@
-//! Kernels by themselves, on the device that `AIGC_DEVICE` names.
+//! Benchmarks of single kernels, on the device named by `AIGC_DEVICE`.
 //!
 //!     cargo bench -p aigc-benches --bench kernels [-- name]
 
@@ -11,7 +11,7 @@ fn main() -> anyhow::Result<()> {
     for (name, kernel) in KERNELS {
         let mut work: Option<aigc_benches::Kernel> = None;
         criterion.bench_function(name, |bencher| {
-            // Made when it is wanted: a filter leaves most of them out.
+            // Created lazily, because a filter skips most of them.
             let work = work.get_or_insert_with(|| kernel(&device));
             bencher.iter(work);
         });

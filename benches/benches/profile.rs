@@ -8,18 +8,18 @@ use clap::Parser;
 
 #[derive(Parser)]
 struct Args {
-    /// Which workloads; the training steps if none is named.
+    /// Workloads; the default is all training steps.
     workloads: Vec<String>,
-    /// How long each is watched.
+    /// Seconds of measurement per workload.
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
-    /// Where to write the tables: between the markers `<!-- profile -->` of this file.
+    /// File to write the tables to, between its markers `<!-- profile -->`.
     #[arg(long)]
     write: Option<std::path::PathBuf>,
-    /// Run one workload as standard input says.
+    /// Runs one workload, controlled by standard input.
     #[arg(long, hide = true)]
     serve: Option<String>,
-    /// What cargo adds.
+    /// Added by cargo.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -46,7 +46,7 @@ fn main() -> Result<()> {
     })
 }
 
-/// The table of one workload: what its operations took, longest first, and what is left of a step.
+/// The table of one workload: the times of its operations, longest first, and the rest of a step.
 fn profile(name: &str, seconds: f64) -> Result<String> {
     let mut side = Side::start(ours(name)?)?;
     side.round(1.0)?;
@@ -77,7 +77,7 @@ fn profile(name: &str, seconds: f64) -> Result<String> {
     };
     let lines: Vec<String> = rows.iter().map(line).collect();
     Ok(format!(
-        "`{name}`, {step:.2} ms a step:\n\n| operation | calls | ms | share |\n|---|---|---|---|\n{}\n\
+        "`{name}`, {step:.2} ms per step:\n\n| operation | calls | ms | share |\n|---|---|---|---|\n{}\n\
          | everything else | | {rest:.3} | {:.1} % |",
         lines.join("\n"),
         rest / step * 100.0

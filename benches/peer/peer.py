@@ -1,27 +1,27 @@
-"""The peer's side of `compare`: the same work in PyTorch on the CPU.
+"""The PyTorch side of `compare`: the same workloads in PyTorch.
 
     pip install torch diffusers transformers
     python peer.py WORKLOAD [--threads 2] [--device cuda]
 
-Reads a number of seconds per line, works on the workload for so long, and answers with one JSON line: the seconds of
-every run, and the most memory the process ever held. A workload's docstring is its definition; ours does the same work
-in float32, optimizer step, gradient reset and reading the loss back included.
+Reads a number of seconds per line, runs the workload for that time, and answers with one JSON line: the seconds of
+every run, and the peak memory of the process. The docstring of a workload is its definition; our side does the same
+work in float32, including the optimizer step, the gradient reset and reading the loss back.
 """
 import argparse, json, os, resource, sys, time
 import torch, torch.nn as nn, torch.nn.functional as F
 
 P = argparse.ArgumentParser(); P.add_argument("workload"); P.add_argument("--threads", type=int, default=os.cpu_count()); P.add_argument("--device", default="cpu")
 A = P.parse_args(); torch.set_num_threads(A.threads); torch.manual_seed(0)
-if A.device != "cpu": torch.set_default_device(A.device)  # every call would pay for it
+if A.device != "cpu": torch.set_default_device(A.device)  # it slows down every call
 SYNC = torch.cuda.synchronize if A.device.startswith("cuda") else lambda: None
 
 
 def vae(encoder, width, latent, decoder, shape, batch=128):
-    mean, log_variance, x = nn.Linear(width, latent), nn.Linear(width, latent), torch.rand(batch, *shape)
-    optimizer = torch.optim.Adam([p for m in (encoder, mean, log_variance, decoder) for p in m.parameters()], 1e-3)
+    mean, logvar, x = nn.Linear(width, latent), nn.Linear(width, latent), torch.rand(batch, *shape)
+    optimizer = torch.optim.Adam([p for m in (encoder, mean, logvar, decoder) for p in m.parameters()], 1e-3)
 
     def step():
-        h = encoder(x); m, l = mean(h), log_variance(h)
+        h = encoder(x); m, l = mean(h), logvar(h)
         y = decoder(m + torch.randn_like(m) * (0.5 * l).exp())
         loss = (F.binary_cross_entropy_with_logits(y, x, reduction="sum") - 0.5 * (1 + l - m ** 2 - l.exp()).sum()) / batch
         optimizer.zero_grad(); loss.backward(); optimizer.step(); return loss.item()
@@ -43,7 +43,7 @@ def vae_conv(batch=128, width=32, side=28):
 
 
 def dcgan():
-    """DCGAN 28x28, latent 64: G transposed conv 64-128 (7x7), 128-64 (4x4 s2 p1), 64-1 (4x4 s2 p1), BatchNorm+ReLU between, tanh; D conv 1-64 (4x4 s2 p1), 64-128 (4x4 s2 p1, BatchNorm), 128-1 (7x7), LeakyReLU 0.2; non-saturating loss; batch 64; Adam 2e-4, betas (.5,.999): one critic step and one generator step, in which the critic's weights get no gradients."""
+    """DCGAN 28x28, latent 64: G transposed conv 64-128 (7x7), 128-64 (4x4 s2 p1), 64-1 (4x4 s2 p1), BatchNorm+ReLU between, tanh; D conv 1-64 (4x4 s2 p1), 64-128 (4x4 s2 p1, BatchNorm), 128-1 (7x7), LeakyReLU 0.2; non-saturating loss; batch 64; Adam 2e-4, betas (.5,.999): one discriminator step and one generator step, in which the discriminator's weights get no gradients."""
     G = nn.Sequential(nn.ConvTranspose2d(64, 128, 7, 1, 0, bias=False), nn.BatchNorm2d(128), nn.ReLU(), nn.ConvTranspose2d(128, 64, 4, 2, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.ConvTranspose2d(64, 1, 4, 2, 1), nn.Tanh())
     D = nn.Sequential(nn.Conv2d(1, 64, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(64, 128, 4, 2, 1, bias=False), nn.BatchNorm2d(128), nn.LeakyReLU(0.2), nn.Conv2d(128, 1, 7, 1, 0))
     og = torch.optim.Adam(G.parameters(), 2e-4, betas=(0.5, 0.999)); od = torch.optim.Adam(D.parameters(), 2e-4, betas=(0.5, 0.999)); x = torch.randn(64, 1, 28, 28)
@@ -108,22 +108,22 @@ def gpt2(prompt=32, **options):
 
 
 def gpt2_greedy():
-    """GPT-2 of 124M random weights: 64 new tokens behind a prompt of 32, each the likeliest."""
+    """GPT-2 of 124M random weights: 64 new tokens after a prompt of 32, greedy."""
     return gpt2(max_new_tokens=64, min_new_tokens=64)
 
 
 def gpt2_beam5():
-    """GPT-2 of 124M random weights: 32 new tokens behind a prompt of 32, five beams, no pair of tokens twice."""
+    """GPT-2 of 124M random weights: 32 new tokens after a prompt of 32, five beams, no repeated bigrams."""
     return gpt2(max_new_tokens=32, min_new_tokens=32, num_beams=5, no_repeat_ngram_size=2)
 
 
 def gpt2_prefill():
-    """GPT-2 of 124M random weights: 1 new token behind a prompt of 512."""
+    """GPT-2 of 124M random weights: 1 new token after a prompt of 512."""
     return gpt2(512, max_new_tokens=1)
 
 
 def conv(grads, batch, channels_in, channels_out, side, kernel, stride):
-    """A convolution with padding 1 (of a single pixel none) and no bias: forward, or forward and the gradients named."""
+    """A convolution with padding 1 (1x1 kernels: none) and no bias: forward, or forward and the gradients in `grads`."""
     x, w = torch.randn(batch, channels_in, side, side), torch.randn(channels_out, channels_in, kernel, kernel)
     wanted = tuple(t.requires_grad_() for t, on in ((x, "x" in grads), (w, "w" in grads)) if on)
     f = lambda: F.conv2d(x, w, None, stride, int(kernel > 1)); g = torch.randn_like(f())
@@ -139,7 +139,7 @@ def norm(act, grads):
 
 
 def product(rows, k, columns):
-    """A matrix product: of 1024 squared the ceiling of arithmetic, of a row by 768x50257 that of memory (154 MB)."""
+    """A matrix product: with 1024x1024 matrices the peak arithmetic throughput, with a row by 768x50257 that of memory (154 MB)."""
     a, b = torch.randn(rows, k), torch.randn(k, columns); return lambda: a @ b
 
 
@@ -154,21 +154,21 @@ ALL = dict(
     conv4_64=lambda: conv("", 64, 64, 128, 14, 4, 2), conv4_64_xw=lambda: conv("xw", 64, 64, 128, 14, 4, 2),
     group_norm=lambda: norm("norm", False), silu=lambda: norm("silu", False), group_norm_silu_xw=lambda: norm("both", True),
 )
-# Cost against size: vae_conv with twice the batch, the width, the side.
+# Cost against size: vae_conv with the batch, the width or the side doubled and quadrupled.
 for key in ("batch", "width", "side"):
     for times in (1, 2, 4):
         base = dict(batch=32, width=16, side=16)
         base[key] *= times
         ALL[f"vae_conv_{key}_{base[key]}"] = lambda base=base: vae_conv(**base)
 
-def most(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 if __name__ == "__main__":
-    idle = most(); step = ALL[A.workload]()
+    idle = peak(); step = ALL[A.workload]()
     for _ in range(3): step()
     for line in sys.stdin:
         times, end = [], time.perf_counter() + float(line)
         while len(times) < 3 or time.perf_counter() < end:
             start = time.perf_counter(); step(); SYNC(); times.append(time.perf_counter() - start)
-        print(json.dumps(dict(seconds=times, peak_bytes=most(), idle_bytes=idle)), flush=True)
+        print(json.dumps(dict(seconds=times, peak_bytes=peak(), idle_bytes=idle)), flush=True)

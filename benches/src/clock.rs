@@ -1,4 +1,4 @@
-//! Rounds of timing, on request.
+//! Timing of workloads in rounds, controlled by standard input.
 
 use aigc_core::{
     CancelToken,
@@ -15,8 +15,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Times a workload in rounds: for every line on standard input, a number of seconds, it lets the
-/// workload run for so long and answers with one JSON line.
+/// Times a workload in rounds. For every line on standard input, a number of seconds, the workload
+/// runs for that time, and one JSON line with the results is printed.
 #[derive(Debug)]
 pub struct Clock {
     warm_up: usize,
@@ -28,8 +28,8 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that also says how long each operation took, if `profiled`. What the process held
-    /// until now counts as idle.
+    /// Creates a clock. If `profiled`, it also records the time of every operation. The memory that
+    /// the process has used until now counts as idle.
     pub fn new(profiled: bool) -> Self {
         Self {
             warm_up: 3,
@@ -41,7 +41,7 @@ impl Clock {
         }
     }
 
-    /// Call it after every run of the workload. False when there is nobody left to ask for a round.
+    /// Must be called after every run of the workload. Returns false at the end of standard input.
     pub fn tick(&mut self) -> bool {
         if self.warm_up > 0 {
             self.warm_up -= 1;
@@ -80,11 +80,11 @@ impl Clock {
 
     fn next_round(&mut self) -> bool {
         let mut line = String::new();
-        let asked = std::io::stdin()
+        let has_line = std::io::stdin()
             .lock()
             .read_line(&mut line)
             .is_ok_and(|bytes| bytes > 0);
-        let Some(seconds) = line.trim().parse().ok().filter(|_| asked) else {
+        let Some(seconds) = line.trim().parse().ok().filter(|_| has_line) else {
             return false;
         };
         if self.profiled {
@@ -96,7 +96,7 @@ impl Clock {
     }
 }
 
-/// The most memory that this process ever held, where the system tells (Linux).
+/// Peak resident memory of this process; `None` on other systems than Linux.
 pub fn peak_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status
@@ -105,7 +105,7 @@ pub fn peak_bytes() -> Option<u64> {
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
-/// Trains until the clock has been asked for its last round.
+/// Trains until the clock ends.
 pub(crate) fn train<O: Objective>(
     objective: O,
     model: O::Model,
@@ -113,19 +113,19 @@ pub(crate) fn train<O: Objective>(
     config: TrainerConfig,
     mut clock: Clock,
 ) -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let run = RunDir::create(folder.path().join("run"))?;
-    let stop = CancelToken::new();
-    let raise = stop.clone();
+    let dir = tempfile::tempdir()?;
+    let run = RunDir::create(dir.path().join("run"))?;
+    let token = CancelToken::new();
+    let cancel = token.clone();
     Trainer::new(TrainerConfig {
         save_steps: 0,
         max_steps: usize::MAX / 4,
         ..config
     })
-    .with_cancel(stop)
+    .with_cancel(token)
     .with_callback(|event: &Event<'_>| {
         if matches!(event, Event::Step(_)) && !clock.tick() {
-            raise.cancel();
+            cancel.cancel();
         }
     })
     .fit(objective, model, loader, &run)?;

@@ -1,5 +1,5 @@
-//! A step of a character-level GPT: 4 layers, 4 heads, width 128, context 64, vocabulary 65, batch
-//! 12, no dropout, no biases, tied output; AdamW at 1e-3.
+//! A training step of a character-level GPT: 4 layers, 4 heads, width 128, context 64, vocabulary
+//! 65, batch 12, no dropout, no biases, tied output; AdamW at 1e-3.
 
 use crate::{Clock, clock::train};
 use aigc_core::{

@@ -1,5 +1,5 @@
-//! GPT-2 of 124 million parameters with random weights: 64 tokens behind 32, the best of five
-//! beams, a prompt of 512.
+//! GPT-2 with 124 million parameters and random weights: greedy decoding of 64 tokens after a
+//! prompt of 32, beam search with five beams, and the prefill of a prompt of 512.
 
 use crate::Clock;
 use aigc_core::{
@@ -14,7 +14,7 @@ fn model(device: &Device) -> Result<Gpt2> {
     Ok(Gpt2Config::small().init(device)?.init_weights(0))
 }
 
-/// Generates from a drawn prompt of `prompt` tokens until the clock says that it is enough.
+/// Generates from a random prompt of `prompt` tokens until the clock ends.
 fn generate(prompt: usize, config: GenerationConfig, device: &Device, clock: Clock) -> Result<()> {
     generate_with(model(device)?, prompt, config, clock)
 }
@@ -40,7 +40,7 @@ fn generate_with(
     }
 }
 
-fn greedily() -> GenerationConfig {
+fn greedy_config() -> GenerationConfig {
     GenerationConfig {
         max_new_tokens: Some(64),
         ..GenerationConfig::default()
@@ -48,12 +48,17 @@ fn greedily() -> GenerationConfig {
 }
 
 pub(crate) fn greedy(device: &Device, clock: Clock) -> Result<()> {
-    generate(32, greedily(), device, clock)
+    generate(32, greedy_config(), device, clock)
 }
 
-/// With weights of few bits; the peer's are whole.
+/// With quantised weights; PyTorch's are not quantised.
 pub(crate) fn quantized(quantization: Quantization, device: &Device, clock: Clock) -> Result<()> {
-    generate_with(model(device)?.quantize(quantization), 32, greedily(), clock)
+    generate_with(
+        model(device)?.quantize(quantization),
+        32,
+        greedy_config(),
+        clock,
+    )
 }
 
 pub(crate) fn beam5(device: &Device, clock: Clock) -> Result<()> {

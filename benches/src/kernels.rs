@@ -1,4 +1,4 @@
-//! Single operations, forward or forward and backward.
+//! Benchmarks of single operations: forward pass, or forward and backward pass.
 
 use crate::Clock;
 use aigc_core::{
@@ -22,18 +22,18 @@ fn draw<const D: usize>(seed: u64, shape: [usize; D], device: &Device) -> Tensor
 /// One run of an operation.
 pub type Kernel = Box<dyn Fn()>;
 
-/// What lays its inputs out on a device.
+/// Creates the inputs on a device, and the kernel.
 pub type MakeKernel = fn(&Device) -> Kernel;
 
 fn kernel<T>(device: &Device, work: impl Fn() -> T + 'static) -> Kernel {
     let device = device.clone();
     Box::new(move || {
         std::hint::black_box(work());
-        device.sync().expect("the device does what it was asked");
+        device.sync().expect("the device synchronises");
     })
 }
 
-/// Runs `kernel` until the clock says that it is enough.
+/// Runs `kernel` until the clock ends.
 pub(crate) fn repeat(kernel: Kernel, mut clock: Clock) -> Result<()> {
     loop {
         kernel();
@@ -43,9 +43,9 @@ pub(crate) fn repeat(kernel: Kernel, mut clock: Clock) -> Result<()> {
     }
 }
 
-/// A convolution with padding 1 (of a single pixel none) and no bias; `grads` names the gradients
-/// wanted, `x` and `w`, which are computed from a given gradient of the result. burn's autodiff
-/// takes no such gradient, so it is left out; PyTorch's is timed, and takes microseconds.
+/// A convolution with padding 1 (1×1 kernels: none) and no bias. `grads` lists the gradients to
+/// compute, `x` and `w`, from a given gradient of the result. burn's autodiff does not accept such
+/// a gradient, so it is not used; PyTorch's autograd is timed, and takes microseconds.
 pub(crate) fn conv(
     grads: &'static str,
     [batch, channels_in, channels_out, side, kernel_side, stride]: [usize; 6],
@@ -79,7 +79,7 @@ pub(crate) fn conv(
 
 const MAPS: [usize; 4] = [32, 64, 28, 28];
 
-/// Eight groups of 32×64×28×28.
+/// Group norm of 32×64×28×28 with eight groups.
 pub(crate) fn group_norm(device: &Device) -> Kernel {
     let (x, gamma, beta) = (
         draw(1, MAPS, device),
@@ -125,7 +125,7 @@ pub(crate) fn group_norm_silu(device: &Device) -> Kernel {
     })
 }
 
-/// Batch norm of 32×64×28×28 with its own statistics, and ReLU.
+/// Batch norm of 32×64×28×28 with the statistics of the batch, and ReLU.
 fn batch_norm_relu(device: &Device) -> Kernel {
     let (x, gamma, beta) = (
         draw(1, MAPS, device),
@@ -143,7 +143,7 @@ fn batch_norm_relu(device: &Device) -> Kernel {
     })
 }
 
-/// A transposed 4×4 convolution of step two, 128 to 64 channels, from 7×7 to 14×14.
+/// A transposed 4×4 convolution with stride 2, 128 to 64 channels, from 7×7 to 14×14.
 fn conv_transpose(device: &Device) -> Kernel {
     let (x, w) = (
         draw(1, [64, 128, 7, 7], device),
@@ -155,13 +155,13 @@ fn conv_transpose(device: &Device) -> Kernel {
     })
 }
 
-/// `[rows, k]·[k, columns]`.
+/// Matrix product `[rows, k]·[k, columns]`.
 pub(crate) fn product([rows, k, columns]: [usize; 3], device: &Device) -> Kernel {
     let (a, b) = (draw(1, [rows, k], device), draw(2, [k, columns], device));
     kernel(device, move || ops::linear(a.clone(), b.clone(), None))
 }
 
-/// 768 rows of 128 numbers, to 512.
+/// Linear layer of 768 rows, from 128 to 512 features.
 fn linear(device: &Device) -> Kernel {
     let (x, w, bias) = (
         draw(1, [768, 128], device),
@@ -173,7 +173,7 @@ fn linear(device: &Device) -> Kernel {
     })
 }
 
-/// 768 rows of 128 numbers.
+/// Layer norm of 768 rows of 128.
 fn layer_norm(device: &Device) -> Kernel {
     let (x, gamma) = (draw(1, [768, 128], device), draw(2, [128], device));
     kernel(device, move || {
@@ -181,13 +181,13 @@ fn layer_norm(device: &Device) -> Kernel {
     })
 }
 
-/// Causal attention of 8 sequences, 12 heads of width 64.
+/// Causal self-attention of 8 sequences with 12 heads of width 64.
 fn attention(length: usize, device: &Device) -> Kernel {
     let qkv = draw(1, [8, length, 3 * 768], device);
     kernel(device, move || ops::self_attention(qkv.clone(), 12, true))
 }
 
-/// 768 rows of logits over 50,257 tokens.
+/// Cross-entropy of 768 rows of logits over 50,257 tokens.
 fn cross_entropy(device: &Device) -> Kernel {
     let logits = draw(1, [768, 50_257], device);
     let targets = Tensor::<1, Int>::arange(0..768, device);
@@ -196,7 +196,7 @@ fn cross_entropy(device: &Device) -> Kernel {
     })
 }
 
-/// Each kernel by itself, for `cargo bench -p aigc-benches --bench kernels`.
+/// The kernels of `cargo bench -p aigc-benches --bench kernels`.
 pub const KERNELS: [(&str, MakeKernel); 18] = [
     ("conv1_64", |device| {
         conv("", [32, 64, 64, 28, 1, 1], device)

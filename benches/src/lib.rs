@@ -1,4 +1,5 @@
-//! The workloads that are timed, each the same work as its namesake in `peer/peer.py`.
+//! The benchmarked workloads. Each does the same work as the workload of the same name in
+//! `peer/peer.py`.
 #![forbid(unsafe_code)]
 
 mod clock;
@@ -22,10 +23,10 @@ pub use pages::{from_root, write_between};
 pub use plot::{Cost, draw_costs};
 pub use side::{Figures, Side, median};
 
-/// A workload: its name, and what runs it until its clock says that it is enough.
+/// A workload: its name, and a function that runs it until its clock ends.
 pub type Workload = (&'static str, fn(&Device, Clock) -> Result<()>);
 
-/// Training steps, single operations, and the ceilings of arithmetic and of memory.
+/// Training steps, single operations, and the peak throughput of arithmetic and memory.
 pub const WORKLOADS: [Workload; 25] = [
     ("vae_mlp", |device, clock| {
         vae::run(vae::mlp(), 128, device, clock)
@@ -90,7 +91,7 @@ pub const WORKLOADS: [Workload; 25] = [
     }),
 ];
 
-/// `vae_conv` with twice the batch, the width, the side, and twice again: cost against size.
+/// Cost against size: `vae_conv` with the batch, the width or the side doubled and quadrupled.
 pub const SIZES: [Workload; 9] = [
     ("vae_conv_batch_32", |device, clock| {
         vae::run(vae::conv(16, 16), 32, device, clock)
@@ -124,22 +125,25 @@ pub const SIZES: [Workload; 9] = [
 /// The workload called `name`.
 ///
 /// # Errors
-/// If there is none.
+/// If there is no such workload.
 pub fn workload(name: &str) -> Result<Workload> {
     let all = || WORKLOADS.iter().chain(&SIZES);
     let found = all().find(|(known, _)| *known == name);
     found.copied().ok_or_else(|| {
         let known: Vec<&str> = all().map(|(name, _)| *name).collect();
-        anyhow::anyhow!("unknown workload `{name}`; known are {}", known.join(", "))
+        anyhow::anyhow!(
+            "unknown workload `{name}`, expected one of {}",
+            known.join(", ")
+        )
     })
 }
 
-/// What `AIGC_DEVICE` holds, or `flex`.
+/// The value of `AIGC_DEVICE`, or `flex`.
 pub fn device_name() -> String {
     std::env::var("AIGC_DEVICE").unwrap_or_else(|_| "flex".into())
 }
 
-/// The device that `AIGC_DEVICE` names, Flex where it names none.
+/// The device named by `AIGC_DEVICE`, or Flex.
 ///
 /// # Errors
 /// If there is no such device.
@@ -147,7 +151,7 @@ pub fn device() -> Result<Device> {
     Ok(aigc_core::device::device(&device_name())?)
 }
 
-/// Runs the workload called `name` as standard input says.
+/// Runs the workload called `name`, controlled by standard input.
 ///
 /// # Errors
 /// If there is no such workload or device, or it fails.
@@ -155,10 +159,10 @@ pub fn serve(name: &str, profiled: bool) -> Result<()> {
     workload(name)?.1(&device()?, Clock::new(profiled))
 }
 
-/// This program, serving the workload called `name`.
+/// A command that runs this program as a server of the workload called `name`.
 ///
 /// # Errors
-/// If the program's own path is not known.
+/// If the path of the program is unknown.
 pub fn ours(name: &str) -> Result<std::process::Command> {
     let mut command = std::process::Command::new(std::env::current_exe()?);
     command.args(["--serve", name]);

@@ -1,25 +1,29 @@
-//! Tables in the documentation that commands fill.
+//! Generated tables in the documentation.
 
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 
-/// `path` where it is absolute, else from the root of the repository: cargo runs benches in their
-/// package's folder.
+/// Resolves `path` relative to the root of the repository, because cargo runs benches in the
+/// directory of their package.
 pub fn from_root(path: &Path) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(path)
 }
 
-/// Puts `text` between the two markers `<!-- name -->` of a page, whose path is taken [from the
+/// Writes `text` between the two markers `<!-- name -->` of a file, whose path is relative to [the
 /// root](from_root).
 ///
 /// # Errors
-/// If the page cannot be read or written, or has not exactly two such markers.
+/// If the file cannot be read or written, or does not have exactly two such markers.
 pub fn write_between(path: &Path, name: &str, text: &str) -> Result<()> {
     let (path, marker) = (&from_root(path), format!("<!-- {name} -->"));
     let page = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let parts: Vec<&str> = page.split(&marker).collect();
     let [before, _, after] = parts[..] else {
-        bail!("{} needs two markers {marker}", path.display())
+        bail!(
+            "{} has {} markers {marker}, expected 2",
+            path.display(),
+            parts.len() - 1
+        )
     };
     std::fs::write(
         path,

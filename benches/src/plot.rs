@@ -1,21 +1,21 @@
-//! Cost against size, as a picture.
+//! Plot of cost against size.
 
 use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 use std::path::Path;
 
-/// Milliseconds of both sides at one size.
+/// Times of both sides at one size.
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
-    /// Batch, width or side.
+    /// Batch size, width or image side.
     pub size: f64,
-    /// Ours, milliseconds.
+    /// Our time in milliseconds.
     pub ours: f64,
-    /// The peer's, milliseconds.
+    /// PyTorch's time in milliseconds.
     pub peer: Option<f64>,
 }
 
-/// Draws one panel per name, sizes and times both on logarithmic axes, to an SVG file.
+/// Plots one panel per name to an SVG file, with logarithmic axes for size and time.
 ///
 /// # Errors
 /// If the file cannot be written.

@@ -1,4 +1,4 @@
-//! One side of a comparison: a process that works when asked.
+//! One side of a comparison: a process that runs rounds of a workload on request.
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -12,35 +12,35 @@ use std::{
 pub struct Side {
     child: Child,
     answers: BufReader<ChildStdout>,
-    /// What it answered.
+    /// The results so far.
     pub figures: Figures,
 }
 
-/// What a side answered.
+/// Results of a side.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
     /// Median seconds of every round.
     pub medians: Vec<f64>,
-    /// The most memory the process held.
+    /// Peak memory of the process.
     pub peak_bytes: Option<u64>,
-    /// What it held before the workload.
+    /// Memory of the process before the workload.
     pub idle_bytes: Option<u64>,
 }
 
 impl Figures {
-    /// Milliseconds, median of the rounds.
+    /// Median of the rounds in milliseconds.
     pub fn milliseconds(&self) -> f64 {
         self.seconds() * 1e3
     }
 
-    /// Seconds, median of the rounds.
+    /// Median of the rounds in seconds.
     pub fn seconds(&self) -> f64 {
         median(self.medians.clone())
     }
 }
 
 impl Side {
-    /// Starts it.
+    /// Starts the process.
     ///
     /// # Errors
     /// If the program cannot be started.
@@ -49,7 +49,12 @@ impl Side {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
-        let answers = BufReader::new(child.stdout.take().context("its output is piped")?);
+        let answers = BufReader::new(
+            child
+                .stdout
+                .take()
+                .context("the standard output of the process is not piped")?,
+        );
         Ok(Self {
             child,
             answers,
@@ -57,16 +62,20 @@ impl Side {
         })
     }
 
-    /// Lets it work for so many seconds; gives back the whole answer.
+    /// Runs a round of `seconds`; returns the whole answer.
     ///
     /// # Errors
-    /// If it ends, or answers with something else.
+    /// If the process exits, or its answer is invalid.
     pub fn round(&mut self, seconds: f64) -> Result<Value> {
-        let questions = self.child.stdin.as_mut().context("its input is piped")?;
-        writeln!(questions, "{seconds}")?;
+        let requests = self
+            .child
+            .stdin
+            .as_mut()
+            .context("the standard input of the process is not piped")?;
+        writeln!(requests, "{seconds}")?;
         let mut line = String::new();
         if self.answers.read_line(&mut line)? == 0 {
-            bail!("it ended without an answer");
+            bail!("the process exited without an answer");
         }
         let answer: Value = serde_json::from_str(&line)?;
         let times = answer["seconds"]
@@ -89,10 +98,10 @@ impl Drop for Side {
     }
 }
 
-/// The value in the middle.
+/// The median.
 ///
 /// # Panics
-/// If there is none.
+/// If `values` is empty.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]

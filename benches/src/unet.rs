@@ -1,6 +1,6 @@
 //! DDPM's network on 28×28 images: blocks of 32, 64 and 64 channels, one layer each, attention at
 //! 7×7, 8 groups. A training step (batch 32, noise prediction, Adam at 1e-3) goes through the
-//! trainer as a user's does; sampling is ten DDIM steps for 16 images.
+//! trainer, as in a user's program; sampling is ten DDIM steps for 16 images.
 
 use crate::{Clock, clock::train, vae::images};
 use aigc_core::{

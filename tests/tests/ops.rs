@@ -1,7 +1,7 @@
-//! Every operation's fast body against its default body in `f64`, gradients included, on random
-//! shapes.
+//! Compares the kernels of every operation, gradients included, with the default implementations in
+//! `f64`, on random shapes.
 //!
-//! The default bodies are burn's primitives, which `f64` tensors take on Flex too.
+//! The default implementations are burn's primitives, which Flex uses for `f64` tensors too.
 
 use aigc_core::{
     checkpoint::RunDir,
@@ -27,9 +27,9 @@ fn shapes() -> u64 {
     std::env::var("AIGC_SHAPES").map_or(1_000, |n| n.parse().expect("AIGC_SHAPES is a number"))
 }
 
-/// Holds values and gradients in `f32` against those in `f64`. The error may be `tolerance` times
-/// the largest value of a tensor (at least one); gives back the largest.
-fn hold(case: &Case, rng: &mut Rng, tolerance: f64) -> f64 {
+/// Compares values and gradients in `f32` with those in `f64`. The error may be `tolerance` times
+/// the largest value of a tensor (at least one). Returns the largest error.
+fn compare(case: &Case, rng: &mut Rng, tolerance: f64) -> f64 {
     let Case {
         lens,
         compute,
@@ -82,7 +82,7 @@ fn hold(case: &Case, rng: &mut Rng, tolerance: f64) -> f64 {
             let error = (fast - exact).abs() / scale;
             assert!(
                 error <= tolerance,
-                "{about}, tensor {index} at {at}: {fast} for {exact}"
+                "{about}, tensor {index} at {at}: {fast}, expected {exact}"
             );
             worst = worst.max(error);
         }
@@ -90,43 +90,43 @@ fn hold(case: &Case, rng: &mut Rng, tolerance: f64) -> f64 {
     worst
 }
 
-/// Holds an operation against its default body on random shapes.
+/// Compares an operation with its default implementation on random shapes.
 fn check(name: &str) {
     let (name, tolerance, case) = *OPERATIONS
         .iter()
         .find(|(known, ..)| *known == name)
-        .expect("an operation");
+        .expect("a known operation");
     let worst = (0..shapes()).fold(0.0f64, |worst, seed| {
         let mut rng = Rng::new(seed * 7919 + 17);
         let case = case(&mut rng);
-        worst.max(hold(&case, &mut rng, tolerance))
+        worst.max(compare(&case, &mut rng, tolerance))
     });
     println!("{name}: largest error {worst:.1e} of the largest value, {tolerance:.0e} allowed");
 }
 
 #[test]
-fn convolutions_equal_their_default_bodies() {
+fn conv2d_matches_default() {
     check("conv2d");
 }
 
 #[test]
-fn three_by_three_convolutions_equal_their_default_bodies() {
+fn conv2d_3x3_matches_default() {
     check("conv2d 3×3");
 }
 
 #[test]
-fn convolutions_of_small_maps_equal_their_default_bodies() {
+fn conv2d_small_maps_matches_default() {
     check("conv2d small maps");
 }
 
 #[test]
-fn convolutions_of_single_pixels_equal_their_default_bodies() {
+fn conv2d_1x1_matches_default() {
     check("conv2d 1×1");
 }
 
-/// Sizes that models have, whose work is cut into parts and groups of images, several of each.
+/// Realistic sizes, whose work is split into several parts and groups of images.
 #[test]
-fn large_convolutions_equal_their_default_bodies() {
+fn conv2d_large_matches_default() {
     for (x, weight, stride) in [
         ([20, 64, 28, 28], [64, 64, 3, 3], 1),
         ([40, 64, 14, 14], [128, 64, 4, 4], 2),
@@ -135,7 +135,7 @@ fn large_convolutions_equal_their_default_bodies() {
     ] {
         let options = ConvOptions::new([stride; 2], [1, 1], [1, 1], 1);
         let case = convolution(x, weight, true, options, Layout::InOrder);
-        let worst = hold(&case, &mut Rng::new(1), 2e-5);
+        let worst = compare(&case, &mut Rng::new(1), 2e-5);
         println!(
             "{}: largest error {worst:.1e} of the largest value",
             case.about
@@ -144,78 +144,78 @@ fn large_convolutions_equal_their_default_bodies() {
 }
 
 #[test]
-fn transposed_convolutions_equal_their_default_bodies() {
+fn conv_transpose2d_matches_default() {
     check("conv_transpose2d");
 }
 
 #[test]
-fn linear_maps_equal_their_default_bodies() {
+fn linear_matches_default() {
     check("linear");
 }
 
 #[test]
-fn activations_equal_their_default_bodies() {
+fn activation_matches_default() {
     check("activation");
 }
 
 #[test]
-fn group_norms_equal_their_default_bodies() {
+fn group_norm_matches_default() {
     check("group_norm");
 }
 
 #[test]
-fn batch_norms_equal_their_default_bodies() {
+fn batch_norm_matches_default() {
     check("batch_norm");
 }
 
 #[test]
-fn layer_norms_equal_their_default_bodies() {
+fn layer_norm_matches_default() {
     check("layer_norm");
 }
 
 #[test]
-fn attention_equals_its_default_body() {
+fn attention_matches_default() {
     check("attention");
     check("masked_attention");
 }
 
 #[test]
-fn self_attention_equals_its_default_body() {
+fn self_attention_matches_default() {
     check("self_attention");
 }
 
 #[test]
-fn embeddings_equal_their_default_bodies() {
+fn embedding_matches_default() {
     check("embedding");
 }
 
 #[test]
-fn packed_weights_equal_their_default_bodies() {
+fn quantized_weight_matches_default() {
     check("quantized_linear");
     check("packed_embedding");
 }
 
 #[test]
-fn upsampling_equals_its_default_body() {
+fn upsample_nearest2d_matches_default() {
     check("upsample_nearest2d");
 }
 
 #[test]
-fn cross_entropy_equals_its_default_body() {
+fn cross_entropy_matches_default() {
     check("cross_entropy");
 }
 
 #[test]
-fn binary_cross_entropy_equals_its_default_body() {
+fn binary_cross_entropy_matches_default() {
     check("binary_cross_entropy");
 }
 
 #[test]
-fn adam_equals_its_default_body() {
+fn adam_matches_default() {
     let device = Device::flex();
     for seed in 0..shapes() {
         let mut rng = Rng::new(seed);
-        // Now and then several parts.
+        // Some lengths are split into several parts.
         let len = pick(&mut rng, 1, 300) + if seed % 50 == 0 { 40_000 } else { 0 };
         let draws: [Vec<f32>; 4] = std::array::from_fn(|_| rng.normal_vec(len));
         let step = ops::AdamStep {
@@ -233,7 +233,7 @@ fn adam_equals_its_default_body() {
             let held = shared.then(|| (param.clone(), param.clone().into_data()));
             let (param, moments) = ops::adam_step(param, grad, [moment_1, moment_2.abs()], step);
             if let Some((held, before)) = held {
-                assert_eq!(held.into_data(), before, "who holds the parameter keeps it");
+                assert_eq!(held.into_data(), before, "a shared parameter was modified");
             }
             let [moment_1, moment_2] = moments;
             Tensor::cat(vec![param, moment_1, moment_2], 0)
@@ -247,17 +247,16 @@ fn adam_equals_its_default_body() {
             for (fast, exact) in run(DType::F32, shared).iter().zip(&exact) {
                 assert!(
                     (fast - exact).abs() <= 2e-6 * exact.abs().max(1.0),
-                    "{len}, {step:?}: {fast} for {exact}"
+                    "{len}, {step:?}: {fast}, expected {exact}"
                 );
             }
         }
     }
 }
 
-/// The same tests with narrower vectors than this machine's best, so that its kernels are right
-/// elsewhere too. 250 random shapes, unless `AIGC_SHAPES` says otherwise.
+/// Runs these tests with narrower vectors than the machine's widest, to cover other machines.
 #[test]
-fn narrower_vectors_pass_the_same_tests() {
+fn kernels_match_default_with_narrower_vectors() {
     if std::env::var_os("AIGC_SIMD").is_some() {
         return;
     }
@@ -268,14 +267,14 @@ fn narrower_vectors_pass_the_same_tests() {
             .env("AIGC_SHAPES", &shapes)
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&tests.stdout);
-        let passed = said
+        let output = String::from_utf8_lossy(&tests.stdout);
+        let passed = output
             .lines()
             .filter(|line| line.starts_with("test ") && line.ends_with(" ok"))
             .count();
         assert!(
             tests.status.success() && passed >= OPERATIONS.len(),
-            "{simd}: {said}"
+            "{simd}: {output}"
         );
     }
 }
@@ -299,9 +298,9 @@ fn read<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().try_into_vec().unwrap()
 }
 
-/// A training that has gone wrong must show, whatever the length and the place.
+/// NaN must not be hidden, so that diverged training is noticed, for any length and position.
 #[test]
-fn what_is_no_number_stays_none() {
+fn nan_propagates_through_operations() {
     for len in [1, 7, 16, 37] {
         for at in 0..len {
             let mut x = vec![0.5; 2 * len];
@@ -352,7 +351,7 @@ fn what_is_no_number_stays_none() {
 }
 
 #[test]
-fn activations_hold_at_the_far_ends() {
+fn activations_are_exact_at_extreme_inputs() {
     let ends = || tensor(&[-1e36, -200.0, 200.0, 1e36], [4]);
     for (activation, expected) in [
         (Activation::Relu, [0.0, 0.0, 200.0, 1e36]),
@@ -373,9 +372,9 @@ fn activations_hold_at_the_far_ends() {
     }
 }
 
-/// Zero is chosen, not made of infinity times zero.
+/// Zero is selected, instead of multiplying infinity by zero.
 #[test]
-fn relu_takes_and_passes_on_infinities() {
+fn relu_handles_infinities() {
     let device = Device::flex().autodiff();
     let x = Tensor::<1>::from_floats([f32::NEG_INFINITY, -1.0, 2.0, f32::INFINITY], &device)
         .require_grad();
@@ -390,9 +389,9 @@ fn relu_takes_and_passes_on_infinities() {
     );
 }
 
-/// What is no number comes out of a layer, and of its backward pass, as such.
+/// NaN propagates through a layer and its backward pass.
 #[test]
-fn what_is_no_number_goes_through_layers_and_back() {
+fn nan_propagates_through_layers_and_gradients() {
     let device = Device::flex().autodiff();
     let nan = |len: usize, at: usize| {
         let values = (0..len)
@@ -434,20 +433,20 @@ fn what_is_no_number_goes_through_layers_and_back() {
             read(x.grad(&grads).unwrap())
                 .iter()
                 .any(|value| value.is_nan()),
-            "input's gradient, {at}"
+            "gradient of the input, {at}"
         );
         assert!(
             read(weight.grad(&grads).unwrap())
                 .iter()
                 .any(|value| value.is_nan()),
-            "weight's gradient, {at}"
+            "gradient of the weight, {at}"
         );
     }
 }
 
-/// A mean a thousand times the deviation costs the digits that it takes up, and no more.
+/// A mean of a thousand times the standard deviation costs no more precision than its digits.
 #[test]
-fn norms_of_numbers_far_from_zero() {
+fn norms_are_accurate_far_from_zero() {
     let [batch, channels, len] = [3, 4, 50];
     let x: Vec<f32> = Rng::new(4)
         .normal_vec(batch * channels * len)
@@ -480,13 +479,13 @@ fn norms_of_numbers_far_from_zero() {
             .unwrap()
     };
     for (fast, exact) in run(DType::F32).iter().zip(&run(DType::F64)) {
-        assert!((fast - exact).abs() < 1e-3, "{fast} for {exact}");
+        assert!((fast - exact).abs() < 1e-3, "{fast}, expected {exact}");
     }
 }
 
-/// A frozen weight, or an input that wants no gradient, leaves the other gradients as they are.
+/// A frozen weight, or an input without gradient, does not change the other gradients.
 #[test]
-fn gradients_do_not_depend_on_what_else_is_tracked() {
+fn conv_gradients_are_independent_of_tracked_inputs() {
     let device = Device::flex().autodiff();
     let draw = |seed: u64, len: usize| Rng::new(seed).normal_vec(len);
     let (x, weight, bias) = (draw(1, 2 * 4 * 81), draw(2, 4 * 4 * 9), draw(3, 4));
@@ -529,9 +528,9 @@ fn gradients_do_not_depend_on_what_else_is_tracked() {
     }
 }
 
-/// Halves of numbers go through the primitives, and stay what they are.
+/// Half-precision tensors use the primitives, and keep their type.
 #[test]
-fn half_precision_stays_half() {
+fn half_precision_is_kept() {
     let device = Device::flex();
     let values = |dtype: DType| {
         let draw =
@@ -552,15 +551,15 @@ fn half_precision_stays_half() {
         for (half, exact) in values(dtype).iter().zip(&exact) {
             assert!(
                 (half - exact).abs() < tolerance,
-                "{dtype:?}: {half} for {exact}"
+                "{dtype:?}: {half}, expected {exact}"
             );
         }
     }
 }
 
-/// burn knows how quantized weights are packed; they go to its own operations.
+/// Weights that burn has quantised use burn's operations, which know their layout.
 #[test]
-fn quantized_weights_are_left_to_burn() {
+fn linear_with_burn_quantized_weight_uses_burn() {
     let device = Device::flex();
     let (x, weight) = (
         Rng::new(1).normal::<2>([3, 32], &device),
@@ -573,13 +572,13 @@ fn quantized_weights_are_left_to_burn() {
     );
     assert_ne!(exact, rough);
     for (rough, exact) in rough.iter().zip(&exact) {
-        assert!((rough - exact).abs() < 0.3, "{rough} for {exact}");
+        assert!((rough - exact).abs() < 0.3, "{rough}, expected {exact}");
     }
 }
 
-/// Values as wide as they like, through the primitives.
+/// Values whose width differs from that of the keys use the primitives.
 #[test]
-fn attention_takes_values_of_another_width() {
+fn attention_accepts_values_of_other_width() {
     let device = Device::flex();
     let draw = |seed: u64, d: usize| Rng::new(seed).normal::<4>([2, 3, 5, d], &device);
     let (q, k, v) = (draw(1, 4), draw(2, 4), draw(3, 6));
@@ -596,41 +595,40 @@ fn attention_takes_values_of_another_width() {
     );
 }
 
-/// Shapes that do not fit each other are refused where they come in, with a word about what was
-/// expected.
+/// Mismatched shapes fail at entry, with a message about the expected shape.
 #[test]
-fn shapes_that_do_not_fit_are_refused() {
+fn operations_reject_mismatched_shapes() {
     let ones = |len: usize| Tensor::<1>::ones([len], &Device::flex());
     let maps = || Tensor::<4>::ones([2, 4, 3, 3], &Device::flex());
     let table = || Tensor::<2>::ones([4, 10], &Device::flex());
-    let refused = |what: &str, call: &dyn Fn()| {
+    let rejected = |what: &str, call: &dyn Fn()| {
         let error = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).expect_err(what);
         let message = error.downcast_ref::<String>().cloned().unwrap_or_default();
         assert!(message.contains(what), "{what}: {message}");
     };
     let identity = Activation::Identity;
-    refused("gamma of a layer norm", &|| {
+    rejected("gamma of a layer norm", &|| {
         drop(ops::layer_norm(table(), ones(4), None, 1e-5))
     });
-    refused("beta of a layer norm", &|| {
+    rejected("beta of a layer norm", &|| {
         drop(ops::layer_norm(table(), ones(10), Some(ones(11)), 1e-5))
     });
-    refused("gamma of a group norm", &|| {
+    rejected("gamma of a group norm", &|| {
         drop(ops::group_norm(maps(), ones(8), ones(4), 2, 1e-5, identity))
     });
-    refused("3 groups of 4", &|| {
+    rejected("3 groups of 4", &|| {
         drop(ops::group_norm(maps(), ones(4), ones(4), 3, 1e-5, identity))
     });
-    refused("beta of a batch norm", &|| {
+    rejected("beta of a batch norm", &|| {
         drop(ops::batch_norm(maps(), ones(4), ones(3), 1e-5, identity))
     });
-    refused("targets of a cross-entropy", &|| {
+    rejected("targets of a cross-entropy", &|| {
         drop(ops::cross_entropy(table(), ones(2).int()))
     });
-    refused("bias of a linear layer", &|| {
+    rejected("bias of a linear layer", &|| {
         drop(ops::linear(table(), table().transpose(), Some(ones(5))))
     });
-    refused("bias of a convolution", &|| {
+    rejected("bias of a convolution", &|| {
         drop(ops::conv2d(
             maps(),
             maps(),
@@ -639,13 +637,13 @@ fn shapes_that_do_not_fit_are_refused() {
         ));
     });
     let heads = |tokens: usize| Tensor::<4>::ones([1, 1, tokens, 4], &Device::flex());
-    refused("causal attention of 3 queries", &|| {
+    rejected("causal attention of 3 queries", &|| {
         drop(ops::attention(heads(3), heads(2), heads(2), None, true))
     });
 }
 
 #[test]
-fn empty_axes_are_sums_of_nothing() {
+fn empty_axes_give_empty_sums() {
     let device = Device::flex();
     let y = ops::linear(
         Tensor::<2>::ones([5, 0], &device),
@@ -658,9 +656,9 @@ fn empty_axes_are_sums_of_nothing() {
     assert_eq!(ops::activation(none(), Activation::Silu).dims(), [5, 0]);
 }
 
-/// Padding at the end only, and a kernel that would cover the input were it not spread out.
+/// Padding at the end only, and a kernel that would cover the input if it were not dilated.
 #[test]
-fn a_spread_kernel_does_not_cover_what_lies_between() {
+fn conv2d_dilated_kernel_skips_pixels() {
     let options = ConvOptions::new_with_padding([1, 1], [(0, 1), (0, 1)], [2, 2], 1);
     let y = ops::conv2d(
         tensor(&[2.0, 3.0, 5.0, 7.0], [1, 1, 2, 2]),
@@ -671,12 +669,12 @@ fn a_spread_kernel_does_not_cover_what_lies_between() {
     assert_eq!(read(y), [22.0]);
 }
 
-/// Threads take parts as they come; what the parts add up to does not depend on it.
+/// The result does not depend on which thread runs which part.
 #[test]
-fn a_run_repeats_bit_for_bit() {
+fn training_is_bitwise_reproducible() {
     let train = || {
-        let folder = tempfile::tempdir().unwrap();
-        let run = RunDir::create(folder.path().join("run")).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::create(dir.path().join("run")).unwrap();
         let config = DataLoaderConfig {
             batch_size: 64,
             ..DataLoaderConfig::default()

@@ -1,4 +1,4 @@
-//! An optimizer's step in one pass over memory.
+//! The Adam update in one pass over memory.
 
 use super::{
     simd::arch,
@@ -6,29 +6,36 @@ use super::{
 };
 use pulp::{Simd, WithSimd};
 
-/// Settings of one step of Adam (Kingma and Ba 2015, <https://arxiv.org/abs/1412.6980>).
+/// Hyperparameters of one Adam step (Kingma and Ba 2015, <https://arxiv.org/abs/1412.6980>).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamStep {
-    /// Step size.
+    /// Learning rate.
     pub learning_rate: f64,
-    /// Decay of the mean of gradients.
+    /// Exponential decay rate of the first moment.
     pub beta_1: f64,
-    /// Decay of the mean of squared gradients.
+    /// Exponential decay rate of the second moment.
     pub beta_2: f64,
-    /// Added to the deviation.
+    /// Added to the square root of the second moment.
     pub epsilon: f64,
-    /// Number of this step, from 1.
+    /// Number of this step, counted from 1, for the bias correction.
     pub step: i32,
-    /// Factor on the parameter that is added to the gradient.
+    /// L2 penalty: `weight_decay·param` is added to the gradient.
     pub weight_decay: f64,
-    /// Weight decay that does not go through the moments (AdamW).
+    /// Decoupled weight decay, which bypasses the moments (AdamW).
     pub decoupled_decay: f64,
 }
 
-/// Elements that one part takes.
+/// Elements per work item.
 const PART: usize = 16 * 1024;
 
-/// One step of Adam, in place.
+/// One Adam step: updates `param`, `moment_1` and `moment_2` in place.
+///
+/// With `g = grad + weight_decay·param`: `m = β₁·m + (1 − β₁)·g`, `v = β₂·v + (1 − β₂)·g²`, and
+/// `param = param·(1 − lr·decoupled_decay) − lr·m̂ / (√v̂ + ε)` with the bias-corrected `m̂` and
+/// `v̂`.
+///
+/// # Panics
+/// If the slices differ in length.
 pub fn adam(
     param: &mut [f32],
     grad: &[f32],
@@ -39,7 +46,10 @@ pub fn adam(
     let len = param.len();
     assert!(
         grad.len() == len && moment_1.len() == len && moment_2.len() == len,
-        "moments of the parameter's size"
+        "adam: gradient and moments have {}, {} and {} elements, expected {len} as the parameter",
+        grad.len(),
+        moment_1.len(),
+        moment_2.len()
     );
     let (param, moment_1, moment_2) = (
         Shared::new(param),
@@ -49,7 +59,7 @@ pub fn adam(
     for_each(len.div_ceil(PART), len * 12, |part| {
         let at = part * PART;
         let count = PART.min(len - at);
-        // SAFETY: parts do not overlap.
+        // SAFETY: work items are disjoint ranges.
         let (param, moment_1, moment_2) = unsafe {
             (
                 param.range(at, count),
@@ -97,7 +107,8 @@ impl WithSimd for Adam<'_> {
     }
 }
 
-/// The step's settings in every lane. (A closure over them would lose the instruction set.)
+/// The step's constants, broadcast to all vector lanes. (A closure that captures them would not be
+/// compiled for the selected instruction set.)
 struct Factors<S: Simd> {
     keep: [S::f32s; 2],
     add: [S::f32s; 2],
@@ -118,12 +129,14 @@ impl<S: Simd> Factors<S> {
             beta_1,
             beta_2,
             epsilon,
-            step: time,
+            step: number,
             weight_decay,
             decoupled_decay,
         } = step;
-        let (correction_1, correction_2) =
-            (1.0 - beta_1.powi(time), (1.0 - beta_2.powi(time)).sqrt());
+        let (correction_1, correction_2) = (
+            1.0 - beta_1.powi(number),
+            (1.0 - beta_2.powi(number)).sqrt(),
+        );
         Self {
             keep: [s.splat_f32s(beta_1 as f32), s.splat_f32s(beta_2 as f32)],
             add: [
@@ -138,7 +151,7 @@ impl<S: Simd> Factors<S> {
         }
     }
 
-    /// Parameter and moments after the step.
+    /// Returns the updated parameter, first and second moment.
     #[inline(always)]
     fn apply(
         &self,

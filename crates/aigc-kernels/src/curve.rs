@@ -1,11 +1,11 @@
-//! Activations as functions of vectors, with their slopes.
+//! Activation functions and their derivatives on vector registers.
 
 use super::math::{exp, normal, sigmoid, softplus, tanh};
 use pulp::Simd;
 
 /// A function of one variable and its derivative.
 pub(crate) trait Curve: Copy + Send + Sync {
-    /// Rough cost of one element in operations.
+    /// Approximate cost of one element in floating-point operations.
     const COST: usize;
     /// `f(x)`
     fn value<S: Simd>(self, s: S, x: S::f32s) -> S::f32s;
@@ -21,10 +21,10 @@ pub(crate) trait Curve: Copy + Send + Sync {
 /// `x`.
 #[derive(Clone, Copy)]
 pub(crate) struct Identity;
-/// `x` where positive, 0 elsewhere: chosen, not multiplied, so that no infinity times zero is NaN.
+/// `max(0, x)`. Computed by selection instead of multiplication, so that `∞·0` gives no NaN.
 #[derive(Clone, Copy)]
 pub(crate) struct Relu;
-/// `x` where positive, a multiple of it elsewhere.
+/// `x` where positive, `slope·x` elsewhere.
 #[derive(Clone, Copy)]
 pub(crate) struct Leaky(pub f32);
 #[derive(Clone, Copy)]
@@ -79,7 +79,7 @@ impl Curve for Leaky {
     }
     #[inline(always)]
     fn slope<S: Simd>(self, s: S, x: S::f32s) -> S::f32s {
-        // At zero the slope is that of the negative side, as in PyTorch.
+        // At zero the derivative is that of the negative side, as in PyTorch.
         let positive = s.greater_than_f32s(x, s.splat_f32s(0.0));
         s.select_f32s(positive, s.splat_f32s(1.0), s.splat_f32s(self.0))
     }
@@ -98,7 +98,7 @@ impl Curve for Gelu {
     }
 }
 
-/// √(2/π) and the cubic's factor (Hendrycks and Gimpel 2016, section 2).
+/// `√(2/π)` and the coefficient of `x³` (Hendrycks and Gimpel 2016, section 2).
 const GELU: [f32; 2] = [0.797_884_6, 0.044_715];
 
 impl Curve for GeluTanh {
@@ -178,10 +178,10 @@ impl Curve for Softplus {
     }
 }
 
-/// Work that is compiled once per curve.
+/// Work that is monomorphised for every curve.
 pub(crate) trait WithCurve {
-    /// What it gives.
+    /// The result.
     type Output;
-    /// Does it.
+    /// Runs the work with `curve`.
     fn with<C: Curve>(self, curve: C) -> Self::Output;
 }

@@ -1,10 +1,13 @@
-//! Kernels over slices of `f32` for CPUs. They know no tensor library; `aigc-core` calls them for
-//! burn's Flex backend.
+//! CPU kernels over slices of `f32`. The crate does not depend on a tensor library; `aigc-core`
+//! calls the kernels for burn's Flex backend.
 //!
-//! Vector instructions go through pulp, which selects AVX-512, AVX2, NEON or plain code when the
-//! program runs. Threads are rayon's.
+//! Vector instructions go through pulp, which selects AVX-512, AVX2, NEON or scalar code at run
+//! time. Threads are rayon's.
 //!
-//! This crate serves the other crates of aigc: its functions may change with any release.
+//! Tensors are contiguous and row-major unless a function takes strides. Functions panic if the
+//! lengths of their slices do not fit the given sizes.
+//!
+//! This crate is an implementation detail of aigc: its functions may change in any release.
 
 #![allow(unsafe_code)]
 
@@ -13,9 +16,10 @@ pub mod adam;
 pub mod attention;
 pub mod conv;
 mod curve;
-mod few;
+mod few_rows;
 pub mod loss;
 mod math;
+mod matrix;
 mod memory;
 pub mod norm;
 pub mod pages;

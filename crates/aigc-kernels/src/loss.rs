@@ -1,14 +1,19 @@
-//! Losses from logits, row by row.
+//! Cross-entropy losses of logits, per row, and their gradients.
 
 use super::{
     math::{exp, sigmoid, softplus},
-    memory::filled,
+    memory::{filled, volume},
     simd::arch,
     threads::{Shared, for_each},
 };
 use pulp::{Simd, WithSimd};
 
-/// `Σ softplus(l) − t·l` over rows of `n`.
+/// Binary cross-entropy of logits `l` and targets `t`: `Σ softplus(l) − t·l` over every row.
+///
+/// `logits` and `targets` are `[rows, n]`, the result is `[rows]`.
+///
+/// # Panics
+/// If the slices differ in length or are not whole rows of `n`.
 pub fn binary_cross_entropy(logits: &[f32], targets: &[f32], n: usize) -> Vec<f32> {
     struct Row<'a>(&'a [f32], &'a [f32]);
     impl WithSimd for Row<'_> {
@@ -28,17 +33,18 @@ pub fn binary_cross_entropy(logits: &[f32], targets: &[f32], n: usize) -> Vec<f3
         }
     }
     let rows = logits.len() / n.max(1);
-    assert_eq!(
-        targets.len(),
+    assert!(
+        targets.len() == logits.len() && rows * n == logits.len(),
+        "binary cross-entropy of {} logits and {} targets in rows of {n}",
         logits.len(),
-        "targets of a binary cross-entropy"
+        targets.len()
     );
     let per_part = (4096 / n.max(1)).max(1);
     filled(rows, |sums| {
         let sums = Shared::new(sums);
         for_each(rows.div_ceil(per_part), logits.len() * 25, |part| {
             let (first, count) = (part * per_part, per_part.min(rows - part * per_part));
-            // SAFETY: parts have rows of their own.
+            // SAFETY: every part has its own rows.
             for (sum, row) in unsafe { sums.range(first, count) }.iter_mut().zip(first..) {
                 let row = row * n..(row + 1) * n;
                 *sum = arch().dispatch(Row(&logits[row.clone()], &targets[row]));
@@ -47,7 +53,12 @@ pub fn binary_cross_entropy(logits: &[f32], targets: &[f32], n: usize) -> Vec<f3
     })
 }
 
-/// `grad[row]·(σ(l) − t)`.
+/// Gradient of [`binary_cross_entropy`] with respect to the logits: `grad[row]·(σ(l) − t)`.
+///
+/// `grad` is `[rows]`, the result `[rows, n]`.
+///
+/// # Panics
+/// If the lengths of the slices do not fit each other.
 pub fn binary_cross_entropy_grad(
     logits: &[f32],
     targets: &[f32],
@@ -72,7 +83,10 @@ pub fn binary_cross_entropy_grad(
     let rows = logits.len() / n.max(1);
     assert!(
         targets.len() == logits.len() && grad.len() == rows && rows * n == logits.len(),
-        "sizes of a loss"
+        "binary cross-entropy of {} logits and {} targets in rows of {n}, {} gradients",
+        logits.len(),
+        targets.len(),
+        grad.len()
     );
     let per_part = (4096 / n.max(1)).max(1);
     filled(logits.len(), |dl| {
@@ -80,7 +94,7 @@ pub fn binary_cross_entropy_grad(
         for_each(rows.div_ceil(per_part), logits.len() * 20, |part| {
             let first = part * per_part;
             for (row, grad) in (first..).zip(&grad[first..rows.min(first + per_part)]) {
-                // SAFETY: rows do not overlap.
+                // SAFETY: rows are disjoint.
                 let dl = unsafe { dl.range(row * n, n) };
                 let row = row * n..(row + 1) * n;
                 arch().dispatch(Row(&logits[row.clone()], &targets[row], *grad, dl));
@@ -89,7 +103,7 @@ pub fn binary_cross_entropy_grad(
     })
 }
 
-/// `ln Σ e^l` of a row.
+/// `ln Σ e^l` of a row, shifted by the maximum.
 struct LogSumExp<'a>(&'a [f32]);
 
 impl WithSimd for LogSumExp<'_> {
@@ -114,15 +128,18 @@ impl WithSimd for LogSumExp<'_> {
     }
 }
 
-/// `−ln softmax(logits)[target]` of rows of `n`.
+/// Cross-entropy of every row: `−ln softmax(logits)[target]`.
+///
+/// `logits` is `[rows, n]`; `targets` and the result are `[rows]`.
 ///
 /// # Panics
-/// If there is not one target per row, or one is not below `n`.
+/// If there is not one target per row, or a target is not below `n`.
 pub fn cross_entropy(logits: &[f32], targets: &[usize], n: usize) -> Vec<f32> {
-    assert_eq!(
-        targets.len() * n,
+    assert!(
+        volume(&[targets.len(), n]) == logits.len(),
+        "cross-entropy of {} logits in rows of {n} and {} targets",
         logits.len(),
-        "targets of a cross-entropy"
+        targets.len()
     );
     let per_part = (4096 / n.max(1)).max(1);
     filled(targets.len(), |losses| {
@@ -135,7 +152,7 @@ pub fn cross_entropy(logits: &[f32], targets: &[usize], n: usize) -> Vec<f32> {
                     part * per_part,
                     per_part.min(targets.len() - part * per_part),
                 );
-                // SAFETY: parts have rows of their own.
+                // SAFETY: every part has its own rows.
                 for (loss, row) in unsafe { losses.range(first, count) }
                     .iter_mut()
                     .zip(first..)
@@ -148,14 +165,20 @@ pub fn cross_entropy(logits: &[f32], targets: &[usize], n: usize) -> Vec<f32> {
     })
 }
 
-/// `grad[row]·(softmax(logits) − one_hot(target))` of rows of `n`.
+/// Gradient of [`cross_entropy`] with respect to the logits:
+/// `grad[row]·(softmax(logits) − one_hot(target))`.
+///
+/// `logits` and the result are `[rows, n]`; `targets` and `grad` are `[rows]`.
 ///
 /// # Panics
 /// If there is not one target and one gradient per row, or a target is not below `n`.
 pub fn cross_entropy_grad(logits: &[f32], targets: &[usize], grad: &[f32], n: usize) -> Vec<f32> {
     assert!(
-        targets.len() * n == logits.len() && grad.len() == targets.len(),
-        "targets of a cross-entropy"
+        volume(&[targets.len(), n]) == logits.len() && grad.len() == targets.len(),
+        "cross-entropy of {} logits in rows of {n}, {} targets and {} gradients",
+        logits.len(),
+        targets.len(),
+        grad.len()
     );
     struct Row<'a>(&'a [f32], f32, f32, &'a mut [f32]);
     impl WithSimd for Row<'_> {
@@ -182,7 +205,7 @@ pub fn cross_entropy_grad(logits: &[f32], targets: &[usize], grad: &[f32], n: us
             |part| {
                 for row in part * per_part..targets.len().min((part + 1) * per_part) {
                     let logits = &logits[row * n..][..n];
-                    // SAFETY: rows do not overlap.
+                    // SAFETY: rows are disjoint.
                     let dl = unsafe { dl.range(row * n, n) };
                     let log_sum = arch().dispatch(LogSumExp(logits));
                     arch().dispatch(Row(logits, log_sum, grad[row], dl));

@@ -1,7 +1,7 @@
-//! Exponential, logarithm and error function of whole vectors.
+//! Exponential, logarithm and error function on vector registers.
 //!
-//! Polynomials were fitted by least squares at Chebyshev nodes; the errors named are the largest
-//! seen in `f32` against `f64` over the whole range (a test repeats the comparison).
+//! The polynomials are least-squares fits at Chebyshev nodes. The errors in the documentation are
+//! the largest of `f32` against `f64` over the whole range, as the test below measures them.
 
 use pulp::Simd;
 
@@ -15,19 +15,20 @@ fn polynomial<S: Simd, const N: usize>(s: S, c: [f32; N], x: S::f32s) -> S::f32s
     sum
 }
 
-/// Beyond this `exp` is infinite, and below its negative zero.
+/// `exp` is infinite above this limit, and zero below its negative.
 const LIMIT: f32 = 87.3;
 
-/// `x = n·ln 2 + r` with `|r| ≤ ln 2 / 2`: `2ⁿ` and `eʳ − 1`.
+/// Range reduction `x = n·ln 2 + r` with `|r| ≤ ln 2 / 2`: returns `2ⁿ` and `eʳ − 1`.
 #[inline(always)]
 fn split_exp<S: Simd>(s: S, x: S::f32s) -> (S::f32s, S::f32s) {
-    // The operand that may be NaN comes second: x86 gives that one back.
+    // The operand that may be NaN comes second: x86 returns the second operand in that case.
     let x = s.max_f32s(s.splat_f32s(-LIMIT), s.min_f32s(s.splat_f32s(LIMIT), x));
-    // Adding 1.5·2²³ rounds to an integer and leaves it in the low bits.
+    // Adding 1.5·2²³ rounds to an integer, which is left in the low bits.
     let magic = s.splat_f32s(12_582_912.0);
     let shifted = s.mul_add_e_f32s(x, s.splat_f32s(std::f32::consts::LOG2_E), magic);
     let n = s.sub_f32s(shifted, magic);
-    // ln 2 in two parts, the first with so few bits that n times it is exact (Cody and Waite 1980).
+    // ln 2 in two parts, the first short enough that its product with n is exact (Cody and Waite
+    // 1980).
     let r = s.mul_add_e_f32s(n, s.splat_f32s(-0.693_359_4), x);
     let r = s.mul_add_e_f32s(n, s.splat_f32s(2.121_944_4e-4), r);
     let q = polynomial(
@@ -51,7 +52,7 @@ fn split_exp<S: Simd>(s: S, x: S::f32s) -> (S::f32s, S::f32s) {
 /// `x` where it is NaN, else `y`.
 #[inline(always)]
 fn or_nan<S: Simd>(s: S, x: S::f32s, y: S::f32s) -> S::f32s {
-    // Vectors keep NaN through minimum and maximum; single numbers do not.
+    // Vector minimum and maximum propagate NaN; the scalar ones do not.
     if S::F32_LANES == 1 {
         s.select_f32s(s.equal_f32s(x, x), y, x)
     } else {
@@ -59,7 +60,7 @@ fn or_nan<S: Simd>(s: S, x: S::f32s, y: S::f32s) -> S::f32s {
     }
 }
 
-/// `eˣ`, to 2e-7 of its value: 0 below −87.3, infinite above 87.3.
+/// `eˣ` with a relative error of 2e-7: 0 below −87.3, infinite above 87.3.
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(s: S, x: S::f32s) -> S::f32s {
     let (power, less_one) = split_exp(s, x);
@@ -77,7 +78,7 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::f32s) -> S::f32s {
     or_nan(s, x, y)
 }
 
-/// `eˣ − 1`, to 2e-7 of its value around zero too.
+/// `eˣ − 1` with a relative error of 2e-7, around zero too.
 #[inline(always)]
 pub(crate) fn exp_m1<S: Simd>(s: S, x: S::f32s) -> S::f32s {
     let (power, less_one) = split_exp(s, x);
@@ -94,13 +95,13 @@ pub(crate) fn sigmoid<S: Simd>(s: S, x: S::f32s) -> S::f32s {
 /// Hyperbolic tangent.
 #[inline(always)]
 pub(crate) fn tanh<S: Simd>(s: S, x: S::f32s) -> S::f32s {
-    // ±10 is ±1 in f32 already, and keeps the quotient finite.
+    // tanh(±10) is ±1 in f32, and the limit keeps the quotient finite.
     let near = s.max_f32s(s.splat_f32s(-10.0), s.min_f32s(s.splat_f32s(10.0), x));
     let e = exp_m1(s, s.add_f32s(near, near));
     or_nan(s, x, s.div_f32s(e, s.add_f32s(e, s.splat_f32s(2.0))))
 }
 
-/// `ln(1 + u)` for `u` in [0, 1], to 3e-7 of its value.
+/// `ln(1 + u)` for `u` in [0, 1] with a relative error of 3e-7.
 #[inline(always)]
 fn log1p_of_fraction<S: Simd>(s: S, u: S::f32s) -> S::f32s {
     let c = [
@@ -125,7 +126,8 @@ pub(crate) fn softplus<S: Simd>(s: S, x: S::f32s) -> S::f32s {
     or_nan(s, x, s.add_f32s(s.max_f32s(s.splat_f32s(0.0), x), rest))
 }
 
-/// The normal distribution's `Φ(x)` and `φ(x)`, to 3e-7.
+/// Distribution function `Φ(x)` and density `φ(x)` of the normal distribution, with an absolute
+/// error of 3e-7.
 #[inline(always)]
 pub(crate) fn normal<S: Simd>(s: S, x: S::f32s) -> (S::f32s, S::f32s) {
     let one = s.splat_f32s(1.0);
@@ -157,7 +159,7 @@ mod tests {
     use crate::simd::arch;
     use pulp::WithSimd;
 
-    /// Two functions of every element: where there is one, the second is zero.
+    /// Evaluates a pair of functions on every element. If there is only one, the second is zero.
     struct Over<'a, F>(&'a [f32], F);
 
     trait Function {
@@ -206,8 +208,8 @@ mod tests {
         worst
     }
 
-    /// The complementary error function: its series, or far out its continued fraction (Abramowitz
-    /// and Stegun 7.1.6, 7.1.14).
+    /// The complementary error function: by its series, or by its continued fraction for large `z`
+    /// (Abramowitz and Stegun 7.1.6, 7.1.14).
     fn erfc(z: f64) -> f64 {
         if z < 2.5 {
             let terms = (1..80).scan(z, |term, n| {
@@ -224,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn functions_are_as_exact_as_they_say() {
+    fn functions_match_f64_within_documented_errors() {
         struct Exp;
         impl Function for Exp {
             #[inline(always)]

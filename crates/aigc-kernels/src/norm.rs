@@ -1,27 +1,27 @@
-//! Group and batch normalisation with the activation that follows, in one pass over the cache each
-//! way.
+//! Group, batch and layer normalisation, and their gradients. Group and batch normalisation include
+//! the activation that follows, so each unit is read from memory once in either pass.
 
 use super::{
     activation::with_curve,
     curve::{Curve, WithCurve},
-    memory::filled,
+    memory::{filled, volume},
     simd::arch,
     threads::{Scratch, Shared, for_each},
 };
 use crate::Activation;
 use pulp::{Simd, WithSimd};
 
-/// Which numbers of `x` `[batch, channels, len]` are normalised together.
+/// The units of `x` `[batch, channels, positions]` over which mean and variance are taken.
 #[derive(Clone, Copy, Debug)]
 pub enum Units {
-    /// Groups of this many channels within an image: they lie side by side.
+    /// Groups of channels of one batch element (group normalisation). A unit is contiguous.
     Groups {
         /// `[batch, channels, positions]`.
         shape: [usize; 3],
         /// Channels per group.
         channels: usize,
     },
-    /// Channels over the batch: they are copied together.
+    /// Channels over the whole batch (batch normalisation). A unit is gathered into a buffer.
     Channels {
         /// `[batch, channels, positions]`.
         shape: [usize; 3],
@@ -29,14 +29,14 @@ pub enum Units {
 }
 
 impl Units {
-    /// `groups` groups of channels of every image.
+    /// Group normalisation with `groups` groups.
     ///
     /// # Panics
-    /// If they do not divide the channels.
+    /// If `groups` does not divide the channels.
     pub fn groups(shape: [usize; 3], groups: usize) -> Self {
         assert!(
             groups > 0 && shape[1].is_multiple_of(groups),
-            "{groups} groups of {} channels",
+            "{groups} groups do not divide {} channels",
             shape[1]
         );
         Self::Groups {
@@ -50,7 +50,7 @@ impl Units {
         shape
     }
 
-    /// How many units there are.
+    /// Number of units.
     fn number(&self) -> usize {
         match *self {
             Units::Groups {
@@ -63,7 +63,7 @@ impl Units {
         }
     }
 
-    /// Numbers of a unit that share a scale and a shift, and how often that is so in a unit.
+    /// Length and number of the parts of a unit; a part shares one gamma and beta.
     fn parts(&self) -> [usize; 2] {
         match *self {
             Units::Groups {
@@ -76,7 +76,7 @@ impl Units {
         }
     }
 
-    /// Channel of part `part` of unit `unit`.
+    /// The channel of part `part` of unit `unit`.
     fn channel(&self, unit: usize, part: usize) -> usize {
         match *self {
             Units::Groups {
@@ -88,10 +88,22 @@ impl Units {
     }
 
     fn total(&self) -> usize {
-        self.shape().iter().product()
+        volume(&self.shape())
     }
 
-    /// The numbers of `unit`: where they lie side by side there, else copied to `copy`.
+    /// # Panics
+    /// If the variant's fields do not fit each other: units would not cover `x`.
+    fn check(&self) {
+        if let Units::Groups { shape, channels } = *self {
+            assert!(
+                channels > 0 && shape[1].is_multiple_of(channels),
+                "groups of {channels} channels do not divide {} channels",
+                shape[1]
+            );
+        }
+    }
+
+    /// The elements of `unit`: a slice of `x` if they are contiguous, else gathered into `copy`.
     fn read<'a>(&self, x: &'a [f32], unit: usize, copy: &'a mut [f32]) -> &'a [f32] {
         match *self {
             Units::Groups {
@@ -109,7 +121,7 @@ impl Units {
         }
     }
 
-    /// Lengths of the copies that [`read`](Self::read) needs, or none.
+    /// Length of the buffer that [`read`](Self::read) needs; 0 if units are contiguous.
     fn copy_len(&self) -> usize {
         match *self {
             Units::Groups { .. } => 0,
@@ -119,24 +131,24 @@ impl Units {
         }
     }
 
-    /// Puts a unit's numbers where they belong, if they are not there yet.
+    /// Scatters a gathered unit into `y`; contiguous units are already in place.
     ///
     /// # Safety
-    /// Nobody else writes the unit.
+    /// No other thread writes the unit.
     unsafe fn write(&self, copy: &[f32], unit: usize, y: &Shared<f32>) {
         if let Units::Channels {
             shape: [_, channels, len],
         } = *self
         {
             for (image, from) in copy.chunks_exact(len).enumerate() {
-                // SAFETY: the caller's promise.
+                // SAFETY: the caller's contract.
                 unsafe { y.range((image * channels + unit) * len, len) }.copy_from_slice(from);
             }
         }
     }
 }
 
-/// Sum of `values`, or of their squared distances from `centre`.
+/// Sum of `values`, or of their squared deviations from `centre`.
 #[inline(always)]
 fn sums<S: Simd>(s: S, values: &[f32], centre: Option<f32>) -> f32 {
     let (body, tail) = S::as_simd_f32s(values);
@@ -175,7 +187,14 @@ fn sums<S: Simd>(s: S, values: &[f32], centre: Option<f32>) -> f32 {
     total + tail.sum::<f32>()
 }
 
-/// `y = f((x − mean) / √(var + ε)·gamma + beta)`: `y`, and mean and biased variance of every unit.
+/// Group or batch normalisation with an activation `f`:
+/// `y = f((x − mean) / √(var + ε)·gamma + beta)`.
+///
+/// `x` and `y` are `[batch, channels, positions]`, gamma and beta `[channels]`. Returns `y`, and
+/// the mean and the biased variance of every unit.
+///
+/// # Panics
+/// If the slices do not fit the shape of `units`.
 pub fn norm(
     x: &[f32],
     gamma: &[f32],
@@ -187,8 +206,12 @@ pub fn norm(
     let [_, channels, _] = units.shape();
     assert!(
         x.len() == units.total() && [gamma.len(), beta.len()] == [channels; 2],
-        "sizes of a norm"
+        "norm of {units:?}: x, gamma and beta have {}, {} and {} elements",
+        x.len(),
+        gamma.len(),
+        beta.len()
     );
+    units.check();
     with_curve(
         activation,
         Norm {
@@ -222,7 +245,7 @@ impl WithCurve for Norm<'_> {
                 Shared::new(&mut var),
             );
             for_each(units.number(), units.total() * (6 + C::COST), |unit| {
-                // SAFETY: every unit has its own numbers.
+                // SAFETY: units are disjoint.
                 let (mean, var) = unsafe { (mean.range(unit, 1), var.range(unit, 1)) };
                 arch().dispatch(NormUnit {
                     norm: &self,
@@ -264,7 +287,7 @@ impl<C: Curve> WithSimd for NormUnit<'_, C> {
         let [x_copy, y_copy] = scratch.split();
         let x = units.read(x, self.unit, x_copy);
         let y = match units {
-            // SAFETY: every unit has its own numbers.
+            // SAFETY: units are disjoint.
             Units::Groups { .. } => unsafe { self.y.range(self.unit * x.len(), x.len()) },
             Units::Channels { .. } => &mut *y_copy,
         };
@@ -292,13 +315,16 @@ impl<C: Curve> WithSimd for NormUnit<'_, C> {
                 s.partial_store_f32s(y_rest, last);
             }
         }
-        // SAFETY: every unit has its own numbers.
+        // SAFETY: units are disjoint.
         unsafe { units.write(y_copy, self.unit, self.y) };
     }
 }
 
-/// Gradients of [`norm`]: of `x`, gamma and beta, from its inputs, its mean and variance, and the
-/// gradient of `y`.
+/// Gradients of [`norm`] with respect to `x`, gamma and beta, from its inputs, its mean and
+/// variance, and the gradient `dy` of its output.
+///
+/// # Panics
+/// If the slices do not fit the shape of `units`.
 #[allow(clippy::too_many_arguments)]
 pub fn norm_grads(
     x: &[f32],
@@ -314,7 +340,18 @@ pub fn norm_grads(
     let [_, channels, _] = units.shape();
     assert!(
         [x.len(), dy.len()] == [units.total(); 2] && [gamma.len(), beta.len()] == [channels; 2],
-        "sizes of a norm"
+        "norm of {units:?}: x, dy, gamma and beta have {}, {}, {} and {} elements",
+        x.len(),
+        dy.len(),
+        gamma.len(),
+        beta.len()
+    );
+    units.check();
+    assert!(
+        [mean.len(), var.len()] == [units.number(); 2],
+        "norm of {units:?}: {} means and {} variances",
+        mean.len(),
+        var.len()
     );
     with_curve(
         activation,
@@ -348,12 +385,12 @@ impl WithCurve for NormGrads<'_> {
     fn with<C: Curve>(self, curve: C) -> Self::Output {
         let units = self.units;
         let [_, parts] = units.parts();
-        // Gradients of gamma and beta from every part, added up in order afterwards.
+        // Gradients of gamma and beta per part, summed in order afterwards.
         let mut sums = vec![[0.0; 2]; units.number() * parts];
         let dx = filled(units.total(), |dx| {
             let (dx, sums) = (Shared::new(dx), Shared::new(&mut sums));
             for_each(units.number(), units.total() * (10 + 2 * C::COST), |unit| {
-                // SAFETY: every unit has its own numbers.
+                // SAFETY: units are disjoint.
                 let sums = unsafe { sums.range(unit * parts, parts) };
                 arch().dispatch(NormGradsUnit {
                     norm: &self,
@@ -404,7 +441,7 @@ impl<C: Curve> WithSimd for NormGradsUnit<'_, C> {
         let [x_copy, dy_copy, dx_copy] = scratch.split();
         let (x, dy) = (units.read(x, unit, x_copy), units.read(dy, unit, dy_copy));
         let dx = match units {
-            // SAFETY: every unit has its own numbers.
+            // SAFETY: units are disjoint.
             Units::Groups { .. } => unsafe { self.dx.range(unit * x.len(), x.len()) },
             Units::Channels { .. } => &mut *dx_copy,
         };
@@ -430,7 +467,7 @@ impl<C: Curve> WithSimd for NormGradsUnit<'_, C> {
                 dot = s.mul_add_e_f32s(*dz, normed, dot);
             }
             if !dz_rest.is_empty() {
-                // Lanes beyond the end have a dy of zero, so they add nothing.
+                // In lanes beyond the end dy is zero, so they do not contribute.
                 let normed =
                     s.mul_add_e_f32s(s.partial_load_f32s(x_rest), normed_scale, normed_shift);
                 let (z, dy) = (
@@ -448,7 +485,7 @@ impl<C: Curve> WithSimd for NormGradsUnit<'_, C> {
             mean_ndn += dot * gamma[channel];
         }
         let count = x.len() as f32;
-        // dx = (dn − mean(dn) − n·mean(n·dn)) / σ with n the normalised x and dn = gamma·dz.
+        // dx = (dn − mean(dn) − n·mean(n·dn)) / σ, with n the normalised x and dn = gamma·dz.
         let (mean_dn, mean_ndn) = (mean_dn / count, mean_ndn / count);
         let back = s.splat_f32s(-inv_std * inv_std * mean_ndn);
         let constant = s.splat_f32s(inv_std * (mean * inv_std * mean_ndn - mean_dn));
@@ -465,13 +502,18 @@ impl<C: Curve> WithSimd for NormGradsUnit<'_, C> {
                 s.partial_store_f32s(dx_rest, last);
             }
         }
-        // SAFETY: every unit has its own numbers.
+        // SAFETY: units are disjoint.
         unsafe { units.write(dx_copy, unit, self.dx) };
     }
 }
 
-/// Layer normalisation over rows of `gamma.len()` numbers: `y`, and mean and biased variance of
-/// every row.
+/// Layer normalisation of every row: `y = (x − mean) / √(var + ε)·gamma (+ beta)`.
+///
+/// `x` and `y` are `[rows, d]`, gamma and beta `[d]`. Returns `y`, and the mean and the biased
+/// variance of every row.
+///
+/// # Panics
+/// If `x` is not whole rows of `gamma.len()` elements, or `beta` is not as long as gamma.
 pub fn layer_norm(
     x: &[f32],
     gamma: &[f32],
@@ -479,7 +521,13 @@ pub fn layer_norm(
     epsilon: f32,
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     let rows = x.len() / gamma.len().max(1);
-    assert_eq!(rows * gamma.len(), x.len(), "rows as long as gamma");
+    assert!(
+        rows * gamma.len() == x.len() && beta.is_none_or(|beta| beta.len() == gamma.len()),
+        "layer norm of {} elements with gamma of {} and beta of {:?}",
+        x.len(),
+        gamma.len(),
+        beta.map(<[f32]>::len)
+    );
     let (mut mean, mut var) = (vec![0.0; rows], vec![0.0; rows]);
     let y = filled(x.len(), |y| {
         let (y, mean, var) = (
@@ -490,7 +538,7 @@ pub fn layer_norm(
         let per_part = rows_per_part(gamma.len());
         for_each(rows.div_ceil(per_part), x.len() * 8, |part| {
             let (first, count) = (part * per_part, per_part.min(rows - part * per_part));
-            // SAFETY: parts have rows of their own.
+            // SAFETY: every part has its own rows.
             let (y, mean, var) = unsafe {
                 (
                     y.range(first * gamma.len(), count * gamma.len()),
@@ -513,7 +561,7 @@ pub fn layer_norm(
     (y, mean, var)
 }
 
-/// Rows that one part takes.
+/// Rows of one part.
 fn rows_per_part(len: usize) -> usize {
     (8192 / len.max(1)).max(1)
 }
@@ -535,7 +583,7 @@ impl WithSimd for LayerNorm<'_> {
     fn with_simd<S: Simd>(self, s: S) {
         let len = self.gamma.len();
         let (gamma, gamma_rest) = S::as_simd_f32s(self.gamma);
-        // Without a shift the scale's own numbers stand in for it, times zero.
+        // Without beta, gamma is read instead and multiplied by zero.
         let (beta, beta_rest) = S::as_simd_f32s(self.beta.unwrap_or(self.gamma));
         let shifted = s.splat_f32s(if self.beta.is_some() { 1.0 } else { 0.0 });
         for (row, (x, y)) in self
@@ -564,7 +612,11 @@ impl WithSimd for LayerNorm<'_> {
     }
 }
 
-/// Gradients of [`layer_norm`]: of `x`, gamma and beta.
+/// Gradients of [`layer_norm`] with respect to `x`, gamma and beta, from its inputs, its mean and
+/// variance, and the gradient `dy` of its output.
+///
+/// # Panics
+/// If the lengths of the slices do not fit each other.
 pub fn layer_norm_grads(
     x: &[f32],
     gamma: &[f32],
@@ -576,8 +628,12 @@ pub fn layer_norm_grads(
     let len = gamma.len();
     let rows = x.len() / len.max(1);
     assert!(
-        rows * len == x.len() && dy.len() == x.len(),
-        "rows as long as gamma"
+        rows * len == x.len() && dy.len() == x.len() && [mean.len(), var.len()] == [rows; 2],
+        "layer norm of {} elements with gamma of {len}: {} gradients, {} means, {} variances",
+        x.len(),
+        dy.len(),
+        mean.len(),
+        var.len()
     );
     let per_part = rows_per_part(len).max(rows.div_ceil(64));
     let parts = rows.div_ceil(per_part);
@@ -586,7 +642,7 @@ pub fn layer_norm_grads(
         let (dx, sums) = (Shared::new(dx), Shared::new(&mut sums));
         for_each(parts, x.len() * 12, |part| {
             let (first, count) = (part * per_part, per_part.min(rows - part * per_part));
-            // SAFETY: parts have rows and sums of their own.
+            // SAFETY: every part has its own rows and partial sums.
             let (dx, sums) = unsafe {
                 (
                     dx.range(first * len, count * len),
@@ -633,7 +689,7 @@ struct LayerNormGrads<'a> {
     dy: &'a [f32],
     epsilon: f32,
     dx: &'a mut [f32],
-    /// Sums for gamma, then for beta.
+    /// Partial sums of the gradients of gamma, then of beta.
     sums: &'a mut [f32],
 }
 
@@ -698,7 +754,10 @@ impl WithSimd for LayerNormGrads<'_> {
     }
 }
 
-/// Sum of every channel of `x` `[batch, channels, len]`.
+/// Sum of every channel of `x` `[batch, channels, len]`: the gradient of a bias per channel.
+///
+/// # Panics
+/// If `x` does not have that shape.
 pub fn channel_sums(x: &[f32], [batch, channels, len]: [usize; 3]) -> Vec<f32> {
     struct Sum<'a>(&'a [f32]);
     impl WithSimd for Sum<'_> {
@@ -708,13 +767,18 @@ pub fn channel_sums(x: &[f32], [batch, channels, len]: [usize; 3]) -> Vec<f32> {
             sums(s, self.0, None)
         }
     }
+    assert!(
+        x.len() == volume(&[batch, channels, len]),
+        "channel sums of {} elements of shape [{batch}, {channels}, {len}]",
+        x.len()
+    );
     let mut totals = vec![0.0; channels];
     {
         let totals = Shared::new(&mut totals);
         let per_part = channels.div_ceil(16).max(1);
         for_each(channels.div_ceil(per_part), x.len(), |part| {
             let (first, count) = (part * per_part, per_part.min(channels - part * per_part));
-            // SAFETY: parts have channels of their own.
+            // SAFETY: every part has its own channels.
             for (total, channel) in unsafe { totals.range(first, count) }
                 .iter_mut()
                 .zip(first..)

@@ -1,4 +1,7 @@
-//! The allocator's settings, and the pages that memory comes in.
+//! Settings of the memory allocator, and large pages.
+//!
+//! Freed tensors stay mapped instead of being returned to the system, and large buffers lie in
+//! pages of two megabytes, both on Linux with glibc only.
 
 pub use imp::keep_pages;
 pub(crate) use imp::{large_pages, read_often};
@@ -13,24 +16,33 @@ mod imp {
         },
     };
 
-    /// Smaller buffers come from the heap, larger ones are mappings of their own: the most that
-    /// glibc allows.
+    /// Smaller buffers come from the heap, larger ones are separate mappings: the largest threshold
+    /// that glibc allows.
     const LARGEST: usize = 32 << 20;
-    /// A large page.
+    /// Size of a large page.
     const PAGE: usize = 2 << 20;
 
-    /// Asks glibc to keep the pages of freed tensors instead of giving them back to the system and
-    /// faulting them in again at the next operation, which takes longer than light operations
-    /// themselves, and Linux to hold the heap in pages of two megabytes: a weight in small ones
-    /// takes a tenth to a third longer to come from memory. Not where the user has set the
-    /// allocator up.
+    /// The variables by which a user configures glibc's allocator.
+    const SETTINGS: [&str; 4] = [
+        "MALLOC_MMAP_THRESHOLD_",
+        "MALLOC_TRIM_THRESHOLD_",
+        "MALLOC_TOP_PAD_",
+        "GLIBC_TUNABLES",
+    ];
+
+    /// Keeps the pages of freed tensors, and holds the heap in large pages. Does nothing if the
+    /// user has configured the allocator by one of glibc's environment variables.
+    ///
+    /// glibc returns freed pages to the system by default; to fault them in again at the next
+    /// operation takes longer than light operations themselves. With small pages, reading a weight
+    /// from memory takes a tenth to a third longer.
     pub fn keep_pages() {
-        /// Where the heap ended when it was last looked at; 0 before.
+        /// End of the heap at the last call; 0 before the first.
         static KNOWN: AtomicUsize = AtomicUsize::new(0);
         if !is_ours() {
             return;
         }
-        // SAFETY: moves nothing.
+        // SAFETY: an increment of 0 only queries the end of the heap.
         let end = unsafe { libc::sbrk(0) } as usize;
         if end == KNOWN.load(Ordering::Relaxed) {
             return;
@@ -43,7 +55,7 @@ mod imp {
         collapse(start, end);
     }
 
-    /// The same for a new buffer that is no part of the heap, if it is one.
+    /// Requests large pages for a new buffer, if it is a mapping outside the heap.
     pub(crate) fn large_pages<T>(values: &[T]) {
         let (start, len) = (values.as_ptr() as usize, size_of_val(values));
         if len >= LARGEST && is_ours() {
@@ -51,11 +63,11 @@ mod imp {
         }
     }
 
-    /// The same for a buffer that is in use and will be for long.
+    /// Moves a buffer that is in use, and is read often, to large pages.
     pub(crate) fn read_often<T>(values: &[T]) {
-        /// Buffers that were seen: where they lie, and how long they are.
+        /// Lengths of the buffers that were handled, by address.
         static SEEN: Mutex<Option<HashMap<usize, usize>>> = Mutex::new(None);
-        /// More than there are weights.
+        /// More than the number of weights of a model.
         const MOST: usize = 1 << 14;
         let (start, len) = (values.as_ptr() as usize, size_of_val(values));
         if len < PAGE || !is_ours() {
@@ -71,24 +83,18 @@ mod imp {
         }
         seen.insert(start, len);
         advise(start.next_multiple_of(PAGE), start + len);
-        // With what lies beside it, which is mostly of the same kind.
+        // Including the rest of its first and last page, which is mostly other weights.
         collapse(start / PAGE * PAGE, (start + len).next_multiple_of(PAGE));
     }
 
-    /// Sets glibc up, once. Whether the user has not.
+    /// Configures glibc at the first call. Returns false if the user has configured it instead.
     fn is_ours() -> bool {
         static OURS: OnceLock<bool> = OnceLock::new();
         *OURS.get_or_init(|| {
-            let settings = [
-                "MALLOC_MMAP_THRESHOLD_",
-                "MALLOC_TRIM_THRESHOLD_",
-                "MALLOC_TOP_PAD_",
-                "GLIBC_TUNABLES",
-            ];
-            if settings.iter().any(|name| std::env::var_os(name).is_some()) {
+            if is_configured() {
                 return false;
             }
-            // SAFETY: `mallopt` takes any numbers, and refuses those that it does not like.
+            // SAFETY: `mallopt` accepts any numbers, and rejects unsuitable ones.
             unsafe {
                 libc::mallopt(libc::M_MMAP_THRESHOLD, LARGEST as i32);
                 libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 30);
@@ -97,7 +103,12 @@ mod imp {
         })
     }
 
-    /// Whether the system has large pages for those who ask.
+    /// Whether the user has configured glibc's allocator.
+    pub(super) fn is_configured() -> bool {
+        SETTINGS.iter().any(|name| std::env::var_os(name).is_some())
+    }
+
+    /// Whether the system provides large pages on request.
     fn has_large_pages() -> bool {
         static HAS: OnceLock<bool> = OnceLock::new();
         *HAS.get_or_init(|| {
@@ -106,28 +117,29 @@ mod imp {
         })
     }
 
-    /// Large pages from `start`, where one begins, to `end`, for what is not in use yet.
+    /// Requests large pages for the range from `start`, a multiple of [`PAGE`], to `end`, when it
+    /// is first used.
     fn advise(start: usize, end: usize) {
-        give(start, end, libc::MADV_HUGEPAGE);
+        madvise(start, end, libc::MADV_HUGEPAGE);
     }
 
-    /// The same in place of small ones, at once.
+    /// Replaces the small pages of the range by large ones now.
     fn collapse(start: usize, end: usize) {
-        /// Of Linux 6.1; unknown before.
+        /// Since Linux 6.1; an error before.
         const MADV_COLLAPSE: libc::c_int = 25;
-        give(start, end, MADV_COLLAPSE);
+        madvise(start, end, MADV_COLLAPSE);
     }
 
-    fn give(start: usize, end: usize, advice: libc::c_int) {
+    fn madvise(start: usize, end: usize, advice: libc::c_int) {
         let len = end.saturating_sub(start) / PAGE * PAGE;
         if len > 0 && has_large_pages() {
-            // SAFETY: how memory is held, not what it holds; what is no memory of ours any more is
-            // an error, which is no matter.
+            // SAFETY: this advice does not change the contents of memory. A range that is no longer
+            // mapped is an error, which can be ignored.
             unsafe { libc::madvise(start as *mut libc::c_void, len, advice) };
         }
     }
 
-    /// Where the heap begins.
+    /// Start address of the heap.
     fn heap_start() -> Option<usize> {
         let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
         let heap = maps.lines().find(|line| line.ends_with("[heap]"))?;
@@ -137,6 +149,7 @@ mod imp {
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu", not(miri))))]
 mod imp {
+    /// Does nothing on this platform.
     pub fn keep_pages() {}
     pub(crate) fn large_pages<T>(_: &[T]) {}
     pub(crate) fn read_often<T>(_: &[T]) {}
@@ -146,7 +159,7 @@ mod imp {
 mod tests {
     use super::*;
 
-    /// What Linux says of the mapping that an address lies in.
+    /// The kernel's flags of the mapping that contains `address`.
     fn flags(address: usize) -> Option<String> {
         let maps = std::fs::read_to_string("/proc/self/smaps").ok()?;
         let mut inside = false;
@@ -165,24 +178,16 @@ mod tests {
     }
 
     #[test]
-    fn large_buffers_have_large_pages_and_hold_what_they_held() {
+    fn large_buffers_get_large_pages_and_keep_their_contents() {
         let setting = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled")
             .unwrap_or_default();
-        let is_set = [
-            "MALLOC_MMAP_THRESHOLD_",
-            "MALLOC_TRIM_THRESHOLD_",
-            "MALLOC_TOP_PAD_",
-            "GLIBC_TUNABLES",
-        ]
-        .iter()
-        .any(|name| std::env::var_os(name).is_some());
-        if setting.is_empty() || setting.contains("[never]") || is_set {
-            eprintln!("skipped: no large pages here");
+        if setting.is_empty() || setting.contains("[never]") || imp::is_configured() {
+            eprintln!("skipped: this system has no large pages");
             return;
         }
         keep_pages();
-        // The heap grows, by more than its allocator asked for.
-        // SAFETY: nobody else knows of this memory.
+        // The heap grows by more than the allocator requested.
+        // SAFETY: no other code uses this memory.
         let heap = unsafe { libc::sbrk(16 << 20) } as usize;
         keep_pages();
         let used: Vec<u32> = (0..3 << 20).collect();

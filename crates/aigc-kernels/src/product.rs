@@ -1,54 +1,18 @@
-//! Matrix products over slices, shared between threads.
+//! Multithreaded matrix products over slices.
 
 use super::{
-    few::{FEW, LARGE, multiply_few},
-    memory::filled,
+    few_rows::{MAX_ROWS, MIN_WEIGHT_LEN, multiply_few_rows},
+    memory::{filled, volume},
     threads::{Shared, WORTH_SHARING, for_each},
 };
 
-/// A matrix in a slice: its first element, and the steps from row to row and from column to column.
-#[derive(Clone, Copy)]
-pub struct Matrix<'a> {
-    /// The storage.
-    pub values: &'a [f32],
-    /// Stride between rows.
-    pub row: usize,
-    /// Stride between columns.
-    pub column: usize,
-}
+pub use super::matrix::Matrix;
 
-impl<'a> Matrix<'a> {
-    /// Rows of `width` numbers.
-    pub fn rows(values: &'a [f32], width: usize) -> Self {
-        Self {
-            values,
-            row: width,
-            column: 1,
-        }
-    }
-
-    /// The transpose.
-    pub fn t(self) -> Self {
-        Self {
-            values: self.values,
-            row: self.column,
-            column: self.row,
-        }
-    }
-
-    /// Whether `rows` × `columns` lie in the slice.
-    pub(crate) fn fits(&self, rows: usize, columns: usize) -> bool {
-        rows == 0
-            || columns == 0
-            || (rows - 1) * self.row + (columns - 1) * self.column < self.values.len()
-    }
-}
-
-/// `c[m, n] = a[m, k]·b[k, n]·scale`, plus what `c` holds where `add` says so, on the calling
-/// thread. Rows of `c` lie `c_row` apart.
+/// `c[m, n] = scale·a[m, k]·b[k, n]`, or `+=` if `add`, on the calling thread. `c_row` is the row
+/// stride of `c`.
 ///
 /// # Panics
-/// If a matrix ends after its slice.
+/// If a matrix does not fit its slice.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn multiply_here(
     [m, n, k]: [usize; 3],
@@ -60,20 +24,20 @@ pub(crate) fn multiply_here(
     add: bool,
 ) {
     assert!(
-        m == 0 || n == 0 || (n <= c_row || m == 1) && (m - 1) * c_row + n <= c.len(),
-        "{m}×{n} ends too early"
+        (n <= c_row || m <= 1) && Matrix::rows(c, c_row).fits(m, n),
+        "the {m}×{n} result does not fit its slice"
     );
-    // SAFETY: C is the slice, by the assertion.
+    // SAFETY: C lies in the slice, by the assertion.
     unsafe { multiply_at([m, n, k], a, b, c.as_mut_ptr(), c_row, scale, add) }
 }
 
-/// [`multiply_here`] with C anywhere.
+/// [`multiply_here`] with C behind a pointer.
 ///
 /// # Safety
-/// C's `m` rows of `n` numbers, `c_row` apart from `c` on, are this thread's to read and write.
+/// This thread alone may read and write the `m` rows of `n` elements at `c`, `c_row` apart.
 ///
 /// # Panics
-/// If A or B ends after its slice.
+/// If A or B does not fit its slice.
 #[allow(clippy::too_many_arguments)]
 pub(crate) unsafe fn multiply_at(
     [m, n, k]: [usize; 3],
@@ -86,9 +50,9 @@ pub(crate) unsafe fn multiply_at(
 ) {
     assert!(
         a.fits(m, k) && b.fits(k, n),
-        "operands of {m}×{k}×{n} end too early"
+        "operands of a {m}×{k}×{n} product do not fit their slices"
     );
-    // SAFETY: A and B lie in their slices by the assertion, C is the caller's promise.
+    // SAFETY: A and B lie in their slices by the assertion; C by the caller's contract.
     unsafe {
         gemm::gemm(
             m,
@@ -114,35 +78,40 @@ pub(crate) unsafe fn multiply_at(
     }
 }
 
-/// `a[m, k]·b[k, n]` (+ `bias[n]` on every row), shared between threads.
+/// `a[m, k]·b[k, n] (+ bias[n])`, multithreaded. The sizes are `[m, n, k]`; the result is `[m, n]`.
+///
+/// # Panics
+/// If a matrix does not fit its slice, or `bias` does not have `n` elements.
 pub fn multiply([m, n, k]: [usize; 3], a: Matrix, b: Matrix, bias: Option<&[f32]>) -> Vec<f32> {
     if m == 0 || n == 0 {
         return Vec::new();
     }
     assert!(
         bias.is_none_or(|bias| bias.len() == n),
-        "a bias for {n} columns"
+        "the bias of a {m}×{n} product does not have {n} elements"
     );
-    // Each number of a large B is used a few times only: what counts is how it is read.
-    if m <= FEW
-        && k * n >= LARGE
+    let len = volume(&[m, n]);
+    // Each element of B is used only a few times: the product is bound by reading B.
+    if m <= MAX_ROWS
+        && k.saturating_mul(n) >= MIN_WEIGHT_LEN
         && a.column == 1
         && (a.row == k || m == 1)
         && (b.column == 1 || b.row == 1)
     {
-        return filled(m * n, |c| {
+        return filled(len, |c| {
             match bias {
                 Some(bias) => c
                     .chunks_exact_mut(n)
                     .for_each(|row| row.copy_from_slice(bias)),
                 None => c.fill(0.0),
             }
-            multiply_few([m, n, k], a.values, b, c);
+            multiply_few_rows([m, n, k], a.values, b, c);
         });
     }
-    filled(m * n, |c| {
+    filled(len, |c| {
         let work = 2 * m * n * k;
-        // Each part packs the operand that is not split, so no more parts than threads.
+        // Every part packs the operand that is not split, so there are at most as many parts as
+        // threads.
         let threads = (work / WORTH_SHARING).clamp(1, rayon::current_num_threads());
         let parts = threads.min(m.div_ceil(8));
         if parts >= threads || m >= n {
@@ -150,7 +119,7 @@ pub fn multiply([m, n, k]: [usize; 3], a: Matrix, b: Matrix, bias: Option<&[f32]
             let c = Shared::new(c);
             for_each(m.div_ceil(rows), work, |part| {
                 let (first, count) = (part * rows, rows.min(m - part * rows));
-                // SAFETY: parts have rows of their own.
+                // SAFETY: every part has its own rows.
                 let c = unsafe { c.range(first * n, count * n) };
                 if let Some(bias) = bias {
                     c.chunks_exact_mut(n)
@@ -163,7 +132,7 @@ pub fn multiply([m, n, k]: [usize; 3], a: Matrix, b: Matrix, bias: Option<&[f32]
                 multiply_here([count, n, k], a, b, c, n, 1.0, bias.is_some());
             });
         } else {
-            // Few rows: columns are split, each part into a piece of its own that is copied
+            // Few rows: the columns are split. Every part writes a separate buffer, which is copied
             // afterwards.
             let columns = n.div_ceil(threads).next_multiple_of(16);
             let pieces: Vec<std::sync::Mutex<Vec<f32>>> = (0..n.div_ceil(columns))
@@ -196,18 +165,26 @@ pub fn multiply([m, n, k]: [usize; 3], a: Matrix, b: Matrix, bias: Option<&[f32]
     })
 }
 
-/// Sum over rows of `width` numbers: the gradient of a bias.
+/// Sums of the columns of a matrix with `width` columns: the gradient of a bias.
+///
+/// # Panics
+/// If `values` is not a whole number of rows.
 pub fn column_sums(values: &[f32], width: usize) -> Vec<f32> {
     const ROWS: usize = 64;
     if width == 0 {
         return Vec::new();
     }
+    assert!(
+        values.len().is_multiple_of(width),
+        "{} values are not rows of {width}",
+        values.len()
+    );
     let parts = values.len().div_ceil(ROWS * width);
     let mut sums = vec![0.0; parts.max(1) * width];
     {
         let shared = Shared::new(&mut sums);
         for_each(parts, values.len(), |part| {
-            // SAFETY: parts have sums of their own.
+            // SAFETY: every part has its own partial sums.
             let sums = unsafe { shared.range(part * width, width) };
             let rows = &values[part * ROWS * width..values.len().min((part + 1) * ROWS * width)];
             for row in rows.chunks_exact(width) {

@@ -1,27 +1,26 @@
-//! How numbers are made whole ones of few bits.
+//! Block-wise quantisation of weights to 8 or 4 bits.
 
 use serde::{Deserialize, Serialize};
 
-/// What a packed weight keeps of every number: a whole one, which the scale of its block is
-/// multiplied by.
+/// Integer type of a quantised weight. A weight is the integer times the scale of its block.
 ///
-/// The largest number of a block becomes the largest whole one, and the others are rounded to the
+/// The scale maps the largest magnitude of a block to the largest integer; values are rounded to
 /// nearest (symmetric absmax quantization; Dettmers et al. 2022, "8-bit Optimizers via Block-wise
 /// Quantization", §2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Quantization {
-    /// From −127 to 127: 8.5 bits a number, scales counted.
+    /// −127 to 127: 8.5 bits per weight including scales.
     Int8,
-    /// From −7 to 7, two to a byte: 4.5 bits a number.
+    /// −7 to 7, two per byte: 4.5 bits per weight including scales.
     Int4,
 }
 
 impl Quantization {
-    /// Numbers that share a scale.
+    /// Weights that share a scale.
     pub const BLOCK_SIZE: usize = 64;
 
-    /// Bytes of a row of `width` numbers, the last block filled up.
+    /// Bytes of a packed row of `width` weights, with the last block padded.
     pub fn packed_len(self, width: usize) -> usize {
         let blocks = width.div_ceil(Self::BLOCK_SIZE);
         match self {
@@ -30,9 +29,20 @@ impl Quantization {
         }
     }
 
-    /// Values and scales of rows of `width` numbers. Four-bit values lie two to a byte, the first
-    /// half of a block in the low bits.
+    /// Quantises rows of `width` weights; returns the packed integers and the block scales.
+    ///
+    /// Rows are split into blocks of [`BLOCK_SIZE`](Self::BLOCK_SIZE); the last block of a row is
+    /// padded with zeros. Four-bit integers are packed two per byte, with the first half of a block
+    /// in the low bits.
+    ///
+    /// # Panics
+    /// If `weight` is not whole rows.
     pub fn pack(self, weight: &[f32], width: usize) -> (Vec<i8>, Vec<f32>) {
+        assert!(
+            weight.len().checked_rem(width).unwrap_or(weight.len()) == 0,
+            "{} weights are not rows of {width}",
+            weight.len()
+        );
         let rows = weight.len().checked_div(width).unwrap_or(0);
         let mut values = Vec::with_capacity(rows * self.packed_len(width));
         let mut scales = Vec::with_capacity(rows * width.div_ceil(Self::BLOCK_SIZE));
@@ -40,19 +50,19 @@ impl Quantization {
             .chunks_exact(width.max(1))
             .flat_map(|row| row.chunks(Self::BLOCK_SIZE))
         {
-            let most = block.iter().fold(0.0f32, |most, x| most.max(x.abs()));
-            let scale = most / self.largest();
+            let absmax = block.iter().fold(0.0f32, |absmax, x| absmax.max(x.abs()));
+            let scale = absmax / self.largest();
             let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
-            let mut whole = [0; Self::BLOCK_SIZE];
-            whole
+            let mut integers = [0; Self::BLOCK_SIZE];
+            integers
                 .iter_mut()
                 .zip(block)
-                .for_each(|(whole, x)| *whole = (x * inverse).round() as i8);
+                .for_each(|(integer, x)| *integer = (x * inverse).round() as i8);
             scales.push(scale);
             match self {
-                Self::Int8 => values.extend(whole),
+                Self::Int8 => values.extend(integers),
                 Self::Int4 => {
-                    let (low, high) = whole.split_at(Self::BLOCK_SIZE / 2);
+                    let (low, high) = integers.split_at(Self::BLOCK_SIZE / 2);
                     values.extend(
                         low.iter()
                             .zip(high)
@@ -64,6 +74,7 @@ impl Quantization {
         (values, scales)
     }
 
+    /// The largest integer.
     fn largest(self) -> f32 {
         match self {
             Self::Int8 => 127.0,

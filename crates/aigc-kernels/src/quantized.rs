@@ -1,12 +1,12 @@
-//! Weights of a few bits per number, with a scale for every block of them.
+//! Matrix products with block-quantised weights.
 //!
-//! A weight has a row for each of its outputs. Rows are cut into blocks, the last one filled up
-//! with zeros. A number is a scale times a whole one; four-bit ones lie two to a byte, a block's
-//! first half in the low bits.
+//! A weight `[n, k]` has a row for each output. Rows are split into blocks, the last one padded
+//! with zeros. A weight is the scale of its block times an integer; four-bit integers are packed
+//! two per byte, with the first half of a block in the low bits (see [`Quantization`]).
 
 use super::{
-    few::FEW,
-    memory::filled,
+    few_rows::MAX_ROWS,
+    memory::{filled, volume},
     product::{Matrix, multiply},
     simd::arch,
     threads::{Shared, for_each},
@@ -16,16 +16,16 @@ use pulp::{Simd, WithSimd};
 
 const BLOCK: usize = Quantization::BLOCK_SIZE;
 
-/// Where a packed weight lies.
+/// A view of a quantised weight `[n, k]`.
 #[derive(Clone, Copy)]
 pub struct Packed<'a> {
-    /// Packed integers.
+    /// The packed integers, [`Quantization::packed_len`] bytes per row.
     pub values: &'a [i8],
-    /// One scale per block.
+    /// The block scales, `k.div_ceil(BLOCK_SIZE)` per row.
     pub scales: &'a [f32],
-    /// Bit width.
+    /// Integer type.
     pub quantization: Quantization,
-    /// Numbers in a row.
+    /// Weights of a row.
     pub k: usize,
 }
 
@@ -34,7 +34,7 @@ impl Packed<'_> {
         self.k.div_ceil(BLOCK)
     }
 
-    /// Bytes and scales of a row.
+    /// Packed integers and block scales of a row.
     fn row(&self, row: usize) -> (&[i8], &[f32]) {
         let (bytes, blocks) = (self.quantization.packed_len(self.k), self.blocks());
         (
@@ -43,17 +43,20 @@ impl Packed<'_> {
         )
     }
 
-    /// The numbers of some rows.
+    /// The rows `rows` as `f32`, `[rows.len(), k]`.
+    ///
+    /// # Panics
+    /// If the weight does not have these rows.
     pub fn dequantize(&self, rows: std::ops::Range<usize>) -> Vec<f32> {
-        const AT_ONCE: usize = 16;
+        const ROWS_PER_PART: usize = 16;
         let (k, n) = (self.k, rows.len());
-        filled(n * k, |to| {
+        filled(volume(&[n, k]), |to| {
             let to = Shared::new(to);
-            for_each(n.div_ceil(AT_ONCE), 4 * n * k, |part| {
-                for row in part * AT_ONCE..n.min((part + 1) * AT_ONCE) {
-                    // SAFETY: every part has rows of its own.
+            for_each(n.div_ceil(ROWS_PER_PART), 4 * n * k, |part| {
+                for row in part * ROWS_PER_PART..n.min((part + 1) * ROWS_PER_PART) {
+                    // SAFETY: every part has its own rows.
                     let to = unsafe { to.range(row * k, k) };
-                    arch().dispatch(Unpack {
+                    arch().dispatch(Dequantize {
                         weight: self,
                         row: rows.start + row,
                         to,
@@ -64,13 +67,13 @@ impl Packed<'_> {
     }
 }
 
-struct Unpack<'a> {
+struct Dequantize<'a> {
     weight: &'a Packed<'a>,
     row: usize,
     to: &'a mut [f32],
 }
 
-impl WithSimd for Unpack<'_> {
+impl WithSimd for Dequantize<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -81,8 +84,8 @@ impl WithSimd for Unpack<'_> {
             .zip(scales);
         for ((bytes, scale), to) in blocks.zip(self.to.chunks_mut(BLOCK)) {
             let block = match self.weight.quantization {
-                Quantization::Int8 => Eight::block(bytes),
-                Quantization::Int4 => Four::block(bytes),
+                Quantization::Int8 => Int8::block(bytes),
+                Quantization::Int4 => Int4::block(bytes),
             };
             to.iter_mut()
                 .zip(block.0)
@@ -91,22 +94,24 @@ impl WithSimd for Unpack<'_> {
     }
 }
 
-/// The numbers of a block, as whole vectors.
+/// A block as `f32`, aligned to whole vectors.
 #[repr(align(64))]
 struct Block([f32; BLOCK]);
 
-/// How a block becomes numbers. Types, not functions: a function's address would not be inlined,
-/// and so not be compiled for the widest vectors.
-trait Bits {
+/// Unpacks a block. A trait instead of a function pointer, which would not be inlined and so not be
+/// compiled for the selected instruction set.
+trait Unpack {
     fn block(bytes: &[i8]) -> Block;
 }
 
-struct Eight;
+struct Int8;
 
-impl Bits for Eight {
+impl Unpack for Int8 {
     #[inline(always)]
     fn block(bytes: &[i8]) -> Block {
-        let bytes: &[i8; BLOCK] = bytes.try_into().unwrap_or_else(|_| unreachable!("a block"));
+        let bytes: &[i8; BLOCK] = bytes
+            .try_into()
+            .unwrap_or_else(|_| unreachable!("callers pass one block"));
         let mut block = Block([0.0; BLOCK]);
         block
             .0
@@ -117,13 +122,15 @@ impl Bits for Eight {
     }
 }
 
-struct Four;
+struct Int4;
 
-impl Bits for Four {
+impl Unpack for Int4 {
     #[inline(always)]
     fn block(bytes: &[i8]) -> Block {
         const HALF: usize = BLOCK / 2;
-        let bytes: &[i8; HALF] = bytes.try_into().unwrap_or_else(|_| unreachable!("a block"));
+        let bytes: &[i8; HALF] = bytes
+            .try_into()
+            .unwrap_or_else(|_| unreachable!("callers pass one block"));
         let mut block = Block([0.0; BLOCK]);
         let (low, high) = block.0.split_at_mut(HALF);
         low.iter_mut()
@@ -136,37 +143,47 @@ impl Bits for Four {
     }
 }
 
-/// `a[m, k]·wᵀ` (+ `bias[n]` on every row) for a weight of `n` rows.
+/// Linear layer with a quantised weight: `a[m, k]·w[n, k]ᵀ (+ bias[n])`. The sizes are `[m, n]`;
+/// the result is `[m, n]`.
+///
+/// # Panics
+/// If the lengths of the slices do not fit the sizes.
 pub fn multiply_packed([m, n]: [usize; 2], a: &[f32], w: Packed, bias: Option<&[f32]>) -> Vec<f32> {
     let (k, blocks) = (w.k, w.blocks());
     assert!(
-        a.len() == m * k && bias.is_none_or(|bias| bias.len() == n),
-        "{m}×{k}×{n}"
+        a.len() == volume(&[m, k]) && bias.is_none_or(|bias| bias.len() == n),
+        "operands of a {m}×{k}×{n} product: a has {} elements and the bias {:?}",
+        a.len(),
+        bias.map(<[f32]>::len)
     );
     assert!(
-        w.values.len() == n * w.quantization.packed_len(k) && w.scales.len() == n * blocks,
-        "a packed {n}×{k}"
+        w.values.len() == volume(&[n, w.quantization.packed_len(k)])
+            && w.scales.len() == volume(&[n, blocks]),
+        "a {n}×{k} weight of {:?} has {} bytes and {} scales",
+        w.quantization,
+        w.values.len(),
+        w.scales.len()
     );
-    filled(m * n, |c| {
+    filled(volume(&[m, n]), |c| {
         match bias {
             Some(bias) => c
                 .chunks_exact_mut(n)
                 .for_each(|row| row.copy_from_slice(bias)),
             None => c.fill(0.0),
         }
-        if m <= 8 * FEW {
-            a.chunks(FEW * k)
-                .zip(c.chunks_mut(FEW * n))
-                .for_each(|(a, c)| few([a.len() / k, n], a, w, c));
+        if m <= 8 * MAX_ROWS {
+            a.chunks(MAX_ROWS * k)
+                .zip(c.chunks_mut(MAX_ROWS * n))
+                .for_each(|(a, c)| few_rows([a.len() / k, n], a, w, c));
         } else {
-            many(n, a, w, c);
+            many_rows(n, a, w, c);
         }
     })
 }
 
-/// With few rows the product takes as long as the weight takes to come from memory, which is read
-/// once.
-fn few([m, n]: [usize; 2], a: &[f32], w: Packed, c: &mut [f32]) {
+/// A product with up to [`MAX_ROWS`] rows. It is bound by the memory bandwidth of reading the
+/// weight, which is read once.
+fn few_rows([m, n]: [usize; 2], a: &[f32], w: Packed, c: &mut [f32]) {
     read_often(w.values);
     let k = w.k;
     let wide = w.blocks() * BLOCK;
@@ -184,7 +201,7 @@ fn few([m, n]: [usize; 2], a: &[f32], w: Packed, c: &mut [f32]) {
             .collect();
         &padded
     };
-    // Pieces large enough to be read in a stream, small enough to be shared out evenly.
+    // Pieces large enough for sequential reads, small enough for an even distribution.
     let piece = n
         .div_ceil(8 * rayon::current_num_threads())
         .next_multiple_of(16);
@@ -217,24 +234,24 @@ impl<const M: usize> WithSimd for Dots<'_, M> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
         match self.w.quantization {
-            Quantization::Int8 => self.dots::<S, Eight>(s),
-            Quantization::Int4 => self.dots::<S, Four>(s),
+            Quantization::Int8 => self.dots::<S, Int8>(s),
+            Quantization::Int4 => self.dots::<S, Int4>(s),
         }
     }
 }
 
 impl<const M: usize> Dots<'_, M> {
     #[inline(always)]
-    fn dots<S: Simd, B: Bits>(&self, s: S) {
+    fn dots<S: Simd, U: Unpack>(&self, s: S) {
         let wide = self.w.blocks() * BLOCK;
         let (vectors, bytes) = (BLOCK / S::F32_LANES, self.w.quantization.packed_len(BLOCK));
         let a: [&[S::f32s]; M] =
-            std::array::from_fn(|image| S::as_simd_f32s(&self.a[image * wide..][..wide]).0);
+            std::array::from_fn(|at| S::as_simd_f32s(&self.a[at * wide..][..wide]).0);
         for row in self.rows.clone() {
             let (values, scales) = self.w.row(row);
             let mut sums = [s.splat_f32s(0.0); M];
             for (block, (values, scale)) in values.chunks_exact(bytes).zip(scales).enumerate() {
-                let values = B::block(values);
+                let values = U::block(values);
                 let values = S::as_simd_f32s(&values.0).0;
                 let scale = s.splat_f32s(*scale);
                 for (a, sum) in a.iter().zip(&mut sums) {
@@ -246,17 +263,17 @@ impl<const M: usize> Dots<'_, M> {
                     *sum = s.mul_add_e_f32s(acc, scale, *sum);
                 }
             }
-            for (image, sum) in sums.into_iter().enumerate() {
-                // SAFETY: rows of this part alone.
-                let c = unsafe { self.c.range(image * self.n + row, 1) };
+            for (at, sum) in sums.into_iter().enumerate() {
+                // SAFETY: no other part writes these columns of the result.
+                let c = unsafe { self.c.range(at * self.n + row, 1) };
                 c[0] += s.reduce_sum_f32s(sum);
             }
         }
     }
 }
 
-/// With many rows the weight is unpacked, a panel at a time, and multiplied as others are.
-fn many(n: usize, a: &[f32], w: Packed, c: &mut [f32]) {
+/// A product with many rows: the weight is dequantised a panel at a time, and multiplied in `f32`.
+fn many_rows(n: usize, a: &[f32], w: Packed, c: &mut [f32]) {
     const PANEL: usize = 1024;
     let k = w.k;
     for first in (0..n).step_by(PANEL) {
@@ -283,7 +300,7 @@ mod tests {
     use crate::testing::Rng;
 
     #[test]
-    fn products_are_those_of_the_unpacked_weight() {
+    fn quantized_product_matches_dequantized_weight() {
         let mut rng = Rng::new(1);
         for quantization in [Quantization::Int8, Quantization::Int4] {
             for [m, n, k] in [
@@ -302,9 +319,11 @@ mod tests {
                     quantization,
                     k,
                 };
-                let unpacked = w.dequantize(0..n);
-                // No number is further off than half a step.
-                for (block, (exact, near)) in weight.chunks(k).zip(unpacked.chunks(k)).enumerate() {
+                let dequantized = w.dequantize(0..n);
+                // The error is at most half a quantisation step.
+                for (block, (exact, near)) in
+                    weight.chunks(k).zip(dequantized.chunks(k)).enumerate()
+                {
                     for (i, (exact, near)) in exact.iter().zip(near).enumerate() {
                         let step = scales[block * k.div_ceil(BLOCK) + i / BLOCK];
                         assert!(
@@ -316,9 +335,10 @@ mod tests {
                 let bias = rng.normals(n);
                 let c = multiply_packed([m, n], &a, w, Some(&bias));
                 for (at, found) in c.into_iter().enumerate() {
-                    let (image, row) = (at / n, at % n);
-                    let terms = (0..k)
-                        .map(|i| f64::from(a[image * k + i]) * f64::from(unpacked[row * k + i]));
+                    let (batch_row, row) = (at / n, at % n);
+                    let terms = (0..k).map(|i| {
+                        f64::from(a[batch_row * k + i]) * f64::from(dequantized[row * k + i])
+                    });
                     let expected = f64::from(bias[row]) + terms.sum::<f64>();
                     assert!(
                         (f64::from(found) - expected).abs() < 1e-4,

@@ -1,25 +1,26 @@
-//! Which instructions the kernels are run with.
+//! Selection of the vector instruction set.
 
 use pulp::Arch;
 use std::sync::OnceLock;
 
-/// The widest instructions of this machine, or what `AIGC_SIMD` allows: `scalar`, or on x86-64
-/// `avx2`. Narrower ones than the machine's are for tests. Matrix products choose for themselves.
+/// The widest instruction set of this machine, or the one that the environment variable `AIGC_SIMD`
+/// selects for tests: `scalar`, or on x86-64 `avx2`. Matrix products (gemm) select theirs on their
+/// own.
 ///
 /// # Panics
-/// If `AIGC_SIMD` holds anything else.
+/// If `AIGC_SIMD` has any other value.
 pub(crate) fn arch() -> Arch {
     static ARCH: OnceLock<Arch> = OnceLock::new();
     *ARCH.get_or_init(|| match std::env::var("AIGC_SIMD").as_deref() {
         Ok("scalar") => Arch::Scalar,
         #[cfg(target_arch = "x86_64")]
         Ok("avx2") => pulp::x86::V3::try_new().map_or(Arch::Scalar, Arch::V3),
-        Ok(other) => panic!("AIGC_SIMD is `{other}`; it may be `scalar` or, on x86-64, `avx2`"),
+        Ok(other) => panic!("AIGC_SIMD is `{other}`, expected `scalar` or, on x86-64, `avx2`"),
         Err(_) => Arch::new(),
     })
 }
 
-/// Numbers in a vector.
+/// `f32` lanes of a vector.
 pub(crate) fn lanes() -> usize {
     struct Lanes;
     impl pulp::WithSimd for Lanes {

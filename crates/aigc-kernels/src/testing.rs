@@ -4,7 +4,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 use rand_distr::StandardNormal;
 
-/// A seeded stream.
+/// A seeded random number generator.
 pub(crate) struct Rng(ChaCha12Rng);
 
 impl Rng {

@@ -1,4 +1,4 @@
-//! Work in parts, and the memory the parts share.
+//! Parallel loops, shared output slices and per-thread scratch buffers.
 
 use crate::pages::keep_pages;
 use std::{
@@ -7,15 +7,15 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-/// Below about this many floating-point operations (or elements moved, times a few) waking a thread
-/// costs more than it saves.
+/// Approximate number of floating-point operations (or a few times the elements moved) below which
+/// waking a thread costs more than it saves.
 pub(crate) const WORTH_SHARING: usize = 200_000;
 
-/// Calls `part` for every number below `count`, on all threads where `work` is worth it. What is a
-/// part depends on the sizes and the number of threads only, so whatever a part computes does not
-/// depend on which thread takes it when.
+/// Calls `part` for every index below `count`, on all threads if `work` (floating-point operations)
+/// is at least [`WORTH_SHARING`]. Callers split their work by sizes and the number of threads only,
+/// so results do not depend on which thread runs which part.
 ///
-/// The calling thread works too, and starts at once: rayon's own iterators would put it to sleep
+/// The calling thread takes part and starts at once; rayon's own iterators would put it to sleep
 /// and wake two others.
 pub(crate) fn for_each(count: usize, work: usize, part: impl Fn(usize) + Sync + Send) {
     keep_pages();
@@ -42,15 +42,15 @@ pub(crate) fn for_each(count: usize, work: usize, part: impl Fn(usize) + Sync + 
     });
 }
 
-/// A slice whose disjoint pieces several threads write.
+/// A slice of which several threads write disjoint ranges.
 pub(crate) struct Shared<'a, T> {
     start: *mut T,
     len: usize,
     slice: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: a `Shared` gives access only through `range`, whose caller promises that no two threads
-// overlap.
+// SAFETY: a `Shared` gives access only through `range`, whose callers guarantee that no two threads
+// use overlapping ranges, and through the raw pointers of `pointer`.
 unsafe impl<T: Send> Send for Shared<'_, T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Shared<'_, T> {}
@@ -64,40 +64,41 @@ impl<'a, T> Shared<'a, T> {
         }
     }
 
-    /// Where element `start` lies, for writing `len` elements from there on.
+    /// Pointer to element `start`, valid for `len` elements.
     ///
     /// # Panics
-    /// If they end after the slice.
+    /// If the range ends beyond the slice.
     #[inline(always)]
     pub(crate) fn pointer(&self, start: usize, len: usize) -> *mut T {
         assert!(
             start <= self.len && len <= self.len - start,
-            "{start} + {len} > {}",
+            "range of {len} from {start} ends beyond the {} elements",
             self.len
         );
-        // SAFETY: inside the slice by the assertion.
+        // SAFETY: inside the slice, by the assertion.
         unsafe { self.start.add(start) }
     }
 
-    /// `len` elements from `start`.
+    /// The `len` elements from `start` on.
     ///
     /// # Safety
-    /// No two live pieces overlap.
+    /// No two live ranges overlap.
     ///
     /// # Panics
-    /// If the piece ends after the slice.
+    /// If the range ends beyond the slice.
     #[inline(always)]
     #[allow(clippy::mut_from_ref)]
     pub(crate) unsafe fn range(&self, start: usize, len: usize) -> &mut [T] {
-        // SAFETY: inside the slice, not aliased by the caller's promise.
+        // SAFETY: inside the slice, and not aliased by the caller's contract.
         unsafe { std::slice::from_raw_parts_mut(self.pointer(start, len), len) }
     }
 }
 
-/// `N` buffers that the thread keeps from call to call, so that their pages stay where they are.
+/// `N` scratch buffers. The thread keeps their memory between calls, so that their pages are not
+/// faulted in again.
 ///
-/// Not a closure: code in a closure would lose the instruction set that its surroundings were
-/// compiled for.
+/// A guard object instead of a callback: code in a closure would not be compiled for the
+/// instruction set of its surroundings.
 pub(crate) struct Scratch<const N: usize> {
     buffers: Vec<Vec<f32>>,
     lens: [usize; N],
@@ -108,8 +109,8 @@ thread_local! {
 }
 
 impl<const N: usize> Scratch<N> {
-    /// Buffers of these lengths, holding whatever their last user left. Asked for again while in
-    /// use, new ones.
+    /// Buffers of these lengths, with the contents of their last use. A nested call on the same
+    /// thread allocates new ones.
     pub(crate) fn new(lens: [usize; N]) -> Self {
         let mut buffers = KEPT.with(RefCell::take);
         buffers.resize_with(buffers.len().max(N), Vec::new);
@@ -127,7 +128,7 @@ impl<const N: usize> Scratch<N> {
         std::array::from_fn(|_| {
             let (buffer, len) = rest
                 .next()
-                .unwrap_or_else(|| unreachable!("as many buffers as lengths"));
+                .unwrap_or_else(|| unreachable!("there are at least as many buffers as lengths"));
             &mut buffer[..len]
         })
     }

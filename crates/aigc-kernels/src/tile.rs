@@ -1,34 +1,34 @@
-//! The inner product of the convolutions: a small tile of `C += A·B` that stays in registers.
+//! The micro-kernel of the convolutions: a small tile of `C += A·B` with accumulators in registers.
 
 use pulp::Simd;
 
-/// Rows of the tallest tile on any CPU.
+/// Rows of the tallest tile on any CPU: the maximum of [`tallest`].
 pub(crate) const TALLEST: usize = 8;
 
-/// Rows of the tallest tile: with three vectors across, accumulators, one row of B and one
-/// broadcast fill the registers (32 on AVX-512 and NEON, 16 on AVX2).
+/// Rows of the tallest tile: with a width of three vectors, the accumulators, one row of B and one
+/// broadcast element of A fill the registers (32 on AVX-512 and NEON, 16 on AVX2).
 pub(crate) const fn tallest<S: Simd>() -> usize {
     if S::REGISTER_COUNT >= 32 { TALLEST } else { 4 }
 }
 
-/// Vectors across the widest tile.
+/// Width of the widest tile in vectors.
 pub(crate) const WIDEST: usize = 3;
 
-/// How A is walked: by row of the tile and place in the sum.
+/// Addressing of A: by row of the tile and index `k` of the sum.
 pub(crate) trait Left: Copy {
     /// # Safety
-    /// `row` and `k` are within what the walk was made for.
+    /// `row` and `k` are in the range that the addresses were made for.
     unsafe fn at(&self, row: usize, k: usize) -> f32;
 }
 
-/// How B is walked: by place in the sum.
+/// Addressing of B: by index `k` of the sum.
 pub(crate) trait Right: Copy {
     /// # Safety
-    /// `k` is within what the walk was made for.
+    /// `k` is in the range that the addresses were made for.
     unsafe fn row(&self, k: usize) -> *const f32;
 }
 
-/// Rows `row` apart, steps of the sum `k` apart.
+/// Strided addressing, with a row stride `row` and a stride `k` along the sum.
 #[derive(Clone, Copy)]
 pub(crate) struct Strided {
     pub start: *const f32,
@@ -39,7 +39,7 @@ pub(crate) struct Strided {
 impl Left for Strided {
     #[inline(always)]
     unsafe fn at(&self, row: usize, k: usize) -> f32 {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's contract.
         unsafe { *self.start.add(row * self.row + k * self.k) }
     }
 }
@@ -47,12 +47,12 @@ impl Left for Strided {
 impl Right for Strided {
     #[inline(always)]
     unsafe fn row(&self, k: usize) -> *const f32 {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's contract.
         unsafe { self.start.add(k * self.k) }
     }
 }
 
-/// Rows (of A), or steps of the sum (of B), at offsets of a table.
+/// Addressing by a table of offsets: of the rows of A, or of the rows of B along the sum.
 #[derive(Clone, Copy)]
 pub(crate) struct Listed<'a> {
     pub start: *const f32,
@@ -62,7 +62,7 @@ pub(crate) struct Listed<'a> {
 impl Left for Listed<'_> {
     #[inline(always)]
     unsafe fn at(&self, row: usize, k: usize) -> f32 {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's contract.
         unsafe { *self.start.add(*self.offsets.get_unchecked(row) + k) }
     }
 }
@@ -70,29 +70,30 @@ impl Left for Listed<'_> {
 impl Right for Listed<'_> {
     #[inline(always)]
     unsafe fn row(&self, k: usize) -> *const f32 {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's contract.
         unsafe { self.start.add(*self.offsets.get_unchecked(k)) }
     }
 }
 
-/// Where the operands of a tile lie.
+/// The operands of a tile.
 #[derive(Clone, Copy)]
 pub(crate) struct Operands<A, B> {
     /// Length of the sum.
     pub k: usize,
     pub a: A,
     pub b: B,
-    /// First element of C, and the step from row to row.
+    /// First element of C.
     pub c: *mut f32,
+    /// Row stride of C.
     pub c_row: usize,
-    /// Whether C starts from what it holds.
+    /// Whether the product is added to C.
     pub add: bool,
 }
 
 /// `C[MR, NV·lanes] = A[MR, k]·B[k, NV·lanes]`, or `+=`.
 ///
 /// # Safety
-/// All of A, B and C as `o` describes them may be read, and C written, by this thread alone.
+/// All elements of A, B and C that `o` describes may be read, and this thread alone may write C.
 #[inline(always)]
 pub(crate) unsafe fn fixed<S: Simd, A: Left, B: Right, const MR: usize, const NV: usize>(
     simd: S,
@@ -100,7 +101,7 @@ pub(crate) unsafe fn fixed<S: Simd, A: Left, B: Right, const MR: usize, const NV
 ) {
     let lanes = S::F32_LANES;
     let mut acc = [[simd.splat_f32s(0.0); NV]; MR];
-    // SAFETY: the caller's promise; vectors need no alignment.
+    // SAFETY: the caller's contract; vectors are read and written unaligned.
     unsafe {
         if o.add {
             for (m, row) in acc.iter_mut().enumerate() {
@@ -135,7 +136,8 @@ pub(crate) unsafe fn fixed<S: Simd, A: Left, B: Right, const MR: usize, const NV
     }
 }
 
-/// A tile of `rows` (1, 2, 4, or 8 where [`tallest`] allows) by `vectors` (1 to [`WIDEST`]).
+/// [`fixed`] for a tile of `rows` (1, 2, 4, or 8 if [`tallest`] allows) by `vectors` (1 to
+/// [`WIDEST`]).
 ///
 /// # Safety
 /// As for [`fixed`].
@@ -146,7 +148,7 @@ pub(crate) unsafe fn tile<S: Simd, A: Left, B: Right>(
     vectors: usize,
     o: Operands<A, B>,
 ) {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's contract.
     unsafe {
         match (rows, vectors) {
             (8, 3) => fixed::<S, A, B, 8, 3>(simd, o),
@@ -161,12 +163,13 @@ pub(crate) unsafe fn tile<S: Simd, A: Left, B: Right>(
             (1, 3) => fixed::<S, A, B, 1, 3>(simd, o),
             (1, 2) => fixed::<S, A, B, 1, 2>(simd, o),
             (1, 1) => fixed::<S, A, B, 1, 1>(simd, o),
-            _ => unreachable!("a tile of {rows} rows and {vectors} vectors"),
+            _ => unreachable!("no tile of {rows} rows and {vectors} vectors"),
         }
     }
 }
 
-/// How `rows` rows are cut into tiles of heights that [`tile`] knows: (first row, height).
+/// Splits `rows` rows into tiles of heights that [`tile`] supports: `(first row, height)`. The last
+/// tile may extend beyond the last row.
 pub(crate) fn row_tiles(rows: usize, tallest: usize) -> impl Iterator<Item = (usize, usize)> {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -182,8 +185,8 @@ pub(crate) fn row_tiles(rows: usize, tallest: usize) -> impl Iterator<Item = (us
     })
 }
 
-/// How `vectors` vectors are cut into tiles: (first vector, width). They are dealt out evenly: four
-/// are two and two, not three and one, which would be slower.
+/// Splits `vectors` vectors into tiles: `(first vector, width)`. The split is even: four vectors
+/// become two and two instead of three and one, which would be slower.
 pub(crate) fn column_tiles(vectors: usize) -> impl Iterator<Item = (usize, usize)> {
     let tiles = vectors.div_ceil(WIDEST);
     (0..tiles).map(move |tile| {

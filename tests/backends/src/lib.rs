@@ -1,4 +1,4 @@
-//! The device under test, and tensors to compare.
+//! The device under test, and computations whose results the tests compare between backends.
 #![forbid(unsafe_code)]
 
 use aigc_core::{
@@ -28,7 +28,7 @@ use burn::{
 };
 use std::collections::BTreeMap;
 
-/// A first step without decay.
+/// Settings of a first Adam step without weight decay.
 pub const ADAM: AdamStep = AdamStep {
     learning_rate: 0.1,
     beta_1: 0.9,
@@ -39,12 +39,12 @@ pub const ADAM: AdamStep = AdamStep {
     decoupled_decay: 0.0,
 };
 
-/// What `AIGC_DEVICE` holds, or `flex`.
+/// The value of `AIGC_DEVICE`, or `flex`.
 pub fn device_name() -> String {
     std::env::var("AIGC_DEVICE").unwrap_or_else(|_| "flex".into())
 }
 
-/// The device that `AIGC_DEVICE` names, Flex where it names none.
+/// The device named by `AIGC_DEVICE`, or Flex.
 ///
 /// # Panics
 /// If there is no such device.
@@ -52,22 +52,22 @@ pub fn device() -> Device {
     aigc_core::device::device(&device_name()).unwrap_or_else(|error| panic!("AIGC_DEVICE: {error}"))
 }
 
-/// The numbers of a tensor on any device.
+/// The elements of a tensor on any device.
 ///
 /// # Panics
-/// If they cannot be read.
+/// If the tensor cannot be read.
 pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
     tensor
         .into_data()
         .convert::<f64>()
         .try_into_vec::<f64>()
-        .expect("f64 by conversion")
+        .expect("the data was converted to f64")
 }
 
-/// Fails unless `got` is `expected` to within `tolerance` of its largest value (at least one).
+/// Asserts that `got` equals `expected` within `tolerance` times its largest value (at least one).
 ///
 /// # Panics
-/// If it is not.
+/// If a value differs by more.
 pub fn assert_close(got: &[f64], expected: &[f64], tolerance: f64, about: &str) {
     assert_eq!(got.len(), expected.len(), "{about}: lengths");
     let scale = expected
@@ -76,17 +76,17 @@ pub fn assert_close(got: &[f64], expected: &[f64], tolerance: f64, about: &str) 
     for (at, (got, expected)) in got.iter().zip(expected).enumerate() {
         assert!(
             (got - expected).abs() <= tolerance * scale,
-            "{about} at {at}: {got} for {expected}"
+            "{about} at {at}: {got}, expected {expected}"
         );
     }
 }
 
-/// Holds every operation and its gradients on `device` against Flex, in eight random shapes each.
+/// Compares every operation and its gradients on `device` with Flex, for eight random cases each.
 ///
 /// # Panics
-/// If a value differs by more than `tolerance` (or what the operation itself allows) of its
-/// tensor's largest.
-pub fn assert_operations_equal_flex(device: &Device, tolerance: f64) {
+/// If a value differs by more than `tolerance` (or the tolerance of the operation, if that is
+/// larger) relative to the largest value of its tensor.
+pub fn assert_operations_match_flex(device: &Device, tolerance: f64) {
     let devices = [Device::flex().autodiff(), device.clone().autodiff()];
     for (name, allowed, case) in OPERATIONS {
         for seed in 0..8 {
@@ -126,7 +126,7 @@ pub fn assert_operations_equal_flex(device: &Device, tolerance: f64) {
     }
 }
 
-/// Two small models of 8×8 images.
+/// Two small VAEs of 8×8 images.
 pub fn models() -> [(&'static str, VaeConfig); 2] {
     let shape = ImageShape::new(1, 8, 8);
     let mlp = MlpVaeConfig {
@@ -146,15 +146,15 @@ pub fn models() -> [(&'static str, VaeConfig); 2] {
     ]
 }
 
-/// The shape of a tensor, and its numbers.
+/// Shape and elements of a tensor.
 pub type Shaped = (Vec<usize>, Vec<f64>);
 
-/// What a forward pass gives (posterior means, pictures, divergences), and the gradients of one
-/// training step.
+/// The outputs of a forward pass of a VAE (posterior means, images, divergences), and the gradients
+/// of one training step.
 ///
 /// # Panics
-/// If the model cannot be made.
-pub fn pass(config: &VaeConfig, device: &Device) -> ([Shaped; 3], BTreeMap<String, Shaped>) {
+/// If the model cannot be created.
+pub fn vae_step(config: &VaeConfig, device: &Device) -> ([Shaped; 3], BTreeMap<String, Shaped>) {
     let device = device.clone().autodiff();
     let model = config
         .init(&device)
@@ -173,14 +173,14 @@ pub fn pass(config: &VaeConfig, device: &Device) -> ([Shaped; 3], BTreeMap<Strin
     (outputs, gradients(&model, bound.loss(1.0)))
 }
 
-/// A small pair of every kind, of 8×8 images, told classes in different ways.
+/// A small GAN of every kind, of 8×8 images, with different kinds of class conditioning.
 pub fn gans() -> [(&'static str, GanConfig); 4] {
     let shape = ImageShape::new(1, 8, 8);
-    let classes = |generator, critic| {
+    let classes = |generator, discriminator| {
         Some(ClassConditioning {
             num_classes: 3,
             generator,
-            discriminator: critic,
+            discriminator,
         })
     };
     let (concat, norm) = (
@@ -221,28 +221,28 @@ pub fn gans() -> [(&'static str, GanConfig); 4] {
     ]
 }
 
-/// What a generator makes and a critic says of it after augmentation, and the gradients of both
-/// players together under relativistic pairing with R1 and R2.
+/// The outputs of a generator, and of a discriminator after augmentation, and the gradients of both
+/// networks for the relativistic pairing loss with R1 and R2.
 ///
 /// # Panics
-/// If the networks cannot be made.
-pub fn game(config: &GanConfig, device: &Device) -> ([Shaped; 2], BTreeMap<String, Shaped>) {
+/// If the networks cannot be created.
+pub fn gan_step(config: &GanConfig, device: &Device) -> ([Shaped; 2], BTreeMap<String, Shaped>) {
     let device = device.clone().autodiff();
     let gan = config
         .init(&device)
-        .expect("a valid pair")
+        .expect("a valid GAN")
         .init_weights(3)
         .train();
     let mut rng = Rng::new(1);
     let real = rng.normal([6, 1, 8, 8], &device) * 0.5;
     let class = Some(Tensor::<1, Int>::from_data([0, 1, 2, 2, 1, 0], &device));
     let z = rng.normal([6, gan.generator.latent_dim()], &device);
-    let made = gan.generator.generate(z, class.clone());
+    let generated = gan.generator.generate(z, class.clone());
     let ada = Ada {
         flips: false,
         ..Ada::default()
     };
-    let [real, fake] = [real, made.clone()].map(|x| {
+    let [real, fake] = [real, generated.clone()].map(|x| {
         let x = Augment::DiffAugment(DiffAugment::default()).apply(x, 0.0, &mut Rng::new(4));
         Augment::Adaptive(ada).apply(x, 0.7, &mut Rng::new(5))
     });
@@ -258,14 +258,13 @@ pub fn game(config: &GanConfig, device: &Device) -> ([Shaped; 2], BTreeMap<Strin
     if let Some(classes) = of_fake.class_logits {
         loss = loss + classes.tanh().mean();
     }
-    ([shaped(made), shaped(score)], gradients(&gan, loss))
+    ([shaped(generated), shaped(score)], gradients(&gan, loss))
 }
 
-/// A small network of diffusion of every kind that is trained here, of 8×8 images and three
-/// classes.
+/// A small diffusion network of every trainable kind, of 8×8 images and three classes.
 ///
 /// # Panics
-/// If one cannot be made.
+/// If a network cannot be created.
 pub fn denoisers(device: &Device) -> [(&'static str, AnyDenoiser); 2] {
     let shape = ImageShape::new(1, 8, 8);
     let unet = UNet2dConfig {
@@ -287,16 +286,16 @@ pub fn denoisers(device: &Device) -> [(&'static str, AnyDenoiser); 2] {
     [("unet", unet.init_weights(5)), ("dit", dit.init_weights(5))]
 }
 
-/// Images of one seed by a scheduler with fresh noise and one without, guided, and restored ones;
-/// and the gradients of a step of training.
+/// Guided samples of one seed with a stochastic and with a deterministic scheduler, restored
+/// images, and the gradients of one training step, of network `index` of [`denoisers`].
 ///
 /// # Panics
 /// If there is no such network.
-pub fn diffuse(which: usize, device: &Device) -> ([Shaped; 3], BTreeMap<String, Shaped>) {
+pub fn diffusion_step(index: usize, device: &Device) -> ([Shaped; 3], BTreeMap<String, Shaped>) {
     let (_, network) = denoisers(device)
         .into_iter()
-        .nth(which)
-        .expect("one of them");
+        .nth(index)
+        .expect("an index of a denoiser");
     let shape = ImageShape::new(1, 8, 8);
     let guided = |scheduler: &AnyScheduler| {
         let sampler = DiffusionSampler::new(&network, scheduler, 6, shape, device).expect("a plan");
@@ -306,8 +305,7 @@ pub fn diffuse(which: usize, device: &Device) -> ([Shaped; 3], BTreeMap<String, 
             .expect("classes");
         shaped(sampler.sample(3, 9).expect("images").images)
     };
-    // A network that has learned nothing, taken to say the clean sample: its images are neither
-    // black nor white.
+    // The untrained network as a predictor of the clean sample gives images that are not saturated.
     let clean = DpmMultistepScheduler {
         prediction_type: PredictionType::Sample,
         ..DpmMultistepScheduler::default()
@@ -353,25 +351,26 @@ pub fn diffuse(which: usize, device: &Device) -> ([Shaped; 3], BTreeMap<String, 
     (outputs, gradients(&network, loss))
 }
 
-/// Six pictures that a fresh model draws from one seed.
+/// Six images sampled from an untrained VAE with one seed.
 ///
 /// # Panics
-/// If the model cannot be made.
-pub fn pictures(config: &VaeConfig, device: &Device) -> Shaped {
+/// If the model cannot be created.
+pub fn vae_samples(config: &VaeConfig, device: &Device) -> Shaped {
     let model = config.init(device).expect("a valid model").init_weights(7);
-    shaped(sample(&model, 6, 0.8, &mut Rng::new(11), device).expect("pictures"))
+    shaped(sample(&model, 6, 0.8, &mut Rng::new(11), device).expect("images"))
 }
 
-/// What a GPT-2 makes of texts: scores at once and through a cache in pieces; the gradients of a
-/// step; and what it writes, greedily, with beams, drawn.
+/// The results of a GPT-2: logits of whole sequences, and of pieces with a key-value cache; the
+/// gradients of one training step; and sequences generated greedily, with beam search and by
+/// sampling.
 ///
 /// # Panics
-/// If the model cannot be made.
-pub fn write(
+/// If the model cannot be created.
+pub fn gpt2_step(
     quantization: Option<Quantization>,
     device: &Device,
 ) -> ([Shaped; 2], BTreeMap<String, Shaped>, Vec<Vec<u32>>) {
-    // Weights large enough that no two tokens are as good.
+    // Weights large enough that no two tokens have similar probabilities.
     let config = Gpt2Config {
         initializer_range: 0.3,
         ..Gpt2Config::nano(40, 24, [2, 2, 64])
@@ -380,12 +379,12 @@ pub fn write(
         .init(&device.clone().autodiff())
         .expect("a valid model")
         .init_weights(7);
-    let rows: Vec<Vec<u32>> = (0..3)
-        .map(|row| (0..12).map(|at| (row * 7 + at * at) % 40).collect())
+    let sequences: Vec<Vec<u32>> = (0..3)
+        .map(|index| (0..12).map(|at| (index * 7 + at * at) % 40).collect())
         .collect();
     let loss = next_token_loss(
         &model,
-        &TokenBatch::collate(rows.clone()),
+        &TokenBatch::collate(sequences.clone()),
         &device.clone().autodiff(),
     )
     .expect("a loss");
@@ -394,14 +393,18 @@ pub fn write(
         Some(quantization) => model.valid().quantize(quantization),
         None => model.valid(),
     };
-    let tokens: Vec<i32> = rows.iter().flatten().map(|token| *token as i32).collect();
+    let tokens: Vec<i32> = sequences
+        .iter()
+        .flatten()
+        .map(|token| *token as i32)
+        .collect();
     let tokens = Tensor::<2, Int>::from_data(TensorData::new(tokens, [3, 12]), device);
     let mut cache = model.new_cache(3, 4);
     let pieces = [(0, 5), (5, 1), (6, 6)];
     let pieces =
         pieces.map(|(from, n)| model.logits(tokens.clone().narrow(1, from, n), &mut cache));
-    let scores = [model.forward(tokens), Tensor::cat(pieces.into(), 1)].map(shaped);
-    let ways = [
+    let logits = [model.forward(tokens), Tensor::cat(pieces.into(), 1)].map(shaped);
+    let configs = [
         GenerationConfig::default(),
         GenerationConfig {
             num_beams: 3,
@@ -414,28 +417,28 @@ pub fn write(
             ..GenerationConfig::default()
         },
     ];
-    let texts = ways.into_iter().flat_map(|way| {
-        let way = GenerationConfig {
+    let texts = configs.into_iter().flat_map(|config| {
+        let config = GenerationConfig {
             max_length: Some(20),
             eos_token_id: None,
-            ..way
+            ..config
         };
-        let prompts = [rows[0][..4].to_vec(), rows[1][..7].to_vec()];
-        aigc_text::TextGenerator::new(&model, way)
+        let prompts = [sequences[0][..4].to_vec(), sequences[1][..7].to_vec()];
+        aigc_text::TextGenerator::new(&model, config)
             .expect("valid options")
             .seed(3)
             .generate(&prompts)
             .expect("texts")
     });
     let texts = texts.map(|text| text.tokens).collect();
-    (scores, grads, texts)
+    (logits, grads, texts)
 }
 
 fn shaped<const D: usize>(tensor: Tensor<D>) -> Shaped {
     (tensor.dims().to_vec(), values(tensor))
 }
 
-/// Every parameter's gradient, by path.
+/// The gradient of every parameter, by path.
 pub fn gradients<M: Module>(model: &M, loss: Tensor<1>) -> BTreeMap<String, Shaped> {
     struct Collect(GradientsParams, BTreeMap<String, Shaped>);
     impl ParamVisitor for Collect {
@@ -451,7 +454,7 @@ pub fn gradients<M: Module>(model: &M, loss: Tensor<1>) -> BTreeMap<String, Shap
     collected.1
 }
 
-/// Every float tensor of a model, by path.
+/// The elements of every float tensor of a model, by path.
 pub fn parameters<M: Module>(model: &M) -> BTreeMap<String, Vec<f64>> {
     struct Collect(BTreeMap<String, Vec<f64>>);
     impl ParamVisitor for Collect {

@@ -1,11 +1,11 @@
-//! What every backend must pass. `AIGC_DEVICE` names the device; what it computes is held against
-//! Flex.
+//! Tests that every backend must pass: results on the device named by `AIGC_DEVICE` are compared
+//! with Flex.
 //!
 //!     AIGC_DEVICE=libtorch cargo test -p aigc-backends --features tch
 
 use aigc_backends::{
-    ADAM, assert_close, assert_operations_equal_flex, device, device_name, diffuse, game, gans,
-    models, parameters, pass, pictures, values, write,
+    ADAM, assert_close, assert_operations_match_flex, device, device_name, diffusion_step,
+    gan_step, gans, gpt2_step, models, parameters, vae_samples, vae_step, values,
 };
 use aigc_core::{
     checkpoint::RunDir,
@@ -19,19 +19,21 @@ use aigc_tests::Net;
 use aigc_vae::{KlWeight, VaeObjective};
 use burn::{module::Module, tensor::Device};
 
-/// Of the largest value: GPUs order sums in their own way.
+/// Relative to the largest value, because GPUs sum in different orders.
 const TOLERANCE: f64 = 2e-4;
 
 #[test]
-fn operations_and_their_gradients_equal_flex() {
-    assert_operations_equal_flex(&device(), TOLERANCE);
+fn operations_and_gradients_match_flex() {
+    assert_operations_match_flex(&device(), TOLERANCE);
 }
 
 #[test]
-fn forward_passes_and_one_step_s_gradients_equal_flex() {
+fn vae_outputs_and_gradients_match_flex() {
     for (name, config) in models() {
-        let ((outputs, grads), (expected, expected_grads)) =
-            (pass(&config, &device()), pass(&config, &Device::flex()));
+        let ((outputs, grads), (expected, expected_grads)) = (
+            vae_step(&config, &device()),
+            vae_step(&config, &Device::flex()),
+        );
         assert_eq!(
             outputs.each_ref().map(|(shape, _)| shape.as_slice()),
             [&[5, 3][..], &[5, 1, 8, 8], &[5]],
@@ -59,18 +61,19 @@ fn forward_passes_and_one_step_s_gradients_equal_flex() {
     }
 }
 
-/// One seed is one image on every backend: with fresh noise, without, guided, and led by gradients.
+/// A seed gives the same images on every backend: with stochastic and deterministic schedulers,
+/// with classifier-free guidance and with gradient guidance.
 #[test]
-fn diffusion_is_that_of_flex() {
-    // Times are told as sines of numbers up to a thousand, of which shaders know fewer digits.
+fn diffusion_samples_and_gradients_match_flex() {
+    // Timestep embeddings are sines of numbers up to 1000, which shaders compute less accurately.
     let shader = ["wgpu", "vulkan", "metal"]
         .iter()
         .any(|name| device_name().starts_with(name));
     let tolerance = if shader { 1e-2 } else { TOLERANCE };
-    for which in 0..2 {
-        let (expected, expected_grads) = diffuse(which, &Device::flex());
-        let (got, grads) = diffuse(which, &device());
-        for (index, ((shape, got), (expected_shape, expected))) in
+    for index in 0..2 {
+        let (expected, expected_grads) = diffusion_step(index, &Device::flex());
+        let (got, grads) = diffusion_step(index, &device());
+        for (output, ((shape, got), (expected_shape, expected))) in
             got.iter().zip(&expected).enumerate()
         {
             assert_eq!(shape, expected_shape);
@@ -78,7 +81,7 @@ fn diffusion_is_that_of_flex() {
                 got,
                 expected,
                 tolerance,
-                &format!("images {index} of network {which}"),
+                &format!("images {output} of network {index}"),
             );
         }
         assert_eq!(
@@ -90,17 +93,19 @@ fn diffusion_is_that_of_flex() {
                 &grad,
                 &expected_grads[&path].1,
                 5.0 * tolerance,
-                &format!("network {which}, gradient of {path}"),
+                &format!("network {index}, gradient of {path}"),
             );
         }
     }
 }
 
 #[test]
-fn the_game_of_every_pair_equals_flex_s() {
+fn gan_outputs_and_gradients_match_flex() {
     for (name, config) in gans() {
-        let ((outputs, grads), (expected, expected_grads)) =
-            (game(&config, &device()), game(&config, &Device::flex()));
+        let ((outputs, grads), (expected, expected_grads)) = (
+            gan_step(&config, &device()),
+            gan_step(&config, &Device::flex()),
+        );
         assert_eq!(
             outputs.each_ref().map(|(shape, _)| shape.as_slice()),
             [&[6, 1, 8, 8][..], &[6]],
@@ -128,20 +133,20 @@ fn the_game_of_every_pair_equals_flex_s() {
     }
 }
 
-/// As it is, and with weights of few bits: scores and gradients, and the same tokens.
+/// Logits, gradients and generated tokens, without and with quantised weights.
 #[test]
-fn a_language_model_writes_what_it_writes_on_flex() {
+fn gpt2_outputs_and_gradients_match_flex() {
     for quantization in [None, Some(Quantization::Int8), Some(Quantization::Int4)] {
-        let (scores, grads, texts) = write(quantization, &device());
-        let (expected_scores, expected_grads, expected_texts) =
-            write(quantization, &Device::flex());
-        for ((shape, got), (_, expected)) in scores.iter().zip(&expected_scores) {
+        let (logits, grads, texts) = gpt2_step(quantization, &device());
+        let (expected_logits, expected_grads, expected_texts) =
+            gpt2_step(quantization, &Device::flex());
+        for ((shape, got), (_, expected)) in logits.iter().zip(&expected_logits) {
             assert_eq!(*shape, [3, 12, 40]);
             assert_close(
                 got,
                 expected,
                 TOLERANCE,
-                &format!("scores with {quantization:?}"),
+                &format!("logits with {quantization:?}"),
             );
         }
         assert_eq!(
@@ -159,29 +164,28 @@ fn a_language_model_writes_what_it_writes_on_flex() {
         assert_eq!(texts, expected_texts, "{quantization:?}");
         assert!(
             texts[0] != texts[2] && texts[2] != texts[4],
-            "ways of generating do not differ: {texts:?}"
+            "generation modes give the same tokens: {texts:?}"
         );
     }
 }
 
-/// Three steps, each from what the one before left; the first parameter is held by somebody else,
-/// who must not see it change.
+/// Three consecutive steps; the initial parameter is shared and must not change.
 #[test]
-fn adam_s_steps_equal_flex() {
+fn adam_steps_match_flex() {
     let run = |device: &Device, decays: [f64; 2]| {
         let draw = |seed: u64| Rng::new(seed).normal::<2>([7, 30], device);
         let (mut param, mut moments) = (draw(1), [draw(2) * 0.1, draw(3).powf_scalar(2.0)]);
         let held = param.clone();
-        for time in 1..4 {
+        for number in 1..4 {
             let [weight_decay, decoupled_decay] = decays;
             let step = AdamStep {
                 learning_rate: 0.01,
-                step: time,
+                step: number,
                 weight_decay,
                 decoupled_decay,
                 ..ADAM
             };
-            (param, moments) = adam_step(param, draw(10 + time as u64), moments, step);
+            (param, moments) = adam_step(param, draw(10 + number as u64), moments, step);
         }
         let [moment_1, moment_2] = moments;
         [held, param, moment_1, moment_2].map(values)
@@ -196,9 +200,9 @@ fn adam_s_steps_equal_flex() {
     }
 }
 
-/// A parameter that is used transposed gets a gradient whose numbers do not lie in order.
+/// A parameter that is used transposed gets a gradient that is not contiguous.
 #[test]
-fn adam_takes_gradients_as_they_lie() {
+fn adam_accepts_non_contiguous_gradients() {
     let run = |device: &Device| {
         let draw = |seed: u64, shape: [usize; 2]| {
             Rng::new(seed).normal::<2>(shape, &device.clone().autodiff())
@@ -206,7 +210,7 @@ fn adam_takes_gradients_as_they_lie() {
         let param = draw(1, [6, 9]).require_grad();
         let loss = draw(2, [4, 9]).matmul(param.clone().transpose()) * draw(3, [4, 6]);
         let grad = param.grad(&loss.sum().backward()).expect("a gradient");
-        let turned = draw(4, [9, 6]).inner().transpose();
+        let transposed = draw(4, [9, 6]).inner().transpose();
         let ((first, _), (second, [moment, _])) = (
             adam_step(
                 param.clone().inner(),
@@ -215,7 +219,7 @@ fn adam_takes_gradients_as_they_lie() {
                 ADAM,
             ),
             adam_step(
-                turned,
+                transposed,
                 grad.clone(),
                 [
                     grad.clone().transpose().transpose() * 0.1,
@@ -227,12 +231,12 @@ fn adam_takes_gradients_as_they_lie() {
         [first, second, moment].map(values)
     };
     for (got, expected) in run(&device()).iter().zip(&run(&Device::flex())) {
-        assert_close(got, expected, 1e-5, "a step");
+        assert_close(got, expected, 1e-5, "an Adam step");
     }
 }
 
 #[test]
-fn batch_norm_trains_and_infers_as_on_flex() {
+fn batch_norm_matches_flex_in_both_modes() {
     let run = |device: Device| {
         let net = Net::without_dropout(&device.clone().autodiff()).init_weights(1);
         let net = (0..3).fold(net, |net, step| {
@@ -251,14 +255,14 @@ fn batch_norm_trains_and_infers_as_on_flex() {
 }
 
 #[test]
-fn one_seed_gives_the_same_pictures() {
+fn samples_of_a_seed_match_flex() {
     for (name, config) in models() {
-        let ((shape, drawn), (_, expected)) = (
-            pictures(&config, &device()),
-            pictures(&config, &Device::flex()),
+        let ((shape, images), (_, expected)) = (
+            vae_samples(&config, &device()),
+            vae_samples(&config, &Device::flex()),
         );
         assert_eq!(shape, [6, 1, 8, 8], "{name}");
-        assert_close(&drawn, &expected, TOLERANCE, name);
+        assert_close(&images, &expected, TOLERANCE, name);
     }
 }
 
@@ -270,7 +274,7 @@ fn digits_loader() -> DataLoader<aigc_core::data::ImageBatch> {
     DataLoader::new(digits::load(), collate_images, config).unwrap()
 }
 
-/// Trains to `steps`, going on where the run is; gives back every tensor.
+/// Trains until step `steps`, resuming the run if it has a checkpoint. Returns every tensor.
 fn train_to(
     steps: usize,
     device: &Device,
@@ -282,20 +286,20 @@ fn train_to(
     } else {
         StartFrom::Fresh
     };
-    let config_of = TrainerConfig {
+    let trainer_config = TrainerConfig {
         save_steps: 3,
         ..TrainerConfig::new(9)
     };
-    let stop = aigc_core::CancelToken::new();
-    let raise = stop.clone();
-    let trained = Trainer::new(config_of)
+    let token = aigc_core::CancelToken::new();
+    let cancel = token.clone();
+    let trained = Trainer::new(trainer_config)
         .with_start(start)
-        .with_cancel(stop)
+        .with_cancel(token)
         .with_callback(|event: &aigc_core::train::Event<'_>| {
             if let aigc_core::train::Event::Step(report) = event
                 && report.step == steps
             {
-                raise.cancel();
+                cancel.cancel();
             }
         })
         .fit(
@@ -308,17 +312,20 @@ fn train_to(
     parameters(&trained.model)
 }
 
-/// Three steps each on the device asked for and two more backends, where so many were built in,
-/// each going on from the checkpoint of the one before, end where as many steps on Flex end.
+/// Trains three steps each on the device under test and on up to two other backends, resuming from
+/// the checkpoint of the previous one. The result must match training on Flex only.
 #[test]
-fn a_checkpoint_of_one_backend_resumes_on_another() {
-    let folder = tempfile::tempdir().unwrap();
-    let runs = ["moving", "staying"].map(|name| RunDir::create(folder.path().join(name)).unwrap());
-    let asked = device_name();
-    let mut names = vec![asked.as_str(), "flex", "libtorch", "wgpu", "ndarray"];
+fn checkpoint_resumes_on_another_backend() {
+    let dir = tempfile::tempdir().unwrap();
+    let runs = ["moving", "staying"].map(|name| RunDir::create(dir.path().join(name)).unwrap());
+    let requested = device_name();
+    let mut names = vec![requested.as_str(), "flex", "libtorch", "wgpu", "ndarray"];
     names.retain(|name| available_backends().contains(name));
     names.dedup();
-    assert!(asked == "flex" || names.len() > 1, "only Flex was built in");
+    assert!(
+        requested == "flex" || names.len() > 1,
+        "only Flex is compiled in"
+    );
     names.resize(3, "flex");
     println!("resumes on {}", names.join(", then "));
     let (mut moved, mut stayed) = Default::default();

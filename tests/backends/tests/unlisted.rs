@@ -1,13 +1,13 @@
-//! A backend that a program switches on in burn, past this workspace's features, computes by burn's
-//! primitives. Here it is NdArray, with the feature `ndarray` of burn but not of aigc-core.
+//! On a backend that is enabled in burn, but by no feature of this workspace, operations use burn's
+//! primitives.
 //!
 //!     cargo test -p aigc-backends --features unlisted --test unlisted
 
-use aigc_backends::{assert_close, assert_operations_equal_flex, values};
+use aigc_backends::{assert_close, assert_operations_match_flex, values};
 use aigc_core::{
     checkpoint::RunDir,
     data::{DataLoader, DataLoaderConfig, ImageShape, collate_images, digits},
-    device::available,
+    device::available_backends,
     rng::Rng,
     train::{Trainer, TrainerConfig},
 };
@@ -17,32 +17,32 @@ use burn::tensor::Device;
 #[allow(deprecated)]
 fn unlisted() -> Device {
     assert!(
-        !available().contains(&"ndarray"),
-        "aigc-core's feature `ndarray` is on: NdArray is a listed backend"
+        !available_backends().contains(&"ndarray"),
+        "the feature `ndarray` is enabled; this test needs it disabled"
     );
     Device::ndarray()
 }
 
 #[test]
-fn unlisted_backend_operations_equal_flex() {
-    assert_operations_equal_flex(&unlisted(), 2e-4);
+fn operations_and_gradients_match_flex() {
+    assert_operations_match_flex(&unlisted(), 2e-4);
 }
 
 #[test]
-fn unlisted_backend_trains_and_samples() {
+fn model_trains_and_samples_as_on_flex() {
     let draw = |device: Device| {
-        let folder = tempfile::tempdir().unwrap();
-        let run = RunDir::create(folder.path().join("run")).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::create(dir.path().join("run")).unwrap();
         let config = DataLoaderConfig {
             batch_size: 16,
             ..DataLoaderConfig::default()
         };
-        let digits = DataLoader::new(digits::all(), collate_images, config).unwrap();
+        let digits = DataLoader::new(digits::load(), collate_images, config).unwrap();
         let shape = ImageShape::new(1, 8, 8);
         let model = ConvVaeConfig {
             channels: vec![4, 8],
-            hidden: 16,
-            latent: 3,
+            hidden_dim: 16,
+            latent_dim: 3,
             ..ConvVaeConfig::new(shape)
         };
         let model = model.init(&device).unwrap();
@@ -56,6 +56,6 @@ fn unlisted_backend_trains_and_samples() {
         &draw(unlisted()),
         &draw(Device::flex()),
         5e-4,
-        "pictures after five steps",
+        "images after five steps",
     );
 }

@@ -1,4 +1,4 @@
-//! Convolution and its transpose.
+//! Convolution and transposed convolution.
 
 use super::{Initializer, SpectralNorm};
 use crate::ops;
@@ -14,38 +14,38 @@ use burn::{
 /// Configuration to create a [`Conv2d`] layer with square kernels.
 #[derive(Config, Debug)]
 pub struct Conv2dConfig {
-    /// Channels in and out.
+    /// Input and output channels.
     pub channels: [usize; 2],
-    /// Side of the kernel.
+    /// Height and width of the kernel.
     pub kernel_size: usize,
-    /// Step between applications.
+    /// Stride in both directions.
     #[config(default = 1)]
     pub stride: usize,
-    /// Zeros added on every side.
+    /// Zero padding on every side.
     #[config(default = 0)]
     pub padding: usize,
-    /// Groups of channels that see only each other; they divide both numbers of channels.
+    /// Number of groups; it divides the input and the output channels.
     #[config(default = 1)]
     pub groups: usize,
     /// Whether a bias is added.
     #[config(default = true)]
     pub bias: bool,
-    /// First values of weight and bias.
+    /// Initializer of weight and bias.
     #[config(default = "Initializer::PYTORCH")]
     pub initializer: Initializer,
-    /// Whether the weight is divided by its largest singular value.
+    /// Whether the weight is spectrally normalised (divided by its largest singular value).
     #[config(default = false)]
     pub spectral: bool,
 }
 
-/// Cross-correlation over two spatial axes.
+/// Two-dimensional convolution (cross-correlation).
 #[derive(Module, Debug)]
 pub struct Conv2d {
-    /// `[channels_out, channels_in / groups, kernel, kernel]`.
+    /// Weight, `[channels_out, channels_in / groups, kernel, kernel]`.
     pub weight: Param<Tensor<4>>,
-    /// `[channels_out]`.
+    /// Bias, `[channels_out]`.
     pub bias: Option<Param<Tensor<1>>>,
-    /// Divides the weight by its largest singular value.
+    /// Spectral normalisation of the weight.
     pub spectral: Option<SpectralNorm>,
     stride: usize,
     padding: usize,
@@ -53,15 +53,15 @@ pub struct Conv2d {
 }
 
 impl Conv2dConfig {
-    /// The layer on `device`.
+    /// Creates the layer on `device`.
     ///
     /// # Panics
-    /// If the groups do not divide the channels.
+    /// If `groups` does not divide the channels.
     pub fn init(&self, device: &Device) -> Conv2d {
         let ([i, o], k, groups) = (self.channels, self.kernel_size, self.groups);
         assert!(
             groups > 0 && i % groups == 0 && o % groups == 0,
-            "{groups} groups of {i} and {o} channels"
+            "{groups} groups do not divide {i} input and {o} output channels"
         );
         let (i, per_group) = (i / groups, o / groups);
         Conv2d {
@@ -81,12 +81,14 @@ impl Conv2dConfig {
 }
 
 impl Conv2d {
+    /// Applies the layer.
+    ///
     /// # Shapes
     /// - x: `[batch, channels_in, height, width]`
     /// - output: `[batch, channels_out, (height + 2·padding − kernel) / stride + 1, …]`
     ///
     /// # Panics
-    /// If the channels do not fit.
+    /// If `x` does not have `channels_in` channels.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let options = ConvOptions::new([self.stride; 2], [self.padding; 2], [1; 2], self.groups);
         let weight = self.weight.val();
@@ -101,40 +103,40 @@ impl Conv2d {
 /// Configuration to create a [`ConvTranspose2d`] layer with square kernels.
 #[derive(Config, Debug)]
 pub struct ConvTranspose2dConfig {
-    /// Channels in and out.
+    /// Input and output channels.
     pub channels: [usize; 2],
-    /// Side of the kernel.
+    /// Height and width of the kernel.
     pub kernel_size: usize,
-    /// Step between outputs of neighbouring inputs.
+    /// Stride: distance between the outputs of neighbouring inputs.
     #[config(default = 1)]
     pub stride: usize,
-    /// Rows and columns cut from every side of the result.
+    /// Rows and columns removed from every side of the result.
     #[config(default = 0)]
     pub padding: usize,
     /// Whether a bias is added.
     #[config(default = true)]
     pub bias: bool,
-    /// First values of weight and bias.
+    /// Initializer of weight and bias.
     #[config(default = "Initializer::PYTORCH")]
     pub initializer: Initializer,
 }
 
-/// The transpose of [`Conv2d`] as a linear map: enlarges where that reduces.
+/// Transposed two-dimensional convolution: the transpose of [`Conv2d`] as a linear map.
 #[derive(Module, Debug)]
 pub struct ConvTranspose2d {
-    /// `[channels_in, channels_out, kernel, kernel]`.
+    /// Weight, `[channels_in, channels_out, kernel, kernel]`.
     pub weight: Param<Tensor<4>>,
-    /// `[channels_out]`.
+    /// Bias, `[channels_out]`.
     pub bias: Option<Param<Tensor<1>>>,
     stride: usize,
     padding: usize,
 }
 
 impl ConvTranspose2dConfig {
-    /// The layer on `device`.
+    /// Creates the layer on `device`.
     pub fn init(&self, device: &Device) -> ConvTranspose2d {
         let ([i, o], k) = (self.channels, self.kernel_size);
-        // PyTorch takes the second axis for fan-in here too, so for it the outputs count.
+        // As in PyTorch, which takes the fan-in from the second axis here too: the output channels.
         ConvTranspose2d {
             weight: self
                 .initializer
@@ -149,12 +151,14 @@ impl ConvTranspose2dConfig {
 }
 
 impl ConvTranspose2d {
+    /// Applies the layer.
+    ///
     /// # Shapes
     /// - x: `[batch, channels_in, height, width]`
     /// - output: `[batch, channels_out, (height − 1)·stride − 2·padding + kernel, …]`
     ///
     /// # Panics
-    /// If the channels do not fit.
+    /// If `x` does not have `channels_in` channels.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let options =
             ConvTransposeOptions::new([self.stride; 2], [self.padding; 2], [0; 2], [1; 2], 1);
@@ -172,9 +176,9 @@ mod tests {
     use super::*;
     use crate::rng::{InitWeights, Rng};
 
-    /// ⟨conv(x), y⟩ = ⟨x, convᵀ(y)⟩ defines the transpose, whatever the kernel.
+    /// ⟨conv(x), y⟩ = ⟨x, convᵀ(y)⟩ defines the transpose for any kernel.
     #[test]
-    fn transposed_convolution_is_the_transpose() {
+    fn conv_transpose2d_is_adjoint_of_conv2d() {
         let device = Device::flex();
         let conv = Conv2dConfig::new([3, 5], 4)
             .with_stride(2)
@@ -205,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_convolution_is_the_sum_its_definition_says() {
+    fn conv2d_matches_definition() {
         let device = Device::flex();
         let conv = Conv2dConfig::new([2, 3], 3)
             .with_padding(1)

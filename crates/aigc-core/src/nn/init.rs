@@ -1,4 +1,4 @@
-//! Initial weights, drawn on the host.
+//! Initializers of parameters, which draw on the host.
 
 use crate::rng::with_initial_stream;
 use burn::{
@@ -7,13 +7,13 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-/// How a parameter gets its first value.
+/// Distribution of a parameter's initial values.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Initializer {
-    /// Every element the same.
+    /// All elements equal.
     Constant(f64),
-    /// Normal with this mean and standard deviation.
+    /// Normal distribution.
     Normal {
         /// Mean.
         mean: f64,
@@ -22,9 +22,9 @@ pub enum Initializer {
     },
     /// Uniform on `[min, max)`.
     Uniform {
-        /// Lower end.
+        /// Lower bound.
         min: f64,
-        /// Upper end.
+        /// Upper bound (exclusive).
         max: f64,
     },
     /// Uniform on `±gain·√(3 / fan_in)` (He et al. 2015, <https://arxiv.org/abs/1502.01852>).
@@ -55,14 +55,14 @@ impl Initializer {
     pub const ZEROS: Self = Initializer::Constant(0.0);
     /// Ones.
     pub const ONES: Self = Initializer::Constant(1.0);
-    /// What PyTorch gives linear and convolution layers, weight and bias alike: uniform on
+    /// PyTorch's default for the weight and bias of linear and convolution layers: uniform on
     /// `±1/√fan_in`.
     pub const PYTORCH: Self = Initializer::KaimingUniform {
         gain: 0.577_350_269_189_625_8,
     };
 
-    /// A parameter of `shape` that draws its value when it is first needed. `fan_in` and `fan_out`
-    /// are the numbers of inputs per output and of outputs per input.
+    /// A parameter of `shape` that draws its values at first use. `fan_in` and `fan_out` are the
+    /// numbers of inputs per output and of outputs per input.
     pub fn param<const D: usize>(
         self,
         shape: [usize; D],
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn spreads_are_those_of_the_papers() {
+    fn initializers_have_expected_standard_deviation() {
         let (fan_in, fan_out) = (50, 150);
         let cases = [
             (
@@ -165,7 +165,7 @@ mod tests {
             let got = std(&initializer.draw(100_000, fan_in, fan_out));
             assert!(
                 (got / expected - 1.0).abs() < 0.02,
-                "{initializer:?}: {got} for {expected}"
+                "{initializer:?}: {got}, expected {expected}"
             );
         }
         assert_eq!(Initializer::ONES.draw(3, 1, 1), [1.0; 3]);

@@ -1,4 +1,4 @@
-//! The affine map.
+//! The linear layer.
 
 use super::{Initializer, SpectralNorm};
 use crate::ops;
@@ -11,46 +11,48 @@ use burn::{
 /// Configuration to create a [`Linear`] layer.
 #[derive(Config, Debug)]
 pub struct LinearConfig {
-    /// Features in.
+    /// Input features.
     pub d_input: usize,
-    /// Features out.
+    /// Output features.
     pub d_output: usize,
     /// Whether a bias is added.
     #[config(default = true)]
     pub bias: bool,
-    /// First values of weight and bias.
+    /// Initializer of weight and bias.
     #[config(default = "Initializer::PYTORCH")]
     pub initializer: Initializer,
-    /// Whether the weight is divided by its largest singular value.
+    /// Whether the weight is spectrally normalised (divided by its largest singular value).
     #[config(default = false)]
     pub spectral: bool,
 }
 
-/// `y = x·W + b`.
+/// Linear layer, `y = x·W + b`.
 #[derive(Module, Debug)]
 pub struct Linear {
-    /// `[d_input, d_output]`; files hold its transpose, as PyTorch does.
+    /// Weight, `[d_input, d_output]`; files hold its transpose, as PyTorch does.
     pub weight: Param<Tensor<2>>,
-    /// `[d_output]`.
+    /// Bias, `[d_output]`.
     pub bias: Option<Param<Tensor<1>>>,
-    /// Divides the weight by its largest singular value.
+    /// Spectral normalisation of the weight.
     pub spectral: Option<SpectralNorm>,
 }
 
 impl LinearConfig {
-    /// The layer on `device`.
+    /// Creates the layer on `device`.
     pub fn init(&self, device: &Device) -> Linear {
         let (i, o) = (self.d_input, self.d_output);
         Linear {
             weight: self.initializer.param([i, o], i, o, device),
             bias: self.bias.then(|| self.initializer.param([o], i, o, device)),
-            // The largest singular value of the transpose is the same.
+            // The transpose has the same largest singular value.
             spectral: self.spectral.then(|| SpectralNorm::new(i, device)),
         }
     }
 }
 
 impl Linear {
+    /// Applies the layer.
+    ///
     /// # Shapes
     /// - x: `[..., d_input]`
     /// - output: `[..., d_output]`

@@ -1,8 +1,9 @@
-//! The layers that all families share.
+//! The layers that all model families share.
 //!
-//! Names, fields and shapes are burn-nn's, so that burn's weight adapters know them. Two things are
-//! ours: initial weights are drawn on the host (see [`InitWeights`](crate::rng::InitWeights)), and
-//! every forward goes through one line here, so a faster kernel changes one file and no model.
+//! Names, fields and shapes are those of burn-nn, so that burn's weight adapters recognise them.
+//! Two things differ: initial weights are drawn on the host (see
+//! [`InitWeights`](crate::rng::InitWeights)), and the forward passes call [`ops`](crate::ops), so
+//! that faster kernels need no change of a model.
 
 mod attention;
 mod conv;

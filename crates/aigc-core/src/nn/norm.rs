@@ -13,26 +13,26 @@ use burn::{
 pub struct BatchNormConfig {
     /// Number of channels.
     pub num_features: usize,
-    /// Added to the variance.
+    /// Added to the variance for numerical stability.
     #[config(default = 1e-5)]
     pub epsilon: f64,
-    /// Weight of the newest batch in the running statistics.
+    /// Weight of the current batch in the running statistics.
     #[config(default = 0.1)]
     pub momentum: f64,
 }
 
 /// Batch normalisation (Ioffe and Szegedy 2015, <https://arxiv.org/abs/1502.03167>).
 ///
-/// On an autodiff device, and not frozen, it normalises by the batch and updates its running
-/// statistics; elsewhere it normalises by those. The running variance is the unbiased one, as in
-/// PyTorch (burn-nn's is biased).
+/// On an autodiff device, unless frozen, the layer normalises with the statistics of the batch and
+/// updates the running statistics; otherwise it normalises with the running statistics. The running
+/// variance is unbiased, as in PyTorch (burn-nn's is biased).
 #[derive(Module, Debug)]
 pub struct BatchNorm {
     /// Scale, `[channels]`.
     pub gamma: Param<Tensor<1>>,
     /// Shift, `[channels]`.
     pub beta: Param<Tensor<1>>,
-    /// Cleared by freezing.
+    /// Training flag; freezing the layer clears it.
     pub training: Param<Flag>,
     /// Running mean, `[channels]`.
     pub running_mean: RunningState<Tensor<1>>,
@@ -43,7 +43,7 @@ pub struct BatchNorm {
 }
 
 impl BatchNormConfig {
-    /// The layer on `device`.
+    /// Creates the layer on `device`.
     pub fn init(&self, device: &Device) -> BatchNorm {
         let n = self.num_features;
         BatchNorm {
@@ -59,6 +59,8 @@ impl BatchNormConfig {
 }
 
 impl BatchNorm {
+    /// Applies the layer.
+    ///
     /// # Shapes
     /// - x and output: `[batch, channels, ...]`
     ///
@@ -99,10 +101,10 @@ impl BatchNorm {
 pub struct LayerNormConfig {
     /// Size of the last axis.
     pub d_model: usize,
-    /// Whether a shift is added.
+    /// Whether a shift (beta) is added.
     #[config(default = true)]
     pub bias: bool,
-    /// Added to the variance.
+    /// Added to the variance for numerical stability.
     #[config(default = 1e-5)]
     pub epsilon: f64,
 }
@@ -118,7 +120,7 @@ pub struct LayerNorm {
 }
 
 impl LayerNormConfig {
-    /// The layer on `device`.
+    /// Creates the layer on `device`.
     pub fn init(&self, device: &Device) -> LayerNorm {
         let n = self.d_model;
         LayerNorm {
@@ -132,6 +134,8 @@ impl LayerNormConfig {
 }
 
 impl LayerNorm {
+    /// Applies the layer.
+    ///
     /// # Shapes
     /// - x and output: `[..., d_model]`
     ///
@@ -154,7 +158,7 @@ pub struct GroupNormConfig {
     pub num_groups: usize,
     /// Number of channels.
     pub num_channels: usize,
-    /// Added to the variance.
+    /// Added to the variance for numerical stability.
     #[config(default = 1e-5)]
     pub epsilon: f64,
 }
@@ -171,15 +175,15 @@ pub struct GroupNorm {
 }
 
 impl GroupNormConfig {
-    /// The layer on `device`.
+    /// Creates the layer on `device`.
     ///
     /// # Panics
-    /// If the groups do not divide the channels.
+    /// If `num_groups` does not divide the channels.
     pub fn init(&self, device: &Device) -> GroupNorm {
         let n = self.num_channels;
         assert!(
             self.num_groups > 0 && n.is_multiple_of(self.num_groups),
-            "{} groups of {n} channels",
+            "{} groups do not divide {n} channels",
             self.num_groups
         );
         GroupNorm {
@@ -192,6 +196,8 @@ impl GroupNormConfig {
 }
 
 impl GroupNorm {
+    /// Applies the layer.
+    ///
     /// # Shapes
     /// - x and output: `[batch, channels, ...]`
     ///
@@ -223,7 +229,7 @@ mod tests {
     use super::*;
     use crate::rng::{InitWeights, Rng};
 
-    /// Mean and biased variance of what stands at `index`, by hand.
+    /// Mean and biased variance in `f64`.
     fn moments(values: &[f32]) -> (f64, f64) {
         let n = values.len() as f64;
         let mean = values.iter().map(|v| *v as f64).sum::<f64>() / n;
@@ -242,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn group_and_layer_norm_leave_mean_zero_and_variance_one() {
+    fn group_and_layer_norm_standardise() {
         let device = Device::flex();
         let x: Tensor<4> = Rng::new(1).normal([2, 6, 5, 5], &device) * 3.0 + 2.0;
         for group in values(
@@ -271,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn batch_norm_keeps_pytorch_running_statistics() {
+    fn batch_norm_running_statistics_match_pytorch() {
         let device = Device::flex().autodiff();
         let norm = BatchNormConfig::new(1).init(&device).init_weights(0);
         norm.forward(Tensor::<2>::from_floats([[1.0], [3.0]], &device));

@@ -1,4 +1,4 @@
-//! A weight of few bits.
+//! Quantised weights.
 
 use crate::ops::{self, Quantization};
 use burn::{
@@ -6,16 +6,16 @@ use burn::{
     tensor::{DType, Int, Tensor, TensorData},
 };
 
-/// A matrix of which few bits of every number are kept, in rows; a fourth or an eighth of the
-/// memory, which is as much of the time where a model says one token after the other.
+/// A weight matrix, block-quantised to 8 or 4 bits. It takes about a quarter or an eighth of the
+/// memory, and as much less time in autoregressive decoding, which is bound by reading the weights.
 ///
-/// It is not trained, but gradients flow through it. Devices without eight-bit numbers (WGPU) hold
-/// 32 bits for each byte.
+/// The weight is not trainable, but gradients flow through it to the input. Devices without 8-bit
+/// integers (WGPU) store 32 bits for each byte.
 #[derive(Module, Debug)]
 pub struct QuantizedWeight {
-    /// Whole numbers, `[rows, quantization.bytes(width)]`.
+    /// Packed integers, `[rows, quantization.packed_len(width)]`.
     pub values: Param<Tensor<2, Int>>,
-    /// What they are multiplied by, `[rows, ⌈width / BLOCK⌉]`.
+    /// Block scales, `[rows, ⌈width / BLOCK_SIZE⌉]`.
     pub scales: Param<Tensor<2>>,
     width: usize,
     #[module(skip)]
@@ -23,7 +23,7 @@ pub struct QuantizedWeight {
 }
 
 impl QuantizedWeight {
-    /// Packs `weight`, `[rows, width]`.
+    /// Quantises `weight`, `[rows, width]`.
     pub fn new(weight: Tensor<2>, quantization: Quantization) -> Self {
         let ([rows, width], device) = (weight.dims(), weight.device().without_autodiff());
         let weight: Vec<f32> = weight
@@ -34,7 +34,7 @@ impl QuantizedWeight {
         let values = TensorData::new(values, [rows, quantization.packed_len(width)]);
         let scales = TensorData::new(scales, [rows, width.div_ceil(Quantization::BLOCK_SIZE)]);
         let scales = Param::initialized(ParamId::new(), Tensor::from_data(scales, &device));
-        // WGSL knows no bytes.
+        // WGSL has no 8-bit integers.
         let dtype = if device.supports_dtype(DType::I8) {
             DType::I8
         } else {
@@ -48,7 +48,7 @@ impl QuantizedWeight {
         }
     }
 
-    /// The numbers again, `[rows, width]`.
+    /// The weight as floats, `[rows, width]`.
     pub fn dequantize(&self) -> Tensor<2> {
         ops::dequantize(
             self.values.val(),
@@ -58,7 +58,7 @@ impl QuantizedWeight {
         )
     }
 
-    /// `x·Wᵀ (+ b)`.
+    /// Linear layer with this weight, `x·Wᵀ (+ b)`.
     ///
     /// # Shapes
     /// - x: `[…, width]`, bias: `[rows]`
@@ -76,14 +76,14 @@ impl QuantizedWeight {
         )
     }
 
-    /// Rows by number.
+    /// Embedding lookup with this weight.
     ///
     /// # Shapes
     /// - indices: `[batch, n]`
     /// - output: `[batch, n, width]`
     ///
     /// # Panics
-    /// If there is no such row.
+    /// If an index is out of range.
     pub fn embedding(&self, indices: Tensor<2, Int>) -> Tensor<3> {
         let [batch, n] = indices.dims();
         let indices = indices.reshape([batch * n]);

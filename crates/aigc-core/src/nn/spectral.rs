@@ -7,22 +7,22 @@ use burn::{
 };
 
 /// Divides a weight by its largest singular value (Miyato et al. 2018,
-/// <https://arxiv.org/abs/1802.05957>), read as a matrix of outputs × everything else.
+/// <https://arxiv.org/abs/1802.05957>). The weight is read as a matrix outputs × other axes.
 ///
 /// The singular value is estimated by one step of power iteration per forward pass on an autodiff
-/// device; the estimate's direction `u` is part of the model's weights, so a resumed run goes on
+/// device. The vector `u` of the iteration is part of the model's state, so a resumed run continues
 /// with it.
 ///
-/// burn's reparameterisation hook would compute the effective weight whenever anything reads the
-/// parameter (saving, averaging, counting); here only a layer's forward pass does.
+/// burn's reparameterisation hook is not used: it would compute the effective weight whenever the
+/// parameter is read (saving, averaging, counting), instead of only in a layer's forward pass.
 #[derive(Module, Debug)]
 pub struct SpectralNorm {
-    /// Estimate of the first left singular vector, `[outputs]`, of length 1.
+    /// Estimate of the first left singular vector, `[outputs]`, normalised.
     pub u: RunningState<Tensor<1>>,
 }
 
 impl SpectralNorm {
-    /// For a weight of so many outputs.
+    /// Creates the state for a weight with `outputs` outputs.
     pub fn new(outputs: usize, device: &Device) -> Self {
         let u = Rng::stream(0, "spectral", outputs as u64).normal([outputs], device);
         Self {
@@ -30,13 +30,13 @@ impl SpectralNorm {
         }
     }
 
-    /// `weight / σ(weight)`, where `u` and `v` in `σ = uᵀ·W·v` are constants to autodiff.
+    /// `weight / σ(weight)` with `σ = uᵀ·W·v`, where `u` and `v` are constants for autodiff.
     ///
     /// # Shapes
     /// - weight and output: `[outputs, …]`
     ///
     /// # Panics
-    /// If the first axis is not the number of outputs.
+    /// If the first axis does not have the number of outputs.
     pub fn normalize<const D: usize>(&self, weight: Tensor<D>) -> Tensor<D> {
         let outputs = weight.dims()[0];
         let rest = weight.shape().num_elements() / outputs;
@@ -75,9 +75,9 @@ fn unit(x: Tensor<1>) -> Tensor<1> {
 mod tests {
     use super::*;
 
-    /// A matrix whose singular values are known: a rotation, a diagonal, a rotation.
+    /// Uses a matrix with known singular values: rotation · diagonal · rotation.
     #[test]
-    fn the_largest_singular_value_becomes_one() {
+    fn normalize_sets_largest_singular_value_to_one() {
         let device = Device::flex().autodiff();
         let (c, s) = (0.8f32, 0.6f32);
         // [c −s; s c] · diag(3, 0.5) · [c s; −s c]
@@ -95,7 +95,7 @@ mod tests {
             .max()
             .into_scalar::<f32>();
         assert!(got < 1e-5, "{got}");
-        // Without autodiff nothing moves, and the value is the same.
+        // Without autodiff the state is not updated, and the value is the same.
         let u = norm.u.value_sync().into_data();
         let plain = norm.valid();
         let same = plain.normalize(weight.without_autodiff());
@@ -122,7 +122,7 @@ mod tests {
 
     /// d/dW of Σ G∘(W/σ) is (G − ⟨G, W/σ⟩·u·vᵀ) / σ (Miyato et al. 2018, eq. 12).
     #[test]
-    fn the_gradient_goes_through_the_singular_value() {
+    fn normalize_gradient_matches_paper() {
         let device = Device::flex().autodiff();
         let mut rng = Rng::new(3);
         let weight: Tensor<2> = rng.normal([3, 4], &device).require_grad();

@@ -1,4 +1,4 @@
-//! Activations, as data.
+//! Activation functions as configuration values.
 
 use super::activation;
 use burn::tensor::Tensor;
@@ -16,12 +16,12 @@ pub enum Activation {
     Relu,
     /// `x` where positive, `slope·x` elsewhere.
     LeakyRelu(
-        /// Slope of the negative side.
+        /// Slope for negative inputs.
         f64,
     ),
     /// `x·Φ(x)` with the normal distribution function (Hendrycks and Gimpel 2016).
     Gelu,
-    /// [`Gelu`](Self::Gelu)'s approximation by a hyperbolic tangent, which GPT-2 was trained with.
+    /// The tanh approximation of [`Gelu`](Self::Gelu), which GPT-2 uses.
     GeluTanh,
     /// `x·σ(x)`, also called swish.
     Silu,

@@ -1,7 +1,6 @@
-//! The operations, with bodies of burn primitives that are right on every backend.
+//! The trait of the operations, with default implementations that are correct on every backend.
 
-// NdArray and LibTorch are deprecated upstream, and are offered here all the same
-// (docs/architecture.md).
+// NdArray and LibTorch are deprecated upstream, but supported here (docs/architecture.md).
 #![allow(deprecated)]
 
 use super::Activation;
@@ -17,17 +16,17 @@ use burn::{
     },
 };
 
-/// A float tensor that may be missing, in the signature of an operation.
+/// An optional float tensor in the signature of an operation.
 #[derive(Clone, Debug, ExtensionType)]
 pub enum OptionalTensor<B: Backend> {
-    /// It is there.
+    /// The tensor.
     Given(FloatTensor<B>),
-    /// It is not.
+    /// No tensor.
     Missing,
 }
 
 impl<B: Backend> OptionalTensor<B> {
-    /// As an option.
+    /// Converts to an `Option`.
     pub fn into_option(self) -> Option<FloatTensor<B>> {
         match self {
             Self::Given(tensor) => Some(tensor),
@@ -36,14 +35,14 @@ impl<B: Backend> OptionalTensor<B> {
     }
 }
 
-/// What generative models spend their time in, as operations that a backend may do in its own way.
+/// The operations that dominate the time of generative models, which a backend may override.
 ///
-/// Every operation has a default body made of burn's primitives, so
-/// `impl GenerativeOps for MyBackend {}` is a right implementation, and overriding a method makes
-/// it a fast one. Names that end in `_forward` have a handwritten backward pass, which calls the
-/// methods that end in `_grad`, `_grads` or `_sums`; those are not differentiable again.
+/// Every operation has a default implementation from burn's primitives, so
+/// `impl GenerativeOps for MyBackend {}` is correct, and overriding a method makes it fast. Methods
+/// that end in `_forward` have a handwritten backward pass, which calls the methods that end in
+/// `_grad`, `_grads` or `_sums`; these are not differentiable again.
 ///
-/// Shapes are as in [the functions](super) of the same names.
+/// Shapes are those of [the functions](super) of the same names.
 #[backend_extension(
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),
@@ -62,7 +61,7 @@ pub trait GenerativeOps: Backend {
         Self::conv2d(x, weight, bias.into_option(), options)
     }
 
-    /// Gradient of a convolution's input, which is of shape `x`.
+    /// Gradient of a convolution's input, whose shape is `x`.
     fn conv2d_input_grad(
         x: Shape,
         weight: FloatTensor<Self>,
@@ -97,7 +96,7 @@ pub trait GenerativeOps: Backend {
         Self::conv_transpose2d(x, weight, bias.into_option(), options)
     }
 
-    /// Gradient of a transposed convolution's input, which is of shape `x`.
+    /// Gradient of a transposed convolution's input, whose shape is `x`.
     fn conv_transpose2d_input_grad(
         x: Shape,
         weight: FloatTensor<Self>,
@@ -123,7 +122,7 @@ pub trait GenerativeOps: Backend {
         primitives::channel_sums::<Self>(grad)
     }
 
-    /// Affine map.
+    /// Linear layer.
     fn linear_forward(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -132,27 +131,27 @@ pub trait GenerativeOps: Backend {
         Self::linear(x, weight, bias.into_option())
     }
 
-    /// Gradient of an affine map's input.
+    /// Gradient of a linear layer's input.
     fn linear_input_grad(weight: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
         Self::linear_x_backward(weight, grad)
     }
 
-    /// Gradient of an affine map's weight.
+    /// Gradient of a linear layer's weight.
     fn linear_weight_grad(x: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
         Self::linear_weight_backward(x, grad)
     }
 
-    /// Gradient of an affine map's bias.
+    /// Gradient of a linear layer's bias.
     fn linear_bias_grad(grad: FloatTensor<Self>) -> FloatTensor<Self> {
         Self::linear_bias_backward(grad)
     }
 
-    /// Activation.
+    /// Activation function of every element.
     fn activation_forward(x: FloatTensor<Self>, activation: Activation) -> FloatTensor<Self> {
         primitives::activation::<Self>(x, activation)
     }
 
-    /// `grad·f′(x)`.
+    /// Gradient of an activation, `grad·f′(x)`.
     fn activation_grad(
         x: FloatTensor<Self>,
         grad: FloatTensor<Self>,
@@ -161,7 +160,7 @@ pub trait GenerativeOps: Backend {
         primitives::activation_grad::<Self>(x, grad, activation)
     }
 
-    /// Group normalisation and activation: the result, and mean and biased variance
+    /// Group normalisation and activation. Returns the result, and the mean and biased variance
     /// `[batch, groups]`.
     fn group_norm_forward(
         x: FloatTensor<Self>,
@@ -174,7 +173,7 @@ pub trait GenerativeOps: Backend {
         primitives::group_norm::<Self>(x, gamma, beta, groups, epsilon, activation)
     }
 
-    /// Gradients of `x`, gamma and beta.
+    /// Gradients with respect to `x`, gamma and beta.
     #[allow(clippy::too_many_arguments)]
     fn group_norm_grads(
         x: FloatTensor<Self>,
@@ -192,8 +191,8 @@ pub trait GenerativeOps: Backend {
         )
     }
 
-    /// Batch normalisation by the batch's statistics and activation: the result, and mean and
-    /// biased variance `[channels]`.
+    /// Batch normalisation with the batch's statistics, and activation. Returns the result, and the
+    /// mean and biased variance `[channels]`.
     fn batch_norm_forward(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
@@ -204,7 +203,7 @@ pub trait GenerativeOps: Backend {
         primitives::batch_norm::<Self>(x, gamma, beta, epsilon, activation)
     }
 
-    /// Gradients of `x`, gamma and beta.
+    /// Gradients with respect to `x`, gamma and beta.
     #[allow(clippy::too_many_arguments)]
     fn batch_norm_grads(
         x: FloatTensor<Self>,
@@ -219,7 +218,8 @@ pub trait GenerativeOps: Backend {
         primitives::batch_norm_grads::<Self>(x, gamma, beta, mean, var, grad, epsilon, activation)
     }
 
-    /// Layer normalisation over the last axis: the result, and mean and biased variance, `[rows]`.
+    /// Layer normalisation over the last axis. Returns the result, and the mean and biased variance
+    /// `[rows]`.
     fn layer_norm_forward(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
@@ -229,7 +229,7 @@ pub trait GenerativeOps: Backend {
         primitives::layer_norm::<Self>(x, gamma, beta.into_option(), epsilon)
     }
 
-    /// Gradients of `x`, gamma and beta.
+    /// Gradients with respect to `x`, gamma and beta.
     fn layer_norm_grads(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
@@ -287,12 +287,12 @@ pub trait GenerativeOps: Backend {
         primitives::self_attention_grad::<Self>(qkv, output, log_sums, grad, heads, causal)
     }
 
-    /// Rows of `weight`.
+    /// Embedding lookup: selects rows of `weight`.
     fn embedding_forward(weight: FloatTensor<Self>, indices: IntTensor<Self>) -> FloatTensor<Self> {
         Self::embedding(weight, indices)
     }
 
-    /// Affine map with a packed weight, which nothing is differentiated through.
+    /// Linear layer with a quantised weight; not differentiable.
     fn quantized_linear(
         x: FloatTensor<Self>,
         values: IntTensor<Self>,
@@ -303,7 +303,7 @@ pub trait GenerativeOps: Backend {
         primitives::quantized_linear::<Self>(x, values, scales, bias.into_option(), quantization)
     }
 
-    /// The numbers of a packed weight, `width` in a row.
+    /// A quantised weight as floats, in rows of `width`.
     fn dequantize(
         values: IntTensor<Self>,
         scales: FloatTensor<Self>,
@@ -313,7 +313,7 @@ pub trait GenerativeOps: Backend {
         primitives::dequantize::<Self>(values, scales, width, quantization)
     }
 
-    /// Gradient of the `rows` rows.
+    /// Gradient of an embedding table of `rows` rows.
     fn embedding_grad(
         grad: FloatTensor<Self>,
         indices: IntTensor<Self>,
@@ -322,17 +322,17 @@ pub trait GenerativeOps: Backend {
         primitives::embedding_grad::<Self>(grad, indices, rows)
     }
 
-    /// Every pixel `factor` times in both directions.
+    /// Nearest-neighbour upsampling: repeats every pixel `factor` times in both directions.
     fn upsample_nearest2d_forward(x: FloatTensor<Self>, factor: usize) -> FloatTensor<Self> {
         primitives::upsample_nearest2d::<Self>(x, factor)
     }
 
-    /// Sum over every block of `factor` × `factor` pixels.
+    /// Gradient of the upsampling: sums of blocks of `factor` × `factor` pixels.
     fn upsample_nearest2d_grad(grad: FloatTensor<Self>, factor: usize) -> FloatTensor<Self> {
         primitives::upsample_nearest2d_grad::<Self>(grad, factor)
     }
 
-    /// `−ln softmax(logits)[target]` of every row.
+    /// Cross-entropy of every row, `−ln softmax(logits)[target]`.
     fn cross_entropy_forward(
         logits: FloatTensor<Self>,
         targets: IntTensor<Self>,
@@ -340,7 +340,7 @@ pub trait GenerativeOps: Backend {
         primitives::cross_entropy::<Self>(logits, targets)
     }
 
-    /// `grad·(softmax(logits) − one_hot(target))` of every row.
+    /// Gradient of the cross-entropy, `grad·(softmax(logits) − one_hot(target))` of every row.
     fn cross_entropy_grad(
         logits: FloatTensor<Self>,
         targets: IntTensor<Self>,
@@ -349,7 +349,7 @@ pub trait GenerativeOps: Backend {
         primitives::cross_entropy_grad::<Self>(logits, targets, grad)
     }
 
-    /// `Σ softplus(l) − t·l` over every row.
+    /// Binary cross-entropy of every row, `Σ softplus(l) − t·l`.
     fn binary_cross_entropy_forward(
         logits: FloatTensor<Self>,
         targets: FloatTensor<Self>,
@@ -357,7 +357,7 @@ pub trait GenerativeOps: Backend {
         primitives::binary_cross_entropy::<Self>(logits, targets)
     }
 
-    /// `grad·(σ(l) − t)` of every row.
+    /// Gradient of the binary cross-entropy, `grad·(σ(l) − t)` of every row.
     fn binary_cross_entropy_grad(
         logits: FloatTensor<Self>,
         targets: FloatTensor<Self>,
@@ -366,7 +366,7 @@ pub trait GenerativeOps: Backend {
         primitives::binary_cross_entropy_grad::<Self>(logits, targets, grad)
     }
 
-    /// One step of Adam: parameter and both moments afterwards.
+    /// One Adam step. Returns the updated parameter and moments.
     fn adam_step(
         param: FloatTensor<Self>,
         grad: FloatTensor<Self>,

@@ -1,4 +1,4 @@
-//! [`GenerativeOps`] for the CPU: `f32` goes to the kernels in `aigc-kernels`, anything else to the
+//! [`GenerativeOps`] for the CPU: `f32` tensors use the kernels of `aigc-kernels`, all others the
 //! primitives.
 
 use super::{
@@ -30,13 +30,13 @@ use burn::{
 
 type Three = (FlexTensor, FlexTensor, FlexTensor);
 
-/// Whether every tensor holds `f32`.
+/// Whether all tensors are `f32`.
 fn all_f32(tensors: &[&FlexTensor]) -> bool {
     tensors.iter().all(|tensor| tensor.dtype() == DType::F32)
 }
 
-/// `x` with its numbers in order.
-fn ordered(x: FlexTensor) -> FlexTensor {
+/// `x` as a contiguous tensor.
+fn contiguous(x: FlexTensor) -> FlexTensor {
     if x.is_contiguous() {
         x
     } else {
@@ -44,31 +44,32 @@ fn ordered(x: FlexTensor) -> FlexTensor {
     }
 }
 
-/// Whether an optional tensor, if it is there, holds `f32`.
-fn may_be_f32(tensor: &OptionalTensor<Flex>) -> bool {
+/// Whether an optional tensor is `f32` or missing.
+fn is_f32_or_missing(tensor: &OptionalTensor<Flex>) -> bool {
     match tensor {
         OptionalTensor::Given(tensor) => tensor.dtype() == DType::F32,
         OptionalTensor::Missing => true,
     }
 }
 
-/// An optional tensor, in order.
+/// An optional tensor as a contiguous one.
 fn given(tensor: OptionalTensor<Flex>) -> Option<FlexTensor> {
-    tensor.into_option().map(ordered)
+    tensor.into_option().map(contiguous)
 }
 
-/// The numbers of an [`ordered`] tensor.
+/// The elements of a [`contiguous`] `f32` tensor.
 fn slice(x: &FlexTensor) -> &[f32] {
-    x.as_slice().unwrap_or_else(|| unreachable!("ordered f32"))
+    x.as_slice()
+        .unwrap_or_else(|| unreachable!("a contiguous f32 tensor"))
 }
 
-/// `values` as a tensor.
+/// A tensor of `values`.
 fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
     let shape = shape.into();
     assert_eq!(
         values.len(),
         shape.num_elements(),
-        "numbers of a result of shape {shape:?}"
+        "number of elements of a result of shape {shape:?}"
     );
     FlexTensor::new(
         Bytes::from_elems(values),
@@ -81,8 +82,8 @@ fn dims<const N: usize>(x: &FlexTensor) -> [usize; N] {
     x.shape().dims()
 }
 
-/// `[batch, channels, …]` as `[batch, channels, rest]`.
-fn channelled(x: &FlexTensor) -> [usize; 3] {
+/// The shape of `[batch, channels, …]` as `[batch, channels, rest]`.
+fn channel_dims(x: &FlexTensor) -> [usize; 3] {
     let shape = x.shape();
     [
         shape[0],
@@ -94,14 +95,14 @@ fn channelled(x: &FlexTensor) -> [usize; 3] {
     ]
 }
 
-/// `[…, d]` as `[rows, d]`.
-fn rowed(x: &FlexTensor) -> [usize; 2] {
+/// The shape of `[…, d]` as `[rows, d]`.
+fn row_dims(x: &FlexTensor) -> [usize; 2] {
     let shape = x.shape();
     let (rows, d) = (0..shape.num_dims() - 1, shape[shape.num_dims() - 1]);
     [rows.map(|axis| shape[axis]).product(), d]
 }
 
-/// Sizes of a convolution from `x` to `y`, if the kernels do it: without groups, and of something.
+/// Sizes of a convolution from `x` to `y`, if the kernels support it: one group, and no empty axis.
 fn sizes(
     x: [usize; 4],
     y: [usize; 4],
@@ -124,7 +125,7 @@ fn sizes(
     })
 }
 
-/// Shape of a convolution's output, or `None` where the kernel is larger than the padded input.
+/// Shape of a convolution's output; `None` if the kernel is larger than the padded input.
 fn conv_output(x: [usize; 4], weight: [usize; 4], options: &ConvOptions<2>) -> Option<[usize; 4]> {
     let side = |axis: usize| {
         let (begin, end) = options.padding[axis];
@@ -134,7 +135,7 @@ fn conv_output(x: [usize; 4], weight: [usize; 4], options: &ConvOptions<2>) -> O
     Some([x[0], weight[0], side(0)?, side(1)?])
 }
 
-/// The convolution that a transposed one is the transpose of.
+/// The options of the convolution whose transpose is computed.
 fn mirrored(options: &ConvTransposeOptions<2>) -> ConvOptions<2> {
     ConvOptions::new(
         options.stride,
@@ -144,6 +145,7 @@ fn mirrored(options: &ConvTransposeOptions<2>) -> ConvOptions<2> {
     )
 }
 
+/// Shape of a transposed convolution's output; `None` if an axis is empty.
 fn transposed_output(
     x: [usize; 4],
     weight: [usize; 4],
@@ -167,7 +169,7 @@ impl GenerativeOps for Flex {
         options: ConvOptions<2>,
     ) -> FlexTensor {
         let _timer = timer("conv2d_forward");
-        let fast = (all_f32(&[&x, &weight]) && may_be_f32(&bias)).then(|| {
+        let fast = (all_f32(&[&x, &weight]) && is_f32_or_missing(&bias)).then(|| {
             let (x, weight) = (dims(&x), dims(&weight));
             let output = conv_output(x, weight, &options)?;
             Some((sizes(x, output, weight, &options)?, output))
@@ -175,7 +177,7 @@ impl GenerativeOps for Flex {
         let Some((sizes, output)) = fast.flatten() else {
             return Flex::conv2d(x, weight, bias.into_option(), options);
         };
-        let (x, weight, bias) = (ordered(x), ordered(weight), given(bias));
+        let (x, weight, bias) = (contiguous(x), contiguous(weight), given(bias));
         tensor(
             conv2d(slice(&x), slice(&weight), bias.as_ref().map(slice), sizes),
             output,
@@ -195,7 +197,7 @@ impl GenerativeOps for Flex {
             let x = primitives::of_shape::<Flex>(x, &grad);
             return Flex::conv2d_x_backward(x, weight, grad, options);
         };
-        let (weight, grad) = (ordered(weight), ordered(grad));
+        let (weight, grad) = (contiguous(weight), contiguous(grad));
         tensor(
             conv2d_transposed(slice(&grad), slice(&weight), None, sizes),
             x,
@@ -214,7 +216,7 @@ impl GenerativeOps for Flex {
         let Some(sizes) = fast.flatten() else {
             return Flex::conv2d_weight_backward(x, weight, grad, options);
         };
-        let (x, grad) = (ordered(x), ordered(grad));
+        let (x, grad) = (contiguous(x), contiguous(grad));
         tensor(
             conv2d_weight_grad(slice(&x), slice(&grad), sizes),
             weight.shape(),
@@ -228,7 +230,7 @@ impl GenerativeOps for Flex {
         options: ConvTransposeOptions<2>,
     ) -> FlexTensor {
         let _timer = timer("conv_transpose2d_forward");
-        let fast = (all_f32(&[&x, &weight]) && may_be_f32(&bias)).then(|| {
+        let fast = (all_f32(&[&x, &weight]) && is_f32_or_missing(&bias)).then(|| {
             let (x, weight) = (dims(&x), dims(&weight));
             let output = transposed_output(x, weight, &options)?;
             Some((sizes(output, x, weight, &mirrored(&options))?, output))
@@ -236,7 +238,7 @@ impl GenerativeOps for Flex {
         let Some((sizes, output)) = fast.flatten() else {
             return Flex::conv_transpose2d(x, weight, bias.into_option(), options);
         };
-        let (x, weight, bias) = (ordered(x), ordered(weight), given(bias));
+        let (x, weight, bias) = (contiguous(x), contiguous(weight), given(bias));
         tensor(
             conv2d_transposed(slice(&x), slice(&weight), bias.as_ref().map(slice), sizes),
             output,
@@ -255,7 +257,7 @@ impl GenerativeOps for Flex {
         let Some(sizes) = fast.flatten() else {
             return Flex::conv_transpose2d_x_backward(weight, grad, options);
         };
-        let (weight, grad) = (ordered(weight), ordered(grad));
+        let (weight, grad) = (contiguous(weight), contiguous(grad));
         tensor(conv2d(slice(&grad), slice(&weight), None, sizes), x)
     }
 
@@ -271,7 +273,7 @@ impl GenerativeOps for Flex {
         let Some(sizes) = fast.flatten() else {
             return Flex::conv_transpose2d_weight_backward(x, weight, grad, options);
         };
-        let (x, grad) = (ordered(x), ordered(grad));
+        let (x, grad) = (contiguous(x), contiguous(grad));
         tensor(
             conv2d_weight_grad(slice(&grad), slice(&x), sizes),
             weight.shape(),
@@ -283,20 +285,19 @@ impl GenerativeOps for Flex {
         if !all_f32(&[&grad]) {
             return primitives::channel_sums::<Flex>(grad);
         }
-        let grad = ordered(grad);
-        let shape = channelled(&grad);
+        let grad = contiguous(grad);
+        let shape = channel_dims(&grad);
         tensor(norm::channel_sums(slice(&grad), shape), [shape[1]])
     }
 
     fn linear_forward(x: FlexTensor, weight: FlexTensor, bias: OptionalTensor<Flex>) -> FlexTensor {
         let _timer = timer("linear_forward");
-        if !all_f32(&[&x, &weight]) || !may_be_f32(&bias) {
+        if !all_f32(&[&x, &weight]) || !is_f32_or_missing(&bias) {
             return Flex::linear(x, weight, bias.into_option());
         }
-        // A transposed weight, such as a table of tokens that scores them too, is read where it
-        // lies.
-        let (x, weight, bias) = (ordered(x), forwards(weight), given(bias));
-        let ([m, k], [_, n]) = (rowed(&x), dims(&weight));
+        // A transposed weight, such as a tied embedding table, is read in place.
+        let (x, weight, bias) = (contiguous(x), forward_strided(weight), given(bias));
+        let ([m, k], [_, n]) = (row_dims(&x), dims(&weight));
         let (a, b) = (Matrix::rows(slice(&x), k), matrix(&weight));
         tensor(
             multiply([m, n, k], a, b, bias.as_ref().map(slice)),
@@ -309,8 +310,8 @@ impl GenerativeOps for Flex {
         if !all_f32(&[&grad, &weight]) {
             return Flex::linear_x_backward(weight, grad);
         }
-        let (weight, grad) = (forwards(weight), ordered(grad));
-        let ([m, k], [n, _]) = (rowed(&grad), dims(&weight));
+        let (weight, grad) = (forward_strided(weight), contiguous(grad));
+        let ([m, k], [n, _]) = (row_dims(&grad), dims(&weight));
         let (a, b) = (Matrix::rows(slice(&grad), k), matrix(&weight).t());
         tensor(multiply([m, n, k], a, b, None), with_last(grad.shape(), n))
     }
@@ -320,8 +321,8 @@ impl GenerativeOps for Flex {
         if !all_f32(&[&x, &grad]) {
             return Flex::linear_weight_backward(x, grad);
         }
-        let (x, grad) = (ordered(x), ordered(grad));
-        let ([k, m], [_, n]) = (rowed(&x), rowed(&grad));
+        let (x, grad) = (contiguous(x), contiguous(grad));
+        let ([k, m], [_, n]) = (row_dims(&x), row_dims(&grad));
         let (a, b) = (
             Matrix::rows(slice(&x), m).t(),
             Matrix::rows(slice(&grad), n),
@@ -334,8 +335,8 @@ impl GenerativeOps for Flex {
         if !all_f32(&[&grad]) {
             return Flex::linear_bias_backward(grad);
         }
-        let grad = ordered(grad);
-        let [_, n] = rowed(&grad);
+        let grad = contiguous(grad);
+        let [_, n] = row_dims(&grad);
         tensor(column_sums(slice(&grad), n), [n])
     }
 
@@ -344,7 +345,7 @@ impl GenerativeOps for Flex {
         if !all_f32(&[&x]) {
             return primitives::activation::<Flex>(x, activation);
         }
-        let x = ordered(x);
+        let x = contiguous(x);
         tensor(activate(slice(&x), activation.into()), x.shape())
     }
 
@@ -353,7 +354,7 @@ impl GenerativeOps for Flex {
         if !all_f32(&[&x, &grad]) {
             return primitives::activation_grad::<Flex>(x, grad, activation);
         }
-        let (x, grad) = (ordered(x), ordered(grad));
+        let (x, grad) = (contiguous(x), contiguous(grad));
         tensor(
             activate_grad(slice(&x), slice(&grad), activation.into()),
             x.shape(),
@@ -372,8 +373,8 @@ impl GenerativeOps for Flex {
         if !all_f32(&[&x, &gamma, &beta]) || x.shape().num_elements() == 0 {
             return primitives::group_norm::<Flex>(x, gamma, beta, groups, epsilon, activation);
         }
-        let (x, gamma, beta) = (ordered(x), ordered(gamma), ordered(beta));
-        let shape = channelled(&x);
+        let (x, gamma, beta) = (contiguous(x), contiguous(gamma), contiguous(beta));
+        let shape = channel_dims(&x);
         let units = Units::groups(shape, groups);
         let (y, mean, var) = norm::norm(
             slice(&x),
@@ -408,7 +409,7 @@ impl GenerativeOps for Flex {
                 x, gamma, beta, mean, var, grad, groups, epsilon, activation,
             );
         }
-        let shape = channelled(&x);
+        let shape = channel_dims(&x);
         let units = Units::groups(shape, groups);
         unit_norm_grads(
             [x, gamma, beta, mean, var, grad],
@@ -429,8 +430,8 @@ impl GenerativeOps for Flex {
         if !all_f32(&[&x, &gamma, &beta]) || x.shape().num_elements() == 0 {
             return primitives::batch_norm::<Flex>(x, gamma, beta, epsilon, activation);
         }
-        let (x, gamma, beta) = (ordered(x), ordered(gamma), ordered(beta));
-        let shape = channelled(&x);
+        let (x, gamma, beta) = (contiguous(x), contiguous(gamma), contiguous(beta));
+        let shape = channel_dims(&x);
         let units = Units::Channels { shape };
         let (y, mean, var) = norm::norm(
             slice(&x),
@@ -464,7 +465,7 @@ impl GenerativeOps for Flex {
             );
         }
         let units = Units::Channels {
-            shape: channelled(&x),
+            shape: channel_dims(&x),
         };
         unit_norm_grads(
             [x, gamma, beta, mean, var, grad],
@@ -481,10 +482,10 @@ impl GenerativeOps for Flex {
         epsilon: f64,
     ) -> Three {
         let _timer = timer("layer_norm_forward");
-        if !all_f32(&[&x, &gamma]) || !may_be_f32(&beta) || x.shape().num_elements() == 0 {
+        if !all_f32(&[&x, &gamma]) || !is_f32_or_missing(&beta) || x.shape().num_elements() == 0 {
             return primitives::layer_norm::<Flex>(x, gamma, beta.into_option(), epsilon);
         }
-        let (x, gamma, beta) = (ordered(x), ordered(gamma), given(beta));
+        let (x, gamma, beta) = (contiguous(x), contiguous(gamma), given(beta));
         let (y, mean, var) = norm::layer_norm(
             slice(&x),
             slice(&gamma),
@@ -507,7 +508,7 @@ impl GenerativeOps for Flex {
         if !all_f32(&[&x, &gamma, &grad]) || x.shape().num_elements() == 0 {
             return primitives::layer_norm_grads::<Flex>(x, gamma, mean, var, grad, epsilon);
         }
-        let [x, gamma, mean, var, grad] = [x, gamma, mean, var, grad].map(ordered);
+        let [x, gamma, mean, var, grad] = [x, gamma, mean, var, grad].map(contiguous);
         let (dx, dgamma, dbeta) = norm::layer_norm_grads(
             slice(&x),
             slice(&gamma),
@@ -533,7 +534,7 @@ impl GenerativeOps for Flex {
         let Some(sizes) = attention_sizes(&q, &k, &v, causal) else {
             return primitives::attention::<Flex>(q, k, v, causal);
         };
-        let [q, k, v] = [q, k, v].map(forwards);
+        let [q, k, v] = [q, k, v].map(forward_strided);
         let (output, log_sums) = attention::attention(heads(&q), heads(&k), heads(&v), sizes);
         (
             turned(output, sizes, sizes.queries),
@@ -556,8 +557,8 @@ impl GenerativeOps for Flex {
         let Some(sizes) = sizes else {
             return primitives::attention_grads::<Flex>(q, k, v, output, log_sums, grad, causal);
         };
-        let [q, k, v, output, grad] = [q, k, v, output, grad].map(forwards);
-        let log_sums = ordered(log_sums);
+        let [q, k, v, output, grad] = [q, k, v, output, grad].map(forward_strided);
+        let log_sums = contiguous(log_sums);
         let lens = [sizes.queries, sizes.keys, sizes.keys];
         let mut grads = lens.map(|tokens| vec![0.0; sizes.batch * tokens * sizes.heads * sizes.d]);
         attention::attention_grads(
@@ -588,7 +589,7 @@ impl GenerativeOps for Flex {
         let Some(sizes) = self_attention_sizes(&qkv, heads, causal) else {
             return primitives::self_attention::<Flex>(qkv, heads, causal);
         };
-        let qkv = ordered(qkv);
+        let qkv = contiguous(qkv);
         let [q, k, v] = attention::side_by_side(slice(&qkv), sizes);
         let (output, log_sums) = attention::attention(q, k, v, sizes);
         let output = tensor(output, [sizes.batch, sizes.queries, heads * sizes.d]);
@@ -614,7 +615,7 @@ impl GenerativeOps for Flex {
                 qkv, output, log_sums, grad, heads, causal,
             );
         };
-        let [qkv, output, log_sums, grad] = [qkv, output, log_sums, grad].map(ordered);
+        let [qkv, output, log_sums, grad] = [qkv, output, log_sums, grad].map(contiguous);
         let dqkv = attention::self_attention_grad(
             slice(&qkv),
             slice(&output),
@@ -631,7 +632,7 @@ impl GenerativeOps for Flex {
         let (false, Some(places)) = (!all_f32(&[&weight]), places) else {
             return Flex::embedding(weight, indices);
         };
-        let weight = ordered(weight);
+        let weight = contiguous(weight);
         let ([_, d], [batch, tokens]) = (dims(&weight), dims(&indices));
         tensor(rows::select(slice(&weight), d, &places), [batch, tokens, d])
     }
@@ -644,10 +645,10 @@ impl GenerativeOps for Flex {
         quantization: Quantization,
     ) -> FlexTensor {
         let _timer = timer("quantized_linear");
-        let ([m, k], n) = (rowed(&x), scales.shape()[0]);
-        let (values, scales, x) = (values.to_contiguous(), ordered(scales), ordered(x));
+        let ([m, k], n) = (row_dims(&x), scales.shape()[0]);
+        let (values, scales, x) = (values.to_contiguous(), contiguous(scales), contiguous(x));
         match packed(&values, &scales, k, quantization) {
-            Some(weight) if all_f32(&[&x]) && may_be_f32(&bias) => {
+            Some(weight) if all_f32(&[&x]) && is_f32_or_missing(&bias) => {
                 let bias = given(bias);
                 let y = multiply_packed([m, n], slice(&x), weight, bias.as_ref().map(slice));
                 tensor(y, with_last(x.shape(), n))
@@ -670,7 +671,7 @@ impl GenerativeOps for Flex {
     ) -> FlexTensor {
         let _timer = timer("dequantize");
         let rows = scales.shape()[0];
-        let (values, scales) = (values.to_contiguous(), ordered(scales));
+        let (values, scales) = (values.to_contiguous(), contiguous(scales));
         match packed(&values, &scales, width, quantization) {
             Some(weight) => tensor(weight.dequantize(0..rows), [rows, width]),
             None => primitives::dequantize::<Flex>(values, scales, width, quantization),
@@ -683,8 +684,8 @@ impl GenerativeOps for Flex {
         let (false, Some(places)) = (!all_f32(&[&grad]), places) else {
             return primitives::embedding_grad::<Flex>(grad, indices, rows);
         };
-        let grad = ordered(grad);
-        let [_, d] = rowed(&grad);
+        let grad = contiguous(grad);
+        let [_, d] = row_dims(&grad);
         tensor(rows::add_up(slice(&grad), d, &places, rows), [rows, d])
     }
 
@@ -694,7 +695,7 @@ impl GenerativeOps for Flex {
         let (false, Some(places)) = (!all_f32(&[&logits]), places) else {
             return primitives::cross_entropy::<Flex>(logits, targets);
         };
-        let logits = ordered(logits);
+        let logits = contiguous(logits);
         let [rows, n] = dims(&logits);
         tensor(loss::cross_entropy(slice(&logits), &places, n), [rows])
     }
@@ -705,8 +706,8 @@ impl GenerativeOps for Flex {
         let (false, Some(places)) = (!all_f32(&[&logits, &grad]), places) else {
             return primitives::cross_entropy_grad::<Flex>(logits, targets, grad);
         };
-        let (logits, grad) = (ordered(logits), ordered(grad));
-        let [_, n] = rowed(&logits);
+        let (logits, grad) = (contiguous(logits), contiguous(grad));
+        let [_, n] = row_dims(&logits);
         tensor(
             loss::cross_entropy_grad(slice(&logits), &places, slice(&grad), n),
             logits.shape(),
@@ -718,7 +719,7 @@ impl GenerativeOps for Flex {
         if !all_f32(&[&x]) || factor == 0 {
             return primitives::upsample_nearest2d::<Flex>(x, factor);
         }
-        let x = ordered(x);
+        let x = contiguous(x);
         let [batch, channels, height, width] = dims(&x);
         let y = pixels::repeat(slice(&x), width, factor);
         tensor(y, [batch, channels, height * factor, width * factor])
@@ -729,11 +730,11 @@ impl GenerativeOps for Flex {
         if !all_f32(&[&grad]) || factor == 0 {
             return primitives::upsample_nearest2d_grad::<Flex>(grad, factor);
         }
-        let grad = ordered(grad);
+        let grad = contiguous(grad);
         let [batch, channels, height, width] = dims(&grad);
         assert!(
             height.is_multiple_of(factor) && width.is_multiple_of(factor),
-            "blocks of {factor} in {height}×{width}"
+            "blocks of {factor} × {factor} do not divide maps of {height} × {width}"
         );
         let dx = pixels::sum_blocks(slice(&grad), width, factor);
         tensor(dx, [batch, channels, height / factor, width / factor])
@@ -744,8 +745,8 @@ impl GenerativeOps for Flex {
         if !all_f32(&[&logits, &targets]) || logits.shape().num_elements() == 0 {
             return primitives::binary_cross_entropy::<Flex>(logits, targets);
         }
-        let (logits, targets) = (ordered(logits), ordered(targets));
-        let [rows, n] = rowed(&logits);
+        let (logits, targets) = (contiguous(logits), contiguous(targets));
+        let [rows, n] = row_dims(&logits);
         tensor(
             loss::binary_cross_entropy(slice(&logits), slice(&targets), n),
             [rows],
@@ -761,8 +762,8 @@ impl GenerativeOps for Flex {
         if !all_f32(&[&logits, &targets, &grad]) || logits.shape().num_elements() == 0 {
             return primitives::binary_cross_entropy_grad::<Flex>(logits, targets, grad);
         }
-        let (logits, targets, grad) = (ordered(logits), ordered(targets), ordered(grad));
-        let [_, n] = rowed(&logits);
+        let (logits, targets, grad) = (contiguous(logits), contiguous(targets), contiguous(grad));
+        let [_, n] = row_dims(&logits);
         let dl = loss::binary_cross_entropy_grad(slice(&logits), slice(&targets), slice(&grad), n);
         tensor(dl, logits.shape())
     }
@@ -778,7 +779,7 @@ impl GenerativeOps for Flex {
         if !all_f32(&[&param, &grad, &moment_1, &moment_2]) {
             return primitives::adam_step::<Flex>(param, grad, moment_1, moment_2, step);
         }
-        let grad = ordered(grad);
+        let grad = contiguous(grad);
         let [mut param, mut moment_1, mut moment_2] = [param, moment_1, moment_2].map(owned);
         adam(
             param.storage_mut(),
@@ -791,7 +792,7 @@ impl GenerativeOps for Flex {
     }
 }
 
-/// Indices as such, where they are integers that the kernels know and none is negative.
+/// The indices as `usize`, or `None` if their type is not supported or one is negative.
 fn usizes(indices: &FlexTensor) -> Option<Vec<usize>> {
     let indices = indices.to_contiguous();
     match indices.dtype() {
@@ -809,7 +810,7 @@ fn usizes(indices: &FlexTensor) -> Option<Vec<usize>> {
     }
 }
 
-/// A packed weight of tensors in order, if they hold what the kernels read.
+/// A quantised weight from contiguous tensors, if the kernels support their types.
 fn packed<'a>(
     values: &'a FlexTensor,
     scales: &'a FlexTensor,
@@ -826,16 +827,16 @@ fn packed<'a>(
     })
 }
 
-/// `x` itself if it is walked forwards along every axis.
-fn forwards(x: FlexTensor) -> FlexTensor {
-    if x.layout().strides().iter().all(|step| *step >= 0) {
+/// `x` with non-negative strides: itself, or a contiguous copy.
+fn forward_strided(x: FlexTensor) -> FlexTensor {
+    if x.layout().strides().iter().all(|stride| *stride >= 0) {
         x
     } else {
         x.to_contiguous()
     }
 }
 
-/// A `[rows, columns]` tensor of [`forwards`], wherever it lies.
+/// A view of a `[rows, columns]` tensor of [`forward_strided`].
 fn matrix(x: &FlexTensor) -> Matrix<'_> {
     let [row, column] = std::array::from_fn(|axis| x.layout().strides()[axis].unsigned_abs());
     let values: &[f32] = x.storage();
@@ -846,7 +847,7 @@ fn matrix(x: &FlexTensor) -> Matrix<'_> {
     }
 }
 
-/// A `[batch, heads, tokens, d]` tensor of [`forwards`], wherever it lies.
+/// A view of a `[batch, heads, tokens, d]` tensor of [`forward_strided`].
 fn heads(x: &FlexTensor) -> Heads<'_> {
     let steps = std::array::from_fn(|axis| x.layout().strides()[axis].unsigned_abs());
     Heads {
@@ -901,8 +902,8 @@ fn turned(values: Vec<f32>, sizes: AttentionSizes, tokens: usize) -> FlexTensor 
     tensor(values, [sizes.batch, tokens, sizes.heads, sizes.d]).permute(&[0, 2, 1, 3])
 }
 
-/// `x` in order, as the whole of its storage (which is copied on writing if somebody else holds
-/// it).
+/// `x` as a contiguous tensor that spans its whole storage, which is copied on write if it is
+/// shared.
 fn owned(x: FlexTensor) -> FlexTensor {
     let whole = x.is_contiguous() && x.layout().start_offset() == 0;
     match x.as_slice::<f32>() {
@@ -928,7 +929,7 @@ fn unit_norm_grads(
     activation: Activation,
     units: Units,
 ) -> Three {
-    let tensors = tensors.map(ordered);
+    let tensors = tensors.map(contiguous);
     let [x, gamma, beta, mean, var, grad] = tensors.each_ref().map(slice);
     let (dx, dgamma, dbeta) = norm::norm_grads(
         x,

@@ -1,4 +1,4 @@
-//! Handwritten backward passes, the same for every backend.
+//! Handwritten backward passes of [`GenerativeOps`], for burn's autodiff on any backend.
 
 use super::Activation;
 use super::{GenerativeOps, OptionalTensor};
@@ -20,39 +20,40 @@ use burn::{
 };
 use std::fmt::{Debug, Formatter};
 
-/// What the backward pass of one operation gets.
-struct Backpropagated<B: Backend, E, const N: usize> {
-    /// The inputs that it asked to keep.
+/// The arguments of the backward pass of one operation.
+struct BackwardInputs<B: Backend, E, const N: usize> {
+    /// The inputs that were kept.
     inputs: [Option<FloatTensor<B>>; N],
-    /// What the forward pass left.
+    /// Other state of the forward pass.
     extra: E,
     /// Gradient of the output.
     grad: FloatTensor<B>,
-    /// Which inputs want a gradient.
-    wanted: [bool; N],
+    /// Which inputs require a gradient.
+    requires_grad: [bool; N],
 }
 
-impl<B: Backend, E, const N: usize> Backpropagated<B, E, N> {
+impl<B: Backend, E, const N: usize> BackwardInputs<B, E, N> {
     fn input(&mut self, index: usize) -> FloatTensor<B> {
         self.inputs[index]
             .take()
-            .unwrap_or_else(|| unreachable!("an input that was kept"))
+            .unwrap_or_else(|| unreachable!("the rule reads kept inputs, and each once"))
     }
 }
 
-/// From gradient of the output to gradients of the inputs.
-type Rule<B, E, const N: usize> = fn(Backpropagated<B, E, N>) -> [Option<FloatTensor<B>>; N];
+/// Maps the gradient of the output to the gradients of the inputs.
+type Rule<B, E, const N: usize> = fn(BackwardInputs<B, E, N>) -> [Option<FloatTensor<B>>; N];
 
-struct Step<B: Backend, E, const N: usize>(Rule<B, E, N>);
+/// An operation of the autodiff graph.
+struct Operation<B: Backend, E, const N: usize>(Rule<B, E, N>);
 
-impl<B: Backend, E, const N: usize> Debug for Step<B, E, N> {
+impl<B: Backend, E, const N: usize> Debug for Operation<B, E, N> {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Step")
+        f.write_str("Operation")
     }
 }
 
 impl<B: Backend, E: Clone + Send + Debug + 'static, const N: usize> Backward<B, N>
-    for Step<B, E, N>
+    for Operation<B, E, N>
 {
     type State = ([Option<NodeId>; N], E);
 
@@ -66,12 +67,12 @@ impl<B: Backend, E: Clone + Send + Debug + 'static, const N: usize> Backward<B, 
         let (kept, extra) = ops.state;
         let inputs =
             kept.map(|id| id.map(|id| checkpointer.retrieve_node_output::<FloatTensor<B>>(id)));
-        let wanted = ops.parents.each_ref().map(Option::is_some);
-        let computed = (self.0)(Backpropagated {
+        let requires_grad = ops.parents.each_ref().map(Option::is_some);
+        let computed = (self.0)(BackwardInputs {
             inputs,
             extra,
             grad,
-            wanted,
+            requires_grad,
         });
         for (parent, grad) in ops.parents.into_iter().zip(computed) {
             if let (Some(parent), Some(grad)) = (parent, grad) {
@@ -81,8 +82,8 @@ impl<B: Backend, E: Clone + Send + Debug + 'static, const N: usize> Backward<B, 
     }
 }
 
-/// Runs `forward`, and `rule` when gradients come back. `keep` says which inputs the rule reads,
-/// given which are tracked.
+/// Runs `forward`, and records `rule` for the backward pass. `keep` maps which inputs are tracked
+/// to which inputs the rule reads.
 fn differentiable<
     B: Backend,
     C: CheckpointStrategy,
@@ -96,7 +97,11 @@ fn differentiable<
 ) -> (FloatTensor<Autodiff<B, C>>, E) {
     let nodes = inputs.each_ref().map(|input| input.node());
     let tracked = inputs.each_ref().map(|input| input.is_tracked());
-    match Step(rule).prepare::<C>(nodes).compute_bound().stateful() {
+    match Operation(rule)
+        .prepare::<C>(nodes)
+        .compute_bound()
+        .stateful()
+    {
         OpsKind::Tracked(mut prep) => {
             let keep = keep(tracked);
             let kept = std::array::from_fn(|i| keep[i].then(|| prep.checkpoint(&inputs[i])));
@@ -110,6 +115,37 @@ fn differentiable<
     }
 }
 
+/// [`differentiable`] for two inputs and an optional third, such as a bias, which the rule does not
+/// read. `rules` are those with and without it.
+fn differentiable_with_optional<B: Backend, C: CheckpointStrategy, E>(
+    [x, weight]: [FloatTensor<Autodiff<B, C>>; 2],
+    optional: OptionalTensor<Autodiff<B, C>>,
+    keep: fn([bool; 2]) -> [bool; 2],
+    forward: impl FnOnce(FloatTensor<B>, FloatTensor<B>, OptionalTensor<B>) -> (FloatTensor<B>, E),
+    rules: (Rule<B, E, 3>, Rule<B, E, 2>),
+) -> (FloatTensor<Autodiff<B, C>>, E)
+where
+    E: Clone + Send + Debug + 'static,
+{
+    match optional {
+        OptionalTensor::Given(bias) => differentiable::<B, C, E, 3>(
+            [x, weight, bias],
+            |[x, weight, _]| {
+                let [x, weight] = keep([x, weight]);
+                [x, weight, false]
+            },
+            |[x, weight, bias]| forward(x, weight, OptionalTensor::Given(bias)),
+            rules.0,
+        ),
+        OptionalTensor::Missing => differentiable::<B, C, E, 2>(
+            [x, weight],
+            keep,
+            |[x, weight]| forward(x, weight, OptionalTensor::Missing),
+            rules.1,
+        ),
+    }
+}
+
 /// A statistic of the forward pass: not differentiable.
 fn constant<B: Backend, C: CheckpointStrategy>(
     tensor: FloatTensor<B>,
@@ -117,29 +153,26 @@ fn constant<B: Backend, C: CheckpointStrategy>(
     FloatTensor::<Autodiff<B, C>>::new(tensor)
 }
 
-/// What the gradients of a convolution `y = x ∗ w (+ b)` read: the input for the weight's, and the
-/// weight for the input's and, for its shape, its own. A frozen convolution holds no input.
-const fn operands<const N: usize>(tracked: [bool; N]) -> [bool; N] {
-    let mut keep = [false; N];
-    keep[0] = tracked[1];
-    keep[1] = tracked[0] || tracked[1];
-    keep
+/// The inputs that the gradients of a convolution `y = x ∗ w (+ b)` read: `x` for the gradient of
+/// `w`; `w` for the gradient of `x` and, because of its shape, for its own. A convolution with a
+/// frozen weight does not keep its input.
+fn operands([x, weight]: [bool; 2]) -> [bool; 2] {
+    [weight, x || weight]
 }
 
-/// From input, weight and gradient of the output to the gradient of the weight.
+/// Maps input, weight and gradient of the output to the gradient of the weight.
 type WeightRule<B, O> = fn(FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, O) -> FloatTensor<B>;
 
-/// Gradients of a convolution of either direction: of the input from its shape, of the weight, and
-/// of the bias.
+/// Gradients of a convolution or transposed convolution with respect to input, weight and bias.
 fn convolution_grads<B: GenerativeOps, O: Clone, const N: usize>(
-    mut back: Backpropagated<B, (Shape, O), N>,
+    mut back: BackwardInputs<B, (Shape, O), N>,
     input_grad: fn(Shape, FloatTensor<B>, FloatTensor<B>, O) -> FloatTensor<B>,
     weight_grad: WeightRule<B, O>,
 ) -> [Option<FloatTensor<B>>; N] {
     let mut grads = [const { None }; N];
     let (shape, options) = back.extra.clone();
-    let weight = (back.wanted[0] || back.wanted[1]).then(|| back.input(1));
-    if let Some(weight) = weight.clone().filter(|_| back.wanted[0]) {
+    let weight = (back.requires_grad[0] || back.requires_grad[1]).then(|| back.input(1));
+    if let Some(weight) = weight.clone().filter(|_| back.requires_grad[0]) {
         grads[0] = Some(input_grad(
             shape,
             weight,
@@ -147,7 +180,7 @@ fn convolution_grads<B: GenerativeOps, O: Clone, const N: usize>(
             options.clone(),
         ));
     }
-    if let Some(weight) = weight.filter(|_| back.wanted[1]) {
+    if let Some(weight) = weight.filter(|_| back.requires_grad[1]) {
         grads[1] = Some(weight_grad(
             back.input(0),
             weight,
@@ -155,7 +188,7 @@ fn convolution_grads<B: GenerativeOps, O: Clone, const N: usize>(
             options,
         ));
     }
-    if N > 2 && back.wanted[2] {
+    if N > 2 && back.requires_grad[2] {
         grads[2] = Some(B::channel_sums(back.grad));
     }
     grads
@@ -169,35 +202,21 @@ impl<B: GenerativeOps, C: CheckpointStrategy> GenerativeOps for Autodiff<B, C> {
         options: ConvOptions<2>,
     ) -> FloatTensor<Self> {
         fn grads<B: GenerativeOps, const N: usize>(
-            back: Backpropagated<B, (Shape, ConvOptions<2>), N>,
+            back: BackwardInputs<B, (Shape, ConvOptions<2>), N>,
         ) -> [Option<FloatTensor<B>>; N] {
             convolution_grads(back, B::conv2d_input_grad, B::conv2d_weight_grad)
         }
         let shape = x.shape();
-        match bias {
-            OptionalTensor::Given(bias) => differentiable::<B, C, _, 3>(
-                [x, weight, bias],
-                operands,
-                |[x, w, b]| {
-                    (
-                        B::conv2d_forward(x, w, OptionalTensor::Given(b), options.clone()),
-                        (shape, options),
-                    )
-                },
-                grads::<B, 3>,
-            ),
-            OptionalTensor::Missing => differentiable::<B, C, _, 2>(
-                [x, weight],
-                operands,
-                |[x, w]| {
-                    (
-                        B::conv2d_forward(x, w, OptionalTensor::Missing, options.clone()),
-                        (shape, options),
-                    )
-                },
-                grads::<B, 2>,
-            ),
-        }
+        differentiable_with_optional::<B, C, _>(
+            [x, weight],
+            bias,
+            operands,
+            |x, w, b| {
+                let y = B::conv2d_forward(x, w, b, options.clone());
+                (y, (shape, options))
+            },
+            (grads::<B, 3>, grads::<B, 2>),
+        )
         .0
     }
 
@@ -208,7 +227,7 @@ impl<B: GenerativeOps, C: CheckpointStrategy> GenerativeOps for Autodiff<B, C> {
         options: ConvTransposeOptions<2>,
     ) -> FloatTensor<Self> {
         fn grads<B: GenerativeOps, const N: usize>(
-            back: Backpropagated<B, (Shape, ConvTransposeOptions<2>), N>,
+            back: BackwardInputs<B, (Shape, ConvTransposeOptions<2>), N>,
         ) -> [Option<FloatTensor<B>>; N] {
             convolution_grads(
                 back,
@@ -217,35 +236,16 @@ impl<B: GenerativeOps, C: CheckpointStrategy> GenerativeOps for Autodiff<B, C> {
             )
         }
         let shape = x.shape();
-        match bias {
-            OptionalTensor::Given(bias) => differentiable::<B, C, _, 3>(
-                [x, weight, bias],
-                operands,
-                |[x, w, b]| {
-                    (
-                        B::conv_transpose2d_forward(
-                            x,
-                            w,
-                            OptionalTensor::Given(b),
-                            options.clone(),
-                        ),
-                        (shape, options),
-                    )
-                },
-                grads::<B, 3>,
-            ),
-            OptionalTensor::Missing => differentiable::<B, C, _, 2>(
-                [x, weight],
-                operands,
-                |[x, w]| {
-                    (
-                        B::conv_transpose2d_forward(x, w, OptionalTensor::Missing, options.clone()),
-                        (shape, options),
-                    )
-                },
-                grads::<B, 2>,
-            ),
-        }
+        differentiable_with_optional::<B, C, _>(
+            [x, weight],
+            bias,
+            operands,
+            |x, w, b| {
+                let y = B::conv_transpose2d_forward(x, w, b, options.clone());
+                (y, (shape, options))
+            },
+            (grads::<B, 3>, grads::<B, 2>),
+        )
         .0
     }
 
@@ -255,34 +255,27 @@ impl<B: GenerativeOps, C: CheckpointStrategy> GenerativeOps for Autodiff<B, C> {
         bias: OptionalTensor<Self>,
     ) -> FloatTensor<Self> {
         fn grads<B: GenerativeOps, const N: usize>(
-            mut back: Backpropagated<B, (), N>,
+            mut back: BackwardInputs<B, (), N>,
         ) -> [Option<FloatTensor<B>>; N] {
             let mut grads = [const { None }; N];
-            if back.wanted[0] {
+            if back.requires_grad[0] {
                 grads[0] = Some(B::linear_input_grad(back.input(1), back.grad.clone()));
             }
-            if back.wanted[1] {
+            if back.requires_grad[1] {
                 grads[1] = Some(B::linear_weight_grad(back.input(0), back.grad.clone()));
             }
-            if N > 2 && back.wanted[2] {
+            if N > 2 && back.requires_grad[2] {
                 grads[2] = Some(B::linear_bias_grad(back.grad));
             }
             grads
         }
-        match bias {
-            OptionalTensor::Given(bias) => differentiable::<B, C, _, 3>(
-                [x, weight, bias],
-                |[x, w, _]| [w, x, false],
-                |[x, w, b]| (B::linear_forward(x, w, OptionalTensor::Given(b)), ()),
-                grads::<B, 3>,
-            ),
-            OptionalTensor::Missing => differentiable::<B, C, _, 2>(
-                [x, weight],
-                |[x, w]| [w, x],
-                |[x, w]| (B::linear_forward(x, w, OptionalTensor::Missing), ()),
-                grads::<B, 2>,
-            ),
-        }
+        differentiable_with_optional::<B, C, _>(
+            [x, weight],
+            bias,
+            |[x, w]| [w, x],
+            |x, w, b| (B::linear_forward(x, w, b), ()),
+            (grads::<B, 3>, grads::<B, 2>),
+        )
         .0
     }
 
@@ -362,7 +355,7 @@ impl<B: GenerativeOps, C: CheckpointStrategy> GenerativeOps for Autodiff<B, C> {
         epsilon: f64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         fn grads<B: GenerativeOps, const N: usize>(
-            mut back: Backpropagated<B, (FloatTensor<B>, FloatTensor<B>, f64), N>,
+            mut back: BackwardInputs<B, (FloatTensor<B>, FloatTensor<B>, f64), N>,
         ) -> [Option<FloatTensor<B>>; N] {
             let (x, gamma) = (back.input(0), back.input(1));
             let (mean, var, epsilon) = back.extra;
@@ -374,24 +367,16 @@ impl<B: GenerativeOps, C: CheckpointStrategy> GenerativeOps for Autodiff<B, C> {
             }
             grads
         }
-        let forward = |x, gamma, beta| {
-            let (y, mean, var) = B::layer_norm_forward(x, gamma, beta, epsilon);
-            (y, (mean, var, epsilon))
-        };
-        let (y, (mean, var, _)) = match beta {
-            OptionalTensor::Given(beta) => differentiable::<B, C, _, 3>(
-                [x, gamma, beta],
-                |_| [true, true, false],
-                |[x, gamma, beta]| forward(x, gamma, OptionalTensor::Given(beta)),
-                grads::<B, 3>,
-            ),
-            OptionalTensor::Missing => differentiable::<B, C, _, 2>(
-                [x, gamma],
-                |_| [true, true],
-                |[x, gamma]| forward(x, gamma, OptionalTensor::Missing),
-                grads::<B, 2>,
-            ),
-        };
+        let (y, (mean, var, _)) = differentiable_with_optional::<B, C, _>(
+            [x, gamma],
+            beta,
+            |_| [true, true],
+            |x, gamma, beta| {
+                let (y, mean, var) = B::layer_norm_forward(x, gamma, beta, epsilon);
+                (y, (mean, var, epsilon))
+            },
+            (grads::<B, 3>, grads::<B, 2>),
+        );
         (y, constant::<B, C>(mean), constant::<B, C>(var))
     }
 
@@ -502,12 +487,12 @@ impl<B: GenerativeOps, C: CheckpointStrategy> GenerativeOps for Autodiff<B, C> {
             |mut back| {
                 let (logits, targets) = (back.input(0), back.input(1));
                 // d/dt (softplus(l) − t·l) = −l
-                let dt = back.wanted[1].then(|| {
+                let dt = back.requires_grad[1].then(|| {
                     let rows =
                         B::float_reshape(back.grad.clone(), Shape::new([logits.shape()[0], 1]));
                     B::float_neg(B::float_mul(logits.clone(), rows))
                 });
-                let dl = back.wanted[0]
+                let dl = back.requires_grad[0]
                     .then(|| B::binary_cross_entropy_grad(logits, targets, back.grad));
                 [dl, dt]
             },

@@ -1,19 +1,19 @@
-//! The operations that training and sampling spend their time in.
+//! The operations that dominate the time of training and sampling.
 //!
-//! [`GenerativeOps`] names them, with bodies of burn's primitives; [`Flex`](burn::backend::Flex)
-//! has bodies of its own (the kernels are those of `aigc-kernels`), LibTorch some, and the backward
-//! passes are written by hand. [The layers](crate::nn) call the functions here, which take tensors
-//! on any device: where a backend was compiled in by a feature of this crate they call its
-//! implementation, anywhere else the primitives.
+//! The trait [`GenerativeOps`] declares them, with default implementations from burn's primitives.
+//! [`Flex`](burn::backend::Flex) overrides most of them with the kernels of `aigc-kernels`, and
+//! LibTorch some. The backward passes are written by hand. [The layers](crate::nn) call the
+//! functions of this module, which take tensors on any device: they call the backend's
+//! implementation if a feature of this crate compiled the backend in, and the primitives otherwise.
 //!
-//! On Linux with glibc the first operation on Flex or LibTorch asks the allocator to keep freed
-//! memory for the next (`mallopt`), unless one of `MALLOC_MMAP_THRESHOLD_`,
+//! On Linux with glibc, the first operation on Flex or LibTorch configures the allocator to keep
+//! freed memory for reuse (`mallopt`), unless one of `MALLOC_MMAP_THRESHOLD_`,
 //! `MALLOC_TRIM_THRESHOLD_`, `MALLOC_TOP_PAD_` and `GLIBC_TUNABLES` is set.
 //!
-//! A new kernel is a method that `impl GenerativeOps for …` overrides, here.
+//! To add a kernel for a backend, override the method in its `impl GenerativeOps` in this module.
 //!
-//! Under burn's gradient checkpointing these operations keep their inputs; none of them is computed
-//! again.
+//! Under burn's gradient checkpointing these operations keep their inputs; none of them is
+//! recomputed.
 
 mod activation;
 mod backend;
@@ -38,8 +38,8 @@ use burn::{
     },
 };
 
-/// Whether `device`'s backend was compiled in by a feature of this crate, so that [`GenerativeOps`]
-/// is routed to it.
+/// Whether a feature of this crate compiled the backend of `device` in, so that [`GenerativeOps`]
+/// is dispatched to it.
 fn is_listed(device: &Device) -> bool {
     use burn::backend::DispatchDevice;
     match device.clone().without_autodiff().as_dispatch() {
@@ -56,22 +56,22 @@ fn is_listed(device: &Device) -> bool {
     }
 }
 
-/// Whether [`GenerativeOps`] takes a layer's input and weight: quantized ones stay with burn, which
-/// knows how they are packed.
-fn are_ours<const D: usize, const W: usize>(x: &Tensor<D>, weight: &Tensor<W>) -> bool {
+/// Whether [`GenerativeOps`] supports a layer's input and weight. Tensors that burn has quantised
+/// are left to burn, which knows their layout.
+fn are_supported<const D: usize, const W: usize>(x: &Tensor<D>, weight: &Tensor<W>) -> bool {
     is_listed(&x.device())
         && ![x.dtype(), weight.dtype()]
             .iter()
             .any(|dtype| matches!(dtype, DType::QFloat(_)))
 }
 
-/// Panics unless a tensor of one number per channel, or per output, has that many.
+/// Panics unless a vector of one element per channel, or per output, has `len` elements.
 #[track_caller]
 fn check_len(what: &str, tensor: &Tensor<1>, len: usize) {
     assert_eq!(
         tensor.dims(),
         [len],
-        "{what}: a tensor of {len} numbers was expected"
+        "{what}: expected a tensor of shape [{len}]"
     );
 }
 
@@ -81,7 +81,7 @@ fn optional<const D: usize>(tensor: Option<Tensor<D>>) -> OptionalTensor<Dispatc
     })
 }
 
-/// Cross-correlation.
+/// Two-dimensional convolution (cross-correlation).
 ///
 /// # Shapes
 /// - x: `[batch, channels_in, height, width]`
@@ -97,13 +97,13 @@ pub fn conv2d(
     bias: Option<Tensor<1>>,
     options: ConvOptions<2>,
 ) -> Tensor<4> {
-    if !are_ours(&x, &weight) {
+    if !are_supported(&x, &weight) {
         return burn::tensor::module::conv2d(x, weight, bias, options);
     }
     let ([_, channels, ..], [outputs, per_group, ..]) = (x.dims(), weight.dims());
     assert!(
         channels == per_group * options.groups && outputs.is_multiple_of(options.groups),
-        "a convolution of {channels} channels in {} groups cannot take a weight of {:?}",
+        "a convolution of {channels} channels in {} groups does not fit a weight of shape {:?}",
         options.groups,
         weight.dims()
     );
@@ -118,7 +118,7 @@ pub fn conv2d(
     ))
 }
 
-/// The transpose of [`conv2d`] as a linear map.
+/// Transposed convolution: the transpose of [`conv2d`] as a linear map.
 ///
 /// # Shapes
 /// - x: `[batch, channels_in, height, width]`
@@ -134,13 +134,13 @@ pub fn conv_transpose2d(
     bias: Option<Tensor<1>>,
     options: ConvTransposeOptions<2>,
 ) -> Tensor<4> {
-    if !are_ours(&x, &weight) {
+    if !are_supported(&x, &weight) {
         return burn::tensor::module::conv_transpose2d(x, weight, bias, options);
     }
     assert_eq!(
         x.dims()[1],
         weight.dims()[0],
-        "channels of a transposed convolution's input and weight"
+        "channels of the input and the weight of a transposed convolution differ"
     );
     let outputs = weight.dims()[1] * options.groups;
     bias.iter()
@@ -154,7 +154,7 @@ pub fn conv_transpose2d(
     ))
 }
 
-/// `x·weight + bias`.
+/// Linear layer, `x·weight + bias`.
 ///
 /// # Shapes
 /// - x: `[…, d_input]`, weight: `[d_input, d_output]`, bias: `[d_output]`
@@ -167,13 +167,13 @@ pub fn linear<const D: usize>(
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
 ) -> Tensor<D> {
-    if !are_ours(&x, &weight) || D < 2 {
+    if !are_supported(&x, &weight) || D < 2 {
         return burn::tensor::module::linear(x, weight, bias);
     }
     assert_eq!(
         x.dims()[D - 1],
         weight.dims()[0],
-        "last axis of a linear layer's input and first of its weight"
+        "last axis of the input and first axis of the weight of a linear layer differ"
     );
     bias.iter()
         .for_each(|bias| check_len("bias of a linear layer", bias, weight.dims()[1]));
@@ -185,7 +185,7 @@ pub fn linear<const D: usize>(
     ))
 }
 
-/// `activation` of every element.
+/// Applies `activation` to every element.
 pub fn activation<const D: usize>(x: Tensor<D>, activation: Activation) -> Tensor<D> {
     if activation == Activation::Identity {
         return x;
@@ -205,7 +205,8 @@ pub fn activation<const D: usize>(x: Tensor<D>, activation: Activation) -> Tenso
 /// - gamma and beta: `[channels]`
 ///
 /// # Panics
-/// If `groups` does not divide the channels, or gamma or beta has not one number for each.
+/// If `groups` does not divide the channels, or gamma or beta does not have one element per
+/// channel.
 pub fn group_norm<const D: usize>(
     x: Tensor<D>,
     gamma: Tensor<1>,
@@ -217,7 +218,7 @@ pub fn group_norm<const D: usize>(
     let channels = x.dims()[1];
     assert!(
         groups > 0 && channels.is_multiple_of(groups),
-        "{groups} groups of {channels} channels"
+        "{groups} groups of {channels} channels: the groups must divide the channels"
     );
     check_len("gamma of a group norm", &gamma, channels);
     check_len("beta of a group norm", &beta, channels);
@@ -233,16 +234,16 @@ pub fn group_norm<const D: usize>(
     })
 }
 
-/// Batch normalisation by the statistics of the batch (Ioffe and Szegedy 2015,
-/// <https://arxiv.org/abs/1502.03167>), then `activation`: the result, and the batch's mean and
-/// biased variance, which are constants to autodiff.
+/// Batch normalisation with the statistics of the batch (Ioffe and Szegedy 2015,
+/// <https://arxiv.org/abs/1502.03167>), then `activation`. Returns the result, and the batch's mean
+/// and biased variance, which are detached from autodiff.
 ///
 /// # Shapes
 /// - x and output: `[batch, channels, …]`
 /// - gamma, beta, mean and variance: `[channels]`
 ///
 /// # Panics
-/// If gamma or beta has not one number per channel.
+/// If gamma or beta does not have one element per channel.
 pub fn batch_norm<const D: usize>(
     x: Tensor<D>,
     gamma: Tensor<1>,
@@ -369,7 +370,7 @@ pub fn self_attention(qkv: Tensor<3>, heads: usize, causal: bool) -> Tensor<3> {
     })
 }
 
-/// Rows of `weight`.
+/// Embedding lookup: selects rows of `weight`.
 ///
 /// # Shapes
 /// - weight: `[rows, d]`, indices: `[batch, tokens]`
@@ -378,7 +379,7 @@ pub fn self_attention(qkv: Tensor<3>, heads: usize, causal: bool) -> Tensor<3> {
 /// # Panics
 /// If an index is not below `rows`.
 pub fn embedding(weight: Tensor<2>, indices: Tensor<2, Int>) -> Tensor<3> {
-    if !are_ours(&weight, &weight) {
+    if !are_supported(&weight, &weight) {
         return burn::tensor::module::embedding(weight, indices);
     }
     Tensor::from_dispatch(Dispatch::embedding_forward(
@@ -387,9 +388,9 @@ pub fn embedding(weight: Tensor<2>, indices: Tensor<2, Int>) -> Tensor<3> {
     ))
 }
 
-/// Checks that values and scales are those of a packed weight with rows of `width` numbers.
+/// Checks the shapes of the values and scales of a quantised weight with rows of `width`.
 #[track_caller]
-fn check_packed(
+fn check_quantized(
     values: &Tensor<2, Int>,
     scales: &Tensor<2>,
     width: usize,
@@ -402,16 +403,16 @@ fn check_packed(
     assert_eq!(
         [values.dims(), scales.dims()],
         expected,
-        "values and scales of packed rows of {width} numbers"
+        "shapes of the values and scales of a quantised weight with rows of {width}"
     );
 }
 
-/// [`linear`] with a packed weight, which has a row for each output. Gradients flow to `x` and
+/// [`linear`] with a quantised weight, which has a row for each output. Gradients flow to `x` and
 /// `bias`.
 ///
 /// # Shapes
 /// - x: `[…, in]`, bias: `[out]`
-/// - values: `[out, quantization.bytes(in)]`, scales: `[out, ⌈in / BLOCK⌉]`
+/// - values: `[out, quantization.packed_len(in)]`, scales: `[out, ⌈in / BLOCK_SIZE⌉]`
 /// - output: `[…, out]`
 ///
 /// # Panics
@@ -428,9 +429,9 @@ pub fn quantized_linear<const D: usize>(
         let weight = dequantize(values, scales, width, quantization).cast(x.dtype());
         return linear(x, weight.transpose(), bias);
     }
-    check_packed(&values, &scales, width, quantization);
+    check_quantized(&values, &scales, width, quantization);
     bias.iter()
-        .for_each(|bias| check_len("bias of an affine map", bias, scales.dims()[0]));
+        .for_each(|bias| check_len("bias of a linear layer", bias, scales.dims()[0]));
     let listed = is_listed(&x.device());
     let (x, values, scales) = (
         x.into_dispatch(),
@@ -449,7 +450,7 @@ pub fn quantized_linear<const D: usize>(
     })
 }
 
-/// The numbers of a packed weight, `[rows, width]`; nothing is differentiated through them.
+/// A quantised weight as floats, `[rows, width]`. No gradients flow through it.
 ///
 /// # Shapes
 /// - values: `[rows, quantization.bytes(width)]`, scales: `[rows, ⌈width / BLOCK⌉]`
@@ -462,7 +463,7 @@ pub fn dequantize(
     width: usize,
     quantization: Quantization,
 ) -> Tensor<2> {
-    check_packed(&values, &scales, width, quantization);
+    check_quantized(&values, &scales, width, quantization);
     if scales.device().is_autodiff() {
         return Tensor::from_inner(dequantize(
             values.inner(),
@@ -479,7 +480,7 @@ pub fn dequantize(
     })
 }
 
-/// Every pixel `factor` times in both directions.
+/// Nearest-neighbour upsampling: repeats every pixel `factor` times in both directions.
 ///
 /// # Shapes
 /// - x: `[batch, channels, height, width]`
@@ -488,7 +489,7 @@ pub fn dequantize(
 /// # Panics
 /// If `factor` is 0.
 pub fn upsample_nearest2d(x: Tensor<4>, factor: usize) -> Tensor<4> {
-    assert!(factor > 0, "a picture cannot be made 0 times as large");
+    assert!(factor > 0, "upsampling factor is 0, expected at least 1");
     let listed = is_listed(&x.device());
     let x = x.into_dispatch();
     Tensor::from_dispatch(match listed {
@@ -497,19 +498,19 @@ pub fn upsample_nearest2d(x: Tensor<4>, factor: usize) -> Tensor<4> {
     })
 }
 
-/// `−ln softmax(logits)[target]` of every row.
+/// Cross-entropy of every row, `−ln softmax(logits)[target]`.
 ///
 /// # Shapes
 /// - logits: `[rows, classes]`, targets: `[rows]`
 /// - output: `[rows]`
 ///
 /// # Panics
-/// If there is not one target per row, or one is not below `classes`.
+/// If there is not one target per row, or a target is not below `classes`.
 pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     assert_eq!(
         logits.dims()[0],
         targets.dims()[0],
-        "rows of logits and targets of a cross-entropy"
+        "rows of the logits and targets of a cross-entropy differ"
     );
     let listed = is_listed(&logits.device());
     let (logits, targets) = (logits.into_dispatch(), targets.into_dispatch());
@@ -519,7 +520,7 @@ pub fn cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     })
 }
 
-/// `−Σ t·ln σ(l) + (1 − t)·ln(1 − σ(l))` over every row, for targets in [0, 1].
+/// Binary cross-entropy of every row, `−Σ t·ln σ(l) + (1 − t)·ln(1 − σ(l))`, for targets in [0, 1].
 ///
 /// # Shapes
 /// - logits and targets: `[rows, n]`
@@ -531,7 +532,7 @@ pub fn binary_cross_entropy(logits: Tensor<2>, targets: Tensor<2>) -> Tensor<1> 
     assert_eq!(
         logits.dims(),
         targets.dims(),
-        "logits and targets of a binary cross-entropy"
+        "shapes of the logits and targets of a binary cross-entropy differ"
     );
     let listed = is_listed(&logits.device());
     let (logits, targets) = (logits.into_dispatch(), targets.into_dispatch());
@@ -541,14 +542,14 @@ pub fn binary_cross_entropy(logits: Tensor<2>, targets: Tensor<2>) -> Tensor<1> 
     })
 }
 
-/// One step of Adam, in place where nobody else holds the tensors: parameter and both moments
-/// afterwards.
+/// One Adam step. Returns the updated parameter and moments. Updates in place if the tensors are
+/// not shared.
 ///
 /// # Shapes
-/// - all tensors are of one shape
+/// - all tensors have the same shape
 ///
 /// # Panics
-/// If they are not.
+/// If the shapes differ.
 pub fn adam_step<const D: usize>(
     param: Tensor<D>,
     grad: Tensor<D>,
@@ -559,7 +560,7 @@ pub fn adam_step<const D: usize>(
         assert_eq!(
             other.dims(),
             param.dims(),
-            "gradient and moments of Adam, for a parameter of this shape"
+            "shapes of a gradient or moment and of the parameter of Adam differ"
         );
     }
     let listed = is_listed(&param.device());

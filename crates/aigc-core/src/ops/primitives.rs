@@ -1,4 +1,4 @@
-//! Default bodies, of burn's primitives.
+//! Default implementations of [`GenerativeOps`](super::GenerativeOps) from burn's primitives.
 
 use super::Activation;
 use super::{AdamStep, Quantization};
@@ -27,8 +27,8 @@ pub(crate) fn activation<B: Backend>(x: Float<B>, activation: Activation) -> Flo
         Activation::Identity => x,
         Activation::Relu => B::relu(x),
         Activation::LeakyRelu(slope) => B::leaky_relu(x, slope.into()),
-        // Not burn's own, whose backward pass is that of the tanh approximation.
-        Activation::Gelu => B::float_mul(x.clone(), normal_below::<B>(x)),
+        // Not burn's gelu, whose backward pass is that of the tanh approximation.
+        Activation::Gelu => B::float_mul(x.clone(), normal_cdf::<B>(x)),
         Activation::GeluTanh => {
             let (value, _) = gelu_tanh::<B>(x);
             value
@@ -37,8 +37,8 @@ pub(crate) fn activation<B: Backend>(x: Float<B>, activation: Activation) -> Flo
         Activation::Tanh => B::float_tanh(x),
         Activation::Sigmoid => B::sigmoid(x),
         Activation::Softplus => {
-            // ln(1 + eˣ) = (x + |x|)/2 + ln(1 + e^−|x|) does not overflow, and differentiated piece
-            // by piece it has the right slope, ½, at 0.
+            // ln(1 + eˣ) = (x + |x|)/2 + ln(1 + e^−|x|) does not overflow, and its automatic
+            // derivative at 0 is the correct ½.
             let size = B::float_abs(x.clone());
             let rest = B::float_log1p(B::float_exp(B::float_neg(size.clone())));
             B::float_add(B::float_mul_scalar(B::float_add(x, size), 0.5.into()), rest)
@@ -46,8 +46,8 @@ pub(crate) fn activation<B: Backend>(x: Float<B>, activation: Activation) -> Flo
     }
 }
 
-/// The normal distribution's `Φ(x) = ½(1 + erf(x/√2))`.
-fn normal_below<B: Backend>(x: Float<B>) -> Float<B> {
+/// The distribution function of the normal distribution, `Φ(x) = ½(1 + erf(x/√2))`.
+fn normal_cdf<B: Backend>(x: Float<B>) -> Float<B> {
     let erf = B::float_erf(B::float_mul_scalar(
         x,
         std::f64::consts::FRAC_1_SQRT_2.into(),
@@ -60,7 +60,7 @@ fn one_minus<B: Backend>(x: Float<B>) -> Float<B> {
     B::float_add_scalar(B::float_neg(x), 1.0.into())
 }
 
-/// Value and slope of `x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³)))`.
+/// Value and derivative of `x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³)))`.
 fn gelu_tanh<B: Backend>(x: Float<B>) -> (Float<B>, Float<B>) {
     let scale = (2.0 / std::f64::consts::PI).sqrt();
     let square = B::float_mul(x.clone(), x.clone());
@@ -112,7 +112,7 @@ pub(crate) fn activation_grad<B: Backend>(
                 B::float_mul_scalar(density, (2.0 * std::f64::consts::PI).sqrt().recip().into());
             B::float_mul(
                 grad,
-                B::float_add(normal_below::<B>(x.clone()), B::float_mul(x, density)),
+                B::float_add(normal_cdf::<B>(x.clone()), B::float_mul(x, density)),
             )
         }
         Activation::GeluTanh => B::float_mul(grad, gelu_tanh::<B>(x).1),
@@ -134,15 +134,14 @@ pub(crate) fn activation_grad<B: Backend>(
     }
 }
 
-/// `x` `[batch, channels, …]` with its groups' numbers side by side,
-/// `[batch·groups, channels/groups·…]`.
+/// Reshapes `[batch, channels, …]` to `[batch·groups, channels/groups·…]`, one row per group.
 fn grouped<B: Backend>(x: Float<B>, groups: usize) -> Float<B> {
     let shape = x.shape();
     let per_group = shape.num_elements() / (shape[0] * groups).max(1);
     B::float_reshape(x, Shape::new([shape[0] * groups, per_group]))
 }
 
-/// A tensor of a shape, for what reads nothing but that: one zero, seen everywhere.
+/// A zero expanded to `shape`, for operations that read only the shape.
 pub(crate) fn of_shape<B: Backend>(shape: Shape, like: &Float<B>) -> Float<B> {
     let one = Shape::from(vec![1; shape.num_dims()]);
     B::float_expand(
@@ -151,7 +150,7 @@ pub(crate) fn of_shape<B: Backend>(shape: Shape, like: &Float<B>) -> Float<B> {
     )
 }
 
-/// `[channels]` as something that multiplies `[batch, channels, …]`.
+/// Reshapes `[channels]` to broadcast over `[batch, channels, …]`.
 fn per_channel<B: Backend>(values: Float<B>, like: &Shape) -> Float<B> {
     let mut shape = vec![1; like.num_dims()];
     shape[1] = like[1];
@@ -163,7 +162,7 @@ fn flat<B: Backend>(x: Float<B>) -> Float<B> {
     B::float_reshape(x, Shape::new([len]))
 }
 
-/// Mean and biased variance of every row, `[rows, 1]`, and the rows less their means.
+/// Mean and biased variance of every row, `[rows, 1]`, and the rows minus their means.
 fn moments<B: Backend>(rows: Float<B>) -> (Float<B>, Float<B>, Float<B>) {
     let mean = B::float_mean_dim(rows.clone(), 1);
     let centred = B::float_sub(rows, mean.clone());
@@ -238,7 +237,7 @@ pub(crate) fn group_norm_grads<B: Backend>(
     )
 }
 
-/// Gradient of `n·gamma + beta` from that of its activation.
+/// Gradient of `n·gamma + beta` from the gradient of its activation.
 fn through_activation<B: Backend>(
     normed: Float<B>,
     gamma: Float<B>,
@@ -304,7 +303,7 @@ pub(crate) fn batch_norm_grads<B: Backend>(
     (grads.x_grad, grads.gamma_grad, grads.beta_grad)
 }
 
-/// `x` `[…, d]` as `[rows, d]`.
+/// Reshapes `[…, d]` to `[rows, d]`.
 fn rows<B: Backend>(x: Float<B>) -> Float<B> {
     let shape = x.shape();
     let d = shape[shape.num_dims() - 1];
@@ -535,7 +534,7 @@ pub(crate) fn dequantize<B: Backend>(
             B::float_reshape(values, Shape::new([rows, blocks, Quantization::BLOCK_SIZE]))
         }
         Quantization::Int4 => {
-            // A byte is 16·high + low, with low from 0 to 15 where it stands for −8 to 7.
+            // A byte is 16·high + low, where low is −8 to 7 stored modulo 16.
             let bytes = B::float_reshape(
                 values,
                 Shape::new([rows, blocks, Quantization::BLOCK_SIZE / 2]),
@@ -594,7 +593,7 @@ pub(crate) fn upsample_nearest2d_grad<B: Backend>(grad: Float<B>, factor: usize)
     B::float_reshape(sums, Shape::new([shape[0], shape[1], height, width]))
 }
 
-/// Logarithm of every row's sum of exponentials, `[rows, 1]`.
+/// `ln Σ e^l` of every row, `[rows, 1]`.
 fn log_sum_exp<B: Backend>(logits: Float<B>) -> Float<B> {
     let top = B::float_max_dim(logits.clone(), 1);
     let sums = B::float_sum_dim(B::float_exp(B::float_sub(logits, top.clone())), 1);
@@ -662,7 +661,7 @@ pub(crate) fn adam_step<B: Backend>(
         beta_1,
         beta_2,
         epsilon,
-        step: time,
+        step: number,
         weight_decay,
         decoupled_decay,
     } = step;
@@ -677,7 +676,10 @@ pub(crate) fn adam_step<B: Backend>(
         scale(moment_2, beta_2),
         scale(B::float_mul(grad.clone(), grad), 1.0 - beta_2),
     );
-    let (correction_1, correction_2) = (1.0 - beta_1.powi(time), (1.0 - beta_2.powi(time)).sqrt());
+    let (correction_1, correction_2) = (
+        1.0 - beta_1.powi(number),
+        (1.0 - beta_2.powi(number)).sqrt(),
+    );
     let deviation = B::float_add_scalar(
         scale(B::float_sqrt(moment_2.clone()), 1.0 / correction_2),
         epsilon.into(),

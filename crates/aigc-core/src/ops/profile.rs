@@ -1,4 +1,4 @@
-//! Where the time goes: how long each operation took on the CPU, summed.
+//! Profiling: the total time of every operation on the CPU.
 
 use std::{
     collections::BTreeMap,
@@ -12,17 +12,17 @@ use std::{
 static RECORDING: AtomicBool = AtomicBool::new(false);
 static TIMES: Mutex<BTreeMap<&str, OperationTime>> = Mutex::new(BTreeMap::new());
 
-/// How often one operation ran, and how long in all.
+/// Number of calls and total time of one operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct OperationTime {
-    /// Calls.
+    /// Number of calls.
     pub calls: usize,
-    /// Wall clock, from call to return.
+    /// Total wall-clock time from call to return.
     pub time: Duration,
 }
 
-/// Records every operation from now on, in the whole process, until [`stop`]: all of Flex's, and
-/// those of LibTorch's that have bodies of their own.
+/// Starts recording in the whole process, until [`stop`]: all operations of Flex, and those that
+/// LibTorch overrides. Clears earlier records.
 ///
 /// ```
 /// # #[cfg(feature = "flex")] {
@@ -40,7 +40,7 @@ pub fn start() {
     RECORDING.store(true, Ordering::Relaxed);
 }
 
-/// Ends the recording: every operation that ran since [`start`], by name.
+/// Stops recording, and returns the operations that ran since [`start`], by name.
 pub fn stop() -> BTreeMap<&'static str, OperationTime> {
     RECORDING.store(false, Ordering::Relaxed);
     std::mem::take(&mut table())
@@ -50,7 +50,7 @@ fn table() -> std::sync::MutexGuard<'static, BTreeMap<&'static str, OperationTim
     TIMES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Times what follows until it is dropped, if anyone records.
+/// Records the time until the returned value is dropped; `None` if recording is off.
 #[cfg(any(feature = "flex", feature = "tch"))]
 pub(super) fn timer(name: &'static str) -> Option<Timer> {
     RECORDING.load(Ordering::Relaxed).then(|| Timer {
@@ -67,7 +67,7 @@ pub(super) struct Timer {
 
 #[cfg(feature = "tch")]
 impl Timer {
-    /// The same time under another name.
+    /// Records the time under another name.
     pub(super) fn renamed(mut self, name: &'static str) -> Self {
         self.name = name;
         self

@@ -1,10 +1,10 @@
-//! Output pixels as in [`gather`](super::gather), computed for as many images at once as a vector
-//! has lanes.
+//! The computation of [`gather`](super::gather), vectorised across the images of a batch: each
+//! vector lane is one image.
 //!
-//! On maps narrower than a few vectors a vector of neighbouring pixels is mostly padding, or has to
-//! be copied together for every tap. A vector that holds one pixel of sixteen images fits any map;
-//! images are transposed on the way in and out. Taps above each other are multiplied at
-//! [`points`](super::points).
+//! On maps narrower than a few vectors, a vector of neighbouring pixels is mostly padding, or has
+//! to be packed for every tap. A vector that holds one pixel of, say, sixteen images fits any map;
+//! images are transposed on input and output. Vertically adjacent taps use the Winograd transforms
+//! of [`points`](super::points).
 
 use super::{
     gather::{Gather, Job},
@@ -20,26 +20,28 @@ use crate::{
 use pulp::{Simd, WithSimd};
 use std::marker::PhantomData;
 
-/// Taps of a job above each other.
+/// Vertically adjacent taps of a job.
 struct Term {
-    /// Which of [`Across::windows`] they look at, and how far to the right.
+    /// Index into [`Across::windows`] of the rows that the taps read.
     window: usize,
+    /// Horizontal offset.
     column: usize,
-    /// Their kernel elements, where there are any.
+    /// Kernel elements from the top, `None` where there is no tap.
     kernel: [Option<usize>; 3],
 }
 
-/// Rows that terms look at: a phase of the planes, and its first row for the first row of output.
+/// Rows that terms read: a phase of the planes, and the row of it for the first row of output.
 type Window = (usize, usize);
 
-/// A [`Gather`] whose taps stand in columns of up to three.
+/// A [`Gather`] whose taps form columns of up to three.
 pub(super) struct Across<'a> {
     gather: &'a Gather<'a>,
     windows: Vec<Window>,
-    /// Of every job.
+    /// The terms of every job.
     terms: Vec<Vec<Term>>,
-    /// How many taps stand above each other, and how many rows are computed together.
+    /// Height of a column of taps.
     taps: usize,
+    /// Output rows that are computed together.
     out: usize,
 }
 
@@ -47,7 +49,7 @@ pub(super) struct Across<'a> {
 type Column = ((usize, usize), Vec<(usize, usize)>);
 
 impl<'a> Across<'a> {
-    /// Cuts taps into columns, unless these are too high.
+    /// Groups the taps into columns. `None` if a column has more than three.
     pub(super) fn new(gather: &'a Gather<'a>) -> Option<Self> {
         let columns: Vec<Vec<Column>> =
             gather.jobs.iter().map(|job| columns(gather, job)).collect();
@@ -58,12 +60,12 @@ impl<'a> Across<'a> {
         }
         let mut windows: Vec<Window> = Vec::new();
         let term = |((phase, column), taps): &Column| {
-            let seen = (*phase, taps[0].0);
+            let rows = (*phase, taps[0].0);
             let window = windows
                 .iter()
-                .position(|window| *window == seen)
+                .position(|window| *window == rows)
                 .unwrap_or_else(|| {
-                    windows.push(seen);
+                    windows.push(rows);
                     windows.len() - 1
                 });
             let mut kernel = [None; 3];
@@ -80,7 +82,7 @@ impl<'a> Across<'a> {
             .iter()
             .map(|columns| columns.iter().map(&mut term).collect())
             .collect();
-        // Two taps: four rows cost five multiplications, seven rows eight.
+        // With two taps, four rows take five multiplications and seven rows eight.
         let bands = |out: usize| gather.grid[0].div_ceil(out);
         let out = if taps == 2 && 8 * bands(7) < 5 * bands(4) {
             7
@@ -96,7 +98,7 @@ impl<'a> Across<'a> {
         })
     }
 
-    /// Roughly how many cycles an image takes.
+    /// Estimated cycles per image.
     pub(super) fn cycles(&self, lanes: usize) -> usize {
         let Gather {
             batch,
@@ -108,7 +110,7 @@ impl<'a> Across<'a> {
         } = *self.gather;
         let terms: usize = self.terms.iter().map(Vec::len).sum();
         let points = self.out + self.taps - 1;
-        // A part is some images and a band of rows; its numbers are moved one by one.
+        // A part is a group of images and a band of rows; its elements are moved one by one.
         let bands = grid[0].div_ceil(self.out);
         let products = points * terms * channels * rows * grid[1] / 2;
         let maps = 8
@@ -132,11 +134,11 @@ impl<'a> Across<'a> {
         self.gather.planes.size[1]
     }
 
-    /// What a channel's planes take from its map, of the `rows` rows that a band looks at.
+    /// Copies from a channel's map to its planes, for the `rows` rows that a band reads.
     fn moves_in(&self, band: usize, rows: usize, lanes: usize) -> Moves {
         let Planes {
             source,
-            step,
+            stride,
             pad,
             ref phases,
             size,
@@ -145,8 +147,8 @@ impl<'a> Across<'a> {
         for (index, phase) in phases.iter().enumerate() {
             for row in 0..rows {
                 for column in 0..size[1] {
-                    let y = ((band * self.out + row) * step[0] + phase[0]).checked_sub(pad[0]);
-                    let x = (column * step[1] + phase[1]).checked_sub(pad[1]);
+                    let y = ((band * self.out + row) * stride[0] + phase[0]).checked_sub(pad[0]);
+                    let x = (column * stride[1] + phase[1]).checked_sub(pad[1]);
                     if let (Some(y), Some(x)) =
                         (y.filter(|y| *y < source[0]), x.filter(|x| *x < source[1]))
                     {
@@ -161,32 +163,32 @@ impl<'a> Across<'a> {
         Moves::new(moves)
     }
 
-    /// Rows of output that a band writes.
+    /// Output rows of a band.
     fn band_rows(&self, band: usize) -> std::ops::Range<usize> {
         let Gather {
             output,
-            output_step,
+            output_stride,
             ..
         } = *self.gather;
-        (band * self.out * output_step[0]).min(output[0])
-            ..((band + 1) * self.out * output_step[0]).min(output[0])
+        (band * self.out * output_stride[0]).min(output[0])
+            ..((band + 1) * self.out * output_stride[0]).min(output[0])
     }
 
-    /// What a channel's band of the output takes from the jobs' sums; these lie `job` apart, and
-    /// their rows `row`.
+    /// Copies from the jobs' sums to a channel's band of the output. `job` and `row` are the
+    /// strides of the sums.
     fn moves_out(&self, band: usize, [job, row]: [usize; 2], lanes: usize) -> Moves {
         let Gather {
             output: [_, width],
-            output_step,
+            output_stride,
             ..
         } = *self.gather;
-        let columns = output_step[1].min(width);
+        let columns = output_stride[1].min(width);
         let mut moves = Vec::new();
         for y in 0..self.band_rows(band).len() {
             for x in 0..width {
-                let index = y % output_step[0] * columns + x % columns;
+                let index = y % output_stride[0] * columns + x % columns;
                 moves.push([
-                    index * job + y / output_step[0] * row + x / columns * lanes,
+                    index * job + y / output_stride[0] * row + x / columns * lanes,
                     y * width + x,
                 ]);
             }
@@ -194,7 +196,7 @@ impl<'a> Across<'a> {
         Moves::new(moves)
     }
 
-    /// Where the terms of all channels lie in a point's mapped rows.
+    /// Offsets of the terms of all channels in the transformed rows of a point.
     fn offsets(&self, terms: &[Term], lanes: usize) -> Vec<usize> {
         let place = |channel: usize, term: &Term| {
             (channel * self.windows.len() + term.window) * self.width() + term.column
@@ -205,13 +207,13 @@ impl<'a> Across<'a> {
             .collect()
     }
 
-    /// The weights at the points: of every job `[tile of rows, point, channel, term, height]`.
+    /// The transformed weights of every job, `[tile of rows, point, channel, term, height]`.
     fn map_weights<P: Scheme>(&self, tallest: usize) -> Vec<Vec<f32>> {
         let Gather {
             channels,
             rows,
             weight,
-            weight_steps: [row_step, channel_step],
+            weight_strides: [row_stride, channel_stride],
             ..
         } = *self.gather;
         let tiles: Vec<(usize, usize)> = row_tiles(rows, tallest).collect();
@@ -223,19 +225,19 @@ impl<'a> Across<'a> {
                 let mapped = Shared::new(mapped);
                 for_each(tiles.len(), P::POINTS * padded * depth * 4, |index| {
                     let (first, height) = tiles[index];
-                    // SAFETY: tiles do not overlap.
+                    // SAFETY: tiles are disjoint.
                     let mapped = unsafe {
                         mapped.range(first * P::POINTS * depth, height * P::POINTS * depth)
                     };
-                    let lie = height.min(rows - first);
+                    let used = height.min(rows - first);
                     for channel in 0..channels {
                         for (index, term) in terms.iter().enumerate() {
-                            let at = first * row_step + channel * channel_step;
+                            let at = first * row_stride + channel * channel_stride;
                             let mut kernels = [[0.0; TALLEST]; 3];
                             for (kernels, element) in kernels.iter_mut().zip(term.kernel) {
                                 let Some(element) = element else { continue };
-                                for (row, kernel) in kernels.iter_mut().take(lie).enumerate() {
-                                    *kernel = weight[at + row * row_step + element];
+                                for (row, kernel) in kernels.iter_mut().take(used).enumerate() {
+                                    *kernel = weight[at + row * row_stride + element];
                                 }
                             }
                             let place = (channel * terms.len() + index) * height;
@@ -263,7 +265,7 @@ impl<'a> Across<'a> {
     }
 }
 
-/// The columns that a job's taps stand in.
+/// Groups the taps of a job into columns.
 fn columns(gather: &Gather, job: &Job) -> Vec<Column> {
     let [height, width] = gather.planes.size;
     let mut columns: Vec<Column> = Vec::new();
@@ -285,10 +287,11 @@ fn columns(gather: &Gather, job: &Job) -> Vec<Column> {
     columns
 }
 
-/// Numbers that are copied one by one: from where, to where.
+/// A list of single-element copies.
 struct Moves {
+    /// Source and destination index.
     moves: Vec<[usize; 2]>,
-    /// Beyond the furthest of both.
+    /// One more than the largest source and the largest destination index.
     end: [usize; 2],
 }
 
@@ -302,12 +305,16 @@ impl Moves {
     fn run(&self, from: &[f32], to: &mut [f32]) {
         assert!(
             self.end[0] <= from.len() && self.end[1] <= to.len(),
-            "numbers to move"
+            "copies from {} and to {} elements exceed slices of {} and {}",
+            self.end[0],
+            self.end[1],
+            from.len(),
+            to.len()
         );
         for [source, place] in &self.moves {
-            // SAFETY: neither is beyond the end, which is inside by the assertion. Volatile, or the
-            // compiler would make scatters of it, which cost several times as much as single stores
-            // (Zen 4).
+            // SAFETY: all indices are below `end`, which is in bounds by the assertion. The writes
+            // are volatile because the compiler would otherwise emit scatters, which cost several
+            // times as much as single stores (Zen 4).
             unsafe {
                 to.as_mut_ptr()
                     .add(*place)
@@ -340,7 +347,7 @@ impl<P: Scheme> WithSimd for With<'_, P> {
             .map(|term| term.column + grid[1])
             .max()
             .unwrap_or(0);
-        assert!(reach <= across.width(), "planes end too early");
+        assert!(reach <= across.width(), "a tap reaches beyond the planes");
         let weights = across.map_weights::<P>(tallest::<S>());
         let (bands, groups) = (grid[0].div_ceil(P::OUT), batch.div_ceil(S::F32_LANES));
         filled(batch * rows * output[0] * output[1], |y| {
@@ -361,7 +368,7 @@ impl<P: Scheme> WithSimd for With<'_, P> {
     }
 }
 
-/// A band of rows of as many images as there are lanes.
+/// A band of rows of one group of images, one image per lane.
 struct Split<'a, S, P> {
     across: &'a Across<'a>,
     scheme: PhantomData<P>,
@@ -398,28 +405,29 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for Split<'_, S, P> {
         } = *across.gather;
         let (lanes, tallest) = (S::F32_LANES, tallest::<S>());
         let (width, windows) = (across.width(), &across.windows);
-        let seen_rows = P::POINTS + windows.iter().map(|(_, first)| *first).max().unwrap_or(0);
-        let seen_len = planes.phases.len() * seen_rows * width * lanes;
+        let read_rows = P::POINTS + windows.iter().map(|(_, first)| *first).max().unwrap_or(0);
+        let planes_len = planes.phases.len() * read_rows * width * lanes;
         let point_len = channels * windows.len() * width * lanes;
         let panel = grid[1] * lanes;
         let job_len = P::POINTS * tallest * panel;
-        let mut scratch = Scratch::new([seen_len, P::POINTS * point_len, weights.len() * job_len]);
-        let [seen, mapped, sums] = scratch.split();
-        // What no image reaches stays zero.
-        seen.fill(0.0);
-        let moves_in = across.moves_in(band, seen_rows, lanes);
+        let mut scratch =
+            Scratch::new([planes_len, P::POINTS * point_len, weights.len() * job_len]);
+        let [planes_of, mapped, sums] = scratch.split();
+        // The padding stays zero.
+        planes_of.fill(0.0);
+        let moves_in = across.moves_in(band, read_rows, lanes);
         let source_len = planes.source[0] * planes.source[1];
         for channel in 0..channels {
             for lane in 0..lanes {
-                // Beyond the last image, the last one again, which nobody reads.
+                // Lanes beyond the last image repeat it; their results are not read.
                 let image = (group * lanes + lane).min(batch - 1);
                 moves_in.run(
                     &x[(image * channels + channel) * source_len..][..source_len],
-                    &mut seen[lane..],
+                    &mut planes_of[lane..],
                 );
             }
             for (window, (phase, first)) in windows.iter().enumerate() {
-                let from = &seen[(phase * seen_rows + first) * width * lanes..]
+                let from = &planes_of[(phase * read_rows + first) * width * lanes..]
                     [..P::POINTS * width * lanes];
                 let to = &mut mapped[(channel * windows.len() + window) * width * lanes..];
                 map_rows::<S, P>(simd, from, to, width * lanes, point_len);
@@ -464,8 +472,8 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for Split<'_, S, P> {
                             add: false,
                         };
                         // SAFETY: A is `depth` columns of `height`; C is `height` rows of `panel`,
-                        // from a column that `vectors` vectors follow; B reaches no further than
-                        // the rows, by the assertion on their width.
+                        // with `vectors` vectors from its column on; B stays inside the rows, by
+                        // the assertion on their width.
                         unsafe { tile(simd, height, vectors, operands) };
                     }
                 }
@@ -483,7 +491,7 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for Split<'_, S, P> {
             for row_of in 0..height.min(rows - row) {
                 for lane in 0..lanes.min(batch - group * lanes) {
                     let map = (group * lanes + lane) * rows + row + row_of;
-                    // SAFETY: every part has its own images and rows.
+                    // SAFETY: parts have disjoint images and rows.
                     let map = unsafe {
                         y.range(
                             map * map_len + band_rows.start * output[1],

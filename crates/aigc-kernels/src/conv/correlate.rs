@@ -1,4 +1,4 @@
-//! Gradients of weights.
+//! Weight gradients by direct correlation.
 
 use super::{
     ConvSizes,
@@ -31,10 +31,10 @@ struct Correlate<'a> {
     sizes: ConvSizes,
 }
 
-/// Pixels that are summed at once.
+/// Pixels per block of the sum.
 const PIXELS: usize = 128;
 
-/// Bytes of planes that one part works on at a time.
+/// Bytes of planes that one part processes at a time.
 const PLANES_BYTES: usize = 256 * 1024;
 
 impl WithSimd for Correlate<'_> {
@@ -53,8 +53,8 @@ impl WithSimd for Correlate<'_> {
         let pixels = output[0] * output[1];
         let columns = channels_out.next_multiple_of(S::F32_LANES);
         let work = self.sizes.work();
-        // A row of the gradient as the planes have it, padding included, where that costs less than
-        // copying: a vector is copied in about the time of five multiplications by a vector.
+        // Rows of the gradient have the width of the planes, including the padding, if that costs
+        // less than packing: copying a vector takes about as long as five vector multiplications.
         let in_place =
             self.planes.size[1] * columns <= output[1] * (columns + 5 * S::F32_LANES / 8);
         let row_len = if in_place {
@@ -63,11 +63,12 @@ impl WithSimd for Correlate<'_> {
             output[1]
         };
         let image_len = output[0] * row_len;
-        // Pixel-major output gradient: its rows are what the tiles read.
+        // The output gradient, transposed to pixel-major, whose rows are the B operand of the
+        // tiles.
         let dy = filled(batch * image_len * columns, |to| {
             let to = Shared::new(to);
             for_each(batch, work, |image| {
-                // SAFETY: every image has its own piece.
+                // SAFETY: images are disjoint.
                 let to = unsafe { to.range(image * image_len * columns, image_len * columns) };
                 let from = &self.dy[image * pixels * channels_out..][..pixels * channels_out];
                 simd.vectorize(Transpose {
@@ -81,7 +82,7 @@ impl WithSimd for Correlate<'_> {
             });
         });
         let taps = kernel[0] * kernel[1];
-        // Parts split the sums, not their terms: every number is added up by one thread, in one
+        // Parts split the sums, not their terms: every sum is accumulated by one thread in a fixed
         // order.
         let threads = rayon::current_num_threads();
         let channel_parts = channels_in.min(threads);
@@ -108,8 +109,8 @@ impl WithSimd for Correlate<'_> {
     }
 }
 
-/// Maps of `rows` × `width` pixels, channel by channel, to pixels of `columns` channels each, zero
-/// where there is no channel or, in rows of `row_len`, no pixel.
+/// Transposes maps `[channels, rows, width]` to `[rows, row_len, columns]`: channels are padded
+/// with zeros to `columns`, and rows to `row_len`.
 struct Transpose<'a> {
     from: &'a [f32],
     rows: usize,
@@ -141,7 +142,7 @@ impl pulp::NullaryFnOnce for Transpose<'_> {
             padding.fill(0.0);
             for first in (0..columns).step_by(BLOCK) {
                 let sources: [&[f32]; BLOCK] = std::array::from_fn(|channel| {
-                    // Beyond the last channel any source will do; zeros are put there below.
+                    // Beyond the last channel any source will do: zeros are written below.
                     &from[(first + channel).min(channels - 1) * map_len + row * width..][..width]
                 });
                 let wide = BLOCK.min(columns - first);
@@ -158,7 +159,7 @@ impl pulp::NullaryFnOnce for Transpose<'_> {
     }
 }
 
-/// Some channels and taps of a [`Correlate`].
+/// The part of a [`Correlate`] for some channels and taps.
 struct Split<'a, S> {
     correlate: &'a Correlate<'a>,
     simd: S,
@@ -202,7 +203,7 @@ impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
         let padded_rows = row_tiles(rows, tallest::<S>())
             .last()
             .map_or(0, |(first, height)| first + height);
-        // Of every channel and tap; rows beyond the last one look at the first and are not read.
+        // The offset of every channel and tap. Padding rows use offset 0; their sums are not read.
         let mut offsets = Vec::with_capacity(padded_rows);
         for channel in 0..channels.len() {
             for tap in taps.clone() {
@@ -239,7 +240,7 @@ impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
             }
             if in_place {
                 for image in 0..images {
-                    // The padding after the last row has nothing after it to be told from.
+                    // The padding after the last row is left out.
                     let places = image_len - (planes.size[1] - sizes.output[1]);
                     for at in (0..places).step_by(PIXELS) {
                         let len = PIXELS.min(places - at);
@@ -249,9 +250,9 @@ impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
                             .iter()
                             .max()
                             .map_or(0, |offset| offset + image * map_len + at + len);
-                        assert!(furthest <= maps.len(), "planes end too early");
-                        // SAFETY: every offset and `len` pixels from `at` on end within `maps`, by
-                        // the assertion.
+                        assert!(furthest <= maps.len(), "a tap reaches beyond the planes");
+                        // SAFETY: `len` pixels from `at` on lie in `maps` at every offset, by the
+                        // assertion.
                         unsafe {
                             let start = maps.as_ptr().add(image * map_len + at);
                             let a = |row: usize, height: usize| Listed {
@@ -281,7 +282,7 @@ impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
                     row: PIXELS,
                     k: 1,
                 };
-                // SAFETY: rows of `PIXELS`, and `dy` has no more pixels.
+                // SAFETY: A has rows of `PIXELS`, and `dy` has at most that many pixels.
                 unsafe { multiply(simd, a, rows, dy, columns, sums) };
             }
         }
@@ -289,7 +290,7 @@ impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
         for output in 0..sizes.channels_out {
             for (index, channel) in channels.clone().enumerate() {
                 let at = (output * sizes.channels_in + channel) * taps_of_channel + taps.start;
-                // SAFETY: every part has its own channels and taps.
+                // SAFETY: parts have disjoint channels and taps.
                 let to = unsafe { dw.range(at, taps.len()) };
                 for (tap, to) in to.iter_mut().enumerate() {
                     *to = sums[(index * taps.len() + tap) * columns + output];
@@ -299,13 +300,14 @@ impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
     }
 }
 
-/// `sums[rows, columns] += a[rows, pixels]·dy[pixels, columns]`, where `a` gives `height` rows from
-/// `row` on. Rows are cut as by [`row_tiles`], so there must be sums for a few more.
+/// `sums[rows, columns] += a[rows, pixels]·dy[pixels, columns]`, where `a(row, height)` addresses
+/// `height` rows from `row` on. Rows are split by [`row_tiles`], so `sums` must include the padding
+/// rows of the last tile.
 ///
-/// A few columns of `dy` at a time stay in the first-level cache while all rows go by.
+/// A column tile of `dy` stays in the first-level cache while all rows are processed.
 ///
 /// # Safety
-/// Every row of `a` has as many numbers as `dy` has pixels.
+/// Every row of `a` has at least as many elements as `dy` has pixels.
 #[inline(always)]
 pub(super) unsafe fn multiply<S: Simd, A: Left>(
     simd: S,
@@ -333,8 +335,8 @@ pub(super) unsafe fn multiply<S: Simd, A: Left>(
                 c_row: columns,
                 add: true,
             };
-            // SAFETY: A is the caller's promise; B and C are the slices above, whose rows are
-            // `columns` apart.
+            // SAFETY: A by the caller's contract; B and C are the slices above, with a row stride
+            // of `columns`.
             unsafe { tile(simd, height, vectors, operands) };
         }
     }

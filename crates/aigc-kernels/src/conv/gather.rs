@@ -1,4 +1,4 @@
-//! Output pixels as sums over channels and taps.
+//! Direct convolution: output pixels as sums over channels and taps.
 
 use super::{
     panel::{Run, in_place as runs_in_place, pack, packed},
@@ -12,11 +12,11 @@ use crate::{
 };
 use pulp::{Simd, WithSimd};
 
-/// Output pixels of one phase of the output's step, which look at the same taps.
+/// The output pixels of one phase (position modulo the output stride), which use the same taps.
 pub(super) struct Job {
-    /// Which of [`Gather::taps`] each tap is.
+    /// Index of every tap in [`Gather::taps`].
     pub taps: Vec<usize>,
-    /// Which `kernel` element each tap multiplies.
+    /// Kernel element of every tap.
     pub kernel: Vec<usize>,
 }
 
@@ -27,29 +27,32 @@ pub(super) struct Gather<'a> {
     pub channels: usize,
     pub planes: Planes,
     pub weight: &'a [f32],
-    /// Steps in `weight` from row to row and from channel to channel; along the kernel it is one.
-    pub weight_steps: [usize; 2],
+    /// Strides of `weight` along rows and channels; the kernel is contiguous.
+    pub weight_strides: [usize; 2],
+    /// Output channels.
     pub rows: usize,
     pub bias: Option<&'a [f32]>,
-    /// Offset of each tap in a channel's planes.
+    /// Offset of every tap in the planes of a channel.
     pub taps: Vec<usize>,
-    /// One per phase of `output_step`, row by row: the pixels at that phase.
+    /// One job per phase of `output_stride`, row by row.
     pub jobs: Vec<Job>,
-    /// Height and width of a job's pixels; some phases may have a row or a column less.
+    /// Height and width of a job's pixels. Some phases may have one row or column less.
     pub grid: [usize; 2],
-    /// Height and width of the output, and the step between neighbouring pixels of a job.
+    /// Height and width of the output.
     pub output: [usize; 2],
-    pub output_step: [usize; 2],
-    /// Floating-point operations in all, roughly.
+    /// Distance in the output between neighbouring pixels of a job.
+    pub output_stride: [usize; 2],
+    /// Approximate floating-point operations.
     pub work: usize,
 }
 
-/// Length of a sum that is worked on at once, so that its pixels stay in the first-level cache.
+/// Terms of a sum that are processed together, so that their pixels stay in the first-level cache.
 const DEPTH: usize = 192;
 
-/// Bytes of planes that one part works on: about half of a second-level cache.
+/// Bytes of planes that one part processes: about half of a second-level cache.
 const PLANES_BYTES: usize = 512 * 1024;
 
+/// Runs the computation with the selected instruction set.
 pub(super) fn gather(work: Gather) -> Vec<f32> {
     arch().dispatch(work)
 }
@@ -84,7 +87,7 @@ impl WithSimd for Gather<'_> {
 }
 
 impl Gather<'_> {
-    /// Places of an image's pixels in its plane, with the padding between rows.
+    /// Length of an image's pixels in its plane, including the padding between rows.
     fn span(&self) -> usize {
         (self.grid[0] - 1) * self.planes.size[1] + self.grid[1]
     }
@@ -93,18 +96,18 @@ impl Gather<'_> {
         self.grid[0] * self.grid[1]
     }
 
-    /// Whether computing the padding between rows costs less than copying the rows together.
+    /// Whether computing the padding between rows costs less than packing the rows.
     fn reads_in_place(&self, lanes: usize) -> bool {
         let [in_place, packed] = self.costs(lanes);
         in_place <= packed
     }
 
-    /// Roughly how many cycles an image of a large batch takes.
+    /// Estimated cycles per image of a large batch.
     pub(super) fn cycles(&self, lanes: usize) -> usize {
         self.costs(lanes).into_iter().min().unwrap_or(0)
     }
 
-    /// The cycles of reading pixels in place, and of copying them together.
+    /// Estimated cycles with pixels read in place, and with packed pixels.
     fn costs(&self, lanes: usize) -> [usize; 2] {
         let [height, width] = self.grid;
         let sums: usize = self
@@ -113,8 +116,8 @@ impl Gather<'_> {
             .map(|job| job.taps.len() * self.channels * self.rows)
             .sum();
         let out_rows = self.jobs.len() * self.rows;
-        // A multiplication by a vector takes half a cycle, a vector's copy two or three. Rows are
-        // cut by panels, here and there. Results narrower than a vector leave one by one.
+        // A vector multiplication takes half a cycle, a vector copy two or three. Panel boundaries
+        // split some rows. Results narrower than a vector are written one by one.
         let cut_rows = height + self.pixels() / (lanes * WIDEST);
         let narrow = if width < lanes { width } else { 0 };
         let in_place = self.span().div_ceil(lanes) * sums / 2 + cut_rows * out_rows * (6 + narrow);
@@ -122,7 +125,7 @@ impl Gather<'_> {
         let packed = self.pixels() * sums / (2 * lanes)
             + copies * 5 / 2
             + self.pixels() * out_rows * 2 / lanes;
-        // Planes are written row by row.
+        // Writing the planes, row by row.
         let planes = self.channels
             * self.planes.phases.len()
             * self.planes.size[0]
@@ -130,8 +133,7 @@ impl Gather<'_> {
         [in_place + planes, packed + planes]
     }
 
-    /// How many images one part takes: few, but so many that the last, narrower panel of pixels
-    /// costs little.
+    /// Images per part: as few as keep the cost of the last, narrower panel of pixels low.
     fn group(&self, lanes: usize) -> usize {
         let most = (self.batch / (2 * rayon::current_num_threads())).max(1);
         let bytes = 4 * self.channels * self.planes.channel_len();
@@ -151,8 +153,8 @@ impl Gather<'_> {
         (1..=fits).min_by_key(waste).unwrap_or(1)
     }
 
-    /// `weight` as tiles of rows, each with its rows interleaved along the sum over channels and
-    /// taps.
+    /// Packs `weight` into tiles of rows; the rows of a tile are interleaved along the sum over
+    /// channels and taps.
     fn pack_weights(&self, job: &Job, tallest: usize) -> Vec<f32> {
         let depth = self.channels * job.taps.len();
         if depth == 0 {
@@ -160,20 +162,20 @@ impl Gather<'_> {
         }
         let tiles: Vec<(usize, usize)> = row_tiles(self.rows, tallest).collect();
         let len = tiles.last().map_or(0, |(first, height)| first + height) * depth;
-        let [row_step, channel_step] = self.weight_steps;
+        let [row_stride, channel_stride] = self.weight_strides;
         let places: Vec<usize> = (0..self.channels)
-            .flat_map(|c| job.kernel.iter().map(move |tap| c * channel_step + tap))
+            .flat_map(|c| job.kernel.iter().map(move |tap| c * channel_stride + tap))
             .collect();
         filled(len, |packed| {
             let packed = Shared::new(packed);
             for_each(tiles.len(), 4 * len, |index| {
                 let (first, height) = tiles[index];
-                // SAFETY: tiles do not overlap.
+                // SAFETY: tiles are disjoint.
                 let packed = unsafe { packed.range(first * depth, height * depth) };
                 for (to, place) in packed.chunks_exact_mut(height).zip(&places) {
                     for (row, to) in (first..).zip(to) {
                         *to = if row < self.rows {
-                            self.weight[row * row_step + place]
+                            self.weight[row * row_stride + place]
                         } else {
                             0.0
                         };
@@ -184,7 +186,7 @@ impl Gather<'_> {
     }
 }
 
-/// Some images of a [`Gather`].
+/// The part of a [`Gather`] for some images.
 struct Split<'a, S> {
     gather: &'a Gather<'a>,
     simd: S,
@@ -219,13 +221,13 @@ impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
         let images = group.min(gather.batch - first);
         let (channel_len, lanes) = (planes.channel_len(), S::F32_LANES);
         let (map_len, width) = (channels * channel_len, WIDEST * lanes);
-        // Channels that are worked on at once.
+        // Channels that are processed together.
         let chunk = (DEPTH / taps.len().max(1)).clamp(1, channels);
         let padded_rows = row_tiles(rows, tallest::<S>())
             .last()
             .map_or(0, |(first, height)| first + height);
         let y_len = rows * output[0] * output[1];
-        // SAFETY: every part has its own images.
+        // SAFETY: parts have disjoint images.
         let y = unsafe { y.range(first * y_len, images * y_len) };
         let mut scratch = Scratch::new([
             images * map_len + width,
@@ -246,7 +248,7 @@ impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
             .flat_map(|c| taps.iter().map(move |tap| c * channel_len + tap))
             .collect();
         let in_place = gather.reads_in_place(lanes);
-        // Where the sum's terms lie, for every job: in the planes, or in the panel.
+        // Offsets of the terms of the sum for every job: in the planes, or in the panel.
         let tables: Vec<Vec<usize>> = jobs
             .iter()
             .map(|job| {
@@ -283,9 +285,9 @@ impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
                         let from = image * map_len + channel * channel_len;
                         let count = chunk.min(channels - channel);
                         let last = furthest - (chunk - count) * channel_len;
-                        assert!(from + last <= maps.len(), "planes end too early");
-                        // SAFETY: offsets of `count` channels, and vectors over the span, end
-                        // within `maps`, by the assertion.
+                        assert!(from + last <= maps.len(), "a tap reaches beyond the planes");
+                        // SAFETY: the vectors over the span lie in `maps` at all offsets of `count`
+                        // channels, by the assertion.
                         unsafe {
                             let start = maps.as_ptr().add(from + first);
                             product.add(simd, channel, count, start, places.len().div_ceil(lanes));
@@ -317,7 +319,8 @@ impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
                         panel,
                         width,
                     );
-                    // SAFETY: `pack` has held `count` channels' rows of `width` against the panel.
+                    // SAFETY: the panel has rows of `width` for `count` channels, as `pack`
+                    // asserts.
                     unsafe {
                         product.add(
                             simd,
@@ -334,11 +337,11 @@ impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
     }
 }
 
-/// All jobs' weights times one panel of pixels.
+/// The product of the weights of all jobs and one panel of pixels.
 struct Product<'a> {
     gather: &'a Gather<'a>,
     weights: &'a [Vec<f32>],
-    /// Of every job: where the taps of a chunk of channels lie.
+    /// For every job, the offsets of the taps of a chunk of channels.
     tables: &'a [Vec<usize>],
     padded_rows: usize,
     /// `[jobs, padded_rows, width]`.
@@ -346,11 +349,11 @@ struct Product<'a> {
 }
 
 impl Product<'_> {
-    /// Adds the terms of `count` channels from `channel` on, whose pixels the tables find from
-    /// `start` on.
+    /// Adds the terms of `count` channels from `channel` on. The offsets of the tables are relative
+    /// to `start`.
     ///
     /// # Safety
-    /// `vectors` vectors at every offset of the tables, as far as `count` channels go, may be read.
+    /// `vectors` vectors may be read at every offset of the tables for `count` channels.
     #[inline(always)]
     unsafe fn add<S: Simd>(
         &mut self,
@@ -384,14 +387,14 @@ impl Product<'_> {
                     c_row: width,
                     add: channel > 0,
                 };
-                // SAFETY: A and C are the slices above, B is the caller's promise.
+                // SAFETY: A and C are the slices above; B by the caller's contract.
                 unsafe { tile(simd, height, vectors, operands) };
             }
         }
     }
 }
 
-/// Copies the pixels of `runs` from the sums to where they belong, plus the bias.
+/// Writes the pixels of `runs` from the sums to the output, plus the bias.
 #[inline(always)]
 fn write_out<S: Simd>(simd: S, product: &Product, runs: &[Run], y: &mut [f32]) {
     let Product {
@@ -403,7 +406,7 @@ fn write_out<S: Simd>(simd: S, product: &Product, runs: &[Run], y: &mut [f32]) {
     let Gather {
         rows,
         output: [height, width],
-        output_step,
+        output_stride,
         grid,
         ..
     } = *gather;
@@ -411,8 +414,8 @@ fn write_out<S: Simd>(simd: S, product: &Product, runs: &[Run], y: &mut [f32]) {
     let mut next = 0;
     while let Some(&(mut run)) = runs.get(next) {
         next += 1;
-        if output_step == [1, 1] {
-            // Runs that go on where the last one ended, in the panel and in the image, are one.
+        if output_stride == [1, 1] {
+            // Runs that are adjacent in the panel and in the image are merged.
             while let Some(more) = runs.get(next)
                 && [more.image, more.pixel, more.to]
                     == [run.image, run.pixel + run.len, run.to + run.len]
@@ -428,16 +431,16 @@ fn write_out<S: Simd>(simd: S, product: &Product, runs: &[Run], y: &mut [f32]) {
             continue;
         }
         let (grid_row, grid_column) = (run.pixel / grid[1], run.pixel % grid[1]);
-        let columns = output_step[1].min(width);
+        let columns = output_stride[1].min(width);
         for (index, phase) in (0..gather.jobs.len()).step_by(columns).zip(0..) {
-            let y_row = grid_row * output_step[0] + phase;
+            let y_row = grid_row * output_stride[0] + phase;
             if y_row >= height {
                 continue;
             }
             for row in 0..rows {
                 let bias = gather.bias.map_or(0.0, |bias| bias[row]);
                 let to = &mut y[((run.image * rows + row) * height + y_row) * width..][..width];
-                let to = &mut to[grid_column * output_step[1]..];
+                let to = &mut to[grid_column * output_stride[1]..];
                 let source = |column: usize| {
                     &sums[((index + column) * padded_rows + row) * panel + run.to..][..run.len]
                 };
@@ -454,7 +457,7 @@ fn write_out<S: Simd>(simd: S, product: &Product, runs: &[Run], y: &mut [f32]) {
                     for column in 0..columns.min(to.len()) {
                         for (to, from) in to[column..]
                             .iter_mut()
-                            .step_by(output_step[1])
+                            .step_by(output_stride[1])
                             .zip(source(column))
                         {
                             *to = from + bias;
@@ -466,7 +469,7 @@ fn write_out<S: Simd>(simd: S, product: &Product, runs: &[Run], y: &mut [f32]) {
     }
 }
 
-/// `to = from + bias`, both of one length.
+/// `to = from + bias`, for slices of the same length.
 #[inline(always)]
 fn add_bias<S: Simd>(simd: S, from: &[f32], bias: f32, to: &mut [f32]) {
     let (lanes, wide) = (S::F32_LANES, simd.splat_f32s(bias));
@@ -476,7 +479,7 @@ fn add_bias<S: Simd>(simd: S, from: &[f32], bias: f32, to: &mut [f32]) {
         *to = simd.add_f32s(*from, wide);
     }
     if !to_body.is_empty() && !to_rest.is_empty() {
-        // The last vector once more, as far to the right as it goes.
+        // The tail is covered by a vector that overlaps the previous one.
         let at = from.len() - lanes;
         let (from, _) = S::as_simd_f32s(&from[at..]);
         let (to, _) = S::as_mut_simd_f32s(&mut to[at..]);

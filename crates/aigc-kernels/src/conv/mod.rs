@@ -1,14 +1,17 @@
-//! Convolutions as matrix products whose right side is never stored whole.
+//! Two-dimensional convolutions and their gradients, as matrix products whose right operand
+//! (im2col) is never stored as a whole.
 //!
-//! Forward, input gradient and transposed convolution are one computation, `gather`: every output
-//! pixel is a sum over channels and taps of a constant offset into padded planes. The weight
-//! gradient, `correlate`, multiplies the same planes by the transposed output gradient. Either
-//! reads pixels where they lie in the planes, or, where rows are so short that the padding between
-//! them costs more than copying, from panels of pixels side by side (im2col, a panel at a time, in
-//! cache). Maps of a few pixels are computed `across` images, and 3×3 kernels with fewer
-//! multiplications (`winograd`), where that costs less; kernels of one pixel, or of the whole
-//! map, are matrix products as they are. Blocking after Goto and van de Geijn 2008, "Anatomy of
-//! high-performance matrix multiplication".
+//! The forward pass, the input gradient and the transposed convolution are the same computation,
+//! `gather`: an output pixel is a sum over channels and kernel taps, and every tap is a constant
+//! offset into zero-padded planes. The weight gradient, `correlate`, multiplies the same planes by
+//! the transposed output gradient. Both read pixels in place from the planes; if rows are so short
+//! that the padding between them costs more than a copy, pixels are packed into panels (im2col of
+//! one panel at a time, in cache).
+//!
+//! Other algorithms are used where they are estimated to be faster: vectors across the images of a
+//! batch for maps of a few pixels (`across`), and Winograd's algorithm for 3×3 kernels
+//! (`winograd`). Kernels of one pixel, or of the whole map, are plain matrix products. Blocking
+//! follows Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication".
 
 mod across;
 mod correlate;
@@ -21,6 +24,7 @@ mod winograd;
 mod winograd_weights;
 
 use super::{
+    memory::volume,
     product::{Matrix, multiply},
     simd::lanes,
 };
@@ -32,8 +36,8 @@ use pointwise::{pointwise, pointwise_weight_grad};
 use winograd::Winograd;
 use winograd_weights::WinogradWeights;
 
-/// Sizes of a convolution without groups, from the side of the larger map (`x` of a convolution,
-/// the output of a transposed one).
+/// Sizes of a convolution without groups. The larger map is the input `x` of a convolution, or the
+/// output of a transposed convolution; the smaller map is the other one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ConvSizes {
     /// Batch size.
@@ -50,20 +54,78 @@ pub struct ConvSizes {
     pub kernel: [usize; 2],
     /// Stride along each axis.
     pub stride: [usize; 2],
-    /// Zero padding before each axis.
+    /// Zero padding at the start of each axis.
     pub padding: [usize; 2],
     /// Dilation along each axis.
     pub dilation: [usize; 2],
 }
 
 impl ConvSizes {
+    /// # Panics
+    /// If channels, a height, a width or a stride is 0, or if the larger map, the smaller map, the
+    /// weight or the bias does not have the size that the convolution requires. Operands that are
+    /// not given are not checked.
+    fn check(
+        &self,
+        larger: Option<&[f32]>,
+        smaller: Option<&[f32]>,
+        weight: Option<&[f32]>,
+        bias: Option<(&[f32], usize)>,
+    ) {
+        let Self {
+            batch,
+            channels_in,
+            channels_out,
+            input: [height, width],
+            output: [out_height, out_width],
+            kernel: [kernel_height, kernel_width],
+            stride,
+            ..
+        } = *self;
+        let positive = [
+            [channels_in, channels_out],
+            self.input,
+            self.output,
+            self.kernel,
+            stride,
+        ];
+        assert!(
+            positive.iter().flatten().all(|size| *size > 0),
+            "a size is 0 in {self:?}"
+        );
+        let lens = [
+            volume(&[batch, channels_in, height, width]),
+            volume(&[batch, channels_out, out_height, out_width]),
+            volume(&[channels_out, channels_in, kernel_height, kernel_width]),
+        ];
+        for ((values, len), name) in [larger, smaller, weight].into_iter().zip(lens).zip([
+            "larger map",
+            "smaller map",
+            "weight",
+        ]) {
+            assert!(
+                values.is_none_or(|values| values.len() == len),
+                "the {name} has {:?} elements, expected {len} for {self:?}",
+                values.map(<[f32]>::len)
+            );
+        }
+        if let Some((bias, channels)) = bias {
+            assert!(
+                bias.len() == channels,
+                "the bias has {} elements, expected {channels} for {self:?}",
+                bias.len()
+            );
+        }
+    }
+
+    /// The taps of the kernel as `[row, column]`.
     fn taps(&self) -> impl Iterator<Item = [usize; 2]> {
         let [_, width] = self.kernel;
         (0..self.kernel[0] * width).map(move |tap| [tap / width, tap % width])
     }
 
-    /// Whether the kernel covers the larger map exactly, so that the smaller one is a pixel and the
-    /// convolution a linear map: the length of its sum.
+    /// If the kernel covers the larger map exactly, the smaller map is one pixel and the
+    /// convolution a linear layer: returns the number of its inputs.
     fn covers(&self) -> Option<usize> {
         let whole = (0..2).all(|axis| self.kernel[axis] == 1 || self.dilation[axis] == 1);
         let exact =
@@ -71,25 +133,25 @@ impl ConvSizes {
         exact.then_some(self.channels_in * self.input[0] * self.input[1])
     }
 
-    /// Whether every pixel of the smaller map is a product of the same pixel of the larger one: how
-    /// many there are.
+    /// If the convolution is pointwise (1×1, stride 1, no padding): returns the number of pixels.
     fn pointwise(&self) -> Option<usize> {
         let same = self.input == self.output && self.stride == [1, 1] && self.padding == [0, 0];
         (self.kernel == [1, 1] && same).then_some(self.input[0] * self.input[1])
     }
 
-    /// Whether [`Winograd`] may do it.
+    /// Whether [`Winograd`] supports the convolution.
     fn is_three_by_three(&self) -> bool {
         let plain = self.kernel == [3, 3] && self.stride == [1, 1] && self.dilation == [1, 1];
         plain && self.padding.iter().all(|pad| *pad <= 2)
     }
 
+    /// Floating-point operations.
     fn work(&self) -> usize {
         let per_pixel = 2 * self.channels_in * self.channels_out * self.kernel[0] * self.kernel[1];
         self.batch * self.output[0] * self.output[1] * per_pixel
     }
 
-    /// Planes of the larger map, for taps that walk it with the stride.
+    /// Planes of the larger map, on which neighbouring output pixels are neighbours.
     fn input_planes(&self) -> Planes {
         let mut phases: Vec<[usize; 2]> = self
             .taps()
@@ -106,7 +168,7 @@ impl ConvSizes {
             .map(|i| self.output[i] + (self.kernel[i] - 1) * self.dilation[i] / self.stride[i]);
         Planes {
             source: self.input,
-            step: self.stride,
+            stride: self.stride,
             pad: self.padding,
             phases,
             size,
@@ -114,8 +176,24 @@ impl ConvSizes {
     }
 }
 
-/// `y = conv(x, weight) + bias`, with `weight` `[channels_out, channels_in, kernel…]`.
+/// Convolution `y = conv(x, weight) (+ bias)`.
+///
+/// `x` is `[batch, channels_in, input…]`, `weight` `[channels_out, channels_in, kernel…]`, `bias`
+/// `[channels_out]`, the result `[batch, channels_out, output…]`.
+///
+/// # Panics
+/// If channels, a height, a width or a stride is 0, or an operand does not have its size.
 pub fn conv2d(x: &[f32], weight: &[f32], bias: Option<&[f32]>, sizes: ConvSizes) -> Vec<f32> {
+    let channels = sizes.channels_out;
+    sizes.check(
+        Some(x),
+        None,
+        Some(weight),
+        bias.map(|bias| (bias, channels)),
+    );
+    if sizes.batch == 0 {
+        return Vec::new();
+    }
     if let Some(len) = sizes.covers() {
         let (x, weight) = (Matrix::rows(x, len), Matrix::rows(weight, len).t());
         return multiply([sizes.batch, sizes.channels_out, len], x, weight, bias);
@@ -137,8 +215,8 @@ pub fn conv2d(x: &[f32], weight: &[f32], bias: Option<&[f32]>, sizes: ConvSizes)
         output: sizes.output,
         pad: sizes.padding,
         weight,
-        weight_steps: [9 * sizes.channels_in, 9],
-        turned: false,
+        weight_strides: [9 * sizes.channels_in, 9],
+        rotated: false,
         rows: sizes.channels_out,
         bias,
     });
@@ -163,7 +241,7 @@ fn forward<'a>(
         channels: sizes.channels_in,
         planes,
         weight,
-        weight_steps: [sizes.channels_in * kernel_len, kernel_len],
+        weight_strides: [sizes.channels_in * kernel_len, kernel_len],
         rows: sizes.channels_out,
         bias,
         taps,
@@ -173,19 +251,35 @@ fn forward<'a>(
         }],
         grid: sizes.output,
         output: sizes.output,
-        output_step: [1, 1],
+        output_stride: [1, 1],
         work: sizes.work(),
     }
 }
 
 /// The transpose of [`conv2d`] as a linear map, applied to `dy`, plus `bias`: the input gradient of
-/// a convolution, and the transposed convolution.
+/// a convolution, or a transposed convolution.
+///
+/// `dy` is `[batch, channels_out, output…]`, `weight` `[channels_out, channels_in, kernel…]`,
+/// `bias` `[channels_in]`, the result `[batch, channels_in, input…]`.
+///
+/// # Panics
+/// If channels, a height, a width or a stride is 0, or an operand does not have its size.
 pub fn conv2d_transposed(
     dy: &[f32],
     weight: &[f32],
     bias: Option<&[f32]>,
     sizes: ConvSizes,
 ) -> Vec<f32> {
+    let channels = sizes.channels_in;
+    sizes.check(
+        None,
+        Some(dy),
+        Some(weight),
+        bias.map(|bias| (bias, channels)),
+    );
+    if sizes.batch == 0 {
+        return Vec::new();
+    }
     if let Some(len) = sizes.covers() {
         let bias: Option<Vec<f32>> = bias.map(|bias| {
             bias.iter()
@@ -220,8 +314,8 @@ pub fn conv2d_transposed(
         output: sizes.input,
         pad: sizes.padding.map(|pad| 2 - pad),
         weight,
-        weight_steps: [9, 9 * sizes.channels_in],
-        turned: true,
+        weight_strides: [9, 9 * sizes.channels_in],
+        rotated: true,
         rows: sizes.channels_in,
         bias,
     });
@@ -241,9 +335,9 @@ fn backward<'a>(
         dilation,
         ..
     } = sizes;
-    // Input pixel i of phase r (i = r + stride·t) gets from output pixel o through tap k where
-    // o·stride − padding + k·dilation = i, so for taps with (r + padding − k·dilation) divisible, o
-    // = t + that quotient.
+    // Input pixel i of phase r (i = r + stride·t) receives a term from output pixel o through tap k
+    // if o·stride − padding + k·dilation = i: for taps for which stride divides
+    // r + padding − k·dilation, o is t plus the quotient.
     let axis_taps = |axis: usize, phase: usize| -> Vec<(usize, isize)> {
         let reach = |k: usize| (phase + padding[axis]) as isize - (k * dilation[axis]) as isize;
         let divisible = |k: &usize| reach(*k).rem_euclid(stride[axis] as isize) == 0;
@@ -254,7 +348,7 @@ fn backward<'a>(
     };
     let phases = |axis: usize| 0..stride[axis].min(sizes.input[axis]);
     let grid = [0, 1].map(|axis| sizes.input[axis].div_ceil(stride[axis]));
-    // How far the taps reach around a pixel of the smaller map.
+    // Lowest and highest offset of the taps around a pixel of the smaller map.
     let extent = |axis: usize| {
         let reached = phases(axis).flat_map(|phase| axis_taps(axis, phase));
         reached.fold((0, 0), |(low, high), (_, o)| (low.min(o), high.max(o)))
@@ -262,7 +356,7 @@ fn backward<'a>(
     let (rows, columns) = (extent(0), extent(1));
     let planes = Planes {
         source: sizes.output,
-        step: [1, 1],
+        stride: [1, 1],
         pad: [rows.0.unsigned_abs(), columns.0.unsigned_abs()],
         phases: vec![[0, 0]],
         size: [
@@ -270,7 +364,7 @@ fn backward<'a>(
             grid[1] + (columns.1 - columns.0).cast_unsigned(),
         ],
     };
-    // Phases share taps: each place is listed once.
+    // Phases share taps: every offset is listed once.
     let mut taps: Vec<usize> = Vec::new();
     let mut jobs = Vec::new();
     for row in phases(0) {
@@ -306,38 +400,50 @@ fn backward<'a>(
         channels: sizes.channels_out,
         planes,
         weight,
-        weight_steps: [kernel_len, sizes.channels_in * kernel_len],
+        weight_strides: [kernel_len, sizes.channels_in * kernel_len],
         rows: sizes.channels_in,
         bias,
         taps,
         jobs,
         grid,
         output: sizes.input,
-        output_step: stride,
+        output_stride: stride,
         work: sizes.work(),
     }
 }
 
-/// Computes it whichever way is likely the fastest.
+/// Runs the algorithm with the lowest estimated cost.
 fn fastest(work: Gather, winograd: Option<Winograd>) -> Vec<f32> {
     let lanes = lanes();
-    let (alone, three) = (
+    let (gather_cycles, winograd_cycles) = (
         work.cycles(lanes),
         winograd.as_ref().map(|winograd| winograd.cycles(lanes)),
     );
-    let across = Across::new(&work)
-        .filter(|across| across.cycles(lanes) < alone.min(three.unwrap_or(alone)));
+    let across = Across::new(&work).filter(|across| {
+        across.cycles(lanes) < gather_cycles.min(winograd_cycles.unwrap_or(gather_cycles))
+    });
     if let Some(across) = across {
         return across.run();
     }
     match winograd {
-        Some(winograd) if three < Some(alone) => winograd.run(),
+        Some(winograd) if winograd_cycles < Some(gather_cycles) => winograd.run(),
         _ => gather(work),
     }
 }
 
-/// The weight gradient of [`conv2d`], `[channels_out, channels_in, kernel…]`.
+/// The weight gradient of [`conv2d`].
+///
+/// `x` is `[batch, channels_in, input…]`, `dy` `[batch, channels_out, output…]`, the result
+/// `[channels_out, channels_in, kernel…]`.
+///
+/// # Panics
+/// If channels, a height, a width or a stride is 0, or an operand does not have its size.
 pub fn conv2d_weight_grad(x: &[f32], dy: &[f32], sizes: ConvSizes) -> Vec<f32> {
+    sizes.check(Some(x), Some(dy), None, None);
+    if sizes.batch == 0 {
+        let [height, width] = sizes.kernel;
+        return vec![0.0; volume(&[sizes.channels_out, sizes.channels_in, height, width])];
+    }
     if let Some(len) = sizes.covers() {
         let (dy, x) = (
             Matrix::rows(dy, sizes.channels_out).t(),
@@ -359,7 +465,7 @@ mod tests {
     use super::*;
     use crate::testing::Rng;
 
-    fn same(got: &[f32], expected: &[f32], about: &ConvSizes) {
+    fn assert_close(got: &[f32], expected: &[f32], sizes: &ConvSizes) {
         let scale = expected
             .iter()
             .fold(1.0f32, |top, value| top.max(value.abs()));
@@ -367,16 +473,16 @@ mod tests {
         for (got, expected) in got.iter().zip(expected) {
             assert!(
                 (got - expected).abs() <= 2e-5 * scale,
-                "{got} for {expected}, {about:?}"
+                "{got}, expected {expected}, {sizes:?}"
             );
         }
     }
 
-    /// Whatever the estimates say is faster, every way gives the same numbers.
+    /// Compares the algorithms with each other, independent of which one would be selected.
     #[test]
-    fn ways_agree() {
+    fn conv_algorithms_agree() {
         let mut rng = Rng::new(3);
-        let mut ran = 0;
+        let mut compared = 0;
         for _ in 0..400 {
             let mut pick = |low: usize, high: usize| low + rng.below(high - low + 1);
             let (kernel, stride) = ([pick(1, 4), pick(1, 4)], [pick(1, 3), pick(1, 3)]);
@@ -409,19 +515,19 @@ mod tests {
             ] {
                 if let Some(across) = Across::new(&work) {
                     let got = across.run();
-                    same(&got, &gather(work), &sizes);
-                    ran += 1;
+                    assert_close(&got, &gather(work), &sizes);
+                    compared += 1;
                 }
             }
             if let Some(winograd) = WinogradWeights::new(&x, &dy, sizes) {
-                same(
+                assert_close(
                     &winograd.run(),
                     &correlate(&x, &dy, sizes.input_planes(), sizes),
                     &sizes,
                 );
-                ran += 1;
+                compared += 1;
             }
         }
-        assert!(ran > 400, "{ran} ran");
+        assert!(compared > 400, "only {compared} comparisons");
     }
 }

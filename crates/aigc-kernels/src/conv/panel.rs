@@ -1,22 +1,23 @@
-//! Pixels of several rows, or images, side by side.
+//! Panels: pixels of several rows or images packed contiguously (im2col of one panel).
 
 use pulp::Simd;
 
-/// A stretch of pixels that lie side by side in a plane as well as in a panel.
+/// A run of pixels that are contiguous in a plane as well as in a panel.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Run {
     /// First pixel in the panel.
     pub to: usize,
-    /// First element in the planes of the group's first channel.
+    /// Offset of the first pixel in the planes of the group's first channel.
     pub from: usize,
-    /// Image of the group, and first pixel of that image's grid.
+    /// Image of the group.
     pub image: usize,
+    /// First pixel in the grid of that image.
     pub pixel: usize,
     pub len: usize,
 }
 
-/// The pixels `pixels` of a group of images with `grid` pixels each, one after the other; the
-/// planes of an image are `plane_width` wide and lie `map_len` apart.
+/// The runs of `pixels`, which number the pixels of a group of images with `grid` pixels each. The
+/// planes of an image have rows of `plane_width`; the stride between images is `map_len`.
 pub(super) fn packed(
     pixels: std::ops::Range<usize>,
     grid: [usize; 2],
@@ -42,7 +43,7 @@ pub(super) fn packed(
     }
 }
 
-/// The pixels of `image` among the `places` of its plane, padding included.
+/// The runs of pixels of `image` in the range `places` of its plane, which includes padding.
 pub(super) fn in_place(
     places: std::ops::Range<usize>,
     grid: [usize; 2],
@@ -67,7 +68,10 @@ pub(super) fn in_place(
     }
 }
 
-/// Copies the pixels of `runs`, for every offset, side by side into rows of `width`.
+/// Copies the pixels of `runs` to a panel row of `width`, for every offset.
+///
+/// # Panics
+/// If a run lies beyond `maps` or the panel.
 #[inline(always)]
 pub(super) fn pack<S: Simd>(
     simd: S,
@@ -86,18 +90,17 @@ pub(super) fn pack<S: Simd>(
     let end = runs.last().map_or(0, |run| run.to + run.len);
     assert!(
         offsets.iter().max().map_or(0, |o| o + furthest) <= maps.len(),
-        "planes end too early"
+        "a tap reaches beyond the planes"
     );
     assert!(
         end <= width && offsets.len() * width + lanes <= panel.len(),
-        "panel ends too early"
+        "pixels exceed the panel"
     );
     for run in runs {
         for at in (0..run.len).step_by(lanes) {
             let (from, to) = (run.from + at, run.to + at);
-            // SAFETY: both ends were held against the slices above. Whole vectors: what is written
-            // beyond a run is overwritten by the next one, and what is beyond a row is left as it
-            // is.
+            // SAFETY: both ends are in bounds, by the assertions. Copies whole vectors: elements
+            // beyond a run are overwritten by the next run, and elements beyond a row are kept.
             unsafe {
                 let from = maps.as_ptr().add(from);
                 let mut to = panel.as_mut_ptr().add(to);
@@ -108,7 +111,7 @@ pub(super) fn pack<S: Simd>(
                         to = to.add(width);
                     }
                 } else {
-                    // Beyond the end lies the beginning of the next row, which stays.
+                    // The elements beyond the end are the start of the next row, and are kept.
                     let inside = simd.mask_between_m32s(0, (end - run.to - at) as u32).mask();
                     for offset in offsets {
                         let vector = from.add(*offset).cast::<S::f32s>().read_unaligned();

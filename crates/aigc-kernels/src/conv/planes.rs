@@ -1,17 +1,17 @@
-//! Zero-padded, phase-split copies of feature maps, on which every tap of a convolution is a
+//! Zero-padded, phase-split copies of feature maps, in which every tap of a convolution is a
 //! constant offset.
 
-/// How a feature map `[height, width]` is laid out so that a step of `step` pixels becomes a step
-/// of one: one plane per phase `(row mod step, column mod step)`, each with its share of the
-/// padding. Plane `[p, q]` holds `x[i·step + p − pad, j·step + q − pad]` at `(i, j)`, zero outside.
+/// Layout of a feature map `[height, width]` in which pixels `stride` apart become neighbours: one
+/// plane per phase `(row mod stride, column mod stride)`, each with its share of the padding. Plane
+/// `[p, q]` holds `x[i·stride + p − pad, j·stride + q − pad]` at `(i, j)`, and zero outside of `x`.
 #[derive(Clone, Debug)]
 pub(crate) struct Planes {
     /// Height and width of the map.
     pub source: [usize; 2],
-    pub step: [usize; 2],
+    pub stride: [usize; 2],
     /// Rows and columns of zeros before the map.
     pub pad: [usize; 2],
-    /// The phases that some tap looks at.
+    /// The phases that are used by a tap.
     pub phases: Vec<[usize; 2]>,
     /// Height and width of one plane.
     pub size: [usize; 2],
@@ -23,45 +23,44 @@ impl Planes {
         self.phases.len() * self.size[0] * self.size[1]
     }
 
-    /// Offset of the tap that looks `row`, `column` pixels (of the padded map) away, within a
-    /// channel's planes.
+    /// Offset, within the planes of a channel, of the tap at `row`, `column` of the padded map.
     pub(crate) fn tap(&self, row: usize, column: usize) -> usize {
-        let phase = [row % self.step[0], column % self.step[1]];
+        let phase = [row % self.stride[0], column % self.stride[1]];
         let index = self
             .phases
             .iter()
             .position(|p| *p == phase)
-            .unwrap_or_else(|| unreachable!("a phase that is kept"));
-        (index * self.size[0] + row / self.step[0]) * self.size[1] + column / self.step[1]
+            .unwrap_or_else(|| unreachable!("the phases of all taps are kept"));
+        (index * self.size[0] + row / self.stride[0]) * self.size[1] + column / self.stride[1]
     }
 
-    /// Columns `j` of a plane of phase `phase` along `axis` that lie inside the map, and the first
-    /// one's place there.
+    /// Indices along `axis` of a plane of phase `phase` that lie inside the map, and the index in
+    /// the map of the first.
     fn inside(&self, axis: usize, phase: usize) -> (std::ops::Range<usize>, usize) {
-        let (step, shift) = (self.step[axis], phase as isize - self.pad[axis] as isize);
+        let (stride, shift) = (self.stride[axis], phase as isize - self.pad[axis] as isize);
         let first = (-shift)
             .max(0)
             .cast_unsigned()
-            .div_ceil(step)
+            .div_ceil(stride)
             .min(self.size[axis]);
         let end = (self.source[axis] as isize - shift)
             .max(0)
             .cast_unsigned()
-            .div_ceil(step);
+            .div_ceil(stride);
         let end = end.clamp(first, self.size[axis]);
         (
             first..end,
-            ((first * step) as isize + shift).max(0).cast_unsigned(),
+            ((first * stride) as isize + shift).max(0).cast_unsigned(),
         )
     }
 
-    /// What has to be copied for every map, worked out once.
+    /// The copies that fill the planes of a map, computed once for all maps.
     pub(super) fn plan(&self) -> Plan {
         let [rows, columns] = self.size;
         let mut plan = Plan {
             rows: Vec::new(),
             zeros: Vec::new(),
-            step: self.step[1],
+            stride: self.stride[1],
         };
         let mut written = 0;
         for (index, &[row_phase, column_phase]) in self.phases.iter().enumerate() {
@@ -72,7 +71,7 @@ impl Planes {
             }
             for (i, row) in inside_rows.enumerate() {
                 let to = (index * rows + row) * columns + inside.start;
-                let from = (first_row + i * self.step[0]) * self.source[1] + first_column;
+                let from = (first_row + i * self.stride[0]) * self.source[1] + first_column;
                 plan.zeros.push(written..to);
                 plan.rows.push(RowCopy {
                     from,
@@ -87,12 +86,12 @@ impl Planes {
     }
 }
 
-/// How one map becomes planes.
+/// The copies from a map to its planes.
 pub(super) struct Plan {
     rows: Vec<RowCopy>,
     zeros: Vec<std::ops::Range<usize>>,
-    /// Between the pixels of a row that are copied.
-    step: usize,
+    /// Stride in the map between copied pixels of a row.
+    stride: usize,
 }
 
 struct RowCopy {
@@ -102,7 +101,7 @@ struct RowCopy {
 }
 
 impl Plan {
-    /// Lays `map` out in `planes`, both of one channel.
+    /// Copies the map of one channel to its planes.
     #[inline(always)]
     pub(super) fn fill(&self, map: &[f32], planes: &mut [f32]) {
         for zeros in &self.zeros {
@@ -112,22 +111,22 @@ impl Plan {
         }
         for row in &self.rows {
             let to = &mut planes[row.to..][..row.len];
-            let from = &map[row.from..][..(row.len - 1) * self.step + 1];
-            match self.step {
+            let from = &map[row.from..][..(row.len - 1) * self.stride + 1];
+            match self.stride {
                 1 => to.copy_from_slice(from),
                 2 => {
                     let (pairs, last) = from.as_chunks::<2>();
                     let (to_last, to) = to
                         .split_last_mut()
-                        .unwrap_or_else(|| unreachable!("no row is empty"));
+                        .unwrap_or_else(|| unreachable!("rows are not empty"));
                     for (to, pair) in to.iter_mut().zip(pairs) {
                         *to = pair[0];
                     }
                     *to_last = last[0];
                 }
-                step => to
+                stride => to
                     .iter_mut()
-                    .zip(from.iter().step_by(step))
+                    .zip(from.iter().step_by(stride))
                     .for_each(|(to, from)| *to = *from),
             }
         }

@@ -1,34 +1,38 @@
-//! Rows of a correlation along the columns of an image with fewer multiplications than rows times
-//! weights (Winograd 1980; Lavin and Gray 2015, <https://arxiv.org/abs/1509.09308>): input and
-//! weights are read as polynomials, multiplied at a few points, and read back.
+//! Winograd transforms: correlation along the columns of an image with fewer multiplications than
+//! output rows times weights (Winograd 1980; Lavin and Gray 2015,
+//! <https://arxiv.org/abs/1509.09308>). Input and weights are taken as polynomials, evaluated and
+//! multiplied at a few points, and the product is interpolated.
 //!
-//! With points `aₜ`, `N = Πₛ≠ₜ (aₜ − aₛ)` and `M(x) = Πₜ (x − aₜ)`, point `t` of the weights is
-//! `Σ aₜʲ·gⱼ / N`, of the input the coefficients of `M(x)/(x − aₜ)` times its rows, and output row
-//! `i` is `Σₜ aₜⁱ·mₜ`.
+//! With points `aₜ`, `N = Πₛ≠ₜ (aₜ − aₛ)` and `M(x) = Πₜ (x − aₜ)`, the weight transform at point
+//! `t` is `Σ aₜʲ·gⱼ / N`, the input transform the coefficients of `M(x)/(x − aₜ)` times the input
+//! rows, and output row `i` is `Σₜ aₜⁱ·mₜ`.
 
 use pulp::Simd;
 
-/// The most points that a scheme has.
-pub(super) const MOST: usize = 8;
+/// The maximum number of points of a scheme.
+pub(super) const MAX_POINTS: usize = 8;
 
-/// A way to compute [`OUT`](Self::OUT) rows from [`POINTS`](Self::POINTS) rows of input; what lies
-/// beyond in the arrays is zero.
+/// The algorithm F([`OUT`](Self::OUT), [`TAPS`](Self::TAPS)), which computes `OUT` rows from
+/// [`POINTS`](Self::POINTS) rows of input. Array elements beyond are zero.
 pub(super) trait Scheme: Sync {
-    /// Weights above each other.
+    /// Vertically adjacent weights.
     const TAPS: usize;
-    /// Rows of output that are computed together.
+    /// Output rows that are computed together.
     const OUT: usize;
-    /// Multiplications, and rows of input.
+    /// Multiplications, and input rows.
     const POINTS: usize = Self::OUT + Self::TAPS - 1;
 
-    fn weights(kernel: [f32; 3]) -> [f32; MOST];
-    fn input<S: Simd>(s: S, rows: [S::f32s; MOST]) -> [S::f32s; MOST];
-    fn output<S: Simd>(s: S, sums: [S::f32s; MOST]) -> [S::f32s; MOST];
+    /// The weight transform.
+    fn weights(kernel: [f32; 3]) -> [f32; MAX_POINTS];
+    /// The input transform.
+    fn input<S: Simd>(s: S, rows: [S::f32s; MAX_POINTS]) -> [S::f32s; MAX_POINTS];
+    /// The output transform.
+    fn output<S: Simd>(s: S, sums: [S::f32s; MAX_POINTS]) -> [S::f32s; MAX_POINTS];
 
-    /// What [`output`](Self::output) multiplies: of every row the factors of the points. By these
-    /// the gradient of the rows is mapped to the points.
-    fn factors() -> [[f32; MOST]; MOST] {
-        let mut factors = [[0.0; MOST]; MOST];
+    /// The matrix of [`output`](Self::output), `[row][point]`. Its transpose maps the gradient of
+    /// the rows to the points.
+    fn factors() -> [[f32; MAX_POINTS]; MAX_POINTS] {
+        let mut factors = [[0.0; MAX_POINTS]; MAX_POINTS];
         (0..Self::POINTS).for_each(|point| {
             let one = std::array::from_fn(|at| if at == point { 1.0 } else { 0.0 });
             let rows = Self::output(pulp::Scalar, one);
@@ -37,10 +41,10 @@ pub(super) trait Scheme: Sync {
         factors
     }
 
-    /// What [`weights`](Self::weights) multiplies: of every point the factors of the weights. By
-    /// these the sums at the points are mapped to the gradients of the weights.
-    fn weight_factors() -> [[f32; 3]; MOST] {
-        let mut factors = [[0.0; 3]; MOST];
+    /// The matrix of [`weights`](Self::weights), `[point][tap]`. Its transpose maps the sums at the
+    /// points to the gradients of the weights.
+    fn weight_factors() -> [[f32; 3]; MAX_POINTS] {
+        let mut factors = [[0.0; 3]; MAX_POINTS];
         (0..Self::TAPS).for_each(|tap| {
             let points = Self::weights(std::array::from_fn(|at| if at == tap { 1.0 } else { 0.0 }));
             factors
@@ -52,29 +56,33 @@ pub(super) trait Scheme: Sync {
     }
 }
 
-/// [`Scheme::POINTS`] rows of `width` at the points, `step` apart in `to`.
+/// Input transform of [`Scheme::POINTS`] rows of `width`. The stride between points in `to` is
+/// `stride`.
+///
+/// # Panics
+/// If the rows, rounded up to whole vectors, do not fit the slices.
 #[inline(always)]
 pub(super) fn map_rows<S: Simd, P: Scheme>(
     s: S,
     rows: &[f32],
     to: &mut [f32],
     width: usize,
-    step: usize,
+    stride: usize,
 ) {
     let lanes = S::F32_LANES;
     assert!(
         rows.len() >= (P::POINTS - 1) * width + width.next_multiple_of(lanes),
-        "rows"
+        "input rows exceed their slice"
     );
     assert!(
-        to.len() >= (P::POINTS - 1) * step + width.next_multiple_of(lanes),
-        "mapped rows"
+        to.len() >= (P::POINTS - 1) * stride + width.next_multiple_of(lanes),
+        "transformed rows exceed their slice"
     );
     for at in (0..width).step_by(lanes) {
-        // SAFETY: the last vector of the last row ends within the slices, by the assertions. What
-        // it writes beyond the row is the next row's, which is written later, or is never read.
+        // SAFETY: the last vector of the last row is in bounds, by the assertions. Elements written
+        // beyond a row belong to the next row, which is written later, or are never read.
         unsafe {
-            let mut d = [s.splat_f32s(0.0); MOST];
+            let mut d = [s.splat_f32s(0.0); MAX_POINTS];
             for (row, d) in d.iter_mut().take(P::POINTS).enumerate() {
                 *d = rows
                     .as_ptr()
@@ -84,7 +92,7 @@ pub(super) fn map_rows<S: Simd, P: Scheme>(
             }
             for (point, value) in P::input(s, d).into_iter().take(P::POINTS).enumerate() {
                 to.as_mut_ptr()
-                    .add(point * step + at)
+                    .add(point * stride + at)
                     .cast::<S::f32s>()
                     .write_unaligned(value);
             }
@@ -92,36 +100,36 @@ pub(super) fn map_rows<S: Simd, P: Scheme>(
     }
 }
 
-/// One weight: four rows, a multiplication each.
+/// One weight: four rows with one multiplication each.
 pub(super) struct One;
 
 impl Scheme for One {
     const TAPS: usize = 1;
     const OUT: usize = 4;
 
-    fn weights([a, ..]: [f32; 3]) -> [f32; MOST] {
+    fn weights([a, ..]: [f32; 3]) -> [f32; MAX_POINTS] {
         [a, a, a, a, 0.0, 0.0, 0.0, 0.0]
     }
 
     #[inline(always)]
-    fn input<S: Simd>(_: S, rows: [S::f32s; MOST]) -> [S::f32s; MOST] {
+    fn input<S: Simd>(_: S, rows: [S::f32s; MAX_POINTS]) -> [S::f32s; MAX_POINTS] {
         rows
     }
 
     #[inline(always)]
-    fn output<S: Simd>(_: S, sums: [S::f32s; MOST]) -> [S::f32s; MOST] {
+    fn output<S: Simd>(_: S, sums: [S::f32s; MAX_POINTS]) -> [S::f32s; MAX_POINTS] {
         sums
     }
 }
 
-/// Four rows of two weights at the points 0, 1, −1, 2 and ∞: five multiplications instead of eight.
+/// F(4, 2) at the points 0, 1, −1, 2 and ∞: five multiplications instead of eight.
 pub(super) struct Two;
 
 impl Scheme for Two {
     const TAPS: usize = 2;
     const OUT: usize = 4;
 
-    fn weights([a, b, _]: [f32; 3]) -> [f32; MOST] {
+    fn weights([a, b, _]: [f32; 3]) -> [f32; MAX_POINTS] {
         [
             a / 2.0,
             -(a + b) / 2.0,
@@ -135,7 +143,7 @@ impl Scheme for Two {
     }
 
     #[inline(always)]
-    fn input<S: Simd>(s: S, d: [S::f32s; MOST]) -> [S::f32s; MOST] {
+    fn input<S: Simd>(s: S, d: [S::f32s; MAX_POINTS]) -> [S::f32s; MAX_POINTS] {
         let (none, two, three) = (s.splat_f32s(0.0), s.splat_f32s(2.0), s.splat_f32s(3.0));
         let top = s.sub_f32s(d[3], d[1]);
         [
@@ -151,7 +159,7 @@ impl Scheme for Two {
     }
 
     #[inline(always)]
-    fn output<S: Simd>(s: S, m: [S::f32s; MOST]) -> [S::f32s; MOST] {
+    fn output<S: Simd>(s: S, m: [S::f32s; MAX_POINTS]) -> [S::f32s; MAX_POINTS] {
         let (near, near_odd) = (s.add_f32s(m[1], m[2]), s.sub_f32s(m[1], m[2]));
         let none = s.splat_f32s(0.0);
         [
@@ -167,15 +175,15 @@ impl Scheme for Two {
     }
 }
 
-/// Seven rows of two weights at the points 0, ±1, ±2, ±½ and ∞: eight multiplications instead of
-/// fourteen. Rounding errors are about twice those of [`Two`], four times those of the plain sum.
+/// F(7, 2) at the points 0, ±1, ±2, ±½ and ∞: eight multiplications instead of fourteen. Rounding
+/// errors are about twice those of [`Two`], and four times those of the direct sum.
 pub(super) struct TwoBySeven;
 
 impl Scheme for TwoBySeven {
     const TAPS: usize = 2;
     const OUT: usize = 7;
 
-    fn weights([a, b, _]: [f32; 3]) -> [f32; MOST] {
+    fn weights([a, b, _]: [f32; 3]) -> [f32; MAX_POINTS] {
         let (near, far, half) = (-2.0 / 9.0, 1.0 / 90.0, 32.0 / 45.0);
         [
             a,
@@ -190,7 +198,7 @@ impl Scheme for TwoBySeven {
     }
 
     #[inline(always)]
-    fn input<S: Simd>(s: S, d: [S::f32s; MOST]) -> [S::f32s; MOST] {
+    fn input<S: Simd>(s: S, d: [S::f32s; MAX_POINTS]) -> [S::f32s; MAX_POINTS] {
         // a + f·b
         let with = |a, factor: f32, b| s.mul_add_e_f32s(s.splat_f32s(factor), b, a);
         let (near, near_odd) = (
@@ -218,7 +226,7 @@ impl Scheme for TwoBySeven {
     }
 
     #[inline(always)]
-    fn output<S: Simd>(s: S, m: [S::f32s; MOST]) -> [S::f32s; MOST] {
+    fn output<S: Simd>(s: S, m: [S::f32s; MAX_POINTS]) -> [S::f32s; MAX_POINTS] {
         let with = |a, factor: f32, b| s.mul_add_e_f32s(s.splat_f32s(factor), b, a);
         let [near, far, half] = [1, 3, 5].map(|point| s.add_f32s(m[point], m[point + 1]));
         let [near_odd, far_odd, half_odd] =
@@ -236,15 +244,14 @@ impl Scheme for TwoBySeven {
     }
 }
 
-/// Four rows of three weights at the points 0, 1, −1, 2, −2 and ∞: six multiplications instead of
-/// twelve.
+/// F(4, 3) at the points 0, 1, −1, 2, −2 and ∞: six multiplications instead of twelve.
 pub(super) struct Three;
 
 impl Scheme for Three {
     const TAPS: usize = 3;
     const OUT: usize = 4;
 
-    fn weights([a, b, c]: [f32; 3]) -> [f32; MOST] {
+    fn weights([a, b, c]: [f32; 3]) -> [f32; MAX_POINTS] {
         let (even, far) = (a + c, a / 24.0 + c / 6.0);
         [
             a / 4.0,
@@ -259,7 +266,7 @@ impl Scheme for Three {
     }
 
     #[inline(always)]
-    fn input<S: Simd>(s: S, d: [S::f32s; MOST]) -> [S::f32s; MOST] {
+    fn input<S: Simd>(s: S, d: [S::f32s; MAX_POINTS]) -> [S::f32s; MAX_POINTS] {
         let (two, four, five) = (s.splat_f32s(2.0), s.splat_f32s(4.0), s.splat_f32s(5.0));
         let even = s.negate_mul_add_e_f32s(four, d[2], d[4]);
         let odd = s.negate_mul_add_e_f32s(four, d[1], d[3]);
@@ -278,7 +285,7 @@ impl Scheme for Three {
     }
 
     #[inline(always)]
-    fn output<S: Simd>(s: S, m: [S::f32s; MOST]) -> [S::f32s; MOST] {
+    fn output<S: Simd>(s: S, m: [S::f32s; MAX_POINTS]) -> [S::f32s; MAX_POINTS] {
         let (near, far) = (s.add_f32s(m[1], m[2]), s.add_f32s(m[3], m[4]));
         let (near_odd, far_odd) = (s.sub_f32s(m[1], m[2]), s.sub_f32s(m[3], m[4]));
         let none = s.splat_f32s(0.0);
@@ -295,32 +302,35 @@ impl Scheme for Three {
     }
 }
 
-/// Sums at the points, `step` apart, to rows of pixels plus `bias`, in place.
+/// Output transform, in place: sums at the points, `stride` apart, to rows of pixels plus `bias`.
+///
+/// # Panics
+/// If the sums of `vectors` vectors at every point do not fit the slice.
 #[inline(always)]
 pub(super) fn unmap<S: Simd, P: Scheme>(
     s: S,
     sums: &mut [f32],
     vectors: usize,
-    step: usize,
+    stride: usize,
     bias: f32,
 ) {
     let lanes = S::F32_LANES;
     assert!(
-        sums.len() >= (P::POINTS - 1) * step + vectors * lanes,
-        "sums at every point"
+        sums.len() >= (P::POINTS - 1) * stride + vectors * lanes,
+        "sums exceed their slice"
     );
     let bias = s.splat_f32s(bias);
     for vector in 0..vectors {
-        // SAFETY: the last point's last vector ends within the slice, by the assertion; there are
-        // no more rows than points.
+        // SAFETY: the last vector of the last point is in bounds, by the assertion; there are no
+        // more rows than points.
         unsafe {
             let sums = sums.as_mut_ptr().add(vector * lanes);
-            let mut m = [s.splat_f32s(0.0); MOST];
+            let mut m = [s.splat_f32s(0.0); MAX_POINTS];
             for (point, m) in m.iter_mut().take(P::POINTS).enumerate() {
-                *m = sums.add(point * step).cast::<S::f32s>().read_unaligned();
+                *m = sums.add(point * stride).cast::<S::f32s>().read_unaligned();
             }
             for (row, pixels) in P::output(s, m).into_iter().take(P::OUT).enumerate() {
-                sums.add(row * step)
+                sums.add(row * stride)
                     .cast::<S::f32s>()
                     .write_unaligned(s.add_f32s(pixels, bias));
             }
@@ -332,8 +342,8 @@ pub(super) fn unmap<S: Simd, P: Scheme>(
 mod tests {
     use super::*;
 
-    fn correlates<P: Scheme>() {
-        // One lane of numbers that are exact in f32.
+    fn assert_correlation<P: Scheme>() {
+        // Scalar, with values that are exact in f32.
         let s = pulp::Scalar;
         let kernel = [3.0, -2.0, 5.0];
         let rows = [1.0, 4.0, -3.0, 2.0, 7.0, -6.0, 5.0, 8.0];
@@ -346,13 +356,13 @@ mod tests {
             let expected: f32 = (0..P::TAPS).map(|tap| kernel[tap] * rows[row + tap]).sum();
             assert!(
                 (got - expected).abs() < 1e-4,
-                "row {row}: {got} for {expected}"
+                "row {row}: {got}, expected {expected}"
             );
         }
     }
 
-    /// Gradients of the weights are correlations of the rows with the gradient of the output.
-    fn transposes<P: Scheme>() {
+    /// The weight gradient is the correlation of the input rows with the output gradient.
+    fn assert_transpose<P: Scheme>() {
         let dy = [2.0, -1.0, 3.0, 5.0, -4.0, 1.0, 2.0];
         let rows = [1.0, 4.0, -3.0, 2.0, 7.0, -6.0, 5.0, 8.0];
         let (factors, input) = (P::factors(), P::input(pulp::Scalar, rows));
@@ -369,24 +379,24 @@ mod tests {
             let expected: f32 = (0..P::OUT).map(|row| dy[row] * rows[row + tap]).sum();
             assert!(
                 (got - expected).abs() < 1e-3,
-                "tap {tap}: {got} for {expected}"
+                "tap {tap}: {got}, expected {expected}"
             );
         }
     }
 
     #[test]
-    fn schemes_have_transposes() {
-        transposes::<One>();
-        transposes::<Two>();
-        transposes::<TwoBySeven>();
-        transposes::<Three>();
+    fn scheme_transpose_matches_weight_gradient() {
+        assert_transpose::<One>();
+        assert_transpose::<Two>();
+        assert_transpose::<TwoBySeven>();
+        assert_transpose::<Three>();
     }
 
     #[test]
-    fn schemes_are_correlations() {
-        correlates::<One>();
-        correlates::<Two>();
-        correlates::<TwoBySeven>();
-        correlates::<Three>();
+    fn scheme_matches_direct_correlation() {
+        assert_correlation::<One>();
+        assert_correlation::<Two>();
+        assert_correlation::<TwoBySeven>();
+        assert_correlation::<Three>();
     }
 }

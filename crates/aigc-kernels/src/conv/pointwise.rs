@@ -1,4 +1,4 @@
-//! Kernels of one pixel: a matrix product per image, from where the pixels lie.
+//! 1×1 convolutions: a matrix product per image, without packing.
 
 use crate::{
     memory::filled,
@@ -6,8 +6,8 @@ use crate::{
     threads::{Shared, for_each},
 };
 
-/// How many rows of a product a part takes, so that `batch` products keep all threads busy.
-fn rows_of_a_part(rows: usize, batch: usize) -> usize {
+/// Rows of a product per part, so that `batch` products keep all threads busy.
+fn rows_per_part(rows: usize, batch: usize) -> usize {
     let parts = rayon::current_num_threads().div_ceil(batch.max(1));
     rows.div_ceil(parts).next_multiple_of(8).min(rows).max(1)
 }
@@ -21,14 +21,14 @@ pub(super) fn pointwise(
 ) -> Vec<f32> {
     let image_len = channels * pixels;
     let batch = x.len() / image_len;
-    let per_part = rows_of_a_part(rows, batch);
+    let per_part = rows_per_part(rows, batch);
     let parts = rows.div_ceil(per_part);
     filled(batch * rows * pixels, |y| {
         let y = Shared::new(y);
         for_each(batch * parts, 2 * batch * rows * image_len, |part| {
             let (image, first) = (part / parts, part % parts * per_part);
             let count = per_part.min(rows - first);
-            // SAFETY: every part has its own rows.
+            // SAFETY: parts have disjoint rows.
             let y = unsafe { y.range((image * rows + first) * pixels, count * pixels) };
             if let Some(bias) = bias {
                 y.chunks_exact_mut(pixels)
@@ -60,8 +60,9 @@ pub(super) fn pointwise_weight_grad(
     dy: &[f32],
 ) -> Vec<f32> {
     let (image_len, batch) = (channels * pixels, x.len() / (channels * pixels));
-    // Parts split the sums, not their terms: every number is added up by one thread, in one order.
-    let per_part = rows_of_a_part(rows, 1);
+    // Parts split the sums, not their terms: every sum is accumulated by one thread in a fixed
+    // order.
+    let per_part = rows_per_part(rows, 1);
     filled(rows * channels, |dw| {
         let dw = Shared::new(dw);
         for_each(
@@ -69,7 +70,7 @@ pub(super) fn pointwise_weight_grad(
             2 * batch * rows * image_len,
             |part| {
                 let (first, count) = (part * per_part, per_part.min(rows - part * per_part));
-                // SAFETY: every part has its own rows.
+                // SAFETY: parts have disjoint rows.
                 let dw = unsafe { dw.range(first * channels, count * channels) };
                 for (image, x) in x.chunks_exact(image_len).enumerate() {
                     let dy = Matrix::rows(

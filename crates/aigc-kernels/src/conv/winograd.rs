@@ -1,12 +1,12 @@
-//! 3×3 convolutions of step one with half the multiplications: F(4, 3) of Winograd along the
-//! columns of the image (Lavin and Gray 2015, <https://arxiv.org/abs/1509.09308>), the direct way
+//! 3×3 convolutions with stride 1 and half of the multiplications: Winograd's F(4, 3) along the
+//! columns of the image (Lavin and Gray 2015, <https://arxiv.org/abs/1509.09308>), direct sums
 //! along its rows.
 //!
-//! Four rows of output look at six rows of input. Those, and the three weights above each other,
-//! are mapped to six numbers each; these are multiplied and summed over channels and the kernel's
-//! columns — six convolutions by 1×3 — and mapped to the four rows. Against the scheme in both
-//! directions it saves half instead of three quarters of the multiplications, but the maps are sums
-//! of whole rows, no pixel is moved aside, and rounding errors stay smaller.
+//! Four output rows depend on six input rows. These, and the three vertically adjacent weights, are
+//! transformed to six points; the products are summed over channels and the kernel's columns (six
+//! 1×3 convolutions), and transformed to the four rows. Compared with the two-dimensional algorithm
+//! it saves half instead of three quarters of the multiplications, but the transforms are sums of
+//! whole rows, no pixel is shuffled within a vector, and rounding errors stay smaller.
 
 use super::points::{Scheme, Three, map_rows, unmap};
 use crate::{
@@ -17,44 +17,47 @@ use crate::{
 };
 use pulp::{Simd, WithSimd};
 
-/// Rows of output that are computed together, and the rows of input that they look at.
+/// Output rows that are computed together.
 const OUT: usize = Three::OUT;
+/// Input rows of [`OUT`] output rows, and points of the transform.
 const IN: usize = Three::POINTS;
 
-/// Bytes of mapped input that one part works on: half of a second-level cache.
+/// Bytes of transformed input that one part processes: half of a second-level cache.
 const MAPPED_BYTES: usize = 512 * 1024;
 
-/// A 3×3 convolution of step one.
+/// A 3×3 convolution with stride 1.
 pub(super) struct Winograd<'a> {
     pub x: &'a [f32],
     pub batch: usize,
     pub channels: usize,
-    /// Height and width of the input, and of the output.
+    /// Height and width of the input.
     pub input: [usize; 2],
+    /// Height and width of the output.
     pub output: [usize; 2],
     /// Rows and columns of zeros before the input.
     pub pad: [usize; 2],
     pub weight: &'a [f32],
-    /// Steps in `weight` from row to row and from channel to channel.
-    pub weight_steps: [usize; 2],
-    /// Whether the kernel is turned by 180°.
-    pub turned: bool,
+    /// Strides of `weight` along rows and channels.
+    pub weight_strides: [usize; 2],
+    /// Whether the kernel is rotated by 180°.
+    pub rotated: bool,
+    /// Output channels.
     pub rows: usize,
     pub bias: Option<&'a [f32]>,
 }
 
 impl Winograd<'_> {
-    /// Bands of [`OUT`] rows in an image.
+    /// Bands of [`OUT`] rows per image.
     fn bands(&self) -> usize {
         self.output[0].div_ceil(OUT)
     }
 
-    /// Width of a mapped row: the output's, and what the kernel reaches beyond.
+    /// Width of a transformed row: the output's, plus the reach of the kernel.
     fn width(&self) -> usize {
         self.output[1] + 2
     }
 
-    /// Roughly how many cycles an image of a large batch takes.
+    /// Estimated cycles per image of a large batch.
     pub(super) fn cycles(&self, lanes: usize) -> usize {
         let products = self.channels * self.rows * IN * 3;
         let maps = self.width().div_ceil(lanes) * (14 * self.channels + 40 * self.rows);
@@ -65,26 +68,26 @@ impl Winograd<'_> {
         arch().dispatch(self)
     }
 
-    /// The weights' numbers: `[tile of rows, 6, channel, kernel column, height]`.
+    /// The transformed weights, `[tile of rows, 6, channel, kernel column, height]`.
     fn map_weights(&self, tallest: usize) -> Vec<f32> {
         let tiles: Vec<(usize, usize)> = row_tiles(self.rows, tallest).collect();
         let padded = tiles.last().map_or(0, |(first, height)| first + height);
         let depth = 3 * self.channels;
-        let [row_step, channel_step] = self.weight_steps;
+        let [row_stride, channel_stride] = self.weight_strides;
         filled(IN * padded * depth, |mapped| {
             let mapped = Shared::new(mapped);
             for_each(tiles.len(), IN * padded * depth * 4, |index| {
                 let (first, height) = tiles[index];
-                // SAFETY: tiles do not overlap.
+                // SAFETY: tiles are disjoint.
                 let mapped = unsafe { mapped.range(first * IN * depth, height * IN * depth) };
                 for channel in 0..self.channels {
                     for row in 0..height {
                         let mut kernel = [0.0; 9];
                         if first + row < self.rows {
-                            let at = (first + row) * row_step + channel * channel_step;
+                            let at = (first + row) * row_stride + channel * channel_stride;
                             kernel.copy_from_slice(&self.weight[at..at + 9]);
                         }
-                        if self.turned {
+                        if self.rotated {
                             kernel.reverse();
                         }
                         for column in 0..3 {
@@ -114,7 +117,7 @@ impl WithSimd for Winograd<'_> {
         let image = self.rows * self.output[0] * self.output[1];
         let mapped = 4 * IN * self.channels * self.bands() * self.width();
         let most = (self.batch / (2 * rayon::current_num_threads())).max(1);
-        // Several images where one alone is a few vectors only.
+        // Several images if one alone is only a few vectors.
         let wanted = (16 * S::F32_LANES * WIDEST).div_ceil(self.bands() * self.width());
         let group = wanted.min(MAPPED_BYTES / mapped.max(1)).clamp(1, most);
         let work = 18 * self.batch * self.bands() * OUT * self.width() * self.channels * self.rows;
@@ -123,7 +126,7 @@ impl WithSimd for Winograd<'_> {
             for_each(self.batch.div_ceil(group), work, |part| {
                 let first = part * group;
                 let images = group.min(self.batch - first);
-                // SAFETY: every part has its own images.
+                // SAFETY: parts have disjoint images.
                 let y = unsafe { y.range(first * image, images * image) };
                 simd.vectorize(Split {
                     winograd: &self,
@@ -138,7 +141,7 @@ impl WithSimd for Winograd<'_> {
     }
 }
 
-/// Some images of a [`Winograd`].
+/// The part of a [`Winograd`] for some images.
 struct Split<'a, S> {
     winograd: &'a Winograd<'a>,
     simd: S,
@@ -170,12 +173,12 @@ impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
         } = *winograd;
         let (lanes, tallest) = (S::F32_LANES, tallest::<S>());
         let (bands, width) = (winograd.bands(), winograd.width());
-        // Mapped rows of all images lie below each other; what is between two rows' pixels is
-        // computed and left.
+        // The transformed rows of all images are contiguous; the padding between the pixels of two
+        // rows is computed and ignored.
         let plane = images * bands * width;
         let places = plane - (width - output[1]);
         let panel = WIDEST * lanes;
-        // One point of all channels, and room for a vector that is read or written beyond its last
+        // One point of all channels, plus room for a vector that is read or written beyond the last
         // row.
         let point_len = channels * plane + panel;
         let mut scratch = Scratch::new([
@@ -191,7 +194,7 @@ impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
                 for (row, line) in padded.chunks_exact_mut(width).enumerate() {
                     let row = row.wrapping_sub(winograd.pad[0]);
                     if row < height {
-                        // Of an input wider than the output's reach, the rest is never looked at.
+                        // Columns of the input beyond the reach of the output are not read.
                         let (before, line) = line.split_at_mut(winograd.pad[1]);
                         before.fill(0.0);
                         let (inside, after) = line.split_at_mut(columns.min(line.len()));
@@ -241,8 +244,8 @@ impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
                         c_row: panel,
                         add: false,
                     };
-                    // SAFETY: A is `depth` columns of `height`; the last row of B starts two beyond
-                    // the last channel; C is `height` rows of `panel`: the slices above.
+                    // SAFETY: A is `depth` columns of `height`; the last row of B starts two after
+                    // the last channel's start; C is `height` rows of `panel`: the slices above.
                     unsafe { tile(simd, height, vectors, operands) };
                 }
                 for row_of in 0..height.min(rows - row) {
@@ -277,7 +280,7 @@ impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
     }
 }
 
-/// Copies a few numbers without a call.
+/// Copies a few elements without a call of `memcpy`.
 #[inline(always)]
 fn copy<S: Simd>(from: &[f32], to: &mut [f32]) {
     let (from_body, from_rest) = S::as_simd_f32s(from);
@@ -295,7 +298,7 @@ fn copy<S: Simd>(from: &[f32], to: &mut [f32]) {
             .zip(from_rest)
             .for_each(|(to, from)| *to = *from);
     } else {
-        // The last vector once more, as far to the right as it goes.
+        // The tail is covered by a vector that overlaps the previous one.
         let at = from.len() - S::F32_LANES;
         S::as_mut_simd_f32s(&mut to[at..]).0[0] = S::as_simd_f32s(&from[at..]).0[0];
     }

@@ -1,12 +1,12 @@
-//! Weight gradients with fewer multiplications: where taps stand above each other, bands of rows of
-//! both maps are taken to [`points`](super::points), multiplied and summed there over images, bands
-//! and columns, and the sums taken back.
+//! Weight gradients with fewer multiplications, for kernels with vertically adjacent taps: bands of
+//! rows of both maps are transformed to [`points`](super::points), multiplied and summed there over
+//! images, bands and columns, and the sums are transformed back.
 
 use super::{
     ConvSizes,
     correlate::multiply,
     planes::{Plan, Planes},
-    points::{MOST, Scheme, Three, Two, TwoBySeven, map_rows},
+    points::{MAX_POINTS, Scheme, Three, Two, TwoBySeven, map_rows},
 };
 use crate::{
     memory::filled,
@@ -17,29 +17,31 @@ use crate::{
 use pulp::{Simd, WithSimd};
 use std::{marker::PhantomData, ops::Range};
 
-/// Bytes of mapped input that one part works on at a time.
+/// Bytes of transformed input that one part processes at a time.
 const MAPPED_BYTES: usize = 2 * 1024 * 1024;
 
-/// Sums that lie in a line of the cache.
+/// Elements of a cache line.
 const LINE: usize = 16;
 
-/// Places that are summed at once.
+/// Places per block of the sum.
 const PLACES: usize = 128;
 
-/// As [`correlate`](super::correlate::correlate).
+/// The computation of [`correlate`](super::correlate::correlate).
 pub(super) struct WinogradWeights<'a> {
     x: &'a [f32],
     dy: &'a [f32],
     sizes: ConvSizes,
     planes: Planes,
-    /// Taps above each other, rows that are mapped together, and bands of these.
+    /// Vertically adjacent taps.
     taps: usize,
+    /// Rows of the output gradient that are transformed together.
     out: usize,
+    /// Bands of `out` rows.
     bands: usize,
 }
 
 impl<'a> WinogradWeights<'a> {
-    /// `None` where it saves nothing: for kernels of one row, or of many, and for very few
+    /// `None` if it saves nothing: for kernels of one row or of many rows, and for very few
     /// channels.
     pub(super) fn new(x: &'a [f32], dy: &'a [f32], sizes: ConvSizes) -> Option<Self> {
         let ConvSizes {
@@ -54,7 +56,7 @@ impl<'a> WinogradWeights<'a> {
         if dilation != [1, 1] || !(2..=3).contains(&taps) || channels_in < 4 {
             return None;
         }
-        // Two taps: four rows cost five multiplications, seven rows eight.
+        // With two taps, four rows take five multiplications and seven rows eight.
         let bands = |out: usize| output[0].div_ceil(out);
         let out = if taps == 2 && 8 * bands(7) < 5 * bands(4) {
             7
@@ -72,7 +74,7 @@ impl<'a> WinogradWeights<'a> {
             out,
             bands: bands(out),
         };
-        // Multiplications, and the padding between rows that is multiplied too.
+        // Multiplications, including those of the padding between rows.
         let cost = (out + taps - 1) * all.bands * stride[0].min(kernel[0]) * all.planes.size[1];
         (cost < kernel[0] * output[0] * output[1]).then_some(all)
     }
@@ -85,7 +87,7 @@ impl<'a> WinogradWeights<'a> {
         }
     }
 
-    /// Places of an image's mapped rows, which lie below each other.
+    /// Length of an image's transformed rows, which are contiguous.
     fn image_len(&self) -> usize {
         self.bands * self.planes.size[1]
     }
@@ -131,7 +133,7 @@ impl<P: Scheme> WithSimd for With<'_, P> {
             });
         });
         let taps = kernel[0] * kernel[1];
-        // Parts split the sums, not their terms: every number is added up by one thread, in one
+        // Parts split the sums, not their terms: every sum is accumulated by one thread in a fixed
         // order.
         let parts = channels_in.min(rayon::current_num_threads());
         filled(channels_out * channels_in * taps, |dw| {
@@ -152,7 +154,7 @@ impl<P: Scheme> WithSimd for With<'_, P> {
     }
 }
 
-/// The output gradient of one image, at the points.
+/// Transforms the output gradient of one image.
 struct MapGradient<'a, S, P> {
     all: &'a WinogradWeights<'a>,
     scheme: PhantomData<P>,
@@ -185,7 +187,7 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for MapGradient<'_, S, P> {
         let factors = P::factors();
         let mut scratch = Scratch::new([P::OUT * width * lanes]);
         let [rows] = scratch.split();
-        let pieces: [&mut [f32]; MOST] = std::array::from_fn(|point| {
+        let pieces: [&mut [f32]; MAX_POINTS] = std::array::from_fn(|point| {
             let (at, len) = if point < P::POINTS {
                 (
                     (point * places + image * all.image_len()) * columns,
@@ -194,12 +196,12 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for MapGradient<'_, S, P> {
             } else {
                 (0, 0)
             };
-            // SAFETY: every image and point has its own piece.
+            // SAFETY: images and points are disjoint.
             unsafe { to.range(at, len) }
         });
         for band in 0..all.bands {
             for first in (0..columns).step_by(lanes) {
-                // `lanes` channels side by side; zero where there is no channel or no row.
+                // `lanes` channels interleaved, zero beyond the last channel and the last row.
                 rows.fill(0.0);
                 for lane in 0..lanes.min(channels.saturating_sub(first)) {
                     for row in 0..P::OUT.min(height - band * P::OUT) {
@@ -232,7 +234,7 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for MapGradient<'_, S, P> {
     }
 }
 
-/// Some channels of the input.
+/// The part for some input channels.
 struct Split<'a, S, P> {
     all: &'a WinogradWeights<'a>,
     scheme: PhantomData<P>,
@@ -277,10 +279,10 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for Split<'_, S, P> {
         let phases = planes.phases.len();
         let per_image = channels.len() * phases * image_len;
         let group = (MAPPED_BYTES / (4 * P::POINTS * per_image).max(1)).clamp(1, batch);
-        // Mapped rows: `[point, channel, phase, image, band, column]`.
+        // Transformed rows, `[point, channel, phase, image, band, column]`.
         let map_len = group * image_len;
         let point_len = channels.len() * phases * map_len + lanes;
-        // Columns of taps: one per row phase and column of the kernel.
+        // Columns of taps, one per row phase and column of the kernel.
         let terms: Vec<[usize; 2]> = (0..stride[0].min(kernel[0]))
             .flat_map(|row| (0..kernel[1]).map(move |column| [row, column]))
             .collect();
@@ -291,13 +293,14 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for Split<'_, S, P> {
         let mut offsets = Vec::with_capacity(padded_rows);
         for channel in 0..channels.len() {
             for [row, column] in &terms {
-                let seen = [row % stride[0], column % stride[1]];
-                let phase = planes.phases.iter().position(|phase| *phase == seen);
-                let phase = phase.unwrap_or_else(|| unreachable!("a phase that is kept"));
+                let wanted = [row % stride[0], column % stride[1]];
+                let phase = planes.phases.iter().position(|phase| *phase == wanted);
+                let phase =
+                    phase.unwrap_or_else(|| unreachable!("the phases of all taps are kept"));
                 offsets.push((channel * phases + phase) * map_len + column / stride[1]);
             }
         }
-        // Rows beyond the last one look at the first and are not read.
+        // Padding rows use offset 0; their sums are not read.
         offsets.resize(padded_rows, 0);
         let (sums_len, plane_len) = (padded_rows * columns, planes.size[0] * width);
         let mut scratch = Scratch::new([
@@ -321,7 +324,7 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for Split<'_, S, P> {
             .collect();
         for first in (0..batch).step_by(group) {
             let images = group.min(batch - first);
-            // In the order of memory: what is written beyond a row is overwritten by the next one.
+            // In memory order: elements written beyond a row are overwritten by the next row.
             for (index, channel) in channels.clone().enumerate() {
                 for (phase, plan) in plans.iter().enumerate() {
                     for image in 0..images {
@@ -337,18 +340,20 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for Split<'_, S, P> {
                     }
                 }
             }
-            // The padding after the last row has nothing after it to be told from.
+            // The padding after the last row is left out.
             let len = images * image_len - (width - output[1]);
             let furthest = offsets.iter().max().map_or(0, |offset| offset + len);
-            assert!(furthest <= point_len, "mapped rows end too early");
+            assert!(
+                furthest <= point_len,
+                "a tap reaches beyond the transformed rows"
+            );
             for point in 0..P::POINTS {
                 let dy = &dy[(point * batch + first) * image_len * columns..][..len * columns];
                 let sums = &mut sums[point * sums_len..][..sums_len];
                 let mapped = &mapped[point * point_len..][..point_len];
                 for at in (0..len).step_by(PLACES) {
                     let dy = &dy[at * columns..(at + PLACES).min(len) * columns];
-                    // SAFETY: every offset and `len` places after it end within `mapped`, by the
-                    // assertion.
+                    // SAFETY: `len` places lie in `mapped` after every offset, by the assertion.
                     unsafe {
                         let start = mapped.as_ptr().add(at);
                         let a = |row: usize, height: usize| Listed {
@@ -361,7 +366,7 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for Split<'_, S, P> {
             }
         }
         let (taps_of_channel, factors) = (kernel[0] * kernel[1], P::weight_factors());
-        // A line of sums at a time, read once.
+        // A cache line of sums at a time, so that each is read once.
         for first in (0..channels_out).step_by(LINE) {
             let outputs = first..channels_out.min(first + LINE);
             for (index, channel) in channels.clone().enumerate() {
@@ -378,7 +383,7 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for Split<'_, S, P> {
                         }
                     }
                     for (lane, output) in outputs.clone().enumerate() {
-                        // SAFETY: every part has its own channels.
+                        // SAFETY: parts have disjoint channels.
                         let to = unsafe {
                             dw.range(
                                 (output * channels_in + channel) * taps_of_channel,

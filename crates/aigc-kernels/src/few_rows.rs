@@ -1,8 +1,8 @@
-//! Products with few rows, as when a model says one token after the other. They take as long as
-//! their weight takes to come from memory, so it is read once, in the order in which it lies there.
+//! Matrix products with few rows, as in autoregressive decoding. Such a product is bound by the
+//! memory bandwidth of reading the weight, so the weight is read once, in memory order.
 
 use super::{
-    product::Matrix,
+    matrix::Matrix,
     simd::arch,
     threads::{Shared, for_each},
     tile::{Operands, Strided, column_tiles, fixed},
@@ -10,24 +10,24 @@ use super::{
 use crate::pages::read_often;
 use pulp::{Simd, WithSimd};
 
-/// Rows that are worth it: with more, the products of [`product`](super::product) are as fast.
-pub(crate) const FEW: usize = 8;
+/// The most rows: with more, the products of [`product`](super::product) are as fast.
+pub(crate) const MAX_ROWS: usize = 8;
 
-/// Numbers of a weight from which on it is worth it: smaller ones stay in a cache.
-pub(crate) const LARGE: usize = 1 << 16;
+/// The smallest weight that is worth it, in elements: smaller ones stay in a cache.
+pub(crate) const MIN_WEIGHT_LEN: usize = 1 << 16;
 
-/// Rows of the weight that are added up at once.
-const AT_ONCE: usize = 8;
+/// Rows of the weight that are accumulated together.
+const ROW_BLOCK: usize = 8;
 
-/// `a[m, k]·b[k, n]`, or its sum with what `c` holds, for `m` of [`FEW`] at most; `b` has its rows
-/// or its columns in order.
+/// `c[m, n] += a[m, k]·b[k, n]` for `m` up to [`MAX_ROWS`]. `a` and `c` are contiguous; `b` has
+/// contiguous rows or contiguous columns.
 ///
 /// # Panics
-/// If `b` has neither, there are more rows, or a matrix ends after its slice.
-pub(crate) fn multiply_few([m, n, k]: [usize; 3], a: &[f32], b: Matrix, c: &mut [f32]) {
+/// If `b` has neither, if `m` is larger, or if a matrix does not fit its slice.
+pub(crate) fn multiply_few_rows([m, n, k]: [usize; 3], a: &[f32], b: Matrix, c: &mut [f32]) {
     assert!(
-        m <= FEW && a.len() >= m * k && c.len() == m * n && b.fits(k, n),
-        "{m}×{k}×{n}"
+        m <= MAX_ROWS && Matrix::rows(a, k).fits(m, k) && c.len() == m * n && b.fits(k, n),
+        "operands of a {m}×{k}×{n} product do not fit their slices"
     );
     read_often(b.values);
     if b.row == 1 && k > 1 {
@@ -35,14 +35,15 @@ pub(crate) fn multiply_few([m, n, k]: [usize; 3], a: &[f32], b: Matrix, c: &mut 
     } else {
         assert!(
             b.column == 1,
-            "a weight with neither rows nor columns in order"
+            "the weight has neither contiguous rows nor contiguous columns"
         );
         by_rows([m, n, k], a, b.values, b.row, c);
     }
 }
 
-/// The weight's rows lie in order: threads take some of them each, and add up.
-fn by_rows([m, n, k]: [usize; 3], a: &[f32], b: &[f32], step: usize, c: &mut [f32]) {
+/// The weight has contiguous rows: every thread accumulates some of them, then the partial sums are
+/// added.
+fn by_rows([m, n, k]: [usize; 3], a: &[f32], b: &[f32], stride: usize, c: &mut [f32]) {
     let threads = rayon::current_num_threads();
     let work = 2 * m * n * k;
     let rows = k
@@ -51,14 +52,14 @@ fn by_rows([m, n, k]: [usize; 3], a: &[f32], b: &[f32], step: usize, c: &mut [f3
         } else {
             threads
         })
-        .next_multiple_of(AT_ONCE);
+        .next_multiple_of(ROW_BLOCK);
     let parts = k.div_ceil(rows.max(1)).max(1);
     let mut sums = vec![0.0; (parts - 1) * m * n];
     {
         let (first, others) = (Shared::new(c), Shared::new(&mut sums));
         for_each(parts, work, |part| {
             let count = rows.min(k - part * rows);
-            // SAFETY: parts have sums of their own.
+            // SAFETY: every part has its own partial sums.
             let sums = unsafe {
                 if part == 0 {
                     first.range(0, m * n)
@@ -73,7 +74,7 @@ fn by_rows([m, n, k]: [usize; 3], a: &[f32], b: &[f32], step: usize, c: &mut [f3
                 rows: part * rows..part * rows + count,
                 a,
                 b,
-                step,
+                stride,
                 sums,
             });
         });
@@ -90,7 +91,7 @@ struct AddRows<'a> {
     rows: std::ops::Range<usize>,
     a: &'a [f32],
     b: &'a [f32],
-    step: usize,
+    stride: usize,
     sums: &'a mut [f32],
 }
 
@@ -113,7 +114,7 @@ impl WithSimd for AddRows<'_> {
 }
 
 impl AddRows<'_> {
-    /// Some rows of the weight at a time, which come from memory side by side, in tiles of columns.
+    /// Accumulates [`ROW_BLOCK`] rows of the weight at a time, in tiles of columns.
     #[inline(always)]
     fn add<S: Simd, const M: usize>(self, s: S) {
         let Self {
@@ -122,14 +123,14 @@ impl AddRows<'_> {
             rows,
             a,
             b,
-            step,
+            stride,
             sums,
             ..
         } = self;
         let lanes = S::F32_LANES;
         let (whole, vectors) = (n / lanes * lanes, n / lanes);
-        for first in rows.clone().step_by(AT_ONCE) {
-            let count = AT_ONCE.min(rows.end - first);
+        for first in rows.clone().step_by(ROW_BLOCK) {
+            let count = ROW_BLOCK.min(rows.end - first);
             let to = sums.as_mut_ptr();
             let at = |column: usize| Operands {
                 k: count,
@@ -139,9 +140,9 @@ impl AddRows<'_> {
                     k: 1,
                 },
                 b: Strided {
-                    start: b[first * step + column..].as_ptr(),
+                    start: b[first * stride + column..].as_ptr(),
                     row: 0,
-                    k: step,
+                    k: stride,
                 },
                 c: to.wrapping_add(column),
                 c_row: n,
@@ -149,7 +150,8 @@ impl AddRows<'_> {
             };
             for (vector, width) in column_tiles(vectors) {
                 let o = at(vector * lanes);
-                // SAFETY: rows and columns of A, B and C, by the assertion in `multiply_few`.
+                // SAFETY: the rows and columns of A, B and C lie in their slices, by the assertion
+                // in `multiply_few_rows`.
                 unsafe {
                     match width {
                         3 => fixed::<S, _, _, M, 3>(s, o),
@@ -158,21 +160,21 @@ impl AddRows<'_> {
                     }
                 }
             }
-            for image in 0..M {
+            for batch_row in 0..M {
                 for column in whole..n {
                     let terms = (first..first + count)
-                        .map(|row| a[image * k + row] * b[row * step + column]);
-                    sums[image * n + column] += terms.sum::<f32>();
+                        .map(|row| a[batch_row * k + row] * b[row * stride + column]);
+                    sums[batch_row * n + column] += terms.sum::<f32>();
                 }
             }
         }
     }
 }
 
-/// The weight's columns lie in order: each number of the result is a product of two vectors.
-fn by_columns([m, n, k]: [usize; 3], a: &[f32], b: &[f32], step: usize, c: &mut [f32]) {
+/// The weight has contiguous columns: every element of the result is a dot product.
+fn by_columns([m, n, k]: [usize; 3], a: &[f32], b: &[f32], stride: usize, c: &mut [f32]) {
     let work = 2 * m * n * k;
-    // Pieces large enough to be read in a stream, small enough to be shared out evenly.
+    // Pieces large enough for sequential reads, small enough for an even distribution.
     let piece = n
         .div_ceil(8 * rayon::current_num_threads())
         .next_multiple_of(16);
@@ -182,7 +184,7 @@ fn by_columns([m, n, k]: [usize; 3], a: &[f32], b: &[f32], step: usize, c: &mut 
         macro_rules! with {
             ($($m:literal)*) => {
                 match m {
-                    $($m => arch().dispatch(Dots::<$m> { n, k, columns, a, b, step, c: &c }),)*
+                    $($m => arch().dispatch(Dots::<$m> { n, k, columns, a, b, stride, c: &c }),)*
                     _ => (),
                 }
             };
@@ -197,18 +199,20 @@ struct Dots<'a, const M: usize> {
     columns: std::ops::Range<usize>,
     a: &'a [f32],
     b: &'a [f32],
-    step: usize,
+    stride: usize,
     c: &'a Shared<'a, f32>,
 }
 
 impl<const M: usize> Dots<'_, M> {
-    /// `R` columns from `column` on.
+    /// Computes `R` columns from `column` on.
     #[inline(always)]
-    fn some<S: Simd, const R: usize>(&self, s: S, column: usize) {
+    fn columns<S: Simd, const R: usize>(&self, s: S, column: usize) {
         let lanes = S::F32_LANES;
         let (a, b): ([_; M], [_; R]) = (
-            std::array::from_fn(|image| S::as_simd_f32s(&self.a[image * self.k..][..self.k])),
-            std::array::from_fn(|i| S::as_simd_f32s(&self.b[(column + i) * self.step..][..self.k])),
+            std::array::from_fn(|row| S::as_simd_f32s(&self.a[row * self.k..][..self.k])),
+            std::array::from_fn(|i| {
+                S::as_simd_f32s(&self.b[(column + i) * self.stride..][..self.k])
+            }),
         );
         let mut acc = [[s.splat_f32s(0.0); R]; M];
         for at in 0..self.k / lanes {
@@ -219,9 +223,9 @@ impl<const M: usize> Dots<'_, M> {
                 }
             }
         }
-        for (image, (acc, a)) in acc.iter().zip(&a).enumerate() {
-            // SAFETY: columns of this part alone.
-            let c = unsafe { self.c.range(image * self.n + column, R) };
+        for (row, (acc, a)) in acc.iter().zip(&a).enumerate() {
+            // SAFETY: no other part writes these columns.
+            let c = unsafe { self.c.range(row * self.n + column, R) };
             for ((c, acc), b) in c.iter_mut().zip(acc).zip(&b) {
                 *c +=
                     s.reduce_sum_f32s(*acc) + a.1.iter().zip(b.1).map(|(a, b)| a * b).sum::<f32>();
@@ -237,11 +241,11 @@ impl<const M: usize> WithSimd for Dots<'_, M> {
     fn with_simd<S: Simd>(self, s: S) {
         let mut column = self.columns.start;
         while column + 4 <= self.columns.end {
-            self.some::<S, 4>(s, column);
+            self.columns::<S, 4>(s, column);
             column += 4;
         }
         for column in column..self.columns.end {
-            self.some::<S, 1>(s, column);
+            self.columns::<S, 1>(s, column);
         }
     }
 }
@@ -252,7 +256,7 @@ mod tests {
     use crate::testing::Rng;
 
     #[test]
-    fn few_rows_are_multiplied_as_many_are() {
+    fn multiply_few_rows_matches_f64() {
         let mut rng = Rng::new(1);
         for [m, n, k] in [
             [1, 1, 1],
@@ -264,21 +268,23 @@ mod tests {
             [8, 31, 130],
         ] {
             let (a, b) = (rng.normals(m * k), rng.normals(k * n));
-            let mut turned = vec![0.0; k * n];
+            let mut transposed = vec![0.0; k * n];
             (0..k).for_each(|row| {
-                (0..n).for_each(|column| turned[column * k + row] = b[row * n + column])
+                (0..n).for_each(|column| transposed[column * k + row] = b[row * n + column])
             });
             let start = rng.normals(m * n);
             for (name, matrix) in [
                 ("rows", Matrix::rows(&b, n)),
-                ("columns", Matrix::rows(&turned, k).t()),
+                ("columns", Matrix::rows(&transposed, k).t()),
             ] {
                 let mut c = start.clone();
-                multiply_few([m, n, k], &a, matrix, &mut c);
+                multiply_few_rows([m, n, k], &a, matrix, &mut c);
                 for at in 0..m * n {
-                    let (image, column) = (at / n, at % n);
+                    let (batch_row, column) = (at / n, at % n);
                     let sum = (0..k)
-                        .map(|row| f64::from(a[image * k + row]) * f64::from(b[row * n + column]))
+                        .map(|row| {
+                            f64::from(a[batch_row * k + row]) * f64::from(b[row * n + column])
+                        })
                         .sum::<f64>();
                     let expected = f64::from(start[at]) + sum;
                     assert!(
