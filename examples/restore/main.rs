@@ -20,8 +20,8 @@ use aigc_core::{
     rng::Rng,
 };
 use aigc_diffusion::{
-    AnyDenoiser, AnyScheduler, DdimScheduler, DdpmScheduler, Degradation, Denoiser,
-    DiffusionSampler, DpmMultistepScheduler, MomentMatchingGuidance, Pipeline,
+    AnyDenoiser, AnyScheduler, DdpmScheduler, Degradation, Denoiser, DiffusionSampler,
+    MomentMatchingGuidance, Pipeline,
 };
 use aigc_examples::ImagesConfig;
 use anyhow::{Context, bail};
@@ -134,8 +134,11 @@ fn main() -> anyhow::Result<()> {
             .path()
             .join("pipeline"),
     };
-    let pipeline = Pipeline::from_dir(&folder, &device)
+    let pipeline = Pipeline::from_pretrained(&folder, &device)
         .with_context(|| format!("{}: no pipeline; has its training ended?", folder.display()))?;
+    for warning in pipeline.warnings() {
+        eprintln!("{warning}");
+    }
     let noise = args
         .noise
         .unwrap_or(if args.task == Task::Denoise { 0.5 } else { 0.0 });
@@ -253,7 +256,9 @@ fn originals(args: &Args, pipeline: &Pipeline, device: &Device) -> anyhow::Resul
         return Err(Error::config(
             "data",
             data.shape,
-            format!("images of {shape}, as the model makes them; --image brings one to that size"),
+            format!(
+                "images of {shape}, as the model generates them; --image brings one to that size"
+            ),
         )
         .into());
     }
@@ -301,36 +306,26 @@ fn restore_as_it_is(
     Ok(())
 }
 
-/// Ancestral sampling, for what a pipeline was trained with.
-fn ancestral(pipeline: &Pipeline) -> anyhow::Result<DdpmScheduler> {
-    Ok(match &pipeline.scheduler {
-        AnyScheduler::Ddpm(DdpmScheduler {
-            noise,
-            prediction_type,
-            rescale_betas_zero_snr,
-            ..
-        })
-        | AnyScheduler::Ddim(DdimScheduler {
-            noise,
-            prediction_type,
-            rescale_betas_zero_snr,
-            ..
-        })
-        | AnyScheduler::DpmMultistep(DpmMultistepScheduler {
-            noise,
-            prediction_type,
-            rescale_betas_zero_snr,
-            ..
-        }) => DdpmScheduler {
-            noise: noise.clone(),
-            prediction_type: *prediction_type,
-            rescale_betas_zero_snr: *rescale_betas_zero_snr,
+/// Ancestral sampling with the noise schedule that a pipeline was trained with; the pipeline's own
+/// scheduler for another process (EDM, flow matching).
+fn ancestral(pipeline: &Pipeline) -> aigc_core::Result<AnyScheduler> {
+    let own = &pipeline.scheduler;
+    if ["EDM", "FlowMatch"]
+        .iter()
+        .any(|other| own.class().starts_with(other))
+    {
+        return Ok(own.clone());
+    }
+    Ok(match own.to_class("DDPMScheduler") {
+        Ok(AnyScheduler::Ddpm(ddpm)) => DdpmScheduler {
+            noise: ddpm.noise,
+            prediction_type: ddpm.prediction_type,
+            rescale_betas_zero_snr: ddpm.rescale_betas_zero_snr,
             ..DdpmScheduler::default()
-        },
-        other => bail!(
-            "this program knows pipelines of DDPM, DDIM and DPM-Solver++, and not of {}",
-            other.class()
-        ),
+        }
+        .into(),
+        // A flow by a solver that also knows other processes.
+        _ => own.clone(),
     })
 }
 
@@ -355,14 +350,14 @@ fn restore(
     let bar = ProgressBar::new((args.average * n) as u64);
     let mut sum: Option<Tensor<4>> = None;
     for round in 0..args.average {
-        // Where there is noise and nothing else, the sampler itself takes it away.
+        // Noise alone is removed by the sampler itself.
         let noise_only =
             args.task == Task::Denoise && args.method == Method::MomentMatchingGuidance;
         let steps = args.steps.unwrap_or(if noise_only { 250 } else { 50 });
         let sampler =
             DiffusionSampler::new(&pipeline.network, &scheduler, steps, pipeline.shape, device)?
-                .with_batch_size(50)?;
-        let sampler = unconditional(sampler, pipeline)?.with_callback(|progress| {
+                .with_batch_size(50);
+        let sampler = unconditional(sampler, pipeline).with_callback(|progress| {
             if progress.step == progress.num_steps {
                 bar.set_position((round * n + progress.images.end) as u64);
             }
@@ -377,22 +372,23 @@ fn restore(
             _ => sampler.with_guide(&guide).sample(n, seed)?,
         };
         sum = Some(match sum {
-            Some(sum) => sum + restored.images,
-            None => restored.images,
+            Some(sum) => sum + restored.values,
+            None => restored.values,
         });
     }
     bar.finish_and_clear();
     Ok(sum.expect("at least one round") / args.average as f64)
 }
 
-/// Nothing is known of the class. Where all classes have names, none is left to stand for none.
+/// The class is unknown: the null class is sampled. A pipeline whose classes all have names has
+/// none.
 fn unconditional<'a>(
     sampler: DiffusionSampler<'a, AnyDenoiser>,
     pipeline: &Pipeline,
-) -> aigc_core::Result<DiffusionSampler<'a, AnyDenoiser>> {
+) -> DiffusionSampler<'a, AnyDenoiser> {
     match (pipeline.network.num_classes(), pipeline.labels().len()) {
-        (None, _) => Ok(sampler),
+        (None, _) => sampler,
         (Some(_), 0) => sampler.unconditional(),
-        (Some(_), named) => sampler.with_num_classes(named)?.unconditional(),
+        (Some(_), named) => sampler.with_num_classes(named).unconditional(),
     }
 }

@@ -275,7 +275,7 @@ fn narrower_vectors_pass_the_same_tests() {
     }
 }
 
-const ACTIVATIONS: [Activation; 8] = [
+const ACTIVATIONS: [Activation; 10] = [
     Activation::Relu,
     Activation::LeakyRelu(0.2),
     Activation::Gelu,
@@ -284,6 +284,8 @@ const ACTIVATIONS: [Activation; 8] = [
     Activation::Tanh,
     Activation::Sigmoid,
     Activation::Softplus,
+    Activation::QuickGelu,
+    Activation::Mish,
 ];
 
 fn tensor<const D: usize>(values: &[f32], shape: [usize; D]) -> Tensor<D> {
@@ -357,6 +359,8 @@ fn activations_hold_at_the_far_ends() {
         (Activation::Sigmoid, [0.0, 0.0, 1.0, 1.0]),
         (Activation::Tanh, [-1.0, -1.0, 1.0, 1.0]),
         (Activation::Softplus, [0.0, 0.0, 200.0, 1e36]),
+        (Activation::QuickGelu, [-0.0, -0.0, 200.0, 1e36]),
+        (Activation::Mish, [-0.0, -0.0, 200.0, 1e36]),
     ] {
         let got = read(ops::activation(ends(), activation));
         let close =

@@ -298,7 +298,7 @@ impl<'a, D: Denoiser> BitsPerDim<'a, D> {
         batch: &ImageBatch,
         classes: Option<&[u32]>,
     ) -> Result<(Tensor<4>, Option<Tensor<1, Int>>)> {
-        self.network.check_shape(batch.shape())?;
+        self.network.check_shape(batch.shape().into())?;
         if self.network.cross_attention_dim().is_some() {
             return Err(Error::config(
                 "network",

@@ -289,11 +289,10 @@ mod tests {
             DiffusionSampler::new(network, &exact(), 200, shape, &device("flex").unwrap()).unwrap();
         sampler
             .with_batch_size(500)
-            .unwrap()
             .with_guide(guide)
             .sample(500, 1)
             .unwrap()
-            .images
+            .values
     }
 
     /// Of a normal prior everything is exact: what is measured is met as Bayes' rule says, what is
@@ -488,11 +487,10 @@ mod tests {
                     .unwrap();
             sampler
                 .with_batch_size(batch_size)
-                .unwrap()
                 .with_guide(&guide)
                 .sample(5, 0)
                 .unwrap()
-                .images
+                .values
         };
         let all = make(5);
         for batch_size in [1, 2] {
@@ -510,7 +508,7 @@ mod tests {
         let sampler = DiffusionSampler::new(&network, &flow, 4, ImageShape::new(1, 4, 4), &flex)
             .unwrap()
             .with_guide(&guide);
-        let made = sampler.sample(5, 0).unwrap().images.into_data();
+        let made = sampler.sample(5, 0).unwrap().values.into_data();
         assert!(made.iter::<f32>().all(|value| value.is_finite()));
     }
 
@@ -552,7 +550,7 @@ mod tests {
             let sampler = DiffusionSampler::new(&network, &exact(), 2, shape, &flex)
                 .unwrap()
                 .with_guide(&guide);
-            let sampler = sampler.with_batch_size(2).unwrap();
+            let sampler = sampler.with_batch_size(2);
             let message = sampler.sample(3, 0).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
         }

@@ -141,7 +141,7 @@ impl ResnetBlock {
 /// Self-attention between the pixels of a map, around a skip.
 #[derive(Module, Debug)]
 pub(crate) struct AttentionBlock {
-    group_norm: GroupNorm,
+    group_norm: Option<GroupNorm>,
     to_q: Linear,
     to_k: Linear,
     to_v: Linear,
@@ -151,19 +151,21 @@ pub(crate) struct AttentionBlock {
 }
 
 impl AttentionBlock {
-    /// `groups`: of its norm.
+    /// `groups`: of its norm, if it has one.
     pub(crate) fn new(
         shared: &Shared,
         channels: usize,
-        groups: usize,
+        groups: Option<usize>,
         scale: f64,
         device: &Device,
     ) -> Self {
         let linear = || LinearConfig::new(channels, channels).init(device);
         Self {
-            group_norm: GroupNormConfig::new(groups, channels)
-                .with_epsilon(shared.epsilon)
-                .init(device),
+            group_norm: groups.map(|groups| {
+                GroupNormConfig::new(groups, channels)
+                    .with_epsilon(shared.epsilon)
+                    .init(device)
+            }),
             to_q: linear(),
             to_k: linear(),
             to_v: linear(),
@@ -177,9 +179,11 @@ impl AttentionBlock {
     /// - x and output: `[batch, channels, height, width]`
     pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [batch, channels, height, width] = x.dims();
-        let tokens = self
-            .group_norm
-            .forward(x.clone())
+        let normed = match &self.group_norm {
+            Some(norm) => norm.forward(x.clone()),
+            None => x.clone(),
+        };
+        let tokens = normed
             .reshape([batch, channels, height * width])
             .swap_dims(1, 2);
         // One product instead of three.

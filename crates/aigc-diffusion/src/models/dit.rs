@@ -6,9 +6,13 @@ use super::{
     transformer::{Attention, FeedForward},
     unet2d::Embedding,
 };
-use crate::json;
+use crate::{
+    denoiser::{Conditioning, Denoiser, check_image, with_self_cond},
+    json,
+};
 use aigc_core::{
     Error, Result,
+    data::SampleShape,
     nn::{Activation, Conv2d, Conv2dConfig, Linear, LinearConfig},
 };
 use burn::{
@@ -65,10 +69,33 @@ impl Default for DitConfig {
     }
 }
 
-/// Fields that change the network in ways that are not made here, and what they have to be.
-const FIXED: &[(&str, &str)] = &[
+/// Fields of options that are not implemented, and the value that they have to have.
+const UNSUPPORTED: &[(&str, &str)] = &[
     ("norm_type", "\"ada_norm_zero\""),
     ("norm_elementwise_affine", "false"),
+    ("cross_attention_dim", "null"),
+    ("num_vector_embeds", "null"),
+    ("caption_channels", "null"),
+    ("double_self_attention", "false"),
+    ("only_cross_attention", "false"),
+    ("use_linear_projection", "false"),
+    ("attention_type", "\"default\""),
+];
+
+/// The class that DiT had in older versions of diffusers, and the defaults of its fields where they
+/// are not those of [`DitConfig`].
+const OLD_CLASS: &str = "Transformer2DModel";
+const OLD_DEFAULTS: &[(&str, &str)] = &[
+    ("attention_head_dim", "88"),
+    ("in_channels", "null"),
+    ("num_layers", "1"),
+    ("attention_bias", "false"),
+    ("sample_size", "null"),
+    ("patch_size", "null"),
+    ("activation_fn", "\"geglu\""),
+    ("num_embeds_ada_norm", "null"),
+    ("norm_type", "\"layer_norm\""),
+    ("norm_elementwise_affine", "true"),
 ];
 
 impl DitConfig {
@@ -78,13 +105,30 @@ impl DitConfig {
     /// # Errors
     /// [`Error::Config`] names a field with a value that cannot be one of its, or is not made here.
     pub fn from_json(text: &str) -> Result<(Self, Vec<String>)> {
-        let (config, ignored): (Self, _) = json::network(text, "DiTTransformer2DModel", FIXED)?;
+        let mut fields = json::parse_object(text)?;
+        if fields
+            .get("_class_name")
+            .is_some_and(|class| class == OLD_CLASS)
+        {
+            fields.remove("_class_name");
+            for (field, default) in OLD_DEFAULTS {
+                let default = || serde_json::from_str(default).expect("JSON");
+                fields.entry(*field).or_insert_with(default);
+            }
+        }
+        let (config, unused): (Self, _) =
+            json::network(fields, "DiTTransformer2DModel", UNSUPPORTED)?;
         config.validate()?;
-        Ok((config, ignored))
+        Ok((config, unused))
     }
 
     fn width(&self) -> usize {
         self.num_attention_heads * self.attention_head_dim
+    }
+
+    fn check(&self, shape: SampleShape, variance: bool) -> Result<()> {
+        let out = self.out_channels.unwrap_or(self.in_channels);
+        check_image(shape, [self.in_channels, out], self.patch_size, variance)
     }
 
     fn validate(&self) -> Result<Activation> {
@@ -314,6 +358,47 @@ impl DitModel {
         x.reshape([batch, rows, columns, patch, patch, channels])
             .permute([0, 5, 1, 3, 2, 4])
             .reshape([batch, channels, rows * patch, columns * patch])
+    }
+}
+
+impl Denoiser for DitModel {
+    fn predict(&self, x: Tensor<4>, time: Tensor<1>, condition: &Conditioning) -> Tensor<4> {
+        let x = with_self_cond(x, self.config.in_channels, condition);
+        let labels = condition.class_labels.clone();
+        let labels = labels.expect("a class-conditional network needs class labels");
+        self.forward(x, time, labels)
+    }
+
+    fn check_shape(&self, shape: SampleShape) -> Result<()> {
+        self.config.check(shape, true)
+    }
+
+    fn check_trainable(&self, shape: SampleShape) -> Result<()> {
+        self.config.check(shape, false)
+    }
+
+    fn num_classes(&self) -> Option<usize> {
+        Some(self.config.num_embeds_ada_norm + 1)
+    }
+
+    /// Its last class embedding.
+    fn null_class(&self) -> Option<u32> {
+        Some(self.config.num_embeds_ada_norm as u32)
+    }
+
+    fn supports_self_conditioning(&self, channels: usize) -> bool {
+        self.config.in_channels == 2 * channels
+    }
+
+    fn sample_shape(&self) -> Option<SampleShape> {
+        let config = &self.config;
+        let out = config.out_channels.unwrap_or(config.in_channels);
+        let side = config.sample_size;
+        Some(SampleShape::new(&[config.in_channels.min(out), side, side]))
+    }
+
+    fn component(&self) -> &'static str {
+        "transformer"
     }
 }
 

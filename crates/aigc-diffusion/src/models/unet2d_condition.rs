@@ -9,9 +9,13 @@ use super::{
     transformer::{SpatialConfig, SpatialTransformer},
     unet2d::{TimeScaleShift, activation},
 };
-use crate::json;
+use crate::{
+    denoiser::{Conditioning, Denoiser, check_image},
+    json,
+};
 use aigc_core::{
     Error, Result,
+    data::SampleShape,
     nn::{Activation, Conv2d, Conv2dConfig, GroupNorm, GroupNormConfig},
 };
 use burn::{
@@ -141,8 +145,8 @@ impl Default for UNet2dConditionConfig {
     }
 }
 
-/// Fields that change the network in ways that are not made here, and what they have to be.
-const FIXED: &[(&str, &str)] = &[
+/// Fields of options that are not implemented, and the value that they have to have.
+const UNSUPPORTED: &[(&str, &str)] = &[
     ("addition_embed_type", "null"),
     ("attention_type", "\"default\""),
     ("class_embed_type", "null"),
@@ -175,9 +179,27 @@ impl UNet2dConditionConfig {
     /// # Errors
     /// [`Error::Config`] names a field with a value that cannot be one of its, or is not made here.
     pub fn from_json(text: &str) -> Result<(Self, Vec<String>)> {
-        let (config, ignored): (Self, _) = json::network(text, "UNet2DConditionModel", FIXED)?;
+        let (config, unused): (Self, _) = json::network(
+            json::parse_object(text)?,
+            "UNet2DConditionModel",
+            UNSUPPORTED,
+        )?;
         config.validate()?;
-        Ok((config, ignored))
+        Ok((config, unused))
+    }
+
+    fn check(&self, shape: SampleShape, variance: bool) -> Result<()> {
+        if self.in_channels != shape.channels() {
+            let expected = format!("{}, the channels of the images", shape.channels());
+            return Err(Error::config("in_channels", self.in_channels, expected));
+        }
+        let factor = 1 << (self.block_out_channels.len() - 1);
+        check_image(
+            shape,
+            [self.in_channels, self.out_channels],
+            factor,
+            variance,
+        )
     }
 
     fn validate(&self) -> Result<Shared> {
@@ -368,5 +390,30 @@ impl UNet2dConditionModel {
             self.conv_norm_out
                 .forward_with_activation(x, self.activation),
         )
+    }
+}
+
+impl Denoiser for UNet2dConditionModel {
+    fn predict(&self, x: Tensor<4>, time: Tensor<1>, condition: &Conditioning) -> Tensor<4> {
+        let hidden_states = condition.encoder_hidden_states.as_ref();
+        let hidden_states = hidden_states.expect("a network with cross-attention needs vectors");
+        self.forward(x, time, hidden_states)
+    }
+
+    fn check_shape(&self, shape: SampleShape) -> Result<()> {
+        self.config.check(shape, true)
+    }
+
+    fn check_trainable(&self, shape: SampleShape) -> Result<()> {
+        self.config.check(shape, false)
+    }
+
+    fn cross_attention_dim(&self) -> Option<usize> {
+        Some(self.config.cross_attention_dim)
+    }
+
+    fn sample_shape(&self) -> Option<SampleShape> {
+        let [height, width] = self.config.sample_size?.sides();
+        Some(SampleShape::new(&[self.config.in_channels, height, width]))
     }
 }

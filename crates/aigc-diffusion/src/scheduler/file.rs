@@ -2,18 +2,18 @@
 
 use super::*;
 use crate::json::{self, from_map_with_defaults, to_map};
-use aigc_core::Error;
+use aigc_core::{Error, weights::Loaded};
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// A scheduler and what its file says besides.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Opened {
-    /// The scheduler.
-    pub scheduler: AnyScheduler,
-    /// Fields of the file that are not known here and change nothing, in order.
-    pub ignored: Vec<String>,
-}
+/// Fields that change what is computed where a scheduler has them: one that does not is refused.
+const UNSUPPORTED: &[&str] = &[
+    "use_dynamic_shifting",
+    "shift_terminal",
+    "sigma_min",
+    "sigma_max",
+    "solver_p",
+];
 
 macro_rules! schedulers {
     ($($variant:ident($type:ty) = $class:literal, $doc:literal;)*) => {
@@ -33,11 +33,11 @@ macro_rules! schedulers {
                 match self { $(Self::$variant(_) => $class,)* }
             }
 
-            fn read(class: &str, given: &Map<String, Value>) -> Result<Opened> {
+            fn read(class: &str, given: &Map<String, Value>) -> Result<Loaded<Self>> {
                 match class {
                     $($class => {
-                        let (scheduler, ignored) = from_map_with_defaults::<$type>(given)?;
-                        Ok(Opened { scheduler: Self::$variant(scheduler), ignored })
+                        let (scheduler, unused) = from_map_with_defaults::<$type>(given)?;
+                        Ok(Loaded::new(Self::$variant(scheduler)).with_unused_fields(unused))
                     })*
                     _ => Err(Error::config("_class_name", class, format!("one of {}", Self::CLASSES.join(", ")))),
                 }
@@ -86,33 +86,40 @@ schedulers! {
 }
 
 impl AnyScheduler {
-    /// A scheduler from the fields of its file; what is missing has the class's default.
+    /// A scheduler from the fields of its file; missing ones have the class's defaults.
     ///
     /// # Errors
-    /// [`Error::Config`] names the field: a class that is not known, a value that cannot be one of
-    /// its field, or is out of range.
-    pub fn from_json(text: &str) -> Result<Opened> {
+    /// [`Error::Config`] names the field: an unknown class, a value that its field cannot have, or
+    /// that is out of range.
+    pub fn from_json(text: &str) -> Result<Loaded<Self>> {
+        Self::from_json_as(text, None)
+    }
+
+    /// The same of the class that an index names, whatever the file says, as in diffusers.
+    fn from_json_as(text: &str, class: Option<&str>) -> Result<Loaded<Self>> {
         let mut given = json::parse_object(text)?;
-        let Some(Value::String(class)) = given.remove("_class_name") else {
+        let named = match given.remove("_class_name") {
+            Some(Value::String(named)) => Some(named),
+            _ => None,
+        };
+        let Some(class) = class.or(named.as_deref()) else {
             return Err(Error::config(
                 "_class_name",
                 "missing",
                 format!("one of {}", Self::CLASSES.join(", ")),
             ));
         };
-        let opened = Self::read(&class, &given)?;
-        // Not all that is unknown changes nothing.
-        let unmade = [
-            "use_dynamic_shifting",
-            "shift_terminal",
-            "sigma_min",
-            "sigma_max",
-            "solver_p",
-        ];
-        for field in opened
-            .ignored
+        let mut loaded = Self::read(class, &given)?;
+        if let Some(named) = named.as_deref().filter(|named| *named != class) {
+            loaded.notes.push(format!(
+                "model_index.json names {class} and scheduler_config.json {named}: {class} is used"
+            ));
+        }
+        // Not all unknown fields can be ignored.
+        for field in loaded
+            .unused_fields
             .iter()
-            .filter(|field| unmade.contains(&field.as_str()))
+            .filter(|field| UNSUPPORTED.contains(&field.as_str()))
         {
             if !matches!(given[field], Value::Null | Value::Bool(false)) {
                 return Err(Error::config(
@@ -122,8 +129,19 @@ impl AnyScheduler {
                 ));
             }
         }
-        opened.scheduler.validate()?;
-        Ok(opened)
+        loaded.value.validate()?;
+        Ok(loaded)
+    }
+
+    /// A scheduler of another class with the fields that both have, as diffusers'
+    /// `Scheduler.from_config(other.config)`; the others have the class's defaults.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an unknown class, or values that it does not support.
+    pub fn to_class(&self, class: &str) -> Result<Self> {
+        let scheduler = Self::read(class, &self.fields())?.into_inner();
+        scheduler.validate()?;
+        Ok(scheduler)
     }
 
     /// Makes plans, to find what is out of range; a few steps, and one where there are not so many.
@@ -151,12 +169,21 @@ impl AnyScheduler {
         text.replace("\"-Infinity\"", "-Infinity")
     }
 
-    /// Reads a file.
+    /// Opens `scheduler_config.json`, or the directory that has it.
     ///
     /// # Errors
     /// [`Error::Io`] if it cannot be read, [`Error::Data`] names file and field.
-    pub fn open(path: impl AsRef<Path>) -> Result<Opened> {
-        json::read_file(path.as_ref(), Self::from_json)
+    pub fn from_pretrained(path: impl AsRef<Path>) -> Result<Loaded<Self>> {
+        let path = path.as_ref();
+        match path.is_dir() {
+            true => Self::open(&path.join("scheduler_config.json"), None),
+            false => Self::open(path, None),
+        }
+    }
+
+    /// The same for a scheduler whose class is known from elsewhere.
+    pub(crate) fn open(path: &Path, class: Option<&str>) -> Result<Loaded<Self>> {
+        json::read_file(path, |text| Self::from_json_as(text, class))
     }
 }
 
@@ -164,7 +191,7 @@ impl AnyScheduler {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Opened> {
+    fn read(text: &str) -> Result<Loaded<AnyScheduler>> {
         AnyScheduler::from_json(text)
     }
 
@@ -172,13 +199,14 @@ mod tests {
     fn every_class_reads_what_it_writes_and_has_a_plan() {
         for class in AnyScheduler::CLASSES {
             let opened = read(&format!("{{\"_class_name\": \"{class}\"}}")).unwrap();
-            let again = read(&opened.scheduler.to_json()).unwrap();
-            assert_eq!(
-                (&again.scheduler, again.scheduler.class()),
-                (&opened.scheduler, *class)
+            let again = read(&opened.value.to_json()).unwrap();
+            assert_eq!((&again.value, again.value.class()), (&opened.value, *class));
+            assert!(
+                again.unused_fields.is_empty(),
+                "{class}: {:?}",
+                again.unused_fields
             );
-            assert!(again.ignored.is_empty(), "{class}: {:?}", again.ignored);
-            let plan = opened.scheduler.plan(10).unwrap();
+            let plan = opened.value.plan(10).unwrap();
             assert!(plan.len() >= 10 && plan.init_noise_sigma > 0.0, "{class}");
             let finite = |sum: &LinearCombination| sum.iter().all(|(_, weight)| weight.is_finite());
             assert!(
@@ -188,7 +216,7 @@ mod tests {
                 "{class}"
             );
             assert!(
-                opened.scheduler.plan(0).is_err() && opened.scheduler.plan(1_000_000).is_err(),
+                opened.value.plan(0).is_err() && opened.value.plan(1_000_000).is_err(),
                 "{class}"
             );
         }
@@ -198,8 +226,8 @@ mod tests {
     #[test]
     fn a_stop_that_comes_twice_is_refused() {
         let opened = read(r#"{"_class_name": "DPMSolverMultistepScheduler"}"#).unwrap();
-        let message = opened.scheduler.plan(1000).unwrap_err().to_string();
-        assert!(message.contains("`steps` is 1000, and call"), "{message}");
+        let message = opened.value.plan(1000).unwrap_err().to_string();
+        assert!(message.contains("`steps` is 1000 (call"), "{message}");
     }
 
     /// Ten steps, by which values are checked, need not fit.
@@ -209,7 +237,7 @@ mod tests {
             r#"{"_class_name": "DDIMScheduler", "num_train_timesteps": 10, "steps_offset": 1}"#,
         )
         .unwrap();
-        assert!(opened.scheduler.plan(5).is_ok() && opened.scheduler.plan(10).is_err());
+        assert!(opened.value.plan(5).is_ok() && opened.value.plan(10).is_err());
     }
 
     /// So many whole times that are a whole number apart, and one more, there are not.
@@ -224,7 +252,7 @@ mod tests {
                 r#"{{"_class_name": "{class}", "timestep_spacing": "leading"}}"#
             ))
             .unwrap();
-            let message = opened.scheduler.plan(1000).unwrap_err().to_string();
+            let message = opened.value.plan(1000).unwrap_err().to_string();
             assert!(
                 message.contains("`steps` is 1000, expected less than 1000"),
                 "{message}"
@@ -255,8 +283,8 @@ mod tests {
         let text = r#"{"_class_name": "DPMSolverMultistepScheduler", "_diffusers_version": "0.99", "lambda_min_clipped": -Infinity,
             "beta_schedule": "squaredcos_cap_v2", "solver_order": 3, "an_option_of_tomorrow": {"a": [1]}}"#;
         let opened = read(text).unwrap();
-        assert_eq!(opened.ignored, ["an_option_of_tomorrow"]);
-        let AnyScheduler::DpmMultistep(scheduler) = &opened.scheduler else {
+        assert_eq!(opened.unused_fields, ["an_option_of_tomorrow"]);
+        let AnyScheduler::DpmMultistep(scheduler) = &opened.value else {
             panic!("{opened:?}")
         };
         assert_eq!(
@@ -269,6 +297,31 @@ mod tests {
                 .scheduler
                 .to_json()
                 .contains("\"lambda_min_clipped\": -Infinity")
+        );
+    }
+
+    #[test]
+    fn to_class_keeps_shared_fields() {
+        let options = r#""beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction""#;
+        for class in AnyScheduler::CLASSES {
+            if ["EDM", "Flow"].iter().any(|other| class.starts_with(other)) {
+                continue;
+            }
+            let opened = read(&format!(r#"{{"_class_name": "{class}", {options}}}"#)).unwrap();
+            let ddpm = opened.to_class("DDPMScheduler").unwrap();
+            let AnyScheduler::Ddpm(ddpm) = ddpm else {
+                panic!("{ddpm:?}")
+            };
+            assert_eq!(ddpm.noise.beta_schedule, crate::BetaSchedule::Cosine);
+            assert_eq!(ddpm.prediction_type, crate::PredictionType::V);
+        }
+        let message = AnyScheduler::from(DdimScheduler::default())
+            .to_class("MagicScheduler")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("`_class_name` is MagicScheduler"),
+            "{message}"
         );
     }
 
@@ -309,7 +362,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("scheduler_config.json");
         assert!(
-            AnyScheduler::open(&path)
+            AnyScheduler::from_pretrained(&path)
                 .unwrap_err()
                 .to_string()
                 .contains("scheduler_config.json")
@@ -319,7 +372,9 @@ mod tests {
             r#"{"_class_name": "DDIMScheduler", "steps_offset": 0.5}"#,
         )
         .unwrap();
-        let message = AnyScheduler::open(&path).unwrap_err().to_string();
+        let message = AnyScheduler::from_pretrained(&path)
+            .unwrap_err()
+            .to_string();
         assert!(
             message.contains("scheduler_config.json") && message.contains("`steps_offset` is 0.5"),
             "{message}"
@@ -381,9 +436,7 @@ mod tests {
             ),
         ] {
             let error = match read(text) {
-                Ok(opened) if expected == "`image_seq_len`" => {
-                    opened.scheduler.plan(20).unwrap_err()
-                }
+                Ok(opened) if expected == "`image_seq_len`" => opened.value.plan(20).unwrap_err(),
                 other => other.unwrap_err(),
             };
             assert!(error.to_string().contains(expected), "{error}");
