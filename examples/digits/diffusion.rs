@@ -21,7 +21,11 @@ use aigc_diffusion::{
 };
 use aigc_examples::{Images, say_how_to_go_on};
 use anyhow::Result;
-use std::{ops::ControlFlow, time::Duration};
+use indicatif::ProgressBar;
+use std::{
+    ops::{ControlFlow, Range},
+    time::Duration,
+};
 
 /// Steps of sampling.
 const STEPS: usize = 20;
@@ -43,6 +47,7 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
     let judge = Judge::new(images, device)?;
     let scheduler = scheduler(objective);
     let run = &job.folder(args)?;
+    let cancel = stop.clone();
 
     let trained = args
         .run
@@ -51,7 +56,18 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
         .with_objective_config(objective)?
         .with_data_config(data)?
         .with_evaluation(|network| {
-            let samples = sampler(network, &scheduler, shape, device)?.sample(JUDGED, seed)?;
+            let n = JUDGED.min((10 * images.train.num_items()).max(50));
+            let bar = ProgressBar::new(n as u64).with_message("samples for the evaluation");
+            let samples = sampler(network, &scheduler, shape, device)?
+                .with_cancel(&cancel)
+                .with_callback(|progress| {
+                    let Range { start, end } = progress.images;
+                    let share = progress.step as f64 / progress.num_steps as f64;
+                    bar.set_position(start as u64 + ((end - start) as f64 * share) as u64);
+                    ControlFlow::Continue(())
+                })
+                .sample(n, seed)?;
+            bar.finish_and_clear();
             judge.metrics(samples.values, &samples.labels.unwrap_or_default())
         })
         .with_preview(|network, at| {

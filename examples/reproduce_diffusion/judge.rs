@@ -1,4 +1,4 @@
-//! Judging, in features of a LeNet-5 and in bits.
+//! Evaluation, in features of a LeNet-5 and in bits per dimension.
 
 use crate::train::NAME;
 use aigc_core::{
@@ -27,22 +27,22 @@ use std::{
 /// Options of `judge`.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// The folder with the four MNIST files that it was trained on.
+    /// The directory with the four MNIST files that it was trained on.
     #[arg(long, value_name = "FOLDER")]
     data: PathBuf,
-    /// Weights of a LeNet-5 that judges digits (`mnist-models/lenet5_csinva.safetensors`).
+    /// Weights of a LeNet-5 that classifies digits (`mnist-models/lenet5_csinva.safetensors`).
     #[arg(long, value_name = "FILE")]
     judge: PathBuf,
     /// The run; the newest of `runs/images-diffusion` by default.
     #[arg(long, value_name = "FOLDER")]
     run: Option<PathBuf>,
     /// Only these of its parts, in their order; all by default.
-    #[arg(long, value_delimiter = ',', default_values_t = [Split::ClassLabels, Split::Distances, Split::Ddpm, Split::Bits])]
-    parts: Vec<Split>,
+    #[arg(long, value_delimiter = ',', default_values_t = [Part::Classes, Part::Distances, Part::Ddpm, Part::Bits])]
+    parts: Vec<Part>,
     /// Scale of guidance, where it is used.
     #[arg(long, default_value_t = 2.0)]
     guidance: f64,
-    /// Make only this share of the samples, for a quick look.
+    /// Generate only this share of the samples, for a quick look.
     #[arg(long, default_value_t = 1.0)]
     share: f64,
     /// Seed of the samples.
@@ -53,11 +53,11 @@ pub(crate) struct Options {
     device: String,
 }
 
-/// What is judged.
+/// A part of the evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
-enum Split {
-    /// Whether samples are of the class asked for, with and without guidance.
-    ClassLabels,
+enum Part {
+    /// Whether samples are of the requested class, with and without guidance.
+    Classes,
     /// Fréchet distances of four solvers at 5 to 50 steps.
     Distances,
     /// Four solvers at 20 steps against a thousand steps of DDPM, from the same noise.
@@ -66,7 +66,7 @@ enum Split {
     Bits,
 }
 
-impl std::fmt::Display for Split {
+impl std::fmt::Display for Part {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.to_possible_value()
             .expect("no part is hidden")
@@ -130,11 +130,11 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     };
 
     let solvers = solvers(&noise, prediction, zero_snr);
-    let asked = |part| options.parts.contains(&part);
-    if asked(Split::ClassLabels) {
+    let requested = |part| options.parts.contains(&part);
+    if requested(Part::Classes) {
         bench.classes(&solvers[0].1, n(2000), options.guidance, &run)?;
     }
-    if asked(Split::Distances) {
+    if requested(Part::Distances) {
         println!(
             "Fréchet distance to {} test images in LeNet-5 features, no guidance:",
             bench.real.count()
@@ -155,7 +155,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             }
         }
     }
-    if asked(Split::Ddpm) {
+    if requested(Part::Ddpm) {
         let ddpm = DdpmScheduler {
             noise: noise.clone(),
             prediction_type: prediction,
@@ -164,7 +164,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         };
         bench.against_ddpm(&ddpm, &solvers, n(500))?;
     }
-    if asked(Split::Bits) {
+    if requested(Part::Bits) {
         if zero_snr {
             println!("bits per dimension: not defined for a schedule with zero terminal signal");
         } else {
@@ -244,7 +244,7 @@ fn moments(
     Ok(real)
 }
 
-/// Features of samples, a row for each, and how many were classified as requested.
+/// Features of samples, one row each, and how many were classified as requested.
 struct Judged {
     rows: Vec<f64>,
     right: usize,

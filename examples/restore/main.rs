@@ -29,25 +29,26 @@ use clap::{Parser, ValueEnum};
 use indicatif::ProgressBar;
 use std::{ops::ControlFlow, path::PathBuf};
 
-/// Restores images with a trained diffusion model, and says how near to the originals it comes.
+/// Restores images with a trained diffusion model, and compares the results with the originals.
 #[derive(Debug, Parser)]
 struct Args {
-    /// What is to be restored.
+    /// The task.
     #[arg(value_enum)]
     task: Task,
-    /// A pipeline's folder; by default that of the newest `digits --model diffusion`.
+    /// A pipeline's directory, with any scheduler; by default that of the newest
+    /// `digits --model diffusion`.
     #[arg(long, value_name = "FOLDER")]
     pipeline: Option<PathBuf>,
-    /// Take test images from a folder with MNIST-format files or with images; without it, the
-    /// digits inside the program.
+    /// Take test images from a directory with MNIST-format files or with images; without it, the
+    /// embedded digits.
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
     /// Restore this image instead: it is brought to the model's size, and degraded first, to have
     /// something to compare with.
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     image: Option<PathBuf>,
-    /// The image is degraded as it is: small, noisy, or with something missing. There is nothing to
-    /// compare with then.
+    /// The image is already degraded: small, noisy, or with something missing. There is no original
+    /// to compare with then.
     #[arg(long, requires = "image")]
     as_it_is: bool,
     /// What is missing: an image that is black there, and white where something is known; by
@@ -57,17 +58,16 @@ struct Args {
     /// How many images.
     #[arg(long, default_value_t = 20)]
     images: usize,
-    /// Standard deviation of the noise to add, or to take away, of values from 0 to 1.
+    /// Standard deviation of the noise to add or to remove, of values from 0 to 1.
     #[arg(long)]
     noise: Option<f64>,
-    /// How often an image is to be enlarged.
+    /// Enlargement factor.
     #[arg(long, default_value_t = 4)]
     factor: usize,
-    /// Steps of sampling: 50, or 250 of the whole way for `denoise`, which makes the last part of
-    /// it.
+    /// Steps of sampling: 50; 250 for `denoise`, which runs the last part of them.
     #[arg(long)]
     steps: Option<usize>,
-    /// Means of so many restorations: nearer to the original, less sharp.
+    /// Number of restorations to average: nearer to the original, less sharp.
     #[arg(long, default_value_t = 1)]
     average: usize,
     /// How missing parts are filled in.
@@ -82,30 +82,30 @@ struct Args {
     /// flex, ndarray, libtorch, wgpu, vulkan, metal, cuda:0, rocm or auto.
     #[arg(long, default_value = "flex")]
     device: String,
-    /// Where the picture goes.
+    /// The picture to write.
     #[arg(long, default_value = "restored.png")]
     out: PathBuf,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Task {
-    /// Something is missing: the right half, or what --mask says.
+    /// Fill in the missing part: the right half, or what is black in --mask.
     Inpaint,
-    /// Squares of pixels have become one.
+    /// Enlarge an image of averaged squares of pixels.
     Enlarge,
-    /// There is noise.
+    /// Remove noise.
     Denoise,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Method {
-    /// Sampling from the posterior by its gradient.
-    MomentMatchingGuidance,
+    /// Posterior sampling with moment matching guidance.
+    Posterior,
     /// RePaint; for `inpaint`.
     Repaint,
 }
 
-/// Samplings that RePaint makes of each step.
+/// How often RePaint repeats each step.
 const RESAMPLINGS: usize = 5;
 
 fn main() -> anyhow::Result<()> {
@@ -351,8 +351,7 @@ fn restore(
     let mut sum: Option<Tensor<4>> = None;
     for round in 0..args.average {
         // Noise alone is removed by the sampler itself.
-        let noise_only =
-            args.task == Task::Denoise && args.method == Method::MomentMatchingGuidance;
+        let noise_only = args.task == Task::Denoise && args.method == Method::Posterior;
         let steps = args.steps.unwrap_or(if noise_only { 250 } else { 50 });
         let sampler =
             DiffusionSampler::new(&pipeline.network, &scheduler, steps, pipeline.shape, device)?

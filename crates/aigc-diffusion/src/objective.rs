@@ -16,20 +16,20 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use std::{marker::PhantomData, rc::Rc};
 
-/// What an error counts for, by the noise of the sample it was made at.
+/// The weight of an error, by the noise level of the sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LossWeighting {
-    /// Errors of what the network says count the same (Ho et al. 2020, equation 14).
+    /// Errors of the network's output have the same weight (Ho et al. 2020, equation 14).
     #[default]
     Uniform,
-    /// Those of the clean sample count by its signal-to-noise ratio, at most γ (Hang et al. 2023,
+    /// Errors of x̂₀ are weighted by the signal-to-noise ratio, at most γ (Hang et al. 2023,
     /// <https://arxiv.org/abs/2303.09556>).
     MinSnr {
         /// 5 in the paper.
         gamma: f64,
     },
-    /// Those of the clean sample count by `(s² + σ²)/(s·σ)²`, where `s` is the data's standard
+    /// Errors of x̂₀ are weighted by `(s² + σ²)/(s·σ)²`, where `s` is the data's standard
     /// deviation (Karras et al. 2022, table 1). [`ForwardProcess::Edm`] has it with `Uniform`
     /// already.
     Edm {
@@ -52,7 +52,7 @@ impl LossWeighting {
         }
     }
 
-    /// Of the squared error of what the network says.
+    /// The weight of the squared error of the network's output.
     fn of(self, noised: &Noised) -> f64 {
         let ratio = noised.level.sigma / noised.level.alpha;
         let of_x0 = match self {
@@ -76,6 +76,7 @@ pub struct DiffusionObjectiveConfig {
     /// Share of samples whose condition is dropped: the class label is replaced by the network's
     /// [null class](Denoiser::null_class), encoder hidden states by the null ones. Classifier-free
     /// guidance needs it (Ho & Salimans 2022, <https://arxiv.org/abs/2207.12598>).
+    #[serde(alias = "class_dropout")]
     pub conditioning_dropout: f64,
     /// Share of batches in which the network receives its first prediction of the clean sample
     /// beside the noisy one (Chen et al. 2023, <https://arxiv.org/abs/2208.04202>, section 3; a
@@ -466,14 +467,14 @@ mod tests {
     };
     use burn::{module::Module, tensor::Device};
 
-    /// Says the same whatever it sees.
+    /// Predicts a constant.
     #[derive(Module, Debug)]
-    struct Says {
+    struct Constant {
         value: f32,
         classes: Option<usize>,
     }
 
-    impl Denoiser for Says {
+    impl Denoiser for Constant {
         fn predict(&self, x: Tensor<4>, _time: Tensor<1>, condition: &Conditioning) -> Tensor<4> {
             assert_eq!(condition.class_labels.is_some(), self.classes.is_some());
             x.zeros_like() + self.value
@@ -563,7 +564,7 @@ mod tests {
         )
     }
 
-    fn loss(config: DiffusionObjectiveConfig, network: &Says, flex: &Device) -> f64 {
+    fn loss(config: DiffusionObjectiveConfig, network: &Constant, flex: &Device) -> f64 {
         let mut objective = DiffusionObjective::new(config, network).unwrap();
         let mut context = StepContext::new(0, 1, flex.clone(), Rng::new(3));
         let losses = objective
@@ -576,7 +577,7 @@ mod tests {
     #[test]
     fn losses_are_mean_squares_of_targets() {
         let flex = device("flex").unwrap();
-        let says = |value| Says {
+        let says = |value| Constant {
             value,
             classes: None,
         };
@@ -603,7 +604,7 @@ mod tests {
         assert!((loss(config, &says(0.0), &flex) / expected - 1.0).abs() < 0.05);
     }
 
-    /// The same error of the clean sample costs the same, whatever is predicted.
+    /// The same error of x̂₀ costs the same, whatever is predicted.
     #[test]
     fn weights_agree_between_predictions() {
         for weighting in [
@@ -634,8 +635,8 @@ mod tests {
                 );
             }
         }
-        // EDM's own process: its weighting makes every error of what the network says count the
-        // same.
+        // EDM's own process: its weighting gives every error of the network's output the same
+        // weight.
         let draws = Draws::new(&ForwardProcess::edm(), PredictionType::Epsilon).unwrap();
         let noised = draws.draw(&mut Rng::new(0));
         assert!((LossWeighting::Edm { sigma_data: 0.5 }.of(&noised) - 1.0).abs() < 1e-9);
@@ -658,7 +659,7 @@ mod tests {
             };
             let mut objective = DiffusionObjective::new(
                 config,
-                &Says {
+                &Constant {
                     value: -1.0,
                     classes: None,
                 },
@@ -667,7 +668,7 @@ mod tests {
             let mut context = StepContext::new(0, 1, flex.clone(), Rng::new(3));
             let losses = objective
                 .losses(
-                    &Says {
+                    &Constant {
                         value: -1.0,
                         classes: None,
                     },
@@ -680,7 +681,7 @@ mod tests {
         }
     }
 
-    /// Says half more than it said before.
+    /// Predicts a half more than its previous prediction.
     #[derive(Module, Debug)]
     struct SelfConditioned {
         looks: bool,
@@ -760,7 +761,7 @@ mod tests {
             prediction: PredictionType::Sample,
             ..DiffusionObjectiveConfig::default()
         };
-        let network = Says {
+        let network = Constant {
             value: 3.0,
             classes: None,
         };
@@ -802,6 +803,27 @@ mod tests {
         );
     }
 
+    /// Configurations in run directories of earlier versions.
+    #[test]
+    fn earlier_names_of_fields_are_read() {
+        let config: DiffusionObjectiveConfig = serde_json::from_str(
+            r#"{"process": {"kind": "steps", "noise": {"num_train_timesteps": 1000,
+            "beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear",
+            "trained_betas": null}, "rescale_betas_zero_snr": false}, "prediction": "epsilon",
+            "weighting": "uniform", "class_dropout": 0.1, "self_conditioning": 0.0}"#,
+        )
+        .unwrap();
+        let expected = DiffusionObjectiveConfig {
+            conditioning_dropout: 0.1,
+            ..DiffusionObjectiveConfig::default()
+        };
+        assert_eq!(config, expected);
+        let flow = r#"{"kind": "flow", "draw": {"kind": "uniform"},
+            "num_train_timesteps": 1000, "coupling": "independent"}"#;
+        let flow: ForwardProcess = serde_json::from_str(flow).unwrap();
+        assert_eq!(flow, ForwardProcess::flow());
+    }
+
     #[test]
     fn gradients_reach_the_network() {
         let auto = device("flex").unwrap().autodiff();
@@ -839,7 +861,7 @@ mod tests {
     fn objective_rejects_configurations_by_name() {
         let flex = device("flex").unwrap();
         let ok = DiffusionObjectiveConfig::default();
-        let says = |classes| Says {
+        let says = |classes| Constant {
             value: 0.0,
             classes,
         };

@@ -284,8 +284,8 @@ impl Pipeline {
     }
 
     /// Whether diffusers' `DDPMPipeline` computes the same: it passes the network the time alone,
-    /// starts from noise of unit variance, does not scale inputs, and passes every step a generator,
-    /// which not all schedulers take.
+    /// starts from noise of unit variance, does not scale inputs, and passes every step a
+    /// generator, which not all schedulers take.
     fn is_ddpm_pipeline(&self) -> bool {
         use AnyScheduler::{Ddim, Ddpm, DpmMultistep, DpmSinglestep, Lcm, Tcd};
         let AnyDenoiser::UNet2d(network) = &self.network else {
@@ -557,7 +557,7 @@ mod tests {
             ["model_index.json: of_tomorrow"]
         );
         spoilt("", "");
-        // One file after the other is taken away, or cut short.
+        // One file after the other is removed, or truncated.
         let weights = "unet/diffusion_pytorch_model.safetensors";
         let whole = fs::read(at(weights)).unwrap();
         fs::write(at(weights), &whole[..whole.len() - 5]).unwrap();
@@ -613,8 +613,9 @@ mod tests {
             assert_ne!(spoilt, config);
             fs::write(at("unet/config.json"), &spoilt).unwrap();
             // With weights that fit, so that they are not what is complained of.
-            if let Ok((network, _)) = AnyDenoiser::from_json(&spoilt, &flex) {
-                network.init_weights(0).save_pretrained(at("unet")).unwrap();
+            if let Ok(network) = AnyDenoiser::from_json(&spoilt, &flex) {
+                let network = network.into_inner().init_weights(0);
+                network.save_pretrained(at("unet")).unwrap();
             }
             let message = message();
             assert!(

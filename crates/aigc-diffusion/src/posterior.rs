@@ -2,13 +2,13 @@
 //!
 //! `y = A·x₀ + s·n`: an image of which something was lost, and to which noise was added. Given a
 //! noisy sample, the clean one is taken for normal, `p(x₀ | x) ≈ N(x̂₀, V)`; its covariance is
-//! known from the network's slope, `V = σ²/α · ∂x̂₀/∂x`. Then
+//! known from the network's Jacobian, `V = σ²/α · ∂x̂₀/∂x`. Then
 //!
 //! ```text
 //! ∇ ln p(y | x) = (∂x̂₀/∂x)ᵀ·Aᵀ·(s²·I + A·V·Aᵀ)⁻¹·(y − A·x̂₀)
 //! ```
 //!
-//! leads sampling from `p(x₀)` to `p(x₀ | y)` (moment matching posterior sampling: Rozet et al.
+//! guides sampling from `p(x₀)` to `p(x₀ | y)` (moment matching posterior sampling: Rozet et al.
 //! 2024,
 //! <https://arxiv.org/abs/2405.13712>, section 4.2), with a few steps of conjugate gradients for the inverse. No model is trained for
 //! it.
@@ -91,7 +91,7 @@ impl Degradation {
             Degradation::Downsample(side) => {
                 let fits = *side > 0 && dims[2..].iter().all(|d| d.is_multiple_of(*side));
                 (
-                    "shrunk",
+                    "downsample",
                     side.to_string(),
                     format!("a divisor of {}×{} pixels", dims[2], dims[3]),
                     fits,
@@ -173,8 +173,8 @@ impl MomentMatchingGuidance {
         })
     }
 
-    /// Inverts by so many steps of conjugate gradients, 2 by default; each goes once through the
-    /// network and back.
+    /// Inverts by this number of steps of conjugate gradients, 2 by default; each goes once through
+    /// the network and back.
     ///
     /// # Errors
     /// [`Error::Config`] for 0.
@@ -185,7 +185,7 @@ impl MomentMatchingGuidance {
         Ok(Self { iterations, ..self })
     }
 
-    /// Leads by so many times the gradient; 1 by default.
+    /// Multiplies the gradient by `scale`; 1 by default.
     ///
     /// # Errors
     /// [`Error::Config`] unless it is finite and 0 or more.
@@ -208,7 +208,7 @@ impl Guide for MomentMatchingGuidance {
             ));
         }
         self.degradation.fits_part(x0.dims(), images.end)?;
-        // Images are within ±1, whatever a network says of pure noise.
+        // Images are within ±1, whatever a network predicts from pure noise.
         let seen = self
             .degradation
             .left_of(x0.clamp(-1.0, 1.0), images.clone());
@@ -298,7 +298,7 @@ mod tests {
     /// Of a normal prior everything is exact: what is measured is met as Bayes' rule says, what is
     /// not stays as it was.
     #[test]
-    fn samples_of_a_normal_prior_are_those_of_the_posterior() {
+    fn normal_prior_gives_the_exact_posterior() {
         let flex = device("flex").unwrap();
         let (deviation, noise) = (0.4, 0.15);
         let network = Gaussian::new(0.1, deviation, &flex);
@@ -398,7 +398,7 @@ mod tests {
     /// NearestNeighbors of these images are alike, so that what is known of one says something of
     /// the other: with the network's slopes that is found too, at every step.
     #[test]
-    fn what_is_known_of_one_pixel_is_told_to_its_neighbours() {
+    fn measurement_spreads_to_correlated_pixels() {
         use crate::{NoiseLevel, PredictionType, guidance::Answer, plan::ModelCall};
         use std::cell::OnceCell;
         let flex = device("flex").unwrap();
@@ -467,10 +467,10 @@ mod tests {
         );
     }
 
-    /// Masks and measurements of one row for each image, however many are made at once; and a flow,
+    /// Masks and measurements of one row for each image, whatever the batch size; and a flow,
     /// whose first samples are all noise.
     #[test]
-    fn each_image_has_its_own_measurement() {
+    fn measurements_are_per_image() {
         let flex = device("flex").unwrap();
         let network = Gaussian::new(0.1, 0.4, &flex);
         let mut rng = Rng::new(6);
@@ -513,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_an_error() {
+    fn mismatched_measurements_are_errors() {
         let flex = device("flex").unwrap();
         let network = Gaussian::new(0.0, 1.0, &flex);
         let shape = ImageShape::new(1, 4, 4);
@@ -522,14 +522,14 @@ mod tests {
             (
                 Degradation::Downsample(3),
                 ones([1, 1, 2, 2]),
-                "`shrunk` is 3, expected a divisor of 4×4 pixels",
+                "`downsample` is 3, expected a divisor of 4×4 pixels",
             ),
             (
                 Degradation::Inpaint(ones([1, 1, 4, 3])),
                 ones([1, 1, 4, 4]),
                 "`mask` is [1, 1, 4, 3]",
             ),
-            // As many rows as are made at once, and fewer than images.
+            // As many batch elements as are sampled at once, and fewer than images.
             (
                 Degradation::Inpaint(ones([2, 1, 4, 4])),
                 ones([1, 1, 4, 4]),

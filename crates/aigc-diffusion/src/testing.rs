@@ -1,4 +1,4 @@
-//! A network that is known exactly.
+//! The exact network of normal data.
 
 use crate::{
     denoiser::{Conditioning, Denoiser},

@@ -30,7 +30,7 @@ pub struct DitConfig {
     pub attention_head_dim: usize,
     /// Channels of an image.
     pub in_channels: usize,
-    /// Channels of what it says; those of an image by default, twice as many with a variance.
+    /// Channels of its output: those of an image by default, twice as many with a variance.
     pub out_channels: Option<usize>,
     /// Blocks.
     pub num_layers: usize,
@@ -38,13 +38,13 @@ pub struct DitConfig {
     pub dropout: f64,
     /// Whether queries, keys and values have biases.
     pub attention_bias: bool,
-    /// Side of the images that it was made for.
+    /// Side of the images that it is for.
     pub sample_size: usize,
     /// Side of a patch.
     pub patch_size: usize,
     /// Inside feed-forward layers.
     pub activation_fn: String,
-    /// Classes, without the one that stands for none.
+    /// Number of classes, without the null class.
     pub num_embeds_ada_norm: usize,
     /// Added to the variance before feed-forward layers.
     pub norm_eps: f64,
@@ -99,11 +99,11 @@ const OLD_DEFAULTS: &[(&str, &str)] = &[
 ];
 
 impl DitConfig {
-    /// A configuration from the fields of its file; the others have defaults. Also gives the fields
-    /// that are not known and change nothing.
+    /// A configuration from the fields of its file; the others have defaults. Also returns the
+    /// fields that are unknown and ignored.
     ///
     /// # Errors
-    /// [`Error::Config`] names a field with a value that cannot be one of its, or is not made here.
+    /// [`Error::Config`] names a field with a value that it cannot have, or that is not supported.
     pub fn from_json(text: &str) -> Result<(Self, Vec<String>)> {
         let mut fields = json::parse_object(text)?;
         if fields
@@ -230,7 +230,7 @@ struct Patches {
     proj: Conv2d,
 }
 
-/// A vector for each class, and one for none.
+/// A vector for each class, and one for the null class.
 #[derive(Module, Debug)]
 struct ClassEmbedder {
     embedding_table: Embedding,
@@ -288,12 +288,12 @@ impl DitBlock {
         class: Tensor<1, Int>,
         epsilon: f64,
     ) -> Tensor<3> {
-        let told = self
+        let embedding = self
             .norm1
             .linear
             .forward(Activation::Silu.forward(self.norm1.emb.forward(time, class)));
         let [shift, scale, gate, shift_ff, scale_ff, gate_ff]: [Tensor<2>; 6] =
-            told.chunk(6, 1).try_into().expect("six parts");
+            embedding.chunk(6, 1).try_into().expect("six parts");
         let h = modulated(normed(x.clone(), 1e-6), scale, shift);
         let x = x + self.attn1.forward(h.clone(), h) * gate.unsqueeze_dim(1);
         let h = modulated(normed(x.clone(), epsilon), scale_ff, shift_ff);
@@ -313,17 +313,17 @@ pub struct DitModel {
 }
 
 impl DitModel {
-    /// What it was made of.
+    /// Its configuration.
     pub fn config(&self) -> &DitConfig {
         &self.config
     }
 
-    /// What the network says of noisy images.
+    /// The prediction for noisy images.
     ///
     /// # Shapes
     /// - x: `[batch, in_channels, side, side]`, a multiple of the patch
     /// - time: `[batch]`
-    /// - class: `[batch]`; the number of classes stands for none
+    /// - class: `[batch]`; the number of classes is the null class
     /// - output: `[batch, out_channels, side, side]`
     ///
     /// # Panics
@@ -344,10 +344,10 @@ impl DitModel {
         for block in &self.transformer_blocks {
             x = block.forward(x, time.clone(), class.clone(), config.norm_eps);
         }
-        let told = self.transformer_blocks[0].norm1.emb.forward(time, class);
+        let embedding = self.transformer_blocks[0].norm1.emb.forward(time, class);
         let [shift, scale]: [Tensor<2>; 2] = self
             .proj_out_1
-            .forward(Activation::Silu.forward(told))
+            .forward(Activation::Silu.forward(embedding))
             .chunk(2, 1)
             .try_into()
             .expect("two parts");
@@ -402,8 +402,8 @@ impl Denoiser for DitModel {
     }
 }
 
-/// Sines and cosines of columns, then of rows, `[1, rows·columns, width]`, as the network knows
-/// them from `base` patches a side.
+/// Sines and cosines of columns, then of rows, `[1, rows·columns, width]`, scaled
+/// to the `base` patches a side that the network was trained with.
 fn positions(width: usize, rows: usize, columns: usize, base: usize, device: &Device) -> Tensor<3> {
     let quarter = width / 4;
     // Of one axis, on the host; the map of both is put together on the device.

@@ -23,7 +23,7 @@ impl Sinusoids {
     /// - output: `[batch, width]`
     pub(crate) fn of(self, time: Tensor<1>) -> Tensor<2> {
         let half = self.width / 2;
-        // In 32 bits, as networks in circulation were told it: at late times a last digit shows.
+        // In 32 bits, as networks in circulation were trained: at late times a last digit differs.
         let frequency = |i: usize| {
             (-(10_000f64.ln()) as f32 * i as f32 / (half as f32 - self.shift as f32)).exp()
         };
@@ -118,7 +118,7 @@ mod tests {
     use aigc_core::device::device;
 
     #[test]
-    fn sinusoids_are_their_formula() {
+    fn sinusoids_match_their_formula() {
         let flex = device("flex").unwrap();
         for (cosines_first, shift) in [(true, 0.0), (false, 1.0)] {
             let sinusoids = Sinusoids {

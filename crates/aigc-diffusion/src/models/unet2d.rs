@@ -1,8 +1,8 @@
-//! `UNet2DModel`: the network of DDPM (Ho et al. 2020, appendix B), with classes if asked for.
+//! `UNet2DModel`: the network of DDPM (Ho et al. 2020, appendix B), optionally class-conditional.
 
 use super::{
     SampleSize,
-    blocks::{AttentionBlock, DownBlock, MidBlock, Shared, Told, UpBlock, through},
+    blocks::{AttentionBlock, Conditions, DownBlock, MidBlock, Shared, UpBlock, through},
     time::{FourierProjection, Sinusoids, TimeEmbedding},
 };
 use crate::{
@@ -41,13 +41,13 @@ pub enum UpBlockType {
     AttnUpBlock2D,
 }
 
-/// How blocks are told the time.
+/// How blocks receive the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TimeScaleShift {
-    /// It is added before the second norm.
+    /// Added before the second norm.
     Default,
-    /// It scales and shifts what the second norm gives (Dhariwal & Nichol 2021, section 3).
+    /// Scales and shifts the output of the second norm (Dhariwal & Nichol 2021, section 3).
     ScaleShift,
 }
 
@@ -77,11 +77,11 @@ const NUMBERED_CLASSES: usize = 1000;
 /// Configuration of a [`UNet2dModel`]; the fields are those of diffusers' `UNet2DModel`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UNet2dConfig {
-    /// Size of the images that it was made for.
+    /// Size of the images that it is for.
     pub sample_size: Option<SampleSize>,
     /// Channels of an image.
     pub in_channels: usize,
-    /// Channels of what it says: those of an image, or twice as many with a variance.
+    /// Channels of its output: those of an image, or twice as many with a variance.
     pub out_channels: usize,
     /// Images come in `[0, 1]`.
     pub center_input_sample: bool,
@@ -101,7 +101,7 @@ pub struct UNet2dConfig {
     pub block_out_channels: Vec<usize>,
     /// Of each block on the way down; one more on the way up.
     pub layers_per_block: usize,
-    /// What sums in the middle are divided by.
+    /// Divisor of the sums in the middle.
     pub mid_block_scale_factor: f64,
     /// Zeros around a map that is halved; 0: after its last row and column.
     pub downsample_padding: usize,
@@ -117,7 +117,7 @@ pub struct UNet2dConfig {
     pub attn_norm_num_groups: Option<usize>,
     /// Added to variances.
     pub norm_eps: f64,
-    /// How blocks are told the time.
+    /// How blocks receive the time.
     pub resnet_time_scale_shift: TimeScaleShift,
     /// How a class is encoded; by a table of `num_class_embeds` embeddings by default.
     pub class_embed_type: Option<ClassEmbedType>,
@@ -214,11 +214,11 @@ impl UNet2dConfig {
         self
     }
 
-    /// A configuration from the fields of its file; the others have defaults. Also gives the fields
-    /// that are not known and change nothing.
+    /// A configuration from the fields of its file; the others have defaults. Also returns the
+    /// fields that are unknown and ignored.
     ///
     /// # Errors
-    /// [`Error::Config`] names a field with a value that cannot be one of its, or is not made here.
+    /// [`Error::Config`] names a field with a value that it cannot have, or that is not supported.
     pub fn from_json(text: &str) -> Result<(Self, Vec<String>)> {
         let (config, unused): (Self, _) =
             json::network(json::parse_object(text)?, "UNet2DModel", UNSUPPORTED)?;
@@ -406,7 +406,7 @@ pub(super) fn activation(name: &str) -> Result<Activation> {
     }
 }
 
-/// A row for each class.
+/// An embedding for each class.
 #[derive(Module, Debug)]
 pub(super) struct Embedding {
     weight: Param<Tensor<2>>,
@@ -485,17 +485,21 @@ pub struct UNet2dModel {
 }
 
 impl UNet2dModel {
-    /// What it was made of.
+    /// Its configuration.
     pub fn config(&self) -> &UNet2dConfig {
         &self.config
     }
 
     #[cfg(test)]
     pub(crate) fn conv_out_bias(&self) -> Tensor<1> {
-        self.conv_out.bias.as_ref().expect("made with one").val()
+        self.conv_out
+            .bias
+            .as_ref()
+            .expect("built with a bias")
+            .val()
     }
 
-    /// What the network says of noisy images.
+    /// The prediction for noisy images.
     ///
     /// # Shapes
     /// - x: `[batch, in_channels, height, width]`, sides divisible by 2 for each size but the
@@ -534,13 +538,13 @@ impl UNet2dModel {
         }
         // Every block begins with the same activation of it.
         let embedding = self.activation.forward(embedding);
-        let told = Told {
+        let conditions = Conditions {
             time: &embedding,
             tokens: None,
         };
         let x = through(
             self.conv_in.forward(x),
-            told,
+            conditions,
             &self.down_blocks,
             &self.mid_block,
             &self.up_blocks,
@@ -613,7 +617,7 @@ mod tests {
     }
 
     #[test]
-    fn images_keep_their_shape_and_time_and_class_are_heard() {
+    fn output_keeps_shape_and_depends_on_time_and_class() {
         let flex = device("flex").unwrap();
         for resnet_time_scale_shift in [TimeScaleShift::Default, TimeScaleShift::ScaleShift] {
             for downsample_padding in [0, 1] {
@@ -761,7 +765,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_made_is_refused_by_name() {
+    fn config_rejects_values_by_name() {
         let flex = device("flex").unwrap();
         for (config, expected) in [
             (

@@ -1,10 +1,10 @@
-//! `UNet2DConditionModel`: a U-net that looks at tokens, such as those of a text (Rombach et al.
-//! 2022,
+//! `UNet2DConditionModel`: a U-net with cross-attention, to the vectors of a text encoder for
+//! instance (Rombach et al. 2022,
 //! <https://arxiv.org/abs/2112.10752>).
 
 use super::{
     SampleSize,
-    blocks::{DownBlock, MidBlock, Shared, Told, UpBlock, through},
+    blocks::{Conditions, DownBlock, MidBlock, Shared, UpBlock, through},
     time::{Sinusoids, TimeEmbedding},
     transformer::{SpatialConfig, SpatialTransformer},
     unet2d::{TimeScaleShift, activation},
@@ -65,11 +65,11 @@ impl PerBlock {
 /// `UNet2DConditionModel`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UNet2dConditionConfig {
-    /// Size of the images that it was made for.
+    /// Size of the images that it is for.
     pub sample_size: Option<SampleSize>,
     /// Channels of an image.
     pub in_channels: usize,
-    /// Channels of what it says.
+    /// Channels of its output.
     pub out_channels: usize,
     /// Images come in `[0, 1]`.
     pub center_input_sample: bool,
@@ -87,7 +87,7 @@ pub struct UNet2dConditionConfig {
     pub layers_per_block: usize,
     /// Zeros around a map that is halved; 0: after its last row and column.
     pub downsample_padding: usize,
-    /// What sums in the middle are divided by.
+    /// Divisor of the sums in the middle.
     pub mid_block_scale_factor: f64,
     /// Share of values that training drops.
     pub dropout: f64,
@@ -103,7 +103,7 @@ pub struct UNet2dConditionConfig {
     pub transformer_layers_per_block: usize,
     /// Heads of each attention: files call their number so.
     pub attention_head_dim: PerBlock,
-    /// How blocks are told the time.
+    /// How blocks receive the time.
     pub resnet_time_scale_shift: TimeScaleShift,
 }
 
@@ -173,11 +173,11 @@ const UNSUPPORTED: &[(&str, &str)] = &[
 ];
 
 impl UNet2dConditionConfig {
-    /// A configuration from the fields of its file; the others have defaults. Also gives the fields
-    /// that are not known and change nothing.
+    /// A configuration from the fields of its file; the others have defaults. Also returns the
+    /// fields that are unknown and ignored.
     ///
     /// # Errors
-    /// [`Error::Config`] names a field with a value that cannot be one of its, or is not made here.
+    /// [`Error::Config`] names a field with a value that it cannot have, or that is not supported.
     pub fn from_json(text: &str) -> Result<(Self, Vec<String>)> {
         let (config, unused): (Self, _) = json::network(
             json::parse_object(text)?,
@@ -327,7 +327,7 @@ impl UNet2dConditionConfig {
     }
 }
 
-/// A U-net that looks at tokens.
+/// A U-net with cross-attention.
 #[derive(Module, Debug)]
 pub struct UNet2dConditionModel {
     conv_in: Conv2d,
@@ -344,12 +344,12 @@ pub struct UNet2dConditionModel {
 }
 
 impl UNet2dConditionModel {
-    /// What it was made of.
+    /// Its configuration.
     pub fn config(&self) -> &UNet2dConditionConfig {
         &self.config
     }
 
-    /// What the network says of noisy images.
+    /// The prediction for noisy images.
     ///
     /// # Shapes
     /// - x: `[batch, in_channels, height, width]`, sides divisible by 2 for each size but the
@@ -375,13 +375,13 @@ impl UNet2dConditionModel {
         let time = self
             .activation
             .forward(self.time_embedding.forward(sinusoids.of(time)));
-        let told = Told {
+        let conditions = Conditions {
             time: &time,
             tokens: Some(tokens),
         };
         let x = through(
             self.conv_in.forward(x),
-            told,
+            conditions,
             &self.down_blocks,
             &self.mid_block,
             &self.up_blocks,

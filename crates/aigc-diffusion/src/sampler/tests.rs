@@ -1,10 +1,10 @@
-//! Samplers on data that is known exactly.
+//! Samplers with exact networks.
 
 use super::*;
 use crate::{
-    AnyScheduler, ClassifierGuidance, Conditioning, DdimScheduler, DdpmScheduler,
-    DpmMultistepScheduler, GuideContext, Kdpm2Scheduler, NoisyClassifier, PlanRunner,
-    PredictionType, UNet2dConditionConfig, VarianceType,
+    AnyScheduler, ClassifierGuidance, Conditioning, DdimInverseScheduler, DdimScheduler,
+    DdpmScheduler, DpmMultistepScheduler, GuideContext, Kdpm2Scheduler, NoisyClassifier,
+    PlanRunner, PredictionType, UNet2dConditionConfig, VarianceType,
     models::{CrossDownBlockType, CrossUpBlockType, PerBlock},
     schedule::NoiseScheduleConfig,
     scheduler::Clipping,
@@ -70,7 +70,7 @@ fn samples_match_mean_and_spread_of_data() {
     }
 }
 
-/// However many are made at once, an image is its seed's and its number's, with fresh noise on the
+/// Whatever the batch size, an image depends on its seed and its number, with fresh noise on the
 /// way too.
 #[test]
 fn an_image_does_not_depend_on_its_neighbours() {
@@ -197,7 +197,8 @@ fn guidance_moves_away_from_the_null_class() {
     );
 }
 
-/// Says what it said before and a little more: a hundredth for its class, or half a hundredth.
+/// Predicts its previous prediction and a little more: a hundredth for its class, or half a
+/// hundredth.
 #[derive(Module, Debug)]
 struct SelfConditioned {
     classes: Option<usize>,
@@ -214,7 +215,7 @@ impl Denoiser for SelfConditioned {
             .clone()
             .unwrap_or_else(|| x.zeros_like());
         let Some(class) = condition.class_labels.clone().filter(|_| !self.variance) else {
-            // What is made of the last sample, and so of its noise, or of what was made before.
+            // Of the last sample, and so of its noise, or of the previous prediction.
             let said = if self.variance {
                 x.clone() * 0.5
             } else {
@@ -421,8 +422,8 @@ fn sampler_of(network: &Gaussian, steps: usize) -> DiffusionSampler<'_, Gaussian
     DiffusionSampler::new(network, &ddim(), steps, SHAPE, &device("flex").unwrap()).unwrap()
 }
 
-/// Led to data with another mean, samples are those of that data. With a solver that asks in the
-/// middle of a step, it is the noise there that counts.
+/// Guided to data with another mean, samples are those of that data. With a solver that calls the
+/// network in the middle of a step, the noise level there counts.
 #[test]
 fn guide_sees_the_noise_level_of_the_call() {
     #[derive(Debug)]
@@ -455,7 +456,7 @@ fn guide_sees_the_noise_level_of_the_call() {
     );
 }
 
-/// A guide that leads far out of the images' range: DDIM with fresh noise stays DDPM (Song et al.
+/// A guide far out of the images' range: DDIM with fresh noise stays DDPM (Song et al.
 /// 2021, section 4.1) only if the predicted noise is that of the clipped sample. Noise of another
 /// one made restored images the worse the more steps there were.
 #[test]
@@ -535,8 +536,8 @@ fn interpolation_ends_are_samples_of_the_noises() {
     assert!(difference(&frames[1], &frames[2]) > 1e-3);
 }
 
-/// All solvers of the network's process can begin in the middle, those that look back too: nearly
-/// where they would have been.
+/// All solvers of the network's process start in the middle, multistep ones too: nearly where they
+/// would have been.
 #[test]
 fn sampling_starts_at_any_step() {
     let flex = device("flex").unwrap();
@@ -621,7 +622,7 @@ fn denoising_matches_the_posterior() {
     }
 }
 
-/// What is known is met; what is not is as the model has it, however often it is made to fit.
+/// Known pixels are kept; the others follow the model, however often they are resampled.
 #[test]
 fn repaint_keeps_known_pixels_and_spread() {
     let flex = device("flex").unwrap();

@@ -22,11 +22,11 @@ pub struct DdimScheduler {
     pub clipping: Clipping,
     /// Whether the step past the first leaves no noise, or as much as the first.
     pub set_alpha_to_one: bool,
-    /// Added to the times of `leading`.
+    /// Added to the timesteps of `leading`.
     pub steps_offset: usize,
-    /// What the network says.
+    /// What the network predicts.
     pub prediction_type: PredictionType,
-    /// Where sampling stops.
+    /// How the timesteps are spaced.
     pub timestep_spacing: TimestepSpacing,
     /// End the forward process in pure noise.
     pub rescale_betas_zero_snr: bool,

@@ -21,7 +21,7 @@ pub struct DpmMultistepScheduler {
     pub noise: NoiseScheduleConfig,
     /// 1 to 3.
     pub solver_order: usize,
-    /// What the network says.
+    /// What the network predicts.
     pub prediction_type: PredictionType,
     /// What is done to predicted clean samples.
     #[serde(flatten)]
@@ -34,7 +34,7 @@ pub struct DpmMultistepScheduler {
     pub lower_order_final: bool,
     /// First order at the end.
     pub euler_at_final: bool,
-    /// Which σ are stopped at.
+    /// How the sigmas are spaced.
     #[serde(flatten)]
     pub sigmas: SigmaScheduleFlags,
     /// Evenly in λ.
@@ -48,9 +48,9 @@ pub struct DpmMultistepScheduler {
     /// Times with a smaller λ are left out.
     #[serde(with = "infinite")]
     pub lambda_min_clipped: f64,
-    /// Where sampling stops.
+    /// How the timesteps are spaced.
     pub timestep_spacing: TimestepSpacing,
-    /// Added to the times of `leading`.
+    /// Added to the timesteps of `leading`.
     pub steps_offset: usize,
     /// End the forward process in pure noise.
     pub rescale_betas_zero_snr: bool,

@@ -63,9 +63,9 @@ macro_rules! schedulers {
 }
 
 schedulers! {
-    Ddpm(DdpmScheduler) = "DDPMScheduler", "Ancestral sampling.";
-    Ddim(DdimScheduler) = "DDIMScheduler", "With as much noise as one likes.";
-    DdimInverse(DdimInverseScheduler) = "DDIMInverseScheduler", "From image to noise.";
+    Ddpm(DdpmScheduler) = "DDPMScheduler", "Ancestral sampling (DDPM).";
+    Ddim(DdimScheduler) = "DDIMScheduler", "DDIM, deterministic or with noise.";
+    DdimInverse(DdimInverseScheduler) = "DDIMInverseScheduler", "DDIM from image to noise.";
     Pndm(PndmScheduler) = "PNDMScheduler", "Linear multistep after Runge–Kutta.";
     Lms(LmsScheduler) = "LMSDiscreteScheduler", "Linear multistep over σ.";
     Euler(EulerScheduler) = "EulerDiscreteScheduler", "Euler over σ.";
@@ -95,7 +95,8 @@ impl AnyScheduler {
         Self::from_json_as(text, None)
     }
 
-    /// The same of the class that an index names, whatever the file says, as in diffusers.
+    /// The same with the class that an index names, as in diffusers, even if the file names
+    /// another.
     fn from_json_as(text: &str, class: Option<&str>) -> Result<Loaded<Self>> {
         let mut given = json::parse_object(text)?;
         let named = match given.remove("_class_name") {
@@ -144,10 +145,10 @@ impl AnyScheduler {
         Ok(scheduler)
     }
 
-    /// Makes plans, to find what is out of range; a few steps, and one where there are not so many.
+    /// Computes a plan, to find values out of range: of ten steps, or of one where ten are too
+    /// many.
     fn validate(&self) -> Result<()> {
-        // What may be wrong with the number of steps, and not with the file; and the size of an
-        // image that is not known yet.
+        // Errors of the number of steps are not the file's; the size of the image is unknown yet.
         let of_steps = |field: &str| ["steps", "steps_offset"].contains(&field);
         let mut tried = self.plan(10);
         if matches!(&tried, Err(Error::Config { field, .. }) if of_steps(field)) {
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn every_class_reads_what_it_writes_and_has_a_plan() {
+    fn every_class_round_trips_and_has_a_plan() {
         for class in AnyScheduler::CLASSES {
             let opened = read(&format!("{{\"_class_name\": \"{class}\"}}")).unwrap();
             let again = read(&opened.value.to_json()).unwrap();
@@ -222,17 +223,17 @@ mod tests {
         }
     }
 
-    /// A thousand whole times of a thousand, one of them twice.
+    /// A thousand integer timesteps of a thousand, one of them twice.
     #[test]
-    fn a_stop_that_comes_twice_is_refused() {
+    fn duplicate_timesteps_are_an_error() {
         let opened = read(r#"{"_class_name": "DPMSolverMultistepScheduler"}"#).unwrap();
         let message = opened.value.plan(1000).unwrap_err().to_string();
         assert!(message.contains("`steps` is 1000 (call"), "{message}");
     }
 
-    /// Ten steps, by which values are checked, need not fit.
+    /// The ten steps by which values are checked need not fit.
     #[test]
-    fn a_scheduler_of_few_steps_is_read() {
+    fn scheduler_with_few_training_steps_opens() {
         let opened = read(
             r#"{"_class_name": "DDIMScheduler", "num_train_timesteps": 10, "steps_offset": 1}"#,
         )
@@ -240,9 +241,9 @@ mod tests {
         assert!(opened.value.plan(5).is_ok() && opened.value.plan(10).is_err());
     }
 
-    /// So many whole times that are a whole number apart, and one more, there are not.
+    /// There are not 1,001 integer timesteps an integer apart.
     #[test]
-    fn leading_times_stay_apart() {
+    fn leading_spacing_rejects_too_many_steps() {
         for class in [
             "DPMSolverMultistepScheduler",
             "UniPCMultistepScheduler",
@@ -260,9 +261,9 @@ mod tests {
         }
     }
 
-    /// The last σ twice: nothing is left to be done there, and no slope to be taken.
+    /// The last σ twice: the step there is empty, and has no slope.
     #[test]
-    fn a_step_that_goes_nowhere_has_finite_weights() {
+    fn empty_last_step_has_finite_weights() {
         for options in [
             r#""_class_name": "DPMSolverMultistepScheduler", "solver_order": 3, "use_karras_sigmas": true"#,
             r#""_class_name": "EDMDPMSolverMultistepScheduler", "solver_order": 3, "solver_type": "heun""#,
@@ -272,14 +273,14 @@ mod tests {
                 "{{{options}, \"final_sigmas_type\": \"sigma_min\"}}"
             ))
             .unwrap()
-            .scheduler
+            .value
             .plan(20)
             .unwrap();
         }
     }
 
     #[test]
-    fn what_python_writes_is_read() {
+    fn python_json_is_read() {
         let text = r#"{"_class_name": "DPMSolverMultistepScheduler", "_diffusers_version": "0.99", "lambda_min_clipped": -Infinity,
             "beta_schedule": "squaredcos_cap_v2", "solver_order": 3, "an_option_of_tomorrow": {"a": [1]}}"#;
         let opened = read(text).unwrap();
@@ -294,7 +295,7 @@ mod tests {
         assert_eq!(scheduler.noise.beta_schedule, crate::BetaSchedule::Cosine);
         assert!(
             opened
-                .scheduler
+                .value
                 .to_json()
                 .contains("\"lambda_min_clipped\": -Infinity")
         );
@@ -326,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_name_file_and_field() {
+    fn errors_name_file_and_field() {
         for (text, expected) in [
             ("[]", "`JSON`"),
             ("{\"_class_name\": \"DDPM", "`JSON`"),

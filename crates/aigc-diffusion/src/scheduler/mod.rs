@@ -104,7 +104,7 @@ impl SamplingPlan {
 }
 
 impl ModelCall {
-    /// A network that sees the sample as it is.
+    /// A call with an unscaled input.
     pub(crate) fn new(
         time: f64,
         level: NoiseLevel,
