@@ -278,10 +278,10 @@ impl Bench<'_> {
         if real > 0 {
             sampler = sampler.with_num_classes(real);
         }
-        Ok(match scale {
-            1.0 => sampler,
-            _ => sampler.with_guidance(ClassifierFreeGuidance::new(scale)),
-        })
+        if scale != 1.0 {
+            sampler = sampler.with_guidance(ClassifierFreeGuidance::new(scale));
+        }
+        Ok(sampler)
     }
 
     fn judge(&self, images: &Tensor<4>, asked: Option<&[u32]>) -> Result<Judged> {

@@ -155,8 +155,10 @@ fn every_process_learns_the_data() {
             FlowEulerScheduler::default().into(),
         ),
     ];
-    let batches = loader().iter_once();
-    let images = batches.map(|batch| batch.unwrap().to_tensor(&flex()));
+    let data = loader();
+    let images = data
+        .iter_once()
+        .map(|batch| batch.unwrap().to_tensor(&flex()));
     let real = statistics(Tensor::cat(images.collect(), 0));
     for (process, prediction, scheduler) in cases {
         let network = tiny(None).init(&flex()).unwrap();

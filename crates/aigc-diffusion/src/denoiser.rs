@@ -96,8 +96,8 @@ pub trait Denoiser<const D: usize = 4>: Module + ModuleDisplay {
         None
     }
 
-    /// Whether the network takes its previous x̂₀ as extra input channels, for samples with this number of
-    /// channels.
+    /// Whether the network takes its previous x̂₀ as extra input channels, for samples with this
+    /// number of channels.
     fn supports_self_conditioning(&self, channels: usize) -> bool {
         let _ = channels;
         false

@@ -1,7 +1,7 @@
-//! Restoring images with a model of what images are.
+//! Restoring images with a diffusion model as the prior.
 //!
-//! `y = A·x₀ + s·n`: an image of which something was lost, and to which noise was added. Given a
-//! noisy sample, the clean one is taken for normal, `p(x₀ | x) ≈ N(x̂₀, V)`; its covariance is
+//! `y = A·x₀ + s·n`: a linear measurement of an image, with noise. Given a noisy sample, the clean
+//! one is approximated as normal, `p(x₀ | x) ≈ N(x̂₀, V)`; its covariance is
 //! known from the network's Jacobian, `V = σ²/α · ∂x̂₀/∂x`. Then
 //!
 //! ```text
@@ -9,9 +9,8 @@
 //! ```
 //!
 //! guides sampling from `p(x₀)` to `p(x₀ | y)` (moment matching posterior sampling: Rozet et al.
-//! 2024,
-//! <https://arxiv.org/abs/2405.13712>, section 4.2), with a few steps of conjugate gradients for the inverse. No model is trained for
-//! it.
+//! 2024, <https://arxiv.org/abs/2405.13712>, section 4.2), with a few steps of conjugate gradients
+//! for the inverse. No model is trained for it.
 
 use crate::{
     guidance::{Guide, GuideContext},
@@ -21,21 +20,22 @@ use aigc_core::{Error, Result, ops};
 use burn::tensor::Tensor;
 use std::ops::Range;
 
-/// What an image has lost.
+/// The linear operator `A` of a measurement.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 #[allow(clippy::large_enum_variant)] // A program has one.
 pub enum Degradation {
-    /// Nothing: there is noise only.
+    /// The identity: there is noise only.
     Identity,
-    /// What is 0 in the mask, `[1 or batch, 1 or channels, height, width]` of 0 and 1.
+    /// Pixels are missing where the mask, `[1 or batch, 1 or channels, height, width]`, is 0; it is
+    /// 1 elsewhere.
     Inpaint(Tensor<4>),
-    /// Detail: squares of this side have become their mean.
+    /// Squares of this side are averaged.
     Downsample(usize),
 }
 
 impl Degradation {
-    /// What it leaves of images.
+    /// The measurement of images, without noise.
     ///
     /// # Shapes
     /// - x: `[batch, channels, height, width]`
@@ -46,11 +46,11 @@ impl Degradation {
     pub fn apply(&self, x: Tensor<4>) -> Result<Tensor<4>> {
         self.fits(x.dims())?;
         let batch = x.dims()[0];
-        Ok(self.left_of(x, 0..batch))
+        Ok(self.measure(x, 0..batch))
     }
 
-    /// Of those images of the batch that a mask may be for.
-    fn left_of(&self, x: Tensor<4>, images: Range<usize>) -> Tensor<4> {
+    /// `A·x`, for these images of the batch.
+    fn measure(&self, x: Tensor<4>, images: Range<usize>) -> Tensor<4> {
         match self {
             Degradation::Identity => x,
             Degradation::Inpaint(mask) => x * rows(mask, images),
@@ -58,17 +58,17 @@ impl Degradation {
         }
     }
 
-    /// `Aᵀ·u`, for `u` of what is left of those images.
+    /// `Aᵀ·u`, for measurements `u` of these images.
     fn transposed(&self, u: Tensor<4>, images: Range<usize>) -> Tensor<4> {
         match self {
-            Degradation::Identity | Degradation::Inpaint(_) => self.left_of(u, images),
+            Degradation::Identity | Degradation::Inpaint(_) => self.measure(u, images),
             Degradation::Downsample(side) => {
                 ops::upsample_nearest2d(u, *side) / (side * side) as f64
             }
         }
     }
 
-    /// Of a part of the images, which ends with image `end`.
+    /// Checks a part of the images, which ends before image `end`.
     fn fits_part(&self, dims: [usize; 4], end: usize) -> Result<()> {
         match self {
             Degradation::Inpaint(mask) if mask.dims()[0] > 1 => {
@@ -135,7 +135,7 @@ fn shrink(x: Tensor<4>, side: usize) -> Tensor<4> {
         .reshape([batch, channels, rows, columns])
 }
 
-/// Leads samples to images of which `measured` is left.
+/// Guides samples to images with a given measurement.
 #[derive(Clone, Debug)]
 pub struct MomentMatchingGuidance {
     degradation: Degradation,
@@ -147,15 +147,15 @@ pub struct MomentMatchingGuidance {
     iterations: usize,
 }
 
-/// Of conjugate gradients.
+/// Steps of conjugate gradients.
 const ITERATIONS: usize = 2;
 
 impl MomentMatchingGuidance {
-    /// Of what `degradation` left, and noise of this standard deviation (of values in `[0, 1]`) was
-    /// added to.
+    /// A guide to images that `degradation` and noise of this standard deviation (of values in
+    /// `[0, 1]`) turned into `measured`.
     ///
     /// # Shapes
-    /// - measured: as `degradation` leaves them, `[n, …]` in `[0, 1]` but for the noise
+    /// - measured: as `degradation` gives them, `[n, …]` in `[0, 1]` but for the noise
     ///
     /// # Errors
     /// [`Error::Config`] for a negative noise.
@@ -203,15 +203,15 @@ impl Guide for MomentMatchingGuidance {
         if view.is_latent() {
             return Err(Error::config(
                 "guide",
-                "a posterior",
-                "none; latent maps are not what was measured",
+                "moment matching",
+                "none with an autoencoder; the measurement is of images",
             ));
         }
         self.degradation.fits_part(x0.dims(), images.end)?;
         // Images are within ±1, whatever a network predicts from pure noise.
         let seen = self
             .degradation
-            .left_of(x0.clamp(-1.0, 1.0), images.clone());
+            .measure(x0.clamp(-1.0, 1.0), images.clone());
         let (all, dims) = (self.measured.dims(), seen.dims());
         if all[1..] != dims[1..] || (all[0] != 1 && all[0] < images.end) {
             return Err(Error::config(
@@ -235,10 +235,10 @@ impl Guide for MomentMatchingGuidance {
             let pulled = back(direction.clone());
             let image = self
                 .degradation
-                .left_of(pulled.clone() * (sigma * sigma / alpha), images.clone())
+                .measure(pulled.clone() * (sigma * sigma / alpha), images.clone())
                 + direction.clone() * noise;
-            // A network's slope is not quite that of a covariance: where it turns back, nothing is
-            // gained.
+            // A network's Jacobian is not exactly a covariance: a step with negative curvature is
+            // left out.
             let curvature = dot(&direction, &image);
             let turned = curvature.clone().lower_equal_elem(1e-12);
             let step =
@@ -253,7 +253,7 @@ impl Guide for MomentMatchingGuidance {
     }
 }
 
-/// Of each sample, `[batch, 1, 1, 1]`.
+/// Inner products of samples, `[batch, 1, 1, 1]`.
 fn dot(a: &Tensor<4>, b: &Tensor<4>) -> Tensor<4> {
     let batch = a.dims()[0];
     (a.clone() * b.clone())
@@ -295,8 +295,8 @@ mod tests {
             .values
     }
 
-    /// Of a normal prior everything is exact: what is measured is met as Bayes' rule says, what is
-    /// not stays as it was.
+    /// With a normal prior everything is exact: measured pixels have the posterior's mean and spread,
+    /// the others the prior's.
     #[test]
     fn normal_prior_gives_the_exact_posterior() {
         let flex = device("flex").unwrap();
@@ -395,8 +395,8 @@ mod tests {
         }
     }
 
-    /// NearestNeighbors of these images are alike, so that what is known of one says something of
-    /// the other: with the network's slopes that is found too, at every step.
+    /// Neighbouring pixels of these images are correlated, so that a measurement of one informs the
+    /// other, by the network's Jacobian, at every step.
     #[test]
     fn measurement_spreads_to_correlated_pixels() {
         use crate::{NoiseLevel, PredictionType, guidance::Answer, plan::ModelCall};

@@ -32,9 +32,9 @@ pub struct DitConfig {
     pub in_channels: usize,
     /// Channels of its output: those of an image by default, twice as many with a variance.
     pub out_channels: Option<usize>,
-    /// Blocks.
+    /// Number of blocks.
     pub num_layers: usize,
-    /// Share of values that training drops.
+    /// Dropout probability.
     pub dropout: f64,
     /// Whether queries, keys and values have biases.
     pub attention_bias: bool,
@@ -42,11 +42,11 @@ pub struct DitConfig {
     pub sample_size: usize,
     /// Side of a patch.
     pub patch_size: usize,
-    /// Inside feed-forward layers.
+    /// Activation function of the feed-forward layers.
     pub activation_fn: String,
     /// Number of classes, without the null class.
     pub num_embeds_ada_norm: usize,
-    /// Added to the variance before feed-forward layers.
+    /// Epsilon of the norm before feed-forward layers.
     pub norm_eps: f64,
 }
 

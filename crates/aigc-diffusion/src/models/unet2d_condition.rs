@@ -71,31 +71,31 @@ pub struct UNet2dConditionConfig {
     pub in_channels: usize,
     /// Channels of its output.
     pub out_channels: usize,
-    /// Images come in `[0, 1]`.
+    /// Whether inputs are in `[0, 1]` and are mapped to `[−1, 1]` first.
     pub center_input_sample: bool,
     /// Cosines before sines.
     pub flip_sin_to_cos: bool,
     /// How much lower the last frequency of the time is.
     pub freq_shift: f64,
-    /// On the way down.
+    /// Blocks of the encoder, from the largest size on.
     pub down_block_types: Vec<CrossDownBlockType>,
-    /// On the way up.
+    /// Blocks of the decoder, from the smallest size on.
     pub up_block_types: Vec<CrossUpBlockType>,
-    /// Channels at each size.
+    /// Channels at each size, from the largest on.
     pub block_out_channels: Vec<usize>,
-    /// Of each block on the way down; one more on the way up.
+    /// Layers of each encoder block; decoder blocks have one more.
     pub layers_per_block: usize,
     /// Zeros around a map that is halved; 0: after its last row and column.
     pub downsample_padding: usize,
     /// Divisor of the sums in the middle.
     pub mid_block_scale_factor: f64,
-    /// Share of values that training drops.
+    /// Dropout probability.
     pub dropout: f64,
-    /// Between layers.
+    /// Activation function.
     pub act_fn: String,
-    /// Groups of norms.
+    /// Groups of the group norms.
     pub norm_num_groups: usize,
-    /// Added to variances.
+    /// Epsilon of the norms.
     pub norm_eps: f64,
     /// Width of the tokens.
     pub cross_attention_dim: usize,

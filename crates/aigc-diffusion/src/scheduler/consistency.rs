@@ -50,7 +50,7 @@ pub struct LcmScheduler {
     pub noise: NoiseScheduleConfig,
     /// Steps that the network was distilled at.
     pub original_inference_steps: usize,
-    /// What is done to predicted clean samples.
+    /// Clipping of predicted clean samples.
     #[serde(flatten)]
     pub clipping: Clipping,
     /// Whether the step past the first leaves no noise, or as much as the first.
@@ -59,7 +59,7 @@ pub struct LcmScheduler {
     pub prediction_type: PredictionType,
     /// Of the time, where the network's part grows with it.
     pub timestep_scaling: f64,
-    /// End the forward process in pure noise.
+    /// Whether the forward process ends in pure noise (zero terminal SNR).
     pub rescale_betas_zero_snr: bool,
 }
 
@@ -136,7 +136,7 @@ pub struct TcdScheduler {
     pub set_alpha_to_one: bool,
     /// What the network predicts.
     pub prediction_type: PredictionType,
-    /// End the forward process in pure noise.
+    /// Whether the forward process ends in pure noise (zero terminal SNR).
     pub rescale_betas_zero_snr: bool,
     /// γ of the paper: how far past the next time a step goes before noise is added, 0 to 1. (An
     /// argument of sampling, not written to a file.)

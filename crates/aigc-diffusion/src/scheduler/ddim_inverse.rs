@@ -30,7 +30,7 @@ pub struct DdimInverseScheduler {
     pub prediction_type: PredictionType,
     /// How the timesteps are spaced.
     pub timestep_spacing: TimestepSpacing,
-    /// End the forward process in pure noise.
+    /// Whether the forward process ends in pure noise (zero terminal SNR).
     pub rescale_betas_zero_snr: bool,
 }
 
@@ -75,7 +75,8 @@ impl Scheduler for DdimInverseScheduler {
             ));
         }
         if self.prediction_type == PredictionType::Sample && self.set_alpha_to_one {
-            let expected = "epsilon or v_prediction, unless `set_alpha_to_one` is false: x₀ alone does not determine noise of level 0";
+            let expected = "epsilon or v_prediction, unless `set_alpha_to_one` is false: x₀ alone \
+                            does not determine noise of level 0";
             return Err(Error::config("prediction_type", "sample", expected));
         }
         let alphas = Alphas::new(

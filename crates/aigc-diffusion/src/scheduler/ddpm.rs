@@ -40,14 +40,14 @@ pub struct DdpmScheduler {
     pub variance_type: VarianceType,
     /// What the network predicts.
     pub prediction_type: PredictionType,
-    /// What is done to predicted clean samples.
+    /// Clipping of predicted clean samples.
     #[serde(flatten)]
     pub clipping: Clipping,
     /// How the timesteps are spaced.
     pub timestep_spacing: TimestepSpacing,
     /// Added to the timesteps of `leading`.
     pub steps_offset: usize,
-    /// End the forward process in pure noise.
+    /// Whether the forward process ends in pure noise (zero terminal SNR).
     pub rescale_betas_zero_snr: bool,
 }
 

@@ -25,7 +25,7 @@ pub struct DeisScheduler {
     pub solver_order: usize,
     /// What the network predicts.
     pub prediction_type: PredictionType,
-    /// What is done to predicted clean samples.
+    /// Clipping of predicted clean samples.
     #[serde(flatten)]
     pub threshold: Thresholding,
     /// Lower orders at the end of fewer than 15 steps.
@@ -33,7 +33,7 @@ pub struct DeisScheduler {
     /// How the sigmas are spaced.
     #[serde(flatten)]
     pub sigmas: SigmaScheduleFlags,
-    /// The process is a flow.
+    /// Whether the process is a flow.
     pub use_flow_sigmas: bool,
     /// More steps where there is much noise, for a flow.
     pub flow_shift: f64,

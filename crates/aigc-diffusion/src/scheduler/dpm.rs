@@ -1,6 +1,6 @@
 //! The steps of DPM-Solver and DPM-Solver++ (Lu et al. 2022, <https://arxiv.org/abs/2206.00927> and
-//! <https://arxiv.org/abs/2211.01095>): the linear part of the probability flow is solved exactly, the rest by a Taylor
-//! expansion in `λ = ln(α/σ)`.
+//! <https://arxiv.org/abs/2211.01095>): the linear part of the probability flow is solved exactly,
+//! the rest by a Taylor expansion in `λ = ln(α/σ)`.
 
 use crate::{
     grid::{
@@ -14,7 +14,7 @@ use crate::{
 use aigc_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// What is expanded, and whether steps are those of the stochastic equation.
+/// The quantity that the expansion is of, and whether steps are those of the stochastic equation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DpmAlgorithm {
     /// The predicted noise.

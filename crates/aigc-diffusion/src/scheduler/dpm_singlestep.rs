@@ -24,23 +24,23 @@ pub struct DpmSinglestepScheduler {
     pub solver_order: usize,
     /// What the network predicts.
     pub prediction_type: PredictionType,
-    /// What is done to predicted clean samples.
+    /// Clipping of predicted clean samples.
     #[serde(flatten)]
     pub threshold: Thresholding,
-    /// What is expanded.
+    /// The quantity that the Taylor expansion is of.
     pub algorithm_type: DpmAlgorithm,
-    /// Of second order, and of third.
+    /// The variant of second- and third-order steps.
     pub solver_type: SolverType,
     /// Lower orders for the steps that are left when the order does not divide their number.
     pub lower_order_final: bool,
     /// How the sigmas are spaced.
     #[serde(flatten)]
     pub sigmas: SigmaScheduleFlags,
-    /// The process is a flow.
+    /// Whether the process is a flow.
     pub use_flow_sigmas: bool,
     /// More steps where there is much noise, for a flow.
     pub flow_shift: f64,
-    /// What follows the last call.
+    /// The sigma after the last call.
     pub final_sigmas_type: FinalSigmas,
     /// Times with a smaller λ are left out.
     #[serde(with = "infinite")]

@@ -42,7 +42,7 @@ pub struct EdmConfig {
     pub prediction_type: PredictionType,
     /// Of the spacing.
     pub rho: f64,
-    /// What follows the last call.
+    /// The sigma after the last call.
     pub final_sigmas_type: FinalSigmas,
 }
 
@@ -144,16 +144,16 @@ pub struct EdmDpmScheduler {
     pub edm: EdmConfig,
     /// 1 to 3.
     pub solver_order: usize,
-    /// What is done to predicted clean samples.
+    /// Clipping of predicted clean samples.
     #[serde(flatten)]
     pub threshold: Thresholding,
     /// With fresh noise or without.
     pub algorithm_type: DpmAlgorithm,
-    /// Of second order.
+    /// The variant of second-order steps.
     pub solver_type: SolverType,
     /// Lower orders at the end of fewer than 15 steps.
     pub lower_order_final: bool,
-    /// First order at the end.
+    /// Whether the last steps have lower order.
     pub euler_at_final: bool,
 }
 

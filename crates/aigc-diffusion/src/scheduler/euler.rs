@@ -56,9 +56,9 @@ pub struct EulerScheduler {
     pub timestep_type: TimestepType,
     /// Added to the timesteps of `leading`.
     pub steps_offset: usize,
-    /// End the forward process in pure noise.
+    /// Whether the forward process ends in pure noise (zero terminal SNR).
     pub rescale_betas_zero_snr: bool,
-    /// What follows the last call.
+    /// The sigma after the last call.
     pub final_sigmas_type: FinalSigmas,
 }
 

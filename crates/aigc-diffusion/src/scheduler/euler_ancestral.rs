@@ -26,7 +26,7 @@ pub struct EulerAncestralScheduler {
     pub timestep_spacing: TimestepSpacing,
     /// Added to the timesteps of `leading`.
     pub steps_offset: usize,
-    /// End the forward process in pure noise.
+    /// Whether the forward process ends in pure noise (zero terminal SNR).
     pub rescale_betas_zero_snr: bool,
 }
 

@@ -2,17 +2,17 @@
 
 use super::*;
 use crate::json::{self, from_map_with_defaults, to_map};
-use aigc_core::{Error, weights::Loaded};
+use aigc_core::{Error, json::reject_unsupported, weights::Loaded};
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// Fields that change what is computed where a scheduler has them: one that does not is refused.
-const UNSUPPORTED: &[&str] = &[
-    "use_dynamic_shifting",
-    "shift_terminal",
-    "sigma_min",
-    "sigma_max",
-    "solver_p",
+/// Fields of options that not all schedulers have, and the value that they have to have elsewhere.
+const UNSUPPORTED: &[(&str, &str)] = &[
+    ("use_dynamic_shifting", "false"),
+    ("shift_terminal", "null"),
+    ("sigma_min", "null"),
+    ("sigma_max", "null"),
+    ("solver_p", "null"),
 ];
 
 macro_rules! schedulers {
@@ -110,25 +110,15 @@ impl AnyScheduler {
                 format!("one of {}", Self::CLASSES.join(", ")),
             ));
         };
+        let own = Self::read(class, &Map::new())?.into_inner().fields();
+        let absent = |(field, _): &&(&str, &str)| !own.contains_key(*field);
+        let absent: Vec<_> = UNSUPPORTED.iter().filter(absent).copied().collect();
+        reject_unsupported(&mut given, &absent)?;
         let mut loaded = Self::read(class, &given)?;
         if let Some(named) = named.as_deref().filter(|named| *named != class) {
             loaded.notes.push(format!(
                 "model_index.json names {class} and scheduler_config.json {named}: {class} is used"
             ));
-        }
-        // Not all unknown fields can be ignored.
-        for field in loaded
-            .unused_fields
-            .iter()
-            .filter(|field| UNSUPPORTED.contains(&field.as_str()))
-        {
-            if !matches!(given[field], Value::Null | Value::Bool(false)) {
-                return Err(Error::config(
-                    field.as_str(),
-                    &given[field],
-                    format!("null or false for {class}"),
-                ));
-            }
         }
         loaded.value.validate()?;
         Ok(loaded)

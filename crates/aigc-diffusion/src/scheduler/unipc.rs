@@ -33,7 +33,7 @@ pub struct UniPcScheduler {
     pub solver_order: usize,
     /// What the network predicts.
     pub prediction_type: PredictionType,
-    /// What is done to predicted clean samples.
+    /// Clipping of predicted clean samples.
     #[serde(flatten)]
     pub threshold: Thresholding,
     /// Expand the predicted clean sample, not the noise.
@@ -47,7 +47,7 @@ pub struct UniPcScheduler {
     /// How the sigmas are spaced.
     #[serde(flatten)]
     pub sigmas: SigmaScheduleFlags,
-    /// The process is a flow.
+    /// Whether the process is a flow.
     pub use_flow_sigmas: bool,
     /// More steps where there is much noise, for a flow.
     pub flow_shift: f64,
@@ -55,9 +55,9 @@ pub struct UniPcScheduler {
     pub timestep_spacing: TimestepSpacing,
     /// Added to the timesteps of `leading`.
     pub steps_offset: usize,
-    /// What follows the last call.
+    /// The sigma after the last call.
     pub final_sigmas_type: FinalSigmas,
-    /// End the forward process in pure noise.
+    /// Whether the forward process ends in pure noise (zero terminal SNR).
     pub rescale_betas_zero_snr: bool,
 }
 
@@ -148,8 +148,8 @@ impl Scheduler for UniPcScheduler {
 }
 
 impl UniPcScheduler {
-    /// From call `k` to the next (equations 3 and 4): predicted, or corrected by what the next call
-    /// says.
+    /// From call `k` to the next (equations 3 and 4): predicted, or corrected by the output of the
+    /// next call.
     pub(super) fn step(
         &self,
         levels: &[NoiseLevel],

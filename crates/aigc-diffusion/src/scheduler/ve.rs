@@ -19,7 +19,7 @@ pub(crate) struct Stops<'a> {
     pub(crate) range: (Option<f64>, Option<f64>),
     pub(crate) spacing: TimestepSpacing,
     pub(crate) offset: usize,
-    /// End the forward process in pure noise.
+    /// Whether the forward process ends in pure noise (zero terminal SNR).
     pub(crate) zero_snr: bool,
 }
 
