@@ -11,16 +11,21 @@ use aigc_core::{
     checkpoint::RunDir,
     data::{ClassLabels, ImageShape},
     output::{Animation, ImageGrid, save_gif, save_image},
+    sampling::Samples,
     train::{EmaConfig, LrSchedule, OptimizerConfig, StopReason, TrainerConfig},
 };
 use aigc_diffusion::{
-    ClassifierFreeGuidance, DiffusionObjective, DiffusionObjectiveConfig, DiffusionSampler,
-    DpmMultistepScheduler, ForwardProcess, NoiseScheduleConfig, Pipeline, Samples,
-    SigmaScheduleFlags, UNet2dConfig, UNet2dModel,
+    ClassifierFreeGuidance, Denoiser, DiffusionObjective, DiffusionObjectiveConfig,
+    DiffusionSampler, DpmMultistepScheduler, ForwardProcess, NoiseScheduleConfig, Pipeline,
+    SigmaScheduleFlags, Thresholding, UNet2dConfig, UNet2dModel,
 };
 use aigc_examples::{Images, say_how_to_go_on};
 use anyhow::Result;
-use std::{ops::ControlFlow, time::Duration};
+use indicatif::ProgressBar;
+use std::{
+    ops::{ControlFlow, Range},
+    time::Duration,
+};
 
 /// Steps of sampling.
 const STEPS: usize = 20;
@@ -37,11 +42,12 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
     } = &job.settings;
     let (images, grid) = (&job.images, job.grid());
     let (seed, shape) = (trainer.seed, images.shape);
-    let network = model.init(device)?;
+    let network = with_null_class(model).init(device)?;
     let learning = DiffusionObjective::new(objective.clone(), &network)?;
     let judge = Judge::new(images, device)?;
     let scheduler = scheduler(objective);
     let run = &job.folder(args)?;
+    let cancel = stop.clone();
 
     let trained = args
         .run
@@ -50,12 +56,23 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
         .with_objective_config(objective)?
         .with_data_config(data)?
         .with_evaluation(|network| {
-            let samples = sampler(network, &scheduler, shape, device)?.sample(JUDGED, seed)?;
-            judge.metrics(samples.images, &samples.classes.unwrap_or_default())
+            let n = JUDGED.min((10 * images.train.num_items()).max(50));
+            let bar = ProgressBar::new(n as u64).with_message("samples for the evaluation");
+            let samples = sampler(network, &scheduler, shape, device)?
+                .with_cancel(&cancel)
+                .with_callback(|progress| {
+                    let Range { start, end } = progress.images;
+                    let share = progress.step as f64 / progress.num_steps as f64;
+                    bar.set_position(start as u64 + ((end - start) as f64 * share) as u64);
+                    ControlFlow::Continue(())
+                })
+                .sample(n, seed)?;
+            bar.finish_and_clear();
+            judge.metrics(samples.values, &samples.labels.unwrap_or_default())
         })
         .with_preview(|network, at| {
             let samples = show(network, &sampler(network, &scheduler, shape, device)?, seed)?;
-            save_image(&samples.images, grid, &at.run.sample_path(at.step, "png"))
+            save_image(&samples.values, grid, &at.run.sample_path(at.step, "png"))
         })
         .fit(learning, network, &images.train, run)?;
     if trained.stop_reason == StopReason::Interrupted {
@@ -69,34 +86,43 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
         pipeline =
             pipeline.with_labels((0..classes - 1).map(|class| class.to_string()).collect())?;
     }
-    pipeline.save(run.path().join("pipeline"))?;
+    pipeline.save_pretrained(run.path().join("pipeline"))?;
     judge.say(&trained.metrics);
     println!();
     let samples = if model.num_class_embeds.is_some() {
         "a row for each class"
     } else {
-        "100 images it invented"
+        "100 generated images"
     };
     let files = [
         ("samples.png", samples),
-        ("denoising.gif", "how ten of them came out of noise"),
-        ("between.gif", "from noise to noise, each frame an image"),
+        ("denoising.gif", "the denoising of ten of them"),
+        ("between.gif", "interpolation from noise to noise"),
         (
             "nearest.png",
             "ten samples, each with the most similar training image below",
         ),
-        ("loss.svg", "how the loss went"),
+        ("loss.svg", "the training loss"),
         ("metrics.jsonl", "the same, as numbers"),
         (
             "pipeline/",
-            "the model, for `Pipeline::from_dir` and for diffusers in Python",
+            "the model, for `Pipeline::from_pretrained` and for diffusers in Python",
         ),
     ];
     list(run, &files);
     Ok(())
 }
 
-/// DPM-Solver++ over Karras et al.'s noise levels.
+/// The last class is the null class. The configuration of a run leaves that to this program.
+fn with_null_class(model: &UNet2dConfig) -> UNet2dConfig {
+    UNet2dConfig {
+        null_class: model.num_class_embeds.map(|count| count as u32 - 1),
+        ..model.clone()
+    }
+}
+
+/// DPM-Solver++ over Karras et al.'s noise levels. Predictions are thresholded, so that samples of
+/// a network that has hardly been trained stay images.
 fn scheduler(objective: &DiffusionObjectiveConfig) -> DpmMultistepScheduler {
     let noise = match &objective.process {
         ForwardProcess::Discrete { noise, .. } => noise.clone(),
@@ -105,6 +131,10 @@ fn scheduler(objective: &DiffusionObjectiveConfig) -> DpmMultistepScheduler {
     DpmMultistepScheduler {
         noise,
         prediction_type: objective.prediction,
+        threshold: Thresholding {
+            thresholding: true,
+            ..Thresholding::default()
+        },
         sigmas: SigmaScheduleFlags {
             use_karras_sigmas: true,
             ..SigmaScheduleFlags::default()
@@ -120,12 +150,11 @@ fn sampler<'a>(
     device: &Device,
 ) -> aigc_core::Result<DiffusionSampler<'a, UNet2dModel>> {
     let sampler =
-        DiffusionSampler::new(network, scheduler, STEPS, shape, device)?.with_batch_size(250)?;
-    if network.config().num_class_embeds.is_some() {
-        sampler.with_guidance(ClassifierFreeGuidance::new(GUIDANCE))
-    } else {
-        Ok(sampler)
-    }
+        DiffusionSampler::new(network, scheduler, STEPS, shape, device)?.with_batch_size(250);
+    Ok(match network.null_class() {
+        Some(_) => sampler.with_guidance(ClassifierFreeGuidance::new(GUIDANCE)),
+        None => sampler,
+    })
 }
 
 /// 100 samples, or ten of each class; always of the same noise.
@@ -174,12 +203,12 @@ fn pictures(
     failed?;
     // The end stays for a while.
     for _ in 0..10 {
-        film.push(&ten.images)?;
+        film.push(&ten.values)?;
     }
     film.save(Duration::from_millis(100), &at("denoising.gif"))?;
     let sampler = sampler(network, scheduler, shape, device)?;
     save_image(
-        &show(network, &sampler, seed)?.images,
+        &show(network, &sampler, seed)?.values,
         grid,
         &at("samples.png"),
     )?;
@@ -190,7 +219,7 @@ fn pictures(
         Duration::from_millis(80),
         &at("between.gif"),
     )?;
-    let ten = sampler.sample(10, seed ^ 3)?.images;
+    let ten = sampler.sample(10, seed ^ 3)?.values;
     save_image(
         &Tensor::cat(vec![ten.clone(), judge.known.nearest_images(&ten)?], 0),
         grid,
@@ -202,7 +231,7 @@ fn pictures(
 fn defaults(args: &Args) -> Result<(Settings<UNet2dConfig, DiffusionObjectiveConfig>, Images)> {
     let data = args.data.clone();
     let images = data.open(BATCH, args.run.seed)?;
-    // One more, which stands for none; images without classes are learned without.
+    // One more is the null class; images without classes have none.
     let classes = images.classes().ok().map(|classes| classes + 1);
     let model = UNet2dConfig::small(images.shape, classes);
     let trainer = TrainerConfig {

@@ -1,4 +1,4 @@
-//! Judging, in features of a LeNet-5 and in bits.
+//! Evaluation, in features of a LeNet-5 and in bits per dimension.
 
 use crate::train::NAME;
 use aigc_core::{
@@ -27,22 +27,22 @@ use std::{
 /// Options of `judge`.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// The folder with the four MNIST files that it was trained on.
+    /// The directory with the four MNIST files that it was trained on.
     #[arg(long, value_name = "FOLDER")]
     data: PathBuf,
-    /// Weights of a LeNet-5 that judges digits (`mnist-models/lenet5_csinva.safetensors`).
+    /// Weights of a LeNet-5 that classifies digits (`mnist-models/lenet5_csinva.safetensors`).
     #[arg(long, value_name = "FILE")]
     judge: PathBuf,
     /// The run; the newest of `runs/images-diffusion` by default.
     #[arg(long, value_name = "FOLDER")]
     run: Option<PathBuf>,
     /// Only these of its parts, in their order; all by default.
-    #[arg(long, value_delimiter = ',', default_values_t = [Split::ClassLabels, Split::Distances, Split::Ddpm, Split::Bits])]
-    parts: Vec<Split>,
+    #[arg(long, value_delimiter = ',', default_values_t = [Part::Classes, Part::Distances, Part::Ddpm, Part::Bits])]
+    parts: Vec<Part>,
     /// Scale of guidance, where it is used.
     #[arg(long, default_value_t = 2.0)]
     guidance: f64,
-    /// Make only this share of the samples, for a quick look.
+    /// Generate only this share of the samples, for a quick look.
     #[arg(long, default_value_t = 1.0)]
     share: f64,
     /// Seed of the samples.
@@ -53,11 +53,11 @@ pub(crate) struct Options {
     device: String,
 }
 
-/// What is judged.
+/// A part of the evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
-enum Split {
-    /// Whether samples are of the class asked for, with and without guidance.
-    ClassLabels,
+enum Part {
+    /// Whether samples are of the requested class, with and without guidance.
+    Classes,
     /// Fréchet distances of four solvers at 5 to 50 steps.
     Distances,
     /// Four solvers at 20 steps against a thousand steps of DDPM, from the same noise.
@@ -66,7 +66,7 @@ enum Split {
     Bits,
 }
 
-impl std::fmt::Display for Split {
+impl std::fmt::Display for Part {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.to_possible_value()
             .expect("no part is hidden")
@@ -85,17 +85,21 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         Some(run) => RunDir::open(run)?,
         None => RunDir::open_latest(Path::new("runs").join(NAME))?,
     };
-    let pipeline = Pipeline::from_dir(run.path().join("pipeline"), &device).with_context(|| {
-        format!(
-            "{}: no pipeline; has its training ended?",
-            run.path().display()
-        )
-    })?;
+    let pipeline =
+        Pipeline::from_pretrained(run.path().join("pipeline"), &device).with_context(|| {
+            format!(
+                "{}: no pipeline; has its training ended?",
+                run.path().display()
+            )
+        })?;
+    for warning in pipeline.warnings() {
+        eprintln!("{warning}");
+    }
     let AnyScheduler::DpmMultistep(trained) = &pipeline.scheduler else {
         return Err(Error::config(
             "scheduler",
             pipeline.scheduler.class(),
-            "as `train` leaves it",
+            "DPMSolverMultistepScheduler, as `train` saves it",
         )
         .into());
     };
@@ -110,7 +114,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     }
     .open(500, 0)?;
     if images.shape != pipeline.shape {
-        let expected = format!("{}, as the model makes them", pipeline.shape);
+        let expected = format!("{}, as the model generates them", pipeline.shape);
         return Err(Error::config("data", images.shape, expected).into());
     }
     if images.shape.channels != 1 {
@@ -126,11 +130,11 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     };
 
     let solvers = solvers(&noise, prediction, zero_snr);
-    let asked = |part| options.parts.contains(&part);
-    if asked(Split::ClassLabels) {
+    let requested = |part| options.parts.contains(&part);
+    if requested(Part::Classes) {
         bench.classes(&solvers[0].1, n(2000), options.guidance, &run)?;
     }
-    if asked(Split::Distances) {
+    if requested(Part::Distances) {
         println!(
             "Fréchet distance to {} test images in LeNet-5 features, no guidance:",
             bench.real.count()
@@ -151,7 +155,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             }
         }
     }
-    if asked(Split::Ddpm) {
+    if requested(Part::Ddpm) {
         let ddpm = DdpmScheduler {
             noise: noise.clone(),
             prediction_type: prediction,
@@ -160,9 +164,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         };
         bench.against_ddpm(&ddpm, &solvers, n(500))?;
     }
-    if asked(Split::Bits) {
+    if requested(Part::Bits) {
         if zero_snr {
-            println!("bits per dimension: not of noise that ends without any signal");
+            println!("bits per dimension: not defined for a schedule with zero terminal signal");
         } else {
             bench.bits(&noise, prediction, &images.held_out, n(500))?;
         }
@@ -170,7 +174,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Four ways from noise to image, as far as they differ.
+/// Four solvers.
 fn solvers(
     noise: &NoiseScheduleConfig,
     prediction_type: PredictionType,
@@ -212,7 +216,7 @@ fn solvers(
         ("unipc", unipc.into()),
         ("ddim", ddim.into()),
     ];
-    // DEIS has no such end.
+    // DEIS does not support it.
     if !zero_snr {
         solvers.insert(2, ("deis", deis.into()));
     }
@@ -240,7 +244,7 @@ fn moments(
     Ok(real)
 }
 
-/// Features of samples, a row for each, and how many were read as the class asked for.
+/// Features of samples, one row each, and how many were classified as requested.
 struct Judged {
     rows: Vec<f64>,
     right: usize,
@@ -268,19 +272,16 @@ impl Bench<'_> {
         scale: f64,
     ) -> Result<DiffusionSampler<'_, AnyDenoiser>> {
         let Pipeline { network, shape, .. } = self.pipeline;
-        let sampler = DiffusionSampler::new(network, scheduler, steps, *shape, &self.device)?
-            .with_batch_size(100)?;
-        let known = self.pipeline.labels().len();
-        let sampler = if known > 0 {
-            sampler.with_num_classes(known)?
-        } else {
-            sampler
-        };
-        if scale == 1.0 {
-            Ok(sampler)
-        } else {
-            sampler.with_guidance(ClassifierFreeGuidance::new(scale))
+        let mut sampler = DiffusionSampler::new(network, scheduler, steps, *shape, &self.device)?
+            .with_batch_size(100);
+        let real = self.pipeline.labels().len();
+        if real > 0 {
+            sampler = sampler.with_num_classes(real);
         }
+        if scale != 1.0 {
+            sampler = sampler.with_guidance(ClassifierFreeGuidance::new(scale));
+        }
+        Ok(sampler)
     }
 
     fn judge(&self, images: &Tensor<4>, asked: Option<&[u32]>) -> Result<Judged> {
@@ -305,7 +306,7 @@ impl Bench<'_> {
         frechet_distance(&self.real, &judged.moments(0..judged.n)?)
     }
 
-    /// How many are read as the class asked for.
+    /// How many are classified as requested.
     fn classes(
         &self,
         solver: &AnyScheduler,
@@ -319,14 +320,14 @@ impl Bench<'_> {
                 .sampler(solver, 20, scale)?
                 .with_classes(classes.clone())
                 .sample(n, self.seed)?;
-            let judged = self.judge(&samples.images, samples.classes.as_deref())?;
+            let judged = self.judge(&samples.values, samples.labels.as_deref())?;
             let share = 100.0 * judged.right as f64 / n as f64;
             println!(
-                "guidance {scale}: {share:.2} % of {n} samples are read as the class asked for (20 steps)"
+                "guidance {scale}: {share:.2} % of {n} samples are classified as requested (20 steps)"
             );
             let path = run.path().join(format!("guided-{scale}.png"));
             save_image(
-                &samples.images.narrow(0, 0, n.min(100)),
+                &samples.values.narrow(0, 0, n.min(100)),
                 ImageGrid::new(10, self.pipeline.shape.width),
                 &path,
             )?;
@@ -344,12 +345,12 @@ impl Bench<'_> {
     ) -> anyhow::Result<()> {
         let began = Instant::now();
         let samples = self.sampler(solver, steps, scale)?.sample(n, self.seed)?;
-        // A GPU is done when a number has come back.
-        samples.images.clone().sum().into_scalar::<f32>();
+        // A GPU has finished when a number is back.
+        samples.values.clone().sum().into_scalar::<f32>();
         let seconds = began.elapsed().as_secs_f64();
-        let judged = self.judge(&samples.images, samples.classes.as_deref())?;
+        let judged = self.judge(&samples.values, samples.labels.as_deref())?;
         println!(
-            "  {name:<20} {steps:>3} steps: {:>7.2}, {:>6.2} % as asked ({n} samples, {:.1} ms each)",
+            "  {name:<20} {steps:>3} steps: {:>7.2}, {:>6.2} % as requested ({n} samples, {:.1} ms each)",
             self.distance_of(&judged)?,
             100.0 * judged.right as f64 / n as f64,
             1000.0 * seconds / n as f64,
@@ -367,7 +368,7 @@ impl Bench<'_> {
         let sample = |sampler: DiffusionSampler<'_, AnyDenoiser>| {
             let noise = sampler.noise(n, self.seed);
             let samples = sampler.sample_from_noise(&noise, self.seed)?;
-            self.judge(&samples.images, samples.classes.as_deref())
+            self.judge(&samples.values, samples.labels.as_deref())
         };
         let long = sample(self.sampler(ddpm, ddpm.noise.num_train_timesteps, 1.0)?)?;
         let whole = self.distance_of(&long)?;
@@ -418,7 +419,7 @@ impl Bench<'_> {
             }
         }
         println!(
-            "bits per dimension of {} test images, their classes told: variational bound {:.3}, probability flow {:.3}",
+            "bits per dimension of {} test images, given their classes: variational bound {:.3}, probability flow {:.3}",
             bound.len(),
             Estimate::from_samples(&bound)?,
             Estimate::from_samples(&flow)?,

@@ -20,10 +20,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Train a network on MNIST-format files or a folder of images, told classes where there are
-    /// any; 16,000 steps unless told otherwise.
+    /// Train a network on MNIST-format files or a directory of images, class-conditional if there
+    /// are classes; 16,000 steps by default.
     Train(train::Options),
-    /// Judge what it has learned.
+    /// Evaluate the trained network.
     Judge(judge::Options),
 }
 

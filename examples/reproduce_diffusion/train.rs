@@ -47,7 +47,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         .given()?
         .open(options.batch, options.run.seed)?;
     let shape = images.shape;
-    // One more class, which stands for none.
+    // One more is the null class.
     let classes = images.classes().ok().map(|classes| classes + 1);
     let model = UNet2dConfig::small(shape, classes);
     let beta_schedule = if options.cosine {
@@ -99,7 +99,12 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         },
         ..DpmMultistepScheduler::default()
     };
-    let network = model.init(&device)?;
+    // The configuration of a run leaves it to this program that the last class is the null class.
+    let network = UNet2dConfig {
+        null_class: classes.map(|classes| classes as u32 - 1),
+        ..model.clone()
+    };
+    let network = network.init(&device)?;
     let learning = DiffusionObjective::new(objective.clone(), &network)?;
     let run = options.run.run(NAME)?;
     images.say(&run);
@@ -112,11 +117,11 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         .with_preview(|network: &UNet2dModel, at| {
             let sampler = DiffusionSampler::new(network, &scheduler, 20, shape, &device)?;
             let samples = match classes {
-                Some(classes) => sampler.with_num_classes(classes - 1)?.class_grid(10, 0)?,
+                Some(_) => sampler.class_grid(10, 0)?,
                 None => sampler.sample(100, 0)?,
             };
             save_image(
-                &samples.images,
+                &samples.values,
                 ImageGrid::new(10, shape.width),
                 &at.run.sample_path(at.step, "png"),
             )
@@ -132,10 +137,10 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
             pipeline.with_labels((0..classes - 1).map(|class| class.to_string()).collect())?;
     }
     let folder = run.path().join("pipeline");
-    pipeline.save(&folder)?;
+    pipeline.save_pretrained(&folder)?;
     let minutes = trained.elapsed.as_secs_f64() / 60.0;
     println!(
-        "{} steps, {} of them now in {minutes:.1} minutes; the pipeline is in {}",
+        "{} steps, {} of them in this run in {minutes:.1} minutes; the pipeline is in {}",
         trained.step,
         trained.steps_run,
         folder.display()

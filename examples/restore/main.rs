@@ -20,8 +20,8 @@ use aigc_core::{
     rng::Rng,
 };
 use aigc_diffusion::{
-    AnyDenoiser, AnyScheduler, DdimScheduler, DdpmScheduler, Degradation, Denoiser,
-    DiffusionSampler, DpmMultistepScheduler, MomentMatchingGuidance, Pipeline,
+    AnyDenoiser, AnyScheduler, DdpmScheduler, Degradation, Denoiser, DiffusionSampler,
+    MomentMatchingGuidance, Pipeline,
 };
 use aigc_examples::ImagesConfig;
 use anyhow::{Context, bail};
@@ -29,25 +29,26 @@ use clap::{Parser, ValueEnum};
 use indicatif::ProgressBar;
 use std::{ops::ControlFlow, path::PathBuf};
 
-/// Restores images with a trained diffusion model, and says how near to the originals it comes.
+/// Restores images with a trained diffusion model, and compares the results with the originals.
 #[derive(Debug, Parser)]
 struct Args {
-    /// What is to be restored.
+    /// The task.
     #[arg(value_enum)]
     task: Task,
-    /// A pipeline's folder; by default that of the newest `digits --model diffusion`.
+    /// A pipeline's directory, with any scheduler; by default that of the newest
+    /// `digits --model diffusion`.
     #[arg(long, value_name = "FOLDER")]
     pipeline: Option<PathBuf>,
-    /// Take test images from a folder with MNIST-format files or with images; without it, the
-    /// digits inside the program.
+    /// Take test images from a directory with MNIST-format files or with images; without it, the
+    /// embedded digits.
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
     /// Restore this image instead: it is brought to the model's size, and degraded first, to have
     /// something to compare with.
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     image: Option<PathBuf>,
-    /// The image is degraded as it is: small, noisy, or with something missing. There is nothing to
-    /// compare with then.
+    /// The image is already degraded: small, noisy, or with something missing. There is no original
+    /// to compare with then.
     #[arg(long, requires = "image")]
     as_it_is: bool,
     /// What is missing: an image that is black there, and white where something is known; by
@@ -57,17 +58,16 @@ struct Args {
     /// How many images.
     #[arg(long, default_value_t = 20)]
     images: usize,
-    /// Standard deviation of the noise to add, or to take away, of values from 0 to 1.
+    /// Standard deviation of the noise to add or to remove, of values from 0 to 1.
     #[arg(long)]
     noise: Option<f64>,
-    /// How often an image is to be enlarged.
+    /// Enlargement factor.
     #[arg(long, default_value_t = 4)]
     factor: usize,
-    /// Steps of sampling: 50, or 250 of the whole way for `denoise`, which makes the last part of
-    /// it.
+    /// Steps of sampling: 50; 250 for `denoise`, which runs the last part of them.
     #[arg(long)]
     steps: Option<usize>,
-    /// Means of so many restorations: nearer to the original, less sharp.
+    /// Number of restorations to average: nearer to the original, less sharp.
     #[arg(long, default_value_t = 1)]
     average: usize,
     /// How missing parts are filled in.
@@ -82,30 +82,30 @@ struct Args {
     /// flex, ndarray, libtorch, wgpu, vulkan, metal, cuda:0, rocm or auto.
     #[arg(long, default_value = "flex")]
     device: String,
-    /// Where the picture goes.
+    /// The picture to write.
     #[arg(long, default_value = "restored.png")]
     out: PathBuf,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Task {
-    /// Something is missing: the right half, or what --mask says.
+    /// Fill in the missing part: the right half, or what is black in --mask.
     Inpaint,
-    /// Squares of pixels have become one.
+    /// Enlarge an image of averaged squares of pixels.
     Enlarge,
-    /// There is noise.
+    /// Remove noise.
     Denoise,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Method {
-    /// Sampling from the posterior by its gradient.
-    MomentMatchingGuidance,
+    /// Posterior sampling with moment matching guidance.
+    Posterior,
     /// RePaint; for `inpaint`.
     Repaint,
 }
 
-/// Samplings that RePaint makes of each step.
+/// How often RePaint repeats each step.
 const RESAMPLINGS: usize = 5;
 
 fn main() -> anyhow::Result<()> {
@@ -134,8 +134,11 @@ fn main() -> anyhow::Result<()> {
             .path()
             .join("pipeline"),
     };
-    let pipeline = Pipeline::from_dir(&folder, &device)
+    let pipeline = Pipeline::from_pretrained(&folder, &device)
         .with_context(|| format!("{}: no pipeline; has its training ended?", folder.display()))?;
+    for warning in pipeline.warnings() {
+        eprintln!("{warning}");
+    }
     let noise = args
         .noise
         .unwrap_or(if args.task == Task::Denoise { 0.5 } else { 0.0 });
@@ -253,7 +256,9 @@ fn originals(args: &Args, pipeline: &Pipeline, device: &Device) -> anyhow::Resul
         return Err(Error::config(
             "data",
             data.shape,
-            format!("images of {shape}, as the model makes them; --image brings one to that size"),
+            format!(
+                "images of {shape}, as the model generates them; --image brings one to that size"
+            ),
         )
         .into());
     }
@@ -301,36 +306,26 @@ fn restore_as_it_is(
     Ok(())
 }
 
-/// Ancestral sampling, for what a pipeline was trained with.
-fn ancestral(pipeline: &Pipeline) -> anyhow::Result<DdpmScheduler> {
-    Ok(match &pipeline.scheduler {
-        AnyScheduler::Ddpm(DdpmScheduler {
-            noise,
-            prediction_type,
-            rescale_betas_zero_snr,
-            ..
-        })
-        | AnyScheduler::Ddim(DdimScheduler {
-            noise,
-            prediction_type,
-            rescale_betas_zero_snr,
-            ..
-        })
-        | AnyScheduler::DpmMultistep(DpmMultistepScheduler {
-            noise,
-            prediction_type,
-            rescale_betas_zero_snr,
-            ..
-        }) => DdpmScheduler {
-            noise: noise.clone(),
-            prediction_type: *prediction_type,
-            rescale_betas_zero_snr: *rescale_betas_zero_snr,
+/// Ancestral sampling with the noise schedule that a pipeline was trained with; the pipeline's own
+/// scheduler for another process (EDM, flow matching).
+fn ancestral(pipeline: &Pipeline) -> aigc_core::Result<AnyScheduler> {
+    let own = &pipeline.scheduler;
+    if ["EDM", "FlowMatch"]
+        .iter()
+        .any(|other| own.class().starts_with(other))
+    {
+        return Ok(own.clone());
+    }
+    Ok(match own.to_class("DDPMScheduler") {
+        Ok(AnyScheduler::Ddpm(ddpm)) => DdpmScheduler {
+            noise: ddpm.noise,
+            prediction_type: ddpm.prediction_type,
+            rescale_betas_zero_snr: ddpm.rescale_betas_zero_snr,
             ..DdpmScheduler::default()
-        },
-        other => bail!(
-            "this program knows pipelines of DDPM, DDIM and DPM-Solver++, and not of {}",
-            other.class()
-        ),
+        }
+        .into(),
+        // A flow by a solver that also knows other processes.
+        _ => own.clone(),
     })
 }
 
@@ -355,14 +350,13 @@ fn restore(
     let bar = ProgressBar::new((args.average * n) as u64);
     let mut sum: Option<Tensor<4>> = None;
     for round in 0..args.average {
-        // Where there is noise and nothing else, the sampler itself takes it away.
-        let noise_only =
-            args.task == Task::Denoise && args.method == Method::MomentMatchingGuidance;
+        // Noise alone is removed by the sampler itself.
+        let noise_only = args.task == Task::Denoise && args.method == Method::Posterior;
         let steps = args.steps.unwrap_or(if noise_only { 250 } else { 50 });
         let sampler =
             DiffusionSampler::new(&pipeline.network, &scheduler, steps, pipeline.shape, device)?
-                .with_batch_size(50)?;
-        let sampler = unconditional(sampler, pipeline)?.with_callback(|progress| {
+                .with_batch_size(50);
+        let sampler = unconditional(sampler, pipeline).with_callback(|progress| {
             if progress.step == progress.num_steps {
                 bar.set_position((round * n + progress.images.end) as u64);
             }
@@ -377,22 +371,23 @@ fn restore(
             _ => sampler.with_guide(&guide).sample(n, seed)?,
         };
         sum = Some(match sum {
-            Some(sum) => sum + restored.images,
-            None => restored.images,
+            Some(sum) => sum + restored.values,
+            None => restored.values,
         });
     }
     bar.finish_and_clear();
     Ok(sum.expect("at least one round") / args.average as f64)
 }
 
-/// Nothing is known of the class. Where all classes have names, none is left to stand for none.
+/// The class is unknown: the null class is sampled. A pipeline whose classes all have names has
+/// none.
 fn unconditional<'a>(
     sampler: DiffusionSampler<'a, AnyDenoiser>,
     pipeline: &Pipeline,
-) -> aigc_core::Result<DiffusionSampler<'a, AnyDenoiser>> {
+) -> DiffusionSampler<'a, AnyDenoiser> {
     match (pipeline.network.num_classes(), pipeline.labels().len()) {
-        (None, _) => Ok(sampler),
+        (None, _) => sampler,
         (Some(_), 0) => sampler.unconditional(),
-        (Some(_), named) => sampler.with_num_classes(named)?.unconditional(),
+        (Some(_), named) => sampler.with_num_classes(named).unconditional(),
     }
 }

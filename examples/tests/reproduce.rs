@@ -151,7 +151,7 @@ fn diffusion_is_judged() {
         "reproduce_diffusion",
         "train --data mnist --batch 4 --steps 3 --out run --resume",
     );
-    assert!(text.contains("3 steps, 1 of them now"), "{text}");
+    assert!(text.contains("3 steps, 1 of them in this run"), "{text}");
     let text = world.run(
         "reproduce_diffusion",
         "judge --data mnist --judge lenet.safetensors --run run --share 0.0001",

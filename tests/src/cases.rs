@@ -121,6 +121,8 @@ fn some_activation(rng: &mut Rng) -> Activation {
         Activation::Tanh,
         Activation::Sigmoid,
         Activation::Softplus,
+        Activation::QuickGelu,
+        Activation::Mish,
     ];
     all[pick(rng, 0, all.len() - 1)]
 }

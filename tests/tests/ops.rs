@@ -279,7 +279,7 @@ fn kernels_match_default_with_narrower_vectors() {
     }
 }
 
-const ACTIVATIONS: [Activation; 8] = [
+const ACTIVATIONS: [Activation; 10] = [
     Activation::Relu,
     Activation::LeakyRelu(0.2),
     Activation::Gelu,
@@ -288,6 +288,8 @@ const ACTIVATIONS: [Activation; 8] = [
     Activation::Tanh,
     Activation::Sigmoid,
     Activation::Softplus,
+    Activation::QuickGelu,
+    Activation::Mish,
 ];
 
 fn tensor<const D: usize>(values: &[f32], shape: [usize; D]) -> Tensor<D> {
@@ -361,6 +363,8 @@ fn activations_are_exact_at_extreme_inputs() {
         (Activation::Sigmoid, [0.0, 0.0, 1.0, 1.0]),
         (Activation::Tanh, [-1.0, -1.0, 1.0, 1.0]),
         (Activation::Softplus, [0.0, 0.0, 200.0, 1e36]),
+        (Activation::QuickGelu, [-0.0, -0.0, 200.0, 1e36]),
+        (Activation::Mish, [-0.0, -0.0, 200.0, 1e36]),
     ] {
         let got = read(ops::activation(ends(), activation));
         let close =

@@ -81,7 +81,7 @@ mod tests {
     use aigc_core::device::device;
 
     #[test]
-    fn thresholds_are_quantiles_and_stay_within_their_bounds() {
+    fn thresholds_are_bounded_quantiles() {
         let flex = device("flex").unwrap();
         let x = Tensor::<3>::from_floats(
             [[[0.5, -4.0], [2.0, 1.0]], [[0.1, 0.2], [-0.3, 0.4]]],
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_limits_are_refused() {
+    fn clip_rejects_limits_by_name() {
         for (clip, field) in [
             (Clip::Range(0.0), "clip_sample_range"),
             (

@@ -64,7 +64,7 @@ mod tests {
 
     /// Against all pairings.
     #[test]
-    fn no_other_pairing_is_nearer() {
+    fn coupling_is_optimal() {
         let (n, width) = (6, 3);
         let mut rng = Rng::new(4);
         for _ in 0..10 {
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn noise_stays_within_its_class() {
+    fn coupling_stays_within_classes() {
         let mut rng = Rng::new(5);
         let (images, noise) = (rng.normal_vec(20), rng.normal_vec(20));
         let labels: Vec<u32> = (0..20).map(|i| i % 3).collect();

@@ -1,222 +1,170 @@
-//! Where networks and everything else meet.
+//! The trait through which objectives, samplers and pipelines use networks.
 
-use crate::models::{DitModel, UNet2dConditionModel, UNet2dModel};
-use aigc_core::{Error, Result, data::ImageShape};
+use aigc_core::{Error, Result, data::SampleShape};
 use burn::{
     module::{Module, ModuleDisplay},
     tensor::{Int, Tensor},
 };
 
-/// What a network is told besides the time.
-#[derive(Clone, Debug, Default)]
-pub struct Conditioning {
+/// What a network is conditioned on besides the time. `D` is the rank of a batch of samples.
+#[derive(Clone, Debug)]
+pub struct Conditioning<const D: usize = 4> {
     /// A class for each sample, `[batch]`.
     pub class_labels: Option<Tensor<1, Int>>,
-    /// Tokens for each sample, `[batch, tokens, width]`.
+    /// Vectors that cross-attention attends to, such as those of a text encoder,
+    /// `[batch, tokens, width]`.
     pub encoder_hidden_states: Option<Tensor<3>>,
-    /// The clean samples that the network made of these before, as x; seen by networks that are
+    /// The clean samples that the network predicted before, as x; used by networks that are
     /// [self-conditioned](Denoiser::supports_self_conditioning).
-    pub self_cond: Option<Tensor<4>>,
+    pub self_cond: Option<Tensor<D>>,
 }
 
-/// Says what noise hides, or what the noise is.
-pub trait Denoiser: Module + ModuleDisplay {
+impl<const D: usize> Default for Conditioning<D> {
+    fn default() -> Self {
+        Self {
+            class_labels: None,
+            encoder_hidden_states: None,
+            self_cond: None,
+        }
+    }
+}
+
+impl<const D: usize> Conditioning<D> {
+    /// The same on a device with autodiff.
+    pub(crate) fn autodiff(self) -> Self {
+        Self {
+            class_labels: self.class_labels.map(Tensor::autodiff),
+            encoder_hidden_states: self.encoder_hidden_states.map(Tensor::autodiff),
+            self_cond: self.self_cond.map(Tensor::autodiff),
+        }
+    }
+
+    /// The same without autodiff.
+    pub(crate) fn inner(self) -> Self {
+        Self {
+            class_labels: self.class_labels.map(Tensor::inner),
+            encoder_hidden_states: self.encoder_hidden_states.map(Tensor::inner),
+            self_cond: self.self_cond.map(Tensor::inner),
+        }
+    }
+}
+
+/// A network that predicts x₀, ε, v or a velocity from a noisy sample.
+///
+/// `D` is the rank of a batch of samples: 4 for images and latent maps, 3 for sound, 5 for video.
+pub trait Denoiser<const D: usize = 4>: Module + ModuleDisplay {
+    /// The prediction for noisy samples.
+    ///
     /// # Shapes
-    /// - x: `[batch, channels, height, width]`, as a scheduler's `input` gives it
+    /// - x: `[batch, channels, …]`, scaled as the scheduler's plan says
     /// - time: `[batch]`
     /// - output: as x, or with twice the channels, the second half a variance
     ///
     /// # Panics
-    /// If the shapes do not fit, or something that the network has to be told is missing.
-    fn predict(&self, x: Tensor<4>, time: Tensor<1>, condition: &Conditioning) -> Tensor<4>;
+    /// If the shapes do not fit, or a condition that the network needs is missing.
+    fn predict(&self, x: Tensor<D>, time: Tensor<1>, condition: &Conditioning<D>) -> Tensor<D>;
 
-    /// Whether it can be trained on images of this shape, told classes at most.
+    /// Whether the network processes samples of this shape: channels, and sides that it can halve
+    /// or cut into patches. A learned variance beside the prediction is allowed.
     ///
     /// # Errors
-    /// [`Error::Config`] says what does not fit.
-    fn check_trainable(&self, shape: ImageShape) -> Result<()>;
+    /// [`Error::Config`] names the field of the configuration that does not fit.
+    fn check_shape(&self, shape: SampleShape) -> Result<()>;
 
-    /// Whether it can make samples of this shape, told whatever it has to be told. A variance
-    /// beside what it says is no hindrance.
+    /// Whether the objective of this crate trains the network on samples of this shape:
+    /// [`check_shape`](Self::check_shape), and an output without a variance, which has no loss.
     ///
     /// # Errors
-    /// [`Error::Config`] says what does not fit.
-    fn check_shape(&self, shape: ImageShape) -> Result<()> {
-        self.check_trainable(shape)
+    /// [`Error::Config`] names the field of the configuration that does not fit.
+    fn check_trainable(&self, shape: SampleShape) -> Result<()> {
+        self.check_shape(shape)
     }
 
-    /// Width of the tokens that it has to be told, if it looks at any.
+    /// Width of the encoder hidden states that cross-attention expects, if there is any.
     fn cross_attention_dim(&self) -> Option<usize> {
         None
     }
 
-    /// Number of classes that it can be told, if it is told one.
+    /// Number of class embeddings, the null class included, if the network is class-conditional.
     fn num_classes(&self) -> Option<usize> {
         None
     }
 
-    /// Whether it has channels for what it made of samples of so many channels before.
+    /// The class of unconditional samples, if the network has one: what labels are replaced by when
+    /// conditioning is dropped in training, and what classifier-free guidance compares with.
+    fn null_class(&self) -> Option<u32> {
+        None
+    }
+
+    /// Whether the network takes its previous x̂₀ as extra input channels, for samples with this
+    /// number of channels.
     fn supports_self_conditioning(&self, channels: usize) -> bool {
         let _ = channels;
         false
     }
+
+    /// Shape of the samples that the configuration is for; `None` where it does not say the size.
+    fn sample_shape(&self) -> Option<SampleShape> {
+        None
+    }
+
+    /// Directory of the network in a pipeline of diffusers.
+    fn component(&self) -> &'static str {
+        "unet"
+    }
 }
 
-/// Channels in are those of the images, or twice as many where the network looks back; channels out
-/// are those of the images; or twice as many with a variance, if one is `allowed`; and sides can be
-/// halved so often.
-fn check(
-    shape: ImageShape,
+/// Checks images against a network's channels and the `factor` that both sides have to be a
+/// multiple of.
+///
+/// Input channels are those of the images, or twice as many with self-conditioning; output channels
+/// are those of the images, or twice as many with a variance, if one is `allowed`.
+pub(crate) fn check_image(
+    shape: SampleShape,
     [channels_in, channels_out]: [usize; 2],
     factor: usize,
     allowed: bool,
 ) -> Result<()> {
-    let expected = format!("{}, the channels of the images", shape.channels);
-    if channels_in != shape.channels && channels_in != 2 * shape.channels {
+    let Some(image) = shape.as_image() else {
+        let expected = "images: channels, height and width";
+        return Err(Error::argument("shape", shape, expected));
+    };
+    let expected = format!("{}, the channels of the images", image.channels);
+    if channels_in != image.channels && channels_in != 2 * image.channels {
         return Err(Error::config("in_channels", channels_in, expected));
     }
-    if channels_out != shape.channels && !(allowed && channels_out == 2 * shape.channels) {
+    if channels_out != image.channels && !(allowed && channels_out == 2 * image.channels) {
         return Err(Error::config("out_channels", channels_out, expected));
     }
-    if shape.height.is_multiple_of(factor) && shape.width.is_multiple_of(factor) {
+    if image.height.is_multiple_of(factor) && image.width.is_multiple_of(factor) {
         return Ok(());
     }
-    Err(Error::config(
-        "images",
+    Err(Error::argument(
+        "shape",
         shape,
         format!("sides that are multiples of {factor}, for this network"),
     ))
 }
 
-/// The sample and what was made of it before, or nothing yet, for a network with channels for both.
-fn beside(x: Tensor<4>, channels: usize, condition: &Conditioning) -> Tensor<4> {
+/// The input of a network with `channels` channels: the noisy sample, with the previous x̂₀ (zeros
+/// at first) beside it where there are channels for both.
+pub(crate) fn with_self_cond(x: Tensor<4>, channels: usize, condition: &Conditioning) -> Tensor<4> {
     if channels != 2 * x.dims()[1] {
         return x;
     }
-    let made = condition
+    let previous = condition
         .self_cond
         .clone()
         .unwrap_or_else(|| x.zeros_like());
-    Tensor::cat(vec![x, made], 1)
+    Tensor::cat(vec![x, previous], 1)
 }
 
-impl Denoiser for UNet2dModel {
-    fn check_trainable(&self, shape: ImageShape) -> Result<()> {
-        let config = self.config();
-        check(
-            shape,
-            [config.in_channels, config.out_channels],
-            1 << (config.block_out_channels.len() - 1),
-            false,
-        )
-    }
-
-    fn check_shape(&self, shape: ImageShape) -> Result<()> {
-        let config = self.config();
-        check(
-            shape,
-            [config.in_channels, config.out_channels],
-            1 << (config.block_out_channels.len() - 1),
-            true,
-        )
-    }
-
-    fn predict(&self, x: Tensor<4>, time: Tensor<1>, condition: &Conditioning) -> Tensor<4> {
-        self.forward(
-            beside(x, self.config().in_channels, condition),
-            time,
-            condition.class_labels.clone(),
-        )
-    }
-
-    fn num_classes(&self) -> Option<usize> {
-        self.config().num_class_embeds
-    }
-
-    fn supports_self_conditioning(&self, channels: usize) -> bool {
-        self.config().in_channels == 2 * channels
-    }
-}
-
-impl Denoiser for UNet2dConditionModel {
-    fn check_trainable(&self, _shape: ImageShape) -> Result<()> {
-        Err(Error::config(
-            "network",
-            "UNet2DConditionModel",
-            "one that looks at no tokens, to be trained here",
-        ))
-    }
-
-    fn check_shape(&self, shape: ImageShape) -> Result<()> {
-        let config = self.config();
-        if config.in_channels != shape.channels {
-            let expected = format!("{}, the channels of the images", shape.channels);
-            return Err(Error::config("in_channels", config.in_channels, expected));
-        }
-        check(
-            shape,
-            [config.in_channels, config.out_channels],
-            1 << (config.block_out_channels.len() - 1),
-            true,
-        )
-    }
-
-    fn cross_attention_dim(&self) -> Option<usize> {
-        Some(self.config().cross_attention_dim)
-    }
-
-    fn predict(&self, x: Tensor<4>, time: Tensor<1>, condition: &Conditioning) -> Tensor<4> {
-        self.forward(
-            x,
-            time,
-            condition
-                .encoder_hidden_states
-                .as_ref()
-                .expect("a network that looks at tokens is given some"),
-        )
-    }
-}
-
-impl Denoiser for DitModel {
-    fn check_trainable(&self, shape: ImageShape) -> Result<()> {
-        let config = self.config();
-        check(
-            shape,
-            [
-                config.in_channels,
-                config.out_channels.unwrap_or(config.in_channels),
-            ],
-            config.patch_size,
-            false,
-        )
-    }
-
-    fn check_shape(&self, shape: ImageShape) -> Result<()> {
-        let config = self.config();
-        check(
-            shape,
-            [
-                config.in_channels,
-                config.out_channels.unwrap_or(config.in_channels),
-            ],
-            config.patch_size,
-            true,
-        )
-    }
-
-    fn predict(&self, x: Tensor<4>, time: Tensor<1>, condition: &Conditioning) -> Tensor<4> {
-        let class = condition
-            .class_labels
-            .clone()
-            .expect("a network with classes is told one");
-        self.forward(beside(x, self.config().in_channels, condition), time, class)
-    }
-
-    fn supports_self_conditioning(&self, channels: usize) -> bool {
-        self.config().in_channels == 2 * channels
-    }
-
-    fn num_classes(&self) -> Option<usize> {
-        Some(self.config().num_embeds_ada_norm + 1)
+/// The number of classes that are not the null class: class embeddings are numbered from 0, and the
+/// null class is the last where there is one.
+pub(crate) fn real_classes<const D: usize>(network: &impl Denoiser<D>) -> Option<usize> {
+    let count = network.num_classes()?;
+    match network.null_class() {
+        Some(null) if null as usize + 1 == count => Some(count - 1),
+        _ => Some(count),
     }
 }

@@ -1,4 +1,4 @@
-//! Where on the way from noise to image a sampler stops.
+//! Spacings of timesteps and sigmas.
 
 use crate::schedule::NoiseScheduleConfig;
 use aigc_core::{Error, Result};
@@ -81,7 +81,7 @@ impl Steps {
         self.within(times, offset)
     }
 
-    /// Falling whole times, as the solvers in λ space them: one step more than is made, without its
+    /// Falling whole times, as the solvers in λ space them: one step more than is run, without its
     /// last.
     pub(crate) fn solver(
         self,
@@ -118,7 +118,7 @@ impl Steps {
 
     /// From `last` down. The distance is rounded as NumPy's `arange` rounds it: that decides which
     /// whole number a half becomes. (For a few numbers of steps, 61 among them, `arange` gives one
-    /// time too many; here it is as many as asked for.)
+    /// time too many; here it is as many as requested.)
     fn trailing(self, last: usize) -> Vec<f64> {
         let (last, step) = (last as f64, self.train as f64 / self.sample as f64);
         let distance = (last - step) - last;
@@ -173,7 +173,7 @@ pub(crate) fn in_32_bits(value: f64) -> f64 {
     f64::from(value as f32)
 }
 
-/// Which σ are stopped at, where they do not simply follow the times.
+/// How the sigmas are spaced, if not taken from the timesteps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SigmaScheduleFlags {
     /// Evenly in `σ^(1/7)` (Karras et al. 2022, <https://arxiv.org/abs/2206.00364>, equation 5).
@@ -184,7 +184,7 @@ pub struct SigmaScheduleFlags {
     pub use_beta_sigmas: bool,
 }
 
-/// The choice that flags stand for.
+/// The spacing that the flags select.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SigmaSpacing {
     /// The σ of the times.
@@ -307,7 +307,7 @@ pub(crate) fn spaced(spacing: SigmaSpacing, range: (f64, f64), n: usize) -> Vec<
             .map(|i| min + beta_quantile(1.0 - at(0.0, 1.0, i, n)) * (max - min))
             .collect(),
         SigmaSpacing::Lu | SigmaSpacing::Exponential => exponential(min, max, n),
-        SigmaSpacing::Timesteps | SigmaSpacing::Flow => unreachable!("not made from a range"),
+        SigmaSpacing::Timesteps | SigmaSpacing::Flow => unreachable!("not computed from a range"),
     }
 }
 
@@ -354,7 +354,7 @@ fn beta_cdf(x: f64) -> f64 {
     part(x) / (2.0 * part(0.5))
 }
 
-/// The noise levels that a sampler over `σ/α` stops at.
+/// The noise levels of a sampler over `σ/α`.
 #[derive(Clone, Debug)]
 pub(crate) struct SigmaGrid {
     /// One for each step.
@@ -364,7 +364,7 @@ pub(crate) struct SigmaGrid {
 }
 
 impl SigmaGrid {
-    /// Rounded to 32 bits, as networks are told them.
+    /// Rounded to 32 bits, as networks receive them.
     pub(crate) fn new(times: Vec<f64>, mut sigmas: Vec<f64>, last: f64) -> Self {
         sigmas.push(last);
         Self {
@@ -383,7 +383,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spacings_are_those_of_the_paper() {
+    fn spacings_match_the_paper() {
         // Lin et al. 2024, table 2: 1000 steps of the forward process, 10 of sampling (counted from
         // 1 there).
         let steps = Steps::new(1000, 10).unwrap();
@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_and_its_sigma_are_inverse() {
+    fn time_and_sigma_are_inverse() {
         let table = SigmaTable::of(&NoiseScheduleConfig::default(), false).unwrap();
         for time in [0.0, 1.0, 500.0, 998.0, 999.0] {
             assert!((table.time(table.sigma(time)) - time).abs() < 1e-3);
@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn sigma_lists_follow_their_formulas() {
+    fn sigmas_match_their_formulas() {
         let karras = karras(0.002, 80.0, 7.0, 18);
         assert!((karras[0] - 80.0).abs() < 1e-9 && (karras[17] - 0.002).abs() < 1e-12);
         let roots: Vec<f64> = karras.iter().map(|sigma| sigma.powf(1.0 / 7.0)).collect();

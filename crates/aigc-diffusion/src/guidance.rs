@@ -1,7 +1,7 @@
-//! Towards what is asked for.
+//! Guidance.
 //!
-//! Whatever leads a sample changes what the network seems to have said, and no scheduler knows of
-//! it: [`ClassifierFreeGuidance`] by two answers of the network, with the class and without; a
+//! Guidance modifies the model output before the scheduler step, so it works with every scheduler:
+//! [`ClassifierFreeGuidance`] by two outputs of the network, conditional and unconditional; a
 //! [`Guide`] by the gradient of `ln p(y | x)`.
 
 use crate::{denoiser::Denoiser, plan::ModelCall};
@@ -10,13 +10,14 @@ use burn::tensor::Tensor;
 use std::{cell::OnceCell, ops::Range};
 
 /// Classifier-free guidance (Ho & Salimans 2022, <https://arxiv.org/abs/2207.12598>): away from
-/// what the network says without a class, `out = none + scale·(class − none)`.
+/// the unconditional prediction, `out = none + scale·(class − none)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ClassifierFreeGuidance {
-    /// 1 is none; more is clearer and less varied. (Ho & Salimans's `w` is one less.)
+    /// 1 is no guidance; higher values give clearer and less varied samples. (Ho & Salimans's `w`
+    /// is one less.)
     pub guidance_scale: f64,
-    /// How far each sample's standard deviation goes back to that of the unguided answer (Lin et
-    /// al. 2024,
+    /// How far each sample's standard deviation is rescaled to that of the conditional output (Lin
+    /// et al. 2024,
     /// <https://arxiv.org/abs/2305.08891>, section 3.4).
     pub guidance_rescale: f64,
     /// Guidance only where `σ/α` lies between these (Kynkäänniemi et al. 2024,
@@ -25,7 +26,7 @@ pub struct ClassifierFreeGuidance {
 }
 
 impl ClassifierFreeGuidance {
-    /// By this scale, at every step.
+    /// Guidance of this scale at every step.
     pub const fn new(scale: f64) -> Self {
         Self {
             guidance_scale: scale,
@@ -39,21 +40,21 @@ impl ClassifierFreeGuidance {
     pub fn validate(&self) -> Result<()> {
         if !(self.guidance_scale >= 0.0 && self.guidance_scale.is_finite()) {
             return Err(Error::config(
-                "guidance.scale",
+                "guidance_scale",
                 self.guidance_scale,
                 "0 or more",
             ));
         }
         if !(0.0..=1.0).contains(&self.guidance_rescale) {
             return Err(Error::config(
-                "guidance.rescale",
+                "guidance_rescale",
                 self.guidance_rescale,
                 "0 to 1",
             ));
         }
         match self.interval {
             Some((low, high)) if low.is_nan() || high.is_nan() || low > high => Err(Error::config(
-                "guidance.interval",
+                "interval",
                 format!("{low} to {high}"),
                 "from less to more",
             )),
@@ -61,7 +62,7 @@ impl ClassifierFreeGuidance {
         }
     }
 
-    /// Whether it changes what is said at this call.
+    /// Whether it changes the output of this call.
     pub(crate) fn acts(&self, call: &ModelCall) -> bool {
         let ratio = call.seen.sigma / call.seen.alpha;
         let within = self
@@ -71,8 +72,8 @@ impl ClassifierFreeGuidance {
     }
 
     /// # Shapes
-    /// - class, none and output: `[batch, channels, height, width]`, what the network says with the
-    ///   class and without
+    /// - class, none and output: `[batch, channels, height, width]`; the conditional and the
+    ///   unconditional prediction
     pub fn combine(&self, class: Tensor<4>, none: Tensor<4>) -> Tensor<4> {
         let guided = none.clone() + (class.clone() - none) * self.guidance_scale;
         if self.guidance_rescale == 0.0 {
@@ -91,7 +92,7 @@ impl ClassifierFreeGuidance {
     }
 }
 
-/// What is known of the image, as a likelihood.
+/// A likelihood of the image, given a class or a measurement.
 pub trait Guide: std::fmt::Debug {
     /// `∇ ln p(y | x)` at the view's noisy samples.
     ///
@@ -99,20 +100,20 @@ pub trait Guide: std::fmt::Debug {
     /// - output: as [`GuideContext::x`]
     ///
     /// # Errors
-    /// Whatever keeps it from being computed; sampling ends with it.
+    /// Any; sampling ends with it.
     fn score(&self, view: &GuideContext<'_>) -> Result<Tensor<4>>;
 }
 
 /// Output of the network and clean sample, `E[x₀ | x]`.
 pub(crate) type Answer = (Tensor<4>, Tensor<4>);
 
-/// Samples on their way, as a [`Guide`] sees them.
+/// Intermediate samples, for a [`Guide`].
 pub struct GuideContext<'a> {
     pub(crate) x: &'a Tensor<4>,
     pub(crate) call: &'a ModelCall,
     pub(crate) images: Range<usize>,
     pub(crate) latent: bool,
-    /// Asks the network, and the network with autodiff.
+    /// Calls the network, and the network with autodiff.
     pub(crate) ask: &'a dyn Fn(&Tensor<4>) -> Answer,
     pub(crate) ask_live: &'a dyn Fn(&Tensor<4>) -> Answer,
     pub(crate) answer: OnceCell<Answer>,
@@ -138,28 +139,28 @@ impl GuideContext<'_> {
         self.answer().1.clone()
     }
 
-    /// `(∂x̂₀/∂x)ᵀ·u`: the gradient of `⟨x̂₀, u⟩` in the noisy samples. It asks the network once
-    /// more, and goes back through it.
+    /// `(∂x̂₀/∂x)ᵀ·u`: the gradient of `⟨x̂₀, u⟩` in the noisy samples. It calls the network once
+    /// more, and differentiates it.
     ///
     /// # Shapes
     /// - u and output: as [`x`](Self::x)
     ///
     /// # Panics
-    /// If the shape is another, or the network does not look at what it sees.
+    /// If the shape is another, or the output does not depend on the input.
     pub fn vjp(&self, u: &Tensor<4>) -> Tensor<4> {
         let leaf = self.x.clone().autodiff().require_grad();
         let (_, x0) = (self.ask_live)(&leaf);
         let product = (x0 * u.clone().autodiff()).sum();
         leaf.grad(&product.backward())
-            .expect("a network that looks at what it sees")
+            .expect("an output that depends on the input")
     }
 
-    /// Where in sampling: the time that the network is told, how noisy the samples are.
+    /// The current call: the network's time, the noise level.
     pub fn call(&self) -> &ModelCall {
         self.call
     }
 
-    /// Which of all the images that were asked for these are.
+    /// Which of all requested images these are.
     pub fn images(&self) -> Range<usize> {
         self.images.clone()
     }
@@ -174,10 +175,10 @@ impl GuideContext<'_> {
     }
 }
 
-/// What the network says, moved so that the clean sample is `x₀ + σ²/α · ∇ ln p(y | x)`: the score
+/// The network's output, shifted so that the clean sample is `x₀ + σ²/α · ∇ ln p(y | x)`: the score
 /// of `p(x | y)` is that of `p(x)` and this gradient.
 pub(crate) fn led(guide: &dyn Guide, view: &GuideContext<'_>) -> Result<Tensor<4>> {
-    // Without any signal in the samples nothing can be said of them: the gradient goes to 0 with α.
+    // Samples without any signal have no gradient: it goes to 0 with α.
     if view.call.seen.alpha == 0.0 {
         return Ok(view.answer().0.clone());
     }
@@ -206,11 +207,11 @@ pub(crate) fn led(guide: &dyn Guide, view: &GuideContext<'_>) -> Result<Tensor<4
     })
 }
 
-/// Says of noisy samples which class they are of.
+/// A classifier of noisy samples.
 pub trait NoisyClassifier: std::fmt::Debug {
     /// # Shapes
     /// - x: `[batch, channels, height, width]`, as noisy as it is at this time
-    /// - time: `[batch]`, as the denoiser is told it
+    /// - time: `[batch]`, as the denoiser receives it
     /// - output: logits, `[batch, classes]`
     ///
     /// # Panics
@@ -270,14 +271,14 @@ impl<C: NoisyClassifier> Guide for ClassifierGuidance<C> {
             return Err(Error::config(
                 "classifier",
                 "a constant",
-                "one that looks at the samples",
+                "logits that depend on the samples",
             ));
         };
         Ok(gradient * self.scale)
     }
 }
 
-/// A copy of a network whose answers have gradients in what it sees, and in nothing else.
+/// A copy of a network with gradients in its input, and none in its parameters.
 pub(crate) fn differentiable<D: Denoiser>(network: &D) -> D {
     network.clone().freeze().train()
 }
@@ -289,7 +290,7 @@ mod tests {
     use aigc_core::device::device;
 
     #[test]
-    fn guidance_is_the_papers_formula() {
+    fn guidance_matches_its_formula() {
         let flex = device("flex").unwrap();
         let class = Tensor::<4>::from_floats([[[[1.0, -1.0], [2.0, 0.0]]]], &flex);
         let none = Tensor::<4>::from_floats([[[[0.0, 1.0], [1.0, 1.0]]]], &flex);
@@ -328,31 +329,33 @@ mod tests {
             (v.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 4.0).sqrt()
         };
         assert!((deviation(&back) - deviation(&values(class))).abs() < 1e-6);
-        for guidance in [
-            ClassifierFreeGuidance::new(-1.0),
-            ClassifierFreeGuidance {
-                guidance_rescale: 2.0,
-                ..ClassifierFreeGuidance::new(2.0)
-            },
-            ClassifierFreeGuidance {
-                interval: Some((2.0, 1.0)),
-                ..ClassifierFreeGuidance::new(2.0)
-            },
+        let two = ClassifierFreeGuidance::new(2.0);
+        for (guidance, expected) in [
+            (ClassifierFreeGuidance::new(-1.0), "`guidance_scale` is -1"),
+            (
+                ClassifierFreeGuidance {
+                    guidance_rescale: 2.0,
+                    ..two
+                },
+                "`guidance_rescale` is 2",
+            ),
+            (
+                ClassifierFreeGuidance {
+                    interval: Some((2.0, 1.0)),
+                    ..two
+                },
+                "`interval` is 2 to 1",
+            ),
         ] {
-            assert!(
-                guidance
-                    .validate()
-                    .unwrap_err()
-                    .to_string()
-                    .contains("`guidance.")
-            );
+            let message = guidance.validate().unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
         }
     }
 
     /// A classifier of two classes by the sum of values: the gradient of the logarithm of a
     /// logistic function.
     #[test]
-    fn a_classifier_leads_up_its_gradient() {
+    fn classifier_guidance_follows_the_gradient() {
         #[derive(Debug)]
         struct LinearCombination;
         impl NoisyClassifier for LinearCombination {
@@ -377,7 +380,7 @@ mod tests {
             )
         };
         let x = Tensor::<4>::from_floats([[[[1.0, 0.2]]], [[[-2.0, 0.0]]]], &flex);
-        let ask = |_: &Tensor<4>| -> Answer { panic!("the network is not asked") };
+        let ask = |_: &Tensor<4>| -> Answer { panic!("the network is not called") };
         let view = GuideContext {
             x: &x,
             call: &call,
@@ -412,10 +415,10 @@ mod tests {
         assert!(guide(0, f64::NAN).is_err());
     }
 
-    /// Of a standard normal, `p(x₀ = y) = N(x₀; y, s²)` makes the clean sample what Bayes' rule
-    /// says.
+    /// Of a standard normal, `p(x₀ = y) = N(x₀; y, s²)` makes the clean sample the mean by Bayes'
+    /// rule.
     #[test]
-    fn a_gradient_moves_the_clean_sample_as_bayes_says() {
+    fn score_shifts_x0_by_bayes_rule() {
         #[derive(Debug)]
         struct Known {
             y: f64,
@@ -439,12 +442,12 @@ mod tests {
             let reading = prediction.coefficients(level).unwrap();
             let call = ModelCall::new(0.0, level, reading, vec![]);
             let x = Tensor::<4>::from_floats([[[[0.7]]]], &flex);
-            // What a network that knows the prior says.
+            // The exact prediction for the prior.
             let (a, b) = reading.x0;
             let output = x.clone() * ((level.alpha - a) / b);
             let y = -0.4;
             let ask = |_: &Tensor<4>| (output.clone(), output.clone());
-            let ask_live = |_: &Tensor<4>| -> Answer { panic!("no gradient is asked for") };
+            let ask_live = |_: &Tensor<4>| -> Answer { panic!("no gradient is requested") };
             let view = GuideContext {
                 x: &x,
                 call: &call,

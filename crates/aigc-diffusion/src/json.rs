@@ -6,19 +6,19 @@ pub(crate) use aigc_core::json::{
 
 use aigc_core::{Error, Result, json};
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
 
-/// A network's configuration, and the fields that are not known. `fixed`: fields that change the
-/// network in ways that are not made here, and what they have to be.
+/// A network's configuration from the fields of its file, and the unknown fields. `unsupported`:
+/// fields of options that are not implemented, and the value that they have to have.
 pub(crate) fn network<S: Serialize + DeserializeOwned + Default>(
-    text: &str,
+    mut given: Map<String, Value>,
     class: &str,
-    fixed: &[(&str, &str)],
+    unsupported: &[(&str, &str)],
 ) -> Result<(S, Vec<String>)> {
-    let mut given = parse_object(text)?;
     if let Some(other) = given.get("_class_name").filter(|name| *name != class) {
         return Err(Error::config("_class_name", other, class));
     }
-    json::reject_unsupported(&mut given, fixed)?;
+    json::reject_unsupported(&mut given, unsupported)?;
     from_map_with_defaults(&given)
 }
 

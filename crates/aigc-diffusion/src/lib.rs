@@ -1,5 +1,5 @@
-//! Diffusion models: noise is added step by step, a network learns to take it away, and samples are
-//! made from pure noise.
+//! Diffusion models: noise is added step by step, a network learns to remove it, and samples are
+//! generated from pure noise.
 #![forbid(unsafe_code)]
 
 mod clip;
@@ -32,14 +32,14 @@ pub use models::{
     UNet2dConfig, UNet2dModel,
 };
 pub use objective::{DiffusionObjective, DiffusionObjectiveConfig, LossWeighting};
-pub use pipeline::Pipeline;
+pub use pipeline::{Component, Pipeline};
 pub use plan::{
     LearnedVariance, LinearCombination, ModelCall, PlanRunner, SamplingPlan, StepOutput, Term,
 };
 pub use posterior::{Degradation, MomentMatchingGuidance};
 pub use prediction::{NoiseLevel, PredictionCoefficients, PredictionType};
 pub use process::{Coupling, ForwardProcess, TimestepSampling};
-pub use sampler::{DiffusionSampler, Samples, StepProgress};
+pub use sampler::{DiffusionSampler, StepProgress};
 pub use schedule::{BetaSchedule, NoiseScheduleConfig};
 pub use scheduler::*;
 

@@ -35,10 +35,10 @@ pub struct BitsPerDim<'a, D> {
 }
 
 impl<'a, D: Denoiser> BitsPerDim<'a, D> {
-    /// Of a network that was trained with this noise to say this.
+    /// For a network that was trained with this noise and prediction.
     ///
     /// # Errors
-    /// [`Error::Config`] for noise that is out of range, or a prediction that says nothing there.
+    /// [`Error::Config`] for noise that is out of range, or a prediction that is not defined there.
     pub fn new(
         network: &'a D,
         noise: &NoiseScheduleConfig,
@@ -62,7 +62,7 @@ impl<'a, D: Denoiser> BitsPerDim<'a, D> {
     /// `terms` at most are looked at: one of each part, drawn for each image, where parts are even
     /// in the logarithm of the signal-to-noise ratio. With as many terms as steps, all.
     ///
-    /// `classes`: what the network is told for each image.
+    /// `classes`: the class of each image, for a class-conditional network.
     ///
     /// # Errors
     /// [`Error::Config`] if `terms` is 0 or more than there are steps, or images or classes do not
@@ -122,7 +122,7 @@ impl<'a, D: Denoiser> BitsPerDim<'a, D> {
     /// steps of Heun's method evenly in the logarithm of `σ/α`; the divergence is estimated with
     /// one random direction (Hutchinson 1989).
     ///
-    /// `classes`: what the network is told for each image.
+    /// `classes`: the class of each image, for a class-conditional network.
     ///
     /// # Errors
     /// [`Error::Config`] if there are no steps, or images or classes do not fit the network.
@@ -247,7 +247,7 @@ impl<'a, D: Denoiser> BitsPerDim<'a, D> {
             .collect()
     }
 
-    /// The clean samples that the network sees behind noise of a step each, within the range of
+    /// The clean samples that the network predicts at the noise of a step each, within the range of
     /// images.
     fn clean(
         &self,
@@ -298,12 +298,12 @@ impl<'a, D: Denoiser> BitsPerDim<'a, D> {
         batch: &ImageBatch,
         classes: Option<&[u32]>,
     ) -> Result<(Tensor<4>, Option<Tensor<1, Int>>)> {
-        self.network.check_shape(batch.shape())?;
+        self.network.check_shape(batch.shape().into())?;
         if self.network.cross_attention_dim().is_some() {
             return Err(Error::config(
                 "network",
-                "one that looks at tokens",
-                "one that is told classes or nothing",
+                "with cross-attention",
+                "one with classes or without conditions",
             ));
         }
         let class = match (self.network.num_classes(), classes) {
@@ -433,7 +433,7 @@ mod tests {
 
     /// Against another implementation (scipy.stats.norm.cdf).
     #[test]
-    fn the_distribution_function_is_right_far_out_too() {
+    fn normal_cdf_is_accurate_in_the_tails() {
         for (z, expected) in [
             (0.0, 0.5),
             (1.0, 0.8413447460685429),
@@ -455,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_all_steps_but_the_first() {
+    fn quantised_parts_exclude_the_first_step() {
         let alphas = NoiseScheduleConfig::default().alphas_cumprod().unwrap();
         for terms in [1, 7, 100, 999, 1000] {
             let parts = parts(&alphas, terms);
@@ -499,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_that_knows_the_data_has_its_entropy() {
+    fn exact_network_reaches_the_entropy() {
         let flex = device("flex").unwrap();
         let network = Gaussian::new(0.0, DEVIATION, &flex);
         let likelihood = BitsPerDim::new(
@@ -573,7 +573,7 @@ mod tests {
     /// The density at the first level has a closed form; Heun's method comes to it with second
     /// order.
     #[test]
-    fn the_flow_carries_densities_with_second_order() {
+    fn flow_density_has_second_order() {
         let flex = device("flex").unwrap();
         let network = Gaussian::new(0.1, DEVIATION, &flex);
         let likelihood = BitsPerDim::new(
@@ -605,7 +605,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_told_at_the_door() {
+    fn bits_per_dim_rejects_arguments_by_name() {
         let flex = device("flex").unwrap();
         let (plain, told) = (
             Gaussian::new(0.0, 1.0, &flex),

@@ -2,13 +2,13 @@
 
 use crate::{
     coupling,
-    denoiser::{Conditioning, Denoiser},
+    denoiser::{Conditioning, Denoiser, real_classes},
     prediction::PredictionType,
     process::{Coupling, Draws, ForwardProcess, Noised},
 };
 use aigc_core::{
-    Error, Result,
-    data::{ImageBatch, ImageShape, SampleShape},
+    Error, Result, check,
+    data::{ImageBatch, SampleBatch, label_tensor},
     encoder::Autoencoder,
     train::{LossOutput, Objective, StepContext},
 };
@@ -16,20 +16,20 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use std::{marker::PhantomData, rc::Rc};
 
-/// What an error counts for, by the noise of the sample it was made at.
+/// The weight of an error, by the noise level of the sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LossWeighting {
-    /// Errors of what the network says count the same (Ho et al. 2020, equation 14).
+    /// Errors of the network's output have the same weight (Ho et al. 2020, equation 14).
     #[default]
     Uniform,
-    /// Those of the clean sample count by its signal-to-noise ratio, at most γ (Hang et al. 2023,
+    /// Errors of x̂₀ are weighted by the signal-to-noise ratio, at most γ (Hang et al. 2023,
     /// <https://arxiv.org/abs/2303.09556>).
     MinSnr {
         /// 5 in the paper.
         gamma: f64,
     },
-    /// Those of the clean sample count by `(s² + σ²)/(s·σ)²`, where `s` is the data's standard
+    /// Errors of x̂₀ are weighted by `(s² + σ²)/(s·σ)²`, where `s` is the data's standard
     /// deviation (Karras et al. 2022, table 1). [`ForwardProcess::Edm`] has it with `Uniform`
     /// already.
     Edm {
@@ -52,7 +52,7 @@ impl LossWeighting {
         }
     }
 
-    /// Of the squared error of what the network says.
+    /// The weight of the squared error of the network's output.
     fn of(self, noised: &Noised) -> f64 {
         let ratio = noised.level.sigma / noised.level.alpha;
         let of_x0 = match self {
@@ -69,17 +69,18 @@ impl LossWeighting {
 pub struct DiffusionObjectiveConfig {
     /// The forward process.
     pub process: ForwardProcess,
-    /// What the network learns to say.
+    /// What the network learns to predict.
     pub prediction: PredictionType,
-    /// What errors count for.
+    /// Weights of the errors.
     pub weighting: LossWeighting,
-    /// Share of samples whose class is hidden: they are told the network's last class, which stands
-    /// for none. ClassifierFreeGuidance needs it (Ho & Salimans 2022,
-    /// <https://arxiv.org/abs/2207.12598>).
+    /// Share of samples whose condition is dropped: the class label is replaced by the network's
+    /// [null class](Denoiser::null_class), encoder hidden states by the null ones. Classifier-free
+    /// guidance needs it (Ho & Salimans 2022, <https://arxiv.org/abs/2207.12598>).
+    #[serde(alias = "class_dropout")]
     pub conditioning_dropout: f64,
-    /// Share of batches in which the network sees beside the noisy sample what it made of it at
-    /// first (Chen et al. 2023,
-    /// <https://arxiv.org/abs/2208.04202>, section 3; a half there); it needs twice the channels for it.
+    /// Share of batches in which the network receives its first prediction of the clean sample
+    /// beside the noisy one (Chen et al. 2023, <https://arxiv.org/abs/2208.04202>, section 3; a
+    /// half there); it needs twice the input channels.
     pub self_conditioning: f64,
 }
 
@@ -96,45 +97,61 @@ impl Default for DiffusionObjectiveConfig {
     }
 }
 
-/// Noise is added to images, and the network is to say what it is told to.
-#[derive(Clone, Debug)]
-pub struct DiffusionObjective<D> {
-    config: DiffusionObjectiveConfig,
-    draws: Draws,
-    latent: Option<(Rc<dyn Autoencoder>, f64)>,
-    model: PhantomData<D>,
+/// Encoder hidden states of a batch.
+type Encode<B> = dyn Fn(&B, &Device) -> Result<Tensor<3>>;
+
+/// Where encoder hidden states come from.
+struct Encoder<B> {
+    encode: Rc<Encode<B>>,
+    /// `[1, tokens, width]`: those of dropped conditions.
+    null: Option<Tensor<3>>,
 }
 
-impl<D: Denoiser> DiffusionObjective<D> {
+/// Noise is added to samples, and the network learns to predict what the configuration says.
+///
+/// `B` is the type of the batches, `D` the rank of their tensors.
+pub struct DiffusionObjective<N, B = ImageBatch, const D: usize = 4> {
+    config: DiffusionObjectiveConfig,
+    draws: Draws,
+    latent: Option<(Rc<dyn Autoencoder<D, D>>, f64)>,
+    encoder: Option<Encoder<B>>,
+    model: PhantomData<fn() -> N>,
+}
+
+impl<N, B, const D: usize> std::fmt::Debug for DiffusionObjective<N, B, D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DiffusionObjective")
+            .field("config", &self.config)
+            .field("latent", &self.latent)
+            .field("encoder_hidden_states", &self.encoder.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<N: Denoiser<D>, B: SampleBatch<D>, const D: usize> DiffusionObjective<N, B, D> {
     /// The objective of a configuration, for `network`.
     ///
     /// # Errors
-    /// [`Error::Config`] for a value out of range, or one that the network has no place for.
-    pub fn new(config: DiffusionObjectiveConfig, network: &D) -> Result<Self> {
+    /// [`Error::Config`] for a value out of range, or one that the network does not support.
+    pub fn new(config: DiffusionObjectiveConfig, network: &N) -> Result<Self> {
         config.weighting.validate()?;
-        if !(0.0..1.0).contains(&config.conditioning_dropout) {
+        let dropout = config.conditioning_dropout;
+        if !(0.0..1.0).contains(&dropout) {
             return Err(Error::config(
                 "conditioning_dropout",
-                config.conditioning_dropout,
+                dropout,
                 "0 or more, less than 1",
             ));
         }
-        if config.conditioning_dropout > 0.0
-            && network.num_classes().is_none_or(|classes| classes < 2)
-        {
+        let droppable = network.null_class().is_some() || network.cross_attention_dim().is_some();
+        if dropout > 0.0 && !droppable {
             return Err(Error::config(
                 "conditioning_dropout",
-                config.conditioning_dropout,
-                "0, for a network without classes to hide",
+                dropout,
+                "0 for a network without a null class",
             ));
         }
-        if !(0.0..=1.0).contains(&config.self_conditioning) {
-            return Err(Error::config(
-                "self_conditioning",
-                config.self_conditioning,
-                "0 to 1",
-            ));
-        }
+        check::fraction("self_conditioning", config.self_conditioning)?;
         let draws = Draws::new(&config.process, config.prediction)?;
         // Where sampling begins there is no signal, and so no weight: the first step would never be
         // learned.
@@ -156,75 +173,143 @@ impl<D: Denoiser> DiffusionObjective<D> {
             config,
             draws,
             latent: None,
+            encoder: None,
             model: PhantomData,
         })
     }
 
-    /// Learns the latent maps of images, times `scale`, instead of the images (Rombach et al. 2022,
-    /// <https://arxiv.org/abs/2112.10752>). A scale of one over their standard deviation brings them to that of the noise.
+    /// Learns the latents of samples, times `scaling_factor`, instead of the samples (Rombach et
+    /// al. 2022, <https://arxiv.org/abs/2112.10752>). A factor of one over their standard deviation
+    /// brings them to that of the noise.
     ///
     /// # Errors
-    /// [`Error::Config`] unless the scale is more than 0.
+    /// [`Error::Config`] unless the factor is above 0.
     pub fn with_autoencoder(
         self,
-        autoencoder: impl Autoencoder + 'static,
-        scale: f64,
+        autoencoder: impl Autoencoder<D, D> + 'static,
+        scaling_factor: f64,
     ) -> Result<Self> {
-        if !(scale > 0.0 && scale.is_finite()) {
-            return Err(Error::config("scale", scale, "more than 0"));
-        }
+        check::positive("scaling_factor", scaling_factor)?;
         Ok(Self {
-            latent: Some((Rc::new(autoencoder), scale)),
+            latent: Some((Rc::new(autoencoder), scaling_factor)),
             ..self
         })
     }
 
-    /// Classes as they are told, some of them hidden.
-    fn classes(
-        &self,
-        network: &D,
-        batch: &ImageBatch,
-        context: &mut StepContext,
-    ) -> Result<Option<Vec<i32>>> {
-        let Some(classes) = network.num_classes() else {
-            return Ok(None);
-        };
-        let Some(labels) = batch.labels() else {
-            return Err(Error::config(
-                "labels",
-                "missing",
-                "the class of every image, for a network with classes",
-            ));
-        };
-        // The last stands for none, where some are hidden.
-        let hidden = (self.config.conditioning_dropout > 0.0).then_some(classes - 1);
-        let known = hidden.unwrap_or(classes);
-        if let Some(label) = labels.iter().find(|label| **label as usize >= known) {
-            return Err(Error::config(
-                "labels",
-                label,
-                format!("below {known}, the network's classes"),
-            ));
-        }
-        let told = |label: &u32| match hidden {
-            Some(none)
-                if f64::from(context.rng.uniform_vec(1, 0.0, 1.0)[0])
-                    < self.config.conditioning_dropout =>
-            {
-                none as i32
-            }
-            _ => *label as i32,
-        };
-        Ok(Some(labels.iter().map(told).collect()))
+    /// Conditions a network with cross-attention on the vectors that `encode` returns for a batch,
+    /// `[len, tokens, width]`, such as a text encoder's for the batch's captions. It receives the
+    /// device, without autodiff. `null`, `[1, tokens, width]`, takes the place of dropped ones:
+    /// the vectors of the empty caption for instance.
+    pub fn with_encoder_hidden_states(
+        mut self,
+        encode: impl Fn(&B, &Device) -> Result<Tensor<3>> + 'static,
+        null: Option<Tensor<3>>,
+    ) -> Self {
+        self.encoder = Some(Encoder {
+            encode: Rc::new(encode),
+            null,
+        });
+        self
     }
 
-    /// Noise for each image, and the noise that goes with it where the process says so.
+    /// The conditions of a batch, some of them dropped.
+    fn conditions(
+        &self,
+        network: &N,
+        batch: &B,
+        context: &mut StepContext,
+    ) -> Result<Conditioning<D>> {
+        let mut condition = Conditioning::default();
+        let width = network.cross_attention_dim();
+        let real = real_classes(network);
+        if real.is_none() && width.is_none() {
+            return Ok(condition);
+        }
+        let labels = match (real, batch.labels()) {
+            (None, _) => None,
+            (Some(_), None) => {
+                return Err(Error::config(
+                    "labels",
+                    "missing",
+                    "the class of every sample, for a class-conditional network",
+                ));
+            }
+            (Some(real), Some(labels)) => {
+                if let Some(label) = labels.iter().find(|label| **label as usize >= real) {
+                    let expected = format!("below {real}, the network's classes");
+                    return Err(Error::config("labels", label, expected));
+                }
+                Some(labels)
+            }
+        };
+        let dropout = self.config.conditioning_dropout;
+        let mut drop = |_: usize| {
+            dropout > 0.0 && f64::from(context.rng.uniform_vec(1, 0.0, 1.0)[0]) < dropout
+        };
+        let dropped: Vec<bool> = (0..batch.len()).map(&mut drop).collect();
+        if let Some(labels) = labels {
+            let label = |(label, dropped): (&u32, &bool)| match network.null_class() {
+                Some(null) if *dropped => null,
+                _ => *label,
+            };
+            let labels: Vec<u32> = labels.iter().zip(&dropped).map(label).collect();
+            condition.class_labels = Some(label_tensor(&labels, &context.device));
+        }
+        if let Some(width) = width {
+            let states = self.hidden_states(width, batch, &dropped, &context.device)?;
+            condition.encoder_hidden_states = Some(states.autodiff());
+        }
+        Ok(condition)
+    }
+
+    /// Encoder hidden states of a batch, some of them replaced by the null ones.
+    fn hidden_states(
+        &self,
+        width: usize,
+        batch: &B,
+        dropped: &[bool],
+        device: &Device,
+    ) -> Result<Tensor<3>> {
+        let Some(encoder) = &self.encoder else {
+            return Err(Error::argument(
+                "encoder_hidden_states",
+                "missing",
+                format!("vectors of width {width}: call `with_encoder_hidden_states`"),
+            ));
+        };
+        let n = batch.len();
+        let states = (encoder.encode)(batch, &device.clone().without_autodiff())?;
+        let [rows, tokens, found] = states.dims();
+        if rows != n || found != width || tokens == 0 {
+            let value = format!("{:?}", states.dims());
+            let expected = format!("[{n}, tokens, {width}]");
+            return Err(Error::argument("encoder_hidden_states", value, expected));
+        }
+        let null = match &encoder.null {
+            _ if self.config.conditioning_dropout == 0.0 => return Ok(states),
+            Some(null) if null.dims() == [1, tokens, width] => null,
+            null => {
+                let value = null
+                    .as_ref()
+                    .map_or("missing".into(), |null| format!("{:?}", null.dims()));
+                let expected = format!("[1, {tokens}, {width}], with conditioning_dropout");
+                return Err(Error::argument("null hidden states", value, expected));
+            }
+        };
+        // The null ones stand behind those of the batch.
+        let index = |(i, dropped): (usize, &bool)| if *dropped { n as u32 } else { i as u32 };
+        let index: Vec<u32> = dropped.iter().enumerate().map(index).collect();
+        let index = label_tensor(&index, &states.device());
+        Ok(Tensor::cat(vec![states, null.clone()], 0).select(0, index))
+    }
+
+    /// Noise for each sample, paired with the samples where the process says so.
     fn noise(
         &self,
-        x0: &Tensor<4>,
+        x0: &Tensor<D>,
         labels: Option<&[u32]>,
         context: &mut StepContext,
-    ) -> Tensor<4> {
+    ) -> Tensor<D> {
         let dims = x0.dims();
         let ForwardProcess::FlowMatching {
             coupling: Coupling::OptimalTransport,
@@ -235,7 +320,7 @@ impl<D: Denoiser> DiffusionObjective<D> {
         };
         let noise = context.rng.normal(dims, &context.device);
         // ‖x − ε‖² without what does not depend on the pairing.
-        let flat = |x: &Tensor<4>| x.clone().inner().flatten::<2>(1, 3);
+        let flat = |x: &Tensor<D>| x.clone().inner().flatten::<2>(1, D - 1);
         let costs: Vec<f64> = flat(x0)
             .matmul(flat(&noise).transpose())
             .neg()
@@ -254,9 +339,14 @@ impl<D: Denoiser> DiffusionObjective<D> {
     }
 }
 
-/// `a·x + b·y` with a number for each sample; what all are 0 or 1 of costs nothing.
-pub(crate) fn combine(x: &Tensor<4>, a: &[f64], y: &Tensor<4>, b: &[f64]) -> Tensor<4> {
-    let term = |tensor: &Tensor<4>, weights: &[f64]| {
+/// `a·x + b·y` with weights for each sample; weights that are all 0 or 1 cost nothing.
+pub(crate) fn combine<const D: usize>(
+    x: &Tensor<D>,
+    a: &[f64],
+    y: &Tensor<D>,
+    b: &[f64],
+) -> Tensor<D> {
+    let term = |tensor: &Tensor<D>, weights: &[f64]| {
         let all = |value: f64| weights.iter().all(|weight| (weight - value).abs() < 1e-12);
         if all(0.0) {
             None
@@ -273,61 +363,53 @@ pub(crate) fn combine(x: &Tensor<4>, a: &[f64], y: &Tensor<4>, b: &[f64]) -> Ten
     }
 }
 
-/// A number for each sample, to be multiplied with images.
-fn each(values: &[f64], like: &Tensor<4>) -> Tensor<4> {
+/// A number for each sample, to be multiplied with samples.
+fn each<const D: usize>(values: &[f64], like: &Tensor<D>) -> Tensor<D> {
+    let mut dims = [1; D];
+    dims[0] = values.len();
     Tensor::from_data(
-        TensorData::new(values.to_vec(), [values.len(), 1, 1, 1]),
+        TensorData::new(values.to_vec(), dims),
         (&like.device(), like.dtype()),
     )
 }
 
 fn times(noised: &[Noised], device: &Device) -> Tensor<1> {
-    let told: Vec<f32> = noised.iter().map(|noised| noised.time as f32).collect();
-    Tensor::from_data(TensorData::new(told, [noised.len()]), device)
+    let times: Vec<f32> = noised.iter().map(|noised| noised.time as f32).collect();
+    Tensor::from_data(TensorData::new(times, [noised.len()]), device)
 }
 
-/// The shape of a latent map as that of an image.
-fn map_shape(shape: SampleShape) -> ImageShape {
-    shape.as_image().unwrap_or(ImageShape::new(0, 0, 0))
-}
+impl<N, B, const D: usize> Objective for DiffusionObjective<N, B, D>
+where
+    N: Denoiser<D> + 'static,
+    B: SampleBatch<D>,
+{
+    type Model = N;
+    type Batch = B;
 
-impl<D: Denoiser + 'static> Objective for DiffusionObjective<D> {
-    type Model = D;
-    type Batch = ImageBatch;
-
-    fn losses(
-        &mut self,
-        network: &D,
-        batch: &ImageBatch,
-        context: &mut StepContext,
-    ) -> Result<LossOutput> {
-        let shape = self.latent.as_ref().map_or(batch.shape(), |(latent, _)| {
-            map_shape(latent.latent_shape())
-        });
+    fn losses(&mut self, network: &N, batch: &B, context: &mut StepContext) -> Result<LossOutput> {
+        let shape = match &self.latent {
+            None => batch.sample_shape(),
+            Some((autoencoder, _)) => autoencoder.latent_shape(),
+        };
         network.check_trainable(shape)?;
-        if let Some((autoencoder, _)) = self
-            .latent
-            .as_ref()
-            .filter(|(a, _)| a.sample_shape() != batch.shape())
+        if let Some((autoencoder, _)) = &self.latent
+            && autoencoder.sample_shape() != batch.sample_shape()
         {
             let expected = format!("{}, the autoencoder's", autoencoder.sample_shape());
-            return Err(Error::config("images", batch.shape(), expected));
+            return Err(Error::config("samples", batch.sample_shape(), expected));
         }
-        let looks_back = network.supports_self_conditioning(shape.channels);
-        if self.config.self_conditioning > 0.0 && !looks_back {
-            let expected = "0, for a network without channels for what it made before";
+        let self_conditioned = network.supports_self_conditioning(shape.channels());
+        if self.config.self_conditioning > 0.0 && !self_conditioned {
+            let expected = "0, for a network without input channels for its previous prediction";
             return Err(Error::config(
                 "self_conditioning",
                 self.config.self_conditioning,
                 expected,
             ));
         }
-        let class = self.classes(network, batch, context)?.map(|classes| {
-            let count = classes.len();
-            Tensor::from_data(TensorData::new(classes, [count]), &context.device)
-        });
+        let mut condition = self.conditions(network, batch, context)?;
         let x0 = match &self.latent {
-            None => batch.to_tensor(&context.device) * 2.0 - 1.0,
+            None => batch.normalized(&context.device),
             Some((autoencoder, scale)) => {
                 let plain = context.device.clone().without_autodiff();
                 (autoencoder.encode(batch.to_tensor(&plain)).mode() * *scale).autodiff()
@@ -345,32 +427,25 @@ impl<D: Denoiser + 'static> Objective for DiffusionObjective<D> {
             &of(&|n| n.level.sigma),
         );
         let target = combine(&x0, &of(&|n| n.target().0), &noise, &of(&|n| n.target().1));
-        let seen = combine(&noisy, &of(&|n| n.input), &noisy, &[0.0]);
+        let input = combine(&noisy, &of(&|n| n.input), &noisy, &[0.0]);
         let time = times(&noised, &context.device);
-        let mut condition = Conditioning {
-            class_labels: class,
-            ..Conditioning::default()
-        };
-        if looks_back
+        if self_conditioned
             && f64::from(context.rng.uniform_vec(1, 0.0, 1.0)[0]) < self.config.self_conditioning
         {
-            let plain = Conditioning {
-                class_labels: condition.class_labels.clone().map(Tensor::inner),
-                ..Conditioning::default()
-            };
+            let plain = condition.clone().inner();
             let output =
                 network
                     .valid()
-                    .predict(seen.clone().inner(), time.clone().inner(), &plain);
-            let made = combine(
+                    .predict(input.clone().inner(), time.clone().inner(), &plain);
+            let predicted = combine(
                 &noisy.clone().inner(),
                 &of(&|n| n.reading.x0.0),
                 &output,
                 &of(&|n| n.reading.x0.1),
             );
-            condition.self_cond = Some(made.autodiff());
+            condition.self_cond = Some(predicted.autodiff());
         }
-        let error = network.predict(seen, time, &condition) - target;
+        let error = network.predict(input, time, &condition) - target;
         let square = error.clone() * error;
         let square = match self.config.weighting {
             LossWeighting::Uniform => square,
@@ -386,32 +461,94 @@ mod tests {
     use crate::{models::UNet2dConfig, prediction::NoiseLevel, schedule::NoiseScheduleConfig};
     use aigc_core::encoder::{Deterministic, Posterior};
     use aigc_core::{
-        data::{Image, ImageShape, collate_images},
+        data::{Image, ImageShape, SampleShape, collate_images},
         device::device,
         rng::{InitWeights, Rng},
     };
     use burn::{module::Module, tensor::Device};
 
-    /// Says the same whatever it sees.
+    /// Predicts a constant.
     #[derive(Module, Debug)]
-    struct Says {
+    struct Constant {
         value: f32,
         classes: Option<usize>,
     }
 
-    impl Denoiser for Says {
+    impl Denoiser for Constant {
         fn predict(&self, x: Tensor<4>, _time: Tensor<1>, condition: &Conditioning) -> Tensor<4> {
             assert_eq!(condition.class_labels.is_some(), self.classes.is_some());
             x.zeros_like() + self.value
         }
 
-        fn check_trainable(&self, _shape: ImageShape) -> Result<()> {
+        fn check_shape(&self, _shape: SampleShape) -> Result<()> {
             Ok(())
         }
 
         fn num_classes(&self) -> Option<usize> {
             self.classes
         }
+    }
+
+    /// Predicts the mean of its encoder hidden states.
+    #[derive(Module, Debug)]
+    struct Attends;
+
+    impl Denoiser for Attends {
+        fn predict(&self, x: Tensor<4>, _time: Tensor<1>, condition: &Conditioning) -> Tensor<4> {
+            let states = condition.encoder_hidden_states.clone().unwrap();
+            let mean = states.mean_dim(2).mean_dim(1).unsqueeze_dim::<4>(3);
+            mean.expand(x.dims())
+        }
+
+        fn check_shape(&self, _shape: SampleShape) -> Result<()> {
+            Ok(())
+        }
+
+        fn cross_attention_dim(&self) -> Option<usize> {
+            Some(6)
+        }
+    }
+
+    /// White images are 1, and so are their vectors; the null ones are 0. The loss is the share of
+    /// dropped conditions.
+    #[test]
+    fn encoder_hidden_states_are_passed_and_dropped() {
+        let flex = device("flex").unwrap();
+        let states = |batch: &ImageBatch, device: &Device| {
+            Ok(Tensor::<3>::ones([batch.len(), 2, 6], device))
+        };
+        let loss = |dropout: f64, null: Option<Tensor<3>>| {
+            let config = DiffusionObjectiveConfig {
+                prediction: PredictionType::Sample,
+                conditioning_dropout: dropout,
+                ..DiffusionObjectiveConfig::default()
+            };
+            let mut objective = DiffusionObjective::new(config, &Attends)
+                .unwrap()
+                .with_encoder_hidden_states(states, null);
+            let mut context = StepContext::new(0, 1, flex.clone().autodiff(), Rng::new(3));
+            let losses = objective.losses(&Attends, &batch(255, 1000), &mut context)?;
+            Ok::<_, Error>(losses.loss.into_scalar::<f64>())
+        };
+        let null = Tensor::<3>::zeros([1, 2, 6], &flex);
+        assert!(loss(0.0, None).unwrap() < 1e-9);
+        assert!((loss(0.25, Some(null.clone())).unwrap() - 0.25).abs() < 0.05);
+        let message = loss(0.25, None).unwrap_err().to_string();
+        assert!(
+            message.contains("`null hidden states` is missing"),
+            "{message}"
+        );
+        let config = DiffusionObjectiveConfig::default();
+        let mut objective = DiffusionObjective::new(config, &Attends).unwrap();
+        let mut context = StepContext::new(0, 1, flex, Rng::new(3));
+        let message = objective
+            .losses(&Attends, &batch(255, 2), &mut context)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("`encoder_hidden_states` is missing"),
+            "{message}"
+        );
     }
 
     fn batch(value: u8, n: usize) -> ImageBatch {
@@ -427,7 +564,7 @@ mod tests {
         )
     }
 
-    fn loss(config: DiffusionObjectiveConfig, network: &Says, flex: &Device) -> f64 {
+    fn loss(config: DiffusionObjectiveConfig, network: &Constant, flex: &Device) -> f64 {
         let mut objective = DiffusionObjective::new(config, network).unwrap();
         let mut context = StepContext::new(0, 1, flex.clone(), Rng::new(3));
         let losses = objective
@@ -438,9 +575,9 @@ mod tests {
 
     /// Of white images, x₀ = 1 everywhere: the mean squares of the targets are known.
     #[test]
-    fn losses_are_the_mean_squares_of_their_targets() {
+    fn losses_are_mean_squares_of_targets() {
         let flex = device("flex").unwrap();
-        let says = |value| Says {
+        let says = |value| Constant {
             value,
             classes: None,
         };
@@ -467,9 +604,9 @@ mod tests {
         assert!((loss(config, &says(0.0), &flex) / expected - 1.0).abs() < 0.05);
     }
 
-    /// The same error of the clean sample costs the same, whatever is predicted.
+    /// The same error of x̂₀ costs the same, whatever is predicted.
     #[test]
-    fn weights_are_alike_for_every_prediction() {
+    fn weights_agree_between_predictions() {
         for weighting in [
             LossWeighting::MinSnr { gamma: 5.0 },
             LossWeighting::Edm { sigma_data: 0.5 },
@@ -498,8 +635,8 @@ mod tests {
                 );
             }
         }
-        // EDM's own process: its weighting makes every error of what the network says count the
-        // same.
+        // EDM's own process: its weighting gives every error of the network's output the same
+        // weight.
         let draws = Draws::new(&ForwardProcess::edm(), PredictionType::Epsilon).unwrap();
         let noised = draws.draw(&mut Rng::new(0));
         assert!((LossWeighting::Edm { sigma_data: 0.5 }.of(&noised) - 1.0).abs() < 1e-9);
@@ -507,7 +644,7 @@ mod tests {
 
     /// The velocity of white images is ε − 1, whichever noise goes with which.
     #[test]
-    fn flows_learn_the_velocity() {
+    fn flow_target_is_the_velocity() {
         let flex = device("flex").unwrap();
         for coupling in [Coupling::Independent, Coupling::OptimalTransport] {
             let process = ForwardProcess::FlowMatching {
@@ -522,7 +659,7 @@ mod tests {
             };
             let mut objective = DiffusionObjective::new(
                 config,
-                &Says {
+                &Constant {
                     value: -1.0,
                     classes: None,
                 },
@@ -531,7 +668,7 @@ mod tests {
             let mut context = StepContext::new(0, 1, flex.clone(), Rng::new(3));
             let losses = objective
                 .losses(
-                    &Says {
+                    &Constant {
                         value: -1.0,
                         classes: None,
                     },
@@ -544,13 +681,13 @@ mod tests {
         }
     }
 
-    /// Says half more than it said before.
+    /// Predicts a half more than its previous prediction.
     #[derive(Module, Debug)]
-    struct LooksBack {
+    struct SelfConditioned {
         looks: bool,
     }
 
-    impl Denoiser for LooksBack {
+    impl Denoiser for SelfConditioned {
         fn predict(&self, x: Tensor<4>, _time: Tensor<1>, condition: &Conditioning) -> Tensor<4> {
             condition
                 .self_cond
@@ -559,7 +696,7 @@ mod tests {
                 + 0.5
         }
 
-        fn check_trainable(&self, _shape: ImageShape) -> Result<()> {
+        fn check_shape(&self, _shape: SampleShape) -> Result<()> {
             Ok(())
         }
 
@@ -570,7 +707,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_that_looks_back_sees_what_it_made() {
+    fn self_conditioning_feeds_predictions_back() {
         let flex = device("flex").unwrap();
         let loss = |self_conditioning: f64, looks: bool| {
             let config = DiffusionObjectiveConfig {
@@ -578,7 +715,7 @@ mod tests {
                 self_conditioning,
                 ..DiffusionObjectiveConfig::default()
             };
-            let network = LooksBack { looks };
+            let network = SelfConditioned { looks };
             let mut objective = DiffusionObjective::new(config, &network).unwrap();
             let mut context = StepContext::new(0, 1, flex.clone().autodiff(), Rng::new(3));
             let losses = objective.losses(&network, &batch(255, 4), &mut context)?;
@@ -618,13 +755,13 @@ mod tests {
 
     /// Learning and sampling in a latent space, there and back.
     #[test]
-    fn latent_maps_take_the_place_of_images() {
+    fn latent_maps_replace_images() {
         let flex = device("flex").unwrap();
         let config = DiffusionObjectiveConfig {
             prediction: PredictionType::Sample,
             ..DiffusionObjectiveConfig::default()
         };
-        let network = Says {
+        let network = Constant {
             value: 3.0,
             classes: None,
         };
@@ -647,10 +784,9 @@ mod tests {
                 .unwrap();
         let images = sampler
             .with_autoencoder(&Corner, 3.0)
-            .unwrap()
             .sample(2, 0)
             .unwrap()
-            .images;
+            .values;
         assert_eq!(images.dims(), [2, 1, 4, 4]);
         assert!((images - 1.0).abs().max().into_scalar::<f32>() < 1e-5);
         let small =
@@ -658,12 +794,34 @@ mod tests {
                 .unwrap();
         let message = small
             .with_autoencoder(&Corner, 3.0)
+            .sample(1, 0)
             .unwrap_err()
             .to_string();
         assert!(
             message.contains("`shape` is 1×4×4, expected 1×2×2"),
             "{message}"
         );
+    }
+
+    /// Configurations in run directories of earlier versions.
+    #[test]
+    fn earlier_names_of_fields_are_read() {
+        let config: DiffusionObjectiveConfig = serde_json::from_str(
+            r#"{"process": {"kind": "steps", "noise": {"num_train_timesteps": 1000,
+            "beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear",
+            "trained_betas": null}, "rescale_betas_zero_snr": false}, "prediction": "epsilon",
+            "weighting": "uniform", "class_dropout": 0.1, "self_conditioning": 0.0}"#,
+        )
+        .unwrap();
+        let expected = DiffusionObjectiveConfig {
+            conditioning_dropout: 0.1,
+            ..DiffusionObjectiveConfig::default()
+        };
+        assert_eq!(config, expected);
+        let flow = r#"{"kind": "flow", "draw": {"kind": "uniform"},
+            "num_train_timesteps": 1000, "coupling": "independent"}"#;
+        let flow: ForwardProcess = serde_json::from_str(flow).unwrap();
+        assert_eq!(flow, ForwardProcess::flow());
     }
 
     #[test]
@@ -678,6 +836,7 @@ mod tests {
             layers_per_block: 1,
             norm_num_groups: 4,
             num_class_embeds: Some(4),
+            null_class: Some(3),
             ..UNet2dConfig::default()
         };
         let network = config.init(&auto).unwrap().init_weights(0);
@@ -699,10 +858,10 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_told_at_the_door() {
+    fn objective_rejects_configurations_by_name() {
         let flex = device("flex").unwrap();
         let ok = DiffusionObjectiveConfig::default();
-        let says = |classes| Says {
+        let says = |classes| Constant {
             value: 0.0,
             classes,
         };
@@ -802,7 +961,7 @@ mod tests {
                 "`weighting.gamma` is 0",
             ),
         ] {
-            let message = DiffusionObjective::new(config, &says(classes))
+            let message = DiffusionObjective::<_>::new(config, &says(classes))
                 .unwrap_err()
                 .to_string();
             assert!(message.contains(expected), "{message}");

@@ -1,37 +1,61 @@
-//! A network and its scheduler in one folder, as diffusers keeps them.
+//! A network and its scheduler in one directory, as diffusers keeps them.
 //!
 //! ```text
 //! model_index.json                          which components there are, of which classes
 //! unet/ or transformer/                     config.json, diffusion_pytorch_model.safetensors
 //! scheduler/scheduler_config.json
 //! ```
+//!
+//! Flat directories open too: the same files beside each other, with or without the index.
 
 use crate::{
-    denoiser::Denoiser,
+    denoiser::{Denoiser, real_classes},
     json,
-    models::{AnyDenoiser, any::listing},
+    models::{
+        AnyDenoiser,
+        any::{CONFIG, listing},
+    },
     sampler::DiffusionSampler,
     scheduler::AnyScheduler,
 };
-use aigc_core::{DataFault, Error, Result, checkpoint::write_atomic, data::ImageShape};
+use aigc_core::{
+    DataFault, Error, Result, checkpoint::write_atomic, data::ImageShape, weights::Loaded,
+};
 use burn::tensor::Device;
 use serde_json::{Map, Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const INDEX: &str = "model_index.json";
+const SCHEDULER_CONFIG: &str = "scheduler_config.json";
 
-/// A trained network and what samples from it.
+/// A component of a pipeline that was not opened, such as a text encoder or an autoencoder: this
+/// crate has no class for it, and sampling takes its results ([prompt
+/// embeddings](DiffusionSampler::with_prompt_embeds), [an
+/// autoencoder](DiffusionSampler::with_autoencoder)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Component {
+    /// Its name in the index, such as `vae`.
+    pub name: String,
+    /// The library that has its class, such as `diffusers`.
+    pub library: String,
+    /// Its class, such as `AutoencoderKL`.
+    pub class: String,
+    /// Its directory.
+    pub dir: PathBuf,
+}
+
+/// A trained network and the scheduler that samples from it.
 ///
 /// ```no_run
 /// # use aigc_core::device::device;
 /// # use aigc_diffusion::Pipeline;
 /// # fn main() -> aigc_core::Result<()> {
 /// let device = device("flex")?;
-/// let pipeline = Pipeline::from_dir("ddpm-digits", &device)?;
-/// for field in pipeline.ignored() {
-///     eprintln!("not known here: {field}");
+/// let pipeline = Pipeline::from_pretrained("ddpm-digits", &device)?;
+/// for warning in pipeline.warnings() {
+///     eprintln!("{warning}");
 /// }
-/// let images = pipeline.sampler(20, &device)?.sample(16, 0)?.images;
+/// let images = pipeline.sampler(20, &device)?.sample(16, 0)?.values;
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]
@@ -43,31 +67,32 @@ pub struct Pipeline {
     /// Shape of a sample.
     pub shape: ImageShape,
     labels: Vec<String>,
-    ignored: Vec<String>,
+    components: Vec<Component>,
 }
 
 impl Pipeline {
     /// A pipeline of samples of `shape`.
     ///
     /// # Errors
-    /// [`Error::Config`] if the network cannot make them.
+    /// [`Error::Config`] if the network does not process them.
     pub fn new(
         network: impl Into<AnyDenoiser>,
         scheduler: impl Into<AnyScheduler>,
         shape: ImageShape,
     ) -> Result<Self> {
         let network = network.into();
-        network.check_shape(shape)?;
+        network.check_shape(shape.into())?;
         Ok(Self {
             network,
             scheduler: scheduler.into(),
             shape,
             labels: vec![],
-            ignored: vec![],
+            components: vec![],
         })
     }
 
-    /// Names its classes, in order. A network may have one more, which stands for none.
+    /// Names the classes, in order. If the network has more class embeddings than names, its last
+    /// one is the null class.
     ///
     /// # Errors
     /// [`Error::Config`] if there are more names than classes.
@@ -86,6 +111,28 @@ impl Pipeline {
     /// Names of the classes, if they have any.
     pub fn labels(&self) -> &[String] {
         &self.labels
+    }
+
+    /// The components of the directory that were not opened.
+    pub fn components(&self) -> &[Component] {
+        &self.components
+    }
+
+    /// Number of classes without the null class, if the network is class-conditional.
+    pub fn num_classes(&self) -> Option<usize> {
+        match self.labels.len() {
+            0 => real_classes(&self.network),
+            named => Some(named),
+        }
+    }
+
+    /// The class of unconditional samples: the network's last class embedding if there are labels
+    /// for fewer classes, else what the [network](Denoiser::null_class) says.
+    pub fn null_class(&self) -> Option<u32> {
+        match (self.labels.len(), self.network.num_classes()) {
+            (0, _) | (_, None) => self.network.null_class(),
+            (named, Some(count)) => (named < count).then_some(count as u32 - 1),
+        }
     }
 
     /// The class of a name; names of several words and commas are found by any of their parts, as
@@ -122,106 +169,99 @@ impl Pipeline {
         }
     }
 
-    /// Fields of its files that are not known here and change nothing, each with its component
-    /// before it.
-    pub fn ignored(&self) -> &[String] {
-        &self.ignored
-    }
-
-    /// Opens a folder that diffusers or [`save`](Self::save) wrote.
+    /// Opens a directory that diffusers or [`save_pretrained`](Self::save_pretrained) wrote, in any
+    /// layout: components in directories of their own or flat, with or without `model_index.json`,
+    /// `unet_ema` where there is no `unet`, weights as safetensors or pickles, in shards, as a
+    /// variant.
+    ///
+    /// Classes are those of the index, as in diffusers, where a component's own file names another.
+    /// Components that this crate has no class for are [listed](Self::components).
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::Weights`] for a missing file, [`Error::Data`] names file and
     /// field, [`Error::Weights`] the tensors that do not fit.
-    pub fn from_dir(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        let folder = folder.as_ref();
-        let index = json::read_file(&folder.join(INDEX), Index::read)?;
-        let missing = |path: &Path| {
-            let fault = DataFault::Mismatch(format!(
-                "missing; the folder has {}",
-                listing(path.parent().unwrap_or(folder))
-            ));
-            Error::Data {
-                path: path.to_path_buf(),
-                fault,
-            }
+    pub fn from_pretrained(dir: impl AsRef<Path>, device: &Device) -> Result<Loaded<Self>> {
+        let dir = dir.as_ref();
+        let path = dir.join(INDEX);
+        let flat = !path.exists() && dir.join(CONFIG).exists();
+        let index = if flat {
+            Index::default()
+        } else {
+            json::read_file(&path, Index::read)?
         };
-        let scheduler = folder.join("scheduler/scheduler_config.json");
-        for path in [
-            folder.join(index.network),
-            folder.join("scheduler"),
-            scheduler.clone(),
-        ] {
-            if !path.exists() {
-                return Err(missing(&path));
-            }
-        }
-        let opened = AnyScheduler::open(scheduler)?;
-        let (network, unknown) = AnyDenoiser::open(folder.join(index.network), device)?;
-        let of = |component: &'static str| move |field: String| format!("{component}: {field}");
-        let mut ignored: Vec<String> = index.ignored.into_iter().map(of(INDEX)).collect();
-        ignored.extend(unknown.into_iter().map(of(index.network)));
-        ignored.extend(opened.ignored.into_iter().map(of("scheduler")));
-        let Some(shape) = network.sample_shape() else {
-            let path = folder.join(index.network).join("config.json");
+        let mut report = Loaded::new(());
+        report.unused_fields = prefixed(INDEX, index.unused);
+
+        let (name, class) = index.network.unzip();
+        let name = name.as_deref().unwrap_or("network");
+        let found = find(dir, name, CONFIG)?;
+        report.notes.extend(found.note);
+        let mut network = AnyDenoiser::open(&found.dir, class.as_deref(), device)?;
+        network.unused_fields = prefixed(name, network.unused_fields);
+        let network = report.absorb(network);
+
+        let scheduler = find(dir, "scheduler", SCHEDULER_CONFIG)?
+            .dir
+            .join(SCHEDULER_CONFIG);
+        let mut scheduler = AnyScheduler::open(&scheduler, index.scheduler.as_deref())?;
+        scheduler.unused_fields = prefixed("scheduler", scheduler.unused_fields);
+        let scheduler = report.absorb(scheduler);
+
+        let wrong = |file: PathBuf, reason: Error| {
+            Error::data(file, DataFault::Mismatch(reason.to_string()))
+        };
+        let config = || found.dir.join(CONFIG);
+        let Some(shape) = network.sample_shape().and_then(|shape| shape.as_image()) else {
             let reason = Error::config("sample_size", "missing", "the side of the images");
-            return Err(Error::Data {
-                path,
-                fault: DataFault::Mismatch(reason.to_string()),
-            });
+            return Err(wrong(config(), reason));
         };
-        network.check_shape(shape).map_err(|error| Error::Data {
-            path: folder.join(index.network).join("config.json"),
-            fault: DataFault::Mismatch(error.to_string()),
-        })?;
-        let pipeline = Self {
-            network,
-            scheduler: opened.scheduler,
-            shape,
-            labels: vec![],
-            ignored,
-        };
-        pipeline
+        let mut pipeline = Self::new(network, scheduler, shape)
+            .map_err(|error| wrong(config(), error))?
             .with_labels(index.labels)
-            .map_err(|error| Error::Data {
-                path: folder.join(INDEX),
-                fault: DataFault::Mismatch(error.to_string()),
-            })
+            .map_err(|error| wrong(path.clone(), error))?;
+        for (name, library, class) in index.others {
+            report
+                .notes
+                .push(format!("component {name} ({class}) was not opened"));
+            let dir = dir.join(&name);
+            pipeline.components.push(Component {
+                name,
+                library,
+                class,
+                dir,
+            });
+        }
+        Ok(report.map(|()| pipeline))
     }
 
-    /// Writes a folder whose components diffusers opens, each by its class; and all of it as a
-    /// `DDPMPipeline`, where that would make the same images: a U-net that is told nothing but the
-    /// time, and a scheduler of DDPM, DDIM, DPM-Solver++ or consistency models. The index is
-    /// written last.
+    /// Writes a directory whose components diffusers opens, each by its class; and all of it as a
+    /// `DDPMPipeline`, where that would generate the same images: a U-net that is conditioned on
+    /// the time alone, and a scheduler of DDPM, DDIM, DPM-Solver++ or consistency models. The index
+    /// is written last. Components that were [not opened](Self::components) are not copied.
     ///
     /// # Errors
     /// [`Error::Config`] for samples of another size than the network's configuration says;
     /// [`Error::Io`] or [`Error::Weights`] if a file cannot be written.
-    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
-        let folder = folder.as_ref();
-        if self.network.sample_shape() != Some(self.shape) {
-            let made = self
-                .network
-                .sample_shape()
-                .map_or("no size".into(), |shape| shape.to_string());
+    pub fn save_pretrained(&self, dir: impl AsRef<Path>) -> Result<()> {
+        let dir = dir.as_ref();
+        let configured = self.network.sample_shape();
+        if configured.is_none_or(|shape| shape != self.shape) {
+            let configured = configured.map_or("no size".into(), |shape| shape.to_string());
             return Err(Error::config(
                 "sample_size",
-                made,
+                configured,
                 format!("{}, the pipeline's samples", self.shape),
             ));
         }
-        let component = match &self.network {
-            AnyDenoiser::UNet2d(_) | AnyDenoiser::UNet2dCondition(_) => "unet",
-            AnyDenoiser::Dit(_) => "transformer",
-        };
-        let class = if self.is_plain() {
+        let component = self.network.component();
+        let class = if self.is_ddpm_pipeline() {
             "DDPMPipeline"
         } else {
             "DiffusionPipeline"
         };
-        self.network.save(folder.join(component))?;
+        self.network.save_pretrained(dir.join(component))?;
         write_atomic(
-            &folder.join("scheduler/scheduler_config.json"),
+            &dir.join("scheduler").join(SCHEDULER_CONFIG),
             self.scheduler.to_json().as_bytes(),
         )?;
         let mut index = Map::new();
@@ -240,27 +280,27 @@ impl Pipeline {
             index.insert("id2label".into(), Value::Object(labels.collect()));
         }
         let text = serde_json::to_string_pretty(&index).expect("plain values");
-        write_atomic(&folder.join(INDEX), text.as_bytes())
+        write_atomic(&dir.join(INDEX), text.as_bytes())
     }
 
-    /// Whether it is what diffusers' `DDPMPipeline` carries out: it tells the network the time
-    /// alone, starts from noise of unit variance, shows the network samples as they are, and hands
-    /// every step a source of noise, which not all schedulers take.
-    fn is_plain(&self) -> bool {
+    /// Whether diffusers' `DDPMPipeline` computes the same: it passes the network the time alone,
+    /// starts from noise of unit variance, does not scale inputs, and passes every step a
+    /// generator, which not all schedulers take.
+    fn is_ddpm_pipeline(&self) -> bool {
         use AnyScheduler::{Ddim, Ddpm, DpmMultistep, DpmSinglestep, Lcm, Tcd};
         let AnyDenoiser::UNet2d(network) = &self.network else {
             return false;
         };
-        let told = network.num_classes().is_some()
+        let conditional = network.num_classes().is_some()
             || network.supports_self_conditioning(self.shape.channels);
-        !told
+        !conditional
             && matches!(
                 self.scheduler,
                 Ddpm(_) | Ddim(_) | DpmMultistep(_) | DpmSinglestep(_) | Lcm(_) | Tcd(_)
             )
     }
 
-    /// Samples in so many steps of its scheduler.
+    /// A sampler with `steps` steps of the pipeline's scheduler.
     ///
     /// # Errors
     /// [`Error::Config`] as the scheduler's plan.
@@ -271,71 +311,101 @@ impl Pipeline {
     ) -> Result<DiffusionSampler<'_, AnyDenoiser>> {
         let sampler =
             DiffusionSampler::new(&self.network, &self.scheduler, steps, self.shape, device)?;
-        match (&self.network, self.labels.len()) {
-            (_, 1..) => sampler.with_num_classes(self.labels.len()),
-            // Its last class always stands for none.
-            (AnyDenoiser::Dit(network), 0) => {
-                sampler.with_num_classes(network.config().num_embeds_ada_norm)
-            }
-            _ => Ok(sampler),
-        }
-    }
-}
-
-/// What `model_index.json` says.
-struct Index {
-    /// Folder of the network.
-    network: &'static str,
-    labels: Vec<String>,
-    ignored: Vec<String>,
-}
-
-impl Index {
-    fn read(text: &str) -> Result<Self> {
-        let fields = json::parse_object(text)?;
-        let (mut network, mut scheduler, mut labels, mut ignored) = (None, false, vec![], vec![]);
-        for (name, value) in &fields {
-            let class = value.get(1).and_then(Value::as_str);
-            match name.as_str() {
-                "scheduler" => {
-                    known("scheduler", value, class, AnyScheduler::CLASSES)?;
-                    scheduler = true;
-                }
-                "unet" | "transformer" => {
-                    known(name, value, class, AnyDenoiser::CLASSES)?;
-                    network = Some(if name == "unet" {
-                        "unet"
-                    } else {
-                        "transformer"
-                    });
-                }
-                "id2label" => labels = read_labels(value)?,
-                _ if name.starts_with('_') => {}
-                // A component that is there would be needed.
-                _ if class.is_some() => {
-                    let expected = "no other components than unet or transformer, and scheduler";
-                    return Err(Error::config(name, class.unwrap_or_default(), expected));
-                }
-                _ => ignored.push(name.clone()),
-            }
-        }
-        let Some(network) = network else {
-            return Err(Error::config("unet", "missing", "a unet or transformer"));
-        };
-        if !scheduler {
-            return Err(Error::config("scheduler", "missing", "a scheduler"));
-        }
-        Ok(Self {
-            network,
-            labels,
-            ignored,
+        Ok(match self.labels.len() {
+            0 => sampler,
+            named => sampler.with_num_classes(named),
         })
     }
 }
 
-fn known(field: &str, value: &Value, class: Option<&str>, classes: &[&str]) -> Result<()> {
+fn prefixed(component: &str, fields: Vec<String>) -> Vec<String> {
+    let named = |field| format!("{component}: {field}");
+    fields.into_iter().map(named).collect()
+}
+
+/// Where a component's files are.
+#[derive(Debug)]
+struct Found {
+    dir: PathBuf,
+    note: Option<String>,
+}
+
+/// The directory that has a component's `file`: its own, that of its moving average, or the
+/// pipeline's.
+fn find(dir: &Path, name: &str, file: &str) -> Result<Found> {
+    let own = dir.join(name);
+    let averaged = dir.join(format!("{name}_ema"));
+    if own.exists() {
+        let note = averaged
+            .exists()
+            .then(|| format!("{name} was opened; {name}_ema beside it is not used"));
+        return Ok(Found { dir: own, note });
+    }
+    if averaged.exists() {
+        let note = Some(format!("{name}_ema was opened, there is no {name}"));
+        return Ok(Found {
+            dir: averaged,
+            note,
+        });
+    }
+    if dir.join(file).exists() {
+        return Ok(Found {
+            dir: dir.into(),
+            note: None,
+        });
+    }
+    let reason = format!("missing; the directory has {}", listing(dir));
+    Err(Error::data(own, DataFault::Mismatch(reason)))
+}
+
+/// The contents of `model_index.json`.
+#[derive(Debug, Default)]
+struct Index {
+    /// Name and class.
+    network: Option<(String, String)>,
+    scheduler: Option<String>,
+    /// Name, library and class.
+    others: Vec<(String, String, String)>,
+    labels: Vec<String>,
+    unused: Vec<String>,
+}
+
+impl Index {
+    fn read(text: &str) -> Result<Self> {
+        let mut index = Self::default();
+        for (name, value) in &json::parse_object(text)? {
+            let part = |i: usize| value.get(i).and_then(Value::as_str).map(str::to_owned);
+            match (name.as_str(), part(0), part(1)) {
+                ("id2label", ..) => index.labels = read_labels(value)?,
+                (name, ..) if name.starts_with('_') => {}
+                ("scheduler", _, class) => {
+                    index.scheduler = Some(known(name, value, class, AnyScheduler::CLASSES)?);
+                }
+                ("unet" | "transformer", _, class) => {
+                    let class = known(name, value, class, AnyDenoiser::CLASSES)?;
+                    index.network = Some((name.clone(), class));
+                }
+                (_, Some(library), Some(class)) => {
+                    index.others.push((name.clone(), library, class));
+                }
+                // A component that the pipeline goes without.
+                _ if *value == json!([null, null]) => {}
+                _ => index.unused.push(name.clone()),
+            }
+        }
+        if index.network.is_none() {
+            return Err(Error::config("unet", "missing", "a unet or transformer"));
+        }
+        if index.scheduler.is_none() {
+            return Err(Error::config("scheduler", "missing", "a scheduler"));
+        }
+        Ok(index)
+    }
+}
+
+fn known(field: &str, value: &Value, class: Option<String>, classes: &[&str]) -> Result<String> {
     match class {
-        Some(class) if classes.contains(&class) => Ok(()),
+        Some(class) if classes.contains(&class.as_str()) => Ok(class),
         Some(class) => Err(Error::config(
             field,
             class,
@@ -393,14 +463,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_saved_is_opened_again_and_makes_the_same_images() {
+    fn saved_pipeline_opens_and_generates_the_same_images() {
         let flex = device("flex").unwrap();
         let folder = tempfile::tempdir().unwrap();
         let labels = ["cat", "dog, hound"].map(String::from).to_vec();
         let saved = pipeline(Some(3)).with_labels(labels).unwrap();
-        saved.save(folder.path()).unwrap();
-        let opened = Pipeline::from_dir(folder.path(), &flex).unwrap();
-        assert!(opened.ignored().is_empty(), "{:?}", opened.ignored());
+        saved.save_pretrained(folder.path()).unwrap();
+        let opened = Pipeline::from_pretrained(folder.path(), &flex).unwrap();
+        assert!(opened.warnings().is_empty(), "{opened}");
         assert_eq!(
             (opened.class("cat").unwrap(), opened.class("hound").unwrap()),
             (0, 1)
@@ -413,17 +483,21 @@ mod tests {
                 .with_classes(ClassLabels::All(1))
                 .sample(2, 5)
                 .unwrap()
-                .images
+                .values
                 .into_data()
         };
         assert_eq!(images(&saved), images(&opened));
-        // The third class stands for none, and is not asked for.
+        // The third class is the null class, which is not drawn.
+        assert_eq!(
+            (opened.num_classes(), opened.null_class()),
+            (Some(2), Some(2))
+        );
         let classes = opened
             .sampler(1, &flex)
             .unwrap()
             .sample(60, 0)
             .unwrap()
-            .classes
+            .labels
             .unwrap();
         assert!(
             classes.contains(&0) && classes.contains(&1) && !classes.contains(&2),
@@ -432,17 +506,17 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_not_whole_says_what_is_missing() {
+    fn broken_directory_names_file_and_field() {
         let flex = device("flex").unwrap();
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let message = || {
-            Pipeline::from_dir(folder.path(), &flex)
+            Pipeline::from_pretrained(folder.path(), &flex)
                 .unwrap_err()
                 .to_string()
         };
         assert!(message().contains("model_index.json"), "{}", message());
-        pipeline(None).save(folder.path()).unwrap();
+        pipeline(None).save_pretrained(folder.path()).unwrap();
         let index = fs::read_to_string(at(INDEX)).unwrap();
         let spoilt = |from: &str, to: &str| fs::write(at(INDEX), index.replace(from, to)).unwrap();
         for (from, to, expected) in [
@@ -457,11 +531,6 @@ mod tests {
                 "`scheduler` is MagicScheduler",
             ),
             ("\"unet\"", "\"_unet\"", "`unet` is missing"),
-            (
-                "\"unet\": [",
-                "\"vae\": [\"diffusers\", \"AutoencoderKL\"], \"unet\": [",
-                "`vae` is AutoencoderKL",
-            ),
             (
                 "\"unet\"",
                 "\"id2label\": {\"1\": \"a\"}, \"unet\"",
@@ -482,11 +551,13 @@ mod tests {
         // What newer versions add is listed.
         spoilt("\"unet\"", "\"of_tomorrow\": 1, \"unet\"");
         assert_eq!(
-            Pipeline::from_dir(folder.path(), &flex).unwrap().ignored(),
+            Pipeline::from_pretrained(folder.path(), &flex)
+                .unwrap()
+                .unused_fields,
             ["model_index.json: of_tomorrow"]
         );
         spoilt("", "");
-        // One file after the other is taken away, or cut short.
+        // One file after the other is removed, or truncated.
         let weights = "unet/diffusion_pytorch_model.safetensors";
         let whole = fs::read(at(weights)).unwrap();
         fs::write(at(weights), &whole[..whole.len() - 5]).unwrap();
@@ -498,11 +569,13 @@ mod tests {
         let mut other = tiny(None);
         other.block_out_channels = vec![8, 16];
         let network = other.init(&flex).unwrap().init_weights(0);
-        AnyDenoiser::from(network).save(at("unet")).unwrap();
+        AnyDenoiser::from(network)
+            .save_pretrained(at("unet"))
+            .unwrap();
         let config = AnyDenoiser::from(tiny(None).init(&flex).unwrap()).to_json();
         fs::write(at("unet/config.json"), config).unwrap();
         assert!(
-            message().contains("does not fit") && message().contains("down_blocks.1"),
+            message().contains("size mismatch") && message().contains("down_blocks.1"),
             "{}",
             message()
         );
@@ -540,8 +613,9 @@ mod tests {
             assert_ne!(spoilt, config);
             fs::write(at("unet/config.json"), &spoilt).unwrap();
             // With weights that fit, so that they are not what is complained of.
-            if let Ok((network, _)) = AnyDenoiser::from_json(&spoilt, &flex) {
-                network.init_weights(0).save(at("unet")).unwrap();
+            if let Ok(network) = AnyDenoiser::from_json(&spoilt, &flex) {
+                let network = network.into_inner().init_weights(0);
+                network.save_pretrained(at("unet")).unwrap();
             }
             let message = message();
             assert!(
@@ -577,7 +651,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_shapes_are_checked() {
+    fn labels_and_shapes_are_checked() {
         let two = pipeline(Some(2));
         let cranes = two
             .clone()
@@ -609,7 +683,10 @@ mod tests {
         let wide = ImageShape::new(1, 8, 10);
         let other = Pipeline::new(network, DdpmScheduler::default(), wide).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let message = other.save(folder.path()).unwrap_err().to_string();
+        let message = other
+            .save_pretrained(folder.path())
+            .unwrap_err()
+            .to_string();
         assert!(
             message.contains("`sample_size` is 1×8×8, expected 1×8×10"),
             "{message}"
@@ -621,15 +698,17 @@ mod tests {
         };
         let fits =
             Pipeline::new(config.init(&flex).unwrap(), DdpmScheduler::default(), wide).unwrap();
-        fits.save(folder.path()).unwrap();
+        fits.save_pretrained(folder.path()).unwrap();
         assert_eq!(
-            Pipeline::from_dir(folder.path(), &flex).unwrap().shape,
+            Pipeline::from_pretrained(folder.path(), &flex)
+                .unwrap()
+                .shape,
             wide
         );
     }
 
     #[test]
-    fn a_variance_that_is_not_there_is_missed() {
+    fn missing_learned_variance_is_an_error() {
         let flex = device("flex").unwrap();
         let learned = DdpmScheduler {
             variance_type: crate::VarianceType::LearnedRange,
@@ -646,5 +725,98 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(message.contains("`variance_type` is learned"), "{message}");
+    }
+
+    fn images(pipeline: &Pipeline) -> burn::tensor::TensorData {
+        let sampler = pipeline.sampler(3, &device("flex").unwrap()).unwrap();
+        sampler.sample(2, 5).unwrap().values.into_data()
+    }
+
+    /// The same files in the layouts that are in circulation.
+    #[test]
+    fn pipeline_opens_in_every_layout() {
+        let flex = device("flex").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let saved = pipeline(None);
+        let expected = images(&saved);
+        let case = |name: &str, moves: &[(&str, &str)], removed: &[&str]| {
+            let root = dir.path().join(name);
+            saved.save_pretrained(&root).unwrap();
+            for (from, to) in moves {
+                fs::rename(root.join(from), root.join(to)).unwrap();
+            }
+            for file in removed {
+                fs::remove_file(root.join(file)).unwrap();
+            }
+            let opened = Pipeline::from_pretrained(&root, &flex).unwrap();
+            assert_eq!(images(&opened), expected, "{name}");
+            opened.notes.clone()
+        };
+        let weights = "diffusion_pytorch_model.safetensors";
+        let to_root = [
+            ("unet/config.json", "config.json"),
+            ("unet/diffusion_pytorch_model.safetensors", weights),
+            ("scheduler/scheduler_config.json", SCHEDULER_CONFIG),
+            ("unet", "old_unet"),
+            ("scheduler", "old_scheduler"),
+        ];
+        assert!(case("flat", &to_root, &[]).is_empty());
+        assert!(case("without_index", &to_root, &[INDEX]).is_empty());
+        let notes = case("averaged", &[("unet", "unet_ema")], &[]);
+        assert_eq!(notes, ["unet_ema was opened, there is no unet"]);
+        let variant = "unet/diffusion_pytorch_model.fp16.safetensors";
+        let notes = case("variant", &[(to_root[1].0, variant)], &[]);
+        assert!(notes.len() == 1 && notes[0].contains("fp16"), "{notes:?}");
+    }
+
+    /// What the index has besides network and scheduler.
+    #[test]
+    fn unknown_components_are_listed() {
+        let flex = device("flex").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        pipeline(None).save_pretrained(dir.path()).unwrap();
+        let index = fs::read_to_string(dir.path().join(INDEX)).unwrap();
+        let more =
+            r#""vae": ["diffusers", "AutoencoderKL"], "safety_checker": [null, null], "unet""#;
+        fs::write(dir.path().join(INDEX), index.replace("\"unet\"", more)).unwrap();
+        let opened = Pipeline::from_pretrained(dir.path(), &flex).unwrap();
+        assert_eq!(
+            opened.notes,
+            ["component vae (AutoencoderKL) was not opened"]
+        );
+        assert!(opened.unused_fields.is_empty());
+        let [vae] = opened.components() else {
+            panic!("{:?}", opened.components())
+        };
+        assert_eq!(
+            (vae.class.as_str(), vae.dir.as_path()),
+            ("AutoencoderKL", dir.path().join("vae").as_path())
+        );
+    }
+
+    /// As in diffusers, the index says which scheduler it is; networks have to agree.
+    #[test]
+    fn index_names_the_classes() {
+        let flex = device("flex").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        pipeline(None).save_pretrained(dir.path()).unwrap();
+        let index = fs::read_to_string(dir.path().join(INDEX)).unwrap();
+        let spoil = |from, to| fs::write(dir.path().join(INDEX), index.replace(from, to)).unwrap();
+        spoil("DDIMScheduler", "PNDMScheduler");
+        let opened = Pipeline::from_pretrained(dir.path(), &flex).unwrap();
+        assert_eq!(opened.scheduler.class(), "PNDMScheduler");
+        assert!(
+            opened.notes[0].contains("PNDMScheduler and scheduler_config.json DDIMScheduler"),
+            "{:?}",
+            opened.notes
+        );
+        spoil("UNet2DModel", "UNet2DConditionModel");
+        let message = Pipeline::from_pretrained(dir.path(), &flex)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("`_class_name` is UNet2DModel, expected UNet2DConditionModel"),
+            "{message}"
+        );
     }
 }

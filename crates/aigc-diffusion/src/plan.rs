@@ -1,9 +1,9 @@
-//! A sampler as a table.
+//! A sampler as a table of weights.
 //!
-//! Every scheduler here, from DDPM to UniPC, moves a sample by a weighted sum of what it knows: the
-//! sample, earlier samples, what the network said, and fresh noise. The weights depend on the noise
+//! Every scheduler here, from DDPM to UniPC, moves a sample by a weighted sum of the
+//! sample, earlier samples, the network's outputs, and fresh noise. The weights depend on the noise
 //! levels alone, so a scheduler computes them once, in 64 bits, on the host: a [`SamplingPlan`].
-//! [`PlanRunner`] carries one out, on any device, whatever the scheduler.
+//! [`PlanRunner`] runs one, on any device, whatever the scheduler.
 
 use crate::{
     clip::Clip,
@@ -13,16 +13,16 @@ use aigc_core::{Error, Result};
 use burn::tensor::Tensor;
 use std::collections::HashMap;
 
-/// Something that a step is made of. Calls of the network are counted from 0.
+/// A term of a step. Calls of the network are counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Term {
-    /// The sample that a call was made with; corrected, where the plan corrects it.
+    /// The sample before a call; corrected, where the plan has a corrector.
     Sample(usize),
     /// The clean sample that a call predicted.
     X0(usize),
     /// The noise that a call predicted.
     Epsilon(usize),
-    /// What the network said, as it was said.
+    /// The network's output of a call.
     Output(usize),
     /// Fresh standard normal noise.
     Noise,
@@ -49,23 +49,21 @@ pub enum LearnedVariance {
 /// One call of the network and the step after it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelCall {
-    /// The time that the network is told.
+    /// The time that the network receives.
     pub time: f64,
-    /// How noisy a sample has to be for sampling to begin here.
+    /// Noise level of a sample to start from here.
     pub level: NoiseLevel,
-    /// What the sample is multiplied by before the network sees it.
+    /// Scale of the network's input.
     pub input_scale: f64,
-    /// What the output means.
+    /// How output and sample give x̂₀ and ε.
     pub coefficients: PredictionCoefficients,
-    /// `α` and `σ` of the sample that the network sees; a [`Guide`](crate::Guide) is to go by
-    /// these.
+    /// `α` and `σ` of the sample that the network receives; a [`Guide`](crate::Guide) uses these.
     pub seen: NoiseLevel,
-    /// The sample once more, now that the network has been asked (a corrector). Empty: it stays as
-    /// it is.
+    /// The sample, corrected after the network's call. Empty: there is no corrector.
     pub corrector: LinearCombination,
     /// The next sample.
     pub update: LinearCombination,
-    /// What scales the noise in `next`, if the network says.
+    /// Scale of the noise in `update`, if the network predicts it.
     pub variance: Option<LearnedVariance>,
 }
 
@@ -74,7 +72,7 @@ pub struct ModelCall {
 pub struct SamplingPlan {
     /// Standard deviation of the noise to start from.
     pub init_noise_sigma: f64,
-    /// What is done to predicted clean samples.
+    /// Clipping of predicted clean samples.
     pub clip: Clip,
     /// Whether the predicted noise is that of the clipped clean sample.
     pub use_clipped_model_output: bool,
@@ -93,7 +91,7 @@ impl SamplingPlan {
         self.calls.is_empty()
     }
 
-    /// Times that the network is told, in order.
+    /// Times that the network receives, in order.
     pub fn times(&self) -> Vec<f64> {
         self.calls.iter().map(|call| call.time).collect()
     }
@@ -163,7 +161,7 @@ impl SamplingPlan {
         })
     }
 
-    /// Whether every step depends on its own call alone, so that calls can be made again.
+    /// Whether every step depends on its own call alone, so that calls can be repeated.
     pub fn is_single_step(&self) -> bool {
         let own = |k: usize, source: &Term| match source {
             Term::Sample(of) | Term::X0(of) | Term::Epsilon(of) | Term::Output(of) => *of == k,
@@ -194,11 +192,11 @@ impl SamplingPlan {
 pub struct StepOutput<const D: usize> {
     /// The next sample.
     pub prev_sample: Tensor<D>,
-    /// The clean sample as the network sees it now.
+    /// The predicted clean sample.
     pub pred_original_sample: Tensor<D>,
 }
 
-/// A plan being carried out.
+/// Runs a plan.
 ///
 /// ```
 /// # use aigc_core::device::device;
@@ -240,7 +238,7 @@ impl<'a, const D: usize> PlanRunner<'a, D> {
         }
     }
 
-    /// The call to be made now; none when sampling is over.
+    /// The next call; none when sampling is finished.
     pub fn call(&self) -> Option<&'a ModelCall> {
         self.plan.calls.get(self.at)
     }
@@ -250,7 +248,7 @@ impl<'a, const D: usize> PlanRunner<'a, D> {
         self.at = at;
     }
 
-    /// Calls made.
+    /// Number of calls so far.
     pub fn calls_made(&self) -> usize {
         self.at
     }
@@ -263,7 +261,7 @@ impl<'a, const D: usize> PlanRunner<'a, D> {
         times(sample.clone(), self.plan.calls[self.at].input_scale)
     }
 
-    /// The step after the network's answer. `noise` is asked for standard normal noise of the
+    /// The step after the network's output. `noise` is called for standard normal noise of the
     /// sample's shape, if the step needs any.
     ///
     /// An output with twice the sample's channels (dimension 1) holds a variance in the second
@@ -310,7 +308,7 @@ impl<'a, const D: usize> PlanRunner<'a, D> {
             let noise = match (call.variance, variance) {
                 (Some(kind), Some(said)) => noise * kind.deviation(said),
                 (Some(_), None) => panic!(
-                    "`variance_type` is learned, but the network says none: {:?}",
+                    "`variance_type` is learned, but the network predicts no variance: {:?}",
                     output.dims()
                 ),
                 (None, _) => noise,
@@ -342,7 +340,7 @@ impl<'a, const D: usize> PlanRunner<'a, D> {
 }
 
 impl LearnedVariance {
-    /// The standard deviation that a network's second half stands for.
+    /// The standard deviation that the second half of a network's output gives.
     fn deviation<const D: usize>(self, said: Tensor<D>) -> Tensor<D> {
         match self {
             LearnedVariance::Direct => said.sqrt(),

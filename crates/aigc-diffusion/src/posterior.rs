@@ -1,17 +1,16 @@
-//! Restoring images with a model of what images are.
+//! Restoring images with a diffusion model as the prior.
 //!
-//! `y = A·x₀ + s·n`: an image of which something was lost, and to which noise was added. Given a
-//! noisy sample, the clean one is taken for normal, `p(x₀ | x) ≈ N(x̂₀, V)`; its covariance is
-//! known from the network's slope, `V = σ²/α · ∂x̂₀/∂x`. Then
+//! `y = A·x₀ + s·n`: a linear measurement of an image, with noise. Given a noisy sample, the clean
+//! one is approximated as normal, `p(x₀ | x) ≈ N(x̂₀, V)`; its covariance is
+//! known from the network's Jacobian, `V = σ²/α · ∂x̂₀/∂x`. Then
 //!
 //! ```text
 //! ∇ ln p(y | x) = (∂x̂₀/∂x)ᵀ·Aᵀ·(s²·I + A·V·Aᵀ)⁻¹·(y − A·x̂₀)
 //! ```
 //!
-//! leads sampling from `p(x₀)` to `p(x₀ | y)` (moment matching posterior sampling: Rozet et al.
-//! 2024,
-//! <https://arxiv.org/abs/2405.13712>, section 4.2), with a few steps of conjugate gradients for the inverse. No model is trained for
-//! it.
+//! guides sampling from `p(x₀)` to `p(x₀ | y)` (moment matching posterior sampling: Rozet et al.
+//! 2024, <https://arxiv.org/abs/2405.13712>, section 4.2), with a few steps of conjugate gradients
+//! for the inverse. No model is trained for it.
 
 use crate::{
     guidance::{Guide, GuideContext},
@@ -21,21 +20,22 @@ use aigc_core::{Error, Result, ops};
 use burn::tensor::Tensor;
 use std::ops::Range;
 
-/// What an image has lost.
+/// The linear operator `A` of a measurement.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 #[allow(clippy::large_enum_variant)] // A program has one.
 pub enum Degradation {
-    /// Nothing: there is noise only.
+    /// The identity: there is noise only.
     Identity,
-    /// What is 0 in the mask, `[1 or batch, 1 or channels, height, width]` of 0 and 1.
+    /// Pixels are missing where the mask, `[1 or batch, 1 or channels, height, width]`, is 0; it is
+    /// 1 elsewhere.
     Inpaint(Tensor<4>),
-    /// Detail: squares of this side have become their mean.
+    /// Squares of this side are averaged.
     Downsample(usize),
 }
 
 impl Degradation {
-    /// What it leaves of images.
+    /// The measurement of images, without noise.
     ///
     /// # Shapes
     /// - x: `[batch, channels, height, width]`
@@ -46,11 +46,11 @@ impl Degradation {
     pub fn apply(&self, x: Tensor<4>) -> Result<Tensor<4>> {
         self.fits(x.dims())?;
         let batch = x.dims()[0];
-        Ok(self.left_of(x, 0..batch))
+        Ok(self.measure(x, 0..batch))
     }
 
-    /// Of those images of the batch that a mask may be for.
-    fn left_of(&self, x: Tensor<4>, images: Range<usize>) -> Tensor<4> {
+    /// `A·x`, for these images of the batch.
+    fn measure(&self, x: Tensor<4>, images: Range<usize>) -> Tensor<4> {
         match self {
             Degradation::Identity => x,
             Degradation::Inpaint(mask) => x * rows(mask, images),
@@ -58,17 +58,17 @@ impl Degradation {
         }
     }
 
-    /// `Aᵀ·u`, for `u` of what is left of those images.
+    /// `Aᵀ·u`, for measurements `u` of these images.
     fn transposed(&self, u: Tensor<4>, images: Range<usize>) -> Tensor<4> {
         match self {
-            Degradation::Identity | Degradation::Inpaint(_) => self.left_of(u, images),
+            Degradation::Identity | Degradation::Inpaint(_) => self.measure(u, images),
             Degradation::Downsample(side) => {
                 ops::upsample_nearest2d(u, *side) / (side * side) as f64
             }
         }
     }
 
-    /// Of a part of the images, which ends with image `end`.
+    /// Checks a part of the images, which ends before image `end`.
     fn fits_part(&self, dims: [usize; 4], end: usize) -> Result<()> {
         match self {
             Degradation::Inpaint(mask) if mask.dims()[0] > 1 => {
@@ -91,7 +91,7 @@ impl Degradation {
             Degradation::Downsample(side) => {
                 let fits = *side > 0 && dims[2..].iter().all(|d| d.is_multiple_of(*side));
                 (
-                    "shrunk",
+                    "downsample",
                     side.to_string(),
                     format!("a divisor of {}×{} pixels", dims[2], dims[3]),
                     fits,
@@ -135,7 +135,7 @@ fn shrink(x: Tensor<4>, side: usize) -> Tensor<4> {
         .reshape([batch, channels, rows, columns])
 }
 
-/// Leads samples to images of which `measured` is left.
+/// Guides samples to images with a given measurement.
 #[derive(Clone, Debug)]
 pub struct MomentMatchingGuidance {
     degradation: Degradation,
@@ -147,15 +147,15 @@ pub struct MomentMatchingGuidance {
     iterations: usize,
 }
 
-/// Of conjugate gradients.
+/// Steps of conjugate gradients.
 const ITERATIONS: usize = 2;
 
 impl MomentMatchingGuidance {
-    /// Of what `degradation` left, and noise of this standard deviation (of values in `[0, 1]`) was
-    /// added to.
+    /// A guide to images that `degradation` and noise of this standard deviation (of values in
+    /// `[0, 1]`) turned into `measured`.
     ///
     /// # Shapes
-    /// - measured: as `degradation` leaves them, `[n, …]` in `[0, 1]` but for the noise
+    /// - measured: as `degradation` gives them, `[n, …]` in `[0, 1]` but for the noise
     ///
     /// # Errors
     /// [`Error::Config`] for a negative noise.
@@ -173,8 +173,8 @@ impl MomentMatchingGuidance {
         })
     }
 
-    /// Inverts by so many steps of conjugate gradients, 2 by default; each goes once through the
-    /// network and back.
+    /// Inverts by this number of steps of conjugate gradients, 2 by default; each goes once through
+    /// the network and back.
     ///
     /// # Errors
     /// [`Error::Config`] for 0.
@@ -185,7 +185,7 @@ impl MomentMatchingGuidance {
         Ok(Self { iterations, ..self })
     }
 
-    /// Leads by so many times the gradient; 1 by default.
+    /// Multiplies the gradient by `scale`; 1 by default.
     ///
     /// # Errors
     /// [`Error::Config`] unless it is finite and 0 or more.
@@ -203,15 +203,15 @@ impl Guide for MomentMatchingGuidance {
         if view.is_latent() {
             return Err(Error::config(
                 "guide",
-                "a posterior",
-                "none; latent maps are not what was measured",
+                "moment matching",
+                "none with an autoencoder; the measurement is of images",
             ));
         }
         self.degradation.fits_part(x0.dims(), images.end)?;
-        // Images are within ±1, whatever a network says of pure noise.
+        // Images are within ±1, whatever a network predicts from pure noise.
         let seen = self
             .degradation
-            .left_of(x0.clamp(-1.0, 1.0), images.clone());
+            .measure(x0.clamp(-1.0, 1.0), images.clone());
         let (all, dims) = (self.measured.dims(), seen.dims());
         if all[1..] != dims[1..] || (all[0] != 1 && all[0] < images.end) {
             return Err(Error::config(
@@ -235,10 +235,10 @@ impl Guide for MomentMatchingGuidance {
             let pulled = back(direction.clone());
             let image = self
                 .degradation
-                .left_of(pulled.clone() * (sigma * sigma / alpha), images.clone())
+                .measure(pulled.clone() * (sigma * sigma / alpha), images.clone())
                 + direction.clone() * noise;
-            // A network's slope is not quite that of a covariance: where it turns back, nothing is
-            // gained.
+            // A network's Jacobian is not exactly a covariance: a step with negative curvature is
+            // left out.
             let curvature = dot(&direction, &image);
             let turned = curvature.clone().lower_equal_elem(1e-12);
             let step =
@@ -253,7 +253,7 @@ impl Guide for MomentMatchingGuidance {
     }
 }
 
-/// Of each sample, `[batch, 1, 1, 1]`.
+/// Inner products of samples, `[batch, 1, 1, 1]`.
 fn dot(a: &Tensor<4>, b: &Tensor<4>) -> Tensor<4> {
     let batch = a.dims()[0];
     (a.clone() * b.clone())
@@ -289,17 +289,16 @@ mod tests {
             DiffusionSampler::new(network, &exact(), 200, shape, &device("flex").unwrap()).unwrap();
         sampler
             .with_batch_size(500)
-            .unwrap()
             .with_guide(guide)
             .sample(500, 1)
             .unwrap()
-            .images
+            .values
     }
 
-    /// Of a normal prior everything is exact: what is measured is met as Bayes' rule says, what is
-    /// not stays as it was.
+    /// With a normal prior everything is exact: measured pixels have the posterior's mean and spread,
+    /// the others the prior's.
     #[test]
-    fn samples_of_a_normal_prior_are_those_of_the_posterior() {
+    fn normal_prior_gives_the_exact_posterior() {
         let flex = device("flex").unwrap();
         let (deviation, noise) = (0.4, 0.15);
         let network = Gaussian::new(0.1, deviation, &flex);
@@ -396,10 +395,10 @@ mod tests {
         }
     }
 
-    /// NearestNeighbors of these images are alike, so that what is known of one says something of
-    /// the other: with the network's slopes that is found too, at every step.
+    /// Neighbouring pixels of these images are correlated, so that a measurement of one informs the
+    /// other, by the network's Jacobian, at every step.
     #[test]
-    fn what_is_known_of_one_pixel_is_told_to_its_neighbours() {
+    fn measurement_spreads_to_correlated_pixels() {
         use crate::{NoiseLevel, PredictionType, guidance::Answer, plan::ModelCall};
         use std::cell::OnceCell;
         let flex = device("flex").unwrap();
@@ -468,10 +467,10 @@ mod tests {
         );
     }
 
-    /// Masks and measurements of one row for each image, however many are made at once; and a flow,
+    /// Masks and measurements of one row for each image, whatever the batch size; and a flow,
     /// whose first samples are all noise.
     #[test]
-    fn each_image_has_its_own_measurement() {
+    fn measurements_are_per_image() {
         let flex = device("flex").unwrap();
         let network = Gaussian::new(0.1, 0.4, &flex);
         let mut rng = Rng::new(6);
@@ -488,11 +487,10 @@ mod tests {
                     .unwrap();
             sampler
                 .with_batch_size(batch_size)
-                .unwrap()
                 .with_guide(&guide)
                 .sample(5, 0)
                 .unwrap()
-                .images
+                .values
         };
         let all = make(5);
         for batch_size in [1, 2] {
@@ -510,12 +508,12 @@ mod tests {
         let sampler = DiffusionSampler::new(&network, &flow, 4, ImageShape::new(1, 4, 4), &flex)
             .unwrap()
             .with_guide(&guide);
-        let made = sampler.sample(5, 0).unwrap().images.into_data();
+        let made = sampler.sample(5, 0).unwrap().values.into_data();
         assert!(made.iter::<f32>().all(|value| value.is_finite()));
     }
 
     #[test]
-    fn what_does_not_fit_is_an_error() {
+    fn mismatched_measurements_are_errors() {
         let flex = device("flex").unwrap();
         let network = Gaussian::new(0.0, 1.0, &flex);
         let shape = ImageShape::new(1, 4, 4);
@@ -524,14 +522,14 @@ mod tests {
             (
                 Degradation::Downsample(3),
                 ones([1, 1, 2, 2]),
-                "`shrunk` is 3, expected a divisor of 4×4 pixels",
+                "`downsample` is 3, expected a divisor of 4×4 pixels",
             ),
             (
                 Degradation::Inpaint(ones([1, 1, 4, 3])),
                 ones([1, 1, 4, 4]),
                 "`mask` is [1, 1, 4, 3]",
             ),
-            // As many rows as are made at once, and fewer than images.
+            // As many batch elements as are sampled at once, and fewer than images.
             (
                 Degradation::Inpaint(ones([2, 1, 4, 4])),
                 ones([1, 1, 4, 4]),
@@ -552,7 +550,7 @@ mod tests {
             let sampler = DiffusionSampler::new(&network, &exact(), 2, shape, &flex)
                 .unwrap()
                 .with_guide(&guide);
-            let sampler = sampler.with_batch_size(2).unwrap();
+            let sampler = sampler.with_batch_size(2);
             let message = sampler.sample(3, 0).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
         }

@@ -83,7 +83,7 @@ impl PredictionType {
     /// How to read an output at a level.
     ///
     /// # Errors
-    /// [`Error::Config`] where the prediction says nothing about the clean sample: ε without any
+    /// [`Error::Config`] where the prediction does not determine the clean sample: ε without any
     /// signal, a velocity where the process is no flow.
     pub fn coefficients(self, level: NoiseLevel) -> Result<PredictionCoefficients> {
         let NoiseLevel { alpha, sigma } = level;
@@ -127,9 +127,9 @@ impl PredictionType {
 mod tests {
     use super::*;
 
-    /// Whatever is predicted, the true prediction gives back what the sample was made of.
+    /// The true prediction of any type gives back clean sample and noise.
     #[test]
-    fn true_predictions_give_back_clean_sample_and_noise() {
+    fn true_predictions_recover_x0_and_epsilon() {
         let (x0, epsilon) = (0.7, -1.3);
         for level in [
             NoiseLevel::variance_preserving(0.3),

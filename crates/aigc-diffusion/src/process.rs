@@ -1,4 +1,4 @@
-//! Forward processes: how noise comes into images while a network learns.
+//! Forward processes: how noise is added to images in training.
 
 use crate::{
     prediction::{NoiseLevel, PredictionCoefficients, PredictionType},
@@ -7,21 +7,22 @@ use crate::{
 use aigc_core::{Error, Result, rng::Rng};
 use serde::{Deserialize, Serialize};
 
-/// How noise comes into images.
+/// How noise is added to images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ForwardProcess {
-    /// Variance-preserving, in so many steps, each as likely (Ho et al. 2020).
+    /// Variance-preserving, in discrete steps, drawn uniformly (Ho et al. 2020).
+    #[serde(alias = "steps")]
     Discrete {
         /// The steps.
         noise: NoiseScheduleConfig,
         /// End in pure noise.
         rescale_betas_zero_snr: bool,
     },
-    /// Variance-exploding, `ln σ` normally distributed; the network sees and says everything at
-    /// unit variance (Karras et al. 2022, <https://arxiv.org/abs/2206.00364>, table 1). Sampled by
-    /// `EdmEulerScheduler` and `EdmDpmScheduler`.
+    /// Variance-exploding, `ln σ` normally distributed; input and output of the network are scaled
+    /// to unit variance (Karras et al. 2022, <https://arxiv.org/abs/2206.00364>, table 1). Sampled
+    /// by `EdmEulerScheduler` and `EdmDpmScheduler`.
     Edm {
         /// Of `ln σ`.
         mean: f64,
@@ -33,12 +34,13 @@ pub enum ForwardProcess {
     /// The straight line from image to noise, `(1 − σ)·x₀ + σ·ε` (Lipman et al. 2023,
     /// <https://arxiv.org/abs/2210.02747>). Sampled by `FlowEulerScheduler` and
     /// `FlowHeunScheduler`.
+    #[serde(alias = "flow")]
     FlowMatching {
         /// How σ is drawn.
         draw: TimestepSampling,
-        /// The network is told σ times this.
+        /// The network receives σ times this.
         num_train_timesteps: usize,
-        /// Which noise goes with which image.
+        /// How noise and images are paired.
         coupling: Coupling,
     },
 }
@@ -60,7 +62,7 @@ pub enum TimestepSampling {
     },
 }
 
-/// Which noise goes with which image.
+/// How noise and images are paired.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Coupling {
@@ -68,7 +70,8 @@ pub enum Coupling {
     #[default]
     Independent,
     /// Within a batch, that which is nearest on the whole: straighter flows (Tong et al. 2024,
-    /// <https://arxiv.org/abs/2302.00482>). Where images have classes, within a class, so that noise says nothing about it.
+    /// <https://arxiv.org/abs/2302.00482>). Within a class where images have classes, so that the
+    /// noise carries no information about it.
     OptimalTransport,
 }
 
@@ -106,16 +109,16 @@ impl ForwardProcess {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Noised {
     pub(crate) level: NoiseLevel,
-    /// What the network is told.
+    /// The time that the network receives.
     pub(crate) time: f64,
-    /// What the sample is multiplied by before the network sees it.
+    /// Scale of the network's input.
     pub(crate) input: f64,
     /// What the output means.
     pub(crate) reading: PredictionCoefficients,
 }
 
 impl Noised {
-    /// What the network is to say, as weights of clean sample and noise: `x₀ = a·x + b·output`
+    /// What the network is to predict, as weights of clean sample and noise: `x₀ = a·x + b·output`
     /// solved for the output.
     pub(crate) fn target(&self) -> (f64, f64) {
         let ((a, b), NoiseLevel { alpha, sigma }) = (self.reading.x0, self.level);
@@ -141,7 +144,7 @@ pub(crate) enum Draws {
 
 impl Draws {
     /// # Errors
-    /// [`Error::Config`] for a value out of range, or a prediction that says nothing in this
+    /// [`Error::Config`] for a value out of range, or a prediction that is not defined for this
     /// process.
     pub(crate) fn new(process: &ForwardProcess, prediction: PredictionType) -> Result<Self> {
         match process {
@@ -156,7 +159,8 @@ impl Draws {
                         "epsilon, sample or v_prediction",
                     ));
                 }
-                // Without any signal, ε says nothing about the image: sampling could not begin.
+                // Without any signal, ε carries no information about the image: sampling could not
+                // begin.
                 if prediction == PredictionType::Epsilon && *rescale_betas_zero_snr {
                     let expected = "v_prediction or sample, with rescale_betas_zero_snr";
                     return Err(Error::config("prediction", "epsilon", expected));
@@ -274,7 +278,7 @@ impl Draws {
                         1.0 / (1.0 + (-mean - deviation * f64::from(rng.normal_vec(1)[0])).exp())
                     }
                 };
-                // Without noise a velocity says nothing.
+                // A velocity without noise has no information.
                 let level = NoiseLevel::flow(sigma.clamp(1e-5, 1.0));
                 let reading = PredictionType::Flow
                     .coefficients(level)
@@ -301,7 +305,7 @@ fn check_normal(mean_field: &str, mean: f64, deviation_field: &str, deviation: f
     Ok(())
 }
 
-/// How EDM's networks see and say everything at unit variance.
+/// EDM's scaling of input and output to unit variance.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Preconditioning {
     pub(crate) sigma_data: f64,
@@ -313,7 +317,7 @@ impl Preconditioning {
         1.0 / (sigma * sigma + self.sigma_data * self.sigma_data).sqrt()
     }
 
-    /// What the network is told.
+    /// The time that the network receives.
     pub(crate) fn time(sigma: f64) -> f64 {
         0.25 * sigma.ln()
     }
@@ -360,7 +364,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn targets_are_what_true_predictions_say() {
+    fn targets_are_true_predictions() {
         let level = NoiseLevel::variance_preserving(0.3);
         let of = |prediction: PredictionType, level: NoiseLevel| {
             Noised {
@@ -388,7 +392,7 @@ mod tests {
 
     /// Karras et al. 2022, appendix B.6: inputs and targets have unit variance, at every σ.
     #[test]
-    fn edm_sees_and_says_unit_variance() {
+    fn edm_inputs_and_targets_have_unit_variance() {
         for sigma_data in [0.5, 1.3] {
             for sigma in [0.002, 0.3, 1.0, 80.0] {
                 for prediction in [PredictionType::Epsilon, PredictionType::V] {
@@ -406,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn draws_have_their_distributions() {
+    fn draws_match_their_distributions() {
         let mut rng = Rng::new(0);
         let n = 20_000;
         let mut moments = |draws: &Draws, of: fn(f64) -> f64| {

@@ -55,7 +55,7 @@ impl Default for NoiseScheduleConfig {
 }
 
 impl NoiseScheduleConfig {
-    /// The cosine schedule of so many steps.
+    /// The cosine schedule of `num_train_timesteps` steps.
     pub fn cosine(num_train_timesteps: usize) -> Self {
         Self {
             num_train_timesteps,
@@ -207,7 +207,7 @@ mod tests {
     /// `ln ᾱ` of a straight line by Stirling-free summation of `ln(1 − β)` in 64 bits, and closed
     /// forms of the others.
     #[test]
-    fn tables_follow_their_closed_forms() {
+    fn tables_match_their_closed_forms() {
         let linear = table(BetaSchedule::Linear);
         let mut sum = 0.0;
         for (i, alpha) in linear.iter().enumerate() {
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_terminal_snr_keeps_the_first_and_ends_in_noise() {
+    fn zero_terminal_snr_keeps_the_first_step() {
         for beta_schedule in [BetaSchedule::Linear, BetaSchedule::ScaledLinear] {
             let config = NoiseScheduleConfig {
                 beta_schedule,
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_noise_is_refused() {
+    fn schedule_rejects_values_by_name() {
         let ok = NoiseScheduleConfig::default();
         for (config, field) in [
             (

@@ -1,10 +1,10 @@
-//! A network that is known exactly.
+//! The exact network of normal data.
 
 use crate::{
     denoiser::{Conditioning, Denoiser},
     schedule::NoiseScheduleConfig,
 };
-use aigc_core::{Result, data::ImageShape};
+use aigc_core::{Result, data::SampleShape};
 use burn::{
     module::{Module, Param},
     tensor::{Device, Tensor, TensorData},
@@ -74,12 +74,17 @@ impl Denoiser for Gaussian {
         (x - alpha.sqrt() * mean) * sigma / variance
     }
 
-    fn check_trainable(&self, _shape: ImageShape) -> Result<()> {
+    fn check_shape(&self, _shape: SampleShape) -> Result<()> {
         Ok(())
     }
 
     fn num_classes(&self) -> Option<usize> {
         self.classes
+    }
+
+    /// The last class.
+    fn null_class(&self) -> Option<u32> {
+        self.classes.map(|classes| classes as u32 - 1)
     }
 }
 

@@ -2,7 +2,8 @@
 
 use super::{
     curve::{
-        Curve, Gelu, GeluTanh, Identity, Leaky, Relu, Sigmoid, Silu, Softplus, Tanh, WithCurve,
+        Curve, Gelu, GeluTanh, Identity, Leaky, Mish, QuickGelu, Relu, Sigmoid, Silu, Softplus,
+        Tanh, WithCurve,
     },
     memory::filled,
     simd::arch,
@@ -38,6 +39,10 @@ pub enum Activation {
     Sigmoid,
     /// `ln(1 + e^x)`.
     Softplus,
+    /// `x·σ(1.702·x)`.
+    QuickGelu,
+    /// `x·tanh(ln(1 + e^x))`.
+    Mish,
 }
 
 /// `f(x)` of every element.
@@ -62,6 +67,8 @@ pub(crate) fn with_curve<W: WithCurve>(activation: Activation, work: W) -> W::Ou
         Activation::Tanh => work.with(Tanh),
         Activation::Sigmoid => work.with(Sigmoid),
         Activation::Softplus => work.with(Softplus),
+        Activation::QuickGelu => work.with(QuickGelu),
+        Activation::Mish => work.with(Mish),
     }
 }
 

@@ -39,6 +39,10 @@ pub(crate) struct Tanh;
 pub(crate) struct Sigmoid;
 #[derive(Clone, Copy)]
 pub(crate) struct Softplus;
+#[derive(Clone, Copy)]
+pub(crate) struct QuickGelu;
+#[derive(Clone, Copy)]
+pub(crate) struct Mish;
 
 impl Curve for Identity {
     const COST: usize = 1;
@@ -178,7 +182,41 @@ impl Curve for Softplus {
     }
 }
 
-/// Work that is monomorphised for every curve.
+/// The factor of the sigmoid's argument (Hendrycks and Gimpel 2016, section 2).
+const QUICK_GELU: f32 = 1.702;
+
+impl Curve for QuickGelu {
+    const COST: usize = 20;
+    #[inline(always)]
+    fn value<S: Simd>(self, s: S, x: S::f32s) -> S::f32s {
+        s.mul_f32s(x, sigmoid(s, s.mul_f32s(x, s.splat_f32s(QUICK_GELU))))
+    }
+    #[inline(always)]
+    fn slope<S: Simd>(self, s: S, x: S::f32s) -> S::f32s {
+        // σ(u)·(1 + u·(1 − σ(u))) with u = 1.702·x
+        let one = s.splat_f32s(1.0);
+        let u = s.mul_f32s(x, s.splat_f32s(QUICK_GELU));
+        let y = sigmoid(s, u);
+        s.mul_f32s(y, s.mul_add_e_f32s(u, s.sub_f32s(one, y), one))
+    }
+}
+
+impl Curve for Mish {
+    const COST: usize = 45;
+    #[inline(always)]
+    fn value<S: Simd>(self, s: S, x: S::f32s) -> S::f32s {
+        s.mul_f32s(x, tanh(s, softplus(s, x)))
+    }
+    #[inline(always)]
+    fn slope<S: Simd>(self, s: S, x: S::f32s) -> S::f32s {
+        // t + x·σ(x)·(1 − t²) with t = tanh(ln(1 + eˣ))
+        let t = tanh(s, softplus(s, x));
+        let steep = s.sub_f32s(s.splat_f32s(1.0), s.mul_f32s(t, t));
+        s.mul_add_e_f32s(s.mul_f32s(x, sigmoid(s, x)), steep, t)
+    }
+}
+
+/// Work that is compiled once per curve.
 pub(crate) trait WithCurve {
     /// The result.
     type Output;

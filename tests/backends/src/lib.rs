@@ -269,7 +269,7 @@ pub fn denoisers(device: &Device) -> [(&'static str, AnyDenoiser); 2] {
     let shape = ImageShape::new(1, 8, 8);
     let unet = UNet2dConfig {
         block_out_channels: vec![8, 16],
-        ..UNet2dConfig::small(shape, Some(4))
+        ..UNet2dConfig::small(shape, Some(3)).with_null_class()
     };
     let dit = DitConfig {
         num_attention_heads: 2,
@@ -301,9 +301,8 @@ pub fn diffusion_step(index: usize, device: &Device) -> ([Shaped; 3], BTreeMap<S
         let sampler = DiffusionSampler::new(&network, scheduler, 6, shape, device).expect("a plan");
         let sampler = sampler
             .with_classes(ClassLabels::PerSample(vec![0, 1, 2]))
-            .with_guidance(ClassifierFreeGuidance::new(2.0))
-            .expect("classes");
-        shaped(sampler.sample(3, 9).expect("images").images)
+            .with_guidance(ClassifierFreeGuidance::new(2.0));
+        shaped(sampler.sample(3, 9).expect("images").values)
     };
     // The untrained network as a predictor of the clean sample gives images that are not saturated.
     let clean = DpmMultistepScheduler {
@@ -320,11 +319,10 @@ pub fn diffusion_step(index: usize, device: &Device) -> ([Shaped; 3], BTreeMap<S
     let sampler = DiffusionSampler::new(&network, &ddim, 6, shape, device).expect("a plan");
     let restored = sampler
         .unconditional()
-        .expect("classes")
         .with_guide(&guide)
         .sample(2, 3)
         .expect("images")
-        .images;
+        .values;
     let outputs = [
         guided(&DdpmScheduler::default().into()),
         guided(&clean.into()),

@@ -117,7 +117,7 @@ pub(crate) fn pipeline(folder: &Path, json: &serde_json::Value) {
             &flex,
         )
     };
-    let pipeline = Pipeline::from_dir(folder.join("pipeline"), &flex).unwrap();
+    let pipeline = Pipeline::from_pretrained(folder.join("pipeline"), &flex).unwrap();
     // Nothing in its files may be new to us but fields that have no effect here.
     let idle = |field: &String| {
         IDLE.iter()
@@ -125,9 +125,9 @@ pub(crate) fn pipeline(folder: &Path, json: &serde_json::Value) {
             .any(|idle| field.ends_with(idle))
     };
     assert!(
-        pipeline.ignored().iter().all(idle),
+        pipeline.unused_fields.iter().all(idle),
         "{:?}",
-        pipeline.ignored()
+        pipeline.unused_fields
     );
     let plan = pipeline
         .scheduler
@@ -147,9 +147,12 @@ pub(crate) fn pipeline(folder: &Path, json: &serde_json::Value) {
     }
     let error = error(&x, &load("images"));
     println!("pipeline of {name}: {error:.1e}");
-    // Ten steps of DDIM through random weights, unclipped noise and clipped images, magnify a last
-    // digit: diffusers itself, in 64 bits, is 5e-4 from these images
-    // (`tests/reference/precision.py`).
-    let allowed = if name == "DDIMScheduler" { 1e-3 } else { 1e-4 };
+    // DDIM through random weights magnifies a last digit: diffusers itself, in 64 bits, is 6.7e-5
+    // from these images after five steps (`tests/reference/precision.py`). Four times that.
+    let allowed = if name == "DDIMScheduler" {
+        2.7e-4
+    } else {
+        1e-4
+    };
     assert!(error < allowed, "{name} is off by {error:.1e}");
 }

@@ -33,12 +33,15 @@ fn scheduler(json: &Value) -> AnyScheduler {
     let opened = AnyScheduler::from_json(&serde_json::to_string(&config).unwrap()).unwrap();
     // A variance in twice the channels is seen by their number.
     assert!(
-        opened.ignored.iter().all(|field| field == "variance_type"),
+        opened
+            .unused_fields
+            .iter()
+            .all(|field| field == "variance_type"),
         "{}: {:?}",
         json["cls"],
-        opened.ignored
+        opened.unused_fields
     );
-    let mut scheduler = opened.scheduler;
+    let mut scheduler = opened.into_inner();
     if let (AnyScheduler::Ddim(ddim), Some(eta)) = (&mut scheduler, json["eta"].as_f64()) {
         ddim.eta = eta;
     }

@@ -31,6 +31,10 @@ pub enum Activation {
     Sigmoid,
     /// `ln(1 + e^x)`.
     Softplus,
+    /// `x·σ(1.702·x)`, the approximation of [`Gelu`](Self::Gelu) that CLIP was trained with.
+    QuickGelu,
+    /// `x·tanh(ln(1 + e^x))` (Misra 2019, <https://arxiv.org/abs/1908.08681>).
+    Mish,
 }
 
 impl Activation {
@@ -52,6 +56,8 @@ impl From<Activation> for aigc_kernels::Activation {
             Activation::Tanh => Self::Tanh,
             Activation::Sigmoid => Self::Sigmoid,
             Activation::Softplus => Self::Softplus,
+            Activation::QuickGelu => Self::QuickGelu,
+            Activation::Mish => Self::Mish,
         }
     }
 }

@@ -22,8 +22,8 @@ pub(crate) fn channel_sums<B: Backend>(grad: Float<B>) -> Float<B> {
     B::float_reshape(B::float_sum_dims(grad, &axes), Shape::new([shape[1]]))
 }
 
-pub(crate) fn activation<B: Backend>(x: Float<B>, activation: Activation) -> Float<B> {
-    match activation {
+pub(crate) fn activation<B: Backend>(x: Float<B>, kind: Activation) -> Float<B> {
+    match kind {
         Activation::Identity => x,
         Activation::Relu => B::relu(x),
         Activation::LeakyRelu(slope) => B::leaky_relu(x, slope.into()),
@@ -43,8 +43,19 @@ pub(crate) fn activation<B: Backend>(x: Float<B>, activation: Activation) -> Flo
             let rest = B::float_log1p(B::float_exp(B::float_neg(size.clone())));
             B::float_add(B::float_mul_scalar(B::float_add(x, size), 0.5.into()), rest)
         }
+        Activation::QuickGelu => {
+            let u = B::float_mul_scalar(x.clone(), QUICK_GELU.into());
+            B::float_mul(x, B::sigmoid(u))
+        }
+        Activation::Mish => {
+            let t = B::float_tanh(activation::<B>(x.clone(), Activation::Softplus));
+            B::float_mul(x, t)
+        }
     }
 }
+
+/// The factor of the sigmoid's argument in `x·σ(1.702·x)`.
+const QUICK_GELU: f64 = 1.702;
 
 /// The distribution function of the normal distribution, `Φ(x) = ½(1 + erf(x/√2))`.
 fn normal_cdf<B: Backend>(x: Float<B>) -> Float<B> {
@@ -131,6 +142,21 @@ pub(crate) fn activation_grad<B: Backend>(
             B::float_mul(grad, B::float_mul(y.clone(), one_minus::<B>(y)))
         }
         Activation::Softplus => B::float_mul(grad, B::sigmoid(x)),
+        Activation::QuickGelu => {
+            // σ(u)·(1 + u·(1 − σ(u))) with u = 1.702·x
+            let u = B::float_mul_scalar(x, QUICK_GELU.into());
+            let y = B::sigmoid(u.clone());
+            let inner = B::float_add_scalar(B::float_mul(u, one_minus::<B>(y.clone())), 1.0.into());
+            B::float_mul(grad, B::float_mul(y, inner))
+        }
+        Activation::Mish => {
+            // t + x·σ(x)·(1 − t²) with t = tanh(ln(1 + eˣ))
+            let softplus = self::activation::<B>(x.clone(), Activation::Softplus);
+            let t = B::float_tanh(softplus);
+            let steep = one_minus::<B>(B::float_mul(t.clone(), t.clone()));
+            let gate = B::float_mul(x.clone(), B::sigmoid(x));
+            B::float_mul(grad, B::float_add(t, B::float_mul(gate, steep)))
+        }
     }
 }
 

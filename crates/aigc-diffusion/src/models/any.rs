@@ -1,4 +1,4 @@
-//! Whichever network a folder holds.
+//! The networks of this crate by the names of their classes in diffusers.
 
 use super::{
     DitConfig, DitModel, UNet2dConditionConfig, UNet2dConditionModel, UNet2dConfig, UNet2dModel,
@@ -10,18 +10,18 @@ use crate::{
 use aigc_core::{
     Error, Result,
     checkpoint::write_atomic,
-    data::ImageShape,
-    weights::{KeyMapping, ParamKey, WeightReader, pytorch_key, save_weights},
+    data::SampleShape,
+    weights::{KeyMapping, Loaded, ParamKey, WeightReader, pytorch_key, save_weights},
 };
 use burn::{
     module::Module,
     tensor::{Device, Tensor},
 };
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::path::Path;
 
-/// File of a network's configuration, and of its weights, in diffusers' folders.
-const CONFIG: &str = "config.json";
+/// File of a network's configuration, and of its weights, in diffusers' directories.
+pub(crate) const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
 const STEM: &str = "diffusion_pytorch_model";
 
@@ -45,135 +45,151 @@ fn diffusers_key(key: ParamKey<'_>) -> KeyMapping {
     }
 }
 
-/// Any of the networks of this crate.
-#[derive(Module, Debug)]
-#[allow(clippy::large_enum_variant)] // A program has one or two.
-#[non_exhaustive]
-pub enum AnyDenoiser {
-    /// That of DDPM.
-    UNet2d(UNet2dModel),
-    /// One that looks at tokens.
-    UNet2dCondition(UNet2dConditionModel),
-    /// A transformer over patches.
-    Dit(DitModel),
-}
-
-/// Runs `$then` with whichever network it is.
-macro_rules! either {
-    ($model:expr, $network:ident => $then:expr) => {
-        match $model {
-            AnyDenoiser::UNet2d($network) => $then,
-            AnyDenoiser::UNet2dCondition($network) => $then,
-            AnyDenoiser::Dit($network) => $then,
+/// The table of networks. A new network is one row here, besides its own file: its class in
+/// diffusers (and older names of that class), its module and its configuration, which has
+/// `from_json` and `init`.
+macro_rules! denoisers {
+    ($($variant:ident($model:ident, $config:ident) = $class:literal $(| $alias:literal)*,
+        $doc:literal;)*) => {
+        /// Any of the networks of this crate.
+        #[derive(Module, Debug)]
+        #[allow(clippy::large_enum_variant)] // A program has one or two.
+        #[non_exhaustive]
+        pub enum AnyDenoiser {
+            $(#[doc = $doc] $variant($model),)*
         }
+
+        /// Evaluates an expression for whichever network it is.
+        macro_rules! either {
+            ($any:expr, $network:ident => $then:expr) => {
+                match $any { $(AnyDenoiser::$variant($network) => $then,)* }
+            };
+        }
+
+        impl AnyDenoiser {
+            /// The names of all classes in diffusers.
+            pub const CLASSES: &[&str] = &[$($class, $($alias,)*)*];
+
+            /// The name of the class in diffusers.
+            pub fn class(&self) -> &'static str {
+                match self { $(Self::$variant(_) => $class,)* }
+            }
+
+            /// The current name of a class that has had several.
+            fn canonical(class: &str) -> &str {
+                match class { $($class $(| $alias)* => $class,)* other => other }
+            }
+
+            /// A network of this class with initial weights, by the fields of its configuration.
+            fn init(class: &str, text: &str, device: &Device) -> Result<(Self, Vec<String>)> {
+                match class {
+                    $($class $(| $alias)* => {
+                        let (config, unused) = $config::from_json(text)?;
+                        Ok((Self::$variant(config.init(device)?), unused))
+                    })*
+                    other => Err(Error::config("_class_name", other, expected_classes())),
+                }
+            }
+
+            /// The fields of the configuration.
+            fn fields(&self) -> Map<String, Value> {
+                either!(self, network => json::to_map(network.config()))
+            }
+
+            fn save_weights(&self, path: &Path) -> Result<()> {
+                either!(self, network => save_weights(network, path))
+            }
+        }
+
+        impl Denoiser for AnyDenoiser {
+            fn predict(
+                &self,
+                x: Tensor<4>,
+                time: Tensor<1>,
+                condition: &Conditioning,
+            ) -> Tensor<4> {
+                either!(self, network => network.predict(x, time, condition))
+            }
+
+            fn check_shape(&self, shape: SampleShape) -> Result<()> {
+                either!(self, network => network.check_shape(shape))
+            }
+
+            fn check_trainable(&self, shape: SampleShape) -> Result<()> {
+                either!(self, network => network.check_trainable(shape))
+            }
+
+            fn cross_attention_dim(&self) -> Option<usize> {
+                either!(self, network => network.cross_attention_dim())
+            }
+
+            fn num_classes(&self) -> Option<usize> {
+                either!(self, network => network.num_classes())
+            }
+
+            fn null_class(&self) -> Option<u32> {
+                either!(self, network => network.null_class())
+            }
+
+            fn supports_self_conditioning(&self, channels: usize) -> bool {
+                either!(self, network => network.supports_self_conditioning(channels))
+            }
+
+            fn sample_shape(&self) -> Option<SampleShape> {
+                either!(self, network => network.sample_shape())
+            }
+
+            fn component(&self) -> &'static str {
+                either!(self, network => network.component())
+            }
+        }
+
+        $(impl From<$model> for AnyDenoiser {
+            fn from(network: $model) -> Self {
+                Self::$variant(network)
+            }
+        })*
     };
 }
 
-impl Denoiser for AnyDenoiser {
-    fn predict(&self, x: Tensor<4>, time: Tensor<1>, condition: &Conditioning) -> Tensor<4> {
-        either!(self, network => network.predict(x, time, condition))
-    }
-
-    fn check_trainable(&self, shape: ImageShape) -> Result<()> {
-        either!(self, network => network.check_trainable(shape))
-    }
-
-    fn check_shape(&self, shape: ImageShape) -> Result<()> {
-        either!(self, network => network.check_shape(shape))
-    }
-
-    fn cross_attention_dim(&self) -> Option<usize> {
-        either!(self, network => network.cross_attention_dim())
-    }
-
-    fn num_classes(&self) -> Option<usize> {
-        either!(self, network => network.num_classes())
-    }
-
-    fn supports_self_conditioning(&self, channels: usize) -> bool {
-        either!(self, network => network.supports_self_conditioning(channels))
-    }
+denoisers! {
+    UNet2d(UNet2dModel, UNet2dConfig) = "UNet2DModel", "The U-net of DDPM.";
+    UNet2dCondition(UNet2dConditionModel, UNet2dConditionConfig) = "UNet2DConditionModel",
+        "A U-net with cross-attention.";
+    Dit(DitModel, DitConfig) = "DiTTransformer2DModel" | "Transformer2DModel",
+        "A transformer over patches.";
 }
 
-impl From<UNet2dModel> for AnyDenoiser {
-    fn from(network: UNet2dModel) -> Self {
-        Self::UNet2d(network)
-    }
-}
-
-impl From<UNet2dConditionModel> for AnyDenoiser {
-    fn from(network: UNet2dConditionModel) -> Self {
-        Self::UNet2dCondition(network)
-    }
-}
-
-impl From<DitModel> for AnyDenoiser {
-    fn from(network: DitModel) -> Self {
-        Self::Dit(network)
-    }
+fn expected_classes() -> String {
+    format!("one of {}", AnyDenoiser::CLASSES.join(", "))
 }
 
 impl AnyDenoiser {
-    /// The names of all classes in diffusers.
-    pub const CLASSES: &[&str] = &[
-        "UNet2DModel",
-        "UNet2DConditionModel",
-        "DiTTransformer2DModel",
-    ];
-
-    /// The name of the class in diffusers.
-    pub fn class(&self) -> &'static str {
-        match self {
-            AnyDenoiser::UNet2d(_) => Self::CLASSES[0],
-            AnyDenoiser::UNet2dCondition(_) => Self::CLASSES[1],
-            AnyDenoiser::Dit(_) => Self::CLASSES[2],
-        }
-    }
-
-    /// Shape of the samples that it was made for; nothing where its file does not say the size.
-    pub fn sample_shape(&self) -> Option<ImageShape> {
-        let (channels, size) = match self {
-            AnyDenoiser::UNet2d(network) => (
-                network
-                    .config()
-                    .in_channels
-                    .min(network.config().out_channels),
-                network.config().sample_size,
-            ),
-            AnyDenoiser::UNet2dCondition(network) => {
-                (network.config().in_channels, network.config().sample_size)
-            }
-            AnyDenoiser::Dit(network) => {
-                let config = network.config();
-                let out = config.out_channels.unwrap_or(config.in_channels);
-                (config.in_channels.min(out), Some(config.sample_size.into()))
-            }
-        };
-        size.map(|size| {
-            let [height, width] = size.sides();
-            ImageShape::new(channels, height, width)
-        })
-    }
-
-    /// Opens a network's folder: `config.json` and `diffusion_pytorch_model.safetensors`. Also
-    /// gives the fields of the configuration that are not known and change nothing.
+    /// Opens a network's directory: `config.json` and `diffusion_pytorch_model.*`, in any layout
+    /// that [`WeightReader::from_dir`] knows.
     ///
     /// # Errors
     /// [`Error::Io`] for a missing file, [`Error::Data`] names file and field, [`Error::Weights`]
     /// the tensors that do not fit.
-    pub fn open(folder: impl AsRef<Path>, device: &Device) -> Result<(Self, Vec<String>)> {
-        let folder = folder.as_ref();
-        let path = folder.join(CONFIG);
-        let (network, ignored) = json::read_file(&path, |text| Self::from_json(text, device))?;
-        let files = WeightReader::from_dir(folder, &[STEM])?;
-        let (network, report) = files.load_into(network, diffusers_key)?;
-        match report.unused.is_empty() {
-            true => Ok((network, ignored)),
-            false => Err(Error::weights(
-                files.path(),
-                format!("unexpected keys: {}", report.unused.join(", ")),
-            )),
+    pub fn from_pretrained(dir: impl AsRef<Path>, device: &Device) -> Result<Loaded<Self>> {
+        Self::open(dir.as_ref(), None, device)
+    }
+
+    /// The same for a network whose class is known from elsewhere.
+    pub(crate) fn open(dir: &Path, class: Option<&str>, device: &Device) -> Result<Loaded<Self>> {
+        let path = dir.join(CONFIG);
+        let mut loaded = json::read_file(&path, |text| Self::read(text, class, device))?;
+        let files = WeightReader::from_dir(dir, &[STEM])?;
+        let (network, report) = files.load_into(loaded.value, diffusers_key)?;
+        loaded.value = network;
+        loaded.unused_tensors = report.unused;
+        loaded.notes.extend(files.notes().iter().cloned());
+        if let Some(prefix) = report.prefix {
+            loaded
+                .notes
+                .push(format!("the prefix `{prefix}` of all tensors was removed"));
         }
+        Ok(loaded)
     }
 
     /// A network with initial weights, from the text of its `config.json`, which has to name its
@@ -181,60 +197,51 @@ impl AnyDenoiser {
     ///
     /// # Errors
     /// [`Error::Config`] names the field.
-    pub fn from_json(text: &str, device: &Device) -> Result<(Self, Vec<String>)> {
+    pub fn from_json(text: &str, device: &Device) -> Result<Loaded<Self>> {
+        Self::read(text, None, device)
+    }
+
+    fn read(text: &str, class: Option<&str>, device: &Device) -> Result<Loaded<Self>> {
         let fields = json::parse_object(text)?;
-        let class = fields
-            .get("_class_name")
-            .and_then(Value::as_str)
-            .unwrap_or("missing");
-        Ok(match class {
-            "UNet2DModel" => {
-                let (config, ignored) = UNet2dConfig::from_json(text)?;
-                (config.init(device)?.into(), ignored)
-            }
-            "UNet2DConditionModel" => {
-                let (config, ignored) = UNet2dConditionConfig::from_json(text)?;
-                (config.init(device)?.into(), ignored)
-            }
-            "DiTTransformer2DModel" => {
-                let (config, ignored) = DitConfig::from_json(text)?;
-                (config.init(device)?.into(), ignored)
-            }
-            other => {
-                return Err(Error::config(
-                    "_class_name",
-                    other,
-                    format!("one of {}", Self::CLASSES.join(", ")),
-                ));
-            }
-        })
+        let named = fields.get("_class_name").and_then(Value::as_str);
+        if let (Some(named), Some(class)) = (named, class)
+            && Self::canonical(named) != Self::canonical(class)
+        {
+            let expected = format!("{class}, the class that model_index.json names");
+            return Err(Error::config("_class_name", named, expected));
+        }
+        let Some(class) = named.or(class) else {
+            return Err(Error::config("_class_name", "missing", expected_classes()));
+        };
+        let (network, unused) = Self::init(class, text, device)?;
+        Ok(Loaded::new(network).with_unused_fields(unused))
     }
 
     /// Its configuration as diffusers writes it.
     pub fn to_json(&self) -> String {
-        let mut fields = match self {
-            AnyDenoiser::UNet2d(network) => json::to_map(network.config()),
-            AnyDenoiser::UNet2dCondition(network) => json::to_map(network.config()),
-            AnyDenoiser::Dit(network) => json::to_map(network.config()),
-        };
+        let mut fields = self.fields();
+        // A field of this library, which other readers need not see.
+        if fields.get("null_class") == Some(&Value::Null) {
+            fields.remove("null_class");
+        }
         fields.insert("_class_name".into(), self.class().into());
         serde_json::to_string_pretty(&fields).expect("plain values")
     }
 
-    /// Writes a network's folder, as diffusers does.
+    /// Writes a network's directory, as diffusers does.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::Weights`] if a file cannot be written.
-    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
-        let folder = folder.as_ref();
-        write_atomic(&folder.join(CONFIG), self.to_json().as_bytes())?;
-        either!(self, network => save_weights(network, &folder.join(WEIGHTS)))
+    pub fn save_pretrained(&self, dir: impl AsRef<Path>) -> Result<()> {
+        let dir = dir.as_ref();
+        write_atomic(&dir.join(CONFIG), self.to_json().as_bytes())?;
+        self.save_weights(&dir.join(WEIGHTS))
     }
 }
 
-/// What a folder holds, for an error message.
-pub(crate) fn listing(folder: &Path) -> String {
-    let Ok(entries) = std::fs::read_dir(folder) else {
+/// The names in a directory, for an error message.
+pub(crate) fn listing(dir: &Path) -> String {
+    let Ok(entries) = std::fs::read_dir(dir) else {
         return "nothing".into();
     };
     let mut names: Vec<_> = entries

@@ -13,7 +13,7 @@ use burn::{
     tensor::{Device, Tensor},
 };
 
-/// What all blocks of a network share.
+/// Settings that all blocks of a network share.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shared {
     /// Width of the time embedding.
@@ -22,7 +22,7 @@ pub(crate) struct Shared {
     pub(crate) epsilon: f64,
     pub(crate) activation: Activation,
     pub(crate) dropout: f64,
-    /// The time scales and shifts what a norm gives, instead of being added before it.
+    /// The time scales and shifts a norm's output, instead of being added before it.
     pub(crate) scale_shift: bool,
     /// Of an attention's head.
     pub(crate) head_width: Option<usize>,
@@ -36,7 +36,7 @@ fn conv3(from: usize, to: usize, device: &Device) -> Conv2d {
 
 impl Shared {
     /// # Errors
-    /// [`Error::Config`] for values that no block can be made of.
+    /// [`Error::Config`] for values out of range.
     pub(crate) fn checked(self, middle_scale: f64, padding: usize) -> Result<Self> {
         if !(0.0..1.0).contains(&self.dropout) {
             return Err(Error::config(
@@ -66,7 +66,8 @@ impl Shared {
     }
 }
 
-/// Two convolutions around a skip, told the time between them (Ho et al. 2020, appendix B).
+/// Two convolutions around a skip, with the time embedding between them (Ho et al. 2020, appendix
+/// B).
 #[derive(Module, Debug)]
 pub(crate) struct ResnetBlock {
     norm1: GroupNorm,
@@ -83,7 +84,7 @@ pub(crate) struct ResnetBlock {
 }
 
 impl ResnetBlock {
-    /// `scale`: what the sum with the skip is divided by.
+    /// `scale`: divisor of the sum with the skip.
     pub(crate) fn new(
         shared: &Shared,
         from: usize,
@@ -91,11 +92,11 @@ impl ResnetBlock {
         scale: f64,
         device: &Device,
     ) -> Self {
-        let told = if shared.scale_shift { 2 * to } else { to };
+        let width = if shared.scale_shift { 2 * to } else { to };
         Self {
             norm1: shared.norm(from, device),
             conv1: conv3(from, to, device),
-            time_emb_proj: LinearConfig::new(shared.time, told).init(device),
+            time_emb_proj: LinearConfig::new(shared.time, width).init(device),
             norm2: shared.norm(to, device),
             dropout: DropoutConfig::new(shared.dropout).init(),
             conv2: conv3(to, to, device),
@@ -115,19 +116,19 @@ impl ResnetBlock {
             self.norm1
                 .forward_with_activation(x.clone(), self.activation),
         );
-        let told = self.time_emb_proj.forward(time);
-        let [batch, width] = told.dims();
-        let told = told.reshape([batch, width, 1, 1]);
+        let embedding = self.time_emb_proj.forward(time);
+        let [batch, width] = embedding.dims();
+        let embedding = embedding.reshape([batch, width, 1, 1]);
         let h = if self.scale_shift {
             let (scale, shift) = (
-                told.clone().narrow(1, 0, width / 2),
-                told.narrow(1, width / 2, width / 2),
+                embedding.clone().narrow(1, 0, width / 2),
+                embedding.narrow(1, width / 2, width / 2),
             );
             self.activation
                 .forward(self.norm2.forward(h) * (scale + 1.0) + shift)
         } else {
             self.norm2
-                .forward_with_activation(h + told, self.activation)
+                .forward_with_activation(h + embedding, self.activation)
         };
         let h = self.conv2.forward(self.dropout.forward(h));
         let x = match &self.conv_shortcut {
@@ -141,7 +142,7 @@ impl ResnetBlock {
 /// Self-attention between the pixels of a map, around a skip.
 #[derive(Module, Debug)]
 pub(crate) struct AttentionBlock {
-    group_norm: GroupNorm,
+    group_norm: Option<GroupNorm>,
     to_q: Linear,
     to_k: Linear,
     to_v: Linear,
@@ -151,19 +152,21 @@ pub(crate) struct AttentionBlock {
 }
 
 impl AttentionBlock {
-    /// `groups`: of its norm.
+    /// `groups`: of its norm, if it has one.
     pub(crate) fn new(
         shared: &Shared,
         channels: usize,
-        groups: usize,
+        groups: Option<usize>,
         scale: f64,
         device: &Device,
     ) -> Self {
         let linear = || LinearConfig::new(channels, channels).init(device);
         Self {
-            group_norm: GroupNormConfig::new(groups, channels)
-                .with_epsilon(shared.epsilon)
-                .init(device),
+            group_norm: groups.map(|groups| {
+                GroupNormConfig::new(groups, channels)
+                    .with_epsilon(shared.epsilon)
+                    .init(device)
+            }),
             to_q: linear(),
             to_k: linear(),
             to_v: linear(),
@@ -177,9 +180,11 @@ impl AttentionBlock {
     /// - x and output: `[batch, channels, height, width]`
     pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [batch, channels, height, width] = x.dims();
-        let tokens = self
-            .group_norm
-            .forward(x.clone())
+        let normed = match &self.group_norm {
+            Some(norm) => norm.forward(x.clone()),
+            None => x.clone(),
+        };
+        let tokens = normed
             .reshape([batch, channels, height * width])
             .swap_dims(1, 2);
         // One product instead of three.
@@ -187,7 +192,7 @@ impl AttentionBlock {
         let weight = Tensor::cat(layers.map(|layer| layer.weight.val()).to_vec(), 1);
         let bias = Tensor::cat(
             layers
-                .map(|layer| layer.bias.as_ref().expect("made with one").val())
+                .map(|layer| layer.bias.as_ref().expect("built with a bias").val())
                 .to_vec(),
             0,
         );
@@ -257,7 +262,7 @@ impl Upsample {
 pub(crate) trait Attend: Module + ModuleDisplay {
     /// # Shapes
     /// - x and output: `[batch, channels, height, width]`
-    /// - tokens: `[batch, tokens, width]`, for attention that looks at some
+    /// - tokens: `[batch, tokens, width]`, for cross-attention
     fn attend(&self, x: Tensor<4>, tokens: Option<&Tensor<3>>) -> Tensor<4>;
 }
 
@@ -267,9 +272,9 @@ impl Attend for AttentionBlock {
     }
 }
 
-/// What every block is told.
+/// The conditions of every block.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Told<'a> {
+pub(crate) struct Conditions<'a> {
     /// `[batch, time]`, activated.
     pub(crate) time: &'a Tensor<2>,
     /// `[batch, tokens, width]`.
@@ -312,13 +317,13 @@ impl<A: Attend> DownBlock<A> {
     pub(crate) fn forward(
         &self,
         mut x: Tensor<4>,
-        told: Told<'_>,
+        conditions: Conditions<'_>,
         skips: &mut Vec<Tensor<4>>,
     ) -> Tensor<4> {
         for (i, resnet) in self.resnets.iter().enumerate() {
-            x = resnet.forward(x, told.time.clone());
+            x = resnet.forward(x, conditions.time.clone());
             if let Some(attention) = self.attentions.get(i) {
-                x = attention.attend(x, told.tokens);
+                x = attention.attend(x, conditions.tokens);
             }
             skips.push(x.clone());
         }
@@ -354,13 +359,13 @@ impl<A: Attend> MidBlock<A> {
         }
     }
 
-    pub(crate) fn forward(&self, x: Tensor<4>, told: Told<'_>) -> Tensor<4> {
-        let x = self.resnets[0].forward(x, told.time.clone());
+    pub(crate) fn forward(&self, x: Tensor<4>, conditions: Conditions<'_>) -> Tensor<4> {
+        let x = self.resnets[0].forward(x, conditions.time.clone());
         let x = self
             .attentions
             .iter()
-            .fold(x, |x, attention| attention.attend(x, told.tokens));
-        self.resnets[1].forward(x, told.time.clone())
+            .fold(x, |x, attention| attention.attend(x, conditions.tokens));
+        self.resnets[1].forward(x, conditions.time.clone())
     }
 }
 
@@ -400,14 +405,14 @@ impl<A: Attend> UpBlock<A> {
     pub(crate) fn forward(
         &self,
         mut x: Tensor<4>,
-        told: Told<'_>,
+        conditions: Conditions<'_>,
         skips: &mut Vec<Tensor<4>>,
     ) -> Tensor<4> {
         for (i, resnet) in self.resnets.iter().enumerate() {
             let skip = skips.pop().expect("as many maps as on the way down");
-            x = resnet.forward(Tensor::cat(vec![x, skip], 1), told.time.clone());
+            x = resnet.forward(Tensor::cat(vec![x, skip], 1), conditions.time.clone());
             if let Some(attention) = self.attentions.get(i) {
-                x = attention.attend(x, told.tokens);
+                x = attention.attend(x, conditions.tokens);
             }
         }
         match self.upsamplers.first() {
@@ -421,18 +426,18 @@ impl<A: Attend> UpBlock<A> {
 /// up.
 pub(crate) fn through<A: Attend>(
     mut x: Tensor<4>,
-    told: Told<'_>,
+    conditions: Conditions<'_>,
     down: &[DownBlock<A>],
     middle: &MidBlock<A>,
     up: &[UpBlock<A>],
 ) -> Tensor<4> {
     let mut skips = vec![x.clone()];
     for block in down {
-        x = block.forward(x, told, &mut skips);
+        x = block.forward(x, conditions, &mut skips);
     }
-    x = middle.forward(x, told);
+    x = middle.forward(x, conditions);
     for block in up {
-        x = block.forward(x, told, &mut skips);
+        x = block.forward(x, conditions, &mut skips);
     }
     x
 }

@@ -6,9 +6,13 @@ use super::{
     transformer::{Attention, FeedForward},
     unet2d::Embedding,
 };
-use crate::json;
+use crate::{
+    denoiser::{Conditioning, Denoiser, check_image, with_self_cond},
+    json,
+};
 use aigc_core::{
     Error, Result,
+    data::SampleShape,
     nn::{Activation, Conv2d, Conv2dConfig, Linear, LinearConfig},
 };
 use burn::{
@@ -26,23 +30,23 @@ pub struct DitConfig {
     pub attention_head_dim: usize,
     /// Channels of an image.
     pub in_channels: usize,
-    /// Channels of what it says; those of an image by default, twice as many with a variance.
+    /// Channels of its output: those of an image by default, twice as many with a variance.
     pub out_channels: Option<usize>,
-    /// Blocks.
+    /// Number of blocks.
     pub num_layers: usize,
-    /// Share of values that training drops.
+    /// Dropout probability.
     pub dropout: f64,
     /// Whether queries, keys and values have biases.
     pub attention_bias: bool,
-    /// Side of the images that it was made for.
+    /// Side of the images that it is for.
     pub sample_size: usize,
     /// Side of a patch.
     pub patch_size: usize,
-    /// Inside feed-forward layers.
+    /// Activation function of the feed-forward layers.
     pub activation_fn: String,
-    /// Classes, without the one that stands for none.
+    /// Number of classes, without the null class.
     pub num_embeds_ada_norm: usize,
-    /// Added to the variance before feed-forward layers.
+    /// Epsilon of the norm before feed-forward layers.
     pub norm_eps: f64,
 }
 
@@ -65,26 +69,66 @@ impl Default for DitConfig {
     }
 }
 
-/// Fields that change the network in ways that are not made here, and what they have to be.
-const FIXED: &[(&str, &str)] = &[
+/// Fields of options that are not implemented, and the value that they have to have.
+const UNSUPPORTED: &[(&str, &str)] = &[
     ("norm_type", "\"ada_norm_zero\""),
     ("norm_elementwise_affine", "false"),
+    ("cross_attention_dim", "null"),
+    ("num_vector_embeds", "null"),
+    ("caption_channels", "null"),
+    ("double_self_attention", "false"),
+    ("only_cross_attention", "false"),
+    ("use_linear_projection", "false"),
+    ("attention_type", "\"default\""),
+];
+
+/// The class that DiT had in older versions of diffusers, and the defaults of its fields where they
+/// are not those of [`DitConfig`].
+const OLD_CLASS: &str = "Transformer2DModel";
+const OLD_DEFAULTS: &[(&str, &str)] = &[
+    ("attention_head_dim", "88"),
+    ("in_channels", "null"),
+    ("num_layers", "1"),
+    ("attention_bias", "false"),
+    ("sample_size", "null"),
+    ("patch_size", "null"),
+    ("activation_fn", "\"geglu\""),
+    ("num_embeds_ada_norm", "null"),
+    ("norm_type", "\"layer_norm\""),
+    ("norm_elementwise_affine", "true"),
 ];
 
 impl DitConfig {
-    /// A configuration from the fields of its file; the others have defaults. Also gives the fields
-    /// that are not known and change nothing.
+    /// A configuration from the fields of its file; the others have defaults. Also returns the
+    /// fields that are unknown and ignored.
     ///
     /// # Errors
-    /// [`Error::Config`] names a field with a value that cannot be one of its, or is not made here.
+    /// [`Error::Config`] names a field with a value that it cannot have, or that is not supported.
     pub fn from_json(text: &str) -> Result<(Self, Vec<String>)> {
-        let (config, ignored): (Self, _) = json::network(text, "DiTTransformer2DModel", FIXED)?;
+        let mut fields = json::parse_object(text)?;
+        if fields
+            .get("_class_name")
+            .is_some_and(|class| class == OLD_CLASS)
+        {
+            fields.remove("_class_name");
+            for (field, default) in OLD_DEFAULTS {
+                let default = || serde_json::from_str(default).expect("JSON");
+                fields.entry(*field).or_insert_with(default);
+            }
+        }
+        let (config, unused): (Self, _) =
+            json::network(fields, "DiTTransformer2DModel", UNSUPPORTED)?;
         config.validate()?;
-        Ok((config, ignored))
+        Ok((config, unused))
     }
 
     fn width(&self) -> usize {
         self.num_attention_heads * self.attention_head_dim
+    }
+
+    fn check(&self, shape: SampleShape, variance: bool) -> Result<()> {
+        let out = self.out_channels.unwrap_or(self.in_channels);
+        check_image(shape, [self.in_channels, out], self.patch_size, variance)
     }
 
     fn validate(&self) -> Result<Activation> {
@@ -186,7 +230,7 @@ struct Patches {
     proj: Conv2d,
 }
 
-/// A vector for each class, and one for none.
+/// A vector for each class, and one for the null class.
 #[derive(Module, Debug)]
 struct ClassEmbedder {
     embedding_table: Embedding,
@@ -244,12 +288,12 @@ impl DitBlock {
         class: Tensor<1, Int>,
         epsilon: f64,
     ) -> Tensor<3> {
-        let told = self
+        let embedding = self
             .norm1
             .linear
             .forward(Activation::Silu.forward(self.norm1.emb.forward(time, class)));
         let [shift, scale, gate, shift_ff, scale_ff, gate_ff]: [Tensor<2>; 6] =
-            told.chunk(6, 1).try_into().expect("six parts");
+            embedding.chunk(6, 1).try_into().expect("six parts");
         let h = modulated(normed(x.clone(), 1e-6), scale, shift);
         let x = x + self.attn1.forward(h.clone(), h) * gate.unsqueeze_dim(1);
         let h = modulated(normed(x.clone(), epsilon), scale_ff, shift_ff);
@@ -269,17 +313,17 @@ pub struct DitModel {
 }
 
 impl DitModel {
-    /// What it was made of.
+    /// Its configuration.
     pub fn config(&self) -> &DitConfig {
         &self.config
     }
 
-    /// What the network says of noisy images.
+    /// The prediction for noisy images.
     ///
     /// # Shapes
     /// - x: `[batch, in_channels, side, side]`, a multiple of the patch
     /// - time: `[batch]`
-    /// - class: `[batch]`; the number of classes stands for none
+    /// - class: `[batch]`; the number of classes is the null class
     /// - output: `[batch, out_channels, side, side]`
     ///
     /// # Panics
@@ -300,10 +344,10 @@ impl DitModel {
         for block in &self.transformer_blocks {
             x = block.forward(x, time.clone(), class.clone(), config.norm_eps);
         }
-        let told = self.transformer_blocks[0].norm1.emb.forward(time, class);
+        let embedding = self.transformer_blocks[0].norm1.emb.forward(time, class);
         let [shift, scale]: [Tensor<2>; 2] = self
             .proj_out_1
-            .forward(Activation::Silu.forward(told))
+            .forward(Activation::Silu.forward(embedding))
             .chunk(2, 1)
             .try_into()
             .expect("two parts");
@@ -317,8 +361,49 @@ impl DitModel {
     }
 }
 
-/// Sines and cosines of columns, then of rows, `[1, rows·columns, width]`, as the network knows
-/// them from `base` patches a side.
+impl Denoiser for DitModel {
+    fn predict(&self, x: Tensor<4>, time: Tensor<1>, condition: &Conditioning) -> Tensor<4> {
+        let x = with_self_cond(x, self.config.in_channels, condition);
+        let labels = condition.class_labels.clone();
+        let labels = labels.expect("a class-conditional network needs class labels");
+        self.forward(x, time, labels)
+    }
+
+    fn check_shape(&self, shape: SampleShape) -> Result<()> {
+        self.config.check(shape, true)
+    }
+
+    fn check_trainable(&self, shape: SampleShape) -> Result<()> {
+        self.config.check(shape, false)
+    }
+
+    fn num_classes(&self) -> Option<usize> {
+        Some(self.config.num_embeds_ada_norm + 1)
+    }
+
+    /// Its last class embedding.
+    fn null_class(&self) -> Option<u32> {
+        Some(self.config.num_embeds_ada_norm as u32)
+    }
+
+    fn supports_self_conditioning(&self, channels: usize) -> bool {
+        self.config.in_channels == 2 * channels
+    }
+
+    fn sample_shape(&self) -> Option<SampleShape> {
+        let config = &self.config;
+        let out = config.out_channels.unwrap_or(config.in_channels);
+        let side = config.sample_size;
+        Some(SampleShape::new(&[config.in_channels.min(out), side, side]))
+    }
+
+    fn component(&self) -> &'static str {
+        "transformer"
+    }
+}
+
+/// Sines and cosines of columns, then of rows, `[1, rows·columns, width]`, scaled
+/// to the `base` patches a side that the network was trained with.
 fn positions(width: usize, rows: usize, columns: usize, base: usize, device: &Device) -> Tensor<3> {
     let quarter = width / 4;
     // Of one axis, on the host; the map of both is put together on the device.

@@ -1,4 +1,4 @@
-//! Networks that predict what noise hides, in diffusers' names.
+//! Denoising networks, with diffusers' names.
 
 pub(crate) mod any;
 mod blocks;

@@ -1,4 +1,4 @@
-//! The size of the images a network was made for, as diffusers writes it.
+//! The size of the images of a network, as diffusers writes it.
 
 use aigc_core::data::ImageShape;
 use serde::{Deserialize, Serialize};

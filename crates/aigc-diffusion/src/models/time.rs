@@ -1,8 +1,8 @@
-//! What a network is told of the time.
+//! The encoding of the time.
 
-use aigc_core::nn::{Activation, Linear, LinearConfig};
+use aigc_core::nn::{Activation, Initializer, Linear, LinearConfig};
 use burn::{
-    module::Module,
+    module::{Module, Param},
     tensor::{Device, Tensor},
 };
 
@@ -23,7 +23,7 @@ impl Sinusoids {
     /// - output: `[batch, width]`
     pub(crate) fn of(self, time: Tensor<1>) -> Tensor<2> {
         let half = self.width / 2;
-        // In 32 bits, as networks in circulation were told it: at late times a last digit shows.
+        // In 32 bits, as networks in circulation were trained: at late times a last digit differs.
         let frequency = |i: usize| {
             (-(10_000f64.ln()) as f32 * i as f32 / (half as f32 - self.shift as f32)).exp()
         };
@@ -41,7 +41,49 @@ impl Sinusoids {
     }
 }
 
-/// Two layers from sinusoids to what the blocks are told.
+/// Sines and cosines of `2π·w·ln t` with random frequencies `w`, which are not trained.
+#[derive(Module, Debug)]
+pub(crate) struct FourierProjection {
+    weight: Param<Tensor<1>>,
+}
+
+impl FourierProjection {
+    /// `count` frequencies.
+    pub(crate) fn new(count: usize, device: &Device) -> Self {
+        let normal = Initializer::Normal {
+            mean: 0.0,
+            std: 16.0,
+        };
+        Self {
+            weight: normal
+                .param([count], count, count, device)
+                .set_require_grad(false),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn weight(&self) -> Tensor<1> {
+        self.weight.val()
+    }
+
+    /// # Shapes
+    /// - time: `[batch]`, above 0
+    /// - output: `[batch, 2·count]`
+    pub(crate) fn forward(&self, time: Tensor<1>, cosines_first: bool) -> Tensor<2> {
+        let frequencies = self.weight.val().unsqueeze::<2>();
+        let angles = time.log().reshape([-1, 1]) * frequencies * std::f64::consts::TAU;
+        let (sines, cosines) = (angles.clone().sin(), angles.cos());
+        Tensor::cat(
+            match cosines_first {
+                true => vec![cosines, sines],
+                false => vec![sines, cosines],
+            },
+            1,
+        )
+    }
+}
+
+/// Two layers from the encoded time to its embedding.
 #[derive(Module, Debug)]
 pub(crate) struct TimeEmbedding {
     linear_1: Linear,
@@ -76,7 +118,7 @@ mod tests {
     use aigc_core::device::device;
 
     #[test]
-    fn sinusoids_are_their_formula() {
+    fn sinusoids_match_their_formula() {
         let flex = device("flex").unwrap();
         for (cosines_first, shift) in [(true, 0.0), (false, 1.0)] {
             let sinusoids = Sinusoids {

@@ -24,7 +24,7 @@ pub(crate) struct Attention {
 }
 
 impl Attention {
-    /// `seen`: width of the tokens that are looked at.
+    /// `seen`: width of the tokens that keys and values come from.
     pub(crate) fn new(
         width: usize,
         seen: usize,
@@ -72,7 +72,7 @@ pub(crate) struct Widen {
     activation: Activation,
 }
 
-/// A token's own layer, four times as wide inside.
+/// A feed-forward layer, four times as wide inside.
 #[derive(Module, Debug)]
 pub(crate) struct FeedForward {
     net: (Widen, Dropout, Linear),
@@ -115,7 +115,7 @@ impl FeedForward {
     }
 }
 
-/// Attention to each other, attention to others, and a layer of their own, each around a skip.
+/// Self-attention, cross-attention and a feed-forward layer, each around a skip.
 #[derive(Module, Debug)]
 pub(crate) struct TransformerBlock {
     norm1: LayerNorm,
@@ -157,7 +157,7 @@ pub(crate) struct SpatialTransformer {
     proj_out: Conv2d,
 }
 
-/// What a [`SpatialTransformer`] is made of.
+/// Configuration of a [`SpatialTransformer`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SpatialConfig {
     pub(crate) channels: usize,
@@ -193,7 +193,7 @@ impl SpatialConfig {
 
 impl Attend for SpatialTransformer {
     fn attend(&self, x: Tensor<4>, tokens: Option<&Tensor<3>>) -> Tensor<4> {
-        let tokens = tokens.expect("a network that looks at tokens is given some");
+        let tokens = tokens.expect("cross-attention needs encoder hidden states");
         let [batch, channels, height, width] = x.dims();
         let h = self.proj_in.forward(self.norm.forward(x.clone()));
         let h = h.reshape([batch, channels, height * width]).swap_dims(1, 2);

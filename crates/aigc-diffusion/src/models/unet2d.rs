@@ -1,15 +1,21 @@
-//! `UNet2DModel`: the network of DDPM (Ho et al. 2020, appendix B), with classes if asked for.
+//! `UNet2DModel`: the network of DDPM (Ho et al. 2020, appendix B), optionally class-conditional.
 
 use super::{
     SampleSize,
-    blocks::{AttentionBlock, DownBlock, MidBlock, Shared, Told, UpBlock, through},
-    time::{Sinusoids, TimeEmbedding},
+    blocks::{AttentionBlock, Conditions, DownBlock, MidBlock, Shared, UpBlock, through},
+    time::{FourierProjection, Sinusoids, TimeEmbedding},
 };
-use crate::json;
+use crate::{
+    denoiser::{Conditioning, Denoiser, check_image, with_self_cond},
+    json,
+};
 use aigc_core::{
     Error, Result,
-    data::ImageShape,
-    nn::{Activation, Conv2d, Conv2dConfig, GroupNorm, GroupNormConfig, Initializer},
+    data::{ImageShape, SampleShape},
+    nn::{
+        Activation, Conv2d, Conv2dConfig, GroupNorm, GroupNormConfig, Initializer, Linear,
+        LinearConfig,
+    },
 };
 use burn::{
     module::{Module, Param},
@@ -35,36 +41,51 @@ pub enum UpBlockType {
     AttnUpBlock2D,
 }
 
-/// How blocks are told the time.
+/// How blocks receive the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TimeScaleShift {
-    /// It is added before the second norm.
+    /// Added before the second norm.
     Default,
-    /// It scales and shifts what the second norm gives (Dhariwal & Nichol 2021, section 3).
+    /// Scales and shifts the output of the second norm (Dhariwal & Nichol 2021, section 3).
     ScaleShift,
 }
 
-/// How a time becomes numbers.
+/// How a time is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TimeEmbeddingType {
-    /// Sines and cosines.
+    /// Sines and cosines of fixed frequencies.
     Positional,
+    /// Sines and cosines of `ln t` at random frequencies, which are saved (Song et al. 2021,
+    /// <https://arxiv.org/abs/2011.13456>, appendix C.1). The output is divided by the time, which
+    /// is σ.
+    Fourier,
 }
+
+/// How a class is encoded, if not by an embedding table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClassEmbedType {
+    /// Its number is encoded as a time is, with layers of its own.
+    Timestep,
+}
+
+/// Classes of a network that encodes their numbers as times, if its file does not say how many.
+const NUMBERED_CLASSES: usize = 1000;
 
 /// Configuration of a [`UNet2dModel`]; the fields are those of diffusers' `UNet2DModel`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UNet2dConfig {
-    /// Size of the images that it was made for.
+    /// Size of the images that it is for.
     pub sample_size: Option<SampleSize>,
     /// Channels of an image.
     pub in_channels: usize,
-    /// Channels of what it says: those of an image, or twice as many with a variance.
+    /// Channels of its output: those of an image, or twice as many with a variance.
     pub out_channels: usize,
-    /// Images come in `[0, 1]`.
+    /// Whether inputs are in `[0, 1]` and are mapped to `[−1, 1]` first.
     pub center_input_sample: bool,
-    /// How a time becomes numbers.
+    /// How a time is encoded.
     pub time_embedding_type: TimeEmbeddingType,
     /// Width of the time embedding; four times the first block's by default.
     pub time_embedding_dim: Option<usize>,
@@ -72,34 +93,39 @@ pub struct UNet2dConfig {
     pub freq_shift: f64,
     /// Cosines before sines.
     pub flip_sin_to_cos: bool,
-    /// On the way down.
+    /// Blocks of the encoder, from the largest size on.
     pub down_block_types: Vec<DownBlockType>,
-    /// On the way up.
+    /// Blocks of the decoder, from the smallest size on.
     pub up_block_types: Vec<UpBlockType>,
-    /// Channels at each size.
+    /// Channels at each size, from the largest on.
     pub block_out_channels: Vec<usize>,
-    /// Of each block on the way down; one more on the way up.
+    /// Layers of each encoder block; decoder blocks have one more.
     pub layers_per_block: usize,
-    /// What sums in the middle are divided by.
+    /// Divisor of the sums in the middle.
     pub mid_block_scale_factor: f64,
     /// Zeros around a map that is halved; 0: after its last row and column.
     pub downsample_padding: usize,
-    /// Share of values that training drops.
+    /// Dropout probability.
     pub dropout: f64,
-    /// Between layers.
+    /// Activation function.
     pub act_fn: String,
     /// Channels of an attention's head; all of them by default.
     pub attention_head_dim: Option<usize>,
-    /// Groups of norms.
+    /// Groups of the group norms.
     pub norm_num_groups: usize,
     /// Groups of the middle attention's norm; as many by default.
     pub attn_norm_num_groups: Option<usize>,
-    /// Added to variances.
+    /// Epsilon of the norms.
     pub norm_eps: f64,
-    /// How blocks are told the time.
+    /// How blocks receive the time.
     pub resnet_time_scale_shift: TimeScaleShift,
-    /// Classes it is told.
+    /// How a class is encoded; by a table of `num_class_embeds` embeddings by default.
+    pub class_embed_type: Option<ClassEmbedType>,
+    /// Number of class embeddings, the null class included, if there is one.
     pub num_class_embeds: Option<usize>,
+    /// The class of unconditional samples, the last one, if the network has or is to learn it. A
+    /// field of this library.
+    pub null_class: Option<u32>,
     /// Whether there is attention in the middle.
     pub add_attention: bool,
 }
@@ -134,15 +160,16 @@ impl Default for UNet2dConfig {
             attn_norm_num_groups: None,
             norm_eps: 1e-5,
             resnet_time_scale_shift: TimeScaleShift::Default,
+            class_embed_type: None,
             num_class_embeds: None,
+            null_class: None,
             add_attention: true,
         }
     }
 }
 
-/// Fields that change the network in ways that are not made here, and what they have to be.
-const FIXED: &[(&str, &str)] = &[
-    ("class_embed_type", "null"),
+/// Fields of options that are not implemented, and the value that they have to have.
+const UNSUPPORTED: &[(&str, &str)] = &[
     ("downsample_type", "\"conv\""),
     ("upsample_type", "\"conv\""),
     ("mid_block_type", "\"UNetMidBlock2D\""),
@@ -150,8 +177,8 @@ const FIXED: &[(&str, &str)] = &[
 
 impl UNet2dConfig {
     /// A small network for images of `shape`: up to three sizes of 32, 64 and 64 channels, as often
-    /// as both sides can be halved and leave 4 pixels, with attention at the smallest. `classes`
-    /// counts the one that stands for none, where there is to be one.
+    /// as both sides can be halved and leave 4 pixels, with attention at the smallest. `classes`:
+    /// number of class embeddings; see [`with_null_class`](Self::with_null_class).
     pub fn small(shape: ImageShape, classes: Option<usize>) -> Self {
         use {DownBlockType::*, UpBlockType::*};
         let fits = |levels: &usize| {
@@ -178,15 +205,25 @@ impl UNet2dConfig {
         }
     }
 
-    /// A configuration from the fields of its file; the others have defaults. Also gives the fields
-    /// that are not known and change nothing.
+    /// Adds a null class behind the classes, for unconditional samples and classifier-free
+    /// guidance.
+    pub fn with_null_class(mut self) -> Self {
+        let classes = self.num_class_embeds.unwrap_or(0);
+        self.null_class = Some(classes as u32);
+        self.num_class_embeds = Some(classes + 1);
+        self
+    }
+
+    /// A configuration from the fields of its file; the others have defaults. Also returns the
+    /// fields that are unknown and ignored.
     ///
     /// # Errors
-    /// [`Error::Config`] names a field with a value that cannot be one of its, or is not made here.
+    /// [`Error::Config`] names a field with a value that it cannot have, or that is not supported.
     pub fn from_json(text: &str) -> Result<(Self, Vec<String>)> {
-        let (config, ignored): (Self, _) = json::network(text, "UNet2DModel", FIXED)?;
+        let (config, unused): (Self, _) =
+            json::network(json::parse_object(text)?, "UNet2DModel", UNSUPPORTED)?;
         config.validate()?;
-        Ok((config, ignored))
+        Ok((config, unused))
     }
 
     /// The network on `device`.
@@ -198,7 +235,16 @@ impl UNet2dConfig {
         let channels = &self.block_out_channels;
         let (levels, layers) = (channels.len(), self.layers_per_block);
         let (first, last) = (channels[0], channels[levels - 1]);
-        let attention_groups = self.attn_norm_num_groups.unwrap_or(self.norm_num_groups);
+        let fourier = self.time_embedding_type == TimeEmbeddingType::Fourier;
+        let encoded = if fourier { 2 * first } else { first };
+        // With scale_shift the attention in the middle has no norm of its own by default.
+        let attention_groups = match self.resnet_time_scale_shift {
+            TimeScaleShift::Default => {
+                Some(self.attn_norm_num_groups.unwrap_or(self.norm_num_groups))
+            }
+            TimeScaleShift::ScaleShift => self.attn_norm_num_groups,
+        };
+        let groups = Some(self.norm_num_groups);
         let conv = |from, to| {
             Conv2dConfig::new([from, to], 3)
                 .with_padding(1)
@@ -213,8 +259,7 @@ impl UNet2dConfig {
             let from = if i == 0 { first } else { channels[i - 1] };
             let padding = (i + 1 < levels).then_some(self.downsample_padding);
             let attention = || {
-                (*kind == DownBlockType::AttnDownBlock2D)
-                    .then(|| attend(channels[i], self.norm_num_groups, 1.0))
+                (*kind == DownBlockType::AttnDownBlock2D).then(|| attend(channels[i], groups, 1.0))
             };
             DownBlock::new(
                 &shared,
@@ -232,8 +277,7 @@ impl UNet2dConfig {
             let mut skips = vec![channels[level]; layers];
             skips.push(channels[level.saturating_sub(1)]);
             let attention = || {
-                (*kind == UpBlockType::AttnUpBlock2D)
-                    .then(|| attend(channels[level], self.norm_num_groups, 1.0))
+                (*kind == UpBlockType::AttnUpBlock2D).then(|| attend(channels[level], groups, 1.0))
             };
             UpBlock::new(
                 &shared,
@@ -246,10 +290,15 @@ impl UNet2dConfig {
         };
         Ok(UNet2dModel {
             conv_in: conv(self.in_channels, first),
-            time_embedding: TimeEmbedding::new(first, shared.time, Activation::Silu, device),
-            class_embedding: self
-                .num_class_embeds
-                .map(|count| Embedding::new(count, shared.time, device)),
+            time_proj: fourier.then(|| FourierProjection::new(first, device)),
+            time_embedding: TimeEmbedding::new(encoded, shared.time, Activation::Silu, device),
+            class_embedding: match (self.class_embed_type, self.num_class_embeds) {
+                (Some(ClassEmbedType::Timestep), _) => {
+                    Some(ClassEmbedding::of_number(encoded, shared.time, device))
+                }
+                (None, Some(count)) => Some(ClassEmbedding::table(count, shared.time, device)),
+                (None, None) => None,
+            },
             down_blocks: self.down_block_types.iter().enumerate().map(down).collect(),
             mid_block: MidBlock::new(&shared, last, middle, self.mid_block_scale_factor, device),
             up_blocks: self.up_block_types.iter().enumerate().map(up).collect(),
@@ -260,6 +309,16 @@ impl UNet2dConfig {
             activation: shared.activation,
             config: self.clone(),
         })
+    }
+
+    fn check(&self, shape: SampleShape, variance: bool) -> Result<()> {
+        let factor = 1 << (self.block_out_channels.len() - 1);
+        check_image(
+            shape,
+            [self.in_channels, self.out_channels],
+            factor,
+            variance,
+        )
     }
 
     fn validate(&self) -> Result<Shared> {
@@ -290,6 +349,12 @@ impl UNet2dConfig {
             ),
             ("time_embedding_dim", time, 1 << 16),
         ])?;
+        if let Some(null) = self.null_class
+            && self.num_class_embeds != Some(null as usize + 1)
+        {
+            let expected = "the last of num_class_embeds classes";
+            return Err(Error::config("null_class", null, expected));
+        }
         json::levels(
             &self.block_out_channels,
             &[
@@ -312,17 +377,6 @@ impl UNet2dConfig {
                 ],
             )?;
         }
-        if self.resnet_time_scale_shift == TimeScaleShift::ScaleShift
-            && self.add_attention
-            && self.attn_norm_num_groups.is_none()
-        {
-            // The attention in the middle has no norm then.
-            return Err(Error::config(
-                "attn_norm_num_groups",
-                "null",
-                "a number, with scale_shift",
-            ));
-        }
         Shared {
             time,
             groups: self.norm_num_groups,
@@ -342,11 +396,17 @@ pub(super) fn activation(name: &str) -> Result<Activation> {
         "silu" | "swish" => Ok(Activation::Silu),
         "gelu" => Ok(Activation::Gelu),
         "relu" => Ok(Activation::Relu),
-        other => Err(Error::config("act_fn", other, "silu, swish, gelu or relu")),
+        "mish" => Ok(Activation::Mish),
+        "quick_gelu" => Ok(Activation::QuickGelu),
+        other => Err(Error::config(
+            "act_fn",
+            other,
+            "silu, swish, gelu, relu, mish or quick_gelu",
+        )),
     }
 }
 
-/// A row for each class.
+/// An embedding for each class.
 #[derive(Module, Debug)]
 pub(super) struct Embedding {
     weight: Param<Tensor<2>>,
@@ -368,12 +428,51 @@ impl Embedding {
     }
 }
 
+/// A vector for each class: from a table, or by two layers from its encoded number.
+#[derive(Module, Debug)]
+struct ClassEmbedding {
+    weight: Option<Param<Tensor<2>>>,
+    linear_1: Option<Linear>,
+    linear_2: Option<Linear>,
+}
+
+impl ClassEmbedding {
+    fn table(count: usize, width: usize, device: &Device) -> Self {
+        Self {
+            weight: Some(Embedding::new(count, width, device).weight),
+            linear_1: None,
+            linear_2: None,
+        }
+    }
+
+    fn of_number(encoded: usize, width: usize, device: &Device) -> Self {
+        let linear = |from| Some(LinearConfig::new(from, width).init(device));
+        Self {
+            weight: None,
+            linear_1: linear(encoded),
+            linear_2: linear(width),
+        }
+    }
+
+    fn forward(&self, class: Tensor<1, Int>, encode: impl Fn(Tensor<1>) -> Tensor<2>) -> Tensor<2> {
+        match (&self.weight, &self.linear_1, &self.linear_2) {
+            (Some(table), ..) => table.val().select(0, class),
+            (None, Some(first), Some(second)) => {
+                let hidden = first.forward(encode(class.float()));
+                second.forward(Activation::Silu.forward(hidden))
+            }
+            _ => unreachable!("a table or two layers"),
+        }
+    }
+}
+
 /// The network of DDPM.
 #[derive(Module, Debug)]
 pub struct UNet2dModel {
     conv_in: Conv2d,
+    time_proj: Option<FourierProjection>,
     time_embedding: TimeEmbedding,
-    class_embedding: Option<Embedding>,
+    class_embedding: Option<ClassEmbedding>,
     down_blocks: Vec<DownBlock<AttentionBlock>>,
     mid_block: MidBlock<AttentionBlock>,
     up_blocks: Vec<UpBlock<AttentionBlock>>,
@@ -386,17 +485,21 @@ pub struct UNet2dModel {
 }
 
 impl UNet2dModel {
-    /// What it was made of.
+    /// Its configuration.
     pub fn config(&self) -> &UNet2dConfig {
         &self.config
     }
 
     #[cfg(test)]
     pub(crate) fn conv_out_bias(&self) -> Tensor<1> {
-        self.conv_out.bias.as_ref().expect("made with one").val()
+        self.conv_out
+            .bias
+            .as_ref()
+            .expect("built with a bias")
+            .val()
     }
 
-    /// What the network says of noisy images.
+    /// The prediction for noisy images.
     ///
     /// # Shapes
     /// - x: `[batch, in_channels, height, width]`, sides divisible by 2 for each size but the
@@ -424,34 +527,81 @@ impl UNet2dModel {
             cosines_first: config.flip_sin_to_cos,
             shift: config.freq_shift,
         };
-        let mut told = self.time_embedding.forward(sinusoids.of(time));
+        let encode = |time: Tensor<1>| match &self.time_proj {
+            Some(fourier) => fourier.forward(time, config.flip_sin_to_cos),
+            None => sinusoids.of(time),
+        };
+        let mut embedding = self.time_embedding.forward(encode(time.clone()));
         if let Some(classes) = &self.class_embedding {
-            told = told + classes.of(class.expect("a network with classes is told one"));
+            let class = class.expect("a class-conditional network needs class labels");
+            embedding = embedding + classes.forward(class, encode);
         }
         // Every block begins with the same activation of it.
-        let time = self.activation.forward(told);
-        let told = Told {
-            time: &time,
+        let embedding = self.activation.forward(embedding);
+        let conditions = Conditions {
+            time: &embedding,
             tokens: None,
         };
         let x = through(
             self.conv_in.forward(x),
-            told,
+            conditions,
             &self.down_blocks,
             &self.mid_block,
             &self.up_blocks,
         );
-        self.conv_out.forward(
+        let output = self.conv_out.forward(
             self.conv_norm_out
                 .forward_with_activation(x, Activation::Silu),
-        )
+        );
+        match self.time_proj {
+            Some(_) => output / time.reshape([-1, 1, 1, 1]),
+            None => output,
+        }
+    }
+}
+
+impl Denoiser for UNet2dModel {
+    fn predict(&self, x: Tensor<4>, time: Tensor<1>, condition: &Conditioning) -> Tensor<4> {
+        let x = with_self_cond(x, self.config.in_channels, condition);
+        self.forward(x, time, condition.class_labels.clone())
+    }
+
+    fn check_shape(&self, shape: SampleShape) -> Result<()> {
+        self.config.check(shape, true)
+    }
+
+    fn check_trainable(&self, shape: SampleShape) -> Result<()> {
+        self.config.check(shape, false)
+    }
+
+    fn num_classes(&self) -> Option<usize> {
+        let numbered = self.config.class_embed_type.map(|_| NUMBERED_CLASSES);
+        self.config.num_class_embeds.or(numbered)
+    }
+
+    fn null_class(&self) -> Option<u32> {
+        self.config.null_class
+    }
+
+    fn supports_self_conditioning(&self, channels: usize) -> bool {
+        self.config.in_channels == 2 * channels
+    }
+
+    fn sample_shape(&self) -> Option<SampleShape> {
+        let [height, width] = self.config.sample_size?.sides();
+        let channels = self.config.in_channels.min(self.config.out_channels);
+        Some(SampleShape::new(&[channels, height, width]))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aigc_core::{device::device, rng::InitWeights};
+    use aigc_core::{
+        device::device,
+        params::{ParamVisitor, visit_params},
+        rng::InitWeights,
+    };
 
     fn small() -> UNet2dConfig {
         UNet2dConfig {
@@ -467,7 +617,7 @@ mod tests {
     }
 
     #[test]
-    fn images_keep_their_shape_and_time_and_class_are_heard() {
+    fn output_keeps_shape_and_depends_on_time_and_class() {
         let flex = device("flex").unwrap();
         for resnet_time_scale_shift in [TimeScaleShift::Default, TimeScaleShift::ScaleShift] {
             for downsample_padding in [0, 1] {
@@ -503,6 +653,92 @@ mod tests {
         }
     }
 
+    fn names(network: &UNet2dModel) -> Vec<String> {
+        struct Names(Vec<String>);
+        impl ParamVisitor for Names {
+            fn visit<const D: usize>(&mut self, path: &str, _: &Param<Tensor<D>>) {
+                self.0.push(path.into());
+            }
+        }
+        let mut names = Names(vec![]);
+        visit_params(network, &mut names);
+        names.0
+    }
+
+    /// The largest difference between the outputs for two images that are alike.
+    fn change(network: &UNet2dModel, times: [f32; 2], classes: Option<[i32; 2]>) -> f32 {
+        let flex = device("flex").unwrap();
+        let x = Tensor::<4>::ones([2, 1, 12, 8], &flex);
+        let classes = classes.map(|classes| Tensor::from_ints(classes, &flex));
+        let out = network.forward(x, Tensor::from_floats(times, &flex), classes);
+        (out.clone().narrow(0, 0, 1) - out.narrow(0, 1, 1))
+            .abs()
+            .max()
+            .into_scalar()
+    }
+
+    #[test]
+    fn class_numbers_are_encoded_as_times() {
+        let flex = device("flex").unwrap();
+        let (config, unused) = UNet2dConfig::from_json(
+            r#"{"class_embed_type": "timestep", "block_out_channels": [8],
+            "down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"],
+            "in_channels": 1, "out_channels": 1, "norm_num_groups": 4}"#,
+        )
+        .unwrap();
+        assert!(unused.is_empty());
+        let network = config.init(&flex).unwrap().init_weights(1);
+        assert_eq!(network.num_classes(), Some(1000));
+        let keys = names(&network);
+        assert!(
+            keys.iter()
+                .any(|key| key == "class_embedding.linear_2.weight")
+        );
+        assert!(change(&network, [5.0; 2], Some([3, 3])) < 1e-6);
+        assert!(change(&network, [5.0; 2], Some([3, 40])) > 1e-4);
+    }
+
+    /// `[sin, cos]` or `[cos, sin]` of `2π·w·ln t`, and the output over the time.
+    #[test]
+    fn fourier_embedding_matches_its_formula() {
+        let flex = device("flex").unwrap();
+        let config = UNet2dConfig {
+            time_embedding_type: TimeEmbeddingType::Fourier,
+            ..small()
+        };
+        let network = config.init(&flex).unwrap().init_weights(1);
+        let projection = network.time_proj.as_ref().unwrap();
+        let values = |tensor: Tensor<2>| tensor.into_data().iter::<f32>().collect::<Vec<_>>();
+        let found = values(projection.forward(Tensor::from_floats([3.0], &flex), false));
+        let weights = values(projection.weight().unsqueeze());
+        for (i, weight) in weights.iter().enumerate() {
+            let angle = std::f32::consts::TAU * weight * 3f32.ln();
+            assert!(
+                (found[i] - angle.sin()).abs() < 1e-3 && (found[i + 8] - angle.cos()).abs() < 1e-3
+            );
+        }
+        assert!(change(&network, [0.5, 80.0], None) > 1e-4);
+    }
+
+    /// With scale_shift the attention in the middle has no norm, unless it is requested.
+    #[test]
+    fn scale_shift_attention_has_no_norm_by_default() {
+        let flex = device("flex").unwrap();
+        let norms = |attn_norm_num_groups, resnet_time_scale_shift| {
+            let config = UNet2dConfig {
+                attn_norm_num_groups,
+                resnet_time_scale_shift,
+                ..small()
+            };
+            let keys = names(&config.init(&flex).unwrap());
+            let norm = |key: &&String| key.starts_with("mid_block.attentions.0.group_norm");
+            keys.iter().filter(norm).count()
+        };
+        assert_eq!(norms(None, TimeScaleShift::ScaleShift), 0);
+        assert_eq!(norms(Some(4), TimeScaleShift::ScaleShift), 2);
+        assert_eq!(norms(None, TimeScaleShift::Default), 2);
+    }
+
     #[test]
     fn small_networks_fit_their_images() {
         let flex = device("flex").unwrap();
@@ -529,7 +765,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_made_is_refused_by_name() {
+    fn config_rejects_values_by_name() {
         let flex = device("flex").unwrap();
         for (config, expected) in [
             (
@@ -590,10 +826,11 @@ mod tests {
             ),
             (
                 UNet2dConfig {
-                    resnet_time_scale_shift: TimeScaleShift::ScaleShift,
+                    num_class_embeds: Some(3),
+                    null_class: Some(1),
                     ..small()
                 },
-                "`attn_norm_num_groups` is null",
+                "`null_class` is 1",
             ),
             (
                 UNet2dConfig {
@@ -622,8 +859,8 @@ mod tests {
         }
         for (text, expected) in [
             (
-                r#"{"class_embed_type": "timestep"}"#,
-                "`class_embed_type` is \"timestep\", expected null",
+                r#"{"class_embed_type": "identity"}"#,
+                "`class_embed_type` is \"identity\"",
             ),
             (
                 r#"{"down_block_types": ["SkipDownBlock2D"]}"#,

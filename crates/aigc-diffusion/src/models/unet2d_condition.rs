@@ -1,17 +1,21 @@
-//! `UNet2DConditionModel`: a U-net that looks at tokens, such as those of a text (Rombach et al.
-//! 2022,
+//! `UNet2DConditionModel`: a U-net with cross-attention, to the vectors of a text encoder for
+//! instance (Rombach et al. 2022,
 //! <https://arxiv.org/abs/2112.10752>).
 
 use super::{
     SampleSize,
-    blocks::{DownBlock, MidBlock, Shared, Told, UpBlock, through},
+    blocks::{Conditions, DownBlock, MidBlock, Shared, UpBlock, through},
     time::{Sinusoids, TimeEmbedding},
     transformer::{SpatialConfig, SpatialTransformer},
     unet2d::{TimeScaleShift, activation},
 };
-use crate::json;
+use crate::{
+    denoiser::{Conditioning, Denoiser, check_image},
+    json,
+};
 use aigc_core::{
     Error, Result,
+    data::SampleShape,
     nn::{Activation, Conv2d, Conv2dConfig, GroupNorm, GroupNormConfig},
 };
 use burn::{
@@ -61,37 +65,37 @@ impl PerBlock {
 /// `UNet2DConditionModel`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UNet2dConditionConfig {
-    /// Size of the images that it was made for.
+    /// Size of the images that it is for.
     pub sample_size: Option<SampleSize>,
     /// Channels of an image.
     pub in_channels: usize,
-    /// Channels of what it says.
+    /// Channels of its output.
     pub out_channels: usize,
-    /// Images come in `[0, 1]`.
+    /// Whether inputs are in `[0, 1]` and are mapped to `[−1, 1]` first.
     pub center_input_sample: bool,
     /// Cosines before sines.
     pub flip_sin_to_cos: bool,
     /// How much lower the last frequency of the time is.
     pub freq_shift: f64,
-    /// On the way down.
+    /// Blocks of the encoder, from the largest size on.
     pub down_block_types: Vec<CrossDownBlockType>,
-    /// On the way up.
+    /// Blocks of the decoder, from the smallest size on.
     pub up_block_types: Vec<CrossUpBlockType>,
-    /// Channels at each size.
+    /// Channels at each size, from the largest on.
     pub block_out_channels: Vec<usize>,
-    /// Of each block on the way down; one more on the way up.
+    /// Layers of each encoder block; decoder blocks have one more.
     pub layers_per_block: usize,
     /// Zeros around a map that is halved; 0: after its last row and column.
     pub downsample_padding: usize,
-    /// What sums in the middle are divided by.
+    /// Divisor of the sums in the middle.
     pub mid_block_scale_factor: f64,
-    /// Share of values that training drops.
+    /// Dropout probability.
     pub dropout: f64,
-    /// Between layers.
+    /// Activation function.
     pub act_fn: String,
-    /// Groups of norms.
+    /// Groups of the group norms.
     pub norm_num_groups: usize,
-    /// Added to variances.
+    /// Epsilon of the norms.
     pub norm_eps: f64,
     /// Width of the tokens.
     pub cross_attention_dim: usize,
@@ -99,7 +103,7 @@ pub struct UNet2dConditionConfig {
     pub transformer_layers_per_block: usize,
     /// Heads of each attention: files call their number so.
     pub attention_head_dim: PerBlock,
-    /// How blocks are told the time.
+    /// How blocks receive the time.
     pub resnet_time_scale_shift: TimeScaleShift,
 }
 
@@ -141,8 +145,8 @@ impl Default for UNet2dConditionConfig {
     }
 }
 
-/// Fields that change the network in ways that are not made here, and what they have to be.
-const FIXED: &[(&str, &str)] = &[
+/// Fields of options that are not implemented, and the value that they have to have.
+const UNSUPPORTED: &[(&str, &str)] = &[
     ("addition_embed_type", "null"),
     ("attention_type", "\"default\""),
     ("class_embed_type", "null"),
@@ -169,15 +173,33 @@ const FIXED: &[(&str, &str)] = &[
 ];
 
 impl UNet2dConditionConfig {
-    /// A configuration from the fields of its file; the others have defaults. Also gives the fields
-    /// that are not known and change nothing.
+    /// A configuration from the fields of its file; the others have defaults. Also returns the
+    /// fields that are unknown and ignored.
     ///
     /// # Errors
-    /// [`Error::Config`] names a field with a value that cannot be one of its, or is not made here.
+    /// [`Error::Config`] names a field with a value that it cannot have, or that is not supported.
     pub fn from_json(text: &str) -> Result<(Self, Vec<String>)> {
-        let (config, ignored): (Self, _) = json::network(text, "UNet2DConditionModel", FIXED)?;
+        let (config, unused): (Self, _) = json::network(
+            json::parse_object(text)?,
+            "UNet2DConditionModel",
+            UNSUPPORTED,
+        )?;
         config.validate()?;
-        Ok((config, ignored))
+        Ok((config, unused))
+    }
+
+    fn check(&self, shape: SampleShape, variance: bool) -> Result<()> {
+        if self.in_channels != shape.channels() {
+            let expected = format!("{}, the channels of the images", shape.channels());
+            return Err(Error::config("in_channels", self.in_channels, expected));
+        }
+        let factor = 1 << (self.block_out_channels.len() - 1);
+        check_image(
+            shape,
+            [self.in_channels, self.out_channels],
+            factor,
+            variance,
+        )
     }
 
     fn validate(&self) -> Result<Shared> {
@@ -305,7 +327,7 @@ impl UNet2dConditionConfig {
     }
 }
 
-/// A U-net that looks at tokens.
+/// A U-net with cross-attention.
 #[derive(Module, Debug)]
 pub struct UNet2dConditionModel {
     conv_in: Conv2d,
@@ -322,12 +344,12 @@ pub struct UNet2dConditionModel {
 }
 
 impl UNet2dConditionModel {
-    /// What it was made of.
+    /// Its configuration.
     pub fn config(&self) -> &UNet2dConditionConfig {
         &self.config
     }
 
-    /// What the network says of noisy images.
+    /// The prediction for noisy images.
     ///
     /// # Shapes
     /// - x: `[batch, in_channels, height, width]`, sides divisible by 2 for each size but the
@@ -353,13 +375,13 @@ impl UNet2dConditionModel {
         let time = self
             .activation
             .forward(self.time_embedding.forward(sinusoids.of(time)));
-        let told = Told {
+        let conditions = Conditions {
             time: &time,
             tokens: Some(tokens),
         };
         let x = through(
             self.conv_in.forward(x),
-            told,
+            conditions,
             &self.down_blocks,
             &self.mid_block,
             &self.up_blocks,
@@ -368,5 +390,30 @@ impl UNet2dConditionModel {
             self.conv_norm_out
                 .forward_with_activation(x, self.activation),
         )
+    }
+}
+
+impl Denoiser for UNet2dConditionModel {
+    fn predict(&self, x: Tensor<4>, time: Tensor<1>, condition: &Conditioning) -> Tensor<4> {
+        let hidden_states = condition.encoder_hidden_states.as_ref();
+        let hidden_states = hidden_states.expect("a network with cross-attention needs vectors");
+        self.forward(x, time, hidden_states)
+    }
+
+    fn check_shape(&self, shape: SampleShape) -> Result<()> {
+        self.config.check(shape, true)
+    }
+
+    fn check_trainable(&self, shape: SampleShape) -> Result<()> {
+        self.config.check(shape, false)
+    }
+
+    fn cross_attention_dim(&self) -> Option<usize> {
+        Some(self.config.cross_attention_dim)
+    }
+
+    fn sample_shape(&self) -> Option<SampleShape> {
+        let [height, width] = self.config.sample_size?.sides();
+        Some(SampleShape::new(&[self.config.in_channels, height, width]))
     }
 }

@@ -1,119 +1,125 @@
-//! From noise to images.
+//! From noise to samples.
 //!
-//! Everything random is drawn on the host, by a stream for each image: what an image becomes
-//! depends on its seed and its number alone, not on how many are made at once.
+//! Random numbers are drawn on the host, from one stream per sample: a sample depends on the seed
+//! and on its own number, and does not depend on how many are sampled at once.
 
 use crate::{
     clip::Clip,
     denoiser::Denoiser,
     guidance::{ClassifierFreeGuidance, Guide, differentiable},
-    plan::{ModelCall, SamplingPlan},
+    plan::SamplingPlan,
     prediction::NoiseLevel,
-    scheduler::{DdimInverseScheduler, Scheduler},
+    scheduler::Scheduler,
 };
 use aigc_core::{
-    Error, Result,
-    data::{ClassLabels, ImageShape},
+    CancelToken, Error, Result, check,
+    data::{ClassLabels, ImageShape, SampleShape, ValueRange},
     encoder::Autoencoder,
-    latent::slerp,
     rng::Rng,
+    sampling::SamplingOptions,
 };
 use burn::tensor::{Device, Tensor, TensorData};
-use std::{
-    cell::RefCell,
-    ops::{ControlFlow, Range},
-};
+use std::ops::{ControlFlow, Range};
 
 mod carry;
+mod modes;
 mod repaint;
 
-/// Images made in one pass of the network, unless it is told otherwise.
+/// Samples in one pass of the network by default.
 const BATCH_SIZE: usize = 64;
 
-/// Where sampling is.
+/// Progress of sampling.
 #[derive(Debug)]
 pub struct StepProgress<'a> {
-    /// The images being made, of all that were asked for.
+    /// The samples of the current batch, of all that were requested.
     pub images: Range<usize>,
-    /// All that were asked for.
+    /// Number of samples requested.
     pub total: usize,
-    /// Calls of the network made for them.
+    /// Calls of the network so far, for this batch.
     pub step: usize,
-    /// Calls to be made.
+    /// Calls of the network for each batch.
     pub num_steps: usize,
-    x: &'a Tensor<4>,
-    x0: &'a Tensor<4>,
+    x: Tensor<4>,
+    x0: Tensor<4>,
     level: NoiseLevel,
-    sampler: &'a dyn Show,
+    space: SampleSpace<'a>,
 }
 
 impl StepProgress<'_> {
-    /// The images as they would be if nothing more were to change,
-    /// `[images, channels, height, width]` in `[0, 1]`.
+    /// The current predictions of the clean images, `[images, channels, height, width]` in
+    /// `[0, 1]`.
     pub fn preview(&self) -> Tensor<4> {
-        self.sampler.show(self.x0.clone())
+        self.space.decode(self.x0.clone())
     }
 
-    /// The noisy samples themselves, as pictures: brought to the images' range, in which the noise
-    /// goes beyond black and white.
+    /// The noisy samples themselves as images: scaled to the range of images, beyond which noise is
+    /// cut off.
     ///
     /// # Shapes
     /// - output: `[images, channels, height, width]` in `[0, 1]`
     pub fn noisy_images(&self) -> Tensor<4> {
         let size = (self.level.alpha.powi(2) + self.level.sigma.powi(2)).sqrt();
-        self.sampler.show(self.x.clone() / size)
+        self.space.decode(self.x.clone() / size)
     }
 }
 
-/// How samples become images.
-trait Show: std::fmt::Debug {
-    fn show(&self, x: Tensor<4>) -> Tensor<4>;
+/// The space that the network works in: images in `[−1, 1]`, or latent maps times a scale.
+#[derive(Clone, Copy, Debug)]
+struct SampleSpace<'a> {
+    latent: Option<(&'a dyn Autoencoder, f64)>,
 }
 
-/// What sampling gives.
-#[derive(Clone, Debug)]
-pub struct Samples {
-    /// `[n, channels, height, width]` in `[0, 1]`. If sampling was stopped: those that were done
-    /// and, as far as they had come, those that were being made.
-    pub images: Tensor<4>,
-    /// The class of each, where the network is told one.
-    pub classes: Option<Vec<u32>>,
-    /// Whether nothing stopped it.
-    pub complete: bool,
+impl SampleSpace<'_> {
+    /// Images of samples.
+    fn decode(&self, x: Tensor<4>) -> Tensor<4> {
+        match self.latent {
+            None => ValueRange::Unit.denormalize(x),
+            Some((autoencoder, scale)) => autoencoder.decode(x / scale),
+        }
+    }
+
+    /// Samples of images.
+    fn encode(&self, images: Tensor<4>) -> Tensor<4> {
+        match self.latent {
+            None => ValueRange::Unit.normalize(images),
+            Some((autoencoder, scale)) => autoencoder.encode(images).mode() * scale,
+        }
+    }
 }
 
-type Callback<'a> = Box<dyn FnMut(&StepProgress<'_>) -> ControlFlow<()> + 'a>;
-
-/// Makes images with a network and a scheduler.
+/// Samples with a network and a scheduler.
+///
+/// Settings are collected in any order and validated when samples are requested.
 ///
 /// ```no_run
 /// # use aigc_core::{data::{ClassLabels, ImageShape}, device::device};
 /// # use aigc_diffusion::{DpmMultistepScheduler, ClassifierFreeGuidance, Pipeline, DiffusionSampler};
 /// # fn main() -> aigc_core::Result<()> {
 /// let device = device("flex")?;
-/// let pipeline = Pipeline::from_dir("runs/digits-diffusion-1/pipeline", &device)?;
-/// let sampler = pipeline.sampler(20, &device)?.of(ClassLabels::All(7)).guided(ClassifierFreeGuidance::new(2.0))?;
-/// let images = sampler.sample(64, 0)?.images;
+/// let pipeline = Pipeline::from_pretrained("runs/digits-diffusion-1/pipeline", &device)?;
+/// let sampler = pipeline
+///     .sampler(20, &device)?
+///     .with_classes(ClassLabels::All(7))
+///     .with_guidance(ClassifierFreeGuidance::new(2.0));
+/// let images = sampler.sample(64, 0)?.values;
 /// # Ok(()) }
 /// ```
-pub struct DiffusionSampler<'a, D> {
-    network: &'a D,
+pub struct DiffusionSampler<'a, N> {
+    network: &'a N,
     plan: SamplingPlan,
     shape: ImageShape,
     device: Device,
     classes: ClassLabels,
-    known: Option<usize>,
-    /// The class that stands for none.
-    none: Option<u32>,
-    tokens: Option<(Tensor<3>, Option<Tensor<3>>)>,
+    num_classes: Option<usize>,
+    unconditional: bool,
+    prompt: Option<(Tensor<3>, Option<Tensor<3>>)>,
     guidance: Option<ClassifierFreeGuidance>,
-    guide: Option<(&'a dyn Guide, D)>,
-    latent: Option<(&'a dyn Autoencoder, f64)>,
-    batch_size: usize,
-    observer: Option<RefCell<Callback<'a>>>,
+    guide: Option<(&'a dyn Guide, N)>,
+    space: SampleSpace<'a>,
+    options: SamplingOptions<'a, StepProgress<'a>>,
 }
 
-impl<D: Denoiser> std::fmt::Debug for DiffusionSampler<'_, D> {
+impl<N: Denoiser> std::fmt::Debug for DiffusionSampler<'_, N> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("DiffusionSampler")
             .field("shape", &self.shape)
@@ -121,21 +127,24 @@ impl<D: Denoiser> std::fmt::Debug for DiffusionSampler<'_, D> {
             .field("classes", &self.classes)
             .field("guidance", &self.guidance)
             .field("guide", &self.guide.as_ref().map(|(guide, _)| guide))
-            .field("batch_size", &self.batch_size)
+            .field("options", &self.options)
             .finish_non_exhaustive()
     }
 }
 
-impl<D: Denoiser> Show for DiffusionSampler<'_, D> {
-    fn show(&self, x: Tensor<4>) -> Tensor<4> {
-        match self.latent {
-            None => ((x + 1.0) * 0.5).clamp(0.0, 1.0),
-            Some((autoencoder, scale)) => autoencoder.decode(x / scale),
-        }
-    }
+/// What a call samples: all batches share it.
+struct Job<'a> {
+    plan: &'a SamplingPlan,
+    /// The class of each sample.
+    classes: Option<Vec<u32>>,
+    /// The class of unconditional predictions.
+    null_class: Option<u32>,
+    /// Number of samples.
+    total: usize,
+    seed: u64,
 }
 
-/// Noise for each of some images, from streams of their own.
+/// One random stream for each of some samples.
 struct Streams(Vec<Rng>);
 
 impl Streams {
@@ -153,231 +162,125 @@ impl Streams {
             .iter_mut()
             .flat_map(|rng| rng.normal_vec(shape.numel()))
             .collect();
-        let dims = [self.0.len(), shape.channels, shape.height, shape.width];
+        let dims = SampleShape::from(shape).batched::<4>(self.0.len());
         Tensor::from_data(TensorData::new(values, dims), device)
     }
 }
 
-impl<'a, D: Denoiser> DiffusionSampler<'a, D> {
-    /// A sampler of images of `shape`, in so many steps of a scheduler, of any class and without
-    /// guidance.
+impl<'a, N: Denoiser> DiffusionSampler<'a, N> {
+    /// A sampler of images of `shape`, in `steps` steps of a scheduler, of random classes and
+    /// without guidance.
     ///
     /// # Errors
     /// [`Error::Config`] as the scheduler's [`plan`](Scheduler::plan), or for a shape that the
-    /// network cannot make.
+    /// network does not process.
     pub fn new(
-        network: &'a D,
+        network: &'a N,
         scheduler: &impl Scheduler,
         steps: usize,
         shape: ImageShape,
         device: &Device,
     ) -> Result<Self> {
         if shape.numel() == 0 {
-            return Err(Error::config("shape", shape, "at least one value"));
+            return Err(Error::argument("shape", shape, "at least one value"));
         }
-        network.check_shape(shape)?;
+        network.check_shape(shape.into())?;
         Ok(Self {
             network,
             plan: scheduler.plan(steps)?,
             shape,
             device: device.clone(),
             classes: ClassLabels::Random,
-            known: network.num_classes(),
-            none: network
-                .num_classes()
-                .filter(|classes| *classes > 1)
-                .map(|classes| classes as u32 - 1),
-            tokens: None,
+            num_classes: None,
+            unconditional: false,
+            prompt: None,
             guidance: None,
             guide: None,
-            latent: None,
-            batch_size: BATCH_SIZE,
-            observer: None,
+            space: SampleSpace { latent: None },
+            options: SamplingOptions::new(BATCH_SIZE),
         })
     }
 
-    /// Makes these classes.
-    pub fn with_classes(self, classes: ClassLabels) -> Self {
-        Self { classes, ..self }
+    /// Samples these classes.
+    pub fn with_classes(mut self, classes: ClassLabels) -> Self {
+        self.classes = classes;
+        self
     }
 
-    /// Only the network's first `known` classes are classes. If there are more, the last stands for
-    /// none; if not, none does.
-    ///
-    /// # Errors
-    /// [`Error::Config`] unless the network has as many.
-    pub fn with_num_classes(self, known: usize) -> Result<Self> {
-        match self.network.num_classes() {
-            Some(classes) if (1..=classes).contains(&known) => {
-                let none = (known < classes).then_some(classes as u32 - 1);
-                Ok(Self {
-                    known: Some(known),
-                    none,
-                    ..self
-                })
-            }
-            classes => Err(Error::config(
-                "known",
-                known,
-                format!("1 to {}, the classes", classes.unwrap_or(0)),
-            )),
-        }
+    /// Sets the number of real classes. If the network has more class embeddings, its last one is
+    /// the null class; if it has as many, there is none. By default the network says which class is
+    /// its [null class](Denoiser::null_class).
+    pub fn with_num_classes(mut self, num_classes: usize) -> Self {
+        self.num_classes = Some(num_classes);
+        self
     }
 
-    /// Makes no class in particular: the network is told the class that stands for none, its last,
-    /// unless all are [known](Self::with_num_classes).
-    ///
-    /// # Errors
-    /// [`Error::Config`] if no class stands for none.
-    pub fn unconditional(self) -> Result<Self> {
-        match self.none {
-            Some(none) => Ok(Self {
-                known: self.network.num_classes(),
-                classes: ClassLabels::All(none),
-                ..self
-            }),
-            None => Err(Error::config(
-                "classes",
-                "none",
-                "a network with a class that stands for none",
-            )),
-        }
+    /// Samples the null class of a class-conditional network.
+    pub fn unconditional(mut self) -> Self {
+        self.unconditional = true;
+        self
     }
 
-    /// Tells a network with cross-attention these tokens, `[1 or n, tokens, width]`; `none`, of the
-    /// same shape, is what guidance goes away from.
-    ///
-    /// # Errors
-    /// [`Error::Config`] if the network looks at no tokens, or tokens of another width, or the two
-    /// are not of one shape.
-    pub fn with_prompt_embeds(self, tokens: Tensor<3>, none: Option<Tensor<3>>) -> Result<Self> {
-        let [_, count, width] = tokens.dims();
-        match self.network.cross_attention_dim() {
-            Some(expected) if expected == width && count > 0 => {}
-            Some(expected) => {
-                let value = format!("{count} of width {width}");
-                return Err(Error::config(
-                    "tokens",
-                    value,
-                    format!("at least one, of width {expected}"),
-                ));
-            }
-            None => {
-                return Err(Error::config(
-                    "tokens",
-                    "given",
-                    "none; the network looks at no tokens",
-                ));
-            }
-        }
-        if let Some(none) = none
-            .as_ref()
-            .filter(|none| none.dims()[1..] != [count, width])
-        {
-            let expected = format!("[1 or n, {count}, {width}], like the tokens");
-            return Err(Error::config(
-                "none",
-                format!("{:?}", none.dims()),
-                expected,
-            ));
-        }
-        Ok(Self {
-            tokens: Some((tokens, none)),
-            ..self
-        })
-    }
-
-    /// Classifier-free guidance, away from the class that stands for none (the last, unless all are
-    /// [known](Self::with_num_classes)), or from the tokens that do.
-    ///
-    /// # Errors
-    /// [`Error::Config`] for a value out of range, or a network that cannot be asked without a
-    /// class.
-    pub fn with_guidance(self, guidance: ClassifierFreeGuidance) -> Result<Self> {
-        guidance.validate()?;
-        let by_tokens = self.tokens.as_ref().is_some_and(|(_, none)| none.is_some());
-        if !by_tokens && self.none.is_none() {
-            let expected = "nothing; the network has no class that stands for none, and no other tokens were told";
-            return Err(Error::config("guidance", guidance.guidance_scale, expected));
-        }
-        // What stands for none is no class to ask for.
-        let known = self
-            .known
-            .zip(self.none)
-            .map(|(known, none)| known.min(none as usize))
-            .or(self.known);
-        Ok(Self {
-            guidance: Some(guidance),
-            known,
-            ..self
-        })
-    }
-
-    /// Leads samples by a likelihood. Where the scheduler clips clean samples, the noise is that of
-    /// the clipped ones: what leads may go far beyond the range, and noise of other samples than
-    /// those would pile up from step to step.
-    pub fn with_guide(self, guide: &'a dyn Guide) -> Self {
-        let live = differentiable(self.network);
-        let plan = SamplingPlan {
-            use_clipped_model_output: true,
-            ..self.plan
-        };
-        Self {
-            guide: Some((guide, live)),
-            plan,
-            ..self
-        }
-    }
-
-    /// Samples are latent maps times `scale`; images are what the autoencoder makes of them.
-    ///
-    /// # Errors
-    /// [`Error::Config`] unless the scale is more than 0 and the latent maps are of the sampler's
-    /// shape; for a scheduler that keeps samples within the range of images, which latent maps are
-    /// not in.
-    pub fn with_autoencoder(self, autoencoder: &'a dyn Autoencoder, scale: f64) -> Result<Self> {
-        if !(scale > 0.0 && scale.is_finite()) {
-            return Err(Error::config("scale", scale, "more than 0"));
-        }
-        if autoencoder.latent_shape() != self.shape {
-            let expected = format!(
-                "{}, the autoencoder's latent maps",
-                autoencoder.latent_shape()
-            );
-            return Err(Error::config("shape", self.shape, expected));
-        }
-        unclipped(&self.plan)?;
-        Ok(Self {
-            latent: Some((autoencoder, scale)),
-            ..self
-        })
-    }
-
-    /// Makes so many images at once, 64 by default (the network sees twice as many with
-    /// classifier-free guidance): this bounds the memory that the network needs, however many are
-    /// asked for.
-    ///
-    /// # Errors
-    /// [`Error::Config`] for 0.
-    pub fn with_batch_size(self, images: usize) -> Result<Self> {
-        if images == 0 {
-            return Err(Error::config("batch_size", images, "at least 1"));
-        }
-        Ok(Self {
-            batch_size: images,
-            ..self
-        })
-    }
-
-    /// Is told of every call of the network; may look at the images so far, and may stop.
-    pub fn with_callback(
-        self,
-        observer: impl FnMut(&StepProgress<'_>) -> ControlFlow<()> + 'a,
+    /// Conditions a network with cross-attention on these vectors, of a text encoder for instance,
+    /// `[1 or n, tokens, width]`. Classifier-free guidance compares with `negative_prompt_embeds`,
+    /// of the same tokens and width.
+    pub fn with_prompt_embeds(
+        mut self,
+        prompt_embeds: Tensor<3>,
+        negative_prompt_embeds: Option<Tensor<3>>,
     ) -> Self {
-        Self {
-            observer: Some(RefCell::new(Box::new(observer))),
-            ..self
-        }
+        self.prompt = Some((prompt_embeds, negative_prompt_embeds));
+        self
+    }
+
+    /// Adds classifier-free guidance: away from the prediction for the negative prompt embeddings,
+    /// else for the null class.
+    pub fn with_guidance(mut self, guidance: ClassifierFreeGuidance) -> Self {
+        self.guidance = Some(guidance);
+        self
+    }
+
+    /// Adds a guide that supplies `∇ ln p(y | x)`. If the scheduler clips x̂₀, ε is recomputed from
+    /// the clipped x̂₀, because guided predictions can leave the data range and the mismatch would
+    /// accumulate.
+    pub fn with_guide(mut self, guide: &'a dyn Guide) -> Self {
+        self.guide = Some((guide, differentiable(self.network)));
+        self.plan.use_clipped_model_output = true;
+        self
+    }
+
+    /// Samples are latent maps times `scaling_factor`, which the autoencoder decodes to images.
+    pub fn with_autoencoder(
+        mut self,
+        autoencoder: &'a dyn Autoencoder,
+        scaling_factor: f64,
+    ) -> Self {
+        self.space.latent = Some((autoencoder, scaling_factor));
+        self
+    }
+
+    /// Samples at most `batch_size` images at once, 64 by default (with classifier-free guidance
+    /// the network processes twice as many): this bounds the memory that the network needs.
+    pub fn with_batch_size(mut self, batch_size: usize) -> Self {
+        self.options.batch_size = batch_size;
+        self
+    }
+
+    /// Stops between two calls of the network when `token` is cancelled; what is sampled by then is
+    /// returned.
+    pub fn with_cancel(mut self, token: &CancelToken) -> Self {
+        self.options.cancel = token.clone();
+        self
+    }
+
+    /// Calls `callback` after every call of the network; it may look at the images so far, and stop
+    /// sampling.
+    pub fn with_callback(
+        mut self,
+        callback: impl FnMut(&StepProgress<'a>) -> ControlFlow<()> + 'a,
+    ) -> Self {
+        self.options = self.options.on_progress(callback);
+        self
     }
 
     /// Calls of the network for each image.
@@ -385,7 +288,7 @@ impl<'a, D: Denoiser> DiffusionSampler<'a, D> {
         self.plan.len()
     }
 
-    /// The plan being carried out.
+    /// The plan that is followed.
     pub fn plan(&self) -> &SamplingPlan {
         &self.plan
     }
@@ -395,356 +298,156 @@ impl<'a, D: Denoiser> DiffusionSampler<'a, D> {
         self.shape
     }
 
-    /// Standard normal noise, as [`sample`](Self::sample) starts from it.
-    ///
-    /// # Shapes
-    /// - output: `[n, channels, height, width]`
-    pub fn noise(&self, n: usize, seed: u64) -> Tensor<4> {
-        Streams::new(seed, "start", 0..n).draw(self.shape, &self.device)
-    }
-
-    /// `n` images.
-    ///
-    /// # Errors
-    /// [`Error::Config`] if `n` is 0 or a class is not one of the network's; what a [`Guide`]
-    /// reports.
-    pub fn sample(&self, n: usize, seed: u64) -> Result<Samples> {
-        let classes = self.draw_classes(n, seed)?;
-        let start = |images: Range<usize>| {
-            Ok(
-                Streams::new(seed, "start", images).draw(self.shape, &self.device)
-                    * self.plan.init_noise_sigma,
-            )
+    /// Number of real classes, and the null class.
+    fn class_counts(&self) -> Result<(Option<usize>, Option<u32>)> {
+        let Some(count) = self.network.num_classes() else {
+            return match self.num_classes {
+                None => Ok((None, None)),
+                Some(given) => Err(Error::argument(
+                    "num_classes",
+                    given,
+                    "none set; the network has no classes",
+                )),
+            };
         };
-        self.in_parts(n, &self.plan, classes, seed, start)
-    }
-
-    /// Images of given noise, `[n, channels, height, width]`, standard normal. `seed` is for the
-    /// noise that a scheduler adds on the way, and for the classes.
-    ///
-    /// # Errors
-    /// [`Error::Config`] as [`sample`](Self::sample), or if the noise is not of the sampler's
-    /// shape.
-    pub fn sample_from_noise(&self, noise: &Tensor<4>, seed: u64) -> Result<Samples> {
-        let n = self.fits(noise, "noise")?;
-        let classes = self.draw_classes(n, seed)?;
-        let start = |images: Range<usize>| {
-            Ok(noise.clone().narrow(0, images.start, images.len()) * self.plan.init_noise_sigma)
-        };
-        self.in_parts(n, &self.plan, classes, seed, start)
-    }
-
-    /// Image to image (Meng et al. 2022, <https://arxiv.org/abs/2108.01073>): noise is added to
-    /// images, and they are cleaned again. `strength` is the share of the calls that are made, from
-    /// above 0, which changes next to nothing, to 1.
-    ///
-    /// # Shapes
-    /// - images: `[n, channels, height, width]` in `[0, 1]`
-    ///
-    /// # Errors
-    /// [`Error::Config`] as [`sample`](Self::sample), for a strength out of range, or images of
-    /// another shape.
-    pub fn img2img(&self, images: &Tensor<4>, strength: f64, seed: u64) -> Result<Samples> {
-        if !(strength > 0.0 && strength <= 1.0) {
-            return Err(Error::config("strength", strength, "above 0, at most 1"));
+        let last = count as u32 - 1;
+        match (self.num_classes, self.network.null_class()) {
+            (Some(real), _) if real == 0 || real > count => Err(Error::argument(
+                "num_classes",
+                real,
+                format!("1 to {count}, the network's classes"),
+            )),
+            (Some(real), _) => Ok((Some(real), (real < count).then_some(last))),
+            (None, Some(null)) if null == last => Ok((Some(count - 1), Some(null))),
+            (None, null) => Ok((Some(count), null)),
         }
-        let n = self.images_fit(images)?;
-        let made = ((self.plan.len() as f64 * strength) as usize).max(1);
-        let plan = self.plan.starting_at(self.plan.len() - made)?;
-        let classes = self.draw_classes(n, seed)?;
-        let originals = images;
-        let start = |images: Range<usize>| {
-            let noise = Streams::new(seed, "start", images.clone()).draw(self.shape, &self.device);
-            Ok(plan.add_noise(0, self.hide(originals, images), noise))
-        };
-        self.in_parts(n, &plan, classes, seed, start)
     }
 
-    /// Takes noise of a known standard deviation (of values in `[0, 1]`) from images: a noisy image
-    /// is a sample on its way. With a scheduler that adds fresh noise (DDPM, DDIM with `eta` 1),
-    /// what comes out is drawn from all clean images that it may have been. It is made as noisy as
-    /// at the next call before it; with many steps that is next to nothing.
-    ///
-    /// # Shapes
-    /// - images: `[n, channels, height, width]` in `[0, 1]`, but for the noise
-    ///
-    /// # Errors
-    /// [`Error::Config`] as [`sample`](Self::sample), for an autoencoder, whose latent maps have
-    /// other noise, for no noise or more than sampling begins with, and for images of another
-    /// shape.
-    pub fn denoise(&self, images: &Tensor<4>, deviation: f64, seed: u64) -> Result<Samples> {
-        if self.latent.is_some() {
-            return Err(Error::config(
-                "autoencoder",
-                "given",
-                "none; the noise is in the images",
-            ));
-        }
-        let n = self.images_fit(images)?;
-        let ratio = |call: &ModelCall| call.level.sigma / call.level.alpha;
-        // Images are in [−1, 1] here.
-        let noise = 2.0 * deviation;
-        let at = self
-            .plan
-            .calls
-            .iter()
-            .rposition(|call| ratio(call) >= noise);
-        let Some(at) = at.filter(|_| noise > 0.0) else {
-            let most = ratio(&self.plan.calls[0]) / 2.0;
-            return Err(Error::config(
-                "deviation",
-                deviation,
-                format!("above 0, at most {most:.4}"),
-            ));
+    /// Validates the settings for `n` samples by a plan, and draws their classes.
+    fn job<'p>(&self, n: usize, plan: &'p SamplingPlan, seed: u64) -> Result<Job<'p>> {
+        let (real, null_class) = self.class_counts()?;
+        self.validate(plan, null_class)?;
+        let mut rng = Rng::stream(seed, "classes", 0);
+        let classes = match (self.unconditional, null_class) {
+            (false, _) => self.classes.resolve(real, n, &mut rng)?,
+            (true, Some(null)) => Some(vec![null; n]),
+            (true, None) => {
+                return Err(Error::argument(
+                    "unconditional",
+                    "set",
+                    "a network with a null class",
+                ));
+            }
         };
-        let plan = self.plan.starting_at(at)?;
-        let NoiseLevel { alpha, sigma } = plan.calls[0].level;
-        let more = (sigma.powi(2) - (alpha * noise).powi(2)).max(0.0).sqrt();
-        let classes = self.draw_classes(n, seed)?;
-        let noisy = images;
-        let start = |images: Range<usize>| {
-            let added =
-                Streams::new(seed, "start", images.clone()).draw(self.shape, &self.device) * more;
-            Ok(self.hide(noisy, images) * alpha + added)
-        };
-        self.in_parts(n, &plan, classes, seed, start)
+        Ok(Job {
+            plan,
+            classes,
+            null_class,
+            total: n,
+            seed,
+        })
     }
 
-    /// The noise that DDIM makes these images from (Song et al. 2021, section 5.4), for
-    /// [`sample_from_noise`](Self::sample_from_noise) of a sampler with the
-    /// [`DdimScheduler`](crate::DdimScheduler) that the inverse was made
-    /// [from](DdimInverseScheduler::from), and the same seed, which draws the same classes.
-    ///
-    /// # Shapes
-    /// - images and output: `[n, channels, height, width]`; images in `[0, 1]`
-    ///
-    /// # Errors
-    /// [`Error::Config`] as [`sample`](Self::sample), as the scheduler's plan, for images of
-    /// another shape, for guidance or a [`Guide`], for a scheduler that clips beside an
-    /// autoencoder, or if an observer stops it.
-    pub fn invert(
-        &self,
-        images: &Tensor<4>,
-        scheduler: &DdimInverseScheduler,
-        steps: usize,
-        seed: u64,
-    ) -> Result<Tensor<4>> {
-        for (field, given) in [
-            ("guide", self.guide.is_some()),
-            ("guidance", self.guidance.is_some()),
-        ] {
-            if given {
-                return Err(Error::config(
-                    field,
+    fn validate(&self, plan: &SamplingPlan, null_class: Option<u32>) -> Result<()> {
+        match (&self.prompt, self.network.cross_attention_dim()) {
+            (None, None) => {}
+            (Some(_), None) => {
+                return Err(Error::argument(
+                    "prompt_embeds",
                     "given",
-                    "none; images are taken to their noise as they are",
+                    "none; the network has no cross-attention",
+                ));
+            }
+            (None, Some(width)) => {
+                return Err(Error::argument(
+                    "prompt_embeds",
+                    "missing",
+                    format!("vectors of width {width}: call `with_prompt_embeds`"),
+                ));
+            }
+            (Some((embeds, negative)), Some(width)) => {
+                let [_, tokens, found] = embeds.dims();
+                if tokens == 0 || found != width {
+                    let expected = format!("[1 or n, tokens, {width}], at least one token");
+                    let value = format!("{:?}", embeds.dims());
+                    return Err(Error::argument("prompt_embeds", value, expected));
+                }
+                let other = negative
+                    .as_ref()
+                    .filter(|negative| negative.dims()[1..] != embeds.dims()[1..]);
+                if let Some(other) = other {
+                    let value = format!("{:?}", other.dims());
+                    let expected = format!("[1 or n, {tokens}, {width}], as the prompt's");
+                    return Err(Error::argument("negative_prompt_embeds", value, expected));
+                }
+            }
+        }
+        if let Some(guidance) = self.guidance {
+            guidance.validate()?;
+            let negative = self.prompt.as_ref().is_some_and(|(_, none)| none.is_some());
+            if !negative && null_class.is_none() {
+                return Err(Error::argument(
+                    "guidance",
+                    guidance.guidance_scale,
+                    "a network with a null class, or negative prompt embeddings, to compare with",
                 ));
             }
         }
-        let n = self.images_fit(images)?;
-        let plan = scheduler.plan(steps)?;
-        if self.latent.is_some() {
-            unclipped(&plan)?;
-        }
-        let classes = self.draw_classes(n, seed)?;
-        let mut parts = Vec::new();
-        for part in self.parts(n) {
-            let carried = self.carry(
-                self.hide(images, part.clone()),
-                &plan,
-                classes.as_deref(),
-                part,
-                n,
-                seed,
-            )?;
-            if carried.stopped {
-                return Err(Error::config(
-                    "observer",
-                    "a stop",
-                    "none; there is no noise halfway",
-                ));
-            }
-            parts.push(carried.x);
-        }
-        Ok(Tensor::cat(parts, 0))
-    }
-
-    /// `frames` images on the way from noise to noise: along the great arc between them, ends
-    /// included (Song et al. 2021, section 5.3). One class for all frames of a pair.
-    ///
-    /// # Shapes
-    /// - from and to: `[pairs, channels, height, width]`, standard normal
-    /// - output: `frames` of `[pairs, channels, height, width]` in `[0, 1]`
-    ///
-    /// # Errors
-    /// [`Error::Config`] as [`sample_from_noise`](Self::sample_from_noise), for fewer than two
-    /// frames, or if an observer stops it.
-    pub fn interpolate(
-        &self,
-        from: &Tensor<4>,
-        to: &Tensor<4>,
-        frames: usize,
-        seed: u64,
-    ) -> Result<Vec<Tensor<4>>> {
-        if frames < 2 {
-            return Err(Error::config("frames", frames, "at least 2"));
-        }
-        self.fits(from, "from")?;
-        if from.dims() != to.dims() {
-            return Err(Error::config(
-                "to",
-                format!("{:?}", to.dims()),
-                format!("{:?}, like `from`", from.dims()),
-            ));
-        }
-        let flat = |x: &Tensor<4>| x.clone().flatten::<2>(1, 3);
-        let at = |k: usize| k as f64 / (frames - 1) as f64;
-        let frame = |k: usize| {
-            let noise = slerp(flat(from), flat(to), at(k)).reshape(from.dims());
-            let samples = self.sample_from_noise(&noise, seed)?;
-            if !samples.complete {
-                return Err(Error::config(
-                    "observer",
-                    "a stop",
-                    "none; frames are made one after the other",
-                ));
-            }
-            Ok(samples.images)
+        let Some((autoencoder, scale)) = self.space.latent else {
+            return Ok(());
         };
-        (0..frames).map(frame).collect()
-    }
-
-    /// A row for each class, each of `columns` images that start from the same noise.
-    ///
-    /// # Errors
-    /// [`Error::Config`] if there are no columns, or the network has no classes.
-    pub fn class_grid(&self, columns: usize, seed: u64) -> Result<Samples> {
-        let Some(known) = self.known else {
-            return Err(Error::config(
-                "classes",
-                "a grid",
-                "nothing; the network has no classes",
-            ));
-        };
-        let classes: Vec<u32> = (0..known as u32)
-            .flat_map(|class| vec![class; columns])
-            .collect();
-        let noise = self.noise(columns, seed);
-        let start = |images: Range<usize>| {
-            let rows = images
-                .map(|i| noise.clone().narrow(0, i % columns, 1))
-                .collect();
-            Ok(Tensor::cat(rows, 0) * self.plan.init_noise_sigma)
-        };
-        self.in_parts(classes.len(), &self.plan, Some(classes), seed, start)
-    }
-
-    fn draw_classes(&self, n: usize, seed: u64) -> Result<Option<Vec<u32>>> {
-        self.classes
-            .resolve(self.known, n, &mut Rng::stream(seed, "classes", 0))
+        check::positive("scaling_factor", scale)?;
+        let latent = autoencoder.latent_shape();
+        if latent != self.shape {
+            let expected = format!("{latent}, the autoencoder's latent maps");
+            return Err(Error::argument("shape", self.shape, expected));
+        }
+        if plan.clip != Clip::None {
+            let expected = "no clipping or thresholding; latent maps have another range than \
+                            images";
+            let value = format!("{:?}", plan.clip);
+            return Err(Error::config("clip_sample", value, expected));
+        }
+        Ok(())
     }
 
     /// Number of samples in a tensor of them.
-    fn fits(&self, x: &Tensor<4>, field: &str) -> Result<usize> {
-        let [n, channels, height, width] = x.dims();
-        let shape = ImageShape::new(channels, height, width);
+    fn check_samples(&self, x: &Tensor<4>, argument: &str) -> Result<usize> {
+        let shape = SampleShape::of_batch(x);
         if shape != self.shape {
-            return Err(Error::config(
-                field,
-                shape,
-                format!("{}, the sampler's", self.shape),
-            ));
+            let expected = format!("{}, the sampler's", self.shape);
+            return Err(Error::argument(argument, shape, expected));
         }
-        Ok(n)
+        Ok(x.dims()[0])
     }
 
-    /// Number of images, if they are of the shape that the sampler makes.
-    fn images_fit(&self, images: &Tensor<4>) -> Result<usize> {
-        let [n, channels, height, width] = images.dims();
-        if n == 0 {
-            return Err(Error::config("images", "none", "at least one"));
+    /// Number of images, if they are of the shape that the sampler generates.
+    fn check_images(&self, images: &Tensor<4>) -> Result<usize> {
+        if images.dims()[0] == 0 {
+            return Err(Error::argument("images", "none", "at least one"));
         }
-        let shape = ImageShape::new(channels, height, width);
-        let expected = self.latent.map_or(self.shape.into(), |(autoencoder, _)| {
-            autoencoder.sample_shape()
-        });
-        if expected != shape {
-            return Err(Error::config(
-                "images",
-                shape,
-                format!("{expected}, as the sampler makes them"),
-            ));
+        let shape = SampleShape::of_batch(images);
+        let expected = match self.space.latent {
+            None => self.shape.into(),
+            Some((autoencoder, _)) => autoencoder.sample_shape(),
+        };
+        if shape != expected {
+            let expected = format!("{expected}, as the sampler generates them");
+            return Err(Error::argument("images", shape, expected));
         }
-        Ok(n)
+        Ok(images.dims()[0])
     }
 
-    /// Some of the images as the network works on them; the opposite of [`Show::show`].
-    fn hide(&self, images: &Tensor<4>, part: Range<usize>) -> Tensor<4> {
+    /// Some of the images in the space that the network works in.
+    fn encode(&self, images: &Tensor<4>, part: Range<usize>) -> Tensor<4> {
         let images = images.clone().narrow(0, part.start, part.len());
-        match self.latent {
-            None => images * 2.0 - 1.0,
-            Some((autoencoder, scale)) => autoencoder.encode(images).mode() * scale,
-        }
+        self.space.encode(images)
     }
 
-    fn parts(&self, n: usize) -> impl Iterator<Item = Range<usize>> + use<D> {
-        let batch_size = self.batch_size;
-        (0..n)
-            .step_by(batch_size)
-            .map(move |start| start..(start + batch_size).min(n))
+    /// The noise that some samples start from.
+    fn start(&self, seed: u64, images: Range<usize>) -> Tensor<4> {
+        Streams::new(seed, "start", images).draw(self.shape, &self.device)
     }
-
-    fn in_parts(
-        &self,
-        n: usize,
-        plan: &SamplingPlan,
-        classes: Option<Vec<u32>>,
-        seed: u64,
-        start: impl Fn(Range<usize>) -> Result<Tensor<4>>,
-    ) -> Result<Samples> {
-        if n == 0 {
-            return Err(Error::config("n", n, "at least 1"));
-        }
-        let (mut made, mut complete, mut count) = (Vec::new(), true, 0);
-        for images in self.parts(n) {
-            count = images.end;
-            let carried = self.carry(
-                start(images.clone())?,
-                plan,
-                classes.as_deref(),
-                images,
-                n,
-                seed,
-            )?;
-            made.push(self.show(carried.x));
-            if carried.stopped {
-                complete = false;
-                break;
-            }
-        }
-        let classes = classes.map(|mut classes| {
-            classes.truncate(count);
-            classes
-        });
-        Ok(Samples {
-            images: Tensor::cat(made, 0),
-            classes,
-            complete,
-        })
-    }
-}
-
-/// Whether a plan is one for latent maps.
-fn unclipped(plan: &SamplingPlan) -> Result<()> {
-    if plan.clip == Clip::None {
-        return Ok(());
-    }
-    let expected = "no clipping or thresholding; latent maps have another range than images";
-    Err(Error::config(
-        "clip_sample",
-        format!("{:?}", plan.clip),
-        expected,
-    ))
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! Samplers on data that is known exactly.
+//! Samplers with exact networks.
 
 use super::*;
 use crate::{
-    AnyScheduler, ClassifierGuidance, Conditioning, DdimScheduler, DdpmScheduler,
-    DpmMultistepScheduler, GuideContext, Kdpm2Scheduler, NoisyClassifier, PlanRunner,
-    PredictionType, UNet2dConditionConfig, VarianceType,
+    AnyScheduler, ClassifierGuidance, Conditioning, DdimInverseScheduler, DdimScheduler,
+    DdpmScheduler, DpmMultistepScheduler, GuideContext, Kdpm2Scheduler, NoisyClassifier,
+    PlanRunner, PredictionType, UNet2dConditionConfig, VarianceType,
     models::{CrossDownBlockType, CrossUpBlockType, PerBlock},
     schedule::NoiseScheduleConfig,
     scheduler::Clipping,
@@ -44,7 +44,7 @@ fn difference(a: &Tensor<4>, b: &Tensor<4>) -> f32 {
 }
 
 #[test]
-fn samples_have_the_mean_and_spread_of_the_data() {
+fn samples_match_mean_and_spread_of_data() {
     let network = Gaussian::new(0.2, 0.3, &device("flex").unwrap());
     let ddpm = DdpmScheduler {
         clipping: Clipping::NONE,
@@ -53,16 +53,14 @@ fn samples_have_the_mean_and_spread_of_the_data() {
     for images in [
         sampler(&network, &ddim(), 1000)
             .with_batch_size(1000)
-            .unwrap()
             .sample(1000, 0)
             .unwrap()
-            .images,
+            .values,
         sampler(&network, &ddpm, 1000)
             .with_batch_size(1000)
-            .unwrap()
             .sample(1000, 0)
             .unwrap()
-            .images,
+            .values,
     ] {
         let (mean, deviation) = moments(&images);
         assert!(
@@ -72,7 +70,7 @@ fn samples_have_the_mean_and_spread_of_the_data() {
     }
 }
 
-/// However many are made at once, an image is its seed's and its number's, with fresh noise on the
+/// Whatever the batch size, an image depends on its seed and its number, with fresh noise on the
 /// way too.
 #[test]
 fn an_image_does_not_depend_on_its_neighbours() {
@@ -81,10 +79,9 @@ fn an_image_does_not_depend_on_its_neighbours() {
     let make = |batch_size: usize, n: usize| {
         let samples = sampler(&network, &ddpm, 20)
             .with_batch_size(batch_size)
-            .unwrap()
             .sample(n, 3)
             .unwrap();
-        (samples.images, samples.classes.unwrap())
+        (samples.values, samples.labels.unwrap())
     };
     let (all, classes) = make(64, 10);
     for batch_size in [1, 3] {
@@ -96,15 +93,15 @@ fn an_image_does_not_depend_on_its_neighbours() {
             difference(&all, &parts)
         );
     }
-    let other = sampler(&network, &ddpm, 20).sample(10, 4).unwrap().images;
+    let other = sampler(&network, &ddpm, 20).sample(10, 4).unwrap().values;
     assert!(difference(&all, &other) > 0.05);
 }
 
 #[test]
-fn progress_is_told_and_a_stop_keeps_what_there_is() {
+fn callback_sees_progress_and_stops_sampling() {
     let network = Gaussian::new(0.0, 0.5, &device("flex").unwrap());
     let seen = Cell::new(0);
-    let whole = sampler(&network, &ddim(), 5).with_batch_size(4).unwrap();
+    let whole = sampler(&network, &ddim(), 5).with_batch_size(4);
     let whole = whole.with_callback(|progress| {
         seen.set(seen.get() + 1);
         assert_eq!((progress.num_steps, progress.total), (5, 10));
@@ -120,7 +117,6 @@ fn progress_is_told_and_a_stop_keeps_what_there_is() {
     // Stopped in the second part, after its third call.
     let stopping = sampler(&network, &ddim(), 5)
         .with_batch_size(4)
-        .unwrap()
         .with_callback(|progress| {
             if progress.images.start == 4 && progress.step == 3 {
                 ControlFlow::Break(())
@@ -130,17 +126,16 @@ fn progress_is_told_and_a_stop_keeps_what_there_is() {
         });
     let stopped = stopping.sample(10, 0).unwrap();
     assert!(!stopped.complete);
-    assert_eq!(stopped.images.dims(), [8, 1, 4, 4]);
+    assert_eq!(stopped.values.dims(), [8, 1, 4, 4]);
     let first = |x: &Tensor<4>| x.clone().narrow(0, 0, 4);
     assert_eq!(
-        difference(&first(&stopped.images), &first(&samples.images)),
+        difference(&first(&stopped.values), &first(&samples.values)),
         0.0
     );
     // Between parts, and after everything.
     let after = |images: usize| {
         sampler(&network, &ddim(), 5)
             .with_batch_size(4)
-            .unwrap()
             .with_callback(move |progress| {
                 let there = progress.images.end == images && progress.step == 5;
                 if there {
@@ -151,20 +146,19 @@ fn progress_is_told_and_a_stop_keeps_what_there_is() {
             })
     };
     let half = after(4).sample(10, 0).unwrap();
-    assert_eq!((half.complete, half.images.dims()[0]), (false, 4));
+    assert_eq!((half.complete, half.values.dims()[0]), (false, 4));
     assert!(after(10).sample(10, 0).unwrap().complete);
 }
 
 /// Guidance of a normal with a mean for each class: away from none's mean.
 #[test]
-fn guidance_goes_away_from_the_last_class() {
+fn guidance_moves_away_from_the_null_class() {
     let network = Gaussian::new(0.0, 0.1, &device("flex").unwrap()).with_classes(11);
     let mean = |scale: f64| {
         let sampler = sampler(&network, &ddim(), 50)
             .with_classes(ClassLabels::All(2))
-            .with_guidance(ClassifierFreeGuidance::new(scale))
-            .unwrap();
-        moments(&sampler.sample(200, 0).unwrap().images).0 * 2.0 - 1.0
+            .with_guidance(ClassifierFreeGuidance::new(scale));
+        moments(&sampler.sample(200, 0).unwrap().values).0 * 2.0 - 1.0
     };
     // none: 0.1, class 2: 0.02. The network is linear in the mean, so guidance is too.
     for (scale, expected) in [(1.0, 0.02), (0.0, 0.1), (3.0, 0.1 - 3.0 * 0.08)] {
@@ -182,39 +176,37 @@ fn guidance_goes_away_from_the_last_class() {
     let off = sampler(&network, &ddim(), 50)
         .with_classes(ClassLabels::All(2))
         .with_guidance(off)
-        .unwrap()
         .sample(4, 0)
         .unwrap()
-        .images;
+        .values;
     let plain = sampler(&network, &ddim(), 50)
         .with_classes(ClassLabels::All(2))
         .sample(4, 0)
         .unwrap()
-        .images;
+        .values;
     assert_eq!(difference(&off, &plain), 0.0);
-    let guided = sampler(&network, &ddim(), 5)
-        .with_guidance(ClassifierFreeGuidance::new(2.0))
-        .unwrap();
+    let guided = sampler(&network, &ddim(), 5).with_guidance(ClassifierFreeGuidance::new(2.0));
     assert!(
         guided
             .sample(100, 0)
             .unwrap()
-            .classes
+            .labels
             .unwrap()
             .iter()
             .all(|class| *class < 10)
     );
 }
 
-/// Says what it said before and a little more: a hundredth for its class, or half a hundredth.
+/// Predicts its previous prediction and a little more: a hundredth for its class, or half a
+/// hundredth.
 #[derive(Module, Debug)]
-struct LooksBack {
+struct SelfConditioned {
     classes: Option<usize>,
     /// Says a variance too: low for a class, high for none (class 2).
     variance: bool,
 }
 
-impl Denoiser for LooksBack {
+impl Denoiser for SelfConditioned {
     fn predict(&self, x: Tensor<4>, _time: Tensor<1>, condition: &Conditioning) -> Tensor<4> {
         let batch = x.dims()[0];
         let each = |values: Tensor<1>| values.reshape([batch, 1, 1, 1]);
@@ -223,7 +215,7 @@ impl Denoiser for LooksBack {
             .clone()
             .unwrap_or_else(|| x.zeros_like());
         let Some(class) = condition.class_labels.clone().filter(|_| !self.variance) else {
-            // What is made of the last sample, and so of its noise, or of what was made before.
+            // Of the last sample, and so of its noise, or of the previous prediction.
             let said = if self.variance {
                 x.clone() * 0.5
             } else {
@@ -241,19 +233,23 @@ impl Denoiser for LooksBack {
         before + each(class.float() * 0.01)
     }
 
-    fn check_trainable(&self, _shape: ImageShape) -> Result<()> {
+    fn check_shape(&self, _shape: SampleShape) -> Result<()> {
         Ok(())
     }
 
     fn num_classes(&self) -> Option<usize> {
         self.classes
     }
+
+    fn null_class(&self) -> Option<u32> {
+        self.classes.map(|classes| classes as u32 - 1)
+    }
 }
 
 #[test]
-fn a_network_is_shown_what_it_made_before() {
+fn self_conditioning_feeds_predictions_back() {
     let flex = device("flex").unwrap();
-    let of = |network: &LooksBack, guided: bool| {
+    let of = |network: &SelfConditioned, guided: bool| {
         let scheduler = DdimScheduler {
             prediction_type: PredictionType::Sample,
             ..ddim()
@@ -265,20 +261,18 @@ fn a_network_is_shown_what_it_made_before() {
             sampler
         };
         let sampler = if guided {
-            sampler
-                .with_guidance(ClassifierFreeGuidance::new(2.0))
-                .unwrap()
+            sampler.with_guidance(ClassifierFreeGuidance::new(2.0))
         } else {
             sampler
         };
-        moments(&sampler.sample(3, 0).unwrap().images).0 * 2.0 - 1.0
+        moments(&sampler.sample(3, 0).unwrap().values).0 * 2.0 - 1.0
     };
     let (plain, told) = (
-        LooksBack {
+        SelfConditioned {
             classes: None,
             variance: false,
         },
-        LooksBack {
+        SelfConditioned {
             classes: Some(3),
             variance: false,
         },
@@ -292,9 +286,9 @@ fn a_network_is_shown_what_it_made_before() {
 
 /// A variance beside the output is that of the class, however the output is guided.
 #[test]
-fn guidance_leaves_a_learned_variance_alone() {
+fn guidance_keeps_learned_variance() {
     let flex = device("flex").unwrap();
-    let network = LooksBack {
+    let network = SelfConditioned {
         classes: Some(3),
         variance: true,
     };
@@ -308,25 +302,23 @@ fn guidance_leaves_a_learned_variance_alone() {
         let sampler = DiffusionSampler::new(&network, &scheduler, 5, SHAPE, &flex).unwrap();
         sampler.with_classes(ClassLabels::All(class))
     };
-    let plain = of(0).sample(3, 0).unwrap().images;
+    let plain = of(0).sample(3, 0).unwrap().values;
     let guided = of(0)
         .with_guidance(ClassifierFreeGuidance::new(3.0))
-        .unwrap()
         .sample(3, 0)
         .unwrap()
-        .images;
+        .values;
     assert!(difference(&plain, &guided) < 1e-6);
     // None has another variance, and so other images of the same noise.
     let none = DiffusionSampler::new(&network, &scheduler, 5, SHAPE, &flex)
         .unwrap()
-        .unconditional()
-        .unwrap();
-    assert!(difference(&plain, &none.sample(3, 0).unwrap().images) > 1e-4);
+        .unconditional();
+    assert!(difference(&plain, &none.sample(3, 0).unwrap().values) > 1e-4);
 }
 
 /// Guidance by tokens, and by a classifier of noisy samples.
 #[test]
-fn tokens_and_classifiers_lead_too() {
+fn guidance_works_with_prompts_and_classifiers() {
     let flex = device("flex").unwrap();
     let config = UNet2dConditionConfig {
         sample_size: Some(4.into()),
@@ -359,44 +351,42 @@ fn tokens_and_classifiers_lead_too() {
         .prev_sample;
     let sampler = of()
         .with_prompt_embeds(tokens.clone(), Some(none.clone()))
-        .unwrap()
-        .with_guidance(ClassifierFreeGuidance::new(2.0))
-        .unwrap();
-    let images = sampler.sample_from_noise(&x, 0).unwrap().images;
+        .with_guidance(ClassifierFreeGuidance::new(2.0));
+    let images = sampler.sample_from_noise(&x, 0).unwrap().values;
     assert!(difference(&images, &((expected + 1.0) * 0.5).clamp(0.0, 1.0)) < 1e-4);
     for (message, expected) in [
-        (of().sample(1, 0).unwrap_err(), "`tokens` is missing"),
+        (of().sample(1, 0).unwrap_err(), "`prompt_embeds` is missing"),
         (
             of().with_prompt_embeds(rng.normal([1, 3, 5], &flex), None)
+                .sample(1, 0)
                 .unwrap_err(),
-            "expected at least one, of width 6",
+            "`prompt_embeds` is [1, 3, 5]",
         ),
         (
             of().with_prompt_embeds(tokens.clone(), Some(rng.normal([1, 2, 6], &flex)))
+                .sample(1, 0)
                 .unwrap_err(),
-            "`none` is [1, 2, 6]",
+            "`negative_prompt_embeds` is [1, 2, 6]",
         ),
         (
             of().with_prompt_embeds(tokens.clone(), None)
-                .unwrap()
                 .with_guidance(ClassifierFreeGuidance::new(2.0))
+                .sample(1, 0)
                 .unwrap_err(),
             "`guidance` is 2",
         ),
         (
             of().with_prompt_embeds(tokens.clone(), None)
-                .unwrap()
                 .sample(3, 0)
                 .unwrap_err(),
-            "`tokens` is 2",
+            "`prompt_embeds` is 2",
         ),
         (
             sampler
                 .with_prompt_embeds(tokens, None)
-                .unwrap()
                 .sample(1, 0)
                 .unwrap_err(),
-            "`guidance` is given, expected tokens that stand for none",
+            "`guidance` is 2",
         ),
     ] {
         let message = message.to_string();
@@ -419,7 +409,7 @@ fn tokens_and_classifiers_lead_too() {
             Some(guide) => sampler.with_guide(guide),
             None => sampler,
         };
-        moments(&sampler.sample(64, 0).unwrap().images).0
+        moments(&sampler.sample(64, 0).unwrap().values).0
     };
     let (dark, plain, bright) = (mean(Some(0)), mean(None), mean(Some(1)));
     assert!(
@@ -432,10 +422,10 @@ fn sampler_of(network: &Gaussian, steps: usize) -> DiffusionSampler<'_, Gaussian
     DiffusionSampler::new(network, &ddim(), steps, SHAPE, &device("flex").unwrap()).unwrap()
 }
 
-/// Led to data with another mean, samples are those of that data. With a solver that asks in the
-/// middle of a step, it is the noise there that counts.
+/// Guided to data with another mean, samples are those of that data. With a solver that calls the
+/// network in the middle of a step, the noise level there counts.
 #[test]
-fn a_guide_is_told_of_the_noise_that_the_network_sees() {
+fn guide_sees_the_noise_level_of_the_call() {
     #[derive(Debug)]
     struct Elsewhere(f64);
     impl Guide for Elsewhere {
@@ -456,9 +446,9 @@ fn a_guide_is_told_of_the_noise_that_the_network_sees() {
         .with_guide(&guide)
         .sample(20, 0)
         .unwrap()
-        .images;
+        .values;
     let there = Gaussian::new(0.45, 0.3, &device("flex").unwrap());
-    let expected = sampler(&there, &kdpm2, 40).sample(20, 0).unwrap().images;
+    let expected = sampler(&there, &kdpm2, 40).sample(20, 0).unwrap().values;
     assert!(
         difference(&made, &expected) < 1e-3,
         "{}",
@@ -466,11 +456,11 @@ fn a_guide_is_told_of_the_noise_that_the_network_sees() {
     );
 }
 
-/// A guide that leads far out of the images' range: DDIM with fresh noise stays DDPM (Song et al.
+/// A guide far out of the images' range: DDIM with fresh noise stays DDPM (Song et al.
 /// 2021, section 4.1) only if the predicted noise is that of the clipped sample. Noise of another
 /// one made restored images the worse the more steps there were.
 #[test]
-fn what_leads_out_of_range_leaves_the_noise_as_it_is() {
+fn guide_beyond_the_clipping_range_keeps_noise_consistent() {
     #[derive(Debug)]
     struct Upwards;
     impl Guide for Upwards {
@@ -487,7 +477,7 @@ fn what_leads_out_of_range_leaves_the_noise_as_it_is() {
             .with_guide(&Upwards)
             .sample(20, 0)
             .unwrap()
-            .images
+            .values
     };
     let [ddpm, ddim] = [
         DdpmScheduler::default().into(),
@@ -503,9 +493,9 @@ fn what_leads_out_of_range_leaves_the_noise_as_it_is() {
 
 /// Inverting and sampling again meet; the better, the finer the steps.
 #[test]
-fn an_image_is_found_again_from_its_noise() {
+fn inversion_recovers_images() {
     let network = Gaussian::new(0.2, 0.3, &device("flex").unwrap());
-    let images = sampler(&network, &ddim(), 50).sample(3, 0).unwrap().images;
+    let images = sampler(&network, &ddim(), 50).sample(3, 0).unwrap().values;
     let error = |steps: usize| {
         let inverse = DdimInverseScheduler::from(&ddim());
         let sampler = sampler(&network, &ddim(), steps);
@@ -516,7 +506,7 @@ fn an_image_is_found_again_from_its_noise() {
             "{mean} {deviation}"
         );
         difference(
-            &sampler.sample_from_noise(&noise, 0).unwrap().images,
+            &sampler.sample_from_noise(&noise, 0).unwrap().values,
             &images,
         )
     };
@@ -525,7 +515,7 @@ fn an_image_is_found_again_from_its_noise() {
 }
 
 #[test]
-fn between_two_noises_lie_images_and_the_ends_are_theirs() {
+fn interpolation_ends_are_samples_of_the_noises() {
     let network = Gaussian::new(0.2, 0.3, &device("flex").unwrap());
     let sampler = sampler(&network, &ddim(), 10);
     let (from, to) = (sampler.noise(3, 1), sampler.noise(3, 2));
@@ -534,22 +524,22 @@ fn between_two_noises_lie_images_and_the_ends_are_theirs() {
     assert!(
         difference(
             &frames[0],
-            &sampler.sample_from_noise(&from, 0).unwrap().images
+            &sampler.sample_from_noise(&from, 0).unwrap().values
         ) < 1e-5
     );
     assert!(
         difference(
             &frames[3],
-            &sampler.sample_from_noise(&to, 0).unwrap().images
+            &sampler.sample_from_noise(&to, 0).unwrap().values
         ) < 1e-5
     );
     assert!(difference(&frames[1], &frames[2]) > 1e-3);
 }
 
-/// All solvers of the network's process can begin in the middle, those that look back too: nearly
-/// where they would have been.
+/// All solvers of the network's process start in the middle, multistep ones too: nearly where they
+/// would have been.
 #[test]
-fn sampling_can_begin_in_the_middle() {
+fn sampling_starts_at_any_step() {
     let flex = device("flex").unwrap();
     let network = Gaussian::new(0.2, 0.3, &flex);
     // Other processes, the way back, and those that are no solvers, whose samples are not the
@@ -561,7 +551,7 @@ fn sampling_can_begin_in_the_middle() {
     let schedulers = classes.map(|class| {
         let process = r#""beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02, "clip_sample": false"#;
         let options = r#""solver_order": 3, "timestep_spacing": "linspace""#;
-        AnyScheduler::from_json(&format!(r#"{{"_class_name": "{class}", {process}, {options}}}"#)).unwrap().scheduler
+        AnyScheduler::from_json(&format!(r#"{{"_class_name": "{class}", {process}, {options}}}"#)).unwrap().value
     });
     for scheduler in schedulers {
         let which = scheduler.class();
@@ -570,10 +560,11 @@ fn sampling_can_begin_in_the_middle() {
             let plan = whole.starting_at(at).unwrap();
             assert_eq!(plan.len(), whole.len() - at);
             let n = 500;
-            let sampler = sampler(&network, &ddim(), 1).with_batch_size(n).unwrap();
+            let sampler = sampler(&network, &ddim(), 1).with_batch_size(n);
             let x0 = Rng::new(1).normal([n, 1, 4, 4], &flex) * 0.3 + 0.2;
             let x = plan.add_noise(0, x0, Rng::new(2).normal([n, 1, 4, 4], &flex));
-            let (mean, deviation) = moments(&sampler.carry(x, &plan, None, 0..n, n, 0).unwrap().x);
+            let job = sampler.job(n, &plan, 0).unwrap();
+            let (mean, deviation) = moments(&sampler.carry(x, &job, 0..n).unwrap().x);
             assert!(
                 (mean - 0.2).abs() < 0.02 && (deviation - 0.3).abs() < 0.02,
                 "{which} {at}: {mean} {deviation}"
@@ -585,10 +576,10 @@ fn sampling_can_begin_in_the_middle() {
     assert_eq!(whole.starting_at(0).unwrap(), whole);
     // Image to image: a little noise changes little.
     let sampler = sampler(&network, &ddim(), 50);
-    let images = sampler.sample(8, 0).unwrap().images;
+    let images = sampler.sample(8, 0).unwrap().values;
     let change = |strength: f64| {
         difference(
-            &sampler.img2img(&images, strength, 1).unwrap().images,
+            &sampler.img2img(&images, strength, 1).unwrap().values,
             &images,
         )
     };
@@ -599,7 +590,7 @@ fn sampling_can_begin_in_the_middle() {
 /// Normal images behind normal noise: what comes out is drawn from the posterior, about the best
 /// guess with its uncertainty.
 #[test]
-fn noise_is_taken_away_as_bayes_says() {
+fn denoising_matches_the_posterior() {
     let flex = device("flex").unwrap();
     let network = Gaussian::new(0.2, 0.3, &flex);
     let noisy = Tensor::full([2000, 1, 4, 4], 0.9, &flex);
@@ -607,10 +598,8 @@ fn noise_is_taken_away_as_bayes_says() {
     let (p, v): (f64, f64) = (0.09, 0.16);
     let expected = ((0.2 * v + 0.8 * p) / (p + v), (p * v / (p + v)).sqrt());
     for scheduler in [ddim(), DdimScheduler { eta: 1.0, ..ddim() }] {
-        let sampler = sampler(&network, &scheduler, 1000)
-            .with_batch_size(2000)
-            .unwrap();
-        let (mean, deviation) = moments(&sampler.denoise(&noisy, 0.2, 0).unwrap().images);
+        let sampler = sampler(&network, &scheduler, 1000).with_batch_size(2000);
+        let (mean, deviation) = moments(&sampler.denoise(&noisy, 0.2, 0).unwrap().values);
         let (mean, deviation) = (2.0 * mean - 1.0, 2.0 * deviation);
         // Without fresh noise it is the one image that the flow takes this noise to.
         let expected = if scheduler.eta > 0.0 {
@@ -628,14 +617,14 @@ fn noise_is_taken_away_as_bayes_says() {
         );
         for wrong in [0.0, 200.0] {
             let message = sampler.denoise(&noisy, wrong, 0).unwrap_err().to_string();
-            assert!(message.contains("`deviation` is"), "{message}");
+            assert!(message.contains("`noise_std` is"), "{message}");
         }
     }
 }
 
-/// What is known is met; what is not is as the model has it, however often it is made to fit.
+/// Known pixels are kept; the others follow the model, however often they are resampled.
 #[test]
-fn repainting_keeps_what_is_known_and_the_models_spread_elsewhere() {
+fn repaint_keeps_known_pixels_and_spread() {
     let flex = device("flex").unwrap();
     let network = Gaussian::new(0.2, 0.3, &flex);
     let known = Tensor::<4>::from_floats([[[[1.0; 4], [1.0; 4], [0.0; 4], [0.0; 4]]]], &flex);
@@ -644,8 +633,8 @@ fn repainting_keeps_what_is_known_and_the_models_spread_elsewhere() {
         clipping: Clipping::NONE,
         ..DdpmScheduler::default()
     };
-    let sampler = sampler(&network, &ddpm, 500).with_batch_size(500).unwrap();
-    let made = sampler.repaint(&images, &known, 3, 0).unwrap().images;
+    let sampler = sampler(&network, &ddpm, 500).with_batch_size(500);
+    let made = sampler.repaint(&images, &known, 3, 0).unwrap().values;
     assert!(difference(&made.clone().narrow(2, 0, 2), &images.narrow(2, 0, 2)) < 1e-6);
     let (mean, deviation) = moments(&made.narrow(2, 2, 2));
     assert!(
@@ -655,7 +644,7 @@ fn repainting_keeps_what_is_known_and_the_models_spread_elsewhere() {
 }
 
 #[test]
-fn mistakes_are_told_at_the_door() {
+fn sampler_rejects_settings_by_name() {
     let flex = device("flex").unwrap();
     let (plain, told) = (
         Gaussian::new(0.0, 1.0, &flex),
@@ -681,25 +670,45 @@ fn mistakes_are_told_at_the_door() {
             .with_classes(ClassLabels::All(3))
             .sample(1, 0)
             .unwrap_err(),
-        "`classes` is 3, expected below 3",
+        "`classes` is 3, expected below 2",
     );
     expect(
         of(&plain)
             .with_guidance(ClassifierFreeGuidance::new(2.0))
+            .sample(1, 0)
             .unwrap_err(),
         "`guidance` is 2",
     );
-    expect(of(&plain).with_num_classes(2).unwrap_err(), "`known` is 2");
-    expect(of(&plain).unconditional().unwrap_err(), "`classes` is none");
-    let none = of(&told).unconditional().unwrap().sample(3, 0).unwrap();
-    assert_eq!(none.classes.unwrap(), [2, 2, 2]);
     expect(
-        of(&plain).with_batch_size(0).unwrap_err(),
-        "`with_batch_size` is 0",
+        of(&plain).with_num_classes(2).sample(1, 0).unwrap_err(),
+        "`num_classes` is 2",
+    );
+    expect(
+        of(&told).with_num_classes(4).sample(1, 0).unwrap_err(),
+        "`num_classes` is 4, expected 1 to 3",
+    );
+    expect(
+        of(&plain).unconditional().sample(1, 0).unwrap_err(),
+        "`unconditional` is set, expected a network with a null class",
+    );
+    // All of its classes are real ones.
+    expect(
+        of(&told)
+            .unconditional()
+            .with_num_classes(3)
+            .sample(1, 0)
+            .unwrap_err(),
+        "`unconditional` is set",
+    );
+    let none = of(&told).unconditional().sample(3, 0).unwrap();
+    assert_eq!(none.labels.unwrap(), [2, 2, 2]);
+    expect(
+        of(&plain).with_batch_size(0).sample(1, 0).unwrap_err(),
+        "`batch_size` is 0",
     );
     expect(
         of(&plain).class_grid(2, 0).unwrap_err(),
-        "the network has no classes",
+        "a network with classes",
     );
     expect(of(&told).class_grid(0, 0).unwrap_err(), "`n` is 0");
     expect(
@@ -720,11 +729,11 @@ fn mistakes_are_told_at_the_door() {
     );
     expect(
         of(&plain).repaint(&images, &wide, 1, 0).unwrap_err(),
-        "`known` is [2, 1, 4, 5]",
+        "`mask` is [2, 1, 4, 5]",
     );
     expect(
         of(&plain).repaint(&images, &images, 0, 0).unwrap_err(),
-        "`resamplings` is 0",
+        "`num_resamples` is 0",
     );
     let looking_back = sampler(&plain, &DpmMultistepScheduler::default(), 4);
     expect(
@@ -738,4 +747,54 @@ impl DiffusionSampler<'_, Gaussian> {
     fn sampler_error(&self) -> Error {
         DiffusionSampler::new(self.network, &ddim(), 0, SHAPE, &self.device).unwrap_err()
     }
+}
+
+/// Settings are validated together: their order does not matter.
+#[test]
+fn sampler_settings_have_no_order() {
+    let flex = device("flex").unwrap();
+    let network = Gaussian::new(0.0, 0.3, &flex).with_classes(5);
+    let guidance = ClassifierFreeGuidance::new(2.0);
+    let of = || sampler(&network, &ddim(), 3);
+    let samples = [
+        of().with_num_classes(3)
+            .with_guidance(guidance)
+            .with_classes(ClassLabels::Random),
+        of().with_guidance(guidance)
+            .with_classes(ClassLabels::Random)
+            .with_num_classes(3),
+    ]
+    .map(|sampler| sampler.sample(20, 1).unwrap());
+    assert_eq!(values(&samples[0].values), values(&samples[1].values));
+    assert_eq!(samples[0].labels, samples[1].labels);
+    assert!(
+        samples[0]
+            .labels
+            .as_ref()
+            .unwrap()
+            .iter()
+            .all(|class| *class < 3)
+    );
+    assert_eq!(samples[0].seed, 1);
+}
+
+/// A token that is cancelled during sampling keeps what is there.
+#[test]
+fn cancel_token_stops_sampling() {
+    let network = Gaussian::new(0.0, 0.5, &device("flex").unwrap());
+    let token = CancelToken::new();
+    let cancel = token.clone();
+    let calls = Cell::new(0);
+    let sampler = sampler(&network, &ddim(), 5)
+        .with_cancel(&token)
+        .with_batch_size(2)
+        .with_callback(|progress| {
+            calls.set(calls.get() + 1);
+            if progress.images.start == 2 {
+                cancel.cancel();
+            }
+            ControlFlow::Continue(())
+        });
+    let samples = sampler.sample(6, 0).unwrap();
+    assert!(!samples.complete && samples.values.dims()[0] == 4 && calls.get() == 6);
 }

@@ -50,16 +50,16 @@ pub struct LcmScheduler {
     pub noise: NoiseScheduleConfig,
     /// Steps that the network was distilled at.
     pub original_inference_steps: usize,
-    /// What is done to predicted clean samples.
+    /// Clipping of predicted clean samples.
     #[serde(flatten)]
     pub clipping: Clipping,
     /// Whether the step past the first leaves no noise, or as much as the first.
     pub set_alpha_to_one: bool,
-    /// What the network says.
+    /// What the network predicts.
     pub prediction_type: PredictionType,
     /// Of the time, where the network's part grows with it.
     pub timestep_scaling: f64,
-    /// End the forward process in pure noise.
+    /// Whether the forward process ends in pure noise (zero terminal SNR).
     pub rescale_betas_zero_snr: bool,
 }
 
@@ -134,9 +134,9 @@ pub struct TcdScheduler {
     pub original_inference_steps: usize,
     /// Whether the step past the first leaves no noise, or as much as the first.
     pub set_alpha_to_one: bool,
-    /// What the network says.
+    /// What the network predicts.
     pub prediction_type: PredictionType,
-    /// End the forward process in pure noise.
+    /// Whether the forward process ends in pure noise (zero terminal SNR).
     pub rescale_betas_zero_snr: bool,
     /// γ of the paper: how far past the next time a step goes before noise is added, 0 to 1. (An
     /// argument of sampling, not written to a file.)
@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_among_those_of_distillation() {
+    fn timesteps_are_those_of_distillation() {
         assert_eq!(times(1000, 50, 4).unwrap(), [999.0, 759.0, 499.0, 259.0]);
         assert_eq!(times(1000, 50, 1).unwrap(), [999.0]);
         assert!(

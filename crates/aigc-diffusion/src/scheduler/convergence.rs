@@ -1,4 +1,4 @@
-//! Orders of convergence where everything is known: normal data, whose best network is a straight
+//! Orders of convergence with an exact solution: normal data, whose optimal network is a straight
 //! line.
 //!
 //! With it, every sample of a plan is a weighted sum of the noise it began with and the noise that
@@ -71,7 +71,7 @@ fn carry_out(calls: &[ModelCall], first: usize) -> Weights {
         x0[0] += constant;
         let mut epsilon: Weights = x.iter().map(|weight| weight / sigma).collect();
         add(&mut epsilon, -alpha / sigma, &x0);
-        // What a network would have to say.
+        // The exact prediction.
         let (of_sample, of_output) = call.coefficients.x0;
         let mut output: Weights = x0.iter().map(|weight| weight / of_output).collect();
         add(&mut output, -of_sample / of_output, &x);
@@ -168,7 +168,7 @@ fn assert_order(name: &str, expected: f64, found: f64) {
 }
 
 #[test]
-fn methods_over_sigma_have_their_order() {
+fn sigma_methods_converge_with_their_order() {
     let end = NoiseLevel::variance_exploding(ENDS.0);
     for prediction in [
         PredictionType::Epsilon,
@@ -208,7 +208,7 @@ fn methods_over_sigma_have_their_order() {
 }
 
 #[test]
-fn dpm_solvers_have_their_order() {
+fn dpm_solvers_converge_with_their_order() {
     for algorithm in [DpmAlgorithm::Dpm, DpmAlgorithm::DpmPlusPlus] {
         for kind in [SolverType::Midpoint, SolverType::Heun] {
             let expansion = Expansion {
@@ -252,7 +252,7 @@ fn dpm_solvers_have_their_order() {
 }
 
 #[test]
-fn deis_and_unipc_have_their_order() {
+fn deis_and_unipc_converge_with_their_order() {
     let level: fn(f64) -> NoiseLevel = NoiseLevel::preserving_ratio;
     let end = level(ENDS.0);
     for most in 2..=3 {
@@ -299,7 +299,7 @@ fn deis_and_unipc_have_their_order() {
 }
 
 #[test]
-fn flows_and_edm_have_their_order() {
+fn flow_and_edm_converge_with_their_order() {
     let train = 1_000_000_000;
     let end = NoiseLevel::flow(0.0);
     let flow = FlowEulerScheduler {
@@ -351,7 +351,7 @@ fn flows_and_edm_have_their_order() {
 }
 
 #[test]
-fn pndm_has_its_order() {
+fn pndm_converges_with_its_order() {
     // ln(σ/α) a straight line over time.
     let train = 1 << 14;
     let ratio = |t: usize| ENDS.0 * (ENDS.1 / ENDS.0).powf(t as f64 / train as f64);
@@ -374,7 +374,7 @@ fn pndm_has_its_order() {
                 calls.pop();
                 off_the_curve(&calls, 0, end)
             };
-            // Old v are read as if they were said now, as in diffusers, and that costs an order.
+            // Earlier v are interpreted as if predicted now, as in diffusers, which costs an order.
             let expected = if prediction_type == PredictionType::V {
                 1.0
             } else {
@@ -508,7 +508,7 @@ fn stochastic_methods_converge_in_mean_and_variance() {
 
 /// The first order of DPM-Solver++ is DDIM (Lu et al. 2022, section 4).
 #[test]
-fn ddim_is_the_first_order() {
+fn ddim_equals_first_order_solvers() {
     let ddim = DdimScheduler {
         clipping: Clipping::NONE,
         ..DdimScheduler::default()

@@ -17,18 +17,18 @@ pub struct DdimScheduler {
     /// The forward process.
     #[serde(flatten)]
     pub noise: NoiseScheduleConfig,
-    /// What is done to predicted clean samples.
+    /// Clipping of predicted clean samples.
     #[serde(flatten)]
     pub clipping: Clipping,
     /// Whether the step past the first leaves no noise, or as much as the first.
     pub set_alpha_to_one: bool,
-    /// Added to the times of `leading`.
+    /// Added to the timesteps of `leading`.
     pub steps_offset: usize,
-    /// What the network says.
+    /// What the network predicts.
     pub prediction_type: PredictionType,
-    /// Where sampling stops.
+    /// How the timesteps are spaced.
     pub timestep_spacing: TimestepSpacing,
-    /// End the forward process in pure noise.
+    /// Whether the forward process ends in pure noise (zero terminal SNR).
     pub rescale_betas_zero_snr: bool,
     /// 0: no fresh noise. 1: as much as DDPM. (An argument of sampling, not written to a file.)
     #[serde(skip)]

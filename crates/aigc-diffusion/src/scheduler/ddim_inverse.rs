@@ -1,4 +1,4 @@
-//! DDIM run backwards: from an image to the noise that DDIM makes it from (Song et al. 2021,
+//! DDIM run backwards: from an image to the noise that DDIM generates it from (Song et al. 2021,
 //! section 5.4).
 
 use super::{Alphas, DdimScheduler, Scheduler};
@@ -24,13 +24,13 @@ pub struct DdimInverseScheduler {
     pub clip_sample_range: f64,
     /// Whether an image has no noise, or as much as after the first step.
     pub set_alpha_to_one: bool,
-    /// Added to the times of `leading`.
+    /// Added to the timesteps of `leading`.
     pub steps_offset: usize,
-    /// What the network says.
+    /// What the network predicts.
     pub prediction_type: PredictionType,
-    /// Where it stops.
+    /// How the timesteps are spaced.
     pub timestep_spacing: TimestepSpacing,
-    /// End the forward process in pure noise.
+    /// Whether the forward process ends in pure noise (zero terminal SNR).
     pub rescale_betas_zero_snr: bool,
 }
 
@@ -75,7 +75,8 @@ impl Scheduler for DdimInverseScheduler {
             ));
         }
         if self.prediction_type == PredictionType::Sample && self.set_alpha_to_one {
-            let expected = "epsilon or v_prediction, unless `set_alpha_to_one` is false: a sample says nothing of noise that is not there";
+            let expected = "epsilon or v_prediction, unless `set_alpha_to_one` is false: x₀ alone \
+                            does not determine noise of level 0";
             return Err(Error::config("prediction_type", "sample", expected));
         }
         let alphas = Alphas::new(

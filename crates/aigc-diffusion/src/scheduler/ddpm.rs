@@ -24,9 +24,9 @@ pub enum VarianceType {
     FixedLarge,
     /// The same, by its logarithm.
     FixedLargeLog,
-    /// What the network says, in as many channels again.
+    /// Predicted by the network, in as many channels again.
     Learned,
-    /// Between the two, as the network says (Nichol & Dhariwal 2021).
+    /// Between the two, interpolated by the network (Nichol & Dhariwal 2021).
     LearnedRange,
 }
 
@@ -38,16 +38,16 @@ pub struct DdpmScheduler {
     pub noise: NoiseScheduleConfig,
     /// Of a step back.
     pub variance_type: VarianceType,
-    /// What the network says.
+    /// What the network predicts.
     pub prediction_type: PredictionType,
-    /// What is done to predicted clean samples.
+    /// Clipping of predicted clean samples.
     #[serde(flatten)]
     pub clipping: Clipping,
-    /// Where sampling stops.
+    /// How the timesteps are spaced.
     pub timestep_spacing: TimestepSpacing,
-    /// Added to the times of `leading`.
+    /// Added to the timesteps of `leading`.
     pub steps_offset: usize,
-    /// End the forward process in pure noise.
+    /// Whether the forward process ends in pure noise (zero terminal SNR).
     pub rescale_betas_zero_snr: bool,
 }
 

@@ -23,23 +23,23 @@ pub struct DeisScheduler {
     pub noise: NoiseScheduleConfig,
     /// 1 to 3.
     pub solver_order: usize,
-    /// What the network says.
+    /// What the network predicts.
     pub prediction_type: PredictionType,
-    /// What is done to predicted clean samples.
+    /// Clipping of predicted clean samples.
     #[serde(flatten)]
     pub threshold: Thresholding,
     /// Lower orders at the end of fewer than 15 steps.
     pub lower_order_final: bool,
-    /// Which σ are stopped at.
+    /// How the sigmas are spaced.
     #[serde(flatten)]
     pub sigmas: SigmaScheduleFlags,
-    /// The process is a flow.
+    /// Whether the process is a flow.
     pub use_flow_sigmas: bool,
     /// More steps where there is much noise, for a flow.
     pub flow_shift: f64,
-    /// Where sampling stops.
+    /// How the timesteps are spaced.
     pub timestep_spacing: TimestepSpacing,
-    /// Added to the times of `leading`.
+    /// Added to the timesteps of `leading`.
     pub steps_offset: usize,
 }
 
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn integrals_are_those_of_the_trapezoid_rule() {
+    fn integrals_match_the_trapezoid_rule() {
         let nodes = [1.0f64.ln(), 2.0f64.ln(), 5.0f64.ln()];
         for j in 0..3 {
             let polynomial = |rho: f64| -> f64 {

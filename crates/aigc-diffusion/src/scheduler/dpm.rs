@@ -1,6 +1,6 @@
 //! The steps of DPM-Solver and DPM-Solver++ (Lu et al. 2022, <https://arxiv.org/abs/2206.00927> and
-//! <https://arxiv.org/abs/2211.01095>): the linear part of the probability flow is solved exactly, the rest by a Taylor
-//! expansion in `λ = ln(α/σ)`.
+//! <https://arxiv.org/abs/2211.01095>): the linear part of the probability flow is solved exactly,
+//! the rest by a Taylor expansion in `λ = ln(α/σ)`.
 
 use crate::{
     grid::{
@@ -14,7 +14,7 @@ use crate::{
 use aigc_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// What is expanded, and whether steps are those of the stochastic equation.
+/// The quantity that the expansion is of, and whether steps are those of the stochastic equation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DpmAlgorithm {
     /// The predicted noise.
@@ -142,8 +142,8 @@ impl Expansion {
         }
     }
 
-    /// A step that uses what calls before said (DPM-Solver++, algorithm 2). `levels`: where it
-    /// goes, where it is, and where it was, newest first; as many calls as the order.
+    /// A step that uses predictions of earlier calls (DPM-Solver++, algorithm 2). `levels`: where
+    /// it goes, where it is, and where it was, newest first; as many calls as the order.
     pub(crate) fn multistep(
         self,
         sample: usize,
@@ -236,7 +236,7 @@ impl Expansion {
     }
 }
 
-/// Where a solver in λ stops.
+/// The levels of a solver in λ.
 pub(crate) struct Stops<'a> {
     pub(crate) noise: &'a NoiseScheduleConfig,
     pub(crate) spacing: SigmaSpacing,
@@ -424,7 +424,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn phi_2_has_no_step_where_its_formulas_meet() {
+    fn phi_2_is_continuous() {
         for x in [0.4999999f64, 0.5000001, -0.4999999, -0.5000001, 1e-9] {
             let series: f64 = (0..30)
                 .map(|n| x.powi(n) / (1..=n + 2).map(f64::from).product::<f64>())
@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn orders_rise_and_fall() {
+    fn orders_warm_up_and_taper() {
         let orders = |most, steps, lower, euler| -> Vec<usize> {
             (0..steps)
                 .map(|k| multistep_order(most, k, steps, lower, euler))

@@ -21,38 +21,38 @@ pub struct DpmMultistepScheduler {
     pub noise: NoiseScheduleConfig,
     /// 1 to 3.
     pub solver_order: usize,
-    /// What the network says.
+    /// What the network predicts.
     pub prediction_type: PredictionType,
-    /// What is done to predicted clean samples.
+    /// Clipping of predicted clean samples.
     #[serde(flatten)]
     pub threshold: Thresholding,
-    /// What is expanded.
+    /// The quantity that the Taylor expansion is of.
     pub algorithm_type: DpmAlgorithm,
-    /// Of second order.
+    /// The variant of second-order steps.
     pub solver_type: SolverType,
     /// Lower orders at the end of fewer than 15 steps.
     pub lower_order_final: bool,
-    /// First order at the end.
+    /// Whether the last steps have lower order.
     pub euler_at_final: bool,
-    /// Which σ are stopped at.
+    /// How the sigmas are spaced.
     #[serde(flatten)]
     pub sigmas: SigmaScheduleFlags,
     /// Evenly in λ.
     pub use_lu_lambdas: bool,
-    /// The process is a flow.
+    /// Whether the process is a flow.
     pub use_flow_sigmas: bool,
     /// More steps where there is much noise, for a flow.
     pub flow_shift: f64,
-    /// What follows the last call.
+    /// The sigma after the last call.
     pub final_sigmas_type: FinalSigmas,
     /// Times with a smaller λ are left out.
     #[serde(with = "infinite")]
     pub lambda_min_clipped: f64,
-    /// Where sampling stops.
+    /// How the timesteps are spaced.
     pub timestep_spacing: TimestepSpacing,
-    /// Added to the times of `leading`.
+    /// Added to the timesteps of `leading`.
     pub steps_offset: usize,
-    /// End the forward process in pure noise.
+    /// Whether the forward process ends in pure noise (zero terminal SNR).
     pub rescale_betas_zero_snr: bool,
     /// Give the third order its full curvature. diffusers gives it half, which converges with
     /// second order only. (Of sampling here, not written to a file; steps with fresh noise always

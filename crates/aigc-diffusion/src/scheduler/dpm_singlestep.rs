@@ -1,4 +1,4 @@
-//! DPM-Solver++ and DPM-Solver as single-step methods: two or three calls, and the step is made
+//! DPM-Solver++ and DPM-Solver as single-step methods: two or three calls, and the step is taken
 //! from where the first was.
 
 use super::{
@@ -22,25 +22,25 @@ pub struct DpmSinglestepScheduler {
     pub noise: NoiseScheduleConfig,
     /// 1 to 3.
     pub solver_order: usize,
-    /// What the network says.
+    /// What the network predicts.
     pub prediction_type: PredictionType,
-    /// What is done to predicted clean samples.
+    /// Clipping of predicted clean samples.
     #[serde(flatten)]
     pub threshold: Thresholding,
-    /// What is expanded.
+    /// The quantity that the Taylor expansion is of.
     pub algorithm_type: DpmAlgorithm,
-    /// Of second order, and of third.
+    /// The variant of second- and third-order steps.
     pub solver_type: SolverType,
     /// Lower orders for the steps that are left when the order does not divide their number.
     pub lower_order_final: bool,
-    /// Which σ are stopped at.
+    /// How the sigmas are spaced.
     #[serde(flatten)]
     pub sigmas: SigmaScheduleFlags,
-    /// The process is a flow.
+    /// Whether the process is a flow.
     pub use_flow_sigmas: bool,
     /// More steps where there is much noise, for a flow.
     pub flow_shift: f64,
-    /// What follows the last call.
+    /// The sigma after the last call.
     pub final_sigmas_type: FinalSigmas,
     /// Times with a smaller λ are left out.
     #[serde(with = "infinite")]
@@ -67,7 +67,7 @@ impl Default for DpmSinglestepScheduler {
 }
 
 impl DpmSinglestepScheduler {
-    /// The order of each call: 1, 2, 3, 1, 2, 3, …, and lower ones for what is left.
+    /// The order of each call: 1, 2, 3, 1, 2, 3, …, and lower ones for the remainder.
     fn orders(&self, steps: usize) -> Vec<usize> {
         let most = self.solver_order;
         let mut orders: Vec<usize> = (0..steps).map(|k| k % most + 1).collect();
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn orders_are_those_of_the_paper() {
+    fn orders_match_the_paper() {
         let orders = |solver_order, steps, final_sigmas_type| {
             let all = DpmSinglestepScheduler {
                 solver_order,

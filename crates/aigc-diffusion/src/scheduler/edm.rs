@@ -1,4 +1,4 @@
-//! EDM: a network that sees and says everything at unit variance, whatever σ is (Karras et al.
+//! EDM: a network whose input and output have unit variance, whatever σ is (Karras et al.
 //! 2022,
 //! <https://arxiv.org/abs/2206.00364>, table 1), sampled by Euler's method or DPM-Solver++.
 
@@ -15,7 +15,7 @@ use crate::{
 use aigc_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// Which σ are stopped at.
+/// How the sigmas are spaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EdmSpacing {
@@ -34,7 +34,7 @@ pub struct EdmConfig {
     pub sigma_max: f64,
     /// Standard deviation of the data.
     pub sigma_data: f64,
-    /// Which σ are stopped at.
+    /// How the sigmas are spaced.
     pub sigma_schedule: EdmSpacing,
     /// Most steps.
     pub num_train_timesteps: usize,
@@ -42,7 +42,7 @@ pub struct EdmConfig {
     pub prediction_type: PredictionType,
     /// Of the spacing.
     pub rho: f64,
-    /// What follows the last call.
+    /// The sigma after the last call.
     pub final_sigmas_type: FinalSigmas,
 }
 
@@ -144,16 +144,16 @@ pub struct EdmDpmScheduler {
     pub edm: EdmConfig,
     /// 1 to 3.
     pub solver_order: usize,
-    /// What is done to predicted clean samples.
+    /// Clipping of predicted clean samples.
     #[serde(flatten)]
     pub threshold: Thresholding,
     /// With fresh noise or without.
     pub algorithm_type: DpmAlgorithm,
-    /// Of second order.
+    /// The variant of second-order steps.
     pub solver_type: SolverType,
     /// Lower orders at the end of fewer than 15 steps.
     pub lower_order_final: bool,
-    /// First order at the end.
+    /// Whether the last steps have lower order.
     pub euler_at_final: bool,
 }
 

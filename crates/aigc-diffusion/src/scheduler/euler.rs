@@ -23,7 +23,7 @@ pub enum SigmaInterpolation {
     LogLinear,
 }
 
-/// What the network is told of the time.
+/// Which time the network receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TimestepType {
@@ -39,26 +39,26 @@ pub struct EulerScheduler {
     /// The forward process.
     #[serde(flatten)]
     pub noise: NoiseScheduleConfig,
-    /// What the network says.
+    /// What the network predicts.
     pub prediction_type: PredictionType,
     /// Between the σ of two times.
     pub interpolation_type: SigmaInterpolation,
-    /// Which σ are stopped at.
+    /// How the sigmas are spaced.
     #[serde(flatten)]
     pub sigmas: SigmaScheduleFlags,
     /// Instead of the last σ.
     pub sigma_min: Option<f64>,
     /// Instead of the first σ.
     pub sigma_max: Option<f64>,
-    /// Where sampling stops.
+    /// How the timesteps are spaced.
     pub timestep_spacing: TimestepSpacing,
-    /// What the network is told.
+    /// Which time the network receives.
     pub timestep_type: TimestepType,
-    /// Added to the times of `leading`.
+    /// Added to the timesteps of `leading`.
     pub steps_offset: usize,
-    /// End the forward process in pure noise.
+    /// Whether the forward process ends in pure noise (zero terminal SNR).
     pub rescale_betas_zero_snr: bool,
-    /// What follows the last call.
+    /// The sigma after the last call.
     pub final_sigmas_type: FinalSigmas,
 }
 

@@ -20,13 +20,13 @@ pub struct EulerAncestralScheduler {
     /// The forward process.
     #[serde(flatten)]
     pub noise: NoiseScheduleConfig,
-    /// What the network says.
+    /// What the network predicts.
     pub prediction_type: PredictionType,
-    /// Where sampling stops.
+    /// How the timesteps are spaced.
     pub timestep_spacing: TimestepSpacing,
-    /// Added to the times of `leading`.
+    /// Added to the timesteps of `leading`.
     pub steps_offset: usize,
-    /// End the forward process in pure noise.
+    /// Whether the forward process ends in pure noise (zero terminal SNR).
     pub rescale_betas_zero_snr: bool,
 }
 

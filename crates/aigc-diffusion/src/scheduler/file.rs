@@ -2,18 +2,18 @@
 
 use super::*;
 use crate::json::{self, from_map_with_defaults, to_map};
-use aigc_core::Error;
+use aigc_core::{Error, json::reject_unsupported, weights::Loaded};
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// A scheduler and what its file says besides.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Opened {
-    /// The scheduler.
-    pub scheduler: AnyScheduler,
-    /// Fields of the file that are not known here and change nothing, in order.
-    pub ignored: Vec<String>,
-}
+/// Fields of options that not all schedulers have, and the value that they have to have elsewhere.
+const UNSUPPORTED: &[(&str, &str)] = &[
+    ("use_dynamic_shifting", "false"),
+    ("shift_terminal", "null"),
+    ("sigma_min", "null"),
+    ("sigma_max", "null"),
+    ("solver_p", "null"),
+];
 
 macro_rules! schedulers {
     ($($variant:ident($type:ty) = $class:literal, $doc:literal;)*) => {
@@ -33,11 +33,11 @@ macro_rules! schedulers {
                 match self { $(Self::$variant(_) => $class,)* }
             }
 
-            fn read(class: &str, given: &Map<String, Value>) -> Result<Opened> {
+            fn read(class: &str, given: &Map<String, Value>) -> Result<Loaded<Self>> {
                 match class {
                     $($class => {
-                        let (scheduler, ignored) = from_map_with_defaults::<$type>(given)?;
-                        Ok(Opened { scheduler: Self::$variant(scheduler), ignored })
+                        let (scheduler, unused) = from_map_with_defaults::<$type>(given)?;
+                        Ok(Loaded::new(Self::$variant(scheduler)).with_unused_fields(unused))
                     })*
                     _ => Err(Error::config("_class_name", class, format!("one of {}", Self::CLASSES.join(", ")))),
                 }
@@ -63,9 +63,9 @@ macro_rules! schedulers {
 }
 
 schedulers! {
-    Ddpm(DdpmScheduler) = "DDPMScheduler", "Ancestral sampling.";
-    Ddim(DdimScheduler) = "DDIMScheduler", "With as much noise as one likes.";
-    DdimInverse(DdimInverseScheduler) = "DDIMInverseScheduler", "From image to noise.";
+    Ddpm(DdpmScheduler) = "DDPMScheduler", "Ancestral sampling (DDPM).";
+    Ddim(DdimScheduler) = "DDIMScheduler", "DDIM, deterministic or with noise.";
+    DdimInverse(DdimInverseScheduler) = "DDIMInverseScheduler", "DDIM from image to noise.";
     Pndm(PndmScheduler) = "PNDMScheduler", "Linear multistep after Runge–Kutta.";
     Lms(LmsScheduler) = "LMSDiscreteScheduler", "Linear multistep over σ.";
     Euler(EulerScheduler) = "EulerDiscreteScheduler", "Euler over σ.";
@@ -86,50 +86,59 @@ schedulers! {
 }
 
 impl AnyScheduler {
-    /// A scheduler from the fields of its file; what is missing has the class's default.
+    /// A scheduler from the fields of its file; missing ones have the class's defaults.
     ///
     /// # Errors
-    /// [`Error::Config`] names the field: a class that is not known, a value that cannot be one of
-    /// its field, or is out of range.
-    pub fn from_json(text: &str) -> Result<Opened> {
+    /// [`Error::Config`] names the field: an unknown class, a value that its field cannot have, or
+    /// that is out of range.
+    pub fn from_json(text: &str) -> Result<Loaded<Self>> {
+        Self::from_json_as(text, None)
+    }
+
+    /// The same with the class that an index names, as in diffusers, even if the file names
+    /// another.
+    fn from_json_as(text: &str, class: Option<&str>) -> Result<Loaded<Self>> {
         let mut given = json::parse_object(text)?;
-        let Some(Value::String(class)) = given.remove("_class_name") else {
+        let named = match given.remove("_class_name") {
+            Some(Value::String(named)) => Some(named),
+            _ => None,
+        };
+        let Some(class) = class.or(named.as_deref()) else {
             return Err(Error::config(
                 "_class_name",
                 "missing",
                 format!("one of {}", Self::CLASSES.join(", ")),
             ));
         };
-        let opened = Self::read(&class, &given)?;
-        // Not all that is unknown changes nothing.
-        let unmade = [
-            "use_dynamic_shifting",
-            "shift_terminal",
-            "sigma_min",
-            "sigma_max",
-            "solver_p",
-        ];
-        for field in opened
-            .ignored
-            .iter()
-            .filter(|field| unmade.contains(&field.as_str()))
-        {
-            if !matches!(given[field], Value::Null | Value::Bool(false)) {
-                return Err(Error::config(
-                    field.as_str(),
-                    &given[field],
-                    format!("null or false for {class}"),
-                ));
-            }
+        let own = Self::read(class, &Map::new())?.into_inner().fields();
+        let absent = |(field, _): &&(&str, &str)| !own.contains_key(*field);
+        let absent: Vec<_> = UNSUPPORTED.iter().filter(absent).copied().collect();
+        reject_unsupported(&mut given, &absent)?;
+        let mut loaded = Self::read(class, &given)?;
+        if let Some(named) = named.as_deref().filter(|named| *named != class) {
+            loaded.notes.push(format!(
+                "model_index.json names {class} and scheduler_config.json {named}: {class} is used"
+            ));
         }
-        opened.scheduler.validate()?;
-        Ok(opened)
+        loaded.value.validate()?;
+        Ok(loaded)
     }
 
-    /// Makes plans, to find what is out of range; a few steps, and one where there are not so many.
+    /// A scheduler of another class with the fields that both have, as diffusers'
+    /// `Scheduler.from_config(other.config)`; the others have the class's defaults.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an unknown class, or values that it does not support.
+    pub fn to_class(&self, class: &str) -> Result<Self> {
+        let scheduler = Self::read(class, &self.fields())?.into_inner();
+        scheduler.validate()?;
+        Ok(scheduler)
+    }
+
+    /// Computes a plan, to find values out of range: of ten steps, or of one where ten are too
+    /// many.
     fn validate(&self) -> Result<()> {
-        // What may be wrong with the number of steps, and not with the file; and the size of an
-        // image that is not known yet.
+        // Errors of the number of steps are not the file's; the size of the image is unknown yet.
         let of_steps = |field: &str| ["steps", "steps_offset"].contains(&field);
         let mut tried = self.plan(10);
         if matches!(&tried, Err(Error::Config { field, .. }) if of_steps(field)) {
@@ -151,12 +160,21 @@ impl AnyScheduler {
         text.replace("\"-Infinity\"", "-Infinity")
     }
 
-    /// Reads a file.
+    /// Opens `scheduler_config.json`, or the directory that has it.
     ///
     /// # Errors
     /// [`Error::Io`] if it cannot be read, [`Error::Data`] names file and field.
-    pub fn open(path: impl AsRef<Path>) -> Result<Opened> {
-        json::read_file(path.as_ref(), Self::from_json)
+    pub fn from_pretrained(path: impl AsRef<Path>) -> Result<Loaded<Self>> {
+        let path = path.as_ref();
+        match path.is_dir() {
+            true => Self::open(&path.join("scheduler_config.json"), None),
+            false => Self::open(path, None),
+        }
+    }
+
+    /// The same for a scheduler whose class is known from elsewhere.
+    pub(crate) fn open(path: &Path, class: Option<&str>) -> Result<Loaded<Self>> {
+        json::read_file(path, |text| Self::from_json_as(text, class))
     }
 }
 
@@ -164,21 +182,22 @@ impl AnyScheduler {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Opened> {
+    fn read(text: &str) -> Result<Loaded<AnyScheduler>> {
         AnyScheduler::from_json(text)
     }
 
     #[test]
-    fn every_class_reads_what_it_writes_and_has_a_plan() {
+    fn every_class_round_trips_and_has_a_plan() {
         for class in AnyScheduler::CLASSES {
             let opened = read(&format!("{{\"_class_name\": \"{class}\"}}")).unwrap();
-            let again = read(&opened.scheduler.to_json()).unwrap();
-            assert_eq!(
-                (&again.scheduler, again.scheduler.class()),
-                (&opened.scheduler, *class)
+            let again = read(&opened.value.to_json()).unwrap();
+            assert_eq!((&again.value, again.value.class()), (&opened.value, *class));
+            assert!(
+                again.unused_fields.is_empty(),
+                "{class}: {:?}",
+                again.unused_fields
             );
-            assert!(again.ignored.is_empty(), "{class}: {:?}", again.ignored);
-            let plan = opened.scheduler.plan(10).unwrap();
+            let plan = opened.value.plan(10).unwrap();
             assert!(plan.len() >= 10 && plan.init_noise_sigma > 0.0, "{class}");
             let finite = |sum: &LinearCombination| sum.iter().all(|(_, weight)| weight.is_finite());
             assert!(
@@ -188,33 +207,33 @@ mod tests {
                 "{class}"
             );
             assert!(
-                opened.scheduler.plan(0).is_err() && opened.scheduler.plan(1_000_000).is_err(),
+                opened.value.plan(0).is_err() && opened.value.plan(1_000_000).is_err(),
                 "{class}"
             );
         }
     }
 
-    /// A thousand whole times of a thousand, one of them twice.
+    /// A thousand integer timesteps of a thousand, one of them twice.
     #[test]
-    fn a_stop_that_comes_twice_is_refused() {
+    fn duplicate_timesteps_are_an_error() {
         let opened = read(r#"{"_class_name": "DPMSolverMultistepScheduler"}"#).unwrap();
-        let message = opened.scheduler.plan(1000).unwrap_err().to_string();
-        assert!(message.contains("`steps` is 1000, and call"), "{message}");
+        let message = opened.value.plan(1000).unwrap_err().to_string();
+        assert!(message.contains("`steps` is 1000 (call"), "{message}");
     }
 
-    /// Ten steps, by which values are checked, need not fit.
+    /// The ten steps by which values are checked need not fit.
     #[test]
-    fn a_scheduler_of_few_steps_is_read() {
+    fn scheduler_with_few_training_steps_opens() {
         let opened = read(
             r#"{"_class_name": "DDIMScheduler", "num_train_timesteps": 10, "steps_offset": 1}"#,
         )
         .unwrap();
-        assert!(opened.scheduler.plan(5).is_ok() && opened.scheduler.plan(10).is_err());
+        assert!(opened.value.plan(5).is_ok() && opened.value.plan(10).is_err());
     }
 
-    /// So many whole times that are a whole number apart, and one more, there are not.
+    /// There are not 1,001 integer timesteps an integer apart.
     #[test]
-    fn leading_times_stay_apart() {
+    fn leading_spacing_rejects_too_many_steps() {
         for class in [
             "DPMSolverMultistepScheduler",
             "UniPCMultistepScheduler",
@@ -224,7 +243,7 @@ mod tests {
                 r#"{{"_class_name": "{class}", "timestep_spacing": "leading"}}"#
             ))
             .unwrap();
-            let message = opened.scheduler.plan(1000).unwrap_err().to_string();
+            let message = opened.value.plan(1000).unwrap_err().to_string();
             assert!(
                 message.contains("`steps` is 1000, expected less than 1000"),
                 "{message}"
@@ -232,9 +251,9 @@ mod tests {
         }
     }
 
-    /// The last σ twice: nothing is left to be done there, and no slope to be taken.
+    /// The last σ twice: the step there is empty, and has no slope.
     #[test]
-    fn a_step_that_goes_nowhere_has_finite_weights() {
+    fn empty_last_step_has_finite_weights() {
         for options in [
             r#""_class_name": "DPMSolverMultistepScheduler", "solver_order": 3, "use_karras_sigmas": true"#,
             r#""_class_name": "EDMDPMSolverMultistepScheduler", "solver_order": 3, "solver_type": "heun""#,
@@ -244,19 +263,19 @@ mod tests {
                 "{{{options}, \"final_sigmas_type\": \"sigma_min\"}}"
             ))
             .unwrap()
-            .scheduler
+            .value
             .plan(20)
             .unwrap();
         }
     }
 
     #[test]
-    fn what_python_writes_is_read() {
+    fn python_json_is_read() {
         let text = r#"{"_class_name": "DPMSolverMultistepScheduler", "_diffusers_version": "0.99", "lambda_min_clipped": -Infinity,
             "beta_schedule": "squaredcos_cap_v2", "solver_order": 3, "an_option_of_tomorrow": {"a": [1]}}"#;
         let opened = read(text).unwrap();
-        assert_eq!(opened.ignored, ["an_option_of_tomorrow"]);
-        let AnyScheduler::DpmMultistep(scheduler) = &opened.scheduler else {
+        assert_eq!(opened.unused_fields, ["an_option_of_tomorrow"]);
+        let AnyScheduler::DpmMultistep(scheduler) = &opened.value else {
             panic!("{opened:?}")
         };
         assert_eq!(
@@ -266,14 +285,39 @@ mod tests {
         assert_eq!(scheduler.noise.beta_schedule, crate::BetaSchedule::Cosine);
         assert!(
             opened
-                .scheduler
+                .value
                 .to_json()
                 .contains("\"lambda_min_clipped\": -Infinity")
         );
     }
 
     #[test]
-    fn mistakes_name_file_and_field() {
+    fn to_class_keeps_shared_fields() {
+        let options = r#""beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction""#;
+        for class in AnyScheduler::CLASSES {
+            if ["EDM", "Flow"].iter().any(|other| class.starts_with(other)) {
+                continue;
+            }
+            let opened = read(&format!(r#"{{"_class_name": "{class}", {options}}}"#)).unwrap();
+            let ddpm = opened.to_class("DDPMScheduler").unwrap();
+            let AnyScheduler::Ddpm(ddpm) = ddpm else {
+                panic!("{ddpm:?}")
+            };
+            assert_eq!(ddpm.noise.beta_schedule, crate::BetaSchedule::Cosine);
+            assert_eq!(ddpm.prediction_type, crate::PredictionType::V);
+        }
+        let message = AnyScheduler::from(DdimScheduler::default())
+            .to_class("MagicScheduler")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("`_class_name` is MagicScheduler"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn errors_name_file_and_field() {
         for (text, expected) in [
             ("[]", "`JSON`"),
             ("{\"_class_name\": \"DDPM", "`JSON`"),
@@ -309,7 +353,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("scheduler_config.json");
         assert!(
-            AnyScheduler::open(&path)
+            AnyScheduler::from_pretrained(&path)
                 .unwrap_err()
                 .to_string()
                 .contains("scheduler_config.json")
@@ -319,7 +363,9 @@ mod tests {
             r#"{"_class_name": "DDIMScheduler", "steps_offset": 0.5}"#,
         )
         .unwrap();
-        let message = AnyScheduler::open(&path).unwrap_err().to_string();
+        let message = AnyScheduler::from_pretrained(&path)
+            .unwrap_err()
+            .to_string();
         assert!(
             message.contains("scheduler_config.json") && message.contains("`steps_offset` is 0.5"),
             "{message}"
@@ -381,9 +427,7 @@ mod tests {
             ),
         ] {
             let error = match read(text) {
-                Ok(opened) if expected == "`image_seq_len`" => {
-                    opened.scheduler.plan(20).unwrap_err()
-                }
+                Ok(opened) if expected == "`image_seq_len`" => opened.value.plan(20).unwrap_err(),
                 other => other.unwrap_err(),
             };
             assert!(error.to_string().contains(expected), "{error}");

@@ -1,5 +1,5 @@
-//! Flow matching: the network says the velocity from noise to image along straight lines (Lipman et
-//! al. 2023,
+//! Flow matching: the network predicts the velocity from noise to image along straight lines
+//! (Lipman et al. 2023,
 //! <https://arxiv.org/abs/2210.02747>; Liu et al. 2023, <https://arxiv.org/abs/2209.03003>).
 
 use super::{Scheduler, dpm::shift};
@@ -11,7 +11,7 @@ use crate::{
 use aigc_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// What dynamic shifting makes of a time.
+/// How dynamic shifting changes a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TimeShiftType {
@@ -42,7 +42,7 @@ pub struct FlowEulerScheduler {
     pub invert_sigmas: bool,
     /// Stretch the σ so that they end here.
     pub shift_terminal: Option<f64>,
-    /// Which σ are stopped at.
+    /// How the sigmas are spaced.
     #[serde(flatten)]
     pub sigmas: SigmaScheduleFlags,
     /// Of dynamic shifting.

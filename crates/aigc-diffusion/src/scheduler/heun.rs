@@ -21,18 +21,18 @@ pub struct HeunScheduler {
     /// The forward process.
     #[serde(flatten)]
     pub noise: NoiseScheduleConfig,
-    /// What the network says.
+    /// What the network predicts.
     pub prediction_type: PredictionType,
-    /// Which σ are stopped at.
+    /// How the sigmas are spaced.
     #[serde(flatten)]
     pub sigmas: SigmaScheduleFlags,
     /// Whether predicted clean samples are kept within the range.
     pub clip_sample: bool,
     /// See [`Clip::Range`].
     pub clip_sample_range: f64,
-    /// Where sampling stops.
+    /// How the timesteps are spaced.
     pub timestep_spacing: TimestepSpacing,
-    /// Added to the times of `leading`.
+    /// Added to the timesteps of `leading`.
     pub steps_offset: usize,
 }
 

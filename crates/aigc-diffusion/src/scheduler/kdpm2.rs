@@ -20,14 +20,14 @@ pub struct Kdpm2Scheduler {
     /// The forward process.
     #[serde(flatten)]
     pub noise: NoiseScheduleConfig,
-    /// Which σ are stopped at.
+    /// How the sigmas are spaced.
     #[serde(flatten)]
     pub sigmas: SigmaScheduleFlags,
-    /// What the network says.
+    /// What the network predicts.
     pub prediction_type: PredictionType,
-    /// Where sampling stops.
+    /// How the timesteps are spaced.
     pub timestep_spacing: TimestepSpacing,
-    /// Added to the times of `leading`.
+    /// Added to the timesteps of `leading`.
     pub steps_offset: usize,
 }
 
@@ -86,7 +86,7 @@ impl Kdpm2Scheduler {
         SamplingPlan::new(stops.init_noise_sigma(&grid), calls)
     }
 
-    /// `time`: that of a σ between two stops.
+    /// `time`: of a σ between two of the schedule.
     pub(super) fn calls(
         &self,
         grid: &SigmaGrid,

@@ -20,14 +20,14 @@ pub struct LmsScheduler {
     /// The forward process.
     #[serde(flatten)]
     pub noise: NoiseScheduleConfig,
-    /// Which σ are stopped at.
+    /// How the sigmas are spaced.
     #[serde(flatten)]
     pub sigmas: SigmaScheduleFlags,
-    /// What the network says.
+    /// What the network predicts.
     pub prediction_type: PredictionType,
-    /// Where sampling stops.
+    /// How the timesteps are spaced.
     pub timestep_spacing: TimestepSpacing,
-    /// Added to the times of `leading`.
+    /// Added to the timesteps of `leading`.
     pub steps_offset: usize,
     /// Most derivatives to interpolate, 1 to 4. (An argument of sampling, not written to a file.)
     #[serde(skip, default = "four")]
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn even_grids_give_adams_and_bashforth() {
+    fn even_grids_give_adams_bashforth() {
         let nodes = [3.0, 2.0, 1.0, 0.0];
         let expected = [55.0 / 24.0, -59.0 / 24.0, 37.0 / 24.0, -9.0 / 24.0];
         for (j, expected) in expected.into_iter().enumerate() {

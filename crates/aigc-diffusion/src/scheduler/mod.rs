@@ -1,4 +1,4 @@
-//! Schedulers: from noise to image in so many steps, one file a family.
+//! Schedulers: how samples are denoised in a number of steps; one file a family.
 
 mod consistency;
 #[cfg(test)]
@@ -34,7 +34,7 @@ pub use dpm_singlestep::DpmSinglestepScheduler;
 pub use edm::{EdmConfig, EdmDpmScheduler, EdmEulerScheduler, EdmSpacing};
 pub use euler::{EulerScheduler, SigmaInterpolation, TimestepType};
 pub use euler_ancestral::EulerAncestralScheduler;
-pub use file::{AnyScheduler, Opened};
+pub use file::AnyScheduler;
 pub use flow::{FlowEulerScheduler, FlowHeunScheduler, TimeShiftType};
 pub use heun::HeunScheduler;
 pub use kdpm2::{Kdpm2AncestralScheduler, Kdpm2Scheduler};
@@ -53,10 +53,10 @@ use crate::{
 use aigc_core::{Error, Result};
 use std::collections::HashSet;
 
-/// A way from noise to image.
+/// A solver that turns noise into samples.
 pub trait Scheduler {
-    /// Everything that sampling in so many steps does. Methods that ask the network twice a step
-    /// make more calls than steps.
+    /// Everything that sampling in `steps` steps computes. Methods that call the network twice a
+    /// step have more calls than steps.
     ///
     /// # Errors
     /// [`Error::Config`] names a field that is out of range or contradicts another, or `steps`.
@@ -67,8 +67,7 @@ impl SamplingPlan {
     /// No clipping.
     ///
     /// # Errors
-    /// [`Error::Config`] if a weight would be infinite: two stops at one place, or nothing to tell
-    /// one from another.
+    /// [`Error::Config`] if a weight would be infinite, as with two identical timesteps.
     pub(crate) fn new(init_noise_sigma: f64, calls: Vec<ModelCall>) -> Result<Self> {
         let plan = Self {
             init_noise_sigma,
@@ -92,15 +91,12 @@ impl SamplingPlan {
         match plan.calls.iter().enumerate().position(|call| !sound(call)) {
             None if init_noise_sigma.is_finite() => Ok(plan),
             wrong => {
-                let value = format!(
-                    "{}, and call {} of them has no finite weights",
-                    plan.len(),
-                    wrong.unwrap_or(0)
-                );
+                let value = format!("{} (call {})", plan.len(), wrong.unwrap_or(0));
                 Err(Error::config(
                     "steps",
                     value,
-                    "a number, and options, that stop nowhere twice",
+                    "options without two identical timesteps: fewer steps, or another timestep \
+                     spacing",
                 ))
             }
         }
@@ -108,7 +104,7 @@ impl SamplingPlan {
 }
 
 impl ModelCall {
-    /// A network that sees the sample as it is.
+    /// A call with an unscaled input.
     pub(crate) fn new(
         time: f64,
         level: NoiseLevel,

@@ -21,11 +21,11 @@ pub struct PndmScheduler {
     pub skip_prk_steps: bool,
     /// Whether the step past the first leaves no noise, or as much as the first.
     pub set_alpha_to_one: bool,
-    /// What the network says: ε or v.
+    /// What the network predicts: ε or v.
     pub prediction_type: PredictionType,
-    /// Where sampling stops.
+    /// How the timesteps are spaced.
     pub timestep_spacing: TimestepSpacing,
-    /// Added to the times of `leading`.
+    /// Added to the timesteps of `leading`.
     pub steps_offset: usize,
 }
 
@@ -88,7 +88,7 @@ impl PndmScheduler {
         let mut known: Vec<usize> = vec![];
         if self.skip_prk_steps {
             if steps > 1 {
-                // A predictor and a corrector: the second time is asked twice.
+                // A predictor and a corrector: the network is called twice at the second time.
                 let (first, second) = (times[0], times[1]);
                 transfers.push((
                     first,

@@ -31,9 +31,9 @@ pub struct UniPcScheduler {
     pub noise: NoiseScheduleConfig,
     /// 1 to 3.
     pub solver_order: usize,
-    /// What the network says.
+    /// What the network predicts.
     pub prediction_type: PredictionType,
-    /// What is done to predicted clean samples.
+    /// Clipping of predicted clean samples.
     #[serde(flatten)]
     pub threshold: Thresholding,
     /// Expand the predicted clean sample, not the noise.
@@ -44,20 +44,20 @@ pub struct UniPcScheduler {
     pub lower_order_final: bool,
     /// Calls whose step is not corrected.
     pub disable_corrector: Vec<usize>,
-    /// Which σ are stopped at.
+    /// How the sigmas are spaced.
     #[serde(flatten)]
     pub sigmas: SigmaScheduleFlags,
-    /// The process is a flow.
+    /// Whether the process is a flow.
     pub use_flow_sigmas: bool,
     /// More steps where there is much noise, for a flow.
     pub flow_shift: f64,
-    /// Where sampling stops.
+    /// How the timesteps are spaced.
     pub timestep_spacing: TimestepSpacing,
-    /// Added to the times of `leading`.
+    /// Added to the timesteps of `leading`.
     pub steps_offset: usize,
-    /// What follows the last call.
+    /// The sigma after the last call.
     pub final_sigmas_type: FinalSigmas,
-    /// End the forward process in pure noise.
+    /// Whether the forward process ends in pure noise (zero terminal SNR).
     pub rescale_betas_zero_snr: bool,
 }
 
@@ -148,8 +148,8 @@ impl Scheduler for UniPcScheduler {
 }
 
 impl UniPcScheduler {
-    /// From call `k` to the next (equations 3 and 4): predicted, or corrected by what the next call
-    /// says.
+    /// From call `k` to the next (equations 3 and 4): predicted, or corrected by the output of the
+    /// next call.
     pub(super) fn step(
         &self,
         levels: &[NoiseLevel],
@@ -240,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_system_is_solved() {
+    fn linear_system_is_solved() {
         let nodes = [(0, -0.7), (1, -1.9), (2, 1.0)];
         let (x, scale) = (-0.4f64, (-0.4f64).exp_m1());
         let weights = solve(&nodes, x, scale);

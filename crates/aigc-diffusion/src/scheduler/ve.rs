@@ -1,5 +1,5 @@
-//! What schedulers over σ share: a sample is `x₀ + σ·ε`, and the network sees it at unit variance
-//! (Karras et al. 2022, <https://arxiv.org/abs/2206.00364>, section 3).
+//! What schedulers over σ share: a sample is `x₀ + σ·ε`, and the network receives it at unit
+//! variance (Karras et al. 2022, <https://arxiv.org/abs/2206.00364>, section 3).
 
 use crate::{
     grid::{
@@ -11,7 +11,7 @@ use crate::{
 };
 use aigc_core::{Error, Result};
 
-/// Where a sampler over σ stops.
+/// The sigmas of a sampler over σ.
 pub(crate) struct Stops<'a> {
     pub(crate) noise: &'a NoiseScheduleConfig,
     pub(crate) flags: SigmaScheduleFlags,
@@ -19,7 +19,7 @@ pub(crate) struct Stops<'a> {
     pub(crate) range: (Option<f64>, Option<f64>),
     pub(crate) spacing: TimestepSpacing,
     pub(crate) offset: usize,
-    /// End the forward process in pure noise.
+    /// Whether the forward process ends in pure noise (zero terminal SNR).
     pub(crate) zero_snr: bool,
 }
 
