@@ -3,7 +3,7 @@
 use crate::{
     Args,
     job::{BATCH, Job, Settings, list},
-    judge::{JUDGED, Judge},
+    judge::Judge,
 };
 use aigc_core::{
     CancelToken,
@@ -50,7 +50,8 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
         .with_objective_config(objective)?
         .with_data_config(data)?
         .with_evaluation(|network| {
-            let samples = sampler(network, &scheduler, shape, device)?.sample(JUDGED, seed)?;
+            let samples =
+                sampler(network, &scheduler, shape, device)?.sample(judge.num_samples(), seed)?;
             judge.metrics(samples.images, &samples.classes.unwrap_or_default())
         })
         .with_preview(|network, at| {
