@@ -337,7 +337,7 @@ fn ema_copies_running_statistics() {
 
 #[test]
 fn infinite_loss_names_itself_and_last_good_checkpoint() {
-    let fit = |objective, temp: &Folder| {
+    let fit = |objective, temp: &TempRun| {
         let config = TrainerConfig {
             save_steps: 4,
             ..sgd(20, 0.1)
