@@ -3,7 +3,7 @@
 use crate::{
     Args,
     job::{BATCH, Job, Settings, list},
-    judge::{JUDGED, Judge},
+    judge::Judge,
 };
 use aigc_core::{
     CancelToken,
@@ -56,7 +56,7 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
         .with_objective_config(objective)?
         .with_data_config(data)?
         .with_evaluation(|network| {
-            let n = JUDGED.min((10 * images.train.num_items()).max(50));
+            let n = judge.num_samples();
             let bar = ProgressBar::new(n as u64).with_message("samples for the evaluation");
             let samples = sampler(network, &scheduler, shape, device)?
                 .with_cancel(&cancel)

@@ -3,7 +3,7 @@
 use crate::{
     Args,
     job::{BATCH, Job, Settings, list},
-    judge::{JUDGED, Judge},
+    judge::Judge,
 };
 use aigc_core::{
     CancelToken,
@@ -55,8 +55,8 @@ pub(crate) fn run(
             let sampler = GanSampler::new(&gan.generator, device);
             let mut rng = Rng::stream(seed, "judged", 0);
             let (pictures, asked) = match gan.generator.num_classes() {
-                Some(_) => sampler.sample_with_labels(JUDGED, &mut rng)?,
-                None => (sampler.sample(JUDGED, &mut rng)?, Vec::new()),
+                Some(_) => sampler.sample_with_labels(judge.num_samples(), &mut rng)?,
+                None => (sampler.sample(judge.num_samples(), &mut rng)?, Vec::new()),
             };
             judge.metrics(pictures, &asked)
         })

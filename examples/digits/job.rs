@@ -1,4 +1,4 @@
-//! What every kind of model does before it trains: settings, images, a folder.
+//! What is prepared before training: settings, images, a run directory.
 
 use crate::Args;
 use aigc_core::{
@@ -7,13 +7,13 @@ use aigc_core::{
     train::{StartFrom, TrainerConfig},
 };
 use aigc_examples::{Images, ImagesConfig};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::{Deserialize, de::DeserializeOwned};
 
-/// Images of a step.
+/// Images per step.
 pub(crate) const BATCH: usize = 64;
 
-/// What a run's `config.json` says of it; a resumed run takes it from there.
+/// The `config.json` of a run; a resumed run takes its settings from there.
 #[derive(Deserialize)]
 pub(crate) struct Settings<M, O> {
     pub(crate) model: M,
@@ -22,7 +22,7 @@ pub(crate) struct Settings<M, O> {
     pub(crate) data: ImagesConfig,
 }
 
-/// A run that is about to begin or to go on.
+/// A run that is about to begin or to be resumed.
 pub(crate) struct Job<M, O> {
     pub(crate) settings: Settings<M, O>,
     pub(crate) images: Images,
@@ -31,7 +31,7 @@ pub(crate) struct Job<M, O> {
 }
 
 impl<M: DeserializeOwned, O: DeserializeOwned> Job<M, O> {
-    /// Settings from the run to resume, or `defaults`; lengths and cadences from the command line.
+    /// Settings of the run to resume, or `defaults`; lengths and intervals of the command line.
     pub(crate) fn prepare(
         args: &Args,
         name: &'static str,
@@ -47,15 +47,31 @@ impl<M: DeserializeOwned, O: DeserializeOwned> Job<M, O> {
         let saved = existing
             .as_ref()
             .filter(|run| run.config_path().exists())
-            .map(RunDir::config)
+            .map(|run| {
+                let saved = run.config::<Settings<M, O>>();
+                saved.with_context(|| {
+                    let path = run.path().display();
+                    format!("{path} cannot be resumed as {name}; is --model as before?")
+                })
+            })
             .transpose()?;
         let (mut settings, images) = match saved {
             Some(saved) => {
-                let saved: Settings<M, O> = saved;
-                let images = saved.data.open(BATCH, saved.trainer.seed)?;
-                (saved, images)
+                options.check_seed(saved.trainer.seed)?;
+                let data = args.data.resumed(&saved.data)?;
+                let images = data.open(BATCH, saved.trainer.seed)?;
+                // A run of an older version has none.
+                let data = match &saved.data.fingerprint {
+                    Some(_) => data.recorded(&images),
+                    None => data,
+                };
+                (Settings { data, ..saved }, images)
             }
-            None => defaults()?,
+            None => {
+                let (mut settings, images) = defaults()?;
+                settings.data = settings.data.recorded(&images);
+                (settings, images)
+            }
         };
         settings.trainer = options.config(settings.trainer)?;
         Ok(Self {
@@ -66,7 +82,7 @@ impl<M: DeserializeOwned, O: DeserializeOwned> Job<M, O> {
         })
     }
 
-    /// The run's folder. Asked for last, so that a mistake elsewhere leaves no empty one behind.
+    /// The run's directory. Called last: a mistake elsewhere then leaves none behind.
     pub(crate) fn folder(&self, args: &Args) -> Result<RunDir> {
         let run = self
             .existing
@@ -76,7 +92,7 @@ impl<M: DeserializeOwned, O: DeserializeOwned> Job<M, O> {
         Ok(run)
     }
 
-    /// Ten images a row; tiny ones are smoothed.
+    /// Ten images per row; tiny ones are interpolated.
     pub(crate) fn grid(&self) -> ImageGrid {
         let grid = ImageGrid::new(10, self.images.shape.width);
         if self.images.shape.width < 16 {
@@ -87,7 +103,7 @@ impl<M: DeserializeOwned, O: DeserializeOwned> Job<M, O> {
     }
 }
 
-/// Lists what a run has left.
+/// Lists the files of a run.
 pub(crate) fn list(run: &RunDir, files: &[(&str, &str)]) {
     for (file, what) in files {
         println!("  {:<60} {what}", run.path().join(file).display());

@@ -1,4 +1,4 @@
-//! What judges samples: distance to held-out images, and classes by the nearest training image.
+//! Evaluation of samples: distance to held-out images, and classes by the nearest training image.
 
 use aigc_core::{
     Error, Result,
@@ -8,20 +8,37 @@ use aigc_core::{
     train::Metrics,
 };
 use aigc_examples::Images;
+use indicatif::{ProgressBar, ProgressStyle};
 
-/// Samples that an evaluation looks at.
-pub(crate) const JUDGED: usize = 1000;
+/// Most samples of an evaluation.
+const MAX_SAMPLES: usize = 1000;
+/// Fewest: of less, neither a distance nor a share means anything.
+const MIN_SAMPLES: usize = 50;
 
-/// Values of the largest images whose pixels are features: the work grows with the third power.
+/// Most values of an image whose pixels are features: the work grows with their third power.
 const MOST_PIXELS: usize = 1024;
-/// Nobody is judged by more than this many training images.
+/// Most training images that samples are compared with.
 const MOST_KNOWN: usize = 10_000;
 
+fn num_samples(train_images: usize) -> usize {
+    train_images.clamp(MIN_SAMPLES, MAX_SAMPLES)
+}
+
+/// A bar that counts to `total`, where there is a terminal.
+pub(crate) fn progress(what: &'static str, total: usize) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} ETA {eta}");
+    ProgressBar::new(total as u64)
+        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        .with_message(what)
+}
+
 pub(crate) struct Judge {
-    /// Of held-out images, and their distance to training images: what a perfect generator would
-    /// reach. Nothing where images are too large for their pixels to be features, or too few.
+    /// Statistics of held-out images, and their distance to training images, which a perfect
+    /// generator would reach. `None` if images are too large for their pixels to be features, or
+    /// too few.
     held_out: Option<(FeatureStatistics, f64)>,
     held_out_images: usize,
+    num_samples: usize,
     pub(crate) known: NearestNeighbors,
 }
 
@@ -29,9 +46,13 @@ impl Judge {
     pub(crate) fn new(images: &Images, device: &Device) -> Result<Self> {
         let moments = |loader: &DataLoader<ImageBatch>| {
             let mut moments = FeatureStatistics::new(images.shape.numel())?;
+            let bar = progress("reading images", loader.num_items());
             for batch in loader.iter_once() {
-                moments.add(&batch?.to_tensor(device).flatten(1, 3))?;
+                let batch = batch?;
+                bar.inc(batch.len() as u64);
+                moments.add(&batch.to_tensor(device).flatten(1, 3))?;
             }
+            bar.finish_and_clear();
             Ok::<_, Error>(moments)
         };
         let held_out_images = images.held_out.num_items();
@@ -50,12 +71,18 @@ impl Judge {
         Ok(Self {
             held_out,
             held_out_images,
+            num_samples: num_samples(images.train.num_items()),
             known,
         })
     }
 
-    /// Of pictures, and of the classes that were asked for, if any were.
-    pub(crate) fn metrics(&self, pictures: Tensor<4>, asked: &[u32]) -> Result<Metrics> {
+    /// Samples of an evaluation: as many as there are training images, within bounds.
+    pub(crate) fn num_samples(&self) -> usize {
+        self.num_samples
+    }
+
+    /// Metrics of samples, and of the classes that were requested, if any were.
+    pub(crate) fn metrics(&self, pictures: Tensor<4>, requested: &[u32]) -> Result<Metrics> {
         let mut metrics = Vec::new();
         if let Some((held_out, _)) = &self.held_out {
             let mut moments = FeatureStatistics::new(held_out.mean().len())?;
@@ -64,19 +91,19 @@ impl Judge {
         }
         if let Some(classes) = self.known.num_classes() {
             let read = self.known.classify(pictures).predictions();
-            let right = read.iter().zip(asked).filter(|(a, b)| a == b).count();
+            let right = read.iter().zip(requested).filter(|(a, b)| a == b).count();
             let mut histogram = ClassHistogram::new(classes)?;
             histogram.add(read)?;
             metrics.push(("uneven".into(), histogram.total_variation()));
             metrics.push(("classes".into(), histogram.num_seen() as f64));
-            if !asked.is_empty() {
-                metrics.push(("right".into(), right as f64 / asked.len() as f64));
+            if !requested.is_empty() {
+                metrics.push(("right".into(), right as f64 / requested.len() as f64));
             }
         }
         Ok(metrics)
     }
 
-    /// Says in words what the metrics are.
+    /// Prints the metrics.
     pub(crate) fn say(&self, metrics: &Metrics) {
         let value = |name: &str| {
             metrics
@@ -87,9 +114,9 @@ impl Judge {
         println!();
         if let (Some(distance), Some((_, among_real))) = (value("frechet"), &self.held_out) {
             println!(
-                "Fréchet distance in pixels: {distance:.3} between {JUDGED} samples and {} held-out images ({among_real:.3} \
+                "Fréchet distance in pixels: {distance:.3} between {} samples and {} held-out images ({among_real:.3} \
                  between training and held-out images)\n  How far the two clouds of images lie apart: lower is better.",
-                self.held_out_images,
+                self.num_samples, self.held_out_images,
             );
         }
         if let (Some(uneven), Some(seen)) = (value("uneven"), value("classes")) {

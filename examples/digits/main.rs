@@ -1,4 +1,4 @@
-//! Learns handwritten digits and shows what it invented.
+//! Learns handwritten digits and generates new ones.
 //!
 //!     cargo run --release --example digits
 //!
@@ -16,10 +16,10 @@ use aigc_examples::{ImagesConfig, RunOptions, stop_on_ctrl_c};
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 
-/// Learns handwritten digits and shows what it invented.
+/// Learns handwritten digits and generates new ones.
 #[derive(Debug, Parser)]
 struct Args {
-    /// What kind of model learns.
+    /// The family of models.
     #[arg(long, value_enum, default_value = "vae")]
     model: Model,
     #[command(flatten)]
@@ -34,9 +34,9 @@ enum Model {
     Vae,
     /// A generative adversarial network.
     Gan,
-    /// One that makes the class asked for.
+    /// A class-conditional generative adversarial network.
     Cgan,
-    /// A diffusion model, which makes the class asked for where images have classes.
+    /// A diffusion model, class-conditional if the images have classes.
     Diffusion,
 }
 

@@ -18,7 +18,7 @@ use aigc_vae::{
     latent_grid, reconstruct, sample,
 };
 use anyhow::{Context, Result};
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 const NAME: &str = "digits-vae";
 
@@ -201,9 +201,11 @@ impl Pictures<'_> {
     /// classes.
     fn walk(&self, batch: &ImageBatch, images: Tensor<4>, path: &std::path::Path) -> Result<()> {
         let stops: Vec<usize> = match batch.labels() {
-            Some(labels) => (0..10)
-                .filter_map(|class| labels.iter().position(|l| *l == class))
-                .collect(),
+            Some(labels) => {
+                let classes: BTreeSet<u32> = labels.iter().copied().collect();
+                let first = |class: &u32| labels.iter().position(|label| label == class);
+                classes.iter().take(10).filter_map(first).collect()
+            }
             None => (0..batch.len().min(10)).collect(),
         };
         let at = |k: usize| images.clone().narrow(0, stops[k % stops.len()], 1);

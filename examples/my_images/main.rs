@@ -1,4 +1,4 @@
-//! Trains on a folder of your own images: `cargo run --release --example my_images -- FOLDER`.
+//! Trains on a directory of your own images: `cargo run --release --example my_images -- DIR`.
 //! README.md shows it.
 
 use aigc_core::data::folder::{ImageFolder, ImageFolderConfig};
@@ -8,25 +8,36 @@ use aigc_core::train::{ProgressBar, Trainer, TrainerConfig};
 use aigc_core::{checkpoint::RunDir, device::device, rng::Rng};
 use aigc_vae::{ConvVaeConfig, KlWeight, VaeObjective, sample};
 
-fn main() -> aigc_core::Result<()> {
+fn train(dir: &std::path::Path) -> aigc_core::Result<()> {
     let device = device("auto")?;
     let shape = ImageShape::new(3, 32, 32);
-    let folder = std::env::args().nth(1).expect("usage: my_images FOLDER");
-    let images = ImageFolder::open(folder.as_ref(), ImageFolderConfig::new(shape))?;
+    let images = ImageFolder::open(dir, ImageFolderConfig::new(shape))?;
     let batches = DataLoader::new(images, collate_images, DataLoaderConfig::default())?;
     let model = ConvVaeConfig::new(shape).init(&device)?;
     let run = RunDir::create_next("runs/my-images")?;
     let trainer = Trainer::new(TrainerConfig::new(2000)).with_callback(ProgressBar::new());
-    let trained = trainer.fit(
-        VaeObjective::new(KlWeight::default())?,
-        model,
-        &batches,
-        &run,
-    )?;
-    let pictures = sample(&trained.model, 64, 1.0, &mut Rng::new(7), &device)?;
-    save_image(
-        &pictures,
-        ImageGrid::new(8, 32),
-        &run.path().join("samples.png"),
-    )
+    let objective = VaeObjective::new(KlWeight::default())?;
+    let trained = trainer.fit(objective, model, &batches, &run)?;
+    let samples = sample(&trained.model, 64, 1.0, &mut Rng::new(7), &device)?;
+    let path = run.path().join("samples.png");
+    save_image(&samples, ImageGrid::new(8, 32), &path)?;
+    println!("64 generated images: {}", path.display());
+    Ok(())
+}
+
+fn main() {
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let usage = "usage: my_images DIR, a directory of images to train on";
+    let result = match &arguments[..] {
+        [help] if help == "--help" || help == "-h" => return println!("{usage}"),
+        [dir] if !dir.to_string_lossy().starts_with('-') => train(dir.as_ref()),
+        _ => {
+            eprintln!("{usage}");
+            std::process::exit(2);
+        }
+    };
+    if let Err(error) = result {
+        eprintln!("error: {error}");
+        std::process::exit(1);
+    }
 }

@@ -250,6 +250,7 @@ fn originals(args: &Args, pipeline: &Pipeline, device: &Device) -> anyhow::Resul
         path: args.data.clone(),
         side: Some(shape.width),
         rgb: shape.channels == 3,
+        ..ImagesConfig::default()
     }
     .open(100, 0)?;
     if data.shape != shape {

@@ -1,11 +1,11 @@
-//! The images an example trains on.
+//! The images that an example trains on.
 
 use aigc_core::{
     DataFault, Error, Result,
     checkpoint::RunDir,
     data::{
-        DataLoader, DataLoaderConfig, Dataset, Image, ImageBatch, ImageShape, collate_images,
-        digits,
+        DataLoader, DataLoaderConfig, Dataset, Image, ImageBatch, ImageShape, OnReadError,
+        collate_images, digits,
         folder::{ImageFolder, ImageFolderConfig},
         idx::{MnistDataset, Split},
     },
@@ -18,31 +18,41 @@ use std::path::{Path, PathBuf};
 /// Where images come from.
 #[derive(Clone, Debug, Default, PartialEq, Args, Serialize, Deserialize)]
 pub struct ImagesConfig {
-    /// A folder with MNIST-format files or with images; `mnist` downloads MNIST (feature
+    /// A directory with MNIST-format files or with images; `mnist` downloads MNIST (feature
     /// `download`). Without it, the digits inside the program.
     #[arg(long = "data", value_name = "PATH")]
     pub path: Option<PathBuf>,
-    /// Side that a folder's images are brought to.
+    /// Side that the images of a directory are brought to.
     #[arg(long, value_name = "PIXELS")]
     pub side: Option<usize>,
-    /// Keep the colours of a folder's images.
+    /// Keep the colours of the images of a directory.
     #[arg(long)]
     pub rgb: bool,
+    /// Warn about images that cannot be read and train on the others.
+    #[arg(long)]
+    #[serde(default)]
+    pub skip_unreadable: bool,
+    /// What the data are known by if their directory is moved.
+    #[arg(skip)]
+    #[serde(default)]
+    pub fingerprint: Option<String>,
 }
 
-/// Images to train on and images to judge by.
+/// Images to train on and images to evaluate on.
 #[derive(Debug)]
 pub struct Images {
     /// Endless shuffled batches.
     pub train: DataLoader<ImageBatch>,
-    /// Images that no step has seen.
+    /// Images that are never trained on.
     pub held_out: DataLoader<ImageBatch>,
     /// Shape of every image.
     pub shape: ImageShape,
+    /// What these data are known by, wherever they lie; none for the digits inside the program.
+    pub fingerprint: Option<String>,
 }
 
 impl Images {
-    /// Says what there is, and where everything goes.
+    /// Prints how many images there are, and where everything goes.
     pub fn say(&self, run: &RunDir) {
         println!(
             "{} images of {} to learn from, {} held out; everything goes to {}",
@@ -56,16 +66,16 @@ impl Images {
     /// Number of classes: one more than the largest label.
     ///
     /// # Errors
-    /// [`Error::Config`] if an image has none, and what cannot be read.
+    /// [`Error::InvalidArgument`] if an image has none, and those of reading.
     pub fn classes(&self) -> Result<usize> {
         let mut most = 0;
         for batch in self.train.iter_once() {
             let batch = batch?;
             let Some(labels) = batch.labels() else {
-                return Err(Error::config(
-                    "data",
+                return Err(Error::argument(
+                    "--data",
                     "images without labels",
-                    "labelled ones, to make classes",
+                    "images with labels, for a class-conditional model",
                 ));
             };
             most = labels.iter().copied().max().unwrap_or(0).max(most);
@@ -78,46 +88,105 @@ impl ImagesConfig {
     /// The same, for a program that needs more than the embedded digits.
     ///
     /// # Errors
-    /// [`Error::Config`] where no path is given.
+    /// [`Error::InvalidArgument`] if no path is given.
     pub fn given(&self) -> Result<&Self> {
         match self.path {
             Some(_) => Ok(self),
-            None => Err(Error::config(
+            None => Err(Error::argument(
                 "--data",
                 "missing",
-                "a folder with MNIST-format files or with images",
+                "a directory with MNIST-format files or with images",
             )),
+        }
+    }
+
+    /// The configuration of a resumed run, `saved`, with the directory of this one if it names
+    /// one.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] naming an option that differs from the saved one.
+    pub fn resumed(&self, saved: &Self) -> Result<Self> {
+        let began = |value: String| format!("{value}, with which the run began");
+        let saved_side = saved.side.unwrap_or(SIDE);
+        if let Some(side) = self.side.filter(|side| *side != saved_side) {
+            let expected = began(saved_side.to_string());
+            return Err(Error::argument("--side", side, expected));
+        }
+        for (option, ours, theirs) in [
+            ("--rgb", self.rgb, saved.rgb),
+            (
+                "--skip-unreadable",
+                self.skip_unreadable,
+                saved.skip_unreadable,
+            ),
+        ] {
+            if ours && !theirs {
+                return Err(Error::argument(option, "given", began("not given".into())));
+            }
+        }
+        let mut resumed = saved.clone();
+        match (&self.path, &saved.path) {
+            (None, _) => {}
+            (Some(path), None) => {
+                let expected = began("the digits inside the program".into());
+                return Err(Error::argument("--data", path.display(), expected));
+            }
+            // The same directory may be written in two ways.
+            (Some(path), Some(old)) if absolute(path) == absolute(old) => {}
+            (Some(path), Some(_)) => resumed.path = Some(absolute(path)),
+        }
+        Ok(resumed)
+    }
+
+    /// The configuration to save: an absolute path, which is right in any working directory, and
+    /// the fingerprint of the images.
+    pub fn recorded(&self, images: &Images) -> Self {
+        Self {
+            path: self.path.as_deref().map(absolute),
+            fingerprint: images.fingerprint.clone(),
+            ..self.clone()
         }
     }
 
     /// Opens the images. `seed` orders the batches.
     ///
     /// # Errors
-    /// Names what cannot be read.
+    /// Those of reading, naming the file.
     pub fn open(&self, batch_size: usize, seed: u64) -> Result<Images> {
-        let loaders = Loaders { batch_size, seed };
-        match self.folder()? {
+        let mut loaders = Loaders {
+            batch_size,
+            seed,
+            on_read_error: if self.skip_unreadable {
+                OnReadError::Skip
+            } else {
+                OnReadError::Fail
+            },
+            fingerprint: None,
+        };
+        match self.dir()? {
             None => {
                 let (train, held_out) = digits::train_test_split();
                 loaders.make(train, held_out, digits::SHAPE)
             }
-            Some(folder) if is_idx(&folder) => {
-                let train = MnistDataset::from_dir(&folder, Split::Train)?;
-                let held_out = MnistDataset::from_dir(&folder, Split::Test)?;
+            Some(dir) if MnistDataset::is_in(&dir) => {
+                let train = MnistDataset::from_dir(&dir, Split::Train)?;
+                let held_out = MnistDataset::from_dir(&dir, Split::Test)?;
                 let shape = train.shape();
+                loaders.fingerprint = Some(content_fingerprint(&train)?);
                 loaders.make(train, held_out, shape)
             }
-            Some(folder) => {
-                let (side, channels) = (self.side.unwrap_or(32), if self.rgb { 3 } else { 1 });
+            Some(dir) => {
+                let (side, channels) = (self.side.unwrap_or(SIDE), if self.rgb { 3 } else { 1 });
                 let shape = ImageShape::new(channels, side, side);
-                let images = ImageFolder::open(&folder, ImageFolderConfig::new(shape))?;
-                let (train, held_out) = part(&folder, images)?;
+                let images = ImageFolder::open(&dir, ImageFolderConfig::new(shape))?;
+                loaders.fingerprint = Some(file_fingerprint(&dir, &images)?);
+                let (train, held_out) = split(&dir, images)?;
                 loaders.make(train, held_out, shape)
             }
         }
     }
 
-    fn folder(&self) -> Result<Option<PathBuf>> {
+    fn dir(&self) -> Result<Option<PathBuf>> {
         match &self.path {
             #[cfg(feature = "download")]
             Some(path) if path.as_os_str() == "mnist" && !path.exists() => {
@@ -128,15 +197,63 @@ impl ImagesConfig {
     }
 }
 
-fn is_idx(folder: &Path) -> bool {
-    ["train-images-idx3-ubyte", "train-images-idx3-ubyte.gz"]
-        .iter()
-        .any(|name| folder.join(name).is_file())
+/// Side of the images of a directory, unless given.
+const SIDE: usize = 32;
+
+/// The absolute path; `mnist`, which is downloaded, stays as it is.
+fn absolute(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
+}
+
+/// FNV-1a, 64 bits: the same on every machine and in every version.
+struct Fnv(u64);
+
+impl Fnv {
+    fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    fn finish(&self) -> String {
+        format!("{:016x}", self.0)
+    }
+}
+
+/// Names below `dir` and sizes of all files.
+fn file_fingerprint(dir: &Path, images: &ImageFolder) -> Result<String> {
+    let mut hash = Fnv::new();
+    for file in images.files() {
+        let name = file.strip_prefix(dir).unwrap_or(file);
+        let parts = name.components().map(|c| c.as_os_str().to_string_lossy());
+        hash.write(parts.collect::<Vec<_>>().join("/").as_bytes());
+        let size = std::fs::metadata(file).map_err(Error::io(file))?.len();
+        hash.write(&[&[0][..], &size.to_le_bytes()].concat());
+    }
+    Ok(hash.finish())
+}
+
+/// Number of items, and pixels and labels of up to 1,000 of them.
+fn content_fingerprint(data: &impl Dataset<Item = Image>) -> Result<String> {
+    let mut hash = Fnv::new();
+    hash.write(&(data.len() as u64).to_le_bytes());
+    for index in (0..data.len()).step_by(data.len().div_ceil(1000).max(1)) {
+        let image = data.get(index)?;
+        hash.write(&image.pixels);
+        hash.write(&image.label.map_or([255; 4], u32::to_le_bytes));
+    }
+    Ok(hash.finish())
 }
 
 struct Loaders {
     batch_size: usize,
     seed: u64,
+    on_read_error: OnReadError,
+    fingerprint: Option<String>,
 }
 
 impl Loaders {
@@ -149,32 +266,32 @@ impl Loaders {
         let config = DataLoaderConfig {
             batch_size: self.batch_size,
             shuffle_seed: Some(self.seed),
+            on_read_error: self.on_read_error,
             ..DataLoaderConfig::default()
         };
         let in_order = DataLoaderConfig {
             batch_size: 256,
             shuffle_seed: None,
             num_workers: 0,
+            on_read_error: self.on_read_error,
             ..DataLoaderConfig::default()
         };
         Ok(Images {
             train: DataLoader::new(train, collate_images, config)?,
             held_out: DataLoader::new(held_out, collate_images, in_order)?,
             shape,
+            fingerprint: self.fingerprint.clone(),
         })
     }
 }
 
-/// Holds every tenth image out, in an order that is always the same.
-fn part(folder: &Path, images: ImageFolder) -> Result<(Subset<ImageFolder>, Subset<ImageFolder>)> {
+/// Holds every tenth image out, always the same ones.
+fn split(dir: &Path, images: ImageFolder) -> Result<(Subset<ImageFolder>, Subset<ImageFolder>)> {
     if images.len() < 2 {
         let fault = DataFault::Empty(
-            "training needs two images at least, one to learn from and one to judge by".into(),
+            "training needs at least two images: one to train on and one to evaluate on".into(),
         );
-        return Err(Error::Data {
-            path: folder.to_path_buf(),
-            fault,
-        });
+        return Err(Error::data(dir, fault));
     }
     let mut order = Rng::stream(0, "held-out", 0).permutation(images.len());
     let held_out = order.split_off(images.len() - images.len().div_ceil(10));

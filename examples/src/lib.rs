@@ -1,4 +1,4 @@
-//! What the examples share: their options, where images come from, and Ctrl-C.
+//! What the examples share: options, images, texts, signals.
 #![forbid(unsafe_code)]
 
 mod images;

@@ -1,7 +1,7 @@
-//! What every run is told: how long, from which seed, on what, and where to.
+//! Options of every run: length, seed, device, directory.
 
 use aigc_core::{
-    CancelToken, Result,
+    CancelToken, Error, Result,
     burn::{module::Module, tensor::Device},
     checkpoint::RunDir,
     device::device,
@@ -16,7 +16,8 @@ pub struct RunOptions {
     /// Updates to make; of a GAN, of its generator.
     #[arg(long)]
     pub steps: Option<usize>,
-    /// Minutes after which to stop even so.
+    /// Minutes of training after which to stop even if steps are left; the learning rate follows
+    /// whichever ends first.
     #[arg(long)]
     pub minutes: Option<f64>,
     /// The same seed gives the same weights, order and noise, and so the same pictures.
@@ -26,27 +27,42 @@ pub struct RunOptions {
     #[arg(long, default_value = "flex")]
     pub device: String,
     /// Steps between checkpoints.
-    #[arg(long, value_name = "STEPS")]
+    #[arg(long, alias = "checkpoint-every", value_name = "STEPS")]
     pub save_steps: Option<usize>,
-    /// Where to leave everything; the next free number below `runs/` by default.
-    #[arg(long, value_name = "FOLDER")]
+    /// Directory of the run; the next free number below `runs/` by default.
+    #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Go on with the run in --out, or with the newest one, exactly where it stopped; give the
-    /// other options as before.
+    /// Resume the run in --out, or the newest one, exactly where it stopped. Lengths may change;
+    /// other options must be as before, or left out.
     #[arg(long)]
     pub resume: bool,
-    /// Go on from an older checkpoint, when the newest is damaged.
+    /// Resume from an older checkpoint, if the newest is damaged.
     #[arg(long, value_name = "STEP")]
     pub resume_at: Option<usize>,
 }
 
 impl RunOptions {
-    /// The device that was named.
+    /// The device of `--device`.
     ///
     /// # Errors
-    /// If it is none, or this program was built without it.
+    /// If there is no such device, or this program was built without its backend.
     pub fn device(&self) -> Result<Device> {
         device(&self.device)
+    }
+
+    /// Fails if `--seed` is given and is not the seed with which a resumed run began.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`].
+    pub fn check_seed(&self, saved: u64) -> Result<()> {
+        // Its default is not distinguished from a given value in the field.
+        let given = std::env::args()
+            .any(|argument| argument == "--seed" || argument.starts_with("--seed="));
+        if given && self.seed != saved {
+            let expected = format!("{saved}, with which the run began");
+            return Err(Error::argument("--seed", self.seed, expected));
+        }
+        Ok(())
     }
 
     /// Where training starts.
@@ -58,10 +74,10 @@ impl RunOptions {
         }
     }
 
-    /// `config` with the lengths and cadences that were asked for.
+    /// `config` with the lengths and intervals of the command line.
     ///
     /// # Errors
-    /// Names a field that is out of range.
+    /// [`Error::Config`] naming a field that is out of range.
     pub fn config(&self, config: TrainerConfig) -> Result<TrainerConfig> {
         let config = TrainerConfig {
             max_steps: self.steps.unwrap_or(config.max_steps),
@@ -73,17 +89,17 @@ impl RunOptions {
         Ok(config)
     }
 
-    /// A trainer that starts where it was asked to, and shows and keeps how it goes; a line of
-    /// metrics every `log` steps.
+    /// A trainer with a progress bar, a log with a line every `log` steps, and a plot of the
+    /// losses, that starts as `--resume` and `--resume-at` say.
     pub fn trainer<'a, M: Module + 'static>(
         &self,
         config: TrainerConfig,
-        stop: CancelToken,
+        cancel: CancelToken,
         log: usize,
     ) -> Trainer<'a, M> {
         Trainer::new(config)
             .with_start(self.start())
-            .with_cancel(stop)
+            .with_cancel(cancel)
             .with_callback(ProgressBar::new())
             .with_callback(MetricsLogger::new(log))
             .with_callback(LossPlot::new())
@@ -92,7 +108,7 @@ impl RunOptions {
     /// The run to resume: --out, or the newest of `runs/name`.
     ///
     /// # Errors
-    /// If there is none.
+    /// [`Error::Run`] if there is none.
     pub fn existing_run(&self, name: &str) -> Result<RunDir> {
         match &self.out {
             Some(out) => RunDir::open(out),
@@ -100,11 +116,10 @@ impl RunOptions {
         }
     }
 
-    /// The folder of the run that is asked for. Make it last, so that a mistake elsewhere leaves
-    /// none behind.
+    /// The directory of the run. Call it last: a mistake elsewhere then leaves none behind.
     ///
     /// # Errors
-    /// If there is none to resume, or one where a new one is to be.
+    /// [`Error::Run`] if there is no run to resume, or one where a new one would be.
     pub fn run(&self, name: &str) -> Result<RunDir> {
         match &self.out {
             _ if self.start() != StartFrom::Fresh => self.existing_run(name),

@@ -1,27 +1,34 @@
-//! How runs stop.
+//! Stopping runs by signals.
 
 use aigc_core::{CancelToken, checkpoint::RunDir};
+use std::io::Write;
 
-/// A flag that Ctrl-C raises; pressed a second time, it ends the program at once.
+/// A token that Ctrl-C cancels, and so do SIGTERM and SIGHUP where there are such signals; a second
+/// signal ends the program at once.
 pub fn stop_on_ctrl_c() -> CancelToken {
-    let flag = CancelToken::new();
-    let raised = flag.clone();
+    let token = CancelToken::new();
+    let cancelled = token.clone();
     let handler = ctrlc::set_handler(move || {
-        if raised.is_cancelled() {
+        if cancelled.is_cancelled() {
             std::process::exit(130);
         }
-        eprintln!("\nstopping after this step; press Ctrl-C again to stop at once");
-        raised.cancel();
+        cancelled.cancel();
+        // After SIGHUP there is no terminal any more to write to.
+        let _ = writeln!(
+            std::io::stderr(),
+            "\nstopping after this step; press Ctrl-C again to stop at once"
+        );
     });
     if let Err(error) = handler {
         eprintln!("Ctrl-C will stop at once, without saving: {error}");
     }
-    flag
+    token
 }
 
-/// Tells how an interrupted run is resumed.
+/// Prints how an interrupted run is resumed.
 pub fn say_how_to_go_on(step: usize, run: &RunDir) {
-    println!(
+    let _ = writeln!(
+        std::io::stdout(),
         "stopped after step {step}; go on with the same options and --resume --out {}",
         run.path().display()
     );

@@ -79,7 +79,7 @@ impl TextTraining<'_> {
         trainer: TrainerConfig,
         options: &RunOptions,
         stop: CancelToken,
-        settings: &impl Serialize,
+        settings: &(impl Serialize + serde::de::DeserializeOwned),
         run: &RunDir,
     ) -> Result<TrainOutput<Gpt2>> {
         let Self {

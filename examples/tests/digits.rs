@@ -19,7 +19,10 @@ fn digits(out: &Path, more: &[&str]) -> Command {
         .args([
             "--steps",
             STEPS,
-            "--checkpoint-every",
+            // Time must not end these runs, nor decide on their learning rates.
+            "--minutes",
+            "1000",
+            "--save-steps",
             "7",
             "--seed",
             "3",
@@ -87,7 +90,7 @@ fn random(below: usize) -> usize {
 }
 
 #[test]
-fn a_killed_run_ends_like_one_that_was_left_alone() {
+fn killed_run_ends_like_uninterrupted_run() {
     let folder = tempfile::tempdir().unwrap();
     let whole = folder.path().join("whole");
     let text = finish(digits(&whole, &[]));
@@ -130,37 +133,206 @@ fn a_killed_run_ends_like_one_that_was_left_alone() {
 
 #[test]
 #[cfg(unix)]
-fn ctrl_c_saves_and_says_how_to_go_on() {
+fn signals_save_and_print_how_to_resume() {
     let folder = tempfile::tempdir().unwrap();
-    let run = folder.path().join("run");
-    // More steps than it can make before the signal reaches it.
-    let mut endless = Command::new(program("digits"));
-    endless.args(["--steps", "1000000", "--out"]).arg(&run);
-    let mut child = endless
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
+    for signal in ["-INT", "-TERM", "-HUP"] {
+        let run = folder.path().join(format!("run{signal}"));
+        // More steps than it can make before the signal reaches it.
+        let mut endless = Command::new(program("digits"));
+        endless
+            .args(["--steps", "1000000", "--minutes", "100", "--out"])
+            .arg(&run);
+        let mut child = endless
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        wait_for(&mut child, &run, 20);
+        assert!(
+            Command::new("kill")
+                .args([signal, &child.id().to_string()])
+                .status()
+                .unwrap()
+                .success()
+        );
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            output.status.success()
+                && text.contains("go on with the same options and --resume --out"),
+            "{signal}: {text}"
+        );
+        let mut rest = Command::new(program("digits"));
+        rest.args(["--steps", STEPS, "--resume", "--out"]).arg(&run);
+        let text = finish(rest);
+        assert!(text.contains("held-out -ELBO"), "{text}");
+    }
+}
+
+/// What `digits` prints about a mistake.
+fn fails(folder: &Path, args: &[&str]) -> String {
+    let output = Command::new(program("digits"))
+        .args(args)
+        .current_dir(folder)
+        .output()
         .unwrap();
-    wait_for(&mut child, &run, 20);
-    assert!(
-        Command::new("kill")
-            .args(["-INT", &child.id().to_string()])
-            .status()
-            .unwrap()
-            .success()
-    );
-    let output = child.wait_with_output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success() && text.contains("go on with the same options and --resume --out"),
-        "{text}"
-    );
-    let text = finish(digits(&run, &["--resume"]));
-    assert!(text.contains("held-out -ELBO"), "{text}");
+    assert!(!output.status.success(), "{args:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn short(folder: &Path, args: &[&str]) -> String {
+    let mut command = Command::new(program("digits"));
+    command.args(args).current_dir(folder);
+    finish(command)
+}
+
+/// Twelve images of 8×8.
+fn photos(folder: &Path) {
+    std::fs::create_dir_all(folder).unwrap();
+    for i in 0..12u8 {
+        let pixels = (0..64).map(|k| k * 2 + 10 * i).collect();
+        let image = image::GrayImage::from_raw(8, 8, pixels).unwrap();
+        image.save(folder.join(format!("{i}.png"))).unwrap();
+    }
 }
 
 #[test]
-fn everything_promised_is_there() {
+fn resume_refuses_other_settings() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    photos(&here.join("photos"));
+    short(here, &["--steps", "2", "--seed", "3", "--out", "run"]);
+    for (args, expected) in [
+        (
+            &["--seed", "4"][..],
+            "`--seed` is 4, expected 3, with which",
+        ),
+        (&["--seed=0"], "`--seed` is 0, expected 3, with which"),
+        (&["--data", "photos"], "`--data` is photos"),
+        (&["--rgb"], "`--rgb` is given"),
+        (&["--side", "16"], "`--side` is 16, expected 32"),
+        (&["--model", "gan"], "is --model as before?"),
+    ] {
+        let all = [args, &["--resume", "--out", "run"]].concat();
+        let error = fails(here, &all);
+        assert!(error.contains(expected), "{args:?}: {error}");
+    }
+    short(
+        here,
+        &["--steps", "3", "--seed", "3", "--resume", "--out", "run"],
+    );
+}
+
+#[test]
+fn data_may_move_between_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    photos(&here.join("photos"));
+    let start = [
+        "--data", "photos", "--side", "8", "--steps", "2", "--out", "run",
+    ];
+    short(here, &start);
+    // Another working directory: the path was saved as an absolute one.
+    let elsewhere = here.join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    short(&elsewhere, &["--resume", "--steps", "3", "--out", "../run"]);
+    std::fs::rename(here.join("photos"), here.join("moved")).unwrap();
+    let lost = fails(here, &["--resume", "--steps", "4", "--out", "run"]);
+    assert!(lost.contains("photos"), "{lost}");
+    let resume = [
+        "--resume", "--steps", "4", "--out", "run", "--data", "moved",
+    ];
+    short(here, &resume);
+    // Other data are not the same data.
+    std::fs::write(
+        here.join("moved/0.png"),
+        std::fs::read(here.join("moved/1.png")).unwrap(),
+    )
+    .unwrap();
+    image::GrayImage::new(8, 8)
+        .save(here.join("moved/2.png"))
+        .unwrap();
+    let other = fails(
+        here,
+        &[
+            "--resume", "--steps", "5", "--out", "run", "--data", "moved",
+        ],
+    );
+    assert!(other.contains("fingerprint"), "{other}");
+}
+
+#[test]
+fn failed_start_does_not_occupy_its_directory() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    photos(&here.join("photos"));
+    for i in 0..12 {
+        std::fs::write(here.join(format!("photos/{i}.png")), "no image").unwrap();
+    }
+    let start = [
+        "--data", "photos", "--side", "8", "--steps", "2", "--out", "run",
+    ];
+    let error = fails(here, &start);
+    assert!(error.contains(".png: cannot be decoded"), "{error}");
+    assert!(!here.join("run").exists());
+    photos(&here.join("photos"));
+    short(here, &start);
+}
+
+#[test]
+fn labels_beyond_nine_are_classes() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("mnist");
+    common::small_mnist(&data);
+    for part in ["train", "t10k"] {
+        let labels = [
+            vec![0, 0, 8, 1, 0, 0, 0, 40],
+            (0..40).map(|i| 200 + i % 3).collect(),
+        ];
+        let path = data.join(format!("{part}-labels-idx1-ubyte"));
+        std::fs::write(path, labels.concat()).unwrap();
+    }
+    short(
+        folder.path(),
+        &["--data", "mnist", "--steps", "2", "--out", "run"],
+    );
+    assert!(folder.path().join("run/walk.gif").is_file());
+}
+
+#[test]
+fn my_images_explains_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| {
+        let output = Command::new(program("my_images"))
+            .args(args)
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let (code, out, _) = run(&["--help"]);
+    assert!(
+        code == Some(0) && out.contains("usage: my_images DIR"),
+        "{out}"
+    );
+    for args in [&[][..], &["--steps"], &["a", "b"]] {
+        let (code, _, err) = run(args);
+        assert!(
+            code == Some(2) && err.contains("usage: my_images DIR"),
+            "{err}"
+        );
+    }
+    let (code, _, err) = run(&["nowhere"]);
+    assert_eq!(code, Some(1));
+    assert!(err.starts_with("error: nowhere: "), "{err}");
+}
+
+#[test]
+fn run_leaves_every_listed_file() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
     let text = finish(digits(&run, &[]));
@@ -186,7 +358,7 @@ fn everything_promised_is_there() {
 /// Both adversarial models: what they promise is there, and a resumed run ends like one that never
 /// stopped.
 #[test]
-fn adversarial_models_keep_their_promises() {
+fn adversarial_models_leave_files_and_resume() {
     let folder = tempfile::tempdir().unwrap();
     for (model, says) in [
         ("gan", "classes appear"),
@@ -221,7 +393,9 @@ fn adversarial_models_keep_their_promises() {
                 model,
                 "--steps",
                 STEPS,
-                "--checkpoint-every",
+                "--minutes",
+                "1000",
+                "--save-steps",
                 "7",
                 "--seed",
                 "3",
@@ -243,7 +417,7 @@ fn adversarial_models_keep_their_promises() {
 
 /// The diffusion model: its promises, an exact resume, and restoring with what it has learned.
 #[test]
-fn the_diffusion_model_keeps_its_promises() {
+fn diffusion_model_leaves_files_and_resumes() {
     let folder = tempfile::tempdir().unwrap();
     let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
     let text = finish(digits(&whole, &["--model", "diffusion"]));
@@ -375,7 +549,7 @@ fn the_diffusion_model_keeps_its_promises() {
 }
 
 #[test]
-fn mistakes_are_explained() {
+fn mistakes_name_option_and_remedy() {
     let folder = tempfile::tempdir().unwrap();
     let fails = |args: &[&str]| {
         let output = Command::new(program("digits"))
@@ -386,9 +560,9 @@ fn mistakes_are_explained() {
         assert!(!output.status.success(), "{args:?}");
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
-    assert!(fails(&["--resume"]).contains("expected a folder with a run in it"));
+    assert!(fails(&["--resume"]).contains("there is no run in it"));
     assert!(fails(&["--device", "cuda:0"]).contains("enable the feature `cuda`"));
-    assert!(fails(&["--steps", "0"]).contains("`steps` is 0"));
+    assert!(fails(&["--steps", "0"]).contains("`max_steps` is 0"));
     assert!(fails(&["--model", "poem"]).contains("invalid value"));
     let photos = folder.path().join("photos");
     std::fs::create_dir(&photos).unwrap();
@@ -410,5 +584,5 @@ fn mistakes_are_explained() {
     let mut short = Command::new(program("digits"));
     short.args(["--steps", "2", "--out"]).arg(&run);
     finish(short);
-    assert!(fails(&["--out", run.to_str().unwrap()]).contains("a folder without a run in it"));
+    assert!(fails(&["--out", run.to_str().unwrap()]).contains("there is a run in it already"));
 }

@@ -71,7 +71,7 @@ fn run_example(name: &str, arguments: &[&str], world: &Path) {
     // my_images has no options: its steps are shortened by the folder it is given, eight small
     // pictures.
     let short: &[&str] = match (name, arguments.contains(&"--steps")) {
-        ("digits", false) => &["--steps", "6", "--checkpoint-every", "3"],
+        ("digits", false) => &["--steps", "6", "--save-steps", "3"],
         ("generate" | "reproduce_vae" | "reproduce_gan" | "reproduce_diffusion", false) => {
             &["--steps", "3"]
         }
@@ -82,7 +82,7 @@ fn run_example(name: &str, arguments: &[&str], world: &Path) {
     if let Some(at) = kept.iter().position(|a| *a == "--steps") {
         kept[at + 1] = "6";
         if name == "digits" {
-            kept.extend(["--checkpoint-every", "3"]);
+            kept.extend(["--save-steps", "3"]);
         }
     }
     for at in kept

@@ -394,7 +394,7 @@ fn folders_without_images_and_shapes_that_cannot_be() {
             .to_string()
     };
     assert!(open(ImageShape::new(1, 8, 8), false).contains("no image in it"));
-    assert!(open(ImageShape::new(1, 8, 8), true).contains("no image in any sub-folder"));
+    assert!(open(ImageShape::new(1, 8, 8), true).contains("no image in any sub-directory"));
     assert_eq!(
         open(ImageShape::new(2, 8, 8), false),
         "config field `shape.channels` is 2, expected 1 (grey) or 3 (RGB)"
@@ -760,15 +760,9 @@ fn broken_run_configurations() {
     let nowhere = RunDir::open(folder.path().join("nowhere"))
         .unwrap_err()
         .to_string();
-    assert!(
-        nowhere.contains("expected a folder with a run in it"),
-        "{nowhere}"
-    );
+    assert!(nowhere.contains("there is no run in it"), "{nowhere}");
     let again = RunDir::create(run.path()).unwrap_err().to_string();
-    assert!(
-        again.contains("expected a folder without a run in it"),
-        "{again}"
-    );
+    assert!(again.contains("there is a run in it already"), "{again}");
 }
 
 #[test]

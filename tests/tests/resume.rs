@@ -1,8 +1,9 @@
 //! n steps, stop, resume, n steps end bit for bit like 2n steps.
 
 use aigc_core::{
-    CancelToken,
+    CancelToken, Result,
     checkpoint::RunDir,
+    data::{DataLoader, DataLoaderConfig, collate_images, digits},
     device::device,
     rng::Rng,
     train::{
@@ -10,7 +11,8 @@ use aigc_core::{
         Trainer, TrainerConfig,
     },
 };
-use aigc_tests::{Net, NoisyRegression, bits, row_loader};
+use aigc_tests::{Net, NoisyRegression, bits, own_fixtures, row_loader};
+use aigc_vae::{KlWeight, MlpVaeConfig, VaeObjective};
 use burn::module::Module;
 use std::{
     collections::BTreeMap,
@@ -259,7 +261,7 @@ fn another_configuration_is_refused() {
             },
             12
         )
-        .contains("`schedule`")
+        .contains("`lr_schedule`")
     );
     assert!(
         resume(
@@ -279,9 +281,9 @@ fn another_configuration_is_refused() {
             },
             12
         )
-        .contains("`groups`")
+        .contains("`param_groups`")
     );
-    assert!(resume(config(), 24).contains("`loader`"));
+    assert!(resume(config(), 24).contains("`loader.items`"));
     let trainer = Trainer::new(config());
     let fresh = trainer
         .fit(
@@ -298,4 +300,143 @@ fn another_configuration_is_refused() {
         fresh.to_string().contains("already has checkpoints"),
         "{fresh}"
     );
+}
+
+/// The settings of the run in `tests/fixtures/run-v0`, whose files have the form and the field
+/// names of the first version.
+fn older_run() -> (TrainerConfig, MlpVaeConfig, KlWeight) {
+    let trainer = TrainerConfig {
+        seed: 5,
+        max_minutes: Some(100.0),
+        learning_rate: 1e-2,
+        lr_schedule: LrSchedule {
+            min_lr_ratio: 0.1,
+            ..LrSchedule::cosine(3)
+        },
+        param_groups: vec![ParamGroupConfig::new("bias$", 0.5)],
+        gradient_accumulation_steps: 2,
+        max_grad_norm: Some(50.0),
+        ema: Some(EmaConfig::new(0.9)),
+        optimizer: OptimizerConfig::adam_w(0.8, 0.9, 0.01),
+        save_total_limit: 1,
+        load_best_model_at_end: true,
+        greater_is_better: true,
+        early_stopping_patience: Some(50),
+        eval_steps: 4,
+        save_steps: 6,
+        ..TrainerConfig::new(12)
+    };
+    let model = MlpVaeConfig {
+        hidden_dim: 3,
+        latent_dim: 2,
+        ..MlpVaeConfig::new(digits::SHAPE)
+    };
+    let objective = KlWeight {
+        value: 0.5,
+        warmup_steps: 4,
+    };
+    (trainer, model, objective)
+}
+
+fn train_older_run(run: &RunDir, start: StartFrom, stop: Option<usize>) -> Result<()> {
+    let (trainer, model, objective) = older_run();
+    let (train, _) = digits::train_test_split();
+    let config = DataLoaderConfig {
+        batch_size: 8,
+        shuffle_seed: Some(3),
+        num_workers: 0,
+        ..DataLoaderConfig::default()
+    };
+    let loader = DataLoader::new(train, collate_images, config)?;
+    let cancel = CancelToken::new();
+    let raise = cancel.clone();
+    let mut evaluations = if start == StartFrom::Fresh { 0.0 } else { 1.0 };
+    Trainer::new(trainer)
+        .with_start(start)
+        .with_cancel(cancel)
+        .with_callback(move |event: &Event<'_>| {
+            if let Event::Step(report) = event
+                && Some(report.step) == stop
+            {
+                raise.cancel();
+            }
+        })
+        .with_evaluation(move |_| {
+            evaluations += 1.0;
+            Ok(vec![("n".into(), evaluations)])
+        })
+        .with_model_config(&model)?
+        .with_objective_config(&objective)?
+        .with_data_config(&serde_json::json!({"path": null}))?
+        .fit(
+            VaeObjective::new(objective)?,
+            model.init(&device("flex")?)?,
+            &loader,
+            run,
+        )?;
+    Ok(())
+}
+
+/// A run directory that the first version wrote resumes: the same steps are left, and they end at
+/// the same weights as those of a run that was never stopped.
+#[test]
+fn older_run_resumes_bit_for_bit() {
+    let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+    let dir = tempfile::tempdir().unwrap();
+    let run = RunDir::open(copy_dir(
+        &own_fixtures().join("run-v0"),
+        &dir.path().join("old"),
+    ))
+    .unwrap();
+    train_older_run(&run, StartFrom::Resume, None).unwrap();
+    let whole = RunDir::create(dir.path().join("whole")).unwrap();
+    train_older_run(&whole, StartFrom::Fresh, None).unwrap();
+    for file in ["model.safetensors", "ema.safetensors"] {
+        let read = |run: &RunDir| {
+            let path = run.latest_checkpoint().unwrap().path(file);
+            tensors(&std::fs::read(path).unwrap())
+        };
+        let (ours, expected) = (read(&run), read(&whole));
+        assert_eq!(ours.len(), 10, "{file}");
+        for (name, values) in &ours {
+            // The fixture was written on another machine, whose sums may differ in the last digit.
+            for (a, b) in values.iter().zip(&expected[name]) {
+                assert!((a - b).abs() < 1e-5, "{file} {name}: {a} {b}");
+            }
+        }
+    }
+}
+
+fn tensors(bytes: &[u8]) -> BTreeMap<String, Vec<f32>> {
+    let file = safetensors::SafeTensors::deserialize(bytes).unwrap();
+    file.iter()
+        .map(|(name, view)| {
+            let values = view.data().chunks_exact(4);
+            let values = values.map(|b| f32::from_le_bytes(b.try_into().unwrap()));
+            (name.to_string(), values.collect())
+        })
+        .collect()
+}
+
+fn copy_dir(from: &Path, to: &Path) -> std::path::PathBuf {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+    to.to_path_buf()
+}
+
+#[test]
+fn zz_write_older_run() {
+    if let Ok(out) = std::env::var("RUN_V0") {
+        let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+        let run = RunDir::create(&out).unwrap();
+        train_older_run(&run, StartFrom::Fresh, Some(6)).unwrap();
+    }
 }

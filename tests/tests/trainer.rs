@@ -1,11 +1,11 @@
-//! What the trainer promises, against closed forms and against itself.
+//! The trainer, against closed forms and against itself.
 
 use aigc_core::{
     Error, Result,
     checkpoint::RunDir,
     data::{DataLoader, DataLoaderConfig},
-    device::device,
     nn::{Initializer, Linear, LinearConfig},
+    testing::{TempRun, flex, temp_run},
     train::{
         Ema, EmaConfig, Event, LossOutput, LrSchedule, MetricsLogger, Objective, OptimizerConfig,
         ParamGroupConfig, Phase, StartFrom, StepContext, StopReason, TrainOutput, Trainer,
@@ -13,40 +13,19 @@ use aigc_core::{
     },
 };
 use aigc_tests::{Net, NoisyRegression, Rows, bits, columns, loader_of, row_loader};
-use burn::{
-    module::Module,
-    optim::AdaGradConfig,
-    tensor::{Device, Tensor},
-};
+use burn::{module::Module, optim::AdaGradConfig, tensor::Tensor};
 use std::{cell::RefCell, rc::Rc};
 
-fn flex() -> Device {
-    device("flex").unwrap()
-}
-
-struct Folder {
-    run: RunDir,
-    _keep: tempfile::TempDir,
-}
-
-fn folder() -> Folder {
-    let keep = tempfile::tempdir().unwrap();
-    Folder {
-        run: RunDir::create(keep.path().join("run")).unwrap(),
-        _keep: keep,
-    }
-}
-
-fn train(config: TrainerConfig, batch: usize) -> (TrainOutput<Net>, Folder) {
-    let folder = folder();
+fn train(config: TrainerConfig, batch: usize) -> (TrainOutput<Net>, TempRun) {
+    let temp = temp_run().unwrap();
     let loader = row_loader(batch, 0);
     let trained = Trainer::new(config).fit(
         NoisyRegression::default(),
         Net::without_dropout(&flex()),
         &loader,
-        &folder.run,
+        &temp.run,
     );
-    (trained.unwrap(), folder)
+    (trained.unwrap(), temp)
 }
 
 /// One weight `w`, loss `½(w − target)²` summed over the batch's targets: everything is known by
@@ -124,14 +103,14 @@ fn sgd(steps: usize, rate: f64) -> TrainerConfig {
 
 #[test]
 fn gradient_descent_follows_its_closed_form() {
-    let folder = folder();
+    let temp = temp_run().unwrap();
     let trainer = Trainer::new(sgd(20, 0.1));
     let trained = trainer
         .fit(
             Pull::default(),
             Scalar::new(5.0),
             &constant_rows(&[1.0], 1),
-            &folder.run,
+            &temp.run,
         )
         .unwrap();
     // w ← w − 0.1 (w − 1), so w − 1 shrinks by 0.9 each step.
@@ -139,8 +118,8 @@ fn gradient_descent_follows_its_closed_form() {
 }
 
 #[test]
-fn the_schedule_scales_every_step() {
-    let folder = folder();
+fn schedule_scales_every_step() {
+    let temp = temp_run().unwrap();
     let config = TrainerConfig {
         lr_schedule: LrSchedule::linear(2),
         ..sgd(5, 0.1)
@@ -156,7 +135,7 @@ fn the_schedule_scales_every_step() {
             Pull::default(),
             Scalar::new(5.0),
             &constant_rows(&[1.0], 1),
-            &folder.run,
+            &temp.run,
         )
         .unwrap();
     let factors = [0.5, 1.0, 1.0, 0.5, 0.0];
@@ -174,11 +153,11 @@ fn the_schedule_scales_every_step() {
 }
 
 #[test]
-fn accumulated_batches_count_like_one_large_batch() {
+fn accumulation_matches_large_batch() {
     // Two steps of two batches of 2, averaged, are two steps of batches of 4.
     let targets = [1.0, 2.0, 3.0, 10.0];
     let run = |accumulate, batch| {
-        let folder = folder();
+        let temp = temp_run().unwrap();
         let config = TrainerConfig {
             gradient_accumulation_steps: accumulate,
             ..sgd(2, 0.1)
@@ -187,7 +166,7 @@ fn accumulated_batches_count_like_one_large_batch() {
             Pull::default(),
             Scalar::new(0.0),
             &constant_rows(&targets, batch),
-            &folder.run,
+            &temp.run,
         );
         trained.unwrap().model.value()
     };
@@ -196,7 +175,7 @@ fn accumulated_batches_count_like_one_large_batch() {
 }
 
 #[test]
-fn clipping_bounds_the_norm_of_all_gradients_together() {
+fn clipping_bounds_global_norm() {
     // One step of plain descent moves the weights by rate × clipped norm, whatever the loss.
     let config = TrainerConfig {
         max_grad_norm: Some(0.25),
@@ -224,7 +203,7 @@ fn stable_start(seed: u64) -> std::collections::BTreeMap<String, Vec<u32>> {
 }
 
 #[test]
-fn groups_have_their_own_rate_and_optimizer() {
+fn param_groups_have_own_rate_and_optimizer() {
     let frozen = ParamGroupConfig::new("^second", 0.0);
     let (trained, _keep) = train(
         TrainerConfig {
@@ -260,8 +239,8 @@ fn groups_have_their_own_rate_and_optimizer() {
 }
 
 #[test]
-fn any_burn_optimizer_can_be_given() {
-    let folder = folder();
+fn burn_optimizers_can_be_used() {
+    let temp = temp_run().unwrap();
     let adagrad = AdaGradConfig::new().init();
     let trainer = Trainer::new(sgd(1, 0.1)).with_optimizer("model", adagrad);
     let trained = trainer
@@ -269,7 +248,7 @@ fn any_burn_optimizer_can_be_given() {
             Pull::default(),
             Scalar::new(5.0),
             &constant_rows(&[1.0], 1),
-            &folder.run,
+            &temp.run,
         )
         .unwrap();
     // AdaGrad's first step is the rate itself, plain descent's is 0.4.
@@ -278,25 +257,25 @@ fn any_burn_optimizer_can_be_given() {
         "{}",
         trained.model.value()
     );
-    let folder = self::folder();
+    let temp = temp_run().unwrap();
     let trainer = Trainer::new(sgd(1, 0.1)).with_optimizer("critic", AdaGradConfig::new().init());
     let error = trainer
         .fit(
             Pull::default(),
             Scalar::new(5.0),
             &constant_rows(&[1.0], 1),
-            &folder.run,
+            &temp.run,
         )
         .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "config field `optimizer` is critic, expected the name of a turn: model"
+        "argument `optimizer` is critic, expected the name of a phase: model"
     );
 }
 
 #[test]
-fn the_average_is_its_formula() {
-    let folder = folder();
+fn ema_matches_formula() {
+    let temp = temp_run().unwrap();
     let config = TrainerConfig {
         ema: Some(EmaConfig {
             decay: 0.5,
@@ -309,7 +288,7 @@ fn the_average_is_its_formula() {
             Pull::default(),
             Scalar::new(5.0),
             &constant_rows(&[1.0], 1),
-            &folder.run,
+            &temp.run,
         )
         .unwrap();
     let weights: Vec<f64> = (1..=3).map(|k| 1.0 + 4.0 * 0.9f64.powi(k)).collect();
@@ -326,7 +305,7 @@ fn the_average_is_its_formula() {
 }
 
 #[test]
-fn the_average_copies_running_statistics_and_leaves_the_live_ones_alone() {
+fn ema_copies_running_statistics() {
     let live = aigc_core::rng::InitWeights::init_weights(Net::without_dropout(&flex()), 1).train();
     let mut ema = Ema::new(
         &live,
@@ -357,8 +336,8 @@ fn the_average_copies_running_statistics_and_leaves_the_live_ones_alone() {
 }
 
 #[test]
-fn a_loss_that_is_not_finite_stops_with_its_name_and_the_last_good_checkpoint() {
-    let fit = |objective, folder: &Folder| {
+fn infinite_loss_names_itself_and_last_good_checkpoint() {
+    let fit = |objective, temp: &TempRun| {
         let config = TrainerConfig {
             save_steps: 4,
             ..sgd(20, 0.1)
@@ -368,17 +347,17 @@ fn a_loss_that_is_not_finite_stops_with_its_name_and_the_last_good_checkpoint() 
                 objective,
                 Scalar::new(5.0),
                 &constant_rows(&[1.0], 1),
-                &folder.run,
+                &temp.run,
             )
             .unwrap_err()
     };
-    let folder = folder();
+    let temp = temp_run().unwrap();
     let error = fit(
         Pull {
             fail_at: Some(6),
             ..Pull::default()
         },
-        &folder,
+        &temp,
     );
     let Error::NotFinite {
         step,
@@ -390,17 +369,17 @@ fn a_loss_that_is_not_finite_stops_with_its_name_and_the_last_good_checkpoint() 
         panic!("{error}")
     };
     assert_eq!((step, name.as_str(), value), (7, "part", f64::INFINITY));
-    assert_eq!(last_good, Some(folder.run.checkpoint_path(4)));
-    assert_eq!(folder.run.latest_checkpoint().unwrap().step(), 4);
+    assert_eq!(last_good, Some(temp.run.checkpoint_path(4)));
+    assert_eq!(temp.run.latest_checkpoint().unwrap().step(), 4);
 
     // A gradient alone: the loss is finite. Step 10 is one whose norm is watched.
-    let folder = self::folder();
+    let temp = temp_run().unwrap();
     let error = fit(
         Pull {
             infinite_gradient_at: Some(10),
             ..Pull::default()
         },
-        &folder,
+        &temp,
     )
     .to_string();
     assert!(
@@ -410,9 +389,9 @@ fn a_loss_that_is_not_finite_stops_with_its_name_and_the_last_good_checkpoint() 
 }
 
 #[test]
-fn no_checkpoint_ever_holds_weights_that_are_not_finite() {
+fn checkpoints_hold_finite_weights_only() {
     for bad in 0..8 {
-        let folder = folder();
+        let temp = temp_run().unwrap();
         let config = TrainerConfig {
             save_steps: 1,
             ..sgd(8, 0.1)
@@ -425,15 +404,11 @@ fn no_checkpoint_ever_holds_weights_that_are_not_finite() {
             objective,
             Scalar::new(5.0),
             &constant_rows(&[1.0], 1),
-            &folder.run,
+            &temp.run,
         );
         assert!(matches!(error, Err(Error::NotFinite { .. })));
-        for step in folder.run.checkpoint_steps().unwrap() {
-            let file = folder
-                .run
-                .checkpoint(step)
-                .unwrap()
-                .path("model.safetensors");
+        for step in temp.run.checkpoint_steps().unwrap() {
+            let file = temp.run.checkpoint(step).unwrap().path("model.safetensors");
             let model = aigc_core::weights::load_weights(Scalar::new(0.0), &file).unwrap();
             assert!(model.value().is_finite());
         }
@@ -442,8 +417,8 @@ fn no_checkpoint_ever_holds_weights_that_are_not_finite() {
 
 /// The last step saves too, whatever its number: here one at which nobody watches the gradients.
 #[test]
-fn weights_that_became_infinite_at_the_very_end_are_not_saved() {
-    let folder = folder();
+fn infinite_weights_are_not_saved_at_the_end() {
+    let temp = temp_run().unwrap();
     let config = TrainerConfig {
         save_steps: 3,
         ..sgd(8, 0.1)
@@ -456,20 +431,20 @@ fn weights_that_became_infinite_at_the_very_end_are_not_saved() {
         objective,
         Scalar::new(5.0),
         &constant_rows(&[1.0], 1),
-        &folder.run,
+        &temp.run,
     );
     let error = error.unwrap_err().to_string();
     assert!(
         error.contains("`w.weight` became") && error.contains("step-000006"),
         "{error}"
     );
-    assert_eq!(folder.run.latest_checkpoint().unwrap().step(), 6);
-    assert!(!folder.run.final_dir().exists());
+    assert_eq!(temp.run.latest_checkpoint().unwrap().step(), 6);
+    assert!(!temp.run.final_dir().exists());
 }
 
 #[test]
-fn a_run_with_an_infinite_evaluation_resumes() {
-    let folder = folder();
+fn run_with_infinite_metric_resumes() {
+    let temp = temp_run().unwrap();
     let fit = |start, steps| {
         let config = TrainerConfig {
             eval_steps: 2,
@@ -483,7 +458,7 @@ fn a_run_with_an_infinite_evaluation_resumes() {
                 Pull::default(),
                 Scalar::new(5.0),
                 &constant_rows(&[1.0], 1),
-                &folder.run,
+                &temp.run,
             )
             .unwrap()
     };
@@ -492,7 +467,7 @@ fn a_run_with_an_infinite_evaluation_resumes() {
 }
 
 #[test]
-fn a_repeated_update_tells_its_losses_once() {
+fn repeated_update_reports_losses_once() {
     struct Twice;
     impl Objective for Twice {
         type Model = Scalar;
@@ -509,7 +484,7 @@ fn a_repeated_update_tells_its_losses_once() {
             Pull::default().losses(model, batch, context)
         }
     }
-    let folder = folder();
+    let temp = temp_run().unwrap();
     let mut seen = Vec::new();
     Trainer::new(sgd(1, 0.1))
         .with_callback(|event: &Event<'_>| {
@@ -521,7 +496,7 @@ fn a_repeated_update_tells_its_losses_once() {
             Twice,
             Scalar::new(5.0),
             &constant_rows(&[1.0], 1),
-            &folder.run,
+            &temp.run,
         )
         .unwrap();
     // The second update starts from 1 + 4·0.9.
@@ -533,7 +508,7 @@ fn a_repeated_update_tells_its_losses_once() {
 }
 
 #[test]
-fn parts_of_a_loss_need_names_of_their_own() {
+fn loss_metrics_need_distinct_names() {
     struct Named(&'static str);
     impl Objective for Named {
         type Model = Scalar;
@@ -555,20 +530,20 @@ fn parts_of_a_loss_need_names_of_their_own() {
         ("part", false),
         ("other", true),
     ] {
-        let folder = folder();
+        let temp = temp_run().unwrap();
         let fitted = Trainer::new(sgd(1, 0.1)).fit(
             Named(name),
             Scalar::new(5.0),
             &constant_rows(&[1.0], 1),
-            &folder.run,
+            &temp.run,
         );
         assert_eq!(fitted.is_ok(), good, "{name}");
     }
 }
 
 #[test]
-fn a_best_model_that_was_not_kept_is_replaced_by_the_last_with_a_warning() {
-    let folder = folder();
+fn missing_best_checkpoint_warns_and_uses_last() {
+    let temp = temp_run().unwrap();
     let warnings = Rc::new(RefCell::new(Vec::new()));
     let fit = |start, steps, keep_best, value: f64| {
         let config = TrainerConfig {
@@ -590,7 +565,7 @@ fn a_best_model_that_was_not_kept_is_replaced_by_the_last_with_a_warning() {
                 Pull::default(),
                 Scalar::new(5.0),
                 &constant_rows(&[1.0], 1),
-                &folder.run,
+                &temp.run,
             )
             .unwrap()
     };
@@ -604,8 +579,8 @@ fn a_best_model_that_was_not_kept_is_replaced_by_the_last_with_a_warning() {
 }
 
 #[test]
-fn groups_that_match_nothing_are_refused() {
-    let folder = folder();
+fn param_groups_that_match_nothing_are_refused() {
+    let temp = temp_run().unwrap();
     let config = TrainerConfig {
         param_groups: vec![ParamGroupConfig::new("^typo", 0.5)],
         ..sgd(1, 0.1)
@@ -614,19 +589,19 @@ fn groups_that_match_nothing_are_refused() {
         Pull::default(),
         Scalar::new(1.0),
         &constant_rows(&[1.0], 1),
-        &folder.run,
+        &temp.run,
     );
     assert!(
         error
             .unwrap_err()
             .to_string()
-            .contains("`groups.pattern` is ^typo, expected a pattern that matches")
+            .contains("`param_groups.pattern` is ^typo, expected a pattern that matches")
     );
 }
 
 #[test]
-fn nobody_else_trains_in_a_folder_in_use() {
-    let folder = folder();
+fn run_directory_in_use_is_refused() {
+    let temp = temp_run().unwrap();
     let mut inner = None;
     Trainer::new(sgd(1, 0.1))
         .with_callback(|event: &Event<'_>| {
@@ -636,7 +611,7 @@ fn nobody_else_trains_in_a_folder_in_use() {
                     Pull::default(),
                     Scalar::new(1.0),
                     &constant_rows(&[1.0], 1),
-                    &folder.run,
+                    &temp.run,
                 );
                 inner = Some(fitted.unwrap_err().to_string());
             }
@@ -645,20 +620,19 @@ fn nobody_else_trains_in_a_folder_in_use() {
             Pull::default(),
             Scalar::new(5.0),
             &constant_rows(&[1.0], 1),
-            &folder.run,
+            &temp.run,
         )
         .unwrap();
-    assert!(
-        inner
-            .unwrap()
-            .contains("a folder in which nobody else is training")
-    );
+    assert!(inner.unwrap().contains("in use by another trainer"));
 }
 
 #[test]
-fn endless_minutes_are_endless() {
-    let folder = folder();
-    for (minutes, run) in [(f64::INFINITY, &folder.run), (1e300, &self::folder().run)] {
+fn infinite_minutes_do_not_stop() {
+    let temp = temp_run().unwrap();
+    for (minutes, run) in [
+        (f64::INFINITY, &temp.run),
+        (1e300, &temp_run().unwrap().run),
+    ] {
         let config = TrainerConfig {
             max_minutes: Some(minutes),
             ..sgd(3, 0.1)
@@ -674,9 +648,9 @@ fn endless_minutes_are_endless() {
 }
 
 #[test]
-fn runs_are_numbered_past_the_largest() {
-    let folder = tempfile::tempdir().unwrap();
-    let base = folder.path().join("run");
+fn create_next_numbers_past_the_largest() {
+    let temp = tempfile::tempdir().unwrap();
+    let base = temp.path().join("run");
     assert!(RunDir::open_latest(&base).is_err());
     assert!(
         RunDir::create_next(&base)
@@ -690,7 +664,7 @@ fn runs_are_numbered_past_the_largest() {
             .path()
             .ends_with("run-2")
     );
-    std::fs::remove_dir_all(folder.path().join("run-1")).unwrap();
+    std::fs::remove_dir_all(temp.path().join("run-1")).unwrap();
     assert!(
         RunDir::create_next(&base)
             .unwrap()
@@ -706,9 +680,9 @@ fn runs_are_numbered_past_the_largest() {
 }
 
 #[test]
-fn the_best_evaluation_is_kept_and_returned() {
+fn best_evaluation_is_kept_and_returned() {
     for (maximize, best_step) in [(false, 3), (true, 8)] {
-        let folder = folder();
+        let temp = temp_run().unwrap();
         let config = TrainerConfig {
             eval_steps: 1,
             load_best_model_at_end: true,
@@ -730,30 +704,30 @@ fn the_best_evaluation_is_kept_and_returned() {
                 Pull::default(),
                 Scalar::new(5.0),
                 &constant_rows(&[1.0], 1),
-                &folder.run,
+                &temp.run,
             )
             .unwrap();
         assert_eq!(trained.best.unwrap().0, best_step);
-        assert_eq!(folder.run.checkpoint_steps().unwrap(), [best_step, 10]);
+        assert_eq!(temp.run.checkpoint_steps().unwrap(), [best_step, 10]);
         assert_eq!(trained.model.value(), weights[best_step - 1]);
     }
 }
 
 #[test]
-fn training_stops_early_in_time_and_when_done() {
+fn training_stops_early_in_time_and_when_complete() {
     let patient = TrainerConfig {
         eval_steps: 2,
         early_stopping_patience: Some(3),
         ..sgd(100, 0.1)
     };
-    let folder = folder();
+    let temp = temp_run().unwrap();
     let trained = Trainer::new(patient)
         .with_evaluation(|_: &Scalar| Ok(vec![("score".into(), 1.0)]))
         .fit(
             Pull::default(),
             Scalar::new(5.0),
             &constant_rows(&[1.0], 1),
-            &folder.run,
+            &temp.run,
         )
         .unwrap();
     assert_eq!(
@@ -761,7 +735,7 @@ fn training_stops_early_in_time_and_when_done() {
         (StopReason::EarlyStopped, 8)
     );
 
-    let folder = self::folder();
+    let temp = temp_run().unwrap();
     let brief = TrainerConfig {
         max_minutes: Some(1e-9),
         ..sgd(100, 0.1)
@@ -771,19 +745,19 @@ fn training_stops_early_in_time_and_when_done() {
             Pull::default(),
             Scalar::new(5.0),
             &constant_rows(&[1.0], 1),
-            &folder.run,
+            &temp.run,
         )
         .unwrap();
     assert_eq!(
         (trained.stop_reason, trained.step),
         (StopReason::OutOfTime, 0)
     );
-    assert!(folder.run.final_dir().join("model.safetensors").is_file());
+    assert!(temp.run.final_dir().join("model.safetensors").is_file());
 }
 
 #[test]
-fn events_come_in_order_and_the_log_holds_means() {
-    let folder = folder();
+fn events_come_in_order_and_log_holds_means() {
+    let temp = temp_run().unwrap();
     let names = Rc::new(RefCell::new(Vec::new()));
     let seen = names.clone();
     let config = TrainerConfig {
@@ -808,15 +782,15 @@ fn events_come_in_order_and_the_log_holds_means() {
             Pull::default(),
             Scalar::new(5.0),
             &constant_rows(&[1.0], 1),
-            &folder.run,
+            &temp.run,
         )
         .unwrap();
     let round = ["Step", "Step", "Evaluated", "Previewed", "Saved"];
     let expected: Vec<&str> = [&["Started"][..], &round, &round, &["Finished"]].concat();
     assert_eq!(*names.borrow(), expected);
-    assert!(folder.run.samples_dir().join("step-000002.txt").is_file());
+    assert!(temp.run.samples_dir().join("step-000002.txt").is_file());
 
-    let records = read_metrics(&folder.run.metrics_path()).unwrap();
+    let records = read_metrics(&temp.run.metrics_path()).unwrap();
     let kinds: Vec<_> = records.iter().map(|r| (r.step, r.kind.as_str())).collect();
     assert_eq!(
         kinds,
@@ -828,8 +802,8 @@ fn events_come_in_order_and_the_log_holds_means() {
 }
 
 #[test]
-fn the_log_forgets_steps_that_are_made_again() {
-    let folder = folder();
+fn log_forgets_repeated_steps() {
+    let temp = temp_run().unwrap();
     let fit = |start, steps, fail_at| {
         let config = TrainerConfig {
             save_steps: 4,
@@ -845,12 +819,12 @@ fn the_log_forgets_steps_that_are_made_again() {
             },
             Scalar::new(5.0),
             &constant_rows(&[1.0], 1),
-            &folder.run,
+            &temp.run,
         )
     };
     assert!(fit(StartFrom::Fresh, 10, Some(6)).is_err());
     // As a killed run would leave it.
-    let path = folder.run.metrics_path();
+    let path = temp.run.metrics_path();
     let mut text = std::fs::read(&path).unwrap();
     text.extend(b"{\"step\":7,\"ki");
     std::fs::write(&path, text).unwrap();
@@ -890,7 +864,7 @@ impl Objective for TakeTurns {
         context: &mut StepContext,
     ) -> Result<LossOutput> {
         let (_, targets) = columns(batch, &context.device);
-        // Both weights are in the loss of each: only the turn's own may move.
+        // Both weights are in the loss of each: only the phase's own may move.
         let sum = model.left.w.weight.val() + model.right.w.weight.val();
         let error = sum - targets;
         Ok(LossOutput::new((error.clone() * error).mean() * 0.5))
@@ -898,8 +872,8 @@ impl Objective for TakeTurns {
 }
 
 #[test]
-fn turns_update_their_own_field_as_often_as_they_say() {
-    let folder = folder();
+fn phases_update_their_field_as_often_as_configured() {
+    let temp = temp_run().unwrap();
     let model = Two {
         left: Scalar::new(1.0),
         right: Scalar::new(1.0),
@@ -911,7 +885,7 @@ fn turns_update_their_own_field_as_often_as_they_say() {
                 names = report.losses.iter().map(|(n, _)| n.clone()).collect();
             }
         })
-        .fit(TakeTurns, model, &constant_rows(&[0.0], 1), &folder.run)
+        .fit(TakeTurns, model, &constant_rows(&[0.0], 1), &temp.run)
         .unwrap();
     let (mut left, mut right) = (1.0f64, 1.0f64);
     for _ in 0..2 {
@@ -924,7 +898,7 @@ fn turns_update_their_own_field_as_often_as_they_say() {
             && (trained.model.right.value() - right).abs() < 1e-5
     );
     assert_eq!(names, ["left.loss", "right.loss"]);
-    let checkpoint = folder.run.latest_checkpoint().unwrap();
+    let checkpoint = temp.run.latest_checkpoint().unwrap();
     assert!(
         checkpoint.path("optimizer-left.bpk").is_file()
             && checkpoint.path("optimizer-right.bpk").is_file()
@@ -932,7 +906,7 @@ fn turns_update_their_own_field_as_often_as_they_say() {
 }
 
 #[test]
-fn turns_without_anything_to_train_are_refused() {
+fn phases_without_parameters_are_refused() {
     struct Nobody;
     impl Objective for Nobody {
         type Model = Two;
@@ -944,19 +918,24 @@ fn turns_without_anything_to_train_are_refused() {
             unreachable!()
         }
     }
-    let folder = folder();
+    let temp = temp_run().unwrap();
     let model = Two {
         left: Scalar::new(1.0),
         right: Scalar::new(1.0),
     };
     let error = Trainer::new(sgd(2, 0.1))
-        .fit(Nobody, model, &constant_rows(&[0.0], 1), &folder.run)
+        .fit(Nobody, model, &constant_rows(&[0.0], 1), &temp.run)
         .unwrap_err();
-    assert!(error.to_string().contains("middle has nothing"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("middle has no trainable parameter"),
+        "{error}"
+    );
 }
 
 #[test]
-fn turns_need_names_of_their_own() {
+fn phases_need_distinct_names() {
     struct Named(Vec<&'static str>);
     impl Objective for Named {
         type Model = Scalar;
@@ -969,28 +948,28 @@ fn turns_need_names_of_their_own() {
         }
     }
     for names in [vec![], vec!["a", "a"], vec!["../a"], vec![""], vec!["1"]] {
-        let folder = folder();
+        let temp = temp_run().unwrap();
         let objective = Named(names.clone());
         let fitted = Trainer::new(sgd(1, 0.1)).fit(
             objective,
             Scalar::new(1.0),
             &constant_rows(&[1.0], 1),
-            &folder.run,
+            &temp.run,
         );
         assert!(
             fitted
                 .unwrap_err()
                 .to_string()
-                .contains("config field `turns`"),
+                .contains("argument `phases`"),
             "{names:?}"
         );
     }
 }
 
 #[test]
-fn values_out_of_range_are_named() {
+fn config_names_values_out_of_range() {
     let cases: [(TrainerConfig, &str); 9] = [
-        (TrainerConfig::new(0), "steps"),
+        (TrainerConfig::new(0), "max_steps"),
         (
             TrainerConfig {
                 learning_rate: 0.0,
@@ -1003,7 +982,7 @@ fn values_out_of_range_are_named() {
                 gradient_accumulation_steps: 0,
                 ..TrainerConfig::new(1)
             },
-            "accumulate",
+            "gradient_accumulation_steps",
         ),
         (
             TrainerConfig {
@@ -1031,14 +1010,14 @@ fn values_out_of_range_are_named() {
                 max_minutes: Some(0.0),
                 ..TrainerConfig::new(1)
             },
-            "minutes",
+            "max_minutes",
         ),
         (
             TrainerConfig {
                 param_groups: vec![ParamGroupConfig::new("(", 1.0)],
                 ..TrainerConfig::new(1)
             },
-            "groups.pattern",
+            "param_groups.pattern",
         ),
         (
             TrainerConfig {
@@ -1048,16 +1027,16 @@ fn values_out_of_range_are_named() {
                 },
                 ..TrainerConfig::new(1)
             },
-            "schedule.floor",
+            "lr_schedule.min_lr_ratio",
         ),
     ];
     for (config, field) in cases {
-        let folder = folder();
+        let temp = temp_run().unwrap();
         let fitted = Trainer::new(config).fit(
             Pull::default(),
             Scalar::new(1.0),
             &constant_rows(&[1.0], 1),
-            &folder.run,
+            &temp.run,
         );
         let message = fitted.unwrap_err().to_string();
         assert!(
@@ -1068,7 +1047,7 @@ fn values_out_of_range_are_named() {
 }
 
 #[test]
-fn a_seed_fixes_the_weights_whatever_was_drawn_before() {
+fn seed_fixes_initial_weights() {
     use aigc_core::rng::InitWeights;
     let first = bits(&Net::without_dropout(&flex()).init_weights(4));
     Net::without_dropout(&flex()).init_weights(5);

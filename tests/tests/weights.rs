@@ -14,9 +14,10 @@ use safetensors::SafeTensors;
 use std::process::Command;
 
 #[test]
-fn names_and_layouts_are_pytorch_s() {
+fn names_and_layouts_match_pytorch() {
     let device = device("flex").unwrap();
-    let path = tempfile::tempdir().unwrap().keep().join("w.safetensors");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("w.safetensors");
     let linear = LinearConfig::new(3, 2).init(&device).init_weights(1);
     save_weights(&linear, &path).unwrap();
     let bytes = std::fs::read(&path).unwrap();
@@ -51,11 +52,10 @@ fn names_and_layouts_are_pytorch_s() {
         .collect();
     names.sort();
     assert_eq!(names, ["bias", "running_mean", "running_var", "weight"]);
-    std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
 }
 
 #[test]
-fn the_same_weights_are_the_same_bytes_and_come_back_as_they_were() {
+fn saved_weights_are_deterministic_and_round_trip() {
     let device = device("flex").unwrap();
     let folder = tempfile::tempdir().unwrap();
     let net = Net::new(&device).init_weights(2).train();
@@ -73,7 +73,7 @@ fn the_same_weights_are_the_same_bytes_and_come_back_as_they_were() {
 
 /// Half and double precision become single: a model computes in one precision.
 #[test]
-fn floats_of_other_precisions_are_read() {
+fn load_reads_other_float_types() {
     use burn::tensor::{DType, TensorData};
     use safetensors::tensor::{Dtype, TensorView};
     let device = device("flex").unwrap();
@@ -112,7 +112,7 @@ fn floats_of_other_precisions_are_read() {
 
 #[test]
 #[cfg(unix)]
-fn saved_files_have_the_rights_of_any_new_file() {
+fn saved_files_have_default_permissions() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let (ours, plain) = (
@@ -133,7 +133,7 @@ fn saved_files_have_the_rights_of_any_new_file() {
 
 /// `final/` opens in Python, where Python has `safetensors`.
 #[test]
-fn the_final_model_opens_in_python() {
+fn final_model_opens_in_python() {
     let folder = tempfile::tempdir().unwrap();
     let run = RunDir::create(folder.path().join("run")).unwrap();
     let net = Net::new(&device("flex").unwrap());

@@ -15,6 +15,23 @@ pub fn ensure(holds: bool, field: &str, value: impl ToString, expected: &str) ->
     }
 }
 
+/// Fails unless `holds`, for an argument of a call.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] with `argument`, `value` and `expected`.
+pub fn ensure_argument(
+    holds: bool,
+    argument: &str,
+    value: impl ToString,
+    expected: &str,
+) -> Result<()> {
+    if holds {
+        Ok(())
+    } else {
+        Err(Error::argument(argument, value, expected))
+    }
+}
+
 /// Fails unless `value` is finite and above 0.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! One string picks the device.
+//! Devices by name.
 //!
 //! | name | backend | feature |
 //! |---|---|---|
@@ -8,7 +8,7 @@
 //! | `wgpu`, `vulkan`, `metal` | GPU through WGPU | the same name |
 //! | `cuda`, `cuda:0` | NVIDIA | `cuda` |
 //! | `rocm`, `rocm:0` | AMD | `rocm` |
-//! | `auto` | the fastest of what was compiled in | |
+//! | `auto` | the fastest backend that was compiled in | |
 
 use crate::{Error, Result};
 use burn::tensor::Device;
@@ -46,11 +46,11 @@ pub fn available_backends() -> Vec<&'static str> {
 
 /// The device called `name`, without autodiff.
 ///
-/// The trainer adds autodiff where it needs it; sampling and evaluation go without.
+/// The trainer adds autodiff by itself; sampling and evaluation do not need it.
 ///
 /// # Errors
 /// [`Error::Device`] for an unknown name, a bad index, or a backend this program was built without;
-/// the message then says which feature to enable.
+/// the message then names the feature to enable.
 ///
 /// ```
 /// # #[cfg(feature = "flex")] {
@@ -94,7 +94,7 @@ pub fn device(name: &str) -> Result<Device> {
     })
 }
 
-/// What stands after the backend's name.
+/// The part after the backend's name.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Place {
     Default,

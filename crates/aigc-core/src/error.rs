@@ -1,4 +1,4 @@
-//! One error type, sorted by who can mend it.
+//! One error type, sorted by what is at fault.
 
 use std::path::{Path, PathBuf};
 
@@ -39,6 +39,12 @@ pub enum Error {
         /// What to do instead; may be empty.
         hint: String,
     },
+    /// A text that is not the JSON that it should be.
+    #[error("{0}")]
+    Json(
+        /// What is wrong, with line and column.
+        String,
+    ),
     /// A run directory that cannot be used: it is in use, exists already, or is missing.
     #[error("run directory {}: {reason}", path.display())]
     Run {
@@ -53,10 +59,10 @@ pub enum Error {
         /// What was cancelled.
         operation: String,
     },
-    /// A device name that cannot be had.
+    /// A device that is not available.
     #[error("device `{name}`: {reason}")]
     Device {
-        /// The name asked for.
+        /// The name that was requested.
         name: String,
         /// Why not, and what to do.
         reason: String,
@@ -80,7 +86,7 @@ pub enum Error {
     /// A checkpoint that is damaged or does not belong to this run.
     #[error("checkpoint {}: {reason}{}", path.display(), offer(previous))]
     Checkpoint {
-        /// The file or folder at fault.
+        /// The file or directory at fault.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
@@ -113,9 +119,9 @@ pub enum Error {
     /// The operating system refused.
     #[error("{}: {source}", path.display())]
     Io {
-        /// File or folder.
+        /// File or directory.
         path: PathBuf,
-        /// Its answer.
+        /// The operating system's error.
         source: std::io::Error,
     },
     /// An error of the caller's own code, passed through from a callback.
@@ -171,7 +177,7 @@ pub enum DataFault {
 }
 
 impl Error {
-    /// A configuration error: `field` holds `value`, `expected` says what it may hold.
+    /// A configuration error: `field` holds `value`, `expected` describes valid values.
     pub fn config(
         field: impl Into<String>,
         value: impl ToString,
@@ -184,7 +190,7 @@ impl Error {
         }
     }
 
-    /// An argument error: `argument` is `value`, `expected` says what it may be.
+    /// An argument error: `argument` is `value`, `expected` describes valid values.
     pub fn argument(
         argument: impl Into<String>,
         value: impl ToString,

@@ -1,31 +1,47 @@
-//! Configuration files of other libraries: fields that are missing have defaults, fields that are
-//! not known are named.
+//! Configuration files of other libraries: missing fields have defaults, unknown fields are named.
 
-use crate::{DataFault, Error, Result};
+use crate::{
+    DataFault, Error, Result,
+    fs::{read_text, strip_bom},
+};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// The fields of a file's text. Python's bare infinities become strings.
+/// Parses the text of a file, an object of fields. Python's bare words `NaN`, `Infinity` and
+/// `-Infinity` become strings, since JSON has no such numbers; [`float`](mod@float) reads them.
 ///
 /// # Errors
-/// [`Error::Config`] if it is no object.
+/// [`Error::Json`] with line and column if the text is no JSON, or no object.
 pub fn parse_object(text: &str) -> Result<Map<String, Value>> {
-    match serde_json::from_str(&quote_infinities(text)) {
+    match serde_json::from_str(&quote_constants(strip_bom(text))) {
         Ok(Value::Object(fields)) => Ok(fields),
-        Ok(_) => Err(Error::config("JSON", "no object", "an object of fields")),
-        Err(error) => Err(Error::config("JSON", error, "an object of fields")),
+        Ok(other) => Err(Error::Json(format!(
+            "expected an object of fields, found {}",
+            kind(&other)
+        ))),
+        Err(error) => Err(Error::Json(format!("not JSON: {error}"))),
     }
 }
 
-/// Removes fields that change a model in ways that are not made here, given with what they have to
-/// be, as JSON.
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// Removes fields for options that are not implemented, given with the supported value as JSON.
 ///
 /// # Errors
-/// [`Error::Config`] names the first that is something else.
+/// [`Error::Config`] naming the first field with another value than the supported one.
 ///
 /// # Panics
-/// If what they have to be is no JSON.
+/// If a supported value is no JSON.
 pub fn reject_unsupported(given: &mut Map<String, Value>, fixed: &[(&str, &str)]) -> Result<()> {
     for (field, value) in fixed {
         let only: Value = serde_json::from_str(value).expect("JSON");
@@ -36,37 +52,27 @@ pub fn reject_unsupported(given: &mut Map<String, Value>, fixed: &[(&str, &str)]
     Ok(())
 }
 
-/// Fields that are 1 at least, and so much at most.
+/// Checks that each size is from 1 to its limit; see [`check::sizes`](crate::check::sizes).
 ///
 /// # Errors
-/// [`Error::Config`] names the first that is not.
+/// [`Error::Config`] naming the first that is not.
 pub fn check_ranges(fields: &[(&str, usize, usize)]) -> Result<()> {
-    match fields.iter().find(|(_, n, most)| !(1..=*most).contains(n)) {
-        Some((field, n, most)) => Err(Error::config(*field, n, format!("1 to {most}"))),
-        None => Ok(()),
-    }
+    crate::check::sizes(fields)
 }
 
-/// Reads a file.
+/// Reads a text file without its byte-order mark and parses it by `read`.
 ///
 /// # Errors
-/// [`Error::Io`] if it cannot be read; [`Error::Data`] names it where `read` fails.
+/// As for [`read_text`]; [`Error::Data`] naming the file if `read` fails.
 pub fn read_file<T>(path: &Path, read: impl FnOnce(&str) -> Result<T>) -> Result<T> {
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
-        path: path.into(),
-        source,
-    })?;
-    let wrong = |error: Error| Error::Data {
-        path: path.into(),
-        fault: DataFault::Mismatch(error.to_string()),
-    };
-    read(&text).map_err(wrong)
+    let text = read_text(path)?;
+    read(&text).map_err(|error| Error::data(path, DataFault::Mismatch(error.to_string())))
 }
 
 /// The fields of a structure.
 ///
 /// # Panics
-/// If it is none, or JSON cannot hold it.
+/// If `scheduler` does not serialise to an object.
 pub fn to_map<S: Serialize>(scheduler: &S) -> Map<String, Value> {
     match serde_json::to_value(scheduler).expect("plain values") {
         Value::Object(fields) => fields,
@@ -74,14 +80,14 @@ pub fn to_map<S: Serialize>(scheduler: &S) -> Map<String, Value> {
     }
 }
 
-/// The default with each given field in place of its own; and the fields that it does not have.
-/// Those that begin with `_` are passed over.
+/// The default configuration with the given fields, and the names of the given fields that the
+/// configuration does not have. Fields that begin with `_` are skipped.
 ///
 /// # Errors
-/// [`Error::Config`] names a field with a value that cannot be one of its.
+/// [`Error::Config`] naming a field whose value is of another type.
 ///
 /// # Panics
-/// If the default is no structure.
+/// If the default does not serialise to an object.
 pub fn from_map_with_defaults<S: Serialize + DeserializeOwned + Default>(
     given: &Map<String, Value>,
 ) -> Result<(S, Vec<String>)> {
@@ -111,13 +117,129 @@ pub fn from_map_with_defaults<S: Serialize + DeserializeOwned + Default>(
     ))
 }
 
-/// Python writes infinities as bare words.
-fn quote_infinities(text: &str) -> String {
-    let mut parts: Vec<String> = text.split('"').map(str::to_owned).collect();
-    // Outside of strings are the parts with even numbers; field names and values here have no
-    // quotes inside.
-    for part in parts.iter_mut().step_by(2) {
-        *part = part.replace("-Infinity", "\u{0}-Infinity\u{0}");
+/// Puts quotes around the words that Python writes for numbers that are not finite.
+fn quote_constants(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let (mut rest, mut in_string) = (text, false);
+    while let Some(next) = rest.chars().next() {
+        if in_string && next == '\\' {
+            // The escaped character may be a quote.
+            let escaped = rest.chars().nth(1).map_or(1, |c| 1 + c.len_utf8());
+            out.push_str(&rest[..escaped]);
+            rest = &rest[escaped..];
+            continue;
+        }
+        let mut words = ["-Infinity", "Infinity", "NaN"].into_iter();
+        let word = words.find(|word| !in_string && rest.starts_with(word));
+        if let Some(word) = word {
+            out.push('"');
+            out.push_str(word);
+            out.push('"');
+            rest = &rest[word.len()..];
+            continue;
+        }
+        in_string ^= next == '"';
+        out.push(next);
+        rest = &rest[next.len_utf8()..];
     }
-    parts.join("\"").replace('\u{0}', "\"")
+    out
+}
+
+/// For `#[serde(with = "aigc_core::json::float")]`: a number that may be `NaN`, `Infinity` or
+/// `-Infinity`, written as those words in a string.
+pub mod float {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    /// Writes a finite number as a number, others as a string.
+    ///
+    /// # Errors
+    /// Those of the serialiser.
+    pub fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        match *value {
+            v if v.is_finite() => serializer.serialize_f64(v),
+            v if v.is_nan() => serializer.serialize_str("NaN"),
+            v if v > 0.0 => serializer.serialize_str("Infinity"),
+            _ => serializer.serialize_str("-Infinity"),
+        }
+    }
+
+    /// Reads a number or one of the words.
+    ///
+    /// # Errors
+    /// If it is neither.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Number {
+            Value(f64),
+            Word(String),
+        }
+        match Number::deserialize(deserializer)? {
+            Number::Value(value) => Ok(value),
+            Number::Word(word) => match word.as_str() {
+                "NaN" => Ok(f64::NAN),
+                "Infinity" => Ok(f64::INFINITY),
+                "-Infinity" => Ok(f64::NEG_INFINITY),
+                other => Err(D::Error::custom(format!(
+                    "expected a number, found `{other}`"
+                ))),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+    struct Config {
+        #[serde(with = "float")]
+        low: f64,
+        #[serde(with = "float")]
+        high: f64,
+        name: String,
+    }
+
+    #[test]
+    fn parse_object_reads_python_constants() {
+        let text = "\u{feff}{\"low\": -Infinity, \"high\": Infinity, \"other\": [NaN, 1e-3], \
+                    \"name\": \"a \\\" NaN, -Infinity \\\\\"}";
+        let fields = parse_object(text).unwrap();
+        let (config, unknown): (Config, _) = from_map_with_defaults(&fields).unwrap();
+        let expected = Config {
+            low: f64::NEG_INFINITY,
+            high: f64::INFINITY,
+            name: "a \" NaN, -Infinity \\".into(),
+        };
+        assert_eq!((config, unknown), (expected, vec!["other".to_string()]));
+        let back = to_map(&Config {
+            low: f64::NEG_INFINITY,
+            high: 2.0,
+            name: String::new(),
+        });
+        assert_eq!(
+            (&back["low"], &back["high"]),
+            (&"-Infinity".into(), &2.0.into())
+        );
+    }
+
+    #[test]
+    fn parse_object_names_line_and_column() {
+        let error = |text: &str| parse_object(text).unwrap_err().to_string();
+        assert_eq!(
+            error("{\n  \"a\": ,\n}"),
+            "not JSON: expected value at line 2 column 8"
+        );
+        assert!(error("").contains("not JSON: EOF"), "{}", error(""));
+        assert_eq!(error("[1]"), "expected an object of fields, found an array");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.json");
+        std::fs::write(&path, "\u{feff}{}").unwrap();
+        assert!(read_file(&path, parse_object).unwrap().is_empty());
+        std::fs::write(&path, "{").unwrap();
+        let message = read_file(&path, parse_object).unwrap_err().to_string();
+        assert!(message.contains("config.json: not JSON: EOF"), "{message}");
+    }
 }

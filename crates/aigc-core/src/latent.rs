@@ -1,10 +1,10 @@
-//! Ways through a latent space.
+//! Interpolation in latent spaces.
 
 use burn::tensor::Tensor;
 
 /// Spherical interpolation between the rows of `a` and `b`, from `a` at `t = 0` to `b` at 1: normal
-/// noise in many dimensions lies near a sphere, and stays there. Straight where two rows are
-/// (nearly) parallel or opposite, which leaves no arc to go.
+/// noise in many dimensions lies near a sphere, and stays there. Linear if two rows are (nearly)
+/// parallel or opposite, for which there is no unique arc.
 ///
 /// # Shapes
 /// - a, b and output: `[batch, latent]`
@@ -25,7 +25,7 @@ mod tests {
     use burn::tensor::Device;
 
     #[test]
-    fn the_great_arc_keeps_the_radius_and_meets_its_ends() {
+    fn slerp_keeps_radius_and_meets_ends() {
         let device = Device::flex();
         let (a, b) = (
             Tensor::from_floats([[3.0, 0.0]], &device),

@@ -1,27 +1,28 @@
-//! What every generative-model crate of aigc stands on.
+//! The foundation of all crates of aigc: devices, data, layers, training, checkpoints, output.
 //!
 //! ```text
-//! Dataset → BatchIter → Objective(model, batch) → Trainer → run folder → load → sample → pictures
+//! Dataset → DataLoader → Objective(model, batch) → Trainer → run directory → load → sample → images
 //! ```
 //!
-//! | module | what lives there |
+//! | module | content |
 //! |---|---|
-//! | [`device`] | one string picks the backend: `flex`, `cuda:0`, `libtorch`, … |
-//! | [`rng`] | seeded noise drawn on the host: one seed, one picture, on every backend |
-//! | [`data`] | data sets (embedded digits, IDX files, image folders) and the loader that reads ahead |
+//! | [`device`] | devices by name: `flex`, `cuda:0`, `libtorch`, … |
+//! | [`rng`] | seeded noise drawn on the host: the same on every backend |
+//! | [`data`] | data sets (embedded digits, IDX files, image directories) and the loader that reads ahead |
 //! | [`json`] | configuration files of other libraries |
-//! | [`latent`] | ways through a latent space |
+//! | [`latent`] | interpolation in latent spaces |
+//! | [`fs`] | text files, atomic writing |
 //! | [`nn`] | the layers that all families share |
-//! | [`ops`] | the operations underneath, with kernels for CPUs and backward passes written by hand |
-//! | [`params`] | every tensor of a model, by path |
-//! | [`train`] | the one [`Trainer`](train::Trainer), its schedules, EMA, clipping, events and observers |
-//! | [`checkpoint`] | the run folder: atomic, checksummed, exactly resumable |
-//! | [`output`] | tensors to PNG grids and GIFs, points to plots |
-//! | `eval` | what came out, in numbers (feature `eval`) |
-//! | `hub` | files of models by name, from the Hugging Face hub (feature `download`) |
+//! | [`ops`] | operations with CPU kernels and their own backward passes |
+//! | [`params`] | visiting every tensor of a model, by path |
+//! | [`train`] | the [`Trainer`](train::Trainer), schedules, EMA, clipping, events and callbacks |
+//! | [`checkpoint`] | the run directory: atomic, checksummed, exactly resumable |
+//! | [`output`] | PNG grids, GIFs and plots |
+//! | `eval` | evaluation of samples (feature `eval`) |
+//! | `hub` | models by name, from the Hugging Face hub (feature `download`) |
+//! | `testing` | helpers for tests (feature `testing`) |
 //!
-//! A family's crate (aigc-vae, …) adds models and an [`Objective`](train::Objective); everything
-//! else is here.
+//! The crate of a family (aigc-vae, …) adds models and an [`Objective`](train::Objective).
 #![deny(unsafe_code)]
 
 mod cancel;
@@ -33,6 +34,7 @@ pub mod encoder;
 mod error;
 #[cfg(feature = "eval")]
 pub mod eval;
+pub mod fs;
 #[cfg(feature = "download")]
 pub mod hub;
 pub mod json;
@@ -40,11 +42,12 @@ pub mod latent;
 pub mod nn;
 #[allow(unsafe_code)]
 pub mod ops;
-#[cfg(any(feature = "image", feature = "plot"))]
 pub mod output;
 pub mod params;
 pub mod rng;
 pub mod sampling;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod train;
 pub mod weights;
 

@@ -7,7 +7,7 @@ use burn::{
     tensor::Tensor,
 };
 
-/// Looks at every float tensor of a model.
+/// Visits every float tensor of a model.
 pub trait ParamVisitor {
     /// Called with each tensor, trained or not, and its path.
     fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>);
@@ -15,24 +15,24 @@ pub trait ParamVisitor {
 
 /// Replaces every float tensor of a model.
 pub trait ParamMapper {
-    /// Called with each tensor, trained or not, and its path; what it returns takes the tensor's
-    /// place.
+    /// Called with each tensor, trained or not, and its path; the tensor is replaced by the
+    /// returned one.
     fn map<const D: usize>(&mut self, path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>>;
 }
 
-/// Shows every float tensor of `model` to `looker`.
-pub fn visit_params<M: Module>(model: &M, looker: &mut impl ParamVisitor) {
+/// Calls `visitor` with every float tensor of `model`.
+pub fn visit_params<M: Module>(model: &M, visitor: &mut impl ParamVisitor) {
     model.visit(&mut Walk {
         path: Vec::new(),
-        with: looker,
+        with: visitor,
     });
 }
 
-/// Lets `replacer` replace every float tensor of `model`.
-pub fn map_params<M: Module>(model: M, replacer: &mut impl ParamMapper) -> M {
+/// Replaces every float tensor of `model` by what `mapper` returns.
+pub fn map_params<M: Module>(model: M, mapper: &mut impl ParamMapper) -> M {
     model.map(&mut Walk {
         path: Vec::new(),
-        with: replacer,
+        with: mapper,
     })
 }
 

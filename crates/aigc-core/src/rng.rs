@@ -1,9 +1,8 @@
-//! InitWeights noise, drawn on the host.
+//! Seeded noise, drawn on the host.
 //!
-//! Backends have generators of their own, and each draws other numbers. Wherever a user sees the
-//! result, numbers come from here instead: ChaCha with 12 rounds, keyed by what they are for. One
-//! seed is one picture, on every backend, and a run that stops and resumes draws what it would have
-//! drawn.
+//! Each backend has its own generator, with other numbers. Wherever results are visible, numbers
+//! come from here instead: ChaCha with 12 rounds, keyed by purpose. One seed gives the same samples
+//! on every backend, and a resumed run draws what it would have drawn without a stop.
 
 use crate::params::{ParamVisitor, visit_params};
 use burn::{
@@ -92,12 +91,12 @@ impl Rng {
 }
 
 thread_local! {
-    /// The stream a lazy parameter draws from while [`InitWeights::seeded`] asks for its value.
+    /// The stream that a lazy parameter draws from while [`InitWeights::init_weights`] initialises it.
     static INITIAL: RefCell<Option<Rng>> = const { RefCell::new(None) };
 }
 
 /// Runs `draw` on the stream of the parameter being initialised, or on a fresh unpredictable one
-/// where a model is used without having been [seeded](InitWeights::seeded).
+/// if a model is used without [initialisation](InitWeights::init_weights).
 pub(crate) fn with_initial_stream<T>(draw: impl FnOnce(&mut Rng) -> T) -> T {
     INITIAL.with_borrow_mut(|stream| match stream {
         Some(rng) => draw(rng),
@@ -107,7 +106,7 @@ pub(crate) fn with_initial_stream<T>(draw: impl FnOnce(&mut Rng) -> T) -> T {
 
 /// Gives a model its initial weights.
 pub trait InitWeights: Module {
-    /// Draws every weight that has no value yet. What a weight gets depends on `seed` and on its
+    /// Draws every weight that has no value yet. The value of a weight depends on `seed` and on its
     /// path in the model, and on nothing else: not on the backend, nor on the order of construction
     /// or use. Weights already drawn or loaded stay.
     ///
@@ -142,8 +141,8 @@ impl ParamVisitor for Initialise {
 mod tests {
     use super::*;
 
-    /// The constants are printed by `tests/reference/rng.py`, a ChaCha12 of its own: were they to
-    /// change, old seeds would stop meaning old pictures.
+    /// The constants are printed by `tests/reference/rng.py`, an independent ChaCha12: if they
+    /// changed, old seeds would no longer give old samples.
     #[test]
     fn a_seed_means_the_same_numbers_for_ever() {
         let mut rng = Rng::new(7);

@@ -48,6 +48,7 @@ pub struct KlWeight {
     /// Steps over which it rises from 0 in a straight line; 0 to have it from the start. Rising
     /// slowly keeps the decoder from ignoring the latent variables (Bowman et al. 2016,
     /// <https://arxiv.org/abs/1511.06349>).
+    #[serde(alias = "anneal")]
     pub warmup_steps: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Parameter ids that survive the process.
+//! Parameter ids that are the same in every process.
 
 use crate::params::{ParamMapper, map_params};
 use burn::{
@@ -6,11 +6,11 @@ use burn::{
     tensor::Tensor,
 };
 
-/// Gives every float parameter an id made of its path.
+/// Gives every float parameter an id computed from its path.
 ///
 /// burn's ids are random in each process, and an optimizer's state is keyed by them: with ids from
-/// paths it finds its parameters again. The trainer does this by itself; a loop of one's own does
-/// it once, before the first step.
+/// paths it finds its parameters again. The trainer does this by itself; a custom loop does it
+/// once, before the first step.
 pub fn assign_path_ids<M: Module>(model: M) -> M {
     map_params(model, &mut Renumber)
 }

@@ -1,8 +1,8 @@
-//! The run folder: the only thing that passes between training, sampling and evaluation.
+//! The run directory: the only thing that passes between training, sampling and evaluation.
 //!
 //! ```text
 //! run/
-//!   config.json              model, trainer and data, as they were given
+//!   config.json              model, trainer, objective and data, as they were given
 //!   metrics.jsonl            one line per logged step and per evaluation
 //!   loss.svg
 //!   samples/step-000500.png
@@ -11,18 +11,19 @@
 //! ```
 //!
 //! Every file but the log, which grows line by line, is written under another name, synced and
-//! renamed; a checkpoint's folder gets its name only when all of it is on disk, and its manifest
-//! holds the size and SHA-256 of every file in it.
+//! renamed. The directory of a checkpoint is renamed only when all of it is on disk, and its
+//! manifest holds the size and SHA-256 of every file in it.
 
-mod atomic;
-mod folder;
+mod checkpoint;
 mod ids;
+mod json;
 mod optimizer;
+mod run;
 
-pub use atomic::{write_atomic, write_atomic_with};
-#[cfg(feature = "download")]
-pub(crate) use folder::sha256;
-pub use folder::{Checkpoint, CheckpointWriter, RunDir};
-pub(crate) use folder::{RunLock, read_json, write_json};
+pub use crate::fs::{write_atomic, write_atomic_with};
+pub use checkpoint::{Checkpoint, CheckpointWriter};
 pub use ids::assign_path_ids;
+pub(crate) use json::{read_json, write_json};
 pub use optimizer::{load_optimizer, save_optimizer};
+pub use run::RunDir;
+pub(crate) use run::RunLock;

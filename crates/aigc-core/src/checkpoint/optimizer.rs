@@ -1,6 +1,6 @@
-//! The optimizer's state on disk, whole or not at all.
+//! Saving and loading the optimizer's state.
 
-use super::atomic::write_atomic;
+use crate::fs::write_atomic;
 use crate::{
     Error, Result,
     params::{ParamVisitor, visit_params},
@@ -30,7 +30,7 @@ pub fn save_optimizer(optimizer: &ModuleOptimizer, path: &Path) -> Result<()> {
 /// Gives `optimizer` the state in `path`, which must be that of an optimizer of the same kind over
 /// `model`, whose ids are [stable](super::assign_path_ids).
 ///
-/// burn drops what it cannot restore without a word; here every entry must be there again
+/// burn silently drops entries that it cannot restore; here every entry must be there again
 /// afterwards, and every tensor must have the shape of its parameter or hold one value.
 ///
 /// # Errors

@@ -1,13 +1,13 @@
-//! What a source of data is.
+//! The interface of data sets.
 
 use crate::Result;
 
 /// Items by index.
 ///
-/// burn's own trait of this name answers `None` where an item cannot be read; this one says which
-/// file and why.
+/// burn's own trait of this name returns `None` if an item cannot be read; this one returns an
+/// error that names the file and the reason.
 pub trait Dataset: Send + Sync {
-    /// What an item is.
+    /// The type of an item.
     type Item: Send;
 
     /// Number of items.
@@ -16,7 +16,7 @@ pub trait Dataset: Send + Sync {
     /// Item `index`, decoded now.
     ///
     /// # Errors
-    /// Names the file that cannot be read.
+    /// If the item cannot be read; the error names the file.
     ///
     /// # Panics
     /// If there is no such item.

@@ -10,7 +10,7 @@ use std::io::Read;
 
 /// Shape of a digit.
 pub const SHAPE: ImageShape = ImageShape::new(1, 8, 8);
-/// How many of the 1,797 are held out by [`train_test_split`].
+/// Number of the 1,797 digits that [`train_test_split`] holds out.
 pub const TEST_LEN: usize = 297;
 
 /// All 1,797 digits in the order of the source. The 17 grey levels 0 to 16 become 0 to 255.
@@ -22,8 +22,8 @@ pub fn load() -> InMemory<Image> {
     InMemory(text.lines().map(digit).collect())
 }
 
-/// The digits in two parts: 1,500 to train on and [`TEST_LEN`] to judge by, drawn once and always
-/// the same.
+/// The digits in two parts: 1,500 to train on and [`TEST_LEN`] to evaluate on, always the
+/// same ones.
 pub fn train_test_split() -> (InMemory<Image>, InMemory<Image>) {
     let digits = load().0;
     let order = Rng::stream(0, "digits/split", 0).permutation(digits.len());
@@ -55,7 +55,7 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn all_digits_are_there() {
+    fn load_returns_all_digits() {
         let digits = load().0;
         assert_eq!(digits.len(), 1797);
         assert!(
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn the_split_parts_all_digits() {
+    fn train_test_split_covers_all_digits() {
         let (train, held_out) = train_test_split();
         assert_eq!((train.0.len(), held_out.0.len()), (1500, TEST_LEN));
         let distinct: HashSet<_> = train

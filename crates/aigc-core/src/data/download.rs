@@ -1,6 +1,6 @@
-//! Fetching files, and data sets into the user's cache folder.
+//! Downloads of files, and of data sets into the user's cache directory.
 
-use crate::{Error, Result, checkpoint::sha256};
+use crate::{Error, Result, fs::sha256};
 use std::{
     fs::{self, OpenOptions},
     io::{Read, Write},
@@ -12,7 +12,7 @@ use ureq::config::RedirectAuthHeaders;
 /// A file to fetch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteFile {
-    /// Name in the cache folder, and at the end of the address.
+    /// Name in the cache directory, and at the end of the address.
     pub name: String,
     /// Size in bytes.
     pub bytes: u64,
@@ -61,46 +61,46 @@ pub fn mnist_files() -> Vec<RemoteFile> {
     .to_vec()
 }
 
-/// The folder for downloaded data: `aigc` in the user's cache folder.
+/// The directory for downloaded data: `aigc` in the user's cache directory.
 ///
 /// # Errors
 /// [`Error::Config`] if the user has none.
 pub fn cache_dir() -> Result<PathBuf> {
     dirs::cache_dir()
-        .map(|folder| folder.join("aigc"))
+        .map(|dir| dir.join("aigc"))
         .ok_or_else(|| {
             Error::config(
-                "cache folder",
+                "cache directory",
                 "unknown",
-                "a home folder, or XDG_CACHE_HOME",
+                "a home directory, or XDG_CACHE_HOME",
             )
         })
 }
 
-/// The folder with MNIST's four files; those that are missing are fetched first.
+/// The directory with MNIST's four files; missing ones are downloaded first.
 ///
 /// # Errors
-/// [`Error::Download`] if a file cannot be had from any source.
+/// [`Error::Download`] if a file cannot be downloaded from any source.
 pub fn mnist(progress: &mut ProgressFn<'_>) -> Result<PathBuf> {
-    let folder = cache_dir()?.join("mnist");
-    download_files(&MNIST_SOURCES, &mnist_files(), &folder, progress)?;
-    Ok(folder)
+    let dir = cache_dir()?.join("mnist");
+    download_files(&MNIST_SOURCES, &mnist_files(), &dir, progress)?;
+    Ok(dir)
 }
 
-/// Makes sure that all `files` are in `folder`, whole and unaltered. A fetch that broke off goes on
-/// where it stopped, with another of the `sources` if need be.
+/// Downloads those of `files` that are not in `dir`, whole and unaltered. A broken download resumes
+/// where it stopped, from another of the `sources` if necessary.
 ///
 /// # Errors
-/// [`Error::Download`] saying what each source answered.
+/// [`Error::Download`] with the answer of each source.
 pub fn download_files(
     sources: &[&str],
     files: &[RemoteFile],
-    folder: &Path,
+    dir: &Path,
     progress: &mut ProgressFn<'_>,
 ) -> Result<()> {
-    fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    fs::create_dir_all(dir).map_err(Error::io(dir))?;
     for file in files {
-        let path = folder.join(&file.name);
+        let path = dir.join(&file.name);
         if path.is_file() && sha256(&path)? == file.sha256 {
             continue;
         }
@@ -123,7 +123,7 @@ pub fn download_files(
             let reason = format!(
                 "{}. Without a connection, put the file into {} yourself",
                 answers.join("; "),
-                folder.display()
+                dir.display()
             );
             return Err(Error::Download {
                 url: file.name.clone(),

@@ -1,39 +1,62 @@
-//! A folder of images.
+//! A directory of images.
 
-use super::{Dataset, Image, ImageShape};
-use crate::{DataFault, Error, Result, check::ensure};
-use image::{DynamicImage, ImageDecoder, ImageReader, ImageResult, Limits, imageops::FilterType};
+use super::{Dataset, Image, ImageShape, image_format::Format};
+use crate::{DataFault, Error, Result, check::in_range};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits, imageops::FilterType};
 use serde::{Deserialize, Serialize};
 use std::{
-    fs::File,
-    io::BufReader,
+    collections::HashSet,
     path::{Path, PathBuf},
 };
 
-/// File endings that are taken for images.
-const ENDINGS: [&str; 6] = ["png", "jpg", "jpeg", "bmp", "gif", "webp"];
+/// File endings of images. A file without one of them is an image if its content is.
+const ENDINGS: [&str; 14] = [
+    "png", "jpg", "jpeg", "jpe", "jfif", "bmp", "gif", "webp", "tif", "tiff", "avif", "heic",
+    "heif", "jxl",
+];
+
+/// Files and directories that systems and programs leave behind; names that begin with a dot are
+/// hidden and left out, too.
+const SYSTEM_NAMES: [&str; 8] = [
+    "__macosx",
+    "thumbs.db",
+    "ehthumbs.db",
+    "desktop.ini",
+    "@eadir",
+    "lost+found",
+    "$recycle.bin",
+    "system volume information",
+];
+
+/// Bytes that an image may decode to, unless configured otherwise.
+const MAX_DECODED_BYTES: u64 = 1 << 30;
 
 /// How images of all sizes become images of one shape.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ResizeMode {
-    /// Shrink or enlarge until the shorter side fits, then cut the middle out.
+    /// Scale until the shorter side fits, then cut the middle out.
     #[default]
+    #[serde(alias = "crop")]
     CenterCrop,
-    /// Shrink or enlarge each side on its own; proportions change.
+    /// Scale each side by its own factor; proportions change.
     Stretch,
 }
 
-/// How to read a folder of images.
+/// How to read a directory of images.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ImageFolderConfig {
-    /// Shape every image is brought to; one channel for grey, three for RGB.
+    /// Shape that every image is brought to; one channel for grey, three for RGB.
     pub shape: ImageShape,
-    /// How.
+    /// How images are brought to that shape.
+    #[serde(alias = "fit")]
     pub resize_mode: ResizeMode,
-    /// Whether sub-folders name the classes.
+    /// Whether sub-directories name the classes.
+    #[serde(alias = "labels")]
     pub class_labels: bool,
+    /// Most bytes that one image may decode to. Protects against files that announce gigapixels.
+    pub max_decoded_bytes: u64,
 }
 
 impl Default for ImageFolderConfig {
@@ -42,6 +65,7 @@ impl Default for ImageFolderConfig {
             shape: ImageShape::new(3, 32, 32),
             resize_mode: ResizeMode::CenterCrop,
             class_labels: false,
+            max_decoded_bytes: MAX_DECODED_BYTES,
         }
     }
 }
@@ -55,16 +79,48 @@ impl ImageFolderConfig {
         }
     }
 
-    /// Takes the names of sub-folders, in alphabetical order, for classes.
+    /// Uses the names of sub-directories, in alphabetical order, as classes.
     pub fn with_labels(self) -> Self {
         Self {
             class_labels: true,
             ..self
         }
     }
+
+    fn validate(&self) -> Result<()> {
+        let ImageShape {
+            channels,
+            height,
+            width,
+        } = self.shape;
+        check_channels(channels)?;
+        in_range("shape.height", height, 1..=65_535)?;
+        in_range("shape.width", width, 1..=65_535)?;
+        if height * width > 1 << 26 {
+            return Err(Error::config(
+                "shape",
+                self.shape,
+                "at most 67 million pixels",
+            ));
+        }
+        Ok(())
+    }
 }
 
-/// Images of a folder and its sub-folders, decoded when asked for.
+fn check_channels(channels: usize) -> Result<()> {
+    crate::check::ensure(
+        matches!(channels, 1 | 3),
+        "shape.channels",
+        channels,
+        "1 (grey) or 3 (RGB)",
+    )
+}
+
+/// Images of a directory and its sub-directories, decoded when they are read.
+///
+/// A file is an image if its content or its ending says so. Hidden files and directories, and
+/// those that systems leave behind (`__MACOSX`, `Thumbs.db`, …), are left out. Links to
+/// directories are followed, each directory once.
 #[derive(Clone, Debug)]
 pub struct ImageFolder {
     config: ImageFolderConfig,
@@ -73,68 +129,38 @@ pub struct ImageFolder {
 }
 
 impl ImageFolder {
-    /// Lists the images under `folder` in the order of their names.
+    /// Lists the images under `dir` in the order of their names.
     ///
     /// # Errors
-    /// If the configuration is out of range, the folder cannot be read, or no image is in it.
-    pub fn open(folder: &Path, config: ImageFolderConfig) -> Result<Self> {
-        let ImageShape {
-            channels,
-            height,
-            width,
-        } = config.shape;
-        ensure(
-            matches!(channels, 1 | 3),
-            "shape.channels",
-            channels,
-            "1 (grey) or 3 (RGB)",
-        )?;
-        ensure(
-            (1..=65_535).contains(&height),
-            "shape.height",
-            height,
-            "1 to 65535",
-        )?;
-        ensure(
-            (1..=65_535).contains(&width),
-            "shape.width",
-            width,
-            "1 to 65535",
-        )?;
-        ensure(
-            height * width <= 1 << 26,
-            "shape",
-            config.shape,
-            "at most 67 million pixels",
-        )?;
+    /// [`Error::Config`] if the configuration is out of range, [`Error::Io`] if a directory cannot
+    /// be read, [`Error::Data`] if there is no image.
+    pub fn open(dir: &Path, config: ImageFolderConfig) -> Result<Self> {
+        config.validate()?;
         let (mut files, mut classes) = (Vec::new(), Vec::new());
         if config.class_labels {
-            for sub in entries(folder)?.into_iter().filter(|path| path.is_dir()) {
+            for sub in entries(dir)?.into_iter().filter(|path| path.is_dir()) {
                 let label = classes.len() as u32;
-                let mut found = Vec::new();
-                collect(&sub, &mut found)?;
-                files.extend(found.into_iter().map(|path| (path, Some(label))));
-                classes.push(
-                    sub.file_name()
-                        .unwrap_or_default()
-                        .to_string_lossy()
-                        .into_owned(),
-                );
+                let mut listing = Listing::default();
+                listing.visit(dir)?; // a link back to it is a loop
+                listing.collect(&sub)?;
+                files.extend(listing.files.into_iter().map(|path| (path, Some(label))));
+                let name = sub.file_name().unwrap_or_default();
+                classes.push(name.to_string_lossy().into_owned());
             }
         } else {
-            let mut found = Vec::new();
-            collect(folder, &mut found)?;
-            files.extend(found.into_iter().map(|path| (path, None)));
+            let mut listing = Listing::default();
+            listing.collect(dir)?;
+            files.extend(listing.files.into_iter().map(|path| (path, None)));
         }
         if files.is_empty() {
             let what = if config.class_labels {
-                "no image in any sub-folder"
+                "no image in any sub-directory"
             } else {
                 "no image in it"
             };
             let known = ENDINGS.join(", ");
             return Err(Error::data(
-                folder,
+                dir,
                 DataFault::Empty(format!("{what} (known endings: {known})")),
             ));
         }
@@ -145,7 +171,7 @@ impl ImageFolder {
         })
     }
 
-    /// Names of the classes, if sub-folders name them.
+    /// Names of the classes, if sub-directories name them.
     pub fn classes(&self) -> &[String] {
         &self.classes
     }
@@ -153,6 +179,11 @@ impl ImageFolder {
     /// Shape of every image.
     pub fn shape(&self) -> ImageShape {
         self.config.shape
+    }
+
+    /// The files in order.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|(path, _)| path.as_path())
     }
 }
 
@@ -165,45 +196,78 @@ impl Dataset for ImageFolder {
 
     fn get(&self, index: usize) -> Result<Image> {
         let (path, label) = &self.files[index];
-        let shape = self.config.shape;
+        let ImageFolderConfig {
+            shape,
+            resize_mode,
+            max_decoded_bytes,
+            ..
+        } = self.config;
         Ok(Image {
             shape,
-            pixels: fit(decode(path)?, shape, self.config.resize_mode),
+            pixels: fit(decode(path, max_decoded_bytes)?, shape, resize_mode),
             label: *label,
         })
     }
 }
 
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let read = std::fs::read_dir(folder).map_err(Error::io(folder))?;
+/// The visible entries of a directory in the order of their names.
+fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+    let read = std::fs::read_dir(dir).map_err(Error::io(dir))?;
     let mut paths = read
         .map(|e| e.map(|e| e.path()))
         .collect::<Result<Vec<_>, _>>()
-        .map_err(Error::io(folder))?;
-    // The order of a directory is the file system's whim; a seed must mean the same order
-    // everywhere.
+        .map_err(Error::io(dir))?;
+    paths.retain(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        !name.starts_with('.') && !SYSTEM_NAMES.contains(&name.to_lowercase().as_str())
+    });
+    // File systems list in any order; a seed must mean the same order everywhere.
     paths.sort();
     Ok(paths)
 }
 
-fn collect(folder: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
-    for path in entries(folder)? {
-        let link = path
-            .symlink_metadata()
-            .map_err(Error::io(&path))?
-            .is_symlink();
-        if path.is_dir() {
-            if !link {
-                collect(&path, into)?; // a link to a folder could lead back here
-            }
-        } else if path
-            .extension()
-            .is_some_and(|e| ENDINGS.contains(&e.to_string_lossy().to_lowercase().as_str()))
-        {
-            into.push(path);
-        }
+/// Images found so far.
+#[derive(Default)]
+struct Listing {
+    files: Vec<PathBuf>,
+    /// Directories that were visited, by their real paths: links may lead back to them.
+    visited: HashSet<PathBuf>,
+}
+
+impl Listing {
+    /// Whether `dir` is visited for the first time.
+    fn visit(&mut self, dir: &Path) -> Result<bool> {
+        Ok(self
+            .visited
+            .insert(dir.canonicalize().map_err(Error::io(dir))?))
     }
-    Ok(())
+
+    fn collect(&mut self, dir: &Path) -> Result<()> {
+        if !self.visit(dir)? {
+            return Ok(());
+        }
+        for path in entries(dir)? {
+            if path.is_dir() {
+                self.collect(&path)?;
+            } else if is_image(&path)? {
+                self.files.push(path);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the ending or the content of a file is that of an image.
+fn is_image(path: &Path) -> Result<bool> {
+    let ending = path.extension().unwrap_or_default().to_string_lossy();
+    if ENDINGS.contains(&ending.to_lowercase().as_str()) {
+        return Ok(true);
+    }
+    // Pipes and sockets would wait for a writer.
+    if !path.is_file() {
+        return Ok(false);
+    }
+    Ok(Format::of_file(path)?.is_some())
 }
 
 /// One image file, cut to the proportions of `shape` around its middle and brought to its size and
@@ -211,45 +275,71 @@ fn collect(folder: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read, [`Error::Data`] if it holds no image,
-/// [`Error::Config`] for other channels than 1 or 3, or an empty shape.
+/// [`Error::Config`] for channels other than 1 or 3, or an empty shape.
 pub fn read_image(path: &Path, shape: ImageShape) -> Result<Image> {
-    if ![1, 3].contains(&shape.channels) || shape.numel() == 0 {
-        return Err(Error::config(
-            "shape",
-            shape,
-            "1 or 3 channels, and at least a pixel",
-        ));
-    }
+    ImageFolderConfig::new(shape).validate()?;
     Ok(Image {
         shape,
-        pixels: fit(decode(path)?, shape, ResizeMode::CenterCrop),
+        pixels: fit(
+            decode(path, MAX_DECODED_BYTES)?,
+            shape,
+            ResizeMode::CenterCrop,
+        ),
         label: None,
     })
 }
 
-/// Decodes `path` by its content, whatever its name says.
-fn decode(path: &Path) -> Result<DynamicImage> {
+/// Decodes `path` by its content, whatever its name.
+fn decode(path: &Path, max_bytes: u64) -> Result<DynamicImage> {
     let size = std::fs::metadata(path).map_err(Error::io(path))?.len();
-    let reader = ImageReader::open(path)
-        .and_then(|r| r.with_guessed_format())
-        .map_err(Error::io(path))?;
-    decode_within(reader, size)
-        .map_err(|error| Error::data(path, DataFault::Decode(error.to_string())))
-}
-
-fn decode_within(mut reader: ImageReader<BufReader<File>>, size: u64) -> ImageResult<DynamicImage> {
-    // A picture of one colour packs well, but not a thousandfold and more: what a header may ask
-    // for is bounded by the file (16 MiB for the smallest).
+    let fault = |reason: String| Error::data(path, DataFault::Decode(reason));
+    let format = Format::of_file(path)?;
+    if let Some(reason) = format.and_then(Format::unsupported) {
+        return Err(fault(reason));
+    }
+    if format == Some(Format::Jpeg) {
+        // The decoder fills what is missing with grey.
+        super::image_format::check_jpeg_is_whole(path)?;
+    }
+    // An image of one colour packs well, but not a thousandfold and more: what a header may
+    // request is bounded by the size of the file (16 MiB for the smallest).
+    let credible = size.saturating_mul(2048).max(1 << 24);
     let mut limits = Limits::default();
-    limits.max_alloc = Some(size.saturating_mul(2048).clamp(1 << 24, 1 << 30));
+    limits.max_alloc = Some(credible.min(max_bytes));
+    let open = || {
+        ImageReader::open(path)
+            .and_then(|reader| reader.with_guessed_format())
+            .map_err(Error::io(path))
+    };
+    let mut reader = open()?;
     reader.limits(limits.clone());
-    let mut decoder = reader.into_decoder()?;
-    limits.reserve(decoder.total_bytes())?;
-    // Cameras write what the sensor saw and note how they were held.
-    let held = decoder.orientation()?;
-    let mut picture = DynamicImage::from_decoder(decoder)?;
-    picture.apply_orientation(held);
-    Ok(picture)
+    let decoded = (|| {
+        let mut decoder = reader.into_decoder()?;
+        limits.reserve(decoder.total_bytes())?;
+        // Cameras write what the sensor saw and note how they were held.
+        let orientation = decoder.orientation()?;
+        let mut picture = DynamicImage::from_decoder(decoder)?;
+        picture.apply_orientation(orientation);
+        Ok(picture)
+    })();
+    decoded.map_err(|error| match error {
+        ImageError::Limits(_) => {
+            let dimensions = open().ok().and_then(|r| r.into_dimensions().ok());
+            let what = match dimensions {
+                Some((width, height)) => format!("{width}×{height} pixels"),
+                None => "its pixels".into(),
+            };
+            fault(if credible < max_bytes {
+                format!("{what} are more than a file of {size} bytes can hold; it is damaged")
+            } else {
+                format!(
+                    "{what} need more than the limit of {max_bytes} bytes; make the image \
+                     smaller, or raise `max_decoded_bytes`"
+                )
+            })
+        }
+        other => fault(other.to_string()),
+    })
 }
 
 fn fit(picture: DynamicImage, shape: ImageShape, fit: ResizeMode) -> Vec<u8> {
@@ -307,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn pixels_come_channel_by_channel() {
+    fn fit_orders_pixels_by_channel() {
         let pixels = fit(
             picture(4, 2),
             ImageShape::new(3, 2, 4),
@@ -318,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn cropping_keeps_proportions_and_takes_the_middle() {
+    fn fit_crops_the_middle() {
         // 8 wide, 2 high to 2×2: the middle two columns, one of each colour.
         let pixels = fit(
             picture(8, 2),
@@ -329,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn one_file_is_read_like_those_of_a_folder() {
+    fn read_image_matches_image_folder() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("one.png");
         picture(8, 2).save(&path).unwrap();
@@ -339,7 +429,7 @@ mod tests {
             read_image(&path, ImageShape::new(2, 2, 2))
                 .unwrap_err()
                 .to_string()
-                .contains("`shape` is 2×2×2")
+                .contains("`shape.channels` is 2")
         );
         let text = folder.path().join("none.png");
         std::fs::write(&text, "no picture").unwrap();
@@ -352,11 +442,11 @@ mod tests {
     }
 
     #[test]
-    fn pictures_stand_as_the_camera_was_held() {
+    fn decode_applies_exif_orientation() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("photo.jpg");
         picture(16, 16).save(&path).unwrap();
-        // An EXIF block that says: turn a quarter clockwise (orientation 6), so left becomes top.
+        // An EXIF block with orientation 6 (turn a quarter clockwise), so left becomes top.
         let tiff = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
         let plain = std::fs::read(&path).unwrap();
         let length = (2 + 6 + tiff.len() as u16).to_be_bytes();
@@ -370,7 +460,7 @@ mod tests {
         ]
         .concat();
         std::fs::write(&path, turned).unwrap();
-        let image = decode(&path).unwrap().into_rgb8();
+        let image = decode(&path, MAX_DECODED_BYTES).unwrap().into_rgb8();
         let (top, bottom) = (image.get_pixel(8, 2).0, image.get_pixel(8, 13).0);
         assert!(
             top[0] > 200 && top[2] < 60 && bottom[0] < 60 && bottom[2] > 200,
@@ -379,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn grey_is_luma() {
+    fn fit_converts_to_luma() {
         let pixels = fit(picture(2, 1), ImageShape::new(1, 1, 2), ResizeMode::Stretch);
         assert!(
             (53..=55).contains(&pixels[0]) && (17..=19).contains(&pixels[1]),
@@ -388,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn sub_folders_name_classes_in_order() {
+    fn sub_directories_name_classes_in_order() {
         let folder = tempfile::tempdir().unwrap();
         for (class, name) in [
             ("cat", "b.png"),
@@ -412,5 +502,164 @@ mod tests {
             .collect();
         assert_eq!(labels, [0, 1, 1]);
         assert!(data.files[1].0.ends_with("a.jpg"));
+    }
+
+    fn names(dir: &Path, config: ImageFolderConfig) -> Vec<String> {
+        let images = ImageFolder::open(dir, config).unwrap();
+        images
+            .files()
+            .map(|file| {
+                let file = file.strip_prefix(dir).unwrap().to_string_lossy();
+                file.replace('\\', "/")
+            })
+            .collect()
+    }
+
+    fn config() -> ImageFolderConfig {
+        ImageFolderConfig::new(ImageShape::new(3, 4, 4))
+    }
+
+    #[test]
+    fn listing_leaves_out_hidden_and_system_files() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in [
+            "cat/a.png",
+            ".ipynb_checkpoints/a-checkpoint.png",
+            "cat/.ipynb_checkpoints/a-checkpoint.png",
+            "cat/._a.png",
+            "__MACOSX/cat/._a.png",
+            "__MACOSX/cat/b.png",
+            "cat/.hidden.png",
+            "cat/Thumbs.db",
+            "cat/desktop.ini",
+        ] {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            picture(4, 4)
+                .save_with_format(path, image::ImageFormat::Png)
+                .unwrap();
+        }
+        assert_eq!(names(dir.path(), config()), ["cat/a.png"]);
+        let labelled = ImageFolder::open(dir.path(), config().with_labels()).unwrap();
+        assert_eq!(
+            (labelled.classes(), labelled.len()),
+            (&["cat".to_string()][..], 1)
+        );
+    }
+
+    #[test]
+    fn listing_goes_by_content_and_by_ending() {
+        use image::ImageFormat::{Bmp, Gif, Jpeg, Png, Tiff, WebP};
+        let dir = tempfile::tempdir().unwrap();
+        for (name, format) in [
+            ("a.jfif", Jpeg),
+            ("b.jpe", Jpeg),
+            ("c", Png),
+            ("d.dat", WebP),
+            ("e.tif", Tiff),
+            ("f.TIFF", Tiff),
+            ("g", Bmp),
+            ("h.PNG", Gif),
+        ] {
+            picture(8, 8)
+                .save_with_format(dir.path().join(name), format)
+                .unwrap();
+        }
+        std::fs::write(dir.path().join("labels.csv"), "a,0\n").unwrap();
+        std::fs::write(dir.path().join("README"), "BM is no bitmap").unwrap();
+        let images = ImageFolder::open(dir.path(), config()).unwrap();
+        assert_eq!(images.len(), 8);
+        for index in 0..8 {
+            let pixels = images.get(index).unwrap().pixels;
+            // Left red, right blue.
+            assert!(pixels[0] > 200 && pixels[3] < 60, "{index}: {pixels:?}");
+            assert!(pixels[32] < 60 && pixels[35] > 200, "{index}: {pixels:?}");
+        }
+    }
+
+    #[test]
+    fn unsupported_formats_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, bytes, format) in [
+            ("a.avif", &b"\0\0\0\x20ftypavif\0\0\0\0"[..], "AVIF"),
+            ("b.jpg", b"\0\0\0\x20ftypheic\0\0\0\0", "HEIC"),
+            ("c", b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+        ] {
+            let path = dir.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            let error = read_image(&path, ImageShape::new(1, 2, 2))
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(name) && error.contains(format), "{error}");
+            assert!(error.contains("convert"), "{error}");
+        }
+        assert_eq!(names(dir.path(), config()), ["a.avif", "b.jpg", "c"]);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn listing_follows_links_and_detects_loops() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().unwrap();
+        let (data, links) = (dir.path().join("data"), dir.path().join("links"));
+        for class in ["ant", "cat"] {
+            std::fs::create_dir_all(data.join(class)).unwrap();
+            picture(4, 4).save(data.join(class).join("a.png")).unwrap();
+        }
+        std::fs::create_dir(&links).unwrap();
+        symlink(data.join("ant"), links.join("ant")).unwrap();
+        symlink(data.join("cat"), links.join("cat")).unwrap();
+        symlink(&links, data.join("cat/loop")).unwrap();
+        symlink(&links, links.join("loop")).unwrap();
+        assert_eq!(names(&links, config()), ["ant/a.png", "cat/a.png"]);
+        let labelled = names(&links, config().with_labels());
+        assert_eq!(labelled, ["ant/a.png", "cat/a.png"]);
+    }
+
+    #[test]
+    fn truncated_jpegs_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("photo.jpg");
+        picture(64, 64).save(&path).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        let read = || read_image(&path, ImageShape::new(3, 8, 8)).map_err(|e| e.to_string());
+        assert!(read().is_ok());
+        // Bytes after the end are common and harmless.
+        std::fs::write(&path, [&whole[..], b"\0\0trailer"].concat()).unwrap();
+        assert!(read().is_ok());
+        for kept in [whole.len() / 2, whole.len() * 3 / 4, whole.len() - 2] {
+            std::fs::write(&path, &whole[..kept]).unwrap();
+            let error = read().unwrap_err();
+            assert!(
+                error.contains("photo.jpg") && error.contains("truncated"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn large_images_name_size_limit_and_remedy() {
+        let dir = tempfile::tempdir().unwrap();
+        // Noise, so that the file is large enough for its size to be credible.
+        let mut state = 1u32;
+        let noise = RgbImage::from_fn(100, 80, |_, _| {
+            Rgb(std::array::from_fn(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 24) as u8
+            }))
+        });
+        noise.save(dir.path().join("scan.png")).unwrap();
+        let open = |max_decoded_bytes| {
+            let config = ImageFolderConfig {
+                max_decoded_bytes,
+                ..config()
+            };
+            ImageFolder::open(dir.path(), config).unwrap().get(0)
+        };
+        let error = open(20_000).unwrap_err().to_string();
+        for part in ["scan.png", "100×80", "20000 bytes", "max_decoded_bytes"] {
+            assert!(error.contains(part), "{error}");
+        }
+        assert!(open(1 << 20).is_ok());
     }
 }

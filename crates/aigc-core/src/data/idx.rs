@@ -13,8 +13,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Gzip cannot pack tighter than this (the format's limit is 1032:1), so a header that asks for
-/// more lies.
+/// Gzip cannot pack tighter than this (the format's limit is 1032:1), so a header that announces
+/// more is wrong.
 const MAX_DEFLATE_RATIO: u64 = 1032;
 
 /// The content of an IDX file of unsigned bytes.
@@ -59,7 +59,7 @@ impl IdxArray {
     /// Reads an IDX stream that can yield at most `limit` bytes.
     ///
     /// # Errors
-    /// A [`DataFault`] that says what is wrong.
+    /// A [`DataFault`] for truncated, oversized or foreign content.
     pub fn parse(mut reader: impl Read, limit: u64) -> Result<Self, DataFault> {
         let mut magic = [0; 4];
         read_exactly(&mut reader, &mut magic, 4)?;
@@ -150,26 +150,58 @@ pub enum Split {
 }
 
 impl MnistDataset {
-    /// Reads one part of an MNIST-format folder; the files may end in `.gz`.
+    /// Reads one part of a data set in the format of MNIST.
+    ///
+    /// The files may be gzipped and named as any of the usual mirrors name them:
+    /// `train-images-idx3-ubyte`, `train-images.idx3-ubyte`, `emnist-letters-train-images-idx3-ubyte`;
+    /// they may lie in `dir`, in torchvision's `MNIST/raw` or `raw` below it, or each in a directory
+    /// of its own name.
     ///
     /// # Errors
-    /// If the images are missing, or anything is broken. Labels may be absent.
-    pub fn from_dir(folder: &Path, part: Split) -> Result<Self> {
-        let prefix = if part == Split::Train {
-            "train"
-        } else {
-            "t10k"
+    /// [`Error::Data`] if the images are missing, several data sets are there, or a file is broken.
+    /// Labels may be absent.
+    pub fn from_dir(dir: &Path, split: Split) -> Result<Self> {
+        let found = find_parts(dir)?;
+        let of = |kind: Kind| -> Vec<&Part> {
+            let parts = found.iter().filter(|p| p.split == split && p.kind == kind);
+            parts.collect()
         };
-        let images = find(folder, &format!("{prefix}-images-idx3-ubyte"));
-        let images = images.ok_or_else(|| {
-            let missing =
-                format!("no {prefix}-images-idx3-ubyte or {prefix}-images-idx3-ubyte.gz in it");
-            Error::data(folder, DataFault::Empty(missing))
-        })?;
-        Self::from_files(
-            &images,
-            find(folder, &format!("{prefix}-labels-idx1-ubyte")).as_deref(),
-        )
+        let images = match of(Kind::Images)[..] {
+            [one] => one,
+            [] => {
+                let name = match split {
+                    Split::Train => "train",
+                    Split::Test => "t10k",
+                };
+                let missing = format!(
+                    "no {name}-images-idx3-ubyte, plain or .gz, in it or in raw/ or MNIST/raw/ \
+                     below it"
+                );
+                return Err(Error::data(dir, DataFault::Empty(missing)));
+            }
+            ref several => {
+                let names: Vec<_> = several
+                    .iter()
+                    .map(|p| p.path.display().to_string())
+                    .collect();
+                let reason = format!(
+                    "several data sets: {}; move the one to use to a directory of its own",
+                    names.join(", ")
+                );
+                return Err(Error::data(dir, DataFault::Mismatch(reason)));
+            }
+        };
+        let labels = of(Kind::Labels).into_iter().find(|p| p.set == images.set);
+        Self::from_files(&images.path, labels.map(|p| p.path.as_path()))
+    }
+
+    /// Whether training images in the format of MNIST are in `dir`, where
+    /// [`from_dir`](Self::from_dir) looks for them.
+    pub fn is_in(dir: &Path) -> bool {
+        find_parts(dir).is_ok_and(|parts| {
+            let mut parts = parts.into_iter();
+            parts.any(|p| p.kind == Kind::Images && p.split == Split::Train)
+        })
     }
 
     /// Reads an image file (three axes: grey; four: channels second) and, if given, its labels.
@@ -213,10 +245,100 @@ impl MnistDataset {
     }
 }
 
-fn find(folder: &Path, name: &str) -> Option<PathBuf> {
-    [folder.join(name), folder.join(format!("{name}.gz"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Images,
+    Labels,
+}
+
+/// One file of a data set.
+#[derive(Debug)]
+struct Part {
+    path: PathBuf,
+    kind: Kind,
+    split: Split,
+    /// What distinguishes data sets in one directory: the rest of the name and the directory.
+    set: String,
+}
+
+impl Part {
+    /// The part that a file is by its name.
+    fn of(path: PathBuf, place: &Path) -> Option<Self> {
+        let name = path.file_name()?.to_str()?.to_lowercase().replace('.', "-");
+        let name = name.strip_suffix("-gz").unwrap_or(&name);
+        let stem = name.strip_suffix("-ubyte")?;
+        let (stem, kind) = ["images-idx3", "images-idx4", "images"]
+            .into_iter()
+            .find_map(|end| Some((stem.strip_suffix(end)?, Kind::Images)))
+            .or_else(|| {
+                let mut ends = ["labels-idx1", "labels"].into_iter();
+                ends.find_map(|end| Some((stem.strip_suffix(end)?, Kind::Labels)))
+            })?;
+        let stem = stem.strip_suffix('-')?;
+        let (rest, split) = [
+            ("train", Split::Train),
+            ("t10k", Split::Test),
+            ("test", Split::Test),
+        ]
         .into_iter()
-        .find(|path| path.is_file())
+        .find_map(|(end, split)| Some((stem.strip_suffix(end)?, split)))?;
+        if !(rest.is_empty() || rest.ends_with('-')) {
+            return None;
+        }
+        let set = format!("{}/{rest}", place.display());
+        Some(Self {
+            path,
+            kind,
+            split,
+            set,
+        })
+    }
+}
+
+/// The parts in `dir`, or else in the first place below it that has any. Of a plain file and a
+/// gzipped one, the plain one.
+fn find_parts(dir: &Path) -> Result<Vec<Part>> {
+    let mut places = vec![dir.to_path_buf(), dir.join("raw")];
+    let below = entries(dir)?.into_iter().filter(|path| path.is_dir());
+    places.extend(below.map(|path| path.join("raw")));
+    for place in places.iter().filter(|place| place.is_dir()) {
+        let mut parts: Vec<Part> = Vec::new();
+        for path in entries(place)? {
+            // Kaggle unpacks each file into a directory of the file's name.
+            let files = if path.is_dir() {
+                let inside = path.join(path.file_name().unwrap_or_default());
+                vec![inside.with_extension(""), inside]
+            } else {
+                vec![path]
+            };
+            for path in files.into_iter().filter(|path| path.is_file()) {
+                let Some(part) = Part::of(path, place) else {
+                    continue;
+                };
+                let same =
+                    |p: &Part| (p.kind, p.split, &p.set) == (part.kind, part.split, &part.set);
+                // Sorted by name, a plain file comes before its gzipped copy.
+                if !parts.iter().any(same) {
+                    parts.push(part);
+                }
+            }
+        }
+        if !parts.is_empty() {
+            return Ok(parts);
+        }
+    }
+    Ok(Vec::new())
+}
+
+/// The paths in `dir` in the order of their names.
+fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+    let read = std::fs::read_dir(dir).map_err(Error::io(dir))?;
+    let paths = read.map(|entry| entry.map(|entry| entry.path()));
+    let mut paths = paths
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(Error::io(dir))?;
+    paths.sort();
+    Ok(paths)
 }
 
 impl Dataset for MnistDataset {
@@ -236,5 +358,128 @@ impl Dataset for MnistDataset {
                 .as_ref()
                 .map(|labels| u32::from(labels.bytes[index])),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    /// `n` images of 1×2 whose pixels are `first`, or their labels, all `label`.
+    fn write(path: &Path, images: Option<u8>, label: u8, n: u8) {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let bytes = match images {
+            Some(first) => [
+                &[0, 0, 8, 3, 0, 0, 0, n, 0, 0, 0, 1, 0, 0, 0, 2][..],
+                &vec![first; 2 * usize::from(n)],
+            ]
+            .concat(),
+            None => [&[0, 0, 8, 1, 0, 0, 0, n][..], &vec![label; usize::from(n)]].concat(),
+        };
+        let bytes = if path.extension().is_some_and(|e| e == "gz") {
+            let mut packed = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+            packed.write_all(&bytes).unwrap();
+            packed.finish().unwrap()
+        } else {
+            bytes
+        };
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    #[test]
+    fn mirrors_names_are_found() {
+        for [images, labels, test] in [
+            [
+                "train-images-idx3-ubyte",
+                "train-labels-idx1-ubyte",
+                "t10k-images-idx3-ubyte",
+            ],
+            [
+                "train-images-idx3-ubyte.gz",
+                "train-labels-idx1-ubyte.gz",
+                "t10k-images-idx3-ubyte.gz",
+            ],
+            [
+                "train-images.idx3-ubyte",
+                "train-labels.idx1-ubyte",
+                "t10k-images.idx3-ubyte",
+            ],
+            [
+                "MNIST/raw/train-images-idx3-ubyte",
+                "MNIST/raw/train-labels-idx1-ubyte",
+                "MNIST/raw/t10k-images-idx3-ubyte",
+            ],
+            [
+                "raw/train-images-idx3-ubyte",
+                "raw/train-labels-idx1-ubyte.gz",
+                "raw/t10k-images-idx3-ubyte.gz",
+            ],
+            [
+                "train-images-idx3-ubyte/train-images-idx3-ubyte",
+                "train-labels-idx1-ubyte/train-labels-idx1-ubyte",
+                "t10k-images-idx3-ubyte/t10k-images-idx3-ubyte",
+            ],
+            [
+                "train-images.idx3-ubyte/train-images.idx3-ubyte",
+                "train-labels.idx1-ubyte/train-labels.idx1-ubyte",
+                "t10k-images.idx3-ubyte/t10k-images.idx3-ubyte",
+            ],
+            [
+                "emnist-letters-train-images-idx3-ubyte.gz",
+                "emnist-letters-train-labels-idx1-ubyte.gz",
+                "emnist-letters-test-images-idx3-ubyte.gz",
+            ],
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            assert!(!MnistDataset::is_in(dir.path()));
+            write(&dir.path().join(images), Some(3), 0, 5);
+            write(&dir.path().join(labels), None, 200, 5);
+            write(&dir.path().join(test), Some(7), 0, 4);
+            assert!(MnistDataset::is_in(dir.path()), "{images}");
+            let train = MnistDataset::from_dir(dir.path(), Split::Train).unwrap();
+            let item = train.get(4).unwrap();
+            assert_eq!(
+                (train.len(), &item.pixels[..], item.label),
+                (5, &[3, 3][..], Some(200))
+            );
+            let test = MnistDataset::from_dir(dir.path(), Split::Test).unwrap();
+            let item = test.get(0).unwrap();
+            assert_eq!(
+                (test.len(), &item.pixels[..], item.label),
+                (4, &[7, 7][..], None)
+            );
+        }
+    }
+
+    #[test]
+    fn plain_files_come_before_gzipped_copies() {
+        let dir = tempfile::tempdir().unwrap();
+        write(&dir.path().join("train-images-idx3-ubyte"), Some(1), 0, 2);
+        write(
+            &dir.path().join("train-images-idx3-ubyte.gz"),
+            Some(2),
+            0,
+            3,
+        );
+        let train = MnistDataset::from_dir(dir.path(), Split::Train).unwrap();
+        assert_eq!((train.len(), train.get(0).unwrap().pixels[0]), (2, 1));
+    }
+
+    #[test]
+    fn several_sets_and_missing_files_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = |split| {
+            let error = MnistDataset::from_dir(dir.path(), split).unwrap_err();
+            error.to_string()
+        };
+        assert!(error(Split::Train).contains("no train-images-idx3-ubyte"));
+        for set in ["digits", "letters"] {
+            let name = format!("emnist-{set}-train-images-idx3-ubyte");
+            write(&dir.path().join(name), Some(1), 0, 1);
+        }
+        let several = error(Split::Train);
+        assert!(several.contains("emnist-digits") && several.contains("emnist-letters"));
+        assert!(error(Split::Test).contains("no t10k-images-idx3-ubyte"));
     }
 }

@@ -1,7 +1,9 @@
 //! Images on the host.
 
+use super::label_tensor;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
+use std::cell::OnceCell;
 
 /// Channels, height and width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +56,8 @@ pub struct ImageBatch {
     size: usize,
     shape: ImageShape,
     labels: Option<Vec<u32>>,
+    /// The images on the device that requested them first: objectives ask more than once.
+    tensor: OnceCell<(Device, Tensor<4>)>,
 }
 
 impl ImageBatch {
@@ -69,6 +73,7 @@ impl ImageBatch {
 
     /// The first `n` of them, or all if there are no more.
     pub fn take(mut self, n: usize) -> Self {
+        self.tensor = OnceCell::new();
         self.size = self.size.min(n);
         self.values.truncate(self.size * self.shape.numel());
         if let Some(labels) = &mut self.labels {
@@ -89,24 +94,26 @@ impl ImageBatch {
 
     /// The images on `device`, `[batch, channels, height, width]` in `[0, 1]`.
     pub fn to_tensor(&self, device: &Device) -> Tensor<4> {
-        let ImageShape {
-            channels,
-            height,
-            width,
-        } = self.shape;
-        Tensor::from_data(
-            TensorData::new(self.values.clone(), [self.size, channels, height, width]),
-            device,
-        )
+        let transfer = || {
+            let ImageShape {
+                channels,
+                height,
+                width,
+            } = self.shape;
+            let dims = [self.size, channels, height, width];
+            Tensor::from_data(TensorData::new(self.values.clone(), dims), device)
+        };
+        let (known, tensor) = self.tensor.get_or_init(|| (device.clone(), transfer()));
+        if known == device {
+            tensor.clone()
+        } else {
+            transfer()
+        }
     }
 
     /// The classes on `device`, shape `[batch]`, if every image of the batch has one.
     pub fn label_tensor(&self, device: &Device) -> Option<Tensor<1, Int>> {
-        let labels: Vec<i32> = self.labels.as_ref()?.iter().map(|l| *l as i32).collect();
-        Some(Tensor::from_data(
-            TensorData::new(labels, [self.size]),
-            device,
-        ))
+        Some(label_tensor(self.labels.as_ref()?, device))
     }
 }
 
@@ -132,6 +139,7 @@ pub fn collate_images(images: Vec<Image>) -> ImageBatch {
         size: images.len(),
         shape,
         labels: images.iter().map(|i| i.label).collect(),
+        tensor: OnceCell::new(),
     }
 }
 
@@ -140,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_images_are_those_of_the_batch() {
+    fn take_keeps_first_images() {
         let shape = ImageShape::new(1, 1, 2);
         let image = |value: u8| Image {
             shape,
@@ -155,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_hold_values_from_0_to_1_and_the_labels() {
+    fn batches_scale_pixels_to_unit_range() {
         let image = |pixels: [u8; 2], label| Image {
             shape: ImageShape::new(1, 1, 2),
             pixels: pixels.into(),

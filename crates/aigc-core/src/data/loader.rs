@@ -1,4 +1,4 @@
-//! BatchIter, shuffled by seed and read ahead.
+//! Batches, shuffled by seed and read ahead.
 
 use super::{
     Dataset,
@@ -21,8 +21,9 @@ use std::{
 pub enum OnReadError {
     /// Stop with an error that names the file.
     #[default]
+    #[serde(alias = "fatal")]
     Fail,
-    /// Name it once, and take the next readable item of the data set in its place.
+    /// Report it once, and use the next readable item of the data set in its place.
     Skip,
 }
 
@@ -33,13 +34,17 @@ pub struct DataLoaderConfig {
     /// Items per batch. A smaller data set makes smaller batches.
     pub batch_size: usize,
     /// Seed of the order; `None` keeps the order of the data set.
+    #[serde(alias = "shuffle")]
     pub shuffle_seed: Option<u64>,
     /// Threads that decode ahead; 0 decodes in the caller's thread. The batches do not depend on
     /// it.
+    #[serde(alias = "workers")]
     pub num_workers: usize,
-    /// BatchIter each worker may be ahead.
+    /// Batches that each worker may be ahead.
+    #[serde(alias = "prefetch")]
     pub prefetch_factor: usize,
     /// What to do about an item that cannot be read.
+    #[serde(alias = "bad_items")]
     pub on_read_error: OnReadError,
 }
 
@@ -55,10 +60,10 @@ impl Default for DataLoaderConfig {
     }
 }
 
-/// Makes batches `B` out of a data set.
+/// Combines the items of a data set to batches `B`.
 ///
 /// Training batches are full and endless: batch `k` is the same whenever, and with however many
-/// workers, it is asked for, so a stopped run goes on with the batch it would have had.
+/// workers, it is requested, so a resumed run continues with the batch it would have had.
 pub struct DataLoader<B> {
     shared: Arc<Shared<B>>,
     config: DataLoaderConfig,
@@ -90,13 +95,13 @@ struct Shared<B> {
     shuffle: Option<u64>,
     read: Box<ReadBatch<B>>,
     skipped: Mutex<Vec<String>>,
-    /// The orders of the two epochs last asked for: workers are on both sides of a border for a
-    /// while.
+    /// The orders of the two epochs last requested: workers are on both sides of an epoch's end
+    /// for a while.
     orders: Mutex<Vec<(usize, Arc<Vec<usize>>)>>,
 }
 
 impl<B: Send + 'static> DataLoader<B> {
-    /// BatchIter of `dataset`, put together by `collate`.
+    /// Batches of `dataset`, put together by `collate`.
     ///
     /// # Errors
     /// If the data set is empty or the configuration out of range.
@@ -113,13 +118,13 @@ impl<B: Send + 'static> DataLoader<B> {
         )?;
         ensure(
             config.num_workers <= 256,
-            "workers",
+            "num_workers",
             config.num_workers,
             "at most 256",
         )?;
         ensure(
             (1..=1024).contains(&config.prefetch_factor),
-            "prefetch",
+            "prefetch_factor",
             config.prefetch_factor,
             "1 to 1024",
         )?;
@@ -224,7 +229,7 @@ impl<B: Send + 'static> DataLoader<B> {
     }
 }
 
-/// Computes every `count`-th batch from `position` on, until nobody listens.
+/// Computes every `count`-th batch from `position` on, until the receiver is dropped.
 fn work<B>(shared: &Shared<B>, mut position: usize, count: usize, send: &SyncSender<Result<B>>) {
     while send.send(shared.batch(position)).is_ok() {
         position += count;
@@ -298,7 +303,7 @@ impl<B> BatchIter<B> {
     /// The next batch.
     ///
     /// # Errors
-    /// Names the file that cannot be read, or says that a worker died.
+    /// If a file cannot be read (the error names it), or a worker panicked.
     pub fn next_batch(&mut self) -> Result<B> {
         self.position += 1;
         if self.workers.is_empty() {
@@ -334,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn order_depends_on_the_seed_and_not_on_workers() {
+    fn order_depends_on_seed_not_on_workers() {
         let alone = first(&loader(0, Some(5)), 0, 20);
         for workers in [1, 2, 3, 8] {
             assert_eq!(first(&loader(workers, Some(5)), 0, 20), alone);
@@ -348,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_has_no_item_twice() {
+    fn epoch_has_no_item_twice() {
         let mut seen = first(&loader(2, Some(1)), 0, 2).concat();
         seen.sort_unstable();
         seen.dedup();
@@ -356,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_can_start_anywhere() {
+    fn iter_from_starts_anywhere() {
         assert_eq!(
             first(&loader(3, Some(5)), 7, 5),
             first(&loader(0, Some(5)), 0, 12)[7..]
@@ -364,13 +369,13 @@ mod tests {
     }
 
     #[test]
-    fn a_pass_has_every_item_once() {
+    fn iter_once_has_every_item_once() {
         let all: Vec<_> = loader(2, Some(5)).iter_once().map(Result::unwrap).collect();
         assert_eq!(all, [vec![0, 1, 2, 3], vec![4, 5, 6, 7], vec![8, 9, 10]]);
     }
 
     #[test]
-    fn small_sets_make_small_batches() {
+    fn small_data_sets_make_small_batches() {
         let config = DataLoaderConfig {
             batch_size: 100,
             num_workers: 0,
@@ -399,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_items_are_fatal_or_replaced_and_named() {
+    fn unreadable_items_fail_or_are_replaced() {
         let make = |bad: &'static [usize], on_read_error| {
             let config = DataLoaderConfig {
                 batch_size: 8,
@@ -432,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn loader_refuses_empty_data_and_batches() {
         let make = |items: Vec<u8>, config| {
             DataLoader::new(InMemory(items), |items| items, config).unwrap_err()
         };

@@ -1,17 +1,16 @@
-//! From files to batches.
+//! Data sets and the loader that turns them into batches.
 //!
-//! A [`Dataset`] hands out items by index; a [`DataLoader`] shuffles them by seed, decodes ahead on
+//! A [`Dataset`] returns items by index; a [`DataLoader`] shuffles them by seed, decodes ahead on
 //! worker threads, and collates them into batches that live on the host until the objective moves
 //! them to its device.
 //!
-//! | source | what |
+//! | module | data |
 //! |---|---|
 //! | [`digits`] | 1,797 real handwritten digits, 8×8, inside the crate |
 //! | [`idx`] | MNIST-format files, plain or gzipped |
-//! | `folder` | a folder of images (feature `image`) |
+//! | `folder` | a directory of images (feature `image`) |
 //! | `download` | the four MNIST files into the user's cache (feature `download`) |
 
-mod classes;
 mod dataset;
 pub mod digits;
 #[cfg(feature = "download")]
@@ -19,12 +18,14 @@ pub mod download;
 #[cfg(feature = "image")]
 pub mod folder;
 pub mod idx;
+#[cfg(feature = "image")]
+mod image_format;
 mod images;
 mod loader;
 mod sample;
 mod shuffle;
 
-pub use classes::ClassLabels;
+pub use crate::sampling::ClassLabels;
 pub use dataset::{Dataset, InMemory};
 pub use images::{Image, ImageBatch, ImageShape, collate_images};
 pub use loader::{BatchIter, DataLoader, DataLoaderConfig, OnReadError};

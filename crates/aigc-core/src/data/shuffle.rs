@@ -1,4 +1,4 @@
-//! The order of more items than one would list.
+//! Random orders too long to list.
 
 use crate::rng::Rng;
 
@@ -6,7 +6,7 @@ use crate::rng::Rng;
 pub(crate) const MOST_LISTED: usize = 1 << 22;
 
 /// A permutation of `0..len` in a few words: a Feistel network on the next even number of bits,
-/// whose results outside are sent through it again (Black & Rogaway 2002, "Ciphers with Arbitrary
+/// applied again to results outside of the range (Black & Rogaway 2002, "Ciphers with Arbitrary
 /// Finite Domains", §4 and 5).
 #[derive(Clone, Debug)]
 pub(crate) struct Shuffle {
@@ -26,7 +26,7 @@ impl Shuffle {
         }
     }
 
-    /// What stands at a place below `len`.
+    /// The item at a place below `len`.
     pub(crate) fn at(&self, place: usize) -> usize {
         let mut number = place as u64;
         // Fewer than four times as many numbers as places: a few rounds, on average less than four.

@@ -1,27 +1,28 @@
-//! How sure a number is.
+//! Uncertainty of numbers.
 
 use crate::{Error, Result, rng::Rng};
 
 /// A mean and its standard error.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
-    /// Of the values.
+    /// Sample mean.
     pub mean: f64,
-    /// Of the mean: the values' standard deviation over the root of their number.
+    /// Standard error of the mean: the standard deviation of the values over the root of their
+    /// number.
     pub standard_error: f64,
     /// Number of values.
     pub count: usize,
 }
 
 impl Estimate {
-    /// Of independent values.
+    /// The estimate of independent values.
     ///
     /// # Errors
-    /// [`Error::Config`] for fewer than two.
+    /// [`Error::InvalidArgument`] for fewer than two.
     pub fn from_samples(values: &[f64]) -> Result<Self> {
         let count = values.len();
         if count < 2 {
-            return Err(Error::config("values", count, "at least 2"));
+            return Err(Error::argument("values", count, "at least 2"));
         }
         let mean = values.iter().sum::<f64>() / count as f64;
         let variance = values
@@ -53,7 +54,7 @@ impl std::fmt::Display for Estimate {
 /// out on each side.
 ///
 /// # Errors
-/// [`Error::Config`] for no items, fewer than 20 rounds, or a confidence outside (0, 1); what the
+/// [`Error::InvalidArgument`] for no items, fewer than 20 rounds, or a confidence outside (0, 1); what the
 /// statistic reports.
 pub fn bootstrap(
     n: usize,
@@ -63,13 +64,13 @@ pub fn bootstrap(
     mut statistic: impl FnMut(&[usize]) -> Result<f64>,
 ) -> Result<(f64, f64)> {
     if n == 0 {
-        return Err(Error::config("n", n, "at least 1"));
+        return Err(Error::argument("n", n, "at least 1"));
     }
     if rounds < 20 {
-        return Err(Error::config("rounds", rounds, "at least 20"));
+        return Err(Error::argument("rounds", rounds, "at least 20"));
     }
     if !(confidence > 0.0 && confidence < 1.0) {
-        return Err(Error::config("confidence", confidence, "between 0 and 1"));
+        return Err(Error::argument("confidence", confidence, "between 0 and 1"));
     }
     let mut found = (0..rounds)
         .map(|_| statistic(&(0..n).map(|_| rng.random_index(n)).collect::<Vec<_>>()))

@@ -9,28 +9,28 @@ pub struct ClassHistogram {
 }
 
 impl ClassHistogram {
-    /// An empty one.
+    /// A histogram without counts.
     ///
     /// # Errors
-    /// [`Error::Config`] if there are no classes.
+    /// [`Error::InvalidArgument`] if there are no classes.
     pub fn new(classes: usize) -> Result<Self> {
         if classes == 0 {
-            return Err(Error::config("classes", classes, "at least 1"));
+            return Err(Error::argument("classes", classes, "at least 1"));
         }
         Ok(Self {
             counts: vec![0; classes],
         })
     }
 
-    /// Counts more.
+    /// Adds predictions.
     ///
     /// # Errors
-    /// [`Error::Config`] for a class that there is not.
+    /// [`Error::InvalidArgument`] for a class out of range.
     pub fn add(&mut self, classes: impl IntoIterator<Item = u32>) -> Result<()> {
         let known = self.counts.len();
         for class in classes {
             let count = self.counts.get_mut(class as usize);
-            *count.ok_or_else(|| Error::config("class", class, format!("below {known}")))? += 1;
+            *count.ok_or_else(|| Error::argument("class", class, format!("below {known}")))? += 1;
         }
         Ok(())
     }
@@ -40,17 +40,17 @@ impl ClassHistogram {
         &self.counts
     }
 
-    /// All counts together.
+    /// Sum of all counts.
     pub fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// How many classes were seen at all.
+    /// Number of classes that were seen.
     pub fn num_seen(&self) -> usize {
         self.counts.iter().filter(|count| **count > 0).count()
     }
 
-    /// `KL(seen ‖ uniform) = Σ p·ln(p·k)` in nats: 0 for evenly, `ln k` for one class only. The
+    /// `KL(seen ‖ uniform) = Σ p·ln(p·k)` in nats: 0 for a uniform histogram, `ln k` for one class only. The
     /// measure of Stacked-MNIST (Srivastava et al. 2017, <https://arxiv.org/abs/1705.07761>). 0 if
     /// nothing was counted.
     pub fn kl_to_uniform(&self) -> f64 {
@@ -61,8 +61,8 @@ impl ClassHistogram {
             .sum()
     }
 
-    /// Half of `Σ |p − 1/k|`, the share that would have to move to be even: 0 for evenly, `1 − 1/k`
-    /// for one class only.
+    /// Half of `Σ |p − 1/k|`, the share that would have to move to make it uniform: 0 for a
+    /// uniform histogram, `1 − 1/k` for one class only.
     pub fn total_variation(&self) -> f64 {
         let even = 1.0 / self.counts.len() as f64;
         if self.total() == 0 {

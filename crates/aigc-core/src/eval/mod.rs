@@ -1,43 +1,39 @@
-//! What came out, in numbers.
+//! Evaluation of samples.
 //!
-//! A [`Classifier`] turns images into features and class scores; everything else works on those:
+//! A [`Classifier`] maps images to features and logits; the other measures are computed from those:
 //!
-//! | item | what it says |
+//! | item | what it measures |
 //! |---|---|
-//! | [`FeatureStatistics`], [`frechet_distance`] | how far two sets of features lie apart |
-//! | [`ClassHistogram`] | which classes appear how often, and how far that is from evenly |
-//! | [`NearestNeighbors`] | the nearest known images: a simple classifier, and a look at copies |
-//! | [`LeNet5`] | the usual judge of handwritten digits |
-//! | [`psnr`], [`ssim`] | how near images are to originals |
-//! | [`Estimate`], [`bootstrap`] | how sure a number is |
+//! | [`FeatureStatistics`], [`frechet_distance`] | the distance between two sets of features |
+//! | [`ClassHistogram`] | how often each class appears, and the distance from uniform |
+//! | [`NearestNeighbors`] | the nearest known images: a simple classifier, and a search for copies |
+//! | [`LeNet5`] | the usual classifier of handwritten digits |
+//! | [`psnr`], [`ssim`] | the similarity of images and originals |
+//! | [`Estimate`], [`bootstrap`] | the uncertainty of a number |
 
 mod estimate;
 mod histogram;
-mod lenet;
+mod image;
 mod moments;
-mod neighbours;
-mod quality;
 
 pub use estimate::{Estimate, bootstrap};
 pub use histogram::ClassHistogram;
-pub use lenet::{LeNet5, LeNet5Config, resize_bilinear};
+pub use image::{LeNet5, LeNet5Config, NearestNeighbors, psnr, ssim};
 pub use moments::{FeatureStatistics, frechet_distance};
-pub use neighbours::NearestNeighbors;
-pub use quality::{psnr, ssim};
 
 use burn::tensor::Tensor;
 
-/// What a classifier says of a batch.
+/// The output of a classifier for a batch.
 #[derive(Clone, Debug)]
 pub struct ClassifierOutput {
-    /// Where the images lie in feature space, `[batch, features]`.
+    /// Features of the images, `[batch, features]`.
     pub features: Tensor<2>,
-    /// Scores of the classes, `[batch, classes]`; the largest is the verdict.
+    /// Scores of the classes, `[batch, classes]`; the largest is the prediction.
     pub logits: Tensor<2>,
 }
 
 impl ClassifierOutput {
-    /// The class of each image.
+    /// The predicted class of each image.
     pub fn predictions(&self) -> Vec<u32> {
         self.logits
             .clone()
@@ -49,12 +45,14 @@ impl ClassifierOutput {
     }
 }
 
-/// Judges images.
+/// Classifies images.
 pub trait Classifier {
+    /// Features and logits of `images`.
+    ///
     /// # Shapes
     /// - images: `[batch, channels, height, width]` in `[0, 1]`
     ///
     /// # Panics
-    /// If the images are not of a shape that it knows.
+    /// If the classifier does not accept images of this shape.
     fn classify(&self, images: Tensor<4>) -> ClassifierOutput;
 }

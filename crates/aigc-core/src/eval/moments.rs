@@ -1,12 +1,12 @@
-//! Means and covariances of features, and the distance between them.
+//! Means and covariances of features, and the Fréchet distance between them.
 
 use crate::{Error, Result};
 use burn::tensor::Tensor;
 use faer::{Mat, MatRef, Side};
 
-/// Mean and covariance of features, gathered batch by batch in 64 bits.
+/// Mean and covariance of features, accumulated batch by batch in 64 bits.
 ///
-/// BatchIter are joined by Chan et al.'s update (1983), which loses no digits to large means;
+/// Batches are joined by Chan et al.'s update (1983), which loses no digits to large means;
 /// memory does not grow with the number of samples.
 #[derive(Clone, Debug)]
 pub struct FeatureStatistics {
@@ -17,13 +17,13 @@ pub struct FeatureStatistics {
 }
 
 impl FeatureStatistics {
-    /// Of nothing yet.
+    /// Statistics of no samples yet.
     ///
     /// # Errors
-    /// [`Error::Config`] if there are no features.
+    /// [`Error::InvalidArgument`] if there are no features.
     pub fn new(features: usize) -> Result<Self> {
         if features == 0 {
-            return Err(Error::config("features", features, "at least 1"));
+            return Err(Error::argument("features", features, "at least 1"));
         }
         Ok(Self {
             count: 0,
@@ -32,34 +32,34 @@ impl FeatureStatistics {
         })
     }
 
-    /// Takes a batch in.
+    /// Adds a batch.
     ///
     /// # Shapes
     /// - features: `[batch, features]`
     ///
     /// # Errors
-    /// [`Error::Config`] if there are more or fewer features, or one is not finite.
+    /// [`Error::InvalidArgument`] if the number of features differs, or one is not finite.
     pub fn add(&mut self, features: &Tensor<2>) -> Result<()> {
         let [_, width] = features.dims();
         let values: Vec<f64> = features.to_data().iter::<f64>().collect();
         self.add_rows(&values, width)
     }
 
-    /// Takes rows of `width` features in.
+    /// Adds rows of `width` features.
     ///
     /// # Errors
-    /// [`Error::Config`] if there are more or fewer features, or one is not finite.
+    /// [`Error::InvalidArgument`] if the number of features differs, or one is not finite.
     pub fn add_rows(&mut self, values: &[f64], width: usize) -> Result<()> {
         let d = self.mean.len();
         if width != d || !values.len().is_multiple_of(d) {
-            return Err(Error::config(
+            return Err(Error::argument(
                 "features",
                 width,
                 format!("{d} of each sample, as before"),
             ));
         }
         if let Some(value) = values.iter().find(|value| !value.is_finite()) {
-            return Err(Error::config("features", value, "finite numbers"));
+            return Err(Error::argument("features", value, "finite numbers"));
         }
         let n = values.len() / d;
         if n == 0 {
@@ -98,7 +98,7 @@ impl FeatureStatistics {
         &self.mean
     }
 
-    /// The unbiased covariance of two features; not a number below two samples.
+    /// The unbiased covariance of two features; NaN for fewer than two samples.
     pub fn covariance(&self, i: usize, j: usize) -> f64 {
         self.scatter[(i, j)] / (self.count as f64 - 1.0)
     }
@@ -114,25 +114,25 @@ impl FeatureStatistics {
 /// Heusel et al. 2017 (<https://arxiv.org/abs/1706.08500>).
 ///
 /// The trace of the root is `Σ √λᵢ(Σ₁^½·Σ₂·Σ₁^½)`: only symmetric matrices are decomposed, so
-/// nothing complex appears where a covariance is singular.
+/// no complex number appears if a covariance is singular.
 ///
 /// # Errors
-/// [`Error::Config`] if the features differ in number, or one side has fewer than two samples.
+/// [`Error::InvalidArgument`] if the features differ in number, or one side has fewer than two samples.
 pub fn frechet_distance(a: &FeatureStatistics, b: &FeatureStatistics) -> Result<f64> {
     if a.mean.len() != b.mean.len() {
-        return Err(Error::config(
+        return Err(Error::argument(
             "features",
             b.mean.len(),
             format!("{}, like the other side's", a.mean.len()),
         ));
     }
     if let Some(few) = [a.count, b.count].into_iter().find(|count| *count < 2) {
-        return Err(Error::config("samples", few, "at least 2 on either side"));
+        return Err(Error::argument("samples", few, "at least 2 on either side"));
     }
     let (sa, sb) = (a.covariances(), b.covariances());
     let decompose = |m: &Mat<f64>| {
         m.self_adjoint_eigen(Side::Lower).map_err(|_| {
-            Error::config(
+            Error::argument(
                 "features",
                 "a covariance",
                 "something that can be decomposed",

@@ -25,10 +25,12 @@ mod gradients;
 mod libtorch;
 mod primitives;
 pub mod profile;
+mod resize;
 
 pub use activation::Activation;
 pub use aigc_kernels::{AdamStep, Quantization};
 pub use backend::{GenerativeOps, OptionalTensor};
+pub use resize::resize_bilinear;
 
 use burn::{
     backend::Dispatch,

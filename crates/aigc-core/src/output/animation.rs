@@ -1,13 +1,13 @@
-//! Grids one after the other.
+//! Animations of grids.
 
 use super::ImageGrid;
-use crate::{Error, Result, check::ensure};
+use crate::{Error, Result, check::ensure_argument};
 use burn::tensor::Tensor;
 use image::{Delay, DynamicImage, Frame, RgbImage, codecs::gif::GifEncoder, codecs::gif::Repeat};
 use std::{path::Path, time::Duration};
 
-/// A moving picture that grows frame by frame: previews of a training, steps of a denoising, a walk
-/// through a latent space.
+/// An animation that grows frame by frame: previews of a training, steps of a denoising, a latent
+/// interpolation.
 #[derive(Clone, Debug)]
 pub struct Animation {
     grid: ImageGrid,
@@ -30,7 +30,7 @@ impl Animation {
     ///   every frame
     ///
     /// # Errors
-    /// [`Error::Config`] if these are not images, or not as large as those before.
+    /// [`Error::InvalidArgument`] if `images` cannot be drawn, or are of another size than those before.
     pub fn push(&mut self, images: &Tensor<4>) -> Result<()> {
         let frame = self.grid.draw(images)?;
         let first = self
@@ -38,7 +38,7 @@ impl Animation {
             .first()
             .map_or(frame.dimensions(), |first| first.dimensions());
         let expected = format!("{first:?}, the size of the first frame");
-        ensure(
+        ensure_argument(
             frame.dimensions() == first,
             "frame",
             format!("{:?}", frame.dimensions()),
@@ -61,9 +61,9 @@ impl Animation {
     /// Writes the frames as an endless GIF, each shown for `delay`.
     ///
     /// # Errors
-    /// [`Error::Config`] if there are no frames, [`Error::Io`] if the file cannot be written.
+    /// [`Error::InvalidArgument`] if there are no frames, [`Error::Io`] if the file cannot be written.
     pub fn save(&self, delay: Duration, path: &Path) -> Result<()> {
-        ensure(!self.is_empty(), "frames", 0, "at least 1")?;
+        ensure_argument(!self.is_empty(), "frames", 0, "at least 1")?;
         let mut bytes = Vec::new();
         {
             let mut encoder = GifEncoder::new(&mut bytes);
@@ -74,7 +74,7 @@ impl Animation {
                 encoder.encode_frame(frame).map_err(Error::other)?;
             }
         }
-        crate::checkpoint::write_atomic(path, &bytes)
+        crate::fs::write_atomic(path, &bytes)
     }
 }
 
@@ -105,7 +105,7 @@ mod tests {
     use image::{AnimationDecoder, codecs::gif::GifDecoder};
 
     #[test]
-    fn frames_come_back_in_order() {
+    fn gif_keeps_frames_in_order() {
         let device = Device::flex();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("walk.gif");
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_of_other_sizes_are_refused() {
+    fn animation_refuses_other_sizes() {
         let device = Device::flex();
         let mut animation = Animation::new(ImageGrid::new(1, 4));
         assert!(

@@ -1,39 +1,39 @@
-//! Images side by side.
+//! Grids of images.
 
-use crate::{Error, Result, check::ensure};
+use crate::{
+    Error, Result,
+    check::{ensure, ensure_argument},
+};
 use burn::tensor::Tensor;
 use image::{Rgb, RgbImage, imageops};
 use std::path::Path;
 
-/// How to lay images out.
+/// How to draw images side by side.
 ///
 /// The range of values is fixed: the same value is the same shade in every picture of a run.
-/// Stretching each picture to its own extremes would hide what training does.
+/// Normalising each picture by its own extremes would hide what training does.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ImageGrid {
     /// Images per row.
     pub columns: usize,
-    /// The value that is black; what lies below is black too.
-    pub black: f32,
-    /// The value that is white; what lies above is white too.
-    pub white: f32,
+    /// The values that are black and white; values beyond are clamped.
+    pub value_range: (f32, f32),
     /// Side of the square that a pixel becomes.
     pub scale: u32,
-    /// Whether enlarged pixels flow into each other, which makes tiny images easier to read, or
-    /// stay squares.
+    /// Whether enlarged images are interpolated, which makes tiny ones easier to read, or their
+    /// pixels stay squares.
     pub interpolate: bool,
     /// Pixels of background around every image.
     pub padding: u32,
 }
 
 impl ImageGrid {
-    /// `columns` images per row, values from 0 (black) to 1 (white), and a zoom that makes images
+    /// `columns` images per row, values from 0 (black) to 1 (white), and a scale that makes images
     /// of `side` pixels about 64 wide.
     pub fn new(columns: usize, side: usize) -> Self {
         Self {
             columns,
-            black: 0.0,
-            white: 1.0,
+            value_range: (0.0, 1.0),
             scale: (64 / side.max(1)).max(1) as u32,
             interpolate: false,
             padding: 2,
@@ -41,15 +41,14 @@ impl ImageGrid {
     }
 
     /// Sets the values that are black and white.
-    pub fn with_range(self, black: f32, white: f32) -> Self {
+    pub fn with_value_range(self, black: f32, white: f32) -> Self {
         Self {
-            black,
-            white,
+            value_range: (black, white),
             ..self
         }
     }
 
-    /// Lets enlarged pixels flow into each other.
+    /// Interpolates enlarged images.
     pub fn with_interpolation(self) -> Self {
         Self {
             interpolate: true,
@@ -63,43 +62,44 @@ impl ImageGrid {
     /// - images: `[batch, channels, height, width]`, channels 1 (grey) or 3 (RGB)
     ///
     /// # Errors
-    /// [`Error::Config`] if there is no image, the channels are neither 1 nor 3, or the grid is out
-    /// of range.
+    /// [`Error::InvalidArgument`] if there is no image, or the channels are neither 1 nor 3;
+    /// [`Error::Config`] if the grid is out of range.
     pub(crate) fn draw(&self, images: &Tensor<4>) -> Result<RgbImage> {
         let [count, channels, height, width] = images.dims();
-        ensure(count > 0, "images", count, "at least 1")?;
-        ensure(
+        ensure_argument(count > 0, "images", count, "at least 1")?;
+        ensure_argument(
             height > 0 && width > 0,
             "images",
             format!("{height}×{width}"),
             "at least one pixel high and wide",
         )?;
-        ensure(
+        ensure_argument(
             matches!(channels, 1 | 3),
             "channels",
             channels,
             "1 (grey) or 3 (RGB)",
         )?;
         ensure(self.columns > 0, "columns", self.columns, "at least 1")?;
+        let (black, white) = self.value_range;
         ensure(
-            self.white > self.black,
-            "white",
-            self.white,
-            "above `black`",
+            white > black,
+            "value_range",
+            format!("{black} to {white}"),
+            "black below white",
         )?;
         ensure(
             (1..=64).contains(&self.scale),
-            "zoom",
+            "scale",
             self.scale,
             "1 to 64",
         )?;
-        ensure(self.padding <= 64, "gap", self.padding, "0 to 64")?;
+        ensure(self.padding <= 64, "padding", self.padding, "0 to 64")?;
         let side = |pixels: usize, cells: usize| {
             (pixels as u128 * u128::from(self.scale) + 64) * (cells as u128 + 1)
         };
         let in_a_row = self.columns.min(count);
         let total = side(width, in_a_row) * side(height, count.div_ceil(in_a_row));
-        ensure(
+        ensure_argument(
             total < 1 << 31,
             "images",
             format!("{count} of {height}×{width}"),
@@ -122,7 +122,7 @@ impl ImageGrid {
             background,
         );
         let shade = |value: f32| {
-            let unit = (value - self.black) / (self.white - self.black);
+            let unit = (value - black) / (white - black);
             (unit.clamp(0.0, 1.0) * 255.0).round() as u8 // NaN becomes 0
         };
         let plane = height * width;
@@ -151,7 +151,8 @@ impl ImageGrid {
 /// Writes `images` as one PNG.
 ///
 /// # Errors
-/// [`Error::Config`] as for the grid, [`Error::Io`] if the file cannot be written.
+/// [`Error::InvalidArgument`] if the images cannot be drawn, [`Error::Config`] if the grid is out
+/// of range, [`Error::Io`] if the file cannot be written.
 ///
 /// # Shapes
 /// - images: `[batch, channels, height, width]`, channels 1 (grey) or 3 (RGB)
@@ -161,7 +162,7 @@ pub fn save_image(images: &Tensor<4>, grid: ImageGrid, path: &Path) -> Result<()
     picture
         .write_to(&mut bytes, image::ImageFormat::Png)
         .map_err(Error::other)?;
-    crate::checkpoint::write_atomic(path, bytes.get_ref())
+    crate::fs::write_atomic(path, bytes.get_ref())
 }
 
 #[cfg(all(test, feature = "flex"))]
@@ -170,7 +171,7 @@ mod tests {
     use burn::tensor::Device;
 
     #[test]
-    fn the_range_is_fixed_and_pixels_are_where_they_should_be() {
+    fn grid_places_pixels_and_clamps_values() {
         let images = Tensor::<4>::from_floats(
             [
                 [[[0.0, 0.5], [1.0, 2.0]]],
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_keep_their_planes() {
+    fn grid_keeps_colour_channels() {
         let red = Tensor::<4>::from_floats([[[[1.0]], [[0.0]], [[0.0]]]], &Device::flex());
         let picture = ImageGrid {
             scale: 1,
@@ -211,14 +212,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_an_image_is_refused() {
+    fn grid_refuses_invalid_shapes_and_ranges() {
         let device = Device::flex();
         let error = ImageGrid::new(1, 1)
             .draw(&Tensor::zeros([1, 2, 4, 4], &device))
             .unwrap_err();
         assert_eq!(
             error.to_string(),
-            "config field `channels` is 2, expected 1 (grey) or 3 (RGB)"
+            "argument `channels` is 2, expected 1 (grey) or 3 (RGB)"
         );
         assert!(
             ImageGrid::new(0, 1)
@@ -227,7 +228,7 @@ mod tests {
         );
         assert!(
             ImageGrid::new(1, 1)
-                .with_range(1.0, 0.0)
+                .with_value_range(1.0, 0.0)
                 .draw(&Tensor::zeros([1, 1, 4, 4], &device))
                 .is_err()
         );

@@ -1,6 +1,6 @@
-//! Points in the plane.
+//! Scatter plots of points in the plane.
 
-use crate::{Error, Result, checkpoint::write_atomic};
+use crate::{Error, Result, fs::write_atomic};
 use plotters::prelude::*;
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use std::path::Path;
 /// one scale.
 ///
 /// # Errors
-/// [`Error::Config`] if there is no finite point, [`Error::Io`] if the file cannot be written.
+/// [`Error::InvalidArgument`] if there is no finite point, [`Error::Io`] if the file cannot be written.
 pub fn save_scatter(clouds: &[(&str, &[[f32; 2]])], path: &Path) -> Result<()> {
     let points = || {
         clouds
@@ -23,7 +23,7 @@ pub fn save_scatter(clouds: &[(&str, &[[f32; 2]])], path: &Path) -> Result<()> {
         })
     };
     if points().next().is_none() {
-        return Err(Error::config("clouds", "no finite point", "at least 1"));
+        return Err(Error::argument("clouds", "no finite point", "at least 1"));
     }
     let (x, y) = (range(0), range(1));
     let reach = 0.55 * (x.1 - x.0).max(y.1 - y.0).max(1e-6);
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn points_are_drawn_to_one_scale() {
+    fn scatter_skips_points_that_are_not_finite() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("points.svg");
         save_scatter(

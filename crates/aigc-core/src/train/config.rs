@@ -1,13 +1,16 @@
-//! What a run is asked to do.
+//! The configuration of a training run.
 
 use super::{LrSchedule, OptimizerConfig, ParamGroupConfig};
-use crate::{Result, check::ensure};
+use crate::{
+    Result,
+    check::{ensure, positive},
+};
 use serde::{Deserialize, Serialize};
 
 /// Average the weights over the steps (Polyak and Juditsky 1992).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EmaConfig {
-    /// Share of the old average that a step keeps, in the long run.
+    /// Share of the old average that an update keeps, after warm-up.
     pub decay: f64,
     /// Whether the decay starts low: after `n` updates it is at most `(1 + n) / (10 + n)`, so that
     /// the first weights are soon forgotten.
@@ -24,44 +27,63 @@ impl EmaConfig {
     }
 }
 
-/// What a [`Trainer`](super::Trainer) is asked to do.
+/// The configuration of a [`Trainer`](super::Trainer). Fields have the names that transformers'
+/// `TrainingArguments` uses.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TrainerConfig {
-    /// Updates to make.
+    /// Training steps.
+    #[serde(alias = "steps")]
     pub max_steps: usize,
-    /// Minutes after which to stop even so; counted anew at every start.
+    /// Minutes after which training stops even if steps are left, over all starts of the run. The
+    /// learning-rate schedule follows whichever of steps and minutes ends first.
+    #[serde(alias = "minutes")]
     pub max_minutes: Option<f64>,
     /// Seed of initial weights, noise and dropout.
     pub seed: u64,
-    /// The optimizer of every turn that [`Trainer::with_optimizer`](super::Trainer::with_optimizer)
+    /// The optimizer of every phase that [`Trainer::with_optimizer`](super::Trainer::with_optimizer)
     /// does not set.
     pub optimizer: OptimizerConfig,
     /// Learning rate at factor 1 of the schedule.
     pub learning_rate: f64,
-    /// Factor by step.
+    /// The factor on the learning rate at each step.
+    #[serde(alias = "schedule")]
     pub lr_schedule: LrSchedule,
-    /// Parameters treated in their own way.
+    /// Groups of parameters with their own learning rate or optimizer.
+    #[serde(alias = "groups")]
     pub param_groups: Vec<ParamGroupConfig>,
-    /// BatchIter whose gradients are averaged for one update.
+    /// Batches whose gradients are averaged for one update.
+    #[serde(alias = "accumulate")]
     pub gradient_accumulation_steps: usize,
-    /// Largest allowed norm of all gradients together.
+    /// Largest allowed norm of all gradients together; larger gradients are scaled down.
+    #[serde(alias = "clip_norm")]
     pub max_grad_norm: Option<f64>,
-    /// Average of the weights, used wherever the model is judged or shown.
+    /// Exponential moving average of the weights, used for evaluation, previews and the final
+    /// model.
     pub ema: Option<EmaConfig>,
     /// Steps between evaluations; 0 for none but the last.
+    #[serde(alias = "evaluate_every")]
     pub eval_steps: usize,
     /// Steps between previews; 0 for none but the last.
+    #[serde(alias = "preview_every")]
     pub preview_steps: usize,
     /// Steps between checkpoints; 0 for none but the last.
+    #[serde(alias = "checkpoint_every")]
     pub save_steps: usize,
-    /// How many of the newest checkpoints stay.
+    /// How many of the newest checkpoints are kept.
+    #[serde(alias = "keep_last")]
     pub save_total_limit: usize,
-    /// Whether the checkpoint of the best evaluation stays too, and becomes the final model.
+    /// Whether the checkpoint of the best evaluation is kept, too, and becomes the final model.
+    #[serde(alias = "keep_best")]
     pub load_best_model_at_end: bool,
-    /// Whether a larger value of the first metric is better.
+    /// The metric that decides which model is best, by its name among the metrics of an
+    /// evaluation; the first metric if `None`.
+    pub metric_for_best_model: Option<String>,
+    /// Whether a larger value of that metric is better.
+    #[serde(alias = "maximize")]
     pub greater_is_better: bool,
-    /// Evaluations without improvement after which to stop.
+    /// Evaluations without improvement after which training stops.
+    #[serde(alias = "patience")]
     pub early_stopping_patience: Option<usize>,
 }
 
@@ -83,6 +105,7 @@ impl Default for TrainerConfig {
             save_steps: 500,
             save_total_limit: 2,
             load_best_model_at_end: false,
+            metric_for_best_model: None,
             greater_is_better: false,
             early_stopping_patience: None,
         }
@@ -90,10 +113,10 @@ impl Default for TrainerConfig {
 }
 
 impl TrainerConfig {
-    /// `steps` updates, everything else as it usually is.
-    pub fn new(steps: usize) -> Self {
+    /// `max_steps` steps; everything else has its default.
+    pub fn new(max_steps: usize) -> Self {
         Self {
-            max_steps: steps,
+            max_steps,
             ..Self::default()
         }
     }
@@ -104,7 +127,12 @@ impl TrainerConfig {
     /// [`Error::Config`](crate::Error::Config) naming the field.
     pub fn validate(&self) -> Result<()> {
         let rate = self.learning_rate;
-        ensure(self.max_steps > 0, "steps", self.max_steps, "at least 1")?;
+        ensure(
+            self.max_steps > 0,
+            "max_steps",
+            self.max_steps,
+            "at least 1",
+        )?;
         ensure(
             rate > 0.0 && rate <= 1.0,
             "learning_rate",
@@ -113,7 +141,7 @@ impl TrainerConfig {
         )?;
         ensure(
             self.gradient_accumulation_steps > 0,
-            "accumulate",
+            "gradient_accumulation_steps",
             self.gradient_accumulation_steps,
             "at least 1",
         )?;
@@ -124,15 +152,10 @@ impl TrainerConfig {
             "at least 1",
         )?;
         if let Some(minutes) = self.max_minutes {
-            ensure(minutes > 0.0, "minutes", minutes, "above 0")?; // infinite is fine
+            ensure(minutes > 0.0, "max_minutes", minutes, "above 0")?; // infinite is fine
         }
         if let Some(norm) = self.max_grad_norm {
-            ensure(
-                norm > 0.0 && norm.is_finite(),
-                "max_grad_norm",
-                norm,
-                "above 0 and finite",
-            )?;
+            positive("max_grad_norm", norm)?;
         }
         if let Some(ema) = self.ema {
             ensure(
@@ -143,12 +166,17 @@ impl TrainerConfig {
             )?;
         }
         if let Some(patience) = self.early_stopping_patience {
-            ensure(patience > 0, "patience", patience, "at least 1")?;
+            ensure(
+                patience > 0,
+                "early_stopping_patience",
+                patience,
+                "at least 1",
+            )?;
             ensure(
                 self.eval_steps > 0,
                 "eval_steps",
                 0,
-                "at least 1, since `patience` counts evaluations",
+                "at least 1, since `early_stopping_patience` counts evaluations",
             )?;
         }
         self.optimizer.validate()?;
@@ -158,26 +186,55 @@ impl TrainerConfig {
         self.lr_schedule.validate()
     }
 
-    /// Fails if this configuration would make another run out of the one `saved` began. Lengths and
-    /// cadences may change.
-    pub(crate) fn continues(&self, saved: &TrainerConfig) -> Result<()> {
+    /// Fails if a run that began with `saved` would become another run with this configuration.
+    /// Lengths and intervals may change, and so may what only decides which checkpoints are kept.
+    pub(crate) fn check_continues(&self, saved: &TrainerConfig) -> Result<()> {
         let json = |config: &TrainerConfig| serde_json::to_value(config).unwrap_or_default();
         let (ours, theirs) = (json(self), json(saved));
-        // Lengths and cadences are left out, and so is what only decides which checkpoints stay.
         for field in [
             "seed",
             "optimizer",
             "learning_rate",
-            "schedule",
-            "groups",
-            "accumulate",
+            "lr_schedule",
+            "param_groups",
+            "gradient_accumulation_steps",
             "max_grad_norm",
             "ema",
-            "maximize",
+            "metric_for_best_model",
+            "greater_is_better",
         ] {
             let expected = format!("{}, with which the run began", theirs[field]);
             ensure(ours[field] == theirs[field], field, &ours[field], &expected)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn config_reads_fields_of_older_runs() {
+        let old = serde_json::json!({
+            "steps": 12, "minutes": 3.0, "seed": 5, "learning_rate": 0.01,
+            "schedule": {"warmup": 3, "decay": "cosine", "floor": 0.1},
+            "groups": [{"pattern": "bias$", "learning_rate_scale": 0.5, "optimizer": null}],
+            "accumulate": 2, "clip_norm": 0.5, "evaluate_every": 4, "preview_every": 7,
+            "checkpoint_every": 6, "keep_last": 1, "keep_best": true, "maximize": true,
+            "patience": 9,
+        });
+        let config: TrainerConfig = serde_json::from_value(old).unwrap();
+        let expected = serde_json::json!({
+            "max_steps": 12, "max_minutes": 3.0, "seed": 5, "learning_rate": 0.01,
+            "lr_schedule": {"warmup_steps": 3, "decay": "cosine", "min_lr_ratio": 0.1},
+            "param_groups": [{"pattern": "bias$", "learning_rate_scale": 0.5, "optimizer": null}],
+            "gradient_accumulation_steps": 2, "max_grad_norm": 0.5, "eval_steps": 4,
+            "preview_steps": 7, "save_steps": 6, "save_total_limit": 1,
+            "load_best_model_at_end": true, "metric_for_best_model": null,
+            "greater_is_better": true, "early_stopping_patience": 9, "ema": null,
+            "optimizer": serde_json::to_value(OptimizerConfig::default()).unwrap(),
+        });
+        assert_eq!(serde_json::to_value(&config).unwrap(), expected);
     }
 }

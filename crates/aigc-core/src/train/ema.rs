@@ -1,4 +1,4 @@
-//! An average of the weights.
+//! Exponential moving average of the weights.
 
 use super::EmaConfig;
 use crate::params::{ParamMapper, ParamVisitor, map_params, visit_params};
@@ -13,7 +13,7 @@ use std::{
 
 /// An exponential moving average of a model's weights: `w̄ ← d·w̄ + (1 − d)·w`.
 ///
-/// It is a model without autodiff that owns all its tensors. What is trained is averaged;
+/// It is a model without autodiff that owns all its tensors. Trained parameters are averaged;
 /// everything else, such as batch normalisation's running statistics or frozen weights, is copied.
 #[derive(Clone, Debug)]
 pub struct Ema<M> {
@@ -31,7 +31,7 @@ impl<M: Module> Ema<M> {
         Self::resume(live, live.valid(), config, 0)
     }
 
-    /// An average that goes on from `model` after `updates` updates.
+    /// An average that continues from `model` after `updates` updates.
     pub fn resume(live: &M, model: M, config: EmaConfig, updates: usize) -> Self {
         let mut trained = TrainOutput::default();
         visit_params(live, &mut trained);
@@ -43,7 +43,7 @@ impl<M: Module> Ema<M> {
         }
     }
 
-    /// Takes the weights of `live` in.
+    /// Updates the average with the weights of `live`.
     ///
     /// # Panics
     /// If `live` is not the model the average began with.
@@ -83,7 +83,7 @@ impl<M: Module> Ema<M> {
     }
 }
 
-/// Paths of what is trained.
+/// Paths of the trained parameters.
 #[derive(Default)]
 struct TrainOutput(HashSet<String>);
 

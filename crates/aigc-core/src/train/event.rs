@@ -1,15 +1,15 @@
-//! What a trainer tells.
+//! Events that a trainer emits, and the callbacks that receive them.
 
 use crate::{Result, checkpoint::RunDir};
 use std::{path::Path, time::Duration};
 
-/// What a trainer tells its observers. Steps are counted from 1 and say how many have been made.
+/// What happens in training. Steps count from 1: the number of steps made.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// Training starts or goes on.
+    /// Training starts or resumes.
     Started {
-        /// The run's folder.
+        /// The run's directory.
         run: &'a RunDir,
         /// Steps made before.
         from_step: usize,
@@ -20,7 +20,7 @@ pub enum Event<'a> {
     },
     /// A step has been made.
     Step(&'a StepReport),
-    /// The model has been judged.
+    /// The model has been evaluated.
     Evaluated {
         /// Steps made.
         step: usize,
@@ -38,18 +38,18 @@ pub enum Event<'a> {
     Saved {
         /// Steps made.
         step: usize,
-        /// Its folder.
-        folder: &'a Path,
+        /// Its directory.
+        dir: &'a Path,
     },
     /// Something a user should know, such as a file that was skipped.
     Warning(&'a str),
-    /// The objective sees something that needs attention, such as a generator that collapses.
+    /// The objective found something that needs attention, such as mode collapse.
     Alert {
         /// Steps made before the one that was being made.
         step: usize,
         /// What it is, for programs: `collapse`.
         kind: &'static str,
-        /// What it is and what may help, for people.
+        /// What was found and what may help, for people.
         text: &'a str,
     },
     /// Training ends.
@@ -58,7 +58,7 @@ pub enum Event<'a> {
         step: usize,
         /// Why.
         reason: StopReason,
-        /// Time of this start, not of earlier ones.
+        /// Time since this start.
         elapsed: Duration,
     },
 }
@@ -68,7 +68,7 @@ pub enum Event<'a> {
 pub struct StepReport {
     /// Steps made, this one included.
     pub step: usize,
-    /// `loss` and its parts, by name; of several turns, `turn.name`.
+    /// `loss` and its parts, by name; of several phases, `phase.name`.
     pub losses: Vec<(String, f64)>,
     /// Norm of all gradients before clipping, where it was computed.
     pub grad_norm: Option<f64>,
@@ -82,17 +82,17 @@ pub struct StepReport {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StopReason {
-    /// All steps were made.
+    /// All steps have been made.
     Completed,
-    /// The time was up.
+    /// The time budget has ended.
     OutOfTime,
     /// Evaluations stopped improving.
     EarlyStopped,
-    /// Someone asked for it.
+    /// The run was cancelled.
     Interrupted,
 }
 
-/// Listens to a trainer.
+/// Receives the events of a training.
 pub trait Callback {
     /// Called for every event, in order.
     ///

@@ -1,4 +1,4 @@
-//! All gradients of a model together.
+//! The norm of all gradients of a model.
 
 use burn::{
     module::{Module, ModuleVisitor, Param},

@@ -1,7 +1,7 @@
 //! One JSON line per logged step and per evaluation.
 
 use super::{Callback, Event};
-use crate::{Error, Result, checkpoint::write_atomic};
+use crate::{Error, Result, fs::write_atomic};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,

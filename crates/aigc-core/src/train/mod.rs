@@ -1,8 +1,8 @@
 //! One training loop for all families.
 //!
-//! An [`Objective`] says what a step means; the [`Trainer`] knows nothing of families. It draws
-//! batches, asks for losses, walks back through them, clips, updates, averages weights, evaluates,
-//! previews, saves, and tells [`Callback`]s. A stopped run [resumes](StartFrom::Resume) exactly:
+//! An [`Objective`] computes the losses of a step; the [`Trainer`] does not depend on the family. It
+//! draws batches, computes losses and gradients, clips, updates, averages weights, evaluates,
+//! previews, saves, and calls [`Callback`]s. A stopped run [resumes](StartFrom::Resume) exactly:
 //! every tensor ends bit for bit as if it had never stopped (on Flex, at the same number of
 //! threads).
 
@@ -31,7 +31,7 @@ pub use ema::Ema;
 pub use event::{Callback, Event, StepReport, StopReason};
 pub use gradients::{grad_norm, scale_gradients};
 #[cfg(feature = "plot")]
-pub use loss_plot::{LossPlot, plot_losses};
+pub use loss_plot::LossPlot;
 pub use metrics_log::{MetricsLogger, MetricsRecord, read_metrics};
 pub use objective::{LossOutput, Objective, Phase, StepContext};
 pub use optimizer::{OptimizerConfig, ParamGroupConfig};

@@ -1,4 +1,4 @@
-//! What a family means by a step.
+//! The interface between a family of models and the trainer: losses, phases, state.
 
 use crate::{Error, Result, rng::Rng};
 use burn::{
@@ -7,20 +7,20 @@ use burn::{
 };
 use std::collections::BTreeSet;
 
-/// What a family means by a step: losses for a batch, and who is updated by them.
+/// The losses of a batch, and the updates that a step consists of.
 pub trait Objective {
     /// Everything that is trained; several networks are the fields of one module.
     type Model: Module + 'static;
-    /// What the loader hands out, on the host.
+    /// A batch of the loader, on the host.
     type Batch: Send + 'static;
 
-    /// The updates of one step, in order. One update of everything, unless an adversarial family
-    /// says otherwise.
+    /// The updates of one step, in order; by default one update of the whole model. Adversarial
+    /// objectives have one for each network.
     fn phases(&self) -> Vec<Phase> {
         vec![Phase::new("model")]
     }
 
-    /// The losses of one batch for the turn `context.turn`. Called once per batch; the trainer
+    /// The losses of one batch for the phase `context.phase`. Called once per batch; the trainer
     /// averages over accumulated batches.
     ///
     /// # Errors
@@ -32,23 +32,22 @@ pub trait Objective {
         context: &mut StepContext,
     ) -> Result<LossOutput>;
 
-    /// Called after every update with the updated model; what it returns takes its place. Clipping
-    /// weights belongs here.
+    /// Called after every update with the updated model, which is replaced by the returned one.
+    /// Weight clipping belongs here.
     ///
     /// # Errors
     /// Stop training.
-    fn after_update(&mut self, model: Self::Model, turn: usize) -> Result<Self::Model> {
-        let _ = turn;
+    fn after_update(&mut self, model: Self::Model, phase: usize) -> Result<Self::Model> {
+        let _ = phase;
         Ok(model)
     }
 
-    /// What the objective must remember beside the model for a resumed run to go on exactly; part
-    /// of every checkpoint.
+    /// What the objective needs beside the model to resume exactly; part of every checkpoint.
     fn state(&self) -> serde_json::Value {
         serde_json::Value::Null
     }
 
-    /// Goes on from what [`state`](Self::state) gave when the checkpoint was written.
+    /// Restores what [`state`](Self::state) returned when the checkpoint was written.
     ///
     /// # Errors
     /// [`Error::Config`] if it is not a state of this objective.
@@ -58,22 +57,22 @@ pub trait Objective {
             other => Err(Error::config(
                 "state.objective",
                 other,
-                "nothing; this objective remembers nothing",
+                "null; this objective has no state",
             )),
         }
     }
 }
 
-/// One update within a step, with an optimizer of its own.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One update within a step, with its own optimizer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Phase {
     /// Name of the optimizer; a letter first, then letters, digits and `_`.
     pub name: &'static str,
     /// Field of the model that is updated; everything if `None`.
     pub field: Option<&'static str>,
-    /// How often the update is made per step.
+    /// Updates per step.
     pub repeat: usize,
-    /// Whether it sees the batches of the turn before instead of new ones.
+    /// Whether it uses the batches of the phase before instead of new ones.
     pub same_batch: bool,
 }
 
@@ -96,7 +95,7 @@ impl Phase {
         }
     }
 
-    /// Makes the update `times` times per step.
+    /// Makes `times` updates per step.
     pub const fn with_repeats(self, times: usize) -> Self {
         Self {
             repeat: times,
@@ -104,7 +103,7 @@ impl Phase {
         }
     }
 
-    /// Sees the batches of the turn before.
+    /// Uses the batches of the phase before.
     pub const fn reuse_batch(self) -> Self {
         Self {
             same_batch: true,
@@ -122,7 +121,7 @@ pub struct StepContext {
     pub steps: usize,
     /// Which of [`Objective::phases`].
     pub phase: usize,
-    /// Which of the turn's repeated updates.
+    /// Which of the phase's repeated updates.
     pub repetition: usize,
     /// Which of the accumulated batches.
     pub micro_batch: usize,
@@ -134,7 +133,7 @@ pub struct StepContext {
 }
 
 impl StepContext {
-    /// The first batch of the first turn of `step`, for calling [`Objective::losses`] without a
+    /// The first batch of the first phase of `step`, for calling [`Objective::losses`] without a
     /// trainer.
     pub fn new(step: usize, steps: usize, device: Device, rng: Rng) -> Self {
         Self {
@@ -149,14 +148,14 @@ impl StepContext {
         }
     }
 
-    /// Tells the observers that something in training needs attention
+    /// Reports that something in training needs attention
     /// ([`Event::Alert`](super::Event::Alert)): `kind` for programs, `text` for people.
     pub fn alert(&mut self, kind: &'static str, text: impl Into<String>) {
         self.alerts.push((kind, text.into()));
     }
 }
 
-/// The loss of a batch, and the parts of it that people want to see.
+/// The loss of a batch, and named values to show and log beside it.
 #[derive(Clone, Debug)]
 pub struct LossOutput {
     /// What is minimised, `[1]`.
@@ -166,7 +165,7 @@ pub struct LossOutput {
 }
 
 impl LossOutput {
-    /// A loss without parts.
+    /// A loss without metrics.
     pub fn new(total: Tensor<1>) -> Self {
         Self {
             loss: total,
@@ -174,24 +173,24 @@ impl LossOutput {
         }
     }
 
-    /// Adds a part.
+    /// Adds a metric, of shape `[1]`.
     pub fn with_metric(mut self, name: &'static str, value: Tensor<1>) -> Self {
         self.metrics.push((name, value));
         self
     }
 }
 
-/// Names of turns are names of files and of random streams.
-pub(super) fn check_turns(turns: &[Phase]) -> Result<()> {
+/// Names of phases are names of files and of random streams.
+pub(super) fn check_phases(phases: &[Phase]) -> Result<()> {
     let plain = |name: &str| {
         name.starts_with(|c: char| c.is_ascii_alphabetic())
             && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
     };
-    let names: BTreeSet<_> = turns.iter().map(|turn| turn.name).collect();
-    if turns.is_empty() || names.len() < turns.len() || !names.iter().all(|name| plain(name)) {
-        let names: Vec<_> = turns.iter().map(|turn| turn.name).collect();
-        let expected = "at least one, of different names made of letters, digits and `_`";
-        return Err(Error::config("turns", format!("{names:?}"), expected));
+    let names: BTreeSet<_> = phases.iter().map(|phase| phase.name).collect();
+    if phases.is_empty() || names.len() < phases.len() || !names.iter().all(|name| plain(name)) {
+        let names: Vec<_> = phases.iter().map(|phase| phase.name).collect();
+        let expected = "at least one phase, of different names of letters, digits and `_`";
+        return Err(Error::argument("phases", format!("{names:?}"), expected));
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Which optimizer. Any other of burn's, or of one's own, goes to
+/// Which optimizer. Any other of burn's, or a custom one, goes to
 /// [`Trainer::with_optimizer`](super::Trainer::with_optimizer).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -115,7 +115,7 @@ impl OptimizerConfig {
         }
     }
 
-    /// The optimizer over all parameters, with `groups` treated in their own way.
+    /// The optimizer over all parameters, with those of `groups` where they have one.
     pub(crate) fn init(&self, groups: &[Group]) -> ModuleOptimizer {
         let mut optimizer: ModuleOptimizer = built!(self, o => o.into());
         for group in groups {
@@ -128,7 +128,7 @@ impl OptimizerConfig {
     }
 }
 
-/// Parameters that are treated in their own way. Where groups overlap, the last one counts.
+/// Parameters with their own learning rate or optimizer. Where groups overlap, the last one counts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ParamGroupConfig {
     /// Regular expression on the path of a parameter, as weight files name it before norms' scales
@@ -151,7 +151,7 @@ impl ParamGroupConfig {
         }
     }
 
-    /// Gives the group an optimizer of its own.
+    /// Sets the optimizer of the group.
     pub fn with_optimizer(self, optimizer: OptimizerConfig) -> Self {
         Self {
             optimizer: Some(optimizer),
@@ -168,17 +168,22 @@ impl ParamGroupConfig {
     }
 
     fn matcher(&self) -> Result<ParamGroup> {
-        ParamGroup::from_regex(&self.pattern)
-            .map_err(|_| Error::config("groups.pattern", &self.pattern, "a regular expression"))
+        ParamGroup::from_regex(&self.pattern).map_err(|_| {
+            Error::config(
+                "param_groups.pattern",
+                &self.pattern,
+                "a regular expression",
+            )
+        })
     }
 
     pub(crate) fn validate(&self) -> Result<()> {
         let scale = self.learning_rate_scale;
         ensure(
             scale >= 0.0 && scale.is_finite(),
-            "groups.learning_rate_scale",
+            "param_groups.learning_rate_scale",
             scale,
-            "a finite number from 0 on",
+            "a finite number, 0 or above",
         )?;
         self.optimizer
             .iter()
@@ -208,7 +213,7 @@ pub(crate) fn resolve<M: Module>(groups: &[ParamGroupConfig], model: &M) -> Resu
         visit_params(model, &mut matching);
         if matching.ids.is_empty() {
             return Err(Error::config(
-                "groups.pattern",
+                "param_groups.pattern",
                 &config.pattern,
                 "a pattern that matches a trained parameter",
             ));

@@ -5,7 +5,7 @@ use crate::{Error, Result};
 use burn::tensor::Tensor;
 use std::collections::BTreeSet;
 
-/// The name under which the norm of the gradients is reported.
+/// The name of the gradient norm in reports.
 pub(super) const GRAD_NORM: &str = "grad_norm";
 
 /// The values of the losses, in one transfer from the device.
@@ -15,10 +15,10 @@ pub(super) fn read(losses: &LossOutput) -> Result<Vec<(String, f64)>> {
         .collect();
     let distinct: BTreeSet<&str> = names.iter().copied().chain([GRAD_NORM]).collect();
     if distinct.len() <= names.len() {
-        return Err(Error::config(
+        return Err(Error::argument(
             "losses",
             format!("{names:?}"),
-            "parts of different names, none `loss` or `grad_norm`",
+            "metrics of different names, none `loss` or `grad_norm`",
         ));
     }
     let values = std::iter::once(&losses.loss).chain(losses.metrics.iter().map(|(_, value)| value));

@@ -1,42 +1,45 @@
-//! Learning-rate schedules: factors by step, plain host numbers.
+//! Learning-rate schedules: factors by step, plain host numbers; and the number of steps that fit
+//! into a time budget.
 
 use crate::{Result, check::ensure};
 use serde::{Deserialize, Serialize};
 
-/// How the factor falls once warm-up is over.
+/// How the factor falls after warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LrDecay {
-    /// Not at all.
+    /// It stays 1.
     #[default]
     Constant,
-    /// In a straight line.
+    /// Linearly.
     Linear,
     /// Along half a cosine (Loshchilov and Hutter 2017, <https://arxiv.org/abs/1608.03983>).
     Cosine,
 }
 
-/// Warm-up in a straight line, then a decay.
+/// Linear warm-up, then a decay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LrSchedule {
-    /// Steps of warm-up; step `t` of them uses `(t + 1) / warmup` of the rate.
+    /// Steps of warm-up; step `t` of them uses `(t + 1) / warmup_steps` of the rate.
+    #[serde(alias = "warmup")]
     pub warmup_steps: usize,
-    /// What follows.
+    /// The decay after warm-up.
     pub decay: LrDecay,
-    /// Factor at the last step, for decays that fall.
+    /// Factor at the last step, for decays other than constant.
+    #[serde(alias = "floor")]
     pub min_lr_ratio: f64,
 }
 
 impl LrSchedule {
-    /// The rate as it is, always.
+    /// Factor 1 at every step.
     pub const CONSTANT: Self = LrSchedule {
         warmup_steps: 0,
         decay: LrDecay::Constant,
         min_lr_ratio: 0.0,
     };
 
-    /// Warm-up over `warmup` steps, then half a cosine down to zero.
+    /// Warm-up over `warmup` steps, then half a cosine to zero.
     pub const fn cosine(warmup: usize) -> Self {
         LrSchedule {
             warmup_steps: warmup,
@@ -45,7 +48,7 @@ impl LrSchedule {
         }
     }
 
-    /// Warm-up over `warmup` steps, then a straight line down to zero.
+    /// Warm-up over `warmup` steps, then a linear decay to zero.
     pub const fn linear(warmup: usize) -> Self {
         LrSchedule {
             warmup_steps: warmup,
@@ -72,11 +75,30 @@ impl LrSchedule {
     pub(crate) fn validate(&self) -> Result<()> {
         ensure(
             (0.0..=1.0).contains(&self.min_lr_ratio),
-            "schedule.floor",
+            "lr_schedule.min_lr_ratio",
             self.min_lr_ratio,
             "0 to 1",
         )
     }
+}
+
+/// Share of the time budget after which the time that a step takes counts as known.
+const MEASURED: f64 = 0.05;
+
+/// The number of steps that training will have made when its first budget ends: `max_steps`, or
+/// fewer if `max_seconds` end before. `step` steps took `seconds` so far.
+pub(super) fn planned_steps(
+    step: usize,
+    seconds: f64,
+    max_steps: usize,
+    max_seconds: f64,
+) -> usize {
+    if step == 0 || seconds < MEASURED * max_seconds || !max_seconds.is_finite() {
+        return max_steps;
+    }
+    let left = (max_seconds - seconds).max(0.0) * step as f64 / seconds;
+    // The next step is made in any case.
+    max_steps.min(step + (left as usize).max(1))
 }
 
 #[cfg(test)]
@@ -95,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_follow_their_formulas() {
+    fn factors_match_formulas() {
         close(&table(LrSchedule::CONSTANT, 3), &[1.0; 3]);
         close(
             &table(LrSchedule::linear(2), 7),
@@ -119,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn beyond_the_end_the_factor_stays_at_the_floor() {
+    fn factor_stays_at_minimum_beyond_the_end() {
         assert_eq!(
             LrSchedule {
                 min_lr_ratio: 0.1,
@@ -130,5 +152,20 @@ mod tests {
         );
         assert_eq!(LrSchedule::cosine(0).lr_factor(0, 1), 1.0);
         assert_eq!(LrSchedule::cosine(5).lr_factor(2, 3), 0.6);
+    }
+
+    #[test]
+    fn planned_steps_follow_the_budget_that_ends_first() {
+        // One step a second: a minute is enough for 30 steps, and not for 100.
+        for step in 1..30 {
+            assert_eq!(planned_steps(step, step as f64, 30, 60.0), 30);
+        }
+        assert_eq!(planned_steps(0, 0.0, 100, 60.0), 100);
+        assert_eq!(planned_steps(2, 2.0, 100, 60.0), 100, "too early to tell");
+        for step in 3..60 {
+            assert_eq!(planned_steps(step, step as f64, 100, 60.0), 60);
+        }
+        assert_eq!(planned_steps(70, 70.0, 100, 60.0), 71);
+        assert_eq!(planned_steps(5, 1.0, 100, f64::INFINITY), 100);
     }
 }

@@ -1,4 +1,4 @@
-//! What the trainer asks of all parameters together.
+//! Checks and counts over all parameters.
 
 use crate::params::{ParamVisitor, visit_params};
 use burn::{
@@ -36,7 +36,7 @@ impl ParamVisitor for Sums {
     }
 }
 
-/// Ids of the trained parameters under `field`, or of all, and how many values they hold.
+/// Ids of the trained parameters under `field`, or of all, and the number of their values.
 pub(super) fn trainable<M: Module>(model: &M, field: Option<&str>) -> (Vec<ParamId>, usize) {
     let mut found = Trainable {
         field,

@@ -1,36 +1,38 @@
-//! What a user says to a trainer.
+//! The trainer: its settings and its entry point.
 
 use super::{
-    Callback, Event, Objective, StopReason, TrainerConfig, objective::check_turns, session::Session,
+    Callback, Objective, StopReason, TrainerConfig, objective::check_phases, session::Session,
+    state::ConfigRecord,
 };
+use crate::{CancelToken, Result, checkpoint::RunDir, data::DataLoader};
 #[cfg(doc)]
-use crate::rng::InitWeights;
-use crate::{CancelToken, Error, Result, checkpoint::RunDir, data::DataLoader};
+use crate::{Error, rng::InitWeights, train::Event};
 use burn::{module::Module, optim::ModuleOptimizer};
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use std::{collections::BTreeMap, time::Duration};
 
-/// Named results of an evaluation; the first one decides which model is best.
+/// Named results of an evaluation. [`TrainerConfig::metric_for_best_model`] names the one that
+/// decides which model is best; without it, the first one does.
 pub type Metrics = Vec<(String, f64)>;
 
 /// Where training starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StartFrom {
-    /// At step 0, in a new run folder.
+    /// At step 0, in a new run directory.
     #[default]
     Fresh,
-    /// At the newest checkpoint of the run folder; at step 0 if the run ended before it had one.
+    /// At the newest checkpoint of the run directory; at step 0 if the run ended before it had one.
     Resume,
     /// At the checkpoint of this step, for when a newer one is damaged. Newer ones are removed.
     ResumeAt(usize),
 }
 
-/// What a preview callback knows.
+/// Where in training a preview happens.
 #[derive(Debug)]
 pub struct PreviewContext<'a> {
     /// Steps made.
     pub step: usize,
-    /// The run's folder.
+    /// The run's directory.
     pub run: &'a RunDir,
 }
 
@@ -44,7 +46,7 @@ pub struct TrainOutput<M> {
     pub step: usize,
     /// Steps made by this call.
     pub steps_run: usize,
-    /// What this call took.
+    /// Time that this call took.
     pub elapsed: Duration,
     /// Why training ended.
     pub stop_reason: StopReason,
@@ -63,20 +65,23 @@ type Preview<'a, M> = Box<dyn FnMut(&M, &PreviewContext<'_>) -> Result<()> + 'a>
 /// # use aigc_core::{train::*, data::DataLoader, checkpoint::RunDir};
 /// # fn example<O: Objective>(objective: O, model: O::Model, loader: DataLoader<O::Batch>) -> aigc_core::Result<()> {
 /// let run = RunDir::create("runs/mine")?;
-/// let trained = Trainer::new(TrainerConfig::new(2000)).observe(MetricsLogger::every(10)).fit(objective, model, &loader, &run)?;
+/// let trainer = Trainer::new(TrainerConfig::new(2000)).with_callback(MetricsLogger::new(10));
+/// let trained = trainer.fit(objective, model, &loader, &run)?;
 /// # Ok(()) }
 /// ```
 pub struct Trainer<'a, M> {
     pub(super) config: TrainerConfig,
     pub(super) start: StartFrom,
-    pub(super) stop: CancelToken,
-    pub(super) with_model_config: serde_json::Value,
-    pub(super) with_data_config: serde_json::Value,
-    pub(super) with_objective_config: serde_json::Value,
+    pub(super) cancel: CancelToken,
+    pub(super) model_config: ConfigRecord,
+    pub(super) data_config: ConfigRecord,
+    pub(super) objective_config: ConfigRecord,
     pub(super) optimizers: BTreeMap<String, ModuleOptimizer>,
-    pub(super) observers: Vec<Box<dyn Callback + 'a>>,
+    pub(super) callbacks: Vec<Box<dyn Callback + 'a>>,
     pub(super) evaluate: Option<Evaluate<'a, M>>,
     pub(super) preview: Option<Preview<'a, M>>,
+    /// Seconds since training began; tests set it.
+    pub(super) clock: Option<Box<dyn Fn() -> f64 + 'a>>,
 }
 
 impl<M> std::fmt::Debug for Trainer<'_, M> {
@@ -89,19 +94,20 @@ impl<M> std::fmt::Debug for Trainer<'_, M> {
 }
 
 impl<'a, M: Module + 'static> Trainer<'a, M> {
-    /// A trainer that nobody observes yet.
+    /// A trainer without callbacks.
     pub fn new(config: TrainerConfig) -> Self {
         Self {
             config,
             start: StartFrom::Fresh,
-            stop: CancelToken::new(),
-            with_model_config: serde_json::Value::Null,
-            with_data_config: serde_json::Value::Null,
-            with_objective_config: serde_json::Value::Null,
+            cancel: CancelToken::new(),
+            model_config: ConfigRecord::none(),
+            data_config: ConfigRecord::none(),
+            objective_config: ConfigRecord::none(),
             optimizers: BTreeMap::new(),
-            observers: Vec::new(),
+            callbacks: Vec::new(),
             evaluate: None,
             preview: None,
+            clock: None,
         }
     }
 
@@ -111,9 +117,9 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
         self
     }
 
-    /// Stops after the step during which `flag` is raised.
-    pub fn with_cancel(mut self, flag: CancelToken) -> Self {
-        self.stop = flag;
+    /// Stops after the step during which `token` is cancelled, and saves a checkpoint.
+    pub fn with_cancel(mut self, token: CancelToken) -> Self {
+        self.cancel = token;
         self
     }
 
@@ -121,19 +127,25 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
     /// travel without it.
     ///
     /// # Errors
-    /// [`Error::Config`] if it cannot be written as JSON.
-    pub fn with_model_config(mut self, config: &impl Serialize) -> Result<Self> {
-        self.with_model_config = to_json("model", config)?;
+    /// [`Error::InvalidArgument`] if it cannot be written as JSON.
+    pub fn with_model_config<C>(mut self, config: &C) -> Result<Self>
+    where
+        C: Serialize + DeserializeOwned,
+    {
+        self.model_config = ConfigRecord::new("model", config)?;
         Ok(self)
     }
 
     /// Writes `config`, whatever describes the data, to the run's `config.json`. A resumed run must
-    /// have the same.
+    /// have the same; only a field `path` may change if a field `fingerprint` is the same.
     ///
     /// # Errors
-    /// [`Error::Config`] if it cannot be written as JSON.
-    pub fn with_data_config(mut self, config: &impl Serialize) -> Result<Self> {
-        self.with_data_config = to_json("data", config)?;
+    /// [`Error::InvalidArgument`] if it cannot be written as JSON.
+    pub fn with_data_config<C>(mut self, config: &C) -> Result<Self>
+    where
+        C: Serialize + DeserializeOwned,
+    {
+        self.data_config = ConfigRecord::new("data", config)?;
         Ok(self)
     }
 
@@ -141,49 +153,63 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
     /// must have the same.
     ///
     /// # Errors
-    /// [`Error::Config`] if it cannot be written as JSON.
-    pub fn with_objective_config(mut self, config: &impl Serialize) -> Result<Self> {
-        self.with_objective_config = to_json("objective", config)?;
+    /// [`Error::InvalidArgument`] if it cannot be written as JSON.
+    pub fn with_objective_config<C>(mut self, config: &C) -> Result<Self>
+    where
+        C: Serialize + DeserializeOwned,
+    {
+        self.objective_config = ConfigRecord::new("objective", config)?;
         Ok(self)
     }
 
-    /// Uses `optimizer`, any of burn's or one's own, for the turn called `turn` (`model`, unless
-    /// the objective has several).
-    pub fn with_optimizer(mut self, turn: &str, optimizer: ModuleOptimizer) -> Self {
-        self.optimizers.insert(turn.to_string(), optimizer);
+    /// Uses `optimizer`, any of burn's or a custom one, for the phase called `phase` (`model`,
+    /// unless the objective has several).
+    pub fn with_optimizer(mut self, phase: &str, optimizer: ModuleOptimizer) -> Self {
+        self.optimizers.insert(phase.to_string(), optimizer);
         self
     }
 
-    /// Adds an observer, such as a closure on `&Event`.
-    pub fn with_callback(mut self, observer: impl Callback + 'a) -> Self {
-        self.observers.push(Box::new(observer));
+    /// Adds a callback, such as a closure on `&Event`. Callbacks are called in the order in which
+    /// they were added.
+    pub fn with_callback(mut self, callback: impl Callback + 'a) -> Self {
+        self.callbacks.push(Box::new(callback));
         self
     }
 
-    /// Judges the model (the average, if there is one) every `eval_steps` steps and at the end.
-    pub fn with_evaluation(mut self, judge: impl FnMut(&M) -> Result<Metrics> + 'a) -> Self {
-        self.evaluate = Some(Box::new(judge));
+    /// Evaluates the model (the average, if there is one) every `eval_steps` steps and at the end.
+    pub fn with_evaluation(mut self, evaluate: impl FnMut(&M) -> Result<Metrics> + 'a) -> Self {
+        self.evaluate = Some(Box::new(evaluate));
         self
     }
 
-    /// Shows what the model (the average, if there is one) makes, every `preview_steps` steps and
+    /// Calls `preview` with the model (the average, if there is one) every `preview_steps` steps and
     /// at the end.
     pub fn with_preview(
         mut self,
-        show: impl FnMut(&M, &PreviewContext<'_>) -> Result<()> + 'a,
+        preview: impl FnMut(&M, &PreviewContext<'_>) -> Result<()> + 'a,
     ) -> Self {
-        self.preview = Some(Box::new(show));
+        self.preview = Some(Box::new(preview));
         self
     }
 
-    /// Trains `model` on the batches of `loader` and leaves everything in `run`.
+    /// Takes the time from `clock`, in seconds since training began.
+    #[cfg(test)]
+    pub(super) fn with_clock(mut self, clock: impl Fn() -> f64 + 'a) -> Self {
+        self.clock = Some(Box::new(clock));
+        self
+    }
+
+    /// Trains `model` on the batches of `loader` and writes everything to `run`. A fresh run that
+    /// fails before its first step is removed again.
     ///
     /// Weights without a value are drawn from the configured seed first ([`InitWeights`]).
     ///
     /// # Errors
-    /// [`Error::Config`] for values out of range, [`Error::NotFinite`] if a loss or gradient is,
-    /// [`Error::Checkpoint`] if the run cannot be resumed, and whatever objective, data, callbacks
-    /// and disk report.
+    /// [`Error::Config`] for values out of range or, in a resumed run, other ones than it began
+    /// with; [`Error::InvalidArgument`] for phases, optimizers and models that do not fit;
+    /// [`Error::NotFinite`] if a loss or gradient is not finite; [`Error::Run`] and
+    /// [`Error::Checkpoint`] if the run cannot be started or resumed; and whatever objective, data,
+    /// callbacks and disk report.
     pub fn fit<O>(
         self,
         mut objective: O,
@@ -195,29 +221,28 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
         O: Objective<Model = M>,
     {
         self.config.validate()?;
-        let turns = objective.phases();
-        check_turns(&turns)?;
-        let mut session = Session::begin(self, &turns, model, loader, run)?;
-        if session.state.step > 0 {
-            objective.load_state(session.state.objective.clone())?;
-        }
-        let mut batches = loader.iter_from(session.state.batches);
-        let reason = loop {
-            if let Some(reason) = session.reason_to_stop() {
-                break reason;
+        let phases = objective.phases();
+        check_phases(&phases)?;
+        let fresh = self.start == StartFrom::Fresh;
+        let mut session = match Session::begin(self, &phases, model, loader, run) {
+            Ok(session) => session,
+            Err(error) => {
+                if fresh {
+                    run.remove_unstarted();
+                }
+                return Err(error);
             }
-            let report = session.step(&mut objective, &mut batches)?;
-            for message in loader.skipped_since(session.warnings) {
-                session.warn(&message)?;
-            }
-            session.tell(&Event::Step(&report))?;
-            session.after_step()?;
         };
-        session.end(reason)
+        match session.run(&mut objective, loader) {
+            Ok(reason) => session.end(reason),
+            Err(error) => {
+                let unstarted = fresh && session.state.step == 0;
+                drop(session); // and its lock
+                if unstarted {
+                    run.remove_unstarted();
+                }
+                Err(error)
+            }
+        }
     }
-}
-
-fn to_json(field: &str, value: &impl Serialize) -> Result<serde_json::Value> {
-    serde_json::to_value(value)
-        .map_err(|error| Error::config(field, error, "something JSON can hold"))
 }

@@ -411,9 +411,9 @@ impl Candidate {
 /// cannot be read.
 pub fn shard_files(index: &Path) -> Result<Vec<PathBuf>> {
     let wrong = |reason: String| Error::weights(index, reason);
-    let text = std::fs::read_to_string(index).map_err(Error::io(index))?;
-    let json: serde_json::Value = serde_json::from_str(text.trim_start_matches('\u{feff}'))
-        .map_err(|error| wrong(error.to_string()))?;
+    let text = crate::fs::read_text(index)?;
+    let json: serde_json::Value =
+        serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
     let map = json["weight_map"]
         .as_object()
         .ok_or_else(|| wrong("no weight_map".into()))?;

@@ -319,8 +319,8 @@ mod tests {
     #[test]
     fn errors_name_file_and_field() {
         for (text, expected) in [
-            ("[]", "`JSON`"),
-            ("{\"_class_name\": \"DDPM", "`JSON`"),
+            ("[]", "expected an object of fields"),
+            ("{\"_class_name\": \"DDPM", "not JSON"),
             ("{}", "`_class_name` is missing"),
             (
                 r#"{"_class_name": "MagicScheduler"}"#,

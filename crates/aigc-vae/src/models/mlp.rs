@@ -19,8 +19,10 @@ pub struct MlpVaeConfig {
     /// Shape of an image.
     pub shape: ImageShape,
     /// Width of the hidden layers.
+    #[serde(alias = "hidden")]
     pub hidden_dim: usize,
     /// Latent dimensions.
+    #[serde(alias = "latent")]
     pub latent_dim: usize,
     /// What the decoder's outputs are.
     pub likelihood: LikelihoodKind,

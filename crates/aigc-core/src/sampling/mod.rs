@@ -1,4 +1,8 @@
-//! What sampling has in common in all families: how many at once, cancelling, progress, results.
+//! What sampling has in common in all families: batch size, cancellation, progress, results.
+
+mod classes;
+
+pub use classes::ClassLabels;
 
 use crate::{CancelToken, Error, Result};
 use burn::tensor::Tensor;

@@ -1,26 +1,26 @@
-//! Which classes to make.
+//! The classes of requested samples.
 
 use crate::{Error, Result, rng::Rng};
 
-/// Which classes to make.
+/// The classes of requested samples.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ClassLabels {
-    /// Each as likely as any other.
+    /// Drawn uniformly.
     #[default]
     Random,
-    /// This one.
+    /// The same class for all samples.
     All(u32),
-    /// One for each sample.
+    /// One class for each sample.
     PerSample(Vec<u32>),
 }
 
 impl ClassLabels {
-    /// The classes of `n` samples of a model that knows `count` of them; nothing for a model
-    /// without classes.
+    /// The classes of `n` samples of a model with `count` classes; `None` for a model without
+    /// classes.
     ///
     /// # Errors
-    /// [`Error::Config`] if one is asked for that the model does not know, or not one for each
-    /// sample.
+    /// [`Error::InvalidArgument`] if the model does not have a requested class, or if there are not
+    /// `n` of them.
     pub fn resolve(
         &self,
         count: Option<usize>,
@@ -29,7 +29,7 @@ impl ClassLabels {
     ) -> Result<Option<Vec<u32>>> {
         match (self, count) {
             (ClassLabels::Random, None) => Ok(None),
-            (other, None) => Err(Error::config(
+            (other, None) => Err(Error::argument(
                 "classes",
                 format!("{other:?}"),
                 "any; the model has no classes",
@@ -37,15 +37,15 @@ impl ClassLabels {
             (ClassLabels::Random, Some(count)) => Ok(Some(
                 (0..n).map(|_| rng.random_index(count) as u32).collect(),
             )),
-            (asked, Some(count)) => asked.clone().validate(count, n).map(Some),
+            (requested, Some(count)) => requested.clone().validate(count, n).map(Some),
         }
     }
 
-    /// The classes of `n` samples that are asked for by name, each below `count`; none of
-    /// [`Random`](Self::Random).
+    /// The requested classes of `n` samples, each below `count`. [`Random`](Self::Random) requests
+    /// none, so it fails unless `n` is 0.
     ///
     /// # Errors
-    /// [`Error::Config`] if one is not below `count`, or there are not `n`.
+    /// [`Error::InvalidArgument`] if one is not below `count`, or there are not `n`.
     pub fn validate(self, count: usize, n: usize) -> Result<Vec<u32>> {
         let classes = match self {
             ClassLabels::Random => vec![],
@@ -53,14 +53,14 @@ impl ClassLabels {
             ClassLabels::PerSample(classes) => classes,
         };
         if classes.len() != n {
-            return Err(Error::config(
+            return Err(Error::argument(
                 "classes",
                 classes.len(),
                 format!("{n}, one for each sample"),
             ));
         }
         match classes.iter().find(|class| **class as usize >= count) {
-            Some(class) => Err(Error::config("classes", class, format!("below {count}"))),
+            Some(class) => Err(Error::argument("classes", class, format!("below {count}"))),
             None => Ok(classes),
         }
     }
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn classes_are_those_asked_for_or_drawn_evenly() {
+    fn resolve_returns_requested_or_uniform_classes() {
         let mut rng = Rng::new(0);
         assert_eq!(
             ClassLabels::Random.resolve(None, 3, &mut rng).unwrap(),

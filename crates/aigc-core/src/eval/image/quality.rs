@@ -1,16 +1,16 @@
-//! How near images are to originals.
+//! Similarity of images and originals.
 
 use crate::{Error, Result};
 use burn::tensor::Tensor;
 
 /// Peak signal-to-noise ratio of each image in decibels, `10·log₁₀(1 / mean squared error)`;
-/// infinite where nothing differs.
+/// infinite if nothing differs.
 ///
 /// # Shapes
 /// - images and originals: `[batch, channels, height, width]` in `[0, 1]`
 ///
 /// # Errors
-/// [`Error::Config`] if the shapes differ.
+/// [`Error::InvalidArgument`] if the shapes differ.
 pub fn psnr(images: &Tensor<4>, originals: &Tensor<4>) -> Result<Vec<f64>> {
     let (a, b, _) = pair(images, originals)?;
     let decibels = |(a, b): (&Vec<f64>, &Vec<f64>)| {
@@ -29,7 +29,7 @@ pub fn psnr(images: &Tensor<4>, originals: &Tensor<4>) -> Result<Vec<f64>> {
 /// - images and originals: `[batch, channels, height, width]` in `[0, 1]`
 ///
 /// # Errors
-/// [`Error::Config`] if the shapes differ.
+/// [`Error::InvalidArgument`] if the shapes differ.
 pub fn ssim(images: &Tensor<4>, originals: &Tensor<4>) -> Result<Vec<f64>> {
     let (a, b, [_, channels, height, width]) = pair(images, originals)?;
     let shorter = height.min(width);
@@ -99,7 +99,7 @@ type Rows = Vec<Vec<f64>>;
 fn pair(images: &Tensor<4>, originals: &Tensor<4>) -> Result<(Rows, Rows, [usize; 4])> {
     let dims = originals.dims();
     if images.dims() != dims || dims.contains(&0) {
-        return Err(Error::config(
+        return Err(Error::argument(
             "images",
             format!("{:?}", images.dims()),
             format!("{dims:?}, like the originals"),

@@ -1,14 +1,14 @@
-//! The nearest known images.
+//! Nearest neighbours among known images.
 
-use super::{Classifier, ClassifierOutput};
 use crate::{
     Error, Result,
     data::{Image, ImageBatch, ImageShape, collate_images},
+    eval::{Classifier, ClassifierOutput},
 };
 use burn::tensor::{Device, Tensor, TensorData};
 
-/// Known images, among which the nearest in pixels are found: what a sample may have been copied
-/// from, and, where the images have classes, the simplest of classifiers.
+/// Nearest neighbours in pixel space among known images: they show what a sample may have been
+/// copied from and, if the images have classes, classify.
 #[derive(Clone, Debug)]
 pub struct NearestNeighbors {
     /// `[images, values]` in `[0, 1]`.
@@ -20,20 +20,20 @@ pub struct NearestNeighbors {
 }
 
 impl NearestNeighbors {
-    /// Remembers `images`.
+    /// Searches among `images`.
     ///
     /// # Errors
-    /// [`Error::Config`] if there are none, or their shapes differ.
+    /// [`Error::InvalidArgument`] if there are none, or their shapes differ.
     pub fn new(images: &[Image], device: &Device) -> Result<Self> {
         let Some(first) = images.first() else {
-            return Err(Error::config("images", 0, "at least 1"));
+            return Err(Error::argument("images", 0, "at least 1"));
         };
         let shape = first.shape;
         if let Some(other) = images
             .iter()
             .find(|image| image.shape != shape || image.pixels.len() != shape.numel())
         {
-            return Err(Error::config(
+            return Err(Error::argument(
                 "images",
                 other.shape,
                 format!("{shape}, like the first"),
@@ -42,13 +42,13 @@ impl NearestNeighbors {
         Self::from_batch(&collate_images(images.to_vec()), device)
     }
 
-    /// Remembers the images of a batch. A data set larger than memory is searched batch by batch.
+    /// Searches among the images of a batch. A data set larger than memory is searched batch by batch.
     ///
     /// # Errors
-    /// [`Error::Config`] if there are none.
+    /// [`Error::InvalidArgument`] if there are none.
     pub fn from_batch(batch: &ImageBatch, device: &Device) -> Result<Self> {
         if batch.is_empty() {
-            return Err(Error::config("images", 0, "at least 1"));
+            return Err(Error::argument("images", 0, "at least 1"));
         }
         let known = batch.to_tensor(device).flatten::<2>(1, 3);
         let halves = (known.clone() * known.clone())
@@ -63,10 +63,10 @@ impl NearestNeighbors {
         })
     }
 
-    /// Remembers the images of batches until it knows `most`.
+    /// Searches among the images of batches, up to `most` of them.
     ///
     /// # Errors
-    /// [`Error::Config`] if there are none or their shapes differ, and whatever a batch reports.
+    /// [`Error::InvalidArgument`] if there are none or their shapes differ, and whatever a batch reports.
     pub fn from_batches(
         batches: impl IntoIterator<Item = Result<ImageBatch>>,
         most: usize,
@@ -77,7 +77,7 @@ impl NearestNeighbors {
         for batch in batches {
             let part = Self::from_batch(&batch?, device)?;
             if let Some(first) = parts.first().filter(|first| first.shape != part.shape) {
-                return Err(Error::config(
+                return Err(Error::argument(
                     "images",
                     part.shape,
                     format!("{}, like the first", first.shape),
@@ -90,7 +90,7 @@ impl NearestNeighbors {
             }
         }
         let Some(shape) = parts.first().map(|part| part.shape) else {
-            return Err(Error::config("images", 0, "at least 1"));
+            return Err(Error::argument("images", 0, "at least 1"));
         };
         Ok(Self {
             known: Tensor::cat(parts.iter().map(|part| part.known.clone()).collect(), 0),
@@ -124,12 +124,12 @@ impl NearestNeighbors {
     /// - images: `[batch, channels, height, width]` in `[0, 1]`
     ///
     /// # Errors
-    /// [`Error::Config`] if the images are of another shape, or fewer than `k` are known.
+    /// [`Error::InvalidArgument`] if the images are of another shape, or fewer than `k` are known.
     pub fn kneighbors(&self, images: &Tensor<4>, k: usize) -> Result<Vec<Vec<(usize, f64)>>> {
         let [_, channels, height, width] = images.dims();
         let shape = ImageShape::new(channels, height, width);
         if shape != self.shape {
-            return Err(Error::config(
+            return Err(Error::argument(
                 "images",
                 shape,
                 format!("{}, like the known ones", self.shape),
@@ -137,7 +137,7 @@ impl NearestNeighbors {
         }
         let known = self.known.dims()[0];
         if k == 0 || k > known {
-            return Err(Error::config(
+            return Err(Error::argument(
                 "k",
                 k,
                 format!("1 to {known}, the number of known images"),
@@ -186,13 +186,13 @@ impl NearestNeighbors {
             .collect())
     }
 
-    /// The nearest known images themselves, for a picture of samples beside what they resemble.
+    /// The nearest known image of each, for a picture of samples beside what they resemble.
     ///
     /// # Shapes
     /// - images and output: `[batch, channels, height, width]` in `[0, 1]`
     ///
     /// # Errors
-    /// [`Error::Config`] if the images are of another shape.
+    /// [`Error::InvalidArgument`] if the images are of another shape.
     pub fn nearest_images(&self, images: &Tensor<4>) -> Result<Tensor<4>> {
         let indices: Vec<i32> = self
             .kneighbors(images, 1)?

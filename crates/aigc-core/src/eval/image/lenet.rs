@@ -1,0 +1,96 @@
+//! LeNet-5, the usual classifier for evaluating handwritten digits.
+
+use crate::{
+    Result,
+    eval::{Classifier, ClassifierOutput},
+    nn::{Activation, Conv2d, Conv2dConfig, Linear, LinearConfig},
+    ops::resize_bilinear,
+    weights::load_weights,
+};
+use burn::{
+    module::Module,
+    tensor::{Device, Tensor, module::max_pool2d, ops::MaxPoolOptions},
+};
+use std::path::Path;
+
+/// Configuration to create a [`LeNet5`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeNet5Config;
+
+impl LeNet5Config {
+    /// The network on `device`.
+    pub fn init(&self, device: &Device) -> LeNet5 {
+        let conv = |channels| Conv2dConfig::new(channels, 5).init(device);
+        LeNet5 {
+            convnet: Convolutions {
+                c1: conv([1, 6]),
+                c3: conv([6, 16]),
+                c5: conv([16, 120]),
+            },
+            fc: Connected {
+                f6: LinearConfig::new(120, 84).init(device),
+                f7: LinearConfig::new(84, 10).init(device),
+            },
+        }
+    }
+}
+
+/// LeNet-5 (LeCun et al. 1998) with ReLU and maximum pooling: convolutions of 6, 16 and 120
+/// channels, then 84 features and 10 classes. Grey images of any size are resized to 32×32.
+///
+/// Names and shapes of the weights are those of `csinva/gan-vae-pretrained-pytorch`, whose file
+/// can be loaded.
+#[derive(Module, Debug)]
+pub struct LeNet5 {
+    convnet: Convolutions,
+    fc: Connected,
+}
+
+#[derive(Module, Debug)]
+struct Convolutions {
+    c1: Conv2d,
+    c3: Conv2d,
+    c5: Conv2d,
+}
+
+#[derive(Module, Debug)]
+struct Connected {
+    f6: Linear,
+    f7: Linear,
+}
+
+impl LeNet5 {
+    /// Number of features.
+    pub const FEATURES: usize = 84;
+    /// Number of classes.
+    pub const CLASSES: usize = 10;
+
+    /// Loads trained weights.
+    ///
+    /// # Errors
+    /// [`Error::Weights`](crate::Error::Weights) if the file is not a LeNet-5's.
+    pub fn from_file(path: &Path, device: &Device) -> Result<Self> {
+        load_weights(LeNet5Config.init(device), path)
+    }
+}
+
+impl Classifier for LeNet5 {
+    /// The features are the 84 numbers before the last layer, after their ReLU; the scores are
+    /// logits.
+    ///
+    /// # Panics
+    /// If the images have colours.
+    fn classify(&self, images: Tensor<4>) -> ClassifierOutput {
+        let relu = Activation::Relu;
+        let pool = |x: Tensor<4>| max_pool2d(x, MaxPoolOptions::new([2, 2]));
+        let x = resize_bilinear(images, [32, 32]);
+        let x = pool(relu.forward(self.convnet.c1.forward(x)));
+        let x = pool(relu.forward(self.convnet.c3.forward(x)));
+        let x = relu.forward(self.convnet.c5.forward(x)).flatten::<2>(1, 3);
+        let features = relu.forward(self.fc.f6.forward(x));
+        ClassifierOutput {
+            logits: self.fc.f7.forward(features.clone()),
+            features,
+        }
+    }
+}
