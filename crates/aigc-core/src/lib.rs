@@ -35,6 +35,8 @@ mod error;
 pub mod eval;
 #[cfg(feature = "download")]
 pub mod hub;
+#[cfg(feature = "download")]
+pub mod hub_model;
 pub mod json;
 pub mod latent;
 pub mod nn;
