@@ -6,7 +6,7 @@ use aigc_core::{
     ops::Quantization,
     rng::{InitWeights, Rng},
 };
-use aigc_text::{GenerationConfig, Gpt2, Gpt2Config, TextGenerator};
+use aigc_text::{GenerationConfig, Gpt2, Gpt2Config, PretrainedModel, TextGenerator};
 use anyhow::Result;
 use burn::tensor::Device;
 

@@ -1,4 +1,5 @@
-//! A small model that learns weather reports on the spot, and how many of its own are right.
+//! A small model that is trained on weather reports, and how many of the reports it generates are
+//! valid.
 
 use crate::weather;
 use aigc_core::{
@@ -17,16 +18,16 @@ use aigc_text::{
 use anyhow::{Result, bail};
 use std::collections::HashSet;
 
-/// Reports to learn from.
+/// Reports for training.
 const REPORTS: usize = 40_000;
-/// Reports that are counted.
+/// Reports that are generated and checked.
 const COUNTED: usize = 1000;
 const NAME: &str = "generate";
 
 pub(crate) fn run(options: &RunOptions, device: &Device, stop: CancelToken) -> Result<()> {
     let known = weather::corpus(REPORTS, 0);
     let text: String = known.iter().map(|report| format!("{report}\n")).collect();
-    // Some are enough to find what comes together.
+    // Some are enough to find frequent pairs.
     let tokenizer = BpeTokenizer::train(known.iter().take(2000), 512)?;
     let model = Gpt2Config::nano(tokenizer.vocab_size(), 64, [4, 4, 128]);
     let windows = TokenDataset::new(tokenizer.encode(&text)?, model.n_positions, 1)?;
@@ -63,7 +64,7 @@ pub(crate) fn run(options: &RunOptions, device: &Device, stop: CancelToken) -> R
         let mut typewriter = Typewriter::new(&tokenizer);
         let end = end(&tokenizer)?;
         for token in TextGenerator::new(&trained.model, config(end))?
-            .seed(seed)
+            .with_seed(seed)
             .stream(&[end])?
         {
             let token = token?;
@@ -85,7 +86,7 @@ pub(crate) fn run(options: &RunOptions, device: &Device, stop: CancelToken) -> R
     );
     let folder = run.path().join("model");
     println!(
-        "\nask it: cargo run --release --example generate -- --model {} --prompt \"Oslo, 24 December:\"",
+        "\ngenerate with: cargo run --release --example generate -- --model {} --prompt \"Oslo, 24 December:\"",
         folder.display()
     );
     Ok(())
@@ -99,7 +100,7 @@ fn end(tokenizer: &BpeTokenizer) -> Result<u32> {
     }
 }
 
-/// Drawn by the model's own probabilities.
+/// Sampling at a low temperature.
 fn config(end: u32) -> GenerationConfig {
     GenerationConfig {
         max_new_tokens: Some(60),
@@ -120,7 +121,7 @@ fn reports(model: &Gpt2, tokenizer: &BpeTokenizer) -> Result<Vec<String>> {
     let mut reports = Vec::new();
     for seed in 0..COUNTED / 100 {
         let texts = TextGenerator::new(model, config.clone())?
-            .seed(1000 + seed as u64)
+            .with_seed(1000 + seed as u64)
             .generate(&[vec![end]])?;
         reports.extend(
             texts
@@ -143,12 +144,12 @@ fn count(reports: &[String], known: &HashSet<String>) {
         .count();
     let different: HashSet<&String> = reports.iter().collect();
     println!(
-        "\nof {} reports {:.1} % are right by the grammar",
+        "\nof {} reports {:.1} % are valid by the grammar",
         reports.len(),
         percent(reports.len() - faults.len())
     );
     println!(
-        "{:.1} % are none of those it learned from, {:.1} % differ from each other",
+        "{:.1} % are not in the training data, {:.1} % are distinct",
         percent(novel),
         percent(different.len())
     );

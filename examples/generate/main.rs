@@ -1,10 +1,10 @@
-//! Writes text with a GPT-2.
+//! Generates text with a language model.
 //!
-//!     cargo run --release --example generate -- --model FOLDER --prompt "The quick brown fox jumps over the lazy" \
-//!         --max-length 50 --num-beams 5 --no-repeat-ngram-size 2 --top-k 50
+//!     cargo run --release --example generate -- --model DIR \
+//!         --prompt "The quick brown fox jumps over the lazy" --max-length 50 --num-beams 5 --no-repeat-ngram-size 2 --top-k 50
 //!
-//! Without a model it trains a small one on weather reports, which come of a grammar, and counts
-//! how many of those it writes are right.
+//! Without `--model` it trains a small GPT on weather reports of a grammar, and counts how many of
+//! the reports it generates are valid.
 
 #![forbid(unsafe_code)]
 
@@ -15,35 +15,36 @@ mod weather;
 use aigc_core::{burn::tensor::Device, ops::Quantization};
 use aigc_examples::{
     RunOptions, stop_on_ctrl_c,
-    text::{Typewriter, model_folder},
+    text::{Typewriter, model_folder, print_warnings, write_stdout},
 };
 use aigc_text::{
-    CausalLm, GeneratedSequence, GenerationConfig, GenerationMode, Gpt2, TextGenerator, Tokenizer,
-    perplexity, tokenizer,
+    AnyCausalLm, CausalLm, GeneratedSequence, GenerationConfig, GenerationMode, PretrainedModel,
+    TextGenerator, Tokenizer, perplexity, tokenizer,
 };
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use options::GenerationOptions;
 use std::path::{Path, PathBuf};
 
-/// Writes text with a GPT-2.
+/// Generates text with a language model.
 #[derive(Debug, Parser)]
+#[command(allow_negative_numbers = true)]
 struct Args {
-    /// A folder of transformers (`config.json`, weights, and the tokenizer's files), or with the
-    /// feature `download` a name of the Hugging Face hub, such as `gpt2`.
-    #[arg(long, value_name = "FOLDER")]
+    /// A directory of transformers (`config.json`, weights and tokenizer files), or with the feature
+    /// `download` a name of the Hugging Face hub, such as `gpt2`.
+    #[arg(long, value_name = "DIR")]
     model: Option<String>,
-    /// What the text begins with; several for a batch.
-    #[arg(long)]
+    /// The prompt; several for a batch.
+    #[arg(long, allow_hyphen_values = true)]
     prompt: Vec<String>,
-    /// Weights of eight or four bits.
+    /// Quantise the weights to eight or four bits.
     #[arg(long, value_enum)]
     quantize: Option<Bits>,
-    /// A smaller model with the same tokens, which proposes what the model checks.
-    #[arg(long, value_name = "FOLDER")]
+    /// A smaller model with the same vocabulary, whose proposals the model checks.
+    #[arg(long, value_name = "DIR")]
     assistant: Option<String>,
-    /// Say how well the model foretells a text, in windows that are half a context apart, instead
-    /// of writing.
+    /// Print the perplexity of a text, in windows that begin half a context apart, instead of
+    /// generating.
     #[arg(long, value_name = "FILE", requires = "model")]
     perplexity: Option<PathBuf>,
     #[command(flatten)]
@@ -68,18 +69,28 @@ fn main() -> Result<()> {
 }
 
 fn generate(args: &Args, folder: &Path, device: &Device) -> Result<()> {
-    let (mut model, _) = Gpt2::open(folder, device)?;
-    model = match args.quantize {
+    let loaded = AnyCausalLm::from_pretrained(folder, device)?;
+    print_warnings(&loaded);
+    let model = loaded.into_inner();
+    let model = match args.quantize {
         Some(Bits::Int8) => model.quantize(Quantization::Int8),
         Some(Bits::Int4) => model.quantize(Quantization::Int4),
         None => model,
     };
     let tokenizer = tokenizer::from_pretrained(folder)?;
     if let Some(text) = &args.perplexity {
-        return judge(&model, &*tokenizer, text);
+        return print_perplexity(&model, &*tokenizer, text);
     }
-    let (config, _) = GenerationConfig::open(folder)?;
-    let config = args.generation.over(config, &*tokenizer)?;
+    let usual = GenerationConfig::from_pretrained(folder)?;
+    print_warnings(&usual);
+    let config = args.generation.over(usual.into_inner(), &*tokenizer)?;
+    let inactive = config.inactive_options();
+    if !inactive.is_empty() {
+        eprintln!(
+            "without do_sample these options have no effect: {}",
+            inactive.join(", ")
+        );
+    }
     let prompts = if args.prompt.is_empty() {
         vec![String::new()]
     } else {
@@ -87,18 +98,22 @@ fn generate(args: &Args, folder: &Path, device: &Device) -> Result<()> {
     };
     let tokens = prompts
         .iter()
-        .map(|prompt| tokenizer.encode(prompt))
+        .map(|prompt| tokenizer.encode_prompt(prompt))
         .collect::<Result<Vec<_>, _>>()?;
     let assistant = match &args.assistant {
-        Some(assistant) => Some(Gpt2::open(model_folder(assistant)?, device)?),
+        Some(assistant) => {
+            let loaded = AnyCausalLm::from_pretrained(model_folder(assistant)?, device)?;
+            print_warnings(&loaded);
+            Some(loaded.into_inner())
+        }
         None => None,
     };
 
     let mut generator = TextGenerator::new(&model, config.clone())?
-        .seed(args.run.seed)
-        .tokenizer(&*tokenizer)
+        .with_seed(args.run.seed)
+        .with_tokenizer(&*tokenizer)
         .with_cancel(stop_on_ctrl_c());
-    if let Some((assistant, _)) = &assistant {
+    if let Some(assistant) = &assistant {
         generator = generator.with_assistant_model(assistant)?;
     }
     if let Some(pattern) = args
@@ -112,7 +127,7 @@ fn generate(args: &Args, folder: &Path, device: &Device) -> Result<()> {
         GenerationMode::Sample | GenerationMode::Contrastive
     );
     if plain && tokens.len() == 1 && config.num_return_sequences == 1 && !config.output_scores {
-        print!("{}", prompts[0]);
+        write_stdout(&prompts[0]);
         let mut typewriter = Typewriter::new(&*tokenizer);
         generator
             .with_streamer(|tokens| {
@@ -120,7 +135,7 @@ fn generate(args: &Args, folder: &Path, device: &Device) -> Result<()> {
                     .iter()
                     .flatten()
                     .for_each(|token| typewriter.write(*token))
-            })?
+            })
             .generate(&tokens)?;
         return Ok(());
     }
@@ -130,16 +145,16 @@ fn generate(args: &Args, folder: &Path, device: &Device) -> Result<()> {
     Ok(())
 }
 
-fn judge(model: &Gpt2, tokenizer: &dyn Tokenizer, text: &Path) -> Result<()> {
+fn print_perplexity(model: &AnyCausalLm, tokenizer: &dyn Tokenizer, text: &Path) -> Result<()> {
     let text = tokenizer::read_text(text)?;
     let tokens = tokenizer.encode(&text)?;
     let found = perplexity(model, &tokens, model.max_position_embeddings().div_ceil(2))?;
     let bits = found.bits_per_character(text.chars().count());
-    println!(
-        "perplexity {:.4} of {} tokens; {bits:.4} bits per character",
+    write_stdout(&format!(
+        "perplexity {:.4} of {} tokens; {bits:.4} bits per character\n",
         found.perplexity(),
         tokens.len()
-    );
+    ));
     Ok(())
 }
 
@@ -148,8 +163,18 @@ fn show(text: &GeneratedSequence, tokenizer: &dyn Tokenizer, each: bool) {
         .score
         .map(|score| format!(" (score {score:.4})"))
         .unwrap_or_default();
-    println!("{}{score}\n", tokenizer.decode(&text.tokens));
+    // Special tokens before the prompt are no text.
+    let first = text
+        .tokens
+        .iter()
+        .take_while(|token| tokenizer.is_special(**token))
+        .count();
+    let shown = tokenizer.decode(&text.tokens[first..]);
+    write_stdout(&format!("{shown}{score}\n\n"));
     for (token, score) in text.new_tokens().iter().zip(&text.scores).filter(|_| each) {
-        println!("{score:10.4}  {:?}", tokenizer.decode(&[*token]));
+        write_stdout(&format!(
+            "{score:10.4}  {:?}\n",
+            tokenizer.decode(&[*token])
+        ));
     }
 }

@@ -8,14 +8,14 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
-/// How texts are generated. Without an option, what the model's `generation_config.json` says, or
-/// transformers' default.
+/// Options of generation. Those that are not given are taken from the model's
+/// `generation_config.json`, or are transformers' defaults.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct GenerationOptions {
-    /// Most tokens, the prompt's among them.
+    /// Maximum number of tokens, including the prompt.
     #[arg(long)]
     max_length: Option<usize>,
-    /// Most tokens behind the prompt.
+    /// Maximum number of new tokens.
     #[arg(long)]
     max_new_tokens: Option<usize>,
     #[arg(long)]
@@ -23,75 +23,75 @@ pub(crate) struct GenerationOptions {
     #[arg(long)]
     min_new_tokens: Option<usize>,
     /// Seconds after which to stop.
-    #[arg(long)]
+    #[arg(long, value_parser = finite)]
     max_time: Option<f64>,
-    /// Texts behind which to stop.
+    /// String behind which to stop; may be given several times.
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
 
-    /// Draw tokens by their probabilities instead of taking the best.
+    /// Sample tokens by their probabilities instead of taking the most likely.
     #[arg(long)]
     do_sample: bool,
     #[arg(long)]
     num_beams: Option<usize>,
     #[arg(long)]
     num_beam_groups: Option<usize>,
-    #[arg(long)]
+    #[arg(long, value_parser = finite)]
     diversity_penalty: Option<f64>,
     /// Contrastive search, with `--top-k`.
-    #[arg(long)]
+    #[arg(long, value_parser = finite)]
     penalty_alpha: Option<f64>,
     #[arg(long)]
     num_return_sequences: Option<usize>,
     #[arg(long, value_enum)]
     early_stopping: Option<Early>,
 
-    #[arg(long)]
+    #[arg(long, value_parser = finite)]
     temperature: Option<f64>,
     #[arg(long)]
     top_k: Option<usize>,
-    #[arg(long)]
+    #[arg(long, value_parser = finite)]
     top_p: Option<f64>,
-    #[arg(long)]
+    #[arg(long, value_parser = finite)]
     min_p: Option<f64>,
-    #[arg(long)]
+    #[arg(long, value_parser = finite)]
     top_h: Option<f64>,
-    #[arg(long)]
+    #[arg(long, value_parser = finite)]
     typical_p: Option<f64>,
-    #[arg(long)]
+    #[arg(long, value_parser = finite)]
     epsilon_cutoff: Option<f64>,
-    #[arg(long)]
+    #[arg(long, value_parser = finite)]
     eta_cutoff: Option<f64>,
 
-    #[arg(long)]
+    #[arg(long, value_parser = finite)]
     repetition_penalty: Option<f64>,
-    #[arg(long)]
+    #[arg(long, value_parser = finite)]
     frequency_penalty: Option<f64>,
-    #[arg(long)]
+    #[arg(long, value_parser = finite)]
     presence_penalty: Option<f64>,
-    #[arg(long)]
+    #[arg(long, value_parser = finite)]
     length_penalty: Option<f64>,
     #[arg(long)]
     no_repeat_ngram_size: Option<usize>,
-    /// Texts that must not come.
+    /// Text that must not be generated; may be given several times.
     #[arg(long, value_name = "TEXT")]
     bad_words: Vec<String>,
-    /// Texts that must come, with beams.
+    /// Text that must be generated, with beams; may be given several times.
     #[arg(long, value_name = "TEXT")]
     force_words: Vec<String>,
-    /// What a text's score gains, such as " rain=-2".
+    /// Added to the score of a text, such as " rain=-2".
     #[arg(long, value_name = "TEXT=BIAS")]
     sequence_bias: Vec<String>,
-    /// Write what matches a regular expression, and nothing else.
+    /// Generate only text that matches a regular expression.
     #[arg(long, value_name = "PATTERN", conflicts_with = "json_schema")]
     regex: Option<String>,
-    /// Write JSON of the schema in a file, and nothing else.
+    /// Generate only JSON that matches the schema in a file.
     #[arg(long, value_name = "FILE")]
     json_schema: Option<PathBuf>,
-    /// Propose so many tokens at a time by looking the text's end up in it.
+    /// Number of tokens to propose at a time by prompt lookup.
     #[arg(long)]
     prompt_lookup_num_tokens: Option<usize>,
-    /// Tokens that `--assistant` proposes at a time.
+    /// Number of tokens that `--assistant` proposes at a time.
     #[arg(long)]
     num_assistant_tokens: Option<usize>,
     /// Any option by the name that it has in a `generation_config.json`, such as
@@ -102,7 +102,7 @@ pub(crate) struct GenerationOptions {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Early {
-    /// With as many finished texts as beams.
+    /// With as many finished sequences as beams.
     True,
     /// When no beam is likely to become better.
     False,
@@ -111,7 +111,7 @@ enum Early {
 }
 
 impl GenerationOptions {
-    /// `config` with what was asked for.
+    /// `config` with the given options.
     pub(crate) fn over(
         &self,
         config: GenerationConfig,
@@ -127,14 +127,17 @@ impl GenerationOptions {
             let (text, bias) = text
                 .rsplit_once('=')
                 .with_context(|| format!("--sequence-bias {text}: no `=`"))?;
-            Ok((tokenizer.encode(text)?, bias.parse()?))
+            let value: f32 = bias
+                .parse()
+                .with_context(|| format!("--sequence-bias {text}={bias}: not a number"))?;
+            Ok((tokenizer.encode(text)?, value))
         };
         let early = self.early_stopping.map(|early| match early {
             Early::True => EarlyStopping::Always,
             Early::False => EarlyStopping::Heuristic,
             Early::Never => EarlyStopping::Never,
         });
-        // A length on the command line goes before one of another kind in the file.
+        // A length on the command line overrides one of the other kind in the file.
         let lengths = match (self.max_length, self.max_new_tokens) {
             (None, None) => (config.max_length, config.max_new_tokens),
             given => given,
@@ -193,7 +196,7 @@ impl GenerationOptions {
         set(config, &self.set)
     }
 
-    /// What texts that tokens of `end` end are held to.
+    /// The constraint of `--regex` or `--json-schema`; tokens of `end` end a sequence.
     pub(crate) fn pattern(
         &self,
         tokenizer: &dyn Tokenizer,
@@ -211,8 +214,20 @@ impl GenerationOptions {
     }
 }
 
-/// `config` with fields by their names. A length goes before one of another kind.
+/// A finite number: NaN and infinities would be taken for a missing option in JSON.
+fn finite(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value.is_finite() => Ok(value),
+        Ok(value) => Err(format!("{value}, expected a finite number")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// `config` with fields by their names. A length overrides one of the other kind.
 fn set(config: GenerationConfig, fields: &[String]) -> Result<GenerationConfig> {
+    if fields.is_empty() {
+        return Ok(config);
+    }
     const LENGTHS: [&str; 2] = ["max_length", "max_new_tokens"];
     let mut all = serde_json::to_value(config)?;
     let parts = |field: &'_ String| -> Result<(String, String)> {
@@ -236,5 +251,5 @@ fn set(config: GenerationConfig, fields: &[String]) -> Result<GenerationConfig> 
             .with_context(|| format!("--set {field}: there is no option {name}"))?;
         *known = serde_json::from_str(value).with_context(|| format!("--set {field}"))?;
     }
-    Ok(GenerationConfig::from_json(&all.to_string())?.0)
+    Ok(GenerationConfig::from_json(&all.to_string())?.into_inner())
 }

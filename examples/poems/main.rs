@@ -1,34 +1,40 @@
-//! Learns Chinese poems and writes some, in the form asked for.
+//! Trains on Chinese poems and generates some of a given form.
 //!
 //!     cargo run --release --example poems -- --data chinese-poetry
 //!
-//! The folder has the JSON files of <https://github.com/chinese-poetry/chinese-poetry>, such as
-//! `poet.tang.0.json`.
+//! The directory has JSON files as those of <https://github.com/chinese-poetry/chinese-poetry>, such
+//! as `poet.tang.0.json`: arrays of poems with `paragraphs` (or `content`), or one poem per line.
 
 #![forbid(unsafe_code)]
 
-use aigc_core::train::{StartFrom, StopReason, TrainerConfig};
+use aigc_core::{
+    Error,
+    train::{StartFrom, StopReason, TrainerConfig},
+};
 use aigc_examples::{
     RunOptions, say_how_to_go_on, stop_on_ctrl_c,
-    text::{Continuation, TextTraining, gpt_trainer},
+    text::{Continuation, TextTraining, gpt_trainer, write_stdout},
 };
 use aigc_text::{
     CharacterTokenizer, GenerationConfig, GenerationState, Gpt2, Gpt2Config, TextGenerator,
-    TokenDataset, Tokenizer,
+    TokenDataset, Tokenizer, tokenizer::read_text,
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Parser;
-use serde::Deserialize;
-use std::path::{Path, PathBuf};
+use serde_json::Value;
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
-/// Learns Chinese poems and writes some, in the form asked for.
+/// Trains on Chinese poems and generates some of a given form.
 #[derive(Debug, Parser)]
 struct Args {
-    /// A folder with JSON files of poems, each with its `paragraphs`.
-    #[arg(long, value_name = "FOLDER")]
+    /// A directory with JSON files of poems, each with its `paragraphs`.
+    #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// What the poems that are written begin with.
-    #[arg(long, default_value = "明月")]
+    /// Beginning of the generated poems.
+    #[arg(long, allow_hyphen_values = true, default_value = "明月")]
     prompt: String,
     /// Characters of a line.
     #[arg(long, default_value_t = 5)]
@@ -36,7 +42,7 @@ struct Args {
     /// Lines of a poem.
     #[arg(long, default_value_t = 4)]
     lines: usize,
-    /// How many poems to write.
+    /// Number of poems to generate.
     #[arg(long, default_value_t = 4)]
     poems: usize,
     #[command(flatten)]
@@ -44,12 +50,6 @@ struct Args {
 }
 
 const NAME: &str = "poems";
-
-#[derive(Deserialize)]
-struct Poem {
-    #[serde(default)]
-    paragraphs: Vec<String>,
-}
 
 fn main() -> Result<()> {
     let args = Args::parse();
@@ -98,10 +98,10 @@ fn main() -> Result<()> {
         say_how_to_go_on(trained.step, &run);
         return Ok(());
     }
-    println!();
     for poem in written.write(&trained.model, &tokenizer, args.poems, args.run.seed)? {
-        println!("{poem}\n");
+        write_stdout(&format!("\n{poem}\n"));
     }
+    write_stdout("\n");
     for (name, value) in &trained.metrics {
         println!("{name}: {value:.4}");
     }
@@ -113,35 +113,126 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// All poems of all files of a folder, an empty line between them.
-fn read(folder: &Path) -> Result<String> {
-    let files = std::fs::read_dir(folder).with_context(|| format!("{}", folder.display()))?;
-    let mut files: Vec<PathBuf> = files.map(|file| Ok(file?.path())).collect::<Result<_>>()?;
-    files.retain(|file| file.extension().is_some_and(|kind| kind == "json"));
+/// All poems of all files of a directory and its subdirectories, with an empty line between them.
+/// What is left out is printed.
+fn read(dir: &Path) -> Result<String> {
+    let mut files = Vec::new();
+    collect(dir, &mut files)?;
     files.sort();
-    let mut text = String::new();
-    for file in files {
-        let json = aigc_text::tokenizer::read_text(&file)?;
-        // Files of another form, such as prose, are left out.
-        let Ok(poems) = serde_json::from_str::<Vec<Poem>>(&json) else {
-            continue;
+    let (mut text, mut keys) = (String::new(), BTreeSet::new());
+    for file in &files {
+        let poems = match poems(file) {
+            Ok(poems) => poems,
+            Err(error) => {
+                eprintln!("left out: {error}");
+                continue;
+            }
         };
-        for poem in poems.iter().filter(|poem| !poem.paragraphs.is_empty()) {
-            text.push_str(&poem.paragraphs.join("\n"));
-            text.push_str("\n\n");
+        let mut bad = 0;
+        for poem in &poems {
+            if let Value::Object(fields) = poem {
+                keys.extend(fields.keys().cloned());
+            }
+            match paragraphs(poem) {
+                Some(lines) => {
+                    text.push_str(&lines);
+                    text.push_str("\n\n");
+                }
+                None => bad += 1,
+            }
+        }
+        if bad > 0 {
+            eprintln!(
+                "{}: {bad} of {} entries have no paragraphs and are left out",
+                file.display(),
+                poems.len()
+            );
         }
     }
     if text.is_empty() {
+        let keys: Vec<String> = keys.into_iter().collect();
+        let keys = match keys.is_empty() {
+            true => "no entries were found".into(),
+            false => format!("the entries have the keys {}", keys.join(", ")),
+        };
         bail!(
-            "{}: no JSON file with poems, which have `paragraphs`",
-            folder.display()
+            "{}: no JSON file with poems, which have `paragraphs` or `content`; {} files, {keys}",
+            dir.display(),
+            files.len()
         );
     }
     Ok(text)
 }
 
-/// The form of a poem: lines of so many characters, a comma behind the odd ones and a full stop
-/// behind the even ones.
+/// JSON files below a directory. Hidden files and directories are skipped.
+fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    let entries = std::fs::read_dir(dir).map_err(Error::io(dir))?;
+    for entry in entries {
+        let entry = entry.map_err(Error::io(dir))?;
+        let path = entry.path();
+        if entry.file_name().to_string_lossy().starts_with('.') {
+            continue;
+        }
+        // Links to directories are not followed: they may form loops.
+        if entry.file_type().map_err(Error::io(&path))?.is_dir() {
+            collect(&path, files)?;
+        } else if path.extension().is_some_and(|ending| {
+            ["json", "jsonl", "ndjson"].contains(&&*ending.to_string_lossy().to_lowercase())
+        }) {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// The entries of a file: of a JSON array, one object, or one object per line.
+fn poems(file: &Path) -> Result<Vec<Value>> {
+    let json = read_text(file)?;
+    let whole = match serde_json::from_str(&json) {
+        Ok(Value::Array(poems)) => return Ok(poems),
+        Ok(poem) => return Ok(vec![poem]),
+        Err(error) => error,
+    };
+    let lines = json.lines().filter(|line| !line.trim().is_empty());
+    let lines: Result<Vec<Value>, _> = lines.map(serde_json::from_str).collect();
+    match lines {
+        Ok(poems) if poems.iter().all(Value::is_object) => Ok(poems),
+        _ => bail!("{}: not JSON: {whole}", file.display()),
+    }
+}
+
+/// The lines of a poem with Chinese marks, if it has any.
+fn paragraphs(poem: &Value) -> Option<String> {
+    let lines = ["paragraphs", "content"]
+        .iter()
+        .find_map(|key| match &poem[*key] {
+            Value::Array(lines) => lines.iter().map(Value::as_str).collect::<Option<Vec<_>>>(),
+            Value::String(text) => Some(text.lines().collect()),
+            _ => None,
+        })?;
+    let lines: Vec<String> = lines
+        .iter()
+        .map(|line| line.trim().chars().map(full_width).collect())
+        .filter(|line: &String| !line.is_empty())
+        .collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
+}
+
+/// The Chinese mark for one of ASCII.
+fn full_width(c: char) -> char {
+    match c {
+        ',' => COMMA,
+        '.' => STOP,
+        '!' => '！',
+        '?' => '？',
+        ';' => '；',
+        ':' => '：',
+        other => other,
+    }
+}
+
+/// The form of a poem: lines of `characters` characters, with a comma behind odd lines and a full
+/// stop behind even ones.
 struct Form<'a> {
     prompt: &'a str,
     characters: usize,
@@ -171,7 +262,7 @@ impl Form<'_> {
         Ok(())
     }
 
-    /// The mark at a place of the poem, if a line ends there.
+    /// The mark at a position of the poem, if a line ends there.
     fn mark(&self, at: usize) -> Option<char> {
         let width = self.characters + 1;
         (at % width == self.characters).then_some(if (at / width).is_multiple_of(2) {
@@ -190,7 +281,7 @@ impl Form<'_> {
     ) -> Result<Vec<String>> {
         let token = |c: char| tokenizer.encode(&c.to_string()).map(|tokens| tokens[0]);
         let marks = [(COMMA, token(COMMA)?), (STOP, token(STOP)?)];
-        // What may stand inside of a line: characters of the script itself.
+        // Inside a line only Chinese characters are allowed.
         let inside: Vec<bool> = tokenizer
             .characters()
             .iter()
@@ -231,7 +322,7 @@ impl Form<'_> {
             Ok(())
         };
         let texts = TextGenerator::new(model, config)?
-            .seed(seed)
+            .with_seed(seed)
             .with_logits_processor(form)
             .generate(&[prompt])?;
         let lines = |text: String| {

@@ -5,12 +5,15 @@ use aigc_core::{
     checkpoint::RunDir,
     data::{DataLoader, DataLoaderConfig, Dataset},
     train::{LrSchedule, OptimizerConfig, ParamGroupConfig, TrainOutput, TrainerConfig},
+    weights::Loaded,
 };
 #[cfg(feature = "download")]
 use aigc_core::{data::download::bar, hub::Hub};
+#[cfg(feature = "download")]
+use aigc_text::AnyCausalLm;
 use aigc_text::{
-    CausalLm, CausalLmObjective, DecodeStream, GenerationConfig, Gpt2, TextGenerator, TokenBatch,
-    TokenDataset, Tokenizer, evaluate_loss,
+    CausalLm, CausalLmObjective, DecodeStream, GenerationConfig, Gpt2, PretrainedModel,
+    TextGenerator, TokenBatch, TokenDataset, Tokenizer, evaluate_loss,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -20,10 +23,10 @@ use std::{
 
 use crate::RunOptions;
 
-/// Windows that are judged at once.
-const JUDGED: usize = 32;
+/// Windows that are evaluated at once.
+const EVAL_BATCH: usize = 32;
 
-/// Settings of a GPT that learns from its beginning, as nanoGPT has them: AdamW with weight decay
+/// Training of a GPT from scratch with nanoGPT's settings: AdamW with weight decay
 /// on matrices alone, half a cosine down to a tenth, gradients of norm 1 at most.
 pub fn gpt_trainer(steps: usize, seed: u64) -> TrainerConfig {
     let optimizer = OptimizerConfig::adam_w(0.9, 0.99, 0.1);
@@ -43,36 +46,35 @@ pub fn gpt_trainer(steps: usize, seed: u64) -> TrainerConfig {
     }
 }
 
-/// How a text is gone on with.
+/// A prompt, and how many tokens to continue it by.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Continuation {
-    /// What it begins with.
+    /// The prompt.
     pub prompt: String,
-    /// Tokens to add.
+    /// Number of new tokens.
     pub tokens: usize,
 }
 
-/// A model that learns to go on with texts.
+/// Training of a language model on texts.
 pub struct TextTraining<'a> {
-    /// Turns texts into tokens and back.
+    /// Text to tokens and back.
     pub tokenizer: &'a dyn Tokenizer,
-    /// What it learns from.
+    /// Training windows.
     pub learned: TokenDataset,
-    /// What it is judged by.
+    /// Windows for evaluation.
     pub held_out: TokenDataset,
-    /// Windows of a step.
+    /// Batch size.
     pub batch: usize,
-    /// What is shown of it as it learns.
+    /// What is generated as a preview during training.
     pub shown: Continuation,
 }
 
 impl TextTraining<'_> {
-    /// Trains, and leaves the model in the run's `model` folder, for `generate --model` and for
-    /// transformers; its adapters, if it has some, are merged there, and alone in the `adapters`
-    /// folder.
+    /// Trains, and writes the model to the run's `model` directory, for `generate --model` and for
+    /// transformers. Adapters are merged there, and written alone to the `adapters` directory.
     ///
     /// # Errors
-    /// Whatever settings, text and disk report.
+    /// Errors of settings, text and files.
     pub fn run(
         self,
         model: Gpt2,
@@ -89,10 +91,10 @@ impl TextTraining<'_> {
             batch,
             shown,
         } = self;
-        let (tokens, judged) = (learned.num_tokens(), held_out.num_tokens());
+        let (tokens, evaluated) = (learned.num_tokens(), held_out.num_tokens());
         let per_token = characters_per_token(&held_out, tokenizer)?;
         println!(
-            "{tokens} tokens to learn from, {judged} held out, {} parameters; everything goes to {}",
+            "{tokens} tokens for training, {evaluated} held out, {} parameters; everything goes to {}",
             aigc_core::burn::module::Module::num_params(&model),
             run.path().display()
         );
@@ -108,7 +110,7 @@ impl TextTraining<'_> {
             .with_model_config(model.config())?
             .with_data_config(settings)?
             .with_evaluation(|model| {
-                let loss = evaluate_loss(model, &held_out, JUDGED)?;
+                let loss = evaluate_loss(model, &held_out, EVAL_BATCH)?;
                 let bits = loss / std::f64::consts::LN_2 / per_token;
                 Ok(vec![
                     ("loss of held-out text".into(), loss),
@@ -123,17 +125,17 @@ impl TextTraining<'_> {
             })
             .fit(CausalLmObjective::new(), model, &loader, run)?;
         let folder = run.path().join("model");
-        tokenizer.save(&folder)?;
+        tokenizer.save_pretrained(&folder)?;
         if trained.model.lora().is_some() {
             trained.model.save_lora(run.path().join("adapters"))?;
             trained.model = trained.model.merge_lora();
         }
-        trained.model.save(&folder)?;
+        trained.model.save_pretrained(&folder)?;
         Ok(trained)
     }
 }
 
-/// Characters of what windows foretell, for each of its tokens.
+/// Mean number of characters of the tokens that windows predict.
 fn characters_per_token(windows: &TokenDataset, tokenizer: &dyn Tokenizer) -> Result<f64> {
     let begins = |byte: &u8| byte & 0xc0 != 0x80;
     let (mut tokens, mut characters) = (0, 0);
@@ -150,8 +152,8 @@ fn characters_per_token(windows: &TokenDataset, tokenizer: &dyn Tokenizer) -> Re
     Ok(characters as f64 / tokens as f64)
 }
 
-/// A text and what the model makes of it, drawn with a seed. Beyond the model's context it goes on
-/// from the later half.
+/// A prompt and its continuation, sampled with a seed. Beyond the model's context, the later half is
+/// the prompt of the next part.
 ///
 /// # Errors
 /// Names a prompt that has no tokens.
@@ -173,18 +175,30 @@ pub fn go_on<M: CausalLm>(
             ..GenerationConfig::default()
         };
         let drawn = TextGenerator::new(model, config)?
-            .seed(seed ^ tokens.len() as u64)
+            .with_seed(seed ^ tokens.len() as u64)
             .generate(&[prompt])?;
         tokens.extend_from_slice(&drawn[0].tokens);
     }
     Ok(tokenizer.decode(&tokens))
 }
 
-/// Writes tokens to the terminal as they come.
+/// Writes text to standard output. A closed pipe (`program | head`) ends the program quietly.
+///
+/// # Panics
+/// If standard output fails in another way, as `print!` does.
+pub fn write_stdout(text: &str) {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        result => result.expect("standard output"),
+    }
+}
+
+/// Writes tokens to the terminal as they are generated.
 pub struct Typewriter<'a>(Option<DecodeStream<'a>>);
 
 impl<'a> Typewriter<'a> {
-    /// Nothing is written yet.
+    /// A new line of text.
     pub fn new(tokenizer: &'a dyn Tokenizer) -> Self {
         Self(Some(DecodeStream::new(tokenizer)))
     }
@@ -192,9 +206,7 @@ impl<'a> Typewriter<'a> {
     /// One more token.
     pub fn write(&mut self, token: u32) {
         if let Some(stream) = &mut self.0 {
-            print!("{}", stream.step(token));
-            // A closed terminal is no reason to stop.
-            let _ = std::io::stdout().flush();
+            write_stdout(&stream.step(token));
         }
     }
 }
@@ -202,24 +214,37 @@ impl<'a> Typewriter<'a> {
 impl Drop for Typewriter<'_> {
     fn drop(&mut self) {
         if let Some(stream) = self.0.take() {
-            println!("{}", stream.finish());
+            write_stdout(&format!("{}\n", stream.finish()));
         }
     }
 }
 
-/// The folder of a model: a folder as it is, or what the Hugging Face hub has under a name, fetched
-/// with the feature `download`.
+/// The directory of a model: a local one, or with the feature `download` that of a model of the
+/// Hugging Face hub, downloaded by name.
 ///
 /// # Errors
-/// If there is no such folder and the model cannot be fetched.
+/// If there is no such directory and the model cannot be downloaded.
 pub fn model_folder(model: &str) -> anyhow::Result<PathBuf> {
     if Path::new(model).is_dir() {
         return Ok(model.into());
     }
     #[cfg(feature = "download")]
-    return Ok(Gpt2::fetch(&Hub::from_env()?, model, "main", &mut bar())?);
+    return Ok(AnyCausalLm::snapshot(
+        &Hub::from_env()?,
+        model,
+        "main",
+        &mut bar(),
+    )?);
     #[cfg(not(feature = "download"))]
     anyhow::bail!(
-        "there is no folder {model}; models of the Hugging Face hub are fetched by name with `--features download`"
+        "there is no directory {model}; with `--features download` models of the Hugging Face hub are \
+         downloaded by name"
     )
+}
+
+/// Prints what opening a model or its options reports.
+pub fn print_warnings<T>(loaded: &Loaded<T>) {
+    for line in loaded.warnings() {
+        eprintln!("{line}");
+    }
 }

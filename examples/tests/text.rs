@@ -35,7 +35,7 @@ fn number(text: &str, label: &str) -> f64 {
 }
 
 #[test]
-fn a_text_is_learned_and_gone_on_with() {
+fn train_text_trains_and_continues_a_text() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let text: String = weather::corpus(300, 7)
@@ -143,6 +143,45 @@ fn a_text_is_learned_and_gone_on_with() {
         );
         assert!(told.contains(named), "{told}");
     }
+    // Values that begin with a hyphen are values; numbers that are none are refused.
+    assert!(generate(&["--presence-penalty", "-0.5"]).starts_with("Oslo, 3"));
+    let error = refused(
+        "generate",
+        folder,
+        &[
+            "--model",
+            "whole/model",
+            "--do-sample",
+            "--temperature",
+            "-1",
+        ],
+    );
+    assert!(error.contains("`temperature` is -1"), "{error}");
+    for (option, value) in [
+        ("--temperature", "nan"),
+        ("--temperature", "inf"),
+        ("--length-penalty", "nan"),
+    ] {
+        let error = refused(
+            "generate",
+            folder,
+            &["--model", "whole/model", option, value],
+        );
+        assert!(error.contains("finite number"), "{error}");
+    }
+    let hyphen = run(
+        "generate",
+        folder,
+        &[
+            "--model",
+            "whole/model",
+            "--prompt",
+            "-3",
+            "--max-new-tokens",
+            "2",
+        ],
+    );
+    assert!(hyphen.starts_with("-3"), "{hyphen}");
     let forced = generate(&["--num-beams", "4", "--force-words", "snow"]);
     assert!(forced.contains("snow"), "{forced}");
     assert!(
@@ -219,6 +258,22 @@ fn a_text_is_learned_and_gone_on_with() {
 
     assert!(refused("train_text", folder, &[]).contains("--text"));
     assert!(refused("train_text", folder, &["--text", "none.txt"]).contains("none.txt"));
+    assert!(refused("train_text", folder, &["--text", "."]).contains("a directory"));
+    std::fs::write(folder.join("empty.txt"), "").unwrap();
+    assert!(refused("train_text", folder, &["--text", "empty.txt"]).contains("the file is empty"));
+    std::fs::write(folder.join("gbk.txt"), [0xd6, 0xd0]).unwrap();
+    assert!(
+        refused("train_text", folder, &["--text", "gbk.txt"]).contains("not UTF-8 from byte 0")
+    );
+    // A text that is too short leaves no run directory behind.
+    std::fs::write(folder.join("short.txt"), "short").unwrap();
+    let short = ["--text", "short.txt", "--out", "short"];
+    assert!(refused("train_text", folder, &short).contains("`tokens`"));
+    assert!(!folder.join("short").exists());
+    // Without a line feed the default prompt is a character of the text.
+    std::fs::write(folder.join("cr.txt"), "one two\rthree\r".repeat(60)).unwrap();
+    let cr = ["--text", "cr.txt", "--steps", "1", "--out", "cr"];
+    run("train_text", folder, &[&cr[..], &small[..]].concat());
     assert!(
         refused(
             "train_text",
@@ -238,7 +293,7 @@ fn a_text_is_learned_and_gone_on_with() {
 }
 
 #[test]
-fn a_stopped_run_goes_on() {
+fn train_text_resumes() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     std::fs::write(folder.join("text.txt"), weather::corpus(100, 7).join("\n")).unwrap();
@@ -261,7 +316,7 @@ fn a_stopped_run_goes_on() {
         "byte-pairs",
         "--vocabulary",
         "300",
-        "--checkpoint-every",
+        "--save-steps",
         "5",
     ];
     run(
@@ -269,6 +324,19 @@ fn a_stopped_run_goes_on() {
         folder,
         &[&begin[..], &small[..], &["--steps", "10", "--out", "run"]].concat(),
     );
+    // Settings are the run's own; others are refused by name, not ignored.
+    for (option, value) in [
+        ("--learning-rate", "0.5"),
+        ("--seed", "3"),
+        ("--width", "32"),
+    ] {
+        let error = refused(
+            "train_text",
+            folder,
+            &["--resume", "--out", "run", option, value],
+        );
+        assert!(error.contains(option) && error.contains(value), "{error}");
+    }
     let told = run("train_text", folder, &["--resume-at", "5", "--out", "run"]);
     assert!(told.contains("5 steps in"), "{told}");
     // Byte pairs: fewer tokens than characters.
@@ -279,7 +347,7 @@ fn a_stopped_run_goes_on() {
 }
 
 #[test]
-fn weather_is_learned_on_the_spot() {
+fn generate_trains_on_weather_reports() {
     let folder = tempfile::tempdir().unwrap();
     let told = run("generate", folder.path(), &["--steps", "3", "--out", "run"]);
     let right = number(&told, "of 1000 reports");
@@ -294,14 +362,14 @@ fn weather_is_learned_on_the_spot() {
         "{counted}: {told}"
     );
     assert!(
-        told.contains("none of those it learned from") && told.contains("3 steps in"),
+        told.contains("are not in the training data") && told.contains("3 steps in"),
         "{told}"
     );
     assert!(folder.path().join("run/reports.txt").exists());
 }
 
 #[test]
-fn poems_have_their_form() {
+fn poems_have_the_requested_form() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let line = |i: usize| {
@@ -342,4 +410,38 @@ fn poems_have_their_form() {
     assert!(refused("poems", folder, &["--data", ".", "--prompt", "龍"]).contains("character 1"));
     std::fs::create_dir(folder.join("empty")).unwrap();
     assert!(refused("poems", folder, &["--data", "empty"]).contains("no JSON file with poems"));
+    // Other keys are named; what is broken is named and left out; all else is read: upper case,
+    // lines of JSON, `content`, a byte-order mark, marks of ASCII, subdirectories.
+    let other = folder.join("other");
+    std::fs::create_dir_all(other.join("x.json")).unwrap();
+    std::fs::write(other.join("a.json"), "[{\"verses\": [1]}]").unwrap();
+    let error = refused("poems", folder, &["--data", "other"]);
+    assert!(error.contains("verses"), "{error}");
+    let half = |i: usize| line(i).replace('，', ",").replace('。', ".");
+    let each = |i: usize| serde_json::json!({"content": [half(i)]}).to_string();
+    let lines: Vec<String> = (0..40).map(each).collect();
+    std::fs::write(other.join("x.json/B.JSONL"), lines.join("\n")).unwrap();
+    let mixed = serde_json::json!([{"paragraphs": null}, {"paragraphs": [line(3)]}]);
+    std::fs::write(other.join("c.JSON"), format!("\u{feff}{mixed}")).unwrap();
+    std::fs::write(other.join("cut.json"), "[{\"paragraphs\": [").unwrap();
+    let output = Command::new(program("poems"))
+        .args([
+            "--data", "other", "--steps", "1", "--prompt", "春", "--out", "run2",
+        ])
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(output.status.success(), "{err}");
+    assert_eq!(
+        out.lines().filter(|line| line.ends_with('。')).count(),
+        8,
+        "{out}"
+    );
+    assert!(err.contains("cut.json: not JSON"), "{err}");
+    assert!(err.contains("c.JSON: 1 of 2 entries"), "{err}");
+    assert!(err.contains("a.json: 1 of 1 entries"), "{err}");
 }

@@ -1,4 +1,4 @@
-//! Learns to write like a text of yours.
+//! Trains a GPT on a text.
 //!
 //!     cargo run --release --example train_text -- --text shakespeare.txt
 //!
@@ -15,34 +15,37 @@ use aigc_core::{
 };
 use aigc_examples::{
     RunOptions, say_how_to_go_on, stop_on_ctrl_c,
-    text::{Continuation, TextTraining, go_on, gpt_trainer, model_folder},
+    text::{
+        Continuation, TextTraining, go_on, gpt_trainer, model_folder, print_warnings, write_stdout,
+    },
 };
 use aigc_text::{
-    BpeTokenizer, CharacterTokenizer, Gpt2, Gpt2Config, LoraConfig, TokenDataset, Tokenizer,
-    read_lines, tokenize_file, tokenizer,
+    BpeTokenizer, CharacterTokenizer, Gpt2, Gpt2Config, LoraConfig, PretrainedModel, TokenDataset,
+    Tokenizer, read_lines, tokenize_file, tokenizer,
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// Learns to write like a text of yours.
+/// Trains a GPT on a text.
 #[derive(Debug, Parser)]
+#[command(allow_negative_numbers = true)]
 struct Args {
-    /// The text to learn from, in UTF-8; it may be larger than memory.
+    /// The training text, in UTF-8; it may be larger than memory.
     #[arg(long, value_name = "FILE", required_unless_present_any = ["resume", "resume_at"])]
     text: Option<PathBuf>,
-    /// What a token is.
+    /// Kind of tokens.
     #[arg(long, value_enum, default_value = "characters")]
-    tokens: TokenIds,
-    /// Number of tokens, for byte pairs.
+    tokens: TokenKind,
+    /// Size of the vocabulary, for byte pairs.
     #[arg(long, default_value_t = 4096)]
     vocabulary: usize,
-    /// Fine-tune this GPT-2, a folder of transformers or with the feature `download` a name of the
-    /// Hugging Face hub, with its own tokens; sizes are its own, too.
-    #[arg(long, value_name = "FOLDER")]
+    /// Fine-tune this GPT-2, a directory of transformers or with the feature `download` a name of the
+    /// Hugging Face hub; its tokenizer and sizes are used.
+    #[arg(long, value_name = "DIR")]
     from: Option<String>,
-    /// Fine-tune adapters of this rank (LoRA) in place of the model itself.
+    /// Fine-tune adapters of this rank (LoRA) instead of the whole model.
     #[arg(long, value_name = "RANK", requires = "from")]
     lora: Option<usize>,
     #[arg(long, default_value_t = 4)]
@@ -51,33 +54,34 @@ struct Args {
     heads: usize,
     #[arg(long, default_value_t = 128)]
     width: usize,
-    /// Tokens that the model sees at once.
+    /// Context length, in tokens.
     #[arg(long)]
     context: Option<usize>,
     #[arg(long, default_value_t = 0.0)]
     dropout: f64,
-    /// Windows of a step.
+    /// Batch size.
     #[arg(long, default_value_t = 12)]
     batch: usize,
-    /// 0.003, or 0.00003 to fine-tune, 0.0002 with adapters.
+    /// Learning rate; 0.003 by default, 0.00003 to fine-tune, 0.0002 with adapters.
     #[arg(long)]
     learning_rate: Option<f64>,
-    /// What the texts that are shown begin with.
-    #[arg(long, default_value = "\n")]
-    prompt: String,
+    /// Prompt of the generated previews; by default a line feed, or the first character of a text
+    /// without one.
+    #[arg(long, allow_hyphen_values = true)]
+    prompt: Option<String>,
     #[command(flatten)]
     run: RunOptions,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum TokenIds {
-    /// A character.
+enum TokenKind {
+    /// Characters.
     Characters,
-    /// Bytes that often come together, as GPT-2's are.
+    /// Frequent sequences of bytes, as GPT-2 has them.
     BytePairs,
 }
 
-/// What a run's `config.json` says of it; a resumed run takes it from there.
+/// Settings in a run's `config.json`; a resumed run uses them.
 #[derive(Deserialize)]
 struct Settings {
     model: Gpt2Config,
@@ -87,7 +91,7 @@ struct Settings {
 
 #[derive(Clone, Serialize, Deserialize)]
 struct Data {
-    /// The model that was fine-tuned.
+    /// The model that is fine-tuned.
     from: Option<PathBuf>,
     /// Its adapters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -98,7 +102,9 @@ struct Data {
 }
 
 const NAME: &str = "train-text";
-/// The tokens of the text, in the run's folder.
+/// The rest of the text is for evaluation.
+const TRAIN_FRACTION: f64 = 0.9;
+/// The tokens of the text, in the run directory.
 const TOKENS: &str = "tokens.bin";
 
 fn main() -> Result<()> {
@@ -108,7 +114,8 @@ fn main() -> Result<()> {
         StartFrom::Fresh => begin(&args, &device)?,
         _ => {
             let run = args.run.existing_run(NAME)?;
-            let settings = run.config()?;
+            let settings: Settings = run.config()?;
+            refuse_other_settings(&args, &settings)?;
             let tokenizer = tokenizer::from_pretrained(run.path().join("model"))?;
             (run, settings, tokenizer)
         }
@@ -120,7 +127,11 @@ fn main() -> Result<()> {
     } = settings;
     let trainer = args.run.config(trainer)?;
     let network = match &data.from {
-        Some(folder) => Gpt2::open(folder, &device)?.0,
+        Some(dir) => {
+            let loaded = Gpt2::from_pretrained(dir, &device)?;
+            print_warnings(&loaded);
+            loaded.into_inner()
+        }
         None => model.init(&device)?,
     };
     let network = match &data.lora {
@@ -128,8 +139,7 @@ fn main() -> Result<()> {
         None => network,
     };
     let windows = TokenDataset::open(run.path().join(TOKENS), data.context, 1)?;
-    // The last tenth judges.
-    let (learned, held_out) = windows.split(0.9)?;
+    let (learned, held_out) = windows.split(TRAIN_FRACTION)?;
     let seed = trainer.seed;
     let training = TextTraining {
         tokenizer: &*tokenizer,
@@ -143,10 +153,8 @@ fn main() -> Result<()> {
         say_how_to_go_on(trained.step, &run);
         return Ok(());
     }
-    println!(
-        "\n{}\n",
-        go_on(&trained.model, &*tokenizer, &data.shown, seed)?.trim()
-    );
+    let text = go_on(&trained.model, &*tokenizer, &data.shown, seed)?;
+    write_stdout(&format!("\n{}\n\n", text.trim()));
     for (name, value) in &trained.metrics {
         println!("{name}: {value:.4}");
     }
@@ -157,26 +165,39 @@ fn main() -> Result<()> {
     );
     let folder = run.path().join("model");
     println!(
-        "\ngo on with: cargo run --release --example generate -- --model {} --do-sample",
+        "\ngenerate with: cargo run --release --example generate -- --model {} --do-sample",
         folder.display()
     );
     Ok(())
 }
 
-/// A new run: its tokens and their tokenizer, in its folder.
+/// A new run, with its tokens and their tokenizer in its directory.
 fn begin(args: &Args, device: &Device) -> Result<(RunDir, Settings, Box<dyn Tokenizer>)> {
     let text = args.text.as_deref().context("--text FILE is missing")?;
     let from = args.from.as_deref().map(model_folder).transpose()?;
-    // What cannot be read is named when its tokens are written.
-    let readable = read_lines(text)?.map_while(Result::ok);
+    // A tokenizer is trained on an iterator of texts; the first error ends it and is reported.
+    let mut failed = None;
+    let mut lines = read_lines(text)?;
+    let readable = std::iter::from_fn(|| match lines.next()? {
+        Ok(line) => Some(line),
+        Err(error) => {
+            failed = Some(error);
+            None
+        }
+    });
     let tokenizer: Box<dyn Tokenizer> = match (&from, args.tokens) {
         (Some(folder), _) => tokenizer::from_pretrained(folder)?,
-        (None, TokenIds::Characters) => Box::new(CharacterTokenizer::train(readable)),
-        (None, TokenIds::BytePairs) => Box::new(BpeTokenizer::train(readable, args.vocabulary)?),
+        (None, TokenKind::Characters) => Box::new(CharacterTokenizer::train(readable)),
+        (None, TokenKind::BytePairs) => Box::new(BpeTokenizer::train(readable, args.vocabulary)?),
     };
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
+    let first = first_character(text)?;
     let model = match &from {
         Some(folder) => {
-            aigc_core::json::read_file(&folder.join("config.json"), Gpt2Config::from_json)?.0
+            aigc_core::json::read_file(&folder.join("config.json"), Gpt2Config::from_json)?
+                .into_inner()
         }
         None => {
             let sizes = [args.layers, args.heads, args.width];
@@ -208,12 +229,19 @@ fn begin(args: &Args, device: &Device) -> Result<(RunDir, Settings, Box<dyn Toke
         trainer.param_groups.clear();
         model.init(device)?.with_lora(lora.clone())?;
     }
-    // A mistake leaves no folder behind.
+    // A mistake leaves no run directory behind.
     let trainer = args.run.config(trainer)?;
-    tokenizer.encode(&args.prompt)?;
+    let prompt = match &args.prompt {
+        Some(prompt) => prompt.clone(),
+        None if tokenizer.encode("\n").is_ok() => "\n".into(),
+        None => first.into(),
+    };
+    if tokenizer.encode(&prompt)?.is_empty() {
+        bail!("--prompt is empty, expected at least one character");
+    }
     let context = args.context.unwrap_or(64).min(model.n_positions);
     let shown = Continuation {
-        prompt: args.prompt.clone(),
+        prompt,
         tokens: 500,
     };
     let data = Data {
@@ -223,14 +251,26 @@ fn begin(args: &Args, device: &Device) -> Result<(RunDir, Settings, Box<dyn Toke
         batch: args.batch,
         shown,
     };
+    let existed = args.run.out.as_ref().is_some_and(|out| out.exists());
     let run = args.run.run(NAME)?;
-    tokenizer.save(&run.path().join("model"))?;
-    let bytes = std::fs::metadata(text).map_or(0, |about| about.len());
-    let bar = indicatif::ProgressBar::new(bytes).with_prefix("tokens");
-    tokenize_file(text, &*tokenizer, run.path().join(TOKENS), |read| {
-        bar.set_position(read)
-    })?;
-    bar.finish_and_clear();
+    let context = data.context;
+    let prepare = || -> Result<()> {
+        tokenizer.save_pretrained(&run.path().join("model"))?;
+        let bytes = std::fs::metadata(text).map_or(0, |about| about.len());
+        let bar = indicatif::ProgressBar::new(bytes).with_prefix("tokens");
+        let tokens = run.path().join(TOKENS);
+        tokenize_file(text, &*tokenizer, &tokens, |read| bar.set_position(read))?;
+        bar.finish_and_clear();
+        TokenDataset::open(tokens, context, 1)?.split(TRAIN_FRACTION)?;
+        Ok(())
+    };
+    if let Err(error) = prepare() {
+        // Training has not begun: nothing is worth keeping of a directory created here.
+        if !existed {
+            let _ = std::fs::remove_dir_all(run.path());
+        }
+        return Err(error);
+    }
     Ok((
         run,
         Settings {
@@ -240,4 +280,70 @@ fn begin(args: &Args, device: &Device) -> Result<(RunDir, Settings, Box<dyn Toke
         },
         tokenizer,
     ))
+}
+
+/// The first character of a text.
+fn first_character(text: &Path) -> Result<char> {
+    let line = read_lines(text)?.next().transpose()?;
+    line.and_then(|line| line.chars().next())
+        .with_context(|| format!("{}: the file is empty", text.display()))
+}
+
+/// A resumed run uses the settings it was started with: others on the command line are errors.
+fn refuse_other_settings(args: &Args, settings: &Settings) -> Result<()> {
+    let Settings {
+        model,
+        trainer,
+        data,
+    } = settings;
+    let usual = Args::parse_from(["train_text", "--resume"]);
+    let differs = |name: &str, given: String, run: String| match given == run {
+        true => Ok(()),
+        false => bail!(
+            "--{name} {given}: the run was started with {run}, and is resumed with its own \
+             settings; leave the option out"
+        ),
+    };
+    if let Some(rate) = args.learning_rate {
+        differs(
+            "learning-rate",
+            rate.to_string(),
+            trainer.learning_rate.to_string(),
+        )?;
+    }
+    if args.run.seed != usual.run.seed {
+        differs("seed", args.run.seed.to_string(), trainer.seed.to_string())?;
+    }
+    for (name, given, default, run) in [
+        ("layers", args.layers, usual.layers, model.n_layer),
+        ("heads", args.heads, usual.heads, model.n_head),
+        ("width", args.width, usual.width, model.n_embd),
+        ("batch", args.batch, usual.batch, data.batch),
+    ] {
+        if given != default {
+            differs(name, given.to_string(), run.to_string())?;
+        }
+    }
+    if args.dropout != usual.dropout {
+        differs(
+            "dropout",
+            args.dropout.to_string(),
+            model.resid_pdrop.to_string(),
+        )?;
+    }
+    if let Some(context) = args.context {
+        differs("context", context.to_string(), data.context.to_string())?;
+    }
+    if let Some(prompt) = &args.prompt {
+        differs(
+            "prompt",
+            format!("{prompt:?}"),
+            format!("{:?}", data.shown.prompt),
+        )?;
+    }
+    if let Some(rank) = args.lora {
+        let run = data.lora.as_ref().map_or(0, |lora| lora.rank);
+        differs("lora", rank.to_string(), run.to_string())?;
+    }
+    Ok(())
 }

@@ -92,7 +92,7 @@ pub fn gpt2_tokenizer() -> Option<BpeTokenizer> {
         skip("AIGC_DATA has no gpt2-tokenizer");
         return None;
     };
-    Some(BpeTokenizer::open(folder).expect("GPT-2's files"))
+    Some(BpeTokenizer::from_pretrained(folder).expect("GPT-2's files"))
 }
 
 /// An interpreter that has `modules`, given with commas between: the one that `PYTHON` names, which

@@ -17,8 +17,8 @@ use aigc_core::{
 };
 use aigc_tests::{Net, NoisyRegression, own_fixtures, row_loader};
 use aigc_text::{
-    BpeTokenizer, CausalLm, CharacterTokenizer, GenerationConfig, Gpt2, TextGenerator,
-    TokenDataset, Tokenizer,
+    BpeTokenizer, CausalLm, CharacterTokenizer, GenerationConfig, Gpt2, PretrainedModel,
+    TextGenerator, TokenDataset, Tokenizer,
     generate::{TokenIds, WordConstraint},
     tokenizer,
 };
@@ -952,10 +952,12 @@ fn altered_files_of_language_models() {
     ] {
         let folder = copied(&format!("gpt2-files/{name}"));
         alter_each(folder.path(), files, 500, || {
-            Gpt2::open(folder.path(), &flex).map(|(model, _)| use_it(model))
+            Gpt2::from_pretrained(folder.path(), &flex).map(|model| use_it(model.into_inner()))
         });
     }
-    let (model, _) = Gpt2::open(own_fixtures().join("text/gpt2-files/whole"), &flex).unwrap();
+    let model = Gpt2::from_pretrained(own_fixtures().join("text/gpt2-files/whole"), &flex)
+        .unwrap()
+        .into_inner();
     let folder = copied("gpt2-lora/adapters");
     alter_each(
         folder.path(),
@@ -968,7 +970,9 @@ fn altered_files_of_language_models() {
 #[test]
 fn altered_options_of_generation() {
     let folder = copied("gpt2-files/whole");
-    let (model, _) = Gpt2::open(folder.path(), &device("flex").unwrap()).unwrap();
+    let model = Gpt2::from_pretrained(folder.path(), &device("flex").unwrap())
+        .unwrap()
+        .into_inner();
     let beams = GenerationConfig {
         num_beams: 2,
         force_words_ids: vec![WordConstraint::Phrasal(vec![3, 4])],
@@ -1004,7 +1008,7 @@ fn altered_options_of_generation() {
         )
         .unwrap();
         alter_each(folder.path(), &["generation_config.json"], 500, || {
-            let (config, _) = GenerationConfig::open(folder.path())?;
+            let config = GenerationConfig::from_pretrained(folder.path())?.into_inner();
             let is_valid = config.validate(model.vocab_size());
             // What is too much for a test is no mistake.
             if is_valid.is_ok() && config.num_beams.saturating_mul(config.num_return_sequences) > 16
@@ -1014,7 +1018,7 @@ fn altered_options_of_generation() {
             match TextGenerator::new(&model, config)
                 .and_then(|generator| generator.generate(&[vec![1, 2]]))
             {
-                Ok(_) | Err(Error::Config { .. }) => Ok(()),
+                Ok(_) | Err(Error::Config { .. } | Error::InvalidArgument { .. }) => Ok(()),
                 Err(other) => panic!("{other}"),
             }
         });
@@ -1039,7 +1043,7 @@ fn altered_files_of_tokenizers() {
         }
         Ok(())
     };
-    trained.save(path).unwrap();
+    trained.save_pretrained(path).unwrap();
     alter_each(path, &["tokenizer.json"], 1000, open);
     // The same in two files.
     let json: Value =
@@ -1061,11 +1065,16 @@ fn altered_files_of_tokenizers() {
         .collect();
     std::fs::write(path.join("merges.txt"), format!("#version: 0.2\n{merges}")).unwrap();
     assert_eq!(
-        BpeTokenizer::open(path).unwrap().encode(&text).unwrap(),
+        BpeTokenizer::from_pretrained(path)
+            .unwrap()
+            .encode(&text)
+            .unwrap(),
         trained.encode(&text).unwrap()
     );
     alter_each(path, &["vocab.json", "merges.txt"], 500, open);
-    CharacterTokenizer::from_text(&text).save(path).unwrap();
+    CharacterTokenizer::from_text(&text)
+        .save_pretrained(path)
+        .unwrap();
     alter_each(path, &["characters.json"], 500, open);
     let tokens = path.join("text.tokens");
     let from = path.join("text.txt");
@@ -1083,14 +1092,14 @@ fn altered_files_of_tokenizers() {
 fn tokenizers_that_lie() {
     let folder = tempfile::tempdir().unwrap();
     let trained = BpeTokenizer::train(["the cat sat on the mat"].into_iter(), 300).unwrap();
-    trained.save(folder.path()).unwrap();
+    trained.save_pretrained(folder.path()).unwrap();
     let path = folder.path().join("tokenizer.json");
     let good: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     let open = |change: &dyn Fn(&mut Value)| {
         let mut json = good.clone();
         change(&mut json);
         std::fs::write(&path, json.to_string()).unwrap();
-        BpeTokenizer::open(folder.path())
+        BpeTokenizer::from_pretrained(folder.path())
     };
     for last in [u32::MAX, 4_000_000_000, 1 << 22] {
         let error = open(&|json| json["model"]["vocab"]["th"] = last.into())

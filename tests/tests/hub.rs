@@ -2,7 +2,7 @@
 
 use aigc_core::{Error, Result, device, hub::Hub};
 use aigc_tests::own_fixtures;
-use aigc_text::{Gpt2, tokenizer};
+use aigc_text::{Gpt2, PretrainedModel, tokenizer};
 use std::{
     collections::BTreeMap,
     fs,
@@ -648,7 +648,7 @@ fn model(folder: &str) -> Site {
     let saved = tempfile::tempdir().unwrap();
     let texts = ["hold the line", "hold the door"].map(String::from);
     let trained = tokenizer::BpeTokenizer::train(texts.into_iter(), 257).unwrap();
-    tokenizer::Tokenizer::save(&trained, saved.path()).unwrap();
+    tokenizer::Tokenizer::save_pretrained(&trained, saved.path()).unwrap();
     for name in names(saved.path()) {
         let content = fs::read(saved.path().join(&name)).unwrap();
         site.files.insert(name, ("e".repeat(40), content));
@@ -680,17 +680,18 @@ fn a_model_comes_by_name_and_opens() {
         let cache = tempfile::tempdir().unwrap();
         let server = Server::new("127.0.0.1", model(kind));
         let hub = server.hub(cache.path());
-        let folder = Gpt2::fetch(&hub, REPO, "main", &mut |_, _, _| {}).unwrap();
+        let folder = Gpt2::snapshot(&hub, REPO, "main", &mut |_, _, _| {}).unwrap();
         assert!(
             weights.iter().all(|name| folder.join(name).is_file()),
             "{kind}"
         );
-        let (opened, _) = Gpt2::open(&folder, &device).unwrap();
-        let (expected, _) =
-            Gpt2::open(own_fixtures().join("text/gpt2-files").join(kind), &device).unwrap();
+        let opened = Gpt2::from_pretrained(&folder, &device).unwrap();
+        let expected =
+            Gpt2::from_pretrained(own_fixtures().join("text/gpt2-files").join(kind), &device)
+                .unwrap();
         assert_eq!(
-            aigc_tests::bits(&opened),
-            aigc_tests::bits(&expected),
+            aigc_tests::bits(&*opened),
+            aigc_tests::bits(&*expected),
             "{kind}"
         );
         let words = tokenizer::from_pretrained(&folder).unwrap();
@@ -701,7 +702,7 @@ fn a_model_comes_by_name_and_opens() {
         // Again with one question, and without any.
         server.log();
         assert_eq!(
-            Gpt2::fetch(&hub, REPO, "main", &mut |_, _, _| {}).unwrap(),
+            Gpt2::snapshot(&hub, REPO, "main", &mut |_, _, _| {}).unwrap(),
             folder
         );
         assert_eq!(
@@ -713,7 +714,7 @@ fn a_model_comes_by_name_and_opens() {
             ..hub
         };
         assert_eq!(
-            Gpt2::fetch(&offline, REPO, "main", &mut |_, _, _| {}).unwrap(),
+            Gpt2::snapshot(&offline, REPO, "main", &mut |_, _, _| {}).unwrap(),
             folder
         );
     }
@@ -725,7 +726,7 @@ fn what_is_no_model_is_refused_before_its_weights_are_fetched() {
         let cache = tempfile::tempdir().unwrap();
         let server = Server::new("127.0.0.1", site);
         let error =
-            Gpt2::fetch(&server.hub(cache.path()), REPO, "main", &mut |_, _, _| {}).unwrap_err();
+            Gpt2::snapshot(&server.hub(cache.path()), REPO, "main", &mut |_, _, _| {}).unwrap_err();
         assert!(
             !server
                 .log()
@@ -759,7 +760,7 @@ fn what_is_no_model_is_refused_before_its_weights_are_fetched() {
             ("d".repeat(40), index),
         );
         let (cache, server) = (tempfile::tempdir().unwrap(), Server::new("127.0.0.1", site));
-        let error = Gpt2::fetch(&server.hub(cache.path()), REPO, "main", &mut |_, _, _| {})
+        let error = Gpt2::snapshot(&server.hub(cache.path()), REPO, "main", &mut |_, _, _| {})
             .unwrap_err()
             .to_string();
         assert!(error.contains(expected), "{error}");

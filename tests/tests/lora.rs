@@ -13,8 +13,8 @@ use aigc_core::{
 };
 use aigc_tests::bits;
 use aigc_text::{
-    CausalLm, CausalLmObjective, GenerationConfig, Gpt2, Gpt2Config, LoraConfig, TextGenerator,
-    TokenBatch, TokenDataset, next_token_loss,
+    CausalLm, CausalLmObjective, GenerationConfig, Gpt2, Gpt2Config, LoraConfig, PretrainedModel,
+    TextGenerator, TokenBatch, TokenDataset, next_token_loss,
 };
 use burn::{
     module::{Module, Param},
@@ -184,8 +184,8 @@ fn merged_adapters_say_the_same() {
         trained(&plain)
     );
     let folder = tempfile::tempdir().unwrap();
-    merged.save(folder.path()).unwrap();
-    let (again, _) = Gpt2::open(folder.path(), &device("flex").unwrap()).unwrap();
+    merged.save_pretrained(folder.path()).unwrap();
+    let again = Gpt2::from_pretrained(folder.path(), &device("flex").unwrap()).unwrap();
     assert_eq!(bits(&again), bits(&merged));
     assert_eq!(
         logits(&merged.clone().with_lora(config(2, EVERY)).unwrap()),
@@ -461,7 +461,7 @@ fn mistakes_are_named() {
             .with_lora(config(2, EVERY))
             .unwrap_err()
             .to_string()
-            .contains("adapted")
+            .contains("adapters already")
     );
     let packed = model(8).quantize(Quantization::Int8);
     assert!(
@@ -469,11 +469,11 @@ fn mistakes_are_named() {
             .with_lora(config(2, EVERY))
             .unwrap_err()
             .to_string()
-            .contains("quantized")
+            .contains("quantised")
     );
     let folder = tempfile::tempdir().unwrap();
     assert!(
-        lora.save(folder.path())
+        lora.save_pretrained(folder.path())
             .unwrap_err()
             .to_string()
             .contains("merge")
@@ -551,7 +551,7 @@ fn mistakes_are_named() {
             "{} ([16, 2], expected [16, 3])",
             name(1, "mlp.c_proj.lora_B")
         ),
-        format!("does not have: {}", name(0, "mlp.c_fc.lora_A")),
+        format!("unexpected keys: {}", name(0, "mlp.c_fc.lora_A")),
     ] {
         assert!(error.to_string().contains(&part), "{part}: {error}");
     }
@@ -563,7 +563,7 @@ fn mistakes_are_named() {
     std::fs::copy(&path, fewer.path().join("adapter_config.json")).unwrap();
     let error = model(8).load_lora(fewer.path()).unwrap_err().to_string();
     assert!(
-        error.contains(&format!("lacks: {}", name(0, "attn.c_attn.lora_A"))),
+        error.contains(&format!("missing keys: {}", name(0, "attn.c_attn.lora_A"))),
         "{error}"
     );
 }

@@ -83,7 +83,7 @@ fn texts_of_gpt2_s_tokens_match_their_expression() {
             };
             let generator = TextGenerator::new(&model, config)
                 .unwrap()
-                .seed(seed)
+                .with_seed(seed)
                 .with_logits_processor(pattern.clone());
             for text in generator.generate(std::slice::from_ref(&prompt)).unwrap() {
                 let text = said(&text, &tokenizer);
@@ -213,7 +213,7 @@ fn texts_of_gpt2_s_tokens_are_json_of_their_schema() {
             };
             let generator = TextGenerator::new(&model, config)
                 .unwrap()
-                .seed(seed)
+                .with_seed(seed)
                 .with_logits_processor(pattern.clone());
             for text in generator.generate(std::slice::from_ref(&prompt)).unwrap() {
                 let text = said(&text, &tokenizer);
@@ -302,8 +302,8 @@ fn every_way_to_generate_keeps_to_the_pattern() {
     let generator = |config: GenerationConfig| {
         TextGenerator::new(&model, config)
             .unwrap()
-            .seed(5)
-            .tokenizer(&tokenizer)
+            .with_seed(5)
+            .with_tokenizer(&tokenizer)
             .with_logits_processor(pattern.clone())
     };
     let check = |texts: &[GeneratedSequence], what: &str| {
@@ -422,9 +422,8 @@ fn every_way_to_generate_keeps_to_the_pattern() {
             .collect();
         assert_eq!(stream.unwrap(), plain[0].new_tokens());
         let heard = RefCell::new(Vec::new());
-        let listening = generator(config.clone())
-            .with_streamer(|tokens| heard.borrow_mut().extend(tokens[0]))
-            .unwrap();
+        let listening =
+            generator(config.clone()).with_streamer(|tokens| heard.borrow_mut().extend(tokens[0]));
         listening.generate(&prompts[..1]).unwrap();
         assert_eq!(heard.into_inner(), plain[0].new_tokens());
         let looked_up = GenerationConfig {

@@ -37,6 +37,8 @@ pub mod eval;
 pub mod fs;
 #[cfg(feature = "download")]
 pub mod hub;
+#[cfg(feature = "download")]
+pub mod hub_model;
 pub mod json;
 pub mod latent;
 pub mod nn;

@@ -21,6 +21,9 @@ pub struct AttentionSizes {
     pub batch: usize,
     /// Query heads.
     pub heads: usize,
+    /// Heads of keys and values; they divide the query heads. Query head `h` attends to key head
+    /// `h / (heads / kv_heads)`.
+    pub kv_heads: usize,
     /// Query positions.
     pub queries: usize,
     /// Key positions.
@@ -32,6 +35,11 @@ pub struct AttentionSizes {
 }
 
 impl AttentionSizes {
+    /// Query heads for each key head.
+    fn group(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+
     fn work(&self) -> usize {
         4 * self.batch * self.heads * self.queries * self.keys * self.d
     }
@@ -153,6 +161,7 @@ pub fn attention(q: Heads, k: Heads, v: Heads, sizes: AttentionSizes) -> (Vec<f3
         let (output, log_sums) = (Shared::new(output), Shared::new(&mut log_sums));
         for_each(batch * heads, sizes.work(), |part| {
             let (image, head) = (part / heads, part % heads);
+            let kv_head = head / sizes.group();
             let to = HeadOf {
                 shared: &output,
                 out: order,
@@ -167,8 +176,8 @@ pub fn attention(q: Heads, k: Heads, v: Heads, sizes: AttentionSizes) -> (Vec<f3
                 let seen = sizes.seen(first + count - 1);
                 let (q, k, v) = (
                     q.tokens(image, head, first),
-                    k.tokens(image, head, 0),
-                    v.tokens(image, head, 0),
+                    k.tokens(image, kv_head, 0),
+                    v.tokens(image, kv_head, 0),
                 );
                 multiply_here(
                     [count, seen, d],
@@ -341,9 +350,11 @@ fn attention_grads_shared(
     outs: [HeadsOut; 3],
     [heads, queries, keys, d]: [usize; 4],
 ) {
-    for_each(sizes.batch * heads, 5 * sizes.work() / 2, |part| {
-        let (image, head) = (part / heads, part % heads);
-        let grad = |index: usize| HeadOf {
+    let (kv_heads, group) = (sizes.kv_heads, sizes.group());
+    // A part is a key head with all query heads that attend to it: it alone writes its gradients.
+    for_each(sizes.batch * kv_heads, 5 * sizes.work() / 2, |part| {
+        let (image, kv_head) = (part / kv_heads, part % kv_heads);
+        let grad = |index: usize, head: usize| HeadOf {
             shared: grads[index],
             out: outs[index],
             batch: image,
@@ -353,17 +364,20 @@ fn attention_grads_shared(
         let block = BLOCK.min(queries);
         let mut scratch = Scratch::new([block * keys, block * keys]);
         let [weights, dweights] = scratch.split();
-        let [dq, dk, dv] = [grad(0), grad(1), grad(2)];
+        let [dk, dv] = [grad(1, kv_head), grad(2, kv_head)];
         for keys_of in [dk, dv] {
             let start = keys_of.rows(0, keys);
-            // SAFETY: keys and values of this head belong to this part.
+            // SAFETY: keys and values of this key head belong to this part.
             (0..keys).for_each(|key| unsafe { start.add(key * keys_of.step()).write_bytes(0, d) });
         }
-        for first in (0..queries).step_by(BLOCK) {
+        let blocks = (0..queries).step_by(BLOCK);
+        let heads_of_part = kv_head * group..(kv_head + 1) * group;
+        for (head, first) in heads_of_part.flat_map(|head| blocks.clone().map(move |b| (head, b))) {
+            let dq = grad(0, head);
             let count = BLOCK.min(queries - first);
             let seen = sizes.seen(first + count - 1);
             let (q, dy) = (q.tokens(image, head, first), dy.tokens(image, head, first));
-            let (k, v) = (k.tokens(image, head, 0), v.tokens(image, head, 0));
+            let (k, v) = (k.tokens(image, kv_head, 0), v.tokens(image, kv_head, 0));
             let output = output.tokens(image, head, first);
             multiply_here(
                 [count, seen, d],
@@ -388,14 +402,14 @@ fn attention_grads_shared(
                 arch().dispatch(ScoreGrads {
                     weights: &mut weights[..visible],
                     dweights: &mut dweights[..visible],
-                    log_sum: log_sums[part * queries + first + row],
+                    log_sum: log_sums[(image * heads + head) * queries + first + row],
                     // Σ weights·dweights over the keys is Σ output·dy over the channels.
                     dot: dot.sum(),
                     scale: sizes.scale(),
                 });
             }
             let (weights, dscores) = (Matrix::rows(weights, keys), Matrix::rows(dweights, keys));
-            // SAFETY: queries, keys and values of this head belong to this part.
+            // SAFETY: these queries, keys and values belong to this part.
             unsafe {
                 multiply_at(
                     [seen, d, count],

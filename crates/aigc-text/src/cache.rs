@@ -1,32 +1,96 @@
 //! Keys and values of the tokens so far, so that none is computed twice.
 
-use crate::models::PositionIds;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use std::fmt::Debug;
+
+/// Positions of tokens in their sequences.
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // It lives for a call.
+pub enum PositionIds {
+    /// The same in every batch element, from this one on.
+    Range(usize),
+    /// Those of each batch element, `[batch, time]`.
+    PerRow(Tensor<2, Int>),
+}
+
+/// What a model keeps of the tokens so far. [`KvCache`] keeps all of them; a model with windowed
+/// attention may bring a cache that keeps fewer.
+pub trait Cache: Debug + Send {
+    /// Number of tokens seen, padding included.
+    fn len(&self) -> usize;
+
+    /// Whether no token has been seen.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Batch size.
+    fn batch_size(&self) -> usize;
+
+    /// Declares the first `padding[i]` tokens of batch element `i` to be padding.
+    ///
+    /// # Panics
+    /// If the cache is not empty, or there is not one number per batch element.
+    fn set_left_padding(&mut self, padding: &[usize]);
+
+    /// Positions of the next `time` tokens in their sequences.
+    fn position_ids(&self, time: usize, device: &Device) -> PositionIds;
+
+    /// True where padding hides a key from the next `time` tokens,
+    /// `[batch, n_head, time, keys]` for `n_head` query heads; `None` without padding.
+    fn padding_mask(&self, time: usize, n_head: usize, device: &Device) -> Option<Tensor<4, Bool>>;
+
+    /// Stores keys and values of the next tokens for block `layer`, and returns those that these
+    /// tokens attend to.
+    ///
+    /// # Shapes
+    /// - k and v: `[batch, n_kv_head, time, d]`
+    /// - outputs: `[batch, n_kv_head, keys, d]`, the last `time` keys being the new ones
+    ///
+    /// # Panics
+    /// If the shapes are not the cache's.
+    fn update(&mut self, layer: usize, k: Tensor<4>, v: Tensor<4>) -> (Tensor<4>, Tensor<4>);
+
+    /// Counts `time` more tokens, after every block has stored them.
+    fn advance(&mut self, time: usize);
+
+    /// Removes all tokens but the first `len`.
+    fn crop(&mut self, len: usize);
+
+    /// Repeats every batch element `times` times, side by side.
+    fn repeat_interleave(&mut self, times: usize);
+
+    /// Makes batch element `i` a copy of what element `parents[i]` was.
+    ///
+    /// # Panics
+    /// If there is not one parent per batch element, or one is out of range.
+    fn reorder(&mut self, parents: &[usize]);
+}
 
 /// Tokens that a cache grows by at least.
 const BLOCK: usize = 128;
 
-/// Keys and values of every block of a model for the tokens so far, in rows that go on together.
+/// Keys and values of every block of a model for all tokens so far, of a batch of sequences.
 ///
-/// Room for tokens is taken in blocks, and new ones are written into it. Rows may begin with
-/// padding, which nothing sees. Rows that split off from another ([`reorder`](Self::reorder)) copy
-/// only the tokens that they do not share with it.
+/// Memory is allocated in blocks of tokens, and new tokens are written into it. Sequences may begin
+/// with padding, which no token attends to. A batch element that becomes a copy of another
+/// ([`reorder`](Cache::reorder)) copies only the tokens that the two do not share.
 #[derive(Clone, Debug)]
 pub struct KvCache {
-    /// Keys and values of every block, `[rows, heads, capacity, d]`.
+    /// Keys and values of every block, `[batch, n_kv_head, capacity, d]`.
     layers: Vec<Option<[Tensor<4>; 2]>>,
-    /// Rows, heads, capacity and width of a head.
+    /// Batch size, heads of keys and values, capacity and width of a head.
     shape: [usize; 4],
     len: usize,
-    /// Tokens of padding that each row begins with.
+    /// Tokens of padding that each batch element begins with.
     padding: Vec<usize>,
-    /// How many tokens from the first on two rows hold the same of.
+    /// Number of first tokens that two batch elements have in common.
     shared: Vec<Vec<usize>>,
 }
 
 impl KvCache {
-    /// An empty cache for a model of `layers` blocks; `shape` is rows, heads, capacity and width of
-    /// a head.
+    /// An empty cache for a model of `layers` blocks; `shape` is batch size, heads of keys and
+    /// values, capacity in tokens and width of a head.
     pub fn new(layers: usize, shape: [usize; 4]) -> Self {
         let rows = shape[0];
         Self {
@@ -37,27 +101,18 @@ impl KvCache {
             shared: vec![vec![0; rows]; rows],
         }
     }
+}
 
-    /// Number of tokens, padding among them.
-    pub fn len(&self) -> usize {
+impl Cache for KvCache {
+    fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Number of rows.
-    pub fn batch_size(&self) -> usize {
+    fn batch_size(&self) -> usize {
         self.shape[0]
     }
 
-    /// The first tokens of each row are padding, so many.
-    ///
-    /// # Panics
-    /// If the cache is not empty, or there is not one number per row.
-    pub fn set_left_padding(&mut self, padding: &[usize]) {
+    fn set_left_padding(&mut self, padding: &[usize]) {
         assert!(
             self.is_empty() && padding.len() == self.batch_size(),
             "padding of {} rows",
@@ -66,8 +121,7 @@ impl KvCache {
         self.padding = padding.to_vec();
     }
 
-    /// Positions of the next `time` tokens in their texts.
-    pub fn position_ids(&self, time: usize, device: &Device) -> PositionIds {
+    fn position_ids(&self, time: usize, device: &Device) -> PositionIds {
         if self.padding.iter().all(|n| *n == 0) {
             return PositionIds::Range(self.len);
         }
@@ -83,15 +137,12 @@ impl KvCache {
         ))
     }
 
-    /// Where padding hides keys from the next `time` tokens, `[rows, heads, time, len + time]`;
-    /// nothing without padding.
-    ///
-    /// Padding sees itself, so that no row of attention is empty.
-    pub fn padding_mask(&self, time: usize, device: &Device) -> Option<Tensor<4, Bool>> {
+    fn padding_mask(&self, time: usize, n_head: usize, device: &Device) -> Option<Tensor<4, Bool>> {
         if self.padding.iter().all(|n| *n == 0) {
             return None;
         }
         let keys = self.len + time;
+        // Padding attends to itself, so that no query is without a key.
         let mut hidden = Vec::with_capacity(self.batch_size() * time * keys);
         for padding in &self.padding {
             for at in self.len..keys {
@@ -99,23 +150,11 @@ impl KvCache {
             }
         }
         let hidden = TensorData::new(hidden, [self.batch_size(), 1, time, keys]);
-        Some(Tensor::<4, Bool>::from_data(hidden, device).expand([
-            self.batch_size(),
-            self.shape[1],
-            time,
-            keys,
-        ]))
+        let shape = [self.batch_size(), n_head, time, keys];
+        Some(Tensor::<4, Bool>::from_data(hidden, device).expand(shape))
     }
 
-    /// Writes the next tokens' keys and values of a block, and gives those of all tokens.
-    ///
-    /// # Shapes
-    /// - k and v: `[rows, heads, time, d]`
-    /// - outputs: `[rows, heads, len + time, d]`
-    ///
-    /// # Panics
-    /// If the shapes are not the cache's.
-    pub fn update(&mut self, layer: usize, k: Tensor<4>, v: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+    fn update(&mut self, layer: usize, k: Tensor<4>, v: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
         let [rows, heads, capacity, d] = self.shape;
         let [.., time, _] = k.dims();
         assert_eq!(
@@ -151,14 +190,12 @@ impl KvCache {
         (keys.narrow(2, 0, end), values.narrow(2, 0, end))
     }
 
-    /// The model has seen `time` more tokens, and every block has appended them.
-    pub fn advance(&mut self, time: usize) {
+    fn advance(&mut self, time: usize) {
         self.len += time;
         (0..self.batch_size()).for_each(|row| self.shared[row][row] = self.len);
     }
 
-    /// Forgets all tokens but the first `len`.
-    pub fn crop(&mut self, len: usize) {
+    fn crop(&mut self, len: usize) {
         self.len = self.len.min(len);
         self.shared
             .iter_mut()
@@ -166,8 +203,7 @@ impl KvCache {
             .for_each(|shared| *shared = self.len.min(*shared));
     }
 
-    /// Makes `times` rows of each, side by side.
-    pub fn repeat_interleave(&mut self, times: usize) {
+    fn repeat_interleave(&mut self, times: usize) {
         if times == 1 {
             return;
         }
@@ -190,14 +226,7 @@ impl KvCache {
             .collect();
     }
 
-    /// Row `r` goes on from what row `parents[r]` holds.
-    ///
-    /// Only rows that change are copied, and of those only what comes after the tokens that they
-    /// share.
-    ///
-    /// # Panics
-    /// If there is not one parent per row, or it is none of the rows.
-    pub fn reorder(&mut self, parents: &[usize]) {
+    fn reorder(&mut self, parents: &[usize]) {
         let rows = self.batch_size();
         assert!(
             parents.len() == rows && parents.iter().all(|p| *p < rows),

@@ -1,34 +1,42 @@
-//! Language models: GPT-2, its tokenizers, ways to generate, and training.
+//! Language models: GPT-2, tokenizers, generation, training.
 //!
-//! Everything meets at one function: scores of the next token, for every token so far
-//! ([`CausalLm`]). What generates is built of [`LogitsProcessor`]s on these scores and one choice
-//! after the other; what trains makes the true next token likely.
+//! All models implement [`CausalLm`]: logits of the next token, after every token. Generation
+//! applies [`LogitsProcessor`]s to these logits and chooses one token after the other; training
+//! maximises the likelihood of the true next token.
 //!
-//! | module | what lives there |
+//! | module | content |
 //! |---|---|
-//! | [`tokenizer`] | texts to tokens and back, also as they stream |
-//! | [`models`] | GPT-2, the files that it is read from, adapters |
+//! | [`tokenizer`] | text to tokens and back, also as a stream |
+//! | [`models`] | GPT-2, files of weights, quantisation, adapters, any model of a directory |
+//! | [`nn`] | layers that models share |
 //! | [`cache`] | keys and values of the tokens so far |
-//! | [`generate`] | greedy, drawn, beams, contrastive, assisted; within a pattern |
-//! | [`windows`], [`objective`] | what training sees, and its loss |
-//! | [`perplexity`](mod@perplexity) | how well a model foretells texts |
+//! | [`generate`] | greedy, sampled, beam, contrastive and assisted generation; grammars |
+//! | [`windows`], [`objective`] | training data and loss |
+//! | [`perplexity`](mod@perplexity) | how well a model predicts a text |
 #![forbid(unsafe_code)]
 
 pub mod cache;
+mod fields;
 pub mod generate;
 pub mod models;
+pub mod nn;
 pub mod objective;
 pub mod perplexity;
+mod text_file;
+mod token_file;
 pub mod tokenizer;
+mod tokens;
 pub mod windows;
 
-pub use cache::KvCache;
+pub use cache::{Cache, KvCache};
 pub use generate::{
     FinishReason, GeneratedSequence, GenerationConfig, GenerationMode, GenerationState,
     GrammarConstraint, LogitsProcessor, TextGenerator,
 };
-pub use models::{CausalLm, Gpt2, Gpt2Config, LoraConfig};
+pub use models::{AnyCausalLm, CausalLm, Gpt2, Gpt2Config, LoraConfig, PretrainedModel};
 pub use objective::{CausalLmObjective, TokenBatch, evaluate_loss, next_token_loss};
 pub use perplexity::{Perplexity, perplexity};
+pub use text_file::{Lines, read_lines};
+pub use token_file::tokenize_file;
 pub use tokenizer::{BpeTokenizer, CharacterTokenizer, DecodeStream, Tokenizer};
-pub use windows::{Lines, TokenDataset, read_lines, tokenize_file};
+pub use windows::TokenDataset;

@@ -1,6 +1,6 @@
-//! Learning to say the next token.
+//! Training of causal language models: the loss of the next token.
 
-use crate::{models::CausalLm, windows::TokenDataset};
+use crate::{models::CausalLm, tokens::host, windows::TokenDataset};
 use aigc_core::{
     Error, Result,
     data::Dataset,
@@ -10,15 +10,16 @@ use aigc_core::{
 use burn::tensor::{Int, Tensor, TensorData};
 use std::marker::PhantomData;
 
-/// Rows of tokens, all of one length, each with one more than the model sees.
+/// A batch of token sequences of one length: the inputs of each, and one more token as the last
+/// target.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenBatch {
     tokens: Vec<i32>,
-    rows: usize,
+    batch_size: usize,
 }
 
 impl TokenBatch {
-    /// Puts windows together, for a [`DataLoader`](aigc_core::data::DataLoader).
+    /// Collates windows, for a [`DataLoader`](aigc_core::data::DataLoader).
     ///
     /// # Panics
     /// If they are of different lengths.
@@ -35,23 +36,23 @@ impl TokenBatch {
             .collect();
         Self {
             tokens,
-            rows: windows.len(),
+            batch_size: windows.len(),
         }
     }
 
-    /// Number of rows.
+    /// Batch size.
     pub fn batch_size(&self) -> usize {
-        self.rows
+        self.batch_size
     }
 
-    /// Tokens of a row that the model sees.
+    /// Number of input tokens of a sequence.
     pub fn seq_len(&self) -> usize {
-        (self.tokens.len() / self.rows.max(1)).saturating_sub(1)
+        (self.tokens.len() / self.batch_size.max(1)).saturating_sub(1)
     }
 
-    /// What the model sees, `[rows, length]`, and the token behind each, `[rows·length]`.
+    /// Inputs, `[batch, seq_len]`, and the token behind each, `[batch·seq_len]`.
     fn parts(&self, device: &burn::tensor::Device) -> (Tensor<2, Int>, Tensor<1, Int>) {
-        let (rows, n) = (self.rows, self.seq_len());
+        let (rows, n) = (self.batch_size, self.seq_len());
         let part = |from: usize| -> Vec<i32> {
             self.tokens
                 .chunks_exact(n + 1)
@@ -70,7 +71,8 @@ impl TokenBatch {
 /// The mean of `−ln p(next token)` over a batch.
 ///
 /// # Errors
-/// [`Error::Config`] for windows longer than the model's context, or tokens that it does not have.
+/// [`Error::InvalidArgument`] for sequences longer than the model's context, or tokens outside its
+/// vocabulary.
 pub fn next_token_loss<M: CausalLm>(
     model: &M,
     batch: &TokenBatch,
@@ -78,8 +80,8 @@ pub fn next_token_loss<M: CausalLm>(
 ) -> Result<Tensor<1>> {
     let (context, vocabulary) = (model.max_position_embeddings(), model.vocab_size());
     if batch.seq_len() == 0 || batch.seq_len() > context {
-        return Err(Error::config(
-            "length",
+        return Err(Error::argument(
+            "seq_len",
             batch.seq_len(),
             format!("1 to {context}, the model's context"),
         ));
@@ -89,10 +91,10 @@ pub fn next_token_loss<M: CausalLm>(
         .iter()
         .find(|token| !(0..vocabulary as i64).contains(&i64::from(**token)));
     if let Some(token) = unknown {
-        return Err(Error::config(
+        return Err(Error::argument(
             "token",
             token,
-            format!("below {vocabulary}, the model's number of tokens"),
+            format!("below {vocabulary}, the model's vocab_size"),
         ));
     }
     let (inputs, targets) = batch.parts(device);
@@ -101,11 +103,11 @@ pub fn next_token_loss<M: CausalLm>(
     Ok(ops::cross_entropy(logits.reshape([rows * n, vocabulary]), targets).mean())
 }
 
-/// The mean of `−ln p(next token)` over all `windows`, `batch` at a time: of a whole text where
-/// they are as far apart as they are long, but for what is too short for a window at its end.
+/// The mean of `−ln p(next token)` over all `windows`, `batch` at a time. Windows that begin
+/// `block_size` apart cover a text, except an end that is too short for a window.
 ///
 /// # Errors
-/// As [`next_token_loss`]; and what reading the windows reports.
+/// As [`next_token_loss`], and errors of reading the windows.
 pub fn evaluate_loss<M: CausalLm>(model: &M, windows: &TokenDataset, batch: usize) -> Result<f64> {
     let device = model.devices().into_iter().next().unwrap_or_default();
     let mut sum = 0.0;
@@ -116,12 +118,12 @@ pub fn evaluate_loss<M: CausalLm>(model: &M, windows: &TokenDataset, batch: usiz
             .map(|index| windows.get(*index))
             .collect::<Result<_>>()?;
         let loss = next_token_loss(model, &TokenBatch::collate(rows), &device)?;
-        sum += f64::from(crate::generate::host(loss)[0]) * some.len() as f64;
+        sum += f64::from(host(loss)[0]) * some.len() as f64;
     }
     Ok(sum / all.len() as f64)
 }
 
-/// Training a [`CausalLm`] to say the next token of [`TokenBatch`]es.
+/// The objective of a [`CausalLm`]: cross-entropy of the next token in a [`TokenBatch`].
 #[derive(Clone, Copy, Debug)]
 pub struct CausalLmObjective<M>(PhantomData<fn() -> M>);
 

@@ -1,19 +1,19 @@
-//! How well a model foretells texts.
+//! How well a model predicts texts.
 
 use crate::{
-    generate::{host, ids},
     models::CausalLm,
+    tokens::{host, ids, in_vocabulary},
 };
 use aigc_core::{Error, Result, ops};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-/// Places whose scores are computed at once.
+/// Positions whose logits are computed at once.
 const PIECE: usize = 128;
 
-/// `−ln p` of tokens, and what follows from it.
+/// `−ln p` of tokens, and measures derived from it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Perplexity {
-    /// `−ln p` of every token but the first of the text; where windows do not overlap, but the
+    /// `−ln p` of every token except the first of the text; if windows do not overlap, except the
     /// first of each.
     pub token_nll: Vec<f32>,
 }
@@ -33,43 +33,47 @@ impl Perplexity {
         self.loss().exp()
     }
 
-    /// Bits per character of a text of so many.
+    /// Bits per character of a text of `characters` characters.
     pub fn bits_per_character(&self, characters: usize) -> f64 {
         self.loss() * self.token_nll.len() as f64 / std::f64::consts::LN_2 / characters as f64
     }
 }
 
-/// How well `model` foretells `tokens`: in windows of its context, each `stride` tokens behind the
-/// one before; of every window only tokens that none before has judged count, so that each is told
-/// at least `context − stride` before it.
+/// How well `model` predicts `tokens`, in windows of its context that begin `stride` tokens apart.
+/// Only tokens not scored by an earlier window count, so every scored token has at least
+/// `context − stride` tokens of context.
 ///
 /// # Errors
-/// [`Error::Config`] for fewer than two tokens, one that the model does not have, or a stride of 0
+/// [`Error::InvalidArgument`] for fewer than two tokens, one outside the vocabulary, or a stride of 0
 /// or above the context.
 pub fn perplexity<M: CausalLm>(model: &M, tokens: &[u32], stride: usize) -> Result<Perplexity> {
     let context = model.max_position_embeddings();
     if stride == 0 || stride > context {
-        return Err(Error::config(
+        return Err(Error::argument(
             "stride",
             stride,
             format!("1 to {context}, the model's context"),
         ));
     }
     if context < 2 {
-        return Err(Error::config(
+        return Err(Error::argument(
             "context",
             context,
-            "at least 2: the first token is foretold by nothing",
+            "at least 2: the first token is not predicted",
         ));
     }
     if tokens.len() < 2 {
-        return Err(Error::config(
+        return Err(Error::argument(
             "tokens",
             tokens.len(),
-            "at least 2: the first is foretold by nothing",
+            "at least 2: the first is not predicted",
         ));
     }
-    crate::generate::in_vocabulary("token", tokens.iter().copied(), model.vocab_size())?;
+    in_vocabulary(
+        tokens.iter().copied(),
+        model.vocab_size(),
+        |token, expected| Error::argument("tokens", token, expected),
+    )?;
     let device = model.devices().into_iter().next().unwrap_or_default();
     let (mut nats, mut done) = (Vec::with_capacity(tokens.len() - 1), 0);
     for start in (0..tokens.len() - 1).step_by(stride) {
@@ -92,8 +96,8 @@ pub fn perplexity<M: CausalLm>(model: &M, tokens: &[u32], stride: usize) -> Resu
 fn token_nats<M: CausalLm>(model: &M, window: &[u32], known: usize, device: &Device) -> Vec<f32> {
     let inputs = &window[..window.len() - 1];
     let mut cache = model.new_cache(1, inputs.len());
-    let hidden = model.forward_cached(ids(inputs, 1, device), &mut cache);
-    // A piece at a time: scores of all tokens at every place are the largest thing here.
+    let hidden = model.forward_cached(ids(inputs, 1, device), &mut *cache);
+    // In pieces: the logits of all positions take the most memory here.
     let pieces = (known..inputs.len()).step_by(PIECE).flat_map(|first| {
         let count = PIECE.min(inputs.len() - first);
         let logits = model.lm_head(hidden.clone().narrow(1, first, count));

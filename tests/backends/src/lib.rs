@@ -19,7 +19,9 @@ use aigc_gan::{
     GeneratorConditioning, GradientPenalty, MlpGanConfig, R3ganConfig, ResnetGanConfig,
 };
 use aigc_tests::cases::OPERATIONS;
-use aigc_text::{CausalLm, GenerationConfig, Gpt2Config, TokenBatch, next_token_loss};
+use aigc_text::{
+    CausalLm, GenerationConfig, Gpt2Config, PretrainedModel, TokenBatch, next_token_loss,
+};
 use aigc_vae::{ConvVaeConfig, MlpVaeConfig, Vae, VaeConfig, elbo, sample};
 use burn::{
     module::{Module, Param},
@@ -400,7 +402,7 @@ pub fn gpt2_step(
     let mut cache = model.new_cache(3, 4);
     let pieces = [(0, 5), (5, 1), (6, 6)];
     let pieces =
-        pieces.map(|(from, n)| model.logits(tokens.clone().narrow(1, from, n), &mut cache));
+        pieces.map(|(from, n)| model.logits(tokens.clone().narrow(1, from, n), &mut *cache));
     let logits = [model.forward(tokens), Tensor::cat(pieces.into(), 1)].map(shaped);
     let configs = [
         GenerationConfig::default(),
@@ -424,7 +426,7 @@ pub fn gpt2_step(
         let prompts = [sequences[0][..4].to_vec(), sequences[1][..7].to_vec()];
         aigc_text::TextGenerator::new(&model, config)
             .expect("valid options")
-            .seed(3)
+            .with_seed(3)
             .generate(&prompts)
             .expect("texts")
     });

@@ -8,11 +8,12 @@ use burn::{
     tensor::{Bool, Device, Tensor},
 };
 
-/// `softmax(q·kᵀ / √d)·v`, per head. `mask` is true where a key may not be seen; `causal` also
-/// hides keys that come after their query.
+/// `softmax(q·kᵀ / √d)·v`, per head. `mask` is true where a key is hidden; `causal` also hides keys
+/// that come after their query. Fewer heads of keys and values than of queries are shared by groups
+/// of query heads.
 ///
 /// # Shapes
-/// - q: `[batch, heads, queries, d]`, k and v: `[batch, heads, keys, d]`
+/// - q: `[batch, heads, queries, d]`, k and v: `[batch, kv_heads, keys, d]`
 /// - mask: `[batch, heads, queries, keys]`
 /// - output: `[batch, heads, queries, d]`
 pub fn scaled_dot_product_attention(
@@ -35,7 +36,7 @@ pub struct SelfAttentionConfig {
     /// Whether the projections have biases.
     #[config(default = true)]
     pub bias: bool,
-    /// Whether a token sees only itself and those before it.
+    /// Whether a token attends only to itself and those before it.
     #[config(default = false)]
     pub causal: bool,
 }
@@ -93,9 +94,10 @@ impl SelfAttention {
 mod tests {
     use super::*;
     use crate::rng::{InitWeights, Rng};
+    use burn::tensor::{FloatDType, TensorData};
 
     #[test]
-    fn attention_is_its_formula() {
+    fn attention_matches_its_formula() {
         let device = Device::flex();
         let mut rng = Rng::new(1);
         let [q, k, v]: [Vec<f32>; 3] = std::array::from_fn(|_| rng.normal_vec(4 * 3));
@@ -120,8 +122,71 @@ mod tests {
         }
     }
 
+    /// Output and gradients with fewer heads of keys and values are those with repeated heads, by
+    /// the kernel (32 bits), by primitives (64 bits) and with a mask.
     #[test]
-    fn causal_attention_ignores_what_comes_later() {
+    fn grouped_attention_matches_repeated_heads() {
+        let device = Device::flex().autodiff();
+        let mut rng = Rng::new(4);
+        for (heads, kv_heads, [queries, keys]) in [
+            (4, 2, [5, 7]),
+            (6, 1, [70, 70]),
+            (6, 3, [1, 9]),
+            (3, 3, [4, 4]),
+        ] {
+            let (batch, d) = (2, 3);
+            let (q, k) = ([batch, heads, queries, d], [batch, kv_heads, keys, d]);
+            let [q, k, v, weight]: [Tensor<4>; 4] =
+                [q, k, k, q].map(|shape| rng.normal(shape, &device));
+            let repeat = |x: Tensor<4>| {
+                let each = x.unsqueeze_dim::<5>(2);
+                each.expand([batch, kv_heads, heads / kv_heads, keys, d])
+                    .reshape([batch, heads, keys, d])
+            };
+            for (double, mask, causal) in [
+                (false, false, true),
+                (false, false, false),
+                (true, false, true),
+                (false, true, true),
+            ] {
+                let dtype = if double {
+                    FloatDType::F64
+                } else {
+                    FloatDType::F32
+                };
+                let leaf = |x: &Tensor<4>| x.clone().cast(dtype).detach().require_grad();
+                // A mask that hides the first key, which nobody needs but the first query.
+                let mask = mask.then(|| {
+                    let hidden: Vec<bool> = (0..batch * heads * queries * keys)
+                        .map(|at| at % keys == 0 && keys > 1 && at / keys % queries > 0)
+                        .collect();
+                    let hidden = TensorData::new(hidden, [batch, heads, queries, keys]);
+                    Tensor::<4, Bool>::from_data(hidden, &device)
+                });
+                let run = |grouped: bool| {
+                    let [q, k, v] = [&q, &k, &v].map(leaf);
+                    let (keys, values) = match grouped {
+                        true => (k.clone(), v.clone()),
+                        false => (repeat(k.clone()), repeat(v.clone())),
+                    };
+                    let y = ops::attention(q.clone(), keys, values, mask.clone(), causal);
+                    let grads = (y.clone() * weight.clone().cast(dtype)).sum().backward();
+                    let grad = |x: &Tensor<4>| x.grad(&grads).expect("a gradient");
+                    [y.detach().inner(), grad(&q), grad(&k), grad(&v)]
+                        .map(|x| x.into_data().iter::<f64>().collect::<Vec<_>>())
+                };
+                for (grouped, repeated) in run(true).iter().zip(run(false)) {
+                    assert_eq!(grouped.len(), repeated.len());
+                    let apart = grouped.iter().zip(&repeated).map(|(a, b)| (a - b).abs());
+                    let worst = apart.fold(0.0, f64::max);
+                    assert!(worst < 1e-4, "{heads} on {kv_heads}, {double}: {worst:.1e}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn causal_attention_ignores_later_tokens() {
         let device = Device::flex();
         let layer = SelfAttentionConfig::new(8, 2)
             .with_causal(true)

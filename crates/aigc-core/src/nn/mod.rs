@@ -11,6 +11,8 @@ mod init;
 mod linear;
 mod norm;
 mod packed;
+mod rms_norm;
+mod rotary;
 mod spectral;
 
 pub use crate::ops::Activation;
@@ -23,4 +25,6 @@ pub use norm::{
     BatchNorm, BatchNormConfig, GroupNorm, GroupNormConfig, LayerNorm, LayerNormConfig,
 };
 pub use packed::QuantizedWeight;
+pub use rms_norm::{RmsNorm, RmsNormConfig};
+pub use rotary::{RotaryEmbedding, RotaryEmbeddingConfig};
 pub use spectral::SpectralNorm;

@@ -537,7 +537,7 @@ impl GenerativeOps for Flex {
         let [q, k, v] = [q, k, v].map(forward_strided);
         let (output, log_sums) = attention::attention(heads(&q), heads(&k), heads(&v), sizes);
         (
-            turned(output, sizes, sizes.queries),
+            turned(output, sizes, sizes.heads, sizes.queries),
             tensor(log_sums, [sizes.batch, sizes.heads, sizes.queries]),
         )
     }
@@ -559,8 +559,13 @@ impl GenerativeOps for Flex {
         };
         let [q, k, v, output, grad] = [q, k, v, output, grad].map(forward_strided);
         let log_sums = contiguous(log_sums);
-        let lens = [sizes.queries, sizes.keys, sizes.keys];
-        let mut grads = lens.map(|tokens| vec![0.0; sizes.batch * tokens * sizes.heads * sizes.d]);
+        let AttentionSizes {
+            heads: n_q,
+            kv_heads: n_kv,
+            ..
+        } = sizes;
+        let lens = [(n_q, sizes.queries), (n_kv, sizes.keys), (n_kv, sizes.keys)];
+        let mut grads = lens.map(|(n, tokens)| vec![0.0; sizes.batch * tokens * n * sizes.d]);
         attention::attention_grads(
             heads(&q),
             heads(&k),
@@ -570,13 +575,13 @@ impl GenerativeOps for Flex {
             heads(&grad),
             sizes,
             grads.each_mut().map(Vec::as_mut_slice),
-            lens.map(|tokens| HeadsOut::in_order(sizes.heads, tokens, sizes.d)),
+            lens.map(|(n, tokens)| HeadsOut::in_order(n, tokens, sizes.d)),
         );
         let [dq, dk, dv] = grads;
         (
-            turned(dq, sizes, sizes.queries),
-            turned(dk, sizes, sizes.keys),
-            turned(dv, sizes, sizes.keys),
+            turned(dq, sizes, n_q, sizes.queries),
+            turned(dk, sizes, n_kv, sizes.keys),
+            turned(dv, sizes, n_kv, sizes.keys),
         )
     }
 
@@ -863,14 +868,19 @@ fn attention_sizes(
     v: &FlexTensor,
     causal: bool,
 ) -> Option<AttentionSizes> {
-    let ([batch, heads, queries, d], [_, _, keys, _]) = (dims(q), dims::<4>(k));
-    let something = [batch, heads, queries, keys, d].iter().all(|n| *n > 0);
+    let ([batch, heads, queries, d], [_, kv_heads, keys, _]) = (dims(q), dims::<4>(k));
+    let something = [batch, heads, kv_heads, queries, keys, d]
+        .iter()
+        .all(|n| *n > 0);
     let same = k.shape() == v.shape()
-        && dims::<4>(k) == [batch, heads, keys, d]
+        && dims::<4>(k) == [batch, kv_heads, keys, d]
+        && something
+        && heads.is_multiple_of(kv_heads)
         && (!causal || queries <= keys);
     (all_f32(&[q, k, v]) && something && same).then_some(AttentionSizes {
         batch,
         heads,
+        kv_heads,
         queries,
         keys,
         d,
@@ -889,6 +899,7 @@ fn self_attention_sizes(qkv: &FlexTensor, heads: usize, causal: bool) -> Option<
     let sizes = AttentionSizes {
         batch,
         heads,
+        kv_heads: heads,
         queries: tokens,
         keys: tokens,
         d,
@@ -898,8 +909,8 @@ fn self_attention_sizes(qkv: &FlexTensor, heads: usize, causal: bool) -> Option<
 }
 
 /// `[batch, tokens, heads, d]` in memory as `[batch, heads, tokens, d]`.
-fn turned(values: Vec<f32>, sizes: AttentionSizes, tokens: usize) -> FlexTensor {
-    tensor(values, [sizes.batch, tokens, sizes.heads, sizes.d]).permute(&[0, 2, 1, 3])
+fn turned(values: Vec<f32>, sizes: AttentionSizes, heads: usize, tokens: usize) -> FlexTensor {
+    tensor(values, [sizes.batch, tokens, heads, sizes.d]).permute(&[0, 2, 1, 3])
 }
 
 /// `x` as a contiguous tensor that spans its whole storage, which is copied on write if it is

@@ -301,12 +301,16 @@ pub fn layer_norm<const D: usize>(
 /// <https://arxiv.org/abs/2205.14135>).
 ///
 /// # Shapes
-/// - q: `[batch, heads, queries, d]`, k: `[batch, heads, keys, d]`, v:
-///   `[batch, heads, keys, d_value]`
+/// - q: `[batch, heads, queries, d]`, k: `[batch, kv_heads, keys, d]`, v:
+///   `[batch, kv_heads, keys, d_value]`
 /// - mask: `[batch, heads, queries, keys]`
 /// - output: `[batch, heads, queries, d_value]`
 ///
 /// With `causal`, the last query stands at the last key.
+///
+/// There may be fewer heads of keys and values than of queries (grouped-query attention, Ainslie et
+/// al. 2023, <https://arxiv.org/abs/2305.13245>): query head `h` attends to key head
+/// `h / (heads / kv_heads)`.
 ///
 /// # Panics
 /// If the shapes do not fit each other, or causal attention has more queries than keys: the first
@@ -318,17 +322,21 @@ pub fn attention(
     mask: Option<Tensor<4, Bool>>,
     causal: bool,
 ) -> Tensor<4> {
-    let ([batch, heads, queries, d], [.., keys, _]) = (q.dims(), k.dims());
+    let ([batch, heads, queries, d], [_, kv_heads, keys, _]) = (q.dims(), k.dims());
+    assert!(
+        kv_heads > 0 && heads.is_multiple_of(kv_heads),
+        "{kv_heads} heads of keys do not divide {heads} heads of queries"
+    );
     assert_eq!(
         k.dims(),
-        [batch, heads, keys, d],
+        [batch, kv_heads, keys, d],
         "keys of attention, for queries {:?}",
         q.dims()
     );
     let [.., d_value] = v.dims();
     assert_eq!(
         v.dims(),
-        [batch, heads, keys, d_value],
+        [batch, kv_heads, keys, d_value],
         "values of attention, for keys {:?}",
         k.dims()
     );

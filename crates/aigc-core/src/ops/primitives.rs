@@ -410,6 +410,31 @@ fn scores<B: Backend>(q: Float<B>, k: Float<B>, causal: bool) -> Float<B> {
     B::float_add(scores, B::float_cast(hidden, dtype.into()))
 }
 
+/// Keys or values with each head repeated for the query heads that attend to it.
+fn repeated<B: Backend>(x: Float<B>, heads: usize) -> Float<B> {
+    let shape = x.shape();
+    let (batch, kv_heads, keys, d) = (shape[0], shape[1], shape[2], shape[3]);
+    if kv_heads == heads {
+        return x;
+    }
+    let group = heads / kv_heads;
+    let x = B::float_reshape(x, Shape::new([batch, kv_heads, 1, keys, d]));
+    let x = B::float_expand(x, Shape::new([batch, kv_heads, group, keys, d]));
+    B::float_reshape(x, Shape::new([batch, heads, keys, d]))
+}
+
+/// The gradient of [`repeated`].
+fn summed<B: Backend>(grad: Float<B>, kv_heads: usize) -> Float<B> {
+    let shape = grad.shape();
+    let (batch, heads, keys, d) = (shape[0], shape[1], shape[2], shape[3]);
+    if kv_heads == heads {
+        return grad;
+    }
+    let each = Shape::new([batch, kv_heads, heads / kv_heads, keys, d]);
+    let sum = B::float_sum_dim(B::float_reshape(grad, each), 2);
+    B::float_reshape(sum, Shape::new([batch, kv_heads, keys, d]))
+}
+
 pub(crate) fn attention<B: Backend>(
     q: Float<B>,
     k: Float<B>,
@@ -417,6 +442,7 @@ pub(crate) fn attention<B: Backend>(
     causal: bool,
 ) -> (Float<B>, Float<B>) {
     let shape = q.shape();
+    let (k, v) = (repeated::<B>(k, shape[1]), repeated::<B>(v, shape[1]));
     let scores = scores::<B>(q.clone(), k.clone(), causal);
     let top = B::float_max_dim(scores.clone(), 3);
     let exponentials = B::float_exp(B::float_sub(scores, top.clone()));
@@ -438,7 +464,8 @@ pub(crate) fn attention_grads<B: Backend>(
     grad: Float<B>,
     causal: bool,
 ) -> (Float<B>, Float<B>, Float<B>) {
-    let shape = q.shape();
+    let (shape, kv_heads) = (q.shape(), k.shape()[1]);
+    let (k, v) = (repeated::<B>(k, shape[1]), repeated::<B>(v, shape[1]));
     let scale = 1.0 / (shape[3] as f64).sqrt();
     let log_sums = B::float_reshape(log_sums, Shape::new([shape[0], shape[1], shape[2], 1]));
     let weights = B::float_exp(B::float_sub(
@@ -456,7 +483,7 @@ pub(crate) fn attention_grads<B: Backend>(
     );
     let dq = B::float_matmul(dscores.clone(), k);
     let dk = B::float_matmul(B::float_swap_dims(dscores, 2, 3), q);
-    (dq, dk, dv)
+    (dq, summed::<B>(dk, kv_heads), summed::<B>(dv, kv_heads))
 }
 
 /// Queries, keys and values `[batch, heads, tokens, d]` of `[batch, tokens, 3·heads·d]`.
@@ -520,6 +547,8 @@ pub(crate) fn masked_attention<B: Backend>(
     mask: Option<burn::backend::tensor::BoolTensor<B>>,
     causal: bool,
 ) -> Float<B> {
+    let heads = q.shape()[1];
+    let (k, v) = (repeated::<B>(k, heads), repeated::<B>(v, heads));
     let options = AttentionModuleOptions {
         is_causal: causal,
         ..Default::default()

@@ -1,28 +1,31 @@
-//! Several tokens at a time, proposed by something quicker than the model and checked by it: the
-//! text is the one, or is distributed as the one, that the model would write alone (Leviathan et
-//! al. 2023, <https://arxiv.org/abs/2211.17192>).
+//! Speculative decoding: several tokens at a time are proposed by something faster than the model and
+//! checked by it. Sequences equal, or are distributed as, those of the model alone (Leviathan et al.
+//! 2023, <https://arxiv.org/abs/2211.17192>).
 
 use super::{
     GeneratedSequence,
-    decoder::{Decoder, host, ids},
+    decoder::Decoder,
     processor::{GenerationState, Processors, argmax, log_softmax, softmax},
     sample::{draw, nothing_left, uniform},
     stop::Stopping,
 };
-use crate::models::CausalLm;
+use crate::{
+    models::CausalLm,
+    tokens::{host, ids},
+};
 use aigc_core::{Result, rng::Rng};
 use burn::tensor::Device;
 
 /// Proposed tokens.
 pub(crate) struct Proposal {
     pub tokens: Vec<u32>,
-    /// The distribution that each was drawn from; nothing where it was not drawn.
+    /// The distribution that each was drawn from; `None` if it was not drawn.
     pub drawn_from: Vec<Option<Vec<f32>>>,
 }
 
-/// Proposes how a text goes on.
+/// Proposes continuations of a sequence.
 pub(crate) trait Propose {
-    /// At most `most` tokens; `draws` where tokens are drawn.
+    /// At most `most` tokens; `draws` is given if tokens are drawn.
     fn propose(
         &mut self,
         row: GenerationState<'_>,
@@ -32,10 +35,10 @@ pub(crate) trait Propose {
     ) -> Result<Proposal>;
 }
 
-/// A smaller model with the same tokens.
+/// A smaller model with the same vocabulary.
 pub(crate) struct Assistant<'a, M> {
     decoder: Decoder<'a, M>,
-    /// What its cache holds.
+    /// The tokens in its cache.
     seen: Vec<u32>,
 }
 
@@ -79,7 +82,7 @@ impl<M: CausalLm> Propose for Assistant<'_, M> {
             let hidden = self
                 .decoder
                 .model
-                .forward_cached(ids(news, 1, &self.decoder.device), &mut self.decoder.cache);
+                .forward_cached(ids(news, 1, &self.decoder.device), &mut *self.decoder.cache);
             self.seen.extend(news);
             let mut scores = host(self.decoder.scores(super::decoder::last(hidden)));
             processors.process(
@@ -111,11 +114,11 @@ impl<M: CausalLm> Propose for Assistant<'_, M> {
     }
 }
 
-/// What followed the text's end where it stood before (prompt lookup, Saxena 2023,
+/// The tokens behind an earlier occurrence of the sequence's end (prompt lookup, Saxena 2023,
 /// <https://github.com/apoorvumang/prompt-lookup-decoding>).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PromptLookup {
-    /// The longest end that is looked up.
+    /// Length of the longest end that is looked up.
     pub longest: usize,
 }
 
@@ -145,13 +148,13 @@ impl Propose for PromptLookup {
     }
 }
 
-/// A text that a model writes with somebody's help.
+/// Generation with proposals.
 pub(crate) struct Assisted<'a, M> {
     pub decoder: Decoder<'a, M>,
     pub processors: Processors,
     pub stopping: Stopping<'a>,
-    pub helper: Box<dyn Propose + 'a>,
-    /// Tokens to propose at a time.
+    pub proposer: Box<dyn Propose + 'a>,
+    /// Maximum number of tokens to propose at a time.
     pub most: usize,
     pub draws: Option<Rng>,
     pub keep_scores: bool,
@@ -164,7 +167,7 @@ impl<M: CausalLm> Assisted<'_, M> {
         mut tell: impl FnMut(u32),
     ) -> Result<GeneratedSequence> {
         let vocabulary = self.decoder.model.vocab_size();
-        let mut text = GeneratedSequence::of(0, prompt);
+        let mut text = GeneratedSequence::new(0, prompt);
         loop {
             let row = GenerationState {
                 tokens: &text.tokens,
@@ -172,17 +175,17 @@ impl<M: CausalLm> Assisted<'_, M> {
                 prompt_index: 0,
                 padding: 0,
             };
-            // The model's own token comes behind them.
+            // The model adds a token behind the accepted ones.
             let most = self.most.min(self.stopping.longest - text.tokens.len() - 1);
             let proposal =
-                self.helper
+                self.proposer
                     .propose(row, most, &mut self.processors, self.draws.as_mut())?;
             let known = self.decoder.cache.len();
             let news = [&text.tokens[known..], &proposal.tokens].concat();
-            let hidden = self
-                .decoder
-                .model
-                .forward_cached(ids(&news, 1, &self.decoder.device), &mut self.decoder.cache);
+            let hidden = self.decoder.model.forward_cached(
+                ids(&news, 1, &self.decoder.device),
+                &mut *self.decoder.cache,
+            );
             let checked = proposal.tokens.len() + 1;
             let scores = host(self.decoder.model.lm_head(hidden.narrow(
                 1,
@@ -221,7 +224,7 @@ impl<M: CausalLm> Assisted<'_, M> {
         }
     }
 
-    /// The next token by the model's scores, and whether it is the proposed one.
+    /// The next token by the model's logits, and whether it is the proposed one.
     fn check(
         &mut self,
         scores: &[f32],
@@ -240,7 +243,7 @@ impl<M: CausalLm> Assisted<'_, M> {
         if uniform(rng) < f64::from(share) {
             return Ok((token, true));
         }
-        // What the proposals lack of the model's distribution.
+        // The part of the model's distribution that the proposals do not cover.
         match theirs {
             Some(theirs) => ours
                 .iter_mut()

@@ -1,35 +1,35 @@
-//! Beam search: of all ways to go on from several texts, the best are kept.
+//! Beam search: of all continuations of several sequences, the best are kept.
 //!
-//! Scores, lengths and endings are those of transformers' vectorised beam search; what it masks by
-//! −10⁹ is left out here. Diverse groups: Vijayakumar et al. 2016,
+//! Scores, lengths and endings are those of transformers' vectorised beam search; entries that it
+//! masks by −10⁹ are left out here. Diverse groups: Vijayakumar et al. 2016,
 //! <https://arxiv.org/abs/1610.02424>.
 
 use super::{
     GeneratedSequence,
     config::{EarlyStopping, GenerationConfig},
     constrained::{Constraints, Progress},
-    decoder::{Decoder, ids, log_probabilities},
+    decoder::{Decoder, log_probabilities},
     processor::{GenerationState, Processors, top_k},
     sample::{nothing_left, uniform},
     stop::{FinishReason, Stopping},
 };
-use crate::models::CausalLm;
+use crate::{models::CausalLm, tokens::ids};
 use aigc_core::{Error, Result, rng::Rng};
 
-/// A text that goes on.
+/// A sequence that has not ended.
 #[derive(Clone, Debug)]
 struct Beam {
     tokens: Vec<u32>,
-    /// Sum of the logarithms of its new tokens' probabilities.
+    /// Sum of the log-probabilities of its new tokens.
     score: f32,
-    /// The logarithm of each.
+    /// The log-probability of each.
     scores: Vec<f32>,
-    /// Where it lies in the cache.
+    /// Its index in the cache.
     row: usize,
     progress: Progress,
 }
 
-/// A way for a beam to go on.
+/// A continuation of a beam.
 #[derive(Clone, Debug)]
 struct Candidate {
     beam: usize,
@@ -39,7 +39,7 @@ struct Candidate {
 
 /// Beams that compete with each other.
 struct Group {
-    /// Rows of the cache that it has.
+    /// Its indices in the cache.
     rows: std::ops::Range<usize>,
     running: Vec<Beam>,
     /// Best first.
@@ -47,14 +47,14 @@ struct Group {
     done: bool,
 }
 
-/// A prompt, and the groups of beams that go on from it.
+/// A prompt and its groups of beams.
 struct Item {
     prompt: Prompt,
     groups: Vec<Group>,
     rng: Rng,
 }
 
-/// Which prompt, how long it is, and how much fills it up.
+/// Index, length and padding of a prompt.
 #[derive(Clone, Copy, Debug)]
 struct Prompt {
     item: usize,
@@ -62,7 +62,7 @@ struct Prompt {
     padding: usize,
 }
 
-/// Where the rows of the next step come from, and their tokens.
+/// Parents and tokens of the next step.
 struct Next {
     parents: Vec<usize>,
     tokens: Vec<u32>,
@@ -79,7 +79,7 @@ pub(crate) struct BeamSearch<'a, M> {
 }
 
 impl<M: CausalLm> BeamSearch<'_, M> {
-    /// The best texts of every prompt.
+    /// The best sequences of every prompt.
     pub(crate) fn run(mut self, prompts: &[Vec<u32>]) -> Result<Vec<GeneratedSequence>> {
         let config = self.config;
         let (beams, groups) = (config.num_beams, config.num_beam_groups);
@@ -112,7 +112,7 @@ impl<M: CausalLm> BeamSearch<'_, M> {
         };
         let mut items: Vec<Item> = prompts.iter().enumerate().map(item).collect();
         let vocabulary = self.decoder.model.vocab_size();
-        // Prompts are seen once, however many beams go on from them.
+        // Each prompt is computed once for all its beams.
         let hidden = self.decoder.begin(prompts, pad);
         let prompt_scores = log_probabilities(self.decoder.scores(hidden));
         let repeat = |scores: &[f32]| scores.repeat(beams);
@@ -152,7 +152,7 @@ impl<M: CausalLm> BeamSearch<'_, M> {
         Ok(best.concat())
     }
 
-    /// Takes every group of an item a token further, the `new`th.
+    /// Extends every group of an item by a token, the `new`th.
     fn step(
         &mut self,
         item: &mut Item,
@@ -166,7 +166,7 @@ impl<M: CausalLm> BeamSearch<'_, M> {
             groups,
             rng,
         } = item;
-        // Tokens that groups before have chosen in this step.
+        // Tokens that earlier groups have chosen in this step.
         let mut taken: Vec<u32> = Vec::new();
         for group in groups.iter_mut().filter(|group| !group.done) {
             for beam in &group.running {
@@ -203,8 +203,7 @@ impl<M: CausalLm> BeamSearch<'_, M> {
         Ok(())
     }
 
-    /// Ways to go on, best first: enough that beams are left if all but one of each beam's best
-    /// end.
+    /// Continuations, best first: enough to keep all beams running if most of them end.
     fn candidates(&self, group: &Group, scores: &[f32], rng: &mut Rng) -> Vec<Candidate> {
         let vocabulary = self.decoder.model.vocab_size();
         let count = (1 + self.config.eos_token_ids().len()).max(2) * group.rows.len();
@@ -238,7 +237,7 @@ impl<M: CausalLm> BeamSearch<'_, M> {
         }
         all.sort_by(|a, b| b.score.total_cmp(&a.score));
         all.truncate(count);
-        // What brings a forced sequence on is a candidate in any case.
+        // Tokens that advance a forced phrase are always candidates.
         for (beam, running) in group.running.iter().enumerate() {
             for token in self.constraints.advancing(&running.progress) {
                 let forced = candidate(beam, token as usize);
@@ -253,7 +252,7 @@ impl<M: CausalLm> BeamSearch<'_, M> {
         all
     }
 
-    /// Of the candidates, those that end join the finished texts, and the best others run on.
+    /// Moves candidates that end to the finished sequences, and keeps the best others running.
     fn choose(
         &self,
         prompt: Prompt,
@@ -282,7 +281,7 @@ impl<M: CausalLm> BeamSearch<'_, M> {
             let progress = constraints.after(&from.progress, token);
             let met = constraints.are_met(&progress);
             match self.stopping.ends(&tokens, padding) {
-                // One that says its end before the forced words have come is none.
+                // A sequence may not end before it contains the forced words.
                 Some(FinishReason::Eos | FinishReason::StopString) if !met => (),
                 Some(ending) if rank < size || !constraints.is_empty() => {
                     if takes && (met || ending != FinishReason::Length) {
@@ -309,7 +308,7 @@ impl<M: CausalLm> BeamSearch<'_, M> {
         }
         group.running = constraints.spread(running, size, |beam| &beam.progress, |beam| beam.score);
         group.finished.extend(finished);
-        // Stable: of equals those that came first stay.
+        // Stable: of equal scores the first stay.
         group.finished.sort_by(|a, b| {
             b.score
                 .unwrap_or_default()
@@ -339,7 +338,7 @@ impl<M: CausalLm> BeamSearch<'_, M> {
         }
     }
 
-    /// The best texts of an item's groups together.
+    /// The best sequences of all groups of an item.
     fn best(&self, item: Item) -> Result<Vec<GeneratedSequence>> {
         let Item { prompt, groups, .. } = item;
         let mut all: Vec<GeneratedSequence> = groups
@@ -358,15 +357,16 @@ impl<M: CausalLm> BeamSearch<'_, M> {
                 self.config.force_words_ids.len(),
                 prompt.item
             );
-            let expected = "as many as a text of the greatest length can hold; see max_new_tokens";
+            let expected =
+                "as many as a sequence of the greatest length can contain; see max_new_tokens";
             return Err(Error::config("force_words_ids", found, expected));
         }
         Ok(all)
     }
 }
 
-/// Gives the running beams their rows of the cache: the first that goes on from a row stays in it,
-/// others get free ones.
+/// Assigns indices of the cache to the running beams: the first continuation of a beam keeps its
+/// index, others get free ones.
 fn place(group: &mut Group, parents: &mut [usize]) {
     let mut free: Vec<bool> = vec![true; group.rows.len()];
     let start = group.rows.start;

@@ -1,51 +1,49 @@
-//! How a text is generated: the options of transformers' `generate`, under their names.
+//! The options of generation, named as those of transformers' `generate`.
 
-use super::{
-    penalties::{
-        ExponentialDecayLengthPenalty, Force, FrequencyPenalty, InfNanRemove, NoRepeatNgram,
-        RepetitionPenalty, SequenceBias, Suppress,
-    },
-    processor::{GenerationState, LogitsProcessor, Processors, log_softmax},
-    warpers::{EpsilonCutoff, EtaCutoff, MinP, Temperature, TopH, TopK, TopP, TypicalP},
-};
-use crate::models::Gpt2Config;
-use aigc_core::{Error, Result, json};
+use crate::{fields, tokens::TokenIds};
+use aigc_core::{Result, json, weights::Loaded};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 use std::path::Path;
 
-/// Rows of a prompt: every two of them are compared.
-const MOST_ROWS: usize = 1 << 12;
-
-/// One token, or several.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum TokenIds {
-    /// One.
-    One(u32),
-    /// Several.
-    Several(Vec<u32>),
-}
-
-impl TokenIds {
-    /// As a list.
-    pub fn list(&self) -> Vec<u32> {
-        match self {
-            TokenIds::One(token) => vec![*token],
-            TokenIds::Several(tokens) => tokens.clone(),
-        }
-    }
+/// Fields of transformers that do not change which tokens are generated, here or at this value.
+fn is_inert(name: &str, value: &Value) -> bool {
+    const BOOKKEEPING: &[&str] = &[
+        "cache_config",
+        "cache_implementation",
+        "is_assistant",
+        "output_attentions",
+        "output_hidden_states",
+        "output_logits",
+        "return_dict_in_generate",
+        "return_legacy_cache",
+        "transformers_version",
+        "use_cache",
+        "use_model_defaults",
+    ];
+    let is_neutral = match name {
+        "guidance_scale" | "encoder_repetition_penalty" => value.as_f64() == Some(1.0),
+        _ => match value {
+            Value::Bool(on) => !on,
+            Value::Number(_) => value.as_f64() == Some(0.0),
+            Value::Array(items) => items.is_empty(),
+            Value::Object(items) => items.is_empty(),
+            _ => false,
+        },
+    };
+    BOOKKEEPING.contains(&name) || is_neutral
 }
 
 /// When beam search ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "serde_json::Value", into = "serde_json::Value")]
 pub enum EarlyStopping {
-    /// When no running beam, judged at its present length, can beat the worst of the finished.
+    /// When no running beam, scored at its present length, is better than the worst finished one.
     #[default]
     Heuristic,
-    /// When there are as many finished as beams.
+    /// When there are as many finished sequences as beams.
     Always,
-    /// When no running beam can, however long it becomes.
+    /// When no running beam can become better, however long it grows.
     Never,
 }
 
@@ -74,8 +72,8 @@ impl From<EarlyStopping> for serde_json::Value {
     }
 }
 
-/// Options of generation, named and meant as transformers' `GenerationConfig`, whose files it
-/// reads.
+/// Options of generation, with the names and meanings of transformers' `GenerationConfig`, whose
+/// files it reads.
 ///
 /// As there, warpers (`temperature` to `eta_cutoff`) do nothing unless
 /// [`do_sample`](Self::do_sample) is set, lengths without `new` count the prompt, and tokens end a
@@ -83,102 +81,104 @@ impl From<EarlyStopping> for serde_json::Value {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct GenerationConfig {
-    /// The longest text, prompt included; 20 new tokens where neither this nor the next is given.
+    /// The greatest length, prompt included; 20 new tokens if neither this nor `max_new_tokens` is
+    /// given.
     pub max_length: Option<usize>,
-    /// The most new tokens; goes before `max_length`.
+    /// The greatest number of new tokens; overrides `max_length`.
     pub max_new_tokens: Option<usize>,
-    /// The shortest text, prompt included.
+    /// The smallest length, prompt included.
     pub min_length: usize,
-    /// The fewest new tokens.
+    /// The smallest number of new tokens.
     pub min_new_tokens: Option<usize>,
     /// When beam search ends.
     pub early_stopping: EarlyStopping,
-    /// Seconds after which to stop.
+    /// Seconds after which generation stops.
     pub max_time: Option<f64>,
-    /// Texts that end a text.
+    /// Strings that end a sequence when they are generated.
     #[serde(deserialize_with = "one_or_several")]
     pub stop_strings: Vec<String>,
 
-    /// Whether tokens are drawn by their probabilities, instead of the best being taken.
+    /// Whether tokens are drawn by their probabilities; otherwise the most likely one is taken.
     pub do_sample: bool,
-    /// Beams of each prompt.
+    /// Number of beams for each prompt; 1 for no beam search.
     pub num_beams: usize,
-    /// Groups that beams are divided into.
+    /// Groups that the beams are divided into.
     pub num_beam_groups: usize,
-    /// What a token loses for each group that has chosen it before in this step.
+    /// Subtracted from the score of a token for each earlier group that chose it in this step.
     pub diversity_penalty: f64,
-    /// How much contrastive search minds likeness; searched so where given.
+    /// Weight of the similarity to earlier tokens in contrastive search; enables that search.
     pub penalty_alpha: Option<f64>,
-    /// Texts to give for each prompt.
+    /// Number of sequences to return for each prompt.
     pub num_return_sequences: usize,
 
     /// Divides the logits.
     pub temperature: f64,
-    /// How many of the best to draw from; 0 for all.
+    /// Number of most likely tokens to draw from; 0 for all.
     pub top_k: usize,
-    /// Probability that the best to draw from have together.
+    /// Total probability of the most likely tokens to draw from.
     pub top_p: f64,
-    /// Least probability, as a share of the best one's.
+    /// Smallest probability to draw from, as a fraction of the largest one.
     pub min_p: Option<f64>,
-    /// Share of the entropy that the best to draw from have.
+    /// Fraction of the entropy that the tokens to draw from may have.
     pub top_h: Option<f64>,
-    /// Probability that the most typical have together.
+    /// Total probability of the most typical tokens to draw from.
     pub typical_p: f64,
-    /// Least probability.
+    /// Smallest probability to draw from.
     pub epsilon_cutoff: f64,
-    /// Least probability, by the entropy.
+    /// Smallest probability to draw from, relative to the entropy.
     pub eta_cutoff: f64,
     /// Whether scores are normalised again after all processors.
     pub renormalize_logits: bool,
 
-    /// Divides scores of tokens that the text has.
+    /// Divides the scores of tokens that the sequence contains.
     pub repetition_penalty: f64,
-    /// What a token loses for each time it was generated.
+    /// Subtracted from the score of a token for each time it was generated.
     pub frequency_penalty: f64,
-    /// What a token that was generated loses.
+    /// Subtracted from the score of every token that was generated.
     pub presence_penalty: f64,
-    /// Power of the length by which the score of a beam is divided.
+    /// Exponent of the length that the score of a beam is divided by.
     pub length_penalty: f64,
-    /// Length of sequences of tokens that do not come twice; 0 for any.
+    /// Length of n-grams that are not repeated; 0 to allow all.
     pub no_repeat_ngram_size: usize,
     /// Sequences that must not be generated.
     pub bad_words_ids: Vec<Vec<u32>>,
-    /// Sequences that must be, each one or one of several.
+    /// Sequences that must be generated: each one, or one of several.
     pub force_words_ids: Vec<WordConstraint>,
-    /// What is added to the score of a sequence's last token.
+    /// Added to the score of the last token of a sequence.
     pub sequence_bias: Vec<(Vec<u32>, f32)>,
     /// Tokens that are never generated.
     pub suppress_tokens: Vec<u32>,
-    /// Tokens that are not generated first.
+    /// Tokens that are not generated as the first new token.
     pub begin_suppress_tokens: Vec<u32>,
-    /// The token behind a prompt of one token.
+    /// The second token, behind a prompt of one token.
     pub forced_bos_token_id: Option<u32>,
     /// The token at the greatest length.
     pub forced_eos_token_id: Option<TokenIds>,
-    /// Whether numbers that are none become zero.
+    /// Whether NaN scores are replaced by zero and infinite ones by the largest finite number.
     pub remove_invalid_values: bool,
-    /// From how many new tokens on the end becomes more likely, and by which factor for each.
+    /// Number of new tokens after which ending becomes more likely, and the factor for each further
+    /// one.
     pub exponential_decay_length_penalty: Option<(usize, f64)>,
 
-    /// The token that begins a text; used for an empty prompt.
+    /// The token that begins a sequence; used for an empty prompt.
     pub bos_token_id: Option<u32>,
-    /// The tokens that end a text.
+    /// The tokens that end a sequence.
     pub eos_token_id: Option<TokenIds>,
-    /// The token that fills up shorter rows.
+    /// The token that pads shorter prompts of a batch.
     pub pad_token_id: Option<u32>,
 
-    /// Tokens that an assisting model proposes at a time.
+    /// Tokens that an assistant model proposes at a time.
     pub num_assistant_tokens: usize,
-    /// Tokens proposed at a time where the text's end stood in it before; looked up so where given.
+    /// Tokens proposed at a time by looking up the end of the sequence in it; enables prompt lookup.
     pub prompt_lookup_num_tokens: Option<usize>,
-    /// The longest end that is looked up.
+    /// Length of the longest end that is looked up.
     pub max_matching_ngram_size: usize,
 
-    /// Whether scores of the chosen tokens are kept.
+    /// Whether log-probabilities of the generated tokens are returned.
     pub output_scores: bool,
 }
 
-/// A list, of which one may stand alone.
+/// A list, or a single string.
 fn one_or_several<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged, expecting = "a text or a list of texts")]
@@ -252,66 +252,97 @@ impl Default for GenerationConfig {
     }
 }
 
-/// Which way a text is generated.
+/// The algorithm of generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GenerationMode {
-    /// Token by token: the best, or one drawn.
+    /// Token by token: the most likely one, or one drawn.
     Sample,
-    /// Several beams, the best of which are kept.
+    /// Beam search.
     Beam,
-    /// Several groups of beams that avoid each other's tokens.
+    /// Diverse beam search: groups of beams that avoid each other's tokens.
     GroupBeam,
-    /// Beams that have to hold given sequences.
+    /// Beam search for sequences that contain given ones.
     ConstrainedBeam,
-    /// The best by probability and by unlikeness to the text before.
+    /// Contrastive search: likely tokens that are dissimilar to the sequence before.
     Contrastive,
 }
 
 impl GenerationConfig {
-    /// Options from the fields of a `generation_config.json`; the others have defaults. Also gives
-    /// the fields that are not known, and are ignored.
+    /// Reads the fields of a `generation_config.json`; missing ones have defaults. The report lists
+    /// fields that are unknown and have no effect.
     ///
     /// # Errors
-    /// [`Error::Config`] names a field with a value that cannot be one of its.
-    pub fn from_json(text: &str) -> Result<(Self, Vec<String>)> {
-        let mut fields = json::parse_object(text)?;
+    /// [`Error::Config`](aigc_core::Error::Config) names a field whose value is invalid.
+    pub fn from_json(text: &str) -> Result<Loaded<Self>> {
+        let mut fields = fields::parse(text)?;
         // Python's way of leaving a field out.
         fields.retain(|_, value| !value.is_null());
-        json::from_map_with_defaults(&fields)
+        let (config, unused): (Self, _) = json::from_map_with_defaults(&fields)?;
+        let unused = unused
+            .into_iter()
+            .filter(|name| !is_inert(name, &fields[name.as_str()]))
+            .collect();
+        Ok(Loaded::new(config).with_unused_fields(unused))
     }
 
-    /// The options of a model's folder: those of its `generation_config.json`, or where there is
-    /// none, with the special tokens of its `config.json`, as transformers has it. Also gives
-    /// fields that are not known.
+    /// The options of a model's directory: those of its `generation_config.json`; without such a
+    /// file the options and special tokens in its `config.json`, where older versions of
+    /// transformers keep them. The report lists fields that have no effect.
     ///
     /// # Errors
-    /// As [`from_json`](Self::from_json), naming the file; [`Error::Io`] if one cannot be read.
-    pub fn open(folder: impl AsRef<Path>) -> Result<(Self, Vec<String>)> {
-        let own = folder.as_ref().join("generation_config.json");
+    /// As [`from_json`](Self::from_json), naming the file;
+    /// [`Error::Io`](aigc_core::Error::Io) if it cannot be read.
+    pub fn from_pretrained(dir: impl AsRef<Path>) -> Result<Loaded<Self>> {
+        let own = dir.as_ref().join("generation_config.json");
         if own.is_file() {
             return json::read_file(&own, Self::from_json);
         }
-        let (model, _) =
-            json::read_file(&folder.as_ref().join("config.json"), Gpt2Config::from_json)?;
-        let Gpt2Config {
-            bos_token_id,
-            eos_token_id,
-            pad_token_id,
-            ..
-        } = model;
-        Ok((
-            Self {
-                bos_token_id,
-                eos_token_id,
-                pad_token_id,
-                ..Self::default()
-            },
-            Vec::new(),
-        ))
+        json::read_file(&dir.as_ref().join("config.json"), Self::from_model_config)
     }
 
-    /// Which way a text is generated by these options.
+    /// The options among the fields of a model's `config.json`.
+    fn from_model_config(text: &str) -> Result<Loaded<Self>> {
+        let mut fields = fields::parse(text)?;
+        // Defaults of transformers' GPT2Config, which leaves them out of its files.
+        let is_gpt2 = fields.get("model_type").is_none_or(|kind| kind == "gpt2");
+        let vocab_size = fields.get("vocab_size").map_or(Some(50257), Value::as_u64);
+        if is_gpt2 && vocab_size.is_some_and(|n| n > 50256) {
+            for name in ["bos_token_id", "eos_token_id"] {
+                fields.entry(name).or_insert_with(|| 50256.into());
+            }
+        }
+        let known = json::to_map(&Self::default());
+        fields.retain(|name, value| known.contains_key(name) && !value.is_null());
+        let (config, _): (Self, _) = json::from_map_with_defaults(&fields)?;
+        Ok(Loaded::new(config))
+    }
+
+    /// Names of options that are set but have no effect, since nothing is drawn (`do_sample` is
+    /// false).
+    pub fn inactive_options(&self) -> Vec<&'static str> {
+        let usual = Self::default();
+        let set = [
+            ("temperature", self.temperature != usual.temperature),
+            (
+                "top_k",
+                self.top_k != usual.top_k && self.penalty_alpha.is_none(),
+            ),
+            ("top_p", self.top_p != usual.top_p),
+            ("min_p", self.min_p.is_some()),
+            ("top_h", self.top_h.is_some()),
+            ("typical_p", self.typical_p != usual.typical_p),
+            (
+                "epsilon_cutoff",
+                self.epsilon_cutoff != usual.epsilon_cutoff,
+            ),
+            ("eta_cutoff", self.eta_cutoff != usual.eta_cutoff),
+        ];
+        let inactive = set.into_iter().filter(|(_, set)| *set && !self.do_sample);
+        inactive.map(|(name, _)| name).collect()
+    }
+
+    /// The algorithm that these options select.
     pub fn generation_mode(&self) -> GenerationMode {
         if self.penalty_alpha.is_some() {
             GenerationMode::Contrastive
@@ -326,440 +357,44 @@ impl GenerationConfig {
         }
     }
 
-    /// Tokens that end a text.
+    /// Tokens that end a sequence, each once.
     pub fn eos_token_ids(&self) -> Vec<u32> {
-        self.eos_token_id
-            .as_ref()
-            .map(TokenIds::list)
-            .unwrap_or_default()
+        let mut all = Vec::new();
+        for token in self.eos_token_id.iter().flat_map(TokenIds::list) {
+            if !all.contains(&token) {
+                all.push(token);
+            }
+        }
+        all
     }
 
-    /// The token that fills up shorter rows.
+    /// The token that pads shorter prompts of a batch: `pad_token_id`, else the first that ends a
+    /// sequence, else 0.
     pub fn pad_token(&self) -> u32 {
         self.pad_token_id
             .or_else(|| self.eos_token_ids().first().copied())
             .unwrap_or(0)
     }
 
-    /// The longest text for prompts of `prompt` tokens.
+    /// The same options for a model of `vocab_size` tokens: special tokens that it does not have
+    /// count as none.
+    pub(crate) fn for_vocabulary(mut self, vocab_size: usize) -> Self {
+        let has = |token: &u32| (*token as usize) < vocab_size;
+        self.bos_token_id = self.bos_token_id.filter(has);
+        let pad = self.pad_token_id.filter(has);
+        self.pad_token_id = pad.or_else(|| self.eos_token_ids().into_iter().find(has));
+        if self.pad_token_id.is_none() && self.eos_token_id.is_some() {
+            self.pad_token_id = Some(0);
+        }
+        self
+    }
+
+    /// The greatest length of a sequence, for prompts of `prompt` tokens.
     pub fn max_total_length(&self, prompt: usize) -> usize {
         match (self.max_new_tokens, self.max_length) {
             (Some(new), _) => prompt.saturating_add(new),
             (None, Some(length)) => length,
             (None, None) => prompt + 20,
         }
-    }
-
-    /// Fails unless every option is in its range, and none contradicts another. `vocabulary`:
-    /// number of tokens.
-    ///
-    /// # Errors
-    /// [`Error::Config`] names the field, and what to change.
-    pub fn validate(&self, vocabulary: usize) -> Result<()> {
-        self.ranges()?;
-        self.contradictions()?;
-        self.tokens(vocabulary)
-    }
-
-    fn ranges(&self) -> Result<()> {
-        let within = |field: &str, value: f64, holds: bool, expected: &str| {
-            if holds {
-                Ok(())
-            } else {
-                Err(Error::config(field, value, expected))
-            }
-        };
-        let positive = [
-            ("temperature", self.temperature),
-            ("repetition_penalty", self.repetition_penalty),
-            ("max_time", self.max_time.unwrap_or(1.0)),
-            (
-                "exponential_decay_length_penalty",
-                self.exponential_decay_length_penalty
-                    .map_or(1.0, |(_, factor)| factor),
-            ),
-        ];
-        // What only draws is not looked at where nothing is drawn, as in transformers.
-        for (field, value) in positive
-            .into_iter()
-            .filter(|(field, _)| self.do_sample || *field != "temperature")
-        {
-            let expected = if field == "temperature" {
-                "above 0; for the best tokens, do_sample = false"
-            } else {
-                "above 0"
-            };
-            within(field, value, value > 0.0 && value.is_finite(), expected)?;
-        }
-        for (field, value) in [("top_p", self.top_p), ("typical_p", self.typical_p)] {
-            within(
-                field,
-                value,
-                value > 0.0 && value <= 1.0,
-                "above 0, at most 1",
-            )?;
-        }
-        let shares = [
-            ("min_p", self.min_p),
-            ("top_h", self.top_h),
-            ("epsilon_cutoff", Some(self.epsilon_cutoff)),
-            ("eta_cutoff", Some(self.eta_cutoff)),
-            ("penalty_alpha", self.penalty_alpha),
-        ];
-        for (field, value) in shares {
-            let value = value.unwrap_or(0.0);
-            within(field, value, (0.0..=1.0).contains(&value), "from 0 to 1")?;
-        }
-        let finite = [
-            ("length_penalty", self.length_penalty),
-            ("diversity_penalty", self.diversity_penalty),
-            ("frequency_penalty", self.frequency_penalty),
-            ("presence_penalty", self.presence_penalty),
-        ];
-        for (field, value) in finite {
-            within(field, value, value.is_finite(), "a number")?;
-        }
-        let counts = [
-            ("num_beams", self.num_beams),
-            ("num_beam_groups", self.num_beam_groups),
-            ("num_return_sequences", self.num_return_sequences),
-            ("num_assistant_tokens", self.num_assistant_tokens),
-            (
-                "prompt_lookup_num_tokens",
-                self.prompt_lookup_num_tokens.unwrap_or(1),
-            ),
-            ("max_matching_ngram_size", self.max_matching_ngram_size),
-            ("max_new_tokens", self.max_new_tokens.unwrap_or(1)),
-            ("max_length", self.max_length.unwrap_or(1)),
-        ];
-        if let Some((field, n)) = counts.iter().find(|(_, n)| *n == 0) {
-            return Err(Error::config(*field, n, "at least 1"));
-        }
-        json::check_ranges(&[
-            ("num_beams", self.num_beams, MOST_ROWS),
-            ("num_return_sequences", self.num_return_sequences, MOST_ROWS),
-        ])
-    }
-
-    fn contradictions(&self) -> Result<()> {
-        let wrong = |field: &str, value: String, expected: String| {
-            Err(Error::config(field, value, expected))
-        };
-        if let Some(longest) = self
-            .max_length
-            .filter(|longest| self.max_new_tokens.is_none() && *longest < self.min_length)
-        {
-            return wrong(
-                "min_length",
-                self.min_length.to_string(),
-                format!("at most max_length, {longest}"),
-            );
-        }
-        if let (Some(least), Some(most)) = (self.min_new_tokens, self.max_new_tokens)
-            && least > most
-        {
-            return wrong(
-                "min_new_tokens",
-                least.to_string(),
-                format!("at most max_new_tokens, {most}"),
-            );
-        }
-        if self.num_beams > 1 && self.num_return_sequences > self.num_beams {
-            let expected = format!("at most num_beams, {}", self.num_beams);
-            return wrong(
-                "num_return_sequences",
-                self.num_return_sequences.to_string(),
-                expected,
-            );
-        }
-        if self.num_beams == 1 && self.num_return_sequences > 1 && !self.do_sample {
-            let expected =
-                "1, since the best text is only one; or do_sample = true, or as many beams".into();
-            return wrong(
-                "num_return_sequences",
-                self.num_return_sequences.to_string(),
-                expected,
-            );
-        }
-        if !self.num_beams.is_multiple_of(self.num_beam_groups) {
-            let expected = format!("a divisor of num_beams, {}", self.num_beams);
-            return wrong(
-                "num_beam_groups",
-                self.num_beam_groups.to_string(),
-                expected,
-            );
-        }
-        let grouped = self.num_beam_groups > 1;
-        if grouped && self.do_sample {
-            return wrong(
-                "do_sample",
-                "true".into(),
-                "false, since groups of beams are not drawn".into(),
-            );
-        }
-        if !grouped && self.diversity_penalty != 0.0 {
-            let expected = "0, since it parts groups; or num_beam_groups above 1".into();
-            return wrong(
-                "diversity_penalty",
-                self.diversity_penalty.to_string(),
-                expected,
-            );
-        }
-        if self.penalty_alpha.is_some() {
-            if self.do_sample || self.num_beams > 1 || self.num_return_sequences > 1 {
-                let expected = "none, with do_sample, num_beams or num_return_sequences".into();
-                return wrong(
-                    "penalty_alpha",
-                    format!("{:?}", self.penalty_alpha),
-                    expected,
-                );
-            }
-            if !(2..=MOST_ROWS).contains(&self.top_k) {
-                let expected = format!("2 to {MOST_ROWS}, to choose from by penalty_alpha");
-                return wrong("top_k", self.top_k.to_string(), expected);
-            }
-        }
-        if !self.force_words_ids.is_empty() && (self.num_beams == 1 || self.do_sample || grouped) {
-            let expected = format!(
-                "above 1 without do_sample and groups, for {} forced words",
-                self.force_words_ids.len()
-            );
-            return wrong("num_beams", self.num_beams.to_string(), expected);
-        }
-        if self.prompt_lookup_num_tokens.is_some()
-            && self.generation_mode() != GenerationMode::Sample
-        {
-            let expected = "none, with beams or contrastive search".into();
-            return wrong(
-                "prompt_lookup_num_tokens",
-                format!("{:?}", self.prompt_lookup_num_tokens),
-                expected,
-            );
-        }
-        if self.exponential_decay_length_penalty.is_some() && self.eos_token_id.is_none() {
-            let expected =
-                "a token whose score is to grow, for exponential_decay_length_penalty".into();
-            return wrong("eos_token_id", "none".into(), expected);
-        }
-        if self.stop_strings.iter().any(String::is_empty) {
-            return wrong(
-                "stop_strings",
-                "\"\"".into(),
-                "texts of a character at least".into(),
-            );
-        }
-        Ok(())
-    }
-
-    fn tokens(&self, vocabulary: usize) -> Result<()> {
-        let forced = self.force_words_ids.iter().flat_map(|forced| match forced {
-            WordConstraint::Phrasal(phrase) => vec![phrase],
-            WordConstraint::Disjunctive(phrases) => phrases.iter().collect(),
-        });
-        let forced: Vec<&Vec<u32>> = forced.collect();
-        let biased = self
-            .sequence_bias
-            .iter()
-            .map(|(sequence, _)| sequence)
-            .collect();
-        for (field, sequences) in [
-            (
-                "bad_words_ids",
-                self.bad_words_ids.iter().collect::<Vec<_>>(),
-            ),
-            ("force_words_ids", forced),
-            ("sequence_bias", biased),
-        ] {
-            if sequences.iter().any(|sequence| sequence.is_empty()) {
-                return Err(Error::config(field, "[]", "sequences of a token at least"));
-            }
-            in_vocabulary(field, sequences.into_iter().flatten().copied(), vocabulary)?;
-        }
-        let list =
-            |tokens: &Option<TokenIds>| tokens.as_ref().map(TokenIds::list).unwrap_or_default();
-        for (field, tokens) in [
-            ("suppress_tokens", self.suppress_tokens.clone()),
-            ("begin_suppress_tokens", self.begin_suppress_tokens.clone()),
-            (
-                "forced_bos_token_id",
-                self.forced_bos_token_id.into_iter().collect(),
-            ),
-            ("forced_eos_token_id", list(&self.forced_eos_token_id)),
-            ("bos_token_id", self.bos_token_id.into_iter().collect()),
-            ("pad_token_id", self.pad_token_id.into_iter().collect()),
-        ] {
-            in_vocabulary(field, tokens.into_iter(), vocabulary)?;
-        }
-        // Those of `eos_token_id` may lie outside, as where a text has no end.
-        Ok(())
-    }
-
-    /// The processors of these options, in transformers' order. `longest`: the greatest length;
-    /// `allowed` come before forced tokens, `own` before warpers.
-    pub(crate) fn processors(
-        &self,
-        longest: usize,
-        allowed: Vec<Box<dyn LogitsProcessor>>,
-        own: Vec<Box<dyn LogitsProcessor>>,
-    ) -> Processors {
-        let mut all: Vec<Box<dyn LogitsProcessor>> = Vec::new();
-        let eos = self.eos_token_ids();
-        if !self.sequence_bias.is_empty() {
-            all.push(Box::new(SequenceBias(self.sequence_bias.clone())));
-        }
-        if self.repetition_penalty != 1.0 {
-            all.push(Box::new(RepetitionPenalty(self.repetition_penalty)));
-        }
-        if self.frequency_penalty != 0.0 || self.presence_penalty != 0.0 {
-            let (frequency, presence) = (self.frequency_penalty, self.presence_penalty);
-            all.push(Box::new(FrequencyPenalty {
-                frequency,
-                presence,
-            }));
-        }
-        if self.no_repeat_ngram_size > 0 {
-            all.push(Box::new(NoRepeatNgram(self.no_repeat_ngram_size)));
-        }
-        let bad = self
-            .bad_words_ids
-            .iter()
-            .filter(|word| !matches!(word[..], [token] if eos.contains(&token)));
-        let bad: Vec<_> = bad.map(|word| (word.clone(), f32::NEG_INFINITY)).collect();
-        if !bad.is_empty() {
-            all.push(Box::new(SequenceBias(bad)));
-        }
-        if self.min_length > 0 && !eos.is_empty() {
-            let least = self.min_length;
-            all.push(Box::new(Suppress {
-                tokens: eos.clone(),
-                while_: move |row: GenerationState<'_>| row.len() < least,
-            }));
-        }
-        if let Some(least) = self
-            .min_new_tokens
-            .filter(|least| *least > 0 && !eos.is_empty())
-        {
-            all.push(Box::new(Suppress {
-                tokens: eos.clone(),
-                while_: move |row: GenerationState<'_>| row.new_tokens() < least,
-            }));
-        }
-        all.extend(allowed);
-        if let Some(token) = self.forced_bos_token_id {
-            all.push(Box::new(Force {
-                tokens: vec![token],
-                when: |row: GenerationState<'_>| row.len() == 1,
-            }));
-        }
-        if let Some(tokens) = &self.forced_eos_token_id {
-            all.push(Box::new(Force {
-                tokens: tokens.list(),
-                when: move |row: GenerationState<'_>| row.len() + 1 == longest,
-            }));
-        }
-        if self.remove_invalid_values {
-            all.push(Box::new(InfNanRemove));
-        }
-        if let Some((start, factor)) = self.exponential_decay_length_penalty {
-            all.push(Box::new(ExponentialDecayLengthPenalty {
-                start,
-                factor,
-                eos: eos.clone(),
-            }));
-        }
-        if !self.suppress_tokens.is_empty() {
-            all.push(Box::new(Suppress {
-                tokens: self.suppress_tokens.clone(),
-                while_: |_: GenerationState<'_>| true,
-            }));
-        }
-        if !self.begin_suppress_tokens.is_empty() {
-            let forced = self.forced_bos_token_id.is_some();
-            let begins = move |row: GenerationState<'_>| {
-                row.new_tokens() == usize::from(forced && row.padding + row.prompt_len == 1)
-            };
-            all.push(Box::new(Suppress {
-                tokens: self.begin_suppress_tokens.clone(),
-                while_: begins,
-            }));
-        }
-        all.extend(own);
-        if self.do_sample {
-            self.warp(&mut all, eos.len());
-        }
-        if self.renormalize_logits {
-            all.push(Box::new(|_: GenerationState<'_>, scores: &mut [f32]| {
-                log_softmax(scores);
-                Ok(())
-            }));
-        }
-        Processors(all)
-    }
-
-    fn warp(&self, all: &mut Vec<Box<dyn LogitsProcessor>>, eos: usize) {
-        // Beams need something to go on with where the best would all end.
-        let min_tokens_to_keep = if self.num_beams > 1 {
-            (eos + 1).max(2)
-        } else {
-            1
-        };
-        if self.temperature != 1.0 {
-            all.push(Box::new(Temperature(self.temperature)));
-        }
-        if let Some(top_h) = self.top_h {
-            all.push(Box::new(TopH { top_h }));
-        }
-        if self.top_k > 0 {
-            all.push(Box::new(TopK {
-                k: self.top_k,
-                min_tokens_to_keep,
-            }));
-        }
-        if self.top_p < 1.0 {
-            all.push(Box::new(TopP {
-                p: self.top_p,
-                min_tokens_to_keep,
-            }));
-        }
-        if let Some(min_p) = self.min_p {
-            all.push(Box::new(MinP {
-                min_p,
-                min_tokens_to_keep,
-            }));
-        }
-        if self.typical_p < 1.0 {
-            all.push(Box::new(TypicalP {
-                p: self.typical_p,
-                min_tokens_to_keep,
-            }));
-        }
-        if self.epsilon_cutoff > 0.0 && self.epsilon_cutoff < 1.0 {
-            all.push(Box::new(EpsilonCutoff {
-                epsilon: self.epsilon_cutoff,
-                min_tokens_to_keep,
-            }));
-        }
-        if self.eta_cutoff > 0.0 && self.eta_cutoff < 1.0 {
-            all.push(Box::new(EtaCutoff {
-                epsilon: self.eta_cutoff,
-                min_tokens_to_keep,
-            }));
-        }
-    }
-}
-
-/// Fails at the first token that the model does not have.
-pub(crate) fn in_vocabulary(
-    field: &str,
-    mut tokens: impl Iterator<Item = u32>,
-    vocabulary: usize,
-) -> Result<()> {
-    match tokens.find(|token| *token as usize >= vocabulary) {
-        Some(token) => Err(Error::config(
-            field,
-            token,
-            format!("below {vocabulary}, the model's number of tokens"),
-        )),
-        None => Ok(()),
     }
 }

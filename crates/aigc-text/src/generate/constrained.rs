@@ -1,16 +1,16 @@
-//! Sequences that a text must hold, by dynamic beam allocation: beams are shared out between those
-//! that have come as far (Post and Vilar 2018, <https://arxiv.org/abs/1804.06609>).
+//! Phrases that a sequence must contain, by dynamic beam allocation: beams are distributed over banks
+//! of equal progress (Post and Vilar 2018, <https://arxiv.org/abs/1804.06609>).
 
 use super::config::WordConstraint;
 
-/// Sequences that must come, each one of several.
+/// Phrases that must be generated; of each entry one of several.
 pub(crate) struct Constraints(Vec<Vec<Vec<u32>>>);
 
-/// How far a text has come.
+/// Progress of a sequence through the constraints.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Progress {
     met: Vec<bool>,
-    /// The sequence that the text's end is part of, and that part.
+    /// The phrase that is begun, and the part of it at the end of the sequence.
     begun: Option<(usize, Vec<u32>)>,
 }
 
@@ -27,7 +27,7 @@ impl Constraints {
         self.0.is_empty()
     }
 
-    /// Nothing has come yet.
+    /// Progress of a prompt.
     pub(crate) fn start(&self) -> Progress {
         Progress {
             met: vec![false; self.0.len()],
@@ -35,12 +35,12 @@ impl Constraints {
         }
     }
 
-    /// Whether all have come.
+    /// Whether all constraints are met.
     pub(crate) fn are_met(&self, progress: &Progress) -> bool {
         progress.met.iter().all(|met| *met)
     }
 
-    /// Tokens that bring a text further.
+    /// Tokens that advance a constraint.
     pub(crate) fn advancing(&self, progress: &Progress) -> Vec<u32> {
         let mut tokens: Vec<u32> = match &progress.begun {
             Some((which, part)) => self.behind(*which, part).collect(),
@@ -58,7 +58,7 @@ impl Constraints {
         (0..self.0.len()).filter(|which| !progress.met[*which])
     }
 
-    /// What may follow a part of a sequence.
+    /// Tokens that may follow a part of a phrase.
     fn behind<'a>(&'a self, which: usize, part: &'a [u32]) -> impl Iterator<Item = u32> + 'a {
         let follows =
             move |phrase: &&Vec<u32>| phrase.len() > part.len() && phrase.starts_with(part);
@@ -68,14 +68,14 @@ impl Constraints {
             .map(move |phrase| phrase[part.len()])
     }
 
-    /// How far a text has come after one more token.
+    /// Progress after one more token.
     pub(crate) fn after(&self, progress: &Progress, token: u32) -> Progress {
         let mut after = progress.clone();
         let begun = after.begun.take().map(|(which, mut part)| {
             part.push(token);
             (which, part)
         });
-        // What was begun goes on, or something begins anew.
+        // The begun phrase continues, or another begins.
         let is_part = |(which, part): &(usize, Vec<u32>)| {
             self.0[*which].iter().any(|phrase| phrase.starts_with(part))
         };
@@ -94,7 +94,7 @@ impl Constraints {
         after
     }
 
-    /// Tokens of forced sequences that a text has.
+    /// Number of tokens of forced phrases in a sequence.
     fn bank(&self, progress: &Progress) -> usize {
         let longest = |which: usize| self.0[which].iter().map(Vec::len).max().unwrap_or(0);
         let met: usize = (0..self.0.len())
@@ -104,8 +104,8 @@ impl Constraints {
         met + progress.begun.as_ref().map_or(0, |(_, part)| part.len())
     }
 
-    /// Chooses `count` of `all`: the best, or with constraints the best of each bank in turn, from
-    /// the fullest on.
+    /// Chooses `count` of `all`: the best, or with constraints the best of each bank in turn,
+    /// beginning with the one of most progress.
     pub(crate) fn spread<B>(
         &self,
         mut all: Vec<B>,

@@ -1,15 +1,19 @@
-//! Contrastive search: of the likeliest tokens the one whose state is least like those before (Su
+//! Contrastive search: of the likeliest tokens the one whose hidden state is least similar to those
+//! before (Su
 //! et al. 2022,
 //! <https://arxiv.org/abs/2202.06417>).
 
 use super::{
     GeneratedSequence,
-    decoder::{Decoder, host, ids, last},
+    decoder::{Decoder, last},
     processor::{GenerationState, Processors, softmax, top_k},
     sample::nothing_left,
     stop::Stopping,
 };
-use crate::models::CausalLm;
+use crate::{
+    models::CausalLm,
+    tokens::{host, ids},
+};
 use aigc_core::Result;
 use burn::tensor::{Int, Tensor, TensorData};
 
@@ -18,9 +22,9 @@ pub(crate) struct Contrastive<'a, M> {
     pub decoder: Decoder<'a, M>,
     pub processors: Processors,
     pub stopping: Stopping<'a>,
-    /// How many of the likeliest.
+    /// Number of candidates.
     pub k: usize,
-    /// How much likeness counts.
+    /// Weight of the similarity.
     pub alpha: f32,
     pub pad: u32,
 }
@@ -41,7 +45,7 @@ impl<M: CausalLm> Contrastive<'_, M> {
         let mut rows: Vec<GeneratedSequence> = prompts
             .iter()
             .enumerate()
-            .map(|(i, prompt)| GeneratedSequence::of(i, prompt))
+            .map(|(i, prompt)| GeneratedSequence::new(i, prompt))
             .collect();
         let hidden = self.decoder.begin_all(prompts, self.pad);
         let mut scores = host(self.decoder.scores(last(hidden.clone())));
@@ -74,10 +78,10 @@ impl<M: CausalLm> Contrastive<'_, M> {
             }
             let hidden = self.decoder.model.forward_cached(
                 ids(&candidates.concat(), items * k, &self.decoder.device),
-                &mut self.decoder.cache,
+                &mut *self.decoder.cache,
             );
             let [.., width] = hidden.dims();
-            // How alike each candidate's state is to that of each token before it.
+            // Cosine similarity of each candidate's hidden state to that of every earlier token.
             let states = unit(hidden.clone()).reshape([items, k, width]);
             let alike = host(states.clone().matmul(before.clone().transpose()));
             let [_, length, _] = before.dims();
@@ -87,7 +91,7 @@ impl<M: CausalLm> Contrastive<'_, M> {
                     let most = seen.iter().copied().fold(f32::NEG_INFINITY, f32::max);
                     (1.0 - self.alpha) * likely[i][c] - self.alpha * most
                 };
-                // Fewer than `k` may be allowed; of a row that has ended none is.
+                // Fewer than `k` may be allowed, and none for a sequence that has ended.
                 let allowed = (0..k).filter(|c| likely[i][*c] > 0.0);
                 allowed
                     .reduce(|best, c| if value(c) > value(best) { c } else { best })
@@ -127,7 +131,7 @@ impl<M: CausalLm> Contrastive<'_, M> {
     }
 }
 
-/// Every vector at length one.
+/// Vectors normalised to length one.
 fn unit(hidden: Tensor<3>) -> Tensor<3> {
     let length = hidden.clone().square().sum_dim(2).sqrt().clamp_min(1e-12);
     hidden / length
@@ -158,7 +162,7 @@ mod tests {
             .init(&device("flex").unwrap())
             .unwrap()
             .init_weights(1);
-        // Likeness is all that counts, and there are fewer tokens than candidates.
+        // Only the similarity counts, and there are fewer tokens than candidates.
         let generate = |forbidden: std::ops::Range<u32>| {
             let config = GenerationConfig {
                 penalty_alpha: Some(1.0),

@@ -1,6 +1,10 @@
 //! A model that goes on with several texts at once.
 
-use crate::{cache::KvCache, models::CausalLm};
+use crate::{
+    cache::Cache,
+    models::CausalLm,
+    tokens::{host, ids},
+};
 use aigc_core::ops;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -8,23 +12,8 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 #[derive(Debug)]
 pub(crate) struct Decoder<'a, M> {
     pub model: &'a M,
-    pub cache: KvCache,
+    pub cache: Box<dyn Cache>,
     pub device: Device,
-}
-
-/// `[rows, n]` tokens on `device`.
-pub(crate) fn ids(tokens: &[u32], rows: usize, device: &Device) -> Tensor<2, Int> {
-    let tokens: Vec<i32> = tokens.iter().map(|token| *token as i32).collect();
-    let n = tokens.len() / rows.max(1);
-    Tensor::from_data(TensorData::new(tokens, [rows, n]), device)
-}
-
-/// Numbers of a tensor, on the host.
-pub(crate) fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor
-        .into_data()
-        .try_into_vec_as()
-        .expect("floats become floats")
 }
 
 /// Scores `[rows, n]` as logarithms of probabilities, on the host.
@@ -75,12 +64,12 @@ impl<'a, M: CausalLm> Decoder<'a, M> {
             |(prompt, padding): (&Vec<u32>, &usize)| [vec![pad; *padding], prompt.clone()].concat();
         let tokens: Vec<u32> = prompts.iter().zip(&padding).flat_map(row).collect();
         self.model
-            .forward_cached(ids(&tokens, prompts.len(), &self.device), &mut self.cache)
+            .forward_cached(ids(&tokens, prompts.len(), &self.device), &mut *self.cache)
     }
 
     /// Takes in a token for each row: scores of the next, `[rows, vocabulary]`.
     pub(crate) fn next(&mut self, tokens: Tensor<2, Int>) -> Tensor<2> {
-        let hidden = self.model.forward_cached(tokens, &mut self.cache);
+        let hidden = self.model.forward_cached(tokens, &mut *self.cache);
         self.scores(hidden)
     }
 

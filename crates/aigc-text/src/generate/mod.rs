@@ -1,19 +1,19 @@
-//! Texts from prompts.
+//! Generation of token sequences from prompts.
 //!
 //! ```text
-//! prompts → CausalLm → scores → LogitsProcessors → the best, or drawn → next token → … → Stopping
+//! prompts → CausalLm → logits → LogitsProcessors → argmax or sample → next token → … → Stopping
 //! ```
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
-//! | `config` | the options of transformers' `generate` |
-//! | `processor`, `penalties`, `warpers` | what changes scores |
-//! | `sample` | one token after the other |
-//! | `beam`, `constrained` | several texts, the best of which are kept |
-//! | `contrastive` | the likely token that is least like the text |
-//! | `pattern`, `schema`, `script` | texts that match a regular expression, or are JSON of a schema |
-//! | `assisted` | several tokens at a time, checked afterwards |
-//! | `stop` | when a text has ended |
+//! | `config`, `validate` | the options of transformers' `generate`, and their checks |
+//! | `processor`, `penalties`, `warpers`, `processors` | what changes logits |
+//! | `sample` | greedy search and sampling |
+//! | `beam`, `constrained` | beam search, diverse and constrained |
+//! | `contrastive` | contrastive search |
+//! | `pattern` | sequences that match a regular expression or a JSON schema |
+//! | `assisted` | speculative decoding with an assistant model or prompt lookup |
+//! | `stop` | when a sequence ends |
 
 mod assisted;
 mod beam;
@@ -24,11 +24,14 @@ mod decoder;
 mod pattern;
 mod penalties;
 mod processor;
+mod processors;
 mod sample;
 mod stop;
+mod validate;
 mod warpers;
 
-pub use config::{EarlyStopping, GenerationConfig, GenerationMode, TokenIds, WordConstraint};
+pub use crate::tokens::TokenIds;
+pub use config::{EarlyStopping, GenerationConfig, GenerationMode, WordConstraint};
 pub use pattern::GrammarConstraint;
 pub use penalties::{
     ExponentialDecayLengthPenalty, FrequencyPenalty, InfNanRemove, NoRepeatNgram,
@@ -38,41 +41,40 @@ pub use processor::{GenerationState, LogitsProcessor};
 pub use stop::FinishReason;
 pub use warpers::{EpsilonCutoff, EtaCutoff, MinP, Temperature, TopH, TopK, TopP, TypicalP};
 
-use crate::{models::CausalLm, tokenizer::Tokenizer};
+use crate::{models::CausalLm, tokenizer::Tokenizer, tokens::in_vocabulary};
 use aigc_core::{CancelToken, Error, Result, rng::Rng};
 use assisted::{Assistant, Assisted, PromptLookup, Propose};
 use beam::BeamSearch;
 use burn::tensor::Device;
-pub(crate) use config::in_vocabulary;
 use constrained::Constraints;
 use contrastive::Contrastive;
 use decoder::Decoder;
-pub(crate) use decoder::{host, ids};
 use sample::{Choice, Sampling};
 use stop::Stopping;
 
-/// A generated text.
+/// A generated sequence.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GeneratedSequence {
-    /// Which of the prompts it goes on from.
+    /// Index of its prompt.
     pub prompt_index: usize,
-    /// All its tokens: the prompt, what was generated, and the token that ended it if one did.
+    /// All tokens: the prompt, the new ones, and the token that ended it if there is one.
     pub tokens: Vec<u32>,
-    /// How many of them are the prompt.
+    /// Number of tokens of the prompt.
     pub prompt_len: usize,
-    /// Sum of the logarithms of its tokens' probabilities by its length's power; of beams only.
+    /// Sum of the log-probabilities of the new tokens, divided by a power of the length; with beams
+    /// only.
     pub score: Option<f32>,
-    /// Logarithm of every new token's probability after all processors; of beams, and where
-    /// `output_scores` is set.
+    /// Log-probability of every new token after all processors; with beams, and if `output_scores`
+    /// is set.
     pub scores: Vec<f32>,
-    /// Why it ends; nothing while it goes on.
+    /// Why it ended; `None` while it is generated.
     pub finish_reason: Option<FinishReason>,
 }
 
 impl GeneratedSequence {
-    fn of(item: usize, prompt: &[u32]) -> Self {
+    fn new(prompt_index: usize, prompt: &[u32]) -> Self {
         Self {
-            prompt_index: item,
+            prompt_index,
             tokens: prompt.to_vec(),
             prompt_len: prompt.len(),
             score: None,
@@ -81,15 +83,15 @@ impl GeneratedSequence {
         }
     }
 
-    /// What was generated.
+    /// The new tokens.
     pub fn new_tokens(&self) -> &[u32] {
         &self.tokens[self.prompt_len..]
     }
 }
 
-type Listener<'a> = Box<dyn FnMut(&[Option<u32>]) + 'a>;
+type Streamer<'a> = Box<dyn FnMut(&[Option<u32>]) + 'a>;
 
-/// Generates texts with a model.
+/// Generates sequences with a model.
 ///
 /// ```no_run
 /// # use aigc_text::{CausalLm, GenerationConfig, TextGenerator, Tokenizer};
@@ -104,11 +106,11 @@ pub struct TextGenerator<'a, M> {
     model: &'a M,
     config: GenerationConfig,
     allowed: Vec<Box<dyn LogitsProcessor>>,
-    own: Vec<Box<dyn LogitsProcessor>>,
+    custom: Vec<Box<dyn LogitsProcessor>>,
     tokenizer: Option<&'a dyn Tokenizer>,
-    helper: Option<Box<dyn Propose + 'a>>,
-    listener: Option<Listener<'a>>,
-    flag: CancelToken,
+    proposer: Option<Box<dyn Propose + 'a>>,
+    streamer: Option<Streamer<'a>>,
+    cancel: CancelToken,
     seed: u64,
     device: Device,
 }
@@ -120,59 +122,61 @@ impl<'a, M: CausalLm> TextGenerator<'a, M> {
     /// [`Error::Config`] for options out of range, or that contradict each other.
     pub fn new(model: &'a M, config: GenerationConfig) -> Result<Self> {
         config.validate(model.vocab_size())?;
+        let config = config.for_vocabulary(model.vocab_size());
         let device = model.devices().into_iter().next().unwrap_or_default();
         Ok(Self {
             model,
             config,
             allowed: Vec::new(),
-            own: Vec::new(),
+            custom: Vec::new(),
             tokenizer: None,
-            helper: None,
-            listener: None,
-            flag: CancelToken::new(),
+            proposer: None,
+            streamer: None,
+            cancel: CancelToken::new(),
             seed: 0,
             device,
         })
     }
 
-    /// The seed of what is drawn: one seed, one text, on every backend whose scores agree.
-    pub fn seed(mut self, seed: u64) -> Self {
+    /// Sets the seed of sampling: the same seed draws the same tokens on every backend whose logits
+    /// agree.
+    pub fn with_seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
-    /// Reads what `stop_strings` look for.
-    pub fn tokenizer(mut self, tokenizer: &'a dyn Tokenizer) -> Self {
+    /// Sets the tokenizer that `stop_strings` need.
+    pub fn with_tokenizer(mut self, tokenizer: &'a dyn Tokenizer) -> Self {
         self.tokenizer = Some(tokenizer);
         self
     }
 
-    /// Adds a processor of one's own, behind those of the options and before warpers.
+    /// Adds a custom processor, which runs after those of the options and before warpers.
     ///
-    /// What it does has to follow from the [`GenerationState`] alone: texts are taken back and gone
-    /// on with in any order.
+    /// Its effect must depend on the [`GenerationState`] alone: sequences are cut back and continued
+    /// in any order.
     pub fn with_logits_processor(mut self, processor: impl LogitsProcessor + 'static) -> Self {
-        self.own.push(Box::new(processor));
+        self.custom.push(Box::new(processor));
         self
     }
 
-    /// Allows only the tokens that `allowed` gives for a text; forced ones (`forced_eos_token_id`)
-    /// come all the same.
+    /// Allows only the tokens that `allowed` returns for a sequence; forced ones
+    /// (`forced_eos_token_id`) are allowed anyway.
     pub fn with_prefix_allowed_tokens_fn(
         mut self,
         mut allowed: impl FnMut(GenerationState<'_>) -> Vec<u32> + Send + 'static,
     ) -> Self {
         self.allowed.push(Box::new(
-            move |row: GenerationState<'_>, scores: &mut [f32]| {
-                let tokens = allowed(row);
+            move |state: GenerationState<'_>, scores: &mut [f32]| {
+                let tokens = allowed(state);
                 let kept: Vec<_> = tokens
                     .iter()
                     .map(|token| scores.get(*token as usize).copied())
                     .collect();
                 if kept.iter().all(Option::is_none) {
-                    let expected = "a token of the vocabulary at least";
-                    return Err(Error::config(
-                        "allowed_tokens",
+                    let expected = "at least one token of the vocabulary";
+                    return Err(Error::argument(
+                        "prefix_allowed_tokens_fn",
                         format!("{tokens:?}"),
                         expected,
                     ));
@@ -189,38 +193,35 @@ impl<'a, M: CausalLm> TextGenerator<'a, M> {
         self
     }
 
-    /// Lets `assistant`, a smaller model with the same tokens, propose `num_assistant_tokens` at a
-    /// time.
+    /// Lets `assistant`, a smaller model with the same vocabulary, propose `num_assistant_tokens` at
+    /// a time (Leviathan et al. 2023, <https://arxiv.org/abs/2211.17192>).
     ///
     /// # Errors
-    /// [`Error::Config`] if it has other tokens.
+    /// [`Error::InvalidArgument`] if its number of tokens differs.
     pub fn with_assistant_model<A: CausalLm>(mut self, assistant: &'a A) -> Result<Self> {
         let (ours, theirs) = (self.model.vocab_size(), assistant.vocab_size());
         if ours != theirs {
-            return Err(Error::config(
+            return Err(Error::argument(
                 "assistant",
-                format!("a model of {theirs} tokens"),
-                format!("one of {ours}"),
+                format!("a model with {theirs} tokens"),
+                format!("a model with {ours} tokens, as the main model"),
             ));
         }
-        self.helper = Some(Box::new(Assistant::new(assistant, self.device.clone())));
+        self.proposer = Some(Box::new(Assistant::new(assistant, self.device.clone())));
         Ok(self)
     }
 
-    /// Is called with the new token of each row (nothing where it has ended) as soon as it is
-    /// known.
-    ///
-    /// # Errors
-    /// [`Error::Config`] with beams, whose tokens are not known before the end.
-    pub fn with_streamer(mut self, listener: impl FnMut(&[Option<u32>]) + 'a) -> Result<Self> {
-        self.streams()?;
-        self.listener = Some(Box::new(listener));
-        Ok(self)
+    /// Calls `streamer` with the new token of each sequence (`None` where one has ended) as soon as
+    /// it is known. Beams have no such tokens before their end; [`generate`](Self::generate)
+    /// reports that.
+    pub fn with_streamer(mut self, streamer: impl FnMut(&[Option<u32>]) + 'a) -> Self {
+        self.streamer = Some(Box::new(streamer));
+        self
     }
 
-    /// Ends with the token during which `flag` is raised.
-    pub fn with_cancel(mut self, flag: CancelToken) -> Self {
-        self.flag = flag;
+    /// Stops with the token during which `cancel` is cancelled.
+    pub fn with_cancel(mut self, cancel: CancelToken) -> Self {
+        self.cancel = cancel;
         self
     }
 
@@ -228,19 +229,23 @@ impl<'a, M: CausalLm> TextGenerator<'a, M> {
         match self.config.generation_mode() {
             GenerationMode::Sample | GenerationMode::Contrastive => Ok(()),
             _ => {
-                let expected = "1 for a stream: the tokens of beams are not known before their end";
+                let expected =
+                    "1 for streaming: the tokens of beams are not known before their end";
                 Err(Error::config("num_beams", self.config.num_beams, expected))
             }
         }
     }
 
-    /// Texts that go on from the prompts: `num_return_sequences` of each (fewer where fewer hold
-    /// the forced words), those of a prompt side by side, the best first.
+    /// Continuations of the prompts: `num_return_sequences` of each (fewer if fewer contain the
+    /// forced words), those of a prompt side by side, the best first.
     ///
     /// # Errors
-    /// [`Error::Config`] for a prompt that is empty, too long or of tokens that there are not, and
-    /// where options leave no token to go on with.
+    /// [`Error::InvalidArgument`] for a prompt that is empty, too long or has unknown tokens;
+    /// [`Error::Config`] for options that exclude each other, or leave no token to continue with.
     pub fn generate(self, prompts: &[Vec<u32>]) -> Result<Vec<GeneratedSequence>> {
+        if self.streamer.is_some() {
+            self.streams()?;
+        }
         let (prompts, limit) = self.prompts(prompts)?;
         if prompts.is_empty() {
             return Ok(Vec::new());
@@ -249,44 +254,44 @@ impl<'a, M: CausalLm> TextGenerator<'a, M> {
             model,
             config,
             allowed,
-            own,
+            custom,
             tokenizer,
-            helper,
-            mut listener,
-            flag,
+            proposer,
+            mut streamer,
+            cancel,
             seed,
             device,
         } = self;
-        let stopping = Stopping::new(&config, limit, tokenizer, flag)?;
-        let processors = config.processors(limit, allowed, own);
+        let stopping = Stopping::new(&config, limit, tokenizer, cancel)?;
+        let processors = config.processors(limit, allowed, custom);
         let decoder = Decoder::new(model, prompts.len(), limit, device);
-        let mut tell = |tokens: &[Option<u32>]| {
-            if let Some(listener) = &mut listener {
-                listener(tokens);
+        let mut stream = |tokens: &[Option<u32>]| {
+            if let Some(streamer) = &mut streamer {
+                streamer(tokens);
             }
         };
-        if let (Some(n), true) = (config.prompt_lookup_num_tokens, helper.is_some()) {
+        if let (Some(n), true) = (config.prompt_lookup_num_tokens, proposer.is_some()) {
             return Err(Error::config(
                 "prompt_lookup_num_tokens",
                 n,
-                "none, with an assistant",
+                "not set, with an assistant model",
             ));
         }
         let lookup = config.prompt_lookup_num_tokens.map(|_| PromptLookup {
             longest: config.max_matching_ngram_size,
         });
-        let helper = helper.or(lookup.map(|lookup| Box::new(lookup) as Box<dyn Propose>));
-        if let Some(helper) = helper {
+        let proposer = proposer.or(lookup.map(|lookup| Box::new(lookup) as Box<dyn Propose>));
+        if let Some(proposer) = proposer {
             let is_one = |field: &str, n: usize| match n {
                 1 => Ok(()),
-                _ => Err(Error::config(field, n, "1, where tokens are proposed")),
+                _ => Err(Error::config(field, n, "1 for assisted generation")),
             };
             is_one("prompts", prompts.len())?;
             is_one("num_return_sequences", config.num_return_sequences)?;
             if config.generation_mode() != GenerationMode::Sample {
-                let expected = "no beams and no penalty_alpha, where tokens are proposed";
+                let expected = "Sample for assisted generation: no beams and no penalty_alpha";
                 return Err(Error::config(
-                    "strategy",
+                    "generation_mode",
                     format!("{:?}", config.generation_mode()),
                     expected,
                 ));
@@ -300,13 +305,13 @@ impl<'a, M: CausalLm> TextGenerator<'a, M> {
                 decoder,
                 processors,
                 stopping,
-                helper,
+                proposer,
                 most,
                 draws,
                 keep_scores,
             };
             return Ok(vec![
-                assisted.run(&prompts[0], |token| tell(&[Some(token)]))?,
+                assisted.run(&prompts[0], |token| stream(&[Some(token)]))?,
             ]);
         }
         match config.generation_mode() {
@@ -319,7 +324,7 @@ impl<'a, M: CausalLm> TextGenerator<'a, M> {
                 };
                 let mut sampling = Sampling::new(decoder, &prompts, processors, stopping, choice);
                 while let Some(tokens) = sampling.step()? {
-                    tell(&tokens);
+                    stream(&tokens);
                 }
                 Ok(sampling.sequences())
             }
@@ -337,7 +342,7 @@ impl<'a, M: CausalLm> TextGenerator<'a, M> {
                     alpha,
                     pad,
                 }
-                .run(&prompts, tell)
+                .run(&prompts, stream)
             }
             GenerationMode::Beam | GenerationMode::GroupBeam | GenerationMode::ConstrainedBeam => {
                 let constraints = Constraints::new(&config.force_words_ids);
@@ -354,19 +359,20 @@ impl<'a, M: CausalLm> TextGenerator<'a, M> {
         }
     }
 
-    /// The tokens behind one prompt, each as soon as it is known.
+    /// The new tokens of one prompt, each as soon as it is known.
     ///
     /// # Errors
-    /// As [`generate`](Self::generate); and [`Error::Config`] for options that do not go token by
-    /// token.
+    /// As [`generate`](Self::generate); and [`Error::Config`] for options that do not generate token
+    /// by token.
     pub fn stream(self, prompt: &[u32]) -> Result<impl Iterator<Item = Result<u32>> + use<'a, M>> {
-        let proposed = self.helper.is_some() || self.config.prompt_lookup_num_tokens.is_some();
+        let proposed = self.proposer.is_some() || self.config.prompt_lookup_num_tokens.is_some();
         let is_plain = self.config.generation_mode() == GenerationMode::Sample && !proposed;
         if !is_plain || self.config.num_return_sequences > 1 {
             self.streams()?;
-            let expected = "one text, token by token: no contrastive search, no assistant, no prompt lookup, num_return_sequences 1";
+            let expected = "Sample with one sequence: no contrastive search, no assistant, no prompt \
+                            lookup, num_return_sequences 1";
             return Err(Error::config(
-                "stream",
+                "generation_mode of a stream",
                 format!("{:?}", self.config.generation_mode()),
                 expected,
             ));
@@ -376,15 +382,15 @@ impl<'a, M: CausalLm> TextGenerator<'a, M> {
             model,
             config,
             allowed,
-            own,
+            custom,
             tokenizer,
-            flag,
+            cancel,
             seed,
             device,
             ..
         } = self;
-        let stopping = Stopping::new(&config, limit, tokenizer, flag)?;
-        let processors = config.processors(limit, allowed, own);
+        let stopping = Stopping::new(&config, limit, tokenizer, cancel)?;
+        let processors = config.processors(limit, allowed, custom);
         let choice = Choice {
             seed: config.do_sample.then_some(seed),
             times: 1,
@@ -401,12 +407,12 @@ impl<'a, M: CausalLm> TextGenerator<'a, M> {
         }))
     }
 
-    /// The prompts, an empty one as the token that begins a text, and how long texts may become,
-    /// padding included.
+    /// The prompts, with `bos_token_id` in place of an empty one, and the greatest length, padding
+    /// included.
     fn prompts(&self, prompts: &[Vec<u32>]) -> Result<(Vec<Vec<u32>>, usize)> {
         let vocabulary = self.model.vocab_size();
-        // Nobody asks what follows the last token, but contrastive search, which looks at its
-        // state.
+        // The last token needs no position of its own, except in contrastive search, which uses its
+        // hidden state.
         let most = self.model.max_position_embeddings()
             - usize::from(self.config.generation_mode() == GenerationMode::Contrastive);
         // An empty prompt becomes a token.
@@ -429,17 +435,16 @@ impl<'a, M: CausalLm> TextGenerator<'a, M> {
                 _ => prompt.clone(),
             };
             if prompt.is_empty() {
-                return Err(Error::config(
-                    field(),
-                    "empty",
-                    "a token at least, or a bos_token_id to begin with",
-                ));
+                let expected = "at least one token, or a bos_token_id of the model's vocabulary";
+                return Err(Error::argument(field(), "empty", expected));
             }
-            in_vocabulary(&field(), prompt.iter().copied(), vocabulary)?;
+            in_vocabulary(prompt.iter().copied(), vocabulary, |token, expected| {
+                Error::argument(field(), token, expected)
+            })?;
             if prompt.len() > most {
                 let expected =
-                    format!("at most {most}, for the model's context; cut its beginning off");
-                return Err(Error::config(
+                    format!("at most {most}, the model's context; cut its beginning off");
+                return Err(Error::argument(
                     field(),
                     format!("{} tokens", prompt.len()),
                     expected,
@@ -449,7 +454,7 @@ impl<'a, M: CausalLm> TextGenerator<'a, M> {
                 let expected = format!(
                     "fewer than max_length, {limit}, which counts the prompt; or set max_new_tokens"
                 );
-                return Err(Error::config(
+                return Err(Error::argument(
                     field(),
                     format!("{} tokens", prompt.len()),
                     expected,

@@ -1,18 +1,18 @@
-//! Processors that look at what the text has said, or at how long it is.
+//! Processors that depend on the tokens or the length of the sequence.
 
 use super::processor::{GenerationState, LogitsProcessor};
 use aigc_core::Result;
 use std::collections::{HashMap, HashSet};
 
-/// Scores of tokens that the text holds are divided by the penalty where positive and multiplied
-/// where negative (Keskar et al. 2019, <https://arxiv.org/abs/1909.05858>).
+/// Divides positive scores of tokens in the sequence by the penalty, and multiplies negative ones by
+/// it (Keskar et al. 2019, <https://arxiv.org/abs/1909.05858>).
 #[derive(Clone, Copy, Debug)]
 pub struct RepetitionPenalty(pub f64);
 
 impl LogitsProcessor for RepetitionPenalty {
-    fn process(&mut self, row: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
+    fn process(&mut self, state: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
         let penalty = self.0 as f32;
-        let held: HashSet<u32> = row.tokens.iter().copied().collect();
+        let held: HashSet<u32> = state.tokens.iter().copied().collect();
         for token in held {
             if let Some(score) = scores.get_mut(token as usize) {
                 *score = if *score < 0.0 {
@@ -26,20 +26,20 @@ impl LogitsProcessor for RepetitionPenalty {
     }
 }
 
-/// Subtracts from the score of every new token `frequency` for each time it stands in the text, and
-/// `presence` once.
+/// Subtracts from the score of every generated token `frequency` for each occurrence, and `presence`
+/// once.
 #[derive(Clone, Copy, Debug)]
 pub struct FrequencyPenalty {
-    /// For each time.
+    /// Subtracted for each occurrence.
     pub frequency: f64,
-    /// Once.
+    /// Subtracted once.
     pub presence: f64,
 }
 
 impl LogitsProcessor for FrequencyPenalty {
-    fn process(&mut self, row: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
+    fn process(&mut self, state: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
         let mut counts: HashMap<u32, usize> = HashMap::new();
-        row.tokens[row.prompt_len..]
+        state.tokens[state.prompt_len..]
             .iter()
             .for_each(|token| *counts.entry(*token).or_default() += 1);
         for (token, count) in counts {
@@ -51,13 +51,13 @@ impl LogitsProcessor for FrequencyPenalty {
     }
 }
 
-/// No `n` tokens in a row come twice (Paulus et al. 2017, <https://arxiv.org/abs/1705.04304>).
+/// Forbids n-grams of this length to occur twice (Paulus et al. 2017, <https://arxiv.org/abs/1705.04304>).
 #[derive(Clone, Copy, Debug)]
 pub struct NoRepeatNgram(pub usize);
 
 impl LogitsProcessor for NoRepeatNgram {
-    fn process(&mut self, row: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
-        let (n, tokens) = (self.0, row.tokens);
+    fn process(&mut self, state: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
+        let (n, tokens) = (self.0, state.tokens);
         if tokens.len() < n {
             return Ok(());
         }
@@ -71,15 +71,15 @@ impl LogitsProcessor for NoRepeatNgram {
     }
 }
 
-/// Adds to the score of a sequence's last token, where the text ends with what stands before it.
+/// Adds a bias to the last token of a phrase if the sequence ends with the tokens before it.
 #[derive(Clone, Debug)]
 pub struct SequenceBias(pub Vec<(Vec<u32>, f32)>);
 
 impl LogitsProcessor for SequenceBias {
-    fn process(&mut self, row: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
+    fn process(&mut self, state: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
         for (sequence, bias) in &self.0 {
             if let Some((last, before)) = sequence.split_last()
-                && row.tokens.ends_with(before)
+                && state.tokens.ends_with(before)
                 && let Some(score) = scores.get_mut(*last as usize)
             {
                 *score += bias;
@@ -89,30 +89,30 @@ impl LogitsProcessor for SequenceBias {
     }
 }
 
-/// Forbids tokens as long as `while_` holds of the text.
+/// Forbids tokens while a condition on the sequence holds.
 pub(crate) struct Suppress<F> {
     pub tokens: Vec<u32>,
     pub while_: F,
 }
 
 impl<F: Fn(GenerationState<'_>) -> bool + Send> LogitsProcessor for Suppress<F> {
-    fn process(&mut self, row: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
-        if (self.while_)(row) {
+    fn process(&mut self, state: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
+        if (self.while_)(state) {
             set(scores, &self.tokens, f32::NEG_INFINITY);
         }
         Ok(())
     }
 }
 
-/// Forces one of the tokens where `when` holds of the text.
+/// Allows only the given tokens when a condition on the sequence holds.
 pub(crate) struct Force<F> {
     pub tokens: Vec<u32>,
     pub when: F,
 }
 
 impl<F: Fn(GenerationState<'_>) -> bool + Send> LogitsProcessor for Force<F> {
-    fn process(&mut self, row: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
-        if (self.when)(row) {
+    fn process(&mut self, state: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
+        if (self.when)(state) {
             scores.fill(f32::NEG_INFINITY);
             set(scores, &self.tokens, 0.0);
         }
@@ -128,21 +128,21 @@ fn set(scores: &mut [f32], tokens: &[u32], value: f32) {
     }
 }
 
-/// From `start` new tokens on, the score of ending grows by `factor` to the power of the number of
-/// tokens since, less one, times its size.
+/// From `start` new tokens on, adds `|score|·(factorⁿ − 1)` to the scores of ending, with `n` new
+/// tokens beyond `start`.
 #[derive(Clone, Debug)]
 pub struct ExponentialDecayLengthPenalty {
-    /// New tokens that are free.
+    /// Number of new tokens without a penalty.
     pub start: usize,
-    /// How much more likely each makes the end.
+    /// Growth of the score for each token.
     pub factor: f64,
-    /// Tokens that end a text.
+    /// Tokens that end a sequence.
     pub eos: Vec<u32>,
 }
 
 impl LogitsProcessor for ExponentialDecayLengthPenalty {
-    fn process(&mut self, row: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
-        let since = row.new_tokens().saturating_sub(self.start);
+    fn process(&mut self, state: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
+        let since = state.new_tokens().saturating_sub(self.start);
         if since > 0 {
             let factor = (self.factor.powi(since as i32) - 1.0) as f32;
             for token in &self.eos {
@@ -158,7 +158,7 @@ impl LogitsProcessor for ExponentialDecayLengthPenalty {
     }
 }
 
-/// Numbers that are none become zero, infinite ones the largest and smallest there are.
+/// Replaces NaN by zero, and infinities by the largest and smallest finite numbers.
 #[derive(Clone, Copy, Debug)]
 pub struct InfNanRemove;
 

@@ -1,22 +1,22 @@
-//! Scores of the next token, changed before one is chosen.
+//! Processors: changes of the logits of the next token.
 
 use aigc_core::Result;
 
-/// A text as far as it has come.
+/// A sequence while it is generated.
 #[derive(Clone, Copy, Debug)]
 pub struct GenerationState<'a> {
     /// All its tokens, without padding.
     pub tokens: &'a [u32],
-    /// How many of them are the prompt.
+    /// Number of tokens of the prompt.
     pub prompt_len: usize,
-    /// Which of the prompts it goes on from.
+    /// Index of the prompt.
     pub prompt_index: usize,
-    /// Tokens of padding that the prompt has; lengths of transformers' options count them.
+    /// Tokens of padding before the prompt; lengths of transformers' options count them.
     pub padding: usize,
 }
 
 impl GenerationState<'_> {
-    /// The length that options such as `max_length` mean.
+    /// The length as options such as `max_length` count it.
     pub fn len(&self) -> usize {
         self.padding + self.tokens.len()
     }
@@ -32,30 +32,30 @@ impl GenerationState<'_> {
     }
 }
 
-/// Changes the scores of the next token: logits, or logarithms of probabilities in beam search.
+/// Changes the scores of the next token: logits, or log-probabilities in beam search.
 pub trait LogitsProcessor: Send {
-    /// `scores` has one number per token; minus infinity forbids one.
+    /// `scores` has one number per token; minus infinity forbids a token.
     ///
     /// # Errors
-    /// If there is nothing that the text may go on with.
-    fn process(&mut self, row: GenerationState<'_>, scores: &mut [f32]) -> Result<()>;
+    /// If no token is allowed.
+    fn process(&mut self, state: GenerationState<'_>, scores: &mut [f32]) -> Result<()>;
 }
 
 impl<F: FnMut(GenerationState<'_>, &mut [f32]) -> Result<()> + Send> LogitsProcessor for F {
-    fn process(&mut self, row: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
-        self(row, scores)
+    fn process(&mut self, state: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
+        self(state, scores)
     }
 }
 
-/// Processors one after the other.
+/// Processors in order.
 #[derive(Default)]
 pub(crate) struct Processors(pub Vec<Box<dyn LogitsProcessor>>);
 
 impl Processors {
-    pub(crate) fn process(&mut self, row: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
+    pub(crate) fn process(&mut self, state: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
         self.0
             .iter_mut()
-            .try_for_each(|processor| processor.process(row, scores))
+            .try_for_each(|processor| processor.process(state, scores))
     }
 }
 
@@ -90,7 +90,7 @@ pub(crate) fn top_k(scores: &[f32], k: usize) -> Vec<usize> {
         return Vec::new();
     }
     let by_score = |a: &usize, b: &usize| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b));
-    // Those that may be among them, thinned out whenever there are twice as many.
+    // Candidates, reduced to `k` whenever there are twice as many.
     let mut best: Vec<usize> = Vec::with_capacity(2 * k.min(scores.len()));
     let mut least = None;
     for (i, score) in scores.iter().enumerate() {

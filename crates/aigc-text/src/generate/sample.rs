@@ -1,26 +1,29 @@
-//! Token by token: the best, or one drawn.
+//! Greedy search and sampling, token by token.
 
 use super::{
     GeneratedSequence,
-    decoder::{Decoder, host, ids},
+    decoder::Decoder,
     processor::{GenerationState, Processors, argmax, log_softmax, softmax},
     stop::Stopping,
 };
-use crate::models::CausalLm;
+use crate::{
+    models::CausalLm,
+    tokens::{host, ids},
+};
 use aigc_core::{Error, Result, rng::Rng};
 use burn::tensor::{Int, Tensor};
 
-/// Texts that grow by a token at a time, each in its row.
+/// Sequences that grow by a token at a time.
 pub(crate) struct Sampling<'a, M> {
     decoder: Decoder<'a, M>,
     processors: Processors,
     stopping: Stopping<'a>,
     rows: Vec<Growing>,
-    /// Nothing where the best are taken.
+    /// `None` for greedy search.
     draws: Option<Vec<Rng>>,
     keep_scores: bool,
     pad: u32,
-    /// Scores of the next tokens.
+    /// Logits of the next tokens.
     scores: Option<Tensor<2>>,
 }
 
@@ -29,15 +32,15 @@ struct Growing {
     padding: usize,
 }
 
-/// How a [`Sampling`] chooses.
+/// Options of [`Sampling`].
 pub(crate) struct Choice {
-    /// Seed of the draws; the best without.
+    /// Seed of the draws; `None` for greedy search.
     pub seed: Option<u64>,
-    /// Texts for each prompt.
+    /// Sequences for each prompt.
     pub times: usize,
-    /// Whether scores of the chosen are kept.
+    /// Whether log-probabilities of chosen tokens are kept.
     pub keep_scores: bool,
-    /// What fills up rows.
+    /// The token that pads sequences.
     pub pad: u32,
 }
 
@@ -62,7 +65,7 @@ impl<'a, M: CausalLm> Sampling<'a, M> {
         let row = |row: usize| {
             let prompt = &prompts[row / times];
             Growing {
-                sequence: GeneratedSequence::of(row / times, prompt),
+                sequence: GeneratedSequence::new(row / times, prompt),
                 padding: longest - prompt.len(),
             }
         };
@@ -85,14 +88,14 @@ impl<'a, M: CausalLm> Sampling<'a, M> {
         }
     }
 
-    /// The next token of every row that goes on; nothing where none does.
+    /// The next token of every sequence that has not ended; `None` if all have.
     pub(crate) fn step(&mut self) -> Result<Option<Vec<Option<u32>>>> {
         let Some(scores) = self.scores.take() else {
             return Ok(None);
         };
         let plain = self.draws.is_none() && self.processors.0.is_empty() && !self.keep_scores;
-        // The best of untouched scores is found where they are; its number is all that comes to the
-        // host.
+        // Without processors the argmax is computed on the device, and only its index is
+        // transferred.
         let (chosen, on_device) = if plain {
             let best: Tensor<2, Int> = scores.argmax(1);
             (
@@ -140,7 +143,7 @@ impl<'a, M: CausalLm> Sampling<'a, M> {
         Ok(Some(told))
     }
 
-    /// The next token of each row, from scores on the host.
+    /// The next token of each sequence, from logits on the host.
     fn choose(&mut self, mut scores: Vec<f32>) -> Result<Vec<u32>> {
         let vocabulary = self.decoder.model.vocab_size();
         let mut chosen = Vec::with_capacity(self.rows.len());
@@ -180,18 +183,18 @@ impl<'a, M: CausalLm> Sampling<'a, M> {
         Ok(chosen)
     }
 
-    /// The texts as far as they have come.
+    /// The sequences so far.
     pub(crate) fn sequences(self) -> Vec<GeneratedSequence> {
         self.rows.into_iter().map(|row| row.sequence).collect()
     }
 }
 
-/// A number between 0 and 1, neither of them.
+/// A uniform number, above 0 and below 1.
 pub(crate) fn uniform(rng: &mut Rng) -> f64 {
     ((rng.next_u64() >> 12) as f64 + 0.5) / (1u64 << 52) as f64
 }
 
-/// One of the indices, as often as its probability says; nothing where there are no probabilities.
+/// An index drawn by its probability; `None` if there are no probabilities.
 pub(crate) fn draw(probabilities: &[f32], rng: &mut Rng) -> Option<usize> {
     let total: f64 = probabilities.iter().map(|p| f64::from(*p)).sum();
     if !(total > 0.0 && total.is_finite()) {
@@ -203,11 +206,11 @@ pub(crate) fn draw(probabilities: &[f32], rng: &mut Rng) -> Option<usize> {
         sum += f64::from(*p);
         sum > at
     });
-    // Rounding may leave the last sum at the total.
+    // Rounding may leave the last sum below the total.
     reached.or_else(|| probabilities.iter().rposition(|p| *p > 0.0))
 }
 
-/// Every token is forbidden, or a score is no number.
+/// The error if every token is forbidden, or a score is NaN.
 pub(crate) fn nothing_left() -> Error {
     Error::config(
         "scores",

@@ -1,27 +1,27 @@
-//! When a text has ended.
+//! When a sequence ends.
 
 use super::config::GenerationConfig;
 use crate::tokenizer::Tokenizer;
 use aigc_core::{CancelToken, Error, Result};
 use std::time::{Duration, Instant};
 
-/// Why a text ends where it does.
+/// Why a sequence ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FinishReason {
-    /// A token said so.
+    /// A token of `eos_token_id`.
     Eos,
-    /// A text of `stop_strings` came.
+    /// A string of `stop_strings`.
     StopString,
-    /// It is as long as it may be.
+    /// The greatest length.
     Length,
-    /// The time is up.
+    /// `max_time`.
     MaxTime,
-    /// Somebody asked to stop.
+    /// The [`CancelToken`].
     Cancelled,
 }
 
-/// What ends texts.
+/// Conditions that end sequences.
 pub(crate) struct Stopping<'a> {
     eos: Vec<u32>,
     strings: Vec<String>,
@@ -29,27 +29,27 @@ pub(crate) struct Stopping<'a> {
     /// The greatest length, padding included.
     pub longest: usize,
     until: Option<Instant>,
-    flag: CancelToken,
+    cancel: CancelToken,
 }
 
 impl<'a> Stopping<'a> {
     /// # Errors
-    /// [`Error::Config`] if texts are to end it and there is no tokenizer.
+    /// [`Error::Config`] for `stop_strings` without a tokenizer.
     pub(crate) fn new(
         config: &GenerationConfig,
         longest: usize,
         tokenizer: Option<&'a dyn Tokenizer>,
-        flag: CancelToken,
+        cancel: CancelToken,
     ) -> Result<Self> {
         if !config.stop_strings.is_empty() && tokenizer.is_none() {
-            let expected = "none, or a tokenizer given to the generator, which reads them";
+            let expected = "empty, or a tokenizer set with with_tokenizer";
             return Err(Error::config(
                 "stop_strings",
                 format!("{:?}", config.stop_strings),
                 expected,
             ));
         }
-        // More seconds than there will be are no limit.
+        // A time beyond the clock's range is no limit.
         let until = config.max_time.and_then(|seconds| {
             Duration::try_from_secs_f64(seconds)
                 .ok()
@@ -62,16 +62,16 @@ impl<'a> Stopping<'a> {
             tokenizer,
             longest,
             until,
-            flag,
+            cancel,
         })
     }
 
-    /// Why a text ends with its last token, if it does; `padding` counts towards its length.
+    /// Why a sequence ends with its last token, if it does; `padding` counts as length.
     pub(crate) fn ends(&self, tokens: &[u32], padding: usize) -> Option<FinishReason> {
         if tokens.last().is_some_and(|token| self.eos.contains(token)) {
             return Some(FinishReason::Eos);
         }
-        if self.says_stop(tokens) {
+        if self.has_stop_string(tokens) {
             return Some(FinishReason::StopString);
         }
         if padding + tokens.len() >= self.longest {
@@ -80,9 +80,9 @@ impl<'a> Stopping<'a> {
         self.interrupted()
     }
 
-    /// Why everything ends now, if it does.
+    /// Why all sequences end now, if they do.
     pub(crate) fn interrupted(&self) -> Option<FinishReason> {
-        if self.flag.is_cancelled() {
+        if self.cancel.is_cancelled() {
             Some(FinishReason::Cancelled)
         } else {
             self.until
@@ -92,13 +92,13 @@ impl<'a> Stopping<'a> {
     }
 
     /// Whether one of the strings ends in the last token's text.
-    fn says_stop(&self, tokens: &[u32]) -> bool {
+    fn has_stop_string(&self, tokens: &[u32]) -> bool {
         let (Some(tokenizer), Some(longest)) =
             (self.tokenizer, self.strings.iter().map(String::len).max())
         else {
             return false;
         };
-        // A token is a byte at least.
+        // A token has at least one byte.
         let tail = &tokens[tokens.len().saturating_sub(longest + 1)..];
         let Some((_, before)) = tail.split_last() else {
             return false;

@@ -1,12 +1,11 @@
-//! Warpers: what sampling may choose from. Each keeps the best tokens that it is told to keep in
-//! any case.
+//! Warpers: they restrict the tokens that are sampled. Each keeps at least `min_tokens_to_keep`.
 
 use super::processor::{
     GenerationState, LogitsProcessor, log_softmax, log_sum_exp, softmax, top_k,
 };
 use aigc_core::Result;
 
-/// Forbids what `keep` does not hold.
+/// Forbids tokens for which `keep` is false.
 fn only(scores: &mut [f32], keep: impl Fn(usize) -> bool) {
     (0..scores.len())
         .filter(|i| !keep(*i))
@@ -25,13 +24,13 @@ impl LogitsProcessor for Temperature {
     }
 }
 
-/// The `k` best (Fan et al. 2018, <https://arxiv.org/abs/1805.04833>), and those equal to the last
-/// of them.
+/// Keeps the `k` most likely tokens (Fan et al. 2018, <https://arxiv.org/abs/1805.04833>), and those with the
+/// score of the last of them.
 #[derive(Clone, Copy, Debug)]
 pub struct TopK {
-    /// How many.
+    /// Number of tokens.
     pub k: usize,
-    /// The least that stay.
+    /// Minimum number of tokens to keep.
     pub min_tokens_to_keep: usize,
 }
 
@@ -49,19 +48,19 @@ impl LogitsProcessor for TopK {
     }
 }
 
-/// The best whose probabilities add up to `p` (nucleus sampling, Holtzman et al. 2020,
+/// Keeps the most likely tokens whose probabilities add up to `p` (nucleus sampling, Holtzman et al. 2020,
 /// <https://arxiv.org/abs/1904.09751>).
 #[derive(Clone, Copy, Debug)]
 pub struct TopP {
-    /// The sum.
+    /// Total probability.
     pub p: f64,
-    /// The least that stay.
+    /// Minimum number of tokens to keep.
     pub min_tokens_to_keep: usize,
 }
 
 impl LogitsProcessor for TopP {
     fn process(&mut self, _: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
-        // Added up from the worst: what is removed has at most 1 − p together.
+        // Summed from the least likely: the removed tokens have at most 1 − p together.
         let order = top_k(scores, scores.len());
         let probabilities = softmax(scores);
         let mut sum = 0.0;
@@ -79,13 +78,13 @@ impl LogitsProcessor for TopP {
     }
 }
 
-/// Those at least `min_p` times as probable as the best (Nguyen et al. 2024,
+/// Keeps tokens at least `min_p` times as probable as the most likely one (Nguyen et al. 2024,
 /// <https://arxiv.org/abs/2407.01082>).
 #[derive(Clone, Copy, Debug)]
 pub struct MinP {
-    /// Share of the best one's probability.
+    /// Fraction of the largest probability.
     pub min_p: f64,
-    /// The least that stay.
+    /// Minimum number of tokens to keep.
     pub min_tokens_to_keep: usize,
 }
 
@@ -99,13 +98,13 @@ impl LogitsProcessor for MinP {
     }
 }
 
-/// Those whose surprise is closest to the expected one, until they have `mass` together (locally
+/// Keeps tokens whose surprisal is closest to the entropy, up to a total probability of `p` (locally
 /// typical sampling, Meister et al. 2023, <https://arxiv.org/abs/2202.00666>).
 #[derive(Clone, Copy, Debug)]
 pub struct TypicalP {
-    /// The probability that they have together.
+    /// Total probability.
     pub p: f64,
-    /// The least that stay.
+    /// Minimum number of tokens to keep.
     pub min_tokens_to_keep: usize,
 }
 
@@ -138,7 +137,7 @@ fn entropy(logs: &[f32]) -> f32 {
         .sum::<f64>() as f32
 }
 
-/// Those at least `least` probable, or equal to the best `keep`.
+/// Keeps tokens with at least the probability `least`, and the `keep` most likely ones.
 fn at_least(scores: &mut [f32], probabilities: &[f32], least: f32, keep: usize) {
     let best = top_k(scores, keep.max(1));
     let last = best.last().map_or(f32::INFINITY, |i| scores[*i]);
@@ -149,12 +148,12 @@ fn at_least(scores: &mut [f32], probabilities: &[f32], least: f32, keep: usize) 
         .for_each(|i| scores[i] = f32::NEG_INFINITY);
 }
 
-/// Those at least so probable (Hewitt et al. 2022, <https://arxiv.org/abs/2210.15191>).
+/// Keeps tokens with at least the probability `epsilon` (Hewitt et al. 2022, <https://arxiv.org/abs/2210.15191>).
 #[derive(Clone, Copy, Debug)]
 pub struct EpsilonCutoff {
-    /// The probability.
+    /// Smallest probability.
     pub epsilon: f64,
-    /// The least that stay.
+    /// Minimum number of tokens to keep.
     pub min_tokens_to_keep: usize,
 }
 
@@ -171,12 +170,12 @@ impl LogitsProcessor for EpsilonCutoff {
     }
 }
 
-/// Those at least `min(ε, √ε·exp(−entropy))` probable (Hewitt et al. 2022).
+/// Keeps tokens with at least the probability `min(ε, √ε·exp(−entropy))` (Hewitt et al. 2022).
 #[derive(Clone, Copy, Debug)]
 pub struct EtaCutoff {
     /// `ε`.
     pub epsilon: f64,
-    /// The least that stay.
+    /// Minimum number of tokens to keep.
     pub min_tokens_to_keep: usize,
 }
 
@@ -197,12 +196,11 @@ impl LogitsProcessor for EtaCutoff {
     }
 }
 
-/// The best of the first hundred whose terms of the entropy add up to `top_h` of it (Potraghloo et
-/// al. 2025,
-/// <https://arxiv.org/abs/2509.02510>).
+/// Keeps the most likely of the first hundred tokens whose terms of the entropy add up to the
+/// fraction `top_h` of it (Potraghloo et al. 2025, <https://arxiv.org/abs/2509.02510>).
 #[derive(Clone, Copy, Debug)]
 pub struct TopH {
-    /// Share of the entropy.
+    /// Fraction of the entropy.
     pub top_h: f64,
 }
 

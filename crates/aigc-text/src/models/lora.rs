@@ -1,13 +1,14 @@
 //! Adapters of low rank (Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models",
 //! <https://arxiv.org/abs/2106.09685>), in memory and in PEFT's files.
 //!
-//! A layer's `W`, `[in, out]`, stays as it is, and what it lacks for a new task is learned as a
-//! product of two thin matrices: `y = x·W + (alpha / rank)·(x·A)·B + b` (equation 3). Few numbers
-//! are trained, so few are kept by the optimizer and in a file.
+//! A layer's `W`, `[in, out]`, is frozen, and its change for a new task is trained as the product
+//! of two thin matrices: `y = x·W + (alpha / rank)·(x·A)·B + b` (equation 3). Few parameters are
+//! trained, so optimizer state and files are small.
 
-use super::Gpt2;
+use super::PretrainedModel;
+use crate::fields;
 use aigc_core::{
-    DataFault, Error, Result,
+    Error, Result, check,
     checkpoint::write_atomic,
     json,
     nn::Initializer,
@@ -15,7 +16,7 @@ use aigc_core::{
     weights::{KeyMapping, ParamKey, WeightReader, save_tensors},
 };
 use burn::{
-    module::{LoraAdapter, Module, Param, ParamId, Reparameterizer},
+    module::{LoraAdapter, Param, ParamId, Reparameterizer},
     tensor::{Tensor, TensorData},
 };
 use serde::{Deserialize, Serialize};
@@ -26,24 +27,25 @@ use std::{
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
-/// Weights in a folder, by how the names of their files begin.
+/// Weights in a directory, by how the names of their files begin.
 const STEM: &str = "adapter_model";
-/// What PEFT puts before the names of the model it wraps.
+/// Prefix of the names of the model that PEFT wraps.
 const WRAPPED: &str = "base_model.model.";
 
-/// Which layers are adapted, and by how much; in JSON the fields of PEFT's `adapter_config.json`.
+/// Which layers have adapters, and of which rank; in JSON the fields of PEFT's
+/// `adapter_config.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LoraConfig {
     /// Columns of `A` and rows of `B`.
     #[serde(rename = "r")]
     pub rank: usize,
-    /// What the product is multiplied by, times the rank: another rank then needs no other learning
-    /// rate.
+    /// Numerator of the factor `alpha / rank` of the product: another rank then needs no other
+    /// learning rate.
     #[serde(rename = "lora_alpha")]
     pub alpha: f64,
-    /// Layers by the ends of their names: `c_attn`, `c_proj`, `c_fc`, or `mlp.c_proj` where a name
-    /// means two.
+    /// Suffixes of the names of the layers to adapt, such as `c_attn`; use a longer suffix
+    /// (`mlp.c_proj`) if one is ambiguous.
     #[serde(rename = "target_modules")]
     pub targets: Vec<String>,
 }
@@ -59,7 +61,7 @@ impl Default for LoraConfig {
     }
 }
 
-/// Fields of PEFT that change nothing about adapters that are trained already.
+/// Fields of PEFT that do not change trained adapters.
 const INERT: &[&str] = &[
     "auto_mapping",
     "base_model_name_or_path",
@@ -80,26 +82,24 @@ const INERT: &[&str] = &[
 ];
 
 impl LoraConfig {
-    /// Fails unless every value is in its range; how large a rank may be, and which targets there
-    /// are, the model says.
+    /// Checks that every value is in its range; the largest rank and the targets depend on the
+    /// model.
     ///
     /// # Errors
     /// [`Error::Config`] names the field.
     pub fn validate(&self) -> Result<()> {
-        json::check_ranges(&[("rank", self.rank, 1 << 16)])?;
-        if !(self.alpha > 0.0 && self.alpha.is_finite()) {
-            return Err(Error::config("alpha", self.alpha, "above 0"));
-        }
+        check::sizes(&[("rank", self.rank, 1 << 16)])?;
+        check::positive("alpha", self.alpha)?;
         if self.targets.is_empty() {
-            return Err(Error::config("targets", "[]", "a layer at least"));
+            return Err(Error::config("targets", "[]", "at least one layer"));
         }
         Ok(())
     }
 
-    /// A configuration from an `adapter_config.json`. What is not made here is refused, known or
-    /// not, unless it is off.
+    /// Reads an `adapter_config.json`. Features that are not supported are refused unless they are
+    /// off.
     fn from_json(text: &str) -> Result<Self> {
-        let mut fields = json::parse_object(text)?;
+        let mut fields = fields::parse(text)?;
         json::reject_unsupported(
             &mut fields,
             &[("peft_type", r#""LORA""#), ("bias", r#""none""#)],
@@ -129,7 +129,7 @@ impl LoraConfig {
             Some(name) => Err(Error::config(
                 name,
                 &fields[name],
-                "null or false: adapters of this kind are not made here",
+                "null or false: adapters of this kind are not supported",
             )),
             None => Ok(config),
         }
@@ -148,145 +148,126 @@ fn ends_with_name(name: &str, end: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
-impl Gpt2 {
-    /// The same model with fresh adapters, which alone are trained from now on. `B` is zero, so
-    /// nothing changes yet; `A` is drawn as the authors' program does, uniformly on `±1/√in`, from
-    /// the seed of a run or of [`init_weights`](aigc_core::rng::InitWeights::init_weights).
-    ///
-    /// # Errors
-    /// [`Error::Config`] for values out of range, a rank above a layer's smaller side, a target
-    /// that is no layer of the blocks, and models that are quantized or adapted already.
-    pub fn with_lora(self, config: LoraConfig) -> Result<Self> {
-        config.validate()?;
-        if self.is_quantized() {
-            return Err(Error::config(
-                "model",
-                "quantized",
-                "adapters before it is quantized",
-            ));
-        }
-        if self.lora.is_some() {
-            return Err(Error::config(
-                "model",
-                "adapted",
-                "merge_lora before other adapters",
-            ));
-        }
-        let mut layers = Layers::default();
-        visit_params(&self, &mut layers);
-        let Layers(layers) = layers;
-        let is_none = |target: &&String| {
-            !layers
-                .iter()
-                .any(|layer| ends_with_name(&layer.name, target))
-        };
-        if let Some(target) = config.targets.iter().find(is_none) {
-            return Err(Error::config(
-                "targets",
-                target,
-                "ends of layers' names: c_attn, c_proj, c_fc, attn.c_proj, …",
-            ));
-        }
-        let adapted: Vec<&Layer> = layers
+/// See [`PretrainedModel::with_lora`].
+pub(super) fn attach<M: PretrainedModel>(model: M, config: LoraConfig) -> Result<M> {
+    config.validate()?;
+    let refuse = |feature, hint| Err(Error::unsupported(feature, "with_lora", hint));
+    if model.is_quantized() {
+        return refuse(
+            "a quantised model",
+            "attach adapters before it is quantised",
+        );
+    }
+    if model.lora().is_some() {
+        return refuse(
+            "a model that has adapters already",
+            "merge them with merge_lora first",
+        );
+    }
+    let mut layers = Layers {
+        below: M::BLOCKS,
+        found: Vec::new(),
+    };
+    visit_params(&model, &mut layers);
+    let layers = layers.found;
+    let is_unknown = |target: &&String| {
+        !layers
             .iter()
-            .filter(|layer| config.adapts(&layer.name))
+            .any(|layer| ends_with_name(&layer.name, target))
+    };
+    if let Some(target) = config.targets.iter().find(is_unknown) {
+        let mut known: Vec<&str> = layers
+            .iter()
+            .filter_map(|layer| layer.name.rsplit('.').next())
             .collect();
-        if let Some(layer) = adapted
-            .iter()
-            .find(|layer| layer.smaller_side < config.rank)
-        {
-            let expected = format!(
-                "1 to {}, the smaller side of {}",
-                layer.smaller_side, layer.name
-            );
-            return Err(Error::config("rank", config.rank, expected));
-        }
-        let (rank, scale) = (config.rank, config.alpha / config.rank as f64);
-        let attach = Attach {
-            to: adapted.iter().map(|layer| layer.weight).collect(),
-            rank,
-            scale,
-        };
-        let mut model = self.apply_reparameterization(attach);
-        model.lora = Some(config);
-        Ok(model)
+        known.sort_unstable();
+        known.dedup();
+        let expected = format!("suffixes of layer names, such as {}", known.join(", "));
+        return Err(Error::config("targets", target, expected));
     }
-
-    /// How it is adapted, if it is.
-    pub fn lora(&self) -> Option<&LoraConfig> {
-        self.lora.as_ref()
+    let adapted: Vec<&Layer> = layers
+        .iter()
+        .filter(|layer| config.adapts(&layer.name))
+        .collect();
+    if let Some(layer) = adapted
+        .iter()
+        .find(|layer| layer.smaller_side < config.rank)
+    {
+        let expected = format!(
+            "1 to {}, the smaller side of {}",
+            layer.smaller_side, layer.name
+        );
+        return Err(Error::config("rank", config.rank, expected));
     }
+    let (rank, scale) = (config.rank, config.alpha / config.rank as f64);
+    let attach = Attach {
+        to: adapted.iter().map(|layer| layer.weight).collect(),
+        rank,
+        scale,
+    };
+    let mut model = model.apply_reparameterization(attach);
+    model.set_lora(Some(config));
+    Ok(model)
+}
 
-    /// A plain model that says the same, `W + (alpha / rank)·A·B` in place of each `W`; all of it
-    /// is trained from now on. Without adapters, the model as it is.
-    pub fn merge_lora(mut self) -> Self {
-        match self.lora.take() {
-            Some(_) => self.materialize().set_require_grad(true),
-            None => self,
-        }
+/// See [`PretrainedModel::merge_lora`].
+pub(super) fn merge<M: PretrainedModel>(mut model: M) -> M {
+    if model.lora().is_none() {
+        return model;
     }
+    model.set_lora(None);
+    model.materialize().set_require_grad(true)
+}
 
-    /// Writes the adapters alone, as a folder that PEFT opens upon the model they were made for:
-    /// `adapter_config.json` and `adapter_model.safetensors`.
-    ///
-    /// # Errors
-    /// [`Error::Data`] for a model without adapters; [`Error::Io`] if a file cannot be written.
-    pub fn save_lora(&self, folder: impl AsRef<Path>) -> Result<()> {
-        let folder = folder.as_ref();
-        let Some(config) = &self.lora else {
-            let fault = DataFault::Mismatch("a model without adapters has none to save".into());
-            return Err(Error::Data {
-                path: folder.into(),
-                fault,
-            });
-        };
-        let mut fields = json::to_map(config);
-        fields.insert("peft_type".into(), "LORA".into());
-        fields.insert("task_type".into(), "CAUSAL_LM".into());
-        fields.insert("fan_in_fan_out".into(), true.into());
-        fields.insert("bias".into(), "none".into());
-        let text = serde_json::to_string_pretty(&fields).expect("plain values");
-        let mut factors = Factors(BTreeMap::new());
-        visit_params(self, &mut factors);
-        save_tensors(&factors.0, &folder.join(WEIGHTS))?;
-        write_atomic(&folder.join(CONFIG), text.as_bytes())
-    }
+/// See [`PretrainedModel::save_lora`].
+pub(super) fn save<M: PretrainedModel>(model: &M, dir: &Path) -> Result<()> {
+    let Some(config) = model.lora() else {
+        return Err(Error::unsupported(
+            "a model without adapters",
+            "save_lora",
+            "write the model with save_pretrained",
+        ));
+    };
+    let mut fields = json::to_map(config);
+    fields.insert("peft_type".into(), "LORA".into());
+    fields.insert("task_type".into(), "CAUSAL_LM".into());
+    fields.insert("fan_in_fan_out".into(), true.into());
+    fields.insert("bias".into(), "none".into());
+    let text = serde_json::to_string_pretty(&fields).expect("plain values");
+    let mut factors = Factors(BTreeMap::new());
+    visit_params(model, &mut factors);
+    save_tensors(&factors.0, &dir.join(WEIGHTS))?;
+    write_atomic(&dir.join(CONFIG), text.as_bytes())
+}
 
-    /// The same model with the adapters of a folder that [`save_lora`](Self::save_lora) or PEFT has
-    /// written, ready to be trained further.
-    ///
-    /// # Errors
-    /// [`Error::Data`] names file and field where [`with_lora`](Self::with_lora) refuses the
-    /// configuration, or it asks for what is not made here; [`Error::Weights`] names all tensors
-    /// that do not fit; [`Error::Io`] for a missing file.
-    pub fn load_lora(self, folder: impl AsRef<Path>) -> Result<Self> {
-        let folder = folder.as_ref();
-        let fresh = json::read_file(&folder.join(CONFIG), |text| {
-            self.with_lora(LoraConfig::from_json(text)?)
-        })?;
-        let mapping = |key: ParamKey<'_>| match peft_name(key.path) {
-            // Upon the model without its output layer, the names are shorter.
-            Some(name) => {
-                let short = name.strip_prefix("transformer.").unwrap_or(&name);
-                let candidates = [&name[..], short]
-                    .map(|name| format!("{WRAPPED}{name}"))
-                    .into();
-                KeyMapping {
-                    candidates,
-                    transpose: true,
-                }
+/// See [`PretrainedModel::load_lora`].
+pub(super) fn load<M: PretrainedModel>(model: M, dir: &Path) -> Result<M> {
+    let adapted = json::read_file(&dir.join(CONFIG), |text| {
+        model.with_lora(LoraConfig::from_json(text)?)
+    })?;
+    let mapping = |key: ParamKey<'_>| match peft_name(key.path) {
+        // On the model without its output layer, names lack the first part.
+        Some(name) => {
+            let short = name.split_once('.').map_or(&name[..], |(_, short)| short);
+            let candidates = [&name[..], short]
+                .map(|name| format!("{WRAPPED}{name}"))
+                .into();
+            KeyMapping {
+                candidates,
+                transpose: true,
             }
-            None => KeyMapping::skip(),
-        };
-        let files = WeightReader::from_dir(folder, &[STEM])?;
-        let (model, report) = files.load_into(fresh, mapping)?;
-        match report.unused.is_empty() {
-            true => Ok(model),
-            false => Err(Error::weights(
-                files.path(),
-                format!("unexpected keys: {}", report.unused.join(", ")),
-            )),
         }
+        None => KeyMapping::skip(),
+    };
+    let files = WeightReader::from_dir(dir, &[STEM])?;
+    let (model, report) = files.load_into(adapted, mapping)?;
+    match report.unused.is_empty() {
+        true => Ok(model),
+        // A factor without its layer would change what the adapters compute.
+        false => Err(Error::weights(
+            files.path(),
+            format!("unexpected keys: {}", report.unused.join(", ")),
+        )),
     }
 }
 
@@ -297,8 +278,11 @@ fn peft_name(path: &str) -> Option<String> {
 }
 
 /// Linear layers of the blocks.
-#[derive(Default)]
-struct Layers(Vec<Layer>);
+struct Layers {
+    /// Prefix of their paths.
+    below: &'static str,
+    found: Vec<Layer>,
+}
 
 struct Layer {
     name: String,
@@ -310,9 +294,9 @@ impl ParamVisitor for Layers {
     fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
         let layer = path
             .strip_suffix(".weight")
-            .filter(|name| name.starts_with("transformer.h."));
+            .filter(|name| name.starts_with(self.below));
         if let (Some(name), &[from, to]) = (layer, &param.lazy_shape().to_vec()[..]) {
-            self.0.push(Layer {
+            self.found.push(Layer {
                 name: name.into(),
                 weight: param.id,
                 smaller_side: from.min(to),

@@ -1,34 +1,34 @@
-//! Networks, and where they all meet.
+//! Language models, and the traits that all of them implement.
 
+mod any;
 mod gpt2;
-#[cfg(feature = "download")]
-mod hub;
-mod layout;
 mod lora;
+mod pretrained;
 
+pub use any::AnyCausalLm;
 pub use gpt2::{ActivationName, Gpt2, Gpt2Config};
 pub use lora::LoraConfig;
+pub use pretrained::{Part, PretrainedModel};
 
-use crate::cache::KvCache;
+use crate::cache::Cache;
 use burn::{
     module::Module,
     tensor::{Int, Tensor},
 };
 
-/// Where all language models meet: scores of the next token, for every token so far.
+/// A causal language model: logits of the next token after every token.
 pub trait CausalLm: Module {
-    /// Number of tokens there are.
+    /// Number of tokens in the vocabulary.
     fn vocab_size(&self) -> usize;
 
-    /// The longest text, in tokens.
+    /// The longest sequence, in tokens.
     fn max_position_embeddings(&self) -> usize;
 
-    /// An empty cache for texts of `rows` rows, with room for `capacity` tokens before it has to
+    /// An empty cache for `batch_size` sequences, with room for `capacity` tokens before it has to
     /// grow.
-    fn new_cache(&self, rows: usize, capacity: usize) -> KvCache;
+    fn new_cache(&self, batch_size: usize, capacity: usize) -> Box<dyn Cache>;
 
-    /// Scores (logits) of the token after each, for texts from their beginning; this is what is
-    /// trained.
+    /// Logits of the token after each, for sequences from their beginning; used for training.
     ///
     /// # Shapes
     /// - tokens: `[batch, time]`
@@ -39,39 +39,30 @@ pub trait CausalLm: Module {
     /// one is not below [`vocab_size`](Self::vocab_size).
     fn forward(&self, tokens: Tensor<2, Int>) -> Tensor<3>;
 
-    /// What the model makes of tokens that follow those in `cache`, which takes them in.
+    /// Hidden states of tokens that follow those in `cache`, which stores the new ones.
     ///
     /// # Shapes
-    /// - tokens: `[rows, time]`
-    /// - output: `[rows, time, width]`
+    /// - tokens: `[batch, time]`
+    /// - output: `[batch, time, width]`
     ///
     /// # Panics
-    /// As [`forward`](Self::forward), counting those in the cache.
-    fn forward_cached(&self, tokens: Tensor<2, Int>, cache: &mut KvCache) -> Tensor<3>;
+    /// As [`forward`](Self::forward), counting the tokens in the cache.
+    fn forward_cached(&self, tokens: Tensor<2, Int>, cache: &mut dyn Cache) -> Tensor<3>;
 
-    /// Scores of the next token from what [`forward_cached`](Self::forward_cached) gave.
+    /// Logits of the next token from the hidden states of
+    /// [`forward_cached`](Self::forward_cached).
     ///
     /// # Shapes
-    /// - hidden: `[rows, time, width]`
-    /// - output: `[rows, time, vocabulary]`
-    fn lm_head(&self, hidden: Tensor<3>) -> Tensor<3>;
+    /// - hidden_states: `[batch, time, width]`
+    /// - output: `[batch, time, vocabulary]`
+    fn lm_head(&self, hidden_states: Tensor<3>) -> Tensor<3>;
 
-    /// Scores of the token after each of `tokens`, which follow those in `cache`.
+    /// Logits of the token after each of `tokens`, which follow those in `cache`.
     ///
     /// # Shapes
-    /// - tokens: `[rows, time]`
-    /// - output: `[rows, time, vocabulary]`
-    fn logits(&self, tokens: Tensor<2, Int>, cache: &mut KvCache) -> Tensor<3> {
+    /// - tokens: `[batch, time]`
+    /// - output: `[batch, time, vocabulary]`
+    fn logits(&self, tokens: Tensor<2, Int>, cache: &mut dyn Cache) -> Tensor<3> {
         self.lm_head(self.forward_cached(tokens, cache))
     }
-}
-
-/// Positions of tokens in their texts.
-#[derive(Clone, Debug)]
-#[allow(clippy::large_enum_variant)] // It lives for a call.
-pub enum PositionIds {
-    /// The same in every row, from this one on.
-    Range(usize),
-    /// Each its own, `[rows, time]`.
-    PerRow(Tensor<2, Int>),
 }

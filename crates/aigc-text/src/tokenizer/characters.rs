@@ -1,6 +1,7 @@
-//! A token for each character.
+//! One token for each character.
 
 use super::Tokenizer;
+use crate::text_file::read_text;
 use aigc_core::{DataFault, Error, Result, checkpoint::write_atomic};
 use std::{
     collections::{BTreeSet, HashMap},
@@ -10,7 +11,7 @@ use std::{
 /// The file of a character tokenizer.
 pub(super) const FILE: &str = "characters.json";
 
-/// A token for each character, in the order of their code points.
+/// One token for each character, in the order of code points.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CharacterTokenizer {
     characters: Vec<char>,
@@ -18,12 +19,12 @@ pub struct CharacterTokenizer {
 }
 
 impl CharacterTokenizer {
-    /// The characters of `text`.
+    /// A tokenizer of the characters of `text`.
     pub fn from_text(text: &str) -> Self {
         Self::train([text].into_iter())
     }
 
-    /// The characters of all of `texts`.
+    /// A tokenizer of all characters of `texts`.
     pub fn train<S: AsRef<str>>(texts: impl Iterator<Item = S>) -> Self {
         let mut characters = BTreeSet::new();
         texts.for_each(|text| characters.extend(text.as_ref().chars()));
@@ -44,13 +45,13 @@ impl CharacterTokenizer {
         &self.characters
     }
 
-    /// Opens the `characters.json` of a folder.
+    /// Opens the `characters.json` of a directory.
     ///
     /// # Errors
-    /// [`Error::Io`] if there is none, [`Error::Data`] if it is broken or has a character twice.
-    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
-        let path = folder.as_ref().join(FILE);
-        let text = super::read_text(&path)?;
+    /// [`Error::Io`] if there is none, [`Error::Data`] if it is broken or repeats a character.
+    pub fn from_pretrained(dir: impl AsRef<Path>) -> Result<Self> {
+        let path = dir.as_ref().join(FILE);
+        let text = read_text(&path)?;
         let wrong = |reason: String| Error::Data {
             path: path.clone(),
             fault: DataFault::Decode(reason),
@@ -59,9 +60,7 @@ impl CharacterTokenizer {
             serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
         let tokenizer = Self::new(characters.chars().collect());
         if tokenizer.tokens.len() < tokenizer.characters.len() || tokenizer.characters.is_empty() {
-            return Err(wrong(
-                "a string of different characters was expected".into(),
-            ));
+            return Err(wrong("expected a string of different characters".into()));
         }
         Ok(tokenizer)
     }
@@ -72,7 +71,7 @@ impl Tokenizer for CharacterTokenizer {
         let token = |(at, character): (usize, char)| {
             self.tokens.get(&character).copied().ok_or_else(|| {
                 let known: String = self.characters.iter().take(100).collect();
-                Error::config(
+                Error::argument(
                     format!("character {} of the text", at + 1),
                     format!("{character:?}"),
                     format!("one of {known:?}"),
@@ -93,10 +92,10 @@ impl Tokenizer for CharacterTokenizer {
         self.characters.len()
     }
 
-    fn save(&self, folder: &Path) -> Result<()> {
+    fn save_pretrained(&self, dir: &Path) -> Result<()> {
         let characters: String = self.characters.iter().collect();
         write_atomic(
-            &folder.join(FILE),
+            &dir.join(FILE),
             serde_json::to_string(&characters)
                 .expect("a string")
                 .as_bytes(),

@@ -1,32 +1,48 @@
-//! Texts to tokens and back.
+//! Text to tokens and back.
 
-mod byte_pair;
+mod bpe;
 mod characters;
+mod settings;
 mod stream;
 
-pub use byte_pair::BpeTokenizer;
+pub use crate::text_file::read_text;
+pub use bpe::BpeTokenizer;
 pub use characters::CharacterTokenizer;
 pub use stream::DecodeStream;
 
-use aigc_core::{DataFault, Error, Result};
+use aigc_core::Result;
 use std::path::Path;
 
-/// Texts to tokens and back.
+/// Text to tokens and back.
 pub trait Tokenizer: Send + Sync {
-    /// The tokens of `text`.
+    /// The tokens of `text`, without any that begin or end a text.
     ///
     /// # Errors
-    /// [`Error::Config`] where there is no token for a part of it.
+    /// [`Error::InvalidArgument`](aigc_core::Error::InvalidArgument) if a part of it cannot be
+    /// encoded.
     fn encode(&self, text: &str) -> Result<Vec<u32>>;
 
-    /// What a token stands for; a character may need several. Nothing for a token that there is
-    /// not.
+    /// The tokens of `text` as a prompt: with the special tokens that the tokenizer's files put
+    /// around it (`add_bos_token`, a post-processor).
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    fn encode_prompt(&self, text: &str) -> Result<Vec<u32>> {
+        self.encode(text)
+    }
+
+    /// The bytes of a token, which may be a part of a character; empty for an unknown token.
     fn token_bytes(&self, token: u32) -> Vec<u8>;
 
     /// Number of tokens.
     fn vocab_size(&self) -> usize;
 
-    /// Whether a token is a sign to the model, such as the end of a text, and no text itself.
+    /// The token that ends a text, if there is one.
+    fn eos_token_id(&self) -> Option<u32> {
+        None
+    }
+
+    /// Whether a token is a control token, such as the end of a text, and no part of a text.
     fn is_special(&self, token: u32) -> bool {
         let _ = token;
         false
@@ -41,47 +57,22 @@ pub trait Tokenizer: Send + Sync {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Writes the tokenizer into `folder`, for [`from_pretrained`].
+    /// Writes the tokenizer into `dir`, for [`from_pretrained`].
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be written.
-    fn save(&self, folder: &Path) -> Result<()>;
+    /// [`Error::Io`](aigc_core::Error::Io) if it cannot be written.
+    fn save_pretrained(&self, dir: &Path) -> Result<()>;
 }
 
-/// The tokenizer that a folder holds: `tokenizer.json`, GPT-2's `vocab.json` or `encoder.json` with
-/// `merges.txt` or `vocab.bpe`, or `characters.json`.
+/// Opens the tokenizer of a directory: `characters.json`, `tokenizer.json`, or GPT-2's `vocab.json`
+/// and `merges.txt` (`encoder.json` and `vocab.bpe`).
 ///
 /// # Errors
-/// [`Error::Data`] if there is none, or it is broken.
-pub fn from_pretrained(folder: impl AsRef<Path>) -> Result<Box<dyn Tokenizer>> {
-    let folder = folder.as_ref();
-    if folder.join(characters::FILE).is_file() {
-        return Ok(Box::new(CharacterTokenizer::open(folder)?));
+/// [`Error::Data`](aigc_core::Error::Data) if there is none, or it is broken.
+pub fn from_pretrained(dir: impl AsRef<Path>) -> Result<Box<dyn Tokenizer>> {
+    let dir = dir.as_ref();
+    if dir.join(characters::FILE).is_file() {
+        return Ok(Box::new(CharacterTokenizer::from_pretrained(dir)?));
     }
-    Ok(Box::new(BpeTokenizer::open(folder)?))
-}
-
-/// Reads a text file.
-///
-/// # Errors
-/// [`Error::Io`] if there is none, [`Error::Data`] where it is not UTF-8.
-pub fn read_text(path: impl AsRef<Path>) -> Result<String> {
-    let path = path.as_ref();
-    let bytes = std::fs::read(path).map_err(|source| Error::Io {
-        path: path.into(),
-        source,
-    })?;
-    String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        let line = error.as_bytes()[..at]
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count()
-            + 1;
-        let reason = format!("not UTF-8 from byte {at} on (line {line}); convert it first");
-        Error::Data {
-            path: path.into(),
-            fault: DataFault::Decode(reason),
-        }
-    })
+    Ok(Box::new(BpeTokenizer::from_pretrained(dir)?))
 }

@@ -1,15 +1,15 @@
-//! Tokens to text, as they come.
+//! Tokens to text, one at a time.
 
 use super::Tokenizer;
 
-/// Texts of tokens as they come: characters are held back until all of their bytes are there.
+/// Decodes tokens one at a time: a character is held back until all of its bytes are there.
 pub struct DecodeStream<'a> {
     tokenizer: &'a dyn Tokenizer,
     held: Vec<u8>,
 }
 
 impl<'a> DecodeStream<'a> {
-    /// Nothing has come yet.
+    /// A stream at its beginning.
     pub fn new(tokenizer: &'a dyn Tokenizer) -> Self {
         Self {
             tokenizer,
@@ -17,7 +17,7 @@ impl<'a> DecodeStream<'a> {
         }
     }
 
-    /// What can be shown after one more token; may be empty.
+    /// The text that is complete with one more token; may be empty.
     pub fn step(&mut self, token: u32) -> String {
         self.held.extend(self.tokenizer.token_bytes(token));
         let mut text = String::new();
@@ -31,7 +31,7 @@ impl<'a> DecodeStream<'a> {
                 Err(error) => {
                     let valid = error.valid_up_to();
                     text.push_str(&String::from_utf8_lossy(&self.held[..valid]));
-                    // Without a length the rest may still become a character.
+                    // Without a length the rest may be the beginning of a character.
                     let Some(wrong) = error.error_len() else {
                         self.held.drain(..valid);
                         return text;
@@ -43,7 +43,7 @@ impl<'a> DecodeStream<'a> {
         }
     }
 
-    /// What is left at the end: `U+FFFD` for a character that never became whole.
+    /// The rest at the end: `U+FFFD` for an incomplete character.
     pub fn finish(self) -> String {
         String::from_utf8_lossy(&self.held).into_owned()
     }

@@ -1,0 +1,85 @@
+//! The files of a pretrained model on the Hugging Face hub: configuration, tokenizer, weights.
+
+use crate::{Error, Result, data::download::ProgressFn, hub::Hub, weights::shard_files};
+use std::path::{Path, PathBuf};
+
+/// Names of the files that a model of some family has on the hub.
+#[derive(Clone, Copy, Debug)]
+pub struct ModelFiles<'a> {
+    /// All files but the weights, the configuration first. Only the configuration is required.
+    pub small: &'a [&'a str],
+    /// Names that weights may have, preferred ones first. The first that the repository has is
+    /// downloaded; of an index (`.index.json`), all shards that it names.
+    pub weights: &'a [&'a str],
+}
+
+impl ModelFiles<'_> {
+    /// Downloads the files of `repo` at `revision` (a branch, a tag or a commit) that are not in
+    /// the cache, and returns their directory. `check` looks at the configuration before weights
+    /// are downloaded. All files are of one commit.
+    ///
+    /// # Errors
+    /// [`Error::Download`] for files that cannot be downloaded or that the repository does not
+    /// have; the error of `check`; [`Error::Config`] for an invalid name; [`Error::Io`] if the
+    /// cache cannot be written.
+    pub fn snapshot(
+        &self,
+        hub: &Hub,
+        repo: &str,
+        revision: &str,
+        check: impl FnOnce(&Path) -> Result<()>,
+        progress: &mut ProgressFn<'_>,
+    ) -> Result<PathBuf> {
+        let dir = hub.snapshot_download(repo, revision, self.small, progress)?;
+        // The revision may move to another commit meanwhile.
+        let commit = dir.file_name().unwrap_or_default().to_string_lossy();
+        let config = self.small.first().copied().unwrap_or_default();
+        let config = hub
+            .download(repo, &commit, config, progress)?
+            .ok_or_else(|| lacks(hub, repo, config))?;
+        check(&config)?;
+        // Cached weights need no others.
+        for file in self.weights {
+            if hub.try_load_from_cache(repo, &commit, file)?.is_some() {
+                shards(hub, repo, &commit, file, progress)?;
+                return Ok(dir);
+            }
+        }
+        for file in self.weights {
+            if hub.download(repo, &commit, file, progress)?.is_some() {
+                shards(hub, repo, &commit, file, progress)?;
+                return Ok(dir);
+            }
+        }
+        Err(lacks(hub, repo, &self.weights.join(", ")))
+    }
+}
+
+/// If `file` is an index, downloads the files that it names.
+fn shards(
+    hub: &Hub,
+    repo: &str,
+    commit: &str,
+    file: &str,
+    progress: &mut ProgressFn<'_>,
+) -> Result<()> {
+    let Some(index) = hub
+        .try_load_from_cache(repo, commit, file)?
+        .filter(|_| file.ends_with(".json"))
+    else {
+        return Ok(());
+    };
+    for shard in shard_files(&index)? {
+        let shard = shard.file_name().unwrap_or_default().to_string_lossy();
+        hub.download(repo, commit, &shard, progress)?
+            .ok_or_else(|| lacks(hub, repo, &shard))?;
+    }
+    Ok(())
+}
+
+fn lacks(hub: &Hub, repo: &str, what: &str) -> Error {
+    Error::Download {
+        url: format!("{}/{repo}", hub.endpoint),
+        reason: format!("the repository has no {what}"),
+    }
+}

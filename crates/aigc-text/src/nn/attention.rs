@@ -1,0 +1,200 @@
+//! Heads of causal self-attention, with and without a cache.
+
+use crate::cache::Cache;
+use aigc_core::{nn::Dropout, ops};
+use burn::{
+    module::Module,
+    tensor::{Bool, Tensor, activation::softmax},
+};
+
+/// How queries, keys and values are divided into heads, and how they attend.
+///
+/// There may be fewer heads of keys and values than of queries (grouped-query attention, Ainslie
+/// et al. 2023, <https://arxiv.org/abs/2305.13245>): query head `h` then attends to the key head
+/// `h / (n_head / n_kv_head)`.
+#[derive(Module, Debug)]
+pub struct AttentionHeads {
+    /// Heads of queries.
+    pub n_head: usize,
+    /// Heads of keys and values; it divides `n_head`.
+    pub n_kv_head: usize,
+    /// Factor of the queries, beside the `1/√d` of attention.
+    pub scale: f64,
+    /// Dropout of the attention weights, in training.
+    pub dropout: Dropout,
+}
+
+impl AttentionHeads {
+    /// Attention over a sequence from its beginning, of queries, keys and values that lie side by
+    /// side.
+    ///
+    /// # Shapes
+    /// - qkv: `[batch, time, (n_head + 2·n_kv_head)·d]`
+    /// - output: `[batch, time, n_head·d]`
+    pub fn forward(&self, qkv: Tensor<3>) -> Tensor<3> {
+        let is_plain = self.scale == 1.0 && self.n_kv_head == self.n_head;
+        if is_plain && !self.drops(qkv.device().is_autodiff()) {
+            return ops::self_attention(qkv, self.n_head, true);
+        }
+        let [q, k, v] = self.split(qkv);
+        self.attend(q, k, v)
+    }
+
+    /// The same behind the tokens in `cache`, as block `layer`. `mask` is true where padding hides
+    /// a key ([`Cache::padding_mask`]).
+    ///
+    /// # Shapes
+    /// - as [`forward`](Self::forward); mask: `[batch, n_head, time, keys]`
+    pub fn forward_cached(
+        &self,
+        qkv: Tensor<3>,
+        layer: usize,
+        cache: &mut dyn Cache,
+        mask: Option<Tensor<4, Bool>>,
+    ) -> Tensor<3> {
+        let [q, k, v] = self.split(qkv);
+        self.attend_cached([q, k, v], layer, cache, mask)
+    }
+
+    /// Queries, keys and values by head; queries are multiplied by `scale`.
+    ///
+    /// # Shapes
+    /// - qkv: `[batch, time, (n_head + 2·n_kv_head)·d]`
+    /// - outputs: `[batch, n_head, time, d]`, and twice `[batch, n_kv_head, time, d]`
+    pub fn split(&self, qkv: Tensor<3>) -> [Tensor<4>; 3] {
+        let [batch, time, width] = qkv.dims();
+        let (n, n_kv) = (self.n_head, self.n_kv_head);
+        let d = width / (n + 2 * n_kv);
+        let [q, k, v] = if n == n_kv {
+            let parts = qkv.reshape([batch, time, 3, n, d]).permute([2, 0, 3, 1, 4]);
+            [0, 1, 2].map(|part| parts.clone().narrow(0, part, 1).squeeze_dim::<4>(0))
+        } else {
+            [(0, n), (n, n_kv), (n + n_kv, n_kv)].map(|(first, heads)| {
+                let part = qkv.clone().narrow(2, first * d, heads * d);
+                part.reshape([batch, time, heads, d]).swap_dims(1, 2)
+            })
+        };
+        [if self.scale == 1.0 { q } else { q * self.scale }, k, v]
+    }
+
+    /// Attention of heads over a sequence from its beginning, for models that change queries and
+    /// keys before (rotary positions).
+    ///
+    /// # Shapes
+    /// - q: `[batch, n_head, time, d]`, k and v: `[batch, n_kv_head, time, d]`
+    /// - output: `[batch, time, n_head·d]`
+    pub fn attend(&self, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<3> {
+        join(if self.drops(q.device().is_autodiff()) {
+            self.attend_with_dropout(q, k, v)
+        } else {
+            ops::attention(q, k, v, None, true)
+        })
+    }
+
+    /// [`attend`](Self::attend) behind the tokens in `cache`.
+    pub fn attend_cached(
+        &self,
+        [q, k, v]: [Tensor<4>; 3],
+        layer: usize,
+        cache: &mut dyn Cache,
+        mask: Option<Tensor<4, Bool>>,
+    ) -> Tensor<3> {
+        let (k, v) = cache.update(layer, k, v);
+        join(ops::attention(q, k, v, mask, true))
+    }
+
+    fn drops(&self, is_training: bool) -> bool {
+        self.dropout.prob > 0.0 && is_training
+    }
+
+    /// Attention some of whose weights are dropped, which the fused one cannot do.
+    pub(crate) fn attend_with_dropout(
+        &self,
+        q: Tensor<4>,
+        k: Tensor<4>,
+        v: Tensor<4>,
+    ) -> Tensor<4> {
+        let [batch, heads, time, d] = q.dims();
+        let [k, v] = [k, v].map(|x| repeat_heads(x, heads));
+        let later = Tensor::<2, Bool>::tril_mask([time, time], 0, &q.device());
+        let scores = q.matmul(k.transpose()) / (d as f64).sqrt();
+        let scores = scores.mask_fill(
+            later.unsqueeze::<4>().expand([batch, heads, time, time]),
+            f32::NEG_INFINITY,
+        );
+        self.dropout.forward(softmax(scores, 3)).matmul(v)
+    }
+}
+
+/// Each key head as often as there are query heads for it.
+fn repeat_heads(x: Tensor<4>, heads: usize) -> Tensor<4> {
+    let [batch, kv_heads, time, d] = x.dims();
+    if kv_heads == heads {
+        return x;
+    }
+    let group = heads / kv_heads;
+    let each = x
+        .unsqueeze_dim::<5>(2)
+        .expand([batch, kv_heads, group, time, d]);
+    each.reshape([batch, heads, time, d])
+}
+
+/// `[batch, heads, time, d]` as `[batch, time, heads·d]`.
+pub(crate) fn join(heads: Tensor<4>) -> Tensor<3> {
+    let [batch, n, time, d] = heads.dims();
+    heads.swap_dims(1, 2).reshape([batch, time, n * d])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::KvCache;
+    use aigc_core::{device::device, nn::DropoutConfig, rng::Rng};
+
+    fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
+        x.into_data().iter().collect()
+    }
+
+    fn close(a: &[f32], b: &[f32]) {
+        assert_eq!(a.len(), b.len());
+        let apart = a.iter().zip(b).map(|(a, b)| (a - b).abs());
+        assert!(apart.fold(0.0, f32::max) < 1e-5, "{a:?}\n{b:?}");
+    }
+
+    /// Grouped heads are full heads whose keys and values are repeated, with and without a cache.
+    #[test]
+    fn grouped_heads_match_repeated_ones() {
+        let flex = device("flex").unwrap();
+        let heads = |n_kv_head| AttentionHeads {
+            n_head: 4,
+            n_kv_head,
+            scale: 1.0,
+            dropout: DropoutConfig::new(0.0).init(),
+        };
+        let (batch, time, d) = (2, 7, 3);
+        for n_kv in [1, 2] {
+            let grouped = heads(n_kv);
+            let qkv: Tensor<3> =
+                Rng::new(n_kv as u64).normal([batch, time, (4 + 2 * n_kv) * d], &flex);
+            let [q, k, v] = grouped.split(qkv.clone());
+            assert_eq!(k.dims(), [batch, n_kv, time, d]);
+            let [k, v] = [k, v].map(|x| repeat_heads(x, 4));
+            let full = Tensor::cat([q, k, v].map(join).into(), 2);
+            let expected = values(heads(4).forward(full));
+            close(&values(grouped.forward(qkv.clone())), &expected);
+            let mut cache = KvCache::new(1, [batch, n_kv, time, d]);
+            let parts = [(0, 4), (4, 1), (5, 2)].map(|(first, count)| {
+                let part = qkv.clone().narrow(1, first, count);
+                let y = grouped.forward_cached(part, 0, &mut cache, None);
+                cache.advance(count);
+                y
+            });
+            close(&values(Tensor::cat(parts.into(), 1)), &expected);
+            let [q, k, v] = grouped.split(qkv);
+            close(
+                &values(join(grouped.attend_with_dropout(q, k, v))),
+                &expected,
+            );
+        }
+    }
+}

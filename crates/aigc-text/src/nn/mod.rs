@@ -1,0 +1,12 @@
+//! Layers that language models share: projections and embeddings with full or quantised weights,
+//! attention heads with a cache, perceptrons.
+
+mod attention;
+mod mlp;
+mod projection;
+
+pub use attention::AttentionHeads;
+#[cfg(test)]
+pub(crate) use attention::join;
+pub use mlp::{GatedMlp, Mlp};
+pub use projection::{Embedding, LmHead, Projection, Weight};

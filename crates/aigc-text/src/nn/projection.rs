@@ -1,0 +1,180 @@
+//! Linear layers and embeddings whose weights are full, quantised or adapted.
+
+use aigc_core::{
+    nn::{Initializer, Linear, LinearConfig, QuantizedWeight},
+    ops::{self, Quantization},
+};
+use burn::{
+    module::{LoraAdapter, Module, Param},
+    tensor::{Device, Int, Tensor},
+};
+
+/// A weight in full precision, or quantised.
+#[derive(Module, Debug)]
+pub enum Weight {
+    /// As trained.
+    Full(Param<Tensor<2>>),
+    /// Of eight or four bits.
+    Quantized(QuantizedWeight),
+}
+
+impl Weight {
+    /// Whether it is quantised.
+    pub fn is_quantized(&self) -> bool {
+        matches!(self, Weight::Quantized(_))
+    }
+}
+
+/// `y = x·W + b`, with `W` as `[in, out]`; adds the product of a low-rank adapter if `W` has one.
+#[derive(Module, Debug)]
+pub struct Projection {
+    /// `[in, out]`.
+    pub weight: Weight,
+    /// `[out]`.
+    pub bias: Option<Param<Tensor<1>>>,
+}
+
+impl Projection {
+    /// A projection of `[from, to]` features with initial weights by `initializer`, and a bias of
+    /// zeros if `bias` is set.
+    pub fn new(
+        [from, to]: [usize; 2],
+        bias: bool,
+        initializer: Initializer,
+        device: &Device,
+    ) -> Self {
+        Self {
+            weight: Weight::Full(initializer.param([from, to], from, to, device)),
+            bias: bias.then(|| Initializer::ZEROS.param([to], from, to, device)),
+        }
+    }
+
+    /// # Shapes
+    /// - x: `[batch, time, in]`
+    /// - output: `[batch, time, out]`
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let bias = self.bias.as_ref().map(Param::val);
+        match &self.weight {
+            Weight::Full(weight) => {
+                // `x·A·B` is cheap, `W + A·B` would cost a weight for every call.
+                let added = weight.adapter().map(|LoraAdapter { a, b, scale }| {
+                    ops::linear(
+                        ops::linear(x.clone(), a.val(), None) * *scale,
+                        b.val(),
+                        None,
+                    )
+                });
+                let y = ops::linear(x, weight.base(), bias);
+                match added {
+                    Some(added) => y + added,
+                    None => y,
+                }
+            }
+            Weight::Quantized(weight) => weight.linear(x, bias),
+        }
+    }
+
+    /// Quantises the weight; an adapter has to be merged before.
+    pub fn quantize(&mut self, quantization: Quantization) {
+        if let Weight::Full(weight) = &self.weight {
+            self.weight =
+                Weight::Quantized(QuantizedWeight::new(weight.val().transpose(), quantization));
+        }
+    }
+}
+
+/// A table of vectors, one for each token or position.
+#[derive(Module, Debug)]
+pub struct Embedding {
+    /// `[count, width]`.
+    pub weight: Weight,
+}
+
+impl Embedding {
+    /// A table of `[count, width]` with initial values by `initializer`.
+    pub fn new([count, width]: [usize; 2], initializer: Initializer, device: &Device) -> Self {
+        Self {
+            weight: Weight::Full(initializer.param([count, width], count, width, device)),
+        }
+    }
+
+    /// The vectors of `indices`.
+    ///
+    /// # Shapes
+    /// - indices: `[batch, time]`
+    /// - output: `[batch, time, width]`
+    pub fn forward(&self, indices: Tensor<2, Int>) -> Tensor<3> {
+        match &self.weight {
+            Weight::Full(weight) => ops::embedding(weight.val(), indices),
+            Weight::Quantized(weight) => weight.embedding(indices),
+        }
+    }
+
+    /// The `count` vectors from `first` on, `[1, count, width]`.
+    pub fn range(&self, first: usize, count: usize) -> Tensor<3> {
+        match &self.weight {
+            Weight::Full(weight) => weight.val().narrow(0, first, count).unsqueeze(),
+            Weight::Quantized(weight) => {
+                let indices = first as i64..(first + count) as i64;
+                let device = weight.scales.val().device();
+                weight.embedding(Tensor::arange(indices, &device).unsqueeze())
+            }
+        }
+    }
+
+    /// The scalar products of `x` with every vector: logits of a tied output layer.
+    ///
+    /// # Shapes
+    /// - x: `[batch, time, width]`
+    /// - output: `[batch, time, count]`
+    pub fn logits(&self, x: Tensor<3>) -> Tensor<3> {
+        match &self.weight {
+            Weight::Full(weight) => ops::linear(x, weight.val().transpose(), None),
+            Weight::Quantized(weight) => weight.linear(x, None),
+        }
+    }
+
+    /// Quantises the table.
+    pub fn quantize(&mut self, quantization: Quantization) {
+        if let Weight::Full(weight) = &self.weight {
+            self.weight = Weight::Quantized(QuantizedWeight::new(weight.val(), quantization));
+        }
+    }
+}
+
+/// An output layer that is not tied to the embedding; in files `[vocabulary, width]`.
+#[derive(Module, Debug)]
+pub enum LmHead {
+    /// As trained.
+    Full(Linear),
+    /// Of eight or four bits.
+    Quantized(QuantizedWeight),
+}
+
+impl LmHead {
+    /// A head of `[width, vocab_size]` without a bias, with initial weights by `initializer`.
+    pub fn new([width, vocab_size]: [usize; 2], initializer: Initializer, device: &Device) -> Self {
+        let head = LinearConfig::new(width, vocab_size)
+            .with_bias(false)
+            .with_initializer(initializer);
+        Self::Full(head.init(device))
+    }
+
+    /// # Shapes
+    /// - x: `[batch, time, width]`
+    /// - output: `[batch, time, vocabulary]`
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        match self {
+            LmHead::Full(head) => head.forward(x),
+            LmHead::Quantized(head) => head.linear(x, None),
+        }
+    }
+
+    /// Quantises the weight.
+    pub fn quantize(&mut self, quantization: Quantization) {
+        if let LmHead::Full(head) = self {
+            let weight = head.weight.val().transpose();
+            *self = LmHead::Quantized(QuantizedWeight::new(weight, quantization));
+        }
+    }
+}

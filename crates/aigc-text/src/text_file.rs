@@ -1,0 +1,187 @@
+//! Text files in UTF-8.
+
+use aigc_core::{DataFault, Error, Result};
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+};
+
+/// A byte-order mark in UTF-8.
+const BOM: &[u8] = "\u{feff}".as_bytes();
+
+fn open(path: &Path) -> Result<File> {
+    let file = File::open(path).map_err(Error::io(path))?;
+    if file.metadata().map_err(Error::io(path))?.is_dir() {
+        let reason = "a directory, expected a text file".to_string();
+        return Err(Error::data(path, DataFault::Mismatch(reason)));
+    }
+    Ok(file)
+}
+
+/// Refuses a file that begins as UTF-16, UTF-32 or binary data.
+fn refuse_other_encodings(path: &Path, start: &[u8]) -> Result<()> {
+    let wrong = |reason: String| Err(Error::data(path, DataFault::Decode(reason)));
+    for (mark, name) in [
+        (&[0xff, 0xfe, 0, 0][..], "UTF-32"),
+        (&[0, 0, 0xfe, 0xff], "UTF-32"),
+        (&[0xff, 0xfe], "UTF-16"),
+        (&[0xfe, 0xff], "UTF-16"),
+    ] {
+        if start.starts_with(mark) {
+            return wrong(format!(
+                "begins with the byte-order mark of {name}; convert it to UTF-8 first"
+            ));
+        }
+    }
+    // ASCII in UTF-16 without a mark is valid UTF-8: every other byte is zero.
+    let start = &start[..start.len().min(1024)];
+    let zeros = start.iter().filter(|byte| **byte == 0).count();
+    if start.len() >= 4 && 4 * zeros >= start.len() {
+        return wrong(format!(
+            "{zeros} of its first {} bytes are zero: UTF-16 or binary data; convert it to UTF-8 \
+             first",
+            start.len()
+        ));
+    }
+    Ok(())
+}
+
+/// Reads a text file. A byte-order mark at the beginning is skipped.
+///
+/// # Errors
+/// [`Error::Io`] if it cannot be read, [`Error::Data`] for a directory and for what is not UTF-8.
+pub fn read_text(path: impl AsRef<Path>) -> Result<String> {
+    let path = path.as_ref();
+    let mut bytes = Vec::new();
+    open(path)?
+        .read_to_end(&mut bytes)
+        .map_err(Error::io(path))?;
+    refuse_other_encodings(path, &bytes)?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let before = &error.as_bytes()[..at];
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let reason =
+            format!("not UTF-8 from byte {at} on (line {line}); convert it to UTF-8 first");
+        Error::data(path, DataFault::Decode(reason))
+    })?;
+    Ok(match text.strip_prefix('\u{feff}') {
+        Some(rest) => rest.to_owned(),
+        None => text,
+    })
+}
+
+/// The longest piece of a text that is read at once, in bytes.
+const PIECE: u64 = 1 << 20;
+
+/// The lines of a text file, each with its end, without holding the file in memory; lines of more
+/// than a mebibyte are returned in parts. A byte-order mark at the beginning is skipped.
+///
+/// # Errors
+/// [`Error::Io`] if it cannot be opened; [`Error::Data`] for a directory and for UTF-16. Items are
+/// errors if a line cannot be read or is not UTF-8.
+pub fn read_lines(path: &Path) -> Result<Lines> {
+    let file = open(path)?;
+    let mut reader = BufReader::with_capacity(1 << 20, file);
+    let start = reader.fill_buf().map_err(Error::io(path))?;
+    refuse_other_encodings(path, start)?;
+    let mark = if start.starts_with(BOM) { BOM.len() } else { 0 };
+    reader.consume(mark);
+    Ok(Lines {
+        path: path.into(),
+        reader,
+        rest: Vec::new(),
+        read: mark as u64,
+    })
+}
+
+/// Iterator of [`read_lines`].
+#[derive(Debug)]
+pub struct Lines {
+    path: PathBuf,
+    reader: BufReader<File>,
+    /// The beginning of a character that was cut.
+    rest: Vec<u8>,
+    read: u64,
+}
+
+impl Lines {
+    /// Number of bytes read so far.
+    pub fn bytes_read(&self) -> u64 {
+        self.read
+    }
+
+    fn next_piece(&mut self) -> Result<Option<String>> {
+        let mut piece = std::mem::take(&mut self.rest);
+        let begins = self.read - piece.len() as u64;
+        let read = self
+            .reader
+            .by_ref()
+            .take(PIECE)
+            .read_until(b'\n', &mut piece);
+        let read = read.map_err(Error::io(&self.path))? as u64;
+        self.read += read;
+        if piece.is_empty() {
+            return Ok(None);
+        }
+        match String::from_utf8(piece) {
+            Ok(piece) => Ok(Some(piece)),
+            // The end of a piece may cut a character; the end of a line cannot.
+            Err(error) if error.utf8_error().error_len().is_none() && read == PIECE => {
+                let at = error.utf8_error().valid_up_to();
+                let mut piece = error.into_bytes();
+                self.rest = piece.split_off(at);
+                Ok(Some(String::from_utf8(piece).expect("valid up to there")))
+            }
+            Err(error) => {
+                let at = begins + error.utf8_error().valid_up_to() as u64;
+                let reason = format!("not UTF-8 from byte {at} on; convert it to UTF-8 first");
+                Err(Error::data(&self.path, DataFault::Decode(reason)))
+            }
+        }
+    }
+}
+
+impl Iterator for Lines {
+    type Item = Result<String>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_piece().transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_files_are_read_without_their_mark() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("text.txt");
+        let read = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            let lines = read_lines(&path).and_then(|lines| lines.collect::<Result<String>>());
+            let whole = read_text(&path);
+            match (&lines, &whole) {
+                (Ok(lines), Ok(whole)) => assert_eq!(lines, whole),
+                (Err(_), Err(_)) => {}
+                other => panic!("{other:?}"),
+            }
+            whole.map_err(|error| error.to_string())
+        };
+        assert_eq!(read("\u{feff}one\ntwo".as_bytes()).unwrap(), "one\ntwo");
+        assert_eq!(read("\u{feff}".as_bytes()).unwrap(), "");
+        assert_eq!(read("a\0b".as_bytes()).unwrap(), "a\0b");
+        let utf16 =
+            |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_le_bytes).collect() };
+        assert!(read(&utf16("\u{feff}text")).unwrap_err().contains("UTF-16"));
+        assert!(read(&utf16("text")).unwrap_err().contains("UTF-16"));
+        // "中文" in GBK.
+        let gbk = [b'a', 0xd6, 0xd0, 0xce, 0xc4];
+        assert!(read(&gbk).unwrap_err().contains("not UTF-8 from byte 1 on"));
+        let error = read_text(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("a directory"), "{error}");
+        assert!(read_lines(dir.path()).is_err());
+    }
+}
