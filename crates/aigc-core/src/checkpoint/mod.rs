@@ -25,4 +25,5 @@ pub(crate) use folder::sha256;
 pub use folder::{Checkpoint, CheckpointWriter, RunDir};
 pub(crate) use folder::{RunLock, read_json, write_json};
 pub use ids::assign_path_ids;
+pub(crate) use ids::assign_path_ids_with;
 pub use optimizer::{load_optimizer, save_optimizer};

@@ -6,18 +6,20 @@ use super::{
     gradients::{grad_norm, scale_gradients},
     optimizer::{Group, learning_rates, resolve},
     readout::{GRAD_NORM, add, read},
-    state::{EMA, MODEL, RunConfig, STATE, State, check_continues, optimizer_file},
+    state::{
+        EMA, MODEL, RunConfig, STATE, State, check_continues, optimizer_file, saved_optimizer_file,
+    },
     survey::{not_finite, trainable},
 };
 use crate::{
     Error, Result,
     checkpoint::{
-        Checkpoint, RunDir, RunLock, assign_path_ids, load_optimizer, read_json, save_optimizer,
-        write_json,
+        Checkpoint, RunDir, RunLock, assign_path_ids_with, load_optimizer, read_json,
+        save_optimizer, write_json,
     },
     data::{BatchIter, DataLoader},
-    rng::{InitWeights, Rng},
-    weights::{load_weights, save_weights},
+    rng::{Rng, init_weights_with},
+    weights::{RenamedField, load_renamed_weights, save_weights},
 };
 use burn::{
     module::{Module, ParamId},
@@ -51,6 +53,7 @@ pub(super) struct Session<'a, 'b, M> {
     /// Warnings told so far.
     pub(super) warnings: usize,
     groups: Vec<Group>,
+    renamed: Vec<RenamedField>,
     /// Held while training, so that no other process trains in this folder.
     _lock: RunLock,
 }
@@ -95,7 +98,9 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
             ));
         }
         // A plain model first, whatever device it was made on: weights are loaded into that.
-        let mut model = assign_path_ids(model.init_weights(config.seed).valid());
+        let renamed: Vec<RenamedField> = turns.iter().filter_map(Phase::renamed_field).collect();
+        let model = init_weights_with(model, config.seed, &renamed);
+        let mut model = assign_path_ids_with(model.valid(), &renamed);
         let mut state = State::default();
         if let Some(checkpoint) = &checkpoint {
             let offer = |error| run.with_fallback(checkpoint.step(), error);
@@ -108,7 +113,9 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
                 );
                 return Err(offer(Error::checkpoint(checkpoint.path(STATE), reason)));
             }
-            model = assign_path_ids(load_weights(model, &checkpoint.path(MODEL)).map_err(offer)?);
+            model =
+                load_renamed_weights(model, &checkpoint.path(MODEL), &renamed).map_err(offer)?;
+            model = assign_path_ids_with(model, &renamed);
         }
         let device = model
             .devices()
@@ -137,7 +144,7 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
                 };
                 let optimizer = match &checkpoint {
                     Some(checkpoint) => {
-                        load_optimizer(optimizer, &model, &checkpoint.path(&optimizer_file(turn)))
+                        load_optimizer(optimizer, &model, &saved_optimizer_file(turn, checkpoint))
                             .map_err(|error| run.with_fallback(checkpoint.step(), error))?
                     }
                     None => optimizer,
@@ -162,7 +169,7 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
             (Some(ema), None) => Some(Ema::new(&model, ema)),
             (Some(ema), Some(checkpoint)) => {
                 // Loaded into tensors of its own: `valid` has made fresh running statistics.
-                let average = load_weights(plain.valid(), &checkpoint.path(EMA))
+                let average = load_renamed_weights(plain.valid(), &checkpoint.path(EMA), &renamed)
                     .map_err(|error| run.with_fallback(checkpoint.step(), error))?;
                 Some(Ema::resume(&model, average, ema, state.ema_updates))
             }
@@ -197,6 +204,7 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
             from_step,
             warnings: 0,
             groups,
+            renamed,
             _lock: lock,
         };
         session.tell(&Event::Started {
@@ -271,12 +279,11 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
         let mut named = Vec::new();
         let mut largest_norm: Option<f64> = None;
         for turn in 0..self.players.len() {
+            let phase = self.players[turn].turn.clone();
+            let (stream, name) = (phase.stream(), phase.name);
             let Phase {
-                name,
-                repeat,
-                same_batch,
-                ..
-            } = self.players[turn].turn.clone();
+                repeat, same_batch, ..
+            } = phase;
             let mut last = Vec::new();
             for repetition in 0..repeat.max(1) {
                 if !same_batch || drawn.is_empty() {
@@ -298,7 +305,7 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
                         repetition,
                         micro_batch: micro,
                         device: self.device.clone(),
-                        rng: Rng::stream(config.seed, &format!("turn/{name}"), draw),
+                        rng: Rng::stream(config.seed, &stream, draw),
                         alerts: Vec::new(),
                     };
                     let losses = objective.losses(self.model(), batch, &mut context)?;
@@ -563,7 +570,8 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
             }
             Some(step) => {
                 let file = if self.ema.is_some() { EMA } else { MODEL };
-                load_weights(self.model().valid(), &self.run.checkpoint(step)?.path(file))
+                let path = self.run.checkpoint(step)?.path(file);
+                load_renamed_weights(self.model().valid(), &path, &self.renamed)
             }
         }
     }

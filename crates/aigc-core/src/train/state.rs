@@ -1,8 +1,9 @@
 //! What a run folder and a checkpoint remember beside tensors.
 
 use super::{Phase, TrainerConfig};
-use crate::{Error, Result};
+use crate::{Error, Result, checkpoint::Checkpoint};
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// What the run's `config.json` holds.
 #[derive(Serialize, Deserialize)]
@@ -40,6 +41,15 @@ pub(super) const EMA: &str = "ema.safetensors";
 
 pub(super) fn optimizer_file(turn: &Phase) -> String {
     format!("optimizer-{}.bpk", turn.name)
+}
+
+/// The file of the optimizer in `checkpoint`, which may be from before the phase was renamed.
+pub(super) fn saved_optimizer_file(turn: &Phase, checkpoint: &Checkpoint) -> PathBuf {
+    let path = checkpoint.path(&optimizer_file(turn));
+    match turn.former_name {
+        Some(former) if !path.exists() => checkpoint.path(&format!("optimizer-{former}.bpk")),
+        _ => path,
+    }
 }
 
 /// Fails if `ours` would make another run out of the one that `saved` began.
