@@ -5,8 +5,8 @@ use aigc_core::data::folder::{ImageFolder, ImageFolderConfig};
 use aigc_core::data::{DataLoader, DataLoaderConfig, ImageShape, collate_images};
 use aigc_core::output::{ImageGrid, save_image};
 use aigc_core::train::{ProgressBar, Trainer, TrainerConfig};
-use aigc_core::{checkpoint::RunDir, device::device, rng::Rng};
-use aigc_vae::{ConvVaeConfig, KlWeight, VaeObjective, sample};
+use aigc_core::{checkpoint::RunDir, device::device};
+use aigc_vae::{ConvVaeConfig, KlWeight, VaeObjective, VaeSampler};
 
 fn main() -> aigc_core::Result<()> {
     let device = device("auto")?;
@@ -23,7 +23,9 @@ fn main() -> aigc_core::Result<()> {
         &batches,
         &run,
     )?;
-    let pictures = sample(&trained.model, 64, 1.0, &mut Rng::new(7), &device)?;
+    let pictures = VaeSampler::new(&trained.model, &device)
+        .sample(64, 7)?
+        .values;
     save_image(
         &pictures,
         ImageGrid::new(8, 32),

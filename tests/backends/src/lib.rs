@@ -20,7 +20,7 @@ use aigc_gan::{
 };
 use aigc_tests::cases::OPERATIONS;
 use aigc_text::{CausalLm, GenerationConfig, Gpt2Config, TokenBatch, next_token_loss};
-use aigc_vae::{ConvVaeConfig, MlpVaeConfig, Vae, VaeConfig, elbo, sample};
+use aigc_vae::{ConvVaeConfig, MlpVaeConfig, Vae, VaeConfig, VaeSampler, elbo};
 use burn::{
     module::{Module, Param},
     optim::GradientsParams,
@@ -191,7 +191,7 @@ pub fn gans() -> [(&'static str, GanConfig); 4] {
         hidden: vec![16],
         num_fourier_frequencies: 2,
         norm: true,
-        latent: 5,
+        latent_dim: 5,
         ..MlpGanConfig::new(shape)
     };
     let dcgan = DcganConfig {
@@ -250,7 +250,7 @@ pub fn game(config: &GanConfig, device: &Device) -> ([Shaped; 2], BTreeMap<Strin
         .discriminator
         .forward_with_classes(fake.clone(), class.clone());
     let score = of_fake.logits.clone();
-    let of_real = gan.discriminator.score(real.clone(), class.clone());
+    let of_real = gan.discriminator.forward(real.clone(), class.clone());
     let mut loss = GanLoss::RelativisticPairing.discriminator_loss(of_real, score.clone(), 0.0);
     for penalty in [GradientPenalty::r1(1.0), GradientPenalty::r2(1.0)] {
         loss = loss + penalty.loss(&gan.discriminator, &real, &fake, class.as_ref(), &mut rng);
@@ -359,7 +359,13 @@ pub fn diffuse(which: usize, device: &Device) -> ([Shaped; 3], BTreeMap<String, 
 /// If the model cannot be made.
 pub fn pictures(config: &VaeConfig, device: &Device) -> Shaped {
     let model = config.init(device).expect("a valid model").init_weights(7);
-    shaped(sample(&model, 6, 0.8, &mut Rng::new(11), device).expect("pictures"))
+    shaped(
+        VaeSampler::new(&model, device)
+            .with_temperature(0.8)
+            .sample(6, 11)
+            .expect("pictures")
+            .values,
+    )
 }
 
 /// What a GPT-2 makes of texts: scores at once and through a cache in pieces; the gradients of a
