@@ -8,7 +8,7 @@ use aigc_core::{
     train::TrainerConfig,
 };
 use aigc_vae::{ConvVaeConfig, KlWeight, MlpVaeConfig, Vae, VaeConfig, VaeObjective};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use burn::tensor::Device;
 
 pub(crate) fn mlp() -> VaeConfig {
@@ -25,7 +25,7 @@ pub(crate) fn conv(width: usize, side: usize) -> VaeConfig {
 
 pub(crate) fn run(model: VaeConfig, batch: usize, device: &Device, clock: Clock) -> Result<()> {
     let model = model.init(device)?;
-    let loader = images(model.sample_shape(), batch)?;
+    let loader = images(model.sample_shape().as_image().context("images")?, batch)?;
     train(
         VaeObjective::new(KlWeight::default())?,
         model,
@@ -35,7 +35,7 @@ pub(crate) fn run(model: VaeConfig, batch: usize, device: &Device, clock: Clock)
     )
 }
 
-/// BatchIter of noise.
+/// Batches of noise.
 pub(crate) fn images(
     shape: ImageShape,
     batch_size: usize,

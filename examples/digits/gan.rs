@@ -9,7 +9,6 @@ use aigc_core::{
     CancelToken,
     burn::tensor::{Device, Tensor},
     output::{save_gif, save_image},
-    rng::Rng,
     train::{EmaConfig, LrSchedule, OptimizerConfig, StopReason, TrainerConfig},
 };
 use aigc_examples::{Images, say_how_to_go_on};
@@ -41,7 +40,7 @@ pub(crate) fn run(
     let (images, grid) = (&job.images, job.grid());
     let seed = trainer.seed;
     let gan = model.init(device)?;
-    let players = GanObjective::new(objective.clone(), &gan)?;
+    let objective_of_gan = GanObjective::new(objective.clone(), &gan)?;
     let judge = Judge::new(images, device)?;
     let run = &job.folder(args)?;
 
@@ -52,13 +51,8 @@ pub(crate) fn run(
         .with_objective_config(objective)?
         .with_data_config(data)?
         .with_evaluation(|gan: &AnyGan| {
-            let sampler = GanSampler::new(&gan.generator, device);
-            let mut rng = Rng::stream(seed, "judged", 0);
-            let (pictures, asked) = match gan.generator.num_classes() {
-                Some(_) => sampler.sample_with_labels(judge.num_samples(), &mut rng)?,
-                None => (sampler.sample(judge.num_samples(), &mut rng)?, Vec::new()),
-            };
-            judge.metrics(pictures, &asked)
+            let samples = GanSampler::new(&gan.generator, device).sample(judge.num_samples(), seed)?;
+            judge.metrics(samples.values, &samples.labels.unwrap_or_default())
         })
         .with_preview(|gan, at| {
             let sampler = GanSampler::new(&gan.generator, device);
@@ -68,14 +62,13 @@ pub(crate) fn run(
                 &at.run.sample_path(at.step, "png"),
             )
         })
-        .fit(players, gan, &images.train, run)?;
+        .fit(objective_of_gan, gan, &images.train, run)?;
     if trained.stop_reason == StopReason::Interrupted {
         say_how_to_go_on(trained.step, run);
         return Ok(());
     }
 
     let sampler = GanSampler::new(&trained.model.generator, device);
-    let mut rng = Rng::stream(seed, "pictures", 0);
     let at = |name: &str| run.path().join(name);
     save_image(
         &show(&sampler, &trained.model, seed)?,
@@ -83,12 +76,12 @@ pub(crate) fn run(
         &at("samples.png"),
     )?;
     save_gif(
-        sampler.interpolate(20, 30, &mut rng)?,
+        sampler.interpolate(20, 30, seed ^ 1)?,
         grid,
         Duration::from_millis(80),
         &at("walk.gif"),
     )?;
-    let samples = sampler.sample(10, &mut rng)?;
+    let samples = sampler.sample(10, seed ^ 2)?.values;
     save_image(
         &Tensor::cat(
             vec![samples.clone(), judge.known.nearest_images(&samples)?],
@@ -102,7 +95,7 @@ pub(crate) fn run(
     let samples = if conditional {
         "a row for each class"
     } else {
-        "100 images it invented"
+        "100 generated images"
     };
     list(
         run,
@@ -127,12 +120,12 @@ fn show<G: Generator>(
     gan: &AnyGan,
     seed: u64,
 ) -> aigc_core::Result<Tensor<4>> {
-    let mut rng = Rng::stream(seed, "preview", 0);
-    if gan.generator.num_classes().is_some() {
-        sampler.class_grid(10, &mut rng)
+    let samples = if gan.generator.num_classes().is_some() {
+        sampler.class_grid(10, seed)?
     } else {
-        sampler.sample(100, &mut rng)
-    }
+        sampler.sample(100, seed)?
+    };
+    Ok(samples.values)
 }
 
 fn defaults(
@@ -147,8 +140,8 @@ fn defaults(
     } else {
         None
     };
-    let foldable = shape.height == shape.width && shape.height % 4 == 0;
-    let model = if foldable {
+    let convolutional = shape.height == shape.width && shape.height % 4 == 0;
+    let model = if convolutional {
         GanConfig::Dcgan(DcganConfig {
             classes,
             ..DcganConfig::new(shape)
@@ -159,7 +152,7 @@ fn defaults(
             ..MlpGanConfig::new(shape)
         })
     };
-    // 1,500 images are few: moved a little, they last longer.
+    // 1,500 images are few: translation delays overfitting.
     let augment = Augment::DiffAugment(DiffAugment {
         color: false,
         translation: 0.125,

@@ -9,13 +9,12 @@ use aigc_core::{
     burn::tensor::{Device, Tensor},
     data::{DataLoader, ImageBatch},
     output::{ImageGrid, save_gif, save_image},
-    rng::Rng,
     train::{EmaConfig, LrSchedule, StopReason, TrainerConfig},
 };
 use aigc_examples::{Images, say_how_to_go_on};
 use aigc_vae::{
-    AnyVae, ConvVaeConfig, KlWeight, MlpVaeConfig, VaeConfig, VaeObjective, evaluate, interpolate,
-    latent_grid, reconstruct, sample,
+    AnyVae, ConvVaeConfig, KlWeight, MlpVaeConfig, Vae, VaeConfig, VaeObjective, VaeSampler,
+    evaluate,
 };
 use anyhow::{Context, Result};
 use std::{collections::BTreeSet, time::Duration};
@@ -35,13 +34,8 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
     let run = &job.folder(args)?;
 
     let show = |model: &AnyVae| {
-        sample(
-            model,
-            100,
-            TEMPERATURE,
-            &mut Rng::stream(seed, "preview", 0),
-            device,
-        )
+        let sampler = VaeSampler::new(model, device).with_temperature(TEMPERATURE);
+        aigc_core::Result::Ok(sampler.sample(100, seed)?.values)
     };
     let trained = args
         .run
@@ -90,7 +84,7 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
     list(
         run,
         &[
-            ("samples.png", "100 images it invented"),
+            ("samples.png", "100 generated images"),
             (
                 "reconstructions.png",
                 "held-out originals, each with its reconstruction below",
@@ -117,8 +111,8 @@ fn defaults(args: &Args) -> Result<(Settings<VaeConfig, KlWeight>, Images)> {
     let data = args.data.clone();
     let images = data.open(BATCH, args.run.seed)?;
     let shape = images.shape;
-    let foldable = shape.height % 4 == 0 && shape.width % 4 == 0;
-    let model = if foldable {
+    let convolutional = shape.height % 4 == 0 && shape.width % 4 == 0;
+    let model = if convolutional {
         VaeConfig::Conv(ConvVaeConfig {
             latent_dim: 8,
             ..ConvVaeConfig::new(shape)
@@ -162,9 +156,9 @@ struct Pictures<'a> {
 
 impl Pictures<'_> {
     fn save(&self, folder: &std::path::Path) -> Result<()> {
-        let noise = &mut Rng::stream(self.seed, "samples", 0);
+        let sampler = self.sampler().with_temperature(TEMPERATURE);
         save_image(
-            &sample(self.model, 100, TEMPERATURE, noise, self.device)?,
+            &sampler.sample(100, self.seed ^ 1)?.values,
             self.grid,
             &folder.join("samples.png"),
         )?;
@@ -178,16 +172,20 @@ impl Pictures<'_> {
         self.walk(&batch, originals.clone(), &folder.join("walk.gif"))?;
         let axes = self.busiest(originals);
         save_image(
-            &latent_grid(self.model, axes, 10, self.device)?,
+            &self.sampler().latent_grid(axes, 10)?,
             self.grid,
             &folder.join("latent.png"),
         )?;
         Ok(())
     }
 
+    fn sampler(&self) -> VaeSampler<'_, AnyVae> {
+        VaeSampler::new(self.model, self.device)
+    }
+
     /// Rows of originals, each with its reconstructions below.
     fn reconstructions(&self, originals: Tensor<4>, path: &std::path::Path) -> Result<()> {
-        let rendered = reconstruct(self.model, originals.clone());
+        let rendered = self.sampler().reconstruct(originals.clone())?;
         let rows = (originals.dims()[0] / 10).clamp(1, 5);
         let row =
             |x: &Tensor<4>, r: usize| x.clone().narrow(0, 10 * r, 10.min(x.dims()[0] - 10 * r));
@@ -212,7 +210,8 @@ impl Pictures<'_> {
         let mut frames = Vec::new();
         for k in 0..stops.len() {
             frames.extend(
-                interpolate(self.model, at(k), at(k + 1), 9)?
+                self.sampler()
+                    .interpolate(at(k), at(k + 1), 9)?
                     .into_iter()
                     .take(8),
             );
@@ -230,9 +229,8 @@ impl Pictures<'_> {
         )?)
     }
 
-    /// The latent dimensions whose means vary most over `images`.
+    /// The latent dimensions with the largest variance of means over `images`.
     fn busiest(&self, images: Tensor<4>) -> [usize; 2] {
-        use aigc_vae::Vae;
         let spread = self.model.encode(images).mean.var(0).into_data();
         let spread: Vec<f32> = spread.iter::<f32>().collect();
         let mut order: Vec<usize> = (0..spread.len()).collect();

@@ -5,8 +5,8 @@ use aigc_core::data::folder::{ImageFolder, ImageFolderConfig};
 use aigc_core::data::{DataLoader, DataLoaderConfig, ImageShape, collate_images};
 use aigc_core::output::{ImageGrid, save_image};
 use aigc_core::train::{ProgressBar, Trainer, TrainerConfig};
-use aigc_core::{checkpoint::RunDir, device::device, rng::Rng};
-use aigc_vae::{ConvVaeConfig, KlWeight, VaeObjective, sample};
+use aigc_core::{checkpoint::RunDir, device::device};
+use aigc_vae::{ConvVaeConfig, KlWeight, VaeObjective, VaeSampler};
 
 fn train(dir: &std::path::Path) -> aigc_core::Result<()> {
     let device = device("auto")?;
@@ -18,9 +18,9 @@ fn train(dir: &std::path::Path) -> aigc_core::Result<()> {
     let trainer = Trainer::new(TrainerConfig::new(2000)).with_callback(ProgressBar::new());
     let objective = VaeObjective::new(KlWeight::default())?;
     let trained = trainer.fit(objective, model, &batches, &run)?;
-    let samples = sample(&trained.model, 64, 1.0, &mut Rng::new(7), &device)?;
+    let samples = VaeSampler::new(&trained.model, &device).sample(64, 7)?;
     let path = run.path().join("samples.png");
-    save_image(&samples, ImageGrid::new(8, 32), &path)?;
+    save_image(&samples.values, ImageGrid::new(8, 32), &path)?;
     println!("64 generated images: {}", path.display());
     Ok(())
 }

@@ -6,13 +6,14 @@ use aigc_core::{
     data::{DataLoader, DataLoaderConfig},
     nn::Activation,
     output::save_scatter,
-    rng::Rng,
     train::{LrSchedule, StopReason},
 };
 use aigc_examples::{RunOptions, say_how_to_go_on};
 use aigc_gan::{
-    AnyGan, AnyGenerator, GanConfig, GanObjective, GaussianMixture, Generator, MlpGanConfig,
-    PointBatch, collate_points, standing_statistics,
+    Gan, GanConfig, GanObjective, GanSampler, MlpGanConfig,
+    models::{MlpDiscriminator, MlpGenerator},
+    standing_statistics,
+    toy::{GaussianMixture, PointBatch, collate_points},
 };
 use clap::{Args, ValueEnum};
 
@@ -22,20 +23,20 @@ pub(crate) struct Options {
     /// Which mixture.
     #[arg(value_enum)]
     mixture: Kind,
-    /// Which game.
+    /// Loss and penalties.
     #[arg(long, value_enum, default_value = "r3gan")]
     method: Method,
     /// Weight of the penalties; 0.02 for `r3gan`, 0.1 for `wgan-gp` by default.
     #[arg(long)]
     gamma: Option<f64>,
-    /// Make the penalties every so many steps, with so many times the weight; 4 for `r3gan`, 1 for
-    /// `wgan-gp` by default.
+    /// Steps between two evaluations of the penalties, which multiply their weight; 4 for `r3gan`,
+    /// 1 for `wgan-gp` by default.
     #[arg(long)]
     every: Option<usize>,
-    /// Updates of the critic per update of the generator; 2 for `wgan-gp`, else 1 by default.
+    /// Updates of the discriminator per update of the generator; 2 for `wgan-gp`, else 1 by default.
     #[arg(long)]
     discriminator_steps: Option<usize>,
-    /// Learning rate, of both sides.
+    /// Learning rate of both networks.
     #[arg(long, default_value_t = 1e-3)]
     rate: f64,
     /// Samples of a step.
@@ -44,8 +45,8 @@ pub(crate) struct Options {
     /// Width of the hidden layers.
     #[arg(long, default_value_t = 128)]
     width: usize,
-    /// Hidden layers of the generator, 5 for the ring and 7 for the grid by default; the critic has
-    /// three.
+    /// Hidden layers of the generator, 5 for the ring and 7 for the grid by default; the
+    /// discriminator has three.
     #[arg(long)]
     depth: Option<usize>,
     #[command(flatten)]
@@ -57,7 +58,7 @@ enum Kind {
     /// 8 on a circle of radius 1.
     Ring,
     /// 5×5, 2 apart.
-    ImageGrid,
+    Grid,
 }
 
 const POINTS: usize = 10_000;
@@ -70,7 +71,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     // width.
     let (mixture, depth) = match options.mixture {
         Kind::Ring => (GaussianMixture::ring(8, 1.0, 0.05)?, 5),
-        Kind::ImageGrid => (GaussianMixture::grid(5, 2.0, 0.05)?, 7),
+        Kind::Grid => (GaussianMixture::grid(5, 2.0, 0.05)?, 7),
     };
     let (gamma, every, discriminator_steps) = match options.method {
         Method::Plain => (0.0, 1, 1),
@@ -79,7 +80,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     };
     let steps = match (options.mixture, options.method) {
         (Kind::Ring, Method::WganGp) => 10_000,
-        (Kind::ImageGrid, Method::Plain | Method::R3gan) => 50_000,
+        (Kind::Grid, Method::Plain | Method::R3gan) => 50_000,
         _ => 12_000,
     };
     let data = mixture.clone().with_points(100_000, seed);
@@ -89,21 +90,22 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         ..DataLoaderConfig::default()
     };
     let loader = DataLoader::new(data, collate_points, loader)?;
-    let model = GanConfig::Mlp(MlpGanConfig {
-        latent: 2,
+    let config = MlpGanConfig {
+        latent_dim: 2,
         hidden: vec![options.width; options.depth.unwrap_or(depth)],
         discriminator_hidden: Some(vec![options.width; 3]),
         norm: true,
         output: Activation::Identity,
-        ..MlpGanConfig::new(PointBatch::SHAPE)
-    });
-    let gan = model.init(&device)?;
+        ..MlpGanConfig::new(PointBatch::shape())
+    };
+    let gan = config.init::<2>(&device)?;
+    let model = GanConfig::Mlp(config);
     let mut objective = options.method.objective(options.gamma.unwrap_or(gamma));
     objective.discriminator_steps = options.discriminator_steps.unwrap_or(discriminator_steps);
     for penalty in &mut objective.penalties {
         penalty.interval = options.every.unwrap_or(every);
     }
-    let config = options.run.config(trainer(
+    let trainer_config = options.run.config(trainer(
         seed,
         steps,
         options.rate,
@@ -112,25 +114,20 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     ))?;
     let learning = GanObjective::new(objective.clone(), &gan)?;
     let run = options.run.run("gaussians")?;
-    let points = |generator: &AnyGenerator| -> Vec<[f32; 2]> {
-        let z = Rng::stream(seed, "points", 0).normal([POINTS, generator.latent_dim()], &device);
-        let values = generator
-            .generate(z, None)
-            .into_data()
-            .iter::<f32>()
-            .collect::<Vec<_>>();
-        values
-            .chunks_exact(2)
-            .map(|point| [point[0], point[1]])
-            .collect()
+    let points = |generator: &MlpGenerator<2>| -> aigc_core::Result<Vec<[f32; 2]>> {
+        let sampler = GanSampler::new(generator, &device).with_batch_size(POINTS);
+        let values = sampler.sample(POINTS, seed)?.values.into_data();
+        let values: Vec<f32> = values.iter().collect();
+        let pairs = values.chunks_exact(2);
+        Ok(pairs.map(|point| [point[0], point[1]]).collect())
     };
     let trained = options
         .run
-        .trainer(config, stop, 100)
+        .trainer(trainer_config, stop, 100)
         .with_model_config(&model)?
         .with_objective_config(&objective)?
-        .with_evaluation(|gan: &AnyGan| {
-            let coverage = mixture.coverage(&points(&gan.generator));
+        .with_evaluation(|gan: &Gan<MlpGenerator<2>, MlpDiscriminator<2>>| {
+            let coverage = mixture.coverage(&points(&gan.generator)?);
             Ok(vec![
                 ("within".into(), coverage.high_quality_fraction),
                 ("modes".into(), coverage.modes as f64),
@@ -142,21 +139,18 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         say_how_to_go_on(trained.step, &run);
         return Ok(());
     }
-    let mut rng = Rng::stream(seed, "standing", 0);
-    let made = points(&standing_statistics(
-        &trained.model.generator,
-        50,
-        256,
-        &mut rng,
-        &device,
-    )?);
+    let generator = standing_statistics(&trained.model.generator, 50, 256, seed, &device)?;
+    let generated = points(&generator)?;
     let real = mixture.clone().with_points(2000, 1);
     let real: Vec<[f32; 2]> = (0..2000)
         .map(|i| aigc_core::data::Dataset::get(&real, i))
         .collect::<Result<_, _>>()?;
     let picture = run.path().join("points.svg");
-    save_scatter(&[("real", &real), ("generated", &made[..2000])], &picture)?;
-    let coverage = mixture.coverage(&made);
+    save_scatter(
+        &[("real", &real), ("generated", &generated[..2000])],
+        &picture,
+    )?;
+    let coverage = mixture.coverage(&generated);
     println!(
         "{:?} {:?} seed {}: {} of {} modes, {:.2} % of {POINTS} samples within 3 sigma (98.89 % at best), \
          the rarest mode has {:.2} of an even share, {} steps; {}",

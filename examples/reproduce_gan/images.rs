@@ -1,6 +1,6 @@
 //! Images by DCGAN, judged in features of a LeNet-5.
 
-use crate::{Method, trainer};
+use crate::{Method, part_seed, trainer};
 use aigc_core::{
     CancelToken, Error,
     burn::tensor::Device,
@@ -10,7 +10,6 @@ use aigc_core::{
         ClassHistogram, Classifier, FeatureStatistics, LeNet5, NearestNeighbors, frechet_distance,
     },
     output::{ImageGrid, save_gif, save_image},
-    rng::Rng,
     train::{LrSchedule, StopReason, TrainerConfig},
 };
 use aigc_examples::{ImagesConfig, RunOptions, say_how_to_go_on};
@@ -31,7 +30,7 @@ pub(crate) struct Options {
     /// Which networks.
     #[arg(long, value_enum, default_value = "dcgan")]
     model: Networks,
-    /// Which game.
+    /// Loss and penalties.
     #[arg(long, value_enum, default_value = "plain")]
     method: Method,
     /// Weight of the penalties; 1 for `r3gan`, 10 for `wgan-gp` by default.
@@ -132,12 +131,12 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     let grid = ImageGrid::new(10, shape.width);
     let preview = |gan: &AnyGan, n: usize| -> aigc_core::Result<_> {
         let sampler = GanSampler::new(&gan.generator, &device);
-        let mut rng = Rng::stream(seed, "preview", 0);
-        if gan.generator.num_classes().is_some() {
-            sampler.class_grid(n / 10, &mut rng)
+        let samples = if gan.generator.num_classes().is_some() {
+            sampler.class_grid(n / 10, seed)?
         } else {
-            sampler.sample(n, &mut rng)
-        }
+            sampler.sample(n, seed)?
+        };
+        Ok(samples.values)
     };
     let trained = options
         .run
@@ -173,8 +172,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
             &images.held_out,
             &device,
         )?;
-        let mut rng = Rng::stream(seed, "standing", 0);
-        let standing = standing_statistics(generator, 100, 256, &mut rng, &device)?;
+        let standing = standing_statistics(generator, 100, 256, seed, &device)?;
         report(
             "averaged, standing statistics",
             &standing,
@@ -183,7 +181,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
             &images.held_out,
             &device,
         )?;
-        // What a plain loop, without averaging, ends with.
+        // The weights of the last step, without averaging.
         let live = aigc_core::weights::load_weights(
             model.init(&device)?,
             &run.latest_checkpoint()?.path("model.safetensors"),
@@ -211,18 +209,19 @@ fn pictures(
 ) -> anyhow::Result<()> {
     let sampler = GanSampler::new(&gan.generator, device);
     let at = |name: &str| run.path().join(name);
-    let mut rng = Rng::stream(seed, "pictures", 0);
-    save_image(&sampler.sample(100, &mut rng)?, grid, &at("samples.png"))?;
+    let hundred = sampler.sample(100, seed)?.values;
+    save_image(&hundred, grid, &at("samples.png"))?;
     if gan.generator.num_classes().is_some() {
-        save_image(&sampler.class_grid(10, &mut rng)?, grid, &at("classes.png"))?;
+        let classes = sampler.class_grid(10, seed)?.values;
+        save_image(&classes, grid, &at("classes.png"))?;
     }
     save_gif(
-        sampler.interpolate(20, 30, &mut rng)?,
+        sampler.interpolate(20, 30, seed ^ 1)?,
         grid,
         Duration::from_millis(80),
         &at("walk.gif"),
     )?;
-    let samples = sampler.sample(10, &mut rng)?;
+    let samples = sampler.sample(10, seed ^ 2)?.values;
     // Batch by batch: the nearest of each is held against the nearest so far.
     let mut best: Vec<Option<(f64, aigc_core::burn::tensor::Tensor<4>)>> = vec![None; 10];
     for batch in train.iter_once() {
@@ -246,7 +245,7 @@ fn pictures(
     let both = aigc_core::burn::tensor::Tensor::cat([vec![samples], nearest].concat(), 0);
     save_image(&both, grid, &at("nearest.png"))?;
     for (file, what) in [
-        ("samples.png", "100 images it invented"),
+        ("samples.png", "100 generated images"),
         (
             "nearest.png",
             "ten of them, and below each the most similar training image",
@@ -274,22 +273,19 @@ fn report(
     for batch in test.iter_once() {
         real.add(&judge.classify(batch?.to_tensor(device)).features)?;
     }
-    let mut rng = Rng::stream(options.run.seed, "judged", 0);
     let sampler = GanSampler::new(generator, device);
     let mut histogram = ClassHistogram::new(LeNet5::CLASSES)?;
-    let (mut right, mut left) = (0, options.samples);
-    while left > 0 {
-        let n = left.min(500);
-        let (pictures, asked) = match generator.num_classes() {
-            Some(_) => sampler.sample_with_labels(n, &mut rng)?,
-            None => (sampler.sample(n, &mut rng)?, Vec::new()),
-        };
-        let verdict = judge.classify(pictures);
-        fake.add(&verdict.features)?;
-        let read = verdict.predictions();
-        right += read.iter().zip(&asked).filter(|(a, b)| a == b).count();
+    let mut right = 0;
+    for part in 0..options.samples.div_ceil(500) {
+        let n = (options.samples - 500 * part).min(500);
+        let samples = sampler.sample(n, part_seed(options.run.seed, part))?;
+        let output = judge.classify(samples.values);
+        fake.add(&output.features)?;
+        let read = output.predictions();
+        let requested = samples.labels.unwrap_or_default();
+        let pairs = read.iter().zip(&requested);
+        right += pairs.filter(|(a, b)| a == b).count();
         histogram.add(read)?;
-        left -= n;
     }
     println!(
         "{what}: Fréchet distance {:.2} ({} samples, {} test images); classes {:?}, {:.3} from evenly, KL {:.4}",

@@ -10,6 +10,7 @@ mod gaussians;
 mod images;
 mod stacked;
 
+use aigc_core::rng::Rng;
 use aigc_core::train::{EmaConfig, LrSchedule, OptimizerConfig, TrainerConfig};
 use aigc_examples::stop_on_ctrl_c;
 use aigc_gan::{GanLoss, GanObjectiveConfig, GradientPenalty};
@@ -35,10 +36,10 @@ enum What {
     Stacked(stacked::Options),
 }
 
-/// Which game.
+/// Loss and penalties.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Method {
-    /// The non-saturating game, nothing else.
+    /// The non-saturating loss.
     Plain,
     /// Wasserstein with the gradient penalty.
     WganGp,
@@ -47,7 +48,7 @@ enum Method {
 }
 
 impl Method {
-    /// Of images.
+    /// Weight of the penalties for images.
     fn usual_gamma(self) -> f64 {
         if self == Method::WganGp { 10.0 } else { 1.0 }
     }
@@ -64,7 +65,7 @@ impl Method {
     }
 }
 
-/// Adam as GANs have it, averaged weights, checkpoints every minute or so.
+/// Adam with averaged weights, and a checkpoint every 1,000 steps.
 fn trainer(
     seed: u64,
     steps: usize,
@@ -81,6 +82,11 @@ fn trainer(
         save_steps: 1000,
         ..TrainerConfig::new(steps)
     }
+}
+
+/// Seed of part `part` of the evaluated samples.
+fn part_seed(seed: u64, part: usize) -> u64 {
+    Rng::stream(seed, "evaluated", part as u64).next_u64()
 }
 
 fn main() -> anyhow::Result<()> {

@@ -1,7 +1,7 @@
 //! Stacked-MNIST (Metz et al. 2017, <https://arxiv.org/abs/1611.02163>): three random digits as
 //! colour channels. A judge reads each channel; 1,000 numbers are the modes.
 
-use crate::{Method, trainer};
+use crate::{Method, part_seed, trainer};
 use aigc_core::{
     CancelToken, Error, Result,
     burn::tensor::Device,
@@ -31,7 +31,7 @@ pub(crate) struct Options {
     /// Weights of a LeNet-5 that reads digits (`mnist-models/lenet5_csinva.safetensors`).
     #[arg(long, value_name = "FILE")]
     judge: PathBuf,
-    /// Which game.
+    /// Loss and penalties.
     #[arg(long, value_enum, default_value = "r3gan")]
     method: Method,
     /// Weight of the penalties; 1 for `r3gan`, 10 for `wgan-gp` by default.
@@ -144,9 +144,9 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         })
         .with_preview(|gan: &AnyGan, at| {
             let sampler = GanSampler::new(&gan.generator, &device);
-            let pictures = sampler.sample(100, &mut Rng::stream(seed, "preview", 0))?;
+            let samples = sampler.sample(100, seed)?.values;
             save_image(
-                &pictures,
+                &samples,
                 ImageGrid::new(10, width),
                 &at.run.sample_path(at.step, "png"),
             )
@@ -156,8 +156,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         say_how_to_go_on(trained.step, &run);
         return Ok(());
     }
-    let mut rng = Rng::stream(seed, "standing", 0);
-    let generator = standing_statistics(&trained.model.generator, 50, 256, &mut rng, &device)?;
+    let generator = standing_statistics(&trained.model.generator, 50, 256, seed, &device)?;
     let histogram = modes(&generator, &judge, options.samples, seed, &device)?;
     println!(
         "{:?} seed {}: {} of 1000 modes in {} samples, KL to uniform {:.4}; {} steps, {} of them now in {:.1} minutes",
@@ -182,21 +181,18 @@ fn modes(
     device: &Device,
 ) -> Result<ClassHistogram> {
     let sampler = GanSampler::new(generator, device);
-    let mut rng = Rng::stream(seed, "judged", 0);
     let mut histogram = ClassHistogram::new(1000)?;
-    let mut left = samples;
-    while left > 0 {
-        let n = left.min(500);
-        let pictures = sampler.sample(n, &mut rng)?;
-        let [_, channels, height, width] = pictures.dims();
+    for part in 0..samples.div_ceil(500) {
+        let n = (samples - 500 * part).min(500);
+        let images = sampler.sample(n, part_seed(seed, part))?.values;
+        let [_, channels, height, width] = images.dims();
         let read = judge
-            .classify(pictures.reshape([n * channels, 1, height, width]))
+            .classify(images.reshape([n * channels, 1, height, width]))
             .predictions();
         histogram.add(
             read.chunks_exact(3)
                 .map(|digits| 100 * digits[0] + 10 * digits[1] + digits[2]),
         )?;
-        left -= n;
     }
     Ok(histogram)
 }

@@ -771,7 +771,7 @@ fn broken_model_configurations() {
     let device = device("flex").unwrap();
     let load = |content: &str| {
         std::fs::write(folder.path().join("config.json"), content).unwrap();
-        aigc_vae::load(folder.path(), &device)
+        aigc_vae::AnyVae::from_pretrained(folder.path(), &device)
             .unwrap_err()
             .to_string()
     };
@@ -791,12 +791,15 @@ fn broken_model_configurations() {
             r#"{"kind":"transformer"}"#.into(),
             "unknown variant `transformer`",
         ),
-        (mlp("0", "2", r#""bernoulli""#), "`hidden` is 0"),
+        (mlp("0", "2", r#""bernoulli""#), "`hidden_dim` is 0"),
         (
             mlp("8", "99999999999", r#""bernoulli""#),
-            "`latent` is 99999999999",
+            "`latent_dim` is 99999999999",
         ),
-        (mlp("8", "2", r#"{"gaussian":0.0}"#), "`likelihood` is 0"),
+        (
+            mlp("8", "2", r#"{"gaussian":0.0}"#),
+            "`likelihood.gaussian` is 0",
+        ),
         (mlp("-1", "2", r#""bernoulli""#), "config.json"),
         (
             conv(6, "[4,8]"),

@@ -83,7 +83,7 @@ fn rename(from: &std::path::Path, to: &std::path::Path) {
     let names: HashMap<&str, &str> = [
         ("fc1", "encoder"),
         ("fc21", "mean"),
-        ("fc22", "logvar"),
+        ("fc22", "log_variance"),
         ("fc3", "decoder"),
         ("fc4", "output"),
     ]

@@ -4,7 +4,10 @@
 //! come from here instead: ChaCha with 12 rounds, keyed by purpose. One seed gives the same samples
 //! on every backend, and a resumed run draws what it would have drawn without a stop.
 
-use crate::params::{ParamVisitor, visit_params};
+use crate::{
+    params::{ParamVisitor, visit_params},
+    weights::RenamedField,
+};
 use burn::{
     module::{Module, Param},
     tensor::{Device, Tensor, TensorData},
@@ -113,22 +116,34 @@ pub trait InitWeights: Module {
     /// Parameters made by burn's own layers draw from the backend's generator, reseeded for each:
     /// reproducible on one backend, different on another.
     fn init_weights(self, seed: u64) -> Self {
-        visit_params(&self, &mut Initialise { seed });
-        self
+        init_weights_with(self, seed, &[])
     }
+}
+
+/// [`InitWeights::init_weights`] for a model whose fields were renamed: their parameters get the
+/// values of their former paths.
+pub(crate) fn init_weights_with<M: Module>(model: M, seed: u64, renamed: &[RenamedField]) -> M {
+    visit_params(&model, &mut Initialise { seed, renamed });
+    model
 }
 
 impl<M: Module> InitWeights for M {}
 
-struct Initialise {
+struct Initialise<'a> {
     seed: u64,
+    renamed: &'a [RenamedField],
 }
 
-impl ParamVisitor for Initialise {
+impl ParamVisitor for Initialise<'_> {
     fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
         if param.is_initialized() {
             return;
         }
+        let former = self
+            .renamed
+            .iter()
+            .find_map(|field| field.former_path(path));
+        let path = former.as_deref().unwrap_or(path);
         let mut stream = Rng::stream(self.seed, &format!("init/{path}"), 0);
         param.lazy_device().seed(stream.next_u64());
         INITIAL.set(Some(stream));

@@ -1,13 +1,13 @@
-//! What the two players want.
+//! Losses of both networks.
 
 use aigc_core::{Error, Result, nn::Activation};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-/// Which game is played. Scores are logits: the higher, the more real. With `sp(x) = ln(1 + eˣ)`,
-/// means over the batch:
+/// Losses of discriminator and generator, in logits `D`: the higher, the more real. With
+/// `sp(x) = ln(1 + eˣ)`, means over the batch:
 ///
-/// | | the critic minimises | the generator minimises |
+/// | | discriminator | generator |
 /// |---|---|---|
 /// | minimax | `sp(−D(x)) + sp(D(G))` | `−sp(D(G))`, that is `log(1 − σ(D(G)))` |
 /// | non-saturating | the same | `sp(−D(G))` |
@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 #[non_exhaustive]
 pub enum GanLoss {
     /// `min_G max_D E[log σ(D(x))] + E[log(1 − σ(D(G(z))))]` (Goodfellow et al. 2014,
-    /// <https://arxiv.org/abs/1406.2661>, eq. 1). The generator learns little while the critic is
-    /// sure of itself.
+    /// <https://arxiv.org/abs/1406.2661>, eq. 1). The generator learns little while the
+    /// discriminator is confident.
     Minimax,
     /// The generator maximises `log σ(D(G(z)))` instead (Goodfellow et al. 2014, §3).
     #[default]
@@ -30,7 +30,7 @@ pub enum GanLoss {
     LeastSquares,
     /// Lim and Ye 2017, <https://arxiv.org/abs/1705.02894>; Miyato et al. 2018, eq. 16–17.
     Hinge,
-    /// Arjovsky et al. 2017, <https://arxiv.org/abs/1701.07875>; the critic must be kept smooth by
+    /// Arjovsky et al. 2017, <https://arxiv.org/abs/1701.07875>; the critic must be kept Lipschitz by
     /// weight clipping or a penalty.
     Wasserstein,
     /// RpGAN: each generated sample is compared with a real one (Jolicoeur-Martineau 2019,
@@ -47,8 +47,8 @@ fn square(x: Tensor<1>) -> Tensor<1> {
 }
 
 impl GanLoss {
-    /// What the critic minimises, `[1]`. With label smoothing `ε`, real samples count as real with
-    /// weight `1 − ε` only (one-sided: Salimans et al. 2016, <https://arxiv.org/abs/1606.03498>,
+    /// The discriminator's loss, `[1]`. With label smoothing `ε`, targets of real samples are `1 − ε`
+    /// (one-sided: Salimans et al. 2016, <https://arxiv.org/abs/1606.03498>,
     /// §3.4); see [`validate`](Self::validate).
     ///
     /// # Shapes
@@ -75,14 +75,14 @@ impl GanLoss {
         }
     }
 
-    /// What the generator minimises, `[1]`. `real` is needed where
-    /// [`is_relativistic`](Self::is_relativistic) says so.
+    /// The generator's loss, `[1]`. `real` is needed if
+    /// [`is_relativistic`](Self::is_relativistic).
     ///
     /// # Shapes
     /// - real and fake: `[batch]`
     ///
     /// # Panics
-    /// If the loss compares and there is nothing real.
+    /// If the loss is relativistic and `real` is `None`.
     pub fn generator_loss(self, fake: Tensor<1>, real: Option<Tensor<1>>) -> Tensor<1> {
         match self {
             GanLoss::Minimax => -softplus(fake).mean(),
@@ -96,13 +96,13 @@ impl GanLoss {
         }
     }
 
-    /// Whether the generator's loss needs real scores too.
+    /// Whether the generator's loss needs logits of real samples, too.
     pub fn is_relativistic(self) -> bool {
         self == GanLoss::RelativisticPairing
     }
 
-    /// The share of right verdicts, `[1]`: real above and generated below the score at which the
-    /// critic is undecided; for the losses that only compare, pairs in the right order.
+    /// Accuracy of the discriminator, `[1]`: real samples above its decision boundary and generated
+    /// ones below; for the losses that only compare, pairs in the right order.
     ///
     /// # Shapes
     /// - real and fake: `[batch]`
@@ -115,9 +115,9 @@ impl GanLoss {
         }
     }
 
-    /// How sure the critic is that real samples are real, from −1 to 1, `[1]`: the mean sign of
-    /// their scores, measured from the score at which it is undecided; for the losses that only
-    /// compare, of the pairs' differences.
+    /// ADA's overfitting measure `r_t`, from −1 to 1, `[1]`: the mean sign of real samples' logits,
+    /// relative to the decision boundary; for the losses that only compare, of the pairs'
+    /// differences.
     ///
     /// # Shapes
     /// - real and fake: `[batch]`
@@ -131,7 +131,7 @@ impl GanLoss {
         .mean()
     }
 
-    /// Fails unless `smoothing` is in its range and means something for this loss.
+    /// Fails unless `smoothing` is in its range, or 0 for a loss without labels.
     ///
     /// # Errors
     /// [`Error::Config`].
@@ -178,7 +178,7 @@ mod tests {
 
     /// The table above, in f64, written by probabilities instead of softplus where there are any.
     #[test]
-    fn losses_are_their_formulas() {
+    fn losses_match_their_formulas() {
         let device = Device::flex();
         let (real, fake, smoothing) = ([0.7f32, -1.2, 2.0], [-0.4f32, 0.9, -3.0], 0.1);
         let tensor = |x: [f32; 3]| Tensor::<1>::from_floats(x, &device);
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn no_score_overflows() {
+    fn losses_of_large_logits_are_finite() {
         let device = Device::flex();
         let far = |x: f32| Tensor::<1>::from_floats([x, -x], &device);
         for loss in LOSSES {
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn accuracy_counts_right_verdicts() {
+    fn accuracy_counts_correct_samples() {
         let device = Device::flex();
         let (real, fake) = ([2.0f32, -1.0], [0.2f32, -3.0]);
         for (loss, expected) in [
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn sureness_is_measured_from_where_the_critic_is_undecided() {
+    fn real_sign_is_relative_to_the_decision_boundary() {
         let device = Device::flex();
         let (real, fake) = ([0.4f32, 0.9, -0.1, 2.0], [0.6f32, 0.1, -0.2, 1.0]);
         for (loss, expected) in [
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn smoothing_is_checked() {
+    fn label_smoothing_is_validated() {
         assert!(
             GanLoss::NonSaturating.validate(0.1).is_ok() && GanLoss::Hinge.validate(0.0).is_ok()
         );

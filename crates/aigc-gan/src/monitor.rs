@@ -1,27 +1,31 @@
-//! Watching for collapse.
+//! Detection of collapse.
 
-use aigc_core::{Error, Result};
+use aigc_core::{Result, check};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-/// When to say that a game is going wrong. All measures are running means over looks, `every` steps
-/// apart.
+/// Raises an alert on mode collapse (low diversity or repeated samples) and when the discriminator
+/// wins. All measures are running means over observations, `interval` steps apart.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CollapseMonitor {
-    /// Steps between looks.
+    /// Steps between observations.
+    #[serde(alias = "every")]
     pub interval: usize,
-    /// Looks before the first verdict.
+    /// Observations before the first alert.
     pub patience: usize,
-    /// The generator has collapsed when its samples differ from each other by less than this share
-    /// of how much real ones do (standard deviation over the batch, within each class where there
-    /// are classes, mean over the values).
+    /// The generator has collapsed when the diversity of its samples is below this fraction of that
+    /// of real ones. Diversity is the standard deviation over the batch, within each class if there
+    /// are classes, averaged over the values.
+    #[serde(alias = "spread")]
     pub min_diversity: f64,
-    /// It has collapsed too when the nearest other sample of the batch is, on the mean, less far
-    /// than this share of what it is among real ones: few kinds of samples, however unlike. What is
-    /// missing beside them shows in an evaluation only.
+    /// The generator has collapsed, too, when the mean distance to the nearest other sample of the
+    /// batch is below this fraction of that among real ones: a few modes, however different. Modes
+    /// that are missing beside others show in an evaluation only.
+    #[serde(alias = "nearest")]
     pub min_nn_ratio: f64,
-    /// The critic has won when it is right more often than this.
+    /// The discriminator has won when its accuracy is above this.
+    #[serde(alias = "accuracy")]
     pub max_accuracy: f64,
 }
 
@@ -37,7 +41,7 @@ impl Default for CollapseMonitor {
     }
 }
 
-/// What the monitor has seen.
+/// State of the monitor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Watch {
     looks: usize,
@@ -45,51 +49,45 @@ pub(crate) struct Watch {
     #[serde(default = "one")]
     nearest: f64,
     accuracy: f64,
-    /// Which alarms are on: told, and not over yet.
+    /// Conditions that hold and for which an alert was raised.
     collapsed: bool,
     critic_won: bool,
 }
 
-/// Of a checkpoint that knows nothing of it.
+/// Value in checkpoints from before the field.
 fn one() -> f64 {
     1.0
 }
 
-/// Share of the old running mean that a look keeps.
-const KEEP: f64 = 0.9;
+/// Decay of the running means per observation.
+const DECAY: f64 = 0.9;
 
 impl CollapseMonitor {
     /// Fails unless every value is in its range.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the field.
+    /// [`Error::Config`](aigc_core::Error::Config) naming the field.
     pub fn validate(&self) -> Result<()> {
-        if self.interval == 0 {
-            return Err(Error::config("monitor.every", self.interval, "at least 1"));
-        }
-        for (field, value) in [
-            ("spread", self.min_diversity),
-            ("nearest", self.min_nn_ratio),
-            ("accuracy", self.max_accuracy),
-        ] {
-            if !(0.0..=1.0).contains(&value) {
-                return Err(Error::config(
-                    format!("monitor.{field}"),
-                    value,
-                    "from 0 to 1",
-                ));
-            }
-        }
-        Ok(())
+        check::ensure(
+            self.interval > 0,
+            "monitor.interval",
+            self.interval,
+            "at least 1",
+        )?;
+        check::fraction("monitor.min_diversity", self.min_diversity)?;
+        check::fraction("monitor.min_nn_ratio", self.min_nn_ratio)?;
+        check::fraction("monitor.max_accuracy", self.max_accuracy)
     }
 
-    /// Takes a look; says what begins to be wrong, for programs and for people. `class` holds a row
-    /// for each sample, one-hot.
-    pub(crate) fn look(
+    /// Observes a batch; returns new alerts, each with a kind for programs and a text for people.
+    ///
+    /// # Shapes
+    /// - real and fake: `[batch, values]`; class: `[batch, num_classes]`, one-hot; accuracy: `[1]`
+    pub(crate) fn observe(
         &self,
         watch: &mut Watch,
-        real: &Tensor<4>,
-        fake: &Tensor<4>,
+        real: &Tensor<2>,
+        fake: &Tensor<2>,
         class: Option<&Tensor<2>>,
         accuracy: &Tensor<1>,
     ) -> Vec<(&'static str, String)> {
@@ -103,13 +101,13 @@ impl CollapseMonitor {
         ];
         let values: Vec<f64> = Tensor::cat(parts, 0).into_data().iter::<f64>().collect();
         if values[0] <= 1e-6 {
-            // Real samples that do not differ are no measure.
+            // Identical real samples give no scale.
             return Vec::new();
         }
-        let keep = if watch.looks == 0 { 0.0 } else { KEEP };
+        let keep = if watch.looks == 0 { 0.0 } else { DECAY };
         watch.looks += 1;
         watch.spread = keep * watch.spread + (1.0 - keep) * values[1] / values[0];
-        // Real samples that are there twice are no measure.
+        // Duplicated real samples give no scale.
         let nearest = if values[3] > 1e-6 {
             values[4] / values[3]
         } else {
@@ -118,40 +116,42 @@ impl CollapseMonitor {
         watch.nearest = keep * watch.nearest + (1.0 - keep) * nearest;
         watch.accuracy = keep * watch.accuracy + (1.0 - keep) * values[2];
         let ready = watch.looks >= self.patience;
-        let mut told = Vec::new();
+        let mut alerts = Vec::new();
         let mut check = |on: &mut bool, wrong: bool, kind, text: String| {
             if wrong && ready && !*on {
-                told.push((kind, text));
+                alerts.push((kind, text));
             }
             *on = wrong && (ready || *on);
         };
         let text = format!(
-            "the generator is collapsing: its samples vary {:.0} % as much as real ones, and lie {:.0} % as far from the \
-             nearest other; a penalty (R1 and R2), a lower learning rate or another seed may help",
+            "the generator is collapsing: the diversity of its samples is {:.0} % of real samples', \
+             the distance to the nearest other sample {:.0} %; a penalty (R1 and R2), a lower \
+             learning rate or another seed may help",
             100.0 * watch.spread,
             100.0 * watch.nearest
         );
         let wrong = watch.spread < self.min_diversity || watch.nearest < self.min_nn_ratio;
         check(&mut watch.collapsed, wrong, "collapse", text);
         let text = format!(
-            "the critic has won: it is right about {:.1} % and the generator learns little from it; a penalty (R1), \
-             augmentation or a lower rate for the critic may help",
+            "the discriminator has won: its accuracy is {:.1} % and the generator learns little \
+             from it; a penalty (R1), augmentation or a lower learning rate for the discriminator \
+             may help",
             100.0 * watch.accuracy
         );
         check(
             &mut watch.critic_won,
             watch.accuracy > self.max_accuracy,
-            "critic_won",
+            "discriminator_won",
             text,
         );
-        told
+        alerts
     }
 }
 
 /// Standard deviation over the batch, or about the means of the classes, mean over the values,
 /// `[1]`.
-fn spread(x: &Tensor<4>, class: Option<&Tensor<2>>) -> Tensor<1> {
-    let x = x.clone().detach().flatten::<2>(1, 3);
+fn spread(x: &Tensor<2>, class: Option<&Tensor<2>>) -> Tensor<1> {
+    let x = x.clone().detach();
     let centred = match class {
         None => x.clone() - x.mean_dim(0),
         Some(class) => {
@@ -164,8 +164,8 @@ fn spread(x: &Tensor<4>, class: Option<&Tensor<2>>) -> Tensor<1> {
 }
 
 /// Distance to the nearest other sample of the batch, mean over the batch, `[1]`.
-fn nearest(x: &Tensor<4>) -> Tensor<1> {
-    let x = x.clone().detach().flatten::<2>(1, 3);
+fn nearest(x: &Tensor<2>) -> Tensor<1> {
+    let x = x.clone().detach();
     let batch = x.dims()[0];
     let squares = (x.clone() * x.clone()).sum_dim(1);
     let apart =
@@ -181,39 +181,39 @@ mod tests {
     use aigc_core::rng::Rng;
     use burn::tensor::Device;
 
-    fn kinds(looks: impl Iterator<Item = Vec<(&'static str, String)>>) -> Vec<&'static str> {
-        looks.flatten().map(|(kind, _)| kind).collect()
+    fn kinds(observe: impl Iterator<Item = Vec<(&'static str, String)>>) -> Vec<&'static str> {
+        observe.flatten().map(|(kind, _)| kind).collect()
     }
 
     #[test]
-    fn each_trouble_is_told_once_and_again_after_recovery() {
+    fn alerts_are_raised_once_and_again_after_recovery() {
         let device = Device::flex();
         let monitor = CollapseMonitor {
             patience: 3,
             ..CollapseMonitor::default()
         };
         let mut watch = Watch::default();
-        let real: Tensor<4> = Rng::new(1).normal([32, 1, 2, 2], &device);
-        let mut looks = |times: usize, factor: f64, accuracy: f32| {
+        let real: Tensor<2> = Rng::new(1).normal([32, 4], &device);
+        let mut observe = |times: usize, factor: f64, accuracy: f32| {
             let accuracy = Tensor::from_floats([accuracy], &device);
             kinds((0..times).map(|_| {
-                monitor.look(&mut watch, &real, &(real.clone() * factor), None, &accuracy)
+                monitor.observe(&mut watch, &real, &(real.clone() * factor), None, &accuracy)
             }))
         };
-        assert!(looks(20, 1.0, 0.5).is_empty());
-        assert_eq!(looks(60, 0.01, 0.5), ["collapse"]);
-        assert!(looks(60, 1.0, 0.5).is_empty());
-        assert_eq!(looks(60, 0.01, 0.5), ["collapse"]);
-        assert!(looks(60, 1.0, 0.5).is_empty());
-        assert_eq!(looks(80, 1.0, 1.0), ["critic_won"]);
-        // The usual order: the critic wins first, and stays sure while the generator collapses.
-        assert_eq!(looks(60, 0.01, 1.0), ["collapse"]);
+        assert!(observe(20, 1.0, 0.5).is_empty());
+        assert_eq!(observe(60, 0.01, 0.5), ["collapse"]);
+        assert!(observe(60, 1.0, 0.5).is_empty());
+        assert_eq!(observe(60, 0.01, 0.5), ["collapse"]);
+        assert!(observe(60, 1.0, 0.5).is_empty());
+        assert_eq!(observe(80, 1.0, 1.0), ["discriminator_won"]);
+        // The usual order: the discriminator wins first, and still does while the generator collapses.
+        assert_eq!(observe(60, 0.01, 1.0), ["collapse"]);
     }
 
     #[test]
-    fn one_picture_per_class_is_a_collapse() {
+    fn one_sample_per_class_is_a_collapse() {
         let device = Device::flex();
-        // By the spread alone, which looks within classes.
+        // By diversity alone, which is measured within classes.
         let monitor = CollapseMonitor {
             patience: 3,
             min_nn_ratio: 0.0,
@@ -221,41 +221,40 @@ mod tests {
         };
         let accuracy = Tensor::from_floats([0.5], &device);
         let class = Tensor::<2>::eye(4, &device).repeat_dim(0, 8);
-        let pictures: Tensor<4> = Rng::new(1).normal([4, 1, 2, 2], &device);
-        let fake = pictures.repeat_dim(0, 8);
-        let real = fake.clone() + Rng::new(2).normal([32, 1, 2, 2], &device);
-        let told = |class: Option<&Tensor<2>>| {
+        let samples: Tensor<2> = Rng::new(1).normal([4, 4], &device);
+        let fake = samples.repeat_dim(0, 8);
+        let real = fake.clone() + Rng::new(2).normal([32, 4], &device);
+        let alerts = |class: Option<&Tensor<2>>| {
             let mut watch = Watch::default();
-            kinds((0..60).map(|_| monitor.look(&mut watch, &real, &fake, class, &accuracy)))
+            kinds((0..60).map(|_| monitor.observe(&mut watch, &real, &fake, class, &accuracy)))
         };
-        assert!(told(None).is_empty());
-        assert_eq!(told(Some(&class)), ["collapse"]);
+        assert!(alerts(None).is_empty());
+        assert_eq!(alerts(Some(&class)), ["collapse"]);
     }
 
     #[test]
-    fn a_few_unlike_pictures_again_and_again_are_a_collapse() {
+    fn few_repeated_samples_are_a_collapse() {
         let device = Device::flex();
         let monitor = CollapseMonitor {
             patience: 3,
             ..CollapseMonitor::default()
         };
         let accuracy = Tensor::from_floats([0.5], &device);
-        let real: Tensor<4> = Rng::new(2).normal([32, 1, 4, 4], &device);
-        let told = |fake: Tensor<4>| {
+        let real: Tensor<2> = Rng::new(2).normal([32, 16], &device);
+        let alerts = |fake: Tensor<2>| {
             let mut watch = Watch::default();
-            kinds((0..60).map(|_| monitor.look(&mut watch, &real, &fake, None, &accuracy)))
+            kinds((0..60).map(|_| monitor.observe(&mut watch, &real, &fake, None, &accuracy)))
         };
-        let few: Tensor<4> = Rng::new(1).normal([4, 1, 4, 4], &device);
-        assert_eq!(told(few.repeat_dim(0, 8)), ["collapse"]);
-        assert!(told(Rng::new(3).normal([32, 1, 4, 4], &device)).is_empty());
+        let few: Tensor<2> = Rng::new(1).normal([4, 16], &device);
+        assert_eq!(alerts(few.repeat_dim(0, 8)), ["collapse"]);
+        assert!(alerts(Rng::new(3).normal([32, 16], &device)).is_empty());
         // The distance itself, of three points on a line.
-        let line =
-            Tensor::<4>::from_floats([[[[0.0, 0.0]]], [[[3.0, 4.0]]], [[[9.0, 12.0]]]], &device);
+        let line = Tensor::<2>::from_floats([[0.0, 0.0], [3.0, 4.0], [9.0, 12.0]], &device);
         assert!((nearest(&line).into_scalar::<f32>() - (5.0 + 5.0 + 10.0) / 3.0).abs() < 1e-4);
     }
 
     #[test]
-    fn a_batch_without_differences_is_no_measure() {
+    fn identical_real_samples_raise_no_alert() {
         let device = Device::flex();
         let (monitor, mut watch) = (
             CollapseMonitor {
@@ -264,10 +263,11 @@ mod tests {
             },
             Watch::default(),
         );
-        let one: Tensor<4> = Tensor::ones([1, 1, 2, 2], &device);
+        let one: Tensor<2> = Tensor::ones([1, 4], &device);
         let accuracy = Tensor::from_floats([0.5], &device);
         assert!(
-            kinds((0..9).map(|_| monitor.look(&mut watch, &one, &one, None, &accuracy))).is_empty()
+            kinds((0..9).map(|_| monitor.observe(&mut watch, &one, &one, None, &accuracy)))
+                .is_empty()
         );
         assert_eq!(watch, Watch::default());
     }

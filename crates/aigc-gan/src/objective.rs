@@ -1,44 +1,43 @@
-//! A step of training.
+//! The objective of a training step.
 
 use crate::{
     Augment, CollapseMonitor, Discriminator, Gan, GanLoss, Generator, GradientPenalty, LeCam,
-    SampleBatch, monitor::Watch, penalty::Anchors,
+    batch_dependence::BatchDependence, lecam::Anchors, models::DISCRIMINATOR, monitor::Watch,
+    weight_clip::clip_weights,
 };
 use aigc_core::{
-    Error, Result,
+    Error, Result, check,
+    data::{ImageBatch, SampleBatch, label_tensor},
     ops::cross_entropy,
-    params::{ParamMapper, map_params},
     train::{LossOutput, Objective, Phase, StepContext},
 };
-use burn::{
-    module::{Flag, Module, ModuleVisitor, Param},
-    tensor::{Int, Tensor, TensorData},
-};
+use burn::tensor::{Int, Tensor};
 use serde::{Deserialize, Serialize};
 use std::marker::PhantomData;
 
-/// What the two players play for.
+/// Losses, penalties and augmentation of both networks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct GanObjectiveConfig {
-    /// The game.
+    /// Loss of both networks.
     pub loss: GanLoss,
-    /// How much less than 1 a real sample counts as real.
+    /// `ε` of one-sided label smoothing: targets of real samples are `1 − ε`.
     pub label_smoothing: f64,
-    /// Penalties on the critic's slope.
+    /// Penalties on the discriminator's gradient.
     pub penalties: Vec<GradientPenalty>,
-    /// Keeps the two sides' scores near each other.
+    /// LeCam regularisation.
     pub lecam: Option<LeCam>,
-    /// Every weight of the critic is brought within ± this after each of its updates (Arjovsky et
-    /// al. 2017).
+    /// Bound that every weight of the discriminator is clamped to, ±, after each of its updates
+    /// (Arjovsky et al. 2017).
     pub weight_clip: Option<f64>,
-    /// Updates of the critic per update of the generator.
+    /// Updates of the discriminator per update of the generator.
+    #[serde(alias = "critic_steps")]
     pub discriminator_steps: usize,
-    /// Augmentation of what the critic sees.
+    /// Augmentation of real and generated samples before the discriminator.
     pub augment: Augment,
-    /// Weight of naming the right class, for a critic that is an auxiliary classifier.
+    /// Weight of the classification loss of a discriminator that is an auxiliary classifier.
     pub auxiliary_weight: f64,
-    /// Watches for collapse.
+    /// Detection of collapse.
     pub monitor: Option<CollapseMonitor>,
 }
 
@@ -59,7 +58,7 @@ impl Default for GanObjectiveConfig {
 }
 
 impl GanObjectiveConfig {
-    /// The game `loss`, plain.
+    /// `loss` without anything else.
     pub fn new(loss: GanLoss) -> Self {
         Self {
             loss,
@@ -76,9 +75,8 @@ impl GanObjectiveConfig {
         }
     }
 
-    /// WGAN-GP's: `λ = 10`, five updates of the critic for one of the generator (Gulrajani et al.
-    /// 2017,
-    /// <https://arxiv.org/abs/1704.00028>).
+    /// WGAN-GP's: `λ = 10`, five updates of the discriminator for one of the generator (Gulrajani
+    /// et al. 2017, <https://arxiv.org/abs/1704.00028>).
     pub fn wgan_gp() -> Self {
         Self {
             penalties: vec![GradientPenalty::wgan_gp(10.0)],
@@ -101,50 +99,30 @@ impl GanObjectiveConfig {
             .iter()
             .try_for_each(CollapseMonitor::validate)?;
         self.augment.validate()?;
-        if let Some(clip) = self
-            .weight_clip
-            .filter(|clip| !(*clip > 0.0 && clip.is_finite()))
-        {
-            return Err(Error::config(
-                "weight_clip",
-                clip,
-                "a finite number above 0",
-            ));
+        if let Some(bound) = self.weight_clip {
+            check::positive("weight_clip", bound)?;
         }
-        if !(1..=1000).contains(&self.discriminator_steps) {
-            return Err(Error::config(
-                "discriminator_steps",
-                self.discriminator_steps,
-                "1 to 1000",
-            ));
-        }
-        if !(self.auxiliary_weight >= 0.0 && self.auxiliary_weight.is_finite()) {
-            return Err(Error::config(
-                "auxiliary_weight",
-                self.auxiliary_weight,
-                "a finite number from 0 on",
-            ));
-        }
-        Ok(())
+        check::in_range("discriminator_steps", self.discriminator_steps, 1..=1000)?;
+        check::non_negative("auxiliary_weight", self.auxiliary_weight)
     }
 }
 
-/// The game of a generator and a critic, step by step.
+/// Trains a generator `G` and a discriminator `C` against each other on batches `B` of rank `D`.
 ///
-/// The turns are called `critic` and `generator`. What the generator made for the critic's last
-/// update is used again for its own: nothing of it has changed in between, so its forward pass runs
-/// once.
+/// A step has the phases `discriminator` and `generator`. The samples of the discriminator's last
+/// update are used again for the generator's: the generator has not changed in between, so that its
+/// forward pass runs once.
 #[derive(Debug)]
-pub struct GanObjective<G, C, B> {
+pub struct GanObjective<G, C, B = ImageBatch, const D: usize = 4> {
     config: GanObjectiveConfig,
-    /// Made in the critic's turn, one for each accumulated batch.
-    made: Vec<Option<Tensor<4>>>,
+    /// Samples of the discriminator's phase, one batch for each accumulated batch.
+    generated: Vec<Option<Tensor<D>>>,
     memory: Memory,
     has_batch_norm: bool,
-    players: PhantomData<fn(G, C, B)>,
+    networks: PhantomData<fn(G, C, B)>,
 }
 
-/// What a resumed run needs to know.
+/// State of the objective in a checkpoint.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Memory {
     /// ADA's probability.
@@ -153,56 +131,72 @@ struct Memory {
     watch: Watch,
 }
 
-const CRITIC: usize = 0;
+/// Index of the discriminator's phase.
+const DISCRIMINATOR_PHASE: usize = 0;
 
-impl<G: Generator + 'static, C: Discriminator + 'static, B: SampleBatch> GanObjective<G, C, B> {
-    /// The objective for these players.
+impl<G, C, B, const D: usize> GanObjective<G, C, B, D>
+where
+    G: Generator<D> + 'static,
+    C: Discriminator<D> + 'static,
+    B: SampleBatch<D>,
+{
+    /// The objective for the networks of `gan`.
     ///
     /// # Errors
-    /// [`Error::Config`] for values out of range, and for a penalty on a critic with batch
-    /// normalisation, whose scores depend on the whole batch, or with dropout, whose scores depend
-    /// on chance; for a critic with other classes than the generator's.
+    /// [`Error::Config`] for values out of range; for a penalty on a discriminator with batch
+    /// normalisation, whose logits depend on the whole batch, or with dropout, whose logits are
+    /// random; for a discriminator with other classes than the generator's. [`Error::Unsupported`]
+    /// for augmentation of samples that are not images.
     pub fn new(config: GanObjectiveConfig, gan: &Gan<G, C>) -> Result<Self> {
         config.validate()?;
-        let (of_critic, of_generator) =
+        if D != 4 && config.augment != Augment::None {
+            return Err(Error::unsupported(
+                format!(
+                    "augmentation of samples of shape {}",
+                    gan.generator.sample_shape()
+                ),
+                "GanObjective",
+                "only images are augmented; use `Augment::None`",
+            ));
+        }
+        let (of_discriminator, of_generator) =
             (gan.discriminator.num_classes(), gan.generator.num_classes());
-        if of_critic.is_some() && of_critic != of_generator {
-            let [value, expected] = [of_critic, of_generator].map(|classes| classes.unwrap_or(0));
+        if of_discriminator.is_some() && of_discriminator != of_generator {
+            let [value, expected] =
+                [of_discriminator, of_generator].map(|classes| classes.unwrap_or(0));
             return Err(Error::config(
                 "classes",
-                format!("{value} of the critic"),
-                format!("{expected}, the generator's"),
+                format!("{value} of the discriminator"),
+                format!("{expected}, the number of the generator's classes"),
             ));
         }
-        let critic = Survey::of(&gan.discriminator);
-        if let Some(penalty) = config
-            .penalties
-            .first()
-            .filter(|_| critic.draws_at_random())
-        {
-            let expected = "none: the critic draws at random (dropout), and a penalty needs the same score for the same sample";
+        let discriminator = BatchDependence::of(&gan.discriminator);
+        let reason = if discriminator.draws_at_random() {
+            Some(
+                "draws at random (dropout), and a penalty needs the same logit for the same sample",
+            )
+        } else if discriminator.has_batch_norm() {
+            Some(
+                "has batch normalisation, and a penalty needs logits that do not depend on the \
+                 rest of the batch; use spectral normalisation or none",
+            )
+        } else {
+            None
+        };
+        if let (Some(penalty), Some(reason)) = (config.penalties.first(), reason) {
             return Err(Error::config(
                 "penalties",
                 format!("{:?}", penalty.kind),
-                expected,
+                format!("none: the discriminator {reason}"),
             ));
         }
-        if let Some(penalty) = config.penalties.first().filter(|_| critic.has_batch_norm()) {
-            let expected = "none: the critic has batch normalisation, and a penalty needs scores that do not depend on \
-                            the rest of the batch; use spectral normalisation or none";
-            return Err(Error::config(
-                "penalties",
-                format!("{:?}", penalty.kind),
-                expected,
-            ));
-        }
-        let has_batch_norm = Survey::of(gan).has_batch_norm();
+        let has_batch_norm = BatchDependence::of(gan).has_batch_norm();
         Ok(Self {
             config,
-            made: Vec::new(),
+            generated: Vec::new(),
             memory: Memory::default(),
             has_batch_norm,
-            players: PhantomData,
+            networks: PhantomData,
         })
     }
 
@@ -211,14 +205,14 @@ impl<G: Generator + 'static, C: Discriminator + 'static, B: SampleBatch> GanObje
         &self.config
     }
 
-    /// ADA's present probability.
+    /// Current augmentation probability of ADA.
     pub fn augment_probability(&self) -> f64 {
         self.memory.augment
     }
 
     fn check(&self, generator: &G, batch: &B) -> Result<()> {
         if batch.sample_shape() != generator.sample_shape() {
-            let expected = format!("{}, which the generator makes", generator.sample_shape());
+            let expected = format!("{}, the shape of the generator's", generator.sample_shape());
             return Err(Error::config("images", batch.sample_shape(), expected));
         }
         let least = if self.has_batch_norm { 2 } else { 1 };
@@ -248,16 +242,16 @@ impl<G: Generator + 'static, C: Discriminator + 'static, B: SampleBatch> GanObje
             Some(label) => Err(Error::config(
                 "labels",
                 label,
-                format!("below {classes}, the generator's classes"),
+                format!("below {classes}, the number of the generator's classes"),
             )),
             None => Ok(()),
         }
     }
 
-    fn critic_losses(
+    fn discriminator_losses(
         &mut self,
         gan: &Gan<G, C>,
-        real: Tensor<4>,
+        real: Tensor<D>,
         class: Option<Tensor<1, Int>>,
         context: &mut StepContext,
     ) -> LossOutput {
@@ -269,18 +263,18 @@ impl<G: Generator + 'static, C: Discriminator + 'static, B: SampleBatch> GanObje
         let keep = context.repetition + 1 == config.discriminator_steps;
         let fake = if keep {
             let fake = gan.generator.generate(z, class.clone());
-            self.made
-                .resize(self.made.len().max(context.micro_batch + 1), None);
-            self.made[context.micro_batch] = Some(fake.clone());
+            self.generated
+                .resize(self.generated.len().max(context.micro_batch + 1), None);
+            self.generated[context.micro_batch] = Some(fake.clone());
             fake.detach()
         } else {
             gan.generator.clone().no_grad().generate(z, class.clone())
         };
-        let look = keep && context.micro_batch == 0;
-        let alarm = config
+        let first = keep && context.micro_batch == 0;
+        let monitor = config
             .monitor
-            .filter(|monitor| look && context.step.is_multiple_of(monitor.interval));
-        let looked_at = alarm.map(|_| {
+            .filter(|monitor| first && context.step.is_multiple_of(monitor.interval));
+        let monitored = monitor.map(|_| {
             let one_hot = |classes| Tensor::<2>::eye(classes, &context.device);
             let class = gan
                 .generator
@@ -288,7 +282,8 @@ impl<G: Generator + 'static, C: Discriminator + 'static, B: SampleBatch> GanObje
                 .map(one_hot)
                 .zip(class.clone())
                 .map(|(rows, c)| rows.select(0, c));
-            (real.clone(), fake.clone(), class)
+            let flat = |x: &Tensor<D>| x.clone().flatten::<2>(1, D - 1);
+            (flat(&real), flat(&fake), class)
         });
         let real = config
             .augment
@@ -331,29 +326,29 @@ impl<G: Generator + 'static, C: Discriminator + 'static, B: SampleBatch> GanObje
             total = total + penalty;
         }
         if let Some(lecam) = &config.lecam {
-            total =
-                total + lecam.measure(&of_real.logits, &of_fake.logits, &mut self.memory.anchors);
+            total = total + lecam.loss(&of_real.logits, &of_fake.logits, &mut self.memory.anchors);
         }
         if let (Some(a), Some(b), Some(class)) = (of_real.class_logits, of_fake.class_logits, class)
         {
-            let naming = cross_entropy(a, class.clone()).mean() + cross_entropy(b, class).mean();
-            total = total + naming.clone() * config.auxiliary_weight;
-            parts.push(("naming", naming));
+            let classification =
+                cross_entropy(a, class.clone()).mean() + cross_entropy(b, class).mean();
+            total = total + classification.clone() * config.auxiliary_weight;
+            parts.push(("aux_classification", classification));
         }
         if let Augment::Adaptive(ada) = &config.augment {
-            let sure = config.loss.real_sign(
+            let sign = config.loss.real_sign(
                 of_real.logits.clone().detach(),
                 of_fake.logits.clone().detach(),
             );
-            let sure = f64::from(sure.into_scalar::<f32>());
-            self.memory.augment = ada.adjust(self.memory.augment, sure, of_real.logits.dims()[0]);
+            let sign = f64::from(sign.into_scalar::<f32>());
+            self.memory.augment = ada.adjust(self.memory.augment, sign, of_real.logits.dims()[0]);
         }
         let accuracy = config.loss.accuracy(
             of_real.logits.clone().detach(),
             of_fake.logits.clone().detach(),
         );
-        if let (Some(monitor), Some((real, fake, class))) = (alarm, looked_at) {
-            for (kind, text) in monitor.look(
+        if let (Some(monitor), Some((real, fake, class))) = (monitor, monitored) {
+            for (kind, text) in monitor.observe(
                 &mut self.memory.watch,
                 &real,
                 &fake,
@@ -381,7 +376,7 @@ impl<G: Generator + 'static, C: Discriminator + 'static, B: SampleBatch> GanObje
     ) -> LossOutput {
         let config = &self.config;
         let fake = self
-            .made
+            .generated
             .get_mut(context.micro_batch)
             .and_then(Option::take)
             .unwrap_or_else(|| {
@@ -390,20 +385,20 @@ impl<G: Generator + 'static, C: Discriminator + 'static, B: SampleBatch> GanObje
                     .normal([batch.len(), gan.generator.latent_dim()], &context.device);
                 gan.generator.generate(z, class.clone())
             });
-        // The critic is only looked through: nobody wants its gradients now.
-        let critic = gan.discriminator.clone().no_grad();
+        // Gradients flow through the discriminator, none to its weights.
+        let discriminator = gan.discriminator.clone().no_grad();
         let of_real = config.loss.is_relativistic().then(|| {
             let real = config.augment.apply(
-                batch.to_tensor(&context.device),
+                batch.normalized(&context.device),
                 self.memory.augment,
                 &mut context.rng,
             );
-            critic.score(real, class.clone())
+            discriminator.forward(real, class.clone())
         });
         let fake = config
             .augment
             .apply(fake, self.memory.augment, &mut context.rng);
-        let of_fake = critic.forward_with_classes(fake, class.clone());
+        let of_fake = discriminator.forward_with_classes(fake, class.clone());
         let mut total = config.loss.generator_loss(of_fake.logits, of_real);
         if let (Some(classes), Some(class)) = (of_fake.class_logits, class) {
             total = total + cross_entropy(classes, class).mean() * config.auxiliary_weight;
@@ -412,20 +407,22 @@ impl<G: Generator + 'static, C: Discriminator + 'static, B: SampleBatch> GanObje
     }
 }
 
-impl<G: Generator + 'static, C: Discriminator + 'static, B: SampleBatch> Objective
-    for GanObjective<G, C, B>
+impl<G, C, B, const D: usize> Objective for GanObjective<G, C, B, D>
+where
+    G: Generator<D> + 'static,
+    C: Discriminator<D> + 'static,
+    B: SampleBatch<D>,
 {
     type Model = Gan<G, C>;
     type Batch = B;
 
     fn phases(&self) -> Vec<Phase> {
         vec![
-            Phase::new("discriminator")
-                .for_field("discriminator")
+            Phase::new(DISCRIMINATOR.name)
+                .for_field(DISCRIMINATOR.name)
+                .with_former_name(DISCRIMINATOR.former)
                 .with_repeats(self.config.discriminator_steps),
-            Phase::new("generator_loss")
-                .for_field("generator_loss")
-                .reuse_batch(),
+            Phase::new("generator").for_field("generator").reuse_batch(),
         ]
     }
 
@@ -440,23 +437,23 @@ impl<G: Generator + 'static, C: Discriminator + 'static, B: SampleBatch> Objecti
             .generator
             .num_classes()
             .and(batch.labels())
-            .map(|labels| {
-                let labels: Vec<i32> = labels.iter().map(|label| *label as i32).collect();
-                let count = labels.len();
-                Tensor::from_data(TensorData::new(labels, [count]), &context.device)
-            });
+            .map(|labels| label_tensor(labels, &context.device));
         Ok(match context.phase {
-            CRITIC => self.critic_losses(gan, batch.to_tensor(&context.device), class, context),
+            DISCRIMINATOR_PHASE => {
+                let real = batch.normalized(&context.device);
+                self.discriminator_losses(gan, real, class, context)
+            }
             _ => self.generator_losses(gan, batch, class, context),
         })
     }
 
     fn after_update(&mut self, gan: Gan<G, C>, phase: usize) -> Result<Gan<G, C>> {
-        let Some(within) = self.config.weight_clip.filter(|_| phase == CRITIC) else {
+        let clip = self.config.weight_clip;
+        let Some(bound) = clip.filter(|_| phase == DISCRIMINATOR_PHASE) else {
             return Ok(gan);
         };
         Ok(Gan {
-            discriminator: map_params(gan.discriminator, &mut Clip { within }),
+            discriminator: clip_weights(gan.discriminator, bound),
             ..gan
         })
     }
@@ -467,77 +464,13 @@ impl<G: Generator + 'static, C: Discriminator + 'static, B: SampleBatch> Objecti
 
     fn load_state(&mut self, state: serde_json::Value) -> Result<()> {
         let text = state.to_string();
-        self.memory = serde_json::from_value(state)
-            .map_err(|error| Error::config("state.objective", text, format!("a GAN's: {error}")))?;
+        self.memory = serde_json::from_value(state).map_err(|error| {
+            Error::config(
+                "state.objective",
+                text,
+                format!("the state of a GAN's objective: {error}"),
+            )
+        })?;
         Ok(())
-    }
-}
-
-/// Brings trained weights within their bounds.
-struct Clip {
-    within: f64,
-}
-
-impl ParamMapper for Clip {
-    fn map<const D: usize>(&mut self, _path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if !param.val().is_require_grad() {
-            return param;
-        }
-        param.map(|tensor| {
-            let clipped = tensor.without_autodiff().clamp(-self.within, self.within);
-            Tensor::from_inner(clipped).require_grad()
-        })
-    }
-}
-
-/// What in a model makes a sample's score depend on more than the sample: the paths of batch
-/// normalisation, and of whatever holds a flag that is on in training, such as dropout.
-#[derive(Default)]
-struct Survey {
-    path: Vec<String>,
-    norms: Vec<String>,
-    flags: Vec<String>,
-}
-
-impl Survey {
-    fn of<M: Module>(model: &M) -> Self {
-        let mut survey = Self::default();
-        model.visit(&mut survey);
-        survey
-    }
-
-    fn has_batch_norm(&self) -> bool {
-        !self.norms.is_empty()
-    }
-
-    fn draws_at_random(&self) -> bool {
-        self.flags.iter().any(|holder| !self.norms.contains(holder))
-    }
-
-    /// What holds the field that is being visited.
-    fn holder(&self) -> String {
-        self.path[..self.path.len().saturating_sub(1)].join(".")
-    }
-}
-
-impl ModuleVisitor for Survey {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_string());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_flag(&mut self, flag: &Param<Flag>) {
-        if flag.is_enabled() {
-            self.flags.push(self.holder());
-        }
-    }
-
-    fn visit_float<const D: usize>(&mut self, _param: &Param<Tensor<D>>) {
-        if self.path.last().is_some_and(|name| name == "running_mean") {
-            self.norms.push(self.holder());
-        }
     }
 }

@@ -1,246 +1,282 @@
-//! Using what was learned. Nothing here needs autodiff; pictures come out in `[0, 1]`.
+//! Sampling from a trained generator. Nothing here needs autodiff.
 
 use crate::Generator;
 use aigc_core::{
-    Error, Result,
-    data::ClassLabels,
+    CancelToken, Error, Result,
+    data::{ClassLabels, label_tensor},
     latent::slerp,
     params::{ParamMapper, ParamVisitor, map_params, visit_params},
     rng::Rng,
+    sampling::{BatchProgress, Samples, SamplingOptions},
 };
 use burn::{
     module::Param,
     tensor::{Device, Int, Tensor, TensorData},
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::ControlFlow};
 
-/// How many samples are made in one forward pass.
-const AT_ONCE: usize = 250;
-
-/// Makes pictures with a generator.
+/// Samples from a generator. Samples are in the [range](Generator::value_range) of the data: images
+/// in `[0, 1]`.
+///
+/// Every sample has a noise stream of its own, keyed by the seed and its number: the first samples
+/// of a seed are the same however many are requested, in batches of any size.
 ///
 /// ```no_run
-/// # use aigc_gan::{GanSampler, load};
-/// # use aigc_core::{device::device, rng::Rng};
+/// # use aigc_gan::{AnyGan, GanSampler};
+/// # use aigc_core::device::device;
 /// # fn main() -> aigc_core::Result<()> {
 /// let device = device("flex")?;
-/// let gan = load("runs/digits-gan-1/final".as_ref(), &device)?;
-/// let pictures = GanSampler::new(&gan.generator, &device).truncated(2.0)?.sample(64, &mut Rng::new(7))?;
+/// let gan = AnyGan::from_pretrained("runs/digits-gan-1/final", &device)?;
+/// let samples = GanSampler::new(&gan.generator, &device).with_truncation(2.0).sample(64, 7)?;
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]
-pub struct GanSampler<'a, G> {
+pub struct GanSampler<'a, G, const D: usize = 4> {
     generator: &'a G,
     device: Device,
+    options: SamplingOptions<'a, BatchProgress>,
     truncation: Option<f64>,
     classes: ClassLabels,
 }
 
-impl<'a, G: Generator> GanSampler<'a, G> {
-    /// A sampler without truncation, of any class.
+impl<'a, G: Generator<D>, const D: usize> GanSampler<'a, G, D> {
+    /// A sampler of 250 samples per pass, of random classes, without truncation.
     pub fn new(generator: &'a G, device: &Device) -> Self {
         Self {
             generator,
             device: device.clone(),
+            options: SamplingOptions::new(250),
             truncation: None,
             classes: ClassLabels::Random,
         }
     }
 
-    /// Draws noise again until each number is within ± `bound`: less variety, more typical samples
-    /// (Brock et al. 2019,
-    /// <https://arxiv.org/abs/1809.11096>, §3.1).
+    /// Redraws noise outside ± `bound`, at least 0.01: less variety, more typical samples (Brock et
+    /// al. 2019, <https://arxiv.org/abs/1809.11096>, §3.1).
+    pub fn with_truncation(mut self, bound: f64) -> Self {
+        self.truncation = Some(bound);
+        self
+    }
+
+    /// Classes of the samples.
+    pub fn with_classes(mut self, classes: ClassLabels) -> Self {
+        self.classes = classes;
+        self
+    }
+
+    /// Samples per pass of the network: bounds the memory of large requests.
+    pub fn with_batch_size(mut self, batch_size: usize) -> Self {
+        self.options.batch_size = batch_size;
+        self
+    }
+
+    /// Stops between two batches once `cancel` is cancelled.
+    pub fn with_cancel(mut self, cancel: CancelToken) -> Self {
+        self.options.cancel = cancel;
+        self
+    }
+
+    /// Calls `callback` after each batch; `ControlFlow::Break` stops.
+    pub fn with_callback(
+        mut self,
+        callback: impl FnMut(&BatchProgress) -> ControlFlow<()> + 'a,
+    ) -> Self {
+        self.options = self.options.on_progress(callback);
+        self
+    }
+
+    /// Noise of the first `n` samples of `seed`.
+    ///
+    /// # Shapes
+    /// - output: `[n, latent_dim]`
     ///
     /// # Errors
-    /// [`Error::Config`] unless `bound` is at least 0.01.
-    pub fn with_truncation(self, bound: f64) -> Result<Self> {
-        if bound.is_nan() || bound < 0.01 {
-            return Err(Error::config("truncation", bound, "at least 0.01"));
+    /// [`Error::InvalidArgument`] if `n` is 0, or the truncation below 0.01.
+    pub fn sample_latents(&self, n: usize, seed: u64) -> Result<Tensor<2>> {
+        self.latents("gan/noise", n, seed)
+    }
+
+    fn latents(&self, purpose: &str, n: usize, seed: u64) -> Result<Tensor<2>> {
+        if n == 0 {
+            return Err(Error::argument("n", n, "at least 1"));
         }
-        Ok(Self {
-            truncation: Some(bound),
-            ..self
+        if let Some(bound) = self.truncation
+            && (bound.is_nan() || bound < 0.01)
+        {
+            return Err(Error::argument("truncation", bound, "at least 0.01"));
+        }
+        let latent_dim = self.generator.latent_dim();
+        let mut values = Vec::with_capacity(n * latent_dim);
+        for index in 0..n {
+            let mut rng = Rng::stream(seed, purpose, index as u64);
+            let mut noise = rng.normal_vec(latent_dim);
+            if let Some(bound) = self.truncation {
+                for value in &mut noise {
+                    while f64::from(value.abs()) > bound {
+                        *value = rng.normal_vec(1)[0];
+                    }
+                }
+            }
+            values.extend(noise);
+        }
+        let values = TensorData::new(values, [n, latent_dim]);
+        Ok(Tensor::from_data(values, &self.device))
+    }
+
+    fn labels(&self, n: usize, seed: u64) -> Result<Option<Vec<u32>>> {
+        let mut rng = Rng::stream(seed, "gan/classes", 0);
+        self.classes
+            .resolve(self.generator.num_classes(), n, &mut rng)
+    }
+
+    /// `n` samples, and their labels if the generator has classes.
+    ///
+    /// # Shapes
+    /// - `values` of the output: `[n, …]` of the generator's sample shape
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if `n` or the batch size is 0, or the truncation below 0.01; an
+    /// error if a class is not one of the generator's; [`Error::Cancelled`] if cancelled before the
+    /// first batch.
+    pub fn sample(&self, n: usize, seed: u64) -> Result<Samples<D>> {
+        let z = self.sample_latents(n, seed)?;
+        let mut labels = self.labels(n, seed)?;
+        let (values, complete) = self.decode_batches(z, labels.as_deref())?;
+        if let Some(labels) = &mut labels {
+            labels.truncate(values.dims()[0]);
+        }
+        Ok(Samples {
+            values,
+            labels,
+            seed,
+            complete,
         })
     }
 
-    /// Makes these classes.
-    pub fn with_classes(self, classes: ClassLabels) -> Self {
-        Self { classes, ..self }
-    }
-
-    /// Noise for `n` samples, `[n, latent]`.
-    pub fn sample_latents(&self, n: usize, rng: &mut Rng) -> Tensor<2> {
-        let latent = self.generator.latent_dim();
-        let mut values = rng.normal_vec(n * latent);
-        if let Some(bound) = self.truncation {
-            for value in &mut values {
-                while f64::from(value.abs()) > bound {
-                    *value = rng.normal_vec(1)[0];
-                }
-            }
-        }
-        Tensor::from_data(TensorData::new(values, [n, latent]), &self.device)
-    }
-
-    /// `n` pictures.
+    /// A row for each class, with the same noise in each column.
     ///
     /// # Shapes
-    /// - output: `[n, channels, height, width]` in `[0, 1]`
+    /// - `values` of the output: `[num_classes·columns, …]` of the generator's sample shape, row by
+    ///   row
     ///
     /// # Errors
-    /// [`Error::Config`] if `n` is 0 or a class is not one of the generator's.
-    pub fn sample(&self, n: usize, rng: &mut Rng) -> Result<Tensor<4>> {
-        let z = self.sample_latents(n, rng);
-        let classes = self.classes.resolve(self.generator.num_classes(), n, rng)?;
-        self.decode(z, classes)
-    }
-
-    /// Pictures and the classes that were asked for.
-    ///
-    /// # Errors
-    /// [`Error::Config`] as [`sample`](Self::sample), and if the generator has no classes.
-    pub fn sample_with_labels(&self, n: usize, rng: &mut Rng) -> Result<(Tensor<4>, Vec<u32>)> {
-        let z = self.sample_latents(n, rng);
-        let Some(classes) = self.classes.resolve(self.generator.num_classes(), n, rng)? else {
-            return Err(Error::config(
-                "classes",
-                "asked for",
-                "nothing; the generator has no classes",
-            ));
-        };
-        Ok((self.decode(z, Some(classes.clone()))?, classes))
-    }
-
-    /// A row for each class, of the same noise in each column.
-    ///
-    /// # Shapes
-    /// - output: `[classes·columns, channels, height, width]` in `[0, 1]`, row by row
-    ///
-    /// # Errors
-    /// [`Error::Config`] if there are no columns, or the generator has no classes.
-    pub fn class_grid(&self, columns: usize, rng: &mut Rng) -> Result<Tensor<4>> {
+    /// As [`sample`](Self::sample); [`Error::Unsupported`] for a generator without classes.
+    pub fn class_grid(&self, columns: usize, seed: u64) -> Result<Samples<D>> {
         let Some(classes) = self.generator.num_classes() else {
-            return Err(Error::config(
-                "classes",
-                "a grid",
-                "nothing; the generator has no classes",
+            return Err(Error::unsupported(
+                "a grid of classes",
+                "a generator without classes",
+                "use `sample`",
             ));
         };
-        let z = self.sample_latents(columns, rng).repeat_dim(0, classes);
-        self.decode(
-            z,
-            Some(
-                (0..classes as u32)
-                    .flat_map(|class| vec![class; columns])
-                    .collect(),
-            ),
-        )
+        let z = self.sample_latents(columns, seed)?.repeat_dim(0, classes);
+        let labels = (0..classes as u32).flat_map(|class| vec![class; columns]);
+        let mut labels: Vec<u32> = labels.collect();
+        let (values, complete) = self.decode_batches(z, Some(&labels))?;
+        labels.truncate(values.dims()[0]);
+        Ok(Samples {
+            values,
+            labels: Some(labels),
+            seed,
+            complete,
+        })
     }
 
-    /// Pictures on the great arc from noise to noise, each pair at `frames` places, both ends
-    /// included.
+    /// Samples on the great arc from noise to noise, `frames` of each pair, both ends included. The
+    /// first ends are those of [`sample`](Self::sample).
     ///
     /// # Shapes
-    /// - output: `frames` of `[pairs, channels, height, width]` in `[0, 1]`
+    /// - output: `frames` of `[pairs, …]` of the generator's sample shape
     ///
     /// # Errors
-    /// [`Error::Config`] if there are no pairs or fewer than two frames.
-    pub fn interpolate(
-        &self,
-        pairs: usize,
-        frames: usize,
-        rng: &mut Rng,
-    ) -> Result<Vec<Tensor<4>>> {
+    /// As [`sample`](Self::sample); [`Error::InvalidArgument`] for fewer than two frames.
+    pub fn interpolate(&self, pairs: usize, frames: usize, seed: u64) -> Result<Vec<Tensor<D>>> {
         if frames < 2 {
-            return Err(Error::config("frames", frames, "at least 2"));
+            return Err(Error::argument("frames", frames, "at least 2"));
         }
-        let (from, to) = (
-            self.sample_latents(pairs, rng),
-            self.sample_latents(pairs, rng),
-        );
-        let classes = self
-            .classes
-            .resolve(self.generator.num_classes(), pairs, rng)?;
+        let from = self.sample_latents(pairs, seed)?;
+        let to = self.latents("gan/interpolate", pairs, seed)?;
+        let labels = self.labels(pairs, seed)?;
         let at = |k: usize| k as f64 / (frames - 1) as f64;
         (0..frames)
-            .map(|k| self.decode(slerp(from.clone(), to.clone(), at(k)), classes.clone()))
+            .map(|k| self.decode(slerp(from.clone(), to.clone(), at(k)), labels.as_deref()))
             .collect()
     }
 
-    /// What the generator makes of `z`.
+    /// Samples of the noise `z`.
     ///
     /// # Shapes
-    /// - z: `[n, latent]`
-    /// - output: `[n, channels, height, width]` in `[0, 1]`
+    /// - z: `[n, latent_dim]`
+    /// - output: `[n, …]` of the generator's sample shape
     ///
     /// # Errors
-    /// [`Error::Config`] if there is no row, the width is not the generator's, or the classes do
-    /// not fit.
-    pub fn decode(&self, z: Tensor<2>, classes: Option<Vec<u32>>) -> Result<Tensor<4>> {
-        let [n, width] = z.dims();
-        if n == 0 {
-            return Err(Error::config("n", n, "at least 1"));
+    /// [`Error::InvalidArgument`] if `n` is 0, the width is not the generator's, or labels are
+    /// missing; an error if they do not fit; [`Error::Cancelled`] if cancelled.
+    pub fn decode(&self, z: Tensor<2>, labels: Option<&[u32]>) -> Result<Tensor<D>> {
+        match self.decode_batches(z, labels)? {
+            (values, true) => Ok(values),
+            _ => Err(Error::cancelled("sampling")),
         }
+    }
+
+    fn decode_batches(&self, z: Tensor<2>, labels: Option<&[u32]>) -> Result<(Tensor<D>, bool)> {
+        let [n, width] = z.dims();
         if width != self.generator.latent_dim() {
-            return Err(Error::config(
+            return Err(Error::argument(
                 "z",
                 width,
                 format!("{} latent dimensions", self.generator.latent_dim()),
             ));
         }
-        let classes = match (self.generator.num_classes(), classes) {
+        let labels = match (self.generator.num_classes(), labels) {
             (None, _) => None,
-            (Some(count), Some(classes)) => {
-                Some(ClassLabels::PerSample(classes).validate(count, n)?)
+            (Some(count), Some(labels)) => {
+                Some(ClassLabels::PerSample(labels.to_vec()).validate(count, n)?)
             }
             (Some(count), None) => {
-                return Err(Error::config(
-                    "classes",
+                return Err(Error::argument(
+                    "labels",
                     "missing",
                     format!("one below {count} for each sample"),
                 ));
             }
         };
-        let parts = (0..n).step_by(AT_ONCE).map(|start| {
-            let count = AT_ONCE.min(n - start);
-            let class = classes.as_ref().map(|classes| {
-                let part: Vec<i32> = classes[start..start + count]
-                    .iter()
-                    .map(|class| *class as i32)
-                    .collect();
-                Tensor::from_data(TensorData::new(part, [count]), &self.device)
-            });
-            let made = self
-                .generator
-                .generate(z.clone().narrow(0, start, count), class);
-            ((made + 1.0) * 0.5).clamp(0.0, 1.0)
-        });
-        Ok(Tensor::cat(parts.collect(), 0))
+        let range = self.generator.value_range();
+        self.options.collect(n, |batch| {
+            let z = z.clone().narrow(0, batch.start, batch.len());
+            let class = labels
+                .as_ref()
+                .map(|labels| label_tensor(&labels[batch], &self.device));
+            Ok(range.denormalize(self.generator.generate(z, class)))
+        })
     }
 }
 
-/// The generator with batch normalisation's running statistics measured anew, as means over
-/// `passes` batches of `size` samples ("standing statistics": Brock et al. 2019, §4). An averaged
-/// generator has the live one's statistics, which are not its own.
+/// The generator with new running statistics of its batch normalisations, means over `passes`
+/// batches of `batch_size` samples of `seed` ("standing statistics": Brock et al. 2019, §4). A
+/// generator of averaged weights has the statistics of the live one, which are not its own.
 ///
 /// # Errors
-/// [`Error::Config`] if there are no passes, or fewer than two samples in one.
-pub fn standing_statistics<G: Generator>(
+/// [`Error::InvalidArgument`] if there are no passes, or fewer than two samples in one.
+pub fn standing_statistics<G: Generator<D>, const D: usize>(
     generator: &G,
     passes: usize,
-    size: usize,
-    rng: &mut Rng,
+    batch_size: usize,
+    seed: u64,
     device: &Device,
 ) -> Result<G> {
-    if passes == 0 || size < 2 {
-        return Err(Error::config(
-            "passes",
-            format!("{passes} of {size}"),
-            "at least 1 pass of at least 2 samples",
-        ));
+    for (argument, value, least) in [("passes", passes, 1), ("batch_size", batch_size, 2)] {
+        if value < least {
+            return Err(Error::argument(
+                argument,
+                value,
+                format!("at least {least}"),
+            ));
+        }
     }
+    let mut rng = Rng::stream(seed, "standing", 0);
     let device = device.clone().autodiff();
-    // What a pass leaves of statistics that all were `start`.
+    // Statistics after a pass that starts with all of them at `start`.
     let pass = |start: f64, z: &Tensor<2>, class: &Option<Tensor<1, Int>>| {
         let live = map_params(generator.valid(), &mut Fill(start))
             .train()
@@ -252,12 +288,12 @@ pub fn standing_statistics<G: Generator>(
     };
     let mut sums: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for _ in 0..passes {
-        let z = rng.normal([size, generator.latent_dim()], &device);
+        let z = rng.normal([batch_size, generator.latent_dim()], &device);
         let class = generator.num_classes().map(|classes| {
-            let classes: Vec<i32> = (0..size)
-                .map(|_| rng.random_index(classes) as i32)
+            let classes: Vec<u32> = (0..batch_size)
+                .map(|_| rng.random_index(classes) as u32)
                 .collect();
-            Tensor::from_data(TensorData::new(classes, [size]), &device)
+            label_tensor(&classes, &device)
         });
         // A layer leaves (1 − m)·start + m·batch. Two starts give its momentum m and the batch's
         // own statistics.
@@ -279,7 +315,7 @@ fn is_statistic(path: &str) -> bool {
     path.ends_with("running_mean") || path.ends_with("running_var")
 }
 
-/// Makes all running statistics one value.
+/// Sets all running statistics to one value.
 struct Fill(f64);
 
 impl ParamMapper for Fill {
@@ -307,7 +343,7 @@ impl ParamVisitor for Statistics {
     }
 }
 
-/// Puts running statistics in their place.
+/// Sets running statistics by path.
 struct Set(BTreeMap<String, Vec<f64>>);
 
 impl ParamMapper for Set {

@@ -1,16 +1,17 @@
 //! The evidence lower bound.
 
-use crate::{DiagonalGaussian, Likelihood, Vae, objective::same_shape};
+use crate::{Likelihood, Vae, check_batch};
 use aigc_core::{
-    Error, Result,
-    data::{DataLoader, ImageBatch},
+    Result, check,
+    data::{DataLoader, SampleBatch},
+    encoder::Posterior,
     rng::Rng,
     train::Metrics,
 };
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-/// The two parts of the bound, per image, in nats.
+/// The two parts of the bound, per sample, in nats.
 #[derive(Clone, Debug)]
 pub struct Elbo {
     /// `E_q[log p(x|z)]`, estimated with one `z`, `[batch]`.
@@ -19,12 +20,16 @@ pub struct Elbo {
     pub kl: Tensor<1>,
 }
 
-/// The evidence lower bound `E_q[log p(x|z)] − KL(q(z|x) ‖ p(z))` (Kingma and Welling 2014, eq. 3),
-/// which no model's `log p(x)` is below.
+/// The evidence lower bound `E_q[log p(x|z)] − KL(q(z|x) ‖ p(z)) ≤ log p(x)` (Kingma and Welling
+/// 2014, eq. 3), for the `likelihood` of a `z` drawn from `posterior`.
 ///
 /// # Shapes
-/// - x: `[batch, channels, height, width]` in `[0, 1]`
-pub fn elbo(x: Tensor<4>, posterior: &DiagonalGaussian, likelihood: &Likelihood) -> Elbo {
+/// - x: `[batch, …]`; images in `[0, 1]`
+pub fn elbo<P: Posterior<Z>, const X: usize, const Z: usize>(
+    x: Tensor<X>,
+    posterior: &P,
+    likelihood: &Likelihood<X>,
+) -> Elbo {
     Elbo {
         log_likelihood: likelihood.log_prob(x),
         kl: posterior.kl(),
@@ -39,14 +44,14 @@ impl Elbo {
     }
 }
 
-/// The weight of the divergence.
+/// Weight `β` of the divergence.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct KlWeight {
-    /// The weight once it has risen; 1 gives the ELBO.
+    /// Weight after the warm-up; 1 gives the ELBO.
     pub value: f64,
-    /// Steps over which it rises from 0 in a straight line; 0 to have it from the start. Rising
-    /// slowly keeps the decoder from ignoring the latent variables (Bowman et al. 2016,
+    /// Steps over which the weight rises linearly from 0; 0 for no warm-up. A slow rise keeps the
+    /// decoder from ignoring the latents (Bowman et al. 2016,
     /// <https://arxiv.org/abs/1511.06349>).
     #[serde(alias = "anneal")]
     pub warmup_steps: usize,
@@ -71,56 +76,60 @@ impl KlWeight {
         }
     }
 
-    /// Fails unless the weight can be used.
+    /// Fails unless the weight is a finite number, 0 or above.
     ///
     /// # Errors
-    /// [`Error::Config`] if it is negative or not finite.
+    /// [`Error::Config`](aigc_core::Error::Config).
     pub fn validate(&self) -> Result<()> {
-        if self.value >= 0.0 && self.value.is_finite() {
-            return Ok(());
-        }
-        Err(Error::config(
-            "beta.value",
-            self.value,
-            "a finite number from 0 on",
-        ))
+        check::non_negative("beta.value", self.value)
     }
 }
 
-/// Judges `model` by every image of `loader`: `nelbo` (−ELBO, the bound on `−log p(x)`),
-/// `reconstruction` and `kl`, means per image in nats. Each image gets one `z`, the same for the
-/// same `seed`.
+/// Evaluates `model` on every sample of `loader`: `nelbo` (−ELBO, an upper bound on `−log p(x)`),
+/// `reconstruction` and `kl`, then the model's [auxiliary terms](Vae::auxiliary_losses); means per
+/// sample, in nats. Each sample gets one `z`, the same for the same `seed`.
 ///
 /// # Errors
-/// If an image cannot be read, or is of another shape than the model's.
-pub fn evaluate<V: Vae>(
+/// If a sample cannot be read, or is not of the model's shape.
+pub fn evaluate<V, B, const X: usize, const Z: usize>(
     model: &V,
-    loader: &DataLoader<ImageBatch>,
+    loader: &DataLoader<B>,
     device: &Device,
     seed: u64,
-) -> Result<Metrics> {
-    let (mut reconstruction, mut kl, mut images) = (0.0, 0.0, 0.0);
+) -> Result<Metrics>
+where
+    V: Vae<X, Z>,
+    B: SampleBatch<X>,
+{
+    let mut sums: Vec<(&'static str, f64)> = vec![("reconstruction", 0.0), ("kl", 0.0)];
+    let mut samples = 0.0;
     for (index, batch) in loader.iter_once().enumerate() {
         let batch = batch?;
-        same_shape(model, &batch)?;
+        check_batch(model, &batch)?;
         let x = batch.to_tensor(device);
         let count = x.dims()[0] as f64;
         let posterior = model.encode(x.clone());
         let z = posterior.sample(&mut Rng::stream(seed, "held-out", index as u64));
         let bound = elbo(x, &posterior, &model.decode(z));
-        reconstruction -= f64::from(bound.log_likelihood.mean().into_scalar::<f32>()) * count;
-        kl += f64::from(bound.kl.mean().into_scalar::<f32>()) * count;
-        images += count;
+        let terms = [
+            ("reconstruction", -bound.log_likelihood.mean()),
+            ("kl", bound.kl.mean()),
+        ];
+        for (name, term) in terms.into_iter().chain(model.auxiliary_losses(&posterior)) {
+            let term = f64::from(term.into_scalar::<f32>()) * count;
+            match sums.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, sum)) => *sum += term,
+                None => sums.push((name, term)),
+            }
+        }
+        samples += count;
     }
-    let (reconstruction, kl) = (reconstruction / images, kl / images);
-    let named = [
-        ("nelbo", reconstruction + kl),
-        ("reconstruction", reconstruction),
-        ("kl", kl),
-    ];
-    Ok(named
-        .map(|(name, value)| (name.to_string(), value))
-        .to_vec())
+    let means = sums
+        .into_iter()
+        .map(|(name, sum)| (name.to_string(), sum / samples));
+    let means: Metrics = means.collect();
+    let nelbo = means[0].1 + means[1].1;
+    Ok([vec![("nelbo".to_string(), nelbo)], means].concat())
 }
 
 #[cfg(test)]
@@ -128,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn beta_rises_in_a_straight_line() {
+    fn kl_weight_rises_linearly() {
         let beta = KlWeight {
             value: 2.0,
             warmup_steps: 4,

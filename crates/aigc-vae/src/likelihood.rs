@@ -1,47 +1,47 @@
-//! The likelihood of an image.
+//! The likelihood of a sample.
 
 use aigc_core::{ops::binary_cross_entropy, rng::Rng};
 use burn::tensor::{Tensor, TensorData, activation};
 use serde::{Deserialize, Serialize};
 
-/// Which likelihood a decoder speaks of.
+/// Distribution that a decoder outputs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LikelihoodKind {
-    /// Each value is the chance of a white pixel.
+    /// Each value is the probability of a white pixel.
     #[default]
     Bernoulli,
     /// Each value is the mean of a normal distribution with this standard deviation.
     Gaussian(
-        /// Standard deviation, in units of the pixels' range `[0, 1]`.
+        /// Standard deviation, in units of the values' range, `[0, 1]` for images.
         f64,
     ),
 }
 
-/// `p(x|z)`: independent pixels.
+/// `p(x|z)` with independent values. `X` is the rank of samples, batch axis included.
 ///
 /// # Shapes
-/// All tensors are `[batch, channels, height, width]`.
+/// All tensors are `[batch, …]`, as the samples.
 #[derive(Clone, Debug)]
-pub enum Likelihood {
-    /// White with chance `1 / (1 + e^−logit)`. Grey pixels count as that chance, the usual reading
-    /// of MNIST.
+pub enum Likelihood<const X: usize = 4> {
+    /// White with probability `1 / (1 + e^−logit)`. A grey pixel counts as white with its value as
+    /// the probability, as is usual for MNIST.
     Bernoulli {
         /// Log-odds of white.
-        logits: Tensor<4>,
+        logits: Tensor<X>,
     },
     /// Normal around `mean`.
     Gaussian {
         /// Means.
-        mean: Tensor<4>,
-        /// Standard deviation, in units of the pixels' range `[0, 1]`.
+        mean: Tensor<X>,
+        /// Standard deviation, in units of the values' range, `[0, 1]` for images.
         std: f64,
     },
 }
 
-impl Likelihood {
-    /// The likelihood of `kind` that a decoder's raw output stands for.
-    pub fn new(kind: LikelihoodKind, output: Tensor<4>) -> Self {
+impl<const X: usize> Likelihood<X> {
+    /// The likelihood of `kind` whose parameters a decoder outputs: logits or means.
+    pub fn new(kind: LikelihoodKind, output: Tensor<X>) -> Self {
         match kind {
             LikelihoodKind::Bernoulli => Likelihood::Bernoulli { logits: output },
             LikelihoodKind::Gaussian(std) => Likelihood::Gaussian { mean: output, std },
@@ -54,47 +54,47 @@ impl Likelihood {
     /// - Gaussian: `−½ Σ (log 2πσ² + (x − μ)² / σ²)`.
     ///
     /// # Shapes
-    /// - x: `[batch, channels, height, width]` in `[0, 1]`
+    /// - x: `[batch, …]`; in `[0, 1]` for Bernoulli
     /// - output: `[batch]`
-    pub fn log_prob(&self, x: Tensor<4>) -> Tensor<1> {
+    pub fn log_prob(&self, x: Tensor<X>) -> Tensor<1> {
         match self {
             Likelihood::Bernoulli { logits } => {
-                -binary_cross_entropy(logits.clone().flatten(1, 3), x.flatten(1, 3))
+                -binary_cross_entropy(logits.clone().flatten(1, X - 1), x.flatten(1, X - 1))
             }
             Likelihood::Gaussian { mean, std } => {
                 let difference = x - mean.clone();
                 let constant = (2.0 * std::f64::consts::PI * std * std).ln();
                 let terms = (difference.clone() * difference / (std * std) + constant) * -0.5;
-                terms.flatten::<2>(1, 3).sum_dim(1).squeeze_dim(1)
+                terms.flatten::<2>(1, X - 1).sum_dim(1).squeeze_dim(1)
             }
         }
     }
 
-    /// The mean image, in `[0, 1]` for Bernoulli pixels.
-    pub fn mean(&self) -> Tensor<4> {
+    /// The mean sample, in `[0, 1]` for Bernoulli.
+    pub fn mean(&self) -> Tensor<X> {
         match self {
             Likelihood::Bernoulli { logits } => activation::sigmoid(logits.clone()),
             Likelihood::Gaussian { mean, .. } => mean.clone(),
         }
     }
 
-    /// The most probable image: Bernoulli pixels are black or white.
-    pub fn mode(&self) -> Tensor<4> {
+    /// The most probable sample: Bernoulli pixels are black or white.
+    pub fn mode(&self) -> Tensor<X> {
         match self {
             Likelihood::Bernoulli { logits } => logits.clone().greater_equal_elem(0.0).float(),
             Likelihood::Gaussian { mean, .. } => mean.clone(),
         }
     }
 
-    /// An image drawn from the likelihood, with pixel noise from `rng`.
-    pub fn sample(&self, rng: &mut Rng) -> Tensor<4> {
+    /// A sample drawn from the likelihood.
+    pub fn sample(&self, rng: &mut Rng) -> Tensor<X> {
         let mean = self.mean();
         let (shape, device) = (mean.dims(), mean.device());
         match self {
             Likelihood::Bernoulli { .. } => {
-                let bars =
+                let thresholds =
                     TensorData::new(rng.uniform_vec(shape.iter().product(), 0.0, 1.0), shape);
-                mean.greater(Tensor::from_data(bars, &device)).float()
+                mean.greater(Tensor::from_data(thresholds, &device)).float()
             }
             Likelihood::Gaussian { std, .. } => mean + rng.normal(shape, &device) * *std,
         }
@@ -111,25 +111,26 @@ mod tests {
     }
 
     #[test]
-    fn bernoulli_is_the_log_of_the_chance_even_for_huge_logits() {
+    fn bernoulli_log_prob_is_exact_for_huge_logits() {
         let device = Device::flex();
-        let logits = Tensor::from_floats([[[[0.3, -2.0], [200.0, -200.0]]]], &device);
-        let x = Tensor::from_floats([[[[1.0, 0.25], [1.0, 0.0]]]], &device);
-        let chance = |l: f64| 1.0 / (1.0 + (-l).exp());
-        let expected =
-            chance(0.3).ln() + 0.25 * chance(-2.0).ln() + 0.75 * (1.0 - chance(-2.0)).ln();
+        let logits = Tensor::<4>::from_floats([[[[0.3, -2.0], [200.0, -200.0]]]], &device);
+        let x = Tensor::<4>::from_floats([[[[1.0, 0.25], [1.0, 0.0]]]], &device);
+        let probability = |l: f64| 1.0 / (1.0 + (-l).exp());
+        let expected = probability(0.3).ln()
+            + 0.25 * probability(-2.0).ln()
+            + 0.75 * (1.0 - probability(-2.0)).ln();
         let likelihood = Likelihood::new(LikelihoodKind::Bernoulli, logits);
         assert!((value(likelihood.log_prob(x)) - expected).abs() < 1e-5);
-        let wrong = Tensor::from_floats([[[[1.0, 0.0], [0.0, 0.0]]]], &device);
+        let wrong = Tensor::<4>::from_floats([[[[1.0, 0.0], [0.0, 0.0]]]], &device);
         let lost = value(likelihood.log_prob(wrong));
         assert!(lost.is_finite() && lost < -199.0, "{lost}");
     }
 
     #[test]
-    fn bernoulli_gradient_is_x_minus_the_chance() {
+    fn bernoulli_gradient_is_x_minus_probability() {
         let device = Device::flex().autodiff();
         let logits = Tensor::<4>::from_floats([[[[0.3, -2.0, 0.0]]]], &device).require_grad();
-        let x = Tensor::from_floats([[[[1.0, 0.25, 0.5]]]], &device);
+        let x = Tensor::<4>::from_floats([[[[1.0, 0.25, 0.5]]]], &device);
         let gradients = Likelihood::Bernoulli {
             logits: logits.clone(),
         }
@@ -141,40 +142,40 @@ mod tests {
             .into_data()
             .try_into_vec::<f32>()
             .unwrap();
-        let chance = |l: f32| 1.0 / (1.0 + (-l).exp());
+        let probability = |l: f32| 1.0 / (1.0 + (-l).exp());
         for (g, e) in got
             .iter()
-            .zip([1.0 - chance(0.3), 0.25 - chance(-2.0), 0.0])
+            .zip([1.0 - probability(0.3), 0.25 - probability(-2.0), 0.0])
         {
             assert!((g - e).abs() < 1e-6, "{got:?}");
         }
     }
 
     #[test]
-    fn gaussian_is_the_normal_density() {
+    fn gaussian_log_prob_is_the_normal_density() {
         let device = Device::flex();
         let likelihood = Likelihood::new(
             LikelihoodKind::Gaussian(0.1),
-            Tensor::from_floats([[[[0.5, 0.2]]]], &device),
+            Tensor::<4>::from_floats([[[[0.5, 0.2]]]], &device),
         );
-        let x = Tensor::from_floats([[[[0.6, 0.2]]]], &device);
+        let x = Tensor::<4>::from_floats([[[[0.6, 0.2]]]], &device);
         let expected = -(2.0 * std::f64::consts::PI * 0.01).ln() - 0.5;
         assert!((value(likelihood.log_prob(x)) - expected).abs() < 1e-5);
     }
 
     #[test]
-    fn samples_have_the_means_they_are_drawn_with() {
+    fn samples_have_the_mean_of_the_likelihood() {
         let device = Device::flex();
         let logits = Tensor::<4>::full([1, 1, 100, 100], 1.0, &device);
-        let chance = 1.0 / (1.0 + (-1.0f64).exp());
+        let probability = 1.0 / (1.0 + (-1.0f64).exp());
         let got = value(
             Likelihood::Bernoulli { logits }
                 .sample(&mut Rng::new(1))
                 .mean(),
         );
-        assert!((got - chance).abs() < 5.0 * (chance * (1.0 - chance) / 1e4).sqrt());
+        assert!((got - probability).abs() < 5.0 * (probability * (1.0 - probability) / 1e4).sqrt());
         let gaussian = Likelihood::Gaussian {
-            mean: Tensor::full([1, 1, 100, 100], 0.5, &device),
+            mean: Tensor::<4>::full([1, 1, 100, 100], 0.5, &device),
             std: 0.2,
         };
         assert!((value(gaussian.sample(&mut Rng::new(1)).mean()) - 0.5).abs() < 5.0 * 0.2 / 100.0);

@@ -1,4 +1,4 @@
-//! The approximate posterior.
+//! The Gaussian posterior.
 
 use aigc_core::{encoder::Posterior, rng::Rng};
 use burn::tensor::Tensor;
@@ -14,7 +14,7 @@ pub struct DiagonalGaussian<const Z: usize = 2> {
 }
 
 impl<const Z: usize> DiagonalGaussian<Z> {
-    /// A draw for each image, `z = μ + σ·ε` with `ε` from `rng`: differentiable in `μ` and `σ`
+    /// A draw for each sample, `z = μ + σ·ε` with `ε` from `rng`: differentiable in `μ` and `σ`
     /// (Kingma and Welling 2014, §2.4).
     ///
     /// # Shapes
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn kl_is_its_closed_form_and_zero_at_the_prior() {
+    fn kl_is_zero_at_the_prior_and_its_closed_form_elsewhere() {
         let kl = values(gaussian().kl());
         let by_hand: f64 = [(0.5f64, 0.2f64), (-1.0, -0.7)]
             .iter()
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn log_density_is_that_of_the_normal_distribution() {
+    fn log_prob_is_the_normal_density() {
         let z = Tensor::from_floats([[0.1, 0.2], [1.0, -2.0]], &Device::flex());
         let got = values(gaussian().log_prob(z));
         let log_normal = |z: f64, m: f64, l: f64| {
@@ -113,7 +113,7 @@ mod tests {
 
     /// KL is the mean of `log q(z) − log p(z)` under q.
     #[test]
-    fn kl_agrees_with_its_definition_by_sampling() {
+    fn kl_agrees_with_monte_carlo() {
         let device = Device::flex();
         let n = 40_000;
         let repeated = DiagonalGaussian {

@@ -22,7 +22,7 @@ use aigc_tests::cases::OPERATIONS;
 use aigc_text::{
     CausalLm, GenerationConfig, Gpt2Config, PretrainedModel, TokenBatch, next_token_loss,
 };
-use aigc_vae::{ConvVaeConfig, MlpVaeConfig, Vae, VaeConfig, elbo, sample};
+use aigc_vae::{ConvVaeConfig, MlpVaeConfig, Vae, VaeConfig, VaeSampler, elbo};
 use burn::{
     module::{Module, Param},
     optim::GradientsParams,
@@ -193,7 +193,7 @@ pub fn gans() -> [(&'static str, GanConfig); 4] {
         hidden: vec![16],
         num_fourier_frequencies: 2,
         norm: true,
-        latent: 5,
+        latent_dim: 5,
         ..MlpGanConfig::new(shape)
     };
     let dcgan = DcganConfig {
@@ -252,7 +252,7 @@ pub fn gan_step(config: &GanConfig, device: &Device) -> ([Shaped; 2], BTreeMap<S
         .discriminator
         .forward_with_classes(fake.clone(), class.clone());
     let score = of_fake.logits.clone();
-    let of_real = gan.discriminator.score(real.clone(), class.clone());
+    let of_real = gan.discriminator.forward(real.clone(), class.clone());
     let mut loss = GanLoss::RelativisticPairing.discriminator_loss(of_real, score.clone(), 0.0);
     for penalty in [GradientPenalty::r1(1.0), GradientPenalty::r2(1.0)] {
         loss = loss + penalty.loss(&gan.discriminator, &real, &fake, class.as_ref(), &mut rng);
@@ -357,7 +357,13 @@ pub fn diffusion_step(index: usize, device: &Device) -> ([Shaped; 3], BTreeMap<S
 /// If the model cannot be created.
 pub fn vae_samples(config: &VaeConfig, device: &Device) -> Shaped {
     let model = config.init(device).expect("a valid model").init_weights(7);
-    shaped(sample(&model, 6, 0.8, &mut Rng::new(11), device).expect("images"))
+    shaped(
+        VaeSampler::new(&model, device)
+            .with_temperature(0.8)
+            .sample(6, 11)
+            .expect("images")
+            .values,
+    )
 }
 
 /// The results of a GPT-2: logits of whole sequences, and of pieces with a key-value cache; the

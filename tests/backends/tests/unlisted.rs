@@ -11,7 +11,7 @@ use aigc_core::{
     rng::Rng,
     train::{Trainer, TrainerConfig},
 };
-use aigc_vae::{ConvVaeConfig, KlWeight, VaeObjective, sample};
+use aigc_vae::{ConvVaeConfig, KlWeight, VaeObjective, VaeSampler};
 use burn::tensor::Device;
 
 #[allow(deprecated)]
@@ -50,7 +50,12 @@ fn model_trains_and_samples_as_on_flex() {
         let trained = Trainer::new(TrainerConfig::new(5))
             .fit(objective, model, &digits, &run)
             .unwrap();
-        values(sample(&trained.model, 4, 1.0, &mut Rng::new(5), &device).unwrap())
+        values(
+            VaeSampler::new(&trained.model, &device)
+                .sample(4, 5)
+                .unwrap()
+                .values,
+        )
     };
     assert_close(
         &draw(unlisted()),

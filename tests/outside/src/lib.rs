@@ -1,9 +1,9 @@
-//! A model and an objective of one's own, trained and sampled with aigc's public items only.
+//! A custom model and a custom objective, trained and sampled with aigc's public items only.
 #![forbid(unsafe_code)]
 
 use aigc_core::{
     Result,
-    data::{Image, ImageBatch, ImageShape},
+    data::{Image, ImageBatch, ImageShape, SampleShape},
     nn::{Activation, Linear, LinearConfig},
     train::{LossOutput, Objective, StepContext},
 };
@@ -32,6 +32,8 @@ impl TinyVae {
 }
 
 impl Vae for TinyVae {
+    type Posterior = DiagonalGaussian;
+
     fn encode(&self, x: Tensor<4>) -> DiagonalGaussian {
         let both = self
             .encoder
@@ -48,17 +50,16 @@ impl Vae for TinyVae {
         Likelihood::new(LikelihoodKind::Bernoulli, output.reshape([batch, 1, 4, 4]))
     }
 
-    fn latent_dim(&self) -> usize {
-        2
+    fn latent_shape(&self) -> SampleShape {
+        SampleShape::new(&[2])
     }
 
-    fn sample_shape(&self) -> ImageShape {
-        SHAPE
+    fn sample_shape(&self) -> SampleShape {
+        SHAPE.into()
     }
 }
 
-/// The importance-weighted bound with two draws (Burda et al. 2016): something the crate does not
-/// have.
+/// The importance-weighted bound with two draws (Burda et al. 2016), which the crate does not have.
 pub struct TwoDraws;
 
 impl Objective for TwoDraws {

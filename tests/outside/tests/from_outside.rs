@@ -1,18 +1,17 @@
-//! What a user's program does: own model, own objective, the trainer, sampling, and loading again.
+//! What a user's program does: custom model, custom objective, the trainer, sampling, loading again.
 
 use aigc_core::{
     checkpoint::RunDir,
     data::{DataLoader, DataLoaderConfig, InMemory, collate_images},
     device::device,
-    rng::Rng,
     train::{Event, Trainer, TrainerConfig},
     weights::load_weights,
 };
-use aigc_vae::{reconstruct, sample};
+use aigc_vae::VaeSampler;
 use outside::{TinyVae, TwoDraws, halves};
 
 #[test]
-fn a_model_and_an_objective_of_ones_own_train_sample_and_load() {
+fn custom_model_and_objective_train_sample_and_load() {
     let device = device("flex").unwrap();
     let folder = tempfile::tempdir().unwrap();
     let run = RunDir::create(folder.path().join("run")).unwrap();
@@ -44,12 +43,13 @@ fn a_model_and_an_objective_of_ones_own_train_sample_and_load() {
         .unwrap()
         .unwrap()
         .to_tensor(&device);
-    let difference = (reconstruct(&trained.model, x.clone()) - x)
+    let sampler = VaeSampler::new(&trained.model, &device);
+    let difference = (sampler.reconstruct(x.clone()).unwrap() - x)
         .abs()
         .mean()
         .into_scalar::<f32>();
     assert!(difference < 0.1, "{difference}");
-    let drawn = sample(&trained.model, 5, 1.0, &mut Rng::new(1), &device).unwrap();
+    let drawn = sampler.sample(5, 1).unwrap().values;
     assert_eq!(drawn.dims(), [5, 1, 4, 4]);
 
     let loaded = load_weights(
@@ -57,6 +57,9 @@ fn a_model_and_an_objective_of_ones_own_train_sample_and_load() {
         &run.final_dir().join("model.safetensors"),
     )
     .unwrap();
-    let again = sample(&loaded, 5, 1.0, &mut Rng::new(1), &device).unwrap();
+    let again = VaeSampler::new(&loaded, &device)
+        .sample(5, 1)
+        .unwrap()
+        .values;
     assert_eq!(drawn.into_data(), again.into_data());
 }

@@ -3,10 +3,13 @@
 use super::{Tensors, close};
 use aigc_core::{
     checkpoint::RunDir,
-    data::{DataLoader, DataLoaderConfig, Image, ImageBatch, ImageShape, InMemory, collate_images},
+    data::{
+        DataLoader, DataLoaderConfig, Image, ImageBatch, ImageShape, InMemory, SampleShape,
+        collate_images,
+    },
     device::device,
     train::{Event, OptimizerConfig, Trainer, TrainerConfig},
-    weights::{load_weights, save_weights},
+    weights::{RenamedField, load_renamed_weights, save_weights},
 };
 use aigc_gan::{
     AnyDiscriminator, AnyGenerator, Gan, GanConfig, GanObjective, GanObjectiveConfig, Generator,
@@ -18,8 +21,14 @@ use burn::{
 use safetensors::SafeTensors;
 use std::{cell::RefCell, collections::VecDeque, path::Path};
 
+/// Fixtures have the former name.
+const DISCRIMINATOR: RenamedField = RenamedField {
+    name: "discriminator",
+    former: "critic",
+};
+
 thread_local! {
-    /// Noise of the steps to come.
+    /// Noise of the following steps.
     static NOISE: RefCell<VecDeque<Vec<f32>>> = const { RefCell::new(VecDeque::new()) };
 }
 
@@ -49,7 +58,7 @@ impl Generator for Given {
         self.inner().latent_dim()
     }
 
-    fn sample_shape(&self) -> ImageShape {
+    fn sample_shape(&self) -> SampleShape {
         self.inner().sample_shape()
     }
 
@@ -58,8 +67,8 @@ impl Generator for Given {
     }
 }
 
-/// The trainer, the networks, the game and its penalties make the same steps as PyTorch in f64 with
-/// second derivatives.
+/// Trainer, networks, losses and penalties make the same steps as PyTorch in f64 with second
+/// derivatives.
 pub(super) fn steps(case: &Path, json: &serde_json::Value) {
     let name = case.display();
     let device = device("flex").unwrap();
@@ -78,7 +87,7 @@ pub(super) fn steps(case: &Path, json: &serde_json::Value) {
     let folder = tempfile::tempdir().unwrap();
     let before = folder.path().join("before.safetensors");
     tensors.save_under("before.", &before);
-    let gan = load_weights(gan, &before).unwrap();
+    let gan = load_renamed_weights(gan, &before, &[DISCRIMINATOR]).unwrap();
 
     let losses = tensors.floats("losses");
     let steps = losses.len() / 2;
@@ -115,7 +124,7 @@ pub(super) fn steps(case: &Path, json: &serde_json::Value) {
         .with_callback(|event: &Event<'_>| {
             if let Event::Step(report) = event {
                 let loss = |name: &str| report.losses.iter().find(|(n, _)| n == name).unwrap().1;
-                seen.extend([loss("critic.loss"), loss("generator.loss")]);
+                seen.extend([loss("discriminator.loss"), loss("generator.loss")]);
             }
         })
         .fit(
@@ -156,7 +165,7 @@ pub(super) fn steps(case: &Path, json: &serde_json::Value) {
             continue;
         }
         let (got, expected) = (
-            ours.floats(tensor),
+            ours.floats(&tensor.replacen("critic.", "discriminator.", 1)),
             tensors.floats(&format!("after.{tensor}")),
         );
         assert_eq!(got.len(), expected.len());

@@ -1,6 +1,9 @@
 //! Parameter ids that are the same in every process.
 
-use crate::params::{ParamMapper, map_params};
+use crate::{
+    params::{ParamMapper, map_params},
+    weights::RenamedField,
+};
 use burn::{
     module::{Module, Param, ParamId},
     tensor::Tensor,
@@ -12,15 +15,27 @@ use burn::{
 /// paths it finds its parameters again. The trainer does this by itself; a custom loop does it
 /// once, before the first step.
 pub fn assign_path_ids<M: Module>(model: M) -> M {
-    map_params(model, &mut Renumber)
+    assign_path_ids_with(model, &[])
 }
 
-struct Renumber;
+/// The same for a model whose fields were renamed: their parameters keep the ids of their former
+/// paths, under which older checkpoints file the optimizer's state.
+pub(crate) fn assign_path_ids_with<M: Module>(model: M, renamed: &[RenamedField]) -> M {
+    map_params(model, &mut Renumber { renamed })
+}
 
-impl ParamMapper for Renumber {
+struct Renumber<'a> {
+    renamed: &'a [RenamedField],
+}
+
+impl ParamMapper for Renumber<'_> {
     fn map<const D: usize>(&mut self, path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let former = self
+            .renamed
+            .iter()
+            .find_map(|field| field.former_path(path));
         let (_, value, mapper) = param.consume();
-        Param::from_mapped_value(id_of(path), value, mapper)
+        Param::from_mapped_value(id_of(former.as_deref().unwrap_or(path)), value, mapper)
     }
 }
 

@@ -23,6 +23,7 @@ mod run;
 pub use crate::fs::{write_atomic, write_atomic_with};
 pub use checkpoint::{Checkpoint, CheckpointWriter};
 pub use ids::assign_path_ids;
+pub(crate) use ids::assign_path_ids_with;
 pub(crate) use json::{read_json, write_json};
 pub use optimizer::{load_optimizer, save_optimizer};
 pub use run::RunDir;

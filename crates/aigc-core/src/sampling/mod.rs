@@ -105,3 +105,75 @@ pub struct Samples<const D: usize = 4> {
     /// Whether all requested samples are there and finished.
     pub complete: bool,
 }
+
+/// How far sampling in batches is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchProgress {
+    /// Samples drawn so far.
+    pub done: usize,
+    /// Samples requested.
+    pub total: usize,
+}
+
+impl SamplingOptions<'_, BatchProgress> {
+    /// Calls `draw` for each batch of `n` samples and joins what it returns; whether all `n` are
+    /// there. A callback or a cancelled token stops between two batches.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if `n` or the batch size is 0, [`Error::Cancelled`] if there is
+    /// no batch to return, and whatever `draw` returns.
+    pub fn collect<const D: usize>(
+        &self,
+        n: usize,
+        mut draw: impl FnMut(Range<usize>) -> Result<Tensor<D>>,
+    ) -> Result<(Tensor<D>, bool)> {
+        let (mut parts, mut done) = (Vec::new(), 0);
+        for batch in self.batches(n)? {
+            if self.cancel.is_cancelled() {
+                break;
+            }
+            done = batch.end;
+            parts.push(draw(batch)?);
+            if self.report(&BatchProgress { done, total: n }).is_break() {
+                break;
+            }
+        }
+        if parts.is_empty() {
+            return Err(Error::cancelled("sampling"));
+        }
+        Ok((Tensor::cat(parts, 0), done == n))
+    }
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+
+    #[test]
+    fn batches_are_collected_until_stopped() {
+        let device = Device::flex();
+        let draw = |batch: Range<usize>| {
+            let values: Vec<f32> = batch.map(|i| i as f32).collect();
+            Ok(Tensor::<1>::from_floats(&values[..], &device))
+        };
+        let options = SamplingOptions::new(2);
+        let (values, complete) = options.collect(5, draw).unwrap();
+        let values: Vec<f32> = values.into_data().iter().collect();
+        assert_eq!((values, complete), (vec![0.0, 1.0, 2.0, 3.0, 4.0], true));
+        let stopping =
+            SamplingOptions::new(2).on_progress(|progress: &BatchProgress| match progress.done {
+                4 => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            });
+        let (values, complete) = stopping.collect(5, draw).unwrap();
+        assert_eq!((values.dims(), complete), ([4], false));
+        options.cancel.cancel();
+        assert!(matches!(
+            options.collect(5, draw),
+            Err(Error::Cancelled { .. })
+        ));
+        let empty = SamplingOptions::new(0).collect(5, draw).unwrap_err();
+        assert!(empty.to_string().contains("`batch_size` is 0"), "{empty}");
+    }
+}

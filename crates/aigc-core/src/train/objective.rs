@@ -1,6 +1,6 @@
 //! The interface between a family of models and the trainer: losses, phases, state.
 
-use crate::{Error, Result, rng::Rng};
+use crate::{Error, Result, rng::Rng, weights::RenamedField};
 use burn::{
     module::Module,
     tensor::{Device, Tensor},
@@ -74,6 +74,8 @@ pub struct Phase {
     pub repeat: usize,
     /// Whether it uses the batches of the phase before instead of new ones.
     pub same_batch: bool,
+    /// Name that the phase and its field had in earlier versions.
+    pub former_name: Option<&'static str>,
 }
 
 impl Phase {
@@ -84,6 +86,7 @@ impl Phase {
             field: None,
             repeat: 1,
             same_batch: false,
+            former_name: None,
         }
     }
 
@@ -101,6 +104,28 @@ impl Phase {
             repeat: times,
             ..self
         }
+    }
+
+    /// The name that the phase and its field had in earlier versions. Random streams and ids of
+    /// parameters keep it, so that runs that were begun then resume bit for bit.
+    pub const fn with_former_name(self, name: &'static str) -> Self {
+        Self {
+            former_name: Some(name),
+            ..self
+        }
+    }
+
+    /// Name of the random stream.
+    pub(super) fn stream(&self) -> String {
+        format!("turn/{}", self.former_name.unwrap_or(self.name))
+    }
+
+    /// The field, if it was renamed.
+    pub(super) fn renamed_field(&self) -> Option<RenamedField> {
+        Some(RenamedField {
+            name: self.field?,
+            former: self.former_name?,
+        })
     }
 
     /// Uses the batches of the phase before.

@@ -9,19 +9,19 @@ use super::{
     schedule::planned_steps,
     state::{
         ConfigRecords, EMA, LoaderRecord, MODEL, RunConfig, STATE, State, TIME, TimeSpent,
-        check_continues, optimizer_file,
+        check_continues, optimizer_file, saved_optimizer_file,
     },
     survey::{not_finite, trainable},
 };
 use crate::{
     Error, Result,
     checkpoint::{
-        Checkpoint, RunDir, RunLock, assign_path_ids, load_optimizer, read_json, save_optimizer,
-        write_json,
+        Checkpoint, RunDir, RunLock, assign_path_ids_with, load_optimizer, read_json,
+        save_optimizer, write_json,
     },
     data::{BatchIter, DataLoader},
-    rng::{InitWeights, Rng},
-    weights::{load_weights, save_weights},
+    rng::{Rng, init_weights_with},
+    weights::{RenamedField, load_renamed_weights, save_weights},
 };
 use burn::{
     module::{Module, ParamId},
@@ -63,6 +63,8 @@ pub(super) struct Session<'a, 'b, M> {
     /// Number of skipped items that were reported.
     warnings: usize,
     groups: Vec<Group>,
+    /// Fields that had other names in earlier versions.
+    renamed: Vec<RenamedField>,
     /// Held while training, so that no other process trains in this directory.
     _lock: RunLock,
 }
@@ -80,7 +82,8 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
         let checkpoint = open_checkpoint(run, trainer.start)?;
         let run_config = run_config(&trainer, loader, run)?;
         let config = &trainer.config;
-        let (plain, state) = restore_model(model, config, checkpoint.as_ref(), run)?;
+        let renamed: Vec<RenamedField> = phases.iter().filter_map(Phase::renamed_field).collect();
+        let (plain, state) = restore_model(model, config, &renamed, checkpoint.as_ref(), run)?;
         let device = plain
             .devices()
             .first()
@@ -101,6 +104,7 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
             &trainer.config,
             &model,
             plain,
+            &renamed,
             &state,
             checkpoint.as_ref(),
             run,
@@ -132,6 +136,7 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
             from_step,
             warnings: 0,
             groups,
+            renamed,
             _lock: lock,
         };
         session.emit(&Event::Started {
@@ -317,9 +322,9 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
         phase: usize,
         repetition: usize,
     ) -> Result<(Vec<(String, f64)>, GradientsParams)> {
-        let Phase { name, repeat, .. } = self.phases[phase].phase;
+        let repeat = self.phases[phase].phase.repeat;
         let (step, accumulate) = (self.state.step, batches.len());
-        let stream = format!("turn/{name}"); // a name of its own would be another noise
+        let stream = self.phases[phase].phase.stream();
         let mut sums: Vec<(String, f64)> = Vec::new();
         let mut accumulated = GradientsAccumulator::new();
         let mut single = GradientsParams::new();
@@ -593,7 +598,8 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
             }
             Some(step) => {
                 let file = if self.ema.is_some() { EMA } else { MODEL };
-                load_weights(self.model().valid(), &self.run.checkpoint(step)?.path(file))
+                let path = self.run.checkpoint(step)?.path(file);
+                load_renamed_weights(self.model().valid(), &path, &self.renamed)
             }
         }
     }
@@ -650,10 +656,12 @@ fn run_config<M, B: Send + 'static>(
 fn restore_model<M: Module + 'static>(
     model: M,
     config: &TrainerConfig,
+    renamed: &[RenamedField],
     checkpoint: Option<&Checkpoint>,
     run: &RunDir,
 ) -> Result<(M, State)> {
-    let model = assign_path_ids(model.init_weights(config.seed).valid());
+    let model = init_weights_with(model, config.seed, renamed);
+    let model = assign_path_ids_with(model.valid(), renamed);
     let Some(checkpoint) = checkpoint else {
         return Ok((model, State::default()));
     };
@@ -667,8 +675,8 @@ fn restore_model<M: Module + 'static>(
         );
         return Err(offer(Error::checkpoint(checkpoint.path(STATE), reason)));
     }
-    let model = load_weights(model, &checkpoint.path(MODEL)).map_err(offer)?;
-    Ok((assign_path_ids(model), state))
+    let model = load_renamed_weights(model, &checkpoint.path(MODEL), renamed).map_err(offer)?;
+    Ok((assign_path_ids_with(model, renamed), state))
 }
 
 /// The phases with their parameters and optimizers.
@@ -697,7 +705,7 @@ fn build_phases<M: Module + 'static>(
         };
         let optimizer = match checkpoint {
             Some(checkpoint) => {
-                load_optimizer(optimizer, model, &checkpoint.path(&optimizer_file(phase)))
+                load_optimizer(optimizer, model, &saved_optimizer_file(phase, checkpoint))
                     .map_err(|error| run.with_fallback(checkpoint.step(), error))?
             }
             None => optimizer,
@@ -724,6 +732,7 @@ fn restore_ema<M: Module + 'static>(
     config: &TrainerConfig,
     model: &M,
     plain: M,
+    renamed: &[RenamedField],
     state: &State,
     checkpoint: Option<&Checkpoint>,
     run: &RunDir,
@@ -733,7 +742,7 @@ fn restore_ema<M: Module + 'static>(
         (Some(ema), None) => Some(Ema::new(model, ema)),
         (Some(ema), Some(checkpoint)) => {
             // Loaded into tensors of its own: `valid` copies running statistics.
-            let average = load_weights(plain.valid(), &checkpoint.path(EMA))
+            let average = load_renamed_weights(plain.valid(), &checkpoint.path(EMA), renamed)
                 .map_err(|error| run.with_fallback(checkpoint.step(), error))?;
             Some(Ema::resume(model, average, ema, state.ema_updates))
         }

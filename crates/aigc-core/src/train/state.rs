@@ -3,10 +3,12 @@
 use super::{Phase, TrainerConfig};
 use crate::{
     Error, Result,
+    checkpoint::Checkpoint,
     data::{DataLoaderConfig, OnReadError},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
+use std::path::PathBuf;
 
 /// The content of the run's `config.json`.
 #[derive(Serialize, Deserialize)]
@@ -140,6 +142,15 @@ pub(super) const EMA: &str = "ema.safetensors";
 
 pub(super) fn optimizer_file(phase: &Phase) -> String {
     format!("optimizer-{}.bpk", phase.name)
+}
+
+/// The file of the optimizer in `checkpoint`, which may be from before the phase was renamed.
+pub(super) fn saved_optimizer_file(phase: &Phase, checkpoint: &Checkpoint) -> PathBuf {
+    let path = checkpoint.path(&optimizer_file(phase));
+    match phase.former_name {
+        Some(former) if !path.exists() => checkpoint.path(&format!("optimizer-{former}.bpk")),
+        _ => path,
+    }
 }
 
 /// The configurations that a run is given.

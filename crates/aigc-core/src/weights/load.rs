@@ -140,6 +140,37 @@ impl WeightReader {
     }
 }
 
+/// A field at the root of a model that files of earlier versions hold under another name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RenamedField {
+    /// Name of the field.
+    pub name: &'static str,
+    /// Name that it had.
+    pub former: &'static str,
+}
+
+impl RenamedField {
+    /// The former path of a parameter, if it is one of this field.
+    pub fn former_path(&self, path: &str) -> Option<String> {
+        let rest = path.strip_prefix(self.name)?;
+        rest.starts_with('.')
+            .then(|| format!("{}{rest}", self.former))
+    }
+}
+
+/// [`pytorch_key`], and the names of files from before fields were renamed.
+pub fn renamed_key(key: ParamKey<'_>, renamed: &[RenamedField]) -> KeyMapping {
+    let former = renamed
+        .iter()
+        .find_map(|field| field.former_path(key.path))
+        .map(|path| pytorch_key(ParamKey { path: &path, ..key }));
+    let mut mapping = pytorch_key(key);
+    mapping
+        .candidates
+        .extend(former.into_iter().flat_map(|former| former.candidates));
+    mapping
+}
+
 /// Reads a file that [`save_weights`](super::save_weights) wrote, or that PyTorch would write for
 /// the same architecture, into `model`, on the model's device.
 ///
@@ -147,7 +178,20 @@ impl WeightReader {
 /// [`Error::Weights`] if the file is broken, or lists missing keys, unexpected keys and size
 /// mismatches together; [`Error::Io`] if it cannot be read.
 pub fn load_weights<M: Module>(model: M, path: &Path) -> Result<M> {
-    let (model, report) = WeightReader::open(path)?.load_into(model, pytorch_key)?;
+    load_renamed_weights(model, path, &[])
+}
+
+/// [`load_weights`], for files from before fields of the model were renamed, too.
+///
+/// # Errors
+/// As [`load_weights`].
+pub fn load_renamed_weights<M: Module>(
+    model: M,
+    path: &Path,
+    renamed: &[RenamedField],
+) -> Result<M> {
+    let (model, report) =
+        WeightReader::open(path)?.load_into(model, |key| renamed_key(key, renamed))?;
     // PyTorch's counter of batches has no use here.
     let unexpected: Vec<String> = report
         .unused

@@ -8,10 +8,15 @@
 mod load;
 mod loaded;
 mod pickle;
+mod pretrained;
 mod reader;
 mod save;
 
-pub use load::{KeyMapping, LoadReport, ParamKey, load_weights, pytorch_key};
+pub use load::{
+    KeyMapping, LoadReport, ParamKey, RenamedField, load_renamed_weights, load_weights,
+    pytorch_key, renamed_key,
+};
 pub use loaded::Loaded;
+pub use pretrained::{load_pretrained, save_pretrained};
 pub use reader::{WeightReader, shard_files};
 pub use save::{save_tensors, save_weights};

@@ -1,33 +1,34 @@
 //! Adaptive discriminator augmentation (Karras et al. 2020, <https://arxiv.org/abs/2006.06676>).
 
 use super::{
-    diff_augment::per_picture,
+    diff_augment::per_image,
     warp::{Affine, Beyond, IDENTITY, compose, warp},
 };
-use aigc_core::{Error, Result, rng::Rng};
+use aigc_core::{Result, check, rng::Rng};
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-/// Augments with a probability that follows how sure the critic is of real samples:
-/// `r = E[sign D(x)]` above `target` means overfitting and raises it.
+/// Augments with a probability that follows the overfitting measure `r_t = E[sign D(x)]` of real
+/// samples: the probability rises while `r_t` is above `target`, and falls otherwise.
 ///
-/// Each kind of change is made with that probability, picture by picture: mirroring, quarter turns
-/// and whole steps; scaling, turning, stretching and fractional steps in one interpolation;
-/// brightness and contrast, of pictures in colour also luma flip, hue and saturation (the paper's
-/// appendix B, without its wavelet filters and corruptions).
+/// Each transformation is applied to each image with that probability: mirroring, rotation by 90°
+/// and integer translation; scaling, rotation, anisotropic scaling and fractional translation in
+/// one interpolation; brightness and contrast, and for RGB images luma flip, hue and saturation
+/// (the paper's appendix B, without its image-space filtering and corruptions).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Ada {
-    /// Where `r` shall be.
+    /// Target of `r_t`.
     pub target: f64,
     /// Real samples over which the probability can go from 0 to 1.
     pub speed: f64,
-    /// The probability does not exceed this.
+    /// Upper limit of the probability.
+    #[serde(alias = "most")]
     pub max_probability: f64,
-    /// Whether pictures are mirrored and turned by quarters: not for digits, which would change
+    /// Whether images are mirrored and rotated by any angle; not for digits, which would change
     /// their class.
     pub flips: bool,
-    /// Whether colours change.
+    /// Whether colours are transformed.
     pub color: bool,
 }
 
@@ -45,21 +46,9 @@ impl Default for Ada {
 
 impl Ada {
     pub(super) fn validate(&self) -> Result<()> {
-        let fields = [
-            ("target", self.target, -1.0..=1.0, "from −1 to 1"),
-            ("most", self.max_probability, 0.0..=1.0, "from 0 to 1"),
-            ("speed", self.speed, 1.0..=1e15, "at least 1"),
-        ];
-        for (field, value, range, expected) in fields {
-            if !range.contains(&value) {
-                return Err(Error::config(
-                    format!("augment.adaptive.{field}"),
-                    value,
-                    expected,
-                ));
-            }
-        }
-        Ok(())
+        check::in_range("augment.adaptive.target", self.target, -1.0..=1.0)?;
+        check::fraction("augment.adaptive.max_probability", self.max_probability)?;
+        check::in_range("augment.adaptive.speed", self.speed, 1.0..=1e15)
     }
 
     /// The probability after a batch of `size` real samples with `r = sign`.
@@ -85,7 +74,7 @@ impl Ada {
         if self.color { color(x, p, rng) } else { x }
     }
 
-    /// From places in the result to places in the source.
+    /// Map from coordinates in the result to coordinates in the source.
     fn geometry(&self, p: f64, rng: &mut Rng, [height, width]: [usize; 2]) -> Affine {
         let mut map = IDENTITY;
         let chance = |rng: &mut Rng, p: f64| f64::from(rng.uniform_vec(1, 0.0, 1.0)[0]) < p;
@@ -128,7 +117,10 @@ impl Ada {
         if chance(rng, p_turn) {
             map = compose(
                 map,
-                turn(uniform(rng, -std::f64::consts::PI, std::f64::consts::PI) * self.turned()),
+                turn(
+                    uniform(rng, -std::f64::consts::PI, std::f64::consts::PI)
+                        * self.rotation_scale(),
+                ),
             );
         }
         if chance(rng, p) {
@@ -138,7 +130,10 @@ impl Ada {
         if chance(rng, p_turn) {
             map = compose(
                 map,
-                turn(uniform(rng, -std::f64::consts::PI, std::f64::consts::PI) * self.turned()),
+                turn(
+                    uniform(rng, -std::f64::consts::PI, std::f64::consts::PI)
+                        * self.rotation_scale(),
+                ),
             );
         }
         if chance(rng, p) {
@@ -151,13 +146,13 @@ impl Ada {
         map
     }
 
-    /// Pictures with an up and a down are turned a little only.
-    fn turned(&self) -> f64 {
+    /// Factor of rotation angles: images with an up and a down are rotated a little only.
+    fn rotation_scale(&self) -> f64 {
         if self.flips { 1.0 } else { 0.1 }
     }
 }
 
-/// `x ← M·x + c` over the channels of each picture, with the paper's order of changes.
+/// `x ← M·x + c` over the channels of each image, in the paper's order of transformations.
 fn color(x: Tensor<4>, p: f64, rng: &mut Rng) -> Tensor<4> {
     let [batch, channels, height, width] = x.dims();
     let device = x.device();
@@ -178,7 +173,7 @@ fn color(x: Tensor<4>, p: f64, rng: &mut Rng) -> Tensor<4> {
             scale.push(contrast);
             shift.push(brightness * contrast);
         }
-        return x * per_picture(scale, &device) + per_picture(shift, &device);
+        return x * per_image(scale, &device) + per_image(shift, &device);
     }
     let (mut matrices, mut shifts) = (Vec::with_capacity(9 * batch), Vec::with_capacity(3 * batch));
     for _ in 0..batch {
@@ -284,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn the_probability_follows_the_critic() {
+    fn probability_follows_the_overfitting_measure() {
         let ada = Ada {
             speed: 1000.0,
             max_probability: 0.5,
@@ -303,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_pictures_change_as_the_probability_says() {
+    fn share_of_augmented_images_follows_probability() {
         let device = Device::flex();
         let x: Tensor<4> = Rng::new(1).uniform([400, 1, 6, 6], -1.0, 1.0, &device);
         let ada = Ada {
@@ -330,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_turn_about_grey() {
+    fn hue_rotates_about_grey() {
         for angle in [0.3, 2.0] {
             let grey = hue(angle).apply([0.4, 0.4, 0.4]);
             assert!(grey.iter().all(|v| (v - 0.4).abs() < 1e-12));
@@ -342,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn gradients_flow_and_grey_stays_grey_under_colour() {
+    fn ada_is_differentiable_and_keeps_grey_grey() {
         let device = Device::flex().autodiff();
         let x = Tensor::<4>::zeros([4, 3, 8, 8], &device).require_grad();
         let y = Ada::default().apply(x.clone(), 0.8, &mut Rng::new(4));

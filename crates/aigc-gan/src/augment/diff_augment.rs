@@ -1,21 +1,20 @@
 //! DiffAugment (Zhao et al. 2020, <https://arxiv.org/abs/2006.10738>).
 
 use super::warp::{Beyond, IDENTITY, warp};
-use aigc_core::{Error, Result, rng::Rng};
+use aigc_core::{Result, check, rng::Rng};
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-/// Always augments, each picture in its own way: colour, then translation, then cut-out. Sizes are
-/// shares of a side, values those of the authors' code, which has pictures in `[−1, 1]` too.
+/// Augments every image with draws of its own: colour, then translation, then cut-out. Sizes are
+/// fractions of a side; ranges are those of the authors' code, whose images are in `[−1, 1]` too.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DiffAugment {
     /// Brightness, saturation (of three channels) and contrast.
     pub color: bool,
-    /// Most that a picture is moved by, black coming in (grey in the authors' code); the paper has
-    /// 1/8.
+    /// Largest translation; black fills the border (grey in the authors' code). The paper has 1/8.
     pub translation: f64,
-    /// Side of the square that is painted grey; the paper has 1/2. 0 for none.
+    /// Side of the square that is set to grey, 0 for none; the paper has 1/2.
     pub cutout: f64,
 }
 
@@ -31,26 +30,18 @@ impl Default for DiffAugment {
 
 impl DiffAugment {
     pub(super) fn validate(&self) -> Result<()> {
-        for (field, value) in [("translation", self.translation), ("cutout", self.cutout)] {
-            if !(0.0..=1.0).contains(&value) {
-                return Err(Error::config(
-                    format!("augment.diff.{field}"),
-                    value,
-                    "from 0 to 1",
-                ));
-            }
-        }
-        Ok(())
+        check::fraction("augment.diff_augment.translation", self.translation)?;
+        check::fraction("augment.diff_augment.cutout", self.cutout)
     }
 
     pub(super) fn apply(&self, mut x: Tensor<4>, rng: &mut Rng) -> Tensor<4> {
         let [batch, channels, height, width] = x.dims();
         let device = x.device();
         if self.color {
-            x = x + per_picture(rng.uniform_vec(batch, -0.5, 0.5), &device);
+            x = x + per_image(rng.uniform_vec(batch, -0.5, 0.5), &device);
             if channels == 3 {
                 let grey = x.clone().mean_dim(1);
-                x = (x - grey.clone()) * per_picture(rng.uniform_vec(batch, 0.0, 2.0), &device)
+                x = (x - grey.clone()) * per_image(rng.uniform_vec(batch, 0.0, 2.0), &device)
                     + grey;
             }
             let mean = x
@@ -58,7 +49,7 @@ impl DiffAugment {
                 .reshape([batch, channels * height * width])
                 .mean_dim(1)
                 .reshape([batch, 1, 1, 1]);
-            x = (x - mean.clone()) * per_picture(rng.uniform_vec(batch, 0.5, 1.5), &device) + mean;
+            x = (x - mean.clone()) * per_image(rng.uniform_vec(batch, 0.5, 1.5), &device) + mean;
         }
         if self.translation > 0.0 {
             let mut shift = |side: usize| {
@@ -96,8 +87,8 @@ impl DiffAugment {
     }
 }
 
-/// One number per picture, `[batch, 1, 1, 1]`.
-pub(super) fn per_picture(values: Vec<f32>, device: &Device) -> Tensor<4> {
+/// One number per image, `[batch, 1, 1, 1]`.
+pub(super) fn per_image(values: Vec<f32>, device: &Device) -> Tensor<4> {
     let batch = values.len();
     Tensor::from_data(TensorData::new(values, [batch, 1, 1, 1]), device)
 }
@@ -118,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn cutout_greys_about_a_square_and_translation_moves() {
+    fn cutout_and_translation_have_their_sizes() {
         let device = Device::flex();
         let x = Tensor::<4>::ones([200, 1, 16, 16], &device);
         let cut = DiffAugment {
@@ -147,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn colour_keeps_the_picture_up_to_brightness_and_contrast() {
+    fn color_of_grey_images_is_affine() {
         let device = Device::flex();
         let x: Tensor<4> = Rng::new(2).uniform([8, 1, 4, 4], -1.0, 1.0, &device);
         let y = values(
@@ -173,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn gradients_flow() {
+    fn diff_augment_is_differentiable() {
         let device = Device::flex().autodiff();
         let x = Tensor::<4>::zeros([4, 3, 8, 8], &device).require_grad();
         // Where nothing but the cut-out touches a picture, its slope is 1 outside and 0 inside.

@@ -1,5 +1,4 @@
-//! Augmentation of what the critic sees, real and generated alike, so that little data lasts
-//! longer.
+//! Augmentation of real and generated samples before the discriminator, for small data sets.
 
 mod ada;
 mod diff_augment;
@@ -12,16 +11,16 @@ use aigc_core::{Result, rng::Rng};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-/// Which augmentation.
+/// Augmentation of images.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Augment {
     /// None.
     #[default]
     None,
-    /// Always, in a few ways.
+    /// Differentiable augmentation of every image.
     DiffAugment(DiffAugment),
-    /// As often as the critic's overfitting asks for.
+    /// Augmentation with a probability that follows the discriminator's overfitting.
     Adaptive(Ada),
 }
 
@@ -41,12 +40,28 @@ impl Augment {
     /// Augments a batch; gradients flow through. `probability` is ADA's.
     ///
     /// # Shapes
-    /// - x and output: `[batch, channels, height, width]` in `[−1, 1]`
-    pub fn apply(&self, x: Tensor<4>, probability: f64, rng: &mut Rng) -> Tensor<4> {
-        match self {
-            Augment::None => x,
-            Augment::DiffAugment(augment) => augment.apply(x, rng),
-            Augment::Adaptive(augment) => augment.apply(x, probability, rng),
+    /// - x and output: `[batch, channels, height, width]` in `[−1, 1]`; with [`Augment::None`] a
+    ///   batch of any rank
+    ///
+    /// # Panics
+    /// If samples that are no images are to be augmented.
+    pub fn apply<const D: usize>(
+        &self,
+        x: Tensor<D>,
+        probability: f64,
+        rng: &mut Rng,
+    ) -> Tensor<D> {
+        if *self == Augment::None {
+            return x;
         }
+        let dims = x.dims();
+        assert_eq!(D, 4, "augmentation of samples of shape {:?}", &dims[1..]);
+        let images = x.reshape([dims[0], dims[1], dims[2], dims[3]]);
+        let augmented = match self {
+            Augment::None => images,
+            Augment::DiffAugment(augment) => augment.apply(images, rng),
+            Augment::Adaptive(augment) => augment.apply(images, probability, rng),
+        };
+        augmented.reshape(dims)
     }
 }

@@ -1,13 +1,13 @@
-//! Pictures seen through a change of coordinates.
+//! Affine resampling of images.
 
 use burn::tensor::{Tensor, TensorData};
 
-/// An affine map of pixel coordinates around the picture's centre, from a place in the result to
-/// the place in the source: `[[a, b, c], [d, e, f]]` takes `(x, y)` to
+/// An affine map of pixel coordinates around the image's centre, from a point of the result to a
+/// point of the source: `[[a, b, c], [d, e, f]]` takes `(x, y)` to
 /// `(a·x + b·y + c, d·x + e·y + f)`.
 pub(super) type Affine = [[f64; 3]; 2];
 
-/// Where nothing moves.
+/// The identity.
 pub(super) const IDENTITY: Affine = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]];
 
 /// `outer` after `inner`.
@@ -20,17 +20,17 @@ pub(super) fn compose(outer: Affine, inner: Affine) -> Affine {
     })
 }
 
-/// What lies beyond the border.
+/// Padding beyond the border.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Beyond {
     /// Black.
     Black,
-    /// The picture mirrored.
+    /// Reflection.
     Mirrored,
 }
 
-/// Each picture of `x` through its own map, with bilinear interpolation. Gradients flow to the
-/// pictures.
+/// Resamples each image of `x` through its own map, with bilinear interpolation; differentiable in
+/// `x`.
 ///
 /// # Shapes
 /// - x and output: `[batch, channels, height, width]` in `[−1, 1]`
@@ -50,7 +50,7 @@ pub(super) fn warp(x: Tensor<4>, maps: &[Affine], beyond: Beyond) -> Tensor<4> {
                     at(map[0]) + (width as f64 - 1.0) / 2.0,
                     at(map[1]) + (height as f64 - 1.0) / 2.0,
                 );
-                // Rounding must not make a whole step a step and a hair.
+                // Rounding errors must not make an integer translation a fractional one.
                 let snap = |s: f64| {
                     if (s - s.round()).abs() < 1e-9 {
                         s.round()
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_steps_move_pixels() {
+    fn warp_translates_mirrors_and_rotates() {
         let device = Device::flex();
         let x = Tensor::<4>::from_floats(
             [[[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]]]],
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn gradients_come_back_to_where_pixels_came_from() {
+    fn warp_gradients_return_to_their_sources() {
         let device = Device::flex().autodiff();
         let x = Tensor::<4>::from_floats([[[[0.0, 0.0], [0.0, 0.0]]]], &device).require_grad();
         let y = warp(
@@ -170,10 +170,10 @@ mod tests {
     }
 
     #[test]
-    fn maps_compose() {
+    fn affine_maps_compose() {
         let shift = [[1.0, 0.0, 2.0], [0.0, 1.0, 3.0]];
         let turn = [[0.0, -1.0, 0.0], [1.0, 0.0, 0.0]];
-        // Phase first, then shift.
+        // Rotation first, then translation.
         assert_eq!(compose(shift, turn), [[0.0, -1.0, 2.0], [1.0, 0.0, 3.0]]);
         assert_eq!(compose(turn, shift), [[0.0, -1.0, -3.0], [1.0, 0.0, 2.0]]);
     }

@@ -1,8 +1,8 @@
-//! How networks are told a class.
+//! Class conditioning of both networks.
 
 use crate::DiscriminatorOutput;
 use aigc_core::{
-    Error, Result,
+    Result, check,
     nn::{Activation, BatchNorm, BatchNormConfig, Initializer, Linear, LinearConfig},
 };
 use burn::{
@@ -11,18 +11,20 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Conditional generation: how many classes, and how each side is told.
+/// Class-conditional generation: the number of classes, and how each network receives the class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClassConditioning {
-    /// How many.
+    /// Number of classes.
+    #[serde(alias = "count")]
     pub num_classes: usize,
-    /// How the generator is told.
+    /// How the generator receives the class.
     pub generator: GeneratorConditioning,
-    /// How the critic is told, or tells.
+    /// How the discriminator receives or predicts the class.
+    #[serde(alias = "critic")]
     pub discriminator: DiscriminatorConditioning,
 }
 
-/// How a generator is told the class.
+/// How a generator receives the class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GeneratorConditioning {
@@ -31,76 +33,69 @@ pub enum GeneratorConditioning {
     #[default]
     Concat,
     /// Conditional batch normalisation: scale and shift of every norm depend on the class (Dumoulin
-    /// et al. 2017,
-    /// <https://arxiv.org/abs/1610.07629>). A class cannot say where in a map, so this takes a generator of some depth: a
-    /// DCGAN of two levels hardly learns classes from it.
+    /// et al. 2017, <https://arxiv.org/abs/1610.07629>). They are the same at every pixel, so that
+    /// this needs a deeper generator: a DCGAN of two levels hardly learns classes from it.
+    #[serde(alias = "norm")]
     ConditionalBatchNorm,
 }
 
-/// How a critic is told the class, or tells it.
+/// How a discriminator receives or predicts the class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DiscriminatorConditioning {
     /// A learned plane per class beside the channels (Mirza and Osindero 2014).
     Concat,
-    /// Projection: the inner product of a class vector with the features joins the score (Miyato
-    /// and Koyama 2018,
-    /// <https://arxiv.org/abs/1802.05637>, eq. 3).
+    /// Projection: the inner product of a class embedding with the features is added to the logit
+    /// (Miyato and Koyama 2018, <https://arxiv.org/abs/1802.05637>, eq. 3).
     #[default]
     Projection,
-    /// Auxiliary classifier: the critic names the class, and both players want it right (Odena et
-    /// al. 2017,
-    /// <https://arxiv.org/abs/1610.09585>).
+    /// Auxiliary classifier: the discriminator predicts the class, and both networks minimise the
+    /// classification loss (Odena et al. 2017, <https://arxiv.org/abs/1610.09585>).
     Auxiliary,
 }
 
 impl ClassConditioning {
-    /// `count` classes, told beside the noise and by projection. Every network here has a place for
-    /// both.
-    pub const fn new(count: usize) -> Self {
+    /// Concatenation for the generator and projection for the discriminator, which every network of
+    /// this crate supports.
+    pub const fn new(num_classes: usize) -> Self {
         Self {
-            num_classes: count,
+            num_classes,
             generator: GeneratorConditioning::Concat,
             discriminator: DiscriminatorConditioning::Projection,
         }
     }
 
     pub(super) fn validate(&self) -> Result<()> {
-        if (1..=1 << 14).contains(&self.num_classes) {
-            return Ok(());
-        }
-        Err(Error::config(
-            "classes.count",
-            self.num_classes,
-            format!("1 to {}", 1 << 14),
-        ))
+        check::in_range("classes.num_classes", self.num_classes, 1..=1 << 14)
     }
 
-    /// How many numbers beside the noise tell the generator the class.
-    pub(super) fn beside_noise(classes: Option<&Self>) -> usize {
+    /// Width of the one-hot class beside the noise.
+    pub(super) fn one_hot_width(classes: Option<&Self>) -> usize {
         classes
             .filter(|classes| classes.generator == GeneratorConditioning::Concat)
             .map_or(0, |classes| classes.num_classes)
     }
 }
 
-/// The noise, with a one-hot class beside it if that takes more than the noise's own width.
+/// The noise, concatenated with a one-hot class of width `extra` unless that is 0.
 pub(super) fn with_class(z: Tensor<2>, class: Option<&Tensor<1, Int>>, extra: usize) -> Tensor<2> {
     if extra == 0 {
         return z;
     }
-    let class = class.expect("a generator with classes is told one").clone();
+    let class = class
+        .expect("a class for a class-conditional generator")
+        .clone();
     let rows = Tensor::<2>::eye(extra, &z.device());
     Tensor::cat(vec![z, rows.select(0, class)], 1)
 }
 
-/// Batch normalisation, of a scale and shift that may depend on the class.
+/// Batch normalisation, with scale and shift that may depend on the class.
 #[derive(Module, Debug)]
 pub(super) struct Norm {
     norm: BatchNorm,
-    /// What a class adds to the scale, `[classes, channels]`.
+    /// Added to the scale by each class, `[classes, channels]`.
     scale: Option<Param<Tensor<2>>>,
-    /// What a class adds to the shift, `[classes, channels]`.
+    /// Added to the shift by each class, `[classes, channels]`.
     shift: Option<Param<Tensor<2>>>,
 }
 
@@ -133,7 +128,7 @@ impl Norm {
         let (Some(scale), Some(shift)) = (&self.scale, &self.shift) else {
             return self.norm.forward_with_activation(x, activation);
         };
-        let class = class.expect("a generator with classes is told one");
+        let class = class.expect("a class for a class-conditional generator");
         let [batch, channels, ..] = x.dims();
         let of_class = |table: &Param<Tensor<2>>| {
             table
@@ -153,7 +148,7 @@ pub(super) struct ClassPlane {
 }
 
 impl ClassPlane {
-    /// The planes, if the critic is told so.
+    /// The planes, if the discriminator receives the class by concatenation.
     pub(super) fn new(
         classes: Option<&ClassConditioning>,
         pixels: usize,
@@ -175,53 +170,50 @@ impl ClassPlane {
         })
     }
 
-    /// `x` with one more channel, if there are planes.
-    pub(super) fn beside(
+    /// `x` with the class's plane as one more channel, if there are planes.
+    pub(super) fn concat<const D: usize>(
         planes: Option<&Self>,
-        x: Tensor<4>,
+        x: Tensor<D>,
         class: Option<&Tensor<1, Int>>,
-    ) -> Tensor<4> {
+    ) -> Tensor<D> {
         let Some(planes) = planes else { return x };
-        let class = class.expect("a critic with classes is told one").clone();
-        let [batch, _, height, width] = x.dims();
-        let plane = planes
-            .planes
-            .val()
-            .select(0, class)
-            .reshape([batch, 1, height, width]);
+        let class = class
+            .expect("a class for a class-conditional discriminator")
+            .clone();
+        let mut dims = x.dims();
+        dims[1] = 1;
+        let plane = planes.planes.val().select(0, class).reshape(dims);
         Tensor::cat(vec![x, plane], 1)
     }
 }
 
-/// What follows a critic's features: the score, and what the classes add.
+/// Last layers of a discriminator: logit, projection of the class, auxiliary classifier.
 #[derive(Module, Debug)]
 pub(super) struct Head {
     score: Linear,
-    /// Projection's class vectors, `[classes, channels·pixels]`: where features are not pooled, a
-    /// class may say where.
+    /// Class embeddings of the projection, `[classes, width]`; without pooling they depend on the
+    /// pixel.
     classes: Option<Param<Tensor<2>>>,
     auxiliary: Option<Linear>,
-    /// Of any kind.
+    /// Number of classes, for any kind of conditioning.
     count: Option<usize>,
 }
 
 impl Head {
-    /// For features of `channels` maps of `pixels` values. `spectral` normalises the layers, not
-    /// the class vectors.
+    /// A head on features of `width` values. `spectral` normalises the layers, not the class
+    /// embeddings.
     pub(super) fn new(
-        channels: usize,
-        pixels: usize,
+        width: usize,
         classes: Option<&ClassConditioning>,
         spectral: bool,
         initializer: Initializer,
         device: &Device,
     ) -> Self {
         let linear = |outputs| {
-            let config = LinearConfig::new(channels * pixels, outputs).with_spectral(spectral);
+            let config = LinearConfig::new(width, outputs).with_spectral(spectral);
             config.with_initializer(initializer).init(device)
         };
         let is = |kind| classes.filter(|classes| classes.discriminator == kind);
-        let width = channels * pixels;
         let normal = Initializer::Normal {
             mean: 0.0,
             std: 1.0 / (width as f64).sqrt(),
@@ -235,31 +227,31 @@ impl Head {
         }
     }
 
-    /// Number of classes that the critic is told, or tells.
-    pub(super) fn count(&self) -> Option<usize> {
+    /// Number of classes.
+    pub(super) fn num_classes(&self) -> Option<usize> {
         self.count
     }
 
     /// # Shapes
-    /// - features: `[batch, channels, height, width]`
-    pub(super) fn judge(
+    /// - features: `[batch, width]`; class: `[batch]`
+    pub(super) fn forward(
         &self,
-        features: Tensor<4>,
+        features: Tensor<2>,
         class: Option<&Tensor<1, Int>>,
     ) -> DiscriminatorOutput {
-        let flat = features.flatten::<2>(1, 3);
-        let mut score = self.score.forward(flat.clone());
+        let mut logits = self.score.forward(features.clone());
         if let Some(classes) = &self.classes {
-            let class = class.expect("a critic with classes is told one").clone();
-            score = score + (classes.val().select(0, class) * flat.clone()).sum_dim(1);
+            let class = class
+                .expect("a class for a class-conditional discriminator")
+                .clone();
+            logits = logits + (classes.val().select(0, class) * features.clone()).sum_dim(1);
         }
-        let score = score.squeeze_dim::<1>(1);
         DiscriminatorOutput {
-            logits: score,
+            logits: logits.squeeze_dim::<1>(1),
             class_logits: self
                 .auxiliary
                 .as_ref()
-                .map(|auxiliary| auxiliary.forward(flat)),
+                .map(|auxiliary| auxiliary.forward(features)),
         }
     }
 }

@@ -1,13 +1,14 @@
 //! DCGAN (Radford et al. 2016, <https://arxiv.org/abs/1511.06434>).
 
 use super::{
-    check_shape, check_size, check_widths,
+    check_image_shape, check_layer_size, check_widths,
     classes::{ClassConditioning, ClassPlane, Head, Norm, with_class},
+    divide_sides,
 };
 use crate::{Discriminator, DiscriminatorOutput, Generator};
 use aigc_core::{
-    Error, Result,
-    data::ImageShape,
+    Error, Result, check,
+    data::{ImageShape, SampleShape},
     nn::{
         Activation, BatchNorm, BatchNormConfig, Conv2d, Conv2dConfig, ConvTranspose2d,
         ConvTranspose2dConfig, Initializer,
@@ -19,18 +20,18 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-/// What keeps a critic's layers in range.
+/// Normalisation of a discriminator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DiscriminatorNorm {
-    /// Nothing; leave the work to a penalty.
+    /// None; use a gradient penalty.
     None,
-    /// Batch normalisation on all layers but the first. It makes samples of a batch depend on each
-    /// other, which no gradient penalty allows.
+    /// Batch normalisation on all layers but the first. Logits then depend on the whole batch, which
+    /// gradient penalties do not allow.
     #[default]
     Batch,
-    /// Spectral normalisation of every layer's weight; class vectors and planes are left free
-    /// (Miyato et al. 2018, <https://arxiv.org/abs/1802.05957>).
+    /// Spectral normalisation of every layer's weight, without class embeddings and planes (Miyato
+    /// et al. 2018, <https://arxiv.org/abs/1802.05957>).
     Spectral,
 }
 
@@ -39,15 +40,16 @@ pub enum DiscriminatorNorm {
 pub struct DcganConfig {
     /// Shape of an image; its sides are divisible by 2 to the number of `channels`.
     pub shape: ImageShape,
-    /// Latent dimensions.
-    pub latent: usize,
-    /// Channels after each halving of the critic; the generator has them in reverse.
+    /// Number of latent dimensions.
+    #[serde(alias = "latent")]
+    pub latent_dim: usize,
+    /// Channels after each halving of the sides in the discriminator; in reverse in the generator.
     pub channels: Vec<usize>,
-    /// What keeps the critic's layers in range.
+    /// Normalisation of the discriminator.
     pub norm: DiscriminatorNorm,
-    /// Standard deviation of the first weights; PyTorch's usual ones if `None`. The paper has 0.02.
+    /// Standard deviation of the initial weights; PyTorch's defaults if `None`. The paper has 0.02.
     pub init_std: Option<f64>,
-    /// Conditional generation.
+    /// Class-conditional generation.
     pub classes: Option<ClassConditioning>,
 }
 
@@ -65,7 +67,7 @@ impl DcganConfig {
         }
         Self {
             shape,
-            latent: 64,
+            latent_dim: 64,
             channels,
             norm: DiscriminatorNorm::Batch,
             init_std: None,
@@ -96,7 +98,7 @@ impl DcganConfig {
                 .init(device)
         };
         let classes = self.classes.as_ref();
-        let first = self.latent + ClassConditioning::beside_noise(classes);
+        let first = self.latent_dim + ClassConditioning::one_hot_width(classes);
         let levels: Vec<usize> = self
             .channels
             .iter()
@@ -121,7 +123,7 @@ impl DcganConfig {
         })
     }
 
-    /// The critic on `device`.
+    /// The discriminator on `device`.
     ///
     /// # Errors
     /// [`Error::Config`] for values out of range.
@@ -161,8 +163,7 @@ impl DcganConfig {
                 .map(|channels| BatchNormConfig::new(*channels).init(device))
                 .collect(),
             head: Head::new(
-                last,
-                height * width,
+                last * height * width,
                 self.classes.as_ref(),
                 spectral,
                 self.initializer(),
@@ -179,50 +180,37 @@ impl DcganConfig {
             })
     }
 
-    /// The sides at the smallest.
+    /// Checks the configuration; returns the sides of the smallest maps.
     fn validate(&self) -> Result<[usize; 2]> {
-        check_shape(self.shape, self.latent)?;
+        check_image_shape(self.shape, self.latent_dim)?;
         let levels = self.channels.len();
-        if !(1..=8).contains(&levels) {
-            return Err(Error::config(
-                "channels",
-                format!("{:?}", self.channels),
-                "1 to 8 numbers",
-            ));
-        }
+        check::ensure(
+            (1..=8).contains(&levels),
+            "channels",
+            format!("{:?}", self.channels),
+            "1 to 8 numbers",
+        )?;
         check_widths("channels", &self.channels)?;
         let factor = 1 << levels;
-        for (field, side) in [
-            ("shape.height", self.shape.height),
-            ("shape.width", self.shape.width),
-        ] {
-            if !side.is_multiple_of(factor) {
-                return Err(Error::config(
-                    field,
-                    side,
-                    format!("a multiple of {factor}, for {levels} halvings"),
-                ));
-            }
-        }
-        if let Some(std) = self.init_std.filter(|std| !(*std > 0.0 && std.is_finite())) {
-            return Err(Error::config("init_std", std, "a finite number above 0"));
+        let base = divide_sides(self.shape, factor, &format!("{levels} halvings"))?;
+        if let Some(std) = self.init_std {
+            check::positive("init_std", std)?;
         }
         self.classes
             .iter()
             .try_for_each(ClassConditioning::validate)?;
-        let base = [self.shape.height / factor, self.shape.width / factor];
         let classes = self.classes.map_or(1, |classes| classes.num_classes);
-        check_size(
+        check_layer_size(
             "channels",
             &[
-                self.latent.max(classes),
+                self.latent_dim.max(classes),
                 self.channels[levels - 1],
                 base[0],
                 base[1],
             ],
         )?;
-        check_size(
-            "classes.count",
+        check_layer_size(
+            "classes.num_classes",
             &[classes, self.shape.height, self.shape.width],
         )?;
         Ok(base)
@@ -238,12 +226,19 @@ pub struct DcganGenerator {
     config: DcganConfig,
 }
 
+impl DcganGenerator {
+    /// Configuration of the pair.
+    pub fn config(&self) -> &DcganConfig {
+        &self.config
+    }
+}
+
 impl Generator for DcganGenerator {
     fn generate(&self, z: Tensor<2>, class: Option<Tensor<1, Int>>) -> Tensor<4> {
         let z = with_class(
             z,
             class.as_ref(),
-            ClassConditioning::beside_noise(self.config.classes.as_ref()),
+            ClassConditioning::one_hot_width(self.config.classes.as_ref()),
         );
         let [batch, width] = z.dims();
         let mut x = z.reshape([batch, width, 1, 1]);
@@ -256,32 +251,21 @@ impl Generator for DcganGenerator {
     described_by_config!();
 }
 
-/// Strided convolutions from image to score.
+/// Strided convolutions from image to logit.
 #[derive(Module, Debug)]
 pub struct DcganDiscriminator {
     plane: Option<ClassPlane>,
     layers: Vec<Conv2d>,
-    /// Of all layers but the first, or none.
+    /// One for each layer but the first, or none.
     norms: Vec<BatchNorm>,
     head: Head,
 }
 
-impl Discriminator for DcganDiscriminator {
-    fn num_classes(&self) -> Option<usize> {
-        self.head.count()
-    }
-
-    fn score(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> Tensor<1> {
-        self.forward_with_classes(x, class).logits
-    }
-
-    fn forward_with_classes(
-        &self,
-        x: Tensor<4>,
-        labels: Option<Tensor<1, Int>>,
-    ) -> DiscriminatorOutput {
+impl DcganDiscriminator {
+    /// Features that the head receives, `[batch, width]`.
+    fn features(&self, x: Tensor<4>, class: Option<&Tensor<1, Int>>) -> Tensor<2> {
         let leaky = Activation::LeakyRelu(0.2);
-        let mut x = ClassPlane::beside(self.plane.as_ref(), x, labels.as_ref());
+        let mut x = ClassPlane::concat(self.plane.as_ref(), x, class);
         for (index, layer) in self.layers.iter().enumerate() {
             x = layer.forward(x);
             x = match index.checked_sub(1).and_then(|index| self.norms.get(index)) {
@@ -289,6 +273,10 @@ impl Discriminator for DcganDiscriminator {
                 None => leaky.forward(x),
             };
         }
-        self.head.judge(x, labels.as_ref())
+        x.flatten(1, 3)
     }
+}
+
+impl Discriminator for DcganDiscriminator {
+    head_on_features!(4);
 }

@@ -1,57 +1,82 @@
 //! Fully connected networks: the pair of the first paper.
 
 use super::{
-    check_shape, check_size, check_widths,
+    Gan, MAX_SIZE, check_layer_size, check_numel, check_widths,
     classes::{ClassConditioning, ClassPlane, GeneratorConditioning, Head, with_class},
 };
 use crate::{Discriminator, DiscriminatorOutput, Generator};
 use aigc_core::{
-    Error, Result,
-    data::ImageShape,
+    Error, Result, check,
+    data::{ImageShape, SampleShape},
     nn::{Activation, BatchNorm, BatchNormConfig, Initializer, Linear, LinearConfig},
 };
 use burn::{
     module::Module,
     tensor::{Device, Int, Tensor},
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Configuration of a fully connected pair.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MlpGanConfig {
-    /// Shape of a sample; points in the plane are 2×1×1.
-    pub shape: ImageShape,
-    /// Latent dimensions.
-    pub latent: usize,
-    /// Widths of the hidden layers: the generator's, and the critic's where it has none of its own.
+    /// Shape of a sample: of an image, or `[2]` for points in the plane.
+    #[serde(serialize_with = "write_shape", deserialize_with = "read_shape")]
+    pub shape: SampleShape,
+    /// Number of latent dimensions.
+    #[serde(alias = "latent")]
+    pub latent_dim: usize,
+    /// Widths of the hidden layers of the generator, and of the discriminator unless
+    /// `discriminator_hidden` is given.
     pub hidden: Vec<usize>,
-    /// Widths of the critic's hidden layers, if they are others. A generator that is to tear its
-    /// latent space into many far modes has to be steep between them, and steepness grows with its
-    /// depth; its critic gains little from that.
-    #[serde(default)]
+    /// Widths of the discriminator's hidden layers. A generator that maps its latent space to
+    /// distant modes has to be steep between them, and steepness grows with its depth; the
+    /// discriminator gains little from depth.
+    #[serde(default, alias = "critic_hidden")]
     pub discriminator_hidden: Option<Vec<usize>>,
-    /// Between the layers.
+    /// Activation between the layers.
     pub activation: Activation,
-    /// After the generator's last layer: `Tanh` for images, `Identity` for anything unbounded.
+    /// Activation after the generator's last layer: `Tanh` for images, `Identity` for unbounded
+    /// values.
     pub output: Activation,
     /// Whether the generator's hidden layers are batch-normalised.
     pub norm: bool,
-    /// Octaves of sines and cosines that the critic sees beside the values, `sin(2ᵏ·x)` and
-    /// `cos(2ᵏ·x)` for `k` from 0: details far smaller than the whole are learned soon only with
-    /// them (Tancik et al. 2020,
-    /// <https://arxiv.org/abs/2006.10739>).
+    /// Number of frequencies of Fourier features that the discriminator receives beside the values:
+    /// `sin(2ᵏ·x)` and `cos(2ᵏ·x)` for `k` from 0. Details far smaller than the range of the data
+    /// are learned soon only with them (Tancik et al. 2020, <https://arxiv.org/abs/2006.10739>).
+    #[serde(alias = "octaves")]
     pub num_fourier_frequencies: usize,
-    /// Conditional generation.
+    /// Class-conditional generation.
     pub classes: Option<ClassConditioning>,
 }
 
+/// Images as channels, height and width, other samples as a list.
+fn write_shape<S: Serializer>(shape: &SampleShape, serializer: S) -> Result<S::Ok, S::Error> {
+    match shape.as_image() {
+        Some(image) => image.serialize(serializer),
+        None => shape.serialize(serializer),
+    }
+}
+
+fn read_shape<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SampleShape, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Shape {
+        Image(ImageShape),
+        Sample(SampleShape),
+    }
+    Ok(match Shape::deserialize(deserializer)? {
+        Shape::Image(shape) => shape.into(),
+        Shape::Sample(shape) => shape,
+    })
+}
+
 impl MlpGanConfig {
-    /// Images of `shape`: 64 latent dimensions, two hidden layers of 256, leaky ReLU, no norms, no
-    /// octaves, no classes.
-    pub fn new(shape: ImageShape) -> Self {
+    /// Samples of `shape`: 64 latent dimensions, two hidden layers of 256, leaky ReLU, no norms, no
+    /// Fourier features, no classes.
+    pub fn new(shape: impl Into<SampleShape>) -> Self {
         Self {
-            shape,
-            latent: 64,
+            shape: shape.into(),
+            latent_dim: 64,
             hidden: vec![256, 256],
             discriminator_hidden: None,
             activation: Activation::LeakyRelu(0.2),
@@ -62,13 +87,27 @@ impl MlpGanConfig {
         }
     }
 
-    /// The generator on `device`.
+    /// Both networks on `device`, for batches of rank `D`.
     ///
     /// # Errors
-    /// [`Error::Config`] for values out of range.
-    pub fn generator(&self, device: &Device) -> Result<MlpGenerator> {
-        self.validate()?;
-        let first = self.latent + ClassConditioning::beside_noise(self.classes.as_ref());
+    /// [`Error::Config`] for values out of range, and for a shape of another rank.
+    pub fn init<const D: usize>(
+        &self,
+        device: &Device,
+    ) -> Result<Gan<MlpGenerator<D>, MlpDiscriminator<D>>> {
+        Ok(Gan {
+            generator: self.generator(device)?,
+            discriminator: self.discriminator(device)?,
+        })
+    }
+
+    /// The generator on `device`, for batches of rank `D`.
+    ///
+    /// # Errors
+    /// As [`init`](Self::init).
+    pub fn generator<const D: usize>(&self, device: &Device) -> Result<MlpGenerator<D>> {
+        self.validate(D)?;
+        let first = self.latent_dim + ClassConditioning::one_hot_width(self.classes.as_ref());
         let widths: Vec<usize> = [first]
             .into_iter()
             .chain(self.hidden.iter().copied())
@@ -90,13 +129,13 @@ impl MlpGanConfig {
         })
     }
 
-    /// The critic on `device`.
+    /// The discriminator on `device`, for batches of rank `D`.
     ///
     /// # Errors
-    /// [`Error::Config`] for values out of range.
-    pub fn discriminator(&self, device: &Device) -> Result<MlpDiscriminator> {
-        self.validate()?;
-        let pixels = self.shape.height * self.shape.width;
+    /// As [`init`](Self::init).
+    pub fn discriminator<const D: usize>(&self, device: &Device) -> Result<MlpDiscriminator<D>> {
+        self.validate(D)?;
+        let pixels = self.shape.spatial().iter().product();
         let plane = ClassPlane::new(self.classes.as_ref(), pixels, device);
         let first = self.shape.numel() * (1 + 2 * self.num_fourier_frequencies)
             + if plane.is_some() { pixels } else { 0 };
@@ -111,7 +150,6 @@ impl MlpGanConfig {
                 .collect(),
             head: Head::new(
                 last,
-                1,
                 self.classes.as_ref(),
                 false,
                 Initializer::PYTORCH,
@@ -121,20 +159,29 @@ impl MlpGanConfig {
         })
     }
 
-    fn validate(&self) -> Result<()> {
-        check_shape(self.shape, self.latent)?;
+    fn validate(&self, rank: usize) -> Result<()> {
+        if self.shape.rank() + 1 != rank {
+            return Err(Error::config(
+                "shape",
+                self.shape,
+                format!("{} axes, for batches of rank {rank}", rank.max(1) - 1),
+            ));
+        }
+        for size in self.shape.dims() {
+            check::in_range("shape", *size, 1..=MAX_SIZE)?;
+        }
+        check::in_range("latent_dim", self.latent_dim, 1..=MAX_SIZE)?;
+        let numel = self.shape.numel();
+        check_numel(numel, &self.shape)?;
         check_widths("hidden", &self.hidden)?;
         if let Some(hidden) = &self.discriminator_hidden {
             check_widths("discriminator_hidden", hidden)?;
         }
-        if self.num_fourier_frequencies > 16 {
-            return Err(Error::config(
-                "octaves",
-                self.num_fourier_frequencies,
-                "at most 16",
-            ));
-        }
-        let pixels = self.shape.numel();
+        check::in_range(
+            "num_fourier_frequencies",
+            self.num_fourier_frequencies,
+            0..=16,
+        )?;
         let classes = self.classes.map_or(1, |classes| classes.num_classes);
         let widest = self
             .hidden
@@ -143,41 +190,47 @@ impl MlpGanConfig {
             .max()
             .copied()
             .unwrap_or(1);
-        check_size(
+        check_layer_size(
             "hidden",
-            &[widest, pixels, 1 + 2 * self.num_fourier_frequencies],
+            &[widest, numel, 1 + 2 * self.num_fourier_frequencies],
         )?;
-        check_size("classes.count", &[classes, pixels])?;
+        check_layer_size("classes.num_classes", &[classes, numel])?;
         let Some(classes) = &self.classes else {
             return Ok(());
         };
-        if classes.generator == GeneratorConditioning::ConditionalBatchNorm {
-            return Err(Error::config(
-                "classes.generator",
-                "norm",
-                "concat; this generator has no norms",
-            ));
-        }
+        check::ensure(
+            classes.generator != GeneratorConditioning::ConditionalBatchNorm,
+            "classes.generator",
+            "conditional_batch_norm",
+            "concat; this generator has no conditional norms",
+        )?;
         classes.validate()
     }
 }
 
-/// Noise to sample, layer by layer.
+/// Noise to sample, layer by layer. `D` is the rank of a batch of samples.
 #[derive(Module, Debug)]
-pub struct MlpGenerator {
+pub struct MlpGenerator<const D: usize = 4> {
     layers: Vec<Linear>,
     norms: Vec<BatchNorm>,
     #[module(skip)]
     config: MlpGanConfig,
 }
 
-impl Generator for MlpGenerator {
-    fn generate(&self, z: Tensor<2>, class: Option<Tensor<1, Int>>) -> Tensor<4> {
+impl<const D: usize> MlpGenerator<D> {
+    /// Configuration of the pair.
+    pub fn config(&self) -> &MlpGanConfig {
+        &self.config
+    }
+}
+
+impl<const D: usize> Generator<D> for MlpGenerator<D> {
+    fn generate(&self, z: Tensor<2>, class: Option<Tensor<1, Int>>) -> Tensor<D> {
         let config = &self.config;
         let mut x = with_class(
             z,
             class.as_ref(),
-            ClassConditioning::beside_noise(config.classes.as_ref()),
+            ClassConditioning::one_hot_width(config.classes.as_ref()),
         );
         for (index, layer) in self.layers.iter().enumerate() {
             let activation = if index + 1 < self.layers.len() {
@@ -191,21 +244,16 @@ impl Generator for MlpGenerator {
                 None => activation.forward(x),
             };
         }
-        let ImageShape {
-            channels,
-            height,
-            width,
-        } = config.shape;
-        let batch = x.dims()[0];
-        x.reshape([batch, channels, height, width])
+        let shape: [usize; D] = config.shape.batched(x.dims()[0]);
+        x.reshape(shape)
     }
 
     described_by_config!();
 }
 
-/// Sample to score, layer by layer.
+/// Sample to logit, layer by layer. `D` is the rank of a batch of samples.
 #[derive(Module, Debug)]
-pub struct MlpDiscriminator {
+pub struct MlpDiscriminator<const D: usize = 4> {
     plane: Option<ClassPlane>,
     layers: Vec<Linear>,
     head: Head,
@@ -213,38 +261,28 @@ pub struct MlpDiscriminator {
     config: MlpGanConfig,
 }
 
-impl Discriminator for MlpDiscriminator {
-    fn num_classes(&self) -> Option<usize> {
-        self.head.count()
-    }
-
-    fn score(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> Tensor<1> {
-        self.forward_with_classes(x, class).logits
-    }
-
-    fn forward_with_classes(
-        &self,
-        x: Tensor<4>,
-        labels: Option<Tensor<1, Int>>,
-    ) -> DiscriminatorOutput {
-        let octave = |k: usize| {
-            let angle = x.clone().flatten::<2>(1, 3) * f64::from(1 << k);
+impl<const D: usize> MlpDiscriminator<D> {
+    /// Features that the head receives, `[batch, width]`.
+    fn features(&self, x: Tensor<D>, class: Option<&Tensor<1, Int>>) -> Tensor<2> {
+        let fourier = |k: usize| {
+            let angle = x.clone().flatten::<2>(1, D - 1) * f64::from(1 << k);
             [angle.clone().sin(), angle.cos()]
         };
         let waves: Vec<Tensor<2>> = (0..self.config.num_fourier_frequencies)
-            .flat_map(octave)
+            .flat_map(fourier)
             .collect();
-        let x = ClassPlane::beside(self.plane.as_ref(), x, labels.as_ref()).flatten::<2>(1, 3);
+        let x = ClassPlane::concat(self.plane.as_ref(), x, class).flatten::<2>(1, D - 1);
         let x = if waves.is_empty() {
             x
         } else {
             Tensor::cat([vec![x], waves].concat(), 1)
         };
-        let x = self.layers.iter().fold(x, |x, layer| {
+        self.layers.iter().fold(x, |x, layer| {
             self.config.activation.forward(layer.forward(x))
-        });
-        let [batch, width] = x.dims();
-        self.head
-            .judge(x.reshape([batch, width, 1, 1]), labels.as_ref())
+        })
     }
+}
+
+impl<const D: usize> Discriminator<D> for MlpDiscriminator<D> {
+    head_on_features!(D);
 }

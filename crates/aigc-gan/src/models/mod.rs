@@ -1,14 +1,14 @@
 //! The networks, and the choice among them as data.
 
-/// What a generator says of itself, out of its configuration.
+/// Functions of [`Generator`] that follow from the configuration.
 macro_rules! described_by_config {
     () => {
         fn latent_dim(&self) -> usize {
-            self.config.latent
+            self.config.latent_dim
         }
 
-        fn sample_shape(&self) -> ImageShape {
-            self.config.shape
+        fn sample_shape(&self) -> SampleShape {
+            SampleShape::from(self.config.shape)
         }
 
         fn num_classes(&self) -> Option<usize> {
@@ -20,224 +20,110 @@ macro_rules! described_by_config {
     };
 }
 
+/// Functions of [`Discriminator`] of rank `$rank` for a network with a `head` on its `features`.
+macro_rules! head_on_features {
+    ($rank:expr) => {
+        fn num_classes(&self) -> Option<usize> {
+            self.head.num_classes()
+        }
+
+        fn forward(&self, x: Tensor<{ $rank }>, class: Option<Tensor<1, Int>>) -> Tensor<1> {
+            self.forward_with_classes(x, class).logits
+        }
+
+        fn forward_with_classes(
+            &self,
+            x: Tensor<{ $rank }>,
+            class: Option<Tensor<1, Int>>,
+        ) -> DiscriminatorOutput {
+            let features = self.features(x, class.as_ref());
+            self.head.forward(features, class.as_ref())
+        }
+    };
+}
+
+mod any;
 mod classes;
 mod dcgan;
 mod mlp;
 mod r3gan;
 mod resnet;
 
+pub use any::{AnyDiscriminator, AnyGan, AnyGenerator, GanConfig};
 pub use classes::{ClassConditioning, DiscriminatorConditioning, GeneratorConditioning};
 pub use dcgan::{DcganConfig, DcganDiscriminator, DcganGenerator, DiscriminatorNorm};
 pub use mlp::{MlpDiscriminator, MlpGanConfig, MlpGenerator};
 pub use r3gan::{R3ganConfig, R3ganDiscriminator, R3ganGenerator};
 pub use resnet::{ResnetDiscriminator, ResnetGanConfig, ResnetGenerator, SelfAttention2d};
 
-use crate::{Discriminator, DiscriminatorOutput, Generator};
-use aigc_core::{Error, Result, data::ImageShape, weights::load_weights};
-use burn::{
-    module::Module,
-    tensor::{Device, Int, Tensor},
+use aigc_core::{
+    Error, Result,
+    check::{self, ensure},
+    data::ImageShape,
+    weights::RenamedField,
 };
-use serde::{Deserialize, Serialize};
-use std::path::Path;
+use burn::module::Module;
 
-/// The two players, as one model to train.
+/// Both networks, as one model to train.
 #[derive(Module, Debug)]
 pub struct Gan<G: Module, C: Module> {
-    /// Invents samples.
+    /// The network that generates samples.
     pub generator: G,
-    /// Tells real from generated.
+    /// The network that tells real samples from generated ones.
     pub discriminator: C,
 }
 
-/// Any pair of this crate.
-pub type AnyGan = Gan<AnyGenerator, AnyDiscriminator>;
+/// The discriminator's field in [`Gan`], which files of earlier versions call `critic`.
+pub(crate) const DISCRIMINATOR: RenamedField = RenamedField {
+    name: "discriminator",
+    former: "critic",
+};
 
-/// Which networks; what `config.json` holds.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum GanConfig {
-    /// Fully connected.
-    Mlp(MlpGanConfig),
-    /// Strided convolutions.
-    Dcgan(DcganConfig),
-    /// Residual, as in SNGAN.
-    Resnet(ResnetGanConfig),
-    /// Residual without norms, as in R3GAN.
-    R3gan(R3ganConfig),
+/// Limit of sizes from a file, which decide how much is allocated.
+const MAX_SIZE: usize = 1 << 14;
+
+fn check_image_shape(shape: ImageShape, latent_dim: usize) -> Result<()> {
+    check::sizes(&[
+        ("shape.channels", shape.channels, MAX_SIZE),
+        ("shape.height", shape.height, MAX_SIZE),
+        ("shape.width", shape.width, MAX_SIZE),
+        ("latent_dim", latent_dim, MAX_SIZE),
+    ])?;
+    check_numel(shape.numel(), &shape)
 }
 
-impl GanConfig {
-    /// Both networks on `device`.
-    ///
-    /// # Errors
-    /// [`Error::Config`] for values out of range.
-    pub fn init(&self, device: &Device) -> Result<AnyGan> {
-        Ok(match self {
-            GanConfig::Mlp(config) => Gan {
-                generator: AnyGenerator::Mlp(config.generator(device)?),
-                discriminator: AnyDiscriminator::Mlp(config.discriminator(device)?),
-            },
-            GanConfig::Dcgan(config) => Gan {
-                generator: AnyGenerator::Dcgan(config.generator(device)?),
-                discriminator: AnyDiscriminator::Dcgan(config.discriminator(device)?),
-            },
-            GanConfig::Resnet(config) => Gan {
-                generator: AnyGenerator::Resnet(config.generator(device)?),
-                discriminator: AnyDiscriminator::Resnet(config.discriminator(device)?),
-            },
-            GanConfig::R3gan(config) => Gan {
-                generator: AnyGenerator::R3gan(config.generator(device)?),
-                discriminator: AnyDiscriminator::R3gan(config.discriminator(device)?),
-            },
-        })
-    }
+/// Sides within their limits can still multiply to more than memory holds.
+fn check_numel(numel: usize, shape: &dyn ToString) -> Result<()> {
+    const MAX_NUMEL: usize = 1 << 24;
+    let expected = format!("at most {MAX_NUMEL} values");
+    ensure(numel <= MAX_NUMEL, "shape", shape.to_string(), &expected)
 }
 
-/// Runs `$then` with whichever network it is.
-macro_rules! either {
-    ($of:ident, $model:expr, $network:ident => $then:expr) => {
-        match $model {
-            $of::Mlp($network) => $then,
-            $of::Dcgan($network) => $then,
-            $of::Resnet($network) => $then,
-            $of::R3gan($network) => $then,
-        }
-    };
+/// Checks that both sides of an image are multiples of `factor`, and returns the quotients.
+fn divide_sides(shape: ImageShape, factor: usize, reason: &str) -> Result<[usize; 2]> {
+    let expected = format!("a multiple of {factor}, for {reason}");
+    for (field, side) in [("shape.height", shape.height), ("shape.width", shape.width)] {
+        ensure(side.is_multiple_of(factor), field, side, &expected)?;
+    }
+    Ok([shape.height / factor, shape.width / factor])
 }
 
-/// Any of the generators of this crate.
-#[derive(Module, Debug)]
-#[allow(clippy::large_enum_variant)] // A program has one or two.
-pub enum AnyGenerator {
-    /// Fully connected.
-    Mlp(MlpGenerator),
-    /// Transposed convolutions.
-    Dcgan(DcganGenerator),
-    /// Residual, as in SNGAN.
-    Resnet(ResnetGenerator),
-    /// Residual without norms, as in R3GAN.
-    R3gan(R3ganGenerator),
-}
-
-impl Generator for AnyGenerator {
-    fn generate(&self, z: Tensor<2>, class: Option<Tensor<1, Int>>) -> Tensor<4> {
-        either!(AnyGenerator, self, network => network.generate(z, class))
-    }
-
-    fn latent_dim(&self) -> usize {
-        either!(AnyGenerator, self, network => network.latent_dim())
-    }
-
-    fn sample_shape(&self) -> ImageShape {
-        either!(AnyGenerator, self, network => network.sample_shape())
-    }
-
-    fn num_classes(&self) -> Option<usize> {
-        either!(AnyGenerator, self, network => network.num_classes())
-    }
-}
-
-/// Any of the critics of this crate.
-#[derive(Module, Debug)]
-#[allow(clippy::large_enum_variant)] // A program has one or two.
-pub enum AnyDiscriminator {
-    /// Fully connected.
-    Mlp(MlpDiscriminator),
-    /// Strided convolutions.
-    Dcgan(DcganDiscriminator),
-    /// Residual, as in SNGAN.
-    Resnet(ResnetDiscriminator),
-    /// Residual without norms, as in R3GAN.
-    R3gan(R3ganDiscriminator),
-}
-
-impl Discriminator for AnyDiscriminator {
-    fn num_classes(&self) -> Option<usize> {
-        either!(AnyDiscriminator, self, network => network.num_classes())
-    }
-
-    fn score(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> Tensor<1> {
-        either!(AnyDiscriminator, self, network => network.score(x, class))
-    }
-
-    fn forward_with_classes(
-        &self,
-        x: Tensor<4>,
-        labels: Option<Tensor<1, Int>>,
-    ) -> DiscriminatorOutput {
-        either!(AnyDiscriminator, self, network => network.forward_with_classes(x, labels))
-    }
-}
-
-/// Opens a trained pair: a folder with `config.json` and `model.safetensors`, such as the `final`
-/// of a run.
-///
-/// # Errors
-/// [`Error::Io`], [`Error::Config`] or [`Error::Weights`] naming what is missing or does not fit.
-pub fn load(folder: &Path, device: &Device) -> Result<AnyGan> {
-    let path = folder.join("config.json");
-    let text = std::fs::read(&path).map_err(|source| Error::Io {
-        path: path.clone(),
-        source,
-    })?;
-    let config: GanConfig = serde_json::from_slice(&text).map_err(|error| {
-        Error::config(
-            path.display().to_string(),
-            error,
-            "the configuration of a GAN",
-        )
-    })?;
-    load_weights(config.init(device)?, &folder.join("model.safetensors"))
-}
-
-/// Sizes from a file decide how much is allocated: nothing beyond this is a small model.
-const MOST: usize = 1 << 14;
-
-fn check_shape(shape: ImageShape, latent: usize) -> Result<()> {
-    let fields = [
-        ("shape.channels", shape.channels),
-        ("shape.height", shape.height),
-        ("shape.width", shape.width),
-        ("latent", latent),
-    ];
-    for (field, value) in fields {
-        if !(1..=MOST).contains(&value) {
-            return Err(Error::config(field, value, format!("1 to {MOST}")));
-        }
-    }
-    // Sides within their bounds can still multiply to more than memory holds.
-    if shape.numel() > 1 << 24 {
-        return Err(Error::config(
-            "shape",
-            shape,
-            format!("at most {} values", 1 << 24),
-        ));
-    }
-    Ok(())
-}
-
-/// Numbers that multiply to the size of a layer: within their own bounds, together they can be more
+/// Checks the product of the sizes of a layer: within their own limits, together they can be more
 /// than memory holds.
-fn check_size(field: &str, factors: &[usize]) -> Result<()> {
-    const MOST_VALUES: usize = 1 << 28;
-    let values = factors
+fn check_layer_size(field: &str, factors: &[usize]) -> Result<()> {
+    const MAX_WEIGHTS: usize = 1 << 28;
+    let weights = factors
         .iter()
         .fold(1usize, |product, factor| product.saturating_mul(*factor));
-    if values > MOST_VALUES {
-        let product = factors
-            .iter()
-            .map(usize::to_string)
-            .collect::<Vec<_>>()
-            .join("·");
-        return Err(Error::config(
-            field,
-            product,
-            format!("a layer of at most {MOST_VALUES} weights"),
-        ));
+    if weights <= MAX_WEIGHTS {
+        return Ok(());
     }
-    Ok(())
+    let product: Vec<String> = factors.iter().map(usize::to_string).collect();
+    Err(Error::config(
+        field,
+        product.join("·"),
+        format!("a layer of at most {MAX_WEIGHTS} weights"),
+    ))
 }
 
 fn check_widths(field: &str, widths: &[usize]) -> Result<()> {
@@ -247,14 +133,12 @@ fn check_widths(field: &str, widths: &[usize]) -> Result<()> {
     }
 }
 
-/// For networks that have no place for batch normalisation in the critic.
-fn critic_norm_is_not_batch(norm: DiscriminatorNorm) -> Result<()> {
-    if norm != DiscriminatorNorm::Batch {
-        return Ok(());
-    }
-    Err(Error::config(
+/// For discriminators without a place for batch normalisation.
+fn reject_batch_norm(norm: DiscriminatorNorm) -> Result<()> {
+    ensure(
+        norm != DiscriminatorNorm::Batch,
         "norm",
         "batch",
-        "none or spectral: batch normalisation does not fit this critic",
-    ))
+        "none or spectral: this discriminator has no batch normalisation",
+    )
 }

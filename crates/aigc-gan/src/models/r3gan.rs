@@ -5,13 +5,14 @@
 //! mean of four, where the paper filters.
 
 use super::{
-    check_shape, check_size, check_widths,
+    check_image_shape, check_layer_size, check_widths,
     classes::{ClassConditioning, ClassPlane, GeneratorConditioning, Head, with_class},
+    divide_sides,
 };
 use crate::{Discriminator, DiscriminatorOutput, Generator};
 use aigc_core::{
-    Error, Result,
-    data::ImageShape,
+    Error, Result, check,
+    data::{ImageShape, SampleShape},
     nn::{Activation, Conv2d, Conv2dConfig, Initializer, Linear, LinearConfig},
     ops::upsample_nearest2d,
 };
@@ -28,18 +29,19 @@ const LEAKY: Activation = Activation::LeakyRelu(0.2);
 pub struct R3ganConfig {
     /// Shape of an image; its sides are divisible by 2 to the number of `channels` but one.
     pub shape: ImageShape,
-    /// Latent dimensions.
-    pub latent: usize,
-    /// Channels of each stage of the generator, the smallest maps first; the critic has them in
-    /// reverse.
+    /// Number of latent dimensions.
+    #[serde(alias = "latent")]
+    pub latent_dim: usize,
+    /// Channels of each stage of the generator, the smallest maps first; in reverse in the
+    /// discriminator.
     pub channels: Vec<usize>,
     /// Residual blocks of each stage.
     pub blocks: usize,
-    /// How many times wider the middle of a block is.
+    /// Factor of the channels in the middle of a block.
     pub expansion: usize,
     /// Channels of each group of the middle convolution.
     pub group_width: usize,
-    /// Conditional generation.
+    /// Class-conditional generation.
     pub classes: Option<ClassConditioning>,
 }
 
@@ -54,7 +56,7 @@ impl R3ganConfig {
         }
         Self {
             shape,
-            latent: 64,
+            latent_dim: 64,
             channels: vec![64; stages],
             blocks: 1,
             expansion: 2,
@@ -69,7 +71,7 @@ impl R3ganConfig {
     /// [`Error::Config`] for values out of range.
     pub fn generator(&self, device: &Device) -> Result<R3ganGenerator> {
         let base = self.validate()?;
-        let first = self.latent + ClassConditioning::beside_noise(self.classes.as_ref());
+        let first = self.latent_dim + ClassConditioning::one_hot_width(self.classes.as_ref());
         let channels = self.channels.clone();
         let last = channels[channels.len() - 1];
         Ok(R3ganGenerator {
@@ -87,7 +89,7 @@ impl R3ganConfig {
         })
     }
 
-    /// The critic on `device`.
+    /// The discriminator on `device`.
     ///
     /// # Errors
     /// [`Error::Config`] for values out of range.
@@ -113,7 +115,6 @@ impl R3ganConfig {
             ),
             head: Head::new(
                 last,
-                1,
                 self.classes.as_ref(),
                 false,
                 Initializer::PYTORCH,
@@ -158,19 +159,15 @@ impl R3ganConfig {
         }
     }
 
-    /// The sides at the smallest.
+    /// Checks the configuration; returns the sides of the smallest maps.
     fn validate(&self) -> Result<[usize; 2]> {
-        check_shape(self.shape, self.latent)?;
+        check_image_shape(self.shape, self.latent_dim)?;
         check_widths("channels", &self.channels)?;
-        for (field, value, most) in [
+        check::sizes(&[
             ("channels", self.channels.len(), 8),
             ("blocks", self.blocks, 64),
             ("expansion", self.expansion, 16),
-        ] {
-            if !(1..=most).contains(&value) {
-                return Err(Error::config(field, value, format!("1 to {most}")));
-            }
-        }
+        ])?;
         if self.group_width == 0
             || self
                 .channels
@@ -184,42 +181,33 @@ impl R3ganConfig {
             return Err(Error::config("group_width", self.group_width, expected));
         }
         let factor = 1 << (self.channels.len() - 1);
-        for (field, side) in [
-            ("shape.height", self.shape.height),
-            ("shape.width", self.shape.width),
-        ] {
-            if !side.is_multiple_of(factor) {
-                let expected =
-                    format!("a multiple of {factor}, for {} stages", self.channels.len());
-                return Err(Error::config(field, side, expected));
-            }
-        }
+        let stages = format!("{} stages", self.channels.len());
+        let base = divide_sides(self.shape, factor, &stages)?;
         if let Some(classes) = &self.classes {
             if classes.generator == GeneratorConditioning::ConditionalBatchNorm {
                 return Err(Error::config(
                     "classes.generator",
-                    "norm",
+                    "conditional_batch_norm",
                     "concat; this generator has no norms",
                 ));
             }
             classes.validate()?;
         }
-        let base = [self.shape.height / factor, self.shape.width / factor];
         let classes = self.classes.map_or(1, |classes| classes.num_classes);
         let last = self.channels[self.channels.len() - 1];
-        check_size(
+        check_layer_size(
             "channels",
-            &[self.latent.max(classes), last, base[0], base[1]],
+            &[self.latent_dim.max(classes), last, base[0], base[1]],
         )?;
-        check_size(
-            "classes.count",
+        check_layer_size(
+            "classes.num_classes",
             &[classes, self.shape.height, self.shape.width],
         )?;
         Ok(base)
     }
 }
 
-/// Without a bias: only what an activation follows gets one, as in the paper.
+/// Without a bias: only convolutions before an activation have one, as in the paper.
 fn conv(
     input: usize,
     output: usize,
@@ -268,8 +256,8 @@ impl Block {
     }
 }
 
-/// Noise to image: a learned picture per channel, weighted by the noise, then stages that double
-/// the sides.
+/// Noise to image: a learned map per channel, weighted by the noise, then stages that double the
+/// sides.
 #[derive(Module, Debug)]
 pub struct R3ganGenerator {
     input: Linear,
@@ -281,13 +269,20 @@ pub struct R3ganGenerator {
     config: R3ganConfig,
 }
 
+impl R3ganGenerator {
+    /// Configuration of the pair.
+    pub fn config(&self) -> &R3ganConfig {
+        &self.config
+    }
+}
+
 impl Generator for R3ganGenerator {
     /// The output is not bounded: the paper has no hyperbolic tangent.
     fn generate(&self, z: Tensor<2>, class: Option<Tensor<1, Int>>) -> Tensor<4> {
         let z = with_class(
             z,
             class.as_ref(),
-            ClassConditioning::beside_noise(self.config.classes.as_ref()),
+            ClassConditioning::one_hot_width(self.config.classes.as_ref()),
         );
         let weights = self.input.forward(z);
         let [batch, channels] = weights.dims();
@@ -305,7 +300,8 @@ impl Generator for R3ganGenerator {
     described_by_config!();
 }
 
-/// Image to score: stages that halve the sides, then each channel against a learned picture.
+/// Image to logit: stages that halve the sides, then the inner product of each channel with a
+/// learned map.
 #[derive(Module, Debug)]
 pub struct R3ganDiscriminator {
     plane: Option<ClassPlane>,
@@ -316,21 +312,10 @@ pub struct R3ganDiscriminator {
     head: Head,
 }
 
-impl Discriminator for R3ganDiscriminator {
-    fn num_classes(&self) -> Option<usize> {
-        self.head.count()
-    }
-
-    fn score(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> Tensor<1> {
-        self.forward_with_classes(x, class).logits
-    }
-
-    fn forward_with_classes(
-        &self,
-        x: Tensor<4>,
-        labels: Option<Tensor<1, Int>>,
-    ) -> DiscriminatorOutput {
-        let x = ClassPlane::beside(self.plane.as_ref(), x, labels.as_ref());
+impl R3ganDiscriminator {
+    /// Features that the head receives, `[batch, width]`.
+    fn features(&self, x: Tensor<4>, class: Option<&Tensor<1, Int>>) -> Tensor<2> {
+        let x = ClassPlane::concat(self.plane.as_ref(), x, class);
         let mut x = self.input.forward(x);
         for (index, stage) in self.stages.iter().enumerate() {
             x = stage.forward(if index > 0 {
@@ -340,10 +325,13 @@ impl Discriminator for R3ganDiscriminator {
             });
         }
         let [batch, channels, height, width] = x.dims();
-        let features = (x * self.basis.val())
+        (x * self.basis.val())
             .reshape([batch, channels, height * width])
-            .sum_dim(2);
-        self.head
-            .judge(features.reshape([batch, channels, 1, 1]), labels.as_ref())
+            .sum_dim(2)
+            .reshape([batch, channels])
     }
+}
+
+impl Discriminator for R3ganDiscriminator {
+    head_on_features!(4);
 }

@@ -1,17 +1,17 @@
-//! Residual networks: SNGAN's generator and critic (Miyato et al. 2018,
+//! Residual networks: SNGAN's generator and discriminator (Miyato et al. 2018,
 //! <https://arxiv.org/abs/1802.05957>, appendix B.4), with self-attention if wanted (Zhang et al.
 //! 2019, <https://arxiv.org/abs/1805.08318>).
 
 use super::{
-    check_shape, check_size, check_widths,
+    check_image_shape, check_layer_size, check_widths,
     classes::{ClassConditioning, ClassPlane, Head, Norm, with_class},
-    critic_norm_is_not_batch,
     dcgan::DiscriminatorNorm,
+    divide_sides, reject_batch_norm,
 };
 use crate::{Discriminator, DiscriminatorOutput, Generator};
 use aigc_core::{
-    Error, Result,
-    data::ImageShape,
+    Error, Result, check,
+    data::{ImageShape, SampleShape},
     nn::{Activation, Conv2d, Conv2dConfig, Initializer, Linear, LinearConfig},
     ops::{attention, upsample_nearest2d},
 };
@@ -26,17 +26,18 @@ use serde::{Deserialize, Serialize};
 pub struct ResnetGanConfig {
     /// Shape of an image; its sides are divisible by 2 to the number of `levels`.
     pub shape: ImageShape,
-    /// Latent dimensions.
-    pub latent: usize,
+    /// Number of latent dimensions.
+    #[serde(alias = "latent")]
+    pub latent_dim: usize,
     /// Channels of every block.
     pub channels: usize,
-    /// Doublings of the generator.
+    /// Number of times that the generator doubles the sides.
     pub levels: usize,
-    /// What keeps the critic's layers in range; not `Batch`.
+    /// Normalisation of the discriminator; not `Batch`.
     pub norm: DiscriminatorNorm,
-    /// Side of the maps at which both networks attend to themselves.
+    /// Side of the maps with self-attention in both networks.
     pub attention: Option<usize>,
-    /// Conditional generation.
+    /// Class-conditional generation.
     pub classes: Option<ClassConditioning>,
 }
 
@@ -51,7 +52,7 @@ impl ResnetGanConfig {
         }
         Self {
             shape,
-            latent: 128,
+            latent_dim: 128,
             channels: 64,
             levels,
             norm: DiscriminatorNorm::Spectral,
@@ -67,7 +68,7 @@ impl ResnetGanConfig {
     pub fn generator(&self, device: &Device) -> Result<ResnetGenerator> {
         let base = self.validate()?;
         let classes = self.classes.as_ref();
-        let first = self.latent + ClassConditioning::beside_noise(classes);
+        let first = self.latent_dim + ClassConditioning::one_hot_width(classes);
         let side = |level: usize| self.shape.height >> (self.levels - level - 1);
         let block = |level| UpBlock {
             norm1: Norm::new(self.channels, classes, device),
@@ -89,7 +90,7 @@ impl ResnetGanConfig {
         })
     }
 
-    /// The critic on `device`.
+    /// The discriminator on `device`.
     ///
     /// # Errors
     /// [`Error::Config`] for values out of range.
@@ -118,13 +119,12 @@ impl ResnetGanConfig {
                 halve,
             }
         };
-        // Two blocks more, which keep the size.
+        // The last two blocks keep the size.
         Ok(ResnetDiscriminator {
             plane,
             blocks: (0..self.levels + 2).map(block).collect(),
             head: Head::new(
                 self.channels,
-                1,
                 self.classes.as_ref(),
                 spectral,
                 Initializer::PYTORCH,
@@ -137,27 +137,14 @@ impl ResnetGanConfig {
         self.attention == Some(side)
     }
 
-    /// The sides at the smallest.
+    /// Checks the configuration; returns the sides of the smallest maps.
     fn validate(&self) -> Result<[usize; 2]> {
-        check_shape(self.shape, self.latent)?;
+        check_image_shape(self.shape, self.latent_dim)?;
         check_widths("channels", &[self.channels])?;
-        if !(1..=8).contains(&self.levels) {
-            return Err(Error::config("levels", self.levels, "1 to 8"));
-        }
+        check::in_range("levels", self.levels, 1..=8)?;
         let factor = 1 << self.levels;
-        for (field, side) in [
-            ("shape.height", self.shape.height),
-            ("shape.width", self.shape.width),
-        ] {
-            if !side.is_multiple_of(factor) {
-                return Err(Error::config(
-                    field,
-                    side,
-                    format!("a multiple of {factor}, for {} levels", self.levels),
-                ));
-            }
-        }
-        critic_norm_is_not_batch(self.norm)?;
+        let base = divide_sides(self.shape, factor, &format!("{} levels", self.levels))?;
+        reject_batch_norm(self.norm)?;
         if let Some(side) = self.attention {
             let sides: Vec<usize> = (1..self.levels)
                 .map(|level| self.shape.height >> level)
@@ -173,21 +160,25 @@ impl ResnetGanConfig {
         self.classes
             .iter()
             .try_for_each(ClassConditioning::validate)?;
-        let base = [self.shape.height / factor, self.shape.width / factor];
         let classes = self.classes.map_or(1, |classes| classes.num_classes);
-        check_size(
+        check_layer_size(
             "channels",
-            &[self.latent.max(classes), self.channels, base[0], base[1]],
+            &[
+                self.latent_dim.max(classes),
+                self.channels,
+                base[0],
+                base[1],
+            ],
         )?;
-        check_size(
-            "classes.count",
+        check_layer_size(
+            "classes.num_classes",
             &[classes, self.shape.height, self.shape.width],
         )?;
         Ok(base)
     }
 }
 
-/// `√2` for what a ReLU follows; SNGAN's Xavier weights.
+/// SNGAN's Xavier weights, with gain `√2` before a ReLU.
 fn conv(input: usize, output: usize, kernel: usize, spectral: bool, device: &Device) -> Conv2d {
     let gain = if kernel == 1 {
         1.0
@@ -233,12 +224,18 @@ impl UpBlock {
         let relu = Activation::Relu;
         let h = upsample_nearest2d(self.norm1.forward(x.clone(), class, relu), 2);
         let h = self.norm2.forward(self.conv1.forward(h), class, relu);
-        // A 1×1 convolution and repeating pixels can change places: on the small map it costs a
-        // quarter.
+        // A 1×1 convolution commutes with repeating pixels: on the small map it costs a quarter.
         let y = self.conv2.forward(h) + upsample_nearest2d(self.skip.forward(x), 2);
         self.attention
             .as_ref()
             .map_or(y.clone(), |attention| attention.forward(y))
+    }
+}
+
+impl ResnetGenerator {
+    /// Configuration of the pair.
+    pub fn config(&self) -> &ResnetGanConfig {
+        &self.config
     }
 }
 
@@ -247,7 +244,7 @@ impl Generator for ResnetGenerator {
         let z = with_class(
             z,
             class.as_ref(),
-            ClassConditioning::beside_noise(self.config.classes.as_ref()),
+            ClassConditioning::one_hot_width(self.config.classes.as_ref()),
         );
         let (batch, [height, width]) = (z.dims()[0], self.base);
         let x = self
@@ -267,7 +264,7 @@ impl Generator for ResnetGenerator {
     described_by_config!();
 }
 
-/// Image to score by residual blocks that halve the sides.
+/// Image to logit by residual blocks that halve the sides.
 #[derive(Module, Debug)]
 pub struct ResnetDiscriminator {
     plane: Option<ClassPlane>,
@@ -281,7 +278,7 @@ struct DownBlock {
     conv2: Conv2d,
     skip: Option<Conv2d>,
     attention: Option<SelfAttention2d>,
-    /// The first block sees pixels, which no ReLU must cut.
+    /// The first block has no ReLU before it, which would cut pixels.
     first: bool,
     halve: bool,
 }
@@ -296,7 +293,7 @@ impl DownBlock {
         };
         let h = self.conv2.forward(relu.forward(self.conv1.forward(h)));
         let down = |x| if self.halve { halve(x) } else { x };
-        // As above: the mean first, then the 1×1 convolution.
+        // Commutes as above: the mean first, then the 1×1 convolution.
         let skip = down(x);
         let skip = self
             .skip
@@ -309,30 +306,22 @@ impl DownBlock {
     }
 }
 
-impl Discriminator for ResnetDiscriminator {
-    fn num_classes(&self) -> Option<usize> {
-        self.head.count()
-    }
-
-    fn score(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> Tensor<1> {
-        self.forward_with_classes(x, class).logits
-    }
-
-    fn forward_with_classes(
-        &self,
-        x: Tensor<4>,
-        labels: Option<Tensor<1, Int>>,
-    ) -> DiscriminatorOutput {
-        let x = ClassPlane::beside(self.plane.as_ref(), x, labels.as_ref());
+impl ResnetDiscriminator {
+    /// Features that the head receives, `[batch, width]`.
+    fn features(&self, x: Tensor<4>, class: Option<&Tensor<1, Int>>) -> Tensor<2> {
+        let x = ClassPlane::concat(self.plane.as_ref(), x, class);
         let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
         let [batch, channels, height, width] = x.dims();
-        let sum = Activation::Relu
+        Activation::Relu
             .forward(x)
             .reshape([batch, channels, height * width])
-            .sum_dim(2);
-        self.head
-            .judge(sum.reshape([batch, channels, 1, 1]), labels.as_ref())
+            .sum_dim(2)
+            .reshape([batch, channels])
     }
+}
+
+impl Discriminator for ResnetDiscriminator {
+    head_on_features!(4);
 }
 
 /// Self-attention over the pixels of a map (Zhang et al. 2019, eq. 1–3): queries and keys of an
@@ -350,7 +339,7 @@ pub struct SelfAttention2d {
 impl SelfAttention2d {
     /// For maps of `channels`.
     pub fn new(channels: usize, spectral: bool, device: &Device) -> Self {
-        // Without biases: a softmax does not see the keys'.
+        // Without biases: a softmax does not depend on the keys' biases.
         let conv = |input: usize, output: usize| {
             let config = Conv2dConfig::new([input, output], 1)
                 .with_bias(false)
@@ -381,7 +370,7 @@ impl SelfAttention2d {
                 .unsqueeze_dim::<4>(1)
         };
         let query = tokens(&self.query);
-        // The paper's scores are not divided by √d: what `attention` divides by is put back.
+        // The paper's scores are not divided by √d, as `attention` does.
         let scale = (query.dims()[3] as f64).sqrt();
         let y = attention(
             query * scale,

@@ -1,10 +1,11 @@
 //! Convolutions down to the latent space and back.
 
-use super::check;
+use super::validate;
 use crate::{DiagonalGaussian, Likelihood, LikelihoodKind, Vae};
 use aigc_core::{
-    Error, Result,
-    data::ImageShape,
+    Result,
+    check::ensure,
+    data::{ImageShape, SampleShape},
     nn::{
         Activation, Conv2d, Conv2dConfig, ConvTranspose2d, ConvTranspose2dConfig, Linear,
         LinearConfig,
@@ -24,12 +25,14 @@ pub struct ConvVaeConfig {
     /// Channels after each halving of the sides.
     pub channels: Vec<usize>,
     /// Width of the layer between convolutions and latent space.
+    #[serde(alias = "hidden")]
     pub hidden_dim: usize,
-    /// Latent dimensions.
+    /// Number of latent dimensions.
+    #[serde(alias = "latent")]
     pub latent_dim: usize,
-    /// What the decoder's outputs are.
+    /// Distribution that the decoder outputs.
     pub likelihood: LikelihoodKind,
-    /// Between the layers.
+    /// Activation between the layers.
     pub activation: Activation,
 }
 
@@ -50,34 +53,28 @@ impl ConvVaeConfig {
     /// The model on `device`.
     ///
     /// # Errors
-    /// [`Error::Config`] for values out of range.
+    /// [`Error::Config`](aigc_core::Error::Config) for values out of range.
     pub fn init(&self, device: &Device) -> Result<ConvVae> {
-        check(
+        validate(
             self.shape,
             self.latent_dim,
             self.hidden_dim,
             self.likelihood,
         )?;
         let levels = self.channels.len();
-        if !(1..=8).contains(&levels) || self.channels.iter().any(|c| !(1..=4096).contains(c)) {
-            return Err(Error::config(
-                "channels",
-                format!("{:?}", self.channels),
-                "1 to 8 numbers from 1 to 4096",
-            ));
-        }
+        ensure(
+            (1..=8).contains(&levels) && self.channels.iter().all(|c| (1..=4096).contains(c)),
+            "channels",
+            format!("{:?}", self.channels),
+            "1 to 8 numbers from 1 to 4096",
+        )?;
         let factor = 1 << levels;
         for (field, side) in [
             ("shape.height", self.shape.height),
             ("shape.width", self.shape.width),
         ] {
-            if side % factor != 0 {
-                return Err(Error::config(
-                    field,
-                    side,
-                    format!("a multiple of {factor}, for {levels} halvings"),
-                ));
-            }
+            let expected = format!("a multiple of {factor}, for {levels} halvings");
+            ensure(side % factor == 0, field, side, &expected)?;
         }
         let top = [
             self.channels[levels - 1],
@@ -105,7 +102,7 @@ impl ConvVaeConfig {
             down: sizes.windows(2).map(down).collect(),
             encoder: linear(flat, self.hidden_dim),
             mean: linear(self.hidden_dim, self.latent_dim),
-            logvar: linear(self.hidden_dim, self.latent_dim),
+            log_variance: linear(self.hidden_dim, self.latent_dim),
             decoder: linear(self.latent_dim, self.hidden_dim),
             unflatten: linear(self.hidden_dim, flat),
             up: sizes.windows(2).rev().map(up).collect(),
@@ -121,7 +118,7 @@ pub struct ConvVae {
     down: Vec<Conv2d>,
     encoder: Linear,
     mean: Linear,
-    logvar: Linear,
+    log_variance: Linear,
     decoder: Linear,
     unflatten: Linear,
     up: Vec<ConvTranspose2d>,
@@ -131,7 +128,16 @@ pub struct ConvVae {
     config: ConvVaeConfig,
 }
 
+impl ConvVae {
+    /// Configuration of the model.
+    pub fn config(&self) -> &ConvVaeConfig {
+        &self.config
+    }
+}
+
 impl Vae for ConvVae {
+    type Posterior = DiagonalGaussian;
+
     fn encode(&self, x: Tensor<4>) -> DiagonalGaussian {
         let act = self.config.activation;
         let features = self
@@ -141,7 +147,7 @@ impl Vae for ConvVae {
         let hidden = act.forward(self.encoder.forward(features.flatten::<2>(1, 3)));
         DiagonalGaussian {
             mean: self.mean.forward(hidden.clone()),
-            logvar: self.logvar.forward(hidden),
+            logvar: self.log_variance.forward(hidden),
         }
     }
 
@@ -159,11 +165,11 @@ impl Vae for ConvVae {
         Likelihood::new(self.config.likelihood, x)
     }
 
-    fn latent_dim(&self) -> usize {
-        self.config.latent_dim
+    fn latent_shape(&self) -> SampleShape {
+        SampleShape::new(&[self.config.latent_dim])
     }
 
-    fn sample_shape(&self) -> ImageShape {
-        self.config.shape
+    fn sample_shape(&self) -> SampleShape {
+        self.config.shape.into()
     }
 }

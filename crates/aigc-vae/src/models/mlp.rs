@@ -1,10 +1,10 @@
 //! The model of the first paper: one hidden layer each way.
 
-use super::check;
+use super::validate;
 use crate::{DiagonalGaussian, Likelihood, LikelihoodKind, Vae};
 use aigc_core::{
     Result,
-    data::ImageShape,
+    data::{ImageShape, SampleShape},
     nn::{Activation, Linear, LinearConfig},
 };
 use burn::{
@@ -21,12 +21,12 @@ pub struct MlpVaeConfig {
     /// Width of the hidden layers.
     #[serde(alias = "hidden")]
     pub hidden_dim: usize,
-    /// Latent dimensions.
+    /// Number of latent dimensions.
     #[serde(alias = "latent")]
     pub latent_dim: usize,
-    /// What the decoder's outputs are.
+    /// Distribution that the decoder outputs.
     pub likelihood: LikelihoodKind,
-    /// Between the layers.
+    /// Activation between the layers.
     pub activation: Activation,
 }
 
@@ -47,7 +47,7 @@ impl MlpVaeConfig {
     /// # Errors
     /// [`Error::Config`](aigc_core::Error::Config) for values out of range.
     pub fn init(&self, device: &Device) -> Result<MlpVae> {
-        check(
+        validate(
             self.shape,
             self.latent_dim,
             self.hidden_dim,
@@ -58,7 +58,7 @@ impl MlpVaeConfig {
         Ok(MlpVae {
             encoder: linear(pixels, self.hidden_dim),
             mean: linear(self.hidden_dim, self.latent_dim),
-            logvar: linear(self.hidden_dim, self.latent_dim),
+            log_variance: linear(self.hidden_dim, self.latent_dim),
             decoder: linear(self.latent_dim, self.hidden_dim),
             output: linear(self.hidden_dim, pixels),
             config: self.clone(),
@@ -71,14 +71,23 @@ impl MlpVaeConfig {
 pub struct MlpVae {
     encoder: Linear,
     mean: Linear,
-    logvar: Linear,
+    log_variance: Linear,
     decoder: Linear,
     output: Linear,
     #[module(skip)]
     config: MlpVaeConfig,
 }
 
+impl MlpVae {
+    /// Configuration of the model.
+    pub fn config(&self) -> &MlpVaeConfig {
+        &self.config
+    }
+}
+
 impl Vae for MlpVae {
+    type Posterior = DiagonalGaussian;
+
     fn encode(&self, x: Tensor<4>) -> DiagonalGaussian {
         let hidden = self
             .config
@@ -86,7 +95,7 @@ impl Vae for MlpVae {
             .forward(self.encoder.forward(x.flatten::<2>(1, 3)));
         DiagonalGaussian {
             mean: self.mean.forward(hidden.clone()),
-            logvar: self.logvar.forward(hidden),
+            logvar: self.log_variance.forward(hidden),
         }
     }
 
@@ -105,11 +114,11 @@ impl Vae for MlpVae {
         )
     }
 
-    fn latent_dim(&self) -> usize {
-        self.config.latent_dim
+    fn latent_shape(&self) -> SampleShape {
+        SampleShape::new(&[self.config.latent_dim])
     }
 
-    fn sample_shape(&self) -> ImageShape {
-        self.config.shape
+    fn sample_shape(&self) -> SampleShape {
+        self.config.shape.into()
     }
 }

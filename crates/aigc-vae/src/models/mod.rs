@@ -7,7 +7,11 @@ pub use conv::{ConvVae, ConvVaeConfig};
 pub use mlp::{MlpVae, MlpVaeConfig};
 
 use crate::{DiagonalGaussian, Likelihood, LikelihoodKind, Vae};
-use aigc_core::{Error, Result, data::ImageShape, weights::load_weights};
+use aigc_core::{
+    Error, Result, check,
+    data::{ImageShape, SampleShape},
+    weights::{Loaded, load_pretrained, save_pretrained},
+};
 use burn::{
     module::Module,
     tensor::{Device, Tensor},
@@ -15,117 +19,132 @@ use burn::{
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// Which variational autoencoder; what `config.json` holds.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum VaeConfig {
-    /// Two layers each way.
-    Mlp(MlpVaeConfig),
-    /// Strided convolutions down, transposed ones up.
-    Conv(ConvVaeConfig),
+/// Defines [`VaeConfig`] and [`AnyVae`] from a table of models: of images and latent vectors, with
+/// a diagonal Gaussian posterior.
+macro_rules! vaes {
+    ($($(#[$doc:meta])* $kind:ident: $config:ident => $model:ident,)+) => {
+        /// Configuration of any model of this crate; `config.json` holds it.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "kind", rename_all = "snake_case")]
+        #[non_exhaustive]
+        pub enum VaeConfig {
+            $($(#[$doc])* $kind($config),)+
+        }
+
+        impl VaeConfig {
+            /// The model on `device`.
+            ///
+            /// # Errors
+            /// [`Error::Config`] for values out of range.
+            pub fn init(&self, device: &Device) -> Result<AnyVae> {
+                Ok(match self {
+                    $(VaeConfig::$kind(config) => AnyVae::$kind(config.init(device)?),)+
+                })
+            }
+        }
+
+        /// Any model of this crate.
+        #[derive(Module, Debug)]
+        pub enum AnyVae {
+            $($(#[$doc])* $kind($model),)+
+        }
+
+        impl AnyVae {
+            /// Configuration of the model.
+            pub fn config(&self) -> VaeConfig {
+                match self {
+                    $(AnyVae::$kind(model) => VaeConfig::$kind(model.config().clone()),)+
+                }
+            }
+        }
+
+        impl Vae for AnyVae {
+            type Posterior = DiagonalGaussian;
+
+            fn encode(&self, x: Tensor<4>) -> DiagonalGaussian {
+                match self {
+                    $(AnyVae::$kind(model) => model.encode(x),)+
+                }
+            }
+
+            fn decode(&self, z: Tensor<2>) -> Likelihood {
+                match self {
+                    $(AnyVae::$kind(model) => model.decode(z),)+
+                }
+            }
+
+            fn latent_shape(&self) -> SampleShape {
+                match self {
+                    $(AnyVae::$kind(model) => model.latent_shape(),)+
+                }
+            }
+
+            fn sample_shape(&self) -> SampleShape {
+                match self {
+                    $(AnyVae::$kind(model) => model.sample_shape(),)+
+                }
+            }
+        }
+
+        $(
+            impl From<$model> for AnyVae {
+                fn from(model: $model) -> Self {
+                    AnyVae::$kind(model)
+                }
+            }
+        )+
+    };
 }
 
-impl VaeConfig {
-    /// The model on `device`.
+vaes! {
+    /// One hidden layer each way.
+    Mlp: MlpVaeConfig => MlpVae,
+    /// Strided convolutions down, transposed ones up.
+    Conv: ConvVaeConfig => ConvVae,
+}
+
+impl AnyVae {
+    /// Opens a trained model: a directory with `config.json` and weights, such as the `final` of a
+    /// run.
     ///
     /// # Errors
-    /// [`Error::Config`] for values out of range.
-    pub fn init(&self, device: &Device) -> Result<AnyVae> {
-        Ok(match self {
-            VaeConfig::Mlp(config) => AnyVae::Mlp(config.init(device)?),
-            VaeConfig::Conv(config) => AnyVae::Conv(config.init(device)?),
-        })
+    /// [`Error::Io`], [`Error::Data`], [`Error::Config`] or [`Error::Weights`] with the file and
+    /// the field, tensor or value at fault.
+    pub fn from_pretrained(dir: impl AsRef<Path>, device: &Device) -> Result<Loaded<Self>> {
+        load_pretrained(dir.as_ref(), &[], |config: &VaeConfig| config.init(device))
+    }
+
+    /// Writes `config.json` and `model.safetensors` to a directory.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Weights`] if a file cannot be written.
+    pub fn save_pretrained(&self, dir: impl AsRef<Path>) -> Result<()> {
+        save_pretrained(self, &self.config(), dir.as_ref())
     }
 }
 
-/// Any of the models of this crate.
-#[derive(Module, Debug)]
-pub enum AnyVae {
-    /// Two layers each way.
-    Mlp(MlpVae),
-    /// Strided convolutions down, transposed ones up.
-    Conv(ConvVae),
-}
-
-impl Vae for AnyVae {
-    fn encode(&self, x: Tensor<4>) -> DiagonalGaussian {
-        match self {
-            AnyVae::Mlp(model) => model.encode(x),
-            AnyVae::Conv(model) => model.encode(x),
-        }
-    }
-
-    fn decode(&self, z: Tensor<2>) -> Likelihood {
-        match self {
-            AnyVae::Mlp(model) => model.decode(z),
-            AnyVae::Conv(model) => model.decode(z),
-        }
-    }
-
-    fn latent_dim(&self) -> usize {
-        match self {
-            AnyVae::Mlp(model) => model.latent_dim(),
-            AnyVae::Conv(model) => model.latent_dim(),
-        }
-    }
-
-    fn sample_shape(&self) -> ImageShape {
-        match self {
-            AnyVae::Mlp(model) => model.sample_shape(),
-            AnyVae::Conv(model) => model.sample_shape(),
-        }
-    }
-}
-
-/// Opens a trained model: a folder with `config.json` and `model.safetensors`, such as the `final`
-/// of a run.
-///
-/// # Errors
-/// [`Error::Io`], [`Error::Config`] or [`Error::Weights`] naming what is missing or does not fit.
-pub fn load(folder: &Path, device: &Device) -> Result<AnyVae> {
-    let path = folder.join("config.json");
-    let text = std::fs::read(&path).map_err(|source| Error::Io {
-        path: path.clone(),
-        source,
-    })?;
-    let config: VaeConfig = serde_json::from_slice(&text).map_err(|error| {
-        Error::config(
-            path.display().to_string(),
-            error,
-            "the configuration of a VAE",
-        )
-    })?;
-    load_weights(config.init(device)?, &folder.join("model.safetensors"))
-}
-
-/// What every configuration must keep to.
-fn check(
+/// Checks that all configurations share.
+fn validate(
     shape: ImageShape,
-    latent: usize,
-    hidden: usize,
+    latent_dim: usize,
+    hidden_dim: usize,
     likelihood: LikelihoodKind,
 ) -> Result<()> {
     // Sizes from a file decide how much is allocated: nothing beyond these is a small image model.
-    const MOST: usize = 1 << 14;
-    let fields = [
-        ("shape.channels", shape.channels),
-        ("shape.height", shape.height),
-        ("shape.width", shape.width),
-        ("latent", latent),
-        ("hidden", hidden),
-    ];
-    for (field, value) in fields {
-        if !(1..=MOST).contains(&value) {
-            return Err(Error::config(field, value, format!("1 to {MOST}")));
-        }
-    }
+    const MAX_SIZE: usize = 1 << 14;
+    check::sizes(&[
+        ("shape.channels", shape.channels, MAX_SIZE),
+        ("shape.height", shape.height, MAX_SIZE),
+        ("shape.width", shape.width, MAX_SIZE),
+        ("latent_dim", latent_dim, MAX_SIZE),
+        ("hidden_dim", hidden_dim, MAX_SIZE),
+    ])?;
     // Sides within their bounds can still multiply to more than memory holds.
-    let weights = (shape.numel() as u128) * (hidden as u128);
+    let weights = (shape.numel() as u128) * (hidden_dim as u128);
     if weights > 1 << 31 {
         return Err(Error::config(
-            "hidden",
-            hidden,
+            "hidden_dim",
+            hidden_dim,
             format!(
                 "at most {}, for images of {shape}",
                 (1u128 << 31) / shape.numel() as u128
@@ -133,11 +152,7 @@ fn check(
         ));
     }
     match likelihood {
-        LikelihoodKind::Gaussian(std) if !(std > 0.0 && std.is_finite()) => Err(Error::config(
-            "likelihood",
-            std,
-            "a standard deviation above 0",
-        )),
-        _ => Ok(()),
+        LikelihoodKind::Bernoulli => Ok(()),
+        LikelihoodKind::Gaussian(std) => check::positive("likelihood.gaussian", std),
     }
 }

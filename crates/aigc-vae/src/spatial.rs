@@ -1,4 +1,4 @@
-//! A VAE's latent vectors, folded into maps.
+//! A VAE's latent vectors, reshaped into maps.
 
 use crate::{DiagonalGaussian, Vae};
 use aigc_core::{
@@ -17,27 +17,30 @@ use burn::tensor::Tensor;
 /// # fn main() -> aigc_core::Result<()> {
 /// let vae = VaeConfig::Mlp(MlpVaeConfig::new(ImageShape::new(1, 8, 8))).init(&device("flex")?)?;
 /// // Its 20 latent dimensions.
-/// let folded = SpatialLatents::new(vae, ImageShape::new(5, 2, 2))?;
-/// assert_eq!(folded.latent_shape(), ImageShape::new(5, 2, 2));
+/// let spatial = SpatialLatents::new(vae, ImageShape::new(5, 2, 2))?;
+/// assert_eq!(spatial.latent_shape(), ImageShape::new(5, 2, 2));
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]
-pub struct SpatialLatents<V: Vae> {
+pub struct SpatialLatents<V> {
     vae: V,
     shape: ImageShape,
 }
 
-impl<V: Vae> SpatialLatents<V> {
-    /// Folds the latent vectors of `vae` into maps of `shape`.
+impl<V: Vae<Posterior = DiagonalGaussian>> SpatialLatents<V> {
+    /// Reshapes the latent vectors of `vae` into maps of `shape`.
     ///
     /// # Errors
-    /// [`Error::Config`] unless `shape` has as many values as the VAE has latent dimensions.
+    /// [`Error::InvalidArgument`] unless `shape` has as many values as the VAE has latent dimensions.
     pub fn new(vae: V, shape: ImageShape) -> Result<Self> {
         if shape.numel() != vae.latent_dim() {
-            return Err(Error::config(
+            return Err(Error::argument(
                 "shape",
                 shape,
-                format!("{} values, the latent dimensions", vae.latent_dim()),
+                format!(
+                    "{} values, the number of latent dimensions",
+                    vae.latent_dim()
+                ),
             ));
         }
         Ok(Self {
@@ -47,7 +50,7 @@ impl<V: Vae> SpatialLatents<V> {
     }
 }
 
-impl<V: Vae> Autoencoder for SpatialLatents<V> {
+impl<V: Vae<Posterior = DiagonalGaussian>> Autoencoder for SpatialLatents<V> {
     fn encode(&self, x: Tensor<4>) -> Box<dyn Posterior> {
         let DiagonalGaussian { mean, logvar } = self.vae.encode(x);
         let dims = self.latent_shape().batched(mean.dims()[0]);
@@ -62,7 +65,7 @@ impl<V: Vae> Autoencoder for SpatialLatents<V> {
     }
 
     fn sample_shape(&self) -> SampleShape {
-        self.vae.sample_shape().into()
+        self.vae.sample_shape()
     }
 
     fn latent_shape(&self) -> SampleShape {
@@ -73,24 +76,24 @@ impl<V: Vae> Autoencoder for SpatialLatents<V> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{MlpVaeConfig, VaeConfig, reconstruct};
+    use crate::{MlpVaeConfig, VaeConfig, VaeSampler};
     use aigc_core::{
         device::device,
         rng::{InitWeights, Rng},
     };
 
     #[test]
-    fn folding_changes_nothing_but_the_shape() {
+    fn spatial_latents_decode_like_vectors() {
         let flex = device("flex").unwrap();
         let vae = VaeConfig::Mlp(MlpVaeConfig::new(ImageShape::new(1, 8, 8)))
             .init(&flex)
             .unwrap()
             .init_weights(0);
         let x = Rng::new(0).uniform([3, 1, 8, 8], 0.0, 1.0, &flex);
-        let folded = SpatialLatents::new(vae.clone(), ImageShape::new(5, 2, 2)).unwrap();
-        let z = folded.encode(x.clone()).mode();
+        let spatial = SpatialLatents::new(vae.clone(), ImageShape::new(5, 2, 2)).unwrap();
+        let z = spatial.encode(x.clone()).mode();
         assert_eq!(z.dims(), [3, 5, 2, 2]);
-        let difference = (folded.decode(z) - reconstruct(&vae, x))
+        let difference = (spatial.decode(z) - VaeSampler::new(&vae, &flex).reconstruct(x).unwrap())
             .abs()
             .max()
             .into_scalar::<f32>();

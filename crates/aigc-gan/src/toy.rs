@@ -1,15 +1,14 @@
-//! Mixtures of Gaussians in the plane: the smallest test of whether a GAN finds every mode.
+//! Toy data: mixtures of Gaussians in the plane, the smallest test of mode coverage.
 
-use crate::SampleBatch;
 use aigc_core::{
-    Error, Result,
-    data::{Dataset, ImageShape},
+    Error, Result, check,
+    data::{Dataset, SampleBatch, SampleShape, ValueRange},
     rng::Rng,
 };
 use burn::tensor::{Device, Tensor, TensorData};
 
-/// Equally likely round Gaussians in the plane. As a [`Dataset`] it has a fixed number of points,
-/// the same for a seed.
+/// Equally likely isotropic Gaussians in the plane. As a [`Dataset`] it has a fixed number of
+/// points, the same for a seed.
 #[derive(Clone, Debug)]
 pub struct GaussianMixture {
     centres: Vec<[f64; 2]>,
@@ -24,9 +23,9 @@ pub struct ModeCoverage {
     pub modes: usize,
     /// Share of samples within 3σ of a mode; of the mixture itself `1 − e^−4.5`, 98.9 %.
     pub high_quality_fraction: f64,
-    /// Samples within 3σ of the mode that has the fewest, against what it has when all samples are
-    /// shared evenly: 0 when a mode is missing, 1 at best. `modes` counts a mode from its first
-    /// sample on, this says whether it is there.
+    /// Samples within 3σ of the mode that has the fewest, divided by the number that it has when
+    /// all samples are shared evenly: 0 when a mode is missing, 1 at best. `modes` counts a mode
+    /// from its first sample on; this ratio tells a thin mode from a whole one.
     pub rarest_mode_ratio: f64,
 }
 
@@ -78,9 +77,7 @@ impl GaussianMixture {
                 "finite numbers",
             ));
         }
-        if !(sigma > 0.0 && sigma.is_finite()) {
-            return Err(Error::config("sigma", sigma, "a finite number above 0"));
-        }
+        check::positive("sigma", sigma)?;
         Ok(Self {
             centres,
             sigma,
@@ -88,7 +85,7 @@ impl GaussianMixture {
         })
     }
 
-    /// Draws the `count` points that it has as a data set.
+    /// Draws the `count` points of the data set.
     pub fn with_points(mut self, count: usize, seed: u64) -> Self {
         let mut rng = Rng::stream(seed, "mixture", 0);
         let draw = |_| {
@@ -150,38 +147,37 @@ impl Dataset for GaussianMixture {
     }
 }
 
-/// Points in the plane, as samples of shape 2×1×1.
+/// Points in the plane: samples of shape `[2]`.
 #[derive(Clone, Debug)]
 pub struct PointBatch(Vec<[f32; 2]>);
 
-/// Puts points side by side.
+/// Collates points into a batch.
 pub fn collate_points(points: Vec<[f32; 2]>) -> PointBatch {
     PointBatch(points)
 }
 
 impl PointBatch {
-    /// The shape of a point as a sample.
-    pub const SHAPE: ImageShape = ImageShape::new(2, 1, 1);
+    /// Shape of a point.
+    pub fn shape() -> SampleShape {
+        SampleShape::new(&[2])
+    }
 }
 
-impl SampleBatch for PointBatch {
-    fn to_tensor(&self, device: &Device) -> Tensor<4> {
-        Tensor::from_data(
-            TensorData::new(self.0.concat(), [self.0.len(), 2, 1, 1]),
-            device,
-        )
+impl SampleBatch<2> for PointBatch {
+    fn to_tensor(&self, device: &Device) -> Tensor<2> {
+        Tensor::from_data(TensorData::new(self.0.concat(), [self.0.len(), 2]), device)
     }
 
     fn len(&self) -> usize {
         self.0.len()
     }
 
-    fn sample_shape(&self) -> ImageShape {
-        Self::SHAPE
+    fn sample_shape(&self) -> SampleShape {
+        Self::shape()
     }
 
-    fn labels(&self) -> Option<&[u32]> {
-        None
+    fn value_range(&self) -> ValueRange {
+        ValueRange::Unbounded
     }
 }
 
@@ -190,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_perfect_sampler_covers_everything() {
+    fn coverage_of_the_mixture_itself_is_complete() {
         for mixture in [
             GaussianMixture::ring(8, 1.0, 0.05),
             GaussianMixture::grid(5, 2.0, 0.05),
@@ -214,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn modes_lie_where_they_should() {
+    fn coverage_counts_samples_per_mode() {
         let ring = GaussianMixture::ring(4, 2.0, 0.1).unwrap();
         let expected = [[2.0, 0.0], [0.0, 2.0], [-2.0, 0.0], [0.0, -2.0]];
         for (centre, expected) in ring.centres().iter().zip(&expected) {

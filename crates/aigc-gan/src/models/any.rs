@@ -1,0 +1,187 @@
+//! Any pair of networks, by configuration.
+
+use super::{
+    DISCRIMINATOR, DcganConfig, DcganDiscriminator, DcganGenerator, Gan, MlpDiscriminator,
+    MlpGanConfig, MlpGenerator, R3ganConfig, R3ganDiscriminator, R3ganGenerator,
+    ResnetDiscriminator, ResnetGanConfig, ResnetGenerator,
+};
+use crate::{Discriminator, DiscriminatorOutput, Generator};
+use aigc_core::{
+    Result,
+    data::SampleShape,
+    weights::{Loaded, load_pretrained, save_pretrained},
+};
+use burn::{
+    module::Module,
+    tensor::{Device, Int, Tensor},
+};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// Defines [`GanConfig`], [`AnyGenerator`] and [`AnyDiscriminator`] from a table of pairs.
+macro_rules! gans {
+    ($($(#[$doc:meta])* $kind:ident: $config:ident => $generator:ident, $discriminator:ident,)+) => {
+        /// Configuration of any pair of networks of this crate; `config.json` holds it.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "kind", rename_all = "snake_case")]
+        #[non_exhaustive]
+        pub enum GanConfig {
+            $($(#[$doc])* $kind($config),)+
+        }
+
+        impl GanConfig {
+            /// Both networks on `device`.
+            ///
+            /// # Errors
+            /// [`Error::Config`](aigc_core::Error::Config) for values out of range.
+            pub fn init(&self, device: &Device) -> Result<AnyGan> {
+                Ok(match self {
+                    $(GanConfig::$kind(config) => Gan {
+                        generator: AnyGenerator::$kind(config.generator(device)?),
+                        discriminator: AnyDiscriminator::$kind(config.discriminator(device)?),
+                    },)+
+                })
+            }
+        }
+
+        /// Any generator of images of this crate.
+        #[derive(Module, Debug)]
+        #[allow(clippy::large_enum_variant)] // A program has one or two.
+        pub enum AnyGenerator {
+            $($(#[$doc])* $kind($generator),)+
+        }
+
+        impl AnyGenerator {
+            /// Configuration of the generator and of the discriminator that it was created with.
+            pub fn config(&self) -> GanConfig {
+                match self {
+                    $(AnyGenerator::$kind(network) => GanConfig::$kind(network.config().clone()),)+
+                }
+            }
+        }
+
+        impl Generator for AnyGenerator {
+            fn generate(&self, z: Tensor<2>, class: Option<Tensor<1, Int>>) -> Tensor<4> {
+                match self {
+                    $(AnyGenerator::$kind(network) => network.generate(z, class),)+
+                }
+            }
+
+            fn latent_dim(&self) -> usize {
+                match self {
+                    $(AnyGenerator::$kind(network) => network.latent_dim(),)+
+                }
+            }
+
+            fn sample_shape(&self) -> SampleShape {
+                match self {
+                    $(AnyGenerator::$kind(network) => network.sample_shape(),)+
+                }
+            }
+
+            fn num_classes(&self) -> Option<usize> {
+                match self {
+                    $(AnyGenerator::$kind(network) => network.num_classes(),)+
+                }
+            }
+        }
+
+        /// Any discriminator of images of this crate.
+        #[derive(Module, Debug)]
+        #[allow(clippy::large_enum_variant)] // A program has one or two.
+        pub enum AnyDiscriminator {
+            $($(#[$doc])* $kind($discriminator),)+
+        }
+
+        impl Discriminator for AnyDiscriminator {
+            fn num_classes(&self) -> Option<usize> {
+                match self {
+                    $(AnyDiscriminator::$kind(network) => network.num_classes(),)+
+                }
+            }
+
+            fn forward(&self, x: Tensor<4>, class: Option<Tensor<1, Int>>) -> Tensor<1> {
+                match self {
+                    $(AnyDiscriminator::$kind(network) => network.forward(x, class),)+
+                }
+            }
+
+            fn forward_with_classes(
+                &self,
+                x: Tensor<4>,
+                class: Option<Tensor<1, Int>>,
+            ) -> DiscriminatorOutput {
+                match self {
+                    $(AnyDiscriminator::$kind(network) => network.forward_with_classes(x, class),)+
+                }
+            }
+        }
+    };
+}
+
+gans! {
+    /// Fully connected.
+    Mlp: MlpGanConfig => MlpGenerator, MlpDiscriminator,
+    /// Strided and transposed convolutions.
+    Dcgan: DcganConfig => DcganGenerator, DcganDiscriminator,
+    /// Residual, as in SNGAN.
+    Resnet: ResnetGanConfig => ResnetGenerator, ResnetDiscriminator,
+    /// Residual without norms, as in R3GAN.
+    R3gan: R3ganConfig => R3ganGenerator, R3ganDiscriminator,
+}
+
+/// Any pair of networks for images of this crate.
+pub type AnyGan = Gan<AnyGenerator, AnyDiscriminator>;
+
+impl AnyGan {
+    /// Opens a trained pair: a directory with `config.json` and weights, such as the `final` of a
+    /// run.
+    ///
+    /// # Errors
+    /// [`Error::Io`](aigc_core::Error::Io), [`Error::Data`](aigc_core::Error::Data),
+    /// [`Error::Config`](aigc_core::Error::Config) or
+    /// [`Error::Weights`](aigc_core::Error::Weights) with the file and the field, tensor or value
+    /// at fault.
+    pub fn from_pretrained(dir: impl AsRef<Path>, device: &Device) -> Result<Loaded<Self>> {
+        load_pretrained(dir.as_ref(), &[DISCRIMINATOR], |config: &GanConfig| {
+            config.init(device)
+        })
+    }
+
+    /// Writes `config.json` and `model.safetensors` to a directory.
+    ///
+    /// # Errors
+    /// [`Error::Io`](aigc_core::Error::Io) or [`Error::Weights`](aigc_core::Error::Weights) if a
+    /// file cannot be written.
+    pub fn save_pretrained(&self, dir: impl AsRef<Path>) -> Result<()> {
+        save_pretrained(self, &self.generator.config(), dir.as_ref())
+    }
+}
+
+impl Gan<MlpGenerator<2>, MlpDiscriminator<2>> {
+    /// Opens a trained pair of fully connected networks for points.
+    ///
+    /// # Errors
+    /// As for images.
+    pub fn from_pretrained(dir: impl AsRef<Path>, device: &Device) -> Result<Loaded<Self>> {
+        load_pretrained(dir.as_ref(), &[DISCRIMINATOR], |config: &GanConfig| {
+            let GanConfig::Mlp(config) = config else {
+                return Err(aigc_core::Error::unsupported(
+                    "a convolutional network",
+                    "a GAN of points",
+                    "open it as `AnyGan`",
+                ));
+            };
+            config.init(device)
+        })
+    }
+
+    /// Writes `config.json` and `model.safetensors` to a directory.
+    ///
+    /// # Errors
+    /// As for images.
+    pub fn save_pretrained(&self, dir: impl AsRef<Path>) -> Result<()> {
+        let config = GanConfig::Mlp(self.generator.config().clone());
+        save_pretrained(self, &config, dir.as_ref())
+    }
+}
