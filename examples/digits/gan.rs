@@ -51,7 +51,8 @@ pub(crate) fn run(
         .with_objective_config(objective)?
         .with_data_config(data)?
         .with_evaluation(|gan: &AnyGan| {
-            let samples = GanSampler::new(&gan.generator, device).sample(judge.num_samples(), seed)?;
+            let samples =
+                GanSampler::new(&gan.generator, device).sample(judge.num_samples(), seed)?;
             judge.metrics(samples.values, &samples.labels.unwrap_or_default())
         })
         .with_preview(|gan, at| {

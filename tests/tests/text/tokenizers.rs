@@ -163,7 +163,7 @@ fn tokenizer_matches_tiktoken_and_transformers() {
     assert_eq!(object("files").len(), 5);
     for (name, expected) in object("files") {
         let Ok(text) = std::fs::read_to_string(data.join(name)) else {
-            skip(&format!("AIGC_DATA has no {name}"));
+            aigc_tests::skip(&format!("AIGC_DATA has no {name}"));
             continue;
         };
         let lines: Vec<Vec<u32>> = text.split_inclusive('\n').map(encode).collect();
