@@ -186,7 +186,7 @@ fn merged_adapters_say_the_same() {
     let folder = tempfile::tempdir().unwrap();
     merged.save_pretrained(folder.path()).unwrap();
     let again = Gpt2::from_pretrained(folder.path(), &device("flex").unwrap()).unwrap();
-    assert_eq!(bits(&again), bits(&merged));
+    assert_eq!(bits(&*again), bits(&merged));
     assert_eq!(
         logits(&merged.clone().with_lora(config(2, EVERY)).unwrap()),
         logits(&merged)

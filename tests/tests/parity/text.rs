@@ -113,8 +113,8 @@ pub(crate) fn generate(case: &Path, json: &Value) {
     let mut fields: serde_json::Map<String, Value> = serde_json::from_str(&own).unwrap();
     fields.insert("pad_token_id".into(), 0.into());
     fields.extend(json["config"].as_object().unwrap().clone());
-    let (config, ignored) =
-        GenerationConfig::from_json(&Value::Object(fields).to_string()).unwrap();
+    let loaded = GenerationConfig::from_json(&Value::Object(fields).to_string()).unwrap();
+    let (config, ignored) = (loaded.value, loaded.unused_fields);
     let idle = [
         "output_attentions",
         "output_hidden_states",
