@@ -419,7 +419,7 @@ fn poems_have_the_requested_form() {
     assert!(error.contains("verses"), "{error}");
     let half = |i: usize| line(i).replace('，', ",").replace('。', ".");
     let each = |i: usize| serde_json::json!({"content": [half(i)]}).to_string();
-    let lines: Vec<String> = (0..40).map(each).collect();
+    let lines: Vec<String> = (0..400).map(each).collect();
     std::fs::write(other.join("x.json/B.JSONL"), lines.join("\n")).unwrap();
     let mixed = serde_json::json!([{"paragraphs": null}, {"paragraphs": [line(3)]}]);
     std::fs::write(other.join("c.JSON"), format!("\u{feff}{mixed}")).unwrap();

@@ -542,7 +542,7 @@ mod tests {
                 "`labels` is 1, expected at most 0",
             ),
             ("\"unet\"", "\"transformer\"", "transformer"),
-            ("{", "[", "an object of fields"),
+            ("{", "[", "not JSON: "),
         ] {
             spoilt(from, to);
             let message = message();

@@ -14,14 +14,14 @@
 //! renamed. The directory of a checkpoint is renamed only when all of it is on disk, and its
 //! manifest holds the size and SHA-256 of every file in it.
 
-mod checkpoint;
+mod dir;
 mod ids;
 mod json;
 mod optimizer;
 mod run;
 
 pub use crate::fs::{write_atomic, write_atomic_with};
-pub use checkpoint::{Checkpoint, CheckpointWriter};
+pub use dir::{Checkpoint, CheckpointWriter};
 pub use ids::assign_path_ids;
 pub(crate) use ids::assign_path_ids_with;
 pub(crate) use json::{read_json, write_json};

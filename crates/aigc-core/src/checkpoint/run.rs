@@ -1,7 +1,7 @@
 //! The run directory.
 
 use super::{
-    checkpoint::{Checkpoint, CheckpointWriter},
+    dir::{Checkpoint, CheckpointWriter},
     json::read_json,
 };
 use crate::{

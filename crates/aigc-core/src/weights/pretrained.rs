@@ -26,8 +26,9 @@ where
     M: Module,
 {
     let (config, unused_fields) = read_config::<C>(&dir.join(CONFIG))?;
+    let model = init(&config)?;
     let reader = WeightReader::from_dir(dir, &["model"])?;
-    let (model, report) = reader.load_into(init(&config)?, |key| renamed_key(key, renamed))?;
+    let (model, report) = reader.load_into(model, |key| renamed_key(key, renamed))?;
     let mut loaded = Loaded::new(model).with_unused_fields(unused_fields);
     // PyTorch's counter of batches has no use here.
     let unused = report.unused.into_iter();

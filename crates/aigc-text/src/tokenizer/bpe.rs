@@ -229,9 +229,11 @@ fn mismatch(path: &Path, reason: impl Into<String>) -> Error {
 /// Sets `add_prefix_space` of a byte-level pre-tokenizer; whether that changed it.
 fn set_prefix_space(pre_tokenizer: &mut Value, add: bool) -> bool {
     if let Some(parts) = pre_tokenizer["pretokenizers"].as_array_mut() {
-        return parts.iter_mut().fold(false, |changed, part| {
-            set_prefix_space(part, add) || changed
-        });
+        let mut is_changed = false;
+        for part in parts {
+            is_changed |= set_prefix_space(part, add);
+        }
+        return is_changed;
     }
     let is_changed =
         pre_tokenizer["type"] == "ByteLevel" && pre_tokenizer["add_prefix_space"] != add;
