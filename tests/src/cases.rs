@@ -374,7 +374,11 @@ fn group_norm(rng: &mut Rng) -> Case {
 fn batch_norm(rng: &mut Rng) -> Case {
     let activation = some_activation(rng);
     let batch = scale_up_before(activation, rng) * pick(rng, 1, 6);
-    let shape = [batch, pick(rng, 1, 12), pick(rng, 1, 8), pick(rng, 1, 19)];
+    let mut shape = [batch, pick(rng, 1, 12), pick(rng, 1, 8), pick(rng, 1, 19)];
+    // The variance of two or three values may all but vanish, and with it the digits of f32.
+    if shape[0] * shape[2] * shape[3] < 4 {
+        shape[2] = 4;
+    }
     let layout = some_layout(rng);
     Case {
         lens: vec![shape.iter().product(), shape[1], shape[1]],

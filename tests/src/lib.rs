@@ -304,7 +304,7 @@ impl Objective for NoisyRegression {
     fn phases(&self) -> Vec<Phase> {
         if self.turns {
             vec![
-                Phase::new("take").for_field("take").with_repeats(2),
+                Phase::new("first").for_field("first").with_repeats(2),
                 Phase::new("second").for_field("second").reuse_batch(),
             ]
         } else {

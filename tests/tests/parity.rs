@@ -256,7 +256,7 @@ fn vae_steps(case: &Path, json: &serde_json::Value) {
         optimizer,
         learning_rate: json["learning_rate"].as_f64().unwrap(),
         // A limit beyond reach, so that the norm is computed at every step.
-        max_grad_norm: Some(json["max_grad_norm"].as_f64().unwrap_or(1e9)),
+        max_grad_norm: Some(json["clip_norm"].as_f64().unwrap_or(1e9)),
         ..TrainerConfig::new(losses.len())
     };
     let mut seen = Vec::new();

@@ -284,7 +284,8 @@ fn another_configuration_is_refused() {
         )
         .contains("`param_groups`")
     );
-    assert!(resume(config(), 24).contains("`loader.items`"));
+    let message = resume(config(), 24);
+    assert!(message.contains("`loader.batch_size`"), "{message}");
     let trainer = Trainer::new(config());
     let fresh = trainer
         .fit(

@@ -407,7 +407,8 @@ fn checkpoints_hold_finite_weights_only() {
             &temp.run,
         );
         assert!(matches!(error, Err(Error::NotFinite { .. })));
-        for step in temp.run.checkpoint_steps().unwrap() {
+        // A run that failed in its first step leaves nothing behind.
+        for step in temp.run.checkpoint_steps().unwrap_or_default() {
             let file = temp.run.checkpoint(step).unwrap().path("model.safetensors");
             let model = aigc_core::weights::load_weights(Scalar::new(0.0), &file).unwrap();
             assert!(model.value().is_finite());

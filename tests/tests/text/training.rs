@@ -72,7 +72,7 @@ fn windows_match_the_tokens() {
     for (bytes, what) in [
         (&whole[..10], "truncated"),
         (&whole[..whole.len() - 1], "truncated"),
-        (b"something else, longer", "not a file of tokens"),
+        (b"something else, longer", "not a token file"),
     ] {
         std::fs::write(&to, bytes).unwrap();
         let error = TokenDataset::open(&to, 6, 1).unwrap_err().to_string();

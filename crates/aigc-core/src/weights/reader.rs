@@ -203,17 +203,13 @@ impl WeightReader {
 
     fn add(&mut self, path: &Path) -> Result<()> {
         refuse_placeholders(path)?;
-        if path.extension().is_some_and(|kind| kind == "safetensors") {
+        if path.extension().is_some_and(|kind| kind == "safetensors") || has_json_header(path)? {
             return self.add_safetensors(path);
         }
         for (name, tensor) in pickle::tensors(path)? {
-            self.insert(
-                name,
-                Stored {
-                    shape: tensor.shape().to_vec(),
-                    place: Place::Pickled(tensor),
-                },
-            );
+            let shape = tensor.shape().to_vec();
+            let place = Place::Pickled(tensor);
+            self.insert(name, Stored { shape, place });
         }
         Ok(())
     }
@@ -424,6 +420,15 @@ pub fn shard_files(index: &Path) -> Result<Vec<PathBuf>> {
         _ => Err(wrong(format!("names {name:?}, which is no file beside it"))),
     };
     names.into_iter().map(path).collect()
+}
+
+/// Whether a file begins as safetensors do, whatever its name: a length and a JSON object.
+fn has_json_header(path: &Path) -> Result<bool> {
+    let mut start = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(9).read_to_end(&mut start))
+        .map_err(Error::io(path))?;
+    Ok(start.get(8) == Some(&b'{'))
 }
 
 /// Refuses what a failed download leaves in place of weights.
