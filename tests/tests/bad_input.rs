@@ -573,7 +573,11 @@ fn weights_that_do_not_fit() {
     save_weights(&linear(3, 2), &path).unwrap();
     assert!(load_weights(linear(3, 2), &path).is_ok());
     let error = |model| load_weights(model, &path).unwrap_err().to_string();
-    assert!(error(linear(2, 3)).contains("size mismatch: weight"));
+    let message = error(linear(2, 3));
+    assert!(
+        message.contains("size mismatch: bias ([2], expected [3])") && message.contains("weight ("),
+        "{message}"
+    );
     let without_bias = LinearConfig::new(3, 2).with_bias(false).init(&device);
     assert!(error(without_bias).contains("unexpected keys: bias"));
     let net = load_weights(Net::new(&device), &path)

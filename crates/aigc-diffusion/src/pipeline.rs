@@ -641,12 +641,14 @@ mod tests {
             "unet/config.json",
             "scheduler/scheduler_config.json",
         ] {
+            let held = fs::read(at(file)).unwrap();
             fs::remove_file(at(file)).unwrap();
             let message = message();
             assert!(
                 message.contains(file.rsplit('/').next().unwrap()),
                 "{file}: {message}"
             );
+            fs::write(at(file), held).unwrap();
         }
     }
 
