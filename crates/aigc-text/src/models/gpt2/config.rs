@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// `model_type` of a `config.json`.
 pub(super) const MODEL_TYPE: &str = "gpt2";
 
-/// Configuration to create a [`Gpt2`]: the fields of transformers' `config.json`, and
+/// Configuration to create a [`Gpt2`](super::Gpt2): the fields of transformers' `config.json`, and
 /// [`bias`](Self::bias).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
