@@ -208,7 +208,7 @@ pub struct StepOutput<const D: usize> {
 /// let mut sampling = PlanRunner::new(&plan);
 /// while let Some(call) = sampling.call() {
 ///     let output = network(sampling.input(&x), call.time);
-///     x = sampling.step(x, output, || unreachable!("DDIM draws no noise")).sample;
+///     x = sampling.step(x, output, || unreachable!("DDIM draws no noise")).prev_sample;
 /// }
 /// # Ok::<(), aigc_core::Error>(())
 /// ```
