@@ -190,7 +190,8 @@ impl ImagesConfig {
         match &self.path {
             #[cfg(feature = "download")]
             Some(path) if path.as_os_str() == "mnist" && !path.exists() => {
-                aigc_core::data::download::mnist(&mut aigc_core::data::download::bar()).map(Some)
+                aigc_core::data::download::mnist(&mut aigc_core::data::download::progress_bar())
+                    .map(Some)
             }
             other => Ok(other.clone()),
         }

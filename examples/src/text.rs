@@ -8,7 +8,7 @@ use aigc_core::{
     weights::Loaded,
 };
 #[cfg(feature = "download")]
-use aigc_core::{data::download::bar, hub::Hub};
+use aigc_core::{data::download::progress_bar, hub::Hub};
 #[cfg(feature = "download")]
 use aigc_text::AnyCausalLm;
 use aigc_text::{
@@ -233,7 +233,7 @@ pub fn model_folder(model: &str) -> anyhow::Result<PathBuf> {
         &Hub::from_env()?,
         model,
         "main",
-        &mut bar(),
+        &mut progress_bar(),
     )?);
     #[cfg(not(feature = "download"))]
     anyhow::bail!(
