@@ -16,7 +16,7 @@ use std::{collections::BTreeMap, path::Path};
 
 impl Gpt2 {
     /// Opens one file of weights (or an index of shards) for a configuration. `[in, out]` and
-    /// `[out, in]` are told apart by the shape of the perceptrons' weights.
+    /// `[out, in]` are distinguished by the shape of the MLP weights.
     ///
     /// # Errors
     /// [`Error::Config`](aigc_core::Error::Config) for a configuration out of range,
