@@ -8,7 +8,6 @@ use aigc_core::{
     checkpoint::RunDir,
     data::{DataLoader, DataLoaderConfig, ImageShape, collate_images, digits},
     device::available_backends,
-    rng::Rng,
     train::{Trainer, TrainerConfig},
 };
 use aigc_vae::{ConvVaeConfig, KlWeight, VaeObjective, VaeSampler};
