@@ -2,13 +2,14 @@
 //!
 //!     PYTHON=python3 cargo compare [workload …] [--rounds 5] [--seconds 2] [--write docs/performance.md]
 //!     PYTHON=python3 cargo compare --sizes --plot docs/pictures/cost.svg
+//!     cargo compare --against OTHER/target/release/deps/compare-0123456789abcdef
 //!
 //! The sides run in separate processes and alternate in rounds, so that a temporarily slow machine
 //! slows down both. The figure of a round is the median of its runs, the figure of a workload the
 //! median of the ratios of all rounds. `PYTHON` names an interpreter with torch. `AIGC_DEVICE`
 //! selects our device; if it contains `cuda`, PyTorch uses CUDA too. The table is written between
 //! the markers `<!-- compare -->`; on other devices than Flex, between `<!-- compare libtorch -->`
-//! etc.
+//! etc. With `--against`, the peer is this program built from another commit.
 
 use aigc_benches::{
     Cost, Figures, SIZES, Side, WORKLOADS, device_name, draw_costs, from_root, median, ours, serve,
@@ -18,7 +19,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use serde_json::json;
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -35,6 +36,9 @@ struct Args {
     /// File to write the table to, between its markers.
     #[arg(long)]
     write: Option<PathBuf>,
+    /// Takes this program, built from another commit, as the peer instead of PyTorch.
+    #[arg(long, conflicts_with = "write")]
+    against: Option<PathBuf>,
     /// Measures cost against size instead: batch, width and side, doubled and quadrupled.
     #[arg(long)]
     sizes: bool,
@@ -66,7 +70,11 @@ fn main() -> Result<()> {
     names.iter().try_for_each(|name| workload(name).map(drop))?;
     let mut rows = Vec::new();
     for name in names {
-        let row = compare(&name, args.rounds, args.seconds)?;
+        let peer = match &args.against {
+            Some(program) => other_build(program, &name),
+            None => pytorch(&name)?,
+        };
+        let row = compare(&name, peer, args.rounds, args.seconds)?;
         println!("{}", row.json(&name));
         rows.push((name, row));
     }
@@ -89,23 +97,33 @@ struct Row {
     peer: Option<Figures>,
 }
 
-fn compare(name: &str, rounds: usize, seconds: f64) -> Result<Row> {
+/// The peer in `benches/peer`.
+fn pytorch(name: &str) -> Result<Command> {
     let mut python = Command::new(std::env::var("PYTHON").unwrap_or_else(|_| "python3".into()));
+    let device = match device_name().contains("cuda") {
+        true => "cuda",
+        false => "cpu",
+    };
     python
         .args([concat!(env!("CARGO_MANIFEST_DIR"), "/peer/peer.py"), name])
+        .args([
+            "--threads",
+            &std::thread::available_parallelism()?.to_string(),
+        ])
+        .args(["--device", device])
         .stderr(Stdio::null());
-    let threads = std::thread::available_parallelism()?.to_string();
-    python.args([
-        "--threads",
-        &threads,
-        "--device",
-        if device_name().contains("cuda") {
-            "cuda"
-        } else {
-            "cpu"
-        },
-    ]);
-    let (mut ours, mut peer) = (Side::start(ours(name)?)?, Side::start(python).ok());
+    Ok(python)
+}
+
+/// This program, built from another commit.
+fn other_build(program: &Path, name: &str) -> Command {
+    let mut command = Command::new(program);
+    command.args(["--serve", name]);
+    command
+}
+
+fn compare(name: &str, peer: Command, rounds: usize, seconds: f64) -> Result<Row> {
+    let (mut ours, mut peer) = (Side::start(ours(name)?)?, Side::start(peer).ok());
     // The first round is a warm-up of caches, CPU clocks and allocators, and is not counted.
     for round in 0..=rounds {
         ours.round(seconds)
@@ -114,7 +132,10 @@ fn compare(name: &str, rounds: usize, seconds: f64) -> Result<Row> {
             .as_mut()
             .is_some_and(|peer| peer.round(seconds).is_err())
         {
-            eprintln!("{name}: PyTorch did not run; PYTHON must name an interpreter with torch");
+            eprintln!(
+                "{name}: the peer did not run; PYTHON must name an interpreter with torch, \
+                 --against a program that knows the workload"
+            );
             peer = None;
         }
         if round == 0 {
@@ -169,7 +190,7 @@ impl Row {
         };
         let ratio = self
             .ratios()
-            .map_or("no PyTorch".into(), |[middle, low, high]| {
+            .map_or("no peer".into(), |[middle, low, high]| {
                 format!("**{middle:.2}** ({low:.2}–{high:.2})")
             });
         let of_peer = |of: &dyn Fn(&Figures) -> String| self.peer.as_ref().map_or("–".into(), of);

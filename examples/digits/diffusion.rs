@@ -2,8 +2,8 @@
 
 use crate::{
     Args,
+    evaluate::Evaluator,
     job::{BATCH, Job, Settings, list},
-    judge::Judge,
 };
 use aigc_core::{
     CancelToken,
@@ -19,7 +19,7 @@ use aigc_diffusion::{
     DiffusionSampler, DpmMultistepScheduler, ForwardProcess, NoiseScheduleConfig, Pipeline,
     SigmaScheduleFlags, Thresholding, UNet2dConfig, UNet2dModel,
 };
-use aigc_examples::{Images, say_how_to_go_on};
+use aigc_examples::{Images, print_resume_hint};
 use anyhow::Result;
 use indicatif::ProgressBar;
 use std::{
@@ -27,9 +27,9 @@ use std::{
     time::Duration,
 };
 
-/// Steps of sampling.
+/// Number of sampling steps.
 const STEPS: usize = 20;
-/// Scale of guidance, where there are classes.
+/// Guidance scale for class-conditional models.
 const GUIDANCE: f64 = 2.0;
 
 pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()> {
@@ -44,9 +44,9 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
     let (seed, shape) = (trainer.seed, images.shape);
     let network = with_null_class(model).init(device)?;
     let learning = DiffusionObjective::new(objective.clone(), &network)?;
-    let judge = Judge::new(images, device)?;
+    let evaluator = Evaluator::new(images, device)?;
     let scheduler = scheduler(objective);
-    let run = &job.folder(args)?;
+    let run = &job.run_dir(args)?;
     let cancel = stop.clone();
 
     let trained = args
@@ -56,10 +56,10 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
         .with_objective_config(objective)?
         .with_data_config(data)?
         .with_evaluation(|network| {
-            let n = judge.num_samples();
+            let n = evaluator.num_samples();
             let bar = ProgressBar::new(n as u64).with_message("samples for the evaluation");
             let samples = sampler(network, &scheduler, shape, device)?
-                .with_cancel(&cancel)
+                .with_cancel(cancel.clone())
                 .with_callback(|progress| {
                     let Range { start, end } = progress.images;
                     let share = progress.step as f64 / progress.num_steps as f64;
@@ -68,7 +68,7 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
                 })
                 .sample(n, seed)?;
             bar.finish_and_clear();
-            judge.metrics(samples.values, &samples.labels.unwrap_or_default())
+            evaluator.metrics(samples.values, &samples.labels.unwrap_or_default())
         })
         .with_preview(|network, at| {
             let samples = show(network, &sampler(network, &scheduler, shape, device)?, seed)?;
@@ -76,34 +76,42 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
         })
         .fit(learning, network, &images.train, run)?;
     if trained.stop_reason == StopReason::Interrupted {
-        say_how_to_go_on(trained.step, run);
+        print_resume_hint(trained.step, run);
         return Ok(());
     }
 
-    pictures(&trained.model, &scheduler, &judge, run, grid, seed, device)?;
+    pictures(
+        &trained.model,
+        &scheduler,
+        &evaluator,
+        run,
+        grid,
+        seed,
+        device,
+    )?;
     let mut pipeline = Pipeline::new(trained.model, scheduler, shape)?;
     if let Some(classes) = model.num_class_embeds {
         pipeline =
             pipeline.with_labels((0..classes - 1).map(|class| class.to_string()).collect())?;
     }
     pipeline.save_pretrained(run.path().join("pipeline"))?;
-    judge.say(&trained.metrics);
+    evaluator.print(&trained.metrics);
     println!();
     let samples = if model.num_class_embeds.is_some() {
-        "a row for each class"
+        "one row per class"
     } else {
         "100 generated images"
     };
     let files = [
         ("samples.png", samples),
-        ("denoising.gif", "the denoising of ten of them"),
+        ("denoising.gif", "denoising of ten samples"),
         ("between.gif", "interpolation from noise to noise"),
         (
             "nearest.png",
-            "ten samples, each with the most similar training image below",
+            "ten samples, and below each the most similar training image",
         ),
         ("loss.svg", "the training loss"),
-        ("metrics.jsonl", "the same, as numbers"),
+        ("metrics.jsonl", "the logged metrics"),
         (
             "pipeline/",
             "the model, for `Pipeline::from_pretrained` and for diffusers in Python",
@@ -113,7 +121,7 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
     Ok(())
 }
 
-/// The last class is the null class. The configuration of a run leaves that to this program.
+/// Sets the last class as the null class, which a run's configuration does not record.
 fn with_null_class(model: &UNet2dConfig) -> UNet2dConfig {
     UNet2dConfig {
         null_class: model.num_class_embeds.map(|count| count as u32 - 1),
@@ -121,8 +129,8 @@ fn with_null_class(model: &UNet2dConfig) -> UNet2dConfig {
     }
 }
 
-/// DPM-Solver++ over Karras et al.'s noise levels. Predictions are thresholded, so that samples of
-/// a network that has hardly been trained stay images.
+/// DPM-Solver++ with the noise levels of Karras et al. Predictions are thresholded, so that samples
+/// of a barely trained network are still images.
 fn scheduler(objective: &DiffusionObjectiveConfig) -> DpmMultistepScheduler {
     let noise = match &objective.process {
         ForwardProcess::Discrete { noise, .. } => noise.clone(),
@@ -157,7 +165,7 @@ fn sampler<'a>(
     })
 }
 
-/// 100 samples, or ten of each class; always of the same noise.
+/// 100 samples, or ten of each class, always from the same noise.
 fn show(
     network: &UNet2dModel,
     sampler: &DiffusionSampler<'_, UNet2dModel>,
@@ -173,39 +181,39 @@ fn show(
 fn pictures(
     network: &UNet2dModel,
     scheduler: &DpmMultistepScheduler,
-    judge: &Judge,
+    evaluator: &Evaluator,
     run: &RunDir,
     grid: ImageGrid,
     seed: u64,
     device: &Device,
 ) -> Result<()> {
-    let shape = judge.known.shape();
+    let shape = evaluator.known.shape();
     let at = |name: &str| run.path().join(name);
-    let mut film = Animation::new(grid);
+    let mut animation = Animation::new(grid);
     let mut failed = aigc_core::Result::Ok(());
-    let watched = sampler(network, scheduler, shape, device)?.with_callback(|progress| {
-        failed = film.push(&progress.noisy_images());
+    let recorded = sampler(network, scheduler, shape, device)?.with_callback(|progress| {
+        failed = animation.push(&progress.noisy_images());
         if failed.is_ok() {
             ControlFlow::Continue(())
         } else {
             ControlFlow::Break(())
         }
     });
-    // One of each class.
-    let watched = match network.config().num_class_embeds {
-        Some(classes) => watched.with_classes(ClassLabels::PerSample(
+    // One sample of each class.
+    let recorded = match network.config().num_class_embeds {
+        Some(classes) => recorded.with_classes(ClassLabels::PerSample(
             (0..10).map(|i| i % (classes as u32 - 1)).collect(),
         )),
-        None => watched,
+        None => recorded,
     };
-    let ten = watched.sample(10, seed)?;
-    drop(watched);
+    let ten = recorded.sample(10, seed)?;
+    drop(recorded);
     failed?;
-    // The end stays for a while.
+    // The last frame is shown longer.
     for _ in 0..10 {
-        film.push(&ten.values)?;
+        animation.push(&ten.values)?;
     }
-    film.save(Duration::from_millis(100), &at("denoising.gif"))?;
+    animation.save(Duration::from_millis(100), &at("denoising.gif"))?;
     let sampler = sampler(network, scheduler, shape, device)?;
     save_image(
         &show(network, &sampler, seed)?.values,
@@ -221,7 +229,7 @@ fn pictures(
     )?;
     let ten = sampler.sample(10, seed ^ 3)?.values;
     save_image(
-        &Tensor::cat(vec![ten.clone(), judge.known.nearest_images(&ten)?], 0),
+        &Tensor::cat(vec![ten.clone(), evaluator.known.nearest_images(&ten)?], 0),
         grid,
         &at("nearest.png"),
     )?;
@@ -231,7 +239,7 @@ fn pictures(
 fn defaults(args: &Args) -> Result<(Settings<UNet2dConfig, DiffusionObjectiveConfig>, Images)> {
     let data = args.data.clone();
     let images = data.open(BATCH, args.run.seed)?;
-    // One more is the null class; images without classes have none.
+    // The additional class is the null class; images without classes have none.
     let classes = images.classes().ok().map(|classes| classes + 1);
     let model = UNet2dConfig::small(images.shape, classes);
     let trainer = TrainerConfig {

@@ -1,9 +1,9 @@
-//! The adversarial networks of `digits`.
+//! The generative adversarial networks of `digits`.
 
 use crate::{
     Args,
+    evaluate::Evaluator,
     job::{BATCH, Job, Settings, list},
-    judge::Judge,
 };
 use aigc_core::{
     CancelToken,
@@ -11,7 +11,7 @@ use aigc_core::{
     output::{save_gif, save_image},
     train::{EmaConfig, LrSchedule, OptimizerConfig, StopReason, TrainerConfig},
 };
-use aigc_examples::{Images, say_how_to_go_on};
+use aigc_examples::{Images, print_resume_hint};
 use aigc_gan::{
     AnyGan, Augment, ClassConditioning, DcganConfig, DiffAugment, GanConfig, GanObjective,
     GanObjectiveConfig, GanSampler, Generator, MlpGanConfig,
@@ -41,8 +41,8 @@ pub(crate) fn run(
     let seed = trainer.seed;
     let gan = model.init(device)?;
     let objective_of_gan = GanObjective::new(objective.clone(), &gan)?;
-    let judge = Judge::new(images, device)?;
-    let run = &job.folder(args)?;
+    let evaluator = Evaluator::new(images, device)?;
+    let run = &job.run_dir(args)?;
 
     let trained = args
         .run
@@ -52,8 +52,8 @@ pub(crate) fn run(
         .with_data_config(data)?
         .with_evaluation(|gan: &AnyGan| {
             let samples =
-                GanSampler::new(&gan.generator, device).sample(judge.num_samples(), seed)?;
-            judge.metrics(samples.values, &samples.labels.unwrap_or_default())
+                GanSampler::new(&gan.generator, device).sample(evaluator.num_samples(), seed)?;
+            evaluator.metrics(samples.values, &samples.labels.unwrap_or_default())
         })
         .with_preview(|gan, at| {
             let sampler = GanSampler::new(&gan.generator, device);
@@ -65,7 +65,7 @@ pub(crate) fn run(
         })
         .fit(objective_of_gan, gan, &images.train, run)?;
     if trained.stop_reason == StopReason::Interrupted {
-        say_how_to_go_on(trained.step, run);
+        print_resume_hint(trained.step, run);
         return Ok(());
     }
 
@@ -85,16 +85,16 @@ pub(crate) fn run(
     let samples = sampler.sample(10, seed ^ 2)?.values;
     save_image(
         &Tensor::cat(
-            vec![samples.clone(), judge.known.nearest_images(&samples)?],
+            vec![samples.clone(), evaluator.known.nearest_images(&samples)?],
             0,
         ),
         grid,
         &at("nearest.png"),
     )?;
-    judge.say(&trained.metrics);
+    evaluator.print(&trained.metrics);
     println!();
     let samples = if conditional {
-        "a row for each class"
+        "one row per class"
     } else {
         "100 generated images"
     };
@@ -104,18 +104,21 @@ pub(crate) fn run(
             ("samples.png", samples),
             (
                 "nearest.png",
-                "ten samples, each with the most similar training image below",
+                "ten samples, and below each the most similar training image",
             ),
-            ("walk.gif", "a walk from noise to noise"),
-            ("loss.svg", "how the losses went"),
-            ("metrics.jsonl", "the same, as numbers"),
-            ("final/model.safetensors", "the weights, for Python too"),
+            ("walk.gif", "interpolation between noise vectors"),
+            ("loss.svg", "the training losses"),
+            ("metrics.jsonl", "the logged metrics"),
+            (
+                "final/model.safetensors",
+                "the weights, which Python can also read",
+            ),
         ],
     );
     Ok(())
 }
 
-/// 100 samples, or ten of each class; always of the same noise.
+/// 100 samples, or ten of each class, always from the same noise.
 fn show<G: Generator>(
     sampler: &GanSampler<'_, G>,
     gan: &AnyGan,
@@ -153,7 +156,7 @@ fn defaults(
             ..MlpGanConfig::new(shape)
         })
     };
-    // 1,500 images are few: translation delays overfitting.
+    // 1,500 images are few: random translation delays overfitting.
     let augment = Augment::DiffAugment(DiffAugment {
         color: false,
         translation: 0.125,

@@ -1,4 +1,4 @@
-//! What is prepared before training: settings, images, a run directory.
+//! Preparation of a training run: settings, images and run directory.
 
 use crate::Args;
 use aigc_core::{
@@ -10,10 +10,10 @@ use aigc_examples::{Images, ImagesConfig};
 use anyhow::{Context, Result};
 use serde::{Deserialize, de::DeserializeOwned};
 
-/// Images per step.
+/// Batch size.
 pub(crate) const BATCH: usize = 64;
 
-/// The `config.json` of a run; a resumed run takes its settings from there.
+/// Settings in the `config.json` of a run, which a resumed run uses.
 #[derive(Deserialize)]
 pub(crate) struct Settings<M, O> {
     pub(crate) model: M,
@@ -22,7 +22,7 @@ pub(crate) struct Settings<M, O> {
     pub(crate) data: ImagesConfig,
 }
 
-/// A run that is about to begin or to be resumed.
+/// A new run, or one to resume.
 pub(crate) struct Job<M, O> {
     pub(crate) settings: Settings<M, O>,
     pub(crate) images: Images,
@@ -31,7 +31,8 @@ pub(crate) struct Job<M, O> {
 }
 
 impl<M: DeserializeOwned, O: DeserializeOwned> Job<M, O> {
-    /// Settings of the run to resume, or `defaults`; lengths and intervals of the command line.
+    /// Loads the settings of the run to resume, or uses `defaults`; applies lengths and intervals
+    /// of the command line.
     pub(crate) fn prepare(
         args: &Args,
         name: &'static str,
@@ -43,7 +44,7 @@ impl<M: DeserializeOwned, O: DeserializeOwned> Job<M, O> {
         } else {
             Some(options.existing_run(name)?)
         };
-        // A run that was killed before it wrote its settings begins with the given ones.
+        // A run that was killed before it wrote its settings starts with the given ones.
         let saved = existing
             .as_ref()
             .filter(|run| run.config_path().exists())
@@ -60,7 +61,7 @@ impl<M: DeserializeOwned, O: DeserializeOwned> Job<M, O> {
                 options.check_seed(saved.trainer.seed)?;
                 let data = args.data.resumed(&saved.data)?;
                 let images = data.open(BATCH, saved.trainer.seed)?;
-                // A run of an older version has none.
+                // Runs of older versions have no fingerprint.
                 let data = match &saved.data.fingerprint {
                     Some(_) => data.recorded(&images),
                     None => data,
@@ -82,17 +83,17 @@ impl<M: DeserializeOwned, O: DeserializeOwned> Job<M, O> {
         })
     }
 
-    /// The run's directory. Called last: a mistake elsewhere then leaves none behind.
-    pub(crate) fn folder(&self, args: &Args) -> Result<RunDir> {
+    /// The run directory. Call this last, so that an earlier error leaves no directory behind.
+    pub(crate) fn run_dir(&self, args: &Args) -> Result<RunDir> {
         let run = self
             .existing
             .clone()
             .map_or_else(|| args.run.run(self.name), Ok)?;
-        self.images.say(&run);
+        self.images.print_summary(&run);
         Ok(run)
     }
 
-    /// Ten images per row; tiny ones are interpolated.
+    /// A grid with ten images per row; tiny images are interpolated.
     pub(crate) fn grid(&self) -> ImageGrid {
         let grid = ImageGrid::new(10, self.images.shape.width);
         if self.images.shape.width < 16 {
@@ -103,7 +104,7 @@ impl<M: DeserializeOwned, O: DeserializeOwned> Job<M, O> {
     }
 }
 
-/// Lists the files of a run.
+/// Prints the files of a run.
 pub(crate) fn list(run: &RunDir, files: &[(&str, &str)]) {
     for (file, what) in files {
         println!("  {:<60} {what}", run.path().join(file).display());

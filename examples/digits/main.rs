@@ -2,14 +2,14 @@
 //!
 //!     cargo run --release --example digits
 //!
-//! `--model` chooses the family; each lives in a file of its own beside this one.
+//! `--model` chooses the model family; each family has its own file in this directory.
 
 #![forbid(unsafe_code)]
 
 mod diffusion;
+mod evaluate;
 mod gan;
 mod job;
-mod judge;
 mod vae;
 
 use aigc_examples::{ImagesConfig, RunOptions, stop_on_ctrl_c};
@@ -19,7 +19,7 @@ use clap::{Parser, ValueEnum};
 /// Learns handwritten digits and generates new ones.
 #[derive(Debug, Parser)]
 struct Args {
-    /// The family of models.
+    /// Model family.
     #[arg(long, value_enum, default_value = "vae")]
     model: Model,
     #[command(flatten)]

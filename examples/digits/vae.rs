@@ -11,7 +11,7 @@ use aigc_core::{
     output::{ImageGrid, save_gif, save_image},
     train::{EmaConfig, LrSchedule, StopReason, TrainerConfig},
 };
-use aigc_examples::{Images, say_how_to_go_on};
+use aigc_examples::{Images, print_resume_hint};
 use aigc_vae::{
     AnyVae, ConvVaeConfig, KlWeight, MlpVaeConfig, Vae, VaeConfig, VaeObjective, VaeSampler,
     evaluate,
@@ -31,7 +31,7 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
     } = &job.settings;
     let (images, grid) = (&job.images, job.grid());
     let seed = trainer.seed;
-    let run = &job.folder(args)?;
+    let run = &job.run_dir(args)?;
 
     let show = |model: &AnyVae| {
         let sampler = VaeSampler::new(model, device).with_temperature(TEMPERATURE);
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
         )?;
 
     if trained.stop_reason == StopReason::Interrupted {
-        say_how_to_go_on(trained.step, run);
+        print_resume_hint(trained.step, run);
         return Ok(());
     }
     let pictures = Pictures {
@@ -74,8 +74,9 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
             .map_or(f64::NAN, |(_, value)| *value)
     };
     println!(
-        "\nheld-out -ELBO: {:.2} nats per image, mean of {} images that no step has seen ({:.2} to reconstruct, {:.2} \
-         of divergence)\n  It bounds from above how many nats the model needs to write an image down: lower is better.\n",
+        "\nheld-out -ELBO: {:.2} nats per image, mean of {} held-out images (reconstruction {:.2}, \
+         divergence {:.2})\n  It is an upper bound on the negative log-likelihood of an image: lower is \
+         better.\n",
         value("nelbo"),
         images.held_out.num_items(),
         value("reconstruction"),
@@ -87,24 +88,30 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
             ("samples.png", "100 generated images"),
             (
                 "reconstructions.png",
-                "held-out originals, each with its reconstruction below",
+                "held-out originals, and below each its reconstruction",
             ),
             (
                 "walk.gif",
-                "a walk through its latent space, from class to class",
+                "interpolation in latent space from class to class",
             ),
-            ("latent.png", "its two busiest latent dimensions as a map"),
-            ("loss.svg", "how the losses fell"),
-            ("metrics.jsonl", "the same, as numbers"),
-            ("final/model.safetensors", "the weights, for Python too"),
+            (
+                "latent.png",
+                "samples over the two latent dimensions of largest variance",
+            ),
+            ("loss.svg", "the training losses"),
+            ("metrics.jsonl", "the logged metrics"),
+            (
+                "final/model.safetensors",
+                "the weights, which Python can also read",
+            ),
         ],
     );
     Ok(())
 }
-/// Below 1, the divergence counts less than in the ELBO: a little worse as a bound, and crisper to
-/// look at.
+/// Below 1, the divergence has less weight than in the ELBO: the bound is a little worse, and
+/// images are sharper.
 const BETA: f64 = 0.5;
-/// Samples are drawn a little closer to the middle of the prior, where digits are typical.
+/// Latents are sampled a little closer to the centre of the prior, where digits are typical.
 const TEMPERATURE: f64 = 0.8;
 
 fn defaults(args: &Args) -> Result<(Settings<VaeConfig, KlWeight>, Images)> {
@@ -145,7 +152,7 @@ fn defaults(args: &Args) -> Result<(Settings<VaeConfig, KlWeight>, Images)> {
     ))
 }
 
-/// What is drawn once training is over.
+/// Draws the pictures at the end of training.
 struct Pictures<'a> {
     model: &'a AnyVae,
     held_out: &'a DataLoader<ImageBatch>,
@@ -155,12 +162,12 @@ struct Pictures<'a> {
 }
 
 impl Pictures<'_> {
-    fn save(&self, folder: &std::path::Path) -> Result<()> {
+    fn save(&self, dir: &std::path::Path) -> Result<()> {
         let sampler = self.sampler().with_temperature(TEMPERATURE);
         save_image(
             &sampler.sample(100, self.seed ^ 1)?.values,
             self.grid,
-            &folder.join("samples.png"),
+            &dir.join("samples.png"),
         )?;
         let batch = self
             .held_out
@@ -168,13 +175,13 @@ impl Pictures<'_> {
             .next()
             .context("there are held-out images")??;
         let originals = batch.to_tensor(self.device);
-        self.reconstructions(originals.clone(), &folder.join("reconstructions.png"))?;
-        self.walk(&batch, originals.clone(), &folder.join("walk.gif"))?;
-        let axes = self.busiest(originals);
+        self.reconstructions(originals.clone(), &dir.join("reconstructions.png"))?;
+        self.walk(&batch, originals.clone(), &dir.join("walk.gif"))?;
+        let axes = self.most_active(originals);
         save_image(
             &self.sampler().latent_grid(axes, 10)?,
             self.grid,
-            &folder.join("latent.png"),
+            &dir.join("latent.png"),
         )?;
         Ok(())
     }
@@ -183,7 +190,7 @@ impl Pictures<'_> {
         VaeSampler::new(self.model, self.device)
     }
 
-    /// Rows of originals, each with its reconstructions below.
+    /// Rows of originals, and below each row its reconstructions.
     fn reconstructions(&self, originals: Tensor<4>, path: &std::path::Path) -> Result<()> {
         let rendered = self.sampler().reconstruct(originals.clone())?;
         let rows = (originals.dims()[0] / 10).clamp(1, 5);
@@ -195,10 +202,10 @@ impl Pictures<'_> {
         Ok(save_image(&Tensor::cat(both, 0), self.grid, path)?)
     }
 
-    /// From one image of each class to the next, or through the first images where there are no
-    /// classes.
+    /// Interpolation from one image of each class to the next; without classes, through the first
+    /// images.
     fn walk(&self, batch: &ImageBatch, images: Tensor<4>, path: &std::path::Path) -> Result<()> {
-        let stops: Vec<usize> = match batch.labels() {
+        let keyframes: Vec<usize> = match batch.labels() {
             Some(labels) => {
                 let classes: BTreeSet<u32> = labels.iter().copied().collect();
                 let first = |class: &u32| labels.iter().position(|label| label == class);
@@ -206,9 +213,9 @@ impl Pictures<'_> {
             }
             None => (0..batch.len().min(10)).collect(),
         };
-        let at = |k: usize| images.clone().narrow(0, stops[k % stops.len()], 1);
+        let at = |k: usize| images.clone().narrow(0, keyframes[k % keyframes.len()], 1);
         let mut frames = Vec::new();
-        for k in 0..stops.len() {
+        for k in 0..keyframes.len() {
             frames.extend(
                 self.sampler()
                     .interpolate(at(k), at(k + 1), 9)?
@@ -229,8 +236,8 @@ impl Pictures<'_> {
         )?)
     }
 
-    /// The latent dimensions with the largest variance of means over `images`.
-    fn busiest(&self, images: Tensor<4>) -> [usize; 2] {
+    /// The latent dimensions whose posterior means have the largest variance over `images`.
+    fn most_active(&self, images: Tensor<4>) -> [usize; 2] {
         let spread = self.model.encode(images).mean.var(0).into_data();
         let spread: Vec<f32> = spread.iter::<f32>().collect();
         let mut order: Vec<usize> = (0..spread.len()).collect();

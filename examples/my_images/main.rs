@@ -1,23 +1,25 @@
-//! Trains on a directory of your own images: `cargo run --release --example my_images -- DIR`.
-//! README.md shows it.
+//! Trains on a directory of images: `cargo run --release --example my_images -- DIR`. README.md
+//! shows this program.
 
 use aigc_core::data::folder::{ImageFolder, ImageFolderConfig};
 use aigc_core::data::{DataLoader, DataLoaderConfig, ImageShape, collate_images};
 use aigc_core::output::{ImageGrid, save_image};
 use aigc_core::train::{ProgressBar, Trainer, TrainerConfig};
 use aigc_core::{checkpoint::RunDir, device::device};
-use aigc_vae::{ConvVaeConfig, KlWeight, VaeObjective, VaeSampler};
+use aigc_vae::{ConvVaeConfig, KlWeight, VaeConfig, VaeObjective, VaeSampler};
 
 fn train(dir: &std::path::Path) -> aigc_core::Result<()> {
     let device = device("auto")?;
     let shape = ImageShape::new(3, 32, 32);
     let images = ImageFolder::open(dir, ImageFolderConfig::new(shape))?;
     let batches = DataLoader::new(images, collate_images, DataLoaderConfig::default())?;
-    let model = ConvVaeConfig::new(shape).init(&device)?;
+    let config = VaeConfig::Conv(ConvVaeConfig::new(shape));
     let run = RunDir::create_next("runs/my-images")?;
-    let trainer = Trainer::new(TrainerConfig::new(2000)).with_callback(ProgressBar::new());
+    let trainer = Trainer::new(TrainerConfig::new(2000))
+        .with_model_config(&config)?
+        .with_callback(ProgressBar::new());
     let objective = VaeObjective::new(KlWeight::default())?;
-    let trained = trainer.fit(objective, model, &batches, &run)?;
+    let trained = trainer.fit(objective, config.init(&device)?, &batches, &run)?;
     let samples = VaeSampler::new(&trained.model, &device).sample(64, 7)?;
     let path = run.path().join("samples.png");
     save_image(&samples.values, ImageGrid::new(8, 32), &path)?;

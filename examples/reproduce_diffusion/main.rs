@@ -1,11 +1,11 @@
 //! The diffusion model of `docs/results.md`.
 //!
-//!     cargo run --release --example reproduce_diffusion -- train --data FOLDER
-//!     cargo run --release --example reproduce_diffusion -- judge --data FOLDER --judge LENET
+//!     cargo run --release --example reproduce_diffusion -- train --data DIR
+//!     cargo run --release --example reproduce_diffusion -- evaluate --data DIR --classifier LENET
 
 #![forbid(unsafe_code)]
 
-mod judge;
+mod evaluate;
 mod train;
 
 use aigc_examples::stop_on_ctrl_c;
@@ -24,12 +24,13 @@ enum What {
     /// are classes; 16,000 steps by default.
     Train(train::Options),
     /// Evaluate the trained network.
-    Judge(judge::Options),
+    #[command(alias = "judge")]
+    Evaluate(evaluate::Options),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().what {
         What::Train(options) => train::run(&options, stop_on_ctrl_c()),
-        What::Judge(options) => judge::run(&options),
+        What::Evaluate(options) => evaluate::run(&options),
     }
 }

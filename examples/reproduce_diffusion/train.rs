@@ -1,4 +1,4 @@
-//! Training.
+//! Training of the diffusion model.
 
 use aigc_core::{
     CancelToken,
@@ -10,7 +10,7 @@ use aigc_diffusion::{
     DpmMultistepScheduler, ForwardProcess, LossWeighting, NoiseScheduleConfig, Pipeline,
     PredictionType, SigmaScheduleFlags, UNet2dConfig, UNet2dModel,
 };
-use aigc_examples::{ImagesConfig, RunOptions, say_how_to_go_on};
+use aigc_examples::{ImagesConfig, RunOptions, print_resume_hint};
 use clap::Args;
 
 /// Options of `train`.
@@ -18,26 +18,26 @@ use clap::Args;
 pub(crate) struct Options {
     #[command(flatten)]
     data: ImagesConfig,
-    /// Images of a step.
+    /// Batch size.
     #[arg(long, default_value_t = 32)]
     batch: usize,
     /// Learning rate after warm-up.
     #[arg(long, default_value_t = 1e-3)]
     rate: f64,
-    /// Predict v and end in pure noise, instead of ε.
+    /// Predict v instead of ε, with zero terminal signal-to-noise ratio.
     #[arg(long)]
     v: bool,
-    /// Limit the weight of errors at little noise.
+    /// Limit the loss weight at low noise (min-SNR).
     #[arg(long)]
     min_snr: bool,
-    /// The cosine schedule instead of the linear one.
+    /// Use the cosine schedule instead of the linear one.
     #[arg(long)]
     cosine: bool,
     #[command(flatten)]
     run: RunOptions,
 }
 
-/// What its runs are called.
+/// Name of the runs.
 pub(crate) const NAME: &str = "images-diffusion";
 
 pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
@@ -47,7 +47,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         .given()?
         .open(options.batch, options.run.seed)?;
     let shape = images.shape;
-    // One more is the null class.
+    // The additional class is the null class.
     let classes = images.classes().ok().map(|classes| classes + 1);
     let model = UNet2dConfig::small(shape, classes);
     let beta_schedule = if options.cosine {
@@ -99,7 +99,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         },
         ..DpmMultistepScheduler::default()
     };
-    // The configuration of a run leaves it to this program that the last class is the null class.
+    // The last class is the null class, which a run's configuration does not record.
     let network = UNet2dConfig {
         null_class: classes.map(|classes| classes as u32 - 1),
         ..model.clone()
@@ -107,7 +107,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     let network = network.init(&device)?;
     let learning = DiffusionObjective::new(objective.clone(), &network)?;
     let run = options.run.run(NAME)?;
-    images.say(&run);
+    images.print_summary(&run);
     let trained = options
         .run
         .trainer(config, stop, 50)
@@ -128,7 +128,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         })
         .fit(learning, network, &images.train, &run)?;
     if trained.stop_reason == StopReason::Interrupted {
-        say_how_to_go_on(trained.step, &run);
+        print_resume_hint(trained.step, &run);
         return Ok(());
     }
     let mut pipeline = Pipeline::new(trained.model, scheduler, shape)?;
@@ -136,14 +136,14 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         pipeline =
             pipeline.with_labels((0..classes - 1).map(|class| class.to_string()).collect())?;
     }
-    let folder = run.path().join("pipeline");
-    pipeline.save_pretrained(&folder)?;
+    let dir = run.path().join("pipeline");
+    pipeline.save_pretrained(&dir)?;
     let minutes = trained.elapsed.as_secs_f64() / 60.0;
     println!(
-        "{} steps, {} of them in this run in {minutes:.1} minutes; the pipeline is in {}",
+        "{} steps, {} of them in this run, in {minutes:.1} minutes; the pipeline is in {}",
         trained.step,
         trained.steps_run,
-        folder.display()
+        dir.display()
     );
     Ok(())
 }

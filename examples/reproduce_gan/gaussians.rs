@@ -1,4 +1,4 @@
-//! Gaussians in the plane.
+//! GANs on mixtures of Gaussians in the plane.
 
 use crate::{Method, trainer};
 use aigc_core::{
@@ -8,7 +8,7 @@ use aigc_core::{
     output::save_scatter,
     train::{LrSchedule, StopReason},
 };
-use aigc_examples::{RunOptions, say_how_to_go_on};
+use aigc_examples::{RunOptions, print_resume_hint};
 use aigc_gan::{
     Gan, GanConfig, GanObjective, GanSampler, MlpGanConfig,
     models::{MlpDiscriminator, MlpGenerator},
@@ -20,7 +20,7 @@ use clap::{Args, ValueEnum};
 /// Options of `gaussians`.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Which mixture.
+    /// Mixture to learn.
     #[arg(value_enum)]
     mixture: Kind,
     /// Loss and penalties.
@@ -29,7 +29,7 @@ pub(crate) struct Options {
     /// Weight of the penalties; 0.02 for `r3gan`, 0.1 for `wgan-gp` by default.
     #[arg(long)]
     gamma: Option<f64>,
-    /// Steps between two evaluations of the penalties, which multiply their weight; 4 for `r3gan`,
+    /// Steps between evaluations of the penalties, which also multiply their weight; 4 for `r3gan`,
     /// 1 for `wgan-gp` by default.
     #[arg(long)]
     every: Option<usize>,
@@ -39,13 +39,13 @@ pub(crate) struct Options {
     /// Learning rate of both networks.
     #[arg(long, default_value_t = 1e-3)]
     rate: f64,
-    /// Samples of a step.
+    /// Batch size.
     #[arg(long, default_value_t = 256)]
     batch: usize,
     /// Width of the hidden layers.
     #[arg(long, default_value_t = 128)]
     width: usize,
-    /// Hidden layers of the generator, 5 for the ring and 7 for the grid by default; the
+    /// Number of hidden layers of the generator, by default 5 for the ring and 7 for the grid; the
     /// discriminator has three.
     #[arg(long)]
     depth: Option<usize>,
@@ -55,9 +55,9 @@ pub(crate) struct Options {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Kind {
-    /// 8 on a circle of radius 1.
+    /// 8 Gaussians on a circle of radius 1.
     Ring,
-    /// 5×5, 2 apart.
+    /// 5×5 Gaussians, 2 apart.
     Grid,
 }
 
@@ -66,9 +66,8 @@ const POINTS: usize = 10_000;
 pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     let seed = options.run.seed;
     let device = options.run.device()?;
-    // Samples that are no good lie on the way from mode to mode, so a generator has to be steep
-    // there, seven times as steep for the grid as for the ring: that takes depth more than it takes
-    // width.
+    // Bad samples are those between the modes, so a generator has to be steep there, seven times as
+    // steep for the grid as for the ring. Steepness takes depth rather than width.
     let (mixture, depth) = match options.mixture {
         Kind::Ring => (GaussianMixture::ring(8, 1.0, 0.05)?, 5),
         Kind::Grid => (GaussianMixture::grid(5, 2.0, 0.05)?, 7),
@@ -95,7 +94,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         hidden: vec![options.width; options.depth.unwrap_or(depth)],
         discriminator_hidden: Some(vec![options.width; 3]),
         norm: true,
-        output: Activation::Identity,
+        output_activation: Activation::Identity,
         ..MlpGanConfig::new(PointBatch::shape())
     };
     let gan = config.init::<2>(&device)?;
@@ -136,7 +135,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         })
         .fit(learning, gan, &loader, &run)?;
     if trained.stop_reason == StopReason::Interrupted {
-        say_how_to_go_on(trained.step, &run);
+        print_resume_hint(trained.step, &run);
         return Ok(());
     }
     let generator = standing_statistics(&trained.model.generator, 50, 256, seed, &device)?;

@@ -1,4 +1,4 @@
-//! Images by DCGAN, judged in features of a LeNet-5.
+//! GANs on images, evaluated with features of a LeNet-5.
 
 use crate::{Method, part_seed, trainer};
 use aigc_core::{
@@ -12,7 +12,7 @@ use aigc_core::{
     output::{ImageGrid, save_gif, save_image},
     train::{LrSchedule, StopReason, TrainerConfig},
 };
-use aigc_examples::{ImagesConfig, RunOptions, say_how_to_go_on};
+use aigc_examples::{ImagesConfig, RunOptions, print_resume_hint};
 use aigc_gan::{
     AnyGan, AnyGenerator, ClassConditioning, DcganConfig, DiscriminatorNorm, GanConfig,
     GanObjective, GanSampler, Generator, GeneratorConditioning, R3ganConfig, ResnetGanConfig,
@@ -27,7 +27,7 @@ use std::{path::PathBuf, time::Duration};
 pub(crate) struct Options {
     #[command(flatten)]
     data: ImagesConfig,
-    /// Which networks.
+    /// Networks to train.
     #[arg(long, value_enum, default_value = "dcgan")]
     model: Networks,
     /// Loss and penalties.
@@ -36,13 +36,14 @@ pub(crate) struct Options {
     /// Weight of the penalties; 1 for `r3gan`, 10 for `wgan-gp` by default.
     #[arg(long)]
     gamma: Option<f64>,
-    /// Learn the ten classes too, and make the one asked for.
+    /// Train class-conditional networks.
     #[arg(long)]
     conditional: bool,
-    /// Weights of a LeNet-5 that judges digits (`mnist-models/lenet5_csinva.safetensors`).
-    #[arg(long, value_name = "FILE")]
-    judge: Option<PathBuf>,
-    /// Samples to judge.
+    /// Weights of a LeNet-5 that classifies digits (`mnist-models/lenet5_csinva.safetensors`);
+    /// without it, samples are not evaluated.
+    #[arg(long, alias = "judge", value_name = "FILE")]
+    classifier: Option<PathBuf>,
+    /// Number of samples to evaluate.
     #[arg(long, default_value_t = 10_000)]
     samples: usize,
     #[command(flatten)]
@@ -62,17 +63,17 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     let seed = options.run.seed;
     let device = options.run.device()?;
     let images = options.data.given()?.open(BATCH, seed)?;
-    let judge = options
-        .judge
+    let classifier = options
+        .classifier
         .as_ref()
         .map(|path| LeNet5::from_file(path, &device))
         .transpose()?;
     let shape = images.shape;
-    if judge.is_some() && shape.channels != 1 {
+    if classifier.is_some() && shape.channels != 1 {
         return Err(Error::config(
-            "judge",
+            "classifier",
             "a LeNet-5",
-            format!("none for images of {shape}; it reads grey ones"),
+            format!("none for images of {shape}; it classifies grey images"),
         )
         .into());
     }
@@ -90,10 +91,10 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         None
     };
     if let Some(other) =
-        classes.filter(|classes| judge.is_some() && classes.num_classes != LeNet5::CLASSES)
+        classes.filter(|classes| classifier.is_some() && classes.num_classes != LeNet5::CLASSES)
     {
         let expected = format!(
-            "{}, which a LeNet-5 knows; leave --judge out",
+            "{}, the classes of a LeNet-5; or leave --classifier out",
             LeNet5::CLASSES
         );
         return Err(Error::config("classes", other.num_classes, expected).into());
@@ -120,14 +121,14 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     let gan = model.init(&device)?;
     let objective = options
         .method
-        .objective(options.gamma.unwrap_or(options.method.usual_gamma()));
+        .objective(options.gamma.unwrap_or(options.method.default_gamma()));
     let config = options.run.config(TrainerConfig {
         preview_steps: 1000,
         ..trainer(seed, 17_000, 2e-4, [0.5, 0.999], LrSchedule::CONSTANT)
     })?;
     let learning = GanObjective::new(objective.clone(), &gan)?;
     let run = options.run.run("images-gan")?;
-    images.say(&run);
+    images.print_summary(&run);
     let grid = ImageGrid::new(10, shape.width);
     let preview = |gan: &AnyGan, n: usize| -> aigc_core::Result<_> {
         let sampler = GanSampler::new(&gan.generator, &device);
@@ -153,22 +154,22 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         })
         .fit(learning, gan, &images.train, &run)?;
     if trained.stop_reason == StopReason::Interrupted {
-        say_how_to_go_on(trained.step, &run);
+        print_resume_hint(trained.step, &run);
         return Ok(());
     }
     let minutes = trained.elapsed.as_secs_f64() / 60.0;
     println!(
-        "{} steps, {} of them now in {minutes:.2} minutes",
+        "{} steps, {} of them in this run, in {minutes:.2} minutes",
         trained.step, trained.steps_run
     );
     pictures(&trained.model, &images.train, &run, grid, seed, &device)?;
-    if let Some(judge) = &judge {
+    if let Some(classifier) = &classifier {
         let generator = &trained.model.generator;
         report(
             "averaged",
             generator,
             options,
-            judge,
+            classifier,
             &images.held_out,
             &device,
         )?;
@@ -177,7 +178,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
             "averaged, standing statistics",
             &standing,
             options,
-            judge,
+            classifier,
             &images.held_out,
             &device,
         )?;
@@ -190,7 +191,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
             "last weights",
             &live.generator,
             options,
-            judge,
+            classifier,
             &images.held_out,
             &device,
         )?;
@@ -198,7 +199,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Samples, a walk from noise to noise, and the nearest training images beside samples.
+/// Saves samples, an interpolation, and samples with their nearest training images.
 fn pictures(
     gan: &AnyGan,
     train: &DataLoader<ImageBatch>,
@@ -222,7 +223,7 @@ fn pictures(
         &at("walk.gif"),
     )?;
     let samples = sampler.sample(10, seed ^ 2)?.values;
-    // Batch by batch: the nearest of each is held against the nearest so far.
+    // Batch by batch: the nearest image of each batch is compared with the nearest so far.
     let mut best: Vec<Option<(f64, aigc_core::burn::tensor::Tensor<4>)>> = vec![None; 10];
     for batch in train.iter_once() {
         let batch = batch?;
@@ -248,21 +249,22 @@ fn pictures(
         ("samples.png", "100 generated images"),
         (
             "nearest.png",
-            "ten of them, and below each the most similar training image",
+            "ten samples, and below each the most similar training image",
         ),
-        ("walk.gif", "a walk through its latent space"),
+        ("walk.gif", "interpolation in latent space"),
     ] {
         println!("  {:<60} {what}", at(file).display());
     }
     Ok(())
 }
 
-/// Fréchet distance to the test set, class histogram, and how often the class asked for was made.
+/// Prints the Fréchet distance to the test set, the class histogram, and the fraction of samples
+/// classified as requested.
 fn report(
     what: &str,
     generator: &AnyGenerator,
     options: &Options,
-    judge: &LeNet5,
+    classifier: &LeNet5,
     test: &DataLoader<ImageBatch>,
     device: &Device,
 ) -> anyhow::Result<()> {
@@ -271,7 +273,7 @@ fn report(
         FeatureStatistics::new(LeNet5::FEATURES)?,
     );
     for batch in test.iter_once() {
-        real.add(&judge.classify(batch?.to_tensor(device)).features)?;
+        real.add(&classifier.classify(batch?.to_tensor(device)).features)?;
     }
     let sampler = GanSampler::new(generator, device);
     let mut histogram = ClassHistogram::new(LeNet5::CLASSES)?;
@@ -279,7 +281,7 @@ fn report(
     for part in 0..options.samples.div_ceil(500) {
         let n = (options.samples - 500 * part).min(500);
         let samples = sampler.sample(n, part_seed(options.run.seed, part))?;
-        let output = judge.classify(samples.values);
+        let output = classifier.classify(samples.values);
         fake.add(&output.features)?;
         let read = output.predictions();
         let requested = samples.labels.unwrap_or_default();
@@ -288,7 +290,7 @@ fn report(
         histogram.add(read)?;
     }
     println!(
-        "{what}: Fréchet distance {:.2} ({} samples, {} test images); classes {:?}, {:.3} from evenly, KL {:.4}",
+        "{what}: Fréchet distance {:.2} ({} samples, {} test images); classes {:?}, total variation {:.3} from uniform, KL {:.4}",
         frechet_distance(&real, &fake)?,
         fake.count(),
         real.count(),
@@ -298,7 +300,7 @@ fn report(
     );
     if generator.num_classes().is_some() {
         println!(
-            "{what}: {:.2} % read as the class asked for",
+            "{what}: {:.2} % classified as the requested class",
             100.0 * right as f64 / options.samples as f64
         );
     }

@@ -1,8 +1,8 @@
 //! The GANs of `docs/results.md`.
 //!
 //!     cargo run --release --example reproduce_gan -- gaussians ring --method r3gan
-//!     cargo run --release --example reproduce_gan -- images --data FOLDER --judge LENET
-//!     cargo run --release --example reproduce_gan -- stacked --data FOLDER --judge LENET
+//!     cargo run --release --example reproduce_gan -- images --data DIR --classifier LENET
+//!     cargo run --release --example reproduce_gan -- stacked --data DIR --classifier LENET
 
 #![forbid(unsafe_code)]
 
@@ -25,14 +25,13 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Gaussians in the plane: are all modes found? 10,000 to 50,000 steps, by mixture and method,
-    /// unless told otherwise.
+    /// Gaussians in the plane, to test mode coverage; by default 10,000 to 50,000 steps, depending
+    /// on mixture and method.
     Gaussians(gaussians::Options),
-    /// Images: MNIST-format files (MNIST, Fashion-MNIST) or a folder of images; 17,000 steps unless
-    /// told otherwise.
+    /// Images: MNIST-format files (MNIST, Fashion-MNIST) or a directory of images; by default
+    /// 17,000 steps.
     Images(images::Options),
-    /// Stacked-MNIST: three digits as colour channels, 1,000 modes; 20,000 steps unless told
-    /// otherwise.
+    /// Stacked-MNIST: three digits as colour channels, 1,000 modes; by default 20,000 steps.
     Stacked(stacked::Options),
 }
 
@@ -41,15 +40,15 @@ enum What {
 enum Method {
     /// The non-saturating loss.
     Plain,
-    /// Wasserstein with the gradient penalty.
+    /// Wasserstein loss with gradient penalty.
     WganGp,
     /// Relativistic pairing with R1 and R2.
     R3gan,
 }
 
 impl Method {
-    /// Weight of the penalties for images.
-    fn usual_gamma(self) -> f64 {
+    /// Default weight of the penalties for images.
+    fn default_gamma(self) -> f64 {
         if self == Method::WganGp { 10.0 } else { 1.0 }
     }
 
@@ -84,7 +83,7 @@ fn trainer(
     }
 }
 
-/// Seed of part `part` of the evaluated samples.
+/// Seed for part `part` of the evaluated samples.
 fn part_seed(seed: u64, part: usize) -> u64 {
     Rng::stream(seed, "evaluated", part as u64).next_u64()
 }

@@ -1,5 +1,5 @@
 //! Stacked-MNIST (Metz et al. 2017, <https://arxiv.org/abs/1611.02163>): three random digits as
-//! colour channels. A judge reads each channel; 1,000 numbers are the modes.
+//! colour channels. A classifier reads the digit of each channel; the 1,000 numbers are the modes.
 
 use crate::{Method, part_seed, trainer};
 use aigc_core::{
@@ -14,7 +14,7 @@ use aigc_core::{
     rng::Rng,
     train::{Event, LrSchedule, StopReason, TrainerConfig},
 };
-use aigc_examples::{RunOptions, say_how_to_go_on};
+use aigc_examples::{RunOptions, print_resume_hint};
 use aigc_gan::{
     AnyGan, AnyGenerator, DcganConfig, DiscriminatorNorm, GanConfig, GanObjective, GanSampler,
     standing_statistics,
@@ -25,12 +25,12 @@ use std::path::PathBuf;
 /// Options of `stacked`.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// A folder with the four MNIST files.
-    #[arg(long, value_name = "FOLDER")]
+    /// Directory with the four MNIST files.
+    #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// Weights of a LeNet-5 that reads digits (`mnist-models/lenet5_csinva.safetensors`).
-    #[arg(long, value_name = "FILE")]
-    judge: PathBuf,
+    /// Weights of a LeNet-5 that classifies digits (`mnist-models/lenet5_csinva.safetensors`).
+    #[arg(long, alias = "judge", value_name = "FILE")]
+    classifier: PathBuf,
     /// Loss and penalties.
     #[arg(long, value_enum, default_value = "r3gan")]
     method: Method,
@@ -40,14 +40,14 @@ pub(crate) struct Options {
     /// Learning rate.
     #[arg(long, default_value_t = 2e-4)]
     rate: f64,
-    /// Samples to judge.
+    /// Number of samples to evaluate.
     #[arg(long, default_value_t = 25_600)]
     samples: usize,
     #[command(flatten)]
     run: RunOptions,
 }
 
-/// As many stacks as were asked for, the same for a seed.
+/// A data set of `count` random stacks, the same for the same seed.
 struct Stacked {
     digits: MnistDataset,
     count: usize,
@@ -86,7 +86,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         return Err(Error::config("samples", 0, "at least 1").into());
     }
     let digits = MnistDataset::from_dir(&options.data, Split::Train)?;
-    let judge = LeNet5::from_file(&options.judge, &device)?;
+    let classifier = LeNet5::from_file(&options.classifier, &device)?;
     let ImageShape { height, width, .. } = digits.shape();
     let stacked = Stacked {
         digits,
@@ -111,7 +111,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     let gan = model.init(&device)?;
     let objective = options
         .method
-        .objective(options.gamma.unwrap_or(options.method.usual_gamma()));
+        .objective(options.gamma.unwrap_or(options.method.default_gamma()));
     let config = options.run.config(TrainerConfig {
         eval_steps: 2000,
         preview_steps: 2000,
@@ -136,7 +136,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
             }
         })
         .with_evaluation(|gan: &AnyGan| {
-            let histogram = modes(&gan.generator, &judge, options.samples, seed, &device)?;
+            let histogram = modes(&gan.generator, &classifier, options.samples, seed, &device)?;
             Ok(vec![
                 ("kl".into(), histogram.kl_to_uniform()),
                 ("modes".into(), histogram.num_seen() as f64),
@@ -153,13 +153,13 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         })
         .fit(learning, gan, &loader, &run)?;
     if trained.stop_reason == StopReason::Interrupted {
-        say_how_to_go_on(trained.step, &run);
+        print_resume_hint(trained.step, &run);
         return Ok(());
     }
     let generator = standing_statistics(&trained.model.generator, 50, 256, seed, &device)?;
-    let histogram = modes(&generator, &judge, options.samples, seed, &device)?;
+    let histogram = modes(&generator, &classifier, options.samples, seed, &device)?;
     println!(
-        "{:?} seed {}: {} of 1000 modes in {} samples, KL to uniform {:.4}; {} steps, {} of them now in {:.1} minutes",
+        "{:?} seed {}: {} of 1000 modes in {} samples, KL to uniform {:.4}; {} steps, {} of them in this run, in {:.1} minutes",
         options.method,
         seed,
         histogram.num_seen(),
@@ -172,10 +172,10 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The numbers that the judge reads in the three channels of samples.
+/// Counts the numbers that the classifier reads in the three channels of samples.
 fn modes(
     generator: &AnyGenerator,
-    judge: &LeNet5,
+    classifier: &LeNet5,
     samples: usize,
     seed: u64,
     device: &Device,
@@ -186,7 +186,7 @@ fn modes(
         let n = (samples - 500 * part).min(500);
         let images = sampler.sample(n, part_seed(seed, part))?.values;
         let [_, channels, height, width] = images.dims();
-        let read = judge
+        let read = classifier
             .classify(images.reshape([n * channels, 1, height, width]))
             .predictions();
         histogram.add(

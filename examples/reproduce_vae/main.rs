@@ -1,22 +1,21 @@
 //! The variational autoencoders of `docs/results.md` on MNIST, with the settings of the plain
-//! PyTorch loop they are held against (`tests/reference/vae_mnist.py`).
+//! PyTorch loop they are compared with (`tests/reference/vae_mnist.py`).
 //!
-//!     cargo run --release --example reproduce_vae -- --data FOLDER [--model conv] [--steps 31000] [--seed 0]
+//!     cargo run --release --example reproduce_vae -- --data DIR [--model conv] [--steps 31000]
 
 #![forbid(unsafe_code)]
 
 use aigc_core::train::{StopReason, TrainerConfig};
-use aigc_examples::{ImagesConfig, RunOptions, say_how_to_go_on, stop_on_ctrl_c};
+use aigc_examples::{ImagesConfig, RunOptions, print_resume_hint, stop_on_ctrl_c};
 use aigc_vae::{ConvVaeConfig, KlWeight, MlpVaeConfig, VaeConfig, VaeObjective, evaluate};
 use clap::{Parser, ValueEnum};
 
-/// Trains a VAE on MNIST, for 31,000 steps unless told otherwise, and prints its -ELBO on the test
-/// set.
+/// Trains a VAE on MNIST, by default for 31,000 steps, and prints its -ELBO on the test set.
 #[derive(Debug, Parser)]
 struct Args {
     #[command(flatten)]
     data: ImagesConfig,
-    /// Which model.
+    /// Model to train.
     #[arg(long, value_enum, default_value = "mlp")]
     model: Kind,
     #[command(flatten)]
@@ -25,9 +24,9 @@ struct Args {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Kind {
-    /// 784-400-20-400-784.
+    /// Fully connected, 784-400-20-400-784.
     Mlp,
-    /// Convolutions of 32 and 64 channels, 32 latent dimensions.
+    /// Convolutional, with 32 and 64 channels and 32 latent dimensions.
     Conv,
 }
 
@@ -47,7 +46,7 @@ fn main() -> anyhow::Result<()> {
     };
     let config = options.config(config)?;
     let run = options.run("mnist-vae")?;
-    images.say(&run);
+    images.print_summary(&run);
     let trained = options
         .trainer(config, stop_on_ctrl_c(), 100)
         .with_model_config(&model)?
@@ -60,12 +59,12 @@ fn main() -> anyhow::Result<()> {
             &run,
         )?;
     if trained.stop_reason == StopReason::Interrupted {
-        say_how_to_go_on(trained.step, &run);
+        print_resume_hint(trained.step, &run);
         return Ok(());
     }
     let minutes = trained.elapsed.as_secs_f64() / 60.0;
     println!(
-        "{} steps, {} of them now in {minutes:.2} minutes ({:.0} per minute); test {:?} nats per image over {} images",
+        "{} steps, {} of them in this run, in {minutes:.2} minutes ({:.0} per minute); test {:?} nats per image over {} images",
         trained.step,
         trained.steps_run,
         trained.steps_run as f64 / minutes,

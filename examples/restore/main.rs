@@ -1,8 +1,8 @@
-//! Restores images with a diffusion model that was trained on whole ones: fills in what is missing,
-//! enlarges, takes noise away.
+//! Restores images with a diffusion model that was trained on intact images: inpainting, upscaling
+//! and denoising.
 //!
 //!     cargo run --release --example restore -- inpaint
-//!     cargo run --release --example restore -- enlarge --data MNIST-FOLDER --pipeline RUN/pipeline --images 1000
+//!     cargo run --release --example restore -- enlarge --data MNIST-DIR --pipeline RUN/pipeline
 //!     cargo run --release --example restore -- denoise --image digit.png
 
 #![forbid(unsafe_code)]
@@ -32,66 +32,66 @@ use std::{ops::ControlFlow, path::PathBuf};
 /// Restores images with a trained diffusion model, and compares the results with the originals.
 #[derive(Debug, Parser)]
 struct Args {
-    /// The task.
+    /// Task.
     #[arg(value_enum)]
     task: Task,
-    /// A pipeline's directory, with any scheduler; by default that of the newest
-    /// `digits --model diffusion`.
-    #[arg(long, value_name = "FOLDER")]
+    /// Directory of a pipeline, with any scheduler; by default that of the newest `digits --model
+    /// diffusion`.
+    #[arg(long, value_name = "DIR")]
     pipeline: Option<PathBuf>,
-    /// Take test images from a directory with MNIST-format files or with images; without it, the
-    /// embedded digits.
-    #[arg(long, value_name = "FOLDER")]
+    /// Directory of test images, in MNIST format or as image files; by default the embedded digits.
+    #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Restore this image instead: it is brought to the model's size, and degraded first, to have
-    /// something to compare with.
+    /// Restore this image instead. It is resized to the size of the model and then degraded, so
+    /// that the result can be compared with it.
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     image: Option<PathBuf>,
-    /// The image is already degraded: small, noisy, or with something missing. There is no original
-    /// to compare with then.
+    /// The image is already degraded: small, noisy, or with a missing part. The result cannot be
+    /// compared with an original.
     #[arg(long, requires = "image")]
     as_it_is: bool,
-    /// What is missing: an image that is black there, and white where something is known; by
-    /// default the right half.
+    /// Mask of the missing part: an image that is black where pixels are missing and white
+    /// elsewhere; by default the right half is missing.
     #[arg(long, value_name = "FILE")]
     mask: Option<PathBuf>,
-    /// How many images.
+    /// Number of images.
     #[arg(long, default_value_t = 20)]
     images: usize,
-    /// Standard deviation of the noise to add or to remove, of values from 0 to 1.
+    /// Standard deviation of the noise to add or to remove, for values from 0 to 1.
     #[arg(long)]
     noise: Option<f64>,
     /// Enlargement factor.
     #[arg(long, default_value_t = 4)]
     factor: usize,
-    /// Steps of sampling: 50; 250 for `denoise`, which runs the last part of them.
+    /// Number of sampling steps; by default 50, and 250 for `denoise`, which runs only the last
+    /// part of them.
     #[arg(long)]
     steps: Option<usize>,
-    /// Number of restorations to average: nearer to the original, less sharp.
+    /// Number of restorations to average; the average is nearer to the original, but less sharp.
     #[arg(long, default_value_t = 1)]
     average: usize,
-    /// How missing parts are filled in.
+    /// Method for missing parts.
     #[arg(long, value_enum, default_value = "posterior")]
     method: Method,
-    /// Steps of conjugate gradients.
+    /// Number of steps of conjugate gradients.
     #[arg(long)]
     iterations: Option<usize>,
-    /// Seed of noise.
+    /// Seed of the noise.
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// flex, ndarray, libtorch, wgpu, vulkan, metal, cuda:0, rocm or auto.
     #[arg(long, default_value = "flex")]
     device: String,
-    /// The picture to write.
+    /// Image file to write.
     #[arg(long, default_value = "restored.png")]
     out: PathBuf,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Task {
-    /// Fill in the missing part: the right half, or what is black in --mask.
+    /// Fill in a missing part: the right half, or the black part of --mask.
     Inpaint,
-    /// Enlarge an image of averaged squares of pixels.
+    /// Enlarge an image whose pixels are averages of squares.
     Enlarge,
     /// Remove noise.
     Denoise,
@@ -101,41 +101,39 @@ enum Task {
 enum Method {
     /// Posterior sampling with moment matching guidance.
     Posterior,
-    /// RePaint; for `inpaint`.
+    /// RePaint; only for `inpaint`.
     Repaint,
 }
 
-/// How often RePaint repeats each step.
+/// Number of times that RePaint repeats each step.
 const RESAMPLINGS: usize = 5;
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let device = device(&args.device)?;
     if args.images == 0 || args.average == 0 {
-        bail!("--images and --average are at least 1");
+        bail!("--images and --average must be at least 1");
     }
     if args.mask.is_some() && args.task != Task::Inpaint {
-        bail!("--mask is for `inpaint`");
+        bail!("--mask is for `inpaint` only");
     }
     if args.as_it_is && args.task == Task::Inpaint && args.mask.is_none() {
         bail!(
-            "--mask FILE has to say what is missing: an image that is black there, and white where something is known"
+            "--mask FILE is required: an image that is black where pixels are missing, and white elsewhere"
         );
     }
     if args.method == Method::Repaint && (args.task != Task::Inpaint || args.noise.is_some()) {
-        bail!(
-            "RePaint fills in what is missing beside pixels without noise; for this, leave --method out"
-        );
+        bail!("RePaint only fills in missing parts of images without noise; leave --method out");
     }
-    let folder = match &args.pipeline {
-        Some(folder) => folder.clone(),
+    let dir = match &args.pipeline {
+        Some(dir) => dir.clone(),
         None => RunDir::open_latest("runs/digits-diffusion")
             .context("no --pipeline given; train one with `digits --model diffusion`")?
             .path()
             .join("pipeline"),
     };
-    let pipeline = Pipeline::from_pretrained(&folder, &device)
-        .with_context(|| format!("{}: no pipeline; has its training ended?", folder.display()))?;
+    let pipeline = Pipeline::from_pretrained(&dir, &device)
+        .with_context(|| format!("{}: no pipeline; has its training ended?", dir.display()))?;
     for warning in pipeline.warnings() {
         eprintln!("{warning}");
     }
@@ -173,7 +171,7 @@ fn main() -> anyhow::Result<()> {
         Task::Enlarge => simple::enlarge(&measured, args.factor),
         Task::Denoise => simple::blur(&measured),
     };
-    let says = |what: &str, images: &Tensor<4>| -> anyhow::Result<()> {
+    let print = |what: &str, images: &Tensor<4>| -> anyhow::Result<()> {
         let (p, s) = (psnr(images, &originals)?, ssim(images, &originals)?);
         if n == 1 {
             println!("{what:<12} PSNR {:.2} dB, SSIM {:.3}", p[0], s[0]);
@@ -187,13 +185,14 @@ fn main() -> anyhow::Result<()> {
         Ok(())
     };
     println!("{n} images, against their originals (mean ± standard error):");
-    says(simple.0, &simple.1)?;
-    says("restored", &restored)?;
-    // Ten a row: original, what was left, the simple way, restored.
+    print(simple.0, &simple.1)?;
+    print("restored", &restored)?;
+    // Ten images per row: originals, degraded images, simple method, restored images.
     let shown = n.min(10);
     let first = |x: &Tensor<4>| x.clone().narrow(0, 0, shown);
-    let seen = simple::enlarge_squares(&measured, shape.width / measured.dims()[3]).clamp(0.0, 1.0);
-    let rows = [&originals, &seen, &simple.1, &restored].map(first);
+    let degraded =
+        simple::enlarge_squares(&measured, shape.width / measured.dims()[3]).clamp(0.0, 1.0);
+    let rows = [&originals, &degraded, &simple.1, &restored].map(first);
     let grid = ImageGrid::new(shown, shape.width);
     let grid = if shape.width < 16 {
         grid.with_interpolation()
@@ -202,7 +201,7 @@ fn main() -> anyhow::Result<()> {
     };
     save_image(&Tensor::cat(rows.to_vec(), 0), grid, &args.out)?;
     println!(
-        "{}: originals, what was left of them, {}, restored",
+        "{}: originals, degraded, {}, restored",
         args.out.display(),
         simple.0
     );
@@ -218,7 +217,7 @@ fn degradation(args: &Args, pipeline: &Pipeline, device: &Device) -> anyhow::Res
     })
 }
 
-/// 1 where something is known.
+/// The mask: 1 where a pixel is known.
 fn mask(args: &Args, shape: ImageShape, device: &Device) -> anyhow::Result<Tensor<4>> {
     let Some(file) = &args.mask else {
         let half = shape.width / 2;
@@ -233,14 +232,14 @@ fn mask(args: &Args, shape: ImageShape, device: &Device) -> anyhow::Result<Tenso
         .float();
     if known.clone().max().into_scalar::<f32>() == 0.0 {
         bail!(
-            "{}: all is missing; leave white what is known",
+            "{}: the whole image is missing; make known parts white",
             file.display()
         );
     }
     Ok(known)
 }
 
-/// Images of the model's shape: one of the user's, or held-out ones.
+/// Images of the shape of the model: the given one, or held-out ones.
 fn originals(args: &Args, pipeline: &Pipeline, device: &Device) -> anyhow::Result<Tensor<4>> {
     let shape = pipeline.shape;
     if let Some(file) = &args.image {
@@ -257,9 +256,7 @@ fn originals(args: &Args, pipeline: &Pipeline, device: &Device) -> anyhow::Resul
         return Err(Error::config(
             "data",
             data.shape,
-            format!(
-                "images of {shape}, as the model generates them; --image brings one to that size"
-            ),
+            format!("images of {shape}, the shape of the model; --image resizes an image to it"),
         )
         .into());
     }
@@ -307,8 +304,8 @@ fn restore_as_it_is(
     Ok(())
 }
 
-/// Ancestral sampling with the noise schedule that a pipeline was trained with; the pipeline's own
-/// scheduler for another process (EDM, flow matching).
+/// Ancestral sampling with the noise schedule of the pipeline; for other processes (EDM, flow
+/// matching) the scheduler of the pipeline.
 fn ancestral(pipeline: &Pipeline) -> aigc_core::Result<AnyScheduler> {
     let own = &pipeline.scheduler;
     if ["EDM", "FlowMatch"]
@@ -325,7 +322,7 @@ fn ancestral(pipeline: &Pipeline) -> aigc_core::Result<AnyScheduler> {
             ..DdpmScheduler::default()
         }
         .into(),
-        // A flow by a solver that also knows other processes.
+        // A flow with a solver that also supports other processes.
         _ => own.clone(),
     })
 }
@@ -351,7 +348,7 @@ fn restore(
     let bar = ProgressBar::new((args.average * n) as u64);
     let mut sum: Option<Tensor<4>> = None;
     for round in 0..args.average {
-        // Noise alone is removed by the sampler itself.
+        // Noise without another degradation is removed by the sampler without guidance.
         let noise_only = args.task == Task::Denoise && args.method == Method::Posterior;
         let steps = args.steps.unwrap_or(if noise_only { 250 } else { 50 });
         let sampler =
@@ -380,8 +377,8 @@ fn restore(
     Ok(sum.expect("at least one round") / args.average as f64)
 }
 
-/// The class is unknown: the null class is sampled. A pipeline whose classes all have names has
-/// none.
+/// Samples without a class, by the null class. A pipeline with names for all its classes has no
+/// null class.
 fn unconditional<'a>(
     sampler: DiffusionSampler<'a, AnyDenoiser>,
     pipeline: &Pipeline,

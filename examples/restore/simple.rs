@@ -1,4 +1,4 @@
-//! What one does without a model.
+//! Simple restoration methods without a model.
 
 use aigc_core::burn::tensor::{Tensor, TensorData};
 use image::{
@@ -6,7 +6,7 @@ use image::{
     imageops::{FilterType, blur as blurred, resize},
 };
 
-/// What is missing (0 in the mask, `[1, 1, height, width]`), in the mean of what is there.
+/// Fills missing pixels (0 in the mask, `[1, 1, height, width]`) with the mean of the known ones.
 pub(crate) fn fill(measured: &Tensor<4>, mask: &Tensor<4>) -> (&'static str, Tensor<4>) {
     let mean = |x: Tensor<4>| x.mean_dim(3).mean_dim(2).mean_dim(1);
     let known = measured.clone() * mask.clone();
@@ -14,7 +14,7 @@ pub(crate) fn fill(measured: &Tensor<4>, mask: &Tensor<4>) -> (&'static str, Ten
     ("mean fill", (known + missing).clamp(0.0, 1.0))
 }
 
-/// Bicubic (Catmull–Rom) interpolation.
+/// Enlarges by bicubic (Catmull–Rom) interpolation.
 pub(crate) fn enlarge(measured: &Tensor<4>, factor: usize) -> (&'static str, Tensor<4>) {
     let larger = planes(measured, factor, |plane, [height, width]| {
         resize(&plane, width as u32, height as u32, FilterType::CatmullRom)
@@ -22,7 +22,7 @@ pub(crate) fn enlarge(measured: &Tensor<4>, factor: usize) -> (&'static str, Ten
     ("bicubic", larger.clamp(0.0, 1.0))
 }
 
-/// Normal blur by one pixel.
+/// Blurs with a Gaussian of one pixel.
 pub(crate) fn blur(measured: &Tensor<4>) -> (&'static str, Tensor<4>) {
     (
         "blur",
@@ -30,7 +30,7 @@ pub(crate) fn blur(measured: &Tensor<4>) -> (&'static str, Tensor<4>) {
     )
 }
 
-/// Every pixel a square, for looking at.
+/// Enlarges every pixel to a square, for display.
 pub(crate) fn enlarge_squares(measured: &Tensor<4>, factor: usize) -> Tensor<4> {
     planes(measured, factor, |plane, [height, width]| {
         resize(&plane, width as u32, height as u32, FilterType::Nearest)
@@ -39,7 +39,7 @@ pub(crate) fn enlarge_squares(measured: &Tensor<4>, factor: usize) -> Tensor<4> 
 
 type Plane = ImageBuffer<Luma<f32>, Vec<f32>>;
 
-/// Changes plane by plane, to sides `factor` times as long.
+/// Applies `change` to each channel; the sides become `factor` times as long.
 fn planes(x: &Tensor<4>, factor: usize, change: impl Fn(Plane, [usize; 2]) -> Plane) -> Tensor<4> {
     let [batch, channels, height, width] = x.dims();
     let values: Vec<f32> = x.to_data().iter::<f32>().collect();

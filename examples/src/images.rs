@@ -1,4 +1,4 @@
-//! The images that an example trains on.
+//! Images that an example trains on.
 
 use aigc_core::{
     DataFault, Error, Result,
@@ -15,24 +15,24 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// Where images come from.
+/// Source of images.
 #[derive(Clone, Debug, Default, PartialEq, Args, Serialize, Deserialize)]
 pub struct ImagesConfig {
-    /// A directory with MNIST-format files or with images; `mnist` downloads MNIST (feature
-    /// `download`). Without it, the digits inside the program.
+    /// Directory with MNIST-format files or with images; `mnist` downloads MNIST (feature
+    /// `download`). By default the embedded digits.
     #[arg(long = "data", value_name = "PATH")]
     pub path: Option<PathBuf>,
-    /// Side that the images of a directory are brought to.
+    /// Side that the images of a directory are resized to.
     #[arg(long, value_name = "PIXELS")]
     pub side: Option<usize>,
     /// Keep the colours of the images of a directory.
     #[arg(long)]
     pub rgb: bool,
-    /// Warn about images that cannot be read and train on the others.
+    /// Skip images that cannot be read, with a warning.
     #[arg(long)]
     #[serde(default)]
     pub skip_unreadable: bool,
-    /// What the data are known by if their directory is moved.
+    /// Fingerprint of the data, by which they are recognised if their directory is moved.
     #[arg(skip)]
     #[serde(default)]
     pub fingerprint: Option<String>,
@@ -41,21 +41,21 @@ pub struct ImagesConfig {
 /// Images to train on and images to evaluate on.
 #[derive(Debug)]
 pub struct Images {
-    /// Endless shuffled batches.
+    /// Training images, in endless shuffled batches.
     pub train: DataLoader<ImageBatch>,
-    /// Images that are never trained on.
+    /// Images for evaluation, which are not trained on.
     pub held_out: DataLoader<ImageBatch>,
     /// Shape of every image.
     pub shape: ImageShape,
-    /// What these data are known by, wherever they lie; none for the digits inside the program.
+    /// Fingerprint of the data, independent of their directory; `None` for the embedded digits.
     pub fingerprint: Option<String>,
 }
 
 impl Images {
-    /// Prints how many images there are, and where everything goes.
-    pub fn say(&self, run: &RunDir) {
+    /// Prints the number of images and the run directory.
+    pub fn print_summary(&self, run: &RunDir) {
         println!(
-            "{} images of {} to learn from, {} held out; everything goes to {}",
+            "{} training images of {}, {} held out; run directory: {}",
             self.train.num_items(),
             self.shape,
             self.held_out.num_items(),
@@ -66,7 +66,7 @@ impl Images {
     /// Number of classes: one more than the largest label.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if an image has none, and those of reading.
+    /// [`Error::InvalidArgument`] if an image has no label; errors of reading the images.
     pub fn classes(&self) -> Result<usize> {
         let mut most = 0;
         for batch in self.train.iter_once() {
@@ -85,10 +85,10 @@ impl Images {
 }
 
 impl ImagesConfig {
-    /// The same, for a program that needs more than the embedded digits.
+    /// This configuration, for a program that needs more than the embedded digits.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if no path is given.
+    /// [`Error::InvalidArgument`] without a path.
     pub fn given(&self) -> Result<&Self> {
         match self.path {
             Some(_) => Ok(self),
@@ -100,7 +100,7 @@ impl ImagesConfig {
         }
     }
 
-    /// The configuration of a resumed run, `saved`, with the directory of this one if it names
+    /// The saved configuration of a resumed run, with the directory of this configuration if it has
     /// one.
     ///
     /// # Errors
@@ -128,7 +128,7 @@ impl ImagesConfig {
         match (&self.path, &saved.path) {
             (None, _) => {}
             (Some(path), None) => {
-                let expected = began("the digits inside the program".into());
+                let expected = began("the embedded digits".into());
                 return Err(Error::argument("--data", path.display(), expected));
             }
             // The same directory may be written in two ways.
@@ -138,8 +138,8 @@ impl ImagesConfig {
         Ok(resumed)
     }
 
-    /// The configuration to save: an absolute path, which is right in any working directory, and
-    /// the fingerprint of the images.
+    /// The configuration to save: with an absolute path, which is valid in any working directory,
+    /// and the fingerprint of the images.
     pub fn recorded(&self, images: &Images) -> Self {
         Self {
             path: self.path.as_deref().map(absolute),
@@ -148,10 +148,10 @@ impl ImagesConfig {
         }
     }
 
-    /// Opens the images. `seed` orders the batches.
+    /// Opens the images. `seed` determines the order of the batches.
     ///
     /// # Errors
-    /// Those of reading, naming the file.
+    /// Errors of reading, which name the file.
     pub fn open(&self, batch_size: usize, seed: u64) -> Result<Images> {
         let mut loaders = Loaders {
             batch_size,
@@ -198,10 +198,10 @@ impl ImagesConfig {
     }
 }
 
-/// Side of the images of a directory, unless given.
+/// Default side of the images of a directory.
 const SIDE: usize = 32;
 
-/// The absolute path; `mnist`, which is downloaded, stays as it is.
+/// The absolute path; `mnist`, which is downloaded, is not changed.
 fn absolute(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
 }
@@ -225,7 +225,7 @@ impl Fnv {
     }
 }
 
-/// Names below `dir` and sizes of all files.
+/// Fingerprint of the names and sizes of all files below `dir`.
 fn file_fingerprint(dir: &Path, images: &ImageFolder) -> Result<String> {
     let mut hash = Fnv::new();
     for file in images.files() {
@@ -238,7 +238,7 @@ fn file_fingerprint(dir: &Path, images: &ImageFolder) -> Result<String> {
     Ok(hash.finish())
 }
 
-/// Number of items, and pixels and labels of up to 1,000 of them.
+/// Fingerprint of the number of items, and of pixels and labels of up to 1,000 of them.
 fn content_fingerprint(data: &impl Dataset<Item = Image>) -> Result<String> {
     let mut hash = Fnv::new();
     hash.write(&(data.len() as u64).to_le_bytes());
@@ -286,7 +286,7 @@ impl Loaders {
     }
 }
 
-/// Holds every tenth image out, always the same ones.
+/// Holds out every tenth image, always the same ones.
 fn split(dir: &Path, images: ImageFolder) -> Result<(Subset<ImageFolder>, Subset<ImageFolder>)> {
     if images.len() < 2 {
         let fault = DataFault::Empty(
@@ -308,7 +308,7 @@ fn split(dir: &Path, images: ImageFolder) -> Result<(Subset<ImageFolder>, Subset
     ))
 }
 
-/// Some items of a data set.
+/// A subset of a data set.
 struct Subset<D> {
     of: D,
     indices: Vec<usize>,

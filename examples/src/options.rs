@@ -1,4 +1,4 @@
-//! Options of every run: length, seed, device, directory.
+//! Options of training runs: length, seed, device, directory.
 
 use aigc_core::{
     CancelToken, Error, Result,
@@ -10,17 +10,18 @@ use aigc_core::{
 use clap::Args;
 use std::path::{Path, PathBuf};
 
-/// Options of a program that trains.
+/// Options of a training program.
 #[derive(Clone, Debug, Args)]
 pub struct RunOptions {
-    /// Updates to make; of a GAN, of its generator.
+    /// Number of training steps; for a GAN, updates of the generator.
     #[arg(long)]
     pub steps: Option<usize>,
-    /// Minutes of training after which to stop even if steps are left; the learning rate follows
-    /// whichever ends first.
+    /// Time limit in minutes; training ends even if steps are left. The learning-rate schedule is
+    /// scaled to the limit that is reached first.
     #[arg(long)]
     pub minutes: Option<f64>,
-    /// The same seed gives the same weights, order and noise, and so the same pictures.
+    /// Random seed; the same seed gives the same weights, order and noise, and therefore the same
+    /// images.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// flex, ndarray, libtorch, wgpu, vulkan, metal, cuda:0, rocm or auto.
@@ -29,11 +30,11 @@ pub struct RunOptions {
     /// Steps between checkpoints.
     #[arg(long, alias = "checkpoint-every", value_name = "STEPS")]
     pub save_steps: Option<usize>,
-    /// Directory of the run; the next free number below `runs/` by default.
+    /// Run directory; by default the next free number below `runs/`.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Resume the run in --out, or the newest one, exactly where it stopped. Lengths may change;
-    /// other options must be as before, or left out.
+    /// other options must be the same or left out.
     #[arg(long)]
     pub resume: bool,
     /// Resume from an older checkpoint, if the newest is damaged.
@@ -42,20 +43,20 @@ pub struct RunOptions {
 }
 
 impl RunOptions {
-    /// The device of `--device`.
+    /// The device named by `--device`.
     ///
     /// # Errors
-    /// If there is no such device, or this program was built without its backend.
+    /// If the device does not exist, or its backend was not compiled in.
     pub fn device(&self) -> Result<Device> {
         device(&self.device)
     }
 
-    /// Fails if `--seed` is given and is not the seed with which a resumed run began.
+    /// Fails if `--seed` is given and differs from the seed of the resumed run.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`].
     pub fn check_seed(&self, saved: u64) -> Result<()> {
-        // Its default is not distinguished from a given value in the field.
+        // The field does not show whether its value was given.
         let given = std::env::args()
             .any(|argument| argument == "--seed" || argument.starts_with("--seed="));
         if given && self.seed != saved {
@@ -89,8 +90,8 @@ impl RunOptions {
         Ok(config)
     }
 
-    /// A trainer with a progress bar, a log with a line every `log` steps, and a plot of the
-    /// losses, that starts as `--resume` and `--resume-at` say.
+    /// A trainer with a progress bar, a log with one line per `log` steps, and a plot of the
+    /// losses. It starts as selected by `--resume` and `--resume-at`.
     pub fn trainer<'a, M: Module + 'static>(
         &self,
         config: TrainerConfig,
@@ -116,10 +117,10 @@ impl RunOptions {
         }
     }
 
-    /// The directory of the run. Call it last: a mistake elsewhere then leaves none behind.
+    /// The run directory. Call this last, so that an earlier error leaves no directory behind.
     ///
     /// # Errors
-    /// [`Error::Run`] if there is no run to resume, or one where a new one would be.
+    /// [`Error::Run`] if there is no run to resume, or a new run would overwrite one.
     pub fn run(&self, name: &str) -> Result<RunDir> {
         match &self.out {
             _ if self.start() != StartFrom::Fresh => self.existing_run(name),

@@ -1,10 +1,10 @@
-//! Stopping runs by signals.
+//! Stopping of runs by signals.
 
 use aigc_core::{CancelToken, checkpoint::RunDir};
 use std::io::Write;
 
-/// A token that Ctrl-C cancels, and so do SIGTERM and SIGHUP where there are such signals; a second
-/// signal ends the program at once.
+/// A token that is cancelled by Ctrl-C, and by SIGTERM and SIGHUP on systems that have them. A
+/// second signal ends the program at once.
 pub fn stop_on_ctrl_c() -> CancelToken {
     let token = CancelToken::new();
     let cancelled = token.clone();
@@ -13,7 +13,7 @@ pub fn stop_on_ctrl_c() -> CancelToken {
             std::process::exit(130);
         }
         cancelled.cancel();
-        // After SIGHUP there is no terminal any more to write to.
+        // After SIGHUP the terminal may no longer exist.
         let _ = writeln!(
             std::io::stderr(),
             "\nstopping after this step; press Ctrl-C again to stop at once"
@@ -25,11 +25,11 @@ pub fn stop_on_ctrl_c() -> CancelToken {
     token
 }
 
-/// Prints how an interrupted run is resumed.
-pub fn say_how_to_go_on(step: usize, run: &RunDir) {
+/// Prints how to resume an interrupted run.
+pub fn print_resume_hint(step: usize, run: &RunDir) {
     let _ = writeln!(
         std::io::stdout(),
-        "stopped after step {step}; go on with the same options and --resume --out {}",
+        "stopped after step {step}; to resume, use the same options and --resume --out {}",
         run.path().display()
     );
 }

@@ -1,4 +1,4 @@
-//! The main job as a person runs it: to its end, killed, interrupted, resumed.
+//! The program `digits`: uninterrupted, killed, interrupted and resumed.
 
 mod common;
 
@@ -19,7 +19,7 @@ fn digits(out: &Path, more: &[&str]) -> Command {
         .args([
             "--steps",
             STEPS,
-            // Time must not end these runs, nor decide on their learning rates.
+            // The time limit must neither end these runs nor affect their learning rates.
             "--minutes",
             "1000",
             "--save-steps",
@@ -33,8 +33,8 @@ fn digits(out: &Path, more: &[&str]) -> Command {
     command
 }
 
-/// The final model and the newest checkpoint: every tensor as bytes. The optimizer's file is read
-/// by the exact-resume tests of the library; its bytes come in a hash map's order.
+/// The tensors of the final model and of the newest checkpoint, as bytes. The optimizer's file,
+/// whose bytes are in the order of a hash map, is compared by the library's tests of exact resume.
 fn tensors(run: &Path) -> BTreeMap<String, Vec<u8>> {
     let newest = std::fs::read_dir(run.join("checkpoints"))
         .unwrap()
@@ -61,7 +61,7 @@ fn tensors(run: &Path) -> BTreeMap<String, Vec<u8>> {
     all
 }
 
-/// The step of the last whole line of the log.
+/// The step of the last complete line of the log.
 fn step(run: &Path) -> usize {
     let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default();
     let mut lines = text
@@ -80,7 +80,7 @@ fn wait_for(child: &mut Child, run: &Path, at: usize) {
     }
 }
 
-/// Random enough for a choice of moments, and different in every process.
+/// A random number below `below`, different in every process.
 fn random(below: usize) -> usize {
     use std::hash::{BuildHasher, Hasher};
     std::collections::hash_map::RandomState::new()
@@ -103,7 +103,7 @@ fn killed_run_ends_like_uninterrupted_run() {
     for attempt in 0..kills {
         let run = folder.path().join(format!("killed-{attempt}"));
         let mut resume: &[&str] = &[];
-        // Killed once or twice on its way, at a moment that nothing is synchronised with.
+        // Killed once or twice, at a random moment.
         for _ in 0..1 + random(2) {
             let mut child = digits(&run, resume)
                 .stdout(Stdio::null())
@@ -116,7 +116,7 @@ fn killed_run_ends_like_uninterrupted_run() {
             child.kill().unwrap(); // SIGKILL
             child.wait().unwrap();
             println!("attempt {attempt}: killed after step {}", step(&run));
-            // Killed before it had made its folders, there is nothing to go on with.
+            // Killed before it created its directories: there is nothing to resume.
             resume = if run.join("checkpoints").exists() {
                 &["--resume"]
             } else {
@@ -137,7 +137,7 @@ fn signals_save_and_print_how_to_resume() {
     let folder = tempfile::tempdir().unwrap();
     for signal in ["-INT", "-TERM", "-HUP"] {
         let run = folder.path().join(format!("run{signal}"));
-        // More steps than it can make before the signal reaches it.
+        // More steps than the process can complete before the signal arrives.
         let mut endless = Command::new(program("digits"));
         endless
             .args(["--steps", "1000000", "--minutes", "100", "--out"])
@@ -159,7 +159,7 @@ fn signals_save_and_print_how_to_resume() {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(
             output.status.success()
-                && text.contains("go on with the same options and --resume --out"),
+                && text.contains("to resume, use the same options and --resume --out"),
             "{signal}: {text}"
         );
         let mut rest = Command::new(program("digits"));
@@ -169,7 +169,7 @@ fn signals_save_and_print_how_to_resume() {
     }
 }
 
-/// What `digits` prints about a mistake.
+/// The error message of `digits` for wrong arguments.
 fn fails(folder: &Path, args: &[&str]) -> String {
     let output = Command::new(program("digits"))
         .args(args)
@@ -186,7 +186,7 @@ fn short(folder: &Path, args: &[&str]) -> String {
     finish(command)
 }
 
-/// Twelve images of 8×8.
+/// Writes twelve images of 8×8.
 fn photos(folder: &Path) {
     std::fs::create_dir_all(folder).unwrap();
     for i in 0..12u8 {
@@ -232,7 +232,7 @@ fn data_may_move_between_starts() {
         "--data", "photos", "--side", "8", "--steps", "2", "--out", "run",
     ];
     short(here, &start);
-    // Another working directory: the path was saved as an absolute one.
+    // In another working directory: an absolute path was saved.
     let elsewhere = here.join("elsewhere");
     std::fs::create_dir(&elsewhere).unwrap();
     short(&elsewhere, &["--resume", "--steps", "3", "--out", "../run"]);
@@ -243,7 +243,7 @@ fn data_may_move_between_starts() {
         "--resume", "--steps", "4", "--out", "run", "--data", "moved",
     ];
     short(here, &resume);
-    // Other data are not the same data.
+    // Different data in the same directory.
     std::fs::write(
         here.join("moved/0.png"),
         std::fs::read(here.join("moved/1.png")).unwrap(),
@@ -355,14 +355,13 @@ fn run_leaves_every_listed_file() {
     );
 }
 
-/// Both adversarial models: what they promise is there, and a resumed run ends like one that never
-/// stopped.
+/// Both adversarial models: all listed files exist, and a resumed run equals an uninterrupted one.
 #[test]
 fn adversarial_models_leave_files_and_resume() {
     let folder = tempfile::tempdir().unwrap();
-    for (model, says) in [
+    for (model, expected) in [
         ("gan", "classes appear"),
-        ("cgan", "read as the class asked for"),
+        ("cgan", "classified as the requested class"),
     ] {
         let (whole, parts) = (
             folder.path().join(model),
@@ -370,7 +369,7 @@ fn adversarial_models_leave_files_and_resume() {
         );
         let text = finish(digits(&whole, &["--model", model]));
         assert!(
-            text.contains("Fréchet distance in pixels") && text.contains(says),
+            text.contains("Fréchet distance in pixels") && text.contains(expected),
             "{text}"
         );
         for file in [
@@ -415,13 +414,14 @@ fn adversarial_models_leave_files_and_resume() {
     }
 }
 
-/// The diffusion model: its promises, an exact resume, and restoring with what it has learned.
+/// The diffusion model: all listed files exist, a resumed run equals an uninterrupted one, and
+/// `restore` works with its pipeline.
 #[test]
 fn diffusion_model_leaves_files_and_resumes() {
     let folder = tempfile::tempdir().unwrap();
     let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
     let text = finish(digits(&whole, &["--model", "diffusion"]));
-    assert!(text.contains("read as the class asked for"), "{text}");
+    assert!(text.contains("classified as the requested class"), "{text}");
     let weights = "pipeline/unet/diffusion_pytorch_model.safetensors";
     let pictures = [
         "samples.png",
@@ -435,6 +435,29 @@ fn diffusion_model_leaves_files_and_resumes() {
     }
     assert!(
         pictures.iter().all(|file| text.contains(file)) && text.contains("pipeline/"),
+        "{text}"
+    );
+    let config = whole.join("pipeline/scheduler/scheduler_config.json");
+    let scheduler = std::fs::read_to_string(&config).unwrap();
+    // Samples of a network that has hardly been trained stay images.
+    assert!(scheduler.contains("\"thresholding\": true"), "{scheduler}");
+    // The evaluation of few images is small.
+    photos(&folder.path().join("photos"));
+    let few = [
+        "--model",
+        "diffusion",
+        "--data",
+        "photos",
+        "--side",
+        "8",
+        "--steps",
+        "2",
+        "--out",
+        "few",
+    ];
+    let text = short(folder.path(), &few);
+    assert!(
+        text.contains("between 50 samples and 2 held-out images"),
         "{text}"
     );
     let mut child = digits(&parts, &["--model", "diffusion"]);
@@ -472,12 +495,12 @@ fn diffusion_model_leaves_files_and_resumes() {
             "{args:?}: {}",
             String::from_utf8_lossy(&output.stderr)
         );
-        let says = text
+        let lines = text
             .lines()
             .filter(|line| line.contains("PSNR") && line.contains("SSIM"))
             .count();
         assert!(
-            says == 2 && folder.path().join("restored.png").is_file(),
+            lines == 2 && folder.path().join("restored.png").is_file(),
             "{text}"
         );
         std::fs::remove_file(folder.path().join("restored.png")).unwrap();
@@ -492,7 +515,7 @@ fn diffusion_model_leaves_files_and_resumes() {
         picture.to_str().unwrap(),
     ]);
     assert!(of_mine.status.success() && folder.path().join("restored.png").is_file());
-    // Both halves missing but for a frame, as a picture says.
+    // Only a frame of both halves is known, by a mask.
     let mask = folder.path().join("mask.png");
     let known = (0..64).map(|i| {
         if [0, 7].contains(&(i / 8)) || [0, 7].contains(&(i % 8)) {
@@ -520,10 +543,29 @@ fn diffusion_model_leaves_files_and_resumes() {
         "{}",
         String::from_utf8_lossy(&filled.stderr)
     );
+    // With any scheduler of the pipeline's process.
+    let index = whole.join("pipeline/model_index.json");
+    let components = std::fs::read_to_string(&index).unwrap();
+    for class in aigc_diffusion::AnyScheduler::CLASSES {
+        if ["EDM", "Flow"].iter().any(|other| class.starts_with(other)) {
+            continue;
+        }
+        let named = components.replace("DPMSolverMultistepScheduler", class);
+        std::fs::write(&index, named).unwrap();
+        std::fs::write(&config, format!("{{\"_class_name\": \"{class}\"}}")).unwrap();
+        let output = restore(&["enlarge", "--factor", "2"]);
+        assert!(
+            output.status.success(),
+            "{class}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    std::fs::write(&index, components).unwrap();
+    std::fs::write(&config, scheduler).unwrap();
     for (args, expected) in [
         (
             &["inpaint", "--as-it-is", "--image", mask][..],
-            "--mask FILE has to say",
+            "--mask FILE is required",
         ),
         (&["denoise", "--mask", mask], "--mask is for `inpaint`"),
         (
@@ -534,7 +576,7 @@ fn diffusion_model_leaves_files_and_resumes() {
         (&["denoise", "--noise", "0"], "`--noise` is 0"),
         (
             &["denoise", "--method", "repaint"],
-            "RePaint fills in what is missing",
+            "RePaint only fills in missing parts",
         ),
         (&["inpaint", "--average", "0"], "at least 1"),
         (&["inpaint", "--image", "nowhere.png"], "nowhere.png"),

@@ -1,4 +1,4 @@
-//! The documentation's commands run, and what it shows is what is there.
+//! The commands of the documentation run, and the names in them exist.
 
 mod common;
 
@@ -34,7 +34,7 @@ fn pages() -> Vec<(String, String)> {
         .collect()
 }
 
-/// The blocks of a page that are marked with `language`.
+/// The code blocks of a page marked with `language`.
 fn blocks(page: &str, language: &str) -> Vec<String> {
     let fence = format!("```{language}\n");
     page.split(&fence)
@@ -43,7 +43,8 @@ fn blocks(page: &str, language: &str) -> Vec<String> {
         .collect()
 }
 
-/// A folder in which the documentation's paths exist: a small MNIST, and some photos.
+/// A directory in which the paths of the documentation exist: a small MNIST data set, and some
+/// images.
 fn world() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     small_mnist(&folder.path().join("path/to/mnist"));
@@ -65,11 +66,11 @@ fn world() -> tempfile::TempDir {
     folder
 }
 
-/// Runs an example with a few steps instead of many.
+/// Runs an example with few steps.
 fn run_example(name: &str, arguments: &[&str], world: &Path) {
     let mut command = Command::new(program(name));
-    // my_images has no options: its steps are shortened by the folder it is given, eight small
-    // pictures.
+    // my_images has no options: its training is short because its directory has only eight small
+    // images.
     let short: &[&str] = match (name, arguments.contains(&"--steps")) {
         ("digits", false) => &["--steps", "6", "--save-steps", "3"],
         ("generate" | "reproduce_vae" | "reproduce_gan" | "reproduce_diffusion", false) => {
@@ -104,7 +105,7 @@ fn run_example(name: &str, arguments: &[&str], world: &Path) {
     assert!(output.status.success(), "{name} {arguments:?}: {text}");
 }
 
-/// Checks that what a cargo command names exists.
+/// Checks that the names in a cargo command exist.
 fn check_names(words: &[&str]) {
     for pair in words.windows(2) {
         let there = match pair[0] {
@@ -114,18 +115,21 @@ fn check_names(words: &[&str]) {
                     .iter()
                     .any(|name| root().join(d).join(name).join("Cargo.toml").is_file())
             }),
-            "--test" => ["tests/tests", "tests/backends/tests", "examples/tests"]
-                .iter()
-                .any(|d| root().join(d).join(format!("{}.rs", pair[1])).is_file()),
+            "--test" => [
+                "tests/tests",
+                "tests/backends/tests",
+                "examples/tests",
+                "examples/text/tests",
+            ]
+            .iter()
+            .any(|d| root().join(d).join(format!("{}.rs", pair[1])).is_file()),
             "--bench" => root()
                 .join("benches/benches")
                 .join(format!("{}.rs", pair[1]))
                 .is_file(),
-            "--example" => root()
-                .join("examples")
-                .join(pair[1])
-                .join("main.rs")
-                .is_file(),
+            "--example" => ["examples", "examples/text"]
+                .iter()
+                .any(|d| root().join(d).join(pair[1]).join("main.rs").is_file()),
             _ => true,
         };
         assert!(there, "{words:?} names {}, which is not there", pair[1]);
@@ -133,11 +137,11 @@ fn check_names(words: &[&str]) {
 }
 
 #[test]
-fn commands_in_the_documentation_run() {
+fn documented_commands_run() {
     let world = world();
     let mut ran = 0;
-    // In the order of a reader: the README first, then getting started; both make runs that later
-    // pages resume.
+    // In the order of a reader: first the README, then getting started, whose runs later pages
+    // resume.
     let mut pages = pages();
     pages.sort_by_key(|(name, _)| match name.as_str() {
         "README.md" => 0,
@@ -150,7 +154,7 @@ fn commands_in_the_documentation_run() {
             .flat_map(|block| block.lines())
             .map(str::trim)
         {
-            // `NAME=value` in front of a command sets its environment.
+            // `NAME=value` before a command sets its environment.
             let words: Vec<&str> = line
                 .split_whitespace()
                 .skip_while(|w| w.contains('=') && !w.starts_with('-'))
@@ -198,7 +202,7 @@ fn commands_in_the_documentation_run() {
 }
 
 #[test]
-fn the_readme_has_two_commands_and_shows_the_program_that_is_there() {
+fn readme_shows_two_commands_and_my_images() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     let commands: Vec<_> = blocks(&readme, "sh")
         .iter()
@@ -214,7 +218,7 @@ fn the_readme_has_two_commands_and_shows_the_program_that_is_there() {
 }
 
 #[test]
-fn links_between_pages_lead_somewhere() {
+fn links_between_pages_resolve() {
     for (page, text) in pages() {
         let folder = if page == "README.md" {
             root()

@@ -1,5 +1,5 @@
-//! The programs of `docs/results.md`, on a small MNIST and with a judge that has learned nothing:
-//! every figure is there and is a number, and a run that was stopped goes on.
+//! The programs of `docs/results.md`, on a small MNIST data set and with an untrained classifier:
+//! all figures are printed as numbers, and an interrupted run resumes.
 
 mod common;
 
@@ -7,15 +7,15 @@ use aigc_core::{device::device, eval::LeNet5Config, rng::InitWeights, weights::s
 use common::{finish, program, small_mnist};
 use std::{path::Path, process::Command};
 
-/// A folder with both.
+/// A directory with the data set and the classifier.
 struct World(tempfile::TempDir);
 
 impl World {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         small_mnist(&folder.path().join("mnist"));
-        let judge = LeNet5Config.init(&device("flex").unwrap()).init_weights(0);
-        save_weights(&judge, &folder.path().join("lenet.safetensors")).unwrap();
+        let classifier = LeNet5Config.init(&device("flex").unwrap()).init_weights(0);
+        save_weights(&classifier, &folder.path().join("lenet.safetensors")).unwrap();
         Self(folder)
     }
 
@@ -23,7 +23,7 @@ impl World {
         self.0.path()
     }
 
-    /// Runs `name` with the words of `arguments`.
+    /// Runs the program `name` with `arguments`, separated by spaces.
     fn run(&self, name: &str, arguments: &str) -> String {
         let mut command = Command::new(program(name));
         command
@@ -33,7 +33,7 @@ impl World {
     }
 }
 
-/// The number behind `label`, and before anything that is none.
+/// The number that follows `label`.
 fn number(text: &str, label: &str) -> f64 {
     let (_, rest) = text
         .split_once(label)
@@ -54,35 +54,36 @@ fn vae() {
     let data = "--data mnist --out run --steps";
     let text = world.run("reproduce_vae", &format!("{data} 3"));
     assert!(
-        text.contains("40 images of 1×28×28 to learn from")
-            && text.contains("3 steps, 3 of them now"),
+        text.contains("40 training images of 1×28×28")
+            && text.contains("3 steps, 3 of them in this run"),
         "{text}"
     );
     let text = world.run("reproduce_vae", &format!("{data} 5 --resume"));
-    assert!(text.contains("5 steps, 2 of them now"), "{text}");
+    assert!(text.contains("5 steps, 2 of them in this run"), "{text}");
     assert!(number(&text, "(\"nelbo\",") > 0.0);
 }
 
 #[test]
-fn gan_of_classes_is_judged() {
+fn conditional_gan_is_evaluated() {
     let world = World::new();
     let text = world.run(
         "reproduce_gan",
-        "images --data mnist --judge lenet.safetensors --conditional --samples 60 --steps 3 --out run",
+        "images --data mnist --classifier lenet.safetensors --conditional --samples 60 --steps 3 --out run",
     );
     for what in ["averaged", "averaged, standing statistics", "last weights"] {
         let line = text
             .lines()
             .find(|line| line.starts_with(&format!("{what}: Fréchet")))
             .unwrap();
-        // Features of a judge that has learned nothing hardly differ: two decimals may be zero.
+        // Features of an untrained classifier hardly differ: two decimals may be zero.
         assert!(
             number(line, "Fréchet distance") >= 0.0
                 && line.contains("(60 samples, 40 test images)"),
             "{line}"
         );
         let ends = |line: &&str| {
-            line.starts_with(&format!("{what}: ")) && line.ends_with("read as the class asked for")
+            line.starts_with(&format!("{what}: "))
+                && line.ends_with("classified as the requested class")
         };
         let right = text
             .lines()
@@ -97,7 +98,7 @@ fn gan_of_classes_is_judged() {
 }
 
 #[test]
-fn gan_of_a_folder() {
+fn gan_trains_on_image_directory() {
     let world = World::new();
     let folder = world.path().join("pictures");
     std::fs::create_dir(&folder).unwrap();
@@ -123,11 +124,11 @@ fn gan_of_a_folder() {
 }
 
 #[test]
-fn stacked_digits_are_counted() {
+fn stacked_digits_modes_are_counted() {
     let world = World::new();
     let text = world.run(
         "reproduce_gan",
-        "stacked --data mnist --judge lenet.safetensors --samples 600 --steps 2 --out run",
+        "stacked --data mnist --classifier lenet.safetensors --samples 600 --steps 2 --out run",
     );
     let modes = number(&text, "seed 0:");
     assert!(
@@ -141,7 +142,7 @@ fn stacked_digits_are_counted() {
 }
 
 #[test]
-fn diffusion_is_judged() {
+fn diffusion_is_evaluated() {
     let world = World::new();
     world.run(
         "reproduce_diffusion",
@@ -154,7 +155,7 @@ fn diffusion_is_judged() {
     assert!(text.contains("3 steps, 1 of them in this run"), "{text}");
     let text = world.run(
         "reproduce_diffusion",
-        "judge --data mnist --judge lenet.safetensors --run run --share 0.0001",
+        "evaluate --data mnist --classifier lenet.safetensors --run run --share 0.0001",
     );
     let share = number(&text, "guidance 2:");
     assert!((0.0..=100.0).contains(&share), "{text}");

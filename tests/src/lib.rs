@@ -332,6 +332,10 @@ mod documentation {
     struct Readme;
     #[doc = include_str!("../../docs/getting-started.md")]
     struct GettingStarted;
+    #[doc = include_str!("../../docs/data.md")]
+    struct Data;
+    #[doc = include_str!("../../docs/extending.md")]
+    struct Extending;
     #[doc = include_str!("../../docs/own-model.md")]
     struct OwnModel;
     #[doc = include_str!("../../docs/diffusion.md")]

@@ -117,7 +117,7 @@ fn idx_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         (
             "gzip that lies in its header",
             gzip(&idx(IMAGES, &[60_000, 28, 28], &[7; 8])),
-            "47040016 bytes cannot be packed into",
+            "47040016 bytes cannot be compressed to",
         ),
         (
             "gzip with more than announced",
@@ -160,7 +160,7 @@ fn idx_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
 }
 
 #[test]
-fn broken_idx_files() {
+fn broken_idx_files_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     for (name, content, expected) in idx_files() {
         let path = folder.path().join(name);
@@ -204,7 +204,7 @@ fn broken_idx_files() {
 /// Any prefix of a good file, and any byte changed, gives an error or a valid reading, never a
 /// panic.
 #[test]
-fn cut_and_altered_idx_files() {
+fn altered_idx_files_never_panic() {
     let good = idx(IMAGES, &[3, 2, 2], &[9; 12]);
     for file in [good.clone(), gzip(&good)] {
         for end in 0..file.len() {
@@ -300,7 +300,7 @@ fn image_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
 }
 
 #[test]
-fn broken_images() {
+fn broken_images_are_errors() {
     let config = ImageFolderConfig::new(ImageShape::new(3, 2, 2));
     for (name, content, expected) in image_files() {
         let folder = tempfile::tempdir().unwrap();
@@ -318,7 +318,7 @@ fn broken_images() {
 /// Scaled whole to 32 columns it would be gigabytes.
 #[test]
 #[cfg(target_os = "linux")]
-fn tall_pictures_cost_no_more_than_they_hold() {
+fn tall_images_use_little_memory() {
     let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(&vec![0; 4 * 1_000_000]).unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -350,7 +350,7 @@ fn tall_pictures_cost_no_more_than_they_hold() {
 }
 
 #[test]
-fn bad_images_among_good_ones_are_fatal_or_skipped_by_choice() {
+fn unreadable_images_fail_or_are_skipped() {
     let folder = tempfile::tempdir().unwrap();
     for i in 0..6 {
         std::fs::write(folder.path().join(format!("{i}.png")), good_png()).unwrap();
@@ -381,7 +381,7 @@ fn bad_images_among_good_ones_are_fatal_or_skipped_by_choice() {
 }
 
 #[test]
-fn folders_without_images_and_shapes_that_cannot_be() {
+fn empty_directories_and_invalid_shapes_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("notes.txt"), "hello").unwrap();
     let open = |shape, labels| {
@@ -394,7 +394,7 @@ fn folders_without_images_and_shapes_that_cannot_be() {
             .to_string()
     };
     assert!(open(ImageShape::new(1, 8, 8), false).contains("no image in it"));
-    assert!(open(ImageShape::new(1, 8, 8), true).contains("no image in any sub-directory"));
+    assert!(open(ImageShape::new(1, 8, 8), true).contains("no image in any subdirectory"));
     assert_eq!(
         open(ImageShape::new(2, 8, 8), false),
         "config field `shape.channels` is 2, expected 1 (grey) or 3 (RGB)"
@@ -429,13 +429,13 @@ fn fit(run: &RunDir, start: StartFrom, steps: usize) -> Result<usize> {
 }
 
 #[test]
-fn damaged_checkpoints_are_named_and_the_one_before_is_offered() {
+fn damaged_checkpoints_name_the_last_intact_one() {
     type Damage = fn(&Path);
     let damages: [(&str, Damage, &str); 10] = [
         (
             "cut weights",
             |c| cut(&c.join("model.safetensors")),
-            "model.safetensors: truncated or grown",
+            "model.safetensors: truncated or oversized",
         ),
         (
             "altered weights",
@@ -445,7 +445,7 @@ fn damaged_checkpoints_are_named_and_the_one_before_is_offered() {
         (
             "cut state",
             |c| cut(&c.join("state.json")),
-            "state.json: truncated or grown",
+            "state.json: truncated or oversized",
         ),
         (
             "altered optimizer",
@@ -455,7 +455,7 @@ fn damaged_checkpoints_are_named_and_the_one_before_is_offered() {
         (
             "empty optimizer",
             |c| std::fs::write(c.join("optimizer-model.bpk"), "").unwrap(),
-            "truncated or grown",
+            "truncated or oversized",
         ),
         (
             "no weights",
@@ -530,7 +530,7 @@ fn alter(path: &Path) {
 /// Files whose checksum is right and whose content is not: a manifest proves nothing about who
 /// wrote it.
 #[test]
-fn well_signed_nonsense_in_a_checkpoint() {
+fn checkpoints_with_valid_checksums_are_validated() {
     let folder = tempfile::tempdir().unwrap();
     let run = trained(&folder.path().join("run"));
     let read = |file| {
@@ -565,7 +565,7 @@ fn well_signed_nonsense_in_a_checkpoint() {
 }
 
 #[test]
-fn weights_that_do_not_fit() {
+fn mismatched_and_broken_weights_are_errors() {
     let device = device("flex").unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("w.safetensors");
@@ -640,7 +640,7 @@ fn weights_that_do_not_fit() {
 }
 
 #[test]
-fn optimizer_state_of_another_optimizer_or_model_is_an_error() {
+fn foreign_optimizer_state_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let run = trained(&folder.path().join("run"));
     let file = run.latest_checkpoint().unwrap().path("optimizer-model.bpk");
@@ -735,7 +735,7 @@ fn optimizer_state_of_another_optimizer_or_model_is_an_error() {
 }
 
 #[test]
-fn broken_run_configurations() {
+fn broken_run_configurations_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     let run = trained(&folder.path().join("run"));
     let path: PathBuf = run.config_path();
@@ -770,7 +770,7 @@ fn broken_run_configurations() {
 }
 
 #[test]
-fn broken_model_configurations() {
+fn broken_model_configurations_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     let device = device("flex").unwrap();
     let load = |content: &str| {
@@ -929,7 +929,7 @@ fn copied(fixture: &str) -> tempfile::TempDir {
 }
 
 #[test]
-fn altered_files_of_language_models() {
+fn altered_language_model_files_never_panic() {
     let flex = device("flex").unwrap();
     let use_it = |model: Gpt2| {
         let n = model.max_position_embeddings().min(5);
@@ -975,7 +975,7 @@ fn altered_files_of_language_models() {
 }
 
 #[test]
-fn altered_options_of_generation() {
+fn altered_generation_options_never_panic() {
     let folder = copied("gpt2-files/whole");
     let model = Gpt2::from_pretrained(folder.path(), &device("flex").unwrap())
         .unwrap()
@@ -1033,7 +1033,7 @@ fn altered_options_of_generation() {
 }
 
 #[test]
-fn altered_files_of_tokenizers() {
+fn altered_tokenizer_files_never_panic() {
     let text = "the cat sat on the mat, the cat's mat \u{1f600}; ".repeat(20);
     let trained = BpeTokenizer::train([&text].into_iter(), 300).unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -1096,7 +1096,7 @@ fn altered_files_of_tokenizers() {
 
 /// Vocabularies that promise more tokens than they have, and options that would cut texts.
 #[test]
-fn tokenizers_that_lie() {
+fn inconsistent_tokenizer_files_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     let trained = BpeTokenizer::train(["the cat sat on the mat"].into_iter(), 300).unwrap();
     trained.save_pretrained(folder.path()).unwrap();

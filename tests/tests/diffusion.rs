@@ -327,10 +327,54 @@ fn old_attention_names_open() {
     assert_eq!(a, b);
 }
 
+/// The class that DiT had in older versions of diffusers; without the fields that DiT sets, it is
+/// another network.
+#[test]
+fn old_dit_class_name_opens() {
+    let flex = flex();
+    let dir = tempfile::tempdir().unwrap();
+    let config = DitConfig {
+        num_attention_heads: 2,
+        attention_head_dim: 8,
+        in_channels: 1,
+        num_layers: 2,
+        sample_size: 8,
+        num_embeds_ada_norm: 3,
+        ..DitConfig::default()
+    };
+    let network: AnyDenoiser = config.init(&flex).unwrap().init_weights(5).into();
+    network.save_pretrained(dir.path()).unwrap();
+    let path = dir.path().join("config.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut fields: serde_json::Value = serde_json::from_str(&text).unwrap();
+    fields["_class_name"] = "Transformer2DModel".into();
+    std::fs::write(&path, fields.to_string()).unwrap();
+    let other = AnyDenoiser::from_pretrained(dir.path(), &flex);
+    let message = other.expect_err("another network").to_string();
+    assert!(message.contains("`norm_type`"), "{message}");
+    fields["norm_type"] = "ada_norm_zero".into();
+    fields["norm_elementwise_affine"] = false.into();
+    std::fs::write(&path, fields.to_string()).unwrap();
+    let opened = AnyDenoiser::from_pretrained(dir.path(), &flex)
+        .unwrap()
+        .into_inner();
+    assert_eq!(opened.class(), "DiTTransformer2DModel");
+    let condition = Conditioning {
+        class_labels: Some(Tensor::from_ints([2, 3], &flex)),
+        ..Conditioning::default()
+    };
+    let [a, b] = [&network, &opened].map(|network| {
+        let x = Rng::new(1).normal([2, 1, 8, 8], &flex);
+        let time = Tensor::from_floats([999.0, 13.0], &flex);
+        network.predict(x, time, &condition).into_data()
+    });
+    assert_eq!(a, b);
+}
+
 /// diffusers opens what is saved here: pipelines generate the same images from the same noise,
 /// networks have the same outputs, and every scheduler's options are read as they were written.
 #[test]
-fn diffusers_opens_what_is_saved() {
+fn saved_pipelines_open_in_diffusers() {
     let Some(python) = python_with("diffusers, torch") else {
         return;
     };

@@ -133,7 +133,7 @@ fn get(server: &Server, folder: &Path) -> Result<Vec<u64>, Error> {
 }
 
 #[test]
-fn a_file_arrives_whole_with_progress_and_is_not_fetched_again() {
+fn download_reports_progress_and_is_not_repeated() {
     let folder = tempfile::tempdir().unwrap();
     let server = serve(HashMap::from([("a.bin".into(), content())]), Manner::Good);
     let seen = get(&server, folder.path()).unwrap();
@@ -154,7 +154,7 @@ fn a_file_arrives_whole_with_progress_and_is_not_fetched_again() {
 }
 
 #[test]
-fn a_broken_connection_goes_on_where_it_broke() {
+fn interrupted_download_resumes() {
     let folder = tempfile::tempdir().unwrap();
     let server = serve(
         HashMap::from([("a.bin".into(), content())]),
@@ -172,7 +172,7 @@ fn a_broken_connection_goes_on_where_it_broke() {
 }
 
 #[test]
-fn a_download_of_yesterday_goes_on_today() {
+fn partial_file_resumes() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("a.bin.part"), &content()[..1000]).unwrap();
     let server = serve(HashMap::from([("a.bin".into(), content())]), Manner::Good);
@@ -186,9 +186,9 @@ fn a_download_of_yesterday_goes_on_today() {
 }
 
 #[test]
-fn servers_that_misbehave_are_named_and_leave_no_file() {
+fn faulty_servers_are_named_and_leave_no_file() {
     for (manner, expected) in [
-        (Manner::BreaksOffWithoutRanges, "broke off after 150000"),
+        (Manner::BreaksOffWithoutRanges, "interrupted after 150000"),
         (Manner::Alters, "SHA-256"),
         (Manner::TooLong, "300001 bytes"),
         (Manner::NotFound, "404"),
@@ -209,7 +209,7 @@ fn servers_that_misbehave_are_named_and_leave_no_file() {
 }
 
 #[test]
-fn the_next_source_is_tried() {
+fn next_source_is_tried() {
     let folder = tempfile::tempdir().unwrap();
     let (bad, good) = (
         serve(HashMap::new(), Manner::NotFound),
@@ -231,7 +231,7 @@ fn the_next_source_is_tried() {
 
 /// The real files through the real list of sizes and checksums.
 #[test]
-fn mnist_comes_through_as_it_is() {
+fn mnist_downloads_with_listed_checksums() {
     assert!(
         MNIST_SOURCES
             .iter()

@@ -15,7 +15,7 @@ use safetensors::SafeTensors;
 /// `tests/reference/frechet.py`: the matrix square root of the product, as the public
 /// implementations have it; also where covariances are singular.
 #[test]
-fn frechet_distance_is_the_public_formula_s() {
+fn frechet_distance_matches_matrix_square_root() {
     let folder = own_fixtures().join("eval");
     let bytes = std::fs::read(folder.join("features.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -54,7 +54,7 @@ fn frechet_distance_is_the_public_formula_s() {
 /// The published LeNet-5 reads MNIST's test images as well as in PyTorch, and finds the same
 /// distance between training and test images (both printed by `tests/reference/frechet.py`).
 #[test]
-fn lenet_reads_mnist() {
+fn lenet_matches_pytorch_on_mnist() {
     let Some(data) = folder_from("AIGC_DATA") else {
         return;
     };

@@ -116,7 +116,7 @@ fn networks() -> Vec<GanConfig> {
             all.push(GanConfig::Resnet(ResnetGanConfig {
                 channels: 16,
                 levels: 2,
-                attention: Some(4),
+                attention_resolution: Some(4),
                 classes,
                 ..ResnetGanConfig::new(ImageShape::new(3, 8, 8))
             }));
@@ -398,7 +398,7 @@ fn train_with_everything(stops: &[usize]) -> (AnyGan, serde_json::Value) {
     let objective = GanObjectiveConfig {
         lecam: Some(LeCam::default()),
         augment: Augment::Adaptive(Ada {
-            speed: 50.0,
+            adjustment_samples: 50.0,
             target: -0.5,
             ..Ada::default()
         }),
@@ -461,7 +461,7 @@ fn interrupted_training_equals_uninterrupted() {
     assert!(state["augment"].as_f64().unwrap() > 0.1, "{state}");
     assert!(
         state["anchors"]["begun"].as_bool().unwrap()
-            && state["watch"]["looks"].as_u64().unwrap() == 6,
+            && state["watch"]["observations"].as_u64().unwrap() == 6,
         "{state}"
     );
     for stops in [&[5][..], &[1, 6, 10]] {
@@ -668,7 +668,7 @@ fn penalties_reject_a_discriminator_with_dropout() {
     let refused = GanObjective::<_, _, ImageBatch>::new(GanObjectiveConfig::r3gan(1.0), &gan)
         .unwrap_err()
         .to_string();
-    assert!(refused.contains("draws at random"), "{refused}");
+    assert!(refused.contains("draws random numbers"), "{refused}");
     assert!(GanObjective::<_, _, ImageBatch>::new(GanObjectiveConfig::default(), &gan).is_ok());
 }
 
@@ -690,7 +690,7 @@ fn ring_of_gaussians_is_covered() {
     let gan = MlpGanConfig {
         latent_dim: 2,
         hidden: vec![64, 64],
-        output: Activation::Identity,
+        output_activation: Activation::Identity,
         norm: true,
         ..MlpGanConfig::new(PointBatch::shape())
     };
@@ -764,7 +764,7 @@ fn sampler_generates_the_requested_classes() {
     let grid = sampler.class_grid(2, 4).unwrap();
     assert_eq!(grid.labels.unwrap(), [0, 0, 1, 1, 2, 2]);
     let z = sampler.sample_latents(2, 4).unwrap();
-    let second = sampler.decode(z, Some(&[1, 1])).unwrap();
+    let second = sampler.generate(z, Some(&[1, 1])).unwrap();
     assert_eq!(values(grid.values.narrow(0, 2, 2)), values(second));
 }
 
@@ -958,7 +958,7 @@ fn networks_reject_out_of_range_configs() {
         (
             GanConfig::Resnet(ResnetGanConfig {
                 levels: 2,
-                attention: Some(5),
+                attention_resolution: Some(5),
                 ..ResnetGanConfig::new(shape)
             }),
             "one of the maps' sides [4]",
@@ -1021,7 +1021,7 @@ fn objective_rejects_networks_of_different_classes() {
             .unwrap_err()
             .to_string();
         assert!(
-            error.contains("`classes` is 3 of the discriminator") && error.contains(expected),
+            error.contains("`classes` is 3 for the discriminator") && error.contains(expected),
             "{error}"
         );
     }
@@ -1106,12 +1106,12 @@ fn objective_rejects_out_of_range_configs() {
         (
             GanObjectiveConfig {
                 augment: Augment::Adaptive(Ada {
-                    speed: 0.0,
+                    adjustment_samples: 0.0,
                     ..Default::default()
                 }),
                 ..Default::default()
             },
-            "`augment.adaptive.speed` is 0",
+            "`augment.adaptive.adjustment_samples` is 0",
         ),
     ] {
         let message = refused(config);
@@ -1217,7 +1217,7 @@ fn sampler_rejects_invalid_arguments() {
     let ones = sampler.clone().with_classes(ClassLabels::All(1));
     assert!(error(ones.sample(2, 1)).contains("no classes"));
     let z = Tensor::zeros([2, 3], &flex());
-    assert!(error(sampler.decode(z, None)).contains("64 latent dimensions"));
+    assert!(error(sampler.generate(z, None)).contains("64 latent dimensions"));
     assert!(error(sampler.interpolate(2, 1, 1)).contains("`frames` is 1"));
     let nan = sampler.clone().with_truncation(f64::NAN);
     assert!(error(nan.sample(1, 1)).contains("`truncation` is NaN"));

@@ -270,7 +270,7 @@ fn refused<T: std::fmt::Debug>(result: Result<T>) -> String {
 }
 
 #[test]
-fn files_lie_as_the_hub_lays_them_and_come_once() {
+fn cache_layout_matches_hub() {
     let folder = tempfile::tempdir().unwrap();
     let (server, other) = Server::pair(Site::usual());
     let hub = server.hub(folder.path());
@@ -373,7 +373,7 @@ fn files_lie_as_the_hub_lays_them_and_come_once() {
 }
 
 #[test]
-fn old_names_and_branches_with_a_slash_are_found() {
+fn redirects_and_revisions_with_slash_resolve() {
     let folder = tempfile::tempdir().unwrap();
     let (server, _other) = Server::pair(Site::usual());
     let hub = server.hub(folder.path());
@@ -395,7 +395,7 @@ fn old_names_and_branches_with_a_slash_are_found() {
 }
 
 #[test]
-fn a_broken_connection_goes_on_where_it_broke() {
+fn interrupted_download_resumes() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::new(
         "127.0.0.1",
@@ -433,7 +433,7 @@ fn a_broken_connection_goes_on_where_it_broke() {
 }
 
 #[test]
-fn those_who_want_the_same_file_at_once_fetch_it_once() {
+fn concurrent_downloads_fetch_once() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::new("127.0.0.1", Site::usual());
     let hub = server.hub(folder.path());
@@ -456,7 +456,7 @@ fn those_who_want_the_same_file_at_once_fetch_it_once() {
 }
 
 #[test]
-fn altered_bytes_are_refused_and_not_kept() {
+fn altered_downloads_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::new(
         "127.0.0.1",
@@ -487,14 +487,14 @@ fn altered_bytes_are_refused_and_not_kept() {
 }
 
 #[test]
-fn what_the_hub_refuses_is_said_with_what_to_do() {
+fn hub_errors_name_the_remedy() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::new("127.0.0.1", Site::usual());
     let hub = server.hub(folder.path());
     assert_eq!(get(&hub, "none.txt").unwrap(), None);
     assert!(
         refused(hub.download("org/none", "main", "a", &mut |_, _, _| {}))
-            .contains("there is no org/none")
+            .contains("org/none does not exist")
     );
     let text =
         refused(hub.snapshot_download(REPO, "main", &["none.txt", "no.txt"], &mut |_, _, _| {}));
@@ -513,7 +513,7 @@ fn what_the_hub_refuses_is_said_with_what_to_do() {
         assert!(text.contains(expected), "{status} {code}: {text}");
     }
     server.change(|site| site.fault = Fault::Circle);
-    assert!(refused(get(&hub, "config.json")).contains("sent on more than 5 times"));
+    assert!(refused(get(&hub, "config.json")).contains("redirected more than 5 times"));
     for endpoint in ["", "nonsense", "http://", "http://a b"] {
         refused(get(
             &Hub {
@@ -528,7 +528,7 @@ fn what_the_hub_refuses_is_said_with_what_to_do() {
 }
 
 #[test]
-fn without_a_connection_the_cache_serves() {
+fn cache_serves_without_connection() {
     let folder = tempfile::tempdir().unwrap();
     let (server, _other) = Server::pair(Site::usual());
     let hub = server.hub(folder.path());
@@ -567,7 +567,12 @@ fn without_a_connection_the_cache_serves() {
             refused(hub.download("org/none", "main", "a", &mut |_, _, _| {})),
         ] {
             let root = folder.path().join("models--org--").display().to_string();
-            for expected in [why, "does not hold the file", "copy that directory", &root] {
+            for expected in [
+                why,
+                "the file is not in the cache",
+                "copy that directory",
+                &root,
+            ] {
                 assert!(text.contains(expected), "{text}");
             }
         }
@@ -582,7 +587,7 @@ fn without_a_connection_the_cache_serves() {
 }
 
 #[test]
-fn names_that_lead_out_of_the_cache_are_refused() {
+fn escaping_names_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::new("127.0.0.1", Site::usual());
     let hub = server.hub(folder.path());
@@ -623,7 +628,7 @@ fn names_that_lead_out_of_the_cache_are_refused() {
     ] {
         server.change(|site| site.commit = commit.into());
         let text = refused(get(&hub, "config.json"));
-        assert!(text.contains("which will not do"), "{text}");
+        assert!(text.contains("names the commit"), "{text}");
     }
     // Another commit than that asked for.
     server.change(|site| site.commit = NEWER.into());
@@ -660,7 +665,7 @@ fn model(folder: &str) -> Site {
 }
 
 #[test]
-fn a_model_comes_by_name_and_opens() {
+fn snapshot_opens_as_a_model() {
     let device = device::device("flex").unwrap();
     for (kind, weights) in [
         ("whole", vec!["model.safetensors"]),
@@ -724,7 +729,7 @@ fn a_model_comes_by_name_and_opens() {
 }
 
 #[test]
-fn what_is_no_model_is_refused_before_its_weights_are_fetched() {
+fn snapshot_checks_config_before_weights() {
     let fetch = |site: Site| {
         let cache = tempfile::tempdir().unwrap();
         let server = Server::new("127.0.0.1", site);

@@ -109,7 +109,7 @@ fn trained(model: &Gpt2) -> (BTreeSet<String>, usize) {
 }
 
 #[test]
-fn fresh_adapters_change_nothing_and_are_all_that_is_trained() {
+fn fresh_adapters_keep_logits_and_alone_are_trained() {
     let plain = model(1);
     // Sides of c_attn, attn.c_proj, c_fc and mlp.c_proj.
     let sides = [(16, 48), (16, 16), (16, 64), (64, 16)];
@@ -165,7 +165,7 @@ fn fresh_adapters_change_nothing_and_are_all_that_is_trained() {
 }
 
 #[test]
-fn merged_adapters_say_the_same() {
+fn merged_adapters_match_logits() {
     let (plain, lora) = (model(2), adapted(2, config(3, EVERY)));
     let expected = logits(&lora);
     assert!(
@@ -244,7 +244,7 @@ fn gradients(model: Gpt2) -> BTreeMap<String, Tensor<2>> {
 
 /// With `G` the gradient of `W + s·A·B`, that of `A` is `s·G·Bᵀ`, that of `B` is `s·Aᵀ·G`.
 #[test]
-fn gradients_are_those_of_the_product() {
+fn lora_gradients_match_product_rule() {
     let lora = adapted(4, config(3, EVERY));
     let (found, whole) = (
         gradients(lora.clone()),
@@ -362,7 +362,7 @@ fn train(network: &Gpt2, stops: &[usize]) -> (Gpt2, BTreeMap<String, Vec<u8>>) {
 }
 
 #[test]
-fn training_moves_adapters_alone_and_a_stopped_run_ends_like_one_that_never_stopped() {
+fn lora_training_moves_adapters_alone_and_resumes_exactly() {
     let fresh = model(6).with_lora(config(2, EVERY)).unwrap();
     let (whole, files) = train(&fresh, &[]);
     let (before, after) = (bits(&fresh.clone().init_weights(5)), bits(&whole));
@@ -387,7 +387,7 @@ fn training_moves_adapters_alone_and_a_stopped_run_ends_like_one_that_never_stop
 }
 
 #[test]
-fn adapters_come_back_from_their_files() {
+fn saved_adapters_round_trip() {
     let lora = adapted(7, config(3, &["c_attn", "mlp.c_proj"]));
     let folder = tempfile::tempdir().unwrap();
     let (one, two) = (folder.path().join("one"), folder.path().join("two"));
@@ -415,7 +415,7 @@ fn adapters_come_back_from_their_files() {
 }
 
 #[test]
-fn mistakes_are_named() {
+fn lora_errors_name_field_and_value() {
     let wrong = |config: LoraConfig| model(8).with_lora(config).unwrap_err();
     let table = [
         (

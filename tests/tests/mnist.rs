@@ -13,7 +13,7 @@ use aigc_vae::{MlpVaeConfig, evaluate};
 use std::collections::HashMap;
 
 #[test]
-fn mnist_is_what_it_is_known_to_be() {
+fn mnist_has_known_counts() {
     let Some(data) = folder_from("AIGC_DATA") else {
         return;
     };
@@ -38,7 +38,7 @@ fn mnist_is_what_it_is_known_to_be() {
 /// (`tests/reference/published_vae.py`): the divergence has no noise in it, the reconstruction that
 /// of one draw per image.
 #[test]
-fn the_published_vae_is_as_good_as_it_says() {
+fn published_vae_matches_pytorch_elbo() {
     let Some(data) = folder_from("AIGC_DATA") else {
         return;
     };

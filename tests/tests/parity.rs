@@ -53,7 +53,7 @@ fn cases(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn every_case_of_a_known_kind_passes() {
+fn every_supported_fixture_passes() {
     let folders = std::iter::once(own_fixtures()).chain(folder_from("AIGC_FIXTURES"));
     let (mut passed, mut failed, mut unsupported) = (0, vec![], BTreeMap::<String, usize>::new());
     for case in folders.flat_map(|folder| cases(&folder)) {
@@ -323,7 +323,7 @@ fn close(got: f64, expected: f32, tolerance: f64, what: &str) {
 
 /// A parity test that could not fail would prove nothing: one wrong weight must show.
 #[test]
-fn a_wrong_weight_shows() {
+fn altered_weight_fails_parity() {
     struct Nudge(bool);
     impl ModuleMapper for Nudge {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {

@@ -49,7 +49,7 @@ fn said(text: &GeneratedSequence, tokenizer: &dyn Tokenizer) -> String {
 }
 
 #[test]
-fn texts_of_gpt2_s_tokens_match_their_expression() {
+fn gpt2_texts_match_their_expression() {
     let Some(tokenizer) = gpt2_tokenizer() else {
         return;
     };
@@ -188,7 +188,7 @@ fn schemas() -> [(Value, Check); 4] {
 }
 
 #[test]
-fn texts_of_gpt2_s_tokens_are_json_of_their_schema() {
+fn gpt2_texts_match_their_json_schema() {
     let Some(tokenizer) = gpt2_tokenizer() else {
         return;
     };
@@ -230,7 +230,7 @@ fn texts_of_gpt2_s_tokens_are_json_of_their_schema() {
 
 /// Prints what a step takes on its own, which depends on the machine.
 #[test]
-fn a_step_with_gpt2_s_tokens_is_timed() {
+fn json_masks_depend_on_position() {
     let Some(tokenizer) = gpt2_tokenizer() else {
         return;
     };
@@ -283,7 +283,7 @@ fn small() -> (BpeTokenizer, Gpt2, u32) {
 }
 
 #[test]
-fn every_way_to_generate_keeps_to_the_pattern() {
+fn every_generation_mode_follows_the_grammar() {
     let (tokenizer, model, end) = small();
     let expression = "(?:(?:the|one|[a-z]{2,5}) ){1,4}[0-9]{2}[.é]";
     let pattern = GrammarConstraint::regex(expression, &tokenizer, &[end]).unwrap();
@@ -454,7 +454,7 @@ fn every_way_to_generate_keeps_to_the_pattern() {
 }
 
 #[test]
-fn a_pattern_and_options_that_contradict_it_are_an_error() {
+fn contradictory_grammar_and_options_are_errors() {
     let (tokenizer, model, end) = small();
     let pattern = GrammarConstraint::regex("[0-9]+", &tokenizer, &[end]).unwrap();
     let digits: Vec<u32> = (0..tokenizer.vocab_size() as u32)

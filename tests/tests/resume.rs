@@ -162,7 +162,7 @@ fn train(
 }
 
 #[test]
-fn a_stopped_run_ends_like_one_that_never_stopped() {
+fn interrupted_training_resumes_exactly() {
     for (turns, stops) in [
         (false, &[30][..]),
         (false, &[1]),
@@ -185,7 +185,7 @@ fn a_stopped_run_ends_like_one_that_never_stopped() {
 }
 
 #[test]
-fn the_average_is_not_the_live_model_and_running_statistics_moved() {
+fn ema_differs_and_running_statistics_move() {
     let (run, _keep, model) = train(false, &[], |_| 0);
     let checkpoint = run.latest_checkpoint().unwrap();
     let live = std::fs::read(checkpoint.path("model.safetensors")).unwrap();
@@ -204,7 +204,7 @@ fn the_average_is_not_the_live_model_and_running_statistics_moved() {
 }
 
 #[test]
-fn another_configuration_is_refused() {
+fn resume_refuses_other_configuration() {
     let (run, _keep, _) = train(false, &[], |_| 0);
     let device = device("flex").unwrap();
     let resume = |config: TrainerConfig, batch| {

@@ -6,9 +6,9 @@ use aigc_core::{
     nn::{BatchNormConfig, LinearConfig},
     rng::InitWeights,
     train::{Trainer, TrainerConfig},
-    weights::{load_weights, save_weights},
+    weights::{WeightReader, load_weights, save_weights},
 };
-use aigc_tests::{Net, NoisyRegression, bits, row_loader};
+use aigc_tests::{Net, NoisyRegression, bits, own_fixtures, row_loader};
 use burn::{module::Module, tensor::Tensor};
 use safetensors::SafeTensors;
 use std::process::Command;
@@ -129,6 +129,31 @@ fn saved_files_have_default_permissions() {
     std::fs::write(&plain, "").unwrap();
     let mode = |path| std::fs::metadata(path).unwrap().permissions().mode();
     assert_eq!(mode(&ours), mode(&plain));
+}
+
+/// A pickle of PyTorch under the name that diffusers gives it, whole and in shards.
+#[test]
+fn pickles_open_under_every_stem() {
+    for case in ["bin", "bin-shards"] {
+        let from = own_fixtures().join("text/gpt2-files").join(case);
+        let expected = WeightReader::from_dir(&from, &["pytorch_model"]).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        for entry in std::fs::read_dir(&from).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if name.ends_with(".bin") {
+                std::fs::copy(&path, dir.path().join(format!("diffusion_{name}"))).unwrap();
+            }
+        }
+        let opened = WeightReader::from_dir(dir.path(), &["diffusion_pytorch_model"]).unwrap();
+        let names: Vec<&str> = opened.names().collect();
+        assert_eq!(names, expected.names().collect::<Vec<_>>(), "{case}");
+        assert!(names.len() > 10, "{names:?}");
+        for name in names {
+            assert_eq!(opened.shape(name), expected.shape(name), "{name}");
+            assert_eq!(opened.read(name).unwrap(), expected.read(name).unwrap());
+        }
+    }
 }
 
 /// `final/` opens in Python, where Python has `safetensors`.

@@ -5,8 +5,8 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-/// Requests that an operation stops: training finishes its step and saves, sampling returns what it
-/// has. Clones share the request.
+/// Requests that a long operation stops: training finishes the current step and saves a checkpoint,
+/// sampling returns the samples drawn so far. Clones share the request.
 #[derive(Clone, Debug, Default)]
 pub struct CancelToken(Arc<AtomicBool>);
 
@@ -16,12 +16,12 @@ impl CancelToken {
         Self::default()
     }
 
-    /// Requests the stop.
+    /// Requests that the operation stops.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a stop was requested.
+    /// Whether cancellation was requested.
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! Checks of configuration values: each names field, value and what was expected.
+//! Checks of configuration values. Each error names the field, its value and the expected values.
 
 use crate::{Error, Result};
 use std::{fmt::Display, ops::RangeInclusive};
@@ -85,8 +85,8 @@ pub fn in_range<T: PartialOrd + Display>(
     ))
 }
 
-/// Fails unless every size is from 1 to its limit; the first of `(field, size, limit)` that is not
-/// is named. Sizes from a file decide how much is allocated.
+/// Fails unless every size is from 1 to its limit, naming the first of `(field, size, limit)` that
+/// is not. For sizes from a file, which decide how much memory is allocated.
 ///
 /// # Errors
 /// [`Error::Config`].

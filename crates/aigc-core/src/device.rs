@@ -13,7 +13,7 @@
 use crate::{Error, Result};
 use burn::tensor::Device;
 
-/// Every name [`device`] understands, with the feature it needs.
+/// Every name that [`device`] accepts, with the feature it requires.
 pub const BACKENDS: [(&str, &str); 8] = [
     ("flex", "flex"),
     ("ndarray", "ndarray"),
@@ -25,10 +25,10 @@ pub const BACKENDS: [(&str, &str); 8] = [
     ("rocm", "rocm"),
 ];
 
-/// Names of the backends this program was built with, `auto`'s choice first.
+/// Names of the backends compiled into this program; the first is the choice of `auto`.
 pub fn available_backends() -> Vec<&'static str> {
-    // GPU before CPU; Flex before NdArray. burn's own default would depend on what else the
-    // workspace enables.
+    // GPU before CPU; Flex before NdArray. burn's own default depends on the features that the rest
+    // of the workspace enables.
     [
         ("cuda", cfg!(feature = "cuda")),
         ("rocm", cfg!(feature = "rocm")),
@@ -46,10 +46,10 @@ pub fn available_backends() -> Vec<&'static str> {
 
 /// The device called `name`, without autodiff.
 ///
-/// The trainer adds autodiff by itself; sampling and evaluation do not need it.
+/// The trainer enables autodiff; sampling and evaluation do not need it.
 ///
 /// # Errors
-/// [`Error::Device`] for an unknown name, a bad index, or a backend this program was built without;
+/// [`Error::Device`] for an unknown name, an invalid index, or a backend that was not compiled in;
 /// the message then names the feature to enable.
 ///
 /// ```
@@ -76,7 +76,10 @@ pub fn device(name: &str) -> Result<Device> {
         .map_or((lower.as_str(), None), |(b, r)| (b, Some(r)));
     let Some((_, feature)) = BACKENDS.iter().find(|(known, _)| *known == backend) else {
         let known: Vec<_> = BACKENDS.iter().map(|(n, _)| *n).chain(["auto"]).collect();
-        return Err(fail(format!("unknown; known are {}", known.join(", "))));
+        return Err(fail(format!(
+            "unknown; expected one of {}",
+            known.join(", ")
+        )));
     };
     if !available_backends().contains(&backend) {
         return Err(fail(format!(
@@ -88,7 +91,7 @@ pub fn device(name: &str) -> Result<Device> {
         .ok_or_else(|| fail("the part after `:` is not an index such as `0`".into()))?;
     open(backend, place).ok_or_else(|| {
         fail(format!(
-            "`{backend}` has no such part as `{}`",
+            "`{backend}` has no device `{}`",
             rest.unwrap_or_default()
         ))
     })
@@ -117,8 +120,7 @@ impl Place {
     }
 }
 
-// NdArray and LibTorch are deprecated upstream, and are offered here all the same
-// (docs/architecture.md).
+// NdArray and LibTorch are deprecated upstream, but supported here (docs/architecture.md).
 #[allow(deprecated, unused_variables, unreachable_patterns)]
 fn open(backend: &str, place: Place) -> Option<Device> {
     #[cfg(feature = "wgpu")]
@@ -160,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_missing_backends_say_which_feature_to_enable() {
+    fn missing_backends_name_their_feature() {
         for (name, feature) in BACKENDS {
             if !available_backends().contains(&name) {
                 let message = device(name).unwrap_err().to_string();
@@ -173,12 +175,12 @@ mod tests {
     }
 
     #[test]
-    fn unknown_names_and_bad_places_are_errors() {
+    fn unknown_names_and_indices_are_errors() {
         assert!(
             device("gpu")
                 .unwrap_err()
                 .to_string()
-                .contains("known are flex")
+                .contains("expected one of flex")
         );
         assert_eq!(Place::parse(Some("cuda:x")), None);
         assert_eq!(Place::parse(Some("cuda:1")), Some(Place::Cuda(1)));
@@ -188,7 +190,7 @@ mod tests {
             device("flex:1")
                 .unwrap_err()
                 .to_string()
-                .contains("no such part")
+                .contains("no device")
         );
     }
 

@@ -1,11 +1,11 @@
-//! One error type, sorted by what is at fault.
+//! The error type, with a variant for each kind of cause.
 
 use std::path::{Path, PathBuf};
 
 /// The result type of everything in aigc that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, and with which field or file.
+/// An error, with the field or file that caused it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -14,9 +14,9 @@ pub enum Error {
     Config {
         /// Name of the field.
         field: String,
-        /// What it holds.
+        /// Its value.
         value: String,
-        /// What it may hold.
+        /// Description of the valid values.
         expected: String,
     },
     /// An argument of a call is out of range, or does not fit the object it is passed to.
@@ -26,48 +26,48 @@ pub enum Error {
         argument: String,
         /// Its value.
         value: String,
-        /// What it may be.
+        /// Description of the valid values.
         expected: String,
     },
-    /// A feature that a file or a call requests is not implemented here.
+    /// A feature that a file or a call requests is not implemented.
     #[error("{by}: {feature} is not supported{}", if hint.is_empty() { String::new() } else { format!("; {hint}") })]
     Unsupported {
-        /// What is requested.
+        /// The requested feature.
         feature: String,
-        /// What does not support it.
+        /// The type or function that does not support it.
         by: String,
         /// What to do instead; may be empty.
         hint: String,
     },
-    /// A text that is not the JSON that it should be.
+    /// A text is not valid JSON, or not the expected JSON.
     #[error("{0}")]
     Json(
         /// What is wrong, with line and column.
         String,
     ),
-    /// A run directory that cannot be used: it is in use, exists already, or is missing.
+    /// A run directory cannot be used: it is in use, exists already, or is missing.
     #[error("run directory {}: {reason}", path.display())]
     Run {
         /// The directory.
         path: PathBuf,
-        /// Why not, and what to do.
+        /// Why it cannot be used, and what to do.
         reason: String,
     },
     /// The caller cancelled an operation that has no partial result.
     #[error("cancelled: {operation}")]
     Cancelled {
-        /// What was cancelled.
+        /// The cancelled operation.
         operation: String,
     },
-    /// A device that is not available.
+    /// A device is not available.
     #[error("device `{name}`: {reason}")]
     Device {
-        /// The name that was requested.
+        /// The requested name.
         name: String,
-        /// Why not, and what to do.
+        /// Why it is not available, and what to do.
         reason: String,
     },
-    /// A data file that cannot be read as what it should be.
+    /// A data file does not have the expected content.
     #[error("{}: {fault}", path.display())]
     Data {
         /// The file.
@@ -75,31 +75,31 @@ pub enum Error {
         /// What is wrong with it.
         fault: DataFault,
     },
-    /// Weights that do not fit the model.
+    /// Weights do not fit the model, or a weight file is broken.
     #[error("weights {}: {reason}", path.display())]
     Weights {
         /// The file.
         path: PathBuf,
-        /// What does not fit.
+        /// What does not fit or is broken.
         reason: String,
     },
-    /// A checkpoint that is damaged or does not belong to this run.
+    /// A checkpoint is damaged or does not belong to this run.
     #[error("checkpoint {}: {reason}{}", path.display(), offer(previous))]
     Checkpoint {
-        /// The file or directory at fault.
+        /// The broken file or directory.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
         /// The step of the newest intact checkpoint before it, if there is one.
         previous: Option<usize>,
     },
-    /// Training produced a value that is not a number, or infinite.
+    /// Training produced NaN or infinity.
     #[error("`{name}` became {value} at step {step}; {}", match last_good {
         Some(path) => format!("the last good checkpoint is {}", path.display()),
         None => "no checkpoint had been written yet".to_string(),
     })]
     NotFinite {
-        /// Step (counted from 1) whose update was not made.
+        /// Step (counted from 1) whose update was not applied.
         step: usize,
         /// Name of the loss, or `grad_norm`.
         name: String,
@@ -108,7 +108,7 @@ pub enum Error {
         /// The newest checkpoint on disk.
         last_good: Option<PathBuf>,
     },
-    /// A download that did not arrive as expected.
+    /// A download failed.
     #[error("download {url}: {reason}")]
     Download {
         /// The address.
@@ -116,7 +116,7 @@ pub enum Error {
         /// What happened, and what to do.
         reason: String,
     },
-    /// The operating system refused.
+    /// The operating system reported an error.
     #[error("{}: {source}", path.display())]
     Io {
         /// File or directory.
@@ -124,7 +124,7 @@ pub enum Error {
         /// The operating system's error.
         source: std::io::Error,
     },
-    /// An error of the caller's own code, passed through from a callback.
+    /// An error of the caller's code, passed through from a callback.
     #[error(transparent)]
     Other(Box<dyn std::error::Error + Send + Sync>),
 }
@@ -132,7 +132,7 @@ pub enum Error {
 fn offer(previous: &Option<usize>) -> String {
     match previous {
         Some(step) => format!("; the checkpoint of step {step} is intact: resume from step {step}"),
-        None => "; no intact checkpoint stands before it".to_string(),
+        None => "; there is no intact checkpoint before it".to_string(),
     }
 }
 
@@ -140,18 +140,18 @@ fn offer(previous: &Option<usize>) -> String {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataFault {
-    /// The file ends before its header says.
+    /// The file ends earlier than its header specifies.
     #[error("truncated: {expected} bytes expected, {found} found")]
     Truncated {
-        /// Bytes the header promises.
+        /// Number of bytes by the header.
         expected: u64,
-        /// Bytes there are.
+        /// Number of bytes in the file.
         found: u64,
     },
-    /// Bytes are left over after everything the header announces.
+    /// The file continues after the content that its header specifies.
     #[error("oversized: more than the {expected} bytes its header announces")]
     Oversized {
-        /// Bytes the header promises.
+        /// Number of bytes by the header.
         expected: u64,
     },
     /// The first bytes are not those of the format.
@@ -159,25 +159,25 @@ pub enum DataFault {
     WrongMagic {
         /// The first four bytes, big-endian.
         found: u32,
-        /// What they should be.
+        /// The expected bytes.
         expected: &'static str,
     },
-    /// A header that cannot be true.
+    /// The header is not valid.
     #[error("impossible header: {0}")]
     BadHeader(String),
     /// The compressed or encoded content is broken.
     #[error("cannot be decoded: {0}")]
     Decode(String),
-    /// Two files or fields that belong together disagree.
+    /// Two files or fields that belong together differ.
     #[error("{0}")]
     Mismatch(String),
-    /// There is nothing in it.
+    /// The file or directory has no content.
     #[error("{0}")]
     Empty(String),
 }
 
 impl Error {
-    /// A configuration error: `field` holds `value`, `expected` describes valid values.
+    /// An [`Error::Config`]: `field` is `value`; `expected` describes valid values.
     pub fn config(
         field: impl Into<String>,
         value: impl ToString,
@@ -190,7 +190,7 @@ impl Error {
         }
     }
 
-    /// An argument error: `argument` is `value`, `expected` describes valid values.
+    /// An [`Error::InvalidArgument`]: `argument` is `value`; `expected` describes valid values.
     pub fn argument(
         argument: impl Into<String>,
         value: impl ToString,
@@ -203,7 +203,8 @@ impl Error {
         }
     }
 
-    /// `by` does not support `feature`; `hint` says what to do instead.
+    /// An [`Error::Unsupported`]: `by` does not support `feature`; `hint` describes what to do
+    /// instead.
     pub fn unsupported(
         feature: impl Into<String>,
         by: impl Into<String>,
@@ -216,7 +217,7 @@ impl Error {
         }
     }
 
-    /// A run directory that cannot be used.
+    /// An [`Error::Run`]: a run directory that cannot be used.
     pub fn run(path: impl AsRef<Path>, reason: impl ToString) -> Self {
         Error::Run {
             path: path.as_ref().to_path_buf(),
@@ -224,19 +225,19 @@ impl Error {
         }
     }
 
-    /// The caller cancelled `operation`.
+    /// An [`Error::Cancelled`]: the caller cancelled `operation`.
     pub fn cancelled(operation: impl Into<String>) -> Self {
         Error::Cancelled {
             operation: operation.into(),
         }
     }
 
-    /// Wraps an error of the caller's own, for use in callbacks.
+    /// Wraps an error of the caller's code, for use in callbacks.
     pub fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Error::Other(error.into())
     }
 
-    /// A data file that cannot be read as what it should be.
+    /// An [`Error::Data`]: a data file without the expected content.
     pub fn data(path: impl AsRef<Path>, fault: DataFault) -> Self {
         Error::Data {
             path: path.as_ref().to_path_buf(),
@@ -244,7 +245,7 @@ impl Error {
         }
     }
 
-    /// A checkpoint that is damaged or does not belong to this run.
+    /// An [`Error::Checkpoint`]: a checkpoint that is damaged or does not belong to this run.
     pub fn checkpoint(path: impl AsRef<Path>, reason: impl ToString) -> Self {
         Error::Checkpoint {
             path: path.as_ref().to_path_buf(),
@@ -253,7 +254,7 @@ impl Error {
         }
     }
 
-    /// Weights that do not fit the model.
+    /// An [`Error::Weights`]: weights that do not fit the model.
     pub fn weights(path: impl AsRef<Path>, reason: impl ToString) -> Self {
         Error::Weights {
             path: path.as_ref().to_path_buf(),
@@ -261,7 +262,7 @@ impl Error {
         }
     }
 
-    /// For `map_err`: adds the file that an I/O error concerns.
+    /// For `map_err`: adds the path to an I/O error.
     pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
         move |source| Error::Io { path, source }

@@ -9,16 +9,16 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-/// `text` without a leading byte-order mark. Editors on Windows write one; it is no character.
+/// `text` without a leading byte-order mark, which editors on Windows write.
 pub fn strip_bom(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
-/// Reads a UTF-8 text file without its byte-order mark, if it has one.
+/// Reads a UTF-8 text file and removes a byte-order mark.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be read, [`Error::Data`] if it is a directory or not UTF-8; it
-/// names the encoding if a byte-order mark gives it away.
+/// [`Error::Io`] if the file cannot be read, [`Error::Data`] if it is a directory or not UTF-8; the
+/// error names the encoding if the file has a byte-order mark of another one.
 pub fn read_text(path: &Path) -> Result<String> {
     if path.is_dir() {
         let reason = "a directory, expected a text file";
@@ -33,7 +33,7 @@ pub fn read_text(path: &Path) -> Result<String> {
     let fault = |reason: String| Error::data(path, DataFault::Decode(reason));
     if let Some(encoding) = encoding {
         return Err(fault(format!(
-            "its byte-order mark says {encoding}, expected UTF-8; convert the file"
+            "its byte-order mark is that of {encoding}, expected UTF-8; convert the file"
         )));
     }
     match String::from_utf8(bytes) {
@@ -60,7 +60,7 @@ pub(crate) fn sha256(path: &Path) -> Result<String> {
     }
 }
 
-/// Writes `bytes` to `path` so that a crash leaves the old file or the new one.
+/// Writes `bytes` to `path` atomically: after a crash, the file has the old content or the new one.
 ///
 /// # Errors
 /// [`Error::Io`] naming the file.
@@ -70,11 +70,10 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     })
 }
 
-/// Lets `write` make a file under a temporary name beside `path`, syncs it, and renames it to
-/// `path`.
+/// Calls `write` with a temporary path beside `path`, syncs the file and renames it to `path`.
 ///
 /// # Errors
-/// What `write` returns, or [`Error::Io`] naming the file.
+/// Errors of `write`, or [`Error::Io`] naming the file.
 pub fn write_atomic_with(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let dir = path
         .parent()
@@ -94,14 +93,14 @@ pub fn write_atomic_with(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -
 }
 
 fn temporary_name(path: &Path) -> PathBuf {
-    // Threads may write the same file at once.
+    // Several threads may write the same file.
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     path.with_file_name(format!(".{name}.{}.{count}.tmp", std::process::id()))
 }
 
-/// Removes what killed writers left in `dir`.
+/// Removes temporary files that killed processes left in `dir`.
 pub(crate) fn sweep_temporary(dir: &Path) -> Result<()> {
     let Ok(entries) = fs::read_dir(dir) else {
         return Ok(());
@@ -121,7 +120,7 @@ pub(crate) fn sweep_temporary(dir: &Path) -> Result<()> {
 
 /// Waits until a file's content is on disk.
 pub(crate) fn sync(path: &Path) -> Result<()> {
-    // Windows syncs only what is open for writing.
+    // Windows syncs only files that are open for writing.
     OpenOptions::new()
         .write(true)
         .open(path)
@@ -131,7 +130,7 @@ pub(crate) fn sync(path: &Path) -> Result<()> {
 
 /// Waits until a directory's entries are on disk.
 pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
-    // Other systems have no such call on directories, and keep renames in order by themselves.
+    // Other systems cannot sync directories; they keep renames in order.
     if !cfg!(unix) {
         return Ok(());
     }

@@ -3,20 +3,20 @@
 use crate::{Error, Result, data::download::ProgressFn, hub::Hub, weights::shard_files};
 use std::path::{Path, PathBuf};
 
-/// Names of the files that a model of some family has on the hub.
+/// Names of the files that models of a family have on the hub.
 #[derive(Clone, Copy, Debug)]
 pub struct ModelFiles<'a> {
-    /// All files but the weights, the configuration first. Only the configuration is required.
-    pub small: &'a [&'a str],
-    /// Names that weights may have, preferred ones first. The first that the repository has is
-    /// downloaded; of an index (`.index.json`), all shards that it names.
+    /// All files except the weights, the configuration first. Only the configuration is required.
+    pub config_files: &'a [&'a str],
+    /// Possible names of the weights, preferred ones first. The first one that the repository has
+    /// is downloaded; for an index (`.index.json`), all shards that it names.
     pub weights: &'a [&'a str],
 }
 
 impl ModelFiles<'_> {
     /// Downloads the files of `repo` at `revision` (a branch, a tag or a commit) that are not in
-    /// the cache, and returns their directory. `check` looks at the configuration before weights
-    /// are downloaded. All files are of one commit.
+    /// the cache, and returns their directory. All files are of one commit. `check` validates the
+    /// configuration before weights are downloaded.
     ///
     /// # Errors
     /// [`Error::Download`] for files that cannot be downloaded or that the repository does not
@@ -30,15 +30,15 @@ impl ModelFiles<'_> {
         check: impl FnOnce(&Path) -> Result<()>,
         progress: &mut ProgressFn<'_>,
     ) -> Result<PathBuf> {
-        let dir = hub.snapshot_download(repo, revision, self.small, progress)?;
-        // The revision may move to another commit meanwhile.
+        let dir = hub.snapshot_download(repo, revision, self.config_files, progress)?;
+        // The branch may move to another commit during the download.
         let commit = dir.file_name().unwrap_or_default().to_string_lossy();
-        let config = self.small.first().copied().unwrap_or_default();
+        let config = self.config_files.first().copied().unwrap_or_default();
         let config = hub
             .download(repo, &commit, config, progress)?
             .ok_or_else(|| lacks(hub, repo, config))?;
         check(&config)?;
-        // Cached weights need no others.
+        // If the cache has weights, no other weights are downloaded.
         for file in self.weights {
             if hub.try_load_from_cache(repo, &commit, file)?.is_some() {
                 shards(hub, repo, &commit, file, progress)?;

@@ -1,4 +1,5 @@
-//! Configuration files of other libraries: missing fields have defaults, unknown fields are named.
+//! Configuration files of other libraries: missing fields have defaults, unknown fields are
+//! reported.
 
 use crate::{
     DataFault, Error, Result,
@@ -8,11 +9,11 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// Parses the text of a file, an object of fields. Python's bare words `NaN`, `Infinity` and
-/// `-Infinity` become strings, since JSON has no such numbers; [`float`](mod@float) reads them.
+/// Parses a JSON object. Python's constants `NaN`, `Infinity` and `-Infinity`, which JSON does not
+/// have, become strings; [`float`](mod@float) reads them.
 ///
 /// # Errors
-/// [`Error::Json`] with line and column if the text is no JSON, or no object.
+/// [`Error::Json`] with line and column if the text is not JSON, or not an object.
 pub fn parse_object(text: &str) -> Result<Map<String, Value>> {
     match serde_json::from_str(&quote_constants(strip_bom(text))) {
         Ok(Value::Object(fields)) => Ok(fields),
@@ -35,13 +36,14 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// Removes fields for options that are not implemented, given with the supported value as JSON.
+/// Removes fields of options that are not implemented. `fixed` lists each field with its only
+/// supported value, as JSON.
 ///
 /// # Errors
-/// [`Error::Config`] naming the first field with another value than the supported one.
+/// [`Error::Config`] naming the first field with another value.
 ///
 /// # Panics
-/// If a supported value is no JSON.
+/// If a supported value is not JSON.
 pub fn reject_unsupported(given: &mut Map<String, Value>, fixed: &[(&str, &str)]) -> Result<()> {
     for (field, value) in fixed {
         let only: Value = serde_json::from_str(value).expect("JSON");
@@ -52,15 +54,15 @@ pub fn reject_unsupported(given: &mut Map<String, Value>, fixed: &[(&str, &str)]
     Ok(())
 }
 
-/// Checks that each size is from 1 to its limit; see [`check::sizes`](crate::check::sizes).
+/// Checks that each size is from 1 to its limit, as [`check::sizes`](crate::check::sizes).
 ///
 /// # Errors
-/// [`Error::Config`] naming the first that is not.
+/// [`Error::Config`] naming the first field out of range.
 pub fn check_ranges(fields: &[(&str, usize, usize)]) -> Result<()> {
     crate::check::sizes(fields)
 }
 
-/// Reads a text file without its byte-order mark and parses it by `read`.
+/// Reads a text file, removes a byte-order mark, and parses it with `read`.
 ///
 /// # Errors
 /// As for [`read_text`]; [`Error::Data`] naming the file if `read` fails.
@@ -69,22 +71,22 @@ pub fn read_file<T>(path: &Path, read: impl FnOnce(&str) -> Result<T>) -> Result
     read(&text).map_err(|error| Error::data(path, DataFault::Mismatch(error.to_string())))
 }
 
-/// The fields of a structure.
+/// The fields of a structure, as a JSON object.
 ///
 /// # Panics
-/// If `scheduler` does not serialise to an object.
-pub fn to_map<S: Serialize>(scheduler: &S) -> Map<String, Value> {
-    match serde_json::to_value(scheduler).expect("plain values") {
+/// If `value` does not serialise to an object.
+pub fn to_map<S: Serialize>(value: &S) -> Map<String, Value> {
+    match serde_json::to_value(value).expect("plain values") {
         Value::Object(fields) => fields,
         _ => unreachable!("structs"),
     }
 }
 
-/// The default configuration with the given fields, and the names of the given fields that the
-/// configuration does not have. Fields that begin with `_` are skipped.
+/// The default configuration, overridden by the given fields, and the names of given fields that
+/// the configuration does not have. Fields whose names begin with `_` are ignored.
 ///
 /// # Errors
-/// [`Error::Config`] naming a field whose value is of another type.
+/// [`Error::Config`] naming a field with a value of the wrong type.
 ///
 /// # Panics
 /// If the default does not serialise to an object.
@@ -102,7 +104,7 @@ pub fn from_map_with_defaults<S: Serialize + DeserializeOwned + Default>(
             continue;
         };
         let default = std::mem::replace(field, value.clone());
-        // One at a time, so that the error can name it.
+        // Fields are set one at a time, so that the error can name the field.
         if let Err(error) = serde_json::from_value::<S>(all.clone().into()) {
             return Err(Error::config(
                 name,
@@ -117,7 +119,7 @@ pub fn from_map_with_defaults<S: Serialize + DeserializeOwned + Default>(
     ))
 }
 
-/// Puts quotes around the words that Python writes for numbers that are not finite.
+/// Puts Python's constants for NaN and infinities in quotes.
 fn quote_constants(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let (mut rest, mut in_string) = (text, false);
@@ -146,7 +148,7 @@ fn quote_constants(text: &str) -> String {
 }
 
 /// For `#[serde(with = "aigc_core::json::float")]`: a number that may be `NaN`, `Infinity` or
-/// `-Infinity`, written as those words in a string.
+/// `-Infinity`, which are written as strings.
 pub mod float {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
@@ -163,10 +165,10 @@ pub mod float {
         }
     }
 
-    /// Reads a number or one of the words.
+    /// Reads a number, or one of the strings.
     ///
     /// # Errors
-    /// If it is neither.
+    /// If the value is neither.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]

@@ -2,9 +2,9 @@
 
 use burn::tensor::Tensor;
 
-/// Spherical interpolation between the rows of `a` and `b`, from `a` at `t = 0` to `b` at 1: normal
-/// noise in many dimensions lies near a sphere, and stays there. Linear if two rows are (nearly)
-/// parallel or opposite, for which there is no unique arc.
+/// Spherical interpolation between corresponding rows of `a` and `b`: `a` at `t = 0`, `b` at 1.
+/// Normal noise in many dimensions lies near a sphere, and so do its interpolations. Linear for
+/// rows that are nearly parallel or opposite, where the arc is not unique.
 ///
 /// # Shapes
 /// - a, b and output: `[batch, latent]`

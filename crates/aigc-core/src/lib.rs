@@ -12,9 +12,9 @@
 //! | [`json`] | configuration files of other libraries |
 //! | [`latent`] | interpolation in latent spaces |
 //! | [`fs`] | text files, atomic writing |
-//! | [`nn`] | the layers that all families share |
+//! | [`nn`] | layers shared by all model families |
 //! | [`ops`] | operations with CPU kernels and their own backward passes |
-//! | [`params`] | visiting every tensor of a model, by path |
+//! | [`params`] | visiting every float tensor of a model, by path |
 //! | [`train`] | the [`Trainer`](train::Trainer), schedules, EMA, clipping, events and callbacks |
 //! | [`checkpoint`] | the run directory: atomic, checksummed, exactly resumable |
 //! | [`output`] | PNG grids, GIFs and plots |

@@ -1,6 +1,6 @@
-//! Every float tensor of a model, by path.
+//! Visiting every float tensor of a model, by path.
 //!
-//! Paths are those of the weight files: fields joined by dots, without the names of enum variants.
+//! Paths are those in weight files: field names joined by dots, without the names of enum variants.
 
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param},

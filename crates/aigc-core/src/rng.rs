@@ -1,8 +1,8 @@
-//! Seeded noise, drawn on the host.
+//! Seeded random numbers, drawn on the host.
 //!
-//! Each backend has its own generator, with other numbers. Wherever results are visible, numbers
-//! come from here instead: ChaCha with 12 rounds, keyed by purpose. One seed gives the same samples
-//! on every backend, and a resumed run draws what it would have drawn without a stop.
+//! The generators of the backends differ in their numbers. All random numbers that affect results
+//! therefore come from this module: ChaCha with 12 rounds, keyed by purpose. A seed gives the same
+//! samples on every backend, and a resumed run draws the same numbers as an uninterrupted one.
 
 use crate::{
     params::{ParamVisitor, visit_params},
@@ -23,13 +23,12 @@ use std::cell::RefCell;
 pub struct Rng(ChaCha12Rng);
 
 impl Rng {
-    /// The stream of `seed`.
+    /// The main stream of `seed`.
     pub fn new(seed: u64) -> Self {
         Self::stream(seed, "", 0)
     }
 
-    /// The stream that `seed` has for `purpose`, number `index`. Streams of different keys are
-    /// independent.
+    /// Stream number `index` of `seed` for `purpose`. Streams with different keys are independent.
     pub fn stream(seed: u64, purpose: &str, index: u64) -> Self {
         let mut hash = Sha256::new();
         hash.update(seed.to_le_bytes());
@@ -38,12 +37,12 @@ impl Rng {
         Self(ChaCha12Rng::from_seed(hash.finalize().into()))
     }
 
-    /// 64 random bits.
+    /// Draws 64 random bits.
     pub fn next_u64(&mut self) -> u64 {
         self.0.next_u64()
     }
 
-    /// A whole number in `0..n`.
+    /// Draws an integer in `0..n`.
     ///
     /// # Panics
     /// If `n` is 0.
@@ -58,12 +57,12 @@ impl Rng {
         order
     }
 
-    /// `n` draws of the standard normal distribution.
+    /// `n` samples of the standard normal distribution.
     pub fn normal_vec(&mut self, n: usize) -> Vec<f32> {
         (0..n).map(|_| self.0.sample(StandardNormal)).collect()
     }
 
-    /// `n` draws of the uniform distribution on `[low, high)`.
+    /// `n` samples of the uniform distribution on `[low, high)`.
     pub fn uniform_vec(&mut self, n: usize, low: f32, high: f32) -> Vec<f32> {
         (0..n)
             .map(|_| low + (high - low) * self.0.random::<f32>())
@@ -98,8 +97,8 @@ thread_local! {
     static INITIAL: RefCell<Option<Rng>> = const { RefCell::new(None) };
 }
 
-/// Runs `draw` on the stream of the parameter being initialised, or on a fresh unpredictable one
-/// if a model is used without [initialisation](InitWeights::init_weights).
+/// Calls `draw` with the stream of the parameter being initialised, or with a fresh unpredictable
+/// one if the model is used without [initialisation](InitWeights::init_weights).
 pub(crate) fn with_initial_stream<T>(draw: impl FnOnce(&mut Rng) -> T) -> T {
     INITIAL.with_borrow_mut(|stream| match stream {
         Some(rng) => draw(rng),
@@ -107,13 +106,13 @@ pub(crate) fn with_initial_stream<T>(draw: impl FnOnce(&mut Rng) -> T) -> T {
     })
 }
 
-/// Gives a model its initial weights.
+/// Draws the initial weights of a model.
 pub trait InitWeights: Module {
-    /// Draws every weight that has no value yet. The value of a weight depends on `seed` and on its
-    /// path in the model, and on nothing else: not on the backend, nor on the order of construction
-    /// or use. Weights already drawn or loaded stay.
+    /// Draws every weight that has no value yet. The value depends only on `seed` and on the path
+    /// of the weight in the model: not on the backend, nor on the order of construction or use.
+    /// Weights already drawn or loaded keep their values.
     ///
-    /// Parameters made by burn's own layers draw from the backend's generator, reseeded for each:
+    /// Parameters of burn's own layers are drawn from the backend's generator, reseeded for each:
     /// reproducible on one backend, different on another.
     fn init_weights(self, seed: u64) -> Self {
         init_weights_with(self, seed, &[])
@@ -159,7 +158,7 @@ mod tests {
     /// The constants are printed by `tests/reference/rng.py`, an independent ChaCha12: if they
     /// changed, old seeds would no longer give old samples.
     #[test]
-    fn a_seed_means_the_same_numbers_for_ever() {
+    fn draws_match_reference_generator() {
         let mut rng = Rng::new(7);
         assert_eq!(
             [rng.next_u64(), rng.next_u64()],
@@ -170,7 +169,7 @@ mod tests {
             [rng.next_u64(), rng.next_u64()],
             [11_775_357_753_938_359_203, 1_618_741_409_339_596_601]
         );
-        // What the distributions make of the bits, seen once.
+        // Samples of the distributions for these bits, recorded once.
         let normals = Rng::stream(7, "noise", 3).normal_vec(2);
         assert_eq!(
             normals.iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
@@ -180,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_separate_streams() {
+    fn streams_differ_by_key() {
         let draw = |seed, purpose, index| Rng::stream(seed, purpose, index).next_u64();
         let all = [
             draw(1, "a", 0),
@@ -196,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn normals_have_the_moments_of_the_normal_distribution() {
+    fn normals_have_moments_of_normal_distribution() {
         let n = 200_000;
         let draws = Rng::new(1).normal_vec(n);
         let moment = |k: i32| draws.iter().map(|x| (*x as f64).powi(k)).sum::<f64>() / n as f64;
@@ -209,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn below_is_even() {
+    fn random_index_is_uniform() {
         let mut counts = [0usize; 7];
         let mut rng = Rng::new(2);
         for _ in 0..70_000 {

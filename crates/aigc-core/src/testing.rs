@@ -3,7 +3,7 @@
 use crate::{Result, checkpoint::RunDir};
 use burn::tensor::{Device, Tensor};
 
-/// The device that tests compute on.
+/// The device that tests use.
 #[cfg(feature = "flex")]
 pub fn flex() -> Device {
     Device::flex()
@@ -47,10 +47,11 @@ pub fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
     x.into_data().iter::<f32>().collect()
 }
 
-/// Fails unless both have the same length and every pair differs by at most `tolerance`.
+/// Compares two slices with an absolute tolerance.
 ///
 /// # Panics
-/// If they are not close, naming the first pair.
+/// If the lengths differ, or a pair differs by more than `tolerance`; the message names the first
+/// such pair.
 #[track_caller]
 pub fn assert_close(found: &[f32], expected: &[f32], tolerance: f32) {
     assert_eq!(found.len(), expected.len(), "numbers of values");

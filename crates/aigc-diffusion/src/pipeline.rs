@@ -198,14 +198,14 @@ impl Pipeline {
         report.notes.extend(found.note);
         let mut network = AnyDenoiser::open(&found.dir, class.as_deref(), device)?;
         network.unused_fields = prefixed(name, network.unused_fields);
-        let network = report.absorb(network);
+        let network = report.merge(network);
 
         let scheduler = find(dir, "scheduler", SCHEDULER_CONFIG)?
             .dir
             .join(SCHEDULER_CONFIG);
         let mut scheduler = AnyScheduler::open(&scheduler, index.scheduler.as_deref())?;
         scheduler.unused_fields = prefixed("scheduler", scheduler.unused_fields);
-        let scheduler = report.absorb(scheduler);
+        let scheduler = report.merge(scheduler);
 
         let wrong = |file: PathBuf, reason: Error| {
             Error::data(file, DataFault::Mismatch(reason.to_string()))
@@ -436,8 +436,14 @@ fn read_labels(value: &Value) -> Result<Vec<String>> {
 mod tests {
     use super::*;
     use crate::{DdimScheduler, DdpmScheduler, UNet2dConfig, models};
-    use aigc_core::{data::ClassLabels, device::device, rng::InitWeights};
-    use std::fs;
+    use aigc_core::{
+        data::ClassLabels,
+        device::device,
+        rng::InitWeights,
+        weights::{WeightReader, save_tensors},
+    };
+    use burn::tensor::TensorData;
+    use std::{collections::BTreeMap, fs};
 
     fn tiny(classes: Option<usize>) -> UNet2dConfig {
         UNet2dConfig {
@@ -729,7 +735,7 @@ mod tests {
         assert!(message.contains("`variance_type` is learned"), "{message}");
     }
 
-    fn images(pipeline: &Pipeline) -> burn::tensor::TensorData {
+    fn images(pipeline: &Pipeline) -> TensorData {
         let sampler = pipeline.sampler(3, &device("flex").unwrap()).unwrap();
         sampler.sample(2, 5).unwrap().values.into_data()
     }
@@ -769,6 +775,25 @@ mod tests {
         let variant = "unet/diffusion_pytorch_model.fp16.safetensors";
         let notes = case("variant", &[(to_root[1].0, variant)], &[]);
         assert!(notes.len() == 1 && notes[0].contains("fp16"), "{notes:?}");
+        // Shards without an index.
+        let root = dir.path().join("shards");
+        saved.save_pretrained(&root).unwrap();
+        let unet = root.join("unet");
+        let mut shards = [BTreeMap::new(), BTreeMap::new()];
+        let reader = WeightReader::open(&unet.join(weights)).unwrap();
+        for (i, name) in reader.names().enumerate() {
+            let shape = reader.shape(name).unwrap().to_vec();
+            let data = TensorData::new(reader.read(name).unwrap(), shape);
+            shards[i % 2].insert(name.to_owned(), data);
+        }
+        drop(reader);
+        fs::remove_file(unet.join(weights)).unwrap();
+        for (i, tensors) in shards.iter().enumerate() {
+            let name = format!("diffusion_pytorch_model-0000{}-of-00002.safetensors", i + 1);
+            save_tensors(tensors, &unet.join(name)).unwrap();
+        }
+        let opened = Pipeline::from_pretrained(&root, &flex).unwrap();
+        assert_eq!(images(&opened), expected);
     }
 
     /// What the index has besides network and scheduler.

@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn shrinking_takes_means() {
+    fn downsampling_averages_pixels() {
         let flex = device("flex").unwrap();
         let x = Rng::new(0).normal([2, 3, 4, 6], &flex);
         let small = Degradation::Downsample(2).apply(x.clone()).unwrap();
@@ -369,7 +369,7 @@ mod tests {
 
     /// `⟨A·x, u⟩ = ⟨x, Aᵀ·u⟩`.
     #[test]
-    fn transposes_are_transposes() {
+    fn transposes_are_adjoint() {
         let flex = device("flex").unwrap();
         let mut rng = Rng::new(1);
         let mask = rng

@@ -1,12 +1,12 @@
-//! Layers whose output depends on the rest of the batch or on random draws.
+//! Layers whose output for a sample depends on the rest of the batch or on random numbers.
 
 use burn::{
     module::{Flag, Module, ModuleVisitor, Param},
     tensor::Tensor,
 };
 
-/// Layers that make the output for a sample depend on more than the sample: paths of batch
-/// normalisations, and of modules with a flag that is on in training, such as dropout.
+/// Paths of the layers whose output for a sample depends on more than that sample: batch
+/// normalisations, and modules with a flag that is set in training, such as dropout.
 #[derive(Default)]
 pub(crate) struct BatchDependence {
     path: Vec<String>,
@@ -29,7 +29,7 @@ impl BatchDependence {
         self.flags.iter().any(|holder| !self.norms.contains(holder))
     }
 
-    /// Path of the module that holds the visited field.
+    /// Path of the module that contains the visited field.
     fn holder(&self) -> String {
         self.path[..self.path.len().saturating_sub(1)].join(".")
     }

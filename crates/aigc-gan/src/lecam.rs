@@ -4,12 +4,13 @@ use aigc_core::{Result, check};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-/// LeCam regularisation: keeps the logits of real samples near the running mean of those of generated
-/// samples, and vice versa (Tseng et al. 2021, <https://arxiv.org/abs/2104.03310>, eq. 5).
+/// LeCam regularisation: the logits of real samples are kept near the running mean of the logits of
+/// generated samples, and vice versa (Tseng et al. 2021, <https://arxiv.org/abs/2104.03310>, eq.
+/// 5).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LeCam {
-    /// Factor `λ`.
+    /// Factor `λ` of the regularisation.
     pub weight: f64,
     /// Decay of the running means per step.
     pub decay: f64,
@@ -47,8 +48,8 @@ impl LeCam {
         )
     }
 
-    /// `λ·(E(D(x) − α_F)² + E(D(G) − α_R)²)`, `[1]`, with the running means `α` of generated and
-    /// real logits.
+    /// The term `λ·(E(D(x) − α_F)² + E(D(G) − α_R)²)`, `[1]`, where `α_F` and `α_R` are the running
+    /// means of the logits of generated and real samples.
     pub(crate) fn loss(
         &self,
         real: &Tensor<1>,
@@ -90,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn lecam_is_its_formula() {
+    fn lecam_matches_its_formula() {
         let device = Device::flex();
         let lecam = LeCam {
             weight: 0.5,
@@ -98,7 +99,7 @@ mod tests {
         };
         let mut anchors = Anchors::default();
         let scores = |x: f32| Tensor::<1>::from_floats([x, x + 1.0], &device);
-        // At first the anchors are the means themselves: 0.5 and −1.5.
+        // After the first batch the running means are its means: 0.5 and −1.5.
         let first = value(lecam.loss(&scores(0.0), &scores(-2.0), &mut anchors));
         let square = |a: f64, b: f64| (a * a + b * b) / 2.0;
         assert!(

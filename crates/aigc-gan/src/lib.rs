@@ -6,21 +6,21 @@
 //! generator: (z, class) → x        discriminator: (x, class) → logit, the higher the more real
 //! ```
 //!
-//! Training solves `min_G max_D E[log σ(D(x))] + E[log(1 − σ(D(G(z))))]`, or minimises another of
-//! the losses of [`GanLoss`]:
+//! The networks solve `min_G max_D E[log σ(D(x))] + E[log(1 − σ(D(G(z))))]`, or minimise another of
+//! the losses of [`GanLoss`]. Training initialises them ([`GanConfig::init`]), then repeats:
 //!
-//! 1. initialise generator and discriminator ([`GanConfig::init`]);
-//! 2. draw real data ([`DataLoader`](aigc_core::data::DataLoader));
-//! 3. generate ([`Generator::generate`]);
-//! 4. compute the discriminator's loss ([`GanLoss::discriminator_loss`]) and its penalties
+//! 1. draw a batch of real samples ([`DataLoader`](aigc_core::data::DataLoader));
+//! 2. generate a batch of samples ([`Generator::generate`]);
+//! 3. compute the discriminator's loss ([`GanLoss::discriminator_loss`]) and its penalties
 //!    ([`GradientPenalty`]);
-//! 5. update the discriminator;
-//! 6. update the generator by the discriminator's logits ([`GanLoss::generator_loss`]);
-//! 7. repeat.
+//! 4. update the discriminator;
+//! 5. compute the generator's loss from the discriminator's logits ([`GanLoss::generator_loss`]);
+//! 6. update the generator.
 //!
-//! [`GanObjective`] is steps 3 to 6 for the [`Trainer`](aigc_core::train::Trainer); [`GanSampler`]
-//! samples from a trained generator, and [`AnyGan::from_pretrained`](Gan::from_pretrained) opens
-//! one. Wasserstein's discriminator is called critic in the literature.
+//! [`GanObjective`] computes steps 2, 3 and 5 for the [`Trainer`](aigc_core::train::Trainer);
+//! [`GanSampler`] samples from a trained generator, and
+//! [`AnyGan::from_pretrained`](Gan::from_pretrained) opens one. The literature on Wasserstein GANs
+//! calls the discriminator *critic*.
 #![forbid(unsafe_code)]
 
 mod augment;
@@ -58,31 +58,31 @@ use burn::{
 /// A network that generates samples from noise. `D` is the rank of a batch of samples: 4 for
 /// images, 2 for points.
 pub trait Generator<const D: usize = 4>: Module + ModuleDisplay {
-    /// Samples of noise.
+    /// Generates samples from noise.
     ///
     /// # Shapes
     /// - z: `[batch, latent_dim]`, standard normal
-    /// - class: `[batch]`, below [`num_classes`](Self::num_classes); ignored by a generator without
-    ///   classes
-    /// - output: `[batch, …]` of [`sample_shape`](Self::sample_shape), normalised as
-    ///   [`value_range`](Self::value_range) does: images in `[−1, 1]`
+    /// - class: `[batch]`, each below [`num_classes`](Self::num_classes); ignored by a generator
+    ///   without classes
+    /// - output: `[batch, …]` of [`sample_shape`](Self::sample_shape),
+    ///   [normalised](ValueRange::normalize): images in `[−1, 1]`
     ///
     /// # Panics
-    /// If the shapes do not fit, or a class is missing.
+    /// If the shapes do not fit, or a class-conditional generator gets no classes.
     fn generate(&self, z: Tensor<2>, class: Option<Tensor<1, Int>>) -> Tensor<D>;
 
     /// Number of latent dimensions.
     fn latent_dim(&self) -> usize;
 
-    /// Shape of a sample.
+    /// Shape of a sample, without the batch axis.
     fn sample_shape(&self) -> SampleShape;
 
-    /// Number of classes of a class-conditional generator.
+    /// Number of classes; `None` for an unconditional generator.
     fn num_classes(&self) -> Option<usize> {
         None
     }
 
-    /// Range of the data: `[0, 1]` for images, unbounded for everything else.
+    /// Range of the data: by default `[0, 1]` for images, and unbounded for other samples.
     fn value_range(&self) -> ValueRange {
         match self.sample_shape().as_image() {
             Some(_) => ValueRange::Unit,
@@ -91,26 +91,30 @@ pub trait Generator<const D: usize = 4>: Module + ModuleDisplay {
     }
 }
 
-/// A network that tells real samples from generated ones. `D` is the rank of a batch of samples.
+/// A network that distinguishes real samples from generated ones. `D` is the rank of a batch of
+/// samples: 4 for images, 2 for points.
 pub trait Discriminator<const D: usize = 4>: Module + ModuleDisplay {
-    /// How real each sample looks, as a logit.
+    /// One logit per sample; a higher logit means that the sample looks more real.
     ///
     /// # Shapes
-    /// - x: `[batch, …]`, normalised: images in `[−1, 1]`
+    /// - x: `[batch, …]`, [normalised](ValueRange::normalize): images in `[−1, 1]`
     /// - class: `[batch]`; ignored by a discriminator without classes
     /// - output: `[batch]`
     ///
     /// # Panics
-    /// If the shapes do not fit, or a class is missing.
+    /// If the shapes do not fit, or a class-conditional discriminator gets no classes.
     fn forward(&self, x: Tensor<D>, class: Option<Tensor<1, Int>>) -> Tensor<1>;
 
-    /// Number of classes of a class-conditional discriminator.
+    /// Number of classes; `None` for an unconditional discriminator.
     fn num_classes(&self) -> Option<usize> {
         None
     }
 
-    /// [`forward`](Self::forward), and logits of the classes if the discriminator is an auxiliary
-    /// classifier.
+    /// [`forward`](Self::forward), with the logits of the classes if the discriminator is an
+    /// auxiliary classifier.
+    ///
+    /// # Shapes
+    /// - x and class: as for `forward`
     ///
     /// # Panics
     /// As `forward`.
@@ -129,9 +133,9 @@ pub trait Discriminator<const D: usize = 4>: Module + ModuleDisplay {
 /// Output of a discriminator.
 #[derive(Clone, Debug)]
 pub struct DiscriminatorOutput {
-    /// How real each sample looks, `[batch]`.
+    /// One logit per sample, `[batch]`; a higher logit means that the sample looks more real.
     pub logits: Tensor<1>,
-    /// Logits of the classes, `[batch, num_classes]`, of an auxiliary classifier (Odena et al.
+    /// Logits of the classes, `[batch, num_classes]`; only of an auxiliary classifier (Odena et al.
     /// 2017, <https://arxiv.org/abs/1610.09585>).
     pub class_logits: Option<Tensor<2>>,
 }

@@ -1,11 +1,12 @@
-//! Losses of both networks.
+//! Losses of discriminator and generator.
 
 use aigc_core::{Error, Result, nn::Activation};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-/// Losses of discriminator and generator, in logits `D`: the higher, the more real. With
-/// `sp(x) = ln(1 + eˣ)`, means over the batch:
+/// Losses of discriminator and generator, from the logits `D(x)` of real and `D(G)` of generated
+/// samples; higher logits mean more real. `sp(x) = ln(1 + eˣ)`, and each term is a mean over the
+/// batch:
 ///
 /// | | discriminator | generator |
 /// |---|---|---|
@@ -23,18 +24,23 @@ pub enum GanLoss {
     /// <https://arxiv.org/abs/1406.2661>, eq. 1). The generator learns little while the
     /// discriminator is confident.
     Minimax,
-    /// The generator maximises `log σ(D(G(z)))` instead (Goodfellow et al. 2014, §3).
+    /// The discriminator as for minimax; the generator maximises `log σ(D(G(z)))` (Goodfellow et
+    /// al. 2014, §3).
     #[default]
     NonSaturating,
-    /// Mao et al. 2017, <https://arxiv.org/abs/1611.04076>, eq. 9.
+    /// Squared differences between logits and labels 1 and 0 (Mao et al. 2017,
+    /// <https://arxiv.org/abs/1611.04076>, eq. 9).
     LeastSquares,
-    /// Lim and Ye 2017, <https://arxiv.org/abs/1705.02894>; Miyato et al. 2018, eq. 16–17.
+    /// Hinge loss with margin 1 (Lim and Ye 2017, <https://arxiv.org/abs/1705.02894>; Miyato et al.
+    /// 2018, eq. 16–17).
     Hinge,
-    /// Arjovsky et al. 2017, <https://arxiv.org/abs/1701.07875>; the critic must be kept Lipschitz by
-    /// weight clipping or a penalty.
+    /// Estimate of the Wasserstein distance (Arjovsky et al. 2017,
+    /// <https://arxiv.org/abs/1701.07875>). The discriminator (there *critic*) must be kept
+    /// Lipschitz by weight clipping or a penalty.
     Wasserstein,
     /// RpGAN: each generated sample is compared with a real one (Jolicoeur-Martineau 2019,
-    /// <https://arxiv.org/abs/1807.00734>; Huang et al. 2024, <https://arxiv.org/abs/2501.05441>, eq. 2).
+    /// <https://arxiv.org/abs/1807.00734>; Huang et al. 2024, <https://arxiv.org/abs/2501.05441>,
+    /// eq. 2).
     RelativisticPairing,
 }
 
@@ -47,12 +53,15 @@ fn square(x: Tensor<1>) -> Tensor<1> {
 }
 
 impl GanLoss {
-    /// The discriminator's loss, `[1]`. With label smoothing `ε`, targets of real samples are `1 − ε`
-    /// (one-sided: Salimans et al. 2016, <https://arxiv.org/abs/1606.03498>,
-    /// §3.4); see [`validate`](Self::validate).
+    /// The discriminator's loss.
+    ///
+    /// With `smoothing` `ε`, the targets of real samples are `1 − ε` (one-sided label smoothing:
+    /// Salimans et al. 2016, <https://arxiv.org/abs/1606.03498>, §3.4).
+    /// [`validate`](Self::validate) checks which values a loss supports.
     ///
     /// # Shapes
-    /// - real and fake: `[batch]`
+    /// - real and fake: logits, `[batch]`
+    /// - output: `[1]`
     pub fn discriminator_loss(self, real: Tensor<1>, fake: Tensor<1>, smoothing: f64) -> Tensor<1> {
         match self {
             GanLoss::Minimax | GanLoss::NonSaturating => {
@@ -75,11 +84,12 @@ impl GanLoss {
         }
     }
 
-    /// The generator's loss, `[1]`. `real` is needed if
-    /// [`is_relativistic`](Self::is_relativistic).
+    /// The generator's loss. A [relativistic](Self::is_relativistic) loss also needs the logits of
+    /// real samples.
     ///
     /// # Shapes
-    /// - real and fake: `[batch]`
+    /// - real and fake: logits, `[batch]`
+    /// - output: `[1]`
     ///
     /// # Panics
     /// If the loss is relativistic and `real` is `None`.
@@ -96,16 +106,18 @@ impl GanLoss {
         }
     }
 
-    /// Whether the generator's loss needs logits of real samples, too.
+    /// Whether the generator's loss depends on the logits of real samples.
     pub fn is_relativistic(self) -> bool {
         self == GanLoss::RelativisticPairing
     }
 
-    /// Accuracy of the discriminator, `[1]`: real samples above its decision boundary and generated
-    /// ones below; for the losses that only compare, pairs in the right order.
+    /// Accuracy of the discriminator, from 0 to 1: the fraction of real samples above its decision
+    /// boundary and generated ones below. For losses that only compare logits (Wasserstein and
+    /// relativistic pairing), the fraction of pairs in which the real sample has the higher logit.
     ///
     /// # Shapes
-    /// - real and fake: `[batch]`
+    /// - real and fake: logits, `[batch]`
+    /// - output: `[1]`
     pub fn accuracy(self, real: Tensor<1>, fake: Tensor<1>) -> Tensor<1> {
         let share = |right: Tensor<1>| right.greater_elem(0.0).float().mean();
         match self {
@@ -115,12 +127,13 @@ impl GanLoss {
         }
     }
 
-    /// ADA's overfitting measure `r_t`, from −1 to 1, `[1]`: the mean sign of real samples' logits,
-    /// relative to the decision boundary; for the losses that only compare, of the pairs'
-    /// differences.
+    /// ADA's overfitting measure `r_t`, from −1 to 1: the mean sign of the logits of real samples,
+    /// relative to the decision boundary. For losses that only compare logits, the mean sign of the
+    /// differences between real and generated samples.
     ///
     /// # Shapes
-    /// - real and fake: `[batch]`
+    /// - real and fake: logits, `[batch]`
+    /// - output: `[1]`
     pub fn real_sign(self, real: Tensor<1>, fake: Tensor<1>) -> Tensor<1> {
         match self {
             GanLoss::Wasserstein | GanLoss::RelativisticPairing => real - fake,
@@ -131,10 +144,10 @@ impl GanLoss {
         .mean()
     }
 
-    /// Fails unless `smoothing` is in its range, or 0 for a loss without labels.
+    /// Fails unless `smoothing` is at least 0 and below 0.5, and 0 for a loss without labels.
     ///
     /// # Errors
-    /// [`Error::Config`].
+    /// [`Error::Config`] naming `label_smoothing`.
     pub fn validate(self, smoothing: f64) -> Result<()> {
         let labelled = matches!(
             self,
@@ -176,7 +189,7 @@ mod tests {
         f64::from(x.into_scalar::<f32>())
     }
 
-    /// The table above, in f64, written by probabilities instead of softplus where there are any.
+    /// The table of [`GanLoss`] in 64 bits, with probabilities instead of softplus.
     #[test]
     fn losses_match_their_formulas() {
         let device = Device::flex();
@@ -201,7 +214,7 @@ mod tests {
                     - epsilon * (1.0 - sigma(r)).ln()
                     - (1.0 - sigma(g)).ln()
             };
-            let (critic, generator) = match loss {
+            let (discriminator, generator) = match loss {
                 GanLoss::Minimax => (mean(&bce), mean(&|_, g| (1.0 - sigma(g)).ln())),
                 GanLoss::NonSaturating => (mean(&bce), mean(&|_, g| -sigma(g).ln())),
                 GanLoss::LeastSquares => (
@@ -219,7 +232,10 @@ mod tests {
                 ),
             };
             let got = value(loss.discriminator_loss(tensor(real), tensor(fake), epsilon));
-            assert!((got - critic).abs() < 1e-5, "{loss:?}: {got} {critic}");
+            assert!(
+                (got - discriminator).abs() < 1e-5,
+                "{loss:?}: {got} {discriminator}"
+            );
             let got = value(
                 loss.generator_loss(tensor(fake), loss.is_relativistic().then(|| tensor(real))),
             );

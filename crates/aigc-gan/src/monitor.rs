@@ -1,30 +1,31 @@
-//! Detection of collapse.
+//! Detection of mode collapse.
 
 use aigc_core::{Result, check};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 /// Raises an alert on mode collapse (low diversity or repeated samples) and when the discriminator
-/// wins. All measures are running means over observations, `interval` steps apart.
+/// wins. All measures are running means over observations, which are `interval` steps apart.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CollapseMonitor {
     /// Steps between observations.
     #[serde(alias = "every")]
     pub interval: usize,
-    /// Observations before the first alert.
+    /// Number of observations before the first alert.
     pub patience: usize,
-    /// The generator has collapsed when the diversity of its samples is below this fraction of that
-    /// of real ones. Diversity is the standard deviation over the batch, within each class if there
-    /// are classes, averaged over the values.
+    /// Mode collapse is reported if the diversity of generated samples is below this fraction of
+    /// the diversity of real samples. Diversity is the standard deviation over the batch (within
+    /// each class for class-conditional networks), averaged over the values of a sample.
     #[serde(alias = "spread")]
     pub min_diversity: f64,
-    /// The generator has collapsed, too, when the mean distance to the nearest other sample of the
-    /// batch is below this fraction of that among real ones: a few modes, however different. Modes
-    /// that are missing beside others show in an evaluation only.
+    /// Mode collapse is also reported if the mean distance from a generated sample to the nearest
+    /// other one in the batch is below this fraction of the same distance among real samples. This
+    /// detects few repeated samples, even if they are diverse. A few missing modes beside others
+    /// are only found by an evaluation.
     #[serde(alias = "nearest")]
     pub min_nn_ratio: f64,
-    /// The discriminator has won when its accuracy is above this.
+    /// The discriminator has won if its accuracy is above this.
     #[serde(alias = "accuracy")]
     pub max_accuracy: f64,
 }
@@ -44,17 +45,20 @@ impl Default for CollapseMonitor {
 /// State of the monitor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Watch {
-    looks: usize,
+    #[serde(alias = "looks")]
+    observations: usize,
     spread: f64,
     #[serde(default = "one")]
     nearest: f64,
     accuracy: f64,
-    /// Conditions that hold and for which an alert was raised.
+    /// Whether the generator has collapsed, so that no further alert is raised until it recovers.
     collapsed: bool,
-    critic_won: bool,
+    /// Whether the discriminator has won; used in the same way.
+    #[serde(alias = "critic_won")]
+    discriminator_won: bool,
 }
 
-/// Value in checkpoints from before the field.
+/// Value of the field in checkpoints of earlier versions, which do not have it.
 fn one() -> f64 {
     1.0
 }
@@ -79,7 +83,7 @@ impl CollapseMonitor {
         check::fraction("monitor.max_accuracy", self.max_accuracy)
     }
 
-    /// Observes a batch; returns new alerts, each with a kind for programs and a text for people.
+    /// Observes a batch; returns new alerts, each as a kind for programs and a text for the user.
     ///
     /// # Shapes
     /// - real and fake: `[batch, values]`; class: `[batch, num_classes]`, one-hot; accuracy: `[1]`
@@ -101,13 +105,13 @@ impl CollapseMonitor {
         ];
         let values: Vec<f64> = Tensor::cat(parts, 0).into_data().iter::<f64>().collect();
         if values[0] <= 1e-6 {
-            // Identical real samples give no scale.
+            // Constant real samples give no scale.
             return Vec::new();
         }
-        let keep = if watch.looks == 0 { 0.0 } else { DECAY };
-        watch.looks += 1;
+        let keep = if watch.observations == 0 { 0.0 } else { DECAY };
+        watch.observations += 1;
         watch.spread = keep * watch.spread + (1.0 - keep) * values[1] / values[0];
-        // Duplicated real samples give no scale.
+        // Equal real samples give no scale.
         let nearest = if values[3] > 1e-6 {
             values[4] / values[3]
         } else {
@@ -115,7 +119,7 @@ impl CollapseMonitor {
         };
         watch.nearest = keep * watch.nearest + (1.0 - keep) * nearest;
         watch.accuracy = keep * watch.accuracy + (1.0 - keep) * values[2];
-        let ready = watch.looks >= self.patience;
+        let ready = watch.observations >= self.patience;
         let mut alerts = Vec::new();
         let mut check = |on: &mut bool, wrong: bool, kind, text: String| {
             if wrong && ready && !*on {
@@ -124,7 +128,7 @@ impl CollapseMonitor {
             *on = wrong && (ready || *on);
         };
         let text = format!(
-            "the generator is collapsing: the diversity of its samples is {:.0} % of real samples', \
+            "the generator is collapsing: the diversity of its samples is {:.0} % of that of real samples, \
              the distance to the nearest other sample {:.0} %; a penalty (R1 and R2), a lower \
              learning rate or another seed may help",
             100.0 * watch.spread,
@@ -139,7 +143,7 @@ impl CollapseMonitor {
             100.0 * watch.accuracy
         );
         check(
-            &mut watch.critic_won,
+            &mut watch.discriminator_won,
             watch.accuracy > self.max_accuracy,
             "discriminator_won",
             text,
@@ -148,7 +152,7 @@ impl CollapseMonitor {
     }
 }
 
-/// Standard deviation over the batch, or about the means of the classes, mean over the values,
+/// Standard deviation over the batch, or within classes, averaged over the values of a sample,
 /// `[1]`.
 fn spread(x: &Tensor<2>, class: Option<&Tensor<2>>) -> Tensor<1> {
     let x = x.clone().detach();
@@ -163,14 +167,14 @@ fn spread(x: &Tensor<2>, class: Option<&Tensor<2>>) -> Tensor<1> {
     (centred.clone() * centred).mean_dim(0).sqrt().mean()
 }
 
-/// Distance to the nearest other sample of the batch, mean over the batch, `[1]`.
+/// Distance to the nearest other sample of the batch, averaged over the batch, `[1]`.
 fn nearest(x: &Tensor<2>) -> Tensor<1> {
     let x = x.clone().detach();
     let batch = x.dims()[0];
     let squares = (x.clone() * x.clone()).sum_dim(1);
     let apart =
         squares.clone() + squares.transpose() - x.clone().matmul(x.clone().transpose()) * 2.0;
-    // Not itself.
+    // Excludes the distance of each sample to itself.
     let apart = apart + Tensor::<2>::eye(batch, &x.device()) * 1e30;
     apart.min_dim(1).clamp_min(0.0).sqrt().mean()
 }
@@ -206,14 +210,14 @@ mod tests {
         assert_eq!(observe(60, 0.01, 0.5), ["collapse"]);
         assert!(observe(60, 1.0, 0.5).is_empty());
         assert_eq!(observe(80, 1.0, 1.0), ["discriminator_won"]);
-        // The usual order: the discriminator wins first, and still does while the generator collapses.
+        // As usual, the discriminator wins first, and then the generator collapses.
         assert_eq!(observe(60, 0.01, 1.0), ["collapse"]);
     }
 
     #[test]
     fn one_sample_per_class_is_a_collapse() {
         let device = Device::flex();
-        // By diversity alone, which is measured within classes.
+        // Only diversity, which is measured within classes.
         let monitor = CollapseMonitor {
             patience: 3,
             min_nn_ratio: 0.0,
@@ -248,7 +252,7 @@ mod tests {
         let few: Tensor<2> = Rng::new(1).normal([4, 16], &device);
         assert_eq!(alerts(few.repeat_dim(0, 8)), ["collapse"]);
         assert!(alerts(Rng::new(3).normal([32, 16], &device)).is_empty());
-        // The distance itself, of three points on a line.
+        // The distance for three points on a line.
         let line = Tensor::<2>::from_floats([[0.0, 0.0], [3.0, 4.0], [9.0, 12.0]], &device);
         assert!((nearest(&line).into_scalar::<f32>() - (5.0 + 5.0 + 10.0) / 3.0).abs() < 1e-4);
     }

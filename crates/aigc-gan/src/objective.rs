@@ -1,4 +1,4 @@
-//! The objective of a training step.
+//! The objective of adversarial training.
 
 use crate::{
     Augment, CollapseMonitor, Discriminator, Gan, GanLoss, Generator, GradientPenalty, LeCam,
@@ -15,7 +15,7 @@ use burn::tensor::{Int, Tensor};
 use serde::{Deserialize, Serialize};
 use std::marker::PhantomData;
 
-/// Losses, penalties and augmentation of both networks.
+/// Configuration of a [`GanObjective`]: losses, penalties and augmentation of both networks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct GanObjectiveConfig {
@@ -23,21 +23,21 @@ pub struct GanObjectiveConfig {
     pub loss: GanLoss,
     /// `ε` of one-sided label smoothing: targets of real samples are `1 − ε`.
     pub label_smoothing: f64,
-    /// Penalties on the discriminator's gradient.
+    /// Penalties on the norm of the discriminator's gradient.
     pub penalties: Vec<GradientPenalty>,
-    /// LeCam regularisation.
+    /// LeCam regularisation of the discriminator.
     pub lecam: Option<LeCam>,
-    /// Bound that every weight of the discriminator is clamped to, ±, after each of its updates
-    /// (Arjovsky et al. 2017).
+    /// Bound `c` of weight clipping: after each of its updates, the discriminator's weights are
+    /// clamped to `[−c, c]` (Arjovsky et al. 2017).
     pub weight_clip: Option<f64>,
     /// Updates of the discriminator per update of the generator.
     #[serde(alias = "critic_steps")]
     pub discriminator_steps: usize,
-    /// Augmentation of real and generated samples before the discriminator.
+    /// Augmentation of real and generated samples before they reach the discriminator.
     pub augment: Augment,
-    /// Weight of the classification loss of a discriminator that is an auxiliary classifier.
+    /// Weight of the classification loss if the discriminator is an auxiliary classifier.
     pub auxiliary_weight: f64,
-    /// Detection of collapse.
+    /// Detection of mode collapse; `None` turns it off.
     pub monitor: Option<CollapseMonitor>,
 }
 
@@ -58,7 +58,7 @@ impl Default for GanObjectiveConfig {
 }
 
 impl GanObjectiveConfig {
-    /// `loss` without anything else.
+    /// The given loss, with defaults for all other fields.
     pub fn new(loss: GanLoss) -> Self {
         Self {
             loss,
@@ -66,8 +66,8 @@ impl GanObjectiveConfig {
         }
     }
 
-    /// R3GAN's: relativistic pairing with R1 and R2 of the same `γ` (Huang et al. 2024,
-    /// <https://arxiv.org/abs/2501.05441>).
+    /// The objective of R3GAN: relativistic pairing with R1 and R2 of the same `γ` (Huang et al.
+    /// 2024, <https://arxiv.org/abs/2501.05441>).
     pub fn r3gan(gamma: f64) -> Self {
         Self {
             penalties: vec![GradientPenalty::r1(gamma), GradientPenalty::r2(gamma)],
@@ -75,8 +75,9 @@ impl GanObjectiveConfig {
         }
     }
 
-    /// WGAN-GP's: `λ = 10`, five updates of the discriminator for one of the generator (Gulrajani
-    /// et al. 2017, <https://arxiv.org/abs/1704.00028>).
+    /// The objective of WGAN-GP: the Wasserstein loss, the gradient penalty with `λ = 10`, and five
+    /// updates of the discriminator per update of the generator (Gulrajani et al. 2017,
+    /// <https://arxiv.org/abs/1704.00028>).
     pub fn wgan_gp() -> Self {
         Self {
             penalties: vec![GradientPenalty::wgan_gp(10.0)],
@@ -107,15 +108,16 @@ impl GanObjectiveConfig {
     }
 }
 
-/// Trains a generator `G` and a discriminator `C` against each other on batches `B` of rank `D`.
+/// Trains a generator `G` and a discriminator `C` against each other, on batches `B` of samples.
+/// `D` is the rank of a batch.
 ///
-/// A step has the phases `discriminator` and `generator`. The samples of the discriminator's last
-/// update are used again for the generator's: the generator has not changed in between, so that its
-/// forward pass runs once.
+/// A step has the phases `discriminator` and `generator`. The generator's update uses the samples
+/// that were generated for the last update of the discriminator: the generator has not changed
+/// since, so its forward pass is not repeated.
 #[derive(Debug)]
 pub struct GanObjective<G, C, B = ImageBatch, const D: usize = 4> {
     config: GanObjectiveConfig,
-    /// Samples of the discriminator's phase, one batch for each accumulated batch.
+    /// Samples generated in the discriminator's phase, one batch per accumulated batch.
     generated: Vec<Option<Tensor<D>>>,
     memory: Memory,
     has_batch_norm: bool,
@@ -125,7 +127,7 @@ pub struct GanObjective<G, C, B = ImageBatch, const D: usize = 4> {
 /// State of the objective in a checkpoint.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Memory {
-    /// ADA's probability.
+    /// ADA's augmentation probability.
     augment: f64,
     anchors: Anchors,
     watch: Watch,
@@ -140,13 +142,16 @@ where
     C: Discriminator<D> + 'static,
     B: SampleBatch<D>,
 {
-    /// The objective for the networks of `gan`.
+    /// The objective with this configuration, checked against the networks of `gan`.
     ///
     /// # Errors
-    /// [`Error::Config`] for values out of range; for a penalty on a discriminator with batch
-    /// normalisation, whose logits depend on the whole batch, or with dropout, whose logits are
-    /// random; for a discriminator with other classes than the generator's. [`Error::Unsupported`]
-    /// for augmentation of samples that are not images.
+    /// [`Error::Config`]
+    /// - for values out of range;
+    /// - for a penalty on a discriminator with batch normalisation, whose logits depend on the
+    ///   whole batch, or with dropout, whose logits are random;
+    /// - if the discriminator and the generator have different numbers of classes.
+    ///
+    /// [`Error::Unsupported`] for augmentation of samples that are not images.
     pub fn new(config: GanObjectiveConfig, gan: &Gan<G, C>) -> Result<Self> {
         config.validate()?;
         if D != 4 && config.augment != Augment::None {
@@ -166,18 +171,19 @@ where
                 [of_discriminator, of_generator].map(|classes| classes.unwrap_or(0));
             return Err(Error::config(
                 "classes",
-                format!("{value} of the discriminator"),
+                format!("{value} for the discriminator"),
                 format!("{expected}, the number of the generator's classes"),
             ));
         }
         let discriminator = BatchDependence::of(&gan.discriminator);
         let reason = if discriminator.draws_at_random() {
             Some(
-                "draws at random (dropout), and a penalty needs the same logit for the same sample",
+                "draws random numbers (such as dropout), but a penalty needs the same logit for the \
+                 same sample",
             )
         } else if discriminator.has_batch_norm() {
             Some(
-                "has batch normalisation, and a penalty needs logits that do not depend on the \
+                "has batch normalisation, but a penalty needs logits that do not depend on the \
                  rest of the batch; use spectral normalisation or none",
             )
         } else {
@@ -200,7 +206,7 @@ where
         })
     }
 
-    /// The settings.
+    /// Configuration of the objective.
     pub fn config(&self) -> &GanObjectiveConfig {
         &self.config
     }
@@ -212,7 +218,10 @@ where
 
     fn check(&self, generator: &G, batch: &B) -> Result<()> {
         if batch.sample_shape() != generator.sample_shape() {
-            let expected = format!("{}, the shape of the generator's", generator.sample_shape());
+            let expected = format!(
+                "{}, the shape of the generator's samples",
+                generator.sample_shape()
+            );
             return Err(Error::config("images", batch.sample_shape(), expected));
         }
         let least = if self.has_batch_norm { 2 } else { 1 };
@@ -385,7 +394,7 @@ where
                     .normal([batch.len(), gan.generator.latent_dim()], &context.device);
                 gan.generator.generate(z, class.clone())
             });
-        // Gradients flow through the discriminator, none to its weights.
+        // Gradients flow through the discriminator, but not to its weights.
         let discriminator = gan.discriminator.clone().no_grad();
         let of_real = config.loss.is_relativistic().then(|| {
             let real = config.augment.apply(
@@ -468,7 +477,7 @@ where
             Error::config(
                 "state.objective",
                 text,
-                format!("the state of a GAN's objective: {error}"),
+                format!("the state of a GAN objective: {error}"),
             )
         })?;
         Ok(())

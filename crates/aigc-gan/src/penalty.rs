@@ -1,27 +1,29 @@
 //! Gradient penalties on the discriminator, without second derivatives.
 //!
-//! A penalty on `‖∇ₓD(x)‖` is trained by differentiating it in the weights, a second derivative.
-//! Along the direction `u = ∇ₓD(x) / ‖∇ₓD(x)‖`, held constant, the directional derivative is the
-//! norm of the gradient, and
+//! A penalty on `‖∇ₓD(x)‖` is differentiated with respect to the weights, which takes second
+//! derivatives. They are avoided as follows. Along the direction `u = ∇ₓD(x) / ‖∇ₓD(x)‖`, held
+//! constant, the directional derivative of `D` equals the norm of its gradient. Its central
+//! difference
 //!
 //! ```text
 //! ‖∇ₓD(x)‖ = (D(x + h·u) − D(x − h·u)) / 2h + O(h²)
 //! ```
 //!
-//! has first derivatives in the weights only: `∂‖∇ₓD‖/∂w = u·∂∇ₓD/∂w`, because `u` has length 1 and
-//! so `u·∂u/∂w = 0`. It costs one backward pass to the input, then two forward and backward passes.
+//! needs first derivatives with respect to the weights only: `∂‖∇ₓD‖/∂w = u·∂∇ₓD/∂w`, because `u`
+//! has length 1 and therefore `u·∂u/∂w = 0`. This costs one backward pass to the input, then two
+//! forward and backward passes.
 //!
-//! For a discriminator with kinks (leaky ReLU) this is the slope between `x − h·u` and `x + h·u`,
-//! and its derivatives include the kinks in between; a second derivative includes none, because it
-//! is taken at a point. Where no kink lies within `h` the two agree.
+//! For a discriminator with kinks (leaky ReLU), the difference is the mean slope between `x − h·u`
+//! and `x + h·u`, and its derivatives include the kinks in between. A second derivative includes no
+//! kinks, because it is taken at a point. The two agree if there is no kink within `h`.
 
 use crate::Discriminator;
 use aigc_core::{Result, check, rng::Rng};
 use burn::tensor::{Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-/// Where the gradient norm is penalised, and how. Samples are those that the discriminator
-/// receives, after augmentation.
+/// Type of a gradient penalty: where the norm of the gradient is penalised, and how. Samples are
+/// those that the discriminator receives, after augmentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -29,44 +31,44 @@ pub enum GradientPenaltyKind {
     /// `½·E‖∇D(x)‖²` at real samples (Mescheder et al. 2018, <https://arxiv.org/abs/1801.04406>,
     /// eq. 9).
     R1,
-    /// `½·E‖∇D(G(z))‖²` at generated ones (eq. 10 there).
+    /// `½·E‖∇D(G(z))‖²` at generated samples (Mescheder et al. 2018, eq. 10).
     R2,
     /// `E(‖∇D(x̂)‖ − 1)²` at random points between pairs of real and generated samples (Gulrajani
-    /// et al. 2017,
-    /// <https://arxiv.org/abs/1704.00028>, eq. 3).
+    /// et al. 2017, <https://arxiv.org/abs/1704.00028>, eq. 3).
     WganGp,
-    /// `E(‖∇D(x + δ)‖ − 1)²` around real samples (Kodali et al. 2017,
-    /// <https://arxiv.org/abs/1705.07215>), with the authors' code's `δ = α·½·std(x)·u`, `α`
-    /// uniform for each sample and `u` for each value.
+    /// `E(‖∇D(x + δ)‖ − 1)²` near real samples (Kodali et al. 2017,
+    /// <https://arxiv.org/abs/1705.07215>), with `δ = α·½·std(x)·u` as in the authors' code; `α` is
+    /// uniform on `[0, 1)` for each sample, and `u` for each value.
     Dragan,
 }
 
 /// A gradient penalty with its weight.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GradientPenalty {
-    /// Kind of penalty.
+    /// Type of the penalty.
     pub kind: GradientPenaltyKind,
-    /// Factor: `γ` of R1 and R2, `λ` of the others.
+    /// Weight: `γ` for R1 and R2, `λ` for the others.
     pub weight: f64,
-    /// Factor at the last step, reached along half a cosine; constant if `None` (Huang et al. 2024
-    /// start with a strong penalty and weaken it).
+    /// Weight at the last step, approached along half a cosine; the weight is constant if `None`.
+    /// Huang et al. 2024 start with a strong penalty and weaken it.
     #[serde(default, alias = "weight_at_end")]
     pub final_weight: Option<f64>,
-    /// Steps between two evaluations of the penalty, whose weight is multiplied by the same number
-    /// (lazy regularisation: Karras et al. 2020, <https://arxiv.org/abs/1912.04958>, appendix B).
+    /// Number of steps between evaluations of the penalty; the weight is multiplied by it (lazy
+    /// regularisation: Karras et al. 2020, <https://arxiv.org/abs/1912.04958>, appendix B).
     #[serde(alias = "every")]
     pub interval: usize,
-    /// Step of the finite difference, divided by the root of the number of values in a sample.
+    /// Step `h` of the finite difference, divided by the square root of the number of values in a
+    /// sample.
     #[serde(alias = "reach")]
     pub fd_step: f64,
 }
 
-/// Small enough for the curvature of discriminators, large enough for 32-bit floats; `docs/gan.md`
-/// shows the sweep.
+/// Small enough for the curvature of discriminators and large enough for 32-bit floats;
+/// `docs/gan.md` has the measurements.
 const FD_STEP: f64 = 5e-3;
 
 impl GradientPenalty {
-    /// `kind` with this weight, at every step.
+    /// A penalty with this weight, evaluated at every step.
     pub const fn new(kind: GradientPenaltyKind, weight: f64) -> Self {
         Self {
             kind,
@@ -97,7 +99,7 @@ impl GradientPenalty {
         Self::new(GradientPenaltyKind::Dragan, weight)
     }
 
-    /// Changes the factor to `weight` until the last step.
+    /// Changes the weight along half a cosine, to `weight` at the last step.
     pub const fn with_final_weight(self, weight: f64) -> Self {
         Self {
             final_weight: Some(weight),
@@ -105,7 +107,7 @@ impl GradientPenalty {
         }
     }
 
-    /// The factor at `step`, counted from 0, of `steps`, times the interval.
+    /// The weight at `step` (counted from 0) of `steps`, multiplied by the interval.
     pub fn weight_at(&self, step: usize, steps: usize) -> f64 {
         let end = self.final_weight.unwrap_or(self.weight);
         let progress = (step as f64 / steps.saturating_sub(1).max(1) as f64).min(1.0);
@@ -113,7 +115,7 @@ impl GradientPenalty {
         now * self.interval as f64
     }
 
-    /// Evaluates the penalty every `steps` steps only, with `steps` times the weight.
+    /// Evaluates the penalty only every `steps` steps, with `steps` times the weight.
     pub const fn with_interval(self, steps: usize) -> Self {
         Self {
             interval: steps,
@@ -149,10 +151,11 @@ impl GradientPenalty {
         step.is_multiple_of(self.interval)
     }
 
-    /// The penalty, `[1]`, before its weight ([`weight_at`](Self::weight_at)).
+    /// The penalty without its weight ([`weight_at`](Self::weight_at)).
     ///
     /// # Shapes
     /// - real and fake: `[batch, …]`; class: `[batch]`
+    /// - output: `[1]`
     ///
     /// # Panics
     /// If the batches differ in size.
@@ -194,12 +197,13 @@ impl GradientPenalty {
     }
 }
 
-/// `‖∇ₓD(x)‖` of each sample by central differences along the gradient's own direction, `[batch]`;
-/// its derivatives in the discriminator's weights are those of the norm up to `O(h²)`. `h` is
-/// `fd_step` times the root of the number of values in a sample.
+/// The norm `‖∇ₓD(x)‖` of each sample's gradient, by central differences along the direction of the
+/// gradient.
 ///
-/// The logit of a sample must depend on that sample alone: neither on the others of its batch nor
-/// on random draws.
+/// The derivatives of the result with respect to the discriminator's weights are those of the norm,
+/// up to `O(h²)`. `h` is `fd_step` times the square root of the number of values in a sample.
+///
+/// The logit of a sample must not depend on the other samples of the batch, nor on random numbers.
 ///
 /// # Shapes
 /// - x: `[batch, …]`; class: `[batch]`
@@ -234,7 +238,8 @@ pub fn gradient_norm<C: Discriminator<D>, const D: usize>(
     let both = Tensor::cat(vec![x.clone() + step.clone(), x - step], 0);
     let class = class.map(|class| Tensor::cat(vec![class.clone(), class.clone()], 0));
     let scores = discriminator.forward(both, class);
-    // Not divided: burn's backward pass of a division rounds the divisor to 32 bits.
+    // Multiplied instead of divided: burn's backward pass of a division rounds the divisor to 32
+    // bits.
     (scores.clone().narrow(0, 0, n) - scores.narrow(0, n, n)) * (0.5 / h)
 }
 
@@ -250,7 +255,7 @@ mod tests {
     const HIDDEN: usize = 5;
     const POINTS: [[f64; 2]; 4] = [[0.3, -0.7], [1.1, 0.4], [-0.9, 0.2], [0.05, 1.3]];
 
-    /// `v·a(W·x + b)`, in whichever precision its numbers have.
+    /// `v·a(W·x + b)`, in the precision of its parameters.
     #[derive(Module, Debug)]
     struct Small {
         w: Param<Tensor<2>>,
@@ -278,7 +283,7 @@ mod tests {
         }
     }
 
-    /// The numbers of a [`Small`], on the host.
+    /// The parameters of a [`Small`], on the host.
     struct Numbers {
         w: [[f64; 2]; HIDDEN],
         b: [f64; HIDDEN],
@@ -299,7 +304,7 @@ mod tests {
             }
         }
 
-        fn critic(&self, activation: Kind, dtype: DType) -> Small {
+        fn discriminator(&self, activation: Kind, dtype: DType) -> Small {
             let device = Device::flex().autodiff();
             let one = |values: &[f64]| {
                 Param::from_tensor(
@@ -317,9 +322,9 @@ mod tests {
             }
         }
 
-        /// By hand: the norm of the slope at every point, and the derivatives of `mean f(‖∇D‖)` in
-        /// `W`, `b` and `v`, where `slope` is `f′`. With `q = v∘a′`, `g = Wᵀ·q`:
-        /// `∂½‖g‖²/∂W = q·gᵀ + (W·g∘v∘a″)·xᵀ`, `∂/∂b = W·g∘v∘a″`, `∂/∂v = W·g∘a′`.
+        /// Analytic values: the norm of the gradient at every point, and the derivatives of `mean
+        /// f(‖∇D‖)` with respect to `W`, `b` and `v`, where `slope` is `f′`. With `q = v∘a′`, `g =
+        /// Wᵀ·q`: `∂½‖g‖²/∂W = q·gᵀ + (W·g∘v∘a″)·xᵀ`, `∂/∂b = W·g∘v∘a″`, `∂/∂v = W·g∘a′`.
         fn by_hand(&self, activation: Kind, slope: impl Fn(f64) -> f64) -> (Vec<f64>, Vec<f64>) {
             let mut norms = Vec::new();
             let (mut dw, mut db, mut dv) = ([[0.0; 2]; HIDDEN], [0.0; HIDDEN], [0.0; HIDDEN]);
@@ -374,20 +379,20 @@ mod tests {
         x.into_data().iter::<f64>().collect()
     }
 
-    /// Derivatives of `loss` in `W`, `b` and `v`, zeros where it does not depend on them.
-    fn derivatives(critic: &Small, loss: Tensor<1>) -> Vec<f64> {
+    /// Derivatives of `loss` with respect to `W`, `b` and `v`; zeros if it does not depend on them.
+    fn derivatives(discriminator: &Small, loss: Tensor<1>) -> Vec<f64> {
         let gradients = loss.backward();
-        let w = critic
+        let w = discriminator
             .w
             .val()
             .grad(&gradients)
             .map_or(vec![0.0; 2 * HIDDEN], values);
-        let b = critic
+        let b = discriminator
             .b
             .val()
             .grad(&gradients)
             .map_or(vec![0.0; HIDDEN], values);
-        let v = critic
+        let v = discriminator
             .v
             .val()
             .grad(&gradients)
@@ -403,7 +408,7 @@ mod tests {
             / scale
     }
 
-    /// `½E‖∇D‖²` of R1 and R2, and `E(‖∇D‖ − 1)²` of WGAN-GP and DRAGAN, by their norms.
+    /// `½E‖∇D‖²` of R1 and R2, and `E(‖∇D‖ − 1)²` of WGAN-GP and DRAGAN, as functions of the norms.
     type Shape = (fn(Tensor<1>) -> Tensor<1>, fn(f64) -> f64);
     const SHAPES: [Shape; 2] = [
         (|n| (n.clone() * n).mean() * 0.5, |n| n),
@@ -419,12 +424,12 @@ mod tests {
         for (penalty, slope) in SHAPES {
             let (norms, expected) = numbers.by_hand(Kind::Tanh, slope);
             let errors = [0.1, 0.05, 0.025, 1e-5].map(|fd_step| {
-                let critic = numbers.critic(Kind::Tanh, DType::F64);
-                let norm = gradient_norm(&critic, points(DType::F64), None, fd_step);
+                let discriminator = numbers.discriminator(Kind::Tanh, DType::F64);
+                let norm = gradient_norm(&discriminator, points(DType::F64), None, fd_step);
                 let error = largest_error(&values(norm.clone()), &norms);
                 [
                     error,
-                    largest_error(&derivatives(&critic, penalty(norm)), &expected),
+                    largest_error(&derivatives(&discriminator, penalty(norm)), &expected),
                 ]
             });
             for k in 0..2 {
@@ -439,16 +444,16 @@ mod tests {
         }
     }
 
-    /// The default step is where neither curvature nor the 32 bits of a float hurt.
+    /// With the default step, neither curvature nor rounding to 32 bits dominates the error.
     #[test]
     fn default_fd_step_is_accurate_in_f32() {
         let numbers = Numbers::new();
         let (penalty, slope) = SHAPES[0];
         let (_, expected) = numbers.by_hand(Kind::Tanh, slope);
         let error = |fd_step: f64| {
-            let critic = numbers.critic(Kind::Tanh, DType::F32);
-            let norm = gradient_norm(&critic, points(DType::F32), None, fd_step);
-            largest_error(&derivatives(&critic, penalty(norm)), &expected)
+            let discriminator = numbers.discriminator(Kind::Tanh, DType::F32);
+            let norm = gradient_norm(&discriminator, points(DType::F32), None, fd_step);
+            largest_error(&derivatives(&discriminator, penalty(norm)), &expected)
         };
         // The table of `docs/gan.md`.
         for fd_step in [1e-6, 1e-5, 1e-4, 1e-3, FD_STEP, 1e-2, 1e-1, 0.3] {
@@ -461,20 +466,20 @@ mod tests {
         );
     }
 
-    /// Between its kinks a leaky ReLU network is linear, and the difference exact at any step.
+    /// Between its kinks a leaky ReLU network is linear, so the difference is exact for any step.
     #[test]
     fn gradient_norm_of_leaky_relu_is_exact_between_kinks() {
         let numbers = Numbers::new();
         for (penalty, slope) in SHAPES {
             let (norms, expected) = numbers.by_hand(Kind::Leaky, slope);
-            let critic = numbers.critic(Kind::Leaky, DType::F64);
-            let norm = gradient_norm(&critic, points(DType::F64), None, 1e-3);
+            let discriminator = numbers.discriminator(Kind::Leaky, DType::F64);
+            let norm = gradient_norm(&discriminator, points(DType::F64), None, 1e-3);
             assert!(largest_error(&values(norm.clone()), &norms) < 1e-10);
-            assert!(largest_error(&derivatives(&critic, penalty(norm)), &expected) < 1e-10);
+            assert!(largest_error(&derivatives(&discriminator, penalty(norm)), &expected) < 1e-10);
         }
     }
 
-    /// On a kink the slope lies between those of its two sides.
+    /// At a kink the slope lies between the slopes of the two sides.
     #[test]
     fn gradient_norm_at_a_kink_lies_between_its_sides() {
         let device = Device::flex().autodiff();
@@ -484,17 +489,17 @@ mod tests {
             v: [0.0; HIDDEN],
         };
         (numbers.w[0], numbers.v[0]) = ([3.0, 4.0], 2.0);
-        let critic = numbers.critic(Kind::Leaky, DType::F64);
+        let discriminator = numbers.discriminator(Kind::Leaky, DType::F64);
         let origin = Tensor::<4>::from_data(
             TensorData::new(vec![0.0f64; 2], [1, 2, 1, 1]),
             (&device, DType::F64),
         );
-        let norm = gradient_norm(&critic, origin, None, FD_STEP);
+        let norm = gradient_norm(&discriminator, origin, None, FD_STEP);
         let got = values(norm.clone())[0];
-        // 2·‖(3, 4)‖ times 0.2 to 1; central differences give the middle.
+        // 2·‖(3, 4)‖ times 0.2 to 1; central differences give the mean.
         assert!((got - 6.0).abs() < 1e-9, "{got}");
         assert!(
-            derivatives(&critic, norm.sum())
+            derivatives(&discriminator, norm.sum())
                 .iter()
                 .all(|d| d.is_finite())
         );
@@ -507,27 +512,27 @@ mod tests {
             b: [0.0; HIDDEN],
             v: [0.0; HIDDEN],
         };
-        let critic = numbers.critic(Kind::Tanh, DType::F32);
-        let norm = gradient_norm(&critic, points(DType::F32), None, FD_STEP);
+        let discriminator = numbers.discriminator(Kind::Tanh, DType::F32);
+        let norm = gradient_norm(&discriminator, points(DType::F32), None, FD_STEP);
         assert_eq!(values(norm.clone()), [0.0; 4]);
         assert!(
-            derivatives(&critic, (norm.clone() * norm).mean())
+            derivatives(&discriminator, (norm.clone() * norm).mean())
                 .iter()
                 .all(|d| *d == 0.0)
         );
     }
 
-    /// Each kind at its own points, on a critic whose slope is known: `D(x) = a·x₀`, of norm `|a|`
-    /// everywhere.
+    /// Each kind at its points, for a discriminator with a known gradient: `D(x) = a·x₀`, with norm
+    /// `|a|` everywhere.
     #[test]
-    fn penalties_are_their_formulas() {
+    fn penalties_match_their_formulas() {
         let mut numbers = Numbers {
             w: [[0.0; 2]; HIDDEN],
             b: [0.0; HIDDEN],
             v: [0.0; HIDDEN],
         };
         (numbers.w[0], numbers.b[0], numbers.v[0]) = ([1.0, 0.0], 100.0, 3.0);
-        let critic = numbers.critic(Kind::Leaky, DType::F32);
+        let discriminator = numbers.discriminator(Kind::Leaky, DType::F32);
         let (real, fake) = (points(DType::F32), points(DType::F32) * 0.5);
         for (penalty, expected) in [
             (GradientPenalty::r1(2.0), 9.0),
@@ -536,7 +541,7 @@ mod tests {
             (GradientPenalty::dragan(10.0).with_interval(4), 160.0),
         ] {
             let got = penalty.weight_at(0, 1)
-                * values(penalty.loss(&critic, &real, &fake, None, &mut Rng::new(1)))[0];
+                * values(penalty.loss(&discriminator, &real, &fake, None, &mut Rng::new(1)))[0];
             assert!((got / expected - 1.0).abs() < 2e-3, "{penalty:?}: {got}");
         }
     }
@@ -546,22 +551,22 @@ mod tests {
     fn penalties_are_evaluated_at_their_points() {
         let numbers = Numbers::new();
         let norms = |at: Tensor<4>| {
-            let critic = numbers.critic(Kind::Tanh, DType::F32);
-            let norm = values(gradient_norm(&critic, at, None, FD_STEP));
+            let discriminator = numbers.discriminator(Kind::Tanh, DType::F32);
+            let norm = values(gradient_norm(&discriminator, at, None, FD_STEP));
             norm.iter().map(|n| n * n).sum::<f64>() / norm.len() as f64 / 2.0
         };
         let (real, fake) = (points(DType::F32), points(DType::F32) * -2.0);
-        let critic = numbers.critic(Kind::Tanh, DType::F32);
+        let discriminator = numbers.discriminator(Kind::Tanh, DType::F32);
         let of = |penalty: GradientPenalty| {
-            values(penalty.loss(&critic, &real, &fake, None, &mut Rng::new(1)))[0]
+            values(penalty.loss(&discriminator, &real, &fake, None, &mut Rng::new(1)))[0]
         };
         assert!((of(GradientPenalty::r1(1.0)) - norms(real.clone())).abs() < 1e-6);
         assert!((of(GradientPenalty::r2(1.0)) - norms(fake.clone())).abs() < 1e-6);
-        // The same draw of shares, by hand.
+        // The same random interpolation, computed separately.
         let share: Tensor<4> = Rng::new(1).uniform([4, 1, 1, 1], 0.0, 1.0, &real.device());
         let between = fake.clone() + (real.clone() - fake.clone()) * share;
-        let critic = numbers.critic(Kind::Tanh, DType::F32);
-        let norm = values(gradient_norm(&critic, between, None, FD_STEP));
+        let discriminator = numbers.discriminator(Kind::Tanh, DType::F32);
+        let norm = values(gradient_norm(&discriminator, between, None, FD_STEP));
         let expected = norm.iter().map(|n| (n - 1.0).powi(2)).sum::<f64>() / 4.0;
         assert!((of(GradientPenalty::wgan_gp(1.0)) - expected).abs() < 1e-5);
         let mut rng = Rng::new(1);
@@ -570,9 +575,9 @@ mod tests {
         let all = POINTS.concat();
         let mean = all.iter().sum::<f64>() / 8.0;
         let std = (all.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / 7.0).sqrt();
-        let critic = numbers.critic(Kind::Tanh, DType::F32);
+        let discriminator = numbers.discriminator(Kind::Tanh, DType::F32);
         let norm = values(gradient_norm(
-            &critic,
+            &discriminator,
             real.clone() + share * noise * (0.5 * std),
             None,
             FD_STEP,

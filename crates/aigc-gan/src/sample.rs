@@ -1,4 +1,4 @@
-//! Sampling from a trained generator. Nothing here needs autodiff.
+//! Sampling from a trained generator, without autodiff.
 
 use crate::Generator;
 use aigc_core::{
@@ -15,11 +15,11 @@ use burn::{
 };
 use std::{collections::BTreeMap, ops::ControlFlow};
 
-/// Samples from a generator. Samples are in the [range](Generator::value_range) of the data: images
+/// Samples from a generator. Values are in the [range](Generator::value_range) of the data: images
 /// in `[0, 1]`.
 ///
-/// Every sample has a noise stream of its own, keyed by the seed and its number: the first samples
-/// of a seed are the same however many are requested, in batches of any size.
+/// Each sample has a separate noise stream, keyed by the seed and the index of the sample. The
+/// first samples of a seed are therefore the same for any number of samples and any batch size.
 ///
 /// ```no_run
 /// # use aigc_gan::{AnyGan, GanSampler};
@@ -40,7 +40,7 @@ pub struct GanSampler<'a, G, const D: usize = 4> {
 }
 
 impl<'a, G: Generator<D>, const D: usize> GanSampler<'a, G, D> {
-    /// A sampler of 250 samples per pass, of random classes, without truncation.
+    /// A sampler with a batch size of 250, random classes and no truncation.
     pub fn new(generator: &'a G, device: &Device) -> Self {
         Self {
             generator,
@@ -51,20 +51,21 @@ impl<'a, G: Generator<D>, const D: usize> GanSampler<'a, G, D> {
         }
     }
 
-    /// Redraws noise outside ± `bound`, at least 0.01: less variety, more typical samples (Brock et
-    /// al. 2019, <https://arxiv.org/abs/1809.11096>, §3.1).
+    /// Draws noise values outside `[−bound, bound]` again; `bound` is at least 0.01. Samples become
+    /// less varied and more typical (Brock et al. 2019, <https://arxiv.org/abs/1809.11096>, §3.1).
     pub fn with_truncation(mut self, bound: f64) -> Self {
         self.truncation = Some(bound);
         self
     }
 
-    /// Classes of the samples.
+    /// Sets the classes of the samples.
     pub fn with_classes(mut self, classes: ClassLabels) -> Self {
         self.classes = classes;
         self
     }
 
-    /// Samples per pass of the network: bounds the memory of large requests.
+    /// Sets the number of samples per pass of the network, which limits the memory of large
+    /// requests.
     pub fn with_batch_size(mut self, batch_size: usize) -> Self {
         self.options.batch_size = batch_size;
         self
@@ -76,7 +77,7 @@ impl<'a, G: Generator<D>, const D: usize> GanSampler<'a, G, D> {
         self
     }
 
-    /// Calls `callback` after each batch; `ControlFlow::Break` stops.
+    /// Calls `callback` after each batch; `ControlFlow::Break` stops sampling.
     pub fn with_callback(
         mut self,
         callback: impl FnMut(&BatchProgress) -> ControlFlow<()> + 'a,
@@ -85,13 +86,13 @@ impl<'a, G: Generator<D>, const D: usize> GanSampler<'a, G, D> {
         self
     }
 
-    /// Noise of the first `n` samples of `seed`.
+    /// The noise of the first `n` samples of `seed`.
     ///
     /// # Shapes
     /// - output: `[n, latent_dim]`
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if `n` is 0, or the truncation below 0.01.
+    /// [`Error::InvalidArgument`] if `n` is 0 or the truncation is below 0.01.
     pub fn sample_latents(&self, n: usize, seed: u64) -> Result<Tensor<2>> {
         self.latents("gan/noise", n, seed)
     }
@@ -129,19 +130,19 @@ impl<'a, G: Generator<D>, const D: usize> GanSampler<'a, G, D> {
             .resolve(self.generator.num_classes(), n, &mut rng)
     }
 
-    /// `n` samples, and their labels if the generator has classes.
+    /// Draws `n` samples, with their classes if the generator is class-conditional.
     ///
     /// # Shapes
     /// - `values` of the output: `[n, …]` of the generator's sample shape
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if `n` or the batch size is 0, or the truncation below 0.01; an
-    /// error if a class is not one of the generator's; [`Error::Cancelled`] if cancelled before the
+    /// [`Error::InvalidArgument`] if `n` or the batch size is 0, the truncation is below 0.01, or
+    /// the generator does not have a requested class; [`Error::Cancelled`] if cancelled before the
     /// first batch.
     pub fn sample(&self, n: usize, seed: u64) -> Result<Samples<D>> {
         let z = self.sample_latents(n, seed)?;
         let mut labels = self.labels(n, seed)?;
-        let (values, complete) = self.decode_batches(z, labels.as_deref())?;
+        let (values, complete) = self.generate_batches(z, labels.as_deref())?;
         if let Some(labels) = &mut labels {
             labels.truncate(values.dims()[0]);
         }
@@ -153,7 +154,7 @@ impl<'a, G: Generator<D>, const D: usize> GanSampler<'a, G, D> {
         })
     }
 
-    /// A row for each class, with the same noise in each column.
+    /// A grid with one row per class, and the same noise within a column.
     ///
     /// # Shapes
     /// - `values` of the output: `[num_classes·columns, …]` of the generator's sample shape, row by
@@ -164,7 +165,7 @@ impl<'a, G: Generator<D>, const D: usize> GanSampler<'a, G, D> {
     pub fn class_grid(&self, columns: usize, seed: u64) -> Result<Samples<D>> {
         let Some(classes) = self.generator.num_classes() else {
             return Err(Error::unsupported(
-                "a grid of classes",
+                "a class grid",
                 "a generator without classes",
                 "use `sample`",
             ));
@@ -172,7 +173,7 @@ impl<'a, G: Generator<D>, const D: usize> GanSampler<'a, G, D> {
         let z = self.sample_latents(columns, seed)?.repeat_dim(0, classes);
         let labels = (0..classes as u32).flat_map(|class| vec![class; columns]);
         let mut labels: Vec<u32> = labels.collect();
-        let (values, complete) = self.decode_batches(z, Some(&labels))?;
+        let (values, complete) = self.generate_batches(z, Some(&labels))?;
         labels.truncate(values.dims()[0]);
         Ok(Samples {
             values,
@@ -182,11 +183,11 @@ impl<'a, G: Generator<D>, const D: usize> GanSampler<'a, G, D> {
         })
     }
 
-    /// Samples on the great arc from noise to noise, `frames` of each pair, both ends included. The
-    /// first ends are those of [`sample`](Self::sample).
+    /// Interpolates between pairs of noise vectors along the great arc, in `frames` frames with
+    /// both ends. The first frame contains the samples of [`sample`](Self::sample).
     ///
     /// # Shapes
-    /// - output: `frames` of `[pairs, …]` of the generator's sample shape
+    /// - output: `frames` tensors `[pairs, …]` of the generator's sample shape
     ///
     /// # Errors
     /// As [`sample`](Self::sample); [`Error::InvalidArgument`] for fewer than two frames.
@@ -199,27 +200,27 @@ impl<'a, G: Generator<D>, const D: usize> GanSampler<'a, G, D> {
         let labels = self.labels(pairs, seed)?;
         let at = |k: usize| k as f64 / (frames - 1) as f64;
         (0..frames)
-            .map(|k| self.decode(slerp(from.clone(), to.clone(), at(k)), labels.as_deref()))
+            .map(|k| self.generate(slerp(from.clone(), to.clone(), at(k)), labels.as_deref()))
             .collect()
     }
 
-    /// Samples of the noise `z`.
+    /// Generates samples from the noise `z`.
     ///
     /// # Shapes
     /// - z: `[n, latent_dim]`
     /// - output: `[n, …]` of the generator's sample shape
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if `n` is 0, the width is not the generator's, or labels are
-    /// missing; an error if they do not fit; [`Error::Cancelled`] if cancelled.
-    pub fn decode(&self, z: Tensor<2>, labels: Option<&[u32]>) -> Result<Tensor<D>> {
-        match self.decode_batches(z, labels)? {
+    /// [`Error::InvalidArgument`] if `n` is 0, the width of `z` is not the number of latent
+    /// dimensions, or labels are missing or do not fit; [`Error::Cancelled`] if cancelled.
+    pub fn generate(&self, z: Tensor<2>, labels: Option<&[u32]>) -> Result<Tensor<D>> {
+        match self.generate_batches(z, labels)? {
             (values, true) => Ok(values),
             _ => Err(Error::cancelled("sampling")),
         }
     }
 
-    fn decode_batches(&self, z: Tensor<2>, labels: Option<&[u32]>) -> Result<(Tensor<D>, bool)> {
+    fn generate_batches(&self, z: Tensor<2>, labels: Option<&[u32]>) -> Result<(Tensor<D>, bool)> {
         let [n, width] = z.dims();
         if width != self.generator.latent_dim() {
             return Err(Error::argument(
@@ -252,12 +253,15 @@ impl<'a, G: Generator<D>, const D: usize> GanSampler<'a, G, D> {
     }
 }
 
-/// The generator with new running statistics of its batch normalisations, means over `passes`
-/// batches of `batch_size` samples of `seed` ("standing statistics": Brock et al. 2019, §4). A
-/// generator of averaged weights has the statistics of the live one, which are not its own.
+/// Recomputes the running statistics of the generator's batch normalisations, as means over
+/// `passes` batches of `batch_size` samples ("standing statistics": Brock et al. 2019, §4). The
+/// noise is drawn from `seed`.
+///
+/// A generator with averaged weights has copies of the running statistics of the trained generator,
+/// which do not fit its weights.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] if there are no passes, or fewer than two samples in one.
+/// [`Error::InvalidArgument`] if `passes` is 0, or `batch_size` is below 2.
 pub fn standing_statistics<G: Generator<D>, const D: usize>(
     generator: &G,
     passes: usize,
@@ -276,7 +280,7 @@ pub fn standing_statistics<G: Generator<D>, const D: usize>(
     }
     let mut rng = Rng::stream(seed, "standing", 0);
     let device = device.clone().autodiff();
-    // Statistics after a pass that starts with all of them at `start`.
+    // Running statistics after one pass that starts with all of them at `start`.
     let pass = |start: f64, z: &Tensor<2>, class: &Option<Tensor<1, Int>>| {
         let live = map_params(generator.valid(), &mut Fill(start))
             .train()
@@ -295,8 +299,8 @@ pub fn standing_statistics<G: Generator<D>, const D: usize>(
                 .collect();
             label_tensor(&classes, &device)
         });
-        // A layer leaves (1 − m)·start + m·batch. Two starts give its momentum m and the batch's
-        // own statistics.
+        // After a pass a statistic is (1 − m)·start + m·batch. Two starts give its momentum m and
+        // the statistic of the batch.
         let (from_zero, from_one) = (pass(0.0, &z, &class), pass(1.0, &z, &class));
         for (path, zero) in from_zero {
             let sum = sums

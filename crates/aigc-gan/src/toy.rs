@@ -7,8 +7,8 @@ use aigc_core::{
 };
 use burn::tensor::{Device, Tensor, TensorData};
 
-/// Equally likely isotropic Gaussians in the plane. As a [`Dataset`] it has a fixed number of
-/// points, the same for a seed.
+/// Equally likely isotropic Gaussians in the plane. As a [`Dataset`] it has the points drawn by
+/// [`with_points`](Self::with_points).
 #[derive(Clone, Debug)]
 pub struct GaussianMixture {
     centres: Vec<[f64; 2]>,
@@ -21,17 +21,17 @@ pub struct GaussianMixture {
 pub struct ModeCoverage {
     /// Modes with at least one sample within 3σ.
     pub modes: usize,
-    /// Share of samples within 3σ of a mode; of the mixture itself `1 − e^−4.5`, 98.9 %.
+    /// Fraction of samples within 3σ of a mode; `1 − e^−4.5`, 98.9 %, for the mixture itself.
     pub high_quality_fraction: f64,
-    /// Samples within 3σ of the mode that has the fewest, divided by the number that it has when
-    /// all samples are shared evenly: 0 when a mode is missing, 1 at best. `modes` counts a mode
-    /// from its first sample on; this ratio tells a thin mode from a whole one.
+    /// Number of samples within 3σ of the mode that has the fewest, divided by the number per mode
+    /// if all samples were distributed evenly: 0 if a mode is missing, at best 1. `modes` counts a
+    /// mode from its first sample on; this ratio also shows whether a mode has too few samples.
     pub rarest_mode_ratio: f64,
 }
 
 impl GaussianMixture {
-    /// `modes` Gaussians evenly on a circle of `radius` (Metz et al. 2017,
-    /// <https://arxiv.org/abs/1611.02163>).
+    /// `modes` Gaussians of standard deviation `sigma`, evenly spaced on a circle of `radius` (Metz
+    /// et al. 2017, <https://arxiv.org/abs/1611.02163>).
     ///
     /// # Errors
     /// [`Error::Config`] for values out of range.
@@ -45,7 +45,8 @@ impl GaussianMixture {
         )
     }
 
-    /// `side × side` Gaussians, `spacing` apart, around the origin (Srivastava et al. 2017).
+    /// A grid of `side × side` Gaussians of standard deviation `sigma`, `spacing` apart, around the
+    /// origin (Srivastava et al. 2017, <https://arxiv.org/abs/1705.07761>).
     ///
     /// # Errors
     /// [`Error::Config`] for values out of range.
@@ -59,10 +60,10 @@ impl GaussianMixture {
         )
     }
 
-    /// Gaussians at `centres`.
+    /// Gaussians of standard deviation `sigma` at `centres`.
     ///
     /// # Errors
-    /// [`Error::Config`] if there are none, or `sigma` is not above 0.
+    /// [`Error::Config`] if there are no centres, one is not finite, or `sigma` is not above 0.
     pub fn new(centres: Vec<[f64; 2]>, sigma: f64) -> Result<Self> {
         if centres.is_empty() {
             return Err(Error::config("centres", 0, "at least 1"));
@@ -85,7 +86,7 @@ impl GaussianMixture {
         })
     }
 
-    /// Draws the `count` points of the data set.
+    /// Draws the points of the data set: `count` points, the same for the same seed.
     pub fn with_points(mut self, count: usize, seed: u64) -> Self {
         let mut rng = Rng::stream(seed, "mixture", 0);
         let draw = |_| {
@@ -102,16 +103,16 @@ impl GaussianMixture {
         self.centres.len()
     }
 
-    /// The centres.
+    /// Centres of the Gaussians.
     pub fn centres(&self) -> &[[f64; 2]] {
         &self.centres
     }
 
-    /// How well `points` cover the modes.
+    /// Measures how well `points` cover the modes.
     pub fn coverage(&self, points: &[[f32; 2]]) -> ModeCoverage {
         let mut counts = vec![0_usize; self.centres.len()];
         for point in points {
-            // Of modes that overlap, the nearest.
+            // If modes overlap, the nearest one counts.
             let square = |centre: &[f64; 2]| {
                 (0..2)
                     .map(|axis| (f64::from(point[axis]) - centre[axis]).powi(2))
@@ -147,7 +148,7 @@ impl Dataset for GaussianMixture {
     }
 }
 
-/// Points in the plane: samples of shape `[2]`.
+/// A batch of points in the plane: samples of shape `[2]`.
 #[derive(Clone, Debug)]
 pub struct PointBatch(Vec<[f32; 2]>);
 
@@ -157,7 +158,7 @@ pub fn collate_points(points: Vec<[f32; 2]>) -> PointBatch {
 }
 
 impl PointBatch {
-    /// Shape of a point.
+    /// Shape of a point, `[2]`.
     pub fn shape() -> SampleShape {
         SampleShape::new(&[2])
     }
@@ -201,7 +202,7 @@ mod tests {
                 (coverage.high_quality_fraction - expected).abs() < 5.0 * error,
                 "{coverage:?}"
             );
-            // The rarest of 25 modes of 800 samples each, whose deviation is 28.
+            // The rarest of 25 modes with 800 samples each, whose standard deviation is 28.
             assert!(
                 (0.82..1.0).contains(&coverage.rarest_mode_ratio),
                 "{coverage:?}"

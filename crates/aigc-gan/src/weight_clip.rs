@@ -6,7 +6,7 @@ use burn::{
     tensor::Tensor,
 };
 
-/// Clamps every trained weight of `model` to ± `bound`.
+/// Clamps every trained weight of `model` to `[−bound, bound]`.
 pub(crate) fn clip_weights<M: Module>(model: M, bound: f64) -> M {
     map_params(model, &mut Clip { bound })
 }

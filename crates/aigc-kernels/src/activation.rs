@@ -5,7 +5,7 @@ use super::{
         Curve, Gelu, GeluTanh, Identity, Leaky, Mish, QuickGelu, Relu, Sigmoid, Silu, Softplus,
         Tanh, WithCurve,
     },
-    memory::filled,
+    memory::{check_len, filled},
     simd::arch,
     threads::{Shared, for_each},
 };
@@ -51,7 +51,11 @@ pub fn activate(x: &[f32], activation: Activation) -> Vec<f32> {
 }
 
 /// `dy·f′(x)` of every element.
+///
+/// # Panics
+/// If `dy` is not as long as `x`.
 pub fn activate_grad(x: &[f32], dy: &[f32], activation: Activation) -> Vec<f32> {
+    check_len("activate_grad: dy", dy.len(), x.len());
     with_curve(activation, Slopes { x, dy })
 }
 
@@ -147,16 +151,21 @@ pub(crate) fn unary<F: Unary>(x: &[f32], f: F, cost: usize) -> Vec<f32> {
             s.partial_store_f32s(y_rest, self.f.apply(s, s.partial_load_f32s(x_rest)));
         }
     }
-    parts(x.len(), cost, |at, y| {
+    let write = |at: usize, y: &mut [f32]| {
         arch().dispatch(Work {
             x: &x[at..at + y.len()],
             y,
             f,
-        })
-    })
+        });
+    };
+    // SAFETY: `Work` gets as many elements of `x` as of `y`, and writes whole vectors and the rest.
+    unsafe { parts(x.len(), cost, write) }
 }
 
-/// `f` of every pair of elements of `a` and `b`, which are of one length.
+/// `f` of every pair of elements of `a` and `b`.
+///
+/// # Panics
+/// If `b` is not as long as `a`.
 pub(crate) fn binary<F: Binary>(a: &[f32], b: &[f32], f: F, cost: usize) -> Vec<f32> {
     struct Work<'a, F> {
         a: &'a [f32],
@@ -180,25 +189,54 @@ pub(crate) fn binary<F: Binary>(a: &[f32], b: &[f32], f: F, cost: usize) -> Vec<
             );
         }
     }
-    assert_eq!(a.len(), b.len(), "operands of one length");
-    parts(a.len(), cost, |at, y| {
+    check_len("the second operand", b.len(), a.len());
+    let write = |at: usize, y: &mut [f32]| {
         arch().dispatch(Work {
             a: &a[at..at + y.len()],
             b: &b[at..at + y.len()],
             y,
             f,
         });
-    })
+    };
+    // SAFETY: `Work` gets as many elements of `a` and `b` as of `y`, and writes whole vectors and
+    // the rest.
+    unsafe { parts(a.len(), cost, write) }
 }
 
 /// `len` elements, written in parts: `write` gets where a part starts, and the part.
-fn parts(len: usize, cost: usize, write: impl Fn(usize, &mut [f32]) + Send + Sync) -> Vec<f32> {
-    filled(len, |y| {
+///
+/// # Safety
+/// `write` reads no element of its part before it has written it, and has written all of them when
+/// it returns.
+unsafe fn parts(
+    len: usize,
+    cost: usize,
+    write: impl Fn(usize, &mut [f32]) + Send + Sync,
+) -> Vec<f32> {
+    let fill = |y: &mut [f32]| {
         let y = Shared::new(y);
         for_each(len.div_ceil(PART), len * cost, |part| {
             let at = part * PART;
             // SAFETY: parts do not overlap.
             write(at, unsafe { y.range(at, PART.min(len - at)) });
         });
-    })
+    };
+    // SAFETY: the parts cover all elements; `write` by the caller's contract.
+    unsafe { filled(len, fill) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::assert_panics;
+
+    #[test]
+    fn activate_grad_rejects_other_lengths() {
+        for len in [0, 4, 6] {
+            let expected = format!("activate_grad: dy has {len} elements, expected 5");
+            assert_panics(&expected, || {
+                activate_grad(&[1.0; 5], &vec![1.0; len], Activation::Gelu)
+            });
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! The Adam update in one pass over memory.
 
 use super::{
+    memory::check_len,
     simd::arch,
     threads::{Shared, for_each},
 };
@@ -35,7 +36,7 @@ const PART: usize = 16 * 1024;
 /// `v̂`.
 ///
 /// # Panics
-/// If the slices differ in length.
+/// If `grad`, `moment_1` or `moment_2` is not as long as `param`.
 pub fn adam(
     param: &mut [f32],
     grad: &[f32],
@@ -44,13 +45,9 @@ pub fn adam(
     step: AdamStep,
 ) {
     let len = param.len();
-    assert!(
-        grad.len() == len && moment_1.len() == len && moment_2.len() == len,
-        "adam: gradient and moments have {}, {} and {} elements, expected {len} as the parameter",
-        grad.len(),
-        moment_1.len(),
-        moment_2.len()
-    );
+    check_len("adam: grad", grad.len(), len);
+    check_len("adam: moment_1", moment_1.len(), len);
+    check_len("adam: moment_2", moment_2.len(), len);
     let (param, moment_1, moment_2) = (
         Shared::new(param),
         Shared::new(moment_1),
@@ -171,5 +168,35 @@ impl<S: Simd> Factors<S> {
             s.mul_f32s(p, self.shrink),
         );
         (p, m, v)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::assert_panics;
+
+    #[test]
+    fn adam_rejects_other_lengths() {
+        let step = AdamStep {
+            learning_rate: 1e-3,
+            beta_1: 0.9,
+            beta_2: 0.999,
+            epsilon: 1e-8,
+            step: 1,
+            weight_decay: 0.0,
+            decoupled_decay: 0.0,
+        };
+        for (index, name) in ["grad", "moment_1", "moment_2"].into_iter().enumerate() {
+            for len in [0, 7, 9] {
+                let mut lens = [8; 3];
+                lens[index] = len;
+                let [grad, mut moment_1, mut moment_2] = lens.map(|len| vec![0.0; len]);
+                let expected = format!("adam: {name} has {len} elements, expected 8");
+                assert_panics(&expected, || {
+                    adam(&mut [0.0; 8], &grad, &mut moment_1, &mut moment_2, step)
+                });
+            }
+        }
     }
 }

@@ -3,6 +3,7 @@
 
 use super::{
     matrix::Matrix,
+    memory::volume,
     simd::arch,
     threads::{Shared, for_each},
     tile::{Operands, Strided, column_tiles, fixed},
@@ -19,14 +20,18 @@ pub(crate) const MIN_WEIGHT_LEN: usize = 1 << 16;
 /// Rows of the weight that are accumulated together.
 const ROW_BLOCK: usize = 8;
 
-/// `c[m, n] += a[m, k]·b[k, n]` for `m` up to [`MAX_ROWS`]. `a` and `c` are contiguous; `b` has
+/// `c[m, n] += a[m, k]·b[k, n]` for `m` from 1 to [`MAX_ROWS`]. `a` and `c` are contiguous; `b` has
 /// contiguous rows or contiguous columns.
 ///
 /// # Panics
-/// If `b` has neither, if `m` is larger, or if a matrix does not fit its slice.
+/// If `b` has neither, `m` is outside this range, or a matrix does not fit its slice.
 pub(crate) fn multiply_few_rows([m, n, k]: [usize; 3], a: &[f32], b: Matrix, c: &mut [f32]) {
     assert!(
-        m <= MAX_ROWS && Matrix::rows(a, k).fits(m, k) && c.len() == m * n && b.fits(k, n),
+        (1..=MAX_ROWS).contains(&m),
+        "a product of few rows has {m}, expected 1 to {MAX_ROWS}"
+    );
+    assert!(
+        Matrix::rows(a, k).fits(m, k) && c.len() == volume(&[m, n]) && b.fits(k, n),
         "operands of a {m}×{k}×{n} product do not fit their slices"
     );
     read_often(b.values);
@@ -150,8 +155,9 @@ impl AddRows<'_> {
             };
             for (vector, width) in column_tiles(vectors) {
                 let o = at(vector * lanes);
-                // SAFETY: the rows and columns of A, B and C lie in their slices, by the assertion
-                // in `multiply_few_rows`.
+                // SAFETY: `M` rows of A and C, `count` rows of B, and whole vectors of columns lie
+                // in their slices, by the assertions in `multiply_few_rows`; `sums` is borrowed
+                // mutably.
                 unsafe {
                     match width {
                         3 => fixed::<S, _, _, M, 3>(s, o),
@@ -224,7 +230,7 @@ impl<const M: usize> Dots<'_, M> {
             }
         }
         for (row, (acc, a)) in acc.iter().zip(&a).enumerate() {
-            // SAFETY: no other part writes these columns.
+            // SAFETY: no other part uses these columns of the result.
             let c = unsafe { self.c.range(row * self.n + column, R) };
             for ((c, acc), b) in c.iter_mut().zip(acc).zip(&b) {
                 *c +=

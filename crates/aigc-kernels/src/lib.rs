@@ -5,7 +5,8 @@
 //! time. Threads are rayon's.
 //!
 //! Tensors are contiguous and row-major unless a function takes strides. Functions panic if the
-//! lengths of their slices do not fit the given sizes.
+//! lengths of their slices do not fit the given sizes, or if the sizes overflow. Sizes, strides and
+//! indices are checked at the entry: no argument of a safe function leads to undefined behaviour.
 //!
 //! This crate is an implementation detail of aigc: its functions may change in any release.
 

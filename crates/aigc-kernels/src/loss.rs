@@ -2,7 +2,7 @@
 
 use super::{
     math::{exp, sigmoid, softplus},
-    memory::{filled, volume},
+    memory::{check_len, filled, row_count, volume},
     simd::arch,
     threads::{Shared, for_each},
 };
@@ -13,7 +13,7 @@ use pulp::{Simd, WithSimd};
 /// `logits` and `targets` are `[rows, n]`, the result is `[rows]`.
 ///
 /// # Panics
-/// If the slices differ in length or are not whole rows of `n`.
+/// If `logits` is not whole rows of `n`, or `targets` is not as long as `logits`.
 pub fn binary_cross_entropy(logits: &[f32], targets: &[f32], n: usize) -> Vec<f32> {
     struct Row<'a>(&'a [f32], &'a [f32]);
     impl WithSimd for Row<'_> {
@@ -32,15 +32,10 @@ pub fn binary_cross_entropy(logits: &[f32], targets: &[f32], n: usize) -> Vec<f3
             total
         }
     }
-    let rows = logits.len() / n.max(1);
-    assert!(
-        targets.len() == logits.len() && rows * n == logits.len(),
-        "binary cross-entropy of {} logits and {} targets in rows of {n}",
-        logits.len(),
-        targets.len()
-    );
+    let rows = row_count("binary_cross_entropy: logits", logits.len(), n);
+    check_len("binary_cross_entropy: targets", targets.len(), logits.len());
     let per_part = (4096 / n.max(1)).max(1);
-    filled(rows, |sums| {
+    let write = |sums: &mut [f32]| {
         let sums = Shared::new(sums);
         for_each(rows.div_ceil(per_part), logits.len() * 25, |part| {
             let (first, count) = (part * per_part, per_part.min(rows - part * per_part));
@@ -50,7 +45,9 @@ pub fn binary_cross_entropy(logits: &[f32], targets: &[f32], n: usize) -> Vec<f3
                 *sum = arch().dispatch(Row(&logits[row.clone()], &targets[row]));
             }
         });
-    })
+    };
+    // SAFETY: the parts cover all rows, and write the sum of each of theirs.
+    unsafe { filled(rows, write) }
 }
 
 /// Gradient of [`binary_cross_entropy`] with respect to the logits: `grad[row]·(σ(l) − t)`.
@@ -58,7 +55,8 @@ pub fn binary_cross_entropy(logits: &[f32], targets: &[f32], n: usize) -> Vec<f3
 /// `grad` is `[rows]`, the result `[rows, n]`.
 ///
 /// # Panics
-/// If the lengths of the slices do not fit each other.
+/// If `logits` is not whole rows of `n`, `targets` is not as long as `logits`, or `grad` does not
+/// have one element per row.
 pub fn binary_cross_entropy_grad(
     logits: &[f32],
     targets: &[f32],
@@ -80,16 +78,15 @@ pub fn binary_cross_entropy_grad(
             s.partial_store_f32s(dl_rest, s.mul_f32s(grad, s.sub_f32s(sigmoid(s, l), t)));
         }
     }
-    let rows = logits.len() / n.max(1);
-    assert!(
-        targets.len() == logits.len() && grad.len() == rows && rows * n == logits.len(),
-        "binary cross-entropy of {} logits and {} targets in rows of {n}, {} gradients",
-        logits.len(),
+    let rows = row_count("binary_cross_entropy_grad: logits", logits.len(), n);
+    check_len(
+        "binary_cross_entropy_grad: targets",
         targets.len(),
-        grad.len()
+        logits.len(),
     );
+    check_len("binary_cross_entropy_grad: grad", grad.len(), rows);
     let per_part = (4096 / n.max(1)).max(1);
-    filled(logits.len(), |dl| {
+    let write = |dl: &mut [f32]| {
         let dl = Shared::new(dl);
         for_each(rows.div_ceil(per_part), logits.len() * 20, |part| {
             let first = part * per_part;
@@ -100,7 +97,10 @@ pub fn binary_cross_entropy_grad(
                 arch().dispatch(Row(&logits[row.clone()], &targets[row], *grad, dl));
             }
         });
-    })
+    };
+    // SAFETY: the parts cover all rows. `Row` gets as many logits and targets as elements of `dl`,
+    // and writes whole vectors and the rest.
+    unsafe { filled(logits.len(), write) }
 }
 
 /// `ln Σ e^l` of a row, shifted by the maximum.
@@ -133,16 +133,16 @@ impl WithSimd for LogSumExp<'_> {
 /// `logits` is `[rows, n]`; `targets` and the result are `[rows]`.
 ///
 /// # Panics
-/// If there is not one target per row, or a target is not below `n`.
+/// If `logits` does not have one row of `n` per target, or a target is not below `n`.
 pub fn cross_entropy(logits: &[f32], targets: &[usize], n: usize) -> Vec<f32> {
-    assert!(
-        volume(&[targets.len(), n]) == logits.len(),
-        "cross-entropy of {} logits in rows of {n} and {} targets",
+    check_len(
+        "cross_entropy: logits",
         logits.len(),
-        targets.len()
+        volume(&[targets.len(), n]),
     );
+    check_targets("cross_entropy", targets, n);
     let per_part = (4096 / n.max(1)).max(1);
-    filled(targets.len(), |losses| {
+    let write = |losses: &mut [f32]| {
         let losses = Shared::new(losses);
         for_each(
             targets.len().div_ceil(per_part),
@@ -162,7 +162,21 @@ pub fn cross_entropy(logits: &[f32], targets: &[usize], n: usize) -> Vec<f32> {
                 }
             },
         );
-    })
+    };
+    // SAFETY: the parts cover all rows, and write the loss of each of theirs.
+    unsafe { filled(targets.len(), write) }
+}
+
+/// # Panics
+/// If a target is not below `n`.
+#[track_caller]
+fn check_targets(function: &str, targets: &[usize], n: usize) {
+    if let Some(row) = targets.iter().position(|target| *target >= n) {
+        panic!(
+            "{function}: the target of row {row} is {}, expected below {n}",
+            targets[row]
+        );
+    }
 }
 
 /// Gradient of [`cross_entropy`] with respect to the logits:
@@ -171,15 +185,16 @@ pub fn cross_entropy(logits: &[f32], targets: &[usize], n: usize) -> Vec<f32> {
 /// `logits` and the result are `[rows, n]`; `targets` and `grad` are `[rows]`.
 ///
 /// # Panics
-/// If there is not one target and one gradient per row, or a target is not below `n`.
+/// If `logits` does not have one row of `n` per target, `grad` does not have one element per
+/// target, or a target is not below `n`.
 pub fn cross_entropy_grad(logits: &[f32], targets: &[usize], grad: &[f32], n: usize) -> Vec<f32> {
-    assert!(
-        volume(&[targets.len(), n]) == logits.len() && grad.len() == targets.len(),
-        "cross-entropy of {} logits in rows of {n}, {} targets and {} gradients",
+    check_len(
+        "cross_entropy_grad: logits",
         logits.len(),
-        targets.len(),
-        grad.len()
+        volume(&[targets.len(), n]),
     );
+    check_len("cross_entropy_grad: grad", grad.len(), targets.len());
+    check_targets("cross_entropy_grad", targets, n);
     struct Row<'a>(&'a [f32], f32, f32, &'a mut [f32]);
     impl WithSimd for Row<'_> {
         type Output = ();
@@ -197,7 +212,7 @@ pub fn cross_entropy_grad(logits: &[f32], targets: &[usize], grad: &[f32], n: us
         }
     }
     let per_part = (4096 / n.max(1)).max(1);
-    filled(logits.len(), |dl| {
+    let write = |dl: &mut [f32]| {
         let dl = Shared::new(dl);
         for_each(
             targets.len().div_ceil(per_part),
@@ -213,5 +228,58 @@ pub fn cross_entropy_grad(logits: &[f32], targets: &[usize], grad: &[f32], n: us
                 }
             },
         );
-    })
+    };
+    // SAFETY: the parts cover all rows. `Row` gets as many logits as elements of `dl`, and writes
+    // whole vectors and the rest before the element of the target is read.
+    unsafe { filled(logits.len(), write) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::assert_panics;
+
+    #[test]
+    fn losses_reject_other_lengths_and_targets() {
+        let values = [0.5; 13];
+        let v = |len: usize| &values[..len];
+        assert_panics("binary_cross_entropy: logits has 11 elements", || {
+            binary_cross_entropy(v(11), v(11), 4)
+        });
+        assert_panics("binary_cross_entropy: logits has 12 elements", || {
+            binary_cross_entropy(v(12), v(12), 0)
+        });
+        assert_panics("binary_cross_entropy: targets has 13 elements", || {
+            binary_cross_entropy(v(12), v(13), 4)
+        });
+        assert_panics("binary_cross_entropy_grad: logits has 11 elements", || {
+            binary_cross_entropy_grad(v(11), v(11), v(2), 4)
+        });
+        assert_panics("binary_cross_entropy_grad: targets has 11 elements", || {
+            binary_cross_entropy_grad(v(12), v(11), v(3), 4)
+        });
+        assert_panics("binary_cross_entropy_grad: grad has 2 elements", || {
+            binary_cross_entropy_grad(v(12), v(12), v(2), 4)
+        });
+        assert_panics("cross_entropy: logits has 13 elements, expected 12", || {
+            cross_entropy(v(13), &[0, 1, 2], 4)
+        });
+        assert_panics("the target of row 1 is 4, expected below 4", || {
+            cross_entropy(v(12), &[0, 4, 2], 4)
+        });
+        assert_panics("the target of row 0 is 0, expected below 0", || {
+            cross_entropy(&[], &[0], 0)
+        });
+        assert_panics("overflow", || cross_entropy(&[], &[0, 0], usize::MAX));
+        assert_panics("cross_entropy_grad: logits has 11 elements", || {
+            cross_entropy_grad(v(11), &[0, 1, 2], v(3), 4)
+        });
+        assert_panics(
+            "cross_entropy_grad: grad has 4 elements, expected 3",
+            || cross_entropy_grad(v(12), &[0, 1, 2], v(4), 4),
+        );
+        assert_panics("cross_entropy_grad: the target of row 2 is 9", || {
+            cross_entropy_grad(v(12), &[0, 1, 9], v(3), 4)
+        });
+    }
 }

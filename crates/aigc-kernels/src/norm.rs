@@ -4,7 +4,7 @@
 use super::{
     activation::with_curve,
     curve::{Curve, WithCurve},
-    memory::{filled, volume},
+    memory::{check_len, filled, row_count, volume},
     simd::arch,
     threads::{Scratch, Shared, for_each},
 };
@@ -12,6 +12,8 @@ use crate::Activation;
 use pulp::{Simd, WithSimd};
 
 /// The units of `x` `[batch, channels, positions]` over which mean and variance are taken.
+///
+/// Any sizes are allowed here: [`norm`] and [`norm_grads`] check them.
 #[derive(Clone, Copy, Debug)]
 pub enum Units {
     /// Groups of channels of one batch element (group normalisation). A unit is contiguous.
@@ -92,15 +94,23 @@ impl Units {
     }
 
     /// # Panics
-    /// If the variant's fields do not fit each other: units would not cover `x`.
-    fn check(&self) {
-        if let Units::Groups { shape, channels } = *self {
-            assert!(
-                channels > 0 && shape[1].is_multiple_of(channels),
-                "groups of {channels} channels do not divide {} channels",
-                shape[1]
-            );
+    /// If the units do not cover `x`, because the size of a group does not divide the channels or
+    /// channels have no positions, or if `x`, gamma or beta does not have the shape.
+    fn check(&self, function: &str, x: &[f32], gamma: &[f32], beta: &[f32]) {
+        let shape @ [_, all, len] = self.shape();
+        match *self {
+            Units::Groups { channels, .. } => assert!(
+                channels > 0 && all.is_multiple_of(channels),
+                "{function}: groups have {channels} channels, expected a divisor of {all}"
+            ),
+            Units::Channels { .. } => assert!(
+                len > 0,
+                "{function}: the shape is {shape:?}, expected at least one position"
+            ),
         }
+        check_len(format_args!("{function}: x"), x.len(), self.total());
+        check_len(format_args!("{function}: gamma"), gamma.len(), all);
+        check_len(format_args!("{function}: beta"), beta.len(), all);
     }
 
     /// The elements of `unit`: a slice of `x` if they are contiguous, else gathered into `copy`.
@@ -194,7 +204,8 @@ fn sums<S: Simd>(s: S, values: &[f32], centre: Option<f32>) -> f32 {
 /// the mean and the biased variance of every unit.
 ///
 /// # Panics
-/// If the slices do not fit the shape of `units`.
+/// If the size of a group does not divide the channels, batch normalisation has no positions, or
+/// `x`, `gamma` or `beta` does not fit the shape of `units`.
 pub fn norm(
     x: &[f32],
     gamma: &[f32],
@@ -203,15 +214,7 @@ pub fn norm(
     activation: Activation,
     units: Units,
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
-    let [_, channels, _] = units.shape();
-    assert!(
-        x.len() == units.total() && [gamma.len(), beta.len()] == [channels; 2],
-        "norm of {units:?}: x, gamma and beta have {}, {} and {} elements",
-        x.len(),
-        gamma.len(),
-        beta.len()
-    );
-    units.check();
+    units.check("norm", x, gamma, beta);
     with_curve(
         activation,
         Norm {
@@ -238,7 +241,7 @@ impl WithCurve for Norm<'_> {
     fn with<C: Curve>(self, curve: C) -> Self::Output {
         let units = self.units;
         let (mut mean, mut var) = (vec![0.0; units.number()], vec![0.0; units.number()]);
-        let y = filled(units.total(), |y| {
+        let write = |y: &mut [f32]| {
             let (y, mean, var) = (
                 Shared::new(y),
                 Shared::new(&mut mean),
@@ -256,7 +259,9 @@ impl WithCurve for Norm<'_> {
                     var,
                 });
             });
-        });
+        };
+        // SAFETY: the units cover `y`, as `check` ensures, and each writes all of its elements.
+        let y = unsafe { filled(units.total(), write) };
         (y, mean, var)
     }
 }
@@ -324,7 +329,8 @@ impl<C: Curve> WithSimd for NormUnit<'_, C> {
 /// variance, and the gradient `dy` of its output.
 ///
 /// # Panics
-/// If the slices do not fit the shape of `units`.
+/// As [`norm`], or if `dy` is not as long as `x`, or `mean` or `var` does not have one element per
+/// unit.
 #[allow(clippy::too_many_arguments)]
 pub fn norm_grads(
     x: &[f32],
@@ -337,22 +343,10 @@ pub fn norm_grads(
     activation: Activation,
     units: Units,
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
-    let [_, channels, _] = units.shape();
-    assert!(
-        [x.len(), dy.len()] == [units.total(); 2] && [gamma.len(), beta.len()] == [channels; 2],
-        "norm of {units:?}: x, dy, gamma and beta have {}, {}, {} and {} elements",
-        x.len(),
-        dy.len(),
-        gamma.len(),
-        beta.len()
-    );
-    units.check();
-    assert!(
-        [mean.len(), var.len()] == [units.number(); 2],
-        "norm of {units:?}: {} means and {} variances",
-        mean.len(),
-        var.len()
-    );
+    units.check("norm_grads", x, gamma, beta);
+    check_len("norm_grads: mean", mean.len(), units.number());
+    check_len("norm_grads: var", var.len(), units.number());
+    check_len("norm_grads: dy", dy.len(), x.len());
     with_curve(
         activation,
         NormGrads {
@@ -387,7 +381,7 @@ impl WithCurve for NormGrads<'_> {
         let [_, parts] = units.parts();
         // Gradients of gamma and beta per part, summed in order afterwards.
         let mut sums = vec![[0.0; 2]; units.number() * parts];
-        let dx = filled(units.total(), |dx| {
+        let write = |dx: &mut [f32]| {
             let (dx, sums) = (Shared::new(dx), Shared::new(&mut sums));
             for_each(units.number(), units.total() * (10 + 2 * C::COST), |unit| {
                 // SAFETY: units are disjoint.
@@ -400,7 +394,10 @@ impl WithCurve for NormGrads<'_> {
                     sums,
                 });
             });
-        });
+        };
+        // SAFETY: the units cover `dx`, as `check` ensures, and each writes all of its elements
+        // before it reads them.
+        let dx = unsafe { filled(units.total(), write) };
         let [_, channels, _] = units.shape();
         let (mut dgamma, mut dbeta) = (vec![0.0; channels], vec![0.0; channels]);
         for (index, [gamma, beta]) in sums.into_iter().enumerate() {
@@ -520,16 +517,12 @@ pub fn layer_norm(
     beta: Option<&[f32]>,
     epsilon: f32,
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
-    let rows = x.len() / gamma.len().max(1);
-    assert!(
-        rows * gamma.len() == x.len() && beta.is_none_or(|beta| beta.len() == gamma.len()),
-        "layer norm of {} elements with gamma of {} and beta of {:?}",
-        x.len(),
-        gamma.len(),
-        beta.map(<[f32]>::len)
-    );
+    let rows = row_count("layer_norm: x", x.len(), gamma.len());
+    if let Some(beta) = beta {
+        check_len("layer_norm: beta", beta.len(), gamma.len());
+    }
     let (mut mean, mut var) = (vec![0.0; rows], vec![0.0; rows]);
-    let y = filled(x.len(), |y| {
+    let write = |y: &mut [f32]| {
         let (y, mean, var) = (
             Shared::new(y),
             Shared::new(&mut mean),
@@ -557,7 +550,10 @@ pub fn layer_norm(
                 var,
             });
         });
-    });
+    };
+    // SAFETY: the parts cover all rows. `LayerNorm` gets as many elements of `x` as of `y`, and
+    // writes whole vectors and the rest of each row.
+    let y = unsafe { filled(x.len(), write) };
     (y, mean, var)
 }
 
@@ -616,7 +612,8 @@ impl WithSimd for LayerNorm<'_> {
 /// variance, and the gradient `dy` of its output.
 ///
 /// # Panics
-/// If the lengths of the slices do not fit each other.
+/// If `x` is not whole rows of `gamma.len()` elements, `dy` is not as long as `x`, or `mean` or
+/// `var` does not have one element per row.
 pub fn layer_norm_grads(
     x: &[f32],
     gamma: &[f32],
@@ -626,19 +623,14 @@ pub fn layer_norm_grads(
     epsilon: f32,
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     let len = gamma.len();
-    let rows = x.len() / len.max(1);
-    assert!(
-        rows * len == x.len() && dy.len() == x.len() && [mean.len(), var.len()] == [rows; 2],
-        "layer norm of {} elements with gamma of {len}: {} gradients, {} means, {} variances",
-        x.len(),
-        dy.len(),
-        mean.len(),
-        var.len()
-    );
+    let rows = row_count("layer_norm_grads: x", x.len(), len);
+    check_len("layer_norm_grads: dy", dy.len(), x.len());
+    check_len("layer_norm_grads: mean", mean.len(), rows);
+    check_len("layer_norm_grads: var", var.len(), rows);
     let per_part = rows_per_part(len).max(rows.div_ceil(64));
     let parts = rows.div_ceil(per_part);
     let mut sums = vec![0.0; parts * 2 * len];
-    let dx = filled(x.len(), |dx| {
+    let write = |dx: &mut [f32]| {
         let (dx, sums) = (Shared::new(dx), Shared::new(&mut sums));
         for_each(parts, x.len() * 12, |part| {
             let (first, count) = (part * per_part, per_part.min(rows - part * per_part));
@@ -665,9 +657,12 @@ pub fn layer_norm_grads(
                 sums,
             });
         });
-    });
+    };
+    // SAFETY: the parts cover all rows. `LayerNormGrads` gets as many elements of `x` and `dy` as
+    // of `dx`, and writes whole vectors and the rest of each row.
+    let dx = unsafe { filled(x.len(), write) };
     let (mut dgamma, mut dbeta) = (vec![0.0; len], vec![0.0; len]);
-    for part in sums.chunks_exact(2 * len) {
+    for part in sums.chunks_exact((2 * len).max(1)) {
         let (gamma, beta) = part.split_at(len);
         dgamma
             .iter_mut()
@@ -767,11 +762,7 @@ pub fn channel_sums(x: &[f32], [batch, channels, len]: [usize; 3]) -> Vec<f32> {
             sums(s, self.0, None)
         }
     }
-    assert!(
-        x.len() == volume(&[batch, channels, len]),
-        "channel sums of {} elements of shape [{batch}, {channels}, {len}]",
-        x.len()
-    );
+    check_len("channel_sums: x", x.len(), volume(&[batch, channels, len]));
     let mut totals = vec![0.0; channels];
     {
         let totals = Shared::new(&mut totals);
@@ -791,4 +782,110 @@ pub fn channel_sums(x: &[f32], [batch, channels, len]: [usize; 3]) -> Vec<f32> {
         });
     }
     totals
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::assert_panics;
+
+    /// The lengths of `x`, gamma, beta, mean, variance and `dy`.
+    fn grads([x, gamma, beta, mean, var, dy]: [usize; 6], units: Units) -> [Vec<f32>; 3] {
+        let values = [0.5; 32];
+        let v = |len: usize| &values[..len];
+        let (dx, dgamma, dbeta) = norm_grads(
+            v(x),
+            v(gamma),
+            v(beta),
+            v(mean),
+            v(var),
+            v(dy),
+            1e-5,
+            Activation::Silu,
+            units,
+        );
+        [dx, dgamma, dbeta]
+    }
+
+    #[test]
+    fn norm_rejects_other_sizes() {
+        let (shape, values) = ([2, 4, 3], [0.5; 32]);
+        let v = |len: usize| &values[..len];
+        let units = |channels: usize| Units::Groups { shape, channels };
+        let forward = |x: usize, gamma: usize, beta: usize, units: Units| {
+            norm(v(x), v(gamma), v(beta), 1e-5, Activation::Relu, units).0
+        };
+        for channels in [0, 3, 8] {
+            let expected = format!("groups have {channels} channels, expected a divisor of 4");
+            assert_panics(&expected, || forward(24, 4, 4, units(channels)));
+            assert_panics(&expected, || grads([24, 4, 4, 4, 4, 24], units(channels)));
+        }
+        for units in [units(2), Units::Channels { shape }] {
+            assert_panics("norm: x has 23 elements, expected 24", || {
+                forward(23, 4, 4, units)
+            });
+            assert_panics("norm: gamma has 3 elements, expected 4", || {
+                forward(24, 3, 4, units)
+            });
+            assert_panics("norm: beta has 5 elements, expected 4", || {
+                forward(24, 4, 5, units)
+            });
+        }
+        // Two groups of two batch elements, and four channels.
+        for (units, number) in [(units(2), 4), (Units::Channels { shape }, 4)] {
+            let lens = [24, 4, 4, number, number, 24];
+            assert_eq!(grads(lens, units)[0].len(), 24);
+            for (index, name) in ["x", "gamma", "beta", "mean", "var", "dy"]
+                .iter()
+                .enumerate()
+            {
+                let mut other = lens;
+                other[index] += 1;
+                let expected = format!("norm_grads: {name} has {} elements", other[index]);
+                assert_panics(&expected, || grads(other, units));
+            }
+        }
+        let empty = Units::Channels { shape: [2, 4, 0] };
+        assert_panics("the shape is [2, 4, 0]", || forward(0, 4, 4, empty));
+        let large = Units::Channels {
+            shape: [usize::MAX, 4, 3],
+        };
+        assert_panics("overflow", || forward(24, 4, 4, large));
+        assert_panics("do not divide", || Units::groups(shape, 3));
+    }
+
+    #[test]
+    fn layer_norm_and_sums_reject_other_sizes() {
+        let values = [0.5; 32];
+        let v = |len: usize| &values[..len];
+        let grads = |x: usize, mean: usize, var: usize, dy: usize| {
+            layer_norm_grads(v(x), v(4), v(mean), v(var), v(dy), 1e-5).0
+        };
+        assert_panics("layer_norm: x has 13 elements", || {
+            layer_norm(v(13), v(4), None, 1e-5)
+        });
+        assert_panics("layer_norm: x has 12 elements", || {
+            layer_norm(v(12), &[], None, 1e-5)
+        });
+        assert_panics("layer_norm: beta has 5 elements, expected 4", || {
+            layer_norm(v(12), v(4), Some(v(5)), 1e-5)
+        });
+        assert_panics("layer_norm_grads: x has 11 elements", || {
+            grads(11, 3, 3, 11)
+        });
+        assert_panics("layer_norm_grads: mean has 2 elements, expected 3", || {
+            grads(12, 2, 3, 12)
+        });
+        assert_panics("layer_norm_grads: var has 4 elements, expected 3", || {
+            grads(12, 3, 4, 12)
+        });
+        assert_panics("layer_norm_grads: dy has 13 elements, expected 12", || {
+            grads(12, 3, 3, 13)
+        });
+        assert!(layer_norm_grads(&[], &[], &[], &[], &[], 1e-5).0.is_empty());
+        assert_panics("channel_sums: x has 13 elements, expected 12", || {
+            channel_sums(v(13), [1, 3, 4])
+        });
+        assert_panics("overflow", || channel_sums(&[], [usize::MAX, 3, 0]));
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     few_rows::{MAX_ROWS, MIN_WEIGHT_LEN, multiply_few_rows},
-    memory::{filled, volume},
+    memory::{check_len, filled, row_count, volume},
     threads::{Shared, WORTH_SHARING, for_each},
 };
 
@@ -27,17 +27,19 @@ pub(crate) fn multiply_here(
         (n <= c_row || m <= 1) && Matrix::rows(c, c_row).fits(m, n),
         "the {m}×{n} result does not fit its slice"
     );
-    // SAFETY: C lies in the slice, by the assertion.
+    // SAFETY: the rows of C lie in the slice and do not overlap, by the assertion, and the slice is
+    // borrowed mutably.
     unsafe { multiply_at([m, n, k], a, b, c.as_mut_ptr(), c_row, scale, add) }
 }
 
 /// [`multiply_here`] with C behind a pointer.
 ///
 /// # Safety
-/// This thread alone may read and write the `m` rows of `n` elements at `c`, `c_row` apart.
+/// The `m` rows of `n` elements at `c`, `c_row` apart, are valid and do not overlap, and this
+/// thread alone may read and write them. They need not be initialised unless `add`.
 ///
 /// # Panics
-/// If A or B does not fit its slice.
+/// If A or B does not fit its slice, or `c_row` is larger than [`isize::MAX`].
 #[allow(clippy::too_many_arguments)]
 pub(crate) unsafe fn multiply_at(
     [m, n, k]: [usize; 3],
@@ -52,7 +54,13 @@ pub(crate) unsafe fn multiply_at(
         a.fits(m, k) && b.fits(k, n),
         "operands of a {m}×{k}×{n} product do not fit their slices"
     );
-    // SAFETY: A and B lie in their slices by the assertion; C by the caller's contract.
+    assert!(
+        isize::try_from(c_row).is_ok(),
+        "the row stride of the result is {c_row}, expected at most {}",
+        isize::MAX
+    );
+    // SAFETY: A and B lie in their slices, and all strides fit `isize`, by the assertions; C by the
+    // caller's contract.
     unsafe {
         gemm::gemm(
             m,
@@ -81,24 +89,34 @@ pub(crate) unsafe fn multiply_at(
 /// `a[m, k]·b[k, n] (+ bias[n])`, multithreaded. The sizes are `[m, n, k]`; the result is `[m, n]`.
 ///
 /// # Panics
-/// If a matrix does not fit its slice, or `bias` does not have `n` elements.
+/// If a matrix does not fit its slice, or `bias` does not have `n` elements. An empty result is not
+/// checked.
 pub fn multiply([m, n, k]: [usize; 3], a: Matrix, b: Matrix, bias: Option<&[f32]>) -> Vec<f32> {
     if m == 0 || n == 0 {
         return Vec::new();
     }
-    assert!(
-        bias.is_none_or(|bias| bias.len() == n),
-        "the bias of a {m}×{n} product does not have {n} elements"
-    );
+    if let Some(bias) = bias {
+        check_len("multiply: bias", bias.len(), n);
+    }
+    for (name, matrix, [rows, columns]) in [("a", a, [m, k]), ("b", b, [k, n])] {
+        assert!(
+            matrix.fits(rows, columns),
+            "multiply: {name} is {rows}×{columns} with strides {} and {}, which does not fit its \
+             {} elements",
+            matrix.row,
+            matrix.column,
+            matrix.values.len()
+        );
+    }
     let len = volume(&[m, n]);
     // Each element of B is used only a few times: the product is bound by reading B.
     if m <= MAX_ROWS
         && k.saturating_mul(n) >= MIN_WEIGHT_LEN
         && a.column == 1
         && (a.row == k || m == 1)
-        && (b.column == 1 || b.row == 1)
+        && (b.column == 1 || (b.row == 1 && k > 1))
     {
-        return filled(len, |c| {
+        let write = |c: &mut [f32]| {
             match bias {
                 Some(bias) => c
                     .chunks_exact_mut(n)
@@ -106,9 +124,11 @@ pub fn multiply([m, n, k]: [usize; 3], a: Matrix, b: Matrix, bias: Option<&[f32]
                 None => c.fill(0.0),
             }
             multiply_few_rows([m, n, k], a.values, b, c);
-        });
+        };
+        // SAFETY: all elements are written before the products are added to them.
+        return unsafe { filled(len, write) };
     }
-    filled(len, |c| {
+    let write = |c: &mut [f32]| {
         let work = 2 * m * n * k;
         // Every part packs the operand that is not split, so there are at most as many parts as
         // threads.
@@ -162,7 +182,11 @@ pub fn multiply([m, n, k]: [usize; 3], a: Matrix, b: Matrix, bias: Option<&[f32]
                 }
             }
         }
-    })
+    };
+    // SAFETY: the parts cover all rows, or the pieces all columns. A part writes the bias before it
+    // adds its product, or overwrites its rows with the product; a piece is copied before its bias
+    // is added.
+    unsafe { filled(len, write) }
 }
 
 /// Sums of the columns of a matrix with `width` columns: the gradient of a bias.
@@ -174,11 +198,7 @@ pub fn column_sums(values: &[f32], width: usize) -> Vec<f32> {
     if width == 0 {
         return Vec::new();
     }
-    assert!(
-        values.len().is_multiple_of(width),
-        "{} values are not rows of {width}",
-        values.len()
-    );
+    row_count("column_sums: values", values.len(), width);
     let parts = values.len().div_ceil(ROWS * width);
     let mut sums = vec![0.0; parts.max(1) * width];
     {
@@ -203,4 +223,79 @@ pub fn column_sums(values: &[f32], width: usize) -> Vec<f32> {
     }
     sums.truncate(width);
     sums
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Rng, assert_panics};
+
+    #[test]
+    fn multiply_rejects_matrices_outside_their_slices() {
+        let values = vec![0.5; 1 << 17];
+        let rows = |len: usize, width: usize| Matrix::rows(&values[..len], width);
+        // With and without the algorithm for few rows.
+        for [m, n, k] in [[4, 256, 512], [64, 32, 16]] {
+            let (a, b) = (rows(m * k, k), rows(k * n, n));
+            assert_eq!(multiply([m, n, k], a, b, None).len(), m * n);
+            assert_panics("multiply: a is", || {
+                multiply([m, n, k], rows(m * k - 1, k), b, None)
+            });
+            assert_panics("multiply: b is", || {
+                multiply([m, n, k], a, rows(k * n - 1, n), None)
+            });
+            assert_panics("multiply: b is", || {
+                multiply([m, n, k], a, rows(k * n - 1, k).t(), None)
+            });
+            assert_panics("multiply: bias has", || {
+                multiply([m, n, k], a, b, Some(&values[..n + 1]))
+            });
+            // Strides that overflow, or are negative as offsets.
+            for stride in [1 << (usize::BITS - 2), 1 << (usize::BITS - 1), usize::MAX] {
+                let far = Matrix { row: stride, ..b };
+                assert_panics("multiply: b is", || multiply([m, n, k], a, far, None));
+                let far = Matrix { row: stride, ..a };
+                assert_panics("multiply: a is", || multiply([m, n, k], far, b, None));
+            }
+        }
+        let scalar = Matrix {
+            row: 0,
+            column: 0,
+            ..rows(1, 1)
+        };
+        assert_panics("overflow", || {
+            multiply([usize::MAX, 2, 1], scalar, scalar, None)
+        });
+        assert_panics("column_sums: values has 7 elements", || {
+            column_sums(&values[..7], 2)
+        });
+    }
+
+    /// A column with a stride, which is neither a contiguous row nor a contiguous column.
+    #[test]
+    fn multiply_supports_outer_products_with_strides() {
+        let (n, mut rng) = (1 << 16, Rng::new(5));
+        let (a, values) = (rng.normals(2), rng.normals(2 * n));
+        let b = Matrix {
+            values: &values,
+            row: 1,
+            column: 2,
+        };
+        let c = multiply([2, n, 1], Matrix::rows(&a, 1), b, None);
+        for (at, found) in c.into_iter().enumerate() {
+            assert_eq!(found, a[at / n] * values[2 * (at % n)]);
+        }
+    }
+
+    #[test]
+    fn multiply_here_rejects_results_outside_their_slice() {
+        let values = [0.5; 16];
+        let matrix = Matrix::rows(&values, 4);
+        for (len, c_row) in [(15, 4), (16, 3), (16, 5), (16, usize::MAX)] {
+            assert_panics("the 4×4 result does not fit its slice", || {
+                let mut c = vec![0.0; len];
+                multiply_here([4; 3], matrix, matrix, &mut c, c_row, 1.0, false)
+            });
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Block-wise quantisation of weights to 8 or 4 bits.
 
+use super::memory::row_count;
 use serde::{Deserialize, Serialize};
 
 /// Integer type of a quantised weight. A weight is the integer times the scale of its block.
@@ -21,11 +22,16 @@ impl Quantization {
     pub const BLOCK_SIZE: usize = 64;
 
     /// Bytes of a packed row of `width` weights, with the last block padded.
+    ///
+    /// # Panics
+    /// If the padded width overflows.
     pub fn packed_len(self, width: usize) -> usize {
-        let blocks = width.div_ceil(Self::BLOCK_SIZE);
+        let padded = width
+            .checked_next_multiple_of(Self::BLOCK_SIZE)
+            .unwrap_or_else(|| panic!("the packed length of {width} weights overflows"));
         match self {
-            Self::Int8 => blocks * Self::BLOCK_SIZE,
-            Self::Int4 => blocks * Self::BLOCK_SIZE / 2,
+            Self::Int8 => padded,
+            Self::Int4 => padded / 2,
         }
     }
 
@@ -38,12 +44,7 @@ impl Quantization {
     /// # Panics
     /// If `weight` is not whole rows.
     pub fn pack(self, weight: &[f32], width: usize) -> (Vec<i8>, Vec<f32>) {
-        assert!(
-            weight.len().checked_rem(width).unwrap_or(weight.len()) == 0,
-            "{} weights are not rows of {width}",
-            weight.len()
-        );
-        let rows = weight.len().checked_div(width).unwrap_or(0);
+        let rows = row_count("pack: weight", weight.len(), width);
         let mut values = Vec::with_capacity(rows * self.packed_len(width));
         let mut scales = Vec::with_capacity(rows * width.div_ceil(Self::BLOCK_SIZE));
         for block in weight

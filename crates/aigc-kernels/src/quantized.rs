@@ -6,7 +6,7 @@
 
 use super::{
     few_rows::MAX_ROWS,
-    memory::{filled, volume},
+    memory::{check_len, filled, volume},
     product::{Matrix, multiply},
     simd::arch,
     threads::{Shared, for_each},
@@ -17,6 +17,9 @@ use pulp::{Simd, WithSimd};
 const BLOCK: usize = Quantization::BLOCK_SIZE;
 
 /// A view of a quantised weight `[n, k]`.
+///
+/// Any lengths are allowed here: [`dequantize`](Self::dequantize) and [`multiply_packed`] check
+/// them.
 #[derive(Clone, Copy)]
 pub struct Packed<'a> {
     /// The packed integers, [`Quantization::packed_len`] bytes per row.
@@ -50,7 +53,17 @@ impl Packed<'_> {
     pub fn dequantize(&self, rows: std::ops::Range<usize>) -> Vec<f32> {
         const ROWS_PER_PART: usize = 16;
         let (k, n) = (self.k, rows.len());
-        filled(volume(&[n, k]), |to| {
+        let needed =
+            [self.quantization.packed_len(k), self.blocks()].map(|len| volume(&[rows.end, len]));
+        assert!(
+            needed[0] <= self.values.len() && needed[1] <= self.scales.len(),
+            "dequantize: values and scales have {} and {} elements, expected at least {needed:?} \
+             for rows {rows:?} of {k} {:?} weights",
+            self.values.len(),
+            self.scales.len(),
+            self.quantization
+        );
+        let write = |to: &mut [f32]| {
             let to = Shared::new(to);
             for_each(n.div_ceil(ROWS_PER_PART), 4 * n * k, |part| {
                 for row in part * ROWS_PER_PART..n.min((part + 1) * ROWS_PER_PART) {
@@ -63,7 +76,10 @@ impl Packed<'_> {
                     });
                 }
             });
-        })
+        };
+        // SAFETY: the parts cover all rows. `row` returns as many blocks and scales as `Dequantize`
+        // splits a row into, so it writes the whole row.
+        unsafe { filled(volume(&[n, k]), write) }
     }
 }
 
@@ -147,29 +163,29 @@ impl Unpack for Int4 {
 /// the result is `[m, n]`.
 ///
 /// # Panics
-/// If the lengths of the slices do not fit the sizes.
+/// If `a` is not `[m, k]`, `w` is not `[n, k]`, or `bias` does not have `n` elements.
 pub fn multiply_packed([m, n]: [usize; 2], a: &[f32], w: Packed, bias: Option<&[f32]>) -> Vec<f32> {
-    let (k, blocks) = (w.k, w.blocks());
-    assert!(
-        a.len() == volume(&[m, k]) && bias.is_none_or(|bias| bias.len() == n),
-        "operands of a {m}×{k}×{n} product: a has {} elements and the bias {:?}",
-        a.len(),
-        bias.map(<[f32]>::len)
-    );
-    assert!(
-        w.values.len() == volume(&[n, w.quantization.packed_len(k)])
-            && w.scales.len() == volume(&[n, blocks]),
-        "a {n}×{k} weight of {:?} has {} bytes and {} scales",
-        w.quantization,
-        w.values.len(),
-        w.scales.len()
-    );
-    filled(volume(&[m, n]), |c| {
+    let k = w.k;
+    check_len("multiply_packed: a", a.len(), volume(&[m, k]));
+    let bytes = volume(&[n, w.quantization.packed_len(k)]);
+    check_len("multiply_packed: w.values", w.values.len(), bytes);
+    let scales = volume(&[n, w.blocks()]);
+    check_len("multiply_packed: w.scales", w.scales.len(), scales);
+    if let Some(bias) = bias {
+        check_len("multiply_packed: bias", bias.len(), n);
+    }
+    if m == 0 || n == 0 {
+        return Vec::new();
+    }
+    let write = |c: &mut [f32]| {
         match bias {
             Some(bias) => c
                 .chunks_exact_mut(n)
                 .for_each(|row| row.copy_from_slice(bias)),
             None => c.fill(0.0),
+        }
+        if k == 0 {
+            return;
         }
         if m <= 8 * MAX_ROWS {
             a.chunks(MAX_ROWS * k)
@@ -178,7 +194,9 @@ pub fn multiply_packed([m, n]: [usize; 2], a: &[f32], w: Packed, bias: Option<&[
         } else {
             many_rows(n, a, w, c);
         }
-    })
+    };
+    // SAFETY: all elements are written before the products are added to them.
+    unsafe { filled(volume(&[m, n]), write) }
 }
 
 /// A product with up to [`MAX_ROWS`] rows. It is bound by the memory bandwidth of reading the
@@ -264,7 +282,7 @@ impl<const M: usize> Dots<'_, M> {
                 }
             }
             for (at, sum) in sums.into_iter().enumerate() {
-                // SAFETY: no other part writes these columns of the result.
+                // SAFETY: no other part uses these columns of the result.
                 let c = unsafe { self.c.range(at * self.n + row, 1) };
                 c[0] += s.reduce_sum_f32s(sum);
             }
@@ -297,7 +315,62 @@ fn many_rows(n: usize, a: &[f32], w: Packed, c: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::Rng;
+    use crate::testing::{Rng, assert_panics};
+
+    #[test]
+    fn quantized_weight_rejects_other_lengths() {
+        let (x, bytes) = ([0.5; 400], [1i8; 1024]);
+        // Two blocks per row.
+        let (m, n, k) = (2, 3, 100);
+        for (quantization, packed) in [(Quantization::Int8, 128), (Quantization::Int4, 64)] {
+            let weight = |values: usize, scales: usize, k: usize| Packed {
+                values: &bytes[..values],
+                scales: &x[..scales],
+                quantization,
+                k,
+            };
+            let product = |a: usize, w: Packed, bias: usize| {
+                multiply_packed([m, n], &x[..a], w, Some(&x[..bias]))
+            };
+            let fitting = weight(n * packed, n * 2, k);
+            assert_eq!(product(m * k, fitting, n).len(), m * n);
+            assert_eq!(fitting.dequantize(1..3).len(), 2 * k);
+            assert_panics("multiply_packed: a has 199 elements, expected 200", || {
+                product(199, fitting, n)
+            });
+            assert_panics("multiply_packed: bias has 4 elements, expected 3", || {
+                product(m * k, fitting, 4)
+            });
+            for values in [n * packed - 1, n * packed + 1] {
+                let expected = format!("multiply_packed: w.values has {values} elements");
+                assert_panics(&expected, || product(m * k, weight(values, n * 2, k), n));
+            }
+            for scales in [5, 7] {
+                let expected = format!("multiply_packed: w.scales has {scales} elements");
+                assert_panics(&expected, || {
+                    product(m * k, weight(n * packed, scales, k), n)
+                });
+            }
+            assert_panics("dequantize: values and scales have", || {
+                fitting.dequantize(1..4)
+            });
+            assert_panics("overflow", || {
+                fitting.dequantize(usize::MAX - 1..usize::MAX)
+            });
+            // The padded width overflows to 0.
+            assert_panics("overflow", || weight(0, 0, usize::MAX).dequantize(0..1));
+            assert_panics("overflow", || {
+                multiply_packed([0, 0], &[], weight(0, 0, usize::MAX), None)
+            });
+            assert_panics("pack: weight has 7 elements", || {
+                quantization.pack(&x[..7], 4)
+            });
+            // Without inputs the product is the bias.
+            let empty = multiply_packed([m, n], &[], weight(0, 0, 0), Some(&x[..n]));
+            assert_eq!(empty, [0.5; 6]);
+            assert!(multiply_packed([m, 0], &x[..m * k], weight(0, 0, k), None).is_empty());
+        }
+    }
 
     #[test]
     fn quantized_product_matches_dequantized_weight() {

@@ -17,7 +17,12 @@ pub(crate) const WORTH_SHARING: usize = 200_000;
 ///
 /// The calling thread takes part and starts at once; rayon's own iterators would put it to sleep
 /// and wake two others.
-pub(crate) fn for_each(count: usize, work: usize, part: impl Fn(usize) + Sync + Send) {
+pub(crate) fn for_each(count: usize, work: usize, part: impl Fn(usize) + Sync) {
+    // Behind a pointer, `part` is compiled once, and rayon's code once for all callers.
+    run(count, work, &part);
+}
+
+fn run(count: usize, work: usize, part: &(dyn Fn(usize) + Sync)) {
     keep_pages();
     let helpers = if work < WORTH_SHARING {
         0
@@ -49,8 +54,9 @@ pub(crate) struct Shared<'a, T> {
     slice: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: a `Shared` gives access only through `range`, whose callers guarantee that no two threads
-// use overlapping ranges, and through the raw pointers of `pointer`.
+// SAFETY: a `Shared` is a borrowed `&mut [T]`, which may be sent. It gives access to the elements
+// only through `range`, whose callers guarantee that no two threads use overlapping ranges, and
+// through the raw pointers of `pointer`, whose users guarantee the same.
 unsafe impl<T: Send> Send for Shared<'_, T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Shared<'_, T> {}
@@ -82,7 +88,8 @@ impl<'a, T> Shared<'a, T> {
     /// The `len` elements from `start` on.
     ///
     /// # Safety
-    /// No two live ranges overlap.
+    /// No two live ranges overlap, and no pointer of [`pointer`](Self::pointer) is used for an
+    /// element of a live range.
     ///
     /// # Panics
     /// If the range ends beyond the slice.

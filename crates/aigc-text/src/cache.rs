@@ -1,4 +1,4 @@
-//! Keys and values of the tokens so far, so that none is computed twice.
+//! Cache of keys and values of earlier tokens, so that they are computed only once.
 
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use std::fmt::Debug;
@@ -7,19 +7,19 @@ use std::fmt::Debug;
 #[derive(Clone, Debug)]
 #[allow(clippy::large_enum_variant)] // It lives for a call.
 pub enum PositionIds {
-    /// The same in every batch element, from this one on.
+    /// Consecutive positions from this one on, the same for all batch elements.
     Range(usize),
-    /// Those of each batch element, `[batch, time]`.
-    PerRow(Tensor<2, Int>),
+    /// Positions for each batch element, `[batch, time]`.
+    PerSequence(Tensor<2, Int>),
 }
 
-/// What a model keeps of the tokens so far. [`KvCache`] keeps all of them; a model with windowed
-/// attention may bring a cache that keeps fewer.
+/// State of earlier tokens that attention needs. [`KvCache`] keeps keys and values of all tokens; a
+/// model with windowed attention can implement a cache that keeps fewer.
 pub trait Cache: Debug + Send {
-    /// Number of tokens seen, padding included.
+    /// Number of tokens in the cache, including padding.
     fn len(&self) -> usize;
 
-    /// Whether no token has been seen.
+    /// Whether the cache has no tokens.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -27,7 +27,7 @@ pub trait Cache: Debug + Send {
     /// Batch size.
     fn batch_size(&self) -> usize;
 
-    /// Declares the first `padding[i]` tokens of batch element `i` to be padding.
+    /// Marks the first `padding[i]` tokens of batch element `i` as padding.
     ///
     /// # Panics
     /// If the cache is not empty, or there is not one number per batch element.
@@ -36,22 +36,22 @@ pub trait Cache: Debug + Send {
     /// Positions of the next `time` tokens in their sequences.
     fn position_ids(&self, time: usize, device: &Device) -> PositionIds;
 
-    /// True where padding hides a key from the next `time` tokens,
-    /// `[batch, n_head, time, keys]` for `n_head` query heads; `None` without padding.
+    /// True where padding hides a key from the next `time` tokens, `[batch, n_head, time, keys]`
+    /// for `n_head` query heads; `None` without padding.
     fn padding_mask(&self, time: usize, n_head: usize, device: &Device) -> Option<Tensor<4, Bool>>;
 
-    /// Stores keys and values of the next tokens for block `layer`, and returns those that these
-    /// tokens attend to.
+    /// Appends the keys and values of the next tokens for block `layer`, and returns all keys and
+    /// values that these tokens attend to.
     ///
     /// # Shapes
     /// - k and v: `[batch, n_kv_head, time, d]`
     /// - outputs: `[batch, n_kv_head, keys, d]`, the last `time` keys being the new ones
     ///
     /// # Panics
-    /// If the shapes are not the cache's.
+    /// If the shapes do not fit the cache.
     fn update(&mut self, layer: usize, k: Tensor<4>, v: Tensor<4>) -> (Tensor<4>, Tensor<4>);
 
-    /// Counts `time` more tokens, after every block has stored them.
+    /// Advances by `time` tokens; called once all blocks have stored them.
     fn advance(&mut self, time: usize);
 
     /// Removes all tokens but the first `len`.
@@ -60,21 +60,21 @@ pub trait Cache: Debug + Send {
     /// Repeats every batch element `times` times, side by side.
     fn repeat_interleave(&mut self, times: usize);
 
-    /// Makes batch element `i` a copy of what element `parents[i]` was.
+    /// Replaces batch element `i` by a copy of the former element `parents[i]`.
     ///
     /// # Panics
     /// If there is not one parent per batch element, or one is out of range.
     fn reorder(&mut self, parents: &[usize]);
 }
 
-/// Tokens that a cache grows by at least.
+/// Number of tokens by which a cache grows at least.
 const BLOCK: usize = 128;
 
-/// Keys and values of every block of a model for all tokens so far, of a batch of sequences.
+/// Keys and values of all tokens so far for a batch of sequences, for every block of a model.
 ///
-/// Memory is allocated in blocks of tokens, and new tokens are written into it. Sequences may begin
-/// with padding, which no token attends to. A batch element that becomes a copy of another
-/// ([`reorder`](Cache::reorder)) copies only the tokens that the two do not share.
+/// Memory is allocated in blocks of tokens, and new tokens are written in place. Sequences may
+/// begin with padding, which no token attends to. When a batch element becomes a copy of another
+/// ([`reorder`](Cache::reorder)), only tokens that the two do not share are copied.
 #[derive(Clone, Debug)]
 pub struct KvCache {
     /// Keys and values of every block, `[batch, n_kv_head, capacity, d]`.
@@ -82,15 +82,15 @@ pub struct KvCache {
     /// Batch size, heads of keys and values, capacity and width of a head.
     shape: [usize; 4],
     len: usize,
-    /// Tokens of padding that each batch element begins with.
+    /// Number of padding tokens at the beginning of each batch element.
     padding: Vec<usize>,
-    /// Number of first tokens that two batch elements have in common.
+    /// Number of initial tokens that two batch elements share.
     shared: Vec<Vec<usize>>,
 }
 
 impl KvCache {
-    /// An empty cache for a model of `layers` blocks; `shape` is batch size, heads of keys and
-    /// values, capacity in tokens and width of a head.
+    /// An empty cache for a model of `layers` blocks. `shape` is the batch size, number of heads of
+    /// keys and values, capacity in tokens, and width of a head.
     pub fn new(layers: usize, shape: [usize; 4]) -> Self {
         let rows = shape[0];
         Self {
@@ -115,7 +115,7 @@ impl Cache for KvCache {
     fn set_left_padding(&mut self, padding: &[usize]) {
         assert!(
             self.is_empty() && padding.len() == self.batch_size(),
-            "padding of {} rows",
+            "padding of {} batch elements",
             self.batch_size()
         );
         self.padding = padding.to_vec();
@@ -131,7 +131,7 @@ impl Cache for KvCache {
                 .collect()
         };
         let each: Vec<Vec<i32>> = self.padding.iter().map(row).collect();
-        PositionIds::PerRow(Tensor::<2, Int>::from_data(
+        PositionIds::PerSequence(Tensor::<2, Int>::from_data(
             TensorData::new(each.concat(), [self.batch_size(), time]),
             device,
         ))
@@ -142,7 +142,7 @@ impl Cache for KvCache {
             return None;
         }
         let keys = self.len + time;
-        // Padding attends to itself, so that no query is without a key.
+        // Padding attends to itself, so that every query has a key.
         let mut hidden = Vec::with_capacity(self.batch_size() * time * keys);
         for padding in &self.padding {
             for at in self.len..keys {
@@ -183,7 +183,7 @@ impl Cache for KvCache {
             }
             _ => tensor,
         });
-        // In place: nobody else holds the tensors.
+        // Updates in place: the tensors are not shared.
         let at = [0..rows, 0..heads, self.len..end, 0..d];
         let (keys, values) = (keys.slice_assign(at.clone(), k), values.slice_assign(at, v));
         self.layers[layer] = Some([keys.clone(), values.clone()]);
@@ -230,7 +230,7 @@ impl Cache for KvCache {
         let rows = self.batch_size();
         assert!(
             parents.len() == rows && parents.iter().all(|p| *p < rows),
-            "parents of {rows} rows: {parents:?}"
+            "parents of {rows} batch elements: {parents:?}"
         );
         let moved: Vec<usize> = (0..rows)
             .filter(|row| self.shared[*row][parents[*row]] < self.len)
@@ -250,7 +250,8 @@ impl Cache for KvCache {
                         TensorData::new(from.clone(), [moved.len()]),
                         &tensor.device(),
                     );
-                    // All at once: a row may be both a parent and moved.
+                    // All copies at once: a batch element may be overwritten and be a parent
+                    // itself.
                     let copies = tensor.clone().narrow(2, first, count).select(0, from);
                     for (i, row) in moved.iter().enumerate() {
                         let at = [*row..row + 1, 0..heads, first..self.len, 0..d];

@@ -1,9 +1,9 @@
-//! JSON files as Python programs write them.
+//! JSON configuration files of Python programs.
 
 use aigc_core::{Result, json};
 use serde_json::{Map, Number, Value};
 
-/// Fields of special tokens, for which `-1` means none.
+/// Fields of special tokens, in which `-1` means that there is no such token.
 const SPECIAL: &[&str] = &[
     "bos_token_id",
     "eos_token_id",
@@ -42,9 +42,10 @@ pub(crate) fn parse(text: &str) -> Result<Map<String, Value>> {
     Ok(fields)
 }
 
-/// Floats without a fraction as integers, at any depth. Fields of floats read integers too.
+/// Converts floats without a fraction to integers, at any depth. Fields of floats accept integers,
+/// too.
 fn whole(value: &mut Value) {
-    /// Up to here every integer is a float of 64 bits.
+    /// Up to this limit every integer is exact as a 64-bit float.
     const EXACT: f64 = 9_007_199_254_740_992.0;
     match value {
         Value::Number(number) if number.is_f64() => {

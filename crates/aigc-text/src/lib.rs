@@ -1,15 +1,15 @@
 //! Language models: GPT-2, tokenizers, generation, training.
 //!
-//! All models implement [`CausalLm`]: logits of the next token, after every token. Generation
-//! applies [`LogitsProcessor`]s to these logits and chooses one token after the other; training
-//! maximises the likelihood of the true next token.
+//! All models implement [`CausalLm`], which computes the logits of the next token after every
+//! token. Generation applies [`LogitsProcessor`]s to these logits and chooses one token after
+//! another; training maximises the likelihood of the actual next token.
 //!
 //! | module | content |
 //! |---|---|
 //! | [`tokenizer`] | text to tokens and back, also as a stream |
-//! | [`models`] | GPT-2, files of weights, quantisation, adapters, any model of a directory |
-//! | [`nn`] | layers that models share |
-//! | [`cache`] | keys and values of the tokens so far |
+//! | [`models`] | GPT-2, weight files, quantisation, adapters, opening any model of a directory |
+//! | [`nn`] | layers shared by language models |
+//! | [`cache`] | keys and values of earlier tokens |
 //! | [`generate`] | greedy, sampled, beam, contrastive and assisted generation; grammars |
 //! | [`windows`], [`objective`] | training data and loss |
 //! | [`perplexity`](mod@perplexity) | how well a model predicts a text |

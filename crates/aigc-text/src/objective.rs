@@ -1,4 +1,4 @@
-//! Training of causal language models: the loss of the next token.
+//! Training of causal language models with the loss of the next token.
 
 use crate::{models::CausalLm, tokens::host, windows::TokenDataset};
 use aigc_core::{
@@ -10,8 +10,7 @@ use aigc_core::{
 use burn::tensor::{Int, Tensor, TensorData};
 use std::marker::PhantomData;
 
-/// A batch of token sequences of one length: the inputs of each, and one more token as the last
-/// target.
+/// A batch of token sequences of the same length: inputs, and one more token as the last target.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenBatch {
     tokens: Vec<i32>,
@@ -19,15 +18,15 @@ pub struct TokenBatch {
 }
 
 impl TokenBatch {
-    /// Collates windows, for a [`DataLoader`](aigc_core::data::DataLoader).
+    /// Collates windows of tokens into a batch, for a [`DataLoader`](aigc_core::data::DataLoader).
     ///
     /// # Panics
-    /// If they are of different lengths.
+    /// If the windows have different lengths.
     pub fn collate(windows: Vec<Vec<u32>>) -> Self {
         let n = windows.first().map_or(0, Vec::len);
         assert!(
             windows.iter().all(|window| window.len() == n),
-            "windows of one length"
+            "windows of the same length"
         );
         let tokens = windows
             .iter()
@@ -45,12 +44,12 @@ impl TokenBatch {
         self.batch_size
     }
 
-    /// Number of input tokens of a sequence.
+    /// Number of input tokens per sequence.
     pub fn seq_len(&self) -> usize {
         (self.tokens.len() / self.batch_size.max(1)).saturating_sub(1)
     }
 
-    /// Inputs, `[batch, seq_len]`, and the token behind each, `[batch·seq_len]`.
+    /// Inputs, `[batch, seq_len]`, and the next token after each, `[batch·seq_len]`.
     fn parts(&self, device: &burn::tensor::Device) -> (Tensor<2, Int>, Tensor<1, Int>) {
         let (rows, n) = (self.batch_size, self.seq_len());
         let part = |from: usize| -> Vec<i32> {
@@ -68,7 +67,7 @@ impl TokenBatch {
     }
 }
 
-/// The mean of `−ln p(next token)` over a batch.
+/// The mean of `−ln p(next token)` over a batch, `[1]`.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] for sequences longer than the model's context, or tokens outside its
@@ -103,8 +102,8 @@ pub fn next_token_loss<M: CausalLm>(
     Ok(ops::cross_entropy(logits.reshape([rows * n, vocabulary]), targets).mean())
 }
 
-/// The mean of `−ln p(next token)` over all `windows`, `batch` at a time. Windows that begin
-/// `block_size` apart cover a text, except an end that is too short for a window.
+/// The mean of `−ln p(next token)` over all `windows`, computed in batches of `batch`. Windows that
+/// begin `block_size` apart cover a text, except for an end that is too short for a window.
 ///
 /// # Errors
 /// As [`next_token_loss`], and errors of reading the windows.
@@ -128,7 +127,7 @@ pub fn evaluate_loss<M: CausalLm>(model: &M, windows: &TokenDataset, batch: usiz
 pub struct CausalLmObjective<M>(PhantomData<fn() -> M>);
 
 impl<M> CausalLmObjective<M> {
-    /// The objective; it has no settings.
+    /// An objective; it has no settings.
     pub fn new() -> Self {
         Self(PhantomData)
     }

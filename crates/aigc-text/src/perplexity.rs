@@ -1,4 +1,4 @@
-//! How well a model predicts texts.
+//! Perplexity of texts under a model.
 
 use crate::{
     models::CausalLm,
@@ -7,14 +7,14 @@ use crate::{
 use aigc_core::{Error, Result, ops};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-/// Positions whose logits are computed at once.
+/// Number of positions whose logits are computed at once.
 const PIECE: usize = 128;
 
-/// `−ln p` of tokens, and measures derived from it.
+/// `−ln p` of the tokens of a text, and derived measures.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Perplexity {
     /// `−ln p` of every token except the first of the text; if windows do not overlap, except the
-    /// first of each.
+    /// first of each window.
     pub token_nll: Vec<f32>,
 }
 
@@ -28,24 +28,24 @@ impl Perplexity {
             / self.token_nll.len() as f64
     }
 
-    /// `exp` of the mean.
+    /// Perplexity, the exponential of the [`loss`](Self::loss).
     pub fn perplexity(&self) -> f64 {
         self.loss().exp()
     }
 
-    /// Bits per character of a text of `characters` characters.
+    /// Bits per character for a text with this number of characters.
     pub fn bits_per_character(&self, characters: usize) -> f64 {
         self.loss() * self.token_nll.len() as f64 / std::f64::consts::LN_2 / characters as f64
     }
 }
 
-/// How well `model` predicts `tokens`, in windows of its context that begin `stride` tokens apart.
-/// Only tokens not scored by an earlier window count, so every scored token has at least
-/// `context − stride` tokens of context.
+/// Evaluates how well `model` predicts `tokens`, in windows of the size of its context that begin
+/// `stride` tokens apart. Only tokens not scored by an earlier window are scored, so each has at
+/// least `context − stride` tokens of context.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] for fewer than two tokens, one outside the vocabulary, or a stride of 0
-/// or above the context.
+/// [`Error::InvalidArgument`] for fewer than two tokens, a token outside the vocabulary, or a
+/// stride of 0 or above the context.
 pub fn perplexity<M: CausalLm>(model: &M, tokens: &[u32], stride: usize) -> Result<Perplexity> {
     let context = model.max_position_embeddings();
     if stride == 0 || stride > context {
@@ -92,12 +92,12 @@ pub fn perplexity<M: CausalLm>(model: &M, tokens: &[u32], stride: usize) -> Resu
     Ok(Perplexity { token_nll: nats })
 }
 
-/// `−ln p` of the tokens behind the first `1 + known` of a window.
+/// `−ln p` of the tokens after the first `1 + known` of a window.
 fn token_nats<M: CausalLm>(model: &M, window: &[u32], known: usize, device: &Device) -> Vec<f32> {
     let inputs = &window[..window.len() - 1];
     let mut cache = model.new_cache(1, inputs.len());
     let hidden = model.forward_cached(ids(inputs, 1, device), &mut *cache);
-    // In pieces: the logits of all positions take the most memory here.
+    // Computed in pieces: the logits of all positions would take the most memory.
     let pieces = (known..inputs.len()).step_by(PIECE).flat_map(|first| {
         let count = PIECE.min(inputs.len() - first);
         let logits = model.lm_head(hidden.clone().narrow(1, first, count));

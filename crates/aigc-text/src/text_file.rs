@@ -19,7 +19,7 @@ fn open(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// Refuses a file that begins as UTF-16, UTF-32 or binary data.
+/// Fails for a file that begins like UTF-16, UTF-32 or binary data.
 fn refuse_other_encodings(path: &Path, start: &[u8]) -> Result<()> {
     let wrong = |reason: String| Err(Error::data(path, DataFault::Decode(reason)));
     for (mark, name) in [
@@ -34,7 +34,7 @@ fn refuse_other_encodings(path: &Path, start: &[u8]) -> Result<()> {
             ));
         }
     }
-    // ASCII in UTF-16 without a mark is valid UTF-8: every other byte is zero.
+    // ASCII text in UTF-16 without a mark is valid UTF-8, but every other byte is zero.
     let start = &start[..start.len().min(1024)];
     let zeros = start.iter().filter(|byte| **byte == 0).count();
     if start.len() >= 4 && 4 * zeros >= start.len() {
@@ -50,7 +50,8 @@ fn refuse_other_encodings(path: &Path, start: &[u8]) -> Result<()> {
 /// Reads a text file. A byte-order mark at the beginning is skipped.
 ///
 /// # Errors
-/// [`Error::Io`] if it cannot be read, [`Error::Data`] for a directory and for what is not UTF-8.
+/// [`Error::Io`] if the file cannot be read; [`Error::Data`] for a directory or a file that is not
+/// UTF-8.
 pub fn read_text(path: impl AsRef<Path>) -> Result<String> {
     let path = path.as_ref();
     let mut bytes = Vec::new();
@@ -72,15 +73,16 @@ pub fn read_text(path: impl AsRef<Path>) -> Result<String> {
     })
 }
 
-/// The longest piece of a text that is read at once, in bytes.
+/// Number of bytes that are read at once at most.
 const PIECE: u64 = 1 << 20;
 
-/// The lines of a text file, each with its end, without holding the file in memory; lines of more
-/// than a mebibyte are returned in parts. A byte-order mark at the beginning is skipped.
+/// Reads a text file line by line; each line includes its end. The file may be larger than memory:
+/// lines of more than a mebibyte are returned in parts. A byte-order mark at the beginning is
+/// skipped.
 ///
 /// # Errors
-/// [`Error::Io`] if it cannot be opened; [`Error::Data`] for a directory and for UTF-16. Items are
-/// errors if a line cannot be read or is not UTF-8.
+/// [`Error::Io`] if the file cannot be opened; [`Error::Data`] for a directory or UTF-16. An item
+/// is an error if its line cannot be read or is not UTF-8.
 pub fn read_lines(path: &Path) -> Result<Lines> {
     let file = open(path)?;
     let mut reader = BufReader::with_capacity(1 << 20, file);
@@ -101,7 +103,7 @@ pub fn read_lines(path: &Path) -> Result<Lines> {
 pub struct Lines {
     path: PathBuf,
     reader: BufReader<File>,
-    /// The beginning of a character that was cut.
+    /// The beginning of an incomplete character.
     rest: Vec<u8>,
     read: u64,
 }
@@ -127,7 +129,7 @@ impl Lines {
         }
         match String::from_utf8(piece) {
             Ok(piece) => Ok(Some(piece)),
-            // The end of a piece may cut a character; the end of a line cannot.
+            // A piece may end inside a character; a line cannot.
             Err(error) if error.utf8_error().error_len().is_none() && read == PIECE => {
                 let at = error.utf8_error().valid_up_to();
                 let mut piece = error.into_bytes();
@@ -156,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_files_are_read_without_their_mark() {
+    fn text_files_are_read_without_bom() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("text.txt");
         let read = |bytes: &[u8]| {

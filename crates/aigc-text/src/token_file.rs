@@ -8,19 +8,19 @@ use std::{
     path::Path,
 };
 
-/// First bytes of a token file; then the number of tokens, in 64 bits, and the tokens, in 32 bits
-/// each, little-endian.
+/// First bytes of a token file; they are followed by the number of tokens, in 64 bits, and the
+/// tokens, in 32 bits each, little-endian.
 pub(crate) const MAGIC: &[u8; 8] = b"aigctok1";
 pub(crate) const HEADER: u64 = 16;
 
-/// Writes the tokens of a text file to `to`, a line at a time, so that neither has to fit into
+/// Tokenizes a text file line by line and writes the tokens to `to`; neither file has to fit into
 /// memory. `progress` is called with the number of bytes read. Returns the number of tokens.
 ///
-/// Lines are encoded separately: no token crosses the end of a line, as it may if a text is encoded
-/// as a whole.
+/// Lines are encoded separately: a token never crosses the end of a line, which can happen if a
+/// text is encoded as a whole.
 ///
 /// # Errors
-/// [`Error::Data`] where the text is not UTF-8, and whatever the tokenizer and the files report.
+/// [`Error::Data`] if the text is not UTF-8; errors of the tokenizer and the files.
 pub fn tokenize_file(
     text: impl AsRef<Path>,
     tokenizer: &dyn Tokenizer,

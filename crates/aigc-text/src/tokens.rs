@@ -1,4 +1,4 @@
-//! Token ids: in configurations, on the device, and back on the host.
+//! Token ids in configurations, on the device and on the host.
 
 use aigc_core::{Error, Result};
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum TokenIds {
-    /// One.
+    /// A single token id.
     One(u32),
-    /// Several.
+    /// A list of token ids.
     Several(Vec<u32>),
 }
 
 impl TokenIds {
-    /// As a list.
+    /// The token ids as a list.
     pub fn list(&self) -> Vec<u32> {
         match self {
             TokenIds::One(token) => vec![*token],
@@ -24,8 +24,8 @@ impl TokenIds {
     }
 }
 
-/// Fails at the first token that a vocabulary of `vocab_size` does not have; `error` builds the
-/// error of `field`, its value and what was expected.
+/// Fails for the first token outside a vocabulary of `vocab_size`; `error` builds the error from
+/// the token and the expected range.
 pub(crate) fn in_vocabulary(
     mut tokens: impl Iterator<Item = u32>,
     vocab_size: usize,
@@ -40,14 +40,14 @@ pub(crate) fn in_vocabulary(
     }
 }
 
-/// Token ids of `batch` sequences of one length on `device`, `[batch, time]`.
+/// Token ids of `batch` sequences of the same length on `device`, `[batch, time]`.
 pub(crate) fn ids(tokens: &[u32], batch: usize, device: &Device) -> Tensor<2, Int> {
     let tokens: Vec<i32> = tokens.iter().map(|token| *token as i32).collect();
     let n = tokens.len() / batch.max(1);
     Tensor::from_data(TensorData::new(tokens, [batch, n]), device)
 }
 
-/// Values of a tensor, on the host.
+/// The values of a tensor on the host.
 pub(crate) fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor
         .into_data()

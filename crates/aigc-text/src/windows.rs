@@ -1,4 +1,4 @@
-//! Windows of tokens for training, from memory or from a file that may be larger than memory.
+//! Windows of tokens for training, from memory or from a file, which may be larger than memory.
 
 use crate::token_file::{HEADER, MAGIC};
 use aigc_core::{DataFault, Error, Result, data::Dataset};
@@ -13,7 +13,7 @@ use std::{
 #[derive(Debug)]
 enum TokenStore {
     Memory(Vec<u32>),
-    /// Read when a window is requested.
+    /// The file is read when a window is requested.
     File {
         path: PathBuf,
         file: Arc<Mutex<File>>,
@@ -22,8 +22,8 @@ enum TokenStore {
     },
 }
 
-/// Windows of the tokens of a text: `block_size` inputs and one more, since the target of each
-/// token is the next one.
+/// Windows of the tokens of a text: `block_size` inputs and one more token, since the target of
+/// each token is the next one.
 #[derive(Debug)]
 pub struct TokenDataset {
     tokens: TokenStore,
@@ -41,11 +41,12 @@ impl TokenDataset {
         Self::from_store(TokenStore::Memory(tokens), block_size, stride)
     }
 
-    /// The same for a file that [`tokenize_file`](crate::tokenize_file) wrote.
+    /// Windows of a file that [`tokenize_file`](crate::tokenize_file) wrote; see
+    /// [`new`](Self::new).
     ///
     /// # Errors
-    /// As [`new`](Self::new); [`Error::Data`] if it is no such file or truncated; [`Error::Io`] if
-    /// it cannot be read.
+    /// As [`new`](Self::new); [`Error::Data`] if the file is truncated or not a token file;
+    /// [`Error::Io`] if it cannot be read.
     pub fn open(path: impl AsRef<Path>, block_size: usize, stride: usize) -> Result<Self> {
         let path = path.as_ref();
         let io = |source| Error::Io {
@@ -115,9 +116,9 @@ impl TokenDataset {
         Ok(windows)
     }
 
-    /// Windows of the first `train_fraction` of the tokens, for training, and of the others, for
-    /// evaluation. Windows for evaluation begin `block_size` tokens apart, so that each token is
-    /// predicted once.
+    /// Splits the tokens into training windows of the first `train_fraction`, and evaluation
+    /// windows of the rest. Evaluation windows begin `block_size` tokens apart, so that each token
+    /// is predicted once.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if `train_fraction` is not between 0 and 1, or leaves too few

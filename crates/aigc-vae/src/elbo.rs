@@ -11,17 +11,17 @@ use aigc_core::{
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-/// The two parts of the bound, per sample, in nats.
+/// The two terms of the evidence lower bound, per sample, in nats.
 #[derive(Clone, Debug)]
 pub struct Elbo {
-    /// `E_q[log p(x|z)]`, estimated with one `z`, `[batch]`.
+    /// Reconstruction term `E_q[log p(x|z)]`, estimated with one `z`, `[batch]`.
     pub log_likelihood: Tensor<1>,
-    /// `KL(q(z|x) ‖ p(z))`, `[batch]`.
+    /// Divergence `KL(q(z|x) ‖ p(z))` of the posterior from the prior, `[batch]`.
     pub kl: Tensor<1>,
 }
 
-/// The evidence lower bound `E_q[log p(x|z)] − KL(q(z|x) ‖ p(z)) ≤ log p(x)` (Kingma and Welling
-/// 2014, eq. 3), for the `likelihood` of a `z` drawn from `posterior`.
+/// Computes the evidence lower bound `E_q[log p(x|z)] − KL(q(z|x) ‖ p(z)) ≤ log p(x)` (Kingma and
+/// Welling 2014, eq. 3). `likelihood` is that of one `z` drawn from `posterior`.
 ///
 /// # Shapes
 /// - x: `[batch, …]`; images in `[0, 1]`
@@ -37,21 +37,21 @@ pub fn elbo<P: Posterior<Z>, const X: usize, const Z: usize>(
 }
 
 impl Elbo {
-    /// `−E_q[log p(x|z)] + β·KL`, mean over the batch, `[1]`. With β = 1 it is −ELBO; other values
-    /// are the β-VAE's (Higgins et al. 2017).
+    /// The loss `−E_q[log p(x|z)] + β·KL`, averaged over the batch, `[1]`: −ELBO for β = 1, the
+    /// loss of the β-VAE (Higgins et al. 2017) for other values.
     pub fn loss(&self, beta: f64) -> Tensor<1> {
         (self.kl.clone() * beta - self.log_likelihood.clone()).mean()
     }
 }
 
-/// Weight `β` of the divergence.
+/// Weight `β` of the divergence, with an optional warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct KlWeight {
-    /// Weight after the warm-up; 1 gives the ELBO.
+    /// Weight after the warm-up; 1 for the ELBO.
     pub value: f64,
-    /// Steps over which the weight rises linearly from 0; 0 for no warm-up. A slow rise keeps the
-    /// decoder from ignoring the latents (Bowman et al. 2016,
+    /// Number of steps over which the weight rises linearly from 0; 0 for no warm-up. A slow rise
+    /// keeps the decoder from ignoring the latents (Bowman et al. 2016,
     /// <https://arxiv.org/abs/1511.06349>).
     #[serde(alias = "anneal")]
     pub warmup_steps: usize,
@@ -67,7 +67,7 @@ impl Default for KlWeight {
 }
 
 impl KlWeight {
-    /// The weight at `step`, counted from 0.
+    /// The weight at `step` (counted from 0).
     pub fn at_step(&self, step: usize) -> f64 {
         if step < self.warmup_steps {
             self.value * (step + 1) as f64 / self.warmup_steps as f64
@@ -76,21 +76,23 @@ impl KlWeight {
         }
     }
 
-    /// Fails unless the weight is a finite number, 0 or above.
+    /// Fails unless the weight is finite and at least 0.
     ///
     /// # Errors
-    /// [`Error::Config`](aigc_core::Error::Config).
+    /// [`Error::Config`](aigc_core::Error::Config) naming the field.
     pub fn validate(&self) -> Result<()> {
         check::non_negative("beta.value", self.value)
     }
 }
 
-/// Evaluates `model` on every sample of `loader`: `nelbo` (−ELBO, an upper bound on `−log p(x)`),
-/// `reconstruction` and `kl`, then the model's [auxiliary terms](Vae::auxiliary_losses); means per
-/// sample, in nats. Each sample gets one `z`, the same for the same `seed`.
+/// Evaluates `model` on every sample of `loader`.
+///
+/// Returns `nelbo` (−ELBO, an upper bound on `−log p(x)`), `reconstruction` and `kl`, then the
+/// model's [auxiliary terms](Vae::auxiliary_losses): means per sample, in nats. One `z` is drawn
+/// per sample, always the same for the same `seed`.
 ///
 /// # Errors
-/// If a sample cannot be read, or is not of the model's shape.
+/// If a sample cannot be read or does not have the shape of the model's samples.
 pub fn evaluate<V, B, const X: usize, const Z: usize>(
     model: &V,
     loader: &DataLoader<B>,

@@ -1,46 +1,47 @@
-//! The likelihood of a sample.
+//! Likelihoods of samples.
 
 use aigc_core::{ops::binary_cross_entropy, rng::Rng};
 use burn::tensor::{Tensor, TensorData, activation};
 use serde::{Deserialize, Serialize};
 
-/// Distribution that a decoder outputs.
+/// Type of the distribution that a decoder outputs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LikelihoodKind {
-    /// Each value is the probability of a white pixel.
+    /// Independent Bernoulli distributions; each output is the logit of a white pixel.
     #[default]
     Bernoulli,
-    /// Each value is the mean of a normal distribution with this standard deviation.
+    /// Independent normal distributions with this standard deviation; each output is a mean.
     Gaussian(
-        /// Standard deviation, in units of the values' range, `[0, 1]` for images.
+        /// Standard deviation, in the units of the data, `[0, 1]` for images.
         f64,
     ),
 }
 
-/// `p(x|z)` with independent values. `X` is the rank of samples, batch axis included.
+/// The likelihood `p(x|z)` of a batch, with independent values. `X` is the rank of a batch of
+/// samples.
 ///
 /// # Shapes
-/// All tensors are `[batch, …]`, as the samples.
+/// All tensors are `[batch, …]`, in the shape of the samples.
 #[derive(Clone, Debug)]
 pub enum Likelihood<const X: usize = 4> {
-    /// White with probability `1 / (1 + e^−logit)`. A grey pixel counts as white with its value as
-    /// the probability, as is usual for MNIST.
+    /// Each pixel is white with probability `1 / (1 + e^−logit)`. The value of a grey pixel counts
+    /// as its probability of being white, as is usual for MNIST.
     Bernoulli {
-        /// Log-odds of white.
+        /// Logits of white.
         logits: Tensor<X>,
     },
-    /// Normal around `mean`.
+    /// Each value is normally distributed around its mean.
     Gaussian {
-        /// Means.
+        /// Means of the values.
         mean: Tensor<X>,
-        /// Standard deviation, in units of the values' range, `[0, 1]` for images.
+        /// Standard deviation, in the units of the data, `[0, 1]` for images.
         std: f64,
     },
 }
 
 impl<const X: usize> Likelihood<X> {
-    /// The likelihood of `kind` whose parameters a decoder outputs: logits or means.
+    /// The likelihood of type `kind` for the `output` of a decoder: logits or means.
     pub fn new(kind: LikelihoodKind, output: Tensor<X>) -> Self {
         match kind {
             LikelihoodKind::Bernoulli => Likelihood::Bernoulli { logits: output },
@@ -48,13 +49,13 @@ impl<const X: usize> Likelihood<X> {
         }
     }
 
-    /// `log p(x|z)` in nats.
+    /// The log-likelihood `log p(x|z)` in nats.
     ///
-    /// - Bernoulli: `Σ x·l − log(1 + eˡ)` for logits `l`, computed so that no logit overflows;
+    /// - Bernoulli: `Σ x·l − log(1 + eˡ)` for logits `l`, computed without overflow;
     /// - Gaussian: `−½ Σ (log 2πσ² + (x − μ)² / σ²)`.
     ///
     /// # Shapes
-    /// - x: `[batch, …]`; in `[0, 1]` for Bernoulli
+    /// - x: `[batch, …]`, in `[0, 1]` for Bernoulli
     /// - output: `[batch]`
     pub fn log_prob(&self, x: Tensor<X>) -> Tensor<1> {
         match self {
@@ -70,7 +71,7 @@ impl<const X: usize> Likelihood<X> {
         }
     }
 
-    /// The mean sample, in `[0, 1]` for Bernoulli.
+    /// The mean of the distribution, `[batch, …]`; in `[0, 1]` for Bernoulli.
     pub fn mean(&self) -> Tensor<X> {
         match self {
             Likelihood::Bernoulli { logits } => activation::sigmoid(logits.clone()),
@@ -78,7 +79,7 @@ impl<const X: usize> Likelihood<X> {
         }
     }
 
-    /// The most probable sample: Bernoulli pixels are black or white.
+    /// The most probable sample, `[batch, …]`; for Bernoulli, pixels are black or white.
     pub fn mode(&self) -> Tensor<X> {
         match self {
             Likelihood::Bernoulli { logits } => logits.clone().greater_equal_elem(0.0).float(),
@@ -86,7 +87,7 @@ impl<const X: usize> Likelihood<X> {
         }
     }
 
-    /// A sample drawn from the likelihood.
+    /// Draws a sample, `[batch, …]`.
     pub fn sample(&self, rng: &mut Rng) -> Tensor<X> {
         let mean = self.mean();
         let (shape, device) = (mean.dims(), mean.device());

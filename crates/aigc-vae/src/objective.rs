@@ -1,4 +1,4 @@
-//! The objective of a training step.
+//! The objective of a variational autoencoder.
 
 use crate::{KlWeight, Vae, check_batch, elbo};
 use aigc_core::{
@@ -9,8 +9,8 @@ use aigc_core::{
 };
 use std::marker::PhantomData;
 
-/// Minimises `−E_q[log p(x|z)] + β·KL(q(z|x) ‖ p(z))` for any [`Vae`], plus the
-/// [terms](Vae::auxiliary_losses) that its posterior adds.
+/// Minimises `−E_q[log p(x|z)] + β·KL(q(z|x) ‖ p(z))` and the [auxiliary
+/// terms](Vae::auxiliary_losses) of a [`Vae`].
 #[derive(Debug)]
 pub struct VaeObjective<V, B = ImageBatch, const X: usize = 4, const Z: usize = 2>
 where
@@ -24,7 +24,7 @@ where
 }
 
 impl<V: Vae<X, Z>, B, const X: usize, const Z: usize> VaeObjective<V, B, X, Z> {
-    /// The objective with this weight of the divergence.
+    /// An objective with this weight of the divergence.
     ///
     /// # Errors
     /// [`Error::Config`](aigc_core::Error::Config) if the weight is out of range.
@@ -90,8 +90,8 @@ mod tests {
 
     const CODES: usize = 4;
 
-    /// A codebook of points on a line for series of two values, with codes that follow the means of
-    /// what is assigned to them.
+    /// A model of two-dimensional samples with a codebook, whose codes follow the means of the
+    /// latents assigned to them.
     #[derive(Module, Debug)]
     struct Quantising {
         encoder: Linear,
@@ -99,7 +99,7 @@ mod tests {
         codes: Param<Tensor<2>>,
     }
 
-    /// Codes in place of the encoder's output.
+    /// The posterior: the nearest codes in place of the encoder's outputs.
     #[derive(Clone, Debug)]
     struct Quantised {
         encoded: Tensor<2>,
@@ -108,7 +108,8 @@ mod tests {
     }
 
     impl Posterior<2> for Quantised {
-        /// Straight through: the code's value, the gradient of the encoder's output.
+        /// Straight-through estimator: the value of the code, and the gradient of the encoder's
+        /// output.
         fn sample(&self, _rng: &mut Rng) -> Tensor<2> {
             self.encoded.clone() + (self.codes.clone() - self.encoded.clone()).detach()
         }
@@ -240,7 +241,7 @@ mod tests {
         assert!((value(0, "loss") - sum).abs() < 1e-5, "{:?}", reports[0]);
         assert!((value(0, "kl") - (CODES as f64).ln()).abs() < 1e-6);
         let last = reports.len() - 1;
-        // Both points exactly: `½·2·ln(2π·σ²)` per series.
+        // Both points are reconstructed exactly: `½·2·ln(2π·σ²)` per sample.
         let best = (2.0 * std::f64::consts::PI * 0.25).ln();
         let reconstruction = value(last, "reconstruction");
         assert!(reconstruction < best + 0.3, "{reconstruction} {best}");

@@ -3,19 +3,19 @@
 use aigc_core::{encoder::Posterior, rng::Rng};
 use burn::tensor::Tensor;
 
-/// A normal distribution with independent dimensions for each sample of a batch. `Z` is the rank of
-/// the latents, batch axis included: 2 for vectors, 4 for maps.
+/// Normal distributions with independent dimensions, one for each sample of a batch. `Z` is the
+/// rank of a batch of latents: 2 for vectors, 4 for maps.
 #[derive(Clone, Debug)]
 pub struct DiagonalGaussian<const Z: usize = 2> {
-    /// Means, `[batch, latent…]`.
+    /// Means `μ`, `[batch, latent…]`.
     pub mean: Tensor<Z>,
-    /// Logarithms of the variances, `[batch, latent…]`.
+    /// Logarithms of the variances, `log σ²`, `[batch, latent…]`.
     pub logvar: Tensor<Z>,
 }
 
 impl<const Z: usize> DiagonalGaussian<Z> {
-    /// A draw for each sample, `z = μ + σ·ε` with `ε` from `rng`: differentiable in `μ` and `σ`
-    /// (Kingma and Welling 2014, §2.4).
+    /// Draws one latent per sample, `z = μ + σ·ε` with `ε` from `rng`; differentiable with respect
+    /// to `μ` and `σ` (Kingma and Welling 2014, §2.4).
     ///
     /// # Shapes
     /// - output: `[batch, latent…]`
@@ -24,12 +24,12 @@ impl<const Z: usize> DiagonalGaussian<Z> {
         self.mean.clone() + (self.logvar.clone() * 0.5).exp() * noise
     }
 
-    /// The most probable point, which is the mean, `[batch, latent…]`.
+    /// The mode of the distribution, which is the mean, `[batch, latent…]`.
     pub fn mode(&self) -> Tensor<Z> {
         self.mean.clone()
     }
 
-    /// `log q(z)` in nats: `−½ Σ (log 2π + log σ² + (z − μ)² / σ²)`.
+    /// The log-density `log q(z)` in nats: `−½ Σ (log 2π + log σ² + (z − μ)² / σ²)`.
     ///
     /// # Shapes
     /// - z: `[batch, latent…]`
@@ -41,8 +41,8 @@ impl<const Z: usize> DiagonalGaussian<Z> {
         terms.flatten::<2>(1, Z - 1).sum_dim(1).squeeze_dim(1) * -0.5
     }
 
-    /// `KL(q ‖ N(0, I))` in nats, in closed form: `½ Σ (μ² + σ² − 1 − log σ²)` (Kingma and Welling
-    /// 2014, app. B).
+    /// The divergence `KL(q ‖ N(0, I))` in nats, in closed form: `½ Σ (μ² + σ² − 1 − log σ²)`
+    /// (Kingma and Welling 2014, app. B).
     ///
     /// # Shapes
     /// - output: `[batch]`
@@ -111,7 +111,7 @@ mod tests {
         }
     }
 
-    /// KL is the mean of `log q(z) − log p(z)` under q.
+    /// The divergence is the mean of `log q(z) − log p(z)` under q.
     #[test]
     fn kl_agrees_with_monte_carlo() {
         let device = Device::flex();

@@ -11,7 +11,7 @@ use aigc_core::{
 use burn::tensor::{Device, Tensor, TensorData};
 use std::ops::ControlFlow;
 
-/// Uses a trained VAE. All outputs are means of `p(x|z)`.
+/// Samples, reconstructs and interpolates with a trained VAE. All results are means of `p(x|z)`.
 ///
 /// ```no_run
 /// # use aigc_core::device::device;
@@ -31,7 +31,7 @@ pub struct VaeSampler<'a, V, const X: usize = 4, const Z: usize = 2> {
 }
 
 impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
-    /// A sampler of 256 samples per pass, at temperature 1.
+    /// A sampler with a batch size of 256 and temperature 1.
     pub fn new(model: &'a V, device: &Device) -> Self {
         Self {
             model,
@@ -41,14 +41,15 @@ impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
         }
     }
 
-    /// Factor of latents that are drawn from the prior. Below 1, samples are more typical and less
-    /// varied.
+    /// Sets the factor that latents drawn from the prior are multiplied by. Below 1, samples are
+    /// more typical and less varied.
     pub fn with_temperature(mut self, temperature: f64) -> Self {
         self.temperature = temperature;
         self
     }
 
-    /// Samples per pass of the network: bounds the memory of large requests.
+    /// Sets the number of samples per pass of the network, which limits the memory of large
+    /// requests.
     pub fn with_batch_size(mut self, batch_size: usize) -> Self {
         self.options.batch_size = batch_size;
         self
@@ -60,7 +61,7 @@ impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
         self
     }
 
-    /// Calls `callback` after each batch; `ControlFlow::Break` stops.
+    /// Calls `callback` after each batch; `ControlFlow::Break` stops sampling.
     pub fn with_callback(
         mut self,
         callback: impl FnMut(&BatchProgress) -> ControlFlow<()> + 'a,
@@ -69,8 +70,8 @@ impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
         self
     }
 
-    /// `n` samples of latents drawn from the prior with the stream of `seed`. The first samples of
-    /// a seed are the same for every `n`.
+    /// Draws `n` latents from the prior and decodes them. The first samples of a seed are the same
+    /// for every `n`.
     ///
     /// # Shapes
     /// - `values` of the output: `[n, …]` of the model's sample shape
@@ -100,16 +101,16 @@ impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
         })
     }
 
-    /// The mean sample of the most probable latent of each of `x`.
+    /// Reconstructs samples from the mode of their posterior.
     ///
     /// # Shapes
     /// - x and output: `[n, …]` of the model's sample shape; images in `[0, 1]`
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if there is none; [`Error::Cancelled`] if cancelled.
+    /// [`Error::InvalidArgument`] if `x` contains no samples; [`Error::Cancelled`] if cancelled.
     ///
     /// # Panics
-    /// If the samples are not of the model's shape.
+    /// If the samples do not have the shape of the model's samples.
     pub fn reconstruct(&self, x: Tensor<X>) -> Result<Tensor<X>> {
         let n = x.dims()[0];
         let reconstructed = self.options.collect(n, |batch| {
@@ -119,20 +120,20 @@ impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
         complete(reconstructed, "reconstruction")
     }
 
-    /// `frames` samples on the way from each sample of `from` to its counterpart in `to`, ends
-    /// included. Latents move along the great arc (Shoemake 1985), because the mass of a normal
-    /// prior lies on a shell.
+    /// Interpolates between the samples of `from` and `to`, in `frames` frames with both ends.
+    /// Latents move along a great arc (Shoemake 1985), because the mass of a normal prior is close
+    /// to a sphere.
     ///
     /// # Shapes
     /// - from and to: `[n, …]` of the model's sample shape; images in `[0, 1]`
-    /// - output: `frames` tensors of that shape
+    /// - output: `frames` tensors of the same shape
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if there are fewer than two frames, or the two batches differ in
     /// shape; [`Error::Cancelled`] if cancelled.
     ///
     /// # Panics
-    /// If the samples are not of the model's shape.
+    /// If the samples do not have the shape of the model's samples.
     pub fn interpolate(
         &self,
         from: Tensor<X>,
@@ -161,14 +162,14 @@ impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
             .collect()
     }
 
-    /// A map of two latent dimensions: `side × side` samples, row by row, whose dimensions `axes`
-    /// run through the middle 90 % of a standard normal prior while the others stay 0.
+    /// Decodes a grid over two latent dimensions: `side × side` samples, row by row. The dimensions
+    /// `axes` cover the central 90 % of a standard normal prior; all others are 0.
     ///
     /// # Shapes
     /// - output: `[side², …]` of the model's sample shape
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] unless the side is from 2 to 1024 and both axes are latent
+    /// [`Error::InvalidArgument`] unless `side` is from 2 to 1024 and both `axes` are latent
     /// dimensions; [`Error::Cancelled`] if cancelled.
     pub fn latent_grid(&self, axes: [usize; 2], side: usize) -> Result<Tensor<X>> {
         let latent = self.model.latent_dim();
@@ -198,7 +199,7 @@ impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
     }
 }
 
-/// What has no use in part.
+/// The value if it is complete: a part of it would be of no use.
 fn complete<T>((value, complete): (T, bool), operation: &str) -> Result<T> {
     match complete {
         true => Ok(value),

@@ -1,4 +1,4 @@
-//! A VAE's latent vectors, reshaped into maps.
+//! Latent vectors of a VAE as latent maps.
 
 use crate::{DiagonalGaussian, Vae};
 use aigc_core::{
@@ -8,15 +8,15 @@ use aigc_core::{
 };
 use burn::tensor::Tensor;
 
-/// A trained VAE as an [`Autoencoder`], for models that work on maps: the latent vector is the
-/// map's values, channel by channel.
+/// A trained VAE as an [`Autoencoder`] with latent maps, for models that work on maps. Latent
+/// vectors are reshaped to maps, channel by channel.
 ///
 /// ```
 /// # use aigc_core::{data::ImageShape, device::device, encoder::Autoencoder};
 /// # use aigc_vae::{SpatialLatents, MlpVaeConfig, VaeConfig};
 /// # fn main() -> aigc_core::Result<()> {
 /// let vae = VaeConfig::Mlp(MlpVaeConfig::new(ImageShape::new(1, 8, 8))).init(&device("flex")?)?;
-/// // Its 20 latent dimensions.
+/// 20 latent dimensions.
 /// let spatial = SpatialLatents::new(vae, ImageShape::new(5, 2, 2))?;
 /// assert_eq!(spatial.latent_shape(), ImageShape::new(5, 2, 2));
 /// # Ok(()) }
@@ -28,10 +28,11 @@ pub struct SpatialLatents<V> {
 }
 
 impl<V: Vae<Posterior = DiagonalGaussian>> SpatialLatents<V> {
-    /// Reshapes the latent vectors of `vae` into maps of `shape`.
+    /// Reshapes the latent vectors of `vae` to maps of `shape`.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] unless `shape` has as many values as the VAE has latent dimensions.
+    /// [`Error::InvalidArgument`] unless the number of values of `shape` is the number of latent
+    /// dimensions.
     pub fn new(vae: V, shape: ImageShape) -> Result<Self> {
         if shape.numel() != vae.latent_dim() {
             return Err(Error::argument(

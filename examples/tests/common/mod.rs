@@ -1,8 +1,8 @@
-//! What the tests of programs share: where programs are, and a small MNIST.
+//! Code that the tests of programs share: paths of programs, and a small MNIST data set.
 
 #![allow(
     dead_code,
-    reason = "each test is a program of its own; not all need everything"
+    reason = "each test is a separate program, and none uses everything"
 )]
 
 use std::{
@@ -10,7 +10,7 @@ use std::{
     process::{Command, Output},
 };
 
-/// The built example of this name.
+/// Path of the built example `name`.
 pub(crate) fn program(name: &str) -> PathBuf {
     let mut path = std::env::current_exe().unwrap();
     path.pop();
@@ -19,7 +19,7 @@ pub(crate) fn program(name: &str) -> PathBuf {
         .join(format!("{name}{}", std::env::consts::EXE_SUFFIX))
 }
 
-/// What it prints; it must succeed.
+/// Runs a command, which must succeed; returns its output.
 pub(crate) fn finish(mut command: Command) -> String {
     let Output {
         status,
@@ -35,9 +35,9 @@ pub(crate) fn finish(mut command: Command) -> String {
     text
 }
 
-/// Writes 40 images of 28×28, and as many to test, in MNIST's format.
-pub(crate) fn small_mnist(folder: &Path) {
-    std::fs::create_dir_all(folder).unwrap();
+/// Writes a data set in MNIST's format, with 40 training and 40 test images of 28×28.
+pub(crate) fn small_mnist(dir: &Path) {
+    std::fs::create_dir_all(dir).unwrap();
     let mut images = vec![0, 0, 8, 3, 0, 0, 0, 40, 0, 0, 0, 28, 0, 0, 0, 28];
     images.extend((0..40 * 784).map(|i| (i % 256) as u8));
     let labels = [
@@ -46,7 +46,7 @@ pub(crate) fn small_mnist(folder: &Path) {
     ]
     .concat();
     for part in ["train", "t10k"] {
-        std::fs::write(folder.join(format!("{part}-images-idx3-ubyte")), &images).unwrap();
-        std::fs::write(folder.join(format!("{part}-labels-idx1-ubyte")), &labels).unwrap();
+        std::fs::write(dir.join(format!("{part}-images-idx3-ubyte")), &images).unwrap();
+        std::fs::write(dir.join(format!("{part}-labels-idx1-ubyte")), &labels).unwrap();
     }
 }

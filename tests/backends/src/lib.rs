@@ -205,7 +205,7 @@ pub fn gans() -> [(&'static str, GanConfig); 4] {
     let resnet = ResnetGanConfig {
         channels: 16,
         levels: 2,
-        attention: Some(4),
+        attention_resolution: Some(4),
         classes: classes(norm, DiscriminatorConditioning::Auxiliary),
         ..ResnetGanConfig::new(shape)
     };
@@ -241,7 +241,7 @@ pub fn gan_step(config: &GanConfig, device: &Device) -> ([Shaped; 2], BTreeMap<S
     let z = rng.normal([6, gan.generator.latent_dim()], &device);
     let generated = gan.generator.generate(z, class.clone());
     let ada = Ada {
-        flips: false,
+        flips_and_rotations: false,
         ..Ada::default()
     };
     let [real, fake] = [real, generated.clone()].map(|x| {

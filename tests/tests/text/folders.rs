@@ -42,7 +42,13 @@ fn wrapped_and_renamed_weights_open() {
     let (model, dir) = saved();
     let (weights, all) = (dir.path().join("model.safetensors"), tensors(dir.path()));
     let expected = logits(&model);
-    for prefix in ["module.", "_orig_mod.", "module._orig_mod."] {
+    for prefix in [
+        "module.",
+        "_orig_mod.",
+        "module._orig_mod.",
+        "model.",
+        "transformer.",
+    ] {
         let renamed = all
             .iter()
             .map(|(name, data)| (format!("{prefix}{name}"), data.clone()))
@@ -247,14 +253,14 @@ fn generation_options_are_read_from_old_files() {
     assert_eq!(*config, expected);
     // A file of its own overrides them all.
     let own = dir.path().join("generation_config.json");
-    std::fs::write(
-        &own,
-        "\u{feff}{\"num_beams\": 2.0, \"guidance_scale\": 1.5}",
-    )
-    .unwrap();
+    let text = r#"{"num_beams": 2.0, "encoder_repetition_penalty": 1.2, "guidance_scale": 1.5}"#;
+    std::fs::write(&own, format!("\u{feff}{text}")).unwrap();
     let config = GenerationConfig::from_pretrained(dir.path()).unwrap();
     assert_eq!((config.num_beams, config.max_length), (2, None));
-    assert_eq!(config.unused_fields, ["guidance_scale"]);
+    assert_eq!(
+        config.unused_fields,
+        ["encoder_repetition_penalty", "guidance_scale"]
+    );
 }
 
 /// Special tokens outside a small vocabulary count as none.
@@ -372,7 +378,7 @@ fn added_tokens_have_the_ids_of_their_files() {
 }
 
 #[test]
-fn tokenizer_options_are_those_of_the_directory() {
+fn tokenizer_follows_directory_options() {
     for dir in tokenizer_dirs() {
         let path = dir.path();
         let plain = BpeTokenizer::from_pretrained(path).unwrap();
@@ -445,7 +451,7 @@ fn repeated_eos_tokens_count_once() {
 }
 
 #[test]
-fn options_that_are_not_finite_are_refused() {
+fn non_finite_options_are_refused() {
     let model = model(4, 60);
     let base = GenerationConfig::default;
     for config in [

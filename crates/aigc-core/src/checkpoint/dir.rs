@@ -1,4 +1,4 @@
-//! One checkpoint: written under a hidden name, verified by its manifest.
+//! One checkpoint: written under a temporary name, verified by its manifest.
 
 use super::json::{read_json, write_json};
 use crate::{
@@ -61,7 +61,7 @@ impl CheckpointWriter {
         write_json(&self.path(name), value)
     }
 
-    /// Adds the manifest, syncs everything, and gives the directory its name.
+    /// Writes the manifest, syncs all files and renames the directory to its final name.
     ///
     /// # Errors
     /// [`Error::Io`] naming the file.
@@ -87,9 +87,10 @@ impl CheckpointWriter {
         )?;
         sync_dir(&self.temporary)?;
         if self.dir.exists() {
-            // The same step again, after a resume: the new one is as good, and complete.
-            let doomed = self.temporary.with_extension("old"); // `recover` puts it back if this is interrupted
-            fs::rename(&self.dir, &doomed).map_err(Error::io(&self.dir))?;
+            // A checkpoint of this step exists already, from before a resume: the new one replaces
+            // it. If this is interrupted, `recover` puts the old one back.
+            let replaced = self.temporary.with_extension("old");
+            fs::rename(&self.dir, &replaced).map_err(Error::io(&self.dir))?;
         }
         fs::rename(&self.temporary, &self.dir).map_err(Error::io(&self.dir))?;
         if let Some(parent) = self.dir.parent() {
@@ -132,7 +133,7 @@ impl Checkpoint {
             let found = FileEntry::of(&path)?;
             if found.bytes != expected.bytes {
                 let reason = format!(
-                    "truncated or grown: {} bytes, expected {}",
+                    "truncated or oversized: {} bytes, expected {}",
                     found.bytes, expected.bytes
                 );
                 return Err(Error::checkpoint(path, reason));
@@ -162,7 +163,7 @@ impl Checkpoint {
         &self.dir
     }
 
-    /// Number of steps that had been made.
+    /// Number of training steps before the checkpoint.
     pub fn step(&self) -> usize {
         self.step
     }

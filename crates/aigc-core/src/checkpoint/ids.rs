@@ -11,15 +11,15 @@ use burn::{
 
 /// Gives every float parameter an id computed from its path.
 ///
-/// burn's ids are random in each process, and an optimizer's state is keyed by them: with ids from
-/// paths it finds its parameters again. The trainer does this by itself; a custom loop does it
-/// once, before the first step.
+/// burn's ids are random in each process, and an optimizer's state is keyed by them. With ids
+/// computed from paths, a loaded state matches the parameters of a new process. The trainer calls
+/// this function; a custom loop must call it once, before the first step.
 pub fn assign_path_ids<M: Module>(model: M) -> M {
     assign_path_ids_with(model, &[])
 }
 
-/// The same for a model whose fields were renamed: their parameters keep the ids of their former
-/// paths, under which older checkpoints file the optimizer's state.
+/// [`assign_path_ids`] for a model whose fields were renamed: their parameters keep the ids of
+/// their former paths, under which older checkpoints store the optimizer's state.
 pub(crate) fn assign_path_ids_with<M: Module>(model: M, renamed: &[RenamedField]) -> M {
     map_params(model, &mut Renumber { renamed })
 }

@@ -1,8 +1,8 @@
-//! The run directory: the only thing that passes between training, sampling and evaluation.
+//! The run directory, through which training passes its results to sampling and evaluation.
 //!
 //! ```text
 //! run/
-//!   config.json              model, trainer, objective and data, as they were given
+//!   config.json              configuration of model, trainer, objective and data
 //!   metrics.jsonl            one line per logged step and per evaluation
 //!   loss.svg
 //!   samples/step-000500.png
@@ -10,8 +10,8 @@
 //!   final/                   config.json  model.safetensors
 //! ```
 //!
-//! Every file but the log, which grows line by line, is written under another name, synced and
-//! renamed. The directory of a checkpoint is renamed only when all of it is on disk, and its
+//! Every file except the log, which grows line by line, is written under a temporary name, synced
+//! and renamed. The directory of a checkpoint is renamed only when all of it is on disk, and its
 //! manifest holds the size and SHA-256 of every file in it.
 
 mod dir;

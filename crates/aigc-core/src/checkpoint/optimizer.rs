@@ -27,11 +27,11 @@ pub fn save_optimizer(optimizer: &ModuleOptimizer, path: &Path) -> Result<()> {
     write_atomic(path, &bytes)
 }
 
-/// Gives `optimizer` the state in `path`, which must be that of an optimizer of the same kind over
-/// `model`, whose ids are [stable](super::assign_path_ids).
+/// Loads the state in `path` into `optimizer`. The file must come from an optimizer of the same
+/// kind over `model`, whose ids are [stable](super::assign_path_ids).
 ///
-/// burn silently drops entries that it cannot restore; here every entry must be there again
-/// afterwards, and every tensor must have the shape of its parameter or hold one value.
+/// burn silently drops entries that it cannot restore. This function checks that every entry is
+/// restored, and that every tensor has the shape of its parameter or holds one value.
 ///
 /// # Errors
 /// [`Error::Checkpoint`] naming the first entry that does not fit.
@@ -45,8 +45,8 @@ pub fn load_optimizer<M: Module>(
     let saved = Content::of(&bytes).map_err(fail)?;
     let mut shapes = Shapes::default();
     visit_params(model, &mut shapes);
-    // burn trusts a record's ranks and panics on wrong ones, so each is held against its parameter
-    // first.
+    // burn trusts the ranks in a record and panics on wrong ones, so each is first compared with
+    // its parameter.
     for (name, value) in &saved.scalars {
         let Some((id, field)) = name.split_once('.') else {
             return Err(fail(format!("`{name}` is not the state of a parameter")));
@@ -79,7 +79,7 @@ pub fn load_optimizer<M: Module>(
                 .contains_key(&format!("{}.__rank", id.unwrap_or_default()))
         {
             return Err(fail(format!(
-                "`{name}` is not filed under its parameter `{parameter}`"
+                "`{name}` is not stored under its parameter `{parameter}`"
             )));
         }
         let single = shape.len() == expected.len() && shape.iter().all(|side| *side == 1);

@@ -17,19 +17,19 @@ use std::{
 const LOCK: &str = ".lock";
 const NO_RUN: &str = "there is no run in it; name the directory of a run, or start a new one";
 
-/// The directory in which a run keeps everything.
+/// The directory with all files of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunDir {
     path: PathBuf,
 }
 
 impl RunDir {
-    /// The directory of a new run. What a start that failed before its first checkpoint left there
-    /// is taken over.
+    /// Creates the directory of a new run. A directory left by a run that failed before its first
+    /// checkpoint is reused.
     ///
     /// # Errors
-    /// [`Error::Run`] if a run is there already (nothing is ever overwritten) or starting there
-    /// right now, [`Error::Io`] if the directory cannot be created.
+    /// [`Error::Run`] if the directory already contains a run, which is never overwritten, or
+    /// another process is starting one in it; [`Error::Io`] if the directory cannot be created.
     pub fn create(path: impl Into<PathBuf>) -> Result<Self> {
         let run = Self { path: path.into() };
         if run.exists() {
@@ -45,10 +45,10 @@ impl RunDir {
         Ok(run)
     }
 
-    /// The directory of an existing run.
+    /// Opens the directory of an existing run.
     ///
     /// # Errors
-    /// [`Error::Run`] if no run is there.
+    /// [`Error::Run`] if the directory contains no run.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         let run = Self { path: path.into() };
         if !run.exists() {
@@ -62,7 +62,7 @@ impl RunDir {
         self.config_path().is_file() || self.checkpoints_dir().is_dir()
     }
 
-    /// Whether nothing is there that training has produced.
+    /// Whether the directory contains nothing that training has produced.
     fn is_unstarted(&self) -> Result<bool> {
         let holds = |dir: PathBuf| {
             let entries = fs::read_dir(dir).into_iter().flatten().flatten();
@@ -76,7 +76,8 @@ impl RunDir {
             && !self.final_dir().exists())
     }
 
-    /// Removes what a start that made no step has left, and the directory if nothing else is in it.
+    /// Removes the files of a run that ended before its first step, and the directory if it is then
+    /// empty.
     pub(crate) fn remove_unstarted(&self) {
         // Another trainer may be starting here.
         let Ok(lock) = self.lock() else { return };
@@ -115,7 +116,8 @@ impl RunDir {
         Ok(())
     }
 
-    /// The directory of a new run: `path-1`, or the number after the largest there is.
+    /// Creates the directory of a new run: `path-1`, or `path-n` with `n` one above the largest
+    /// existing number.
     ///
     /// # Errors
     /// As for [`create`](Self::create).
@@ -124,7 +126,7 @@ impl RunDir {
         Self::create(numbered(path, largest(path).map_or(1, |n| n + 1)))
     }
 
-    /// The run with the largest number among `path-1`, `path-2`, …
+    /// Opens the run with the largest number among `path-1`, `path-2`, …
     ///
     /// # Errors
     /// [`Error::Run`] if there is none.
@@ -134,7 +136,7 @@ impl RunDir {
         Self::open(numbered(path, newest))
     }
 
-    /// Keeps other trainers out of this directory until the lock is dropped or the process ends.
+    /// Locks the directory against other trainers until the lock is dropped or the process ends.
     ///
     /// # Errors
     /// [`Error::Run`] if another trainer is using it.
@@ -151,7 +153,7 @@ impl RunDir {
         }
     }
 
-    /// Puts back what a killed run was about to exchange, and removes what it left half-made.
+    /// Restores a checkpoint that a killed run was replacing, and removes its incomplete files.
     pub(crate) fn recover(&self) -> Result<()> {
         for dir in [self.path.clone(), self.samples_dir(), self.final_dir()] {
             sweep_temporary(&dir)?;
@@ -187,12 +189,12 @@ impl RunDir {
         Ok(found)
     }
 
-    /// The directory itself.
+    /// Path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// `config.json`: model, trainer and data as they were given.
+    /// `config.json`: configuration of model, trainer, objective and data.
     pub fn config_path(&self) -> PathBuf {
         self.path.join("config.json")
     }
@@ -241,7 +243,7 @@ impl RunDir {
         self.checkpoints_dir().join(step_name(step))
     }
 
-    /// Steps of the checkpoints on disk, oldest first, whole or not.
+    /// Steps of the checkpoints on disk, oldest first, complete or damaged.
     ///
     /// # Errors
     /// [`Error::Io`] if the directory cannot be listed.
@@ -258,7 +260,8 @@ impl RunDir {
         Ok(steps)
     }
 
-    /// Starts the checkpoint of `step`. It does not exist until [`CheckpointWriter::commit`].
+    /// Starts writing the checkpoint of `step`. The checkpoint exists once
+    /// [`CheckpointWriter::commit`] returns.
     ///
     /// # Errors
     /// [`Error::Io`] if its directory cannot be created.
@@ -272,11 +275,11 @@ impl RunDir {
         Ok(CheckpointWriter::new(dir, temporary))
     }
 
-    /// Opens the newest checkpoint and verifies every file of it.
+    /// Opens the newest checkpoint and verifies all its files.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if there is none, or if it is damaged; it then names the file at fault
-    /// and the newest intact checkpoint before it.
+    /// [`Error::Checkpoint`] if there is none, or if it is damaged; the error then names the broken
+    /// file and the newest intact checkpoint before it.
     pub fn latest_checkpoint(&self) -> Result<Checkpoint> {
         match self.checkpoint_steps()?.last() {
             Some(step) => self.checkpoint(*step),
@@ -287,7 +290,7 @@ impl RunDir {
         }
     }
 
-    /// Opens the checkpoint of `step` and verifies every file of it.
+    /// Opens the checkpoint of `step` and verifies all its files.
     ///
     /// # Errors
     /// Like [`latest_checkpoint`](Self::latest_checkpoint).
@@ -296,8 +299,8 @@ impl RunDir {
         Checkpoint::open(&dir, step).map_err(|error| self.with_fallback(step, error))
     }
 
-    /// Adds the newest intact checkpoint before `step` to an error about that step's.
-    pub fn with_fallback(&self, step: usize, error: Error) -> Error {
+    /// Adds the newest intact checkpoint before `step` to an error about the checkpoint of `step`.
+    pub(crate) fn with_fallback(&self, step: usize, error: Error) -> Error {
         let intact =
             |s: &usize| *s < step && Checkpoint::open(&self.checkpoint_path(*s), *s).is_ok();
         let previous = self
@@ -324,8 +327,8 @@ impl RunDir {
         }
     }
 
-    /// Removes all checkpoints but the newest `keep` and those of the steps in `also`, and what
-    /// killed runs left.
+    /// Removes all checkpoints but the newest `keep` and those of the steps in `also`, and the
+    /// temporary files of killed runs.
     ///
     /// # Errors
     /// [`Error::Io`] if one cannot be removed.
@@ -344,8 +347,8 @@ impl RunDir {
         self.sweep()
     }
 
-    /// Takes a checkpoint's name away: a run killed in between leaves a directory to sweep, not
-    /// half a checkpoint.
+    /// Renames a checkpoint to a hidden name first: a run killed in between leaves a directory to
+    /// remove, not half a checkpoint.
     fn hide(&self, step: usize) -> Result<()> {
         let (dir, hidden) = (
             self.checkpoint_path(step),
@@ -355,7 +358,7 @@ impl RunDir {
         fs::rename(&dir, &hidden).map_err(Error::io(&dir))
     }
 
-    /// Removes what hidden checkpoints and killed runs left.
+    /// Removes hidden checkpoints and the temporary files of killed runs.
     fn sweep(&self) -> Result<()> {
         let dir = self.checkpoints_dir();
         for entry in fs::read_dir(&dir).map_err(Error::io(&dir))? {
@@ -371,8 +374,8 @@ impl RunDir {
     }
 }
 
-/// Held while a trainer uses a run directory; the system releases it when the process ends,
-/// however it ends.
+/// Held while a trainer uses a run directory. The operating system releases it when the process
+/// ends, even if it is killed.
 #[derive(Debug)]
 pub(crate) struct RunLock {
     _file: File,

@@ -4,7 +4,7 @@ use crate::Result;
 
 /// Items by index.
 ///
-/// burn's own trait of this name returns `None` if an item cannot be read; this one returns an
+/// burn's own trait of this name returns `None` if an item cannot be read. This one returns an
 /// error that names the file and the reason.
 pub trait Dataset: Send + Sync {
     /// The type of an item.
@@ -13,13 +13,13 @@ pub trait Dataset: Send + Sync {
     /// Number of items.
     fn len(&self) -> usize;
 
-    /// Item `index`, decoded now.
+    /// Reads and decodes item `index`.
     ///
     /// # Errors
     /// If the item cannot be read; the error names the file.
     ///
     /// # Panics
-    /// If there is no such item.
+    /// If `index` is not below [`len`](Self::len).
     fn get(&self, index: usize) -> Result<Self::Item>;
 
     /// Whether there are no items.
@@ -28,7 +28,7 @@ pub trait Dataset: Send + Sync {
     }
 }
 
-/// A data set that is a list.
+/// A data set in memory.
 #[derive(Clone, Debug, Default)]
 pub struct InMemory<I>(
     /// The items.

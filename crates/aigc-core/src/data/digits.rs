@@ -1,4 +1,4 @@
-//! 1,797 real handwritten digits, 8×8, inside the crate.
+//! 1,797 real handwritten digits, 8×8, embedded in the crate.
 //!
 //! The test part of "Optical Recognition of Handwritten Digits" (E. Alpaydin and C. Kaynak, UCI
 //! Machine Learning Repository, 1998), CC BY 4.0; see NOTICES.md.
@@ -10,7 +10,7 @@ use std::io::Read;
 
 /// Shape of a digit.
 pub const SHAPE: ImageShape = ImageShape::new(1, 8, 8);
-/// Number of the 1,797 digits that [`train_test_split`] holds out.
+/// Number of digits that [`train_test_split`] holds out.
 pub const TEST_LEN: usize = 297;
 
 /// All 1,797 digits in the order of the source. The 17 grey levels 0 to 16 become 0 to 255.
@@ -18,7 +18,7 @@ pub fn load() -> InMemory<Image> {
     let mut text = String::new();
     GzDecoder::new(&include_bytes!("../../assets/digits.csv.gz")[..])
         .read_to_string(&mut text)
-        .expect("the embedded file is whole");
+        .expect("the embedded file is complete");
     InMemory(text.lines().map(digit).collect())
 }
 

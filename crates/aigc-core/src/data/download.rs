@@ -9,10 +9,10 @@ use std::{
 };
 use ureq::config::RedirectAuthHeaders;
 
-/// A file to fetch.
+/// A file to download.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteFile {
-    /// Name in the cache directory, and at the end of the address.
+    /// Name in the cache directory, and last part of the URL.
     pub name: String,
     /// Size in bytes.
     pub bytes: u64,
@@ -20,7 +20,7 @@ pub struct RemoteFile {
     pub sha256: String,
 }
 
-/// Called with file name, bytes there are and bytes there will be.
+/// Called with the file name, the bytes downloaded so far and the total.
 pub type ProgressFn<'a> = dyn FnMut(&str, u64, u64) + 'a;
 
 /// Where the MNIST files are served, tried in order.
@@ -64,7 +64,7 @@ pub fn mnist_files() -> Vec<RemoteFile> {
 /// The directory for downloaded data: `aigc` in the user's cache directory.
 ///
 /// # Errors
-/// [`Error::Config`] if the user has none.
+/// [`Error::Config`] if the user has no cache directory.
 pub fn cache_dir() -> Result<PathBuf> {
     dirs::cache_dir()
         .map(|dir| dir.join("aigc"))
@@ -87,11 +87,11 @@ pub fn mnist(progress: &mut ProgressFn<'_>) -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// Downloads those of `files` that are not in `dir`, whole and unaltered. A broken download resumes
-/// where it stopped, from another of the `sources` if necessary.
+/// Downloads those of `files` that are missing in `dir` or do not match their checksum. An
+/// interrupted download resumes where it stopped, from another of the `sources` if necessary.
 ///
 /// # Errors
-/// [`Error::Download`] with the answer of each source.
+/// [`Error::Download`] with the error of each source.
 pub fn download_files(
     sources: &[&str],
     files: &[RemoteFile],
@@ -108,14 +108,14 @@ pub fn download_files(
         let part = path.with_file_name(format!("{}.part", file.name));
         let fetched = sources.iter().any(|source| {
             let url = format!("{source}{}", file.name);
-            let wanted = Wanted {
+            let wanted = DownloadRequest {
                 name: &file.name,
                 url: &url,
                 token: None,
                 bytes: file.bytes,
                 sha256: Some(&file.sha256),
             };
-            bring(&wanted, &part, &path, progress)
+            fetch(&wanted, &part, &path, progress)
                 .inspect_err(|reason| answers.push(format!("{url}: {reason}")))
                 .is_ok()
         });
@@ -134,12 +134,12 @@ pub fn download_files(
     Ok(())
 }
 
-/// What comes from one address.
-pub(crate) struct Wanted<'a> {
-    /// What progress calls it.
+/// A download from one URL.
+pub(crate) struct DownloadRequest<'a> {
+    /// Name passed to the progress callback.
     pub(crate) name: &'a str,
     pub(crate) url: &'a str,
-    /// Shown to the host of the address, to no other.
+    /// Access token, sent only to the host of the URL.
     pub(crate) token: Option<&'a str>,
     /// Size in bytes.
     pub(crate) bytes: u64,
@@ -147,7 +147,7 @@ pub(crate) struct Wanted<'a> {
     pub(crate) sha256: Option<&'a str>,
 }
 
-/// What makes the calls. Every answer is given back, whatever its status.
+/// The HTTP client. It returns responses of any status instead of errors.
 pub(crate) fn agent(redirects: u32) -> ureq::Agent {
     ureq::Agent::config_builder()
         .user_agent(concat!("aigc/", env!("CARGO_PKG_VERSION")))
@@ -156,47 +156,47 @@ pub(crate) fn agent(redirects: u32) -> ureq::Agent {
         .http_status_as_error(false)
         .timeout_connect(Some(Duration::from_secs(20)))
         .timeout_recv_response(Some(Duration::from_secs(60)))
-        // A server that stalls. A whole body may take as long as it takes.
+        // For a server that stalls; the whole body may take any time.
         .timeout_per_read(Some(Duration::from_secs(60)))
         .build()
         .into()
 }
 
-/// Fetches a file into `part`, going on with what is there, checks it, and renames it to `path`. A
-/// connection that breaks is tried again as long as bytes come, and once more: what is in `part`
-/// may be of no use.
-pub(crate) fn bring(
-    wanted: &Wanted<'_>,
+/// Downloads a file into `part`, continuing from its present content, verifies it and renames it to
+/// `path`. A broken connection is retried as long as bytes arrive, and once more in case the
+/// content of `part` is invalid.
+pub(crate) fn fetch(
+    wanted: &DownloadRequest<'_>,
     part: &Path,
     path: &Path,
     progress: &mut ProgressFn<'_>,
 ) -> Result<(), String> {
     let length = || fs::metadata(part).map_or(0, |m| m.len());
-    let mut once_more = true;
+    let mut retry = true;
     loop {
         let before = length();
-        match bring_once(wanted, part, progress) {
+        match fetch_once(wanted, part, progress) {
             Ok(()) => {
                 return fs::rename(part, path).map_err(|e| format!("{}: {e}", path.display()));
             }
             Err(_) if length() > before => {}
-            Err(_) if once_more => once_more = false,
+            Err(_) if retry => retry = false,
             Err(reason) => return Err(reason),
         }
     }
 }
 
-fn bring_once(
-    wanted: &Wanted<'_>,
+fn fetch_once(
+    wanted: &DownloadRequest<'_>,
     part: &Path,
     progress: &mut ProgressFn<'_>,
 ) -> Result<(), String> {
     let on_disk = |e: std::io::Error| format!("{}: {e}", part.display());
     let there = fs::metadata(part).map(|m| m.len()).ok();
-    // What is longer than the file is not its beginning.
+    // A longer file is not a beginning of the expected one.
     let mut have = there.filter(|have| *have <= wanted.bytes).unwrap_or(0);
     if there != Some(wanted.bytes) {
-        // Bytes are counted as they are in the file, never as they could be packed on the way.
+        // Without compression: bytes are counted as they are in the file.
         let mut request = agent(10)
             .get(wanted.url)
             .header("Accept-Encoding", "identity");
@@ -209,20 +209,22 @@ fn bring_once(
         let response = request.call().map_err(|e| e.to_string())?;
         let status = response.status().as_u16();
         if status == 416 && have > 0 {
-            // The server has no such bytes: the next call begins anew.
+            // The server does not have these bytes: the next call starts from the beginning.
             fs::remove_file(part).map_err(on_disk)?;
         }
         if status != 200 && status != 206 {
             return Err(format!("http status: {status}"));
         }
-        // 206 goes on; 200 means that the server starts from the beginning.
+        // 206 continues; 200 means that the server sends the file from its beginning.
         let resumed = status == 206 && have > 0;
         let range = response
             .headers()
             .get("Content-Range")
             .and_then(|range| range.to_str().ok());
         if resumed && range.is_some_and(|range| !range.starts_with(&format!("bytes {have}-"))) {
-            return Err(format!("other bytes than those from {have} on"));
+            return Err(format!(
+                "the server sent another range than the bytes from {have} on"
+            ));
         }
         if !resumed {
             have = 0;
@@ -243,7 +245,7 @@ fn bring_once(
         loop {
             let n = body
                 .read(&mut chunk)
-                .map_err(|e| format!("broke off after {have} bytes: {e}"))?;
+                .map_err(|e| format!("interrupted after {have} bytes: {e}"))?;
             if n == 0 {
                 break;
             }
@@ -254,7 +256,10 @@ fn bring_once(
         into.sync_all().map_err(on_disk)?;
     }
     if have < wanted.bytes {
-        return Err(format!("broke off after {have} of {} bytes", wanted.bytes));
+        return Err(format!(
+            "interrupted after {have} of {} bytes",
+            wanted.bytes
+        ));
     }
     let wrong = match wanted.sha256 {
         _ if have > wanted.bytes => {

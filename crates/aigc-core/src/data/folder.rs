@@ -9,14 +9,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// File endings of images. A file without one of them is an image if its content is.
-const ENDINGS: [&str; 14] = [
+/// File extensions of images. A file with another extension is an image if its content is.
+const EXTENSIONS: [&str; 14] = [
     "png", "jpg", "jpeg", "jpe", "jfif", "bmp", "gif", "webp", "tif", "tiff", "avif", "heic",
     "heif", "jxl",
 ];
 
-/// Files and directories that systems and programs leave behind; names that begin with a dot are
-/// hidden and left out, too.
+/// Files and directories that operating systems create; they are skipped, as are hidden ones, whose
+/// names begin with a dot.
 const SYSTEM_NAMES: [&str; 8] = [
     "__macosx",
     "thumbs.db",
@@ -28,10 +28,10 @@ const SYSTEM_NAMES: [&str; 8] = [
     "system volume information",
 ];
 
-/// Bytes that an image may decode to, unless configured otherwise.
+/// Default limit on the decoded size of an image, in bytes.
 const MAX_DECODED_BYTES: u64 = 1 << 30;
 
-/// How images of all sizes become images of one shape.
+/// How images of different sizes are brought to one shape.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ResizeMode {
@@ -47,15 +47,16 @@ pub enum ResizeMode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ImageFolderConfig {
-    /// Shape that every image is brought to; one channel for grey, three for RGB.
+    /// Shape of the images after resizing; one channel for grey, three for RGB.
     pub shape: ImageShape,
-    /// How images are brought to that shape.
+    /// How images are resized to that shape.
     #[serde(alias = "fit")]
     pub resize_mode: ResizeMode,
-    /// Whether sub-directories name the classes.
+    /// Whether the names of subdirectories are the classes.
     #[serde(alias = "labels")]
     pub class_labels: bool,
-    /// Most bytes that one image may decode to. Protects against files that announce gigapixels.
+    /// Limit on the decoded size of one image, in bytes. Protects against files that claim
+    /// gigapixels.
     pub max_decoded_bytes: u64,
 }
 
@@ -79,7 +80,7 @@ impl ImageFolderConfig {
         }
     }
 
-    /// Uses the names of sub-directories, in alphabetical order, as classes.
+    /// Uses the names of subdirectories, in alphabetical order, as classes.
     pub fn with_labels(self) -> Self {
         Self {
             class_labels: true,
@@ -116,11 +117,11 @@ fn check_channels(channels: usize) -> Result<()> {
     )
 }
 
-/// Images of a directory and its sub-directories, decoded when they are read.
+/// Images of a directory and its subdirectories, decoded when they are read.
 ///
-/// A file is an image if its content or its ending says so. Hidden files and directories, and
-/// those that systems leave behind (`__MACOSX`, `Thumbs.db`, …), are left out. Links to
-/// directories are followed, each directory once.
+/// A file is an image if its extension or its content is that of an image. Hidden files and
+/// directories, and those that operating systems create (`__MACOSX`, `Thumbs.db`, …), are skipped.
+/// Links to directories are followed, each directory once.
 #[derive(Clone, Debug)]
 pub struct ImageFolder {
     config: ImageFolderConfig,
@@ -154,14 +155,14 @@ impl ImageFolder {
         }
         if files.is_empty() {
             let what = if config.class_labels {
-                "no image in any sub-directory"
+                "no image in any subdirectory"
             } else {
                 "no image in it"
             };
-            let known = ENDINGS.join(", ");
+            let known = EXTENSIONS.join(", ");
             return Err(Error::data(
                 dir,
-                DataFault::Empty(format!("{what} (known endings: {known})")),
+                DataFault::Empty(format!("{what} (known extensions: {known})")),
             ));
         }
         Ok(Self {
@@ -171,7 +172,7 @@ impl ImageFolder {
         })
     }
 
-    /// Names of the classes, if sub-directories name them.
+    /// Names of the classes; empty without class labels.
     pub fn classes(&self) -> &[String] {
         &self.classes
     }
@@ -221,7 +222,7 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         !name.starts_with('.') && !SYSTEM_NAMES.contains(&name.to_lowercase().as_str())
     });
-    // File systems list in any order; a seed must mean the same order everywhere.
+    // File systems list in any order, but the order of a seed must be the same everywhere.
     paths.sort();
     Ok(paths)
 }
@@ -230,7 +231,7 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
 #[derive(Default)]
 struct Listing {
     files: Vec<PathBuf>,
-    /// Directories that were visited, by their real paths: links may lead back to them.
+    /// Canonical paths of the directories visited so far: links may lead back to them.
     visited: HashSet<PathBuf>,
 }
 
@@ -257,10 +258,10 @@ impl Listing {
     }
 }
 
-/// Whether the ending or the content of a file is that of an image.
+/// Whether the extension or the content of a file is that of an image.
 fn is_image(path: &Path) -> Result<bool> {
     let ending = path.extension().unwrap_or_default().to_string_lossy();
-    if ENDINGS.contains(&ending.to_lowercase().as_str()) {
+    if EXTENSIONS.contains(&ending.to_lowercase().as_str()) {
         return Ok(true);
     }
     // Pipes and sockets would wait for a writer.
@@ -270,8 +271,8 @@ fn is_image(path: &Path) -> Result<bool> {
     Ok(Format::of_file(path)?.is_some())
 }
 
-/// One image file, cut to the proportions of `shape` around its middle and brought to its size and
-/// channels.
+/// Reads one image file, crops it to the proportions of `shape` around its centre and resizes it.
+/// The image has the channels of `shape`.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read, [`Error::Data`] if it holds no image,
@@ -289,7 +290,7 @@ pub fn read_image(path: &Path, shape: ImageShape) -> Result<Image> {
     })
 }
 
-/// Decodes `path` by its content, whatever its name.
+/// Decodes `path` by its content; its name does not matter.
 fn decode(path: &Path, max_bytes: u64) -> Result<DynamicImage> {
     let size = std::fs::metadata(path).map_err(Error::io(path))?.len();
     let fault = |reason: String| Error::data(path, DataFault::Decode(reason));
@@ -298,11 +299,11 @@ fn decode(path: &Path, max_bytes: u64) -> Result<DynamicImage> {
         return Err(fault(reason));
     }
     if format == Some(Format::Jpeg) {
-        // The decoder fills what is missing with grey.
-        super::image_format::check_jpeg_is_whole(path)?;
+        // The decoder would fill the missing part with grey.
+        super::image_format::check_jpeg_is_complete(path)?;
     }
-    // An image of one colour packs well, but not a thousandfold and more: what a header may
-    // request is bounded by the size of the file (16 MiB for the smallest).
+    // Compression beyond this ratio is not credible, so the size of the file bounds the size that
+    // its header may claim (16 MiB for the smallest files).
     let credible = size.saturating_mul(2048).max(1 << 24);
     let mut limits = Limits::default();
     limits.max_alloc = Some(credible.min(max_bytes));
@@ -316,7 +317,7 @@ fn decode(path: &Path, max_bytes: u64) -> Result<DynamicImage> {
     let decoded = (|| {
         let mut decoder = reader.into_decoder()?;
         limits.reserve(decoder.total_bytes())?;
-        // Cameras write what the sensor saw and note how they were held.
+        // The orientation of the camera, from EXIF.
         let orientation = decoder.orientation()?;
         let mut picture = DynamicImage::from_decoder(decoder)?;
         picture.apply_orientation(orientation);
@@ -346,10 +347,10 @@ fn fit(picture: DynamicImage, shape: ImageShape, fit: ResizeMode) -> Vec<u8> {
     let (width, height) = (shape.width as u32, shape.height as u32);
     let sized = match fit {
         _ if (picture.width(), picture.height()) == (width, height) => picture,
-        // Cut before it is scaled: scaled whole, a picture one pixel wide and a million high would
-        // become gigabytes.
+        // Cropped before scaling: a scaled image one pixel wide and a million high would take
+        // gigabytes.
         ResizeMode::CenterCrop => {
-            middle(&picture, width, height).resize_exact(width, height, FilterType::Triangle)
+            center_crop(&picture, width, height).resize_exact(width, height, FilterType::Triangle)
         }
         ResizeMode::Stretch => picture.resize_exact(width, height, FilterType::Triangle),
     };
@@ -362,8 +363,8 @@ fn fit(picture: DynamicImage, shape: ImageShape, fit: ResizeMode) -> Vec<u8> {
         .collect()
 }
 
-/// The largest part of `picture` around its middle that has the proportions `width : height`.
-fn middle(picture: &DynamicImage, width: u32, height: u32) -> DynamicImage {
+/// The largest crop of `picture` around its centre with the proportions `width : height`.
+fn center_crop(picture: &DynamicImage, width: u32, height: u32) -> DynamicImage {
     let (w, h) = (u64::from(picture.width()), u64::from(picture.height()));
     let (tw, th) = (u64::from(width), u64::from(height));
     let (cut_w, cut_h) = if w * th > h * tw {
@@ -408,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn fit_crops_the_middle() {
+    fn fit_crops_the_center() {
         // 8 wide, 2 high to 2×2: the middle two columns, one of each colour.
         let pixels = fit(
             picture(8, 2),
@@ -432,7 +433,7 @@ mod tests {
                 .contains("`shape.channels` is 2")
         );
         let text = folder.path().join("none.png");
-        std::fs::write(&text, "no picture").unwrap();
+        std::fs::write(&text, "no image").unwrap();
         assert!(
             read_image(&text, ImageShape::new(1, 2, 2))
                 .unwrap_err()

@@ -13,8 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Gzip cannot pack tighter than this (the format's limit is 1032:1), so a header that announces
-/// more is wrong.
+/// The largest compression ratio of gzip is 1032:1, so a header that claims more is wrong.
 const MAX_DEFLATE_RATIO: u64 = 1032;
 
 /// The content of an IDX file of unsigned bytes.
@@ -27,10 +26,10 @@ pub struct IdxArray {
 }
 
 impl IdxArray {
-    /// Reads `path`, unpacking it if it is gzipped. Allocates no more than the file can hold.
+    /// Reads `path`, decompressing it if it is gzipped. Allocates no more than the file can hold.
     ///
     /// # Errors
-    /// [`Error::Data`] with a [`DataFault`] for truncated, oversized or foreign content;
+    /// [`Error::Data`] with a [`DataFault`] for a truncated or oversized file or another format;
     /// [`Error::Io`] if the file cannot be opened.
     pub fn read(path: &Path) -> Result<Self> {
         let mut file = File::open(path).map_err(Error::io(path))?;
@@ -46,7 +45,7 @@ impl IdxArray {
             let limit = size.saturating_mul(MAX_DEFLATE_RATIO);
             Self::parse(MultiGzDecoder::new(reader), limit).map_err(|fault| match fault {
                 DataFault::Truncated { expected, found } if found == limit => {
-                    DataFault::BadHeader(format!("{expected} bytes cannot be packed into {size}"))
+                    DataFault::BadHeader(format!("{expected} bytes cannot be compressed to {size}"))
                 }
                 other => other,
             })
@@ -59,7 +58,7 @@ impl IdxArray {
     /// Reads an IDX stream that can yield at most `limit` bytes.
     ///
     /// # Errors
-    /// A [`DataFault`] for truncated, oversized or foreign content.
+    /// A [`DataFault`] for truncated or oversized content or another format.
     pub fn parse(mut reader: impl Read, limit: u64) -> Result<Self, DataFault> {
         let mut magic = [0; 4];
         read_exactly(&mut reader, &mut magic, 4)?;
@@ -92,8 +91,8 @@ impl IdxArray {
                 found: limit,
             });
         }
-        // The vector grows with what is really there, so a lying header inside a gzip costs no more
-        // than its content.
+        // The vector grows with the actual content, so a false header in a gzip file costs no more
+        // memory than that.
         let mut bytes = Vec::new();
         reader
             .by_ref()
@@ -140,7 +139,7 @@ pub struct MnistDataset {
     shape: ImageShape,
 }
 
-/// Which of a data set's two parts.
+/// One of the two parts of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
     /// `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`.
@@ -152,14 +151,14 @@ pub enum Split {
 impl MnistDataset {
     /// Reads one part of a data set in the format of MNIST.
     ///
-    /// The files may be gzipped and named as any of the usual mirrors name them:
-    /// `train-images-idx3-ubyte`, `train-images.idx3-ubyte`, `emnist-letters-train-images-idx3-ubyte`;
-    /// they may lie in `dir`, in torchvision's `MNIST/raw` or `raw` below it, or each in a directory
-    /// of its own name.
+    /// The files may be gzipped, and named as the usual mirrors name them:
+    /// `train-images-idx3-ubyte`, `train-images.idx3-ubyte`,
+    /// `emnist-letters-train-images-idx3-ubyte`. They may be in `dir`, in torchvision's `MNIST/raw`
+    /// or `raw` below it, or each in a directory with the file's name.
     ///
     /// # Errors
-    /// [`Error::Data`] if the images are missing, several data sets are there, or a file is broken.
-    /// Labels may be absent.
+    /// [`Error::Data`] if the images are missing, there are several data sets, or a file is broken.
+    /// Labels may be missing.
     pub fn from_dir(dir: &Path, split: Split) -> Result<Self> {
         let found = find_parts(dir)?;
         let of = |kind: Kind| -> Vec<&Part> {
@@ -185,7 +184,7 @@ impl MnistDataset {
                     .map(|p| p.path.display().to_string())
                     .collect();
                 let reason = format!(
-                    "several data sets: {}; move the one to use to a directory of its own",
+                    "several data sets: {}; move the one to use to a separate directory",
                     names.join(", ")
                 );
                 return Err(Error::data(dir, DataFault::Mismatch(reason)));
@@ -195,7 +194,7 @@ impl MnistDataset {
         Self::from_files(&images.path, labels.map(|p| p.path.as_path()))
     }
 
-    /// Whether training images in the format of MNIST are in `dir`, where
+    /// Whether `dir` contains training images in the format of MNIST, where
     /// [`from_dir`](Self::from_dir) looks for them.
     pub fn is_in(dir: &Path) -> bool {
         find_parts(dir).is_ok_and(|parts| {
@@ -207,7 +206,8 @@ impl MnistDataset {
     /// Reads an image file (three axes: grey; four: channels second) and, if given, its labels.
     ///
     /// # Errors
-    /// If a file is broken or the two do not belong together.
+    /// [`Error::Io`] or [`Error::Data`] if a file cannot be read or is broken, or the numbers of
+    /// images and labels differ.
     pub fn from_files(images: &Path, labels: Option<&Path>) -> Result<Self> {
         let pixels = IdxArray::read(images)?;
         let shape = match pixels.shape[..] {
@@ -257,12 +257,12 @@ struct Part {
     path: PathBuf,
     kind: Kind,
     split: Split,
-    /// What distinguishes data sets in one directory: the rest of the name and the directory.
+    /// Identifies the data set in a directory: the rest of the name, and the directory.
     set: String,
 }
 
 impl Part {
-    /// The part that a file is by its name.
+    /// The part of a data set that a file contains, by its name.
     fn of(path: PathBuf, place: &Path) -> Option<Self> {
         let name = path.file_name()?.to_str()?.to_lowercase().replace('.', "-");
         let name = name.strip_suffix("-gz").unwrap_or(&name);
@@ -295,8 +295,8 @@ impl Part {
     }
 }
 
-/// The parts in `dir`, or else in the first place below it that has any. Of a plain file and a
-/// gzipped one, the plain one.
+/// The parts in `dir`, or else in the first known subdirectory that contains any. A plain file is
+/// preferred to a gzipped one.
 fn find_parts(dir: &Path) -> Result<Vec<Part>> {
     let mut places = vec![dir.to_path_buf(), dir.join("raw")];
     let below = entries(dir)?.into_iter().filter(|path| path.is_dir());
@@ -304,7 +304,7 @@ fn find_parts(dir: &Path) -> Result<Vec<Part>> {
     for place in places.iter().filter(|place| place.is_dir()) {
         let mut parts: Vec<Part> = Vec::new();
         for path in entries(place)? {
-            // Kaggle unpacks each file into a directory of the file's name.
+            // Kaggle extracts each file into a directory of the file's name.
             let files = if path.is_dir() {
                 let inside = path.join(path.file_name().unwrap_or_default());
                 vec![inside.with_extension(""), inside]
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn mirrors_names_are_found() {
+    fn mirror_file_names_are_found() {
         for [images, labels, test] in [
             [
                 "train-images-idx3-ubyte",

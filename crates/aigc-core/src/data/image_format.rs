@@ -12,7 +12,7 @@ pub(super) enum Format {
     Bmp,
     WebP,
     Tiff,
-    /// One that is recognised and not decoded.
+    /// A format that is recognised but not decoded.
     Other(&'static str),
 }
 
@@ -32,8 +32,8 @@ impl Format {
             [0x89, b'P', b'N', b'G', ..] => Self::Png,
             [0xff, 0xd8, 0xff, ..] => Self::Jpeg,
             [b'G', b'I', b'F', b'8', ..] => Self::Gif,
-            // Two letters are few: the size of the header that follows has to be one of Windows'
-            // or OS/2's, too.
+            // Two letters are weak evidence: the size of the header that follows must be one of
+            // Windows' or OS/2's, too.
             [b'B', b'M', ..]
                 if matches!(
                     head.get(14..18),
@@ -63,7 +63,7 @@ impl Format {
         })
     }
 
-    /// Why images of this format cannot be decoded, if they cannot.
+    /// Why images of this format cannot be decoded; `None` if they can.
     pub(super) fn unsupported(self) -> Option<String> {
         match self {
             Self::Other(name) => Some(format!(
@@ -75,7 +75,7 @@ impl Format {
 }
 
 /// Fails for a JPEG file that ends before its end-of-image marker (ITU-T T.81, annex B).
-pub(super) fn check_jpeg_is_whole(path: &Path) -> Result<()> {
+pub(super) fn check_jpeg_is_complete(path: &Path) -> Result<()> {
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
     if has_end_of_image(&bytes) {
         return Ok(());
@@ -88,13 +88,13 @@ pub(super) fn check_jpeg_is_whole(path: &Path) -> Result<()> {
     Err(Error::data(path, DataFault::Decode(reason)))
 }
 
-/// Whether the markers of a JPEG lead to its end. Segments are skipped by their length: the
-/// thumbnail in one has an end of its own.
+/// Whether the markers of a JPEG lead to its end. Segments are skipped by their length, because a
+/// thumbnail inside one contains an end marker.
 fn has_end_of_image(bytes: &[u8]) -> bool {
     let mut at = 2;
     loop {
-        // The next marker: 0xFF and neither a stuffed zero nor a restart marker, which stand
-        // within entropy-coded data, nor a fill byte.
+        // The next marker: 0xFF, followed by neither a stuffed zero nor a restart marker (both
+        // occur within entropy-coded data) nor a fill byte.
         let Some(offset) = bytes.get(at..).and_then(|rest| {
             rest.windows(2)
                 .position(|pair| pair[0] == 0xff && !matches!(pair[1], 0 | 0xd0..=0xd7 | 0xff))
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn end_of_image_is_not_that_of_a_thumbnail() {
+    fn thumbnail_end_marker_is_ignored() {
         // An application segment of 6 bytes with an end-of-image marker inside, then a scan.
         let start =
             b"\xff\xd8\xff\xe1\x00\x06\xff\xd9\xff\xd9\xff\xda\x00\x02\x12\xff\x00\xff\xd3\x34";

@@ -5,14 +5,14 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use std::cell::OnceCell;
 
-/// Channels, height and width.
+/// Shape of an image: channels, height and width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageShape {
     /// 1 for grey, 3 for RGB.
     pub channels: usize,
-    /// Rows.
+    /// Height in pixels.
     pub height: usize,
-    /// Columns.
+    /// Width in pixels.
     pub width: usize,
 }
 
@@ -45,7 +45,7 @@ pub struct Image {
     pub shape: ImageShape,
     /// The values, 0 to 255.
     pub pixels: Vec<u8>,
-    /// Class, where the source has one.
+    /// Class, if the data set has classes.
     pub label: Option<u32>,
 }
 
@@ -56,7 +56,8 @@ pub struct ImageBatch {
     size: usize,
     shape: ImageShape,
     labels: Option<Vec<u32>>,
-    /// The images on the device that requested them first: objectives ask more than once.
+    /// The images on the first device that they were moved to: an objective may need them several
+    /// times.
     tensor: OnceCell<(Device, Tensor<4>)>,
 }
 
@@ -66,12 +67,12 @@ impl ImageBatch {
         self.size
     }
 
-    /// Whether there are none.
+    /// Whether the batch is empty.
     pub fn is_empty(&self) -> bool {
         self.size == 0
     }
 
-    /// The first `n` of them, or all if there are no more.
+    /// The first `n` images; all if there are fewer.
     pub fn take(mut self, n: usize) -> Self {
         self.tensor = OnceCell::new();
         self.size = self.size.min(n);
@@ -87,7 +88,7 @@ impl ImageBatch {
         self.shape
     }
 
-    /// Classes, if every image of the batch has one.
+    /// Classes; `None` if an image of the batch has no class.
     pub fn labels(&self) -> Option<&[u32]> {
         self.labels.as_deref()
     }
@@ -111,17 +112,17 @@ impl ImageBatch {
         }
     }
 
-    /// The classes on `device`, shape `[batch]`, if every image of the batch has one.
+    /// Classes on `device`, `[batch]`; `None` if an image of the batch has no class.
     pub fn label_tensor(&self, device: &Device) -> Option<Tensor<1, Int>> {
         Some(label_tensor(self.labels.as_ref()?, device))
     }
 }
 
-/// Puts images of one shape side by side.
+/// Collates images of one shape into a batch.
 ///
 /// # Panics
-/// If there are none, their shapes differ, or one has another number of pixels than its shape says:
-/// a data set hands out images of one shape.
+/// If there are no images, their shapes differ, or the number of pixels of one does not fit its
+/// shape.
 pub fn collate_images(images: Vec<Image>) -> ImageBatch {
     let shape = images.first().expect("a batch has images").shape;
     let mut values = Vec::with_capacity(images.len() * shape.numel());
@@ -130,7 +131,7 @@ pub fn collate_images(images: Vec<Image>) -> ImageBatch {
         assert_eq!(
             image.pixels.len(),
             shape.numel(),
-            "an image of {shape} has as many pixels"
+            "number of pixels of an image of {shape}"
         );
         values.extend(image.pixels.iter().map(|p| f32::from(*p) / 255.0));
     }

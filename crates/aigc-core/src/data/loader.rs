@@ -1,8 +1,8 @@
-//! Batches, shuffled by seed and read ahead.
+//! Batches, shuffled by a seed and read ahead.
 
 use super::{
     Dataset,
-    shuffle::{MOST_LISTED, Shuffle},
+    shuffle::{MAX_STORED, Shuffle},
 };
 use crate::{DataFault, Error, Result, check::ensure, rng::Rng};
 use serde::{Deserialize, Serialize};
@@ -27,20 +27,20 @@ pub enum OnReadError {
     Skip,
 }
 
-/// How a [`DataLoader`] makes batches.
+/// Configuration to create a [`DataLoader`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DataLoaderConfig {
-    /// Items per batch. A smaller data set makes smaller batches.
+    /// Items per batch. If the data set is smaller, its number of items.
     pub batch_size: usize,
-    /// Seed of the order; `None` keeps the order of the data set.
+    /// Seed of the order; with `None` the order of the data set.
     #[serde(alias = "shuffle")]
     pub shuffle_seed: Option<u64>,
-    /// Threads that decode ahead; 0 decodes in the caller's thread. The batches do not depend on
-    /// it.
+    /// Threads that decode ahead; with 0, the calling thread decodes. The batches are the same for
+    /// any number.
     #[serde(alias = "workers")]
     pub num_workers: usize,
-    /// Batches that each worker may be ahead.
+    /// Number of batches that each worker may be ahead.
     #[serde(alias = "prefetch")]
     pub prefetch_factor: usize,
     /// What to do about an item that cannot be read.
@@ -60,10 +60,11 @@ impl Default for DataLoaderConfig {
     }
 }
 
-/// Combines the items of a data set to batches `B`.
+/// Combines the items of a data set into batches `B`.
 ///
-/// Training batches are full and endless: batch `k` is the same whenever, and with however many
-/// workers, it is requested, so a resumed run continues with the batch it would have had.
+/// The stream of training batches is endless, and all are full. Batch `k` does not depend on when
+/// it is requested nor on the number of workers, so a resumed run continues with the batch that
+/// would have come next.
 pub struct DataLoader<B> {
     shared: Arc<Shared<B>>,
     config: DataLoaderConfig,
@@ -95,16 +96,15 @@ struct Shared<B> {
     shuffle: Option<u64>,
     read: Box<ReadBatch<B>>,
     skipped: Mutex<Vec<String>>,
-    /// The orders of the two epochs last requested: workers are on both sides of an epoch's end
-    /// for a while.
+    /// The orders of the two epochs requested last: around the end of an epoch, workers need both.
     orders: Mutex<Vec<(usize, Arc<Vec<usize>>)>>,
 }
 
 impl<B: Send + 'static> DataLoader<B> {
-    /// Batches of `dataset`, put together by `collate`.
+    /// A loader of `dataset`; `collate` makes a batch of items.
     ///
     /// # Errors
-    /// If the data set is empty or the configuration out of range.
+    /// [`Error::Config`] if the data set is empty or the configuration is out of range.
     pub fn new<D, C>(dataset: D, collate: C, config: DataLoaderConfig) -> Result<Self>
     where
         D: Dataset + 'static,
@@ -180,24 +180,24 @@ impl<B: Send + 'static> DataLoader<B> {
         self.shared.len
     }
 
-    /// Messages about the items skipped so far, each once, in the order they were met.
+    /// Messages about the items skipped so far, each once, in the order of their occurrence.
     pub fn skipped(&self) -> Vec<String> {
         self.skipped_since(0)
     }
 
-    /// The same without the first `known`.
+    /// [`skipped`](Self::skipped) without the first `known` messages.
     pub(crate) fn skipped_since(&self, known: usize) -> Vec<String> {
         lock(&self.shared.skipped)[known..].to_vec()
     }
 
-    /// The endless stream of training batches from batch `position` on.
+    /// The endless stream of training batches, beginning with batch `position`.
     pub fn iter_from(&self, position: usize) -> BatchIter<B> {
         if self.config.num_workers == 0 {
             return BatchIter {
                 shared: self.shared.clone(),
                 position,
                 workers: Vec::new(),
-                turn: 0,
+                next_worker: 0,
             };
         }
         let count = self.config.num_workers;
@@ -213,12 +213,11 @@ impl<B: Send + 'static> DataLoader<B> {
             shared: self.shared.clone(),
             position,
             workers,
-            turn: 0,
+            next_worker: 0,
         }
     }
 
-    /// One pass in the data set's own order, the last batch as small as it comes out. Nothing is
-    /// read ahead.
+    /// One pass in the order of the data set; the last batch may be smaller. Nothing is read ahead.
     pub fn iter_once(&self) -> impl Iterator<Item = Result<B>> + '_ {
         let indices: Vec<usize> = (0..self.shared.len).collect();
         let size = self.shared.batch_size;
@@ -229,7 +228,7 @@ impl<B: Send + 'static> DataLoader<B> {
     }
 }
 
-/// Computes every `count`-th batch from `position` on, until the receiver is dropped.
+/// Computes every `count`-th batch, beginning with `position`, until the receiver is dropped.
 fn work<B>(shared: &Shared<B>, mut position: usize, count: usize, send: &SyncSender<Result<B>>) {
     while send.send(shared.batch(position)).is_ok() {
         position += count;
@@ -247,7 +246,7 @@ impl<B> Shared<B> {
         let per_epoch = self.len / self.batch_size;
         let (epoch, k) = (position / per_epoch, position % per_epoch);
         let places = k * self.batch_size..(k + 1) * self.batch_size;
-        if self.len > MOST_LISTED {
+        if self.len > MAX_STORED {
             let order = self.shuffle.map(|seed| {
                 Shuffle::new(self.len, &mut Rng::stream(seed, "shuffle", epoch as u64))
             });
@@ -289,9 +288,10 @@ impl<B> Shared<B> {
 pub struct BatchIter<B> {
     shared: Arc<Shared<B>>,
     position: usize,
-    /// Worker `i` makes batches `i`, `i + n`, `i + 2n`, …; taking turns puts them back in order.
+    /// Worker `i` of `n` computes batches `i`, `i + n`, `i + 2n`, …; reading from the workers in
+    /// rotation restores the order.
     workers: Vec<Receiver<Result<B>>>,
-    turn: usize,
+    next_worker: usize,
 }
 
 impl<B> BatchIter<B> {
@@ -303,14 +303,14 @@ impl<B> BatchIter<B> {
     /// The next batch.
     ///
     /// # Errors
-    /// If a file cannot be read (the error names it), or a worker panicked.
+    /// The error of an item that cannot be read, or [`Error::Other`] if a worker panicked.
     pub fn next_batch(&mut self) -> Result<B> {
         self.position += 1;
         if self.workers.is_empty() {
             self.shared.batch(self.position - 1)
         } else {
-            let received = self.workers[self.turn].recv();
-            self.turn = (self.turn + 1) % self.workers.len();
+            let received = self.workers[self.next_worker].recv();
+            self.next_worker = (self.next_worker + 1) % self.workers.len();
             received.unwrap_or_else(|_| {
                 Err(Error::other("a data worker panicked; its message is above"))
             })
@@ -345,11 +345,7 @@ mod tests {
             assert_eq!(first(&loader(workers, Some(5)), 0, 20), alone);
         }
         assert_ne!(first(&loader(0, Some(6)), 0, 20), alone);
-        assert_ne!(
-            alone[..2],
-            alone[2..4],
-            "each epoch has an order of its own"
-        );
+        assert_ne!(alone[..2], alone[2..4], "each epoch has another order");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Data sets and the loader that turns them into batches.
+//! Data sets, and the loader that makes batches of them.
 //!
 //! A [`Dataset`] returns items by index; a [`DataLoader`] shuffles them by seed, decodes ahead on
 //! worker threads, and collates them into batches that live on the host until the objective moves
@@ -6,7 +6,7 @@
 //!
 //! | module | data |
 //! |---|---|
-//! | [`digits`] | 1,797 real handwritten digits, 8×8, inside the crate |
+//! | [`digits`] | 1,797 real handwritten digits, 8×8, embedded in the crate |
 //! | [`idx`] | MNIST-format files, plain or gzipped |
 //! | `folder` | a directory of images (feature `image`) |
 //! | `download` | the four MNIST files into the user's cache (feature `download`) |

@@ -17,10 +17,10 @@ pub struct SampleShape {
 }
 
 impl SampleShape {
-    /// The shape with these axes, channels first.
+    /// A shape with these axes, channels first.
     ///
     /// # Panics
-    /// If there are none or more than four.
+    /// If there are no axes, or more than four.
     pub fn new(dims: &[usize]) -> Self {
         assert!(
             (1..=MAX_RANK).contains(&dims.len()),
@@ -60,7 +60,7 @@ impl SampleShape {
         self.dims().iter().product()
     }
 
-    /// The axes of `batch` samples, for a tensor of rank `D`.
+    /// The shape of `batch` samples, for a tensor of rank `D`.
     ///
     /// # Panics
     /// If a batch of these samples is not of rank `D`.
@@ -84,7 +84,7 @@ impl SampleShape {
         Self::new(&batch.dims()[1..])
     }
 
-    /// The shape as that of an image, if it has three axes.
+    /// The shape as an [`ImageShape`], if it has three axes.
     pub fn as_image(&self) -> Option<ImageShape> {
         match *self.dims() {
             [channels, height, width] => Some(ImageShape::new(channels, height, width)),
@@ -135,21 +135,21 @@ impl TryFrom<Vec<usize>> for SampleShape {
     }
 }
 
-/// The range of the values of a data set, and the way to the range that networks work in.
+/// The range of the values of a data set, and its mapping to the range that networks work in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ValueRange {
-    /// `[0, 1]`, as images have; networks see `[−1, 1]`.
+    /// `[0, 1]`, as in images; networks receive `[−1, 1]`.
     #[default]
     Unit,
-    /// `[−1, 1]`, as sound has; networks see the same.
+    /// `[−1, 1]`, as in sound; networks receive the same.
     Symmetric,
-    /// Any numbers, such as coordinates or latents; networks see the same.
+    /// Any numbers, such as coordinates or latents; networks receive the same.
     Unbounded,
 }
 
 impl ValueRange {
-    /// Data as networks see them.
+    /// Maps data to the range that networks receive.
     pub fn normalize<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
             ValueRange::Unit => x * 2.0 - 1.0,
@@ -157,7 +157,7 @@ impl ValueRange {
         }
     }
 
-    /// A network's output as data, clamped to the range.
+    /// Maps a network's output to the range of the data, and clamps it.
     pub fn denormalize<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
             ValueRange::Unit => ((x + 1.0) * 0.5).clamp(0.0, 1.0),
@@ -178,7 +178,7 @@ pub trait SampleBatch<const D: usize = 4>: Send + 'static {
     /// Number of samples.
     fn len(&self) -> usize;
 
-    /// Whether there are none.
+    /// Whether the batch is empty.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -196,7 +196,7 @@ pub trait SampleBatch<const D: usize = 4>: Send + 'static {
         None
     }
 
-    /// The samples as networks see them.
+    /// The samples in the range that networks receive.
     fn normalized(&self, device: &Device) -> Tensor<D> {
         self.value_range().normalize(self.to_tensor(device))
     }

@@ -1,12 +1,12 @@
-//! Random orders too long to list.
+//! Random permutations that are too long to be stored.
 
 use crate::rng::Rng;
 
-/// Items above which an order is computed place by place; below, it is listed.
-pub(crate) const MOST_LISTED: usize = 1 << 22;
+/// Number of items above which a permutation is computed element by element; below, it is stored.
+pub(crate) const MAX_STORED: usize = 1 << 22;
 
-/// A permutation of `0..len` in a few words: a Feistel network on the next even number of bits,
-/// applied again to results outside of the range (Black & Rogaway 2002, "Ciphers with Arbitrary
+/// A permutation of `0..len` in constant memory: a Feistel network on the next even number of bits,
+/// applied again to results that are out of range (Black & Rogaway 2002, "Ciphers with Arbitrary
 /// Finite Domains", §4 and 5).
 #[derive(Clone, Debug)]
 pub(crate) struct Shuffle {
@@ -26,10 +26,11 @@ impl Shuffle {
         }
     }
 
-    /// The item at a place below `len`.
+    /// The item at position `place`, which is below `len`.
     pub(crate) fn at(&self, place: usize) -> usize {
         let mut number = place as u64;
-        // Fewer than four times as many numbers as places: a few rounds, on average less than four.
+        // The network permutes fewer than four times as many numbers: less than four iterations on
+        // average.
         loop {
             number = self.permuted(number);
             if number < self.len {
@@ -48,7 +49,7 @@ impl Shuffle {
     }
 }
 
-/// All bits of a number in all bits of another (SplitMix64's finalizer, Steele et al. 2014).
+/// Mixes the bits of a number (the finalizer of SplitMix64, Steele et al. 2014).
 fn mixed(x: u64) -> u64 {
     let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -60,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_item_comes_once() {
+    fn shuffle_is_a_permutation() {
         for len in [1, 2, 3, 5, 16, 17, 100, 1023, 1025, 70_000] {
             let shuffle = Shuffle::new(len, &mut Rng::new(len as u64));
             let mut seen = vec![false; len];
@@ -73,9 +74,9 @@ mod tests {
         }
     }
 
-    /// Places near each other are not items near each other, and other keys give another order.
+    /// Neighbouring positions are not neighbouring items, and other keys give other orders.
     #[test]
-    fn orders_look_random() {
+    fn shuffle_looks_random() {
         let len = 50_000;
         let [one, other] = [1, 2].map(|seed| Shuffle::new(len, &mut Rng::new(seed)));
         let distance = |place: usize| one.at(place).abs_diff(one.at(place + 1)) as f64;

@@ -1,4 +1,4 @@
-//! Uncertainty of numbers.
+//! Means with their uncertainty.
 
 use crate::{Error, Result, rng::Rng};
 
@@ -15,10 +15,10 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// The estimate of independent values.
+    /// Mean and standard error of independent values.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for fewer than two.
+    /// [`Error::InvalidArgument`] for fewer than two values.
     pub fn from_samples(values: &[f64]) -> Result<Self> {
         let count = values.len();
         if count < 2 {
@@ -49,13 +49,13 @@ impl std::fmt::Display for Estimate {
     }
 }
 
-/// A percentile bootstrap interval (Efron 1979): `statistic` of `rounds` samples of `n` items,
-/// drawn from the items with replacement, and the bounds that leave `(1 − confidence)/2` of them
-/// out on each side.
+/// A percentile bootstrap interval (Efron 1979). `statistic` is computed for `rounds` samples of
+/// `n` items, drawn with replacement; the returned bounds exclude a fraction `(1 − confidence)/2`
+/// of its values on each side.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] for no items, fewer than 20 rounds, or a confidence outside (0, 1); what the
-/// statistic reports.
+/// [`Error::InvalidArgument`] for no items, fewer than 20 rounds, or a confidence outside (0, 1);
+/// errors of `statistic`.
 pub fn bootstrap(
     n: usize,
     rounds: usize,
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mean_has_its_standard_error() {
+    fn mean_has_its_standard_error() {
         let estimate = Estimate::from_samples(&[1.0, 2.0, 3.0, 4.0]).unwrap();
         assert_eq!(estimate.mean, 2.5);
         assert!((estimate.standard_error - (5.0f64 / 3.0 / 4.0).sqrt()).abs() < 1e-12);
@@ -94,10 +94,9 @@ mod tests {
         assert!(Estimate::from_samples(&[1.0]).is_err());
     }
 
-    /// Of a mean of normals, the interval is nearly the mean and 1.96 standard errors on both
-    /// sides.
+    /// For the mean of normal values, the interval is nearly the mean ± 1.96 standard errors.
     #[test]
-    fn the_bootstrap_interval_of_a_mean_is_the_normal_one() {
+    fn bootstrap_interval_of_mean_matches_normal() {
         let mut rng = Rng::new(0);
         let values: Vec<f64> = rng.normal_vec(400).into_iter().map(f64::from).collect();
         let estimate = Estimate::from_samples(&values).unwrap();

@@ -2,14 +2,14 @@
 
 use crate::{Error, Result};
 
-/// How often each class was seen.
+/// Number of samples of each class.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClassHistogram {
     counts: Vec<u64>,
 }
 
 impl ClassHistogram {
-    /// A histogram without counts.
+    /// An empty histogram of `classes` classes.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if there are no classes.
@@ -22,7 +22,7 @@ impl ClassHistogram {
         })
     }
 
-    /// Adds predictions.
+    /// Counts predicted classes.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for a class out of range.
@@ -45,14 +45,14 @@ impl ClassHistogram {
         self.counts.iter().sum()
     }
 
-    /// Number of classes that were seen.
+    /// Number of classes with at least one sample.
     pub fn num_seen(&self) -> usize {
         self.counts.iter().filter(|count| **count > 0).count()
     }
 
-    /// `KL(seen ‖ uniform) = Σ p·ln(p·k)` in nats: 0 for a uniform histogram, `ln k` for one class only. The
-    /// measure of Stacked-MNIST (Srivastava et al. 2017, <https://arxiv.org/abs/1705.07761>). 0 if
-    /// nothing was counted.
+    /// `KL(seen ‖ uniform) = Σ p·ln(p·k)` in nats: 0 for a uniform histogram, `ln k` for a single
+    /// class. The measure of Stacked-MNIST (Srivastava et al. 2017,
+    /// <https://arxiv.org/abs/1705.07761>). 0 for an empty histogram.
     pub fn kl_to_uniform(&self) -> f64 {
         let k = self.counts.len() as f64;
         self.shares()
@@ -61,8 +61,8 @@ impl ClassHistogram {
             .sum()
     }
 
-    /// Half of `Σ |p − 1/k|`, the share that would have to move to make it uniform: 0 for a
-    /// uniform histogram, `1 − 1/k` for one class only.
+    /// Total variation from uniform, half of `Σ |p − 1/k|`: 0 for a uniform histogram, `1 − 1/k`
+    /// for a single class.
     pub fn total_variation(&self) -> f64 {
         let even = 1.0 / self.counts.len() as f64;
         if self.total() == 0 {
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn distances_have_their_closed_forms() {
+    fn distances_match_closed_forms() {
         let mut histogram = ClassHistogram::new(4).unwrap();
         assert_eq!(
             (

@@ -6,10 +6,10 @@
 //! |---|---|
 //! | [`FeatureStatistics`], [`frechet_distance`] | the distance between two sets of features |
 //! | [`ClassHistogram`] | how often each class appears, and the distance from uniform |
+//! | [`ClassHistogram`] | the number of samples of each class, and its distance from uniform |
 //! | [`NearestNeighbors`] | the nearest known images: a simple classifier, and a search for copies |
-//! | [`LeNet5`] | the usual classifier of handwritten digits |
-//! | [`psnr`], [`ssim`] | the similarity of images and originals |
-//! | [`Estimate`], [`bootstrap`] | the uncertainty of a number |
+//! | [`LeNet5`] | a classifier of handwritten digits |
+//! | [`psnr`], [`ssim`] | the similarity of images to their originals |
 
 mod estimate;
 mod histogram;
@@ -28,7 +28,7 @@ use burn::tensor::Tensor;
 pub struct ClassifierOutput {
     /// Features of the images, `[batch, features]`.
     pub features: Tensor<2>,
-    /// Scores of the classes, `[batch, classes]`; the largest is the prediction.
+    /// Logits of the classes, `[batch, classes]`; the largest is the prediction.
     pub logits: Tensor<2>,
 }
 

@@ -6,8 +6,8 @@ use faer::{Mat, MatRef, Side};
 
 /// Mean and covariance of features, accumulated batch by batch in 64 bits.
 ///
-/// Batches are joined by Chan et al.'s update (1983), which loses no digits to large means;
-/// memory does not grow with the number of samples.
+/// Batches are combined by the update of Chan et al. (1983), which does not lose digits to large
+/// means. Memory does not grow with the number of samples.
 #[derive(Clone, Debug)]
 pub struct FeatureStatistics {
     count: usize,
@@ -17,7 +17,7 @@ pub struct FeatureStatistics {
 }
 
 impl FeatureStatistics {
-    /// Statistics of no samples yet.
+    /// Empty statistics of `features` features.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if there are no features.
@@ -32,7 +32,7 @@ impl FeatureStatistics {
         })
     }
 
-    /// Adds a batch.
+    /// Adds a batch of features.
     ///
     /// # Shapes
     /// - features: `[batch, features]`
@@ -45,7 +45,7 @@ impl FeatureStatistics {
         self.add_rows(&values, width)
     }
 
-    /// Adds rows of `width` features.
+    /// Adds samples of `width` features each, one after the other.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if the number of features differs, or one is not finite.
@@ -110,24 +110,32 @@ impl FeatureStatistics {
 }
 
 /// `‖μ₁ − μ₂‖² + Tr(Σ₁ + Σ₂ − 2·(Σ₁·Σ₂)^½)`, the squared Fréchet distance between normal
-/// distributions of these moments (Dowson and Landau 1982). In Inception features it is the FID of
-/// Heusel et al. 2017 (<https://arxiv.org/abs/1706.08500>).
+/// distributions with these moments (Dowson and Landau 1982). In Inception features it is the FID
+/// of Heusel et al. 2017 (<https://arxiv.org/abs/1706.08500>).
 ///
-/// The trace of the root is `Σ √λᵢ(Σ₁^½·Σ₂·Σ₁^½)`: only symmetric matrices are decomposed, so
-/// no complex number appears if a covariance is singular.
+/// The trace of the root is computed as `Σ √λᵢ(Σ₁^½·Σ₂·Σ₁^½)`: only symmetric matrices are
+/// decomposed, so no complex numbers appear if a covariance is singular.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] if the features differ in number, or one side has fewer than two samples.
+/// [`Error::InvalidArgument`] if the numbers of features differ, or one of the two has fewer than
+/// two samples.
 pub fn frechet_distance(a: &FeatureStatistics, b: &FeatureStatistics) -> Result<f64> {
     if a.mean.len() != b.mean.len() {
         return Err(Error::argument(
             "features",
             b.mean.len(),
-            format!("{}, like the other side's", a.mean.len()),
+            format!(
+                "{}, the number of features of the other statistics",
+                a.mean.len()
+            ),
         ));
     }
     if let Some(few) = [a.count, b.count].into_iter().find(|count| *count < 2) {
-        return Err(Error::argument("samples", few, "at least 2 on either side"));
+        return Err(Error::argument(
+            "samples",
+            few,
+            "at least 2 in both statistics",
+        ));
     }
     let (sa, sb) = (a.covariances(), b.covariances());
     let decompose = |m: &Mat<f64>| {
@@ -135,14 +143,14 @@ pub fn frechet_distance(a: &FeatureStatistics, b: &FeatureStatistics) -> Result<
             Error::argument(
                 "features",
                 "a covariance",
-                "something that can be decomposed",
+                "a matrix with an eigendecomposition",
             )
         })
     };
     let eigen = decompose(&sa)?;
     let d = a.mean.len();
     let (vectors, values) = (eigen.U(), eigen.S());
-    // Rounding can leave a value a little below zero.
+    // Rounding can leave an eigenvalue slightly below zero.
     let scaled = Mat::from_fn(d, d, |i, j| vectors[(i, j)] * values[j].max(0.0).sqrt());
     let root = &scaled * vectors.transpose();
     let product = decompose(&(&root * &sb * &root))?;
@@ -171,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_give_what_all_at_once_gives() {
+    fn batched_statistics_match_single_pass() {
         let (n, d) = (500, 5);
         // Far from zero, where a sum of squares would lose its digits.
         let values = rows(1, n, d, 1e7);
@@ -197,7 +205,7 @@ mod tests {
 
     /// Diagonal covariances have a closed form: `Σ (μ₁−μ₂)² + (σ₁−σ₂)²`.
     #[test]
-    fn independent_features_have_a_closed_form() {
+    fn frechet_distance_matches_closed_form() {
         // ±σ in one feature at a time: covariances exactly diagonal.
         let cross = |scales: &[f64], shift: f64| {
             let d = scales.len();
@@ -226,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_measured_is_an_error() {
+    fn invalid_features_are_errors() {
         assert!(FeatureStatistics::new(0).is_err());
         let mut moments = FeatureStatistics::new(2).unwrap();
         assert!(moments.add_rows(&[1.0, 2.0, 3.0], 3).is_err());

@@ -7,8 +7,8 @@ use std::{
     path::Path,
 };
 
-/// Makes `path` a link to `target`, which is `blob` seen from there; where there are no links,
-/// `blob` moves there.
+/// Creates `path` as a link to `target`, the path of `blob` relative to it. If links are not
+/// supported, `blob` is moved to `path`.
 pub(super) fn put(
     blob: &Path,
     target: &Path,
@@ -17,10 +17,10 @@ pub(super) fn put(
 ) -> Result<()> {
     let dir = path.parent().unwrap_or(path);
     fs::create_dir_all(dir).map_err(Error::io(dir))?;
-    // Under another name first, so that there is never a moment without the file.
+    // Created under a temporary name first, so that `path` always exists once it did.
     let file = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{file}.{}.tmp", std::process::id()));
-    let _ = fs::remove_file(&temporary); // of a process that was killed
+    let _ = fs::remove_file(&temporary); // left by a killed process
     match link(target, &temporary) {
         Ok(()) => fs::rename(&temporary, path).map_err(Error::io(path)),
         Err(_) => fs::rename(blob, path).map_err(Error::io(path)),
@@ -36,7 +36,7 @@ pub(super) fn symlink(_: &Path, _: &Path) -> io::Result<()> {
     Err(ErrorKind::Unsupported.into())
 }
 
-/// Waits until no other process downloads the same file; held until dropped.
+/// Waits until no other process downloads the same file. The lock is held until it is dropped.
 pub(super) fn lock(path: &Path) -> Result<File> {
     let dir = path.parent().unwrap_or(path);
     fs::create_dir_all(dir).map_err(Error::io(dir))?;
@@ -47,7 +47,7 @@ pub(super) fn lock(path: &Path) -> Result<File> {
         .open(path)
         .map_err(Error::io(path))?;
     match file.lock() {
-        // Some network drives have no locks.
+        // Some network drives do not support locks.
         Err(error) if error.kind() != ErrorKind::Unsupported => Err(Error::io(path)(error)),
         _ => Ok(file),
     }

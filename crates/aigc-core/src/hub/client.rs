@@ -1,4 +1,4 @@
-//! Requests to the hub: commit, content and size of files, and the files themselves.
+//! Requests to the hub: commit, hash and size of files, and the files.
 
 use super::{
     Hub,
@@ -8,7 +8,7 @@ use super::{
 use crate::{
     Error, Result,
     check::ensure_argument,
-    data::download::{ProgressFn, Wanted, agent, bring},
+    data::download::{DownloadRequest, ProgressFn, agent, fetch},
     fs::write_atomic,
 };
 use std::{
@@ -16,10 +16,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Most redirections of a request.
-const HOPS: usize = 5;
+/// Limit on the redirects of a request.
+const MAX_REDIRECTS: usize = 5;
 
-/// Where a file is.
+/// The result of looking for a file.
 pub(super) enum Found {
     Here(PathBuf),
     /// The repository has no such file.
@@ -28,36 +28,36 @@ pub(super) enum Found {
     Unknown,
 }
 
-/// Why there is no usable answer.
-enum Refusal {
-    /// The hub could not be reached, or had no time: the cache may help.
-    Away(String),
-    /// The hub refused, or its answer is invalid.
-    No(Error),
+/// Why a request has no usable response.
+enum Failure {
+    /// The hub could not be reached or is overloaded; the cache may have the file.
+    Unreachable(String),
+    /// The hub refused the request, or its response is invalid.
+    Fatal(Error),
 }
 
-/// The hub's answer about a file.
-struct Answer {
+/// The hub's response about a file.
+struct FileInfo {
     commit: String,
     etag: String,
     bytes: u64,
 }
 
-/// A revision of a repository, while its files are looked for.
-pub(super) struct Visit<'a> {
+/// A client for the files of one revision of a repository.
+pub(super) struct RevisionClient<'a> {
     hub: &'a Hub,
     repo: &'a str,
     revision: &'a str,
     /// The repository's name in the cache.
     dir: String,
-    /// The commit that the revision stands for, once that is known.
+    /// The commit that the revision refers to, once it is known.
     commit: Option<String>,
-    /// Why no more requests are made.
-    away: Option<String>,
+    /// Why no more requests are sent.
+    unreachable: Option<String>,
     agent: ureq::Agent,
 }
 
-impl<'a> Visit<'a> {
+impl<'a> RevisionClient<'a> {
     pub(super) fn new(hub: &'a Hub, repo: &'a str, revision: &'a str) -> Result<Self> {
         let is_word = |word: &str| {
             word.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
@@ -65,7 +65,7 @@ impl<'a> Visit<'a> {
                     .chars()
                     .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
         };
-        // Two hyphens stand for the slash in the cache.
+        // Names in the cache have two hyphens in place of the slash.
         let holds = repo.split('/').count() <= 2
             && repo.split('/').all(is_word)
             && repo.len() <= 96
@@ -79,7 +79,7 @@ impl<'a> Visit<'a> {
         check_path("revision", revision)?;
         let dir = format!("models--{}", repo.replace('/', "--"));
         let commit = is_commit(revision).then(|| revision.to_string());
-        let away = hub
+        let unreachable = hub
             .offline
             .then(|| "working offline (HF_HUB_OFFLINE)".to_string());
         Ok(Self {
@@ -88,7 +88,7 @@ impl<'a> Visit<'a> {
             revision,
             dir,
             commit,
-            away,
+            unreachable,
             agent: agent(0),
         })
     }
@@ -97,7 +97,7 @@ impl<'a> Visit<'a> {
         self.hub.cache.join(&self.dir)
     }
 
-    /// The address of the repository, for people.
+    /// The address of the repository.
     pub(super) fn address(&self) -> String {
         format!("{}/{}", self.hub.endpoint.trim_end_matches('/'), self.repo)
     }
@@ -112,7 +112,7 @@ impl<'a> Visit<'a> {
         )
     }
 
-    /// The commit of the revision by the hub's last answer.
+    /// The commit of the revision, by the last response of the hub.
     fn known_commit(&self) -> Option<String> {
         self.commit.clone().or_else(|| {
             let commit = fs::read_to_string(self.root().join("refs").join(self.revision)).ok()?;
@@ -145,44 +145,44 @@ impl<'a> Visit<'a> {
         }
     }
 
-    pub(super) fn look(&mut self, name: &str, progress: &mut ProgressFn<'_>) -> Result<Found> {
+    pub(super) fn find(&mut self, name: &str, progress: &mut ProgressFn<'_>) -> Result<Found> {
         check_path("file name", name)?;
         // The files of a commit never change; the commit of a revision does.
-        if self.commit.is_some() || self.away.is_some() {
+        if self.commit.is_some() || self.unreachable.is_some() {
             let found = self.in_cache(name);
-            if self.away.is_some() || !matches!(found, Found::Unknown) {
+            if self.unreachable.is_some() || !matches!(found, Found::Unknown) {
                 return Ok(found);
             }
         }
-        match self.ask(name) {
-            Ok(Some(answer)) => Ok(Found::Here(self.take(&answer, name, progress)?)),
+        match self.request_info(name) {
+            Ok(Some(info)) => Ok(Found::Here(self.fetch_file(&info, name, progress)?)),
             Ok(None) => {
                 if let Some(commit) = &self.commit {
-                    // It saves a request the next time, no more.
+                    // Only saves a request the next time, so errors are ignored.
                     let _ =
                         write_atomic(&self.root().join(".no_exist").join(commit).join(name), b"");
                 }
                 Ok(Found::None)
             }
-            Err(Refusal::Away(reason)) => {
-                self.away = Some(reason);
+            Err(Failure::Unreachable(reason)) => {
+                self.unreachable = Some(reason);
                 Ok(self.in_cache(name))
             }
-            Err(Refusal::No(error)) => Err(error),
+            Err(Failure::Fatal(error)) => Err(error),
         }
     }
 
-    /// Requests commit, content hash and size of a file, without the file. `None` if there is no
-    /// such file.
-    fn ask(&mut self, name: &str) -> Result<Option<Answer>, Refusal> {
+    /// Requests commit, hash and size of a file, but not its content. `None` if there is no such
+    /// file.
+    fn request_info(&mut self, name: &str) -> Result<Option<FileInfo>, Failure> {
         let mut url = self.url(self.commit.as_deref().unwrap_or(self.revision), name);
         let fail = |url: &str, reason: String| {
-            Refusal::No(Error::Download {
+            Failure::Fatal(Error::Download {
                 url: url.into(),
                 reason,
             })
         };
-        let mut hops = 0;
+        let mut redirects = 0;
         let response = loop {
             let mut request = self.agent.head(&url).header("Accept-Encoding", "identity");
             if let Some(token) = &self.hub.token {
@@ -195,17 +195,20 @@ impl<'a> Visit<'a> {
                     );
                     fail(&url, reason)
                 }
-                _ => Refusal::Away(format!("the hub could not be reached ({error})")),
+                _ => Failure::Unreachable(format!("the hub could not be reached ({error})")),
             })?;
-            // What another host is to send is described here already, and it is not to see the
-            // token.
+            // Redirects to another host are not followed: the response already describes the file,
+            // and the other host must not receive the token.
             match header(&response, "Location").and_then(|location| same_host(&url, location)) {
                 Some(next) if response.status().is_redirection() => url = next,
                 _ => break response,
             }
-            hops += 1;
-            if hops > HOPS {
-                return Err(fail(&url, format!("sent on more than {HOPS} times")));
+            redirects += 1;
+            if redirects > MAX_REDIRECTS {
+                return Err(fail(
+                    &url,
+                    format!("redirected more than {MAX_REDIRECTS} times"),
+                ));
             }
         };
         let (status, repo) = (response.status().as_u16(), self.repo);
@@ -215,7 +218,10 @@ impl<'a> Visit<'a> {
             if !is_commit(commit) || expected.is_some_and(|expected| expected != commit) {
                 return Err(fail(
                     &url,
-                    format!("the answer is of commit {commit:?}, which will not do"),
+                    format!(
+                        "the response names the commit {commit:?}, expected {}",
+                        expected.unwrap_or("40 hexadecimal digits")
+                    ),
                 ));
             }
             self.commit = Some(commit.to_string());
@@ -233,14 +239,12 @@ impl<'a> Visit<'a> {
                 )
             }
             ("RepoNotFound", _) => {
-                format!(
-                    "there is no {repo}, or it is not open to all: check the name, or set HF_TOKEN"
-                )
+                format!("{repo} does not exist or is not public; check the name, or set HF_TOKEN")
             }
             (_, 401) => format!("http status: 401; set HF_TOKEN to a token that may read {repo}"),
             (_, 429 | 500..) => {
-                return Err(Refusal::Away(format!(
-                    "the hub has no time (http status: {status})"
+                return Err(Failure::Unreachable(format!(
+                    "the hub is overloaded (http status: {status})"
                 )));
             }
             (_, 400..) => match header(&response, "X-Error-Message") {
@@ -253,55 +257,61 @@ impl<'a> Visit<'a> {
             return Err(fail(&url, refused));
         }
         if commit.is_none() {
-            // As from a network that wants one to log in first.
-            let reason =
-                format!("{url} answered, but not as a hub does: the answer names no commit");
-            return Err(Refusal::Away(reason));
+            // For example in a network with a login page.
+            let reason = format!("{url} is not a hub: the response names no commit");
+            return Err(Failure::Unreachable(reason));
         }
         let etag = header(&response, "X-Linked-Etag")
             .or_else(|| header(&response, "ETag"))
             .unwrap_or_default();
         let etag = etag.strip_prefix("W/").unwrap_or(etag).trim_matches('"');
-        // It becomes the name of a file.
+        // It is used as a file name.
         let is_safe = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if etag.is_empty() || etag.len() > 128 || !etag.chars().all(is_safe) {
             return Err(fail(
                 &url,
-                format!("the answer has the ETag {etag:?}, which will not do"),
+                format!(
+                    "the response has the ETag {etag:?}, expected letters, digits, `-` and `_`"
+                ),
             ));
         }
-        // A redirection's own length is not that of the file.
+        // The length of a redirect response is not that of the file.
         let own = || header(&response, "Content-Length").filter(|_| response.status().is_success());
         let Some(bytes) = header(&response, "X-Linked-Size")
             .or_else(own)
             .and_then(|size| size.parse().ok())
         else {
-            return Err(fail(&url, "the answer has no length of the file".into()));
+            return Err(fail(&url, "the response has no length of the file".into()));
         };
         let commit = self.commit.clone().unwrap_or_default();
-        Ok(Some(Answer {
+        Ok(Some(FileInfo {
             commit,
             etag: etag.to_lowercase(),
             bytes,
         }))
     }
 
-    /// Brings a file into the cache, unless it is there.
-    fn take(&self, answer: &Answer, name: &str, progress: &mut ProgressFn<'_>) -> Result<PathBuf> {
-        let Answer {
+    /// Downloads a file into the cache, unless it is there.
+    fn fetch_file(
+        &self,
+        info: &FileInfo,
+        name: &str,
+        progress: &mut ProgressFn<'_>,
+    ) -> Result<PathBuf> {
+        let FileInfo {
             commit,
             etag,
             bytes,
-        } = answer;
+        } = info;
         let root = self.root();
         let (blobs, path) = (
             root.join("blobs"),
             root.join("snapshots").join(commit).join(name),
         );
         let blob = blobs.join(etag);
-        let is_whole =
+        let is_complete =
             |path: &Path| fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() == *bytes);
-        if is_whole(&path) {
+        if is_complete(&path) {
             return Ok(path);
         }
         let _lock = lock(
@@ -312,32 +322,32 @@ impl<'a> Visit<'a> {
                 .join(&self.dir)
                 .join(format!("{etag}.lock")),
         )?;
-        // Another process may have brought it while this one waited.
-        if is_whole(&path) {
+        // Another process may have downloaded it while this one waited for the lock.
+        if is_complete(&path) {
             return Ok(path);
         }
-        if !is_whole(&blob) {
+        if !is_complete(&blob) {
             fs::create_dir_all(&blobs).map_err(Error::io(&blobs))?;
             let url = self.url(commit, name);
-            // The hub names large files by SHA-256, the others as git does.
+            // The hub names large files by SHA-256, others by git's hash.
             let sha256 = (etag.len() == 64 && etag.bytes().all(|b| b.is_ascii_hexdigit()))
                 .then_some(etag.as_str());
-            let wanted = Wanted {
+            let request = DownloadRequest {
                 name,
                 url: &url,
                 token: self.hub.token.as_deref(),
                 bytes: *bytes,
                 sha256,
             };
-            bring(
-                &wanted,
+            fetch(
+                &request,
                 &blobs.join(format!("{etag}.part")),
                 &blob,
                 progress,
             )
             .map_err(|reason| {
                 let reason = format!(
-                    "{reason}. Try again: a download that broke off goes on where it broke"
+                    "{reason}. Try again: an interrupted download resumes where it stopped"
                 );
                 Error::Download {
                     url: url.clone(),
@@ -351,9 +361,9 @@ impl<'a> Visit<'a> {
         Ok(path)
     }
 
-    /// Notes which commit the revision stands for, so that it is found without the hub. Done when
-    /// its files are there: until then an older commit serves better.
-    pub(super) fn remember(&self) -> Result<()> {
+    /// Stores the commit of the revision, so that it is known without the hub. Called once the
+    /// files of the commit are in the cache: until then an older commit is more useful.
+    pub(super) fn save_ref(&self) -> Result<()> {
         let Some(commit) = self
             .commit
             .as_deref()
@@ -373,9 +383,10 @@ impl<'a> Visit<'a> {
         let revision = self.commit.as_deref().unwrap_or(self.revision);
         let (dir, address) = (self.root().display().to_string(), self.address());
         let reason = format!(
-            "{}, and {dir} does not hold the file. With a connection it is fetched; without one, copy that directory \
-             from a computer that has it, or the files of {address} into a directory of your own and open that by its path",
-            self.away.as_deref().unwrap_or_default(),
+            "{}, and the file is not in the cache {dir}. Connect to the network to download it, copy \
+             that directory from a computer that has it, or copy the files of {address} to a \
+             directory and open that by its path",
+            self.unreachable.as_deref().unwrap_or_default(),
         );
         Error::Download {
             url: self.url(revision, name),

@@ -1,10 +1,10 @@
-//! Models by name, from the Hugging Face hub or a mirror, in the cache that its other programs
-//! use, too.
+//! Models by name, from the Hugging Face hub or a mirror, in the cache that other Hugging Face
+//! programs use, too.
 //!
 //! ```text
 //! cache/models--organisation--name/
 //!   blobs/ETAG               contents of files, named by the hub's hash of the content
-//!   refs/main                the commit that a revision stands for
+//!   refs/main                the commit that a revision refers to
 //!   snapshots/COMMIT/FILE    the files of a commit: links to their content
 //!   .no_exist/COMMIT/FILE    names of files that a commit does not have
 //! ```
@@ -18,11 +18,11 @@ mod client;
 mod url;
 
 use crate::{Error, Result, data::download::ProgressFn};
-use client::{Found, Visit};
+use client::{Found, RevisionClient};
 use std::{env, ffi::OsString, fs, io::ErrorKind, path::PathBuf};
 use url::check_path;
 
-/// The hub itself.
+/// Default address of the hub.
 const ENDPOINT: &str = "https://huggingface.co";
 
 /// The hub or a mirror of it, and the local cache.
@@ -30,7 +30,7 @@ const ENDPOINT: &str = "https://huggingface.co";
 pub struct Hub {
     /// Address of the hub, or of a mirror.
     pub endpoint: String,
-    /// The cache directory: one sub-directory for each repository.
+    /// The cache directory: one subdirectory for each repository.
     pub cache: PathBuf,
     /// Access token, for repositories that are not public. It is sent to the host of `endpoint`
     /// only.
@@ -51,9 +51,9 @@ impl std::fmt::Debug for Hub {
 }
 
 impl Hub {
-    /// The hub of the environment, by its own variables: `HF_ENDPOINT`, `HF_HUB_CACHE`,
-    /// `HF_HOME`, `HF_TOKEN`, `HF_TOKEN_PATH`, and `HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE`. The
-    /// cache is `~/.cache/huggingface/hub` if none of them names another.
+    /// The hub configured by the environment variables of Hugging Face's own programs:
+    /// `HF_ENDPOINT`, `HF_HUB_CACHE`, `HF_HOME`, `HF_TOKEN`, `HF_TOKEN_PATH`, and `HF_HUB_OFFLINE`
+    /// or `TRANSFORMERS_OFFLINE`. The default cache is `~/.cache/huggingface/hub`.
     ///
     /// # Errors
     /// [`Error::Config`] without a home directory; [`Error::Io`] for a token that cannot be read.
@@ -107,12 +107,13 @@ impl Hub {
         })
     }
 
-    /// A file of a repository, at a revision (a branch, a tag or a commit); `None` if it has no
-    /// such file. What is in the cache is not downloaded again, and for the files of a commit no request is
-    /// made. If the hub cannot be reached, the newest commit of the revision in the cache is used.
+    /// Path of a file of a repository at a revision (a branch, a tag or a commit), downloaded if it
+    /// is not in the cache; `None` if the repository has no such file. For files of a commit that
+    /// are in the cache, no request is sent. If the hub cannot be reached, the newest commit of the
+    /// revision in the cache is used.
     ///
     /// # Errors
-    /// [`Error::Download`] if the file cannot be downloaded, with why and what to do;
+    /// [`Error::Download`] if the file cannot be downloaded, with the reason and what to do;
     /// [`Error::InvalidArgument`] for an invalid name; [`Error::Io`] if the cache cannot be written.
     pub fn download(
         &self,
@@ -121,21 +122,23 @@ impl Hub {
         name: &str,
         progress: &mut ProgressFn<'_>,
     ) -> Result<Option<PathBuf>> {
-        let mut visit = Visit::new(self, repo, revision)?;
-        let found = match visit.look(name, progress)? {
+        let mut client = RevisionClient::new(self, repo, revision)?;
+        let found = match client.find(name, progress)? {
             Found::Here(path) => Some(path),
             Found::None => None,
-            Found::Unknown => return Err(visit.missing(name)),
+            Found::Unknown => return Err(client.missing(name)),
         };
-        visit.remember()?;
+        client.save_ref()?;
         Ok(found)
     }
 
-    /// The directory with all files of `wanted` that a repository has, all of the same commit, which
-    /// is the directory's name. If the hub cannot be reached, with those that are in the cache.
+    /// Directory with those of the files `wanted` that a repository has, all of the same commit,
+    /// whose name the directory has. Missing files are downloaded; if the hub cannot be reached,
+    /// the directory contains the files that are in the cache.
     ///
     /// # Errors
-    /// As [`download`](Self::download), and [`Error::Download`] if there is none of them.
+    /// As [`download`](Self::download), and [`Error::Download`] if the repository has none of the
+    /// files.
     pub fn snapshot_download(
         &self,
         repo: &str,
@@ -143,32 +146,32 @@ impl Hub {
         wanted: &[&str],
         progress: &mut ProgressFn<'_>,
     ) -> Result<PathBuf> {
-        let mut visit = Visit::new(self, repo, revision)?;
+        let mut client = RevisionClient::new(self, repo, revision)?;
         let (mut any, mut missing) = (false, None);
         for name in wanted {
-            match visit.look(name, progress)? {
+            match client.find(name, progress)? {
                 Found::Here(_) => any = true,
                 Found::None => {}
                 Found::Unknown => missing = missing.or(Some(*name)),
             }
         }
-        match (any.then(|| visit.snapshot()).flatten(), missing) {
+        match (any.then(|| client.snapshot()).flatten(), missing) {
             (Some(dir), _) => {
-                visit.remember()?;
+                client.save_ref()?;
                 Ok(dir)
             }
-            (None, Some(name)) => Err(visit.missing(name)),
+            (None, Some(name)) => Err(client.missing(name)),
             (None, None) => {
                 let reason = format!("revision {revision} has none of {}", wanted.join(", "));
                 Err(Error::Download {
-                    url: visit.address(),
+                    url: client.address(),
                     reason,
                 })
             }
         }
     }
 
-    /// A file that is in the cache already, without any request.
+    /// Path of a file in the cache, without any request; `None` if it is not there.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for an invalid name.
@@ -178,9 +181,9 @@ impl Hub {
         revision: &str,
         name: &str,
     ) -> Result<Option<PathBuf>> {
-        let visit = Visit::new(self, repo, revision)?;
+        let client = RevisionClient::new(self, repo, revision)?;
         check_path("file name", name)?;
-        Ok(match visit.in_cache(name) {
+        Ok(match client.in_cache(name) {
             Found::Here(path) => Some(path),
             _ => None,
         })

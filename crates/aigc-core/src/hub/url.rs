@@ -1,4 +1,4 @@
-//! Addresses, headers and names.
+//! URLs, headers and names.
 
 use crate::{Result, check::ensure_argument};
 use ureq::{
@@ -13,7 +13,7 @@ pub(super) fn header<'a>(response: &'a Response<Body>, name: &str) -> Option<&'a
         .and_then(|value| value.to_str().ok())
 }
 
-/// Where `location` leads from `url`, if that is on the same host and no less secret.
+/// The URL of a redirect from `url` to `location`, if it has the same host and is not less secure.
 pub(super) fn same_host(url: &str, location: &str) -> Option<String> {
     let from: Uri = url.parse().ok()?;
     let (scheme, authority) = (from.scheme_str()?, from.authority()?);
@@ -39,7 +39,7 @@ pub(super) fn is_commit(text: &str) -> bool {
             .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
-/// Refuses what would lead out of a directory, here or on another system.
+/// Fails for a path that leads out of its directory on any operating system.
 pub(super) fn check_path(field: &str, path: &str) -> Result<()> {
     let is_word = |word: &str| {
         !["", ".", ".."].contains(&word)
@@ -53,7 +53,7 @@ pub(super) fn check_path(field: &str, path: &str) -> Result<()> {
     )
 }
 
-/// One segment of an address.
+/// Percent-encodes a segment of a URL.
 pub(super) fn encoded(segment: &str) -> String {
     let byte = |b: u8| match b {
         b'-' | b'.' | b'_' | b'~' => char::from(b).to_string(),

@@ -9,8 +9,8 @@ use burn::{
 };
 
 /// `softmax(q·kᵀ / √d)·v`, per head. `mask` is true where a key is hidden; `causal` also hides keys
-/// that come after their query. Fewer heads of keys and values than of queries are shared by groups
-/// of query heads.
+/// after their query. If there are fewer heads of keys and values than of queries, groups of query
+/// heads share them.
 ///
 /// # Shapes
 /// - q: `[batch, heads, queries, d]`, k and v: `[batch, kv_heads, keys, d]`
@@ -31,12 +31,12 @@ pub fn scaled_dot_product_attention(
 pub struct SelfAttentionConfig {
     /// Width of the tokens.
     pub d_model: usize,
-    /// Number of heads; it divides the width.
+    /// Number of heads; it must divide the width.
     pub n_heads: usize,
     /// Whether the projections have biases.
     #[config(default = true)]
     pub bias: bool,
-    /// Whether a token attends only to itself and those before it.
+    /// Whether a token attends only to itself and earlier tokens.
     #[config(default = false)]
     pub causal: bool,
 }
@@ -122,8 +122,8 @@ mod tests {
         }
     }
 
-    /// Output and gradients with fewer heads of keys and values are those with repeated heads, by
-    /// the kernel (32 bits), by primitives (64 bits) and with a mask.
+    /// Grouped heads give the outputs and gradients of repeated heads: by the kernel (32 bits), by
+    /// primitives (64 bits) and with a mask.
     #[test]
     fn grouped_attention_matches_repeated_heads() {
         let device = Device::flex().autodiff();
@@ -155,7 +155,7 @@ mod tests {
                     FloatDType::F32
                 };
                 let leaf = |x: &Tensor<4>| x.clone().cast(dtype).detach().require_grad();
-                // A mask that hides the first key, which nobody needs but the first query.
+                // A mask that hides the first key from all queries but the first.
                 let mask = mask.then(|| {
                     let hidden: Vec<bool> = (0..batch * heads * queries * keys)
                         .map(|at| at % keys == 0 && keys > 1 && at / keys % queries > 0)

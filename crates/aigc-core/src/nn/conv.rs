@@ -24,7 +24,7 @@ pub struct Conv2dConfig {
     /// Zero padding on every side.
     #[config(default = 0)]
     pub padding: usize,
-    /// Number of groups; it divides the input and the output channels.
+    /// Number of groups; it must divide the input and the output channels.
     #[config(default = 1)]
     pub groups: usize,
     /// Whether a bias is added.

@@ -1,4 +1,4 @@
-//! Initializers of parameters, which draw on the host.
+//! Initializers of parameters; values are drawn on the host.
 
 use crate::rng::with_initial_stream;
 use burn::{

@@ -1,9 +1,9 @@
-//! The layers that all model families share.
+//! The layers shared by all model families.
 //!
 //! Names, fields and shapes are those of burn-nn, so that burn's weight adapters recognise them.
 //! Two things differ: initial weights are drawn on the host (see
 //! [`InitWeights`](crate::rng::InitWeights)), and the forward passes call [`ops`](crate::ops), so
-//! that faster kernels need no change of a model.
+//! that a faster kernel does not require changes of models.
 
 mod attention;
 mod conv;

@@ -154,7 +154,7 @@ impl LayerNorm {
 /// Configuration to create a [`GroupNorm`] layer.
 #[derive(Config, Debug)]
 pub struct GroupNormConfig {
-    /// Number of groups; it divides the number of channels.
+    /// Number of groups; it must divide the number of channels.
     pub num_groups: usize,
     /// Number of channels.
     pub num_channels: usize,

@@ -7,7 +7,8 @@ use burn::{
 };
 
 /// A weight matrix, block-quantised to 8 or 4 bits. It takes about a quarter or an eighth of the
-/// memory, and as much less time in autoregressive decoding, which is bound by reading the weights.
+/// memory; autoregressive decoding, which is bound by reading the weights, becomes faster by about
+/// the same factor.
 ///
 /// The weight is not trainable, but gradients flow through it to the input. Devices without 8-bit
 /// integers (WGPU) store 32 bits for each byte.

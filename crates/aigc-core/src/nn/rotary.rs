@@ -58,7 +58,7 @@ impl RotaryEmbedding {
     /// - x and output: `[batch, heads, time, d_head]`
     ///
     /// # Panics
-    /// If `first + time` is more than the number of positions, or the width is another.
+    /// If `first + time` exceeds the number of positions, or the last axis is not `d_head`.
     pub fn forward(&self, x: Tensor<4>, first: usize) -> Tensor<4> {
         let [.., time, d] = x.dims();
         let part = |table: &Tensor<2>| table.clone().narrow(0, first, time).unsqueeze::<4>();
@@ -101,7 +101,7 @@ mod tests {
         assert!(apart.fold(0.0, f32::max) < 1e-5, "{got:?}");
     }
 
-    /// Scalar products depend on the distance alone.
+    /// Scalar products depend only on the distance between positions.
     #[test]
     fn rotary_embedding_is_relative() {
         let device = Device::flex();

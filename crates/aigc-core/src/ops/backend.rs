@@ -38,9 +38,9 @@ impl<B: Backend> OptionalTensor<B> {
 /// The operations that dominate the time of generative models, which a backend may override.
 ///
 /// Every operation has a default implementation from burn's primitives, so
-/// `impl GenerativeOps for MyBackend {}` is correct, and overriding a method makes it fast. Methods
-/// that end in `_forward` have a handwritten backward pass, which calls the methods that end in
-/// `_grad`, `_grads` or `_sums`; these are not differentiable again.
+/// `impl GenerativeOps for MyBackend {}` is correct, and overriding a method makes it faster.
+/// Methods that end in `_forward` have a handwritten backward pass, which calls the methods that
+/// end in `_grad`, `_grads` or `_sums`; these are not differentiable again.
 ///
 /// Shapes are those of [the functions](super) of the same names.
 #[backend_extension(

@@ -7,7 +7,7 @@ use super::{
 use aigc_kernels::{
     activation::{activate, activate_grad},
     adam::adam,
-    attention::{self, AttentionSizes, Heads, HeadsOut},
+    attention::{self, AttentionSizes, Heads},
     conv::{ConvSizes, conv2d, conv2d_transposed, conv2d_weight_grad},
     loss,
     norm::{self, Units},
@@ -537,7 +537,7 @@ impl GenerativeOps for Flex {
         let [q, k, v] = [q, k, v].map(forward_strided);
         let (output, log_sums) = attention::attention(heads(&q), heads(&k), heads(&v), sizes);
         (
-            turned(output, sizes, sizes.heads, sizes.queries),
+            transposed(output, sizes, sizes.heads, sizes.queries),
             tensor(log_sums, [sizes.batch, sizes.heads, sizes.queries]),
         )
     }
@@ -564,9 +564,7 @@ impl GenerativeOps for Flex {
             kv_heads: n_kv,
             ..
         } = sizes;
-        let lens = [(n_q, sizes.queries), (n_kv, sizes.keys), (n_kv, sizes.keys)];
-        let mut grads = lens.map(|(n, tokens)| vec![0.0; sizes.batch * tokens * n * sizes.d]);
-        attention::attention_grads(
+        let [dq, dk, dv] = attention::attention_grads(
             heads(&q),
             heads(&k),
             heads(&v),
@@ -574,14 +572,11 @@ impl GenerativeOps for Flex {
             slice(&log_sums),
             heads(&grad),
             sizes,
-            grads.each_mut().map(Vec::as_mut_slice),
-            lens.map(|(n, tokens)| HeadsOut::in_order(n, tokens, sizes.d)),
         );
-        let [dq, dk, dv] = grads;
         (
-            turned(dq, sizes, n_q, sizes.queries),
-            turned(dk, sizes, n_kv, sizes.keys),
-            turned(dv, sizes, n_kv, sizes.keys),
+            transposed(dq, sizes, n_q, sizes.queries),
+            transposed(dk, sizes, n_kv, sizes.keys),
+            transposed(dv, sizes, n_kv, sizes.keys),
         )
     }
 
@@ -908,8 +903,8 @@ fn self_attention_sizes(qkv: &FlexTensor, heads: usize, causal: bool) -> Option<
     (all_f32(&[qkv]) && something).then_some(sizes)
 }
 
-/// `[batch, tokens, heads, d]` in memory as `[batch, heads, tokens, d]`.
-fn turned(values: Vec<f32>, sizes: AttentionSizes, heads: usize, tokens: usize) -> FlexTensor {
+/// Transposes `[batch, tokens, heads, d]` in memory to `[batch, heads, tokens, d]`.
+fn transposed(values: Vec<f32>, sizes: AttentionSizes, heads: usize, tokens: usize) -> FlexTensor {
     tensor(values, [sizes.batch, tokens, heads, sizes.d]).permute(&[0, 2, 1, 3])
 }
 

@@ -296,8 +296,8 @@ pub fn layer_norm<const D: usize>(
 }
 
 /// `softmax(q·kᵀ / √d)·v`, per head (Vaswani et al. 2017, <https://arxiv.org/abs/1706.03762>).
-/// `mask` is true where a key may not be seen; `causal` also hides keys that come after their
-/// query. Without a mask no matrix of queries × keys outlives its block (Dao et al. 2022,
+/// `mask` is true where a key is hidden; `causal` also hides keys after their query. Without a
+/// mask, the matrix of queries × keys is computed block by block (Dao et al. 2022,
 /// <https://arxiv.org/abs/2205.14135>).
 ///
 /// # Shapes
@@ -306,7 +306,7 @@ pub fn layer_norm<const D: usize>(
 /// - mask: `[batch, heads, queries, keys]`
 /// - output: `[batch, heads, queries, d_value]`
 ///
-/// With `causal`, the last query stands at the last key.
+/// With `causal`, the last query has the position of the last key.
 ///
 /// There may be fewer heads of keys and values than of queries (grouped-query attention, Ainslie et
 /// al. 2023, <https://arxiv.org/abs/2305.13245>): query head `h` attends to key head
@@ -314,7 +314,7 @@ pub fn layer_norm<const D: usize>(
 ///
 /// # Panics
 /// If the shapes do not fit each other, or causal attention has more queries than keys: the first
-/// would see nothing.
+/// queries would have no keys.
 pub fn attention(
     q: Tensor<4>,
     k: Tensor<4>,
@@ -358,7 +358,8 @@ pub fn attention(
     })
 }
 
-/// [`attention`] of queries, keys and values that lie side by side, as one linear layer gives them.
+/// [`attention`] of queries, keys and values that lie side by side, as the output of one linear
+/// layer.
 ///
 /// # Shapes
 /// - qkv: `[batch, tokens, 3·heads·d]`, all queries before all keys before all values
@@ -417,7 +418,7 @@ fn check_quantized(
     );
 }
 
-/// [`linear`] with a quantised weight, which has a row for each output. Gradients flow to `x` and
+/// [`linear`] with a quantised weight, which has one row per output. Gradients flow to `x` and
 /// `bias`.
 ///
 /// # Shapes

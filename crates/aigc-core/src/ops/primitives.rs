@@ -388,8 +388,8 @@ pub(crate) fn layer_norm_grads<B: Backend>(
     )
 }
 
-/// `q·kᵀ/√d`, with what may not be seen at minus infinity (or nearly so: finite, so that nothing
-/// turns NaN).
+/// `q·kᵀ/√d`, with hidden keys at minus infinity (or a finite number near it, so that no NaN
+/// appears).
 fn scores<B: Backend>(q: Float<B>, k: Float<B>, causal: bool) -> Float<B> {
     let (queries, keys, d) = (q.shape()[2], k.shape()[2], q.shape()[3]);
     let device = q.device();
@@ -398,7 +398,8 @@ fn scores<B: Backend>(q: Float<B>, k: Float<B>, causal: bool) -> Float<B> {
     if !causal {
         return scores;
     }
-    // Query i sees the keys up to i, counted from the end where there are more keys than queries.
+    // Query i attends to the keys up to i, counted from the end if there are more keys than
+    // queries.
     let hidden: Vec<f32> = (0..queries)
         .flat_map(|i| (0..keys).map(move |j| if j + queries > i + keys { -1e9 } else { 0.0 }))
         .collect();
@@ -539,7 +540,7 @@ pub(crate) fn self_attention_grad<B: Backend>(
     B::float_cat([dq, dk, dv].map(joined::<B>).into(), 2)
 }
 
-/// [`attention`] by burn's own, for masks, and for values of another width.
+/// [`attention`] by burn's own function, for masks, and for values of another width than keys.
 pub(crate) fn masked_attention<B: Backend>(
     q: Float<B>,
     k: Float<B>,
@@ -553,8 +554,8 @@ pub(crate) fn masked_attention<B: Backend>(
         is_causal: causal,
         ..Default::default()
     };
-    // LibTorch's own sees what the mask hides, and counts causal keys from the first (burn-tch
-    // 0.22.1, `ops/module.rs:488`).
+    // LibTorch's own attention attends to what the mask hides, and counts causal keys from the
+    // first (burn-tch 0.22.1, `ops/module.rs:488`).
     match B::name(&q.device()).contains("libtorch") {
         true => attention_fallback::<B>(q, k, v, mask, None, options),
         false => B::attention(q, k, v, mask, None, options),

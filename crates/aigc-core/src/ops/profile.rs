@@ -21,8 +21,8 @@ pub struct OperationTime {
     pub time: Duration,
 }
 
-/// Starts recording in the whole process, until [`stop`]: all operations of Flex, and those that
-/// LibTorch overrides. Clears earlier records.
+/// Starts recording in the whole process until [`stop`] is called: all operations of Flex, and
+/// those that LibTorch overrides. Earlier records are removed.
 ///
 /// ```
 /// # #[cfg(feature = "flex")] {

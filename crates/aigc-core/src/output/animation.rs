@@ -6,8 +6,7 @@ use burn::tensor::Tensor;
 use image::{Delay, DynamicImage, Frame, RgbImage, codecs::gif::GifEncoder, codecs::gif::Repeat};
 use std::{path::Path, time::Duration};
 
-/// An animation that grows frame by frame: previews of a training, steps of a denoising, a latent
-/// interpolation.
+/// An animation, frame by frame: previews during training, denoising steps, a latent interpolation.
 #[derive(Clone, Debug)]
 pub struct Animation {
     grid: ImageGrid,
@@ -30,7 +29,8 @@ impl Animation {
     ///   every frame
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if `images` cannot be drawn, or are of another size than those before.
+    /// [`Error::InvalidArgument`] if `images` cannot be drawn, or differ in size from the earlier
+    /// frames.
     pub fn push(&mut self, images: &Tensor<4>) -> Result<()> {
         let frame = self.grid.draw(images)?;
         let first = self
@@ -53,7 +53,7 @@ impl Animation {
         self.frames.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no frames.
     pub fn is_empty(&self) -> bool {
         self.frames.is_empty()
     }

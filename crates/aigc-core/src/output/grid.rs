@@ -8,20 +8,20 @@ use burn::tensor::Tensor;
 use image::{Rgb, RgbImage, imageops};
 use std::path::Path;
 
-/// How to draw images side by side.
+/// How images are arranged and drawn in a grid.
 ///
-/// The range of values is fixed: the same value is the same shade in every picture of a run.
-/// Normalising each picture by its own extremes would hide what training does.
+/// The range of values is fixed, so the same value has the same shade in every grid of a run.
+/// Normalising each grid by its own extremes would hide the progress of training.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ImageGrid {
     /// Images per row.
     pub columns: usize,
-    /// The values that are black and white; values beyond are clamped.
+    /// The values drawn as black and as white; values beyond are clamped.
     pub value_range: (f32, f32),
-    /// Side of the square that a pixel becomes.
+    /// Side of the square of pixels that a pixel is drawn as.
     pub scale: u32,
-    /// Whether enlarged images are interpolated, which makes tiny ones easier to read, or their
-    /// pixels stay squares.
+    /// Whether enlarged images are interpolated, which makes tiny images more legible; otherwise
+    /// pixels are drawn as squares.
     pub interpolate: bool,
     /// Pixels of background around every image.
     pub padding: u32,
@@ -29,7 +29,7 @@ pub struct ImageGrid {
 
 impl ImageGrid {
     /// `columns` images per row, values from 0 (black) to 1 (white), and a scale that makes images
-    /// of `side` pixels about 64 wide.
+    /// of `side` pixels about 64 pixels wide.
     pub fn new(columns: usize, side: usize) -> Self {
         Self {
             columns,
@@ -40,7 +40,7 @@ impl ImageGrid {
         }
     }
 
-    /// Sets the values that are black and white.
+    /// Sets the values drawn as black and as white.
     pub fn with_value_range(self, black: f32, white: f32) -> Self {
         Self {
             value_range: (black, white),

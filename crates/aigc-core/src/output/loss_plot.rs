@@ -1,14 +1,14 @@
-//! Losses over the steps, as a plot.
+//! Plots of losses over training steps.
 
 use crate::{Error, Result, fs::write_atomic, train::MetricsRecord};
 use plotters::prelude::*;
 use std::{collections::BTreeMap, path::Path};
 
-/// More points than this do not show on a screen; longer series are averaged down to it.
+/// Limit on the points of a curve; longer series are averaged.
 const MAX_POINTS: usize = 800;
 
-/// Draws all losses and evaluations in `records`, each over the steps, to the SVG file `path`.
-/// Without any, nothing is drawn.
+/// Draws all losses and evaluations in `records` over the steps to the SVG file `path`. Without
+/// any, no file is written.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be written.
@@ -41,7 +41,7 @@ pub fn plot_losses(records: &[MetricsRecord], path: &Path) -> Result<()> {
         fold(|p| p.0, f64::min).unwrap_or(0.0),
         fold(|p| p.0, f64::max).unwrap_or(1.0),
     );
-    // The first losses are far above all others: the range is that of all points but the top 2 %.
+    // The first losses are far above all others, so the range excludes the top 2 % of the points.
     let mut heights: Vec<f64> = points().map(|p| p.1).collect();
     heights.sort_by(f64::total_cmp);
     let (low, high) = (heights[0], heights[(heights.len() - 1) * 98 / 100]);

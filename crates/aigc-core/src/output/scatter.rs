@@ -4,8 +4,8 @@ use crate::{Error, Result, fs::write_atomic};
 use plotters::prelude::*;
 use std::path::Path;
 
-/// Draws named clouds of points to the SVG file `path`, later ones over earlier ones, both axes on
-/// one scale.
+/// Draws named sets of points to the SVG file `path`, later ones over earlier ones, with the same
+/// scale on both axes.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if there is no finite point, [`Error::Io`] if the file cannot be written.
@@ -88,7 +88,7 @@ mod tests {
         save_scatter(
             &[
                 ("real", &[[0.0, 0.0], [10.0, 1.0]]),
-                ("made", &[[5.0, f32::NAN], [5.0, 0.5]]),
+                ("generated", &[[5.0, f32::NAN], [5.0, 0.5]]),
             ],
             &path,
         )
@@ -96,7 +96,7 @@ mod tests {
         let svg = std::fs::read_to_string(&path).unwrap();
         // Three dots and two in the legend.
         assert_eq!(svg.matches("<circle").count(), 5, "{svg}");
-        assert!(svg.contains("real") && svg.contains("made"));
+        assert!(svg.contains("real") && svg.contains("generated"));
         assert!(save_scatter(&[("none", &[[f32::NAN, 0.0]])], &path).is_err());
     }
 }

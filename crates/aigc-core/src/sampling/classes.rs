@@ -42,10 +42,10 @@ impl ClassLabels {
     }
 
     /// The requested classes of `n` samples, each below `count`. [`Random`](Self::Random) requests
-    /// none, so it fails unless `n` is 0.
+    /// no particular classes, so it fails unless `n` is 0.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if one is not below `count`, or there are not `n`.
+    /// [`Error::InvalidArgument`] if one is not below `count`, or there are not `n` of them.
     pub fn validate(self, count: usize, n: usize) -> Result<Vec<u32>> {
         let classes = match self {
             ClassLabels::Random => vec![],

@@ -1,4 +1,4 @@
-//! What sampling has in common in all families: batch size, cancellation, progress, results.
+//! What the samplers of all families share: batch size, cancellation, progress, results.
 
 mod classes;
 
@@ -12,12 +12,12 @@ use std::{
     rc::Rc,
 };
 
-/// Called during sampling; may stop it.
+/// Called during sampling; can stop it.
 type OnProgress<'a, P> = Rc<RefCell<dyn FnMut(&P) -> ControlFlow<()> + 'a>>;
 
-/// How samples are drawn, whatever draws them. `P` is what a callback receives.
+/// Options that the samplers of all families have. `P` is the progress that a callback receives.
 pub struct SamplingOptions<'a, P> {
-    /// Samples in one pass of the network: bounds the memory it needs, however many are requested.
+    /// Samples per pass of the network; limits the memory for any number of samples.
     pub batch_size: usize,
     /// Stops sampling between two passes.
     pub cancel: CancelToken,
@@ -25,7 +25,7 @@ pub struct SamplingOptions<'a, P> {
 }
 
 impl<P> SamplingOptions<'_, P> {
-    /// `batch_size` at once, without a callback.
+    /// Options with this batch size and without a callback.
     pub fn new(batch_size: usize) -> Self {
         Self {
             batch_size,
@@ -42,12 +42,12 @@ impl<'a, P> SamplingOptions<'a, P> {
         self
     }
 
-    /// Whether a callback wants to know of progress.
+    /// Whether there is a callback.
     pub fn has_callback(&self) -> bool {
         self.on_progress.is_some()
     }
 
-    /// Reports progress; whether to go on.
+    /// Reports progress to the callback; returns whether to continue.
     pub fn report(&self, progress: &P) -> ControlFlow<()> {
         if self.cancel.is_cancelled() {
             return ControlFlow::Break(());
@@ -58,7 +58,7 @@ impl<'a, P> SamplingOptions<'a, P> {
         }
     }
 
-    /// The batches of `n` samples, by number.
+    /// The batches of `n` samples, as ranges of sample indices.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if `n` or the batch size is 0.
@@ -93,20 +93,20 @@ impl<P> std::fmt::Debug for SamplingOptions<'_, P> {
     }
 }
 
-/// Samples, and what is needed to draw them again.
+/// Samples, with their classes and seed.
 #[derive(Clone, Debug)]
 pub struct Samples<const D: usize = 4> {
-    /// `[n, …]`; fewer than requested if sampling was stopped.
+    /// The samples, `[n, …]`; fewer than requested if sampling was stopped.
     pub values: Tensor<D>,
     /// The class of each sample of a class-conditional model.
     pub labels: Option<Vec<u32>>,
-    /// The seed that they were drawn with.
+    /// The seed of the samples.
     pub seed: u64,
-    /// Whether all requested samples are there and finished.
+    /// Whether all requested samples were drawn to the end.
     pub complete: bool,
 }
 
-/// How far sampling in batches is.
+/// Progress of sampling in batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchProgress {
     /// Samples drawn so far.
@@ -116,12 +116,12 @@ pub struct BatchProgress {
 }
 
 impl SamplingOptions<'_, BatchProgress> {
-    /// Calls `draw` for each batch of `n` samples and joins what it returns; whether all `n` are
-    /// there. A callback or a cancelled token stops between two batches.
+    /// Calls `draw` for each batch of `n` samples and joins the results; also returns whether all
+    /// `n` samples were drawn. A callback or a cancelled token stops between two batches.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if `n` or the batch size is 0, [`Error::Cancelled`] if there is
-    /// no batch to return, and whatever `draw` returns.
+    /// [`Error::InvalidArgument`] if `n` or the batch size is 0, [`Error::Cancelled`] if it was
+    /// cancelled before the first batch, and errors of `draw`.
     pub fn collect<const D: usize>(
         &self,
         n: usize,

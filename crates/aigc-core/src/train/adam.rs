@@ -1,4 +1,4 @@
-//! Adam, its step one pass over memory.
+//! Adam, with each step as one pass over memory.
 
 use crate::{
     Result,
@@ -21,17 +21,17 @@ pub struct AdamConfig {
     /// Decay of the mean of squared gradients.
     #[config(default = 0.999)]
     pub beta_2: f64,
-    /// Added to the deviation.
+    /// Added to the root of the mean square.
     #[config(default = 1e-8)]
     pub epsilon: f64,
-    /// Weight decay: added to the gradient by Adam, taken off the parameter by AdamW.
+    /// Weight decay: added to the gradient by Adam, subtracted from the parameter by AdamW.
     #[config(default = 0.0)]
     pub weight_decay: f64,
 }
 
 impl AdamConfig {
-    /// Adam itself, or AdamW (Loshchilov and Hutter 2019, <https://arxiv.org/abs/1711.05101>) where
-    /// the decay is `decoupled`.
+    /// Creates Adam, or AdamW (Loshchilov and Hutter 2019, <https://arxiv.org/abs/1711.05101>) if
+    /// the weight decay is `decoupled`.
     pub fn build(&self, decoupled: bool) -> Adam {
         Adam {
             config: self.clone(),
@@ -64,7 +64,7 @@ impl AdamConfig {
     }
 }
 
-/// The optimizer; its state is that of burn's Adam.
+/// The optimizer. Its state has the layout of burn's Adam.
 #[derive(Clone, Debug)]
 pub struct Adam {
     config: AdamConfig,

@@ -7,13 +7,13 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Average the weights over the steps (Polyak and Juditsky 1992).
+/// Configuration of an average of the weights over the steps (Polyak and Juditsky 1992).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EmaConfig {
-    /// Share of the old average that an update keeps, after warm-up.
+    /// Weight of the old average in an update, after warm-up.
     pub decay: f64,
     /// Whether the decay starts low: after `n` updates it is at most `(1 + n) / (10 + n)`, so that
-    /// the first weights are soon forgotten.
+    /// the initial weights are soon forgotten.
     pub warmup: bool,
 }
 
@@ -27,62 +27,61 @@ impl EmaConfig {
     }
 }
 
-/// The configuration of a [`Trainer`](super::Trainer). Fields have the names that transformers'
-/// `TrainingArguments` uses.
+/// Configuration of a [`Trainer`](super::Trainer). The fields have the names of those of
+/// transformers' `TrainingArguments`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TrainerConfig {
-    /// Training steps.
+    /// Number of training steps.
     #[serde(alias = "steps")]
     pub max_steps: usize,
-    /// Minutes after which training stops even if steps are left, over all starts of the run. The
-    /// learning-rate schedule follows whichever of steps and minutes ends first.
+    /// Time limit in minutes over all starts of the run; training ends even if steps are left. The
+    /// learning-rate schedule is scaled to the limit that is reached first.
     #[serde(alias = "minutes")]
     pub max_minutes: Option<f64>,
     /// Seed of initial weights, noise and dropout.
     pub seed: u64,
-    /// The optimizer of every phase that [`Trainer::with_optimizer`](super::Trainer::with_optimizer)
-    /// does not set.
+    /// Optimizer of every phase for which
+    /// [`Trainer::with_optimizer`](super::Trainer::with_optimizer) sets none.
     pub optimizer: OptimizerConfig,
-    /// Learning rate at factor 1 of the schedule.
+    /// Learning rate where the factor of the schedule is 1.
     pub learning_rate: f64,
-    /// The factor on the learning rate at each step.
+    /// Schedule of the factor that the learning rate is multiplied by.
     #[serde(alias = "schedule")]
     pub lr_schedule: LrSchedule,
-    /// Groups of parameters with their own learning rate or optimizer.
+    /// Groups of parameters with a separate learning rate or optimizer.
     #[serde(alias = "groups")]
     pub param_groups: Vec<ParamGroupConfig>,
-    /// Batches whose gradients are averaged for one update.
+    /// Number of batches whose gradients are averaged for one update.
     #[serde(alias = "accumulate")]
     pub gradient_accumulation_steps: usize,
-    /// Largest allowed norm of all gradients together; larger gradients are scaled down.
+    /// Limit on the norm of all gradients together; larger gradients are scaled down.
     #[serde(alias = "clip_norm")]
     pub max_grad_norm: Option<f64>,
     /// Exponential moving average of the weights, used for evaluation, previews and the final
     /// model.
     pub ema: Option<EmaConfig>,
-    /// Steps between evaluations; 0 for none but the last.
+    /// Steps between evaluations; with 0, only the final evaluation.
     #[serde(alias = "evaluate_every")]
     pub eval_steps: usize,
-    /// Steps between previews; 0 for none but the last.
+    /// Steps between previews; with 0, only the final preview.
     #[serde(alias = "preview_every")]
     pub preview_steps: usize,
-    /// Steps between checkpoints; 0 for none but the last.
+    /// Steps between checkpoints; with 0, only the final checkpoint.
     #[serde(alias = "checkpoint_every")]
     pub save_steps: usize,
-    /// How many of the newest checkpoints are kept.
+    /// Number of newest checkpoints to keep.
     #[serde(alias = "keep_last")]
     pub save_total_limit: usize,
-    /// Whether the checkpoint of the best evaluation is kept, too, and becomes the final model.
+    /// Whether the checkpoint of the best evaluation is also kept, and becomes the final model.
     #[serde(alias = "keep_best")]
     pub load_best_model_at_end: bool,
-    /// The metric that decides which model is best, by its name among the metrics of an
-    /// evaluation; the first metric if `None`.
+    /// Name of the evaluation metric that decides which model is best; the first metric if `None`.
     pub metric_for_best_model: Option<String>,
     /// Whether a larger value of that metric is better.
     #[serde(alias = "maximize")]
     pub greater_is_better: bool,
-    /// Evaluations without improvement after which training stops.
+    /// Number of evaluations without improvement after which training ends.
     #[serde(alias = "patience")]
     pub early_stopping_patience: Option<usize>,
 }
@@ -113,7 +112,7 @@ impl Default for TrainerConfig {
 }
 
 impl TrainerConfig {
-    /// `max_steps` steps; everything else has its default.
+    /// `max_steps` steps, with defaults for all other fields.
     pub fn new(max_steps: usize) -> Self {
         Self {
             max_steps,
@@ -186,8 +185,9 @@ impl TrainerConfig {
         self.lr_schedule.validate()
     }
 
-    /// Fails if a run that began with `saved` would become another run with this configuration.
-    /// Lengths and intervals may change, and so may what only decides which checkpoints are kept.
+    /// Fails if this configuration would change the results of a run that began with `saved`.
+    /// Lengths and intervals may differ, and so may settings that only decide which checkpoints are
+    /// kept.
     pub(crate) fn check_continues(&self, saved: &TrainerConfig) -> Result<()> {
         let json = |config: &TrainerConfig| serde_json::to_value(config).unwrap_or_default();
         let (ours, theirs) = (json(self), json(saved));

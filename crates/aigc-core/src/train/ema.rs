@@ -13,8 +13,8 @@ use std::{
 
 /// An exponential moving average of a model's weights: `w̄ ← d·w̄ + (1 − d)·w`.
 ///
-/// It is a model without autodiff that owns all its tensors. Trained parameters are averaged;
-/// everything else, such as batch normalisation's running statistics or frozen weights, is copied.
+/// The average is a model without autodiff that shares no tensors. Trained parameters are averaged;
+/// everything else, such as running statistics of batch normalisation or frozen weights, is copied.
 #[derive(Clone, Debug)]
 pub struct Ema<M> {
     model: M,
@@ -24,10 +24,9 @@ pub struct Ema<M> {
 }
 
 impl<M: Module> Ema<M> {
-    /// An average that starts at the weights of `live`, a model in training mode.
+    /// An average that starts with the weights of `live`, a model in training mode.
     pub fn new(live: &M, config: EmaConfig) -> Self {
-        // `valid` makes fresh copies of running statistics; a clone would share them with the live
-        // model.
+        // `valid` copies running statistics; a clone would share them with the live model.
         Self::resume(live, live.valid(), config, 0)
     }
 
@@ -45,13 +44,13 @@ impl<M: Module> Ema<M> {
 
     /// Updates the average with the weights of `live`.
     ///
-    /// # Panics
+    /// If `live` does not have the parameters of the model that the average began with.
     /// If `live` is not the model the average began with.
     pub fn update(&mut self, live: &M) {
         let mut old = Values::default();
         visit_params(&self.model, &mut old);
-        // Built on a fresh copy of the live model: what is not averaged is copied by being left
-        // alone.
+        // Built on a fresh copy of the live model, so that tensors that are not averaged are
+        // copied.
         let mut average = Average {
             old: old.0,
             averaged: &self.averaged,
@@ -61,7 +60,7 @@ impl<M: Module> Ema<M> {
         self.updates += 1;
     }
 
-    /// Share of the old average that the next update keeps.
+    /// Weight of the old average in the next update.
     pub fn decay(&self) -> f64 {
         let n = self.updates as f64;
         let start = if self.config.warmup {

@@ -3,7 +3,7 @@
 use crate::{Result, checkpoint::RunDir};
 use std::{path::Path, time::Duration};
 
-/// What happens in training. Steps count from 1: the number of steps made.
+/// An event in training. Steps count from 1: they are the number of completed steps.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
@@ -11,70 +11,70 @@ pub enum Event<'a> {
     Started {
         /// The run's directory.
         run: &'a RunDir,
-        /// Steps made before.
+        /// Steps completed before.
         from_step: usize,
-        /// Steps to be made in all.
+        /// Total number of steps.
         steps: usize,
         /// Number of trainable values.
         parameters: usize,
     },
-    /// A step has been made.
+    /// A step was completed.
     Step(&'a StepReport),
-    /// The model has been evaluated.
+    /// The model was evaluated.
     Evaluated {
-        /// Steps made.
+        /// Steps completed.
         step: usize,
         /// Named results.
         metrics: &'a [(String, f64)],
-        /// Whether this is the best so far.
+        /// Whether this is the best evaluation so far.
         best: bool,
     },
-    /// The preview callback has run.
+    /// The preview callback was called.
     Previewed {
-        /// Steps made.
+        /// Steps completed.
         step: usize,
     },
-    /// A checkpoint is on disk.
+    /// A checkpoint was written.
     Saved {
-        /// Steps made.
+        /// Steps completed.
         step: usize,
         /// Its directory.
         dir: &'a Path,
     },
-    /// Something a user should know, such as a file that was skipped.
+    /// A message for the user, such as the name of a skipped file.
     Warning(&'a str),
-    /// The objective found something that needs attention, such as mode collapse.
+    /// The objective detected a problem, such as mode collapse.
     Alert {
-        /// Steps made before the one that was being made.
+        /// Steps completed before the current one.
         step: usize,
-        /// What it is, for programs: `collapse`.
+        /// Kind of problem for programs, such as `collapse`.
         kind: &'static str,
-        /// What was found and what may help, for people.
+        /// Description for the user: the problem, and what may help.
         text: &'a str,
     },
     /// Training ends.
     Finished {
-        /// Steps made.
+        /// Steps completed.
         step: usize,
-        /// Why.
+        /// Why training ended.
         reason: StopReason,
-        /// Time since this start.
+        /// Time since this call of [`Trainer::fit`](super::Trainer::fit) began.
         elapsed: Duration,
     },
 }
 
-/// What happened in a step.
+/// Report of a training step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepReport {
-    /// Steps made, this one included.
+    /// Steps completed, including this one.
     pub step: usize,
-    /// `loss` and its parts, by name; of several phases, `phase.name`.
+    /// `loss` and its metrics, by name; with several phases, `phase.name`.
     pub losses: Vec<(String, f64)>,
-    /// Norm of all gradients before clipping, where it was computed.
+    /// Norm of all gradients before clipping, if it was computed.
     pub grad_norm: Option<f64>,
-    /// Learning rate used.
+    /// Learning rate of the step.
     pub learning_rate: f64,
-    /// Time since this start.
+    /// Time since this call of [`Trainer::fit`](super::Trainer::fit) began.
     pub elapsed: Duration,
 }
 
@@ -82,22 +82,22 @@ pub struct StepReport {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StopReason {
-    /// All steps have been made.
+    /// All steps were completed.
     Completed,
-    /// The time budget has ended.
+    /// The time limit was reached.
     OutOfTime,
-    /// Evaluations stopped improving.
+    /// The evaluations did not improve any more.
     EarlyStopped,
     /// The run was cancelled.
     Interrupted,
 }
 
-/// Receives the events of a training.
+/// Receives the events of training.
 pub trait Callback {
     /// Called for every event, in order.
     ///
     /// # Errors
-    /// Stop training.
+    /// An error ends training.
     fn on_event(&mut self, event: &Event<'_>) -> Result<()>;
 }
 

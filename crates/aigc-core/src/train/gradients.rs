@@ -8,7 +8,7 @@ use burn::{
 
 /// The Euclidean norm of all gradients together, `√(Σ gᵢ²)`, shape `[1]`; `None` if there are none.
 ///
-/// burn clips each tensor on its own, which changes the direction of the step; clipping by this
+/// burn clips each tensor separately, which changes the direction of the step; clipping by this
 /// norm does not (Pascanu et al. 2013, <https://arxiv.org/abs/1211.5063>).
 pub fn grad_norm<M: Module>(model: &M, gradients: &GradientsParams) -> Option<Tensor<1>> {
     let mut squares = Squares {
@@ -28,7 +28,7 @@ impl ModuleVisitor for Squares<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(gradient) = self.gradients.get::<D>(param.id) {
             // Row by row first: Flex sums 4 Mi elements or more in an order that depends on its
-            // threads.
+            // number of threads.
             let rows = gradient.dims().first().copied().unwrap_or(1);
             let flat = gradient.reshape([rows as i32, -1]);
             self.sums.push((flat.clone() * flat).sum_dim(1).sum());

@@ -7,15 +7,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Draws the run's `loss.svg` from its `metrics.jsonl`, at checkpoints and at the end. Add it
-/// after the [`MetricsLogger`](super::MetricsLogger).
+/// Draws the run's `loss.svg` from its `metrics.jsonl` at checkpoints and at the end. Add it after
+/// the [`MetricsLogger`](super::MetricsLogger).
 ///
-/// A long run's log takes a while to draw: the plot waits until that is less than a twentieth of
-/// the time.
+/// Drawing the log of a long run takes time: the plot is redrawn only after 20 times the duration
+/// of the last drawing.
 #[derive(Debug, Default)]
 pub struct LossPlot {
     paths: Option<(PathBuf, PathBuf)>,
-    /// When the last drawing ended, and how long it took.
+    /// When the last drawing ended, and its duration.
     last: Option<(Instant, Duration)>,
 }
 

@@ -13,17 +13,17 @@ use std::{
 /// A line of `metrics.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MetricsRecord {
-    /// Steps made.
+    /// Steps completed.
     pub step: usize,
-    /// `train` (means since the line before) or `evaluate`.
+    /// `train` (means since the previous line) or `evaluate`.
     pub kind: String,
-    /// Named values; JSON has no infinity, so what is not finite is `null`.
+    /// Named values; `null` for values that are not finite, which JSON does not have.
     pub values: BTreeMap<String, Option<f64>>,
-    /// Seconds since this start.
+    /// Seconds since the current start of the run.
     pub seconds: f64,
 }
 
-/// Writes the run's `metrics.jsonl`. After a resume, lines of steps that will be made again are
+/// Writes the run's `metrics.jsonl`. After a resume, lines of steps that will be repeated are
 /// removed first.
 #[derive(Debug)]
 pub struct MetricsLogger {
@@ -35,7 +35,7 @@ pub struct MetricsLogger {
 }
 
 impl MetricsLogger {
-    /// One line every `every` steps (at least 1), with means over them.
+    /// A log with one line per `every` steps (at least 1), with means over them.
     pub fn new(every: usize) -> Self {
         Self {
             every: every.max(1),
@@ -123,7 +123,7 @@ impl Callback for MetricsLogger {
     }
 }
 
-/// Removes lines after `step`, and a last line that a killed run left unfinished.
+/// Removes lines after `step`, and an incomplete last line of a killed run.
 fn keep_until(path: &Path, step: usize) -> Result<()> {
     if !path.exists() {
         return Ok(());
@@ -140,7 +140,7 @@ fn keep_until(path: &Path, step: usize) -> Result<()> {
     write_atomic(path, &text)
 }
 
-/// Reads a `metrics.jsonl`. Lines that are not whole are passed over.
+/// Reads a `metrics.jsonl`. Incomplete lines are skipped.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read.

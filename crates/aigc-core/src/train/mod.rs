@@ -1,10 +1,10 @@
 //! One training loop for all families.
 //!
-//! An [`Objective`] computes the losses of a step; the [`Trainer`] does not depend on the family. It
-//! draws batches, computes losses and gradients, clips, updates, averages weights, evaluates,
-//! previews, saves, and calls [`Callback`]s. A stopped run [resumes](StartFrom::Resume) exactly:
-//! every tensor ends bit for bit as if it had never stopped (on Flex, at the same number of
-//! threads).
+//! An [`Objective`] computes the losses of a step; the [`Trainer`] does not depend on the model
+//! family. It draws batches, computes losses and gradients, clips, updates, averages weights,
+//! evaluates, previews, saves, and calls [`Callback`]s. An interrupted run
+//! [resumes](StartFrom::Resume) exactly: every tensor ends with the same bits as without the
+//! interruption (on Flex, with the same number of threads).
 
 mod adam;
 mod config;

@@ -7,15 +7,15 @@ use burn::{
 };
 use std::collections::BTreeSet;
 
-/// The losses of a batch, and the updates that a step consists of.
+/// Computes the losses of a batch, and defines the updates of a step.
 pub trait Objective {
-    /// Everything that is trained; several networks are the fields of one module.
+    /// The model to train. Several networks are fields of one module.
     type Model: Module + 'static;
-    /// A batch of the loader, on the host.
+    /// A batch of the data loader, on the host.
     type Batch: Send + 'static;
 
     /// The updates of one step, in order; by default one update of the whole model. Adversarial
-    /// objectives have one for each network.
+    /// objectives have one phase for each network.
     fn phases(&self) -> Vec<Phase> {
         vec![Phase::new("model")]
     }
@@ -24,7 +24,7 @@ pub trait Objective {
     /// averages over accumulated batches.
     ///
     /// # Errors
-    /// Whatever keeps the batch from being used.
+    /// Any error; it ends training.
     fn losses(
         &mut self,
         model: &Self::Model,
@@ -32,22 +32,22 @@ pub trait Objective {
         context: &mut StepContext,
     ) -> Result<LossOutput>;
 
-    /// Called after every update with the updated model, which is replaced by the returned one.
-    /// Weight clipping belongs here.
+    /// Called after every update with the updated model; returns the model to continue with. For
+    /// example, weight clipping is done here.
     ///
     /// # Errors
-    /// Stop training.
+    /// An error ends training.
     fn after_update(&mut self, model: Self::Model, phase: usize) -> Result<Self::Model> {
         let _ = phase;
         Ok(model)
     }
 
-    /// What the objective needs beside the model to resume exactly; part of every checkpoint.
+    /// State of the objective besides the model; it is saved in every checkpoint.
     fn state(&self) -> serde_json::Value {
         serde_json::Value::Null
     }
 
-    /// Restores what [`state`](Self::state) returned when the checkpoint was written.
+    /// Restores a state that [`state`](Self::state) returned.
     ///
     /// # Errors
     /// [`Error::Config`] if it is not a state of this objective.
@@ -63,18 +63,18 @@ pub trait Objective {
     }
 }
 
-/// One update within a step, with its own optimizer.
+/// One update within a step, with a separate optimizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Phase {
-    /// Name of the optimizer; a letter first, then letters, digits and `_`.
+    /// Name of the phase and its optimizer: a letter, then letters, digits and `_`.
     pub name: &'static str,
-    /// Field of the model that is updated; everything if `None`.
+    /// Field of the model that is updated; the whole model if `None`.
     pub field: Option<&'static str>,
-    /// Updates per step.
+    /// Number of updates per step.
     pub repeat: usize,
-    /// Whether it uses the batches of the phase before instead of new ones.
+    /// Whether the phase uses the batches of the previous phase instead of new ones.
     pub same_batch: bool,
-    /// Name that the phase and its field had in earlier versions.
+    /// Name of the phase and its field in earlier versions.
     pub former_name: Option<&'static str>,
 }
 
@@ -90,7 +90,7 @@ impl Phase {
         }
     }
 
-    /// Updates only the model's field called `field`.
+    /// Updates only the field `field` of the model.
     pub const fn for_field(self, field: &'static str) -> Self {
         Self {
             field: Some(field),
@@ -98,7 +98,7 @@ impl Phase {
         }
     }
 
-    /// Makes `times` updates per step.
+    /// Updates `times` times per step.
     pub const fn with_repeats(self, times: usize) -> Self {
         Self {
             repeat: times,
@@ -106,8 +106,8 @@ impl Phase {
         }
     }
 
-    /// The name that the phase and its field had in earlier versions. Random streams and ids of
-    /// parameters keep it, so that runs that were begun then resume bit for bit.
+    /// Sets the name that the phase and its field had in earlier versions. Random streams and ids
+    /// of parameters keep it, so that runs of those versions resume exactly.
     pub const fn with_former_name(self, name: &'static str) -> Self {
         Self {
             former_name: Some(name),
@@ -128,7 +128,7 @@ impl Phase {
         })
     }
 
-    /// Uses the batches of the phase before.
+    /// Uses the batches of the previous phase.
     pub const fn reuse_batch(self) -> Self {
         Self {
             same_batch: true,
@@ -137,29 +137,29 @@ impl Phase {
     }
 }
 
-/// Where in training a batch is.
+/// Position of a batch in training.
 #[derive(Debug)]
 pub struct StepContext {
-    /// Steps made before this one.
+    /// Steps completed before this one.
     pub step: usize,
-    /// Steps to be made in all.
+    /// Total number of steps.
     pub steps: usize,
-    /// Which of [`Objective::phases`].
+    /// Index of the phase in [`Objective::phases`].
     pub phase: usize,
-    /// Which of the phase's repeated updates.
+    /// Index of the repeated update.
     pub repetition: usize,
-    /// Which of the accumulated batches.
+    /// Index of the accumulated batch.
     pub micro_batch: usize,
     /// The model's device, with autodiff.
     pub device: Device,
-    /// Noise for this batch alone: the same when a resumed run makes this step again.
+    /// Random numbers for this batch; a resumed run draws the same ones for the same step.
     pub rng: Rng,
     pub(super) alerts: Vec<(&'static str, String)>,
 }
 
 impl StepContext {
-    /// The first batch of the first phase of `step`, for calling [`Objective::losses`] without a
-    /// trainer.
+    /// The context of the first batch of the first phase of `step`, for calling
+    /// [`Objective::losses`] without a trainer.
     pub fn new(step: usize, steps: usize, device: Device, rng: Rng) -> Self {
         Self {
             step,
@@ -173,19 +173,19 @@ impl StepContext {
         }
     }
 
-    /// Reports that something in training needs attention
-    /// ([`Event::Alert`](super::Event::Alert)): `kind` for programs, `text` for people.
+    /// Reports a problem in training ([`Event::Alert`](super::Event::Alert)): `kind` for programs,
+    /// `text` for the user.
     pub fn alert(&mut self, kind: &'static str, text: impl Into<String>) {
         self.alerts.push((kind, text.into()));
     }
 }
 
-/// The loss of a batch, and named values to show and log beside it.
+/// The loss of a batch, and named values to show and log.
 #[derive(Clone, Debug)]
 pub struct LossOutput {
-    /// What is minimised, `[1]`.
+    /// The value to minimise, `[1]`.
     pub loss: Tensor<1>,
-    /// Named values of shape `[1]`, shown and logged and watched for NaN.
+    /// Named values of shape `[1]`; they are shown, logged and checked for NaN.
     pub metrics: Vec<(&'static str, Tensor<1>)>,
 }
 
@@ -205,7 +205,7 @@ impl LossOutput {
     }
 }
 
-/// Names of phases are names of files and of random streams.
+/// Names of phases are used as names of files and of random streams.
 pub(super) fn check_phases(phases: &[Phase]) -> Result<()> {
     let plain = |name: &str| {
         name.starts_with(|c: char| c.is_ascii_alphabetic())

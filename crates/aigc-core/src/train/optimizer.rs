@@ -1,4 +1,4 @@
-//! Optimizers and parameter groups, as data.
+//! Optimizers and parameter groups as configuration values.
 
 use super::AdamConfig;
 use crate::{
@@ -16,7 +16,7 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Which optimizer. Any other of burn's, or a custom one, goes to
+/// Configuration of an optimizer. Other optimizers of burn and custom ones are set with
 /// [`Trainer::with_optimizer`](super::Trainer::with_optimizer).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -43,7 +43,7 @@ impl Default for OptimizerConfig {
     }
 }
 
-/// Runs `$then` with the optimizer itself, whatever its type.
+/// Evaluates `$then` with the optimizer, whatever its type.
 macro_rules! built {
     ($config:expr, $optimizer:ident => $then:expr) => {
         match $config {
@@ -96,7 +96,7 @@ impl OptimizerConfig {
         Self::Sgd(SgdConfig::new())
     }
 
-    /// The same without weight decay.
+    /// The same optimizer without weight decay.
     pub fn without_weight_decay(self) -> Self {
         match self {
             Self::Adam(config) => Self::Adam(config.with_weight_decay(0.0)),
@@ -115,7 +115,8 @@ impl OptimizerConfig {
         }
     }
 
-    /// The optimizer over all parameters, with those of `groups` where they have one.
+    /// Creates the optimizer of all parameters; those in `groups` get the optimizer of their group,
+    /// if it has one.
     pub(crate) fn init(&self, groups: &[Group]) -> ModuleOptimizer {
         let mut optimizer: ModuleOptimizer = built!(self, o => o.into());
         for group in groups {
@@ -128,21 +129,21 @@ impl OptimizerConfig {
     }
 }
 
-/// Parameters with their own learning rate or optimizer. Where groups overlap, the last one counts.
+/// Parameters with a separate learning rate or optimizer. If groups overlap, the last one applies.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ParamGroupConfig {
-    /// Regular expression on the path of a parameter, as weight files name it before norms' scales
-    /// become `weight`: `^encoder\.`, `bias$`, `gamma$`. One that matches no trained parameter is
-    /// an error.
+    /// Regular expression that is matched against the paths of parameters. Paths consist of the
+    /// names of fields, such as `gamma` for the scale of a norm: `^encoder\.`, `bias$`, `gamma$`.
+    /// It is an error if no trained parameter matches.
     pub pattern: String,
-    /// Factor on the learning rate.
+    /// Factor of the learning rate.
     pub learning_rate_scale: f64,
-    /// Another optimizer, or the same one with other settings (no weight decay, say).
+    /// Another optimizer, or the same one with other settings, such as no weight decay.
     pub optimizer: Option<OptimizerConfig>,
 }
 
 impl ParamGroupConfig {
-    /// Parameters whose path matches `pattern`, with `learning_rate_scale` times the learning rate.
+    /// Parameters whose paths match `pattern`, with `learning_rate_scale` times the learning rate.
     pub fn new(pattern: impl Into<String>, learning_rate_scale: f64) -> Self {
         Self {
             pattern: pattern.into(),
@@ -159,9 +160,9 @@ impl ParamGroupConfig {
         }
     }
 
-    /// Biases, and scales and shifts of norms, by `optimizer` without its weight decay, which then
-    /// is on matrices alone, as language models are trained (Brown et al. 2020,
-    /// <https://arxiv.org/abs/2005.14165>, and most others since).
+    /// Biases, and scales and shifts of norms, with `optimizer` but without its weight decay, which
+    /// then applies only to matrices, as usual for language models (Brown et al. 2020,
+    /// <https://arxiv.org/abs/2005.14165>).
     pub fn no_weight_decay_for_1d(optimizer: &OptimizerConfig) -> Self {
         Self::new(r"(^|\.)(bias|gamma|beta)$", 1.0)
             .with_optimizer(optimizer.clone().without_weight_decay())
@@ -192,7 +193,7 @@ impl ParamGroupConfig {
     }
 }
 
-/// A group whose parameters have been found.
+/// A group with the ids of its parameters.
 #[derive(Clone)]
 pub(crate) struct Group {
     params: ParamGroup,
@@ -203,7 +204,7 @@ pub(crate) struct Group {
 /// Finds the trained parameters of every group in `model`.
 ///
 /// # Errors
-/// [`Error::Config`] for a pattern that matches nothing.
+/// [`Error::Config`] for a pattern without matches.
 pub(crate) fn resolve<M: Module>(groups: &[ParamGroupConfig], model: &M) -> Result<Vec<Group>> {
     let find = |config: &ParamGroupConfig| {
         let mut matching = Matching {

@@ -4,7 +4,8 @@ use super::{Callback, Event, StopReason};
 use crate::Result;
 use indicatif::{ProgressBar as Bar, ProgressStyle};
 
-/// Shows steps, rate, time left and losses in the terminal; stays silent where there is none.
+/// Shows steps, speed, remaining time and losses in the terminal; prints nothing without a
+/// terminal.
 #[derive(Debug, Default)]
 pub struct ProgressBar {
     bar: Option<Bar>,

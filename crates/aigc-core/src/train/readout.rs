@@ -30,7 +30,7 @@ pub(super) fn read(losses: &LossOutput) -> Result<Vec<(String, f64)>> {
         .collect())
 }
 
-/// Adds values to their means over `count` batches.
+/// Adds the values of one of `count` batches to the means.
 pub(super) fn add(means: &mut Vec<(String, f64)>, values: Vec<(String, f64)>, count: usize) {
     for (name, value) in values {
         let value = value / count as f64;

@@ -1,19 +1,18 @@
-//! Learning-rate schedules: factors by step, plain host numbers; and the number of steps that fit
-//! into a time budget.
+//! Learning-rate schedules as factors by step, and the number of steps that fit into a time limit.
 
 use crate::{Result, check::ensure};
 use serde::{Deserialize, Serialize};
 
-/// How the factor falls after warm-up.
+/// Shape of the decay after warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LrDecay {
-    /// It stays 1.
+    /// No decay.
     #[default]
     Constant,
-    /// Linearly.
+    /// Linear decay.
     Linear,
-    /// Along half a cosine (Loshchilov and Hutter 2017, <https://arxiv.org/abs/1608.03983>).
+    /// Half a cosine (Loshchilov and Hutter 2017, <https://arxiv.org/abs/1608.03983>).
     Cosine,
 }
 
@@ -21,7 +20,7 @@ pub enum LrDecay {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LrSchedule {
-    /// Steps of warm-up; step `t` of them uses `(t + 1) / warmup_steps` of the rate.
+    /// Number of warm-up steps; step `t` of them uses `(t + 1) / warmup_steps` of the rate.
     #[serde(alias = "warmup")]
     pub warmup_steps: usize,
     /// The decay after warm-up.
@@ -57,7 +56,7 @@ impl LrSchedule {
         }
     }
 
-    /// Factor for step `step` (counted from 0) of `steps`.
+    /// Factor of the learning rate at `step` (counted from 0) of `steps`.
     pub fn lr_factor(&self, step: usize, steps: usize) -> f64 {
         if step < self.warmup_steps {
             return (step + 1) as f64 / self.warmup_steps as f64;
@@ -82,11 +81,11 @@ impl LrSchedule {
     }
 }
 
-/// Share of the time budget after which the time that a step takes counts as known.
+/// Fraction of the time limit after which the measured time per step is used.
 const MEASURED: f64 = 0.05;
 
-/// The number of steps that training will have made when its first budget ends: `max_steps`, or
-/// fewer if `max_seconds` end before. `step` steps took `seconds` so far.
+/// The number of steps after which training ends by its first limit: `max_steps`, or fewer if
+/// `max_seconds` are over before. `step` steps took `seconds` so far.
 pub(super) fn planned_steps(
     step: usize,
     seconds: f64,
@@ -97,7 +96,7 @@ pub(super) fn planned_steps(
         return max_steps;
     }
     let left = (max_seconds - seconds).max(0.0) * step as f64 / seconds;
-    // The next step is made in any case.
+    // At least one more step is always run.
     max_steps.min(step + (left as usize).max(1))
 }
 
@@ -156,12 +155,16 @@ mod tests {
 
     #[test]
     fn planned_steps_follow_the_budget_that_ends_first() {
-        // One step a second: a minute is enough for 30 steps, and not for 100.
+        // One step per second: a minute is enough for 30 steps, but not for 100.
         for step in 1..30 {
             assert_eq!(planned_steps(step, step as f64, 30, 60.0), 30);
         }
         assert_eq!(planned_steps(0, 0.0, 100, 60.0), 100);
-        assert_eq!(planned_steps(2, 2.0, 100, 60.0), 100, "too early to tell");
+        assert_eq!(
+            planned_steps(2, 2.0, 100, 60.0),
+            100,
+            "nothing was measured yet"
+        );
         for step in 3..60 {
             assert_eq!(planned_steps(step, step as f64, 100, 60.0), 60);
         }

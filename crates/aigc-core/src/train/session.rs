@@ -30,37 +30,37 @@ use burn::{
 };
 use std::time::Instant;
 
-/// A phase with what it updates and how.
+/// A phase with its parameters and its optimizer.
 struct PhaseState {
     phase: Phase,
     params: Vec<ParamId>,
     optimizer: ModuleOptimizer,
 }
 
-/// The losses of an update, and the norm of its gradients where it was computed.
+/// The losses of an update, and the norm of its gradients if it was computed.
 struct UpdateReport {
     losses: Vec<(String, f64)>,
     grad_norm: Option<f64>,
 }
 
-/// A training under way.
+/// The state of a training run.
 pub(super) struct Session<'a, 'b, M> {
     trainer: Trainer<'a, M>,
     run: &'b RunDir,
     device: Device,
-    /// Always there between steps; an update takes it by value.
+    /// `None` only during an update, which takes the model by value.
     model: Option<M>,
     phases: Vec<PhaseState>,
     ema: Option<Ema<M>>,
     pub(super) state: State,
     began: Instant,
-    /// Seconds that earlier starts took.
+    /// Seconds that earlier starts of the run took.
     seconds_before: f64,
     from_step: usize,
     last_saved: Option<usize>,
     last_evaluated: Option<usize>,
     last_previewed: Option<usize>,
-    /// Number of skipped items that were reported.
+    /// Number of skipped items that were reported so far.
     warnings: usize,
     groups: Vec<Group>,
     /// Fields that had other names in earlier versions.
@@ -111,7 +111,7 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
         )?;
         let mut spent = TimeSpent::default();
         if let Some(checkpoint) = &checkpoint {
-            // Checkpoints of older versions have no such file.
+            // Checkpoints of older versions do not have this file.
             if checkpoint.path(TIME).is_file() {
                 spent = checkpoint.read_json(TIME)?;
             }
@@ -148,7 +148,7 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
         Ok(session)
     }
 
-    /// Trains until something ends it.
+    /// Trains until a condition ends it.
     pub(super) fn run<O: Objective<Model = M>>(
         &mut self,
         objective: &mut O,
@@ -233,8 +233,8 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
         batches: &mut BatchIter<O::Batch>,
     ) -> Result<StepReport> {
         let learning_rate = self.learning_rate();
-        // Dropout draws from the backend's own generator: the same draws whenever this step is
-        // made.
+        // Dropout draws from the backend's generator: reseeded, so that it draws the same numbers
+        // whenever this step is run.
         let seed = Rng::stream(self.trainer.config.seed, "device", self.state.step as u64);
         self.device.seed({ seed }.next_u64());
         let mut drawn: Vec<O::Batch> = Vec::new();
@@ -259,7 +259,7 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
                     .reduce(f64::max);
                 last = update.losses;
             }
-            // Of a repeated update, the losses of the last one are reported.
+            // For a repeated update, the losses of the last repetition are reported.
             losses.extend(
                 last.into_iter()
                     .map(|(n, v)| (if several { format!("{name}.{n}") } else { n }, v)),
@@ -290,7 +290,7 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
         Ok(())
     }
 
-    /// One update of one phase.
+    /// Runs one update of one phase.
     fn update<O: Objective<Model = M>>(
         &mut self,
         objective: &mut O,
@@ -370,8 +370,8 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
         GradientsParams::from_params(&mut gradients, self.model(), &self.phases[phase].params)
     }
 
-    /// Scales gradients down to the allowed norm, by the same rule as PyTorch's
-    /// `clip_grad_norm_`; returns their norm before, if it is needed in this step.
+    /// Scales gradients down to the allowed norm, by the rule of PyTorch's `clip_grad_norm_`;
+    /// returns the norm before, if this step needs it.
     fn clip(&self, gradients: GradientsParams) -> (GradientsParams, Option<f64>) {
         let (config, step) = (&self.trainer.config, self.state.step);
         let needed = config.max_grad_norm.is_some()
@@ -398,7 +398,7 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
         }
     }
 
-    /// Refuses weights that are not finite: a run must be able to resume from a checkpoint.
+    /// Fails if a weight is not finite: a run could not resume from its checkpoint.
     fn check_weights(&self, live: &M) -> Result<()> {
         let average = self.ema.as_ref().map(Ema::model);
         let models: Vec<&M> = std::iter::once(live).chain(average).collect();
@@ -442,7 +442,7 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
             .map_or_else(|| self.model().valid(), |ema| ema.model().clone())
     }
 
-    /// Evaluates; returns whether it was the best so far.
+    /// Evaluates the model; returns whether it is the best so far.
     fn evaluate(&mut self) -> Result<bool> {
         let (step, model) = (self.state.step, self.evaluated_model());
         let Some(evaluate) = &mut self.trainer.evaluate else {
@@ -479,7 +479,7 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
         Ok(best)
     }
 
-    /// The value that decides which model is best.
+    /// The value of the metric that decides which model is best.
     fn deciding_metric(&self, metrics: &[(String, f64)]) -> Result<Option<f64>> {
         let Some(name) = &self.trainer.config.metric_for_best_model else {
             return Ok(metrics.first().map(|(_, value)| *value));
@@ -512,7 +512,8 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
         if self.last_saved == Some(step) {
             return Ok(());
         }
-        // `valid` takes the running statistics' last update in, which a plain save would miss.
+        // `valid` includes the last update of the running statistics, which saving the live model
+        // would miss.
         let live = self.model().valid();
         self.check_weights(&live)?;
         let writer = self.run.write_checkpoint(step)?;
@@ -544,7 +545,7 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
     pub(super) fn end(mut self, reason: StopReason) -> Result<TrainOutput<M>> {
         let step = self.state.step;
         // Saved before anything else that can fail, and before an evaluation that a longer run
-        // would not have made: a run that goes on later goes on as if it had not stopped.
+        // would not have done: a run that is extended later continues as if it had not ended here.
         self.save()?;
         let interrupted = reason == StopReason::Interrupted;
         if !interrupted && self.last_evaluated != Some(step) {
@@ -591,7 +592,7 @@ impl<'a, 'b, M: Module + 'static> Session<'a, 'b, M> {
             None => Ok(self.evaluated_model()),
             Some(step) if !self.run.checkpoint_steps()?.contains(&step) => {
                 let text = format!(
-                    "the best model, of step {step}, was not kept; the last one takes its place"
+                    "the checkpoint of the best model, of step {step}, was not kept; the last model is used instead"
                 );
                 self.emit(&Event::Warning(&text))?;
                 Ok(self.evaluated_model())
@@ -611,7 +612,7 @@ fn max_seconds(config: &TrainerConfig) -> f64 {
         .map_or(f64::INFINITY, |minutes| 60.0 * minutes)
 }
 
-/// The checkpoint to start from, if not from the beginning.
+/// The checkpoint to start from; `None` to start from the beginning.
 fn open_checkpoint(run: &RunDir, start: StartFrom) -> Result<Option<Checkpoint>> {
     match start {
         StartFrom::Fresh if !run.checkpoint_steps()?.is_empty() => Err(Error::run(
@@ -620,14 +621,14 @@ fn open_checkpoint(run: &RunDir, start: StartFrom) -> Result<Option<Checkpoint>>
              choose another directory",
         )),
         StartFrom::Fresh => Ok(None),
-        // Killed before its first checkpoint: it resumes from the beginning.
+        // Killed before its first checkpoint: training starts from the beginning.
         StartFrom::Resume if run.checkpoint_steps()?.is_empty() => Ok(None),
         StartFrom::Resume => run.latest_checkpoint().map(Some),
         StartFrom::ResumeAt(step) => run.checkpoint(step).map(Some),
     }
 }
 
-/// The configuration to write, after a check that it continues the one of a resumed run.
+/// The configuration to write. For a resumed run, checks that it is compatible with the saved one.
 fn run_config<M, B: Send + 'static>(
     trainer: &Trainer<'_, M>,
     loader: &DataLoader<B>,
@@ -652,7 +653,7 @@ fn run_config<M, B: Send + 'static>(
     })
 }
 
-/// The model without autodiff, and the state that belongs to it: initial, or as in the checkpoint.
+/// The model without autodiff, and its training state: initial, or from the checkpoint.
 fn restore_model<M: Module + 'static>(
     model: M,
     config: &TrainerConfig,
@@ -727,7 +728,7 @@ fn build_phases<M: Module + 'static>(
     Ok(states)
 }
 
-/// The average of the weights, if the configuration has one.
+/// The average of the weights, if it is configured.
 fn restore_ema<M: Module + 'static>(
     config: &TrainerConfig,
     model: &M,
@@ -741,7 +742,7 @@ fn restore_ema<M: Module + 'static>(
         (None, _) => None,
         (Some(ema), None) => Some(Ema::new(model, ema)),
         (Some(ema), Some(checkpoint)) => {
-            // Loaded into tensors of its own: `valid` copies running statistics.
+            // Loaded into separate tensors: `valid` copies running statistics.
             let average = load_renamed_weights(plain.valid(), &checkpoint.path(EMA), renamed)
                 .map_err(|error| run.with_fallback(checkpoint.step(), error))?;
             Some(Ema::resume(model, average, ema, state.ema_updates))
@@ -749,8 +750,8 @@ fn restore_ema<M: Module + 'static>(
     })
 }
 
-/// Removes the checkpoints after `step`, newest first: if this is interrupted, the newest one left
-/// is still one to resume from.
+/// Removes the checkpoints after `step`, newest first: if this is interrupted, the newest remaining
+/// one is still valid.
 fn remove_newer(run: &RunDir, step: usize) -> Result<()> {
     let steps = run.checkpoint_steps()?;
     let newer = steps.into_iter().rev().filter(|other| *other > step);
@@ -788,8 +789,8 @@ mod tests {
         }
     }
 
-    /// Trains for at most a minute by a clock of one second per step; stops after `stop` steps.
-    /// Returns the learning rates.
+    /// Trains for at most a minute of a clock that advances one second per step; cancels after
+    /// `stop` steps. Returns the learning rates.
     fn train(dir: &Path, start: StartFrom, max_steps: usize, stop: usize) -> Result<Vec<f64>> {
         let run = match start {
             StartFrom::Fresh => RunDir::create(dir)?,
@@ -849,12 +850,12 @@ mod tests {
     #[test]
     fn schedule_follows_the_budget_that_ends_first() {
         let dir = tempfile::tempdir().unwrap();
-        // Steps end first: the rates do not depend on time.
+        // The steps end first: the rates do not depend on time.
         let rates = train(&dir.path().join("steps"), StartFrom::Fresh, 30, 0).unwrap();
         for (step, rate) in rates.iter().enumerate() {
             assert_eq!(*rate, 0.1 * LrSchedule::linear(0).lr_factor(step, 30));
         }
-        // A minute ends first, after 60 of 1,000 steps.
+        // The minute ends first, after 60 of 1,000 steps.
         let rates = train(&dir.path().join("time"), StartFrom::Fresh, 1000, 0).unwrap();
         assert_eq!(rates.len(), 60);
         for (step, rate) in rates.iter().enumerate().skip(3) {
@@ -927,7 +928,7 @@ mod tests {
         };
         assert!(fit(&RunDir::create(&path).unwrap()).is_err());
         assert!(!path.exists());
-        // What else is in the directory stays.
+        // Other files in the directory are kept.
         std::fs::create_dir(&path).unwrap();
         std::fs::write(path.join("notes.txt"), "mine").unwrap();
         assert!(fit(&RunDir::create(&path).unwrap()).is_err());
@@ -936,7 +937,7 @@ mod tests {
             .map(|entry| entry.unwrap().file_name())
             .collect();
         assert_eq!(names, ["notes.txt"]);
-        // A directory that a killed start left is taken over, one with a run in it is not.
+        // A directory left by a killed start is reused, but not one that contains a run.
         let run = RunDir::create(&path).unwrap();
         std::fs::write(run.config_path(), "{}").unwrap();
         assert!(RunDir::create(&path).is_ok());

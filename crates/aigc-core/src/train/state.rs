@@ -1,4 +1,4 @@
-//! What a run directory and a checkpoint hold beside tensors.
+//! The contents of a run directory and of a checkpoint besides tensors.
 
 use super::{Phase, TrainerConfig};
 use crate::{
@@ -20,7 +20,7 @@ pub(super) struct RunConfig {
     pub(super) loader: LoaderRecord,
 }
 
-/// What decides which batches a loader yields.
+/// The settings that determine the batches of a loader.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct LoaderRecord {
     items: usize,
@@ -42,7 +42,7 @@ impl LoaderRecord {
     }
 }
 
-/// A configuration as JSON, and how to bring one that an older version has saved to the same form.
+/// A configuration as JSON, and a function that converts one saved by an older version to its form.
 pub(super) struct ConfigRecord {
     pub(super) json: Value,
     renew: fn(&Value) -> Option<Value>,
@@ -57,22 +57,23 @@ impl ConfigRecord {
     }
 
     pub(super) fn new<C: Serialize + DeserializeOwned>(field: &str, config: &C) -> Result<Self> {
-        let json = serde_json::to_value(config)
-            .map_err(|error| Error::argument(field, error, "something that JSON can hold"))?;
+        let json = serde_json::to_value(config).map_err(|error| {
+            Error::argument(field, error, "a value that can be serialised as JSON")
+        })?;
         Ok(Self {
             json,
             renew: |saved| serde_json::to_value(C::deserialize(saved).ok()?).ok(),
         })
     }
 
-    /// Fails unless a run that was saved with `saved` is the same run.
+    /// Fails unless this configuration is the one that a run was saved with.
     fn check_continues(&self, field: &str, saved: &Value) -> Result<()> {
         let renewed = (self.renew)(saved);
         let saved = renewed.as_ref().unwrap_or(saved);
         if self.json == *saved || is_moved(&self.json, saved) {
             return Ok(());
         }
-        // Of objects, only what differs is of interest.
+        // For objects, only the first field that differs is reported.
         if let (Value::Object(ours), Value::Object(theirs)) = (&self.json, saved) {
             let null = Value::Null;
             for name in ours.keys().chain(theirs.keys()) {
@@ -91,8 +92,8 @@ impl ConfigRecord {
     }
 }
 
-/// Whether two descriptions of data differ in nothing but their `path`, and have the same
-/// `fingerprint`: the data were moved.
+/// Whether two descriptions of data differ only in their `path` and have the same `fingerprint`:
+/// the data were moved.
 fn is_moved(ours: &Value, saved: &Value) -> bool {
     let (Value::Object(ours), Value::Object(saved)) = (ours, saved) else {
         return false;
@@ -106,32 +107,32 @@ fn is_moved(ours: &Value, saved: &Value) -> bool {
     fingerprinted && rest(ours) == rest(saved)
 }
 
-/// The training state of a checkpoint, without its tensors.
+/// The training state in a checkpoint, without its tensors.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct State {
-    /// Steps made.
+    /// Steps completed.
     pub(super) step: usize,
     /// Batches drawn.
     pub(super) batches: usize,
-    /// Updates of the average.
+    /// Number of updates of the average.
     pub(super) ema_updates: usize,
     /// Step and value of the best evaluation.
     pub(super) best: Option<(usize, f64)>,
-    /// Evaluations since the best.
+    /// Number of evaluations since the best.
     pub(super) since_best: usize,
-    /// Results of the last evaluation; JSON has no infinity, so a value that is not finite is
-    /// `null`.
+    /// Results of the last evaluation; `null` for values that are not finite, which JSON does not
+    /// have.
     pub(super) metrics: Vec<(String, Option<f64>)>,
     /// The state of the objective.
     #[serde(default)]
     pub(super) objective: Value,
 }
 
-/// The time that training has taken, in a file of its own: the state of a resumed run is that of
-/// one that was never stopped, its time is not.
+/// The training time, in a separate file: the state of a resumed run equals that of an
+/// uninterrupted one, but its time does not.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(super) struct TimeSpent {
-    /// Over all starts.
+    /// Seconds over all starts of the run.
     pub(super) seconds: f64,
 }
 
@@ -144,7 +145,7 @@ pub(super) fn optimizer_file(phase: &Phase) -> String {
     format!("optimizer-{}.bpk", phase.name)
 }
 
-/// The file of the optimizer in `checkpoint`, which may be from before the phase was renamed.
+/// The file of the optimizer in `checkpoint`, which may have the former name of the phase.
 pub(super) fn saved_optimizer_file(phase: &Phase, checkpoint: &Checkpoint) -> PathBuf {
     let path = checkpoint.path(&optimizer_file(phase));
     match phase.former_name {
@@ -153,14 +154,14 @@ pub(super) fn saved_optimizer_file(phase: &Phase, checkpoint: &Checkpoint) -> Pa
     }
 }
 
-/// The configurations that a run is given.
+/// The configurations of a run.
 pub(super) struct ConfigRecords<'a> {
     pub(super) model: &'a ConfigRecord,
     pub(super) objective: &'a ConfigRecord,
     pub(super) data: &'a ConfigRecord,
 }
 
-/// Fails if the run that began with `saved` would become another one.
+/// Fails if these configurations would change the results of the run that began with `saved`.
 pub(super) fn check_continues(
     trainer: &TrainerConfig,
     records: &ConfigRecords<'_>,

@@ -22,7 +22,7 @@ pub(super) fn not_finite<M: Module>(models: &[&M]) -> Option<(String, f64)> {
         .find(|(_, value)| !value.is_finite())
 }
 
-/// Zero times every tensor, summed: finite exactly if the tensor is.
+/// The sum of zero times every tensor: finite exactly if all tensors are.
 #[derive(Default)]
 struct Sums {
     paths: Vec<String>,
@@ -36,7 +36,7 @@ impl ParamVisitor for Sums {
     }
 }
 
-/// Ids of the trained parameters under `field`, or of all, and the number of their values.
+/// Ids of the trained parameters under `field`, or of all, and their number of values.
 pub(super) fn trainable<M: Module>(model: &M, field: Option<&str>) -> (Vec<ParamId>, usize) {
     let mut found = Trainable {
         field,

@@ -12,7 +12,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::{collections::BTreeMap, time::Duration};
 
 /// Named results of an evaluation. [`TrainerConfig::metric_for_best_model`] names the one that
-/// decides which model is best; without it, the first one does.
+/// decides which model is best; by default it is the first one.
 pub type Metrics = Vec<(String, f64)>;
 
 /// Where training starts.
@@ -21,16 +21,16 @@ pub enum StartFrom {
     /// At step 0, in a new run directory.
     #[default]
     Fresh,
-    /// At the newest checkpoint of the run directory; at step 0 if the run ended before it had one.
+    /// At the newest checkpoint of the run directory; at step 0 if there is no checkpoint yet.
     Resume,
-    /// At the checkpoint of this step, for when a newer one is damaged. Newer ones are removed.
+    /// At the checkpoint of this step, if a newer one is damaged. Newer checkpoints are removed.
     ResumeAt(usize),
 }
 
-/// Where in training a preview happens.
+/// Position of a preview in training.
 #[derive(Debug)]
 pub struct PreviewContext<'a> {
-    /// Steps made.
+    /// Steps completed.
     pub step: usize,
     /// The run's directory.
     pub run: &'a RunDir,
@@ -39,14 +39,14 @@ pub struct PreviewContext<'a> {
 /// A trained model.
 #[derive(Debug)]
 pub struct TrainOutput<M> {
-    /// The model of `final/`, without autodiff: the best one if the best is kept, else the average
-    /// if there is one, else the last weights.
+    /// The model of `final/`, without autodiff: the best model with `load_best_model_at_end`, else
+    /// the average if it is configured, else the last weights.
     pub model: M,
-    /// Steps made, with those before a resume.
+    /// Steps completed, including those before a resume.
     pub step: usize,
-    /// Steps made by this call.
+    /// Steps run by this call.
     pub steps_run: usize,
-    /// Time that this call took.
+    /// Duration of this call.
     pub elapsed: Duration,
     /// Why training ended.
     pub stop_reason: StopReason,
@@ -59,7 +59,7 @@ pub struct TrainOutput<M> {
 type Evaluate<'a, M> = Box<dyn FnMut(&M) -> Result<Metrics> + 'a>;
 type Preview<'a, M> = Box<dyn FnMut(&M, &PreviewContext<'_>) -> Result<()> + 'a>;
 
-/// Trains any model by any [`Objective`].
+/// Trains a model with an [`Objective`].
 ///
 /// ```no_run
 /// # use aigc_core::{train::*, data::DataLoader, checkpoint::RunDir};
@@ -80,7 +80,7 @@ pub struct Trainer<'a, M> {
     pub(super) callbacks: Vec<Box<dyn Callback + 'a>>,
     pub(super) evaluate: Option<Evaluate<'a, M>>,
     pub(super) preview: Option<Preview<'a, M>>,
-    /// Seconds since training began; tests set it.
+    /// Returns the seconds since training began; set by tests.
     pub(super) clock: Option<Box<dyn Fn() -> f64 + 'a>>,
 }
 
@@ -111,7 +111,7 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
         }
     }
 
-    /// Chooses where to start.
+    /// Sets where training starts.
     pub fn with_start(mut self, start: StartFrom) -> Self {
         self.start = start;
         self
@@ -123,8 +123,8 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
         self
     }
 
-    /// Writes `config` to the run's and the final model's `config.json`, so that weights never
-    /// travel without it.
+    /// Writes `config`, the model's configuration, to the `config.json` of the run and of the final
+    /// model.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if it cannot be written as JSON.
@@ -136,8 +136,8 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
         Ok(self)
     }
 
-    /// Writes `config`, whatever describes the data, to the run's `config.json`. A resumed run must
-    /// have the same; only a field `path` may change if a field `fingerprint` is the same.
+    /// Writes `config`, a description of the data, to the run's `config.json`. A resumed run must
+    /// have the same; only a field `path` may change if a field `fingerprint` stays the same.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if it cannot be written as JSON.
@@ -149,7 +149,7 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
         Ok(self)
     }
 
-    /// Writes `config`, the objective's own settings, to the run's `config.json`. A resumed run
+    /// Writes `config`, the settings of the objective, to the run's `config.json`. A resumed run
     /// must have the same.
     ///
     /// # Errors
@@ -162,8 +162,8 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
         Ok(self)
     }
 
-    /// Uses `optimizer`, any of burn's or a custom one, for the phase called `phase` (`model`,
-    /// unless the objective has several).
+    /// Uses `optimizer`, one of burn's or a custom one, for the phase `phase` (`model`, unless the
+    /// objective has several phases).
     pub fn with_optimizer(mut self, phase: &str, optimizer: ModuleOptimizer) -> Self {
         self.optimizers.insert(phase.to_string(), optimizer);
         self
@@ -176,13 +176,13 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
         self
     }
 
-    /// Evaluates the model (the average, if there is one) every `eval_steps` steps and at the end.
+    /// Evaluates the model (its average, if configured) every `eval_steps` steps and at the end.
     pub fn with_evaluation(mut self, evaluate: impl FnMut(&M) -> Result<Metrics> + 'a) -> Self {
         self.evaluate = Some(Box::new(evaluate));
         self
     }
 
-    /// Calls `preview` with the model (the average, if there is one) every `preview_steps` steps and
+    /// Calls `preview` with the model (its average, if configured) every `preview_steps` steps and
     /// at the end.
     pub fn with_preview(
         mut self,
@@ -192,24 +192,24 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
         self
     }
 
-    /// Takes the time from `clock`, in seconds since training began.
+    /// Reads the time from `clock`, in seconds since training began.
     #[cfg(test)]
     pub(super) fn with_clock(mut self, clock: impl Fn() -> f64 + 'a) -> Self {
         self.clock = Some(Box::new(clock));
         self
     }
 
-    /// Trains `model` on the batches of `loader` and writes everything to `run`. A fresh run that
-    /// fails before its first step is removed again.
+    /// Trains `model` on the batches of `loader` and writes all files to `run`. The directory of a
+    /// fresh run that fails before its first step is removed again.
     ///
-    /// Weights without a value are drawn from the configured seed first ([`InitWeights`]).
+    /// Weights without a value are first drawn from the configured seed ([`InitWeights`]).
     ///
     /// # Errors
-    /// [`Error::Config`] for values out of range or, in a resumed run, other ones than it began
-    /// with; [`Error::InvalidArgument`] for phases, optimizers and models that do not fit;
+    /// [`Error::Config`] for values out of range or, in a resumed run, values that differ from the
+    /// saved ones; [`Error::InvalidArgument`] for phases, optimizers and models that do not fit;
     /// [`Error::NotFinite`] if a loss or gradient is not finite; [`Error::Run`] and
-    /// [`Error::Checkpoint`] if the run cannot be started or resumed; and whatever objective, data,
-    /// callbacks and disk report.
+    /// [`Error::Checkpoint`] if the run cannot be started or resumed; errors of the objective,
+    /// data, callbacks and disk.
     pub fn fit<O>(
         self,
         mut objective: O,

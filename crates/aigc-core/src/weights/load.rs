@@ -1,4 +1,4 @@
-//! From files into a model.
+//! Loading weights into a model.
 
 use super::WeightReader;
 use crate::{Error, Result};
@@ -8,24 +8,24 @@ use burn::{
 };
 use std::{collections::BTreeSet, path::Path};
 
-/// Names that an error message lists.
+/// Limit on the names in an error message.
 const LISTED: usize = 256;
 
-/// Prefixes that programs put before every name when they save a wrapped model: data-parallel
-/// training, `torch.compile`, a trainer's module, a transformer below its head.
+/// Prefixes that wrappers put before every name: data-parallel training, `torch.compile`, a
+/// trainer's module, a transformer below its head.
 const WRAPPERS: [&str; 4] = ["module.", "_orig_mod.", "model.", "transformer."];
 
-/// Where a parameter is stored in files.
+/// Name and layout of a parameter in files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyMapping {
-    /// Names it may have, the usual one first. Without any the parameter keeps its value.
+    /// Possible names, the usual one first. Without any, the parameter keeps its value.
     pub candidates: Vec<String>,
     /// Whether a matrix is stored transposed.
     pub transpose: bool,
 }
 
 impl KeyMapping {
-    /// A parameter of one name, stored as it is.
+    /// A parameter called `name`, not transposed.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             candidates: vec![name.into()],
@@ -33,29 +33,29 @@ impl KeyMapping {
         }
     }
 
-    /// A parameter that the files do not hold.
+    /// A parameter that the files do not contain.
     pub fn skip() -> Self {
         Self::default()
     }
 
-    /// The same with another name to try.
+    /// Adds another possible name.
     pub fn or(mut self, name: impl Into<String>) -> Self {
         self.candidates.push(name.into());
         self
     }
 }
 
-/// A parameter of a model, as a mapping sees it.
+/// A parameter of a model, as the argument of a mapping.
 #[derive(Clone, Copy, Debug)]
 pub struct ParamKey<'a> {
     /// Field names joined by dots, without the names of enum variants.
     pub path: &'a str,
-    /// Type of the module that holds it, such as `Linear`.
+    /// Type of the module with the parameter, such as `Linear`.
     pub module: &'a str,
 }
 
-/// The name and layout that PyTorch gives a parameter: `weight` and `bias` for a norm's `gamma` and
-/// `beta`, `[out, in]` for the weight of a `Linear`.
+/// The name and layout of a parameter in PyTorch: `weight` and `bias` for the `gamma` and `beta` of
+/// a norm, `[out, in]` for the weight of a `Linear`.
 pub fn pytorch_key(key: ParamKey<'_>) -> KeyMapping {
     let (parent, field) = key
         .path
@@ -78,25 +78,25 @@ pub fn pytorch_key(key: ParamKey<'_>) -> KeyMapping {
     }
 }
 
-/// What was found beside the parameters of a model.
+/// Report of loading weights.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoadReport {
-    /// Tensors in the files that the model has no parameter for.
+    /// Tensors in the files without a parameter in the model.
     pub unused: Vec<String>,
-    /// A prefix that all names had and that was removed.
+    /// A prefix of all names that was removed.
     pub prefix: Option<String>,
 }
 
 impl WeightReader {
-    /// Reads every parameter of `model` from where `mapping` says it is stored. Floats of other
-    /// precisions become 32-bit ones.
+    /// Loads every parameter of `model` from the tensor that `mapping` assigns to it. Other
+    /// floating-point types become 32-bit floats.
     ///
-    /// A wrapper's prefix before all names (`module.`, `_orig_mod.`, `model.`, `transformer.`, and
-    /// combinations of them) is recognised.
+    /// The prefix of a wrapper before all names (`module.`, `_orig_mod.`, `model.`, `transformer.`,
+    /// and combinations) is recognised.
     ///
     /// # Errors
-    /// [`Error::Weights`] lists all missing keys and all size mismatches, and the unexpected keys
-    /// beside them; [`Error::Io`] if a file cannot be read.
+    /// [`Error::Weights`] lists all missing keys and size mismatches, together with the unexpected
+    /// keys; [`Error::Io`] if a file cannot be read.
     pub fn load_into<M: Module>(
         &self,
         model: M,
@@ -140,17 +140,17 @@ impl WeightReader {
     }
 }
 
-/// A field at the root of a model that files of earlier versions hold under another name.
+/// A field at the root of a model that has another name in files of earlier versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RenamedField {
     /// Name of the field.
     pub name: &'static str,
-    /// Name that it had.
+    /// Former name of the field.
     pub former: &'static str,
 }
 
 impl RenamedField {
-    /// The former path of a parameter, if it is one of this field.
+    /// The former path of a parameter of this field; `None` for other parameters.
     pub fn former_path(&self, path: &str) -> Option<String> {
         let rest = path.strip_prefix(self.name)?;
         rest.starts_with('.')
@@ -158,7 +158,7 @@ impl RenamedField {
     }
 }
 
-/// [`pytorch_key`], and the names of files from before fields were renamed.
+/// [`pytorch_key`], with the former names of renamed fields as further candidates.
 pub fn renamed_key(key: ParamKey<'_>, renamed: &[RenamedField]) -> KeyMapping {
     let former = renamed
         .iter()
@@ -171,17 +171,17 @@ pub fn renamed_key(key: ParamKey<'_>, renamed: &[RenamedField]) -> KeyMapping {
     mapping
 }
 
-/// Reads a file that [`save_weights`](super::save_weights) wrote, or that PyTorch would write for
-/// the same architecture, into `model`, on the model's device.
+/// Loads a file written by [`save_weights`](super::save_weights), or by PyTorch for the same
+/// architecture, into `model`, on the model's device.
 ///
 /// # Errors
-/// [`Error::Weights`] if the file is broken, or lists missing keys, unexpected keys and size
-/// mismatches together; [`Error::Io`] if it cannot be read.
+/// [`Error::Weights`] if the file is broken or does not fit: it lists missing keys, unexpected keys
+/// and size mismatches; [`Error::Io`] if the file cannot be read.
 pub fn load_weights<M: Module>(model: M, path: &Path) -> Result<M> {
     load_renamed_weights(model, path, &[])
 }
 
-/// [`load_weights`], for files from before fields of the model were renamed, too.
+/// [`load_weights`], also for files from before fields of the model were renamed.
 ///
 /// # Errors
 /// As [`load_weights`].
@@ -192,7 +192,7 @@ pub fn load_renamed_weights<M: Module>(
 ) -> Result<M> {
     let (model, report) =
         WeightReader::open(path)?.load_into(model, |key| renamed_key(key, renamed))?;
-    // PyTorch's counter of batches has no use here.
+    // PyTorch's counter of batches is not used.
     let unexpected: Vec<String> = report
         .unused
         .into_iter()
@@ -204,7 +204,7 @@ pub fn load_renamed_weights<M: Module>(
     }
 }
 
-/// All that is wrong with a file's tensors, as one sentence.
+/// All problems with a file's tensors, as one sentence.
 fn problems(missing: Vec<String>, mismatched: Vec<String>, unexpected: Vec<String>) -> String {
     let kinds = [
         ("size mismatch", mismatched),
@@ -232,9 +232,9 @@ struct Fill<'a, K> {
     files: &'a WeightReader,
     mapping: &'a K,
     path: Vec<String>,
-    /// Types of the modules that are open, outermost first.
+    /// Types of the enclosing modules, outermost first.
     modules: Vec<String>,
-    /// The wrapper's prefix, once a parameter was found behind one.
+    /// The prefix of a wrapper, once a parameter was found with it.
     prefix: Option<String>,
     used: BTreeSet<String>,
     missing: Vec<String>,
@@ -243,7 +243,7 @@ struct Fill<'a, K> {
 }
 
 impl<K> Fill<'_, K> {
-    /// The stored name of a parameter, of all that it may have.
+    /// The first of the possible names that is in the files.
     fn find(&mut self, candidates: &[String]) -> Option<String> {
         let has = |name: &String| self.files.shape(name).is_some();
         if let Some(prefix) = &self.prefix {
@@ -256,7 +256,7 @@ impl<K> Fill<'_, K> {
         if let Some(name) = candidates.iter().find(|name| has(name)) {
             return Some(name.clone());
         }
-        // One wrapper, or one within another.
+        // One wrapper, or one inside another.
         let pairs = WRAPPERS
             .iter()
             .flat_map(|outer| WRAPPERS.iter().map(move |inner| format!("{outer}{inner}")));
@@ -327,7 +327,7 @@ impl<K: Fn(ParamKey<'_>) -> KeyMapping> ModuleMapper for Fill<'_, K> {
                 .push(format!("{name} ({found:?}, expected {expected:?})"));
             return param;
         }
-        // Nothing is read for a model that will not be complete.
+        // Tensors are not read if loading has already failed.
         if self.failed.is_some() || !self.missing.is_empty() || !self.mismatched.is_empty() {
             return param;
         }
@@ -350,7 +350,7 @@ impl<K: Fn(ParamKey<'_>) -> KeyMapping> ModuleMapper for Fill<'_, K> {
     }
 }
 
-/// The transpose of a matrix, contiguous in memory, which a backend's transpose need not be.
+/// The transpose of a matrix, contiguous in memory; a backend's transpose may be a view.
 fn transposed(values: &[f32], columns: usize) -> Vec<f32> {
     (0..columns)
         .flat_map(|column| values.iter().skip(column).step_by(columns))

@@ -1,25 +1,25 @@
-//! What opening a pretrained model returns.
+//! The result of opening a pretrained model.
 
 use std::{fmt::Display, ops::Deref};
 
-/// A value opened from files, with what those files hold that was not used.
+/// A value opened from files, with a report of what was not used.
 ///
-/// Dereferences to the value; [`into_inner`](Self::into_inner) takes it out.
+/// Dereferences to the value; [`into_inner`](Self::into_inner) returns it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Loaded<T> {
     /// The value.
     pub value: T,
-    /// Configuration fields that are unknown here and were ignored.
+    /// Unknown configuration fields, which were ignored.
     pub unused_fields: Vec<String>,
-    /// Names of tensors in the files that the model has no parameter for.
+    /// Names of tensors in the files without a parameter in the model.
     pub unused_tensors: Vec<String>,
-    /// How the files differ from the usual layout: the variant that was taken, name prefixes that
+    /// Deviations of the files from the usual layout: the variant that was opened, prefixes that
     /// were removed.
     pub notes: Vec<String>,
 }
 
 impl<T> Loaded<T> {
-    /// A value of which everything was used.
+    /// A value with an empty report.
     pub fn new(value: T) -> Self {
         Self {
             value,
@@ -29,18 +29,18 @@ impl<T> Loaded<T> {
         }
     }
 
-    /// The same with configuration fields that were ignored.
+    /// Adds configuration fields that were ignored.
     pub fn with_unused_fields(mut self, fields: Vec<String>) -> Self {
         self.unused_fields.extend(fields);
         self
     }
 
-    /// The value alone.
+    /// Returns the value.
     pub fn into_inner(self) -> T {
         self.value
     }
 
-    /// The same report about another value.
+    /// Transforms the value; the report stays.
     pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Loaded<U> {
         let Self {
             value,
@@ -57,16 +57,16 @@ impl<T> Loaded<T> {
     }
 
     /// Adds the report of a part, and returns the part.
-    pub fn absorb<U>(&mut self, part: Loaded<U>) -> U {
+    pub fn merge<U>(&mut self, part: Loaded<U>) -> U {
         self.unused_fields.extend(part.unused_fields);
         self.unused_tensors.extend(part.unused_tensors);
         self.notes.extend(part.notes);
         part.value
     }
 
-    /// One line for each kind of thing that was not used, for a program to print.
+    /// The report as lines to print, one for each kind of entry.
     pub fn warnings(&self) -> Vec<String> {
-        /// Names that a line lists.
+        /// Limit on the names in a line.
         const LISTED: usize = 8;
         let line = |what: &str, names: &[String]| {
             let more = names.len().saturating_sub(LISTED);
@@ -111,14 +111,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn warnings_name_what_was_not_used() {
+    fn warnings_name_unused_fields_and_tensors() {
         let tensors = (0..10).map(|i| format!("head.{i}")).collect();
         let mut whole = Loaded {
             unused_tensors: tensors,
             ..Loaded::new(1)
         };
         let part = Loaded::new("part").with_unused_fields(vec!["dropout".into()]);
-        assert_eq!((whole.absorb(part), *whole), ("part", 1));
+        assert_eq!((whole.merge(part), *whole), ("part", 1));
         let lines = whole.warnings();
         assert_eq!(lines[0], "configuration fields not used: dropout");
         assert!(lines[1].ends_with("head.7 and 2 more"), "{}", lines[1]);

@@ -1,9 +1,9 @@
 //! Weights in files: one reader and one writer for every model.
 //!
-//! [`WeightReader`] opens what libraries of the field save: safetensors, shards with or without
-//! their index, PyTorch's pickles (never executed), variants such as `fp16`. It reads one tensor at
-//! a time. [`WeightReader::load_into`] fills a model; a [`KeyMapping`] says where each parameter is
-//! stored. [`save_weights`] writes safetensors with PyTorch's names and layouts.
+//! [`WeightReader`] opens safetensors, shards with or without their index, PyTorch's pickles (which
+//! are never executed), and variants such as `fp16`. It reads one tensor at a time.
+//! [`WeightReader::load_into`] loads them into a model; a [`KeyMapping`] gives the name and layout
+//! of each parameter. [`save_weights`] writes safetensors with PyTorch's names and layouts.
 
 mod load;
 mod loaded;

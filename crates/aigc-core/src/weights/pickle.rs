@@ -1,16 +1,16 @@
-//! PyTorch's pickles, read without executing anything.
+//! PyTorch's pickles, read without executing them.
 
 use crate::{Error, Result};
 use pytorch_reader::{PytorchReader, Tensor};
 use std::{collections::BTreeSet, fs::File, io::Read, path::Path};
 
-/// How much of a file without an archive may be its pickle.
+/// Limit on the pickle in a file that is not an archive, in bytes.
 const LONGEST_PICKLE: u64 = 1 << 24;
 
-/// The tensors of a file, in a training program's `model` or `state_dict` or at the top.
+/// The tensors of a file: of its `model` or `state_dict` entry, or of the file itself.
 ///
 /// # Errors
-/// [`Error::Weights`] if it is broken or names code; [`Error::Io`] if it cannot be read.
+/// [`Error::Weights`] if the file is broken or names code; [`Error::Io`] if it cannot be read.
 pub(super) fn tensors(path: &Path) -> Result<Vec<(String, Tensor)>> {
     let length = std::fs::metadata(path).map_err(Error::io(path))?.len();
     let code = named_code(path)?;
@@ -31,7 +31,7 @@ pub(super) fn tensors(path: &Path) -> Result<Vec<(String, Tensor)>> {
         None => PytorchReader::new(path).map_err(|error| Error::weights(path, error))?,
     };
     let tensors: Vec<(String, Tensor)> = reader.into_tensors().into_iter().collect();
-    // A view may claim to be larger than its storage.
+    // A tensor may claim to be larger than its storage.
     if let Some((name, tensor)) = tensors
         .iter()
         .find(|(_, tensor)| tensor.byte_len() as u64 > length)
@@ -45,7 +45,7 @@ pub(super) fn tensors(path: &Path) -> Result<Vec<(String, Tensor)>> {
     Ok(tensors)
 }
 
-/// Functions and classes that a pickle names, other than those that tensors consist of.
+/// Functions and classes that a pickle names, except those that tensors consist of.
 fn named_code(path: &Path) -> Result<BTreeSet<String>> {
     let file = File::open(path).map_err(Error::io(path))?;
     let mut pickle = Vec::new();
@@ -66,7 +66,7 @@ fn named_code(path: &Path) -> Result<BTreeSet<String>> {
                     .map_err(Error::io(path))?;
             }
         }
-        // Before archives, pickles came first and the numbers behind them.
+        // In the format before archives, the pickles come first and the data after them.
         Err(_) => {
             File::open(path)
                 .and_then(|file| file.take(LONGEST_PICKLE).read_to_end(&mut pickle))
@@ -84,8 +84,8 @@ fn named_code(path: &Path) -> Result<BTreeSet<String>> {
         .collect())
 }
 
-/// What `GLOBAL` (`c`, module, name, a line each) and `INST` (`i`) name; and what stands before
-/// `STACK_GLOBAL`.
+/// Names in `GLOBAL` (`c`, module, name, one line each) and `INST` (`i`) instructions, and those
+/// before `STACK_GLOBAL`.
 fn globals(pickle: &[u8]) -> BTreeSet<String> {
     let is_word = |bytes: &[u8]| {
         bytes.len() > 1
@@ -103,7 +103,8 @@ fn globals(pickle: &[u8]) -> BTreeSet<String> {
             .map(|n| &pickle[from..from + n])
     };
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    // A string with its length in one byte, ending before `end`, and where it begins.
+    // The string that ends before `end`, with its length in one byte, and the position where it
+    // begins.
     let string_before = |end: usize| {
         (2..end.min(200)).find_map(|n| {
             let start = end - n;
@@ -112,7 +113,7 @@ fn globals(pickle: &[u8]) -> BTreeSet<String> {
                 .then(|| (start, text(&pickle[start + 2..end])))
         })
     };
-    // Memoizing (`MEMOIZE`) may stand between.
+    // A `MEMOIZE` instruction may be in between.
     let skip = |end: usize| {
         if end > 0 && pickle[end - 1] == 0x94 {
             end - 1
@@ -156,7 +157,7 @@ mod tests {
             names(b"\x80\x02cposix\nsystem\nq\x00X\x04\x00\x00\x00exit\x85R."),
             ["posix.system"]
         );
-        // Protocol 4: module and name as strings, remembered or not.
+        // Protocol 4: module and name as strings, memoized or not.
         assert_eq!(
             names(b"\x80\x04\x8c\x05posix\x94\x8c\x06system\x94\x93\x94."),
             ["posix.system"]

@@ -1,4 +1,4 @@
-//! Directories with a model: `config.json` and weights.
+//! Model directories: `config.json` and weights.
 
 use super::{Loaded, RenamedField, WeightReader, renamed_key, save_weights};
 use crate::{DataFault, Error, Result, checkpoint::write_atomic};
@@ -9,9 +9,9 @@ use std::path::Path;
 
 const CONFIG: &str = "config.json";
 
-/// Opens the model of a directory with `config.json` and `model.safetensors` (or whatever else
+/// Opens the model of a directory with `config.json` and `model.safetensors` (or other weights that
 /// [`WeightReader::from_dir`] reads), such as the `final` of a run. `init` creates the model of a
-/// configuration; `renamed` are fields that older files hold under other names.
+/// configuration; `renamed` lists fields with other names in older files.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Data`], [`Error::Config`] or [`Error::Weights`] with the file and the
@@ -30,7 +30,7 @@ where
     let reader = WeightReader::from_dir(dir, &["model"])?;
     let (model, report) = reader.load_into(model, |key| renamed_key(key, renamed))?;
     let mut loaded = Loaded::new(model).with_unused_fields(unused_fields);
-    // PyTorch's counter of batches has no use here.
+    // PyTorch's counter of batches is not used.
     let unused = report.unused.into_iter();
     loaded.unused_tensors = unused
         .filter(|name| !name.ends_with("num_batches_tracked"))
@@ -57,7 +57,7 @@ pub fn save_pretrained<C: Serialize, M: Module>(model: &M, config: &C, dir: &Pat
     save_weights(&model.clone().valid(), &dir.join("model.safetensors"))
 }
 
-/// The configuration in a file, and the fields of the file that it does not have.
+/// The configuration in a file, and the fields of the file that the configuration does not have.
 fn read_config<C>(path: &Path) -> Result<(C, Vec<String>)>
 where
     C: Serialize + DeserializeOwned + PartialEq,
@@ -69,15 +69,15 @@ where
             DataFault::Mismatch(format!("not a configuration of these models: {error}")),
         )
     };
-    // Editors of Windows write a byte-order mark.
+    // Editors on Windows write a byte-order mark.
     let json: Value = serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(fault)?;
     let config: C = serde_json::from_value(json.clone()).map_err(fault)?;
     let Value::Object(fields) = json else {
         return Ok((config, vec![]));
     };
     let known = serde_json::to_value(&config).map_err(fault)?;
-    // A field that is not written back is unused unless it is a former name: then the configuration
-    // is another one without it, or none.
+    // A field that is not written back is unused, unless it is a former name: without a former
+    // name, the configuration differs or is invalid.
     let unused = fields.keys().filter(|name| {
         let mut rest = fields.clone();
         rest.remove(*name);

@@ -1,4 +1,4 @@
-//! Tensors in files, as other libraries save them.
+//! Tensors in files, in the formats of other libraries.
 
 use super::pickle;
 use crate::{Error, Result};
@@ -13,13 +13,14 @@ use std::{
     sync::Mutex,
 };
 
-/// The longest header of a safetensors file, the limit of its reference implementation.
+/// Limit on the header of a safetensors file, that of the reference implementation, in bytes.
 const LONGEST_HEADER: u64 = 100_000_000;
 
-/// File endings of weights, preferred ones first. All but the first are pickles.
+/// File extensions of weights, preferred ones first. All but the first are pickles.
 const ENDINGS: [&str; 5] = ["safetensors", "bin", "pt", "pth", "ckpt"];
 
-/// Tensors in files, each read when it is requested: no more memory than the tensors themselves.
+/// Tensors in files. Each is read when it is requested, so no more memory is used than for the
+/// tensors.
 pub struct WeightReader {
     path: PathBuf,
     tensors: BTreeMap<String, Stored>,
@@ -33,7 +34,7 @@ struct Stored {
 }
 
 enum Place {
-    /// Bytes of one of the files.
+    /// A range of bytes of one of the files.
     Bytes {
         file: usize,
         start: u64,
@@ -52,22 +53,23 @@ impl std::fmt::Debug for WeightReader {
 }
 
 impl WeightReader {
-    /// Opens the weights of a directory, of the first of `stems` that is there:
-    /// `STEM.safetensors`, its shards with or without their index, the same for pickles (`.bin`,
-    /// `.pt`, `.pth`, `.ckpt`). If there are only variants (`STEM.fp16.safetensors`), the one that
-    /// is there is taken and [named](Self::notes).
+    /// Opens the weights of a directory for the first of `stems` that has any: `STEM.safetensors`,
+    /// its shards with or without their index, or the same for pickles (`.bin`, `.pt`, `.pth`,
+    /// `.ckpt`). If the only weights are those of one variant (`STEM.fp16.safetensors`), they are
+    /// opened, and a [note](Self::notes) names the variant.
     ///
     /// # Errors
-    /// [`Error::Weights`] if there are none, only some of the shards, several variants, or broken
-    /// files.
+    /// [`Error::Weights`] if there are no weights, only some of the shards, several variants, or
+    /// broken files.
     pub fn from_dir(dir: &Path, stems: &[&str]) -> Result<Self> {
         Self::find(dir, stems, None)
     }
 
-    /// The same for a variant: `STEM.VARIANT.safetensors` and so on.
+    /// [`from_dir`](Self::from_dir) for a variant: `STEM.VARIANT.safetensors` and so on.
     ///
     /// # Errors
-    /// As [`from_dir`](Self::from_dir); [`Error::Weights`] lists the variants that are there.
+    /// As [`from_dir`](Self::from_dir); if the variant is missing, the [`Error::Weights`] lists the
+    /// existing ones.
     pub fn from_dir_with_variant(dir: &Path, stems: &[&str], variant: &str) -> Result<Self> {
         Self::find(dir, stems, Some(variant))
     }
@@ -132,7 +134,7 @@ impl WeightReader {
         Err(Error::weights(dir, reason))
     }
 
-    /// Opens one file, else an index, else all shards.
+    /// Opens a single file, else an index, else all shards.
     fn open_candidates(dir: &Path, candidates: &[&Candidate]) -> Result<Self> {
         for kind in [Kind::Whole, Kind::Index] {
             if let Some(candidate) = candidates.iter().find(|c| c.kind == kind) {
@@ -184,11 +186,11 @@ impl WeightReader {
         }
     }
 
-    /// Opens a file by the ending of its name: `.safetensors`, `.index.json` with the shards that
-    /// it names, or anything else as a pickle of PyTorch's. Pickles are read and never executed.
+    /// Opens a file by its extension: `.safetensors`, `.index.json` with the shards that it names,
+    /// or a pickle of PyTorch's for any other. Pickles are read without executing them.
     ///
     /// # Errors
-    /// [`Error::Weights`] if it is broken; [`Error::Io`] if it cannot be read.
+    /// [`Error::Weights`] if the file is broken; [`Error::Io`] if it cannot be read.
     pub fn open(path: &Path) -> Result<Self> {
         let mut all = Self::empty(path);
         if path.to_string_lossy().ends_with(".json") {
@@ -235,7 +237,7 @@ impl WeightReader {
         }
         let mut header = vec![0; size as usize];
         file.read_exact(&mut header).map_err(Error::io(path))?;
-        // Refuses what overlaps, leaves gaps or does not fit its shape.
+        // Fails for tensors that overlap, leave gaps or do not fit their shapes.
         let metadata: Metadata =
             serde_json::from_slice(&header).map_err(|error| wrong(error.to_string()))?;
         let expected = (8 + size).saturating_add(metadata.data_len() as u64);
@@ -263,12 +265,12 @@ impl WeightReader {
         Ok(())
     }
 
-    /// The file, the index or the directory that was opened.
+    /// The file, index or directory that was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What a user should know of the choice of files.
+    /// Notes for the user on the choice of files.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
@@ -278,15 +280,15 @@ impl WeightReader {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// Shape of a tensor, if it is there.
+    /// Shape of a tensor; `None` if there is no such tensor.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.tensors.get(name).map(|tensor| &tensor.shape[..])
     }
 
-    /// Values of a tensor, as 32-bit floats.
+    /// The values of a tensor, as 32-bit floats.
     ///
     /// # Errors
-    /// [`Error::Weights`] if there is no such tensor, or it holds no floats; [`Error::Io`] if it
+    /// [`Error::Weights`] if there is no such tensor or it has no floats; [`Error::Io`] if it
     /// cannot be read.
     pub fn read(&self, name: &str) -> Result<Vec<f32>> {
         let wrong = |reason: String| Error::weights(&self.path, reason);
@@ -307,7 +309,7 @@ impl WeightReader {
                         .map_err(Error::io(&self.path))
                 };
                 match dtype {
-                    // Straight into place.
+                    // Read directly into the result.
                     Dtype::F32 => {
                         let mut values = vec![0f32; n];
                         file.read_exact(bytemuck::cast_slice_mut(&mut values))
@@ -353,7 +355,7 @@ struct Candidate {
 enum Kind {
     Whole,
     Index,
-    /// Its number, and how many there are.
+    /// Number of the shard, and number of all shards.
     Shard(u32, u32),
 }
 
@@ -400,11 +402,11 @@ impl Candidate {
     }
 }
 
-/// The files that an index of shards names, all of them beside it.
+/// The files named by an index of shards, which must be in its directory.
 ///
 /// # Errors
-/// [`Error::Weights`] if it is no index, or names a file that is not beside it; [`Error::Io`] if it
-/// cannot be read.
+/// [`Error::Weights`] if the file is not an index, or names a file outside its directory;
+/// [`Error::Io`] if it cannot be read.
 pub fn shard_files(index: &Path) -> Result<Vec<PathBuf>> {
     let wrong = |reason: String| Error::weights(index, reason);
     let text = crate::fs::read_text(index)?;
@@ -422,7 +424,7 @@ pub fn shard_files(index: &Path) -> Result<Vec<PathBuf>> {
     names.into_iter().map(path).collect()
 }
 
-/// Whether a file begins as safetensors do, whatever its name: a length and a JSON object.
+/// Whether a file begins like a safetensors file, whatever its name: a length and a JSON object.
 fn has_json_header(path: &Path) -> Result<bool> {
     let mut start = Vec::new();
     File::open(path)
@@ -431,7 +433,7 @@ fn has_json_header(path: &Path) -> Result<bool> {
     Ok(start.get(8) == Some(&b'{'))
 }
 
-/// Refuses what a failed download leaves in place of weights.
+/// Fails for files that a failed download leaves in place of weights.
 fn refuse_placeholders(path: &Path) -> Result<()> {
     let mut start = Vec::new();
     File::open(path)
@@ -501,7 +503,7 @@ mod tests {
             .concat();
             std::fs::write(&path, bytes).unwrap();
         };
-        let says = |what: &str| {
+        let fails_with = |what: &str| {
             let error = WeightReader::open(&path).unwrap_err().to_string();
             assert!(
                 error.contains(what) && error.contains("model.safetensors"),
@@ -509,32 +511,32 @@ mod tests {
             );
         };
         std::fs::write(&path, b"short").unwrap();
-        says("truncated");
+        fails_with("truncated");
         std::fs::write(&path, u64::MAX.to_le_bytes()).unwrap();
-        says("a header of");
+        fails_with("a header of");
         file("{", b"");
-        says("EOF");
+        fails_with("EOF");
         let two = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
         file(two, &[0; 7]);
-        says("truncated or oversized");
+        fails_with("truncated or oversized");
         file(
             r#"{"a":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4398046511104]}}"#,
             &[0; 8],
         );
-        says("truncated or oversized");
+        fails_with("truncated or oversized");
         file(
             r#"{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}"#,
             &[0; 8],
         );
-        says("invalid");
+        fails_with("invalid");
         std::fs::write(
             &path,
             "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 548105171\n",
         )
         .unwrap();
-        says("a Git LFS pointer");
+        fails_with("a Git LFS pointer");
         std::fs::write(&path, "\n<!DOCTYPE html><html><body>Not found").unwrap();
-        says("a web page");
+        fails_with("a web page");
         file(two, &[0, 0, 0x80, 0x3f, 0, 0, 0, 0xc0]);
         let files = WeightReader::open(&path).unwrap();
         assert_eq!(
@@ -548,7 +550,7 @@ mod tests {
                 .to_string()
                 .contains("there is no tensor b")
         );
-        // An index that leads out of its directory.
+        // An index with a path outside its directory.
         let index = dir.path().join("model.safetensors.index.json");
         std::fs::write(&index, r#"{"weight_map": {"a": "../model.safetensors"}}"#).unwrap();
         assert!(

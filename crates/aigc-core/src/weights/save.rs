@@ -1,4 +1,4 @@
-//! From a model into a file.
+//! Saving the weights of a model.
 
 use crate::{
     Error, Result,
@@ -16,23 +16,25 @@ use std::{
     path::Path,
 };
 
-/// Writes every tensor of `model` to `path`: linear weights as `[out, in]`, norms' scale and shift
-/// as `weight` and `bias`, so that Python's `safetensors` opens what PyTorch would have written.
+/// Writes every tensor of `model` to `path`, with PyTorch's names and layouts: linear weights as
+/// `[out, in]`, scale and shift of norms as `weight` and `bias`.
 ///
-/// Running statistics are written as they stand; [`Module::valid`] brings them up to date first.
+/// Running statistics are written with their current values; call [`Module::valid`] first to bring
+/// them up to date.
 ///
 /// # Errors
-/// [`Error::Weights`] if a tensor cannot be read back, [`Error::Io`] if the file cannot be written.
+/// [`Error::Weights`] if a tensor cannot be read from the device, [`Error::Io`] if the file cannot
+/// be written.
 pub fn save_weights<M: Module>(model: &M, path: &Path) -> Result<()> {
     write_atomic_with(path, |temporary| {
-        // The store makes files that only their owner may read; a model gets the rights any new
-        // file gets.
+        // The store creates files with permissions for their owner only; here they get the default
+        // permissions.
         File::create(temporary).map_err(Error::io(temporary))?;
         let rights = fs::metadata(temporary)
             .map_err(Error::io(temporary))?
             .permissions();
-        // One metadata entry only: several would come in a hash map's order, and the same weights
-        // in other bytes.
+        // Only one metadata entry: several would be written in the order of a hash map, so the same
+        // weights would give different bytes.
         let mut store = SafetensorsStore::from_file(temporary)
             .with_to_adapter(BurnToPyTorchAdapter)
             .skip_enum_variants(true)
@@ -46,10 +48,10 @@ pub fn save_weights<M: Module>(model: &M, path: &Path) -> Result<()> {
     })
 }
 
-/// Writes tensors of any names to `path`, as 32-bit floats.
+/// Writes named tensors to `path`, as 32-bit floats.
 ///
 /// # Errors
-/// [`Error::Weights`] if they cannot be laid out, [`Error::Io`] if the file cannot be written.
+/// [`Error::Weights`] if they cannot be serialised, [`Error::Io`] if the file cannot be written.
 pub fn save_tensors(tensors: &BTreeMap<String, TensorData>, path: &Path) -> Result<()> {
     let bytes =
         |data: &TensorData| -> Vec<u8> { data.iter::<f32>().flat_map(f32::to_le_bytes).collect() };

@@ -740,6 +740,26 @@ mod tests {
     }
 
     #[test]
+    fn activations_are_known_by_their_names() {
+        let flex = device("flex").unwrap();
+        let output = |act_fn: &str| -> Vec<f32> {
+            let config = UNet2dConfig {
+                act_fn: act_fn.into(),
+                ..small()
+            };
+            let network = config.init(&flex).unwrap().init_weights(1);
+            let x = Tensor::<4>::ones([1, 1, 12, 8], &flex);
+            let time = Tensor::<1>::from_floats([5.0], &flex);
+            network.forward(x, time, None).into_data().iter().collect()
+        };
+        let outputs = ["silu", "gelu", "relu", "mish", "quick_gelu"].map(&output);
+        for (i, one) in outputs.iter().enumerate() {
+            assert!(outputs[..i].iter().all(|other| other != one), "{i}");
+        }
+        assert_eq!(output("swish"), outputs[0]);
+    }
+
+    #[test]
     fn small_networks_fit_their_images() {
         let flex = device("flex").unwrap();
         for (height, width, levels) in [

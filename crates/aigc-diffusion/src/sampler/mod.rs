@@ -268,8 +268,8 @@ impl<'a, N: Denoiser> DiffusionSampler<'a, N> {
 
     /// Stops between two calls of the network when `token` is cancelled; what is sampled by then is
     /// returned.
-    pub fn with_cancel(mut self, token: &CancelToken) -> Self {
-        self.options.cancel = token.clone();
+    pub fn with_cancel(mut self, token: CancelToken) -> Self {
+        self.options.cancel = token;
         self
     }
 

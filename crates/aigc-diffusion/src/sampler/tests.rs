@@ -73,7 +73,7 @@ fn samples_match_mean_and_spread_of_data() {
 /// Whatever the batch size, an image depends on its seed and its number, with fresh noise on the
 /// way too.
 #[test]
-fn an_image_does_not_depend_on_its_neighbours() {
+fn samples_are_independent_of_batch() {
     let network = Gaussian::new(0.0, 0.5, &device("flex").unwrap()).with_classes(7);
     let ddpm = DdpmScheduler::default();
     let make = |batch_size: usize, n: usize| {
@@ -786,7 +786,7 @@ fn cancel_token_stops_sampling() {
     let cancel = token.clone();
     let calls = Cell::new(0);
     let sampler = sampler(&network, &ddim(), 5)
-        .with_cancel(&token)
+        .with_cancel(token.clone())
         .with_batch_size(2)
         .with_callback(|progress| {
             calls.set(calls.get() + 1);

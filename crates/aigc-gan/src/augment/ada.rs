@@ -8,26 +8,29 @@ use aigc_core::{Result, check, rng::Rng};
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-/// Augments with a probability that follows the overfitting measure `r_t = E[sign D(x)]` of real
-/// samples: the probability rises while `r_t` is above `target`, and falls otherwise.
+/// Adaptive discriminator augmentation: the probability of augmentation is controlled by the
+/// overfitting measure `r_t = E[sign D(x)]` of real samples. It rises while `r_t` is above
+/// `target`, and falls otherwise.
 ///
 /// Each transformation is applied to each image with that probability: mirroring, rotation by 90°
 /// and integer translation; scaling, rotation, anisotropic scaling and fractional translation in
 /// one interpolation; brightness and contrast, and for RGB images luma flip, hue and saturation
-/// (the paper's appendix B, without its image-space filtering and corruptions).
+/// (appendix B of Karras et al. 2020, without image-space filtering and corruptions).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Ada {
-    /// Target of `r_t`.
+    /// Target of the overfitting measure `r_t`.
     pub target: f64,
-    /// Real samples over which the probability can go from 0 to 1.
-    pub speed: f64,
+    /// Number of real samples over which the probability can rise from 0 to 1.
+    #[serde(alias = "speed")]
+    pub adjustment_samples: f64,
     /// Upper limit of the probability.
     #[serde(alias = "most")]
     pub max_probability: f64,
-    /// Whether images are mirrored and rotated by any angle; not for digits, which would change
-    /// their class.
-    pub flips: bool,
+    /// Whether images are mirrored and rotated by any angle. Turn this off for digits, whose class
+    /// would change.
+    #[serde(alias = "flips")]
+    pub flips_and_rotations: bool,
     /// Whether colours are transformed.
     pub color: bool,
 }
@@ -36,9 +39,9 @@ impl Default for Ada {
     fn default() -> Self {
         Self {
             target: 0.6,
-            speed: 500_000.0,
+            adjustment_samples: 500_000.0,
             max_probability: 0.8,
-            flips: true,
+            flips_and_rotations: true,
             color: true,
         }
     }
@@ -48,12 +51,16 @@ impl Ada {
     pub(super) fn validate(&self) -> Result<()> {
         check::in_range("augment.adaptive.target", self.target, -1.0..=1.0)?;
         check::fraction("augment.adaptive.max_probability", self.max_probability)?;
-        check::in_range("augment.adaptive.speed", self.speed, 1.0..=1e15)
+        check::in_range(
+            "augment.adaptive.adjustment_samples",
+            self.adjustment_samples,
+            1.0..=1e15,
+        )
     }
 
-    /// The probability after a batch of `size` real samples with `r = sign`.
+    /// The new probability after a batch of `size` real samples with `r_t = sign`.
     pub(crate) fn adjust(&self, probability: f64, sign: f64, size: usize) -> f64 {
-        let step = size as f64 / self.speed;
+        let step = size as f64 / self.adjustment_samples;
         (probability + if sign > self.target { step } else { -step })
             .clamp(0.0, self.max_probability)
     }
@@ -74,7 +81,7 @@ impl Ada {
         if self.color { color(x, p, rng) } else { x }
     }
 
-    /// Map from coordinates in the result to coordinates in the source.
+    /// The map from coordinates of the result to coordinates of the source.
     fn geometry(&self, p: f64, rng: &mut Rng, [height, width]: [usize; 2]) -> Affine {
         let mut map = IDENTITY;
         let chance = |rng: &mut Rng, p: f64| f64::from(rng.uniform_vec(1, 0.0, 1.0)[0]) < p;
@@ -82,16 +89,16 @@ impl Ada {
             f64::from(rng.uniform_vec(1, low as f32, high as f32)[0])
         };
         let normal = |rng: &mut Rng| f64::from(rng.normal_vec(1)[0]);
-        let turn = |angle: f64| {
+        let rotate = |angle: f64| {
             [
                 [angle.cos(), -angle.sin(), 0.0],
                 [angle.sin(), angle.cos(), 0.0],
             ]
         };
-        if self.flips && chance(rng, p) && rng.random_index(2) == 1 {
+        if self.flips_and_rotations && chance(rng, p) && rng.random_index(2) == 1 {
             map = compose(map, [[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]);
         }
-        if self.flips && height == width && chance(rng, p) {
+        if self.flips_and_rotations && height == width && chance(rng, p) {
             let exact: [Affine; 4] = [
                 IDENTITY,
                 [[0.0, -1.0, 0.0], [1.0, 0.0, 0.0]],
@@ -112,12 +119,12 @@ impl Ada {
             let scale = (0.2 * normal(rng)).exp2();
             map = compose(map, [[scale, 0.0, 0.0], [0.0, scale, 0.0]]);
         }
-        // Turned before and after stretching, with P(neither) = 1 − p.
-        let p_turn = 1.0 - (1.0 - p).sqrt();
-        if chance(rng, p_turn) {
+        // Rotation before and after anisotropic scaling, so that P(neither) = 1 − p.
+        let p_rotate = 1.0 - (1.0 - p).sqrt();
+        if chance(rng, p_rotate) {
             map = compose(
                 map,
-                turn(
+                rotate(
                     uniform(rng, -std::f64::consts::PI, std::f64::consts::PI)
                         * self.rotation_scale(),
                 ),
@@ -127,10 +134,10 @@ impl Ada {
             let stretch = (0.2 * normal(rng)).exp2();
             map = compose(map, [[stretch, 0.0, 0.0], [0.0, 1.0 / stretch, 0.0]]);
         }
-        if chance(rng, p_turn) {
+        if chance(rng, p_rotate) {
             map = compose(
                 map,
-                turn(
+                rotate(
                     uniform(rng, -std::f64::consts::PI, std::f64::consts::PI)
                         * self.rotation_scale(),
                 ),
@@ -146,9 +153,9 @@ impl Ada {
         map
     }
 
-    /// Factor of rotation angles: images with an up and a down are rotated a little only.
+    /// Factor of rotation angles: images with a fixed orientation are rotated only slightly.
     fn rotation_scale(&self) -> f64 {
-        if self.flips { 1.0 } else { 0.1 }
+        if self.flips_and_rotations { 1.0 } else { 0.1 }
     }
 }
 
@@ -194,7 +201,7 @@ fn color(x: Tensor<4>, p: f64, rng: &mut Rng) -> Tensor<4> {
         }
         let grey = Matrix([[1.0 / 3.0; 3]; 3]);
         if chance(rng) && rng.random_index(2) == 1 {
-            // Luma flip: a reflection at the plane across the grey axis.
+            // Luma flip: reflection at the plane perpendicular to the grey axis.
             then(Matrix::identity().plus(&grey.scaled(-2.0)), &mut shift);
         }
         if chance(rng) {
@@ -281,7 +288,7 @@ mod tests {
     #[test]
     fn probability_follows_the_overfitting_measure() {
         let ada = Ada {
-            speed: 1000.0,
+            adjustment_samples: 1000.0,
             max_probability: 0.5,
             ..Ada::default()
         };
@@ -302,7 +309,7 @@ mod tests {
         let device = Device::flex();
         let x: Tensor<4> = Rng::new(1).uniform([400, 1, 6, 6], -1.0, 1.0, &device);
         let ada = Ada {
-            flips: false,
+            flips_and_rotations: false,
             ..Ada::default()
         };
         assert_eq!(
@@ -318,8 +325,9 @@ mod tests {
             .filter(|(a, b)| a == b)
             .count() as f64
             / 400.0;
-        // Whole steps (some of which round to none), scale, turns, stretch, fractional steps,
-        // brightness, contrast: seven chances, each missed with 1 − p.
+        // Integer translation (which may round to none), scale, two rotations, stretch, fractional
+        // translation, brightness, contrast: each is skipped with 1 − p, and the two rotations
+        // together.
         let least = (1.0 - p).powi(7);
         assert!((same - least).abs() < 0.1, "{same} {least}");
     }
@@ -347,8 +355,7 @@ mod tests {
                 .iter()
                 .any(|g| *g != 0.0)
         );
-        // Black has no colour to turn: brightness and contrast keep its channels equal, and move
-        // them.
+        // Black has no hue: brightness and contrast change it, but its channels stay equal.
         let grey = color(
             Tensor::zeros([20, 3, 2, 2], &Device::flex()),
             1.0,

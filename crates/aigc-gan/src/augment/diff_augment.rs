@@ -5,16 +5,18 @@ use aigc_core::{Result, check, rng::Rng};
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-/// Augments every image with draws of its own: colour, then translation, then cut-out. Sizes are
-/// fractions of a side; ranges are those of the authors' code, whose images are in `[−1, 1]` too.
+/// Differentiable augmentation of every image, with independent random numbers per image: colour,
+/// then translation, then cutout. Ranges are those of the authors' code for images in `[−1, 1]`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DiffAugment {
-    /// Brightness, saturation (of three channels) and contrast.
+    /// Whether brightness, saturation (of RGB images) and contrast are changed.
     pub color: bool,
-    /// Largest translation; black fills the border (grey in the authors' code). The paper has 1/8.
+    /// Largest translation, as a fraction of the side; 1/8 in the paper. The border is filled with
+    /// black (grey in the authors' code).
     pub translation: f64,
-    /// Side of the square that is set to grey, 0 for none; the paper has 1/2.
+    /// Side of the square that is set to grey, as a fraction of the image's side; 1/2 in the paper,
+    /// 0 for none.
     pub cutout: f64,
 }
 
@@ -70,7 +72,8 @@ impl DiffAugment {
             for picture in keep.chunks_exact_mut(height * width) {
                 let mut span = |side: usize| {
                     let cut = (side as f64 * self.cutout + 0.5) as usize;
-                    // The square's centre lies anywhere, so that it may stick out.
+                    // The centre of the square is anywhere in the image, so the square may extend
+                    // beyond the border.
                     let start = rng.random_index(side + 1 - cut % 2) as i64 - (cut / 2) as i64;
                     start.max(0) as usize..(start + cut as i64).clamp(0, side as i64) as usize
                 };
@@ -119,7 +122,7 @@ mod tests {
         .apply(x.clone(), &mut Rng::new(1));
         for picture in values(cut).chunks_exact(256) {
             let zeros = picture.iter().filter(|v| **v == 0.0).count();
-            // From a corner's quarter of the 8×8 square to all of it.
+            // From a quarter of the 8×8 square, in a corner, to all of it.
             assert!((16..=64).contains(&zeros), "{zeros}");
             assert!(picture.iter().all(|v| *v == 0.0 || *v == 1.0));
         }
@@ -152,7 +155,7 @@ mod tests {
             let contrast = (b[1] - b[0]) / (a[1] - a[0]);
             assert!((0.5..1.5).contains(&contrast), "{contrast}");
             let shift = b[0] - contrast * a[0];
-            // Brightness moves the mean, and contrast does not.
+            // Brightness changes the mean, contrast does not.
             let mean = |p: &[f32]| p.iter().sum::<f32>() / 16.0;
             assert!((mean(b) - mean(a)).abs() <= 0.5);
             assert!(
@@ -167,7 +170,7 @@ mod tests {
     fn diff_augment_is_differentiable() {
         let device = Device::flex().autodiff();
         let x = Tensor::<4>::zeros([4, 3, 8, 8], &device).require_grad();
-        // Where nothing but the cut-out touches a picture, its slope is 1 outside and 0 inside.
+        // Only cutout is applied: the gradient is 1 outside the square and 0 inside.
         let cut = DiffAugment {
             cutout: 0.5,
             ..NONE

@@ -11,16 +11,16 @@ use aigc_core::{Result, rng::Rng};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-/// Augmentation of images.
+/// Augmentation of images before they reach the discriminator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Augment {
-    /// None.
+    /// No augmentation.
     #[default]
     None,
     /// Differentiable augmentation of every image.
     DiffAugment(DiffAugment),
-    /// Augmentation with a probability that follows the discriminator's overfitting.
+    /// Augmentation with a probability that adapts to the discriminator's overfitting.
     Adaptive(Ada),
 }
 
@@ -37,14 +37,15 @@ impl Augment {
         }
     }
 
-    /// Augments a batch; gradients flow through. `probability` is ADA's.
+    /// Augments a batch; gradients flow through the augmentation. `probability` is used by
+    /// [`Augment::Adaptive`] only.
     ///
     /// # Shapes
     /// - x and output: `[batch, channels, height, width]` in `[−1, 1]`; with [`Augment::None`] a
     ///   batch of any rank
     ///
     /// # Panics
-    /// If samples that are no images are to be augmented.
+    /// If the samples are not images, unless the augmentation is [`Augment::None`].
     pub fn apply<const D: usize>(
         &self,
         x: Tensor<D>,

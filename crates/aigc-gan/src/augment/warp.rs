@@ -2,15 +2,14 @@
 
 use burn::tensor::{Tensor, TensorData};
 
-/// An affine map of pixel coordinates around the image's centre, from a point of the result to a
-/// point of the source: `[[a, b, c], [d, e, f]]` takes `(x, y)` to
-/// `(a·x + b·y + c, d·x + e·y + f)`.
+/// An affine map of pixel coordinates relative to the image's centre, from the result to the
+/// source: `[[a, b, c], [d, e, f]]` maps `(x, y)` to `(a·x + b·y + c, d·x + e·y + f)`.
 pub(super) type Affine = [[f64; 3]; 2];
 
 /// The identity.
 pub(super) const IDENTITY: Affine = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]];
 
-/// `outer` after `inner`.
+/// The composition: first `inner`, then `outer`.
 pub(super) fn compose(outer: Affine, inner: Affine) -> Affine {
     std::array::from_fn(|i| {
         std::array::from_fn(|j| {
@@ -20,7 +19,7 @@ pub(super) fn compose(outer: Affine, inner: Affine) -> Affine {
     })
 }
 
-/// Padding beyond the border.
+/// Values beyond the border.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Beyond {
     /// Black.
@@ -29,8 +28,7 @@ pub(super) enum Beyond {
     Mirrored,
 }
 
-/// Resamples each image of `x` through its own map, with bilinear interpolation; differentiable in
-/// `x`.
+/// Resamples each image of `x` through its map, with bilinear interpolation; differentiable in `x`.
 ///
 /// # Shapes
 /// - x and output: `[batch, channels, height, width]` in `[−1, 1]`
@@ -50,7 +48,7 @@ pub(super) fn warp(x: Tensor<4>, maps: &[Affine], beyond: Beyond) -> Tensor<4> {
                     at(map[0]) + (width as f64 - 1.0) / 2.0,
                     at(map[1]) + (height as f64 - 1.0) / 2.0,
                 );
-                // Rounding errors must not make an integer translation a fractional one.
+                // Rounding errors must not make an integer translation fractional.
                 let snap = |s: f64| {
                     if (s - s.round()).abs() < 1e-9 {
                         s.round()
@@ -71,7 +69,7 @@ pub(super) fn warp(x: Tensor<4>, maps: &[Affine], beyond: Beyond) -> Tensor<4> {
                         if beyond == Beyond::Black || side < 2 {
                             return None;
                         }
-                        // Reflection without repeating the border: period 2·(side − 1).
+                        // Reflection without repeating the border has the period 2·(side − 1).
                         let period = 2 * (side as i64 - 1);
                         let at = at.rem_euclid(period);
                         Some(at.min(period - at) as usize)
@@ -87,7 +85,7 @@ pub(super) fn warp(x: Tensor<4>, maps: &[Affine], beyond: Beyond) -> Tensor<4> {
         }
     }
     let flat = x.reshape([batch, channels, pixels]);
-    // Black is −1: interpolated around it, not around grey.
+    // Black is −1, so values are interpolated relative to −1, not to 0.
     let flat = flat + 1.0;
     let mut sum: Option<Tensor<3>> = None;
     for (places, weights) in corners {
@@ -130,8 +128,8 @@ mod tests {
         );
         let through = |map| values(warp(x.clone(), &[map], Beyond::Black));
         assert_eq!(through(IDENTITY), values(x.clone()));
-        // The result's pixel comes from one column to the right: everything moves left, and black
-        // comes in.
+        // Each pixel of the result is taken from one column to the right: the image moves left, and
+        // black enters at the right.
         assert_eq!(
             through([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]),
             [2.0, 3.0, -1.0, 5.0, 6.0, -1.0, 8.0, 9.0, -1.0]
@@ -146,7 +144,7 @@ mod tests {
             through([[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]),
             [3.0, 2.0, 1.0, 6.0, 5.0, 4.0, 9.0, 8.0, 7.0]
         );
-        // A quarter turn.
+        // Rotation by 90°.
         assert_eq!(
             through([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]]),
             [7.0, 4.0, 1.0, 8.0, 5.0, 2.0, 9.0, 6.0, 3.0]
@@ -172,9 +170,15 @@ mod tests {
     #[test]
     fn affine_maps_compose() {
         let shift = [[1.0, 0.0, 2.0], [0.0, 1.0, 3.0]];
-        let turn = [[0.0, -1.0, 0.0], [1.0, 0.0, 0.0]];
-        // Rotation first, then translation.
-        assert_eq!(compose(shift, turn), [[0.0, -1.0, 2.0], [1.0, 0.0, 3.0]]);
-        assert_eq!(compose(turn, shift), [[0.0, -1.0, -3.0], [1.0, 0.0, 2.0]]);
+        let rotation = [[0.0, -1.0, 0.0], [1.0, 0.0, 0.0]];
+        // First the rotation, then the translation.
+        assert_eq!(
+            compose(shift, rotation),
+            [[0.0, -1.0, 2.0], [1.0, 0.0, 3.0]]
+        );
+        assert_eq!(
+            compose(rotation, shift),
+            [[0.0, -1.0, -3.0], [1.0, 0.0, 2.0]]
+        );
     }
 }

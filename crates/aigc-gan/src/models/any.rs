@@ -1,4 +1,4 @@
-//! Any pair of networks, by configuration.
+//! Any pair of networks of this crate, by its configuration.
 
 use super::{
     DISCRIMINATOR, DcganConfig, DcganDiscriminator, DcganGenerator, Gan, MlpDiscriminator,
@@ -8,7 +8,7 @@ use super::{
 use crate::{Discriminator, DiscriminatorOutput, Generator};
 use aigc_core::{
     Result,
-    data::SampleShape,
+    data::{SampleShape, ValueRange},
     weights::{Loaded, load_pretrained, save_pretrained},
 };
 use burn::{
@@ -21,7 +21,7 @@ use std::path::Path;
 /// Defines [`GanConfig`], [`AnyGenerator`] and [`AnyDiscriminator`] from a table of pairs.
 macro_rules! gans {
     ($($(#[$doc:meta])* $kind:ident: $config:ident => $generator:ident, $discriminator:ident,)+) => {
-        /// Configuration of any pair of networks of this crate; `config.json` holds it.
+        /// Configuration of any pair of networks of this crate, as in `config.json`.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
         #[serde(tag = "kind", rename_all = "snake_case")]
         #[non_exhaustive]
@@ -30,7 +30,7 @@ macro_rules! gans {
         }
 
         impl GanConfig {
-            /// Both networks on `device`.
+            /// Creates both networks on `device`.
             ///
             /// # Errors
             /// [`Error::Config`](aigc_core::Error::Config) for values out of range.
@@ -44,15 +44,15 @@ macro_rules! gans {
             }
         }
 
-        /// Any generator of images of this crate.
+        /// Any image generator of this crate.
         #[derive(Module, Debug)]
-        #[allow(clippy::large_enum_variant)] // A program has one or two.
+        #[allow(clippy::large_enum_variant)] // Programs have few instances.
         pub enum AnyGenerator {
             $($(#[$doc])* $kind($generator),)+
         }
 
         impl AnyGenerator {
-            /// Configuration of the generator and of the discriminator that it was created with.
+            /// Configuration of the pair that the generator belongs to.
             pub fn config(&self) -> GanConfig {
                 match self {
                     $(AnyGenerator::$kind(network) => GanConfig::$kind(network.config().clone()),)+
@@ -84,11 +84,17 @@ macro_rules! gans {
                     $(AnyGenerator::$kind(network) => network.num_classes(),)+
                 }
             }
+
+            fn value_range(&self) -> ValueRange {
+                match self {
+                    $(AnyGenerator::$kind(network) => network.value_range(),)+
+                }
+            }
         }
 
-        /// Any discriminator of images of this crate.
+        /// Any image discriminator of this crate.
         #[derive(Module, Debug)]
-        #[allow(clippy::large_enum_variant)] // A program has one or two.
+        #[allow(clippy::large_enum_variant)] // Programs have few instances.
         pub enum AnyDiscriminator {
             $($(#[$doc])* $kind($discriminator),)+
         }
@@ -120,28 +126,28 @@ macro_rules! gans {
 }
 
 gans! {
-    /// Fully connected.
+    /// Fully connected networks.
     Mlp: MlpGanConfig => MlpGenerator, MlpDiscriminator,
     /// Strided and transposed convolutions.
     Dcgan: DcganConfig => DcganGenerator, DcganDiscriminator,
-    /// Residual, as in SNGAN.
+    /// Residual networks as in SNGAN.
     Resnet: ResnetGanConfig => ResnetGenerator, ResnetDiscriminator,
-    /// Residual without norms, as in R3GAN.
+    /// Residual networks without normalisation, as in R3GAN.
     R3gan: R3ganConfig => R3ganGenerator, R3ganDiscriminator,
 }
 
-/// Any pair of networks for images of this crate.
+/// Any pair of image networks of this crate.
 pub type AnyGan = Gan<AnyGenerator, AnyDiscriminator>;
 
 impl AnyGan {
-    /// Opens a trained pair: a directory with `config.json` and weights, such as the `final` of a
-    /// run.
+    /// Opens a trained pair from a directory with `config.json` and weights, such as the `final` of
+    /// a run.
     ///
     /// # Errors
     /// [`Error::Io`](aigc_core::Error::Io), [`Error::Data`](aigc_core::Error::Data),
     /// [`Error::Config`](aigc_core::Error::Config) or
-    /// [`Error::Weights`](aigc_core::Error::Weights) with the file and the field, tensor or value
-    /// at fault.
+    /// [`Error::Weights`](aigc_core::Error::Weights), naming the file and the field, tensor or
+    /// value.
     pub fn from_pretrained(dir: impl AsRef<Path>, device: &Device) -> Result<Loaded<Self>> {
         load_pretrained(dir.as_ref(), &[DISCRIMINATOR], |config: &GanConfig| {
             config.init(device)
@@ -159,10 +165,11 @@ impl AnyGan {
 }
 
 impl Gan<MlpGenerator<2>, MlpDiscriminator<2>> {
-    /// Opens a trained pair of fully connected networks for points.
+    /// Opens a trained pair of fully connected networks for points from a directory with
+    /// `config.json` and weights.
     ///
     /// # Errors
-    /// As for images.
+    /// As for [`AnyGan`]; [`Error::Unsupported`](aigc_core::Error::Unsupported) for other networks.
     pub fn from_pretrained(dir: impl AsRef<Path>, device: &Device) -> Result<Loaded<Self>> {
         load_pretrained(dir.as_ref(), &[DISCRIMINATOR], |config: &GanConfig| {
             let GanConfig::Mlp(config) = config else {
@@ -179,7 +186,7 @@ impl Gan<MlpGenerator<2>, MlpDiscriminator<2>> {
     /// Writes `config.json` and `model.safetensors` to a directory.
     ///
     /// # Errors
-    /// As for images.
+    /// As for [`AnyGan`].
     pub fn save_pretrained(&self, dir: impl AsRef<Path>) -> Result<()> {
         let config = GanConfig::Mlp(self.generator.config().clone());
         save_pretrained(self, &config, dir.as_ref())

@@ -1,4 +1,4 @@
-//! Class conditioning of both networks.
+//! Class conditioning of generators and discriminators.
 
 use crate::DiscriminatorOutput;
 use aigc_core::{
@@ -28,13 +28,14 @@ pub struct ClassConditioning {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GeneratorConditioning {
-    /// A one-hot vector beside the noise (Mirza and Osindero 2014,
+    /// A one-hot vector is concatenated with the noise (Mirza and Osindero 2014,
     /// <https://arxiv.org/abs/1411.1784>).
     #[default]
     Concat,
-    /// Conditional batch normalisation: scale and shift of every norm depend on the class (Dumoulin
-    /// et al. 2017, <https://arxiv.org/abs/1610.07629>). They are the same at every pixel, so that
-    /// this needs a deeper generator: a DCGAN of two levels hardly learns classes from it.
+    /// Conditional batch normalisation: scale and shift of every normalisation depend on the class
+    /// (Dumoulin et al. 2017, <https://arxiv.org/abs/1610.07629>). They are the same for all
+    /// pixels, so the generator must be deep enough: a DCGAN of two levels hardly learns classes
+    /// from them.
     #[serde(alias = "norm")]
     ConditionalBatchNorm,
 }
@@ -43,7 +44,7 @@ pub enum GeneratorConditioning {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DiscriminatorConditioning {
-    /// A learned plane per class beside the channels (Mirza and Osindero 2014).
+    /// A learned plane per class is concatenated with the channels (Mirza and Osindero 2014).
     Concat,
     /// Projection: the inner product of a class embedding with the features is added to the logit
     /// (Miyato and Koyama 2018, <https://arxiv.org/abs/1802.05637>, eq. 3).
@@ -55,8 +56,8 @@ pub enum DiscriminatorConditioning {
 }
 
 impl ClassConditioning {
-    /// Concatenation for the generator and projection for the discriminator, which every network of
-    /// this crate supports.
+    /// `num_classes` classes, with concatenation for the generator and projection for the
+    /// discriminator, which all networks of this crate support.
     pub const fn new(num_classes: usize) -> Self {
         Self {
             num_classes,
@@ -69,7 +70,7 @@ impl ClassConditioning {
         check::in_range("classes.num_classes", self.num_classes, 1..=1 << 14)
     }
 
-    /// Width of the one-hot class beside the noise.
+    /// Width of the one-hot class that is concatenated with the noise; 0 without concatenation.
     pub(super) fn one_hot_width(classes: Option<&Self>) -> usize {
         classes
             .filter(|classes| classes.generator == GeneratorConditioning::Concat)
@@ -77,7 +78,7 @@ impl ClassConditioning {
     }
 }
 
-/// The noise, concatenated with a one-hot class of width `extra` unless that is 0.
+/// The noise, concatenated with the one-hot class of width `extra` unless that is 0.
 pub(super) fn with_class(z: Tensor<2>, class: Option<&Tensor<1, Int>>, extra: usize) -> Tensor<2> {
     if extra == 0 {
         return z;
@@ -89,13 +90,13 @@ pub(super) fn with_class(z: Tensor<2>, class: Option<&Tensor<1, Int>>, extra: us
     Tensor::cat(vec![z, rows.select(0, class)], 1)
 }
 
-/// Batch normalisation, with scale and shift that may depend on the class.
+/// Batch normalisation whose scale and shift may depend on the class.
 #[derive(Module, Debug)]
 pub(super) struct Norm {
     norm: BatchNorm,
-    /// Added to the scale by each class, `[classes, channels]`.
+    /// Offset of the scale for each class, `[classes, channels]`.
     scale: Option<Param<Tensor<2>>>,
-    /// Added to the shift by each class, `[classes, channels]`.
+    /// Offset of the shift for each class, `[classes, channels]`.
     shift: Option<Param<Tensor<2>>>,
 }
 
@@ -170,7 +171,7 @@ impl ClassPlane {
         })
     }
 
-    /// `x` with the class's plane as one more channel, if there are planes.
+    /// `x` with the plane of the class as an additional channel, if there are planes.
     pub(super) fn concat<const D: usize>(
         planes: Option<&Self>,
         x: Tensor<D>,
@@ -187,21 +188,19 @@ impl ClassPlane {
     }
 }
 
-/// Last layers of a discriminator: logit, projection of the class, auxiliary classifier.
+/// The last layers of a discriminator: logit, projection of the class, auxiliary classifier.
 #[derive(Module, Debug)]
 pub(super) struct Head {
     score: Linear,
-    /// Class embeddings of the projection, `[classes, width]`; without pooling they depend on the
-    /// pixel.
+    /// Class embeddings for the projection, `[classes, width]`.
     classes: Option<Param<Tensor<2>>>,
     auxiliary: Option<Linear>,
-    /// Number of classes, for any kind of conditioning.
+    /// Number of classes, for every kind of conditioning.
     count: Option<usize>,
 }
 
 impl Head {
-    /// A head on features of `width` values. `spectral` normalises the layers, not the class
-    /// embeddings.
+    /// A head on `width` features. `spectral` normalises its layers, but not the class embeddings.
     pub(super) fn new(
         width: usize,
         classes: Option<&ClassConditioning>,
@@ -232,6 +231,8 @@ impl Head {
         self.count
     }
 
+    /// Logits of the features of a batch.
+    ///
     /// # Shapes
     /// - features: `[batch, width]`; class: `[batch]`
     pub(super) fn forward(

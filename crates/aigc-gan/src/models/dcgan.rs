@@ -20,44 +20,47 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Normalisation of a discriminator.
+/// Normalisation in a discriminator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DiscriminatorNorm {
-    /// None; use a gradient penalty.
+    /// No normalisation; use a gradient penalty.
     None,
-    /// Batch normalisation on all layers but the first. Logits then depend on the whole batch, which
-    /// gradient penalties do not allow.
+    /// Batch normalisation of all layers but the first. Logits then depend on the whole batch, so
+    /// gradient penalties cannot be used.
     #[default]
     Batch,
-    /// Spectral normalisation of every layer's weight, without class embeddings and planes (Miyato
-    /// et al. 2018, <https://arxiv.org/abs/1802.05957>).
+    /// Spectral normalisation of the weights of all layers, but not of class embeddings and planes
+    /// (Miyato et al. 2018, <https://arxiv.org/abs/1802.05957>).
     Spectral,
 }
 
-/// Configuration of a DCGAN.
+/// Configuration of the DCGAN generator and discriminator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DcganConfig {
-    /// Shape of an image; its sides are divisible by 2 to the number of `channels`.
+    /// Shape of an image; its sides must be divisible by `2^channels.len()`.
     pub shape: ImageShape,
     /// Number of latent dimensions.
     #[serde(alias = "latent")]
     pub latent_dim: usize,
-    /// Channels after each halving of the sides in the discriminator; in reverse in the generator.
+    /// Channels of the discriminator after each halving of the sides; the generator has them in
+    /// reverse.
     pub channels: Vec<usize>,
-    /// Normalisation of the discriminator.
+    /// Normalisation in the discriminator.
     pub norm: DiscriminatorNorm,
-    /// Standard deviation of the initial weights; PyTorch's defaults if `None`. The paper has 0.02.
+    /// Standard deviation of the initial weights, 0.02 in the paper; PyTorch's default
+    /// initialisation if `None`.
     pub init_std: Option<f64>,
-    /// Class-conditional generation.
+    /// Classes; `None` for unconditional networks.
     pub classes: Option<ClassConditioning>,
 }
 
 impl DcganConfig {
-    /// Images of `shape`: 64 latent dimensions, channels 64, 128, 256, … with a halving for each
-    /// until the sides are at most 7 or odd, batch normalisation, no classes.
+    /// Images of `shape`: 64 latent dimensions, batch normalisation, no classes. The sides are
+    /// halved until they are odd or at most 7, with 64, 128, 256, … channels.
     ///
-    /// Sides of 28 give two halvings, 32 three, 64 four; 8×8 images get two.
+    /// This gives two halvings for sides of 28, three for 32, four for 64. For 8×8 images there are
+    /// two.
     pub fn new(shape: ImageShape) -> Self {
         let mut side = shape.height.min(shape.width);
         let mut channels = vec![];
@@ -75,7 +78,7 @@ impl DcganConfig {
         }
     }
 
-    /// The generator on `device`.
+    /// Creates the generator on `device`.
     ///
     /// # Errors
     /// [`Error::Config`] for values out of range.
@@ -123,7 +126,7 @@ impl DcganConfig {
         })
     }
 
-    /// The discriminator on `device`.
+    /// Creates the discriminator on `device`.
     ///
     /// # Errors
     /// [`Error::Config`] for values out of range.
@@ -180,7 +183,7 @@ impl DcganConfig {
             })
     }
 
-    /// Checks the configuration; returns the sides of the smallest maps.
+    /// Checks the configuration; returns the sides of the smallest feature maps.
     fn validate(&self) -> Result<[usize; 2]> {
         check_image_shape(self.shape, self.latent_dim)?;
         let levels = self.channels.len();
@@ -217,7 +220,7 @@ impl DcganConfig {
     }
 }
 
-/// Transposed convolutions from noise to image.
+/// Generator of transposed convolutions, from noise to image.
 #[derive(Module, Debug)]
 pub struct DcganGenerator {
     layers: Vec<ConvTranspose2d>,
@@ -227,7 +230,7 @@ pub struct DcganGenerator {
 }
 
 impl DcganGenerator {
-    /// Configuration of the pair.
+    /// Configuration of the pair that the generator belongs to.
     pub fn config(&self) -> &DcganConfig {
         &self.config
     }
@@ -251,18 +254,18 @@ impl Generator for DcganGenerator {
     described_by_config!();
 }
 
-/// Strided convolutions from image to logit.
+/// Discriminator of strided convolutions, from image to logit.
 #[derive(Module, Debug)]
 pub struct DcganDiscriminator {
     plane: Option<ClassPlane>,
     layers: Vec<Conv2d>,
-    /// One for each layer but the first, or none.
+    /// One for each layer but the first; empty without batch normalisation.
     norms: Vec<BatchNorm>,
     head: Head,
 }
 
 impl DcganDiscriminator {
-    /// Features that the head receives, `[batch, width]`.
+    /// The input of the head, `[batch, width]`.
     fn features(&self, x: Tensor<4>, class: Option<&Tensor<1, Int>>) -> Tensor<2> {
         let leaky = Activation::LeakyRelu(0.2);
         let mut x = ClassPlane::concat(self.plane.as_ref(), x, class);

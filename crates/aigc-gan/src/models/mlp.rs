@@ -1,4 +1,4 @@
-//! Fully connected networks: the pair of the first paper.
+//! Fully connected networks, as in the first experiments with GANs (Goodfellow et al. 2014).
 
 use super::{
     Gan, MAX_SIZE, check_layer_size, check_numel, check_widths,
@@ -16,40 +16,42 @@ use burn::{
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Configuration of a fully connected pair.
+/// Configuration of a fully connected generator and discriminator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MlpGanConfig {
-    /// Shape of a sample: of an image, or `[2]` for points in the plane.
+    /// Shape of a sample: an image, or `[2]` for points in the plane.
     #[serde(serialize_with = "write_shape", deserialize_with = "read_shape")]
     pub shape: SampleShape,
     /// Number of latent dimensions.
     #[serde(alias = "latent")]
     pub latent_dim: usize,
     /// Widths of the hidden layers of the generator, and of the discriminator unless
-    /// `discriminator_hidden` is given.
+    /// `discriminator_hidden` is set.
     pub hidden: Vec<usize>,
-    /// Widths of the discriminator's hidden layers. A generator that maps its latent space to
-    /// distant modes has to be steep between them, and steepness grows with its depth; the
-    /// discriminator gains little from depth.
+    /// Widths of the hidden layers of the discriminator. A generator that maps its latent space to
+    /// distant modes has to be steep between them, and steepness grows with depth; a discriminator
+    /// gains little from depth.
     #[serde(default, alias = "critic_hidden")]
     pub discriminator_hidden: Option<Vec<usize>>,
-    /// Activation between the layers.
+    /// Activation after each hidden layer.
     pub activation: Activation,
     /// Activation after the generator's last layer: `Tanh` for images, `Identity` for unbounded
     /// values.
-    pub output: Activation,
-    /// Whether the generator's hidden layers are batch-normalised.
+    #[serde(alias = "output")]
+    pub output_activation: Activation,
+    /// Whether the generator has batch normalisation after its hidden layers.
     pub norm: bool,
-    /// Number of frequencies of Fourier features that the discriminator receives beside the values:
-    /// `sin(2ᵏ·x)` and `cos(2ᵏ·x)` for `k` from 0. Details far smaller than the range of the data
-    /// are learned soon only with them (Tancik et al. 2020, <https://arxiv.org/abs/2006.10739>).
+    /// Number of frequencies of the Fourier features that the discriminator receives in addition to
+    /// the values: `sin(2ᵏ·x)` and `cos(2ᵏ·x)` for `k` from 0. Without them, details far smaller
+    /// than the range of the data are learned slowly (Tancik et al. 2020,
+    /// <https://arxiv.org/abs/2006.10739>).
     #[serde(alias = "octaves")]
     pub num_fourier_frequencies: usize,
-    /// Class-conditional generation.
+    /// Classes; `None` for unconditional networks.
     pub classes: Option<ClassConditioning>,
 }
 
-/// Images as channels, height and width, other samples as a list.
+/// Writes an image as channels, height and width, and other samples as a list.
 fn write_shape<S: Serializer>(shape: &SampleShape, serializer: S) -> Result<S::Ok, S::Error> {
     match shape.as_image() {
         Some(image) => image.serialize(serializer),
@@ -71,8 +73,8 @@ fn read_shape<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SampleShape,
 }
 
 impl MlpGanConfig {
-    /// Samples of `shape`: 64 latent dimensions, two hidden layers of 256, leaky ReLU, no norms, no
-    /// Fourier features, no classes.
+    /// Samples of `shape`: 64 latent dimensions, two hidden layers of width 256, leaky ReLU, no
+    /// normalisation, no Fourier features, no classes.
     pub fn new(shape: impl Into<SampleShape>) -> Self {
         Self {
             shape: shape.into(),
@@ -80,17 +82,18 @@ impl MlpGanConfig {
             hidden: vec![256, 256],
             discriminator_hidden: None,
             activation: Activation::LeakyRelu(0.2),
-            output: Activation::Tanh,
+            output_activation: Activation::Tanh,
             norm: false,
             num_fourier_frequencies: 0,
             classes: None,
         }
     }
 
-    /// Both networks on `device`, for batches of rank `D`.
+    /// Creates both networks on `device`, for batches of rank `D`.
     ///
     /// # Errors
-    /// [`Error::Config`] for values out of range, and for a shape of another rank.
+    /// [`Error::Config`] for values out of range, or if batches of samples of this shape are not of
+    /// rank `D`.
     pub fn init<const D: usize>(
         &self,
         device: &Device,
@@ -101,7 +104,7 @@ impl MlpGanConfig {
         })
     }
 
-    /// The generator on `device`, for batches of rank `D`.
+    /// Creates the generator on `device`, for batches of rank `D`.
     ///
     /// # Errors
     /// As [`init`](Self::init).
@@ -129,7 +132,7 @@ impl MlpGanConfig {
         })
     }
 
-    /// The discriminator on `device`, for batches of rank `D`.
+    /// Creates the discriminator on `device`, for batches of rank `D`.
     ///
     /// # Errors
     /// As [`init`](Self::init).
@@ -141,7 +144,7 @@ impl MlpGanConfig {
             + if plane.is_some() { pixels } else { 0 };
         let hidden = self.discriminator_hidden.as_ref().unwrap_or(&self.hidden);
         let widths: Vec<usize> = [first].into_iter().chain(hidden.iter().copied()).collect();
-        let last = *widths.last().expect("there is a first");
+        let last = *widths.last().expect("the first width is always there");
         Ok(MlpDiscriminator {
             plane,
             layers: widths
@@ -208,7 +211,7 @@ impl MlpGanConfig {
     }
 }
 
-/// Noise to sample, layer by layer. `D` is the rank of a batch of samples.
+/// Fully connected generator. `D` is the rank of a batch of samples.
 #[derive(Module, Debug)]
 pub struct MlpGenerator<const D: usize = 4> {
     layers: Vec<Linear>,
@@ -218,7 +221,7 @@ pub struct MlpGenerator<const D: usize = 4> {
 }
 
 impl<const D: usize> MlpGenerator<D> {
-    /// Configuration of the pair.
+    /// Configuration of the pair that the generator belongs to.
     pub fn config(&self) -> &MlpGanConfig {
         &self.config
     }
@@ -236,7 +239,7 @@ impl<const D: usize> Generator<D> for MlpGenerator<D> {
             let activation = if index + 1 < self.layers.len() {
                 config.activation
             } else {
-                config.output
+                config.output_activation
             };
             x = layer.forward(x);
             x = match self.norms.get(index) {
@@ -251,7 +254,7 @@ impl<const D: usize> Generator<D> for MlpGenerator<D> {
     described_by_config!();
 }
 
-/// Sample to logit, layer by layer. `D` is the rank of a batch of samples.
+/// Fully connected discriminator. `D` is the rank of a batch of samples.
 #[derive(Module, Debug)]
 pub struct MlpDiscriminator<const D: usize = 4> {
     plane: Option<ClassPlane>,
@@ -262,7 +265,7 @@ pub struct MlpDiscriminator<const D: usize = 4> {
 }
 
 impl<const D: usize> MlpDiscriminator<D> {
-    /// Features that the head receives, `[batch, width]`.
+    /// The input of the head, `[batch, width]`.
     fn features(&self, x: Tensor<D>, class: Option<&Tensor<1, Int>>) -> Tensor<2> {
         let fourier = |k: usize| {
             let angle = x.clone().flatten::<2>(1, D - 1) * f64::from(1 << k);

@@ -1,6 +1,6 @@
-//! The networks, and the choice among them as data.
+//! The networks of this crate, and their configurations.
 
-/// Functions of [`Generator`] that follow from the configuration.
+/// Methods of [`Generator`] that depend only on the configuration.
 macro_rules! described_by_config {
     () => {
         fn latent_dim(&self) -> usize {
@@ -20,7 +20,7 @@ macro_rules! described_by_config {
     };
 }
 
-/// Functions of [`Discriminator`] of rank `$rank` for a network with a `head` on its `features`.
+/// Methods of [`Discriminator`] of rank `$rank`, for a network with a `head` on its `features`.
 macro_rules! head_on_features {
     ($rank:expr) => {
         fn num_classes(&self) -> Option<usize> {
@@ -64,22 +64,22 @@ use aigc_core::{
 };
 use burn::module::Module;
 
-/// Both networks, as one model to train.
+/// A generator and a discriminator, as one module to train.
 #[derive(Module, Debug)]
 pub struct Gan<G: Module, C: Module> {
     /// The network that generates samples.
     pub generator: G,
-    /// The network that tells real samples from generated ones.
+    /// The network that distinguishes real samples from generated ones.
     pub discriminator: C,
 }
 
-/// The discriminator's field in [`Gan`], which files of earlier versions call `critic`.
+/// The field `discriminator` of [`Gan`], which is called `critic` in files of earlier versions.
 pub(crate) const DISCRIMINATOR: RenamedField = RenamedField {
     name: "discriminator",
     former: "critic",
 };
 
-/// Limit of sizes from a file, which decide how much is allocated.
+/// Limit on sizes read from a file, which decide how much memory is allocated.
 const MAX_SIZE: usize = 1 << 14;
 
 fn check_image_shape(shape: ImageShape, latent_dim: usize) -> Result<()> {
@@ -92,7 +92,7 @@ fn check_image_shape(shape: ImageShape, latent_dim: usize) -> Result<()> {
     check_numel(shape.numel(), &shape)
 }
 
-/// Sides within their limits can still multiply to more than memory holds.
+/// Sides within their limits can still have a product beyond the memory.
 fn check_numel(numel: usize, shape: &dyn ToString) -> Result<()> {
     const MAX_NUMEL: usize = 1 << 24;
     let expected = format!("at most {MAX_NUMEL} values");
@@ -108,8 +108,8 @@ fn divide_sides(shape: ImageShape, factor: usize, reason: &str) -> Result<[usize
     Ok([shape.height / factor, shape.width / factor])
 }
 
-/// Checks the product of the sizes of a layer: within their own limits, together they can be more
-/// than memory holds.
+/// Checks the number of weights of a layer: sizes within their limits can still have a product
+/// beyond the memory.
 fn check_layer_size(field: &str, factors: &[usize]) -> Result<()> {
     const MAX_WEIGHTS: usize = 1 << 28;
     let weights = factors
@@ -133,7 +133,7 @@ fn check_widths(field: &str, widths: &[usize]) -> Result<()> {
     }
 }
 
-/// For discriminators without a place for batch normalisation.
+/// Fails if a discriminator without batch normalisation is configured to use it.
 fn reject_batch_norm(norm: DiscriminatorNorm) -> Result<()> {
     ensure(
         norm != DiscriminatorNorm::Batch,

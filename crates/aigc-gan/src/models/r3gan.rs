@@ -1,8 +1,8 @@
-//! A pair in the manner of R3GAN (Huang et al. 2024, <https://arxiv.org/abs/2501.05441>, §4 and
-//! appendix B): inverted bottlenecks with grouped convolutions as in ResNeXt and ConvNeXt, no
-//! normalisation, residual branches that start at zero (Zhang et al. 2019, Fixup,
-//! <https://arxiv.org/abs/1901.09321>). Maps are enlarged by repeating pixels and reduced by the
-//! mean of four, where the paper filters.
+//! A generator and a discriminator similar to R3GAN's (Huang et al. 2024,
+//! <https://arxiv.org/abs/2501.05441>, §4 and appendix B): inverted bottlenecks with grouped
+//! convolutions as in ResNeXt and ConvNeXt, no normalisation, residual branches that start at zero
+//! (Zhang et al. 2019, Fixup, <https://arxiv.org/abs/1901.09321>). Unlike in the paper, which uses
+//! filters, feature maps are enlarged by repeating pixels and reduced by averaging four.
 
 use super::{
     check_image_shape, check_layer_size, check_widths,
@@ -24,30 +24,31 @@ use serde::{Deserialize, Serialize};
 
 const LEAKY: Activation = Activation::LeakyRelu(0.2);
 
-/// Configuration of a pair in the manner of R3GAN.
+/// Configuration of a generator and a discriminator similar to R3GAN's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct R3ganConfig {
-    /// Shape of an image; its sides are divisible by 2 to the number of `channels` but one.
+    /// Shape of an image; its sides must be divisible by `2^(channels.len() − 1)`.
     pub shape: ImageShape,
     /// Number of latent dimensions.
     #[serde(alias = "latent")]
     pub latent_dim: usize,
-    /// Channels of each stage of the generator, the smallest maps first; in reverse in the
-    /// discriminator.
+    /// Channels of each stage of the generator, beginning with the smallest feature maps; the
+    /// discriminator has them in reverse.
     pub channels: Vec<usize>,
-    /// Residual blocks of each stage.
+    /// Number of residual blocks in each stage.
     pub blocks: usize,
-    /// Factor of the channels in the middle of a block.
+    /// Ratio of the channels inside a block to those of its stage.
     pub expansion: usize,
-    /// Channels of each group of the middle convolution.
+    /// Number of channels in each group of a block's grouped convolution.
     pub group_width: usize,
-    /// Class-conditional generation.
+    /// Classes; `None` for unconditional networks.
     pub classes: Option<ClassConditioning>,
 }
 
 impl R3ganConfig {
     /// Images of `shape`: 64 latent dimensions, stages of 64 channels with one block each,
-    /// expansion 2, groups of 16.
+    /// expansion 2, groups of 16 channels, no classes. The sides are halved until they are odd or
+    /// at most 7.
     pub fn new(shape: ImageShape) -> Self {
         let (mut side, mut stages) = (shape.height.min(shape.width), 1);
         while side.is_multiple_of(2) && side > 7 {
@@ -65,7 +66,7 @@ impl R3ganConfig {
         }
     }
 
-    /// The generator on `device`.
+    /// Creates the generator on `device`.
     ///
     /// # Errors
     /// [`Error::Config`] for values out of range.
@@ -89,7 +90,7 @@ impl R3ganConfig {
         })
     }
 
-    /// The discriminator on `device`.
+    /// Creates the discriminator on `device`.
     ///
     /// # Errors
     /// [`Error::Config`] for values out of range.
@@ -123,7 +124,7 @@ impl R3ganConfig {
         })
     }
 
-    /// One stage for each number of channels.
+    /// Creates one stage for each number of channels.
     fn stages(&self, channels: &[usize], device: &Device) -> Vec<Stage> {
         let stage = |index: usize| Stage {
             change: (index > 0 && channels[index - 1] != channels[index])
@@ -137,8 +138,8 @@ impl R3ganConfig {
 
     fn block(&self, channels: usize, device: &Device) -> Block {
         let middle = channels * self.expansion;
-        // Fixup: of m = 3 layers in each of L branches, all but the last are scaled by L^(−1/(2m −
-        // 2)).
+        // Fixup: with m = 3 layers in each of L branches, all layers but the last are scaled by
+        // L^(−1/(2m − 2)).
         let branches = (self.blocks * self.channels.len()) as f64;
         let gain = std::f64::consts::SQRT_2 * branches.powf(-0.25);
         let biased = |mut conv: Conv2d| {
@@ -159,7 +160,7 @@ impl R3ganConfig {
         }
     }
 
-    /// Checks the configuration; returns the sides of the smallest maps.
+    /// Checks the configuration; returns the sides of the smallest feature maps.
     fn validate(&self) -> Result<[usize; 2]> {
         check_image_shape(self.shape, self.latent_dim)?;
         check_widths("channels", &self.channels)?;
@@ -207,7 +208,8 @@ impl R3ganConfig {
     }
 }
 
-/// Without a bias: only convolutions before an activation have one, as in the paper.
+/// A convolution without a bias. As in the paper, only convolutions before an activation have one,
+/// which the caller adds.
 fn conv(
     input: usize,
     output: usize,
@@ -226,7 +228,7 @@ fn conv(
 
 #[derive(Module, Debug)]
 struct Stage {
-    /// A 1×1 convolution where the number of channels changes.
+    /// A 1×1 convolution if the number of channels changes.
     change: Option<Conv2d>,
     blocks: Vec<Block>,
 }
@@ -256,8 +258,7 @@ impl Block {
     }
 }
 
-/// Noise to image: a learned map per channel, weighted by the noise, then stages that double the
-/// sides.
+/// Generator: learned feature maps weighted by the noise, then stages that double the sides.
 #[derive(Module, Debug)]
 pub struct R3ganGenerator {
     input: Linear,
@@ -270,14 +271,14 @@ pub struct R3ganGenerator {
 }
 
 impl R3ganGenerator {
-    /// Configuration of the pair.
+    /// Configuration of the pair that the generator belongs to.
     pub fn config(&self) -> &R3ganConfig {
         &self.config
     }
 }
 
 impl Generator for R3ganGenerator {
-    /// The output is not bounded: the paper has no hyperbolic tangent.
+    /// As in the paper, there is no hyperbolic tangent: the output is not bounded.
     fn generate(&self, z: Tensor<2>, class: Option<Tensor<1, Int>>) -> Tensor<4> {
         let z = with_class(
             z,
@@ -300,7 +301,7 @@ impl Generator for R3ganGenerator {
     described_by_config!();
 }
 
-/// Image to logit: stages that halve the sides, then the inner product of each channel with a
+/// Discriminator: stages that halve the sides, then the inner product of each channel with a
 /// learned map.
 #[derive(Module, Debug)]
 pub struct R3ganDiscriminator {
@@ -313,7 +314,7 @@ pub struct R3ganDiscriminator {
 }
 
 impl R3ganDiscriminator {
-    /// Features that the head receives, `[batch, width]`.
+    /// The input of the head, `[batch, width]`.
     fn features(&self, x: Tensor<4>, class: Option<&Tensor<1, Int>>) -> Tensor<2> {
         let x = ClassPlane::concat(self.plane.as_ref(), x, class);
         let mut x = self.input.forward(x);

@@ -1,5 +1,5 @@
 //! Residual networks: SNGAN's generator and discriminator (Miyato et al. 2018,
-//! <https://arxiv.org/abs/1802.05957>, appendix B.4), with self-attention if wanted (Zhang et al.
+//! <https://arxiv.org/abs/1802.05957>, appendix B.4), optionally with self-attention (Zhang et al.
 //! 2019, <https://arxiv.org/abs/1805.08318>).
 
 use super::{
@@ -21,10 +21,10 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Configuration of a residual pair.
+/// Configuration of a residual generator and discriminator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ResnetGanConfig {
-    /// Shape of an image; its sides are divisible by 2 to the number of `levels`.
+    /// Shape of an image; its sides must be divisible by `2^levels`.
     pub shape: ImageShape,
     /// Number of latent dimensions.
     #[serde(alias = "latent")]
@@ -33,17 +33,18 @@ pub struct ResnetGanConfig {
     pub channels: usize,
     /// Number of times that the generator doubles the sides.
     pub levels: usize,
-    /// Normalisation of the discriminator; not `Batch`.
+    /// Normalisation in the discriminator; `Batch` is not supported.
     pub norm: DiscriminatorNorm,
-    /// Side of the maps with self-attention in both networks.
-    pub attention: Option<usize>,
-    /// Class-conditional generation.
+    /// Side of the feature maps that get self-attention, in both networks; `None` for no attention.
+    #[serde(alias = "attention")]
+    pub attention_resolution: Option<usize>,
+    /// Classes; `None` for unconditional networks.
     pub classes: Option<ClassConditioning>,
 }
 
 impl ResnetGanConfig {
-    /// Images of `shape`: 128 latent dimensions, 64 channels, as many doublings as bring the sides
-    /// from 4 to 7 pixels, spectral normalisation, no attention, no classes.
+    /// Images of `shape`: 128 latent dimensions, 64 channels, spectral normalisation, no attention,
+    /// no classes. The sides are halved until they are odd or at most 7.
     pub fn new(shape: ImageShape) -> Self {
         let (mut side, mut levels) = (shape.height.min(shape.width), 0);
         while side.is_multiple_of(2) && side > 7 {
@@ -56,12 +57,12 @@ impl ResnetGanConfig {
             channels: 64,
             levels,
             norm: DiscriminatorNorm::Spectral,
-            attention: None,
+            attention_resolution: None,
             classes: None,
         }
     }
 
-    /// The generator on `device`.
+    /// Creates the generator on `device`.
     ///
     /// # Errors
     /// [`Error::Config`] for values out of range.
@@ -90,7 +91,7 @@ impl ResnetGanConfig {
         })
     }
 
-    /// The discriminator on `device`.
+    /// Creates the discriminator on `device`.
     ///
     /// # Errors
     /// [`Error::Config`] for values out of range.
@@ -119,7 +120,7 @@ impl ResnetGanConfig {
                 halve,
             }
         };
-        // The last two blocks keep the size.
+        // The last two blocks do not change the size.
         Ok(ResnetDiscriminator {
             plane,
             blocks: (0..self.levels + 2).map(block).collect(),
@@ -134,10 +135,10 @@ impl ResnetGanConfig {
     }
 
     fn attends(&self, side: usize) -> bool {
-        self.attention == Some(side)
+        self.attention_resolution == Some(side)
     }
 
-    /// Checks the configuration; returns the sides of the smallest maps.
+    /// Checks the configuration; returns the sides of the smallest feature maps.
     fn validate(&self) -> Result<[usize; 2]> {
         check_image_shape(self.shape, self.latent_dim)?;
         check_widths("channels", &[self.channels])?;
@@ -145,13 +146,13 @@ impl ResnetGanConfig {
         let factor = 1 << self.levels;
         let base = divide_sides(self.shape, factor, &format!("{} levels", self.levels))?;
         reject_batch_norm(self.norm)?;
-        if let Some(side) = self.attention {
+        if let Some(side) = self.attention_resolution {
             let sides: Vec<usize> = (1..self.levels)
                 .map(|level| self.shape.height >> level)
                 .collect();
             if !sides.contains(&side) {
                 return Err(Error::config(
-                    "attention",
+                    "attention_resolution",
                     side,
                     format!("one of the maps' sides {sides:?}"),
                 ));
@@ -178,7 +179,7 @@ impl ResnetGanConfig {
     }
 }
 
-/// SNGAN's Xavier weights, with gain `√2` before a ReLU.
+/// A convolution with SNGAN's Xavier initialisation, with gain `√2` before a ReLU.
 fn conv(input: usize, output: usize, kernel: usize, spectral: bool, device: &Device) -> Conv2d {
     let gain = if kernel == 1 {
         1.0
@@ -192,12 +193,12 @@ fn conv(input: usize, output: usize, kernel: usize, spectral: bool, device: &Dev
         .init(device)
 }
 
-/// Half the sides, by the mean of four.
+/// Halves the sides by averaging blocks of four pixels.
 fn halve(x: Tensor<4>) -> Tensor<4> {
     avg_pool2d(x, AvgPoolOptions::new([2, 2]))
 }
 
-/// Noise to image by residual blocks that double the sides.
+/// Generator of residual blocks that double the sides.
 #[derive(Module, Debug)]
 pub struct ResnetGenerator {
     input: Linear,
@@ -224,7 +225,7 @@ impl UpBlock {
         let relu = Activation::Relu;
         let h = upsample_nearest2d(self.norm1.forward(x.clone(), class, relu), 2);
         let h = self.norm2.forward(self.conv1.forward(h), class, relu);
-        // A 1×1 convolution commutes with repeating pixels: on the small map it costs a quarter.
+        // A 1×1 convolution commutes with repeating pixels: on the smaller map it costs a quarter.
         let y = self.conv2.forward(h) + upsample_nearest2d(self.skip.forward(x), 2);
         self.attention
             .as_ref()
@@ -233,7 +234,7 @@ impl UpBlock {
 }
 
 impl ResnetGenerator {
-    /// Configuration of the pair.
+    /// Configuration of the pair that the generator belongs to.
     pub fn config(&self) -> &ResnetGanConfig {
         &self.config
     }
@@ -264,7 +265,7 @@ impl Generator for ResnetGenerator {
     described_by_config!();
 }
 
-/// Image to logit by residual blocks that halve the sides.
+/// Discriminator of residual blocks that halve the sides.
 #[derive(Module, Debug)]
 pub struct ResnetDiscriminator {
     plane: Option<ClassPlane>,
@@ -278,7 +279,7 @@ struct DownBlock {
     conv2: Conv2d,
     skip: Option<Conv2d>,
     attention: Option<SelfAttention2d>,
-    /// The first block has no ReLU before it, which would cut pixels.
+    /// The first block has no ReLU at its beginning, which would clip pixels.
     first: bool,
     halve: bool,
 }
@@ -293,7 +294,7 @@ impl DownBlock {
         };
         let h = self.conv2.forward(relu.forward(self.conv1.forward(h)));
         let down = |x| if self.halve { halve(x) } else { x };
-        // Commutes as above: the mean first, then the 1×1 convolution.
+        // Commutes as in the generator: first the mean, then the 1×1 convolution.
         let skip = down(x);
         let skip = self
             .skip
@@ -307,7 +308,7 @@ impl DownBlock {
 }
 
 impl ResnetDiscriminator {
-    /// Features that the head receives, `[batch, width]`.
+    /// The input of the head, `[batch, width]`.
     fn features(&self, x: Tensor<4>, class: Option<&Tensor<1, Int>>) -> Tensor<2> {
         let x = ClassPlane::concat(self.plane.as_ref(), x, class);
         let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
@@ -324,22 +325,24 @@ impl Discriminator for ResnetDiscriminator {
     head_on_features!(4);
 }
 
-/// Self-attention over the pixels of a map (Zhang et al. 2019, eq. 1–3): queries and keys of an
-/// eighth of the channels, values of half (as in BigGAN), and a learned factor that starts at 0.
+/// Self-attention over the pixels of a feature map (Zhang et al. 2019, eq. 1–3), with an eighth of
+/// the channels for queries and keys, half of them for values (as in BigGAN), and a learned factor
+/// that starts at 0.
 #[derive(Module, Debug)]
 pub struct SelfAttention2d {
     query: Conv2d,
     key: Conv2d,
     value: Conv2d,
     output: Conv2d,
-    /// The factor, `[1]`.
+    /// Learned factor of the attention's output, `[1]`.
     gamma: Param<Tensor<1>>,
 }
 
 impl SelfAttention2d {
-    /// For maps of `channels`.
+    /// Creates the layer for feature maps with `channels` channels. `spectral` normalises its
+    /// weights.
     pub fn new(channels: usize, spectral: bool, device: &Device) -> Self {
-        // Without biases: a softmax does not depend on the keys' biases.
+        // Without biases: a softmax does not depend on the biases of keys.
         let conv = |input: usize, output: usize| {
             let config = Conv2dConfig::new([input, output], 1)
                 .with_bias(false)
@@ -358,6 +361,8 @@ impl SelfAttention2d {
         }
     }
 
+    /// Applies the layer.
+    ///
     /// # Shapes
     /// - x and output: `[batch, channels, height, width]`
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
@@ -370,7 +375,7 @@ impl SelfAttention2d {
                 .unsqueeze_dim::<4>(1)
         };
         let query = tokens(&self.query);
-        // The paper's scores are not divided by √d, as `attention` does.
+        // Undoes the division of `attention` by √d, which the paper does not have.
         let scale = (query.dims()[3] as f64).sqrt();
         let y = attention(
             query * scale,

@@ -12,7 +12,7 @@ use super::{
     points::{One, Scheme, Three, Two, TwoBySeven, map_rows, unmap},
 };
 use crate::{
-    memory::filled,
+    memory::{filled, volume},
     simd::arch,
     threads::{Scratch, Shared, for_each},
     tile::{Listed, Operands, Strided, TALLEST, column_tiles, row_tiles, tallest, tile},
@@ -220,10 +220,11 @@ impl<'a> Across<'a> {
         let padded = tiles.last().map_or(0, |(first, height)| first + height);
         let factors = P::weight_factors();
         let of_job = |terms: &Vec<Term>| {
-            let depth = channels * terms.len();
-            filled(P::POINTS * padded * depth, |mapped| {
+            let depth = volume(&[channels, terms.len()]);
+            let len = volume(&[P::POINTS, padded, depth]);
+            let write = |mapped: &mut [f32]| {
                 let mapped = Shared::new(mapped);
-                for_each(tiles.len(), P::POINTS * padded * depth * 4, |index| {
+                for_each(tiles.len(), 4 * len, |index| {
                     let (first, height) = tiles[index];
                     // SAFETY: tiles are disjoint.
                     let mapped = unsafe {
@@ -259,7 +260,10 @@ impl<'a> Across<'a> {
                         }
                     }
                 });
-            })
+            };
+            // SAFETY: the tiles cover all rows, and each writes its height for every point, channel
+            // and term.
+            unsafe { filled(len, write) }
         };
         self.terms.iter().map(of_job).collect()
     }
@@ -301,6 +305,8 @@ impl Moves {
         Self { moves, end }
     }
 
+    /// # Panics
+    /// If an index is outside its slice.
     #[inline(always)]
     fn run(&self, from: &[f32], to: &mut [f32]) {
         assert!(
@@ -350,7 +356,7 @@ impl<P: Scheme> WithSimd for With<'_, P> {
         assert!(reach <= across.width(), "a tap reaches beyond the planes");
         let weights = across.map_weights::<P>(tallest::<S>());
         let (bands, groups) = (grid[0].div_ceil(P::OUT), batch.div_ceil(S::F32_LANES));
-        filled(batch * rows * output[0] * output[1], |y| {
+        let write = |y: &mut [f32]| {
             let y = Shared::new(y);
             for_each(bands * groups, work, |part| {
                 let (group, band) = (part / bands, part % bands);
@@ -364,7 +370,10 @@ impl<P: Scheme> WithSimd for With<'_, P> {
                     band,
                 });
             });
-        })
+        };
+        // SAFETY: the parts cover all images and bands of rows, and `Split` copies the sums of all
+        // pixels of its band.
+        unsafe { filled(volume(&[batch, rows, output[0], output[1]]), write) }
     }
 }
 
@@ -406,12 +415,15 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for Split<'_, S, P> {
         let (lanes, tallest) = (S::F32_LANES, tallest::<S>());
         let (width, windows) = (across.width(), &across.windows);
         let read_rows = P::POINTS + windows.iter().map(|(_, first)| *first).max().unwrap_or(0);
-        let planes_len = planes.phases.len() * read_rows * width * lanes;
-        let point_len = channels * windows.len() * width * lanes;
-        let panel = grid[1] * lanes;
-        let job_len = P::POINTS * tallest * panel;
-        let mut scratch =
-            Scratch::new([planes_len, P::POINTS * point_len, weights.len() * job_len]);
+        let planes_len = volume(&[planes.phases.len(), read_rows, width, lanes]);
+        let point_len = volume(&[channels, windows.len(), width, lanes]);
+        let panel = volume(&[grid[1], lanes]);
+        let job_len = volume(&[P::POINTS, tallest, panel]);
+        let mut scratch = Scratch::new([
+            planes_len,
+            volume(&[P::POINTS, point_len]),
+            volume(&[weights.len(), job_len]),
+        ]);
         let [planes_of, mapped, sums] = scratch.split();
         // The padding stays zero.
         planes_of.fill(0.0);
@@ -472,8 +484,9 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for Split<'_, S, P> {
                             add: false,
                         };
                         // SAFETY: A is `depth` columns of `height`; C is `height` rows of `panel`,
-                        // with `vectors` vectors from its column on; B stays inside the rows, by
-                        // the assertion on their width.
+                        // with `vectors` vectors from its column on. The offsets are columns of
+                        // rows of `input`, and B stays inside these rows, by the assertion on their
+                        // width.
                         unsafe { tile(simd, height, vectors, operands) };
                     }
                 }
@@ -491,7 +504,8 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for Split<'_, S, P> {
             for row_of in 0..height.min(rows - row) {
                 for lane in 0..lanes.min(batch - group * lanes) {
                     let map = (group * lanes + lane) * rows + row + row_of;
-                    // SAFETY: parts have disjoint images and rows.
+                    // SAFETY: parts have disjoint images and bands, and this is the only live range
+                    // of this part.
                     let map = unsafe {
                         y.range(
                             map * map_len + band_rows.start * output[1],

@@ -6,7 +6,7 @@ use super::{
     planes::Planes,
 };
 use crate::{
-    memory::filled,
+    memory::{filled, volume},
     simd::arch,
     threads::{Scratch, Shared, for_each},
     tile::{Left, Listed, Operands, Strided, column_tiles, row_tiles, tallest, tile},
@@ -65,7 +65,7 @@ impl WithSimd for Correlate<'_> {
         let image_len = output[0] * row_len;
         // The output gradient, transposed to pixel-major, whose rows are the B operand of the
         // tiles.
-        let dy = filled(batch * image_len * columns, |to| {
+        let transpose = |to: &mut [f32]| {
             let to = Shared::new(to);
             for_each(batch, work, |image| {
                 // SAFETY: images are disjoint.
@@ -80,14 +80,16 @@ impl WithSimd for Correlate<'_> {
                     columns,
                 });
             });
-        });
+        };
+        // SAFETY: the parts cover all images, and `Transpose` writes every pixel and the padding.
+        let dy = unsafe { filled(volume(&[batch, image_len, columns]), transpose) };
         let taps = kernel[0] * kernel[1];
         // Parts split the sums, not their terms: every sum is accumulated by one thread in a fixed
         // order.
         let threads = rayon::current_num_threads();
         let channel_parts = channels_in.min(threads);
         let tap_parts = threads.div_ceil(channel_parts).min(taps);
-        filled(channels_out * channels_in * taps, |dw| {
+        let write = |dw: &mut [f32]| {
             let dw = Shared::new(dw);
             for_each(channel_parts * tap_parts, work, |part| {
                 let share = |all: usize, part: usize, parts: usize| {
@@ -105,7 +107,9 @@ impl WithSimd for Correlate<'_> {
                     taps: share(taps, part % tap_parts, tap_parts),
                 });
             });
-        })
+        };
+        // SAFETY: the parts cover all channels and taps, and each writes its own for all outputs.
+        unsafe { filled(volume(&[channels_out, channels_in, taps]), write) }
     }
 }
 
@@ -196,7 +200,7 @@ impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
             ..
         } = *correlate;
         let channel_len = planes.channel_len();
-        let map_len = channels.len() * channel_len;
+        let map_len = volume(&[channels.len(), channel_len]);
         let (source_len, plan) = (planes.source[0] * planes.source[1], planes.plan());
         let [_, kernel_width] = sizes.kernel;
         let rows = channels.len() * taps.len();
@@ -222,10 +226,13 @@ impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
         let panel_len = if in_place {
             0
         } else {
-            padded_rows * PIXELS + S::F32_LANES
+            volume(&[padded_rows, PIXELS]) + S::F32_LANES
         };
-        let mut scratch =
-            Scratch::new([group * map_len + PIXELS, panel_len, padded_rows * columns]);
+        let mut scratch = Scratch::new([
+            volume(&[group, map_len]) + PIXELS,
+            panel_len,
+            volume(&[padded_rows, columns]),
+        ]);
         let [maps, panel, sums] = scratch.split();
         sums.fill(0.0);
         let mut runs = Vec::new();
@@ -252,7 +259,7 @@ impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
                             .map_or(0, |offset| offset + image * map_len + at + len);
                         assert!(furthest <= maps.len(), "a tap reaches beyond the planes");
                         // SAFETY: `len` pixels from `at` on lie in `maps` at every offset, by the
-                        // assertion.
+                        // assertion, and `dy` has as many.
                         unsafe {
                             let start = maps.as_ptr().add(image * map_len + at);
                             let a = |row: usize, height: usize| Listed {
@@ -307,7 +314,11 @@ impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
 /// A column tile of `dy` stays in the first-level cache while all rows are processed.
 ///
 /// # Safety
-/// Every row of `a` has at least as many elements as `dy` has pixels.
+/// Every row of `a`, including those of the last tile, has at least as many elements as `dy` has
+/// pixels.
+///
+/// # Panics
+/// If `columns` is 0, or `sums` is too short.
 #[inline(always)]
 pub(super) unsafe fn multiply<S: Simd, A: Left>(
     simd: S,
@@ -335,8 +346,8 @@ pub(super) unsafe fn multiply<S: Simd, A: Left>(
                 c_row: columns,
                 add: true,
             };
-            // SAFETY: A by the caller's contract; B and C are the slices above, with a row stride
-            // of `columns`.
+            // SAFETY: A by the caller's contract; B is `len` rows of `columns` of `dy`, from the
+            // tile's first column on, and C is the slice above, with the same row stride.
             unsafe { tile(simd, height, vectors, operands) };
         }
     }

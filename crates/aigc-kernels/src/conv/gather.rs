@@ -5,7 +5,7 @@ use super::{
     planes::Planes,
 };
 use crate::{
-    memory::filled,
+    memory::{filled, volume},
     simd::arch,
     threads::{Scratch, Shared, for_each},
     tile::{Listed, Operands, Strided, WIDEST, row_tiles, tallest, tile},
@@ -67,9 +67,9 @@ impl WithSimd for Gather<'_> {
             .iter()
             .map(|job| self.pack_weights(job, tallest::<S>()))
             .collect();
-        let y_len = self.rows * self.output[0] * self.output[1];
+        let y_len = volume(&[self.rows, self.output[0], self.output[1]]);
         let group = self.group(S::F32_LANES);
-        filled(self.batch * y_len, |y| {
+        let write = |y: &mut [f32]| {
             let y = Shared::new(y);
             let parts = self.batch.div_ceil(group);
             for_each(parts, self.work, |part| {
@@ -82,7 +82,10 @@ impl WithSimd for Gather<'_> {
                     group,
                 });
             });
-        })
+        };
+        // SAFETY: the parts cover all images. The pixels of all jobs cover the output of an image,
+        // and `write_out` writes each with its sum, which the product has written.
+        unsafe { filled(volume(&[self.batch, y_len]), write) }
     }
 }
 
@@ -156,17 +159,18 @@ impl Gather<'_> {
     /// Packs `weight` into tiles of rows; the rows of a tile are interleaved along the sum over
     /// channels and taps.
     fn pack_weights(&self, job: &Job, tallest: usize) -> Vec<f32> {
-        let depth = self.channels * job.taps.len();
+        let depth = volume(&[self.channels, job.taps.len()]);
         if depth == 0 {
             return Vec::new();
         }
         let tiles: Vec<(usize, usize)> = row_tiles(self.rows, tallest).collect();
-        let len = tiles.last().map_or(0, |(first, height)| first + height) * depth;
+        let padded = tiles.last().map_or(0, |(first, height)| first + height);
+        let len = volume(&[padded, depth]);
         let [row_stride, channel_stride] = self.weight_strides;
         let places: Vec<usize> = (0..self.channels)
             .flat_map(|c| job.kernel.iter().map(move |tap| c * channel_stride + tap))
             .collect();
-        filled(len, |packed| {
+        let write = |packed: &mut [f32]| {
             let packed = Shared::new(packed);
             for_each(tiles.len(), 4 * len, |index| {
                 let (first, height) = tiles[index];
@@ -182,7 +186,10 @@ impl Gather<'_> {
                     }
                 }
             });
-        })
+        };
+        // SAFETY: the tiles cover all rows, and each writes `depth` columns of its height: one for
+        // every one of the places.
+        unsafe { filled(len, write) }
     }
 }
 
@@ -220,7 +227,7 @@ impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
         } = *gather;
         let images = group.min(gather.batch - first);
         let (channel_len, lanes) = (planes.channel_len(), S::F32_LANES);
-        let (map_len, width) = (channels * channel_len, WIDEST * lanes);
+        let (map_len, width) = (volume(&[channels, channel_len]), WIDEST * lanes);
         // Channels that are processed together.
         let chunk = (DEPTH / taps.len().max(1)).clamp(1, channels);
         let padded_rows = row_tiles(rows, tallest::<S>())
@@ -230,9 +237,9 @@ impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
         // SAFETY: parts have disjoint images.
         let y = unsafe { y.range(first * y_len, images * y_len) };
         let mut scratch = Scratch::new([
-            images * map_len + width,
-            chunk * taps.len() * width + lanes,
-            jobs.len() * padded_rows * width,
+            volume(&[images, map_len]) + width,
+            volume(&[chunk, taps.len(), width]) + lanes,
+            volume(&[jobs.len(), padded_rows, width]),
         ]);
         let [maps, panel, sums] = scratch.split();
         let (source_len, plan) = (planes.source[0] * planes.source[1], planes.plan());
@@ -284,7 +291,8 @@ impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
                     for channel in (0..channels).step_by(chunk) {
                         let from = image * map_len + channel * channel_len;
                         let count = chunk.min(channels - channel);
-                        let last = furthest - (chunk - count) * channel_len;
+                        // Without taps there is no offset, and nothing is read.
+                        let last = furthest.saturating_sub((chunk - count) * channel_len);
                         assert!(from + last <= maps.len(), "a tap reaches beyond the planes");
                         // SAFETY: the vectors over the span lie in `maps` at all offsets of `count`
                         // channels, by the assertion.
@@ -319,8 +327,8 @@ impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
                         panel,
                         width,
                     );
-                    // SAFETY: the panel has rows of `width` for `count` channels, as `pack`
-                    // asserts.
+                    // SAFETY: the panel has a row of `width`, at least `vectors` vectors, for every
+                    // tap of `count` channels, as `pack` asserts.
                     unsafe {
                         product.add(
                             simd,
@@ -353,7 +361,8 @@ impl Product<'_> {
     /// to `start`.
     ///
     /// # Safety
-    /// `vectors` vectors may be read at every offset of the tables for `count` channels.
+    /// `vectors` vectors, at most [`WIDEST`], may be read at every offset of the tables for `count`
+    /// channels.
     #[inline(always)]
     unsafe fn add<S: Simd>(
         &mut self,
@@ -387,7 +396,8 @@ impl Product<'_> {
                     c_row: width,
                     add: channel > 0,
                 };
-                // SAFETY: A and C are the slices above; B by the caller's contract.
+                // SAFETY: A is `count · taps` columns of `height` and C is `height` rows of
+                // `width`: the slices above; B by the caller's contract.
                 unsafe { tile(simd, height, vectors, operands) };
             }
         }

@@ -36,8 +36,14 @@ use pointwise::{pointwise, pointwise_weight_grad};
 use winograd::Winograd;
 use winograd_weights::WinogradWeights;
 
+/// The largest extent of an axis of the padded maps. Sums of a few extents do not overflow `isize`.
+const MAX_EXTENT: usize = isize::MAX as usize / 32;
+
 /// Sizes of a convolution without groups. The larger map is the input `x` of a convolution, or the
 /// output of a transposed convolution; the smaller map is the other one.
+///
+/// Any sizes are allowed here: the functions that take them check them. The size of the smaller map
+/// need not follow from the others: beyond the end of the larger map, zeros are read.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ConvSizes {
     /// Batch size.
@@ -62,9 +68,9 @@ pub struct ConvSizes {
 
 impl ConvSizes {
     /// # Panics
-    /// If channels, a height, a width or a stride is 0, or if the larger map, the smaller map, the
-    /// weight or the bias does not have the size that the convolution requires. Operands that are
-    /// not given are not checked.
+    /// If channels, a height, a width, a stride or a dilation is 0, if the sizes overflow, or if
+    /// the larger map, the smaller map, the weight or the bias does not have the size that the
+    /// convolution requires. Operands that are not given are not checked.
     fn check(
         &self,
         larger: Option<&[f32]>,
@@ -80,7 +86,8 @@ impl ConvSizes {
             output: [out_height, out_width],
             kernel: [kernel_height, kernel_width],
             stride,
-            ..
+            padding,
+            dilation,
         } = *self;
         let positive = [
             [channels_in, channels_out],
@@ -88,11 +95,29 @@ impl ConvSizes {
             self.output,
             self.kernel,
             stride,
+            dilation,
         ];
         assert!(
             positive.iter().flatten().all(|size| *size > 0),
             "a size is 0 in {self:?}"
         );
+        // Positions of the padded maps are sums of a few of these terms, and may be negative. The
+        // lengths of buffers, which are products, are checked where they are allocated.
+        for axis in 0..2 {
+            let extent = [
+                Some(self.input[axis]),
+                Some(padding[axis]),
+                self.output[axis].checked_mul(stride[axis]),
+                self.kernel[axis].checked_mul(dilation[axis]),
+            ]
+            .into_iter()
+            .try_fold(0usize, |extent, term| extent.checked_add(term?));
+            assert!(
+                extent.is_some_and(|extent| extent <= MAX_EXTENT),
+                "the padded maps of {self:?} are too large: the sizes of an axis add up to more \
+                 than {MAX_EXTENT}"
+            );
+        }
         let lens = [
             volume(&[batch, channels_in, height, width]),
             volume(&[batch, channels_out, out_height, out_width]),
@@ -103,11 +128,13 @@ impl ConvSizes {
             "smaller map",
             "weight",
         ]) {
-            assert!(
-                values.is_none_or(|values| values.len() == len),
-                "the {name} has {:?} elements, expected {len} for {self:?}",
-                values.map(<[f32]>::len)
-            );
+            if let Some(values) = values {
+                assert!(
+                    values.len() == len,
+                    "the {name} has {} elements, expected {len} for {self:?}",
+                    values.len()
+                );
+            }
         }
         if let Some((bias, channels)) = bias {
             assert!(
@@ -173,6 +200,7 @@ impl ConvSizes {
             phases,
             size,
         }
+        .checked()
     }
 }
 
@@ -182,7 +210,8 @@ impl ConvSizes {
 /// `[channels_out]`, the result `[batch, channels_out, output…]`.
 ///
 /// # Panics
-/// If channels, a height, a width or a stride is 0, or an operand does not have its size.
+/// If channels, a height, a width, a stride or a dilation is 0, the sizes overflow, or an operand
+/// does not have its size.
 pub fn conv2d(x: &[f32], weight: &[f32], bias: Option<&[f32]>, sizes: ConvSizes) -> Vec<f32> {
     let channels = sizes.channels_out;
     sizes.check(
@@ -263,7 +292,8 @@ fn forward<'a>(
 /// `bias` `[channels_in]`, the result `[batch, channels_in, input…]`.
 ///
 /// # Panics
-/// If channels, a height, a width or a stride is 0, or an operand does not have its size.
+/// If channels, a height, a width, a stride or a dilation is 0, the sizes overflow, or an operand
+/// does not have its size.
 pub fn conv2d_transposed(
     dy: &[f32],
     weight: &[f32],
@@ -363,7 +393,8 @@ fn backward<'a>(
             grid[0] + (rows.1 - rows.0).cast_unsigned(),
             grid[1] + (columns.1 - columns.0).cast_unsigned(),
         ],
-    };
+    }
+    .checked();
     // Phases share taps: every offset is listed once.
     let mut taps: Vec<usize> = Vec::new();
     let mut jobs = Vec::new();
@@ -437,7 +468,8 @@ fn fastest(work: Gather, winograd: Option<Winograd>) -> Vec<f32> {
 /// `[channels_out, channels_in, kernel…]`.
 ///
 /// # Panics
-/// If channels, a height, a width or a stride is 0, or an operand does not have its size.
+/// If channels, a height, a width, a stride or a dilation is 0, the sizes overflow, or an operand
+/// does not have its size.
 pub fn conv2d_weight_grad(x: &[f32], dy: &[f32], sizes: ConvSizes) -> Vec<f32> {
     sizes.check(Some(x), Some(dy), None, None);
     if sizes.batch == 0 {
@@ -463,7 +495,7 @@ pub fn conv2d_weight_grad(x: &[f32], dy: &[f32], sizes: ConvSizes) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::Rng;
+    use crate::testing::{Rng, assert_panics};
 
     fn assert_close(got: &[f32], expected: &[f32], sizes: &ConvSizes) {
         let scale = expected
@@ -529,5 +561,162 @@ mod tests {
             }
         }
         assert!(compared > 400, "only {compared} comparisons");
+    }
+
+    /// The convolution of `x`, its transpose applied to `dy` and its weight gradient, without bias.
+    fn reference(x: &[f32], dy: &[f32], weight: &[f32], sizes: ConvSizes) -> [Vec<f32>; 3] {
+        let [height, width] = sizes.input;
+        let [out_height, out_width] = sizes.output;
+        let kernel_len = sizes.kernel[0] * sizes.kernel[1];
+        let mut sums = [dy.len(), x.len(), weight.len()].map(|len| vec![0.0f64; len]);
+        let [y, dx, dw] = &mut sums;
+        for output in 0..dy.len() {
+            let (image, channel_out) = (
+                output / (sizes.channels_out * out_height * out_width),
+                output / (out_height * out_width) % sizes.channels_out,
+            );
+            let pixel = [output / out_width % out_height, output % out_width];
+            for channel_in in 0..sizes.channels_in {
+                for (tap, at) in sizes.taps().enumerate() {
+                    let [row, column] = [0, 1].map(|axis| {
+                        (pixel[axis] * sizes.stride[axis] + at[axis] * sizes.dilation[axis])
+                            .wrapping_sub(sizes.padding[axis])
+                    });
+                    if row >= height || column >= width {
+                        continue;
+                    }
+                    let input =
+                        ((image * sizes.channels_in + channel_in) * height + row) * width + column;
+                    let element = (channel_out * sizes.channels_in + channel_in) * kernel_len + tap;
+                    let [x, dy, weight] = [x[input], dy[output], weight[element]].map(f64::from);
+                    y[output] += x * weight;
+                    dx[input] += dy * weight;
+                    dw[element] += x * dy;
+                }
+            }
+        }
+        sums.map(|values| values.into_iter().map(|value| value as f32).collect())
+    }
+
+    /// The sizes of the maps do not follow from each other: zeros are read beyond the maps.
+    #[test]
+    fn convs_of_any_sizes_match_f64() {
+        let mut rng = Rng::new(7);
+        for _ in 0..300 {
+            let mut pick = |low: usize, high: usize| low + rng.below(high - low + 1);
+            let sizes = ConvSizes {
+                batch: pick(1, 18),
+                channels_in: pick(1, 6),
+                channels_out: pick(1, 6),
+                input: [pick(1, 7), pick(1, 9)],
+                output: [pick(1, 7), pick(1, 9)],
+                kernel: [pick(1, 3), pick(1, 3)],
+                stride: [pick(1, 4), pick(1, 4)],
+                padding: [pick(0, 5), pick(0, 5)],
+                dilation: [pick(1, 2), pick(1, 2)],
+            };
+            let pixels = sizes.input[0] * sizes.input[1];
+            let pixels_out = sizes.output[0] * sizes.output[1];
+            let x = rng.normals(sizes.batch * sizes.channels_in * pixels);
+            let dy = rng.normals(sizes.batch * sizes.channels_out * pixels_out);
+            let kernel_len = sizes.kernel[0] * sizes.kernel[1];
+            let weight = rng.normals(sizes.channels_out * sizes.channels_in * kernel_len);
+            let bias = rng.normals(6);
+            let [mut y, mut dx, dw] = reference(&x, &dy, &weight, sizes);
+            for (values, pixels, channels) in [
+                (&mut y, pixels_out, sizes.channels_out),
+                (&mut dx, pixels, sizes.channels_in),
+            ] {
+                for (map, values) in values.chunks_exact_mut(pixels).enumerate() {
+                    values
+                        .iter_mut()
+                        .for_each(|value| *value += bias[map % channels]);
+                }
+            }
+            let [bias_out, bias_in] =
+                [sizes.channels_out, sizes.channels_in].map(|len| Some(&bias[..len]));
+            assert_close(&conv2d(&x, &weight, bias_out, sizes), &y, &sizes);
+            assert_close(
+                &conv2d_transposed(&dy, &weight, bias_in, sizes),
+                &dx,
+                &sizes,
+            );
+            assert_close(&conv2d_weight_grad(&x, &dy, sizes), &dw, &sizes);
+        }
+    }
+
+    #[test]
+    fn convs_reject_other_sizes() {
+        let sizes = ConvSizes {
+            batch: 2,
+            channels_in: 3,
+            channels_out: 4,
+            input: [5, 6],
+            output: [5, 6],
+            kernel: [3, 3],
+            stride: [1, 1],
+            padding: [1, 1],
+            dilation: [1, 1],
+        };
+        let values = [0.5; 300];
+        let run = |function: usize, lens: [usize; 4], sizes: ConvSizes| {
+            let [x, dy, weight, bias] = lens.map(|len| &values[..len]);
+            match function {
+                0 => conv2d(x, weight, Some(bias), sizes),
+                1 => conv2d_transposed(dy, weight, Some(bias), sizes),
+                _ => conv2d_weight_grad(x, dy, sizes),
+            }
+        };
+        const MAX: usize = usize::MAX;
+        const HALF: usize = 1 << (usize::BITS / 2);
+        type Change = fn(&mut ConvSizes);
+        let changes: [(Change, &str); 16] = [
+            (|sizes| sizes.channels_in = 0, "is 0"),
+            (|sizes| sizes.channels_out = 0, "is 0"),
+            (|sizes| sizes.input[0] = 0, "is 0"),
+            (|sizes| sizes.output[1] = 0, "is 0"),
+            (|sizes| sizes.kernel[0] = 0, "is 0"),
+            (|sizes| sizes.stride[1] = 0, "is 0"),
+            (|sizes| sizes.dilation[0] = 0, "is 0"),
+            (|sizes| sizes.stride[0] = MAX, "too large"),
+            (|sizes| sizes.dilation[1] = MAX, "too large"),
+            (|sizes| sizes.padding[0] = MAX, "too large"),
+            (|sizes| sizes.padding[1] = MAX / 2, "too large"),
+            (|sizes| sizes.input[1] = MAX, "too large"),
+            (|sizes| sizes.batch = MAX, "overflow"),
+            (|sizes| sizes.output = [HALF; 2], "overflow"),
+            (|sizes| sizes.kernel = [HALF; 2], "overflow"),
+            // The operands fit, but the padded maps overflow.
+            (|sizes| sizes.dilation = [HALF; 2], "overflow"),
+        ];
+        for (function, bias, operands) in [
+            (0, 4, vec![(0, "larger map"), (2, "weight"), (3, "bias")]),
+            (1, 3, vec![(1, "smaller map"), (2, "weight"), (3, "bias")]),
+            (2, 0, vec![(0, "larger map"), (1, "smaller map")]),
+        ] {
+            let fitting = [180, 240, 108, bias];
+            assert!(!run(function, fitting, sizes).is_empty());
+            for (index, name) in operands {
+                for len in [0, fitting[index] - 1, fitting[index] + 1] {
+                    let mut lens = fitting;
+                    lens[index] = len;
+                    let expected = format!("the {name} has {len} elements");
+                    assert_panics(&expected, || run(function, lens, sizes));
+                }
+            }
+            for (change, expected) in changes {
+                let mut other = sizes;
+                change(&mut other);
+                assert_panics(expected, || run(function, fitting, other));
+            }
+        }
+        // Too far for the planes of the transpose; a convolution reads the padding only.
+        let far = ConvSizes {
+            padding: [HALF; 2],
+            ..sizes
+        };
+        assert_panics("overflow", || run(1, [180, 240, 108, 3], far));
+        let y = run(0, [180, 240, 108, 4], far);
+        assert!(y.iter().all(|value| *value == 0.5));
     }
 }

@@ -71,7 +71,7 @@ pub(super) fn in_place(
 /// Copies the pixels of `runs` to a panel row of `width`, for every offset.
 ///
 /// # Panics
-/// If a run lies beyond `maps` or the panel.
+/// If a run, rounded up to whole vectors, lies beyond `maps`, or a run lies beyond its panel row.
 #[inline(always)]
 pub(super) fn pack<S: Simd>(
     simd: S,
@@ -87,7 +87,7 @@ pub(super) fn pack<S: Simd>(
         .map(|run| run.from + run.len.next_multiple_of(lanes))
         .max()
         .unwrap_or(0);
-    let end = runs.last().map_or(0, |run| run.to + run.len);
+    let end = runs.iter().map(|run| run.to + run.len).max().unwrap_or(0);
     assert!(
         offsets.iter().max().map_or(0, |o| o + furthest) <= maps.len(),
         "a tap reaches beyond the planes"
@@ -99,8 +99,9 @@ pub(super) fn pack<S: Simd>(
     for run in runs {
         for at in (0..run.len).step_by(lanes) {
             let (from, to) = (run.from + at, run.to + at);
-            // SAFETY: both ends are in bounds, by the assertions. Copies whole vectors: elements
-            // beyond a run are overwritten by the next run, and elements beyond a row are kept.
+            // SAFETY: a vector from any place of a run is inside `maps` at every offset, and inside
+            // the panel at every row, by the assertions. Copies whole vectors: elements beyond a
+            // run are overwritten by the next run, and elements beyond a row are kept.
             unsafe {
                 let from = maps.as_ptr().add(from);
                 let mut to = panel.as_mut_ptr().add(to);

@@ -1,6 +1,8 @@
 //! Zero-padded, phase-split copies of feature maps, in which every tap of a convolution is a
 //! constant offset.
 
+use crate::memory::volume;
+
 /// Layout of a feature map `[height, width]` in which pixels `stride` apart become neighbours: one
 /// plane per phase `(row mod stride, column mod stride)`, each with its share of the padding. Plane
 /// `[p, q]` holds `x[i·stride + p − pad, j·stride + q − pad]` at `(i, j)`, and zero outside of `x`.
@@ -19,8 +21,20 @@ pub(crate) struct Planes {
 
 impl Planes {
     /// Elements of all planes of one channel.
+    ///
+    /// # Panics
+    /// If their number overflows.
     pub(crate) fn channel_len(&self) -> usize {
-        self.phases.len() * self.size[0] * self.size[1]
+        volume(&[self.phases.len(), self.size[0], self.size[1]])
+    }
+
+    /// These planes, if the offsets inside them do not overflow.
+    ///
+    /// # Panics
+    /// If they do.
+    pub(crate) fn checked(self) -> Self {
+        self.channel_len();
+        self
     }
 
     /// Offset, within the planes of a channel, of the tap at `row`, `column` of the padded map.

@@ -70,12 +70,14 @@ pub(super) fn map_rows<S: Simd, P: Scheme>(
     stride: usize,
 ) {
     let lanes = S::F32_LANES;
+    // The lengths bound the factors first, so that the products do not overflow.
     assert!(
-        rows.len() >= (P::POINTS - 1) * width + width.next_multiple_of(lanes),
+        width <= rows.len()
+            && rows.len() >= (P::POINTS - 1) * width + width.next_multiple_of(lanes),
         "input rows exceed their slice"
     );
     assert!(
-        to.len() >= (P::POINTS - 1) * stride + width.next_multiple_of(lanes),
+        stride <= to.len() && to.len() >= (P::POINTS - 1) * stride + width.next_multiple_of(lanes),
         "transformed rows exceed their slice"
     );
     for at in (0..width).step_by(lanes) {
@@ -315,8 +317,11 @@ pub(super) fn unmap<S: Simd, P: Scheme>(
     bias: f32,
 ) {
     let lanes = S::F32_LANES;
+    // The length bounds the factors first, so that the products do not overflow.
     assert!(
-        sums.len() >= (P::POINTS - 1) * stride + vectors * lanes,
+        vectors <= sums.len() / lanes
+            && stride <= sums.len()
+            && sums.len() >= (P::POINTS - 1) * stride + vectors * lanes,
         "sums exceed their slice"
     );
     let bias = s.splat_f32s(bias);

@@ -1,7 +1,7 @@
 //! 1×1 convolutions: a matrix product per image, without packing.
 
 use crate::{
-    memory::filled,
+    memory::{filled, volume},
     product::{Matrix, multiply_here},
     threads::{Shared, for_each},
 };
@@ -23,7 +23,7 @@ pub(super) fn pointwise(
     let batch = x.len() / image_len;
     let per_part = rows_per_part(rows, batch);
     let parts = rows.div_ceil(per_part);
-    filled(batch * rows * pixels, |y| {
+    let write = |y: &mut [f32]| {
         let y = Shared::new(y);
         for_each(batch * parts, 2 * batch * rows * image_len, |part| {
             let (image, first) = (part / parts, part % parts * per_part);
@@ -50,7 +50,10 @@ pub(super) fn pointwise(
                 bias.is_some(),
             );
         });
-    })
+    };
+    // SAFETY: the parts cover all rows of all images. A part writes the bias before it adds its
+    // product, or overwrites its rows with the product.
+    unsafe { filled(volume(&[batch, rows, pixels]), write) }
 }
 
 /// `dw[rows, channels] = Σ_n dy[n][rows, pixels]·x[n][channels, pixels]ᵀ`.
@@ -63,7 +66,8 @@ pub(super) fn pointwise_weight_grad(
     // Parts split the sums, not their terms: every sum is accumulated by one thread in a fixed
     // order.
     let per_part = rows_per_part(rows, 1);
-    filled(rows * channels, |dw| {
+    assert!(batch > 0, "a weight gradient of no images");
+    let write = |dw: &mut [f32]| {
         let dw = Shared::new(dw);
         for_each(
             rows.div_ceil(per_part),
@@ -90,5 +94,8 @@ pub(super) fn pointwise_weight_grad(
                 }
             },
         );
-    })
+    };
+    // SAFETY: the parts cover all rows. The product of the first image, which exists by the
+    // assertion, overwrites the rows of a part, and the others are added.
+    unsafe { filled(volume(&[rows, channels]), write) }
 }

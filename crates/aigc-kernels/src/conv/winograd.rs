@@ -10,7 +10,7 @@
 
 use super::points::{Scheme, Three, map_rows, unmap};
 use crate::{
-    memory::filled,
+    memory::{filled, volume},
     simd::arch,
     threads::{Scratch, Shared, for_each},
     tile::{Listed, Operands, Strided, WIDEST, column_tiles, row_tiles, tallest, tile},
@@ -74,9 +74,10 @@ impl Winograd<'_> {
         let padded = tiles.last().map_or(0, |(first, height)| first + height);
         let depth = 3 * self.channels;
         let [row_stride, channel_stride] = self.weight_strides;
-        filled(IN * padded * depth, |mapped| {
+        let len = volume(&[IN, padded, depth]);
+        let write = |mapped: &mut [f32]| {
             let mapped = Shared::new(mapped);
-            for_each(tiles.len(), IN * padded * depth * 4, |index| {
+            for_each(tiles.len(), 4 * len, |index| {
                 let (first, height) = tiles[index];
                 // SAFETY: tiles are disjoint.
                 let mapped = unsafe { mapped.range(first * IN * depth, height * IN * depth) };
@@ -104,7 +105,9 @@ impl Winograd<'_> {
                     }
                 }
             });
-        })
+        };
+        // SAFETY: the tiles cover all rows, and each writes every point, channel, column and row.
+        unsafe { filled(len, write) }
     }
 }
 
@@ -114,14 +117,14 @@ impl WithSimd for Winograd<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Vec<f32> {
         let weights = self.map_weights(tallest::<S>());
-        let image = self.rows * self.output[0] * self.output[1];
+        let image = volume(&[self.rows, self.output[0], self.output[1]]);
         let mapped = 4 * IN * self.channels * self.bands() * self.width();
         let most = (self.batch / (2 * rayon::current_num_threads())).max(1);
         // Several images if one alone is only a few vectors.
         let wanted = (16 * S::F32_LANES * WIDEST).div_ceil(self.bands() * self.width());
         let group = wanted.min(MAPPED_BYTES / mapped.max(1)).clamp(1, most);
         let work = 18 * self.batch * self.bands() * OUT * self.width() * self.channels * self.rows;
-        filled(self.batch * image, |y| {
+        let write = |y: &mut [f32]| {
             let y = Shared::new(y);
             for_each(self.batch.div_ceil(group), work, |part| {
                 let first = part * group;
@@ -137,7 +140,9 @@ impl WithSimd for Winograd<'_> {
                     images,
                 });
             });
-        })
+        };
+        // SAFETY: the parts cover all images, and `Split` copies the sums of all their pixels.
+        unsafe { filled(volume(&[self.batch, image]), write) }
     }
 }
 
@@ -175,15 +180,15 @@ impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
         let (bands, width) = (winograd.bands(), winograd.width());
         // The transformed rows of all images are contiguous; the padding between the pixels of two
         // rows is computed and ignored.
-        let plane = images * bands * width;
+        let plane = volume(&[images, bands, width]);
         let places = plane - (width - output[1]);
         let panel = WIDEST * lanes;
         // One point of all channels, plus room for a vector that is read or written beyond the last
         // row.
-        let point_len = channels * plane + panel;
+        let point_len = volume(&[channels, plane]) + panel;
         let mut scratch = Scratch::new([
-            IN * point_len,
-            (bands * OUT + IN - OUT) * width + lanes,
+            volume(&[IN, point_len]),
+            volume(&[bands * OUT + IN - OUT, width]) + lanes,
             IN * tallest * panel,
         ]);
         let [mapped, padded, sums] = scratch.split();

@@ -9,7 +9,7 @@ use super::{
     points::{MAX_POINTS, Scheme, Three, Two, TwoBySeven, map_rows},
 };
 use crate::{
-    memory::filled,
+    memory::{filled, volume},
     simd::arch,
     threads::{Scratch, Shared, for_each},
     tile::{Listed, row_tiles, tallest},
@@ -89,7 +89,7 @@ impl<'a> WinogradWeights<'a> {
 
     /// Length of an image's transformed rows, which are contiguous.
     fn image_len(&self) -> usize {
-        self.bands * self.planes.size[1]
+        volume(&[self.bands, self.planes.size[1]])
     }
 }
 
@@ -113,9 +113,9 @@ impl<P: Scheme> WithSimd for With<'_, P> {
             channels_out.next_multiple_of(S::F32_LANES),
             all.sizes.work(),
         );
-        let places = batch * all.image_len();
+        let places = volume(&[batch, all.image_len()]);
         // `[point, image, band, column, channel]`.
-        let dy = filled(P::POINTS * places * columns, |to| {
+        let map = |to: &mut [f32]| {
             let to = Shared::new(to);
             for_each(batch, work, |image| {
                 let map_len = channels_out * output[0] * output[1];
@@ -131,12 +131,15 @@ impl<P: Scheme> WithSimd for With<'_, P> {
                     columns,
                 });
             });
-        });
+        };
+        // SAFETY: the parts cover all images, and `MapGradient` writes every point, band, column
+        // and vector of channels.
+        let dy = unsafe { filled(volume(&[P::POINTS, places, columns]), map) };
         let taps = kernel[0] * kernel[1];
         // Parts split the sums, not their terms: every sum is accumulated by one thread in a fixed
         // order.
         let parts = channels_in.min(rayon::current_num_threads());
-        filled(channels_out * channels_in * taps, |dw| {
+        let write = |dw: &mut [f32]| {
             let dw = Shared::new(dw);
             for_each(parts, work, |part| {
                 let channels = channels_in * part / parts..channels_in * (part + 1) / parts;
@@ -150,7 +153,10 @@ impl<P: Scheme> WithSimd for With<'_, P> {
                     channels,
                 });
             });
-        })
+        };
+        // SAFETY: the parts cover all channels. The terms of `Split` are all rows and columns of
+        // the kernel, and it writes each for all its channels and all outputs.
+        unsafe { filled(volume(&[channels_out, channels_in, taps]), write) }
     }
 }
 
@@ -185,7 +191,7 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for MapGradient<'_, S, P> {
             (all.sizes.output, S::F32_LANES, all.planes.size[1]);
         let channels = all.sizes.channels_out;
         let factors = P::factors();
-        let mut scratch = Scratch::new([P::OUT * width * lanes]);
+        let mut scratch = Scratch::new([volume(&[P::OUT, width, lanes])]);
         let [rows] = scratch.split();
         let pieces: [&mut [f32]; MAX_POINTS] = std::array::from_fn(|point| {
             let (at, len) = if point < P::POINTS {
@@ -196,7 +202,7 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for MapGradient<'_, S, P> {
             } else {
                 (0, 0)
             };
-            // SAFETY: images and points are disjoint.
+            // SAFETY: images and points are disjoint, and the ranges beyond the last point empty.
             unsafe { to.range(at, len) }
         });
         for band in 0..all.bands {
@@ -280,8 +286,8 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for Split<'_, S, P> {
         let per_image = channels.len() * phases * image_len;
         let group = (MAPPED_BYTES / (4 * P::POINTS * per_image).max(1)).clamp(1, batch);
         // Transformed rows, `[point, channel, phase, image, band, column]`.
-        let map_len = group * image_len;
-        let point_len = channels.len() * phases * map_len + lanes;
+        let map_len = volume(&[group, image_len]);
+        let point_len = volume(&[channels.len(), phases, map_len]) + lanes;
         // Columns of taps, one per row phase and column of the kernel.
         let terms: Vec<[usize; 2]> = (0..stride[0].min(kernel[0]))
             .flat_map(|row| (0..kernel[1]).map(move |column| [row, column]))
@@ -302,11 +308,12 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for Split<'_, S, P> {
         }
         // Padding rows use offset 0; their sums are not read.
         offsets.resize(padded_rows, 0);
-        let (sums_len, plane_len) = (padded_rows * columns, planes.size[0] * width);
+        let sums_len = volume(&[padded_rows, columns]);
+        let plane_len = volume(&[planes.size[0], width]);
         let mut scratch = Scratch::new([
             plane_len + lanes,
-            P::POINTS * point_len,
-            P::POINTS * sums_len,
+            volume(&[P::POINTS, point_len]),
+            volume(&[P::POINTS, sums_len]),
         ]);
         let [padded, mapped, sums] = scratch.split();
         sums.fill(0.0);
@@ -353,7 +360,8 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for Split<'_, S, P> {
                 let mapped = &mapped[point * point_len..][..point_len];
                 for at in (0..len).step_by(PLACES) {
                     let dy = &dy[at * columns..(at + PLACES).min(len) * columns];
-                    // SAFETY: `len` places lie in `mapped` after every offset, by the assertion.
+                    // SAFETY: `len` places lie in `mapped` after every offset, by the assertion,
+                    // and `dy` has those from `at` on, at most `len - at`.
                     unsafe {
                         let start = mapped.as_ptr().add(at);
                         let a = |row: usize, height: usize| Listed {
@@ -383,7 +391,8 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for Split<'_, S, P> {
                         }
                     }
                     for (lane, output) in outputs.clone().enumerate() {
-                        // SAFETY: parts have disjoint channels.
+                        // SAFETY: parts have disjoint channels, and this is the only live range of
+                        // this part.
                         let to = unsafe {
                             dw.range(
                                 (output * channels_in + channel) * taps_of_channel,

@@ -1,6 +1,6 @@
-//! Speculative decoding: several tokens at a time are proposed by something faster than the model and
-//! checked by it. Sequences equal, or are distributed as, those of the model alone (Leviathan et al.
-//! 2023, <https://arxiv.org/abs/2211.17192>).
+//! Speculative decoding: a faster method proposes several tokens at a time, and the model verifies
+//! them. Sequences are equal to those of the model alone, or have the same distribution (Leviathan
+//! et al. 2023, <https://arxiv.org/abs/2211.17192>).
 
 use super::{
     GeneratedSequence,
@@ -19,13 +19,13 @@ use burn::tensor::Device;
 /// Proposed tokens.
 pub(crate) struct Proposal {
     pub tokens: Vec<u32>,
-    /// The distribution that each was drawn from; `None` if it was not drawn.
+    /// The distribution from which each token was drawn; `None` if it was not drawn.
     pub drawn_from: Vec<Option<Vec<f32>>>,
 }
 
 /// Proposes continuations of a sequence.
 pub(crate) trait Propose {
-    /// At most `most` tokens; `draws` is given if tokens are drawn.
+    /// Proposes at most `most` tokens. `draws` is given if tokens are sampled.
     fn propose(
         &mut self,
         row: GenerationState<'_>,
@@ -39,14 +39,14 @@ pub(crate) trait Propose {
 pub(crate) struct Assistant<'a, M> {
     decoder: Decoder<'a, M>,
     /// The tokens in its cache.
-    seen: Vec<u32>,
+    cached: Vec<u32>,
 }
 
 impl<'a, M: CausalLm> Assistant<'a, M> {
     pub(crate) fn new(model: &'a M, device: Device) -> Self {
         Self {
             decoder: Decoder::new(model, 1, 0, device),
-            seen: Vec::new(),
+            cached: Vec::new(),
         }
     }
 }
@@ -69,21 +69,21 @@ impl<M: CausalLm> Propose for Assistant<'_, M> {
             drawn_from: Vec::new(),
         };
         let same = self
-            .seen
+            .cached
             .iter()
             .zip(&tokens)
             .take_while(|(a, b)| a == b)
             .count()
             .min(tokens.len() - 1);
-        self.seen.truncate(same);
+        self.cached.truncate(same);
         self.decoder.cache.crop(same);
         while proposal.tokens.len() < most && tokens.len() <= context {
-            let news = &tokens[self.seen.len()..];
+            let news = &tokens[self.cached.len()..];
             let hidden = self
                 .decoder
                 .model
                 .forward_cached(ids(news, 1, &self.decoder.device), &mut *self.decoder.cache);
-            self.seen.extend(news);
+            self.cached.extend(news);
             let mut scores = host(self.decoder.scores(super::decoder::last(hidden)));
             processors.process(
                 GenerationState {
@@ -114,8 +114,8 @@ impl<M: CausalLm> Propose for Assistant<'_, M> {
     }
 }
 
-/// The tokens behind an earlier occurrence of the sequence's end (prompt lookup, Saxena 2023,
-/// <https://github.com/apoorvumang/prompt-lookup-decoding>).
+/// Proposes the tokens that followed an earlier occurrence of the end of the sequence (prompt
+/// lookup, Saxena 2023, <https://github.com/apoorvumang/prompt-lookup-decoding>).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PromptLookup {
     /// Length of the longest end that is looked up.
@@ -148,7 +148,7 @@ impl Propose for PromptLookup {
     }
 }
 
-/// Generation with proposals.
+/// Generation with a method that proposes tokens.
 pub(crate) struct Assisted<'a, M> {
     pub decoder: Decoder<'a, M>,
     pub processors: Processors,
@@ -164,7 +164,7 @@ impl<M: CausalLm> Assisted<'_, M> {
     pub(crate) fn run(
         mut self,
         prompt: &[u32],
-        mut tell: impl FnMut(u32),
+        mut on_token: impl FnMut(u32),
     ) -> Result<GeneratedSequence> {
         let vocabulary = self.decoder.model.vocab_size();
         let mut text = GeneratedSequence::new(0, prompt);
@@ -175,7 +175,7 @@ impl<M: CausalLm> Assisted<'_, M> {
                 prompt_index: 0,
                 padding: 0,
             };
-            // The model adds a token behind the accepted ones.
+            // The model adds one token after the accepted ones.
             let most = self.most.min(self.stopping.longest - text.tokens.len() - 1);
             let proposal =
                 self.proposer
@@ -212,7 +212,7 @@ impl<M: CausalLm> Assisted<'_, M> {
                 }
                 text.tokens.push(token);
                 text.finish_reason = self.stopping.ends(&text.tokens, 0);
-                tell(token);
+                on_token(token);
                 if text.finish_reason.is_some() {
                     return Ok(text);
                 }
@@ -224,7 +224,7 @@ impl<M: CausalLm> Assisted<'_, M> {
         }
     }
 
-    /// The next token by the model's logits, and whether it is the proposed one.
+    /// The next token by the model's logits, and whether it equals the proposed one.
     fn check(
         &mut self,
         scores: &[f32],
@@ -243,7 +243,7 @@ impl<M: CausalLm> Assisted<'_, M> {
         if uniform(rng) < f64::from(share) {
             return Ok((token, true));
         }
-        // The part of the model's distribution that the proposals do not cover.
+        // The part of the model's distribution that is not covered by the proposals.
         match theirs {
             Some(theirs) => ours
                 .iter_mut()

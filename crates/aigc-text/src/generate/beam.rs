@@ -1,7 +1,7 @@
 //! Beam search: of all continuations of several sequences, the best are kept.
 //!
-//! Scores, lengths and endings are those of transformers' vectorised beam search; entries that it
-//! masks by −10⁹ are left out here. Diverse groups: Vijayakumar et al. 2016,
+//! Scores, lengths and ends of sequences follow transformers' vectorised beam search; entries that
+//! it masks by −10⁹ are omitted. Diverse groups: Vijayakumar et al. 2016,
 //! <https://arxiv.org/abs/1610.02424>.
 
 use super::{
@@ -20,11 +20,11 @@ use aigc_core::{Error, Result, rng::Rng};
 #[derive(Clone, Debug)]
 struct Beam {
     tokens: Vec<u32>,
-    /// Sum of the log-probabilities of its new tokens.
+    /// Sum of the log-probabilities of the new tokens.
     score: f32,
-    /// The log-probability of each.
+    /// Log-probability of each new token.
     scores: Vec<f32>,
-    /// Its index in the cache.
+    /// Index of the beam in the cache.
     row: usize,
     progress: Progress,
 }
@@ -39,10 +39,10 @@ struct Candidate {
 
 /// Beams that compete with each other.
 struct Group {
-    /// Its indices in the cache.
+    /// Indices of the beams in the cache.
     rows: std::ops::Range<usize>,
     running: Vec<Beam>,
-    /// Best first.
+    /// Finished sequences, best first.
     finished: Vec<GeneratedSequence>,
     done: bool,
 }
@@ -79,7 +79,7 @@ pub(crate) struct BeamSearch<'a, M> {
 }
 
 impl<M: CausalLm> BeamSearch<'_, M> {
-    /// The best sequences of every prompt.
+    /// Generates the best sequences of every prompt.
     pub(crate) fn run(mut self, prompts: &[Vec<u32>]) -> Result<Vec<GeneratedSequence>> {
         let config = self.config;
         let (beams, groups) = (config.num_beams, config.num_beam_groups);
@@ -152,7 +152,7 @@ impl<M: CausalLm> BeamSearch<'_, M> {
         Ok(best.concat())
     }
 
-    /// Extends every group of an item by a token, the `new`th.
+    /// Extends every group of an item by one token, the `new`th.
     fn step(
         &mut self,
         item: &mut Item,
@@ -166,7 +166,7 @@ impl<M: CausalLm> BeamSearch<'_, M> {
             groups,
             rng,
         } = item;
-        // Tokens that earlier groups have chosen in this step.
+        // Tokens that earlier groups chose in this step.
         let mut taken: Vec<u32> = Vec::new();
         for group in groups.iter_mut().filter(|group| !group.done) {
             for beam in &group.running {
@@ -203,7 +203,7 @@ impl<M: CausalLm> BeamSearch<'_, M> {
         Ok(())
     }
 
-    /// Continuations, best first: enough to keep all beams running if most of them end.
+    /// Continuations, best first: enough to continue all beams if most continuations end.
     fn candidates(&self, group: &Group, scores: &[f32], rng: &mut Rng) -> Vec<Candidate> {
         let vocabulary = self.decoder.model.vocab_size();
         let count = (1 + self.config.eos_token_ids().len()).max(2) * group.rows.len();
@@ -223,7 +223,7 @@ impl<M: CausalLm> BeamSearch<'_, M> {
         }
         all.retain(|candidate| candidate.score > f32::NEG_INFINITY);
         if self.config.do_sample {
-            // Drawn without replacement: the largest after noise (Kool et al. 2019,
+            // Drawn without replacement: the largest scores after adding noise (Kool et al. 2019,
             // https://arxiv.org/abs/1903.06059).
             let noise = |u: f64| -(-(u.ln())).ln();
             let keys: Vec<f32> = all
@@ -252,7 +252,7 @@ impl<M: CausalLm> BeamSearch<'_, M> {
         all
     }
 
-    /// Moves candidates that end to the finished sequences, and keeps the best others running.
+    /// Adds continuations that end to the finished sequences, and keeps the best others running.
     fn choose(
         &self,
         prompt: Prompt,
@@ -281,7 +281,7 @@ impl<M: CausalLm> BeamSearch<'_, M> {
             let progress = constraints.after(&from.progress, token);
             let met = constraints.are_met(&progress);
             match self.stopping.ends(&tokens, padding) {
-                // A sequence may not end before it contains the forced words.
+                // A sequence may not end before it contains all forced phrases.
                 Some(FinishReason::Eos | FinishReason::StopString) if !met => (),
                 Some(ending) if rank < size || !constraints.is_empty() => {
                     if takes && (met || ending != FinishReason::Length) {
@@ -308,7 +308,7 @@ impl<M: CausalLm> BeamSearch<'_, M> {
         }
         group.running = constraints.spread(running, size, |beam| &beam.progress, |beam| beam.score);
         group.finished.extend(finished);
-        // Stable: of equal scores the first stay.
+        // A stable sort: of equal scores, the first come first.
         group.finished.sort_by(|a, b| {
             b.score
                 .unwrap_or_default()
@@ -358,15 +358,15 @@ impl<M: CausalLm> BeamSearch<'_, M> {
                 prompt.item
             );
             let expected =
-                "as many as a sequence of the greatest length can contain; see max_new_tokens";
+                "phrases that fit into a sequence of the maximum length; see max_new_tokens";
             return Err(Error::config("force_words_ids", found, expected));
         }
         Ok(all)
     }
 }
 
-/// Assigns indices of the cache to the running beams: the first continuation of a beam keeps its
-/// index, others get free ones.
+/// Assigns cache indices to the running beams: the first continuation of a beam keeps the index of
+/// the beam, others get free ones.
 fn place(group: &mut Group, parents: &mut [usize]) {
     let mut free: Vec<bool> = vec![true; group.rows.len()];
     let start = group.rows.start;

@@ -1,4 +1,4 @@
-//! The options of generation, named as those of transformers' `generate`.
+//! Options of generation, with the names of transformers' `generate`.
 
 use crate::{fields, tokens::TokenIds};
 use aigc_core::{Result, json, weights::Loaded};
@@ -6,7 +6,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use std::path::Path;
 
-/// Fields of transformers that do not change which tokens are generated, here or at this value.
+/// Whether an option of transformers has no effect on the generated tokens, at all or with this
+/// value.
 fn is_inert(name: &str, value: &Value) -> bool {
     const BOOKKEEPING: &[&str] = &[
         "cache_config",
@@ -38,7 +39,7 @@ fn is_inert(name: &str, value: &Value) -> bool {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "serde_json::Value", into = "serde_json::Value")]
 pub enum EarlyStopping {
-    /// When no running beam, scored at its present length, is better than the worst finished one.
+    /// When no running beam, scored at its current length, is better than the worst finished one.
     #[default]
     Heuristic,
     /// When there are as many finished sequences as beams.
@@ -73,115 +74,116 @@ impl From<EarlyStopping> for serde_json::Value {
 }
 
 /// Options of generation, with the names and meanings of transformers' `GenerationConfig`, whose
-/// files it reads.
+/// files can be read.
 ///
-/// As there, warpers (`temperature` to `eta_cutoff`) do nothing unless
-/// [`do_sample`](Self::do_sample) is set, lengths without `new` count the prompt, and tokens end a
-/// text only where [`eos_token_id`](Self::eos_token_id) names them.
+/// As in transformers, warpers (`temperature` to `eta_cutoff`) have no effect unless
+/// [`do_sample`](Self::do_sample) is set, lengths without `new` include the prompt, and tokens end
+/// a sequence only if [`eos_token_id`](Self::eos_token_id) contains them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct GenerationConfig {
-    /// The greatest length, prompt included; 20 new tokens if neither this nor `max_new_tokens` is
-    /// given.
+    /// Maximum length, including the prompt; if neither this nor `max_new_tokens` is set, 20 new
+    /// tokens.
     pub max_length: Option<usize>,
-    /// The greatest number of new tokens; overrides `max_length`.
+    /// Maximum number of new tokens; overrides `max_length`.
     pub max_new_tokens: Option<usize>,
-    /// The smallest length, prompt included.
+    /// Minimum length, including the prompt.
     pub min_length: usize,
-    /// The smallest number of new tokens.
+    /// Minimum number of new tokens.
     pub min_new_tokens: Option<usize>,
     /// When beam search ends.
     pub early_stopping: EarlyStopping,
-    /// Seconds after which generation stops.
+    /// Time limit in seconds.
     pub max_time: Option<f64>,
     /// Strings that end a sequence when they are generated.
     #[serde(deserialize_with = "one_or_several")]
     pub stop_strings: Vec<String>,
 
-    /// Whether tokens are drawn by their probabilities; otherwise the most likely one is taken.
+    /// Whether tokens are sampled from their probabilities; otherwise the most likely one is taken.
     pub do_sample: bool,
-    /// Number of beams for each prompt; 1 for no beam search.
+    /// Number of beams per prompt; 1 for no beam search.
     pub num_beams: usize,
-    /// Groups that the beams are divided into.
+    /// Number of groups that the beams are divided into, for diverse beam search.
     pub num_beam_groups: usize,
-    /// Subtracted from the score of a token for each earlier group that chose it in this step.
+    /// Subtracted from the score of a token for each earlier group that chose it in the same step.
     pub diversity_penalty: f64,
-    /// Weight of the similarity to earlier tokens in contrastive search; enables that search.
+    /// Weight of the similarity to earlier tokens in contrastive search; enables contrastive
+    /// search.
     pub penalty_alpha: Option<f64>,
     /// Number of sequences to return for each prompt.
     pub num_return_sequences: usize,
 
-    /// Divides the logits.
+    /// Divisor of the logits.
     pub temperature: f64,
-    /// Number of most likely tokens to draw from; 0 for all.
+    /// Number of most likely tokens to sample from; 0 for all.
     pub top_k: usize,
-    /// Total probability of the most likely tokens to draw from.
+    /// Total probability of the most likely tokens to sample from.
     pub top_p: f64,
-    /// Smallest probability to draw from, as a fraction of the largest one.
+    /// Minimum probability of tokens to sample from, as a fraction of the largest probability.
     pub min_p: Option<f64>,
-    /// Fraction of the entropy that the tokens to draw from may have.
+    /// Fraction of the entropy that the tokens to sample from may have.
     pub top_h: Option<f64>,
-    /// Total probability of the most typical tokens to draw from.
+    /// Total probability of the most typical tokens to sample from.
     pub typical_p: f64,
-    /// Smallest probability to draw from.
+    /// Minimum probability of tokens to sample from.
     pub epsilon_cutoff: f64,
-    /// Smallest probability to draw from, relative to the entropy.
+    /// Minimum probability of tokens to sample from, relative to the entropy.
     pub eta_cutoff: f64,
     /// Whether scores are normalised again after all processors.
     pub renormalize_logits: bool,
 
-    /// Divides the scores of tokens that the sequence contains.
+    /// Factor by which the scores of tokens in the sequence are reduced.
     pub repetition_penalty: f64,
-    /// Subtracted from the score of a token for each time it was generated.
+    /// Subtracted from the score of a token once per generated occurrence.
     pub frequency_penalty: f64,
     /// Subtracted from the score of every token that was generated.
     pub presence_penalty: f64,
     /// Exponent of the length that the score of a beam is divided by.
     pub length_penalty: f64,
-    /// Length of n-grams that are not repeated; 0 to allow all.
+    /// Length of the n-grams that must not repeat; 0 to allow all.
     pub no_repeat_ngram_size: usize,
-    /// Sequences that must not be generated.
+    /// Token sequences that must not be generated.
     pub bad_words_ids: Vec<Vec<u32>>,
-    /// Sequences that must be generated: each one, or one of several.
+    /// Token sequences that must be generated.
     pub force_words_ids: Vec<WordConstraint>,
-    /// Added to the score of the last token of a sequence.
+    /// Added to the score of the last token of a token sequence.
     pub sequence_bias: Vec<(Vec<u32>, f32)>,
     /// Tokens that are never generated.
     pub suppress_tokens: Vec<u32>,
     /// Tokens that are not generated as the first new token.
     pub begin_suppress_tokens: Vec<u32>,
-    /// The second token, behind a prompt of one token.
+    /// The second token of a sequence, after a prompt of one token.
     pub forced_bos_token_id: Option<u32>,
-    /// The token at the greatest length.
+    /// The last token of a sequence of maximum length.
     pub forced_eos_token_id: Option<TokenIds>,
-    /// Whether NaN scores are replaced by zero and infinite ones by the largest finite number.
+    /// Whether NaN scores are replaced by zero, and infinite ones by the largest finite number.
     pub remove_invalid_values: bool,
-    /// Number of new tokens after which ending becomes more likely, and the factor for each further
-    /// one.
+    /// Number of new tokens after which the end becomes more likely, and the factor per further
+    /// token.
     pub exponential_decay_length_penalty: Option<(usize, f64)>,
 
-    /// The token that begins a sequence; used for an empty prompt.
+    /// The token that begins a sequence; it replaces an empty prompt.
     pub bos_token_id: Option<u32>,
     /// The tokens that end a sequence.
     pub eos_token_id: Option<TokenIds>,
     /// The token that pads shorter prompts of a batch.
     pub pad_token_id: Option<u32>,
 
-    /// Tokens that an assistant model proposes at a time.
+    /// Number of tokens that an assistant model proposes at a time.
     pub num_assistant_tokens: usize,
-    /// Tokens proposed at a time by looking up the end of the sequence in it; enables prompt lookup.
+    /// Number of tokens that prompt lookup proposes at a time; enables prompt lookup.
     pub prompt_lookup_num_tokens: Option<usize>,
-    /// Length of the longest end that is looked up.
+    /// Length of the longest end of the sequence that prompt lookup searches for.
     pub max_matching_ngram_size: usize,
 
     /// Whether log-probabilities of the generated tokens are returned.
     pub output_scores: bool,
 }
 
-/// A list, or a single string.
+/// Reads a list of strings, or a single string.
 fn one_or_several<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
-    #[serde(untagged, expecting = "a text or a list of texts")]
+    #[serde(untagged, expecting = "a string or a list of strings")]
     enum Texts {
         One(String),
         Several(Vec<String>),
@@ -192,13 +194,13 @@ fn one_or_several<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::
     })
 }
 
-/// A sequence that must be generated, or several one of which must.
+/// A token sequence that must be generated, or several of which one must be.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum WordConstraint {
-    /// This.
+    /// This sequence.
     Phrasal(Vec<u32>),
-    /// One of these.
+    /// One of these sequences.
     Disjunctive(Vec<Vec<u32>>),
 }
 
@@ -252,31 +254,31 @@ impl Default for GenerationConfig {
     }
 }
 
-/// The algorithm of generation.
+/// Algorithm of generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GenerationMode {
-    /// Token by token: the most likely one, or one drawn.
+    /// Token by token: greedy search or sampling.
     Sample,
     /// Beam search.
     Beam,
-    /// Diverse beam search: groups of beams that avoid each other's tokens.
+    /// Diverse beam search: groups of beams with a penalty on tokens of earlier groups.
     GroupBeam,
-    /// Beam search for sequences that contain given ones.
+    /// Beam search for sequences that contain forced phrases.
     ConstrainedBeam,
-    /// Contrastive search: likely tokens that are dissimilar to the sequence before.
+    /// Contrastive search: likely tokens that are dissimilar to earlier ones.
     Contrastive,
 }
 
 impl GenerationConfig {
     /// Reads the fields of a `generation_config.json`; missing ones have defaults. The report lists
-    /// fields that are unknown and have no effect.
+    /// unknown fields, which have no effect.
     ///
     /// # Errors
     /// [`Error::Config`](aigc_core::Error::Config) names a field whose value is invalid.
     pub fn from_json(text: &str) -> Result<Loaded<Self>> {
         let mut fields = fields::parse(text)?;
-        // Python's way of leaving a field out.
+        // Python writes null for fields that are not set.
         fields.retain(|_, value| !value.is_null());
         let (config, unused): (Self, _) = json::from_map_with_defaults(&fields)?;
         let unused = unused
@@ -286,9 +288,9 @@ impl GenerationConfig {
         Ok(Loaded::new(config).with_unused_fields(unused))
     }
 
-    /// The options of a model's directory: those of its `generation_config.json`; without such a
-    /// file the options and special tokens in its `config.json`, where older versions of
-    /// transformers keep them. The report lists fields that have no effect.
+    /// Reads the options in a model's directory: `generation_config.json`, or if it is missing, the
+    /// options and special tokens in `config.json`, where older versions of transformers write
+    /// them. The report lists fields that have no effect.
     ///
     /// # Errors
     /// As [`from_json`](Self::from_json), naming the file;
@@ -301,10 +303,10 @@ impl GenerationConfig {
         json::read_file(&dir.as_ref().join("config.json"), Self::from_model_config)
     }
 
-    /// The options among the fields of a model's `config.json`.
+    /// Reads the options among the fields of a model's `config.json`.
     fn from_model_config(text: &str) -> Result<Loaded<Self>> {
         let mut fields = fields::parse(text)?;
-        // Defaults of transformers' GPT2Config, which leaves them out of its files.
+        // Defaults of transformers' GPT2Config, which are not written to files.
         let is_gpt2 = fields.get("model_type").is_none_or(|kind| kind == "gpt2");
         let vocab_size = fields.get("vocab_size").map_or(Some(50257), Value::as_u64);
         if is_gpt2 && vocab_size.is_some_and(|n| n > 50256) {
@@ -318,8 +320,8 @@ impl GenerationConfig {
         Ok(Loaded::new(config))
     }
 
-    /// Names of options that are set but have no effect, since nothing is drawn (`do_sample` is
-    /// false).
+    /// Names of options that are set but have no effect, because tokens are not sampled
+    /// (`do_sample` is false).
     pub fn inactive_options(&self) -> Vec<&'static str> {
         let usual = Self::default();
         let set = [
@@ -342,7 +344,7 @@ impl GenerationConfig {
         inactive.map(|(name, _)| name).collect()
     }
 
-    /// The algorithm that these options select.
+    /// The algorithm selected by the options.
     pub fn generation_mode(&self) -> GenerationMode {
         if self.penalty_alpha.is_some() {
             GenerationMode::Contrastive
@@ -357,7 +359,7 @@ impl GenerationConfig {
         }
     }
 
-    /// Tokens that end a sequence, each once.
+    /// Tokens that end a sequence, without duplicates.
     pub fn eos_token_ids(&self) -> Vec<u32> {
         let mut all = Vec::new();
         for token in self.eos_token_id.iter().flat_map(TokenIds::list) {
@@ -368,16 +370,16 @@ impl GenerationConfig {
         all
     }
 
-    /// The token that pads shorter prompts of a batch: `pad_token_id`, else the first that ends a
-    /// sequence, else 0.
+    /// The token that pads shorter prompts of a batch: `pad_token_id`, else the first token of
+    /// `eos_token_id`, else 0.
     pub fn pad_token(&self) -> u32 {
         self.pad_token_id
             .or_else(|| self.eos_token_ids().first().copied())
             .unwrap_or(0)
     }
 
-    /// The same options for a model of `vocab_size` tokens: special tokens that it does not have
-    /// count as none.
+    /// The same options for a model of `vocab_size` tokens: special tokens outside the vocabulary
+    /// are removed.
     pub(crate) fn for_vocabulary(mut self, vocab_size: usize) -> Self {
         let has = |token: &u32| (*token as usize) < vocab_size;
         self.bos_token_id = self.bos_token_id.filter(has);
@@ -389,7 +391,7 @@ impl GenerationConfig {
         self
     }
 
-    /// The greatest length of a sequence, for prompts of `prompt` tokens.
+    /// Maximum length of a sequence with a prompt of `prompt` tokens.
     pub fn max_total_length(&self, prompt: usize) -> usize {
         match (self.max_new_tokens, self.max_length) {
             (Some(new), _) => prompt.saturating_add(new),

@@ -1,16 +1,16 @@
-//! Phrases that a sequence must contain, by dynamic beam allocation: beams are distributed over banks
-//! of equal progress (Post and Vilar 2018, <https://arxiv.org/abs/1804.06609>).
+//! Phrases that a sequence must contain, by dynamic beam allocation: beams are distributed over
+//! banks of equal progress (Post and Vilar 2018, <https://arxiv.org/abs/1804.06609>).
 
 use super::config::WordConstraint;
 
-/// Phrases that must be generated; of each entry one of several.
+/// Phrases that must be generated; each entry lists alternatives.
 pub(crate) struct Constraints(Vec<Vec<Vec<u32>>>);
 
 /// Progress of a sequence through the constraints.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Progress {
     met: Vec<bool>,
-    /// The phrase that is begun, and the part of it at the end of the sequence.
+    /// The phrase that was begun, and the part of it at the end of the sequence.
     begun: Option<(usize, Vec<u32>)>,
 }
 
@@ -27,7 +27,7 @@ impl Constraints {
         self.0.is_empty()
     }
 
-    /// Progress of a prompt.
+    /// Progress before the first new token.
     pub(crate) fn start(&self) -> Progress {
         Progress {
             met: vec![false; self.0.len()],
@@ -43,10 +43,10 @@ impl Constraints {
     /// Tokens that advance a constraint.
     pub(crate) fn advancing(&self, progress: &Progress) -> Vec<u32> {
         let mut tokens: Vec<u32> = match &progress.begun {
-            Some((which, part)) => self.behind(*which, part).collect(),
+            Some((which, part)) => self.next_tokens(*which, part).collect(),
             None => self
                 .open(progress)
-                .flat_map(|which| self.behind(which, &[]))
+                .flat_map(|which| self.next_tokens(which, &[]))
                 .collect(),
         };
         tokens.sort_unstable();
@@ -59,7 +59,7 @@ impl Constraints {
     }
 
     /// Tokens that may follow a part of a phrase.
-    fn behind<'a>(&'a self, which: usize, part: &'a [u32]) -> impl Iterator<Item = u32> + 'a {
+    fn next_tokens<'a>(&'a self, which: usize, part: &'a [u32]) -> impl Iterator<Item = u32> + 'a {
         let follows =
             move |phrase: &&Vec<u32>| phrase.len() > part.len() && phrase.starts_with(part);
         self.0[which]
@@ -75,7 +75,7 @@ impl Constraints {
             part.push(token);
             (which, part)
         });
-        // The begun phrase continues, or another begins.
+        // The current phrase continues, or another one begins.
         let is_part = |(which, part): &(usize, Vec<u32>)| {
             self.0[*which].iter().any(|phrase| phrase.starts_with(part))
         };
@@ -94,7 +94,7 @@ impl Constraints {
         after
     }
 
-    /// Number of tokens of forced phrases in a sequence.
+    /// Number of tokens of forced phrases in the sequence.
     fn bank(&self, progress: &Progress) -> usize {
         let longest = |which: usize| self.0[which].iter().map(Vec::len).max().unwrap_or(0);
         let met: usize = (0..self.0.len())
@@ -104,8 +104,8 @@ impl Constraints {
         met + progress.begun.as_ref().map_or(0, |(_, part)| part.len())
     }
 
-    /// Chooses `count` of `all`: the best, or with constraints the best of each bank in turn,
-    /// beginning with the one of most progress.
+    /// Chooses `count` of `all`: the best; with constraints, the best of each bank in rotation,
+    /// beginning with the most advanced bank.
     pub(crate) fn spread<B>(
         &self,
         mut all: Vec<B>,
@@ -117,21 +117,21 @@ impl Constraints {
             let bank = |beam: &B| self.bank(progress(beam));
             all.sort_by(|a, b| bank(b).cmp(&bank(a)).then(score(b).total_cmp(&score(a))));
             let mut before = None;
-            let mut turn = 0;
-            let turns: Vec<usize> = all
+            let mut rank = 0;
+            let ranks: Vec<usize> = all
                 .iter()
                 .map(|beam| {
-                    turn = if before == Some(bank(beam)) {
-                        turn + 1
+                    rank = if before == Some(bank(beam)) {
+                        rank + 1
                     } else {
                         0
                     };
                     before = Some(bank(beam));
-                    turn
+                    rank
                 })
                 .collect();
-            let mut order: Vec<(usize, B)> = turns.into_iter().zip(all).collect();
-            order.sort_by_key(|(turn, _)| *turn);
+            let mut order: Vec<(usize, B)> = ranks.into_iter().zip(all).collect();
+            order.sort_by_key(|(rank, _)| *rank);
             all = order.into_iter().map(|(_, beam)| beam).collect();
         }
         all.truncate(count);

@@ -1,7 +1,5 @@
-//! Contrastive search: of the likeliest tokens the one whose hidden state is least similar to those
-//! before (Su
-//! et al. 2022,
-//! <https://arxiv.org/abs/2202.06417>).
+//! Contrastive search: of the most likely tokens, the one whose hidden state is least similar to
+//! those of earlier tokens (Su et al. 2022, <https://arxiv.org/abs/2202.06417>).
 
 use super::{
     GeneratedSequence,
@@ -33,7 +31,7 @@ impl<M: CausalLm> Contrastive<'_, M> {
     pub(crate) fn run(
         mut self,
         prompts: &[Vec<u32>],
-        mut tell: impl FnMut(&[Option<u32>]),
+        mut on_tokens: impl FnMut(&[Option<u32>]),
     ) -> Result<Vec<GeneratedSequence>> {
         let (vocabulary, items) = (self.decoder.model.vocab_size(), prompts.len());
         let k = self.k.min(vocabulary);
@@ -91,25 +89,25 @@ impl<M: CausalLm> Contrastive<'_, M> {
                     let most = seen.iter().copied().fold(f32::NEG_INFINITY, f32::max);
                     (1.0 - self.alpha) * likely[i][c] - self.alpha * most
                 };
-                // Fewer than `k` may be allowed, and none for a sequence that has ended.
+                // Fewer than `k` candidates may be allowed, and none for a sequence that has ended.
                 let allowed = (0..k).filter(|c| likely[i][*c] > 0.0);
                 allowed
                     .reduce(|best, c| if value(c) > value(best) { c } else { best })
                     .unwrap_or(0)
             };
             let chosen: Vec<usize> = (0..items).map(choose).collect();
-            let mut told = vec![None; items];
+            let mut new_tokens = vec![None; items];
             for (i, row) in rows
                 .iter_mut()
                 .enumerate()
                 .filter(|(_, row)| row.finish_reason.is_none())
             {
                 let token = candidates[i][chosen[i]];
-                told[i] = Some(token);
+                new_tokens[i] = Some(token);
                 row.tokens.push(token);
                 row.finish_reason = self.stopping.ends(&row.tokens, padding[i]);
             }
-            tell(&told);
+            on_tokens(&new_tokens);
             if rows.iter().all(|row| row.finish_reason.is_some()) {
                 return Ok(rows);
             }
@@ -131,7 +129,7 @@ impl<M: CausalLm> Contrastive<'_, M> {
     }
 }
 
-/// Vectors normalised to length one.
+/// Normalises vectors to length one.
 fn unit(hidden: Tensor<3>) -> Tensor<3> {
     let length = hidden.clone().square().sum_dim(2).sqrt().clamp_min(1e-12);
     hidden / length
@@ -143,7 +141,7 @@ mod tests {
     use aigc_core::{device::device, rng::InitWeights};
 
     #[test]
-    fn what_is_forbidden_is_not_chosen() {
+    fn contrastive_search_obeys_suppressed_tokens() {
         let config = Gpt2Config {
             vocab_size: 20,
             n_positions: 32,
@@ -162,7 +160,7 @@ mod tests {
             .init(&device("flex").unwrap())
             .unwrap()
             .init_weights(1);
-        // Only the similarity counts, and there are fewer tokens than candidates.
+        // Only the similarity counts, and fewer tokens are allowed than there are candidates.
         let generate = |forbidden: std::ops::Range<u32>| {
             let config = GenerationConfig {
                 penalty_alpha: Some(1.0),

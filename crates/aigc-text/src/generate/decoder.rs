@@ -1,4 +1,4 @@
-//! A model that goes on with several texts at once.
+//! A model with its cache, for several sequences at once.
 
 use crate::{
     cache::Cache,
@@ -8,7 +8,7 @@ use crate::{
 use aigc_core::ops;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-/// A model, and what it has seen so far.
+/// A model, and the cache of its earlier tokens.
 #[derive(Debug)]
 pub(crate) struct Decoder<'a, M> {
     pub model: &'a M,
@@ -16,11 +16,11 @@ pub(crate) struct Decoder<'a, M> {
     pub device: Device,
 }
 
-/// Scores `[rows, n]` as logarithms of probabilities, on the host.
+/// Converts logits `[batch, n]` to log-probabilities on the host.
 pub(crate) fn log_probabilities(scores: Tensor<2>) -> Vec<f32> {
     let ([rows, n], device) = (scores.dims(), scores.device());
     let mut host_scores = host(scores.clone());
-    // −ln p of any possible token is the logarithm of the sum less that token's score.
+    // For any allowed token, −ln p is the logarithm of the sum minus the token's logit.
     let possible = |row: &[f32]| row.iter().position(|score| score.is_finite()).unwrap_or(0);
     let tokens: Vec<usize> = host_scores.chunks_exact(n).map(possible).collect();
     let targets: Vec<i32> = tokens.iter().map(|token| *token as i32).collect();
@@ -36,7 +36,7 @@ pub(crate) fn log_probabilities(scores: Tensor<2>) -> Vec<f32> {
 }
 
 impl<'a, M: CausalLm> Decoder<'a, M> {
-    /// Nothing seen yet, and room for `capacity` tokens.
+    /// A decoder with an empty cache of `capacity` tokens.
     pub(crate) fn new(model: &'a M, rows: usize, capacity: usize, device: Device) -> Self {
         Self {
             model,
@@ -45,14 +45,14 @@ impl<'a, M: CausalLm> Decoder<'a, M> {
         }
     }
 
-    /// Takes in the prompts, shorter ones filled up with `pad` on the left; what the model makes of
-    /// the last token of each, `[rows, 1, width]`.
+    /// Processes the prompts, padded on the left with `pad`; returns the hidden state of the last
+    /// token of each, `[batch, 1, width]`.
     pub(crate) fn begin(&mut self, prompts: &[Vec<u32>], pad: u32) -> Tensor<3> {
         let hidden = self.begin_all(prompts, pad);
         last(hidden)
     }
 
-    /// The same of all tokens.
+    /// [`begin`](Self::begin), but returns the hidden states of all tokens.
     pub(crate) fn begin_all(&mut self, prompts: &[Vec<u32>], pad: u32) -> Tensor<3> {
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
         let padding: Vec<usize> = prompts
@@ -67,13 +67,13 @@ impl<'a, M: CausalLm> Decoder<'a, M> {
             .forward_cached(ids(&tokens, prompts.len(), &self.device), &mut *self.cache)
     }
 
-    /// Takes in a token for each row: scores of the next, `[rows, vocabulary]`.
+    /// Processes one token per sequence; returns logits of the next token, `[batch, vocabulary]`.
     pub(crate) fn next(&mut self, tokens: Tensor<2, Int>) -> Tensor<2> {
         let hidden = self.model.forward_cached(tokens, &mut *self.cache);
         self.scores(hidden)
     }
 
-    /// Scores of the next token from what the model made of the last, `[rows, 1, width]`.
+    /// Logits of the next token from the hidden state of the last one, `[batch, 1, width]`.
     pub(crate) fn scores(&self, hidden: Tensor<3>) -> Tensor<2> {
         let [rows, ..] = hidden.dims();
         self.model
@@ -82,7 +82,7 @@ impl<'a, M: CausalLm> Decoder<'a, M> {
     }
 }
 
-/// What was made of the last token of each row.
+/// The hidden state of the last token of each sequence.
 pub(crate) fn last(hidden: Tensor<3>) -> Tensor<3> {
     let [_, time, _] = hidden.dims();
     hidden.narrow(1, time - 1, 1)

@@ -7,13 +7,13 @@
 //! | file | content |
 //! |---|---|
 //! | `config`, `validate` | the options of transformers' `generate`, and their checks |
-//! | `processor`, `penalties`, `warpers`, `processors` | what changes logits |
+//! | `processor`, `penalties`, `warpers`, `processors` | processors of the logits |
 //! | `sample` | greedy search and sampling |
 //! | `beam`, `constrained` | beam search, diverse and constrained |
 //! | `contrastive` | contrastive search |
 //! | `pattern` | sequences that match a regular expression or a JSON schema |
 //! | `assisted` | speculative decoding with an assistant model or prompt lookup |
-//! | `stop` | when a sequence ends |
+//! | `stop` | conditions that end a sequence |
 
 mod assisted;
 mod beam;
@@ -57,17 +57,17 @@ use stop::Stopping;
 pub struct GeneratedSequence {
     /// Index of its prompt.
     pub prompt_index: usize,
-    /// All tokens: the prompt, the new ones, and the token that ended it if there is one.
+    /// All tokens: the prompt, the new ones, and the token that ended the sequence, if any.
     pub tokens: Vec<u32>,
     /// Number of tokens of the prompt.
     pub prompt_len: usize,
-    /// Sum of the log-probabilities of the new tokens, divided by a power of the length; with beams
-    /// only.
+    /// Sum of the log-probabilities of the new tokens, divided by a power of the length; only with
+    /// beams.
     pub score: Option<f32>,
-    /// Log-probability of every new token after all processors; with beams, and if `output_scores`
-    /// is set.
+    /// Log-probability of every new token after all processors; only with beams, or if
+    /// `output_scores` is set.
     pub scores: Vec<f32>,
-    /// Why it ended; `None` while it is generated.
+    /// Why the sequence ended; `None` during generation.
     pub finish_reason: Option<FinishReason>,
 }
 
@@ -116,10 +116,10 @@ pub struct TextGenerator<'a, M> {
 }
 
 impl<'a, M: CausalLm> TextGenerator<'a, M> {
-    /// A generator with these options, on the model's device.
+    /// A generator with these options, on the device of the model.
     ///
     /// # Errors
-    /// [`Error::Config`] for options out of range, or that contradict each other.
+    /// [`Error::Config`] for options that are out of range or contradict each other.
     pub fn new(model: &'a M, config: GenerationConfig) -> Result<Self> {
         config.validate(model.vocab_size())?;
         let config = config.for_vocabulary(model.vocab_size());
@@ -138,14 +138,14 @@ impl<'a, M: CausalLm> TextGenerator<'a, M> {
         })
     }
 
-    /// Sets the seed of sampling: the same seed draws the same tokens on every backend whose logits
-    /// agree.
+    /// Sets the seed of sampling. A seed gives the same tokens on every backend, up to differences
+    /// of the logits.
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
-    /// Sets the tokenizer that `stop_strings` need.
+    /// Sets the tokenizer, which `stop_strings` require.
     pub fn with_tokenizer(mut self, tokenizer: &'a dyn Tokenizer) -> Self {
         self.tokenizer = Some(tokenizer);
         self
@@ -153,15 +153,15 @@ impl<'a, M: CausalLm> TextGenerator<'a, M> {
 
     /// Adds a custom processor, which runs after those of the options and before warpers.
     ///
-    /// Its effect must depend on the [`GenerationState`] alone: sequences are cut back and continued
-    /// in any order.
+    /// Its effect must depend only on the [`GenerationState`], because sequences are cut back and
+    /// continued in any order.
     pub fn with_logits_processor(mut self, processor: impl LogitsProcessor + 'static) -> Self {
         self.custom.push(Box::new(processor));
         self
     }
 
-    /// Allows only the tokens that `allowed` returns for a sequence; forced ones
-    /// (`forced_eos_token_id`) are allowed anyway.
+    /// Allows only the tokens that `allowed` returns for a sequence, besides forced ones
+    /// (`forced_eos_token_id`).
     pub fn with_prefix_allowed_tokens_fn(
         mut self,
         mut allowed: impl FnMut(GenerationState<'_>) -> Vec<u32> + Send + 'static,
@@ -193,11 +193,11 @@ impl<'a, M: CausalLm> TextGenerator<'a, M> {
         self
     }
 
-    /// Lets `assistant`, a smaller model with the same vocabulary, propose `num_assistant_tokens` at
-    /// a time (Leviathan et al. 2023, <https://arxiv.org/abs/2211.17192>).
+    /// Sets a smaller model with the same vocabulary that proposes `num_assistant_tokens` at a time
+    /// (speculative decoding: Leviathan et al. 2023, <https://arxiv.org/abs/2211.17192>).
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if its number of tokens differs.
+    /// [`Error::InvalidArgument`] if its vocabulary has another size.
     pub fn with_assistant_model<A: CausalLm>(mut self, assistant: &'a A) -> Result<Self> {
         let (ours, theirs) = (self.model.vocab_size(), assistant.vocab_size());
         if ours != theirs {
@@ -211,15 +211,15 @@ impl<'a, M: CausalLm> TextGenerator<'a, M> {
         Ok(self)
     }
 
-    /// Calls `streamer` with the new token of each sequence (`None` where one has ended) as soon as
-    /// it is known. Beams have no such tokens before their end; [`generate`](Self::generate)
-    /// reports that.
+    /// Calls `streamer` with the new token of each sequence (`None` for those that have ended) as
+    /// soon as it is chosen. With beams, tokens are not known before the end, so
+    /// [`generate`](Self::generate) fails.
     pub fn with_streamer(mut self, streamer: impl FnMut(&[Option<u32>]) + 'a) -> Self {
         self.streamer = Some(Box::new(streamer));
         self
     }
 
-    /// Stops with the token during which `cancel` is cancelled.
+    /// Stops after the token during which `cancel` is cancelled.
     pub fn with_cancel(mut self, cancel: CancelToken) -> Self {
         self.cancel = cancel;
         self
@@ -230,18 +230,18 @@ impl<'a, M: CausalLm> TextGenerator<'a, M> {
             GenerationMode::Sample | GenerationMode::Contrastive => Ok(()),
             _ => {
                 let expected =
-                    "1 for streaming: the tokens of beams are not known before their end";
+                    "1 for streaming, because the tokens of beams are known only at the end";
                 Err(Error::config("num_beams", self.config.num_beams, expected))
             }
         }
     }
 
-    /// Continuations of the prompts: `num_return_sequences` of each (fewer if fewer contain the
-    /// forced words), those of a prompt side by side, the best first.
+    /// Generates `num_return_sequences` continuations of each prompt (fewer if fewer contain the
+    /// forced phrases). The result has the sequences of a prompt next to each other, best first.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for a prompt that is empty, too long or has unknown tokens;
-    /// [`Error::Config`] for options that exclude each other, or leave no token to continue with.
+    /// [`Error::Config`] for options that exclude each other or leave no token to continue with.
     pub fn generate(self, prompts: &[Vec<u32>]) -> Result<Vec<GeneratedSequence>> {
         if self.streamer.is_some() {
             self.streams()?;
@@ -359,11 +359,11 @@ impl<'a, M: CausalLm> TextGenerator<'a, M> {
         }
     }
 
-    /// The new tokens of one prompt, each as soon as it is known.
+    /// Generates one sequence, and yields each token as soon as it is chosen.
     ///
     /// # Errors
-    /// As [`generate`](Self::generate); and [`Error::Config`] for options that do not generate token
-    /// by token.
+    /// As [`generate`](Self::generate); [`Error::Config`] for options that do not generate token by
+    /// token.
     pub fn stream(self, prompt: &[u32]) -> Result<impl Iterator<Item = Result<u32>> + use<'a, M>> {
         let proposed = self.proposer.is_some() || self.config.prompt_lookup_num_tokens.is_some();
         let is_plain = self.config.generation_mode() == GenerationMode::Sample && !proposed;
@@ -407,15 +407,15 @@ impl<'a, M: CausalLm> TextGenerator<'a, M> {
         }))
     }
 
-    /// The prompts, with `bos_token_id` in place of an empty one, and the greatest length, padding
-    /// included.
+    /// The prompts, with `bos_token_id` in place of an empty one, and the maximum length, including
+    /// padding.
     fn prompts(&self, prompts: &[Vec<u32>]) -> Result<(Vec<Vec<u32>>, usize)> {
         let vocabulary = self.model.vocab_size();
-        // The last token needs no position of its own, except in contrastive search, which uses its
-        // hidden state.
+        // The last token needs no position, except in contrastive search, which uses its hidden
+        // state.
         let most = self.model.max_position_embeddings()
             - usize::from(self.config.generation_mode() == GenerationMode::Contrastive);
-        // An empty prompt becomes a token.
+        // An empty prompt becomes one token.
         let longest = prompts
             .iter()
             .map(|prompt| prompt.len().max(1))
@@ -442,8 +442,7 @@ impl<'a, M: CausalLm> TextGenerator<'a, M> {
                 Error::argument(field(), token, expected)
             })?;
             if prompt.len() > most {
-                let expected =
-                    format!("at most {most}, the model's context; cut its beginning off");
+                let expected = format!("at most {most}, the model's context; shorten the prompt");
                 return Err(Error::argument(
                     field(),
                     format!("{} tokens", prompt.len()),

@@ -1,11 +1,11 @@
-//! Processors that depend on the tokens or the length of the sequence.
+//! Processors that depend on earlier tokens or on the length of the sequence.
 
 use super::processor::{GenerationState, LogitsProcessor};
 use aigc_core::Result;
 use std::collections::{HashMap, HashSet};
 
-/// Divides positive scores of tokens in the sequence by the penalty, and multiplies negative ones by
-/// it (Keskar et al. 2019, <https://arxiv.org/abs/1909.05858>).
+/// Divides positive scores of tokens in the sequence by the penalty, and multiplies negative ones
+/// by it (Keskar et al. 2019, <https://arxiv.org/abs/1909.05858>).
 #[derive(Clone, Copy, Debug)]
 pub struct RepetitionPenalty(pub f64);
 
@@ -26,11 +26,11 @@ impl LogitsProcessor for RepetitionPenalty {
     }
 }
 
-/// Subtracts from the score of every generated token `frequency` for each occurrence, and `presence`
+/// Subtracts from the score of every generated token `frequency` per occurrence, and `presence`
 /// once.
 #[derive(Clone, Copy, Debug)]
 pub struct FrequencyPenalty {
-    /// Subtracted for each occurrence.
+    /// Subtracted per occurrence.
     pub frequency: f64,
     /// Subtracted once.
     pub presence: f64,
@@ -51,7 +51,8 @@ impl LogitsProcessor for FrequencyPenalty {
     }
 }
 
-/// Forbids n-grams of this length to occur twice (Paulus et al. 2017, <https://arxiv.org/abs/1705.04304>).
+/// Forbids that n-grams of this length occur twice (Paulus et al. 2017,
+/// <https://arxiv.org/abs/1705.04304>).
 #[derive(Clone, Copy, Debug)]
 pub struct NoRepeatNgram(pub usize);
 
@@ -71,7 +72,8 @@ impl LogitsProcessor for NoRepeatNgram {
     }
 }
 
-/// Adds a bias to the last token of a phrase if the sequence ends with the tokens before it.
+/// Adds a bias to the score of the last token of a phrase if the sequence ends with the tokens
+/// before it.
 #[derive(Clone, Debug)]
 pub struct SequenceBias(pub Vec<(Vec<u32>, f32)>);
 
@@ -128,13 +130,13 @@ fn set(scores: &mut [f32], tokens: &[u32], value: f32) {
     }
 }
 
-/// From `start` new tokens on, adds `|score|·(factorⁿ − 1)` to the scores of ending, with `n` new
-/// tokens beyond `start`.
+/// Makes the end more likely: with `n` new tokens beyond `start`, `|score|·(factorⁿ − 1)` is added
+/// to the scores of tokens that end the sequence.
 #[derive(Clone, Debug)]
 pub struct ExponentialDecayLengthPenalty {
     /// Number of new tokens without a penalty.
     pub start: usize,
-    /// Growth of the score for each token.
+    /// Growth factor per token.
     pub factor: f64,
     /// Tokens that end a sequence.
     pub eos: Vec<u32>,

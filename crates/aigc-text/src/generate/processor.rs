@@ -1,27 +1,28 @@
-//! Processors: changes of the logits of the next token.
+//! Processors, which change the logits of the next token.
 
 use aigc_core::Result;
 
-/// A sequence while it is generated.
+/// A sequence during generation.
 #[derive(Clone, Copy, Debug)]
 pub struct GenerationState<'a> {
-    /// All its tokens, without padding.
+    /// All tokens of the sequence, without padding.
     pub tokens: &'a [u32],
     /// Number of tokens of the prompt.
     pub prompt_len: usize,
     /// Index of the prompt.
     pub prompt_index: usize,
-    /// Tokens of padding before the prompt; lengths of transformers' options count them.
+    /// Number of padding tokens before the prompt; as in transformers, options of lengths count
+    /// them.
     pub padding: usize,
 }
 
 impl GenerationState<'_> {
-    /// The length as options such as `max_length` count it.
+    /// The length as options such as `max_length` count it, including padding.
     pub fn len(&self) -> usize {
         self.padding + self.tokens.len()
     }
 
-    /// Whether there are no tokens.
+    /// Whether the sequence has neither tokens nor padding.
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }
@@ -34,10 +35,11 @@ impl GenerationState<'_> {
 
 /// Changes the scores of the next token: logits, or log-probabilities in beam search.
 pub trait LogitsProcessor: Send {
-    /// `scores` has one number per token; minus infinity forbids a token.
+    /// Changes the scores of the next token, one number per token of the vocabulary; minus infinity
+    /// forbids a token.
     ///
     /// # Errors
-    /// If no token is allowed.
+    /// If the processor allows no token.
     fn process(&mut self, state: GenerationState<'_>, scores: &mut [f32]) -> Result<()>;
 }
 
@@ -47,7 +49,7 @@ impl<F: FnMut(GenerationState<'_>, &mut [f32]) -> Result<()> + Send> LogitsProce
     }
 }
 
-/// Processors in order.
+/// A list of processors that run in order.
 #[derive(Default)]
 pub(crate) struct Processors(pub Vec<Box<dyn LogitsProcessor>>);
 
@@ -59,7 +61,7 @@ impl Processors {
     }
 }
 
-/// Probabilities of `scores`, and the logarithm of the sum of their exponentials.
+/// Probabilities of `scores`.
 pub(crate) fn softmax(scores: &[f32]) -> Vec<f32> {
     let log_sum = log_sum_exp(scores);
     scores.iter().map(|score| (score - log_sum).exp()).collect()
@@ -78,13 +80,13 @@ pub(crate) fn log_sum_exp(scores: &[f32]) -> f32 {
     top + sum.ln() as f32
 }
 
-/// Scores as logarithms of probabilities.
+/// Converts scores to log-probabilities.
 pub(crate) fn log_softmax(scores: &mut [f32]) {
     let log_sum = log_sum_exp(scores);
     scores.iter_mut().for_each(|score| *score -= log_sum);
 }
 
-/// Indices of the `k` largest, best first; of equals the first.
+/// Indices of the `k` largest scores, largest first; of equal scores, the first one first.
 pub(crate) fn top_k(scores: &[f32], k: usize) -> Vec<usize> {
     if k == 0 {
         return Vec::new();
@@ -109,7 +111,7 @@ pub(crate) fn top_k(scores: &[f32], k: usize) -> Vec<usize> {
     best
 }
 
-/// The largest; of equals the first.
+/// Index of the largest score; the first one of equal scores.
 pub(crate) fn argmax(scores: &[f32]) -> Option<usize> {
     let better = |best: Option<usize>, i: usize| {
         if scores[i] > best.map_or(f32::NEG_INFINITY, |best| scores[best]) {

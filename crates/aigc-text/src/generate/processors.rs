@@ -1,4 +1,4 @@
-//! From options to processors.
+//! The processors of the options.
 
 use super::{
     config::GenerationConfig,
@@ -10,8 +10,8 @@ use super::{
     warpers::{EpsilonCutoff, EtaCutoff, MinP, Temperature, TopH, TopK, TopP, TypicalP},
 };
 impl GenerationConfig {
-    /// The processors of these options, in transformers' order. `longest` is the greatest
-    /// length. `allowed` run before forced tokens, `custom` before warpers.
+    /// The processors of these options, in the order of transformers. `longest` is the maximum
+    /// length. `allowed` processors run before forced tokens, `custom` ones before warpers.
     pub(crate) fn processors(
         &self,
         longest: usize,
@@ -113,7 +113,7 @@ impl GenerationConfig {
     }
 
     fn warp(&self, all: &mut Vec<Box<dyn LogitsProcessor>>, eos: usize) {
-        // Beams need a token to continue with if the most likely ones all end a sequence.
+        // Beams need a token to continue with if the most likely tokens all end a sequence.
         let min_tokens_to_keep = if self.num_beams > 1 {
             (eos + 1).max(2)
         } else {

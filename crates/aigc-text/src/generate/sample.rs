@@ -13,13 +13,13 @@ use crate::{
 use aigc_core::{Error, Result, rng::Rng};
 use burn::tensor::{Int, Tensor};
 
-/// Sequences that grow by a token at a time.
+/// Generates several sequences at once, one token per step.
 pub(crate) struct Sampling<'a, M> {
     decoder: Decoder<'a, M>,
     processors: Processors,
     stopping: Stopping<'a>,
     rows: Vec<Growing>,
-    /// `None` for greedy search.
+    /// Random streams of the sequences; `None` for greedy search.
     draws: Option<Vec<Rng>>,
     keep_scores: bool,
     pad: u32,
@@ -34,9 +34,9 @@ struct Growing {
 
 /// Options of [`Sampling`].
 pub(crate) struct Choice {
-    /// Seed of the draws; `None` for greedy search.
+    /// Seed of sampling; `None` for greedy search.
     pub seed: Option<u64>,
-    /// Sequences for each prompt.
+    /// Number of sequences per prompt.
     pub times: usize,
     /// Whether log-probabilities of chosen tokens are kept.
     pub keep_scores: bool,
@@ -88,13 +88,13 @@ impl<'a, M: CausalLm> Sampling<'a, M> {
         }
     }
 
-    /// The next token of every sequence that has not ended; `None` if all have.
+    /// Generates the next token of every sequence that has not ended; `None` if all have ended.
     pub(crate) fn step(&mut self) -> Result<Option<Vec<Option<u32>>>> {
         let Some(scores) = self.scores.take() else {
             return Ok(None);
         };
         let plain = self.draws.is_none() && self.processors.0.is_empty() && !self.keep_scores;
-        // Without processors the argmax is computed on the device, and only its index is
+        // Without processors, the argmax is computed on the device and only its index is
         // transferred.
         let (chosen, on_device) = if plain {
             let best: Tensor<2, Int> = scores.argmax(1);
@@ -108,23 +108,23 @@ impl<'a, M: CausalLm> Sampling<'a, M> {
         } else {
             (self.choose(host(scores))?, None)
         };
-        let mut told = Vec::with_capacity(self.rows.len());
-        let mut all_went_on = true;
+        let mut new_tokens = Vec::with_capacity(self.rows.len());
+        let mut all_running = true;
         for (row, token) in self.rows.iter_mut().zip(&chosen) {
-            let goes_on = row.sequence.finish_reason.is_none();
-            told.push(goes_on.then_some(*token));
-            if goes_on {
+            let is_running = row.sequence.finish_reason.is_none();
+            new_tokens.push(is_running.then_some(*token));
+            if is_running {
                 row.sequence.tokens.push(*token);
                 row.sequence.finish_reason = self.stopping.ends(&row.sequence.tokens, row.padding);
             }
-            all_went_on &= row.sequence.finish_reason.is_none();
+            all_running &= row.sequence.finish_reason.is_none();
         }
         if self
             .rows
             .iter()
             .any(|row| row.sequence.finish_reason.is_none())
         {
-            let next = match on_device.filter(|_| all_went_on) {
+            let next = match on_device.filter(|_| all_running) {
                 Some(best) => best,
                 None => {
                     let token = |(row, token): (&Growing, &u32)| {
@@ -140,10 +140,10 @@ impl<'a, M: CausalLm> Sampling<'a, M> {
             };
             self.scores = Some(self.decoder.next(next));
         }
-        Ok(Some(told))
+        Ok(Some(new_tokens))
     }
 
-    /// The next token of each sequence, from logits on the host.
+    /// Chooses the next token of each sequence, from logits on the host.
     fn choose(&mut self, mut scores: Vec<f32>) -> Result<Vec<u32>> {
         let vocabulary = self.decoder.model.vocab_size();
         let mut chosen = Vec::with_capacity(self.rows.len());
@@ -189,12 +189,12 @@ impl<'a, M: CausalLm> Sampling<'a, M> {
     }
 }
 
-/// A uniform number, above 0 and below 1.
+/// A uniform random number above 0 and below 1.
 pub(crate) fn uniform(rng: &mut Rng) -> f64 {
     ((rng.next_u64() >> 12) as f64 + 0.5) / (1u64 << 52) as f64
 }
 
-/// An index drawn by its probability; `None` if there are no probabilities.
+/// Draws an index by its probability; `None` if all probabilities are zero.
 pub(crate) fn draw(probabilities: &[f32], rng: &mut Rng) -> Option<usize> {
     let total: f64 = probabilities.iter().map(|p| f64::from(*p)).sum();
     if !(total > 0.0 && total.is_finite()) {

@@ -1,4 +1,4 @@
-//! When a sequence ends.
+//! Conditions that end a sequence.
 
 use super::config::GenerationConfig;
 use crate::tokenizer::Tokenizer;
@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FinishReason {
-    /// A token of `eos_token_id`.
+    /// A token of `eos_token_id` was generated.
     Eos,
-    /// A string of `stop_strings`.
+    /// A string of `stop_strings` was generated.
     StopString,
-    /// The greatest length.
+    /// The maximum length was reached.
     Length,
-    /// `max_time`.
+    /// The time limit `max_time` was reached.
     MaxTime,
-    /// The [`CancelToken`].
+    /// The [`CancelToken`] was cancelled.
     Cancelled,
 }
 
@@ -26,13 +26,15 @@ pub(crate) struct Stopping<'a> {
     eos: Vec<u32>,
     strings: Vec<String>,
     tokenizer: Option<&'a dyn Tokenizer>,
-    /// The greatest length, padding included.
+    /// Maximum length, including padding.
     pub longest: usize,
     until: Option<Instant>,
     cancel: CancelToken,
 }
 
 impl<'a> Stopping<'a> {
+    /// The conditions of `config`.
+    ///
     /// # Errors
     /// [`Error::Config`] for `stop_strings` without a tokenizer.
     pub(crate) fn new(
@@ -49,7 +51,7 @@ impl<'a> Stopping<'a> {
                 expected,
             ));
         }
-        // A time beyond the clock's range is no limit.
+        // A time beyond the range of the clock is no limit.
         let until = config.max_time.and_then(|seconds| {
             Duration::try_from_secs_f64(seconds)
                 .ok()
@@ -66,7 +68,7 @@ impl<'a> Stopping<'a> {
         })
     }
 
-    /// Why a sequence ends with its last token, if it does; `padding` counts as length.
+    /// Why a sequence ends with its last token; `None` if it continues. `padding` counts as length.
     pub(crate) fn ends(&self, tokens: &[u32], padding: usize) -> Option<FinishReason> {
         if tokens.last().is_some_and(|token| self.eos.contains(token)) {
             return Some(FinishReason::Eos);
@@ -80,7 +82,7 @@ impl<'a> Stopping<'a> {
         self.interrupted()
     }
 
-    /// Why all sequences end now, if they do.
+    /// Why all sequences end now; `None` if they continue.
     pub(crate) fn interrupted(&self) -> Option<FinishReason> {
         if self.cancel.is_cancelled() {
             Some(FinishReason::Cancelled)
@@ -91,7 +93,7 @@ impl<'a> Stopping<'a> {
         }
     }
 
-    /// Whether one of the strings ends in the last token's text.
+    /// Whether a stop string ends within the text of the last token.
     fn has_stop_string(&self, tokens: &[u32]) -> bool {
         let (Some(tokenizer), Some(longest)) =
             (self.tokenizer, self.strings.iter().map(String::len).max())

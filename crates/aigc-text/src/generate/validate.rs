@@ -4,15 +4,15 @@ use super::config::{GenerationConfig, GenerationMode, WordConstraint};
 use crate::tokens::{TokenIds, in_vocabulary};
 use aigc_core::{Error, Result, check};
 
-/// Sequences of a prompt; every two of them are compared.
+/// Limit on the sequences of a prompt, because each is compared with every other.
 const MOST_SEQUENCES: usize = 1 << 12;
 
 impl GenerationConfig {
-    /// Checks that every option is in its range and none contradicts another. `vocab_size` is the
-    /// model's number of tokens.
+    /// Fails unless every option is in its range and no options contradict each other. `vocab_size`
+    /// is the number of tokens of the model.
     ///
     /// # Errors
-    /// [`Error::Config`] names the field, and what to change.
+    /// [`Error::Config`] naming the field, with what to change.
     pub fn validate(&self, vocab_size: usize) -> Result<()> {
         self.ranges()?;
         self.contradictions()?;
@@ -37,9 +37,9 @@ impl GenerationConfig {
                     .map_or(1.0, |(_, factor)| factor),
             ),
         ];
-        // What only draws is not looked at where nothing is drawn, as in transformers.
+        // As in transformers, options of sampling are checked only if tokens are sampled.
         for (field, value) in positive {
-            // Without sampling transformers ignores the temperature, but NaN is a mistake anywhere.
+            // Without sampling, transformers ignores the temperature, but NaN is always an error.
             if field == "temperature" && !self.do_sample && value.is_finite() {
                 continue;
             }
@@ -158,7 +158,7 @@ impl GenerationConfig {
             return wrong(
                 "do_sample",
                 "true".into(),
-                "false: beams of groups are not drawn".into(),
+                "false: beams in groups are not sampled".into(),
             );
         }
         if !grouped && self.diversity_penalty != 0.0 {
@@ -264,7 +264,7 @@ impl GenerationConfig {
         ] {
             in_vocabulary(tokens.into_iter(), vocab_size, config(field))?;
         }
-        // Special tokens may lie outside: the model has none of that kind then.
+        // Special tokens may be outside the vocabulary; the model then does not have them.
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Warpers: they restrict the tokens that are sampled. Each keeps at least `min_tokens_to_keep`.
+//! Warpers, which restrict the tokens that are sampled. Each keeps at least `min_tokens_to_keep`.
 
 use super::processor::{
     GenerationState, LogitsProcessor, log_softmax, log_sum_exp, softmax, top_k,
@@ -12,7 +12,7 @@ fn only(scores: &mut [f32], keep: impl Fn(usize) -> bool) {
         .for_each(|i| scores[i] = f32::NEG_INFINITY);
 }
 
-/// Divides scores by `0`.
+/// Divides scores by the temperature.
 #[derive(Clone, Copy, Debug)]
 pub struct Temperature(pub f64);
 
@@ -24,8 +24,8 @@ impl LogitsProcessor for Temperature {
     }
 }
 
-/// Keeps the `k` most likely tokens (Fan et al. 2018, <https://arxiv.org/abs/1805.04833>), and those with the
-/// score of the last of them.
+/// Keeps the `k` most likely tokens (Fan et al. 2018, <https://arxiv.org/abs/1805.04833>), and
+/// others with the score of the last of them.
 #[derive(Clone, Copy, Debug)]
 pub struct TopK {
     /// Number of tokens.
@@ -48,8 +48,8 @@ impl LogitsProcessor for TopK {
     }
 }
 
-/// Keeps the most likely tokens whose probabilities add up to `p` (nucleus sampling, Holtzman et al. 2020,
-/// <https://arxiv.org/abs/1904.09751>).
+/// Keeps the most likely tokens whose probabilities add up to `p` (nucleus sampling, Holtzman et
+/// al. 2020, <https://arxiv.org/abs/1904.09751>).
 #[derive(Clone, Copy, Debug)]
 pub struct TopP {
     /// Total probability.
@@ -60,7 +60,7 @@ pub struct TopP {
 
 impl LogitsProcessor for TopP {
     fn process(&mut self, _: GenerationState<'_>, scores: &mut [f32]) -> Result<()> {
-        // Summed from the least likely: the removed tokens have at most 1 − p together.
+        // Summed from the least likely token: the removed tokens have at most 1 − p together.
         let order = top_k(scores, scores.len());
         let probabilities = softmax(scores);
         let mut sum = 0.0;
@@ -78,7 +78,7 @@ impl LogitsProcessor for TopP {
     }
 }
 
-/// Keeps tokens at least `min_p` times as probable as the most likely one (Nguyen et al. 2024,
+/// Keeps tokens with at least `min_p` times the largest probability (Nguyen et al. 2024,
 /// <https://arxiv.org/abs/2407.01082>).
 #[derive(Clone, Copy, Debug)]
 pub struct MinP {
@@ -98,8 +98,8 @@ impl LogitsProcessor for MinP {
     }
 }
 
-/// Keeps tokens whose surprisal is closest to the entropy, up to a total probability of `p` (locally
-/// typical sampling, Meister et al. 2023, <https://arxiv.org/abs/2202.00666>).
+/// Keeps the tokens whose surprisal is closest to the entropy, up to a total probability of `p`
+/// (locally typical sampling, Meister et al. 2023, <https://arxiv.org/abs/2202.00666>).
 #[derive(Clone, Copy, Debug)]
 pub struct TypicalP {
     /// Total probability.
@@ -129,7 +129,7 @@ impl LogitsProcessor for TypicalP {
     }
 }
 
-/// Entropy of logarithms of probabilities.
+/// Entropy of a distribution of log-probabilities.
 fn entropy(logs: &[f32]) -> f32 {
     logs.iter()
         .filter(|log| log.is_finite())
@@ -148,10 +148,11 @@ fn at_least(scores: &mut [f32], probabilities: &[f32], least: f32, keep: usize) 
         .for_each(|i| scores[i] = f32::NEG_INFINITY);
 }
 
-/// Keeps tokens with at least the probability `epsilon` (Hewitt et al. 2022, <https://arxiv.org/abs/2210.15191>).
+/// Keeps tokens with at least the probability `epsilon` (Hewitt et al. 2022,
+/// <https://arxiv.org/abs/2210.15191>).
 #[derive(Clone, Copy, Debug)]
 pub struct EpsilonCutoff {
-    /// Smallest probability.
+    /// Minimum probability.
     pub epsilon: f64,
     /// Minimum number of tokens to keep.
     pub min_tokens_to_keep: usize,
@@ -197,7 +198,7 @@ impl LogitsProcessor for EtaCutoff {
 }
 
 /// Keeps the most likely of the first hundred tokens whose terms of the entropy add up to the
-/// fraction `top_h` of it (Potraghloo et al. 2025, <https://arxiv.org/abs/2509.02510>).
+/// fraction `top_h` of the entropy (Potraghloo et al. 2025, <https://arxiv.org/abs/2509.02510>).
 #[derive(Clone, Copy, Debug)]
 pub struct TopH {
     /// Fraction of the entropy.

@@ -1,6 +1,6 @@
 //! Any supported language model, by the `model_type` of its configuration.
 
-use super::{CausalLm, Gpt2, LoraConfig, PretrainedModel, pretrained::Part};
+use super::{CausalLm, Gpt2, LoraConfig, PretrainedModel, pretrained::QuantizablePart};
 use crate::{cache::Cache, fields};
 use aigc_core::{
     Error, Result,
@@ -13,11 +13,11 @@ use burn::{
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// One row for each family: variant, and the type of the model.
+/// Defines [`AnyCausalLm`] from a table with one line per model family: variant and model type.
 macro_rules! causal_lms {
     ($($variant:ident($model:ty)),+ $(,)?) => {
-        /// Any supported language model; [`from_pretrained`](PretrainedModel::from_pretrained)
-        /// picks the variant by `model_type`.
+        /// Any supported language model. [`from_pretrained`](PretrainedModel::from_pretrained)
+        /// selects the variant by `model_type`.
         #[derive(Module, Debug)]
         #[allow(missing_docs)]
         pub enum AnyCausalLm {
@@ -30,7 +30,7 @@ macro_rules! causal_lms {
             }
         })+
 
-        /// Evaluates `$body` for the model of every variant.
+        /// Evaluates `$body` for the model of the variant.
         macro_rules! each {
             ($any:expr, $m:ident => $body:expr) => {
                 match $any { $(AnyCausalLm::$variant($m) => $body,)+ }
@@ -65,7 +65,7 @@ macro_rules! causal_lms {
 
         impl PretrainedModel for AnyCausalLm {
             const MODEL_TYPES: &'static [&'static str] = ALL;
-            const BLOCKS: &'static str = "";
+            const BLOCK_PREFIX: &'static str = "";
 
             fn check_config(text: &str) -> Result<()> {
                 let model_type = model_type(text)?;
@@ -95,7 +95,7 @@ macro_rules! causal_lms {
                 each!(self, model => model.save_weights_to(path))
             }
 
-            fn parts_mut(&mut self) -> Vec<Part<'_>> {
+            fn parts_mut(&mut self) -> Vec<QuantizablePart<'_>> {
                 each!(self, model => model.parts_mut())
             }
 
@@ -118,7 +118,7 @@ macro_rules! causal_lms {
             }
         }
 
-        /// `model_type` of every family.
+        /// `model_type` of all families.
         const ALL: &[&str] = &{
             const COUNT: usize = 0 $(+ <$model>::MODEL_TYPES.len())+;
             let (mut all, mut at) = ([""; COUNT], 0);
@@ -140,7 +140,7 @@ causal_lms! {
     Gpt2(Gpt2),
 }
 
-/// The `model_type` of a configuration; files without one are GPT-2's, as nanoGPT's exports.
+/// The `model_type` of a configuration; `gpt2` if it is missing, as in nanoGPT's exports.
 fn model_type(text: &str) -> Result<String> {
     match fields::parse(text)?.get("model_type") {
         None | Some(Value::Null) => Ok("gpt2".into()),

@@ -1,9 +1,9 @@
-//! Adapters of low rank (Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models",
+//! Low-rank adapters (Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models",
 //! <https://arxiv.org/abs/2106.09685>), in memory and in PEFT's files.
 //!
-//! A layer's `W`, `[in, out]`, is frozen, and its change for a new task is trained as the product
-//! of two thin matrices: `y = x·W + (alpha / rank)·(x·A)·B + b` (equation 3). Few parameters are
-//! trained, so optimizer state and files are small.
+//! The weight `W`, `[in, out]`, of a layer is frozen, and its change for a new task is trained as
+//! the product of two thin matrices: `y = x·W + (alpha / rank)·(x·A)·B + b` (equation 3). Only few
+//! parameters are trained, so the optimizer's state and the files are small.
 
 use super::PretrainedModel;
 use crate::fields;
@@ -27,21 +27,20 @@ use std::{
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
-/// Weights in a directory, by how the names of their files begin.
+/// Stem of the names of weight files in a directory.
 const STEM: &str = "adapter_model";
-/// Prefix of the names of the model that PEFT wraps.
+/// Prefix of names in the model that PEFT wraps.
 const WRAPPED: &str = "base_model.model.";
 
-/// Which layers have adapters, and of which rank; in JSON the fields of PEFT's
-/// `adapter_config.json`.
+/// Configuration of adapters; in JSON, the fields of PEFT's `adapter_config.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LoraConfig {
-    /// Columns of `A` and rows of `B`.
+    /// Rank: number of columns of `A` and rows of `B`.
     #[serde(rename = "r")]
     pub rank: usize,
-    /// Numerator of the factor `alpha / rank` of the product: another rank then needs no other
-    /// learning rate.
+    /// Numerator of the factor `alpha / rank` of the product, which makes the learning rate
+    /// independent of the rank.
     #[serde(rename = "lora_alpha")]
     pub alpha: f64,
     /// Suffixes of the names of the layers to adapt, such as `c_attn`; use a longer suffix
@@ -50,7 +49,7 @@ pub struct LoraConfig {
     pub targets: Vec<String>,
 }
 
-/// PEFT's for GPT-2.
+/// PEFT's defaults for GPT-2.
 impl Default for LoraConfig {
     fn default() -> Self {
         Self {
@@ -61,7 +60,7 @@ impl Default for LoraConfig {
     }
 }
 
-/// Fields of PEFT that do not change trained adapters.
+/// Fields of PEFT that do not affect trained adapters.
 const INERT: &[&str] = &[
     "auto_mapping",
     "base_model_name_or_path",
@@ -82,11 +81,11 @@ const INERT: &[&str] = &[
 ];
 
 impl LoraConfig {
-    /// Checks that every value is in its range; the largest rank and the targets depend on the
-    /// model.
+    /// Fails unless every value is in its range. The limit on the rank and the targets are checked
+    /// with the model.
     ///
     /// # Errors
-    /// [`Error::Config`] names the field.
+    /// [`Error::Config`] naming the field.
     pub fn validate(&self) -> Result<()> {
         check::sizes(&[("rank", self.rank, 1 << 16)])?;
         check::positive("alpha", self.alpha)?;
@@ -96,15 +95,14 @@ impl LoraConfig {
         Ok(())
     }
 
-    /// Reads an `adapter_config.json`. Features that are not supported are refused unless they are
-    /// off.
+    /// Reads an `adapter_config.json`. Unsupported features are errors unless they are turned off.
     fn from_json(text: &str) -> Result<Self> {
         let mut fields = fields::parse(text)?;
         json::reject_unsupported(
             &mut fields,
             &[("peft_type", r#""LORA""#), ("bias", r#""none""#)],
         )?;
-        // Others change the weights that are adapted, too.
+        // Other values also change the adapted weights.
         fields
             .remove("init_lora_weights")
             .map_or(Ok(()), |init| match init.as_str() {
@@ -142,7 +140,7 @@ impl LoraConfig {
     }
 }
 
-/// Whether the last parts of a dotted name are `end`.
+/// Whether a dotted name ends with the components of `end`.
 fn ends_with_name(name: &str, end: &str) -> bool {
     name.strip_suffix(end)
         .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
@@ -165,7 +163,7 @@ pub(super) fn attach<M: PretrainedModel>(model: M, config: LoraConfig) -> Result
         );
     }
     let mut layers = Layers {
-        below: M::BLOCKS,
+        below: M::BLOCK_PREFIX,
         found: Vec::new(),
     };
     visit_params(&model, &mut layers);
@@ -246,7 +244,7 @@ pub(super) fn load<M: PretrainedModel>(model: M, dir: &Path) -> Result<M> {
         model.with_lora(LoraConfig::from_json(text)?)
     })?;
     let mapping = |key: ParamKey<'_>| match peft_name(key.path) {
-        // On the model without its output layer, names lack the first part.
+        // Names in a model without output layer lack the first component.
         Some(name) => {
             let short = name.split_once('.').map_or(&name[..], |(_, short)| short);
             let candidates = [&name[..], short]
@@ -263,7 +261,7 @@ pub(super) fn load<M: PretrainedModel>(model: M, dir: &Path) -> Result<M> {
     let (model, report) = files.load_into(adapted, mapping)?;
     match report.unused.is_empty() {
         true => Ok(model),
-        // A factor without its layer would change what the adapters compute.
+        // A missing factor would change the result of the adapters.
         false => Err(Error::weights(
             files.path(),
             format!("unexpected keys: {}", report.unused.join(", ")),
@@ -271,13 +269,13 @@ pub(super) fn load<M: PretrainedModel>(model: M, dir: &Path) -> Result<M> {
     }
 }
 
-/// PEFT's name of a factor, which it keeps the other way round.
+/// PEFT's name of a factor, which it stores transposed.
 fn peft_name(path: &str) -> Option<String> {
     let (layer, factor) = path.split_once(".weight.lora.")?;
     Some(format!("{layer}.lora_{}.weight", factor.to_uppercase()))
 }
 
-/// Linear layers of the blocks.
+/// Collects the linear layers of the blocks.
 struct Layers {
     /// Prefix of their paths.
     below: &'static str,
@@ -305,7 +303,7 @@ impl ParamVisitor for Layers {
     }
 }
 
-/// Attaches adapters to some weights, and takes the gradients of all.
+/// Attaches adapters to the selected weights, and freezes all other parameters.
 struct Attach {
     to: HashSet<ParamId>,
     rank: usize,
@@ -334,7 +332,7 @@ impl Reparameterizer for Attach {
     }
 }
 
-/// Adapters by PEFT's names, in its layout.
+/// Factors of adapters with PEFT's names and layout.
 struct Factors(BTreeMap<String, TensorData>);
 
 impl ParamVisitor for Factors {

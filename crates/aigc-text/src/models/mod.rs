@@ -1,4 +1,4 @@
-//! Language models, and the traits that all of them implement.
+//! Language models, and the traits that they implement.
 
 mod any;
 mod gpt2;
@@ -8,7 +8,7 @@ mod pretrained;
 pub use any::AnyCausalLm;
 pub use gpt2::{ActivationName, Gpt2, Gpt2Config};
 pub use lora::LoraConfig;
-pub use pretrained::{Part, PretrainedModel};
+pub use pretrained::{PretrainedModel, QuantizablePart};
 
 use crate::cache::Cache;
 use burn::{
@@ -21,14 +21,13 @@ pub trait CausalLm: Module {
     /// Number of tokens in the vocabulary.
     fn vocab_size(&self) -> usize;
 
-    /// The longest sequence, in tokens.
+    /// Maximum length of a sequence, in tokens.
     fn max_position_embeddings(&self) -> usize;
 
-    /// An empty cache for `batch_size` sequences, with room for `capacity` tokens before it has to
-    /// grow.
+    /// An empty cache for `batch_size` sequences, with memory for `capacity` tokens.
     fn new_cache(&self, batch_size: usize, capacity: usize) -> Box<dyn Cache>;
 
-    /// Logits of the token after each, for sequences from their beginning; used for training.
+    /// Logits of the next token after each token of whole sequences; used for training.
     ///
     /// # Shapes
     /// - tokens: `[batch, time]`
@@ -39,14 +38,14 @@ pub trait CausalLm: Module {
     /// one is not below [`vocab_size`](Self::vocab_size).
     fn forward(&self, tokens: Tensor<2, Int>) -> Tensor<3>;
 
-    /// Hidden states of tokens that follow those in `cache`, which stores the new ones.
+    /// Hidden states of `tokens`, which follow the tokens in `cache`; the cache stores them.
     ///
     /// # Shapes
     /// - tokens: `[batch, time]`
     /// - output: `[batch, time, width]`
     ///
     /// # Panics
-    /// As [`forward`](Self::forward), counting the tokens in the cache.
+    /// As [`forward`](Self::forward), including the tokens in the cache.
     fn forward_cached(&self, tokens: Tensor<2, Int>, cache: &mut dyn Cache) -> Tensor<3>;
 
     /// Logits of the next token from the hidden states of
@@ -57,7 +56,7 @@ pub trait CausalLm: Module {
     /// - output: `[batch, time, vocabulary]`
     fn lm_head(&self, hidden_states: Tensor<3>) -> Tensor<3>;
 
-    /// Logits of the token after each of `tokens`, which follow those in `cache`.
+    /// Logits of the next token after each of `tokens`, which follow the tokens in `cache`.
     ///
     /// # Shapes
     /// - tokens: `[batch, time]`

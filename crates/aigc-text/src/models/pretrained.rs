@@ -1,4 +1,4 @@
-//! Models in directories of files: opening, saving, the Hugging Face hub, quantisation, adapters.
+//! Pretrained models: opening, saving, the Hugging Face hub, quantisation, adapters.
 
 use super::{CausalLm, LoraConfig, lora};
 use crate::nn::{Embedding, LmHead, Projection};
@@ -17,10 +17,10 @@ use std::path::Path;
 
 pub(crate) const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
-/// Weights in a directory, by how the names of their files begin.
+/// Stems of the names of weight files in a directory.
 const STEMS: &[&str] = &["model", "pytorch_model"];
 
-/// All files of a model on the hub but the weights; configuration first.
+/// Files of a model on the hub except the weights, configuration first.
 #[cfg(feature = "download")]
 const SMALL: &[&str] = &[
     CONFIG,
@@ -43,40 +43,40 @@ const REMOTE_WEIGHTS: &[&str] = &[
 
 /// A part of a model that can be quantised.
 #[derive(Debug)]
-pub enum Part<'a> {
+pub enum QuantizablePart<'a> {
     /// A linear layer of a block.
     Projection(&'a mut Projection),
-    /// A table of vectors.
+    /// A table of embeddings.
     Embedding(&'a mut Embedding),
-    /// An output layer of its own.
+    /// An output layer that is not tied to the embedding.
     LmHead(&'a mut LmHead),
 }
 
-/// A language model with files in transformers' layout. A family implements the first group of
-/// methods; the others follow.
+/// A language model with files in transformers' layout. A model implements the required methods;
+/// the others are provided.
 pub trait PretrainedModel: CausalLm {
-    /// Values of `model_type` in a `config.json` that this model opens.
+    /// Values of `model_type` in a `config.json` that the model supports.
     const MODEL_TYPES: &'static [&'static str];
-    /// Prefix of the paths of parameters in blocks; adapters are attached below it.
-    const BLOCKS: &'static str;
+    /// Prefix of the paths of parameters in blocks, where adapters can be attached.
+    const BLOCK_PREFIX: &'static str;
 
     /// Checks the text of a `config.json`.
     ///
     /// # Errors
-    /// [`Error::Config`] names the field.
+    /// [`Error::Config`] naming the field.
     fn check_config(text: &str) -> Result<()>;
 
-    /// A model by the text of its `config.json` and its weights.
+    /// Creates the model from the text of its `config.json` and its weights.
     ///
     /// # Errors
-    /// [`Error::Config`] names a field, [`Error::Weights`] all tensors that are missing or do not
-    /// fit.
+    /// [`Error::Config`] naming a field; [`Error::Weights`] naming all tensors that are missing or
+    /// do not fit.
     fn from_files(config: &str, files: &WeightReader, device: &Device) -> Result<Loaded<Self>>;
 
     /// The fields of the `config.json` to save.
     fn config_fields(&self) -> Map<String, Value>;
 
-    /// Writes the weights as transformers names them and lays them out: those of
+    /// Writes the weights with the names and layouts of transformers: those of
     /// [`Linear`](aigc_core::nn::Linear) as `[out, in]`, those of [`Projection`] as `[in, out]`.
     ///
     /// # Errors
@@ -85,26 +85,26 @@ pub trait PretrainedModel: CausalLm {
         save_weights(self, path)
     }
 
-    /// All parts to quantise.
-    fn parts_mut(&mut self) -> Vec<Part<'_>>;
+    /// All parts that are quantised.
+    fn parts_mut(&mut self) -> Vec<QuantizablePart<'_>>;
 
-    /// Whether [`quantize`](Self::quantize) was applied.
+    /// Whether the model is quantised.
     fn is_quantized(&self) -> bool;
 
     /// Configuration of the attached adapters, if there are any.
     fn lora(&self) -> Option<&LoraConfig>;
 
-    /// Stores the configuration of the attached adapters; for [`with_lora`](Self::with_lora) and
-    /// [`merge_lora`](Self::merge_lora).
+    /// Stores the configuration of the attached adapters; used by [`with_lora`](Self::with_lora)
+    /// and [`merge_lora`](Self::merge_lora).
     fn set_lora(&mut self, config: Option<LoraConfig>);
 
-    /// Opens a directory in transformers' layout: `config.json`, and `model.safetensors`,
-    /// `pytorch_model.bin`, shards or variants of them. The report lists configuration fields and
-    /// tensors that are not used.
+    /// Opens a model from a directory in transformers' layout: `config.json`, and
+    /// `model.safetensors`, `pytorch_model.bin`, or shards or variants of them. The report lists
+    /// configuration fields and tensors that were not used.
     ///
     /// # Errors
-    /// [`Error::Io`] for a missing file, [`Error::Data`] names file and field, [`Error::Weights`]
-    /// all tensors that are missing or do not fit.
+    /// [`Error::Io`] for a missing file; [`Error::Data`] naming file and field; [`Error::Weights`]
+    /// naming all tensors that are missing or do not fit.
     fn from_pretrained(dir: impl AsRef<Path>, device: &Device) -> Result<Loaded<Self>> {
         let dir = dir.as_ref();
         let config = json::read_file(&dir.join(CONFIG), |text| {
@@ -114,9 +114,9 @@ pub trait PretrainedModel: CausalLm {
         Self::from_files(&config, &WeightReader::from_dir(dir, STEMS)?, device)
     }
 
-    /// Downloads a model of the Hugging Face hub by name (`gpt2`, `organisation/name`) and revision
-    /// (a branch, a tag or a commit), unless it is in the hub's cache, and opens it. Also returns
-    /// the directory with its files, for
+    /// Opens a model of the Hugging Face hub by its name (`gpt2`, `organisation/name`) and revision
+    /// (a branch, a tag or a commit); files that are not in the hub's cache are downloaded. Also
+    /// returns the directory of the files, for
     /// [`tokenizer::from_pretrained`](crate::tokenizer::from_pretrained) and
     /// [`GenerationConfig::from_pretrained`](crate::GenerationConfig::from_pretrained).
     ///
@@ -133,13 +133,13 @@ pub trait PretrainedModel: CausalLm {
         Ok((Self::from_pretrained(&dir, device)?, dir))
     }
 
-    /// The directory with the files of a model of the hub: configuration, tokenizer and weights,
-    /// as safetensors if there are any, else as PyTorch's pickles.
+    /// Downloads the files of a model of the hub, and returns their directory: configuration,
+    /// tokenizer and weights, as safetensors if the repository has any, else as PyTorch's pickles.
     ///
     /// # Errors
     /// [`Error::Download`] for files that cannot be downloaded; [`Error::Data`] if the
-    /// configuration is not this model's, before weights are downloaded; [`Error::Config`] for an
-    /// invalid name; [`Error::Io`] if the cache cannot be written.
+    /// configuration is that of another model, before weights are downloaded; [`Error::Config`] for
+    /// an invalid name; [`Error::Io`] if the cache cannot be written.
     #[cfg(feature = "download")]
     fn snapshot(
         hub: &Hub,
@@ -148,14 +148,14 @@ pub trait PretrainedModel: CausalLm {
         progress: &mut ProgressFn<'_>,
     ) -> Result<std::path::PathBuf> {
         let files = aigc_core::hub_model::ModelFiles {
-            small: SMALL,
+            config_files: SMALL,
             weights: REMOTE_WEIGHTS,
         };
         let check = |path: &Path| json::read_file(path, Self::check_config);
         files.snapshot(hub, repo, revision, check, progress)
     }
 
-    /// Writes a directory that transformers opens: `config.json` and `model.safetensors`.
+    /// Writes a directory that transformers can open: `config.json` and `model.safetensors`.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a quantised model or one with adapters; [`Error::Io`] or
@@ -178,41 +178,42 @@ pub trait PretrainedModel: CausalLm {
         self.save_weights_to(&dir.join(WEIGHTS))
     }
 
-    /// The same model with quantised matrices, for generation: a quarter or an eighth of the
-    /// memory. Embeddings and the output layer, where rounding shows most, keep eight bits.
-    /// Adapters are merged first. The result cannot be trained or saved.
+    /// Quantises the weight matrices, for generation with a quarter or an eighth of the memory.
+    /// Embeddings and the output layer, which are most sensitive to rounding, have eight bits.
+    /// Adapters are merged first. A quantised model cannot be trained or saved.
     fn quantize(self, quantization: Quantization) -> Self {
         let mut model = self.merge_lora();
         for part in model.parts_mut() {
             match part {
-                Part::Projection(projection) => projection.quantize(quantization),
-                Part::Embedding(table) => table.quantize(Quantization::Int8),
-                Part::LmHead(head) => head.quantize(Quantization::Int8),
+                QuantizablePart::Projection(projection) => projection.quantize(quantization),
+                QuantizablePart::Embedding(table) => table.quantize(Quantization::Int8),
+                QuantizablePart::LmHead(head) => head.quantize(Quantization::Int8),
             }
         }
         model
     }
 
-    /// The same model with new adapters, the only parameters that are trained from now on. `B` is
-    /// zero, so the output does not change yet; `A` is drawn uniformly on `±1/√in`, as in the
-    /// authors' program, from the seed of a run or of
+    /// Attaches new adapters, which are the only parameters trained from then on. `B` is zero, so
+    /// the output does not change at first; `A` is drawn uniformly from `±1/√in`, as in the
+    /// authors' code, with the seed of a training run or of
     /// [`init_weights`](aigc_core::rng::InitWeights::init_weights).
     ///
     /// # Errors
-    /// [`Error::Config`] for values out of range, a rank above a layer's smaller side, and a target
-    /// that is no layer of the blocks; [`Error::Unsupported`] for models that are quantised or have
-    /// adapters.
+    /// [`Error::Config`] for values out of range, a rank above a layer's smaller side, or a target
+    /// that is not a layer of the blocks; [`Error::Unsupported`] for models that are quantised or
+    /// have adapters.
     fn with_lora(self, config: LoraConfig) -> Result<Self> {
         lora::attach(self, config)
     }
 
-    /// The model with `W + (alpha / rank)·A·B` in place of each `W`: the same output without
-    /// adapters. All parameters are trained from now on. Without adapters, the model as it is.
+    /// Merges the adapters: replaces each `W` by `W + (alpha / rank)·A·B`, so the output stays the
+    /// same. All parameters are trained from then on. A model without adapters is returned
+    /// unchanged.
     fn merge_lora(self) -> Self {
         lora::merge(self)
     }
 
-    /// Writes the adapters alone, as a directory that PEFT opens on the model they were trained
+    /// Writes only the adapters, as a directory that PEFT can open with the model they were trained
     /// for: `adapter_config.json` and `adapter_model.safetensors`.
     ///
     /// # Errors
@@ -222,13 +223,13 @@ pub trait PretrainedModel: CausalLm {
         lora::save(self, dir.as_ref())
     }
 
-    /// The same model with the adapters of a directory that [`save_lora`](Self::save_lora) or PEFT
-    /// wrote, which can be trained further.
+    /// Attaches the adapters in a directory that [`save_lora`](Self::save_lora) or PEFT wrote; they
+    /// can be trained further.
     ///
     /// # Errors
-    /// [`Error::Data`] names file and field where [`with_lora`](Self::with_lora) refuses the
-    /// configuration, or it requests what is not supported; [`Error::Weights`] names all tensors
-    /// that do not fit; [`Error::Io`] for a missing file.
+    /// [`Error::Data`] naming file and field if [`with_lora`](Self::with_lora) rejects the
+    /// configuration or it uses unsupported features; [`Error::Weights`] naming all tensors that do
+    /// not fit; [`Error::Io`] for a missing file.
     fn load_lora(self, dir: impl AsRef<Path>) -> Result<Self> {
         lora::load(self, dir.as_ref())
     }

@@ -7,26 +7,25 @@ use burn::{
     tensor::{Bool, Tensor, activation::softmax},
 };
 
-/// How queries, keys and values are divided into heads, and how they attend.
+/// Configuration of attention heads: how queries, keys and values are divided into heads.
 ///
-/// There may be fewer heads of keys and values than of queries (grouped-query attention, Ainslie
-/// et al. 2023, <https://arxiv.org/abs/2305.13245>): query head `h` then attends to the key head
-/// `h / (n_head / n_kv_head)`.
+/// There may be fewer heads of keys and values than of queries (grouped-query attention, Ainslie et
+/// al. 2023, <https://arxiv.org/abs/2305.13245>): query head `h` then attends to key head `h /
+/// (n_head / n_kv_head)`.
 #[derive(Module, Debug)]
 pub struct AttentionHeads {
-    /// Heads of queries.
+    /// Number of query heads.
     pub n_head: usize,
-    /// Heads of keys and values; it divides `n_head`.
+    /// Number of key and value heads; it must divide `n_head`.
     pub n_kv_head: usize,
-    /// Factor of the queries, beside the `1/√d` of attention.
+    /// Factor of the queries, in addition to the `1/√d` of attention.
     pub scale: f64,
     /// Dropout of the attention weights, in training.
     pub dropout: Dropout,
 }
 
 impl AttentionHeads {
-    /// Attention over a sequence from its beginning, of queries, keys and values that lie side by
-    /// side.
+    /// Attention over whole sequences, for queries, keys and values that lie side by side.
     ///
     /// # Shapes
     /// - qkv: `[batch, time, (n_head + 2·n_kv_head)·d]`
@@ -40,8 +39,8 @@ impl AttentionHeads {
         self.attend(q, k, v)
     }
 
-    /// The same behind the tokens in `cache`, as block `layer`. `mask` is true where padding hides
-    /// a key ([`Cache::padding_mask`]).
+    /// Attention that continues after the tokens in `cache`, in block `layer`. `mask` is true where
+    /// padding hides a key ([`Cache::padding_mask`]).
     ///
     /// # Shapes
     /// - as [`forward`](Self::forward); mask: `[batch, n_head, time, keys]`
@@ -56,7 +55,7 @@ impl AttentionHeads {
         self.attend_cached([q, k, v], layer, cache, mask)
     }
 
-    /// Queries, keys and values by head; queries are multiplied by `scale`.
+    /// Divides queries, keys and values into heads; queries are multiplied by `scale`.
     ///
     /// # Shapes
     /// - qkv: `[batch, time, (n_head + 2·n_kv_head)·d]`
@@ -77,8 +76,8 @@ impl AttentionHeads {
         [if self.scale == 1.0 { q } else { q * self.scale }, k, v]
     }
 
-    /// Attention of heads over a sequence from its beginning, for models that change queries and
-    /// keys before (rotary positions).
+    /// Attention of heads over whole sequences, for models that transform queries and keys first
+    /// (rotary positions).
     ///
     /// # Shapes
     /// - q: `[batch, n_head, time, d]`, k and v: `[batch, n_kv_head, time, d]`
@@ -91,7 +90,7 @@ impl AttentionHeads {
         })
     }
 
-    /// [`attend`](Self::attend) behind the tokens in `cache`.
+    /// [`attend`](Self::attend), continuing after the tokens in `cache`.
     pub fn attend_cached(
         &self,
         [q, k, v]: [Tensor<4>; 3],
@@ -107,7 +106,7 @@ impl AttentionHeads {
         self.dropout.prob > 0.0 && is_training
     }
 
-    /// Attention some of whose weights are dropped, which the fused one cannot do.
+    /// Attention with dropout of its weights, which fused attention does not support.
     pub(crate) fn attend_with_dropout(
         &self,
         q: Tensor<4>,
@@ -126,7 +125,7 @@ impl AttentionHeads {
     }
 }
 
-/// Each key head as often as there are query heads for it.
+/// Repeats each key head for the query heads that attend to it.
 fn repeat_heads(x: Tensor<4>, heads: usize) -> Tensor<4> {
     let [batch, kv_heads, time, d] = x.dims();
     if kv_heads == heads {
@@ -139,7 +138,7 @@ fn repeat_heads(x: Tensor<4>, heads: usize) -> Tensor<4> {
     each.reshape([batch, heads, time, d])
 }
 
-/// `[batch, heads, time, d]` as `[batch, time, heads·d]`.
+/// Joins heads: `[batch, heads, time, d]` to `[batch, time, heads·d]`.
 pub(crate) fn join(heads: Tensor<4>) -> Tensor<3> {
     let [batch, n, time, d] = heads.dims();
     heads.swap_dims(1, 2).reshape([batch, time, n * d])
@@ -161,7 +160,7 @@ mod tests {
         assert!(apart.fold(0.0, f32::max) < 1e-5, "{a:?}\n{b:?}");
     }
 
-    /// Grouped heads are full heads whose keys and values are repeated, with and without a cache.
+    /// Grouped heads equal heads with repeated keys and values, with and without a cache.
     #[test]
     fn grouped_heads_match_repeated_ones() {
         let flex = device("flex").unwrap();

@@ -1,24 +1,26 @@
-//! Perceptrons of transformer blocks.
+//! MLPs of transformer blocks.
 
 use super::Projection;
 use aigc_core::nn::{Activation, Dropout};
 use burn::{module::Module, tensor::Tensor};
 
-/// `act(x·W₁ + b₁)·W₂ + b₂`, then dropout; names as in GPT-2.
+/// `act(x·W₁ + b₁)·W₂ + b₂`, then dropout. Names are those of GPT-2.
 #[derive(Module, Debug)]
 pub struct Mlp {
-    /// To the inner width.
+    /// Projection to the inner width.
     pub c_fc: Projection,
-    /// Back to the width.
+    /// Projection back to the width.
     pub c_proj: Projection,
     /// Dropout of the output, in training.
     pub dropout: Dropout,
-    /// Activation between them.
+    /// Activation between the projections.
     #[module(skip)]
     pub activation: Activation,
 }
 
 impl Mlp {
+    /// Applies the layer.
+    ///
     /// # Shapes
     /// - x and output: `[batch, time, width]`
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
@@ -27,15 +29,15 @@ impl Mlp {
     }
 }
 
-/// `(act(x·W_gate) ⊙ x·W_up)·W_down` (Shazeer 2020, <https://arxiv.org/abs/2002.05202>); SwiGLU
-/// with the activation SiLU. Names as in Llama.
+/// `(act(x·W_gate) ⊙ x·W_up)·W_down` (Shazeer 2020, <https://arxiv.org/abs/2002.05202>); with the
+/// activation SiLU it is SwiGLU. Names are those of Llama.
 #[derive(Module, Debug)]
 pub struct GatedMlp {
-    /// To the inner width, through the activation.
+    /// Projection to the inner width, followed by the activation.
     pub gate_proj: Projection,
-    /// To the inner width.
+    /// Projection to the inner width.
     pub up_proj: Projection,
-    /// Back to the width.
+    /// Projection back to the width.
     pub down_proj: Projection,
     /// Activation of the gate.
     #[module(skip)]
@@ -43,6 +45,8 @@ pub struct GatedMlp {
 }
 
 impl GatedMlp {
+    /// Applies the layer.
+    ///
     /// # Shapes
     /// - x and output: `[batch, time, width]`
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {

@@ -1,5 +1,5 @@
-//! Layers that language models share: projections and embeddings with full or quantised weights,
-//! attention heads with a cache, perceptrons.
+//! Layers shared by language models: projections and embeddings with full or quantised weights,
+//! attention heads with a cache, MLPs.
 
 mod attention;
 mod mlp;

@@ -1,4 +1,4 @@
-//! Linear layers and embeddings whose weights are full, quantised or adapted.
+//! Linear layers and embeddings with full, quantised or adapted weights.
 
 use aigc_core::{
     nn::{Initializer, Linear, LinearConfig, QuantizedWeight},
@@ -9,34 +9,34 @@ use burn::{
     tensor::{Device, Int, Tensor},
 };
 
-/// A weight in full precision, or quantised.
+/// A full-precision or quantised weight.
 #[derive(Module, Debug)]
 pub enum Weight {
-    /// As trained.
+    /// Full precision.
     Full(Param<Tensor<2>>),
-    /// Of eight or four bits.
+    /// Quantised to 8 or 4 bits.
     Quantized(QuantizedWeight),
 }
 
 impl Weight {
-    /// Whether it is quantised.
+    /// Whether the weight is quantised.
     pub fn is_quantized(&self) -> bool {
         matches!(self, Weight::Quantized(_))
     }
 }
 
-/// `y = x·W + b`, with `W` as `[in, out]`; adds the product of a low-rank adapter if `W` has one.
+/// `y = x·W + b`, with `W` as `[in, out]`, plus the product of a low-rank adapter if `W` has one.
 #[derive(Module, Debug)]
 pub struct Projection {
-    /// `[in, out]`.
+    /// Weight, `[in, out]`.
     pub weight: Weight,
-    /// `[out]`.
+    /// Bias, `[out]`.
     pub bias: Option<Param<Tensor<1>>>,
 }
 
 impl Projection {
-    /// A projection of `[from, to]` features with initial weights by `initializer`, and a bias of
-    /// zeros if `bias` is set.
+    /// A projection of `[from, to]` features. The weight is drawn by `initializer`; the bias, if
+    /// `bias` is set, is zero.
     pub fn new(
         [from, to]: [usize; 2],
         bias: bool,
@@ -49,6 +49,8 @@ impl Projection {
         }
     }
 
+    /// Applies the layer.
+    ///
     /// # Shapes
     /// - x: `[batch, time, in]`
     /// - output: `[batch, time, out]`
@@ -56,7 +58,7 @@ impl Projection {
         let bias = self.bias.as_ref().map(Param::val);
         match &self.weight {
             Weight::Full(weight) => {
-                // `x·A·B` is cheap, `W + A·B` would cost a weight for every call.
+                // `x·A·B` is cheap; `W + A·B` would allocate a weight in every call.
                 let added = weight.adapter().map(|LoraAdapter { a, b, scale }| {
                     ops::linear(
                         ops::linear(x.clone(), a.val(), None) * *scale,
@@ -74,7 +76,7 @@ impl Projection {
         }
     }
 
-    /// Quantises the weight; an adapter has to be merged before.
+    /// Quantises the weight; an adapter must be merged first.
     pub fn quantize(&mut self, quantization: Quantization) {
         if let Weight::Full(weight) = &self.weight {
             self.weight =
@@ -83,22 +85,22 @@ impl Projection {
     }
 }
 
-/// A table of vectors, one for each token or position.
+/// A table of embeddings, one for each token or position.
 #[derive(Module, Debug)]
 pub struct Embedding {
-    /// `[count, width]`.
+    /// Weight, `[count, width]`.
     pub weight: Weight,
 }
 
 impl Embedding {
-    /// A table of `[count, width]` with initial values by `initializer`.
+    /// A table of shape `[count, width]`, drawn by `initializer`.
     pub fn new([count, width]: [usize; 2], initializer: Initializer, device: &Device) -> Self {
         Self {
             weight: Weight::Full(initializer.param([count, width], count, width, device)),
         }
     }
 
-    /// The vectors of `indices`.
+    /// The embeddings of `indices`.
     ///
     /// # Shapes
     /// - indices: `[batch, time]`
@@ -110,7 +112,7 @@ impl Embedding {
         }
     }
 
-    /// The `count` vectors from `first` on, `[1, count, width]`.
+    /// `count` embeddings, beginning with number `first`, `[1, count, width]`.
     pub fn range(&self, first: usize, count: usize) -> Tensor<3> {
         match &self.weight {
             Weight::Full(weight) => weight.val().narrow(0, first, count).unsqueeze(),
@@ -122,7 +124,7 @@ impl Embedding {
         }
     }
 
-    /// The scalar products of `x` with every vector: logits of a tied output layer.
+    /// Scalar products of `x` with every embedding: the logits of a tied output layer.
     ///
     /// # Shapes
     /// - x: `[batch, time, width]`
@@ -145,14 +147,14 @@ impl Embedding {
 /// An output layer that is not tied to the embedding; in files `[vocabulary, width]`.
 #[derive(Module, Debug)]
 pub enum LmHead {
-    /// As trained.
+    /// Full precision.
     Full(Linear),
-    /// Of eight or four bits.
+    /// Quantised to 8 or 4 bits.
     Quantized(QuantizedWeight),
 }
 
 impl LmHead {
-    /// A head of `[width, vocab_size]` without a bias, with initial weights by `initializer`.
+    /// An output layer of `[width, vocab_size]` without bias, drawn by `initializer`.
     pub fn new([width, vocab_size]: [usize; 2], initializer: Initializer, device: &Device) -> Self {
         let head = LinearConfig::new(width, vocab_size)
             .with_bias(false)
@@ -160,6 +162,8 @@ impl LmHead {
         Self::Full(head.init(device))
     }
 
+    /// Applies the layer.
+    ///
     /// # Shapes
     /// - x: `[batch, time, width]`
     /// - output: `[batch, time, vocabulary]`

@@ -21,43 +21,45 @@ use tokenizers::{
     pre_tokenizers::byte_level::ByteLevel,
 };
 
-/// The largest vocabulary that models may have.
+/// Limit on the size of a vocabulary.
 const MOST_TOKENS: usize = 1 << 24;
 
-/// The token that begins and ends GPT-2's texts.
+/// The token at the beginning and end of GPT-2's training texts.
 const END_OF_TEXT: &str = "<|endoftext|>";
 
-/// Names of vocabulary and merges, in transformers' and in OpenAI's files.
+/// File names of vocabulary and merges, of transformers and of OpenAI.
 const PAIRS: [[&str; 2]; 2] = [["vocab.json", "merges.txt"], ["encoder.json", "vocab.bpe"]];
 const WHOLE: &str = "tokenizer.json";
 
-/// Byte-level byte-pair encoding: any text can be encoded, and decodes to the same bytes.
+/// Byte-level byte-pair encoding. Every text can be encoded, and is decoded to the same bytes.
 pub struct BpeTokenizer {
     inner: tokenizers::Tokenizer,
     /// The bytes of every token.
     bytes: Vec<Vec<u8>>,
     special: HashSet<u32>,
-    /// Put before a prompt.
+    /// Token added before a prompt.
     bos: Option<u32>,
-    /// Put behind a prompt.
+    /// Token added after a prompt.
     eos: Option<u32>,
     eos_token_id: Option<u32>,
 }
 
 impl BpeTokenizer {
-    /// Opens the tokenizer of a directory: `tokenizer.json`, `vocab.json` and `merges.txt`, or
-    /// `encoder.json` and `vocab.bpe`; with the added tokens and options in `added_tokens.json`,
+    /// Opens the tokenizer in a directory: `tokenizer.json`, or `vocab.json` and `merges.txt`, or
+    /// `encoder.json` and `vocab.bpe`, with added tokens and options from `added_tokens.json`,
     /// `special_tokens_map.json` and `tokenizer_config.json`.
     ///
     /// # Errors
-    /// [`Error::Data`] if there is none of them, or one is broken or of another kind.
+    /// [`Error::Data`] if there is no such file, or a file is broken or that of another kind of
+    /// tokenizer.
     pub fn from_pretrained(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
         let settings = Settings::read(dir)?;
         let whole = dir.join(WHOLE);
         if whole.is_file() {
             let text = read_text(&whole)?;
-            // The crate panics where a part of it is no JSON, or SentencePiece's table is broken.
+            // The crate panics if a part of the file is not JSON, or a SentencePiece table is
+            // broken.
             let mut json: Value =
                 serde_json::from_str(&text).map_err(|error| decode(&whole, error))?;
             if json["normalizer"].to_string().contains("\"Precompiled\"") {
@@ -87,7 +89,7 @@ impl BpeTokenizer {
         Self::from_pair(&dir.join(vocabulary), &dir.join(merges), settings)
     }
 
-    /// Opens a vocabulary and its merges.
+    /// Opens a vocabulary file and its merges.
     ///
     /// # Errors
     /// [`Error::Data`] if one of them is broken.
@@ -133,10 +135,10 @@ impl BpeTokenizer {
         Self::new(byte_level(model, prefix), settings, vocabulary)
     }
 
-    /// Learns a vocabulary of `size` tokens from texts: all bytes, then the most frequent pairs.
+    /// Trains a vocabulary of `size` tokens on texts: all bytes, then the most frequent pairs.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if `size` has no room for all bytes and the end of a text.
+    /// [`Error::InvalidArgument`] if `size` is too small for all bytes and the end-of-text token.
     pub fn train<S: AsRef<str> + Send>(
         texts: impl Iterator<Item = S> + Send,
         size: usize,
@@ -156,7 +158,7 @@ impl BpeTokenizer {
         let mut inner = byte_level(BPE::default(), false);
         inner
             .train(&mut trainer, texts)
-            .map_err(|error| Error::argument("texts", error, "texts to learn from"))?;
+            .map_err(|error| Error::argument("texts", error, "texts to train on"))?;
         Self::new(inner, Settings::default(), Path::new(WHOLE))
     }
 
@@ -164,7 +166,7 @@ impl BpeTokenizer {
         if !matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_))) {
             return Err(mismatch(path, "not a byte-level tokenizer, as GPT-2's is"));
         }
-        // As transformers, which truncates and pads only if a call requests it.
+        // As in transformers, truncation and padding are applied only if a call requests them.
         inner
             .with_padding(None)
             .with_truncation(None)
@@ -177,7 +179,7 @@ impl BpeTokenizer {
         let added = inner.get_added_tokens_decoder();
         let tokens = inner.get_vocab(true);
         let size = tokens.values().max().map_or(0, |last| *last as usize + 1);
-        // There may be gaps, but a number in a file must not cost gigabytes.
+        // There may be gaps, but a large id in a file must not cost gigabytes.
         if size > 2 * tokens.len() + (1 << 16) {
             let reason = format!("token {} of a vocabulary of {}", size - 1, tokens.len());
             return Err(mismatch(path, reason));
@@ -226,7 +228,7 @@ fn mismatch(path: &Path, reason: impl Into<String>) -> Error {
     Error::data(path, DataFault::Mismatch(reason.into()))
 }
 
-/// Sets `add_prefix_space` of a byte-level pre-tokenizer; whether that changed it.
+/// Sets `add_prefix_space` of a byte-level pre-tokenizer; returns whether that changed it.
 fn set_prefix_space(pre_tokenizer: &mut Value, add: bool) -> bool {
     if let Some(parts) = pre_tokenizer["pretokenizers"].as_array_mut() {
         let mut is_changed = false;
@@ -243,14 +245,14 @@ fn set_prefix_space(pre_tokenizer: &mut Value, add: bool) -> bool {
     is_changed
 }
 
-/// Refuses a model on which the crate's own reader panics: merges that give no token, and marks of
-/// words' insides and ends, which byte-level vocabularies do not have.
+/// Fails for a model on which the crate panics: merges without a token in the vocabulary, and
+/// prefixes or suffixes of subwords, which byte-level vocabularies do not have.
 fn check_merges(model: &Value, path: &Path) -> Result<()> {
     let wrong = |reason: String| Err(mismatch(path, reason));
     for field in ["continuing_subword_prefix", "end_of_word_suffix"] {
         if model[field].as_str().is_some_and(|mark| !mark.is_empty()) {
             return wrong(format!(
-                "{field} is {}, but byte-level tokens have none",
+                "{field} is {}, but byte-level tokens do not have it",
                 model[field]
             ));
         }
@@ -289,8 +291,8 @@ fn decode(path: &Path, reason: impl ToString) -> Error {
     Error::data(path, DataFault::Decode(reason.to_string()))
 }
 
-/// The byte that each character of a byte-level vocabulary encodes: printable ones their own, those
-/// from U+0100 on the others.
+/// The byte that each character of a byte-level vocabulary encodes: itself if it is printable, the
+/// other bytes from U+0100 on.
 fn alphabet() -> HashMap<char, u8> {
     let printable = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
     let (plain, others): (Vec<u8>, Vec<u8>) = (0..=255).partition(printable);
@@ -351,7 +353,7 @@ impl Tokenizer for BpeTokenizer {
             .to_string(false)
             .map_err(|error| decode(&path, error))?;
         write_atomic(&path, text.as_bytes())?;
-        // What tokenizer.json has no field for.
+        // Settings for which tokenizer.json has no field.
         let id = |token: Option<u32>| token.and_then(|token| self.inner.id_to_token(token));
         if self.bos.is_some() || self.eos.is_some() {
             let fields = serde_json::json!({

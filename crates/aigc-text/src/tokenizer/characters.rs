@@ -1,4 +1,4 @@
-//! One token for each character.
+//! Tokenizer with one token per character.
 
 use super::Tokenizer;
 use crate::text_file::read_text;
@@ -11,7 +11,7 @@ use std::{
 /// The file of a character tokenizer.
 pub(super) const FILE: &str = "characters.json";
 
-/// One token for each character, in the order of code points.
+/// One token per character, in the order of code points.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CharacterTokenizer {
     characters: Vec<char>,
@@ -19,12 +19,12 @@ pub struct CharacterTokenizer {
 }
 
 impl CharacterTokenizer {
-    /// A tokenizer of the characters of `text`.
+    /// A tokenizer for the characters of `text`.
     pub fn from_text(text: &str) -> Self {
         Self::train([text].into_iter())
     }
 
-    /// A tokenizer of all characters of `texts`.
+    /// A tokenizer for all characters of `texts`.
     pub fn train<S: AsRef<str>>(texts: impl Iterator<Item = S>) -> Self {
         let mut characters = BTreeSet::new();
         texts.for_each(|text| characters.extend(text.as_ref().chars()));
@@ -40,15 +40,16 @@ impl CharacterTokenizer {
         Self { characters, tokens }
     }
 
-    /// The characters in the order of their tokens.
+    /// The characters, in the order of their tokens.
     pub fn characters(&self) -> &[char] {
         &self.characters
     }
 
-    /// Opens the `characters.json` of a directory.
+    /// Opens the `characters.json` in a directory.
     ///
     /// # Errors
-    /// [`Error::Io`] if there is none, [`Error::Data`] if it is broken or repeats a character.
+    /// [`Error::Io`] if there is no such file, [`Error::Data`] if it is broken or repeats a
+    /// character.
     pub fn from_pretrained(dir: impl AsRef<Path>) -> Result<Self> {
         let path = dir.as_ref().join(FILE);
         let text = read_text(&path)?;

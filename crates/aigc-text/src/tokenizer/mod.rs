@@ -1,4 +1,4 @@
-//! Text to tokens and back.
+//! Tokenizers, which convert text to tokens and back.
 
 mod bpe;
 mod characters;
@@ -13,16 +13,16 @@ pub use stream::DecodeStream;
 use aigc_core::Result;
 use std::path::Path;
 
-/// Text to tokens and back.
+/// Converts text to tokens and back.
 pub trait Tokenizer: Send + Sync {
-    /// The tokens of `text`, without any that begin or end a text.
+    /// The tokens of `text`, without special tokens at its beginning and end.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`](aigc_core::Error::InvalidArgument) if a part of it cannot be
-    /// encoded.
+    /// [`Error::InvalidArgument`](aigc_core::Error::InvalidArgument) if a part of the text cannot
+    /// be encoded.
     fn encode(&self, text: &str) -> Result<Vec<u32>>;
 
-    /// The tokens of `text` as a prompt: with the special tokens that the tokenizer's files put
+    /// The tokens of `text` as a prompt: with the special tokens that the tokenizer's files add
     /// around it (`add_bos_token`, a post-processor).
     ///
     /// # Errors
@@ -31,7 +31,7 @@ pub trait Tokenizer: Send + Sync {
         self.encode(text)
     }
 
-    /// The bytes of a token, which may be a part of a character; empty for an unknown token.
+    /// The bytes of a token, which may be part of a character; empty for an unknown token.
     fn token_bytes(&self, token: u32) -> Vec<u8>;
 
     /// Number of tokens.
@@ -42,13 +42,13 @@ pub trait Tokenizer: Send + Sync {
         None
     }
 
-    /// Whether a token is a control token, such as the end of a text, and no part of a text.
+    /// Whether a token is a control token, such as the end of a text, rather than text.
     fn is_special(&self, token: u32) -> bool {
         let _ = token;
         false
     }
 
-    /// The text of `tokens`; bytes that are no character become `U+FFFD`.
+    /// The text of `tokens`; invalid bytes become `U+FFFD`.
     fn decode(&self, tokens: &[u32]) -> String {
         let bytes: Vec<u8> = tokens
             .iter()
@@ -57,18 +57,18 @@ pub trait Tokenizer: Send + Sync {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Writes the tokenizer into `dir`, for [`from_pretrained`].
+    /// Writes the files of the tokenizer to `dir`, for [`from_pretrained`].
     ///
     /// # Errors
-    /// [`Error::Io`](aigc_core::Error::Io) if it cannot be written.
+    /// [`Error::Io`](aigc_core::Error::Io) if a file cannot be written.
     fn save_pretrained(&self, dir: &Path) -> Result<()>;
 }
 
-/// Opens the tokenizer of a directory: `characters.json`, `tokenizer.json`, or GPT-2's `vocab.json`
+/// Opens the tokenizer in a directory: `characters.json`, `tokenizer.json`, or GPT-2's `vocab.json`
 /// and `merges.txt` (`encoder.json` and `vocab.bpe`).
 ///
 /// # Errors
-/// [`Error::Data`](aigc_core::Error::Data) if there is none, or it is broken.
+/// [`Error::Data`](aigc_core::Error::Data) if there is no such file, or it is broken.
 pub fn from_pretrained(dir: impl AsRef<Path>) -> Result<Box<dyn Tokenizer>> {
     let dir = dir.as_ref();
     if dir.join(characters::FILE).is_file() {

@@ -1,4 +1,4 @@
-//! Options and added tokens of a tokenizer, beside its vocabulary.
+//! Options and added tokens of a tokenizer, in files besides its vocabulary.
 
 use crate::text_file::read_text;
 use aigc_core::{DataFault, Error, Result};
@@ -25,11 +25,10 @@ const ATTRIBUTES: [&str; 7] = [
     "mask_token",
 ];
 
-/// The files beside a vocabulary: `tokenizer_config.json`, `special_tokens_map.json` and
-/// `added_tokens.json`.
+/// The settings in `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`.
 #[derive(Default)]
 pub(super) struct Settings {
-    /// `tokenizer_config.json`.
+    /// Path of `tokenizer_config.json`.
     pub path: PathBuf,
     pub add_prefix_space: Option<bool>,
     pub add_bos_token: bool,
@@ -38,15 +37,15 @@ pub(super) struct Settings {
     pub eos_token: Option<String>,
     /// Added tokens by id.
     added: BTreeMap<u32, AddedToken>,
-    /// Special tokens; those without an id come after all others.
+    /// Special tokens; those without an id are added after all others.
     special: Vec<AddedToken>,
 }
 
 impl Settings {
-    /// Reads the files that are in `dir`.
+    /// Reads those of the files that are in `dir`.
     ///
     /// # Errors
-    /// [`Error::Data`] names a broken file.
+    /// [`Error::Data`] naming a broken file.
     pub(super) fn read(dir: &Path) -> Result<Self> {
         let [config, special, added] = [CONFIG, SPECIAL, ADDED].map(|name| dir.join(name));
         let mut settings = Self {
@@ -111,10 +110,10 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Adds the tokens that the tokenizer does not have, and marks special ones.
+    /// Adds tokens that the tokenizer does not have, and marks special ones.
     ///
     /// # Errors
-    /// [`Error::Data`] if a token would get another id than its file says.
+    /// [`Error::Data`] if a token would get another id than the file specifies.
     pub(super) fn add_tokens(&self, inner: &mut tokenizers::Tokenizer) -> Result<()> {
         for (id, token) in &self.added {
             let content = token.content.clone();
@@ -153,7 +152,7 @@ fn data(path: &Path, reason: String) -> Error {
     Error::data(path, DataFault::Mismatch(reason))
 }
 
-/// The fields of a JSON file; none if there is no file.
+/// The fields of a JSON file; empty if there is no such file.
 fn object(path: &Path) -> Result<Map<String, Value>> {
     if !path.is_file() {
         return Ok(Map::new());
@@ -165,7 +164,7 @@ fn object(path: &Path) -> Result<Map<String, Value>> {
     }
 }
 
-/// A token: its text alone, or an object with its options.
+/// Reads a token: its text, or an object with its options.
 fn token(value: &Value, is_special: bool) -> Option<AddedToken> {
     let content = value.as_str().or_else(|| value["content"].as_str())?;
     let on = |name: &str| value[name].as_bool();

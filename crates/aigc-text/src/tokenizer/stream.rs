@@ -1,15 +1,15 @@
-//! Tokens to text, one at a time.
+//! Decoding of tokens one at a time.
 
 use super::Tokenizer;
 
-/// Decodes tokens one at a time: a character is held back until all of its bytes are there.
+/// Decodes tokens one at a time. A character is returned once all its bytes are known.
 pub struct DecodeStream<'a> {
     tokenizer: &'a dyn Tokenizer,
     held: Vec<u8>,
 }
 
 impl<'a> DecodeStream<'a> {
-    /// A stream at its beginning.
+    /// A stream without tokens.
     pub fn new(tokenizer: &'a dyn Tokenizer) -> Self {
         Self {
             tokenizer,
@@ -17,7 +17,7 @@ impl<'a> DecodeStream<'a> {
         }
     }
 
-    /// The text that is complete with one more token; may be empty.
+    /// Adds a token and returns the text that is complete now; may be empty.
     pub fn step(&mut self, token: u32) -> String {
         self.held.extend(self.tokenizer.token_bytes(token));
         let mut text = String::new();
@@ -31,7 +31,7 @@ impl<'a> DecodeStream<'a> {
                 Err(error) => {
                     let valid = error.valid_up_to();
                     text.push_str(&String::from_utf8_lossy(&self.held[..valid]));
-                    // Without a length the rest may be the beginning of a character.
+                    // Without an error length, the rest may be the beginning of a character.
                     let Some(wrong) = error.error_len() else {
                         self.held.drain(..valid);
                         return text;
@@ -43,7 +43,7 @@ impl<'a> DecodeStream<'a> {
         }
     }
 
-    /// The rest at the end: `U+FFFD` for an incomplete character.
+    /// The incomplete rest, as `U+FFFD`; may be empty.
     pub fn finish(self) -> String {
         String::from_utf8_lossy(&self.held).into_owned()
     }

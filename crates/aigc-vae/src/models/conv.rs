@@ -1,4 +1,4 @@
-//! Convolutions down to the latent space and back.
+//! Convolutional encoder and decoder.
 
 use super::validate;
 use crate::{DiagonalGaussian, Likelihood, LikelihoodKind, Vae};
@@ -20,17 +20,17 @@ use serde::{Deserialize, Serialize};
 /// Configuration to create a [`ConvVae`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ConvVaeConfig {
-    /// Shape of an image; the sides are divisible by `2^channels.len()`.
+    /// Shape of an image; its sides must be divisible by `2^channels.len()`.
     pub shape: ImageShape,
-    /// Channels after each halving of the sides.
+    /// Channels of the encoder after each halving of the sides; the decoder has them in reverse.
     pub channels: Vec<usize>,
-    /// Width of the layer between convolutions and latent space.
+    /// Width of the linear layer between convolutions and latents.
     #[serde(alias = "hidden")]
     pub hidden_dim: usize,
     /// Number of latent dimensions.
     #[serde(alias = "latent")]
     pub latent_dim: usize,
-    /// Distribution that the decoder outputs.
+    /// Type of the distribution that the decoder outputs.
     pub likelihood: LikelihoodKind,
     /// Activation between the layers.
     pub activation: Activation,
@@ -50,7 +50,7 @@ impl ConvVaeConfig {
         }
     }
 
-    /// The model on `device`.
+    /// Creates the model on `device`.
     ///
     /// # Errors
     /// [`Error::Config`](aigc_core::Error::Config) for values out of range.
@@ -112,7 +112,7 @@ impl ConvVaeConfig {
     }
 }
 
-/// Halves the sides once per level on the way in, doubles them on the way out.
+/// A VAE of convolutions: the encoder halves the sides once per level, the decoder doubles them.
 #[derive(Module, Debug)]
 pub struct ConvVae {
     down: Vec<Conv2d>,
@@ -122,7 +122,7 @@ pub struct ConvVae {
     decoder: Linear,
     unflatten: Linear,
     up: Vec<ConvTranspose2d>,
-    /// Channels, height and width at the smallest.
+    /// Channels, height and width of the smallest feature maps.
     top: [usize; 3],
     #[module(skip)]
     config: ConvVaeConfig,

@@ -1,4 +1,4 @@
-//! The model of the first paper: one hidden layer each way.
+//! Encoder and decoder with one hidden layer each, as in Kingma and Welling 2014.
 
 use super::validate;
 use crate::{DiagonalGaussian, Likelihood, LikelihoodKind, Vae};
@@ -24,7 +24,7 @@ pub struct MlpVaeConfig {
     /// Number of latent dimensions.
     #[serde(alias = "latent")]
     pub latent_dim: usize,
-    /// Distribution that the decoder outputs.
+    /// Type of the distribution that the decoder outputs.
     pub likelihood: LikelihoodKind,
     /// Activation between the layers.
     pub activation: Activation,
@@ -42,7 +42,7 @@ impl MlpVaeConfig {
         }
     }
 
-    /// The model on `device`.
+    /// Creates the model on `device`.
     ///
     /// # Errors
     /// [`Error::Config`](aigc_core::Error::Config) for values out of range.
@@ -66,7 +66,7 @@ impl MlpVaeConfig {
     }
 }
 
-/// `pixels → hidden → (μ, log σ²)` and `latent → hidden → pixels`.
+/// A VAE of linear layers: `pixels → hidden → (μ, log σ²)` and `latent → hidden → pixels`.
 #[derive(Module, Debug)]
 pub struct MlpVae {
     encoder: Linear,

@@ -1,4 +1,4 @@
-//! The models, and the choice among them as data.
+//! The models of this crate, and their configurations.
 
 mod conv;
 mod mlp;
@@ -10,6 +10,7 @@ use crate::{DiagonalGaussian, Likelihood, LikelihoodKind, Vae};
 use aigc_core::{
     Error, Result, check,
     data::{ImageShape, SampleShape},
+    rng::Rng,
     weights::{Loaded, load_pretrained, save_pretrained},
 };
 use burn::{
@@ -19,11 +20,11 @@ use burn::{
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// Defines [`VaeConfig`] and [`AnyVae`] from a table of models: of images and latent vectors, with
-/// a diagonal Gaussian posterior.
+/// Defines [`VaeConfig`] and [`AnyVae`] from a table of models of images with latent vectors and a
+/// diagonal Gaussian posterior.
 macro_rules! vaes {
     ($($(#[$doc:meta])* $kind:ident: $config:ident => $model:ident,)+) => {
-        /// Configuration of any model of this crate; `config.json` holds it.
+        /// Configuration of any model of this crate, as in `config.json`.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
         #[serde(tag = "kind", rename_all = "snake_case")]
         #[non_exhaustive]
@@ -32,7 +33,7 @@ macro_rules! vaes {
         }
 
         impl VaeConfig {
-            /// The model on `device`.
+            /// Creates the model on `device`.
             ///
             /// # Errors
             /// [`Error::Config`] for values out of range.
@@ -84,6 +85,29 @@ macro_rules! vaes {
                     $(AnyVae::$kind(model) => model.sample_shape(),)+
                 }
             }
+
+            fn auxiliary_losses(
+                &self,
+                posterior: &DiagonalGaussian,
+            ) -> Vec<(&'static str, Tensor<1>)> {
+                match self {
+                    $(AnyVae::$kind(model) => model.auxiliary_losses(posterior),)+
+                }
+            }
+
+            fn update_codebook(self, posteriors: &[DiagonalGaussian]) -> Self {
+                match self {
+                    $(AnyVae::$kind(model) => {
+                        AnyVae::$kind(model.update_codebook(posteriors))
+                    })+
+                }
+            }
+
+            fn sample_prior(&self, n: usize, rng: &mut Rng, device: &Device) -> Tensor<2> {
+                match self {
+                    $(AnyVae::$kind(model) => model.sample_prior(n, rng, device),)+
+                }
+            }
         }
 
         $(
@@ -97,19 +121,19 @@ macro_rules! vaes {
 }
 
 vaes! {
-    /// One hidden layer each way.
+    /// One hidden layer in the encoder and one in the decoder.
     Mlp: MlpVaeConfig => MlpVae,
-    /// Strided convolutions down, transposed ones up.
+    /// Strided convolutions in the encoder and transposed ones in the decoder.
     Conv: ConvVaeConfig => ConvVae,
 }
 
 impl AnyVae {
-    /// Opens a trained model: a directory with `config.json` and weights, such as the `final` of a
-    /// run.
+    /// Opens a trained model from a directory with `config.json` and weights, such as the `final`
+    /// of a run.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Data`], [`Error::Config`] or [`Error::Weights`] with the file and
-    /// the field, tensor or value at fault.
+    /// [`Error::Io`], [`Error::Data`], [`Error::Config`] or [`Error::Weights`], naming the file and
+    /// the field, tensor or value.
     pub fn from_pretrained(dir: impl AsRef<Path>, device: &Device) -> Result<Loaded<Self>> {
         load_pretrained(dir.as_ref(), &[], |config: &VaeConfig| config.init(device))
     }
@@ -123,14 +147,15 @@ impl AnyVae {
     }
 }
 
-/// Checks that all configurations share.
+/// The checks that all configurations share.
 fn validate(
     shape: ImageShape,
     latent_dim: usize,
     hidden_dim: usize,
     likelihood: LikelihoodKind,
 ) -> Result<()> {
-    // Sizes from a file decide how much is allocated: nothing beyond these is a small image model.
+    // Sizes from a file decide how much memory is allocated; these limits suffice for small image
+    // models.
     const MAX_SIZE: usize = 1 << 14;
     check::sizes(&[
         ("shape.channels", shape.channels, MAX_SIZE),
@@ -139,7 +164,7 @@ fn validate(
         ("latent_dim", latent_dim, MAX_SIZE),
         ("hidden_dim", hidden_dim, MAX_SIZE),
     ])?;
-    // Sides within their bounds can still multiply to more than memory holds.
+    // Sides within their limits can still have a product beyond the memory.
     let weights = (shape.numel() as u128) * (hidden_dim as u128);
     if weights > 1 << 31 {
         return Err(Error::config(

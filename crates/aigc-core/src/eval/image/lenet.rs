@@ -1,4 +1,4 @@
-//! LeNet-5, the usual classifier for evaluating handwritten digits.
+//! LeNet-5, a classifier for evaluating handwritten digits.
 
 use crate::{
     Result,
@@ -18,7 +18,7 @@ use std::path::Path;
 pub struct LeNet5Config;
 
 impl LeNet5Config {
-    /// The network on `device`.
+    /// Creates the network on `device`.
     pub fn init(&self, device: &Device) -> LeNet5 {
         let conv = |channels| Conv2dConfig::new(channels, 5).init(device);
         LeNet5 {
@@ -38,8 +38,8 @@ impl LeNet5Config {
 /// LeNet-5 (LeCun et al. 1998) with ReLU and maximum pooling: convolutions of 6, 16 and 120
 /// channels, then 84 features and 10 classes. Grey images of any size are resized to 32×32.
 ///
-/// Names and shapes of the weights are those of `csinva/gan-vae-pretrained-pytorch`, whose file
-/// can be loaded.
+/// Names and shapes of the weights are those of `csinva/gan-vae-pretrained-pytorch`, whose file can
+/// be loaded.
 #[derive(Module, Debug)]
 pub struct LeNet5 {
     convnet: Convolutions,
@@ -68,18 +68,17 @@ impl LeNet5 {
     /// Loads trained weights.
     ///
     /// # Errors
-    /// [`Error::Weights`](crate::Error::Weights) if the file is not a LeNet-5's.
+    /// [`Error::Weights`](crate::Error::Weights) if the file does not contain a LeNet-5.
     pub fn from_file(path: &Path, device: &Device) -> Result<Self> {
         load_weights(LeNet5Config.init(device), path)
     }
 }
 
 impl Classifier for LeNet5 {
-    /// The features are the 84 numbers before the last layer, after their ReLU; the scores are
-    /// logits.
+    /// The features are the 84 values after the ReLU before the last layer; the scores are logits.
     ///
     /// # Panics
-    /// If the images have colours.
+    /// If the images are not grey.
     fn classify(&self, images: Tensor<4>) -> ClassifierOutput {
         let relu = Activation::Relu;
         let pool = |x: Tensor<4>| max_pool2d(x, MaxPoolOptions::new([2, 2]));

@@ -7,20 +7,20 @@ use crate::{
 };
 use burn::tensor::{Device, Tensor, TensorData};
 
-/// Nearest neighbours in pixel space among known images: they show what a sample may have been
-/// copied from and, if the images have classes, classify.
+/// Nearest neighbours in pixel space among known images. They show whether samples are copies of
+/// training images and, if the known images have classes, classify samples.
 #[derive(Clone, Debug)]
 pub struct NearestNeighbors {
-    /// `[images, values]` in `[0, 1]`.
+    /// Values of the images, `[images, values]` in `[0, 1]`.
     known: Tensor<2>,
-    /// `[images]`: half the squared length of each.
+    /// Half the squared norm of each image, `[images]`.
     halves: Tensor<1>,
     labels: Option<Vec<u32>>,
     shape: ImageShape,
 }
 
 impl NearestNeighbors {
-    /// Searches among `images`.
+    /// A search among `images`.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if there are none, or their shapes differ.
@@ -42,7 +42,8 @@ impl NearestNeighbors {
         Self::from_batch(&collate_images(images.to_vec()), device)
     }
 
-    /// Searches among the images of a batch. A data set larger than memory is searched batch by batch.
+    /// A search among the images of a batch. A data set larger than memory can be searched batch by
+    /// batch.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if there are none.
@@ -63,10 +64,11 @@ impl NearestNeighbors {
         })
     }
 
-    /// Searches among the images of batches, up to `most` of them.
+    /// A search among the images of batches, at most `most` of them.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if there are none or their shapes differ, and whatever a batch reports.
+    /// [`Error::InvalidArgument`] if there are no images or their shapes differ; errors of the
+    /// batches.
     pub fn from_batches(
         batches: impl IntoIterator<Item = Result<ImageBatch>>,
         most: usize,
@@ -109,7 +111,7 @@ impl NearestNeighbors {
         self.shape
     }
 
-    /// One more than the largest class, if every known image has one.
+    /// One more than the largest class; `None` if a known image has no class.
     pub fn num_classes(&self) -> Option<usize> {
         self.labels
             .as_ref()
@@ -117,14 +119,15 @@ impl NearestNeighbors {
             .map(|most| *most as usize + 1)
     }
 
-    /// The `k` nearest of the known images for each of `images`, nearest first: indices, and
-    /// Euclidean distances of values in `[0, 1]`.
+    /// The `k` nearest known images for each of `images`, nearest first: indices, and Euclidean
+    /// distances between values in `[0, 1]`.
     ///
     /// # Shapes
     /// - images: `[batch, channels, height, width]` in `[0, 1]`
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if the images are of another shape, or fewer than `k` are known.
+    /// [`Error::InvalidArgument`] if the images have another shape, or `k` exceeds the number of
+    /// known images.
     pub fn kneighbors(&self, images: &Tensor<4>, k: usize) -> Result<Vec<Vec<(usize, f64)>>> {
         let [_, channels, height, width] = images.dims();
         let shape = ImageShape::new(channels, height, width);
@@ -159,7 +162,7 @@ impl NearestNeighbors {
             order
         };
         let found: Vec<Vec<usize>> = closeness.chunks_exact(known).map(order).collect();
-        // Distances again, from the values themselves: a difference of large squares would hide an
+        // Distances are computed again from the values: a difference of large squares would hide an
         // exact copy.
         let indices: Vec<i32> = found.iter().flatten().map(|index| *index as i32).collect();
         let count = indices.len();
@@ -186,13 +189,13 @@ impl NearestNeighbors {
             .collect())
     }
 
-    /// The nearest known image of each, for a picture of samples beside what they resemble.
+    /// The nearest known image of each image, to be shown beside it.
     ///
     /// # Shapes
     /// - images and output: `[batch, channels, height, width]` in `[0, 1]`
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if the images are of another shape.
+    /// [`Error::InvalidArgument`] if the images have another shape.
     pub fn nearest_images(&self, images: &Tensor<4>) -> Result<Tensor<4>> {
         let indices: Vec<i32> = self
             .kneighbors(images, 1)?
@@ -211,10 +214,10 @@ impl NearestNeighbors {
 }
 
 impl Classifier for NearestNeighbors {
-    /// The class of the nearest known image; the features are the pixels.
+    /// Predicts the class of the nearest known image; the features are the pixels.
     ///
     /// # Panics
-    /// If the known images have no classes, or the images are of another shape.
+    /// If the known images have no classes, or the images have another shape.
     fn classify(&self, images: Tensor<4>) -> ClassifierOutput {
         let labels = self
             .labels
@@ -242,7 +245,7 @@ mod tests {
     use crate::data::{Dataset, digits};
 
     #[test]
-    fn neighbours_are_those_of_a_plain_search() {
+    fn neighbours_match_plain_search() {
         let device = Device::flex();
         let (train, held_out) = digits::train_test_split();
         let neighbours = NearestNeighbors::new(&train.0, &device).unwrap();
@@ -270,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_is_at_no_distance() {
+    fn copies_have_zero_distance() {
         let device = Device::flex();
         let images = digits::train_test_split().0.0;
         let neighbours = NearestNeighbors::new(&images, &device).unwrap();
@@ -286,10 +289,9 @@ mod tests {
         }
     }
 
-    /// One nearest neighbour reads these digits about as well as anything (98 to 99 % by the
-    /// literature).
+    /// Nearest-neighbour classification of these digits is 98 to 99 % accurate in the literature.
     #[test]
-    fn the_nearest_neighbour_reads_digits() {
+    fn nearest_neighbour_classifies_digits() {
         let device = Device::flex();
         let (train, held_out) = digits::train_test_split();
         let neighbours = NearestNeighbors::new(&train.0, &device).unwrap();
@@ -304,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_an_error() {
+    fn shape_and_k_mismatch_are_errors() {
         let device = Device::flex();
         assert!(NearestNeighbors::new(&[], &device).is_err());
         let neighbours =

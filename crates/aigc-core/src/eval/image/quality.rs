@@ -1,10 +1,10 @@
-//! Similarity of images and originals.
+//! Similarity of images to their originals.
 
 use crate::{Error, Result};
 use burn::tensor::Tensor;
 
 /// Peak signal-to-noise ratio of each image in decibels, `10·log₁₀(1 / mean squared error)`;
-/// infinite if nothing differs.
+/// infinite for equal images.
 ///
 /// # Shapes
 /// - images and originals: `[batch, channels, height, width]` in `[0, 1]`
@@ -21,9 +21,10 @@ pub fn psnr(images: &Tensor<4>, originals: &Tensor<4>) -> Result<Vec<f64>> {
 }
 
 /// Structural similarity of each image, at most 1 (Wang et al. 2004,
-/// <https://doi.org/10.1109/TIP.2003.819861>, equation 13): a normal window of deviation 1.5 and 11
-/// pixels, or the largest odd number that the image's shorter side has, `K₁ = 0.01`, `K₂ = 0.03`;
-/// the mean over all places where the window is inside, and over channels.
+/// <https://doi.org/10.1109/TIP.2003.819861>, equation 13), with `K₁ = 0.01` and `K₂ = 0.03`. The
+/// window is a Gaussian of standard deviation 1.5 and 11 pixels, or the largest odd number of
+/// pixels that fits the shorter side. The result is the mean over channels and over all positions
+/// of the window inside the image.
 ///
 /// # Shapes
 /// - images and originals: `[batch, channels, height, width]` in `[0, 1]`
@@ -47,7 +48,7 @@ pub fn ssim(images: &Tensor<4>, originals: &Tensor<4>) -> Result<Vec<f64>> {
     Ok(a.iter().zip(&b).map(of).collect())
 }
 
-/// Of one plane.
+/// Structural similarity of one channel.
 fn similarity(a: &[f64], b: &[f64], width: usize, weights: &[f64]) -> f64 {
     const C1: f64 = 0.01 * 0.01;
     const C2: f64 = 0.03 * 0.03;
@@ -68,7 +69,7 @@ fn similarity(a: &[f64], b: &[f64], width: usize, weights: &[f64]) -> f64 {
     (0..mean_a.len()).map(at).sum::<f64>() / mean_a.len() as f64
 }
 
-/// Weighted means along rows, then columns, where the window is inside.
+/// Weighted means along rows, then columns, at positions where the window is inside.
 fn blurred(x: &[f64], width: usize, weights: &[f64]) -> Vec<f64> {
     let (side, height) = (weights.len(), x.len() / width);
     let (wide, high) = (width + 1 - side, height + 1 - side);
@@ -120,7 +121,7 @@ mod tests {
     use super::*;
     use burn::tensor::{Device, TensorData};
 
-    /// A picture that `tests/reference/quality.py` makes too.
+    /// An image that `tests/reference/quality.py` generates, too.
     fn waves(frequency: f64, shift: f64) -> Tensor<4> {
         let value = |i: usize| {
             let (r, c) = ((i / 20) as f64, (i % 20) as f64);
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_those_of_another_implementation() {
+    fn psnr_and_ssim_match_scikit_image() {
         let (a, b) = (waves(0.5, 0.0), waves(0.52, 0.1));
         let (p, s) = (psnr(&a, &b).unwrap()[0], ssim(&a, &b).unwrap()[0]);
         assert!(
@@ -145,13 +146,13 @@ mod tests {
     const SSIM: f64 = 0.960_426_9;
 
     #[test]
-    fn the_same_image_is_as_near_as_can_be() {
+    fn identical_images_have_best_scores() {
         let x = waves(0.3, 0.2);
         assert_eq!(psnr(&x, &x).unwrap(), [f64::INFINITY]);
         assert!((ssim(&x, &x).unwrap()[0] - 1.0).abs() < 1e-12);
-        // Everything moved by 0.1: 20 decibels.
+        // A shift of all values by 0.1 is 20 decibels.
         assert!((psnr(&(x.clone() + 0.1), &x).unwrap()[0] - 20.0).abs() < 1e-4);
-        // Smaller than the window.
+        // An image smaller than the window.
         let small = Tensor::<4>::zeros([2, 3, 4, 4], &Device::flex());
         assert_eq!(ssim(&small, &small).unwrap().len(), 2);
         assert!(

@@ -19,25 +19,25 @@ use schema::Expansion;
 use serde_json::Value;
 use std::{collections::HashMap, fmt::Display, panic::AssertUnwindSafe, sync::Arc};
 
-/// The longest expression or schema, in bytes: the library's memory grows with the square of its
+/// Limit on the expression or schema, in bytes: the library's memory grows with the square of the
 /// length.
 const LONGEST: usize = 1 << 14;
-/// States of the automaton, of one or two kilobytes each.
+/// Limit on the states of the automaton, which have one or two kilobytes each.
 const AUTOMATON: usize = 50_000;
-/// Number of states of sequences to keep.
+/// Number of matcher states to keep.
 const KEPT: usize = 256;
-/// Stack size: long chains of references are followed by recursion.
+/// Stack size: long chains of references are expanded recursively.
 const STACK: usize = 1 << 28;
 
-/// Allows only tokens after which the generated text, without the prompt, can still match as a whole
-/// ([llguidance](https://github.com/guidance-ai/llguidance); Willard and Louf 2023,
+/// Allows only tokens after which the generated text, without the prompt, can still match the whole
+/// pattern ([llguidance](https://github.com/guidance-ai/llguidance); Willard and Louf 2023,
 /// <https://arxiv.org/abs/2307.09702>).
 ///
-/// A token of `end` ends a sequence. The same tokens have to be the generator's `eos_token_id`. A
-/// sequence that ends at the greatest length is only the beginning of a match. Tokens without text
-/// and special ones are never allowed, except to end.
+/// A token of `end` ends a sequence; the generator's `eos_token_id` must contain the same tokens. A
+/// sequence that ends because of its length is only the beginning of a match. Special tokens and
+/// tokens without text are never allowed, except to end a sequence.
 ///
-/// If the tokenizer lacks tokens for some bytes, a sequence may reach a state without an allowed
+/// If the tokenizer has no tokens for some bytes, a sequence may reach a state without an allowed
 /// token, which is an error.
 ///
 /// ```
@@ -59,26 +59,26 @@ const STACK: usize = 1 << 28;
 /// ```
 #[derive(Clone)]
 pub struct GrammarConstraint {
-    /// Unused: clones of a used matcher share its automaton, whose size is limited.
+    /// An unused matcher: clones of a used one share its automaton, whose size is limited.
     new: Matcher,
     start: State,
-    /// States by the new tokens before them.
+    /// Matcher states by the new tokens before them.
     states: HashMap<Vec<u32>, State>,
     end: Vec<u32>,
 }
 
 impl GrammarConstraint {
-    /// Text that matches `expression` as a whole, in the syntax of the `regex` crate; tokens of `end`
-    /// may end it.
+    /// A constraint to texts that match `expression` as a whole, in the syntax of the `regex`
+    /// crate; tokens of `end` may end the text.
     ///
-    /// Greediness of repetitions and the order of alternatives make no difference: every matching text
-    /// can be generated. Without tokens to end it, a sequence grows until nothing may follow, which is
-    /// an error.
+    /// Greediness of repetitions and order of alternatives do not matter: every matching text can
+    /// be generated. If `end` is empty, a sequence grows until no token is allowed, which is an
+    /// error.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for an expression that is broken, too large (16 KiB), of a syntax that
-    /// automata do not have (`\b`, `^` and `$` except around the whole), with a group named `stop`,
-    /// or that no text of the tokens matches.
+    /// [`Error::InvalidArgument`] for an expression that is invalid, too large (16 KiB), has syntax
+    /// that automata do not support (`\b`, `^` and `$` except around the whole), a group named
+    /// `stop`, or no matching text of the tokens.
     pub fn regex(expression: &str, tokenizer: &dyn Tokenizer, end: &[u32]) -> Result<Self> {
         within("expression", expression)?;
         if ["(?P<stop>", "(?<stop>"]
@@ -113,20 +113,22 @@ impl GrammarConstraint {
         Self::new("expression", expression, grammar, tokenizer, end)
     }
 
-    /// JSON that matches `schema`, a JSON schema; tokens of `end` may end it.
+    /// A constraint to JSON that matches `schema`, a JSON schema; tokens of `end` may end the text.
     ///
-    /// The schema is [JSON Schema](https://json-schema.org/draft/2020-12) as far as llguidance
-    /// [supports it](https://github.com/guidance-ai/llguidance/blob/main/docs/json_schema.md): properties
-    /// come in the order of the schema, and others only behind them, unless `additionalProperties` is
-    /// `false`; a value for `oneOf` may match several of its schemas; `$ref` is a path within the
-    /// schema (`#/$defs/…`). Numbers have any number of digits, and those of a schema are 64-bit
-    /// floats. Unsupported keywords of the standard are errors, others are ignored.
+    /// The schema is a [JSON Schema](https://json-schema.org/draft/2020-12) with the keywords that
+    /// llguidance
+    /// [supports](https://github.com/guidance-ai/llguidance/blob/main/docs/json_schema.md).
+    /// Properties are generated in the order of the schema, and additional ones only after them,
+    /// unless `additionalProperties` is `false`. A value for `oneOf` may match several of its
+    /// schemas. `$ref` is a path within the schema (`#/$defs/…`). Numbers have any number of
+    /// digits, and numbers in the schema are 64-bit floats. Unsupported keywords of the standard
+    /// are errors; unknown keywords are ignored.
     ///
     /// One space may follow each `:` and `,`; there is no other whitespace.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for text that is no schema, for keywords that are not supported, and
-    /// as [`regex`](Self::regex).
+    /// [`Error::InvalidArgument`] for a text that is not a schema, for unsupported keywords, and as
+    /// for [`regex`](Self::regex).
     pub fn json_schema(schema: &str, tokenizer: &dyn Tokenizer, end: &[u32]) -> Result<Self> {
         within("schema", schema)?;
         let mut value: Value =
@@ -147,7 +149,7 @@ impl GrammarConstraint {
         Self::new("schema", schema, grammar, tokenizer, end)
     }
 
-    /// Errors show `given` as the value of `field`.
+    /// Error messages show `given` as the value of `field`.
     fn new(
         field: &str,
         given: &str,
@@ -165,7 +167,7 @@ impl GrammarConstraint {
             }
         };
         let mut texts: Vec<Vec<u8>> = (0..tokenizer.vocab_size() as u32).map(text).collect();
-        // The library has one token for all that end a text, of which there may be none.
+        // The library has one token for all that end a text, even if there are none.
         texts.push(Vec::new());
         let build = || {
             catch_unwind(AssertUnwindSafe(|| {
@@ -192,7 +194,7 @@ impl GrammarConstraint {
                 .map(|thread| thread.join())
         });
         let (start, new) = match built {
-            Ok(Ok(made)) => made.map_err(|error| fault(&error))?,
+            Ok(Ok(built)) => built.map_err(|error| fault(&error))?,
             Ok(Err(_)) => return Err(fault(&"it cannot be built")),
             Err(error) => return Err(fault(&error)),
         };
@@ -204,10 +206,10 @@ impl GrammarConstraint {
         })
     }
 
-    /// The state after `tokens`, the first of which is token `first` of the sequence.
+    /// The state after `tokens`, of which the first is token number `first` of the sequence.
     fn state(&mut self, tokens: &[u32], first: usize) -> Result<&State> {
         if self.reach(tokens, first).is_err() {
-            // The automaton may have become too large by earlier sequences.
+            // Earlier sequences may have made the automaton too large.
             self.start = State::of(self.new.deep_clone())
                 .map_err(|error| fault("pattern", "at its beginning", error))?;
             self.states.clear();
@@ -216,7 +218,7 @@ impl GrammarConstraint {
         Ok(self.states.get(tokens).unwrap_or(&self.start))
     }
 
-    /// Computes that state, if it is not known.
+    /// Computes the state after `tokens`, unless it is known.
     fn reach(&mut self, tokens: &[u32], first: usize) -> Result<()> {
         let known = (1..=tokens.len())
             .rev()
@@ -241,7 +243,7 @@ impl GrammarConstraint {
             let state = State::of(matcher)
                 .map_err(|error| fault("pattern", "without an end here", error))?;
             if self.states.len() >= KEPT {
-                // Keep those of other batch elements, which have as many tokens, or one less.
+                // Keeps the states of other batch elements, which have as many tokens, or one less.
                 self.states
                     .retain(|kept, _| (kept.len()..=kept.len() + 1).contains(&tokens.len()));
             }
@@ -262,7 +264,7 @@ impl LogitsProcessor for GrammarConstraint {
         let last = allowed.len() - 1;
         let may_end = allowed.get(last);
         if may_end && end.is_empty() && allowed.num_set() == 1 {
-            let expected = "a token that ends a sequence: this one matches the pattern, and nothing may follow";
+            let expected = "a token that ends a sequence, since the text matches the pattern and no token may follow";
             return Err(Error::argument("end", "empty", expected));
         }
         let mut left = false;
@@ -317,7 +319,7 @@ fn within(field: &str, given: &str) -> Result<()> {
     }
 }
 
-/// The last informative line of an error of the library.
+/// The last informative line of an error message of the library.
 fn reason(error: &dyn Display) -> String {
     let error = error.to_string();
     let reason = error.split("\n<").next().unwrap_or_default();
@@ -332,7 +334,7 @@ fn fault(field: &str, given: &str, error: impl Display) -> Error {
     )
 }
 
-/// The beginning of a text, for errors.
+/// The beginning of a text, for error messages.
 fn short(text: &str) -> String {
     match text.char_indices().nth(100) {
         Some((at, _)) => format!("{}…", &text[..at]),

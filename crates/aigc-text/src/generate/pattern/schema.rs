@@ -4,22 +4,23 @@ use super::short;
 use serde_json::Value;
 use std::collections::HashMap;
 
-/// Maximum number of values in the schemas of a schema with all references expanded.
+/// Maximum number of values in a schema after all references are expanded.
 const MERGED: u64 = 100_000;
 /// The largest `multipleOf` that the library supports.
 const LARGEST_STEP: f64 = 1e8;
 
-/// The size of a schema with its references expanded, as they are in schemas that are merged.
+/// Computes the size of a schema after references are expanded, as the library does when it merges
+/// schemas.
 pub(super) struct Expansion<'a> {
     root: &'a Value,
-    /// Sizes by reference; `None` while one is being counted.
+    /// Sizes by reference; `None` while a size is being computed.
     sizes: HashMap<&'a str, Option<u64>>,
-    /// Whether any schemas are merged.
+    /// Whether the library merges any schemas.
     merges: bool,
 }
 
 impl<'a> Expansion<'a> {
-    /// Fails if it is too large, or has a number that the library does not support.
+    /// Fails if the schema is too large or has a number that the library does not support.
     pub(super) fn check(root: &'a Value) -> Result<(), String> {
         let mut expansion = Self {
             root,
@@ -29,7 +30,7 @@ impl<'a> Expansion<'a> {
         let size = expansion.size(root)?;
         if expansion.merges && size > MERGED {
             return Err(format!(
-                "references and what stands beside them make more than {MERGED} values, which is too large"
+                "with all references expanded, the schema has more than {MERGED} values"
             ));
         }
         Ok(())
@@ -41,7 +42,7 @@ impl<'a> Expansion<'a> {
                 Ok(sum.saturating_add(self.size(value)?))
             }),
             Value::Object(fields) => {
-                // Any keyword beside one of these may have to be merged with it.
+                // Any keyword besides one of these may have to be merged with it.
                 let combined = ["$ref", "allOf", "anyOf", "oneOf"]
                     .iter()
                     .any(|name| fields.contains_key(*name));
@@ -83,7 +84,7 @@ impl<'a> Expansion<'a> {
             .filter(|place| place.is_empty() || place.starts_with('/'));
         let Some(place) = place else {
             return Err(format!(
-                "`$ref` to {}, where a place in the schema was expected (`#/…`)",
+                "`$ref` to {}, expected a path in the schema (`#/…`)",
                 short(to)
             ));
         };

@@ -1,11 +1,11 @@
-//! Grammars against enumerated texts and a separate matcher.
+//! Tests of grammars against enumerated texts and an independent matcher.
 
 use super::*;
 use aigc_core::rng::Rng;
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, path::Path, time::Instant};
 
-/// Tokens of any bytes.
+/// A tokenizer of arbitrary byte sequences.
 struct Pieces(Vec<Vec<u8>>);
 
 impl Pieces {
@@ -18,7 +18,7 @@ impl Pieces {
         )
     }
 
-    /// All bytes, and what else there is.
+    /// All bytes, and additional pieces.
     fn bytes_and(pieces: &[&str]) -> Self {
         let bytes = (0..=255u8).map(|byte| vec![byte]);
         Self(
@@ -55,7 +55,7 @@ impl Tokenizer for Pieces {
     }
 }
 
-/// Which of `count` tokens are allowed behind `tokens`.
+/// Which of `count` tokens are allowed after `tokens`.
 fn allowed(pattern: &mut GrammarConstraint, tokens: &[u32], count: usize) -> Result<Vec<usize>> {
     let mut scores = vec![0.0; count];
     pattern.process(
@@ -70,7 +70,7 @@ fn allowed(pattern: &mut GrammarConstraint, tokens: &[u32], count: usize) -> Res
     Ok((0..count).filter(|token| scores[*token] == 0.0).collect())
 }
 
-/// An expression, matched by trying everything.
+/// A regular expression with an exhaustive matcher.
 enum Expression {
     Byte(u8),
     Both(Box<Expression>, Box<Expression>),
@@ -118,7 +118,7 @@ impl Expression {
         }
     }
 
-    /// Where a match that begins at `from` may end.
+    /// Positions where a match that begins at `from` may end.
     fn ends(&self, text: &[u8], from: usize) -> BTreeSet<usize> {
         match self {
             Expression::Byte(byte) => (text.get(from) == Some(byte))
@@ -135,7 +135,7 @@ impl Expression {
                 let (mut ends, mut at) = (BTreeSet::new(), BTreeSet::from([from]));
                 for times in 0..=*most {
                     if times >= *least {
-                        // From places that were reached before there is nothing new.
+                        // Only positions that were not reached before can lead to new ones.
                         if at.is_subset(&ends) {
                             break;
                         }
@@ -153,7 +153,7 @@ impl Expression {
     }
 }
 
-/// All texts of the pieces that have at most `most` bytes.
+/// All texts of the pieces with at most `most` bytes.
 fn texts_of(pieces: &[Vec<u8>], most: usize) -> BTreeSet<Vec<u8>> {
     let mut all = BTreeSet::new();
     let mut last = BTreeSet::from([Vec::new()]);
@@ -174,7 +174,7 @@ fn texts_of(pieces: &[Vec<u8>], most: usize) -> BTreeSet<Vec<u8>> {
 }
 
 #[test]
-fn masks_are_those_of_trying_everything() {
+fn masks_match_exhaustive_search() {
     let mut rng = Rng::new(11);
     let own = ["ab", "ba", "aab", "bbb"];
     let (mut seen, mut ended) = (0, 0);
@@ -185,7 +185,7 @@ fn masks_are_those_of_trying_everything() {
             Pieces::bytes_and(&own)
         };
         let is_useful = |piece: &&Vec<u8>| piece.iter().all(|byte| b"ab".contains(byte));
-        // With as many bytes as the rest of a text has at most.
+        // With at most as many bytes as the rest of a text.
         let every = texts_of(&[b"a".to_vec(), b"b".to_vec()], 8);
         let size = 1 + rng.random_index(5);
         let expression = Expression::random(&mut rng, size);
@@ -230,13 +230,13 @@ fn masks_are_those_of_trying_everything() {
 }
 
 #[test]
-fn special_tokens_and_those_without_text_are_not_allowed() {
+fn special_and_empty_tokens_are_masked() {
     let pieces = Pieces::of(&["<", "|", "<|x|>", "", "<<", "x"]);
     let mut pattern = GrammarConstraint::regex(r"[<|x>]*", &pieces, &[5]).unwrap();
-    // The last of them ends; the seventh score is of no token at all.
+    // The last token ends; the seventh score belongs to no token.
     assert_eq!(allowed(&mut pattern, &[], 7).unwrap(), [0, 1, 4, 5]);
     assert_eq!(allowed(&mut pattern, &[0], 7).unwrap(), [0, 1, 4, 5]);
-    // What lacks a token is missed where it comes.
+    // Without tokens for a part of the pattern, the error appears where the part is reached.
     let mut pattern = GrammarConstraint::regex("<(?:xy|x)", &pieces, &[5]).unwrap();
     assert_eq!(allowed(&mut pattern, &[], 7).unwrap(), [0]);
     assert!(
@@ -249,7 +249,7 @@ fn special_tokens_and_those_without_text_are_not_allowed() {
 }
 
 #[test]
-fn a_text_that_has_ended_is_left_alone() {
+fn finished_sequences_are_unconstrained() {
     let pieces = Pieces::bytes_and(&[]);
     let mut pattern = GrammarConstraint::regex("a+", &pieces, &[256]).unwrap();
     assert_eq!(allowed(&mut pattern, &[97, 256], 257).unwrap().len(), 257);
@@ -257,7 +257,7 @@ fn a_text_that_has_ended_is_left_alone() {
         allowed(&mut pattern, &[97, 256, 5], 257).unwrap().len(),
         257
     );
-    // What the prompt says does not matter.
+    // The text of the prompt does not matter.
     let mut scores = vec![0.0; 257];
     pattern
         .process(
@@ -279,7 +279,7 @@ fn a_text_that_has_ended_is_left_alone() {
 }
 
 #[test]
-fn nothing_to_go_on_with_is_an_error() {
+fn dead_ends_are_errors() {
     let pieces = Pieces::bytes_and(&[]);
     let mut pattern = GrammarConstraint::regex("ab", &pieces, &[]).unwrap();
     assert_eq!(allowed(&mut pattern, &[97], 257).unwrap(), [98]);
@@ -289,7 +289,7 @@ fn nothing_to_go_on_with_is_an_error() {
     assert!(error.contains("`end` is empty"), "{error}");
     let error = allowed(&mut pattern, &[98], 257).unwrap_err().to_string();
     assert!(error.contains("token 0 of the text"), "{error}");
-    // WordConstraint elsewhere to what the pattern forbids, and scores that are no numbers.
+    // A constraint to tokens that the pattern forbids, and scores that are not numbers.
     for value in [f32::NEG_INFINITY, f32::NAN] {
         let mut scores = vec![0.0; 257];
         scores[97] = value;
@@ -305,7 +305,7 @@ fn nothing_to_go_on_with_is_an_error() {
 }
 
 #[test]
-fn what_cannot_be_had_is_an_error() {
+fn unsupported_expressions_and_schemas_are_errors() {
     let pieces = Pieces::bytes_and(&[]);
     let begin = Instant::now();
     let long = "a".repeat(LONGEST + 1);
@@ -337,7 +337,7 @@ fn what_cannot_be_had_is_an_error() {
         doubled[format!("a{i}")] =
             json!({"type": "array", "prefixItems": [next, next], "minItems": 2});
     }
-    // The same merged with something.
+    // The same schemas, merged with others.
     let mut merged = json!({"a0": {"type": "null"}});
     for i in 1..40 {
         let next = json!({"type": "array", "$ref": format!("#/$defs/a{}", i - 1)});
@@ -395,7 +395,7 @@ fn what_cannot_be_had_is_an_error() {
             .to_string();
         assert!(error.contains("`schema`") && error.len() < 400, "{error}");
     }
-    // What is long, but no more than that.
+    // Large schemas that are within the limits.
     for defs in [row, doubled] {
         let last = defs.as_object().unwrap().len() - 1;
         let schema = json!({"$ref": format!("#/$defs/a{last}"), "$defs": defs});
@@ -407,7 +407,7 @@ fn what_cannot_be_had_is_an_error() {
 }
 
 #[test]
-fn texts_may_be_taken_back_and_gone_on_with() {
+fn cached_states_match_fresh_states() {
     let pieces = Pieces::bytes_and(&["ab"]);
     let mut warm = GrammarConstraint::regex("(?:ab|c)*d", &pieces, &[]).unwrap();
     let texts: [&[u32]; 6] = [
@@ -435,7 +435,7 @@ fn texts_may_be_taken_back_and_gone_on_with() {
         );
     }
     assert!(warm.states.len() <= KEPT);
-    // So do those of many rows.
+    // The same for states of many batch elements.
     for row in 0..2 * KEPT as u32 {
         let text: Vec<u32> = (0..9)
             .map(|bit| if row >> bit & 1 == 1 { 256 } else { 99 })
@@ -446,7 +446,7 @@ fn texts_may_be_taken_back_and_gone_on_with() {
 }
 
 #[test]
-fn an_automaton_that_becomes_too_large_is_begun_again() {
+fn automaton_is_rebuilt_beyond_its_limit() {
     let pieces = Pieces::bytes_and(&[]);
     let mut pattern = GrammarConstraint::regex("[ab]*a[ab]{24}!", &pieces, &[256]).unwrap();
     let mut rng = Rng::new(4);
@@ -462,7 +462,7 @@ fn an_automaton_that_becomes_too_large_is_begun_again() {
 }
 
 #[test]
-fn json_has_no_whitespace_but_a_space_behind_signs() {
+fn json_whitespace_is_one_space_after_separators() {
     let pieces = Pieces::bytes_and(&[]);
     let properties =
         json!({"b": {"type": "integer"}, "a": {"type": "array", "items": {"type": "null"}}});

@@ -17,19 +17,19 @@ pub(super) const MODEL_TYPE: &str = "gpt2";
 pub struct Gpt2Config {
     /// Number of tokens in the vocabulary.
     pub vocab_size: usize,
-    /// The longest sequence, in tokens.
+    /// Maximum length of a sequence, in tokens.
     pub n_positions: usize,
-    /// Width.
+    /// Width of the hidden states.
     pub n_embd: usize,
     /// Number of blocks.
     pub n_layer: usize,
-    /// Number of heads; it divides the width.
+    /// Number of heads; it must divide the width.
     pub n_head: usize,
-    /// Inner width of a block's perceptron; four times the width unless given.
+    /// Inner width of the MLP in a block; by default four times the width.
     pub n_inner: Option<usize>,
-    /// Activation of a block's perceptron.
+    /// Activation of the MLP in a block.
     pub activation_function: ActivationName,
-    /// Dropout of the outputs of attention and perceptron.
+    /// Dropout of the outputs of attention and MLP.
     pub resid_pdrop: f64,
     /// Dropout of the embeddings.
     pub embd_pdrop: f64,
@@ -39,14 +39,14 @@ pub struct Gpt2Config {
     pub layer_norm_epsilon: f64,
     /// Standard deviation of initial weights.
     pub initializer_range: f64,
-    /// Whether scores of attention are divided by `√d`.
+    /// Whether attention scores are divided by `√d`.
     pub scale_attn_weights: bool,
-    /// Whether they are divided by the block's number too.
+    /// Whether attention scores are also divided by the number of the block.
     pub scale_attn_by_inverse_layer_idx: bool,
     /// Whether the output layer shares its weight with the token embedding.
     pub tie_word_embeddings: bool,
-    /// Whether linear layers and layer norms have biases. Not a field of transformers; some models
-    /// of nanoGPT have none.
+    /// Whether linear layers and layer norms have biases. This field does not exist in
+    /// transformers; some models of nanoGPT have no biases.
     pub bias: bool,
     /// The token that begins a sequence.
     pub bos_token_id: Option<u32>,
@@ -56,12 +56,12 @@ pub struct Gpt2Config {
     pub pad_token_id: Option<u32>,
 }
 
-/// Activations by transformers' names.
+/// Activation functions by their names in transformers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
 pub enum ActivationName {
-    /// GELU approximated with a hyperbolic tangent, as GPT-2 was trained.
+    /// The tanh approximation of GELU, with which GPT-2 was trained.
     #[default]
     #[serde(alias = "gelu_pytorch_tanh", alias = "gelu_fast")]
     GeluNew,
@@ -84,7 +84,7 @@ impl From<ActivationName> for Activation {
     }
 }
 
-/// The size of 124 million parameters.
+/// GPT-2 with 124 million parameters.
 impl Default for Gpt2Config {
     fn default() -> Self {
         Self {
@@ -111,10 +111,10 @@ impl Default for Gpt2Config {
     }
 }
 
-/// Fields that change the network in ways that are not supported, and the value they must have.
+/// Fields of unsupported variants of the network, with their only supported value.
 const FIXED: &[(&str, &str)] = &[("add_cross_attention", "false")];
 
-/// Fields that change nothing about logits: how a file was written, and other heads.
+/// Fields that do not affect logits: metadata of the file, and settings of other heads.
 const INERT: &[&str] = &[
     "architectures",
     "dtype",
@@ -131,12 +131,12 @@ const INERT: &[&str] = &[
 ];
 
 impl Gpt2Config {
-    /// 124 million parameters.
+    /// GPT-2 with 124 million parameters.
     pub fn small() -> Self {
         Self::default()
     }
 
-    /// 355 million parameters.
+    /// GPT-2 medium with 355 million parameters.
     pub fn medium() -> Self {
         Self {
             n_embd: 1024,
@@ -146,7 +146,7 @@ impl Gpt2Config {
         }
     }
 
-    /// 774 million parameters.
+    /// GPT-2 large with 774 million parameters.
     pub fn large() -> Self {
         Self {
             n_embd: 1280,
@@ -156,7 +156,7 @@ impl Gpt2Config {
         }
     }
 
-    /// 1,558 million parameters.
+    /// GPT-2 XL with 1,558 million parameters.
     pub fn xl() -> Self {
         Self {
             n_embd: 1600,
@@ -190,8 +190,8 @@ impl Gpt2Config {
         }
     }
 
-    /// Reads the fields of a `config.json`; missing ones have defaults. The report lists fields
-    /// that are unknown and were ignored.
+    /// Reads the fields of a `config.json`; missing ones have defaults. The report lists unknown
+    /// fields, which were ignored.
     ///
     /// # Errors
     /// [`Error::Config`] names a field whose value is invalid or not supported.
@@ -202,7 +202,7 @@ impl Gpt2Config {
         }
         json::reject_unsupported(&mut fields, FIXED)?;
         let (mut config, unused): (Self, _) = json::from_map_with_defaults(&fields)?;
-        // transformers opens and writes models whose special tokens lie outside the vocabulary.
+        // transformers accepts models whose special tokens are outside the vocabulary.
         let size = config.vocab_size;
         let is_there = |token: &u32| (*token as usize) < size;
         config.bos_token_id = config.bos_token_id.filter(is_there);
@@ -218,10 +218,10 @@ impl Gpt2Config {
         Ok(Loaded::new(config).with_unused_fields(unused))
     }
 
-    /// Checks that every value is in its range.
+    /// Fails unless every value is in its range.
     ///
     /// # Errors
-    /// [`Error::Config`] names the field.
+    /// [`Error::Config`] naming the field.
     pub fn validate(&self) -> Result<()> {
         check::sizes(&[
             ("vocab_size", self.vocab_size, 1 << 24),
@@ -261,12 +261,12 @@ impl Gpt2Config {
         })
     }
 
-    /// Inner width of the perceptrons.
+    /// Inner width of the MLPs.
     pub(super) fn inner(&self) -> usize {
         self.n_inner.unwrap_or(self.n_embd.saturating_mul(4))
     }
 
-    /// Factor of the queries, beside the `1/√d` of attention.
+    /// Factor of the queries, in addition to the `1/√d` of attention.
     pub(super) fn scale(&self, layer: usize) -> f64 {
         let d = (self.n_embd / self.n_head) as f64;
         let unscaled = if self.scale_attn_weights {

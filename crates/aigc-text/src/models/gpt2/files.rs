@@ -1,7 +1,7 @@
-//! GPT-2's files, as transformers, OpenAI, minGPT and nanoGPT lay them out.
+//! Files of GPT-2 in the layouts of transformers, OpenAI, minGPT and nanoGPT.
 
 use super::{Gpt2, Gpt2Config, Transformer, config::MODEL_TYPE};
-use crate::models::{LoraConfig, PretrainedModel, pretrained::Part};
+use crate::models::{LoraConfig, PretrainedModel, pretrained::QuantizablePart};
 use aigc_core::{
     Result, json,
     params::{ParamMapper, ParamVisitor, map_params, visit_params},
@@ -15,12 +15,12 @@ use serde_json::{Map, Value};
 use std::{collections::BTreeMap, path::Path};
 
 impl Gpt2 {
-    /// Opens one file of weights (or an index of shards) for a configuration. `[in, out]` and
+    /// Opens a weight file (or an index of shards) for a configuration. The layouts `[in, out]` and
     /// `[out, in]` are distinguished by the shape of the MLP weights.
     ///
     /// # Errors
-    /// [`Error::Config`](aigc_core::Error::Config) for a configuration out of range,
-    /// [`Error::Weights`](aigc_core::Error::Weights) names all tensors that are missing or do not
+    /// [`Error::Config`](aigc_core::Error::Config) for a configuration out of range;
+    /// [`Error::Weights`](aigc_core::Error::Weights) naming all tensors that are missing or do not
     /// fit.
     pub fn from_weights(
         config: Gpt2Config,
@@ -43,7 +43,7 @@ impl Gpt2 {
         let d = config.n_embd;
         // OpenAI's names begin with the block, all others with `transformer.`.
         let fc = named(files, "h.0.mlp.c_fc.weight").and_then(|name| files.shape(name));
-        // PyTorch's linear layers, as in minGPT and nanoGPT, have [out, in].
+        // PyTorch's linear layers, as in minGPT and nanoGPT, are stored as [out, in].
         let linear =
             fc.is_some_and(|shape| matches!(shape, [_, inner] if *inner == d) && shape[0] != d);
         let mapping = |key: ParamKey<'_>| {
@@ -66,7 +66,7 @@ impl Gpt2 {
                 .prefix
                 .map(|prefix| format!("names of tensors begin with `{prefix}`, which was removed")),
         );
-        // Attention masks, and a tied output layer that is stored twice.
+        // Attention masks, and a tied output layer that is stored a second time.
         let tied = model.config().tie_word_embeddings;
         let is_redundant = |name: &String| {
             let is_mask = name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias");
@@ -83,7 +83,7 @@ impl Gpt2 {
         })
     }
 
-    /// The same model with biases, which are zeros where there were none.
+    /// The same model with biases; missing biases become zeros.
     fn with_biases(&self) -> Result<Self> {
         let mut tensors = Collected(BTreeMap::new());
         visit_params(self, &mut tensors);
@@ -97,12 +97,12 @@ impl Gpt2 {
     }
 }
 
-/// The tensor whose name ends with `end`.
+/// The tensor whose name ends with `end`, if any.
 fn named<'a>(files: &'a WeightReader, end: &str) -> Option<&'a str> {
     files.names().find(|name| name.ends_with(end))
 }
 
-/// Whether the files hold an output layer with other values than the token embedding.
+/// Whether the files contain an output layer with other values than the token embedding.
 fn has_own_head(files: &WeightReader) -> Result<bool> {
     let (Some(head), Some(table)) = (named(files, "lm_head.weight"), named(files, "wte.weight"))
     else {
@@ -118,7 +118,7 @@ fn has_own_head(files: &WeightReader) -> Result<bool> {
 
 impl PretrainedModel for Gpt2 {
     const MODEL_TYPES: &'static [&'static str] = &[MODEL_TYPE];
-    const BLOCKS: &'static str = "transformer.h.";
+    const BLOCK_PREFIX: &'static str = "transformer.h.";
 
     fn check_config(text: &str) -> Result<()> {
         Gpt2Config::from_json(text).map(|_| ())
@@ -138,7 +138,7 @@ impl PretrainedModel for Gpt2 {
         fields
     }
 
-    /// transformers knows no GPT-2 without biases: zeros are written in their place.
+    /// transformers does not support GPT-2 without biases, so zeros are written.
     fn save_weights_to(&self, path: &Path) -> Result<()> {
         match self.config.bias {
             true => save_weights(self, path),
@@ -146,9 +146,12 @@ impl PretrainedModel for Gpt2 {
         }
     }
 
-    fn parts_mut(&mut self) -> Vec<Part<'_>> {
+    fn parts_mut(&mut self) -> Vec<QuantizablePart<'_>> {
         let Transformer { wte, wpe, h, .. } = &mut self.transformer;
-        let mut parts = vec![Part::Embedding(wte), Part::Embedding(wpe)];
+        let mut parts = vec![
+            QuantizablePart::Embedding(wte),
+            QuantizablePart::Embedding(wpe),
+        ];
         for block in h {
             let (attn, mlp) = (&mut block.attn, &mut block.mlp);
             let projections = [
@@ -157,9 +160,9 @@ impl PretrainedModel for Gpt2 {
                 &mut mlp.c_fc,
                 &mut mlp.c_proj,
             ];
-            parts.extend(projections.map(Part::Projection));
+            parts.extend(projections.map(QuantizablePart::Projection));
         }
-        parts.extend(self.lm_head.as_mut().map(Part::LmHead));
+        parts.extend(self.lm_head.as_mut().map(QuantizablePart::LmHead));
         parts
     }
 

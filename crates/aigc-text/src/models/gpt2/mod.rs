@@ -76,11 +76,11 @@ struct Transformer {
     ln_f: LayerNorm,
 }
 
-/// GPT-2: token and position embeddings, blocks of attention and a perceptron, and an output layer
-/// that returns a logit for every token as the next. Names and layouts of the weights are those of
-/// transformers' `GPT2LMHeadModel`.
+/// GPT-2: token and position embeddings, blocks of attention and an MLP, and an output layer for
+/// the logits of the next token. Names and layouts of the weights are those of transformers'
+/// `GPT2LMHeadModel`.
 ///
-/// Opening, saving, quantisation and adapters are in
+/// For opening, saving, quantisation and adapters see
 /// [`PretrainedModel`](crate::models::PretrainedModel).
 #[derive(Module, Debug)]
 pub struct Gpt2 {
@@ -88,15 +88,15 @@ pub struct Gpt2 {
     lm_head: Option<LmHead>,
     #[module(skip)]
     config: Gpt2Config,
-    /// Set while weights have adapters.
+    /// Configuration of the adapters, if there are any.
     #[module(skip)]
     lora: Option<LoraConfig>,
 }
 
 impl Gpt2Config {
-    /// The network on `device`, with GPT-2's initial weights: normal with deviation
-    /// [`initializer_range`](Self::initializer_range), divided by `√(2·n_layer)` in the projections
-    /// whose output is added to a block's input; biases zero.
+    /// Creates the network on `device`, with GPT-2's initialisation: normal with standard deviation
+    /// [`initializer_range`](Self::initializer_range), divided by `√(2·n_layer)` for the
+    /// projections whose output is added to the input of a block; biases zero.
     ///
     /// # Errors
     /// [`Error::Config`](aigc_core::Error::Config) for values out of range.
@@ -153,14 +153,14 @@ impl Gpt2Config {
 }
 
 impl Gpt2 {
-    /// Its configuration.
+    /// Configuration of the network.
     pub fn config(&self) -> &Gpt2Config {
         &self.config
     }
 
-    /// Hidden states of sequences from their beginning: the embedding, the output of each block
-    /// but the last, and the last one's after the final layer norm, as transformers'
-    /// `output_hidden_states`.
+    /// Hidden states of whole sequences, as transformers' `output_hidden_states`: the embedding,
+    /// the output of each block but the last, and the output of the last block after the final
+    /// layer norm.
     ///
     /// # Shapes
     /// - tokens: `[batch, time]`
@@ -187,12 +187,12 @@ impl Gpt2 {
                 let n = self.config.n_positions;
                 assert!(
                     first + time <= n,
-                    "{} tokens are more than the model's {n} positions",
+                    "{} tokens exceed the {n} positions of the model",
                     first + time
                 );
                 wpe.range(first, time)
             }
-            PositionIds::PerRow(positions) => wpe.forward(positions),
+            PositionIds::PerSequence(positions) => wpe.forward(positions),
         };
         debug_assert!([1, batch].contains(&positions.dims()[0]));
         drop.forward(wte.forward(tokens) + positions)

@@ -1,4 +1,4 @@
-//! minGPT's trained network that sorts letters, with all intermediate values.
+//! Comparison with a trained network of minGPT, with all intermediate values.
 
 use super::*;
 use crate::{GenerationConfig, TextGenerator, nn::join};
@@ -9,7 +9,7 @@ use safetensors::{Dtype, tensor::TensorView};
 use serde_json::Value;
 use std::{collections::BTreeSet, path::Path};
 
-/// minGPT's trained network that sorts, with all that it computes on the way.
+/// minGPT's network that sorts letters, and the intermediate values of its forward pass.
 #[test]
 fn gpt2_matches_mingpt() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -33,7 +33,7 @@ fn gpt2_matches_mingpt() {
     let shape =
         |entry: &Value| serde_json::from_value::<Vec<usize>>(entry["shape"].clone()).unwrap();
     let weights = json("gpt-nano-sort-model.json");
-    // The file of tensors lacks biases of attention; the one that it was made of has them.
+    // The file of tensors lacks the biases of attention; they are in the original file.
     let named = weights
         .as_object()
         .unwrap()
@@ -112,7 +112,7 @@ fn gpt2_matches_mingpt() {
     same("pos_emb", flat(wpe.range(0, 11)));
     let x = model.embed(ids.clone(), PositionIds::Range(0));
     same("x", flat(x.clone()));
-    // The first block, piece by piece, and the pieces as they are called.
+    // The first block, layer by layer, and the layers as the model calls them.
     let Block {
         ln_1,
         attn,
@@ -127,8 +127,8 @@ fn gpt2_matches_mingpt() {
     same("q", flat(q.clone()));
     same("k", flat(k.clone()));
     same("v", flat(v.clone()));
-    // Fused attention has no scores to show: these are those of its queries and keys, and its
-    // values by them.
+    // Fused attention does not return scores: they are computed here from its queries, keys and
+    // values.
     let later = Tensor::<2, Bool>::tril_mask([11, 11], 0, &flex)
         .unsqueeze::<4>()
         .expand([3, 3, 11, 11]);
@@ -163,10 +163,10 @@ fn gpt2_matches_mingpt() {
     let gelu = mlp.activation.forward(fc);
     same("gelu", flat(gelu.clone()));
     same("mlp", flat(mlp.c_proj.forward(gelu)));
-    let said = mlp.forward(ln2);
-    same("mlp", flat(said.clone()));
-    same("mlpResid", flat(residual + said));
-    // The blocks, and what the model shows of them.
+    let output = mlp.forward(ln2);
+    same("mlp", flat(output.clone()));
+    same("mlpResid", flat(residual + output));
+    // The blocks, and the hidden states that the model returns.
     let mut states = vec![x];
     for (block, name) in h.iter().zip(["block0", "block1", "block2"]) {
         let x = block.forward(states[states.len() - 1].clone(), |attention, x| {
@@ -188,13 +188,13 @@ fn gpt2_matches_mingpt() {
     same("probs", flat(softmax(logits, 2)));
     assert!(left.is_empty(), "not compared: {left:?}");
 
-    // And it sorts: six letters, then each of them again, in order.
+    // The network sorts: after six letters it generates the same letters in order.
     let mut rng = Rng::new(1);
     for _ in 0..20 {
         let letters: Vec<u32> = (0..6).map(|_| rng.random_index(3) as u32).collect();
         let mut sorted = letters.clone();
         sorted.sort_unstable();
-        // The context holds eleven: the last is foretold from a full one.
+        // The context has eleven positions: the last letter is predicted from a full context.
         let config = GenerationConfig {
             max_new_tokens: Some(6),
             ..GenerationConfig::default()

@@ -1,11 +1,15 @@
-//! The programs with language models, with a few steps instead of many.
+//! The programs with language models, with few steps.
 
+#[path = "../../tests/common/mod.rs"]
 mod common;
 #[path = "../generate/weather.rs"]
 mod weather;
 
 use common::{finish, program};
-use std::{path::Path, process::Command};
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
 
 fn run(name: &str, folder: &Path, arguments: &[&str]) -> String {
     let mut command = Command::new(program(name));
@@ -23,7 +27,7 @@ fn refused(name: &str, folder: &Path, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// The number behind `label`.
+/// The number that follows `label`.
 fn number(text: &str, label: &str) -> f64 {
     let (_, rest) = text
         .split_once(label)
@@ -66,21 +70,22 @@ fn train_text_trains_and_continues_a_text() {
             .concat(),
         )
     };
-    let told = begin("whole", "40");
-    let loss = number(&told, "loss of held-out text:");
-    // Better than knowing nothing, and the units agree with each other.
+    let printed = begin("whole", "40");
+    let loss = number(&printed, "loss of held-out text:");
+    // Better than a uniform distribution, and the units are consistent.
     let characters = text.chars().collect::<std::collections::HashSet<_>>().len() as f64;
     assert!(loss > 0.5 && loss < characters.ln(), "{loss}");
     assert!(
-        (number(&told, "perplexity:") - loss.exp()).abs() < 0.01 * loss.exp(),
-        "{told}"
+        (number(&printed, "perplexity:") - loss.exp()).abs() < 0.01 * loss.exp(),
+        "{printed}"
     );
     assert!(
-        (number(&told, "bits per character:") - loss / std::f64::consts::LN_2).abs() < 0.02,
-        "{told}"
+        (number(&printed, "bits per character:") - loss / std::f64::consts::LN_2).abs() < 0.02,
+        "{printed}"
     );
 
-    // What its model goes on with, drawn, by beams, in few bits, and with itself as an assistant.
+    // Generation with the trained model: greedy, sampled, with beams, quantised, and with itself as
+    // the assistant.
     let generate = |more: &[&str]| {
         let known = [
             "--model",
@@ -103,14 +108,14 @@ fn train_text_trains_and_continues_a_text() {
         generate(&["--do-sample", "--seed", "5"]),
         generate(&["--do-sample", "--seed", "5"])
     );
-    let foretold = |more: &[&str]| {
+    let perplexity_of = |more: &[&str]| {
         let known = ["--model", "whole/model", "--perplexity", "text.txt"];
         number(
             &run("generate", folder, &[&known, more].concat()),
             "perplexity",
         )
     };
-    let (full, few) = (foretold(&[]), foretold(&["--quantize", "int8"]));
+    let (full, few) = (perplexity_of(&[]), perplexity_of(&["--quantize", "int8"]));
     assert!(
         full > 1.0 && full < characters && few != full && (few / full - 1.0).abs() < 0.01,
         "{few} of {full}"
@@ -136,14 +141,14 @@ fn train_text_trains_and_continues_a_text() {
         ("top_k=x", "top_k"),
         ("top_p=\"x\"", "`top_p`"),
     ] {
-        let told = refused(
+        let printed = refused(
             "generate",
             folder,
             &["--model", "whole/model", "--set", set],
         );
-        assert!(told.contains(named), "{told}");
+        assert!(printed.contains(named), "{printed}");
     }
-    // Values that begin with a hyphen are values; numbers that are none are refused.
+    // Values may begin with a hyphen; values that are not numbers are errors.
     assert!(generate(&["--presence-penalty", "-0.5"]).starts_with("Oslo, 3"));
     let error = refused(
         "generate",
@@ -182,6 +187,42 @@ fn train_text_trains_and_continues_a_text() {
         ],
     );
     assert!(hyphen.starts_with("-3"), "{hyphen}");
+    // Options without effect are printed.
+    let options = folder.join("whole/model/generation_config.json");
+    let unused = r#"{"guidance_scale": 1.5, "encoder_repetition_penalty": 1.2}"#;
+    std::fs::write(&options, unused).unwrap();
+    let known = ["--model", "whole/model", "--prompt", "Oslo, 3"];
+    let output = Command::new(program("generate"))
+        .args(known)
+        .args(["--max-new-tokens", "2", "--temperature", "0.5"])
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    std::fs::remove_file(&options).unwrap();
+    let printed = String::from_utf8_lossy(&output.stderr);
+    for option in [
+        "guidance_scale",
+        "encoder_repetition_penalty",
+        "temperature",
+    ] {
+        assert!(printed.contains(option), "{option}: {printed}");
+    }
+    // A closed pipe ends the program quietly.
+    let mut child = Command::new(program("generate"))
+        .args(known)
+        .args(["--max-new-tokens", "12"])
+        .current_dir(folder)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    let printed = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && !printed.contains("panicked"),
+        "{printed}"
+    );
     let forced = generate(&["--num-beams", "4", "--force-words", "snow"]);
     assert!(forced.contains("snow"), "{forced}");
     assert!(
@@ -199,7 +240,7 @@ fn train_text_trains_and_continues_a_text() {
     let weights =
         |run: &str| std::fs::read(folder.join(run).join("model/model.safetensors")).unwrap();
     assert!(weights("again") == weights("whole"));
-    // Its model learns another text.
+    // The trained model is fine-tuned.
     let from = [
         "--text",
         "text.txt",
@@ -214,7 +255,7 @@ fn train_text_trains_and_continues_a_text() {
     ];
     let tuned = number(&run("train_text", folder, &from), "loss of held-out text:");
     assert!((tuned - loss).abs() < 0.2, "{tuned} after {loss}");
-    // So do adapters, which are there alone and merged.
+    // The same with adapters, which are saved separately and merged.
     let adapt = |rank, out| {
         [
             "--text",
@@ -229,12 +270,12 @@ fn train_text_trains_and_continues_a_text() {
             out,
         ]
     };
-    let told = run(
+    let printed = run(
         "train_text",
         folder,
         &[&adapt("4", "adapted")[..], &["--steps", "3"]].concat(),
     );
-    let adapted = number(&told, "loss of held-out text:");
+    let adapted = number(&printed, "loss of held-out text:");
     assert!((adapted - loss).abs() < 0.2, "{adapted} after {loss}");
     for file in [
         "adapters/adapter_config.json",
@@ -270,7 +311,7 @@ fn train_text_trains_and_continues_a_text() {
     let short = ["--text", "short.txt", "--out", "short"];
     assert!(refused("train_text", folder, &short).contains("`tokens`"));
     assert!(!folder.join("short").exists());
-    // Without a line feed the default prompt is a character of the text.
+    // Without a line feed, the default prompt is the first character of the text.
     std::fs::write(folder.join("cr.txt"), "one two\rthree\r".repeat(60)).unwrap();
     let cr = ["--text", "cr.txt", "--steps", "1", "--out", "cr"];
     run("train_text", folder, &[&cr[..], &small[..]].concat());
@@ -324,7 +365,7 @@ fn train_text_resumes() {
         folder,
         &[&begin[..], &small[..], &["--steps", "10", "--out", "run"]].concat(),
     );
-    // Settings are the run's own; others are refused by name, not ignored.
+    // A resumed run keeps its settings; different ones are errors that name the option.
     for (option, value) in [
         ("--learning-rate", "0.5"),
         ("--seed", "3"),
@@ -337,21 +378,21 @@ fn train_text_resumes() {
         );
         assert!(error.contains(option) && error.contains(value), "{error}");
     }
-    let told = run("train_text", folder, &["--resume-at", "5", "--out", "run"]);
-    assert!(told.contains("5 steps in"), "{told}");
-    // Byte pairs: fewer tokens than characters.
+    let printed = run("train_text", folder, &["--resume-at", "5", "--out", "run"]);
+    assert!(printed.contains("5 steps in"), "{printed}");
+    // With byte pairs there are fewer tokens than characters.
     assert!(
-        number(&told, "bits per character:")
-            < number(&told, "loss of held-out text:") / std::f64::consts::LN_2
+        number(&printed, "bits per character:")
+            < number(&printed, "loss of held-out text:") / std::f64::consts::LN_2
     );
 }
 
 #[test]
 fn generate_trains_on_weather_reports() {
     let folder = tempfile::tempdir().unwrap();
-    let told = run("generate", folder.path(), &["--steps", "3", "--out", "run"]);
-    let right = number(&told, "of 1000 reports");
-    // Counted again from what it wrote.
+    let printed = run("generate", folder.path(), &["--steps", "3", "--out", "run"]);
+    let right = number(&printed, "of 1000 reports");
+    // The fraction is computed again from the written reports.
     let written = std::fs::read_to_string(folder.path().join("run/reports.txt")).unwrap();
     let counted = written
         .lines()
@@ -359,11 +400,11 @@ fn generate_trains_on_weather_reports() {
         .count();
     assert!(
         (right - counted as f64 / 10.0).abs() < 0.06 && right < 50.0,
-        "{counted}: {told}"
+        "{counted}: {printed}"
     );
     assert!(
-        told.contains("are not in the training data") && told.contains("3 steps in"),
-        "{told}"
+        printed.contains("are not in the training data") && printed.contains("3 steps in"),
+        "{printed}"
     );
     assert!(folder.path().join("run/reports.txt").exists());
 }
@@ -390,13 +431,16 @@ fn poems_have_the_requested_form() {
     )
     .unwrap();
     std::fs::write(folder.join("prose.json"), "{\"title\": 1}").unwrap();
-    let told = run(
+    let printed = run(
         "poems",
         folder,
         &["--data", ".", "--steps", "3", "--out", "run"],
     );
-    let lines: Vec<&str> = told.lines().filter(|line| line.ends_with('。')).collect();
-    assert_eq!(lines.len(), 8, "{told}");
+    let lines: Vec<&str> = printed
+        .lines()
+        .filter(|line| line.ends_with('。'))
+        .collect();
+    assert_eq!(lines.len(), 8, "{printed}");
     for (i, line) in lines.iter().enumerate() {
         let marks: Vec<usize> = line
             .chars()
@@ -405,13 +449,14 @@ fn poems_have_the_requested_form() {
             .map(|(at, _)| at)
             .collect();
         assert_eq!((marks, line.chars().count()), (vec![5, 11], 12), "{line}");
-        assert_eq!(line.starts_with("明月"), i % 2 == 0, "{told}");
+        assert_eq!(line.starts_with("明月"), i % 2 == 0, "{printed}");
     }
     assert!(refused("poems", folder, &["--data", ".", "--prompt", "龍"]).contains("character 1"));
     std::fs::create_dir(folder.join("empty")).unwrap();
     assert!(refused("poems", folder, &["--data", "empty"]).contains("no JSON file with poems"));
-    // Other keys are named; what is broken is named and left out; all else is read: upper case,
-    // lines of JSON, `content`, a byte-order mark, marks of ASCII, subdirectories.
+    // Other keys are reported; broken files are reported and skipped; everything else is read:
+    // upper-case names, lines of JSON, `content`, a byte-order mark, ASCII punctuation,
+    // subdirectories.
     let other = folder.join("other");
     std::fs::create_dir_all(other.join("x.json")).unwrap();
     std::fs::write(other.join("a.json"), "[{\"verses\": [1]}]").unwrap();
@@ -444,4 +489,13 @@ fn poems_have_the_requested_form() {
     assert!(err.contains("cut.json: not JSON"), "{err}");
     assert!(err.contains("c.JSON: 1 of 2 entries"), "{err}");
     assert!(err.contains("a.json: 1 of 1 entries"), "{err}");
+    // Marks of ASCII alone become Chinese ones.
+    std::fs::create_dir(folder.join("half")).unwrap();
+    std::fs::copy(other.join("x.json/B.JSONL"), folder.join("half/B.JSONL")).unwrap();
+    let half = [
+        "--data", "half", "--steps", "1", "--prompt", "春", "--out", "run3",
+    ];
+    let told = run("poems", folder, &half);
+    let lines = told.lines().filter(|line| line.ends_with('。'));
+    assert_eq!(lines.count(), 8, "{told}");
 }

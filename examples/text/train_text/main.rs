@@ -2,9 +2,9 @@
 //!
 //!     cargo run --release --example train_text -- --text shakespeare.txt
 //!
-//! Without other options this is nanoGPT's recipe for a CPU (4 layers, 4 heads, width 128, context
-//! 64, batch 12, 2,000 steps) at three times its learning rate; `--learning-rate 0.001` is the
-//! recipe itself.
+//! Without other options this is nanoGPT's configuration for CPUs (4 layers, 4 heads, width 128,
+//! context 64, batch 12, 2,000 steps) with three times its learning rate; `--learning-rate 0.001`
+//! gives nanoGPT's.
 
 #![forbid(unsafe_code)]
 
@@ -13,11 +13,9 @@ use aigc_core::{
     checkpoint::RunDir,
     train::{StartFrom, StopReason, TrainerConfig},
 };
-use aigc_examples::{
-    RunOptions, say_how_to_go_on, stop_on_ctrl_c,
-    text::{
-        Continuation, TextTraining, go_on, gpt_trainer, model_folder, print_warnings, write_stdout,
-    },
+use aigc_examples::{RunOptions, print_resume_hint, stop_on_ctrl_c};
+use aigc_examples_text::{
+    Continuation, TextTraining, continue_text, gpt_trainer, model_dir, print_warnings, write_stdout,
 };
 use aigc_text::{
     BpeTokenizer, CharacterTokenizer, Gpt2, Gpt2Config, LoraConfig, PretrainedModel, TokenDataset,
@@ -38,11 +36,11 @@ struct Args {
     /// Kind of tokens.
     #[arg(long, value_enum, default_value = "characters")]
     tokens: TokenKind,
-    /// Size of the vocabulary, for byte pairs.
+    /// Vocabulary size, for byte pairs.
     #[arg(long, default_value_t = 4096)]
     vocabulary: usize,
-    /// Fine-tune this GPT-2, a directory of transformers or with the feature `download` a name of the
-    /// Hugging Face hub; its tokenizer and sizes are used.
+    /// GPT-2 model to fine-tune: a directory of transformers, or with the feature `download` the
+    /// name of a model on the Hugging Face hub. Its tokenizer and sizes are used.
     #[arg(long, value_name = "DIR")]
     from: Option<String>,
     /// Fine-tune adapters of this rank (LoRA) instead of the whole model.
@@ -65,8 +63,8 @@ struct Args {
     /// Learning rate; 0.003 by default, 0.00003 to fine-tune, 0.0002 with adapters.
     #[arg(long)]
     learning_rate: Option<f64>,
-    /// Prompt of the generated previews; by default a line feed, or the first character of a text
-    /// without one.
+    /// Prompt of the previews; by default a line feed, or the first character of a text without
+    /// one.
     #[arg(long, allow_hyphen_values = true)]
     prompt: Option<String>,
     #[command(flatten)]
@@ -75,13 +73,13 @@ struct Args {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum TokenKind {
-    /// Characters.
+    /// One token per character.
     Characters,
-    /// Frequent sequences of bytes, as GPT-2 has them.
+    /// Byte-pair encoding, as in GPT-2.
     BytePairs,
 }
 
-/// Settings in a run's `config.json`; a resumed run uses them.
+/// Settings in the `config.json` of a run, which a resumed run uses.
 #[derive(Deserialize)]
 struct Settings {
     model: Gpt2Config,
@@ -91,9 +89,9 @@ struct Settings {
 
 #[derive(Clone, Serialize, Deserialize)]
 struct Data {
-    /// The model that is fine-tuned.
+    /// Directory of the model to fine-tune.
     from: Option<PathBuf>,
-    /// Its adapters.
+    /// Adapters of that model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     lora: Option<LoraConfig>,
     context: usize,
@@ -102,9 +100,9 @@ struct Data {
 }
 
 const NAME: &str = "train-text";
-/// The rest of the text is for evaluation.
+/// Fraction of the text for training; the rest is for evaluation.
 const TRAIN_FRACTION: f64 = 0.9;
-/// The tokens of the text, in the run directory.
+/// File with the tokens of the text, in the run directory.
 const TOKENS: &str = "tokens.bin";
 
 fn main() -> Result<()> {
@@ -150,10 +148,10 @@ fn main() -> Result<()> {
     };
     let trained = training.run(network, trainer, &args.run, stop_on_ctrl_c(), &data, &run)?;
     if trained.stop_reason == StopReason::Interrupted {
-        say_how_to_go_on(trained.step, &run);
+        print_resume_hint(trained.step, &run);
         return Ok(());
     }
-    let text = go_on(&trained.model, &*tokenizer, &data.shown, seed)?;
+    let text = continue_text(&trained.model, &*tokenizer, &data.shown, seed)?;
     write_stdout(&format!("\n{}\n\n", text.trim()));
     for (name, value) in &trained.metrics {
         println!("{name}: {value:.4}");
@@ -163,19 +161,19 @@ fn main() -> Result<()> {
         trained.steps_run,
         trained.elapsed.as_secs_f64()
     );
-    let folder = run.path().join("model");
+    let dir = run.path().join("model");
     println!(
         "\ngenerate with: cargo run --release --example generate -- --model {} --do-sample",
-        folder.display()
+        dir.display()
     );
     Ok(())
 }
 
-/// A new run, with its tokens and their tokenizer in its directory.
+/// Creates a new run, with the tokens and the tokenizer in its directory.
 fn begin(args: &Args, device: &Device) -> Result<(RunDir, Settings, Box<dyn Tokenizer>)> {
     let text = args.text.as_deref().context("--text FILE is missing")?;
-    let from = args.from.as_deref().map(model_folder).transpose()?;
-    // A tokenizer is trained on an iterator of texts; the first error ends it and is reported.
+    let from = args.from.as_deref().map(model_dir).transpose()?;
+    // The tokenizer is trained on an iterator of lines; the first error ends it and is reported.
     let mut failed = None;
     let mut lines = read_lines(text)?;
     let readable = std::iter::from_fn(|| match lines.next()? {
@@ -186,7 +184,7 @@ fn begin(args: &Args, device: &Device) -> Result<(RunDir, Settings, Box<dyn Toke
         }
     });
     let tokenizer: Box<dyn Tokenizer> = match (&from, args.tokens) {
-        (Some(folder), _) => tokenizer::from_pretrained(folder)?,
+        (Some(dir), _) => tokenizer::from_pretrained(dir)?,
         (None, TokenKind::Characters) => Box::new(CharacterTokenizer::train(readable)),
         (None, TokenKind::BytePairs) => Box::new(BpeTokenizer::train(readable, args.vocabulary)?),
     };
@@ -195,10 +193,8 @@ fn begin(args: &Args, device: &Device) -> Result<(RunDir, Settings, Box<dyn Toke
     }
     let first = first_character(text)?;
     let model = match &from {
-        Some(folder) => {
-            aigc_core::json::read_file(&folder.join("config.json"), Gpt2Config::from_json)?
-                .into_inner()
-        }
+        Some(dir) => aigc_core::json::read_file(&dir.join("config.json"), Gpt2Config::from_json)?
+            .into_inner(),
         None => {
             let sizes = [args.layers, args.heads, args.width];
             let dropout = args.dropout;
@@ -211,7 +207,7 @@ fn begin(args: &Args, device: &Device) -> Result<(RunDir, Settings, Box<dyn Toke
         }
     };
     model.validate()?;
-    // `alpha` and learning rate of the paper's GPT-2.
+    // `alpha` and learning rate of the LoRA paper's GPT-2.
     let lora = args.lora.map(|rank| LoraConfig {
         rank,
         alpha: 32.0,
@@ -225,11 +221,11 @@ fn begin(args: &Args, device: &Device) -> Result<(RunDir, Settings, Box<dyn Toke
     };
     trainer.learning_rate = args.learning_rate.unwrap_or(usual);
     if let Some(lora) = &lora {
-        // No vector is trained, and so none needs a group.
+        // Only matrices are trained, so groups for vectors would not match.
         trainer.param_groups.clear();
         model.init(device)?.with_lora(lora.clone())?;
     }
-    // A mistake leaves no run directory behind.
+    // Checked first, so that an error leaves no run directory behind.
     let trainer = args.run.config(trainer)?;
     let prompt = match &args.prompt {
         Some(prompt) => prompt.clone(),
@@ -265,7 +261,7 @@ fn begin(args: &Args, device: &Device) -> Result<(RunDir, Settings, Box<dyn Toke
         Ok(())
     };
     if let Err(error) = prepare() {
-        // Training has not begun: nothing is worth keeping of a directory created here.
+        // Training has not begun: a directory created here contains nothing to keep.
         if !existed {
             let _ = std::fs::remove_dir_all(run.path());
         }
@@ -289,7 +285,7 @@ fn first_character(text: &Path) -> Result<char> {
         .with_context(|| format!("{}: the file is empty", text.display()))
 }
 
-/// A resumed run uses the settings it was started with: others on the command line are errors.
+/// A resumed run uses its saved settings; different ones on the command line are errors.
 fn refuse_other_settings(args: &Args, settings: &Settings) -> Result<()> {
     let Settings {
         model,
@@ -300,7 +296,7 @@ fn refuse_other_settings(args: &Args, settings: &Settings) -> Result<()> {
     let differs = |name: &str, given: String, run: String| match given == run {
         true => Ok(()),
         false => bail!(
-            "--{name} {given}: the run was started with {run}, and is resumed with its own \
+            "--{name} {given}: the run was started with {run}, and a resumed run keeps its \
              settings; leave the option out"
         ),
     };

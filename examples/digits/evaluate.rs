@@ -1,4 +1,5 @@
-//! Evaluation of samples: distance to held-out images, and classes by the nearest training image.
+//! Evaluation of samples: Fréchet distance to held-out images, and classes by the nearest training
+//! image.
 
 use aigc_core::{
     Error, Result,
@@ -10,21 +11,22 @@ use aigc_core::{
 use aigc_examples::Images;
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Most samples of an evaluation.
+/// Maximum number of samples.
 const MAX_SAMPLES: usize = 1000;
-/// Fewest: of less, neither a distance nor a share means anything.
+/// Minimum number of samples for a meaningful distance or fraction.
 const MIN_SAMPLES: usize = 50;
 
-/// Most values of an image whose pixels are features: the work grows with their third power.
-const MOST_PIXELS: usize = 1024;
-/// Most training images that samples are compared with.
-const MOST_KNOWN: usize = 10_000;
+/// Maximum number of values of an image whose pixels are used as features: the cost grows with the
+/// third power.
+const MAX_PIXELS: usize = 1024;
+/// Maximum number of training images to compare samples with.
+const MAX_KNOWN: usize = 10_000;
 
 fn num_samples(train_images: usize) -> usize {
     train_images.clamp(MIN_SAMPLES, MAX_SAMPLES)
 }
 
-/// A bar that counts to `total`, where there is a terminal.
+/// A progress bar up to `total`; hidden without a terminal.
 pub(crate) fn progress(what: &'static str, total: usize) -> ProgressBar {
     let style = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} ETA {eta}");
     ProgressBar::new(total as u64)
@@ -32,9 +34,9 @@ pub(crate) fn progress(what: &'static str, total: usize) -> ProgressBar {
         .with_message(what)
 }
 
-pub(crate) struct Judge {
+pub(crate) struct Evaluator {
     /// Statistics of held-out images, and their distance to training images, which a perfect
-    /// generator would reach. `None` if images are too large for their pixels to be features, or
+    /// generator would reach. `None` if images are too large to use their pixels as features, or
     /// too few.
     held_out: Option<(FeatureStatistics, f64)>,
     held_out_images: usize,
@@ -42,7 +44,7 @@ pub(crate) struct Judge {
     pub(crate) known: NearestNeighbors,
 }
 
-impl Judge {
+impl Evaluator {
     pub(crate) fn new(images: &Images, device: &Device) -> Result<Self> {
         let moments = |loader: &DataLoader<ImageBatch>| {
             let mut moments = FeatureStatistics::new(images.shape.numel())?;
@@ -56,7 +58,7 @@ impl Judge {
             Ok::<_, Error>(moments)
         };
         let held_out_images = images.held_out.num_items();
-        let measurable = images.shape.numel() <= MOST_PIXELS
+        let measurable = images.shape.numel() <= MAX_PIXELS
             && held_out_images > 1
             && images.train.num_items() > 1;
         let held_out = match measurable {
@@ -67,7 +69,7 @@ impl Judge {
             }
             false => None,
         };
-        let known = NearestNeighbors::from_batches(images.train.iter_once(), MOST_KNOWN, device)?;
+        let known = NearestNeighbors::from_batches(images.train.iter_once(), MAX_KNOWN, device)?;
         Ok(Self {
             held_out,
             held_out_images,
@@ -76,21 +78,21 @@ impl Judge {
         })
     }
 
-    /// Samples of an evaluation: as many as there are training images, within bounds.
+    /// Number of samples for an evaluation: the number of training images, within limits.
     pub(crate) fn num_samples(&self) -> usize {
         self.num_samples
     }
 
-    /// Metrics of samples, and of the classes that were requested, if any were.
-    pub(crate) fn metrics(&self, pictures: Tensor<4>, requested: &[u32]) -> Result<Metrics> {
+    /// Metrics of samples, and of their requested classes if there are any.
+    pub(crate) fn metrics(&self, samples: Tensor<4>, requested: &[u32]) -> Result<Metrics> {
         let mut metrics = Vec::new();
         if let Some((held_out, _)) = &self.held_out {
             let mut moments = FeatureStatistics::new(held_out.mean().len())?;
-            moments.add(&pictures.clone().flatten(1, 3))?;
+            moments.add(&samples.clone().flatten(1, 3))?;
             metrics.push(("frechet".to_string(), frechet_distance(held_out, &moments)?));
         }
         if let Some(classes) = self.known.num_classes() {
-            let read = self.known.classify(pictures).predictions();
+            let read = self.known.classify(samples).predictions();
             let right = read.iter().zip(requested).filter(|(a, b)| a == b).count();
             let mut histogram = ClassHistogram::new(classes)?;
             histogram.add(read)?;
@@ -104,7 +106,7 @@ impl Judge {
     }
 
     /// Prints the metrics.
-    pub(crate) fn say(&self, metrics: &Metrics) {
+    pub(crate) fn print(&self, metrics: &Metrics) {
         let value = |name: &str| {
             metrics
                 .iter()
@@ -115,19 +117,19 @@ impl Judge {
         if let (Some(distance), Some((_, among_real))) = (value("frechet"), &self.held_out) {
             println!(
                 "Fréchet distance in pixels: {distance:.3} between {} samples and {} held-out images ({among_real:.3} \
-                 between training and held-out images)\n  How far the two clouds of images lie apart: lower is better.",
+                 between training and held-out images)\n  It measures how different the two sets of images are: lower is better.",
                 self.num_samples, self.held_out_images,
             );
         }
         if let (Some(uneven), Some(seen)) = (value("uneven"), value("classes")) {
             println!(
-                "{seen:.0} classes appear; {:.1} % of the samples would have to move to make them even",
+                "{seen:.0} classes appear; total variation from uniform classes: {:.1} %",
                 100.0 * uneven
             );
         }
         if let Some(right) = value("right") {
             println!(
-                "{:.1} % of the samples are read as the class asked for (by the nearest training image)",
+                "{:.1} % of the samples are classified as the requested class (by the nearest training image)",
                 100.0 * right
             );
         }

@@ -3,8 +3,8 @@
 //!     cargo run --release --example generate -- --model DIR \
 //!         --prompt "The quick brown fox jumps over the lazy" --max-length 50 --num-beams 5 --no-repeat-ngram-size 2 --top-k 50
 //!
-//! Without `--model` it trains a small GPT on weather reports of a grammar, and counts how many of
-//! the reports it generates are valid.
+//! Without `--model` it trains a small GPT on weather reports that follow a grammar, and counts how
+//! many of the reports it generates are valid.
 
 #![forbid(unsafe_code)]
 
@@ -13,10 +13,8 @@ mod options;
 mod weather;
 
 use aigc_core::{burn::tensor::Device, ops::Quantization};
-use aigc_examples::{
-    RunOptions, stop_on_ctrl_c,
-    text::{Typewriter, model_folder, print_warnings, write_stdout},
-};
+use aigc_examples::{RunOptions, stop_on_ctrl_c};
+use aigc_examples_text::{Typewriter, model_dir, print_warnings, write_stdout};
 use aigc_text::{
     AnyCausalLm, CausalLm, GeneratedSequence, GenerationConfig, GenerationMode, PretrainedModel,
     TextGenerator, Tokenizer, perplexity, tokenizer,
@@ -30,21 +28,21 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Parser)]
 #[command(allow_negative_numbers = true)]
 struct Args {
-    /// A directory of transformers (`config.json`, weights and tokenizer files), or with the feature
-    /// `download` a name of the Hugging Face hub, such as `gpt2`.
+    /// Model directory of transformers (`config.json`, weights and tokenizer files), or with the
+    /// feature `download` the name of a model on the Hugging Face hub, such as `gpt2`.
     #[arg(long, value_name = "DIR")]
     model: Option<String>,
-    /// The prompt; several for a batch.
+    /// Prompt; give it several times for a batch.
     #[arg(long, allow_hyphen_values = true)]
     prompt: Vec<String>,
-    /// Quantise the weights to eight or four bits.
+    /// Quantise the weights to 8 or 4 bits.
     #[arg(long, value_enum)]
     quantize: Option<Bits>,
-    /// A smaller model with the same vocabulary, whose proposals the model checks.
+    /// Smaller model with the same vocabulary for speculative decoding.
     #[arg(long, value_name = "DIR")]
     assistant: Option<String>,
-    /// Print the perplexity of a text, in windows that begin half a context apart, instead of
-    /// generating.
+    /// Print the perplexity of a text instead of generating, in windows that begin half a context
+    /// apart.
     #[arg(long, value_name = "FILE", requires = "model")]
     perplexity: Option<PathBuf>,
     #[command(flatten)]
@@ -63,13 +61,13 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let device = args.run.device()?;
     match &args.model {
-        Some(model) => generate(&args, &model_folder(model)?, &device),
+        Some(model) => generate(&args, &model_dir(model)?, &device),
         None => forecast::run(&args.run, &device, stop_on_ctrl_c()),
     }
 }
 
-fn generate(args: &Args, folder: &Path, device: &Device) -> Result<()> {
-    let loaded = AnyCausalLm::from_pretrained(folder, device)?;
+fn generate(args: &Args, dir: &Path, device: &Device) -> Result<()> {
+    let loaded = AnyCausalLm::from_pretrained(dir, device)?;
     print_warnings(&loaded);
     let model = loaded.into_inner();
     let model = match args.quantize {
@@ -77,11 +75,11 @@ fn generate(args: &Args, folder: &Path, device: &Device) -> Result<()> {
         Some(Bits::Int4) => model.quantize(Quantization::Int4),
         None => model,
     };
-    let tokenizer = tokenizer::from_pretrained(folder)?;
+    let tokenizer = tokenizer::from_pretrained(dir)?;
     if let Some(text) = &args.perplexity {
         return print_perplexity(&model, &*tokenizer, text);
     }
-    let usual = GenerationConfig::from_pretrained(folder)?;
+    let usual = GenerationConfig::from_pretrained(dir)?;
     print_warnings(&usual);
     let config = args.generation.over(usual.into_inner(), &*tokenizer)?;
     let inactive = config.inactive_options();
@@ -102,7 +100,7 @@ fn generate(args: &Args, folder: &Path, device: &Device) -> Result<()> {
         .collect::<Result<Vec<_>, _>>()?;
     let assistant = match &args.assistant {
         Some(assistant) => {
-            let loaded = AnyCausalLm::from_pretrained(model_folder(assistant)?, device)?;
+            let loaded = AnyCausalLm::from_pretrained(model_dir(assistant)?, device)?;
             print_warnings(&loaded);
             Some(loaded.into_inner())
         }
@@ -163,7 +161,7 @@ fn show(text: &GeneratedSequence, tokenizer: &dyn Tokenizer, each: bool) {
         .score
         .map(|score| format!(" (score {score:.4})"))
         .unwrap_or_default();
-    // Special tokens before the prompt are no text.
+    // Special tokens before the prompt are not shown.
     let first = text
         .tokens
         .iter()

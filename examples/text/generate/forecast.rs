@@ -1,4 +1,4 @@
-//! A small model that is trained on weather reports, and how many of the reports it generates are
+//! Trains a small model on weather reports, and counts how many of the reports it generates are
 //! valid.
 
 use crate::weather;
@@ -8,26 +8,24 @@ use aigc_core::{
     checkpoint::RunDir,
     train::{StartFrom, StopReason, TrainerConfig},
 };
-use aigc_examples::{
-    RunOptions, say_how_to_go_on,
-    text::{Continuation, TextTraining, Typewriter, gpt_trainer},
-};
+use aigc_examples::{RunOptions, print_resume_hint};
+use aigc_examples_text::{Continuation, TextTraining, Typewriter, gpt_trainer};
 use aigc_text::{
     BpeTokenizer, GenerationConfig, Gpt2, Gpt2Config, TextGenerator, TokenDataset, Tokenizer,
 };
 use anyhow::{Result, bail};
 use std::collections::HashSet;
 
-/// Reports for training.
+/// Number of reports for training.
 const REPORTS: usize = 40_000;
-/// Reports that are generated and checked.
+/// Number of generated reports that are checked.
 const COUNTED: usize = 1000;
 const NAME: &str = "generate";
 
 pub(crate) fn run(options: &RunOptions, device: &Device, stop: CancelToken) -> Result<()> {
     let known = weather::corpus(REPORTS, 0);
     let text: String = known.iter().map(|report| format!("{report}\n")).collect();
-    // Some are enough to find frequent pairs.
+    // A part of the reports is enough to find frequent pairs.
     let tokenizer = BpeTokenizer::train(known.iter().take(2000), 512)?;
     let model = Gpt2Config::nano(tokenizer.vocab_size(), 64, [4, 4, 128]);
     let windows = TokenDataset::new(tokenizer.encode(&text)?, model.n_positions, 1)?;
@@ -55,11 +53,11 @@ pub(crate) fn run(options: &RunOptions, device: &Device, stop: CancelToken) -> R
     };
     let trained = training.run(model.init(device)?, trainer, options, stop, &(), &run)?;
     if trained.stop_reason == StopReason::Interrupted {
-        say_how_to_go_on(trained.step, &run);
+        print_resume_hint(trained.step, &run);
         return Ok(());
     }
 
-    println!("\nSome of its reports:\n");
+    println!("\nSome generated reports:\n");
     for seed in 0..5 {
         let mut typewriter = Typewriter::new(&tokenizer);
         let end = end(&tokenizer)?;
@@ -84,10 +82,10 @@ pub(crate) fn run(options: &RunOptions, device: &Device, stop: CancelToken) -> R
         trained.steps_run,
         trained.elapsed.as_secs_f64()
     );
-    let folder = run.path().join("model");
+    let dir = run.path().join("model");
     println!(
         "\ngenerate with: cargo run --release --example generate -- --model {} --prompt \"Oslo, 24 December:\"",
-        folder.display()
+        dir.display()
     );
     Ok(())
 }

@@ -1,13 +1,13 @@
-//! Weather reports by a grammar: a text to learn from whose correctness can be counted.
+//! Weather reports that follow a grammar, so that generated reports can be checked.
 //!
 //! ```text
 //! report  = city ", " day " " month ": " sky " in the morning, " sky " in the afternoon. High " t ", low " t
 //!           ". " wind " from the " point ", " speed " km/h."
 //! ```
 //!
-//! And beyond the grammar: the day is one of its month, the low is below the high and not more than
-//! fifteen below, it snows only where the low is below 3 and rains only where the high is above 0,
-//! and the wind's name fits its speed.
+//! In addition to the grammar: the day exists in its month, the low is below the high by at most
+//! fifteen, it snows only if the low is below 3 and rains only if the high is above 0, and the name
+//! of the wind fits its speed.
 
 use aigc_core::rng::Rng;
 
@@ -82,17 +82,17 @@ fn of<T: Copy>(all: &[T], rng: &mut Rng) -> T {
     all[rng.random_index(all.len())]
 }
 
-/// Whether the sky is one of these temperatures.
+/// Whether the sky is possible at these temperatures.
 fn fits(sky: &str, high: i32, low: i32) -> bool {
     (!sky.ends_with("snow") || low < 3) && (!sky.ends_with("rain") || high > 0)
 }
 
-/// A report.
+/// A random report.
 pub(crate) fn report(rng: &mut Rng) -> String {
     let (month, days) = of(&MONTHS, rng);
     let day = 1 + rng.random_index(days as usize);
     let high = rng.random_index(41) as i32 - 5;
-    // Mostly about eight below, as differences of days and nights are.
+    // About eight degrees below on average, a typical difference between day and night.
     let low = high - 2 - (0..3).map(|_| rng.random_index(5) as i32).sum::<i32>();
     let mut sky = || loop {
         let sky = of(&SKIES, rng);
@@ -111,24 +111,24 @@ pub(crate) fn report(rng: &mut Rng) -> String {
     )
 }
 
-/// Reports of a seed, a line each.
+/// Random reports for a seed.
 pub(crate) fn corpus(reports: usize, seed: u64) -> Vec<String> {
     let mut rng = Rng::stream(seed, "weather", 0);
     (0..reports).map(|_| report(&mut rng)).collect()
 }
 
-/// What is wrong with a report, if something is.
+/// What is wrong with a report; `None` if it is valid.
 pub(crate) fn fault(text: &str) -> Option<String> {
     check(text).err()
 }
 
-/// What stands before `mark`, and what behind.
+/// Splits a text at the first `mark`.
 fn until<'a>(text: &'a str, mark: &str) -> Result<(&'a str, &'a str), String> {
     text.split_once(mark)
         .ok_or_else(|| format!("{mark:?} does not follow in {text:?}"))
 }
 
-/// A number as it is written: without zeros in front.
+/// Parses a number without leading zeros.
 fn number(text: &str) -> Result<i32, String> {
     let number: i32 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
     if number.to_string() == text {
@@ -199,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reports_of_the_grammar_have_no_fault_and_changed_ones_have() {
+    fn fault_detects_changed_reports() {
         let all = corpus(2000, 1);
         assert_eq!(all.iter().find_map(|report| fault(report)), None);
         let distinct: std::collections::HashSet<&String> = all.iter().collect();

@@ -1,9 +1,10 @@
-//! Trains on Chinese poems and generates some of a given form.
+//! Trains on Chinese poems and generates poems of a given form.
 //!
 //!     cargo run --release --example poems -- --data chinese-poetry
 //!
-//! The directory has JSON files as those of <https://github.com/chinese-poetry/chinese-poetry>, such
-//! as `poet.tang.0.json`: arrays of poems with `paragraphs` (or `content`), or one poem per line.
+//! The directory contains JSON files like those of
+//! <https://github.com/chinese-poetry/chinese-poetry>, such as `poet.tang.0.json`: arrays of poems
+//! with `paragraphs` (or `content`), or one poem per line.
 
 #![forbid(unsafe_code)]
 
@@ -11,10 +12,8 @@ use aigc_core::{
     Error,
     train::{StartFrom, StopReason, TrainerConfig},
 };
-use aigc_examples::{
-    RunOptions, say_how_to_go_on, stop_on_ctrl_c,
-    text::{Continuation, TextTraining, gpt_trainer, write_stdout},
-};
+use aigc_examples::{RunOptions, print_resume_hint, stop_on_ctrl_c};
+use aigc_examples_text::{Continuation, TextTraining, gpt_trainer, write_stdout};
 use aigc_text::{
     CharacterTokenizer, GenerationConfig, GenerationState, Gpt2, Gpt2Config, TextGenerator,
     TokenDataset, Tokenizer, tokenizer::read_text,
@@ -27,7 +26,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Trains on Chinese poems and generates some of a given form.
+/// Trains on Chinese poems and generates poems of a given form.
 #[derive(Debug, Parser)]
 struct Args {
     /// A directory with JSON files of poems, each with its `paragraphs`.
@@ -36,10 +35,10 @@ struct Args {
     /// Beginning of the generated poems.
     #[arg(long, allow_hyphen_values = true, default_value = "明月")]
     prompt: String,
-    /// Characters of a line.
+    /// Number of characters per line.
     #[arg(long, default_value_t = 5)]
     characters: usize,
-    /// Lines of a poem.
+    /// Number of lines per poem.
     #[arg(long, default_value_t = 4)]
     lines: usize,
     /// Number of poems to generate.
@@ -95,7 +94,7 @@ fn main() -> Result<()> {
         &run,
     )?;
     if trained.stop_reason == StopReason::Interrupted {
-        say_how_to_go_on(trained.step, &run);
+        print_resume_hint(trained.step, &run);
         return Ok(());
     }
     for poem in written.write(&trained.model, &tokenizer, args.poems, args.run.seed)? {
@@ -113,8 +112,8 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// All poems of all files of a directory and its subdirectories, with an empty line between them.
-/// What is left out is printed.
+/// Reads all poems in the files of a directory and its subdirectories, separated by empty lines.
+/// Skipped files are reported.
 fn read(dir: &Path) -> Result<String> {
     let mut files = Vec::new();
     collect(dir, &mut files)?;
@@ -124,7 +123,7 @@ fn read(dir: &Path) -> Result<String> {
         let poems = match poems(file) {
             Ok(poems) => poems,
             Err(error) => {
-                eprintln!("left out: {error}");
+                eprintln!("skipped: {error}");
                 continue;
             }
         };
@@ -143,7 +142,7 @@ fn read(dir: &Path) -> Result<String> {
         }
         if bad > 0 {
             eprintln!(
-                "{}: {bad} of {} entries have no paragraphs and are left out",
+                "{}: {bad} of {} entries have no paragraphs and are skipped",
                 file.display(),
                 poems.len()
             );
@@ -164,7 +163,7 @@ fn read(dir: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// JSON files below a directory. Hidden files and directories are skipped.
+/// Collects the JSON files below a directory. Hidden files and directories are skipped.
 fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     let entries = std::fs::read_dir(dir).map_err(Error::io(dir))?;
     for entry in entries {
@@ -176,8 +175,8 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         // Links to directories are not followed: they may form loops.
         if entry.file_type().map_err(Error::io(&path))?.is_dir() {
             collect(&path, files)?;
-        } else if path.extension().is_some_and(|ending| {
-            ["json", "jsonl", "ndjson"].contains(&&*ending.to_string_lossy().to_lowercase())
+        } else if path.extension().is_some_and(|extension| {
+            ["json", "jsonl", "ndjson"].contains(&&*extension.to_string_lossy().to_lowercase())
         }) {
             files.push(path);
         }
@@ -185,7 +184,7 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// The entries of a file: of a JSON array, one object, or one object per line.
+/// The entries of a file: a JSON array, one object, or one object per line.
 fn poems(file: &Path) -> Result<Vec<Value>> {
     let json = read_text(file)?;
     let whole = match serde_json::from_str(&json) {
@@ -201,7 +200,7 @@ fn poems(file: &Path) -> Result<Vec<Value>> {
     }
 }
 
-/// The lines of a poem with Chinese marks, if it has any.
+/// The lines of a poem with Chinese punctuation; `None` if it has no lines.
 fn paragraphs(poem: &Value) -> Option<String> {
     let lines = ["paragraphs", "content"]
         .iter()
@@ -218,7 +217,7 @@ fn paragraphs(poem: &Value) -> Option<String> {
     (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
-/// The Chinese mark for one of ASCII.
+/// The Chinese punctuation mark for an ASCII one.
 fn full_width(c: char) -> char {
     match c {
         ',' => COMMA,
@@ -231,8 +230,8 @@ fn full_width(c: char) -> char {
     }
 }
 
-/// The form of a poem: lines of `characters` characters, with a comma behind odd lines and a full
-/// stop behind even ones.
+/// The form of a poem: lines of `characters` characters, with a comma after odd lines and a full
+/// stop after even ones.
 struct Form<'a> {
     prompt: &'a str,
     characters: usize,
@@ -247,13 +246,13 @@ impl Form<'_> {
         let n = self.prompt.chars().count();
         if n == 0 || n > self.characters {
             bail!(
-                "--prompt has {n} characters; 1 to {}, a line's, were expected",
+                "--prompt has {n} characters, expected 1 to {}, the length of a line",
                 self.characters
             );
         }
         if self.lines == 0 || self.characters.saturating_add(1).saturating_mul(self.lines) > 60 {
             bail!(
-                "{} lines of {} characters: 1 to 60 characters, marks included",
+                "{} lines of {} characters, expected 1 to 60 characters in all, including punctuation",
                 self.lines,
                 self.characters
             );
@@ -262,7 +261,7 @@ impl Form<'_> {
         Ok(())
     }
 
-    /// The mark at a position of the poem, if a line ends there.
+    /// The punctuation mark at a position of the poem, if a line ends there.
     fn mark(&self, at: usize) -> Option<char> {
         let width = self.characters + 1;
         (at % width == self.characters).then_some(if (at / width).is_multiple_of(2) {
@@ -281,7 +280,7 @@ impl Form<'_> {
     ) -> Result<Vec<String>> {
         let token = |c: char| tokenizer.encode(&c.to_string()).map(|tokens| tokens[0]);
         let marks = [(COMMA, token(COMMA)?), (STOP, token(STOP)?)];
-        // Inside a line only Chinese characters are allowed.
+        // Within a line only Chinese characters are allowed.
         let inside: Vec<bool> = tokenizer
             .characters()
             .iter()

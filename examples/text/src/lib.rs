@@ -1,4 +1,5 @@
-//! What the examples with language models share.
+//! Code that the examples with language models share.
+#![forbid(unsafe_code)]
 
 use aigc_core::{
     CancelToken, Error, Result,
@@ -21,13 +22,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::RunOptions;
+use aigc_examples::RunOptions;
 
-/// Windows that are evaluated at once.
+/// Batch size of evaluations.
 const EVAL_BATCH: usize = 32;
 
-/// Training of a GPT from scratch with nanoGPT's settings: AdamW with weight decay
-/// on matrices alone, half a cosine down to a tenth, gradients of norm 1 at most.
+/// Settings to train a GPT from scratch, those of nanoGPT: AdamW with weight decay on matrices
+/// only, half a cosine down to a tenth, gradients clipped to norm 1.
 pub fn gpt_trainer(steps: usize, seed: u64) -> TrainerConfig {
     let optimizer = OptimizerConfig::adam_w(0.9, 0.99, 0.1);
     TrainerConfig {
@@ -46,7 +47,7 @@ pub fn gpt_trainer(steps: usize, seed: u64) -> TrainerConfig {
     }
 }
 
-/// A prompt, and how many tokens to continue it by.
+/// A prompt, and the number of tokens to continue it with.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Continuation {
     /// The prompt.
@@ -57,7 +58,7 @@ pub struct Continuation {
 
 /// Training of a language model on texts.
 pub struct TextTraining<'a> {
-    /// Text to tokens and back.
+    /// Tokenizer of the texts.
     pub tokenizer: &'a dyn Tokenizer,
     /// Training windows.
     pub learned: TokenDataset,
@@ -65,13 +66,14 @@ pub struct TextTraining<'a> {
     pub held_out: TokenDataset,
     /// Batch size.
     pub batch: usize,
-    /// What is generated as a preview during training.
+    /// Text that is generated as a preview during training.
     pub shown: Continuation,
 }
 
 impl TextTraining<'_> {
-    /// Trains, and writes the model to the run's `model` directory, for `generate --model` and for
-    /// transformers. Adapters are merged there, and written alone to the `adapters` directory.
+    /// Trains, and writes the model to the run's `model` directory, which `generate --model` and
+    /// transformers can open. Adapters are merged into this model, and also written separately to
+    /// the `adapters` directory.
     ///
     /// # Errors
     /// Errors of settings, text and files.
@@ -94,7 +96,7 @@ impl TextTraining<'_> {
         let (tokens, evaluated) = (learned.num_tokens(), held_out.num_tokens());
         let per_token = characters_per_token(&held_out, tokenizer)?;
         println!(
-            "{tokens} tokens for training, {evaluated} held out, {} parameters; everything goes to {}",
+            "{tokens} training tokens, {evaluated} held out, {} parameters; run directory: {}",
             aigc_core::burn::module::Module::num_params(&model),
             run.path().display()
         );
@@ -119,23 +121,23 @@ impl TextTraining<'_> {
                 ])
             })
             .with_preview(|model, at| {
-                let text = go_on(model, tokenizer, &shown, seed)?;
+                let text = continue_text(model, tokenizer, &shown, seed)?;
                 let path = at.run.sample_path(at.step, "txt");
                 std::fs::write(&path, text).map_err(|source| Error::Io { path, source })
             })
             .fit(CausalLmObjective::new(), model, &loader, run)?;
-        let folder = run.path().join("model");
-        tokenizer.save_pretrained(&folder)?;
+        let dir = run.path().join("model");
+        tokenizer.save_pretrained(&dir)?;
         if trained.model.lora().is_some() {
             trained.model.save_lora(run.path().join("adapters"))?;
             trained.model = trained.model.merge_lora();
         }
-        trained.model.save_pretrained(&folder)?;
+        trained.model.save_pretrained(&dir)?;
         Ok(trained)
     }
 }
 
-/// Mean number of characters of the tokens that windows predict.
+/// Mean number of characters per token that the windows predict.
 fn characters_per_token(windows: &TokenDataset, tokenizer: &dyn Tokenizer) -> Result<f64> {
     let begins = |byte: &u8| byte & 0xc0 != 0x80;
     let (mut tokens, mut characters) = (0, 0);
@@ -152,12 +154,12 @@ fn characters_per_token(windows: &TokenDataset, tokenizer: &dyn Tokenizer) -> Re
     Ok(characters as f64 / tokens as f64)
 }
 
-/// A prompt and its continuation, sampled with a seed. Beyond the model's context, the later half is
-/// the prompt of the next part.
+/// Continues a prompt by sampling with a seed. If the text exceeds the model's context, its last
+/// half is the prompt of the next part.
 ///
 /// # Errors
-/// Names a prompt that has no tokens.
-pub fn go_on<M: CausalLm>(
+/// Errors of tokenizer and generator, for example for a prompt without tokens.
+pub fn continue_text<M: CausalLm>(
     model: &M,
     tokenizer: &dyn Tokenizer,
     text: &Continuation,
@@ -182,10 +184,11 @@ pub fn go_on<M: CausalLm>(
     Ok(tokenizer.decode(&tokens))
 }
 
-/// Writes text to standard output. A closed pipe (`program | head`) ends the program quietly.
+/// Writes text to standard output. A closed pipe (`program | head`) ends the program without an
+/// error.
 ///
 /// # Panics
-/// If standard output fails in another way, as `print!` does.
+/// On other errors of standard output, as `print!`.
 pub fn write_stdout(text: &str) {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -194,16 +197,16 @@ pub fn write_stdout(text: &str) {
     }
 }
 
-/// Writes tokens to the terminal as they are generated.
+/// Writes tokens to standard output as they are generated.
 pub struct Typewriter<'a>(Option<DecodeStream<'a>>);
 
 impl<'a> Typewriter<'a> {
-    /// A new line of text.
+    /// Starts a new text.
     pub fn new(tokenizer: &'a dyn Tokenizer) -> Self {
         Self(Some(DecodeStream::new(tokenizer)))
     }
 
-    /// One more token.
+    /// Writes one more token.
     pub fn write(&mut self, token: u32) {
         if let Some(stream) = &mut self.0 {
             write_stdout(&stream.step(token));
@@ -219,12 +222,12 @@ impl Drop for Typewriter<'_> {
     }
 }
 
-/// The directory of a model: a local one, or with the feature `download` that of a model of the
-/// Hugging Face hub, downloaded by name.
+/// The directory of a model: a local directory, or with the feature `download` that of a model on
+/// the Hugging Face hub, which is downloaded by its name.
 ///
 /// # Errors
-/// If there is no such directory and the model cannot be downloaded.
-pub fn model_folder(model: &str) -> anyhow::Result<PathBuf> {
+/// If the directory does not exist and the model cannot be downloaded.
+pub fn model_dir(model: &str) -> anyhow::Result<PathBuf> {
     if Path::new(model).is_dir() {
         return Ok(model.into());
     }
@@ -242,7 +245,7 @@ pub fn model_folder(model: &str) -> anyhow::Result<PathBuf> {
     )
 }
 
-/// Prints what opening a model or its options reports.
+/// Prints the report of opening a model or its options.
 pub fn print_warnings<T>(loaded: &Loaded<T>) {
     for line in loaded.warnings() {
         eprintln!("{line}");

@@ -1,4 +1,4 @@
-//! Evaluation, in features of a LeNet-5 and in bits per dimension.
+//! Evaluation with features of a LeNet-5, and in bits per dimension.
 
 use crate::train::NAME;
 use aigc_core::{
@@ -24,25 +24,25 @@ use std::{
     time::Instant,
 };
 
-/// Options of `judge`.
+/// Options of `evaluate`.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// The directory with the four MNIST files that it was trained on.
-    #[arg(long, value_name = "FOLDER")]
+    /// Directory with the four MNIST files that the model was trained on.
+    #[arg(long, value_name = "DIR")]
     data: PathBuf,
     /// Weights of a LeNet-5 that classifies digits (`mnist-models/lenet5_csinva.safetensors`).
-    #[arg(long, value_name = "FILE")]
-    judge: PathBuf,
-    /// The run; the newest of `runs/images-diffusion` by default.
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, alias = "judge", value_name = "FILE")]
+    classifier: PathBuf,
+    /// Run directory; by default the newest of `runs/images-diffusion`.
+    #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
-    /// Only these of its parts, in their order; all by default.
+    /// Parts of the evaluation to run, in their fixed order; by default all.
     #[arg(long, value_delimiter = ',', default_values_t = [Part::Classes, Part::Distances, Part::Ddpm, Part::Bits])]
     parts: Vec<Part>,
-    /// Scale of guidance, where it is used.
+    /// Guidance scale, for guided samples.
     #[arg(long, default_value_t = 2.0)]
     guidance: f64,
-    /// Generate only this share of the samples, for a quick look.
+    /// Fraction of the samples to generate, for a quick check.
     #[arg(long, default_value_t = 1.0)]
     share: f64,
     /// Seed of the samples.
@@ -56,11 +56,11 @@ pub(crate) struct Options {
 /// A part of the evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 enum Part {
-    /// Whether samples are of the requested class, with and without guidance.
+    /// Fraction of samples of the requested class, with and without guidance.
     Classes,
     /// Fréchet distances of four solvers at 5 to 50 steps.
     Distances,
-    /// Four solvers at 20 steps against a thousand steps of DDPM, from the same noise.
+    /// Four solvers with 20 steps compared with a thousand steps of DDPM, from the same noise.
     Ddpm,
     /// Bits per dimension of test images.
     Bits,
@@ -120,7 +120,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     if images.shape.channels != 1 {
         return Err(Error::config("data", images.shape, "grey images, for a LeNet-5").into());
     }
-    let lenet = LeNet5::from_file(&options.judge, &device)?;
+    let lenet = LeNet5::from_file(&options.classifier, &device)?;
     let bench = Bench {
         pipeline: &pipeline,
         lenet,
@@ -174,7 +174,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Four solvers.
+/// The four solvers that are compared.
 fn solvers(
     noise: &NoiseScheduleConfig,
     prediction_type: PredictionType,
@@ -216,7 +216,7 @@ fn solvers(
         ("unipc", unipc.into()),
         ("ddim", ddim.into()),
     ];
-    // DEIS does not support it.
+    // DEIS does not support zero terminal signal.
     if !zero_snr {
         solvers.insert(2, ("deis", deis.into()));
     }
@@ -236,7 +236,7 @@ fn moments(
     options: &Options,
     device: &Device,
 ) -> Result<FeatureStatistics> {
-    let lenet = LeNet5::from_file(&options.judge, device)?;
+    let lenet = LeNet5::from_file(&options.classifier, device)?;
     let mut real = FeatureStatistics::new(LeNet5::FEATURES)?;
     for batch in test.iter_once() {
         real.add(&lenet.classify(batch?.to_tensor(device)).features)?;
@@ -244,14 +244,14 @@ fn moments(
     Ok(real)
 }
 
-/// Features of samples, one row each, and how many were classified as requested.
-struct Judged {
+/// Features of samples, one row per sample, and the number of samples classified as requested.
+struct ClassifiedSamples {
     rows: Vec<f64>,
     right: usize,
     n: usize,
 }
 
-impl Judged {
+impl ClassifiedSamples {
     fn moments(&self, items: impl Iterator<Item = usize>) -> Result<FeatureStatistics> {
         let mut moments = FeatureStatistics::new(LeNet5::FEATURES)?;
         let width = LeNet5::FEATURES;
@@ -284,29 +284,29 @@ impl Bench<'_> {
         Ok(sampler)
     }
 
-    fn judge(&self, images: &Tensor<4>, asked: Option<&[u32]>) -> Result<Judged> {
+    fn classify(&self, images: &Tensor<4>, requested: Option<&[u32]>) -> Result<ClassifiedSamples> {
         let n = images.dims()[0];
         let (mut rows, mut read) = (Vec::new(), Vec::new());
         for start in (0..n).step_by(500) {
-            let verdict = self
+            let output = self
                 .lenet
                 .classify(images.clone().narrow(0, start, 500.min(n - start)));
-            rows.extend(verdict.features.to_data().iter::<f64>());
-            read.extend(verdict.predictions());
+            rows.extend(output.features.to_data().iter::<f64>());
+            read.extend(output.predictions());
         }
         let right = read
             .iter()
-            .zip(asked.unwrap_or_default())
+            .zip(requested.unwrap_or_default())
             .filter(|(a, b)| a == b)
             .count();
-        Ok(Judged { rows, right, n })
+        Ok(ClassifiedSamples { rows, right, n })
     }
 
-    fn distance_of(&self, judged: &Judged) -> Result<f64> {
-        frechet_distance(&self.real, &judged.moments(0..judged.n)?)
+    fn distance_of(&self, classified: &ClassifiedSamples) -> Result<f64> {
+        frechet_distance(&self.real, &classified.moments(0..classified.n)?)
     }
 
-    /// How many are classified as requested.
+    /// Prints the fraction of samples classified as requested.
     fn classes(
         &self,
         solver: &AnyScheduler,
@@ -320,8 +320,8 @@ impl Bench<'_> {
                 .sampler(solver, 20, scale)?
                 .with_classes(classes.clone())
                 .sample(n, self.seed)?;
-            let judged = self.judge(&samples.values, samples.labels.as_deref())?;
-            let share = 100.0 * judged.right as f64 / n as f64;
+            let classified = self.classify(&samples.values, samples.labels.as_deref())?;
+            let share = 100.0 * classified.right as f64 / n as f64;
             println!(
                 "guidance {scale}: {share:.2} % of {n} samples are classified as requested (20 steps)"
             );
@@ -345,20 +345,21 @@ impl Bench<'_> {
     ) -> anyhow::Result<()> {
         let began = Instant::now();
         let samples = self.sampler(solver, steps, scale)?.sample(n, self.seed)?;
-        // A GPU has finished when a number is back.
+        // A GPU has finished once a value was read.
         samples.values.clone().sum().into_scalar::<f32>();
         let seconds = began.elapsed().as_secs_f64();
-        let judged = self.judge(&samples.values, samples.labels.as_deref())?;
+        let classified = self.classify(&samples.values, samples.labels.as_deref())?;
         println!(
             "  {name:<20} {steps:>3} steps: {:>7.2}, {:>6.2} % as requested ({n} samples, {:.1} ms each)",
-            self.distance_of(&judged)?,
-            100.0 * judged.right as f64 / n as f64,
+            self.distance_of(&classified)?,
+            100.0 * classified.right as f64 / n as f64,
             1000.0 * seconds / n as f64,
         );
         Ok(())
     }
 
-    /// A thousand steps of DDPM, and 20 of each solver from the same noise and classes.
+    /// Compares a thousand steps of DDPM with 20 steps of each solver, from the same noise and
+    /// classes.
     fn against_ddpm(
         &self,
         ddpm: &DdpmScheduler,
@@ -368,7 +369,7 @@ impl Bench<'_> {
         let sample = |sampler: DiffusionSampler<'_, AnyDenoiser>| {
             let noise = sampler.noise(n, self.seed);
             let samples = sampler.sample_from_noise(&noise, self.seed)?;
-            self.judge(&samples.values, samples.labels.as_deref())
+            self.classify(&samples.values, samples.labels.as_deref())
         };
         let long = sample(self.sampler(ddpm, ddpm.noise.num_train_timesteps, 1.0)?)?;
         let whole = self.distance_of(&long)?;
@@ -383,8 +384,8 @@ impl Bench<'_> {
             let short = sample(self.sampler(solver, 20, 1.0)?)?;
             let distance = self.distance_of(&short)?;
             let ratio = |items: &[usize]| {
-                let of = |judged: &Judged| {
-                    frechet_distance(&self.real, &judged.moments(items.iter().copied())?)
+                let of = |classified: &ClassifiedSamples| {
+                    frechet_distance(&self.real, &classified.moments(items.iter().copied())?)
                 };
                 Ok(of(&short)? / of(&long)?)
             };

@@ -1,4 +1,4 @@
-//! The options of generation, as those of transformers' `generate`.
+//! Options of generation, as in transformers' `generate`.
 
 use aigc_text::{
     GenerationConfig, GrammarConstraint, Tokenizer,
@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
-/// Options of generation. Those that are not given are taken from the model's
-/// `generation_config.json`, or are transformers' defaults.
+/// Options of generation. Options that are not given have the value in the model's
+/// `generation_config.json`, or transformers' default.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct GenerationOptions {
     /// Maximum number of tokens, including the prompt.
@@ -22,14 +22,14 @@ pub(crate) struct GenerationOptions {
     min_length: Option<usize>,
     #[arg(long)]
     min_new_tokens: Option<usize>,
-    /// Seconds after which to stop.
+    /// Time limit in seconds.
     #[arg(long, value_parser = finite)]
     max_time: Option<f64>,
-    /// String behind which to stop; may be given several times.
+    /// String that ends the generation; may be given several times.
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
 
-    /// Sample tokens by their probabilities instead of taking the most likely.
+    /// Sample tokens from their probabilities instead of taking the most likely one.
     #[arg(long)]
     do_sample: bool,
     #[arg(long)]
@@ -79,7 +79,7 @@ pub(crate) struct GenerationOptions {
     /// Text that must be generated, with beams; may be given several times.
     #[arg(long, value_name = "TEXT")]
     force_words: Vec<String>,
-    /// Added to the score of a text, such as " rain=-2".
+    /// Bias added to the score of a text, such as " rain=-2".
     #[arg(long, value_name = "TEXT=BIAS")]
     sequence_bias: Vec<String>,
     /// Generate only text that matches a regular expression.
@@ -94,15 +94,14 @@ pub(crate) struct GenerationOptions {
     /// Number of tokens that `--assistant` proposes at a time.
     #[arg(long)]
     num_assistant_tokens: Option<usize>,
-    /// Any option by the name that it has in a `generation_config.json`, such as
-    /// "suppress_tokens=[198]".
+    /// Any option by its name in `generation_config.json`, such as "suppress_tokens=[198]".
     #[arg(long, value_name = "NAME=JSON")]
     set: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Early {
-    /// With as many finished sequences as beams.
+    /// When there are as many finished sequences as beams.
     True,
     /// When no beam is likely to become better.
     False,
@@ -111,7 +110,7 @@ enum Early {
 }
 
 impl GenerationOptions {
-    /// `config` with the given options.
+    /// `config` with the given options applied.
     pub(crate) fn over(
         &self,
         config: GenerationConfig,
@@ -137,7 +136,7 @@ impl GenerationOptions {
             Early::False => EarlyStopping::Heuristic,
             Early::Never => EarlyStopping::Never,
         });
-        // A length on the command line overrides one of the other kind in the file.
+        // A length on the command line overrides a length of the other kind in the file.
         let lengths = match (self.max_length, self.max_new_tokens) {
             (None, None) => (config.max_length, config.max_new_tokens),
             given => given,
@@ -214,7 +213,7 @@ impl GenerationOptions {
     }
 }
 
-/// A finite number: NaN and infinities would be taken for a missing option in JSON.
+/// Parses a finite number; NaN and infinities would become missing options in JSON.
 fn finite(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if value.is_finite() => Ok(value),
@@ -223,7 +222,7 @@ fn finite(text: &str) -> Result<f64, String> {
     }
 }
 
-/// `config` with fields by their names. A length overrides one of the other kind.
+/// Sets fields of `config` by their names. A length overrides a length of the other kind.
 fn set(config: GenerationConfig, fields: &[String]) -> Result<GenerationConfig> {
     if fields.is_empty() {
         return Ok(config);
