@@ -1,6 +1,7 @@
 //! Measures every backend: generates the table of `docs/backends.md`.
 //!
-//!     cargo bench -p aigc-benches --features ndarray,tch,wgpu --bench backends -- --write docs/backends.md
+//!     cargo bench -p aigc-benches --features ndarray,tch,wgpu --bench backends \
+//!         -- --write docs/backends.md
 
 use aigc_backends::{models, vae_samples, vae_step};
 use aigc_benches::{Side, serve, write_between};

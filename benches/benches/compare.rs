@@ -1,6 +1,7 @@
 //! Compares aigc with PyTorch in one run: the source of all published figures of speed.
 //!
-//!     PYTHON=python3 cargo compare [workload …] [--rounds 5] [--seconds 2] [--write docs/performance.md]
+//!     PYTHON=python3 cargo compare [workload …] [--rounds 5] [--seconds 2] \
+//!         [--write docs/performance.md]
 //!     PYTHON=python3 cargo compare --sizes --plot docs/pictures/cost.svg
 //!     cargo compare --against OTHER/target/release/deps/compare-0123456789abcdef
 //!

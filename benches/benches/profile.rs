@@ -1,6 +1,7 @@
 //! Time per operation of every training workload.
 //!
-//!     cargo bench -p aigc-benches --bench profile [-- workload … --seconds 5 --write docs/performance.md]
+//!     cargo bench -p aigc-benches --bench profile \
+//!         [-- workload … --seconds 5 --write docs/performance.md]
 
 use aigc_benches::{Side, ours, serve, write_between};
 use anyhow::{Context, Result};

@@ -11,26 +11,30 @@ use aigc_core::{
     checkpoint::RunDir,
     data::{ClassLabels, ImageShape},
     output::{Animation, ImageGrid, save_gif, save_image},
+    rng::InitWeights,
     sampling::Samples,
-    train::{EmaConfig, LrSchedule, OptimizerConfig, StopReason, TrainerConfig},
+    train::{EmaConfig, LrSchedule, OptimizerConfig, TrainerConfig},
 };
 use aigc_diffusion::{
     ClassifierFreeGuidance, Denoiser, DiffusionObjective, DiffusionObjectiveConfig,
     DiffusionSampler, DpmMultistepScheduler, ForwardProcess, NoiseScheduleConfig, Pipeline,
     SigmaScheduleFlags, Thresholding, UNet2dConfig, UNet2dModel,
 };
-use aigc_examples::{Images, print_resume_hint};
+use aigc_examples::{
+    EvaluationCost, Images, Progress, after_training, complete, outln, unless_stopped,
+};
 use anyhow::Result;
-use indicatif::ProgressBar;
 use std::{
-    ops::{ControlFlow, Range},
-    time::Duration,
+    ops::ControlFlow,
+    time::{Duration, Instant},
 };
 
 /// Number of sampling steps.
 const STEPS: usize = 20;
 /// Guidance scale for class-conditional models.
 const GUIDANCE: f64 = 2.0;
+/// Number of samples, and of their sampling steps, that measure the time of an evaluation.
+const TIMED: (usize, usize) = (10, 5);
 
 pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()> {
     let job = Job::prepare(args, "digits-diffusion", || defaults(args))?;
@@ -44,81 +48,91 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
     let (seed, shape) = (trainer.seed, images.shape);
     let network = with_null_class(model).init(device)?;
     let learning = DiffusionObjective::new(objective.clone(), &network)?;
-    let evaluator = Evaluator::new(images, device)?;
+    let mut evaluator = Evaluator::new(images, args.eval_samples, device)?;
     let scheduler = scheduler(objective);
+    let sampling = Sampling {
+        scheduler: &scheduler,
+        shape,
+        device,
+        stop: &stop,
+    };
+    let mut trainer = trainer.clone();
+    if let Some(limit) = trainer.max_minutes {
+        // Another network: the weights of the trained one are drawn by the trainer.
+        let timed = with_null_class(model).init(device)?.init_weights(seed);
+        let cost = sampling.evaluation_cost(&timed, &evaluator)?;
+        let minutes = if job.new_limit {
+            cost.training_minutes(limit, evaluator.num_samples())
+        } else {
+            limit
+        };
+        trainer.max_minutes = Some(minutes);
+        evaluator.limit(cost, minutes);
+    }
+    let evaluator = &evaluator;
     let run = &job.run_dir(args)?;
-    let cancel = stop.clone();
 
     let trained = args
         .run
-        .trainer(trainer.clone(), stop, 10)
+        .trainer(trainer, stop.clone(), 10)
         .with_model_config(model)?
         .with_objective_config(objective)?
         .with_data_config(data)?
         .with_evaluation(|network| {
-            let n = evaluator.num_samples();
-            let bar = ProgressBar::new(n as u64).with_message("samples for the evaluation");
-            let samples = sampler(network, &scheduler, shape, device)?
-                .with_cancel(cancel.clone())
-                .with_callback(|progress| {
-                    let Range { start, end } = progress.images;
-                    let share = progress.step as f64 / progress.num_steps as f64;
-                    bar.set_position(start as u64 + ((end - start) as f64 * share) as u64);
-                    ControlFlow::Continue(())
-                })
-                .sample(n, seed)?;
-            bar.finish_and_clear();
-            evaluator.metrics(samples.values, &samples.labels.unwrap_or_default())
+            unless_stopped(&stop, || {
+                let n = evaluator.num_samples();
+                let progress = Progress::new("samples for the evaluation", n, &stop);
+                let samples = sampling
+                    .sampler(network, STEPS)?
+                    .with_callback(|at| progress.on_step(at))
+                    .sample(n, seed)?;
+                drop(progress);
+                let samples = complete(samples)?;
+                let requested = samples.labels.unwrap_or_default();
+                evaluator.metrics(samples.values, &requested, &stop)
+            })
         })
         .with_preview(|network, at| {
-            let samples = show(network, &sampler(network, &scheduler, shape, device)?, seed)?;
-            save_image(&samples.values, grid, &at.run.sample_path(at.step, "png"))
+            unless_stopped(&stop, || {
+                let samples = show(network, &sampling.sampler(network, STEPS)?, seed)?;
+                save_image(&samples.values, grid, &at.run.sample_path(at.step, "png"))
+            })
         })
         .fit(learning, network, &images.train, run)?;
-    if trained.stop_reason == StopReason::Interrupted {
-        print_resume_hint(trained.step, run);
-        return Ok(());
-    }
 
-    pictures(
-        &trained.model,
-        &scheduler,
-        &evaluator,
-        run,
-        grid,
-        seed,
-        device,
-    )?;
-    let mut pipeline = Pipeline::new(trained.model, scheduler, shape)?;
-    if let Some(classes) = model.num_class_embeds {
-        pipeline =
-            pipeline.with_labels((0..classes - 1).map(|class| class.to_string()).collect())?;
-    }
-    pipeline.save_pretrained(run.path().join("pipeline"))?;
-    evaluator.print(&trained.metrics);
-    println!();
-    let samples = if model.num_class_embeds.is_some() {
-        "one row per class"
-    } else {
-        "100 generated images"
-    };
-    let files = [
-        ("samples.png", samples),
-        ("denoising.gif", "denoising of ten samples"),
-        ("between.gif", "interpolation from noise to noise"),
-        (
-            "nearest.png",
-            "ten samples, and below each the most similar training image",
-        ),
-        ("loss.svg", "the training loss"),
-        ("metrics.jsonl", "the logged metrics"),
-        (
-            "pipeline/",
-            "the model, for `Pipeline::from_pretrained` and for diffusers in Python",
-        ),
-    ];
-    list(run, &files);
-    Ok(())
+    after_training(trained, run, &stop, |trained| {
+        pictures(&trained.model, &sampling, evaluator, run, grid, seed)?;
+        let mut pipeline = Pipeline::new(trained.model, scheduler.clone(), shape)?;
+        if let Some(classes) = model.num_class_embeds {
+            pipeline =
+                pipeline.with_labels((0..classes - 1).map(|class| class.to_string()).collect())?;
+        }
+        pipeline.save_pretrained(run.path().join("pipeline"))?;
+        evaluator.print(&trained.metrics);
+        outln!();
+        let samples = if model.num_class_embeds.is_some() {
+            "one row per class"
+        } else {
+            "100 generated images"
+        };
+        let files = [
+            ("samples.png", samples),
+            ("denoising.gif", "denoising of ten samples"),
+            ("between.gif", "interpolation from noise to noise"),
+            (
+                "nearest.png",
+                "ten samples, and below each the most similar training image",
+            ),
+            ("loss.svg", "the training loss"),
+            ("metrics.jsonl", "the logged metrics"),
+            (
+                "pipeline/",
+                "the model, for `Pipeline::from_pretrained` and for diffusers in Python",
+            ),
+        ];
+        list(run, &files);
+        Ok(())
+    })
 }
 
 /// Sets the last class as the null class, which a run's configuration does not record.
@@ -151,18 +165,57 @@ fn scheduler(objective: &DiffusionObjectiveConfig) -> DpmMultistepScheduler {
     }
 }
 
-fn sampler<'a>(
-    network: &'a UNet2dModel,
-    scheduler: &DpmMultistepScheduler,
+/// What all samplers have in common.
+struct Sampling<'a> {
+    scheduler: &'a DpmMultistepScheduler,
     shape: ImageShape,
-    device: &Device,
-) -> aigc_core::Result<DiffusionSampler<'a, UNet2dModel>> {
-    let sampler =
-        DiffusionSampler::new(network, scheduler, STEPS, shape, device)?.with_batch_size(250);
-    Ok(match network.null_class() {
-        Some(_) => sampler.with_guidance(ClassifierFreeGuidance::new(GUIDANCE)),
-        None => sampler,
-    })
+    device: &'a Device,
+    stop: &'a CancelToken,
+}
+
+impl Sampling<'_> {
+    fn sampler<'n>(
+        &self,
+        network: &'n UNet2dModel,
+        steps: usize,
+    ) -> aigc_core::Result<DiffusionSampler<'n, UNet2dModel>> {
+        let sampler =
+            DiffusionSampler::new(network, self.scheduler, steps, self.shape, self.device)?
+                .with_batch_size(250)
+                .with_cancel(self.stop.clone());
+        Ok(match network.null_class() {
+            Some(_) => sampler.with_guidance(ClassifierFreeGuidance::new(GUIDANCE)),
+            None => sampler,
+        })
+    }
+
+    /// Measures the time of an evaluation with a few samples of `network`.
+    fn evaluation_cost(
+        &self,
+        network: &UNet2dModel,
+        evaluator: &Evaluator,
+    ) -> aigc_core::Result<EvaluationCost> {
+        let (n, steps) = TIMED;
+        let sampler = self.sampler(network, steps)?;
+        let timed = || {
+            let began = Instant::now();
+            let samples = sampler.sample(n, 0)?;
+            // A GPU has finished once a value was read.
+            samples.values.clone().sum().into_scalar::<f32>();
+            aigc_core::Result::Ok((samples, began.elapsed().as_secs_f64()))
+        };
+        // The first call compiles kernels on a GPU.
+        timed()?;
+        let (samples, seconds) = timed()?;
+        let began = Instant::now();
+        let requested = samples.labels.unwrap_or_default();
+        // Without the token: training reports the signal.
+        evaluator.metrics(samples.values, &requested, &CancelToken::new())?;
+        Ok(EvaluationCost {
+            sample: seconds / n as f64 * STEPS as f64 / steps as f64,
+            metrics: began.elapsed().as_secs_f64(),
+        })
+    }
 }
 
 /// 100 samples, or ten of each class, always from the same noise.
@@ -171,27 +224,26 @@ fn show(
     sampler: &DiffusionSampler<'_, UNet2dModel>,
     seed: u64,
 ) -> aigc_core::Result<Samples> {
-    if network.config().num_class_embeds.is_some() {
-        sampler.class_grid(10, seed)
+    let samples = if network.config().num_class_embeds.is_some() {
+        sampler.class_grid(10, seed)?
     } else {
-        sampler.sample(100, seed)
-    }
+        sampler.sample(100, seed)?
+    };
+    complete(samples)
 }
 
 fn pictures(
     network: &UNet2dModel,
-    scheduler: &DpmMultistepScheduler,
+    sampling: &Sampling<'_>,
     evaluator: &Evaluator,
     run: &RunDir,
     grid: ImageGrid,
     seed: u64,
-    device: &Device,
 ) -> Result<()> {
-    let shape = evaluator.known.shape();
     let at = |name: &str| run.path().join(name);
     let mut animation = Animation::new(grid);
     let mut failed = aigc_core::Result::Ok(());
-    let recorded = sampler(network, scheduler, shape, device)?.with_callback(|progress| {
+    let recorded = sampling.sampler(network, STEPS)?.with_callback(|progress| {
         failed = animation.push(&progress.noisy_images());
         if failed.is_ok() {
             ControlFlow::Continue(())
@@ -209,12 +261,13 @@ fn pictures(
     let ten = recorded.sample(10, seed)?;
     drop(recorded);
     failed?;
+    let ten = complete(ten)?;
     // The last frame is shown longer.
     for _ in 0..10 {
         animation.push(&ten.values)?;
     }
     animation.save(Duration::from_millis(100), &at("denoising.gif"))?;
-    let sampler = sampler(network, scheduler, shape, device)?;
+    let sampler = sampling.sampler(network, STEPS)?;
     save_image(
         &show(network, &sampler, seed)?.values,
         grid,
@@ -227,7 +280,7 @@ fn pictures(
         Duration::from_millis(80),
         &at("between.gif"),
     )?;
-    let ten = sampler.sample(10, seed ^ 3)?.values;
+    let ten = complete(sampler.sample(10, seed ^ 3)?)?.values;
     save_image(
         &Tensor::cat(vec![ten.clone(), evaluator.known.nearest_images(&ten)?], 0),
         grid,

@@ -2,14 +2,13 @@
 //! image.
 
 use aigc_core::{
-    Error, Result,
+    CancelToken, Error, Result,
     burn::tensor::{Device, Tensor},
     data::{DataLoader, ImageBatch},
     eval::{ClassHistogram, Classifier, FeatureStatistics, NearestNeighbors, frechet_distance},
     train::Metrics,
 };
-use aigc_examples::Images;
-use indicatif::{ProgressBar, ProgressStyle};
+use aigc_examples::{EvaluationCost, Images, Progress, outln};
 
 /// Maximum number of samples.
 const MAX_SAMPLES: usize = 1000;
@@ -21,17 +20,11 @@ const MIN_SAMPLES: usize = 50;
 const MAX_PIXELS: usize = 1024;
 /// Maximum number of training images to compare samples with.
 const MAX_KNOWN: usize = 10_000;
+/// Number of samples that are classified at once.
+const BATCH: usize = 250;
 
 fn num_samples(train_images: usize) -> usize {
     train_images.clamp(MIN_SAMPLES, MAX_SAMPLES)
-}
-
-/// A progress bar up to `total`; hidden without a terminal.
-pub(crate) fn progress(what: &'static str, total: usize) -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} ETA {eta}");
-    ProgressBar::new(total as u64)
-        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-        .with_message(what)
 }
 
 pub(crate) struct Evaluator {
@@ -45,16 +38,19 @@ pub(crate) struct Evaluator {
 }
 
 impl Evaluator {
-    pub(crate) fn new(images: &Images, device: &Device) -> Result<Self> {
+    /// Evaluates with `samples` samples, by default as many as there are training images, within
+    /// limits.
+    pub(crate) fn new(images: &Images, samples: Option<u32>, device: &Device) -> Result<Self> {
         let moments = |loader: &DataLoader<ImageBatch>| {
             let mut moments = FeatureStatistics::new(images.shape.numel())?;
-            let bar = progress("reading images", loader.num_items());
+            // A signal stops training before its first step.
+            let never = CancelToken::new();
+            let progress = Progress::new("reading images", loader.num_items(), &never);
             for batch in loader.iter_once() {
                 let batch = batch?;
-                bar.inc(batch.len() as u64);
+                progress.add(batch.len())?;
                 moments.add(&batch.to_tensor(device).flatten(1, 3))?;
             }
-            bar.finish_and_clear();
             Ok::<_, Error>(moments)
         };
         let held_out_images = images.held_out.num_items();
@@ -73,26 +69,51 @@ impl Evaluator {
         Ok(Self {
             held_out,
             held_out_images,
-            num_samples: num_samples(images.train.num_items()),
+            num_samples: samples.map_or_else(
+                || num_samples(images.train.num_items()),
+                |samples| samples as usize,
+            ),
             known,
         })
     }
 
-    /// Number of samples for an evaluation: the number of training images, within limits.
+    /// Number of samples for an evaluation.
     pub(crate) fn num_samples(&self) -> usize {
         self.num_samples
     }
 
+    /// Reduces the number of samples to those whose evaluation takes at most `minutes`.
+    pub(crate) fn limit(&mut self, cost: EvaluationCost, minutes: f64) {
+        self.num_samples = cost.samples_within(minutes, MIN_SAMPLES, self.num_samples);
+    }
+
     /// Metrics of samples, and of their requested classes if there are any.
-    pub(crate) fn metrics(&self, samples: Tensor<4>, requested: &[u32]) -> Result<Metrics> {
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] if `stop` is cancelled.
+    pub(crate) fn metrics(
+        &self,
+        samples: Tensor<4>,
+        requested: &[u32],
+        stop: &CancelToken,
+    ) -> Result<Metrics> {
+        let n = samples.dims()[0];
+        let progress = Progress::new("evaluation", n, stop);
         let mut metrics = Vec::new();
         if let Some((held_out, _)) = &self.held_out {
             let mut moments = FeatureStatistics::new(held_out.mean().len())?;
             moments.add(&samples.clone().flatten(1, 3))?;
+            progress.add(0)?;
             metrics.push(("frechet".to_string(), frechet_distance(held_out, &moments)?));
         }
         if let Some(classes) = self.known.num_classes() {
-            let read = self.known.classify(samples).predictions();
+            let mut read = Vec::with_capacity(n);
+            for start in (0..n).step_by(BATCH) {
+                let batch = BATCH.min(n - start);
+                let images = samples.clone().narrow(0, start, batch);
+                read.extend(self.known.classify(images).predictions());
+                progress.add(batch)?;
+            }
             let right = read.iter().zip(requested).filter(|(a, b)| a == b).count();
             let mut histogram = ClassHistogram::new(classes)?;
             histogram.add(read)?;
@@ -113,22 +134,23 @@ impl Evaluator {
                 .find(|(n, _)| n == name)
                 .map(|(_, value)| *value)
         };
-        println!();
+        outln!();
         if let (Some(distance), Some((_, among_real))) = (value("frechet"), &self.held_out) {
-            println!(
+            outln!(
                 "Fréchet distance in pixels: {distance:.3} between {} samples and {} held-out images ({among_real:.3} \
                  between training and held-out images)\n  It measures how different the two sets of images are: lower is better.",
-                self.num_samples, self.held_out_images,
+                self.num_samples,
+                self.held_out_images,
             );
         }
         if let (Some(uneven), Some(seen)) = (value("uneven"), value("classes")) {
-            println!(
+            outln!(
                 "{seen:.0} classes appear; total variation from uniform classes: {:.1} %",
                 100.0 * uneven
             );
         }
         if let Some(right) = value("right") {
-            println!(
+            outln!(
                 "{:.1} % of the samples are classified as the requested class (by the nearest training image)",
                 100.0 * right
             );

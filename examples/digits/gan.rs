@@ -9,9 +9,9 @@ use aigc_core::{
     CancelToken,
     burn::tensor::{Device, Tensor},
     output::{save_gif, save_image},
-    train::{EmaConfig, LrSchedule, OptimizerConfig, StopReason, TrainerConfig},
+    train::{EmaConfig, LrSchedule, OptimizerConfig, TrainerConfig},
 };
-use aigc_examples::{Images, print_resume_hint};
+use aigc_examples::{Images, Progress, after_training, complete, outln, unless_stopped};
 use aigc_gan::{
     AnyGan, Augment, ClassConditioning, DcganConfig, DiffAugment, GanConfig, GanObjective,
     GanObjectiveConfig, GanSampler, Generator, MlpGanConfig,
@@ -41,19 +41,27 @@ pub(crate) fn run(
     let seed = trainer.seed;
     let gan = model.init(device)?;
     let objective_of_gan = GanObjective::new(objective.clone(), &gan)?;
-    let evaluator = Evaluator::new(images, device)?;
+    let evaluator = Evaluator::new(images, args.eval_samples, device)?;
     let run = &job.run_dir(args)?;
 
     let trained = args
         .run
-        .trainer(trainer.clone(), stop, 10)
+        .trainer(trainer.clone(), stop.clone(), 10)
         .with_model_config(model)?
         .with_objective_config(objective)?
         .with_data_config(data)?
         .with_evaluation(|gan: &AnyGan| {
-            let samples =
-                GanSampler::new(&gan.generator, device).sample(evaluator.num_samples(), seed)?;
-            evaluator.metrics(samples.values, &samples.labels.unwrap_or_default())
+            unless_stopped(&stop, || {
+                let n = evaluator.num_samples();
+                let progress = Progress::new("samples for the evaluation", n, &stop);
+                let samples = GanSampler::new(&gan.generator, device)
+                    .with_callback(|at| progress.on_batch(at))
+                    .sample(n, seed)?;
+                drop(progress);
+                let samples = complete(samples)?;
+                let requested = samples.labels.unwrap_or_default();
+                evaluator.metrics(samples.values, &requested, &stop)
+            })
         })
         .with_preview(|gan, at| {
             let sampler = GanSampler::new(&gan.generator, device);
@@ -64,58 +72,55 @@ pub(crate) fn run(
             )
         })
         .fit(objective_of_gan, gan, &images.train, run)?;
-    if trained.stop_reason == StopReason::Interrupted {
-        print_resume_hint(trained.step, run);
-        return Ok(());
-    }
-
-    let sampler = GanSampler::new(&trained.model.generator, device);
-    let at = |name: &str| run.path().join(name);
-    save_image(
-        &show(&sampler, &trained.model, seed)?,
-        grid,
-        &at("samples.png"),
-    )?;
-    save_gif(
-        sampler.interpolate(20, 30, seed ^ 1)?,
-        grid,
-        Duration::from_millis(80),
-        &at("walk.gif"),
-    )?;
-    let samples = sampler.sample(10, seed ^ 2)?.values;
-    save_image(
-        &Tensor::cat(
-            vec![samples.clone(), evaluator.known.nearest_images(&samples)?],
-            0,
-        ),
-        grid,
-        &at("nearest.png"),
-    )?;
-    evaluator.print(&trained.metrics);
-    println!();
-    let samples = if conditional {
-        "one row per class"
-    } else {
-        "100 generated images"
-    };
-    list(
-        run,
-        &[
-            ("samples.png", samples),
-            (
-                "nearest.png",
-                "ten samples, and below each the most similar training image",
+    after_training(trained, run, &stop, |trained| {
+        let sampler = GanSampler::new(&trained.model.generator, device).with_cancel(stop.clone());
+        let at = |name: &str| run.path().join(name);
+        save_image(
+            &show(&sampler, &trained.model, seed)?,
+            grid,
+            &at("samples.png"),
+        )?;
+        save_gif(
+            sampler.interpolate(20, 30, seed ^ 1)?,
+            grid,
+            Duration::from_millis(80),
+            &at("walk.gif"),
+        )?;
+        let samples = sampler.sample(10, seed ^ 2)?.values;
+        save_image(
+            &Tensor::cat(
+                vec![samples.clone(), evaluator.known.nearest_images(&samples)?],
+                0,
             ),
-            ("walk.gif", "interpolation between noise vectors"),
-            ("loss.svg", "the training losses"),
-            ("metrics.jsonl", "the logged metrics"),
-            (
-                "final/model.safetensors",
-                "the weights, which Python can also read",
-            ),
-        ],
-    );
-    Ok(())
+            grid,
+            &at("nearest.png"),
+        )?;
+        evaluator.print(&trained.metrics);
+        outln!();
+        let samples = if conditional {
+            "one row per class"
+        } else {
+            "100 generated images"
+        };
+        list(
+            run,
+            &[
+                ("samples.png", samples),
+                (
+                    "nearest.png",
+                    "ten samples, and below each the most similar training image",
+                ),
+                ("walk.gif", "interpolation between noise vectors"),
+                ("loss.svg", "the training losses"),
+                ("metrics.jsonl", "the logged metrics"),
+                (
+                    "final/model.safetensors",
+                    "the weights, which Python can also read",
+                ),
+            ],
+        );
+        Ok(())
+    })
 }
 
 /// 100 samples, or ten of each class, always from the same noise.
@@ -129,7 +134,7 @@ fn show<G: Generator>(
     } else {
         sampler.sample(100, seed)?
     };
-    Ok(samples.values)
+    Ok(complete(samples)?.values)
 }
 
 fn defaults(

@@ -6,7 +6,7 @@ use aigc_core::{
     output::ImageGrid,
     train::{StartFrom, TrainerConfig},
 };
-use aigc_examples::{Images, ImagesConfig};
+use aigc_examples::{Images, ImagesConfig, outln};
 use anyhow::{Context, Result};
 use serde::{Deserialize, de::DeserializeOwned};
 
@@ -26,6 +26,8 @@ pub(crate) struct Settings<M, O> {
 pub(crate) struct Job<M, O> {
     pub(crate) settings: Settings<M, O>,
     pub(crate) images: Images,
+    /// Whether the time limit is that of the command line or of a new run, not a saved one.
+    pub(crate) new_limit: bool,
     existing: Option<RunDir>,
     name: &'static str,
 }
@@ -56,6 +58,7 @@ impl<M: DeserializeOwned, O: DeserializeOwned> Job<M, O> {
                 })
             })
             .transpose()?;
+        let new_limit = options.minutes.is_some() || saved.is_none();
         let (mut settings, images) = match saved {
             Some(saved) => {
                 options.check_seed(saved.trainer.seed)?;
@@ -78,6 +81,7 @@ impl<M: DeserializeOwned, O: DeserializeOwned> Job<M, O> {
         Ok(Self {
             settings,
             images,
+            new_limit,
             existing,
             name,
         })
@@ -107,6 +111,6 @@ impl<M: DeserializeOwned, O: DeserializeOwned> Job<M, O> {
 /// Prints the files of a run.
 pub(crate) fn list(run: &RunDir, files: &[(&str, &str)]) {
     for (file, what) in files {
-        println!("  {:<60} {what}", run.path().join(file).display());
+        outln!("  {:<60} {what}", run.path().join(file).display());
     }
 }

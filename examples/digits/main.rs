@@ -24,6 +24,10 @@ struct Args {
     model: Model,
     #[command(flatten)]
     data: ImagesConfig,
+    /// Number of samples that gan, cgan and diffusion are evaluated with; by default as many as
+    /// there are training images, at least 50 and at most 1,000.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    eval_samples: Option<u32>,
     #[command(flatten)]
     run: RunOptions,
 }

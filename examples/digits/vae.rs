@@ -9,9 +9,9 @@ use aigc_core::{
     burn::tensor::{Device, Tensor},
     data::{DataLoader, ImageBatch},
     output::{ImageGrid, save_gif, save_image},
-    train::{EmaConfig, LrSchedule, StopReason, TrainerConfig},
+    train::{EmaConfig, LrSchedule, TrainerConfig},
 };
-use aigc_examples::{Images, print_resume_hint};
+use aigc_examples::{Images, after_training, complete, outln, unless_stopped};
 use aigc_vae::{
     AnyVae, ConvVaeConfig, KlWeight, MlpVaeConfig, Vae, VaeConfig, VaeObjective, VaeSampler,
     evaluate,
@@ -39,11 +39,15 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
     };
     let trained = args
         .run
-        .trainer(trainer.clone(), stop, 10)
+        .trainer(trainer.clone(), stop.clone(), 10)
         .with_model_config(model)?
         .with_objective_config(objective)?
         .with_data_config(data)?
-        .with_evaluation(|model| evaluate(model, &images.held_out, device, seed))
+        .with_evaluation(|model: &AnyVae| {
+            unless_stopped(&stop, || {
+                images.evaluate(&stop, |held_out| evaluate(model, held_out, device, seed))
+            })
+        })
         .with_preview(|model, at| {
             save_image(&show(model)?, grid, &at.run.sample_path(at.step, "png"))
         })
@@ -54,60 +58,60 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
             run,
         )?;
 
-    if trained.stop_reason == StopReason::Interrupted {
-        print_resume_hint(trained.step, run);
-        return Ok(());
-    }
-    let pictures = Pictures {
-        model: &trained.model,
-        held_out: &images.held_out,
-        grid,
-        seed,
-        device,
-    };
-    pictures.save(run.path())?;
-    let value = |name| {
-        trained
-            .metrics
-            .iter()
-            .find(|(n, _)| n == name)
-            .map_or(f64::NAN, |(_, value)| *value)
-    };
-    println!(
-        "\nheld-out -ELBO: {:.2} nats per image, mean of {} held-out images (reconstruction {:.2}, \
-         divergence {:.2})\n  It is an upper bound on the negative log-likelihood of an image: lower is \
-         better.\n",
-        value("nelbo"),
-        images.held_out.num_items(),
-        value("reconstruction"),
-        value("kl"),
-    );
-    list(
-        run,
-        &[
-            ("samples.png", "100 generated images"),
-            (
-                "reconstructions.png",
-                "held-out originals, and below each its reconstruction",
-            ),
-            (
-                "walk.gif",
-                "interpolation in latent space from class to class",
-            ),
-            (
-                "latent.png",
-                "samples over the two latent dimensions of largest variance",
-            ),
-            ("loss.svg", "the training losses"),
-            ("metrics.jsonl", "the logged metrics"),
-            (
-                "final/model.safetensors",
-                "the weights, which Python can also read",
-            ),
-        ],
-    );
-    Ok(())
+    after_training(trained, run, &stop, |trained| {
+        let pictures = Pictures {
+            model: &trained.model,
+            held_out: &images.held_out,
+            grid,
+            seed,
+            device,
+            stop: &stop,
+        };
+        pictures.save(run.path())?;
+        let value = |name| {
+            trained
+                .metrics
+                .iter()
+                .find(|(n, _)| n == name)
+                .map_or(f64::NAN, |(_, value)| *value)
+        };
+        outln!(
+            "\nheld-out -ELBO: {:.2} nats per image, mean of {} held-out images (reconstruction {:.2}, \
+             divergence {:.2})\n  It is an upper bound on the negative log-likelihood of an image: lower is \
+             better.\n",
+            value("nelbo"),
+            images.held_out.num_items(),
+            value("reconstruction"),
+            value("kl"),
+        );
+        list(
+            run,
+            &[
+                ("samples.png", "100 generated images"),
+                (
+                    "reconstructions.png",
+                    "held-out originals, and below each its reconstruction",
+                ),
+                (
+                    "walk.gif",
+                    "interpolation in latent space from class to class",
+                ),
+                (
+                    "latent.png",
+                    "samples over the two latent dimensions of largest variance",
+                ),
+                ("loss.svg", "the training losses"),
+                ("metrics.jsonl", "the logged metrics"),
+                (
+                    "final/model.safetensors",
+                    "the weights, which Python can also read",
+                ),
+            ],
+        );
+        Ok(())
+    })
 }
+
 /// Below 1, the divergence has less weight than in the ELBO: the bound is a little worse, and
 /// images are sharper.
 const BETA: f64 = 0.5;
@@ -159,13 +163,14 @@ struct Pictures<'a> {
     grid: ImageGrid,
     seed: u64,
     device: &'a Device,
+    stop: &'a CancelToken,
 }
 
 impl Pictures<'_> {
     fn save(&self, dir: &std::path::Path) -> Result<()> {
         let sampler = self.sampler().with_temperature(TEMPERATURE);
         save_image(
-            &sampler.sample(100, self.seed ^ 1)?.values,
+            &complete(sampler.sample(100, self.seed ^ 1)?)?.values,
             self.grid,
             &dir.join("samples.png"),
         )?;
@@ -187,7 +192,7 @@ impl Pictures<'_> {
     }
 
     fn sampler(&self) -> VaeSampler<'_, AnyVae> {
-        VaeSampler::new(self.model, self.device)
+        VaeSampler::new(self.model, self.device).with_cancel(self.stop.clone())
     }
 
     /// Rows of originals, and below each row its reconstructions.

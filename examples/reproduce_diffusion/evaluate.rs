@@ -2,7 +2,7 @@
 
 use crate::train::NAME;
 use aigc_core::{
-    Error, Result,
+    CancelToken, Error, Result,
     burn::tensor::{Device, Tensor},
     checkpoint::RunDir,
     data::{ClassLabels, DataLoader, ImageBatch},
@@ -16,7 +16,7 @@ use aigc_diffusion::{
     DeisScheduler, Denoiser, DiffusionSampler, DpmMultistepScheduler, NoiseScheduleConfig,
     Pipeline, PredictionType, Scheduler, SigmaScheduleFlags, TimestepSpacing, UniPcScheduler,
 };
-use aigc_examples::ImagesConfig;
+use aigc_examples::{ImagesConfig, Progress, complete, is_stop, outln};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use std::{
@@ -75,12 +75,25 @@ impl std::fmt::Display for Part {
     }
 }
 
-pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+/// Evaluates until `stop` is cancelled.
+pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
+    match evaluate(options, &stop) {
+        Err(error) if is_stop(&error, &stop) => {
+            outln!(
+                "stopped; the figures above are complete, and --parts with the other parts prints the rest"
+            );
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+fn evaluate(options: &Options, stop: &CancelToken) -> anyhow::Result<()> {
     let device = device(&options.device)?;
     if !(options.share > 0.0 && options.share <= 1.0) {
         return Err(Error::config("share", options.share, "above 0, at most 1").into());
     }
-    let n = |whole: usize| ((whole as f64 * options.share) as usize).max(4);
+    let n = |whole: usize| ((whole as f64 * options.share) as usize).max(2);
     let run = match &options.run {
         Some(run) => RunDir::open(run)?,
         None => RunDir::open_latest(Path::new("runs").join(NAME))?,
@@ -124,9 +137,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let bench = Bench {
         pipeline: &pipeline,
         lenet,
-        real: moments(&images.held_out, options, &device)?,
+        real: moments(&images.held_out, options, &device, stop)?,
         seed: options.seed,
         device,
+        stop,
     };
 
     let solvers = solvers(&noise, prediction, zero_snr);
@@ -135,7 +149,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         bench.classes(&solvers[0].1, n(2000), options.guidance, &run)?;
     }
     if requested(Part::Distances) {
-        println!(
+        outln!(
             "Fréchet distance to {} test images in LeNet-5 features, no guidance:",
             bench.real.count()
         );
@@ -166,7 +180,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     }
     if requested(Part::Bits) {
         if zero_snr {
-            println!("bits per dimension: not defined for a schedule with zero terminal signal");
+            outln!("bits per dimension: not defined for a schedule with zero terminal signal");
         } else {
             bench.bits(&noise, prediction, &images.held_out, n(500))?;
         }
@@ -229,17 +243,22 @@ struct Bench<'a> {
     real: FeatureStatistics,
     seed: u64,
     device: Device,
+    stop: &'a CancelToken,
 }
 
 fn moments(
     test: &DataLoader<ImageBatch>,
     options: &Options,
     device: &Device,
+    stop: &CancelToken,
 ) -> Result<FeatureStatistics> {
     let lenet = LeNet5::from_file(&options.classifier, device)?;
     let mut real = FeatureStatistics::new(LeNet5::FEATURES)?;
+    let progress = Progress::new("test images", test.num_items(), stop);
     for batch in test.iter_once() {
-        real.add(&lenet.classify(batch?.to_tensor(device)).features)?;
+        let batch = batch?;
+        real.add(&lenet.classify(batch.to_tensor(device)).features)?;
+        progress.add(batch.len())?;
     }
     Ok(real)
 }
@@ -265,15 +284,21 @@ impl ClassifiedSamples {
 }
 
 impl Bench<'_> {
-    fn sampler(
-        &self,
+    fn progress(&self, samples: usize) -> Progress {
+        Progress::new("samples", samples, self.stop)
+    }
+
+    fn sampler<'p>(
+        &'p self,
         scheduler: &impl Scheduler,
         steps: usize,
         scale: f64,
-    ) -> Result<DiffusionSampler<'_, AnyDenoiser>> {
+        progress: &'p Progress,
+    ) -> Result<DiffusionSampler<'p, AnyDenoiser>> {
         let Pipeline { network, shape, .. } = self.pipeline;
         let mut sampler = DiffusionSampler::new(network, scheduler, steps, *shape, &self.device)?
-            .with_batch_size(100);
+            .with_batch_size(100)
+            .with_callback(move |at| progress.on_step(at));
         let real = self.pipeline.labels().len();
         if real > 0 {
             sampler = sampler.with_num_classes(real);
@@ -316,13 +341,16 @@ impl Bench<'_> {
     ) -> anyhow::Result<()> {
         let classes = ClassLabels::PerSample((0..n as u32).map(|i| i % 10).collect());
         for scale in [1.0, scale] {
+            let progress = self.progress(n);
             let samples = self
-                .sampler(solver, 20, scale)?
+                .sampler(solver, 20, scale, &progress)?
                 .with_classes(classes.clone())
                 .sample(n, self.seed)?;
+            drop(progress);
+            let samples = complete(samples)?;
             let classified = self.classify(&samples.values, samples.labels.as_deref())?;
             let share = 100.0 * classified.right as f64 / n as f64;
-            println!(
+            outln!(
                 "guidance {scale}: {share:.2} % of {n} samples are classified as requested (20 steps)"
             );
             let path = run.path().join(format!("guided-{scale}.png"));
@@ -344,17 +372,44 @@ impl Bench<'_> {
         scale: f64,
     ) -> anyhow::Result<()> {
         let began = Instant::now();
-        let samples = self.sampler(solver, steps, scale)?.sample(n, self.seed)?;
+        let progress = self.progress(n);
+        let samples = self
+            .sampler(solver, steps, scale, &progress)?
+            .sample(n, self.seed)?;
+        drop(progress);
+        let samples = complete(samples)?;
         // A GPU has finished once a value was read.
         samples.values.clone().sum().into_scalar::<f32>();
         let seconds = began.elapsed().as_secs_f64();
         let classified = self.classify(&samples.values, samples.labels.as_deref())?;
-        println!(
+        outln!(
             "  {name:<20} {steps:>3} steps: {:>7.2}, {:>6.2} % as requested ({n} samples, {:.1} ms each)",
             self.distance_of(&classified)?,
             100.0 * classified.right as f64 / n as f64,
             1000.0 * seconds / n as f64,
         );
+        Ok(())
+    }
+
+    /// Classifies `n` samples of noise that depends only on the seed.
+    fn classified(
+        &self,
+        scheduler: &impl Scheduler,
+        steps: usize,
+        n: usize,
+    ) -> Result<ClassifiedSamples> {
+        let progress = self.progress(n);
+        let sampler = self.sampler(scheduler, steps, 1.0, &progress)?;
+        let noise = sampler.noise(n, self.seed);
+        let samples = complete(sampler.sample_from_noise(&noise, self.seed)?)?;
+        self.classify(&samples.values, samples.labels.as_deref())
+    }
+
+    /// Fails if the evaluation is to stop.
+    fn check(&self) -> Result<()> {
+        if self.stop.is_cancelled() {
+            return Err(Error::cancelled("the evaluation"));
+        }
         Ok(())
     }
 
@@ -366,31 +421,29 @@ impl Bench<'_> {
         solvers: &[(&str, AnyScheduler)],
         n: usize,
     ) -> anyhow::Result<()> {
-        let sample = |sampler: DiffusionSampler<'_, AnyDenoiser>| {
-            let noise = sampler.noise(n, self.seed);
-            let samples = sampler.sample_from_noise(&noise, self.seed)?;
-            self.classify(&samples.values, samples.labels.as_deref())
-        };
-        let long = sample(self.sampler(ddpm, ddpm.noise.num_train_timesteps, 1.0)?)?;
+        let long = self.classified(ddpm, ddpm.noise.num_train_timesteps, n)?;
         let whole = self.distance_of(&long)?;
         let mut rng = Rng::new(self.seed);
-        let real =
-            |items: &[usize]| frechet_distance(&self.real, &long.moments(items.iter().copied())?);
+        let real = |items: &[usize]| {
+            self.check()?;
+            frechet_distance(&self.real, &long.moments(items.iter().copied())?)
+        };
         let (low, high) = bootstrap(n, 200, 0.95, &mut rng, real)?;
-        println!(
+        outln!(
             "  ddpm, 1,000 steps: {whole:.2}, bootstrap 95 % {low:.2} to {high:.2} ({n} samples)"
         );
         for (name, solver) in solvers {
-            let short = sample(self.sampler(solver, 20, 1.0)?)?;
+            let short = self.classified(solver, 20, n)?;
             let distance = self.distance_of(&short)?;
             let ratio = |items: &[usize]| {
+                self.check()?;
                 let of = |classified: &ClassifiedSamples| {
                     frechet_distance(&self.real, &classified.moments(items.iter().copied())?)
                 };
                 Ok(of(&short)? / of(&long)?)
             };
             let (low, high) = bootstrap(n, 200, 0.95, &mut rng, ratio)?;
-            println!(
+            outln!(
                 "  {name}, 20 steps from the same noise: {distance:.2}, {:+.1} % (bootstrap 95 % {:+.1} to {:+.1} %)",
                 100.0 * (distance / whole - 1.0),
                 100.0 * (low - 1.0),
@@ -410,16 +463,20 @@ impl Bench<'_> {
         let likelihood = BitsPerDim::new(&self.pipeline.network, noise, prediction, &self.device)?;
         let mut rng = Rng::stream(self.seed, "bits", 0);
         let (mut bound, mut flow) = (Vec::new(), Vec::new());
+        let progress = Progress::new("bits per dimension", 2 * n.min(test.num_items()), self.stop);
         for batch in test.iter_once() {
             let batch = batch?.take(n - bound.len());
             let classes = self.pipeline.network.num_classes().and(batch.labels());
             bound.extend(likelihood.variational_bound(&batch, classes, 200, &mut rng)?);
+            progress.add(batch.len())?;
             flow.extend(likelihood.probability_flow(&batch, classes, 50, &mut rng)?);
+            progress.add(batch.len())?;
             if bound.len() >= n {
                 break;
             }
         }
-        println!(
+        drop(progress);
+        outln!(
             "bits per dimension of {} test images, given their classes: variational bound {:.3}, probability flow {:.3}",
             bound.len(),
             Estimate::from_samples(&bound)?,

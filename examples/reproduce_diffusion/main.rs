@@ -31,6 +31,6 @@ enum What {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().what {
         What::Train(options) => train::run(&options, stop_on_ctrl_c()),
-        What::Evaluate(options) => evaluate::run(&options),
+        What::Evaluate(options) => evaluate::run(&options, stop_on_ctrl_c()),
     }
 }

@@ -3,14 +3,14 @@
 use aigc_core::{
     CancelToken,
     output::{ImageGrid, save_image},
-    train::{EmaConfig, LrSchedule, OptimizerConfig, StopReason, TrainerConfig},
+    train::{EmaConfig, LrSchedule, OptimizerConfig, TrainerConfig},
 };
 use aigc_diffusion::{
     BetaSchedule, DiffusionObjective, DiffusionObjectiveConfig, DiffusionSampler,
     DpmMultistepScheduler, ForwardProcess, LossWeighting, NoiseScheduleConfig, Pipeline,
     PredictionType, SigmaScheduleFlags, UNet2dConfig, UNet2dModel,
 };
-use aigc_examples::{ImagesConfig, RunOptions, print_resume_hint};
+use aigc_examples::{ImagesConfig, RunOptions, after_training, complete, outln, unless_stopped};
 use clap::Args;
 
 /// Options of `train`.
@@ -110,40 +110,41 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     images.print_summary(&run);
     let trained = options
         .run
-        .trainer(config, stop, 50)
+        .trainer(config, stop.clone(), 50)
         .with_model_config(&model)?
         .with_objective_config(&objective)?
         .with_data_config(&options.data)?
         .with_preview(|network: &UNet2dModel, at| {
-            let sampler = DiffusionSampler::new(network, &scheduler, 20, shape, &device)?;
-            let samples = match classes {
-                Some(_) => sampler.class_grid(10, 0)?,
-                None => sampler.sample(100, 0)?,
-            };
-            save_image(
-                &samples.values,
-                ImageGrid::new(10, shape.width),
-                &at.run.sample_path(at.step, "png"),
-            )
+            unless_stopped(&stop, || {
+                let sampler = DiffusionSampler::new(network, &scheduler, 20, shape, &device)?
+                    .with_cancel(stop.clone());
+                let samples = match classes {
+                    Some(_) => sampler.class_grid(10, 0)?,
+                    None => sampler.sample(100, 0)?,
+                };
+                save_image(
+                    &complete(samples)?.values,
+                    ImageGrid::new(10, shape.width),
+                    &at.run.sample_path(at.step, "png"),
+                )
+            })
         })
         .fit(learning, network, &images.train, &run)?;
-    if trained.stop_reason == StopReason::Interrupted {
-        print_resume_hint(trained.step, &run);
-        return Ok(());
-    }
-    let mut pipeline = Pipeline::new(trained.model, scheduler, shape)?;
-    if let Some(classes) = classes {
-        pipeline =
-            pipeline.with_labels((0..classes - 1).map(|class| class.to_string()).collect())?;
-    }
-    let dir = run.path().join("pipeline");
-    pipeline.save_pretrained(&dir)?;
-    let minutes = trained.elapsed.as_secs_f64() / 60.0;
-    println!(
-        "{} steps, {} of them in this run, in {minutes:.1} minutes; the pipeline is in {}",
-        trained.step,
-        trained.steps_run,
-        dir.display()
-    );
-    Ok(())
+    after_training(trained, &run, &stop, |trained| {
+        let mut pipeline = Pipeline::new(trained.model, scheduler.clone(), shape)?;
+        if let Some(classes) = classes {
+            pipeline =
+                pipeline.with_labels((0..classes - 1).map(|class| class.to_string()).collect())?;
+        }
+        let dir = run.path().join("pipeline");
+        pipeline.save_pretrained(&dir)?;
+        let minutes = trained.elapsed.as_secs_f64() / 60.0;
+        outln!(
+            "{} steps, {} of them in this run, in {minutes:.1} minutes; the pipeline is in {}",
+            trained.step,
+            trained.steps_run,
+            dir.display()
+        );
+        Ok(())
+    })
 }

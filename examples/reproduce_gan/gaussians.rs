@@ -6,9 +6,9 @@ use aigc_core::{
     data::{DataLoader, DataLoaderConfig},
     nn::Activation,
     output::save_scatter,
-    train::{LrSchedule, StopReason},
+    train::LrSchedule,
 };
-use aigc_examples::{RunOptions, print_resume_hint};
+use aigc_examples::{RunOptions, after_training, outln, unless_stopped};
 use aigc_gan::{
     Gan, GanConfig, GanObjective, GanSampler, MlpGanConfig,
     models::{MlpDiscriminator, MlpGenerator},
@@ -33,7 +33,8 @@ pub(crate) struct Options {
     /// 1 for `wgan-gp` by default.
     #[arg(long)]
     every: Option<usize>,
-    /// Updates of the discriminator per update of the generator; 2 for `wgan-gp`, else 1 by default.
+    /// Updates of the discriminator per update of the generator; 2 for `wgan-gp`, else 1 by
+    /// default.
     #[arg(long)]
     discriminator_steps: Option<usize>,
     /// Learning rate of both networks.
@@ -122,46 +123,46 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     };
     let trained = options
         .run
-        .trainer(trainer_config, stop, 100)
+        .trainer(trainer_config, stop.clone(), 100)
         .with_model_config(&model)?
         .with_objective_config(&objective)?
         .with_evaluation(|gan: &Gan<MlpGenerator<2>, MlpDiscriminator<2>>| {
-            let coverage = mixture.coverage(&points(&gan.generator)?);
-            Ok(vec![
-                ("within".into(), coverage.high_quality_fraction),
-                ("modes".into(), coverage.modes as f64),
-                ("rarest".into(), coverage.rarest_mode_ratio),
-            ])
+            unless_stopped(&stop, || {
+                let coverage = mixture.coverage(&points(&gan.generator)?);
+                Ok(vec![
+                    ("within".into(), coverage.high_quality_fraction),
+                    ("modes".into(), coverage.modes as f64),
+                    ("rarest".into(), coverage.rarest_mode_ratio),
+                ])
+            })
         })
         .fit(learning, gan, &loader, &run)?;
-    if trained.stop_reason == StopReason::Interrupted {
-        print_resume_hint(trained.step, &run);
-        return Ok(());
-    }
-    let generator = standing_statistics(&trained.model.generator, 50, 256, seed, &device)?;
-    let generated = points(&generator)?;
-    let real = mixture.clone().with_points(2000, 1);
-    let real: Vec<[f32; 2]> = (0..2000)
-        .map(|i| aigc_core::data::Dataset::get(&real, i))
-        .collect::<Result<_, _>>()?;
-    let picture = run.path().join("points.svg");
-    save_scatter(
-        &[("real", &real), ("generated", &generated[..2000])],
-        &picture,
-    )?;
-    let coverage = mixture.coverage(&generated);
-    println!(
-        "{:?} {:?} seed {}: {} of {} modes, {:.2} % of {POINTS} samples within 3 sigma (98.89 % at best), \
-         the rarest mode has {:.2} of an even share, {} steps; {}",
-        options.mixture,
-        options.method,
-        seed,
-        coverage.modes,
-        mixture.modes(),
-        100.0 * coverage.high_quality_fraction,
-        coverage.rarest_mode_ratio,
-        trained.step,
-        picture.display()
-    );
-    Ok(())
+    after_training(trained, &run, &stop, |trained| {
+        let generator = standing_statistics(&trained.model.generator, 50, 256, seed, &device)?;
+        let generated = points(&generator)?;
+        let real = mixture.clone().with_points(2000, 1);
+        let real: Vec<[f32; 2]> = (0..2000)
+            .map(|i| aigc_core::data::Dataset::get(&real, i))
+            .collect::<Result<_, _>>()?;
+        let picture = run.path().join("points.svg");
+        save_scatter(
+            &[("real", &real), ("generated", &generated[..2000])],
+            &picture,
+        )?;
+        let coverage = mixture.coverage(&generated);
+        outln!(
+            "{:?} {:?} seed {}: {} of {} modes, {:.2} % of {POINTS} samples within 3 sigma (98.89 % at best), \
+             the rarest mode has {:.2} of an even share, {} steps; {}",
+            options.mixture,
+            options.method,
+            seed,
+            coverage.modes,
+            mixture.modes(),
+            100.0 * coverage.high_quality_fraction,
+            coverage.rarest_mode_ratio,
+            trained.step,
+            picture.display()
+        );
+        Ok(())
+    })
 }

@@ -2,17 +2,17 @@
 
 use crate::{Method, part_seed, trainer};
 use aigc_core::{
-    CancelToken, Error,
-    burn::tensor::Device,
+    CancelToken, Error, Result,
+    burn::tensor::{Device, Tensor},
     checkpoint::RunDir,
     data::{DataLoader, ImageBatch},
     eval::{
         ClassHistogram, Classifier, FeatureStatistics, LeNet5, NearestNeighbors, frechet_distance,
     },
     output::{ImageGrid, save_gif, save_image},
-    train::{LrSchedule, StopReason, TrainerConfig},
+    train::{LrSchedule, TrainerConfig},
 };
-use aigc_examples::{ImagesConfig, RunOptions, print_resume_hint};
+use aigc_examples::{ImagesConfig, Progress, RunOptions, after_training, complete, outln};
 use aigc_gan::{
     AnyGan, AnyGenerator, ClassConditioning, DcganConfig, DiscriminatorNorm, GanConfig,
     GanObjective, GanSampler, Generator, GeneratorConditioning, R3ganConfig, ResnetGanConfig,
@@ -130,7 +130,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     let run = options.run.run("images-gan")?;
     images.print_summary(&run);
     let grid = ImageGrid::new(10, shape.width);
-    let preview = |gan: &AnyGan, n: usize| -> aigc_core::Result<_> {
+    let preview = |gan: &AnyGan, n: usize| -> Result<_> {
         let sampler = GanSampler::new(&gan.generator, &device);
         let samples = if gan.generator.num_classes().is_some() {
             sampler.class_grid(n / 10, seed)?
@@ -141,7 +141,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     };
     let trained = options
         .run
-        .trainer(config, stop, 100)
+        .trainer(config, stop.clone(), 100)
         .with_model_config(&model)?
         .with_objective_config(&objective)?
         .with_data_config(&options.data)?
@@ -153,156 +153,175 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
             )
         })
         .fit(learning, gan, &images.train, &run)?;
-    if trained.stop_reason == StopReason::Interrupted {
-        print_resume_hint(trained.step, &run);
-        return Ok(());
-    }
-    let minutes = trained.elapsed.as_secs_f64() / 60.0;
-    println!(
-        "{} steps, {} of them in this run, in {minutes:.2} minutes",
-        trained.step, trained.steps_run
-    );
-    pictures(&trained.model, &images.train, &run, grid, seed, &device)?;
-    if let Some(classifier) = &classifier {
+    after_training(trained, &run, &stop, |trained| {
+        let pictures = Pictures {
+            run: &run,
+            grid,
+            seed,
+            device: &device,
+            stop: &stop,
+        };
+        pictures.save(&trained.model, &images.train)?;
+        let minutes = trained.elapsed.as_secs_f64() / 60.0;
+        outln!(
+            "{} steps, {} of them in this run, in {minutes:.2} minutes",
+            trained.step,
+            trained.steps_run
+        );
+        pictures.list();
+        let Some(classifier) = &classifier else {
+            return Ok(());
+        };
+        let evaluation = Evaluation {
+            options,
+            classifier,
+            test: &images.held_out,
+            device: &device,
+            stop: &stop,
+        };
         let generator = &trained.model.generator;
-        report(
-            "averaged",
-            generator,
-            options,
-            classifier,
-            &images.held_out,
-            &device,
-        )?;
+        evaluation.report("averaged", generator)?;
         let standing = standing_statistics(generator, 100, 256, seed, &device)?;
-        report(
-            "averaged, standing statistics",
-            &standing,
-            options,
-            classifier,
-            &images.held_out,
-            &device,
-        )?;
+        evaluation.report("averaged, standing statistics", &standing)?;
         // The weights of the last step, without averaging.
         let live = aigc_core::weights::load_weights(
             model.init(&device)?,
             &run.latest_checkpoint()?.path("model.safetensors"),
         )?;
-        report(
-            "last weights",
-            &live.generator,
-            options,
-            classifier,
-            &images.held_out,
-            &device,
-        )?;
-    }
-    Ok(())
+        evaluation.report("last weights", &live.generator)?;
+        Ok(())
+    })
 }
 
-/// Saves samples, an interpolation, and samples with their nearest training images.
-fn pictures(
-    gan: &AnyGan,
-    train: &DataLoader<ImageBatch>,
-    run: &RunDir,
+/// Pictures at the end of training.
+struct Pictures<'a> {
+    run: &'a RunDir,
     grid: ImageGrid,
     seed: u64,
-    device: &Device,
-) -> anyhow::Result<()> {
-    let sampler = GanSampler::new(&gan.generator, device);
-    let at = |name: &str| run.path().join(name);
-    let hundred = sampler.sample(100, seed)?.values;
-    save_image(&hundred, grid, &at("samples.png"))?;
-    if gan.generator.num_classes().is_some() {
-        let classes = sampler.class_grid(10, seed)?.values;
-        save_image(&classes, grid, &at("classes.png"))?;
-    }
-    save_gif(
-        sampler.interpolate(20, 30, seed ^ 1)?,
-        grid,
-        Duration::from_millis(80),
-        &at("walk.gif"),
-    )?;
-    let samples = sampler.sample(10, seed ^ 2)?.values;
-    // Batch by batch: the nearest image of each batch is compared with the nearest so far.
-    let mut best: Vec<Option<(f64, aigc_core::burn::tensor::Tensor<4>)>> = vec![None; 10];
-    for batch in train.iter_once() {
-        let batch = batch?;
-        let known = NearestNeighbors::from_batch(&batch, device)?;
-        for (i, near) in known.kneighbors(&samples, 1)?.into_iter().enumerate() {
-            let (index, distance) = near[0];
-            if best[i]
-                .as_ref()
-                .is_none_or(|(nearest, _)| distance < *nearest)
-            {
-                best[i] = Some((distance, batch.to_tensor(device).narrow(0, index, 1)));
-            }
-        }
-    }
-    let nearest: Option<Vec<_>> = best
-        .into_iter()
-        .map(|found| found.map(|(_, image)| image))
-        .collect();
-    let nearest = nearest.context("training images")?;
-    let both = aigc_core::burn::tensor::Tensor::cat([vec![samples], nearest].concat(), 0);
-    save_image(&both, grid, &at("nearest.png"))?;
-    for (file, what) in [
-        ("samples.png", "100 generated images"),
-        (
-            "nearest.png",
-            "ten samples, and below each the most similar training image",
-        ),
-        ("walk.gif", "interpolation in latent space"),
-    ] {
-        println!("  {:<60} {what}", at(file).display());
-    }
-    Ok(())
+    device: &'a Device,
+    stop: &'a CancelToken,
 }
 
-/// Prints the Fréchet distance to the test set, the class histogram, and the fraction of samples
-/// classified as requested.
-fn report(
-    what: &str,
-    generator: &AnyGenerator,
-    options: &Options,
-    classifier: &LeNet5,
-    test: &DataLoader<ImageBatch>,
-    device: &Device,
-) -> anyhow::Result<()> {
-    let (mut real, mut fake) = (
-        FeatureStatistics::new(LeNet5::FEATURES)?,
-        FeatureStatistics::new(LeNet5::FEATURES)?,
-    );
-    for batch in test.iter_once() {
-        real.add(&classifier.classify(batch?.to_tensor(device)).features)?;
+impl Pictures<'_> {
+    fn path(&self, name: &str) -> PathBuf {
+        self.run.path().join(name)
     }
-    let sampler = GanSampler::new(generator, device);
-    let mut histogram = ClassHistogram::new(LeNet5::CLASSES)?;
-    let mut right = 0;
-    for part in 0..options.samples.div_ceil(500) {
-        let n = (options.samples - 500 * part).min(500);
-        let samples = sampler.sample(n, part_seed(options.run.seed, part))?;
-        let output = classifier.classify(samples.values);
-        fake.add(&output.features)?;
-        let read = output.predictions();
-        let requested = samples.labels.unwrap_or_default();
-        let pairs = read.iter().zip(&requested);
-        right += pairs.filter(|(a, b)| a == b).count();
-        histogram.add(read)?;
+
+    /// Saves samples, an interpolation, and samples with their nearest training images.
+    fn save(&self, gan: &AnyGan, train: &DataLoader<ImageBatch>) -> anyhow::Result<()> {
+        let (grid, seed) = (self.grid, self.seed);
+        let sampler = GanSampler::new(&gan.generator, self.device).with_cancel(self.stop.clone());
+        let hundred = complete(sampler.sample(100, seed)?)?.values;
+        save_image(&hundred, grid, &self.path("samples.png"))?;
+        if gan.generator.num_classes().is_some() {
+            let classes = complete(sampler.class_grid(10, seed)?)?.values;
+            save_image(&classes, grid, &self.path("classes.png"))?;
+        }
+        save_gif(
+            sampler.interpolate(20, 30, seed ^ 1)?,
+            grid,
+            Duration::from_millis(80),
+            &self.path("walk.gif"),
+        )?;
+        let samples = complete(sampler.sample(10, seed ^ 2)?)?.values;
+        // Batch by batch: the nearest image of each batch is compared with the nearest so far.
+        let progress = Progress::new("nearest images", train.num_items(), self.stop);
+        let mut best: Vec<Option<(f64, Tensor<4>)>> = vec![None; 10];
+        for batch in train.iter_once() {
+            let batch = batch?;
+            progress.add(batch.len())?;
+            let known = NearestNeighbors::from_batch(&batch, self.device)?;
+            for (i, near) in known.kneighbors(&samples, 1)?.into_iter().enumerate() {
+                let (index, distance) = near[0];
+                if best[i]
+                    .as_ref()
+                    .is_none_or(|(nearest, _)| distance < *nearest)
+                {
+                    let image = batch.to_tensor(self.device).narrow(0, index, 1);
+                    best[i] = Some((distance, image));
+                }
+            }
+        }
+        let nearest: Option<Vec<_>> = best
+            .into_iter()
+            .map(|found| found.map(|(_, image)| image))
+            .collect();
+        let nearest = nearest.context("training images")?;
+        let both = Tensor::cat([vec![samples], nearest].concat(), 0);
+        save_image(&both, grid, &self.path("nearest.png"))?;
+        Ok(())
     }
-    println!(
-        "{what}: Fréchet distance {:.2} ({} samples, {} test images); classes {:?}, total variation {:.3} from uniform, KL {:.4}",
-        frechet_distance(&real, &fake)?,
-        fake.count(),
-        real.count(),
-        histogram.counts(),
-        histogram.total_variation(),
-        histogram.kl_to_uniform()
-    );
-    if generator.num_classes().is_some() {
-        println!(
-            "{what}: {:.2} % classified as the requested class",
-            100.0 * right as f64 / options.samples as f64
+
+    fn list(&self) {
+        for (file, what) in [
+            ("samples.png", "100 generated images"),
+            (
+                "nearest.png",
+                "ten samples, and below each the most similar training image",
+            ),
+            ("walk.gif", "interpolation in latent space"),
+        ] {
+            outln!("  {:<60} {what}", self.path(file).display());
+        }
+    }
+}
+
+/// Evaluation with a classifier.
+struct Evaluation<'a> {
+    options: &'a Options,
+    classifier: &'a LeNet5,
+    test: &'a DataLoader<ImageBatch>,
+    device: &'a Device,
+    stop: &'a CancelToken,
+}
+
+impl Evaluation<'_> {
+    /// Prints the Fréchet distance to the test set, the class histogram, and the fraction of
+    /// samples classified as requested.
+    fn report(&self, what: &str, generator: &AnyGenerator) -> Result<()> {
+        let (options, classifier) = (self.options, self.classifier);
+        let (mut real, mut fake) = (
+            FeatureStatistics::new(LeNet5::FEATURES)?,
+            FeatureStatistics::new(LeNet5::FEATURES)?,
         );
+        let total = self.test.num_items() + options.samples;
+        let progress = Progress::new("evaluation", total, self.stop);
+        for batch in self.test.iter_once() {
+            let batch = batch?;
+            real.add(&classifier.classify(batch.to_tensor(self.device)).features)?;
+            progress.add(batch.len())?;
+        }
+        let sampler = GanSampler::new(generator, self.device);
+        let mut histogram = ClassHistogram::new(LeNet5::CLASSES)?;
+        let mut right = 0;
+        for part in 0..options.samples.div_ceil(500) {
+            let n = (options.samples - 500 * part).min(500);
+            let samples = sampler.sample(n, part_seed(options.run.seed, part))?;
+            let output = classifier.classify(samples.values);
+            fake.add(&output.features)?;
+            let read = output.predictions();
+            let requested = samples.labels.unwrap_or_default();
+            let pairs = read.iter().zip(&requested);
+            right += pairs.filter(|(a, b)| a == b).count();
+            histogram.add(read)?;
+            progress.add(n)?;
+        }
+        drop(progress);
+        outln!(
+            "{what}: Fréchet distance {:.2} ({} samples, {} test images); classes {:?}, total variation {:.3} from uniform, KL {:.4}",
+            frechet_distance(&real, &fake)?,
+            fake.count(),
+            real.count(),
+            histogram.counts(),
+            histogram.total_variation(),
+            histogram.kl_to_uniform()
+        );
+        if generator.num_classes().is_some() {
+            outln!(
+                "{what}: {:.2} % classified as the requested class",
+                100.0 * right as f64 / options.samples as f64
+            );
+        }
+        Ok(())
     }
-    Ok(())
 }

@@ -12,9 +12,9 @@ use aigc_core::{
     eval::{ClassHistogram, Classifier, LeNet5},
     output::{ImageGrid, save_image},
     rng::Rng,
-    train::{Event, LrSchedule, StopReason, TrainerConfig},
+    train::{Event, LrSchedule, TrainerConfig},
 };
-use aigc_examples::{RunOptions, print_resume_hint};
+use aigc_examples::{Progress, RunOptions, after_training, outln, unless_stopped};
 use aigc_gan::{
     AnyGan, AnyGenerator, DcganConfig, DiscriminatorNorm, GanConfig, GanObjective, GanSampler,
     standing_statistics,
@@ -125,22 +125,30 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     })?;
     let learning = GanObjective::new(objective.clone(), &gan)?;
     let run = options.run.run("stacked")?;
+    let counted = |generator: &AnyGenerator| {
+        let progress = Progress::new("evaluation", options.samples, &stop);
+        modes(generator, &classifier, &progress, options, &device)
+    };
     let trained = options
         .run
-        .trainer(config, stop, 100)
+        .trainer(config, stop.clone(), 100)
         .with_model_config(&model)?
         .with_objective_config(&objective)?
         .with_callback(|event: &Event<'_>| {
-            if let Event::Evaluated { step, metrics, .. } = event {
+            if let Event::Evaluated { step, metrics, .. } = event
+                && !metrics.is_empty()
+            {
                 eprintln!("step {step}: {metrics:?}");
             }
         })
         .with_evaluation(|gan: &AnyGan| {
-            let histogram = modes(&gan.generator, &classifier, options.samples, seed, &device)?;
-            Ok(vec![
-                ("kl".into(), histogram.kl_to_uniform()),
-                ("modes".into(), histogram.num_seen() as f64),
-            ])
+            unless_stopped(&stop, || {
+                let histogram = counted(&gan.generator)?;
+                Ok(vec![
+                    ("kl".into(), histogram.kl_to_uniform()),
+                    ("modes".into(), histogram.num_seen() as f64),
+                ])
+            })
         })
         .with_preview(|gan: &AnyGan, at| {
             let sampler = GanSampler::new(&gan.generator, &device);
@@ -152,34 +160,33 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
             )
         })
         .fit(learning, gan, &loader, &run)?;
-    if trained.stop_reason == StopReason::Interrupted {
-        print_resume_hint(trained.step, &run);
-        return Ok(());
-    }
-    let generator = standing_statistics(&trained.model.generator, 50, 256, seed, &device)?;
-    let histogram = modes(&generator, &classifier, options.samples, seed, &device)?;
-    println!(
-        "{:?} seed {}: {} of 1000 modes in {} samples, KL to uniform {:.4}; {} steps, {} of them in this run, in {:.1} minutes",
-        options.method,
-        seed,
-        histogram.num_seen(),
-        histogram.total(),
-        histogram.kl_to_uniform(),
-        trained.step,
-        trained.steps_run,
-        trained.elapsed.as_secs_f64() / 60.0
-    );
-    Ok(())
+    after_training(trained, &run, &stop, |trained| {
+        let generator = standing_statistics(&trained.model.generator, 50, 256, seed, &device)?;
+        let histogram = counted(&generator)?;
+        outln!(
+            "{:?} seed {}: {} of 1000 modes in {} samples, KL to uniform {:.4}; {} steps, {} of them in this run, in {:.1} minutes",
+            options.method,
+            seed,
+            histogram.num_seen(),
+            histogram.total(),
+            histogram.kl_to_uniform(),
+            trained.step,
+            trained.steps_run,
+            trained.elapsed.as_secs_f64() / 60.0
+        );
+        Ok(())
+    })
 }
 
 /// Counts the numbers that the classifier reads in the three channels of samples.
 fn modes(
     generator: &AnyGenerator,
     classifier: &LeNet5,
-    samples: usize,
-    seed: u64,
+    progress: &Progress,
+    options: &Options,
     device: &Device,
 ) -> Result<ClassHistogram> {
+    let (samples, seed) = (options.samples, options.run.seed);
     let sampler = GanSampler::new(generator, device);
     let mut histogram = ClassHistogram::new(1000)?;
     for part in 0..samples.div_ceil(500) {
@@ -193,6 +200,7 @@ fn modes(
             read.chunks_exact(3)
                 .map(|digits| 100 * digits[0] + 10 * digits[1] + digits[2]),
         )?;
+        progress.add(n)?;
     }
     Ok(histogram)
 }

@@ -5,9 +5,11 @@
 
 #![forbid(unsafe_code)]
 
-use aigc_core::train::{StopReason, TrainerConfig};
-use aigc_examples::{ImagesConfig, RunOptions, print_resume_hint, stop_on_ctrl_c};
-use aigc_vae::{ConvVaeConfig, KlWeight, MlpVaeConfig, VaeConfig, VaeObjective, evaluate};
+use aigc_core::train::TrainerConfig;
+use aigc_examples::{
+    ImagesConfig, RunOptions, after_training, outln, stop_on_ctrl_c, unless_stopped,
+};
+use aigc_vae::{AnyVae, ConvVaeConfig, KlWeight, MlpVaeConfig, VaeConfig, VaeObjective, evaluate};
 use clap::{Parser, ValueEnum};
 
 /// Trains a VAE on MNIST, by default for 31,000 steps, and prints its -ELBO on the test set.
@@ -47,29 +49,32 @@ fn main() -> anyhow::Result<()> {
     let config = options.config(config)?;
     let run = options.run("mnist-vae")?;
     images.print_summary(&run);
+    let stop = stop_on_ctrl_c();
     let trained = options
-        .trainer(config, stop_on_ctrl_c(), 100)
+        .trainer(config, stop.clone(), 100)
         .with_model_config(&model)?
         .with_data_config(&args.data)?
-        .with_evaluation(|model| evaluate(model, &images.held_out, &device, 0))
+        .with_evaluation(|model: &AnyVae| {
+            unless_stopped(&stop, || {
+                images.evaluate(&stop, |held_out| evaluate(model, held_out, &device, 0))
+            })
+        })
         .fit(
             VaeObjective::new(KlWeight::default())?,
             model.init(&device)?,
             &images.train,
             &run,
         )?;
-    if trained.stop_reason == StopReason::Interrupted {
-        print_resume_hint(trained.step, &run);
-        return Ok(());
-    }
-    let minutes = trained.elapsed.as_secs_f64() / 60.0;
-    println!(
-        "{} steps, {} of them in this run, in {minutes:.2} minutes ({:.0} per minute); test {:?} nats per image over {} images",
-        trained.step,
-        trained.steps_run,
-        trained.steps_run as f64 / minutes,
-        trained.metrics,
-        images.held_out.num_items()
-    );
-    Ok(())
+    after_training(trained, &run, &stop, |trained| {
+        let minutes = trained.elapsed.as_secs_f64() / 60.0;
+        outln!(
+            "{} steps, {} of them in this run, in {minutes:.2} minutes ({:.0} per minute); test {:?} nats per image over {} images",
+            trained.step,
+            trained.steps_run,
+            trained.steps_run as f64 / minutes,
+            trained.metrics,
+            images.held_out.num_items()
+        );
+        Ok(())
+    })
 }

@@ -23,7 +23,7 @@ use aigc_diffusion::{
     AnyDenoiser, AnyScheduler, DdpmScheduler, Degradation, Denoiser, DiffusionSampler,
     MomentMatchingGuidance, Pipeline,
 };
-use aigc_examples::ImagesConfig;
+use aigc_examples::{ImagesConfig, outln};
 use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
 use indicatif::ProgressBar;
@@ -174,9 +174,9 @@ fn main() -> anyhow::Result<()> {
     let print = |what: &str, images: &Tensor<4>| -> anyhow::Result<()> {
         let (p, s) = (psnr(images, &originals)?, ssim(images, &originals)?);
         if n == 1 {
-            println!("{what:<12} PSNR {:.2} dB, SSIM {:.3}", p[0], s[0]);
+            outln!("{what:<12} PSNR {:.2} dB, SSIM {:.3}", p[0], s[0]);
         } else {
-            println!(
+            outln!(
                 "{what:<12} PSNR {:.2} dB, SSIM {:.4}",
                 Estimate::from_samples(&p)?,
                 Estimate::from_samples(&s)?
@@ -184,7 +184,7 @@ fn main() -> anyhow::Result<()> {
         }
         Ok(())
     };
-    println!("{n} images, against their originals (mean ± standard error):");
+    outln!("{n} images, against their originals (mean ± standard error):");
     print(simple.0, &simple.1)?;
     print("restored", &restored)?;
     // Ten images per row: originals, degraded images, simple method, restored images.
@@ -200,7 +200,7 @@ fn main() -> anyhow::Result<()> {
         grid
     };
     save_image(&Tensor::cat(rows.to_vec(), 0), grid, &args.out)?;
-    println!(
+    outln!(
         "{}: originals, degraded, {}, restored",
         args.out.display(),
         simple.0
@@ -300,7 +300,7 @@ fn restore_as_it_is(
         ImageGrid::new(1, pipeline.shape.width),
         &args.out,
     )?;
-    println!("{}", args.out.display());
+    outln!("{}", args.out.display());
     Ok(())
 }
 

@@ -1,7 +1,8 @@
 //! Images that an example trains on.
 
+use crate::{Progress, outln};
 use aigc_core::{
-    DataFault, Error, Result,
+    CancelToken, DataFault, Error, Result,
     checkpoint::RunDir,
     data::{
         DataLoader, DataLoaderConfig, Dataset, Image, ImageBatch, ImageShape, OnReadError,
@@ -13,7 +14,10 @@ use aigc_core::{
 };
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 /// Source of images.
 #[derive(Clone, Debug, Default, PartialEq, Args, Serialize, Deserialize)]
@@ -49,18 +53,40 @@ pub struct Images {
     pub shape: ImageShape,
     /// Fingerprint of the data, independent of their directory; `None` for the embedded digits.
     pub fingerprint: Option<String>,
+    watch: Watch,
 }
 
 impl Images {
     /// Prints the number of images and the run directory.
     pub fn print_summary(&self, run: &RunDir) {
-        println!(
+        outln!(
             "{} training images of {}, {} held out; run directory: {}",
             self.train.num_items(),
             self.shape,
             self.held_out.num_items(),
             run.path().display()
         );
+    }
+
+    /// Calls `evaluate` with the held-out images, which it reads once, and shows how many it has
+    /// read.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] if `stop` is cancelled meanwhile; errors of `evaluate`.
+    pub fn evaluate<T>(
+        &self,
+        stop: &CancelToken,
+        evaluate: impl FnOnce(&DataLoader<ImageBatch>) -> Result<T>,
+    ) -> Result<T> {
+        let progress = Progress::new("evaluation", self.held_out.num_items(), stop);
+        self.watch.set(Some(progress));
+        let result = evaluate(&self.held_out);
+        self.watch.set(None);
+        match result {
+            // A loader that skips unreadable images replaces the error.
+            Err(_) if stop.is_cancelled() => Err(Error::cancelled("the evaluation")),
+            result => result,
+        }
     }
 
     /// Number of classes: one more than the largest label.
@@ -277,11 +303,17 @@ impl Loaders {
             on_read_error: self.on_read_error,
             ..DataLoaderConfig::default()
         };
+        let watch = Watch::default();
+        let held_out = Watched {
+            of: held_out,
+            watch: watch.clone(),
+        };
         Ok(Images {
             train: DataLoader::new(train, collate_images, config)?,
             held_out: DataLoader::new(held_out, collate_images, in_order)?,
             shape,
             fingerprint: self.fingerprint.clone(),
+            watch,
         })
     }
 }
@@ -323,5 +355,78 @@ impl<D: Dataset> Dataset for Subset<D> {
 
     fn get(&self, index: usize) -> Result<D::Item> {
         self.of.get(self.indices[index])
+    }
+}
+
+/// The progress of the evaluation that reads the held-out images, if there is one.
+#[derive(Clone, Debug, Default)]
+struct Watch(Arc<Mutex<Option<Progress>>>);
+
+impl Watch {
+    fn set(&self, progress: Option<Progress>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = progress;
+    }
+
+    /// Counts one more image.
+    fn count(&self) -> Result<()> {
+        let progress = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        progress.as_ref().map_or(Ok(()), |progress| progress.add(1))
+    }
+}
+
+/// A data set that counts the items that are read.
+struct Watched<D> {
+    of: D,
+    watch: Watch,
+}
+
+impl<D: Dataset> Dataset for Watched<D> {
+    type Item = D::Item;
+
+    fn len(&self) -> usize {
+        self.of.len()
+    }
+
+    fn get(&self, index: usize) -> Result<D::Item> {
+        let item = self.of.get(index)?;
+        self.watch.count()?;
+        Ok(item)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn evaluation_of_held_out_images_stops() {
+        for skip_unreadable in [false, true] {
+            let images = ImagesConfig {
+                skip_unreadable,
+                ..ImagesConfig::default()
+            };
+            let images = images.open(64, 0).unwrap();
+            let stop = CancelToken::new();
+            // Number of images; `stop` is cancelled after the first batch.
+            let read = |cancel: bool| {
+                images.evaluate(&stop, |held_out| {
+                    let mut count = 0;
+                    for batch in held_out.iter_once() {
+                        count += batch?.len();
+                        if cancel {
+                            stop.cancel();
+                        }
+                    }
+                    Ok(count)
+                })
+            };
+            let total = images.held_out.num_items();
+            assert_eq!(read(false).unwrap(), total);
+            // There is a second batch.
+            assert!(total > 256);
+            assert!(matches!(read(true), Err(Error::Cancelled { .. })));
+            // Outside an evaluation the images can be read.
+            assert!(images.held_out.iter_once().all(|batch| batch.is_ok()));
+        }
     }
 }

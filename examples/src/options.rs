@@ -17,7 +17,8 @@ pub struct RunOptions {
     #[arg(long)]
     pub steps: Option<usize>,
     /// Time limit in minutes; training ends even if steps are left. The learning-rate schedule is
-    /// scaled to the limit that is reached first.
+    /// scaled to the limit that is reached first. The limit of `digits --model diffusion` includes
+    /// the evaluation at the end.
     #[arg(long)]
     pub minutes: Option<f64>,
     /// Random seed; the same seed gives the same weights, order and noise, and therefore the same

@@ -5,6 +5,7 @@ mod common;
 use common::{finish, program};
 use std::{
     collections::BTreeMap,
+    io::{BufRead, BufReader},
     path::Path,
     process::{Child, Command, Stdio},
     thread::sleep,
@@ -95,7 +96,7 @@ fn killed_run_ends_like_uninterrupted_run() {
     let whole = folder.path().join("whole");
     let text = finish(digits(&whole, &[]));
     assert!(
-        text.contains("nats per image, mean of 297 images"),
+        text.contains("nats per image, mean of 297 held-out images"),
         "{text}"
     );
     let expected = tensors(&whole);
@@ -166,6 +167,72 @@ fn signals_save_and_print_how_to_resume() {
         rest.args(["--steps", STEPS, "--resume", "--out"]).arg(&run);
         let text = finish(rest);
         assert!(text.contains("held-out -ELBO"), "{text}");
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn interrupted_evaluation_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let gan = |more: &[&str]| {
+        let mut command = Command::new(program("digits"));
+        command
+            .args(["--model", "gan", "--steps", "3", "--out"])
+            .arg(&run)
+            .args(more);
+        command
+    };
+    let text = common::interrupt_evaluation(gan(&[]), &run, 3);
+    assert!(!text.contains("Fréchet distance"), "{text}");
+    // The evaluation alone is repeated.
+    let log = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let text = finish(gan(&["--resume"]));
+    assert!(text.contains("Fréchet distance in pixels"), "{text}");
+    let resumed = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let trained = |log: &str| {
+        let lines = log.lines().filter(|line| line.contains("\"train\""));
+        lines.map(str::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(trained(&resumed), trained(&log));
+    assert!(resumed.contains("frechet"), "{resumed}");
+    assert!(run.join("samples.png").is_file());
+}
+
+#[test]
+fn closed_pipe_ends_quietly() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = |run: &Path| {
+        Command::new(program("digits"))
+            .args(["--steps", "2", "--out"])
+            .arg(run)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let quiet = |child: Child| {
+        let output = child.wait_with_output().unwrap();
+        let printed = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success() && !printed.contains("panicked"),
+            "{printed}"
+        );
+    };
+    let mut child = start(&folder.path().join("closed"));
+    drop(child.stdout.take());
+    quiet(child);
+    // `digits | head -1`: the results are written before they are printed.
+    let run = folder.path().join("head");
+    let mut child = start(&run);
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    assert!(line.contains("training images"), "{line}");
+    quiet(child);
+    for file in ["final/model.safetensors", "samples.png", "latent.png"] {
+        assert!(run.join(file).is_file(), "{file}");
     }
 }
 
@@ -418,9 +485,10 @@ fn adversarial_models_leave_files_and_resume() {
 /// `restore` works with its pipeline.
 #[test]
 fn diffusion_model_leaves_files_and_resumes() {
+    const DIFFUSION: [&str; 4] = ["--model", "diffusion", "--eval-samples", "50"];
     let folder = tempfile::tempdir().unwrap();
     let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
-    let text = finish(digits(&whole, &["--model", "diffusion"]));
+    let text = finish(digits(&whole, &DIFFUSION));
     assert!(text.contains("classified as the requested class"), "{text}");
     let weights = "pipeline/unet/diffusion_pytorch_model.safetensors";
     let pictures = [
@@ -460,7 +528,7 @@ fn diffusion_model_leaves_files_and_resumes() {
         text.contains("between 50 samples and 2 held-out images"),
         "{text}"
     );
-    let mut child = digits(&parts, &["--model", "diffusion"]);
+    let mut child = digits(&parts, &DIFFUSION);
     let mut child = child
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -469,7 +537,7 @@ fn diffusion_model_leaves_files_and_resumes() {
     wait_for(&mut child, &parts, 30);
     child.kill().unwrap();
     child.wait().unwrap();
-    finish(digits(&parts, &["--model", "diffusion", "--resume"]));
+    finish(digits(&parts, &[&DIFFUSION[..], &["--resume"]].concat()));
     assert!(tensors(&parts) == tensors(&whole));
 
     let restore = |args: &[&str]| {

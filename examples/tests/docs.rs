@@ -72,7 +72,7 @@ fn run_example(name: &str, arguments: &[&str], world: &Path) {
     // my_images has no options: its training is short because its directory has only eight small
     // images.
     let short: &[&str] = match (name, arguments.contains(&"--steps")) {
-        ("digits", false) => &["--steps", "6", "--save-steps", "3"],
+        ("digits", false) => &["--steps", "6", "--save-steps", "3", "--eval-samples", "50"],
         ("generate" | "reproduce_vae" | "reproduce_gan" | "reproduce_diffusion", false) => {
             &["--steps", "3"]
         }
@@ -83,7 +83,7 @@ fn run_example(name: &str, arguments: &[&str], world: &Path) {
     if let Some(at) = kept.iter().position(|a| *a == "--steps") {
         kept[at + 1] = "6";
         if name == "digits" {
-            kept.extend(["--save-steps", "3"]);
+            kept.extend(["--save-steps", "3", "--eval-samples", "50"]);
         }
     }
     for at in kept

@@ -142,6 +142,29 @@ fn stacked_digits_modes_are_counted() {
 }
 
 #[test]
+#[cfg(unix)]
+fn interrupted_evaluation_is_repeated() {
+    let world = World::new();
+    let stacked = "stacked --data mnist --classifier lenet.safetensors --steps 2 --out run";
+    let mut command = Command::new(program("reproduce_gan"));
+    // 25,600 samples.
+    command
+        .args(stacked.split_whitespace())
+        .current_dir(world.path());
+    let text = common::interrupt_evaluation(command, &world.path().join("run"), 2);
+    assert!(!text.contains("of 1000 modes"), "{text}");
+    let text = world.run(
+        "reproduce_gan",
+        &format!("{stacked} --samples 600 --resume"),
+    );
+    assert!(
+        text.contains("of 1000 modes in 600 samples")
+            && text.contains("2 steps, 0 of them in this run"),
+        "{text}"
+    );
+}
+
+#[test]
 fn diffusion_is_evaluated() {
     let world = World::new();
     world.run(

@@ -4,7 +4,8 @@ use aigc_core::{
     CancelToken,
     checkpoint::RunDir,
     data::{
-        ClassLabels, DataLoader, DataLoaderConfig, ImageShape, InMemory, collate_images, digits,
+        ClassLabels, DataLoader, DataLoaderConfig, ImageShape, InMemory, SampleShape, ValueRange,
+        collate_images, digits,
     },
     device::device,
     encoder::Autoencoder,
@@ -22,7 +23,10 @@ use aigc_diffusion::{
 };
 use aigc_tests::{bits, floats, integers, python_with, run_script, write_case};
 use aigc_vae::{MlpVaeConfig, SpatialLatents, VaeConfig, VaeObjective};
-use burn::tensor::{Device, Int, Tensor};
+use burn::{
+    module::Module,
+    tensor::{Device, Int, Tensor},
+};
 use std::collections::BTreeSet;
 
 fn flex() -> Device {
@@ -275,6 +279,55 @@ fn latent_diffusion_trains_and_samples_with_a_vae() {
             .sample(4, 0)
             .is_ok()
     );
+}
+
+/// Predicts the exact noise of data of a single value, for samples of any rank.
+#[derive(Module, Debug)]
+struct ExactNoise {
+    value: f64,
+}
+
+impl<const D: usize> Denoiser<D> for ExactNoise {
+    fn predict(&self, x: Tensor<D>, time: Tensor<1>, _condition: &Conditioning<D>) -> Tensor<D> {
+        // The time is the same for the whole batch.
+        let step = time.into_data().iter::<f64>().next().unwrap() as usize;
+        let alpha = NoiseScheduleConfig::default().alphas_cumprod().unwrap()[step];
+        (x - self.value * alpha.sqrt()) / (1.0 - alpha).sqrt()
+    }
+
+    fn check_shape(&self, _shape: SampleShape) -> aigc_core::Result<()> {
+        Ok(())
+    }
+}
+
+fn exact_sampler<'a, const D: usize>(
+    network: &'a ExactNoise,
+    shape: &[usize],
+) -> aigc_core::Result<DiffusionSampler<'a, ExactNoise, D>> {
+    let scheduler = DdimScheduler::default();
+    DiffusionSampler::new(network, &scheduler, 20, SampleShape::new(shape), &flex())
+}
+
+/// Points and sound are sampled in the range of their data, which is unbounded by default.
+#[test]
+fn sampler_supports_samples_of_any_rank() {
+    fn check<const D: usize>(samples: Tensor<D>, dims: [usize; D], expected: f64) {
+        assert_eq!(samples.dims(), dims);
+        let error = (samples - expected).abs().max().into_scalar::<f64>();
+        assert!(error < 1e-3, "{dims:?}: {error}");
+    }
+    let network = ExactNoise { value: 0.3 };
+    let points = exact_sampler::<2>(&network, &[2]).unwrap();
+    check(points.sample(5, 0).unwrap().values, [5, 2], 0.3);
+    let sound = exact_sampler::<3>(&network, &[1, 16]).unwrap();
+    check(sound.sample(3, 0).unwrap().values, [3, 1, 16], 0.3);
+    // Data in [0, 1], of which networks receive [−1, 1].
+    let unit = sound.with_value_range(ValueRange::Unit);
+    check(unit.sample(3, 0).unwrap().values, [3, 1, 16], 0.65);
+    let images = exact_sampler::<4>(&network, &[1, 4, 4]).unwrap();
+    check(images.sample(2, 0).unwrap().values, [2, 1, 4, 4], 0.65);
+    let message = exact_sampler::<2>(&network, &[1, 16]).unwrap_err();
+    assert!(message.to_string().contains("`shape` is 1×16"), "{message}");
 }
 
 /// Older versions of diffusers have other names for attention's weights.

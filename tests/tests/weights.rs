@@ -9,7 +9,10 @@ use aigc_core::{
     weights::{WeightReader, load_weights, save_weights},
 };
 use aigc_tests::{Net, NoisyRegression, bits, own_fixtures, row_loader};
-use burn::{module::Module, tensor::Tensor};
+use burn::{
+    module::{Module, Param, ParamId},
+    tensor::{Bool, DType, Device, Int, Tensor},
+};
 use safetensors::SafeTensors;
 use std::process::Command;
 
@@ -74,7 +77,7 @@ fn saved_weights_are_deterministic_and_round_trip() {
 /// Half and double precision become single: a model computes in one precision.
 #[test]
 fn load_reads_other_float_types() {
-    use burn::tensor::{DType, TensorData};
+    use burn::tensor::TensorData;
     use safetensors::tensor::{Dtype, TensorView};
     let device = device("flex").unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -107,6 +110,118 @@ fn load_reads_other_float_types() {
             [-0.75, 1.875],
             "{kind:?}"
         );
+    }
+}
+
+/// A model with parameters that are not floats.
+#[derive(Module, Debug)]
+struct Lookup {
+    layer: aigc_core::nn::Linear,
+    table: Param<Tensor<2, Int>>,
+    small: Param<Tensor<1, Int>>,
+    mask: Param<Tensor<1, Bool>>,
+}
+
+impl Lookup {
+    fn new(table: [[i32; 2]; 2], small: [i8; 2], mask: [bool; 3], device: &Device) -> Self {
+        let small = Tensor::from_data(small, (device, DType::I8));
+        Self {
+            layer: LinearConfig::new(3, 2).init(device),
+            table: Param::initialized(ParamId::new(), Tensor::from_ints(table, device)),
+            small: Param::initialized(ParamId::new(), small),
+            mask: Param::initialized(ParamId::new(), Tensor::from_data(mask, device)),
+        }
+    }
+
+    fn values(&self) -> (Vec<i64>, Vec<i64>, Vec<bool>) {
+        (
+            self.table.val().into_data().iter().collect(),
+            self.small.val().into_data().iter().collect(),
+            self.mask.val().into_data().iter().collect(),
+        )
+    }
+}
+
+#[test]
+fn integer_and_boolean_parameters_round_trip() {
+    let device = device("flex").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w.safetensors");
+    let model = Lookup::new(
+        [[1, -2], [300, 4]],
+        [-128, 127],
+        [true, false, true],
+        &device,
+    );
+    let model = model.init_weights(1);
+    save_weights(&model, &path).unwrap();
+    let blank = || Lookup::new([[0; 2]; 2], [0; 2], [false; 3], &device);
+    let loaded = load_weights(blank(), &path).unwrap();
+    assert_eq!(loaded.values(), model.values());
+    assert_eq!(loaded.table.val().dtype(), model.table.val().dtype());
+    assert_eq!(loaded.small.val().dtype(), DType::I8);
+    assert_eq!(bits(&loaded), bits(&model));
+}
+
+#[test]
+fn tensors_of_another_kind_are_refused_by_name() {
+    use safetensors::tensor::{Dtype, TensorView};
+    let device = device("flex").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("w.safetensors");
+    let zeros = [0u8; 48];
+    let load = |changed: &str, kind: Dtype, bytes: &[u8]| {
+        let view = |name: &str, kind: Dtype, shape: &[usize], size: usize| {
+            let n: usize = shape.iter().product();
+            let (kind, bytes) = match name == changed {
+                true => (kind, bytes),
+                false => (kind, &zeros[..n * size]),
+            };
+            (name.to_string(), kind, shape.to_vec(), bytes.to_vec())
+        };
+        let pick = |name: &str, usual: Dtype| if name == changed { kind } else { usual };
+        let tensors = [
+            ("layer.weight", Dtype::F32, &[2usize, 3][..], 4),
+            ("layer.bias", Dtype::F32, &[2], 4),
+            ("table", Dtype::I64, &[2, 2], 8),
+            ("small", Dtype::I8, &[2], 1),
+            ("mask", Dtype::BOOL, &[3], 1),
+        ]
+        .map(|(name, usual, shape, size)| view(name, pick(name, usual), shape, size));
+        let views = tensors.iter().map(|(name, kind, shape, bytes)| {
+            (name, TensorView::new(*kind, shape.clone(), bytes).unwrap())
+        });
+        safetensors::serialize_to_file(views, None, &path).unwrap();
+        let blank = Lookup::new([[0; 2]; 2], [0; 2], [false; 3], &device);
+        load_weights(blank, &path).map_err(|error| error.to_string())
+    };
+    assert!(load("", Dtype::F32, &[]).is_ok());
+    // Other integer types are converted.
+    let table = load("table", Dtype::U8, &[1, 2, 3, 255])
+        .unwrap()
+        .values()
+        .0;
+    assert_eq!(table, [1, 2, 3, 255]);
+    for (name, kind, bytes, expected) in [
+        (
+            "table",
+            Dtype::F32,
+            &[0; 16][..],
+            "table holds F32, expected integers",
+        ),
+        ("small", Dtype::U8, &[1, 200], "small holds 200"),
+        ("mask", Dtype::F16, &[0; 6], "mask holds F16"),
+        ("mask", Dtype::U8, &[0, 1, 2], "mask holds 2"),
+        (
+            "layer.bias",
+            Dtype::I32,
+            &[0; 8],
+            "layer.bias holds I32, not floats",
+        ),
+    ] {
+        let error = load(name, kind, bytes).unwrap_err();
+        assert!(error.contains(expected), "{error}");
+        assert!(error.contains("w.safetensors"), "{error}");
     }
 }
 

@@ -4,7 +4,7 @@
 //! on the other.
 
 use crate::{Result, data::SampleShape, rng::Rng};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Bool, Device, Tensor};
 
 /// A distribution over latents, one for each sample of a batch.
 pub trait Posterior<const Z: usize = 4>: std::fmt::Debug {
@@ -84,14 +84,44 @@ pub trait Autoencoder<const X: usize = 4, const Z: usize = 4>: std::fmt::Debug {
 
 /// The output of a text encoder for a batch of prompts.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct TextEmbeddings {
     /// One vector per token, `[batch, tokens, width]`.
     pub hidden_states: Tensor<3>,
     /// One vector per prompt, `[batch, width]`, where the encoder has one.
     pub pooled: Option<Tensor<2>>,
+    /// True for tokens of the prompt and false for padding, `[batch, tokens]`; `None` if models
+    /// attend to all tokens.
+    pub attention_mask: Option<Tensor<2, Bool>>,
+}
+
+impl TextEmbeddings {
+    /// Embeddings `[batch, tokens, width]` without pooled ones and without a mask.
+    pub fn new(hidden_states: Tensor<3>) -> Self {
+        Self {
+            hidden_states,
+            pooled: None,
+            attention_mask: None,
+        }
+    }
+
+    /// Sets one vector per prompt, `[batch, width]`.
+    pub fn with_pooled(mut self, pooled: Tensor<2>) -> Self {
+        self.pooled = Some(pooled);
+        self
+    }
+
+    /// Sets the mask, `[batch, tokens]`: true for tokens of the prompt, false for padding.
+    pub fn with_attention_mask(mut self, attention_mask: Tensor<2, Bool>) -> Self {
+        self.attention_mask = Some(attention_mask);
+        self
+    }
 }
 
 /// Encodes text to embeddings that condition another model.
+///
+/// This is the interface for custom encoders; the workspace has none. Models receive the
+/// [`hidden_states`](TextEmbeddings::hidden_states) as a tensor.
 pub trait TextEncoder: std::fmt::Debug {
     /// Embeddings of prompts. The embeddings of the empty prompt serve as the unconditional ones.
     ///
@@ -104,4 +134,62 @@ pub trait TextEncoder: std::fmt::Debug {
 
     /// Number of tokens that every prompt is padded or truncated to.
     fn max_length(&self) -> usize;
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+    use burn::tensor::TensorData;
+
+    /// One token per byte, and a vector of its value and its position.
+    #[derive(Debug)]
+    struct Bytes;
+
+    impl TextEncoder for Bytes {
+        fn encode(&self, prompts: &[&str], device: &Device) -> Result<TextEmbeddings> {
+            let (mut states, mut mask) = (Vec::new(), Vec::new());
+            for prompt in prompts {
+                for position in 0..self.max_length() {
+                    let byte = prompt.as_bytes().get(position);
+                    states.extend([f32::from(byte.copied().unwrap_or(0)), position as f32]);
+                    mask.push(byte.is_some());
+                }
+            }
+            let [batch, tokens] = [prompts.len(), self.max_length()];
+            let states = TensorData::new(states, [batch, tokens, self.embed_dim()]);
+            let states = Tensor::<3>::from_data(states, device);
+            let pooled = states.clone().sum_dim(1).squeeze_dim::<2>(1);
+            let mask = Tensor::from_data(TensorData::new(mask, [batch, tokens]), device);
+            Ok(TextEmbeddings::new(states)
+                .with_pooled(pooled)
+                .with_attention_mask(mask))
+        }
+
+        fn embed_dim(&self) -> usize {
+            2
+        }
+
+        fn max_length(&self) -> usize {
+            3
+        }
+    }
+
+    #[test]
+    fn text_encoder_pads_prompts_and_masks_padding() {
+        let encoder: &dyn TextEncoder = &Bytes;
+        let embeddings = encoder
+            .encode(&["\u{1}\u{2}", ""], &Device::flex())
+            .unwrap();
+        assert_eq!(embeddings.hidden_states.dims(), [2, 3, 2]);
+        let pooled = embeddings.pooled.unwrap().into_data();
+        assert_eq!(
+            pooled.iter::<f32>().collect::<Vec<_>>(),
+            [3.0, 3.0, 0.0, 3.0]
+        );
+        let mask = embeddings.attention_mask.unwrap().float().into_data();
+        assert_eq!(
+            mask.iter::<f32>().collect::<Vec<_>>(),
+            [1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+        );
+    }
 }

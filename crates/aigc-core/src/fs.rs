@@ -4,7 +4,7 @@ use crate::{DataFault, Error, Result};
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File, OpenOptions},
-    io::Read,
+    io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
 };
@@ -14,38 +14,75 @@ pub fn strip_bom(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
-/// Reads a UTF-8 text file and removes a byte-order mark.
+/// Opens a text file behind its byte-order mark; also returns the length of the mark in bytes.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be read, [`Error::Data`] if it is a directory or not UTF-8; the
-/// error names the encoding if the file has a byte-order mark of another one.
-pub fn read_text(path: &Path) -> Result<String> {
+/// [`Error::Io`] if the file cannot be read, [`Error::Data`] if it is a directory or begins like
+/// UTF-16, UTF-32 or binary data.
+pub fn open_text(path: &Path) -> Result<(BufReader<File>, usize)> {
     if path.is_dir() {
         let reason = "a directory, expected a text file";
         return Err(Error::data(path, DataFault::Mismatch(reason.into())));
     }
-    let bytes = fs::read(path).map_err(Error::io(path))?;
-    let encoding = match bytes[..] {
+    let file = File::open(path).map_err(Error::io(path))?;
+    let mut reader = BufReader::with_capacity(1 << 20, file);
+    let start = reader.fill_buf().map_err(Error::io(path))?;
+    refuse_other_encodings(path, start)?;
+    let mark = "\u{feff}".as_bytes();
+    let length = if start.starts_with(mark) {
+        mark.len()
+    } else {
+        0
+    };
+    reader.consume(length);
+    Ok((reader, length))
+}
+
+/// Fails for a file that begins like UTF-16, UTF-32 or binary data.
+fn refuse_other_encodings(path: &Path, start: &[u8]) -> Result<()> {
+    let wrong = |reason: String| Err(Error::data(path, DataFault::Decode(reason)));
+    let encoding = match start {
         [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => Some("UTF-32"),
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Some("UTF-16"),
         _ => None,
     };
-    let fault = |reason: String| Error::data(path, DataFault::Decode(reason));
     if let Some(encoding) = encoding {
-        return Err(fault(format!(
-            "its byte-order mark is that of {encoding}, expected UTF-8; convert the file"
-        )));
+        return wrong(format!(
+            "begins with the byte-order mark of {encoding}; convert it to UTF-8 first"
+        ));
     }
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok(match text.strip_prefix('\u{feff}') {
-            Some(rest) => rest.to_owned(),
-            None => text,
-        }),
-        Err(error) => Err(fault(format!(
-            "not UTF-8 from byte {} on; convert the file",
-            error.utf8_error().valid_up_to()
-        ))),
+    // ASCII text in UTF-16 without a mark is valid UTF-8, but every other byte is zero.
+    let start = &start[..start.len().min(1024)];
+    let zeros = start.iter().filter(|byte| **byte == 0).count();
+    if start.len() >= 4 && 4 * zeros >= start.len() {
+        return wrong(format!(
+            "{zeros} of its first {} bytes are zero: UTF-16 or binary data; convert it to UTF-8 \
+             first",
+            start.len()
+        ));
     }
+    Ok(())
+}
+
+/// Reads a UTF-8 text file. A byte-order mark at the beginning is skipped.
+///
+/// # Errors
+/// As for [`open_text`], and [`Error::Data`] with byte and line if the file is not UTF-8.
+pub fn read_text(path: impl AsRef<Path>) -> Result<String> {
+    let path = path.as_ref();
+    let (mut reader, mark) = open_text(path)?;
+    let mut bytes = Vec::new();
+    reader.read_to_end(&mut bytes).map_err(Error::io(path))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let before = &error.as_bytes()[..valid];
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let reason = format!(
+            "not UTF-8 from byte {} on (line {line}); convert it to UTF-8 first",
+            mark + valid
+        );
+        Error::data(path, DataFault::Decode(reason))
+    })
 }
 
 /// SHA-256 of a file, in hexadecimal.
@@ -173,7 +210,9 @@ mod tests {
             (&b"\xff\xfea\0"[..], "UTF-16"),
             (b"\xfe\xff\0a", "UTF-16"),
             (b"\xff\xfe\0\0", "UTF-32"),
-            (b"abc\xff", "not UTF-8 from byte 3"),
+            (b"a\0b\0", "UTF-16"),
+            (b"abc\xff", "not UTF-8 from byte 3 on (line 1)"),
+            (b"\xef\xbb\xbfa\n\xff", "not UTF-8 from byte 5 on (line 2)"),
         ] {
             let error = read(bytes).unwrap_err();
             assert!(

@@ -69,8 +69,12 @@ fn shards(
     else {
         return Ok(());
     };
+    // The names in an index are those of files beside it.
+    let dir = file.rsplit_once('/').map(|(dir, _)| format!("{dir}/"));
+    let dir = dir.unwrap_or_default();
     for shard in shard_files(&index)? {
-        let shard = shard.file_name().unwrap_or_default().to_string_lossy();
+        let name = shard.file_name().unwrap_or_default().to_string_lossy();
+        let shard = format!("{dir}{name}");
         hub.download(repo, commit, &shard, progress)?
             .ok_or_else(|| lacks(hub, repo, &shard))?;
     }

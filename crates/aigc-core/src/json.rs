@@ -9,20 +9,27 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use std::path::Path;
 
+pub use crate::check::sizes as check_ranges;
+
 /// Parses a JSON object. Python's constants `NaN`, `Infinity` and `-Infinity`, which JSON does not
 /// have, become strings; [`float`](mod@float) reads them.
 ///
 /// # Errors
 /// [`Error::Json`] with line and column if the text is not JSON, or not an object.
 pub fn parse_object(text: &str) -> Result<Map<String, Value>> {
-    match serde_json::from_str(&quote_constants(strip_bom(text))) {
-        Ok(Value::Object(fields)) => Ok(fields),
-        Ok(other) => Err(Error::Json(format!(
+    match parse(text)? {
+        Value::Object(fields) => Ok(fields),
+        other => Err(Error::Json(format!(
             "expected an object of fields, found {}",
             kind(&other)
         ))),
-        Err(error) => Err(Error::Json(format!("not JSON: {error}"))),
     }
+}
+
+/// Parses JSON of any kind, with Python's constants as in [`parse_object`].
+pub(crate) fn parse(text: &str) -> Result<Value> {
+    serde_json::from_str(&quote_constants(strip_bom(text)))
+        .map_err(|error| Error::Json(format!("not JSON: {error}")))
 }
 
 fn kind(value: &Value) -> &'static str {
@@ -54,19 +61,19 @@ pub fn reject_unsupported(given: &mut Map<String, Value>, fixed: &[(&str, &str)]
     Ok(())
 }
 
-/// Checks that each size is from 1 to its limit, as [`check::sizes`](crate::check::sizes).
-///
-/// # Errors
-/// [`Error::Config`] naming the first field out of range.
-pub fn check_ranges(fields: &[(&str, usize, usize)]) -> Result<()> {
-    crate::check::sizes(fields)
-}
+/// Limit on the size of a configuration file, in bytes.
+const MAX_BYTES: u64 = 64 << 20;
 
-/// Reads a text file, removes a byte-order mark, and parses it with `read`.
+/// Reads a text file of at most 64 MiB, removes a byte-order mark, and parses it with `read`.
 ///
 /// # Errors
-/// As for [`read_text`]; [`Error::Data`] naming the file if `read` fails.
+/// As for [`read_text`]; [`Error::Data`] naming the file if it is larger or `read` fails.
 pub fn read_file<T>(path: &Path, read: impl FnOnce(&str) -> Result<T>) -> Result<T> {
+    let size = std::fs::metadata(path).map_err(Error::io(path))?.len();
+    if size > MAX_BYTES {
+        let reason = format!("{size} bytes, expected a configuration of at most {MAX_BYTES}");
+        return Err(Error::data(path, DataFault::Mismatch(reason)));
+    }
     let text = read_text(path)?;
     read(&text).map_err(|error| Error::data(path, DataFault::Mismatch(error.to_string())))
 }

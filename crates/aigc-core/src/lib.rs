@@ -1,14 +1,15 @@
 //! The foundation of all crates of aigc: devices, data, layers, training, checkpoints, output.
 //!
 //! ```text
-//! Dataset → DataLoader → Objective(model, batch) → Trainer → run directory → load → sample → images
+//! Dataset → DataLoader → Objective(model, batch) → Trainer → run directory → load → sample
 //! ```
 //!
 //! | module | content |
 //! |---|---|
 //! | [`device`] | devices by name: `flex`, `cuda:0`, `libtorch`, … |
 //! | [`rng`] | seeded noise drawn on the host: the same on every backend |
-//! | [`data`] | data sets (embedded digits, IDX files, image directories) and the loader that reads ahead |
+//! | [`data`] | data sets (digits, IDX files, image directories) and the loader that reads ahead |
+//! | [`check`] | checks of configuration values |
 //! | [`json`] | configuration files of other libraries |
 //! | [`latent`] | interpolation in latent spaces |
 //! | [`fs`] | text files, atomic writing |
@@ -17,9 +18,13 @@
 //! | [`params`] | visiting every float tensor of a model, by path |
 //! | [`train`] | the [`Trainer`](train::Trainer), schedules, EMA, clipping, events and callbacks |
 //! | [`checkpoint`] | the run directory: atomic, checksummed, exactly resumable |
+//! | [`weights`] | reading and writing weights; pretrained models |
+//! | [`encoder`] | traits that let one model family use the models of another |
+//! | [`sampling`] | what the samplers of all families share: batch size, cancellation, progress |
 //! | [`output`] | PNG grids, GIFs and plots |
 //! | `eval` | evaluation of samples (feature `eval`) |
 //! | `hub` | models by name, from the Hugging Face hub (feature `download`) |
+//! | `hub_model` | the files of a pretrained model on the hub (feature `download`) |
 //! | `testing` | helpers for tests (feature `testing`) |
 //!
 //! The crate of a family (aigc-vae, …) adds models and an [`Objective`](train::Objective).

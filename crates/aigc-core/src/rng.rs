@@ -93,7 +93,8 @@ impl Rng {
 }
 
 thread_local! {
-    /// The stream that a lazy parameter draws from while [`InitWeights::init_weights`] initialises it.
+    /// The stream that a lazy parameter draws from while [`InitWeights::init_weights`] initialises
+    /// it.
     static INITIAL: RefCell<Option<Rng>> = const { RefCell::new(None) };
 }
 

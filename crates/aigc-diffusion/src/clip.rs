@@ -5,8 +5,9 @@ use burn::tensor::{Int, Tensor};
 
 /// What is done to a predicted clean sample.
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
+#[non_exhaustive]
 pub enum Clip {
-    /// Nothing.
+    /// Predictions stay as they are.
     #[default]
     None,
     /// Values are kept within `[−range, range]`.
@@ -23,6 +24,20 @@ pub enum Clip {
 }
 
 impl Clip {
+    /// [`Clip::Range`] if `clip_sample`, otherwise [`Clip::None`].
+    ///
+    /// # Errors
+    /// As [`validate`](Self::validate).
+    pub(crate) fn range_if(clip_sample: bool, range: f64) -> Result<Self> {
+        let clip = if clip_sample {
+            Clip::Range(range)
+        } else {
+            Clip::None
+        };
+        clip.validate()?;
+        Ok(clip)
+    }
+
     /// # Errors
     /// [`Error::Config`] for a range of 0 or less, a ratio outside `[0, 1]`, or a largest threshold
     /// below 1.

@@ -30,7 +30,7 @@ impl<const D: usize> Default for Conditioning<D> {
 }
 
 impl<const D: usize> Conditioning<D> {
-    /// The same on a device with autodiff.
+    /// The same conditions on a device with autodiff.
     pub(crate) fn autodiff(self) -> Self {
         Self {
             class_labels: self.class_labels.map(Tensor::autodiff),
@@ -39,7 +39,7 @@ impl<const D: usize> Conditioning<D> {
         }
     }
 
-    /// The same without autodiff.
+    /// The same conditions without autodiff.
     pub(crate) fn inner(self) -> Self {
         Self {
             class_labels: self.class_labels.map(Tensor::inner),
@@ -56,7 +56,8 @@ pub trait Denoiser<const D: usize = 4>: Module + ModuleDisplay {
     /// The prediction for noisy samples.
     ///
     /// # Shapes
-    /// - x: `[batch, channels, …]`, scaled as the scheduler's plan says
+    /// - x: `[batch, channels, …]`, scaled by the
+    ///   [`input_scale`](crate::ModelCall::input_scale) of the plan's call
     /// - time: `[batch]`
     /// - output: as x, or with twice the channels, the second half a variance
     ///
@@ -78,6 +79,15 @@ pub trait Denoiser<const D: usize = 4>: Module + ModuleDisplay {
     /// [`Error::Config`] names the field of the configuration that does not fit.
     fn check_trainable(&self, shape: SampleShape) -> Result<()> {
         self.check_shape(shape)
+    }
+
+    /// Whether the network encodes times down to `min`, the smallest time that it is to receive.
+    ///
+    /// # Errors
+    /// [`Error::Config`] names the field of the configuration that does not fit.
+    fn check_min_time(&self, min: f64) -> Result<()> {
+        let _ = min;
+        Ok(())
     }
 
     /// Width of the encoder hidden states that cross-attention expects, if there is any.
@@ -103,7 +113,8 @@ pub trait Denoiser<const D: usize = 4>: Module + ModuleDisplay {
         false
     }
 
-    /// Shape of the samples that the configuration is for; `None` where it does not say the size.
+    /// Shape of the samples that the configuration is for; `None` if the configuration
+    /// has no sample size.
     fn sample_shape(&self) -> Option<SampleShape> {
         None
     }

@@ -8,22 +8,24 @@ use serde::{Deserialize, Serialize};
 /// table 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum TimestepSpacing {
-    /// From the first to the last, both among them.
+    /// Evenly spaced from the first step to the last, both included.
     Linspace,
-    /// From the first on, a whole number of steps apart.
+    /// Multiples of a whole number of steps, from the first step on.
     Leading,
-    /// From the last down.
+    /// Evenly spaced downwards from the last step.
     Trailing,
 }
 
 /// What follows the last network call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum FinalSigmas {
-    /// No noise at all.
+    /// σ = 0: a sample without noise.
     Zero,
-    /// The noise of the first step of the forward process.
+    /// The σ of the first step of the forward process.
     SigmaMin,
 }
 
@@ -51,7 +53,7 @@ impl Steps {
         self.train / self.sample
     }
 
-    /// Falling times, as DDPM and its kin space them: whole numbers.
+    /// Falling times, as DDPM and related schedulers space them: whole numbers.
     pub(crate) fn whole(self, spacing: TimestepSpacing, offset: usize) -> Result<Vec<f64>> {
         let times = match spacing {
             TimestepSpacing::Linspace => (0..self.sample).rev().map(|i| self.line(i)).collect(),
@@ -158,7 +160,7 @@ impl Steps {
     }
 }
 
-/// Point `i` of `n` on the line from `start` to `end`, both among them; rounded as NumPy's
+/// Point `i` of `n` on the line from `start` to `end`, both included; rounded as NumPy's
 /// `linspace`.
 pub(crate) fn at(start: f64, end: f64, i: usize, n: usize) -> f64 {
     match i {
@@ -173,44 +175,48 @@ pub(crate) fn in_32_bits(value: f64) -> f64 {
     f64::from(value as f32)
 }
 
-/// How the sigmas are spaced, if not taken from the timesteps.
+/// Flags that select the spacing of the sigmas; without any, the sigmas are those of the
+/// timesteps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SigmaScheduleFlags {
-    /// Evenly in `σ^(1/7)` (Karras et al. 2022, <https://arxiv.org/abs/2206.00364>, equation 5).
+    /// Sigmas are evenly spaced in `σ^(1/7)` (Karras et al. 2022,
+    /// <https://arxiv.org/abs/2206.00364>, equation 5).
     pub use_karras_sigmas: bool,
-    /// Evenly in `ln σ`.
+    /// Sigmas are evenly spaced in `ln σ`.
     pub use_exponential_sigmas: bool,
-    /// At quantiles of a beta distribution (Lee et al. 2024, <https://arxiv.org/abs/2407.12173>).
+    /// Sigmas are quantiles of a beta distribution (Lee et al. 2024,
+    /// <https://arxiv.org/abs/2407.12173>).
     pub use_beta_sigmas: bool,
 }
 
-/// The spacing that the flags select.
+/// The spacing of the sigmas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SigmaSpacing {
-    /// The σ of the times.
+    /// The sigmas of the timesteps.
     Timesteps,
-    /// Evenly in `σ^(1/7)`.
+    /// Evenly spaced in `σ^(1/7)`.
     Karras,
-    /// Evenly in `ln σ`.
+    /// Evenly spaced in `ln σ`.
     Exponential,
-    /// At quantiles of `Beta(0.6, 0.6)`.
+    /// Quantiles of `Beta(0.6, 0.6)`.
     Beta,
-    /// Evenly in `ln σ`, by way of `λ` (Lu et al. 2022, <https://arxiv.org/abs/2206.00927>).
+    /// Evenly spaced in `λ = −ln σ` (Lu et al. 2022, <https://arxiv.org/abs/2206.00927>).
     Lu,
-    /// Evenly in a flow's `σ`, shifted.
+    /// Evenly spaced in the `σ` of a flow, then shifted.
     Flow,
 }
 
 impl SigmaScheduleFlags {
-    /// The one choice.
+    /// The spacing that the flags select.
     ///
     /// # Errors
-    /// [`Error::Config`] if it is more than one.
+    /// [`Error::Config`] if more than one flag is true.
     pub fn spacing(&self) -> Result<SigmaSpacing> {
         self.with(&[])
     }
 
-    /// The one choice of these and others.
+    /// The spacing that these flags and `others` select.
     pub(crate) fn with(&self, others: &[(&str, bool, SigmaSpacing)]) -> Result<SigmaSpacing> {
         let own = [
             (

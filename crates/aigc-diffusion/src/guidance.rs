@@ -4,9 +4,9 @@
 //! [`ClassifierFreeGuidance`] by two outputs of the network, conditional and unconditional; a
 //! [`Guide`] by the gradient of `ln p(y | x)`.
 
-use crate::{denoiser::Denoiser, plan::ModelCall};
+use crate::plan::ModelCall;
 use aigc_core::{Error, Result};
-use burn::tensor::Tensor;
+use burn::{module::Module, tensor::Tensor};
 use std::{cell::OnceCell, ops::Range};
 
 /// Classifier-free guidance (Ho & Salimans 2022, <https://arxiv.org/abs/2207.12598>): away from
@@ -71,29 +71,36 @@ impl ClassifierFreeGuidance {
         self.guidance_scale != 1.0 && within
     }
 
+    /// The guided prediction.
+    ///
     /// # Shapes
-    /// - class, none and output: `[batch, channels, height, width]`; the conditional and the
-    ///   unconditional prediction
-    pub fn combine(&self, class: Tensor<4>, none: Tensor<4>) -> Tensor<4> {
+    /// - class, none and output: `[batch, channels, …]`; the conditional and the unconditional
+    ///   prediction
+    pub fn combine<const D: usize>(&self, class: Tensor<D>, none: Tensor<D>) -> Tensor<D> {
         let guided = none.clone() + (class.clone() - none) * self.guidance_scale;
         if self.guidance_rescale == 0.0 {
             return guided;
         }
-        let deviation = |x: &Tensor<4>| {
-            let flat = x.clone().flatten::<2>(1, 3);
+        let dims = class.dims();
+        let flat_dims = [dims[0], dims[1..].iter().product::<usize>()];
+        let mut each_dims = [1; D];
+        each_dims[0] = dims[0];
+        let deviation = |x: &Tensor<D>| -> Tensor<D> {
+            let flat: Tensor<2> = x.clone().reshape(flat_dims);
             let centred = flat.clone() - flat.mean_dim(1);
             (centred.clone() * centred)
                 .mean_dim(1)
                 .sqrt()
-                .unsqueeze_dims::<4>(&[-1, -1])
+                .reshape(each_dims)
         };
         let back = deviation(&class) / deviation(&guided).clamp_min(1e-12);
         guided.clone() * (back * self.guidance_rescale + (1.0 - self.guidance_rescale))
     }
 }
 
-/// A likelihood of the image, given a class or a measurement.
-pub trait Guide: std::fmt::Debug {
+/// A likelihood of the sample, given a class or a measurement. `D` is the rank of a batch of
+/// samples.
+pub trait Guide<const D: usize = 4>: std::fmt::Debug {
     /// `∇ ln p(y | x)` at the view's noisy samples.
     ///
     /// # Shapes
@@ -101,25 +108,25 @@ pub trait Guide: std::fmt::Debug {
     ///
     /// # Errors
     /// Any; sampling ends with it.
-    fn score(&self, view: &GuideContext<'_>) -> Result<Tensor<4>>;
+    fn score(&self, view: &GuideContext<'_, D>) -> Result<Tensor<D>>;
 }
 
 /// Output of the network and clean sample, `E[x₀ | x]`.
-pub(crate) type Answer = (Tensor<4>, Tensor<4>);
+pub(crate) type Answer<const D: usize = 4> = (Tensor<D>, Tensor<D>);
 
 /// Intermediate samples, for a [`Guide`].
-pub struct GuideContext<'a> {
-    pub(crate) x: &'a Tensor<4>,
+pub struct GuideContext<'a, const D: usize = 4> {
+    pub(crate) x: &'a Tensor<D>,
     pub(crate) call: &'a ModelCall,
     pub(crate) images: Range<usize>,
     pub(crate) latent: bool,
     /// Calls the network, and the network with autodiff.
-    pub(crate) ask: &'a dyn Fn(&Tensor<4>) -> Answer,
-    pub(crate) ask_live: &'a dyn Fn(&Tensor<4>) -> Answer,
-    pub(crate) answer: OnceCell<Answer>,
+    pub(crate) ask: &'a dyn Fn(&Tensor<D>) -> Answer<D>,
+    pub(crate) ask_live: &'a dyn Fn(&Tensor<D>) -> Answer<D>,
+    pub(crate) answer: OnceCell<Answer<D>>,
 }
 
-impl std::fmt::Debug for GuideContext<'_> {
+impl<const D: usize> std::fmt::Debug for GuideContext<'_, D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("GuideContext")
             .field("call", self.call)
@@ -128,14 +135,14 @@ impl std::fmt::Debug for GuideContext<'_> {
     }
 }
 
-impl GuideContext<'_> {
+impl<const D: usize> GuideContext<'_, D> {
     /// The noisy samples.
-    pub fn x(&self) -> Tensor<4> {
+    pub fn x(&self) -> Tensor<D> {
         self.x.clone()
     }
 
     /// The clean samples that the network predicts, `E[x₀ | x]`.
-    pub fn x0(&self) -> Tensor<4> {
+    pub fn x0(&self) -> Tensor<D> {
         self.answer().1.clone()
     }
 
@@ -147,7 +154,7 @@ impl GuideContext<'_> {
     ///
     /// # Panics
     /// If the shape is another, or the output does not depend on the input.
-    pub fn vjp(&self, u: &Tensor<4>) -> Tensor<4> {
+    pub fn vjp(&self, u: &Tensor<D>) -> Tensor<D> {
         let leaf = self.x.clone().autodiff().require_grad();
         let (_, x0) = (self.ask_live)(&leaf);
         let product = (x0 * u.clone().autodiff()).sum();
@@ -160,24 +167,27 @@ impl GuideContext<'_> {
         self.call
     }
 
-    /// Which of all requested images these are.
+    /// Which of all requested samples these are.
     pub fn images(&self) -> Range<usize> {
         self.images.clone()
     }
 
-    /// Whether the samples are latent maps instead of images.
+    /// Whether the samples are latent maps that an autoencoder decodes.
     pub fn is_latent(&self) -> bool {
         self.latent
     }
 
-    fn answer(&self) -> &Answer {
+    fn answer(&self) -> &Answer<D> {
         self.answer.get_or_init(|| (self.ask)(self.x))
     }
 }
 
 /// The network's output, shifted so that the clean sample is `x₀ + σ²/α · ∇ ln p(y | x)`: the score
 /// of `p(x | y)` is that of `p(x)` and this gradient.
-pub(crate) fn led(guide: &dyn Guide, view: &GuideContext<'_>) -> Result<Tensor<4>> {
+pub(crate) fn led<const D: usize>(
+    guide: &dyn Guide<D>,
+    view: &GuideContext<'_, D>,
+) -> Result<Tensor<D>> {
     // Samples without any signal have no gradient: it goes to 0 with α.
     if view.call.seen.alpha == 0.0 {
         return Ok(view.answer().0.clone());
@@ -207,16 +217,18 @@ pub(crate) fn led(guide: &dyn Guide, view: &GuideContext<'_>) -> Result<Tensor<4
     })
 }
 
-/// A classifier of noisy samples.
-pub trait NoisyClassifier: std::fmt::Debug {
+/// A classifier of noisy samples. `D` is the rank of a batch of samples.
+pub trait NoisyClassifier<const D: usize = 4>: std::fmt::Debug {
+    /// The logits of noisy samples.
+    ///
     /// # Shapes
-    /// - x: `[batch, channels, height, width]`, as noisy as it is at this time
+    /// - x: `[batch, channels, …]`, as noisy as it is at this time
     /// - time: `[batch]`, as the denoiser receives it
     /// - output: logits, `[batch, classes]`
     ///
     /// # Panics
     /// If the shapes do not fit.
-    fn logits(&self, x: Tensor<4>, time: Tensor<1>) -> Tensor<2>;
+    fn logits(&self, x: Tensor<D>, time: Tensor<1>) -> Tensor<2>;
 }
 
 /// Classifier guidance (Dhariwal & Nichol 2021, <https://arxiv.org/abs/2105.05233>, section 4): up
@@ -229,7 +241,7 @@ pub struct ClassifierGuidance<C> {
     scale: f64,
 }
 
-impl<C: NoisyClassifier> ClassifierGuidance<C> {
+impl<C> ClassifierGuidance<C> {
     /// Towards `class`, by `scale` times the gradient.
     ///
     /// # Errors
@@ -246,8 +258,8 @@ impl<C: NoisyClassifier> ClassifierGuidance<C> {
     }
 }
 
-impl<C: NoisyClassifier> Guide for ClassifierGuidance<C> {
-    fn score(&self, view: &GuideContext<'_>) -> Result<Tensor<4>> {
+impl<C: NoisyClassifier<D>, const D: usize> Guide<D> for ClassifierGuidance<C> {
+    fn score(&self, view: &GuideContext<'_, D>) -> Result<Tensor<D>> {
         let leaf = view.x().autodiff().require_grad();
         let (batch, device) = (leaf.dims()[0], leaf.device());
         let call = view.call();
@@ -279,7 +291,7 @@ impl<C: NoisyClassifier> Guide for ClassifierGuidance<C> {
 }
 
 /// A copy of a network with gradients in its input, and none in its parameters.
-pub(crate) fn differentiable<D: Denoiser>(network: &D) -> D {
+pub(crate) fn differentiable<N: Module>(network: &N) -> N {
     network.clone().freeze().train()
 }
 
@@ -316,6 +328,14 @@ mod tests {
             (0..4).all(|i| (half[i] - 0.5 * (guided[i] + all[i])).abs() < 1e-6),
             "{half:?}"
         );
+        // Points are rescaled like images of as many values.
+        let flat = |x: &Tensor<4>| -> Tensor<2> { x.clone().reshape([1, 4]) };
+        let points = ClassifierFreeGuidance {
+            guidance_rescale: 0.5,
+            ..ClassifierFreeGuidance::new(3.0)
+        }
+        .combine(flat(&class), flat(&none));
+        assert_eq!(points.into_data().iter::<f64>().collect::<Vec<_>>(), half);
         // All the way back: the answer's own deviation, about its mean times the same.
         let back = values(
             ClassifierFreeGuidance {

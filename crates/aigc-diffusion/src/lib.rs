@@ -1,5 +1,40 @@
-//! Diffusion models: noise is added step by step, a network learns to remove it, and samples are
-//! generated from pure noise.
+//! Diffusion models (Ho et al. 2020, <https://arxiv.org/abs/2006.11239>; Karras et al. 2022,
+//! <https://arxiv.org/abs/2206.00364>) and flow matching (Lipman et al. 2023,
+//! <https://arxiv.org/abs/2210.02747>).
+//!
+//! A forward process adds noise to samples, and a network learns to predict it:
+//!
+//! ```text
+//! x_t = α·x₀ + σ·ε        network: (x_t, t, condition) → ε, x₀, v or ε − x₀
+//! ```
+//!
+//! Training initialises a network ([`UNet2dConfig::init`], [`DitConfig::init`]), then repeats:
+//!
+//! 1. draw a batch `x₀` ([`DataLoader`](aigc_core::data::DataLoader)), noise `ε` and a noise level
+//!    ([`ForwardProcess`]);
+//! 2. compute the network's prediction for `x_t` ([`Denoiser::predict`]);
+//! 3. compute the weighted squared error ([`PredictionType`], [`LossWeighting`]);
+//! 4. update the weights ([`Trainer`](aigc_core::train::Trainer)).
+//!
+//! [`DiffusionObjective`] computes steps 1 to 3 for a batch. Sampling takes three steps:
+//!
+//! 1. open a network and its scheduler ([`Pipeline::from_pretrained`]), or take a trained network;
+//! 2. choose a [`Scheduler`], whose [`plan`](Scheduler::plan) lists all network calls;
+//! 3. generate samples from noise ([`DiffusionSampler::sample`]).
+//!
+//! | items | content |
+//! |---|---|
+//! | [`models`] | networks with diffusers' names, opened and saved in its format ([`AnyDenoiser`]) |
+//! | [`scheduler`] | solvers: DDPM, DDIM, DPM-Solver++, UniPC, EDM, flows, … ([`AnyScheduler`]) |
+//! | [`Denoiser`], [`Conditioning`] | the interface of networks |
+//! | [`ForwardProcess`], [`NoiseScheduleConfig`] | noise in training |
+//! | [`DiffusionObjective`], [`DiffusionObjectiveConfig`] | the loss |
+//! | [`DiffusionSampler`] | sampling, editing, inpainting, interpolation and inversion |
+//! | [`Guide`], [`ClassifierFreeGuidance`], [`ClassifierGuidance`] | guidance |
+//! | [`MomentMatchingGuidance`], [`Degradation`] | inverse problems: restoration of images |
+//! | [`BitsPerDim`] | likelihoods |
+//! | [`Pipeline`] | directories with a network, a scheduler and an autoencoder |
+//! | [`SamplingPlan`], [`PlanRunner`] | a scheduler's steps as data, and their execution |
 #![forbid(unsafe_code)]
 
 mod clip;
@@ -28,8 +63,8 @@ pub use guidance::{
 };
 pub use likelihood::BitsPerDim;
 pub use models::{
-    AnyDenoiser, DitConfig, DitModel, SampleSize, UNet2dConditionConfig, UNet2dConditionModel,
-    UNet2dConfig, UNet2dModel,
+    AnyDenoiser, ClassEmbedType, DitConfig, DitModel, SampleSize, UNet2dConditionConfig,
+    UNet2dConditionModel, UNet2dConfig, UNet2dModel,
 };
 pub use objective::{DiffusionObjective, DiffusionObjectiveConfig, LossWeighting};
 pub use pipeline::{Component, Pipeline};

@@ -3,9 +3,9 @@
 //! Images are of 256 values; `x₀` in `[−1, 1]` is the middle of a bin. Two bounds from above on
 //! `−log₂ p(x₀)`, each of one draw of noise for each image:
 //!
-//! - [`BitsPerDim::bound`]: the variational bound of the steps themselves (Ho et al. 2020, equation
-//!   5);
-//! - [`BitsPerDim::flow`]: by the probability flow (Song et al. 2021,
+//! - [`BitsPerDim::variational_bound`]: the variational bound of the steps themselves (Ho et al.
+//!   2020, equation 5);
+//! - [`BitsPerDim::probability_flow`]: by the probability flow (Song et al. 2021,
 //!   <https://arxiv.org/abs/2011.13456>, section 4.3), which carries densities exactly from the
 //!   first noise level to the last; the first level is reached by noise, whose entropy is known,
 //!   and left by the same decoder as in the other bound.
@@ -58,15 +58,17 @@ impl<'a, D: Denoiser> BitsPerDim<'a, D> {
     }
 
     /// An upper bound on the bits per dimension of each image: the Kullback–Leibler divergences of
-    /// all steps, with the posterior's variances, and the first step's decoder. Of the steps,
-    /// `terms` at most are looked at: one of each part, drawn for each image, where parts are even
-    /// in the logarithm of the signal-to-noise ratio. With as many terms as steps, all.
+    /// all steps, with the posterior's variances, and the first step's decoder.
+    ///
+    /// The divergences are estimated from at most `terms` steps. The steps are divided into at most
+    /// `terms` parts, evenly in the logarithm of the signal-to-noise ratio, and one step of each
+    /// part is drawn for each image. If `terms` is the number of steps, all steps are evaluated.
     ///
     /// `classes`: the class of each image, for a class-conditional network.
     ///
     /// # Errors
-    /// [`Error::Config`] if `terms` is 0 or more than there are steps, or images or classes do not
-    /// fit the network.
+    /// [`Error::InvalidArgument`] if `terms` is 0 or more than there are steps, or images or
+    /// classes do not fit the network.
     pub fn variational_bound(
         &self,
         batch: &ImageBatch,
@@ -76,7 +78,7 @@ impl<'a, D: Denoiser> BitsPerDim<'a, D> {
     ) -> Result<Vec<f64>> {
         let steps = self.alphas.len();
         if !(1..=steps).contains(&terms) {
-            return Err(Error::config(
+            return Err(Error::argument(
                 "terms",
                 terms,
                 format!("1 to {steps}, the steps"),
@@ -125,7 +127,8 @@ impl<'a, D: Denoiser> BitsPerDim<'a, D> {
     /// `classes`: the class of each image, for a class-conditional network.
     ///
     /// # Errors
-    /// [`Error::Config`] if there are no steps, or images or classes do not fit the network.
+    /// [`Error::InvalidArgument`] if there are no steps, or images or classes do not fit the
+    /// network.
     pub fn probability_flow(
         &self,
         batch: &ImageBatch,
@@ -134,7 +137,7 @@ impl<'a, D: Denoiser> BitsPerDim<'a, D> {
         rng: &mut Rng,
     ) -> Result<Vec<f64>> {
         if steps == 0 {
-            return Err(Error::config("steps", steps, "at least 1"));
+            return Err(Error::argument("steps", steps, "at least 1"));
         }
         let (x0, class) = self.ready(batch, classes)?;
         let width = (x0.dims()[1] * x0.dims()[2] * x0.dims()[3]) as f64;
@@ -300,7 +303,7 @@ impl<'a, D: Denoiser> BitsPerDim<'a, D> {
     ) -> Result<(Tensor<4>, Option<Tensor<1, Int>>)> {
         self.network.check_shape(batch.shape().into())?;
         if self.network.cross_attention_dim().is_some() {
-            return Err(Error::config(
+            return Err(Error::argument(
                 "network",
                 "with cross-attention",
                 "one with classes or without conditions",
@@ -310,14 +313,14 @@ impl<'a, D: Denoiser> BitsPerDim<'a, D> {
             (None, None) => None,
             (Some(known), Some(classes)) => {
                 if classes.len() != batch.len() {
-                    return Err(Error::config(
+                    return Err(Error::argument(
                         "classes",
                         classes.len(),
                         format!("{}, one for each image", batch.len()),
                     ));
                 }
                 if let Some(class) = classes.iter().find(|class| **class as usize >= known) {
-                    return Err(Error::config("classes", class, format!("below {known}")));
+                    return Err(Error::argument("classes", class, format!("below {known}")));
                 }
                 let classes: Vec<i32> = classes.iter().map(|class| *class as i32).collect();
                 let count = classes.len();
@@ -332,7 +335,7 @@ impl<'a, D: Denoiser> BitsPerDim<'a, D> {
                 } else {
                     "none, for this network"
                 };
-                return Err(Error::config(
+                return Err(Error::argument(
                     "classes",
                     if known.is_some() { "missing" } else { "given" },
                     expected,

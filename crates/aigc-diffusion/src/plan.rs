@@ -76,17 +76,17 @@ pub struct SamplingPlan {
     pub clip: Clip,
     /// Whether the predicted noise is that of the clipped clean sample.
     pub use_clipped_model_output: bool,
-    /// In order.
+    /// The calls of the network, in order.
     pub calls: Vec<ModelCall>,
 }
 
 impl SamplingPlan {
-    /// Calls of the network.
+    /// Number of calls of the network.
     pub fn len(&self) -> usize {
         self.calls.len()
     }
 
-    /// Whether there is nothing to do.
+    /// Whether the plan has no calls.
     pub fn is_empty(&self) -> bool {
         self.calls.is_empty()
     }
@@ -96,16 +96,16 @@ impl SamplingPlan {
         self.calls.iter().map(|call| call.time).collect()
     }
 
-    /// The plan of going on from call `at`, with a sample [as noisy](Self::add_noise) as it is to
-    /// be there. Steps that look back to before it move straight along the predicted noise instead,
-    /// `x' = α'·x₀ + σ'·ε` (DDIM's step, which is the first order of every solver here), until
-    /// there is enough to look back to.
+    /// The plan that starts at call `at`, for a sample with [the noise level](Self::add_noise) of
+    /// that call. A multistep method needs the results of earlier calls: where those would lie
+    /// before `at`, the step is replaced by one of first order, `x' = α'·x₀ + σ'·ε` (DDIM's step,
+    /// which is the first order of every solver here).
     ///
     /// # Errors
-    /// [`Error::Config`] if there are no calls from there on.
+    /// [`Error::InvalidArgument`] if there are no calls from there on.
     pub fn starting_at(&self, at: usize) -> Result<Self> {
         if at >= self.len() {
-            return Err(Error::config(
+            return Err(Error::argument(
                 "at",
                 at,
                 format!("below {}, the number of calls", self.len()),
@@ -243,7 +243,7 @@ impl<'a, const D: usize> PlanRunner<'a, D> {
         self.plan.calls.get(self.at)
     }
 
-    /// Goes back to call `at`; for plans that are [memoryless](Plan::is_single_step).
+    /// Goes back to call `at`; for plans that are [single-step](SamplingPlan::is_single_step).
     pub(crate) fn back_to(&mut self, at: usize) {
         self.at = at;
     }
@@ -253,7 +253,7 @@ impl<'a, const D: usize> PlanRunner<'a, D> {
         self.at
     }
 
-    /// What the network is to see of a sample.
+    /// The network's input for a sample: the sample, scaled for this call.
     ///
     /// # Panics
     /// If sampling is over.
@@ -269,7 +269,7 @@ impl<'a, const D: usize> PlanRunner<'a, D> {
     ///
     /// # Panics
     /// If sampling is over, the output's shape does not fit, or it holds no variance where
-    /// `variance_type` says that it does.
+    /// the plan's call expects one.
     pub fn step(
         &mut self,
         sample: Tensor<D>,

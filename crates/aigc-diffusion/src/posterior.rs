@@ -42,7 +42,8 @@ impl Degradation {
     /// - output: as x, or with sides divided by that of the squares
     ///
     /// # Errors
-    /// [`Error::Config`] if a mask is of another shape, or the squares do not cover the images.
+    /// [`Error::InvalidArgument`] if a mask is of another shape, or the squares do not cover the
+    /// images.
     pub fn apply(&self, x: Tensor<4>) -> Result<Tensor<4>> {
         self.fits(x.dims())?;
         let batch = x.dims()[0];
@@ -101,7 +102,7 @@ impl Degradation {
         if fits {
             Ok(())
         } else {
-            Err(Error::config(field, value, expected))
+            Err(Error::argument(field, value, expected))
         }
     }
 }
@@ -158,10 +159,10 @@ impl MomentMatchingGuidance {
     /// - measured: as `degradation` gives them, `[n, …]` in `[0, 1]` but for the noise
     ///
     /// # Errors
-    /// [`Error::Config`] for a negative noise.
+    /// [`Error::InvalidArgument`] for a negative noise.
     pub fn new(degradation: Degradation, measured: &Tensor<4>, noise: f64) -> Result<Self> {
         if !(noise >= 0.0 && noise.is_finite()) {
-            return Err(Error::config("noise", noise, "0 or more"));
+            return Err(Error::argument("noise", noise, "0 or more"));
         }
         let measured = measured.clone() * 2.0 - 1.0;
         Ok(Self {
@@ -177,10 +178,10 @@ impl MomentMatchingGuidance {
     /// the network and back.
     ///
     /// # Errors
-    /// [`Error::Config`] for 0.
+    /// [`Error::InvalidArgument`] for 0.
     pub fn with_iterations(self, iterations: usize) -> Result<Self> {
         if iterations == 0 {
-            return Err(Error::config("iterations", iterations, "at least 1"));
+            return Err(Error::argument("iterations", iterations, "at least 1"));
         }
         Ok(Self { iterations, ..self })
     }
@@ -188,10 +189,10 @@ impl MomentMatchingGuidance {
     /// Multiplies the gradient by `scale`; 1 by default.
     ///
     /// # Errors
-    /// [`Error::Config`] unless it is finite and 0 or more.
+    /// [`Error::InvalidArgument`] unless it is finite and 0 or more.
     pub fn with_scale(self, scale: f64) -> Result<Self> {
         if !(scale >= 0.0 && scale.is_finite()) {
-            return Err(Error::config("scale", scale, "0 or more"));
+            return Err(Error::argument("scale", scale, "0 or more"));
         }
         Ok(Self { scale, ..self })
     }
@@ -201,7 +202,7 @@ impl Guide for MomentMatchingGuidance {
     fn score(&self, view: &GuideContext<'_>) -> Result<Tensor<4>> {
         let (x0, images) = (view.x0(), view.images());
         if view.is_latent() {
-            return Err(Error::config(
+            return Err(Error::argument(
                 "guide",
                 "moment matching",
                 "none with an autoencoder; the measurement is of images",
@@ -214,7 +215,7 @@ impl Guide for MomentMatchingGuidance {
             .measure(x0.clamp(-1.0, 1.0), images.clone());
         let (all, dims) = (self.measured.dims(), seen.dims());
         if all[1..] != dims[1..] || (all[0] != 1 && all[0] < images.end) {
-            return Err(Error::config(
+            return Err(Error::argument(
                 "measured",
                 format!("{all:?}"),
                 format!("{dims:?}, or one for each image"),
@@ -295,8 +296,8 @@ mod tests {
             .values
     }
 
-    /// With a normal prior everything is exact: measured pixels have the posterior's mean and spread,
-    /// the others the prior's.
+    /// With a normal prior everything is exact: measured pixels have the posterior's mean and
+    /// spread, the others the prior's.
     #[test]
     fn normal_prior_gives_the_exact_posterior() {
         let flex = device("flex").unwrap();

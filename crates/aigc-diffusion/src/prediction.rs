@@ -54,6 +54,7 @@ impl NoiseLevel {
 
 /// What a network predicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum PredictionType {
     /// The noise, ε (Ho et al. 2020).
     #[serde(rename = "epsilon")]

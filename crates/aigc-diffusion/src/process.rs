@@ -15,18 +15,18 @@ pub enum ForwardProcess {
     /// Variance-preserving, in discrete steps, drawn uniformly (Ho et al. 2020).
     #[serde(alias = "steps")]
     Discrete {
-        /// The steps.
+        /// The noise schedule.
         noise: NoiseScheduleConfig,
-        /// End in pure noise.
+        /// Whether the schedule is rescaled so that the last step is pure noise.
         rescale_betas_zero_snr: bool,
     },
     /// Variance-exploding, `ln σ` normally distributed; input and output of the network are scaled
     /// to unit variance (Karras et al. 2022, <https://arxiv.org/abs/2206.00364>, table 1). Sampled
     /// by `EdmEulerScheduler` and `EdmDpmScheduler`.
     Edm {
-        /// Of `ln σ`.
+        /// Mean of `ln σ`.
         mean: f64,
-        /// Of `ln σ`.
+        /// Standard deviation of `ln σ`.
         deviation: f64,
         /// Standard deviation of the data.
         sigma_data: f64,
@@ -38,7 +38,7 @@ pub enum ForwardProcess {
     FlowMatching {
         /// How σ is drawn.
         draw: TimestepSampling,
-        /// The network receives σ times this.
+        /// Scale of the time: the network receives σ times this number.
         num_train_timesteps: usize,
         /// How noise and images are paired.
         coupling: Coupling,
@@ -48,16 +48,17 @@ pub enum ForwardProcess {
 /// How the σ of a flow is drawn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum TimestepSampling {
-    /// Evenly.
+    /// σ is uniform in `[0, 1]`.
     #[default]
     Uniform,
-    /// `ln(σ/(1 − σ))` is normal: less at the ends (Esser et al. 2024,
+    /// `ln(σ/(1 − σ))` is normal, so that σ near 0 and 1 are drawn less often (Esser et al. 2024,
     /// <https://arxiv.org/abs/2403.03206>, section 3.1).
     LogitNormal {
-        /// Of the logit.
+        /// Mean of the logit.
         mean: f64,
-        /// Of the logit.
+        /// Standard deviation of the logit.
         deviation: f64,
     },
 }
@@ -65,18 +66,20 @@ pub enum TimestepSampling {
 /// How noise and images are paired.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Coupling {
-    /// Any.
+    /// Noise is drawn independently of the images.
     #[default]
     Independent,
-    /// Within a batch, that which is nearest on the whole: straighter flows (Tong et al. 2024,
-    /// <https://arxiv.org/abs/2302.00482>). Within a class where images have classes, so that the
-    /// noise carries no information about it.
+    /// Noise and images of a batch are paired so that the sum of squared distances is smallest,
+    /// which gives straighter flows (Tong et al. 2024, <https://arxiv.org/abs/2302.00482>). Where
+    /// images have classes, pairs are exchanged only within a class, so that the noise carries no
+    /// information about the class.
     OptimalTransport,
 }
 
 impl Default for ForwardProcess {
-    /// As in DDPM.
+    /// The process of DDPM: the default noise schedule, not rescaled.
     fn default() -> Self {
         Self::Discrete {
             noise: NoiseScheduleConfig::default(),
@@ -86,7 +89,7 @@ impl Default for ForwardProcess {
 }
 
 impl ForwardProcess {
-    /// With the values of Karras et al. 2022.
+    /// EDM with the values of Karras et al. 2022, table 1.
     pub const fn edm() -> Self {
         Self::Edm {
             mean: -1.2,
@@ -95,7 +98,7 @@ impl ForwardProcess {
         }
     }
 
-    /// Even draws, any noise.
+    /// A flow with uniform σ, times up to 1,000 and independent noise.
     pub const fn flow() -> Self {
         Self::FlowMatching {
             draw: TimestepSampling::Uniform,
@@ -125,6 +128,9 @@ impl Noised {
         ((1.0 - a * alpha) / b, -a * sigma / b)
     }
 }
+
+/// The smallest σ of a flow in training: without noise, the velocity cannot be predicted.
+const MIN_FLOW_SIGMA: f64 = 1e-5;
 
 /// A process whose values are in range, ready to be drawn from.
 #[derive(Clone, Debug)]
@@ -259,6 +265,18 @@ impl Draws {
         }
     }
 
+    /// The infimum of the times that the network receives.
+    pub(crate) fn min_time(&self) -> f64 {
+        match self {
+            Draws::Steps(all) => all
+                .iter()
+                .map(|noised| noised.time)
+                .fold(f64::MAX, f64::min),
+            Draws::Edm { .. } => f64::NEG_INFINITY,
+            Draws::Flow { scale, .. } => MIN_FLOW_SIGMA * scale,
+        }
+    }
+
     pub(crate) fn draw(&self, rng: &mut Rng) -> Noised {
         match self {
             Draws::Steps(all) => all[rng.random_index(all.len())],
@@ -278,8 +296,7 @@ impl Draws {
                         1.0 / (1.0 + (-mean - deviation * f64::from(rng.normal_vec(1)[0])).exp())
                     }
                 };
-                // A velocity without noise has no information.
-                let level = NoiseLevel::flow(sigma.clamp(1e-5, 1.0));
+                let level = NoiseLevel::flow(sigma.clamp(MIN_FLOW_SIGMA, 1.0));
                 let reading = PredictionType::Flow
                     .coefficients(level)
                     .expect("a flow's level");

@@ -1,4 +1,4 @@
-//! How much of an image is left after `t` steps of noise.
+//! Noise schedules: the share of the image and of the noise after `t` steps.
 //!
 //! The forward process keeps `x_t = √ᾱ_t · x₀ + √(1 − ᾱ_t) · ε` with `ᾱ_t = Π (1 − β_s)` (Ho et al.
 //! 2020,
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 /// The shape of `β` over time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum BetaSchedule {
     /// A straight line (Ho et al. 2020).
     Linear,
@@ -35,14 +36,14 @@ pub struct NoiseScheduleConfig {
     pub beta_start: f64,
     /// The last β.
     pub beta_end: f64,
-    /// What lies between.
+    /// The shape of β between the first and the last.
     pub beta_schedule: BetaSchedule,
-    /// All of β, instead of the above.
+    /// The values of β themselves, in place of `beta_start`, `beta_end` and `beta_schedule`.
     pub trained_betas: Option<Vec<f64>>,
 }
 
 impl Default for NoiseScheduleConfig {
-    /// A thousand steps of a straight line from 1e-4 to 0.02 (Ho et al. 2020).
+    /// A thousand steps with β on a straight line from 1e-4 to 0.02 (Ho et al. 2020).
     fn default() -> Self {
         Self {
             num_train_timesteps: 1000,

@@ -1,4 +1,4 @@
-//! The exact network of normal data.
+//! A network that predicts the noise of normally distributed data exactly.
 
 use crate::{
     denoiser::{Conditioning, Denoiser},
@@ -10,8 +10,9 @@ use burn::{
     tensor::{Device, Tensor, TensorData},
 };
 
-/// Says the noise of samples whose values are normal, each on its own: with deviation `deviation`,
-/// and a mean of `mean`, or of `mean` and a hundredth for each class. In DDPM's thousand steps.
+/// Predicts the noise of samples whose values are independent and normally distributed, with
+/// standard deviation `deviation` and mean `mean`, plus a hundredth of the class number for samples
+/// with classes. Times are those of DDPM's thousand steps.
 #[derive(Module, Debug)]
 pub(crate) struct Gaussian {
     /// `ᾱ` at each time.
@@ -34,7 +35,7 @@ impl Gaussian {
         }
     }
 
-    /// `ᾱ` at times between steps too, straight in the logarithm of `σ/α`.
+    /// `ᾱ` at any time: between steps, the logarithm of `σ/α` is interpolated linearly.
     fn alpha(&self, time: Tensor<1>) -> Tensor<1> {
         let alphas: Vec<f64> = self.alphas.val().into_data().iter::<f64>().collect();
         let device = time.device();
@@ -82,7 +83,7 @@ impl Denoiser for Gaussian {
         self.classes
     }
 
-    /// The last class.
+    /// The last class is the null class.
     fn null_class(&self) -> Option<u32> {
         self.classes.map(|classes| classes as u32 - 1)
     }

@@ -82,12 +82,10 @@ pub trait Generator<const D: usize = 4>: Module + ModuleDisplay {
         None
     }
 
-    /// Range of the data: by default `[0, 1]` for images, and unbounded for other samples.
+    /// Range of the data, by default that of the [shape](ValueRange::for_shape): `[0, 1]` for
+    /// images, unbounded for other samples.
     fn value_range(&self) -> ValueRange {
-        match self.sample_shape().as_image() {
-            Some(_) => ValueRange::Unit,
-            None => ValueRange::Unbounded,
-        }
+        ValueRange::for_shape(self.sample_shape())
     }
 }
 

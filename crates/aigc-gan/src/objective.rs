@@ -222,7 +222,15 @@ where
                 "{}, the shape of the generator's samples",
                 generator.sample_shape()
             );
-            return Err(Error::config("images", batch.sample_shape(), expected));
+            return Err(Error::config("samples", batch.sample_shape(), expected));
+        }
+        let (of_data, of_generator) = (batch.value_range(), generator.value_range());
+        if of_data != of_generator {
+            return Err(Error::config(
+                "value_range",
+                format!("{of_data:?}"),
+                format!("{of_generator:?}, the range of the generator's samples"),
+            ));
         }
         let least = if self.has_batch_norm { 2 } else { 1 };
         if batch.len() < least {
@@ -481,5 +489,84 @@ where
             )
         })?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{from_value, json, to_value};
+
+    /// Fields and values of run directories of earlier versions.
+    #[test]
+    fn configurations_with_former_names_are_read() {
+        let former = json!({
+            "loss": "relativistic_pairing",
+            "label_smoothing": 0.125,
+            "penalties": [{
+                "kind": "wgan_gp", "weight": 2.0, "weight_at_end": 0.5, "every": 4, "reach": 0.25,
+            }],
+            "lecam": {"weight": 0.25, "decay": 0.5},
+            "weight_clip": 0.25,
+            "critic_steps": 3,
+            "augment": {"diff": {"color": false, "translation": 0.25, "cutout": 0.0}},
+            "auxiliary_weight": 0.5,
+            "monitor": {
+                "every": 7, "patience": 8, "spread": 0.25, "nearest": 0.5, "accuracy": 0.75,
+            },
+        });
+        let mut current = json!({
+            "loss": "relativistic_pairing",
+            "label_smoothing": 0.125,
+            "penalties": [{
+                "kind": "wgan_gp", "weight": 2.0, "final_weight": 0.5, "interval": 4,
+                "fd_step": 0.25,
+            }],
+            "lecam": {"weight": 0.25, "decay": 0.5},
+            "weight_clip": 0.25,
+            "discriminator_steps": 3,
+            "augment": {"diff_augment": {"color": false, "translation": 0.25, "cutout": 0.0}},
+            "auxiliary_weight": 0.5,
+            "monitor": {
+                "interval": 7, "patience": 8, "min_diversity": 0.25, "min_nn_ratio": 0.5,
+                "max_accuracy": 0.75,
+            },
+        });
+        let mut config: GanObjectiveConfig = from_value(former).unwrap();
+        assert_eq!(to_value(&config).unwrap(), current);
+        assert_eq!(
+            from_value::<GanObjectiveConfig>(current.clone()).unwrap(),
+            config
+        );
+        config.augment = from_value(json!({
+            "adaptive": {"target": 0.5, "speed": 100.0, "most": 0.75, "flips": false, "color": true},
+        }))
+        .unwrap();
+        current["augment"] = json!({
+            "adaptive": {
+                "target": 0.5, "adjustment_samples": 100.0, "max_probability": 0.75,
+                "flips_and_rotations": false, "color": true,
+            },
+        });
+        assert_eq!(to_value(&config).unwrap(), current);
+    }
+
+    #[test]
+    fn state_with_former_names_is_read() {
+        let former = json!({
+            "augment": 0.5,
+            "anchors": {"real": 1.0, "fake": -1.0, "begun": true},
+            "watch": {
+                "looks": 3, "spread": 0.5, "nearest": 0.25, "accuracy": 0.75, "collapsed": false,
+                "critic_won": true,
+            },
+        });
+        let mut current = former.clone();
+        current["watch"] = json!({
+            "observations": 3, "spread": 0.5, "nearest": 0.25, "accuracy": 0.75,
+            "collapsed": false, "discriminator_won": true,
+        });
+        let memory: Memory = from_value(former).unwrap();
+        assert_eq!(to_value(memory).unwrap(), current);
     }
 }

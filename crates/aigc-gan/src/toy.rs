@@ -2,7 +2,7 @@
 
 use aigc_core::{
     Error, Result, check,
-    data::{Dataset, SampleBatch, SampleShape, ValueRange},
+    data::{Dataset, SampleBatch, SampleShape},
     rng::Rng,
 };
 use burn::tensor::{Device, Tensor, TensorData};
@@ -175,10 +175,6 @@ impl SampleBatch<2> for PointBatch {
 
     fn sample_shape(&self) -> SampleShape {
         Self::shape()
-    }
-
-    fn value_range(&self) -> ValueRange {
-        ValueRange::Unbounded
     }
 }
 

@@ -94,8 +94,8 @@ mod imp {
             if is_configured() {
                 return false;
             }
-            // SAFETY: `mallopt` accepts any numbers, and rejects unsuitable ones. Each setting is one
-            // word, of which an allocation of another thread reads the old or the new value.
+            // SAFETY: `mallopt` accepts any numbers, and rejects unsuitable ones. Each setting is
+            // one word, of which an allocation of another thread reads the old or the new value.
             unsafe {
                 libc::mallopt(libc::M_MMAP_THRESHOLD, LARGEST as i32);
                 libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 30);

@@ -14,18 +14,13 @@ const SPECIAL: &[&str] = &[
     "sep_token_id",
 ];
 
-/// Removes a byte-order mark.
-pub(crate) fn without_bom(text: &str) -> &str {
-    text.trim_start_matches('\u{feff}')
-}
-
 /// The fields of a JSON object: a byte-order mark is skipped, floats without a fraction (`2.0`)
 /// become integers, and negative ids of special tokens become null.
 ///
 /// # Errors
 /// As [`json::parse_object`].
 pub(crate) fn parse(text: &str) -> Result<Map<String, Value>> {
-    let mut fields = json::parse_object(without_bom(text))?;
+    let mut fields = json::parse_object(text)?;
     for (name, value) in &mut fields {
         whole(value);
         if SPECIAL.contains(&name.as_str()) {

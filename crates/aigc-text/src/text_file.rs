@@ -1,77 +1,11 @@
-//! Text files in UTF-8.
+//! Text files in UTF-8, line by line.
 
-use aigc_core::{DataFault, Error, Result};
+use aigc_core::{DataFault, Error, Result, fs::open_text};
 use std::{
     fs::File,
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
 };
-
-/// A byte-order mark in UTF-8.
-const BOM: &[u8] = "\u{feff}".as_bytes();
-
-fn open(path: &Path) -> Result<File> {
-    let file = File::open(path).map_err(Error::io(path))?;
-    if file.metadata().map_err(Error::io(path))?.is_dir() {
-        let reason = "a directory, expected a text file".to_string();
-        return Err(Error::data(path, DataFault::Mismatch(reason)));
-    }
-    Ok(file)
-}
-
-/// Fails for a file that begins like UTF-16, UTF-32 or binary data.
-fn refuse_other_encodings(path: &Path, start: &[u8]) -> Result<()> {
-    let wrong = |reason: String| Err(Error::data(path, DataFault::Decode(reason)));
-    for (mark, name) in [
-        (&[0xff, 0xfe, 0, 0][..], "UTF-32"),
-        (&[0, 0, 0xfe, 0xff], "UTF-32"),
-        (&[0xff, 0xfe], "UTF-16"),
-        (&[0xfe, 0xff], "UTF-16"),
-    ] {
-        if start.starts_with(mark) {
-            return wrong(format!(
-                "begins with the byte-order mark of {name}; convert it to UTF-8 first"
-            ));
-        }
-    }
-    // ASCII text in UTF-16 without a mark is valid UTF-8, but every other byte is zero.
-    let start = &start[..start.len().min(1024)];
-    let zeros = start.iter().filter(|byte| **byte == 0).count();
-    if start.len() >= 4 && 4 * zeros >= start.len() {
-        return wrong(format!(
-            "{zeros} of its first {} bytes are zero: UTF-16 or binary data; convert it to UTF-8 \
-             first",
-            start.len()
-        ));
-    }
-    Ok(())
-}
-
-/// Reads a text file. A byte-order mark at the beginning is skipped.
-///
-/// # Errors
-/// [`Error::Io`] if the file cannot be read; [`Error::Data`] for a directory or a file that is not
-/// UTF-8.
-pub fn read_text(path: impl AsRef<Path>) -> Result<String> {
-    let path = path.as_ref();
-    let mut bytes = Vec::new();
-    open(path)?
-        .read_to_end(&mut bytes)
-        .map_err(Error::io(path))?;
-    refuse_other_encodings(path, &bytes)?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        let before = &error.as_bytes()[..at];
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-        let reason =
-            format!("not UTF-8 from byte {at} on (line {line}); convert it to UTF-8 first");
-        Error::data(path, DataFault::Decode(reason))
-    })?;
-    Ok(match text.strip_prefix('\u{feff}') {
-        Some(rest) => rest.to_owned(),
-        None => text,
-    })
-}
 
 /// Number of bytes that are read at once at most.
 const PIECE: u64 = 1 << 20;
@@ -84,12 +18,7 @@ const PIECE: u64 = 1 << 20;
 /// [`Error::Io`] if the file cannot be opened; [`Error::Data`] for a directory or UTF-16. An item
 /// is an error if its line cannot be read or is not UTF-8.
 pub fn read_lines(path: &Path) -> Result<Lines> {
-    let file = open(path)?;
-    let mut reader = BufReader::with_capacity(1 << 20, file);
-    let start = reader.fill_buf().map_err(Error::io(path))?;
-    refuse_other_encodings(path, start)?;
-    let mark = if start.starts_with(BOM) { BOM.len() } else { 0 };
-    reader.consume(mark);
+    let (reader, mark) = open_text(path)?;
     Ok(Lines {
         path: path.into(),
         reader,
@@ -156,6 +85,7 @@ impl Iterator for Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aigc_core::fs::read_text;
 
     #[test]
     fn text_files_are_read_without_bom() {

@@ -54,6 +54,7 @@ use burn::{
 ///
 /// Only the first four methods are required. A model whose posterior is not Gaussian may also
 /// implement [`auxiliary_losses`](Self::auxiliary_losses) for codebook and commitment terms,
+/// [`codebook_posterior`](Self::codebook_posterior) and
 /// [`update_codebook`](Self::update_codebook) for codes that follow running means, and
 /// [`sample_prior`](Self::sample_prior) for another prior.
 pub trait Vae<const X: usize = 4, const Z: usize = 2>: Module {
@@ -99,10 +100,20 @@ pub trait Vae<const X: usize = 4, const Z: usize = 2>: Module {
         Vec::new()
     }
 
-    /// Called after every update of the weights with the posteriors of its batches; returns the
-    /// model to continue with. Models whose codes follow the running means of the latents assigned
-    /// to them update the codes here (van den Oord et al. 2017, appendix A.1). By default the model
-    /// is returned unchanged.
+    /// The part of a batch's posterior that [`update_codebook`](Self::update_codebook) needs, kept
+    /// until the next update of the weights. A model with a codebook returns the posterior with
+    /// tensors off the autodiff graph ([`Tensor::inner`]), so that the graph is freed. By default
+    /// nothing is kept.
+    fn codebook_posterior(&self, posterior: Self::Posterior) -> Option<Self::Posterior> {
+        let _ = posterior;
+        None
+    }
+
+    /// Called after every update of the weights with what
+    /// [`codebook_posterior`](Self::codebook_posterior) returned for its batches; returns the model
+    /// to continue with. Models whose codes follow the running means of the latents assigned to
+    /// them update the codes here (van den Oord et al. 2017, appendix A.1). By default the model is
+    /// returned unchanged.
     fn update_codebook(self, posteriors: &[Self::Posterior]) -> Self {
         let _ = posteriors;
         self
@@ -126,7 +137,7 @@ fn check_batch<V: Vae<X, Z>, B: SampleBatch<X>, const X: usize, const Z: usize>(
         return Ok(());
     }
     Err(Error::config(
-        "images",
+        "samples",
         batch.sample_shape(),
         format!("{}, the shape of the model's samples", model.sample_shape()),
     ))

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Type of the distribution that a decoder outputs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum LikelihoodKind {
     /// Independent Bernoulli distributions; each output is the logit of a white pixel.
     #[default]
@@ -24,6 +25,7 @@ pub enum LikelihoodKind {
 /// # Shapes
 /// All tensors are `[batch, …]`, in the shape of the samples.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Likelihood<const X: usize = 4> {
     /// Each pixel is white with probability `1 / (1 + e^−logit)`. The value of a grey pixel counts
     /// as its probability of being white, as is usual for MNIST.

@@ -18,7 +18,7 @@ where
 {
     /// Weight of the divergence.
     pub beta: KlWeight,
-    /// Posteriors of the batches since the last update.
+    /// Posteriors of the batches since the last update, of models with a codebook.
     posteriors: Vec<V::Posterior>,
     batch: PhantomData<fn(B)>,
 }
@@ -55,7 +55,7 @@ where
         let bound = elbo(x, &posterior, &likelihood);
         let loss = bound.loss(self.beta.at_step(context.step));
         let auxiliary = model.auxiliary_losses(&posterior);
-        self.posteriors.push(posterior);
+        self.posteriors.extend(model.codebook_posterior(posterior));
         let loss = auxiliary
             .iter()
             .fold(loss, |loss, (_, term)| loss + term.clone());
@@ -157,13 +157,19 @@ mod tests {
             vec![("commitment", (gap.clone() * gap).mean() * 0.25)]
         }
 
+        fn codebook_posterior(&self, posterior: Quantised) -> Option<Quantised> {
+            Some(Quantised {
+                encoded: posterior.encoded.inner(),
+                one_hot: posterior.one_hot.inner(),
+                codes: posterior.codes.inner(),
+            })
+        }
+
         fn update_codebook(mut self, posteriors: &[Quantised]) -> Self {
             for posterior in posteriors {
-                let assigned = posterior.one_hot.clone().inner();
+                let assigned = posterior.one_hot.clone();
                 let count = assigned.clone().sum_dim(0).transpose();
-                let sums = assigned
-                    .transpose()
-                    .matmul(posterior.encoded.clone().inner());
+                let sums = assigned.transpose().matmul(posterior.encoded.clone());
                 let used = count.clone().greater_elem(0.5);
                 self.codes = self.codes.map(|codes| {
                     let old = codes.inner();

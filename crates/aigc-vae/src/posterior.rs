@@ -70,6 +70,7 @@ impl<const Z: usize> Posterior<Z> for DiagonalGaussian<Z> {
 #[cfg(all(test, feature = "flex"))]
 mod tests {
     use super::*;
+    use aigc_core::testing::values;
     use burn::tensor::Device;
 
     fn gaussian() -> DiagonalGaussian {
@@ -78,10 +79,6 @@ mod tests {
             mean: Tensor::from_floats([[0.5, -1.0], [0.0, 0.0]], &device),
             logvar: Tensor::from_floats([[0.2, -0.7], [0.0, 0.0]], &device),
         }
-    }
-
-    fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
-        x.into_data().try_into_vec::<f32>().unwrap()
     }
 
     #[test]

@@ -16,7 +16,7 @@ use burn::tensor::Tensor;
 /// # use aigc_vae::{SpatialLatents, MlpVaeConfig, VaeConfig};
 /// # fn main() -> aigc_core::Result<()> {
 /// let vae = VaeConfig::Mlp(MlpVaeConfig::new(ImageShape::new(1, 8, 8))).init(&device("flex")?)?;
-/// 20 latent dimensions.
+/// // The model has 20 latent dimensions.
 /// let spatial = SpatialLatents::new(vae, ImageShape::new(5, 2, 2))?;
 /// assert_eq!(spatial.latent_shape(), ImageShape::new(5, 2, 2));
 /// # Ok(()) }

@@ -14,6 +14,29 @@
 //! ```toml
 //! aigc = { version = "0.1", default-features = false, features = ["flex", "vae", "image"] }
 //! ```
+//!
+//! ```
+//! # #[cfg(all(feature = "vae", feature = "flex"))]
+//! # fn main() -> aigc::Result<()> {
+//! use aigc::{
+//!     core::{data::ImageShape, device::device},
+//!     vae::{MlpVaeConfig, Vae, VaeConfig, VaeSampler},
+//! };
+//!
+//! let device = device("flex")?;
+//! let config = MlpVaeConfig {
+//!     hidden_dim: 16,
+//!     latent_dim: 2,
+//!     ..MlpVaeConfig::new(ImageShape::new(1, 8, 8))
+//! };
+//! let model = VaeConfig::Mlp(config).init(&device)?;
+//! assert_eq!(model.latent_dim(), 2);
+//! let samples = VaeSampler::new(&model, &device).sample(3, 0)?;
+//! assert_eq!(samples.values.dims(), [3, 1, 8, 8]);
+//! # Ok(()) }
+//! # #[cfg(not(all(feature = "vae", feature = "flex")))]
+//! # fn main() {}
+//! ```
 #![forbid(unsafe_code)]
 
 pub use aigc_core as core;

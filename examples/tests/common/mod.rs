@@ -35,6 +35,37 @@ pub(crate) fn finish(mut command: Command) -> String {
     text
 }
 
+/// Runs a training program until it has written the checkpoint of its last step `step` to `run`,
+/// after which it evaluates, and interrupts it as Ctrl-C does; returns its output.
+#[cfg(unix)]
+pub(crate) fn interrupt_evaluation(mut command: Command, run: &Path, step: usize) -> String {
+    use std::{process::Stdio, thread::sleep, time::Duration};
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let checkpoint = run.join(format!("checkpoints/step-{step:06}"));
+    while child.try_wait().unwrap().is_none() && !checkpoint.exists() {
+        sleep(Duration::from_millis(1));
+    }
+    let mut kill = Command::new("kill");
+    let sent = kill.args(["-INT", &child.id().to_string()]).status();
+    assert!(sent.unwrap().success());
+    let Output { status, stdout, .. } = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&stdout).into_owned();
+    assert!(status.success(), "{command:?}: {text}");
+    assert!(
+        text.contains(&format!(
+            "stopped after step {step}; to resume, use the same options and --resume --out"
+        )),
+        "{text}"
+    );
+    assert!(checkpoint.join("model.safetensors").is_file());
+    assert!(run.join("final/model.safetensors").is_file());
+    text
+}
+
 /// Writes a data set in MNIST's format, with 40 training and 40 test images of 28×28.
 pub(crate) fn small_mnist(dir: &Path) {
     std::fs::create_dir_all(dir).unwrap();

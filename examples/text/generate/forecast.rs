@@ -8,7 +8,7 @@ use aigc_core::{
     checkpoint::RunDir,
     train::{StartFrom, StopReason, TrainerConfig},
 };
-use aigc_examples::{RunOptions, print_resume_hint};
+use aigc_examples::{RunOptions, outln, print_resume_hint};
 use aigc_examples_text::{Continuation, TextTraining, Typewriter, gpt_trainer};
 use aigc_text::{
     BpeTokenizer, GenerationConfig, Gpt2, Gpt2Config, TextGenerator, TokenDataset, Tokenizer,
@@ -57,7 +57,7 @@ pub(crate) fn run(options: &RunOptions, device: &Device, stop: CancelToken) -> R
         return Ok(());
     }
 
-    println!("\nSome generated reports:\n");
+    outln!("\nSome generated reports:\n");
     for seed in 0..5 {
         let mut typewriter = Typewriter::new(&tokenizer);
         let end = end(&tokenizer)?;
@@ -75,15 +75,15 @@ pub(crate) fn run(options: &RunOptions, device: &Device, stop: CancelToken) -> R
     std::fs::write(run.path().join("reports.txt"), reports.join("\n"))?;
     count(&reports, &known.into_iter().collect());
     for (name, value) in &trained.metrics {
-        println!("{name}: {value:.4}");
+        outln!("{name}: {value:.4}");
     }
-    println!(
+    outln!(
         "{} steps in {:.0} s",
         trained.steps_run,
         trained.elapsed.as_secs_f64()
     );
     let dir = run.path().join("model");
-    println!(
+    outln!(
         "\ngenerate with: cargo run --release --example generate -- --model {} --prompt \"Oslo, 24 December:\"",
         dir.display()
     );
@@ -141,17 +141,17 @@ fn count(reports: &[String], known: &HashSet<String>) {
         .filter(|report| !known.contains(*report))
         .count();
     let different: HashSet<&String> = reports.iter().collect();
-    println!(
+    outln!(
         "\nof {} reports {:.1} % are valid by the grammar",
         reports.len(),
         percent(reports.len() - faults.len())
     );
-    println!(
+    outln!(
         "{:.1} % are not in the training data, {:.1} % are distinct",
         percent(novel),
         percent(different.len())
     );
     for (report, fault) in faults.iter().take(3) {
-        println!("wrong: {fault}\n  in {report}");
+        outln!("wrong: {fault}\n  in {report}");
     }
 }

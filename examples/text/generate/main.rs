@@ -1,7 +1,8 @@
 //! Generates text with a language model.
 //!
 //!     cargo run --release --example generate -- --model DIR \
-//!         --prompt "The quick brown fox jumps over the lazy" --max-length 50 --num-beams 5 --no-repeat-ngram-size 2 --top-k 50
+//!         --prompt "The quick brown fox jumps over the lazy" --max-length 50 --num-beams 5 \
+//!         --no-repeat-ngram-size 2 --top-k 50
 //!
 //! Without `--model` it trains a small GPT on weather reports that follow a grammar, and counts how
 //! many of the reports it generates are valid.

@@ -3,6 +3,7 @@
 use aigc_text::{
     GenerationConfig, GrammarConstraint, Tokenizer,
     generate::{EarlyStopping, WordConstraint},
+    tokenizer::read_text,
 };
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
@@ -204,8 +205,7 @@ impl GenerationOptions {
         Ok(match (&self.regex, &self.json_schema) {
             (Some(expression), _) => Some(GrammarConstraint::regex(expression, tokenizer, end)?),
             (None, Some(path)) => {
-                let schema =
-                    std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+                let schema = read_text(path)?;
                 Some(GrammarConstraint::json_schema(&schema, tokenizer, end)?)
             }
             (None, None) => None,

@@ -1,8 +1,8 @@
 //! Weather reports that follow a grammar, so that generated reports can be checked.
 //!
 //! ```text
-//! report  = city ", " day " " month ": " sky " in the morning, " sky " in the afternoon. High " t ", low " t
-//!           ". " wind " from the " point ", " speed " km/h."
+//! report  = city ", " day " " month ": " sky " in the morning, " sky " in the afternoon. High " t
+//!           ", low " t ". " wind " from the " point ", " speed " km/h."
 //! ```
 //!
 //! In addition to the grammar: the day exists in its month, the low is below the high by at most

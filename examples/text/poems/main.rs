@@ -12,7 +12,7 @@ use aigc_core::{
     Error,
     train::{StartFrom, StopReason, TrainerConfig},
 };
-use aigc_examples::{RunOptions, print_resume_hint, stop_on_ctrl_c};
+use aigc_examples::{RunOptions, outln, print_resume_hint, stop_on_ctrl_c};
 use aigc_examples_text::{Continuation, TextTraining, gpt_trainer, write_stdout};
 use aigc_text::{
     CharacterTokenizer, GenerationConfig, GenerationState, Gpt2, Gpt2Config, TextGenerator,
@@ -102,9 +102,9 @@ fn main() -> Result<()> {
     }
     write_stdout("\n");
     for (name, value) in &trained.metrics {
-        println!("{name}: {value:.4}");
+        outln!("{name}: {value:.4}");
     }
-    println!(
+    outln!(
         "{} steps in {:.0} s",
         trained.steps_run,
         trained.elapsed.as_secs_f64()

@@ -17,12 +17,10 @@ use aigc_text::{
     TextGenerator, TokenBatch, TokenDataset, Tokenizer, evaluate_loss,
 };
 use serde::{Deserialize, Serialize};
-use std::{
-    io::Write,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use aigc_examples::RunOptions;
+pub use aigc_examples::write_stdout;
+use aigc_examples::{RunOptions, outln};
 
 /// Batch size of evaluations.
 const EVAL_BATCH: usize = 32;
@@ -95,7 +93,7 @@ impl TextTraining<'_> {
         } = self;
         let (tokens, evaluated) = (learned.num_tokens(), held_out.num_tokens());
         let per_token = characters_per_token(&held_out, tokenizer)?;
-        println!(
+        outln!(
             "{tokens} training tokens, {evaluated} held out, {} parameters; run directory: {}",
             aigc_core::burn::module::Module::num_params(&model),
             run.path().display()
@@ -182,19 +180,6 @@ pub fn continue_text<M: CausalLm>(
         tokens.extend_from_slice(&drawn[0].tokens);
     }
     Ok(tokenizer.decode(&tokens))
-}
-
-/// Writes text to standard output. A closed pipe (`program | head`) ends the program without an
-/// error.
-///
-/// # Panics
-/// On other errors of standard output, as `print!`.
-pub fn write_stdout(text: &str) {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
-        result => result.expect("standard output"),
-    }
 }
 
 /// Writes tokens to standard output as they are generated.

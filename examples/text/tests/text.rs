@@ -207,6 +207,14 @@ fn train_text_trains_and_continues_a_text() {
     ] {
         assert!(printed.contains(option), "{option}: {printed}");
     }
+    // The byte-order mark of a schema is skipped.
+    std::fs::write(folder.join("schema.json"), "\u{feff}[]").unwrap();
+    let error = refused(
+        "generate",
+        folder,
+        &[&known[..], &["--json-schema", "schema.json"]].concat(),
+    );
+    assert!(error.contains("not an object"), "{error}");
     // A closed pipe ends the program quietly.
     let mut child = Command::new(program("generate"))
         .args(known)

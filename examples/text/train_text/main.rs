@@ -13,7 +13,7 @@ use aigc_core::{
     checkpoint::RunDir,
     train::{StartFrom, StopReason, TrainerConfig},
 };
-use aigc_examples::{RunOptions, print_resume_hint, stop_on_ctrl_c};
+use aigc_examples::{RunOptions, outln, print_resume_hint, stop_on_ctrl_c};
 use aigc_examples_text::{
     Continuation, TextTraining, continue_text, gpt_trainer, model_dir, print_warnings, write_stdout,
 };
@@ -154,15 +154,15 @@ fn main() -> Result<()> {
     let text = continue_text(&trained.model, &*tokenizer, &data.shown, seed)?;
     write_stdout(&format!("\n{}\n\n", text.trim()));
     for (name, value) in &trained.metrics {
-        println!("{name}: {value:.4}");
+        outln!("{name}: {value:.4}");
     }
-    println!(
+    outln!(
         "{} steps in {:.0} s",
         trained.steps_run,
         trained.elapsed.as_secs_f64()
     );
     let dir = run.path().join("model");
-    println!(
+    outln!(
         "\ngenerate with: cargo run --release --example generate -- --model {} --do-sample",
         dir.display()
     );

@@ -1,4 +1,5 @@
-//! What a user's program does: custom model, custom objective, the trainer, sampling, loading again.
+//! What a user's program does: custom model, custom objective, the trainer, sampling, loading
+//! again.
 
 use aigc_core::{
     checkpoint::RunDir,

@@ -6,7 +6,8 @@
 //!   metrics.jsonl            one line per logged step and per evaluation
 //!   loss.svg
 //!   samples/step-000500.png
-//!   checkpoints/step-000500/ state.json  model.safetensors  ema.safetensors  optimizer-….bpk  manifest.json
+//!   checkpoints/step-000500/ state.json  time.json  model.safetensors  ema.safetensors
+//!                            optimizer-….bpk  manifest.json
 //!   final/                   config.json  model.safetensors
 //! ```
 //!
@@ -27,4 +28,4 @@ pub(crate) use ids::assign_path_ids_with;
 pub(crate) use json::{read_json, write_json};
 pub use optimizer::{load_optimizer, save_optimizer};
 pub use run::RunDir;
-pub(crate) use run::RunLock;
+pub(crate) use run::{OTHER_CONFIG, RunLock};

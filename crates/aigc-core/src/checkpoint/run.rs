@@ -7,6 +7,7 @@ use super::{
 use crate::{
     Error, Result,
     fs::{sweep_temporary, sync_dir},
+    train::RunConfig,
 };
 use serde::de::DeserializeOwned;
 use std::{
@@ -14,30 +15,51 @@ use std::{
     path::{Path, PathBuf},
 };
 
+const CONFIG: &str = "config.json";
+const METRICS: &str = "metrics.jsonl";
 const LOCK: &str = ".lock";
+const SAMPLES: &str = "samples";
+const CHECKPOINTS: &str = "checkpoints";
 const NO_RUN: &str = "there is no run in it; name the directory of a run, or start a new one";
 
+/// Why a directory with a model cannot be the directory of a new run.
+pub(crate) const OTHER_CONFIG: &str =
+    "its config.json is not that of a run, and would be overwritten; choose another directory";
+
 /// The directory with all files of a run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct RunDir {
     path: PathBuf,
+    /// Directories that did not exist before.
+    created: Vec<PathBuf>,
 }
+
+impl PartialEq for RunDir {
+    fn eq(&self, other: &Self) -> bool {
+        self.path == other.path
+    }
+}
+
+impl Eq for RunDir {}
 
 impl RunDir {
     /// Creates the directory of a new run. A directory left by a run that failed before its first
     /// checkpoint is reused.
     ///
     /// # Errors
-    /// [`Error::Run`] if the directory already contains a run, which is never overwritten, or
-    /// another process is starting one in it; [`Error::Io`] if the directory cannot be created.
+    /// [`Error::Run`] if the directory already contains a run or a model, which are never
+    /// overwritten, or another process is starting a run in it; [`Error::Io`] if the directory
+    /// cannot be created.
     pub fn create(path: impl Into<PathBuf>) -> Result<Self> {
-        let run = Self { path: path.into() };
+        let mut run = Self::at(path);
         if run.exists() {
             if !run.is_unstarted()? {
-                return Err(Error::run(
-                    &run.path,
-                    "there is a run in it already; resume that run or choose another directory",
-                ));
+                let reason = if run.has_run_config() || run.has_results() {
+                    "there is a run in it already; resume that run or choose another directory"
+                } else {
+                    OTHER_CONFIG
+                };
+                return Err(Error::run(&run.path, reason));
             }
             run.lock()?; // fails if another process is about to train in it
         }
@@ -45,12 +67,19 @@ impl RunDir {
         Ok(run)
     }
 
+    fn at(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            created: vec![],
+        }
+    }
+
     /// Opens the directory of an existing run.
     ///
     /// # Errors
     /// [`Error::Run`] if the directory contains no run.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
-        let run = Self { path: path.into() };
+        let mut run = Self::at(path);
         if !run.exists() {
             return Err(Error::run(&run.path, NO_RUN));
         }
@@ -62,55 +91,87 @@ impl RunDir {
         self.config_path().is_file() || self.checkpoints_dir().is_dir()
     }
 
-    /// Whether the directory contains nothing that training has produced.
-    fn is_unstarted(&self) -> Result<bool> {
+    /// Whether there is no `config.json`, or it is that of a run.
+    pub(crate) fn has_run_config(&self) -> bool {
+        let path = self.config_path();
+        !path.exists() || read_json::<RunConfig>(&path).is_ok()
+    }
+
+    /// Whether training has produced a file. Temporary files do not count.
+    fn has_results(&self) -> bool {
         let holds = |dir: PathBuf| {
             let entries = fs::read_dir(dir).into_iter().flatten().flatten();
             let mut names = entries.map(|entry| entry.file_name());
             names.any(|name| !name.to_string_lossy().ends_with(".tmp"))
         };
-        let logged = fs::metadata(self.metrics_path()).is_ok_and(|file| file.len() > 0);
-        Ok(!logged
-            && !holds(self.checkpoints_dir())
-            && !holds(self.samples_dir())
-            && !self.final_dir().exists())
+        fs::metadata(self.metrics_path()).is_ok_and(|file| file.len() > 0)
+            || holds(self.checkpoints_dir())
+            || holds(self.samples_dir())
+            || self.final_dir().exists()
     }
 
-    /// Removes the files of a run that ended before its first step, and the directory if it is then
-    /// empty.
-    pub(crate) fn remove_unstarted(&self) {
-        // Another trainer may be starting here.
-        let Ok(lock) = self.lock() else { return };
-        if !self.is_unstarted().unwrap_or(false) {
-            return;
+    /// Whether the directory contains only what a start creates before the first step.
+    fn is_unstarted(&self) -> Result<bool> {
+        if !self.has_run_config() || self.has_results() {
+            return Ok(false);
         }
-        drop(lock); // systems other than Unix keep open files
-        for file in [
+        for entry in fs::read_dir(&self.path).map_err(Error::io(&self.path))? {
+            let name = entry.map_err(Error::io(&self.path))?.file_name();
+            let name = name.to_string_lossy();
+            let of_start = [CONFIG, METRICS, LOCK, SAMPLES, CHECKPOINTS];
+            if !of_start.contains(&&*name) && !name.ends_with(".tmp") {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The files that a start writes and that exist already.
+    pub(crate) fn files_before_start(&self) -> Vec<PathBuf> {
+        let files = self.files_of_start().into_iter();
+        files.filter(|file| file.exists()).collect()
+    }
+
+    fn files_of_start(&self) -> [PathBuf; 3] {
+        [
             self.config_path(),
             self.metrics_path(),
             self.path.join(LOCK),
-        ] {
-            let _ = fs::remove_file(file);
+        ]
+    }
+
+    /// Removes the files of a run that ended before its first step, except those that existed
+    /// `before`, and the directories that were created for it if they are then empty.
+    pub(crate) fn remove_unstarted(&self, before: &[PathBuf]) {
+        // Another trainer may be starting here.
+        let Ok(lock) = self.lock() else { return };
+        if self.has_results() {
+            return;
         }
-        // Only empty directories can be removed this way.
-        for dir in [
-            self.samples_dir(),
-            self.checkpoints_dir(),
-            self.path.clone(),
-        ] {
-            let _ = fs::remove_dir(dir);
+        drop(lock); // systems other than Unix keep open files
+        for file in self.files_of_start() {
+            if !before.contains(&file) {
+                let _ = fs::remove_file(file);
+            }
+        }
+        for dir in self.created.iter().rev() {
+            let _ = fs::remove_dir(dir); // fails for a directory that is not empty
         }
     }
 
-    fn make_dirs(&self) -> Result<()> {
+    fn make_dirs(&mut self) -> Result<()> {
         for dir in [
             self.path.clone(),
             self.samples_dir(),
             self.checkpoints_dir(),
         ] {
+            let is_new = !dir.exists();
             fs::create_dir_all(&dir).map_err(Error::io(&dir))?;
             if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
                 sync_dir(parent)?;
+            }
+            if is_new {
+                self.created.push(dir);
             }
         }
         Ok(())
@@ -196,7 +257,7 @@ impl RunDir {
 
     /// `config.json`: configuration of model, trainer, objective and data.
     pub fn config_path(&self) -> PathBuf {
-        self.path.join("config.json")
+        self.path.join(CONFIG)
     }
 
     /// Reads `config.json`.
@@ -209,7 +270,7 @@ impl RunDir {
 
     /// `metrics.jsonl`.
     pub fn metrics_path(&self) -> PathBuf {
-        self.path.join("metrics.jsonl")
+        self.path.join(METRICS)
     }
 
     /// `loss.svg`.
@@ -219,7 +280,7 @@ impl RunDir {
 
     /// `samples/`.
     pub fn samples_dir(&self) -> PathBuf {
-        self.path.join("samples")
+        self.path.join(SAMPLES)
     }
 
     /// `samples/step-000500.EXTENSION` for step 500.
@@ -235,7 +296,7 @@ impl RunDir {
 
     /// `checkpoints/`.
     pub fn checkpoints_dir(&self) -> PathBuf {
-        self.path.join("checkpoints")
+        self.path.join(CHECKPOINTS)
     }
 
     /// Directory of the checkpoint of `step`.

@@ -1,11 +1,17 @@
 //! A directory of images.
 
-use super::{Dataset, Image, ImageShape, image_format::Format};
+use super::{
+    Dataset, Image, ImageShape, entries,
+    image_format::{Format, decode_without_end, has_end_of_image},
+};
 use crate::{DataFault, Error, Result, check::in_range};
-use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits, imageops::FilterType};
+use image::{
+    DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, imageops::FilterType,
+};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::HashSet,
+    io::{BufRead, Cursor, Seek},
     path::{Path, PathBuf},
 };
 
@@ -139,11 +145,13 @@ impl ImageFolder {
         config.validate()?;
         let (mut files, mut classes) = (Vec::new(), Vec::new());
         if config.class_labels {
-            for sub in entries(dir)?.into_iter().filter(|path| path.is_dir()) {
+            for sub in visible(dir)?.into_iter().filter(|path| path.is_dir()) {
                 let label = classes.len() as u32;
                 let mut listing = Listing::default();
-                listing.visit(dir)?; // a link back to it is a loop
-                listing.collect(&sub)?;
+                listing.visit(dir)?;
+                if !listing.collect(&sub)? {
+                    continue; // a link back to `dir` is a loop, not a class
+                }
                 files.extend(listing.files.into_iter().map(|path| (path, Some(label))));
                 let name = sub.file_name().unwrap_or_default();
                 classes.push(name.to_string_lossy().into_owned());
@@ -212,18 +220,12 @@ impl Dataset for ImageFolder {
 }
 
 /// The visible entries of a directory in the order of their names.
-fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
-    let read = std::fs::read_dir(dir).map_err(Error::io(dir))?;
-    let mut paths = read
-        .map(|e| e.map(|e| e.path()))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(Error::io(dir))?;
+fn visible(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut paths = entries(dir)?;
     paths.retain(|path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         !name.starts_with('.') && !SYSTEM_NAMES.contains(&name.to_lowercase().as_str())
     });
-    // File systems list in any order, but the order of a seed must be the same everywhere.
-    paths.sort();
     Ok(paths)
 }
 
@@ -243,32 +245,31 @@ impl Listing {
             .insert(dir.canonicalize().map_err(Error::io(dir))?))
     }
 
-    fn collect(&mut self, dir: &Path) -> Result<()> {
+    /// Adds the images in `dir`; `false` if it was visited before.
+    fn collect(&mut self, dir: &Path) -> Result<bool> {
         if !self.visit(dir)? {
-            return Ok(());
+            return Ok(false);
         }
-        for path in entries(dir)? {
+        for path in visible(dir)? {
             if path.is_dir() {
                 self.collect(&path)?;
-            } else if is_image(&path)? {
+            } else if is_image(&path) {
                 self.files.push(path);
             }
         }
-        Ok(())
+        Ok(true)
     }
 }
 
-/// Whether the extension or the content of a file is that of an image.
-fn is_image(path: &Path) -> Result<bool> {
+/// Whether the extension or the content of a file is that of an image. A file that cannot be read
+/// is one by its extension only.
+fn is_image(path: &Path) -> bool {
     let ending = path.extension().unwrap_or_default().to_string_lossy();
     if EXTENSIONS.contains(&ending.to_lowercase().as_str()) {
-        return Ok(true);
+        return true;
     }
     // Pipes and sockets would wait for a writer.
-    if !path.is_file() {
-        return Ok(false);
-    }
-    Ok(Format::of_file(path)?.is_some())
+    path.is_file() && matches!(Format::of_file(path), Ok(Some(_)))
 }
 
 /// Reads one image file, crops it to the proportions of `shape` around its centre and resizes it.
@@ -298,10 +299,6 @@ fn decode(path: &Path, max_bytes: u64) -> Result<DynamicImage> {
     if let Some(reason) = format.and_then(Format::unsupported) {
         return Err(fault(reason));
     }
-    if format == Some(Format::Jpeg) {
-        // The decoder would fill the missing part with grey.
-        super::image_format::check_jpeg_is_complete(path)?;
-    }
     // Compression beyond this ratio is not credible, so the size of the file bounds the size that
     // its header may claim (16 MiB for the smallest files).
     let credible = size.saturating_mul(2048).max(1 << 24);
@@ -312,17 +309,29 @@ fn decode(path: &Path, max_bytes: u64) -> Result<DynamicImage> {
             .and_then(|reader| reader.with_guessed_format())
             .map_err(Error::io(path))
     };
-    let mut reader = open()?;
-    reader.limits(limits.clone());
-    let decoded = (|| {
-        let mut decoder = reader.into_decoder()?;
-        limits.reserve(decoder.total_bytes())?;
-        // The orientation of the camera, from EXIF.
-        let orientation = decoder.orientation()?;
-        let mut picture = DynamicImage::from_decoder(decoder)?;
-        picture.apply_orientation(orientation);
-        Ok(picture)
-    })();
+    let decoded = if format == Some(Format::Jpeg) {
+        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        let jpeg = |bytes: &[u8]| {
+            let reader = ImageReader::with_format(Cursor::new(bytes), ImageFormat::Jpeg);
+            decode_within(reader, &limits)
+        };
+        if has_end_of_image(&bytes) {
+            jpeg(&bytes)
+        } else {
+            match decode_without_end(&bytes, jpeg) {
+                Ok(Some(picture)) => Ok(picture),
+                Err(error @ ImageError::Limits(_)) => Err(error),
+                Ok(None) | Err(_) => {
+                    return Err(fault(format!(
+                        "truncated JPEG: no end-of-image marker in its {size} bytes, and part of \
+                         the image is missing; copy the file again or remove it"
+                    )));
+                }
+            }
+        }
+    } else {
+        decode_within(open()?, &limits)
+    };
     decoded.map_err(|error| match error {
         ImageError::Limits(_) => {
             let dimensions = open().ok().and_then(|r| r.into_dimensions().ok());
@@ -341,6 +350,21 @@ fn decode(path: &Path, max_bytes: u64) -> Result<DynamicImage> {
         }
         other => fault(other.to_string()),
     })
+}
+
+fn decode_within<R: BufRead + Seek>(
+    mut reader: ImageReader<R>,
+    limits: &Limits,
+) -> Result<DynamicImage, ImageError> {
+    let mut limits = limits.clone();
+    reader.limits(limits.clone());
+    let mut decoder = reader.into_decoder()?;
+    limits.reserve(decoder.total_bytes())?;
+    // The orientation of the camera, from EXIF.
+    let orientation = decoder.orientation()?;
+    let mut picture = DynamicImage::from_decoder(decoder)?;
+    picture.apply_orientation(orientation);
+    Ok(picture)
 }
 
 fn fit(picture: DynamicImage, shape: ImageShape, fit: ResizeMode) -> Vec<u8> {
@@ -615,26 +639,60 @@ mod tests {
         assert_eq!(names(&links, config()), ["ant/a.png", "cat/a.png"]);
         let labelled = names(&links, config().with_labels());
         assert_eq!(labelled, ["ant/a.png", "cat/a.png"]);
+        let labelled = ImageFolder::open(&links, config().with_labels()).unwrap();
+        assert_eq!(labelled.classes(), ["ant", "cat"]);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn unreadable_files_without_extension_are_skipped() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        picture(4, 4).save(dir.path().join("a.png")).unwrap();
+        for name in ["lock", "secret.jpg"] {
+            let path = dir.path().join(name);
+            std::fs::write(&path, "").unwrap();
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o000)).unwrap();
+        }
+        assert_eq!(names(dir.path(), config()), ["a.png", "secret.jpg"]);
+    }
+
+    /// Noise, so that the file is large for its number of pixels.
+    fn noise(width: u32, height: u32) -> RgbImage {
+        let mut state = 1u32;
+        RgbImage::from_fn(width, height, |_, _| {
+            Rgb(std::array::from_fn(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 24) as u8
+            }))
+        })
     }
 
     #[test]
     fn truncated_jpegs_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("photo.jpg");
-        picture(64, 64).save(&path).unwrap();
-        let whole = std::fs::read(&path).unwrap();
-        let read = || read_image(&path, ImageShape::new(3, 8, 8)).map_err(|e| e.to_string());
-        assert!(read().is_ok());
-        // Bytes after the end are common and harmless.
-        std::fs::write(&path, [&whole[..], b"\0\0trailer"].concat()).unwrap();
-        assert!(read().is_ok());
-        for kept in [whole.len() / 2, whole.len() * 3 / 4, whole.len() - 2] {
-            std::fs::write(&path, &whole[..kept]).unwrap();
-            let error = read().unwrap_err();
-            assert!(
-                error.contains("photo.jpg") && error.contains("truncated"),
-                "{error}"
-            );
+        for picture in [picture(64, 64), noise(64, 64).into()] {
+            picture.save(&path).unwrap();
+            let whole = std::fs::read(&path).unwrap();
+            let read = || read_image(&path, ImageShape::new(3, 8, 8)).map_err(|e| e.to_string());
+            let expected = read().unwrap();
+            // Bytes after the end are common and harmless.
+            std::fs::write(&path, [&whole[..], b"\0\0trailer"].concat()).unwrap();
+            assert_eq!(read().unwrap(), expected);
+            // So is a missing end marker, or half of it.
+            for cut in [1, 2] {
+                std::fs::write(&path, &whole[..whole.len() - cut]).unwrap();
+                assert_eq!(read().unwrap(), expected);
+            }
+            for kept in [20, whole.len() / 2, whole.len() * 3 / 4] {
+                std::fs::write(&path, &whole[..kept]).unwrap();
+                let error = read().unwrap_err();
+                assert!(
+                    error.contains("photo.jpg") && error.contains("truncated"),
+                    "{error}"
+                );
+            }
         }
     }
 
@@ -642,14 +700,7 @@ mod tests {
     fn large_images_name_size_limit_and_remedy() {
         let dir = tempfile::tempdir().unwrap();
         // Noise, so that the file is large enough for its size to be credible.
-        let mut state = 1u32;
-        let noise = RgbImage::from_fn(100, 80, |_, _| {
-            Rgb(std::array::from_fn(|_| {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (state >> 24) as u8
-            }))
-        });
-        noise.save(dir.path().join("scan.png")).unwrap();
+        noise(100, 80).save(dir.path().join("scan.png")).unwrap();
         let open = |max_decoded_bytes| {
             let config = ImageFolderConfig {
                 max_decoded_bytes,

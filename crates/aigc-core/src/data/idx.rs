@@ -4,7 +4,7 @@
 //! Source of the format: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten
 //! digits".
 
-use super::{Dataset, Image, ImageShape};
+use super::{Dataset, Image, ImageShape, entries};
 use crate::{DataFault, Error, Result};
 use flate2::read::MultiGzDecoder;
 use std::{
@@ -328,17 +328,6 @@ fn find_parts(dir: &Path) -> Result<Vec<Part>> {
         }
     }
     Ok(Vec::new())
-}
-
-/// The paths in `dir` in the order of their names.
-fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
-    let read = std::fs::read_dir(dir).map_err(Error::io(dir))?;
-    let paths = read.map(|entry| entry.map(|entry| entry.path()));
-    let mut paths = paths
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(Error::io(dir))?;
-    paths.sort();
-    Ok(paths)
 }
 
 impl Dataset for MnistDataset {

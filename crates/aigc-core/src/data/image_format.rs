@@ -1,6 +1,6 @@
 //! Image formats by their first bytes.
 
-use crate::{DataFault, Error, Result};
+use crate::{Error, Result};
 use std::{fs::File, io::Read, path::Path};
 
 /// A format that the first bytes of a file identify.
@@ -74,23 +74,33 @@ impl Format {
     }
 }
 
-/// Fails for a JPEG file that ends before its end-of-image marker (ITU-T T.81, annex B).
-pub(super) fn check_jpeg_is_complete(path: &Path) -> Result<()> {
-    let bytes = std::fs::read(path).map_err(Error::io(path))?;
-    if has_end_of_image(&bytes) {
-        return Ok(());
-    }
-    let reason = format!(
-        "truncated JPEG: no end-of-image marker in its {} bytes, so the lower part of the image \
-         is missing; copy the file again or remove it",
-        bytes.len()
-    );
-    Err(Error::data(path, DataFault::Decode(reason)))
+/// Decodes a JPEG without an end-of-image marker; `None` if its scan is truncated.
+///
+/// Decoders continue a truncated scan with zeros. Other bytes after the end of the file change the
+/// picture then; they do not change that of a complete scan.
+pub(super) fn decode_without_end<T: PartialEq, E>(
+    bytes: &[u8],
+    decode: impl Fn(&[u8]) -> Result<T, E>,
+) -> Result<Option<T>, E> {
+    let end = &[0xff, 0xd9][..];
+    // A last 0xFF is half of a marker, or part of a truncated scan.
+    let last = bytes.iter().rposition(|byte| *byte != 0xff);
+    let bytes = &bytes[..last.map_or(0, |last| last + 1)];
+    let mut state = 1u32;
+    let noise: Vec<u8> = (0..1024)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8 & 0x7f // no markers
+        })
+        .collect();
+    let picture = decode(&[bytes, end].concat())?;
+    let other = decode(&[bytes, &noise, end].concat());
+    Ok(other.is_ok_and(|other| other == picture).then_some(picture))
 }
 
 /// Whether the markers of a JPEG lead to its end. Segments are skipped by their length, because a
 /// thumbnail inside one contains an end marker.
-fn has_end_of_image(bytes: &[u8]) -> bool {
+pub(super) fn has_end_of_image(bytes: &[u8]) -> bool {
     let mut at = 2;
     loop {
         // The next marker: 0xFF, followed by neither a stuffed zero nor a restart marker (both

@@ -10,6 +10,10 @@
 //! | [`idx`] | MNIST-format files, plain or gzipped |
 //! | `folder` | a directory of images (feature `image`) |
 //! | `download` | the four MNIST files into the user's cache (feature `download`) |
+//!
+//! Objectives train on any [`SampleBatch`]: images, sound, video or points. It has a
+//! [`SampleShape`], a [`ValueRange`], which maps the data to the range that networks work in, and
+//! labels if the data set has classes; [`label_tensor`] moves them to a device.
 
 mod dataset;
 pub mod digits;
@@ -30,3 +34,18 @@ pub use dataset::{Dataset, InMemory};
 pub use images::{Image, ImageBatch, ImageShape, collate_images};
 pub use loader::{BatchIter, DataLoader, DataLoaderConfig, OnReadError};
 pub use sample::{SampleBatch, SampleShape, ValueRange, label_tensor};
+
+use crate::{Error, Result};
+use std::path::{Path, PathBuf};
+
+/// The entries of a directory in the order of their names: file systems list them in any order, but
+/// the order of a seed must be the same everywhere.
+fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+    let read = std::fs::read_dir(dir).map_err(Error::io(dir))?;
+    let paths = read.map(|entry| entry.map(|entry| entry.path()));
+    let mut paths = paths
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(Error::io(dir))?;
+    paths.sort();
+    Ok(paths)
+}

@@ -149,6 +149,15 @@ pub enum ValueRange {
 }
 
 impl ValueRange {
+    /// The default for samples of this shape: [`Unit`](Self::Unit) for images,
+    /// [`Unbounded`](Self::Unbounded) for other samples.
+    pub fn for_shape(shape: SampleShape) -> Self {
+        match shape.as_image() {
+            Some(_) => ValueRange::Unit,
+            None => ValueRange::Unbounded,
+        }
+    }
+
     /// Maps data to the range that networks receive.
     pub fn normalize<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
@@ -186,9 +195,9 @@ pub trait SampleBatch<const D: usize = 4>: Send + 'static {
     /// Shape of a sample.
     fn sample_shape(&self) -> SampleShape;
 
-    /// Range of the values.
+    /// Range of the values, by default that of the [shape](ValueRange::for_shape).
     fn value_range(&self) -> ValueRange {
-        ValueRange::Unit
+        ValueRange::for_shape(self.sample_shape())
     }
 
     /// The class of each sample, if the data set has classes.
@@ -227,7 +236,7 @@ pub fn label_tensor(labels: &[u32], device: &Device) -> Tensor<1, burn::tensor::
     Tensor::from_data(burn::tensor::TensorData::new(labels, [count]), device)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "flex"))]
 mod tests {
     use super::*;
 
@@ -251,6 +260,18 @@ mod tests {
         );
         assert!(serde_json::from_str::<SampleShape>("[]").is_err());
         assert!(serde_json::from_str::<SampleShape>("[1,1,1,1,1]").is_err());
+    }
+
+    #[test]
+    fn default_range_follows_from_the_shape() {
+        for (dims, expected) in [
+            (&[2][..], ValueRange::Unbounded),
+            (&[1, 16], ValueRange::Unbounded),
+            (&[3, 4, 4], ValueRange::Unit),
+            (&[3, 2, 4, 4], ValueRange::Unbounded),
+        ] {
+            assert_eq!(ValueRange::for_shape(SampleShape::new(dims)), expected);
+        }
     }
 
     #[test]

@@ -5,9 +5,8 @@
 //! | item | what it measures |
 //! |---|---|
 //! | [`FeatureStatistics`], [`frechet_distance`] | the distance between two sets of features |
-//! | [`ClassHistogram`] | how often each class appears, and the distance from uniform |
 //! | [`ClassHistogram`] | the number of samples of each class, and its distance from uniform |
-//! | [`NearestNeighbors`] | the nearest known images: a simple classifier, and a search for copies |
+//! | [`NearestNeighbors`] | the nearest known images: a classifier, and a search for copies |
 //! | [`LeNet5`] | a classifier of handwritten digits |
 //! | [`psnr`], [`ssim`] | the similarity of images to their originals |
 

@@ -114,7 +114,8 @@ impl Hub {
     ///
     /// # Errors
     /// [`Error::Download`] if the file cannot be downloaded, with the reason and what to do;
-    /// [`Error::InvalidArgument`] for an invalid name; [`Error::Io`] if the cache cannot be written.
+    /// [`Error::InvalidArgument`] for an invalid name; [`Error::Io`] if the cache cannot be
+    /// written.
     pub fn download(
         &self,
         repo: &str,

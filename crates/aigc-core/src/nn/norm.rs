@@ -227,7 +227,10 @@ impl GroupNorm {
 #[cfg(all(test, feature = "flex"))]
 mod tests {
     use super::*;
-    use crate::rng::{InitWeights, Rng};
+    use crate::{
+        rng::{InitWeights, Rng},
+        testing::values,
+    };
 
     /// Mean and biased variance in `f64`.
     fn moments(values: &[f32]) -> (f64, f64) {
@@ -241,10 +244,6 @@ mod tests {
                 .sum::<f64>()
                 / n,
         )
-    }
-
-    fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
-        x.into_data().try_into_vec::<f32>().unwrap()
     }
 
     #[test]

@@ -72,11 +72,7 @@ impl RotaryEmbedding {
 #[cfg(all(test, feature = "flex"))]
 mod tests {
     use super::*;
-    use crate::rng::Rng;
-
-    fn values(x: Tensor<4>) -> Vec<f32> {
-        x.into_data().iter().collect()
-    }
+    use crate::{rng::Rng, testing::values};
 
     #[test]
     fn rotary_embedding_rotates_pairs_of_channels() {

@@ -126,7 +126,8 @@ pub fn conv2d(
 /// - x: `[batch, channels_in, height, width]`
 /// - weight: `[channels_in, channels_out / groups, kernel, kernel]`, bias: `[channels_out]`
 /// - output:
-///   `[batch, channels_out, (height − 1)·stride − 2·padding + dilation·(kernel − 1) + padding_out + 1, …]`
+///   `[batch, channels_out, (height − 1)·stride − 2·padding + dilation·(kernel − 1) +
+///   padding_out + 1, …]`
 ///
 /// # Panics
 /// If the shapes do not fit each other.
@@ -464,7 +465,7 @@ pub fn quantized_linear<const D: usize>(
 /// A quantised weight as floats, `[rows, width]`. No gradients flow through it.
 ///
 /// # Shapes
-/// - values: `[rows, quantization.bytes(width)]`, scales: `[rows, ⌈width / BLOCK⌉]`
+/// - values: `[rows, quantization.packed_len(width)]`, scales: `[rows, ⌈width / BLOCK_SIZE⌉]`
 ///
 /// # Panics
 /// If the shapes do not fit each other.

@@ -1,12 +1,14 @@
 //! Profiling: the total time of every operation on the CPU.
 
+#[cfg(any(feature = "flex", feature = "tch"))]
+use std::time::Instant;
 use std::{
     collections::BTreeMap,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 static RECORDING: AtomicBool = AtomicBool::new(false);

@@ -61,7 +61,8 @@ impl Animation {
     /// Writes the frames as an endless GIF, each shown for `delay`.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if there are no frames, [`Error::Io`] if the file cannot be written.
+    /// [`Error::InvalidArgument`] if there are no frames, [`Error::Io`] if the file cannot be
+    /// written.
     pub fn save(&self, delay: Duration, path: &Path) -> Result<()> {
         ensure_argument(!self.is_empty(), "frames", 0, "at least 1")?;
         let mut bytes = Vec::new();

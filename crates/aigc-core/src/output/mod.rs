@@ -1,4 +1,4 @@
-//! Images and plots. Each format has its own feature: `image` for PNG and GIF, `plot` for SVG.
+//! Images and plots: PNG and GIF with the feature `image`, SVG with the feature `plot`.
 
 #[cfg(feature = "image")]
 mod animation;

@@ -8,7 +8,8 @@ use std::path::Path;
 /// scale on both axes.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] if there is no finite point, [`Error::Io`] if the file cannot be written.
+/// [`Error::InvalidArgument`] if there is no finite point, [`Error::Io`] if the file cannot be
+/// written.
 pub fn save_scatter(clouds: &[(&str, &[[f32; 2]])], path: &Path) -> Result<()> {
     let points = || {
         clouds

@@ -19,8 +19,8 @@ impl ClassLabels {
     /// classes.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if the model does not have a requested class, or if there are not
-    /// `n` of them.
+    /// [`Error::InvalidArgument`] if `count` is 0, if the model does not have a requested class, or
+    /// if there are not `n` of them.
     pub fn resolve(
         &self,
         count: Option<usize>,
@@ -33,6 +33,11 @@ impl ClassLabels {
                 "classes",
                 format!("{other:?}"),
                 "any; the model has no classes",
+            )),
+            (_, Some(0)) => Err(Error::argument(
+                "count",
+                0,
+                "at least 1 class, or None for a model without classes",
             )),
             (ClassLabels::Random, Some(count)) => Ok(Some(
                 (0..n).map(|_| rng.random_index(count) as u32).collect(),
@@ -114,6 +119,8 @@ mod tests {
                 "`classes` is 1, expected 2",
             ),
             (ClassLabels::All(0), None, "the model has no classes"),
+            (ClassLabels::Random, Some(0), "`count` is 0"),
+            (ClassLabels::All(0), Some(0), "`count` is 0"),
         ] {
             let message = classes.resolve(count, 2, &mut rng).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");

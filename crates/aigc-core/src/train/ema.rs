@@ -32,7 +32,7 @@ impl<M: Module> Ema<M> {
 
     /// An average that continues from `model` after `updates` updates.
     pub fn resume(live: &M, model: M, config: EmaConfig, updates: usize) -> Self {
-        let mut trained = TrainOutput::default();
+        let mut trained = TrainedPaths::default();
         visit_params(live, &mut trained);
         Self {
             model,
@@ -44,8 +44,8 @@ impl<M: Module> Ema<M> {
 
     /// Updates the average with the weights of `live`.
     ///
+    /// # Panics
     /// If `live` does not have the parameters of the model that the average began with.
-    /// If `live` is not the model the average began with.
     pub fn update(&mut self, live: &M) {
         let mut old = Values::default();
         visit_params(&self.model, &mut old);
@@ -84,9 +84,9 @@ impl<M: Module> Ema<M> {
 
 /// Paths of the trained parameters.
 #[derive(Default)]
-struct TrainOutput(HashSet<String>);
+struct TrainedPaths(HashSet<String>);
 
-impl ParamVisitor for TrainOutput {
+impl ParamVisitor for TrainedPaths {
     fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
         if param.val().is_require_grad() {
             self.0.insert(path.to_string());

@@ -38,4 +38,5 @@ pub use optimizer::{OptimizerConfig, ParamGroupConfig};
 #[cfg(feature = "progress")]
 pub use progress::ProgressBar;
 pub use schedule::{LrDecay, LrSchedule};
+pub(crate) use state::RunConfig;
 pub use trainer::{Metrics, PreviewContext, StartFrom, TrainOutput, Trainer};

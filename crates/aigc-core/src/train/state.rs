@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 /// The content of the run's `config.json`.
 #[derive(Serialize, Deserialize)]
-pub(super) struct RunConfig {
+pub(crate) struct RunConfig {
     pub(super) model: Value,
     pub(super) trainer: TrainerConfig,
     pub(super) objective: Value,

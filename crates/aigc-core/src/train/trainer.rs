@@ -63,7 +63,9 @@ type Preview<'a, M> = Box<dyn FnMut(&M, &PreviewContext<'_>) -> Result<()> + 'a>
 ///
 /// ```no_run
 /// # use aigc_core::{train::*, data::DataLoader, checkpoint::RunDir};
-/// # fn example<O: Objective>(objective: O, model: O::Model, loader: DataLoader<O::Batch>) -> aigc_core::Result<()> {
+/// # fn example<O: Objective>(
+/// #     objective: O, model: O::Model, loader: DataLoader<O::Batch>,
+/// # ) -> aigc_core::Result<()> {
 /// let run = RunDir::create("runs/mine")?;
 /// let trainer = Trainer::new(TrainerConfig::new(2000)).with_callback(MetricsLogger::new(10));
 /// let trained = trainer.fit(objective, model, &loader, &run)?;
@@ -199,8 +201,8 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
         self
     }
 
-    /// Trains `model` on the batches of `loader` and writes all files to `run`. The directory of a
-    /// fresh run that fails before its first step is removed again.
+    /// Trains `model` on the batches of `loader` and writes all files to `run`. If a fresh run
+    /// fails before its first step, what was created for it is removed again.
     ///
     /// Weights without a value are first drawn from the configured seed ([`InitWeights`]).
     ///
@@ -224,11 +226,12 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
         let phases = objective.phases();
         check_phases(&phases)?;
         let fresh = self.start == StartFrom::Fresh;
+        let before = run.files_before_start();
         let mut session = match Session::begin(self, &phases, model, loader, run) {
             Ok(session) => session,
             Err(error) => {
                 if fresh {
-                    run.remove_unstarted();
+                    run.remove_unstarted(&before);
                 }
                 return Err(error);
             }
@@ -239,7 +242,7 @@ impl<'a, M: Module + 'static> Trainer<'a, M> {
                 let unstarted = fresh && session.state.step == 0;
                 drop(session); // and its lock
                 if unstarted {
-                    run.remove_unstarted();
+                    run.remove_unstarted(&before);
                 }
                 Err(error)
             }

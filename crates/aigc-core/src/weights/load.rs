@@ -4,7 +4,7 @@ use super::WeightReader;
 use crate::{Error, Result};
 use burn::{
     module::{Module, ModuleMapper, Param},
-    tensor::{Tensor, TensorData},
+    tensor::{Bool, DType, Int, Tensor, TensorData},
 };
 use std::{collections::BTreeSet, path::Path};
 
@@ -89,7 +89,8 @@ pub struct LoadReport {
 
 impl WeightReader {
     /// Loads every parameter of `model` from the tensor that `mapping` assigns to it. Other
-    /// floating-point types become 32-bit floats.
+    /// floating-point types become 32-bit floats; integers get the type of the parameter. A tensor
+    /// of floats does not fit a parameter of integers or booleans, nor the other way round.
     ///
     /// The prefix of a wrapper before all names (`module.`, `_orig_mod.`, `model.`, `transformer.`,
     /// and combinations) is recognised.
@@ -278,6 +279,62 @@ impl<K> Fill<'_, K> {
     }
 }
 
+impl<K: Fn(ParamKey<'_>) -> KeyMapping> Fill<'_, K> {
+    /// The values of the current parameter, read with `read`; `None` if it keeps its value, because
+    /// the mapping skips it or loading has failed.
+    fn values<T: Copy>(
+        &mut self,
+        shape: &[usize],
+        read: impl FnOnce(&WeightReader, &str) -> Result<Vec<T>>,
+    ) -> Option<Vec<T>> {
+        let path = self.path.join(".");
+        let module = self
+            .modules
+            .iter()
+            .rev()
+            .find_map(|module| module.strip_prefix("Struct:"))
+            .unwrap_or("");
+        let KeyMapping {
+            candidates,
+            transpose,
+        } = (self.mapping)(ParamKey {
+            path: &path,
+            module,
+        });
+        if candidates.is_empty() {
+            return None;
+        }
+        let Some(name) = self.find(&candidates) else {
+            self.missing.extend(candidates.into_iter().next());
+            return None;
+        };
+        self.used.insert(name.clone());
+        let transpose = transpose && shape.len() == 2;
+        let mut expected = shape.to_vec();
+        if transpose {
+            expected.reverse();
+        }
+        let found = self.files.shape(&name).unwrap_or_default();
+        if found != expected {
+            self.mismatched
+                .push(format!("{name} ({found:?}, expected {expected:?})"));
+            return None;
+        }
+        // Tensors are not read if loading has already failed.
+        if self.failed.is_some() || !self.missing.is_empty() || !self.mismatched.is_empty() {
+            return None;
+        }
+        match read(self.files, &name) {
+            Ok(values) if transpose => Some(transposed(&values, expected[1])),
+            Ok(values) => Some(values),
+            Err(error) => {
+                self.failed = Some(error);
+                None
+            }
+        }
+    }
+}
+
 impl<K: Fn(ParamKey<'_>) -> KeyMapping> ModuleMapper for Fill<'_, K> {
     fn enter_module(&mut self, name: &str, container: &str) {
         if !container.starts_with("Enum:") {
@@ -294,64 +351,65 @@ impl<K: Fn(ParamKey<'_>) -> KeyMapping> ModuleMapper for Fill<'_, K> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let path = self.path.join(".");
-        let module = self
-            .modules
-            .iter()
-            .rev()
-            .find_map(|module| module.strip_prefix("Struct:"))
-            .unwrap_or("");
-        let KeyMapping {
-            candidates,
-            transpose,
-        } = (self.mapping)(ParamKey {
-            path: &path,
-            module,
-        });
-        if candidates.is_empty() {
-            return param;
-        }
-        let Some(name) = self.find(&candidates) else {
-            self.missing.extend(candidates.into_iter().next());
+        let shape = param.lazy_shape().to_vec();
+        let Some(values) = self.values(&shape, WeightReader::read) else {
             return param;
         };
-        self.used.insert(name.clone());
-        let transpose = transpose && D == 2;
-        let mut expected: Vec<usize> = param.lazy_shape().to_vec();
-        if transpose {
-            expected.reverse();
-        }
-        let found = self.files.shape(&name).unwrap_or_default();
-        if found != expected {
-            self.mismatched
-                .push(format!("{name} ({found:?}, expected {expected:?})"));
-            return param;
-        }
-        // Tensors are not read if loading has already failed.
-        if self.failed.is_some() || !self.missing.is_empty() || !self.mismatched.is_empty() {
-            return param;
-        }
-        match self.files.read(&name) {
-            Ok(values) => {
-                let values = if transpose {
-                    transposed(&values, expected[D - 1])
-                } else {
-                    values
-                };
-                let data = TensorData::new(values, param.lazy_shape());
-                let (id, tensor) = (param.id, Tensor::from_data(data, &param.lazy_device()));
-                param.transform_for_load(tensor, id)
+        let data = TensorData::new(values, shape);
+        let (id, tensor) = (param.id, Tensor::from_data(data, &param.lazy_device()));
+        param.transform_for_load(tensor, id)
+    }
+
+    fn map_int<const D: usize>(&mut self, param: Param<Tensor<D, Int>>) -> Param<Tensor<D, Int>> {
+        let (shape, dtype) = (param.lazy_shape().to_vec(), param.val().dtype());
+        let read = |files: &WeightReader, name: &str| {
+            let values = files.read_int(name)?;
+            match values.iter().find(|value| !fits(**value, dtype)) {
+                None => Ok(values),
+                Some(value) => {
+                    let reason = format!("{name} holds {value}, which {dtype:?} does not have");
+                    Err(Error::weights(files.path(), reason))
+                }
             }
-            Err(error) => {
-                self.failed = Some(error);
-                param
-            }
-        }
+        };
+        let Some(values) = self.values(&shape, read) else {
+            return param;
+        };
+        let data = TensorData::new(values, shape);
+        let (id, device) = (param.id, param.lazy_device());
+        param.transform_for_load(Tensor::from_data(data, (&device, dtype)), id)
+    }
+
+    fn map_bool<const D: usize>(
+        &mut self,
+        param: Param<Tensor<D, Bool>>,
+    ) -> Param<Tensor<D, Bool>> {
+        let shape = param.lazy_shape().to_vec();
+        let Some(values) = self.values(&shape, WeightReader::read_bool) else {
+            return param;
+        };
+        let data = TensorData::new(values, shape);
+        let (id, tensor) = (param.id, Tensor::from_data(data, &param.lazy_device()));
+        param.transform_for_load(tensor, id)
+    }
+}
+
+/// Whether an integer type has this value.
+fn fits(value: i64, dtype: DType) -> bool {
+    match dtype {
+        DType::I32 => i32::try_from(value).is_ok(),
+        DType::I16 => i16::try_from(value).is_ok(),
+        DType::I8 => i8::try_from(value).is_ok(),
+        DType::U64 => u64::try_from(value).is_ok(),
+        DType::U32 => u32::try_from(value).is_ok(),
+        DType::U16 => u16::try_from(value).is_ok(),
+        DType::U8 => u8::try_from(value).is_ok(),
+        _ => true,
     }
 }
 
 /// The transpose of a matrix, contiguous in memory; a backend's transpose may be a view.
-fn transposed(values: &[f32], columns: usize) -> Vec<f32> {
+fn transposed<T: Copy>(values: &[T], columns: usize) -> Vec<T> {
     (0..columns)
         .flat_map(|column| values.iter().skip(column).step_by(columns))
         .copied()

@@ -17,6 +17,6 @@ pub use load::{
     pytorch_key, renamed_key,
 };
 pub use loaded::Loaded;
-pub use pretrained::{load_pretrained, save_pretrained};
+pub use pretrained::{load_pretrained, load_pretrained_with_variant, save_pretrained};
 pub use reader::{WeightReader, shard_files};
 pub use save::{save_tensors, save_weights};

@@ -51,10 +51,15 @@ fn named_code(path: &Path) -> Result<BTreeSet<String>> {
     let mut pickle = Vec::new();
     match zip::ZipArchive::new(&file) {
         Ok(mut archive) => {
+            // The reader's choice: the pickle in the outermost directory.
             let name = archive
                 .file_names()
                 .flatten()
-                .find(|name| name.ends_with("data.pkl"))
+                .filter(|name| {
+                    let root = name.strip_suffix("data.pkl");
+                    root.is_some_and(|root| root.is_empty() || root.ends_with('/'))
+                })
+                .min_by_key(|name| name.len())
                 .map(|name| name.into_owned());
             if let Some(name) = name {
                 let entry = archive
@@ -167,5 +172,28 @@ mod tests {
             ["posix.system"]
         );
         assert_eq!(names(b"c\n\nc1\n2\n\x93\x94\x93"), [] as [&str; 0]);
+    }
+
+    /// The reader opens the pickle in the outermost directory, whatever the order of the archive.
+    #[test]
+    fn the_outermost_pickle_is_checked() {
+        use std::io::Write;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.bin");
+        let mut archive = zip::ZipWriter::new(File::create(&path).unwrap());
+        for (name, pickle) in [
+            ("a/code/data.pkl", &b"\x80\x02}."[..]),
+            ("a-data.pkl", b"\x80\x02}."),
+            ("a/data.pkl", b"\x80\x02cposix\nsystem\n."),
+        ] {
+            let options = zip::write::SimpleFileOptions::default();
+            archive.start_file(name, options).unwrap();
+            archive.write_all(pickle).unwrap();
+        }
+        archive.finish().unwrap();
+        let code: Vec<String> = named_code(&path).unwrap().into_iter().collect();
+        assert_eq!(code, ["posix.system"]);
+        let error = tensors(&path).unwrap_err().to_string();
+        assert!(error.contains("posix.system"), "{error}");
     }
 }

@@ -1,7 +1,7 @@
 //! Model directories: `config.json` and weights.
 
 use super::{Loaded, RenamedField, WeightReader, renamed_key, save_weights};
-use crate::{DataFault, Error, Result, checkpoint::write_atomic};
+use crate::{DataFault, Error, Result, checkpoint::write_atomic, json};
 use burn::module::Module;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -25,9 +25,31 @@ where
     C: Serialize + DeserializeOwned + PartialEq,
     M: Module,
 {
+    load_pretrained_with_variant(dir, None, renamed, init)
+}
+
+/// [`load_pretrained`] for a variant of the weights: `Some("fp16")` opens
+/// `model.fp16.safetensors`. `None` opens the weights without a variant, or the only variant.
+///
+/// # Errors
+/// As [`load_pretrained`]; if the variant is missing, the [`Error::Weights`] lists the existing
+/// files.
+pub fn load_pretrained_with_variant<C, M>(
+    dir: &Path,
+    variant: Option<&str>,
+    renamed: &[RenamedField],
+    init: impl FnOnce(&C) -> Result<M>,
+) -> Result<Loaded<M>>
+where
+    C: Serialize + DeserializeOwned + PartialEq,
+    M: Module,
+{
     let (config, unused_fields) = read_config::<C>(&dir.join(CONFIG))?;
     let model = init(&config)?;
-    let reader = WeightReader::from_dir(dir, &["model"])?;
+    let reader = match variant {
+        Some(variant) => WeightReader::from_dir_with_variant(dir, &["model"], variant)?,
+        None => WeightReader::from_dir(dir, &["model"])?,
+    };
     let (model, report) = reader.load_into(model, |key| renamed_key(key, renamed))?;
     let mut loaded = Loaded::new(model).with_unused_fields(unused_fields);
     // PyTorch's counter of batches is not used.
@@ -44,7 +66,8 @@ where
     Ok(loaded)
 }
 
-/// Writes `config.json` and `model.safetensors` to a directory, which is created if it is missing.
+/// Writes `model.safetensors` and then `config.json` to a directory, which is created if it is
+/// missing.
 ///
 /// # Errors
 /// [`Error::Io`] or [`Error::Weights`] if a file cannot be written.
@@ -53,8 +76,8 @@ pub fn save_pretrained<C: Serialize, M: Module>(model: &M, config: &C, dir: &Pat
     let path = dir.join(CONFIG);
     let text = serde_json::to_vec_pretty(config)
         .map_err(|error| Error::data(&path, DataFault::Mismatch(error.to_string())))?;
-    write_atomic(&path, &text)?;
-    save_weights(&model.clone().valid(), &dir.join("model.safetensors"))
+    save_weights(&model.clone().valid(), &dir.join("model.safetensors"))?;
+    write_atomic(&path, &text)
 }
 
 /// The configuration in a file, and the fields of the file that the configuration does not have.
@@ -62,30 +85,39 @@ fn read_config<C>(path: &Path) -> Result<(C, Vec<String>)>
 where
     C: Serialize + DeserializeOwned + PartialEq,
 {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-    let fault = |error: serde_json::Error| {
-        Error::data(
-            path,
-            DataFault::Mismatch(format!("not a configuration of these models: {error}")),
-        )
-    };
-    // Editors on Windows write a byte-order mark.
-    let json: Value = serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(fault)?;
-    let config: C = serde_json::from_value(json.clone()).map_err(fault)?;
-    let Value::Object(fields) = json else {
-        return Ok((config, vec![]));
-    };
-    let known = serde_json::to_value(&config).map_err(fault)?;
-    // A field that is not written back is unused, unless it is a former name: without a former
-    // name, the configuration differs or is invalid.
-    let unused = fields.keys().filter(|name| {
-        let mut rest = fields.clone();
-        rest.remove(*name);
-        known.get(name.as_str()).is_none()
-            && serde_json::from_value::<C>(rest.into()).is_ok_and(|rest| rest == config)
-    });
-    let unused = unused.cloned().collect();
-    Ok((config, unused))
+    json::read_file(path, |text| {
+        let fault = |error: serde_json::Error| {
+            Error::Json(format!("not a configuration of these models: {error}"))
+        };
+        let json = json::parse(text)?;
+        let config: C = serde_json::from_value(json.clone()).map_err(fault)?;
+        let Value::Object(fields) = json else {
+            return Ok((config, vec![]));
+        };
+        let known = serde_json::to_value(&config).map_err(fault)?;
+        // A field that is not written back is unused, unless it is a former name: without a former
+        // name, the configuration differs or is invalid.
+        let candidates: Vec<String> = fields
+            .keys()
+            .filter(|name| known.get(name.as_str()).is_none())
+            .cloned()
+            .collect();
+        let same_without = |names: &[String]| {
+            let mut rest = fields.clone();
+            for name in names {
+                rest.remove(name);
+            }
+            serde_json::from_value::<C>(rest.into()).is_ok_and(|rest| rest == config)
+        };
+        let unused = if candidates.is_empty() || same_without(&candidates) {
+            candidates
+        } else {
+            let all = candidates.into_iter();
+            all.filter(|name| same_without(std::slice::from_ref(name)))
+                .collect()
+        };
+        Ok((config, unused))
+    })
 }
 
 #[cfg(all(test, feature = "flex"))]
@@ -137,6 +169,17 @@ mod tests {
         assert_eq!(weight(&loaded.layer), weight(&model.layer));
         assert!(loaded.warnings().is_empty(), "{loaded}");
 
+        // A variant beside the usual weights opens by its name only.
+        let other = init(&config).unwrap().init_weights(2);
+        save_weights(&other, &dir.path().join("model.ema.safetensors")).unwrap();
+        for (variant, expected) in [(None, &model), (Some("ema"), &other)] {
+            let loaded = load_pretrained_with_variant(dir.path(), variant, &[], init).unwrap();
+            assert_eq!(weight(&loaded.layer), weight(&expected.layer));
+        }
+        let missing = load_pretrained_with_variant(dir.path(), Some("fp16"), &[], init);
+        let message = missing.unwrap_err().to_string();
+        assert!(message.contains("variant fp16"), "{message}");
+
         let former = Former {
             dense: model.layer.clone(),
         };
@@ -154,5 +197,21 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(message.contains("missing keys: layer.bias"), "{message}");
+
+        // Python writes constants that JSON does not have.
+        let json = "{\"width\": 3, \"low\": -Infinity, \"colour\": NaN}";
+        std::fs::write(dir.path().join(CONFIG), json).unwrap();
+        let loaded = load_pretrained(dir.path(), &renamed, init).unwrap();
+        let mut unused = loaded.unused_fields.clone();
+        unused.sort();
+        assert_eq!(unused, ["colour", "low"]);
+        std::fs::write(dir.path().join(CONFIG), "{\"features\": \"three\"}").unwrap();
+        let message = load_pretrained(dir.path(), &renamed, init)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("config.json: not a configuration of these models"),
+            "{message}"
+        );
     }
 }

@@ -55,12 +55,12 @@ impl std::fmt::Debug for WeightReader {
 impl WeightReader {
     /// Opens the weights of a directory for the first of `stems` that has any: `STEM.safetensors`,
     /// its shards with or without their index, or the same for pickles (`.bin`, `.pt`, `.pth`,
-    /// `.ckpt`). If the only weights are those of one variant (`STEM.fp16.safetensors`), they are
+    /// `.ckpt`). If there are only weights of one variant (`STEM.fp16.safetensors`), they are
     /// opened, and a [note](Self::notes) names the variant.
     ///
     /// # Errors
-    /// [`Error::Weights`] if there are no weights, only some of the shards, several variants, or
-    /// broken files.
+    /// [`Error::Weights`] if there are no weights, only some of the shards, only several variants,
+    /// or broken files.
     pub fn from_dir(dir: &Path, stems: &[&str]) -> Result<Self> {
         Self::find(dir, stems, None)
     }
@@ -81,39 +81,49 @@ impl WeightReader {
             .map(|entry| entry.file_name().to_string_lossy().into_owned())
             .collect();
         files.sort();
-        for ending in ENDINGS {
-            for stem in stems {
-                let candidates: Vec<Candidate> = files
-                    .iter()
+        // Preferred ones first.
+        let groups: Vec<Vec<Candidate>> = ENDINGS
+            .iter()
+            .flat_map(|ending| stems.iter().map(move |stem| (stem, ending)))
+            .map(|(stem, ending)| {
+                let files = files.iter();
+                files
                     .filter_map(|file| Candidate::parse(file, stem, ending))
-                    .collect();
-                let variants: BTreeSet<Option<&str>> =
-                    candidates.iter().map(|c| c.variant.as_deref()).collect();
-                let variant = match wanted {
-                    Some(wanted) if variants.contains(&Some(wanted)) => Some(wanted),
-                    Some(_) => continue,
-                    None if variants.is_empty() => continue,
-                    None if variants.contains(&None) => None,
-                    None if variants.len() == 1 => *variants.first().expect("one"),
-                    None => {
-                        let names: Vec<&str> = variants.iter().flatten().copied().collect();
-                        let reason = format!("holds the variants {}; choose one", names.join(", "));
-                        return Err(Error::weights(dir, reason));
-                    }
-                };
-                let of_variant: Vec<&Candidate> = candidates
-                    .iter()
-                    .filter(|c| c.variant.as_deref() == variant)
-                    .collect();
-                let mut reader = Self::open_candidates(dir, &of_variant)?;
-                if let (Some(variant), None) = (variant, wanted) {
-                    reader.notes.push(format!(
-                        "{}: the variant {variant} is the only one there",
-                        dir.display()
-                    ));
-                }
-                return Ok(reader);
+                    .collect()
+            })
+            .collect();
+        // Without a variant, whole weights of any ending come before those of a variant.
+        let mut chosen = wanted;
+        let holds = |group: &&Vec<Candidate>, variant: Option<&str>| {
+            group.iter().any(|c| c.variant.as_deref() == variant)
+        };
+        if wanted.is_none() && !groups.iter().any(|group| holds(&group, None)) {
+            let all = groups.iter().flatten();
+            let variants: BTreeSet<&str> = all.filter_map(|c| c.variant.as_deref()).collect();
+            if variants.len() > 1 {
+                let names: Vec<&str> = variants.into_iter().collect();
+                let reason = format!(
+                    "holds the variants {}; choose one with `from_pretrained_with_variant`, \
+                     `load_pretrained_with_variant` or `WeightReader::from_dir_with_variant`",
+                    names.join(", ")
+                );
+                return Err(Error::weights(dir, reason));
             }
+            chosen = variants.first().copied();
+        }
+        if let Some(group) = groups.iter().find(|group| holds(group, chosen)) {
+            let group: Vec<&Candidate> = group
+                .iter()
+                .filter(|c| c.variant.as_deref() == chosen)
+                .collect();
+            let mut reader = Self::open_candidates(dir, &group)?;
+            if let (Some(variant), None) = (chosen, wanted) {
+                reader.notes.push(format!(
+                    "{}: the variant {variant} is the only one there",
+                    dir.display()
+                ));
+            }
+            return Ok(reader);
         }
         let named: Vec<String> = stems
             .iter()
@@ -292,10 +302,7 @@ impl WeightReader {
     /// cannot be read.
     pub fn read(&self, name: &str) -> Result<Vec<f32>> {
         let wrong = |reason: String| Error::weights(&self.path, reason);
-        let tensor = self
-            .tensors
-            .get(name)
-            .ok_or_else(|| wrong(format!("there is no tensor {name}")))?;
+        let tensor = self.stored(name)?;
         let n: usize = tensor.shape.iter().product();
         match &tensor.place {
             Place::Bytes { file, start, dtype } => {
@@ -341,6 +348,99 @@ impl WeightReader {
                 }
             }
         }
+    }
+
+    /// The values of a tensor of integers or booleans, as 64-bit integers.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] if there is no such tensor, it has floats, or a value is above the
+    /// largest 64-bit integer; [`Error::Io`] if it cannot be read.
+    pub fn read_int(&self, name: &str) -> Result<Vec<i64>> {
+        let (kind, bytes) = self.read_bytes(name)?;
+        let wrong = |reason: String| Error::weights(&self.path, format!("{name} holds {reason}"));
+        Ok(match kind {
+            PickledType::I64 => elements(&bytes, i64::from_ne_bytes),
+            PickledType::I32 => elements(&bytes, |b| i32::from_ne_bytes(b).into()),
+            PickledType::I16 => elements(&bytes, |b| i16::from_ne_bytes(b).into()),
+            PickledType::I8 => elements(&bytes, |b| i8::from_ne_bytes(b).into()),
+            PickledType::U64 => {
+                let signed = |value: u64| {
+                    i64::try_from(value)
+                        .map_err(|_| wrong(format!("{value}, expected at most {}", i64::MAX)))
+                };
+                let values = elements(&bytes, u64::from_ne_bytes).into_iter();
+                values.map(signed).collect::<Result<_>>()?
+            }
+            PickledType::U32 => elements(&bytes, |b| u32::from_ne_bytes(b).into()),
+            PickledType::U16 => elements(&bytes, |b| u16::from_ne_bytes(b).into()),
+            PickledType::U8 | PickledType::Bool => bytes.into_iter().map(i64::from).collect(),
+            PickledType::F64 | PickledType::F32 | PickledType::F16 | PickledType::BF16 => {
+                return Err(wrong(format!("{kind:?}, expected integers")));
+            }
+        })
+    }
+
+    /// The values of a tensor of booleans, or of integers that are 0 or 1.
+    ///
+    /// # Errors
+    /// As [`read_int`](Self::read_int); [`Error::Weights`] for other integers.
+    pub fn read_bool(&self, name: &str) -> Result<Vec<bool>> {
+        let flag = |value| match value {
+            0 => Ok(false),
+            1 => Ok(true),
+            other => {
+                let reason = format!("{name} holds {other}, expected booleans (0 or 1)");
+                Err(Error::weights(&self.path, reason))
+            }
+        };
+        self.read_int(name)?.into_iter().map(flag).collect()
+    }
+
+    fn stored(&self, name: &str) -> Result<&Stored> {
+        self.tensors
+            .get(name)
+            .ok_or_else(|| Error::weights(&self.path, format!("there is no tensor {name}")))
+    }
+
+    /// The bytes of a tensor in the order of this machine, and the type of its elements.
+    fn read_bytes(&self, name: &str) -> Result<(PickledType, Vec<u8>)> {
+        let wrong = |reason: String| Error::weights(&self.path, reason);
+        let tensor = self.stored(name)?;
+        let (file, start, dtype) = match &tensor.place {
+            Place::Bytes { file, start, dtype } => (*file, *start, *dtype),
+            Place::Pickled(tensor) => {
+                let bytes = tensor.read().map_err(|error| wrong(error.to_string()))?;
+                return Ok((tensor.dtype(), bytes));
+            }
+        };
+        let kind = match dtype {
+            Dtype::F64 => PickledType::F64,
+            Dtype::F32 => PickledType::F32,
+            Dtype::F16 => PickledType::F16,
+            Dtype::BF16 => PickledType::BF16,
+            Dtype::I64 => PickledType::I64,
+            Dtype::I32 => PickledType::I32,
+            Dtype::I16 => PickledType::I16,
+            Dtype::I8 => PickledType::I8,
+            Dtype::U64 => PickledType::U64,
+            Dtype::U32 => PickledType::U32,
+            Dtype::U16 => PickledType::U16,
+            Dtype::U8 => PickledType::U8,
+            Dtype::BOOL => PickledType::Bool,
+            other => return Err(wrong(format!("{name} holds {other:?}, expected integers"))),
+        };
+        let n: usize = tensor.shape.iter().product();
+        let mut bytes = vec![0; n * kind.size()];
+        let mut file = self.files[file].lock().unwrap_or_else(|e| e.into_inner());
+        file.seek(SeekFrom::Start(start))
+            .and_then(|_| file.read_exact(&mut bytes))
+            .map_err(Error::io(&self.path))?;
+        if cfg!(target_endian = "big") {
+            bytes
+                .chunks_exact_mut(kind.size())
+                .for_each(<[u8]>::reverse);
+        }
+        Ok((kind, bytes))
     }
 }
 
@@ -460,6 +560,10 @@ fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
     bytes.try_into().expect("chunks of this size")
 }
 
+fn elements<const N: usize, T>(bytes: &[u8], value: impl Fn([u8; N]) -> T) -> Vec<T> {
+    bytes.chunks_exact(N).map(|b| value(array(b))).collect()
+}
+
 fn halves(bytes: &[u8], value: impl Fn(u16) -> f32) -> Vec<f32> {
     bytes
         .chunks_exact(2)
@@ -575,11 +679,29 @@ mod tests {
         assert!(error(open()).contains("shards are missing: 2 of 2"));
         one_tensor(&at("pytorch_model-00002-of-00002.safetensors"), "second");
         assert_eq!(names(), "first second");
+        // Whole weights come before a variant, whatever their stem and ending.
         one_tensor(&at("model.fp16.safetensors"), "half");
+        assert_eq!(names(), "first second");
+        for i in 1..3 {
+            let shard = |ending: &str| at(&format!("pytorch_model-0000{i}-of-00002.{ending}"));
+            std::fs::rename(shard("safetensors"), shard("bin")).unwrap();
+        }
+        assert_eq!(names(), "first second");
+        assert!(open().unwrap().notes().is_empty());
+        for i in 1..3 {
+            std::fs::remove_file(at(&format!("pytorch_model-0000{i}-of-00002.bin"))).unwrap();
+        }
         assert_eq!(names(), "half");
         assert!(open().unwrap().notes()[0].contains("the variant fp16 is the only one there"));
+        one_tensor(&at("pytorch_model.fp16.bin"), "same variant");
+        assert_eq!(names(), "half");
         one_tensor(&at("model.bf16.safetensors"), "brain");
-        assert!(error(open()).contains("the variants bf16, fp16; choose one"));
+        let several = error(open());
+        assert!(
+            several.contains("the variants bf16, fp16; choose one"),
+            "{several}"
+        );
+        assert!(several.contains("from_dir_with_variant"), "{several}");
         let bf16 = WeightReader::from_dir_with_variant(dir.path(), &["model"], "bf16").unwrap();
         assert_eq!(
             (bf16.names().collect::<Vec<_>>(), bf16.notes().len()),

@@ -119,6 +119,10 @@ macro_rules! denoisers {
                 either!(self, network => network.check_trainable(shape))
             }
 
+            fn check_min_time(&self, min: f64) -> Result<()> {
+                either!(self, network => network.check_min_time(min))
+            }
+
             fn cross_attention_dim(&self) -> Option<usize> {
                 either!(self, network => network.cross_attention_dim())
             }
@@ -172,14 +176,35 @@ impl AnyDenoiser {
     /// [`Error::Io`] for a missing file, [`Error::Data`] names file and field, [`Error::Weights`]
     /// the tensors that do not fit.
     pub fn from_pretrained(dir: impl AsRef<Path>, device: &Device) -> Result<Loaded<Self>> {
-        Self::open(dir.as_ref(), None, device)
+        Self::open(dir.as_ref(), None, None, device)
+    }
+
+    /// [`from_pretrained`](Self::from_pretrained) for a variant of the weights: `fp16` opens
+    /// `diffusion_pytorch_model.fp16.safetensors`.
+    ///
+    /// # Errors
+    /// As [`from_pretrained`](Self::from_pretrained); [`Error::Weights`] if the variant is missing.
+    pub fn from_pretrained_with_variant(
+        dir: impl AsRef<Path>,
+        variant: &str,
+        device: &Device,
+    ) -> Result<Loaded<Self>> {
+        Self::open(dir.as_ref(), None, Some(variant), device)
     }
 
     /// The same for a network whose class is known from elsewhere.
-    pub(crate) fn open(dir: &Path, class: Option<&str>, device: &Device) -> Result<Loaded<Self>> {
+    pub(crate) fn open(
+        dir: &Path,
+        class: Option<&str>,
+        variant: Option<&str>,
+        device: &Device,
+    ) -> Result<Loaded<Self>> {
         let path = dir.join(CONFIG);
         let mut loaded = json::read_file(&path, |text| Self::read(text, class, device))?;
-        let files = WeightReader::from_dir(dir, &[STEM])?;
+        let files = match variant {
+            Some(variant) => WeightReader::from_dir_with_variant(dir, &[STEM], variant)?,
+            None => WeightReader::from_dir(dir, &[STEM])?,
+        };
         let (network, report) = files.load_into(loaded.value, diffusers_key)?;
         loaded.value = network;
         loaded.unused_tensors = report.unused;
@@ -217,7 +242,7 @@ impl AnyDenoiser {
         Ok(Loaded::new(network).with_unused_fields(unused))
     }
 
-    /// Its configuration as diffusers writes it.
+    /// The configuration of the network as diffusers writes it.
     pub fn to_json(&self) -> String {
         let mut fields = self.fields();
         // A field of this library, which other readers need not see.

@@ -24,7 +24,7 @@ pub(crate) struct Shared {
     pub(crate) dropout: f64,
     /// The time scales and shifts a norm's output, instead of being added before it.
     pub(crate) scale_shift: bool,
-    /// Of an attention's head.
+    /// Channels of a head of attention.
     pub(crate) head_width: Option<usize>,
 }
 

@@ -313,7 +313,7 @@ pub struct DitModel {
 }
 
 impl DitModel {
-    /// Its configuration.
+    /// The configuration of the network.
     pub fn config(&self) -> &DitConfig {
         &self.config
     }
@@ -381,7 +381,7 @@ impl Denoiser for DitModel {
         Some(self.config.num_embeds_ada_norm + 1)
     }
 
-    /// Its last class embedding.
+    /// The last class embedding is that of the null class.
     fn null_class(&self) -> Option<u32> {
         Some(self.config.num_embeds_ada_norm as u32)
     }

@@ -13,7 +13,8 @@ pub use any::AnyDenoiser;
 pub use dit::{DitConfig, DitModel};
 pub use size::SampleSize;
 pub use unet2d::{
-    DownBlockType, TimeEmbeddingType, TimeScaleShift, UNet2dConfig, UNet2dModel, UpBlockType,
+    ClassEmbedType, DownBlockType, TimeEmbeddingType, TimeScaleShift, UNet2dConfig, UNet2dModel,
+    UpBlockType,
 };
 pub use unet2d_condition::{
     CrossDownBlockType, CrossUpBlockType, PerBlock, UNet2dConditionConfig, UNet2dConditionModel,

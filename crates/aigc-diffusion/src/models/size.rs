@@ -3,11 +3,11 @@
 use aigc_core::data::ImageShape;
 use serde::{Deserialize, Serialize};
 
-/// A side of squares, or height and width.
+/// The size of square images, or height and width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum SampleSize {
-    /// Of squares.
+    /// The side of square images.
     Side(usize),
     /// Height and width.
     Sides([usize; 2]),

@@ -9,7 +9,7 @@ use burn::{
 /// Sines and cosines of a time (Vaswani et al. 2017, section 3.5), half and half.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sinusoids {
-    /// How many numbers.
+    /// Number of sines and cosines.
     pub(crate) width: usize,
     /// Cosines before sines.
     pub(crate) cosines_first: bool,
@@ -41,7 +41,10 @@ impl Sinusoids {
     }
 }
 
-/// Sines and cosines of `2π·w·ln t` with random frequencies `w`, which are not trained.
+/// Sines, then cosines, of `2π·w·ln t` with random frequencies `w`, which are not trained.
+///
+/// The order is fixed: diffusers' `UNet2DModel` does not pass `flip_sin_to_cos` on to its
+/// `GaussianFourierProjection`.
 #[derive(Module, Debug)]
 pub(crate) struct FourierProjection {
     weight: Param<Tensor<1>>,
@@ -69,17 +72,10 @@ impl FourierProjection {
     /// # Shapes
     /// - time: `[batch]`, above 0
     /// - output: `[batch, 2·count]`
-    pub(crate) fn forward(&self, time: Tensor<1>, cosines_first: bool) -> Tensor<2> {
+    pub(crate) fn forward(&self, time: Tensor<1>) -> Tensor<2> {
         let frequencies = self.weight.val().unsqueeze::<2>();
         let angles = time.log().reshape([-1, 1]) * frequencies * std::f64::consts::TAU;
-        let (sines, cosines) = (angles.clone().sin(), angles.cos());
-        Tensor::cat(
-            match cosines_first {
-                true => vec![cosines, sines],
-                false => vec![sines, cosines],
-            },
-            1,
-        )
+        Tensor::cat(vec![angles.clone().sin(), angles.cos()], 1)
     }
 }
 

@@ -164,7 +164,7 @@ pub(crate) struct SpatialConfig {
     pub(crate) groups: usize,
     pub(crate) heads: usize,
     pub(crate) layers: usize,
-    /// Width of the tokens that are looked at.
+    /// Width of the tokens that cross-attention attends to.
     pub(crate) seen: usize,
 }
 

@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 /// Blocks at one size on the way down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum CrossDownBlockType {
     /// Convolutions.
     DownBlock2D,
@@ -35,6 +36,7 @@ pub enum CrossDownBlockType {
 
 /// Blocks at one size on the way up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum CrossUpBlockType {
     /// Convolutions.
     UpBlock2D,
@@ -42,13 +44,13 @@ pub enum CrossUpBlockType {
     CrossAttnUpBlock2D,
 }
 
-/// One number for all sizes, or one for each.
+/// One number for all blocks, or one for each block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum PerBlock {
-    /// For all.
+    /// The number of every block.
     One(usize),
-    /// For each, from the largest size on.
+    /// A number for each block, from the largest size on.
     Each(Vec<usize>),
 }
 
@@ -344,7 +346,7 @@ pub struct UNet2dConditionModel {
 }
 
 impl UNet2dConditionModel {
-    /// Its configuration.
+    /// The configuration of the network.
     pub fn config(&self) -> &UNet2dConditionConfig {
         &self.config
     }

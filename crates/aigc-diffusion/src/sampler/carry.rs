@@ -14,14 +14,14 @@ use std::{
     ops::{ControlFlow, Range},
 };
 
-impl<N: Denoiser> DiffusionSampler<'_, N> {
+impl<N: Denoiser<D>, const D: usize> DiffusionSampler<'_, N, D> {
     /// Takes samples through the job's plan.
     pub(super) fn carry(
         &self,
-        mut x: Tensor<4>,
+        mut x: Tensor<D>,
         job: &Job<'_>,
         images: Range<usize>,
-    ) -> Result<Carried> {
+    ) -> Result<Carried<D>> {
         let inputs = self.inputs(job, &images)?;
         let mut streams = Streams::new(job.seed, "steps", images.clone());
         let mut runner = PlanRunner::new(job.plan);
@@ -46,9 +46,9 @@ impl<N: Denoiser> DiffusionSampler<'_, N> {
         &self,
         job: &Job<'_>,
         images: &Range<usize>,
-        runner: &PlanRunner<'_, 4>,
-        x: &Tensor<4>,
-        x0: &Tensor<4>,
+        runner: &PlanRunner<'_, D>,
+        x: &Tensor<D>,
+        x0: &Tensor<D>,
     ) -> ControlFlow<()> {
         if !self.options.has_callback() {
             return match self.options.cancel.is_cancelled() {
@@ -75,28 +75,28 @@ impl<N: Denoiser> DiffusionSampler<'_, N> {
     /// Calls the network and takes the step after it: the next sample, and the clean one.
     pub(super) fn step(
         &self,
-        runner: &mut PlanRunner<'_, 4>,
-        x: Tensor<4>,
-        x0: Option<Tensor<4>>,
-        inputs: &Inputs,
+        runner: &mut PlanRunner<'_, D>,
+        x: Tensor<D>,
+        x0: Option<Tensor<D>>,
+        inputs: &Inputs<D>,
         streams: &mut Streams,
-    ) -> Result<(Tensor<4>, Tensor<4>)> {
+    ) -> Result<(Tensor<D>, Tensor<D>)> {
         let call = runner.call().expect("a call that is left");
         let output = match &self.guide {
             None => self.output(self.network, call, &x, x0, inputs),
             Some((guide, live)) => {
-                let answer = |output: Tensor<4>, x: &Tensor<4>| {
+                let answer = |output: Tensor<D>, x: &Tensor<D>| {
                     let mean = output.clone().narrow(1, 0, x.dims()[1]);
                     (
                         output,
                         x.clone() * call.coefficients.x0.0 + mean * call.coefficients.x0.1,
                     )
                 };
-                let ask = |x: &Tensor<4>| {
+                let ask = |x: &Tensor<D>| {
                     answer(self.output(self.network, call, x, x0.clone(), inputs), x)
                 };
                 let on_tape = (inputs.clone().autodiff(), x0.clone().map(Tensor::autodiff));
-                let ask_live = |x: &Tensor<4>| {
+                let ask_live = |x: &Tensor<D>| {
                     answer(self.output(live, call, x, on_tape.1.clone(), &on_tape.0), x)
                 };
                 let context = GuideContext {
@@ -124,10 +124,10 @@ impl<N: Denoiser> DiffusionSampler<'_, N> {
         &self,
         network: &N,
         call: &ModelCall,
-        x: &Tensor<4>,
-        x0: Option<Tensor<4>>,
-        inputs: &Inputs,
-    ) -> Tensor<4> {
+        x: &Tensor<D>,
+        x0: Option<Tensor<D>>,
+        inputs: &Inputs<D>,
+    ) -> Tensor<D> {
         let (n, channels) = (x.dims()[0], x.dims()[1]);
         let seen = if call.input_scale == 1.0 {
             x.clone()
@@ -147,7 +147,7 @@ impl<N: Denoiser> DiffusionSampler<'_, N> {
             return network.predict(seen, time(n), &condition);
         };
         // Both in one batch: the network's weights are read once.
-        let twice = |x: Tensor<4>| Tensor::cat(vec![x.clone(), x], 0);
+        let twice = |x: Tensor<D>| Tensor::cat(vec![x.clone(), x], 0);
         let Conditioning {
             class_labels,
             encoder_hidden_states,
@@ -164,7 +164,7 @@ impl<N: Denoiser> DiffusionSampler<'_, N> {
         };
         let output = network.predict(twice(seen), time(2 * n), &both);
         let part = |start: usize| output.clone().narrow(0, start, n);
-        let mean = |x: Tensor<4>| x.narrow(1, 0, channels);
+        let mean = |x: Tensor<D>| x.narrow(1, 0, channels);
         let guided = guidance.combine(mean(part(0)), mean(part(n)));
         match output.dims()[1] - channels {
             0 => guided,
@@ -174,7 +174,7 @@ impl<N: Denoiser> DiffusionSampler<'_, N> {
     }
 
     /// The network's inputs for some of the job's samples.
-    pub(super) fn inputs(&self, job: &Job<'_>, images: &Range<usize>) -> Result<Inputs> {
+    pub(super) fn inputs(&self, job: &Job<'_>, images: &Range<usize>) -> Result<Inputs<D>> {
         let n = images.len();
         let class_labels = job
             .classes
@@ -221,23 +221,23 @@ impl<N: Denoiser> DiffusionSampler<'_, N> {
     }
 }
 
-/// Finished samples; clean samples as far as they were predicted, if sampling was stopped.
-pub(super) struct Carried {
-    pub(super) x: Tensor<4>,
+/// Finished samples; the predictions x̂₀ of the last call, if sampling was stopped before the end.
+pub(super) struct Carried<const D: usize> {
+    pub(super) x: Tensor<D>,
     pub(super) stopped: bool,
 }
 
 /// The conditions of a batch.
 #[derive(Clone, Debug)]
-pub(super) struct Inputs {
-    /// Which of all images.
+pub(super) struct Inputs<const D: usize> {
+    /// Which of all samples.
     images: Range<usize>,
-    condition: Conditioning,
+    condition: Conditioning<D>,
     /// What classifier-free guidance compares with.
-    negative: Option<Conditioning>,
+    negative: Option<Conditioning<D>>,
 }
 
-impl Inputs {
+impl<const D: usize> Inputs<D> {
     fn autodiff(self) -> Self {
         Self {
             condition: self.condition.autodiff(),

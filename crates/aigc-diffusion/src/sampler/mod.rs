@@ -13,7 +13,7 @@ use crate::{
 };
 use aigc_core::{
     CancelToken, Error, Result, check,
-    data::{ClassLabels, ImageShape, SampleShape, ValueRange},
+    data::{ClassLabels, SampleShape, ValueRange},
     encoder::Autoencoder,
     rng::Rng,
     sampling::SamplingOptions,
@@ -28,9 +28,9 @@ mod repaint;
 /// Samples in one pass of the network by default.
 const BATCH_SIZE: usize = 64;
 
-/// Progress of sampling.
+/// Progress of sampling. `D` is the rank of a batch of samples.
 #[derive(Debug)]
-pub struct StepProgress<'a> {
+pub struct StepProgress<'a, const D: usize = 4> {
     /// The samples of the current batch, of all that were requested.
     pub images: Range<usize>,
     /// Number of samples requested.
@@ -39,55 +39,68 @@ pub struct StepProgress<'a> {
     pub step: usize,
     /// Calls of the network for each batch.
     pub num_steps: usize,
-    x: Tensor<4>,
-    x0: Tensor<4>,
+    x: Tensor<D>,
+    x0: Tensor<D>,
     level: NoiseLevel,
-    space: SampleSpace<'a>,
+    space: SampleSpace<'a, D>,
 }
 
-impl StepProgress<'_> {
-    /// The current predictions of the clean images, `[images, channels, height, width]` in
-    /// `[0, 1]`.
-    pub fn preview(&self) -> Tensor<4> {
+impl<const D: usize> StepProgress<'_, D> {
+    /// The current predictions of the clean samples.
+    ///
+    /// # Shapes
+    /// - output: `[images, channels, …]` in the range of the data; for images
+    ///   `[images, channels, height, width]` in `[0, 1]`
+    pub fn preview(&self) -> Tensor<D> {
         self.space.decode(self.x0.clone())
     }
 
-    /// The noisy samples themselves as images: scaled to the range of images, beyond which noise is
-    /// cut off.
+    /// The noisy samples themselves: scaled to the range of the data, beyond which noise is cut
+    /// off.
     ///
     /// # Shapes
-    /// - output: `[images, channels, height, width]` in `[0, 1]`
-    pub fn noisy_images(&self) -> Tensor<4> {
+    /// - output: `[images, channels, …]` in the range of the data; for images
+    ///   `[images, channels, height, width]` in `[0, 1]`
+    pub fn noisy_images(&self) -> Tensor<D> {
         let size = (self.level.alpha.powi(2) + self.level.sigma.powi(2)).sqrt();
         self.space.decode(self.x.clone() / size)
     }
 }
 
-/// The space that the network works in: images in `[−1, 1]`, or latent maps times a scale.
+/// The space that the network works in: normalised data (images in `[−1, 1]`), or latent maps times
+/// a scale.
 #[derive(Clone, Copy, Debug)]
-struct SampleSpace<'a> {
-    latent: Option<(&'a dyn Autoencoder, f64)>,
+struct SampleSpace<'a, const D: usize> {
+    /// Range of the data.
+    range: ValueRange,
+    latent: Option<(&'a dyn Autoencoder<D, D>, f64)>,
 }
 
-impl SampleSpace<'_> {
-    /// Images of samples.
-    fn decode(&self, x: Tensor<4>) -> Tensor<4> {
+impl<const D: usize> SampleSpace<'_, D> {
+    /// Maps samples of the network to the data.
+    fn decode(&self, x: Tensor<D>) -> Tensor<D> {
         match self.latent {
-            None => ValueRange::Unit.denormalize(x),
+            None => self.range.denormalize(x),
             Some((autoencoder, scale)) => autoencoder.decode(x / scale),
         }
     }
 
-    /// Samples of images.
-    fn encode(&self, images: Tensor<4>) -> Tensor<4> {
+    /// Maps data to samples of the network.
+    fn encode(&self, images: Tensor<D>) -> Tensor<D> {
         match self.latent {
-            None => ValueRange::Unit.normalize(images),
+            None => self.range.normalize(images),
             Some((autoencoder, scale)) => autoencoder.encode(images).mode() * scale,
         }
     }
 }
 
 /// Samples with a network and a scheduler.
+///
+/// `D` is the rank of a batch of samples, as in [`Denoiser`]: 4 for images, 2 for points, 3 for
+/// sound, 5 for video. It follows from the network. Samples are in the range of the data: by
+/// default `[0, 1]` for images, and unbounded for other samples
+/// ([`with_value_range`](Self::with_value_range)). The documentation of the methods says images for
+/// samples of any rank; only [`repaint`](Self::repaint) requires images.
 ///
 /// Settings are collected in any order and validated when samples are requested.
 ///
@@ -104,22 +117,22 @@ impl SampleSpace<'_> {
 /// let images = sampler.sample(64, 0)?.values;
 /// # Ok(()) }
 /// ```
-pub struct DiffusionSampler<'a, N> {
+pub struct DiffusionSampler<'a, N, const D: usize = 4> {
     network: &'a N,
     plan: SamplingPlan,
-    shape: ImageShape,
+    shape: SampleShape,
     device: Device,
     classes: ClassLabels,
     num_classes: Option<usize>,
     unconditional: bool,
     prompt: Option<(Tensor<3>, Option<Tensor<3>>)>,
     guidance: Option<ClassifierFreeGuidance>,
-    guide: Option<(&'a dyn Guide, N)>,
-    space: SampleSpace<'a>,
-    options: SamplingOptions<'a, StepProgress<'a>>,
+    guide: Option<(&'a dyn Guide<D>, N)>,
+    space: SampleSpace<'a, D>,
+    options: SamplingOptions<'a, StepProgress<'a, D>>,
 }
 
-impl<N: Denoiser> std::fmt::Debug for DiffusionSampler<'_, N> {
+impl<N: Denoiser<D>, const D: usize> std::fmt::Debug for DiffusionSampler<'_, N, D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("DiffusionSampler")
             .field("shape", &self.shape)
@@ -156,35 +169,45 @@ impl Streams {
         )
     }
 
-    fn draw(&mut self, shape: ImageShape, device: &Device) -> Tensor<4> {
+    fn draw<const D: usize>(&mut self, shape: SampleShape, device: &Device) -> Tensor<D> {
         let values: Vec<f32> = self
             .0
             .iter_mut()
             .flat_map(|rng| rng.normal_vec(shape.numel()))
             .collect();
-        let dims = SampleShape::from(shape).batched::<4>(self.0.len());
+        let dims = shape.batched::<D>(self.0.len());
         Tensor::from_data(TensorData::new(values, dims), device)
     }
 }
 
-impl<'a, N: Denoiser> DiffusionSampler<'a, N> {
-    /// A sampler of images of `shape`, in `steps` steps of a scheduler, of random classes and
-    /// without guidance.
+impl<'a, N: Denoiser<D>, const D: usize> DiffusionSampler<'a, N, D> {
+    /// A sampler of samples of `shape` (an [`ImageShape`](aigc_core::data::ImageShape) or a
+    /// [`SampleShape`]), in `steps` steps of a scheduler, of random classes and without guidance.
     ///
     /// # Errors
-    /// [`Error::Config`] as the scheduler's [`plan`](Scheduler::plan), or for a shape that the
+    /// [`Error::InvalidArgument`] for a shape without values, or whose batches are not of rank
+    /// `D`; [`Error::Config`] as the scheduler's [`plan`](Scheduler::plan), or for a shape that the
     /// network does not process.
     pub fn new(
         network: &'a N,
         scheduler: &impl Scheduler,
         steps: usize,
-        shape: ImageShape,
+        shape: impl Into<SampleShape>,
         device: &Device,
     ) -> Result<Self> {
+        let shape = shape.into();
         if shape.numel() == 0 {
             return Err(Error::argument("shape", shape, "at least one value"));
         }
-        network.check_shape(shape.into())?;
+        if shape.rank() + 1 != D {
+            let expected = format!("{} axes; the network processes batches of rank {D}", D - 1);
+            return Err(Error::argument("shape", shape, expected));
+        }
+        network.check_shape(shape)?;
+        let range = match shape.as_image() {
+            Some(_) => ValueRange::Unit,
+            None => ValueRange::Unbounded,
+        };
         Ok(Self {
             network,
             plan: scheduler.plan(steps)?,
@@ -196,9 +219,20 @@ impl<'a, N: Denoiser> DiffusionSampler<'a, N> {
             prompt: None,
             guidance: None,
             guide: None,
-            space: SampleSpace { latent: None },
+            space: SampleSpace {
+                range,
+                latent: None,
+            },
             options: SamplingOptions::new(BATCH_SIZE),
         })
+    }
+
+    /// Sets the range of the data that the network was trained on, which samples are
+    /// [mapped](ValueRange::denormalize) to: by default `[0, 1]` for images, and unbounded for
+    /// other samples. With an autoencoder, its output determines the range.
+    pub fn with_value_range(mut self, range: ValueRange) -> Self {
+        self.space.range = range;
+        self
     }
 
     /// Samples these classes.
@@ -208,8 +242,8 @@ impl<'a, N: Denoiser> DiffusionSampler<'a, N> {
     }
 
     /// Sets the number of real classes. If the network has more class embeddings, its last one is
-    /// the null class; if it has as many, there is none. By default the network says which class is
-    /// its [null class](Denoiser::null_class).
+    /// the null class; if it has as many, there is none. By default the null class is that of the
+    /// [network](Denoiser::null_class).
     pub fn with_num_classes(mut self, num_classes: usize) -> Self {
         self.num_classes = Some(num_classes);
         self
@@ -243,7 +277,7 @@ impl<'a, N: Denoiser> DiffusionSampler<'a, N> {
     /// Adds a guide that supplies `∇ ln p(y | x)`. If the scheduler clips x̂₀, ε is recomputed from
     /// the clipped x̂₀, because guided predictions can leave the data range and the mismatch would
     /// accumulate.
-    pub fn with_guide(mut self, guide: &'a dyn Guide) -> Self {
+    pub fn with_guide(mut self, guide: &'a dyn Guide<D>) -> Self {
         self.guide = Some((guide, differentiable(self.network)));
         self.plan.use_clipped_model_output = true;
         self
@@ -252,7 +286,7 @@ impl<'a, N: Denoiser> DiffusionSampler<'a, N> {
     /// Samples are latent maps times `scaling_factor`, which the autoencoder decodes to images.
     pub fn with_autoencoder(
         mut self,
-        autoencoder: &'a dyn Autoencoder,
+        autoencoder: &'a dyn Autoencoder<D, D>,
         scaling_factor: f64,
     ) -> Self {
         self.space.latent = Some((autoencoder, scaling_factor));
@@ -266,18 +300,19 @@ impl<'a, N: Denoiser> DiffusionSampler<'a, N> {
         self
     }
 
-    /// Stops between two calls of the network when `token` is cancelled; what is sampled by then is
-    /// returned.
+    /// Stops between two calls of the network when `token` is cancelled. The samples up to then are
+    /// returned, as [`sample`](Self::sample) describes; with a token that was cancelled before the
+    /// first call, sampling returns [`Error::Cancelled`].
     pub fn with_cancel(mut self, token: CancelToken) -> Self {
         self.options.cancel = token;
         self
     }
 
-    /// Calls `callback` after every call of the network; it may look at the images so far, and stop
-    /// sampling.
+    /// Calls `callback` with the progress after every call of the network. `ControlFlow::Break`
+    /// stops sampling; the samples up to then are returned, as [`sample`](Self::sample) describes.
     pub fn with_callback(
         mut self,
-        callback: impl FnMut(&StepProgress<'a>) -> ControlFlow<()> + 'a,
+        callback: impl FnMut(&StepProgress<'a, D>) -> ControlFlow<()> + 'a,
     ) -> Self {
         self.options = self.options.on_progress(callback);
         self
@@ -294,7 +329,7 @@ impl<'a, N: Denoiser> DiffusionSampler<'a, N> {
     }
 
     /// Shape of a sample.
-    pub fn shape(&self) -> ImageShape {
+    pub fn shape(&self) -> SampleShape {
         self.shape
     }
 
@@ -412,7 +447,7 @@ impl<'a, N: Denoiser> DiffusionSampler<'a, N> {
     }
 
     /// Number of samples in a tensor of them.
-    fn check_samples(&self, x: &Tensor<4>, argument: &str) -> Result<usize> {
+    fn check_samples(&self, x: &Tensor<D>, argument: &str) -> Result<usize> {
         let shape = SampleShape::of_batch(x);
         if shape != self.shape {
             let expected = format!("{}, the sampler's", self.shape);
@@ -422,13 +457,13 @@ impl<'a, N: Denoiser> DiffusionSampler<'a, N> {
     }
 
     /// Number of images, if they are of the shape that the sampler generates.
-    fn check_images(&self, images: &Tensor<4>) -> Result<usize> {
+    fn check_images(&self, images: &Tensor<D>) -> Result<usize> {
         if images.dims()[0] == 0 {
             return Err(Error::argument("images", "none", "at least one"));
         }
         let shape = SampleShape::of_batch(images);
         let expected = match self.space.latent {
-            None => self.shape.into(),
+            None => self.shape,
             Some((autoencoder, _)) => autoencoder.sample_shape(),
         };
         if shape != expected {
@@ -439,13 +474,13 @@ impl<'a, N: Denoiser> DiffusionSampler<'a, N> {
     }
 
     /// Some of the images in the space that the network works in.
-    fn encode(&self, images: &Tensor<4>, part: Range<usize>) -> Tensor<4> {
+    fn encode(&self, images: &Tensor<D>, part: Range<usize>) -> Tensor<D> {
         let images = images.clone().narrow(0, part.start, part.len());
         self.space.encode(images)
     }
 
     /// The noise that some samples start from.
-    fn start(&self, seed: u64, images: Range<usize>) -> Tensor<4> {
+    fn start(&self, seed: u64, images: Range<usize>) -> Tensor<D> {
         Streams::new(seed, "start", images).draw(self.shape, &self.device)
     }
 }

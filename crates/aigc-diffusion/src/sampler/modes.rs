@@ -1,4 +1,4 @@
-//! What a sampler samples from: noise, images, noisy images.
+//! What sampling starts from: noise, images, noisy images.
 
 use super::{DiffusionSampler, Job, carry::Carried};
 use crate::{
@@ -7,26 +7,34 @@ use crate::{
     prediction::NoiseLevel,
     scheduler::{DdimInverseScheduler, Scheduler},
 };
-use aigc_core::{Error, Result, latent::slerp, sampling::Samples};
+use aigc_core::{Error, Result, data::ValueRange, latent::slerp, sampling::Samples};
 use burn::tensor::Tensor;
 use std::ops::Range;
 
-impl<N: Denoiser> DiffusionSampler<'_, N> {
+impl<N: Denoiser<D>, const D: usize> DiffusionSampler<'_, N, D> {
     /// Standard normal noise, as [`sample`](Self::sample) starts from it.
     ///
     /// # Shapes
-    /// - output: `[n, channels, height, width]`
-    pub fn noise(&self, n: usize, seed: u64) -> Tensor<4> {
+    /// - output: `[n, channels, …]`
+    pub fn noise(&self, n: usize, seed: u64) -> Tensor<D> {
         self.start(seed, 0..n)
     }
 
     /// `n` images.
     ///
+    /// If a token or a callback stops sampling, the samples of the batches up to then are returned,
+    /// and [`complete`](Samples::complete) is false. If it stops between two calls of a batch, the
+    /// values of that batch, the last one, are the predictions x̂₀ of the latest call.
+    ///
+    /// # Shapes
+    /// - values: `[n, channels, …]` in the range of the data
+    ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if `n` is 0, or for a setting that does not fit the network;
-    /// [`Error::Config`] for a class that the network does not have; what a
-    /// [`Guide`](crate::Guide) reports.
-    pub fn sample(&self, n: usize, seed: u64) -> Result<Samples> {
+    /// [`Error::InvalidArgument`] if `n` is 0, for a class that the network does not have, or for a
+    /// setting that does not fit the network; [`Error::Config`] for guidance out of range, or a
+    /// scheduler that does not fit the network or the autoencoder; [`Error::Cancelled`] if it was
+    /// cancelled before the first call of the network; errors of a [`Guide`](crate::Guide).
+    pub fn sample(&self, n: usize, seed: u64) -> Result<Samples<D>> {
         let job = self.job(n, &self.plan, seed)?;
         self.in_batches(job, |job, images| {
             let x = self.start(seed, images.clone()) * self.plan.init_noise_sigma;
@@ -34,12 +42,12 @@ impl<N: Denoiser> DiffusionSampler<'_, N> {
         })
     }
 
-    /// Images of given noise, `[n, channels, height, width]`, standard normal. `seed` is for the
-    /// noise that a scheduler adds on the way, and for the classes.
+    /// Images of given noise, `[n, channels, …]`, standard normal. `seed` is for the noise that a
+    /// scheduler adds on the way, and for the classes.
     ///
     /// # Errors
     /// As [`sample`](Self::sample), or if the noise is not of the sampler's shape.
-    pub fn sample_from_noise(&self, noise: &Tensor<4>, seed: u64) -> Result<Samples> {
+    pub fn sample_from_noise(&self, noise: &Tensor<D>, seed: u64) -> Result<Samples<D>> {
         let n = self.check_samples(noise, "noise")?;
         let job = self.job(n, &self.plan, seed)?;
         self.in_batches(job, |job, images| {
@@ -53,11 +61,11 @@ impl<N: Denoiser> DiffusionSampler<'_, N> {
     /// which changes next to nothing, to 1.
     ///
     /// # Shapes
-    /// - images: `[n, channels, height, width]` in `[0, 1]`
+    /// - images: `[n, channels, …]` in the range of the data, `[0, 1]` for images
     ///
     /// # Errors
     /// As [`sample`](Self::sample), for a strength out of range, or images of another shape.
-    pub fn img2img(&self, images: &Tensor<4>, strength: f64, seed: u64) -> Result<Samples> {
+    pub fn img2img(&self, images: &Tensor<D>, strength: f64, seed: u64) -> Result<Samples<D>> {
         if !(strength > 0.0 && strength <= 1.0) {
             return Err(Error::argument("strength", strength, "above 0, at most 1"));
         }
@@ -73,27 +81,32 @@ impl<N: Denoiser> DiffusionSampler<'_, N> {
         })
     }
 
-    /// Removes noise of a known standard deviation (of values in `[0, 1]`) from images: a noisy
-    /// image is an intermediate sample. With a scheduler that adds fresh noise (DDPM, DDIM with
-    /// `eta` 1), the result is drawn from the posterior of clean images. Noise is added up to the
-    /// level of the next call before; with many steps that is next to nothing.
+    /// Removes noise of a known standard deviation from images: a noisy image is an intermediate
+    /// sample. The standard deviation is that of values in the range of the data, `[0, 1]` for
+    /// images. With a scheduler that adds fresh noise (DDPM, DDIM with `eta` 1), the result is
+    /// drawn from the posterior of clean images. Noise is added up to the level of the next call
+    /// before; with many steps that is next to nothing.
     ///
     /// # Shapes
-    /// - images: `[n, channels, height, width]` in `[0, 1]`, but for the noise
+    /// - images: `[n, channels, …]` in the range of the data, but for the noise
     ///
     /// # Errors
     /// As [`sample`](Self::sample), for an autoencoder, whose latent maps have other noise, for no
     /// noise or more than sampling begins with, and for images of another shape.
-    pub fn denoise(&self, images: &Tensor<4>, noise_std: f64, seed: u64) -> Result<Samples> {
+    pub fn denoise(&self, images: &Tensor<D>, noise_std: f64, seed: u64) -> Result<Samples<D>> {
         self.without_autoencoder("the noise is in the images")?;
         let n = self.check_images(images)?;
         let ratio = |call: &ModelCall| call.level.sigma / call.level.alpha;
-        // Images are in [−1, 1] here.
-        let noise = 2.0 * noise_std;
+        // How much `ValueRange::normalize` scales values: [0, 1] becomes [−1, 1].
+        let scale = match self.space.range {
+            ValueRange::Unit => 2.0,
+            ValueRange::Symmetric | ValueRange::Unbounded => 1.0,
+        };
+        let noise = scale * noise_std;
         let calls = &self.plan.calls;
         let at = calls.iter().rposition(|call| ratio(call) >= noise);
         let Some(at) = at.filter(|_| noise > 0.0) else {
-            let most = ratio(&calls[0]) / 2.0;
+            let most = ratio(&calls[0]) / scale;
             return Err(Error::argument(
                 "noise_std",
                 noise_std,
@@ -118,7 +131,7 @@ impl<N: Denoiser> DiffusionSampler<'_, N> {
     /// [from](DdimInverseScheduler::from), and the same seed, which draws the same classes.
     ///
     /// # Shapes
-    /// - images and output: `[n, channels, height, width]`; images in `[0, 1]`
+    /// - images and output: `[n, channels, …]`; images in the range of the data
     ///
     /// # Errors
     /// As [`sample`](Self::sample), as the scheduler's plan, for images of another shape, for
@@ -126,11 +139,11 @@ impl<N: Denoiser> DiffusionSampler<'_, N> {
     /// [`Error::Cancelled`] if it is stopped.
     pub fn invert(
         &self,
-        images: &Tensor<4>,
+        images: &Tensor<D>,
         scheduler: &DdimInverseScheduler,
         steps: usize,
         seed: u64,
-    ) -> Result<Tensor<4>> {
+    ) -> Result<Tensor<D>> {
         for (argument, given) in [
             ("guide", self.guide.is_some()),
             ("guidance", self.guidance.is_some()),
@@ -148,6 +161,9 @@ impl<N: Denoiser> DiffusionSampler<'_, N> {
         let job = self.job(n, &plan, seed)?;
         let mut parts = Vec::new();
         for part in self.options.batches(n)? {
+            if self.options.cancel.is_cancelled() {
+                return Err(Error::cancelled("inversion"));
+            }
             let x = self.encode(images, part.clone());
             let carried = self.carry(x, &job, part)?;
             if carried.stopped {
@@ -162,19 +178,19 @@ impl<N: Denoiser> DiffusionSampler<'_, N> {
     /// al. 2021, section 5.3). One class for all frames of a pair.
     ///
     /// # Shapes
-    /// - from and to: `[pairs, channels, height, width]`, standard normal
-    /// - output: `frames` of `[pairs, channels, height, width]` in `[0, 1]`
+    /// - from and to: `[pairs, channels, …]`, standard normal
+    /// - output: `frames` of `[pairs, channels, …]` in the range of the data
     ///
     /// # Errors
     /// As [`sample_from_noise`](Self::sample_from_noise), or for fewer than two frames;
     /// [`Error::Cancelled`] if it is stopped.
     pub fn interpolate(
         &self,
-        from: &Tensor<4>,
-        to: &Tensor<4>,
+        from: &Tensor<D>,
+        to: &Tensor<D>,
         frames: usize,
         seed: u64,
-    ) -> Result<Vec<Tensor<4>>> {
+    ) -> Result<Vec<Tensor<D>>> {
         if frames < 2 {
             return Err(Error::argument("frames", frames, "at least 2"));
         }
@@ -186,10 +202,11 @@ impl<N: Denoiser> DiffusionSampler<'_, N> {
                 format!("{:?}, like `from`", from.dims()),
             ));
         }
-        let flat = |x: &Tensor<4>| x.clone().flatten::<2>(1, 3);
+        let flat_dims = [from.dims()[0], self.shape.numel()];
+        let flat = |x: &Tensor<D>| -> Tensor<2> { x.clone().reshape(flat_dims) };
         let at = |k: usize| k as f64 / (frames - 1) as f64;
         let frame = |k: usize| {
-            let noise = slerp(flat(from), flat(to), at(k)).reshape(from.dims());
+            let noise: Tensor<D> = slerp(flat(from), flat(to), at(k)).reshape(from.dims());
             let samples = self.sample_from_noise(&noise, seed)?;
             match samples.complete {
                 true => Ok(samples.values),
@@ -203,7 +220,7 @@ impl<N: Denoiser> DiffusionSampler<'_, N> {
     ///
     /// # Errors
     /// As [`sample`](Self::sample), or if there are no columns, or the network has no classes.
-    pub fn class_grid(&self, columns: usize, seed: u64) -> Result<Samples> {
+    pub fn class_grid(&self, columns: usize, seed: u64) -> Result<Samples<D>> {
         let (Some(real), null_class) = self.class_counts()? else {
             return Err(Error::argument(
                 "class_grid",
@@ -242,14 +259,19 @@ impl<N: Denoiser> DiffusionSampler<'_, N> {
         }
     }
 
-    /// All samples of a job, batch by batch. `carry` takes the samples of a batch to the end.
+    /// All samples of a job, batch by batch. `carry` takes the samples of a batch to the end. Like
+    /// `SamplingOptions::collect`, it fails if it was cancelled before the first batch.
     pub(super) fn in_batches(
         &self,
         job: Job<'_>,
-        carry: impl Fn(&Job<'_>, Range<usize>) -> Result<Carried>,
-    ) -> Result<Samples> {
+        carry: impl Fn(&Job<'_>, Range<usize>) -> Result<Carried<D>>,
+    ) -> Result<Samples<D>> {
         let (mut parts, mut complete, mut count) = (Vec::new(), true, 0);
         for images in self.options.batches(job.total)? {
+            if self.options.cancel.is_cancelled() {
+                complete = false;
+                break;
+            }
             count = images.end;
             let carried = carry(&job, images)?;
             parts.push(self.space.decode(carried.x));
@@ -257,6 +279,9 @@ impl<N: Denoiser> DiffusionSampler<'_, N> {
                 complete = false;
                 break;
             }
+        }
+        if parts.is_empty() {
+            return Err(Error::cancelled("sampling"));
         }
         Ok(Samples {
             values: Tensor::cat(parts, 0),

@@ -69,7 +69,12 @@ impl<N: Denoiser> DiffusionSampler<'_, N> {
         })
     }
 
-    fn repaint_batch(&self, known: &Known, job: &Job<'_>, images: Range<usize>) -> Result<Carried> {
+    fn repaint_batch(
+        &self,
+        known: &Known,
+        job: &Job<'_>,
+        images: Range<usize>,
+    ) -> Result<Carried<4>> {
         let plan = job.plan;
         let inputs = self.inputs(job, &images)?;
         let mut streams = Streams::new(job.seed, "steps", images.clone());
@@ -82,7 +87,8 @@ impl<N: Denoiser> DiffusionSampler<'_, N> {
                 runner.back_to(k);
                 let (unknown, clean) = self.step(&mut runner, x, x0, &inputs, &mut streams)?;
                 x0 = Some(clean);
-                let noise = |streams: &mut Streams| streams.draw(self.shape, &self.device);
+                let noise =
+                    |streams: &mut Streams| -> Tensor<4> { streams.draw(self.shape, &self.device) };
                 let certain = match next {
                     Some(level) => {
                         known.x0.clone() * level.alpha + noise(&mut streams) * level.sigma

@@ -10,7 +10,7 @@ use crate::{
     scheduler::Clipping,
     testing::{Gaussian, moments},
 };
-use aigc_core::{device::device, rng::InitWeights};
+use aigc_core::{data::ImageShape, device::device, rng::InitWeights};
 use burn::module::Module;
 use std::cell::Cell;
 
@@ -797,4 +797,18 @@ fn cancel_token_stops_sampling() {
         });
     let samples = sampler.sample(6, 0).unwrap();
     assert!(!samples.complete && samples.values.dims()[0] == 4 && calls.get() == 6);
+    // Cancelled before the start: the network is not called.
+    for error in [
+        sampler.sample(6, 0).unwrap_err(),
+        sampler
+            .sample_from_noise(&sampler.noise(2, 0), 0)
+            .unwrap_err(),
+        sampler.img2img(&samples.values, 0.5, 0).unwrap_err(),
+        sampler
+            .invert(&samples.values, &DdimInverseScheduler::from(&ddim()), 5, 0)
+            .unwrap_err(),
+    ] {
+        assert!(matches!(error, Error::Cancelled { .. }), "{error}");
+    }
+    assert_eq!(calls.get(), 6);
 }

@@ -104,14 +104,8 @@ impl Scheduler for DdimInverseScheduler {
             ))
         };
         let calls = times.iter().enumerate().map(call).collect::<Result<_>>()?;
-        let clip = if self.clip_sample {
-            Clip::Range(self.clip_sample_range)
-        } else {
-            Clip::None
-        };
-        clip.validate()?;
         Ok(SamplingPlan {
-            clip,
+            clip: Clip::range_if(self.clip_sample, self.clip_sample_range)?,
             ..SamplingPlan::new(1.0, calls)?
         })
     }

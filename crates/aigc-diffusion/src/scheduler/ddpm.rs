@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 /// 3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum VarianceType {
     /// `β̃`, right for a single datum.
     FixedSmall,
@@ -36,7 +37,7 @@ pub struct DdpmScheduler {
     /// The forward process.
     #[serde(flatten)]
     pub noise: NoiseScheduleConfig,
-    /// Of a step back.
+    /// The variance of a denoising step.
     pub variance_type: VarianceType,
     /// What the network predicts.
     pub prediction_type: PredictionType,

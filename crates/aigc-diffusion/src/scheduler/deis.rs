@@ -4,7 +4,7 @@
 
 use super::{
     Scheduler, Thresholding,
-    dpm::{self, DpmAlgorithm, Expansion, SolverType},
+    dpm::{self, DpmAlgorithm, Expansion, SolverSchedule, SolverType},
 };
 use crate::{
     grid::{SigmaScheduleFlags, SigmaSpacing, TimestepSpacing},
@@ -43,6 +43,9 @@ pub struct DeisScheduler {
     pub steps_offset: usize,
 }
 
+/// Fields of diffusers' class that are not implemented here, and their only supported value.
+pub(super) const UNSUPPORTED: &[(&str, &str)] = &[("use_dynamic_shifting", "false")];
+
 impl Default for DeisScheduler {
     fn default() -> Self {
         Self {
@@ -64,18 +67,12 @@ impl Scheduler for DeisScheduler {
     fn plan(&self, steps: usize) -> Result<SamplingPlan> {
         dpm::check_order(self.solver_order)?;
         let spacing = dpm::spacing(&self.sigmas, false, self.use_flow_sigmas)?;
-        let stops = dpm::Stops {
-            noise: &self.noise,
-            spacing,
+        let schedule = SolverSchedule {
             times: self.timestep_spacing,
             offset: self.steps_offset,
-            zero_snr: false,
-            lambda_min: f64::NEG_INFINITY,
-            flow_shift: self.flow_shift,
-            round: spacing == SigmaSpacing::Karras,
-            from_noise: false,
+            ..SolverSchedule::new(&self.noise, spacing, self.flow_shift)
         };
-        let (grid, table) = stops.grid(steps)?;
+        let (grid, table) = schedule.grid(steps)?;
         let last = if spacing == SigmaSpacing::Timesteps {
             table.min()
         } else {

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 /// The quantity that the expansion is of, and whether steps are those of the stochastic equation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum DpmAlgorithm {
     /// The predicted noise.
     #[serde(rename = "dpmsolver")]
@@ -52,6 +53,7 @@ impl DpmAlgorithm {
 /// Which of two second-order expansions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum SolverType {
     /// The slope as if at the middle.
     Midpoint,
@@ -236,8 +238,8 @@ impl Expansion {
     }
 }
 
-/// The levels of a solver in λ.
-pub(crate) struct Stops<'a> {
+/// The sigmas of a solver in λ.
+pub(crate) struct SolverSchedule<'a> {
     pub(crate) noise: &'a NoiseScheduleConfig,
     pub(crate) spacing: SigmaSpacing,
     pub(crate) times: TimestepSpacing,
@@ -252,7 +254,27 @@ pub(crate) struct Stops<'a> {
     pub(crate) from_noise: bool,
 }
 
-impl Stops<'_> {
+impl<'a> SolverSchedule<'a> {
+    /// With `linspace` timesteps, all of them, without zero terminal SNR; of Karras's spacing,
+    /// times are rounded.
+    pub(crate) fn new(
+        noise: &'a NoiseScheduleConfig,
+        spacing: SigmaSpacing,
+        flow_shift: f64,
+    ) -> Self {
+        Self {
+            noise,
+            spacing,
+            times: TimestepSpacing::Linspace,
+            offset: 0,
+            zero_snr: false,
+            lambda_min: f64::NEG_INFINITY,
+            flow_shift,
+            round: spacing == SigmaSpacing::Karras,
+            from_noise: false,
+        }
+    }
+
     /// Falling σ, without one after the last; and the σ of the forward process.
     pub(crate) fn grid(&self, steps: usize) -> Result<(SigmaGrid, SigmaTable)> {
         let table = SigmaTable::of(self.noise, self.zero_snr)?;
@@ -360,6 +382,20 @@ pub(crate) fn spacing(flags: &SigmaScheduleFlags, lu: bool, flow: bool) -> Resul
         ("use_lu_lambdas", lu, SigmaSpacing::Lu),
         ("use_flow_sigmas", flow, SigmaSpacing::Flow),
     ])
+}
+
+/// # Errors
+/// [`Error::Config`] for a last σ of 0 with an expansion of the predicted noise, whose weights are
+/// not finite there.
+pub(crate) fn check_last_sigma(last: FinalSigmas, algorithm: DpmAlgorithm) -> Result<()> {
+    if last == FinalSigmas::Zero && !algorithm.is_plus_plus() {
+        return Err(Error::config(
+            "final_sigmas_type",
+            "zero",
+            "sigma_min for the algorithms without ++",
+        ));
+    }
+    Ok(())
 }
 
 /// # Errors

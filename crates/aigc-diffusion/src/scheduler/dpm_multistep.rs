@@ -2,7 +2,7 @@
 
 use super::{
     Scheduler, Thresholding,
-    dpm::{self, DpmAlgorithm, Expansion, SolverType, infinite},
+    dpm::{self, DpmAlgorithm, Expansion, SolverSchedule, SolverType, infinite},
 };
 use crate::{
     grid::{FinalSigmas, SigmaScheduleFlags, SigmaSpacing, TimestepSpacing},
@@ -61,6 +61,9 @@ pub struct DpmMultistepScheduler {
     pub exact_curvature: bool,
 }
 
+/// Fields of diffusers' class that are not implemented here, and their only supported value.
+pub(super) const UNSUPPORTED: &[(&str, &str)] = &[("use_dynamic_shifting", "false")];
+
 impl Default for DpmMultistepScheduler {
     fn default() -> Self {
         Self {
@@ -89,30 +92,21 @@ impl Default for DpmMultistepScheduler {
 impl Scheduler for DpmMultistepScheduler {
     fn plan(&self, steps: usize) -> Result<SamplingPlan> {
         dpm::check_order(self.solver_order)?;
-        if self.final_sigmas_type == FinalSigmas::Zero && !self.algorithm_type.is_plus_plus() {
-            return Err(Error::config(
-                "final_sigmas_type",
-                "zero",
-                "sigma_min for the algorithms without ++",
-            ));
-        }
+        dpm::check_last_sigma(self.final_sigmas_type, self.algorithm_type)?;
         if self.solver_order == 3 && self.algorithm_type == DpmAlgorithm::SdeDpm {
             return Err(Error::config("solver_order", 3, "1 or 2 for sde-dpmsolver"));
         }
         let spacing = dpm::spacing(&self.sigmas, self.use_lu_lambdas, self.use_flow_sigmas)?;
-        let stops = dpm::Stops {
-            noise: &self.noise,
-            spacing,
+        let schedule = SolverSchedule {
             times: self.timestep_spacing,
             offset: self.steps_offset,
             zero_snr: self.rescale_betas_zero_snr,
             lambda_min: self.lambda_min_clipped,
-            flow_shift: self.flow_shift,
             round: matches!(spacing, SigmaSpacing::Karras | SigmaSpacing::Lu)
                 && self.noise.beta_schedule != BetaSchedule::Cosine,
-            from_noise: false,
+            ..SolverSchedule::new(&self.noise, spacing, self.flow_shift)
         };
-        let (grid, table) = stops.grid(steps)?;
+        let (grid, table) = schedule.grid(steps)?;
         let last = dpm::last_sigma(self.final_sigmas_type, &table);
         let levels = dpm::levels(&grid, last, self.use_flow_sigmas);
         let euler_last = self.euler_at_final || self.final_sigmas_type == FinalSigmas::Zero;

@@ -3,10 +3,10 @@
 
 use super::{
     Scheduler, Thresholding,
-    dpm::{self, DpmAlgorithm, Expansion, SolverType, infinite},
+    dpm::{self, DpmAlgorithm, Expansion, SolverSchedule, SolverType, infinite},
 };
 use crate::{
-    grid::{FinalSigmas, SigmaScheduleFlags, SigmaSpacing, TimestepSpacing},
+    grid::{FinalSigmas, SigmaScheduleFlags},
     plan::{ModelCall, SamplingPlan},
     prediction::{NoiseLevel, PredictionType},
     schedule::NoiseScheduleConfig,
@@ -46,6 +46,9 @@ pub struct DpmSinglestepScheduler {
     #[serde(with = "infinite")]
     pub lambda_min_clipped: f64,
 }
+
+/// Fields of diffusers' class that are not implemented here, and their only supported value.
+pub(super) const UNSUPPORTED: &[(&str, &str)] = &[("use_dynamic_shifting", "false")];
 
 impl Default for DpmSinglestepScheduler {
     fn default() -> Self {
@@ -88,13 +91,7 @@ impl DpmSinglestepScheduler {
 impl Scheduler for DpmSinglestepScheduler {
     fn plan(&self, steps: usize) -> Result<SamplingPlan> {
         dpm::check_order(self.solver_order)?;
-        if self.final_sigmas_type == FinalSigmas::Zero && !self.algorithm_type.is_plus_plus() {
-            return Err(Error::config(
-                "final_sigmas_type",
-                "zero",
-                "sigma_min for the algorithms without ++",
-            ));
-        }
+        dpm::check_last_sigma(self.final_sigmas_type, self.algorithm_type)?;
         if self.algorithm_type == DpmAlgorithm::SdeDpm {
             return Err(Error::config(
                 "algorithm_type",
@@ -103,18 +100,11 @@ impl Scheduler for DpmSinglestepScheduler {
             ));
         }
         let spacing = dpm::spacing(&self.sigmas, false, self.use_flow_sigmas)?;
-        let stops = dpm::Stops {
-            noise: &self.noise,
-            spacing,
-            times: TimestepSpacing::Linspace,
-            offset: 0,
-            zero_snr: false,
+        let schedule = SolverSchedule {
             lambda_min: self.lambda_min_clipped,
-            flow_shift: self.flow_shift,
-            round: spacing == SigmaSpacing::Karras,
-            from_noise: false,
+            ..SolverSchedule::new(&self.noise, spacing, self.flow_shift)
         };
-        let (grid, table) = stops.grid(steps)?;
+        let (grid, table) = schedule.grid(steps)?;
         let levels = dpm::levels(
             &grid,
             dpm::last_sigma(self.final_sigmas_type, &table),

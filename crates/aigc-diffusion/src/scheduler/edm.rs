@@ -18,10 +18,11 @@ use serde::{Deserialize, Serialize};
 /// How the sigmas are spaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum EdmSpacing {
-    /// Evenly in `σ^(1/ρ)`.
+    /// Sigmas are evenly spaced in `σ^(1/ρ)`.
     Karras,
-    /// Evenly in `ln σ`.
+    /// Sigmas are evenly spaced in `ln σ`.
     Exponential,
 }
 
@@ -38,9 +39,9 @@ pub struct EdmConfig {
     pub sigma_schedule: EdmSpacing,
     /// Most steps.
     pub num_train_timesteps: usize,
-    /// The sign of the output: `epsilon` as in the paper, `v_prediction` the other way round.
+    /// The sign of the output: `epsilon` as in the paper, `v_prediction` the opposite.
     pub prediction_type: PredictionType,
-    /// Of the spacing.
+    /// The exponent ρ of the spacing of the sigmas.
     pub rho: f64,
     /// The sigma after the last call.
     pub final_sigmas_type: FinalSigmas,
@@ -147,7 +148,7 @@ pub struct EdmDpmScheduler {
     /// Clipping of predicted clean samples.
     #[serde(flatten)]
     pub threshold: Thresholding,
-    /// With fresh noise or without.
+    /// Whether steps add fresh noise (`sde-dpmsolver++`) or not (`dpmsolver++`).
     pub algorithm_type: DpmAlgorithm,
     /// The variant of second-order steps.
     pub solver_type: SolverType,

@@ -2,7 +2,7 @@
 
 use super::{
     Scheduler,
-    ve::{Stops, euler, straight},
+    ve::{SigmaSchedule, euler, straight},
 };
 use crate::{
     grid::{FinalSigmas, SigmaGrid, SigmaScheduleFlags, TimestepSpacing, at},
@@ -13,21 +13,23 @@ use crate::{
 use aigc_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// What lies between the σ of two times.
+/// How σ is interpolated between two timesteps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum SigmaInterpolation {
-    /// A straight line.
+    /// Linear in σ.
     Linear,
-    /// Evenly in `ln σ`, from the last to the first.
+    /// Sigmas are evenly spaced in `ln σ`, from the last to the first.
     LogLinear,
 }
 
 /// Which time the network receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum TimestepType {
-    /// The step of the forward process.
+    /// The timestep of the forward process.
     Discrete,
     /// With v: `ln σ / 4`.
     Continuous,
@@ -87,19 +89,17 @@ impl Scheduler for EulerScheduler {
                 return Err(Error::config(field, sigma, "more than 0"));
             }
         }
-        let stops = Stops {
-            noise: &self.noise,
+        let schedule = SigmaSchedule {
             flags: self.sigmas,
             range: (self.sigma_min, self.sigma_max),
-            spacing: self.timestep_spacing,
-            offset: self.steps_offset,
             zero_snr: self.rescale_betas_zero_snr,
+            ..SigmaSchedule::new(&self.noise, self.timestep_spacing, self.steps_offset)
         };
         let SigmaGrid {
             mut times,
             mut sigmas,
-        } = stops.grid(steps)?;
-        let table = stops.table()?;
+        } = schedule.grid(steps)?;
+        let table = schedule.table()?;
         if self.final_sigmas_type == FinalSigmas::SigmaMin {
             sigmas[steps] = table.min();
         }
@@ -126,6 +126,6 @@ impl Scheduler for EulerScheduler {
         }
         let grid = SigmaGrid { times, sigmas };
         let calls = euler(&grid, self.prediction_type, straight)?;
-        SamplingPlan::new(stops.init_noise_sigma(&grid), calls)
+        SamplingPlan::new(schedule.init_noise_sigma(&grid), calls)
     }
 }

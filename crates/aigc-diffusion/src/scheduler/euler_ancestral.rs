@@ -2,12 +2,10 @@
 
 use super::{
     Scheduler,
-    ve::{Stops, ancestral, euler},
+    ve::{SigmaSchedule, ancestral, euler},
 };
 use crate::{
-    grid::{SigmaScheduleFlags, TimestepSpacing},
-    plan::SamplingPlan,
-    prediction::PredictionType,
+    grid::TimestepSpacing, plan::SamplingPlan, prediction::PredictionType,
     schedule::NoiseScheduleConfig,
 };
 use aigc_core::Result;
@@ -44,16 +42,12 @@ impl Default for EulerAncestralScheduler {
 
 impl Scheduler for EulerAncestralScheduler {
     fn plan(&self, steps: usize) -> Result<SamplingPlan> {
-        let stops = Stops {
-            noise: &self.noise,
-            flags: SigmaScheduleFlags::default(),
-            range: (None, None),
-            spacing: self.timestep_spacing,
-            offset: self.steps_offset,
+        let schedule = SigmaSchedule {
             zero_snr: self.rescale_betas_zero_snr,
+            ..SigmaSchedule::new(&self.noise, self.timestep_spacing, self.steps_offset)
         };
-        let grid = stops.grid(steps)?;
+        let grid = schedule.grid(steps)?;
         let calls = euler(&grid, self.prediction_type, ancestral)?;
-        SamplingPlan::new(stops.init_noise_sigma(&grid), calls)
+        SamplingPlan::new(schedule.init_noise_sigma(&grid), calls)
     }
 }

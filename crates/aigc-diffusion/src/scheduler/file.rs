@@ -6,17 +6,8 @@ use aigc_core::{Error, json::reject_unsupported, weights::Loaded};
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// Fields of options that not all schedulers have, and the value that they have to have elsewhere.
-const UNSUPPORTED: &[(&str, &str)] = &[
-    ("use_dynamic_shifting", "false"),
-    ("shift_terminal", "null"),
-    ("sigma_min", "null"),
-    ("sigma_max", "null"),
-    ("solver_p", "null"),
-];
-
 macro_rules! schedulers {
-    ($($variant:ident($type:ty) = $class:literal, $doc:literal;)*) => {
+    ($($variant:ident($type:ty) = $class:literal, $doc:literal $(, $unsupported:path)?;)*) => {
         /// Any of the schedulers, by the name of its class in diffusers.
         #[derive(Clone, Debug, PartialEq)]
         #[non_exhaustive]
@@ -27,6 +18,10 @@ macro_rules! schedulers {
         impl AnyScheduler {
             /// The names of all classes.
             pub const CLASSES: &[&str] = &[$($class),*];
+
+            /// Of each class that has any: fields of options in diffusers that are not implemented
+            /// here, and their only supported value.
+            const UNSUPPORTED: &[&[(&str, &str)]] = &[$($($unsupported,)?)*];
 
             /// The name of the class in diffusers.
             pub fn class(&self) -> &'static str {
@@ -73,10 +68,12 @@ schedulers! {
     Heun(HeunScheduler) = "HeunDiscreteScheduler", "Heun over σ.";
     Kdpm2(Kdpm2Scheduler) = "KDPM2DiscreteScheduler", "DPM-Solver-2 over σ.";
     Kdpm2Ancestral(Kdpm2AncestralScheduler) = "KDPM2AncestralDiscreteScheduler", "The same with fresh noise.";
-    DpmMultistep(DpmMultistepScheduler) = "DPMSolverMultistepScheduler", "DPM-Solver++, one call a step.";
-    DpmSinglestep(DpmSinglestepScheduler) = "DPMSolverSinglestepScheduler", "DPM-Solver++, a call for each order.";
-    UniPc(UniPcScheduler) = "UniPCMultistepScheduler", "Predictor and corrector.";
-    Deis(DeisScheduler) = "DEISMultistepScheduler", "Exponential integrator.";
+    DpmMultistep(DpmMultistepScheduler) = "DPMSolverMultistepScheduler", "DPM-Solver++, one call a step.",
+        dpm_multistep::UNSUPPORTED;
+    DpmSinglestep(DpmSinglestepScheduler) = "DPMSolverSinglestepScheduler", "DPM-Solver++, a call for each order.",
+        dpm_singlestep::UNSUPPORTED;
+    UniPc(UniPcScheduler) = "UniPCMultistepScheduler", "Predictor and corrector.", unipc::UNSUPPORTED;
+    Deis(DeisScheduler) = "DEISMultistepScheduler", "Exponential integrator.", deis::UNSUPPORTED;
     EdmEuler(EdmEulerScheduler) = "EDMEulerScheduler", "Euler for EDM's networks.";
     EdmDpm(EdmDpmScheduler) = "EDMDPMSolverMultistepScheduler", "DPM-Solver++ for EDM's networks.";
     FlowEuler(FlowEulerScheduler) = "FlowMatchEulerDiscreteScheduler", "Euler for flows.";
@@ -111,9 +108,11 @@ impl AnyScheduler {
             ));
         };
         let own = Self::read(class, &Map::new())?.into_inner().fields();
-        let absent = |(field, _): &&(&str, &str)| !own.contains_key(*field);
-        let absent: Vec<_> = UNSUPPORTED.iter().filter(absent).copied().collect();
-        reject_unsupported(&mut given, &absent)?;
+        // For files of all classes: diffusers keeps the fields of the class that a scheduler was
+        // converted from.
+        let mut unsupported = Self::UNSUPPORTED.concat();
+        unsupported.retain(|(field, _)| !own.contains_key(*field));
+        reject_unsupported(&mut given, &unsupported)?;
         let mut loaded = Self::read(class, &given)?;
         if let Some(named) = named.as_deref().filter(|named| *named != class) {
             loaded.notes.push(format!(
@@ -152,7 +151,7 @@ impl AnyScheduler {
         }
     }
 
-    /// As diffusers writes it.
+    /// The scheduler's configuration as diffusers writes it.
     pub fn to_json(&self) -> String {
         let mut fields = self.fields();
         fields.insert("_class_name".into(), self.class().into());
@@ -345,6 +344,14 @@ mod tests {
             (
                 r#"{"_class_name": "UniPCMultistepScheduler", "sigma_max": 10.0}"#,
                 "`sigma_max` is 10",
+            ),
+            (
+                r#"{"_class_name": "DEISMultistepScheduler", "use_dynamic_shifting": true}"#,
+                "`use_dynamic_shifting` is true, expected false",
+            ),
+            (
+                r#"{"_class_name": "DDIMScheduler", "shift_terminal": 0.1}"#,
+                "`shift_terminal` is 0.1, expected null",
             ),
         ] {
             let message = read(text).unwrap_err().to_string();

@@ -14,10 +14,11 @@ use serde::{Deserialize, Serialize};
 /// How dynamic shifting changes a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum TimeShiftType {
-    /// By `e^μ`.
+    /// The shift is `e^μ`.
     Exponential,
-    /// By `μ`.
+    /// The shift is `μ`.
     Linear,
 }
 
@@ -26,7 +27,7 @@ pub enum TimeShiftType {
 pub struct FlowEulerScheduler {
     /// Steps of the forward process.
     pub num_train_timesteps: usize,
-    /// More steps where there is much noise.
+    /// Shift of the sigmas: above 1, more steps are at high noise levels.
     pub shift: f64,
     /// Shift by the size of the image instead.
     pub use_dynamic_shifting: bool,
@@ -38,14 +39,14 @@ pub struct FlowEulerScheduler {
     pub base_image_seq_len: usize,
     /// Tokens of the largest image.
     pub max_image_seq_len: usize,
-    /// From image to noise.
+    /// Whether sampling runs from image to noise.
     pub invert_sigmas: bool,
     /// Stretch the σ so that they end here.
     pub shift_terminal: Option<f64>,
     /// How the sigmas are spaced.
     #[serde(flatten)]
     pub sigmas: SigmaScheduleFlags,
-    /// Of dynamic shifting.
+    /// The kind of dynamic shifting.
     pub time_shift_type: TimeShiftType,
     /// Go to the predicted image and back up by fresh noise.
     pub stochastic_sampling: bool,
@@ -197,7 +198,7 @@ impl Scheduler for FlowEulerScheduler {
 pub struct FlowHeunScheduler {
     /// Steps of the forward process.
     pub num_train_timesteps: usize,
-    /// More steps where there is much noise.
+    /// Shift of the sigmas: above 1, more steps are at high noise levels.
     pub shift: f64,
 }
 

@@ -3,7 +3,7 @@
 
 use super::{
     Scheduler,
-    ve::{Stops, call},
+    ve::{SigmaSchedule, call},
 };
 use crate::{
     clip::Clip,
@@ -56,26 +56,16 @@ impl Default for HeunScheduler {
 
 impl Scheduler for HeunScheduler {
     fn plan(&self, steps: usize) -> Result<SamplingPlan> {
-        let stops = Stops {
-            noise: &self.noise,
+        let schedule = SigmaSchedule {
             flags: self.sigmas,
-            range: (None, None),
-            spacing: self.timestep_spacing,
-            offset: self.steps_offset,
-            zero_snr: false,
+            ..SigmaSchedule::new(&self.noise, self.timestep_spacing, self.steps_offset)
         };
-        let grid = stops.grid(steps)?;
+        let grid = schedule.grid(steps)?;
         let calls = self.calls(&grid)?;
-        let clip = if self.clip_sample {
-            Clip::Range(self.clip_sample_range)
-        } else {
-            Clip::None
-        };
-        clip.validate()?;
         Ok(SamplingPlan {
-            clip,
+            clip: Clip::range_if(self.clip_sample, self.clip_sample_range)?,
             use_clipped_model_output: true,
-            ..SamplingPlan::new(stops.init_noise_sigma(&grid), calls)?
+            ..SamplingPlan::new(schedule.init_noise_sigma(&grid), calls)?
         })
     }
 }

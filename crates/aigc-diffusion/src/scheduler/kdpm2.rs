@@ -3,7 +3,7 @@
 
 use super::{
     Scheduler,
-    ve::{Stops, Way, ancestral, call, straight},
+    ve::{SigmaSchedule, Way, ancestral, call, straight},
 };
 use crate::{
     grid::{SigmaGrid, SigmaScheduleFlags, TimestepSpacing},
@@ -67,23 +67,19 @@ impl Scheduler for Kdpm2AncestralScheduler {
 
 impl Kdpm2Scheduler {
     fn plan_with(&self, steps: usize, way: Way) -> Result<SamplingPlan> {
-        let stops = Stops {
-            noise: &self.noise,
+        let schedule = SigmaSchedule {
             flags: self.sigmas,
-            range: (None, None),
-            spacing: self.timestep_spacing,
-            offset: self.steps_offset,
-            zero_snr: false,
+            ..SigmaSchedule::new(&self.noise, self.timestep_spacing, self.steps_offset)
         };
-        let mut grid = stops.grid(steps)?;
+        let mut grid = schedule.grid(steps)?;
         if self.sigmas.use_karras_sigmas {
             grid.times
                 .iter_mut()
                 .for_each(|time| *time = time.round_ties_even());
         }
-        let table = stops.table()?;
+        let table = schedule.table()?;
         let calls = self.calls(&grid, way, |sigma| table.time(sigma))?;
-        SamplingPlan::new(stops.init_noise_sigma(&grid), calls)
+        SamplingPlan::new(schedule.init_noise_sigma(&grid), calls)
     }
 
     /// `time`: of a σ between two of the schedule.

@@ -3,7 +3,7 @@
 
 use super::{
     Scheduler,
-    ve::{Stops, call},
+    ve::{SigmaSchedule, call},
 };
 use crate::{
     grid::{SigmaGrid, SigmaScheduleFlags, TimestepSpacing},
@@ -56,16 +56,12 @@ impl Scheduler for LmsScheduler {
         if !(1..=4).contains(&self.order) {
             return Err(Error::config("order", self.order, "1 to 4"));
         }
-        let stops = Stops {
-            noise: &self.noise,
+        let schedule = SigmaSchedule {
             flags: self.sigmas,
-            range: (None, None),
-            spacing: self.timestep_spacing,
-            offset: self.steps_offset,
-            zero_snr: false,
+            ..SigmaSchedule::new(&self.noise, self.timestep_spacing, self.steps_offset)
         };
-        let grid = stops.grid(steps)?;
-        SamplingPlan::new(stops.init_noise_sigma(&grid), self.calls(&grid)?)
+        let grid = schedule.grid(steps)?;
+        SamplingPlan::new(schedule.init_noise_sigma(&grid), self.calls(&grid)?)
     }
 }
 

@@ -64,11 +64,11 @@ pub trait Scheduler {
 }
 
 impl SamplingPlan {
-    /// No clipping.
+    /// A plan without clipping. Its first call sees noise of standard deviation `init_noise_sigma`.
     ///
     /// # Errors
     /// [`Error::Config`] if a weight would be infinite, as with two identical timesteps.
-    pub(crate) fn new(init_noise_sigma: f64, calls: Vec<ModelCall>) -> Result<Self> {
+    pub fn new(init_noise_sigma: f64, calls: Vec<ModelCall>) -> Result<Self> {
         let plan = Self {
             init_noise_sigma,
             clip: Clip::None,
@@ -104,21 +104,22 @@ impl SamplingPlan {
 }
 
 impl ModelCall {
-    /// A call with an unscaled input.
-    pub(crate) fn new(
+    /// A call with an unscaled input at `time`, where samples have the noise level `level`.
+    /// `update` are the weights of the next sample.
+    pub fn new(
         time: f64,
         level: NoiseLevel,
-        reading: PredictionCoefficients,
-        next: LinearCombination,
+        coefficients: PredictionCoefficients,
+        update: LinearCombination,
     ) -> Self {
         Self {
             time,
             level,
             input_scale: 1.0,
-            coefficients: reading,
+            coefficients,
             seen: level,
             corrector: vec![],
-            update: next,
+            update,
             variance: None,
         }
     }

@@ -46,7 +46,7 @@ impl Default for PndmScheduler {
 struct Transfer {
     /// The call whose sample it starts from.
     from: usize,
-    /// From and to which time.
+    /// The times before and after the step.
     times: (f64, f64),
     /// The weights of outputs.
     outputs: Vec<(usize, f64)>,

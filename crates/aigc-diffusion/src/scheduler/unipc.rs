@@ -2,7 +2,10 @@
 //! no cost (Zhao et al. 2023,
 //! <https://arxiv.org/abs/2302.04867>).
 
-use super::{Scheduler, Thresholding, dpm};
+use super::{
+    Scheduler, Thresholding,
+    dpm::{self, SolverSchedule},
+};
 use crate::{
     clip::Clip,
     grid::{FinalSigmas, SigmaScheduleFlags, SigmaSpacing, TimestepSpacing},
@@ -13,13 +16,14 @@ use crate::{
 use aigc_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// `B(h)` of the paper.
+/// The function `B(h)` of the paper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum UniPcSolver {
-    /// `h`.
+    /// `B(h) = h`.
     Bh1,
-    /// `e^h − 1`.
+    /// `B(h) = e^h − 1`.
     Bh2,
 }
 
@@ -61,6 +65,15 @@ pub struct UniPcScheduler {
     pub rescale_betas_zero_snr: bool,
 }
 
+/// Fields of diffusers' class that are not implemented here, and their only supported value.
+pub(super) const UNSUPPORTED: &[(&str, &str)] = &[
+    ("use_dynamic_shifting", "false"),
+    ("shift_terminal", "null"),
+    ("sigma_min", "null"),
+    ("sigma_max", "null"),
+    ("solver_p", "null"),
+];
+
 impl Default for UniPcScheduler {
     fn default() -> Self {
         Self {
@@ -92,18 +105,14 @@ impl Scheduler for UniPcScheduler {
             return Err(Error::config("final_sigmas_type", "zero", expected));
         }
         let spacing = dpm::spacing(&self.sigmas, false, self.use_flow_sigmas)?;
-        let stops = dpm::Stops {
-            noise: &self.noise,
-            spacing,
+        let schedule = SolverSchedule {
             times: self.timestep_spacing,
             offset: self.steps_offset,
             zero_snr: self.rescale_betas_zero_snr,
-            lambda_min: f64::NEG_INFINITY,
-            flow_shift: self.flow_shift,
-            round: spacing == SigmaSpacing::Karras,
             from_noise: true,
+            ..SolverSchedule::new(&self.noise, spacing, self.flow_shift)
         };
-        let (grid, table) = stops.grid(steps)?;
+        let (grid, table) = schedule.grid(steps)?;
         let last = match self.final_sigmas_type {
             FinalSigmas::Zero => 0.0,
             FinalSigmas::SigmaMin if spacing == SigmaSpacing::Timesteps => table.min(),

@@ -12,7 +12,7 @@ use crate::{
 use aigc_core::{Error, Result};
 
 /// The sigmas of a sampler over σ.
-pub(crate) struct Stops<'a> {
+pub(crate) struct SigmaSchedule<'a> {
     pub(crate) noise: &'a NoiseScheduleConfig,
     pub(crate) flags: SigmaScheduleFlags,
     /// Instead of the first and last σ of the spacing.
@@ -23,7 +23,23 @@ pub(crate) struct Stops<'a> {
     pub(crate) zero_snr: bool,
 }
 
-impl Stops<'_> {
+impl<'a> SigmaSchedule<'a> {
+    /// The sigmas of the timesteps, without zero terminal SNR.
+    pub(crate) fn new(
+        noise: &'a NoiseScheduleConfig,
+        spacing: TimestepSpacing,
+        offset: usize,
+    ) -> Self {
+        Self {
+            noise,
+            flags: SigmaScheduleFlags::default(),
+            range: (None, None),
+            spacing,
+            offset,
+            zero_snr: false,
+        }
+    }
+
     pub(crate) fn table(&self) -> Result<SigmaTable> {
         SigmaTable::of(self.noise, self.zero_snr)
     }
@@ -51,8 +67,8 @@ impl Stops<'_> {
         Ok(SigmaGrid::new(times, sigmas, 0.0))
     }
 
-    /// Standard deviation of the noise to start from: that of the first stop, or of a sample that
-    /// still has something of the image in it.
+    /// Standard deviation of the noise to start from: that of the first σ, or of a sample that
+    /// still contains part of the image.
     pub(crate) fn init_noise_sigma(&self, grid: &SigmaGrid) -> f64 {
         let max = grid.sigmas[0];
         if self.spacing == TimestepSpacing::Leading {
@@ -78,15 +94,16 @@ pub(crate) fn call(
     })
 }
 
-/// How far down the curve, and how much fresh noise after it, gets from one σ to the next.
+/// For a step from one σ to the next: the σ that the deterministic part ends at, and the standard
+/// deviation of the fresh noise that is added after it.
 pub(crate) type Way = fn(f64, f64) -> (f64, f64);
 
-/// All of it down the curve.
+/// A step without fresh noise.
 pub(crate) fn straight(_: f64, next: f64) -> (f64, f64) {
     (next, 0.0)
 }
 
-/// As in DDPM (ancestral sampling).
+/// A step of ancestral sampling, as in DDPM.
 pub(crate) fn ancestral(sigma: f64, next: f64) -> (f64, f64) {
     let up = (next * next * (sigma * sigma - next * next) / (sigma * sigma))
         .max(0.0)

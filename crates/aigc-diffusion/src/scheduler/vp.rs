@@ -80,13 +80,7 @@ impl Clipping {
         if self.threshold.thresholding {
             return self.threshold.clip();
         }
-        let clip = if self.clip_sample {
-            Clip::Range(self.clip_sample_range)
-        } else {
-            Clip::None
-        };
-        clip.validate()?;
-        Ok(clip)
+        Clip::range_if(self.clip_sample, self.clip_sample_range)
     }
 }
 

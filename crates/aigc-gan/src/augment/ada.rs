@@ -280,10 +280,7 @@ impl Matrix {
 #[cfg(all(test, feature = "flex"))]
 mod tests {
     use super::*;
-
-    fn values(x: Tensor<4>) -> Vec<f32> {
-        x.into_data().try_into_vec::<f32>().unwrap()
-    }
+    use aigc_core::testing::values;
 
     #[test]
     fn probability_follows_the_overfitting_measure() {

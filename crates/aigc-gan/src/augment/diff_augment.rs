@@ -99,6 +99,7 @@ pub(super) fn per_image(values: Vec<f32>, device: &Device) -> Tensor<4> {
 #[cfg(all(test, feature = "flex"))]
 mod tests {
     use super::*;
+    use aigc_core::testing::values;
     use burn::tensor::Device;
 
     const NONE: DiffAugment = DiffAugment {
@@ -106,10 +107,6 @@ mod tests {
         translation: 0.0,
         cutout: 0.0,
     };
-
-    fn values(x: Tensor<4>) -> Vec<f32> {
-        x.into_data().try_into_vec::<f32>().unwrap()
-    }
 
     #[test]
     fn cutout_and_translation_have_their_sizes() {

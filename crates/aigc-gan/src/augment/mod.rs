@@ -14,11 +14,13 @@ use serde::{Deserialize, Serialize};
 /// Augmentation of images before they reach the discriminator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Augment {
     /// No augmentation.
     #[default]
     None,
     /// Differentiable augmentation of every image.
+    #[serde(alias = "diff")]
     DiffAugment(DiffAugment),
     /// Augmentation with a probability that adapts to the discriminator's overfitting.
     Adaptive(Ada),

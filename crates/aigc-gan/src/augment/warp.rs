@@ -113,11 +113,8 @@ pub(super) fn warp(x: Tensor<4>, maps: &[Affine], beyond: Beyond) -> Tensor<4> {
 #[cfg(all(test, feature = "flex"))]
 mod tests {
     use super::*;
+    use aigc_core::testing::values;
     use burn::tensor::Device;
-
-    fn values(x: Tensor<4>) -> Vec<f32> {
-        x.into_data().try_into_vec::<f32>().unwrap()
-    }
 
     #[test]
     fn warp_translates_mirrors_and_rotates() {

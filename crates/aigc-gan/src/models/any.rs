@@ -46,6 +46,7 @@ macro_rules! gans {
 
         /// Any image generator of this crate.
         #[derive(Module, Debug)]
+        #[non_exhaustive]
         #[allow(clippy::large_enum_variant)] // Programs have few instances.
         pub enum AnyGenerator {
             $($(#[$doc])* $kind($generator),)+
@@ -94,6 +95,7 @@ macro_rules! gans {
 
         /// Any image discriminator of this crate.
         #[derive(Module, Debug)]
+        #[non_exhaustive]
         #[allow(clippy::large_enum_variant)] // Programs have few instances.
         pub enum AnyDiscriminator {
             $($(#[$doc])* $kind($discriminator),)+
@@ -164,18 +166,19 @@ impl AnyGan {
     }
 }
 
-impl Gan<MlpGenerator<2>, MlpDiscriminator<2>> {
-    /// Opens a trained pair of fully connected networks for points from a directory with
-    /// `config.json` and weights.
+impl<const D: usize> Gan<MlpGenerator<D>, MlpDiscriminator<D>> {
+    /// Opens a trained pair of fully connected networks for batches of rank `D` (2 for points, 3
+    /// for sound) from a directory with `config.json` and weights.
     ///
     /// # Errors
-    /// As for [`AnyGan`]; [`Error::Unsupported`](aigc_core::Error::Unsupported) for other networks.
+    /// As for [`AnyGan`], also if batches of its samples are not of rank `D`;
+    /// [`Error::Unsupported`](aigc_core::Error::Unsupported) for other networks.
     pub fn from_pretrained(dir: impl AsRef<Path>, device: &Device) -> Result<Loaded<Self>> {
         load_pretrained(dir.as_ref(), &[DISCRIMINATOR], |config: &GanConfig| {
             let GanConfig::Mlp(config) = config else {
                 return Err(aigc_core::Error::unsupported(
                     "a convolutional network",
-                    "a GAN of points",
+                    "a GAN of fully connected networks",
                     "open it as `AnyGan`",
                 ));
             };
@@ -190,5 +193,70 @@ impl Gan<MlpGenerator<2>, MlpDiscriminator<2>> {
     pub fn save_pretrained(&self, dir: impl AsRef<Path>) -> Result<()> {
         let config = GanConfig::Mlp(self.generator.config().clone());
         save_pretrained(self, &config, dir.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{from_value, json, to_value};
+
+    /// Fields and values of files of earlier versions.
+    #[test]
+    fn configurations_with_former_names_are_read() {
+        let shape = json!({"channels": 1, "height": 8, "width": 8});
+        let former_classes = json!({"count": 3, "generator": "norm", "critic": "auxiliary"});
+        let classes = json!({
+            "num_classes": 3, "generator": "conditional_batch_norm", "discriminator": "auxiliary",
+        });
+        for (former, current) in [
+            (
+                json!({
+                    "kind": "mlp", "shape": shape, "latent": 4, "hidden": [16],
+                    "critic_hidden": [8], "activation": {"leaky_relu": 0.25}, "output": "identity",
+                    "norm": true, "octaves": 2, "classes": former_classes,
+                }),
+                json!({
+                    "kind": "mlp", "shape": shape, "latent_dim": 4, "hidden": [16],
+                    "discriminator_hidden": [8], "activation": {"leaky_relu": 0.25},
+                    "output_activation": "identity", "norm": true, "num_fourier_frequencies": 2,
+                    "classes": classes,
+                }),
+            ),
+            (
+                json!({
+                    "kind": "dcgan", "shape": shape, "latent": 4, "channels": [4, 8],
+                    "norm": "batch", "init_std": 0.25, "classes": former_classes,
+                }),
+                json!({
+                    "kind": "dcgan", "shape": shape, "latent_dim": 4, "channels": [4, 8],
+                    "norm": "batch", "init_std": 0.25, "classes": classes,
+                }),
+            ),
+            (
+                json!({
+                    "kind": "resnet", "shape": shape, "latent": 4, "channels": 8, "levels": 1,
+                    "norm": "spectral", "attention": 4, "classes": null,
+                }),
+                json!({
+                    "kind": "resnet", "shape": shape, "latent_dim": 4, "channels": 8, "levels": 1,
+                    "norm": "spectral", "attention_resolution": 4, "classes": null,
+                }),
+            ),
+            (
+                json!({
+                    "kind": "r3gan", "shape": shape, "latent": 4, "channels": [8, 8], "blocks": 1,
+                    "expansion": 2, "group_width": 4, "classes": former_classes,
+                }),
+                json!({
+                    "kind": "r3gan", "shape": shape, "latent_dim": 4, "channels": [8, 8],
+                    "blocks": 1, "expansion": 2, "group_width": 4, "classes": classes,
+                }),
+            ),
+        ] {
+            let config: GanConfig = from_value(former).unwrap();
+            assert_eq!(to_value(&config).unwrap(), current);
+            assert_eq!(from_value::<GanConfig>(current).unwrap(), config);
+        }
     }
 }

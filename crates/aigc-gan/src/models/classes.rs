@@ -27,6 +27,7 @@ pub struct ClassConditioning {
 /// How a generator receives the class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum GeneratorConditioning {
     /// A one-hot vector is concatenated with the noise (Mirza and Osindero 2014,
     /// <https://arxiv.org/abs/1411.1784>).
@@ -43,6 +44,7 @@ pub enum GeneratorConditioning {
 /// How a discriminator receives or predicts the class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum DiscriminatorConditioning {
     /// A learned plane per class is concatenated with the channels (Mirza and Osindero 2014).
     Concat,

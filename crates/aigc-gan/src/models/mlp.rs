@@ -89,7 +89,8 @@ impl MlpGanConfig {
         }
     }
 
-    /// Creates both networks on `device`, for batches of rank `D`.
+    /// Creates both networks on `device`, for batches of rank `D`. For rank 2, a shape
+    /// `channels×1×1`, which points have in files of earlier versions, becomes `[channels]`.
     ///
     /// # Errors
     /// [`Error::Config`] for values out of range, or if batches of samples of this shape are not of
@@ -109,7 +110,7 @@ impl MlpGanConfig {
     /// # Errors
     /// As [`init`](Self::init).
     pub fn generator<const D: usize>(&self, device: &Device) -> Result<MlpGenerator<D>> {
-        self.validate(D)?;
+        let config = self.for_rank(D)?;
         let first = self.latent_dim + ClassConditioning::one_hot_width(self.classes.as_ref());
         let widths: Vec<usize> = [first]
             .into_iter()
@@ -128,7 +129,7 @@ impl MlpGanConfig {
         Ok(MlpGenerator {
             layers,
             norms,
-            config: self.clone(),
+            config,
         })
     }
 
@@ -137,7 +138,7 @@ impl MlpGanConfig {
     /// # Errors
     /// As [`init`](Self::init).
     pub fn discriminator<const D: usize>(&self, device: &Device) -> Result<MlpDiscriminator<D>> {
-        self.validate(D)?;
+        let config = self.for_rank(D)?;
         let pixels = self.shape.spatial().iter().product();
         let plane = ClassPlane::new(self.classes.as_ref(), pixels, device);
         let first = self.shape.numel() * (1 + 2 * self.num_fourier_frequencies)
@@ -158,8 +159,19 @@ impl MlpGanConfig {
                 Initializer::PYTORCH,
                 device,
             ),
-            config: self.clone(),
+            config,
         })
+    }
+
+    /// This configuration, checked for batches of rank `rank`. Points are images of one pixel in
+    /// files of earlier versions.
+    fn for_rank(&self, rank: usize) -> Result<Self> {
+        let mut config = self.clone();
+        if let (2, &[channels, 1, 1]) = (rank, self.shape.dims()) {
+            config.shape = SampleShape::new(&[channels]);
+        }
+        config.validate(rank)?;
+        Ok(config)
     }
 
     fn validate(&self, rank: usize) -> Result<()> {

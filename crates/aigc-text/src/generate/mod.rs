@@ -96,7 +96,12 @@ type Streamer<'a> = Box<dyn FnMut(&[Option<u32>]) + 'a>;
 /// ```no_run
 /// # use aigc_text::{CausalLm, GenerationConfig, TextGenerator, Tokenizer};
 /// # fn example(model: &impl CausalLm, tokenizer: &dyn Tokenizer) -> aigc_core::Result<()> {
-/// let config = GenerationConfig { max_length: Some(50), num_beams: 5, no_repeat_ngram_size: 2, ..Default::default() };
+/// let config = GenerationConfig {
+///     max_length: Some(50),
+///     num_beams: 5,
+///     no_repeat_ngram_size: 2,
+///     ..Default::default()
+/// };
 /// let prompt = tokenizer.encode("The quick brown fox jumps over the lazy")?;
 /// let texts = TextGenerator::new(model, config)?.generate(&[prompt])?;
 /// println!("{}", tokenizer.decode(&texts[0].tokens));

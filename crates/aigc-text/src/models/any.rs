@@ -20,6 +20,7 @@ macro_rules! causal_lms {
         /// selects the variant by `model_type`.
         #[derive(Module, Debug)]
         #[allow(missing_docs)]
+        #[non_exhaustive]
         pub enum AnyCausalLm {
             $($variant($model),)+
         }
@@ -115,6 +116,10 @@ macro_rules! causal_lms {
                 Ok(match self {
                     $(Self::$variant(model) => Self::$variant(model.with_lora(config)?),)+
                 })
+            }
+
+            fn save_lora(&self, dir: impl AsRef<Path>) -> Result<()> {
+                each!(self, model => model.save_lora(dir))
             }
         }
 

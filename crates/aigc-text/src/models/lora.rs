@@ -229,7 +229,7 @@ pub(super) fn save<M: PretrainedModel>(model: &M, dir: &Path) -> Result<()> {
     let mut fields = json::to_map(config);
     fields.insert("peft_type".into(), "LORA".into());
     fields.insert("task_type".into(), "CAUSAL_LM".into());
-    fields.insert("fan_in_fan_out".into(), true.into());
+    fields.insert("fan_in_fan_out".into(), M::FAN_IN_FAN_OUT.into());
     fields.insert("bias".into(), "none".into());
     let text = serde_json::to_string_pretty(&fields).expect("plain values");
     let mut factors = Factors(BTreeMap::new());

@@ -43,6 +43,7 @@ const REMOTE_WEIGHTS: &[&str] = &[
 
 /// A part of a model that can be quantised.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum QuantizablePart<'a> {
     /// A linear layer of a block.
     Projection(&'a mut Projection),
@@ -59,6 +60,11 @@ pub trait PretrainedModel: CausalLm {
     const MODEL_TYPES: &'static [&'static str];
     /// Prefix of the paths of parameters in blocks, where adapters can be attached.
     const BLOCK_PREFIX: &'static str;
+    /// Whether the model's files in transformers' layout have the weights of [`Projection`]s as
+    /// `[in, out]`, as GPT-2's do; PEFT's `fan_in_fan_out`, which [`save_lora`](Self::save_lora)
+    /// writes. A model whose files have them as `[out, in]` sets `false` and overrides
+    /// [`save_weights_to`](Self::save_weights_to).
+    const FAN_IN_FAN_OUT: bool = true;
 
     /// Checks the text of a `config.json`.
     ///
@@ -76,8 +82,9 @@ pub trait PretrainedModel: CausalLm {
     /// The fields of the `config.json` to save.
     fn config_fields(&self) -> Map<String, Value>;
 
-    /// Writes the weights with the names and layouts of transformers: those of
-    /// [`Linear`](aigc_core::nn::Linear) as `[out, in]`, those of [`Projection`] as `[in, out]`.
+    /// Writes the weights with the names and layouts of transformers. By default those of
+    /// [`Linear`](aigc_core::nn::Linear) are written as `[out, in]`, those of [`Projection`] as
+    /// `[in, out]`, which suits a model with [`FAN_IN_FAN_OUT`](Self::FAN_IN_FAN_OUT) only.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::Weights`] if the file cannot be written.

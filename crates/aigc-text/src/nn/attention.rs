@@ -18,7 +18,7 @@ pub struct AttentionHeads {
     pub n_head: usize,
     /// Number of key and value heads; it must divide `n_head`.
     pub n_kv_head: usize,
-    /// Factor of the queries, in addition to the `1/√d` of attention.
+    /// Factor of the queries in every kind of attention below, in addition to `1/√d`.
     pub scale: f64,
     /// Dropout of the attention weights, in training.
     pub dropout: Dropout,
@@ -55,7 +55,7 @@ impl AttentionHeads {
         self.attend_cached([q, k, v], layer, cache, mask)
     }
 
-    /// Divides queries, keys and values into heads; queries are multiplied by `scale`.
+    /// Divides queries, keys and values into heads.
     ///
     /// # Shapes
     /// - qkv: `[batch, time, (n_head + 2·n_kv_head)·d]`
@@ -64,7 +64,7 @@ impl AttentionHeads {
         let [batch, time, width] = qkv.dims();
         let (n, n_kv) = (self.n_head, self.n_kv_head);
         let d = width / (n + 2 * n_kv);
-        let [q, k, v] = if n == n_kv {
+        if n == n_kv {
             let parts = qkv.reshape([batch, time, 3, n, d]).permute([2, 0, 3, 1, 4]);
             [0, 1, 2].map(|part| parts.clone().narrow(0, part, 1).squeeze_dim::<4>(0))
         } else {
@@ -72,12 +72,11 @@ impl AttentionHeads {
                 let part = qkv.clone().narrow(2, first * d, heads * d);
                 part.reshape([batch, time, heads, d]).swap_dims(1, 2)
             })
-        };
-        [if self.scale == 1.0 { q } else { q * self.scale }, k, v]
+        }
     }
 
     /// Attention of heads over whole sequences, for models that transform queries and keys first
-    /// (rotary positions).
+    /// (rotary positions) or have separate projections. Queries are multiplied by `scale` here.
     ///
     /// # Shapes
     /// - q: `[batch, n_head, time, d]`, k and v: `[batch, n_kv_head, time, d]`
@@ -86,7 +85,7 @@ impl AttentionHeads {
         join(if self.drops(q.device().is_autodiff()) {
             self.attend_with_dropout(q, k, v)
         } else {
-            ops::attention(q, k, v, None, true)
+            ops::attention(self.scaled(q), k, v, None, true)
         })
     }
 
@@ -99,7 +98,11 @@ impl AttentionHeads {
         mask: Option<Tensor<4, Bool>>,
     ) -> Tensor<3> {
         let (k, v) = cache.update(layer, k, v);
-        join(ops::attention(q, k, v, mask, true))
+        join(ops::attention(self.scaled(q), k, v, mask, true))
+    }
+
+    fn scaled(&self, q: Tensor<4>) -> Tensor<4> {
+        if self.scale == 1.0 { q } else { q * self.scale }
     }
 
     fn drops(&self, is_training: bool) -> bool {
@@ -116,7 +119,7 @@ impl AttentionHeads {
         let [batch, heads, time, d] = q.dims();
         let [k, v] = [k, v].map(|x| repeat_heads(x, heads));
         let later = Tensor::<2, Bool>::tril_mask([time, time], 0, &q.device());
-        let scores = q.matmul(k.transpose()) / (d as f64).sqrt();
+        let scores = self.scaled(q).matmul(k.transpose()) / (d as f64).sqrt();
         let scores = scores.mask_fill(
             later.unsqueeze::<4>().expand([batch, heads, time, time]),
             f32::NEG_INFINITY,
@@ -148,16 +151,48 @@ pub(crate) fn join(heads: Tensor<4>) -> Tensor<3> {
 mod tests {
     use super::*;
     use crate::KvCache;
-    use aigc_core::{device::device, nn::DropoutConfig, rng::Rng};
+    use aigc_core::{
+        device::device,
+        nn::DropoutConfig,
+        rng::Rng,
+        testing::{assert_close, values},
+    };
 
-    fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
-        x.into_data().iter().collect()
-    }
-
-    fn close(a: &[f32], b: &[f32]) {
-        assert_eq!(a.len(), b.len());
-        let apart = a.iter().zip(b).map(|(a, b)| (a - b).abs());
-        assert!(apart.fold(0.0, f32::max) < 1e-5, "{a:?}\n{b:?}");
+    /// Queries are multiplied by `scale` once, however attention is called.
+    #[test]
+    fn scale_applies_to_separate_queries() {
+        let flex = device("flex").unwrap();
+        let heads = |scale| AttentionHeads {
+            n_head: 2,
+            n_kv_head: 2,
+            scale,
+            dropout: DropoutConfig::new(0.0).init(),
+        };
+        let (scaled, plain) = (heads(0.25), heads(1.0));
+        let shape = [1, 2, 5, 4];
+        let [q, k, v] = [1, 2, 3].map(|seed| Rng::new(seed).normal::<4>(shape, &flex));
+        let expected = values(plain.attend(q.clone() * 0.25, k.clone(), v.clone()));
+        assert_ne!(
+            values(plain.attend(q.clone(), k.clone(), v.clone())),
+            expected
+        );
+        let parts = || [q.clone(), k.clone(), v.clone()];
+        let [a, b, c] = parts();
+        assert_eq!(values(scaled.attend(a, b, c)), expected);
+        let [a, b, c] = parts();
+        assert_close(
+            &values(join(scaled.attend_with_dropout(a, b, c))),
+            &expected,
+            1e-5,
+        );
+        let mut cache = KvCache::new(1, shape);
+        assert_close(
+            &values(scaled.attend_cached(parts(), 0, &mut cache, None)),
+            &expected,
+            1e-5,
+        );
+        let qkv = Tensor::cat(parts().map(join).into(), 2);
+        assert_close(&values(scaled.forward(qkv)), &expected, 1e-5);
     }
 
     /// Grouped heads equal heads with repeated keys and values, with and without a cache.
@@ -180,7 +215,7 @@ mod tests {
             let [k, v] = [k, v].map(|x| repeat_heads(x, 4));
             let full = Tensor::cat([q, k, v].map(join).into(), 2);
             let expected = values(heads(4).forward(full));
-            close(&values(grouped.forward(qkv.clone())), &expected);
+            assert_close(&values(grouped.forward(qkv.clone())), &expected, 1e-5);
             let mut cache = KvCache::new(1, [batch, n_kv, time, d]);
             let parts = [(0, 4), (4, 1), (5, 2)].map(|(first, count)| {
                 let part = qkv.clone().narrow(1, first, count);
@@ -188,11 +223,12 @@ mod tests {
                 cache.advance(count);
                 y
             });
-            close(&values(Tensor::cat(parts.into(), 1)), &expected);
+            assert_close(&values(Tensor::cat(parts.into(), 1)), &expected, 1e-5);
             let [q, k, v] = grouped.split(qkv);
-            close(
+            assert_close(
                 &values(join(grouped.attend_with_dropout(q, k, v))),
                 &expected,
+                1e-5,
             );
         }
     }

@@ -5,8 +5,7 @@ use super::{
     Tokenizer,
     settings::{self, Settings},
 };
-use crate::text_file::read_text;
-use aigc_core::{DataFault, Error, Result, checkpoint::write_atomic};
+use aigc_core::{DataFault, Error, Result, checkpoint::write_atomic, fs::read_text};
 use serde_json::Value;
 use std::{
     collections::{HashMap, HashSet},

@@ -1,8 +1,7 @@
 //! Tokenizer with one token per character.
 
 use super::Tokenizer;
-use crate::text_file::read_text;
-use aigc_core::{DataFault, Error, Result, checkpoint::write_atomic};
+use aigc_core::{DataFault, Error, Result, checkpoint::write_atomic, fs::read_text};
 use std::{
     collections::{BTreeSet, HashMap},
     path::Path,

@@ -5,7 +5,7 @@ mod characters;
 mod settings;
 mod stream;
 
-pub use crate::text_file::read_text;
+pub use aigc_core::fs::read_text;
 pub use bpe::BpeTokenizer;
 pub use characters::CharacterTokenizer;
 pub use stream::DecodeStream;

@@ -1,7 +1,6 @@
 //! Options and added tokens of a tokenizer, in files besides its vocabulary.
 
-use crate::text_file::read_text;
-use aigc_core::{DataFault, Error, Result};
+use aigc_core::{DataFault, Error, Result, fs::read_text};
 use serde_json::{Map, Value};
 use std::{
     collections::BTreeMap,

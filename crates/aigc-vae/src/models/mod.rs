@@ -46,6 +46,7 @@ macro_rules! vaes {
 
         /// Any model of this crate.
         #[derive(Module, Debug)]
+        #[non_exhaustive]
         pub enum AnyVae {
             $($(#[$doc])* $kind($model),)+
         }
@@ -92,6 +93,15 @@ macro_rules! vaes {
             ) -> Vec<(&'static str, Tensor<1>)> {
                 match self {
                     $(AnyVae::$kind(model) => model.auxiliary_losses(posterior),)+
+                }
+            }
+
+            fn codebook_posterior(
+                &self,
+                posterior: DiagonalGaussian,
+            ) -> Option<DiagonalGaussian> {
+                match self {
+                    $(AnyVae::$kind(model) => model.codebook_posterior(posterior),)+
                 }
             }
 
@@ -179,5 +189,49 @@ fn validate(
     match likelihood {
         LikelihoodKind::Bernoulli => Ok(()),
         LikelihoodKind::Gaussian(std) => check::positive("likelihood.gaussian", std),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::KlWeight;
+    use serde_json::{from_value, json, to_value};
+
+    /// Fields of files of earlier versions.
+    #[test]
+    fn configurations_with_former_names_are_read() {
+        let shape = json!({"channels": 1, "height": 8, "width": 8});
+        for (former, current) in [
+            (
+                json!({
+                    "kind": "mlp", "shape": shape, "hidden": 16, "latent": 4,
+                    "likelihood": "bernoulli", "activation": "relu",
+                }),
+                json!({
+                    "kind": "mlp", "shape": shape, "hidden_dim": 16, "latent_dim": 4,
+                    "likelihood": "bernoulli", "activation": "relu",
+                }),
+            ),
+            (
+                json!({
+                    "kind": "conv", "shape": shape, "channels": [4, 8], "hidden": 16, "latent": 4,
+                    "likelihood": {"gaussian": 0.5}, "activation": "silu",
+                }),
+                json!({
+                    "kind": "conv", "shape": shape, "channels": [4, 8], "hidden_dim": 16,
+                    "latent_dim": 4, "likelihood": {"gaussian": 0.5}, "activation": "silu",
+                }),
+            ),
+        ] {
+            let config: VaeConfig = from_value(former).unwrap();
+            assert_eq!(to_value(&config).unwrap(), current);
+            assert_eq!(from_value::<VaeConfig>(current).unwrap(), config);
+        }
+        let weight: KlWeight = from_value(json!({"value": 2.0, "anneal": 5})).unwrap();
+        assert_eq!(
+            to_value(weight).unwrap(),
+            json!({"value": 2.0, "warmup_steps": 5})
+        );
     }
 }

@@ -41,18 +41,24 @@ const STACK: usize = 1 << 28;
 /// token, which is an error.
 ///
 /// ```
-/// # use aigc_text::{CharacterTokenizer, GenerationConfig, TextGenerator, Gpt2Config, GrammarConstraint, Tokenizer};
+/// # use aigc_text::{CharacterTokenizer, GenerationConfig, Gpt2Config, GrammarConstraint};
+/// # use aigc_text::{TextGenerator, Tokenizer};
 /// # use aigc_text::generate::TokenIds;
 /// # fn main() -> aigc_core::Result<()> {
-/// # let config = Gpt2Config { vocab_size: 14, n_positions: 32, n_embd: 8, n_head: 2, ..Default::default() };
+/// # let config = Gpt2Config { vocab_size: 14, n_positions: 32, ..Default::default() };
+/// # let config = Gpt2Config { n_embd: 8, n_head: 2, ..config };
 /// # let config = Gpt2Config { bos_token_id: None, eos_token_id: None, ..config };
 /// # let model = config.init(&aigc_core::device::device("flex")?)?;
 /// let tokenizer = CharacterTokenizer::from_text("0123456789-at\n");
 /// let end = tokenizer.encode("\n")?;
 /// let date = GrammarConstraint::regex("[0-9]{4}-[0-9]{2}-[0-9]{2}", &tokenizer, &end)?;
-/// let config = GenerationConfig { eos_token_id: Some(TokenIds::Several(end)), ..Default::default() };
+/// let config = GenerationConfig {
+///     eos_token_id: Some(TokenIds::Several(end)),
+///     ..Default::default()
+/// };
 /// let prompt = tokenizer.encode("at")?;
-/// let texts = TextGenerator::new(&model, config)?.with_logits_processor(date).generate(&[prompt])?;
+/// let generator = TextGenerator::new(&model, config)?.with_logits_processor(date);
+/// let texts = generator.generate(&[prompt])?;
 /// let date = tokenizer.decode(texts[0].new_tokens());
 /// assert_eq!(date.trim_end().split('-').map(str::len).collect::<Vec<_>>(), [4, 2, 2], "{date}");
 /// # Ok(()) }

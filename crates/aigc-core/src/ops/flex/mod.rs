@@ -1,165 +1,40 @@
 //! [`GenerativeOps`] for the CPU: `f32` tensors use the kernels of `aigc-kernels`, all others the
 //! primitives.
 
+mod sizes;
+mod tensors;
+
 use super::{
     Activation, AdamStep, GenerativeOps, OptionalTensor, Quantization, primitives, profile::timer,
 };
 use aigc_kernels::{
     activation::{activate, activate_grad},
     adam::adam,
-    attention::{self, AttentionSizes, Heads},
-    conv::{ConvSizes, conv2d, conv2d_transposed, conv2d_weight_grad},
+    attention::{self, AttentionSizes},
+    conv::{conv2d, conv2d_transposed, conv2d_weight_grad},
     loss,
     norm::{self, Units},
     pixels,
     product::{Matrix, column_sums, multiply},
-    quantized::{Packed, multiply_packed},
+    quantized::multiply_packed,
     rows,
 };
 use burn::{
-    backend::{
-        Flex, TensorMetadata,
-        flex::{FlexTensor, Layout},
-        ops::ModuleOps,
-    },
+    backend::{Flex, TensorMetadata, flex::FlexTensor, ops::ModuleOps},
     tensor::{
-        Bytes, DType, Shape,
+        Shape,
         ops::{ConvOptions, ConvTransposeOptions},
     },
 };
+use sizes::{
+    attention_sizes, conv_output, mirrored, self_attention_sizes, sizes, transposed_output,
+};
+use tensors::{
+    all_f32, channel_dims, contiguous, dims, forward_strided, given, heads, is_f32_or_missing,
+    matrix, owned, packed, row_dims, slice, tensor, transposed, usizes, with_last,
+};
 
 type Three = (FlexTensor, FlexTensor, FlexTensor);
-
-/// Whether all tensors are `f32`.
-fn all_f32(tensors: &[&FlexTensor]) -> bool {
-    tensors.iter().all(|tensor| tensor.dtype() == DType::F32)
-}
-
-/// `x` as a contiguous tensor.
-fn contiguous(x: FlexTensor) -> FlexTensor {
-    if x.is_contiguous() {
-        x
-    } else {
-        x.to_contiguous()
-    }
-}
-
-/// Whether an optional tensor is `f32` or missing.
-fn is_f32_or_missing(tensor: &OptionalTensor<Flex>) -> bool {
-    match tensor {
-        OptionalTensor::Given(tensor) => tensor.dtype() == DType::F32,
-        OptionalTensor::Missing => true,
-    }
-}
-
-/// An optional tensor as a contiguous one.
-fn given(tensor: OptionalTensor<Flex>) -> Option<FlexTensor> {
-    tensor.into_option().map(contiguous)
-}
-
-/// The elements of a [`contiguous`] `f32` tensor.
-fn slice(x: &FlexTensor) -> &[f32] {
-    x.as_slice()
-        .unwrap_or_else(|| unreachable!("a contiguous f32 tensor"))
-}
-
-/// A tensor of `values`.
-fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
-    let shape = shape.into();
-    assert_eq!(
-        values.len(),
-        shape.num_elements(),
-        "number of elements of a result of shape {shape:?}"
-    );
-    FlexTensor::new(
-        Bytes::from_elems(values),
-        Layout::contiguous(shape),
-        DType::F32,
-    )
-}
-
-fn dims<const N: usize>(x: &FlexTensor) -> [usize; N] {
-    x.shape().dims()
-}
-
-/// The shape of `[batch, channels, …]` as `[batch, channels, rest]`.
-fn channel_dims(x: &FlexTensor) -> [usize; 3] {
-    let shape = x.shape();
-    [
-        shape[0],
-        shape[1],
-        shape
-            .num_elements()
-            .checked_div(shape[0] * shape[1])
-            .unwrap_or(0),
-    ]
-}
-
-/// The shape of `[…, d]` as `[rows, d]`.
-fn row_dims(x: &FlexTensor) -> [usize; 2] {
-    let shape = x.shape();
-    let (rows, d) = (0..shape.num_dims() - 1, shape[shape.num_dims() - 1]);
-    [rows.map(|axis| shape[axis]).product(), d]
-}
-
-/// Sizes of a convolution from `x` to `y`, if the kernels support it: one group, and no empty axis.
-fn sizes(
-    x: [usize; 4],
-    y: [usize; 4],
-    weight: [usize; 4],
-    options: &ConvOptions<2>,
-) -> Option<ConvSizes> {
-    let [batch, channels_in, height, width] = x;
-    let [_, channels_out, out_height, out_width] = y;
-    let fits = options.groups == 1 && x.iter().chain(&y).chain(&weight).all(|n| *n > 0);
-    fits.then_some(ConvSizes {
-        batch,
-        channels_in,
-        channels_out,
-        input: [height, width],
-        output: [out_height, out_width],
-        kernel: [weight[2], weight[3]],
-        stride: options.stride,
-        padding: options.padding.map(|(begin, _)| begin),
-        dilation: options.dilation,
-    })
-}
-
-/// Shape of a convolution's output; `None` if the kernel is larger than the padded input.
-fn conv_output(x: [usize; 4], weight: [usize; 4], options: &ConvOptions<2>) -> Option<[usize; 4]> {
-    let side = |axis: usize| {
-        let (begin, end) = options.padding[axis];
-        let reach = options.dilation[axis] * (weight[2 + axis].checked_sub(1)?) + 1;
-        Some((x[2 + axis] + begin + end).checked_sub(reach)? / options.stride[axis] + 1)
-    };
-    Some([x[0], weight[0], side(0)?, side(1)?])
-}
-
-/// The options of the convolution whose transpose is computed.
-fn mirrored(options: &ConvTransposeOptions<2>) -> ConvOptions<2> {
-    ConvOptions::new(
-        options.stride,
-        options.padding,
-        options.dilation,
-        options.groups,
-    )
-}
-
-/// Shape of a transposed convolution's output; `None` if an axis is empty.
-fn transposed_output(
-    x: [usize; 4],
-    weight: [usize; 4],
-    options: &ConvTransposeOptions<2>,
-) -> Option<[usize; 4]> {
-    let side = |axis: usize| {
-        let reach = options.dilation[axis] * weight[2 + axis].checked_sub(1)?
-            + options.padding_out[axis]
-            + 1;
-        (x[2 + axis].checked_sub(1)? * options.stride[axis] + reach)
-            .checked_sub(2 * options.padding[axis])
-    };
-    Some([x[0], weight[1], side(0)?, side(1)?])
-}
 
 impl GenerativeOps for Flex {
     fn conv2d_forward(
@@ -790,143 +665,6 @@ impl GenerativeOps for Flex {
         );
         (param, moment_1, moment_2)
     }
-}
-
-/// The indices as `usize`, or `None` if their type is not supported or one is negative.
-fn usizes(indices: &FlexTensor) -> Option<Vec<usize>> {
-    let indices = indices.to_contiguous();
-    match indices.dtype() {
-        DType::I64 => indices
-            .as_slice::<i64>()?
-            .iter()
-            .map(|i| usize::try_from(*i).ok())
-            .collect(),
-        DType::I32 => indices
-            .as_slice::<i32>()?
-            .iter()
-            .map(|i| usize::try_from(*i).ok())
-            .collect(),
-        _ => None,
-    }
-}
-
-/// A quantised weight from contiguous tensors, if the kernels support their types.
-fn packed<'a>(
-    values: &'a FlexTensor,
-    scales: &'a FlexTensor,
-    k: usize,
-    quantization: Quantization,
-) -> Option<Packed<'a>> {
-    let values = (values.dtype() == DType::I8).then(|| values.as_slice::<i8>())??;
-    let scales = (scales.dtype() == DType::F32).then(|| slice(scales))?;
-    Some(Packed {
-        values,
-        scales,
-        quantization,
-        k,
-    })
-}
-
-/// `x` with non-negative strides: itself, or a contiguous copy.
-fn forward_strided(x: FlexTensor) -> FlexTensor {
-    if x.layout().strides().iter().all(|stride| *stride >= 0) {
-        x
-    } else {
-        x.to_contiguous()
-    }
-}
-
-/// A view of a `[rows, columns]` tensor of [`forward_strided`].
-fn matrix(x: &FlexTensor) -> Matrix<'_> {
-    let [row, column] = std::array::from_fn(|axis| x.layout().strides()[axis].unsigned_abs());
-    let values: &[f32] = x.storage();
-    Matrix {
-        values: &values[x.layout().start_offset()..],
-        row,
-        column,
-    }
-}
-
-/// A view of a `[batch, heads, tokens, d]` tensor of [`forward_strided`].
-fn heads(x: &FlexTensor) -> Heads<'_> {
-    let steps = std::array::from_fn(|axis| x.layout().strides()[axis].unsigned_abs());
-    Heads {
-        values: x.storage(),
-        start: x.layout().start_offset(),
-        steps,
-    }
-}
-
-fn attention_sizes(
-    q: &FlexTensor,
-    k: &FlexTensor,
-    v: &FlexTensor,
-    causal: bool,
-) -> Option<AttentionSizes> {
-    let ([batch, heads, queries, d], [_, kv_heads, keys, _]) = (dims(q), dims::<4>(k));
-    let something = [batch, heads, kv_heads, queries, keys, d]
-        .iter()
-        .all(|n| *n > 0);
-    let same = k.shape() == v.shape()
-        && dims::<4>(k) == [batch, kv_heads, keys, d]
-        && something
-        && heads.is_multiple_of(kv_heads)
-        && (!causal || queries <= keys);
-    (all_f32(&[q, k, v]) && something && same).then_some(AttentionSizes {
-        batch,
-        heads,
-        kv_heads,
-        queries,
-        keys,
-        d,
-        causal,
-    })
-}
-
-fn self_attention_sizes(qkv: &FlexTensor, heads: usize, causal: bool) -> Option<AttentionSizes> {
-    let [batch, tokens, width] = dims(qkv);
-    assert!(
-        heads > 0 && width.is_multiple_of(3 * heads),
-        "{heads} heads of queries, keys and values {width} wide"
-    );
-    let d = width / (3 * heads);
-    let something = [batch, heads, tokens, d].iter().all(|n| *n > 0);
-    let sizes = AttentionSizes {
-        batch,
-        heads,
-        kv_heads: heads,
-        queries: tokens,
-        keys: tokens,
-        d,
-        causal,
-    };
-    (all_f32(&[qkv]) && something).then_some(sizes)
-}
-
-/// Transposes `[batch, tokens, heads, d]` in memory to `[batch, heads, tokens, d]`.
-fn transposed(values: Vec<f32>, sizes: AttentionSizes, heads: usize, tokens: usize) -> FlexTensor {
-    tensor(values, [sizes.batch, tokens, heads, sizes.d]).permute(&[0, 2, 1, 3])
-}
-
-/// `x` as a contiguous tensor that spans its whole storage, which is copied on write if it is
-/// shared.
-fn owned(x: FlexTensor) -> FlexTensor {
-    let whole = x.is_contiguous() && x.layout().start_offset() == 0;
-    match x.as_slice::<f32>() {
-        Some(values) if !whole || values.len() != x.storage::<f32>().len() => {
-            tensor(values.to_vec(), x.shape())
-        }
-        Some(_) => x,
-        None => x.to_contiguous(),
-    }
-}
-
-/// `shape` with its last axis replaced.
-fn with_last(shape: Shape, len: usize) -> Shape {
-    let mut shape = shape;
-    let last = shape.num_dims() - 1;
-    shape[last] = len;
-    shape
 }
 
 fn unit_norm_grads(

@@ -1,0 +1,268 @@
+//! `UNet2DModel`: the network of DDPM (Ho et al. 2020, appendix B), optionally class-conditional.
+
+mod classes;
+mod config;
+#[cfg(test)]
+mod tests;
+
+pub(super) use classes::Embedding;
+pub(super) use config::activation;
+pub use config::{
+    ClassEmbedType, DownBlockType, TimeEmbeddingType, TimeScaleShift, UNet2dConfig, UpBlockType,
+};
+
+use super::{
+    blocks::{AttentionBlock, Conditions, DownBlock, MidBlock, UpBlock, through},
+    time::{FourierProjection, Sinusoids, TimeEmbedding},
+};
+use crate::denoiser::{Conditioning, Denoiser, with_self_cond};
+use aigc_core::{
+    Error, Result,
+    data::SampleShape,
+    nn::{Activation, Conv2d, Conv2dConfig, GroupNorm, GroupNormConfig},
+};
+use burn::{
+    module::Module,
+    tensor::{Device, Int, Tensor},
+};
+use classes::ClassEmbedding;
+
+/// Number of classes of a network that encodes them as times, if its file has no number.
+const NUMBERED_CLASSES: usize = 1000;
+
+impl UNet2dConfig {
+    /// The network on `device`.
+    ///
+    /// # Errors
+    /// [`Error::Config`](aigc_core::Error::Config) for values out of range.
+    pub fn init(&self, device: &Device) -> Result<UNet2dModel> {
+        let shared = self.validate()?;
+        let channels = &self.block_out_channels;
+        let (levels, layers) = (channels.len(), self.layers_per_block);
+        let (first, last) = (channels[0], channels[levels - 1]);
+        let fourier = self.time_embedding_type == TimeEmbeddingType::Fourier;
+        let encoded = if fourier { 2 * first } else { first };
+        // With scale_shift the attention in the middle has no norm of its own by default.
+        let attention_groups = match self.resnet_time_scale_shift {
+            TimeScaleShift::Default => {
+                Some(self.attn_norm_num_groups.unwrap_or(self.norm_num_groups))
+            }
+            TimeScaleShift::ScaleShift => self.attn_norm_num_groups,
+        };
+        let groups = Some(self.norm_num_groups);
+        let conv = |from, to| {
+            Conv2dConfig::new([from, to], 3)
+                .with_padding(1)
+                .init(device)
+        };
+        let attend =
+            |channels, groups, scale| AttentionBlock::new(&shared, channels, groups, scale, device);
+        let middle = self
+            .add_attention
+            .then(|| attend(last, attention_groups, self.mid_block_scale_factor));
+        let down = |(i, kind): (usize, &DownBlockType)| {
+            let from = if i == 0 { first } else { channels[i - 1] };
+            let padding = (i + 1 < levels).then_some(self.downsample_padding);
+            let attention = || {
+                (*kind == DownBlockType::AttnDownBlock2D).then(|| attend(channels[i], groups, 1.0))
+            };
+            DownBlock::new(
+                &shared,
+                [from, channels[i]],
+                layers,
+                attention,
+                padding,
+                device,
+            )
+        };
+        let up = |(i, kind): (usize, &UpBlockType)| {
+            // From the smallest size on.
+            let level = levels - 1 - i;
+            let from = channels[(level + 1).min(levels - 1)];
+            let mut skips = vec![channels[level]; layers];
+            skips.push(channels[level.saturating_sub(1)]);
+            let attention = || {
+                (*kind == UpBlockType::AttnUpBlock2D).then(|| attend(channels[level], groups, 1.0))
+            };
+            UpBlock::new(
+                &shared,
+                [from, channels[level]],
+                &skips,
+                attention,
+                level > 0,
+                device,
+            )
+        };
+        Ok(UNet2dModel {
+            conv_in: conv(self.in_channels, first),
+            time_proj: fourier.then(|| FourierProjection::new(first, device)),
+            time_embedding: TimeEmbedding::new(encoded, shared.time, Activation::Silu, device),
+            class_embedding: match (self.class_embed_type, self.num_class_embeds) {
+                (Some(ClassEmbedType::Timestep), _) => {
+                    Some(ClassEmbedding::of_number(encoded, shared.time, device))
+                }
+                (None, Some(count)) => Some(ClassEmbedding::table(count, shared.time, device)),
+                (None, None) => None,
+            },
+            down_blocks: self.down_block_types.iter().enumerate().map(down).collect(),
+            mid_block: MidBlock::new(&shared, last, middle, self.mid_block_scale_factor, device),
+            up_blocks: self.up_block_types.iter().enumerate().map(up).collect(),
+            conv_norm_out: GroupNormConfig::new(self.norm_num_groups, first)
+                .with_epsilon(self.norm_eps)
+                .init(device),
+            conv_out: conv(first, self.out_channels),
+            activation: shared.activation,
+            config: self.clone(),
+        })
+    }
+}
+
+/// The network of DDPM.
+#[derive(Module, Debug)]
+pub struct UNet2dModel {
+    conv_in: Conv2d,
+    time_proj: Option<FourierProjection>,
+    time_embedding: TimeEmbedding,
+    class_embedding: Option<ClassEmbedding>,
+    down_blocks: Vec<DownBlock<AttentionBlock>>,
+    mid_block: MidBlock<AttentionBlock>,
+    up_blocks: Vec<UpBlock<AttentionBlock>>,
+    conv_norm_out: GroupNorm,
+    conv_out: Conv2d,
+    #[module(skip)]
+    activation: Activation,
+    #[module(skip)]
+    config: UNet2dConfig,
+}
+
+impl UNet2dModel {
+    /// The configuration of the network.
+    pub fn config(&self) -> &UNet2dConfig {
+        &self.config
+    }
+
+    #[cfg(test)]
+    pub(crate) fn conv_out_bias(&self) -> Tensor<1> {
+        self.conv_out
+            .bias
+            .as_ref()
+            .expect("built with a bias")
+            .val()
+    }
+
+    /// The encoding of times, or of class numbers, before the embedding layers.
+    ///
+    /// # Shapes
+    /// - time: `[batch]`
+    /// - output: `[batch, width]`
+    fn encode(&self, time: Tensor<1>) -> Tensor<2> {
+        let config = &self.config;
+        match &self.time_proj {
+            Some(fourier) => fourier.forward(time),
+            None => Sinusoids {
+                width: config.block_out_channels[0],
+                cosines_first: config.flip_sin_to_cos,
+                shift: config.freq_shift,
+            }
+            .of(time),
+        }
+    }
+
+    /// The prediction for noisy images.
+    ///
+    /// # Shapes
+    /// - x: `[batch, in_channels, height, width]`, sides divisible by 2 for each size but the
+    ///   smallest
+    /// - time: `[batch]`
+    /// - class: `[batch]`, for a network with classes
+    /// - output: `[batch, out_channels, height, width]`
+    ///
+    /// # Panics
+    /// If the shapes do not fit, or a class is missing.
+    pub fn forward(
+        &self,
+        x: Tensor<4>,
+        time: Tensor<1>,
+        class: Option<Tensor<1, Int>>,
+    ) -> Tensor<4> {
+        let config = &self.config;
+        let x = if config.center_input_sample {
+            x * 2.0 - 1.0
+        } else {
+            x
+        };
+        let mut embedding = self.time_embedding.forward(self.encode(time.clone()));
+        if let Some(classes) = &self.class_embedding {
+            let class = class.expect("a class-conditional network needs class labels");
+            embedding = embedding + classes.forward(class, |number| self.encode(number));
+        }
+        // Every block begins with the same activation of it.
+        let embedding = self.activation.forward(embedding);
+        let conditions = Conditions {
+            time: &embedding,
+            tokens: None,
+        };
+        let x = through(
+            self.conv_in.forward(x),
+            conditions,
+            &self.down_blocks,
+            &self.mid_block,
+            &self.up_blocks,
+        );
+        let output = self.conv_out.forward(
+            self.conv_norm_out
+                .forward_with_activation(x, Activation::Silu),
+        );
+        match self.time_proj {
+            Some(_) => output / time.reshape([-1, 1, 1, 1]),
+            None => output,
+        }
+    }
+}
+
+impl Denoiser for UNet2dModel {
+    fn predict(&self, x: Tensor<4>, time: Tensor<1>, condition: &Conditioning) -> Tensor<4> {
+        let x = with_self_cond(x, self.config.in_channels, condition);
+        self.forward(x, time, condition.class_labels.clone())
+    }
+
+    fn check_shape(&self, shape: SampleShape) -> Result<()> {
+        self.config.check(shape, true)
+    }
+
+    fn check_trainable(&self, shape: SampleShape) -> Result<()> {
+        self.config.check(shape, false)
+    }
+
+    fn check_min_time(&self, min: f64) -> Result<()> {
+        if self.config.time_embedding_type != TimeEmbeddingType::Fourier || min > 0.0 {
+            return Ok(());
+        }
+        Err(Error::config(
+            "time_embedding_type",
+            "fourier",
+            format!(
+                "positional, for times down to {min}: fourier encodes ln t, so t must exceed 0"
+            ),
+        ))
+    }
+
+    fn num_classes(&self) -> Option<usize> {
+        let numbered = self.config.class_embed_type.map(|_| NUMBERED_CLASSES);
+        self.config.num_class_embeds.or(numbered)
+    }
+
+    fn null_class(&self) -> Option<u32> {
+        self.config.null_class
+    }
+
+    fn supports_self_conditioning(&self, channels: usize) -> bool {
+        self.config.in_channels == 2 * channels
+    }
+
+    fn sample_shape(&self) -> Option<SampleShape> {
+        let [height, width] = self.config.sample_size?.sides();
+        let channels = self.config.in_channels.min(self.config.out_channels);
+        Some(SampleShape::new(&[channels, height, width]))
+    }
+}

@@ -1,0 +1,114 @@
+//! The conditions of a batch: class labels and encoder hidden states, some of them dropped.
+
+use super::DiffusionObjective;
+use crate::denoiser::{Conditioning, Denoiser, real_classes};
+use aigc_core::{
+    Error, Result,
+    data::{SampleBatch, label_tensor},
+    train::StepContext,
+};
+use burn::tensor::{Device, Tensor};
+use std::rc::Rc;
+
+/// Encoder hidden states of a batch.
+type Encode<B> = dyn Fn(&B, &Device) -> Result<Tensor<3>>;
+
+/// Where encoder hidden states come from.
+pub(super) struct Encoder<B> {
+    pub(super) encode: Rc<Encode<B>>,
+    /// `[1, tokens, width]`: those of dropped conditions.
+    pub(super) null: Option<Tensor<3>>,
+}
+
+impl<N: Denoiser<D>, B: SampleBatch<D>, const D: usize> DiffusionObjective<N, B, D> {
+    /// The conditions of a batch, some of them dropped.
+    pub(super) fn conditions(
+        &self,
+        network: &N,
+        batch: &B,
+        context: &mut StepContext,
+    ) -> Result<Conditioning<D>> {
+        let mut condition = Conditioning::default();
+        let width = network.cross_attention_dim();
+        let real = real_classes(network);
+        if real.is_none() && width.is_none() {
+            return Ok(condition);
+        }
+        let labels = match (real, batch.labels()) {
+            (None, _) => None,
+            (Some(_), None) => {
+                return Err(Error::config(
+                    "labels",
+                    "missing",
+                    "the class of every sample, for a class-conditional network",
+                ));
+            }
+            (Some(real), Some(labels)) => {
+                if let Some(label) = labels.iter().find(|label| **label as usize >= real) {
+                    let expected = format!("below {real}, the network's classes");
+                    return Err(Error::config("labels", label, expected));
+                }
+                Some(labels)
+            }
+        };
+        let dropout = self.config.conditioning_dropout;
+        let mut drop = |_: usize| {
+            dropout > 0.0 && f64::from(context.rng.uniform_vec(1, 0.0, 1.0)[0]) < dropout
+        };
+        let dropped: Vec<bool> = (0..batch.len()).map(&mut drop).collect();
+        if let Some(labels) = labels {
+            let label = |(label, dropped): (&u32, &bool)| match network.null_class() {
+                Some(null) if *dropped => null,
+                _ => *label,
+            };
+            let labels: Vec<u32> = labels.iter().zip(&dropped).map(label).collect();
+            condition.class_labels = Some(label_tensor(&labels, &context.device));
+        }
+        if let Some(width) = width {
+            let states = self.hidden_states(width, batch, &dropped, &context.device)?;
+            condition.encoder_hidden_states = Some(states.autodiff());
+        }
+        Ok(condition)
+    }
+
+    /// Encoder hidden states of a batch, some of them replaced by the null ones.
+    fn hidden_states(
+        &self,
+        width: usize,
+        batch: &B,
+        dropped: &[bool],
+        device: &Device,
+    ) -> Result<Tensor<3>> {
+        let Some(encoder) = &self.encoder else {
+            return Err(Error::argument(
+                "encoder_hidden_states",
+                "missing",
+                format!("vectors of width {width}: call `with_encoder_hidden_states`"),
+            ));
+        };
+        let n = batch.len();
+        let states = (encoder.encode)(batch, &device.clone().without_autodiff())?;
+        let [rows, tokens, found] = states.dims();
+        if rows != n || found != width || tokens == 0 {
+            let value = format!("{:?}", states.dims());
+            let expected = format!("[{n}, tokens, {width}]");
+            return Err(Error::argument("encoder_hidden_states", value, expected));
+        }
+        let null = match &encoder.null {
+            _ if self.config.conditioning_dropout == 0.0 => return Ok(states),
+            Some(null) if null.dims() == [1, tokens, width] => null,
+            null => {
+                let value = null
+                    .as_ref()
+                    .map_or("missing".into(), |null| format!("{:?}", null.dims()));
+                let expected = format!("[1, {tokens}, {width}], with conditioning_dropout");
+                return Err(Error::argument("null hidden states", value, expected));
+            }
+        };
+        // The null ones stand behind those of the batch.
+        let index = |(i, dropped): (usize, &bool)| if *dropped { n as u32 } else { i as u32 };
+        let index: Vec<u32> = dropped.iter().enumerate().map(index).collect();
+        let index = label_tensor(&index, &states.device());
+        Ok(Tensor::cat(vec![states, null.clone()], 0).select(0, index))
+    }
+}
