@@ -238,3 +238,40 @@ fn links_between_pages_resolve() {
         }
     }
 }
+
+/// The text of all Rust files below `dir`.
+fn sources(dir: &Path, text: &mut String) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && path.file_name().is_some_and(|name| name != "target") {
+            sources(&path, text);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text.push_str(&std::fs::read_to_string(path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn coverage_names_existing_tests() {
+    let mut text = String::new();
+    for dir in ["crates", "examples", "tests"] {
+        sources(&root().join(dir), &mut text);
+    }
+    let page = std::fs::read_to_string(root().join("docs/coverage.md")).unwrap();
+    let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let mut cited = 0;
+    for row in page.lines().filter(|line| line.starts_with("| ")) {
+        let tests = row.trim_end_matches(" |").rsplit('|').next().unwrap();
+        // Every other piece between backticks is code.
+        for code in tests.split('`').skip(1).step_by(2) {
+            let Some((_, name)) = code.rsplit_once("::") else {
+                continue;
+            };
+            if name.chars().all(is_name) {
+                cited += 1;
+                assert!(text.contains(&format!("fn {name}(")), "{row}: {name}");
+            }
+        }
+    }
+    assert!(cited > 250, "{cited} tests are cited");
+}

@@ -186,8 +186,8 @@ impl<'a, N: Denoiser<D>, const D: usize> DiffusionSampler<'a, N, D> {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for a shape without values, or whose batches are not of rank
-    /// `D`; [`Error::Config`] as the scheduler's [`plan`](Scheduler::plan), or for a shape that the
-    /// network does not process.
+    /// `D`; [`Error::Config`] as the scheduler's [`plan`](Scheduler::plan), or for a shape or
+    /// times that the network does not process.
     pub fn new(
         network: &'a N,
         scheduler: &impl Scheduler,
@@ -208,9 +208,11 @@ impl<'a, N: Denoiser<D>, const D: usize> DiffusionSampler<'a, N, D> {
             Some(_) => ValueRange::Unit,
             None => ValueRange::Unbounded,
         };
+        let plan = scheduler.plan(steps)?;
+        network.check_min_time(plan.times().into_iter().fold(f64::INFINITY, f64::min))?;
         Ok(Self {
             network,
-            plan: scheduler.plan(steps)?,
+            plan,
             shape,
             device: device.clone(),
             classes: ClassLabels::Random,
