@@ -3,9 +3,10 @@
 #![no_main]
 
 use aigc_core::{
-    checkpoint::{RunDir, load_optimizer, save_optimizer, assign_path_ids}, weights::{load_weights, save_weights},
+    checkpoint::{RunDir, assign_path_ids, load_optimizer, save_optimizer},
     nn::{Linear, LinearConfig},
     rng::InitWeights,
+    weights::{load_weights, save_weights},
 };
 use burn::{
     module::Module,
@@ -18,40 +19,51 @@ use std::{
     sync::OnceLock,
 };
 
-fn folder() -> &'static PathBuf {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| {
-        let folder = std::env::temp_dir().join(format!("aigc-fuzz-checkpoint-{}", std::process::id()));
-        let run = RunDir::create(&folder).expect("the temporary folder can be written");
+fn dir() -> &'static PathBuf {
+    static DIR: OnceLock<PathBuf> = OnceLock::new();
+    DIR.get_or_init(|| {
+        let dir = std::env::temp_dir().join(format!("aigc-fuzz-checkpoint-{}", std::process::id()));
+        let run = RunDir::create(&dir).expect("the temporary directory can be written");
         let writer = run.write_checkpoint(1).expect("it can be written");
-        writer.json("state.json", &[1, 2]).expect("it can be written");
-        save_optimizer(&AdamConfig::new().init(), &writer.file("optimizer.bpk")).expect("it can be written");
-        writer.finish(1).expect("it can be written");
-        folder
+        writer
+            .write_json("state.json", &[1, 2])
+            .expect("it can be written");
+        save_optimizer(&AdamConfig::new().init(), &writer.path("optimizer.bpk"))
+            .expect("it can be written");
+        writer.commit(1).expect("it can be written");
+        dir
     })
 }
 
 fn model() -> Linear {
-    assign_path_ids(LinearConfig::new(2, 3).init(&Device::flex()).seeded(0).train())
+    assign_path_ids(
+        LinearConfig::new(2, 3)
+            .init(&Device::flex())
+            .init_weights(0)
+            .train(),
+    )
 }
 
-/// Writes what the files look like when they are good, for the fuzzer to start from:
+/// Writes valid files, for the fuzzer to start from:
 /// `AIGC_SEEDS=corpus/checkpoint`.
-fn write_seeds(folder: &Path) {
-    std::fs::create_dir_all(folder).expect("it can be made");
+fn write_seeds(to: &Path) {
+    std::fs::create_dir_all(to).expect("it can be created");
     let (model, mut adam): (_, ModuleOptimizer) = (model(), AdamConfig::new().init());
-    let loss = model.forward(Tensor::<2>::ones([1, 2], &Device::flex().autodiff())).sum();
+    let loss = model
+        .forward(Tensor::<2>::ones([1, 2], &Device::flex().autodiff()))
+        .sum();
     let gradients = GradientsParams::from_grads(loss.backward(), &model);
     let model = adam.step(0.1, model, gradients);
-    let path = folder.join("good");
+    let path = to.join("good");
     save_optimizer(&adam, &path).expect("it can be written");
     let optimizer = std::fs::read(&path).expect("it was written");
     save_weights(&model.valid(), &path).expect("it can be written");
     let weights = std::fs::read(&path).expect("it was written");
-    let manifest = std::fs::read(crate::folder().join("checkpoints/step-000001/manifest.json")).expect("it is there");
+    let manifest = std::fs::read(crate::dir().join("checkpoints/step-000001/manifest.json"))
+        .expect("it is there");
     for (which, content) in [weights, optimizer, manifest].into_iter().enumerate() {
         let seed = [vec![which as u8], content].concat();
-        std::fs::write(folder.join(format!("seed-{which}")), seed).expect("it can be written");
+        std::fs::write(to.join(format!("seed-{which}")), seed).expect("it can be written");
     }
     std::fs::remove_file(path).expect("it is there");
 }
@@ -62,8 +74,8 @@ fuzz_target!(init: {
     }
 }, |bytes: &[u8]| {
     let Some((which, content)) = bytes.split_first() else { return };
-    let run = RunDir::open(folder()).expect("it is there");
-    let path = folder().join("fuzzed");
+    let run = RunDir::open(dir()).expect("it is there");
+    let path = dir().join("fuzzed");
     std::fs::write(&path, content).expect("it can be written");
     match which % 3 {
         0 => {
@@ -72,7 +84,7 @@ fuzz_target!(init: {
             }
         }
         1 => {
-            // What is taken must also be usable.
+            // An accepted file must also be usable.
             let model = model();
             if let Ok(mut adam) = load_optimizer(AdamConfig::new().init(), &model, &path) {
                 let loss = model.forward(Tensor::<2>::ones([1, 2], &Device::flex().autodiff())).sum();
@@ -82,8 +94,8 @@ fuzz_target!(init: {
         }
         _ => {
             std::fs::write(run.checkpoint_path(1).join("manifest.json"), content).expect("it can be written");
-            if let Ok(checkpoint) = run.at(1) {
-                let _: Result<Vec<u32>, _> = checkpoint.json("state.json");
+            if let Ok(checkpoint) = run.checkpoint(1) {
+                let _: Result<Vec<u32>, _> = checkpoint.read_json("state.json");
             }
         }
     }

@@ -6,7 +6,7 @@ use std::fmt::Display;
 /// Allocates `len` numbers and lets `write` fill them.
 ///
 /// Zeroing a buffer that is overwritten anyway costs as much as a light operation itself, so the
-/// buffer starts uninitialised. Builds with debug assertions, such as the tests', start from NaN,
+/// buffer starts uninitialised. In unit tests and with debug assertions it starts from NaN,
 /// which reveals elements that were not written.
 ///
 /// # Safety
@@ -14,13 +14,17 @@ use std::fmt::Display;
 ///
 /// # Panics
 /// If `len` numbers do not fit the address space.
+#[allow(
+    clippy::uninit_vec,
+    reason = "the elements are written before they are read"
+)]
 pub(crate) unsafe fn filled(len: usize, write: impl FnOnce(&mut [f32])) -> Vec<f32> {
     let mut values: Vec<f32> = Vec::with_capacity(len);
-    #[cfg(any(debug_assertions, miri))]
+    #[cfg(any(test, debug_assertions, miri))]
     values.resize(len, f32::NAN);
     // SAFETY: the capacity is at least `len`, and no element is read before it is written, by the
     // caller's contract. If `write` panics, the buffer is freed unread.
-    #[cfg(not(any(debug_assertions, miri)))]
+    #[cfg(not(any(test, debug_assertions, miri)))]
     unsafe {
         values.set_len(len)
     };
