@@ -1,5 +1,8 @@
 //! Files of models by name, from a hub on the loopback interface that behaves and misbehaves.
 
+#[path = "hub/families.rs"]
+mod families;
+
 use aigc_core::{Error, Result, device, hub::Hub, hub_model::ModelFiles};
 use aigc_tests::own_fixtures;
 use aigc_text::{Gpt2, PretrainedModel, tokenizer};
@@ -732,22 +735,24 @@ fn snapshot_opens_as_a_model() {
 #[test]
 fn shards_of_an_index_in_a_subdirectory_are_downloaded() {
     let mut site = model("shards");
-    let names: Vec<String> = site.files.keys().cloned().collect();
-    for name in names.iter().filter(|name| name.starts_with("model")) {
-        let file = site.files.remove(name).unwrap();
-        site.files.insert(format!("unet/{name}"), file);
-    }
+    let moved = std::mem::take(&mut site.files).into_iter();
+    site.files = moved
+        .map(|(name, file)| (format!("unet/{name}"), file))
+        .collect();
     let (cache, server) = (tempfile::tempdir().unwrap(), Server::new("127.0.0.1", site));
     let files = ModelFiles {
+        directories: &["transformer", "unet"],
         config_files: &["config.json"],
-        weights: &["unet/model.safetensors.index.json"],
+        stems: &["model"],
+        ..ModelFiles::default()
     };
     let hub = server.hub(cache.path());
     let folder = files
         .snapshot(&hub, REPO, "main", |_| Ok(()), &mut |_, _, _| {})
         .unwrap();
+    assert!(folder.ends_with("unet"), "{}", folder.display());
     for i in 1..3 {
-        let shard = format!("unet/model-0000{i}-of-00002.safetensors");
+        let shard = format!("model-0000{i}-of-00002.safetensors");
         assert!(folder.join(&shard).is_file(), "{shard}");
     }
 }

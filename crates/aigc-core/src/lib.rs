@@ -24,7 +24,7 @@
 //! | [`output`] | PNG grids, GIFs and plots |
 //! | `eval` | evaluation of samples (feature `eval`) |
 //! | `hub` | models by name, from the Hugging Face hub (feature `download`) |
-//! | `hub_model` | the files of a pretrained model on the hub (feature `download`) |
+//! | `hub_model` | a pretrained model's files on the hub, `from_hub` (feature `download`) |
 //! | `testing` | helpers for tests (feature `testing`) |
 //!
 //! The crate of a family (aigc-vae, …) adds models and an [`Objective`](train::Objective).

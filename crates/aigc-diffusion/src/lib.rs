@@ -18,7 +18,8 @@
 //!
 //! [`DiffusionObjective`] computes steps 1 to 3 for a batch. Sampling takes three steps:
 //!
-//! 1. open a network and its scheduler ([`Pipeline::from_pretrained`]), or take a trained network;
+//! 1. open a network and its scheduler ([`Pipeline::from_pretrained`], with the feature `download`
+//!    also `Pipeline::from_hub`), or take a trained network;
 //! 2. choose a [`Scheduler`], whose [`plan`](Scheduler::plan) lists all network calls;
 //! 3. generate samples from noise ([`DiffusionSampler::sample`]).
 //!

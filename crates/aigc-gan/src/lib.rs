@@ -19,7 +19,8 @@
 //!
 //! [`GanObjective`] computes steps 2, 3 and 5 for the [`Trainer`](aigc_core::train::Trainer);
 //! [`GanSampler`] samples from a trained generator, and
-//! [`AnyGan::from_pretrained`](Gan::from_pretrained) opens one. The literature on Wasserstein GANs
+//! [`AnyGan::from_pretrained`](Gan::from_pretrained) opens one; `AnyGan::from_hub` (feature
+//! `download`) opens one of the Hugging Face hub by its name. The literature on Wasserstein GANs
 //! calls the discriminator *critic*.
 #![forbid(unsafe_code)]
 

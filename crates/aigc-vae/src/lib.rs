@@ -17,7 +17,8 @@
 //! 5. update the weights ([`Trainer`](aigc_core::train::Trainer)).
 //!
 //! [`VaeObjective`] computes steps 2 to 4; [`VaeSampler`] samples, reconstructs and interpolates
-//! with a trained model, and [`AnyVae::from_pretrained`] opens one.
+//! with a trained model, and [`AnyVae::from_pretrained`] opens one; `AnyVae::from_hub` (feature
+//! `download`) opens one of the Hugging Face hub by its name.
 #![forbid(unsafe_code)]
 
 mod elbo;

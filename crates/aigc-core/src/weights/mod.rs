@@ -17,6 +17,10 @@ pub use load::{
     pytorch_key, renamed_key,
 };
 pub use loaded::Loaded;
+#[cfg(feature = "download")]
+pub use pretrained::download_pretrained;
 pub use pretrained::{load_pretrained, load_pretrained_with_variant, save_pretrained};
+#[cfg(feature = "download")]
+pub(crate) use reader::weight_files;
 pub use reader::{WeightReader, shard_files};
 pub use save::{save_tensors, save_weights};

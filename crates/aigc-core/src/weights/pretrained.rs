@@ -2,12 +2,18 @@
 
 use super::{Loaded, RenamedField, WeightReader, renamed_key, save_weights};
 use crate::{DataFault, Error, Result, checkpoint::write_atomic, json};
+#[cfg(feature = "download")]
+use crate::{data::download::ProgressFn, hub::Hub, hub_model::ModelFiles};
 use burn::module::Module;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use std::path::Path;
+#[cfg(feature = "download")]
+use std::path::PathBuf;
 
 const CONFIG: &str = "config.json";
+/// Stems of the names of weight files in a directory.
+const STEMS: &[&str] = &["model"];
 
 /// Opens the model of a directory with `config.json` and `model.safetensors` (or other weights that
 /// [`WeightReader::from_dir`] reads), such as the `final` of a run. `init` creates the model of a
@@ -46,10 +52,7 @@ where
 {
     let (config, unused_fields) = read_config::<C>(&dir.join(CONFIG))?;
     let model = init(&config)?;
-    let reader = match variant {
-        Some(variant) => WeightReader::from_dir_with_variant(dir, &["model"], variant)?,
-        None => WeightReader::from_dir(dir, &["model"])?,
-    };
+    let reader = WeightReader::from_dir_with_variant(dir, STEMS, variant)?;
     let (model, report) = reader.load_into(model, |key| renamed_key(key, renamed))?;
     let mut loaded = Loaded::new(model).with_unused_fields(unused_fields);
     // PyTorch's counter of batches is not used.
@@ -64,6 +67,37 @@ where
             .push(format!("the prefix `{prefix}` of all tensors was removed"));
     }
     Ok(loaded)
+}
+
+/// Downloads the files of the hub that [`load_pretrained_with_variant`] opens, and returns their
+/// directory. `check` validates the configuration before weights are downloaded.
+///
+/// # Errors
+/// As [`ModelFiles::snapshot`]; [`Error::Data`] with the file and the field at fault if the
+/// configuration is that of another model, or `check` refuses it.
+#[cfg(feature = "download")]
+pub fn download_pretrained<C>(
+    hub: &Hub,
+    repo: &str,
+    revision: &str,
+    variant: Option<&str>,
+    check: impl FnOnce(&C) -> Result<()>,
+    progress: &mut ProgressFn<'_>,
+) -> Result<PathBuf>
+where
+    C: Serialize + DeserializeOwned + PartialEq,
+{
+    let files = ModelFiles {
+        config_files: &[CONFIG],
+        stems: STEMS,
+        variant,
+        ..ModelFiles::default()
+    };
+    let check = |path: &Path| {
+        let (config, _) = read_config::<C>(path)?;
+        check(&config).map_err(|error| Error::data(path, DataFault::Mismatch(error.to_string())))
+    };
+    files.snapshot(hub, repo, revision, check, progress)
 }
 
 /// Writes `model.safetensors` and then `config.json` to a directory, which is created if it is

@@ -62,19 +62,20 @@ impl WeightReader {
     /// [`Error::Weights`] if there are no weights, only some of the shards, only several variants,
     /// or broken files.
     pub fn from_dir(dir: &Path, stems: &[&str]) -> Result<Self> {
-        Self::find(dir, stems, None)
+        Self::from_dir_with_variant(dir, stems, None)
     }
 
-    /// [`from_dir`](Self::from_dir) for a variant: `STEM.VARIANT.safetensors` and so on.
+    /// [`from_dir`](Self::from_dir) for a variant: `Some("fp16")` opens `STEM.fp16.safetensors` and
+    /// so on. `None` opens what [`from_dir`](Self::from_dir) opens.
     ///
     /// # Errors
     /// As [`from_dir`](Self::from_dir); if the variant is missing, the [`Error::Weights`] lists the
-    /// existing ones.
-    pub fn from_dir_with_variant(dir: &Path, stems: &[&str], variant: &str) -> Result<Self> {
-        Self::find(dir, stems, Some(variant))
-    }
-
-    fn find(dir: &Path, stems: &[&str], wanted: Option<&str>) -> Result<Self> {
+    /// existing files.
+    pub fn from_dir_with_variant(
+        dir: &Path,
+        stems: &[&str],
+        variant: Option<&str>,
+    ) -> Result<Self> {
         let entries = std::fs::read_dir(dir).map_err(Error::io(dir))?;
         let mut files: Vec<String> = entries
             .flatten()
@@ -93,11 +94,11 @@ impl WeightReader {
             })
             .collect();
         // Without a variant, whole weights of any ending come before those of a variant.
-        let mut chosen = wanted;
-        let holds = |group: &&Vec<Candidate>, variant: Option<&str>| {
-            group.iter().any(|c| c.variant.as_deref() == variant)
+        let mut chosen = variant;
+        let holds = |group: &&Vec<Candidate>, name: Option<&str>| {
+            group.iter().any(|c| c.variant.as_deref() == name)
         };
-        if wanted.is_none() && !groups.iter().any(|group| holds(&group, None)) {
+        if variant.is_none() && !groups.iter().any(|group| holds(&group, None)) {
             let all = groups.iter().flatten();
             let variants: BTreeSet<&str> = all.filter_map(|c| c.variant.as_deref()).collect();
             if variants.len() > 1 {
@@ -117,9 +118,9 @@ impl WeightReader {
                 .filter(|c| c.variant.as_deref() == chosen)
                 .collect();
             let mut reader = Self::open_candidates(dir, &group)?;
-            if let (Some(variant), None) = (chosen, wanted) {
+            if let (Some(only), None) = (chosen, variant) {
                 reader.notes.push(format!(
-                    "{}: the variant {variant} is the only one there",
+                    "{}: the variant {only} is the only one there",
                     dir.display()
                 ));
             }
@@ -129,7 +130,7 @@ impl WeightReader {
             .iter()
             .map(|stem| format!("{stem}.safetensors"))
             .collect();
-        let variant = wanted
+        let variant = variant
             .map(|variant| format!(" of the variant {variant}"))
             .unwrap_or_default();
         let found = if files.is_empty() {
@@ -460,8 +461,8 @@ enum Kind {
 }
 
 impl Candidate {
-    /// `STEM[.VARIANT].ENDING`, `STEM.ENDING.index[.VARIANT].json` or
-    /// `STEM[.VARIANT]-00001-of-00005[.VARIANT].ENDING`.
+    /// `STEM[.VARIANT].ENDING`, `STEM.ENDING.index[.VARIANT].json` (in older versions of diffusers
+    /// `STEM.ENDING[.VARIANT].index.json`) or `STEM[.VARIANT]-00001-of-00005[.VARIANT].ENDING`.
     fn parse(file: &str, stem: &str, ending: &str) -> Option<Self> {
         let rest = file.strip_prefix(stem)?;
         let variant = |name: &str| -> Option<Option<String>> {
@@ -474,9 +475,12 @@ impl Candidate {
             }
         };
         if let Some(middle) = rest
-            .strip_prefix(&format!(".{ending}.index"))
+            .strip_prefix(&format!(".{ending}"))
             .and_then(|r| r.strip_suffix(".json"))
         {
+            let middle = middle
+                .strip_prefix(".index")
+                .or_else(|| middle.strip_suffix(".index"))?;
             return Some(Self {
                 file: file.into(),
                 variant: variant(middle)?,
@@ -500,6 +504,24 @@ impl Candidate {
             kind,
         })
     }
+}
+
+/// Names of whole weights and of indices of shards, in the order in which
+/// [`WeightReader::from_dir`] prefers them. Of the pickles, only `.bin` is published.
+#[cfg(feature = "download")]
+pub(crate) fn weight_files(stems: &[&str], variant: Option<&str>) -> Vec<String> {
+    let variant = variant.map(|name| format!(".{name}")).unwrap_or_default();
+    let mut names = vec![];
+    for ending in &ENDINGS[..2] {
+        for stem in stems {
+            names.push(format!("{stem}{variant}.{ending}"));
+            names.push(format!("{stem}.{ending}.index{variant}.json"));
+            if !variant.is_empty() {
+                names.push(format!("{stem}.{ending}{variant}.index.json"));
+            }
+        }
+    }
+    names
 }
 
 /// The files named by an index of shards, which must be in its directory.
@@ -665,6 +687,39 @@ mod tests {
         );
     }
 
+    /// The names that are asked for are those that a directory opens by.
+    #[cfg(feature = "download")]
+    #[test]
+    fn weight_files_are_candidates_in_order() {
+        assert_eq!(
+            weight_files(&["model"], None),
+            [
+                "model.safetensors",
+                "model.safetensors.index.json",
+                "model.bin",
+                "model.bin.index.json",
+            ]
+        );
+        assert_eq!(
+            weight_files(&["model"], Some("fp16"))[..3],
+            [
+                "model.fp16.safetensors",
+                "model.safetensors.index.fp16.json",
+                "model.safetensors.fp16.index.json",
+            ]
+        );
+        for variant in [None, Some("fp16")] {
+            for name in weight_files(&["model"], variant) {
+                let found = ENDINGS
+                    .iter()
+                    .find_map(|ending| Candidate::parse(&name, "model", ending));
+                let found = found.expect("a candidate");
+                assert_eq!(found.variant.as_deref(), variant, "{name}");
+                assert_eq!(found.kind == Kind::Index, name.ends_with(".json"), "{name}");
+            }
+        }
+    }
+
     #[test]
     fn directories_open_by_stem_shards_and_variant() {
         let dir = tempfile::tempdir().unwrap();
@@ -702,19 +757,25 @@ mod tests {
             "{several}"
         );
         assert!(several.contains("from_dir_with_variant"), "{several}");
-        let bf16 = WeightReader::from_dir_with_variant(dir.path(), &["model"], "bf16").unwrap();
+        let of_variant =
+            |name| WeightReader::from_dir_with_variant(dir.path(), &["model"], Some(name));
+        let bf16 = of_variant("bf16").unwrap();
         assert_eq!(
             (bf16.names().collect::<Vec<_>>(), bf16.notes().len()),
             (vec!["brain"], 0)
         );
-        assert!(
-            error(WeightReader::from_dir_with_variant(
-                dir.path(),
-                &["model"],
-                "fp8"
-            ))
-            .contains("variant fp8")
-        );
+        assert!(error(of_variant("fp8")).contains("variant fp8"));
+        // Both names of the index of a variant.
+        for (variant, index) in [
+            ("new", "model.safetensors.index.new.json"),
+            ("old", "model.safetensors.old.index.json"),
+        ] {
+            one_tensor(&at(&format!("{variant} shard")), variant);
+            let text = format!(r#"{{"weight_map": {{"{variant}": "{variant} shard"}}}}"#);
+            std::fs::write(at(index), text).unwrap();
+            let reader = of_variant(variant).unwrap();
+            assert_eq!(reader.names().collect::<Vec<_>>(), [variant]);
+        }
         one_tensor(&at("model.safetensors"), "full");
         assert_eq!(names(), "full");
         let absent = at("absent");

@@ -13,17 +13,22 @@ use aigc_core::{
     data::SampleShape,
     weights::{KeyMapping, Loaded, ParamKey, WeightReader, pytorch_key, save_weights},
 };
+#[cfg(feature = "download")]
+use aigc_core::{data::download::ProgressFn, hub::Hub, hub_model::ModelFiles};
 use burn::{
     module::Module,
     tensor::{Device, Tensor},
 };
 use serde_json::{Map, Value};
 use std::path::Path;
+#[cfg(feature = "download")]
+use std::path::PathBuf;
 
 /// File of a network's configuration, and of its weights, in diffusers' directories.
 pub(crate) const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
-const STEM: &str = "diffusion_pytorch_model";
+/// Stems of the names of weight files in a directory.
+const STEMS: &[&str] = &["diffusion_pytorch_model"];
 
 /// Names of attention's weights in older versions of diffusers, whose files still have them.
 const OLD_NAMES: &[(&str, &str)] = &[
@@ -87,6 +92,15 @@ macro_rules! denoisers {
                         let (config, unused) = $config::from_json(text)?;
                         Ok((Self::$variant(config.init(device)?), unused))
                     })*
+                    other => Err(Error::config("_class_name", other, expected_classes())),
+                }
+            }
+
+            /// Checks the fields of the configuration of a network of this class.
+            #[cfg(feature = "download")]
+            fn check_class(class: &str, text: &str) -> Result<()> {
+                match class {
+                    $($class $(| $alias)* => $config::from_json(text).map(drop),)*
                     other => Err(Error::config("_class_name", other, expected_classes())),
                 }
             }
@@ -201,10 +215,7 @@ impl AnyDenoiser {
     ) -> Result<Loaded<Self>> {
         let path = dir.join(CONFIG);
         let mut loaded = json::read_file(&path, |text| Self::read(text, class, device))?;
-        let files = match variant {
-            Some(variant) => WeightReader::from_dir_with_variant(dir, &[STEM], variant)?,
-            None => WeightReader::from_dir(dir, &[STEM])?,
-        };
+        let files = WeightReader::from_dir_with_variant(dir, STEMS, variant)?;
         let (network, report) = files.load_into(loaded.value, diffusers_key)?;
         loaded.value = network;
         loaded.unused_tensors = report.unused;
@@ -215,6 +226,32 @@ impl AnyDenoiser {
                 .push(format!("the prefix `{prefix}` of all tensors was removed"));
         }
         Ok(loaded)
+    }
+
+    #[cfg(feature = "download")]
+    aigc_core::hub_methods!(pub download);
+
+    /// The files of a network on the hub, in the first of `directories` that has them.
+    #[cfg(feature = "download")]
+    pub(crate) fn hub_files<'a>(
+        directories: &'a [&'a str],
+        variant: Option<&'a str>,
+    ) -> ModelFiles<'a> {
+        ModelFiles {
+            directories,
+            config_files: &[CONFIG],
+            stems: STEMS,
+            variant,
+        }
+    }
+
+    /// Checks a `config.json` without creating the network; `class` as for [`open`](Self::open).
+    #[cfg(feature = "download")]
+    pub(crate) fn check_config(path: &Path, class: Option<&str>) -> Result<()> {
+        json::read_file(path, |text| {
+            let fields = json::parse_object(text)?;
+            Self::check_class(Self::class_of(&fields, class)?, text)
+        })
     }
 
     /// A network with initial weights, from the text of its `config.json`, which has to name its
@@ -228,6 +265,12 @@ impl AnyDenoiser {
 
     fn read(text: &str, class: Option<&str>, device: &Device) -> Result<Loaded<Self>> {
         let fields = json::parse_object(text)?;
+        let (network, unused) = Self::init(Self::class_of(&fields, class)?, text, device)?;
+        Ok(Loaded::new(network).with_unused_fields(unused))
+    }
+
+    /// The class that a configuration names, or `class` if it names none.
+    fn class_of<'a>(fields: &'a Map<String, Value>, class: Option<&'a str>) -> Result<&'a str> {
         let named = fields.get("_class_name").and_then(Value::as_str);
         if let (Some(named), Some(class)) = (named, class)
             && Self::canonical(named) != Self::canonical(class)
@@ -235,11 +278,9 @@ impl AnyDenoiser {
             let expected = format!("{class}, the class that model_index.json names");
             return Err(Error::config("_class_name", named, expected));
         }
-        let Some(class) = named.or(class) else {
-            return Err(Error::config("_class_name", "missing", expected_classes()));
-        };
-        let (network, unused) = Self::init(class, text, device)?;
-        Ok(Loaded::new(network).with_unused_fields(unused))
+        named
+            .or(class)
+            .ok_or_else(|| Error::config("_class_name", "missing", expected_classes()))
     }
 
     /// The configuration of the network as diffusers writes it.
@@ -262,6 +303,19 @@ impl AnyDenoiser {
         write_atomic(&dir.join(CONFIG), self.to_json().as_bytes())?;
         self.save_weights(&dir.join(WEIGHTS))
     }
+}
+
+/// Downloads the files of a network of the hub, and returns their directory.
+#[cfg(feature = "download")]
+fn download(
+    hub: &Hub,
+    repo: &str,
+    revision: &str,
+    variant: Option<&str>,
+    progress: &mut ProgressFn<'_>,
+) -> Result<PathBuf> {
+    let check = |path: &Path| AnyDenoiser::check_config(path, None);
+    AnyDenoiser::hub_files(&[], variant).snapshot(hub, repo, revision, check, progress)
 }
 
 /// The names in a directory, for an error message.

@@ -1,8 +1,12 @@
 //! The contents of `model_index.json`, and where the files of its components are.
 
+use super::INDEX;
 use crate::{
     json,
-    models::{AnyDenoiser, any::listing},
+    models::{
+        AnyDenoiser,
+        any::{CONFIG, listing},
+    },
     scheduler::AnyScheduler,
 };
 use aigc_core::{DataFault, Error, Result};
@@ -22,7 +26,16 @@ pub(super) struct Index {
 }
 
 impl Index {
-    pub(super) fn read(text: &str) -> Result<Self> {
+    /// The index of a pipeline's directory; a flat one may be without.
+    pub(super) fn open(dir: &Path) -> Result<Self> {
+        let path = dir.join(INDEX);
+        if !path.exists() && dir.join(CONFIG).exists() {
+            return Ok(Self::default());
+        }
+        json::read_file(&path, Self::read)
+    }
+
+    fn read(text: &str) -> Result<Self> {
         let mut index = Self::default();
         for (name, value) in &json::parse_object(text)? {
             let part = |i: usize| value.get(i).and_then(Value::as_str).map(str::to_owned);
@@ -83,6 +96,12 @@ fn read_labels(value: &Value) -> Result<Vec<String>> {
         .collect()
 }
 
+/// The directories of a pipeline that may have a component's files, preferred ones first: its own,
+/// that of its moving average, or the pipeline's.
+pub(super) fn directories(name: &str) -> [String; 3] {
+    [name.into(), format!("{name}_ema"), String::new()]
+}
+
 /// Where a component's files are.
 #[derive(Debug)]
 pub(super) struct Found {
@@ -90,11 +109,9 @@ pub(super) struct Found {
     pub(super) note: Option<String>,
 }
 
-/// The directory that has a component's `file`: its own, that of its moving average, or the
-/// pipeline's.
+/// The first of a component's [`directories`] that exists; the pipeline's only if it has `file`.
 pub(super) fn find(dir: &Path, name: &str, file: &str) -> Result<Found> {
-    let own = dir.join(name);
-    let averaged = dir.join(format!("{name}_ema"));
+    let [own, averaged, _] = directories(name).map(|name| dir.join(name));
     if own.exists() {
         let note = averaged
             .exists()

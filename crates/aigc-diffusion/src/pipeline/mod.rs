@@ -8,13 +8,14 @@
 //!
 //! Flat directories open too: the same files beside each other, with or without the index.
 
+#[cfg(feature = "download")]
+mod download;
 mod index;
 #[cfg(test)]
 mod tests;
 
 use crate::{
     denoiser::{Denoiser, real_classes},
-    json,
     models::{AnyDenoiser, any::CONFIG},
     sampler::DiffusionSampler,
     scheduler::AnyScheduler,
@@ -29,6 +30,9 @@ use std::path::{Path, PathBuf};
 
 const INDEX: &str = "model_index.json";
 const SCHEDULER_CONFIG: &str = "scheduler_config.json";
+const SCHEDULER: &str = "scheduler";
+/// Name of a network that no index names.
+const NETWORK: &str = "network";
 
 /// A component of a pipeline that was not opened, such as a text encoder or an autoencoder: this
 /// crate has no class for it, and sampling takes its results ([prompt
@@ -42,7 +46,7 @@ pub struct Component {
     pub library: String,
     /// Its class, such as `AutoencoderKL`.
     pub class: String,
-    /// Its directory.
+    /// Its directory. The hub's methods (`from_hub`, …) do not download it.
     pub dir: PathBuf,
 }
 
@@ -199,30 +203,27 @@ impl Pipeline {
         Self::open(dir.as_ref(), Some(variant), device)
     }
 
+    #[cfg(feature = "download")]
+    aigc_core::hub_methods!(pub download::download);
+
     fn open(dir: &Path, variant: Option<&str>, device: &Device) -> Result<Loaded<Self>> {
-        let path = dir.join(INDEX);
-        let flat = !path.exists() && dir.join(CONFIG).exists();
-        let index = if flat {
-            Index::default()
-        } else {
-            json::read_file(&path, Index::read)?
-        };
+        let index = Index::open(dir)?;
         let mut report = Loaded::new(());
         report.unused_fields = prefixed(INDEX, index.unused);
 
         let (name, class) = index.network.unzip();
-        let name = name.as_deref().unwrap_or("network");
+        let name = name.as_deref().unwrap_or(NETWORK);
         let found = find(dir, name, CONFIG)?;
         report.notes.extend(found.note);
         let mut network = AnyDenoiser::open(&found.dir, class.as_deref(), variant, device)?;
         network.unused_fields = prefixed(name, network.unused_fields);
         let network = report.merge(network);
 
-        let scheduler = find(dir, "scheduler", SCHEDULER_CONFIG)?
+        let scheduler = find(dir, SCHEDULER, SCHEDULER_CONFIG)?
             .dir
             .join(SCHEDULER_CONFIG);
         let mut scheduler = AnyScheduler::open(&scheduler, index.scheduler.as_deref())?;
-        scheduler.unused_fields = prefixed("scheduler", scheduler.unused_fields);
+        scheduler.unused_fields = prefixed(SCHEDULER, scheduler.unused_fields);
         let scheduler = report.merge(scheduler);
 
         let wrong = |file: PathBuf, reason: Error| {
@@ -236,7 +237,7 @@ impl Pipeline {
         let mut pipeline = Self::new(network, scheduler, shape)
             .map_err(|error| wrong(config(), error))?
             .with_labels(index.labels)
-            .map_err(|error| wrong(path.clone(), error))?;
+            .map_err(|error| wrong(dir.join(INDEX), error))?;
         for (name, library, class) in index.others {
             report
                 .notes
@@ -279,14 +280,14 @@ impl Pipeline {
         };
         self.network.save_pretrained(dir.join(component))?;
         write_atomic(
-            &dir.join("scheduler").join(SCHEDULER_CONFIG),
+            &dir.join(SCHEDULER).join(SCHEDULER_CONFIG),
             self.scheduler.to_json().as_bytes(),
         )?;
         let mut index = Map::new();
         index.insert("_class_name".into(), class.into());
         index.insert(component.into(), json!(["diffusers", self.network.class()]));
         index.insert(
-            "scheduler".into(),
+            SCHEDULER.into(),
             json!(["diffusers", self.scheduler.class()]),
         );
         if !self.labels.is_empty() {

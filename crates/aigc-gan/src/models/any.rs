@@ -9,14 +9,18 @@ use crate::{Discriminator, DiscriminatorOutput, Generator};
 use aigc_core::{
     Result,
     data::{SampleShape, ValueRange},
-    weights::{Loaded, load_pretrained, save_pretrained},
+    weights::{Loaded, load_pretrained_with_variant, save_pretrained},
 };
+#[cfg(feature = "download")]
+use aigc_core::{data::download::ProgressFn, hub::Hub, weights::download_pretrained};
 use burn::{
     module::Module,
     tensor::{Device, Int, Tensor},
 };
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+#[cfg(feature = "download")]
+use std::path::PathBuf;
 
 /// Defines [`GanConfig`], [`AnyGenerator`] and [`AnyDiscriminator`] from a table of pairs.
 macro_rules! gans {
@@ -41,6 +45,13 @@ macro_rules! gans {
                         discriminator: AnyDiscriminator::$kind(config.discriminator(device)?),
                     },)+
                 })
+            }
+
+            #[cfg(feature = "download")]
+            fn validate(&self) -> Result<()> {
+                match self {
+                    $(GanConfig::$kind(config) => config.validate().map(drop),)+
+                }
             }
         }
 
@@ -151,10 +162,31 @@ impl AnyGan {
     /// [`Error::Weights`](aigc_core::Error::Weights), naming the file and the field, tensor or
     /// value.
     pub fn from_pretrained(dir: impl AsRef<Path>, device: &Device) -> Result<Loaded<Self>> {
-        load_pretrained(dir.as_ref(), &[DISCRIMINATOR], |config: &GanConfig| {
+        Self::open(dir.as_ref(), None, device)
+    }
+
+    /// [`from_pretrained`](Self::from_pretrained) for a variant of the weights: `fp16` opens
+    /// `model.fp16.safetensors`.
+    ///
+    /// # Errors
+    /// As [`from_pretrained`](Self::from_pretrained);
+    /// [`Error::Weights`](aigc_core::Error::Weights) if the variant is missing.
+    pub fn from_pretrained_with_variant(
+        dir: impl AsRef<Path>,
+        variant: &str,
+        device: &Device,
+    ) -> Result<Loaded<Self>> {
+        Self::open(dir.as_ref(), Some(variant), device)
+    }
+
+    fn open(dir: &Path, variant: Option<&str>, device: &Device) -> Result<Loaded<Self>> {
+        load_pretrained_with_variant(dir, variant, &[DISCRIMINATOR], |config: &GanConfig| {
             config.init(device)
         })
     }
+
+    #[cfg(feature = "download")]
+    aigc_core::hub_methods!(pub download);
 
     /// Writes `config.json` and `model.safetensors` to a directory.
     ///
@@ -166,6 +198,46 @@ impl AnyGan {
     }
 }
 
+/// Downloads the files of a pair of image networks of the hub, and returns their directory.
+#[cfg(feature = "download")]
+fn download(
+    hub: &Hub,
+    repo: &str,
+    revision: &str,
+    variant: Option<&str>,
+    progress: &mut ProgressFn<'_>,
+) -> Result<PathBuf> {
+    let check = |config: &GanConfig| config.validate();
+    download_pretrained(hub, repo, revision, variant, check, progress)
+}
+
+/// Downloads the files of a pair of fully connected networks of the hub, for batches of rank `D`.
+#[cfg(feature = "download")]
+fn download_mlp<const D: usize>(
+    hub: &Hub,
+    repo: &str,
+    revision: &str,
+    variant: Option<&str>,
+    progress: &mut ProgressFn<'_>,
+) -> Result<PathBuf> {
+    let check = |config: &GanConfig| config.fully_connected()?.for_rank(D).map(drop);
+    download_pretrained(hub, repo, revision, variant, check, progress)
+}
+
+impl GanConfig {
+    /// The configuration of fully connected networks.
+    fn fully_connected(&self) -> Result<&MlpGanConfig> {
+        match self {
+            GanConfig::Mlp(config) => Ok(config),
+            _ => Err(aigc_core::Error::unsupported(
+                "a convolutional network",
+                "a GAN of fully connected networks",
+                "open it as `AnyGan`",
+            )),
+        }
+    }
+}
+
 impl<const D: usize> Gan<MlpGenerator<D>, MlpDiscriminator<D>> {
     /// Opens a trained pair of fully connected networks for batches of rank `D` (2 for points, 3
     /// for sound) from a directory with `config.json` and weights.
@@ -174,17 +246,31 @@ impl<const D: usize> Gan<MlpGenerator<D>, MlpDiscriminator<D>> {
     /// As for [`AnyGan`], also if batches of its samples are not of rank `D`;
     /// [`Error::Unsupported`](aigc_core::Error::Unsupported) for other networks.
     pub fn from_pretrained(dir: impl AsRef<Path>, device: &Device) -> Result<Loaded<Self>> {
-        load_pretrained(dir.as_ref(), &[DISCRIMINATOR], |config: &GanConfig| {
-            let GanConfig::Mlp(config) = config else {
-                return Err(aigc_core::Error::unsupported(
-                    "a convolutional network",
-                    "a GAN of fully connected networks",
-                    "open it as `AnyGan`",
-                ));
-            };
-            config.init(device)
+        Self::open(dir.as_ref(), None, device)
+    }
+
+    /// [`from_pretrained`](Self::from_pretrained) for a variant of the weights: `fp16` opens
+    /// `model.fp16.safetensors`.
+    ///
+    /// # Errors
+    /// As [`from_pretrained`](Self::from_pretrained);
+    /// [`Error::Weights`](aigc_core::Error::Weights) if the variant is missing.
+    pub fn from_pretrained_with_variant(
+        dir: impl AsRef<Path>,
+        variant: &str,
+        device: &Device,
+    ) -> Result<Loaded<Self>> {
+        Self::open(dir.as_ref(), Some(variant), device)
+    }
+
+    fn open(dir: &Path, variant: Option<&str>, device: &Device) -> Result<Loaded<Self>> {
+        load_pretrained_with_variant(dir, variant, &[DISCRIMINATOR], |config: &GanConfig| {
+            config.fully_connected()?.init(device)
         })
     }
+
+    #[cfg(feature = "download")]
+    aigc_core::hub_methods!(pub download_mlp::<D>);
 
     /// Writes `config.json` and `model.safetensors` to a directory.
     ///

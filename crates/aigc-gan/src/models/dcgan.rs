@@ -184,7 +184,7 @@ impl DcganConfig {
     }
 
     /// Checks the configuration; returns the sides of the smallest feature maps.
-    fn validate(&self) -> Result<[usize; 2]> {
+    pub(super) fn validate(&self) -> Result<[usize; 2]> {
         check_image_shape(self.shape, self.latent_dim)?;
         let levels = self.channels.len();
         check::ensure(

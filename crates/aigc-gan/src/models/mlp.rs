@@ -165,16 +165,22 @@ impl MlpGanConfig {
 
     /// This configuration, checked for batches of rank `rank`. Points are images of one pixel in
     /// files of earlier versions.
-    fn for_rank(&self, rank: usize) -> Result<Self> {
+    pub(super) fn for_rank(&self, rank: usize) -> Result<Self> {
         let mut config = self.clone();
         if let (2, &[channels, 1, 1]) = (rank, self.shape.dims()) {
             config.shape = SampleShape::new(&[channels]);
         }
-        config.validate(rank)?;
+        config.check_rank(rank)?;
         Ok(config)
     }
 
-    fn validate(&self, rank: usize) -> Result<()> {
+    /// Checks the configuration, for images.
+    #[cfg(feature = "download")]
+    pub(super) fn validate(&self) -> Result<()> {
+        self.check_rank(4)
+    }
+
+    fn check_rank(&self, rank: usize) -> Result<()> {
         if self.shape.rank() + 1 != rank {
             return Err(Error::config(
                 "shape",

@@ -161,7 +161,7 @@ impl R3ganConfig {
     }
 
     /// Checks the configuration; returns the sides of the smallest feature maps.
-    fn validate(&self) -> Result<[usize; 2]> {
+    pub(super) fn validate(&self) -> Result<[usize; 2]> {
         check_image_shape(self.shape, self.latent_dim)?;
         check_widths("channels", &self.channels)?;
         check::sizes(&[

@@ -139,7 +139,7 @@ impl ResnetGanConfig {
     }
 
     /// Checks the configuration; returns the sides of the smallest feature maps.
-    fn validate(&self) -> Result<[usize; 2]> {
+    pub(super) fn validate(&self) -> Result<[usize; 2]> {
         check_image_shape(self.shape, self.latent_dim)?;
         check_widths("channels", &[self.channels])?;
         check::in_range("levels", self.levels, 1..=8)?;

@@ -10,10 +10,12 @@ use aigc_core::{
     weights::{Loaded, WeightReader, save_weights},
 };
 #[cfg(feature = "download")]
-use aigc_core::{data::download::ProgressFn, hub::Hub};
+use aigc_core::{data::download::ProgressFn, hub::Hub, hub_model::ModelFiles};
 use burn::tensor::Device;
 use serde_json::{Map, Value};
 use std::path::Path;
+#[cfg(feature = "download")]
+use std::path::PathBuf;
 
 pub(crate) const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
@@ -22,7 +24,7 @@ const STEMS: &[&str] = &["model", "pytorch_model"];
 
 /// Files of a model on the hub except the weights, configuration first.
 #[cfg(feature = "download")]
-const SMALL: &[&str] = &[
+const CONFIG_FILES: &[&str] = &[
     CONFIG,
     "generation_config.json",
     "tokenizer.json",
@@ -31,14 +33,6 @@ const SMALL: &[&str] = &[
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
-];
-/// Weights on the hub, preferred ones first.
-#[cfg(feature = "download")]
-const REMOTE_WEIGHTS: &[&str] = &[
-    WEIGHTS,
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
 ];
 
 /// A part of a model that can be quantised.
@@ -55,6 +49,11 @@ pub enum QuantizablePart<'a> {
 
 /// A language model with files in transformers' layout. A model implements the required methods;
 /// the others are provided.
+///
+/// With the feature `download`, `from_hub` opens models of the Hugging Face hub by their names. It
+/// also returns the directory of the files, for
+/// [`tokenizer::from_pretrained`](crate::tokenizer::from_pretrained) and
+/// [`GenerationConfig::from_pretrained`](crate::GenerationConfig::from_pretrained).
 pub trait PretrainedModel: CausalLm {
     /// Values of `model_type` in a `config.json` that the model supports.
     const MODEL_TYPES: &'static [&'static str];
@@ -113,54 +112,24 @@ pub trait PretrainedModel: CausalLm {
     /// [`Error::Io`] for a missing file; [`Error::Data`] naming file and field; [`Error::Weights`]
     /// naming all tensors that are missing or do not fit.
     fn from_pretrained(dir: impl AsRef<Path>, device: &Device) -> Result<Loaded<Self>> {
-        let dir = dir.as_ref();
-        let config = json::read_file(&dir.join(CONFIG), |text| {
-            Self::check_config(text)?;
-            Ok(text.to_owned())
-        })?;
-        Self::from_files(&config, &WeightReader::from_dir(dir, STEMS)?, device)
+        open(dir.as_ref(), None, device)
     }
 
-    /// Opens a model of the Hugging Face hub by its name (`gpt2`, `organisation/name`) and revision
-    /// (a branch, a tag or a commit); files that are not in the hub's cache are downloaded. Also
-    /// returns the directory of the files, for
-    /// [`tokenizer::from_pretrained`](crate::tokenizer::from_pretrained) and
-    /// [`GenerationConfig::from_pretrained`](crate::GenerationConfig::from_pretrained).
+    /// [`from_pretrained`](Self::from_pretrained) for a variant of the weights: `fp16` opens
+    /// `model.fp16.safetensors`.
     ///
     /// # Errors
-    /// As [`snapshot`](Self::snapshot) and [`from_pretrained`](Self::from_pretrained).
-    #[cfg(feature = "download")]
-    fn from_hub(
-        repo: &str,
-        revision: &str,
+    /// As [`from_pretrained`](Self::from_pretrained); [`Error::Weights`] if the variant is missing.
+    fn from_pretrained_with_variant(
+        dir: impl AsRef<Path>,
+        variant: &str,
         device: &Device,
-        progress: &mut ProgressFn<'_>,
-    ) -> Result<(Loaded<Self>, std::path::PathBuf)> {
-        let dir = Self::snapshot(&Hub::from_env()?, repo, revision, progress)?;
-        Ok((Self::from_pretrained(&dir, device)?, dir))
+    ) -> Result<Loaded<Self>> {
+        open(dir.as_ref(), Some(variant), device)
     }
 
-    /// Downloads the files of a model of the hub, and returns their directory: configuration,
-    /// tokenizer and weights, as safetensors if the repository has any, else as PyTorch's pickles.
-    ///
-    /// # Errors
-    /// [`Error::Download`] for files that cannot be downloaded; [`Error::Data`] if the
-    /// configuration is that of another model, before weights are downloaded; [`Error::Config`] for
-    /// an invalid name; [`Error::Io`] if the cache cannot be written.
     #[cfg(feature = "download")]
-    fn snapshot(
-        hub: &Hub,
-        repo: &str,
-        revision: &str,
-        progress: &mut ProgressFn<'_>,
-    ) -> Result<std::path::PathBuf> {
-        let files = aigc_core::hub_model::ModelFiles {
-            config_files: SMALL,
-            weights: REMOTE_WEIGHTS,
-        };
-        let check = |path: &Path| json::read_file(path, Self::check_config);
-        files.snapshot(hub, repo, revision, check, progress)
-    }
+    aigc_core::hub_methods!(download::<Self>);
 
     /// Writes a directory that transformers can open: `config.json` and `model.safetensors`.
     ///
@@ -240,4 +209,37 @@ pub trait PretrainedModel: CausalLm {
     fn load_lora(self, dir: impl AsRef<Path>) -> Result<Self> {
         lora::load(self, dir.as_ref())
     }
+}
+
+fn open<M: PretrainedModel>(
+    dir: &Path,
+    variant: Option<&str>,
+    device: &Device,
+) -> Result<Loaded<M>> {
+    let config = json::read_file(&dir.join(CONFIG), |text| {
+        M::check_config(text)?;
+        Ok(text.to_owned())
+    })?;
+    let files = WeightReader::from_dir_with_variant(dir, STEMS, variant)?;
+    M::from_files(&config, &files, device)
+}
+
+/// Downloads the files of a model of the hub, those of its tokenizer too, and returns their
+/// directory.
+#[cfg(feature = "download")]
+fn download<M: PretrainedModel>(
+    hub: &Hub,
+    repo: &str,
+    revision: &str,
+    variant: Option<&str>,
+    progress: &mut ProgressFn<'_>,
+) -> Result<PathBuf> {
+    let files = ModelFiles {
+        config_files: CONFIG_FILES,
+        stems: STEMS,
+        variant,
+        ..ModelFiles::default()
+    };
+    let check = |path: &Path| json::read_file(path, M::check_config);
+    files.snapshot(hub, repo, revision, check, progress)
 }

@@ -1,6 +1,6 @@
 //! Convolutional encoder and decoder.
 
-use super::validate;
+use super::validate_common;
 use crate::{DiagonalGaussian, Likelihood, LikelihoodKind, Vae};
 use aigc_core::{
     Result,
@@ -55,27 +55,9 @@ impl ConvVaeConfig {
     /// # Errors
     /// [`Error::Config`](aigc_core::Error::Config) for values out of range.
     pub fn init(&self, device: &Device) -> Result<ConvVae> {
-        validate(
-            self.shape,
-            self.latent_dim,
-            self.hidden_dim,
-            self.likelihood,
-        )?;
+        self.validate()?;
         let levels = self.channels.len();
-        ensure(
-            (1..=8).contains(&levels) && self.channels.iter().all(|c| (1..=4096).contains(c)),
-            "channels",
-            format!("{:?}", self.channels),
-            "1 to 8 numbers from 1 to 4096",
-        )?;
         let factor = 1 << levels;
-        for (field, side) in [
-            ("shape.height", self.shape.height),
-            ("shape.width", self.shape.width),
-        ] {
-            let expected = format!("a multiple of {factor}, for {levels} halvings");
-            ensure(side % factor == 0, field, side, &expected)?;
-        }
         let top = [
             self.channels[levels - 1],
             self.shape.height / factor,
@@ -109,6 +91,31 @@ impl ConvVaeConfig {
             top,
             config: self.clone(),
         })
+    }
+
+    pub(super) fn validate(&self) -> Result<()> {
+        validate_common(
+            self.shape,
+            self.latent_dim,
+            self.hidden_dim,
+            self.likelihood,
+        )?;
+        let levels = self.channels.len();
+        ensure(
+            (1..=8).contains(&levels) && self.channels.iter().all(|c| (1..=4096).contains(c)),
+            "channels",
+            format!("{:?}", self.channels),
+            "1 to 8 numbers from 1 to 4096",
+        )?;
+        let factor = 1 << levels;
+        for (field, side) in [
+            ("shape.height", self.shape.height),
+            ("shape.width", self.shape.width),
+        ] {
+            let expected = format!("a multiple of {factor}, for {levels} halvings");
+            ensure(side % factor == 0, field, side, &expected)?;
+        }
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Encoder and decoder with one hidden layer each, as in Kingma and Welling 2014.
 
-use super::validate;
+use super::validate_common;
 use crate::{DiagonalGaussian, Likelihood, LikelihoodKind, Vae};
 use aigc_core::{
     Result,
@@ -47,12 +47,7 @@ impl MlpVaeConfig {
     /// # Errors
     /// [`Error::Config`](aigc_core::Error::Config) for values out of range.
     pub fn init(&self, device: &Device) -> Result<MlpVae> {
-        validate(
-            self.shape,
-            self.latent_dim,
-            self.hidden_dim,
-            self.likelihood,
-        )?;
+        self.validate()?;
         let linear = |i, o| LinearConfig::new(i, o).init(device);
         let pixels = self.shape.numel();
         Ok(MlpVae {
@@ -63,6 +58,15 @@ impl MlpVaeConfig {
             output: linear(self.hidden_dim, pixels),
             config: self.clone(),
         })
+    }
+
+    pub(super) fn validate(&self) -> Result<()> {
+        validate_common(
+            self.shape,
+            self.latent_dim,
+            self.hidden_dim,
+            self.likelihood,
+        )
     }
 }
 

@@ -11,14 +11,18 @@ use aigc_core::{
     Error, Result, check,
     data::{ImageShape, SampleShape},
     rng::Rng,
-    weights::{Loaded, load_pretrained, save_pretrained},
+    weights::{Loaded, load_pretrained_with_variant, save_pretrained},
 };
+#[cfg(feature = "download")]
+use aigc_core::{data::download::ProgressFn, hub::Hub, weights::download_pretrained};
 use burn::{
     module::Module,
     tensor::{Device, Tensor},
 };
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+#[cfg(feature = "download")]
+use std::path::PathBuf;
 
 /// Defines [`VaeConfig`] and [`AnyVae`] from a table of models of images with latent vectors and a
 /// diagonal Gaussian posterior.
@@ -41,6 +45,13 @@ macro_rules! vaes {
                 Ok(match self {
                     $(VaeConfig::$kind(config) => AnyVae::$kind(config.init(device)?),)+
                 })
+            }
+
+            #[cfg(feature = "download")]
+            fn validate(&self) -> Result<()> {
+                match self {
+                    $(VaeConfig::$kind(config) => config.validate(),)+
+                }
             }
         }
 
@@ -145,8 +156,28 @@ impl AnyVae {
     /// [`Error::Io`], [`Error::Data`], [`Error::Config`] or [`Error::Weights`], naming the file and
     /// the field, tensor or value.
     pub fn from_pretrained(dir: impl AsRef<Path>, device: &Device) -> Result<Loaded<Self>> {
-        load_pretrained(dir.as_ref(), &[], |config: &VaeConfig| config.init(device))
+        Self::open(dir.as_ref(), None, device)
     }
+
+    /// [`from_pretrained`](Self::from_pretrained) for a variant of the weights: `fp16` opens
+    /// `model.fp16.safetensors`.
+    ///
+    /// # Errors
+    /// As [`from_pretrained`](Self::from_pretrained); [`Error::Weights`] if the variant is missing.
+    pub fn from_pretrained_with_variant(
+        dir: impl AsRef<Path>,
+        variant: &str,
+        device: &Device,
+    ) -> Result<Loaded<Self>> {
+        Self::open(dir.as_ref(), Some(variant), device)
+    }
+
+    fn open(dir: &Path, variant: Option<&str>, device: &Device) -> Result<Loaded<Self>> {
+        load_pretrained_with_variant(dir, variant, &[], |config: &VaeConfig| config.init(device))
+    }
+
+    #[cfg(feature = "download")]
+    aigc_core::hub_methods!(pub download);
 
     /// Writes `config.json` and `model.safetensors` to a directory.
     ///
@@ -157,8 +188,21 @@ impl AnyVae {
     }
 }
 
+/// Downloads the files of a model of the hub, and returns their directory.
+#[cfg(feature = "download")]
+fn download(
+    hub: &Hub,
+    repo: &str,
+    revision: &str,
+    variant: Option<&str>,
+    progress: &mut ProgressFn<'_>,
+) -> Result<PathBuf> {
+    let check = |config: &VaeConfig| config.validate();
+    download_pretrained(hub, repo, revision, variant, check, progress)
+}
+
 /// The checks that all configurations share.
-fn validate(
+fn validate_common(
     shape: ImageShape,
     latent_dim: usize,
     hidden_dim: usize,
