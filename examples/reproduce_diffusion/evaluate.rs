@@ -45,6 +45,9 @@ pub(crate) struct Options {
     /// Fraction of the samples to generate, for a quick check.
     #[arg(long, default_value_t = 1.0)]
     share: f64,
+    /// Steps of DDPM that the solvers are compared with.
+    #[arg(long, default_value_t = 1000)]
+    ddpm_steps: usize,
     /// Seed of the samples.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -60,7 +63,7 @@ enum Part {
     Classes,
     /// Fréchet distances of four solvers at 5 to 50 steps.
     Distances,
-    /// Four solvers with 20 steps compared with a thousand steps of DDPM, from the same noise.
+    /// Four solvers with 20 steps compared with many steps of DDPM, from the same noise.
     Ddpm,
     /// Bits per dimension of test images.
     Bits,
@@ -176,7 +179,7 @@ fn evaluate(options: &Options, stop: &CancelToken) -> anyhow::Result<()> {
             rescale_betas_zero_snr: zero_snr,
             ..DdpmScheduler::default()
         };
-        bench.against_ddpm(&ddpm, &solvers, n(500))?;
+        bench.against_ddpm(&ddpm, options.ddpm_steps, &solvers, n(500))?;
     }
     if requested(Part::Bits) {
         if zero_snr {
@@ -413,15 +416,16 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Compares a thousand steps of DDPM with 20 steps of each solver, from the same noise and
+    /// Compares `steps` steps of DDPM with 20 steps of each solver, from the same noise and
     /// classes.
     fn against_ddpm(
         &self,
         ddpm: &DdpmScheduler,
+        steps: usize,
         solvers: &[(&str, AnyScheduler)],
         n: usize,
     ) -> anyhow::Result<()> {
-        let long = self.classified(ddpm, ddpm.noise.num_train_timesteps, n)?;
+        let long = self.classified(ddpm, steps, n)?;
         let whole = self.distance_of(&long)?;
         let mut rng = Rng::new(self.seed);
         let real = |items: &[usize]| {
@@ -430,7 +434,7 @@ impl Bench<'_> {
         };
         let (low, high) = bootstrap(n, 200, 0.95, &mut rng, real)?;
         outln!(
-            "  ddpm, 1,000 steps: {whole:.2}, bootstrap 95 % {low:.2} to {high:.2} ({n} samples)"
+            "  ddpm, {steps} steps: {whole:.2}, bootstrap 95 % {low:.2} to {high:.2} ({n} samples)"
         );
         for (name, solver) in solvers {
             let short = self.classified(solver, 20, n)?;
