@@ -687,7 +687,7 @@ mod tests {
         );
     }
 
-    /// The names that are asked for are those that a directory opens by.
+    /// Every name of a weight file that is requested from the hub is one that `from_dir` opens.
     #[cfg(feature = "download")]
     #[test]
     fn weight_files_are_candidates_in_order() {

@@ -159,7 +159,7 @@ fn serve(site: Site) -> (Server, Hub, TempDir) {
     (server, hub, cache)
 }
 
-/// Names of the files that the server was asked for since the last call.
+/// Names of the files requested from the server since the last call.
 fn requested(server: &Server) -> BTreeSet<String> {
     let name = |line: String| {
         let (_, rest) = line.split_once("/resolve/")?;
