@@ -45,6 +45,9 @@ pub(crate) struct Options {
     /// Fraction of the samples to generate, for a quick check.
     #[arg(long, default_value_t = 1.0)]
     share: f64,
+    /// Steps of the solvers, beside 20.
+    #[arg(long, value_delimiter = ',', default_values_t = [5, 10, 50])]
+    solver_steps: Vec<usize>,
     /// Steps of DDPM that the solvers are compared with.
     #[arg(long, default_value_t = 1000)]
     ddpm_steps: usize,
@@ -166,7 +169,7 @@ fn evaluate(options: &Options, stop: &CancelToken) -> anyhow::Result<()> {
             n(1000),
             options.guidance,
         )?;
-        for steps in [5, 10, 50] {
+        for &steps in &options.solver_steps {
             for (name, solver) in &solvers {
                 bench.distance(name, solver, steps, n(1000), 1.0)?;
             }

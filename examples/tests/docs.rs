@@ -73,7 +73,7 @@ fn run_example(name: &str, arguments: &[&str], world: &Path) {
     // my_images has no options: its training is short because its directory has only eight small
     // images.
     let short: &[&str] = match (name, arguments.contains(&"--steps")) {
-        ("digits", false) => &["--steps", "6", "--save-steps", "3", "--eval-samples", "50"],
+        ("digits", false) => &["--steps", "6", "--save-steps", "3", "--eval-samples", "10"],
         ("generate" | "reproduce_vae" | "reproduce_gan" | "reproduce_diffusion", false) => {
             &["--steps", "3"]
         }
@@ -84,7 +84,7 @@ fn run_example(name: &str, arguments: &[&str], world: &Path) {
     if let Some(at) = kept.iter().position(|a| *a == "--steps") {
         kept[at + 1] = "6";
         if name == "digits" {
-            kept.extend(["--save-steps", "3", "--eval-samples", "50"]);
+            kept.extend(["--save-steps", "3", "--eval-samples", "10"]);
         }
     }
     for at in kept

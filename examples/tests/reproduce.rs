@@ -178,12 +178,12 @@ fn diffusion_is_evaluated() {
     assert!(text.contains("3 steps, 1 of them in this run"), "{text}");
     let text = world.run(
         "reproduce_diffusion",
-        "evaluate --data mnist --classifier lenet.safetensors --run run --share 0.0001 --ddpm-steps 30",
+        "evaluate --data mnist --classifier lenet.safetensors --run run --share 0.0001 --solver-steps 5 --ddpm-steps 30",
     );
     let share = number(&text, "guidance 2:");
     assert!((0.0..=100.0).contains(&share), "{text}");
     for solver in ["dpm-solver++", "unipc", "deis", "ddim"] {
-        for steps in [5, 10, 20, 50] {
+        for steps in [5, 20] {
             let at = format!(" {steps} steps:");
             let is_row = |line: &&str| {
                 line.trim_start().starts_with(&format!("{solver} ")) && line.contains(&at)
