@@ -14,6 +14,13 @@ pub trait Posterior<const Z: usize = 4>: std::fmt::Debug {
     /// - output: `[batch, …]`, the shape of the latents
     fn sample(&self, rng: &mut Rng) -> Tensor<Z>;
 
+    /// A sample and its log-density `log q(z|x)` in nats; the log-probability of discrete latents, 0
+    /// of latents without uncertainty. Estimators with several samples need it.
+    ///
+    /// # Shapes
+    /// - output: `[batch, …]`, the shape of the latents, and `[batch]`
+    fn sample_with_log_prob(&self, rng: &mut Rng) -> (Tensor<Z>, Tensor<1>);
+
     /// The most probable latents.
     ///
     /// # Shapes
@@ -37,6 +44,10 @@ pub struct Deterministic<const Z: usize = 4>(
 impl<const Z: usize> Posterior<Z> for Deterministic<Z> {
     fn sample(&self, _rng: &mut Rng) -> Tensor<Z> {
         self.0.clone()
+    }
+
+    fn sample_with_log_prob(&self, _rng: &mut Rng) -> (Tensor<Z>, Tensor<1>) {
+        (self.0.clone(), self.kl())
     }
 
     fn mode(&self) -> Tensor<Z> {

@@ -30,6 +30,7 @@
 //! The crate of a family (aigc-vae, …) adds models and an [`Objective`](train::Objective).
 #![deny(unsafe_code)]
 
+pub mod adversarial;
 mod cancel;
 pub mod check;
 pub mod checkpoint;

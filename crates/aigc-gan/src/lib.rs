@@ -24,6 +24,7 @@
 //! calls the discriminator *critic*.
 #![forbid(unsafe_code)]
 
+mod adversarial;
 mod augment;
 mod batch_dependence;
 mod lecam;

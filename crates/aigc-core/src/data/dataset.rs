@@ -22,6 +22,21 @@ pub trait Dataset: Send + Sync {
     /// If `index` is not below [`len`](Self::len).
     fn get(&self, index: usize) -> Result<Self::Item>;
 
+    /// Item `index` in pass number `epoch` over the data, counted from 0; the same item in all
+    /// passes by default. Data sets that draw items at random override it: the draw must follow
+    /// from `index` and `epoch` alone, so that a resumed run reads the same items. Outside
+    /// training, [`get`](Self::get) is called.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    ///
+    /// # Panics
+    /// As [`get`](Self::get).
+    fn get_in_epoch(&self, index: usize, epoch: usize) -> Result<Self::Item> {
+        let _ = epoch;
+        self.get(index)
+    }
+
     /// Whether there are no items.
     fn is_empty(&self) -> bool {
         self.len() == 0

@@ -88,7 +88,9 @@ impl<B> std::fmt::Debug for DataLoader<B> {
     }
 }
 
-type ReadBatch<B> = dyn Fn(&[usize], &mut dyn FnMut(Error)) -> Result<B> + Send + Sync;
+/// Reads the items with these indices, in a training epoch or in a single pass.
+type ReadBatch<B> =
+    dyn Fn(&[usize], Option<usize>, &mut dyn FnMut(Error)) -> Result<B> + Send + Sync;
 
 struct Shared<B> {
     len: usize,
@@ -131,14 +133,18 @@ impl<B: Send + 'static> DataLoader<B> {
         let len = dataset.len();
         ensure(len > 0, "dataset", "empty", "at least one item")?;
         let on_read_error = config.on_read_error;
-        let read = move |wanted: &[usize], skipped: &mut dyn FnMut(Error)| {
+        let read = move |wanted: &[usize], epoch: Option<usize>, skipped: &mut dyn FnMut(Error)| {
+            let get = |index| match epoch {
+                Some(epoch) => dataset.get_in_epoch(index, epoch),
+                None => dataset.get(index),
+            };
             let mut items = Vec::with_capacity(wanted.len());
             for index in wanted {
                 // Probing upwards from the bad index keeps the replacement independent of threads
                 // and of history.
                 let mut found = None;
                 for probe in 0..len {
-                    match dataset.get((index + probe) % len) {
+                    match get((index + probe) % len) {
                         Ok(item) => {
                             found = Some(item);
                             break;
@@ -223,7 +229,7 @@ impl<B: Send + 'static> DataLoader<B> {
         let size = self.shared.batch_size;
         (0..self.shared.len.div_ceil(size)).map(move |k| {
             let end = ((k + 1) * size).min(indices.len());
-            self.shared.read_indices(&indices[k * size..end])
+            self.shared.read_indices(&indices[k * size..end], None)
         })
     }
 }
@@ -253,9 +259,9 @@ impl<B> Shared<B> {
             let indices: Vec<usize> = places
                 .map(|at| order.as_ref().map_or(at, |order| order.at(at)))
                 .collect();
-            return self.read_indices(&indices);
+            return self.read_indices(&indices, Some(epoch));
         }
-        self.read_indices(&self.order(epoch)[places])
+        self.read_indices(&self.order(epoch)[places], Some(epoch))
     }
 
     fn order(&self, epoch: usize) -> Arc<Vec<usize>> {
@@ -274,8 +280,8 @@ impl<B> Shared<B> {
         order
     }
 
-    fn read_indices(&self, indices: &[usize]) -> Result<B> {
-        (self.read)(indices, &mut |error| {
+    fn read_indices(&self, indices: &[usize], epoch: Option<usize>) -> Result<B> {
+        (self.read)(indices, epoch, &mut |error| {
             let (message, mut skipped) = (error.to_string(), lock(&self.skipped));
             if !skipped.contains(&message) {
                 skipped.push(message);
@@ -368,6 +374,41 @@ mod tests {
     fn iter_once_has_every_item_once() {
         let all: Vec<_> = loader(2, Some(5)).iter_once().map(Result::unwrap).collect();
         assert_eq!(all, [vec![0, 1, 2, 3], vec![4, 5, 6, 7], vec![8, 9, 10]]);
+    }
+
+    /// Items with the epoch in which they are read.
+    struct Epochs;
+
+    impl Dataset for Epochs {
+        type Item = (usize, Option<usize>);
+        fn len(&self) -> usize {
+            6
+        }
+        fn get(&self, index: usize) -> Result<Self::Item> {
+            Ok((index, None))
+        }
+        fn get_in_epoch(&self, index: usize, epoch: usize) -> Result<Self::Item> {
+            Ok((index, Some(epoch)))
+        }
+    }
+
+    #[test]
+    fn items_are_read_in_the_epoch_of_their_batch() {
+        for num_workers in [0, 2] {
+            let config = DataLoaderConfig {
+                batch_size: 3,
+                num_workers,
+                ..DataLoaderConfig::default()
+            };
+            let loader = DataLoader::new(Epochs, |items| items, config).unwrap();
+            let mut batches = loader.iter_from(3);
+            for epoch in [1, 2, 2, 3, 3] {
+                let batch = batches.next_batch().unwrap();
+                assert!(batch.iter().all(|item| item.1 == Some(epoch)), "{batch:?}");
+            }
+            let all: Vec<_> = loader.iter_once().flat_map(Result::unwrap).collect();
+            assert!(all.iter().all(|item| item.1.is_none()), "{all:?}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`digits`] | 1,797 real handwritten digits, 8×8, embedded in the crate |
 //! | [`idx`] | MNIST-format files, plain or gzipped |
+//! | [`shapes`] | 24,576 drawn images, 32×32, with known factors |
 //! | `folder` | a directory of images (feature `image`) |
 //! | `download` | the four MNIST files into the user's cache (feature `download`) |
 //!
@@ -15,6 +16,7 @@
 //! [`SampleShape`], a [`ValueRange`], which maps the data to the range that networks work in, and
 //! labels if the data set has classes; [`label_tensor`] moves them to a device.
 
+mod binarize;
 mod dataset;
 pub mod digits;
 #[cfg(feature = "download")]
@@ -27,9 +29,11 @@ mod image_format;
 mod images;
 mod loader;
 mod sample;
+pub mod shapes;
 mod shuffle;
 
 pub use crate::sampling::ClassLabels;
+pub use binarize::{Binarize, Binarized};
 pub use dataset::{Dataset, InMemory};
 pub use images::{Image, ImageBatch, ImageShape, collate_images};
 pub use loader::{BatchIter, DataLoader, DataLoaderConfig, OnReadError};

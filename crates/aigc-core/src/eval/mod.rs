@@ -7,9 +7,11 @@
 //! | [`FeatureStatistics`], [`frechet_distance`] | the distance between two sets of features |
 //! | [`ClassHistogram`] | the number of samples of each class, and its distance from uniform |
 //! | [`NearestNeighbors`] | the nearest known images: a classifier, and a search for copies |
+//! | [`disentanglement`] | how well codes separate known factors: MIG, SAP, DCI |
 //! | [`LeNet5`] | a classifier of handwritten digits |
 //! | [`psnr`], [`ssim`] | the similarity of images to their originals |
 
+pub mod disentanglement;
 mod estimate;
 mod histogram;
 mod image;

@@ -7,6 +7,7 @@
 
 mod attention;
 mod conv;
+pub mod diffusers;
 mod init;
 mod linear;
 mod norm;

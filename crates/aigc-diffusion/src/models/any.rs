@@ -11,7 +11,8 @@ use aigc_core::{
     Error, Result,
     checkpoint::write_atomic,
     data::SampleShape,
-    weights::{KeyMapping, Loaded, ParamKey, WeightReader, pytorch_key, save_weights},
+    nn::diffusers::diffusers_key,
+    weights::{Loaded, WeightReader, save_weights},
 };
 #[cfg(feature = "download")]
 use aigc_core::{data::download::ProgressFn, hub::Hub, hub_model::ModelFiles};
@@ -29,26 +30,6 @@ pub(crate) const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
 /// Stems of the names of weight files in a directory.
 const STEMS: &[&str] = &["diffusion_pytorch_model"];
-
-/// Names of attention's weights in older versions of diffusers, whose files still have them.
-const OLD_NAMES: &[(&str, &str)] = &[
-    (".to_q.", ".query."),
-    (".to_k.", ".key."),
-    (".to_v.", ".value."),
-    (".to_out.0.", ".proj_attn."),
-];
-
-/// Where diffusers stores a parameter.
-fn diffusers_key(key: ParamKey<'_>) -> KeyMapping {
-    let mapping = pytorch_key(key);
-    match OLD_NAMES.iter().find(|(now, _)| key.path.contains(now)) {
-        Some((now, old)) => {
-            let name = mapping.candidates[0].replace(now, old);
-            mapping.or(name)
-        }
-        None => mapping,
-    }
-}
 
 /// The table of networks. A new network is one row here, besides its own file: its class in
 /// diffusers (and older names of that class), its module and its configuration, which has

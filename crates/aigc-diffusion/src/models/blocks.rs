@@ -3,10 +3,12 @@
 use aigc_core::{
     Error, Result,
     nn::{
-        Activation, Conv2d, Conv2dConfig, Dropout, DropoutConfig, GroupNorm, GroupNormConfig,
-        Linear, LinearConfig,
+        Activation,
+        diffusers::{
+            Downsample2d, Downsample2dConfig, ResnetBlock2d, ResnetBlock2dConfig, SpatialAttention,
+            SpatialAttentionConfig, Upsample2d, Upsample2dConfig,
+        },
     },
-    ops,
 };
 use burn::{
     module::{Module, ModuleDisplay},
@@ -26,12 +28,6 @@ pub(crate) struct Shared {
     pub(crate) scale_shift: bool,
     /// Channels of a head of attention.
     pub(crate) head_width: Option<usize>,
-}
-
-fn conv3(from: usize, to: usize, device: &Device) -> Conv2d {
-    Conv2dConfig::new([from, to], 3)
-        .with_padding(1)
-        .init(device)
 }
 
 impl Shared {
@@ -59,202 +55,32 @@ impl Shared {
         Ok(self)
     }
 
-    fn norm(&self, channels: usize, device: &Device) -> GroupNorm {
-        GroupNormConfig::new(self.groups, channels)
+    /// `scale`: divisor of the sum with the skip.
+    fn resnet(&self, channels: [usize; 2], scale: f64, device: &Device) -> ResnetBlock2d {
+        ResnetBlock2dConfig::new(channels, self.groups)
             .with_epsilon(self.epsilon)
+            .with_activation(self.activation)
+            .with_dropout(self.dropout)
+            .with_time_embedding_dim(Some(self.time))
+            .with_scale_shift(self.scale_shift)
+            .with_output_scale_factor(scale)
             .init(device)
     }
-}
 
-/// Two convolutions around a skip, with the time embedding between them (Ho et al. 2020, appendix
-/// B).
-#[derive(Module, Debug)]
-pub(crate) struct ResnetBlock {
-    norm1: GroupNorm,
-    conv1: Conv2d,
-    time_emb_proj: Linear,
-    norm2: GroupNorm,
-    dropout: Dropout,
-    conv2: Conv2d,
-    conv_shortcut: Option<Conv2d>,
-    #[module(skip)]
-    activation: Activation,
-    scale_shift: bool,
-    scale: f64,
-}
-
-impl ResnetBlock {
-    /// `scale`: divisor of the sum with the skip.
-    pub(crate) fn new(
-        shared: &Shared,
-        from: usize,
-        to: usize,
-        scale: f64,
-        device: &Device,
-    ) -> Self {
-        let width = if shared.scale_shift { 2 * to } else { to };
-        Self {
-            norm1: shared.norm(from, device),
-            conv1: conv3(from, to, device),
-            time_emb_proj: LinearConfig::new(shared.time, width).init(device),
-            norm2: shared.norm(to, device),
-            dropout: DropoutConfig::new(shared.dropout).init(),
-            conv2: conv3(to, to, device),
-            conv_shortcut: (from != to).then(|| Conv2dConfig::new([from, to], 1).init(device)),
-            activation: shared.activation,
-            scale_shift: shared.scale_shift,
-            scale,
-        }
-    }
-
-    /// # Shapes
-    /// - x: `[batch, from, height, width]`
-    /// - time: `[batch, time]`, activated
-    /// - output: `[batch, to, height, width]`
-    pub(crate) fn forward(&self, x: Tensor<4>, time: Tensor<2>) -> Tensor<4> {
-        let h = self.conv1.forward(
-            self.norm1
-                .forward_with_activation(x.clone(), self.activation),
-        );
-        let embedding = self.time_emb_proj.forward(time);
-        let [batch, width] = embedding.dims();
-        let embedding = embedding.reshape([batch, width, 1, 1]);
-        let h = if self.scale_shift {
-            let (scale, shift) = (
-                embedding.clone().narrow(1, 0, width / 2),
-                embedding.narrow(1, width / 2, width / 2),
-            );
-            self.activation
-                .forward(self.norm2.forward(h) * (scale + 1.0) + shift)
-        } else {
-            self.norm2
-                .forward_with_activation(h + embedding, self.activation)
-        };
-        let h = self.conv2.forward(self.dropout.forward(h));
-        let x = match &self.conv_shortcut {
-            Some(shortcut) => shortcut.forward(x),
-            None => x,
-        };
-        divided(x + h, self.scale)
-    }
-}
-
-/// Self-attention between the pixels of a map, around a skip.
-#[derive(Module, Debug)]
-pub(crate) struct AttentionBlock {
-    group_norm: Option<GroupNorm>,
-    to_q: Linear,
-    to_k: Linear,
-    to_v: Linear,
-    to_out: Vec<Linear>,
-    heads: usize,
-    scale: f64,
-}
-
-impl AttentionBlock {
     /// `groups`: of its norm, if it has one.
-    pub(crate) fn new(
-        shared: &Shared,
+    pub(crate) fn attention(
+        &self,
         channels: usize,
         groups: Option<usize>,
         scale: f64,
         device: &Device,
-    ) -> Self {
-        let linear = || LinearConfig::new(channels, channels).init(device);
-        Self {
-            group_norm: groups.map(|groups| {
-                GroupNormConfig::new(groups, channels)
-                    .with_epsilon(shared.epsilon)
-                    .init(device)
-            }),
-            to_q: linear(),
-            to_k: linear(),
-            to_v: linear(),
-            to_out: vec![linear()],
-            heads: channels / shared.head_width.unwrap_or(channels),
-            scale,
-        }
-    }
-
-    /// # Shapes
-    /// - x and output: `[batch, channels, height, width]`
-    pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let [batch, channels, height, width] = x.dims();
-        let normed = match &self.group_norm {
-            Some(norm) => norm.forward(x.clone()),
-            None => x.clone(),
-        };
-        let tokens = normed
-            .reshape([batch, channels, height * width])
-            .swap_dims(1, 2);
-        // One product instead of three.
-        let layers = [&self.to_q, &self.to_k, &self.to_v];
-        let weight = Tensor::cat(layers.map(|layer| layer.weight.val()).to_vec(), 1);
-        let bias = Tensor::cat(
-            layers
-                .map(|layer| layer.bias.as_ref().expect("built with a bias").val())
-                .to_vec(),
-            0,
-        );
-        let attended =
-            ops::self_attention(ops::linear(tokens, weight, Some(bias)), self.heads, false);
-        let h = self.to_out[0]
-            .forward(attended)
-            .swap_dims(1, 2)
-            .reshape([batch, channels, height, width]);
-        divided(x + h, self.scale)
-    }
-}
-
-fn divided(x: Tensor<4>, by: f64) -> Tensor<4> {
-    if by == 1.0 { x } else { x / by }
-}
-
-/// A convolution to half the side.
-#[derive(Module, Debug)]
-pub(crate) struct Downsample {
-    conv: Conv2d,
-    /// Zeros go after the last row and column only.
-    one_sided: bool,
-}
-
-impl Downsample {
-    pub(crate) fn new(channels: usize, padding: usize, device: &Device) -> Self {
-        let conv = Conv2dConfig::new([channels, channels], 3)
-            .with_stride(2)
-            .with_padding(padding)
-            .init(device);
-        Self {
-            conv,
-            one_sided: padding == 0,
-        }
-    }
-
-    pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = if self.one_sided {
-            x.pad((0, 1, 0, 1), 0.0)
-        } else {
-            x
-        };
-        self.conv.forward(x)
-    }
-}
-
-/// Every pixel four times, then a convolution.
-#[derive(Module, Debug)]
-pub(crate) struct Upsample {
-    conv: Conv2d,
-}
-
-impl Upsample {
-    pub(crate) fn new(channels: usize, device: &Device) -> Self {
-        Self {
-            conv: conv3(channels, channels, device),
-        }
-    }
-
-    pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        self.conv.forward(ops::upsample_nearest2d(x, 2))
+    ) -> SpatialAttention {
+        SpatialAttentionConfig::new(channels)
+            .with_num_groups(groups)
+            .with_epsilon(self.epsilon)
+            .with_heads(channels / self.head_width.unwrap_or(channels))
+            .with_output_scale_factor(scale)
+            .init(device)
     }
 }
 
@@ -266,7 +92,7 @@ pub(crate) trait Attend: Module + ModuleDisplay {
     fn attend(&self, x: Tensor<4>, tokens: Option<&Tensor<3>>) -> Tensor<4>;
 }
 
-impl Attend for AttentionBlock {
+impl Attend for SpatialAttention {
     fn attend(&self, x: Tensor<4>, _tokens: Option<&Tensor<3>>) -> Tensor<4> {
         self.forward(x)
     }
@@ -284,11 +110,11 @@ pub(crate) struct Conditions<'a> {
 /// Blocks at one size on the way down.
 #[derive(Module, Debug)]
 pub(crate) struct DownBlock<A: Attend> {
-    resnets: Vec<ResnetBlock>,
+    resnets: Vec<ResnetBlock2d>,
     /// As many, or none.
     attentions: Vec<A>,
     /// One, or none at the smallest size.
-    downsamplers: Vec<Downsample>,
+    downsamplers: Vec<Downsample2d>,
 }
 
 impl<A: Attend> DownBlock<A> {
@@ -303,12 +129,16 @@ impl<A: Attend> DownBlock<A> {
     ) -> Self {
         Self {
             resnets: (0..layers)
-                .map(|i| ResnetBlock::new(shared, if i == 0 { from } else { to }, to, 1.0, device))
+                .map(|i| shared.resnet([if i == 0 { from } else { to }, to], 1.0, device))
                 .collect(),
             attentions: (0..layers).filter_map(|_| attention()).collect(),
             downsamplers: padding
                 .iter()
-                .map(|padding| Downsample::new(to, *padding, device))
+                .map(|padding| {
+                    Downsample2dConfig::new(to)
+                        .with_padding(*padding)
+                        .init(device)
+                })
                 .collect(),
         }
     }
@@ -321,7 +151,7 @@ impl<A: Attend> DownBlock<A> {
         skips: &mut Vec<Tensor<4>>,
     ) -> Tensor<4> {
         for (i, resnet) in self.resnets.iter().enumerate() {
-            x = resnet.forward(x, conditions.time.clone());
+            x = resnet.forward(x, Some(conditions.time));
             if let Some(attention) = self.attentions.get(i) {
                 x = attention.attend(x, conditions.tokens);
             }
@@ -338,7 +168,7 @@ impl<A: Attend> DownBlock<A> {
 /// The blocks at the smallest size.
 #[derive(Module, Debug)]
 pub(crate) struct MidBlock<A: Attend> {
-    resnets: Vec<ResnetBlock>,
+    resnets: Vec<ResnetBlock2d>,
     attentions: Vec<A>,
 }
 
@@ -353,30 +183,30 @@ impl<A: Attend> MidBlock<A> {
     ) -> Self {
         Self {
             resnets: (0..2)
-                .map(|_| ResnetBlock::new(shared, channels, channels, scale, device))
+                .map(|_| shared.resnet([channels, channels], scale, device))
                 .collect(),
             attentions: attention.into_iter().collect(),
         }
     }
 
     pub(crate) fn forward(&self, x: Tensor<4>, conditions: Conditions<'_>) -> Tensor<4> {
-        let x = self.resnets[0].forward(x, conditions.time.clone());
+        let x = self.resnets[0].forward(x, Some(conditions.time));
         let x = self
             .attentions
             .iter()
             .fold(x, |x, attention| attention.attend(x, conditions.tokens));
-        self.resnets[1].forward(x, conditions.time.clone())
+        self.resnets[1].forward(x, Some(conditions.time))
     }
 }
 
 /// Blocks at one size on the way up.
 #[derive(Module, Debug)]
 pub(crate) struct UpBlock<A: Attend> {
-    resnets: Vec<ResnetBlock>,
+    resnets: Vec<ResnetBlock2d>,
     /// As many, or none.
     attentions: Vec<A>,
     /// One, or none at the largest size.
-    upsamplers: Vec<Upsample>,
+    upsamplers: Vec<Upsample2d>,
 }
 
 impl<A: Attend> UpBlock<A> {
@@ -392,12 +222,15 @@ impl<A: Attend> UpBlock<A> {
     ) -> Self {
         let resnet = |(i, skip): (usize, &usize)| {
             let below = if i == 0 { from } else { to };
-            ResnetBlock::new(shared, below + skip, to, 1.0, device)
+            shared.resnet([below + skip, to], 1.0, device)
         };
         Self {
             resnets: skips.iter().enumerate().map(resnet).collect(),
             attentions: skips.iter().filter_map(|_| attention()).collect(),
-            upsamplers: up.then(|| Upsample::new(to, device)).into_iter().collect(),
+            upsamplers: up
+                .then(|| Upsample2dConfig::new(to).init(device))
+                .into_iter()
+                .collect(),
         }
     }
 
@@ -410,7 +243,7 @@ impl<A: Attend> UpBlock<A> {
     ) -> Tensor<4> {
         for (i, resnet) in self.resnets.iter().enumerate() {
             let skip = skips.pop().expect("as many maps as on the way down");
-            x = resnet.forward(Tensor::cat(vec![x, skip], 1), conditions.time.clone());
+            x = resnet.forward(Tensor::cat(vec![x, skip], 1), Some(conditions.time));
             if let Some(attention) = self.attentions.get(i) {
                 x = attention.attend(x, conditions.tokens);
             }

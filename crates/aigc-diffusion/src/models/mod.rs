@@ -3,15 +3,14 @@
 pub(crate) mod any;
 mod blocks;
 mod dit;
-mod size;
 mod time;
 mod transformer;
 mod unet2d;
 mod unet2d_condition;
 
+pub use aigc_core::nn::diffusers::SampleSize;
 pub use any::AnyDenoiser;
 pub use dit::{DitConfig, DitModel};
-pub use size::SampleSize;
 pub use unet2d::{
     ClassEmbedType, DownBlockType, TimeEmbeddingType, TimeScaleShift, UNet2dConfig, UNet2dModel,
     UpBlockType,

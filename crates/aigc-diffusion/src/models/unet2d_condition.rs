@@ -7,7 +7,7 @@ use super::{
     blocks::{Conditions, DownBlock, MidBlock, Shared, UpBlock, through},
     time::{Sinusoids, TimeEmbedding},
     transformer::{SpatialConfig, SpatialTransformer},
-    unet2d::{TimeScaleShift, activation},
+    unet2d::TimeScaleShift,
 };
 use crate::{
     denoiser::{Conditioning, Denoiser, check_image},
@@ -16,7 +16,7 @@ use crate::{
 use aigc_core::{
     Error, Result,
     data::SampleShape,
-    nn::{Activation, Conv2d, Conv2dConfig, GroupNorm, GroupNormConfig},
+    nn::{Activation, Conv2d, Conv2dConfig, GroupNorm, GroupNormConfig, diffusers::activation},
 };
 use burn::{
     module::Module,

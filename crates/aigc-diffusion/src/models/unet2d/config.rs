@@ -8,7 +8,7 @@ use crate::{
 use aigc_core::{
     Error, Result,
     data::{ImageShape, SampleShape},
-    nn::Activation,
+    nn::diffusers::activation,
 };
 use serde::{Deserialize, Serialize};
 
@@ -314,21 +314,5 @@ impl UNet2dConfig {
             head_width: self.attention_head_dim,
         }
         .checked(self.mid_block_scale_factor, self.downsample_padding)
-    }
-}
-
-/// An activation by diffusers' name.
-pub(in crate::models) fn activation(name: &str) -> Result<Activation> {
-    match name {
-        "silu" | "swish" => Ok(Activation::Silu),
-        "gelu" => Ok(Activation::Gelu),
-        "relu" => Ok(Activation::Relu),
-        "mish" => Ok(Activation::Mish),
-        "quick_gelu" => Ok(Activation::QuickGelu),
-        other => Err(Error::config(
-            "act_fn",
-            other,
-            "silu, swish, gelu, relu, mish or quick_gelu",
-        )),
     }
 }

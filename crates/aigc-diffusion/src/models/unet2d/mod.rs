@@ -6,20 +6,21 @@ mod config;
 mod tests;
 
 pub(super) use classes::Embedding;
-pub(super) use config::activation;
 pub use config::{
     ClassEmbedType, DownBlockType, TimeEmbeddingType, TimeScaleShift, UNet2dConfig, UpBlockType,
 };
 
 use super::{
-    blocks::{AttentionBlock, Conditions, DownBlock, MidBlock, UpBlock, through},
+    blocks::{Conditions, DownBlock, MidBlock, UpBlock, through},
     time::{FourierProjection, Sinusoids, TimeEmbedding},
 };
 use crate::denoiser::{Conditioning, Denoiser, with_self_cond};
 use aigc_core::{
     Error, Result,
     data::SampleShape,
-    nn::{Activation, Conv2d, Conv2dConfig, GroupNorm, GroupNormConfig},
+    nn::{
+        Activation, Conv2d, Conv2dConfig, GroupNorm, GroupNormConfig, diffusers::SpatialAttention,
+    },
 };
 use burn::{
     module::Module,
@@ -55,8 +56,7 @@ impl UNet2dConfig {
                 .with_padding(1)
                 .init(device)
         };
-        let attend =
-            |channels, groups, scale| AttentionBlock::new(&shared, channels, groups, scale, device);
+        let attend = |channels, groups, scale| shared.attention(channels, groups, scale, device);
         let middle = self
             .add_attention
             .then(|| attend(last, attention_groups, self.mid_block_scale_factor));
@@ -124,9 +124,9 @@ pub struct UNet2dModel {
     time_proj: Option<FourierProjection>,
     time_embedding: TimeEmbedding,
     class_embedding: Option<ClassEmbedding>,
-    down_blocks: Vec<DownBlock<AttentionBlock>>,
-    mid_block: MidBlock<AttentionBlock>,
-    up_blocks: Vec<UpBlock<AttentionBlock>>,
+    down_blocks: Vec<DownBlock<SpatialAttention>>,
+    mid_block: MidBlock<SpatialAttention>,
+    up_blocks: Vec<UpBlock<SpatialAttention>>,
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
     #[module(skip)]
