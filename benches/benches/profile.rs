@@ -31,9 +31,16 @@ fn main() -> Result<()> {
         return serve(&name, true);
     }
     let names = match args.workloads.is_empty() {
-        true => ["vae_mlp", "vae_conv", "dcgan", "gpt_char_train"]
-            .map(String::from)
-            .to_vec(),
+        true => [
+            "vae_mlp",
+            "vae_conv",
+            "vae_residual_vq",
+            "vae_hierarchical",
+            "dcgan",
+            "gpt_char_train",
+        ]
+        .map(String::from)
+        .to_vec(),
         false => args.workloads,
     };
     let mut tables = Vec::new();

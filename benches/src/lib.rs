@@ -27,13 +27,15 @@ pub use side::{Figures, Side, median};
 pub type Workload = (&'static str, fn(&Device, Clock) -> Result<()>);
 
 /// Training steps, single operations, and the peak throughput of arithmetic and memory.
-pub const WORKLOADS: [Workload; 25] = [
+pub const WORKLOADS: [Workload; 27] = [
     ("vae_mlp", |device, clock| {
         vae::run(vae::mlp(), 128, device, clock)
     }),
     ("vae_conv", |device, clock| {
         vae::run(vae::conv(32, 28), 128, device, clock)
     }),
+    ("vae_residual_vq", vae::residual_vq),
+    ("vae_hierarchical", vae::hierarchical),
     ("dcgan", dcgan::run),
     ("ddpm_unet_train", unet::training),
     ("ddpm_unet_sample", unet::sampling),

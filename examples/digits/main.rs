@@ -6,26 +6,30 @@
 
 #![forbid(unsafe_code)]
 
+mod bound;
+mod cvae;
 mod diffusion;
 mod evaluate;
 mod gan;
+mod hvae;
 mod job;
 mod vae;
+mod vqvae;
 
 use aigc_examples::{ImagesConfig, RunOptions, stop_on_ctrl_c};
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 
 /// Learns handwritten digits and generates new ones.
-#[derive(Debug, Parser)]
+#[derive(Clone, Debug, Parser)]
 struct Args {
     /// Model family.
     #[arg(long, value_enum, default_value = "vae")]
     model: Model,
     #[command(flatten)]
     data: ImagesConfig,
-    /// Number of samples that gan, cgan and diffusion are evaluated with; by default as many as
-    /// there are training images, at least 50 and at most 1,000.
+    /// Number of samples that cvae, vqvae, gan, cgan and diffusion are evaluated with; by default
+    /// as many as there are training images, at least 50 and at most 1,000.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     eval_samples: Option<u32>,
     #[command(flatten)]
@@ -36,6 +40,13 @@ struct Args {
 enum Model {
     /// A variational autoencoder.
     Vae,
+    /// A class-conditional variational autoencoder.
+    Cvae,
+    /// A variational autoencoder with quantised latents, and then a prior over its codes; the
+    /// number of steps applies to each of the two, and each has half of the time limit.
+    Vqvae,
+    /// A hierarchical variational autoencoder.
+    Hvae,
     /// A generative adversarial network.
     Gan,
     /// A class-conditional generative adversarial network.
@@ -49,6 +60,9 @@ fn main() -> Result<()> {
     let device = args.run.device()?;
     match args.model {
         Model::Vae => vae::run(&args, &device, stop_on_ctrl_c()),
+        Model::Cvae => cvae::run(&args, &device, stop_on_ctrl_c()),
+        Model::Vqvae => vqvae::run(&args, &device, stop_on_ctrl_c()),
+        Model::Hvae => hvae::run(&args, &device, stop_on_ctrl_c()),
         Model::Gan => gan::run(&args, &device, stop_on_ctrl_c(), false),
         Model::Cgan => gan::run(&args, &device, stop_on_ctrl_c(), true),
         Model::Diffusion => diffusion::run(&args, &device, stop_on_ctrl_c()),

@@ -1,20 +1,20 @@
 //! The variational autoencoder of `digits`.
 
 use crate::{
-    Args,
+    Args, bound,
     job::{BATCH, Job, Settings, list},
 };
 use aigc_core::{
     CancelToken,
     burn::tensor::{Device, Tensor},
-    data::{DataLoader, ImageBatch},
+    data::{DataLoader, ImageBatch, ImageShape},
     output::{ImageGrid, save_gif, save_image},
     train::{EmaConfig, LrSchedule, TrainerConfig},
 };
-use aigc_examples::{Images, after_training, complete, outln, unless_stopped};
+use aigc_examples::{Images, after_training, complete, outln, reconstruction_rows, unless_stopped};
 use aigc_vae::{
-    AnyVae, ConvVaeConfig, KlWeight, MlpVaeConfig, Vae, VaeConfig, VaeObjective, VaeSampler,
-    evaluate,
+    AnyVae, ConditionKind, ConvVaeConfig, KlWeight, MlpVaeConfig, Vae, VaeConfig, VaeObjective,
+    VaeSampler, evaluate,
 };
 use anyhow::{Context, Result};
 use std::{collections::BTreeSet, time::Duration};
@@ -68,22 +68,9 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
             stop: &stop,
         };
         pictures.save(run.path())?;
-        let value = |name| {
-            trained
-                .metrics
-                .iter()
-                .find(|(n, _)| n == name)
-                .map_or(f64::NAN, |(_, value)| *value)
-        };
-        outln!(
-            "\nheld-out -ELBO: {:.2} nats per image, mean of {} held-out images (reconstruction {:.2}, \
-             divergence {:.2})\n  It is an upper bound on the negative log-likelihood of an image: lower is \
-             better.\n",
-            value("nelbo"),
-            images.held_out.num_items(),
-            value("reconstruction"),
-            value("kl"),
-        );
+        outln!();
+        bound::print(&trained.metrics, images);
+        outln!();
         list(
             run,
             &[
@@ -121,18 +108,42 @@ const TEMPERATURE: f64 = 0.8;
 fn defaults(args: &Args) -> Result<(Settings<VaeConfig, KlWeight>, Images)> {
     let data = args.data.clone();
     let images = data.open(BATCH, args.run.seed)?;
-    let shape = images.shape;
-    let convolutional = shape.height % 4 == 0 && shape.width % 4 == 0;
-    let model = if convolutional {
+    Ok((
+        Settings {
+            model: network(images.shape, ConditionKind::default()),
+            trainer: trainer(args.run.seed, 4000),
+            objective: KlWeight {
+                value: BETA,
+                warmup_steps: 0,
+                ..KlWeight::default()
+            },
+            data,
+        },
+        images,
+    ))
+}
+
+/// The network for images of `shape`.
+pub(crate) fn network(shape: ImageShape, condition: ConditionKind) -> VaeConfig {
+    let convolutional = shape.height.is_multiple_of(4) && shape.width.is_multiple_of(4);
+    if convolutional {
         VaeConfig::Conv(ConvVaeConfig {
             latent_dim: 8,
+            condition,
             ..ConvVaeConfig::new(shape)
         })
     } else {
-        VaeConfig::Mlp(MlpVaeConfig::new(shape))
-    };
-    let trainer = TrainerConfig {
-        seed: args.run.seed,
+        VaeConfig::Mlp(MlpVaeConfig {
+            condition,
+            ..MlpVaeConfig::new(shape)
+        })
+    }
+}
+
+/// Adam with averaged weights, for at most two minutes.
+pub(crate) fn trainer(seed: u64, steps: usize) -> TrainerConfig {
+    TrainerConfig {
+        seed,
         max_minutes: Some(2.0),
         learning_rate: 2e-3,
         lr_schedule: LrSchedule::cosine(100),
@@ -140,20 +151,8 @@ fn defaults(args: &Args) -> Result<(Settings<VaeConfig, KlWeight>, Images)> {
         eval_steps: 500,
         preview_steps: 500,
         save_steps: 500,
-        ..TrainerConfig::new(4000)
-    };
-    Ok((
-        Settings {
-            model,
-            trainer,
-            objective: KlWeight {
-                value: BETA,
-                warmup_steps: 0,
-            },
-            data,
-        },
-        images,
-    ))
+        ..TrainerConfig::new(steps)
+    }
 }
 
 /// Draws the pictures at the end of training.
@@ -180,7 +179,11 @@ impl Pictures<'_> {
             .next()
             .context("there are held-out images")??;
         let originals = batch.to_tensor(self.device);
-        self.reconstructions(originals.clone(), &dir.join("reconstructions.png"))?;
+        save_image(
+            &reconstruction_rows(self.model, self.held_out, self.device)?,
+            self.grid,
+            &dir.join("reconstructions.png"),
+        )?;
         self.walk(&batch, originals.clone(), &dir.join("walk.gif"))?;
         let axes = self.most_active(originals);
         save_image(
@@ -193,18 +196,6 @@ impl Pictures<'_> {
 
     fn sampler(&self) -> VaeSampler<'_, AnyVae> {
         VaeSampler::new(self.model, self.device).with_cancel(self.stop.clone())
-    }
-
-    /// Rows of originals, and below each row its reconstructions.
-    fn reconstructions(&self, originals: Tensor<4>, path: &std::path::Path) -> Result<()> {
-        let rendered = self.sampler().reconstruct(originals.clone())?;
-        let rows = (originals.dims()[0] / 10).clamp(1, 5);
-        let row =
-            |x: &Tensor<4>, r: usize| x.clone().narrow(0, 10 * r, 10.min(x.dims()[0] - 10 * r));
-        let both = (0..rows)
-            .flat_map(|r| [row(&originals, r), row(&rendered, r)])
-            .collect();
-        Ok(save_image(&Tensor::cat(both, 0), self.grid, path)?)
     }
 
     /// Interpolation from one image of each class to the next; without classes, through the first

@@ -48,6 +48,9 @@ pub(crate) struct Options {
     /// Steps of the solvers, beside 20.
     #[arg(long, value_delimiter = ',', default_values_t = [5, 10, 50])]
     solver_steps: Vec<usize>,
+    /// Resampled sets of samples for the intervals of the comparison with DDPM.
+    #[arg(long, default_value_t = 200)]
+    bootstrap: usize,
     /// Steps of DDPM that the solvers are compared with.
     #[arg(long, default_value_t = 1000)]
     ddpm_steps: usize,
@@ -99,6 +102,9 @@ fn evaluate(options: &Options, stop: &CancelToken) -> anyhow::Result<()> {
     if !(options.share > 0.0 && options.share <= 1.0) {
         return Err(Error::config("share", options.share, "above 0, at most 1").into());
     }
+    if options.bootstrap < 20 {
+        return Err(Error::config("bootstrap", options.bootstrap, "at least 20").into());
+    }
     let n = |whole: usize| ((whole as f64 * options.share) as usize).max(2);
     let run = match &options.run {
         Some(run) => RunDir::open(run)?,
@@ -145,6 +151,7 @@ fn evaluate(options: &Options, stop: &CancelToken) -> anyhow::Result<()> {
         lenet,
         real: moments(&images.held_out, options, &device, stop)?,
         seed: options.seed,
+        bootstrap: options.bootstrap,
         device,
         stop,
     };
@@ -248,6 +255,7 @@ struct Bench<'a> {
     lenet: LeNet5,
     real: FeatureStatistics,
     seed: u64,
+    bootstrap: usize,
     device: Device,
     stop: &'a CancelToken,
 }
@@ -435,7 +443,7 @@ impl Bench<'_> {
             self.check()?;
             frechet_distance(&self.real, &long.moments(items.iter().copied())?)
         };
-        let (low, high) = bootstrap(n, 200, 0.95, &mut rng, real)?;
+        let (low, high) = bootstrap(n, self.bootstrap, 0.95, &mut rng, real)?;
         outln!(
             "  ddpm, {steps} steps: {whole:.2}, bootstrap 95 % {low:.2} to {high:.2} ({n} samples)"
         );
@@ -449,7 +457,7 @@ impl Bench<'_> {
                 };
                 Ok(of(&short)? / of(&long)?)
             };
-            let (low, high) = bootstrap(n, 200, 0.95, &mut rng, ratio)?;
+            let (low, high) = bootstrap(n, self.bootstrap, 0.95, &mut rng, ratio)?;
             outln!(
                 "  {name}, 20 steps from the same noise: {distance:.2}, {:+.1} % (bootstrap 95 % {:+.1} to {:+.1} %)",
                 100.0 * (distance / whole - 1.0),

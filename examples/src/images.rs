@@ -1,12 +1,12 @@
 //! Images that an example trains on.
 
-use crate::{Progress, outln};
+use crate::{Progress, fingerprint::Fnv, outln};
 use aigc_core::{
     CancelToken, DataFault, Error, Result,
     checkpoint::RunDir,
     data::{
-        DataLoader, DataLoaderConfig, Dataset, Image, ImageBatch, ImageShape, OnReadError,
-        collate_images, digits,
+        Binarize, Binarized, DataLoader, DataLoaderConfig, Dataset, Image, ImageBatch, ImageShape,
+        OnReadError, collate_images, digits,
         folder::{ImageFolder, ImageFolderConfig},
         idx::{MnistDataset, Split},
     },
@@ -53,7 +53,8 @@ pub struct Images {
     pub shape: ImageShape,
     /// Fingerprint of the data, independent of their directory; `None` for the embedded digits.
     pub fingerprint: Option<String>,
-    watch: Watch,
+    train_watch: Watch,
+    held_out_watch: Watch,
 }
 
 impl Images {
@@ -78,15 +79,22 @@ impl Images {
         stop: &CancelToken,
         evaluate: impl FnOnce(&DataLoader<ImageBatch>) -> Result<T>,
     ) -> Result<T> {
-        let progress = Progress::new("evaluation", self.held_out.num_items(), stop);
-        self.watch.set(Some(progress));
-        let result = evaluate(&self.held_out);
-        self.watch.set(None);
-        match result {
-            // A loader that skips unreadable images replaces the error.
-            Err(_) if stop.is_cancelled() => Err(Error::cancelled("the evaluation")),
-            result => result,
-        }
+        let watch = &self.held_out_watch;
+        watch.during("evaluation", &self.held_out, stop, evaluate)
+    }
+
+    /// Calls `read` with the training images, which it reads once, in order, and shows how many it
+    /// has read.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] if `stop` is cancelled meanwhile; errors of `read`.
+    pub fn read_training<T>(
+        &self,
+        what: &'static str,
+        stop: &CancelToken,
+        read: impl FnOnce(&DataLoader<ImageBatch>) -> Result<T>,
+    ) -> Result<T> {
+        self.train_watch.during(what, &self.train, stop, read)
     }
 
     /// Number of classes: one more than the largest label.
@@ -179,9 +187,16 @@ impl ImagesConfig {
     /// # Errors
     /// Errors of reading, which name the file.
     pub fn open(&self, batch_size: usize, seed: u64) -> Result<Images> {
+        self.open_with(Opening::new(batch_size, seed))
+    }
+
+    /// Opens the images as `opening` describes.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(&self, opening: Opening) -> Result<Images> {
         let mut loaders = Loaders {
-            batch_size,
-            seed,
+            opening,
             on_read_error: if self.skip_unreadable {
                 OnReadError::Skip
             } else {
@@ -232,25 +247,6 @@ fn absolute(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
 }
 
-/// FNV-1a, 64 bits: the same on every machine and in every version.
-struct Fnv(u64);
-
-impl Fnv {
-    fn new() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-
-    fn finish(&self) -> String {
-        format!("{:016x}", self.0)
-    }
-}
-
 /// Fingerprint of the names and sizes of all files below `dir`.
 fn file_fingerprint(dir: &Path, images: &ImageFolder) -> Result<String> {
     let mut hash = Fnv::new();
@@ -276,9 +272,33 @@ fn content_fingerprint(data: &impl Dataset<Item = Image>) -> Result<String> {
     Ok(hash.finish())
 }
 
+/// How images are opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening {
+    /// Number of training images in a batch.
+    pub batch_size: usize,
+    /// Seed of the order of the batches, and of binary images.
+    pub seed: u64,
+    /// How training images become black and white. Held-out images stay grey.
+    pub binarize: Binarize,
+    /// Number of held-out images, taken at equal distances from all; all if `None`.
+    pub held_out: Option<usize>,
+}
+
+impl Opening {
+    /// Grey images, and all held-out ones.
+    pub fn new(batch_size: usize, seed: u64) -> Self {
+        Self {
+            batch_size,
+            seed,
+            binarize: Binarize::None,
+            held_out: None,
+        }
+    }
+}
+
 struct Loaders {
-    batch_size: usize,
-    seed: u64,
+    opening: Opening,
     on_read_error: OnReadError,
     fingerprint: Option<String>,
 }
@@ -290,9 +310,15 @@ impl Loaders {
         held_out: D,
         shape: ImageShape,
     ) -> Result<Images> {
+        let Opening {
+            batch_size,
+            seed,
+            binarize,
+            held_out: most,
+        } = self.opening;
         let config = DataLoaderConfig {
-            batch_size: self.batch_size,
-            shuffle_seed: Some(self.seed),
+            batch_size,
+            shuffle_seed: Some(seed),
             on_read_error: self.on_read_error,
             ..DataLoaderConfig::default()
         };
@@ -303,17 +329,25 @@ impl Loaders {
             on_read_error: self.on_read_error,
             ..DataLoaderConfig::default()
         };
-        let watch = Watch::default();
+        let (train_watch, held_out_watch) = (Watch::default(), Watch::default());
+        let train = Watched {
+            of: Binarized::new(train, binarize, seed),
+            watch: train_watch.clone(),
+        };
         let held_out = Watched {
-            of: held_out,
-            watch: watch.clone(),
+            of: Subset {
+                indices: spread(held_out.len(), most),
+                of: held_out,
+            },
+            watch: held_out_watch.clone(),
         };
         Ok(Images {
             train: DataLoader::new(train, collate_images, config)?,
             held_out: DataLoader::new(held_out, collate_images, in_order)?,
             shape,
             fingerprint: self.fingerprint.clone(),
-            watch,
+            train_watch,
+            held_out_watch,
         })
     }
 }
@@ -340,6 +374,12 @@ fn split(dir: &Path, images: ImageFolder) -> Result<(Subset<ImageFolder>, Subset
     ))
 }
 
+/// The indices of `most` of `len` items at equal distances, or of all.
+fn spread(len: usize, most: Option<usize>) -> Vec<usize> {
+    let n = most.map_or(len, |most| most.min(len));
+    (0..n).map(|i| i * len / n).collect()
+}
+
 /// A subset of a data set.
 struct Subset<D> {
     of: D,
@@ -358,11 +398,30 @@ impl<D: Dataset> Dataset for Subset<D> {
     }
 }
 
-/// The progress of the evaluation that reads the held-out images, if there is one.
+/// The progress of the pass that reads the images, if there is one.
 #[derive(Clone, Debug, Default)]
 struct Watch(Arc<Mutex<Option<Progress>>>);
 
 impl Watch {
+    /// Calls `read` with `images`, whose data set counts the items that are read, and shows their
+    /// number.
+    fn during<T>(
+        &self,
+        what: &'static str,
+        images: &DataLoader<ImageBatch>,
+        stop: &CancelToken,
+        read: impl FnOnce(&DataLoader<ImageBatch>) -> Result<T>,
+    ) -> Result<T> {
+        self.set(Some(Progress::new(what, images.num_items(), stop)));
+        let result = read(images);
+        self.set(None);
+        match result {
+            // A loader that skips unreadable images replaces the error.
+            Err(_) if stop.is_cancelled() => Err(Error::cancelled("reading images")),
+            result => result,
+        }
+    }
+
     fn set(&self, progress: Option<Progress>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = progress;
     }
@@ -392,11 +451,46 @@ impl<D: Dataset> Dataset for Watched<D> {
         self.watch.count()?;
         Ok(item)
     }
+
+    /// Training reads ahead in epochs, of which no pass is shown.
+    fn get_in_epoch(&self, index: usize, epoch: usize) -> Result<D::Item> {
+        self.of.get_in_epoch(index, epoch)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_of_held_out_images_are_spread_over_all() {
+        assert_eq!(spread(10, Some(4)), [0, 2, 5, 7]);
+        assert_eq!(spread(3, Some(9)), [0, 1, 2]);
+        assert_eq!(spread(2, None), [0, 1]);
+        assert!(spread(2, Some(0)).is_empty());
+    }
+
+    /// Only training images become black and white.
+    #[test]
+    fn training_images_are_binarised() {
+        let opening = Opening {
+            binarize: Binarize::Dynamic,
+            held_out: Some(20),
+            ..Opening::new(64, 0)
+        };
+        let images = ImagesConfig::default().open_with(opening).unwrap();
+        assert_eq!(images.held_out.num_items(), 20);
+        let is_binary = |batch: Result<ImageBatch>| {
+            let device = aigc_core::device::device("flex").unwrap();
+            let values = batch.unwrap().to_tensor(&device).into_data();
+            values
+                .iter::<f32>()
+                .all(|value| value == 0.0 || value == 1.0)
+        };
+        let mut training = images.train.iter_from(0);
+        assert!(is_binary(training.next_batch()));
+        assert!(!images.held_out.iter_once().all(is_binary));
+    }
 
     #[test]
     fn evaluation_of_held_out_images_stops() {

@@ -1,16 +1,23 @@
-//! Code that the examples share: options, images, progress, output, signals.
+//! Code that the examples share: options, images, progress, output, signals, evaluation.
 #![forbid(unsafe_code)]
 
 mod budget;
+mod codes;
+mod digit_classifier;
+mod fingerprint;
 mod images;
 mod options;
 mod progress;
 mod stdout;
 mod stop;
+mod vae;
 
 pub use budget::EvaluationCost;
-pub use images::{Images, ImagesConfig};
+pub use codes::{Codes, PriorTraining};
+pub use digit_classifier::{DigitClassifier, DigitFigures};
+pub use images::{Images, ImagesConfig, Opening};
 pub use options::RunOptions;
 pub use progress::{Progress, complete};
 pub use stdout::write_stdout;
 pub use stop::{after_training, is_stop, print_resume_hint, stop_on_ctrl_c, unless_stopped};
+pub use vae::{labels_by_class, labels_in_turn, reconstruction_error, reconstruction_rows};

@@ -18,7 +18,7 @@ pub struct RunOptions {
     pub steps: Option<usize>,
     /// Time limit in minutes; training ends even if steps are left. The learning-rate schedule is
     /// scaled to the limit that is reached first. The limit of `digits --model diffusion` includes
-    /// the evaluation at the end.
+    /// the evaluation at the end; a model with codes and the prior over them have half of it each.
     #[arg(long)]
     pub minutes: Option<f64>,
     /// Random seed; the same seed gives the same weights, order and noise, and therefore the same
@@ -65,6 +65,14 @@ impl RunOptions {
             return Err(Error::argument("--seed", self.seed, expected));
         }
         Ok(())
+    }
+
+    /// These options with `share` of the time limit, for one of several trainings.
+    pub fn with_share_of_time(&self, share: f64) -> Self {
+        Self {
+            minutes: self.minutes.map(|minutes| share * minutes),
+            ..self.clone()
+        }
     }
 
     /// Where training starts.

@@ -6,7 +6,7 @@ use common::{finish, program};
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread::sleep,
     time::Duration,
@@ -43,17 +43,27 @@ fn tensors(run: &Path) -> BTreeMap<String, Vec<u8>> {
 
 /// [`tensors`] of a run of `steps` steps.
 fn tensors_at(run: &Path, steps: &str) -> BTreeMap<String, Vec<u8>> {
+    let newest = checkpoint(run, steps);
+    tensors_in(&[
+        run.join("final/model.safetensors"),
+        newest.join("model.safetensors"),
+        newest.join("ema.safetensors"),
+    ])
+}
+
+/// The newest checkpoint of a run, which is that of `steps` steps.
+fn checkpoint(run: &Path, steps: &str) -> PathBuf {
     let newest = std::fs::read_dir(run.join("checkpoints"))
         .unwrap()
         .map(|e| e.unwrap().path())
         .max()
         .unwrap();
     assert!(newest.ends_with(format!("step-{steps:0>6}")), "{newest:?}");
-    let files = [
-        run.join("final/model.safetensors"),
-        newest.join("model.safetensors"),
-        newest.join("ema.safetensors"),
-    ];
+    newest
+}
+
+/// The tensors in these files, as bytes.
+fn tensors_in(files: &[PathBuf]) -> BTreeMap<String, Vec<u8>> {
     let mut all = BTreeMap::new();
     for (index, file) in files.iter().enumerate() {
         let bytes = std::fs::read(file).unwrap();
@@ -428,6 +438,79 @@ fn run_leaves_every_listed_file() {
     );
 }
 
+/// The other autoencoders: all listed files exist, and the figures are printed.
+#[test]
+fn autoencoders_leave_files() {
+    let folder = tempfile::tempdir().unwrap();
+    for (model, expected, more) in [
+        (
+            "vqvae",
+            "bits per image: ",
+            &["prior/final/model.safetensors"][..],
+        ),
+        ("cvae", "classified as the requested class", &[]),
+        ("hvae", "divergence of each group of latents", &[]),
+    ] {
+        let run = folder.path().join(model);
+        let short = ["--model", model, "--steps", "10", "--eval-samples", "50"];
+        let text = finish(digits(&run, &short));
+        assert!(text.contains(expected), "{text}");
+        let files = [
+            "samples.png",
+            "reconstructions.png",
+            "loss.svg",
+            "metrics.jsonl",
+            "final/model.safetensors",
+        ];
+        for file in files.iter().chain(more) {
+            assert!(
+                text.contains(file) && run.join(file).metadata().unwrap().len() > 100,
+                "{file}"
+            );
+        }
+        assert!(run.join("final/config.json").is_file());
+    }
+}
+
+/// A model with quantised latents and its prior, both killed: the resumed run equals an
+/// uninterrupted one. If the model is trained further, the prior of its old codes is replaced.
+#[test]
+fn quantised_model_resumes_with_its_prior() {
+    const STEPS: &str = "24";
+    let options = |steps| ["--model", "vqvae", "--eval-samples", "50", "--steps", steps];
+    let resumed = |steps| [&options(steps)[..], &["--resume"]].concat();
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
+    finish(digits(&whole, &options(STEPS)));
+    let mut more = options(STEPS).to_vec();
+    for killed in [parts.clone(), parts.join("prior")] {
+        let mut child = digits(&parts, &more)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        wait_for(&mut child, &killed, 10);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        more = resumed(STEPS);
+    }
+    let text = finish(digits(&parts, &more));
+    assert!(!text.contains("trained anew"), "{text}");
+    let files = |run: &Path| {
+        let prior = run.join("prior");
+        let model = [
+            run.join("final/model.safetensors"),
+            checkpoint(run, STEPS).join("model.safetensors"),
+        ];
+        (tensors_in(&model), tensors_at(&prior, STEPS))
+    };
+    assert!(files(&parts) == files(&whole));
+
+    let text = finish(digits(&parts, &resumed("40")));
+    assert!(text.contains("trained anew"), "{text}");
+    tensors_at(&parts.join("prior"), "40");
+}
+
 /// Both adversarial models: all listed files exist, and a resumed run equals an uninterrupted one.
 #[test]
 fn adversarial_models_leave_files_and_resume() {
@@ -699,8 +782,10 @@ fn mistakes_name_option_and_remedy() {
         )
         .unwrap();
     }
-    let unlabelled = fails(&["--model", "cgan", "--data", photos.to_str().unwrap()]);
-    assert!(unlabelled.contains("images without labels"), "{unlabelled}");
+    for model in ["cgan", "cvae"] {
+        let unlabelled = fails(&["--model", model, "--data", photos.to_str().unwrap()]);
+        assert!(unlabelled.contains("images without labels"), "{unlabelled}");
+    }
     let nowhere = folder.path().join("nowhere");
     assert!(fails(&["--data", nowhere.to_str().unwrap()]).contains("nowhere"));
     let run = folder.path().join("run");

@@ -25,11 +25,22 @@ impl World {
 
     /// Runs the program `name` with `arguments`, separated by spaces.
     fn run(&self, name: &str, arguments: &str) -> String {
+        finish(self.command(name, arguments))
+    }
+
+    /// The error message of the program `name` for wrong `arguments`.
+    fn fails(&self, name: &str, arguments: &str) -> String {
+        let output = self.command(name, arguments).output().unwrap();
+        assert!(!output.status.success(), "{arguments}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    fn command(&self, name: &str, arguments: &str) -> Command {
         let mut command = Command::new(program(name));
         command
             .args(arguments.split_whitespace())
             .current_dir(self.path());
-        finish(command)
+        command
     }
 }
 
@@ -61,6 +72,71 @@ fn vae() {
     let text = world.run("reproduce_vae", &format!("{data} 5 --resume"));
     assert!(text.contains("5 steps, 2 of them in this run"), "{text}");
     assert!(number(&text, "(\"nelbo\",") > 0.0);
+}
+
+/// The rows of the table of figures.
+fn rows(text: &str) -> Vec<&str> {
+    text.lines().filter(|line| line.starts_with("| ")).collect()
+}
+
+/// Every model prints its table after training, and the same one when it is opened again.
+#[test]
+fn vaes_print_their_tables() {
+    let world = World::new();
+    for (model, row) in [
+        ("iwae-1", "| 86.76 | Burda et al. 2016 |"),
+        ("iwae-5", "| 85.54 | Burda et al. 2016 |"),
+        ("hierarchical", "| 78.01 | NVAE, Vahdat and Kautz 2020 |"),
+        (
+            "conditional",
+            "| samples read as the digit asked for, LeNet-5 | ",
+        ),
+        ("vq", "| bits per image, codes of the prior | "),
+    ] {
+        let options = format!(
+            "--data mnist --model {model} --importance-samples 3 --test-images 12 \
+             --classifier lenet.safetensors --samples 20"
+        );
+        let text = world.run(
+            "reproduce_vae",
+            &format!("{options} --steps 2 --out {model}"),
+        );
+        assert!(text.contains("2 steps, 2 of them in this run"), "{text}");
+        assert!(
+            text.contains("| figure | ours | published | source |") && text.contains(row),
+            "{text}"
+        );
+        if model == "vq" {
+            let bits = number(&text, "| bits per image, equally probable codes |");
+            // 7×7 codes of 8 bits.
+            assert!((bits - 392.0).abs() < 0.1, "{text}");
+        } else {
+            assert!(number(&text, "by 3 latents per image, nats |") > 0.0);
+            assert!(number(&text, "| active units |") >= 0.0);
+        }
+        assert!(number(&text, "| Fréchet distance of 20 samples, LeNet-5 |") >= 0.0);
+        assert!(world.path().join(model).join("samples.png").is_file());
+        let again = world.run(
+            "reproduce_vae",
+            &format!("{options} --evaluate-only --run {model}"),
+        );
+        assert_eq!(rows(&again), rows(&text));
+    }
+    for (arguments, expected) in [
+        ("--k 5", "`--k` is 5, expected --model iwae-1 or iwae-5"),
+        ("--run iwae-1", "--evaluate-only"),
+        (
+            "--model iwae-5 --evaluate-only --run iwae-1",
+            "is a run of another model than iwae-5",
+        ),
+        (
+            "--model vq --evaluate-only --run iwae-1",
+            "is not a run of vq",
+        ),
+    ] {
+        let error = world.fails("reproduce_vae", &format!("--data mnist {arguments}"));
+        assert!(error.contains(expected), "{arguments}: {error}");
+    }
 }
 
 #[test]
@@ -178,7 +254,7 @@ fn diffusion_is_evaluated() {
     assert!(text.contains("3 steps, 1 of them in this run"), "{text}");
     let text = world.run(
         "reproduce_diffusion",
-        "evaluate --data mnist --classifier lenet.safetensors --run run --share 0.0001 --solver-steps 5 --ddpm-steps 30",
+        "evaluate --data mnist --classifier lenet.safetensors --run run --share 0.0001 --solver-steps 5 --ddpm-steps 30 --bootstrap 20",
     );
     let share = number(&text, "guidance 2:");
     assert!((0.0..=100.0).contains(&share), "{text}");

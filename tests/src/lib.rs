@@ -342,4 +342,6 @@ mod documentation {
     struct Diffusion;
     #[doc = include_str!("../../docs/text.md")]
     struct Text;
+    #[doc = include_str!("../../docs/vae.md")]
+    struct Vae;
 }

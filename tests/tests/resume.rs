@@ -335,6 +335,7 @@ fn older_run() -> (TrainerConfig, MlpVaeConfig, KlWeight) {
     let objective = KlWeight {
         value: 0.5,
         warmup_steps: 4,
+        ..KlWeight::default()
     };
     (trainer, model, objective)
 }

@@ -2,14 +2,13 @@
 
 use crate::{Likelihood, Vae, check_batch};
 use aigc_core::{
-    Result, check,
+    Result,
     data::{DataLoader, SampleBatch},
     encoder::Posterior,
     rng::Rng,
     train::Metrics,
 };
 use burn::tensor::{Device, Tensor};
-use serde::{Deserialize, Serialize};
 
 /// The two terms of the evidence lower bound, per sample, in nats.
 #[derive(Clone, Debug)]
@@ -44,55 +43,17 @@ impl Elbo {
     }
 }
 
-/// Weight `β` of the divergence, with an optional warm-up.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct KlWeight {
-    /// Weight after the warm-up; 1 for the ELBO.
-    pub value: f64,
-    /// Number of steps over which the weight rises linearly from 0; 0 for no warm-up. A slow rise
-    /// keeps the decoder from ignoring the latents (Bowman et al. 2016,
-    /// <https://arxiv.org/abs/1511.06349>).
-    #[serde(alias = "anneal")]
-    pub warmup_steps: usize,
-}
-
-impl Default for KlWeight {
-    fn default() -> Self {
-        Self {
-            value: 1.0,
-            warmup_steps: 0,
-        }
-    }
-}
-
-impl KlWeight {
-    /// The weight at `step` (counted from 0).
-    pub fn at_step(&self, step: usize) -> f64 {
-        if step < self.warmup_steps {
-            self.value * (step + 1) as f64 / self.warmup_steps as f64
-        } else {
-            self.value
-        }
-    }
-
-    /// Fails unless the weight is finite and at least 0.
-    ///
-    /// # Errors
-    /// [`Error::Config`](aigc_core::Error::Config) naming the field.
-    pub fn validate(&self) -> Result<()> {
-        check::non_negative("beta.value", self.value)
-    }
-}
-
-/// Evaluates `model` on every sample of `loader`.
+/// Evaluates `model` on every sample of `loader`, with the labels as conditions if the model has
+/// classes.
 ///
-/// Returns `nelbo` (−ELBO, an upper bound on `−log p(x)`), `reconstruction` and `kl`, then the
-/// model's [auxiliary terms](Vae::auxiliary_losses): means per sample, in nats. One `z` is drawn
-/// per sample, always the same for the same `seed`.
+/// Returns `nelbo` (−ELBO, an upper bound on `−log p(x)`), `reconstruction` and `kl`, then `kl/0`,
+/// `kl/1`, … for the groups of latents if there are more than one, and the model's [auxiliary
+/// terms](Vae::auxiliary_losses): means per sample, in nats. One `z` is drawn per sample, always
+/// the same for the same `seed`.
 ///
 /// # Errors
-/// If a sample cannot be read or does not have the shape of the model's samples.
+/// If a sample cannot be read, does not have the shape of the model's samples or not the range of
+/// the likelihood, or has no label that a conditional model knows.
 pub fn evaluate<V, B, const X: usize, const Z: usize>(
     model: &V,
     loader: &DataLoader<B>,
@@ -103,21 +64,30 @@ where
     V: Vae<X, Z>,
     B: SampleBatch<X>,
 {
-    let mut sums: Vec<(&'static str, f64)> = vec![("reconstruction", 0.0), ("kl", 0.0)];
+    let first = ["reconstruction", "kl"];
+    let mut sums: Metrics = first.map(|name| (name.to_string(), 0.0)).to_vec();
     let mut samples = 0.0;
     for (index, batch) in loader.iter_once().enumerate() {
         let batch = batch?;
         check_batch(model, &batch)?;
         let x = batch.to_tensor(device);
         let count = x.dims()[0] as f64;
-        let posterior = model.encode(x.clone());
-        let z = posterior.sample(&mut Rng::stream(seed, "held-out", index as u64));
-        let bound = elbo(x, &posterior, &model.decode(z));
-        let terms = [
-            ("reconstruction", -bound.log_likelihood.mean()),
-            ("kl", bound.kl.mean()),
+        let condition = model.condition_kind().of_batch(&batch, device)?;
+        let mut rng = Rng::stream(seed, "held-out", index as u64);
+        let output = model.forward(x.clone(), &condition, &mut rng);
+        output.likelihood.check_range(batch.value_range())?;
+        let bound = output.elbo(x);
+        let mut terms = vec![
+            ("reconstruction".to_string(), -bound.log_likelihood.mean()),
+            ("kl".to_string(), bound.kl.mean()),
         ];
-        for (name, term) in terms.into_iter().chain(model.auxiliary_losses(&posterior)) {
+        if output.kl.len() > 1 {
+            let groups = output.kl.into_iter().enumerate();
+            terms.extend(groups.map(|(group, kl)| (format!("kl/{group}"), kl.mean())));
+        }
+        let auxiliary = model.auxiliary_losses(&output.posterior).into_iter();
+        terms.extend(auxiliary.map(|(name, term)| (name.to_string(), term)));
+        for (name, term) in terms {
             let term = f64::from(term.into_scalar::<f32>()) * count;
             match sums.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, sum)) => *sum += term,
@@ -126,34 +96,52 @@ where
         }
         samples += count;
     }
-    let means = sums
-        .into_iter()
-        .map(|(name, sum)| (name.to_string(), sum / samples));
+    let means = sums.into_iter().map(|(name, sum)| (name, sum / samples));
     let means: Metrics = means.collect();
     let nelbo = means[0].1 + means[1].1;
     Ok([vec![("nelbo".to_string(), nelbo)], means].concat())
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "flex"))]
 mod tests {
     use super::*;
+    use crate::{
+        LikelihoodKind,
+        objective::toy::{POINTS, Points, Toy},
+    };
+    use aigc_core::data::{DataLoaderConfig, InMemory};
 
-    #[test]
-    fn kl_weight_rises_linearly() {
-        let beta = KlWeight {
-            value: 2.0,
-            warmup_steps: 4,
+    fn metrics(groups: usize) -> Metrics {
+        let config = DataLoaderConfig {
+            batch_size: 3,
+            num_workers: 0,
+            ..DataLoaderConfig::default()
         };
-        let rising: Vec<f64> = (0..6).map(|step| beta.at_step(step)).collect();
-        assert_eq!(rising, [0.5, 1.0, 1.5, 2.0, 2.0, 2.0]);
-        assert_eq!(KlWeight::default().at_step(0), 1.0);
-        assert!(
-            KlWeight {
-                value: f64::NAN,
-                warmup_steps: 0
-            }
-            .validate()
-            .is_err()
+        let loader = DataLoader::new(InMemory(POINTS.to_vec()), Points, config).unwrap();
+        let model = Toy::new(LikelihoodKind::Gaussian(0.5), groups);
+        evaluate(&model, &loader, &Device::flex().autodiff(), 4).unwrap()
+    }
+
+    /// Means over all samples, for batches of different sizes.
+    #[test]
+    fn evaluation_reports_the_kl_of_each_group() {
+        let two = metrics(2);
+        let value = |name: &str| {
+            let found = two.iter().find(|(known, _)| known == name);
+            found.unwrap_or_else(|| panic!("no {name}: {two:?}")).1
+        };
+        let [first, second] = Toy::group_kl();
+        assert!((value("kl/0") - first).abs() < 1e-6, "{two:?}");
+        assert!((value("kl/1") - second).abs() < 1e-6, "{two:?}");
+        assert!((value("kl") - first - second).abs() < 1e-6, "{two:?}");
+        assert_eq!(value("nelbo"), value("reconstruction") + value("kl"));
+        let names = |metrics: &Metrics| -> Vec<String> {
+            metrics.iter().map(|(name, _)| name.clone()).collect()
+        };
+        assert_eq!(
+            names(&two),
+            ["nelbo", "reconstruction", "kl", "kl/0", "kl/1"]
         );
+        assert_eq!(names(&metrics(1)), ["nelbo", "reconstruction", "kl"]);
     }
 }

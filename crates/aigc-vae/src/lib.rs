@@ -19,22 +19,94 @@
 //! [`VaeObjective`] computes steps 2 to 4; [`VaeSampler`] samples, reconstructs and interpolates
 //! with a trained model, and [`AnyVae::from_pretrained`] opens one; `AnyVae::from_hub` (feature
 //! `download`) opens one of the Hugging Face hub by its name.
+//!
+//! | items | content |
+//! |---|---|
+//! | [`Vae`], [`Condition`] | the interface of models, and what they are conditioned on |
+//! | [`VaeConfig`], [`AnyVae`]: [`MlpVae`], [`ConvVae`] | models with latent vectors |
+//! | [`HierarchicalVae`] | groups of latent maps of several sizes |
+//! | [`VqVae`], [`VqVae2`], [`DiscreteVae`] | models with quantised latents |
+//! | [`AutoencoderKl`], [`VqModel`] | autoencoders in diffusers' layout |
+//! | [`LikelihoodKind`], [`Likelihood`] | what decoders output |
+//! | [`KlWeight`], [`KlTerm`], [`Mmd`] | settings of [`VaeObjective`] |
+//! | [`IwaeObjective`] | importance-weighted bounds |
+//! | [`BetaTcVaeObjective`], [`FactorVaeObjective`] | disentangled latents |
+//! | [`AdversarialVaeObjective`] | VAE-GAN, VQGAN |
+//! | [`Prior`], [`WithPrior`], [`encode_latents`] | priors, learned with a model or after it |
+//! | [`Flow`], [`FlowPosteriorVae`] | normalising flows |
+//! | [`Quantizer`], [`CodeUsage`] | quantisers, and the use of their codes |
+//! | [`CodePrior`], [`CodePriorObjective`], [`VqSampler`] | priors over codes, and samples |
+//! | [`evaluate()`], [`log_likelihood()`], [`rate_distortion()`], [`active_units()`] | evaluation |
+//! | [`Interpolation`], [`AttributeDirection`] | operations on latents, methods of [`VaeSampler`] |
+//! | [`SpatialLatents`] | latent vectors as maps |
+//! | [`compress`] | compression of images |
 #![forbid(unsafe_code)]
 
+pub mod compress;
+mod condition;
 mod elbo;
+mod evaluate;
+mod flow;
+mod flow_posterior;
+mod latent;
 mod likelihood;
+mod math;
 mod models;
 mod objective;
 mod posterior;
+mod prior;
+mod prior_codes;
+mod quantizer;
 mod sample;
 mod spatial;
 
 pub use aigc_core::encoder::Posterior;
-pub use elbo::{Elbo, KlWeight, elbo, evaluate};
-pub use likelihood::{Likelihood, LikelihoodKind};
-pub use models::{AnyVae, ConvVae, ConvVaeConfig, MlpVae, MlpVaeConfig, VaeConfig};
-pub use objective::VaeObjective;
+pub use condition::{Condition, ConditionKind};
+pub use elbo::{Elbo, elbo, evaluate};
+pub use evaluate::{
+    ActiveUnits, EvaluationOptions, LogLikelihood, LogLikelihoodOptions, PosteriorCollapse,
+    RateDistortion, RateDistortionCurve, active_units, log_likelihood, posterior_collapse,
+    rate_distortion, rate_distortion_curve,
+};
+pub use flow::{
+    AnyFlow, Flow, FlowConfig, FlowKind, InverseAutoregressiveFlow, Made, MadeConfig,
+    MaskedAutoregressiveFlow, PlanarFlow, RealNvp,
+};
+pub use flow_posterior::FlowPosterior;
+pub use latent::{AttributeDirection, AttributeMethod, Geodesic, GeodesicConfig, Interpolation};
+pub use likelihood::{Likelihood, LikelihoodKind, LogisticMixture};
+pub use models::{
+    AnyVae, AutoencoderKl, AutoencoderKlConfig, ConvVae, ConvVaeConfig, DiscreteVae,
+    DownEncoderBlockType, FlowPosteriorVae, HierarchicalLevel, HierarchicalPosterior,
+    HierarchicalVae, HierarchicalVaeConfig, MlpVae, MlpVaeConfig, QuantizedLatents,
+    UpDecoderBlockType, VaeConfig, VqModel, VqModelConfig, VqVae, VqVae2, VqVae2Config,
+    VqVaeConfig, WithPrior,
+};
+pub use objective::{
+    AdversarialVae, AdversarialVaeObjective, AdversarialVaeObjectiveConfig, AdversarialWeight,
+    BetaTcVaeObjective, BetaTcVaeObjectiveConfig, FactorVae, FactorVaeObjective,
+    FactorVaeObjectiveConfig, GradientEstimator, IwaeObjective, IwaeObjectiveConfig, KlCycle,
+    KlDecomposition, KlTerm, KlWeight, LatentDiscriminator, LatentDiscriminatorConfig,
+    MinibatchEstimator, Mmd, MmdKernel, ReconstructionLoss, ReparameterizedPosterior, VaeObjective,
+    permute_dims,
+};
 pub use posterior::DiagonalGaussian;
+pub use prior::{
+    CovarianceType, EmConfig, FlowPrior, GaussianMixture, GaussianMixtureConfig, LatentBatch,
+    MixtureFit, ModelPrior, Prior, PriorObjective, PseudoInputRange, StandardNormal, VampPrior,
+    VampPriorConfig, collate_latents, encode_latents,
+};
+pub use prior_codes::{
+    CodeBatch, CodePrior, CodePriorConfig, CodePriorObjective, CodeSample, CodeSamples,
+    PriorCondition, VqSampler, collate_codes, encode_dataset, evaluate_codes,
+};
+pub use quantizer::{
+    AnyQuantizer, CodeShape, CodeUsage, CodebookUpdate, FiniteScalarQuantizer,
+    FiniteScalarQuantizerConfig, LookupFreeQuantizer, LookupFreeQuantizerConfig, Quantized,
+    Quantizer, QuantizerConfig, QuantizerOutput, ResidualQuantizer, ResidualQuantizerConfig,
+    VectorQuantizer, VectorQuantizerConfig, code_counts, flatten_positions, perplexity,
+    unflatten_positions,
+};
 pub use sample::VaeSampler;
 pub use spatial::SpatialLatents;
 
@@ -93,6 +165,92 @@ pub trait Vae<const X: usize = 4, const Z: usize = 2>: Module {
         self.latent_shape().numel()
     }
 
+    /// The conditions that the model takes; none by default.
+    fn condition_kind(&self) -> ConditionKind {
+        ConditionKind::default()
+    }
+
+    /// [`encode`](Self::encode) under a condition; a model without conditions ignores it.
+    fn encode_with(&self, x: Tensor<X>, condition: &Condition) -> Self::Posterior {
+        let _ = condition;
+        self.encode(x)
+    }
+
+    /// [`decode`](Self::decode) under a condition; a model without conditions ignores it.
+    fn decode_with(&self, z: Tensor<Z>, condition: &Condition) -> Likelihood<X> {
+        let _ = condition;
+        self.decode(z)
+    }
+
+    /// Draws a latent for each sample and computes the terms of the bound. Models whose posterior
+    /// and likelihood share work override it.
+    fn forward(
+        &self,
+        x: Tensor<X>,
+        condition: &Condition,
+        rng: &mut Rng,
+    ) -> VaeOutput<Self::Posterior, X, Z> {
+        let posterior = self.encode_with(x, condition);
+        let z = posterior.sample(rng);
+        VaeOutput {
+            likelihood: self.decode_with(z.clone(), condition),
+            kl: self.kl(&posterior, z.clone(), condition),
+            posterior,
+            z,
+        }
+    }
+
+    /// The divergence of the posterior from the prior, for each group of latents, each `[batch]`.
+    /// By default one group, compared with the standard normal prior in closed form. A model with
+    /// another prior estimates it with the drawn latents `z`.
+    fn kl(
+        &self,
+        posterior: &Self::Posterior,
+        z: Tensor<Z>,
+        condition: &Condition,
+    ) -> Vec<Tensor<1>> {
+        let _ = (z, condition);
+        vec![posterior.kl()]
+    }
+
+    /// The log-density `log p(z)` of latents under the prior in nats, by default a standard normal
+    /// distribution.
+    ///
+    /// # Shapes
+    /// - z: `[batch, …]` of [`latent_shape`](Self::latent_shape)
+    /// - output: `[batch]`
+    fn prior_log_prob(&self, z: Tensor<Z>, condition: &Condition) -> Tensor<1> {
+        let _ = condition;
+        standard_normal_log_prob(z)
+    }
+
+    /// Logarithms of importance weights, `log p(x|z) + log p(z) − log q(z|x)` in nats, of `k`
+    /// latents drawn from the posterior of each sample (Burda et al. 2016,
+    /// <https://arxiv.org/abs/1509.00519>, eq. 8).
+    ///
+    /// # Shapes
+    /// - x: `[batch, …]`, the samples that `posterior` is of
+    /// - output: `[batch, k]`
+    fn log_weights(
+        &self,
+        posterior: &Self::Posterior,
+        x: Tensor<X>,
+        condition: &Condition,
+        k: usize,
+        rng: &mut Rng,
+    ) -> Tensor<2> {
+        let batch = x.dims()[0];
+        let (z, log_q): (Vec<_>, Vec<_>) =
+            (0..k).map(|_| posterior.sample_with_log_prob(rng)).unzip();
+        let (z, log_q) = (Tensor::cat(z, 0), Tensor::cat(log_q, 0));
+        let condition = condition.repeat(k);
+        let log_p = self
+            .decode_with(z.clone(), &condition)
+            .log_prob(x.repeat_dim(0, k));
+        let log_w = log_p + self.prior_log_prob(z, &condition) - log_q;
+        log_w.reshape([k, batch]).transpose()
+    }
+
     /// Additional loss terms by name, each `[1]` and already multiplied by its weight, such as the
     /// codebook and commitment losses of quantised latents (van den Oord et al. 2017,
     /// <https://arxiv.org/abs/1711.00937>, eq. 3). By default there are none.
@@ -120,13 +278,63 @@ pub trait Vae<const X: usize = 4, const Z: usize = 2>: Module {
         self
     }
 
-    /// Draws `n` latents from the prior `p(z)`, by default a standard normal distribution.
+    /// Draws `n` latents from the prior `p(z)`, by default a standard normal distribution. The
+    /// `temperature` multiplies the standard deviations of the prior, each group's given the groups
+    /// before; at 1 the latents are those of the prior. Priors without one, such as that of equally
+    /// probable codes, ignore it.
     ///
     /// # Shapes
     /// - output: `[n, …]` of [`latent_shape`](Self::latent_shape)
-    fn sample_prior(&self, n: usize, rng: &mut Rng, device: &Device) -> Tensor<Z> {
-        rng.normal(self.latent_shape().batched(n), device)
+    fn sample_prior(
+        &self,
+        n: usize,
+        condition: &Condition,
+        temperature: f64,
+        rng: &mut Rng,
+        device: &Device,
+    ) -> Tensor<Z> {
+        let _ = condition;
+        let noise: Tensor<Z> = rng.normal(self.latent_shape().batched(n), device);
+        noise * temperature
     }
+}
+
+/// One pass of a batch through a model.
+#[derive(Clone, Debug)]
+pub struct VaeOutput<P, const X: usize = 4, const Z: usize = 2> {
+    /// The posterior `q(z|x)`.
+    pub posterior: P,
+    /// A latent for each sample, drawn from the posterior, `[batch, …]`.
+    pub z: Tensor<Z>,
+    /// The likelihood `p(x|z)`.
+    pub likelihood: Likelihood<X>,
+    /// Divergence from the prior for each group of latents, each `[batch]`, in nats.
+    pub kl: Vec<Tensor<1>>,
+}
+
+impl<P, const X: usize, const Z: usize> VaeOutput<P, X, Z> {
+    /// The evidence lower bound of the samples `x` of the pass.
+    ///
+    /// # Shapes
+    /// - x: `[batch, …]`
+    pub fn elbo(&self, x: Tensor<X>) -> Elbo {
+        let kl = self.kl.iter().cloned().reduce(|sum, kl| sum + kl);
+        let log_likelihood = self.likelihood.log_prob(x);
+        Elbo {
+            kl: kl.unwrap_or_else(|| log_likelihood.zeros_like()),
+            log_likelihood,
+        }
+    }
+}
+
+/// The log-density of a standard normal distribution in nats, summed over all axes but the first.
+///
+/// # Shapes
+/// - z: `[batch, …]`
+/// - output: `[batch]`
+pub(crate) fn standard_normal_log_prob<const Z: usize>(z: Tensor<Z>) -> Tensor<1> {
+    let terms = z.clone() * z + (2.0 * std::f64::consts::PI).ln();
+    terms.flatten::<2>(1, Z - 1).sum_dim(1).squeeze_dim(1) * -0.5
 }
 
 /// Fails unless the samples of `batch` have the shape of the model's samples.

@@ -58,6 +58,11 @@ impl<const Z: usize> Posterior<Z> for DiagonalGaussian<Z> {
         DiagonalGaussian::sample(self, rng)
     }
 
+    fn sample_with_log_prob(&self, rng: &mut Rng) -> (Tensor<Z>, Tensor<1>) {
+        let z = self.sample(rng);
+        (z.clone(), self.log_prob(z))
+    }
+
     fn mode(&self) -> Tensor<Z> {
         DiagonalGaussian::mode(self)
     }

@@ -1,17 +1,22 @@
 //! Sampling, reconstruction and interpolation with a trained model.
 
-use crate::Vae;
+use crate::{Condition, Interpolation, Vae, check_batch};
 use aigc_core::{
     CancelToken, Error, Result,
+    data::{ClassLabels, SampleBatch},
     encoder::Posterior,
-    latent::slerp,
     rng::Rng,
     sampling::{BatchProgress, Samples, SamplingOptions},
 };
 use burn::tensor::{Device, Tensor, TensorData};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 /// Samples, reconstructs and interpolates with a trained VAE. All results are means of `p(x|z)`.
+///
+/// A class-conditional model samples random classes, or those of
+/// [`with_classes`](Self::with_classes). The methods that do not draw from the prior need classes,
+/// one for each sample of a result; [`reconstruct_batch`](Self::reconstruct_batch) takes the labels
+/// of its batch.
 ///
 /// ```no_run
 /// # use aigc_core::device::device;
@@ -24,27 +29,35 @@ use std::ops::ControlFlow;
 /// ```
 #[derive(Clone, Debug)]
 pub struct VaeSampler<'a, V, const X: usize = 4, const Z: usize = 2> {
-    model: &'a V,
-    device: Device,
-    options: SamplingOptions<'a, BatchProgress>,
+    pub(crate) model: &'a V,
+    pub(crate) device: Device,
+    pub(crate) options: SamplingOptions<'a, BatchProgress>,
     temperature: f64,
+    classes: ClassLabels,
 }
 
 impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
-    /// A sampler with a batch size of 256 and temperature 1.
+    /// A sampler with a batch size of 256, temperature 1 and random classes.
     pub fn new(model: &'a V, device: &Device) -> Self {
         Self {
             model,
             device: device.clone(),
             options: SamplingOptions::new(256),
             temperature: 1.0,
+            classes: ClassLabels::Random,
         }
     }
 
-    /// Sets the factor that latents drawn from the prior are multiplied by. Below 1, samples are
-    /// more typical and less varied.
+    /// Sets the factor of the standard deviations of the [prior](Vae::sample_prior). Below 1,
+    /// samples are more typical and less varied.
     pub fn with_temperature(mut self, temperature: f64) -> Self {
         self.temperature = temperature;
+        self
+    }
+
+    /// Sets the classes of the samples.
+    pub fn with_classes(mut self, classes: ClassLabels) -> Self {
+        self.classes = classes;
         self
     }
 
@@ -70,15 +83,17 @@ impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
         self
     }
 
-    /// Draws `n` latents from the prior and decodes them. The first samples of a seed are the same
+    /// Draws `n` latents from the prior and decodes them, with their classes if the model is
+    /// class-conditional. With a standard normal prior, the first samples of a seed are the same
     /// for every `n`.
     ///
     /// # Shapes
     /// - `values` of the output: `[n, …]` of the model's sample shape
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if `n` or the batch size is 0, or the temperature is negative or
-    /// not finite; [`Error::Cancelled`] if cancelled before the first batch.
+    /// [`Error::InvalidArgument`] if `n` or the batch size is 0, the temperature is negative or not
+    /// finite, or the model does not have a requested class; [`Error::Cancelled`] if cancelled
+    /// before the first batch.
     pub fn sample(&self, n: usize, seed: u64) -> Result<Samples<X>> {
         if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
             return Err(Error::argument(
@@ -87,15 +102,23 @@ impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
                 "a finite number, 0 or above",
             ));
         }
-        if n == 0 {
-            return Err(Error::argument("n", n, "at least 1"));
-        }
+        let num_classes = self.model.condition_kind().num_classes;
+        let mut rng = Rng::stream(seed, "vae/classes", 0);
+        let mut labels = self.classes.resolve(num_classes, n, &mut rng)?;
         let mut rng = Rng::new(seed);
-        let z = self.model.sample_prior(n, &mut rng, &self.device) * self.temperature;
-        let (values, complete) = self.decode_batches(z)?;
+        let (values, complete) = self.options.collect(n, |batch| {
+            let (model, temperature) = (self.model, self.temperature);
+            let condition = self.condition(labels.as_deref(), &batch);
+            let count = batch.len();
+            let z = model.sample_prior(count, &condition, temperature, &mut rng, &self.device);
+            Ok(model.decode_with(z, &condition).mean())
+        })?;
+        if let Some(labels) = &mut labels {
+            labels.truncate(values.dims()[0]);
+        }
         Ok(Samples {
             values,
-            labels: None,
+            labels,
             seed,
             complete,
         })
@@ -107,15 +130,38 @@ impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
     /// - x and output: `[n, …]` of the model's sample shape; images in `[0, 1]`
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if `x` contains no samples; [`Error::Cancelled`] if cancelled.
+    /// [`Error::InvalidArgument`] if `x` contains no samples, or the classes do not fit;
+    /// [`Error::Cancelled`] if cancelled.
     ///
     /// # Panics
     /// If the samples do not have the shape of the model's samples.
     pub fn reconstruct(&self, x: Tensor<X>) -> Result<Tensor<X>> {
-        let n = x.dims()[0];
-        let reconstructed = self.options.collect(n, |batch| {
+        let labels = self.labels(x.dims()[0])?;
+        self.reconstruct_labelled(x, labels.as_deref())
+    }
+
+    /// [`reconstruct`](Self::reconstruct) for the samples of a batch, with their labels if the
+    /// model is class-conditional.
+    ///
+    /// # Shapes
+    /// - output: `[len, …]` of the model's sample shape
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if the batch is empty; [`Error::Config`] if its samples do not
+    /// have the shape of the model's samples, or a class-conditional model gets no labels or
+    /// unknown ones; [`Error::Cancelled`] if cancelled.
+    pub fn reconstruct_batch(&self, batch: &impl SampleBatch<X>) -> Result<Tensor<X>> {
+        check_batch(self.model, batch)?;
+        let labels = self.model.condition_kind().labels(batch)?;
+        self.reconstruct_labelled(batch.to_tensor(&self.device), labels)
+    }
+
+    fn reconstruct_labelled(&self, x: Tensor<X>, labels: Option<&[u32]>) -> Result<Tensor<X>> {
+        let reconstructed = self.options.collect(x.dims()[0], |batch| {
+            let condition = self.condition(labels, &batch);
             let x = x.clone().narrow(0, batch.start, batch.len());
-            Ok(self.model.decode(self.model.encode(x).mode()).mean())
+            let z = self.model.encode_with(x, &condition).mode();
+            Ok(self.model.decode_with(z, &condition).mean())
         })?;
         complete(reconstructed, "reconstruction")
     }
@@ -129,8 +175,8 @@ impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
     /// - output: `frames` tensors of the same shape
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if there are fewer than two frames, or the two batches differ in
-    /// shape; [`Error::Cancelled`] if cancelled.
+    /// [`Error::InvalidArgument`] if there are no samples or fewer than two frames, the two batches
+    /// differ in shape, or the classes do not fit; [`Error::Cancelled`] if cancelled.
     ///
     /// # Panics
     /// If the samples do not have the shape of the model's samples.
@@ -140,26 +186,7 @@ impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
         to: Tensor<X>,
         frames: usize,
     ) -> Result<Vec<Tensor<X>>> {
-        if frames < 2 {
-            return Err(Error::argument("frames", frames, "at least 2"));
-        }
-        if from.dims() != to.dims() {
-            return Err(Error::argument(
-                "to",
-                format!("{:?}", to.dims()),
-                format!("{:?}, as `from`", from.dims()),
-            ));
-        }
-        let latent = |x| self.model.encode(x).mode().flatten::<2>(1, Z - 1);
-        let (a, b) = (latent(from), latent(to));
-        let shape = self.model.latent_shape().batched(a.dims()[0]);
-        let at = |k: usize| k as f64 / (frames - 1) as f64;
-        (0..frames)
-            .map(|k| {
-                let z: Tensor<Z> = slerp(a.clone(), b.clone(), at(k)).reshape::<Z, _>(shape);
-                complete(self.decode_batches(z)?, "interpolation")
-            })
-            .collect()
+        self.interpolate_along(from, to, frames, &Interpolation::Spherical)
     }
 
     /// Decodes a grid over two latent dimensions: `side × side` samples, row by row. The dimensions
@@ -169,8 +196,8 @@ impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
     /// - output: `[side², …]` of the model's sample shape
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] unless `side` is from 2 to 1024 and both `axes` are latent
-    /// dimensions; [`Error::Cancelled`] if cancelled.
+    /// [`Error::InvalidArgument`] unless `side` is from 2 to 1024, both `axes` are latent dimensions
+    /// and the classes fit; [`Error::Cancelled`] if cancelled.
     pub fn latent_grid(&self, axes: [usize; 2], side: usize) -> Result<Tensor<X>> {
         let latent = self.model.latent_dim();
         if !(2..=1024).contains(&side) {
@@ -191,18 +218,205 @@ impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
         complete(self.decode_batches(z)?, "latent grid")
     }
 
-    fn decode_batches(&self, z: Tensor<Z>) -> Result<(Tensor<X>, bool)> {
+    pub(crate) fn decode_batches(&self, z: Tensor<Z>) -> Result<(Tensor<X>, bool)> {
+        let labels = self.labels(z.dims()[0])?;
         self.options.collect(z.dims()[0], |batch| {
+            let condition = self.condition(labels.as_deref(), &batch);
             let z = z.clone().narrow(0, batch.start, batch.len());
-            Ok(self.model.decode(z).mean())
+            Ok(self.model.decode_with(z, &condition).mean())
         })
+    }
+
+    /// The classes of `n` given samples or latents, of a class-conditional model.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] unless they are set, known to the model and as many.
+    pub(crate) fn labels(&self, n: usize) -> Result<Option<Vec<u32>>> {
+        match (&self.classes, self.model.condition_kind().num_classes) {
+            (ClassLabels::Random, Some(count)) => Err(Error::argument(
+                "classes",
+                "missing",
+                format!("one below {count} for each sample: call `with_classes`"),
+            )),
+            // Nothing is drawn.
+            (classes, count) => classes.resolve(count, n, &mut Rng::new(0)),
+        }
+    }
+
+    /// The condition of a batch of samples with these classes.
+    pub(crate) fn condition(&self, labels: Option<&[u32]>, batch: &Range<usize>) -> Condition {
+        Condition::of_labels(labels.map(|labels| &labels[batch.clone()]), &self.device)
     }
 }
 
 /// The value if it is complete: a part of it would be of no use.
-fn complete<T>((value, complete): (T, bool), operation: &str) -> Result<T> {
+pub(crate) fn complete<T>((value, complete): (T, bool), operation: &str) -> Result<T> {
     match complete {
         true => Ok(value),
         false => Err(Error::cancelled(operation)),
+    }
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+    use crate::{ConditionKind, GaussianMixtureConfig, MlpVae, MlpVaeConfig, WithPrior};
+    use aigc_core::{
+        data::{Image, ImageBatch, ImageShape, collate_images},
+        rng::InitWeights,
+        testing::{assert_close, values},
+    };
+
+    fn model(num_classes: Option<usize>) -> MlpVae {
+        let config = MlpVaeConfig {
+            hidden_dim: 8,
+            latent_dim: 3,
+            condition: ConditionKind {
+                num_classes,
+                ..ConditionKind::default()
+            },
+            ..MlpVaeConfig::new(ImageShape::new(1, 2, 2))
+        };
+        config.init(&Device::flex()).unwrap().init_weights(1)
+    }
+
+    fn images(shape: ImageShape, labels: &[Option<u32>]) -> ImageBatch {
+        let image = |(index, label): (usize, &Option<u32>)| Image {
+            shape,
+            pixels: (0..shape.numel())
+                .map(|at| (60 * index + 9 * at) as u8)
+                .collect(),
+            label: *label,
+        };
+        collate_images(labels.iter().enumerate().map(image).collect())
+    }
+
+    #[test]
+    fn samples_have_their_classes() {
+        let (model, plain, device) = (model(Some(4)), model(None), Device::flex());
+        let sampler = VaeSampler::new(&model, &device).with_batch_size(2);
+        let requested = ClassLabels::PerSample(vec![3, 0, 1]);
+        let drawn = sampler.clone().with_classes(requested).sample(3, 7);
+        let drawn = drawn.unwrap();
+        assert_eq!(drawn.labels, Some(vec![3, 0, 1]));
+        let z = Rng::new(7).normal([3, 3], &device);
+        let condition = Condition::classes(&[3, 0, 1], &device);
+        let expected = model.decode_with(z, &condition).mean();
+        assert_close(&values(drawn.values), &values(expected), 1e-6);
+
+        let random = sampler.sample(40, 7).unwrap().labels.unwrap();
+        assert!((0..4).all(|class| random.contains(&class)), "{random:?}");
+        let fewer = sampler.sample(5, 7).unwrap().labels.unwrap();
+        assert_eq!(fewer, random[..5]);
+        let stopped = sampler.with_callback(|_| ControlFlow::Break(()));
+        let stopped = stopped.sample(5, 7).unwrap();
+        assert_eq!(stopped.labels.unwrap(), random[..2]);
+        let of_plain = VaeSampler::new(&plain, &device).sample(2, 7).unwrap();
+        assert_eq!(of_plain.labels, None);
+
+        for (model, classes, expected) in [
+            (
+                &model,
+                ClassLabels::All(4),
+                "`classes` is 4, expected below 4",
+            ),
+            (
+                &model,
+                ClassLabels::PerSample(vec![0]),
+                "`classes` is 1, expected 2",
+            ),
+            (&plain, ClassLabels::All(0), "the model has no classes"),
+        ] {
+            let sampler = VaeSampler::new(model, &device).with_classes(classes);
+            let message = sampler.sample(2, 0).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+
+    #[test]
+    fn given_samples_need_their_classes() {
+        let (model, device) = (model(Some(4)), Device::flex());
+        let x: Tensor<4> = Rng::new(2).uniform([3, 1, 2, 2], 0.0, 1.0, &device);
+        let y: Tensor<4> = Rng::new(3).uniform([3, 1, 2, 2], 0.0, 1.0, &device);
+        let sampler = VaeSampler::new(&model, &device);
+        let message = sampler.reconstruct(x.clone()).unwrap_err().to_string();
+        assert!(
+            message.contains("`classes` is missing, expected one below 4"),
+            "{message}"
+        );
+        assert!(sampler.latents(x.clone()).is_err());
+        assert!(sampler.latent_grid([0, 1], 2).is_err());
+
+        let labels = [2, 0, 3];
+        let sampler = sampler
+            .with_classes(ClassLabels::PerSample(labels.to_vec()))
+            .with_batch_size(2);
+        let condition = Condition::classes(&labels, &device);
+        let z = model.encode_with(x.clone(), &condition).mean;
+        let expected = values(model.decode_with(z.clone(), &condition).mean());
+        let latents = sampler.latents(x.clone()).unwrap();
+        assert_close(&values(latents), &values(z), 1e-6);
+        let reconstructed = sampler.reconstruct(x.clone()).unwrap();
+        assert_close(&values(reconstructed), &expected, 1e-6);
+        let frames = sampler.interpolate(x, y, 3).unwrap();
+        assert_close(&values(frames[0].clone()), &expected, 1e-5);
+        let grid = sampler
+            .with_classes(ClassLabels::All(1))
+            .latent_grid([0, 1], 2);
+        assert_eq!(grid.unwrap().dims(), [4, 1, 2, 2]);
+    }
+
+    #[test]
+    fn batches_are_reconstructed_with_their_labels() {
+        let (model, plain, device) = (model(Some(4)), model(None), Device::flex());
+        let shape = ImageShape::new(1, 2, 2);
+        let batch = images(shape, &[Some(2), Some(0), Some(3)]);
+        let x = batch.to_tensor(&device);
+        let sampler = VaeSampler::new(&model, &device);
+        let found = values(sampler.reconstruct_batch(&batch).unwrap());
+        let requested = ClassLabels::PerSample(vec![2, 0, 3]);
+        let expected = sampler.clone().with_classes(requested);
+        let expected = values(expected.reconstruct(x.clone()).unwrap());
+        assert_close(&found, &expected, 0.0);
+        let of_plain = VaeSampler::new(&plain, &device);
+        assert_close(
+            &values(of_plain.reconstruct_batch(&batch).unwrap()),
+            &values(of_plain.reconstruct(x).unwrap()),
+            0.0,
+        );
+        for (batch, expected) in [
+            (images(shape, &[Some(2), None]), "`labels` is missing"),
+            (images(shape, &[Some(4)]), "`labels` is 4, expected below 4"),
+            (
+                images(ImageShape::new(1, 2, 3), &[Some(0)]),
+                "`samples` is 1×2×3",
+            ),
+        ] {
+            let message = sampler.reconstruct_batch(&batch).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+
+    #[test]
+    fn temperature_scales_the_prior() {
+        let (plain, device) = (model(None), Device::flex());
+        let sampler = VaeSampler::new(&plain, &device);
+        let found = sampler.clone().with_temperature(0.5).sample(3, 7).unwrap();
+        let z: Tensor<2> = Rng::new(7).normal([3, 3], &device) * 0.5;
+        let expected = values(plain.decode(z).mean());
+        assert_close(&values(found.values), &expected, 1e-6);
+        for temperature in [-1.0, f64::NAN] {
+            let refused = sampler.clone().with_temperature(temperature).sample(3, 7);
+            let message = refused.unwrap_err().to_string();
+            assert!(message.contains("`temperature` is "), "{message}");
+        }
+        // The mean of the only component, not 0.
+        let prior = GaussianMixtureConfig::new(1).init(3, &device).unwrap();
+        let model = WithPrior::new(plain.clone(), prior.init_weights(5)).unwrap();
+        let sampler = VaeSampler::new(&model, &device).with_temperature(0.0);
+        let found = sampler.sample(2, 7).unwrap();
+        let mean = model.prior.mean.val().repeat_dim(0, 2);
+        let expected: Tensor<4> = model.decode(mean).mean();
+        assert_close(&values(found.values), &values(expected), 1e-6);
     }
 }

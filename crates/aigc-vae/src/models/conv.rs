@@ -1,10 +1,14 @@
 //! Convolutional encoder and decoder.
 
-use super::validate_common;
-use crate::{DiagonalGaussian, Likelihood, LikelihoodKind, Vae};
+use super::{
+    check_weights,
+    condition_embedding::{CrossAttention, CrossAttentionConfig, attend, with_class},
+    is_default, validate_common,
+};
+use crate::{Condition, ConditionKind, DiagonalGaussian, Likelihood, LikelihoodKind, Vae};
 use aigc_core::{
     Result,
-    check::ensure,
+    check::{self, ensure},
     data::{ImageShape, SampleShape},
     nn::{
         Activation, Conv2d, Conv2dConfig, ConvTranspose2d, ConvTranspose2dConfig, Linear,
@@ -24,6 +28,10 @@ pub struct ConvVaeConfig {
     pub shape: ImageShape,
     /// Channels of the encoder after each halving of the sides; the decoder has them in reverse.
     pub channels: Vec<usize>,
+    /// Number of residual blocks after each halving of the sides in the encoder, and before each
+    /// doubling in the decoder; 0 to 64.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub residual_blocks: usize,
     /// Width of the linear layer between convolutions and latents.
     #[serde(alias = "hidden")]
     pub hidden_dim: usize,
@@ -34,19 +42,24 @@ pub struct ConvVaeConfig {
     pub likelihood: LikelihoodKind,
     /// Activation between the layers.
     pub activation: Activation,
+    /// The conditions of a conditional model; none by default.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub condition: ConditionKind,
 }
 
 impl ConvVaeConfig {
-    /// Images of `shape`, 32 and 64 channels, 256 hidden units, 32 latent dimensions, Bernoulli
-    /// pixels, ReLU.
+    /// Images of `shape`, 32 and 64 channels, no residual blocks, 256 hidden units, 32 latent
+    /// dimensions, Bernoulli pixels, ReLU, no conditions.
     pub fn new(shape: ImageShape) -> Self {
         Self {
             shape,
             channels: vec![32, 64],
+            residual_blocks: 0,
             hidden_dim: 256,
             latent_dim: 32,
             likelihood: LikelihoodKind::Bernoulli,
             activation: Activation::Relu,
+            condition: ConditionKind::default(),
         }
     }
 
@@ -74,20 +87,44 @@ impl ConvVaeConfig {
                 .with_padding(1)
                 .init(device)
         };
-        let up = |pair: &[usize]| {
-            ConvTranspose2dConfig::new([pair[1], pair[0]], 4)
+        let up = |(level, pair): (usize, &[usize])| {
+            // The finest level outputs the parameters of the likelihood.
+            let outputs = match level {
+                0 => self.likelihood.outputs(self.shape.channels),
+                _ => pair[0],
+            };
+            ConvTranspose2dConfig::new([pair[1], outputs], 4)
                 .with_stride(2)
                 .with_padding(1)
                 .init(device)
         };
+        let blocks = |channels: &usize| -> Vec<ResidualBlock> {
+            (0..self.residual_blocks)
+                .map(|_| ResidualBlock::new(*channels, self.activation, device))
+                .collect()
+        };
+        let attention = || {
+            self.condition.cross_attention_dim.map(|width| {
+                let config = CrossAttentionConfig {
+                    hidden_dim: self.hidden_dim,
+                    cross_attention_dim: width,
+                };
+                config.init(device)
+            })
+        };
+        let classes = self.condition.num_classes.unwrap_or(0);
         Ok(ConvVae {
             down: sizes.windows(2).map(down).collect(),
+            down_blocks: self.channels.iter().map(blocks).collect(),
             encoder: linear(flat, self.hidden_dim),
-            mean: linear(self.hidden_dim, self.latent_dim),
-            log_variance: linear(self.hidden_dim, self.latent_dim),
-            decoder: linear(self.latent_dim, self.hidden_dim),
+            encoder_attention: attention(),
+            mean: linear(self.hidden_dim + classes, self.latent_dim),
+            log_variance: linear(self.hidden_dim + classes, self.latent_dim),
+            decoder: linear(self.latent_dim + classes, self.hidden_dim),
+            decoder_attention: attention(),
             unflatten: linear(self.hidden_dim, flat),
-            up: sizes.windows(2).rev().map(up).collect(),
+            up_blocks: self.channels.iter().rev().map(blocks).collect(),
+            up: sizes.windows(2).enumerate().rev().map(up).collect(),
             top,
             config: self.clone(),
         })
@@ -99,6 +136,7 @@ impl ConvVaeConfig {
             self.latent_dim,
             self.hidden_dim,
             self.likelihood,
+            self.condition,
         )?;
         let levels = self.channels.len();
         ensure(
@@ -107,6 +145,11 @@ impl ConvVaeConfig {
             format!("{:?}", self.channels),
             "1 to 8 numbers from 1 to 4096",
         )?;
+        check::in_range("residual_blocks", self.residual_blocks, 0..=64)?;
+        // Encoder and decoder have two convolutions of 3×3 per block.
+        let each = self.channels.iter().map(|c| 36 * c * c).sum();
+        let of = format!("{:?} channels", self.channels);
+        check_weights("residual_blocks", self.residual_blocks, each, &of)?;
         let factor = 1 << levels;
         for (field, side) in [
             ("shape.height", self.shape.height),
@@ -119,15 +162,56 @@ impl ConvVaeConfig {
     }
 }
 
+/// A residual block, `x + conv₃ₓ₃(act(conv₃ₓ₃(act(x))))` (He et al. 2016,
+/// <https://arxiv.org/abs/1603.05027>).
+#[derive(Module, Debug)]
+struct ResidualBlock {
+    conv1: Conv2d,
+    conv2: Conv2d,
+    #[module(skip)]
+    activation: Activation,
+}
+
+impl ResidualBlock {
+    fn new(channels: usize, activation: Activation, device: &Device) -> Self {
+        let conv = || {
+            Conv2dConfig::new([channels, channels], 3)
+                .with_padding(1)
+                .init(device)
+        };
+        Self {
+            conv1: conv(),
+            conv2: conv(),
+            activation,
+        }
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let act = self.activation;
+        let inner = self.conv1.forward(act.forward(x.clone()));
+        x + self.conv2.forward(act.forward(inner))
+    }
+}
+
 /// A VAE of convolutions: the encoder halves the sides once per level, the decoder doubles them.
+///
+/// A conditional model concatenates the one-hot vector of the class with the encoder's last hidden
+/// vector and with the latents, and adds cross-attention to the hidden vector of encoder and
+/// decoder, before the activation; the query is the vector that it is added to.
 #[derive(Module, Debug)]
 pub struct ConvVae {
     down: Vec<Conv2d>,
+    /// Residual blocks after each convolution of `down`.
+    down_blocks: Vec<Vec<ResidualBlock>>,
     encoder: Linear,
+    encoder_attention: Option<CrossAttention>,
     mean: Linear,
     log_variance: Linear,
     decoder: Linear,
+    decoder_attention: Option<CrossAttention>,
     unflatten: Linear,
+    /// Residual blocks before each convolution of `up`.
+    up_blocks: Vec<Vec<ResidualBlock>>,
     up: Vec<ConvTranspose2d>,
     /// Channels, height and width of the smallest feature maps.
     top: [usize; 3],
@@ -146,30 +230,11 @@ impl Vae for ConvVae {
     type Posterior = DiagonalGaussian;
 
     fn encode(&self, x: Tensor<4>) -> DiagonalGaussian {
-        let act = self.config.activation;
-        let features = self
-            .down
-            .iter()
-            .fold(x, |x, conv| act.forward(conv.forward(x)));
-        let hidden = act.forward(self.encoder.forward(features.flatten::<2>(1, 3)));
-        DiagonalGaussian {
-            mean: self.mean.forward(hidden.clone()),
-            logvar: self.log_variance.forward(hidden),
-        }
+        self.encode_with(x, &Condition::none())
     }
 
     fn decode(&self, z: Tensor<2>) -> Likelihood {
-        let (act, [channels, height, width]) = (self.config.activation, self.top);
-        let batch = z.dims()[0];
-        let hidden = act.forward(self.unflatten.forward(act.forward(self.decoder.forward(z))));
-        let mut x = hidden.reshape([batch, channels, height, width]);
-        for (level, conv) in self.up.iter().enumerate() {
-            x = conv.forward(x);
-            if level + 1 < self.up.len() {
-                x = act.forward(x);
-            }
-        }
-        Likelihood::new(self.config.likelihood, x)
+        self.decode_with(z, &Condition::none())
     }
 
     fn latent_shape(&self) -> SampleShape {
@@ -178,5 +243,167 @@ impl Vae for ConvVae {
 
     fn sample_shape(&self) -> SampleShape {
         self.config.shape.into()
+    }
+
+    fn condition_kind(&self) -> ConditionKind {
+        self.config.condition
+    }
+
+    fn encode_with(&self, x: Tensor<4>, condition: &Condition) -> DiagonalGaussian {
+        let act = self.config.activation;
+        let levels = self.down.iter().zip(&self.down_blocks);
+        let features = levels.fold(x, |x, (conv, blocks)| {
+            let x = conv.forward(x);
+            act.forward(blocks.iter().fold(x, |x, block| block.forward(x)))
+        });
+        let hidden = self.encoder.forward(features.flatten::<2>(1, 3));
+        let hidden = act.forward(attend(&self.encoder_attention, hidden, condition));
+        let hidden = with_class(hidden, self.config.condition.num_classes, condition);
+        DiagonalGaussian {
+            mean: self.mean.forward(hidden.clone()),
+            logvar: self.log_variance.forward(hidden),
+        }
+    }
+
+    fn decode_with(&self, z: Tensor<2>, condition: &Condition) -> Likelihood {
+        let (act, [channels, height, width]) = (self.config.activation, self.top);
+        let batch = z.dims()[0];
+        let z = with_class(z, self.config.condition.num_classes, condition);
+        let hidden = attend(&self.decoder_attention, self.decoder.forward(z), condition);
+        let features = self.unflatten.forward(act.forward(hidden));
+        let features = features.reshape([batch, channels, height, width]);
+        let levels = self.up_blocks.iter().zip(&self.up);
+        let output = levels.fold(features, |x, (blocks, conv)| {
+            let x = blocks.iter().fold(x, |x, block| block.forward(x));
+            conv.forward(act.forward(x))
+        });
+        Likelihood::new(self.config.likelihood, output)
+    }
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+    use crate::models::testing::parameters;
+    use aigc_core::rng::{InitWeights, Rng};
+    use serde_json::{from_value, json, to_value};
+
+    fn tiny() -> ConvVaeConfig {
+        ConvVaeConfig {
+            channels: vec![4, 6],
+            hidden_dim: 8,
+            latent_dim: 3,
+            ..ConvVaeConfig::new(ImageShape::new(2, 8, 4))
+        }
+    }
+
+    /// The names of files of earlier versions.
+    #[test]
+    fn models_without_blocks_have_their_former_parameters() {
+        let model = tiny().init(&Device::flex()).unwrap();
+        assert_eq!(
+            parameters(&model),
+            [
+                "down.0.weight",
+                "down.0.bias",
+                "down.1.weight",
+                "down.1.bias",
+                "encoder.weight",
+                "encoder.bias",
+                "mean.weight",
+                "mean.bias",
+                "log_variance.weight",
+                "log_variance.bias",
+                "decoder.weight",
+                "decoder.bias",
+                "unflatten.weight",
+                "unflatten.bias",
+                "up.0.weight",
+                "up.0.bias",
+                "up.1.weight",
+                "up.1.bias",
+            ]
+        );
+    }
+
+    #[test]
+    fn each_level_has_its_residual_blocks() {
+        let device = Device::flex();
+        let blocks = |residual_blocks| {
+            let config = ConvVaeConfig {
+                residual_blocks,
+                ..tiny()
+            };
+            config.init(&device).unwrap()
+        };
+        let conv = |channels: usize| 9 * channels * channels + channels;
+        // Of each level, two convolutions per block of the encoder and of the decoder.
+        let added = blocks(3).num_params() - blocks(0).num_params();
+        assert_eq!(added, 3 * 4 * (conv(4) + conv(6)));
+        let names = parameters(&blocks(1));
+        for name in ["down_blocks.1.0.conv2.bias", "up_blocks.0.0.conv1.weight"] {
+            assert!(names.iter().any(|found| found == name), "{names:?}");
+        }
+        let model = blocks(2).init_weights(1);
+        let x = Rng::new(2).uniform([5, 2, 8, 4], 0.0, 1.0, &device);
+        let posterior = model.encode(x);
+        assert_eq!(posterior.mean.dims(), [5, 3]);
+        assert_eq!(posterior.logvar.dims(), [5, 3]);
+        assert_eq!(model.decode(posterior.mean).mean().dims(), [5, 2, 8, 4]);
+    }
+
+    #[test]
+    fn configurations_without_the_new_fields_are_read_and_written() {
+        let file = json!({
+            "shape": {"channels": 1, "height": 8, "width": 8}, "channels": [4, 8],
+            "hidden_dim": 16, "latent_dim": 4, "likelihood": "bernoulli", "activation": "relu",
+        });
+        let former: ConvVaeConfig = from_value(file.clone()).unwrap();
+        assert_eq!(former.residual_blocks, 0);
+        assert_eq!(former.condition, ConditionKind::default());
+        assert_eq!(to_value(&former).unwrap(), file);
+        let config = ConvVaeConfig {
+            residual_blocks: 2,
+            condition: ConditionKind {
+                cross_attention_dim: Some(7),
+                ..ConditionKind::default()
+            },
+            ..former
+        };
+        let file = to_value(&config).unwrap();
+        assert_eq!(file["residual_blocks"], 2);
+        assert_eq!(file["condition"]["cross_attention_dim"], 7);
+        assert_eq!(from_value::<ConvVaeConfig>(file).unwrap(), config);
+    }
+
+    #[test]
+    fn configurations_out_of_range_are_named() {
+        let blocks = |residual_blocks| ConvVaeConfig {
+            residual_blocks,
+            ..tiny()
+        };
+        for (config, expected) in [
+            (blocks(65), "`residual_blocks` is 65, expected 0 to 64"),
+            (
+                ConvVaeConfig {
+                    channels: vec![4096],
+                    ..blocks(4)
+                },
+                "`residual_blocks` is 4, expected at most 3, for [4096] channels",
+            ),
+            (
+                ConvVaeConfig {
+                    condition: ConditionKind {
+                        num_classes: Some(0),
+                        ..ConditionKind::default()
+                    },
+                    ..tiny()
+                },
+                "`condition.num_classes` is 0",
+            ),
+        ] {
+            let message = config.init(&Device::flex()).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        }
     }
 }

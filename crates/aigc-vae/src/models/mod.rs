@@ -1,12 +1,32 @@
 //! The models of this crate, and their configurations.
 
+mod condition_embedding;
 mod conv;
+mod diffusers;
+mod hierarchical;
 mod mlp;
+mod vq;
+mod vq2;
+mod with_flow;
+mod with_prior;
 
 pub use conv::{ConvVae, ConvVaeConfig};
+pub use diffusers::{
+    AutoencoderKl, AutoencoderKlConfig, DownEncoderBlockType, QuantizedLatents, UpDecoderBlockType,
+    VqModel, VqModelConfig,
+};
+pub use hierarchical::{
+    HierarchicalLevel, HierarchicalPosterior, HierarchicalVae, HierarchicalVaeConfig,
+};
 pub use mlp::{MlpVae, MlpVaeConfig};
+pub use vq::{DiscreteVae, VqVae, VqVaeConfig};
+pub use vq2::{VqVae2, VqVae2Config};
+pub use with_flow::FlowPosteriorVae;
+pub use with_prior::WithPrior;
 
-use crate::{DiagonalGaussian, Likelihood, LikelihoodKind, Vae};
+use crate::{
+    Condition, ConditionKind, DiagonalGaussian, Likelihood, LikelihoodKind, Vae, VaeOutput,
+};
 use aigc_core::{
     Error, Result, check,
     data::{ImageShape, SampleShape},
@@ -98,6 +118,73 @@ macro_rules! vaes {
                 }
             }
 
+            fn latent_dim(&self) -> usize {
+                match self {
+                    $(AnyVae::$kind(model) => model.latent_dim(),)+
+                }
+            }
+
+            fn condition_kind(&self) -> ConditionKind {
+                match self {
+                    $(AnyVae::$kind(model) => model.condition_kind(),)+
+                }
+            }
+
+            fn encode_with(&self, x: Tensor<4>, condition: &Condition) -> DiagonalGaussian {
+                match self {
+                    $(AnyVae::$kind(model) => model.encode_with(x, condition),)+
+                }
+            }
+
+            fn decode_with(&self, z: Tensor<2>, condition: &Condition) -> Likelihood {
+                match self {
+                    $(AnyVae::$kind(model) => model.decode_with(z, condition),)+
+                }
+            }
+
+            fn forward(
+                &self,
+                x: Tensor<4>,
+                condition: &Condition,
+                rng: &mut Rng,
+            ) -> VaeOutput<DiagonalGaussian> {
+                match self {
+                    $(AnyVae::$kind(model) => model.forward(x, condition, rng),)+
+                }
+            }
+
+            fn kl(
+                &self,
+                posterior: &DiagonalGaussian,
+                z: Tensor<2>,
+                condition: &Condition,
+            ) -> Vec<Tensor<1>> {
+                match self {
+                    $(AnyVae::$kind(model) => model.kl(posterior, z, condition),)+
+                }
+            }
+
+            fn prior_log_prob(&self, z: Tensor<2>, condition: &Condition) -> Tensor<1> {
+                match self {
+                    $(AnyVae::$kind(model) => model.prior_log_prob(z, condition),)+
+                }
+            }
+
+            fn log_weights(
+                &self,
+                posterior: &DiagonalGaussian,
+                x: Tensor<4>,
+                condition: &Condition,
+                k: usize,
+                rng: &mut Rng,
+            ) -> Tensor<2> {
+                match self {
+                    $(AnyVae::$kind(model) => {
+                        model.log_weights(posterior, x, condition, k, rng)
+                    })+
+                }
+            }
+
             fn auxiliary_losses(
                 &self,
                 posterior: &DiagonalGaussian,
@@ -124,9 +211,18 @@ macro_rules! vaes {
                 }
             }
 
-            fn sample_prior(&self, n: usize, rng: &mut Rng, device: &Device) -> Tensor<2> {
+            fn sample_prior(
+                &self,
+                n: usize,
+                condition: &Condition,
+                temperature: f64,
+                rng: &mut Rng,
+                device: &Device,
+            ) -> Tensor<2> {
                 match self {
-                    $(AnyVae::$kind(model) => model.sample_prior(n, rng, device),)+
+                    $(AnyVae::$kind(model) => {
+                        model.sample_prior(n, condition, temperature, rng, device)
+                    })+
                 }
             }
         }
@@ -142,7 +238,7 @@ macro_rules! vaes {
 }
 
 vaes! {
-    /// One hidden layer in the encoder and one in the decoder.
+    /// Hidden linear layers in the encoder and in the decoder.
     Mlp: MlpVaeConfig => MlpVae,
     /// Strided convolutions in the encoder and transposed ones in the decoder.
     Conv: ConvVaeConfig => ConvVae,
@@ -207,6 +303,7 @@ fn validate_common(
     latent_dim: usize,
     hidden_dim: usize,
     likelihood: LikelihoodKind,
+    condition: ConditionKind,
 ) -> Result<()> {
     // Sizes from a file decide how much memory is allocated; these limits suffice for small image
     // models.
@@ -218,21 +315,52 @@ fn validate_common(
         ("latent_dim", latent_dim, MAX_SIZE),
         ("hidden_dim", hidden_dim, MAX_SIZE),
     ])?;
-    // Sides within their limits can still have a product beyond the memory.
-    let weights = (shape.numel() as u128) * (hidden_dim as u128);
-    if weights > 1 << 31 {
-        return Err(Error::config(
-            "hidden_dim",
-            hidden_dim,
-            format!(
-                "at most {}, for images of {shape}",
-                (1u128 << 31) / shape.numel() as u128
-            ),
-        ));
+    condition.validate()?;
+    let of = format!("images of {shape}");
+    check_weights("hidden_dim", hidden_dim, shape.numel(), &of)?;
+    let width = hidden_dim.max(latent_dim);
+    let classes = condition.num_classes.unwrap_or(0);
+    let of = format!("layers of {width} units");
+    check_weights("condition.num_classes", classes, width, &of)?;
+    likelihood.validate()
+}
+
+/// Fails if the value `count` of `field`, times the weights that each of them adds, is more than
+/// 2³¹ weights: sizes within their limits can still have a product beyond the memory.
+fn check_weights(field: &str, count: usize, each: usize, of: &str) -> Result<()> {
+    const MAX_WEIGHTS: u128 = 1 << 31;
+    let (weights, each) = ((count as u128) * (each as u128), each as u128);
+    if weights <= MAX_WEIGHTS {
+        return Ok(());
     }
-    match likelihood {
-        LikelihoodKind::Bernoulli => Ok(()),
-        LikelihoodKind::Gaussian(std) => check::positive("likelihood.gaussian", std),
+    let expected = format!("at most {}, for {of}", MAX_WEIGHTS / each);
+    Err(Error::config(field, count, expected))
+}
+
+/// Whether a field of a configuration has its default, and is not written.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod testing {
+    use aigc_core::params::{ParamVisitor, visit_params};
+    use burn::{
+        module::{Module, Param},
+        tensor::Tensor,
+    };
+
+    /// The paths of all parameters of a model.
+    pub(super) fn parameters<M: Module>(model: &M) -> Vec<String> {
+        struct Paths(Vec<String>);
+        impl ParamVisitor for Paths {
+            fn visit<const D: usize>(&mut self, path: &str, _: &Param<Tensor<D>>) {
+                self.0.push(path.to_string());
+            }
+        }
+        let mut paths = Paths(Vec::new());
+        visit_params(model, &mut paths);
+        paths.0
     }
 }
 

@@ -1,0 +1,834 @@
+//! A VAE of images with quantised latent maps (VQ-VAE, van den Oord et al. 2017,
+//! <https://arxiv.org/abs/1711.00937>).
+
+use crate::{
+    AnyQuantizer, CodeShape, Condition, Likelihood, LikelihoodKind, Quantized, Quantizer,
+    QuantizerConfig, Vae, VaeOutput, VectorQuantizerConfig,
+    quantizer::{flatten_positions, unflatten_positions},
+};
+use aigc_core::{
+    Result,
+    check::{self, ensure},
+    data::{ImageShape, SampleShape},
+    encoder::Posterior,
+    nn::{Activation, Conv2d, Conv2dConfig, ConvTranspose2d, ConvTranspose2dConfig},
+    rng::Rng,
+    weights::{Loaded, load_pretrained, save_pretrained},
+};
+use burn::{
+    module::Module,
+    tensor::{Device, Int, Tensor},
+};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// An autoencoder whose latents are integer codes, on one map or on several.
+pub trait DiscreteVae<const X: usize = 4>: Module {
+    /// Shape of a sample, without the batch axis.
+    fn input_shape(&self) -> SampleShape;
+
+    /// The codes of each level of maps, coarsest first.
+    fn code_shapes(&self) -> Vec<CodeShape>;
+
+    /// The codes of samples on each level.
+    ///
+    /// # Shapes
+    /// - x: `[batch, …]` of [`input_shape`](Self::input_shape); images in `[0, 1]`
+    /// - outputs: `[batch, positions, codebooks]` of [`code_shapes`](Self::code_shapes)
+    ///
+    /// # Panics
+    /// If the samples do not have the model's shape.
+    fn encode_codes(&self, x: Tensor<X>) -> Vec<Tensor<3, Int>>;
+
+    /// Decodes the codes of each level to the likelihood `p(x|z)`.
+    ///
+    /// # Shapes
+    /// - codes: `[batch, positions, codebooks]` of [`code_shapes`](Self::code_shapes)
+    ///
+    /// # Panics
+    /// If the codes do not have these shapes.
+    fn decode_codes(&self, codes: &[Tensor<3, Int>]) -> Likelihood<X>;
+}
+
+/// Configuration to create a [`VqVae`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VqVaeConfig {
+    /// Shape of an image.
+    pub shape: ImageShape,
+    /// Strides of the encoder's convolutions; their product must divide the sides of the image.
+    pub strides: Vec<usize>,
+    /// Channels after each of these convolutions; the decoder has them in reverse.
+    pub channels: Vec<usize>,
+    /// Number of residual blocks of the encoder, and of the decoder, on the smallest maps.
+    pub residual_blocks: usize,
+    /// Channels between the two convolutions of a residual block.
+    pub residual_channels: usize,
+    /// The quantiser of the latent map.
+    pub quantizer: QuantizerConfig,
+    /// Type of the distribution that the decoder outputs.
+    pub likelihood: LikelihoodKind,
+    /// Activation before the convolutions.
+    pub activation: Activation,
+}
+
+impl VqVaeConfig {
+    /// Two halvings to 64 and 128 channels, two residual blocks of 32 channels, 256 codes of 64
+    /// dimensions, Bernoulli pixels, ReLU.
+    pub fn new(shape: ImageShape) -> Self {
+        Self {
+            shape,
+            strides: vec![2, 2],
+            channels: vec![64, 128],
+            residual_blocks: 2,
+            residual_channels: 32,
+            quantizer: VectorQuantizerConfig::new(256, 64).into(),
+            likelihood: LikelihoodKind::Bernoulli,
+            activation: Activation::Relu,
+        }
+    }
+
+    /// Fails unless all values are in their ranges.
+    ///
+    /// # Errors
+    /// [`Error::Config`](aigc_core::Error::Config) naming the field.
+    pub fn validate(&self) -> Result<()> {
+        check_image(self.shape, self.likelihood)?;
+        check_stack("strides", &self.strides, &self.channels, self.shape)?;
+        check_residual(self.residual_blocks, self.residual_channels)?;
+        check_divides("strides", &self.strides, self.shape)?;
+        self.quantizer.validate()?;
+        let (dim, shape) = (self.quantizer.dim(), self.shape);
+        let stack = self.stack();
+        check_weights(
+            stack.encoder_weights(shape.channels)
+                + stack.decoder_weights(dim, self.likelihood.outputs(shape.channels)),
+            &self.channels,
+        )
+    }
+
+    fn stack(&self) -> Stack<'_> {
+        Stack {
+            strides: &self.strides,
+            channels: &self.channels,
+            residual_blocks: self.residual_blocks,
+            residual_channels: self.residual_channels,
+            activation: self.activation,
+        }
+    }
+
+    /// Creates the model on `device`.
+    ///
+    /// # Errors
+    /// [`Error::Config`](aigc_core::Error::Config) for values out of range.
+    pub fn init(&self, device: &Device) -> Result<VqVae> {
+        self.validate()?;
+        let stack = self.stack();
+        let width = stack.width();
+        let quantizer = self.quantizer.init(device)?;
+        let factor: usize = self.strides.iter().product();
+        let codes = CodeShape {
+            height: self.shape.height / factor,
+            width: self.shape.width / factor,
+            codebooks: quantizer.codebooks(),
+            num_codes: quantizer.num_codes(),
+        };
+        let (dim, outputs) = (
+            quantizer.dim(),
+            self.likelihood.outputs(self.shape.channels),
+        );
+        Ok(VqVae {
+            encoder: stack.encoder(self.shape.channels, device),
+            project: Conv2dConfig::new([width, dim], 1).init(device),
+            quantizer,
+            decoder: stack.decoder(dim, outputs, device),
+            codes,
+            config: self.clone(),
+        })
+    }
+}
+
+/// A VAE of residual convolutions whose latents are quantised.
+///
+/// The posterior has no uncertainty, and the prior is uniform over the codes until a prior over
+/// codes is trained ([`CodePrior`](crate::CodePrior)), so that the divergence is constant.
+#[derive(Module, Debug)]
+pub struct VqVae {
+    encoder: ConvEncoder,
+    /// Projection to the dimensions of the codes.
+    project: Conv2d,
+    /// The quantiser of the latent map.
+    pub quantizer: AnyQuantizer,
+    decoder: ConvDecoder,
+    #[module(skip)]
+    codes: CodeShape,
+    #[module(skip)]
+    config: VqVaeConfig,
+}
+
+impl VqVae {
+    /// Configuration of the model.
+    pub fn config(&self) -> &VqVaeConfig {
+        &self.config
+    }
+
+    /// Opens a trained model from a directory with `config.json` and weights, such as the `final`
+    /// of a run.
+    ///
+    /// # Errors
+    /// As [`AnyVae::from_pretrained`](crate::AnyVae::from_pretrained).
+    pub fn from_pretrained(dir: impl AsRef<Path>, device: &Device) -> Result<Loaded<Self>> {
+        load_pretrained(dir.as_ref(), &[], |config: &VqVaeConfig| {
+            config.init(device)
+        })
+    }
+
+    /// Writes `config.json` and `model.safetensors` to a directory.
+    ///
+    /// # Errors
+    /// As [`AnyVae::save_pretrained`](crate::AnyVae::save_pretrained).
+    pub fn save_pretrained(&self, dir: impl AsRef<Path>) -> Result<()> {
+        save_pretrained(self, &self.config, dir.as_ref())
+    }
+
+    fn posterior(&self, x: Tensor<4>, rng: Option<&mut Rng>) -> Quantized {
+        let latents = self.project.forward(self.encoder.forward(x));
+        let (values, output) = self.quantizer.quantize_map(latents, rng);
+        Quantized::new(values, vec![output], self.codes.max_entropy())
+    }
+
+    /// The latent map of codes, `[batch, dim, height, width]`.
+    fn latents(&self, codes: Tensor<3, Int>) -> Tensor<4> {
+        let values = self.quantizer.decode_codes(codes);
+        let dims = self.latent_shape().batched(values.dims()[0]);
+        unflatten_positions(values, dims)
+    }
+}
+
+impl Vae<4, 4> for VqVae {
+    type Posterior = Quantized;
+
+    fn encode(&self, x: Tensor<4>) -> Quantized {
+        self.posterior(x, None)
+    }
+
+    fn decode(&self, z: Tensor<4>) -> Likelihood {
+        Likelihood::new(self.config.likelihood, self.decoder.forward(z))
+    }
+
+    fn latent_shape(&self) -> SampleShape {
+        SampleShape::new(&[self.quantizer.dim(), self.codes.height, self.codes.width])
+    }
+
+    fn sample_shape(&self) -> SampleShape {
+        self.config.shape.into()
+    }
+
+    /// The quantiser draws from `rng`.
+    fn forward(
+        &self,
+        x: Tensor<4>,
+        _condition: &Condition,
+        rng: &mut Rng,
+    ) -> VaeOutput<Quantized, 4, 4> {
+        let posterior = self.posterior(x, Some(rng));
+        let z = posterior.values.clone();
+        VaeOutput {
+            likelihood: self.decode(z.clone()),
+            kl: vec![posterior.kl()],
+            posterior,
+            z,
+        }
+    }
+
+    /// The logarithm of the probability of uniform codes. The latents must be those of codes.
+    fn prior_log_prob(&self, z: Tensor<4>, _condition: &Condition) -> Tensor<1> {
+        Tensor::full([z.dims()[0]], -self.codes.max_entropy(), &z.device())
+    }
+
+    fn auxiliary_losses(&self, posterior: &Quantized) -> Vec<(&'static str, Tensor<1>)> {
+        posterior.losses()
+    }
+
+    fn codebook_posterior(&self, posterior: Quantized) -> Option<Quantized> {
+        Some(posterior.without_autodiff())
+    }
+
+    fn update_codebook(mut self, posteriors: &[Quantized]) -> Self {
+        let outputs: Vec<_> = posteriors
+            .iter()
+            .map(|posterior| posterior.levels[0].clone())
+            .collect();
+        self.quantizer = self.quantizer.update(&outputs);
+        self
+    }
+
+    /// The latents of codes that are drawn uniformly, at any temperature.
+    fn sample_prior(
+        &self,
+        n: usize,
+        _condition: &Condition,
+        _temperature: f64,
+        rng: &mut Rng,
+        device: &Device,
+    ) -> Tensor<4> {
+        self.latents(self.codes.sample_uniform(n, rng, device))
+    }
+}
+
+impl DiscreteVae for VqVae {
+    fn input_shape(&self) -> SampleShape {
+        self.config.shape.into()
+    }
+
+    fn code_shapes(&self) -> Vec<CodeShape> {
+        vec![self.codes]
+    }
+
+    fn encode_codes(&self, x: Tensor<4>) -> Vec<Tensor<3, Int>> {
+        let latents = self.project.forward(self.encoder.forward(x));
+        vec![self.quantizer.quantize(flatten_positions(latents)).codes]
+    }
+
+    fn decode_codes(&self, codes: &[Tensor<3, Int>]) -> Likelihood {
+        assert_eq!(codes.len(), 1, "levels of codes of a VQ-VAE");
+        self.decode(self.latents(codes[0].clone()))
+    }
+}
+
+/// Fails unless the shape of an image and the likelihood are in their ranges.
+pub(super) fn check_image(shape: ImageShape, likelihood: LikelihoodKind) -> Result<()> {
+    const MAX_SIDE: usize = 1 << 14;
+    check::sizes(&[
+        ("shape.channels", shape.channels, MAX_SIDE),
+        ("shape.height", shape.height, MAX_SIDE),
+        ("shape.width", shape.width, MAX_SIDE),
+    ])?;
+    likelihood.validate()
+}
+
+/// Fails unless there are 1 to 8 strides from 1 to 16, as many numbers of channels from 1 to 4096,
+/// and the largest feature map has at most 2³¹ values.
+pub(super) fn check_stack(
+    field: &str,
+    strides: &[usize],
+    channels: &[usize],
+    shape: ImageShape,
+) -> Result<()> {
+    let good = (1..=8).contains(&strides.len()) && strides.iter().all(|s| (1..=16).contains(s));
+    let expected = "1 to 8 numbers from 1 to 16";
+    ensure(good, field, format!("{strides:?}"), expected)?;
+    ensure(
+        channels.len() == strides.len() && channels.iter().all(|c| (1..=4096).contains(c)),
+        "channels",
+        format!("{channels:?}"),
+        &format!(
+            "a number from 1 to 4096 for each of {} strides",
+            strides.len()
+        ),
+    )?;
+    let largest = channels.iter().copied().max().unwrap_or(1);
+    let pixels = (shape.height * shape.width) as u128;
+    ensure(
+        pixels * (largest as u128) <= 1 << 31,
+        "channels",
+        format!("{channels:?}"),
+        &format!("at most {}, for images of {shape}", (1u128 << 31) / pixels),
+    )
+}
+
+pub(super) fn check_residual(blocks: usize, channels: usize) -> Result<()> {
+    check::in_range("residual_blocks", blocks, 0..=64)?;
+    check::in_range("residual_channels", channels, 1..=4096)
+}
+
+/// Fails unless the product of the strides divides the sides of the image.
+pub(super) fn check_divides(field: &str, strides: &[usize], shape: ImageShape) -> Result<()> {
+    let factor: usize = strides.iter().product();
+    for (side_name, side) in [("shape.height", shape.height), ("shape.width", shape.width)] {
+        let expected = format!("a multiple of {factor}, the product of `{field}`");
+        ensure(side.is_multiple_of(factor), side_name, side, &expected)?;
+    }
+    Ok(())
+}
+
+/// Fails if there are more than 2³⁰ weights.
+pub(super) fn check_weights(weights: u128, channels: &[usize]) -> Result<()> {
+    let expected = format!("fewer or smaller layers, of 2³⁰ weights; they have {weights}");
+    ensure(
+        weights <= 1 << 30,
+        "channels",
+        format!("{channels:?}"),
+        &expected,
+    )
+}
+
+/// The convolutions of an encoder, and those of the decoder that mirrors it.
+pub(super) struct Stack<'a> {
+    /// Strides, from the largest maps to the smallest.
+    pub(super) strides: &'a [usize],
+    /// Channels after each stride.
+    pub(super) channels: &'a [usize],
+    pub(super) residual_blocks: usize,
+    pub(super) residual_channels: usize,
+    pub(super) activation: Activation,
+}
+
+impl Stack<'_> {
+    /// Channels of the smallest maps.
+    pub(super) fn width(&self) -> usize {
+        self.channels[self.channels.len() - 1]
+    }
+
+    /// Number of weights of the encoder.
+    pub(super) fn encoder_weights(&self, inputs: usize) -> u128 {
+        let width = self.width() as u128;
+        let mut channels = inputs as u128;
+        let mut sum = 9 * width * width + self.block_weights();
+        for (stride, outputs) in self.strides.iter().zip(self.channels) {
+            let (kernel_size, _) = kernel(*stride);
+            sum += (kernel_size * kernel_size) as u128 * channels * *outputs as u128;
+            channels = *outputs as u128;
+        }
+        sum
+    }
+
+    /// Number of weights of the decoder.
+    pub(super) fn decoder_weights(&self, inputs: usize, outputs: usize) -> u128 {
+        // The transposed convolutions are those of an encoder of `outputs` channels.
+        let width = self.width() as u128;
+        self.encoder_weights(outputs) - 9 * width * width + 9 * width * inputs as u128
+    }
+
+    fn block_weights(&self) -> u128 {
+        self.residual_blocks as u128 * 10 * self.width() as u128 * self.residual_channels as u128
+    }
+
+    pub(super) fn encoder(&self, inputs: usize, device: &Device) -> ConvEncoder {
+        let width = self.width();
+        let mut channels = inputs;
+        let mut down = Vec::new();
+        for (stride, outputs) in self.strides.iter().zip(self.channels) {
+            let (kernel_size, padding) = kernel(*stride);
+            down.push(
+                Conv2dConfig::new([channels, *outputs], kernel_size)
+                    .with_stride(*stride)
+                    .with_padding(padding)
+                    .init(device),
+            );
+            channels = *outputs;
+        }
+        ConvEncoder {
+            down,
+            conv: Conv2dConfig::new([width, width], 3)
+                .with_padding(1)
+                .init(device),
+            blocks: self.blocks(device),
+            activation: self.activation,
+        }
+    }
+
+    pub(super) fn decoder(&self, inputs: usize, outputs: usize, device: &Device) -> ConvDecoder {
+        let mut channels = self.width();
+        let mut up = Vec::new();
+        for (index, stride) in self.strides.iter().enumerate().rev() {
+            let next = match index {
+                0 => outputs,
+                _ => self.channels[index - 1],
+            };
+            let (kernel_size, padding) = kernel(*stride);
+            up.push(
+                ConvTranspose2dConfig::new([channels, next], kernel_size)
+                    .with_stride(*stride)
+                    .with_padding(padding)
+                    .init(device),
+            );
+            channels = next;
+        }
+        ConvDecoder {
+            conv: Conv2dConfig::new([inputs, self.width()], 3)
+                .with_padding(1)
+                .init(device),
+            blocks: self.blocks(device),
+            up,
+            activation: self.activation,
+        }
+    }
+
+    fn blocks(&self, device: &Device) -> Vec<ResidualBlock> {
+        let (width, inner) = (self.width(), self.residual_channels);
+        let block = |_| ResidualBlock {
+            conv1: Conv2dConfig::new([width, inner], 3)
+                .with_padding(1)
+                .init(device),
+            conv2: Conv2dConfig::new([inner, width], 1).init(device),
+            activation: self.activation,
+        };
+        (0..self.residual_blocks).map(block).collect()
+    }
+}
+
+/// Kernel size and padding with which a convolution divides, and a transposed one multiplies, the
+/// sides by `stride`.
+fn kernel(stride: usize) -> (usize, usize) {
+    if stride.is_multiple_of(2) {
+        (2 * stride, stride / 2)
+    } else {
+        (stride + 2, 1)
+    }
+}
+
+/// `x + conv₁ₓ₁(act(conv₃ₓ₃(act(x))))`.
+#[derive(Module, Debug)]
+pub(super) struct ResidualBlock {
+    conv1: Conv2d,
+    conv2: Conv2d,
+    #[module(skip)]
+    activation: Activation,
+}
+
+impl ResidualBlock {
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let act = self.activation;
+        let inner = self.conv1.forward(act.forward(x.clone()));
+        x + self.conv2.forward(act.forward(inner))
+    }
+}
+
+/// Strided convolutions, a convolution and residual blocks.
+#[derive(Module, Debug)]
+pub(super) struct ConvEncoder {
+    down: Vec<Conv2d>,
+    conv: Conv2d,
+    blocks: Vec<ResidualBlock>,
+    #[module(skip)]
+    activation: Activation,
+}
+
+impl ConvEncoder {
+    /// The feature maps after the last activation, `[batch, width, …]`.
+    pub(super) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let act = self.activation;
+        let down = self.down.iter();
+        let x = down.fold(x, |x, conv| act.forward(conv.forward(x)));
+        let x = self.conv.forward(x);
+        let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
+        act.forward(x)
+    }
+}
+
+/// A convolution, residual blocks and transposed convolutions.
+#[derive(Module, Debug)]
+pub(super) struct ConvDecoder {
+    conv: Conv2d,
+    blocks: Vec<ResidualBlock>,
+    up: Vec<ConvTranspose2d>,
+    #[module(skip)]
+    activation: Activation,
+}
+
+impl ConvDecoder {
+    pub(super) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let act = self.activation;
+        let x = self.conv.forward(x);
+        let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
+        let up = self.up.iter();
+        up.fold(x, |x, conv| conv.forward(act.forward(x)))
+    }
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+    use crate::{
+        FiniteScalarQuantizerConfig, KlWeight, LookupFreeQuantizerConfig, ResidualQuantizerConfig,
+        VaeObjective,
+    };
+    use aigc_core::{
+        data::{DataLoader, DataLoaderConfig, Image, ImageBatch, InMemory, collate_images},
+        rng::InitWeights,
+        testing::{assert_close, temp_run, values},
+        train::{StartFrom, Trainer, TrainerConfig},
+    };
+
+    fn tiny(quantizer: impl Into<QuantizerConfig>) -> VqVaeConfig {
+        VqVaeConfig {
+            strides: vec![2],
+            channels: vec![16],
+            residual_blocks: 1,
+            residual_channels: 8,
+            quantizer: quantizer.into(),
+            ..VqVaeConfig::new(ImageShape::new(1, 4, 4))
+        }
+    }
+
+    fn table(num_codes: usize) -> VectorQuantizerConfig {
+        VectorQuantizerConfig {
+            revive_below: 0.1,
+            decay: 0.9,
+            ..VectorQuantizerConfig::new(num_codes, 4)
+        }
+    }
+
+    /// Images with a white left half or a white upper half.
+    fn patterns(count: usize) -> Vec<Image> {
+        let white = |index: usize, at: usize| match index % 2 {
+            0 => at % 4 < 2,
+            _ => at < 8,
+        };
+        let image = |index| Image {
+            shape: ImageShape::new(1, 4, 4),
+            pixels: (0..16)
+                .map(|at| if white(index, at) { 255 } else { 0 })
+                .collect(),
+            label: Some(index as u32 % 2),
+        };
+        (0..count).map(image).collect()
+    }
+
+    fn loader() -> DataLoader<ImageBatch> {
+        let config = DataLoaderConfig {
+            batch_size: 16,
+            num_workers: 0,
+            ..DataLoaderConfig::default()
+        };
+        DataLoader::new(InMemory(patterns(32)), collate_images, config).unwrap()
+    }
+
+    fn trainer<'a>(steps: usize) -> Trainer<'a, VqVae> {
+        Trainer::new(TrainerConfig {
+            learning_rate: 1e-2,
+            ..TrainerConfig::new(steps)
+        })
+    }
+
+    fn objective() -> VaeObjective<VqVae, ImageBatch, 4, 4> {
+        VaeObjective::new(KlWeight::default()).unwrap()
+    }
+
+    #[test]
+    fn two_patterns_are_learned_exactly() {
+        let device = Device::flex();
+        let images = collate_images(patterns(2)).to_tensor(&device);
+        let quantizers: [QuantizerConfig; 3] = [
+            table(8).into(),
+            FiniteScalarQuantizerConfig::new(&[5, 5]).into(),
+            LookupFreeQuantizerConfig::new(4).into(),
+        ];
+        for quantizer in quantizers {
+            let model = tiny(quantizer.clone()).init(&device).unwrap();
+            let run = temp_run().unwrap();
+            let trained = trainer(250)
+                .fit(objective(), model, &loader(), &run)
+                .unwrap()
+                .model;
+            let codes = trained.encode_codes(images.clone());
+            let shape = trained.code_shapes()[0];
+            assert_eq!(codes[0].dims(), [2, 4, 1]);
+            let likelihood = trained.decode_codes(&codes);
+            assert_eq!(
+                values(likelihood.mode()),
+                values(images.clone()),
+                "{quantizer:?}"
+            );
+            // Nearly certain, and as precise from the codes as from the latents.
+            let log_prob = values(likelihood.log_prob(images.clone()));
+            assert!(
+                log_prob.iter().all(|nats| *nats > -2.0),
+                "{quantizer:?}: {log_prob:?}"
+            );
+            let posterior = trained.encode(images.clone());
+            let direct = trained.decode(posterior.mode()).log_prob(images.clone());
+            assert_close(&values(direct), &log_prob, 1e-4);
+            let nats = 4.0 * (shape.num_codes as f32).ln();
+            assert_close(&values(posterior.kl()), &[nats; 2], 1e-4);
+        }
+    }
+
+    /// A resumed run ends with the weights and codes of an uninterrupted one, bit for bit.
+    #[test]
+    fn resumed_runs_continue_exactly() {
+        let device = Device::flex();
+        let quantizer = ResidualQuantizerConfig {
+            dropout: 0.5,
+            ..ResidualQuantizerConfig::new(2, table(4))
+        };
+        let model = || tiny(quantizer.clone()).init(&device).unwrap();
+        let (whole, parts) = (temp_run().unwrap(), temp_run().unwrap());
+        let expected = trainer(8).fit(objective(), model(), &loader(), &whole);
+        trainer(5)
+            .fit(objective(), model(), &loader(), &parts)
+            .unwrap();
+        let resumed =
+            trainer(8)
+                .with_start(StartFrom::Resume)
+                .fit(objective(), model(), &loader(), &parts);
+        let [expected, resumed] = [expected, resumed].map(|output| output.unwrap().model);
+        let x = collate_images(patterns(2)).to_tensor(&device);
+        let of = |model: &VqVae| {
+            let posterior = model.encode(x.clone());
+            let mean = model.decode(posterior.values.clone()).mean();
+            (values(posterior.values), values(mean))
+        };
+        assert_eq!(of(&expected), of(&resumed));
+    }
+
+    /// The gradient of the latents reaches the encoder unchanged, and the losses have gradients.
+    #[test]
+    fn gradients_reach_the_encoder() {
+        let device = Device::flex().autodiff();
+        let model = tiny(table(4)).init(&device).unwrap().init_weights(1);
+        let x = collate_images(patterns(2)).to_tensor(&device);
+        let posterior = model.encode(x.clone());
+        let grads = model
+            .decode(posterior.values.clone())
+            .log_prob(x)
+            .sum()
+            .backward();
+        let gradient = model.encoder.conv.weight.val().grad(&grads).unwrap();
+        assert!(values(gradient).iter().any(|g| g.abs() > 1e-8));
+        let names: Vec<_> = posterior
+            .losses()
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        assert_eq!(names, ["commitment"]);
+        let kept = model.codebook_posterior(posterior).unwrap();
+        assert!(!kept.values.is_autodiff() && kept.losses().is_empty());
+    }
+
+    /// Codes that are drawn uniformly give latents of the codebook.
+    #[test]
+    fn prior_draws_codes() {
+        let device = Device::flex();
+        let model = tiny(FiniteScalarQuantizerConfig::new(&[3, 3]))
+            .init(&device)
+            .unwrap()
+            .init_weights(1);
+        let z = model.sample_prior(50, &Condition::none(), 1.0, &mut Rng::new(2), &device);
+        assert_eq!(z.dims(), [50, 2, 2, 2]);
+        let drawn = values(z.clone());
+        for level in [-1.0, 0.0, 1.0] {
+            assert!(drawn.contains(&level));
+        }
+        assert!(drawn.iter().all(|v| [-1.0, 0.0, 1.0].contains(v)));
+        let log_prob = values(model.prior_log_prob(z, &Condition::none()));
+        assert_close(&log_prob, &[-4.0 * 9f32.ln(); 50], 1e-4);
+    }
+
+    /// Any stride divides the sides exactly, and the decoder restores them.
+    #[test]
+    fn strides_divide_and_multiply_the_sides() {
+        let device = Device::flex();
+        for (strides, side) in [
+            (vec![1], 5),
+            (vec![3], 9),
+            (vec![2, 3], 12),
+            (vec![4], 8),
+            (vec![5, 2], 10),
+        ] {
+            let factor: usize = strides.iter().product();
+            let config = VqVaeConfig {
+                channels: vec![4; strides.len()],
+                strides: strides.clone(),
+                likelihood: LikelihoodKind::LearnedGaussian,
+                ..tiny(table(4))
+            };
+            let config = VqVaeConfig {
+                shape: ImageShape::new(3, side, side),
+                ..config
+            };
+            let model = config.init(&device).unwrap().init_weights(1);
+            let x = Tensor::<4>::ones([2, 3, side, side], &device);
+            let z = model.encode(x.clone()).values;
+            assert_eq!(
+                z.dims(),
+                [2, 4, side / factor, side / factor],
+                "{strides:?}"
+            );
+            let log_prob = model.decode(z).log_prob(x);
+            assert!(values(log_prob).iter().all(|nats| nats.is_finite()));
+        }
+    }
+
+    #[test]
+    fn pretrained_models_open_with_their_codes() {
+        let device = Device::flex();
+        let model = tiny(table(4)).init(&device).unwrap().init_weights(3);
+        let dir = tempfile::tempdir().unwrap();
+        model.save_pretrained(dir.path()).unwrap();
+        let loaded = VqVae::from_pretrained(dir.path(), &device).unwrap();
+        assert!(loaded.warnings().is_empty(), "{loaded}");
+        assert_eq!(loaded.config(), model.config());
+        let x = collate_images(patterns(2)).to_tensor(&device);
+        let [a, b] = [&model, &*loaded].map(|model| model.encode(x.clone()).values);
+        assert_eq!(values(a), values(b));
+    }
+
+    #[test]
+    fn configurations_out_of_range_are_named() {
+        let good = tiny(table(4));
+        for (config, expected) in [
+            (
+                VqVaeConfig {
+                    strides: vec![3],
+                    ..good.clone()
+                },
+                "`shape.height` is 4, expected a multiple of 3, the product of `strides`",
+            ),
+            (
+                VqVaeConfig {
+                    strides: vec![],
+                    ..good.clone()
+                },
+                "`strides` is [], expected 1 to 8 numbers from 1 to 16",
+            ),
+            (
+                VqVaeConfig {
+                    channels: vec![4, 4],
+                    ..good.clone()
+                },
+                "`channels` is [4, 4], expected a number from 1 to 4096 for each of 1 strides",
+            ),
+            (
+                VqVaeConfig {
+                    residual_channels: 0,
+                    ..good.clone()
+                },
+                "`residual_channels` is 0",
+            ),
+            (
+                VqVaeConfig {
+                    quantizer: VectorQuantizerConfig::new(0, 4).into(),
+                    ..good.clone()
+                },
+                "`num_codes` is 0",
+            ),
+            (
+                VqVaeConfig {
+                    likelihood: LikelihoodKind::Gaussian(0.0),
+                    ..good.clone()
+                },
+                "`likelihood.gaussian` is 0",
+            ),
+            (
+                VqVaeConfig {
+                    shape: ImageShape::new(1, 1 << 14, 1 << 14),
+                    ..good
+                },
+                "`channels` is [16], expected at most 8",
+            ),
+            (
+                VqVaeConfig {
+                    shape: ImageShape::new(1, 16, 16),
+                    strides: vec![1, 16],
+                    channels: vec![4096, 4096],
+                    ..tiny(table(4))
+                },
+                "fewer or smaller layers",
+            ),
+        ] {
+            let message = config.init(&Device::flex()).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The class-conditional variational autoencoder of `digits`.
+
+use crate::{
+    Args, bound,
+    evaluate::Evaluator,
+    job::{BATCH, Job, Settings, list},
+    vae::{network, trainer},
+};
+use aigc_core::{
+    CancelToken,
+    burn::tensor::{Device, Tensor},
+    data::ClassLabels,
+    output::save_image,
+};
+use aigc_examples::{
+    Images, Progress, after_training, complete, labels_by_class, labels_in_turn, outln,
+    reconstruction_rows, unless_stopped,
+};
+use aigc_vae::{
+    AnyVae, ConditionKind, KlWeight, Vae, VaeConfig, VaeObjective, VaeSampler, evaluate,
+};
+use anyhow::{Context, Result};
+
+const NAME: &str = "digits-cvae";
+
+pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()> {
+    let job = Job::prepare(args, NAME, || defaults(args))?;
+    let Settings {
+        model,
+        trainer,
+        objective,
+        data,
+    } = &job.settings;
+    let (images, grid) = (&job.images, job.grid());
+    let seed = trainer.seed;
+    let vae = model.init(device)?;
+    let classes = vae.condition_kind().num_classes;
+    let classes = classes.context("the model of the run has no classes; is --model as before?")?;
+    let evaluator = Evaluator::new(images, args.eval_samples, device)?;
+    let run = &job.run_dir(args)?;
+
+    let shown = Rows {
+        classes,
+        seed,
+        device,
+    };
+    let trained = args
+        .run
+        .trainer(trainer.clone(), stop.clone(), 10)
+        .with_model_config(model)?
+        .with_objective_config(objective)?
+        .with_data_config(data)?
+        .with_evaluation(|vae: &AnyVae| {
+            unless_stopped(&stop, || {
+                let bound =
+                    images.evaluate(&stop, |held_out| evaluate(vae, held_out, device, seed))?;
+                let n = evaluator.num_samples();
+                let labels = labels_in_turn(classes, n);
+                let progress = Progress::new("samples for the evaluation", n, &stop);
+                let sampler = VaeSampler::new(vae, device)
+                    .with_classes(ClassLabels::PerSample(labels.clone()))
+                    .with_callback(|at| progress.on_batch(at));
+                let samples = complete(sampler.sample(n, seed)?)?;
+                drop(sampler);
+                drop(progress);
+                let of_samples = evaluator.metrics(samples.values, &labels, &stop)?;
+                Ok([bound, of_samples].concat())
+            })
+        })
+        .with_preview(|vae, at| {
+            // A signal stops training after the preview.
+            let rows = shown.images(vae, CancelToken::new())?;
+            save_image(&rows, grid, &at.run.sample_path(at.step, "png"))
+        })
+        .fit(VaeObjective::new(*objective)?, vae, &images.train, run)?;
+
+    after_training(trained, run, &stop, |trained| {
+        let at = |name: &str| run.path().join(name);
+        let rows = shown.images(&trained.model, stop.clone())?;
+        save_image(&rows, grid, &at("samples.png"))?;
+        let rows = reconstruction_rows(&trained.model, &images.held_out, device)?;
+        save_image(&rows, grid, &at("reconstructions.png"))?;
+        outln!();
+        bound::print(&trained.metrics, images);
+        evaluator.print(&trained.metrics);
+        outln!();
+        list(
+            run,
+            &[
+                ("samples.png", "one row per class"),
+                (
+                    "reconstructions.png",
+                    "held-out originals, and below each its reconstruction",
+                ),
+                ("loss.svg", "the training losses"),
+                ("metrics.jsonl", "the logged metrics"),
+                (
+                    "final/model.safetensors",
+                    "the weights, which Python can also read",
+                ),
+            ],
+        );
+        Ok(())
+    })
+}
+
+/// Ten samples of each class, always from the same latents.
+struct Rows<'a> {
+    classes: usize,
+    seed: u64,
+    device: &'a Device,
+}
+
+impl Rows<'_> {
+    fn images(&self, vae: &AnyVae, cancel: CancelToken) -> aigc_core::Result<Tensor<4>> {
+        let labels = labels_by_class(self.classes, 10);
+        let n = labels.len();
+        let sampler = VaeSampler::new(vae, self.device)
+            .with_classes(ClassLabels::PerSample(labels))
+            .with_cancel(cancel);
+        Ok(complete(sampler.sample(n, self.seed)?)?.values)
+    }
+}
+
+fn defaults(args: &Args) -> Result<(Settings<VaeConfig, KlWeight>, Images)> {
+    let data = args.data.clone();
+    let images = data.open(BATCH, args.run.seed)?;
+    let condition = ConditionKind {
+        num_classes: Some(images.classes()?),
+        ..ConditionKind::default()
+    };
+    Ok((
+        Settings {
+            model: network(images.shape, condition),
+            trainer: trainer(args.run.seed, 4000),
+            objective: KlWeight::default(),
+            data,
+        },
+        images,
+    ))
+}

@@ -1,0 +1,125 @@
+//! The hierarchical variational autoencoder of `digits`.
+
+use crate::{
+    Args, bound,
+    job::{BATCH, Job, Settings, list},
+    vae::trainer,
+};
+use aigc_core::{
+    CancelToken,
+    burn::tensor::Device,
+    output::save_image,
+    train::{Metrics, TrainerConfig},
+};
+use aigc_examples::{Images, after_training, complete, outln, reconstruction_rows, unless_stopped};
+use aigc_vae::{
+    HierarchicalVae, HierarchicalVaeConfig, KlWeight, VaeObjective, VaeSampler, evaluate,
+};
+use anyhow::{Result, ensure};
+
+const NAME: &str = "digits-hvae";
+
+pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()> {
+    let job = Job::prepare(args, NAME, || defaults(args))?;
+    let Settings {
+        model,
+        trainer,
+        objective,
+        data,
+    } = &job.settings;
+    let (images, grid) = (&job.images, job.grid());
+    let seed = trainer.seed;
+    let vae = model.init(device)?;
+    let run = &job.run_dir(args)?;
+
+    let trained = args
+        .run
+        .trainer(trainer.clone(), stop.clone(), 10)
+        .with_model_config(model)?
+        .with_objective_config(objective)?
+        .with_data_config(data)?
+        .with_evaluation(|vae: &HierarchicalVae| {
+            unless_stopped(&stop, || {
+                images.evaluate(&stop, |held_out| evaluate(vae, held_out, device, seed))
+            })
+        })
+        .with_preview(|vae, at| {
+            let samples = VaeSampler::new(vae, device).sample(100, seed)?.values;
+            save_image(&samples, grid, &at.run.sample_path(at.step, "png"))
+        })
+        .fit(VaeObjective::new(*objective)?, vae, &images.train, run)?;
+
+    after_training(trained, run, &stop, |trained| {
+        let at = |name: &str| run.path().join(name);
+        let sampler = VaeSampler::new(&trained.model, device).with_cancel(stop.clone());
+        let samples = complete(sampler.sample(100, seed ^ 1)?)?;
+        save_image(&samples.values, grid, &at("samples.png"))?;
+        let rows = reconstruction_rows(&trained.model, &images.held_out, device)?;
+        save_image(&rows, grid, &at("reconstructions.png"))?;
+        outln!();
+        bound::print(&trained.metrics, images);
+        print_groups(&trained.metrics);
+        outln!();
+        list(
+            run,
+            &[
+                ("samples.png", "100 generated images"),
+                (
+                    "reconstructions.png",
+                    "held-out originals, and below each its reconstruction",
+                ),
+                ("loss.svg", "the training losses"),
+                ("metrics.jsonl", "the logged metrics"),
+                (
+                    "final/model.safetensors",
+                    "the weights, which Python can also read",
+                ),
+            ],
+        );
+        Ok(())
+    })
+}
+
+/// Prints the divergence of each group of latents, in the metrics of [`evaluate`].
+fn print_groups(metrics: &Metrics) {
+    let groups: Vec<String> = metrics
+        .iter()
+        .filter(|(name, _)| name.starts_with("kl/"))
+        .map(|(_, nats)| format!("{nats:.2}"))
+        .collect();
+    outln!(
+        "divergence of each group of latents, from the coarsest to the finest, in nats: {}",
+        groups.join(", ")
+    );
+}
+
+fn defaults(args: &Args) -> Result<(Settings<HierarchicalVaeConfig, KlWeight>, Images)> {
+    let data = args.data.clone();
+    let images = data.open(BATCH, args.run.seed)?;
+    let shape = images.shape;
+    ensure!(
+        shape.height % 4 == 0 && shape.width % 4 == 0,
+        "images of {shape}: the sides must be multiples of 4, for the maps of the model; choose \
+         another --side"
+    );
+    let mut model = HierarchicalVaeConfig::new(shape);
+    // Fewer groups than for larger images.
+    for level in &mut model.levels {
+        level.groups = level.groups.min(2);
+        level.encoder_blocks = 1;
+        level.latent_channels = 4;
+    }
+    let trainer = TrainerConfig {
+        max_grad_norm: Some(200.0),
+        ..trainer(args.run.seed, 2000)
+    };
+    Ok((
+        Settings {
+            model,
+            trainer,
+            objective: KlWeight::new(1.0).with_warmup(300),
+            data,
+        },
+        images,
+    ))
+}

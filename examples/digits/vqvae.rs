@@ -1,0 +1,205 @@
+//! The variational autoencoder with quantised latents of `digits`, and the prior over its codes.
+
+use crate::{
+    Args,
+    evaluate::Evaluator,
+    job::{BATCH, Job, Settings, list},
+};
+use aigc_core::{
+    CancelToken,
+    burn::tensor::Device,
+    data::{ImageBatch, ImageShape},
+    output::save_image,
+    train::{EmaConfig, LrSchedule, TrainerConfig},
+};
+use aigc_examples::{
+    Codes, Images, PriorTraining, Progress, after_training, complete, outln, reconstruction_error,
+    reconstruction_rows, unless_stopped,
+};
+use aigc_vae::{
+    CodePriorConfig, CodeShape, KlWeight, VaeObjective, VectorQuantizerConfig, VqSampler, VqVae,
+    VqVaeConfig, evaluate,
+};
+use anyhow::Result;
+
+const NAME: &str = "digits-vqvae";
+
+/// Largest side of the map of codes.
+const SIDE: usize = 8;
+
+pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()> {
+    // The prior has the other half of the time.
+    let args = &Args {
+        run: args.run.with_share_of_time(0.5),
+        ..args.clone()
+    };
+    let job = Job::prepare(args, NAME, || defaults(args))?;
+    let Settings {
+        model,
+        trainer,
+        objective,
+        data,
+    } = &job.settings;
+    let (images, grid) = (&job.images, job.grid());
+    let seed = trainer.seed;
+    let vae = model.init(device)?;
+    let evaluator = Evaluator::new(images, args.eval_samples, device)?;
+    let run = &job.run_dir(args)?;
+
+    let trained = args
+        .run
+        .trainer(trainer.clone(), stop.clone(), 10)
+        .with_model_config(model)?
+        .with_objective_config(objective)?
+        .with_data_config(data)?
+        .with_evaluation(|vae: &VqVae| {
+            unless_stopped(&stop, || {
+                images.evaluate(&stop, |held_out| evaluate(vae, held_out, device, seed))
+            })
+        })
+        .with_preview(|vae, at| {
+            let rows = reconstruction_rows(vae, &images.held_out, device)?;
+            save_image(&rows, grid, &at.run.sample_path(at.step, "png"))
+        })
+        .fit(
+            VaeObjective::<VqVae, ImageBatch, 4, 4>::new(*objective)?,
+            vae,
+            &images.train,
+            run,
+        )?;
+
+    after_training(trained, run, &stop, |trained| {
+        let vae = trained.model;
+        let at = |name: &str| run.path().join(name);
+        let rows = reconstruction_rows(&vae, &images.held_out, device)?;
+        save_image(&rows, grid, &at("reconstructions.png"))?;
+
+        let codes = Codes::of_training(&vae, images, BATCH, seed, device, &stop)?;
+        let held_out = Codes::of_held_out(&vae, images, device, &stop)?;
+        let training = PriorTraining {
+            options: &args.run,
+            model: prior_network(codes.shape),
+            trainer: prior_trainer(seed),
+            device,
+            stop: &stop,
+        };
+        let prior = training.fit(&codes, &held_out, run)?.model;
+
+        let n = evaluator.num_samples();
+        let progress = Progress::new("samples for the evaluation", n.max(100), &stop);
+        let sampler = VqSampler::new(&vae, &[&prior], device)?
+            .with_batch_size(250)
+            .with_cancel(stop.clone())
+            .with_callback(|at| progress.on_batch(at));
+        let samples = complete(sampler.sample(n.max(100), seed)?)?.values;
+        drop(sampler);
+        drop(progress);
+        save_image(&samples.clone().narrow(0, 0, 100), grid, &at("samples.png"))?;
+        let metrics = evaluator.metrics(samples.narrow(0, 0, n), &[], &stop)?;
+
+        outln!();
+        outln!(
+            "codes of {} held-out images: {:.1} % of {} codes used, perplexity {:.1}",
+            images.held_out.num_items(),
+            100.0 * held_out.usage.usage(),
+            held_out.shape.num_codes,
+            held_out.usage.perplexity()
+        );
+        outln!(
+            "bits per image: {:.1} with the prior, {:.1} with equally probable codes; mean square \
+             of the error of a reconstructed pixel: {:.5}",
+            held_out.bits(&prior, device)?,
+            held_out.uniform_bits(),
+            reconstruction_error(&vae, images, device, &stop)?
+        );
+        evaluator.print(&metrics);
+        outln!();
+        list(
+            run,
+            &[
+                ("samples.png", "100 images, decoded from codes of the prior"),
+                (
+                    "reconstructions.png",
+                    "held-out originals, and below each its reconstruction",
+                ),
+                ("loss.svg", "the training losses"),
+                ("metrics.jsonl", "the logged metrics"),
+                (
+                    "final/model.safetensors",
+                    "the weights, which Python can also read",
+                ),
+                ("prior/final/model.safetensors", "the weights of the prior"),
+            ],
+        );
+        Ok(())
+    })
+}
+
+fn defaults(args: &Args) -> Result<(Settings<VqVaeConfig, KlWeight>, Images)> {
+    let data = args.data.clone();
+    let images = data.open(BATCH, args.run.seed)?;
+    let trainer = TrainerConfig {
+        seed: args.run.seed,
+        max_minutes: Some(1.0),
+        learning_rate: 2e-3,
+        lr_schedule: LrSchedule::cosine(100),
+        eval_steps: 500,
+        preview_steps: 500,
+        save_steps: 500,
+        ..TrainerConfig::new(2000)
+    };
+    Ok((
+        Settings {
+            model: network(images.shape),
+            trainer,
+            objective: KlWeight::default(),
+            data,
+        },
+        images,
+    ))
+}
+
+/// The network for images of `shape`: at least one halving of the sides, and more until the map of
+/// codes is small, as far as the sides can be divided.
+fn network(shape: ImageShape) -> VqVaeConfig {
+    let divisible = |halvings: u32| {
+        let factor = 1 << halvings;
+        shape.height.is_multiple_of(factor) && shape.width.is_multiple_of(factor)
+    };
+    let is_small = |halvings: u32| shape.height.max(shape.width) >> halvings <= SIDE;
+    let possible: Vec<u32> = (1..=6).filter(|halvings| divisible(*halvings)).collect();
+    let small = possible.iter().find(|halvings| is_small(**halvings));
+    let strides = match small.or(possible.last()) {
+        Some(halvings) => vec![2; *halvings as usize],
+        None => vec![1],
+    };
+    VqVaeConfig {
+        channels: vec![64; strides.len()],
+        strides,
+        quantizer: VectorQuantizerConfig::new(64, 16).into(),
+        ..VqVaeConfig::new(shape)
+    }
+}
+
+fn prior_network(codes: CodeShape) -> CodePriorConfig {
+    CodePriorConfig {
+        d_model: 64,
+        n_layer: 3,
+        dropout: 0.2,
+        ..CodePriorConfig::new(codes)
+    }
+}
+
+fn prior_trainer(seed: u64) -> TrainerConfig {
+    TrainerConfig {
+        seed,
+        max_minutes: Some(1.0),
+        learning_rate: 2e-3,
+        lr_schedule: LrSchedule::cosine(100),
+        max_grad_norm: Some(1.0),
+        ema: Some(EmaConfig::new(0.998)),
+        eval_steps: 500,
+        save_steps: 500,
+        ..TrainerConfig::new(1500)
+    }
+}

@@ -1,0 +1,178 @@
+//! The figures of a trained model with latent vectors.
+
+use crate::{
+    experiment::Experiment,
+    table::{self, Published, Row},
+};
+use aigc_core::{
+    Error, Result,
+    burn::tensor::Tensor,
+    checkpoint::RunDir,
+    data::ClassLabels,
+    output::{ImageGrid, save_image},
+    sampling::Samples,
+};
+use aigc_examples::{DigitFigures, Progress, complete, labels_by_class, labels_in_turn, outln};
+use aigc_vae::{
+    EvaluationOptions, LogLikelihoodOptions, Vae, VaeSampler, active_units, log_likelihood,
+    rate_distortion,
+};
+
+impl Experiment<'_> {
+    /// Saves samples of a model, and prints the table of its figures.
+    pub(crate) fn report<V: Vae>(
+        &self,
+        model: &V,
+        published: Option<Published>,
+        run: &RunDir,
+    ) -> anyhow::Result<()> {
+        let classes = model.condition_kind().num_classes;
+        let (shown, n) = match classes {
+            Some(classes) => (
+                ClassLabels::PerSample(labels_by_class(classes, 10)),
+                10 * classes,
+            ),
+            None => (ClassLabels::Random, 100),
+        };
+        let samples = self.samples(model, shown, n, 0)?;
+        self.save_samples(&complete(samples)?.values, run)?;
+        let mut rows = self.likelihood(model, published)?;
+        rows.extend(self.latents(model)?);
+        rows.extend(self.classified(|n, seed| {
+            let labels = |classes| ClassLabels::PerSample(labels_in_turn(classes, n));
+            let labels = classes.map_or(ClassLabels::Random, labels);
+            self.samples(model, labels, n, seed)
+        })?);
+        self.print(&rows);
+        Ok(())
+    }
+
+    /// Saves samples to `samples.png`.
+    pub(crate) fn save_samples(&self, samples: &Tensor<4>, run: &RunDir) -> Result<()> {
+        let path = run.path().join("samples.png");
+        save_image(samples, ImageGrid::new(10, self.images.shape.width), &path)?;
+        outln!("samples: {}", path.display());
+        Ok(())
+    }
+
+    /// Prints the table.
+    pub(crate) fn print(&self, rows: &[Row]) {
+        let images = self.images.held_out.num_items();
+        let title = format!("{} on {images} test images:", self.args.model);
+        table::print(&title, rows);
+    }
+
+    /// Rows of the log-likelihood by importance sampling.
+    fn likelihood<V: Vae>(&self, model: &V, published: Option<Published>) -> Result<Vec<Row>> {
+        let images = &self.images.held_out;
+        let progress = Progress::new("log-likelihood", images.num_items(), self.stop);
+        let k = self.args.importance_samples.unwrap_or(5000) as usize;
+        let options = LogLikelihoodOptions::new()
+            .with_importance_samples(k)
+            .with_evaluation(self.evaluation(&progress));
+        let found = log_likelihood(model, images, &options, self.device)?;
+        self.check(found.complete)?;
+        let nats = format!("{:.2} ± {:.2}", -found.mean, found.standard_error);
+        Ok(vec![
+            Row::new(format!("-log p(x) by {k} latents per image, nats"), nats)
+                .with_published(published),
+            Row::new(
+                "effective latents per image, mean and least",
+                format!(
+                    "{:.1}, {:.1}",
+                    found.mean_effective_sample_size, found.min_effective_sample_size
+                ),
+            ),
+        ])
+    }
+
+    /// Rows of the bound and its divergence, and of the latent dimensions that are used.
+    fn latents<V: Vae>(&self, model: &V) -> Result<Vec<Row>> {
+        let images = &self.images.held_out;
+        let progress = Progress::new("latents", images.num_items(), self.stop);
+        let options = self.evaluation(&progress);
+        let bound = rate_distortion(model, images, &options, self.device)?;
+        self.check(bound.complete)?;
+        let units = active_units(model, images, &options, self.device)?;
+        self.check(units.complete)?;
+        let mut rows = vec![
+            Row::new("-ELBO, nats", format!("{:.2}", bound.loss(1.0))),
+            Row::new("divergence, nats", format!("{:.2}", bound.rate)),
+        ];
+        if bound.group_rates.len() > 1 {
+            let groups = bound.group_rates.iter().map(|nats| format!("{nats:.2}"));
+            rows.push(Row::new(
+                "divergence of each group, from the coarsest, nats",
+                groups.collect::<Vec<_>>().join(", "),
+            ));
+        }
+        let (active, all) = (units.active().len(), units.variances.len());
+        rows.push(Row::new("active units", format!("{active} of {all}")));
+        Ok(rows)
+    }
+
+    /// Rows of what the classifier finds in samples; none without a classifier. `draw` returns a
+    /// number of samples of a seed.
+    pub(crate) fn classified(
+        &self,
+        draw: impl FnMut(usize, u64) -> Result<Samples>,
+    ) -> Result<Vec<Row>> {
+        let Some(classifier) = &self.classifier else {
+            return Ok(Vec::new());
+        };
+        let (n, seed) = (self.args.samples as usize, self.args.run.seed);
+        let real = classifier.statistics(self.images, self.device, self.stop)?;
+        let DigitFigures {
+            frechet,
+            histogram,
+            right,
+            samples,
+        } = classifier.evaluate(&real, n, seed, self.stop, draw)?;
+        let mut rows = vec![
+            Row::new(
+                format!("Fréchet distance of {samples} samples, LeNet-5"),
+                format!("{frechet:.2}"),
+            ),
+            Row::new(
+                "total variation of their classes from uniform",
+                format!("{:.3}", histogram.total_variation()),
+            ),
+        ];
+        rows.extend(right.map(|right| {
+            let share = format!("{:.2} %", 100.0 * right);
+            Row::new("samples read as the digit asked for, LeNet-5", share)
+        }));
+        Ok(rows)
+    }
+
+    /// `n` samples of these classes.
+    fn samples<V: Vae>(
+        &self,
+        model: &V,
+        classes: ClassLabels,
+        n: usize,
+        seed: u64,
+    ) -> Result<Samples> {
+        VaeSampler::new(model, self.device)
+            .with_classes(classes)
+            .with_cancel(self.stop.clone())
+            .sample(n, seed)
+    }
+
+    /// Options of evaluations that show their progress.
+    fn evaluation<'p>(&self, progress: &'p Progress) -> EvaluationOptions<'p> {
+        EvaluationOptions::new()
+            .with_binarize(self.args.model.binarize())
+            .with_cancel(self.stop.clone())
+            .with_callback(move |at| progress.on_batch(at))
+    }
+
+    /// Fails if an evaluation was stopped.
+    fn check(&self, complete: bool) -> Result<()> {
+        if complete {
+            Ok(())
+        } else {
+            Err(Error::cancelled("the evaluation"))
+        }
+    }
+}
