@@ -105,8 +105,30 @@ impl ConditionKind {
     ///
     /// # Errors
     /// [`Error::Config`] if the model has classes and the batch has no labels, or a label is not a
-    /// class of the model.
+    /// class of the model; or if the model has cross-attention, because a batch has no vectors.
     pub fn of_batch<const X: usize>(
+        &self,
+        batch: &impl SampleBatch<X>,
+        device: &Device,
+    ) -> Result<Condition> {
+        if let Some(width) = self.cross_attention_dim {
+            let expected = "none, since a batch has no vectors to attend to: train with \
+                            `VaeObjective::with_encoder_hidden_states`, and evaluate with \
+                            `Vae::forward` and `Condition::hidden_states`";
+            return Err(Error::config(
+                "condition.cross_attention_dim",
+                width,
+                expected,
+            ));
+        }
+        self.of_labels(batch, device)
+    }
+
+    /// The labels of a batch as a condition, without vectors for cross-attention.
+    ///
+    /// # Errors
+    /// As [`labels`](Self::labels).
+    pub(crate) fn of_labels<const X: usize>(
         &self,
         batch: &impl SampleBatch<X>,
         device: &Device,
@@ -117,7 +139,8 @@ impl ConditionKind {
     /// The labels of a batch, if the model has classes.
     ///
     /// # Errors
-    /// As [`of_batch`](Self::of_batch).
+    /// [`Error::Config`] if the model has classes and the batch has no labels, or a label is not a
+    /// class of the model.
     pub(crate) fn labels<'b, const X: usize>(
         &self,
         batch: &'b impl SampleBatch<X>,
@@ -136,5 +159,28 @@ impl ConditionKind {
             }
             None => Ok(Some(labels)),
         }
+    }
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+    use crate::objective::toy::{POINTS, Points};
+
+    /// A batch has no vectors for cross-attention, and a model would work without its condition.
+    #[test]
+    fn batches_are_no_condition_of_cross_attention() {
+        let kind = ConditionKind {
+            cross_attention_dim: Some(5),
+            ..ConditionKind::default()
+        };
+        let (batch, device) = (Points(POINTS.to_vec()), Device::flex());
+        let message = kind.of_batch(&batch, &device).unwrap_err().to_string();
+        assert!(
+            message.contains("`condition.cross_attention_dim` is 5")
+                && message.contains("with_encoder_hidden_states"),
+            "{message}"
+        );
+        assert!(kind.of_labels(&batch, &device).unwrap().is_none());
     }
 }

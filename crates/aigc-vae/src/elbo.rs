@@ -51,9 +51,13 @@ impl Elbo {
 /// terms](Vae::auxiliary_losses): means per sample, in nats. One `z` is drawn per sample, always
 /// the same for the same `seed`.
 ///
+/// For the optimal Gaussian, whose variance is fitted to each batch, `nelbo` and `reconstruction`
+/// are the training loss, and no bound.
+///
 /// # Errors
 /// If a sample cannot be read, does not have the shape of the model's samples or not the range of
-/// the likelihood, or has no label that a conditional model knows.
+/// the likelihood, or has no label that a conditional model knows, or if the model has
+/// cross-attention.
 pub fn evaluate<V, B, const X: usize, const Z: usize>(
     model: &V,
     loader: &DataLoader<B>,
@@ -87,8 +91,11 @@ where
         }
         let auxiliary = model.auxiliary_losses(&output.posterior).into_iter();
         terms.extend(auxiliary.map(|(name, term)| (name.to_string(), term)));
-        for (name, term) in terms {
-            let term = f64::from(term.into_scalar::<f32>()) * count;
+        let (names, terms): (Vec<_>, Vec<_>) = terms.into_iter().unzip();
+        // One transfer for all of them.
+        let terms = Tensor::cat(terms, 0).into_data();
+        for (name, term) in names.into_iter().zip(terms.iter::<f64>()) {
+            let term = term * count;
             match sums.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, sum)) => *sum += term,
                 None => sums.push((name, term)),

@@ -2,9 +2,9 @@
 
 use burn::tensor::Tensor;
 
-/// `log Σ exp x` along `dim`, which keeps length 1.
+/// `log Σ exp x` along `dim`, which keeps length 1; −∞ if all values are.
 pub(crate) fn log_sum_exp<const D: usize>(x: Tensor<D>, dim: usize) -> Tensor<D> {
-    let largest = x.clone().detach().max_dim(dim);
+    let largest = x.clone().detach().max_dim(dim).clamp_min(f32::MIN);
     (x - largest.clone()).exp().sum_dim(dim).log() + largest
 }
 
@@ -23,5 +23,12 @@ mod tests {
             (sums[0] - 1000.693).abs() < 1e-3 && sums[1] == 0.0,
             "{sums:?}"
         );
+    }
+
+    #[test]
+    fn log_sum_exp_of_nothing_is_negative_infinity() {
+        let least = f32::NEG_INFINITY;
+        let x = Tensor::<2>::from_floats([[least, least], [least, 2.0]], &Device::flex());
+        assert_eq!(values(log_sum_exp(x, 1)), [least, 2.0]);
     }
 }

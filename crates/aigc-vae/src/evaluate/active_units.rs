@@ -16,7 +16,7 @@ pub struct ActiveUnits {
     /// Variance over the samples of the posterior's mean, for each latent dimension.
     pub variances: Vec<f64>,
     /// Mean divergence of the posterior from the prior, `KL(q(z|x) ‖ p(z))`, in nats; estimated
-    /// with one latent for each sample if the model has no closed form ([`Vae::kl`]).
+    /// with one latent for each sample if the model has no closed form ([`Vae::forward`]).
     pub kl: f64,
     /// Number of samples evaluated.
     pub num_samples: usize,
@@ -90,16 +90,16 @@ where
     let complete = options.for_each_part(model, loader, device, |part: Part<X>| {
         let count = part.x.dims()[0];
         let mut rng = Rng::stream(options.seed, "active-units", part.first as u64);
-        let posterior = model.encode_with(part.x, &part.condition);
-        for means in host(posterior.mode()).chunks_exact(latent) {
+        // A hierarchical model's divergences are those of the latents drawn in the pass.
+        let output = model.forward(part.x, &part.condition, &mut rng);
+        for means in host(output.posterior.mode()).chunks_exact(latent) {
             for (moments, mean) in moments.iter_mut().zip(means) {
                 moments.add(*mean);
             }
         }
-        let groups = model.kl(&posterior, posterior.sample(&mut rng), &part.condition);
         let start = divergences.len();
         divergences.resize(start + count, 0.0);
-        for kl in groups {
+        for kl in output.kl {
             let sums = divergences[start..].iter_mut().zip(host(kl));
             sums.for_each(|(sum, kl)| *sum += kl);
         }

@@ -1,7 +1,7 @@
 //! The log-likelihood of samples by importance sampling.
 
 use super::{EvaluationOptions, Part, host, mean_and_error, not_empty};
-use crate::{Likelihood, Posterior, Vae};
+use crate::{Posterior, Vae};
 use aigc_core::{
     Error, Result,
     data::{DataLoader, SampleBatch},
@@ -134,10 +134,7 @@ where
             let first = posterior.mode().narrow(0, 0, 1);
             let likelihood = model.decode_with(first, &part.condition.narrow(0, 1));
             likelihood.check_range(part.range)?;
-            if matches!(likelihood, Likelihood::OptimalGaussian { .. }) {
-                let expected = "a likelihood that does not depend on the samples";
-                return Err(Error::config("likelihood", "optimal_gaussian", expected));
-            }
+            likelihood.check_fixed()?;
         }
         let mut sums = vec![WeightSum::default(); count];
         let mut drawn = 0;

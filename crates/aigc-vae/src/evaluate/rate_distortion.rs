@@ -64,8 +64,9 @@ impl std::fmt::Display for RateDistortion {
 /// # Errors
 /// [`Error::InvalidArgument`] if there are no rows per pass; [`Error::Config`] if the samples do
 /// not have the shape of the model's samples or the range of its likelihood, or have no labels for
-/// a conditional model; [`Error::Cancelled`] if stopped before the first samples were evaluated;
-/// errors of the loader.
+/// a conditional model, if the model has cross-attention, or if the likelihood is the optimal
+/// Gaussian, which takes its variance from the samples; [`Error::Cancelled`] if stopped before the
+/// first samples were evaluated; errors of the loader.
 pub fn rate_distortion<V, B, const X: usize, const Z: usize>(
     model: &V,
     loader: &DataLoader<B>,
@@ -81,6 +82,7 @@ where
         let mut rng = Rng::stream(options.seed, "rate-distortion", part.first as u64);
         let output = model.forward(part.x.clone(), &part.condition, &mut rng);
         output.likelihood.check_range(part.range)?;
+        output.likelihood.check_fixed()?;
         distortions.extend(host(-output.likelihood.log_prob(part.x)));
         groups.resize(output.kl.len(), Vec::new());
         for (rates, kl) in groups.iter_mut().zip(output.kl) {
@@ -313,6 +315,19 @@ mod tests {
         assert!(message.contains("`likelihood` is bernoulli"), "{message}");
         let binary = EvaluationOptions::new().with_binarize(Binarize::Threshold);
         assert!(rate_distortion(&model, &loader, &binary, &device).is_ok());
+    }
+
+    #[test]
+    fn variances_of_the_samples_are_refused() {
+        let model = LinearGaussian::new(1.0, None).with_likelihood(LikelihoodKind::OptimalGaussian);
+        let (loader, device) = (loader(&draw(4, 9), None, 2), Device::flex());
+        let message = rate_distortion(&model, &loader, &EvaluationOptions::new(), &device)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("`likelihood` is optimal_gaussian"),
+            "{message}"
+        );
     }
 
     fn point(rate: f64, distortion: f64) -> RateDistortion {

@@ -13,7 +13,8 @@ pub(super) const MAX_COMPONENTS: usize = 100;
 const HALF_LEVEL: f64 = 1.0 / 255.0;
 
 /// Range of the logarithms of the scales, in `[−1, 1]`. The lower limit is that of the paper's
-/// program; at the upper one, all levels are equally probable.
+/// program; at the upper one, the levels between the two ends are equally probable, and the two
+/// ends have nearly all of the mass.
 const LOG_SCALE: [f64; 2] = [-7.0, 7.0];
 
 /// A logit, a mean and a scale per channel, and a coefficient per pair of channels:

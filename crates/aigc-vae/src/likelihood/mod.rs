@@ -18,6 +18,10 @@ use aigc_core::{Error, Result, check, data::ValueRange, nn::Activation, rng::Rng
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
+/// Least standard deviation of a Gaussian; the inverse of its square is far below the largest
+/// 32-bit number.
+const MIN_STD: f64 = 1e-6;
+
 /// Type of the distribution that a decoder outputs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -32,7 +36,7 @@ pub enum LikelihoodKind {
     ContinuousBernoulli,
     /// Independent normal distributions with this standard deviation; each output is a mean.
     Gaussian(
-        /// Standard deviation, in the units of the data, `[0, 1]` for images.
+        /// Standard deviation, 1e-6 or above, in the units of the data, `[0, 1]` for images.
         f64,
     ),
     /// Independent normal distributions; the decoder outputs the mean of every value, then the
@@ -73,14 +77,19 @@ impl LikelihoodKind {
         }
     }
 
-    /// Fails unless the standard deviation is finite and above 0, and the number of components is
+    /// Fails unless the standard deviation is finite and at least 1e-6, and the number of components is
     /// from 1 to 100.
     ///
     /// # Errors
     /// [`Error::Config`] naming the field of `likelihood`.
     pub fn validate(&self) -> Result<()> {
         match *self {
-            LikelihoodKind::Gaussian(std) => check::positive("likelihood.gaussian", std),
+            LikelihoodKind::Gaussian(std) => check::ensure(
+                std >= MIN_STD && std.is_finite(),
+                "likelihood.gaussian",
+                std,
+                "a finite number, 1e-6 or above",
+            ),
             LikelihoodKind::LogisticMixture { components } => check::in_range(
                 "likelihood.logistic_mixture.components",
                 components,
@@ -303,6 +312,18 @@ impl<const X: usize> Likelihood<X> {
             | Likelihood::OptimalGaussian { .. } => Ok(()),
         }
     }
+
+    /// Fails for the optimal Gaussian, which takes its standard deviation from the samples: its
+    /// value is no bound of `log p(x)`.
+    pub(crate) fn check_fixed(&self) -> Result<()> {
+        match self {
+            Likelihood::OptimalGaussian { .. } => {
+                let expected = "a likelihood that does not depend on the samples";
+                Err(Error::config("likelihood", "optimal_gaussian", expected))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Sums over all axes but the first.
@@ -363,6 +384,10 @@ mod tests {
         let mixture = |components| LikelihoodKind::LogisticMixture { components };
         for (kind, expected) in [
             (LikelihoodKind::Gaussian(0.0), "`likelihood.gaussian` is 0"),
+            (
+                LikelihoodKind::Gaussian(1e-7),
+                "expected a finite number, 1e-6",
+            ),
             (LikelihoodKind::Gaussian(f64::NAN), "`likelihood.gaussian`"),
             (mixture(0), "`likelihood.logistic_mixture.components` is 0"),
             (mixture(101), "expected 1 to 100"),

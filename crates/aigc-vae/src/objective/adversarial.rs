@@ -27,10 +27,14 @@ use std::marker::PhantomData;
 /// | `NegativeLogLikelihood` | a sum over values, in nats | those of the model, in nats |
 /// | `L1`, `L2` | a mean over values | those of the model, divided by `n / (8σ²)` or `n` |
 ///
-/// For a Gaussian likelihood with a fixed standard deviation σ, `n / (8σ²)` is the ratio of
-/// `−log p(x|z)` to the mean squared error of images in `[−1, 1]`. With it, the losses of a
-/// [`VqModel`](crate::VqModel) are means over the values of the latents, as in VQGAN (Esser et al.
-/// 2021, <https://arxiv.org/abs/2012.09841>). The divisor is `n` for other likelihoods.
+/// `L1` and `L2` compare values in the range of the batch, `[0, 1]` for images.
+///
+/// For a Gaussian likelihood with a fixed standard deviation σ, `n / (8σ²)` is the factor by which a
+/// [`VqModel`](crate::VqModel) multiplies its losses. Divided by it, they are means over the values
+/// of the latents, as in VQGAN (Esser et al. 2021, <https://arxiv.org/abs/2012.09841>). VQGAN
+/// compares images in `[−1, 1]`: beside values in `[0, 1]`, where `L1` is half and `L2` a quarter of
+/// that, the losses of the codes have twice and four times the paper's weight. The divisor is `n`
+/// for other likelihoods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -89,9 +93,10 @@ pub enum AdversarialWeight {
     /// et al. 2021, <https://arxiv.org/abs/2012.09841>, eq. 7).
     ///
     /// It costs two more passes of the decoder per step, without a graph before the last layer:
-    /// burn frees a graph with its first backward pass. Discriminator and perceptual distance are
-    /// evaluated once, as with a fixed weight. Batch normalisation in the decoder sees the latents
-    /// three times.
+    /// burn frees a graph with its first backward pass. Discriminator and perceptual distance have
+    /// no more passes than with a fixed weight: one of the perceptual distance, one of the
+    /// discriminator for its logits, and those for its features, where they have a weight. Batch
+    /// normalisation in the decoder sees the latents three times.
     Adaptive {
         /// Path of the weight in the VAE, as in weight files, such as `decoder.conv_out.weight`.
         last_layer: String,
@@ -146,9 +151,10 @@ impl Default for AdversarialVaeObjectiveConfig {
 impl AdversarialVaeObjectiveConfig {
     /// The objective of VQGAN: L1 and a perceptual distance, no divergence (quantised latents have
     /// a constant one), the hinge loss, and the adaptive weight with a factor of 0.8 (Esser et al.
-    /// 2021). Codebook and commitment losses are those of the model, in the
-    /// [scale](ReconstructionLoss) of L1. `last_layer` is the path of the weight of the decoder's
-    /// last layer.
+    /// 2021). L1 compares images in `[0, 1]`, where it is half of the paper's for `[−1, 1]`; the
+    /// perceptual distance has images in `[−1, 1]`, and codebook and commitment losses are
+    /// [means](ReconstructionLoss) over the values of the latents, both as in the paper.
+    /// `last_layer` is the path of the weight of the decoder's last layer.
     pub fn vqgan(last_layer: impl Into<String>, start_step: usize) -> Self {
         Self {
             reconstruction: ReconstructionLoss::L1,

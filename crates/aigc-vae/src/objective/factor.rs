@@ -182,11 +182,16 @@ impl FactorVaeObjectiveConfig {
 /// [auxiliary terms](Vae::auxiliary_losses), which the loss includes. Metric of `discriminator`:
 /// `accuracy`, ½ if the dimensions are independent.
 #[derive(Debug)]
-pub struct FactorVaeObjective<V, B = ImageBatch, const X: usize = 4, const Z: usize = 2> {
+pub struct FactorVaeObjective<V, B = ImageBatch, const X: usize = 4, const Z: usize = 2>
+where
+    V: Vae<X, Z>,
+{
     config: FactorVaeObjectiveConfig,
     /// Latents of the VAE's phase, one tensor per accumulated batch.
     latents: Vec<Option<Tensor<2>>>,
-    types: PhantomData<fn(V, B)>,
+    /// Posteriors of the batches since the last update, of models with a codebook.
+    posteriors: Vec<V::Posterior>,
+    types: PhantomData<fn(B)>,
 }
 
 /// Index of the VAE's phase.
@@ -217,6 +222,7 @@ where
         Ok(Self {
             config,
             latents: Vec::new(),
+            posteriors: Vec::new(),
             types: PhantomData,
         })
     }
@@ -250,6 +256,8 @@ where
             .with_metric("kl", kl)
             .with_metric("total_correlation", correlation);
         let auxiliary = model.vae.auxiliary_losses(&output.posterior);
+        let kept = model.vae.codebook_posterior(output.posterior);
+        self.posteriors.extend(kept);
         Ok(add_auxiliary(losses, auxiliary))
     }
 
@@ -314,6 +322,17 @@ where
             VAE_PHASE => self.vae_losses(model, batch, &condition, context),
             _ => Ok(self.discriminator_losses(model, batch, &condition, context)),
         }
+    }
+
+    fn after_update(&mut self, model: FactorVae<V>, phase: usize) -> Result<FactorVae<V>> {
+        if phase != VAE_PHASE {
+            return Ok(model);
+        }
+        let posteriors = std::mem::take(&mut self.posteriors);
+        Ok(FactorVae {
+            vae: model.vae.update_codebook(&posteriors),
+            ..model
+        })
     }
 }
 

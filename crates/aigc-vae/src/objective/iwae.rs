@@ -102,6 +102,9 @@ impl IwaeObjectiveConfig {
 /// which is the ELBO for `k = 1` and rises to `log p(x)` with `k`. The
 /// [auxiliary terms](Vae::auxiliary_losses) of the model are added.
 ///
+/// The likelihood may not be the optimal Gaussian: with a variance that is taken from the samples,
+/// the value is no bound.
+///
 /// Metrics: `reconstruction` (−log p(x|z)) and `kl` (log q(z|x) − log p(z)), means over the
 /// latents in nats, and `effective_samples`, the mean of `1 / Σ w̃²`, from 1 to `k`.
 #[derive(Debug)]
@@ -215,6 +218,7 @@ impl Densities {
         let z = Tensor::cat(z, 0);
         let likelihood = model.decode_with(z.clone(), condition);
         likelihood.check_range(range)?;
+        likelihood.check_fixed()?;
         Ok(Self {
             likelihood: likelihood.log_prob(x),
             prior: model.prior_log_prob(z, condition),
@@ -264,7 +268,10 @@ pub(super) fn add_auxiliary(
 #[cfg(all(test, feature = "flex"))]
 mod tests {
     use super::*;
-    use crate::{Likelihood, LikelihoodKind};
+    use crate::{
+        Likelihood, LikelihoodKind,
+        objective::toy::{self, Toy},
+    };
     use aigc_core::{data::SampleShape, rng::Rng, testing::values};
     use burn::{
         module::{Module, Param},
@@ -578,6 +585,23 @@ mod tests {
         assert_eq!(values(scaled.clone()), [0.6, -4.0, 2e6, 10.0]);
         let gradients = scaled.sum().backward();
         assert_eq!(values(x.grad(&gradients).unwrap()), [0.5, 0.5, 6.0, 6.0]);
+    }
+
+    #[test]
+    fn variances_of_the_samples_are_refused() {
+        let model = Toy::new(LikelihoodKind::OptimalGaussian, 1);
+        let config = IwaeObjectiveConfig::new(2);
+        let mut objective = IwaeObjective::<Toy, toy::Points, 2, 2>::new(config).unwrap();
+        let mut context = StepContext::new(0, 1, Device::flex().autodiff(), Rng::new(0));
+        let batch = toy::Points(toy::POINTS.to_vec());
+        let message = objective
+            .losses(&model, &batch, &mut context)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("`likelihood` is optimal_gaussian"),
+            "{message}"
+        );
     }
 
     #[test]

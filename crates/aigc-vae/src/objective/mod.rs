@@ -52,7 +52,8 @@ type Encode<B> = dyn Fn(&B, &Device) -> Result<Tensor<3>>;
 /// [`with_free_bits`](Self::with_free_bits) and [`with_mmd`](Self::with_mmd), in any order.
 ///
 /// The metrics are means over the batch: `reconstruction` (`−log p(x|z)`) and `kl` in nats, both
-/// without weights, `mmd` where it is set, and the auxiliary terms.
+/// without weights, the latter not [where it has no effect](Self::with_mmd), `mmd` where it is set,
+/// and the auxiliary terms.
 pub struct VaeObjective<V, B = ImageBatch, const X: usize = 4, const Z: usize = 2>
 where
     V: Vae<X, Z>,
@@ -119,7 +120,13 @@ impl<V: Vae<X, Z>, B, const X: usize, const Z: usize> VaeObjective<V, B, X, Z> {
     }
 
     /// Adds the mean discrepancy between the latents of a batch and the prior, and multiplies the
-    /// term of the divergence by `1 − α` (InfoVAE, WAE-MMD).
+    /// term of the divergence by `1 − α` (InfoVAE, WAE-MMD). With a weight of 0, the divergence is
+    /// not a metric either: it may be infinite.
+    ///
+    /// The term trains the encoder, and a learned prior where a drawn latent is a differentiable
+    /// function of the prior's weights: flows, the means and standard deviations of a mixture with
+    /// diagonal covariances, and the VampPrior. It does not train the weights of a mixture's
+    /// components, nor mixtures with full covariances.
     ///
     /// # Errors
     /// [`Error::Config`] if a value is out of range.
@@ -145,7 +152,7 @@ impl<V: Vae<X, Z>, B, const X: usize, const Z: usize> VaeObjective<V, B, X, Z> {
     where
         B: SampleBatch<X>,
     {
-        let mut condition = kind.of_batch(batch, device)?;
+        let mut condition = kind.of_labels(batch, device)?;
         if let Some(width) = kind.cross_attention_dim {
             let Some(encode) = &self.encode else {
                 return Err(Error::argument(
@@ -208,12 +215,15 @@ where
             false => kl.clone(),
         };
         let kl_loss = self.kl.loss(counted, context.step);
-        let mut metrics = vec![("reconstruction", reconstruction.clone()), ("kl", kl)];
+        let mut metrics = vec![("reconstruction", reconstruction.clone())];
+        // Without a weight, the divergence may be infinite; metrics have to be finite.
+        if self.mmd.as_ref().is_none_or(|mmd| mmd.kl_weight() > 0.0) {
+            metrics.push(("kl", kl));
+        }
         let mut loss = reconstruction;
         match &self.mmd {
             None => loss = loss + kl_loss,
             Some(mmd) => {
-                // Without a weight, a divergence that is infinite has no effect.
                 if mmd.kl_weight() > 0.0 {
                     loss = loss + kl_loss * mmd.kl_weight();
                 }
@@ -521,8 +531,15 @@ mod tests {
         for (alpha, lambda) in [(0.0, 5.0), (0.25, 2.0), (-1.0, 3.0), (1.0, 7.0)] {
             let mut info = objective(1.0).with_mmd(Mmd::new(alpha, lambda)).unwrap();
             let output = losses(&mut info, &model, 0);
+            let named = |name: &str| output.metrics.iter().any(|(known, _)| *known == name);
+            assert_eq!(named("kl"), alpha < 1.0);
+            let kl = if alpha < 1.0 {
+                metric(&output, "kl")
+            } else {
+                0.0
+            };
             let expected = metric(&output, "reconstruction")
-                + (1.0 - alpha) * metric(&output, "kl")
+                + (1.0 - alpha) * kl
                 + (alpha + lambda - 1.0) * metric(&output, "mmd");
             assert!(
                 (value(&output.loss) - expected).abs() < 1e-5,

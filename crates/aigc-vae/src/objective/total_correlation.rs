@@ -173,7 +173,8 @@ impl MinibatchEstimator {
 ///
 /// The posterior is a [`DiagonalGaussian`], or a type that borrows as one.
 ///
-/// Metrics: `reconstruction`, `kl` (closed form), `mutual_information`, `total_correlation` and
+/// Metrics: `reconstruction`, `kl` (in closed form; an estimate with one latent per sample for a
+/// model with another prior or a flow), `mutual_information`, `total_correlation` and
 /// `dimension_wise_kl`, means in nats.
 #[derive(Debug)]
 pub struct BetaTcVaeObjective<V, B = ImageBatch, const X: usize = 4, const Z: usize = 2> {

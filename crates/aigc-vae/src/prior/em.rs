@@ -25,6 +25,7 @@ pub struct EmConfig {
     pub n_init: usize,
     /// Lower bound on the variance in every direction, in the square of the units of the points. It
     /// is a constraint and not added to the covariances, so that the log-likelihood never falls.
+    /// 1e-30 or above.
     pub min_variance: f64,
     /// Seed of the starts.
     pub seed: u64,
@@ -54,13 +55,16 @@ impl EmConfig {
         ])?;
         check::non_negative("tol", self.tol)?;
         check::ensure(
-            self.min_variance >= 1e-200 && self.min_variance.is_finite(),
+            self.min_variance >= MIN_VARIANCE && self.min_variance.is_finite(),
             "min_variance",
             self.min_variance,
-            "a finite number above 0",
+            "a finite number, 1e-30 or above",
         )
     }
 }
+
+/// Least bound on variances. The inverse of smaller ones overflows in 32 bits.
+const MIN_VARIANCE: f64 = 1e-30;
 
 /// Points in rows.
 pub(super) struct Points {

@@ -43,8 +43,8 @@ pub struct GaussianMixtureConfig {
 pub struct MixtureFit {
     /// The mixture.
     pub prior: GaussianMixture,
-    /// Log-likelihood after each iteration, averaged over the latents, in nats. It never falls; the
-    /// last value is that of the mixture.
+    /// Log-likelihood before the first iteration, then after each iteration, averaged over the
+    /// latents, in nats. It never falls; the last value is that of the mixture.
     pub log_likelihoods: Vec<f64>,
     /// Whether the iterations ended because the log-likelihood no longer rose.
     pub converged: bool,
@@ -296,9 +296,41 @@ impl Gaussians {
         log_sum_exp(terms, 1).squeeze_dim(1)
     }
 
-    /// `n` samples, `[n, dim]`, with the standard deviations times `temperature`. They are computed
-    /// on the host: the dimensions of a component follow one after the other.
+    /// `n` samples, `[n, dim]`, with the standard deviations times `temperature`. With diagonal
+    /// covariances, they have the gradients of means and standard deviations.
     pub(super) fn sample(
+        self,
+        n: usize,
+        temperature: f64,
+        rng: &mut Rng,
+        device: &Device,
+    ) -> Tensor<2> {
+        match self.lower {
+            Some(_) => self.sample_on_host(n, temperature, rng, device),
+            None => on_device(self.sample_diagonal(n, temperature, rng), device),
+        }
+    }
+
+    /// Components are drawn as the largest sum of a logarithm of a weight and Gumbel noise
+    /// (Maddison et al. 2014, <https://arxiv.org/abs/1411.0030>).
+    fn sample_diagonal(self, n: usize, temperature: f64, rng: &mut Rng) -> Tensor<2> {
+        /// Least uniform number, so that the noise is finite.
+        const LEAST: f32 = 1e-30;
+        let [components, dim] = self.mean.dims();
+        let device = self.mean.device();
+        // A number that is rounded to 1 has an exponential variate of 0.
+        let uniform: Tensor<2> = rng.uniform([n, components], LEAST, 1.0, &device);
+        let gumbel = -(-uniform.log()).clamp_min(LEAST).log();
+        let log_weights = self.log_weights.detach().unsqueeze::<2>();
+        let chosen = (gumbel + log_weights).argmax(1).squeeze_dim::<1>(1);
+        let noise: Tensor<2> = rng.normal([n, dim], &device);
+        let scale = self.log_scale.exp().select(0, chosen.clone());
+        self.mean.select(0, chosen) + scale * noise * temperature
+    }
+
+    /// Samples without gradients, computed on the host: the dimensions of a component follow one
+    /// after the other.
+    fn sample_on_host(
         self,
         n: usize,
         temperature: f64,
@@ -338,6 +370,15 @@ impl Gaussians {
             }
         }
         Tensor::from_data(TensorData::new(values, [n, dim]), device)
+    }
+}
+
+/// `x` with autodiff if `device` has it, and without if not.
+fn on_device(x: Tensor<2>, device: &Device) -> Tensor<2> {
+    match (x.is_autodiff(), device.is_autodiff()) {
+        (true, false) => x.inner(),
+        (false, true) => x.autodiff(),
+        _ => x,
     }
 }
 
@@ -423,6 +464,48 @@ mod tests {
                 "{index}: {mean} {expected}"
             );
         }
+    }
+
+    /// Means and frequencies of the components, and the gradients of what they are made of.
+    #[test]
+    fn diagonal_samples_follow_the_density_and_have_gradients() {
+        let n = 40_000;
+        let device = Device::flex().autodiff();
+        let diagonal = GaussianMixture {
+            log_scale: Param::from_tensor(tensor(&[-3.0, -3.0, -2.0, -2.0], [2, 2])),
+            lower: None,
+            ..mixture()
+        };
+        let prior = diagonal.clone().train();
+        let drawn = prior.sample(n, 1.0, &mut Rng::new(1), &device);
+        let samples = values(drawn.clone());
+        // The components are far apart in `x`: 0 and −2.
+        let second: Vec<f64> = (samples.chunks(2))
+            .filter(|point| point[0] < -1.0)
+            .map(|point| f64::from(point[1]))
+            .collect();
+        let weight = 1.0 / (1.0 + (-1.0f64).exp());
+        let share = second.len() as f64 / n as f64;
+        let error = 5.0 * (weight * (1.0 - weight) / n as f64).sqrt();
+        assert!((share - weight).abs() < error, "{share} {weight}");
+        let count = second.len() as f64;
+        let mean = second.iter().sum::<f64>() / count;
+        let variance = second.iter().map(|y| (y - mean).powi(2)).sum::<f64>() / count;
+        let std = (-2.0f64).exp();
+        assert!((mean - 0.5).abs() < 5.0 * std / count.sqrt(), "{mean}");
+        assert!((variance.sqrt() / std - 1.0).abs() < 0.03, "{variance}");
+        let gradients = drawn.sum().backward();
+        // Each sample has the gradient 1 of the mean of its component.
+        let mean = values(prior.mean.val().grad(&gradients).unwrap());
+        let counts = [n as f32 - count as f32, count as f32];
+        assert_eq!(mean, [counts[0], counts[0], counts[1], counts[1]]);
+        let scale = values(prior.log_scale.val().grad(&gradients).unwrap());
+        assert!(
+            scale.iter().all(|g| g.is_finite() && *g != 0.0),
+            "{scale:?}"
+        );
+        let again = diagonal.sample(n, 1.0, &mut Rng::new(1), &Device::flex());
+        assert_close(&values(again), &samples, 1e-6);
     }
 
     /// With the same random numbers, the distance to the mean of the component is proportional to

@@ -50,9 +50,14 @@ pub fn separated_attribute_predictability(
 /// The squared correlation; 0 for a constant code.
 fn squared_correlation(data: &FactorCodes<'_>, code: usize, factor: usize) -> f64 {
     let n = data.num_samples() as f64;
+    // Squares of huge codes would overflow.
+    let largest = data.code(code).fold(0.0f64, |most, x| most.max(x.abs()));
+    if largest == 0.0 {
+        return 0.0;
+    }
     let pairs = || {
-        data.code(code)
-            .zip(data.factor(factor).map(|value| value as f64))
+        let codes = data.code(code).map(|x| x / largest);
+        codes.zip(data.factor(factor).map(|value| value as f64))
     };
     let (x, y) = pairs().fold((0.0, 0.0), |(x, y), (a, b)| (x + a / n, y + b / n));
     let (mut xx, mut xy, mut yy) = (0.0, 0.0, 0.0);
@@ -135,6 +140,20 @@ mod tests {
         assert!((separated_attribute_predictability(&data).score - 0.25).abs() < 1e-12);
         let data = data.with_categorical(&[0]).unwrap();
         assert!((separated_attribute_predictability(&data).score - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn predictability_has_no_scale() {
+        let (codes, factors) = binary_symmetric();
+        let found = [1.0, 1e308, 1e-300].map(|scale| {
+            let codes: Vec<f64> = codes.iter().map(|x| (x / 7.0) * scale).collect();
+            let data = FactorCodes::new(&codes, 3, &factors, &[2, 2]).unwrap();
+            separated_attribute_predictability(&data).gaps
+        });
+        for gaps in found {
+            assert!((gaps[0] - 0.5625).abs() < 1e-12, "{gaps:?}");
+            assert!((gaps[1] - 1.0).abs() < 1e-12, "{gaps:?}");
+        }
     }
 
     #[test]
