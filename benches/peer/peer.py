@@ -133,16 +133,19 @@ class Group(nn.Module):
     def __init__(self, channels, latents, k):
         super().__init__()
         self.sizes, hidden = [latents, latents, channels], channels // 2
-        self.prior = Bottleneck(channels, hidden, 2 * latents + channels, k)
-        self.posterior = Bottleneck(2 * channels, hidden, 2 * latents, k)
+        # Both get inputs that are activated once: the state per group, the features per level.
+        activated = lambda *sizes: nn.Sequential(*list(Bottleneck(*sizes))[1:])
+        self.prior = activated(channels, hidden, 2 * latents + channels, k)
+        self.posterior = activated(2 * channels, hidden, 2 * latents, k)
         self.project = nn.Conv2d(latents, channels, 1)
         self.block = Residual(*Bottleneck(channels, hidden, channels, k))
 
     def forward(self, x, features):
         """The next state, and the divergence from the prior. The posterior is relative to it."""
         clamp = lambda log_std: 5 * torch.tanh(log_std / 5)
-        mean, log_std, update = self.prior(x).split(self.sizes, 1)
-        shift, log_ratio = self.posterior(torch.cat((x, features), 1)).chunk(2, 1)
+        state = F.silu(x)
+        mean, log_std, update = self.prior(state).split(self.sizes, 1)
+        shift, log_ratio = self.posterior(torch.cat((state, features), 1)).chunk(2, 1)
         log_ratio = clamp(log_ratio)
         ratio = log_ratio.exp()
         kl = (0.5 * (shift.square() + ratio.square() - 1) - log_ratio).sum()
@@ -176,7 +179,7 @@ def vae_hierarchical(batch=64):
         y, features = 2 * x - 1, []
         for layers in down:
             y = layers(y)
-            features.append(y)
+            features.append(F.silu(y))
         y, kl = start[0].expand(batch, -1, -1, -1), 0
         for level, layers, seen in zip(reversed(groups), reversed(up), reversed(features)):
             for group in level:
