@@ -1,7 +1,7 @@
 //! Training, and the comparison with PNG and WebP.
 
 use crate::{
-    BenchOptions, Kind, bits_per_pixel,
+    BenchOptions, Kind, PNG, WEBP, bits_per_pixel,
     model::Model,
     picture::{png_sizes, webp_sizes},
     print_row, smallest,
@@ -12,17 +12,18 @@ use aigc_core::{
     checkpoint::RunDir,
     data::{Binarize, DataLoader, Image, ImageBatch, ImageShape},
     rng::Rng,
-    train::{EmaConfig, LrSchedule, TrainerConfig},
+    train::{EmaConfig, LrSchedule, Metrics, TrainerConfig},
 };
 use aigc_examples::{
     Codes, Images, Opening, PriorTraining, Progress, RunOptions, after_training, outln,
     stop_on_ctrl_c, unless_stopped,
 };
 use aigc_vae::{
-    CodePriorConfig, ConvVaeConfig, HierarchicalVaeConfig, KlWeight, LikelihoodKind, MlpVaeConfig,
-    Vae, VaeConfig, VaeObjective, VectorQuantizerConfig, VqVae, VqVaeConfig,
+    CodePriorConfig, ConvVaeConfig, EvaluationOptions, HierarchicalVaeConfig, KlWeight,
+    LikelihoodKind, MlpVaeConfig, Vae, VaeConfig, VaeObjective, VectorQuantizerConfig, VqVae,
+    VqVaeConfig,
     compress::{self, Codec, CompressedImages},
-    evaluate,
+    evaluate, rate_distortion,
 };
 use anyhow::{Result, ensure};
 use serde::{Serialize, de::DeserializeOwned};
@@ -162,7 +163,7 @@ impl Bench<'_> {
             .with_data_config(&self.options.data)?
             .with_evaluation(|vae: &V| {
                 unless_stopped(stop, || {
-                    images.evaluate(stop, |held_out| evaluate(vae, held_out, self.device, 0))
+                    images.evaluate(stop, |held_out| self.evaluate(vae, held_out))
                 })
             })
             .fit(
@@ -175,6 +176,25 @@ impl Bench<'_> {
             let model = finish(trained.model, &run)?;
             self.compare(&model, &self.test_images()?)
         })
+    }
+
+    /// The terms of the ELBO on held-out images, of which those for binary models are binary.
+    fn evaluate<V: Vae<4, Z>, const Z: usize>(
+        &self,
+        vae: &V,
+        held_out: &DataLoader<ImageBatch>,
+    ) -> aigc_core::Result<Metrics> {
+        if !self.options.binary {
+            return evaluate(vae, held_out, self.device, 0);
+        }
+        let options = EvaluationOptions::new().with_binarize(Binarize::Threshold);
+        let found = rate_distortion(vae, held_out, &options, self.device)?;
+        let terms = [
+            ("nelbo", found.loss(1.0)),
+            ("reconstruction", found.distortion),
+            ("kl", found.rate),
+        ];
+        Ok(terms.map(|(name, nats)| (name.to_string(), nats)).to_vec())
     }
 
     /// Trains the prior over the codes of a model.
@@ -243,11 +263,8 @@ impl Bench<'_> {
         let name = model.name();
         outln!("\n{count} test images of {shape}:");
         for (what, bytes) in [
-            ("PNG, one file each".to_string(), png_sizes(images)?),
-            (
-                "WebP lossless, one file each".to_string(),
-                webp_sizes(images)?,
-            ),
+            (format!("{PNG}, one file each"), png_sizes(images)?),
+            (format!("{WEBP}, one file each"), webp_sizes(images)?),
             (format!("{name}, one file each"), exact),
             (
                 format!("{name}, one file of all, {}", chain.method),

@@ -189,8 +189,16 @@ fn encode(options: &EncodeOptions) -> Result<()> {
         file.method
     );
     let (png, webp) = (picture::png_sizes(&images)?, picture::webp_sizes(&images)?);
-    for (what, bytes) in [("this file", bytes), ("PNG", png), ("WebP lossless", webp)] {
-        print_row(what, bits_per_pixel(bytes, images.len(), shape));
+    let each = match images.len() {
+        1 => "",
+        _ => ", one file each",
+    };
+    for (what, bytes) in [
+        ("this file".to_string(), bytes),
+        (format!("{PNG}{each}"), png),
+        (format!("{WEBP}{each}"), webp),
+    ] {
+        print_row(&what, bits_per_pixel(bytes, images.len(), shape));
     }
     Ok(())
 }
@@ -244,8 +252,12 @@ fn bits_per_pixel(bytes: usize, images: usize, shape: ImageShape) -> f64 {
     8.0 * bytes as f64 / (images * shape.height * shape.width) as f64
 }
 
+/// The formats of the comparison.
+const PNG: &str = "PNG";
+const WEBP: &str = "WebP lossless (image-webp encoder)";
+
 fn print_row(what: &str, bits_per_pixel: f64) {
-    outln!("  {what:<46} {bits_per_pixel:.3} bits per pixel");
+    outln!("  {what:<50} {bits_per_pixel:.3} bits per pixel");
 }
 
 /// The name of a file for messages.

@@ -1,8 +1,8 @@
 //! Images as files: read without any change of their pixels, and in the formats that are compared.
 
 use crate::name;
-use aigc_core::data::{Image, ImageShape};
-use anyhow::{Context, Result, bail};
+use aigc_core::data::{Image, ImageShape, folder};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use image::{
     ColorType, DynamicImage, ExtendedColorType, ImageEncoder, ImageReader,
     codecs::{
@@ -12,23 +12,32 @@ use image::{
 };
 use std::path::Path;
 
+/// The most memory that an image is decoded with.
+const MAX_DECODED_BYTES: u64 = 1 << 30;
+
 /// Reads an image of `shape`. Unlike images to train on, it is neither resized nor converted: it
-/// would not be restored from a smaller or grey one.
+/// would not be restored from a smaller or grey one. An image that is larger or truncated is
+/// refused before it is decoded.
 pub(crate) fn read(path: &Path, shape: ImageShape) -> Result<Image> {
-    let picture = ImageReader::open(path)
-        .and_then(ImageReader::with_guessed_format)
-        .with_context(|| name(path))?
-        .decode()
-        .with_context(|| name(path))?;
-    let (width, height) = (picture.width() as usize, picture.height() as usize);
-    if (height, width) != (shape.height, shape.width) {
-        bail!(
+    let wrong = |(width, height): (u32, u32)| {
+        anyhow!(
             "{}: {height}×{width} pixels, expected {}×{}, the size of the model's images",
             path.display(),
             shape.height,
             shape.width
-        );
-    }
+        )
+    };
+    let size = (shape.width as u32, shape.height as u32);
+    let found = ImageReader::open(path)
+        .and_then(ImageReader::with_guessed_format)
+        .with_context(|| name(path))?
+        .into_dimensions()
+        .with_context(|| name(path))?;
+    // EXIF data can turn it.
+    ensure!(found == size || found == (size.1, size.0), wrong(found));
+    let picture = folder::decode(path, MAX_DECODED_BYTES)?;
+    let found = (picture.width(), picture.height());
+    ensure!(found == size, wrong(found));
     let channels = match (picture.color(), shape.channels) {
         (ColorType::L8, 1) => vec![picture.to_luma8().into_raw()],
         (ColorType::L8 | ColorType::Rgb8, 1 | 3) => planes(&picture),
@@ -65,7 +74,8 @@ pub(crate) fn write(image: &Image, path: &Path) -> Result<()> {
     image::save_buffer(path, &pixels, width, height, color(image)?).with_context(|| name(path))
 }
 
-/// The size of images as PNG files with the strongest compression, one each.
+/// The size of images as PNG files with the strongest compression and the best filter, one each. The
+/// encoder has no pixels of one bit: black and white images are written as grey ones.
 pub(crate) fn png_sizes(images: &[Image]) -> Result<usize> {
     images.iter().map(png_size).sum()
 }
@@ -76,12 +86,23 @@ pub(crate) fn webp_sizes(images: &[Image]) -> Result<usize> {
 }
 
 fn png_size(image: &Image) -> Result<usize> {
-    let mut bytes = Vec::new();
-    let encoder =
-        PngEncoder::new_with_quality(&mut bytes, CompressionType::Best, FilterType::Adaptive);
+    let (pixels, color) = (interleaved(image), color(image)?);
     let (width, height) = (image.shape.width as u32, image.shape.height as u32);
-    encoder.write_image(&interleaved(image), width, height, color(image)?)?;
-    Ok(bytes.len())
+    let mut smallest = usize::MAX;
+    for filter in [
+        FilterType::NoFilter,
+        FilterType::Sub,
+        FilterType::Up,
+        FilterType::Avg,
+        FilterType::Paeth,
+        FilterType::Adaptive,
+    ] {
+        let mut bytes = Vec::new();
+        PngEncoder::new_with_quality(&mut bytes, CompressionType::Best, filter)
+            .write_image(&pixels, width, height, color)?;
+        smallest = smallest.min(bytes.len());
+    }
+    Ok(smallest)
 }
 
 fn webp_size(image: &Image) -> Result<usize> {

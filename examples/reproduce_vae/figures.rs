@@ -1,6 +1,7 @@
 //! The figures of a trained model with latent vectors.
 
 use crate::{
+    Kind,
     experiment::Experiment,
     table::{self, Published, Row},
 };
@@ -140,7 +141,12 @@ impl Experiment<'_> {
         ];
         rows.extend(right.map(|right| {
             let share = format!("{:.2} %", 100.0 * right);
+            let published = Published {
+                value: "82 %",
+                source: "a public CVAE",
+            };
             Row::new("samples read as the digit asked for, LeNet-5", share)
+                .with_published((self.args.model == Kind::Conditional).then_some(published))
         }));
         Ok(rows)
     }

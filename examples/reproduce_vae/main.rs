@@ -132,6 +132,10 @@ impl std::fmt::Display for Kind {
 
 impl Args {
     fn check(&self) -> Result<()> {
+        if let (Kind::Vq, Some(n)) = (self.model, self.importance_samples) {
+            let expected = "a --model with Gaussian latents, not vq";
+            return Err(Error::argument("--importance-samples", n, expected));
+        }
         match self.k {
             Some(k) if !matches!(self.model, Kind::Iwae1 | Kind::Iwae5) => Err(Error::argument(
                 "--k",

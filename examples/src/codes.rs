@@ -179,6 +179,14 @@ impl PriorTraining<'_> {
     }
 }
 
+/// The first of `dir-old-1`, `dir-old-2`, … that does not exist.
+fn unused(dir: &Path) -> PathBuf {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    let numbered = |n: usize| dir.with_file_name(format!("{name}-old-{n}"));
+    let mut free = (1..).map(numbered).filter(|path| !path.exists());
+    free.next().expect("numbers do not end")
+}
+
 /// The run of a prior over `codes` in `dir`, and whether it is resumed.
 fn open(dir: &Path, codes: &CodesConfig) -> Result<(RunDir, StartFrom)> {
     if dir.join("config.json").is_file() {
@@ -186,11 +194,13 @@ fn open(dir: &Path, codes: &CodesConfig) -> Result<(RunDir, StartFrom)> {
         if run.config::<PriorRun>()?.data == *codes {
             return Ok((run, StartFrom::Resume));
         }
+        let old = unused(dir);
         outln!(
-            "the codes have changed: the prior in {} is trained anew",
-            dir.display()
+            "the codes have changed: the prior in {} is trained anew; the old one is in {}",
+            dir.display(),
+            old.display()
         );
-        std::fs::remove_dir_all(dir).map_err(Error::io(dir))?;
+        std::fs::rename(dir, &old).map_err(Error::io(dir))?;
     }
     Ok((RunDir::create(dir)?, StartFrom::Fresh))
 }

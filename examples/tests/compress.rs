@@ -60,7 +60,10 @@ fn images_are_restored_by_every_kind_of_model() {
     for kind in ["mlp", "conv", "hierarchical", "vq"] {
         let run = at(kind);
         let text = bench(&run, &["--model", kind]);
-        assert!(text.contains("WebP lossless, one file each"), "{text}");
+        assert!(
+            text.contains("WebP lossless (image-webp encoder), one file each"),
+            "{text}"
+        );
         assert!(text.contains("restored bit for bit"), "{text}");
         let model = run.join("final");
         let (file, back) = (at("file.aigc"), at("back.png"));

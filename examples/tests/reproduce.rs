@@ -93,8 +93,12 @@ fn vaes_print_their_tables() {
         ),
         ("vq", "| bits per image, codes of the prior | "),
     ] {
+        let importance = match model {
+            "vq" => "",
+            _ => "--importance-samples 3",
+        };
         let options = format!(
-            "--data mnist --model {model} --importance-samples 3 --test-images 12 \
+            "--data mnist --model {model} {importance} --test-images 12 \
              --classifier lenet.safetensors --samples 20"
         );
         let text = world.run(

@@ -291,8 +291,13 @@ pub fn read_image(path: &Path, shape: ImageShape) -> Result<Image> {
     })
 }
 
-/// Decodes `path` by its content; its name does not matter.
-fn decode(path: &Path, max_bytes: u64) -> Result<DynamicImage> {
+/// Decodes `path` by its content; its name does not matter. The image is turned as its EXIF data
+/// say, and allocates at most `max_bytes`.
+///
+/// # Errors
+/// [`Error::Io`] if the file cannot be read, [`Error::Data`] if it holds no image, is truncated, or
+/// needs more memory.
+pub fn decode(path: &Path, max_bytes: u64) -> Result<DynamicImage> {
     let size = std::fs::metadata(path).map_err(Error::io(path))?.len();
     let fault = |reason: String| Error::data(path, DataFault::Decode(reason));
     let format = Format::of_file(path)?;

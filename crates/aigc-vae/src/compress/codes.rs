@@ -3,7 +3,7 @@
 
 use super::{
     Codec, Fingerprint, FrequencyTable, GaussianLatents, LatentBins, Method, PRECISION,
-    PixelTables, Rans, container::crc32, image_tensor, shape_of,
+    PixelTables, Rans, container::crc32, image_tensor, shape_of, tables::ensure_finite,
 };
 use crate::{CodePrior, CodeShape, DiscreteVae, Likelihood, PriorCondition, Vae};
 use aigc_core::{Error, Result, data::ImageShape};
@@ -121,6 +121,7 @@ impl<M: GaussianLatents<Z>, const Z: usize> CodeModel for GaussianCodes<M, Z> {
     fn encode_codes(&self, x: Tensor<4>) -> Result<Vec<u32>> {
         let mut codes = Vec::with_capacity(self.num_codes());
         self.model.encode_latents(x, &mut |mean, _| {
+            ensure_finite("mean", mean)?;
             let bins = mean.iter().map(|mean| self.bins.bin(*mean));
             let group: Vec<usize> = bins.collect();
             codes.extend(group.iter().map(|bin| *bin as u32));
@@ -484,10 +485,10 @@ impl<M: CodeModel> Codec for CodeCodec<M> {
         let codes = self.pop_codes(rans)?;
         let likelihood = self.model.decode_codes(&codes, &self.device)?;
         if self.method == Method::Lossy {
-            let mean = likelihood.mean().into_data();
-            // A value that is not a number becomes 0.
-            let level = |x: f32| (x * 255.0).round() as u8;
-            let pixels = mean.iter::<f32>().map(level).collect();
+            let mean: Vec<f32> = likelihood.mean().into_data().iter().collect();
+            ensure_finite("mean", &mean)?;
+            let level = |x: &f32| (x * 255.0).round() as u8;
+            let pixels = mean.iter().map(level).collect();
             return Ok((pixels, checksum_of_codes(&codes)));
         }
         let pixels = PixelTables::new(&likelihood)?.pop(rans)?;
@@ -511,9 +512,11 @@ mod tests {
     };
     use aigc_core::{
         data::{Image, digits},
+        params::{ParamMapper, map_params},
         rng::InitWeights,
         testing::values,
     };
+    use burn::module::Param;
 
     fn vae() -> MlpVae {
         let config = MlpVaeConfig {
@@ -615,6 +618,53 @@ mod tests {
         let file = encode(&lossy, &images).unwrap();
         assert!(file.payload.len() <= (4 * (3 * 3 + 1) + 24) / 8 + 1);
         assert_eq!(decode(&lossy, &file).unwrap().len(), 4);
+    }
+
+    /// Lossy files have no pixels to check: NaN would pass as black.
+    #[test]
+    fn outputs_that_are_not_finite_are_refused() {
+        struct Nan(&'static str);
+
+        impl ParamMapper for Nan {
+            fn map<const D: usize>(
+                &mut self,
+                path: &str,
+                param: Param<Tensor<D>>,
+            ) -> Param<Tensor<D>> {
+                match path == self.0 {
+                    true => param.map(|value| value * f32::NAN),
+                    false => param,
+                }
+            }
+        }
+
+        let device = Device::flex();
+        let config = MlpVaeConfig {
+            hidden_dim: 16,
+            latent_dim: 3,
+            likelihood: LikelihoodKind::Bernoulli,
+            ..MlpVaeConfig::new(digits::SHAPE)
+        };
+        let model = config.init(&device).unwrap().init_weights(1);
+        let lossy = |path| {
+            let damaged = map_params(model.clone(), &mut Nan(path));
+            CodeCodec::lossy(GaussianCodes::new(&damaged).unwrap(), &device)
+        };
+        let refused = |message: String| {
+            assert!(message.contains("`mean` is NaN"), "{message}");
+            assert!(
+                message.contains("a finite output of the network"),
+                "{message}"
+            );
+        };
+        refused(
+            encode(&lossy("mean.bias"), &images(1))
+                .unwrap_err()
+                .to_string(),
+        );
+        let codec = lossy("output.bias");
+        let file = encode(&codec, &images(1)).unwrap();
+        refused(decode(&codec, &file).unwrap_err().to_string());
     }
 
     /// The codes need as many bits as their log-probability under the prior says.

@@ -51,8 +51,10 @@
 //!   for differences of 1e-6 and a grid of 1/32;
 //! - a file contains a fingerprint of the weights and a checksum of the decoded images. A decoder
 //!   with other weights, or whose frequencies differ, returns an error that says so, and never a
-//!   wrong image. (The checksum of a lossy file is that of the codes, so that the last digits of a
-//!   reconstruction may differ.)
+//!   wrong image;
+//! - the checksum of a lossy file is that of the codes, so that the last digits of a reconstruction
+//!   may differ. A model with the same weights and another configuration (an activation, a
+//!   likelihood, levels of a quantiser) is not noticed if it reads the same codes.
 //!
 //! To archive images, keep the program and the machine together with the weights, or another copy
 //! of the images.

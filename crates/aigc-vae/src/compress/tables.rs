@@ -66,8 +66,11 @@ impl FrequencyTable {
         {
             return Err(Error::argument("probabilities", wrong, expected));
         }
+        let largest = probabilities.iter().copied().fold(0.0, f64::max);
+        ensure_argument(largest > 0.0, "probabilities", largest, expected)?;
+        // Relative to the largest, neither the sum nor its inverse can overflow.
+        let probabilities: Vec<f64> = probabilities.iter().map(|p| p / largest).collect();
         let sum: f64 = probabilities.iter().sum();
-        ensure_argument(sum > 0.0 && sum.is_finite(), "probabilities", sum, expected)?;
         let total = 1u32 << PRECISION;
         let shared = f64::from(total - symbols as u32) / sum;
         let (mut below, mut cumulative) = (0.0f64, Vec::with_capacity(symbols + 1));
@@ -159,11 +162,17 @@ impl FrequencyTable {
 
 /// Rounds outputs of a network to multiples of `step`.
 fn on_grid(name: &str, outputs: &[f32], step: f64) -> Result<Vec<f64>> {
-    let round = |x: &f32| match x.is_finite() {
-        true => Ok((f64::from(*x) / step).round() * step),
-        false => Err(Error::argument(name, x, "a finite output of the network")),
-    };
-    outputs.iter().map(round).collect()
+    ensure_finite(name, outputs)?;
+    let round = |x: &f32| (f64::from(*x) / step).round() * step;
+    Ok(outputs.iter().map(round).collect())
+}
+
+/// Fails if an output of a network is not finite.
+pub(super) fn ensure_finite(name: &str, outputs: &[f32]) -> Result<()> {
+    match outputs.iter().find(|x| !x.is_finite()) {
+        Some(x) => Err(Error::argument(name, x, "a finite output of the network")),
+        None => Ok(()),
+    }
 }
 
 /// Exponentials of `logits`, scaled so that the largest is 1.
@@ -265,7 +274,7 @@ impl LatentBins {
         self.medians[bin]
     }
 
-    /// The bin of a latent.
+    /// The bin of a latent, which must not be NaN.
     pub fn bin(&self, latent: f32) -> usize {
         self.edges
             .partition_point(|edge| *edge <= f64::from(latent))
@@ -648,6 +657,17 @@ mod tests {
             assert!(error.to_string().contains("`probabilities`"), "{error}");
         }
         assert!(FrequencyTable::from_logits(&[0.0, f32::INFINITY]).is_err());
+    }
+
+    /// Sums and inverses of very small and very large numbers would overflow.
+    #[test]
+    fn frequencies_depend_on_the_ratios_of_probabilities_only() {
+        let expected = FrequencyTable::uniform(2).unwrap();
+        for size in [1e-320, 1e-300, 1e300, f64::MAX] {
+            let table = FrequencyTable::from_probabilities(&[size, size]).unwrap();
+            assert_eq!(table, expected, "{size}");
+        }
+        assert!(FrequencyTable::from_probabilities(&[f64::INFINITY, 1.0]).is_err());
     }
 
     #[test]

@@ -145,6 +145,15 @@ impl ConvVaeConfig {
             format!("{:?}", self.channels),
             "1 to 8 numbers from 1 to 4096",
         )?;
+        let outputs = self.likelihood.outputs(self.shape.channels);
+        let of = format!("{outputs} parameters of the likelihood of a pixel");
+        // The last convolution is one of 4×4.
+        check_weights(
+            "channels[0]",
+            self.channels[0],
+            outputs.saturating_mul(16),
+            &of,
+        )?;
         check::in_range("residual_blocks", self.residual_blocks, 0..=64)?;
         // Encoder and decoder have two convolutions of 3×3 per block.
         let each = self.channels.iter().map(|c| 36 * c * c).sum();

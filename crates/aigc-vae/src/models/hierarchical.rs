@@ -7,7 +7,7 @@
 //! (2021), <https://arxiv.org/abs/2011.10650>; the posterior is relative to the prior, as in NVAE
 //! (Vahdat and Kautz 2020, <https://arxiv.org/abs/2007.03898>, §3.2).
 
-use super::condition_embedding::one_hot;
+use super::{check_weights, condition_embedding::one_hot};
 use crate::compress::{ChooseLatents, GaussianLatents};
 use crate::{Condition, ConditionKind, Likelihood, LikelihoodKind, Vae, VaeOutput};
 use aigc_core::{
@@ -168,7 +168,7 @@ impl HierarchicalVaeConfig {
             ("levels", self.levels.len(), 16),
         ])?;
         if let Some(classes) = self.num_classes {
-            check::sizes(&[("num_classes", classes, 1 << 20)])?;
+            check::sizes(&[("num_classes", classes, 1 << 16)])?;
         }
         self.likelihood.validate()?;
         let mut side = [self.shape.height, self.shape.width];
@@ -194,7 +194,39 @@ impl HierarchicalVaeConfig {
             side = side.map(|side| side / level.stride);
             sides.push(side);
         }
+        // Sizes within their limits can still have a product beyond the memory.
+        let weights = usize::try_from(self.num_weights(&sides)).unwrap_or(usize::MAX);
+        check_weights("weights of levels", weights, 1, "a model")?;
         Ok(sides)
+    }
+
+    /// The number of weights without biases, of a validated configuration with maps of these sides.
+    fn num_weights(&self, sides: &[[usize; 2]]) -> u128 {
+        let product = |sizes: &[usize]| sizes.iter().map(|size| *size as u128).product::<u128>();
+        let (mut weights, mut before) = (0, self.shape.channels);
+        let mut outputs = self.likelihood.outputs(self.shape.channels);
+        for (level, side) in self.levels.iter().zip(sides) {
+            let (channels, hidden) = (level.channels, level.hidden_channels);
+            let kernel = if *side == [1, 1] { 1 } else { 9 };
+            let block = |inputs: usize, outputs: usize| {
+                product(&[inputs + outputs, hidden]) + product(&[2, kernel, hidden, hidden])
+            };
+            let latents = 2 * level.latent_channels;
+            let group = block(channels, latents + channels)
+                + block(2 * channels, latents)
+                + product(&[level.latent_channels, channels])
+                + block(channels, channels);
+            let down = if level.stride == 2 { 4 } else { level.stride };
+            weights += product(&[before, channels, down, down])
+                + product(&[channels, outputs, level.stride, level.stride])
+                + level.encoder_blocks as u128 * block(channels, channels)
+                + level.groups as u128 * group;
+            (before, outputs) = (channels, channels);
+        }
+        let start = sides
+            .last()
+            .map_or(1, |[height, width]| product(&[*height, *width]));
+        weights + before as u128 * (start + self.num_classes.unwrap_or(0) as u128)
     }
 }
 
@@ -206,7 +238,7 @@ fn scaled(depth: usize) -> Initializer {
     }
 }
 
-/// A convolution that divides the sides by `stride`, with overlapping windows for even strides.
+/// A convolution that divides the sides by `stride`, with overlapping windows for a stride of 2.
 fn downsample(inputs: usize, outputs: usize, stride: usize) -> Conv2dConfig {
     match stride {
         2 => Conv2dConfig::new([inputs, outputs], 4)
@@ -1053,6 +1085,14 @@ mod tests {
             (of(vec![level(2, 0)]), "`levels[0].groups` is 0"),
             (of(vec![blocks]), "`levels[0].encoder_blocks` is 257"),
             (of(vec![]), "`levels` is 0"),
+            (
+                of(vec![HierarchicalLevel {
+                    channels: 1 << 12,
+                    hidden_channels: 1 << 12,
+                    ..level(2, 256)
+                }]),
+                "expected at most 2147483648, for a model",
+            ),
             (
                 HierarchicalVaeConfig {
                     num_classes: Some(0),

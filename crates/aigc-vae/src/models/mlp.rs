@@ -127,6 +127,10 @@ impl MlpVaeConfig {
             self.likelihood,
             self.condition,
         )?;
+        let outputs = self.likelihood.outputs(self.shape.channels);
+        let outputs = outputs.saturating_mul(self.shape.height * self.shape.width);
+        let of = format!("{outputs} parameters of the likelihood");
+        check_weights("hidden_dim", self.hidden_dim, outputs, &of)?;
         check::in_range("hidden_layers", self.hidden_layers, 1..=64)?;
         check_weights(
             "hidden_layers",

@@ -316,13 +316,13 @@ fn validate_common(
         ("hidden_dim", hidden_dim, MAX_SIZE),
     ])?;
     condition.validate()?;
+    likelihood.validate()?;
     let of = format!("images of {shape}");
     check_weights("hidden_dim", hidden_dim, shape.numel(), &of)?;
     let width = hidden_dim.max(latent_dim);
     let classes = condition.num_classes.unwrap_or(0);
     let of = format!("layers of {width} units");
-    check_weights("condition.num_classes", classes, width, &of)?;
-    likelihood.validate()
+    check_weights("condition.num_classes", classes, width, &of)
 }
 
 /// Fails if the value `count` of `field`, times the weights that each of them adds, is more than

@@ -124,8 +124,8 @@ where
         }
     }
 
-    /// `log q(z|x) − log p(z)`, by the inverse of the flow; the estimate with fixed noise if the
-    /// flow has no inverse. [`forward`](Vae::forward) needs no inverse.
+    /// `log q(z|x) − log p(z)`, by the inverse of the flow; if the flow has no inverse, at latents
+    /// that are drawn with fixed noise in place of `z`. [`forward`](Vae::forward) needs no inverse.
     fn kl(
         &self,
         posterior: &FlowPosterior<F>,
@@ -134,7 +134,11 @@ where
     ) -> Vec<Tensor<1>> {
         vec![match posterior.log_prob(z.clone()) {
             Ok(log_prob) => log_prob - self.model.prior_log_prob(z, condition),
-            Err(_) => posterior.kl(),
+            Err(_) => {
+                let mut rng = Rng::stream(0, "flow posterior", 0);
+                let (z, log_prob) = posterior.sample_with_log_prob(&mut rng);
+                log_prob - self.model.prior_log_prob(z, condition)
+            }
         }]
     }
 

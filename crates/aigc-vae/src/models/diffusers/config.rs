@@ -1,6 +1,6 @@
 //! Configurations of the models, with the fields of diffusers.
 
-use crate::{CodeShape, LikelihoodKind};
+use crate::{CodeShape, LikelihoodKind, models::check_weights};
 use aigc_core::{
     Error, Result,
     check::{self, ensure},
@@ -49,8 +49,8 @@ pub struct AutoencoderKlConfig {
     pub block_out_channels: Vec<usize>,
     /// Residual blocks at each size of the encoder; the decoder has one more.
     pub layers_per_block: usize,
-    /// Activation in the blocks: `silu`, `gelu`, `relu`, `mish` or `quick_gelu`. The one before the
-    /// last convolutions is always SiLU.
+    /// Activation in the blocks: `silu`, `gelu`, `relu` or `mish`. The one before the last
+    /// convolutions is always SiLU.
     pub act_fn: String,
     /// Channels of the latents.
     pub latent_channels: usize,
@@ -99,8 +99,8 @@ pub struct VqModelConfig {
     pub block_out_channels: Vec<usize>,
     /// Residual blocks at each size of the encoder; the decoder has one more.
     pub layers_per_block: usize,
-    /// Activation in the blocks: `silu`, `gelu`, `relu`, `mish` or `quick_gelu`. The one before the
-    /// last convolutions is always SiLU.
+    /// Activation in the blocks: `silu`, `gelu`, `relu` or `mish`. The one before the last
+    /// convolutions is always SiLU.
     pub act_fn: String,
     /// Channels of the encoder's output and of the decoder's input.
     pub latent_channels: usize,
@@ -403,6 +403,13 @@ impl VqModelConfig {
             ("num_vq_embeddings", self.num_vq_embeddings, 1 << 20),
             ("vq_embed_dim", self.embed_dim(), MAX_CHANNELS),
         ])?;
+        let of = format!("codes of width {}", self.embed_dim());
+        check_weights(
+            "num_vq_embeddings",
+            self.num_vq_embeddings,
+            self.embed_dim(),
+            &of,
+        )?;
         Ok(activation)
     }
 }
@@ -532,7 +539,35 @@ impl Architecture<'_> {
                 return Err(Error::config("likelihood", value, "gaussian"));
             }
         }
+        // Sizes within their limits can still have a product beyond the memory.
+        let weights = usize::try_from(self.num_weights()).unwrap_or(usize::MAX);
+        check_weights("weights of block_out_channels", weights, 1, "a model")?;
+        // No blocks of diffusers' autoencoders have it.
+        let expected = "silu, swish, gelu, relu or mish";
+        ensure(self.act_fn != "quick_gelu", "act_fn", self.act_fn, expected)?;
         activation(self.act_fn)
+    }
+
+    /// The number of weights without biases, or a few more: every convolution of a size counts as
+    /// one between the most channels of that size and its neighbours.
+    fn num_weights(&self) -> u128 {
+        let all = self.block_out_channels;
+        let blocks = 2 * self.layers_per_block as u128 + 1;
+        let of_size = |at: usize| {
+            let widest = all[at.saturating_sub(1)..all.len().min(at + 2)]
+                .iter()
+                .max();
+            let area = widest.map_or(0, |widest| (*widest as u128).pow(2));
+            // A residual block has two convolutions of 3×3 and one of 1×1; the sizes are changed by
+            // two of 3×3.
+            area * (19 * blocks + 18)
+        };
+        let (first, last) = (all[0] as u128, all[all.len() - 1] as u128);
+        let ends = 9 * first * (self.in_channels + self.out_channels) as u128
+            + 27 * last * self.latent_channels as u128;
+        // Two blocks and attention in the middle of encoder and decoder.
+        let middle = 2 * (2 * 18 + 4) * last * last;
+        (0..all.len()).map(of_size).sum::<u128>() + ends + middle
     }
 }
 
