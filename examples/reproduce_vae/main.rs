@@ -109,7 +109,7 @@ impl Kind {
         }
     }
 
-    /// Whether the run ends with its -ELBO, unless other figures are asked for.
+    /// Whether the program prints the -ELBO after training, where no option requests other figures.
     pub(crate) fn is_plain(self) -> bool {
         matches!(self, Kind::Mlp | Kind::Conv)
     }

@@ -27,7 +27,8 @@ pub struct DigitFigures {
     pub frechet: f64,
     /// Number of samples of each class.
     pub histogram: ClassHistogram,
-    /// Share of the samples that are read as the digit asked for, of samples with classes.
+    /// Fraction of the samples that are classified as the requested digit; none for samples without
+    /// labels.
     pub right: Option<f64>,
     /// Number of samples.
     pub samples: usize,

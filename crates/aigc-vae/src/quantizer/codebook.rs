@@ -487,7 +487,7 @@ fn smoothed(counts: Tensor<1>, epsilon: f64) -> Tensor<1> {
     (counts + epsilon) * (total.clone() / (total + k as f64 * epsilon))
 }
 
-/// `count` rows in random order, distinct as far as there are so many.
+/// Draws `count` rows with different values; if there are fewer of them, rows are repeated to fill up.
 fn distinct_rows(vectors: &Tensor<2>, count: usize, rng: &mut Rng) -> Tensor<2> {
     let [n, dim] = vectors.dims();
     let values: Vec<f32> = vectors.to_data().iter::<f32>().collect();
