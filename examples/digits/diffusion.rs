@@ -29,8 +29,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Number of sampling steps.
-const STEPS: usize = 20;
+/// Number of sampling steps, by default.
+const STEPS: u32 = 20;
 /// Guidance scale for class-conditional models.
 const GUIDANCE: f64 = 2.0;
 /// Number of samples, and of their sampling steps, that measure the time of an evaluation.
@@ -54,6 +54,7 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
         scheduler: &scheduler,
         shape,
         device,
+        steps: args.sampling_steps.unwrap_or(STEPS) as usize,
         stop: &stop,
     };
     let mut trainer = trainer.clone();
@@ -83,7 +84,7 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
                 let n = evaluator.num_samples();
                 let progress = Progress::new("samples for the evaluation", n, &stop);
                 let samples = sampling
-                    .sampler(network, STEPS)?
+                    .sampler(network, sampling.steps)?
                     .with_callback(|at| progress.on_step(at))
                     .sample(n, seed)?;
                 drop(progress);
@@ -94,7 +95,7 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
         })
         .with_preview(|network, at| {
             unless_stopped(&stop, || {
-                let samples = show(network, &sampling.sampler(network, STEPS)?, seed)?;
+                let samples = show(network, &sampling.sampler(network, sampling.steps)?, seed)?;
                 save_image(&samples.values, grid, &at.run.sample_path(at.step, "png"))
             })
         })
@@ -170,6 +171,7 @@ struct Sampling<'a> {
     scheduler: &'a DpmMultistepScheduler,
     shape: ImageShape,
     device: &'a Device,
+    steps: usize,
     stop: &'a CancelToken,
 }
 
@@ -212,7 +214,7 @@ impl Sampling<'_> {
         // Without the token: training reports the signal.
         evaluator.metrics(samples.values, &requested, &CancelToken::new())?;
         Ok(EvaluationCost {
-            sample: seconds / n as f64 * STEPS as f64 / steps as f64,
+            sample: seconds / n as f64 * self.steps as f64 / steps as f64,
             metrics: began.elapsed().as_secs_f64(),
         })
     }
@@ -243,14 +245,16 @@ fn pictures(
     let at = |name: &str| run.path().join(name);
     let mut animation = Animation::new(grid);
     let mut failed = aigc_core::Result::Ok(());
-    let recorded = sampling.sampler(network, STEPS)?.with_callback(|progress| {
-        failed = animation.push(&progress.noisy_images());
-        if failed.is_ok() {
-            ControlFlow::Continue(())
-        } else {
-            ControlFlow::Break(())
-        }
-    });
+    let recorded = sampling
+        .sampler(network, sampling.steps)?
+        .with_callback(|progress| {
+            failed = animation.push(&progress.noisy_images());
+            if failed.is_ok() {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        });
     // One sample of each class.
     let recorded = match network.config().num_class_embeds {
         Some(classes) => recorded.with_classes(ClassLabels::PerSample(
@@ -267,7 +271,7 @@ fn pictures(
         animation.push(&ten.values)?;
     }
     animation.save(Duration::from_millis(100), &at("denoising.gif"))?;
-    let sampler = sampling.sampler(network, STEPS)?;
+    let sampler = sampling.sampler(network, sampling.steps)?;
     save_image(
         &show(network, &sampler, seed)?.values,
         grid,

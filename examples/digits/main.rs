@@ -16,6 +16,7 @@ mod job;
 mod vae;
 mod vqvae;
 
+use aigc_core::Error;
 use aigc_examples::{ImagesConfig, RunOptions, stop_on_ctrl_c};
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
@@ -32,6 +33,9 @@ struct Args {
     /// as many as there are training images, at least 50 and at most 1,000.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     eval_samples: Option<u32>,
+    /// Number of sampling steps of a diffusion model; 20 by default.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    sampling_steps: Option<u32>,
     #[command(flatten)]
     run: RunOptions,
 }
@@ -57,6 +61,9 @@ enum Model {
 
 fn main() -> Result<()> {
     let args = Args::parse();
+    if let (Some(steps), false) = (args.sampling_steps, args.model == Model::Diffusion) {
+        return Err(Error::argument("--sampling-steps", steps, "--model diffusion").into());
+    }
     let device = args.run.device()?;
     match args.model {
         Model::Vae => vae::run(&args, &device, stop_on_ctrl_c()),

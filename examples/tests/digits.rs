@@ -574,13 +574,15 @@ fn adversarial_models_leave_files_and_resume() {
 /// `restore` works with its pipeline.
 #[test]
 fn diffusion_model_leaves_files_and_resumes() {
-    const DIFFUSION: [&str; 6] = [
+    const DIFFUSION: [&str; 8] = [
         "--model",
         "diffusion",
         "--steps",
         "45",
         "--eval-samples",
         "10",
+        "--sampling-steps",
+        "4",
     ];
     let folder = tempfile::tempdir().unwrap();
     let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
@@ -616,6 +618,8 @@ fn diffusion_model_leaves_files_and_resumes() {
         "8",
         "--steps",
         "2",
+        "--sampling-steps",
+        "4",
         "--out",
         "few",
     ];
@@ -768,6 +772,7 @@ fn mistakes_name_option_and_remedy() {
     };
     assert!(fails(&["--resume"]).contains("there is no run in it"));
     assert!(fails(&["--device", "cuda:0"]).contains("enable the feature `cuda`"));
+    assert!(fails(&["--sampling-steps", "9"]).contains("--model diffusion"));
     assert!(fails(&["--steps", "0"]).contains("`max_steps` is 0"));
     assert!(fails(&["--model", "poem"]).contains("invalid value"));
     let photos = folder.path().join("photos");

@@ -87,6 +87,9 @@ fn run_example(name: &str, arguments: &[&str], world: &Path) {
             kept.extend(["--save-steps", "3", "--eval-samples", "10"]);
         }
     }
+    if name == "digits" && arguments.contains(&"diffusion") {
+        kept.extend(["--sampling-steps", "4"]);
+    }
     for at in kept
         .clone()
         .iter()

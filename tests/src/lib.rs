@@ -2,16 +2,19 @@
 #![forbid(unsafe_code)]
 
 pub mod cases;
+#[cfg(feature = "text")]
+mod text;
+
+#[cfg(feature = "text")]
+pub use text::{gpt2_tokenizer, small_gpt2};
 
 use aigc_core::{
     Result,
     data::{DataLoader, DataLoaderConfig, Dataset, InMemory},
     nn::{BatchNorm, BatchNormConfig, Dropout, DropoutConfig, Linear, LinearConfig},
     params::{ParamVisitor, visit_params},
-    rng::InitWeights,
     train::{LossOutput, Objective, Phase, StepContext},
 };
-use aigc_text::{BpeTokenizer, Gpt2, Gpt2Config};
 use burn::{
     module::{Module, Param},
     tensor::{Device, Tensor, TensorData, activation},
@@ -52,47 +55,6 @@ pub fn folder_from(variable: &str) -> Option<PathBuf> {
 /// The fixtures of this repository.
 pub fn own_fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
-}
-
-/// A GPT-2 whose logits are far enough apart for their order to be certain; sizes are layers, heads
-/// and width.
-///
-/// # Panics
-/// If there is no such model.
-pub fn small_gpt2(
-    seed: u64,
-    vocabulary: usize,
-    context: usize,
-    [n_layer, n_head, n_embd]: [usize; 3],
-) -> Gpt2 {
-    let config = Gpt2Config {
-        vocab_size: vocabulary,
-        n_positions: context,
-        n_embd,
-        n_layer,
-        n_head,
-        initializer_range: 0.4,
-        bos_token_id: None,
-        eos_token_id: None,
-        ..Gpt2Config::default()
-    };
-    config
-        .init(&Device::flex())
-        .expect("valid sizes")
-        .init_weights(seed)
-}
-
-/// GPT-2's own tokenizer, of `AIGC_DATA`; says that the test is skipped without.
-///
-/// # Panics
-/// If it is broken.
-pub fn gpt2_tokenizer() -> Option<BpeTokenizer> {
-    let folder = folder_from("AIGC_DATA").map(|data| data.join("gpt2-tokenizer"));
-    let Some(folder) = folder.filter(|folder| folder.is_dir()) else {
-        skip("AIGC_DATA has no gpt2-tokenizer");
-        return None;
-    };
-    Some(BpeTokenizer::from_pretrained(folder).expect("GPT-2's files"))
 }
 
 /// An interpreter that has `modules`, given with commas between: the one that `PYTHON` names, which
