@@ -6,7 +6,7 @@ use super::{
     memory::volume,
     simd::arch,
     threads::{Shared, for_each},
-    tile::{Operands, Strided, column_tiles, fixed},
+    tile::{Operands, Strided, column_tiles, fixed, widest_of},
 };
 use crate::pages::read_often;
 use pulp::{Simd, WithSimd};
@@ -153,7 +153,7 @@ impl AddRows<'_> {
                 c_row: n,
                 add: true,
             };
-            for (vector, width) in column_tiles(vectors) {
+            for (vector, width) in column_tiles(vectors, widest_of::<S>(M)) {
                 let o = at(vector * lanes);
                 // SAFETY: `M` rows of A and C, `count` rows of B, and whole vectors of columns lie
                 // in their slices, by the assertions in `multiply_few_rows`; `sums` is borrowed
@@ -246,9 +246,17 @@ impl<const M: usize> WithSimd for Dots<'_, M> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
         let mut column = self.columns.start;
-        while column + 4 <= self.columns.end {
-            self.columns::<S, 4>(s, column);
-            column += 4;
+        // As many accumulators as the registers hold.
+        if S::REGISTER_COUNT >= 32 || M <= 2 {
+            while column + 4 <= self.columns.end {
+                self.columns::<S, 4>(s, column);
+                column += 4;
+            }
+        } else if M <= 6 {
+            while column + 2 <= self.columns.end {
+                self.columns::<S, 2>(s, column);
+                column += 2;
+            }
         }
         for column in column..self.columns.end {
             self.columns::<S, 1>(s, column);

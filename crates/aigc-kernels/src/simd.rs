@@ -1,5 +1,6 @@
 //! Selection of the vector instruction set.
 
+use crate::tile::widest;
 use pulp::Arch;
 use std::sync::OnceLock;
 
@@ -20,16 +21,16 @@ pub(crate) fn arch() -> Arch {
     })
 }
 
-/// `f32` lanes of a vector.
-pub(crate) fn lanes() -> usize {
-    struct Lanes;
-    impl pulp::WithSimd for Lanes {
-        type Output = usize;
+/// `f32` lanes of a vector, and vectors of the widest tile.
+pub(crate) fn vectors() -> [usize; 2] {
+    struct Vectors;
+    impl pulp::WithSimd for Vectors {
+        type Output = [usize; 2];
 
         #[inline(always)]
-        fn with_simd<S: pulp::Simd>(self, _: S) -> usize {
-            S::F32_LANES
+        fn with_simd<S: pulp::Simd>(self, _: S) -> [usize; 2] {
+            [S::F32_LANES, widest::<S>()]
         }
     }
-    arch().dispatch(Lanes)
+    arch().dispatch(Vectors)
 }

@@ -5,14 +5,31 @@ use pulp::Simd;
 /// Rows of the tallest tile on any CPU: the maximum of [`tallest`].
 pub(crate) const TALLEST: usize = 8;
 
-/// Rows of the tallest tile: with a width of three vectors, the accumulators, one row of B and one
-/// broadcast element of A fill the registers (32 on AVX-512 and NEON, 16 on AVX2).
+/// Rows of the tallest tile. The accumulators of the tallest and widest tile, one row of B and one
+/// broadcast element of A must leave a register free (of 32 on AVX-512 and NEON, 16 on AVX2): 4×3
+/// on AVX2 fits exactly, but the compiler then keeps an accumulator in memory, which doubles the
+/// time.
 pub(crate) const fn tallest<S: Simd>() -> usize {
     if S::REGISTER_COUNT >= 32 { TALLEST } else { 4 }
 }
 
 /// Width of the widest tile in vectors.
-pub(crate) const WIDEST: usize = 3;
+pub(crate) const fn widest<S: Simd>() -> usize {
+    if S::REGISTER_COUNT >= 32 { 3 } else { 2 }
+}
+
+/// Vectors of the widest tile with `rows` rows.
+pub(crate) const fn widest_of<S: Simd>(rows: usize) -> usize {
+    let free = S::REGISTER_COUNT.saturating_sub(2);
+    let fits = free / (rows + 1);
+    if fits < 1 {
+        1
+    } else if fits > 3 {
+        3
+    } else {
+        fits
+    }
+}
 
 /// Addressing of A: by row of the tile and index `k` of the sum.
 pub(crate) trait Left: Copy {
@@ -137,7 +154,7 @@ pub(crate) unsafe fn fixed<S: Simd, A: Left, B: Right, const MR: usize, const NV
 }
 
 /// [`fixed`] for a tile of `rows` (1, 2, 4, or 8 if [`tallest`] allows) by `vectors` (1 to
-/// [`WIDEST`]).
+/// [`widest`]).
 ///
 /// # Safety
 /// As for [`fixed`].
@@ -151,16 +168,16 @@ pub(crate) unsafe fn tile<S: Simd, A: Left, B: Right>(
     // SAFETY: the caller's contract.
     unsafe {
         match (rows, vectors) {
-            (8, 3) => fixed::<S, A, B, 8, 3>(simd, o),
-            (8, 2) => fixed::<S, A, B, 8, 2>(simd, o),
-            (8, 1) => fixed::<S, A, B, 8, 1>(simd, o),
-            (4, 3) => fixed::<S, A, B, 4, 3>(simd, o),
+            (8, 3) if tallest::<S>() == 8 => fixed::<S, A, B, 8, 3>(simd, o),
+            (8, 2) if tallest::<S>() == 8 => fixed::<S, A, B, 8, 2>(simd, o),
+            (8, 1) if tallest::<S>() == 8 => fixed::<S, A, B, 8, 1>(simd, o),
+            (4, 3) if widest::<S>() == 3 => fixed::<S, A, B, 4, 3>(simd, o),
             (4, 2) => fixed::<S, A, B, 4, 2>(simd, o),
             (4, 1) => fixed::<S, A, B, 4, 1>(simd, o),
-            (2, 3) => fixed::<S, A, B, 2, 3>(simd, o),
+            (2, 3) if widest::<S>() == 3 => fixed::<S, A, B, 2, 3>(simd, o),
             (2, 2) => fixed::<S, A, B, 2, 2>(simd, o),
             (2, 1) => fixed::<S, A, B, 2, 1>(simd, o),
-            (1, 3) => fixed::<S, A, B, 1, 3>(simd, o),
+            (1, 3) if widest::<S>() == 3 => fixed::<S, A, B, 1, 3>(simd, o),
             (1, 2) => fixed::<S, A, B, 1, 2>(simd, o),
             (1, 1) => fixed::<S, A, B, 1, 1>(simd, o),
             _ => unreachable!("no tile of {rows} rows and {vectors} vectors"),
@@ -185,10 +202,10 @@ pub(crate) fn row_tiles(rows: usize, tallest: usize) -> impl Iterator<Item = (us
     })
 }
 
-/// Splits `vectors` vectors into tiles: `(first vector, width)`. The split is even: four vectors
-/// become two and two instead of three and one, which would be slower.
-pub(crate) fn column_tiles(vectors: usize) -> impl Iterator<Item = (usize, usize)> {
-    let tiles = vectors.div_ceil(WIDEST);
+/// Splits `vectors` vectors into tiles of at most `widest`: `(first vector, width)`. The split is
+/// even: four vectors become two and two instead of three and one, which would be slower.
+pub(crate) fn column_tiles(vectors: usize, widest: usize) -> impl Iterator<Item = (usize, usize)> {
+    let tiles = vectors.div_ceil(widest);
     (0..tiles).map(move |tile| {
         let (from, end) = (tile * vectors / tiles, (tile + 1) * vectors / tiles);
         (from, end - from)

@@ -15,7 +15,7 @@ use crate::{
     memory::{filled, volume},
     simd::arch,
     threads::{Scratch, Shared, for_each},
-    tile::{Listed, Operands, Strided, TALLEST, column_tiles, row_tiles, tallest, tile},
+    tile::{Listed, Operands, Strided, TALLEST, column_tiles, row_tiles, tallest, tile, widest},
 };
 use pulp::{Simd, WithSimd};
 use std::marker::PhantomData;
@@ -467,7 +467,7 @@ impl<S: Simd, P: Scheme> pulp::NullaryFnOnce for Split<'_, S, P> {
                         &weights[(row * P::POINTS + point * height) * depth..][..height * depth];
                     let input = &mapped[point * point_len..][..point_len];
                     let sums = &mut sums[point * height * panel..][..height * panel];
-                    for (column, vectors) in column_tiles(grid[1]) {
+                    for (column, vectors) in column_tiles(grid[1], widest::<S>()) {
                         let operands = Operands {
                             k: depth,
                             a: Strided {

@@ -9,7 +9,7 @@ use crate::{
     memory::{filled, volume},
     simd::arch,
     threads::{Scratch, Shared, for_each},
-    tile::{Left, Listed, Operands, Strided, column_tiles, row_tiles, tallest, tile},
+    tile::{Left, Listed, Operands, Strided, column_tiles, row_tiles, tallest, tile, widest},
 };
 use pulp::{Simd, WithSimd};
 use std::ops::Range;
@@ -329,7 +329,7 @@ pub(super) unsafe fn multiply<S: Simd, A: Left>(
     sums: &mut [f32],
 ) {
     let (lanes, len) = (S::F32_LANES, dy.len() / columns);
-    for (first, vectors) in column_tiles(columns / lanes) {
+    for (first, vectors) in column_tiles(columns / lanes, widest::<S>()) {
         let b = Strided {
             start: dy[first * lanes..].as_ptr(),
             row: 0,

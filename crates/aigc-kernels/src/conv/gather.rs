@@ -8,7 +8,7 @@ use crate::{
     memory::{filled, volume},
     simd::arch,
     threads::{Scratch, Shared, for_each},
-    tile::{Listed, Operands, Strided, WIDEST, row_tiles, tallest, tile},
+    tile::{Listed, Operands, Strided, row_tiles, tallest, tile, widest},
 };
 use pulp::{Simd, WithSimd};
 
@@ -68,7 +68,7 @@ impl WithSimd for Gather<'_> {
             .map(|job| self.pack_weights(job, tallest::<S>()))
             .collect();
         let y_len = volume(&[self.rows, self.output[0], self.output[1]]);
-        let group = self.group(S::F32_LANES);
+        let group = self.group(S::F32_LANES, widest::<S>());
         let write = |y: &mut [f32]| {
             let y = Shared::new(y);
             let parts = self.batch.div_ceil(group);
@@ -100,18 +100,18 @@ impl Gather<'_> {
     }
 
     /// Whether computing the padding between rows costs less than packing the rows.
-    fn reads_in_place(&self, lanes: usize) -> bool {
-        let [in_place, packed] = self.costs(lanes);
+    fn reads_in_place(&self, lanes: usize, widest: usize) -> bool {
+        let [in_place, packed] = self.costs(lanes, widest);
         in_place <= packed
     }
 
-    /// Estimated cycles per image of a large batch.
-    pub(super) fn cycles(&self, lanes: usize) -> usize {
-        self.costs(lanes).into_iter().min().unwrap_or(0)
+    /// Estimated cycles per image of a large batch, with panels of `widest` vectors.
+    pub(super) fn cycles(&self, lanes: usize, widest: usize) -> usize {
+        self.costs(lanes, widest).into_iter().min().unwrap_or(0)
     }
 
     /// Estimated cycles with pixels read in place, and with packed pixels.
-    fn costs(&self, lanes: usize) -> [usize; 2] {
+    fn costs(&self, lanes: usize, widest: usize) -> [usize; 2] {
         let [height, width] = self.grid;
         let sums: usize = self
             .jobs
@@ -121,7 +121,7 @@ impl Gather<'_> {
         let out_rows = self.jobs.len() * self.rows;
         // A vector multiplication takes half a cycle, a vector copy two or three. Panel boundaries
         // split some rows. Results narrower than a vector are written one by one.
-        let cut_rows = height + self.pixels() / (lanes * WIDEST);
+        let cut_rows = height + self.pixels() / (lanes * widest);
         let narrow = if width < lanes { width } else { 0 };
         let in_place = self.span().div_ceil(lanes) * sums / 2 + cut_rows * out_rows * (6 + narrow);
         let copies = self.taps.len() * self.channels * cut_rows * width.div_ceil(lanes);
@@ -137,16 +137,16 @@ impl Gather<'_> {
     }
 
     /// Images per part: as few as keep the cost of the last, narrower panel of pixels low.
-    fn group(&self, lanes: usize) -> usize {
+    fn group(&self, lanes: usize, widest: usize) -> usize {
         let most = (self.batch / (2 * rayon::current_num_threads())).max(1);
         let bytes = 4 * self.channels * self.planes.channel_len();
         let fits = (PLANES_BYTES / bytes.max(1)).clamp(1, most);
-        if self.reads_in_place(lanes) {
+        if self.reads_in_place(lanes, widest) {
             return (512 / self.pixels()).clamp(1, fits);
         }
         let waste = |group: &usize| {
             let used = group * self.pixels();
-            let narrow = if used.is_multiple_of(lanes * WIDEST) {
+            let narrow = if used.is_multiple_of(lanes * widest) {
                 0
             } else {
                 lanes
@@ -227,7 +227,7 @@ impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
         } = *gather;
         let images = group.min(gather.batch - first);
         let (channel_len, lanes) = (planes.channel_len(), S::F32_LANES);
-        let (map_len, width) = (volume(&[channels, channel_len]), WIDEST * lanes);
+        let (map_len, width) = (volume(&[channels, channel_len]), widest::<S>() * lanes);
         // Channels that are processed together.
         let chunk = (DEPTH / taps.len().max(1)).clamp(1, channels);
         let padded_rows = row_tiles(rows, tallest::<S>())
@@ -254,7 +254,7 @@ impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
         let in_planes: Vec<usize> = (0..chunk)
             .flat_map(|c| taps.iter().map(move |tap| c * channel_len + tap))
             .collect();
-        let in_place = gather.reads_in_place(lanes);
+        let in_place = gather.reads_in_place(lanes, widest::<S>());
         // Offsets of the terms of the sum for every job: in the planes, or in the panel.
         let tables: Vec<Vec<usize>> = jobs
             .iter()
@@ -361,7 +361,7 @@ impl Product<'_> {
     /// to `start`.
     ///
     /// # Safety
-    /// `vectors` vectors, at most [`WIDEST`], may be read at every offset of the tables for `count`
+    /// `vectors` vectors, at most [`widest`], may be read at every offset of the tables for `count`
     /// channels.
     #[inline(always)]
     unsafe fn add<S: Simd>(
@@ -372,7 +372,7 @@ impl Product<'_> {
         start: *const f32,
         vectors: usize,
     ) {
-        let width = WIDEST * S::F32_LANES;
+        let width = widest::<S>() * S::F32_LANES;
         for (index, (job, weights)) in self.gather.jobs.iter().zip(self.weights).enumerate() {
             let (taps, depth) = (job.taps.len(), job.taps.len() * self.gather.channels);
             if taps == 0 {
@@ -420,7 +420,7 @@ fn write_out<S: Simd>(simd: S, product: &Product, runs: &[Run], y: &mut [f32]) {
         grid,
         ..
     } = *gather;
-    let panel = WIDEST * S::F32_LANES;
+    let panel = widest::<S>() * S::F32_LANES;
     let mut next = 0;
     while let Some(&(mut run)) = runs.get(next) {
         next += 1;

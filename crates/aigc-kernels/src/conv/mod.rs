@@ -26,7 +26,7 @@ mod winograd_weights;
 use super::{
     memory::volume,
     product::{Matrix, multiply},
-    simd::lanes,
+    simd::vectors,
 };
 use across::Across;
 use correlate::correlate;
@@ -445,9 +445,9 @@ fn backward<'a>(
 
 /// Runs the algorithm with the lowest estimated cost.
 fn fastest(work: Gather, winograd: Option<Winograd>) -> Vec<f32> {
-    let lanes = lanes();
+    let [lanes, widest] = vectors();
     let (gather_cycles, winograd_cycles) = (
-        work.cycles(lanes),
+        work.cycles(lanes, widest),
         winograd.as_ref().map(|winograd| winograd.cycles(lanes)),
     );
     let across = Across::new(&work).filter(|across| {

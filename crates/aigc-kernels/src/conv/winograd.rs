@@ -13,7 +13,7 @@ use crate::{
     memory::{filled, volume},
     simd::arch,
     threads::{Scratch, Shared, for_each},
-    tile::{Listed, Operands, Strided, WIDEST, column_tiles, row_tiles, tallest, tile},
+    tile::{Listed, Operands, Strided, column_tiles, row_tiles, tallest, tile, widest},
 };
 use pulp::{Simd, WithSimd};
 
@@ -121,7 +121,7 @@ impl WithSimd for Winograd<'_> {
         let mapped = 4 * IN * self.channels * self.bands() * self.width();
         let most = (self.batch / (2 * rayon::current_num_threads())).max(1);
         // Several images if one alone is only a few vectors.
-        let wanted = (16 * S::F32_LANES * WIDEST).div_ceil(self.bands() * self.width());
+        let wanted = (48 * S::F32_LANES).div_ceil(self.bands() * self.width());
         let group = wanted.min(MAPPED_BYTES / mapped.max(1)).clamp(1, most);
         let work = 18 * self.batch * self.bands() * OUT * self.width() * self.channels * self.rows;
         let write = |y: &mut [f32]| {
@@ -182,7 +182,7 @@ impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
         // rows is computed and ignored.
         let plane = volume(&[images, bands, width]);
         let places = plane - (width - output[1]);
-        let panel = WIDEST * lanes;
+        let panel = widest::<S>() * lanes;
         // One point of all channels, plus room for a vector that is read or written beyond the last
         // row.
         let point_len = volume(&[channels, plane]) + panel;
@@ -225,7 +225,7 @@ impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
             .flat_map(|c| [0, 1, 2].map(|column| c * plane + column))
             .collect();
         let vectors = places.div_ceil(lanes);
-        for (first, vectors) in column_tiles(vectors) {
+        for (first, vectors) in column_tiles(vectors, widest::<S>()) {
             let at = first * lanes;
             for (row, height) in row_tiles(rows, tallest) {
                 for point in 0..IN {
