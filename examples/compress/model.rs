@@ -9,11 +9,14 @@ use aigc_core::{
 };
 use aigc_vae::{
     AnyVae, CodePrior, Condition, DiscreteVae, HierarchicalVae, PriorCondition, Vae, VqVae,
-    compress::{CodeCodec, Codec, DiscreteCodes, Method, PriorCodes, gaussian_codec},
+    compress::{
+        CodeCodec, Codec, DiscreteCodes, GaussianCodes, GaussianLatents, Method, PriorCodes,
+        gaussian_codec,
+    },
 };
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};
-use std::path::Path;
+use std::{ops::RangeInclusive, path::Path};
 
 /// Bits per latent of bits-back coding.
 const BITS_BACK: u8 = 10;
@@ -117,13 +120,12 @@ impl Model {
         latent_bits: Option<u8>,
         device: &Device,
     ) -> Result<Vec<Box<dyn Codec>>> {
-        let bits = match (self, latent_bits) {
-            (Self::Vq(..), _) => 0..=0,
-            (_, Some(bits)) => bits..=bits,
-            (_, None) => 1..=8,
-        };
-        bits.map(|bits| self.codec(Method::Lossless, bits, device))
-            .collect()
+        let bits = latent_bits.map_or(1..=8, |bits| bits..=bits);
+        match self {
+            Self::Vae(model) => candidates(model, bits, device),
+            Self::Hierarchical(model) => candidates(model, bits, device),
+            Self::Vq(..) => Ok(vec![self.codec(Method::Lossless, 0, device)?]),
+        }
     }
 
     /// The lossless codec of many images: bits-back coding, if the latents are Gaussian.
@@ -155,6 +157,23 @@ impl Model {
             }
         }
     }
+}
+
+/// Lossless codecs with these numbers of bits per latent; the weights are hashed once.
+fn candidates<M>(
+    model: &M,
+    bits: RangeInclusive<u8>,
+    device: &Device,
+) -> Result<Vec<Box<dyn Codec>>>
+where
+    M: GaussianLatents<2> + 'static,
+{
+    let codes = GaussianCodes::<M, 2>::new(model)?;
+    let codec = |bits| -> Result<Box<dyn Codec>> {
+        let codes = codes.clone().with_latent_bits(bits)?;
+        Ok(Box::new(CodeCodec::lossless(codes, device)))
+    };
+    bits.map(codec).collect()
 }
 
 fn nelbo<V: Vae>(model: &V, x: Tensor<4>, rng: &mut Rng) -> Tensor<1> {

@@ -3,7 +3,7 @@
 use crate::{
     Args, bound,
     evaluate::Evaluator,
-    job::{BATCH, Job, Settings, list},
+    job::{Job, RECONSTRUCTIONS, list_with_training},
     vae::{network, trainer},
 };
 use aigc_core::{
@@ -11,6 +11,7 @@ use aigc_core::{
     burn::tensor::{Device, Tensor},
     data::ClassLabels,
     output::save_image,
+    train::TrainerConfig,
 };
 use aigc_examples::{
     Images, Progress, after_training, complete, labels_by_class, labels_in_turn, outln,
@@ -24,16 +25,11 @@ use anyhow::{Context, Result};
 const NAME: &str = "digits-cvae";
 
 pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()> {
-    let job = Job::prepare(args, NAME, || defaults(args))?;
-    let Settings {
-        model,
-        trainer,
-        objective,
-        data,
-    } = &job.settings;
+    let job = Job::prepare(args, NAME, defaults)?;
+    let settings = &job.settings;
     let (images, grid) = (&job.images, job.grid());
-    let seed = trainer.seed;
-    let vae = model.init(device)?;
+    let seed = settings.trainer.seed;
+    let vae = settings.model.init(device)?;
     let classes = vae.condition_kind().num_classes;
     let classes = classes.context("the model of the run has no classes; is --model as before?")?;
     let evaluator = Evaluator::new(images, args.eval_samples, device)?;
@@ -44,12 +40,8 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
         seed,
         device,
     };
-    let trained = args
-        .run
-        .trainer(trainer.clone(), stop.clone(), 10)
-        .with_model_config(model)?
-        .with_objective_config(objective)?
-        .with_data_config(data)?
+    let trained = job
+        .trainer(args, &stop)?
         .with_evaluation(|vae: &AnyVae| {
             unless_stopped(&stop, || {
                 let bound =
@@ -72,7 +64,12 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
             let rows = shown.images(vae, CancelToken::new())?;
             save_image(&rows, grid, &at.run.sample_path(at.step, "png"))
         })
-        .fit(VaeObjective::new(*objective)?, vae, &images.train, run)?;
+        .fit(
+            VaeObjective::new(settings.objective)?,
+            vae,
+            &images.train,
+            run,
+        )?;
 
     after_training(trained, run, &stop, |trained| {
         let at = |name: &str| run.path().join(name);
@@ -84,21 +81,9 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
         bound::print(&trained.metrics, images);
         evaluator.print(&trained.metrics);
         outln!();
-        list(
+        list_with_training(
             run,
-            &[
-                ("samples.png", "one row per class"),
-                (
-                    "reconstructions.png",
-                    "held-out originals, and below each its reconstruction",
-                ),
-                ("loss.svg", "the training losses"),
-                ("metrics.jsonl", "the logged metrics"),
-                (
-                    "final/model.safetensors",
-                    "the weights, which Python can also read",
-                ),
-            ],
+            &[("samples.png", "one row per class"), RECONSTRUCTIONS],
         );
         Ok(())
     })
@@ -122,20 +107,11 @@ impl Rows<'_> {
     }
 }
 
-fn defaults(args: &Args) -> Result<(Settings<VaeConfig, KlWeight>, Images)> {
-    let data = args.data.clone();
-    let images = data.open(BATCH, args.run.seed)?;
+fn defaults(images: &Images, seed: u64) -> Result<(VaeConfig, TrainerConfig, KlWeight)> {
     let condition = ConditionKind {
         num_classes: Some(images.classes()?),
         ..ConditionKind::default()
     };
-    Ok((
-        Settings {
-            model: network(images.shape, condition),
-            trainer: trainer(args.run.seed, 4000),
-            objective: KlWeight::default(),
-            data,
-        },
-        images,
-    ))
+    let model = network(images.shape, condition);
+    Ok((model, trainer(seed, 4000), KlWeight::default()))
 }

@@ -3,7 +3,7 @@
 use crate::{
     Args,
     evaluate::Evaluator,
-    job::{BATCH, Job, Settings, list},
+    job::{Job, list},
 };
 use aigc_core::{
     CancelToken,
@@ -37,15 +37,10 @@ const GUIDANCE: f64 = 2.0;
 const TIMED: (usize, usize) = (10, 5);
 
 pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()> {
-    let job = Job::prepare(args, "digits-diffusion", || defaults(args))?;
-    let Settings {
-        model,
-        trainer,
-        objective,
-        data,
-    } = &job.settings;
+    let mut job = Job::prepare(args, "digits-diffusion", defaults)?;
+    let (model, objective) = (&job.settings.model, &job.settings.objective);
     let (images, grid) = (&job.images, job.grid());
-    let (seed, shape) = (trainer.seed, images.shape);
+    let (seed, shape) = (job.settings.trainer.seed, images.shape);
     let network = with_null_class(model).init(device)?;
     let learning = DiffusionObjective::new(objective.clone(), &network)?;
     let mut evaluator = Evaluator::new(images, args.eval_samples, device)?;
@@ -57,8 +52,7 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
         steps: args.sampling_steps.unwrap_or(STEPS) as usize,
         stop: &stop,
     };
-    let mut trainer = trainer.clone();
-    if let Some(limit) = trainer.max_minutes {
+    if let Some(limit) = job.settings.trainer.max_minutes {
         // Another network: the weights of the trained one are drawn by the trainer.
         let timed = with_null_class(model).init(device)?.init_weights(seed);
         let cost = sampling.evaluation_cost(&timed, &evaluator)?;
@@ -67,18 +61,14 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
         } else {
             limit
         };
-        trainer.max_minutes = Some(minutes);
+        job.settings.trainer.max_minutes = Some(minutes);
         evaluator.limit(cost, minutes);
     }
     let evaluator = &evaluator;
     let run = &job.run_dir(args)?;
 
-    let trained = args
-        .run
-        .trainer(trainer, stop.clone(), 10)
-        .with_model_config(model)?
-        .with_objective_config(objective)?
-        .with_data_config(data)?
+    let trained = job
+        .trainer(args, &stop)?
         .with_evaluation(|network| {
             unless_stopped(&stop, || {
                 let n = evaluator.num_samples();
@@ -293,14 +283,15 @@ fn pictures(
     Ok(())
 }
 
-fn defaults(args: &Args) -> Result<(Settings<UNet2dConfig, DiffusionObjectiveConfig>, Images)> {
-    let data = args.data.clone();
-    let images = data.open(BATCH, args.run.seed)?;
+fn defaults(
+    images: &Images,
+    seed: u64,
+) -> Result<(UNet2dConfig, TrainerConfig, DiffusionObjectiveConfig)> {
     // The additional class is the null class; images without classes have none.
     let classes = images.classes().ok().map(|classes| classes + 1);
     let model = UNet2dConfig::small(images.shape, classes);
     let trainer = TrainerConfig {
-        seed: args.run.seed,
+        seed,
         max_minutes: Some(3.0),
         learning_rate: 1e-3,
         lr_schedule: LrSchedule::cosine(100),
@@ -317,13 +308,5 @@ fn defaults(args: &Args) -> Result<(Settings<UNet2dConfig, DiffusionObjectiveCon
         conditioning_dropout,
         ..DiffusionObjectiveConfig::default()
     };
-    Ok((
-        Settings {
-            model,
-            trainer,
-            objective,
-            data,
-        },
-        images,
-    ))
+    Ok((model, trainer, objective))
 }

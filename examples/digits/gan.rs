@@ -3,7 +3,7 @@
 use crate::{
     Args,
     evaluate::Evaluator,
-    job::{BATCH, Job, Settings, list},
+    job::{Job, list_with_training},
 };
 use aigc_core::{
     CancelToken,
@@ -30,26 +30,19 @@ pub(crate) fn run(
     } else {
         "digits-gan"
     };
-    let job = Job::prepare(args, name, || defaults(args, conditional))?;
-    let Settings {
-        model,
-        trainer,
-        objective,
-        data,
-    } = &job.settings;
+    let job = Job::prepare(args, name, |images, seed| {
+        defaults(images, seed, conditional)
+    })?;
+    let settings = &job.settings;
     let (images, grid) = (&job.images, job.grid());
-    let seed = trainer.seed;
-    let gan = model.init(device)?;
-    let objective_of_gan = GanObjective::new(objective.clone(), &gan)?;
+    let seed = settings.trainer.seed;
+    let gan = settings.model.init(device)?;
+    let objective = GanObjective::new(settings.objective.clone(), &gan)?;
     let evaluator = Evaluator::new(images, args.eval_samples, device)?;
     let run = &job.run_dir(args)?;
 
-    let trained = args
-        .run
-        .trainer(trainer.clone(), stop.clone(), 10)
-        .with_model_config(model)?
-        .with_objective_config(objective)?
-        .with_data_config(data)?
+    let trained = job
+        .trainer(args, &stop)?
         .with_evaluation(|gan: &AnyGan| {
             unless_stopped(&stop, || {
                 let n = evaluator.num_samples();
@@ -71,7 +64,7 @@ pub(crate) fn run(
                 &at.run.sample_path(at.step, "png"),
             )
         })
-        .fit(objective_of_gan, gan, &images.train, run)?;
+        .fit(objective, gan, &images.train, run)?;
     after_training(trained, run, &stop, |trained| {
         let sampler = GanSampler::new(&trained.model.generator, device).with_cancel(stop.clone());
         let at = |name: &str| run.path().join(name);
@@ -102,7 +95,7 @@ pub(crate) fn run(
         } else {
             "100 generated images"
         };
-        list(
+        list_with_training(
             run,
             &[
                 ("samples.png", samples),
@@ -111,12 +104,6 @@ pub(crate) fn run(
                     "ten samples, and below each the most similar training image",
                 ),
                 ("walk.gif", "interpolation between noise vectors"),
-                ("loss.svg", "the training losses"),
-                ("metrics.jsonl", "the logged metrics"),
-                (
-                    "final/model.safetensors",
-                    "the weights, which Python can also read",
-                ),
             ],
         );
         Ok(())
@@ -138,18 +125,17 @@ fn show<G: Generator>(
 }
 
 fn defaults(
-    args: &Args,
+    images: &Images,
+    seed: u64,
     conditional: bool,
-) -> Result<(Settings<GanConfig, GanObjectiveConfig>, Images)> {
-    let data = args.data.clone();
-    let images = data.open(BATCH, args.run.seed)?;
+) -> Result<(GanConfig, TrainerConfig, GanObjectiveConfig)> {
     let shape = images.shape;
     let classes = if conditional {
         Some(ClassConditioning::new(images.classes()?))
     } else {
         None
     };
-    let convolutional = shape.height == shape.width && shape.height % 4 == 0;
+    let convolutional = shape.height == shape.width && shape.height.is_multiple_of(4);
     let model = if convolutional {
         GanConfig::Dcgan(DcganConfig {
             classes,
@@ -168,7 +154,7 @@ fn defaults(
         cutout: 0.0,
     });
     let trainer = TrainerConfig {
-        seed: args.run.seed,
+        seed,
         max_minutes: Some(2.0),
         learning_rate: 5e-4,
         lr_schedule: LrSchedule::linear(0),
@@ -183,13 +169,5 @@ fn defaults(
         augment,
         ..GanObjectiveConfig::default()
     };
-    Ok((
-        Settings {
-            model,
-            trainer,
-            objective,
-            data,
-        },
-        images,
-    ))
+    Ok((model, trainer, objective))
 }

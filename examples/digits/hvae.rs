@@ -2,7 +2,7 @@
 
 use crate::{
     Args, bound,
-    job::{BATCH, Job, Settings, list},
+    job::{Job, RECONSTRUCTIONS, list_with_training},
     vae::trainer,
 };
 use aigc_core::{
@@ -25,24 +25,15 @@ const FREE_BITS: f64 = 0.1;
 const STEPS: usize = 2000;
 
 pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()> {
-    let job = Job::prepare(args, NAME, || defaults(args))?;
-    let Settings {
-        model,
-        trainer,
-        objective,
-        data,
-    } = &job.settings;
+    let job = Job::prepare(args, NAME, defaults)?;
+    let settings = &job.settings;
     let (images, grid) = (&job.images, job.grid());
-    let seed = trainer.seed;
-    let vae = model.init(device)?;
+    let seed = settings.trainer.seed;
+    let vae = settings.model.init(device)?;
     let run = &job.run_dir(args)?;
 
-    let trained = args
-        .run
-        .trainer(trainer.clone(), stop.clone(), 10)
-        .with_model_config(model)?
-        .with_objective_config(objective)?
-        .with_data_config(data)?
+    let trained = job
+        .trainer(args, &stop)?
         .with_evaluation(|vae: &HierarchicalVae| {
             unless_stopped(&stop, || {
                 images.evaluate(&stop, |held_out| evaluate(vae, held_out, device, seed))
@@ -53,7 +44,7 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
             save_image(&samples, grid, &at.run.sample_path(at.step, "png"))
         })
         .fit(
-            VaeObjective::new(*objective)?.with_free_bits(FREE_BITS)?,
+            VaeObjective::new(settings.objective)?.with_free_bits(FREE_BITS)?,
             vae,
             &images.train,
             run,
@@ -70,21 +61,9 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
         bound::print(&trained.metrics, images);
         print_groups(&trained.metrics);
         outln!();
-        list(
+        list_with_training(
             run,
-            &[
-                ("samples.png", "100 generated images"),
-                (
-                    "reconstructions.png",
-                    "held-out originals, and below each its reconstruction",
-                ),
-                ("loss.svg", "the training losses"),
-                ("metrics.jsonl", "the logged metrics"),
-                (
-                    "final/model.safetensors",
-                    "the weights, which Python can also read",
-                ),
-            ],
+            &[("samples.png", "100 generated images"), RECONSTRUCTIONS],
         );
         Ok(())
     })
@@ -103,12 +82,13 @@ fn print_groups(metrics: &Metrics) {
     );
 }
 
-fn defaults(args: &Args) -> Result<(Settings<HierarchicalVaeConfig, KlWeight>, Images)> {
-    let data = args.data.clone();
-    let images = data.open(BATCH, args.run.seed)?;
+fn defaults(
+    images: &Images,
+    seed: u64,
+) -> Result<(HierarchicalVaeConfig, TrainerConfig, KlWeight)> {
     let shape = images.shape;
     ensure!(
-        shape.height % 4 == 0 && shape.width % 4 == 0,
+        shape.height.is_multiple_of(4) && shape.width.is_multiple_of(4),
         "images of {shape}: the sides must be multiples of 4, for the maps of the model; choose \
          another --side"
     );
@@ -121,16 +101,9 @@ fn defaults(args: &Args) -> Result<(Settings<HierarchicalVaeConfig, KlWeight>, I
     }
     let trainer = TrainerConfig {
         max_grad_norm: Some(200.0),
-        ..trainer(args.run.seed, STEPS)
+        ..trainer(seed, STEPS)
     };
-    Ok((
-        Settings {
-            model,
-            trainer,
-            // The groups learn to carry information before it costs its full price.
-            objective: KlWeight::new(1.0).with_warmup(STEPS / 3),
-            data,
-        },
-        images,
-    ))
+    // The groups learn to carry information before it costs its full price.
+    let objective = KlWeight::new(1.0).with_warmup(STEPS / 3);
+    Ok((model, trainer, objective))
 }

@@ -2,13 +2,15 @@
 
 use crate::Args;
 use aigc_core::{
+    CancelToken,
+    burn::module::Module,
     checkpoint::RunDir,
     output::ImageGrid,
-    train::{StartFrom, TrainerConfig},
+    train::{StartFrom, Trainer, TrainerConfig},
 };
 use aigc_examples::{Images, ImagesConfig, outln};
 use anyhow::{Context, Result};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Batch size.
 pub(crate) const BATCH: usize = 64;
@@ -32,13 +34,14 @@ pub(crate) struct Job<M, O> {
     name: &'static str,
 }
 
-impl<M: DeserializeOwned, O: DeserializeOwned> Job<M, O> {
-    /// Loads the settings of the run to resume, or uses `defaults`; applies lengths and intervals
-    /// of the command line.
+impl<M: Serialize + DeserializeOwned, O: Serialize + DeserializeOwned> Job<M, O> {
+    /// Loads the settings of the run to resume, or uses those of model, trainer and objective that
+    /// `defaults` returns for the images and the seed; applies lengths and intervals of the command
+    /// line.
     pub(crate) fn prepare(
         args: &Args,
         name: &'static str,
-        defaults: impl FnOnce() -> Result<(Settings<M, O>, Images)>,
+        defaults: impl FnOnce(&Images, u64) -> Result<(M, TrainerConfig, O)>,
     ) -> Result<Self> {
         let options = &args.run;
         let existing = if options.start() == StartFrom::Fresh {
@@ -72,8 +75,14 @@ impl<M: DeserializeOwned, O: DeserializeOwned> Job<M, O> {
                 (Settings { data, ..saved }, images)
             }
             None => {
-                let (mut settings, images) = defaults()?;
-                settings.data = settings.data.recorded(&images);
+                let images = args.data.open(BATCH, options.seed)?;
+                let (model, trainer, objective) = defaults(&images, options.seed)?;
+                let settings = Settings {
+                    model,
+                    trainer,
+                    objective,
+                    data: args.data.recorded(&images),
+                };
                 (settings, images)
             }
         };
@@ -85,6 +94,22 @@ impl<M: DeserializeOwned, O: DeserializeOwned> Job<M, O> {
             existing,
             name,
         })
+    }
+
+    /// A trainer with these settings, which it records in the run.
+    pub(crate) fn trainer<'a, N: Module + 'static>(
+        &self,
+        args: &Args,
+        stop: &CancelToken,
+    ) -> Result<Trainer<'a, N>> {
+        let settings = &self.settings;
+        let trainer = args
+            .run
+            .trainer(settings.trainer.clone(), stop.clone(), 10)
+            .with_model_config(&settings.model)?
+            .with_objective_config(&settings.objective)?
+            .with_data_config(&settings.data)?;
+        Ok(trainer)
     }
 
     /// The run directory. Call this last, so that an earlier error leaves no directory behind.
@@ -106,6 +131,28 @@ impl<M: DeserializeOwned, O: DeserializeOwned> Job<M, O> {
             grid
         }
     }
+}
+
+/// The line of [`list`] for the reconstructions of an autoencoder.
+pub(crate) const RECONSTRUCTIONS: (&str, &str) = (
+    "reconstructions.png",
+    "held-out originals, and below each its reconstruction",
+);
+
+/// Prints some files of a run, and then those of every training.
+pub(crate) fn list_with_training(run: &RunDir, files: &[(&str, &str)]) {
+    list(run, files);
+    list(
+        run,
+        &[
+            ("loss.svg", "the training losses"),
+            ("metrics.jsonl", "the logged metrics"),
+            (
+                "final/model.safetensors",
+                "the weights, which Python can also read",
+            ),
+        ],
+    );
 }
 
 /// Prints the files of a run.

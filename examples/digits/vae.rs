@@ -2,7 +2,7 @@
 
 use crate::{
     Args, bound,
-    job::{BATCH, Job, Settings, list},
+    job::{Job, RECONSTRUCTIONS, list_with_training},
 };
 use aigc_core::{
     CancelToken,
@@ -22,27 +22,19 @@ use std::{collections::BTreeSet, time::Duration};
 const NAME: &str = "digits-vae";
 
 pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()> {
-    let job = Job::prepare(args, NAME, || defaults(args))?;
-    let Settings {
-        model,
-        trainer,
-        objective,
-        data,
-    } = &job.settings;
+    let job = Job::prepare(args, NAME, defaults)?;
+    let settings = &job.settings;
     let (images, grid) = (&job.images, job.grid());
-    let seed = trainer.seed;
+    let seed = settings.trainer.seed;
+    let vae = settings.model.init(device)?;
     let run = &job.run_dir(args)?;
 
     let show = |model: &AnyVae| {
         let sampler = VaeSampler::new(model, device).with_temperature(TEMPERATURE);
         aigc_core::Result::Ok(sampler.sample(100, seed)?.values)
     };
-    let trained = args
-        .run
-        .trainer(trainer.clone(), stop.clone(), 10)
-        .with_model_config(model)?
-        .with_objective_config(objective)?
-        .with_data_config(data)?
+    let trained = job
+        .trainer(args, &stop)?
         .with_evaluation(|model: &AnyVae| {
             unless_stopped(&stop, || {
                 images.evaluate(&stop, |held_out| evaluate(model, held_out, device, seed))
@@ -52,8 +44,8 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
             save_image(&show(model)?, grid, &at.run.sample_path(at.step, "png"))
         })
         .fit(
-            VaeObjective::new(*objective)?,
-            model.init(device)?,
+            VaeObjective::new(settings.objective)?,
+            vae,
             &images.train,
             run,
         )?;
@@ -71,14 +63,11 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
         outln!();
         bound::print(&trained.metrics, images);
         outln!();
-        list(
+        list_with_training(
             run,
             &[
                 ("samples.png", "100 generated images"),
-                (
-                    "reconstructions.png",
-                    "held-out originals, and below each its reconstruction",
-                ),
+                RECONSTRUCTIONS,
                 (
                     "walk.gif",
                     "interpolation in latent space from class to class",
@@ -86,12 +75,6 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
                 (
                     "latent.png",
                     "samples over the two latent dimensions of largest variance",
-                ),
-                ("loss.svg", "the training losses"),
-                ("metrics.jsonl", "the logged metrics"),
-                (
-                    "final/model.safetensors",
-                    "the weights, which Python can also read",
                 ),
             ],
         );
@@ -105,22 +88,14 @@ const BETA: f64 = 0.5;
 /// Latents are sampled a little closer to the centre of the prior, where digits are typical.
 const TEMPERATURE: f64 = 0.8;
 
-fn defaults(args: &Args) -> Result<(Settings<VaeConfig, KlWeight>, Images)> {
-    let data = args.data.clone();
-    let images = data.open(BATCH, args.run.seed)?;
-    Ok((
-        Settings {
-            model: network(images.shape, ConditionKind::default()),
-            trainer: trainer(args.run.seed, 4000),
-            objective: KlWeight {
-                value: BETA,
-                warmup_steps: 0,
-                ..KlWeight::default()
-            },
-            data,
-        },
-        images,
-    ))
+fn defaults(images: &Images, seed: u64) -> Result<(VaeConfig, TrainerConfig, KlWeight)> {
+    let objective = KlWeight {
+        value: BETA,
+        warmup_steps: 0,
+        ..KlWeight::default()
+    };
+    let model = network(images.shape, ConditionKind::default());
+    Ok((model, trainer(seed, 4000), objective))
 }
 
 /// The network for images of `shape`.

@@ -3,7 +3,7 @@
 use crate::{
     Args,
     evaluate::Evaluator,
-    job::{BATCH, Job, Settings, list},
+    job::{BATCH, Job, RECONSTRUCTIONS, list, list_with_training},
 };
 use aigc_core::{
     CancelToken,
@@ -33,25 +33,16 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
         run: args.run.with_share_of_time(0.5),
         ..args.clone()
     };
-    let job = Job::prepare(args, NAME, || defaults(args))?;
-    let Settings {
-        model,
-        trainer,
-        objective,
-        data,
-    } = &job.settings;
+    let job = Job::prepare(args, NAME, defaults)?;
+    let settings = &job.settings;
     let (images, grid) = (&job.images, job.grid());
-    let seed = trainer.seed;
-    let vae = model.init(device)?;
+    let seed = settings.trainer.seed;
+    let vae = settings.model.init(device)?;
     let evaluator = Evaluator::new(images, args.eval_samples, device)?;
     let run = &job.run_dir(args)?;
 
-    let trained = args
-        .run
-        .trainer(trainer.clone(), stop.clone(), 10)
-        .with_model_config(model)?
-        .with_objective_config(objective)?
-        .with_data_config(data)?
+    let trained = job
+        .trainer(args, &stop)?
         .with_evaluation(|vae: &VqVae| {
             unless_stopped(&stop, || {
                 images.evaluate(&stop, |held_out| evaluate(vae, held_out, device, seed))
@@ -62,7 +53,7 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
             save_image(&rows, grid, &at.run.sample_path(at.step, "png"))
         })
         .fit(
-            VaeObjective::<VqVae, ImageBatch, 4, 4>::new(*objective)?,
+            VaeObjective::<VqVae, ImageBatch, 4, 4>::new(settings.objective)?,
             vae,
             &images.train,
             run,
@@ -114,32 +105,22 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
         );
         evaluator.print(&metrics);
         outln!();
-        list(
+        list_with_training(
             run,
             &[
                 ("samples.png", "100 images, decoded from codes of the prior"),
-                (
-                    "reconstructions.png",
-                    "held-out originals, and below each its reconstruction",
-                ),
-                ("loss.svg", "the training losses"),
-                ("metrics.jsonl", "the logged metrics"),
-                (
-                    "final/model.safetensors",
-                    "the weights, which Python can also read",
-                ),
-                ("prior/final/model.safetensors", "the weights of the prior"),
+                RECONSTRUCTIONS,
             ],
         );
+        let weights = ("prior/final/model.safetensors", "the weights of the prior");
+        list(run, &[weights]);
         Ok(())
     })
 }
 
-fn defaults(args: &Args) -> Result<(Settings<VqVaeConfig, KlWeight>, Images)> {
-    let data = args.data.clone();
-    let images = data.open(BATCH, args.run.seed)?;
+fn defaults(images: &Images, seed: u64) -> Result<(VqVaeConfig, TrainerConfig, KlWeight)> {
     let trainer = TrainerConfig {
-        seed: args.run.seed,
+        seed,
         max_minutes: Some(1.0),
         learning_rate: 2e-3,
         lr_schedule: LrSchedule::cosine(100),
@@ -148,15 +129,7 @@ fn defaults(args: &Args) -> Result<(Settings<VqVaeConfig, KlWeight>, Images)> {
         save_steps: 500,
         ..TrainerConfig::new(2000)
     };
-    Ok((
-        Settings {
-            model: network(images.shape),
-            trainer,
-            objective: KlWeight::default(),
-            data,
-        },
-        images,
-    ))
+    Ok((network(images.shape), trainer, KlWeight::default()))
 }
 
 /// The network for images of `shape`: at least one halving of the sides, and more until the map of

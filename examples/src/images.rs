@@ -396,6 +396,10 @@ impl<D: Dataset> Dataset for Subset<D> {
     fn get(&self, index: usize) -> Result<D::Item> {
         self.of.get(self.indices[index])
     }
+
+    fn get_in_epoch(&self, index: usize, epoch: usize) -> Result<D::Item> {
+        self.of.get_in_epoch(self.indices[index], epoch)
+    }
 }
 
 /// The progress of the pass that reads the images, if there is one.
@@ -468,6 +472,35 @@ mod tests {
         assert_eq!(spread(3, Some(9)), [0, 1, 2]);
         assert_eq!(spread(2, None), [0, 1]);
         assert!(spread(2, Some(0)).is_empty());
+    }
+
+    #[test]
+    fn subsets_read_items_in_their_epoch() {
+        /// Items with the epoch in which they are read.
+        struct Epochs;
+
+        impl Dataset for Epochs {
+            type Item = (usize, Option<usize>);
+
+            fn len(&self) -> usize {
+                5
+            }
+
+            fn get(&self, index: usize) -> Result<Self::Item> {
+                Ok((index, None))
+            }
+
+            fn get_in_epoch(&self, index: usize, epoch: usize) -> Result<Self::Item> {
+                Ok((index, Some(epoch)))
+            }
+        }
+
+        let subset = Subset {
+            of: Epochs,
+            indices: vec![4, 2],
+        };
+        assert_eq!(subset.get(1).unwrap(), (2, None));
+        assert_eq!(subset.get_in_epoch(0, 3).unwrap(), (4, Some(3)));
     }
 
     /// Only training images become black and white.

@@ -2,7 +2,7 @@
 
 use crate::Generator;
 use aigc_core::{
-    CancelToken, Error, Result,
+    Error, Result,
     data::{ClassLabels, label_tensor},
     latent::slerp,
     params::{ParamMapper, ParamVisitor, map_params, visit_params},
@@ -13,7 +13,7 @@ use burn::{
     module::Param,
     tensor::{Device, Int, Tensor, TensorData},
 };
-use std::{collections::BTreeMap, ops::ControlFlow};
+use std::collections::BTreeMap;
 
 /// Samples from a generator. Values are in the [range](Generator::value_range) of the data: images
 /// in `[0, 1]`.
@@ -58,33 +58,7 @@ impl<'a, G: Generator<D>, const D: usize> GanSampler<'a, G, D> {
         self
     }
 
-    /// Sets the classes of the samples.
-    pub fn with_classes(mut self, classes: ClassLabels) -> Self {
-        self.classes = classes;
-        self
-    }
-
-    /// Sets the number of samples per pass of the network, which limits the memory of large
-    /// requests.
-    pub fn with_batch_size(mut self, batch_size: usize) -> Self {
-        self.options.batch_size = batch_size;
-        self
-    }
-
-    /// Stops between two batches once `cancel` is cancelled.
-    pub fn with_cancel(mut self, cancel: CancelToken) -> Self {
-        self.options.cancel = cancel;
-        self
-    }
-
-    /// Calls `callback` after each batch; `ControlFlow::Break` stops sampling.
-    pub fn with_callback(
-        mut self,
-        callback: impl FnMut(&BatchProgress) -> ControlFlow<()> + 'a,
-    ) -> Self {
-        self.options = self.options.on_progress(callback);
-        self
-    }
+    aigc_core::sampling_methods!('a);
 
     /// The noise of the first `n` samples of `seed`.
     ///
@@ -141,17 +115,9 @@ impl<'a, G: Generator<D>, const D: usize> GanSampler<'a, G, D> {
     /// first batch.
     pub fn sample(&self, n: usize, seed: u64) -> Result<Samples<D>> {
         let z = self.sample_latents(n, seed)?;
-        let mut labels = self.labels(n, seed)?;
-        let (values, complete) = self.generate_batches(z, labels.as_deref())?;
-        if let Some(labels) = &mut labels {
-            labels.truncate(values.dims()[0]);
-        }
-        Ok(Samples {
-            values,
-            labels,
-            seed,
-            complete,
-        })
+        let labels = self.labels(n, seed)?;
+        let drawn = self.generate_batches(z, labels.as_deref())?;
+        Ok(Samples::new(drawn, labels, seed))
     }
 
     /// A grid with one row per class, and the same noise within a column.
@@ -172,15 +138,9 @@ impl<'a, G: Generator<D>, const D: usize> GanSampler<'a, G, D> {
         };
         let z = self.sample_latents(columns, seed)?.repeat_dim(0, classes);
         let labels = (0..classes as u32).flat_map(|class| vec![class; columns]);
-        let mut labels: Vec<u32> = labels.collect();
-        let (values, complete) = self.generate_batches(z, Some(&labels))?;
-        labels.truncate(values.dims()[0]);
-        Ok(Samples {
-            values,
-            labels: Some(labels),
-            seed,
-            complete,
-        })
+        let labels: Vec<u32> = labels.collect();
+        let drawn = self.generate_batches(z, Some(&labels))?;
+        Ok(Samples::new(drawn, Some(labels), seed))
     }
 
     /// Interpolates between pairs of noise vectors along the great arc, in `frames` frames with
@@ -229,19 +189,7 @@ impl<'a, G: Generator<D>, const D: usize> GanSampler<'a, G, D> {
                 format!("{} latent dimensions", self.generator.latent_dim()),
             ));
         }
-        let labels = match (self.generator.num_classes(), labels) {
-            (None, _) => None,
-            (Some(count), Some(labels)) => {
-                Some(ClassLabels::PerSample(labels.to_vec()).validate(count, n)?)
-            }
-            (Some(count), None) => {
-                return Err(Error::argument(
-                    "labels",
-                    "missing",
-                    format!("one below {count} for each sample"),
-                ));
-            }
-        };
+        let labels = ClassLabels::of_given(labels, self.generator.num_classes(), n)?;
         let range = self.generator.value_range();
         self.options.collect(n, |batch| {
             let z = z.clone().narrow(0, batch.start, batch.len());

@@ -145,20 +145,26 @@ impl ConditionKind {
         &self,
         batch: &'b impl SampleBatch<X>,
     ) -> Result<Option<&'b [u32]>> {
-        let Some(num_classes) = self.num_classes else {
-            return Ok(None);
-        };
-        let Some(labels) = batch.labels() else {
-            let expected = format!("labels of {num_classes} classes, for a conditional model");
-            return Err(Error::config("labels", "missing", expected));
-        };
-        match labels.iter().find(|label| **label as usize >= num_classes) {
-            Some(label) => {
-                let expected = format!("below {num_classes}, the number of classes of the model");
-                Err(Error::config("labels", label, expected))
-            }
-            None => Ok(Some(labels)),
+        let known = |count| known_labels(batch.labels(), count);
+        self.num_classes.map(known).transpose()
+    }
+}
+
+/// The labels of a batch, for a model with `num_classes` classes.
+///
+/// # Errors
+/// [`Error::Config`] if there are no labels, or a label is not a class of the model.
+pub(crate) fn known_labels(labels: Option<&[u32]>, num_classes: usize) -> Result<&[u32]> {
+    let Some(labels) = labels else {
+        let expected = format!("labels of {num_classes} classes, for a conditional model");
+        return Err(Error::config("labels", "missing", expected));
+    };
+    match labels.iter().find(|label| **label as usize >= num_classes) {
+        Some(label) => {
+            let expected = format!("below {num_classes}, the number of classes of the model");
+            Err(Error::config("labels", label, expected))
         }
+        None => Ok(labels),
     }
 }
 

@@ -1,15 +1,16 @@
 //! Sampling, reconstruction and interpolation with a trained model.
 
-use crate::{Condition, Interpolation, Vae, check_batch};
+use crate::{Condition, ConditionKind, Interpolation, Vae, check_batch};
 use aigc_core::{
-    CancelToken, Error, Result,
-    data::{ClassLabels, SampleBatch},
+    Error, Result,
+    check::ensure_argument,
+    data::{ClassLabels, SampleBatch, SampleShape},
     encoder::Posterior,
     rng::Rng,
     sampling::{BatchProgress, Samples, SamplingOptions},
 };
 use burn::tensor::{Device, Tensor, TensorData};
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 
 /// Samples, reconstructs and interpolates with a trained VAE. All results are means of `p(x|z)`.
 ///
@@ -17,6 +18,9 @@ use std::ops::{ControlFlow, Range};
 /// [`with_classes`](Self::with_classes). The methods that do not draw from the prior need classes,
 /// one for each sample of a result; [`reconstruct_batch`](Self::reconstruct_batch) takes the labels
 /// of its batch.
+///
+/// All methods return [`Error::Unsupported`] for a model with cross-attention: the sampler has no
+/// vectors to attend to.
 ///
 /// ```no_run
 /// # use aigc_core::device::device;
@@ -55,33 +59,7 @@ impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
         self
     }
 
-    /// Sets the classes of the samples.
-    pub fn with_classes(mut self, classes: ClassLabels) -> Self {
-        self.classes = classes;
-        self
-    }
-
-    /// Sets the number of samples per pass of the network, which limits the memory of large
-    /// requests.
-    pub fn with_batch_size(mut self, batch_size: usize) -> Self {
-        self.options.batch_size = batch_size;
-        self
-    }
-
-    /// Stops between two batches once `cancel` is cancelled.
-    pub fn with_cancel(mut self, cancel: CancelToken) -> Self {
-        self.options.cancel = cancel;
-        self
-    }
-
-    /// Calls `callback` after each batch; `ControlFlow::Break` stops sampling.
-    pub fn with_callback(
-        mut self,
-        callback: impl FnMut(&BatchProgress) -> ControlFlow<()> + 'a,
-    ) -> Self {
-        self.options = self.options.on_progress(callback);
-        self
-    }
+    aigc_core::sampling_methods!('a);
 
     /// Draws `n` latents from the prior and decodes them, with their classes if the model is
     /// class-conditional. With a standard normal prior, the first samples of a seed are the same
@@ -102,26 +80,18 @@ impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
                 "a finite number, 0 or above",
             ));
         }
-        let num_classes = self.model.condition_kind().num_classes;
+        let num_classes = self.condition_kind()?.num_classes;
         let mut rng = Rng::stream(seed, "vae/classes", 0);
-        let mut labels = self.classes.resolve(num_classes, n, &mut rng)?;
+        let labels = self.classes.resolve(num_classes, n, &mut rng)?;
         let mut rng = Rng::new(seed);
-        let (values, complete) = self.options.collect(n, |batch| {
+        let drawn = self.options.collect(n, |batch| {
             let (model, temperature) = (self.model, self.temperature);
             let condition = self.condition(labels.as_deref(), &batch);
             let count = batch.len();
             let z = model.sample_prior(count, &condition, temperature, &mut rng, &self.device);
             Ok(model.decode_with(z, &condition).mean())
         })?;
-        if let Some(labels) = &mut labels {
-            labels.truncate(values.dims()[0]);
-        }
-        Ok(Samples {
-            values,
-            labels,
-            seed,
-            complete,
-        })
+        Ok(Samples::new(drawn, labels, seed))
     }
 
     /// Reconstructs samples from the mode of their posterior.
@@ -130,12 +100,10 @@ impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
     /// - x and output: `[n, …]` of the model's sample shape; images in `[0, 1]`
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if `x` contains no samples, or the classes do not fit;
-    /// [`Error::Cancelled`] if cancelled.
-    ///
-    /// # Panics
-    /// If the samples do not have the shape of the model's samples.
+    /// [`Error::InvalidArgument`] if `x` contains no samples, they do not have the shape of the
+    /// model's samples, or the classes do not fit; [`Error::Cancelled`] if cancelled.
     pub fn reconstruct(&self, x: Tensor<X>) -> Result<Tensor<X>> {
+        check_shape("x", &x, self.model.sample_shape())?;
         let labels = self.labels(x.dims()[0])?;
         self.reconstruct_labelled(x, labels.as_deref())
     }
@@ -152,7 +120,7 @@ impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
     /// unknown ones; [`Error::Cancelled`] if cancelled.
     pub fn reconstruct_batch(&self, batch: &impl SampleBatch<X>) -> Result<Tensor<X>> {
         check_batch(self.model, batch)?;
-        let labels = self.model.condition_kind().labels(batch)?;
+        let labels = self.condition_kind()?.labels(batch)?;
         self.reconstruct_labelled(batch.to_tensor(&self.device), labels)
     }
 
@@ -177,9 +145,6 @@ impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
     /// # Errors
     /// [`Error::InvalidArgument`] if there are no samples or fewer than two frames, the two batches
     /// differ in shape, or the classes do not fit; [`Error::Cancelled`] if cancelled.
-    ///
-    /// # Panics
-    /// If the samples do not have the shape of the model's samples.
     pub fn interpolate(
         &self,
         from: Tensor<X>,
@@ -230,9 +195,10 @@ impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
     /// The classes of `n` given samples or latents, of a class-conditional model.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] unless they are set, known to the model and as many.
+    /// [`Error::InvalidArgument`] unless they are set, known to the model and as many;
+    /// [`Error::Unsupported`] for a model with cross-attention.
     pub(crate) fn labels(&self, n: usize) -> Result<Option<Vec<u32>>> {
-        match (&self.classes, self.model.condition_kind().num_classes) {
+        match (&self.classes, self.condition_kind()?.num_classes) {
             (ClassLabels::Random, Some(count)) => Err(Error::argument(
                 "classes",
                 "missing",
@@ -243,10 +209,38 @@ impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
         }
     }
 
+    /// The conditions that the model takes.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for cross-attention, to vectors that the sampler does not have.
+    fn condition_kind(&self) -> Result<ConditionKind> {
+        let kind = self.model.condition_kind();
+        match kind.cross_attention_dim {
+            None => Ok(kind),
+            Some(_) => Err(Error::unsupported(
+                "a model with cross-attention",
+                "VaeSampler",
+                "pass `Condition::hidden_states` to `sample_prior`, `encode_with` and \
+                 `decode_with` of the model",
+            )),
+        }
+    }
+
     /// The condition of a batch of samples with these classes.
     pub(crate) fn condition(&self, labels: Option<&[u32]>, batch: &Range<usize>) -> Condition {
         Condition::of_labels(labels.map(|labels| &labels[batch.clone()]), &self.device)
     }
+}
+
+/// Fails unless the samples or latents of a batch are of this shape, that of the model.
+pub(crate) fn check_shape<const D: usize>(
+    argument: &str,
+    batch: &Tensor<D>,
+    shape: SampleShape,
+) -> Result<()> {
+    let shapes = [SampleShape::of_batch(batch), shape];
+    let [found, expected] = shapes.map(|shape| format!("a batch of {shape}"));
+    ensure_argument(found == expected, argument, &found, &expected)
 }
 
 /// The value if it is complete: a part of it would be of no use.
@@ -260,21 +254,26 @@ pub(crate) fn complete<T>((value, complete): (T, bool), operation: &str) -> Resu
 #[cfg(all(test, feature = "flex"))]
 mod tests {
     use super::*;
-    use crate::{ConditionKind, GaussianMixtureConfig, MlpVae, MlpVaeConfig, WithPrior};
+    use crate::{GaussianMixtureConfig, MlpVae, MlpVaeConfig, WithPrior};
     use aigc_core::{
         data::{Image, ImageBatch, ImageShape, collate_images},
         rng::InitWeights,
         testing::{assert_close, values},
     };
+    use std::ops::ControlFlow;
 
     fn model(num_classes: Option<usize>) -> MlpVae {
+        model_with(ConditionKind {
+            num_classes,
+            ..ConditionKind::default()
+        })
+    }
+
+    fn model_with(condition: ConditionKind) -> MlpVae {
         let config = MlpVaeConfig {
             hidden_dim: 8,
             latent_dim: 3,
-            condition: ConditionKind {
-                num_classes,
-                ..ConditionKind::default()
-            },
+            condition,
             ..MlpVaeConfig::new(ImageShape::new(1, 2, 2))
         };
         config.init(&Device::flex()).unwrap().init_weights(1)
@@ -395,6 +394,41 @@ mod tests {
             let message = sampler.reconstruct_batch(&batch).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
         }
+    }
+
+    #[test]
+    fn samples_of_another_shape_are_named() {
+        let (model, device) = (model(None), Device::flex());
+        let x = Tensor::zeros([2, 1, 2, 3], &device);
+        let refused = VaeSampler::new(&model, &device).reconstruct(x);
+        let message = refused.unwrap_err().to_string();
+        assert!(
+            message.contains("`x` is a batch of 1×2×3, expected a batch of 1×2×2"),
+            "{message}"
+        );
+    }
+
+    /// The model would work without its condition.
+    #[test]
+    fn cross_attention_is_refused() {
+        let device = Device::flex();
+        let model = model_with(ConditionKind {
+            cross_attention_dim: Some(5),
+            ..ConditionKind::default()
+        });
+        let sampler = VaeSampler::new(&model, &device);
+        let batch = images(ImageShape::new(1, 2, 2), &[None, None]);
+        let x = batch.to_tensor(&device);
+        for refused in [
+            sampler.sample(2, 0).map(|samples| samples.values),
+            sampler.reconstruct(x.clone()),
+            sampler.reconstruct_batch(&batch),
+            sampler.latent_grid([0, 1], 2),
+        ] {
+            let error = refused.unwrap_err();
+            assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+        }
+        assert!(sampler.latents(x).is_err());
     }
 
     #[test]

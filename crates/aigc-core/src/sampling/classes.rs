@@ -46,6 +46,29 @@ impl ClassLabels {
         }
     }
 
+    /// The classes of `n` given samples or latents: `labels`, which a model with `count` classes
+    /// needs; `None` for a model without classes, which ignores them.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if labels are missing, one is not below `count`, or there are not
+    /// `n` of them.
+    pub fn of_given(
+        labels: Option<&[u32]>,
+        count: Option<usize>,
+        n: usize,
+    ) -> Result<Option<Vec<u32>>> {
+        match (labels, count) {
+            (_, None) => Ok(None),
+            (Some(labels), Some(count)) => Self::PerSample(labels.to_vec())
+                .validate(count, n)
+                .map(Some),
+            (None, Some(count)) => {
+                let expected = format!("one below {count} for each sample");
+                Err(Error::argument("labels", "missing", expected))
+            }
+        }
+    }
+
     /// The requested classes of `n` samples, each below `count`. [`Random`](Self::Random) requests
     /// no particular classes, so it fails unless `n` is 0.
     ///
@@ -123,6 +146,21 @@ mod tests {
             (ClassLabels::All(0), Some(0), "`count` is 0"),
         ] {
             let message = classes.resolve(count, 2, &mut rng).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+
+    #[test]
+    fn given_labels_are_those_of_a_model_with_classes() {
+        let of = |labels, count| ClassLabels::of_given(labels, count, 2);
+        assert_eq!(of(Some(&[2, 0][..]), Some(3)).unwrap(), Some(vec![2, 0]));
+        assert_eq!(of(Some(&[2, 0][..]), None).unwrap(), None);
+        for (labels, expected) in [
+            (None, "`labels` is missing, expected one below 3"),
+            (Some(&[0][..]), "`classes` is 1, expected 2"),
+            (Some(&[0, 3][..]), "`classes` is 3, expected below 3"),
+        ] {
+            let message = of(labels, Some(3)).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
         }
     }

@@ -1,6 +1,7 @@
 //! What the samplers of all families share: batch size, cancellation, progress, results.
 
 mod classes;
+mod methods;
 
 pub use classes::ClassLabels;
 
@@ -106,6 +107,26 @@ pub struct Samples<const D: usize = 4> {
     pub complete: bool,
 }
 
+impl<const D: usize> Samples<D> {
+    /// The samples that [`collect`](SamplingOptions::collect) returned, and whether they are all;
+    /// of the `labels` of all requested samples, those of the drawn ones are kept.
+    pub fn new(
+        (values, complete): (Tensor<D>, bool),
+        mut labels: Option<Vec<u32>>,
+        seed: u64,
+    ) -> Self {
+        if let Some(labels) = &mut labels {
+            labels.truncate(values.dims()[0]);
+        }
+        Self {
+            values,
+            labels,
+            seed,
+            complete,
+        }
+    }
+}
+
 /// Progress of sampling in batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchProgress {
@@ -127,13 +148,33 @@ impl SamplingOptions<'_, BatchProgress> {
         n: usize,
         mut draw: impl FnMut(Range<usize>) -> Result<Tensor<D>>,
     ) -> Result<(Tensor<D>, bool)> {
+        let (parts, done) = self.collect_parts(n, |batch| draw(batch).map(Some))?;
+        Ok((Tensor::cat(parts, 0), done == n))
+    }
+
+    /// Calls `draw` for each batch of `n` samples; returns the results and the number of samples
+    /// that were drawn. A callback or a cancelled token stops between two batches, and `draw` stops
+    /// within its batch by returning `None`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if `n` or the batch size is 0, [`Error::Cancelled`] if it was
+    /// stopped before the end of the first batch, and errors of `draw`.
+    pub fn collect_parts<T>(
+        &self,
+        n: usize,
+        mut draw: impl FnMut(Range<usize>) -> Result<Option<T>>,
+    ) -> Result<(Vec<T>, usize)> {
         let (mut parts, mut done) = (Vec::new(), 0);
         for batch in self.batches(n)? {
             if self.cancel.is_cancelled() {
                 break;
             }
-            done = batch.end;
-            parts.push(draw(batch)?);
+            let end = batch.end;
+            let Some(part) = draw(batch)? else {
+                break;
+            };
+            parts.push(part);
+            done = end;
             if self.report(&BatchProgress { done, total: n }).is_break() {
                 break;
             }
@@ -141,7 +182,7 @@ impl SamplingOptions<'_, BatchProgress> {
         if parts.is_empty() {
             return Err(Error::cancelled("sampling"));
         }
-        Ok((Tensor::cat(parts, 0), done == n))
+        Ok((parts, done))
     }
 }
 
@@ -168,6 +209,15 @@ mod tests {
             });
         let (values, complete) = stopping.collect(5, draw).unwrap();
         assert_eq!((values.dims(), complete), ([4], false));
+        let samples = Samples::new((values, complete), Some(vec![0, 1, 2, 3, 4]), 7);
+        assert_eq!(samples.labels, Some(vec![0, 1, 2, 3]));
+        // The second batch is not drawn to its end.
+        let first = |batch: Range<usize>| Ok((batch.start == 0).then_some(batch.end));
+        assert_eq!(options.collect_parts(5, first).unwrap(), (vec![2], 2));
+        assert!(matches!(
+            options.collect_parts(5, |_| Ok(None::<usize>)),
+            Err(Error::Cancelled { .. })
+        ));
         options.cancel.cancel();
         assert!(matches!(
             options.collect(5, draw),

@@ -125,7 +125,8 @@ impl Parameters {
 
 impl PlanarFlow {
     /// Creates a flow of vectors of `dim` dimensions on `device`, of this configuration whatever
-    /// its kind.
+    /// its kind. The layers have no networks: `hidden_dims`, `activation` and `max_log_scale` are
+    /// recorded, and not used.
     ///
     /// # Errors
     /// [`Error::Config`](aigc_core::Error::Config) for values out of range.

@@ -1,5 +1,6 @@
 //! Directions of attributes in the space of latents.
 
+use crate::math::cholesky;
 use aigc_core::{Error, Result};
 
 /// How the direction of an attribute is computed.
@@ -220,30 +221,19 @@ fn add_scaled(sum: &mut [f64], x: &[f64], factor: f64) {
     }
 }
 
-/// Solves `(A + α·I)·x = b` for a symmetric matrix, row by row, by Cholesky's decomposition; `None`
-/// if the matrix is not positive definite.
+/// Solves `(A + α·I)·x = b` for a symmetric matrix, row by row; `None` if the sum is not positive
+/// definite.
 fn solve(mut a: Vec<f64>, mut b: Vec<f64>, alpha: f64) -> Option<Vec<f64>> {
     let n = b.len();
-    for i in 0..n {
-        a[i * n + i] += alpha;
-        for j in 0..=i {
-            let value = a[i * n + j] - dot(&a[i * n..i * n + j], &a[j * n..j * n + j]);
-            a[i * n + j] = if i > j {
-                value / a[j * n + j]
-            } else if value > 0.0 && value.is_finite() {
-                value.sqrt()
-            } else {
-                return None;
-            };
-        }
-    }
+    a.iter_mut().step_by(n + 1).for_each(|x| *x += alpha);
+    let l = cholesky(a, n)?;
     // L·y = b, then Lᵀ·x = y.
     for i in 0..n {
-        b[i] = (b[i] - dot(&a[i * n..i * n + i], &b[..i])) / a[i * n + i];
+        b[i] = (b[i] - dot(&l[i * n..i * n + i], &b[..i])) / l[i * n + i];
     }
     for i in (0..n).rev() {
-        let known: f64 = (i + 1..n).map(|k| a[k * n + i] * b[k]).sum();
-        b[i] = (b[i] - known) / a[i * n + i];
+        let known: f64 = (i + 1..n).map(|k| l[k * n + i] * b[k]).sum();
+        b[i] = (b[i] - known) / l[i * n + i];
     }
     Some(b)
 }

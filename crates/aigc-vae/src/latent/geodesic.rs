@@ -3,7 +3,7 @@
 use super::{flat, same_shape};
 use crate::{
     Condition, Vae,
-    sample::{VaeSampler, complete},
+    sample::{VaeSampler, check_shape, complete},
 };
 use aigc_core::{CancelToken, Error, Result, check, data::SampleShape};
 use burn::tensor::{Bool, Device, Tensor, TensorData};
@@ -78,11 +78,8 @@ impl<V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'_, V, X, Z> {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if there are no pairs, the number of frames is not from 3 to
-    /// 4,096, the two batches differ in shape, or the classes do not fit; [`Error::Config`] if the
-    /// configuration is out of range; [`Error::Cancelled`] if cancelled.
-    ///
-    /// # Panics
-    /// If the latents do not have the shape of the model's latents.
+    /// 4,096, the batches do not have the shape of the model's latents or differ in shape, or the
+    /// classes do not fit; [`Error::Config`] if the configuration is out of range; [`Error::Cancelled`] if cancelled.
     pub fn geodesic(
         &self,
         from: Tensor<Z>,
@@ -96,7 +93,7 @@ impl<V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'_, V, X, Z> {
         same_shape("to", &to, "from", &from)?;
         let shape = self.model.latent_shape();
         let n = from.dims()[0];
-        assert_eq!(SampleShape::of_batch(&from), shape, "shape of a latent");
+        check_shape("from", &from, shape)?;
         let labels = self.labels(n)?;
         let (from, to) = (flat(from.inner()), flat(to.inner()));
         let minimiser = Minimiser {

@@ -9,7 +9,7 @@ pub use geodesic::{Geodesic, GeodesicConfig};
 
 use crate::{
     Posterior, Vae,
-    sample::{VaeSampler, complete},
+    sample::{VaeSampler, check_shape, complete},
 };
 use aigc_core::{Error, Result, latent::slerp};
 use burn::tensor::{Tensor, TensorData};
@@ -38,12 +38,10 @@ impl<V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'_, V, X, Z> {
     /// - output: `[n, …]` of the model's latent shape
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if `x` contains no samples, or the classes do not fit;
-    /// [`Error::Cancelled`] if cancelled.
-    ///
-    /// # Panics
-    /// If the samples do not have the shape of the model's samples.
+    /// [`Error::InvalidArgument`] if `x` contains no samples or does not have the shape of the
+    /// model's samples, or the classes do not fit; [`Error::Cancelled`] if cancelled.
     pub fn latents(&self, x: Tensor<X>) -> Result<Tensor<Z>> {
+        check_shape("x", &x, self.model.sample_shape())?;
         let labels = self.labels(x.dims()[0])?;
         let modes = self.options.collect(x.dims()[0], |batch| {
             let condition = self.condition(labels.as_deref(), &batch);
@@ -65,9 +63,6 @@ impl<V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'_, V, X, Z> {
     /// not from 3 to 4,096), the two batches differ in shape, or the classes do not fit;
     /// [`Error::Config`] if the configuration of a geodesic is out of range; [`Error::Cancelled`]
     /// if cancelled.
-    ///
-    /// # Panics
-    /// If the samples do not have the shape of the model's samples.
     pub fn interpolate_along(
         &self,
         from: Tensor<X>,
@@ -108,9 +103,6 @@ impl<V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'_, V, X, Z> {
     /// # Errors
     /// [`Error::InvalidArgument`] if there are no samples, or the batches differ in shape;
     /// [`Error::Cancelled`] if cancelled.
-    ///
-    /// # Panics
-    /// If the samples do not have the shape of the model's samples.
     pub fn arithmetic(&self, a: Tensor<X>, b: Tensor<X>, c: Tensor<X>) -> Result<Tensor<X>> {
         same_shape("b", &b, "a", &a)?;
         same_shape("c", &c, "a", &a)?;
@@ -128,9 +120,6 @@ impl<V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'_, V, X, Z> {
     /// # Errors
     /// [`Error::InvalidArgument`] if there are no samples, or `dimension` is not a dimension of the
     /// latents; [`Error::Cancelled`] if cancelled.
-    ///
-    /// # Panics
-    /// If the samples do not have the shape of the model's samples.
     pub fn traverse(
         &self,
         x: Tensor<X>,
@@ -163,9 +152,6 @@ impl<V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'_, V, X, Z> {
     /// # Errors
     /// [`Error::InvalidArgument`] if there are no samples, or the direction has another number of
     /// dimensions than the latents; [`Error::Cancelled`] if cancelled.
-    ///
-    /// # Panics
-    /// If the samples do not have the shape of the model's samples.
     pub fn traverse_direction(
         &self,
         x: Tensor<X>,
@@ -198,9 +184,6 @@ impl<V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'_, V, X, Z> {
     ///
     /// # Errors
     /// As [`AttributeDirection::new`]; [`Error::Cancelled`] if cancelled.
-    ///
-    /// # Panics
-    /// If the samples do not have the shape of the model's samples.
     pub fn attribute_direction(
         &self,
         x: Tensor<X>,

@@ -1,7 +1,7 @@
 //! How the hidden vectors of a network depend on a [`Condition`]: classes as one-hot vectors, other
 //! vectors by cross-attention.
 
-use crate::Condition;
+use crate::{Condition, ConditionKind};
 use aigc_core::nn::{Linear, LinearConfig, scaled_dot_product_attention};
 use burn::{
     module::Module,
@@ -58,31 +58,6 @@ pub(super) fn attend(
     }
 }
 
-/// Configuration to create a [`CrossAttention`] layer.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct CrossAttentionConfig {
-    /// Width of the hidden vectors.
-    pub(super) hidden_dim: usize,
-    /// Width of the vectors that they attend to.
-    pub(super) cross_attention_dim: usize,
-}
-
-impl CrossAttentionConfig {
-    pub(super) fn init(&self, device: &Device) -> CrossAttention {
-        let linear = |inputs| {
-            LinearConfig::new(inputs, self.hidden_dim)
-                .with_bias(false)
-                .init(device)
-        };
-        CrossAttention {
-            query: linear(self.hidden_dim),
-            key: linear(self.cross_attention_dim),
-            value: linear(self.cross_attention_dim),
-            output: linear(self.hidden_dim),
-        }
-    }
-}
-
 /// Attention of one hidden vector, the query, to the vectors of a condition, with one head and a
 /// residual connection (Vaswani et al. 2017, <https://arxiv.org/abs/1706.03762>; as conditioning,
 /// Rombach et al. 2022, <https://arxiv.org/abs/2112.10752>, §3.3). There are no biases: vectors of
@@ -96,6 +71,21 @@ pub(super) struct CrossAttention {
 }
 
 impl CrossAttention {
+    /// A layer for hidden vectors of `hidden_dim`, of a model that takes such conditions.
+    pub(super) fn of_kind(kind: ConditionKind, hidden_dim: usize, device: &Device) -> Option<Self> {
+        let linear = |inputs| {
+            LinearConfig::new(inputs, hidden_dim)
+                .with_bias(false)
+                .init(device)
+        };
+        kind.cross_attention_dim.map(|width| Self {
+            query: linear(hidden_dim),
+            key: linear(width),
+            value: linear(width),
+            output: linear(hidden_dim),
+        })
+    }
+
     /// # Shapes
     /// - hidden and output: `[batch, hidden_dim]`
     /// - states: `[batch, tokens, cross_attention_dim]`
@@ -113,7 +103,7 @@ impl CrossAttention {
 #[cfg(all(test, feature = "flex"))]
 mod tests {
     use super::*;
-    use crate::{AnyVae, ConditionKind, ConvVaeConfig, MlpVaeConfig, Vae, VaeConfig};
+    use crate::{AnyVae, ConvVaeConfig, MlpVaeConfig, Vae, VaeConfig};
     use aigc_core::{
         data::ImageShape,
         nn::Activation,
@@ -122,6 +112,7 @@ mod tests {
         testing::{assert_close, values},
     };
     use burn::{module::Param, tensor::Gradients};
+    use serde_json::{from_value, json, to_value};
 
     const KIND: ConditionKind = ConditionKind {
         num_classes: Some(4),
@@ -198,11 +189,12 @@ mod tests {
     #[test]
     fn cross_attention_matches_its_formula() {
         let device = Device::flex();
-        let config = CrossAttentionConfig {
-            hidden_dim: 3,
-            cross_attention_dim: 2,
+        let kind = ConditionKind {
+            cross_attention_dim: Some(2),
+            ..ConditionKind::default()
         };
-        let layer = config.init(&device).init_weights(1);
+        let layer = CrossAttention::of_kind(kind, 3, &device).unwrap();
+        let layer = layer.init_weights(1);
         let hidden: Tensor<2> = Rng::new(2).normal([1, 3], &device);
         let states: Tensor<3> = Rng::new(3).normal([1, 4, 2], &device);
         let query = values(layer.query.forward(hidden.clone()));
@@ -333,6 +325,56 @@ mod tests {
         .map(|x| (x.dims(), values(x)));
         assert_eq!(a.0, [2, 3]);
         assert_eq!(a, b);
+    }
+
+    /// Files of earlier versions have no conditions.
+    #[test]
+    fn conditions_are_written_if_there_are_any() {
+        for config in configs(ConditionKind::default()) {
+            let file = to_value(&config).unwrap();
+            assert!(file.get("condition").is_none(), "{file}");
+            assert_eq!(from_value::<VaeConfig>(file).unwrap(), config);
+        }
+        for config in configs(KIND) {
+            let file = to_value(&config).unwrap();
+            let expected = json!({"num_classes": 4, "cross_attention_dim": 5});
+            assert_eq!(file["condition"], expected);
+            assert_eq!(from_value::<VaeConfig>(file).unwrap(), config);
+        }
+    }
+
+    #[test]
+    fn conditions_out_of_range_are_named() {
+        for (num_classes, cross_attention_dim, expected) in [
+            (
+                Some(0),
+                None,
+                "`condition.num_classes` is 0, expected 1 to 1048576",
+            ),
+            (
+                Some((1 << 20) + 1),
+                None,
+                "`condition.num_classes` is 1048577",
+            ),
+            (
+                None,
+                Some(0),
+                "`condition.cross_attention_dim` is 0, expected 1 to 16384",
+            ),
+            (
+                None,
+                Some((1 << 14) + 1),
+                "`condition.cross_attention_dim` is 16385",
+            ),
+        ] {
+            for config in configs(ConditionKind {
+                num_classes,
+                cross_attention_dim,
+            }) {
+                let message = config.init(&Device::flex()).unwrap_err().to_string();
+                assert!(message.contains(expected), "{message}");
+            }
+        }
     }
 
     #[test]

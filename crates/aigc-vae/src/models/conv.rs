@@ -2,7 +2,7 @@
 
 use super::{
     check_weights,
-    condition_embedding::{CrossAttention, CrossAttentionConfig, attend, with_class},
+    condition_embedding::{CrossAttention, attend, with_class},
     is_default, validate_common,
 };
 use crate::{Condition, ConditionKind, DiagonalGaussian, Likelihood, LikelihoodKind, Vae};
@@ -103,15 +103,7 @@ impl ConvVaeConfig {
                 .map(|_| ResidualBlock::new(*channels, self.activation, device))
                 .collect()
         };
-        let attention = || {
-            self.condition.cross_attention_dim.map(|width| {
-                let config = CrossAttentionConfig {
-                    hidden_dim: self.hidden_dim,
-                    cross_attention_dim: width,
-                };
-                config.init(device)
-            })
-        };
+        let attention = || CrossAttention::of_kind(self.condition, self.hidden_dim, device);
         let classes = self.condition.num_classes.unwrap_or(0);
         Ok(ConvVae {
             down: sizes.windows(2).map(down).collect(),
@@ -369,19 +361,13 @@ mod tests {
         });
         let former: ConvVaeConfig = from_value(file.clone()).unwrap();
         assert_eq!(former.residual_blocks, 0);
-        assert_eq!(former.condition, ConditionKind::default());
         assert_eq!(to_value(&former).unwrap(), file);
         let config = ConvVaeConfig {
             residual_blocks: 2,
-            condition: ConditionKind {
-                cross_attention_dim: Some(7),
-                ..ConditionKind::default()
-            },
             ..former
         };
         let file = to_value(&config).unwrap();
         assert_eq!(file["residual_blocks"], 2);
-        assert_eq!(file["condition"]["cross_attention_dim"], 7);
         assert_eq!(from_value::<ConvVaeConfig>(file).unwrap(), config);
     }
 
@@ -399,16 +385,6 @@ mod tests {
                     ..blocks(4)
                 },
                 "`residual_blocks` is 4, expected at most 3, for [4096] channels",
-            ),
-            (
-                ConvVaeConfig {
-                    condition: ConditionKind {
-                        num_classes: Some(0),
-                        ..ConditionKind::default()
-                    },
-                    ..tiny()
-                },
-                "`condition.num_classes` is 0",
             ),
         ] {
             let message = config.init(&Device::flex()).unwrap_err().to_string();

@@ -2,7 +2,7 @@
 
 use super::{
     check_weights,
-    condition_embedding::{CrossAttention, CrossAttentionConfig, attend, with_class},
+    condition_embedding::{CrossAttention, attend, with_class},
     is_default, validate_common,
 };
 use crate::{Condition, ConditionKind, DiagonalGaussian, Likelihood, LikelihoodKind, Vae};
@@ -93,15 +93,7 @@ impl MlpVaeConfig {
                 .map(|_| linear(hidden_dim, hidden_dim))
                 .collect()
         };
-        let attention = || {
-            self.condition.cross_attention_dim.map(|width| {
-                let config = CrossAttentionConfig {
-                    hidden_dim,
-                    cross_attention_dim: width,
-                };
-                config.init(device)
-            })
-        };
+        let attention = || CrossAttention::of_kind(self.condition, hidden_dim, device);
         Ok(MlpVae {
             encoder: linear(pixels + classes, hidden_dim),
             encoder_attention: attention(),
@@ -351,19 +343,13 @@ mod tests {
         });
         let former: MlpVaeConfig = from_value(file.clone()).unwrap();
         assert_eq!(former.hidden_layers, 1);
-        assert_eq!(former.condition, ConditionKind::default());
         assert_eq!(to_value(&former).unwrap(), file);
         let config = MlpVaeConfig {
             hidden_layers: 2,
-            condition: ConditionKind {
-                num_classes: Some(10),
-                ..ConditionKind::default()
-            },
             ..former
         };
         let file = to_value(&config).unwrap();
         assert_eq!(file["hidden_layers"], 2);
-        assert_eq!(file["condition"]["num_classes"], 10);
         assert_eq!(from_value::<MlpVaeConfig>(file).unwrap(), config);
     }
 
@@ -371,13 +357,6 @@ mod tests {
     fn configurations_out_of_range_are_named() {
         let layers = |hidden_layers| MlpVaeConfig {
             hidden_layers,
-            ..tiny()
-        };
-        let conditional = |num_classes, cross_attention_dim| MlpVaeConfig {
-            condition: ConditionKind {
-                num_classes,
-                cross_attention_dim,
-            },
             ..tiny()
         };
         for (config, expected) in [
@@ -391,27 +370,15 @@ mod tests {
                 "`hidden_layers` is 9, expected at most 8, for layers of 16384 units",
             ),
             (
-                conditional(Some(0), None),
-                "`condition.num_classes` is 0, expected 1 to 1048576",
-            ),
-            (
-                conditional(Some((1 << 20) + 1), None),
-                "`condition.num_classes` is 1048577",
-            ),
-            (
                 MlpVaeConfig {
                     hidden_dim: 1 << 14,
-                    ..conditional(Some(1 << 20), None)
+                    condition: ConditionKind {
+                        num_classes: Some(1 << 20),
+                        ..ConditionKind::default()
+                    },
+                    ..tiny()
                 },
                 "`condition.num_classes` is 1048576, expected at most 131072",
-            ),
-            (
-                conditional(None, Some(0)),
-                "`condition.cross_attention_dim` is 0, expected 1 to 16384",
-            ),
-            (
-                conditional(None, Some((1 << 14) + 1)),
-                "`condition.cross_attention_dim` is 16385",
             ),
         ] {
             let message = config.init(&Device::flex()).unwrap_err().to_string();

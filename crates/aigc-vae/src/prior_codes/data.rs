@@ -1,7 +1,7 @@
 //! The codes of a data set.
 
 use super::{CodePriorConfig, PriorCondition};
-use crate::{CodeShape, DiscreteVae};
+use crate::{CodeShape, DiscreteVae, condition::known_labels};
 use aigc_core::{
     Error, Result,
     data::{DataLoader, InMemory, SampleBatch, label_tensor},
@@ -146,7 +146,7 @@ impl CodeBatch {
     ) -> Result<PriorCondition> {
         let class_labels = match config.num_classes {
             None => None,
-            Some(count) => Some(self.class_tensor(count, device)?),
+            Some(count) => Some(label_tensor(known_labels(self.labels(), count)?, device)),
         };
         let above = match config.above {
             None => None,
@@ -161,30 +161,14 @@ impl CodeBatch {
             above,
         })
     }
-
-    fn class_tensor(&self, count: usize, device: &Device) -> Result<Tensor<1, Int>> {
-        let Some(labels) = &self.labels else {
-            let expected = format!("labels of {count} classes, for a conditional prior");
-            return Err(Error::config("labels", "missing", expected));
-        };
-        match labels.iter().find(|label| **label as usize >= count) {
-            None => Ok(label_tensor(labels, device)),
-            Some(label) => {
-                let expected = format!("below {count}, the number of classes");
-                Err(Error::config("labels", label, expected))
-            }
-        }
-    }
 }
 
 #[cfg(all(test, feature = "flex"))]
 mod tests {
     use super::*;
-    use crate::{CodeUsage, FiniteScalarQuantizerConfig, VqVae2Config};
-    use aigc_core::{
-        data::{DataLoaderConfig, Image, ImageShape, collate_images},
-        rng::InitWeights,
-    };
+    use crate::Likelihood;
+    use aigc_core::data::{DataLoaderConfig, Image, ImageShape, SampleShape, collate_images};
+    use burn::module::Module;
 
     const SHAPE: CodeShape = CodeShape {
         height: 1,
@@ -256,53 +240,59 @@ mod tests {
         assert!(error.to_string().contains("`level` is 0"), "{error}");
     }
 
+    /// The codes of images of two pixels are grey levels: of the first pixel, and of both.
+    #[derive(Module, Debug)]
+    struct GreyLevels {
+        width: usize,
+    }
+
+    impl DiscreteVae for GreyLevels {
+        fn input_shape(&self) -> SampleShape {
+            ImageShape::new(1, 1, self.width).into()
+        }
+
+        fn code_shapes(&self) -> Vec<CodeShape> {
+            let of_width = |width| CodeShape {
+                width,
+                num_codes: 256,
+                ..SHAPE
+            };
+            vec![of_width(1), of_width(self.width)]
+        }
+
+        fn encode_codes(&self, x: Tensor<4>) -> Vec<Tensor<3, Int>> {
+            let codes = (x.clone() * 255.0).round().int();
+            let codes: Tensor<3, Int> = codes.reshape([x.dims()[0], self.width, 1]);
+            vec![codes.clone().narrow(1, 0, 1), codes]
+        }
+
+        fn decode_codes(&self, _codes: &[Tensor<3, Int>]) -> Likelihood {
+            unimplemented!("a data set is only encoded")
+        }
+    }
+
     /// The codes of a data set are those of its samples, in order.
     #[test]
     fn data_sets_are_encoded_in_order() {
-        let device = Device::flex();
-        let quantizer = FiniteScalarQuantizerConfig::new(&[5, 5, 5]);
-        let config = VqVae2Config {
-            channels: 4,
-            residual_blocks: 0,
-            top: quantizer.clone().into(),
-            bottom: quantizer.into(),
-            ..VqVae2Config::new(ImageShape::new(1, 8, 8))
+        let (model, device) = (GreyLevels { width: 2 }, Device::flex());
+        let image = |index: u8| Image {
+            shape: ImageShape::new(1, 1, 2),
+            pixels: vec![50 * index, 50 * index + 3],
+            label: Some(u32::from(index)),
         };
-        let model = config.init(&device).unwrap().init_weights(1);
-        let image = |index: usize| Image {
-            shape: ImageShape::new(1, 8, 8),
-            pixels: (0..64)
-                .map(|at| (at * (index + 1) * 37 % 256) as u8)
-                .collect(),
-            label: Some(index as u32),
+        let config = DataLoaderConfig {
+            batch_size: 2,
+            num_workers: 0,
+            ..DataLoaderConfig::default()
         };
-        let images: Vec<Image> = (0..5).map(image).collect();
-        let loader = DataLoader::new(
-            InMemory(images.clone()),
-            collate_images,
-            DataLoaderConfig {
-                batch_size: 2,
-                num_workers: 0,
-                ..DataLoaderConfig::default()
-            },
-        )
-        .unwrap();
+        let images = InMemory((0..5).map(image).collect());
+        let loader = DataLoader::new(images, collate_images, config).unwrap();
         let InMemory(samples) = encode_dataset(&model, &loader, &device).unwrap();
-        assert_eq!(samples.len(), 5);
-        let shapes = model.code_shapes();
-        let mut usage = CodeUsage::new(1, 125).unwrap();
-        for (index, (sample, image)) in samples.iter().zip(images).enumerate() {
-            assert_eq!(sample.label, Some(index as u32));
-            let x = collate_images(vec![image]).to_tensor(&device);
-            let codes = model.encode_codes(x);
-            for (level, codes) in codes.into_iter().enumerate() {
-                let codes: Vec<u32> = codes.into_data().iter::<u32>().collect();
-                assert_eq!(sample.levels[level], codes);
-                assert_eq!(codes.len(), shapes[level].num_indices());
-                let codes: Vec<i64> = codes.into_iter().map(i64::from).collect();
-                usage.add_indices(&codes).unwrap();
-            }
-        }
-        assert!(usage.usage() > 0.0);
+        let expected = |index: u32| CodeSample {
+            levels: vec![vec![50 * index], vec![50 * index, 50 * index + 3]],
+            label: Some(index),
+        };
+        let expected: Vec<CodeSample> = (0..5).map(expected).collect();
+        assert_eq!(samples, expected);
     }
 }

@@ -1,15 +1,19 @@
 //! Samples of a model with quantised latents: codes drawn from a prior, then decoded.
 
 use super::{CodePrior, PriorCondition};
-use crate::DiscreteVae;
+use crate::{
+    DiscreteVae,
+    math::uniform,
+    sample::{check_shape, complete},
+};
 use aigc_core::{
-    CancelToken, Error, Result,
+    Error, Result,
     data::{ClassLabels, label_tensor},
     rng::Rng,
     sampling::{BatchProgress, Samples, SamplingOptions},
 };
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 
 /// Codes, with their classes and seed.
 #[derive(Clone, Debug)]
@@ -123,33 +127,7 @@ impl<'a, V: DiscreteVae<X>, const X: usize> VqSampler<'a, V, X> {
         self
     }
 
-    /// Sets the classes of the samples.
-    pub fn with_classes(mut self, classes: ClassLabels) -> Self {
-        self.classes = classes;
-        self
-    }
-
-    /// Sets the number of samples that are drawn at a time, which limits the memory of large
-    /// requests.
-    pub fn with_batch_size(mut self, batch_size: usize) -> Self {
-        self.options.batch_size = batch_size;
-        self
-    }
-
-    /// Stops once `cancel` is cancelled; the batch being drawn is left out.
-    pub fn with_cancel(mut self, cancel: CancelToken) -> Self {
-        self.options.cancel = cancel;
-        self
-    }
-
-    /// Calls `callback` after each batch; `ControlFlow::Break` stops sampling.
-    pub fn with_callback(
-        mut self,
-        callback: impl FnMut(&BatchProgress) -> ControlFlow<()> + 'a,
-    ) -> Self {
-        self.options = self.options.on_progress(callback);
-        self
-    }
+    aigc_core::sampling_methods!('a);
 
     /// Draws the codes of `n` samples, and decodes them.
     ///
@@ -161,16 +139,10 @@ impl<'a, V: DiscreteVae<X>, const X: usize> VqSampler<'a, V, X> {
     /// priors do not have a requested class; [`Error::Cancelled`] if cancelled before the end of
     /// the first batch.
     pub fn sample(&self, n: usize, seed: u64) -> Result<Samples<X>> {
-        let mut parts = Vec::new();
-        let drawn = self.draw_batches(n, seed, |codes| {
-            parts.push(self.model.decode_codes(&codes).mean());
-        })?;
-        Ok(Samples {
-            values: Tensor::cat(parts, 0),
-            labels: drawn.labels,
-            seed,
-            complete: drawn.complete,
-        })
+        let decode = |codes: Vec<Tensor<3, Int>>| self.model.decode_codes(&codes).mean();
+        let (parts, labels, complete) = self.draw_batches(n, seed, decode)?;
+        let values = Tensor::cat(parts, 0);
+        Ok(Samples::new((values, complete), labels, seed))
     }
 
     /// Draws the codes of `n` samples. [`sample`](Self::sample) decodes the same codes.
@@ -178,17 +150,16 @@ impl<'a, V: DiscreteVae<X>, const X: usize> VqSampler<'a, V, X> {
     /// # Errors
     /// As [`sample`](Self::sample).
     pub fn sample_codes(&self, n: usize, seed: u64) -> Result<CodeSamples> {
-        let mut parts: Vec<Vec<Tensor<3, Int>>> = vec![Vec::new(); self.priors.len()];
-        let drawn = self.draw_batches(n, seed, |codes| {
-            for (part, codes) in parts.iter_mut().zip(codes) {
-                part.push(codes);
-            }
-        })?;
+        let (parts, labels, complete) = self.draw_batches(n, seed, |codes| codes)?;
+        let level = |level: usize| {
+            let codes = parts.iter().map(|part| part[level].clone());
+            Tensor::cat(codes.collect(), 0)
+        };
         Ok(CodeSamples {
-            levels: parts.into_iter().map(|part| Tensor::cat(part, 0)).collect(),
-            labels: drawn.labels,
+            levels: (0..self.priors.len()).map(level).collect(),
+            labels,
             seed,
-            complete: drawn.complete,
+            complete,
         })
     }
 
@@ -200,24 +171,14 @@ impl<'a, V: DiscreteVae<X>, const X: usize> VqSampler<'a, V, X> {
     /// - output: `[n]`
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if `x` contains no samples, or the labels of class-conditional
-    /// priors are missing or do not fit; [`Error::Cancelled`] if cancelled.
-    ///
-    /// # Panics
-    /// If the samples do not have the shape of the model's samples.
+    /// [`Error::InvalidArgument`] if `x` contains no samples, they do not have the shape of the
+    /// model's samples, or the labels of class-conditional priors are missing or do not fit;
+    /// [`Error::Cancelled`] if cancelled.
     pub fn log_prob(&self, x: Tensor<X>, labels: Option<&[u32]>) -> Result<Tensor<1>> {
         let n = x.dims()[0];
-        let labels = match (self.num_classes(), labels) {
-            (None, _) => None,
-            (Some(count), Some(labels)) => {
-                Some(ClassLabels::PerSample(labels.to_vec()).validate(count, n)?)
-            }
-            (Some(count), None) => {
-                let expected = format!("one below {count} for each sample");
-                return Err(Error::argument("labels", "missing", expected));
-            }
-        };
-        let (log_prob, complete) = self.options.collect(n, |batch| {
+        check_shape("x", &x, self.model.input_shape())?;
+        let labels = ClassLabels::of_given(labels, self.num_classes(), n)?;
+        let log_prob = self.options.collect(n, |batch| {
             let x = x.clone().narrow(0, batch.start, batch.len());
             let codes = self.model.encode_codes(x);
             let levels = (0..codes.len()).map(|level| {
@@ -226,10 +187,7 @@ impl<'a, V: DiscreteVae<X>, const X: usize> VqSampler<'a, V, X> {
             });
             Ok(levels.reduce(|a, b| a + b).expect("a model has levels"))
         })?;
-        match complete {
-            true => Ok(log_prob),
-            false => Err(Error::cancelled("evaluation of codes")),
-        }
+        complete(log_prob, "evaluation of codes")
     }
 
     fn num_classes(&self) -> Option<usize> {
@@ -253,39 +211,24 @@ impl<'a, V: DiscreteVae<X>, const X: usize> VqSampler<'a, V, X> {
         }
     }
 
-    /// Draws `n` samples in batches, and calls `keep` with the codes of each.
-    fn draw_batches(
+    /// Draws `n` samples in batches. Returns what `keep` makes of the codes of each batch, the
+    /// labels of the samples that were drawn, and whether they are all.
+    fn draw_batches<T>(
         &self,
         n: usize,
         seed: u64,
-        mut keep: impl FnMut(Vec<Tensor<3, Int>>),
-    ) -> Result<Drawn> {
+        keep: impl Fn(Vec<Tensor<3, Int>>) -> T,
+    ) -> Result<(Vec<T>, Option<Vec<u32>>, bool)> {
         self.filter.validate()?;
-        let batches = self.options.batches(n)?;
         let mut rng = Rng::stream(seed, "vq/classes", 0);
         let mut labels = self.classes.resolve(self.num_classes(), n, &mut rng)?;
-        let mut done = 0;
-        for batch in batches {
-            let Some(codes) = self.draw(&batch, labels.as_deref(), seed) else {
-                break;
-            };
-            done = batch.end;
-            keep(codes);
-            let progress = BatchProgress { done, total: n };
-            if self.options.report(&progress).is_break() {
-                break;
-            }
-        }
-        if done == 0 {
-            return Err(Error::cancelled("sampling"));
-        }
+        let (parts, done) = self.options.collect_parts(n, |batch| {
+            Ok(self.draw(&batch, labels.as_deref(), seed).map(&keep))
+        })?;
         if let Some(labels) = &mut labels {
             labels.truncate(done);
         }
-        Ok(Drawn {
-            labels,
-            complete: done == n,
-        })
+        Ok((parts, labels, done == n))
     }
 
     /// Draws the codes of a batch, level by level; `None` if cancelled.
@@ -330,12 +273,6 @@ impl<'a, V: DiscreteVae<X>, const X: usize> VqSampler<'a, V, X> {
         }
         Some(levels)
     }
-}
-
-/// What was drawn.
-struct Drawn {
-    labels: Option<Vec<u32>>,
-    complete: bool,
 }
 
 /// Which codes are drawn from, and how probable they become.
@@ -390,9 +327,7 @@ impl Filter {
             self.leave_top(&mut weights, top_k);
         }
         let total: f64 = weights.iter().sum();
-        // 53 random bits, the precision of a double.
-        let uniform = (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
-        let mut left = uniform * total;
+        let mut left = uniform(rng) * total;
         for (code, weight) in weights.iter().enumerate() {
             if *weight > 0.0 {
                 left -= weight;
@@ -432,10 +367,12 @@ mod tests {
     use super::*;
     use crate::{CodePriorConfig, CodeShape, FiniteScalarQuantizerConfig, VqVae2, VqVae2Config};
     use aigc_core::{
+        CancelToken,
         data::ImageShape,
         rng::InitWeights,
         testing::{assert_close, values},
     };
+    use std::ops::ControlFlow;
 
     fn model() -> VqVae2 {
         let config = VqVae2Config {
@@ -635,6 +572,13 @@ mod tests {
         assert_close(&found, &values(first + second), 1e-4);
         let message = sampler.log_prob(x, None).unwrap_err().to_string();
         assert!(message.contains("`labels` is missing"), "{message}");
+        let narrow = Tensor::zeros([3, 1, 8, 4], &device);
+        let message = sampler.log_prob(narrow, Some(&labels)).unwrap_err();
+        let message = message.to_string();
+        assert!(
+            message.contains("`x` is a batch of 1×8×4, expected a batch of 1×8×8"),
+            "{message}"
+        );
     }
 
     #[test]
