@@ -5,7 +5,8 @@
 //! posterior sees the decoder's state and the encoder's features of that size (Sønderby et al.
 //! 2016, <https://arxiv.org/abs/1602.02282>; Kingma et al. 2016). The blocks are those of Child
 //! (2021), <https://arxiv.org/abs/2011.10650>; the posterior is relative to the prior, as in NVAE
-//! (Vahdat and Kautz 2020, <https://arxiv.org/abs/2007.03898>, §3.2).
+//! (Vahdat and Kautz 2020, <https://arxiv.org/abs/2007.03898>, §3.2), with the difference of the
+//! means in units of the prior's standard deviation.
 
 use super::{check_weights, condition_embedding::one_hot};
 use crate::compress::{ChooseLatents, GaussianLatents};

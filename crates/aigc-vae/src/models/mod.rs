@@ -6,7 +6,6 @@ mod diffusers;
 mod hierarchical;
 mod mlp;
 mod vq;
-mod vq2;
 mod with_flow;
 mod with_prior;
 
@@ -19,8 +18,7 @@ pub use hierarchical::{
     HierarchicalLevel, HierarchicalPosterior, HierarchicalVae, HierarchicalVaeConfig,
 };
 pub use mlp::{MlpVae, MlpVaeConfig};
-pub use vq::{DiscreteVae, VqVae, VqVaeConfig};
-pub use vq2::{VqVae2, VqVae2Config};
+pub use vq::{DiscreteVae, VqVae, VqVae2, VqVae2Config, VqVaeConfig};
 pub use with_flow::FlowPosteriorVae;
 pub use with_prior::WithPrior;
 

@@ -69,7 +69,9 @@ impl FiniteScalarQuantizerConfig {
 ///
 /// Dimension `d` with `L` levels is bounded by `f(x) = tanh(x + s)·h − o` with `h = (L − 1)/2`, and
 /// rounded. For an even `L`, `o = ½` and `s = artanh(o/h)`, so that `f(0) = 0`; the two levels of
-/// `L = 2` are symmetric, `s = 0`. The values are divided by `⌊L/2⌋`, and lie in `[−1, 1]`.
+/// `L = 2` are symmetric, `s = 0`. (The code of Mentzer et al. has `tan` in place of `artanh`, also
+/// for two levels, so that its `f(0)` is not 0.) The values are divided by `⌊L/2⌋`, and lie in
+/// `[−1, 1]`.
 #[derive(Module, Debug)]
 pub struct FiniteScalarQuantizer {
     #[module(skip)]

@@ -23,7 +23,8 @@ pub struct ResidualQuantizerConfig {
     /// The quantiser of every stage; without cosine similarity.
     pub quantizer: VectorQuantizerConfig,
     /// Probability that a sample is quantised by the first stages only, as many as are drawn
-    /// uniformly, in training. The values of the first stages alone are then usable.
+    /// uniformly, in training. The values of the first stages alone are then usable. The codebooks
+    /// of all stages are updated with all samples.
     pub dropout: f64,
 }
 

@@ -2,10 +2,9 @@
 //! <https://arxiv.org/abs/2112.10752>, section 3.1 and appendix G).
 
 use super::{
-    UPCAST,
     blocks::{Decoder, Encoder},
     config::AutoencoderKlConfig,
-    open, save, to_images, to_network,
+    to_images, to_network,
 };
 use crate::{DiagonalGaussian, Likelihood, Vae};
 use aigc_core::{
@@ -137,54 +136,7 @@ impl AutoencoderKl {
         })
     }
 
-    /// Opens a model's directory: `config.json` and `diffusion_pytorch_model.*`, in any layout that
-    /// [`WeightReader::from_dir`](aigc_core::weights::WeightReader::from_dir) knows. The weights of
-    /// attention may have the names of older versions of diffusers, and the shapes of convolutions
-    /// of one pixel.
-    ///
-    /// # Errors
-    /// [`Error::Io`](aigc_core::Error::Io) for a missing file; [`Error::Data`] names file and
-    /// field, [`Error::Weights`](aigc_core::Error::Weights) the tensors that do not fit.
-    ///
-    /// [`Error::Data`]: aigc_core::Error::Data
-    pub fn from_pretrained(dir: impl AsRef<Path>, device: &Device) -> Result<Loaded<Self>> {
-        Self::open(dir.as_ref(), None, device)
-    }
-
-    /// [`from_pretrained`](Self::from_pretrained) for a variant of the weights: `fp16` opens
-    /// `diffusion_pytorch_model.fp16.safetensors`.
-    ///
-    /// # Errors
-    /// As [`from_pretrained`](Self::from_pretrained);
-    /// [`Error::Weights`](aigc_core::Error::Weights) if the variant is missing.
-    pub fn from_pretrained_with_variant(
-        dir: impl AsRef<Path>,
-        variant: &str,
-        device: &Device,
-    ) -> Result<Loaded<Self>> {
-        Self::open(dir.as_ref(), Some(variant), device)
-    }
-
-    fn open(dir: &Path, variant: Option<&str>, device: &Device) -> Result<Loaded<Self>> {
-        open(dir, variant, |text| {
-            let (config, unused) = AutoencoderKlConfig::from_json(text)?;
-            let mut loaded = Loaded::new(config.init(device)?).with_unused_fields(unused);
-            loaded
-                .notes
-                .extend(config.force_upcast.then(|| UPCAST.to_owned()));
-            Ok(loaded)
-        })
-    }
-
-    /// Writes a model's directory, as diffusers does: `config.json` and
-    /// `diffusion_pytorch_model.safetensors`.
-    ///
-    /// # Errors
-    /// [`Error::Io`](aigc_core::Error::Io) or [`Error::Weights`](aigc_core::Error::Weights) if a
-    /// file cannot be written.
-    pub fn save_pretrained(&self, dir: impl AsRef<Path>) -> Result<()> {
-        save(self, &self.config.to_json(), dir.as_ref())
-    }
+    pretrained_methods!(AutoencoderKlConfig);
 
     /// The posterior of images in `[0, 1]`.
     fn posterior(&self, images: Tensor<4>) -> DiagonalGaussian<4> {

@@ -1,6 +1,6 @@
 //! Encoder and decoder of the models.
 
-use super::config::Architecture;
+use super::architecture::Architecture;
 use aigc_core::nn::{
     Activation, Conv2d, Conv2dConfig, GroupNorm, GroupNormConfig,
     diffusers::{

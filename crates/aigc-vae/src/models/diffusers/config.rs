@@ -1,15 +1,13 @@
 //! Configurations of the models, with the fields of diffusers.
 
+use super::architecture::{Architecture, MAX_CHANNELS, small_channels};
 use crate::{CodeShape, LikelihoodKind, models::check_weights};
 use aigc_core::{
     Error, Result,
     check::{self, ensure},
     data::{ImageShape, SampleShape},
     json,
-    nn::{
-        Activation,
-        diffusers::{SampleSize, activation},
-    },
+    nn::{Activation, diffusers::SampleSize},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -129,10 +127,6 @@ pub struct VqModelConfig {
 /// The default of `likelihood`.
 const LIKELIHOOD: LikelihoodKind = LikelihoodKind::Gaussian(0.1);
 
-/// Limit on the channels of images and latents. Sizes from a file decide how much memory is
-/// allocated.
-const MAX_CHANNELS: usize = 1 << 12;
-
 impl Default for AutoencoderKlConfig {
     fn default() -> Self {
         Self {
@@ -183,70 +177,79 @@ impl Default for VqModelConfig {
     }
 }
 
-impl AutoencoderKlConfig {
-    /// The name of the class in diffusers.
-    pub const CLASS: &str = "AutoencoderKL";
+/// Defines the methods that both configurations have. `$small` completes the description of the
+/// small model.
+macro_rules! shared_methods {
+    ($class:literal, $unsupported:expr, $small:literal) => {
+        /// The name of the class in diffusers.
+        pub const CLASS: &str = $class;
 
-    /// A small model for images of `shape`: up to three sizes of 32, 64 and 64 channels, as often
-    /// as both sides can be halved and leave 4 pixels; 4 latent channels, a scaling factor of 1.
-    pub fn new(shape: ImageShape) -> Self {
-        let channels = small_channels(shape);
-        Self {
-            sample_size: shape.into(),
-            in_channels: shape.channels,
-            out_channels: shape.channels,
-            down_block_types: vec![DownEncoderBlockType::DownEncoderBlock2D; channels.len()],
-            up_block_types: vec![UpDecoderBlockType::UpDecoderBlock2D; channels.len()],
-            block_out_channels: channels,
-            norm_num_groups: 8,
-            scaling_factor: 1.0,
-            ..Self::default()
+        /// A small model for images of `shape`: up to three sizes of 32, 64 and 64 channels, as
+        /// often as both sides can be halved and leave 4 pixels;
+        #[doc = concat!($small, ", a scaling factor of 1.")]
+        pub fn new(shape: ImageShape) -> Self {
+            let channels = small_channels(shape);
+            Self {
+                sample_size: shape.into(),
+                in_channels: shape.channels,
+                out_channels: shape.channels,
+                down_block_types: vec![DownEncoderBlockType::DownEncoderBlock2D; channels.len()],
+                up_block_types: vec![UpDecoderBlockType::UpDecoderBlock2D; channels.len()],
+                block_out_channels: channels,
+                norm_num_groups: 8,
+                scaling_factor: 1.0,
+                ..Self::default()
+            }
         }
-    }
 
-    /// A configuration from the text of diffusers' `config.json`. Missing fields have the defaults
-    /// of diffusers. Also returns the fields that are unknown and ignored.
-    ///
-    /// # Errors
-    /// [`Error::Json`] if the text is not JSON; [`Error::Config`] names a field with a value that
-    /// it cannot have, or that is not supported.
-    pub fn from_json(text: &str) -> Result<(Self, Vec<String>)> {
-        let (config, unused): (Self, _) = read(text, Self::CLASS, &[])?;
-        config.validate()?;
-        Ok((config, unused))
-    }
+        /// A configuration from the text of diffusers' `config.json`. Missing fields have the
+        /// defaults of diffusers. Also returns the fields that are unknown and ignored.
+        ///
+        /// # Errors
+        /// [`Error::Json`] if the text is not JSON; [`Error::Config`] names a field with a value
+        /// that it cannot have, or that is not supported.
+        pub fn from_json(text: &str) -> Result<(Self, Vec<String>)> {
+            let (config, unused): (Self, _) = read(text, Self::CLASS, $unsupported)?;
+            config.validate()?;
+            Ok((config, unused))
+        }
 
-    /// The text of `config.json` as diffusers writes it.
-    pub fn to_json(&self) -> String {
-        write(self, Self::CLASS)
-    }
+        /// The text of `config.json` as diffusers writes it.
+        pub fn to_json(&self) -> String {
+            write(self, Self::CLASS)
+        }
 
-    /// Shape of an image.
-    pub(crate) fn sample_shape(&self) -> SampleShape {
-        self.architecture().sample_shape()
-    }
+        /// Shape of an image.
+        pub(crate) fn sample_shape(&self) -> SampleShape {
+            self.architecture().sample_shape()
+        }
+
+        pub(crate) fn architecture(&self) -> Architecture<'_> {
+            Architecture {
+                sample_size: self.sample_size,
+                in_channels: self.in_channels,
+                out_channels: self.out_channels,
+                latent_channels: self.latent_channels,
+                down_blocks: self.down_block_types.len(),
+                up_blocks: self.up_block_types.len(),
+                block_out_channels: &self.block_out_channels,
+                layers_per_block: self.layers_per_block,
+                norm_num_groups: self.norm_num_groups,
+                act_fn: &self.act_fn,
+                mid_block_add_attention: self.mid_block_add_attention,
+                scaling_factor: self.scaling_factor,
+                likelihood: self.likelihood,
+            }
+        }
+    };
+}
+
+impl AutoencoderKlConfig {
+    shared_methods!("AutoencoderKL", &[], "4 latent channels");
 
     /// Shape of the latents of an image.
     pub(crate) fn latent_shape(&self) -> SampleShape {
         self.architecture().latent_shape(self.latent_channels)
-    }
-
-    pub(crate) fn architecture(&self) -> Architecture<'_> {
-        Architecture {
-            sample_size: self.sample_size,
-            in_channels: self.in_channels,
-            out_channels: self.out_channels,
-            latent_channels: self.latent_channels,
-            down_blocks: self.down_block_types.len(),
-            up_blocks: self.up_block_types.len(),
-            block_out_channels: &self.block_out_channels,
-            layers_per_block: self.layers_per_block,
-            norm_num_groups: self.norm_num_groups,
-            act_fn: &self.act_fn,
-            mid_block_add_attention: self.mid_block_add_attention,
-            scaling_factor: self.scaling_factor,
-            likelihood: self.likelihood,
-        }
     }
 
     /// What is subtracted from each channel of the latents in latent diffusion, and what the
@@ -312,51 +315,11 @@ impl AutoencoderKlConfig {
 const UNSUPPORTED: &[(&str, &str)] = &[("norm_type", "\"group\"")];
 
 impl VqModelConfig {
-    /// The name of the class in diffusers.
-    pub const CLASS: &str = "VQModel";
-
-    /// A small model for images of `shape`: up to three sizes of 32, 64 and 64 channels, as often
-    /// as both sides can be halved and leave 4 pixels; 256 codes of width 3, a scaling factor of 1.
-    pub fn new(shape: ImageShape) -> Self {
-        let channels = small_channels(shape);
-        Self {
-            sample_size: shape.into(),
-            in_channels: shape.channels,
-            out_channels: shape.channels,
-            down_block_types: vec![DownEncoderBlockType::DownEncoderBlock2D; channels.len()],
-            up_block_types: vec![UpDecoderBlockType::UpDecoderBlock2D; channels.len()],
-            block_out_channels: channels,
-            norm_num_groups: 8,
-            scaling_factor: 1.0,
-            ..Self::default()
-        }
-    }
-
-    /// A configuration from the text of diffusers' `config.json`. Missing fields have the defaults
-    /// of diffusers. Also returns the fields that are unknown and ignored.
-    ///
-    /// # Errors
-    /// [`Error::Json`] if the text is not JSON; [`Error::Config`] names a field with a value that
-    /// it cannot have, or that is not supported.
-    pub fn from_json(text: &str) -> Result<(Self, Vec<String>)> {
-        let (config, unused): (Self, _) = read(text, Self::CLASS, UNSUPPORTED)?;
-        config.validate()?;
-        Ok((config, unused))
-    }
-
-    /// The text of `config.json` as diffusers writes it.
-    pub fn to_json(&self) -> String {
-        write(self, Self::CLASS)
-    }
+    shared_methods!("VQModel", UNSUPPORTED, "256 codes of width 3");
 
     /// Width of a code.
     pub fn embed_dim(&self) -> usize {
         self.vq_embed_dim.unwrap_or(self.latent_channels)
-    }
-
-    /// Shape of an image.
-    pub(crate) fn sample_shape(&self) -> SampleShape {
-        self.architecture().sample_shape()
     }
 
     /// Shape of the latents of an image.
@@ -372,24 +335,6 @@ impl VqModelConfig {
             width: latents.dims()[2],
             codebooks: 1,
             num_codes: self.num_vq_embeddings,
-        }
-    }
-
-    pub(crate) fn architecture(&self) -> Architecture<'_> {
-        Architecture {
-            sample_size: self.sample_size,
-            in_channels: self.in_channels,
-            out_channels: self.out_channels,
-            latent_channels: self.latent_channels,
-            down_blocks: self.down_block_types.len(),
-            up_blocks: self.up_block_types.len(),
-            block_out_channels: &self.block_out_channels,
-            layers_per_block: self.layers_per_block,
-            norm_num_groups: self.norm_num_groups,
-            act_fn: &self.act_fn,
-            mid_block_add_attention: self.mid_block_add_attention,
-            scaling_factor: self.scaling_factor,
-            likelihood: self.likelihood,
         }
     }
 
@@ -412,18 +357,6 @@ impl VqModelConfig {
         )?;
         Ok(activation)
     }
-}
-
-/// Channels at each size of a small model for images of `shape`.
-fn small_channels(shape: ImageShape) -> Vec<usize> {
-    let fits = |levels: &usize| {
-        let factor = 1 << (levels - 1);
-        [shape.height, shape.width]
-            .iter()
-            .all(|side| side.is_multiple_of(factor) && side / factor >= 4)
-    };
-    let levels = (1..=3).rev().find(fits).unwrap_or(1);
-    [32, 64, 64][..levels].to_vec()
 }
 
 /// A configuration from the text of a file, and its unknown fields.
@@ -449,134 +382,6 @@ fn write<C: Serialize + Default>(config: &C, class: &str) -> String {
     }
     fields.insert("_class_name".into(), class.into());
     serde_json::to_string_pretty(&fields).expect("plain values")
-}
-
-/// The fields that both models have.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Architecture<'a> {
-    sample_size: SampleSize,
-    pub(crate) in_channels: usize,
-    pub(crate) out_channels: usize,
-    pub(crate) latent_channels: usize,
-    down_blocks: usize,
-    up_blocks: usize,
-    pub(crate) block_out_channels: &'a [usize],
-    pub(crate) layers_per_block: usize,
-    pub(crate) norm_num_groups: usize,
-    act_fn: &'a str,
-    pub(crate) mid_block_add_attention: bool,
-    scaling_factor: f64,
-    likelihood: LikelihoodKind,
-}
-
-impl Architecture<'_> {
-    fn sample_shape(&self) -> SampleShape {
-        let [height, width] = self.sample_size.sides();
-        SampleShape::new(&[self.in_channels, height, width])
-    }
-
-    fn latent_shape(&self, channels: usize) -> SampleShape {
-        let factor = 1 << (self.block_out_channels.len() - 1);
-        let [height, width] = self.sample_size.sides();
-        SampleShape::new(&[channels, height / factor, width / factor])
-    }
-
-    /// The activation in the blocks.
-    fn validate(&self) -> Result<Activation> {
-        const MAX_SIDE: usize = 1 << 14;
-        let [height, width] = self.sample_size.sides();
-        let levels = self.block_out_channels.len();
-        check::sizes(&[
-            ("sample_size", height, MAX_SIDE),
-            ("sample_size", width, MAX_SIDE),
-            ("in_channels", self.in_channels, MAX_CHANNELS),
-            ("out_channels", self.out_channels, MAX_CHANNELS),
-            ("latent_channels", self.latent_channels, MAX_CHANNELS),
-            ("layers_per_block", self.layers_per_block, 64),
-            ("norm_num_groups", self.norm_num_groups, MAX_SIDE),
-        ])?;
-        let count = |n: usize| format!("{n} blocks");
-        let field = "block_out_channels";
-        ensure(
-            (1..=14).contains(&levels),
-            field,
-            count(levels),
-            "1 to 14 blocks",
-        )?;
-        let blocks = [
-            ("down_block_types", self.down_blocks),
-            ("up_block_types", self.up_blocks),
-        ];
-        for (field, n) in blocks {
-            let expected = format!("{levels} blocks, as block_out_channels");
-            ensure(n == levels, field, count(n), &expected)?;
-        }
-        for channels in self.block_out_channels {
-            check::sizes(&[("block_out_channels", *channels, 1 << 14)])?;
-            ensure(
-                channels.is_multiple_of(self.norm_num_groups),
-                "norm_num_groups",
-                self.norm_num_groups,
-                &format!("a divisor of {channels} channels"),
-            )?;
-        }
-        ensure(
-            self.in_channels == self.out_channels,
-            "out_channels",
-            self.out_channels,
-            &format!("{}, as in_channels", self.in_channels),
-        )?;
-        let factor = 1 << (levels - 1);
-        for side in [height, width] {
-            let expected = format!("a multiple of {factor}, for {levels} blocks");
-            ensure(side.is_multiple_of(factor), "sample_size", side, &expected)?;
-        }
-        check::positive("scaling_factor", self.scaling_factor)?;
-        match self.likelihood {
-            LikelihoodKind::Gaussian(std) => check::positive("likelihood.gaussian", std)?,
-            other => {
-                let value = format!("{other:?}");
-                return Err(Error::config("likelihood", value, "gaussian"));
-            }
-        }
-        // Sizes within their limits can still have a product beyond the memory.
-        let weights = usize::try_from(self.num_weights()).unwrap_or(usize::MAX);
-        check_weights("weights of block_out_channels", weights, 1, "a model")?;
-        // No blocks of diffusers' autoencoders have it.
-        let expected = "silu, swish, gelu, relu or mish";
-        ensure(self.act_fn != "quick_gelu", "act_fn", self.act_fn, expected)?;
-        activation(self.act_fn)
-    }
-
-    /// The number of weights without biases, or a few more: every convolution of a size counts as
-    /// one between the most channels of that size and its neighbours.
-    fn num_weights(&self) -> u128 {
-        let all = self.block_out_channels;
-        let blocks = 2 * self.layers_per_block as u128 + 1;
-        let of_size = |at: usize| {
-            let widest = all[at.saturating_sub(1)..all.len().min(at + 2)]
-                .iter()
-                .max();
-            let area = widest.map_or(0, |widest| (*widest as u128).pow(2));
-            // A residual block has two convolutions of 3×3 and one of 1×1; the sizes are changed by
-            // two of 3×3.
-            area * (19 * blocks + 18)
-        };
-        let (first, last) = (all[0] as u128, all[all.len() - 1] as u128);
-        let ends = 9 * first * (self.in_channels + self.out_channels) as u128
-            + 27 * last * self.latent_channels as u128;
-        // Two blocks and attention in the middle of encoder and decoder.
-        let middle = 2 * (2 * 18 + 4) * last * last;
-        (0..all.len()).map(of_size).sum::<u128>() + ends + middle
-    }
-}
-
-/// Standard deviation of a validated `likelihood`.
-pub(crate) fn likelihood_std(likelihood: LikelihoodKind) -> f64 {
-    match likelihood {
-        LikelihoodKind::Gaussian(std) => std,
-        other => unreachable!("{other:?} was refused by `init`"),
-    }
 }
 
 #[cfg(test)]

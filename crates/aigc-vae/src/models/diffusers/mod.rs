@@ -4,8 +4,10 @@
 //! | file | content |
 //! |---|---|
 //! | `config` | the configurations |
+//! | `architecture` | the fields that both configurations have, and their checks |
 //! | `blocks` | encoder and decoder, which both models share |
 //! | `autoencoder_kl` | Gaussian latents |
+//! | `codebook` | codes, and the posterior over them |
 //! | `vq_model` | latents out of a codebook |
 //!
 //! Images are in `[0, 1]`, as everywhere in this library. The networks work in `[−1, 1]`: the
@@ -17,14 +19,71 @@
 //! decoded images are clamped to `[0, 1]`. Both traits have methods `encode` and `decode`; where
 //! both are imported, `Vae::<4, 4>::encode(&model, x)` names one.
 
+/// Defines the methods that open and save a model with the configuration `$config`.
+macro_rules! pretrained_methods {
+    ($config:ident) => {
+        /// Opens a model's directory: `config.json` and `diffusion_pytorch_model.*`, in any layout
+        /// that [`WeightReader::from_dir`](aigc_core::weights::WeightReader::from_dir) knows. The
+        /// weights of attention may have the names of older versions of diffusers, and the shapes
+        /// of convolutions of one pixel.
+        ///
+        /// # Errors
+        /// [`Error::Io`](aigc_core::Error::Io) for a missing file; [`Error::Data`] names file and
+        /// field, [`Error::Weights`](aigc_core::Error::Weights) the tensors that do not fit.
+        ///
+        /// [`Error::Data`]: aigc_core::Error::Data
+        pub fn from_pretrained(dir: impl AsRef<Path>, device: &Device) -> Result<Loaded<Self>> {
+            Self::open(dir.as_ref(), None, device)
+        }
+
+        /// [`from_pretrained`](Self::from_pretrained) for a variant of the weights: `fp16` opens
+        /// `diffusion_pytorch_model.fp16.safetensors`.
+        ///
+        /// # Errors
+        /// As [`from_pretrained`](Self::from_pretrained);
+        /// [`Error::Weights`](aigc_core::Error::Weights) if the variant is missing.
+        pub fn from_pretrained_with_variant(
+            dir: impl AsRef<Path>,
+            variant: &str,
+            device: &Device,
+        ) -> Result<Loaded<Self>> {
+            Self::open(dir.as_ref(), Some(variant), device)
+        }
+
+        fn open(dir: &Path, variant: Option<&str>, device: &Device) -> Result<Loaded<Self>> {
+            super::open(dir, variant, |text| {
+                let (config, unused) = $config::from_json(text)?;
+                let mut loaded = Loaded::new(config.init(device)?).with_unused_fields(unused);
+                loaded
+                    .notes
+                    .extend(config.force_upcast.then(|| super::UPCAST.to_owned()));
+                Ok(loaded)
+            })
+        }
+
+        /// Writes a model's directory, as diffusers does: `config.json` and
+        /// `diffusion_pytorch_model.safetensors`.
+        ///
+        /// # Errors
+        /// [`Error::Io`](aigc_core::Error::Io) or [`Error::Weights`](aigc_core::Error::Weights) if
+        /// a file cannot be written.
+        pub fn save_pretrained(&self, dir: impl AsRef<Path>) -> Result<()> {
+            super::save(self, &self.config.to_json(), dir.as_ref())
+        }
+    };
+}
+
+mod architecture;
 mod autoencoder_kl;
 mod blocks;
+mod codebook;
 mod config;
 mod vq_model;
 
 pub use autoencoder_kl::AutoencoderKl;
+pub use codebook::QuantizedLatents;
 pub use config::{AutoencoderKlConfig, DownEncoderBlockType, UpDecoderBlockType, VqModelConfig};
-pub use vq_model::{QuantizedLatents, VqModel};
+pub use vq_model::VqModel;
 
 use aigc_core::{
     Error, Result,

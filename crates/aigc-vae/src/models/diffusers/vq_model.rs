@@ -3,32 +3,26 @@
 //! section 3.1).
 
 use super::{
-    UPCAST,
+    architecture::likelihood_std,
     blocks::{Decoder, Encoder},
-    config::{VqModelConfig, likelihood_std},
-    open, save, to_images, to_network,
+    codebook::{BETA, Codebook, QuantizedLatents, uniform_entropy},
+    config::VqModelConfig,
+    to_images, to_network,
 };
-use crate::{
-    CodeShape, Condition, DiscreteVae, Likelihood, Vae,
-    quantizer::{flatten_positions, nearest_rows, unflatten_positions},
-};
+use crate::{CodeShape, Condition, DiscreteVae, Likelihood, Vae};
 use aigc_core::{
     Result,
     data::SampleShape,
     encoder::{Autoencoder, Deterministic, Posterior},
-    nn::{Conv2d, Conv2dConfig, Initializer},
-    ops,
+    nn::{Conv2d, Conv2dConfig},
     rng::Rng,
     weights::Loaded,
 };
 use burn::{
-    module::{Module, Param},
+    module::Module,
     tensor::{Device, Int, Tensor},
 };
 use std::path::Path;
-
-/// Weight of the codebook's term in the loss, that of diffusers.
-const BETA: f64 = 0.25;
 
 impl VqModelConfig {
     /// Creates the model on `device`.
@@ -39,144 +33,15 @@ impl VqModelConfig {
         let activation = self.validate()?;
         let architecture = self.architecture();
         let (latent, dim) = (self.latent_channels, self.embed_dim());
-        let codes = self.num_vq_embeddings;
         let pointwise = |channels| Conv2dConfig::new(channels, 1).init(device);
-        let initializer = Initializer::Uniform {
-            min: -1.0 / codes as f64,
-            max: 1.0 / codes as f64,
-        };
         Ok(VqModel {
             encoder: Encoder::new(architecture, activation, latent, device),
             quant_conv: pointwise([latent, dim]),
-            quantize: Codebook {
-                embedding: Embedding {
-                    weight: initializer.param([codes, dim], codes, dim, device),
-                },
-            },
+            quantize: Codebook::new(self.num_vq_embeddings, dim, device),
             post_quant_conv: pointwise([dim, latent]),
             decoder: Decoder::new(architecture, activation, device),
             config: self.clone(),
         })
-    }
-}
-
-/// A table of vectors.
-#[derive(Module, Debug)]
-pub(crate) struct Embedding {
-    /// `[codes, dim]`.
-    weight: Param<Tensor<2>>,
-}
-
-/// The codes.
-#[derive(Module, Debug)]
-pub(crate) struct Codebook {
-    embedding: Embedding,
-}
-
-impl Codebook {
-    /// The index of the nearest code of each position, by Euclidean distance. No gradients flow
-    /// through the choice.
-    ///
-    /// # Shapes
-    /// - latents: `[batch, dim, height, width]`
-    /// - output: `[batch, positions, 1]`
-    fn nearest(&self, latents: Tensor<4>) -> Tensor<3, Int> {
-        let vectors = flatten_positions(latents.detach());
-        let [batch, positions, _] = vectors.dims();
-        let codes = self.embedding.weight.val().detach();
-        nearest_rows(vectors.flatten::<2>(0, 1), codes).reshape([batch, positions, 1])
-    }
-
-    /// The codes of these indices, as a map with the given height and width.
-    ///
-    /// # Shapes
-    /// - indices: `[batch, positions, 1]`
-    /// - output: `[batch, dim, height, width]`
-    fn lookup(&self, indices: Tensor<3, Int>, [height, width]: [usize; 2]) -> Tensor<4> {
-        let values = ops::embedding(self.embedding.weight.val(), indices.squeeze_dim::<2>(2));
-        let [batch, _, dim] = values.dims();
-        unflatten_positions(values, [batch, dim, height, width])
-    }
-}
-
-/// The posterior of a [`VqModel`]: at each position of the map, the nearest code with certainty.
-#[derive(Clone, Debug)]
-pub struct QuantizedLatents {
-    /// The encoder's output, `[batch, vq_embed_dim, height, width]`.
-    pub latents: Tensor<4>,
-    /// The nearest code of each position, in the shape of `latents`.
-    pub quantized: Tensor<4>,
-    /// Index of the code of each position, `[batch, positions, 1]`, row by row.
-    pub indices: Tensor<3, Int>,
-    /// Number of codes.
-    pub num_embeddings: usize,
-}
-
-impl QuantizedLatents {
-    /// The codes, with the gradient of the encoder's output: the straight-through estimator (van
-    /// den Oord et al. 2017, section 3.2).
-    ///
-    /// # Shapes
-    /// - output: that of `latents`
-    pub fn straight_through(&self) -> Tensor<4> {
-        // The difference is 0, so that the value is exactly that of the codes.
-        let gradient = self.latents.clone() - self.latents.clone().detach();
-        self.quantized.clone().detach() + gradient
-    }
-
-    /// The mean of `(z − sg[e])²`, which draws the encoder's outputs to their codes, `[1]`; `sg`
-    /// stops gradients.
-    pub fn commitment_loss(&self) -> Tensor<1> {
-        mean_square(self.latents.clone() - self.quantized.clone().detach())
-    }
-
-    /// The mean of `(sg[z] − e)²`, which draws the codes to the encoder's outputs, `[1]`.
-    pub fn codebook_loss(&self) -> Tensor<1> {
-        mean_square(self.quantized.clone() - self.latents.clone().detach())
-    }
-
-    /// The loss of diffusers (`commit_loss`), [`commitment_loss`](Self::commitment_loss) +
-    /// 0.25·[`codebook_loss`](Self::codebook_loss), `[1]`. In the paper (eq. 3) it is the other
-    /// term that has the factor β = 0.25.
-    pub fn loss(&self) -> Tensor<1> {
-        self.commitment_loss() + self.codebook_loss() * BETA
-    }
-
-    /// `log K` nats at each position, for K equally probable codes.
-    fn entropy(&self) -> f64 {
-        let [_, positions, _] = self.indices.dims();
-        uniform_entropy(positions, self.num_embeddings)
-    }
-}
-
-/// Entropy of `positions` independent codes, equally probable, in nats.
-fn uniform_entropy(positions: usize, codes: usize) -> f64 {
-    positions as f64 * (codes as f64).ln()
-}
-
-fn mean_square(x: Tensor<4>) -> Tensor<1> {
-    (x.clone() * x).mean()
-}
-
-impl Posterior for QuantizedLatents {
-    fn sample(&self, _rng: &mut Rng) -> Tensor<4> {
-        self.straight_through()
-    }
-
-    fn sample_with_log_prob(&self, _rng: &mut Rng) -> (Tensor<4>, Tensor<1>) {
-        let batch = self.latents.dims()[0];
-        let log_prob = Tensor::zeros([batch], &self.latents.device());
-        (self.straight_through(), log_prob)
-    }
-
-    fn mode(&self) -> Tensor<4> {
-        self.quantized.clone()
-    }
-
-    /// The divergence from uniformly distributed codes, a constant.
-    fn kl(&self) -> Tensor<1> {
-        let batch = self.latents.dims()[0];
-        Tensor::full([batch], self.entropy(), &self.latents.device())
     }
 }
 
@@ -264,8 +129,8 @@ impl VqModel {
         }
     }
 
-    /// Decodes maps of indices of codes, of any size; [`DiscreteVae::decode_codes`] decodes codes of
-    /// images of `sample_size`.
+    /// Decodes maps of indices of codes, of any size; [`DiscreteVae::decode_codes`] decodes codes
+    /// of images of `sample_size`.
     ///
     /// # Shapes
     /// - indices: `[batch, height, width]`, below `num_vq_embeddings`
@@ -289,54 +154,7 @@ impl VqModel {
         to_images(self.decoder.forward(self.post_quant_conv.forward(codes)))
     }
 
-    /// Opens a model's directory: `config.json` and `diffusion_pytorch_model.*`, in any layout that
-    /// [`WeightReader::from_dir`](aigc_core::weights::WeightReader::from_dir) knows. The weights of
-    /// attention may have the names of older versions of diffusers, and the shapes of convolutions
-    /// of one pixel.
-    ///
-    /// # Errors
-    /// [`Error::Io`](aigc_core::Error::Io) for a missing file; [`Error::Data`] names file and
-    /// field, [`Error::Weights`](aigc_core::Error::Weights) the tensors that do not fit.
-    ///
-    /// [`Error::Data`]: aigc_core::Error::Data
-    pub fn from_pretrained(dir: impl AsRef<Path>, device: &Device) -> Result<Loaded<Self>> {
-        Self::open(dir.as_ref(), None, device)
-    }
-
-    /// [`from_pretrained`](Self::from_pretrained) for a variant of the weights: `fp16` opens
-    /// `diffusion_pytorch_model.fp16.safetensors`.
-    ///
-    /// # Errors
-    /// As [`from_pretrained`](Self::from_pretrained);
-    /// [`Error::Weights`](aigc_core::Error::Weights) if the variant is missing.
-    pub fn from_pretrained_with_variant(
-        dir: impl AsRef<Path>,
-        variant: &str,
-        device: &Device,
-    ) -> Result<Loaded<Self>> {
-        Self::open(dir.as_ref(), Some(variant), device)
-    }
-
-    fn open(dir: &Path, variant: Option<&str>, device: &Device) -> Result<Loaded<Self>> {
-        open(dir, variant, |text| {
-            let (config, unused) = VqModelConfig::from_json(text)?;
-            let mut loaded = Loaded::new(config.init(device)?).with_unused_fields(unused);
-            loaded
-                .notes
-                .extend(config.force_upcast.then(|| UPCAST.to_owned()));
-            Ok(loaded)
-        })
-    }
-
-    /// Writes a model's directory, as diffusers does: `config.json` and
-    /// `diffusion_pytorch_model.safetensors`.
-    ///
-    /// # Errors
-    /// [`Error::Io`](aigc_core::Error::Io) or [`Error::Weights`](aigc_core::Error::Weights) if a
-    /// file cannot be written.
-    pub fn save_pretrained(&self, dir: impl AsRef<Path>) -> Result<()> {
-        save(self, &self.config.to_json(), dir.as_ref())
-    }
+    pretrained_methods!(VqModelConfig);
 
     /// Factor that the losses of the codes have beside a log-likelihood in nats. With it, the whole
     /// loss is that of diffusers, the mean squared error of images in `[−1, 1]` plus the loss of
@@ -453,7 +271,7 @@ mod tests {
         rng::InitWeights,
         testing::{assert_close, values},
     };
-    use burn::tensor::TensorData;
+    use burn::{module::Param, tensor::TensorData};
 
     fn tiny(dim: usize, codes: usize, device: &Device) -> VqModel {
         let config = VqModelConfig {

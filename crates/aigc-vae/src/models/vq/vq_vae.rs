@@ -1,6 +1,13 @@
 //! A VAE of images with quantised latent maps (VQ-VAE, van den Oord et al. 2017,
 //! <https://arxiv.org/abs/1711.00937>).
 
+use super::{
+    DiscreteVae,
+    checks::{check_divides, check_image, check_residual, check_stack, check_weights},
+    code_shape,
+    layers::{ConvDecoder, ConvEncoder, Stack},
+    pass,
+};
 use crate::{
     AnyQuantizer, CodeShape, Condition, Likelihood, LikelihoodKind, Quantized, Quantizer,
     QuantizerConfig, Vae, VaeOutput, VectorQuantizerConfig,
@@ -8,10 +15,8 @@ use crate::{
 };
 use aigc_core::{
     Result,
-    check::{self, ensure},
     data::{ImageShape, SampleShape},
-    encoder::Posterior,
-    nn::{Activation, Conv2d, Conv2dConfig, ConvTranspose2d, ConvTranspose2dConfig},
+    nn::{Activation, Conv2d, Conv2dConfig},
     rng::Rng,
     weights::{Loaded, load_pretrained, save_pretrained},
 };
@@ -21,34 +26,6 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 use std::path::Path;
-
-/// An autoencoder whose latents are integer codes, on one map or on several.
-pub trait DiscreteVae<const X: usize = 4>: Module {
-    /// Shape of a sample, without the batch axis.
-    fn input_shape(&self) -> SampleShape;
-
-    /// The codes of each level of maps, coarsest first.
-    fn code_shapes(&self) -> Vec<CodeShape>;
-
-    /// The codes of samples on each level.
-    ///
-    /// # Shapes
-    /// - x: `[batch, …]` of [`input_shape`](Self::input_shape); images in `[0, 1]`
-    /// - outputs: `[batch, positions, codebooks]` of [`code_shapes`](Self::code_shapes)
-    ///
-    /// # Panics
-    /// If the samples do not have the model's shape.
-    fn encode_codes(&self, x: Tensor<X>) -> Vec<Tensor<3, Int>>;
-
-    /// Decodes the codes of each level to the likelihood `p(x|z)`.
-    ///
-    /// # Shapes
-    /// - codes: `[batch, positions, codebooks]` of [`code_shapes`](Self::code_shapes)
-    ///
-    /// # Panics
-    /// If the codes do not have these shapes.
-    fn decode_codes(&self, codes: &[Tensor<3, Int>]) -> Likelihood<X>;
-}
 
 /// Configuration to create a [`VqVae`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -125,13 +102,7 @@ impl VqVaeConfig {
         let stack = self.stack();
         let width = stack.width();
         let quantizer = self.quantizer.init(device)?;
-        let factor: usize = self.strides.iter().product();
-        let codes = CodeShape {
-            height: self.shape.height / factor,
-            width: self.shape.width / factor,
-            codebooks: quantizer.codebooks(),
-            num_codes: quantizer.num_codes(),
-        };
+        let codes = code_shape(&quantizer, self.shape, self.strides.iter().product());
         let (dim, outputs) = (
             quantizer.dim(),
             self.likelihood.outputs(self.shape.channels),
@@ -166,29 +137,7 @@ pub struct VqVae {
 }
 
 impl VqVae {
-    /// Configuration of the model.
-    pub fn config(&self) -> &VqVaeConfig {
-        &self.config
-    }
-
-    /// Opens a trained model from a directory with `config.json` and weights, such as the `final`
-    /// of a run.
-    ///
-    /// # Errors
-    /// As [`AnyVae::from_pretrained`](crate::AnyVae::from_pretrained).
-    pub fn from_pretrained(dir: impl AsRef<Path>, device: &Device) -> Result<Loaded<Self>> {
-        load_pretrained(dir.as_ref(), &[], |config: &VqVaeConfig| {
-            config.init(device)
-        })
-    }
-
-    /// Writes `config.json` and `model.safetensors` to a directory.
-    ///
-    /// # Errors
-    /// As [`AnyVae::save_pretrained`](crate::AnyVae::save_pretrained).
-    pub fn save_pretrained(&self, dir: impl AsRef<Path>) -> Result<()> {
-        save_pretrained(self, &self.config, dir.as_ref())
-    }
+    pretrained_methods!(VqVaeConfig);
 
     fn posterior(&self, x: Tensor<4>, rng: Option<&mut Rng>) -> Quantized {
         let latents = self.project.forward(self.encoder.forward(x));
@@ -230,14 +179,7 @@ impl Vae<4, 4> for VqVae {
         _condition: &Condition,
         rng: &mut Rng,
     ) -> VaeOutput<Quantized, 4, 4> {
-        let posterior = self.posterior(x, Some(rng));
-        let z = posterior.values.clone();
-        VaeOutput {
-            likelihood: self.decode(z.clone()),
-            kl: vec![posterior.kl()],
-            posterior,
-            z,
-        }
+        pass(self, self.posterior(x, Some(rng)))
     }
 
     /// The logarithm of the probability of uniform codes. The latents must be those of codes.
@@ -250,7 +192,8 @@ impl Vae<4, 4> for VqVae {
     }
 
     fn codebook_posterior(&self, posterior: Quantized) -> Option<Quantized> {
-        Some(posterior.without_autodiff())
+        // A quantiser without parameters has nothing to update.
+        (self.quantizer.num_params() > 0).then(|| posterior.without_autodiff())
     }
 
     fn update_codebook(mut self, posteriors: &[Quantized]) -> Self {
@@ -295,247 +238,6 @@ impl DiscreteVae for VqVae {
     }
 }
 
-/// Fails unless the shape of an image and the likelihood are in their ranges.
-pub(super) fn check_image(shape: ImageShape, likelihood: LikelihoodKind) -> Result<()> {
-    const MAX_SIDE: usize = 1 << 14;
-    check::sizes(&[
-        ("shape.channels", shape.channels, MAX_SIDE),
-        ("shape.height", shape.height, MAX_SIDE),
-        ("shape.width", shape.width, MAX_SIDE),
-    ])?;
-    likelihood.validate()
-}
-
-/// Fails unless there are 1 to 8 strides from 1 to 16, as many numbers of channels from 1 to 4096,
-/// and the largest feature map has at most 2³¹ values.
-pub(super) fn check_stack(
-    field: &str,
-    strides: &[usize],
-    channels: &[usize],
-    shape: ImageShape,
-) -> Result<()> {
-    let good = (1..=8).contains(&strides.len()) && strides.iter().all(|s| (1..=16).contains(s));
-    let expected = "1 to 8 numbers from 1 to 16";
-    ensure(good, field, format!("{strides:?}"), expected)?;
-    ensure(
-        channels.len() == strides.len() && channels.iter().all(|c| (1..=4096).contains(c)),
-        "channels",
-        format!("{channels:?}"),
-        &format!(
-            "a number from 1 to 4096 for each of {} strides",
-            strides.len()
-        ),
-    )?;
-    let largest = channels.iter().copied().max().unwrap_or(1);
-    let pixels = (shape.height * shape.width) as u128;
-    ensure(
-        pixels * (largest as u128) <= 1 << 31,
-        "channels",
-        format!("{channels:?}"),
-        &format!("at most {}, for images of {shape}", (1u128 << 31) / pixels),
-    )
-}
-
-pub(super) fn check_residual(blocks: usize, channels: usize) -> Result<()> {
-    check::in_range("residual_blocks", blocks, 0..=64)?;
-    check::in_range("residual_channels", channels, 1..=4096)
-}
-
-/// Fails unless the product of the strides divides the sides of the image.
-pub(super) fn check_divides(field: &str, strides: &[usize], shape: ImageShape) -> Result<()> {
-    let factor: usize = strides.iter().product();
-    for (side_name, side) in [("shape.height", shape.height), ("shape.width", shape.width)] {
-        let expected = format!("a multiple of {factor}, the product of `{field}`");
-        ensure(side.is_multiple_of(factor), side_name, side, &expected)?;
-    }
-    Ok(())
-}
-
-/// Fails if there are more than 2³⁰ weights.
-pub(super) fn check_weights(weights: u128, channels: &[usize]) -> Result<()> {
-    let expected = format!("fewer or smaller layers, of 2³⁰ weights; they have {weights}");
-    ensure(
-        weights <= 1 << 30,
-        "channels",
-        format!("{channels:?}"),
-        &expected,
-    )
-}
-
-/// The convolutions of an encoder, and those of the decoder that mirrors it.
-pub(super) struct Stack<'a> {
-    /// Strides, from the largest maps to the smallest.
-    pub(super) strides: &'a [usize],
-    /// Channels after each stride.
-    pub(super) channels: &'a [usize],
-    pub(super) residual_blocks: usize,
-    pub(super) residual_channels: usize,
-    pub(super) activation: Activation,
-}
-
-impl Stack<'_> {
-    /// Channels of the smallest maps.
-    pub(super) fn width(&self) -> usize {
-        self.channels[self.channels.len() - 1]
-    }
-
-    /// Number of weights of the encoder.
-    pub(super) fn encoder_weights(&self, inputs: usize) -> u128 {
-        let width = self.width() as u128;
-        let mut channels = inputs as u128;
-        let mut sum = 9 * width * width + self.block_weights();
-        for (stride, outputs) in self.strides.iter().zip(self.channels) {
-            let (kernel_size, _) = kernel(*stride);
-            sum += (kernel_size * kernel_size) as u128 * channels * *outputs as u128;
-            channels = *outputs as u128;
-        }
-        sum
-    }
-
-    /// Number of weights of the decoder.
-    pub(super) fn decoder_weights(&self, inputs: usize, outputs: usize) -> u128 {
-        // The transposed convolutions are those of an encoder of `outputs` channels.
-        let width = self.width() as u128;
-        self.encoder_weights(outputs) - 9 * width * width + 9 * width * inputs as u128
-    }
-
-    fn block_weights(&self) -> u128 {
-        self.residual_blocks as u128 * 10 * self.width() as u128 * self.residual_channels as u128
-    }
-
-    pub(super) fn encoder(&self, inputs: usize, device: &Device) -> ConvEncoder {
-        let width = self.width();
-        let mut channels = inputs;
-        let mut down = Vec::new();
-        for (stride, outputs) in self.strides.iter().zip(self.channels) {
-            let (kernel_size, padding) = kernel(*stride);
-            down.push(
-                Conv2dConfig::new([channels, *outputs], kernel_size)
-                    .with_stride(*stride)
-                    .with_padding(padding)
-                    .init(device),
-            );
-            channels = *outputs;
-        }
-        ConvEncoder {
-            down,
-            conv: Conv2dConfig::new([width, width], 3)
-                .with_padding(1)
-                .init(device),
-            blocks: self.blocks(device),
-            activation: self.activation,
-        }
-    }
-
-    pub(super) fn decoder(&self, inputs: usize, outputs: usize, device: &Device) -> ConvDecoder {
-        let mut channels = self.width();
-        let mut up = Vec::new();
-        for (index, stride) in self.strides.iter().enumerate().rev() {
-            let next = match index {
-                0 => outputs,
-                _ => self.channels[index - 1],
-            };
-            let (kernel_size, padding) = kernel(*stride);
-            up.push(
-                ConvTranspose2dConfig::new([channels, next], kernel_size)
-                    .with_stride(*stride)
-                    .with_padding(padding)
-                    .init(device),
-            );
-            channels = next;
-        }
-        ConvDecoder {
-            conv: Conv2dConfig::new([inputs, self.width()], 3)
-                .with_padding(1)
-                .init(device),
-            blocks: self.blocks(device),
-            up,
-            activation: self.activation,
-        }
-    }
-
-    fn blocks(&self, device: &Device) -> Vec<ResidualBlock> {
-        let (width, inner) = (self.width(), self.residual_channels);
-        let block = |_| ResidualBlock {
-            conv1: Conv2dConfig::new([width, inner], 3)
-                .with_padding(1)
-                .init(device),
-            conv2: Conv2dConfig::new([inner, width], 1).init(device),
-            activation: self.activation,
-        };
-        (0..self.residual_blocks).map(block).collect()
-    }
-}
-
-/// Kernel size and padding with which a convolution divides, and a transposed one multiplies, the
-/// sides by `stride`.
-fn kernel(stride: usize) -> (usize, usize) {
-    if stride.is_multiple_of(2) {
-        (2 * stride, stride / 2)
-    } else {
-        (stride + 2, 1)
-    }
-}
-
-/// `x + conv₁ₓ₁(act(conv₃ₓ₃(act(x))))`.
-#[derive(Module, Debug)]
-pub(super) struct ResidualBlock {
-    conv1: Conv2d,
-    conv2: Conv2d,
-    #[module(skip)]
-    activation: Activation,
-}
-
-impl ResidualBlock {
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let act = self.activation;
-        let inner = self.conv1.forward(act.forward(x.clone()));
-        x + self.conv2.forward(act.forward(inner))
-    }
-}
-
-/// Strided convolutions, a convolution and residual blocks.
-#[derive(Module, Debug)]
-pub(super) struct ConvEncoder {
-    down: Vec<Conv2d>,
-    conv: Conv2d,
-    blocks: Vec<ResidualBlock>,
-    #[module(skip)]
-    activation: Activation,
-}
-
-impl ConvEncoder {
-    /// The feature maps after the last activation, `[batch, width, …]`.
-    pub(super) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let act = self.activation;
-        let down = self.down.iter();
-        let x = down.fold(x, |x, conv| act.forward(conv.forward(x)));
-        let x = self.conv.forward(x);
-        let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
-        act.forward(x)
-    }
-}
-
-/// A convolution, residual blocks and transposed convolutions.
-#[derive(Module, Debug)]
-pub(super) struct ConvDecoder {
-    conv: Conv2d,
-    blocks: Vec<ResidualBlock>,
-    up: Vec<ConvTranspose2d>,
-    #[module(skip)]
-    activation: Activation,
-}
-
-impl ConvDecoder {
-    pub(super) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let act = self.activation;
-        let x = self.conv.forward(x);
-        let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
-        let up = self.up.iter();
-        up.fold(x, |x, conv| conv.forward(act.forward(x)))
-    }
-}
-
 #[cfg(all(test, feature = "flex"))]
 mod tests {
     use super::*;
@@ -545,6 +247,7 @@ mod tests {
     };
     use aigc_core::{
         data::{DataLoader, DataLoaderConfig, Image, ImageBatch, InMemory, collate_images},
+        encoder::Posterior,
         rng::InitWeights,
         testing::{assert_close, temp_run, values},
         train::{StartFrom, Trainer, TrainerConfig},
@@ -692,8 +395,32 @@ mod tests {
             .map(|(name, _)| name)
             .collect();
         assert_eq!(names, ["commitment"]);
-        let kept = model.codebook_posterior(posterior).unwrap();
-        assert!(!kept.values.is_autodiff() && kept.losses().is_empty());
+    }
+
+    /// Inputs and codes are enough for the update of a table; quantisers without parameters are
+    /// not updated.
+    #[test]
+    fn only_what_the_update_needs_is_kept() {
+        let device = Device::flex().autodiff();
+        let x = collate_images(patterns(2)).to_tensor(&device);
+        let model = tiny(table(4)).init(&device).unwrap().init_weights(1);
+        let whole = model.encode(x.clone());
+        let kept = model.codebook_posterior(whole.clone()).unwrap();
+        let level = &kept.levels[0];
+        assert!(!kept.values.is_autodiff() && !level.inputs.is_autodiff());
+        assert!(kept.losses().is_empty());
+        assert_eq!(kept.values.dims(), [1; 4]);
+        assert_eq!(level.values.dims(), [1; 3]);
+        let [a, b] = [kept, whole].map(|posterior| {
+            let updated = model.clone().update_codebook(&[posterior]);
+            values(updated.encode(x.clone()).values)
+        });
+        assert_eq!(a, b);
+
+        let fixed = tiny(FiniteScalarQuantizerConfig::new(&[5, 5]));
+        let fixed = fixed.init(&device).unwrap().init_weights(1);
+        let posterior = fixed.encode(x);
+        assert!(fixed.codebook_posterior(posterior).is_none());
     }
 
     /// Codes that are drawn uniformly give latents of the codebook.

@@ -1,9 +1,12 @@
 //! A VAE of images with two levels of quantised latent maps (VQ-VAE-2, Razavi et al. 2019,
 //! <https://arxiv.org/abs/1906.00446>).
 
-use super::vq::{
-    ConvDecoder, ConvEncoder, DiscreteVae, Stack, check_divides, check_image, check_residual,
-    check_stack, check_weights,
+use super::{
+    DiscreteVae,
+    checks::{check_divides, check_image, check_residual, check_stack, check_weights},
+    code_shape,
+    layers::{ConvDecoder, ConvEncoder, Stack},
+    pass,
 };
 use crate::{
     AnyQuantizer, CodeShape, Condition, Likelihood, LikelihoodKind, Quantized, Quantizer,
@@ -14,7 +17,6 @@ use aigc_core::{
     Result,
     check::{self, ensure},
     data::{ImageShape, SampleShape},
-    encoder::Posterior,
     nn::{Activation, Conv2d, Conv2dConfig, ConvTranspose2d, ConvTranspose2dConfig},
     rng::Rng,
     weights::{Loaded, load_pretrained, save_pretrained},
@@ -134,15 +136,9 @@ impl VqVae2Config {
         let (top, bottom) = (self.top.init(device)?, self.bottom.init(device)?);
         let bottom_factor: usize = self.bottom_strides.iter().product();
         let top_factor: usize = self.top_strides.iter().product();
-        let codes = |quantizer: &AnyQuantizer, factor: usize| CodeShape {
-            height: self.shape.height / factor,
-            width: self.shape.width / factor,
-            codebooks: quantizer.codebooks(),
-            num_codes: quantizer.num_codes(),
-        };
         let codes = [
-            codes(&top, bottom_factor * top_factor),
-            codes(&bottom, bottom_factor),
+            code_shape(&top, self.shape, bottom_factor * top_factor),
+            code_shape(&bottom, self.shape, bottom_factor),
         ];
         let (top_dim, bottom_dim) = (top.dim(), bottom.dim());
         let outputs = self.likelihood.outputs(self.shape.channels);
@@ -192,29 +188,7 @@ pub struct VqVae2 {
 }
 
 impl VqVae2 {
-    /// Configuration of the model.
-    pub fn config(&self) -> &VqVae2Config {
-        &self.config
-    }
-
-    /// Opens a trained model from a directory with `config.json` and weights, such as the `final`
-    /// of a run.
-    ///
-    /// # Errors
-    /// As [`AnyVae::from_pretrained`](crate::AnyVae::from_pretrained).
-    pub fn from_pretrained(dir: impl AsRef<Path>, device: &Device) -> Result<Loaded<Self>> {
-        load_pretrained(dir.as_ref(), &[], |config: &VqVae2Config| {
-            config.init(device)
-        })
-    }
-
-    /// Writes `config.json` and `model.safetensors` to a directory.
-    ///
-    /// # Errors
-    /// As [`AnyVae::save_pretrained`](crate::AnyVae::save_pretrained).
-    pub fn save_pretrained(&self, dir: impl AsRef<Path>) -> Result<()> {
-        save_pretrained(self, &self.config, dir.as_ref())
-    }
+    pretrained_methods!(VqVae2Config);
 
     fn max_entropy(&self) -> f64 {
         self.codes.iter().map(CodeShape::max_entropy).sum()
@@ -300,14 +274,7 @@ impl Vae<4, 2> for VqVae2 {
         _condition: &Condition,
         rng: &mut Rng,
     ) -> VaeOutput<Quantized<2>, 4, 2> {
-        let posterior = self.posterior(x, Some(rng));
-        let z = posterior.values.clone();
-        VaeOutput {
-            likelihood: self.decode(z.clone()),
-            kl: vec![posterior.kl()],
-            posterior,
-            z,
-        }
+        pass(self, self.posterior(x, Some(rng)))
     }
 
     /// The logarithm of the probability of uniform codes. The latents must be those of codes.
@@ -320,7 +287,9 @@ impl Vae<4, 2> for VqVae2 {
     }
 
     fn codebook_posterior(&self, posterior: Quantized<2>) -> Option<Quantized<2>> {
-        Some(posterior.without_autodiff())
+        // A quantiser without parameters has nothing to update.
+        let is_updated = self.top.num_params() + self.bottom.num_params() > 0;
+        is_updated.then(|| posterior.without_autodiff())
     }
 
     fn update_codebook(mut self, posteriors: &[Quantized<2>]) -> Self {
@@ -375,6 +344,7 @@ mod tests {
     use crate::{FiniteScalarQuantizerConfig, KlWeight, VaeObjective};
     use aigc_core::{
         data::{DataLoader, DataLoaderConfig, Image, ImageBatch, InMemory, collate_images},
+        encoder::Posterior,
         rng::InitWeights,
         testing::{assert_close, temp_run, values},
         train::{Event, Trainer, TrainerConfig},
