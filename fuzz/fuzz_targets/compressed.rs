@@ -7,32 +7,70 @@ use aigc_core::{
     rng::InitWeights,
 };
 use aigc_vae::{
-    LikelihoodKind, MlpVaeConfig,
-    compress::{Codec, CompressedImages, Method, crc32, decode, encode, gaussian_codec},
+    CodePriorConfig, DiscreteVae, LikelihoodKind, MlpVaeConfig, VectorQuantizerConfig, VqVaeConfig,
+    compress::{
+        CodeCodec, Codec, CompressedImages, DiscreteCodes, Method, PriorCodes, crc32, decode,
+        encode, gaussian_codec,
+    },
 };
 use burn::tensor::Device;
 use libfuzzer_sys::fuzz_target;
 use std::path::Path;
 
-/// A codec of each method, and a file of it.
-fn codecs() -> Vec<(Box<dyn Codec>, CompressedImages)> {
+/// Codecs of each method with Gaussian latents.
+fn gaussian(device: &Device) -> Vec<Box<dyn Codec>> {
     let config = MlpVaeConfig {
         hidden_dim: 8,
         latent_dim: 3,
         likelihood: LikelihoodKind::LogisticMixture { components: 2 },
         ..MlpVaeConfig::new(digits::SHAPE)
     };
-    let device = Device::flex();
-    let model = config.init(&device).expect("it is valid").init_weights(0);
-    let images: Vec<Image> = digits::load().0.into_iter().take(2).collect();
+    let model = config.init(device).expect("it is valid").init_weights(0);
     [Method::BitsBack, Method::Lossless, Method::Lossy]
         .into_iter()
-        .map(|method| {
-            let codec = gaussian_codec(&model, &device, method, 4).expect("it is valid");
-            let file = encode(&*codec, &images).expect("they have the shape of the model");
-            (codec, file)
-        })
+        .map(|method| gaussian_codec(&model, device, method, 4).expect("it is valid"))
         .collect()
+}
+
+/// Codecs of both methods with codes: equally probable ones, and under a prior.
+fn discrete(device: &Device) -> Vec<Box<dyn Codec>> {
+    let config = VqVaeConfig {
+        strides: vec![2],
+        channels: vec![8],
+        residual_blocks: 1,
+        residual_channels: 4,
+        quantizer: VectorQuantizerConfig::new(11, 4).into(),
+        likelihood: LikelihoodKind::LogisticMixture { components: 2 },
+        ..VqVaeConfig::new(digits::SHAPE)
+    };
+    let model = config.init(device).expect("it is valid").init_weights(0);
+    let config = CodePriorConfig {
+        d_model: 8,
+        n_layer: 1,
+        n_head: 2,
+        ..CodePriorConfig::new(model.code_shapes()[0])
+    };
+    let prior = config.init(device).expect("it is valid").init_weights(1);
+    let uniform = DiscreteCodes::new(&model).expect("its samples are images");
+    let prior = PriorCodes::new(&[&prior]).expect("there is one level");
+    let learned = uniform.clone().with_prior(prior);
+    let learned = learned.expect("the prior is over these codes");
+    vec![
+        Box::new(CodeCodec::lossless(uniform, device)),
+        Box::new(CodeCodec::lossy(learned, device)),
+    ]
+}
+
+/// Codecs, and a file of each.
+fn codecs() -> Vec<(Box<dyn Codec>, CompressedImages)> {
+    let device = Device::flex();
+    let images: Vec<Image> = digits::load().0.into_iter().take(2).collect();
+    let with_file = |codec: Box<dyn Codec>| {
+        let file = encode(&*codec, &images).expect("they have the shape of the model");
+        (codec, file)
+    };
+    let codecs = gaussian(&device).into_iter().chain(discrete(&device));
+    codecs.map(with_file).collect()
 }
 
 thread_local! {

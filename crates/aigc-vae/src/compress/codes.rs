@@ -11,6 +11,7 @@ use burn::{
     module::Module,
     tensor::{Device, Int, Tensor, TensorData},
 };
+use std::borrow::Cow;
 
 /// A model of images with a fixed number of discrete latents, the codes, and a prior over them: a
 /// VQ-VAE and an autoregressive model of its codes, or a VAE whose latents are divided into bins
@@ -53,10 +54,10 @@ pub trait CodeModel {
     fn start_codes<'a>(&'a self, device: &'a Device) -> NextCode<'a>;
 }
 
-/// Computes the frequencies of the next code of an image; gets the code before it, and `None` for
-/// the first. What it computes must depend on the codes before only, in values and in shapes, so
-/// that the decoder computes the same.
-pub type NextCode<'a> = Box<dyn FnMut(Option<u32>) -> Result<FrequencyTable> + 'a>;
+/// Computes the frequencies of the next code of an image, or borrows a table that the model keeps;
+/// gets the code before it, and `None` for the first. What it computes must depend on the codes
+/// before only, in values and in shapes, so that the decoder computes the same.
+pub type NextCode<'a> = Box<dyn FnMut(Option<u32>) -> Result<Cow<'a, FrequencyTable>> + 'a>;
 
 /// The latents of a Gaussian model as codes: the bin that the mean of the posterior lies in, with
 /// equally probable bins. Single images are smaller than by bits-back coding, which needs random
@@ -87,7 +88,8 @@ impl<M: GaussianLatents<Z>, const Z: usize> GaussianCodes<M, Z> {
     }
 
     /// Sets the number of bits per latent. With fewer, the codes are smaller, and pixels given the
-    /// codes are larger.
+    /// codes are larger. To compare several numbers, set them on clones: the fingerprint of the
+    /// weights is computed by [`new`](Self::new) alone.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] unless it is 1 to [`MAX_LATENT_BITS`](super::MAX_LATENT_BITS).
@@ -137,7 +139,7 @@ impl<M: GaussianLatents<Z>, const Z: usize> CodeModel for GaussianCodes<M, Z> {
     }
 
     fn start_codes<'a>(&'a self, _device: &'a Device) -> NextCode<'a> {
-        Box::new(move |_| Ok(self.frequencies.clone()))
+        Box::new(move |_| Ok(Cow::Borrowed(&self.frequencies)))
     }
 }
 
@@ -195,7 +197,7 @@ impl CodeFrequencies for UniformCodes {
         let mut tables =
             levels.flat_map(|(shape, table)| std::iter::repeat_n(table, shape.num_indices()));
         Box::new(move |_| match tables.next() {
-            Some(table) => Ok(table.clone()),
+            Some(table) => Ok(Cow::Borrowed(table)),
             None => no_more_codes(),
         })
     }
@@ -278,7 +280,8 @@ impl CodeFrequencies for PriorCodes {
                 return no_more_codes();
             };
             let logits = decoder.next_logits(before).into_data();
-            FrequencyTable::from_logits(&logits.iter::<f32>().collect::<Vec<f32>>())
+            let logits: Vec<f32> = logits.iter::<f32>().collect();
+            FrequencyTable::from_logits(&logits).map(Cow::Owned)
         })
     }
 }
@@ -507,7 +510,7 @@ mod tests {
     use super::*;
     use crate::{
         CodePriorConfig, LikelihoodKind, MlpVae, MlpVaeConfig, VectorQuantizerConfig, VqVae,
-        VqVaeConfig,
+        VqVae2, VqVae2Config, VqVaeConfig,
         compress::{decode, encode},
     };
     use aigc_core::{
@@ -541,14 +544,32 @@ mod tests {
         config.init(&Device::flex()).unwrap().init_weights(1)
     }
 
-    fn prior(model: &VqVae) -> CodePrior {
+    fn vq_vae_2() -> VqVae2 {
+        let config = VqVae2Config {
+            channels: 8,
+            residual_blocks: 1,
+            residual_channels: 4,
+            top: VectorQuantizerConfig::new(7, 3).into(),
+            bottom: VectorQuantizerConfig::new(11, 4).into(),
+            likelihood: LikelihoodKind::LogisticMixture { components: 2 },
+            ..VqVae2Config::new(digits::SHAPE)
+        };
+        config.init(&Device::flex()).unwrap().init_weights(1)
+    }
+
+    fn prior_over(codes: CodeShape, above: Option<CodeShape>) -> CodePrior {
         let config = CodePriorConfig {
+            above,
             d_model: 8,
             n_layer: 1,
             n_head: 2,
-            ..CodePriorConfig::new(model.code_shapes()[0])
+            ..CodePriorConfig::new(codes)
         };
         config.init(&Device::flex()).unwrap().init_weights(2)
+    }
+
+    fn prior(model: &VqVae) -> CodePrior {
+        prior_over(model.code_shapes()[0], None)
     }
 
     fn images(n: usize) -> Vec<Image> {
@@ -563,6 +584,13 @@ mod tests {
             .zip(images)
             .all(|(a, b)| a.pixels == b.pixels);
         same && decoded.len() == images.len()
+    }
+
+    /// The pixels of an image decoded from its codes.
+    fn reconstructed(model: &impl DiscreteVae, image: &Image) -> Vec<u8> {
+        let x = image_tensor(&image.pixels, image.shape, &Device::flex());
+        let mean = values(model.decode_codes(&model.encode_codes(x)).mean());
+        mean.iter().map(|x| (x * 255.0).round() as u8).collect()
     }
 
     #[test]
@@ -604,13 +632,7 @@ mod tests {
         assert!((found - bits).abs() < 40.0, "{found} {bits}");
         let decoded = decode(&lossy, &file).unwrap();
         for (image, decoded) in images.iter().zip(&decoded) {
-            let x = image_tensor(&image.pixels, image.shape, &device);
-            let reconstructed = model.decode_codes(&model.encode_codes(x)).mean();
-            let expected: Vec<u8> = values(reconstructed)
-                .iter()
-                .map(|x| (x * 255.0).round() as u8)
-                .collect();
-            assert_eq!(decoded.pixels, expected);
+            assert_eq!(decoded.pixels, reconstructed(&model, image));
         }
         // Latents of three bits.
         let codes = GaussianCodes::new(&vae()).unwrap().with_latent_bits(3);
@@ -618,6 +640,32 @@ mod tests {
         let file = encode(&lossy, &images).unwrap();
         assert!(file.payload.len() <= (4 * (3 * 3 + 1) + 24) / 8 + 1);
         assert_eq!(decode(&lossy, &file).unwrap().len(), 4);
+    }
+
+    /// Equally probable codes of both maps, and codes under a prior of each map; that of the bottom
+    /// map is given the codes of the top map.
+    #[test]
+    fn two_levels_of_codes_restore_images() {
+        let device = Device::flex();
+        let model = vq_vae_2();
+        let [top, bottom] = model.code_shapes()[..] else {
+            panic!("{:?}", model.code_shapes());
+        };
+        let (of_top, of_bottom) = (prior_over(top, None), prior_over(bottom, Some(top)));
+        let uniform = DiscreteCodes::new(&model).unwrap();
+        let priors = PriorCodes::new(&[&of_top, &of_bottom]).unwrap();
+        let learned = uniform.clone().with_prior(priors).unwrap();
+        assert_eq!(uniform.num_codes(), 4 + 16);
+        let images = images(5);
+        assert!(restored(&CodeCodec::lossless(uniform, &device), &images));
+        let lossy = CodeCodec::lossy(learned.clone(), &device);
+        assert!(restored(&CodeCodec::lossless(learned, &device), &images));
+        let decoded = decode(&lossy, &encode(&lossy, &images).unwrap()).unwrap();
+        for (image, decoded) in images.iter().zip(&decoded) {
+            assert_eq!(decoded.pixels, reconstructed(&model, image));
+        }
+        let swapped = PriorCodes::new(&[&of_bottom, &of_top]).unwrap_err();
+        assert!(swapped.to_string().contains("`above`"), "{swapped}");
     }
 
     /// Lossy files have no pixels to check: NaN would pass as black.
@@ -714,7 +762,7 @@ mod tests {
                 if let Some(before) = before {
                     logits[before as usize] = 6.0;
                 }
-                FrequencyTable::from_logits(&logits)
+                FrequencyTable::from_logits(&logits).map(Cow::Owned)
             })
         }
     }

@@ -1,9 +1,10 @@
 //! The FactorVAE: a discriminator estimates the total correlation of the latent dimensions.
 
-use super::iwae::add_auxiliary;
+use super::add_auxiliary;
 use crate::{Condition, Vae, check_batch};
 use aigc_core::{
     Error, Result,
+    adversarial::AdversarialLoss,
     check::{self, ensure},
     data::{ImageBatch, SampleBatch},
     encoder::Posterior,
@@ -94,22 +95,30 @@ impl LatentDiscriminator {
     /// # Panics
     /// If the latents do not have `latent_dim` dimensions.
     pub fn forward(&self, z: Tensor<2>) -> Tensor<1> {
+        self.logits(z).squeeze_dim(1)
+    }
+
+    /// [`forward`](Self::forward) as `[batch, 1]`.
+    fn logits(&self, z: Tensor<2>) -> Tensor<2> {
         let activation = self.config.activation;
         let hidden = (self.layers.iter()).fold(z, |z, layer| activation.forward(layer.forward(z)));
-        self.output.forward(hidden).squeeze_dim(1)
+        self.output.forward(hidden)
     }
 
     /// The discriminator's loss `½·E[sp(−D(z))] + ½·E[sp(D(z̄))]` with `sp(x) = ln(1 + eˣ)`, for
-    /// latents `z` and permuted latents `z̄` (Kim and Mnih 2018, algorithm 2).
+    /// latents `z` and permuted latents `z̄` (Kim and Mnih 2018, algorithm 2): that of
+    /// [`AdversarialLoss::NonSaturating`].
     ///
     /// # Shapes
     /// - joint and permuted: logits, `[batch]`
     /// - output: `[1]`
     pub fn loss(joint: Tensor<1>, permuted: Tensor<1>) -> Tensor<1> {
-        let softplus = |x: Tensor<1>| Activation::Softplus.forward(x).mean();
-        (softplus(-joint) + softplus(permuted)) * 0.5
+        LOSS.discriminator_loss(joint.unsqueeze_dim(1), permuted.unsqueeze_dim(1))
     }
 }
+
+/// The loss of the discriminator.
+const LOSS: AdversarialLoss = AdversarialLoss::NonSaturating;
 
 /// Permutes each dimension of latents across the batch, independently of the others (Kim and Mnih
 /// 2018, algorithm 1): samples of about `Π q(zⱼ)`.
@@ -278,15 +287,12 @@ where
             .unwrap_or_else(|| others.clone());
         let (drawn, rows) = (z.dims()[0], others.dims()[0]);
         let permuted = permute_dims(others, &mut context.rng);
-        let logits = model
-            .discriminator
-            .forward(Tensor::cat(vec![z, permuted], 0));
+        let both = Tensor::cat(vec![z, permuted], 0);
+        let logits = model.discriminator.logits(both);
         let joint = logits.clone().narrow(0, 0, drawn);
         let permuted = logits.narrow(0, drawn, rows);
-        let share = |right: Tensor<1>| right.detach().greater_elem(0.0).float().mean();
-        let accuracy = (share(joint.clone()) + share(-permuted.clone())) * 0.5;
-        LossOutput::new(LatentDiscriminator::loss(joint, permuted))
-            .with_metric("accuracy", accuracy)
+        let loss = LOSS.discriminator_loss(joint.clone(), permuted.clone());
+        LossOutput::new(loss).with_metric("accuracy", LOSS.accuracy(joint, permuted))
     }
 }
 

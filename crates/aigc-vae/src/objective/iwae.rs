@@ -1,10 +1,12 @@
 //! The importance-weighted bound of several latents per sample.
 
+use super::add_auxiliary;
 use crate::{Condition, DiagonalGaussian, Vae, check_batch, math::log_sum_exp};
 use aigc_core::{
     Result, check,
     data::{ImageBatch, SampleBatch, ValueRange},
     encoder::Posterior,
+    rng::Rng,
     train::{LossOutput, Objective, StepContext},
 };
 use burn::tensor::{Tensor, activation::softmax};
@@ -18,9 +20,25 @@ pub trait ReparameterizedPosterior<const Z: usize = 4>: Posterior<Z> {
     /// the graph: differentiable with respect to `z` alone.
     ///
     /// # Shapes
-    /// - z: `[batch, …]`, the shape of the latents
-    /// - output: `[batch]`
+    /// - z: `[k·batch, …]`, one or more latents of each sample, as of
+    ///   [`sample_many`](Self::sample_many)
+    /// - output: `[k·batch]`
     fn log_prob_detached(&self, z: Tensor<Z>) -> Tensor<1>;
+
+    /// `k` latents of each sample and their log-densities: what `k` calls of
+    /// [`sample_with_log_prob`](Posterior::sample_with_log_prob) return, one batch after the other.
+    /// An implementation may draw all at once, with the same random numbers.
+    ///
+    /// # Shapes
+    /// - output: `[k·batch, …]` and `[k·batch]`
+    ///
+    /// # Panics
+    /// If `k` is 0.
+    fn sample_many(&self, k: usize, rng: &mut Rng) -> (Tensor<Z>, Tensor<1>) {
+        let draws = (0..k).map(|_| self.sample_with_log_prob(rng));
+        let (z, log_q): (Vec<_>, Vec<_>) = draws.unzip();
+        (Tensor::cat(z, 0), Tensor::cat(log_q, 0))
+    }
 }
 
 impl<const Z: usize> ReparameterizedPosterior<Z> for DiagonalGaussian<Z> {
@@ -29,7 +47,19 @@ impl<const Z: usize> ReparameterizedPosterior<Z> for DiagonalGaussian<Z> {
             mean: self.mean.clone().detach(),
             logvar: self.logvar.clone().detach(),
         };
-        constant.log_prob(z)
+        repeat(&constant, z.dims()[0] / self.mean.dims()[0]).log_prob(z)
+    }
+
+    fn sample_many(&self, k: usize, rng: &mut Rng) -> (Tensor<Z>, Tensor<1>) {
+        repeat(self, k).sample_with_log_prob(rng)
+    }
+}
+
+/// `k` copies of the distributions of a batch, one batch after the other.
+fn repeat<const Z: usize>(gaussian: &DiagonalGaussian<Z>, k: usize) -> DiagonalGaussian<Z> {
+    DiagonalGaussian {
+        mean: gaussian.mean.clone().repeat_dim(0, k),
+        logvar: gaussian.logvar.clone().repeat_dim(0, k),
     }
 }
 
@@ -156,31 +186,19 @@ where
         let posterior = model.encode_with(x.clone(), &condition);
         let (x, condition) = (x.repeat_dim(0, k), condition.repeat(k));
         let (rng, range) = (&mut context.rng, batch.value_range());
-        let (z, log_q): (Vec<_>, Vec<_>) = match estimator {
-            GradientEstimator::Reparameterized => {
-                (0..k).map(|_| posterior.sample_with_log_prob(rng)).unzip()
-            }
-            _ => {
-                let mut z: Vec<Tensor<Z>> = (0..k).map(|_| posterior.sample(rng)).collect();
-                if estimator == GradientEstimator::DoublyReparameterized {
-                    let constant = z.iter().map(|z| z.clone().detach()).collect::<Vec<_>>();
-                    let log_q = log_prob_detached(&posterior, &constant);
-                    let frozen = model.clone().no_grad();
-                    let densities =
-                        Densities::new(&frozen, x.clone(), constant, log_q, &condition, range)?;
-                    let weights = softmax(densities.log_weights(k).detach(), 0);
-                    let scaled = z.into_iter().enumerate().map(|(draw, z)| {
-                        let mut per_sample = [1; Z];
-                        per_sample[0] = z.dims()[0];
-                        let weight = weights.clone().narrow(0, draw, 1).reshape(per_sample);
-                        scale_gradient(z, weight)
-                    });
-                    z = scaled.collect();
-                }
-                let log_q = log_prob_detached(&posterior, &z);
-                (z, log_q)
-            }
-        };
+        let (mut z, mut log_q) = posterior.sample_many(k, rng);
+        if estimator == GradientEstimator::DoublyReparameterized {
+            let (z_only, log_q) = (z.clone().detach(), log_q.clone().detach());
+            let frozen = model.clone().no_grad();
+            let densities = Densities::new(&frozen, x.clone(), z_only, log_q, &condition, range)?;
+            let weights = softmax(densities.log_weights(k).detach(), 0);
+            let mut per_latent = [1; Z];
+            per_latent[0] = z.dims()[0];
+            z = scale_gradient(z, weights.reshape(per_latent));
+        }
+        if estimator != GradientEstimator::Reparameterized {
+            log_q = posterior.log_prob_detached(z.clone());
+        }
         let densities = Densities::new(model, x, z, log_q, &condition, range)?;
         let log_weights = densities.log_weights(k);
         let weights = softmax(log_weights.clone().detach(), 0);
@@ -210,19 +228,18 @@ impl Densities {
     fn new<V: Vae<X, Z>, const X: usize, const Z: usize>(
         model: &V,
         x: Tensor<X>,
-        z: Vec<Tensor<Z>>,
-        log_q: Vec<Tensor<1>>,
+        z: Tensor<Z>,
+        log_q: Tensor<1>,
         condition: &Condition,
         range: ValueRange,
     ) -> Result<Self> {
-        let z = Tensor::cat(z, 0);
         let likelihood = model.decode_with(z.clone(), condition);
         likelihood.check_range(range)?;
         likelihood.check_fixed()?;
         Ok(Self {
             likelihood: likelihood.log_prob(x),
             prior: model.prior_log_prob(z, condition),
-            posterior: Tensor::cat(log_q, 0),
+            posterior: log_q,
         })
     }
 
@@ -234,35 +251,10 @@ impl Densities {
     }
 }
 
-/// The log-densities of several draws, one per sample each.
-fn log_prob_detached<P: ReparameterizedPosterior<Z>, const Z: usize>(
-    posterior: &P,
-    z: &[Tensor<Z>],
-) -> Vec<Tensor<1>> {
-    z.iter()
-        .map(|z| posterior.log_prob_detached(z.clone()))
-        .collect()
-}
-
 /// The value of `x`, whose gradient is multiplied by `factor`.
 fn scale_gradient<const D: usize>(x: Tensor<D>, factor: Tensor<D>) -> Tensor<D> {
     let constant = x.clone().detach();
     constant.clone() + (x - constant) * factor
-}
-
-/// Adds the auxiliary terms of a model to the loss, and as metrics.
-pub(super) fn add_auxiliary(
-    output: LossOutput,
-    terms: Vec<(&'static str, Tensor<1>)>,
-) -> LossOutput {
-    terms.into_iter().fold(output, |output, (name, term)| {
-        let LossOutput { loss, metrics } = output;
-        LossOutput {
-            loss: loss + term.clone(),
-            metrics,
-        }
-        .with_metric(name, term)
-    })
 }
 
 #[cfg(all(test, feature = "flex"))]
@@ -272,7 +264,10 @@ mod tests {
         Likelihood, LikelihoodKind,
         objective::toy::{self, Toy},
     };
-    use aigc_core::{data::SampleShape, rng::Rng, testing::values};
+    use aigc_core::{
+        data::SampleShape,
+        testing::{assert_close, values},
+    };
     use burn::{
         module::{Module, Param},
         tensor::{Device, TensorData},
@@ -574,6 +569,29 @@ mod tests {
             "{bounds:?}"
         );
         assert!(bounds[0] < -0.1 && bounds[2] > -0.05, "{bounds:?}");
+    }
+
+    /// All latents of a Gaussian are drawn at once, with the random numbers of separate draws.
+    #[test]
+    fn many_latents_are_those_of_separate_draws() {
+        let device = Device::flex();
+        let posterior = DiagonalGaussian {
+            mean: Tensor::<2>::from_floats([[0.3, -1.0], [2.0, 0.1]], &device),
+            logvar: Tensor::<2>::from_floats([[-0.7, 0.2], [0.0, -2.0]], &device),
+        };
+        let (z, log_q) = posterior.sample_many(3, &mut Rng::new(6));
+        let mut rng = Rng::new(6);
+        for (draw, z) in z.clone().split(2, 0).into_iter().enumerate() {
+            let (expected, log_expected) = posterior.sample_with_log_prob(&mut rng);
+            assert_close(&values(z), &values(expected), 1e-6);
+            let log_q = log_q.clone().narrow(0, 2 * draw, 2);
+            assert_close(&values(log_q), &values(log_expected), 1e-6);
+        }
+        assert_close(
+            &values(posterior.log_prob_detached(z)),
+            &values(log_q),
+            1e-6,
+        );
     }
 
     #[test]

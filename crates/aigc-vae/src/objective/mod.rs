@@ -183,10 +183,10 @@ where
     type Batch = B;
 
     /// # Errors
-    /// [`Error::Config`] if the samples do not have the shape of the model's samples, the likelihood
-    /// is not one of values in their range, a conditional model gets no labels or unknown ones, or
-    /// a batch is too small for the mean discrepancy; [`Error::InvalidArgument`] if a model with
-    /// cross-attention gets no encoder hidden states or those of another shape.
+    /// [`Error::Config`] if the samples do not have the shape of the model's samples, the
+    /// likelihood is not one of values in their range, a conditional model gets no labels or
+    /// unknown ones, or a batch is too small for the mean discrepancy; [`Error::InvalidArgument`]
+    /// if a model with cross-attention gets no encoder hidden states or those of another shape.
     fn losses(&mut self, model: &V, batch: &B, context: &mut StepContext) -> Result<LossOutput> {
         check_batch(model, batch)?;
         self.mmd
@@ -236,16 +236,21 @@ where
         }
         let auxiliary = model.auxiliary_losses(&posterior);
         self.posteriors.extend(model.codebook_posterior(posterior));
-        for (_, term) in &auxiliary {
-            loss = loss + term.clone();
-        }
-        metrics.extend(auxiliary);
-        Ok(LossOutput { loss, metrics })
+        Ok(add_auxiliary(LossOutput { loss, metrics }, auxiliary))
     }
 
     fn after_update(&mut self, model: V, _phase: usize) -> Result<V> {
         Ok(model.update_codebook(&std::mem::take(&mut self.posteriors)))
     }
+}
+
+/// Adds the auxiliary terms of a model to the loss, and as metrics.
+fn add_auxiliary(mut output: LossOutput, terms: Vec<(&'static str, Tensor<1>)>) -> LossOutput {
+    for (name, term) in terms {
+        output.loss = output.loss + term.clone();
+        output.metrics.push((name, term));
+    }
+    output
 }
 
 /// The sum of the terms, `[1]`; 0 without terms, on the device of `like`.

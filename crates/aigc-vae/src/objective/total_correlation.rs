@@ -1,6 +1,6 @@
 //! The β-TCVAE: the divergence split into three terms with weights of their own.
 
-use super::iwae::add_auxiliary;
+use super::add_auxiliary;
 use crate::{DiagonalGaussian, Vae, VaeOutput, check_batch, math::log_sum_exp};
 use aigc_core::{
     Error, Result, check,
@@ -114,8 +114,17 @@ impl KlDecomposition {
         dataset_size: usize,
         estimator: MinibatchEstimator,
     ) -> Self {
-        let batch = z.dims()[0];
-        let device = z.device();
+        let log_weights = estimator.log_weights(z.dims()[0], dataset_size, &z.device());
+        Self::with_log_weights(posterior, z, log_prior, log_weights)
+    }
+
+    /// [`estimate`](Self::estimate) with the estimator's weights of a batch of this size.
+    fn with_log_weights<const Z: usize>(
+        posterior: &DiagonalGaussian<Z>,
+        z: Tensor<Z>,
+        log_prior: Tensor<1>,
+        log_weights: Tensor<2>,
+    ) -> Self {
         let log_posterior = posterior.log_prob(z.clone());
         // Entry `[i, j, d]`: density of dimension d of latent i under the posterior of sample j.
         let flat = |x: Tensor<Z>| x.flatten::<2>(1, Z - 1);
@@ -124,7 +133,6 @@ impl KlDecomposition {
         let difference = flat(z).unsqueeze_dim::<3>(1) - of_sample(&posterior.mean);
         let scaled = difference.clone() * difference * (-logvar.clone()).exp();
         let log_densities = (scaled + logvar + (2.0 * PI).ln()) * -0.5;
-        let log_weights = estimator.log_weights(batch, dataset_size, &device);
         let joint = log_densities.clone().sum_dim(2).squeeze_dim::<2>(2) + log_weights.clone();
         let log_joint = log_sum_exp(joint, 1).squeeze_dim::<1>(1);
         let single = log_densities + log_weights.unsqueeze_dim::<3>(2);
@@ -179,6 +187,8 @@ impl MinibatchEstimator {
 #[derive(Debug)]
 pub struct BetaTcVaeObjective<V, B = ImageBatch, const X: usize = 4, const Z: usize = 2> {
     config: BetaTcVaeObjectiveConfig,
+    /// Size of the last batch, and logarithms of the estimator's weights for it.
+    log_weights: Option<(usize, Tensor<2>)>,
     types: PhantomData<fn(V, B)>,
 }
 
@@ -195,6 +205,7 @@ where
         config.validate()?;
         Ok(Self {
             config,
+            log_weights: None,
             types: PhantomData,
         })
     }
@@ -202,6 +213,25 @@ where
     /// Configuration of the objective.
     pub fn config(&self) -> &BetaTcVaeObjectiveConfig {
         &self.config
+    }
+
+    /// The estimator's weights, which change with the size of the batch and with the device alone.
+    fn log_weights(&mut self, batch: usize, device: &Device) -> Tensor<2> {
+        match &self.log_weights {
+            Some((size, weights)) if *size == batch && weights.device() == *device => {
+                weights.clone()
+            }
+            _ => {
+                let BetaTcVaeObjectiveConfig {
+                    dataset_size,
+                    estimator,
+                    ..
+                } = self.config;
+                let weights = estimator.log_weights(batch, dataset_size, device);
+                self.log_weights = Some((batch, weights.clone()));
+                weights
+            }
+        }
     }
 
     fn check_batch_size(&self, batch_size: usize) -> Result<()> {
@@ -242,13 +272,8 @@ where
         let VaeOutput { posterior, z, .. } = output;
         let gaussian: &DiagonalGaussian<Z> = posterior.borrow();
         let log_prior = model.prior_log_prob(z.clone(), &condition);
-        let terms = KlDecomposition::estimate(
-            gaussian,
-            z,
-            log_prior,
-            self.config.dataset_size,
-            self.config.estimator,
-        );
+        let log_weights = self.log_weights(z.dims()[0], &z.device());
+        let terms = KlDecomposition::with_log_weights(gaussian, z, log_prior, log_weights);
         let reconstruction = -bound.log_likelihood.mean();
         let [information, correlation, divergence] = [
             terms.mutual_information,
@@ -554,6 +579,22 @@ mod tests {
             (found - expected).abs() < 1e-5 * expected.abs(),
             "{found} {expected}"
         );
+    }
+
+    /// Weights are kept, but not for batches of another size.
+    #[test]
+    fn weights_follow_the_size_of_the_batch() {
+        let device = Device::flex();
+        let config = BetaTcVaeObjectiveConfig {
+            estimator: MinibatchEstimator::Stratified,
+            ..BetaTcVaeObjectiveConfig::new(500)
+        };
+        let mut objective = BetaTcVaeObjective::<Fixed, Points, 2, 2>::new(config).unwrap();
+        for batch in [3, 3, 2, 4] {
+            let found = values(objective.log_weights(batch, &device));
+            let expected = config.estimator.log_weights(batch, 500, &device);
+            assert_eq!(found, values(expected));
+        }
     }
 
     #[test]

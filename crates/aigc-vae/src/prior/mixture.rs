@@ -198,6 +198,9 @@ fn parameter<const D: usize>(
 /// A mixture of Gaussians, learned with a model (Jiang et al. 2017,
 /// <https://arxiv.org/abs/1611.05148>, use one as prior) or [fitted](GaussianMixtureConfig::fit) to
 /// the latents of a trained one.
+///
+/// The gradient of the density of a batch takes memory for `batch·n_components·dim` numbers.
+/// Without gradients, the components are divided, so that fewer numbers are in memory at once.
 #[derive(Module, Debug)]
 pub struct GaussianMixture {
     /// Logits of the weights, `[n_components]`.
@@ -276,6 +279,44 @@ pub(super) struct Gaussians {
 impl Gaussians {
     /// `log Σ_k w_k·N_k(z)`, `[batch]`, of latents `[batch, dim]`.
     pub(super) fn log_prob(self, z: Tensor<2>) -> Tensor<1> {
+        /// Most differences of latents from means in one part; 64 MiB.
+        const DIFFERENCES: usize = 1 << 24;
+        self.log_prob_in_parts(z, DIFFERENCES)
+    }
+
+    /// [`log_prob`](Self::log_prob) with at most this many differences of latents from means in
+    /// memory at once, or those of one component. `(z − μ)²` is not expanded into matrix products:
+    /// where components are narrow and far apart, the difference of its terms has no digits left.
+    fn log_prob_in_parts(self, z: Tensor<2>, differences: usize) -> Tensor<1> {
+        let components = self.mean.dims()[0];
+        let [batch, dim] = z.dims();
+        let count = (differences / (batch * dim).max(1)).max(1);
+        let terms = match count >= components {
+            true => self.log_joint(z),
+            false => {
+                let parts = (0..components).step_by(count).map(|start| {
+                    let part = self.narrow(start, count.min(components - start));
+                    part.log_joint(z.clone())
+                });
+                Tensor::cat(parts.collect(), 1)
+            }
+        };
+        log_sum_exp(terms, 1).squeeze_dim(1)
+    }
+
+    /// The components `start..start + count`.
+    fn narrow(&self, start: usize, count: usize) -> Self {
+        let lower = self.lower.clone();
+        Self {
+            log_weights: self.log_weights.clone().narrow(0, start, count),
+            mean: self.mean.clone().narrow(0, start, count),
+            log_scale: self.log_scale.clone().narrow(0, start, count),
+            lower: lower.map(|lower| lower.narrow(0, start, count)),
+        }
+    }
+
+    /// `log w_k·N_k(z)`, `[batch, components]`.
+    fn log_joint(self, z: Tensor<2>) -> Tensor<2> {
         let dim = self.mean.dims()[1] as f64;
         // [batch, components, dim]
         let difference = z.unsqueeze_dim::<3>(1) - self.mean.unsqueeze_dim::<3>(0);
@@ -292,8 +333,7 @@ impl Gaussians {
         let at_mean = self.log_weights
             - self.log_scale.sum_dim(1).squeeze_dim::<1>(1)
             - 0.5 * dim * (2.0 * std::f64::consts::PI).ln();
-        let terms = squares.squeeze_dim::<2>(2) * -0.5 + at_mean.unsqueeze::<2>();
-        log_sum_exp(terms, 1).squeeze_dim(1)
+        squares.squeeze_dim::<2>(2) * -0.5 + at_mean.unsqueeze::<2>()
     }
 
     /// `n` samples, `[n, dim]`, with the standard deviations times `temperature`. With diagonal
@@ -432,6 +472,31 @@ mod tests {
                 assert!(error < 1e-3, "{found} {}", expected.ln());
             }
             assert!(found.is_finite());
+        }
+    }
+
+    /// The density and its gradients are the same for any number of parts.
+    #[test]
+    fn parts_of_the_components_have_the_density_of_all() {
+        let z: Tensor<2> = Rng::new(4).normal([4, 3], &Device::flex().autodiff());
+        for covariance_type in [CovarianceType::Diagonal, CovarianceType::Full] {
+            let config = GaussianMixtureConfig::new(5).with_covariance_type(covariance_type);
+            let mut prior = config.init(3, &Device::flex()).unwrap().init_weights(1);
+            prior.lower = prior.lower.map(|lower| lower.map(|lower| lower + 0.3));
+            let prior = prior.train();
+            let of_parts = |differences: usize| {
+                let log_prob = prior.gaussians().log_prob_in_parts(z.clone(), differences);
+                let gradients = log_prob.clone().sum().backward();
+                let gradient = prior.mean.val().grad(&gradients).unwrap();
+                (values(log_prob), values(gradient))
+            };
+            let (expected, expected_gradient) = of_parts(usize::MAX);
+            // One component after the other, and parts of two, two and one.
+            for differences in [1, 2 * 4 * 3] {
+                let (found, gradient) = of_parts(differences);
+                assert_close(&found, &expected, 1e-5);
+                assert_close(&gradient, &expected_gradient, 1e-5);
+            }
         }
     }
 

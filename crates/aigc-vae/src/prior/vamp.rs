@@ -266,9 +266,11 @@ mod tests {
     use crate::{MlpVae, MlpVaeConfig, prior::Prior};
     use aigc_core::{
         data::ImageShape,
+        params::{ParamVisitor, visit_params},
         rng::InitWeights,
         testing::{assert_close, values},
     };
+    use burn::tensor::Gradients;
 
     fn model() -> MlpVae {
         let config = MlpVaeConfig {
@@ -359,8 +361,19 @@ mod tests {
         }
     }
 
+    /// The density has a gradient in every weight of the encoder, and in none of the decoder.
     #[test]
     fn pseudo_inputs_and_encoder_have_gradients() {
+        struct Trained<'a>(&'a Gradients, Vec<String>);
+        impl ParamVisitor for Trained<'_> {
+            fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
+                let gradient = param.val().grad(self.0);
+                if gradient.is_some_and(|gradient| values(gradient).iter().any(|g| *g != 0.0)) {
+                    self.1.push(path.to_string());
+                }
+            }
+        }
+
         let model = model().train();
         for range in [
             PseudoInputRange::Hardtanh,
@@ -374,6 +387,13 @@ mod tests {
             let gradients = prior.log_prob_with(&model, z).sum().backward();
             let gradient = prior.pseudo_inputs.val().grad(&gradients).unwrap();
             assert!(values(gradient).iter().all(|g| *g != 0.0), "{range:?}");
+            let mut trained = Trained(&gradients, Vec::new());
+            visit_params(&model, &mut trained);
+            let mut found = trained.1;
+            found.sort_unstable();
+            let expected = ["encoder", "log_variance", "mean"];
+            let expected = expected.map(|layer| ["bias", "weight"].map(|w| format!("{layer}.{w}")));
+            assert_eq!(found, expected.concat(), "{range:?}");
         }
     }
 
