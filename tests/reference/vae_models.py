@@ -1,0 +1,631 @@
+"""Training steps of quantised and hierarchical VAEs in PyTorch, for `tests/vae_models.rs`.
+
+    pip install torch numpy safetensors
+    python vae_models.py ../fixtures/vae/models.safetensors [--seed 0]
+
+Written from the papers, not from this repository, whose configurations and names of weights are
+kept. Computed in float64 from numbers that float32 holds exactly; what is stored is float32. One
+file, with JSON in its metadata under `json`: `cases`, each with `name`, `kind`, the `model` whose
+weights it has (tensors `models/MODEL/*`), the configuration `config`, the weight `beta` of the
+divergence, and what is expected of its `steps`.
+
+Of a step are `loss` and its metrics `terms`, and tensors `cases/NAME/STEP/*`: `x`, pixels [batch,
+channels, height, width]; `grad.*`, the gradients of the loss.
+
+Kinds "vq_vae" and "vq_vae_2": of each `level` of a step are also `codes.LEVEL`, [batch, positions,
+codebooks], and `values.LEVEL`, the values of the codes, [batch, positions, dim]. A step ends with
+plain gradient descent with the rate `rate`, then with the update of the codebooks, whose state is
+`after.*`.
+
+Kind "hierarchical": `free_bits` of each group; `labels`, the classes of the batch, or null; `seed`
+of aigc's generator, whose first normal numbers are `noise`; and of a step also `kl`, [groups,
+batch], and `z`, the latents, [batch, dim].
+"""
+import argparse, contextlib, hashlib, io, itertools, json, math, struct, sys
+import torch, torch.nn as nn, torch.nn.functional as F
+from safetensors.torch import save_file
+from torch.distributions import Normal, kl_divergence
+sys.dont_write_bytecode = True
+with contextlib.redirect_stdout(io.StringIO()):   # a script, which prints
+    from rng import block
+
+P = argparse.ArgumentParser()
+P.add_argument("out")
+P.add_argument("--seed", type=int, default=0)
+A = P.parse_args()
+torch.set_num_threads(1)
+BATCH = 5
+# Roundings of float32 change no choice: of a code, a level or a sign.
+MARGIN = 5e-4
+TENSORS, CASES = {}, []
+
+
+def store(prefix, tensors):
+    for name, tensor in tensors.items():
+        tensor = tensor.detach()
+        tensor = tensor.float() if tensor.is_floating_point() else tensor
+        TENSORS[f"{prefix}/{name}"] = tensor.clone().contiguous()
+
+
+def store_model(name, weights):
+    """Cases may have equal models."""
+    for key, tensor in weights.items():
+        known = TENSORS.get(f"models/{name}/{key}")
+        assert known is None or known.equal(tensor.float()), (name, key)
+    store(f"models/{name}", weights)
+
+
+def number(x): return float(x.detach()) if torch.is_tensor(x) else float(x)
+def exact(x): return x.float().double()
+def gradients(made): return {f"grad.{n}": p.grad.clone() for n, p in made.named_parameters()}
+def total(terms): return terms.flatten(1).sum(1)
+
+
+def shape(channels, side): return dict(channels=channels, height=side, width=side)
+
+
+def pixels(config):
+    size = config["shape"]
+    return torch.randint(0, 256, (BATCH, *size.values()), dtype=torch.uint8)
+
+
+def log_prob(kind, output, x):
+    """log p(x|z), [batch]."""
+    if kind == "bernoulli":   # A grey pixel counts as a probability.
+        return -total(F.binary_cross_entropy_with_logits(output, x, reduction="none"))
+    return total(Normal(output, kind["gaussian"]).log_prob(x))
+
+
+ACTIVATIONS = dict(silu=F.silu, gelu=F.gelu, tanh=torch.tanh)
+
+
+class Unclear(Exception):
+    """A case that float32 may decide otherwise, or one with too few codes."""
+
+
+def check(codes, margins, least):
+    if margins.min() < MARGIN or len(codes.unique()) < least: raise Unclear
+
+
+# --- Quantisers ----------------------------------------------------------------------------------
+# From vectors [batch, positions, dim] to the values of codes, with the gradient of the vectors,
+# codes [batch, positions, codebooks] and losses: means over the batch of sums over positions and
+# dimensions. (The experiments of van den Oord et al. 2017 take means over positions.)
+
+def straight_through(x, quantized): return x + (quantized - x).detach()
+
+
+class Vector(nn.Module):
+    """VQ, van den Oord et al. 2017: eq. 1-3; for moving averages app. A.1, with Laplace smoothing
+    of the counts (as in the authors' code). With `cosine`, vectors and codes have
+    length 1 (Yu et al. 2022, sec. 3.2)."""
+    def __init__(s, config, started=True):
+        super().__init__()
+        s.config, s.fresh, s.begun = config, True, started
+        k, averages = config["num_codes"], config["update"] == "moving_average"
+        codes = torch.zeros(k, config["dim"])
+        if averages:
+            s.register_buffer("codes", codes)
+            s.register_buffer("sums", torch.zeros_like(codes))
+        else: s.codes = nn.Parameter(codes)
+        s.register_buffer("counts", torch.ones(k))
+        s.register_buffer("started", torch.full((1,), float(started)))
+
+    def begin(s, vectors):
+        """Codes not far from vectors, so that most are used; a past, if there was one."""
+        k, s.fresh = len(s.codes), False
+        codes = vectors[torch.randperm(len(vectors))[:k]]
+        codes = codes + 0.3 * vectors.std() * torch.randn(codes.shape).double()
+        s.codes.data = exact(codes)
+        if s.begun:
+            s.counts = exact(0.5 + 3 * torch.rand(k))
+            if s.config["update"] == "moving_average":
+                s.sums = exact(s.codes * s.counts[:, None] + 0.1 * torch.randn(codes.shape))
+
+    def normalized(s, x):
+        if not s.config["cosine"]: return x
+        if x.norm(dim=-1).min() < 0.5: raise Unclear   # The gradient would lose digits.
+        return F.normalize(x, dim=-1)
+
+    def forward(s, x):
+        if s.fresh: s.begin(x.detach().flatten(0, 1))
+        x, table = s.normalized(x), s.normalized(s.codes)
+        distances = ((x[:, :, None] - table) ** 2).sum(3)
+        nearest = distances.detach().sort(2).values
+        codes = distances.argmin(2)
+        check(codes, nearest[..., 1] - nearest[..., 0], 4)
+        values = table[codes]
+        losses = dict(commitment=s.config["commitment_weight"] * ((x - values.detach()) ** 2))
+        if s.config["update"] == "gradient":
+            losses["codebook"] = s.config["codebook_weight"] * ((x.detach() - values) ** 2)
+        s.seen = x.detach().flatten(0, 1), codes.flatten()
+        losses = {name: total(loss).mean() for name, loss in losses.items()}
+        return straight_through(x, values), codes[..., None], losses
+
+    @torch.no_grad()
+    def update(s):
+        (x, codes), decay, k = s.seen, s.config["decay"], len(s.codes)
+        members = F.one_hot(codes, k).double()
+        s.counts = decay * s.counts + (1 - decay) * members.sum(0)
+        if s.config["update"] == "moving_average":
+            # Before the first update, a code is the mean of one vector: N = 1, m = e.
+            past = s.sums if s.started else s.codes
+            s.sums = decay * past + (1 - decay) * members.T @ x
+            n, epsilon = s.counts.sum(), s.config["epsilon"]
+            smoothed = (s.counts + epsilon) / (n + k * epsilon) * n
+            s.codes = s.sums / smoothed[:, None]
+        s.started = torch.ones_like(s.started)
+
+    def log_codes(s): return math.log(len(s.codes))
+
+
+class Residual(nn.Module):
+    """Residual VQ, Zeghidour et al. 2021, algorithm 1."""
+    def __init__(s, config):
+        super().__init__()
+        stages = range(config["num_quantizers"])
+        s.stages = nn.ModuleList([Vector(config["quantizer"]) for _ in stages])
+
+    def forward(s, x):
+        rest, codes, losses = x, [], {}
+        for stage in s.stages:
+            values, code, terms = stage(rest)
+            rest = rest - values.detach()
+            codes.append(code)
+            for name, term in terms.items(): losses[name] = losses.get(name, 0) + term
+        return straight_through(x, x - rest), torch.cat(codes, 2), losses
+
+    def update(s):
+        for stage in s.stages: stage.update()
+
+    def log_codes(s): return sum(stage.log_codes() for stage in s.stages)
+
+
+class FiniteScalar(nn.Module):
+    """FSQ, Mentzer et al. 2023, app. A.1, with artanh for its tan: f(0) = 0. Two levels, for which
+    there is no such shift, are symmetric."""
+    def __init__(s, config):
+        super().__init__()
+        s.levels = torch.tensor(config["levels"]).double()
+
+    def forward(s, x):
+        even, two = s.levels % 2 == 0, s.levels == 2
+        half = (s.levels - 1) * (1 - 1e-3) / 2
+        offset = torch.where(even, 0.5, 0.0).double()
+        shift = torch.atanh(torch.where(two, 0.0, offset / half))
+        bounded = torch.tanh(x + shift) * half - offset
+        width = s.levels // 2
+        quantized = straight_through(bounded, bounded.round()) / width
+        places = torch.cat([torch.ones(1).double(), s.levels.cumprod(0)[:-1]])
+        codes = ((bounded.round() + width) * places).sum(2, keepdim=True)
+        check(codes, (bounded - bounded.floor() - 0.5).abs(), 6)
+        return quantized, codes.detach().long(), {}
+
+    def log_codes(s): return math.log(s.levels.prod())
+
+
+class LookupFree(nn.Module):
+    """LFQ, Yu et al. 2023, sec. 3.1, with q(c|x) ~ exp(-|x - c|^2 / temperature) and a
+    factor of the second entropy; of groups of dimensions, that one is the sum of theirs."""
+    def __init__(s, config):
+        super().__init__()
+        s.config = config
+
+    def probabilities(s, x):
+        """q(c|x) of all corners c of the cube, [n, corners]."""
+        d = x.shape[1]
+        corners = torch.tensor([[(c >> bit & 1) * 2.0 - 1 for bit in range(d)]
+                                for c in range(2 ** d)]).double()
+        distances = ((x[:, None] - corners) ** 2).sum(2)
+        return torch.softmax(-distances / s.config["temperature"], 1)
+
+    def forward(s, x):
+        c, positions = s.config, x.shape[1]
+        signs = torch.where(x > 0, 1.0, -1.0).double()
+        codes = ((x > 0) * 2 ** torch.arange(x.shape[2])).sum(2, keepdim=True)
+        check(codes, x.abs(), 6)
+        losses = dict(commitment=c["commitment_weight"] * total((x - signs) ** 2).mean())
+        if c["entropy_weight"]:
+            def entropy(p): return -(p * p.log()).sum(-1)
+            vectors = x.flatten(0, 1)
+            parts = vectors.split(c["group_dim"], 1)
+            diverse = sum(entropy(s.probabilities(part).mean(0)) for part in parts)
+            penalty = entropy(s.probabilities(vectors)).mean() - c["diversity_weight"] * diverse
+            losses["entropy"] = c["entropy_weight"] * positions * penalty
+        return straight_through(x, signs), codes, losses
+
+    def log_codes(s): return s.config["dim"] * math.log(2)
+
+
+QUANTIZERS = dict(vector=Vector, residual=Residual, finite_scalar=FiniteScalar,
+                  lookup_free=LookupFree)
+
+
+def quantizer(config, **more):
+    dims = dict(finite_scalar=lambda: len(config["levels"]),
+                residual=lambda: config["quantizer"]["dim"])
+    made = QUANTIZERS[config["kind"]](config, **more)
+    made.dim = dims.get(config["kind"], lambda: config["dim"])()
+    return made
+
+
+def quantize(quantizer, maps):
+    """Of the vectors at all positions of maps, row by row."""
+    values, codes, losses = quantizer(maps.flatten(2).transpose(1, 2))
+    return values.transpose(1, 2).reshape(maps.shape), (codes, values), losses
+
+
+# --- Quantised models ----------------------------------------------------------------------------
+
+def kernel(stride): return (2 * stride, stride // 2) if stride % 2 == 0 else (stride + 2, 1)
+
+
+class Conv(nn.Conv2d):
+    """A convolution whose outputs for its first batch get mean 0 and deviation 1: with PyTorch's
+    initial weights, latents hardly differ between positions."""
+    fresh = True
+
+    def forward(s, x):
+        if s.fresh:
+            y, s.fresh = super().forward(x).detach(), False
+            mean, std = y.mean((0, 2, 3)), y.std((0, 2, 3))
+            s.weight.data = exact(s.weight / std[:, None, None, None])
+            s.bias.data = exact((s.bias - mean) / std)
+        return super().forward(x)
+
+
+class ResidualBlock(nn.Module):
+    def __init__(s, width, inner, act):
+        super().__init__()
+        s.act = act
+        s.conv1, s.conv2 = nn.Conv2d(width, inner, 3, padding=1), nn.Conv2d(inner, width, 1)
+
+    def forward(s, x): return x + s.conv2(s.act(s.conv1(s.act(x))))
+
+
+def blocks(config, width):
+    act, inner = ACTIVATIONS[config["activation"]], config["residual_channels"]
+    return nn.ModuleList([ResidualBlock(width, inner, act)
+                          for _ in range(config["residual_blocks"])])
+
+
+class Encoder(nn.Module):
+    def __init__(s, config, inputs, strides, channels):
+        super().__init__()
+        s.act, s.down = ACTIVATIONS[config["activation"]], nn.ModuleList()
+        for stride, outputs in zip(strides, channels):
+            size, padding = kernel(stride)
+            s.down.append(Conv(inputs, outputs, size, stride, padding))
+            inputs = outputs
+        s.conv, s.blocks = Conv(inputs, inputs, 3, padding=1), blocks(config, inputs)
+
+    def forward(s, x):
+        for conv in s.down: x = s.act(conv(x))
+        x = s.conv(x)
+        for block in s.blocks: x = block(x)
+        return s.act(x)
+
+
+class Decoder(nn.Module):
+    def __init__(s, config, inputs, outputs, strides, channels):
+        super().__init__()
+        s.act, width = ACTIVATIONS[config["activation"]], channels[-1]
+        s.conv, s.blocks = nn.Conv2d(inputs, width, 3, padding=1), blocks(config, width)
+        s.up = nn.ModuleList()
+        sizes = [outputs, *channels]
+        for index in reversed(range(len(strides))):
+            size, padding = kernel(strides[index])
+            s.up.append(nn.ConvTranspose2d(sizes[index + 1], sizes[index], size, strides[index],
+                                           padding))
+
+    def forward(s, x):
+        x = s.conv(x)
+        for block in s.blocks: x = block(x)
+        for conv in s.up: x = conv(s.act(x))
+        return x
+
+
+class VqVae(nn.Module):
+    def __init__(s, config, **more):
+        super().__init__()
+        stack, images = (config["strides"], config["channels"]), config["shape"]["channels"]
+        s.quantizer = quantizer(config["quantizer"], **more)
+        s.encoder = Encoder(config, images, *stack)
+        s.project = Conv(config["channels"][-1], s.quantizer.dim, 1)
+        s.decoder = Decoder(config, s.quantizer.dim, images, *stack)
+
+    def quantizers(s): return dict(quantizer=s.quantizer)
+
+    def forward(s, x):
+        z, level, losses = quantize(s.quantizer, s.project(s.encoder(x)))
+        return s.decoder(z), [level], [losses]
+
+
+class VqVae2(nn.Module):
+    """Razavi et al. 2019, algorithm 1: the encoder of the bottom map sees the top map."""
+    def __init__(s, config, **more):
+        super().__init__()
+        images, width, top = config["shape"]["channels"], config["channels"], config["top_strides"]
+        bottom, factor = config["bottom_strides"], math.prod(top)
+        s.top, s.bottom = quantizer(config["top"], **more), quantizer(config["bottom"], **more)
+        s.bottom_encoder = Encoder(config, images, bottom, [width] * len(bottom))
+        s.top_encoder = Encoder(config, width, top, [width] * len(top))
+        s.top_project = Conv(width, s.top.dim, 1)
+        s.top_decoder = Decoder(config, s.top.dim, width, top, [width] * len(top))
+        s.bottom_project = Conv(2 * width, s.bottom.dim, 1)
+        s.upsample = nn.ConvTranspose2d(s.top.dim, s.top.dim, factor, factor)
+        s.decoder = Decoder(config, s.top.dim + s.bottom.dim, images, bottom,
+                            [width] * len(bottom))
+
+    def quantizers(s): return dict(top=s.top, bottom=s.bottom)
+
+    def forward(s, x):
+        features = s.bottom_encoder(x)
+        top, top_level, top_losses = quantize(s.top, s.top_project(s.top_encoder(features)))
+        seen = torch.cat([s.top_decoder(top), features], 1)
+        bottom, bottom_level, bottom_losses = quantize(s.bottom, s.bottom_project(seen))
+        output = s.decoder(torch.cat([s.upsample(top), bottom], 1))
+        return output, [top_level, bottom_level], [top_losses, bottom_losses]
+
+
+def quantised_steps(made, config, steps, rate):
+    """Yields loss, terms and tensors of steps with new batches."""
+    for x in [pixels(config) for _ in range(steps)]:
+        images = (x.float() / 255).double()
+        made.zero_grad()
+        output, levels, losses = made(images)
+        # Codes are uniform under the prior, so that the divergence of a position is log K.
+        kl = sum(codes.shape[1] * quantizer.log_codes()
+                 for (codes, _), quantizer in zip(levels, made.quantizers().values()))
+        terms = dict(reconstruction=-log_prob(config["likelihood"], output, images).mean(), kl=kl)
+        for key, term in [item for level in losses for item in level.items()]:
+            terms[key] = terms.get(key, 0) + term
+        loss = sum(terms.values())
+        loss.backward()
+        tensors = dict(gradients(made), x=x)
+        for level, (codes, values) in enumerate(levels):
+            tensors[f"codes.{level}"], tensors[f"values.{level}"] = codes.int(), values
+        with torch.no_grad():
+            for p in made.parameters(): p -= rate * p.grad
+        for prefix, quantizer in made.quantizers().items():
+            if not quantizer.state_dict(): continue
+            quantizer.update()
+            state = quantizer.state_dict().items()
+            tensors |= {f"after.{prefix}.{key}": tensor.clone() for key, tensor in state}
+        yield loss, terms, tensors
+
+
+def quantised(name, kind, config, steps=1, rate=0.01, of=None, **more):
+    """One case, with the first seed that makes its choices clear."""
+    of = of or name
+    for seed in itertools.count(A.seed):
+        torch.manual_seed(seed)
+        made = dict(vq_vae=VqVae, vq_vae_2=VqVae2)[kind](config, **more).double()
+        try:
+            with torch.no_grad(): made(pixels(config).double() / 255)   # scales latents, sets codes
+            before = {key: tensor.clone() for key, tensor in made.state_dict().items()}
+            results = list(quantised_steps(made, config, steps, rate))
+            break
+        except Unclear: continue
+    store_model(of, before)
+    expected = []
+    for index, (loss, terms, tensors) in enumerate(results):
+        store(f"cases/{name}/{index}", tensors)
+        terms = {key: number(term) for key, term in terms.items()}
+        expected.append(dict(loss=number(loss), terms=terms, levels=len(made.quantizers())))
+    CASES.append(dict(name=name, kind=kind, model=of, config=config, beta=1.0, rate=rate,
+                      steps=expected))
+
+
+def table(update, num_codes=6, dim=3, kind=dict(kind="vector"), cosine=False):
+    return dict(kind, num_codes=num_codes, dim=dim, update=update, decay=0.8, epsilon=0.05,
+                commitment_weight=0.25, codebook_weight=0.75, kmeans_start=False, revive_below=0.0,
+                cosine=cosine)
+
+
+def vq_vae(quantizer, channels=1, strides=(2,), likelihood="bernoulli", activation="silu"):
+    widths = [4] if len(strides) == 1 else [3, 4]
+    return dict(shape=shape(channels, 6), strides=strides, channels=widths, residual_blocks=1,
+                residual_channels=2, quantizer=quantizer, likelihood=likelihood,
+                activation=activation)
+
+
+GAUSSIAN = dict(gaussian=0.5)
+quantised("vq-gradient", "vq_vae", vq_vae(table("gradient"), 3, (2, 1), GAUSSIAN), steps=2,
+          rate=0.001)
+quantised("vq-moving-average", "vq_vae", vq_vae(table("moving_average")), steps=2, started=False)
+quantised("vq-moving-average-started", "vq_vae", vq_vae(table("moving_average"), 1, (3,), GAUSSIAN))
+for update, steps in (("gradient", 1), ("moving_average", 2)):
+    name = update.replace("_", "-")
+    quantised(f"vq-cosine-{name}", "vq_vae", vq_vae(table(update, cosine=True)), steps=steps)
+for update, stages, steps in (("gradient", 2, 1), ("moving_average", 3, 2)):
+    name = update.replace("_", "-")
+    residual = dict(kind="residual", num_quantizers=stages, dropout=0.0,
+                    quantizer=table(update, 5, kind={}))
+    quantised(f"residual-{name}", "vq_vae", vq_vae(residual), steps=steps)
+quantised("fsq", "vq_vae", vq_vae(dict(kind="finite_scalar", levels=[4, 5, 2, 8])))
+for name, group in (("whole", 8), ("groups", 2)):
+    lookup = dict(kind="lookup_free", dim=5, commitment_weight=0.3, entropy_weight=0.4,
+                  diversity_weight=0.7, temperature=1.5, group_dim=group)
+    quantised(f"lfq-{name}", "vq_vae", vq_vae(lookup), of="lfq")
+both = dict(top=table("moving_average", 5), bottom=table("gradient", dim=2))
+quantised("vq-2", "vq_vae_2", dict(
+    both, shape=shape(1, 8), bottom_strides=[2], top_strides=[2], channels=4, residual_blocks=1,
+    residual_channels=2, likelihood="bernoulli", activation="tanh"))
+
+
+# --- Hierarchical models -------------------------------------------------------------------------
+
+def normals(seed, count, purpose="", index=0):
+    """The first normal numbers of aigc's generator: ChaCha with 12 rounds (`rng.py`) and the
+    ziggurat of Doornik 2005 with 256 layers. None where one of them takes more than the first
+    comparison."""
+    key = hashlib.sha256(struct.pack("<QQ", seed, index) + purpose.encode()).digest()
+    words = (word for counter in itertools.count() for word in block(key, counter))
+    r = 3.654152885361008796
+    def f(x): return math.exp(-x * x / 2)
+    area = r * f(r) + math.sqrt(math.pi / 2) * math.erfc(r / math.sqrt(2))
+    edges = [area / f(r), r]
+    while len(edges) < 256:
+        edges.append(math.sqrt(-2 * math.log(area / edges[-1] + f(edges[-1]))))
+    edges.append(0.0)
+    drawn = []
+    while len(drawn) < count:
+        bits = next(words) | next(words) << 32
+        layer, uniform = bits & 255, (bits >> 12) / 2 ** 51 - 1
+        drawn.append(uniform * edges[layer])
+        if abs(drawn[-1]) >= edges[layer + 1]: return None
+    return torch.tensor(drawn, dtype=torch.float64).float()
+
+
+# The numbers that a test of crates/aigc-core/src/rng.rs states.
+assert normals(7, 2, "noise", 3).view(torch.int32).tolist() == [1052260055, 3218926847 - 2 ** 32]
+
+
+class Block(nn.Module):
+    """Child 2021, fig. 3."""
+    def __init__(s, inputs, level, outputs, side, act, residual=False):
+        super().__init__()
+        hidden, k = level["hidden_channels"], 1 if side == 1 else 3
+        s.act, s.residual = act, residual
+        s.reduce = nn.Conv2d(inputs, hidden, 1)
+        s.first = nn.Conv2d(hidden, hidden, k, padding=k // 2)
+        s.second = nn.Conv2d(hidden, hidden, k, padding=k // 2)
+        s.expand = nn.Conv2d(hidden, outputs, 1)
+
+    def forward(s, x):
+        y = x
+        for conv in (s.reduce, s.first, s.second, s.expand): y = conv(s.act(y))
+        return x + y if s.residual else y
+
+
+class Group(nn.Module):
+    def __init__(s, level, side, act):
+        super().__init__()
+        c, z = level["channels"], level["latent_channels"]
+        s.latents = z
+        s.prior = Block(c, level, 2 * z + c, side, act)
+        s.posterior = Block(2 * c, level, 2 * z, side, act)
+        s.project = nn.Conv2d(z, c, 1)
+        s.block = Block(c, level, c, side, act, residual=True)
+
+    def forward(s, hidden, features, noise):
+        """Child 2021, fig. 3; the posterior relative to the prior: Vahdat and Kautz 2020, sec. 3.2,
+        with a difference of means in deviations of the prior."""
+        def deviation(x): return (5 * torch.tanh(x / 5)).exp()
+        mean, log_std, update = s.prior(hidden).split([s.latents, s.latents, hidden.shape[1]], 1)
+        prior = Normal(mean, deviation(log_std))
+        delta, log_rho = s.posterior(torch.cat([hidden, features], 1)).chunk(2, 1)
+        posterior = Normal(mean + prior.scale * delta, prior.scale * deviation(log_rho))
+        z = posterior.mean + posterior.stddev * noise
+        hidden = s.block(hidden + update + s.project(z))
+        return hidden, z, total(kl_divergence(posterior, prior))
+
+
+class Level(nn.Module):
+    def __init__(s, level, side, act, coarser):
+        super().__init__()
+        s.side, s.latents = side, level["latent_channels"]
+        s.groups = nn.ModuleList([Group(level, side, act) for _ in range(level["groups"])])
+        if coarser:
+            s.up = nn.ConvTranspose2d(coarser["channels"], level["channels"], coarser["stride"],
+                                      coarser["stride"])
+
+
+class Down(nn.Module):
+    def __init__(s, inputs, level, side, act):
+        super().__init__()
+        c, stride = level["channels"], level["stride"]
+        s.conv = nn.Conv2d(inputs, c, *((4, 2, 1) if stride == 2 else (stride, stride)))
+        s.blocks = nn.ModuleList([Block(c, level, c, side, act, residual=True)
+                                  for _ in range(level["encoder_blocks"])])
+
+
+class Hierarchical(nn.Module):
+    def __init__(s, config):
+        super().__init__()
+        s.act, levels = ACTIVATIONS[config["activation"]], config["levels"]
+        images, side, inputs = config["shape"]["channels"], config["shape"]["height"], 0
+        s.down, s.levels = nn.ModuleList(), nn.ModuleList()
+        for level, coarser in zip(levels, [*levels[1:], None]):
+            side //= level["stride"]
+            s.down.append(Down(inputs or images, level, side, s.act))
+            s.levels.append(Level(level, side, s.act, coarser))
+            inputs = level["channels"]
+        s.start = nn.Parameter(torch.randn(1, inputs, side, side))
+        if config["num_classes"]:
+            s.classes = nn.Parameter(torch.randn(config["num_classes"], inputs))
+        finest = levels[0]
+        s.output = nn.ConvTranspose2d(finest["channels"], images, finest["stride"],
+                                      finest["stride"])
+        # Posteriors that differ from their priors, and priors that depend on the groups before.
+        with torch.no_grad():
+            for name, p in s.named_parameters():
+                if name.endswith("weight"): p *= 1.6
+
+    def dims(s):
+        """Latent maps of all groups, coarsest first."""
+        return [(level.latents, level.side, level.side)
+                for level in reversed(s.levels) for _ in level.groups]
+
+    def forward(s, x, noise, labels):
+        x, features = 2 * x - 1, []
+        for level in s.down:
+            x = level.conv(x)
+            for block in level.blocks: x = block(x)
+            features.append(x)
+        hidden = s.start.expand(len(x), -1, -1, -1)
+        if labels: hidden = hidden + s.classes[labels][:, :, None, None]
+        latents, divergences, noise = [], [], list(noise)
+        for level, seen in zip(reversed(s.levels), reversed(features)):
+            if hasattr(level, "up"): hidden = level.up(hidden)
+            for group in level.groups:
+                hidden, z, kl = group(hidden, seen, noise.pop(0))
+                latents.append(z.flatten(1))
+                divergences.append(kl)
+        return s.output(s.act(hidden)), torch.cat(latents, 1), torch.stack(divergences)
+
+
+def hierarchical(name, config, beta=1.0, free_bits=0.0, labels=None):
+    torch.manual_seed(A.seed)
+    made = Hierarchical(config).double()
+    x = pixels(config)
+    store_model(name, made.state_dict())
+    sizes = [BATCH * math.prod(dims) for dims in made.dims()]
+    draws = ((seed, normals(seed, sum(sizes))) for seed in itertools.count(A.seed))
+    seed, drawn = next((seed, drawn) for seed, drawn in draws if drawn is not None)
+    parts = zip(drawn.double().split(sizes), made.dims())
+    images = (x.float() / 255).double()
+    output, z, kl = made(images, [part.view(BATCH, *dims) for part, dims in parts], labels)
+    groups = kl.mean(1)
+    assert groups.min() > 0.03, groups
+    if free_bits:   # Kingma et al. 2016, eq. 15; some groups are below the limit, some above it.
+        assert groups.min() < free_bits - 0.01 and free_bits + 0.01 < groups.max(), groups
+    terms = dict(reconstruction=-log_prob(config["likelihood"], output, images).mean(),
+                 kl=groups.sum())
+    loss = terms["reconstruction"] + beta * groups.clamp(min=free_bits).sum()
+    loss.backward()
+    store(f"cases/{name}/0", dict(gradients(made), x=x, noise=drawn, z=z, kl=kl))
+    step = dict(loss=number(loss), terms={key: number(term) for key, term in terms.items()})
+    CASES.append(dict(name=name, kind="hierarchical", model=name, config=config, beta=beta,
+                      free_bits=free_bits, labels=labels, seed=seed, steps=[step]))
+
+
+def level(stride, channels, groups, latent_channels, encoder_blocks=1):
+    return dict(stride=stride, channels=channels, hidden_channels=3, encoder_blocks=encoder_blocks,
+                groups=groups, latent_channels=latent_channels)
+
+
+# Maps of 4x4 and 2x2.
+hierarchical("hierarchical", dict(
+    shape=shape(1, 8), levels=[level(2, 4, 2, 2), level(2, 5, 1, 3)], likelihood="bernoulli",
+    activation="silu", num_classes=None))
+# Maps of 4x4 and of one pixel, which has kernels of one pixel.
+hierarchical("hierarchical-classes", dict(
+    shape=shape(2, 8), levels=[level(2, 3, 1, 1, 2), level(4, 4, 2, 2, 0)], likelihood=GAUSSIAN,
+    activation="gelu", num_classes=3), beta=1.5, free_bits=0.25, labels=[2, 0, 1, 1, 0])
+
+about = dict(seed=A.seed, torch=torch.__version__.split("+")[0])
+# One entry: the order of several would change from run to run.
+save_file(TENSORS, A.out, dict(json=json.dumps(dict(about, cases=CASES))))
+print(f"{len(CASES)} cases")
