@@ -5,29 +5,24 @@ use pulp::Simd;
 /// Rows of the tallest tile on any CPU: the maximum of [`tallest`].
 pub(crate) const TALLEST: usize = 8;
 
-/// Rows of the tallest tile. The accumulators of the tallest and widest tile, one row of B and one
-/// broadcast element of A must leave a register free (of 32 on AVX-512 and NEON, 16 on AVX2): 4×3
-/// on AVX2 fits exactly, but the compiler then keeps an accumulator in memory, which doubles the
-/// time.
+/// Rows of the tallest tile.
 pub(crate) const fn tallest<S: Simd>() -> usize {
     if S::REGISTER_COUNT >= 32 { TALLEST } else { 4 }
 }
 
 /// Width of the widest tile in vectors.
 pub(crate) const fn widest<S: Simd>() -> usize {
-    if S::REGISTER_COUNT >= 32 { 3 } else { 2 }
+    widest_of::<S>(tallest::<S>())
 }
 
-/// Vectors of the widest tile with `rows` rows.
+/// Vectors of the widest tile with `rows` rows. The accumulators, one row of B and one broadcast
+/// element of A leave a register free (of 32 on AVX-512 and NEON, 16 on AVX2): 4×3 fits AVX2
+/// exactly, but the compiler then keeps an accumulator in memory, which doubles the time.
 pub(crate) const fn widest_of<S: Simd>(rows: usize) -> usize {
-    let free = S::REGISTER_COUNT.saturating_sub(2);
-    let fits = free / (rows + 1);
-    if fits < 1 {
-        1
-    } else if fits > 3 {
-        3
-    } else {
-        fits
+    match S::REGISTER_COUNT.saturating_sub(2) / (rows + 1) {
+        0 | 1 => 1,
+        2 => 2,
+        _ => 3,
     }
 }
 
