@@ -1,10 +1,8 @@
 //! Training, and the comparison with PNG and WebP.
 
 use crate::{
-    BenchOptions, Kind, PNG, WEBP, bits_per_pixel,
-    model::Model,
-    picture::{png_sizes, webp_sizes},
-    print_row, smallest,
+    BenchOptions, Kind, bits_per_pixel, model::Model, picture::sizes_of_formats, print_row,
+    smallest,
 };
 use aigc_core::{
     CancelToken,
@@ -262,9 +260,11 @@ impl Bench<'_> {
         drop(progress);
         let name = model.name();
         outln!("\n{count} test images of {shape}:");
+        for (format, bytes) in sizes_of_formats(images)? {
+            let what = format!("{format}, one file each");
+            print_row(&what, bits_per_pixel(bytes, count, shape));
+        }
         for (what, bytes) in [
-            (format!("{PNG}, one file each"), png_sizes(images)?),
-            (format!("{WEBP}, one file each"), webp_sizes(images)?),
             (format!("{name}, one file each"), exact),
             (
                 format!("{name}, one file of all, {}", chain.method),

@@ -188,16 +188,13 @@ fn encode(options: &EncodeOptions) -> Result<()> {
         options.out.display(),
         file.method
     );
-    let (png, webp) = (picture::png_sizes(&images)?, picture::webp_sizes(&images)?);
     let each = match images.len() {
         1 => "",
         _ => ", one file each",
     };
-    for (what, bytes) in [
-        ("this file".to_string(), bytes),
-        (format!("{PNG}{each}"), png),
-        (format!("{WEBP}{each}"), webp),
-    ] {
+    print_row("this file", bits_per_pixel(bytes, images.len(), shape));
+    for (format, bytes) in picture::sizes_of_formats(&images)? {
+        let what = format!("{format}{each}");
         print_row(&what, bits_per_pixel(bytes, images.len(), shape));
     }
     Ok(())
@@ -251,10 +248,6 @@ fn smallest<'a>(
 fn bits_per_pixel(bytes: usize, images: usize, shape: ImageShape) -> f64 {
     8.0 * bytes as f64 / (images * shape.height * shape.width) as f64
 }
-
-/// The formats of the comparison.
-const PNG: &str = "PNG";
-const WEBP: &str = "WebP lossless (image-webp encoder)";
 
 fn print_row(what: &str, bits_per_pixel: f64) {
     outln!("  {what:<50} {bits_per_pixel:.3} bits per pixel");

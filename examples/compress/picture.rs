@@ -10,7 +10,11 @@ use image::{
         webp::WebPEncoder,
     },
 };
-use std::path::Path;
+use std::{
+    io::Write,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 /// The most memory that an image is decoded with.
 const MAX_DECODED_BYTES: u64 = 1 << 30;
@@ -74,17 +78,22 @@ pub(crate) fn write(image: &Image, path: &Path) -> Result<()> {
     image::save_buffer(path, &pixels, width, height, color(image)?).with_context(|| name(path))
 }
 
-/// The size of images as PNG files with the strongest compression and the best filter, one each. The
-/// encoder has no pixels of one bit: black and white images are written as grey ones.
-pub(crate) fn png_sizes(images: &[Image]) -> Result<usize> {
-    images.iter().map(png_size).sum()
+/// The size of images as files of other lossless formats, one file each. libwebp is measured where
+/// its program `cwebp` is installed: the encoder in Rust makes larger files.
+pub(crate) fn sizes_of_formats(images: &[Image]) -> Result<Vec<(&'static str, usize)>> {
+    let total = |size: fn(&Image) -> Result<usize>| images.iter().map(size).sum::<Result<usize>>();
+    let mut sizes = vec![
+        ("PNG", total(png_size)?),
+        ("WebP lossless (image-webp encoder)", total(webp_size)?),
+    ];
+    if Command::new("cwebp").arg("-version").output().is_ok() {
+        sizes.push(("WebP lossless (cwebp -z 9)", total(cwebp_size)?));
+    }
+    Ok(sizes)
 }
 
-/// The size of images as lossless WebP files, one each.
-pub(crate) fn webp_sizes(images: &[Image]) -> Result<usize> {
-    images.iter().map(webp_size).sum()
-}
-
+/// With the strongest compression and the best filter. The encoder has no pixels of one bit: black
+/// and white images are written as grey ones.
 fn png_size(image: &Image) -> Result<usize> {
     let (pixels, color) = (interleaved(image), color(image)?);
     let (width, height) = (image.shape.width as u32, image.shape.height as u32);
@@ -115,6 +124,26 @@ fn webp_size(image: &Image) -> Result<usize> {
         color(image)?,
     )?;
     Ok(bytes.len())
+}
+
+fn cwebp_size(image: &Image) -> Result<usize> {
+    let (width, height) = (image.shape.width as u32, image.shape.height as u32);
+    let mut png = Vec::new();
+    PngEncoder::new(&mut png).write_image(&interleaved(image), width, height, color(image)?)?;
+    let mut program = Command::new("cwebp")
+        .args(["-quiet", "-lossless", "-z", "9", "-o", "-", "--", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cwebp")?;
+    // Dropped after writing, so that the program finds the end. It reads all before it writes.
+    let written = program.stdin.take().map(|mut stdin| stdin.write_all(&png));
+    let output = program.wait_with_output().context("cwebp")?;
+    let message = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "cwebp: {}", message.trim());
+    written.transpose().context("cwebp")?;
+    Ok(output.stdout.len())
 }
 
 fn color(image: &Image) -> Result<ExtendedColorType> {
