@@ -1,8 +1,10 @@
 //! Training, and the comparison with PNG and WebP.
 
 use crate::{
-    BenchOptions, Kind, bits_per_pixel, model::Model, picture::sizes_of_formats, print_row,
-    smallest,
+    BenchOptions, Kind, bits_per_pixel,
+    model::Model,
+    picture::{libwebp_size, sizes_of_formats},
+    print_row, smallest,
 };
 use aigc_core::{
     CancelToken,
@@ -260,7 +262,8 @@ impl Bench<'_> {
         drop(progress);
         let name = model.name();
         outln!("\n{count} test images of {shape}:");
-        for (format, bytes) in sizes_of_formats(images)? {
+        let formats = sizes_of_formats(images)?.into_iter();
+        for (format, bytes) in formats.chain(libwebp_size(images)?) {
             let what = format!("{format}, one file each");
             print_row(&what, bits_per_pixel(bytes, count, shape));
         }

@@ -78,18 +78,30 @@ pub(crate) fn write(image: &Image, path: &Path) -> Result<()> {
     image::save_buffer(path, &pixels, width, height, color(image)?).with_context(|| name(path))
 }
 
-/// The size of images as files of other lossless formats, one file each. libwebp is measured where
-/// its program `cwebp` is installed: the encoder in Rust makes larger files.
+/// The size of images as files of other lossless formats, one file each.
 pub(crate) fn sizes_of_formats(images: &[Image]) -> Result<Vec<(&'static str, usize)>> {
-    let total = |size: fn(&Image) -> Result<usize>| images.iter().map(size).sum::<Result<usize>>();
-    let mut sizes = vec![
-        ("PNG", total(png_size)?),
-        ("WebP lossless (image-webp encoder)", total(webp_size)?),
-    ];
-    if Command::new("cwebp").arg("-version").output().is_ok() {
-        sizes.push(("WebP lossless (cwebp -z 9)", total(cwebp_size)?));
+    Ok(vec![
+        ("PNG", total(images, png_size)?),
+        (
+            "WebP lossless (image-webp encoder)",
+            total(images, webp_size)?,
+        ),
+    ])
+}
+
+/// The size of images as lossless WebP files by libwebp, one file each, where its program `cwebp`
+/// is installed: the encoder in Rust writes larger files.
+pub(crate) fn libwebp_size(images: &[Image]) -> Result<Option<(&'static str, usize)>> {
+    let version = Command::new("cwebp").arg("-version").output();
+    if !version.is_ok_and(|output| output.status.success()) {
+        return Ok(None);
     }
-    Ok(sizes)
+    let size = total(images, cwebp_size)?;
+    Ok(Some(("WebP lossless (cwebp -z 9)", size)))
+}
+
+fn total(images: &[Image], size: fn(&Image) -> Result<usize>) -> Result<usize> {
+    images.iter().map(size).sum()
 }
 
 /// With the strongest compression and the best filter. The encoder has no pixels of one bit: black

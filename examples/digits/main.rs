@@ -33,7 +33,8 @@ struct Args {
     /// as many as there are training images, at least 50 and at most 1,000.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     eval_samples: Option<u32>,
-    /// Number of sampling steps of a diffusion model; 20 by default.
+    /// Number of sampling steps of a diffusion model; 20 by default. Like --eval-samples, it is not
+    /// recorded: give it again with --resume.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     sampling_steps: Option<u32>,
     #[command(flatten)]

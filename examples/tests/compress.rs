@@ -51,6 +51,29 @@ fn size(path: &Path) -> u64 {
     std::fs::metadata(path).unwrap().len()
 }
 
+/// A program named `cwebp` that reads a picture and writes 16 bytes, for 8×8 pixels.
+#[cfg(unix)]
+#[test]
+fn cwebp_is_asked_where_it_is_installed() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("cwebp");
+    let script =
+        "#!/bin/sh\n[ \"$1\" = -version ] || { cat > /dev/null; printf 0123456789abcdef; }\n";
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let paths = std::env::var("PATH").unwrap();
+    let steps = ["--model", "mlp", "--steps", "3", "--images", "2", "--out"];
+    let mut command = compress(&["bench"], &[]);
+    command
+        .args(steps)
+        .arg(folder.path().join("run"))
+        .env("PATH", format!("{}:{paths}", folder.path().display()));
+    let text = finish(command);
+    let row = text.lines().find(|line| line.contains("cwebp")).unwrap();
+    assert!(row.contains("2.000 bits per pixel"), "{text}");
+}
+
 #[test]
 fn images_are_restored_by_every_kind_of_model() {
     let folder = tempfile::tempdir().unwrap();

@@ -246,13 +246,14 @@ impl<const M: usize> WithSimd for Dots<'_, M> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, s: S) {
         let mut column = self.columns.start;
-        // As many accumulators as the registers hold.
-        if S::REGISTER_COUNT >= 32 || M <= 2 {
+        // Accumulators, the vectors of all columns and one of a row leave a register free.
+        let fits = |columns: usize| (M + 1) * columns + 2 <= S::REGISTER_COUNT;
+        if fits(4) {
             while column + 4 <= self.columns.end {
                 self.columns::<S, 4>(s, column);
                 column += 4;
             }
-        } else if M <= 6 {
+        } else if fits(2) {
             while column + 2 <= self.columns.end {
                 self.columns::<S, 2>(s, column);
                 column += 2;
@@ -277,7 +278,9 @@ mod tests {
             [1, 70, 33],
             [2, 64, 8],
             [3, 5, 40],
+            [4, 37, 50],
             [5, 200, 77],
+            [6, 90, 61],
             [7, 4097, 9],
             [8, 31, 130],
         ] {

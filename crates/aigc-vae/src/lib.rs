@@ -160,6 +160,12 @@ pub trait Vae<const X: usize = 4, const Z: usize = 2>: Module {
     /// Shape of a sample, without the batch axis.
     fn sample_shape(&self) -> SampleShape;
 
+    /// Whether samples of this shape can be encoded: by default, those of
+    /// [`sample_shape`](Self::sample_shape) alone.
+    fn accepts(&self, shape: SampleShape) -> bool {
+        shape == self.sample_shape()
+    }
+
     /// Number of latent dimensions.
     fn latent_dim(&self) -> usize {
         self.latent_shape().numel()

@@ -7,7 +7,8 @@ use super::{
 };
 use aigc_core::{rng::InitWeights, weights::WeightReader};
 use aigc_tests::bits;
-use aigc_vae::{AutoencoderKl, AutoencoderKlConfig, VqModel, VqModelConfig};
+use aigc_vae::{AutoencoderKl, AutoencoderKlConfig, VaeSampler, VqModel, VqModelConfig};
+use burn::tensor::Tensor;
 use safetensors::{SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -296,4 +297,28 @@ fn malformed_configurations_name_field_and_value() {
         message.contains("size mismatch") && message.contains("quant_conv.weight"),
         "{message}"
     );
+}
+
+/// The sampler works on images of another size than those of the training, but not with other
+/// channels, nor smaller than a latent.
+#[test]
+fn images_of_other_sizes_are_reconstructed() {
+    let kl = tiny_kl().init(&flex()).unwrap().init_weights(1);
+    let vq = tiny_vq().init(&flex()).unwrap().init_weights(1);
+    let images = |shape| Tensor::<4>::full(shape, 0.5, &flex());
+    let kl = VaeSampler::new(&kl, &flex());
+    let vq = VaeSampler::new(&vq, &flex());
+    for shape in [[2, 1, 8, 8], [2, 1, 12, 16]] {
+        assert_eq!(kl.reconstruct(images(shape)).unwrap().dims(), shape);
+        assert_eq!(vq.reconstruct(images(shape)).unwrap().dims(), shape);
+    }
+    for shape in [[2, 3, 8, 8], [2, 1, 1, 8]] {
+        for refused in [kl.reconstruct(images(shape)), vq.reconstruct(images(shape))] {
+            let message = refused.unwrap_err().to_string();
+            assert!(message.contains("expected a batch of 1×8×8"), "{message}");
+        }
+    }
+    // A traversal decodes latents of one size.
+    let refused = kl.traverse(images([2, 1, 12, 16]), 0, &[0.0]).unwrap_err();
+    assert!(refused.to_string().contains("1×12×16"), "{refused}");
 }

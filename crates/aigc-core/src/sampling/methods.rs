@@ -19,7 +19,8 @@ macro_rules! sampling_methods {
             self
         }
 
-        /// Stops once `cancel` is cancelled; only whole batches are returned.
+        /// Stops once `cancel` is cancelled. Samples of whole batches are returned; where a part
+        /// would be of no use, the error is `Error::Cancelled`.
         pub fn with_cancel(mut self, cancel: $crate::CancelToken) -> Self {
             self.options.cancel = cancel;
             self

@@ -79,7 +79,8 @@ impl<V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'_, V, X, Z> {
     /// # Errors
     /// [`Error::InvalidArgument`] if there are no pairs, the number of frames is not from 3 to
     /// 4,096, the batches do not have the shape of the model's latents or differ in shape, or the
-    /// classes do not fit; [`Error::Config`] if the configuration is out of range; [`Error::Cancelled`] if cancelled.
+    /// classes do not fit; [`Error::Config`] if the configuration is out of range;
+    /// [`Error::Cancelled`] if cancelled.
     pub fn geodesic(
         &self,
         from: Tensor<Z>,

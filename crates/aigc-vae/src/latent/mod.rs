@@ -41,7 +41,12 @@ impl<V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'_, V, X, Z> {
     /// [`Error::InvalidArgument`] if `x` contains no samples or does not have the shape of the
     /// model's samples, or the classes do not fit; [`Error::Cancelled`] if cancelled.
     pub fn latents(&self, x: Tensor<X>) -> Result<Tensor<Z>> {
-        check_shape("x", &x, self.model.sample_shape())?;
+        self.latents_of("x", x)
+    }
+
+    /// [`latents`](Self::latents) of an argument with this name.
+    fn latents_of(&self, argument: &str, x: Tensor<X>) -> Result<Tensor<Z>> {
+        self.check_samples(argument, &x)?;
         let labels = self.labels(x.dims()[0])?;
         let modes = self.options.collect(x.dims()[0], |batch| {
             let condition = self.condition(labels.as_deref(), &batch);
@@ -60,8 +65,8 @@ impl<V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'_, V, X, Z> {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] if there are no samples or fewer than two frames (for a geodesic,
-    /// not from 3 to 4,096), the two batches differ in shape, or the classes do not fit;
-    /// [`Error::Config`] if the configuration of a geodesic is out of range; [`Error::Cancelled`]
+    /// not from 3 to 4,096), the samples do not have the shape of the model's samples, the two
+    /// batches differ in shape, or the classes do not fit; [`Error::Config`] if the configuration of a geodesic is out of range; [`Error::Cancelled`]
     /// if cancelled.
     pub fn interpolate_along(
         &self,
@@ -74,7 +79,7 @@ impl<V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'_, V, X, Z> {
             return Err(Error::argument("frames", frames, "at least 2"));
         }
         same_shape("to", &to, "from", &from)?;
-        let (from, to) = (self.latents(from)?, self.latents(to)?);
+        let (from, to) = (self.latents_of("from", from)?, self.latents_of("to", to)?);
         let shape: [usize; Z] = from.dims();
         let at = |frame: usize| frame as f64 / (frames - 1) as f64;
         let latents: Vec<Tensor<Z>> = match interpolation {
@@ -101,12 +106,12 @@ impl<V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'_, V, X, Z> {
     /// - a, b, c and output: `[n, …]` of the model's sample shape; images in `[0, 1]`
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if there are no samples, or the batches differ in shape;
-    /// [`Error::Cancelled`] if cancelled.
+    /// [`Error::InvalidArgument`] if there are no samples, they do not have the shape of the model's
+    /// samples, or the batches differ in shape; [`Error::Cancelled`] if cancelled.
     pub fn arithmetic(&self, a: Tensor<X>, b: Tensor<X>, c: Tensor<X>) -> Result<Tensor<X>> {
         same_shape("b", &b, "a", &a)?;
         same_shape("c", &c, "a", &a)?;
-        let z = self.latents(a)? - self.latents(b)? + self.latents(c)?;
+        let z = self.latents_of("a", a)? - self.latents_of("b", b)? + self.latents_of("c", c)?;
         complete(self.decode_batches(z)?, "latent arithmetic")
     }
 
@@ -118,8 +123,8 @@ impl<V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'_, V, X, Z> {
     /// - output: a tensor of the same shape for each value
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if there are no samples, or `dimension` is not a dimension of the
-    /// latents; [`Error::Cancelled`] if cancelled.
+    /// [`Error::InvalidArgument`] if there are no samples, they do not have the shape of the model's
+    /// samples, or `dimension` is not a dimension of the latents; [`Error::Cancelled`] if cancelled.
     pub fn traverse(
         &self,
         x: Tensor<X>,
@@ -133,7 +138,7 @@ impl<V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'_, V, X, Z> {
         }
         let mut unit = vec![0.0; latent];
         unit[dimension] = 1.0;
-        let z = flat(self.latents(x)?);
+        let z = self.vectors_of(x)?;
         let unit = self.row(&unit);
         let others = z.clone() - z * unit.clone();
         self.decode_each(
@@ -150,8 +155,9 @@ impl<V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'_, V, X, Z> {
     /// - output: a tensor of the same shape for each step
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if there are no samples, or the direction has another number of
-    /// dimensions than the latents; [`Error::Cancelled`] if cancelled.
+    /// [`Error::InvalidArgument`] if there are no samples, they do not have the shape of the model's
+    /// samples, or the direction has another number of dimensions than the latents;
+    /// [`Error::Cancelled`] if cancelled.
     pub fn traverse_direction(
         &self,
         x: Tensor<X>,
@@ -166,7 +172,7 @@ impl<V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'_, V, X, Z> {
                 format!("of {latent}, as the latents"),
             ));
         }
-        let z = flat(self.latents(x)?);
+        let z = self.vectors_of(x)?;
         let direction = self.row(&direction.direction);
         self.decode_each(
             steps
@@ -183,15 +189,23 @@ impl<V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'_, V, X, Z> {
     /// - has_attribute: n values
     ///
     /// # Errors
-    /// As [`AttributeDirection::new`]; [`Error::Cancelled`] if cancelled.
+    /// [`Error::InvalidArgument`] if there are no samples, or they do not have the shape of the
+    /// model's samples; those of [`AttributeDirection::new`]; [`Error::Cancelled`] if cancelled.
     pub fn attribute_direction(
         &self,
         x: Tensor<X>,
         has_attribute: &[bool],
         method: AttributeMethod,
     ) -> Result<AttributeDirection> {
-        let z: Vec<f64> = self.latents(x)?.into_data().iter::<f64>().collect();
+        let z: Vec<f64> = self.vectors_of(x)?.into_data().iter::<f64>().collect();
         AttributeDirection::new(&z, self.model.latent_dim(), has_attribute, method)
+    }
+
+    /// The latents of samples, which must have exactly the shape of the model's samples, as vectors
+    /// `[n, latent_dim]`.
+    fn vectors_of(&self, x: Tensor<X>) -> Result<Tensor<2>> {
+        check_shape("x", &x, self.model.sample_shape())?;
+        Ok(flat(self.latents(x)?))
     }
 
     /// Decodes latents `[n, latent_dim]` one after the other.

@@ -23,6 +23,9 @@ pub trait ReparameterizedPosterior<const Z: usize = 4>: Posterior<Z> {
     /// - z: `[k·batch, …]`, one or more latents of each sample, as of
     ///   [`sample_many`](Self::sample_many)
     /// - output: `[k·batch]`
+    ///
+    /// # Panics
+    /// If the number of latents is not a multiple of the batch size.
     fn log_prob_detached(&self, z: Tensor<Z>) -> Tensor<1>;
 
     /// `k` latents of each sample and their log-densities: what `k` calls of
@@ -47,7 +50,12 @@ impl<const Z: usize> ReparameterizedPosterior<Z> for DiagonalGaussian<Z> {
             mean: self.mean.clone().detach(),
             logvar: self.logvar.clone().detach(),
         };
-        repeat(&constant, z.dims()[0] / self.mean.dims()[0]).log_prob(z)
+        let [latents, batch] = [z.dims()[0], self.mean.dims()[0]];
+        assert!(
+            latents > 0 && latents.is_multiple_of(batch),
+            "{latents} latents of a batch of {batch}"
+        );
+        repeat(&constant, latents / batch).log_prob(z)
     }
 
     fn sample_many(&self, k: usize, rng: &mut Rng) -> (Tensor<Z>, Tensor<1>) {

@@ -80,7 +80,7 @@ pub trait Quantizer: Module {
     fn decode_codes(&self, codes: Tensor<3, Int>) -> Tensor<3>;
 
     /// Called after an update of the weights with the outputs of its batches, as
-    /// [`QuantizerOutput::without_autodiff`] leaves them; returns the quantiser to continue with.
+    /// [`QuantizerOutput::for_update`] leaves them; returns the quantiser to continue with.
     /// By default it is unchanged.
     fn update(self, outputs: &[QuantizerOutput]) -> Self {
         let _ = outputs;
@@ -130,7 +130,7 @@ pub struct QuantizerOutput {
 impl QuantizerOutput {
     /// What [`Quantizer::update`] needs, off the autodiff graph: inputs, codes and seed. The values
     /// are replaced by one zero, and there are no losses.
-    pub fn without_autodiff(self) -> Self {
+    pub fn for_update(self) -> Self {
         let inputs = self.inputs.without_autodiff();
         Self {
             values: Tensor::zeros([1, 1, 1], &inputs.device()),

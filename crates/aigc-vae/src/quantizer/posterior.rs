@@ -99,13 +99,13 @@ impl<const Z: usize> Quantized<Z> {
     }
 
     /// What [`Vae::update_codebook`](crate::Vae::update_codebook) needs, off the autodiff graph:
-    /// the levels as [`QuantizerOutput::without_autodiff`] leaves them. The latents are replaced by
+    /// the levels as [`QuantizerOutput::for_update`] leaves them. The latents are replaced by
     /// one zero.
-    pub fn without_autodiff(self) -> Self {
+    pub fn for_update(self) -> Self {
         let levels = self.levels.into_iter();
         Self {
             values: Tensor::zeros([1; Z], &self.values.device().without_autodiff()),
-            levels: levels.map(QuantizerOutput::without_autodiff).collect(),
+            levels: levels.map(QuantizerOutput::for_update).collect(),
             max_entropy: self.max_entropy,
         }
     }

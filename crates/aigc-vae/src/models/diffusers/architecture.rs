@@ -39,6 +39,19 @@ impl Architecture<'_> {
         SampleShape::new(&[self.in_channels, height, width])
     }
 
+    /// Whether images of this shape have the channels of the model, and latents.
+    pub(crate) fn accepts(&self, shape: SampleShape) -> bool {
+        let smallest = 1 << (self.block_out_channels.len() - 1);
+        match shape.dims() {
+            [channels, sides @ ..] => {
+                *channels == self.in_channels
+                    && sides.len() == 2
+                    && sides.iter().all(|side| *side >= smallest)
+            }
+            [] => false,
+        }
+    }
+
     pub(crate) fn latent_shape(&self, channels: usize) -> SampleShape {
         let factor = 1 << (self.block_out_channels.len() - 1);
         let [height, width] = self.sample_size.sides();

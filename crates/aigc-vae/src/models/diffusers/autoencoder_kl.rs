@@ -181,6 +181,10 @@ impl Vae<4, 4> for AutoencoderKl {
     fn sample_shape(&self) -> SampleShape {
         self.config.sample_shape()
     }
+
+    fn accepts(&self, shape: SampleShape) -> bool {
+        self.config.architecture().accepts(shape)
+    }
 }
 
 impl Autoencoder for AutoencoderKl {

@@ -186,6 +186,10 @@ impl Vae<4, 4> for VqModel {
         self.config.sample_shape()
     }
 
+    fn accepts(&self, shape: SampleShape) -> bool {
+        self.config.architecture().accepts(shape)
+    }
+
     fn prior_log_prob(&self, z: Tensor<4>, _condition: &Condition) -> Tensor<1> {
         let [batch, _, height, width] = z.dims();
         let entropy = uniform_entropy(height * width, self.config.num_vq_embeddings);

@@ -193,7 +193,7 @@ impl Vae<4, 4> for VqVae {
 
     fn codebook_posterior(&self, posterior: Quantized) -> Option<Quantized> {
         // A quantiser without parameters has nothing to update.
-        (self.quantizer.num_params() > 0).then(|| posterior.without_autodiff())
+        (self.quantizer.num_params() > 0).then(|| posterior.for_update())
     }
 
     fn update_codebook(mut self, posteriors: &[Quantized]) -> Self {

@@ -289,7 +289,7 @@ impl Vae<4, 2> for VqVae2 {
     fn codebook_posterior(&self, posterior: Quantized<2>) -> Option<Quantized<2>> {
         // A quantiser without parameters has nothing to update.
         let is_updated = self.top.num_params() + self.bottom.num_params() > 0;
-        is_updated.then(|| posterior.without_autodiff())
+        is_updated.then(|| posterior.for_update())
     }
 
     fn update_codebook(mut self, posteriors: &[Quantized<2>]) -> Self {

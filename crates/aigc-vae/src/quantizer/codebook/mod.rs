@@ -45,7 +45,8 @@ pub struct VectorQuantizer {
     pub sums: Option<Param<Tensor<2>>>,
     /// Moving averages of the number of vectors of each code, `[num_codes]`.
     pub counts: Param<Tensor<1>>,
-    /// 0 before the first update and 1 after it, `[1]`.
+    /// 0 before the first update and 1 after it, `[1]`. Change it by loading weights alone: the
+    /// next update does not notice other assignments.
     pub started: Param<Tensor<1>>,
     /// What is known of `started`, so that it is not read from the device at every update.
     #[module(skip)]
