@@ -35,7 +35,7 @@ pub(crate) struct Args {
     /// Batch size; 128 by default, 100 of iwae-1 and iwae-5, 64 of hierarchical and vq.
     #[arg(long, value_name = "N")]
     pub(crate) batch: Option<usize>,
-    /// Learning rate after warm-up; 0.001 by default.
+    /// Learning rate after warm-up; 0.001 by default, 0.002 of hierarchical.
     #[arg(long)]
     pub(crate) rate: Option<f64>,
     /// Latents per test image for its log-likelihood; 5,000 by default. For mlp and conv, which are
@@ -78,7 +78,7 @@ pub(crate) enum Kind {
     /// The same with the importance-weighted bound of 5 latents.
     #[value(name = "iwae-5")]
     Iwae5,
-    /// Groups of latents on maps of three sizes.
+    /// Groups of latents on maps of two sizes.
     Hierarchical,
     /// Convolutional and class-conditional; by default for 15,000 steps.
     Conditional,

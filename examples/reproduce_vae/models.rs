@@ -12,8 +12,9 @@ use aigc_core::{
     train::{AdamConfig, EmaConfig, LrSchedule, OptimizerConfig, TrainerConfig},
 };
 use aigc_vae::{
-    AnyVae, ConditionKind, ConvVaeConfig, HierarchicalVae, HierarchicalVaeConfig, IwaeObjective,
-    IwaeObjectiveConfig, KlWeight, MlpVaeConfig, VaeConfig, VaeObjective,
+    AnyVae, ConditionKind, ConvVaeConfig, HierarchicalLevel, HierarchicalVae,
+    HierarchicalVaeConfig, IwaeObjective, IwaeObjectiveConfig, KlWeight, MlpVaeConfig, VaeConfig,
+    VaeObjective,
 };
 
 /// The fully connected model that is compared with that of PyTorch.
@@ -81,16 +82,28 @@ pub(crate) fn iwae(experiment: &Experiment<'_>) -> anyhow::Result<()> {
     }
 }
 
-/// Groups of latents on maps of several sizes.
+/// Groups of latents on maps of a quarter of the sides, and of one pixel: finer maps take most of a
+/// step's time, and their latents are hardly used.
 pub(crate) fn hierarchical(experiment: &Experiment<'_>) -> anyhow::Result<()> {
-    let args = experiment.args;
+    let (args, shape) = (experiment.args, experiment.images.shape);
+    let mut model = HierarchicalVaeConfig::new(shape);
+    let level = |stride, channels, hidden_channels, latent_channels| HierarchicalLevel {
+        stride,
+        channels,
+        hidden_channels,
+        encoder_blocks: 2,
+        groups: 3,
+        latent_channels,
+    };
+    model.levels = vec![level(4, 64, 32, 4), level(shape.height / 4, 256, 64, 16)];
     // The latents come into use before their divergence has its full weight.
-    let weight = KlWeight::new(1.0).with_warmup(1000);
+    let weight = KlWeight::new(1.0).with_warmup(700);
     let recipe = Recipe {
-        model: HierarchicalVaeConfig::new(experiment.images.shape),
+        model,
         trainer: TrainerConfig {
+            learning_rate: args.rate.unwrap_or(2e-3),
             max_minutes: args.default_minutes(60.0),
-            lr_schedule: LrSchedule::cosine(500),
+            lr_schedule: LrSchedule::cosine(200),
             max_grad_norm: Some(200.0),
             ema: Some(EmaConfig::new(0.999)),
             save_steps: 1000,
