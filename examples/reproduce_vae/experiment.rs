@@ -173,8 +173,8 @@ impl Experiment<'_> {
         })?;
         ensure!(
             trained.model == recipe.model && trained.objective == recipe.objective,
-            "{dir} is a run of another model than {kind}; give the --model, --k and --data of its \
-             training"
+            "{dir} is a run of another model than {kind}; give the --model, --k, --estimator and \
+             --data of its training"
         );
         let init = |config: &C| init(config, self.device);
         let loaded = load_pretrained(&run.final_dir(), &[], init)

@@ -16,6 +16,7 @@ mod vq;
 
 use aigc_core::{Error, Result, data::Binarize};
 use aigc_examples::{DigitClassifier, ImagesConfig, Opening, RunOptions, stop_on_ctrl_c};
+use aigc_vae::GradientEstimator;
 use clap::{Parser, ValueEnum};
 use experiment::Experiment;
 use std::path::PathBuf;
@@ -32,6 +33,10 @@ pub(crate) struct Args {
     /// Latents per image in the training of iwae-1 and iwae-5; by default 1 and 5.
     #[arg(long, value_name = "N")]
     pub(crate) k: Option<usize>,
+    /// Estimator of the gradient of iwae-1 and iwae-5; by default reparameterised, with the
+    /// divergence in closed form for one latent.
+    #[arg(long, value_enum)]
+    pub(crate) estimator: Option<Estimator>,
     /// Batch size; 128 by default, 100 of iwae-1 and iwae-5, 64 of hierarchical and vq.
     #[arg(long, value_name = "N")]
     pub(crate) batch: Option<usize>,
@@ -87,6 +92,26 @@ pub(crate) enum Kind {
     Vq,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Estimator {
+    /// The derivative of the bound (Burda et al. 2016).
+    Reparameterized,
+    /// Without the derivative of `log q` by its parameters (Roeder et al. 2017).
+    StickingTheLanding,
+    /// DReG (Tucker et al. 2019).
+    DoublyReparameterized,
+}
+
+impl From<Estimator> for GradientEstimator {
+    fn from(estimator: Estimator) -> Self {
+        match estimator {
+            Estimator::Reparameterized => Self::Reparameterized,
+            Estimator::StickingTheLanding => Self::StickingTheLanding,
+            Estimator::DoublyReparameterized => Self::DoublyReparameterized,
+        }
+    }
+}
+
 impl Kind {
     /// Name of the runs.
     pub(crate) fn run_name(self) -> &'static str {
@@ -136,12 +161,15 @@ impl Args {
             let expected = "a --model with Gaussian latents, not vq";
             return Err(Error::argument("--importance-samples", n, expected));
         }
-        match self.k {
-            Some(k) if !matches!(self.model, Kind::Iwae1 | Kind::Iwae5) => Err(Error::argument(
-                "--k",
-                k,
-                format!("--model iwae-1 or iwae-5, not {}", self.model),
-            )),
+        let is_iwae = matches!(self.model, Kind::Iwae1 | Kind::Iwae5);
+        let expected = format!("--model iwae-1 or iwae-5, not {}", self.model);
+        match (self.k, self.estimator) {
+            (Some(k), _) if !is_iwae => Err(Error::argument("--k", k, expected)),
+            (_, Some(estimator)) if !is_iwae => {
+                let name = estimator.to_possible_value();
+                let name = name.expect("no estimator is hidden");
+                Err(Error::argument("--estimator", name.get_name(), expected))
+            }
             _ => Ok(()),
         }
     }

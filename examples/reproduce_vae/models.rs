@@ -12,7 +12,7 @@ use aigc_core::{
     train::{AdamConfig, EmaConfig, LrSchedule, OptimizerConfig, TrainerConfig},
 };
 use aigc_vae::{
-    AnyVae, ConditionKind, ConvVaeConfig, HierarchicalLevel, HierarchicalVae,
+    AnyVae, ConditionKind, ConvVaeConfig, GradientEstimator, HierarchicalLevel, HierarchicalVae,
     HierarchicalVaeConfig, IwaeObjective, IwaeObjectiveConfig, KlWeight, MlpVaeConfig, VaeConfig,
     VaeObjective,
 };
@@ -65,16 +65,23 @@ pub(crate) fn iwae(experiment: &Experiment<'_>) -> anyhow::Result<()> {
         }),
     };
     let default = if args.model == Kind::Iwae1 { 1 } else { 5 };
-    match args.k.unwrap_or(default) {
-        // The ELBO with the divergence in closed form: the same bound with less noise.
-        1 => {
+    match (args.k.unwrap_or(default), args.estimator) {
+        // The ELBO with the divergence in closed form: the same bound.
+        (1, None) => {
             let weight = KlWeight::default();
             let recipe = recipe(Bound::Elbo(weight), Some("86.76"));
             by_elbo(experiment, &recipe, weight)
         }
-        k => {
-            let config = IwaeObjectiveConfig::new(k);
-            let published = (k == 5).then_some("85.54");
+        (k, estimator) => {
+            let config = IwaeObjectiveConfig {
+                num_samples: k,
+                estimator: estimator.map_or_else(GradientEstimator::default, Into::into),
+            };
+            let published = match k {
+                1 => Some("86.76"),
+                5 => Some("85.54"),
+                _ => None,
+            };
             let recipe = recipe(Bound::ImportanceWeighted(config), published);
             let objective = IwaeObjective::<AnyVae, ImageBatch, 4, 2>::new(config)?;
             experiment.run(&recipe, VaeConfig::init, objective)

@@ -128,6 +128,10 @@ fn vaes_print_their_tables() {
     }
     for (arguments, expected) in [
         ("--k 5", "`--k` is 5, expected --model iwae-1 or iwae-5"),
+        (
+            "--estimator sticking-the-landing",
+            "`--estimator` is sticking-the-landing, expected --model iwae-1 or iwae-5",
+        ),
         ("--run iwae-1", "--evaluate-only"),
         (
             "--model iwae-5 --evaluate-only --run iwae-1",
