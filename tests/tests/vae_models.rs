@@ -15,7 +15,7 @@ use aigc_core::{
     train::{LossOutput, Objective, StepContext},
     weights::load_weights,
 };
-use aigc_tests::own_fixtures;
+use aigc_tests::reference::{Fixture, Stored};
 use aigc_vae::{
     Condition, HierarchicalVae, HierarchicalVaeConfig, KlWeight, Quantized, QuantizerOutput, Vae,
     VaeObjective, VqVae, VqVae2Config, VqVaeConfig,
@@ -24,14 +24,10 @@ use burn::{
     module::{Module, Param},
     tensor::{Device, Gradients, Tensor},
 };
-use safetensors::{
-    SafeTensors,
-    tensor::{Dtype, TensorView},
-};
+use safetensors::tensor::{Dtype, TensorView};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::{
-    collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::OnceLock,
 };
@@ -47,47 +43,9 @@ fn plain() -> Device {
 
 // ----------------------------------------------------------------------------------------- fixture
 
-struct Stored {
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
-}
-
-impl Stored {
-    fn words(&self) -> impl Iterator<Item = [u8; 4]> {
-        self.bytes.chunks_exact(4).map(|b| [b[0], b[1], b[2], b[3]])
-    }
-
-    fn floats(&self) -> Vec<f32> {
-        self.words().map(f32::from_le_bytes).collect()
-    }
-
-    fn integers(&self) -> Vec<i64> {
-        let integers = self.words().map(i32::from_le_bytes);
-        integers.map(i64::from).collect()
-    }
-}
-
-struct Fixture {
-    json: Value,
-    tensors: BTreeMap<String, Stored>,
-}
-
 fn fixture() -> &'static Fixture {
     static FIXTURE: OnceLock<Fixture> = OnceLock::new();
-    FIXTURE.get_or_init(|| {
-        let bytes = std::fs::read(own_fixtures().join("vae/models.safetensors")).unwrap();
-        let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
-        let metadata = header.metadata().as_ref().expect("metadata");
-        let tensors = SafeTensors::deserialize(&bytes).unwrap().tensors();
-        let stored = tensors.into_iter().map(|(name, view)| {
-            let (shape, bytes) = (view.shape().to_vec(), view.data().to_vec());
-            (name, Stored { shape, bytes })
-        });
-        Fixture {
-            json: serde_json::from_str(&metadata["json"]).unwrap(),
-            tensors: stored.collect(),
-        }
-    })
+    FIXTURE.get_or_init(|| Fixture::read("vae/models.safetensors"))
 }
 
 #[derive(Clone, Copy)]

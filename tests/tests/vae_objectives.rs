@@ -15,7 +15,7 @@ use aigc_core::{
     train::{LossOutput, Objective, StepContext},
     weights::load_weights,
 };
-use aigc_tests::own_fixtures;
+use aigc_tests::reference::{Fixture, Stored};
 use aigc_vae::{
     AdversarialVae, AdversarialVaeObjective, AnyVae, BetaTcVaeObjective, Condition,
     DiagonalGaussian, FactorVae, FactorVaeObjective, IwaeObjective, IwaeObjectiveConfig, KlTerm,
@@ -26,16 +26,13 @@ use burn::{
     module::{Module, Param},
     tensor::{Device, Gradients, Int, Tensor, TensorData},
 };
-use safetensors::{
-    SafeTensors,
-    tensor::{Dtype, TensorView},
-};
+use safetensors::tensor::{Dtype, TensorView};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::{
     borrow::Borrow,
     cell::RefCell,
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::OnceLock,
 };
@@ -51,46 +48,9 @@ fn autodiff() -> Device {
 
 // ----------------------------------------------------------------------------------------- fixture
 
-struct Stored {
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
-}
-
-impl Stored {
-    fn floats(&self) -> Vec<f32> {
-        self.bytes
-            .chunks_exact(4)
-            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-            .collect()
-    }
-
-    fn tensor<const D: usize>(&self, device: &Device) -> Tensor<D> {
-        let shape: [usize; D] = self.shape.as_slice().try_into().unwrap();
-        Tensor::from_data(TensorData::new(self.floats(), shape), device)
-    }
-}
-
-struct Fixture {
-    json: Value,
-    tensors: BTreeMap<String, Stored>,
-}
-
 fn fixture() -> &'static Fixture {
     static FIXTURE: OnceLock<Fixture> = OnceLock::new();
-    FIXTURE.get_or_init(|| {
-        let bytes = std::fs::read(own_fixtures().join("vae/objectives.safetensors")).unwrap();
-        let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
-        let metadata = header.metadata().as_ref().expect("metadata");
-        let tensors = SafeTensors::deserialize(&bytes).unwrap().tensors();
-        let stored = tensors.into_iter().map(|(name, view)| {
-            let (shape, bytes) = (view.shape().to_vec(), view.data().to_vec());
-            (name, Stored { shape, bytes })
-        });
-        Fixture {
-            json: serde_json::from_str(&metadata["json"]).unwrap(),
-            tensors: stored.collect(),
-        }
-    })
+    FIXTURE.get_or_init(|| Fixture::read("vae/objectives.safetensors"))
 }
 
 #[derive(Clone, Copy)]
