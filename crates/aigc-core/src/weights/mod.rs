@@ -7,6 +7,7 @@
 
 mod load;
 mod loaded;
+mod methods;
 mod pickle;
 mod pretrained;
 mod reader;

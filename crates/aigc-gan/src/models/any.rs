@@ -9,7 +9,6 @@ use crate::{Discriminator, DiscriminatorOutput, Generator};
 use aigc_core::{
     Result,
     data::{SampleShape, ValueRange},
-    weights::{Loaded, load_pretrained_with_variant, save_pretrained},
 };
 #[cfg(feature = "download")]
 use aigc_core::{data::download::ProgressFn, hub::Hub, weights::download_pretrained};
@@ -18,7 +17,6 @@ use burn::{
     tensor::{Device, Int, Tensor},
 };
 use serde::{Deserialize, Serialize};
-use std::path::Path;
 #[cfg(feature = "download")]
 use std::path::PathBuf;
 
@@ -153,49 +151,15 @@ gans! {
 pub type AnyGan = Gan<AnyGenerator, AnyDiscriminator>;
 
 impl AnyGan {
-    /// Opens a trained pair from a directory with `config.json` and weights, such as the `final` of
-    /// a run.
-    ///
-    /// # Errors
-    /// [`Error::Io`](aigc_core::Error::Io), [`Error::Data`](aigc_core::Error::Data),
-    /// [`Error::Config`](aigc_core::Error::Config) or
-    /// [`Error::Weights`](aigc_core::Error::Weights), naming the file and the field, tensor or
-    /// value.
-    pub fn from_pretrained(dir: impl AsRef<Path>, device: &Device) -> Result<Loaded<Self>> {
-        Self::open(dir.as_ref(), None, device)
-    }
-
-    /// [`from_pretrained`](Self::from_pretrained) for a variant of the weights: `fp16` opens
-    /// `model.fp16.safetensors`.
-    ///
-    /// # Errors
-    /// As [`from_pretrained`](Self::from_pretrained);
-    /// [`Error::Weights`](aigc_core::Error::Weights) if the variant is missing.
-    pub fn from_pretrained_with_variant(
-        dir: impl AsRef<Path>,
-        variant: &str,
-        device: &Device,
-    ) -> Result<Loaded<Self>> {
-        Self::open(dir.as_ref(), Some(variant), device)
-    }
-
-    fn open(dir: &Path, variant: Option<&str>, device: &Device) -> Result<Loaded<Self>> {
-        load_pretrained_with_variant(dir, variant, &[DISCRIMINATOR], |config: &GanConfig| {
-            config.init(device)
-        })
-    }
+    aigc_core::pretrained_methods!(
+        GanConfig,
+        init: GanConfig::init,
+        config: |gan: &Self| gan.generator.config(),
+        renamed: [DISCRIMINATOR]
+    );
 
     #[cfg(feature = "download")]
     aigc_core::hub_methods!(pub download);
-
-    /// Writes `config.json` and `model.safetensors` to a directory.
-    ///
-    /// # Errors
-    /// [`Error::Io`](aigc_core::Error::Io) or [`Error::Weights`](aigc_core::Error::Weights) if a
-    /// file cannot be written.
-    pub fn save_pretrained(&self, dir: impl AsRef<Path>) -> Result<()> {
-        save_pretrained(self, &self.generator.config(), dir.as_ref())
-    }
 }
 
 /// Downloads the files of a pair of image networks of the hub, and returns their directory.
@@ -238,48 +202,18 @@ impl GanConfig {
     }
 }
 
+/// A trained pair of fully connected networks for batches of rank `D` (2 for points, 3 for sound);
+/// other networks, and samples of other ranks, are errors.
 impl<const D: usize> Gan<MlpGenerator<D>, MlpDiscriminator<D>> {
-    /// Opens a trained pair of fully connected networks for batches of rank `D` (2 for points, 3
-    /// for sound) from a directory with `config.json` and weights.
-    ///
-    /// # Errors
-    /// As for [`AnyGan`], also if batches of its samples are not of rank `D`;
-    /// [`Error::Unsupported`](aigc_core::Error::Unsupported) for other networks.
-    pub fn from_pretrained(dir: impl AsRef<Path>, device: &Device) -> Result<Loaded<Self>> {
-        Self::open(dir.as_ref(), None, device)
-    }
-
-    /// [`from_pretrained`](Self::from_pretrained) for a variant of the weights: `fp16` opens
-    /// `model.fp16.safetensors`.
-    ///
-    /// # Errors
-    /// As [`from_pretrained`](Self::from_pretrained);
-    /// [`Error::Weights`](aigc_core::Error::Weights) if the variant is missing.
-    pub fn from_pretrained_with_variant(
-        dir: impl AsRef<Path>,
-        variant: &str,
-        device: &Device,
-    ) -> Result<Loaded<Self>> {
-        Self::open(dir.as_ref(), Some(variant), device)
-    }
-
-    fn open(dir: &Path, variant: Option<&str>, device: &Device) -> Result<Loaded<Self>> {
-        load_pretrained_with_variant(dir, variant, &[DISCRIMINATOR], |config: &GanConfig| {
-            config.fully_connected()?.init(device)
-        })
-    }
+    aigc_core::pretrained_methods!(
+        GanConfig,
+        init: |config: &GanConfig, device| config.fully_connected()?.init(device),
+        config: |gan: &Self| GanConfig::Mlp(gan.generator.config().clone()),
+        renamed: [DISCRIMINATOR]
+    );
 
     #[cfg(feature = "download")]
     aigc_core::hub_methods!(pub download_mlp::<D>);
-
-    /// Writes `config.json` and `model.safetensors` to a directory.
-    ///
-    /// # Errors
-    /// As for [`AnyGan`].
-    pub fn save_pretrained(&self, dir: impl AsRef<Path>) -> Result<()> {
-        let config = GanConfig::Mlp(self.generator.config().clone());
-        save_pretrained(self, &config, dir.as_ref())
-    }
 }
 
 #[cfg(test)]

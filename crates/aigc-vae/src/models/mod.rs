@@ -29,7 +29,6 @@ use aigc_core::{
     Error, Result, check,
     data::{ImageShape, SampleShape},
     rng::Rng,
-    weights::{Loaded, load_pretrained_with_variant, save_pretrained},
 };
 #[cfg(feature = "download")]
 use aigc_core::{data::download::ProgressFn, hub::Hub, weights::download_pretrained};
@@ -38,7 +37,6 @@ use burn::{
     tensor::{Device, Tensor},
 };
 use serde::{Deserialize, Serialize};
-use std::path::Path;
 #[cfg(feature = "download")]
 use std::path::PathBuf;
 
@@ -243,43 +241,10 @@ vaes! {
 }
 
 impl AnyVae {
-    /// Opens a trained model from a directory with `config.json` and weights, such as the `final`
-    /// of a run.
-    ///
-    /// # Errors
-    /// [`Error::Io`], [`Error::Data`], [`Error::Config`] or [`Error::Weights`], naming the file and
-    /// the field, tensor or value.
-    pub fn from_pretrained(dir: impl AsRef<Path>, device: &Device) -> Result<Loaded<Self>> {
-        Self::open(dir.as_ref(), None, device)
-    }
-
-    /// [`from_pretrained`](Self::from_pretrained) for a variant of the weights: `fp16` opens
-    /// `model.fp16.safetensors`.
-    ///
-    /// # Errors
-    /// As [`from_pretrained`](Self::from_pretrained); [`Error::Weights`] if the variant is missing.
-    pub fn from_pretrained_with_variant(
-        dir: impl AsRef<Path>,
-        variant: &str,
-        device: &Device,
-    ) -> Result<Loaded<Self>> {
-        Self::open(dir.as_ref(), Some(variant), device)
-    }
-
-    fn open(dir: &Path, variant: Option<&str>, device: &Device) -> Result<Loaded<Self>> {
-        load_pretrained_with_variant(dir, variant, &[], |config: &VaeConfig| config.init(device))
-    }
+    aigc_core::pretrained_methods!(VaeConfig, config: Self::config);
 
     #[cfg(feature = "download")]
     aigc_core::hub_methods!(pub download);
-
-    /// Writes `config.json` and `model.safetensors` to a directory.
-    ///
-    /// # Errors
-    /// [`Error::Io`] or [`Error::Weights`] if a file cannot be written.
-    pub fn save_pretrained(&self, dir: impl AsRef<Path>) -> Result<()> {
-        save_pretrained(self, &self.config(), dir.as_ref())
-    }
 }
 
 /// Downloads the files of a model of the hub, and returns their directory.

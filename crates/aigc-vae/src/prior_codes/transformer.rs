@@ -16,14 +16,12 @@ use aigc_core::{
         SelfAttention, SelfAttentionConfig,
     },
     ops,
-    weights::{Loaded, load_pretrained, save_pretrained},
 };
 use burn::{
     module::{Module, Param},
     tensor::{Device, Int, Tensor},
 };
 use serde::{Deserialize, Serialize};
-use std::path::Path;
 
 const EMBEDDING: Initializer = Initializer::Normal {
     mean: 0.0,
@@ -242,24 +240,7 @@ impl CodePrior {
         &self.config
     }
 
-    /// Opens a trained prior from a directory with `config.json` and weights, such as the `final`
-    /// of a run.
-    ///
-    /// # Errors
-    /// As [`AnyVae::from_pretrained`](crate::AnyVae::from_pretrained).
-    pub fn from_pretrained(dir: impl AsRef<Path>, device: &Device) -> Result<Loaded<Self>> {
-        load_pretrained(dir.as_ref(), &[], |config: &CodePriorConfig| {
-            config.init(device)
-        })
-    }
-
-    /// Writes `config.json` and `model.safetensors` to a directory.
-    ///
-    /// # Errors
-    /// As [`AnyVae::save_pretrained`](crate::AnyVae::save_pretrained).
-    pub fn save_pretrained(&self, dir: impl AsRef<Path>) -> Result<()> {
-        save_pretrained(self, &self.config, dir.as_ref())
-    }
+    aigc_core::pretrained_methods!(CodePriorConfig, config: Self::config);
 
     /// The logits of each code, given the codes before it.
     ///

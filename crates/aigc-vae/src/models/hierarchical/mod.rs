@@ -32,19 +32,12 @@ pub use config::{HierarchicalLevel, HierarchicalVaeConfig};
 pub use posterior::HierarchicalPosterior;
 
 use crate::{Condition, ConditionKind, Likelihood, Vae, VaeOutput};
-use aigc_core::{
-    Result,
-    data::SampleShape,
-    nn::ConvTranspose2d,
-    rng::Rng,
-    weights::{Loaded, load_pretrained_with_variant, save_pretrained},
-};
+use aigc_core::{data::SampleShape, nn::ConvTranspose2d, rng::Rng};
 use burn::{
     module::{Module, Param},
     tensor::{Device, Tensor},
 };
 use levels::{Down, Up};
-use std::path::Path;
 use top_down::{Source, Term, total};
 
 /// A hierarchical VAE with groups of latent maps of several sizes.
@@ -71,48 +64,7 @@ impl HierarchicalVae {
         &self.config
     }
 
-    /// Opens a trained model from a directory with `config.json` and weights, such as the `final`
-    /// of a run.
-    ///
-    /// # Errors
-    /// [`Error::Io`], [`Error::Data`], [`Error::Config`] or [`Error::Weights`], naming the file and
-    /// the field, tensor or value.
-    ///
-    /// [`Error::Io`]: aigc_core::Error::Io
-    /// [`Error::Data`]: aigc_core::Error::Data
-    /// [`Error::Config`]: aigc_core::Error::Config
-    /// [`Error::Weights`]: aigc_core::Error::Weights
-    pub fn from_pretrained(dir: impl AsRef<Path>, device: &Device) -> Result<Loaded<Self>> {
-        Self::open(dir.as_ref(), None, device)
-    }
-
-    /// [`from_pretrained`](Self::from_pretrained) for a variant of the weights: `fp16` opens
-    /// `model.fp16.safetensors`.
-    ///
-    /// # Errors
-    /// As [`from_pretrained`](Self::from_pretrained);
-    /// [`Error::Weights`](aigc_core::Error::Weights) if the variant is missing.
-    pub fn from_pretrained_with_variant(
-        dir: impl AsRef<Path>,
-        variant: &str,
-        device: &Device,
-    ) -> Result<Loaded<Self>> {
-        Self::open(dir.as_ref(), Some(variant), device)
-    }
-
-    fn open(dir: &Path, variant: Option<&str>, device: &Device) -> Result<Loaded<Self>> {
-        let init = |config: &HierarchicalVaeConfig| config.init(device);
-        load_pretrained_with_variant(dir, variant, &[], init)
-    }
-
-    /// Writes `config.json` and `model.safetensors` to a directory.
-    ///
-    /// # Errors
-    /// [`Error::Io`](aigc_core::Error::Io) or [`Error::Weights`](aigc_core::Error::Weights) if a
-    /// file cannot be written.
-    pub fn save_pretrained(&self, dir: impl AsRef<Path>) -> Result<()> {
-        save_pretrained(self, &self.config, dir.as_ref())
-    }
+    aigc_core::pretrained_methods!(HierarchicalVaeConfig, config: Self::config);
 
     /// Number of groups of latents.
     pub fn num_groups(&self) -> usize {

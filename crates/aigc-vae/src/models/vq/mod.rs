@@ -7,33 +7,6 @@
 //! | `layers` | the convolutions, which both models share |
 //! | `checks` | the checks of their configurations |
 
-/// Defines the methods of a model that return its configuration `$config`, open and save it.
-macro_rules! pretrained_methods {
-    ($config:ident) => {
-        /// Configuration of the model.
-        pub fn config(&self) -> &$config {
-            &self.config
-        }
-
-        /// Opens a trained model from a directory with `config.json` and weights, such as the
-        /// `final` of a run.
-        ///
-        /// # Errors
-        /// As [`AnyVae::from_pretrained`](crate::AnyVae::from_pretrained).
-        pub fn from_pretrained(dir: impl AsRef<Path>, device: &Device) -> Result<Loaded<Self>> {
-            load_pretrained(dir.as_ref(), &[], |config: &$config| config.init(device))
-        }
-
-        /// Writes `config.json` and `model.safetensors` to a directory.
-        ///
-        /// # Errors
-        /// As [`AnyVae::save_pretrained`](crate::AnyVae::save_pretrained).
-        pub fn save_pretrained(&self, dir: impl AsRef<Path>) -> Result<()> {
-            save_pretrained(self, &self.config, dir.as_ref())
-        }
-    };
-}
-
 mod checks;
 mod layers;
 mod vq_vae;

@@ -18,14 +18,12 @@ use aigc_core::{
     data::{ImageShape, SampleShape},
     nn::{Activation, Conv2d, Conv2dConfig},
     rng::Rng,
-    weights::{Loaded, load_pretrained, save_pretrained},
 };
 use burn::{
     module::Module,
     tensor::{Device, Int, Tensor},
 };
 use serde::{Deserialize, Serialize};
-use std::path::Path;
 
 /// Configuration to create a [`VqVae`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -137,7 +135,12 @@ pub struct VqVae {
 }
 
 impl VqVae {
-    pretrained_methods!(VqVaeConfig);
+    /// Configuration of the model.
+    pub fn config(&self) -> &VqVaeConfig {
+        &self.config
+    }
+
+    aigc_core::pretrained_methods!(VqVaeConfig, config: Self::config);
 
     fn posterior(&self, x: Tensor<4>, rng: Option<&mut Rng>) -> Quantized {
         let latents = self.project.forward(self.encoder.forward(x));

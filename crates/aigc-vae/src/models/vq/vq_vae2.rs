@@ -19,14 +19,12 @@ use aigc_core::{
     data::{ImageShape, SampleShape},
     nn::{Activation, Conv2d, Conv2dConfig, ConvTranspose2d, ConvTranspose2dConfig},
     rng::Rng,
-    weights::{Loaded, load_pretrained, save_pretrained},
 };
 use burn::{
     module::Module,
     tensor::{Device, Int, Tensor},
 };
 use serde::{Deserialize, Serialize};
-use std::path::Path;
 
 /// Configuration to create a [`VqVae2`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -188,7 +186,12 @@ pub struct VqVae2 {
 }
 
 impl VqVae2 {
-    pretrained_methods!(VqVae2Config);
+    /// Configuration of the model.
+    pub fn config(&self) -> &VqVae2Config {
+        &self.config
+    }
+
+    aigc_core::pretrained_methods!(VqVae2Config, config: Self::config);
 
     fn max_entropy(&self) -> f64 {
         self.codes.iter().map(CodeShape::max_entropy).sum()

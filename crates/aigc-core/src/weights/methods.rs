@@ -1,0 +1,67 @@
+//! Methods of all models that open and save a directory.
+
+/// Defines the methods of a model that open and save a directory with `config.json` and weights:
+/// `from_pretrained`, `from_pretrained_with_variant` and `save_pretrained`. The arguments are the
+/// type of the configuration, which has `init(&self, &Device) -> Result<Self>`, or a function in
+/// its place; a function that returns the configuration of a model; and the
+/// [`RenamedField`](crate::weights::RenamedField)s of older files.
+#[macro_export]
+macro_rules! pretrained_methods {
+    ($config:ty, config: $of_model:expr) => {
+        $crate::pretrained_methods!($config, init: <$config>::init, config: $of_model, renamed: []);
+    };
+    ($config:ty, init: $init:expr, config: $of_model:expr, renamed: $renamed:expr) => {
+        /// Opens a trained model from a directory with `config.json` and weights, such as the
+        /// `final` of a run.
+        ///
+        /// # Errors
+        /// [`Error::Io`], [`Error::Data`], [`Error::Config`] or [`Error::Weights`], naming the file
+        /// and the field, tensor or value.
+        ///
+        /// [`Error::Io`]: aigc_core::Error::Io
+        /// [`Error::Data`]: aigc_core::Error::Data
+        /// [`Error::Config`]: aigc_core::Error::Config
+        /// [`Error::Weights`]: aigc_core::Error::Weights
+        pub fn from_pretrained(
+            dir: impl ::std::convert::AsRef<::std::path::Path>,
+            device: &$crate::burn::tensor::Device,
+        ) -> $crate::Result<$crate::weights::Loaded<Self>> {
+            Self::open(dir.as_ref(), None, device)
+        }
+
+        /// [`from_pretrained`](Self::from_pretrained) for a variant of the weights: `fp16` opens
+        /// `model.fp16.safetensors`.
+        ///
+        /// # Errors
+        /// As [`from_pretrained`](Self::from_pretrained);
+        /// [`Error::Weights`](aigc_core::Error::Weights) if the variant is missing.
+        pub fn from_pretrained_with_variant(
+            dir: impl ::std::convert::AsRef<::std::path::Path>,
+            variant: &str,
+            device: &$crate::burn::tensor::Device,
+        ) -> $crate::Result<$crate::weights::Loaded<Self>> {
+            Self::open(dir.as_ref(), Some(variant), device)
+        }
+
+        fn open(
+            dir: &::std::path::Path,
+            variant: Option<&str>,
+            device: &$crate::burn::tensor::Device,
+        ) -> $crate::Result<$crate::weights::Loaded<Self>> {
+            let init = |config: &$config| ($init)(config, device);
+            $crate::weights::load_pretrained_with_variant(dir, variant, &$renamed, init)
+        }
+
+        /// Writes `config.json` and `model.safetensors` to a directory.
+        ///
+        /// # Errors
+        /// [`Error::Io`](aigc_core::Error::Io) or [`Error::Weights`](aigc_core::Error::Weights) if
+        /// a file cannot be written.
+        pub fn save_pretrained(
+            &self,
+            dir: impl ::std::convert::AsRef<::std::path::Path>,
+        ) -> $crate::Result<()> {
+            $crate::weights::save_pretrained(self, &($of_model)(self), dir.as_ref())
+        }
+    };
+}
