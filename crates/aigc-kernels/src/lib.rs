@@ -30,6 +30,7 @@ pub mod quantization;
 pub mod quantized;
 pub mod rows;
 mod simd;
+mod team;
 #[cfg(test)]
 mod testing;
 mod threads;

@@ -1,11 +1,7 @@
 //! Parallel loops, shared output slices and per-thread scratch buffers.
 
-use crate::pages::keep_pages;
-use std::{
-    cell::RefCell,
-    marker::PhantomData,
-    sync::atomic::{AtomicUsize, Ordering},
-};
+use crate::{pages::keep_pages, team};
+use std::{cell::RefCell, marker::PhantomData};
 
 /// Approximate number of floating-point operations (or a few times the elements moved) below which
 /// waking a thread costs more than it saves.
@@ -32,19 +28,7 @@ fn run(count: usize, work: usize, part: &(dyn Fn(usize) + Sync)) {
     if helpers == 0 {
         return (0..count).for_each(part);
     }
-    let next = AtomicUsize::new(0);
-    let take = || {
-        loop {
-            match next.fetch_add(1, Ordering::Relaxed) {
-                index if index < count => part(index),
-                _ => break,
-            }
-        }
-    };
-    rayon::in_place_scope(|scope| {
-        (0..helpers).for_each(|_| scope.spawn(|_| take()));
-        take();
-    });
+    team::run(count, helpers, part);
 }
 
 /// A slice of which several threads write disjoint ranges.
