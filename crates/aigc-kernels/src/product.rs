@@ -86,6 +86,10 @@ pub(crate) unsafe fn multiply_at(
     }
 }
 
+/// Rows and columns of which a part of a product has a multiple, if it is not the last one.
+const ROWS: usize = 8;
+const COLUMNS: usize = 16;
+
 /// `a[m, k]·b[k, n] (+ bias[n])`, multithreaded. The sizes are `[m, n, k]`; the result is `[m, n]`.
 ///
 /// # Panics
@@ -130,62 +134,48 @@ pub fn multiply([m, n, k]: [usize; 3], a: Matrix, b: Matrix, bias: Option<&[f32]
     }
     let write = |c: &mut [f32]| {
         let work = 2 * m * n * k;
-        // Every part packs the operand that is not split, so there are at most as many parts as
-        // threads.
         let threads = (work / WORTH_SHARING).clamp(1, rayon::current_num_threads());
-        let parts = threads.min(m.div_ceil(8));
-        if parts >= threads || m >= n {
-            let rows = m.div_ceil(parts.max(1)).next_multiple_of(8);
-            let c = Shared::new(c);
-            for_each(m.div_ceil(rows), work, |part| {
-                let (first, count) = (part * rows, rows.min(m - part * rows));
-                // SAFETY: every part has its own rows.
-                let c = unsafe { c.range(first * n, count * n) };
-                if let Some(bias) = bias {
-                    c.chunks_exact_mut(n)
-                        .for_each(|row| row.copy_from_slice(bias));
-                }
-                let a = Matrix {
-                    values: &a.values[first * a.row..],
-                    ..a
-                };
-                multiply_here([count, n, k], a, b, c, n, 1.0, bias.is_some());
-            });
-        } else {
-            // Few rows: the columns are split. Every part writes a separate buffer, which is copied
-            // afterwards.
-            let columns = n.div_ceil(threads).next_multiple_of(16);
-            let pieces: Vec<std::sync::Mutex<Vec<f32>>> = (0..n.div_ceil(columns))
-                .map(|_| Default::default())
-                .collect();
-            for_each(pieces.len(), work, |part| {
-                let (first, count) = (part * columns, columns.min(n - part * columns));
-                let mut piece = vec![0.0; m * count];
-                let b = Matrix {
-                    values: &b.values[first * b.column..],
-                    ..b
-                };
-                multiply_here([m, count, k], a, b, &mut piece, count, 1.0, false);
-                *pieces[part].lock().unwrap_or_else(|e| e.into_inner()) = piece;
-            });
-            for (part, piece) in pieces.into_iter().enumerate() {
-                let piece = piece.into_inner().unwrap_or_else(|e| e.into_inner());
-                let (first, count) = (part * columns, columns.min(n - part * columns));
-                for row in 0..m {
-                    let to = &mut c[row * n + first..][..count];
-                    to.copy_from_slice(&piece[row * count..][..count]);
-                    if let Some(bias) = bias {
-                        to.iter_mut()
-                            .zip(&bias[first..])
-                            .for_each(|(to, bias)| *to += bias);
-                    }
+        let [row_parts, column_parts] =
+            [(m, ROWS), (n, COLUMNS)].map(|(len, unit)| threads.min(len.div_ceil(unit)));
+        // Every part packs the operand that is not split: the smaller one, if both ways have as
+        // many parts.
+        let by_rows = row_parts > column_parts || row_parts == column_parts && m >= n;
+        let [rows, columns] = match by_rows {
+            true => [m.div_ceil(row_parts).next_multiple_of(ROWS), n],
+            false => [m, n.div_ceil(column_parts).next_multiple_of(COLUMNS)],
+        };
+        let c = Shared::new(c);
+        for_each(m.div_ceil(rows) * n.div_ceil(columns), work, |part| {
+            let [row, column] = if by_rows {
+                [part * rows, 0]
+            } else {
+                [0, part * columns]
+            };
+            let [height, width] = [rows.min(m - row), columns.min(n - column)];
+            let start = row * n + column;
+            let place = c.pointer(start, (height - 1) * n + width);
+            if let Some(bias) = bias {
+                for index in 0..height {
+                    // SAFETY: every part has its own rows or columns.
+                    let to = unsafe { c.range(start + index * n, width) };
+                    to.copy_from_slice(&bias[column..][..width]);
                 }
             }
-        }
+            let a = Matrix {
+                values: &a.values[row * a.row..],
+                ..a
+            };
+            let b = Matrix {
+                values: &b.values[column * b.column..],
+                ..b
+            };
+            // SAFETY: the rows are valid, as `place` is, and no other part has these elements. With
+            // a bias they are initialised.
+            unsafe { multiply_at([height, width, k], a, b, place, n, 1.0, bias.is_some()) };
+        });
     };
-    // SAFETY: the parts cover all rows, or the pieces all columns. A part writes the bias before it
-    // adds its product, or overwrites its rows with the product; a piece is copied before its bias
-    // is added.
+    // SAFETY: the parts cover all rows and columns. A part writes the bias before it adds its
+    // product, or overwrites its elements with the product.
     unsafe { filled(len, write) }
 }
 
