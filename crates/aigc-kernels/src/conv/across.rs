@@ -98,8 +98,10 @@ impl<'a> Across<'a> {
         })
     }
 
-    /// Estimated cycles per image.
-    pub(super) fn cycles(&self, lanes: usize) -> usize {
+    /// Estimated cycles per image, with tiles of `tallest` rows.
+    pub(super) fn cycles(&self, lanes: usize, tallest: usize) -> usize {
+        /// Bytes that stay in the first-level cache.
+        const CACHED_BYTES: usize = 40 << 10;
         let Gather {
             batch,
             channels,
@@ -113,12 +115,19 @@ impl<'a> Across<'a> {
         // A part is a group of images and a band of rows; its elements are moved one by one.
         let bands = grid[0].div_ceil(self.out);
         let products = points * terms * channels * rows * grid[1] / 2;
+        // Every tile of rows reads the transformed rows of a point.
+        let bytes = 4 * lanes * channels * self.windows.len() * planes.size[1];
+        let missed = if bytes > CACHED_BYTES {
+            products / tallest
+        } else {
+            0
+        };
         let maps = 8
             * points
             * (self.windows.len() * channels * planes.size[1] + self.terms.len() * rows * grid[1]);
         let moved = (self.out + self.taps) * planes.phases.len() * planes.size[1] * channels
             + self.out * self.terms.len() * rows * grid[1];
-        batch.div_ceil(lanes) * bands * (products + maps + moved * lanes) / batch
+        batch.div_ceil(lanes) * bands * (products + missed + maps + moved * lanes) / batch
     }
 
     pub(super) fn run(self) -> Vec<f32> {

@@ -445,13 +445,13 @@ fn backward<'a>(
 
 /// Runs the algorithm with the lowest estimated cost.
 fn fastest(work: Gather, winograd: Option<Winograd>) -> Vec<f32> {
-    let [lanes, widest] = vectors();
+    let [lanes, widest, tallest] = vectors();
     let (gather_cycles, winograd_cycles) = (
         work.cycles(lanes, widest),
         winograd.as_ref().map(|winograd| winograd.cycles(lanes)),
     );
     let across = Across::new(&work).filter(|across| {
-        across.cycles(lanes) < gather_cycles.min(winograd_cycles.unwrap_or(gather_cycles))
+        across.cycles(lanes, tallest) < gather_cycles.min(winograd_cycles.unwrap_or(gather_cycles))
     });
     if let Some(across) = across {
         return across.run();

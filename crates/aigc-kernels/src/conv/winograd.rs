@@ -59,9 +59,21 @@ impl Winograd<'_> {
 
     /// Estimated cycles per image of a large batch.
     pub(super) fn cycles(&self, lanes: usize) -> usize {
-        let products = self.channels * self.rows * IN * 3;
+        /// Bytes of weights that stay in the second-level cache.
+        const CACHED_BYTES: usize = 2 << 20;
+        let weights = self.channels * self.rows * IN * 3;
+        let products = self.width() * weights / (2 * lanes);
+        // Every panel of pixels reads all weights.
+        let missed = if 4 * weights > CACHED_BYTES {
+            products / 4
+        } else {
+            0
+        };
         let maps = self.width().div_ceil(lanes) * (14 * self.channels + 40 * self.rows);
-        self.bands() * (self.width() * products / (2 * lanes) + maps)
+        // A line that is narrower than a vector is copied element by element.
+        let width = self.output[1];
+        let line = 25 + if width < lanes { 3 * width } else { 0 };
+        self.bands() * (products + missed + maps + OUT * self.rows * line)
     }
 
     pub(super) fn run(self) -> Vec<f32> {
