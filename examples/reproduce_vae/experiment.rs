@@ -3,7 +3,10 @@
 use crate::{Args, table::Published};
 use aigc_core::{
     CancelToken, Result,
-    burn::{module::Module, tensor::Device},
+    burn::{
+        module::{Module, ModuleDisplay},
+        tensor::Device,
+    },
     checkpoint::RunDir,
     data::{Binarize, DataLoader, ImageBatch},
     train::{Metrics, Objective, TrainOutput, TrainerConfig},
@@ -63,7 +66,7 @@ impl Experiment<'_> {
     ) -> anyhow::Result<()>
     where
         C: Serialize + DeserializeOwned + PartialEq,
-        V: Vae + 'static,
+        V: Vae + ModuleDisplay + 'static,
         O: Objective<Model = V, Batch = ImageBatch>,
     {
         let (args, images, stop) = (self.args, self.images, self.stop);

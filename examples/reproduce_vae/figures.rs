@@ -7,7 +7,7 @@ use crate::{
 };
 use aigc_core::{
     Error, Result,
-    burn::tensor::Tensor,
+    burn::{module::ModuleDisplay, tensor::Tensor},
     checkpoint::RunDir,
     data::ClassLabels,
     output::{ImageGrid, save_image},
@@ -15,37 +15,76 @@ use aigc_core::{
 };
 use aigc_examples::{DigitFigures, Progress, complete, labels_by_class, labels_in_turn, outln};
 use aigc_vae::{
-    EvaluationOptions, LogLikelihoodOptions, Vae, VaeSampler, active_units, log_likelihood,
-    rate_distortion,
+    ClassConditionalPrior, CovarianceType, EmConfig, EvaluationOptions, GaussianMixture,
+    GaussianMixtureConfig, LogLikelihoodOptions, Vae, VaeSampler, WithPrior, active_units,
+    encode_latents_by_class, log_likelihood, rate_distortion,
 };
+
+/// Components of the mixture that is fitted to the latents of each class.
+const COMPONENTS: usize = 10;
 
 impl Experiment<'_> {
     /// Saves samples of a model, and prints the table of its figures.
-    pub(crate) fn report<V: Vae>(
+    pub(crate) fn report<V: Vae + ModuleDisplay>(
         &self,
         model: &V,
         published: Option<Published>,
         run: &RunDir,
     ) -> anyhow::Result<()> {
-        let classes = model.condition_kind().num_classes;
-        let (shown, n) = match classes {
-            Some(classes) => (
-                ClassLabels::PerSample(labels_by_class(classes, 10)),
-                10 * classes,
-            ),
-            None => (ClassLabels::Random, 100),
-        };
-        let samples = self.samples(model, shown, n, 0)?;
-        self.save_samples(&complete(samples)?.values, run)?;
         let mut rows = self.likelihood(model, published)?;
         rows.extend(self.latents(model)?);
-        rows.extend(self.classified(|n, seed| {
-            let labels = |classes| ClassLabels::PerSample(labels_in_turn(classes, n));
-            let labels = classes.map_or(ClassLabels::Random, labels);
-            self.samples(model, labels, n, seed)
-        })?);
+        match model.condition_kind().num_classes {
+            None => {
+                let samples = self.samples(model, ClassLabels::Random, 100, 0)?;
+                self.save_samples(&complete(samples)?.values, run)?;
+                rows.extend(
+                    self.classified(|n, seed| self.samples(model, ClassLabels::Random, n, seed))?,
+                );
+            }
+            Some(classes) => {
+                rows.extend(self.classified_by_class(model, classes)?);
+                let model = self.with_fitted_prior(model)?;
+                let shown = ClassLabels::PerSample(labels_by_class(classes, 10));
+                let samples = self.samples(&model, shown, 10 * classes, 0)?;
+                self.save_samples(&complete(samples)?.values, run)?;
+                let fitted = self.classified_by_class(&model, classes)?;
+                let count = model.prior.priors[0].n_components();
+                let note = format!("with a mixture of {count} Gaussians per class as prior");
+                rows.extend(fitted.into_iter().map(|row| row.with_note(&note)));
+            }
+        }
         self.print(&rows);
         Ok(())
+    }
+
+    /// Rows of what the classifier finds in samples of every class.
+    fn classified_by_class<V: Vae>(&self, model: &V, classes: usize) -> Result<Vec<Row>> {
+        self.classified(|n, seed| {
+            let labels = ClassLabels::PerSample(labels_in_turn(classes, n));
+            self.samples(model, labels, n, seed)
+        })
+    }
+
+    /// The model with a mixture of Gaussians as prior of each class, fitted to the latents of the
+    /// training images (Ghosh et al. 2020).
+    fn with_fitted_prior<V: Vae + ModuleDisplay>(
+        &self,
+        model: &V,
+    ) -> Result<WithPrior<V, ClassConditionalPrior<GaussianMixture>>> {
+        let seed = self.args.run.seed;
+        let latents = self.images.read_training("latents", self.stop, |train| {
+            encode_latents_by_class(model, train, self.device, seed)
+        })?;
+        // A class may have fewer images.
+        let least = latents.iter().map(Vec::len).min().unwrap_or(0);
+        let mixture = GaussianMixtureConfig::new(COMPONENTS.min(least));
+        let mixture = mixture.with_covariance_type(CovarianceType::Full);
+        let em = EmConfig {
+            seed,
+            ..EmConfig::default()
+        };
+        let prior = ClassConditionalPrior::fit(&mixture, &latents, &em, self.device)?;
+        WithPrior::new(model.clone(), prior)
     }
 
     /// Saves samples to `samples.png`.

@@ -26,6 +26,12 @@ impl Row {
         }
     }
 
+    /// Adds a note to what the figure is.
+    pub(crate) fn with_note(self, note: &str) -> Self {
+        let what = format!("{}, {note}", self.what);
+        Self { what, ..self }
+    }
+
     pub(crate) fn with_published(self, published: Option<Published>) -> Self {
         Self { published, ..self }
     }

@@ -89,7 +89,7 @@ fn vaes_print_their_tables() {
         ("hierarchical", "| 78.01 | NVAE, Vahdat and Kautz 2020 |"),
         (
             "conditional",
-            "| samples read as the digit asked for, LeNet-5 | ",
+            "| samples read as the digit asked for, LeNet-5, with a mixture of ",
         ),
         ("vq", "| bits per image, codes of the prior | "),
     ] {

@@ -65,6 +65,15 @@ impl Condition {
         }
     }
 
+    /// The conditions of the samples at these indices, `[indices]`.
+    pub(crate) fn select(&self, indices: Tensor<1, Int>) -> Self {
+        Self {
+            class_labels: (self.class_labels.clone()).map(|x| x.select(0, indices.clone())),
+            encoder_hidden_states: (self.encoder_hidden_states.clone())
+                .map(|x| x.select(0, indices)),
+        }
+    }
+
     /// The conditions of the samples `start..start + length`.
     pub fn narrow(&self, start: usize, length: usize) -> Self {
         Self {

@@ -92,9 +92,10 @@ pub use objective::{
 };
 pub use posterior::DiagonalGaussian;
 pub use prior::{
-    CovarianceType, EmConfig, FlowPrior, GaussianMixture, GaussianMixtureConfig, LatentBatch,
-    MixtureFit, ModelPrior, Prior, PriorObjective, PseudoInputRange, StandardNormal, VampPrior,
-    VampPriorConfig, collate_latents, encode_latents,
+    ClassConditionalPrior, CovarianceType, EmConfig, FlowPrior, GaussianMixture,
+    GaussianMixtureConfig, LatentBatch, MixtureFit, ModelPrior, Prior, PriorObjective,
+    PseudoInputRange, StandardNormal, VampPrior, VampPriorConfig, collate_latents, encode_latents,
+    encode_latents_by_class,
 };
 pub use prior_codes::{
     CodeBatch, CodePrior, CodePriorConfig, CodePriorObjective, CodeSample, CodeSamples,

@@ -92,7 +92,7 @@ where
         let (z, log_prob) = posterior.sample_with_log_prob(rng);
         VaeOutput {
             likelihood: self.model.decode_with(z.clone(), condition),
-            kl: vec![log_prob - self.prior.log_prob_with(&self.model, z.clone())],
+            kl: vec![log_prob - self.prior.log_prob_with(&self.model, z.clone(), condition)],
             posterior,
             z,
         }
@@ -104,13 +104,13 @@ where
     /// where it is in closed form, the estimate has less variance.
     fn kl(&self, posterior: &V::Posterior, z: Tensor<2>, condition: &Condition) -> Vec<Tensor<1>> {
         let own = self.model.prior_log_prob(z.clone(), condition);
-        let difference = own - self.prior.log_prob_with(&self.model, z.clone());
+        let difference = own - (self.prior).log_prob_with(&self.model, z.clone(), condition);
         let groups = self.model.kl(posterior, z, condition);
         vec![groups.into_iter().fold(difference, |sum, kl| sum + kl)]
     }
 
-    fn prior_log_prob(&self, z: Tensor<2>, _condition: &Condition) -> Tensor<1> {
-        self.prior.log_prob_with(&self.model, z)
+    fn prior_log_prob(&self, z: Tensor<2>, condition: &Condition) -> Tensor<1> {
+        self.prior.log_prob_with(&self.model, z, condition)
     }
 
     fn auxiliary_losses(&self, posterior: &V::Posterior) -> Vec<(&'static str, Tensor<1>)> {
@@ -131,13 +131,13 @@ where
     fn sample_prior(
         &self,
         n: usize,
-        _condition: &Condition,
+        condition: &Condition,
         temperature: f64,
         rng: &mut Rng,
         device: &Device,
     ) -> Tensor<2> {
         let prior = &self.prior;
-        prior.sample_with(&self.model, n, temperature, rng, device)
+        prior.sample_with(&self.model, n, condition, temperature, rng, device)
     }
 }
 

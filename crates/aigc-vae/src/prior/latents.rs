@@ -1,8 +1,8 @@
 //! The latents of a data set, for fitting a prior to them.
 
-use crate::{Vae, check_batch};
+use crate::{Vae, check_batch, condition::known_labels};
 use aigc_core::{
-    Result,
+    Error, Result,
     data::{DataLoader, InMemory, SampleBatch, SampleShape},
     encoder::Posterior,
     rng::Rng,
@@ -65,6 +65,55 @@ where
     B: SampleBatch<X>,
 {
     let mut latents = Vec::new();
+    encode_each(model, loader, device, seed, |_, z| {
+        latents.extend(z);
+        Ok(())
+    })?;
+    Ok(InMemory(latents))
+}
+
+/// [`encode_latents`] of a class-conditional model, the latents of each class for themselves: what
+/// the priors of a [`ClassConditionalPrior`](super::ClassConditionalPrior) are fitted to.
+///
+/// # Errors
+/// [`Error::Config`] if the model is not class-conditional; errors of [`encode_latents`].
+pub fn encode_latents_by_class<V, B, const X: usize>(
+    model: &V,
+    loader: &DataLoader<B>,
+    device: &Device,
+    seed: u64,
+) -> Result<Vec<Vec<Vec<f32>>>>
+where
+    V: Vae<X, 2>,
+    B: SampleBatch<X>,
+{
+    let Some(num_classes) = model.condition_kind().num_classes else {
+        let expected = "the number of classes, of a class-conditional model";
+        return Err(Error::config("condition.num_classes", "none", expected));
+    };
+    let mut latents = vec![Vec::new(); num_classes];
+    encode_each(model, loader, device, seed, |batch, z| {
+        let labels = known_labels(batch.labels(), num_classes)?;
+        for (label, z) in labels.iter().zip(z) {
+            latents[*label as usize].push(z);
+        }
+        Ok(())
+    })?;
+    Ok(latents)
+}
+
+/// Calls `of_batch` with every batch and a latent of each of its samples.
+fn encode_each<V, B, const X: usize>(
+    model: &V,
+    loader: &DataLoader<B>,
+    device: &Device,
+    seed: u64,
+    mut of_batch: impl FnMut(&B, Vec<Vec<f32>>) -> Result<()>,
+) -> Result<()>
+where
+    V: Vae<X, 2>,
+    B: SampleBatch<X>,
+{
     for (index, batch) in loader.iter_once().enumerate() {
         let batch = batch?;
         check_batch(model, &batch)?;
@@ -73,17 +122,20 @@ where
         let z = posterior.sample(&mut Rng::stream(seed, "latents", index as u64));
         let dim = z.dims()[1];
         let values: Vec<f32> = z.into_data().iter::<f32>().collect();
-        latents.extend(values.chunks_exact(dim).map(<[f32]>::to_vec));
+        of_batch(
+            &batch,
+            values.chunks_exact(dim).map(<[f32]>::to_vec).collect(),
+        )?;
     }
-    Ok(InMemory(latents))
+    Ok(())
 }
 
 #[cfg(all(test, feature = "flex"))]
 mod tests {
     use super::*;
-    use crate::MlpVaeConfig;
+    use crate::{ConditionKind, MlpVaeConfig};
     use aigc_core::{
-        data::{DataLoaderConfig, ImageShape},
+        data::{DataLoaderConfig, Image, ImageShape, collate_images},
         rng::InitWeights,
         testing::{assert_close, values},
     };
@@ -138,5 +190,50 @@ mod tests {
             (7, SampleShape::new(&[2]))
         );
         assert_eq!(values(batch.to_tensor(&device)), latents.concat());
+    }
+
+    /// The latents of each class are those of its samples, in order.
+    #[test]
+    fn latents_are_divided_by_class() {
+        let device = Device::flex();
+        let labels = [2, 0, 0, 2, 0];
+        let image = |(index, label): (usize, &u32)| Image {
+            shape: ImageShape::new(1, 1, 1),
+            pixels: vec![40 * index as u8],
+            label: Some(*label),
+        };
+        let images: Vec<_> = labels.iter().enumerate().map(image).collect();
+        let config = DataLoaderConfig {
+            batch_size: 2,
+            num_workers: 0,
+            shuffle_seed: None,
+            ..DataLoaderConfig::default()
+        };
+        let loader = DataLoader::new(InMemory(images), collate_images, config).unwrap();
+        let model = |num_classes| {
+            let config = MlpVaeConfig {
+                hidden_dim: 4,
+                latent_dim: 2,
+                condition: ConditionKind {
+                    num_classes,
+                    ..ConditionKind::default()
+                },
+                ..MlpVaeConfig::new(ImageShape::new(1, 1, 1))
+            };
+            config.init(&device).unwrap().init_weights(1)
+        };
+        let all = encode_latents(&model(Some(3)), &loader, &device, 3)
+            .unwrap()
+            .0;
+        let by_class = encode_latents_by_class(&model(Some(3)), &loader, &device, 3).unwrap();
+        let rows = |indices: &[usize]| indices.iter().map(|row| all[*row].clone()).collect();
+        let expected: [Vec<Vec<f32>>; 3] = [rows(&[1, 2, 4]), Vec::new(), rows(&[0, 3])];
+        assert_eq!(by_class, expected);
+        let message = encode_latents_by_class(&model(None), &loader, &device, 3);
+        let message = message.unwrap_err().to_string();
+        assert!(
+            message.contains("`condition.num_classes` is none"),
+            "{message}"
+        );
     }
 }

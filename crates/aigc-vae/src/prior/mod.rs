@@ -5,6 +5,7 @@
 //! ([`encode_latents`]), by [`GaussianMixtureConfig::fit`] or by training with a
 //! [`PriorObjective`].
 
+mod class_conditional;
 mod em;
 mod flow;
 mod latents;
@@ -12,14 +13,15 @@ mod mixture;
 mod objective;
 mod vamp;
 
+pub use class_conditional::ClassConditionalPrior;
 pub use em::EmConfig;
 pub use flow::FlowPrior;
-pub use latents::{LatentBatch, collate_latents, encode_latents};
+pub use latents::{LatentBatch, collate_latents, encode_latents, encode_latents_by_class};
 pub use mixture::{CovarianceType, GaussianMixture, GaussianMixtureConfig, MixtureFit};
 pub use objective::PriorObjective;
 pub use vamp::{PseudoInputRange, VampPrior, VampPriorConfig};
 
-use crate::{Vae, standard_normal_log_prob};
+use crate::{Condition, Vae, standard_normal_log_prob};
 use aigc_core::{Error, Result, check, data::SampleShape, rng::Rng};
 use burn::{
     module::{Module, ModuleDisplay},
@@ -46,8 +48,8 @@ pub trait Prior: Module + ModuleDisplay {
     fn sample(&self, n: usize, temperature: f64, rng: &mut Rng, device: &Device) -> Tensor<2>;
 }
 
-/// A prior of the latents of a model `V`, which may use the model, such as its encoder. Every
-/// [`Prior`] is one.
+/// A prior of the latents of a model `V`, which may use the model, such as its encoder, and the
+/// condition. Every [`Prior`] is one.
 pub trait ModelPrior<V, const X: usize = 4>: Module + ModuleDisplay {
     /// Fails unless the prior fits the model.
     ///
@@ -60,7 +62,7 @@ pub trait ModelPrior<V, const X: usize = 4>: Module + ModuleDisplay {
     /// # Shapes
     /// - z: `[batch, dim]`
     /// - output: `[batch]`
-    fn log_prob_with(&self, model: &V, z: Tensor<2>) -> Tensor<1>;
+    fn log_prob_with(&self, model: &V, z: Tensor<2>, condition: &Condition) -> Tensor<1>;
 
     /// [`Prior::sample`] in this model.
     ///
@@ -70,6 +72,7 @@ pub trait ModelPrior<V, const X: usize = 4>: Module + ModuleDisplay {
         &self,
         model: &V,
         n: usize,
+        condition: &Condition,
         temperature: f64,
         rng: &mut Rng,
         device: &Device,
@@ -86,7 +89,7 @@ impl<P: Prior, V: Vae<X, 2>, const X: usize> ModelPrior<V, X> for P {
         Err(Error::config("prior.dim", self.dim(), expected))
     }
 
-    fn log_prob_with(&self, _model: &V, z: Tensor<2>) -> Tensor<1> {
+    fn log_prob_with(&self, _model: &V, z: Tensor<2>, _condition: &Condition) -> Tensor<1> {
         self.log_prob(z)
     }
 
@@ -94,6 +97,7 @@ impl<P: Prior, V: Vae<X, 2>, const X: usize> ModelPrior<V, X> for P {
         &self,
         _model: &V,
         n: usize,
+        _condition: &Condition,
         temperature: f64,
         rng: &mut Rng,
         device: &Device,

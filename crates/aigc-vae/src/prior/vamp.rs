@@ -4,7 +4,7 @@ use super::{
     ModelPrior,
     mixture::{GaussianMixture, Gaussians},
 };
-use crate::{DiagonalGaussian, Vae};
+use crate::{Condition, DiagonalGaussian, Vae};
 use aigc_core::{
     Error, Result,
     check::{self, ensure, ensure_argument},
@@ -244,7 +244,7 @@ where
         Err(Error::config("prior.sample_shape", shape, expected))
     }
 
-    fn log_prob_with(&self, model: &V, z: Tensor<2>) -> Tensor<1> {
+    fn log_prob_with(&self, model: &V, z: Tensor<2>, _condition: &Condition) -> Tensor<1> {
         self.gaussians(model).log_prob(z)
     }
 
@@ -252,6 +252,7 @@ where
         &self,
         model: &V,
         n: usize,
+        _condition: &Condition,
         temperature: f64,
         rng: &mut Rng,
         device: &Device,
@@ -295,7 +296,7 @@ mod tests {
             .unwrap();
         prior.check_model(&model).unwrap();
         let z = Rng::new(1).normal([5, 2], &Device::flex());
-        let found = values(prior.log_prob_with(&model, z.clone()));
+        let found = values(prior.log_prob_with(&model, z.clone(), &Condition::none()));
         let posterior = model.encode(prior.pseudo_inputs());
         let (mean, logvar) = (values(posterior.mean), values(posterior.logvar));
         let by_hand = |z: &[f32]| {
@@ -314,10 +315,10 @@ mod tests {
         let mixture = prior.mixture(&model);
         assert_eq!(mixture.n_components(), 3);
         assert_close(&values(mixture.log_prob(z)), &found, 1e-5);
-        let device = Device::flex();
+        let (none, device) = (&Condition::none(), Device::flex());
         assert_close(
             &values(mixture.sample(20, 0.5, &mut Rng::new(4), &device)),
-            &values(prior.sample_with(&model, 20, 0.5, &mut Rng::new(4), &device)),
+            &values(prior.sample_with(&model, 20, none, 0.5, &mut Rng::new(4), &device)),
             1e-5,
         );
     }
@@ -384,7 +385,10 @@ mod tests {
             let prior = config.init_from_samples(samples(3), &mut Rng::new(0));
             let prior = prior.unwrap().train();
             let z = Rng::new(1).normal([5, 2], &Device::flex().autodiff());
-            let gradients = prior.log_prob_with(&model, z).sum().backward();
+            let gradients = prior
+                .log_prob_with(&model, z, &Condition::none())
+                .sum()
+                .backward();
             let gradient = prior.pseudo_inputs.val().grad(&gradients).unwrap();
             assert!(values(gradient).iter().all(|g| *g != 0.0), "{range:?}");
             let mut trained = Trained(&gradients, Vec::new());
