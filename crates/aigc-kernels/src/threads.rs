@@ -14,7 +14,7 @@ pub(crate) const WORTH_SHARING: usize = 200_000;
 /// The calling thread takes part and starts at once; rayon's own iterators would put it to sleep
 /// and wake two others.
 pub(crate) fn for_each(count: usize, work: usize, part: impl Fn(usize) + Sync) {
-    // Behind a pointer, `part` is compiled once, and rayon's code once for all callers.
+    // Behind a pointer, this is compiled once for all callers.
     run(count, work, &part);
 }
 
