@@ -135,15 +135,13 @@ pub fn multiply([m, n, k]: [usize; 3], a: Matrix, b: Matrix, bias: Option<&[f32]
     let write = |c: &mut [f32]| {
         let work = 2 * m * n * k;
         let threads = (work / WORTH_SHARING).clamp(1, rayon::current_num_threads());
-        let [row_parts, column_parts] =
-            [(m, ROWS), (n, COLUMNS)].map(|(len, unit)| threads.min(len.div_ceil(unit)));
-        // Every part packs the operand that is not split: the smaller one, if both ways have as
-        // many parts.
-        let by_rows = row_parts > column_parts || row_parts == column_parts && m >= n;
-        let [rows, columns] = match by_rows {
-            true => [m.div_ceil(row_parts).next_multiple_of(ROWS), n],
-            false => [m, n.div_ceil(column_parts).next_multiple_of(COLUMNS)],
-        };
+        let share = |len: usize, unit: usize| len.div_ceil(threads).next_multiple_of(unit).min(len);
+        // Cycles per term of the sum for the largest part, which multiplies two vectors of eight in
+        // a cycle, and copies its share of one operand and the whole other one.
+        let cycles = |rows: usize, columns: usize| rows * columns / 16 + rows + columns;
+        let (rows, columns) = (share(m, ROWS), share(n, COLUMNS));
+        let by_rows = cycles(rows, n) <= cycles(m, columns);
+        let [rows, columns] = if by_rows { [rows, n] } else { [m, columns] };
         let c = Shared::new(c);
         for_each(m.div_ceil(rows) * n.div_ceil(columns), work, |part| {
             let [row, column] = if by_rows {
@@ -184,19 +182,20 @@ pub fn multiply([m, n, k]: [usize; 3], a: Matrix, b: Matrix, bias: Option<&[f32]
 /// # Panics
 /// If `values` is not a whole number of rows.
 pub fn column_sums(values: &[f32], width: usize) -> Vec<f32> {
-    const ROWS: usize = 64;
+    /// Rows that are summed up together.
+    const BLOCK: usize = 64;
     if width == 0 {
         return Vec::new();
     }
     row_count("column_sums: values", values.len(), width);
-    let parts = values.len().div_ceil(ROWS * width);
+    let parts = values.len().div_ceil(BLOCK * width);
     let mut sums = vec![0.0; parts.max(1) * width];
     {
         let shared = Shared::new(&mut sums);
         for_each(parts, values.len(), |part| {
             // SAFETY: every part has its own partial sums.
             let sums = unsafe { shared.range(part * width, width) };
-            let rows = &values[part * ROWS * width..values.len().min((part + 1) * ROWS * width)];
+            let rows = &values[part * BLOCK * width..values.len().min((part + 1) * BLOCK * width)];
             for row in rows.chunks_exact(width) {
                 sums.iter_mut()
                     .zip(row)
