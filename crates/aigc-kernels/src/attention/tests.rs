@@ -1,0 +1,288 @@
+//! Sizes that are refused, and gradients.
+
+use super::*;
+use crate::{
+    memory::volume,
+    testing::{Rng, assert_panics},
+};
+
+const SIZES: AttentionSizes = AttentionSizes {
+    batch: 2,
+    heads: 4,
+    kv_heads: 2,
+    queries: 5,
+    keys: 6,
+    d: 3,
+    causal: false,
+};
+
+/// `[batch, heads, tokens, d]` in order.
+fn in_order(values: &[f32], [_, heads, tokens, d]: [usize; 4]) -> Heads<'_> {
+    Heads {
+        values,
+        start: 0,
+        steps: [heads * tokens * d, tokens * d, d, 1],
+    }
+}
+
+/// Shapes of queries and keys.
+fn shapes(sizes: AttentionSizes) -> [[usize; 4]; 2] {
+    let AttentionSizes {
+        batch,
+        heads,
+        kv_heads,
+        queries,
+        keys,
+        d,
+        ..
+    } = sizes;
+    [[batch, heads, queries, d], [batch, kv_heads, keys, d]]
+}
+
+#[test]
+fn attention_rejects_operands_outside_their_slices() {
+    let ([of_q, of_k], values) = (shapes(SIZES), [0.5; 120]);
+    let (q, k) = (
+        in_order(&values[..120], of_q),
+        in_order(&values[..72], of_k),
+    );
+    let log_sums = [1.0; 41];
+    assert_eq!(attention(q, k, k, SIZES).0.len(), 120);
+    let grads = |operands: [Heads; 5], log_sums: &[f32], sizes: AttentionSizes| {
+        let [q, k, v, output, dy] = operands;
+        attention_grads(q, k, v, output, log_sums, dy, sizes)
+    };
+    let operands = [q, k, k, q, q];
+    assert_eq!(
+        grads(operands, &log_sums[..40], SIZES).map(|grad| grad.len()),
+        [120, 72, 72]
+    );
+    let names = ["q", "k", "v", "output", "dy"];
+    for (index, name) in names.into_iter().enumerate() {
+        let fitting = operands[index];
+        let mut others = vec![
+            Heads {
+                values: &fitting.values[1..],
+                ..fitting
+            },
+            Heads {
+                start: 1,
+                ..fitting
+            },
+            Heads {
+                start: usize::MAX,
+                ..fitting
+            },
+        ];
+        for axis in 0..4 {
+            // Longer steps, also so long that the offset of the last element overflows.
+            for step in [fitting.steps[axis] + 1, usize::MAX, usize::MAX / 2 + 2] {
+                let mut steps = fitting.steps;
+                steps[axis] = step;
+                others.push(Heads { steps, ..fitting });
+            }
+        }
+        for other in others {
+            let mut operands = operands;
+            operands[index] = other;
+            let expected = format!("attention: {name} of shape");
+            assert_panics(&expected, || grads(operands, &log_sums[..40], SIZES));
+            if index < 3 {
+                let [q, k, v, ..] = operands;
+                assert_panics(&expected, || attention(q, k, v, SIZES));
+            }
+        }
+    }
+    for len in [0, 39, 41] {
+        let expected = format!("attention_grads: log_sums has {len} elements, expected 40");
+        assert_panics(&expected, || grads(operands, &log_sums[..len], SIZES));
+    }
+}
+
+#[test]
+fn attention_rejects_other_sizes() {
+    // One element, whatever the sizes are.
+    let q = Heads {
+        values: &[0.5],
+        start: 0,
+        steps: [0; 4],
+    };
+    let half = usize::MAX / 2;
+    let rejected = [
+        (
+            AttentionSizes {
+                kv_heads: 0,
+                ..SIZES
+            },
+            "kv_heads is 0",
+        ),
+        (
+            AttentionSizes {
+                kv_heads: 3,
+                ..SIZES
+            },
+            "kv_heads is 3",
+        ),
+        (
+            AttentionSizes {
+                kv_heads: 8,
+                ..SIZES
+            },
+            "kv_heads is 8",
+        ),
+        (
+            AttentionSizes {
+                queries: half,
+                ..SIZES
+            },
+            "overflow",
+        ),
+        (AttentionSizes { d: half, ..SIZES }, "overflow"),
+        (
+            AttentionSizes {
+                batch: 0,
+                keys: usize::MAX,
+                ..SIZES
+            },
+            "overflow",
+        ),
+        (
+            AttentionSizes {
+                heads: 0,
+                kv_heads: usize::MAX,
+                ..SIZES
+            },
+            "overflow",
+        ),
+    ];
+    for (sizes, expected) in rejected {
+        assert_panics(expected, || attention(q, q, q, sizes));
+        assert_panics(expected, || attention_grads(q, q, q, q, &[], q, sizes));
+        assert_panics(expected, || side_by_side(&[], sizes));
+    }
+}
+
+#[test]
+fn self_attention_rejects_other_lengths() {
+    let sizes = AttentionSizes {
+        kv_heads: 4,
+        keys: 5,
+        ..SIZES
+    };
+    let values = [0.5; 400];
+    let lens = [360, 120, 40, 120];
+    let grad = |lens: [usize; 4], sizes: AttentionSizes| {
+        let [qkv, output, log_sums, dy] = lens.map(|len| &values[..len]);
+        self_attention_grad(qkv, output, log_sums, dy, sizes)
+    };
+    assert_eq!(grad(lens, sizes).len(), 360);
+    let names = ["qkv", "output", "log_sums", "dy"];
+    for (index, name) in names.into_iter().enumerate() {
+        for len in [0, lens[index] - 1, lens[index] + 1] {
+            let mut lens = lens;
+            lens[index] = len;
+            let expected = format!("{name} has {len} elements");
+            assert_panics(&expected, || grad(lens, sizes));
+        }
+    }
+    for other in [
+        AttentionSizes {
+            kv_heads: 2,
+            ..sizes
+        },
+        AttentionSizes { keys: 4, ..sizes },
+    ] {
+        assert_panics("self-attention: kv_heads and keys", || grad(lens, other));
+        assert_panics("self-attention: kv_heads and keys", || {
+            side_by_side(&values[..360], other)
+        });
+    }
+    assert_panics("self-attention: qkv has 359 elements", || {
+        side_by_side(&values[..359], sizes)
+    });
+}
+
+#[test]
+fn self_attention_grad_matches_attention_grads() {
+    let (mut rng, tokens) = (Rng::new(2), 70);
+    for causal in [false, true] {
+        let sizes = AttentionSizes {
+            kv_heads: 4,
+            queries: tokens,
+            keys: tokens,
+            causal,
+            ..SIZES
+        };
+        let len = sizes.batch * tokens * sizes.heads * sizes.d;
+        let (qkv, dy) = (rng.normals(3 * len), rng.normals(len));
+        let [q, k, v] = side_by_side(&qkv, sizes);
+        let (output, log_sums) = attention(q, k, v, sizes);
+        let in_order = |values| Heads {
+            values,
+            start: 0,
+            steps: [
+                tokens * sizes.heads * sizes.d,
+                sizes.d,
+                sizes.heads * sizes.d,
+                1,
+            ],
+        };
+        let (of_output, of_dy) = (in_order(&output[..]), in_order(&dy[..]));
+        let grads = attention_grads(q, k, v, of_output, &log_sums, of_dy, sizes);
+        let together = self_attention_grad(&qkv, &output, &log_sums, &dy, sizes);
+        let width = sizes.heads * sizes.d;
+        for (at, found) in together.into_iter().enumerate() {
+            let (token, part, channel) = (at / (3 * width), at / width % 3, at % width);
+            let expected = grads[part][token * width + channel];
+            assert!(
+                (found - expected).abs() < 1e-5,
+                "{found}, expected {expected} at {at}"
+            );
+        }
+    }
+}
+
+#[test]
+fn attention_supports_queries_that_see_no_key() {
+    for (queries, keys, causal) in [(70, 3, true), (70, 0, false), (0, 3, false)] {
+        let sizes = AttentionSizes {
+            queries,
+            keys,
+            causal,
+            ..SIZES
+        };
+        let [of_q, of_k] = shapes(sizes);
+        let mut rng = Rng::new(4);
+        let [q, k, v, dy] = [of_q, of_k, of_k, of_q].map(|shape| rng.normals(volume(&shape)));
+        let (q, k, v) = (in_order(&q, of_q), in_order(&k, of_k), in_order(&v, of_k));
+        let (output, log_sums) = attention(q, k, v, sizes);
+        let unseen = queries - keys.min(queries);
+        let width = sizes.heads * sizes.d;
+        let is_zero = |values: &[f32]| {
+            values
+                .chunks(width)
+                .enumerate()
+                .filter(|(row, _)| row % queries.max(1) < unseen)
+                .all(|(_, row)| row.iter().all(|value| *value == 0.0))
+        };
+        assert!(output.iter().all(|value| value.is_finite()) && is_zero(&output));
+        let heads_of_output = Heads {
+            values: &output,
+            start: 0,
+            steps: [queries * width, sizes.d, width, 1],
+        };
+        let grads = attention_grads(
+            q,
+            k,
+            v,
+            heads_of_output,
+            &log_sums,
+            in_order(&dy, of_q),
+            sizes,
+        );
+        let lens = grads.each_ref().map(Vec::len);
+        assert_eq!(lens, [volume(&of_q), volume(&of_k), volume(&of_k)]);
+        assert!(grads.iter().flatten().all(|value| value.is_finite()));
+        assert!(is_zero(&grads[0]));
+    }
+}
