@@ -1,10 +1,10 @@
-//! Methods of all models that open and save a directory.
+//! Methods of models that open and save a directory in this library's own layout.
 
 /// Defines the methods of a model that open and save a directory with `config.json` and weights:
 /// `from_pretrained`, `from_pretrained_with_variant` and `save_pretrained`. The arguments are the
-/// type of the configuration, which has `init(&self, &Device) -> Result<Self>`, or a function in
-/// its place; a function that returns the configuration of a model; and the
-/// [`RenamedField`](crate::weights::RenamedField)s of older files.
+/// type `C` of the configuration; `fn(&C, &Device) -> Result<Model>`, by default `C::init`; a
+/// function that returns the configuration of a model; and the
+/// [`RenamedField`](crate::weights::RenamedField)s of older files, by default none.
 #[macro_export]
 macro_rules! pretrained_methods {
     ($config:ty, config: $of_model:expr) => {

@@ -202,8 +202,9 @@ impl GanConfig {
     }
 }
 
-/// A trained pair of fully connected networks for batches of rank `D` (2 for points, 3 for sound);
-/// other networks, and samples of other ranks, are errors.
+/// Pairs of fully connected networks for batches of rank `D`: 2 for points, 3 for sound. Opening
+/// other networks is [`Error::Unsupported`](aigc_core::Error::Unsupported), and samples of another
+/// rank are [`Error::Config`](aigc_core::Error::Config).
 impl<const D: usize> Gan<MlpGenerator<D>, MlpDiscriminator<D>> {
     aigc_core::pretrained_methods!(
         GanConfig,

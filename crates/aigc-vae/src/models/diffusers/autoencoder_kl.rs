@@ -136,7 +136,7 @@ impl AutoencoderKl {
         })
     }
 
-    pretrained_methods!(AutoencoderKlConfig);
+    diffusers_methods!(AutoencoderKlConfig);
 
     /// The posterior of images in `[0, 1]`.
     fn posterior(&self, images: Tensor<4>) -> DiagonalGaussian<4> {

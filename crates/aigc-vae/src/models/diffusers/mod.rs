@@ -20,7 +20,7 @@
 //! both are imported, `Vae::<4, 4>::encode(&model, x)` names one.
 
 /// Defines the methods that open and save a model with the configuration `$config`.
-macro_rules! pretrained_methods {
+macro_rules! diffusers_methods {
     ($config:ident) => {
         /// Opens a model's directory: `config.json` and `diffusion_pytorch_model.*`, in any layout
         /// that [`WeightReader::from_dir`](aigc_core::weights::WeightReader::from_dir) knows. The

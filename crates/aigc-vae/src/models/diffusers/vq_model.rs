@@ -154,7 +154,7 @@ impl VqModel {
         to_images(self.decoder.forward(self.post_quant_conv.forward(codes)))
     }
 
-    pretrained_methods!(VqModelConfig);
+    diffusers_methods!(VqModelConfig);
 
     /// Factor that the losses of the codes have beside a log-likelihood in nats. With it, the whole
     /// loss is that of diffusers, the mean squared error of images in `[−1, 1]` plus the loss of

@@ -496,9 +496,13 @@ mod tests {
         model.save_pretrained(dir.path()).unwrap();
         let loaded = VqVae2::from_pretrained(dir.path(), &device).unwrap();
         assert!(loaded.warnings().is_empty(), "{loaded}");
+        let file = |name: &str| dir.path().join(name);
+        std::fs::rename(file("model.safetensors"), file("model.fp16.safetensors")).unwrap();
+        let fp16 = VqVae2::from_pretrained_with_variant(dir.path(), "fp16", &device).unwrap();
         let x = collate_images(quarters(2)).to_tensor(&device);
-        let [a, b] = [&model, &*loaded].map(|model| model.encode(x.clone()).values);
-        assert_eq!(values(a), values(b));
+        let [a, b, c] = [&model, &*loaded, &*fp16].map(|model| model.encode(x.clone()).values);
+        let (a, b, c) = (values(a), values(b), values(c));
+        assert_eq!((&a, &a), (&b, &c));
     }
 
     #[test]
