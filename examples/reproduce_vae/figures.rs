@@ -10,6 +10,7 @@ use aigc_core::{
     burn::{module::ModuleDisplay, tensor::Tensor},
     checkpoint::RunDir,
     data::ClassLabels,
+    eval::FeatureStatistics,
     output::{ImageGrid, save_image},
     sampling::Samples,
 };
@@ -31,38 +32,41 @@ impl Experiment<'_> {
         published: Option<Published>,
         run: &RunDir,
     ) -> anyhow::Result<()> {
+        let Some(classes) = model.condition_kind().num_classes else {
+            let draw = |n, seed| self.samples(model, ClassLabels::Random, n, seed);
+            self.save_samples(&complete(draw(100, 0)?)?.values, run)?;
+            let mut rows = self.likelihood(model, published)?;
+            rows.extend(self.latents(model)?);
+            rows.extend(self.classified(self.test_features()?.as_ref(), draw)?);
+            self.print(&rows);
+            return Ok(());
+        };
+        let fitted = self.with_fitted_prior(model)?;
+        let shown = ClassLabels::PerSample(labels_by_class(classes, 10));
+        let samples = self.samples(&fitted, shown, 10 * classes, 0)?;
+        self.save_samples(&complete(samples)?.values, run)?;
         let mut rows = self.likelihood(model, published)?;
         rows.extend(self.latents(model)?);
-        match model.condition_kind().num_classes {
-            None => {
-                let samples = self.samples(model, ClassLabels::Random, 100, 0)?;
-                self.save_samples(&complete(samples)?.values, run)?;
-                rows.extend(
-                    self.classified(|n, seed| self.samples(model, ClassLabels::Random, n, seed))?,
-                );
-            }
-            Some(classes) => {
-                rows.extend(self.classified_by_class(model, classes)?);
-                let model = self.with_fitted_prior(model)?;
-                let shown = ClassLabels::PerSample(labels_by_class(classes, 10));
-                let samples = self.samples(&model, shown, 10 * classes, 0)?;
-                self.save_samples(&complete(samples)?.values, run)?;
-                let fitted = self.classified_by_class(&model, classes)?;
-                let count = model.prior.priors[0].n_components();
-                let note = format!("with a mixture of {count} Gaussians per class as prior");
-                rows.extend(fitted.into_iter().map(|row| row.with_note(&note)));
-            }
-        }
+        let features = self.test_features()?;
+        let in_turn = |n| ClassLabels::PerSample(labels_in_turn(classes, n));
+        rows.extend(self.classified(features.as_ref(), |n, seed| {
+            self.samples(model, in_turn(n), n, seed)
+        })?);
+        let of_fitted = self.classified(features.as_ref(), |n, seed| {
+            self.samples(&fitted, in_turn(n), n, seed)
+        })?;
+        let count = fitted.prior.priors[0].n_components();
+        let note = format!("with a mixture of {count} Gaussians per class as prior");
+        rows.extend(of_fitted.into_iter().map(|row| row.with_note(&note)));
         self.print(&rows);
         Ok(())
     }
 
-    /// Rows of what the classifier finds in samples of every class.
-    fn classified_by_class<V: Vae>(&self, model: &V, classes: usize) -> Result<Vec<Row>> {
-        self.classified(|n, seed| {
-            let labels = ClassLabels::PerSample(labels_in_turn(classes, n));
-            self.samples(model, labels, n, seed)
-        })
+    /// The classifier's features of the test images; none without a classifier.
+    pub(crate) fn test_features(&self) -> Result<Option<FeatureStatistics>> {
+        let classifier = self.classifier.as_ref();
+        let features = classifier.map(|x| x.statistics(self.images, self.device, self.stop));
+        features.transpose()
     }
 
     /// The model with a mixture of Gaussians as prior of each class, fitted to the latents of the
@@ -75,9 +79,9 @@ impl Experiment<'_> {
         let latents = self.images.read_training("latents", self.stop, |train| {
             encode_latents_by_class(model, train, self.device, seed)
         })?;
-        // A class may have fewer images.
+        // As many components for every class, also for the one with the fewest images.
         let least = latents.iter().map(Vec::len).min().unwrap_or(0);
-        let mixture = GaussianMixtureConfig::new(COMPONENTS.min(least));
+        let mixture = GaussianMixtureConfig::new(COMPONENTS.min(least).max(1));
         let mixture = mixture.with_covariance_type(CovarianceType::Full);
         let em = EmConfig {
             seed,
@@ -151,23 +155,23 @@ impl Experiment<'_> {
         Ok(rows)
     }
 
-    /// Rows of what the classifier finds in samples; none without a classifier. `draw` returns a
-    /// number of samples of a seed.
+    /// Rows of what the classifier finds in samples; none without a classifier. `features` are those
+    /// of the test images; `draw` returns a number of samples of a seed.
     pub(crate) fn classified(
         &self,
+        features: Option<&FeatureStatistics>,
         draw: impl FnMut(usize, u64) -> Result<Samples>,
     ) -> Result<Vec<Row>> {
-        let Some(classifier) = &self.classifier else {
+        let Some((classifier, features)) = self.classifier.as_ref().zip(features) else {
             return Ok(Vec::new());
         };
         let (n, seed) = (self.args.samples as usize, self.args.run.seed);
-        let real = classifier.statistics(self.images, self.device, self.stop)?;
         let DigitFigures {
             frechet,
             histogram,
             right,
             samples,
-        } = classifier.evaluate(&real, n, seed, self.stop, draw)?;
+        } = classifier.evaluate(features, n, seed, self.stop, draw)?;
         let mut rows = vec![
             Row::new(
                 format!("Fréchet distance of {samples} samples, LeNet-5"),

@@ -145,7 +145,7 @@ fn report(
             format!("{:.1}", held_out.uniform_bits()),
         ),
     ];
-    rows.extend(experiment.classified(draw)?);
+    rows.extend(experiment.classified(experiment.test_features()?.as_ref(), draw)?);
     experiment.print(&rows);
     Ok(())
 }

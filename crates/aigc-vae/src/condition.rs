@@ -181,6 +181,24 @@ pub(crate) fn known_labels(labels: Option<&[u32]>, num_classes: usize) -> Result
 mod tests {
     use super::*;
     use crate::objective::toy::{POINTS, Points};
+    use aigc_core::testing::values;
+
+    #[test]
+    fn selected_conditions_are_those_of_the_samples() {
+        let device = Device::flex();
+        let states = Tensor::<3>::from_floats([[[1.0, 2.0]], [[3.0, 4.0]], [[5.0, 6.0]]], &device);
+        let condition = Condition {
+            encoder_hidden_states: Some(states),
+            ..Condition::classes(&[7, 8, 9], &device)
+        };
+        let Condition {
+            class_labels,
+            encoder_hidden_states,
+        } = condition.select(label_tensor(&[2, 0], &device));
+        let labels = class_labels.unwrap().into_data();
+        assert_eq!(labels.iter::<i64>().collect::<Vec<_>>(), [9, 7]);
+        assert_eq!(values(encoder_hidden_states.unwrap()), [5.0, 6.0, 1.0, 2.0]);
+    }
 
     /// A batch has no vectors for cross-attention, and a model would work without its condition.
     #[test]

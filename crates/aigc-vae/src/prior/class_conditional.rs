@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 /// <https://papers.nips.cc/paper/5775>). The latents of a class fill a part of the prior that all
 /// classes have in common; samples from elsewhere belong to other classes or to none.
 ///
-/// Without classes in the [`Condition`], it is the mixture of the priors with equal weights.
+/// Without classes in the [`Condition`], and for labels that are not a class, it is the mixture of
+/// the priors with equal weights. Labels are read on the host, once per call.
 ///
 /// ```no_run
 /// # use aigc_core::{Result, data::{ClassLabels, DataLoader, ImageBatch}, device::device};
@@ -46,17 +47,24 @@ impl<P> ClassConditionalPrior<P> {
 
 impl ClassConditionalPrior<GaussianMixture> {
     /// Fits a mixture to the latents of each class, which
-    /// [`encode_latents_by_class`](super::encode_latents_by_class) returns.
+    /// [`encode_latents_by_class`](super::encode_latents_by_class) returns. For the reports of the
+    /// fits, call [`GaussianMixtureConfig::fit`] for each class, and [`new`](Self::new).
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if a class has fewer latents than the mixture has components;
-    /// errors of [`GaussianMixtureConfig::fit`].
+    /// [`Error::InvalidArgument`] if there are no classes, or a class has fewer latents than the
+    /// mixture has components; errors of [`GaussianMixtureConfig::fit`].
     pub fn fit(
         config: &GaussianMixtureConfig,
         latents: &[Vec<Vec<f32>>],
         em: &EmConfig,
         device: &Device,
     ) -> Result<Self> {
+        ensure_argument(
+            !latents.is_empty(),
+            "latents",
+            "empty",
+            "those of at least one class",
+        )?;
         for (class, latents) in latents.iter().enumerate() {
             ensure_argument(
                 latents.len() >= config.n_components,
@@ -66,11 +74,42 @@ impl ClassConditionalPrior<GaussianMixture> {
             )?;
         }
         let fit = |latents: &Vec<Vec<f32>>| Ok(config.fit(latents, em, device)?.prior);
-        latents
-            .iter()
-            .map(fit)
-            .collect::<Result<_>>()
-            .map(Self::new)
+        let priors = latents.iter().map(fit).collect::<Result<_>>()?;
+        Ok(Self::new(priors))
+    }
+}
+
+impl<P> ClassConditionalPrior<P> {
+    /// The label of each row that is a class.
+    ///
+    /// # Panics
+    /// If there are not `rows` labels.
+    fn classes(&self, labels: &Tensor<1, Int>, rows: usize) -> Vec<Option<usize>> {
+        let labels = labels.clone().into_data();
+        let class = |label| usize::try_from(label).ok();
+        let classes = labels.iter::<i64>().map(class);
+        let known = |class: &usize| *class < self.priors.len();
+        let classes: Vec<_> = classes.map(|class| class.filter(known)).collect();
+        assert_eq!(classes.len(), rows, "labels and latents of a batch");
+        classes
+    }
+
+    /// The density of the mixture of all classes.
+    fn marginal_log_prob<V, const X: usize>(
+        &self,
+        model: &V,
+        z: Tensor<2>,
+        condition: &Condition,
+    ) -> Tensor<1>
+    where
+        P: ModelPrior<V, X>,
+    {
+        let densities = self.priors.iter().map(|prior| {
+            let density = prior.log_prob_with(model, z.clone(), condition);
+            density.unsqueeze_dim::<2>(1)
+        });
+        let densities = Tensor::cat(densities.collect(), 1);
+        log_sum_exp(densities, 1).squeeze_dim::<1>(1) - (self.priors.len() as f64).ln()
     }
 }
 
@@ -94,25 +133,23 @@ where
     }
 
     /// # Panics
-    /// If a label is not one of the classes.
+    /// Unless the condition has as many labels as there are latents, or none.
     fn log_prob_with(&self, model: &V, z: Tensor<2>, condition: &Condition) -> Tensor<1> {
         let Some(labels) = &condition.class_labels else {
-            let densities = self.priors.iter().map(|prior| {
-                let density = prior.log_prob_with(model, z.clone(), condition);
-                density.unsqueeze_dim::<2>(1)
-            });
-            let densities = Tensor::cat(densities.collect(), 1);
-            let count = self.priors.len() as f64;
-            return log_sum_exp(densities, 1).squeeze_dim::<1>(1) - count.ln();
+            return self.marginal_log_prob(model, z, condition);
         };
-        by_class(&host(labels), &z.device(), |class, rows| {
+        let classes = self.classes(labels, z.dims()[0]);
+        by_class(&classes, &z.device(), |class, rows| {
             let (z, condition) = (z.clone().select(0, rows.clone()), condition.select(rows));
-            self.priors[class].log_prob_with(model, z, &condition)
+            match class {
+                Some(class) => self.priors[class].log_prob_with(model, z, &condition),
+                None => self.marginal_log_prob(model, z, &condition),
+            }
         })
     }
 
     /// # Panics
-    /// If a label is not one of the classes.
+    /// Unless the condition has `n` labels or none.
     fn sample_with(
         &self,
         model: &V,
@@ -122,37 +159,32 @@ where
         rng: &mut Rng,
         device: &Device,
     ) -> Tensor<2> {
-        let labels = match &condition.class_labels {
-            Some(labels) => host(labels),
-            None => (0..n)
-                .map(|_| rng.random_index(self.priors.len()))
-                .collect(),
+        let classes = match &condition.class_labels {
+            Some(labels) => self.classes(labels, n),
+            None => vec![None; n],
         };
-        by_class(&labels, device, |class, rows| {
+        let any =
+            |class: Option<usize>| class.unwrap_or_else(|| rng.random_index(self.priors.len()));
+        let classes: Vec<_> = classes.into_iter().map(any).collect();
+        by_class(&classes, device, |class: usize, rows| {
             let (n, condition) = (rows.dims()[0], condition.select(rows));
             self.priors[class].sample_with(model, n, &condition, temperature, rng, device)
         })
     }
 }
 
-/// The labels on the host.
-fn host(labels: &Tensor<1, Int>) -> Vec<usize> {
-    let labels = labels.clone().into_data();
-    labels.iter::<i64>().map(|label| label as usize).collect()
-}
-
 /// Calls `of_class` with each class that occurs and the indices of its rows, and puts the rows of
-/// the results in the order of the labels.
-fn by_class<const D: usize>(
-    labels: &[usize],
+/// the results in the order of the classes.
+fn by_class<C: Copy + Ord, const D: usize>(
+    classes: &[C],
     device: &Device,
-    mut of_class: impl FnMut(usize, Tensor<1, Int>) -> Tensor<D>,
+    mut of_class: impl FnMut(C, Tensor<1, Int>) -> Tensor<D>,
 ) -> Tensor<D> {
-    let mut rows: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
-    for (row, class) in labels.iter().enumerate() {
+    let mut rows: BTreeMap<C, Vec<u32>> = BTreeMap::new();
+    for (row, class) in classes.iter().enumerate() {
         rows.entry(*class).or_default().push(row as u32);
     }
-    let mut places = vec![0; labels.len()];
+    let mut places = vec![0; classes.len()];
     for (place, row) in rows.values().flatten().enumerate() {
         places[*row as usize] = place as u32;
     }
@@ -165,7 +197,10 @@ fn by_class<const D: usize>(
 #[cfg(all(test, feature = "flex"))]
 mod tests {
     use super::*;
-    use crate::{ConditionKind, MlpVae, MlpVaeConfig, StandardNormal, VaeSampler, WithPrior};
+    use crate::{
+        ConditionKind, MlpVae, MlpVaeConfig, StandardNormal, VaeSampler, WithPrior,
+        standard_normal_log_prob,
+    };
     use aigc_core::{
         data::{ClassLabels, ImageShape},
         rng::InitWeights,
@@ -234,6 +269,67 @@ mod tests {
         };
         let expected: Vec<f32> = rows.iter().map(of_any).collect();
         assert_close(&log_prob(Condition::none()), &expected, 1e-4);
+        // A label that is not a class is none, as in the model.
+        let unknown = log_prob(Condition::classes(&[2, 3, 2, 9, 0], &device));
+        assert_close(&[unknown[1], unknown[3]], &[expected[1], expected[3]], 1e-4);
+    }
+
+    /// Its density is the label and a hundredth of the first number of the latent; its samples are
+    /// the label.
+    #[derive(Module, Debug)]
+    struct Labels {
+        dim: usize,
+    }
+
+    impl<V> ModelPrior<V> for Labels {
+        fn check_model(&self, _: &V) -> Result<()> {
+            Ok(())
+        }
+
+        fn log_prob_with(&self, _: &V, z: Tensor<2>, condition: &Condition) -> Tensor<1> {
+            let labels = condition.class_labels.clone().unwrap().float();
+            labels + z.narrow(1, 0, 1).squeeze_dim::<1>(1) * 0.01
+        }
+
+        fn sample_with(
+            &self,
+            _: &V,
+            n: usize,
+            condition: &Condition,
+            _: f64,
+            _: &mut Rng,
+            _: &Device,
+        ) -> Tensor<2> {
+            let labels = condition.class_labels.clone().unwrap().float();
+            labels.reshape([n, 1]).repeat_dim(1, self.dim)
+        }
+    }
+
+    /// The condition reaches the prior of each class, in the order of its rows, from every method
+    /// of a model that uses the prior.
+    #[test]
+    fn conditions_are_passed_on() {
+        let device = Device::flex();
+        let labels = || Labels { dim: 2 };
+        let prior = ClassConditionalPrior::new(vec![labels(), labels(), labels()]);
+        let model = WithPrior::new(model(Some(3)), prior).unwrap();
+        let condition = Condition::classes(&LABELS, &device);
+        let z: Tensor<2> = Rng::new(3).normal([5, 2], &device);
+        let first = values(z.clone().narrow(1, 0, 1));
+        let density = |(label, z): (&u32, &f32)| *label as f32 + 0.01 * z;
+        let densities: Vec<f32> = LABELS.iter().zip(&first).map(density).collect();
+        let found = values(model.prior_log_prob(z.clone(), &condition));
+        assert_close(&found, &densities, 1e-5);
+        let drawn = model.sample_prior(5, &condition, 1.0, &mut Rng::new(1), &device);
+        assert_eq!(values(drawn.narrow(1, 1, 1)), LABELS.map(|x| x as f32));
+
+        let x = Rng::new(0).uniform([5, 1, 2, 2], 0.0, 1.0, &device);
+        let posterior = model.encode_with(x, &condition);
+        let own = model.model.kl(&posterior, z.clone(), &condition)[0].clone();
+        let own = values(own + standard_normal_log_prob(z.clone()));
+        let expected: Vec<f32> = own.iter().zip(&densities).map(|(kl, p)| kl - p).collect();
+        let kl = model.kl(&posterior, z, &condition)[0].clone();
+        assert_close(&values(kl), &expected, 1e-4);
     }
 
     #[test]
@@ -302,6 +398,7 @@ mod tests {
             // Five standard errors of 200 latents.
             assert_close(&values(prior.mean.val()), &mean, 5.0 / 200f32.sqrt());
         }
+        assert!(fit(&[]).is_err());
         latents[1].clear();
         let message = fit(&latents).unwrap_err().to_string();
         assert!(

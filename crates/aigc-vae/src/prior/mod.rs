@@ -3,7 +3,7 @@
 //! [`WithPrior`](crate::WithPrior) gives a model another prior. A prior that is learned after the
 //! model is fitted to the latents of the training data
 //! ([`encode_latents`]), by [`GaussianMixtureConfig::fit`] or by training with a
-//! [`PriorObjective`].
+//! [`PriorObjective`]. [`ClassConditionalPrior::fit`] fits one for each class.
 
 mod class_conditional;
 mod em;
@@ -49,7 +49,7 @@ pub trait Prior: Module + ModuleDisplay {
 }
 
 /// A prior of the latents of a model `V`, which may use the model, such as its encoder, and the
-/// condition. Every [`Prior`] is one.
+/// condition, which has a class and vectors for each latent, or none. Every [`Prior`] is one.
 pub trait ModelPrior<V, const X: usize = 4>: Module + ModuleDisplay {
     /// Fails unless the prior fits the model.
     ///

@@ -180,7 +180,8 @@ impl VampPriorConfig {
 /// `u_k` are learned, and `q` is the posterior of the model's encoder. `X` is the rank of a batch
 /// of samples.
 ///
-/// The encoder of a conditional model gets no condition with the pseudo-inputs. Batch normalisation
+/// The encoder of a conditional model gets no condition with the pseudo-inputs, also where the
+/// prior is that of one class. Batch normalisation
 /// in the encoder counts them among the data.
 #[derive(Module, Debug)]
 pub struct VampPrior<const X: usize = 4> {

@@ -739,11 +739,16 @@ mod tests {
         prior.save_pretrained(dir.path()).unwrap();
         let loaded = CodePrior::from_pretrained(dir.path(), &device).unwrap();
         assert!(loaded.warnings().is_empty(), "{loaded}");
+        let file = |name: &str| dir.path().join(name);
+        std::fs::rename(file("model.safetensors"), file("model.fp16.safetensors")).unwrap();
+        let fp16 = CodePrior::from_pretrained_with_variant(dir.path(), "fp16", &device).unwrap();
         assert_eq!(loaded.config(), config);
         let codes = config.codes.sample_uniform(2, &mut Rng::new(2), &device);
         let given = condition(config, 2, 3);
-        let [a, b] = [&prior, &*loaded].map(|prior| prior.log_prob(codes.clone(), &given));
-        assert_eq!(values(a), values(b));
+        let [a, b, c] =
+            [&prior, &*loaded, &*fp16].map(|prior| prior.log_prob(codes.clone(), &given));
+        let (a, b, c) = (values(a), values(b), values(c));
+        assert_eq!((&a, &a), (&b, &c));
     }
 
     #[test]
