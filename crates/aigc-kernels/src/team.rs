@@ -210,17 +210,24 @@ mod tests {
         calls.into_iter().map(AtomicUsize::into_inner).collect()
     }
 
-    /// Two threads that wait for each other.
+    /// Two threads that wait for each other: 0 if none came, then 1, and 2 when they have met. 3 if
+    /// the first one has left alone.
     #[derive(Default)]
     struct Meeting(AtomicUsize);
 
     impl Meeting {
         /// Whether the other thread came.
         fn wait(&self) -> bool {
-            self.0.fetch_add(1, Ordering::SeqCst);
+            let step = |from: usize, to: usize| {
+                let order = Ordering::SeqCst;
+                self.0.compare_exchange(from, to, order, order).is_ok()
+            };
+            if !step(0, 1) {
+                return step(1, 2);
+            }
             let begin = Instant::now();
-            while self.0.load(Ordering::SeqCst) < 2 {
-                if begin.elapsed() > Duration::from_millis(500) {
+            while self.0.load(Ordering::SeqCst) == 1 {
+                if begin.elapsed() > Duration::from_millis(500) && step(1, 3) {
                     return false;
                 }
                 yield_now();
