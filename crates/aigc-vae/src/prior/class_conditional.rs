@@ -173,8 +173,8 @@ where
     }
 }
 
-/// Calls `of_class` with each class that occurs and the indices of its rows, and puts the rows of
-/// the results in the order of the classes.
+/// Calls `of_class` with each class that occurs and the indices of its rows. Row `i` of the result
+/// is of `classes[i]`.
 fn by_class<C: Copy + Ord, const D: usize>(
     classes: &[C],
     device: &Device,
