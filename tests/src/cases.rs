@@ -221,8 +221,7 @@ fn conv2d_3x3(rng: &mut Rng) -> Case {
     )
 }
 
-/// So do maps narrower than a vector, in batches as large as one, whatever the kernel, up to three
-/// taps high per phase.
+/// So do small maps, whatever the stride, with kernels of two or three taps per axis and phase.
 fn conv2d_small_maps(rng: &mut Rng) -> Case {
     let batch = [3, 15, 16, 31, 32][pick(rng, 0, 4)];
     let x = [batch, pick(rng, 1, 20), pick(rng, 4, 15), pick(rng, 4, 9)];

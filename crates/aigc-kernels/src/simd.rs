@@ -1,6 +1,6 @@
 //! Selection of the vector instruction set.
 
-use crate::tile::{tallest, widest};
+use crate::tile::widest;
 use pulp::Arch;
 use std::sync::OnceLock;
 
@@ -21,15 +21,15 @@ pub(crate) fn arch() -> Arch {
     })
 }
 
-/// `f32` lanes of a vector, vectors of the widest tile, and rows of the tallest tile.
-pub(crate) fn vectors() -> [usize; 3] {
+/// `f32` lanes of a vector, and vectors of the widest tile.
+pub(crate) fn vectors() -> [usize; 2] {
     struct Vectors;
     impl pulp::WithSimd for Vectors {
-        type Output = [usize; 3];
+        type Output = [usize; 2];
 
         #[inline(always)]
-        fn with_simd<S: pulp::Simd>(self, _: S) -> [usize; 3] {
-            [S::F32_LANES, widest::<S>(), tallest::<S>()]
+        fn with_simd<S: pulp::Simd>(self, _: S) -> [usize; 2] {
+            [S::F32_LANES, widest::<S>()]
         }
     }
     arch().dispatch(Vectors)

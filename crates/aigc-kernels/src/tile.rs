@@ -3,7 +3,7 @@
 use pulp::Simd;
 
 /// Rows of the tallest tile on any CPU: the maximum of [`tallest`].
-pub(crate) const TALLEST: usize = 8;
+const TALLEST: usize = 8;
 
 /// Rows of the tallest tile.
 pub(crate) const fn tallest<S: Simd>() -> usize {
@@ -115,16 +115,6 @@ pub(crate) unsafe fn fixed<S: Simd, A: Left, B: Right, const MR: usize, const NV
     let mut acc = [[simd.splat_f32s(0.0); NV]; MR];
     // SAFETY: the caller's contract; vectors are read and written unaligned.
     unsafe {
-        if o.add {
-            for (m, row) in acc.iter_mut().enumerate() {
-                for (v, acc) in row.iter_mut().enumerate() {
-                    *acc =
-                        o.c.add(m * o.c_row + v * lanes)
-                            .cast::<S::f32s>()
-                            .read_unaligned();
-                }
-            }
-        }
         for k in 0..o.k {
             let from = o.b.row(k);
             let mut row = [simd.splat_f32s(0.0); NV];
@@ -135,6 +125,16 @@ pub(crate) unsafe fn fixed<S: Simd, A: Left, B: Right, const MR: usize, const NV
                 let a_m = simd.splat_f32s(o.a.at(m, k));
                 for (acc, b_v) in acc.iter_mut().zip(row) {
                     *acc = simd.mul_add_e_f32s(a_m, b_v, *acc);
+                }
+            }
+        }
+        // Added at the end, so that rounding errors grow with the number of blocks of a sum instead
+        // of with its length.
+        if o.add {
+            for (m, row) in acc.iter_mut().enumerate() {
+                for (v, acc) in row.iter_mut().enumerate() {
+                    let c = o.c.add(m * o.c_row + v * lanes).cast::<S::f32s>();
+                    *acc = simd.add_f32s(c.read_unaligned(), *acc);
                 }
             }
         }

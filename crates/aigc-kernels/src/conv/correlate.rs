@@ -320,7 +320,7 @@ impl<S: Simd> pulp::NullaryFnOnce for Split<'_, S> {
 /// # Panics
 /// If `columns` is 0, or `sums` is too short.
 #[inline(always)]
-pub(super) unsafe fn multiply<S: Simd, A: Left>(
+unsafe fn multiply<S: Simd, A: Left>(
     simd: S,
     a: impl Fn(usize, usize) -> A,
     rows: usize,

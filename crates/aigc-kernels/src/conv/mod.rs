@@ -8,33 +8,29 @@
 //! that the padding between them costs more than a copy, pixels are packed into panels (im2col of
 //! one panel at a time, in cache).
 //!
-//! Other algorithms are used where they are estimated to be faster: vectors across the images of a
-//! batch for maps of a few pixels (`across`), and Winograd's algorithm for 3×3 kernels
-//! (`winograd`). Kernels of one pixel, or of the whole map, are plain matrix products. Blocking
-//! follows Goto and van de Geijn 2008, "Anatomy of high-performance matrix multiplication".
+//! Winograd's algorithm (`winograd`) is used where it is estimated to be faster: kernels of 2 or 3
+//! taps per axis and phase of the stride, with more than a few channels. Kernels of one pixel, or
+//! of the whole map, are plain matrix products. Blocking follows Goto and van de Geijn 2008,
+//! "Anatomy of high-performance matrix multiplication".
 
-mod across;
 mod correlate;
 mod gather;
+mod lanes;
 mod panel;
 mod planes;
-mod points;
 mod pointwise;
 mod winograd;
-mod winograd_weights;
 
 use super::{
     memory::volume,
     product::{Matrix, multiply},
     simd::vectors,
 };
-use across::Across;
 use correlate::correlate;
 use gather::{Gather, Job, gather};
 use planes::Planes;
 use pointwise::{pointwise, pointwise_weight_grad};
-use winograd::Winograd;
-use winograd_weights::WinogradWeights;
+use winograd::{WeightGrad, Winograd};
 
 /// The largest extent of an axis of the padded maps. Sums of a few extents do not overflow `isize`.
 const MAX_EXTENT: usize = isize::MAX as usize / 32;
@@ -166,12 +162,6 @@ impl ConvSizes {
         (self.kernel == [1, 1] && same).then_some(self.input[0] * self.input[1])
     }
 
-    /// Whether [`Winograd`] supports the convolution.
-    fn is_three_by_three(&self) -> bool {
-        let plain = self.kernel == [3, 3] && self.stride == [1, 1] && self.dilation == [1, 1];
-        plain && self.padding.iter().all(|pad| *pad <= 2)
-    }
-
     /// Floating-point operations.
     fn work(&self) -> usize {
         let per_pixel = 2 * self.channels_in * self.channels_out * self.kernel[0] * self.kernel[1];
@@ -236,20 +226,7 @@ pub fn conv2d(x: &[f32], weight: &[f32], bias: Option<&[f32]>, sizes: ConvSizes)
             bias,
         );
     }
-    let winograd = sizes.is_three_by_three().then_some(Winograd {
-        x,
-        batch: sizes.batch,
-        channels: sizes.channels_in,
-        input: sizes.input,
-        output: sizes.output,
-        pad: sizes.padding,
-        weight,
-        weight_strides: [9 * sizes.channels_in, 9],
-        rotated: false,
-        rows: sizes.channels_out,
-        bias,
-    });
-    fastest(forward(x, weight, bias, sizes), winograd)
+    fastest(forward(x, weight, bias, sizes))
 }
 
 fn forward<'a>(
@@ -336,20 +313,7 @@ pub fn conv2d_transposed(
             bias,
         );
     }
-    let winograd = sizes.is_three_by_three().then(|| Winograd {
-        x: dy,
-        batch: sizes.batch,
-        channels: sizes.channels_out,
-        input: sizes.output,
-        output: sizes.input,
-        pad: sizes.padding.map(|pad| 2 - pad),
-        weight,
-        weight_strides: [9, 9 * sizes.channels_in],
-        rotated: true,
-        rows: sizes.channels_in,
-        bias,
-    });
-    fastest(backward(dy, weight, bias, sizes), winograd)
+    fastest(backward(dy, weight, bias, sizes))
 }
 
 fn backward<'a>(
@@ -444,21 +408,12 @@ fn backward<'a>(
 }
 
 /// Runs the algorithm with the lowest estimated cost.
-fn fastest(work: Gather, winograd: Option<Winograd>) -> Vec<f32> {
-    let [lanes, widest, tallest] = vectors();
-    let (gather_cycles, winograd_cycles) = (
-        work.cycles(lanes, widest),
-        winograd.as_ref().map(|winograd| winograd.cycles(lanes)),
-    );
-    let across = Across::new(&work).filter(|across| {
-        across.cycles(lanes, tallest) < gather_cycles.min(winograd_cycles.unwrap_or(gather_cycles))
-    });
-    if let Some(across) = across {
-        return across.run();
-    }
-    match winograd {
-        Some(winograd) if winograd_cycles < Some(gather_cycles) => winograd.run(),
-        _ => gather(work),
+fn fastest(work: Gather) -> Vec<f32> {
+    let [lanes, widest] = vectors();
+    let winograd = Winograd::new(&work);
+    match winograd.filter(|winograd| winograd.cycles(lanes) < work.cycles(lanes, widest)) {
+        Some(winograd) => winograd.run(),
+        None => gather(work),
     }
 }
 
@@ -486,9 +441,10 @@ pub fn conv2d_weight_grad(x: &[f32], dy: &[f32], sizes: ConvSizes) -> Vec<f32> {
     if let Some(pixels) = sizes.pointwise() {
         return pointwise_weight_grad([sizes.channels_out, pixels, sizes.channels_in], x, dy);
     }
-    match WinogradWeights::new(x, dy, sizes) {
-        Some(winograd) => winograd.run(),
-        None => correlate(x, dy, sizes.input_planes(), sizes),
+    let convolution = forward(x, &[], None, sizes);
+    match Winograd::new(&convolution) {
+        Some(all) if all.faster_weight_grad() => WeightGrad { all, dy, sizes }.run(),
+        _ => correlate(x, dy, sizes.input_planes(), sizes),
     }
 }
 
@@ -496,6 +452,7 @@ pub fn conv2d_weight_grad(x: &[f32], dy: &[f32], sizes: ConvSizes) -> Vec<f32> {
 mod tests {
     use super::*;
     use crate::testing::{Rng, assert_panics};
+    use pulp::WithSimd;
 
     fn assert_close(got: &[f32], expected: &[f32], sizes: &ConvSizes) {
         let scale = expected
@@ -510,11 +467,41 @@ mod tests {
         }
     }
 
-    /// Compares the algorithms with each other, independent of which one would be selected.
+    /// Winograd's algorithm, independent of whether it would be selected, with the vectors of this
+    /// CPU and with others.
+    fn by_winograd(work: &Gather) -> Option<[Vec<f32>; 4]> {
+        let all = || Winograd::new(work);
+        Some([
+            all()?.run(),
+            all()?.with_simd(pulp::Scalar),
+            all()?.with_simd(pulp::Scalar128b),
+            // 16 lanes, as with AVX-512.
+            all()?.with_simd(pulp::Scalar512b),
+        ])
+    }
+
+    fn weight_grad_by_winograd(x: &[f32], dy: &[f32], sizes: ConvSizes) -> Option<[Vec<f32>; 4]> {
+        let work = forward(x, &[], None, sizes);
+        let weight_grad = || {
+            Some(WeightGrad {
+                all: Winograd::new(&work)?,
+                dy,
+                sizes,
+            })
+        };
+        Some([
+            weight_grad()?.run(),
+            weight_grad()?.with_simd(pulp::Scalar),
+            weight_grad()?.with_simd(pulp::Scalar128b),
+            weight_grad()?.with_simd(pulp::Scalar512b),
+        ])
+    }
+
+    /// Compares the algorithms with each other.
     #[test]
     fn conv_algorithms_agree() {
         let mut rng = Rng::new(3);
-        let mut compared = 0;
+        let mut compared = std::collections::BTreeMap::new();
         for _ in 0..400 {
             let mut pick = |low: usize, high: usize| low + rng.below(high - low + 1);
             let (kernel, stride) = ([pick(1, 4), pick(1, 4)], [pick(1, 3), pick(1, 3)]);
@@ -541,26 +528,173 @@ mod tests {
             let weight = rng.normals(channels_out * channels_in * kernel[0] * kernel[1]);
             let bias = rng.normals(channels_in.max(channels_out));
             let bias = Some(&bias[..]);
-            for work in [
+            let mut count = |work: &Gather, direction: &'static str| {
+                let schemes = Winograd::new(work).map(|all| all.schemes());
+                *compared.entry((direction, schemes)).or_insert(0) += 1;
+            };
+            let [forward, backward] = [
                 forward(&x, &weight, bias, sizes),
                 backward(&dy, &weight, bias, sizes),
-            ] {
-                if let Some(across) = Across::new(&work) {
-                    let got = across.run();
-                    assert_close(&got, &gather(work), &sizes);
-                    compared += 1;
+            ];
+            if let Some(results) = weight_grad_by_winograd(&x, &dy, sizes) {
+                count(&forward, "weight gradient");
+                let expected = correlate(&x, &dy, sizes.input_planes(), sizes);
+                for result in results {
+                    assert_close(&result, &expected, &sizes);
                 }
             }
-            if let Some(winograd) = WinogradWeights::new(&x, &dy, sizes) {
-                assert_close(
-                    &winograd.run(),
-                    &correlate(&x, &dy, sizes.input_planes(), sizes),
-                    &sizes,
-                );
-                compared += 1;
+            for (work, direction) in [(forward, "forward"), (backward, "backward")] {
+                if let Some(results) = by_winograd(&work) {
+                    count(&work, direction);
+                    let expected = gather(work);
+                    for result in results {
+                        assert_close(&result, &expected, &sizes);
+                    }
+                }
             }
         }
-        assert!(compared > 400, "only {compared} comparisons");
+        // Three directions, and schemes of 2 taps by 4 and by 7 rows, and of 3 taps.
+        assert_eq!(compared.len(), 9, "{compared:?}");
+        assert!(compared.values().all(|count| *count > 10), "{compared:?}");
+    }
+
+    /// Sums of several blocks, weight gradients of several groups of tiles, and images with more
+    /// tiles than a part. The bound is the one above, although the sums are long.
+    #[test]
+    fn long_convs_by_winograd_match_direct_sums() {
+        let mut rng = Rng::new(11);
+        for (batch, [channels_in, channels_out], side, kernel, stride) in [
+            (2, [300, 56], 5, 3, 1),
+            (20, [64, 64], 28, 3, 1),
+            (1, [8, 12], 140, 3, 1),
+            (40, [64, 48], 14, 4, 2),
+        ] {
+            let out = (side + 2 - kernel) / stride + 1;
+            let sizes = ConvSizes {
+                batch,
+                channels_in,
+                channels_out,
+                input: [side; 2],
+                output: [out; 2],
+                kernel: [kernel; 2],
+                stride: [stride; 2],
+                padding: [1; 2],
+                dilation: [1; 2],
+            };
+            let x = rng.normals(batch * channels_in * side * side);
+            let dy = rng.normals(batch * channels_out * out * out);
+            let weight = rng.normals(channels_out * channels_in * kernel * kernel);
+            let work = forward(&x, &weight, None, sizes);
+            let all = Winograd::new(&work).expect("three by three taps");
+            assert_close(&all.run(), &gather(work), &sizes);
+            let work = backward(&dy, &weight, None, sizes);
+            let all = Winograd::new(&work).expect("three by three taps");
+            assert_close(&all.run(), &gather(work), &sizes);
+            let work = forward(&x, &[], None, sizes);
+            let all = Winograd::new(&work).expect("three by three taps");
+            let dw = WeightGrad {
+                all,
+                dy: &dy,
+                sizes,
+            }
+            .run();
+            let expected = correlate(&x, &dy, sizes.input_planes(), sizes);
+            assert_close(&dw, &expected, &sizes);
+        }
+    }
+
+    /// Which algorithm is selected, and that its results do not depend on the number of threads.
+    #[test]
+    fn convs_of_a_model_by_winograd_repeat_on_any_number_of_threads() {
+        let mut rng = Rng::new(13);
+        let sizes = ConvSizes {
+            batch: 5,
+            channels_in: 64,
+            channels_out: 64,
+            input: [28; 2],
+            output: [28; 2],
+            kernel: [3; 2],
+            stride: [1; 2],
+            padding: [1; 2],
+            dilation: [1; 2],
+        };
+        let [x, dy] = [0; 2].map(|_| rng.normals(5 * 64 * 28 * 28));
+        let weight = rng.normals(64 * 64 * 9);
+        let on = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+            pool.expect("threads").install(|| {
+                [
+                    conv2d(&x, &weight, None, sizes),
+                    conv2d_transposed(&dy, &weight, None, sizes),
+                    conv2d_weight_grad(&x, &dy, sizes),
+                ]
+            })
+        };
+        let one = on(1);
+        assert_eq!(one, on(3));
+        let work = forward(&x, &weight, None, sizes);
+        let all = || Winograd::new(&work).expect("three by three taps");
+        assert!(all().faster_weight_grad());
+        assert_eq!(one[0], all().run());
+        let few = ConvSizes {
+            channels_in: 1,
+            ..sizes
+        };
+        let work = forward(&x[..5 * 28 * 28], &weight[..64 * 9], None, few);
+        let all = Winograd::new(&work).expect("three by three taps");
+        assert!(!all.faster_weight_grad());
+    }
+
+    /// One pixel less than a tile, a large kernel, windows far from each other, and many weights.
+    #[test]
+    fn winograd_rejects_what_it_cannot_do() {
+        let sizes = ConvSizes {
+            batch: 1,
+            channels_in: 1,
+            channels_out: 1,
+            input: [9; 2],
+            output: [9; 2],
+            kernel: [3; 2],
+            stride: [1; 2],
+            padding: [1; 2],
+            dilation: [1; 2],
+        };
+        let accepts = |sizes: ConvSizes, transposed: bool| {
+            let work = match transposed {
+                true => backward(&[], &[], None, sizes),
+                false => forward(&[], &[], None, sizes),
+            };
+            Winograd::new(&work).is_some()
+        };
+        assert!(accepts(sizes, false) && accepts(sizes, true));
+        let wide = ConvSizes {
+            kernel: [4; 2],
+            ..sizes
+        };
+        assert!(!accepts(wide, false) && !accepts(wide, true));
+        let single = ConvSizes {
+            kernel: [1; 2],
+            ..sizes
+        };
+        assert!(!accepts(single, false));
+        let dilated = ConvSizes {
+            dilation: [2; 2],
+            ..sizes
+        };
+        assert!(!accepts(dilated, false));
+        let many = ConvSizes {
+            channels_in: 1280,
+            channels_out: 1280,
+            ..sizes
+        };
+        assert!(!accepts(many, false) && !accepts(many, true));
+        let large = ConvSizes {
+            channels_in: 4096,
+            input: [9, 4096],
+            output: [9, 4096],
+            ..sizes
+        };
+        assert!(!accepts(large, false));
     }
 
     /// The convolution of `x`, its transpose applied to `dy` and its weight gradient, without bias.
@@ -602,6 +736,7 @@ mod tests {
     #[test]
     fn convs_of_any_sizes_match_f64() {
         let mut rng = Rng::new(7);
+        let mut by_winograd_too = 0;
         for _ in 0..300 {
             let mut pick = |low: usize, high: usize| low + rng.below(high - low + 1);
             let sizes = ConvSizes {
@@ -635,6 +770,16 @@ mod tests {
             }
             let [bias_out, bias_in] =
                 [sizes.channels_out, sizes.channels_in].map(|len| Some(&bias[..len]));
+            for (results, expected) in [
+                (by_winograd(&forward(&x, &weight, bias_out, sizes)), &y),
+                (by_winograd(&backward(&dy, &weight, bias_in, sizes)), &dx),
+                (weight_grad_by_winograd(&x, &dy, sizes), &dw),
+            ] {
+                for result in results.into_iter().flatten() {
+                    assert_close(&result, expected, &sizes);
+                    by_winograd_too += 1;
+                }
+            }
             assert_close(&conv2d(&x, &weight, bias_out, sizes), &y, &sizes);
             assert_close(
                 &conv2d_transposed(&dy, &weight, bias_in, sizes),
@@ -643,6 +788,7 @@ mod tests {
             );
             assert_close(&conv2d_weight_grad(&x, &dy, sizes), &dw, &sizes);
         }
+        assert!(by_winograd_too > 1000, "only {by_winograd_too} results");
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! Winograd transforms: correlation along the columns of an image with fewer multiplications than
-//! output rows times weights (Winograd 1980; Lavin and Gray 2015,
-//! <https://arxiv.org/abs/1509.09308>). Input and weights are taken as polynomials, evaluated and
-//! multiplied at a few points, and the product is interpolated.
+//! Transforms along one axis: correlation with fewer multiplications than outputs times weights
+//! (Winograd 1980; Lavin and Gray 2015, <https://arxiv.org/abs/1509.09308>). Input and weights are
+//! taken as polynomials, evaluated and multiplied at a few points, and the product is interpolated.
+//! Rows are those of a column of pixels, or the pixels of a row.
 //!
 //! With points `aₜ`, `N = Πₛ≠ₜ (aₜ − aₛ)` and `M(x) = Πₜ (x − aₜ)`, the weight transform at point
 //! `t` is `Σ aₜʲ·gⱼ / N`, the input transform the coefficients of `M(x)/(x − aₜ)` times the input
@@ -15,7 +15,7 @@ pub(super) const MAX_POINTS: usize = 8;
 /// The algorithm F([`OUT`](Self::OUT), [`TAPS`](Self::TAPS)), which computes `OUT` rows from
 /// [`POINTS`](Self::POINTS) rows of input. Array elements beyond are zero.
 pub(super) trait Scheme: Sync {
-    /// Vertically adjacent weights.
+    /// Adjacent weights.
     const TAPS: usize;
     /// Output rows that are computed together.
     const OUT: usize;
@@ -28,18 +28,8 @@ pub(super) trait Scheme: Sync {
     fn input<S: Simd>(s: S, rows: [S::f32s; MAX_POINTS]) -> [S::f32s; MAX_POINTS];
     /// The output transform.
     fn output<S: Simd>(s: S, sums: [S::f32s; MAX_POINTS]) -> [S::f32s; MAX_POINTS];
-
-    /// The matrix of [`output`](Self::output), `[row][point]`. Its transpose maps the gradient of
-    /// the rows to the points.
-    fn factors() -> [[f32; MAX_POINTS]; MAX_POINTS] {
-        let mut factors = [[0.0; MAX_POINTS]; MAX_POINTS];
-        (0..Self::POINTS).for_each(|point| {
-            let one = std::array::from_fn(|at| if at == point { 1.0 } else { 0.0 });
-            let rows = Self::output(pulp::Scalar, one);
-            (0..Self::OUT).for_each(|row| factors[row][point] = rows[row]);
-        });
-        factors
-    }
+    /// The transpose of [`output`](Self::output): maps the gradient of the rows to the points.
+    fn gradient<S: Simd>(s: S, rows: [S::f32s; MAX_POINTS]) -> [S::f32s; MAX_POINTS];
 
     /// The matrix of [`weights`](Self::weights), `[point][tap]`. Its transpose maps the sums at the
     /// points to the gradients of the weights.
@@ -53,74 +43,6 @@ pub(super) trait Scheme: Sync {
                 .for_each(|(factors, point)| factors[tap] = point);
         });
         factors
-    }
-}
-
-/// Input transform of [`Scheme::POINTS`] rows of `width`. The stride between points in `to` is
-/// `stride`.
-///
-/// # Panics
-/// If the rows, rounded up to whole vectors, do not fit the slices.
-#[inline(always)]
-pub(super) fn map_rows<S: Simd, P: Scheme>(
-    s: S,
-    rows: &[f32],
-    to: &mut [f32],
-    width: usize,
-    stride: usize,
-) {
-    let lanes = S::F32_LANES;
-    // The lengths bound the factors first, so that the products do not overflow.
-    assert!(
-        width <= rows.len()
-            && rows.len() >= (P::POINTS - 1) * width + width.next_multiple_of(lanes),
-        "input rows exceed their slice"
-    );
-    assert!(
-        stride <= to.len() && to.len() >= (P::POINTS - 1) * stride + width.next_multiple_of(lanes),
-        "transformed rows exceed their slice"
-    );
-    for at in (0..width).step_by(lanes) {
-        // SAFETY: the last vector of the last row is in bounds, by the assertions. Elements written
-        // beyond a row belong to the next row, which is written later, or are never read.
-        unsafe {
-            let mut d = [s.splat_f32s(0.0); MAX_POINTS];
-            for (row, d) in d.iter_mut().take(P::POINTS).enumerate() {
-                *d = rows
-                    .as_ptr()
-                    .add(row * width + at)
-                    .cast::<S::f32s>()
-                    .read_unaligned();
-            }
-            for (point, value) in P::input(s, d).into_iter().take(P::POINTS).enumerate() {
-                to.as_mut_ptr()
-                    .add(point * stride + at)
-                    .cast::<S::f32s>()
-                    .write_unaligned(value);
-            }
-        }
-    }
-}
-
-/// One weight: four rows with one multiplication each.
-pub(super) struct One;
-
-impl Scheme for One {
-    const TAPS: usize = 1;
-    const OUT: usize = 4;
-
-    fn weights([a, ..]: [f32; 3]) -> [f32; MAX_POINTS] {
-        [a, a, a, a, 0.0, 0.0, 0.0, 0.0]
-    }
-
-    #[inline(always)]
-    fn input<S: Simd>(_: S, rows: [S::f32s; MAX_POINTS]) -> [S::f32s; MAX_POINTS] {
-        rows
-    }
-
-    #[inline(always)]
-    fn output<S: Simd>(_: S, sums: [S::f32s; MAX_POINTS]) -> [S::f32s; MAX_POINTS] {
-        sums
     }
 }
 
@@ -175,10 +97,27 @@ impl Scheme for Two {
             none,
         ]
     }
+
+    #[inline(always)]
+    fn gradient<S: Simd>(s: S, d: [S::f32s; MAX_POINTS]) -> [S::f32s; MAX_POINTS] {
+        let with = |a, factor: f32, b| s.mul_add_e_f32s(s.splat_f32s(factor), b, a);
+        let (even, odd) = (s.add_f32s(d[0], d[2]), s.add_f32s(d[1], d[3]));
+        let none = s.splat_f32s(0.0);
+        [
+            d[0],
+            s.add_f32s(even, odd),
+            s.sub_f32s(even, odd),
+            with(with(d[0], 4.0, d[2]), 2.0, with(d[1], 4.0, d[3])),
+            d[3],
+            none,
+            none,
+            none,
+        ]
+    }
 }
 
-/// F(7, 2) at the points 0, ±1, ±2, ±½ and ∞: eight multiplications instead of fourteen. Rounding
-/// errors are about twice those of [`Two`], and four times those of the direct sum.
+/// F(7, 2) at the points 0, ±1, ±2, ±½ and ∞: eight multiplications instead of fourteen. Along one
+/// axis, rounding errors are about twice those of [`Two`], and four times those of the direct sum.
 pub(super) struct TwoBySeven;
 
 impl Scheme for TwoBySeven {
@@ -230,9 +169,10 @@ impl Scheme for TwoBySeven {
     #[inline(always)]
     fn output<S: Simd>(s: S, m: [S::f32s; MAX_POINTS]) -> [S::f32s; MAX_POINTS] {
         let with = |a, factor: f32, b| s.mul_add_e_f32s(s.splat_f32s(factor), b, a);
-        let [near, far, half] = [1, 3, 5].map(|point| s.add_f32s(m[point], m[point + 1]));
-        let [near_odd, far_odd, half_odd] =
-            [1, 3, 5].map(|point| s.sub_f32s(m[point], m[point + 1]));
+        // Statements instead of `map`, which may not be inlined.
+        let (near, near_odd) = (s.add_f32s(m[1], m[2]), s.sub_f32s(m[1], m[2]));
+        let (far, far_odd) = (s.add_f32s(m[3], m[4]), s.sub_f32s(m[3], m[4]));
+        let (half, half_odd) = (s.add_f32s(m[5], m[6]), s.sub_f32s(m[5], m[6]));
         [
             s.add_f32s(s.add_f32s(m[0], near), s.add_f32s(far, half)),
             with(with(near_odd, 2.0, far_odd), 0.5, half_odd),
@@ -242,6 +182,27 @@ impl Scheme for TwoBySeven {
             with(with(near_odd, 32.0, far_odd), 0.03125, half_odd),
             s.add_f32s(m[7], with(with(near, 64.0, far), 0.015625, half)),
             s.splat_f32s(0.0),
+        ]
+    }
+
+    #[inline(always)]
+    fn gradient<S: Simd>(s: S, d: [S::f32s; MAX_POINTS]) -> [S::f32s; MAX_POINTS] {
+        let with = |a, factor: f32, b| s.mul_add_e_f32s(s.splat_f32s(factor), b, a);
+        // Sums of the even and of the odd rows times powers of `square`.
+        let even = |square: f32| with(d[0], square, with(d[2], square, with(d[4], square, d[6])));
+        let odd = |square: f32| with(d[1], square, with(d[3], square, d[5]));
+        let (near, near_odd) = (even(1.0), odd(1.0));
+        let (far, far_odd) = (even(4.0), odd(4.0));
+        let (half, half_odd) = (even(0.25), odd(0.25));
+        [
+            d[0],
+            s.add_f32s(near, near_odd),
+            s.sub_f32s(near, near_odd),
+            with(far, 2.0, far_odd),
+            with(far, -2.0, far_odd),
+            with(half, 0.5, half_odd),
+            with(half, -0.5, half_odd),
+            d[6],
         ]
     }
 }
@@ -302,44 +263,23 @@ impl Scheme for Three {
             none,
         ]
     }
-}
 
-/// Output transform, in place: sums at the points, `stride` apart, to rows of pixels plus `bias`.
-///
-/// # Panics
-/// If the sums of `vectors` vectors at every point do not fit the slice.
-#[inline(always)]
-pub(super) fn unmap<S: Simd, P: Scheme>(
-    s: S,
-    sums: &mut [f32],
-    vectors: usize,
-    stride: usize,
-    bias: f32,
-) {
-    let lanes = S::F32_LANES;
-    // The length bounds the factors first, so that the products do not overflow.
-    assert!(
-        vectors <= sums.len() / lanes
-            && stride <= sums.len()
-            && sums.len() >= (P::POINTS - 1) * stride + vectors * lanes,
-        "sums exceed their slice"
-    );
-    let bias = s.splat_f32s(bias);
-    for vector in 0..vectors {
-        // SAFETY: the last vector of the last point is in bounds, by the assertion; there are no
-        // more rows than points.
-        unsafe {
-            let sums = sums.as_mut_ptr().add(vector * lanes);
-            let mut m = [s.splat_f32s(0.0); MAX_POINTS];
-            for (point, m) in m.iter_mut().take(P::POINTS).enumerate() {
-                *m = sums.add(point * stride).cast::<S::f32s>().read_unaligned();
-            }
-            for (row, pixels) in P::output(s, m).into_iter().take(P::OUT).enumerate() {
-                sums.add(row * stride)
-                    .cast::<S::f32s>()
-                    .write_unaligned(s.add_f32s(pixels, bias));
-            }
-        }
+    #[inline(always)]
+    fn gradient<S: Simd>(s: S, d: [S::f32s; MAX_POINTS]) -> [S::f32s; MAX_POINTS] {
+        let with = |a, factor: f32, b| s.mul_add_e_f32s(s.splat_f32s(factor), b, a);
+        let (near, near_odd) = (s.add_f32s(d[0], d[2]), s.add_f32s(d[1], d[3]));
+        let (far, far_odd) = (with(d[0], 4.0, d[2]), with(d[1], 4.0, d[3]));
+        let none = s.splat_f32s(0.0);
+        [
+            d[0],
+            s.add_f32s(near, near_odd),
+            s.sub_f32s(near, near_odd),
+            with(far, 2.0, far_odd),
+            with(far, -2.0, far_odd),
+            d[3],
+            none,
+            none,
+        ]
     }
 }
 
@@ -368,18 +308,25 @@ mod tests {
 
     /// The weight gradient is the correlation of the input rows with the output gradient.
     fn assert_transpose<P: Scheme>() {
-        let dy = [2.0, -1.0, 3.0, 5.0, -4.0, 1.0, 2.0];
+        let mut dy = [2.0, -1.0, 3.0, 5.0, -4.0, 1.0, 2.0, 0.0];
+        dy[P::OUT..].fill(0.0);
         let rows = [1.0, 4.0, -3.0, 2.0, 7.0, -6.0, 5.0, 8.0];
-        let (factors, input) = (P::factors(), P::input(pulp::Scalar, rows));
-        let at = |point: usize| {
-            (0..P::OUT)
-                .map(|row| factors[row][point] * dy[row])
-                .sum::<f32>()
-        };
+        let s = pulp::Scalar;
+        let (gradient, input) = (P::gradient(s, dy), P::input(s, rows));
+        // ⟨output(m), dy⟩ = ⟨m, gradient(dy)⟩ at the unit vectors m.
+        for (point, got) in gradient.into_iter().enumerate().take(P::POINTS) {
+            let one = std::array::from_fn(|at| if at == point { 1.0 } else { 0.0 });
+            let sums = P::output(s, one);
+            let expected: f32 = sums.iter().zip(dy).take(P::OUT).map(|(a, b)| a * b).sum();
+            assert!(
+                (got - expected).abs() < 1e-4,
+                "point {point}: {got}, expected {expected}"
+            );
+        }
         let weights = P::weight_factors();
         for tap in 0..P::TAPS {
             let got: f32 = (0..P::POINTS)
-                .map(|point| weights[point][tap] * at(point) * input[point])
+                .map(|point| weights[point][tap] * gradient[point] * input[point])
                 .sum();
             let expected: f32 = (0..P::OUT).map(|row| dy[row] * rows[row + tap]).sum();
             assert!(
@@ -391,7 +338,6 @@ mod tests {
 
     #[test]
     fn scheme_transpose_matches_weight_gradient() {
-        assert_transpose::<One>();
         assert_transpose::<Two>();
         assert_transpose::<TwoBySeven>();
         assert_transpose::<Three>();
@@ -399,7 +345,6 @@ mod tests {
 
     #[test]
     fn scheme_matches_direct_correlation() {
-        assert_correlation::<One>();
         assert_correlation::<Two>();
         assert_correlation::<TwoBySeven>();
         assert_correlation::<Three>();
