@@ -171,7 +171,7 @@ impl<S: Simd, P: Scheme, Q: Scheme> pulp::NullaryFnOnce for Transform<'_, S, (P,
 }
 
 /// Transforms the sums of a vector of output channels to the gradient of their kernels.
-pub(super) struct Gradients<'a, S, P> {
+pub(super) struct KernelGradients<'a, S, P> {
     pub all: &'a Winograd<'a>,
     pub schemes: PhantomData<P>,
     pub simd: S,
@@ -186,7 +186,7 @@ pub(super) struct Gradients<'a, S, P> {
     pub kernel_len: usize,
 }
 
-impl<S: Simd, P: Scheme, Q: Scheme> pulp::NullaryFnOnce for Gradients<'_, S, (P, Q)> {
+impl<S: Simd, P: Scheme, Q: Scheme> pulp::NullaryFnOnce for KernelGradients<'_, S, (P, Q)> {
     type Output = ();
 
     #[inline(always)]

@@ -83,7 +83,7 @@ impl<'a, S: Simd, P: Scheme, Q: Scheme> Inputs<'a, S, P, Q> {
     pub(super) unsafe fn map(
         &self,
         unit: usize,
-        [pixels, planes, lines]: [&mut [f32]; 3],
+        [pixels, padded, lines]: [&mut [f32]; 3],
         layout: Layout,
         to: &Shared<f32>,
         strides: Strides,
@@ -92,15 +92,15 @@ impl<'a, S: Simd, P: Scheme, Q: Scheme> Inputs<'a, S, P, Q> {
         let Gather {
             x,
             channels,
-            planes: ref source,
+            ref planes,
             ..
         } = *self.all.gather;
         let [bands, columns] = self.all.grid();
         let (image, band) = (unit / bands, unit % bands);
         let [_, read_columns] = self.read;
-        let [map_len, step] = [source.source[0] * source.source[1], source.stride[1]];
+        let [map_len, step] = [planes.source[0] * planes.source[1], planes.stride[1]];
         let [top, left] = self.all.origin;
-        let runs = runs_inside(source, [top + band * P::OUT, left], self.read);
+        let runs = runs_inside(planes, [top + band * P::OUT, left], self.read);
         // The pixels of the map that are copied.
         let top = runs.iter().map(|run| run.from).min().unwrap_or(0);
         let ends = runs.iter().map(|run| run.from + (run.len - 1) * step + 1);
@@ -110,7 +110,7 @@ impl<'a, S: Simd, P: Scheme, Q: Scheme> Inputs<'a, S, P, Q> {
         let len = strides.len::<S>(layout.points, columns, vectors * self.all.windows.len());
         let to = to.pointer(strides.start, len);
         // The zeros around the runs stay.
-        planes.fill(0.0);
+        padded.fill(0.0);
         for vector in 0..vectors {
             let first = vector * lanes;
             let maps = &x[(image * channels + first) * map_len + top..];
@@ -118,16 +118,16 @@ impl<'a, S: Simd, P: Scheme, Q: Scheme> Inputs<'a, S, P, Q> {
             for run in &runs {
                 for pixel in 0..run.len {
                     let value = load::<S>(pixels, (run.from - top + pixel * step) * lanes);
-                    store::<S>(planes, (run.to + pixel) * lanes, value);
+                    store::<S>(padded, (run.to + pixel) * lanes, value);
                 }
             }
             for (index, window) in self.all.windows.iter().enumerate() {
                 let start = window.phase * self.read[0] + window.row;
-                let planes = &planes[(start * read_columns + window.column) * lanes..];
+                let padded = &padded[(start * read_columns + window.column) * lanes..];
                 for column in 0..(columns - 1) * Q::OUT + Q::POINTS {
                     let mut d = [s.splat_f32s(0.0); MAX_POINTS];
                     for (row, d) in d.iter_mut().take(P::POINTS).enumerate() {
-                        *d = load::<S>(planes, (row * read_columns + column) * lanes);
+                        *d = load::<S>(padded, (row * read_columns + column) * lanes);
                     }
                     for (y, value) in P::input(s, d).into_iter().take(P::POINTS).enumerate() {
                         store::<S>(lines, (y * read_columns + column) * lanes, value);

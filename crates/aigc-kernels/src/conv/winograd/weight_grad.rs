@@ -3,7 +3,8 @@
 
 use super::{
     super::ConvSizes,
-    DEPTH, GAP, Layout, Winograd, clear_gaps, kernels,
+    DEPTH, GAP, Layout, Winograd, clear_gaps,
+    kernels::KernelGradients,
     points::{Scheme, Three, Two, TwoBySeven},
     tiles::{Gradients, Inputs, Strides},
 };
@@ -132,7 +133,7 @@ fn run<S: Simd, P: Scheme, Q: Scheme>(simd: S, of: &WeightGrad) -> Vec<f32> {
     let write = |dw: &mut [f32]| {
         let dw = Shared::new(dw);
         for_each(layout.outputs / S::F32_LANES, work, |vector| {
-            simd.vectorize(kernels::Gradients {
+            simd.vectorize(KernelGradients {
                 all,
                 schemes: PhantomData::<(P, Q)>,
                 simd,
