@@ -196,8 +196,7 @@ impl<'a> Winograd<'a> {
     }
 
     /// Whether the weight gradient is estimated to take less time than
-    /// [`correlate`](super::correlate::correlate). Its transforms are those of the output's
-    /// gradient.
+    /// [`correlate`](super::correlate::correlate). It takes about as long as the convolution.
     pub(super) fn faster_weight_grad(&self) -> bool {
         let [lanes, _] = vectors();
         let Gather {
