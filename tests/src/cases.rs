@@ -31,7 +31,7 @@ pub struct Case {
 pub type Operation = (&'static str, f64, fn(&mut Rng) -> Case);
 
 /// Every operation.
-pub const OPERATIONS: [Operation; 19] = [
+pub const OPERATIONS: [Operation; 21] = [
     ("conv2d", 2e-5, conv2d),
     ("conv2d 3×3", 2e-5, conv2d_3x3),
     ("conv2d small maps", 2e-5, conv2d_small_maps),
@@ -51,6 +51,8 @@ pub const OPERATIONS: [Operation; 19] = [
     ("upsample_nearest2d", 1e-6, upsample_nearest2d),
     ("cross_entropy", 1e-5, cross_entropy),
     ("binary_cross_entropy", 1e-5, binary_cross_entropy),
+    ("reparameterize", 1e-5, reparameterize),
+    ("standard_normal_kl", 1e-5, standard_normal_kl),
 ];
 
 /// A number from `low` to `high`.
@@ -123,6 +125,7 @@ fn some_activation(rng: &mut Rng) -> Activation {
         Activation::Softplus,
         Activation::QuickGelu,
         Activation::Mish,
+        Activation::SoftClamp(3.0),
     ];
     all[pick(rng, 0, all.len() - 1)]
 }
@@ -634,6 +637,34 @@ fn binary_cross_entropy(rng: &mut Rng) -> Case {
             let targets =
                 ops::activation(laid(t[1].clone(), [rows, n], layout), Activation::Sigmoid);
             ops::binary_cross_entropy(laid(t[0].clone() * scale, [rows, n], layout), targets)
+        }),
+    }
+}
+
+fn reparameterize(rng: &mut Rng) -> Case {
+    let (rows, n) = (scale_up(rng) * pick(rng, 1, 40), pick(rng, 1, 90));
+    let layout = some_layout(rng);
+    Case {
+        lens: vec![rows * n; 3],
+        about: format!("{rows}×{n}, {layout:?}"),
+        compute: Box::new(move |t| {
+            let [mean, log_std, noise] =
+                [0, 1, 2].map(|index: usize| laid(t[index].clone(), [rows, n], layout));
+            ops::reparameterize(mean, log_std, noise).flatten(0, 1)
+        }),
+    }
+}
+
+fn standard_normal_kl(rng: &mut Rng) -> Case {
+    let (rows, n) = (scale_up(rng) * pick(rng, 1, 40), pick(rng, 1, 90));
+    let layout = some_layout(rng);
+    Case {
+        lens: vec![rows * n; 2],
+        about: format!("{rows}×{n}, {layout:?}"),
+        compute: Box::new(move |t| {
+            let [mean, log_std] =
+                [0, 1].map(|index: usize| laid(t[index].clone(), [rows, n], layout));
+            ops::standard_normal_kl(mean, log_std)
         }),
     }
 }

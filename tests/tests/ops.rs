@@ -211,6 +211,16 @@ fn binary_cross_entropy_matches_default() {
 }
 
 #[test]
+fn reparameterize_matches_default() {
+    check("reparameterize");
+}
+
+#[test]
+fn standard_normal_kl_matches_default() {
+    check("standard_normal_kl");
+}
+
+#[test]
 fn adam_matches_default() {
     let device = Device::flex();
     for seed in 0..shapes() {
@@ -279,7 +289,7 @@ fn kernels_match_default_with_narrower_vectors() {
     }
 }
 
-const ACTIVATIONS: [Activation; 10] = [
+const ACTIVATIONS: [Activation; 11] = [
     Activation::Relu,
     Activation::LeakyRelu(0.2),
     Activation::Gelu,
@@ -290,6 +300,7 @@ const ACTIVATIONS: [Activation; 10] = [
     Activation::Softplus,
     Activation::QuickGelu,
     Activation::Mish,
+    Activation::SoftClamp(3.0),
 ];
 
 fn tensor<const D: usize>(values: &[f32], shape: [usize; D]) -> Tensor<D> {

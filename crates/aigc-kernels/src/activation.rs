@@ -2,8 +2,8 @@
 
 use super::{
     curve::{
-        Curve, Gelu, GeluTanh, Identity, Leaky, Mish, QuickGelu, Relu, Sigmoid, Silu, Softplus,
-        Tanh, WithCurve,
+        Bounded, Curve, Gelu, GeluTanh, Identity, Leaky, Mish, QuickGelu, Relu, Sigmoid, Silu,
+        Softplus, Tanh, WithCurve,
     },
     memory::{check_len, filled},
     simd::arch,
@@ -43,6 +43,11 @@ pub enum Activation {
     QuickGelu,
     /// `x·tanh(ln(1 + e^x))`.
     Mish,
+    /// `bound·tanh(x/bound)`.
+    SoftClamp(
+        /// The bound, which is positive.
+        f32,
+    ),
 }
 
 /// `f(x)` of every element.
@@ -73,6 +78,7 @@ pub(crate) fn with_curve<W: WithCurve>(activation: Activation, work: W) -> W::Ou
         Activation::Softplus => work.with(Softplus),
         Activation::QuickGelu => work.with(QuickGelu),
         Activation::Mish => work.with(Mish),
+        Activation::SoftClamp(bound) => work.with(Bounded(bound)),
     }
 }
 
@@ -208,7 +214,7 @@ pub(crate) fn binary<F: Binary>(a: &[f32], b: &[f32], f: F, cost: usize) -> Vec<
 /// # Safety
 /// `write` reads no element of its part before it has written it, and has written all of them when
 /// it returns.
-unsafe fn parts(
+pub(crate) unsafe fn parts(
     len: usize,
     cost: usize,
     write: impl Fn(usize, &mut [f32]) + Send + Sync,

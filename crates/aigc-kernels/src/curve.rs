@@ -43,6 +43,9 @@ pub(crate) struct Softplus;
 pub(crate) struct QuickGelu;
 #[derive(Clone, Copy)]
 pub(crate) struct Mish;
+/// `bound·tanh(x/bound)`.
+#[derive(Clone, Copy)]
+pub(crate) struct Bounded(pub f32);
 
 impl Curve for Identity {
     const COST: usize = 1;
@@ -154,6 +157,19 @@ impl Curve for Tanh {
     fn slope<S: Simd>(self, s: S, x: S::f32s) -> S::f32s {
         let y = tanh(s, x);
         s.sub_f32s(s.splat_f32s(1.0), s.mul_f32s(y, y))
+    }
+}
+
+impl Curve for Bounded {
+    const COST: usize = Tanh::COST + 2;
+    #[inline(always)]
+    fn value<S: Simd>(self, s: S, x: S::f32s) -> S::f32s {
+        let bound = s.splat_f32s(self.0);
+        s.mul_f32s(bound, Tanh.value(s, s.div_f32s(x, bound)))
+    }
+    #[inline(always)]
+    fn slope<S: Simd>(self, s: S, x: S::f32s) -> S::f32s {
+        Tanh.slope(s, s.div_f32s(x, s.splat_f32s(self.0)))
     }
 }
 

@@ -18,6 +18,7 @@ pub mod attention;
 pub mod conv;
 mod curve;
 mod few_rows;
+pub mod gaussian;
 pub mod loss;
 mod math;
 mod matrix;

@@ -35,6 +35,11 @@ pub enum Activation {
     QuickGelu,
     /// `x·tanh(ln(1 + e^x))` (Misra 2019, <https://arxiv.org/abs/1908.08681>).
     Mish,
+    /// `bound·tanh(x/bound)`: `x` with its size smoothly bounded.
+    SoftClamp(
+        /// The bound, which is positive.
+        f64,
+    ),
 }
 
 impl Activation {
@@ -58,6 +63,7 @@ impl From<Activation> for aigc_kernels::Activation {
             Activation::Softplus => Self::Softplus,
             Activation::QuickGelu => Self::QuickGelu,
             Activation::Mish => Self::Mish,
+            Activation::SoftClamp(bound) => Self::SoftClamp(bound as f32),
         }
     }
 }

@@ -366,6 +366,42 @@ pub trait GenerativeOps: Backend {
         primitives::binary_cross_entropy_grad::<Self>(logits, targets, grad)
     }
 
+    /// A draw from a normal distribution, `mean + e^log_std·noise`.
+    fn reparameterize_forward(
+        mean: FloatTensor<Self>,
+        log_std: FloatTensor<Self>,
+        noise: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        primitives::reparameterize::<Self>(mean, log_std, noise)
+    }
+
+    /// Gradients of a draw with respect to `log_std` and `noise`; that of `mean` is `grad`.
+    fn reparameterize_grads(
+        log_std: FloatTensor<Self>,
+        noise: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        primitives::reparameterize_grads::<Self>(log_std, noise, grad)
+    }
+
+    /// Divergence of normal distributions from the standard normal distribution, summed over every
+    /// row.
+    fn standard_normal_kl_forward(
+        mean: FloatTensor<Self>,
+        log_std: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        primitives::standard_normal_kl::<Self>(mean, log_std)
+    }
+
+    /// Gradients of the divergence with respect to `mean` and `log_std`.
+    fn standard_normal_kl_grads(
+        mean: FloatTensor<Self>,
+        log_std: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        primitives::standard_normal_kl_grads::<Self>(mean, log_std, grad)
+    }
+
     /// One Adam step. Returns the updated parameter and moments.
     fn adam_step(
         param: FloatTensor<Self>,

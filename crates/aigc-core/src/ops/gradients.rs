@@ -499,4 +499,42 @@ impl<B: GenerativeOps, C: CheckpointStrategy> GenerativeOps for Autodiff<B, C> {
         )
         .0
     }
+
+    fn reparameterize_forward(
+        mean: FloatTensor<Self>,
+        log_std: FloatTensor<Self>,
+        noise: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        differentiable::<B, C, _, 3>(
+            [mean, log_std, noise],
+            |[_, log_std, noise]| [false, log_std || noise, log_std || noise],
+            |[mean, log_std, noise]| (B::reparameterize_forward(mean, log_std, noise), ()),
+            |mut back| {
+                let [_, log_std, noise] = back.requires_grad;
+                let grads = (log_std || noise).then(|| {
+                    B::reparameterize_grads(back.input(1), back.input(2), back.grad.clone())
+                });
+                let (log_std, noise) = grads.unzip();
+                [Some(back.grad), log_std, noise]
+            },
+        )
+        .0
+    }
+
+    fn standard_normal_kl_forward(
+        mean: FloatTensor<Self>,
+        log_std: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        differentiable::<B, C, _, 2>(
+            [mean, log_std],
+            |_| [true, true],
+            |[mean, log_std]| (B::standard_normal_kl_forward(mean, log_std), ()),
+            |mut back| {
+                let (mean, log_std) = (back.input(0), back.input(1));
+                let (mean, log_std) = B::standard_normal_kl_grads(mean, log_std, back.grad);
+                [Some(mean), Some(log_std)]
+            },
+        )
+        .0
+    }
 }

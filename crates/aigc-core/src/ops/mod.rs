@@ -554,6 +554,58 @@ pub fn binary_cross_entropy(logits: Tensor<2>, targets: Tensor<2>) -> Tensor<1> 
     })
 }
 
+/// A draw from a normal distribution as a function of its parameters, `mean + e^log_std·noise`
+/// (Kingma and Welling 2014, <https://arxiv.org/abs/1312.6114>).
+///
+/// # Shapes
+/// - all tensors have the same shape
+///
+/// # Panics
+/// If the shapes differ.
+pub fn reparameterize<const D: usize>(
+    mean: Tensor<D>,
+    log_std: Tensor<D>,
+    noise: Tensor<D>,
+) -> Tensor<D> {
+    assert!(
+        mean.dims() == log_std.dims() && mean.dims() == noise.dims(),
+        "shapes of a normal distribution and its noise differ: {:?}, {:?} and {:?}",
+        mean.dims(),
+        log_std.dims(),
+        noise.dims()
+    );
+    let listed = is_listed(&mean.device());
+    let (mean, log_std) = (mean.into_dispatch(), log_std.into_dispatch());
+    let noise = noise.into_dispatch();
+    Tensor::from_dispatch(match listed {
+        true => Dispatch::reparameterize_forward(mean, log_std, noise),
+        false => primitives::reparameterize::<Dispatch>(mean, log_std, noise),
+    })
+}
+
+/// Kullback-Leibler divergence of independent normal distributions from the standard normal
+/// distribution, summed over every row: `Σ ½(μ² + σ² − 1) − log σ`.
+///
+/// # Shapes
+/// - mean and log_std: `[rows, n]`
+/// - output: `[rows]`
+///
+/// # Panics
+/// If the shapes differ.
+pub fn standard_normal_kl(mean: Tensor<2>, log_std: Tensor<2>) -> Tensor<1> {
+    assert_eq!(
+        mean.dims(),
+        log_std.dims(),
+        "shapes of the means and scales of normal distributions differ"
+    );
+    let listed = is_listed(&mean.device());
+    let (mean, log_std) = (mean.into_dispatch(), log_std.into_dispatch());
+    Tensor::from_dispatch(match listed {
+        true => Dispatch::standard_normal_kl_forward(mean, log_std),
+        false => primitives::standard_normal_kl::<Dispatch>(mean, log_std),
+    })
+}
+
 /// One Adam step. Returns the updated parameter and moments. Updates in place if the tensors are
 /// not shared.
 ///

@@ -51,6 +51,10 @@ pub(crate) fn activation<B: Backend>(x: Float<B>, kind: Activation) -> Float<B> 
             let t = B::float_tanh(activation::<B>(x.clone(), Activation::Softplus));
             B::float_mul(x, t)
         }
+        Activation::SoftClamp(bound) => {
+            let t = B::float_tanh(B::float_div_scalar(x, bound.into()));
+            B::float_mul_scalar(t, bound.into())
+        }
     }
 }
 
@@ -156,6 +160,10 @@ pub(crate) fn activation_grad<B: Backend>(
             let steep = one_minus::<B>(B::float_mul(t.clone(), t.clone()));
             let gate = B::float_mul(x.clone(), B::sigmoid(x));
             B::float_mul(grad, B::float_add(t, B::float_mul(gate, steep)))
+        }
+        Activation::SoftClamp(bound) => {
+            let x = B::float_div_scalar(x, bound.into());
+            activation_grad::<B>(x, grad, Activation::Tanh)
         }
     }
 }
@@ -702,6 +710,50 @@ pub(crate) fn binary_cross_entropy_grad<B: Backend>(
     B::float_mul(
         B::float_sub(B::sigmoid(logits), targets),
         B::float_reshape(grad, Shape::new([rows, 1])),
+    )
+}
+
+pub(crate) fn reparameterize<B: Backend>(
+    mean: Float<B>,
+    log_std: Float<B>,
+    noise: Float<B>,
+) -> Float<B> {
+    B::float_add(mean, B::float_mul(B::float_exp(log_std), noise))
+}
+
+pub(crate) fn reparameterize_grads<B: Backend>(
+    log_std: Float<B>,
+    noise: Float<B>,
+    grad: Float<B>,
+) -> (Float<B>, Float<B>) {
+    let scaled = B::float_mul(grad, B::float_exp(log_std));
+    (B::float_mul(scaled.clone(), noise), scaled)
+}
+
+/// `e^(2·log σ) − 1`
+fn variance_less_one<B: Backend>(log_std: Float<B>) -> Float<B> {
+    let variance = B::float_exp(B::float_mul_scalar(log_std, 2.0.into()));
+    B::float_add_scalar(variance, (-1.0).into())
+}
+
+pub(crate) fn standard_normal_kl<B: Backend>(mean: Float<B>, log_std: Float<B>) -> Float<B> {
+    let squares = B::float_add(
+        B::float_mul(mean.clone(), mean),
+        variance_less_one::<B>(log_std.clone()),
+    );
+    let terms = B::float_sub(B::float_mul_scalar(squares, 0.5.into()), log_std);
+    flat::<B>(B::float_sum_dim(terms, 1))
+}
+
+pub(crate) fn standard_normal_kl_grads<B: Backend>(
+    mean: Float<B>,
+    log_std: Float<B>,
+    grad: Float<B>,
+) -> (Float<B>, Float<B>) {
+    let grad = B::float_reshape(grad, Shape::new([mean.shape()[0], 1]));
+    (
+        B::float_mul(mean, grad.clone()),
+        B::float_mul(variance_less_one::<B>(log_std), grad),
     )
 }
 

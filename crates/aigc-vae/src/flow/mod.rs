@@ -230,7 +230,7 @@ fn check_context(expected: Option<usize>, context: Option<&Tensor<2>>) {
 
 /// `s` with its size smoothly bounded by `max`: `m·tanh(s/m)`.
 fn bounded(s: Tensor<2>, max: f64) -> Tensor<2> {
-    Activation::Tanh.forward(s / max) * max
+    Activation::SoftClamp(max).forward(s)
 }
 
 /// Sum over the dimensions, `[batch]`.

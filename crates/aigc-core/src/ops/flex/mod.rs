@@ -12,7 +12,7 @@ use aigc_kernels::{
     adam::adam,
     attention::{self, AttentionSizes},
     conv::{conv2d, conv2d_transposed, conv2d_weight_grad},
-    loss,
+    gaussian, loss,
     norm::{self, Units},
     pixels,
     product::{Matrix, column_sums, multiply},
@@ -34,6 +34,7 @@ use tensors::{
     matrix, owned, packed, row_dims, slice, tensor, transposed, usizes, with_last,
 };
 
+type Two = (FlexTensor, FlexTensor);
 type Three = (FlexTensor, FlexTensor, FlexTensor);
 
 impl GenerativeOps for Flex {
@@ -641,6 +642,54 @@ impl GenerativeOps for Flex {
         let [_, n] = row_dims(&logits);
         let dl = loss::binary_cross_entropy_grad(slice(&logits), slice(&targets), slice(&grad), n);
         tensor(dl, logits.shape())
+    }
+
+    fn reparameterize_forward(
+        mean: FlexTensor,
+        log_std: FlexTensor,
+        noise: FlexTensor,
+    ) -> FlexTensor {
+        let _timer = timer("reparameterize_forward");
+        if !all_f32(&[&mean, &log_std, &noise]) {
+            return primitives::reparameterize::<Flex>(mean, log_std, noise);
+        }
+        let [mean, log_std, noise] = [mean, log_std, noise].map(contiguous);
+        let draw = gaussian::reparameterize(slice(&mean), slice(&log_std), slice(&noise));
+        tensor(draw, mean.shape())
+    }
+
+    fn reparameterize_grads(log_std: FlexTensor, noise: FlexTensor, grad: FlexTensor) -> Two {
+        let _timer = timer("reparameterize_grads");
+        if !all_f32(&[&log_std, &noise, &grad]) {
+            return primitives::reparameterize_grads::<Flex>(log_std, noise, grad);
+        }
+        let [log_std, noise, grad] = [log_std, noise, grad].map(contiguous);
+        let grads = gaussian::reparameterize_grads(slice(&log_std), slice(&noise), slice(&grad));
+        let shape = log_std.shape();
+        (tensor(grads.0, shape.clone()), tensor(grads.1, shape))
+    }
+
+    fn standard_normal_kl_forward(mean: FlexTensor, log_std: FlexTensor) -> FlexTensor {
+        let _timer = timer("standard_normal_kl_forward");
+        if !all_f32(&[&mean, &log_std]) || mean.shape().num_elements() == 0 {
+            return primitives::standard_normal_kl::<Flex>(mean, log_std);
+        }
+        let (mean, log_std) = (contiguous(mean), contiguous(log_std));
+        let [rows, n] = row_dims(&mean);
+        let kl = gaussian::standard_normal_kl(slice(&mean), slice(&log_std), n);
+        tensor(kl, [rows])
+    }
+
+    fn standard_normal_kl_grads(mean: FlexTensor, log_std: FlexTensor, grad: FlexTensor) -> Two {
+        let _timer = timer("standard_normal_kl_grads");
+        if !all_f32(&[&mean, &log_std, &grad]) || mean.shape().num_elements() == 0 {
+            return primitives::standard_normal_kl_grads::<Flex>(mean, log_std, grad);
+        }
+        let [mean, log_std, grad] = [mean, log_std, grad].map(contiguous);
+        let ([_, n], shape) = (row_dims(&mean), mean.shape());
+        let grads =
+            gaussian::standard_normal_kl_grads(slice(&mean), slice(&log_std), slice(&grad), n);
+        (tensor(grads.0, shape.clone()), tensor(grads.1, shape))
     }
 
     fn adam_step(

@@ -1,6 +1,6 @@
 //! The distributions of a group of latents: the prior, and the posterior relative to it.
 
-use aigc_core::nn::Activation;
+use aigc_core::{nn::Activation, ops};
 use burn::tensor::Tensor;
 use std::f64::consts::PI;
 
@@ -23,7 +23,7 @@ impl Normal {
     }
 
     pub(super) fn sample(&self, noise: Tensor<4>) -> Tensor<4> {
-        self.mean.clone() + self.log_std.clone().exp() * noise
+        ops::reparameterize(self.mean.clone(), self.log_std.clone(), noise)
     }
 
     pub(super) fn log_prob(&self, z: Tensor<4>) -> Tensor<1> {
@@ -37,8 +37,6 @@ impl Normal {
 pub(super) struct Relative {
     /// `δ`
     pub(super) mean: Tensor<4>,
-    /// `ρ`
-    std: Tensor<4>,
     /// `log ρ`
     pub(super) log_std: Tensor<4>,
 }
@@ -46,23 +44,21 @@ pub(super) struct Relative {
 impl Relative {
     /// With these `δ`; `log ρ` is brought between the bounds of `log σ`.
     pub(super) fn new(mean: Tensor<4>, log_std: Tensor<4>) -> Self {
-        let log_std = soft_clamp(log_std);
         Self {
             mean,
-            std: log_std.clone().exp(),
-            log_std,
+            log_std: soft_clamp(log_std),
         }
     }
 
     /// A draw from the posterior as noise of the prior: `δ + ρ·ε`.
     pub(super) fn noise(&self, noise: Tensor<4>) -> Tensor<4> {
-        self.mean.clone() + self.std.clone() * noise
+        ops::reparameterize(self.mean.clone(), self.log_std.clone(), noise)
     }
 
     /// `KL(q ‖ p) = Σ ½(δ² + ρ² − 1) − log ρ`; the prior's own mean and scale cancel.
     pub(super) fn kl(&self) -> Tensor<1> {
-        let square = |x: &Tensor<4>| x.clone() * x.clone();
-        sum((square(&self.mean) + square(&self.std) - 1.0) * 0.5 - self.log_std.clone())
+        let rows = |x: &Tensor<4>| x.clone().flatten::<2>(1, 3);
+        ops::standard_normal_kl(rows(&self.mean), rows(&self.log_std))
     }
 
     /// `log q` at the noise `ε` of the posterior.
@@ -79,7 +75,7 @@ impl Relative {
 }
 
 fn soft_clamp(x: Tensor<4>) -> Tensor<4> {
-    Activation::Tanh.forward(x / LOG_STD) * LOG_STD
+    Activation::SoftClamp(LOG_STD).forward(x)
 }
 
 /// Sums all axes but the first.
