@@ -1,19 +1,26 @@
-//! What a model is conditioned on: classes, or vectors such as those of a text encoder.
+//! What a model is conditioned on: classes, vectors, or sequences of vectors such as those of a text
+//! encoder.
 
 use aigc_core::{
-    Error, Result, check,
+    Error, Result,
+    check::{self, ensure},
     data::{SampleBatch, label_tensor},
 };
 use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
+use std::{fmt, sync::Arc};
 
 /// What a model is conditioned on. The default is no condition; a conditional model then works with
-/// its null condition, a vector of zeros.
+/// its null condition, zeros in place of the one-hot class, the vector and the hidden states.
+///
+/// A condition does not know its model: [`ConditionKind::check`] compares them.
 #[derive(Clone, Debug, Default)]
 pub struct Condition {
     /// A class for each sample, `[batch]`.
     pub class_labels: Option<Tensor<1, Int>>,
-    /// Vectors for each sample, such as those of a text encoder, `[batch, tokens, width]`.
+    /// A vector for each sample, such as attributes or a pooled embedding, `[batch, vector_dim]`.
+    pub vectors: Option<Tensor<2>>,
+    /// Several vectors for each sample, such as those of a text encoder, `[batch, tokens, width]`.
     pub encoder_hidden_states: Option<Tensor<3>>,
 }
 
@@ -36,7 +43,15 @@ impl Condition {
         labels.map_or_else(Self::none, |labels| Self::classes(labels, device))
     }
 
-    /// Vectors for each sample, `[batch, tokens, width]`.
+    /// A vector for each sample, `[batch, vector_dim]`.
+    pub fn vectors(vectors: Tensor<2>) -> Self {
+        Self {
+            vectors: Some(vectors),
+            ..Self::default()
+        }
+    }
+
+    /// Several vectors for each sample, `[batch, tokens, width]`.
     pub fn hidden_states(states: Tensor<3>) -> Self {
         Self {
             encoder_hidden_states: Some(states),
@@ -46,14 +61,22 @@ impl Condition {
 
     /// Whether there is no condition.
     pub fn is_none(&self) -> bool {
-        self.class_labels.is_none() && self.encoder_hidden_states.is_none()
+        self.class_labels.is_none()
+            && self.vectors.is_none()
+            && self.encoder_hidden_states.is_none()
     }
 
     /// The conditions of `k` copies of the batch, one copy after the other.
     pub fn repeat(&self, k: usize) -> Self {
+        let Self {
+            class_labels,
+            vectors,
+            encoder_hidden_states,
+        } = self.clone();
         Self {
-            class_labels: self.class_labels.clone().map(|x| x.repeat_dim(0, k)),
-            encoder_hidden_states: (self.encoder_hidden_states.clone()).map(|x| x.repeat_dim(0, k)),
+            class_labels: class_labels.map(|x| x.repeat_dim(0, k)),
+            vectors: vectors.map(|x| x.repeat_dim(0, k)),
+            encoder_hidden_states: encoder_hidden_states.map(|x| x.repeat_dim(0, k)),
         }
     }
 
@@ -61,25 +84,36 @@ impl Condition {
     pub(crate) fn autodiff(self) -> Self {
         Self {
             class_labels: self.class_labels.map(Tensor::autodiff),
+            vectors: self.vectors.map(Tensor::autodiff),
             encoder_hidden_states: self.encoder_hidden_states.map(Tensor::autodiff),
         }
     }
 
     /// The conditions of the samples at these indices, `[indices]`.
     pub(crate) fn select(&self, indices: Tensor<1, Int>) -> Self {
+        let Self {
+            class_labels,
+            vectors,
+            encoder_hidden_states,
+        } = self.clone();
         Self {
-            class_labels: (self.class_labels.clone()).map(|x| x.select(0, indices.clone())),
-            encoder_hidden_states: (self.encoder_hidden_states.clone())
-                .map(|x| x.select(0, indices)),
+            class_labels: class_labels.map(|x| x.select(0, indices.clone())),
+            vectors: vectors.map(|x| x.select(0, indices.clone())),
+            encoder_hidden_states: encoder_hidden_states.map(|x| x.select(0, indices)),
         }
     }
 
     /// The conditions of the samples `start..start + length`.
     pub fn narrow(&self, start: usize, length: usize) -> Self {
+        let Self {
+            class_labels,
+            vectors,
+            encoder_hidden_states,
+        } = self.clone();
         Self {
-            class_labels: (self.class_labels.clone()).map(|x| x.narrow(0, start, length)),
-            encoder_hidden_states: (self.encoder_hidden_states.clone())
-                .map(|x| x.narrow(0, start, length)),
+            class_labels: class_labels.map(|x| x.narrow(0, start, length)),
+            vectors: vectors.map(|x| x.narrow(0, start, length)),
+            encoder_hidden_states: encoder_hidden_states.map(|x| x.narrow(0, start, length)),
         }
     }
 }
@@ -90,59 +124,94 @@ impl Condition {
 pub struct ConditionKind {
     /// Number of classes, of a class-conditional model.
     pub num_classes: Option<usize>,
+    /// Width of a vector for each sample.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vector_dim: Option<usize>,
     /// Width of the vectors that cross-attention attends to.
     pub cross_attention_dim: Option<usize>,
 }
 
 impl ConditionKind {
-    /// Fails unless the number of classes is from 1 to 2²⁰ and the width of the vectors from 1 to
+    /// Fails unless the number of classes is from 1 to 2²⁰ and the widths of vectors are from 1 to
     /// 2¹⁴, where they are set.
     ///
     /// # Errors
     /// [`Error::Config`] naming the field of `condition`.
     pub fn validate(&self) -> Result<()> {
-        if let Some(classes) = self.num_classes {
-            check::sizes(&[("condition.num_classes", classes, 1 << 20)])?;
-        }
-        if let Some(width) = self.cross_attention_dim {
-            check::sizes(&[("condition.cross_attention_dim", width, 1 << 14)])?;
+        for (field, size, limit) in [
+            ("condition.num_classes", self.num_classes, 1 << 20),
+            ("condition.vector_dim", self.vector_dim, 1 << 14),
+            (
+                "condition.cross_attention_dim",
+                self.cross_attention_dim,
+                1 << 14,
+            ),
+        ] {
+            if let Some(size) = size {
+                check::sizes(&[(field, size, limit)])?;
+            }
         }
         Ok(())
     }
 
-    /// The condition of a batch: its labels, if the model has classes.
+    /// Number of values that a model concatenates with others: those of a one-hot class and of a
+    /// vector.
+    pub(crate) fn concatenated_dim(&self) -> usize {
+        self.num_classes.unwrap_or(0) + self.vector_dim.unwrap_or(0)
+    }
+
+    /// Fails unless the model takes what the condition has, in the shape for `batch` samples. What
+    /// a condition does not have is the null condition. Labels are read from their device.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the field of the condition.
+    pub fn check(&self, condition: &Condition, batch: usize) -> Result<()> {
+        if let Some(labels) = &condition.class_labels {
+            let num_classes = taken("class_labels", "num_classes", self.num_classes)?;
+            let (found, expected) = (labels.dims(), [batch]);
+            let shape = format!("{expected:?}");
+            ensure(
+                found == expected,
+                "class_labels",
+                format!("{found:?}"),
+                &shape,
+            )?;
+            let (labels, classes) = (labels.clone().into_data(), 0..num_classes as i64);
+            if let Some(label) = labels.iter::<i64>().find(|label| !classes.contains(label)) {
+                return Err(Error::config("class_labels", label, below(num_classes)));
+            }
+        }
+        if let Some(vectors) = &condition.vectors {
+            let width = taken("vectors", "vector_dim", self.vector_dim)?;
+            let (found, expected) = (vectors.dims(), [batch, width]);
+            let shape = format!("{expected:?}");
+            ensure(found == expected, "vectors", format!("{found:?}"), &shape)?;
+        }
+        if let Some(states) = &condition.encoder_hidden_states {
+            let field = "encoder_hidden_states";
+            let width = taken(field, "cross_attention_dim", self.cross_attention_dim)?;
+            let [rows, tokens, found] = states.dims();
+            ensure(
+                rows == batch && tokens > 0 && found == width,
+                field,
+                format!("{:?}", states.dims()),
+                &format!("[{batch}, tokens, {width}]"),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// The condition of a batch that has nothing but labels: its classes, if the model has classes.
     ///
     /// # Errors
     /// [`Error::Config`] if the model has classes and the batch has no labels, or a label is not a
-    /// class of the model; or if the model has cross-attention, because a batch has no vectors.
+    /// class of the model; or if the model takes vectors or hidden states.
     pub fn of_batch<const X: usize>(
         &self,
         batch: &impl SampleBatch<X>,
         device: &Device,
     ) -> Result<Condition> {
-        if let Some(width) = self.cross_attention_dim {
-            let expected = "none, since a batch has no vectors to attend to: train with \
-                            `VaeObjective::with_encoder_hidden_states`, and evaluate with \
-                            `Vae::forward` and `Condition::hidden_states`";
-            return Err(Error::config(
-                "condition.cross_attention_dim",
-                width,
-                expected,
-            ));
-        }
-        self.of_labels(batch, device)
-    }
-
-    /// The labels of a batch as a condition, without vectors for cross-attention.
-    ///
-    /// # Errors
-    /// As [`labels`](Self::labels).
-    pub(crate) fn of_labels<const X: usize>(
-        &self,
-        batch: &impl SampleBatch<X>,
-        device: &Device,
-    ) -> Result<Condition> {
-        Ok(Condition::of_labels(self.labels(batch)?, device))
+        BatchCondition::default().of(*self, batch, device)
     }
 
     /// The labels of a batch, if the model has classes.
@@ -157,7 +226,124 @@ impl ConditionKind {
         let known = |count| known_labels(batch.labels(), count);
         self.num_classes.map(known).transpose()
     }
+
+    /// The first field that the model takes and the condition does not have, with its width; labels
+    /// do not count.
+    pub(crate) fn missing(&self, condition: &Condition) -> Option<(&'static str, usize)> {
+        let vectors = match &condition.vectors {
+            None => self.vector_dim,
+            Some(_) => None,
+        };
+        let states = match &condition.encoder_hidden_states {
+            None => self.cross_attention_dim,
+            Some(_) => None,
+        };
+        let vectors = vectors.map(|width| ("vectors", width));
+        vectors.or(states.map(|width| ("encoder_hidden_states", width)))
+    }
 }
+
+/// The size of `field` of a condition, which the model takes if it has `setting`.
+fn taken(field: &str, setting: &str, size: Option<usize>) -> Result<usize> {
+    size.ok_or_else(|| {
+        let expected = format!("none, since the model has no `{setting}`");
+        Error::config(field, "given", expected)
+    })
+}
+
+/// What labels are expected to be.
+fn below(num_classes: usize) -> String {
+    format!("below {num_classes}, the number of classes of the model")
+}
+
+/// The condition of a batch, apart from its labels.
+type Encode<B> = dyn Fn(&B, &Device) -> Result<Condition> + Send + Sync;
+
+/// Where the conditions of batches come from: their labels, and a function for everything else.
+pub(crate) struct BatchCondition<B>(Option<Arc<Encode<B>>>);
+
+impl<B> BatchCondition<B> {
+    pub(crate) fn new(
+        encode: impl Fn(&B, &Device) -> Result<Condition> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Some(Arc::new(encode)))
+    }
+
+    /// The condition of a batch, for a model that takes conditions of this kind. Labels of the
+    /// batch are checked without a device.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming what is missing or does not fit the model; errors of the function.
+    pub(crate) fn of<const X: usize>(
+        &self,
+        kind: ConditionKind,
+        batch: &B,
+        device: &Device,
+    ) -> Result<Condition>
+    where
+        B: SampleBatch<X>,
+    {
+        let mut condition = match &self.0 {
+            Some(encode) => encode(batch, &device.clone().without_autodiff())?,
+            None => Condition::none(),
+        };
+        kind.check(&condition, batch.len())?;
+        if condition.class_labels.is_none() {
+            let labels = kind.labels(batch)?;
+            condition.class_labels = labels.map(|labels| label_tensor(labels, device));
+        }
+        if let Some((field, width)) = kind.missing(&condition) {
+            let expected = format!("of width {width}: call `with_condition`");
+            return Err(Error::config(field, "missing", expected));
+        }
+        Ok(match device.is_autodiff() {
+            true => condition.autodiff(),
+            false => condition,
+        })
+    }
+}
+
+impl<B> Clone for BatchCondition<B> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<B> Default for BatchCondition<B> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<B> fmt::Debug for BatchCondition<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("BatchCondition")
+            .field(&self.0.is_some())
+            .finish()
+    }
+}
+
+/// The method `with_condition` of a type with batches `B` and a field `condition:
+/// BatchCondition<B>`.
+macro_rules! condition_method {
+    () => {
+        /// Conditions the model on what `encode` returns for a batch: vectors, encoder hidden states
+        /// such as a text encoder's for the captions of the batch, or both. It receives the device,
+        /// without autodiff. Labels come from the batch, unless `encode` returns others, which are
+        /// read from their device to check them.
+        pub fn with_condition(
+            mut self,
+            encode: impl Fn(&B, &burn::tensor::Device) -> aigc_core::Result<$crate::Condition>
+            + Send
+            + Sync
+            + 'static,
+        ) -> Self {
+            self.condition = $crate::condition::BatchCondition::new(encode);
+            self
+        }
+    };
+}
+pub(crate) use condition_method;
 
 /// The labels of a batch, for a model with `num_classes` classes.
 ///
@@ -169,10 +355,7 @@ pub(crate) fn known_labels(labels: Option<&[u32]>, num_classes: usize) -> Result
         return Err(Error::config("labels", "missing", expected));
     };
     match labels.iter().find(|label| **label as usize >= num_classes) {
-        Some(label) => {
-            let expected = format!("below {num_classes}, the number of classes of the model");
-            Err(Error::config("labels", label, expected))
-        }
+        Some(label) => Err(Error::config("labels", label, below(num_classes))),
         None => Ok(labels),
     }
 }
@@ -181,39 +364,181 @@ pub(crate) fn known_labels(labels: Option<&[u32]>, num_classes: usize) -> Result
 mod tests {
     use super::*;
     use crate::objective::toy::{POINTS, Points};
-    use aigc_core::testing::values;
+    use aigc_core::{rng::Rng, testing::values};
+
+    const KIND: ConditionKind = ConditionKind {
+        num_classes: Some(3),
+        vector_dim: Some(2),
+        cross_attention_dim: Some(5),
+    };
+
+    /// A condition of these numbers of samples, that [`KIND`] describes.
+    fn condition(labels: &[u32], vectors: usize, states: usize) -> Condition {
+        let device = Device::flex();
+        Condition {
+            vectors: Some(Rng::new(1).normal([vectors, 2], &device)),
+            encoder_hidden_states: Some(Rng::new(2).normal([states, 4, 5], &device)),
+            ..Condition::classes(labels, &device)
+        }
+    }
 
     #[test]
-    fn selected_conditions_are_those_of_the_samples() {
+    fn conditions_of_samples_stay_together() {
         let device = Device::flex();
         let states = Tensor::<3>::from_floats([[[1.0, 2.0]], [[3.0, 4.0]], [[5.0, 6.0]]], &device);
         let condition = Condition {
+            vectors: Some(Tensor::from_floats([[10.0], [11.0], [12.0]], &device)),
             encoder_hidden_states: Some(states),
             ..Condition::classes(&[7, 8, 9], &device)
         };
-        let Condition {
-            class_labels,
-            encoder_hidden_states,
-        } = condition.select(label_tensor(&[2, 0], &device));
-        let labels = class_labels.unwrap().into_data();
-        assert_eq!(labels.iter::<i64>().collect::<Vec<_>>(), [9, 7]);
-        assert_eq!(values(encoder_hidden_states.unwrap()), [5.0, 6.0, 1.0, 2.0]);
+        let host = |condition: Condition| {
+            let labels = condition.class_labels.unwrap().into_data();
+            (
+                labels.iter::<i64>().collect::<Vec<_>>(),
+                values(condition.vectors.unwrap()),
+                values(condition.encoder_hidden_states.unwrap()),
+            )
+        };
+        assert_eq!(
+            host(condition.select(label_tensor(&[2, 0], &device))),
+            (vec![9, 7], vec![12.0, 10.0], vec![5.0, 6.0, 1.0, 2.0])
+        );
+        let last = condition.narrow(2, 1);
+        let expected = (vec![9], vec![12.0], vec![5.0, 6.0]);
+        assert_eq!(host(last.clone()), expected);
+        assert_eq!(
+            host(last.repeat(2)),
+            (vec![9, 9], vec![12.0, 12.0], vec![5.0, 6.0, 5.0, 6.0])
+        );
     }
 
-    /// A batch has no vectors for cross-attention, and a model would work without its condition.
     #[test]
-    fn batches_are_no_condition_of_cross_attention() {
-        let kind = ConditionKind {
+    fn conditions_that_do_not_fit_are_named() {
+        KIND.check(&condition(&[0, 2], 2, 2), 2).unwrap();
+        KIND.check(&Condition::none(), 2).unwrap();
+        let none = ConditionKind::default();
+        let only = |field: &str| {
+            let all = condition(&[0, 2], 2, 2);
+            match field {
+                "class_labels" => Condition {
+                    class_labels: all.class_labels,
+                    ..Condition::none()
+                },
+                "vectors" => Condition::vectors(all.vectors.unwrap()),
+                _ => Condition::hidden_states(all.encoder_hidden_states.unwrap()),
+            }
+        };
+        for (kind, condition, expected) in [
+            (
+                KIND,
+                condition(&[0, 3], 2, 2),
+                "`class_labels` is 3, expected below 3, the number of classes",
+            ),
+            (
+                KIND,
+                condition(&[0], 2, 2),
+                "`class_labels` is [1], expected [2]",
+            ),
+            (
+                KIND,
+                condition(&[0, 2], 3, 2),
+                "`vectors` is [3, 2], expected [2, 2]",
+            ),
+            (
+                KIND,
+                condition(&[0, 2], 2, 1),
+                "`encoder_hidden_states` is [1, 4, 5], expected [2, tokens, 5]",
+            ),
+            (
+                none,
+                only("class_labels"),
+                "`class_labels` is given, expected none, since the model has no `num_classes`",
+            ),
+            (none, only("vectors"), "`vectors` is given, expected none"),
+            (
+                none,
+                only("encoder_hidden_states"),
+                "`encoder_hidden_states` is given, expected none",
+            ),
+        ] {
+            let message = kind.check(&condition, 2).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+
+    /// Points with a class each.
+    struct Labelled(Points, Vec<u32>);
+
+    impl SampleBatch<2> for Labelled {
+        fn to_tensor(&self, device: &Device) -> Tensor<2> {
+            self.0.to_tensor(device)
+        }
+
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+
+        fn sample_shape(&self) -> aigc_core::data::SampleShape {
+            self.0.sample_shape()
+        }
+
+        fn labels(&self) -> Option<&[u32]> {
+            Some(&self.1)
+        }
+    }
+
+    /// The labels of a batch complete the condition that the function returns; a model would work
+    /// without what is missing.
+    #[test]
+    fn conditions_of_batches_are_complete() {
+        let device = Device::flex().autodiff();
+        let batch = |labels: [u32; 4]| Labelled(Points(POINTS.to_vec()), labels.to_vec());
+        let labels = |condition: Condition| -> Vec<i64> {
+            let labels = condition.class_labels.unwrap().into_data();
+            labels.iter::<i64>().collect()
+        };
+        let without_labels = |_: &Labelled, device: &Device| {
+            assert!(!device.is_autodiff());
+            Ok(Condition {
+                class_labels: None,
+                ..condition(&[0; 4], 4, 4)
+            })
+        };
+        let source = BatchCondition::new(without_labels);
+        let found = source.of(KIND, &batch([2, 0, 1, 2]), &device).unwrap();
+        assert!(found.vectors.clone().unwrap().is_autodiff());
+        assert_eq!(labels(found), [2, 0, 1, 2]);
+        let own = |_: &Labelled, _: &Device| Ok(condition(&[1, 1, 0, 0], 4, 4));
+        let found = BatchCondition::new(own).of(KIND, &batch([9; 4]), &device);
+        assert_eq!(labels(found.unwrap()), [1, 1, 0, 0]);
+
+        let message = |result: Result<Condition>| result.unwrap_err().to_string();
+        let unknown = message(source.of(KIND, &batch([0, 1, 2, 3]), &device));
+        assert!(
+            unknown.contains("`labels` is 3, expected below 3"),
+            "{unknown}"
+        );
+        let points = Points(POINTS.to_vec());
+        let attention = ConditionKind {
             cross_attention_dim: Some(5),
             ..ConditionKind::default()
         };
-        let (batch, device) = (Points(POINTS.to_vec()), Device::flex());
-        let message = kind.of_batch(&batch, &device).unwrap_err().to_string();
-        assert!(
-            message.contains("`condition.cross_attention_dim` is 5")
-                && message.contains("with_encoder_hidden_states"),
-            "{message}"
-        );
-        assert!(kind.of_labels(&batch, &device).unwrap().is_none());
+        for (kind, expected) in [
+            (KIND, "`labels` is missing"),
+            (
+                attention,
+                "`encoder_hidden_states` is missing, expected of width 5: call `with_condition`",
+            ),
+            (
+                ConditionKind {
+                    num_classes: None,
+                    ..KIND
+                },
+                "`vectors` is missing, expected of width 2",
+            ),
+        ] {
+            let found = message(kind.of_batch(&points, &device));
+            assert!(found.contains(expected), "{found}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The evidence lower bound.
 
-use crate::{Likelihood, Vae, check_batch};
+use crate::{Condition, Likelihood, Vae, check_batch, condition::BatchCondition};
 use aigc_core::{
     Result,
     data::{DataLoader, SampleBatch},
@@ -56,13 +56,46 @@ impl Elbo {
 ///
 /// # Errors
 /// If a sample cannot be read, does not have the shape of the model's samples or not the range of
-/// the likelihood, or has no label that a conditional model knows, or if the model has
-/// cross-attention.
+/// the likelihood, or has no label that a conditional model knows, or if the model takes vectors or
+/// encoder hidden states: see [`evaluate_with_condition`].
 pub fn evaluate<V, B, const X: usize, const Z: usize>(
     model: &V,
     loader: &DataLoader<B>,
     device: &Device,
     seed: u64,
+) -> Result<Metrics>
+where
+    V: Vae<X, Z>,
+    B: SampleBatch<X>,
+{
+    evaluate_batches(model, loader, device, seed, &BatchCondition::default())
+}
+
+/// [`evaluate`] under the vectors and encoder hidden states that `encode` returns for a batch, as
+/// of [`VaeObjective::with_condition`](crate::VaeObjective::with_condition).
+///
+/// # Errors
+/// As [`evaluate`]; if what `encode` returns does not fit the model; errors of `encode`.
+pub fn evaluate_with_condition<V, B, const X: usize, const Z: usize>(
+    model: &V,
+    loader: &DataLoader<B>,
+    device: &Device,
+    seed: u64,
+    encode: impl Fn(&B, &Device) -> Result<Condition> + Send + Sync + 'static,
+) -> Result<Metrics>
+where
+    V: Vae<X, Z>,
+    B: SampleBatch<X>,
+{
+    evaluate_batches(model, loader, device, seed, &BatchCondition::new(encode))
+}
+
+fn evaluate_batches<V, B, const X: usize, const Z: usize>(
+    model: &V,
+    loader: &DataLoader<B>,
+    device: &Device,
+    seed: u64,
+    condition: &BatchCondition<B>,
 ) -> Result<Metrics>
 where
     V: Vae<X, Z>,
@@ -76,7 +109,7 @@ where
         check_batch(model, &batch)?;
         let x = batch.to_tensor(device);
         let count = x.dims()[0] as f64;
-        let condition = model.condition_kind().of_batch(&batch, device)?;
+        let condition = condition.of(model.condition_kind(), &batch, device)?;
         let mut rng = Rng::stream(seed, "held-out", index as u64);
         let output = model.forward(x.clone(), &condition, &mut rng);
         output.likelihood.check_range(batch.value_range())?;

@@ -62,7 +62,7 @@ mod spatial;
 
 pub use aigc_core::encoder::Posterior;
 pub use condition::{Condition, ConditionKind};
-pub use elbo::{Elbo, elbo, evaluate};
+pub use elbo::{Elbo, elbo, evaluate, evaluate_with_condition};
 pub use evaluate::{
     ActiveUnits, EvaluationOptions, LogLikelihood, LogLikelihoodOptions, PosteriorCollapse,
     RateDistortion, RateDistortionCurve, active_units, log_likelihood, posterior_collapse,
@@ -95,7 +95,7 @@ pub use prior::{
     ClassConditionalPrior, CovarianceType, EmConfig, FlowPrior, GaussianMixture,
     GaussianMixtureConfig, LatentBatch, MixtureFit, ModelPrior, Prior, PriorObjective,
     PseudoInputRange, StandardNormal, VampPrior, VampPriorConfig, collate_latents, encode_latents,
-    encode_latents_by_class,
+    encode_latents_by_class, encode_latents_with_condition,
 };
 pub use prior_codes::{
     CodeBatch, CodePrior, CodePriorConfig, CodePriorObjective, CodeSample, CodeSamples,
@@ -127,7 +127,8 @@ use burn::{
 /// latent vectors, 4 and 4 for images and latent maps.
 ///
 /// Only the first four methods are required. A model whose posterior is not Gaussian may also
-/// implement [`auxiliary_losses`](Self::auxiliary_losses) for codebook and commitment terms,
+/// implement [`has_deterministic_posterior`](Self::has_deterministic_posterior),
+/// [`auxiliary_losses`](Self::auxiliary_losses) for codebook and commitment terms,
 /// [`codebook_posterior`](Self::codebook_posterior) and
 /// [`update_codebook`](Self::update_codebook) for codes that follow running means, and
 /// [`sample_prior`](Self::sample_prior) for another prior.
@@ -161,8 +162,9 @@ pub trait Vae<const X: usize = 4, const Z: usize = 2>: Module {
     /// Shape of a sample, without the batch axis.
     fn sample_shape(&self) -> SampleShape;
 
-    /// Whether samples of this shape can be encoded: by default, those of
-    /// [`sample_shape`](Self::sample_shape) alone.
+    /// Whether samples of this shape can be encoded and reconstructed: by default, those of
+    /// [`sample_shape`](Self::sample_shape) alone. Objectives and evaluations take no others in any
+    /// case.
     fn accepts(&self, shape: SampleShape) -> bool {
         shape == self.sample_shape()
     }
@@ -177,7 +179,17 @@ pub trait Vae<const X: usize = 4, const Z: usize = 2>: Module {
         ConditionKind::default()
     }
 
+    /// Whether the posterior has no uncertainty, so that every draw is the same latent, as that of
+    /// quantised latents; false by default.
+    fn has_deterministic_posterior(&self) -> bool {
+        false
+    }
+
     /// [`encode`](Self::encode) under a condition; a model without conditions ignores it.
+    ///
+    /// Labels are not read from their device to check them: those of the models of this crate that
+    /// are not below [`num_classes`](ConditionKind::num_classes) make the outputs NaN.
+    /// [`ConditionKind::check`] names them.
     fn encode_with(&self, x: Tensor<X>, condition: &Condition) -> Self::Posterior {
         let _ = condition;
         self.encode(x)

@@ -19,8 +19,11 @@ use std::ops::Range;
 /// one for each sample of a result; [`reconstruct_batch`](Self::reconstruct_batch) takes the labels
 /// of its batch.
 ///
-/// All methods return [`Error::Unsupported`] for a model with cross-attention: the sampler has no
-/// vectors to attend to.
+/// A model that takes vectors or encoder hidden states ([`ConditionKind`]) needs them from
+/// [`with_vectors`](Self::with_vectors) and
+/// [`with_encoder_hidden_states`](Self::with_encoder_hidden_states), for one sample or for each
+/// sample of a result; all methods return [`Error::Config`] or [`Error::InvalidArgument`] if they
+/// are missing or do not fit.
 ///
 /// ```no_run
 /// # use aigc_core::device::device;
@@ -38,6 +41,8 @@ pub struct VaeSampler<'a, V, const X: usize = 4, const Z: usize = 2> {
     pub(crate) options: SamplingOptions<'a, BatchProgress>,
     temperature: f64,
     classes: ClassLabels,
+    /// Vectors and encoder hidden states, of one sample or of each.
+    given: Condition,
 }
 
 impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
@@ -49,6 +54,7 @@ impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
             options: SamplingOptions::new(256),
             temperature: 1.0,
             classes: ClassLabels::Random,
+            given: Condition::none(),
         }
     }
 
@@ -56,6 +62,19 @@ impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
     /// samples are more typical and less varied.
     pub fn with_temperature(mut self, temperature: f64) -> Self {
         self.temperature = temperature;
+        self
+    }
+
+    /// Sets the vectors of the samples, `[1, vector_dim]` for all or `[n, vector_dim]` for n of them.
+    pub fn with_vectors(mut self, vectors: Tensor<2>) -> Self {
+        self.given.vectors = Some(vectors);
+        self
+    }
+
+    /// Sets the encoder hidden states of the samples, such as those of a text encoder,
+    /// `[1, tokens, width]` for all or `[n, tokens, width]` for n of them.
+    pub fn with_encoder_hidden_states(mut self, states: Tensor<3>) -> Self {
+        self.given.encoder_hidden_states = Some(states);
         self
     }
 
@@ -80,7 +99,7 @@ impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
                 "a finite number, 0 or above",
             ));
         }
-        let num_classes = self.condition_kind()?.num_classes;
+        let num_classes = self.condition_kind(n)?.num_classes;
         let mut rng = Rng::stream(seed, "vae/classes", 0);
         let labels = self.classes.resolve(num_classes, n, &mut rng)?;
         let mut rng = Rng::new(seed);
@@ -97,11 +116,12 @@ impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
     /// Reconstructs samples from the mode of their posterior.
     ///
     /// # Shapes
-    /// - x and output: `[n, …]` of the model's sample shape; images in `[0, 1]`
+    /// - x and output: `[n, …]` of a shape that the model [accepts](Vae::accepts); images in
+    ///   `[0, 1]`
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if `x` contains no samples, they do not have the shape of the
-    /// model's samples, or the classes do not fit; [`Error::Cancelled`] if cancelled.
+    /// [`Error::InvalidArgument`] if `x` contains no samples, the model does not accept their shape,
+    /// or the classes do not fit; [`Error::Cancelled`] if cancelled.
     pub fn reconstruct(&self, x: Tensor<X>) -> Result<Tensor<X>> {
         self.check_samples("x", &x)?;
         let labels = self.labels(x.dims()[0])?;
@@ -112,15 +132,17 @@ impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
     /// model is class-conditional.
     ///
     /// # Shapes
-    /// - output: `[len, …]` of the model's sample shape
+    /// - output: `[len, …]` of the samples' shape
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if the batch is empty; [`Error::Config`] if its samples do not
-    /// have the shape of the model's samples, or a class-conditional model gets no labels or
-    /// unknown ones; [`Error::Cancelled`] if cancelled.
+    /// [`Error::InvalidArgument`] if the batch is empty; [`Error::Config`] if the model does not
+    /// [accept](Vae::accepts) the shape of its samples, or a class-conditional model gets no labels
+    /// or unknown ones; [`Error::Cancelled`] if cancelled.
     pub fn reconstruct_batch(&self, batch: &impl SampleBatch<X>) -> Result<Tensor<X>> {
-        check_batch(self.model, batch)?;
-        let labels = self.condition_kind()?.labels(batch)?;
+        if !self.model.accepts(batch.sample_shape()) {
+            check_batch(self.model, batch)?;
+        }
+        let labels = self.condition_kind(batch.len())?.labels(batch)?;
         self.reconstruct_labelled(batch.to_tensor(&self.device), labels)
     }
 
@@ -155,8 +177,9 @@ impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
         self.interpolate_along(from, to, frames, &Interpolation::Spherical)
     }
 
-    /// Decodes a grid over two latent dimensions: `side × side` samples, row by row. The dimensions
-    /// `axes` cover the central 90 % of a standard normal prior; all others are 0.
+    /// Decodes a grid over two latent dimensions: `side × side` samples, row by row. The dimension
+    /// `axes[0]` rises from row to row and `axes[1]` from column to column, over the central 90 % of
+    /// a standard normal prior, −1.645 to 1.645; all others are 0.
     ///
     /// # Shapes
     /// - output: `[side², …]` of the model's sample shape
@@ -174,14 +197,19 @@ impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
             return Err(Error::argument("axes", axis, expected));
         }
         let at = |k: usize| 1.645 * (2.0 * k as f32 / (side - 1) as f32 - 1.0);
-        let mut z = vec![0.0; side * side * latent];
-        for (index, point) in z.chunks_exact_mut(latent).enumerate() {
-            point[axes[0]] = at(index / side);
-            point[axes[1]] = at(index % side);
-        }
-        let shape: [usize; Z] = self.model.latent_shape().batched(side * side);
-        let z = Tensor::from_data(TensorData::new(z, shape), &self.device);
-        complete(self.decode_batches(z)?, "latent grid")
+        let labels = self.labels(side * side)?;
+        let grid = self.options.collect(side * side, |batch| {
+            let mut z = vec![0.0; batch.len() * latent];
+            for (index, point) in batch.clone().zip(z.chunks_exact_mut(latent)) {
+                point[axes[0]] = at(index / side);
+                point[axes[1]] = at(index % side);
+            }
+            let shape: [usize; Z] = self.model.latent_shape().batched(batch.len());
+            let z = Tensor::from_data(TensorData::new(z, shape), &self.device);
+            let condition = self.condition(labels.as_deref(), &batch);
+            Ok(self.model.decode_with(z, &condition).mean())
+        })?;
+        complete(grid, "latent grid")
     }
 
     pub(crate) fn decode_batches(&self, z: Tensor<Z>) -> Result<(Tensor<X>, bool)> {
@@ -196,10 +224,10 @@ impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
     /// The classes of `n` given samples or latents, of a class-conditional model.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] unless they are set, known to the model and as many;
-    /// [`Error::Unsupported`] for a model with cross-attention.
+    /// [`Error::InvalidArgument`] unless they are set, known to the model and as many; as
+    /// [`condition_kind`](Self::condition_kind).
     pub(crate) fn labels(&self, n: usize) -> Result<Option<Vec<u32>>> {
-        match (&self.classes, self.condition_kind()?.num_classes) {
+        match (&self.classes, self.condition_kind(n)?.num_classes) {
             (ClassLabels::Random, Some(count)) => Err(Error::argument(
                 "classes",
                 "missing",
@@ -213,18 +241,24 @@ impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
     /// The conditions that the model takes.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] for cross-attention, to vectors that the sampler does not have.
-    fn condition_kind(&self) -> Result<ConditionKind> {
-        let kind = self.model.condition_kind();
-        match kind.cross_attention_dim {
-            None => Ok(kind),
-            Some(_) => Err(Error::unsupported(
-                "a model with cross-attention",
-                "VaeSampler",
-                "pass `Condition::hidden_states` to `sample_prior`, `encode_with` and \
-                 `decode_with` of the model",
-            )),
+    /// [`Error::InvalidArgument`] if vectors or encoder hidden states are missing, or are not those
+    /// of one sample or of `n`; [`Error::Config`] if they do not fit the model.
+    fn condition_kind(&self, n: usize) -> Result<ConditionKind> {
+        let (kind, given) = (self.model.condition_kind(), &self.given);
+        if let Some((field, width)) = kind.missing(given) {
+            let expected = format!("of width {width}: call `with_{field}`");
+            return Err(Error::argument(field, "missing", expected));
         }
+        let vectors = given.vectors.as_ref().map(|x| x.dims()[0]);
+        let states = given.encoder_hidden_states.as_ref().map(|x| x.dims()[0]);
+        for (field, rows) in [("vectors", vectors), ("encoder_hidden_states", states)] {
+            let expected = format!("those of 1 sample or of {n}");
+            let fits = rows.is_none_or(|rows| rows == 1 || (rows == n && n > 0));
+            let found = format!("of {} samples", rows.unwrap_or(0));
+            ensure_argument(fits, field, found, &expected)?;
+        }
+        kind.check(&self.condition(None, &(0..1)), 1)?;
+        Ok(kind)
     }
 
     /// Fails unless the model can encode samples of this shape.
@@ -237,7 +271,25 @@ impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
 
     /// The condition of a batch of samples with these classes.
     pub(crate) fn condition(&self, labels: Option<&[u32]>, batch: &Range<usize>) -> Condition {
-        Condition::of_labels(labels.map(|labels| &labels[batch.clone()]), &self.device)
+        let labels = labels.map(|labels| &labels[batch.clone()]);
+        let Condition {
+            vectors,
+            encoder_hidden_states,
+            ..
+        } = &self.given;
+        Condition {
+            vectors: vectors.as_ref().map(|x| rows(x, batch)),
+            encoder_hidden_states: encoder_hidden_states.as_ref().map(|x| rows(x, batch)),
+            ..Condition::of_labels(labels, &self.device)
+        }
+    }
+}
+
+/// The rows of a batch; one row is that of every sample.
+fn rows<const D: usize>(x: &Tensor<D>, batch: &Range<usize>) -> Tensor<D> {
+    match x.dims()[0] {
+        1 => x.clone().repeat_dim(0, batch.len()),
+        _ => x.clone().narrow(0, batch.start, batch.len()),
     }
 }
 
@@ -270,7 +322,7 @@ pub(crate) fn complete<T>((value, complete): (T, bool), operation: &str) -> Resu
 #[cfg(all(test, feature = "flex"))]
 mod tests {
     use super::*;
-    use crate::{GaussianMixtureConfig, MlpVae, MlpVaeConfig, WithPrior};
+    use crate::{AutoencoderKlConfig, GaussianMixtureConfig, MlpVae, MlpVaeConfig, WithPrior};
     use aigc_core::{
         data::{Image, ImageBatch, ImageShape, collate_images},
         rng::InitWeights,
@@ -424,28 +476,117 @@ mod tests {
         );
     }
 
-    /// The model would work without its condition.
+    /// One row of vectors is that of every sample, also of batches; the model would work without.
     #[test]
-    fn cross_attention_is_refused() {
+    fn vectors_and_hidden_states_condition_samples() {
         let device = Device::flex();
         let model = model_with(ConditionKind {
+            vector_dim: Some(2),
             cross_attention_dim: Some(5),
             ..ConditionKind::default()
         });
-        let sampler = VaeSampler::new(&model, &device);
-        let batch = images(ImageShape::new(1, 2, 2), &[None, None]);
+        let vectors: Tensor<2> = Rng::new(4).normal([3, 2], &device);
+        let states: Tensor<3> = Rng::new(5).normal([3, 4, 5], &device);
+        let condition = |rows: usize| Condition {
+            vectors: Some(vectors.clone().narrow(0, 0, rows).repeat_dim(0, 3 / rows)),
+            encoder_hidden_states: Some(states.clone().narrow(0, 0, rows).repeat_dim(0, 3 / rows)),
+            ..Condition::none()
+        };
+        let unconditional = model_with(ConditionKind::default());
+        let plain = VaeSampler::new(&model, &device).with_batch_size(2);
+        let sampler = |rows: usize| {
+            (plain.clone())
+                .with_vectors(vectors.clone().narrow(0, 0, rows))
+                .with_encoder_hidden_states(states.clone().narrow(0, 0, rows))
+        };
+        let batch = images(ImageShape::new(1, 2, 2), &[None, None, None]);
         let x = batch.to_tensor(&device);
-        for refused in [
-            sampler.sample(2, 0).map(|samples| samples.values),
-            sampler.reconstruct(x.clone()),
-            sampler.reconstruct_batch(&batch),
-            sampler.latent_grid([0, 1], 2),
-        ] {
-            let error = refused.unwrap_err();
-            assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+        for rows in [1, 3] {
+            let (sampler, condition) = (sampler(rows), condition(rows));
+            let z: Tensor<2> = Rng::new(7).normal([3, 3], &device);
+            let expected = values(model.decode_with(z, &condition).mean());
+            let found = values(sampler.sample(3, 7).unwrap().values);
+            assert_close(&found, &expected, 1e-6);
+            let z = model.encode_with(x.clone(), &condition).mode();
+            let expected = values(model.decode_with(z.clone(), &condition).mean());
+            let latents = values(sampler.latents(x.clone()).unwrap());
+            assert_close(&latents, &values(z), 1e-6);
+            for found in [
+                sampler.reconstruct(x.clone()),
+                sampler.reconstruct_batch(&batch),
+            ] {
+                assert_close(&values(found.unwrap()), &expected, 1e-6);
+            }
         }
-        let error = sampler.latents(x).unwrap_err();
-        assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+        let message = |sampler: VaeSampler<'_, MlpVae>| {
+            let error = sampler.sample(2, 0).unwrap_err();
+            assert!(sampler.latent_grid([0, 1], 2).is_err());
+            error.to_string()
+        };
+        let wide = Tensor::zeros([1, 3], &device);
+        for (sampler, expected) in [
+            (
+                plain.clone(),
+                "`vectors` is missing, expected of width 2: call `with_vectors`",
+            ),
+            (
+                plain.clone().with_vectors(vectors.clone()),
+                "`encoder_hidden_states` is missing, expected of width 5",
+            ),
+            (
+                sampler(3),
+                "`vectors` is of 3 samples, expected those of 1 sample or of 2",
+            ),
+            (
+                sampler(1).with_vectors(wide),
+                "`vectors` is [1, 3], expected [1, 2]",
+            ),
+            (
+                VaeSampler::new(&unconditional, &device)
+                    .with_vectors(vectors.clone().narrow(0, 0, 1)),
+                "`vectors` is given, expected none, since the model has no `vector_dim`",
+            ),
+        ] {
+            let found = message(sampler);
+            assert!(found.contains(expected), "{found}");
+        }
+    }
+
+    /// The first axis rises from row to row, the second from column to column.
+    #[test]
+    fn latent_grid_decodes_its_latents() {
+        let (model, device) = (model(None), Device::flex());
+        let sampler = VaeSampler::new(&model, &device).with_batch_size(4);
+        let found = values(sampler.latent_grid([2, 0], 3).unwrap());
+        let steps = [-1.645f32, 0.0, 1.645];
+        let z: Vec<f32> = (steps.iter())
+            .flat_map(|row| steps.iter().flat_map(|column| [*column, 0.0, *row]))
+            .collect();
+        let z = Tensor::<2>::from_data(TensorData::new(z, [9, 3]), &device);
+        assert_close(&found, &values(model.decode(z).mean()), 1e-6);
+    }
+
+    /// An autoencoder of convolutions reconstructs images of other sizes, from tensors and batches.
+    #[test]
+    fn images_of_accepted_sizes_are_reconstructed() {
+        let device = Device::flex();
+        let config = AutoencoderKlConfig {
+            block_out_channels: vec![4, 8],
+            norm_num_groups: 2,
+            latent_channels: 2,
+            ..AutoencoderKlConfig::new(ImageShape::new(1, 8, 8))
+        };
+        let model = config.init(&device).unwrap().init_weights(1);
+        let batch = images(ImageShape::new(1, 4, 12), &[None]);
+        let sampler = VaeSampler::<_, 4, 4>::new(&model, &device);
+        let expected = sampler.reconstruct(batch.to_tensor(&device)).unwrap();
+        assert_eq!(expected.dims(), [1, 1, 4, 12]);
+        let found = sampler.reconstruct_batch(&batch).unwrap();
+        assert_close(&values(found), &values(expected), 0.0);
+        let two_channels = images(ImageShape::new(2, 8, 8), &[None]);
+        let refused = sampler.reconstruct_batch(&two_channels).unwrap_err();
+        let message = refused.to_string();
+        assert!(message.contains("`samples` is 2×8×8"), "{message}");
     }
 
     #[test]

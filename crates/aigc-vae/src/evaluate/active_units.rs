@@ -1,6 +1,6 @@
 //! Which latent dimensions a model uses.
 
-use super::{EvaluationOptions, Part, host, not_empty};
+use super::{EvaluationOptions, Part, first_likelihood, host, not_empty};
 use crate::{DiagonalGaussian, Posterior, Vae};
 use aigc_core::{
     Error, Result, check,
@@ -66,18 +66,18 @@ impl std::fmt::Display for ActiveUnits {
 /// <https://arxiv.org/abs/1509.00519>, §5.2).
 ///
 /// Of posteriors that are not Gaussian, the [mode](Posterior::mode) is used. A conditional model is
-/// evaluated with the labels of the batches; what the posterior tells about the label counts as
-/// well.
+/// evaluated with the labels of the batches, and what [`EvaluationOptions::with_condition`] returns
+/// for them; what the posterior tells about the condition counts as well.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if there are no rows per pass, or fewer than two samples;
-/// [`Error::Config`] if the samples do not have the shape of the model's samples, or have no labels
-/// for a conditional model; [`Error::Cancelled`] if stopped before the first samples were
-/// evaluated; errors of the loader.
+/// [`Error::Config`] if the samples do not have the shape of the model's samples or the range of its
+/// likelihood, or no condition for a conditional model; [`Error::Cancelled`] if stopped before the
+/// first samples were evaluated; errors of the loader.
 pub fn active_units<V, B, const X: usize, const Z: usize>(
     model: &V,
     loader: &DataLoader<B>,
-    options: &EvaluationOptions<'_>,
+    options: &EvaluationOptions<'_, B>,
     device: &Device,
 ) -> Result<ActiveUnits>
 where
@@ -92,6 +92,7 @@ where
         let mut rng = Rng::stream(options.seed, "active-units", part.first as u64);
         // A hierarchical model's divergences are those of the latents drawn in the pass.
         let output = model.forward(part.x, &part.condition, &mut rng);
+        output.likelihood.check_range(part.range)?;
         for means in host(output.posterior.mode()).chunks_exact(latent) {
             for (moments, mean) in moments.iter_mut().zip(means) {
                 moments.add(*mean);
@@ -175,7 +176,7 @@ pub fn posterior_collapse<V, B, const X: usize, const Z: usize>(
     model: &V,
     loader: &DataLoader<B>,
     epsilon: f64,
-    options: &EvaluationOptions<'_>,
+    options: &EvaluationOptions<'_, B>,
     device: &Device,
 ) -> Result<PosteriorCollapse>
 where
@@ -188,7 +189,11 @@ where
     let mut num_samples = 0;
     let complete = options.for_each_part(model, loader, device, |part: Part<X>| {
         num_samples += part.x.dims()[0];
-        let DiagonalGaussian { mean, logvar } = model.encode_with(part.x, &part.condition);
+        let posterior = model.encode_with(part.x.clone(), &part.condition);
+        if part.first == 0 {
+            first_likelihood(model, &posterior, &part)?;
+        }
+        let DiagonalGaussian { mean, logvar } = posterior;
         let (mean, logvar) = (host(mean), host(logvar));
         let samples = mean.chunks_exact(latent).zip(logvar.chunks_exact(latent));
         for (mean, logvar) in samples {
@@ -217,7 +222,10 @@ where
 #[cfg(all(test, feature = "flex"))]
 mod tests {
     use super::*;
-    use crate::evaluate::testing::{LinearGaussian, NORMS, STD, draw, loader};
+    use crate::{
+        LikelihoodKind,
+        evaluate::testing::{LinearGaussian, NORMS, STD, draw, loader},
+    };
 
     #[test]
     fn moments_match_direct_sums_far_from_zero() {
@@ -279,6 +287,20 @@ mod tests {
         assert_eq!(all.collapsed(0.0), [0, 1, 2]);
         let error = posterior_collapse(&model, &loader, 0.0, &options, &device).unwrap_err();
         assert!(error.to_string().contains("`epsilon` is 0"), "{error}");
+    }
+
+    /// Statistics of the posterior say nothing about samples that the model is not of.
+    #[test]
+    fn values_out_of_the_likelihoods_range_are_errors() {
+        let (loader, device) = (loader(&draw(3, 9), None, 2), Device::flex());
+        let model = LinearGaussian::new(1.0, None).with_likelihood(LikelihoodKind::Bernoulli);
+        let options = EvaluationOptions::new();
+        let units = active_units(&model, &loader, &options, &device).unwrap_err();
+        let collapse = posterior_collapse(&model, &loader, 0.01, &options, &device).unwrap_err();
+        for error in [units, collapse] {
+            let message = error.to_string();
+            assert!(message.contains("`likelihood` is bernoulli"), "{message}");
+        }
     }
 
     #[test]

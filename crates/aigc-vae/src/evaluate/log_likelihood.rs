@@ -1,31 +1,31 @@
 //! The log-likelihood of samples by importance sampling.
 
-use super::{EvaluationOptions, Part, host, mean_and_error, not_empty};
-use crate::{Posterior, Vae};
+use super::{EvaluationOptions, Part, first_likelihood, host, mean_and_error, not_empty};
+use crate::Vae;
 use aigc_core::{
     Error, Result,
-    data::{DataLoader, SampleBatch},
+    data::{DataLoader, ImageBatch, SampleBatch},
     rng::Rng,
 };
 use burn::tensor::Device;
 use std::{f64::consts::LN_2, ops::ControlFlow};
 
-/// Options of [`log_likelihood`](log_likelihood()).
+/// Options of [`log_likelihood`](log_likelihood()); `B` is the type of the batches.
 #[derive(Clone, Debug)]
-pub struct LogLikelihoodOptions<'a> {
+pub struct LogLikelihoodOptions<'a, B = ImageBatch> {
     /// Number of latents drawn for each sample, `k`.
     pub importance_samples: usize,
-    /// Seed, binarisation, rows per pass, cancellation and progress.
-    pub evaluation: EvaluationOptions<'a>,
+    /// Seed, binarisation, rows per pass, conditions, cancellation and progress.
+    pub evaluation: EvaluationOptions<'a, B>,
 }
 
-impl Default for LogLikelihoodOptions<'_> {
+impl<B> Default for LogLikelihoodOptions<'_, B> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<'a> LogLikelihoodOptions<'a> {
+impl<'a, B> LogLikelihoodOptions<'a, B> {
     /// 5,000 latents for each sample, as in Burda et al. 2016, and the options of
     /// [`EvaluationOptions::new`].
     pub fn new() -> Self {
@@ -42,7 +42,7 @@ impl<'a> LogLikelihoodOptions<'a> {
     }
 
     /// Sets the options that all evaluations have.
-    pub fn with_evaluation(mut self, evaluation: EvaluationOptions<'a>) -> Self {
+    pub fn with_evaluation(mut self, evaluation: EvaluationOptions<'a, B>) -> Self {
         self.evaluation = evaluation;
         self
     }
@@ -60,11 +60,12 @@ pub struct LogLikelihood {
     pub bits_per_dim: f64,
     /// Mean over the samples of the effective number of importance samples (Kong 1992), `(Σ w)² /
     /// Σ w²`. A number close to 1 means that one of the latents has all the weight, and that the
-    /// estimates are far below `log p(x)`.
+    /// estimates are far below `log p(x)`. Of a deterministic posterior it is always 1, and says
+    /// nothing.
     pub mean_effective_sample_size: f64,
     /// Smallest effective number of importance samples.
     pub min_effective_sample_size: f64,
-    /// Number of latents drawn for each sample, `k`.
+    /// Number of latents drawn for each sample, `k`; 1 if the posterior is deterministic.
     pub importance_samples: usize,
     /// Seed of the latents.
     pub seed: u64,
@@ -103,18 +104,23 @@ impl std::fmt::Display for LogLikelihood {
 ///
 /// Weights are summed in 64 bits in one pass, so the memory does not grow with `k`. The results are
 /// the same for the same seed, batch size of the loader and largest number of rows. A conditional
-/// model is evaluated with the labels of the batches.
+/// model is evaluated with the labels of the batches, and what
+/// [`EvaluationOptions::with_condition`] returns for them.
+///
+/// The latents of a [deterministic posterior](Vae::has_deterministic_posterior) are the same in
+/// every draw: they are decoded once, and the estimate is `log p(x|z) + log p(z)`, a lower bound of
+/// `log p(x)` for discrete latents.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if there are no importance samples or no rows per pass;
 /// [`Error::Config`] if the samples do not have the shape of the model's samples or the range of
-/// its likelihood, or have no labels for a conditional model, or if the likelihood is the optimal
+/// its likelihood, or no condition for a conditional model, or if the likelihood is the optimal
 /// Gaussian, which takes its variance from the samples; [`Error::Cancelled`] if stopped before the
 /// first samples were evaluated; errors of the loader.
 pub fn log_likelihood<V, B, const X: usize, const Z: usize>(
     model: &V,
     loader: &DataLoader<B>,
-    options: &LogLikelihoodOptions<'_>,
+    options: &LogLikelihoodOptions<'_, B>,
     device: &Device,
 ) -> Result<LogLikelihood>
 where
@@ -125,16 +131,17 @@ where
     if k == 0 {
         return Err(Error::argument("importance_samples", k, "at least 1"));
     }
+    let k = match model.has_deterministic_posterior() {
+        true => 1,
+        false => k,
+    };
     let (mut values, mut sizes) = (Vec::new(), Vec::new());
     let complete = evaluation.for_each_part(model, loader, device, |part: Part<X>| {
         let count = part.x.dims()[0];
         let mut rng = Rng::stream(evaluation.seed, "log-likelihood", part.first as u64);
         let posterior = model.encode_with(part.x.clone(), &part.condition);
         if part.first == 0 {
-            let first = posterior.mode().narrow(0, 0, 1);
-            let likelihood = model.decode_with(first, &part.condition.narrow(0, 1));
-            likelihood.check_range(part.range)?;
-            likelihood.check_fixed()?;
+            first_likelihood(model, &posterior, &part)?.check_fixed()?;
         }
         let mut sums = vec![WeightSum::default(); count];
         let mut drawn = 0;
@@ -225,17 +232,25 @@ impl WeightSum {
 mod tests {
     use super::*;
     use crate::{
-        LikelihoodKind,
-        evaluate::testing::{LinearGaussian, NORMS, draw, loader, log_prob},
+        Condition, ConditionKind, Likelihood, LikelihoodKind, VqVaeConfig,
+        evaluate::testing::{LinearGaussian, NORMS, STD, Values, draw, loader, log_prob},
     };
-    use aigc_core::{CancelToken, data::Binarize};
+    use aigc_core::{
+        CancelToken,
+        data::{Binarize, ImageShape, SampleShape},
+        encoder::Deterministic,
+    };
+    use burn::{
+        module::Module,
+        tensor::{Tensor, TensorData},
+    };
 
     /// Variance of `p(z|x) / q(z)` for an encoder with variances `v` times those of the posterior.
     fn variance_of_ratio(v: f64) -> f64 {
         (v / (2.0 * v - 1.0).sqrt()).powi(NORMS.len() as i32) - 1.0
     }
 
-    fn options<'a>(k: usize) -> LogLikelihoodOptions<'a> {
+    fn options<'a>(k: usize) -> LogLikelihoodOptions<'a, Values> {
         LogLikelihoodOptions::new().with_importance_samples(k)
     }
 
@@ -373,6 +388,156 @@ mod tests {
         let error = log_likelihood(&model, &unlabelled, &options(1), &Device::flex());
         let message = error.unwrap_err().to_string();
         assert!(message.contains("`labels` is missing"), "{message}");
+        let unknown = loader(&shifted, Some(&[0, 3, 1, 2, 4, 1, 3]), 5);
+        let error = log_likelihood(&model, &unknown, &options(1), &Device::flex());
+        let message = error.unwrap_err().to_string();
+        assert!(
+            message.contains("`labels` is 4, expected below 4"),
+            "{message}"
+        );
+    }
+
+    /// A principal-component model whose samples are shifted by the sum of the condition's vector.
+    #[derive(Module, Debug)]
+    struct Shifted {
+        model: LinearGaussian,
+    }
+
+    impl Shifted {
+        fn shift(condition: &Condition) -> Tensor<2> {
+            let vectors = condition.vectors.clone().expect("vectors of the batch");
+            vectors.sum_dim(1)
+        }
+    }
+
+    impl Vae<2, 2> for Shifted {
+        type Posterior = crate::DiagonalGaussian;
+
+        fn encode(&self, _: Tensor<2>) -> Self::Posterior {
+            unreachable!("the condition is passed on")
+        }
+
+        fn decode(&self, _: Tensor<2>) -> Likelihood<2> {
+            unreachable!("the condition is passed on")
+        }
+
+        fn latent_shape(&self) -> SampleShape {
+            self.model.latent_shape()
+        }
+
+        fn sample_shape(&self) -> SampleShape {
+            self.model.sample_shape()
+        }
+
+        fn condition_kind(&self) -> ConditionKind {
+            ConditionKind {
+                vector_dim: Some(2),
+                ..ConditionKind::default()
+            }
+        }
+
+        fn encode_with(&self, x: Tensor<2>, condition: &Condition) -> Self::Posterior {
+            self.model.encode(x - Self::shift(condition))
+        }
+
+        fn decode_with(&self, z: Tensor<2>, condition: &Condition) -> Likelihood<2> {
+            let mean = self.model.decode(z).mean() + Self::shift(condition);
+            Likelihood::new(LikelihoodKind::Gaussian(STD), mean)
+        }
+    }
+
+    /// Batches are conditioned on what the function returns for them, also in parts.
+    #[test]
+    fn conditions_of_batches_are_those_of_the_function() {
+        let samples = draw(7, 5);
+        // The sum of the vector is the least value of the sample.
+        let least = |x: &[f32; 4]| x.iter().copied().fold(f32::INFINITY, f32::min);
+        let vectors = move |batch: &Values, device: &Device| {
+            let x: Tensor<2> = batch.to_tensor(device);
+            let least = x.min_dim(1);
+            Ok(Condition::vectors(Tensor::cat(
+                vec![least.clone() * 0.25, least * 0.75],
+                1,
+            )))
+        };
+        let model = Shifted {
+            model: LinearGaussian::new(1.0, None),
+        };
+        let device = Device::flex();
+        for max_rows in [2, 100] {
+            let evaluation = EvaluationOptions::new()
+                .with_max_rows(max_rows)
+                .with_condition(vectors);
+            let options = options(3).with_evaluation(evaluation);
+            let found = log_likelihood(&model, &loader(&samples, None, 5), &options, &device);
+            for (value, x) in found.unwrap().values.iter().zip(&samples) {
+                let shifted = x.map(|value| value - least(x));
+                let expected = log_prob(&shifted);
+                assert!((value - expected).abs() < 1e-3, "{value} {expected}");
+            }
+        }
+        let error = log_likelihood(&model, &loader(&samples, None, 5), &options(1), &device);
+        let message = error.unwrap_err().to_string();
+        assert!(
+            message.contains("`vectors` is missing, expected of width 2: call `with_condition`"),
+            "{message}"
+        );
+    }
+
+    /// The latents are the first values of a sample, without uncertainty.
+    #[derive(Module, Debug)]
+    struct FirstValues {
+        model: LinearGaussian,
+    }
+
+    impl Vae<2, 2> for FirstValues {
+        type Posterior = Deterministic<2>;
+
+        fn encode(&self, x: Tensor<2>) -> Deterministic<2> {
+            Deterministic(x.narrow(1, 0, NORMS.len()))
+        }
+
+        fn decode(&self, z: Tensor<2>) -> Likelihood<2> {
+            self.model.decode(z)
+        }
+
+        fn latent_shape(&self) -> SampleShape {
+            self.model.latent_shape()
+        }
+
+        fn sample_shape(&self) -> SampleShape {
+            self.model.sample_shape()
+        }
+
+        fn has_deterministic_posterior(&self) -> bool {
+            true
+        }
+    }
+
+    /// However many latents are asked for, those of a deterministic posterior are decoded once.
+    #[test]
+    fn deterministic_latents_are_decoded_once() {
+        let (samples, device) = (draw(10, 4), Device::flex());
+        let model = FirstValues {
+            model: LinearGaussian::new(1.0, None),
+        };
+        let loader = loader(&samples, None, 4);
+        let found = log_likelihood(&model, &loader, &options(5000), &device).unwrap();
+        // One row to look at the likelihood.
+        assert_eq!(model.model.rows(), [1, 4, 4, 2]);
+        assert_eq!(found.importance_samples, 1);
+        assert!(found.effective_sample_sizes.iter().all(|size| *size == 1.0));
+        let x = TensorData::new(samples.concat(), [10, 4]);
+        let x = Tensor::<2>::from_data(x, &device);
+        let z = model.encode(x.clone()).0;
+        let log_p = model.decode(z.clone()).log_prob(x);
+        let expected = host(log_p + model.prior_log_prob(z, &Condition::none()));
+        for (value, expected) in found.values.iter().zip(expected) {
+            assert!((value - expected).abs() < 1e-4, "{value} {expected}");
+        }
+        let quantised = VqVaeConfig::new(ImageShape::new(1, 8, 8)).init(&device);
+        assert!(quantised.unwrap().has_deterministic_posterior());
+        assert!(!model.model.has_deterministic_posterior());
     }
 
     #[test]
@@ -383,7 +548,7 @@ mod tests {
         let model = LinearGaussian::new(2.0, None);
         let evaluation = EvaluationOptions::new().with_binarize(Binarize::Threshold);
         let options = options(2).with_evaluation(evaluation);
-        let values = |samples: &[[f32; 4]], options: &LogLikelihoodOptions<'_>| {
+        let values = |samples: &[[f32; 4]], options: &LogLikelihoodOptions<'_, Values>| {
             let loader = loader(samples, None, 4);
             let found = log_likelihood(&model, &loader, options, &Device::flex());
             found.unwrap().values
@@ -456,7 +621,7 @@ mod tests {
     fn invalid_options_are_errors() {
         let (model, device) = (LinearGaussian::new(1.0, None), Device::flex());
         let loader = loader(&draw(2, 8), None, 2);
-        let message = |options: LogLikelihoodOptions<'_>| {
+        let message = |options: LogLikelihoodOptions<'_, Values>| {
             let error = log_likelihood(&model, &loader, &options, &device);
             error.unwrap_err().to_string()
         };

@@ -20,18 +20,21 @@ pub use rate_distortion::{
     RateDistortion, RateDistortionCurve, rate_distortion, rate_distortion_curve,
 };
 
-use crate::{Condition, Vae, check_batch};
+use crate::{
+    Condition, Likelihood, Posterior, Vae, check_batch,
+    condition::{BatchCondition, condition_method},
+};
 use aigc_core::{
     CancelToken, Error, Result,
-    data::{Binarize, DataLoader, SampleBatch, ValueRange},
+    data::{Binarize, DataLoader, ImageBatch, SampleBatch, ValueRange},
     sampling::{BatchProgress, SamplingOptions},
 };
 use burn::tensor::{Device, Tensor};
 use std::ops::ControlFlow;
 
-/// Options that all evaluations have.
+/// Options that all evaluations have; `B` is the type of the batches.
 #[derive(Clone, Debug)]
-pub struct EvaluationOptions<'a> {
+pub struct EvaluationOptions<'a, B = ImageBatch> {
     /// Seed of the latents and of binary images.
     pub seed: u64,
     /// Whether the samples are binarised, with the draws of
@@ -39,21 +42,23 @@ pub struct EvaluationOptions<'a> {
     pub binarize: Binarize,
     /// The rows per pass, cancellation and progress.
     passes: SamplingOptions<'a, BatchProgress>,
+    condition: BatchCondition<B>,
 }
 
-impl Default for EvaluationOptions<'_> {
+impl<B> Default for EvaluationOptions<'_, B> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<'a> EvaluationOptions<'a> {
+impl<'a, B> EvaluationOptions<'a, B> {
     /// Seed 0, samples as they are, at most 1,024 rows per pass.
     pub fn new() -> Self {
         Self {
             seed: 0,
             binarize: Binarize::None,
             passes: SamplingOptions::new(1024),
+            condition: BatchCondition::default(),
         }
     }
 
@@ -75,6 +80,8 @@ impl<'a> EvaluationOptions<'a> {
         self.passes.batch_size = max_rows;
         self
     }
+
+    condition_method!();
 
     /// Stops between two passes once `cancel` is cancelled.
     pub fn with_cancel(mut self, cancel: CancelToken) -> Self {
@@ -104,7 +111,7 @@ impl<'a> EvaluationOptions<'a> {
 
     /// Calls `evaluate` with the samples of the loader, at most [`max_rows`](Self::max_rows) at a
     /// time, until it or the callback stops; returns whether all samples were evaluated.
-    fn for_each_part<V, B, const X: usize, const Z: usize>(
+    fn for_each_part<V, const X: usize, const Z: usize>(
         &self,
         model: &V,
         loader: &DataLoader<B>,
@@ -122,7 +129,7 @@ impl<'a> EvaluationOptions<'a> {
         for batch in loader.iter_once() {
             let batch = batch?;
             check_batch(model, &batch)?;
-            let condition = model.condition_kind().of_batch(&batch, device)?;
+            let condition = self.condition.of(model.condition_kind(), &batch, device)?;
             let x = self
                 .binarize
                 .apply(batch.to_tensor(device), done, self.seed);
@@ -168,6 +175,22 @@ struct Part<const X: usize> {
     condition: Condition,
     /// The range of their values.
     range: ValueRange,
+}
+
+/// The likelihood of the first sample of a part, at the mode of its posterior: that of a small pass.
+/// Fails unless it is one of values in the range of the samples.
+fn first_likelihood<V, const X: usize, const Z: usize>(
+    model: &V,
+    posterior: &V::Posterior,
+    part: &Part<X>,
+) -> Result<Likelihood<X>>
+where
+    V: Vae<X, Z>,
+{
+    let first = posterior.mode().narrow(0, 0, 1);
+    let likelihood = model.decode_with(first, &part.condition.narrow(0, 1));
+    likelihood.check_range(part.range)?;
+    Ok(likelihood)
 }
 
 /// Mean of independent values and its standard error, which is NaN for fewer than two values.

@@ -59,18 +59,19 @@ impl std::fmt::Display for RateDistortion {
 }
 
 /// Computes rate and distortion of `model` over the samples of `loader`, with one latent for each
-/// sample. A conditional model is evaluated with the labels of the batches.
+/// sample. A conditional model is evaluated with the labels of the batches, and what
+/// [`EvaluationOptions::with_condition`] returns for them.
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if there are no rows per pass; [`Error::Config`] if the samples do
-/// not have the shape of the model's samples or the range of its likelihood, or have no labels for
-/// a conditional model, if the model has cross-attention, or if the likelihood is the optimal
-/// Gaussian, which takes its variance from the samples; [`Error::Cancelled`] if stopped before the
-/// first samples were evaluated; errors of the loader.
+/// not have the shape of the model's samples or the range of its likelihood, or no condition for a
+/// conditional model, or if the likelihood is the optimal Gaussian, which takes its variance from
+/// the samples; [`Error::Cancelled`] if stopped before the first samples were evaluated; errors of
+/// the loader.
 pub fn rate_distortion<V, B, const X: usize, const Z: usize>(
     model: &V,
     loader: &DataLoader<B>,
-    options: &EvaluationOptions<'_>,
+    options: &EvaluationOptions<'_, B>,
     device: &Device,
 ) -> Result<RateDistortion>
 where
@@ -206,7 +207,7 @@ impl RateDistortionCurve {
 pub fn rate_distortion_curve<'m, V, B, const X: usize, const Z: usize>(
     models: impl IntoIterator<Item = (f64, &'m V)>,
     loader: &DataLoader<B>,
-    options: &EvaluationOptions<'_>,
+    options: &EvaluationOptions<'_, B>,
     device: &Device,
 ) -> Result<RateDistortionCurve>
 where

@@ -1,5 +1,5 @@
-//! How the hidden vectors of a network depend on a [`Condition`]: classes as one-hot vectors, other
-//! vectors by cross-attention.
+//! How the hidden vectors of a network depend on a [`Condition`]: one-hot classes and vectors by
+//! concatenation, encoder hidden states by cross-attention.
 
 use crate::{Condition, ConditionKind};
 use aigc_core::nn::{Linear, LinearConfig, scaled_dot_product_attention};
@@ -8,29 +8,33 @@ use burn::{
     tensor::{Device, Int, Tensor},
 };
 
-/// Concatenates each vector with the one-hot vector of its class (Kingma et al. 2014,
-/// <https://arxiv.org/abs/1406.5298>; Sohn et al. 2015). Without labels, and for a label that is
-/// not a class, the one-hot vector is zero. `x` is unchanged if the model has no classes.
+/// Concatenates each row with the one-hot vector of its class (Kingma et al. 2014,
+/// <https://arxiv.org/abs/1406.5298>; Sohn et al. 2015) and with its vector, of a model that takes
+/// them. Those that the condition does not have are zero.
 ///
 /// # Shapes
 /// - x: `[batch, features]`
-/// - output: `[batch, features + num_classes]`
-pub(super) fn with_class(
-    x: Tensor<2>,
-    num_classes: Option<usize>,
-    condition: &Condition,
-) -> Tensor<2> {
-    let Some(num_classes) = num_classes else {
-        return x;
-    };
-    let one_hot = match condition.class_labels.clone() {
-        Some(labels) => one_hot(labels, num_classes),
-        None => Tensor::<2>::zeros([x.dims()[0], num_classes], &x.device()),
-    };
-    Tensor::cat(vec![x, one_hot], 1)
+/// - output: `[batch, features + num_classes + vector_dim]`
+pub(super) fn concatenate(x: Tensor<2>, kind: ConditionKind, condition: &Condition) -> Tensor<2> {
+    let ([batch, _], device) = (x.dims(), x.device());
+    let zeros = |width| Tensor::<2>::zeros([batch, width], &device);
+    let mut parts = vec![x];
+    if let Some(classes) = kind.num_classes {
+        let labels = condition.class_labels.clone();
+        parts.push(labels.map_or_else(|| zeros(classes), |labels| one_hot(labels, classes)));
+    }
+    if let Some(width) = kind.vector_dim {
+        let vectors = condition.vectors.clone();
+        parts.push(vectors.unwrap_or_else(|| zeros(width)));
+    }
+    match parts.len() {
+        1 => parts.remove(0),
+        _ => Tensor::cat(parts, 1),
+    }
 }
 
-/// One-hot vectors of labels; zero for a label that is not a class.
+/// One-hot vectors of labels. That of a label that is not a class is NaN: an error that is seen
+/// without reading the labels from their device.
 ///
 /// # Shapes
 /// - labels: `[batch]`
@@ -39,7 +43,9 @@ pub(super) fn one_hot(labels: Tensor<1, Int>, num_classes: usize) -> Tensor<2> {
     let device = labels.device();
     let classes = Tensor::<1, Int>::arange(0..num_classes as i64, (&device, labels.dtype()));
     let labels = labels.unsqueeze_dim::<2>(1);
-    labels.equal(classes.unsqueeze::<2>()).float()
+    let one_hot = labels.equal(classes.unsqueeze::<2>()).float();
+    // 1, and 0/0 without a class.
+    one_hot.clone() / one_hot.sum_dim(1)
 }
 
 /// [`CrossAttention::forward`] to the vectors of the condition; `hidden` is unchanged if there is
@@ -116,6 +122,7 @@ mod tests {
 
     const KIND: ConditionKind = ConditionKind {
         num_classes: Some(4),
+        vector_dim: Some(3),
         cross_attention_dim: Some(5),
     };
 
@@ -145,9 +152,10 @@ mod tests {
         Rng::new(2).uniform([n, 1, 4, 4], 0.0, 1.0, device)
     }
 
-    /// The classes, and two vectors for each sample.
+    /// The classes, a vector and two hidden states for each sample.
     fn condition(labels: &[u32], device: &Device) -> Condition {
         Condition {
+            vectors: Some(Rng::new(6).normal([labels.len(), 3], device)),
             encoder_hidden_states: Some(Rng::new(3).normal([labels.len(), 2, 5], device)),
             ..Condition::classes(labels, device)
         }
@@ -170,8 +178,12 @@ mod tests {
     fn classes_are_one_hot_vectors() {
         let device = Device::flex();
         let x = Tensor::<2>::from_floats([[7.0], [8.0]], &device);
-        let of = |classes, condition: &Condition| {
-            let x = with_class(x.clone(), classes, condition);
+        let of = |num_classes, condition: &Condition| {
+            let kind = ConditionKind {
+                num_classes,
+                ..ConditionKind::default()
+            };
+            let x = concatenate(x.clone(), kind, condition);
             (x.dims(), values(x))
         };
         let labels = Condition::classes(&[2, 0], &device);
@@ -180,10 +192,39 @@ mod tests {
             ([2, 4], vec![7.0, 0.0, 0.0, 1.0, 8.0, 1.0, 0.0, 0.0])
         );
         // 2 is not a class.
-        assert_eq!(of(Some(1), &labels), ([2, 2], vec![7.0, 0.0, 8.0, 1.0]));
+        let (shape, rows) = of(Some(1), &labels);
+        assert_eq!((shape, rows[0], &rows[2..]), ([2, 2], 7.0, &[8.0, 1.0][..]));
+        assert!(rows[1].is_nan());
         let none = Condition::none();
         assert_eq!(of(Some(1), &none), ([2, 2], vec![7.0, 0.0, 8.0, 0.0]));
         assert_eq!(of(None, &labels), ([2, 1], vec![7.0, 8.0]));
+    }
+
+    #[test]
+    fn vectors_follow_the_classes() {
+        let device = Device::flex();
+        let x = Tensor::<2>::from_floats([[7.0], [8.0]], &device);
+        let vectors = Tensor::<2>::from_floats([[0.1, 0.2], [0.3, 0.4]], &device);
+        let of = |num_classes, condition: &Condition| {
+            let kind = ConditionKind {
+                num_classes,
+                vector_dim: Some(2),
+                cross_attention_dim: None,
+            };
+            values(concatenate(x.clone(), kind, condition))
+        };
+        let alone = Condition::vectors(vectors.clone());
+        assert_eq!(of(None, &alone), [7.0, 0.1, 0.2, 8.0, 0.3, 0.4]);
+        let both = Condition {
+            vectors: Some(vectors),
+            ..Condition::classes(&[1, 0], &device)
+        };
+        assert_eq!(
+            of(Some(2), &both),
+            [7.0, 0.0, 1.0, 0.1, 0.2, 8.0, 1.0, 0.0, 0.3, 0.4]
+        );
+        let none = Condition::none();
+        assert_eq!(of(None, &none), [7.0, 0.0, 0.0, 8.0, 0.0, 0.0]);
     }
 
     #[test]
@@ -227,10 +268,8 @@ mod tests {
             let all = condition(&[0, 1], &device);
             for condition in [
                 Condition::classes(&[0, 1], &device),
-                Condition {
-                    class_labels: None,
-                    ..all.clone()
-                },
+                Condition::vectors(all.vectors.clone().unwrap()),
+                Condition::hidden_states(all.encoder_hidden_states.clone().unwrap()),
             ] {
                 let changed = outputs(&model, &condition);
                 for (changed, null) in changed.iter().zip(&null) {
@@ -254,15 +293,31 @@ mod tests {
         for config in configs(KIND) {
             let model = config.init(&device).unwrap().init_weights(1);
             let null = outputs(&model, &Condition::none());
-            let zeros = Condition::hidden_states(Tensor::zeros([2, 3, 5], &device));
-            assert_eq!(outputs(&model, &zeros), null);
-            let no_class = Condition::classes(&[4, 4], &device);
-            assert_eq!(outputs(&model, &no_class), null);
+            for zeros in [
+                Condition::vectors(Tensor::zeros([2, 3], &device)),
+                Condition::hidden_states(Tensor::zeros([2, 3, 5], &device)),
+            ] {
+                assert_eq!(outputs(&model, &zeros), null);
+            }
             let posterior = model.encode(images(2, &device));
             let z = Rng::new(4).normal([2, 3], &device);
             let mean = model.decode(z).mean();
             assert_eq!([posterior.mean, posterior.logvar].map(values), null[..2]);
             assert_eq!(values(mean), null[2]);
+        }
+    }
+
+    /// A label that is not a class is not mistaken for the null condition.
+    #[test]
+    fn unknown_classes_are_nan() {
+        let device = Device::flex();
+        for config in configs(KIND) {
+            let model = config.init(&device).unwrap().init_weights(1);
+            for values in outputs(&model, &Condition::classes(&[3, 4], &device)) {
+                let (known, unknown) = values.split_at(values.len() / 2);
+                assert!(known.iter().all(|value| value.is_finite()), "{config:?}");
+                assert!(unknown.iter().all(|value| value.is_nan()), "{config:?}");
+            }
         }
     }
 
@@ -337,40 +392,51 @@ mod tests {
         }
         for config in configs(KIND) {
             let file = to_value(&config).unwrap();
-            let expected = json!({"num_classes": 4, "cross_attention_dim": 5});
+            let expected = json!({"num_classes": 4, "vector_dim": 3, "cross_attention_dim": 5});
             assert_eq!(file["condition"], expected);
             assert_eq!(from_value::<VaeConfig>(file).unwrap(), config);
         }
+        // Files of earlier versions have no width of vectors.
+        let former = ConditionKind {
+            vector_dim: None,
+            ..KIND
+        };
+        let file = json!({"num_classes": 4, "cross_attention_dim": 5});
+        assert_eq!(to_value(former).unwrap(), file);
+        assert_eq!(from_value::<ConditionKind>(file).unwrap(), former);
     }
 
     #[test]
     fn conditions_out_of_range_are_named() {
-        for (num_classes, cross_attention_dim, expected) in [
+        let kind =
+            |field: &str, size: usize| from_value::<ConditionKind>(json!({ field: size })).unwrap();
+        for (kind, expected) in [
             (
-                Some(0),
-                None,
+                kind("num_classes", 0),
                 "`condition.num_classes` is 0, expected 1 to 1048576",
             ),
             (
-                Some((1 << 20) + 1),
-                None,
+                kind("num_classes", (1 << 20) + 1),
                 "`condition.num_classes` is 1048577",
             ),
             (
-                None,
-                Some(0),
+                kind("vector_dim", 0),
+                "`condition.vector_dim` is 0, expected 1 to 16384",
+            ),
+            (
+                kind("vector_dim", (1 << 14) + 1),
+                "`condition.vector_dim` is 16385",
+            ),
+            (
+                kind("cross_attention_dim", 0),
                 "`condition.cross_attention_dim` is 0, expected 1 to 16384",
             ),
             (
-                None,
-                Some((1 << 14) + 1),
+                kind("cross_attention_dim", (1 << 14) + 1),
                 "`condition.cross_attention_dim` is 16385",
             ),
         ] {
-            for config in configs(ConditionKind {
-                num_classes,
-                cross_attention_dim,
-            }) {
+            for config in configs(kind) {
                 let message = config.init(&Device::flex()).unwrap_err().to_string();
                 assert!(message.contains(expected), "{message}");
             }

@@ -2,7 +2,7 @@
 
 use super::{
     check_weights,
-    condition_embedding::{CrossAttention, attend, with_class},
+    condition_embedding::{CrossAttention, attend, concatenate},
     is_default, validate_common,
 };
 use crate::{Condition, ConditionKind, DiagonalGaussian, Likelihood, LikelihoodKind, Vae};
@@ -69,13 +69,7 @@ impl ConvVaeConfig {
     /// [`Error::Config`](aigc_core::Error::Config) for values out of range.
     pub fn init(&self, device: &Device) -> Result<ConvVae> {
         self.validate()?;
-        let levels = self.channels.len();
-        let factor = 1 << levels;
-        let top = [
-            self.channels[levels - 1],
-            self.shape.height / factor,
-            self.shape.width / factor,
-        ];
+        let top = self.top();
         let flat = top.iter().product();
         let sizes: Vec<usize> = std::iter::once(self.shape.channels)
             .chain(self.channels.iter().copied())
@@ -104,15 +98,15 @@ impl ConvVaeConfig {
                 .collect()
         };
         let attention = || CrossAttention::of_kind(self.condition, self.hidden_dim, device);
-        let classes = self.condition.num_classes.unwrap_or(0);
+        let concatenated = self.condition.concatenated_dim();
         Ok(ConvVae {
             down: sizes.windows(2).map(down).collect(),
             down_blocks: self.channels.iter().map(blocks).collect(),
             encoder: linear(flat, self.hidden_dim),
             encoder_attention: attention(),
-            mean: linear(self.hidden_dim + classes, self.latent_dim),
-            log_variance: linear(self.hidden_dim + classes, self.latent_dim),
-            decoder: linear(self.latent_dim + classes, self.hidden_dim),
+            mean: linear(self.hidden_dim + concatenated, self.latent_dim),
+            log_variance: linear(self.hidden_dim + concatenated, self.latent_dim),
+            decoder: linear(self.latent_dim + concatenated, self.hidden_dim),
             decoder_attention: attention(),
             unflatten: linear(self.hidden_dim, flat),
             up_blocks: self.channels.iter().rev().map(blocks).collect(),
@@ -159,7 +153,22 @@ impl ConvVaeConfig {
             let expected = format!("a multiple of {factor}, for {levels} halvings");
             ensure(side % factor == 0, field, side, &expected)?;
         }
-        Ok(())
+        let [channels, height, width] = self.top();
+        let of = format!("feature maps of {channels}×{height}×{width}");
+        let flat = channels * height * width;
+        check_weights("hidden_dim", self.hidden_dim, flat, &of)?;
+        // All convolutions together; those of 4×4 are in encoder and decoder.
+        let sizes = std::iter::once(self.shape.channels).chain(self.channels.iter().copied());
+        let pairs: usize = sizes.zip(&self.channels).map(|(a, b)| 32 * a * b).sum();
+        let weights = pairs + self.residual_blocks * each;
+        check_weights("weights of channels", weights, 1, "a model")
+    }
+
+    /// Channels, height and width of the smallest feature maps.
+    fn top(&self) -> [usize; 3] {
+        let levels = self.channels.len();
+        let [height, width] = [self.shape.height, self.shape.width].map(|side| side >> levels);
+        [self.channels[levels - 1], height, width]
     }
 }
 
@@ -196,9 +205,10 @@ impl ResidualBlock {
 
 /// A VAE of convolutions: the encoder halves the sides once per level, the decoder doubles them.
 ///
-/// A conditional model concatenates the one-hot vector of the class with the encoder's last hidden
-/// vector and with the latents, and adds cross-attention to the hidden vector of encoder and
-/// decoder, before the activation; the query is the vector that it is added to.
+/// A conditional model concatenates the one-hot vector of the class, then the vector of the
+/// condition, with the encoder's last hidden vector and with the latents, and adds cross-attention
+/// to the hidden vector of encoder and decoder, before the activation; the query is the vector that
+/// it is added to.
 #[derive(Module, Debug)]
 pub struct ConvVae {
     down: Vec<Conv2d>,
@@ -259,7 +269,7 @@ impl Vae for ConvVae {
         });
         let hidden = self.encoder.forward(features.flatten::<2>(1, 3));
         let hidden = act.forward(attend(&self.encoder_attention, hidden, condition));
-        let hidden = with_class(hidden, self.config.condition.num_classes, condition);
+        let hidden = concatenate(hidden, self.config.condition, condition);
         DiagonalGaussian {
             mean: self.mean.forward(hidden.clone()),
             logvar: self.log_variance.forward(hidden),
@@ -269,7 +279,7 @@ impl Vae for ConvVae {
     fn decode_with(&self, z: Tensor<2>, condition: &Condition) -> Likelihood {
         let (act, [channels, height, width]) = (self.config.activation, self.top);
         let batch = z.dims()[0];
-        let z = with_class(z, self.config.condition.num_classes, condition);
+        let z = concatenate(z, self.config.condition, condition);
         let hidden = attend(&self.decoder_attention, self.decoder.forward(z), condition);
         let features = self.unflatten.forward(act.forward(hidden));
         let features = features.reshape([batch, channels, height, width]);
@@ -385,6 +395,29 @@ mod tests {
                     ..blocks(4)
                 },
                 "`residual_blocks` is 4, expected at most 3, for [4096] channels",
+            ),
+            (
+                ConvVaeConfig {
+                    latent_dim: 0,
+                    ..tiny()
+                },
+                "`latent_dim` is 0, expected 1 to 16384",
+            ),
+            // Sizes within their limits, with weights of terabytes.
+            (
+                ConvVaeConfig {
+                    channels: vec![1024],
+                    hidden_dim: 512,
+                    ..ConvVaeConfig::new(ImageShape::new(1, 2048, 2048))
+                },
+                "`hidden_dim` is 512, expected at most 2, for feature maps of 1024×1024×1024",
+            ),
+            (
+                ConvVaeConfig {
+                    channels: vec![4096; 8],
+                    ..ConvVaeConfig::new(ImageShape::new(1, 256, 256))
+                },
+                "`weights of channels` is 3758227456, expected at most 2147483648",
             ),
         ] {
             let message = config.init(&Device::flex()).unwrap_err().to_string();

@@ -2,7 +2,7 @@
 
 use super::{
     check_weights,
-    condition_embedding::{CrossAttention, attend, with_class},
+    condition_embedding::{CrossAttention, attend, concatenate},
     is_default, validate_common,
 };
 use crate::{Condition, ConditionKind, DiagonalGaussian, Likelihood, LikelihoodKind, Vae};
@@ -85,7 +85,7 @@ impl MlpVaeConfig {
     pub fn init(&self, device: &Device) -> Result<MlpVae> {
         self.validate()?;
         let (hidden_dim, latent_dim) = (self.hidden_dim, self.latent_dim);
-        let classes = self.condition.num_classes.unwrap_or(0);
+        let concatenated = self.condition.concatenated_dim();
         let (pixels, area) = (self.shape.numel(), self.shape.height * self.shape.width);
         let linear = |i, o| LinearConfig::new(i, o).init(device);
         let hidden = || -> Vec<Linear> {
@@ -95,12 +95,12 @@ impl MlpVaeConfig {
         };
         let attention = || CrossAttention::of_kind(self.condition, hidden_dim, device);
         Ok(MlpVae {
-            encoder: linear(pixels + classes, hidden_dim),
+            encoder: linear(pixels + concatenated, hidden_dim),
             encoder_attention: attention(),
             encoder_hidden: hidden(),
             mean: linear(hidden_dim, latent_dim),
             log_variance: linear(hidden_dim, latent_dim),
-            decoder: linear(latent_dim + classes, hidden_dim),
+            decoder: linear(latent_dim + concatenated, hidden_dim),
             decoder_attention: attention(),
             decoder_hidden: hidden(),
             output: linear(
@@ -135,9 +135,9 @@ impl MlpVaeConfig {
 
 /// A VAE of linear layers: `pixels → hidden… → (μ, log σ²)` and `latent → hidden… → pixels`.
 ///
-/// A conditional model concatenates the one-hot vector of the class with the pixels and with the
-/// latents, and adds cross-attention to the first hidden layer of encoder and decoder, before the
-/// activation; the query is the vector that it is added to.
+/// A conditional model concatenates the one-hot vector of the class, then the vector of the
+/// condition, with the pixels and with the latents, and adds cross-attention to the first hidden
+/// layer of encoder and decoder, before the activation; the query is the vector that it is added to.
 #[derive(Module, Debug)]
 pub struct MlpVae {
     encoder: Linear,
@@ -162,7 +162,7 @@ impl MlpVae {
     /// The hidden layers of the encoder or of the decoder.
     ///
     /// # Shapes
-    /// - x: `[batch, features]`, without the class
+    /// - x: `[batch, features]`, without the condition
     /// - output: `[batch, hidden_dim]`
     fn hidden(
         &self,
@@ -171,7 +171,7 @@ impl MlpVae {
         (first, attention, rest): (&Linear, &Option<CrossAttention>, &[Linear]),
     ) -> Tensor<2> {
         let act = self.config.activation;
-        let x = with_class(x, self.config.condition.num_classes, condition);
+        let x = concatenate(x, self.config.condition, condition);
         let hidden = act.forward(attend(attention, first.forward(x), condition));
         rest.iter()
             .fold(hidden, |x, layer| act.forward(layer.forward(x)))
@@ -379,6 +379,13 @@ mod tests {
                     ..tiny()
                 },
                 "`condition.num_classes` is 1048576, expected at most 131072",
+            ),
+            (
+                MlpVaeConfig {
+                    latent_dim: 0,
+                    ..tiny()
+                },
+                "`latent_dim` is 0, expected 1 to 16384",
             ),
         ] {
             let message = config.init(&Device::flex()).unwrap_err().to_string();

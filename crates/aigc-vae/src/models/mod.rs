@@ -44,7 +44,7 @@ use std::path::PathBuf;
 /// diagonal Gaussian posterior.
 macro_rules! vaes {
     ($($(#[$doc:meta])* $kind:ident: $config:ident => $model:ident,)+) => {
-        /// Configuration of any model of this crate, as in `config.json`.
+        /// Configuration of an MLP or a convolutional model, as in `config.json`.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
         #[serde(tag = "kind", rename_all = "snake_case")]
         #[non_exhaustive]
@@ -71,7 +71,7 @@ macro_rules! vaes {
             }
         }
 
-        /// Any model of this crate.
+        /// An MLP or a convolutional model: images, latent vectors, a Gaussian posterior.
         #[derive(Module, Debug)]
         #[non_exhaustive]
         pub enum AnyVae {

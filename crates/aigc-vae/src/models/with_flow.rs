@@ -94,6 +94,10 @@ where
         self.model.sample_shape()
     }
 
+    fn accepts(&self, shape: SampleShape) -> bool {
+        self.model.accepts(shape)
+    }
+
     fn condition_kind(&self) -> ConditionKind {
         self.model.condition_kind()
     }

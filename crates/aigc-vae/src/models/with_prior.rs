@@ -69,6 +69,14 @@ where
         self.model.sample_shape()
     }
 
+    fn accepts(&self, shape: SampleShape) -> bool {
+        self.model.accepts(shape)
+    }
+
+    fn has_deterministic_posterior(&self) -> bool {
+        self.model.has_deterministic_posterior()
+    }
+
     fn condition_kind(&self) -> ConditionKind {
         self.model.condition_kind()
     }

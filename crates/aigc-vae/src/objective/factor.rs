@@ -1,7 +1,10 @@
 //! The FactorVAE: a discriminator estimates the total correlation of the latent dimensions.
 
 use super::add_auxiliary;
-use crate::{Condition, Vae, check_batch};
+use crate::{
+    Condition, Vae, check_batch,
+    condition::{BatchCondition, condition_method},
+};
 use aigc_core::{
     Error, Result,
     adversarial::AdversarialLoss,
@@ -17,7 +20,6 @@ use burn::{
     tensor::{Device, Int, Tensor, TensorData},
 };
 use serde::{Deserialize, Serialize};
-use std::marker::PhantomData;
 
 /// Configuration to create a [`LatentDiscriminator`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -200,7 +202,7 @@ where
     latents: Vec<Option<Tensor<2>>>,
     /// Posteriors of the batches since the last update, of models with a codebook.
     posteriors: Vec<V::Posterior>,
-    types: PhantomData<fn(B)>,
+    condition: BatchCondition<B>,
 }
 
 /// Index of the VAE's phase.
@@ -232,9 +234,11 @@ where
             config,
             latents: Vec::new(),
             posteriors: Vec::new(),
-            types: PhantomData,
+            condition: BatchCondition::default(),
         })
     }
+
+    condition_method!();
 
     /// Configuration of the objective.
     pub fn config(&self) -> &FactorVaeObjectiveConfig {
@@ -323,7 +327,7 @@ where
             return Err(Error::config("batch_size", batch.len(), expected));
         }
         let kind = model.vae.condition_kind();
-        let condition = kind.of_batch(batch, &context.device)?;
+        let condition = self.condition.of(kind, batch, &context.device)?;
         match context.phase {
             VAE_PHASE => self.vae_losses(model, batch, &condition, context),
             _ => Ok(self.discriminator_losses(model, batch, &condition, context)),

@@ -1,7 +1,11 @@
 //! The importance-weighted bound of several latents per sample.
 
 use super::add_auxiliary;
-use crate::{Condition, DiagonalGaussian, Vae, check_batch, math::log_sum_exp};
+use crate::{
+    Condition, DiagonalGaussian, Vae, check_batch,
+    condition::{BatchCondition, condition_method},
+    math::log_sum_exp,
+};
 use aigc_core::{
     Result, check,
     data::{ImageBatch, SampleBatch, ValueRange},
@@ -148,7 +152,8 @@ impl IwaeObjectiveConfig {
 #[derive(Debug)]
 pub struct IwaeObjective<V, B = ImageBatch, const X: usize = 4, const Z: usize = 2> {
     config: IwaeObjectiveConfig,
-    types: PhantomData<fn(V, B)>,
+    condition: BatchCondition<B>,
+    types: PhantomData<fn(V)>,
 }
 
 impl<V, B, const X: usize, const Z: usize> IwaeObjective<V, B, X, Z>
@@ -164,9 +169,12 @@ where
         config.validate()?;
         Ok(Self {
             config,
+            condition: BatchCondition::default(),
             types: PhantomData,
         })
     }
+
+    condition_method!();
 
     /// Configuration of the objective.
     pub fn config(&self) -> &IwaeObjectiveConfig {
@@ -189,7 +197,8 @@ where
             num_samples: k,
             estimator,
         } = self.config;
-        let condition = model.condition_kind().of_batch(batch, &context.device)?;
+        let kind = model.condition_kind();
+        let condition = self.condition.of(kind, batch, &context.device)?;
         let x = batch.to_tensor(&context.device);
         let posterior = model.encode_with(x.clone(), &condition);
         let (x, condition) = (x.repeat_dim(0, k), condition.repeat(k));

@@ -33,17 +33,17 @@ pub use total_correlation::{
     BetaTcVaeObjective, BetaTcVaeObjectiveConfig, KlDecomposition, MinibatchEstimator,
 };
 
-use crate::{Condition, ConditionKind, Vae, VaeOutput, check_batch};
+use crate::{
+    Vae, VaeOutput, check_batch,
+    condition::{BatchCondition, condition_method},
+};
 use aigc_core::{
-    Error, Result, check,
+    Result, check,
     data::{ImageBatch, SampleBatch},
     train::{LossOutput, Objective, StepContext},
 };
-use burn::tensor::{Device, Tensor};
-use std::{fmt, marker::PhantomData};
-
-/// Encoder hidden states of a batch.
-type Encode<B> = dyn Fn(&B, &Device) -> Result<Tensor<3>>;
+use burn::tensor::Tensor;
+use std::fmt;
 
 /// Minimises `−E_q[log p(x|z)] + β·KL(q(z|x) ‖ p(z))` and the [auxiliary
 /// terms](Vae::auxiliary_losses) of a [`Vae`].
@@ -61,10 +61,9 @@ where
     kl: KlTerm,
     free_bits: f64,
     mmd: Option<Mmd>,
-    encode: Option<Box<Encode<B>>>,
+    condition: BatchCondition<B>,
     /// Posteriors of the batches since the last update, of models with a codebook.
     posteriors: Vec<V::Posterior>,
-    batch: PhantomData<fn(B)>,
 }
 
 impl<V: Vae<X, Z>, B, const X: usize, const Z: usize> fmt::Debug for VaeObjective<V, B, X, Z> {
@@ -73,7 +72,7 @@ impl<V: Vae<X, Z>, B, const X: usize, const Z: usize> fmt::Debug for VaeObjectiv
             .field("kl", &self.kl)
             .field("free_bits", &self.free_bits)
             .field("mmd", &self.mmd)
-            .field("encoder_hidden_states", &self.encode.is_some())
+            .field("condition", &self.condition)
             .finish_non_exhaustive()
     }
 }
@@ -82,23 +81,22 @@ impl<V: Vae<X, Z>, B, const X: usize, const Z: usize> VaeObjective<V, B, X, Z> {
     /// An objective with this weight of the divergence.
     ///
     /// # Errors
-    /// [`Error::Config`] if the weight is out of range.
+    /// [`Error::Config`](aigc_core::Error::Config) if the weight is out of range.
     pub fn new(beta: KlWeight) -> Result<Self> {
         beta.validate()?;
         Ok(Self {
             kl: beta.into(),
             free_bits: 0.0,
             mmd: None,
-            encode: None,
+            condition: BatchCondition::default(),
             posteriors: Vec::new(),
-            batch: PhantomData,
         })
     }
 
     /// Sets how the divergence enters the loss, in place of its weight.
     ///
     /// # Errors
-    /// [`Error::Config`] if a value is out of range.
+    /// [`Error::Config`](aigc_core::Error::Config) if a value is out of range.
     pub fn with_kl_term(mut self, term: impl Into<KlTerm>) -> Result<Self> {
         self.kl = term.into();
         self.kl.validate()?;
@@ -112,7 +110,7 @@ impl<V: Vae<X, Z>, B, const X: usize, const Z: usize> VaeObjective<V, B, X, Z> {
     /// group has one limit for all its latent dimensions together. 0, the default, turns it off.
     ///
     /// # Errors
-    /// [`Error::Config`] unless `nats` is finite and at least 0.
+    /// [`Error::Config`](aigc_core::Error::Config) unless `nats` is finite and at least 0.
     pub fn with_free_bits(mut self, nats: f64) -> Result<Self> {
         check::non_negative("free_bits", nats)?;
         self.free_bits = nats;
@@ -129,49 +127,14 @@ impl<V: Vae<X, Z>, B, const X: usize, const Z: usize> VaeObjective<V, B, X, Z> {
     /// components, nor mixtures with full covariances.
     ///
     /// # Errors
-    /// [`Error::Config`] if a value is out of range.
+    /// [`Error::Config`](aigc_core::Error::Config) if a value is out of range.
     pub fn with_mmd(mut self, mmd: Mmd) -> Result<Self> {
         mmd.validate()?;
         self.mmd = Some(mmd);
         Ok(self)
     }
 
-    /// Conditions a model with cross-attention on the vectors that `encode` returns for a batch,
-    /// `[len, tokens, width]`, such as a text encoder's for the batch's captions. It receives the
-    /// device, without autodiff.
-    pub fn with_encoder_hidden_states(
-        mut self,
-        encode: impl Fn(&B, &Device) -> Result<Tensor<3>> + 'static,
-    ) -> Self {
-        self.encode = Some(Box::new(encode));
-        self
-    }
-
-    /// The conditions of a batch: its labels and encoder hidden states.
-    fn condition(&self, kind: ConditionKind, batch: &B, device: &Device) -> Result<Condition>
-    where
-        B: SampleBatch<X>,
-    {
-        let mut condition = kind.of_labels(batch, device)?;
-        if let Some(width) = kind.cross_attention_dim {
-            let Some(encode) = &self.encode else {
-                return Err(Error::argument(
-                    "encoder_hidden_states",
-                    "missing",
-                    format!("vectors of width {width}: call `with_encoder_hidden_states`"),
-                ));
-            };
-            let states = encode(batch, &device.clone().without_autodiff())?;
-            let [rows, tokens, found] = states.dims();
-            if rows != batch.len() || found != width || tokens == 0 {
-                let value = format!("{:?}", states.dims());
-                let expected = format!("[{}, tokens, {width}]", batch.len());
-                return Err(Error::argument("encoder_hidden_states", value, expected));
-            }
-            condition.encoder_hidden_states = Some(states.autodiff());
-        }
-        Ok(condition)
-    }
+    condition_method!();
 }
 
 impl<V, B, const X: usize, const Z: usize> Objective for VaeObjective<V, B, X, Z>
@@ -183,10 +146,10 @@ where
     type Batch = B;
 
     /// # Errors
-    /// [`Error::Config`] if the samples do not have the shape of the model's samples, the
-    /// likelihood is not one of values in their range, a conditional model gets no labels or
-    /// unknown ones, or a batch is too small for the mean discrepancy; [`Error::InvalidArgument`]
-    /// if a model with cross-attention gets no encoder hidden states or those of another shape.
+    /// [`Error::Config`](aigc_core::Error::Config) if the samples do not have the shape of the
+    /// model's samples, the likelihood is not one of values in their range, a conditional model gets
+    /// no labels or unknown ones, vectors or hidden states are missing or do not fit the model, or a
+    /// batch is too small for the mean discrepancy.
     fn losses(&mut self, model: &V, batch: &B, context: &mut StepContext) -> Result<LossOutput> {
         check_batch(model, batch)?;
         self.mmd
@@ -194,7 +157,7 @@ where
             .try_for_each(|mmd| mmd.check_batch(batch.len()))?;
         let device = &context.device;
         let x = batch.to_tensor(device);
-        let condition = self.condition(model.condition_kind(), batch, device)?;
+        let condition = self.condition.of(model.condition_kind(), batch, device)?;
         let output = model.forward(x.clone(), &condition, &mut context.rng);
         let VaeOutput {
             posterior,
@@ -266,8 +229,9 @@ mod tests {
         toy::{POINTS, Points, Toy},
         *,
     };
-    use crate::{Likelihood, LikelihoodKind, MlpVae, MlpVaeConfig};
+    use crate::{Condition, ConditionKind, Likelihood, LikelihoodKind, MlpVae, MlpVaeConfig};
     use aigc_core::{
+        adversarial::{PatchDiscriminator, PatchDiscriminatorConfig},
         checkpoint::RunDir,
         data::{
             DataLoader, DataLoaderConfig, Image, ImageShape, InMemory, SampleShape, collate_images,
@@ -585,56 +549,177 @@ mod tests {
         assert!(objective(1.0).with_mmd(Mmd::new(2.0, 1.0)).is_err());
     }
 
-    /// A model with cross-attention is conditioned on the vectors of its batches.
-    #[test]
-    fn encoder_hidden_states_are_passed_on() {
-        let shape = ImageShape::new(1, 2, 2);
+    const SHAPE: ImageShape = ImageShape {
+        channels: 1,
+        height: 6,
+        width: 6,
+    };
+
+    fn mlp(condition: ConditionKind) -> MlpVae {
         let config = MlpVaeConfig {
             hidden_dim: 8,
             latent_dim: 3,
-            condition: ConditionKind {
-                cross_attention_dim: Some(5),
-                ..ConditionKind::default()
-            },
-            ..MlpVaeConfig::new(shape)
+            condition,
+            ..MlpVaeConfig::new(SHAPE)
         };
+        let model = config.init(&Device::flex().autodiff()).unwrap();
+        model.init_weights(1)
+    }
+
+    /// Two images with these labels.
+    fn images(labels: [Option<u32>; 2]) -> ImageBatch {
+        let image = |(value, label): (u8, Option<u32>)| Image {
+            shape: SHAPE,
+            pixels: vec![value; SHAPE.numel()],
+            label,
+        };
+        collate_images([20, 200].into_iter().zip(labels).map(image).collect())
+    }
+
+    /// The loss of the first step.
+    fn loss<O: Objective>(mut objective: O, model: &O::Model, batch: &O::Batch) -> Result<f64> {
+        let output = objective.losses(model, batch, &mut context(0))?;
+        Ok(value(&output.loss))
+    }
+
+    /// A vector of two values and `tokens` vectors of five for each of two samples.
+    fn condition(
+        tokens: usize,
+        scale: f64,
+    ) -> impl Fn(&ImageBatch, &Device) -> Result<Condition> + Send + Sync + 'static {
+        move |_: &ImageBatch, device: &Device| {
+            assert!(!device.is_autodiff());
+            Ok(Condition {
+                vectors: Some(Rng::new(5).normal([2, 2], device) * scale),
+                encoder_hidden_states: Some(Rng::new(4).normal([2, tokens, 5], device) * scale),
+                ..Condition::none()
+            })
+        }
+    }
+
+    /// Every objective conditions its model on what the function returns for a batch.
+    #[test]
+    fn conditions_of_batches_are_passed_on() {
         let device = Device::flex().autodiff();
-        let model = config.init(&device).unwrap().init_weights(1);
-        let image = |value: u8| Image {
-            shape,
-            pixels: vec![value; 4],
-            label: None,
-        };
-        let batch = collate_images(vec![image(20), image(200)]);
-        type Mlp = VaeObjective<MlpVae>;
-        let objective = || Mlp::new(KlWeight::default()).unwrap();
-        let states = |rows: usize, scale: f64| {
-            move |_: &ImageBatch, device: &Device| {
-                assert!(!device.is_autodiff());
-                Ok(Rng::new(4).normal([rows, 2, 5], device) * scale)
+        let model = mlp(ConditionKind {
+            vector_dim: Some(2),
+            cross_attention_dim: Some(5),
+            ..ConditionKind::default()
+        });
+        let factor = FactorVae {
+            vae: model.clone(),
+            discriminator: LatentDiscriminatorConfig {
+                hidden_dim: 8,
+                num_layers: 1,
+                ..LatentDiscriminatorConfig::new(3)
             }
+            .init(&device)
+            .unwrap()
+            .init_weights(2),
         };
-        let loss = |mut objective: Mlp| {
-            let output = objective.losses(&model, &batch, &mut context(0));
-            output.map(|output| value(&output.loss))
+        let adversarial = AdversarialVae {
+            vae: model.clone(),
+            discriminator: PatchDiscriminatorConfig {
+                channels: 4,
+                num_layers: 1,
+                ..PatchDiscriminatorConfig::new(SHAPE)
+            }
+            .init(&device)
+            .unwrap()
+            .init_weights(2),
         };
-        let of_states = |scale| loss(objective().with_encoder_hidden_states(states(2, scale)));
-        let (zeros, ones) = (of_states(0.0).unwrap(), of_states(1.0).unwrap());
-        assert!((zeros - ones).abs() > 1e-4, "{zeros} {ones}");
-        let mut rng = context(0).rng;
+        let batch = images([None; 2]);
+        let elbo = || VaeObjective::<MlpVae>::new(KlWeight::default()).unwrap();
+        let losses = |scale: f64| {
+            let iwae = IwaeObjective::<MlpVae>::new(IwaeObjectiveConfig::new(2)).unwrap();
+            let total_correlation = BetaTcVaeObjectiveConfig::new(10);
+            let total_correlation = BetaTcVaeObjective::<MlpVae>::new(total_correlation).unwrap();
+            let of_factor = FactorVaeObjectiveConfig::new(1.0);
+            let of_factor = FactorVaeObjective::<MlpVae>::new(of_factor, &factor).unwrap();
+            let of_adversarial = AdversarialVaeObjective::<MlpVae, PatchDiscriminator>::new(
+                AdversarialVaeObjectiveConfig {
+                    start_step: 1000,
+                    ..AdversarialVaeObjectiveConfig::default()
+                },
+                &adversarial,
+            )
+            .unwrap();
+            let condition = || condition(4, scale);
+            [
+                loss(elbo().with_condition(condition()), &model, &batch),
+                loss(iwae.with_condition(condition()), &model, &batch),
+                loss(
+                    total_correlation.with_condition(condition()),
+                    &model,
+                    &batch,
+                ),
+                loss(of_factor.with_condition(condition()), &factor, &batch),
+                loss(
+                    of_adversarial.with_condition(condition()),
+                    &adversarial,
+                    &batch,
+                ),
+            ]
+            .map(Result::unwrap)
+        };
+        let (zeros, ones) = (losses(0.0), losses(1.0));
+        for (index, (zeros, ones)) in zeros.iter().zip(&ones).enumerate() {
+            assert!((zeros - ones).abs() > 1e-4, "{index}: {zeros} {ones}");
+        }
+        // The null condition is zeros.
         let x = batch.to_tensor(&device);
-        let output = model.forward(x.clone(), &Condition::none(), &mut rng);
+        let output = model.forward(x.clone(), &Condition::none(), &mut context(0).rng);
         let without = value(&output.elbo(x).loss(1.0));
-        assert!((zeros - without).abs() < 1e-5, "{zeros} {without}");
-        for (objective, expected) in [
-            (objective(), "`encoder_hidden_states` is missing"),
+        assert!((zeros[0] - without).abs() < 1e-4, "{} {without}", zeros[0]);
+    }
+
+    /// A model would work without what is missing or does not fit.
+    #[test]
+    fn conditions_that_do_not_fit_are_named() {
+        let of_kind = |kind: ConditionKind, set: bool, labels| {
+            let objective = VaeObjective::<MlpVae>::new(KlWeight::default()).unwrap();
+            let objective = match set {
+                true => objective.with_condition(|_: &ImageBatch, device: &Device| {
+                    let states = Rng::new(4).normal([2, 1, 5], device);
+                    Ok(Condition::hidden_states(states))
+                }),
+                false => objective,
+            };
+            let found = loss(objective, &mlp(kind), &images(labels));
+            found.unwrap_err().to_string()
+        };
+        let attention = |width| ConditionKind {
+            cross_attention_dim: Some(width),
+            ..ConditionKind::default()
+        };
+        let classes = ConditionKind {
+            num_classes: Some(3),
+            ..ConditionKind::default()
+        };
+        for (found, expected) in [
             (
-                objective().with_encoder_hidden_states(states(3, 1.0)),
-                "is [3, 2, 5], expected [2, tokens, 5]",
+                of_kind(attention(5), false, [None; 2]),
+                "`encoder_hidden_states` is missing, expected of width 5: call `with_condition`",
+            ),
+            (
+                of_kind(attention(4), true, [None; 2]),
+                "`encoder_hidden_states` is [2, 1, 5], expected [2, tokens, 4]",
+            ),
+            (
+                of_kind(ConditionKind::default(), true, [None; 2]),
+                "`encoder_hidden_states` is given, expected none, since the model has no \
+                 `cross_attention_dim`",
+            ),
+            (
+                of_kind(classes, false, [Some(1), None]),
+                "`labels` is missing",
+            ),
+            (
+                of_kind(classes, false, [Some(1), Some(3)]),
+                "`labels` is 3, expected below 3, the number of classes of the model",
             ),
         ] {
-            let message = loss(objective).unwrap_err().to_string();
-            assert!(message.contains(expected), "{message}");
+            assert!(found.contains(expected), "{found}");
         }
     }
 

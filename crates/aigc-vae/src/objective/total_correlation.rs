@@ -1,7 +1,11 @@
 //! The β-TCVAE: the divergence split into three terms with weights of their own.
 
 use super::add_auxiliary;
-use crate::{DiagonalGaussian, Vae, VaeOutput, check_batch, math::log_sum_exp};
+use crate::{
+    DiagonalGaussian, Vae, VaeOutput, check_batch,
+    condition::{BatchCondition, condition_method},
+    math::log_sum_exp,
+};
 use aigc_core::{
     Error, Result, check,
     data::{ImageBatch, SampleBatch},
@@ -189,7 +193,8 @@ pub struct BetaTcVaeObjective<V, B = ImageBatch, const X: usize = 4, const Z: us
     config: BetaTcVaeObjectiveConfig,
     /// Size of the last batch, and logarithms of the estimator's weights for it.
     log_weights: Option<(usize, Tensor<2>)>,
-    types: PhantomData<fn(V, B)>,
+    condition: BatchCondition<B>,
+    types: PhantomData<fn(V)>,
 }
 
 impl<V, B, const X: usize, const Z: usize> BetaTcVaeObjective<V, B, X, Z>
@@ -206,9 +211,12 @@ where
         Ok(Self {
             config,
             log_weights: None,
+            condition: BatchCondition::default(),
             types: PhantomData,
         })
     }
+
+    condition_method!();
 
     /// Configuration of the objective.
     pub fn config(&self) -> &BetaTcVaeObjectiveConfig {
@@ -266,7 +274,8 @@ where
     fn losses(&mut self, model: &V, batch: &B, context: &mut StepContext) -> Result<LossOutput> {
         check_batch(model, batch)?;
         self.check_batch_size(batch.len())?;
-        let condition = model.condition_kind().of_batch(batch, &context.device)?;
+        let kind = model.condition_kind();
+        let condition = self.condition.of(kind, batch, &context.device)?;
         let x = batch.to_tensor(&context.device);
         let output = model.forward(x.clone(), &condition, &mut context.rng);
         output.likelihood.check_range(batch.value_range())?;

@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 /// <https://papers.nips.cc/paper/5775>). The latents of a class fill a part of the prior that all
 /// classes have in common; samples from elsewhere belong to other classes or to none.
 ///
-/// Without classes in the [`Condition`], and for labels that are not a class, it is the mixture of
-/// the priors with equal weights. Labels are read on the host, once per call.
+/// Without classes in the [`Condition`], it is the mixture of the priors with equal weights. Labels
+/// are read on the host, once per call.
 ///
 /// ```no_run
 /// # use aigc_core::{Result, data::{ClassLabels, DataLoader, ImageBatch}, device::device};
@@ -80,16 +80,20 @@ impl ClassConditionalPrior<GaussianMixture> {
 }
 
 impl<P> ClassConditionalPrior<P> {
-    /// The label of each row that is a class.
+    /// The class of each row.
     ///
     /// # Panics
-    /// If there are not `rows` labels.
-    fn classes(&self, labels: &Tensor<1, Int>, rows: usize) -> Vec<Option<usize>> {
-        let labels = labels.clone().into_data();
-        let class = |label| usize::try_from(label).ok();
-        let classes = labels.iter::<i64>().map(class);
-        let known = |class: &usize| *class < self.priors.len();
-        let classes: Vec<_> = classes.map(|class| class.filter(known)).collect();
+    /// If there are not `rows` labels, or one is not a class.
+    fn classes(&self, labels: &Tensor<1, Int>, rows: usize) -> Vec<usize> {
+        let (labels, count) = (labels.clone().into_data(), self.priors.len());
+        let class = |label: i64| match usize::try_from(label) {
+            Ok(class) if class < count => class,
+            _ => panic!(
+                "`class_labels` has the value {label}, expected 0 to {}",
+                count - 1
+            ),
+        };
+        let classes: Vec<_> = labels.iter::<i64>().map(class).collect();
         assert_eq!(classes.len(), rows, "labels and latents of a batch");
         classes
     }
@@ -133,23 +137,21 @@ where
     }
 
     /// # Panics
-    /// Unless the condition has as many labels as there are latents, or none.
+    /// Unless the condition has as many labels as there are latents, or none; if a label is not a
+    /// class.
     fn log_prob_with(&self, model: &V, z: Tensor<2>, condition: &Condition) -> Tensor<1> {
         let Some(labels) = &condition.class_labels else {
             return self.marginal_log_prob(model, z, condition);
         };
         let classes = self.classes(labels, z.dims()[0]);
-        by_class(&classes, &z.device(), |class, rows| {
+        by_class(&classes, &z.device(), |class: usize, rows| {
             let (z, condition) = (z.clone().select(0, rows.clone()), condition.select(rows));
-            match class {
-                Some(class) => self.priors[class].log_prob_with(model, z, &condition),
-                None => self.marginal_log_prob(model, z, &condition),
-            }
+            self.priors[class].log_prob_with(model, z, &condition)
         })
     }
 
     /// # Panics
-    /// Unless the condition has `n` labels or none.
+    /// Unless the condition has `n` labels or none; if a label is not a class.
     fn sample_with(
         &self,
         model: &V,
@@ -161,11 +163,10 @@ where
     ) -> Tensor<2> {
         let classes = match &condition.class_labels {
             Some(labels) => self.classes(labels, n),
-            None => vec![None; n],
+            None => (0..n)
+                .map(|_| rng.random_index(self.priors.len()))
+                .collect(),
         };
-        let any =
-            |class: Option<usize>| class.unwrap_or_else(|| rng.random_index(self.priors.len()));
-        let classes: Vec<_> = classes.into_iter().map(any).collect();
         by_class(&classes, device, |class: usize, rows| {
             let (n, condition) = (rows.dims()[0], condition.select(rows));
             self.priors[class].sample_with(model, n, &condition, temperature, rng, device)
@@ -269,9 +270,14 @@ mod tests {
         };
         let expected: Vec<f32> = rows.iter().map(of_any).collect();
         assert_close(&log_prob(Condition::none()), &expected, 1e-4);
-        // A label that is not a class is none, as in the model.
-        let unknown = log_prob(Condition::classes(&[2, 3, 2, 9, 0], &device));
-        assert_close(&[unknown[1], unknown[3]], &[expected[1], expected[3]], 1e-4);
+    }
+
+    #[test]
+    #[should_panic(expected = "`class_labels` has the value 3, expected 0 to 2")]
+    fn labels_that_are_not_classes_are_named() {
+        let (model, device) = (model(Some(3)), Device::flex());
+        let condition = Condition::classes(&[2, 3], &device);
+        prior().log_prob_with(&model, Tensor::zeros([2, 2], &device), &condition);
     }
 
     /// Its density is the label and a hundredth of the first number of the latent; its samples are

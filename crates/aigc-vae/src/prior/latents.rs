@@ -1,6 +1,9 @@
 //! The latents of a data set, for fitting a prior to them.
 
-use crate::{Vae, check_batch, condition::known_labels};
+use crate::{
+    Condition, Vae, check_batch,
+    condition::{BatchCondition, known_labels},
+};
 use aigc_core::{
     Error, Result,
     data::{DataLoader, InMemory, SampleBatch, SampleShape},
@@ -64,8 +67,41 @@ where
     V: Vae<X, 2>,
     B: SampleBatch<X>,
 {
+    encode_all(model, loader, device, seed, &BatchCondition::default())
+}
+
+/// [`encode_latents`] under the vectors and encoder hidden states that `encode` returns for a batch,
+/// as of [`VaeObjective::with_condition`](crate::VaeObjective::with_condition).
+///
+/// # Errors
+/// As [`encode_latents`]; if what `encode` returns does not fit the model; errors of `encode`.
+pub fn encode_latents_with_condition<V, B, const X: usize>(
+    model: &V,
+    loader: &DataLoader<B>,
+    device: &Device,
+    seed: u64,
+    encode: impl Fn(&B, &Device) -> Result<Condition> + Send + Sync + 'static,
+) -> Result<InMemory<Vec<f32>>>
+where
+    V: Vae<X, 2>,
+    B: SampleBatch<X>,
+{
+    encode_all(model, loader, device, seed, &BatchCondition::new(encode))
+}
+
+fn encode_all<V, B, const X: usize>(
+    model: &V,
+    loader: &DataLoader<B>,
+    device: &Device,
+    seed: u64,
+    condition: &BatchCondition<B>,
+) -> Result<InMemory<Vec<f32>>>
+where
+    V: Vae<X, 2>,
+    B: SampleBatch<X>,
+{
     let mut latents = Vec::new();
-    encode_each(model, loader, device, seed, |_, z| {
+    encode_each(model, loader, device, seed, condition, |_, z| {
         latents.extend(z);
         Ok(())
     })?;
@@ -92,7 +128,8 @@ where
         return Err(Error::config("condition.num_classes", "none", expected));
     };
     let mut latents = vec![Vec::new(); num_classes];
-    encode_each(model, loader, device, seed, |batch, z| {
+    let condition = BatchCondition::default();
+    encode_each(model, loader, device, seed, &condition, |batch, z| {
         let labels = known_labels(batch.labels(), num_classes)?;
         for (label, z) in labels.iter().zip(z) {
             latents[*label as usize].push(z);
@@ -108,6 +145,7 @@ fn encode_each<V, B, const X: usize>(
     loader: &DataLoader<B>,
     device: &Device,
     seed: u64,
+    condition: &BatchCondition<B>,
     mut of_batch: impl FnMut(&B, Vec<Vec<f32>>) -> Result<()>,
 ) -> Result<()>
 where
@@ -117,7 +155,7 @@ where
     for (index, batch) in loader.iter_once().enumerate() {
         let batch = batch?;
         check_batch(model, &batch)?;
-        let condition = model.condition_kind().of_batch(&batch, device)?;
+        let condition = condition.of(model.condition_kind(), &batch, device)?;
         let posterior = model.encode_with(batch.to_tensor(device), &condition);
         let z = posterior.sample(&mut Rng::stream(seed, "latents", index as u64));
         let dim = z.dims()[1];
@@ -190,6 +228,43 @@ mod tests {
             (7, SampleShape::new(&[2]))
         );
         assert_eq!(values(batch.to_tensor(&device)), latents.concat());
+    }
+
+    /// Of a model with vectors, the latents are those under the vectors of their batches.
+    #[test]
+    fn latents_are_those_under_the_condition() {
+        let device = Device::flex();
+        let pixels = vec![0.1, 0.9];
+        let config = DataLoaderConfig {
+            batch_size: 2,
+            num_workers: 0,
+            shuffle_seed: None,
+            ..DataLoaderConfig::default()
+        };
+        let loader = DataLoader::new(InMemory(pixels.clone()), Pixels, config).unwrap();
+        let config = MlpVaeConfig {
+            hidden_dim: 4,
+            latent_dim: 2,
+            condition: ConditionKind {
+                vector_dim: Some(1),
+                ..ConditionKind::default()
+            },
+            ..MlpVaeConfig::new(ImageShape::new(1, 1, 1))
+        };
+        let model = config.init(&device).unwrap().init_weights(1);
+        let double = |batch: &Pixels, device: &Device| {
+            let pixels = batch.to_tensor(device).reshape([batch.len(), 1]);
+            Ok(Condition::vectors(pixels * 2.0))
+        };
+        let found = encode_latents_with_condition(&model, &loader, &device, 3, double).unwrap();
+        let vectors = Tensor::from_floats([[0.2], [1.8]], &device);
+        let x = Pixels(pixels).to_tensor(&device);
+        let posterior = model.encode_with(x, &Condition::vectors(vectors));
+        let expected = values(posterior.sample(&mut Rng::stream(3, "latents", 0)));
+        assert_close(&found.0.concat(), &expected, 1e-6);
+        let missing = encode_latents(&model, &loader, &device, 3).unwrap_err();
+        let message = missing.to_string();
+        assert!(message.contains("`vectors` is missing"), "{message}");
     }
 
     /// The latents of each class are those of its samples, in order.

@@ -16,7 +16,10 @@ mod vamp;
 pub use class_conditional::ClassConditionalPrior;
 pub use em::EmConfig;
 pub use flow::FlowPrior;
-pub use latents::{LatentBatch, collate_latents, encode_latents, encode_latents_by_class};
+pub use latents::{
+    LatentBatch, collate_latents, encode_latents, encode_latents_by_class,
+    encode_latents_with_condition,
+};
 pub use mixture::{CovarianceType, GaussianMixture, GaussianMixtureConfig, MixtureFit};
 pub use objective::PriorObjective;
 pub use vamp::{PseudoInputRange, VampPrior, VampPriorConfig};

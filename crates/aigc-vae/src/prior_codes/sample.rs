@@ -183,7 +183,7 @@ impl<'a, V: DiscreteVae<X>, const X: usize> VqSampler<'a, V, X> {
             let codes = self.model.encode_codes(x);
             let levels = (0..codes.len()).map(|level| {
                 let condition = self.condition(level, &codes, labels.as_deref(), &batch);
-                self.priors[level].log_prob(codes[level].clone(), &condition)
+                self.priors[level].log_prob_unchecked(codes[level].clone(), &condition)
             });
             Ok(levels.reduce(|a, b| a + b).expect("a model has levels"))
         })?;

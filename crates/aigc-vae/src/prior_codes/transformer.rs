@@ -249,9 +249,16 @@ impl CodePrior {
     /// - output: `[batch, positions·codebooks, num_codes]`
     ///
     /// # Panics
-    /// If the codes do not have the shape of the configuration, or the codes of the level above are
-    /// missing.
+    /// If the codes do not have the shape of the configuration, the codes of the level above are
+    /// missing, or a code or a class is not below their number. Codes and classes are read from
+    /// their device for this.
     pub fn forward(&self, codes: Tensor<3, Int>, condition: &PriorCondition) -> Tensor<3> {
+        self.check(&codes, condition);
+        self.forward_unchecked(codes, condition)
+    }
+
+    /// [`forward`](Self::forward) for codes and classes that are known to be in their ranges.
+    fn forward_unchecked(&self, codes: Tensor<3, Int>, condition: &PriorCondition) -> Tensor<3> {
         let shape = self.config.codes;
         let ([batch, ..], n) = (codes.dims(), shape.num_indices());
         assert_eq!(
@@ -280,13 +287,37 @@ impl CodePrior {
     /// # Panics
     /// As [`forward`](Self::forward).
     pub fn log_prob(&self, codes: Tensor<3, Int>, condition: &PriorCondition) -> Tensor<1> {
-        let logits = self.forward(codes.clone(), condition);
+        self.check(&codes, condition);
+        self.log_prob_unchecked(codes, condition)
+    }
+
+    /// [`log_prob`](Self::log_prob) for codes and classes that are known to be in their ranges, such
+    /// as those of a [`CodeBatch`](super::CodeBatch).
+    pub(crate) fn log_prob_unchecked(
+        &self,
+        codes: Tensor<3, Int>,
+        condition: &PriorCondition,
+    ) -> Tensor<1> {
+        let logits = self.forward_unchecked(codes.clone(), condition);
         let [batch, n, num_codes] = logits.dims();
         let nats = ops::cross_entropy(
             logits.reshape([batch * n, num_codes]),
             codes.reshape([batch * n]),
         );
         -nats.reshape([batch, n]).sum_dim(1).squeeze_dim::<1>(1)
+    }
+
+    /// # Panics
+    /// If a code or a class is out of range: with several codebooks, it would be that of another one.
+    fn check(&self, codes: &Tensor<3, Int>, condition: &PriorCondition) {
+        let config = &self.config;
+        assert_below("codes", codes, config.codes.num_codes);
+        if let (Some(classes), Some(labels)) = (config.num_classes, &condition.class_labels) {
+            assert_below("class_labels", labels, classes);
+        }
+        if let (Some(shape), Some(above)) = (config.above, &condition.above) {
+            assert_below("above", above, shape.num_codes);
+        }
     }
 
     /// The input for the first code, `[batch, 1, d_model]`.
@@ -343,6 +374,18 @@ impl CodePrior {
             next: 0,
             batch,
         }
+    }
+}
+
+/// # Panics
+/// Unless all values are from 0 to below `count`.
+fn assert_below<const D: usize>(field: &str, values: &Tensor<D, Int>, count: usize) {
+    let (values, range) = (values.clone().into_data(), 0..count as i64);
+    if let Some(value) = values.iter::<i64>().find(|value| !range.contains(value)) {
+        panic!(
+            "`{field}` has the value {value}, expected 0 to {}",
+            count - 1
+        );
     }
 }
 
@@ -527,6 +570,7 @@ mod tests {
         testing::{assert_close, values},
     };
     use burn::tensor::TensorData;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
 
     fn shape(height: usize, width: usize, codebooks: usize, num_codes: usize) -> CodeShape {
         CodeShape {
@@ -728,6 +772,63 @@ mod tests {
             all[0] != all[1] && all[0] != all[2] && all[1] != all[2],
             "{all:?}"
         );
+    }
+
+    /// Of several codebooks, the rows after those of a codebook are those of the next one.
+    #[test]
+    fn codes_and_classes_out_of_range_are_named() {
+        let device = Device::flex();
+        let config = CodePriorConfig {
+            above: Some(shape(1, 1, 2, 4)),
+            num_classes: Some(2),
+            ..tiny(shape(2, 2, 2, 3))
+        };
+        let prior = prior(&config, 5);
+        let message = |code: i32, class: i32, above: i32| {
+            let codes = Tensor::<3, Int>::from_data(
+                TensorData::new(vec![0, 2, code, 1, 0, 1, 2, 0], [1, 4, 2]),
+                &device,
+            );
+            let condition = PriorCondition {
+                class_labels: Some(Tensor::from_data(
+                    TensorData::new(vec![class], [1]),
+                    &device,
+                )),
+                above: Some(Tensor::from_data(
+                    TensorData::new(vec![above, 3], [1, 1, 2]),
+                    &device,
+                )),
+            };
+            let call = |log_prob: bool| {
+                let (prior, codes, condition) = (&prior, codes.clone(), &condition);
+                let call = AssertUnwindSafe(move || match log_prob {
+                    true => drop(prior.log_prob(codes, condition)),
+                    false => drop(prior.forward(codes, condition)),
+                });
+                match catch_unwind(call) {
+                    Ok(()) => "none".to_string(),
+                    Err(panic) => *panic.downcast::<String>().unwrap(),
+                }
+            };
+            let message = call(true);
+            assert_eq!(call(false), message);
+            message
+        };
+        assert_eq!(message(2, 1, 3), "none");
+        for (found, expected) in [
+            (message(3, 1, 3), "`codes` has the value 3, expected 0 to 2"),
+            (
+                message(-1, 1, 3),
+                "`codes` has the value -1, expected 0 to 2",
+            ),
+            (
+                message(2, 2, 3),
+                "`class_labels` has the value 2, expected 0 to 1",
+            ),
+            (message(2, 1, 4), "`above` has the value 4, expected 0 to 3"),
+        ] {
+            assert_eq!(found, expected);
+        }
     }
 
     #[test]

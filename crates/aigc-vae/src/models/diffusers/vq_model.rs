@@ -190,6 +190,10 @@ impl Vae<4, 4> for VqModel {
         self.config.architecture().accepts(shape)
     }
 
+    fn has_deterministic_posterior(&self) -> bool {
+        true
+    }
+
     fn prior_log_prob(&self, z: Tensor<4>, _condition: &Condition) -> Tensor<1> {
         let [batch, _, height, width] = z.dims();
         let entropy = uniform_entropy(height * width, self.config.num_vq_embeddings);

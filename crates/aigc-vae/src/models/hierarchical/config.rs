@@ -10,7 +10,7 @@ use aigc_core::{
     Result,
     check::{self, ensure},
     data::ImageShape,
-    nn::{Activation, Conv2dConfig, ConvTranspose2dConfig, Initializer},
+    nn::{Activation, Conv2dConfig, ConvTranspose2dConfig, Initializer, LinearConfig},
 };
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
@@ -46,10 +46,14 @@ pub struct HierarchicalVaeConfig {
     /// Number of classes, for a class-conditional model.
     #[serde(default)]
     pub num_classes: Option<usize>,
+    /// Width of the vector of each sample that a conditional model takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vector_dim: Option<usize>,
 }
 
 impl HierarchicalVaeConfig {
-    /// Maps of a half, a quarter and, if the sides allow it, one pixel; Bernoulli pixels.
+    /// Maps of a half, a quarter and, if the sides allow it, one pixel; Bernoulli pixels, no
+    /// conditions.
     pub fn new(shape: ImageShape) -> Self {
         let level = |stride, channels, groups| HierarchicalLevel {
             stride,
@@ -69,6 +73,7 @@ impl HierarchicalVaeConfig {
             likelihood: LikelihoodKind::Bernoulli,
             activation: Activation::Silu,
             num_classes: None,
+            vector_dim: None,
         }
     }
 
@@ -139,6 +144,11 @@ impl HierarchicalVaeConfig {
                 }
                 .param([classes, channels], 1, 1, device)
             }),
+            vectors: self.vector_dim.map(|width| {
+                LinearConfig::new(width, channels)
+                    .with_bias(false)
+                    .init(device)
+            }),
             output: ConvTranspose2dConfig::new([finest.channels, outputs], finest.stride)
                 .with_stride(finest.stride)
                 .init(device),
@@ -155,9 +165,10 @@ impl HierarchicalVaeConfig {
             ("shape.width", self.shape.width, MAX_SIZE),
             ("levels", self.levels.len(), 16),
         ])?;
-        if let Some(classes) = self.num_classes {
-            check::sizes(&[("num_classes", classes, 1 << 16)])?;
-        }
+        check::sizes(&[
+            ("num_classes", self.num_classes.unwrap_or(1), 1 << 16),
+            ("vector_dim", self.vector_dim.unwrap_or(1), 1 << 14),
+        ])?;
         self.likelihood.validate()?;
         let mut side = [self.shape.height, self.shape.width];
         let mut sides = Vec::new();
@@ -214,6 +225,7 @@ impl HierarchicalVaeConfig {
         let start = sides
             .last()
             .map_or(1, |[height, width]| product(&[*height, *width]));
-        weights + before as u128 * (start + self.num_classes.unwrap_or(0) as u128)
+        let conditions = self.num_classes.unwrap_or(0) + self.vector_dim.unwrap_or(0);
+        weights + before as u128 * (start + conditions as u128)
     }
 }

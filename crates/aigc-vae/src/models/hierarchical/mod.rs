@@ -32,7 +32,11 @@ pub use config::{HierarchicalLevel, HierarchicalVaeConfig};
 pub use posterior::HierarchicalPosterior;
 
 use crate::{Condition, ConditionKind, Likelihood, Vae, VaeOutput};
-use aigc_core::{data::SampleShape, nn::ConvTranspose2d, rng::Rng};
+use aigc_core::{
+    data::SampleShape,
+    nn::{ConvTranspose2d, Linear},
+    rng::Rng,
+};
 use burn::{
     module::{Module, Param},
     tensor::{Device, Tensor},
@@ -51,8 +55,10 @@ pub struct HierarchicalVae {
     levels: Vec<Up>,
     /// State of the decoder before the first group, `[1, channels, height, width]`.
     start: Param<Tensor<4>>,
-    /// Added to the start, `[classes, channels]`; nothing for a label that is not a class.
+    /// Added to the start, `[classes, channels]`.
     classes: Option<Param<Tensor<2>>>,
+    /// Of the vector of a condition, added to the start; without bias, so that zeros add nothing.
+    vectors: Option<Linear>,
     output: ConvTranspose2d,
     #[module(skip)]
     config: HierarchicalVaeConfig,
@@ -114,7 +120,8 @@ impl Vae for HierarchicalVae {
     fn condition_kind(&self) -> ConditionKind {
         ConditionKind {
             num_classes: self.config.num_classes,
-            ..ConditionKind::default()
+            vector_dim: self.config.vector_dim,
+            cross_attention_dim: None,
         }
     }
 

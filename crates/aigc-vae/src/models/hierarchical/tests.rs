@@ -229,10 +229,40 @@ fn classes_change_latents_and_likelihoods() {
         assert_ne!(a[half..], b[half..]);
         assert_ne!(a[..half], none[..half]);
     }
-    // Labels that are not classes.
-    let others = outputs(&Condition::classes(&[3, 1000], &device));
-    for (found, none) in others.iter().zip(&none) {
-        assert_close(found, none, 1e-6);
+    // A label that is not a class is not mistaken for the null condition.
+    for unknown in outputs(&Condition::classes(&[1, 3], &device)) {
+        let (known, unknown) = unknown.split_at(unknown.len() / 2);
+        assert!(known.iter().all(|value| value.is_finite()));
+        assert!(unknown.iter().all(|value| value.is_nan()));
+    }
+}
+
+#[test]
+fn vectors_change_latents_and_likelihoods() {
+    let device = Device::flex();
+    let config = HierarchicalVaeConfig {
+        num_classes: Some(3),
+        vector_dim: Some(2),
+        ..tiny()
+    };
+    let model = model(&config);
+    assert_eq!(model.condition_kind().vector_dim, Some(2));
+    let outputs = |vectors: Option<[[f32; 2]; 2]>| {
+        let condition = Condition {
+            vectors: vectors.map(|vectors| Tensor::from_floats(vectors, &device)),
+            ..Condition::classes(&[0, 1], &device)
+        };
+        let output = model.forward(images(2), &condition, &mut Rng::new(5));
+        [values(output.z), values(output.likelihood.mean())]
+    };
+    let none = outputs(None);
+    let zeros = outputs(Some([[0.0, 0.0], [0.0, 0.0]]));
+    let second = outputs(Some([[0.0, 0.0], [1.0, -2.0]]));
+    for ((none, zeros), second) in none.iter().zip(&zeros).zip(&second) {
+        let half = none.len() / 2;
+        assert_close(zeros, none, 1e-6);
+        assert_close(&second[..half], &none[..half], 1e-6);
+        assert_ne!(second[half..], none[half..]);
     }
 }
 
@@ -270,6 +300,13 @@ fn configurations_out_of_range_are_named() {
             },
             "`num_classes` is 0",
         ),
+        (
+            HierarchicalVaeConfig {
+                vector_dim: Some((1 << 14) + 1),
+                ..tiny()
+            },
+            "`vector_dim` is 16385, expected 1 to 16384",
+        ),
     ] {
         let message = config.init(&Device::flex()).unwrap_err().to_string();
         assert!(message.contains(expected), "{message}");
@@ -281,6 +318,7 @@ fn saved_models_open_with_equal_outputs() {
     let device = Device::flex();
     let config = HierarchicalVaeConfig {
         num_classes: Some(3),
+        vector_dim: Some(2),
         ..tiny()
     };
     let model = config.init(&device).unwrap().init_weights(1);
@@ -289,7 +327,10 @@ fn saved_models_open_with_equal_outputs() {
     let opened = HierarchicalVae::from_pretrained(dir.path(), &device).unwrap();
     assert!(opened.warnings().is_empty(), "{opened}");
     assert_eq!(opened.config(), &config);
-    let condition = Condition::classes(&[2, 0], &device);
+    let condition = Condition {
+        vectors: Some(Rng::new(6).normal([2, 2], &device)),
+        ..Condition::classes(&[2, 0], &device)
+    };
     let outputs = |model: &HierarchicalVae| {
         let output = model.forward(images(2), &condition, &mut Rng::new(5));
         (values(output.z), values(output.likelihood.mean()))

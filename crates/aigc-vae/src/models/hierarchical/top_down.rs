@@ -124,12 +124,16 @@ impl HierarchicalVae {
     fn first_state(&self, batch: usize, condition: &Condition) -> Tensor<4> {
         let start = self.start.val();
         let [_, channels, height, width] = start.dims();
-        let state = start.expand([batch, channels, height, width]);
-        let (Some(table), Some(labels)) = (&self.classes, condition.class_labels.clone()) else {
-            return state;
-        };
-        let table = table.val();
-        let rows = one_hot(labels, table.dims()[0]).matmul(table);
-        state + rows.reshape([batch, channels, 1, 1])
+        let mut state = start.expand([batch, channels, height, width]);
+        if let (Some(table), Some(labels)) = (&self.classes, condition.class_labels.clone()) {
+            let table = table.val();
+            let rows = one_hot(labels, table.dims()[0]).matmul(table);
+            state = state + rows.reshape([batch, channels, 1, 1]);
+        }
+        if let (Some(layer), Some(vectors)) = (&self.vectors, condition.vectors.clone()) {
+            let rows = layer.forward(vectors);
+            state = state + rows.reshape([batch, channels, 1, 1]);
+        }
+        state
     }
 }

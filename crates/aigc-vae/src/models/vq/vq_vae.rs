@@ -175,6 +175,10 @@ impl Vae<4, 4> for VqVae {
         self.config.shape.into()
     }
 
+    fn has_deterministic_posterior(&self) -> bool {
+        true
+    }
+
     /// The quantiser draws from `rng`.
     fn forward(
         &self,

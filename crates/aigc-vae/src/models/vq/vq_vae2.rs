@@ -270,6 +270,10 @@ impl Vae<4, 2> for VqVae2 {
         self.config.shape.into()
     }
 
+    fn has_deterministic_posterior(&self) -> bool {
+        true
+    }
+
     /// The quantisers draw from `rng`.
     fn forward(
         &self,

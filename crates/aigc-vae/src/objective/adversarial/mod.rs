@@ -15,7 +15,10 @@ mod tests;
 pub use config::{AdversarialVaeObjectiveConfig, AdversarialWeight, ReconstructionLoss};
 
 use super::add_auxiliary;
-use crate::{ConditionKind, Vae, check_batch};
+use crate::{
+    ConditionKind, Vae, check_batch,
+    condition::{BatchCondition, condition_method},
+};
 use adaptive::{Linearized, Paths};
 use aigc_core::{
     Error, Result,
@@ -70,7 +73,8 @@ where
     generated: Vec<Option<Tensor<X>>>,
     /// Posteriors of the batches since the last update, of models with a codebook.
     posteriors: Vec<V::Posterior>,
-    types: PhantomData<fn(C, B)>,
+    condition: BatchCondition<B>,
+    types: PhantomData<fn(C)>,
 }
 
 /// Index of the VAE's phase.
@@ -107,9 +111,12 @@ where
             perceptual: None,
             generated: Vec::new(),
             posteriors: Vec::new(),
+            condition: BatchCondition::default(),
             types: PhantomData,
         })
     }
+
+    condition_method!();
 
     /// Adds the perceptual distance of reconstructions to samples to the loss of the VAE.
     pub fn with_perceptual(mut self, distance: impl PerceptualDistance<X> + 'static) -> Self {
@@ -131,7 +138,7 @@ where
         let config = &self.config;
         let started = context.step >= config.start_step;
         let kind = model.vae.condition_kind();
-        let condition = kind.of_batch(batch, &context.device)?;
+        let condition = self.condition.of(kind, batch, &context.device)?;
         let range = batch.value_range();
         let x = batch.to_tensor(&context.device);
         let output = model.vae.forward(x.clone(), &condition, &mut context.rng);
@@ -237,7 +244,7 @@ where
             Some(fake) => fake,
             None => {
                 let kind = model.vae.condition_kind();
-                let condition = kind.of_batch(batch, &context.device)?;
+                let condition = self.condition.of(kind, batch, &context.device)?;
                 let vae = model.vae.clone().no_grad();
                 let output = vae.forward(x.clone(), &condition, &mut context.rng);
                 output.likelihood.mean().detach()
