@@ -17,7 +17,7 @@
 
 use super::{
     Codec, Fingerprint, LatentBins, Method, PRECISION, PixelTables, Rans, container::crc32,
-    image_tensor, shape_of,
+    image_tensor, shape_of_images,
 };
 use crate::{DiagonalGaussian, Likelihood, Vae};
 use aigc_core::{Error, Result, data::ImageShape};
@@ -30,7 +30,8 @@ pub type ChooseLatents<'a> = dyn FnMut(&[f32], &[f32]) -> Result<Vec<f32>> + 'a;
 /// standard normal.
 ///
 /// Every [`Vae`] with a [`DiagonalGaussian`] posterior is one. If it has another prior, images are
-/// restored all the same, but need more bits than with that prior. A model whose prior of a group
+/// restored all the same, but need more bits than with that prior. The methods take no condition,
+/// and the codecs refuse models that have one. A model whose prior of a group
 /// depends on the groups before is one in units of the prior: with `z = μ_p + σ_p·w`, the latents
 /// `w` are standard normal.
 pub trait GaussianLatents<const Z: usize = 2>: Vae<4, Z> {
@@ -85,13 +86,13 @@ impl<M: GaussianLatents<Z>, const Z: usize> BitsBack<M, Z> {
     /// are fine enough for posteriors with a 200th of the prior's standard deviation.
     ///
     /// # Errors
-    /// [`Error::Config`] if the samples of the model are not images.
+    /// [`Error::Config`] if the samples of the model are not images, or it has a condition.
     pub fn new(model: &M, device: &Device) -> Result<Self> {
         Ok(Self {
+            shape: shape_of_images::<M, Z>(model)?,
             model: model.valid(),
             device: device.clone(),
             bins: LatentBins::new(10)?,
-            shape: shape_of(model.sample_shape())?,
             fingerprint: Fingerprint::of(model),
         })
     }

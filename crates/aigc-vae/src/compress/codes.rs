@@ -3,7 +3,7 @@
 
 use super::{
     Codec, Fingerprint, FrequencyTable, GaussianLatents, LatentBins, Method, PRECISION,
-    PixelTables, Rans, container::crc32, image_tensor, shape_of, tables::ensure_finite,
+    PixelTables, Rans, container::crc32, image_tensor, shape_of_images, tables::ensure_finite,
 };
 use crate::{CodePrior, CodeShape, DiscreteVae, Likelihood, PriorCondition, Vae};
 use aigc_core::{Error, Result, data::ImageShape};
@@ -75,14 +75,14 @@ impl<M: GaussianLatents<Z>, const Z: usize> GaussianCodes<M, Z> {
     /// A code for each latent of `model`, of 4 bits.
     ///
     /// # Errors
-    /// [`Error::Config`] if the samples of the model are not images.
+    /// [`Error::Config`] if the samples of the model are not images, or it has a condition.
     pub fn new(model: &M) -> Result<Self> {
         let bins = LatentBins::new(4)?;
         Ok(Self {
+            shape: shape_of_images::<M, Z>(model)?,
             model: model.valid(),
             frequencies: FrequencyTable::uniform(1 << bins.bits())?,
             bins,
-            shape: shape_of(model.sample_shape())?,
             fingerprint: Fingerprint::of(model),
         })
     }
@@ -308,7 +308,7 @@ impl<V: DiscreteVae> DiscreteCodes<V> {
     /// The codes of `model`, of which all are equally probable.
     ///
     /// # Errors
-    /// [`Error::Config`] if the samples of the model are not images;
+    /// [`Error::Config`] if the samples of the model are not images, or it has a condition;
     /// [`Error::InvalidArgument`] if a codebook has more codes than
     /// [`MAX_SYMBOLS`](super::MAX_SYMBOLS).
     pub fn new<const Z: usize>(model: &V) -> Result<Self>
@@ -319,7 +319,7 @@ impl<V: DiscreteVae> DiscreteCodes<V> {
         Ok(Self {
             prior: UniformCodes::new(&levels)?,
             levels,
-            shape: shape_of(model.sample_shape())?,
+            shape: shape_of_images::<V, Z>(model)?,
             fingerprint: Fingerprint::of(model),
             model: model.valid(),
         })

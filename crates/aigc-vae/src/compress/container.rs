@@ -16,6 +16,7 @@
 
 use aigc_core::{
     DataFault, Error, Result,
+    check::ensure_argument,
     data::ImageShape,
     fs::write_atomic,
     params::{ParamVisitor, visit_params},
@@ -41,7 +42,7 @@ const CHECKSUMS: usize = 8;
 const IMAGES_PER_BYTE: usize = 16;
 
 /// The largest side of an image, and the largest number of its channels.
-const MAX_SIDE: u32 = 1 << 16;
+const MAX_SIDE: usize = 1 << 16;
 /// The largest number of values of an image.
 const MAX_VALUES: usize = 1 << 28;
 
@@ -205,14 +206,9 @@ impl CompressedImages {
             )));
         }
         let [channels, height, width] = sides.map(|side| side as usize);
-        let values = channels
-            .checked_mul(height)
-            .and_then(|area| area.checked_mul(width));
-        let fits = sides.iter().all(|side| (1..=MAX_SIDE).contains(side))
-            && values.is_some_and(|values| values <= MAX_VALUES);
-        if !fits {
-            let reason = format!("images of {channels}×{height}×{width}");
-            return Err(DataFault::BadHeader(reason));
+        let shape = ImageShape::new(channels, height, width);
+        if !fits(shape) {
+            return Err(DataFault::BadHeader(format!("images of {shape}")));
         }
         let most = max_images(length);
         if !(1..=most).contains(&count) {
@@ -223,7 +219,7 @@ impl CompressedImages {
             method,
             latent_bits,
             fingerprint,
-            shape: ImageShape::new(channels, height, width),
+            shape,
             count,
             checksum,
             payload: payload.to_vec(),
@@ -278,6 +274,27 @@ impl CompressedImages {
 /// The largest number of images that `length` bytes of coded symbols are believed to hold.
 pub(super) fn max_images(length: usize) -> usize {
     length.saturating_mul(IMAGES_PER_BYTE)
+}
+
+/// Whether files hold images of this shape.
+fn fits(shape: ImageShape) -> bool {
+    let sides = [shape.channels, shape.height, shape.width];
+    let values = (sides.iter()).try_fold(1usize, |values, side| values.checked_mul(*side));
+    sides.iter().all(|side| (1..=MAX_SIDE).contains(side))
+        && values.is_some_and(|values| values <= MAX_VALUES)
+}
+
+/// Fails unless files hold images of this shape.
+pub(super) fn check_shape(shape: ImageShape) -> Result<()> {
+    let expected = format!("sides of 1 to {MAX_SIDE}, and at most {MAX_VALUES} values");
+    ensure_argument(fits(shape), "shape of the images", shape, &expected)
+}
+
+/// Fails unless a file holds this number of bytes of coded symbols.
+pub(super) fn check_length(length: u64) -> Result<()> {
+    let most = u64::from(u32::MAX);
+    let expected = format!("at most {most}: divide the images among several files");
+    ensure_argument(length <= most, "bytes of coded symbols", length, &expected)
 }
 
 struct Reader<'a> {
@@ -501,6 +518,29 @@ mod tests {
             let fault = CompressedImages::parse(&sealed(bytes)).unwrap_err();
             assert!(fault.to_string().contains(expected), "{fault}");
         }
+    }
+
+    /// The writer refuses what the reader refuses.
+    #[test]
+    fn limits_of_the_reader_are_those_of_the_writer() {
+        for (shape, fits) in [
+            (ImageShape::new(1, 1 << 16, 1 << 12), true),
+            (ImageShape::new(1, 1 << 16, (1 << 12) + 1), false),
+            (ImageShape::new(1, (1 << 16) + 1, 1), false),
+            (ImageShape::new(1, 8, 0), false),
+            (ImageShape::new(usize::MAX, 2, 2), false),
+        ] {
+            assert_eq!(check_shape(shape).is_ok(), fits, "{shape}");
+            if shape.channels == 1 {
+                let file = CompressedImages { shape, ..images() };
+                let parsed = CompressedImages::parse(&file.to_bytes());
+                assert_eq!(parsed.is_ok(), fits, "{shape}");
+            }
+        }
+        assert!(check_length(u64::from(u32::MAX)).is_ok());
+        let message = check_length(1 << 32).unwrap_err().to_string();
+        let expected = "`bytes of coded symbols` is 4294967296, expected at most 4294967295";
+        assert!(message.contains(expected), "{message}");
     }
 
     /// Bytes after the magic number and the version, with a right checksum, are never a panic.

@@ -76,10 +76,11 @@ pub use tables::{
     FrequencyTable, LatentBins, MAX_LATENT_BITS, MAX_SYMBOLS, PRECISION, PixelTables,
 };
 
+use crate::{ConditionKind, Vae};
 use aigc_core::{
     DataFault, Error, Result,
-    check::ensure_argument,
-    data::{Image, ImageShape, SampleShape},
+    check::{ensure, ensure_argument},
+    data::{Image, ImageShape},
 };
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -123,10 +124,12 @@ pub trait Codec {
 /// Compresses images.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] if there are no images, or one does not have the codec's shape;
-/// errors of [`Codec::push`].
+/// [`Error::InvalidArgument`] if there are no images, one does not have the codec's shape, or a
+/// file cannot hold them: a side has at most 2¹⁶ pixels, an image 2²⁸ values, and all coded symbols
+/// together less than 2³² bytes; errors of [`Codec::push`].
 pub fn encode(codec: &dyn Codec, images: &[Image]) -> Result<CompressedImages> {
     let shape = codec.image_shape();
+    container::check_shape(shape)?;
     ensure_argument(
         (1..=u32::MAX as usize).contains(&images.len()),
         "number of images",
@@ -158,6 +161,7 @@ pub fn encode(codec: &dyn Codec, images: &[Image]) -> Result<CompressedImages> {
         rans.push_bits(MARK, 1);
     }
     let payload = rans.to_bytes();
+    container::check_length(payload.len() as u64)?;
     let most = container::max_images(payload.len());
     let expected = format!("at most {most} in {} bytes", payload.len());
     ensure_argument(
@@ -241,7 +245,7 @@ pub fn decode(codec: &dyn Codec, file: &CompressedImages) -> Result<Vec<Image>> 
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] unless `latent_bits` is 1 to [`MAX_LATENT_BITS`];
-/// [`Error::Config`] if the samples of the model are not images.
+/// [`Error::Config`] if the samples of the model are not images, or it has a condition.
 pub fn gaussian_codec<M, const Z: usize>(
     model: &M,
     device: &Device,
@@ -275,8 +279,17 @@ fn combined(checksums: &[u32]) -> u32 {
     crc32(&bytes)
 }
 
-/// The shape of samples that are images.
-fn shape_of(samples: SampleShape) -> Result<ImageShape> {
+/// The shape of the images of a model that codecs work with: its samples are images, and it has no
+/// condition, without which it would work with its null condition.
+fn shape_of_images<V: Vae<4, Z>, const Z: usize>(model: &V) -> Result<ImageShape> {
+    let condition = model.condition_kind();
+    ensure(
+        condition == ConditionKind::default(),
+        "condition",
+        format!("{condition:?}"),
+        "none: images are compressed without a condition",
+    )?;
+    let samples = model.sample_shape();
     let expected = "channels, height and width: only images are compressed";
     let shape = samples.as_image();
     shape.ok_or_else(|| Error::config("shape of the samples", samples, expected))
@@ -295,7 +308,7 @@ fn image_tensor(pixels: &[u8], shape: ImageShape, device: &Device) -> Tensor<4> 
 #[cfg(all(test, feature = "flex"))]
 mod tests {
     use super::*;
-    use crate::{LikelihoodKind, MlpVae, MlpVaeConfig};
+    use crate::{HierarchicalVaeConfig, LikelihoodKind, MlpVae, MlpVaeConfig};
     use aigc_core::{data::digits, rng::InitWeights};
 
     fn vae(seed: u64) -> MlpVae {
@@ -469,51 +482,120 @@ mod tests {
         }
     }
 
-    /// Images that cost nothing still have a bit each, so that a file cannot claim any number.
+    /// Without a condition, these models would work with their null condition.
     #[test]
-    fn images_without_information_cost_a_bit_each() {
-        struct Black;
-
-        impl Codec for Black {
-            fn method(&self) -> Method {
-                Method::Lossless
-            }
-
-            fn latent_bits(&self) -> u8 {
-                0
-            }
-
-            fn image_shape(&self) -> ImageShape {
-                digits::SHAPE
-            }
-
-            fn fingerprint(&self) -> Fingerprint {
-                Fingerprint::of(&vae(1))
-            }
-
-            fn push(&self, _pixels: &[u8], _rans: &mut Rans) -> Result<u32> {
-                Ok(0)
-            }
-
-            fn pop(&self, _rans: &mut Rans) -> Result<(Vec<u8>, u32)> {
-                Ok((vec![0; 64], 0))
+    fn conditional_models_are_refused() {
+        fn check<M: GaussianLatents + 'static>(model: &M, device: &Device) {
+            for method in METHODS {
+                let Err(error) = gaussian_codec::<M, 2>(model, device, method, 5) else {
+                    panic!("{method}");
+                };
+                let message = error.to_string();
+                assert!(
+                    message.contains("`condition` is ConditionKind")
+                        && message.contains("expected none"),
+                    "{message}"
+                );
             }
         }
 
-        let image = Image {
-            shape: digits::SHAPE,
-            pixels: vec![0; 64],
-            label: None,
+        let device = Device::flex();
+        let classes = ConditionKind {
+            num_classes: Some(3),
+            ..ConditionKind::default()
         };
-        let mut file = encode(&Black, &vec![image; 4000]).unwrap();
+        let vectors = ConditionKind {
+            cross_attention_dim: Some(3),
+            ..ConditionKind::default()
+        };
+        for condition in [classes, vectors] {
+            let config = MlpVaeConfig {
+                condition,
+                hidden_dim: 16,
+                ..MlpVaeConfig::new(digits::SHAPE)
+            };
+            check(&config.init(&device).unwrap(), &device);
+        }
+        let hierarchical = HierarchicalVaeConfig {
+            num_classes: Some(3),
+            ..HierarchicalVaeConfig::new(digits::SHAPE)
+        };
+        check(&hierarchical.init(&device).unwrap(), &device);
+    }
+
+    /// A codec of black images of this shape, without a single bit.
+    struct Black(ImageShape);
+
+    impl Codec for Black {
+        fn method(&self) -> Method {
+            Method::Lossless
+        }
+
+        fn latent_bits(&self) -> u8 {
+            0
+        }
+
+        fn image_shape(&self) -> ImageShape {
+            self.0
+        }
+
+        fn fingerprint(&self) -> Fingerprint {
+            Fingerprint::of(&vae(1))
+        }
+
+        fn push(&self, _pixels: &[u8], _rans: &mut Rans) -> Result<u32> {
+            Ok(0)
+        }
+
+        fn pop(&self, _rans: &mut Rans) -> Result<(Vec<u8>, u32)> {
+            Ok((vec![0; self.0.numel()], 0))
+        }
+    }
+
+    fn black(shape: ImageShape) -> Image {
+        Image {
+            shape,
+            pixels: vec![0; shape.numel()],
+            label: None,
+        }
+    }
+
+    /// The reader would refuse their files.
+    #[test]
+    fn shapes_beyond_the_limits_of_files_are_refused() {
+        for shape in [
+            ImageShape::new(1, 1, (1 << 16) + 1),
+            ImageShape::new(1, 8, 0),
+        ] {
+            let image = black(shape);
+            let message = encode(&Black(shape), &[image]).unwrap_err().to_string();
+            let expected = format!(
+                "`shape of the images` is {shape}, expected sides of 1 to 65536, and at most \
+                 268435456 values"
+            );
+            assert!(message.contains(&expected), "{message}");
+        }
+        // The largest side.
+        let shape = ImageShape::new(1, 1, 1 << 16);
+        let file = encode(&Black(shape), &[black(shape)]).unwrap();
+        let read = CompressedImages::parse(&file.to_bytes()).unwrap();
+        assert_eq!(decode(&Black(shape), &read).unwrap()[0].shape, shape);
+    }
+
+    /// Images that cost nothing still have a bit each, so that a file cannot claim any number.
+    #[test]
+    fn images_without_information_cost_a_bit_each() {
+        let image = black(digits::SHAPE);
+        let codec = Black(digits::SHAPE);
+        let mut file = encode(&codec, &vec![image; 4000]).unwrap();
         assert!(
             (500..=504).contains(&file.payload.len()),
             "{}",
             file.payload.len()
         );
         let read = CompressedImages::parse(&file.to_bytes()).unwrap();
-        assert_eq!(decode(&Black, &read).unwrap().len(), 4000);
+        assert_eq!(decode(&codec, &read).unwrap().len(), 4000);
         file.count = 4002;
-        assert!(decode(&Black, &file).is_err());
+        assert!(decode(&codec, &file).is_err());
     }
 }
