@@ -10,20 +10,18 @@ use aigc_core::{
     CancelToken,
     burn::tensor::{Device, Tensor, TensorData},
     checkpoint::RunDir,
-    data::{Binarize, DataLoader, Image, ImageBatch, ImageShape},
+    data::{DataLoader, Image, ImageBatch, ImageShape},
     rng::Rng,
-    train::{EmaConfig, LrSchedule, Metrics, TrainerConfig},
+    train::{EmaConfig, LrSchedule, TrainerConfig},
 };
 use aigc_examples::{
-    Codes, Images, Opening, PriorTraining, Progress, RunOptions, after_training, outln,
-    stop_on_ctrl_c, unless_stopped,
+    Codes, Images, Opening, PriorTraining, Progress, RunOptions, after_training,
+    evaluate_binarized, outln, stop_on_ctrl_c, unless_stopped,
 };
 use aigc_vae::{
-    CodePriorConfig, ConvVaeConfig, EvaluationOptions, HierarchicalVaeConfig, KlWeight,
-    LikelihoodKind, MlpVaeConfig, Vae, VaeConfig, VaeObjective, VectorQuantizerConfig, VqVae,
-    VqVaeConfig,
+    CodePriorConfig, ConvVaeConfig, HierarchicalVaeConfig, KlWeight, LikelihoodKind, MlpVaeConfig,
+    Vae, VaeConfig, VaeObjective, VectorQuantizerConfig, VqVae, VqVaeConfig,
     compress::{self, Codec, CompressedImages},
-    evaluate, rate_distortion,
 };
 use anyhow::{Result, ensure};
 use serde::{Serialize, de::DeserializeOwned};
@@ -40,10 +38,7 @@ pub(crate) fn run(options: &BenchOptions) -> Result<()> {
     };
     let device = &run.device()?;
     let opening = Opening {
-        binarize: match options.binary {
-            true => Binarize::Threshold,
-            false => Binarize::None,
-        },
+        binarize: options.binarize(),
         ..Opening::new(BATCH, run.seed)
     };
     let images = options.data.open_with(opening)?;
@@ -152,6 +147,7 @@ impl Bench<'_> {
         C: Serialize + DeserializeOwned,
     {
         let (images, stop) = (self.images, &self.stop);
+        let binarize = self.options.binarize();
         let trainer = self.run.config(self.trainer())?;
         let run = self.run.run("compress")?;
         images.print_summary(&run);
@@ -163,7 +159,9 @@ impl Bench<'_> {
             .with_data_config(&self.options.data)?
             .with_evaluation(|vae: &V| {
                 unless_stopped(stop, || {
-                    images.evaluate(stop, |held_out| self.evaluate(vae, held_out))
+                    images.evaluate(stop, |held_out| {
+                        evaluate_binarized(vae, held_out, binarize, self.device)
+                    })
                 })
             })
             .fit(
@@ -176,25 +174,6 @@ impl Bench<'_> {
             let model = finish(trained.model, &run)?;
             self.compare(&model, &self.test_images()?)
         })
-    }
-
-    /// The terms of the ELBO on held-out images, of which those for binary models are binary.
-    fn evaluate<V: Vae<4, Z>, const Z: usize>(
-        &self,
-        vae: &V,
-        held_out: &DataLoader<ImageBatch>,
-    ) -> aigc_core::Result<Metrics> {
-        if !self.options.binary {
-            return evaluate(vae, held_out, self.device, 0);
-        }
-        let options = EvaluationOptions::new().with_binarize(Binarize::Threshold);
-        let found = rate_distortion(vae, held_out, &options, self.device)?;
-        let terms = [
-            ("nelbo", found.loss(1.0)),
-            ("reconstruction", found.distortion),
-            ("kl", found.rate),
-        ];
-        Ok(terms.map(|(name, nats)| (name.to_string(), nats)).to_vec())
     }
 
     /// Trains the prior over the codes of a model.

@@ -17,7 +17,7 @@ mod picture;
 
 use aigc_core::{
     burn::tensor::Device,
-    data::{Image, ImageShape},
+    data::{Binarize, Image, ImageShape},
     device::device,
 };
 use aigc_examples::{ImagesConfig, RunOptions, outln};
@@ -126,6 +126,14 @@ enum Kind {
 }
 
 impl BenchOptions {
+    /// How the images are made black and white.
+    fn binarize(&self) -> Binarize {
+        match self.binary {
+            true => Binarize::Threshold,
+            false => Binarize::None,
+        }
+    }
+
     /// The likelihood that fits the images.
     fn likelihood(&self) -> LikelihoodKind {
         match self.binary {

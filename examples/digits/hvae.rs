@@ -16,13 +16,19 @@ use aigc_vae::{
     HierarchicalVae, HierarchicalVaeConfig, KlWeight, VaeObjective, VaeSampler, evaluate,
 };
 use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
 
 const NAME: &str = "digits-hvae";
-/// Nats of each group of latents that cost nothing: without them, most groups of so small images
-/// collapse to the prior.
-const FREE_BITS: f64 = 0.1;
 /// Steps of training.
 const STEPS: usize = 2000;
+
+/// Settings of the objective.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct ObjectiveConfig {
+    kl_weight: KlWeight,
+    /// Nats of each group of latents that cost nothing.
+    free_bits: f64,
+}
 
 pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()> {
     let job = Job::prepare(args, NAME, defaults)?;
@@ -30,6 +36,10 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
     let (images, grid) = (&job.images, job.grid());
     let seed = settings.trainer.seed;
     let vae = settings.model.init(device)?;
+    let ObjectiveConfig {
+        kl_weight,
+        free_bits,
+    } = settings.objective;
     let run = &job.run_dir(args)?;
 
     let trained = job
@@ -44,7 +54,7 @@ pub(crate) fn run(args: &Args, device: &Device, stop: CancelToken) -> Result<()>
             save_image(&samples, grid, &at.run.sample_path(at.step, "png"))
         })
         .fit(
-            VaeObjective::new(settings.objective)?.with_free_bits(FREE_BITS)?,
+            VaeObjective::new(kl_weight)?.with_free_bits(free_bits)?,
             vae,
             &images.train,
             run,
@@ -85,7 +95,7 @@ fn print_groups(metrics: &Metrics) {
 fn defaults(
     images: &Images,
     seed: u64,
-) -> Result<(HierarchicalVaeConfig, TrainerConfig, KlWeight)> {
+) -> Result<(HierarchicalVaeConfig, TrainerConfig, ObjectiveConfig)> {
     let shape = images.shape;
     ensure!(
         shape.height.is_multiple_of(4) && shape.width.is_multiple_of(4),
@@ -103,7 +113,11 @@ fn defaults(
         max_grad_norm: Some(200.0),
         ..trainer(seed, STEPS)
     };
-    // The groups learn to carry information before it costs its full price.
-    let objective = KlWeight::new(1.0).with_warmup(STEPS / 3);
+    let objective = ObjectiveConfig {
+        // The groups learn to carry information before it costs its full price.
+        kl_weight: KlWeight::new(1.0).with_warmup(STEPS / 3),
+        // Without them, most groups of so small images collapse to the prior.
+        free_bits: 0.1,
+    };
     Ok((model, trainer, objective))
 }

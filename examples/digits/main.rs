@@ -30,7 +30,8 @@ struct Args {
     #[command(flatten)]
     data: ImagesConfig,
     /// Number of samples that cvae, vqvae, gan, cgan and diffusion are evaluated with; by default
-    /// as many as there are training images, at least 50 and at most 1,000.
+    /// as many as there are training images, at least 50 and at most 1,000. The other models are
+    /// not evaluated with samples.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     eval_samples: Option<u32>,
     /// Number of sampling steps of a diffusion model; 20 by default. Like --eval-samples, it is not
@@ -64,6 +65,10 @@ fn main() -> Result<()> {
     let args = Args::parse();
     if let (Some(steps), false) = (args.sampling_steps, args.model == Model::Diffusion) {
         return Err(Error::argument("--sampling-steps", steps, "--model diffusion").into());
+    }
+    if let (Some(n), Model::Vae | Model::Hvae) = (args.eval_samples, args.model) {
+        let expected = "--model cvae, vqvae, gan, cgan or diffusion";
+        return Err(Error::argument("--eval-samples", n, expected).into());
     }
     let device = args.run.device()?;
     match args.model {

@@ -8,14 +8,15 @@ use aigc_core::{
         tensor::Device,
     },
     checkpoint::RunDir,
-    data::{Binarize, DataLoader, ImageBatch},
+    data::ImageBatch,
     train::{Metrics, Objective, TrainOutput, TrainerConfig},
     weights::load_pretrained,
 };
 use aigc_examples::{
-    DigitClassifier, Images, RunOptions, after_training, is_stop, outln, unless_stopped,
+    DigitClassifier, Images, RunOptions, after_training, evaluate_binarized, is_stop, outln,
+    unless_stopped,
 };
-use aigc_vae::{EvaluationOptions, IwaeObjectiveConfig, KlWeight, Vae, evaluate, rate_distortion};
+use aigc_vae::{IwaeObjectiveConfig, KlWeight, Vae};
 use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::path::Path;
@@ -75,9 +76,13 @@ impl Experiment<'_> {
             let model = self.open(recipe, init, &run)?;
             return self.until_stopped(|| self.report(&model, recipe.published, &run));
         }
+        // Test images of binary models are binary.
+        let binarize = args.model.binarize();
         let evaluation = |model: &V| {
             unless_stopped(stop, || {
-                images.evaluate(stop, |held_out| self.bound(model, held_out))
+                images.evaluate(stop, |held_out| {
+                    evaluate_binarized(model, held_out, binarize, self.device)
+                })
             })
         };
         let model = init(&recipe.model, self.device)?;
@@ -133,22 +138,6 @@ impl Experiment<'_> {
             trained.metrics,
             self.images.held_out.num_items()
         );
-    }
-
-    /// The terms of the ELBO on test images, of which those for binary models are binary.
-    fn bound<V: Vae>(&self, model: &V, held_out: &DataLoader<ImageBatch>) -> Result<Metrics> {
-        let binarize = self.args.model.binarize();
-        if binarize == Binarize::None {
-            return evaluate(model, held_out, self.device, 0);
-        }
-        let options = EvaluationOptions::new().with_binarize(binarize);
-        let found = rate_distortion(model, held_out, &options, self.device)?;
-        let terms = [
-            ("nelbo", found.loss(1.0)),
-            ("reconstruction", found.distortion),
-            ("kl", found.rate),
-        ];
-        Ok(terms.map(|(name, nats)| (name.to_string(), nats)).to_vec())
     }
 
     /// The run to evaluate.

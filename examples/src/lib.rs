@@ -20,4 +20,6 @@ pub use options::RunOptions;
 pub use progress::{Progress, complete};
 pub use stdout::write_stdout;
 pub use stop::{after_training, is_stop, print_resume_hint, stop_on_ctrl_c, unless_stopped};
-pub use vae::{labels_by_class, labels_in_turn, reconstruction_error, reconstruction_rows};
+pub use vae::{
+    evaluate_binarized, labels_by_class, labels_in_turn, reconstruction_error, reconstruction_rows,
+};

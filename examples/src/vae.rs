@@ -1,17 +1,41 @@
-//! What the examples of autoencoders share: reconstructions, and the labels of samples.
+//! What the examples of autoencoders share: bounds, reconstructions, and the labels of samples.
 
 use crate::Images;
 use aigc_core::{
     CancelToken, Error, Result,
     burn::tensor::{Device, Tensor},
-    data::{DataLoader, ImageBatch},
+    data::{Binarize, DataLoader, ImageBatch},
+    train::Metrics,
 };
-use aigc_vae::{Vae, VaeSampler};
+use aigc_vae::{EvaluationOptions, Vae, VaeSampler, evaluate, rate_distortion};
 
 /// Most rows of originals of [`reconstruction_rows`].
 const ROWS: usize = 5;
 /// Images in a row.
 const COLUMNS: usize = 10;
+
+/// The terms of the ELBO on held-out images that `binarize` makes binary; `nelbo` is their sum.
+///
+/// # Errors
+/// Errors of [`evaluate`] and [`rate_distortion`].
+pub fn evaluate_binarized<V: Vae<4, Z>, const Z: usize>(
+    model: &V,
+    held_out: &DataLoader<ImageBatch>,
+    binarize: Binarize,
+    device: &Device,
+) -> Result<Metrics> {
+    if binarize == Binarize::None {
+        return evaluate(model, held_out, device, 0);
+    }
+    let options = EvaluationOptions::new().with_binarize(binarize);
+    let found = rate_distortion(model, held_out, &options, device)?;
+    let terms = [
+        ("nelbo", found.loss(1.0)),
+        ("reconstruction", found.distortion),
+        ("kl", found.rate),
+    ];
+    Ok(terms.map(|(name, nats)| (name.to_string(), nats)).to_vec())
+}
 
 /// Rows of ten of the first images, and below each row their reconstructions.
 ///

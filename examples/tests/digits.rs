@@ -442,17 +442,19 @@ fn run_leaves_every_listed_file() {
 #[test]
 fn autoencoders_leave_files() {
     let folder = tempfile::tempdir().unwrap();
-    for (model, expected, more) in [
+    let samples = &["--eval-samples", "50"][..];
+    for (model, options, expected, more) in [
         (
             "vqvae",
+            samples,
             "bits per image: ",
             &["prior/final/model.safetensors"][..],
         ),
-        ("cvae", "classified as the requested class", &[]),
-        ("hvae", "divergence of each group of latents", &[]),
+        ("cvae", samples, "classified as the requested class", &[]),
+        ("hvae", &[], "divergence of each group of latents", &[]),
     ] {
         let run = folder.path().join(model);
-        let short = ["--model", model, "--steps", "10", "--eval-samples", "50"];
+        let short = [&["--model", model, "--steps", "10"][..], options].concat();
         let text = finish(digits(&run, &short));
         assert!(text.contains(expected), "{text}");
         let files = [
@@ -470,6 +472,28 @@ fn autoencoders_leave_files() {
         }
         assert!(run.join("final/config.json").is_file());
     }
+}
+
+/// The whole objective is recorded: a run goes on with the free bits that it began with.
+#[test]
+fn hierarchical_model_resumes_with_its_free_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let options = |steps| ["--model", "hvae", "--steps", steps];
+    finish(digits(&run, &options("2")));
+    let path = run.join("config.json");
+    let config = std::fs::read_to_string(&path).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    assert_eq!(config["objective"]["free_bits"], 0.1, "{config}");
+    config["objective"]["free_bits"] = serde_json::json!(-1.0);
+    std::fs::write(&path, config.to_string()).unwrap();
+    let resumed = [&options("3")[..], &["--resume"]].concat();
+    let output = digits(&run, &resumed).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && error.contains("`free_bits` is -1"),
+        "{error}"
+    );
 }
 
 /// A model with quantised latents and its prior, both killed: the resumed run equals an
@@ -773,6 +797,10 @@ fn mistakes_name_option_and_remedy() {
     assert!(fails(&["--resume"]).contains("there is no run in it"));
     assert!(fails(&["--device", "cuda:0"]).contains("enable the feature `cuda`"));
     assert!(fails(&["--sampling-steps", "9"]).contains("--model diffusion"));
+    for model in ["vae", "hvae"] {
+        let error = fails(&["--model", model, "--eval-samples", "9"]);
+        assert!(error.contains("`--eval-samples` is 9"), "{error}");
+    }
     assert!(fails(&["--steps", "0"]).contains("`max_steps` is 0"));
     assert!(fails(&["--model", "poem"]).contains("invalid value"));
     let photos = folder.path().join("photos");

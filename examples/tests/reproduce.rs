@@ -79,6 +79,43 @@ fn rows(text: &str) -> Vec<&str> {
     text.lines().filter(|line| line.starts_with("| ")).collect()
 }
 
+/// The numbers of our figure in the row of the table that begins with `what`.
+fn figures(text: &str, what: &str) -> Vec<f64> {
+    let start = format!("| {what} |");
+    let row = rows(text).into_iter().find(|row| row.starts_with(&start));
+    let row = row.unwrap_or_else(|| panic!("{what} in {text}"));
+    let ours = row.split('|').nth(2).unwrap();
+    let ends = |c: char| !c.is_ascii_digit() && c != '.' && c != '-';
+    ours.split(ends).filter_map(|x| x.parse().ok()).collect()
+}
+
+/// The figures of a model with latent vectors, by 3 importance samples, fit each other.
+fn check_figures(text: &str) {
+    let of = |what: &str| figures(text, what);
+    let [likelihood, error] = of("-log p(x) by 3 latents per image, nats")[..] else {
+        panic!("{text}");
+    };
+    let (bound, divergence) = (of("-ELBO, nats")[0], of("divergence, nats")[0]);
+    // Pixels are binary, so that the reconstruction costs something.
+    assert!((0.0..bound).contains(&divergence), "{text}");
+    // The two bounds are close after two steps.
+    assert!((likelihood - bound).abs() < 0.1 * bound, "{text}");
+    assert!((0.0..0.1 * bound).contains(&error), "{text}");
+    let [mean, least] = of("effective latents per image, mean and least")[..] else {
+        panic!("{text}");
+    };
+    assert!((1.0..=mean).contains(&least) && mean <= 3.0, "{text}");
+    let [active, all] = of("active units")[..] else {
+        panic!("{text}");
+    };
+    assert!(all > 0.0 && (0.0..=all).contains(&active), "{text}");
+}
+
+/// Distances of features of an untrained classifier, which hardly differ: two decimals may be zero.
+fn is_distance(found: f64) -> bool {
+    (0.0..10.0).contains(&found)
+}
+
 /// Every model prints its table after training, and the same one when it is opened again.
 #[test]
 fn vaes_print_their_tables() {
@@ -115,10 +152,12 @@ fn vaes_print_their_tables() {
             // 7×7 codes of 8 bits.
             assert!((bits - 392.0).abs() < 0.1, "{text}");
         } else {
-            assert!(number(&text, "by 3 latents per image, nats |") > 0.0);
-            assert!(number(&text, "| active units |") >= 0.0);
+            check_figures(&text);
         }
-        assert!(number(&text, "| Fréchet distance of 20 samples, LeNet-5 |") >= 0.0);
+        let distance = figures(&text, "Fréchet distance of 20 samples, LeNet-5")[0];
+        assert!(is_distance(distance), "{text}");
+        let variation = figures(&text, "total variation of their classes from uniform")[0];
+        assert!((0.0..=0.9).contains(&variation), "{text}");
         assert!(world.path().join(model).join("samples.png").is_file());
         let again = world.run(
             "reproduce_vae",
@@ -159,9 +198,8 @@ fn conditional_gan_is_evaluated() {
             .lines()
             .find(|line| line.starts_with(&format!("{what}: Fréchet")))
             .unwrap();
-        // Features of an untrained classifier hardly differ: two decimals may be zero.
         assert!(
-            number(line, "Fréchet distance") >= 0.0
+            is_distance(number(line, "Fréchet distance"))
                 && line.contains("(60 samples, 40 test images)"),
             "{line}"
         );
@@ -266,6 +304,8 @@ fn diffusion_is_evaluated() {
     );
     let share = number(&text, "guidance 2:");
     assert!((0.0..=100.0).contains(&share), "{text}");
+    let ddpm = number(&text, "ddpm, 30 steps:");
+    assert!(is_distance(ddpm), "{text}");
     for solver in ["dpm-solver++", "unipc", "deis", "ddim"] {
         for steps in [5, 20] {
             let at = format!(" {steps} steps:");
@@ -276,11 +316,19 @@ fn diffusion_is_evaluated() {
                 .lines()
                 .find(is_row)
                 .unwrap_or_else(|| panic!("{solver} {steps}: {text}"));
-            assert!(number(row, "steps:") >= 0.0, "{row}");
+            assert!(is_distance(number(row, "steps:")), "{row}");
         }
-        assert!(number(&text, &format!("{solver}, 20 steps from the same noise:")) >= 0.0);
+        // A distance and its difference from that of DDPM in percent.
+        let label = format!("{solver}, 20 steps from the same noise:");
+        let (_, row) = text.split_once(&label).unwrap();
+        let (distance, percent) = (number(row, ""), number(row, ","));
+        let factor = 1.0 + percent / 100.0;
+        let rounding = 0.005 + 0.005 * factor.abs() + 0.0005 * ddpm + 1e-5;
+        assert!(
+            is_distance(distance) && (distance - factor * ddpm).abs() <= rounding,
+            "{label} {text}"
+        );
     }
-    assert!(number(&text, "ddpm, 30 steps:") >= 0.0);
     assert!(
         number(&text, "variational bound") > 0.0 && number(&text, "probability flow").is_finite(),
         "{text}"

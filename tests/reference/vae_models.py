@@ -1,4 +1,4 @@
-"""Training steps of quantised and hierarchical VAEs in PyTorch, for `tests/vae_models.rs`.
+"""Training steps of VAEs and of priors in PyTorch, for `tests/vae_models.rs`.
 
     pip install torch numpy safetensors
     python vae_models.py ../fixtures/vae/models.safetensors [--seed 0]
@@ -20,6 +20,13 @@ plain gradient descent with the rate `rate`, then with the update of the codeboo
 Kind "hierarchical": `free_bits` of each group; `labels`, the classes of the batch, or null; `seed`
 of aigc's generator, whose first normal numbers are `noise`; and of a step also `kl`, [groups,
 batch], and `z`, the latents, [batch, dim].
+
+Kinds "conditional", "prior" and "flow": `labels`, `seed` and `noise` as above; `prior` or `flow`,
+the configuration of the prior of the model or of the flow of its posteriors; of a step also, where
+the model takes them, `vectors`, [batch, dim], and `states`, [batch, tokens, width], which it
+attends to. Kind "prior_alone": the `prior` of latents `z`, [batch, dim], whose mean -log p(z) is
+the loss. Kind "code_prior": the codes of each level, coarsest first, and the class of each of the
+`samples`.
 """
 import argparse, contextlib, hashlib, io, itertools, json, math, struct, sys
 import torch, torch.nn as nn, torch.nn.functional as F
@@ -624,6 +631,451 @@ hierarchical("hierarchical", dict(
 hierarchical("hierarchical-classes", dict(
     shape=shape(2, 8), levels=[level(2, 3, 1, 1, 2), level(4, 4, 2, 2, 0)], likelihood=GAUSSIAN,
     activation="gelu", num_classes=3), beta=1.5, free_bits=0.25, labels=[2, 0, 1, 1, 0])
+
+# --- Models with latent vectors: conditions, priors and flows ------------------------------------
+
+class CrossAttention(nn.Module):
+    """Vaswani et al. 2017: the hidden vector is the query, one head, a residual connection."""
+    def __init__(s, hidden, width):
+        super().__init__()
+        s.query, s.output = (nn.Linear(hidden, hidden, bias=False) for _ in range(2))
+        s.key, s.value = (nn.Linear(width, hidden, bias=False) for _ in range(2))
+        with torch.no_grad():   # weights that differ between the vectors
+            for layer in (s.query, s.key): layer.weight *= 3
+
+    def forward(s, hidden, states):
+        scores = (s.key(states) @ s.query(hidden)[:, :, None]) / math.sqrt(hidden.shape[1])
+        weights = torch.softmax(scores, 1)
+        assert weights.min() < 0.2 and weights.max() > 0.5, weights
+        return hidden + s.output((weights * s.value(states)).sum(1))
+
+
+class Conditional(nn.Module):
+    """One-hot classes, and then a vector, beside other vectors (Kingma et al. 2014); hidden states
+    by cross-attention, before the activation."""
+    def __init__(s, config):
+        super().__init__()
+        kind, s.config = config.get("condition", {}), config
+        s.act, s.classes = ACTIVATIONS[config["activation"]], kind.get("num_classes") or 0
+        s.beside = s.classes + (kind.get("vector_dim") or 0)
+        s.dims, s.hidden, s.latent = (list(config["shape"].values()), config["hidden_dim"],
+                                      config["latent_dim"])
+        if kind.get("cross_attention_dim"):
+            s.encoder_attention, s.decoder_attention = (
+                CrossAttention(s.hidden, kind["cross_attention_dim"]) for _ in range(2))
+
+    def concatenated(s, x, labels, vectors):
+        parts = [x]
+        if labels: parts.append(F.one_hot(torch.tensor(labels), s.classes).double())
+        if vectors is not None: parts.append(vectors)
+        return torch.cat(parts, 1)
+
+    def attend(s, side, hidden, states):
+        return hidden if states is None else getattr(s, f"{side}_attention")(hidden, states)
+
+    def log_likelihood(s, z, x, **condition):
+        return log_prob(s.config["likelihood"], s.decode(z, **condition), x)
+
+
+class MlpVae(Conditional):
+    def __init__(s, config):
+        super().__init__(config)
+        def linear(inputs, outputs): return nn.Linear(inputs, outputs)
+        def rest(): return nn.ModuleList([linear(s.hidden, s.hidden)
+                                          for _ in range(config["hidden_layers"] - 1)])
+        s.encoder, s.encoder_hidden = linear(math.prod(s.dims) + s.beside, s.hidden), rest()
+        s.mean, s.log_variance = linear(s.hidden, s.latent), linear(s.hidden, s.latent)
+        s.decoder, s.decoder_hidden = linear(s.latent + s.beside, s.hidden), rest()
+        s.output = linear(s.hidden, math.prod(s.dims))
+        with torch.no_grad():   # posteriors that differ between samples
+            for layer in (s.encoder, s.mean, s.output): layer.weight *= 3
+
+    def layers(s, side, x, labels, vectors, states):
+        x = getattr(s, side)(s.concatenated(x, labels, vectors))
+        x = s.act(s.attend(side, x, states))
+        for layer in getattr(s, f"{side}_hidden"): x = s.act(layer(x))
+        return x
+
+    def encode(s, x, labels=None, vectors=None, states=None):
+        x = s.layers("encoder", x.flatten(1), labels, vectors, states)
+        return s.mean(x), s.log_variance(x)
+
+    def decode(s, z, labels=None, vectors=None, states=None):
+        return s.output(s.layers("decoder", z, labels, vectors, states)).unflatten(1, s.dims)
+
+
+class WideBlock(nn.Module):
+    """He et al. 2016b, with two convolutions of 3x3 and no norm."""
+    def __init__(s, width, act):
+        super().__init__()
+        s.act = act
+        s.conv1, s.conv2 = (nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
+
+    def forward(s, x): return x + s.conv2(s.act(s.conv1(s.act(x))))
+
+
+class ConvVae(Conditional):
+    """The classes are beside the encoder's last hidden vector, and beside the latents."""
+    def __init__(s, config):
+        super().__init__(config)
+        sizes = [s.dims[0], *config["channels"]]
+        pairs, factor = list(zip(sizes, sizes[1:])), 2 ** len(config["channels"])
+        s.top = [sizes[-1], s.dims[1] // factor, s.dims[2] // factor]
+        def level_blocks(width): return nn.ModuleList([WideBlock(width, s.act)
+                                                       for _ in range(config["residual_blocks"])])
+        s.down = nn.ModuleList([nn.Conv2d(i, o, 4, 2, 1) for i, o in pairs])
+        s.up = nn.ModuleList([nn.ConvTranspose2d(o, i, 4, 2, 1) for i, o in reversed(pairs)])
+        s.down_blocks = nn.ModuleList([level_blocks(width) for width in sizes[1:]])
+        s.up_blocks = nn.ModuleList([level_blocks(width) for width in reversed(sizes[1:])])
+        s.encoder = nn.Linear(math.prod(s.top), s.hidden)
+        s.mean, s.log_variance = (nn.Linear(s.hidden + s.beside, s.latent) for _ in range(2))
+        s.decoder = nn.Linear(s.latent + s.beside, s.hidden)
+        s.unflatten = nn.Linear(s.hidden, math.prod(s.top))
+        with torch.no_grad():
+            for layer in (s.encoder, s.mean, s.unflatten): layer.weight *= 3
+
+    def encode(s, x, labels=None, vectors=None, states=None):
+        for conv, blocks in zip(s.down, s.down_blocks):
+            x = conv(x)
+            for block in blocks: x = block(x)
+            x = s.act(x)
+        x = s.act(s.attend("encoder", s.encoder(x.flatten(1)), states))
+        x = s.concatenated(x, labels, vectors)
+        return s.mean(x), s.log_variance(x)
+
+    def decode(s, z, labels=None, vectors=None, states=None):
+        x = s.attend("decoder", s.decoder(s.concatenated(z, labels, vectors)), states)
+        x = s.unflatten(s.act(x)).unflatten(1, s.top)
+        for blocks, conv in zip(s.up_blocks, s.up):
+            for block in blocks: x = block(x)
+            x = conv(s.act(x))
+        return x
+
+
+class Coupling(nn.Module):
+    def __init__(s, widths):
+        super().__init__()
+        s.layers = nn.ModuleList([nn.Linear(i, o) for i, o in zip(widths, widths[1:])])
+
+
+class RealNvp(nn.Module):
+    """Dinh et al. 2017, eq. 4-8: the halves take turns; the log scale s is m tanh(s/m)."""
+    def __init__(s, config, dim):
+        super().__init__()
+        s.config, s.act, s.first = config, ACTIVATIONS[config["activation"]], dim - dim // 2
+        s.layers = nn.ModuleList()
+        for index in range(config["num_layers"]):
+            kept = dim - s.first if index % 2 else s.first
+            inputs = kept + (config["context_dim"] or 0)
+            s.layers.append(Coupling([inputs, *config["hidden_dims"], 2 * (dim - kept)]))
+
+    def each(s, x, context, index, layer, affine):
+        """One layer: `affine` of the other half, the shift and the log scale."""
+        a, b = x[:, :s.first], x[:, s.first:]
+        kept, other = (b, a) if index % 2 else (a, b)
+        h = kept if context is None else torch.cat([kept, context], 1)
+        for linear in layer.layers[:-1]: h = s.act(linear(h))
+        shift, scale = layer.layers[-1](h).chunk(2, 1)
+        scale = s.config["max_log_scale"] * torch.tanh(scale / s.config["max_log_scale"])
+        other = affine(other, shift, scale)
+        return torch.cat([other, kept] if index % 2 else [kept, other], 1), scale.sum(1)
+
+    def forward(s, x, context=None):
+        log_det = 0
+        for index, layer in enumerate(s.layers):
+            x, term = s.each(x, context, index, layer, lambda x, t, s: x * s.exp() + t)
+            log_det = log_det + term
+        return x, log_det
+
+    def inverse(s, y):
+        log_det = 0
+        for index, layer in reversed(list(enumerate(s.layers))):
+            y, term = s.each(y, None, index, layer, lambda y, t, s: (y - t) * (-s).exp())
+            log_det = log_det - term
+        return y, log_det
+
+
+def log_normal(z, mean=torch.zeros(()), logvar=torch.zeros(())):
+    return Normal(mean.double(), (logvar.double() / 2).exp()).log_prob(z).sum(-1)
+
+
+class FlowPrior(nn.Module):
+    def __init__(s, config, dim):
+        super().__init__()
+        s.flow = RealNvp(config, dim)
+
+    def log_prob(s, z, _):
+        x, log_det = s.flow.inverse(z)
+        return log_normal(x) + log_det
+
+
+class Mixture(nn.Module):
+    """Of Gaussians; of full covariances with the precisions (I + L)^T diag(e^-2s) (I + L)."""
+    def __init__(s, config, dim):
+        super().__init__()
+        k = config["n_components"]
+        s.weight_logits = nn.Parameter(torch.randn(k))
+        s.mean = nn.Parameter(torch.randn(k, dim))
+        s.log_scale = nn.Parameter(torch.randn(k, dim) / 2)
+        s.is_full = config["covariance_type"] == "full"
+        # What is not below the diagonal has no effect.
+        if s.is_full: s.lower = nn.Parameter(torch.randn(k, dim, dim))
+
+    def log_prob(s, z, _):
+        if s.is_full:
+            factor = torch.eye(s.mean.shape[1]).double() + s.lower.tril(-1)
+            precision = factor.mT @ torch.diag_embed((-2 * s.log_scale).exp()) @ factor
+            normal = torch.distributions.MultivariateNormal(s.mean, precision_matrix=precision)
+            log_probs = normal.log_prob(z[:, None])
+        else: log_probs = log_normal(z[:, None], s.mean, 2 * s.log_scale)
+        return torch.logsumexp(torch.log_softmax(s.weight_logits, 0) + log_probs, 1)
+
+
+class Vamp(nn.Module):
+    """Tomczak and Welling 2018, eq. 9."""
+    def __init__(s, config, sample_shape):
+        super().__init__()
+        s.range, shape = config["range"], (config["n_components"], *sample_shape)
+        # Some outside of the range, where hardtanh has no gradient.
+        s.pseudo_inputs = nn.Parameter(1.5 * torch.rand(shape) - 0.25)
+
+    def log_prob(s, z, model):
+        u = s.pseudo_inputs
+        assert s.range == "sigmoid" or u.min() < -0.01 and u.max() > 1.01
+        u = u.clamp(0, 1) if s.range == "hardtanh" else torch.sigmoid(u)
+        mean, logvar = model.encode(u)
+        return torch.logsumexp(log_normal(z[:, None], mean, logvar), 1) - math.log(len(u))
+
+
+class Whole(nn.Module):
+    """A model, and its prior or the flow of its posteriors."""
+    def __init__(s, config, prior, flow):
+        super().__init__()
+        s.model = dict(mlp=MlpVae, conv=ConvVae)[config["kind"]](config)
+        if prior: s.prior = make_prior(prior, s.model.latent, s.model.dims)
+        if flow: s.flow = RealNvp(flow, s.model.latent)
+
+
+def make_prior(config, dim, sample_shape=None):
+    (kind, config), = config.items()
+    if kind == "vamp": return Vamp(config, sample_shape)
+    return dict(mixture=Mixture, flow=FlowPrior)[kind](config, dim)
+
+
+LABELS = [2, 0, 1, 1, 0]
+
+
+def seeded(count):
+    """The first seed whose `count` normal numbers are known, and the numbers."""
+    draws = ((seed, normals(seed, count)) for seed in itertools.count(A.seed))
+    return next((seed, drawn) for seed, drawn in draws if drawn is not None)
+
+
+def named(made, values):
+    """By the names of the parameters of a model, whose own have no prefix if it is alone."""
+    alone = not (hasattr(made, "prior") or hasattr(made, "flow"))
+    return {key.removeprefix("model.") if alone else key: value for key, value in values.items()}
+
+
+def latent(kind, name, config, beta=1.0, prior=None, flow=None):
+    torch.manual_seed(A.seed)
+    made = Whole(config, prior, flow).double()
+    store_model(name, named(made, made.state_dict()))
+    x, takes = pixels(config), config["condition"]
+    labels = LABELS if "num_classes" in takes else None
+    sizes = dict(vectors=[takes.get("vector_dim")], states=[4, takes.get("cross_attention_dim")])
+    given = {n: exact(torch.randn(BATCH, *size)) for n, size in sizes.items() if size[-1]}
+    condition = dict(given, labels=labels)
+    seed, drawn = seeded(BATCH * config["latent_dim"])
+    images, noise = (x.float() / 255).double(), drawn.double().view(BATCH, -1)
+    mean, logvar = made.model.encode(images, **condition)
+    z = mean + (logvar / 2).exp() * noise
+    log_q, closed = log_normal(z, mean, logvar), 0.5 * (mean ** 2 + logvar.exp() - 1 - logvar)
+    if flow:
+        z, log_det = made.flow(z, torch.cat([mean, logvar], 1) if flow["context_dim"] else None)
+        kl = log_q - log_det - log_normal(z)
+    elif prior: kl = log_q - made.prior.log_prob(z, made.model)
+    else: kl = closed.sum(1)
+    terms = dict(reconstruction=-made.model.log_likelihood(z, images, **condition).mean(),
+                 kl=kl.mean())
+    loss = terms["reconstruction"] + beta * terms["kl"]
+    loss.backward()
+    tensors = dict(given, x=x, noise=drawn)
+    grads = named(made, {n: p.grad for n, p in made.named_parameters()})
+    store(f"cases/{name}/0", dict(tensors, **{f"grad.{n}": g for n, g in grads.items()}))
+    step = dict(loss=number(loss), terms={key: number(term) for key, term in terms.items()})
+    CASES.append(dict(name=name, kind=kind, model=name, config=config, beta=beta, labels=labels,
+                      prior=prior, flow=flow, seed=seed, steps=[step]))
+
+
+def mlp(layers=1, **condition):
+    return dict(kind="mlp", shape=shape(1, 4), hidden_dim=8, hidden_layers=layers, latent_dim=3,
+                likelihood="bernoulli", activation="tanh", condition=condition)
+
+
+def conv(**condition):
+    return dict(kind="conv", shape=shape(2, 8), channels=[3, 4], residual_blocks=1, hidden_dim=6,
+                latent_dim=3, likelihood=GAUSSIAN, activation="silu", condition=condition)
+
+
+latent("conditional", "mlp-classes", mlp(2, num_classes=3))
+latent("conditional", "conv-classes", conv(num_classes=4), beta=1.5)
+latent("conditional", "conv-vectors", conv(vector_dim=2))
+latent("conditional", "mlp-hidden-states", mlp(2, cross_attention_dim=5))
+latent("conditional", "conv-hidden-states", conv(cross_attention_dim=4))
+latent("conditional", "mlp-all", mlp(num_classes=3, vector_dim=4, cross_attention_dim=2))
+
+
+def flow(context_dim=None):
+    return dict(kind="real_nvp", num_layers=3, hidden_dims=[5], activation="tanh",
+                max_log_scale=2.0, context_dim=context_dim)
+
+
+def mixture(kind): return dict(n_components=4, covariance_type=kind)
+
+
+for bounds in ("hardtanh", "sigmoid"):
+    vamp = dict(n_components=4, range=bounds, mean=0.05, std=0.01)
+    latent("prior", f"vamp-{bounds}", mlp(), prior=dict(vamp=vamp))
+latent("prior", "mixture-diagonal", mlp(), prior=dict(mixture=mixture("diagonal")), beta=0.5)
+latent("prior", "mixture-full", mlp(), prior=dict(mixture=mixture("full")))
+latent("prior", "flow-prior", mlp(), prior=dict(flow=flow()))
+latent("flow", "flow-posterior", mlp(), flow=flow())
+latent("flow", "flow-posterior-with-context", mlp(), flow=flow(context_dim=6))
+
+
+def prior_alone(name, config, dim=3):
+    """Maximum likelihood of a prior on given latents."""
+    torch.manual_seed(A.seed)
+    made, z = make_prior(config, dim).double(), exact(1.5 * torch.randn(7, dim))
+    store_model(name, made.state_dict())
+    loss = -made.log_prob(z, None).mean()
+    loss.backward()
+    store(f"cases/{name}/0", dict(gradients(made), z=z))
+    CASES.append(dict(name=name, kind="prior_alone", model=name, prior=config,
+                      steps=[dict(loss=number(loss), terms={})]))
+
+
+for kind in ("diagonal", "full"): prior_alone(f"{kind}-alone", dict(mixture=mixture(kind)))
+prior_alone("flow-alone", dict(flow=flow()))
+
+
+# --- Priors over codes ---------------------------------------------------------------------------
+
+class SelfAttention(nn.Module):
+    def __init__(s, width, heads):
+        super().__init__()
+        s.heads, s.qkv, s.output = heads, nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(s, x):
+        def split(part): return part.unflatten(2, (s.heads, -1)).transpose(1, 2)
+        q, k, v = map(split, s.qkv(x).chunk(3, 2))
+        scores = q @ k.mT / math.sqrt(q.shape[3])
+        later = torch.ones(scores.shape[2:]).triu(1).bool()
+        weights = torch.softmax(scores.masked_fill(later, -math.inf), 3)
+        return s.output((weights @ v).transpose(1, 2).flatten(2))
+
+
+class TransformerBlock(nn.Module):
+    """Before each part is a norm (Radford et al. 2019, sec. 2.3)."""
+    def __init__(s, config):
+        super().__init__()
+        d, inner = config["d_model"], config["mlp_ratio"] * config["d_model"]
+        s.norm1, s.norm2 = nn.LayerNorm(d), nn.LayerNorm(d)
+        s.attention = SelfAttention(d, config["n_head"])
+        s.fc1, s.fc2 = nn.Linear(d, inner), nn.Linear(inner, d)
+
+    def forward(s, x):
+        x = x + s.attention(s.norm1(x))
+        return x + s.fc2(F.gelu(s.fc1(s.norm2(x))))
+
+
+def table(rows, width): return nn.Parameter(torch.randn(rows, width))
+
+
+def embedded(table, codes, num_codes):
+    """Of codes [batch, positions, codebooks], whose codebooks have rows of their own."""
+    return table[codes + num_codes * torch.arange(codes.shape[2])]
+
+
+class Above(nn.Module):
+    """Razavi et al. 2019, sec. 3.2: features of the codes of the level above."""
+    def __init__(s, config):
+        super().__init__()
+        d, s.codes, below = config["d_model"], config["above"], config["codes"]
+        factor = below["height"] // s.codes["height"]
+        s.embedding = table(s.codes["codebooks"] * s.codes["num_codes"], d)
+        s.blocks = nn.ModuleList([WideBlock(d, F.gelu) for _ in range(config["above_blocks"])])
+        s.upsample = nn.ConvTranspose2d(d, d, factor, factor)
+
+    def forward(s, codes):
+        x = embedded(s.embedding, codes, s.codes["num_codes"]).sum(2)
+        x = x.transpose(1, 2).unflatten(2, (s.codes["height"], s.codes["width"]))
+        for block in s.blocks: x = block(x)
+        return s.upsample(x).flatten(2).transpose(1, 2)   # [batch, positions, width]
+
+
+class CodePrior(nn.Module):
+    """Row by row, and the codes of a position by codebook."""
+    def __init__(s, config):
+        super().__init__()
+        d, codes, s.config = config["d_model"], config["codes"], config
+        s.embedding, s.start = table(codes["codebooks"] * codes["num_codes"], d), table(1, d)
+        s.rows, s.columns = table(codes["height"], d), table(codes["width"], d)
+        s.books = table(codes["codebooks"], d)
+        if config["num_classes"]: s.classes = table(config["num_classes"], d)
+        if config["above"]: s.above = Above(config)
+        s.blocks = nn.ModuleList([TransformerBlock(config) for _ in range(config["n_layer"])])
+        s.norm = nn.LayerNorm(d)
+        s.heads = nn.ModuleList([nn.Linear(d, codes["num_codes"])
+                                 for _ in range(codes["codebooks"])])
+
+    def forward(s, codes, labels, above):
+        """-log p(codes), [batch]."""
+        shape = s.config["codes"]
+        before = embedded(s.embedding, codes, shape["num_codes"]).flatten(1, 2)[:, :-1]
+        x = torch.cat([s.start.expand(len(codes), 1, -1), before], 1)
+        place = s.rows[:, None, None] + s.columns[:, None] + s.books   # [row, column, book, width]
+        x = x + place.flatten(0, 2)
+        if labels is not None: x = x + s.classes[labels][:, None]
+        if above is not None: x = x + s.above(above).repeat_interleave(shape["codebooks"], 1)
+        for block in s.blocks: x = block(x)
+        x, nll = s.norm(x), 0
+        for book, head in enumerate(s.heads):
+            logits = head(x[:, book::len(s.heads)])
+            nll = nll + F.cross_entropy(logits.mT, codes[:, :, book], reduction="none").sum(1)
+        return nll
+
+
+def code_shape(height, width, codebooks, num_codes):
+    return dict(height=height, width=width, codebooks=codebooks, num_codes=num_codes)
+
+
+def code_prior(name, codes, above=None, num_classes=None):
+    torch.manual_seed(A.seed)
+    config = dict(codes=codes, above=above, num_classes=num_classes, d_model=8, n_layer=2,
+                  n_head=2, mlp_ratio=2, dropout=0.0, above_blocks=1)
+    made = CodePrior(config).double()
+    store_model(name, made.state_dict())
+    levels = [torch.randint(0, shape["num_codes"],
+                            (BATCH, shape["height"] * shape["width"], shape["codebooks"]))
+              for shape in (above, codes) if shape]
+    labels = LABELS if num_classes else None
+    nll = made(levels[-1], labels, levels[0] if above else None).mean()
+    count = levels[-1][0].numel()
+    loss = nll / count
+    loss.backward()
+    store(f"cases/{name}/0", gradients(made))
+    terms = dict(nll=number(nll), bits_per_code=number(loss) / math.log(2))
+    samples = [dict(levels=[level[i].flatten().tolist() for level in levels],
+                    label=labels and labels[i]) for i in range(BATCH)]
+    CASES.append(dict(name=name, kind="code_prior", model=name, config=config, samples=samples,
+                      steps=[dict(loss=number(loss), terms=terms)]))
+
+
+code_prior("codes", code_shape(2, 3, 1, 5))
+code_prior("codes-of-two-codebooks", code_shape(2, 2, 2, 4), num_classes=3)
+code_prior("codes-below-others", code_shape(2, 4, 2, 4), code_shape(1, 2, 2, 3), num_classes=3)
 
 about = dict(seed=A.seed, torch=torch.__version__.split("+")[0])
 # One entry: the order of several would change from run to run.

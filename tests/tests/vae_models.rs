@@ -1,38 +1,33 @@
-//! Training steps of quantised and hierarchical VAEs, against PyTorch:
-//! `fixtures/vae/models.safetensors`, which `reference/vae_models.py` writes from the papers'
-//! formulas, in 64 bits.
+//! Training steps of quantised, hierarchical and conditional VAEs, of priors and of flows, against
+//! PyTorch: `fixtures/vae/models.safetensors`, which `reference/vae_models.py` writes from the
+//! papers' formulas, in 64 bits.
 //!
 //! Codes are compared exactly, other numbers within 2e-5: losses and metrics of their magnitude, or
 //! of 1 where that is larger; gradients, latents, divergences and the state of codebooks of the
 //! largest number of their tensor.
 
 use aigc_core::{
-    data::{Image, ImageBatch, ImageShape, collate_images},
+    data::ImageBatch,
     device::device,
-    params::{ParamMapper, ParamVisitor, map_params, visit_params},
     rng::Rng,
     testing::values,
-    train::{LossOutput, Objective, StepContext},
-    weights::load_weights,
+    train::{Objective, StepContext},
 };
-use aigc_tests::reference::{Fixture, Stored};
+use aigc_tests::reference::{
+    Case, Fixture, close_tensor, close_values, compare, compare_after, descended, message, names,
+    read,
+};
 use aigc_vae::{
-    Condition, HierarchicalVae, HierarchicalVaeConfig, KlWeight, Quantized, QuantizerOutput, Vae,
-    VaeObjective, VqVae, VqVae2Config, VqVaeConfig,
+    AnyVae, CodePriorConfig, CodePriorObjective, CodeSample, Condition, FlowConfig,
+    FlowPosteriorVae, FlowPrior, GaussianMixture, GaussianMixtureConfig, HierarchicalVae,
+    HierarchicalVaeConfig, KlWeight, Prior, PriorObjective, Quantized, QuantizerOutput, Vae,
+    VaeConfig, VaeObjective, VampPriorConfig, VqVae, VqVae2Config, VqVaeConfig, WithPrior,
+    collate_codes, collate_latents,
 };
-use burn::{
-    module::{Module, Param},
-    tensor::{Device, Gradients, Tensor},
-};
-use safetensors::tensor::{Dtype, TensorView};
-use serde::de::DeserializeOwned;
+use burn::tensor::Device;
+use serde::Deserialize;
 use serde_json::{Value, json};
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::OnceLock,
-};
-
-const TOLERANCE: f64 = 2e-5;
+use std::sync::OnceLock;
 
 /// A step after the last one of every case.
 const STEPS: usize = 100;
@@ -48,23 +43,9 @@ fn fixture() -> &'static Fixture {
     FIXTURE.get_or_init(|| Fixture::read("vae/models.safetensors"))
 }
 
-#[derive(Clone, Copy)]
-struct Case {
-    json: &'static Value,
-}
-
 /// The cases of a kind.
 fn cases(kind: &str) -> Vec<Case> {
-    let cases = fixture().json["cases"].as_array().unwrap().iter();
-    cases
-        .map(|json| Case { json })
-        .filter(|case| case.json["kind"] == kind)
-        .collect()
-}
-
-/// The names of cases, to state which there have to be.
-fn names(cases: &[Case]) -> Vec<&'static str> {
-    cases.iter().map(Case::name).collect()
+    fixture().cases(|json| json["kind"] == kind)
 }
 
 /// The case of this name.
@@ -73,209 +54,35 @@ fn case(kind: &str, name: &str) -> Case {
     found.unwrap_or_else(|| panic!("no case {name}"))
 }
 
-fn read<T: DeserializeOwned>(json: &Value) -> T {
-    serde_json::from_value(json.clone()).unwrap()
+fn config(case: &Case) -> &'static Value {
+    &case.json["config"]
 }
 
-impl Case {
-    fn name(&self) -> &'static str {
-        self.json["name"].as_str().unwrap()
-    }
+/// What is expected of each step.
+fn steps(case: &Case) -> &'static [Value] {
+    case.json["steps"].as_array().unwrap()
+}
 
-    fn number(&self, name: &str) -> f64 {
-        self.json[name].as_f64().unwrap()
-    }
+fn batch(case: &Case, step: usize) -> ImageBatch {
+    let shape = read(&config(case)["shape"]);
+    case.images(case.stored(&format!("{step}/x")), shape)
+}
 
-    fn config(&self) -> &'static Value {
-        &self.json["config"]
-    }
-
-    /// What is expected of each step.
-    fn steps(&self) -> &'static [Value] {
-        self.json["steps"].as_array().unwrap()
-    }
-
-    /// Names of the tensors of a step begin with this.
-    fn prefix(&self, step: usize) -> String {
-        format!("cases/{}/{step}/", self.name())
-    }
-
-    fn find(&self, step: usize, name: &str) -> Option<&'static Stored> {
-        fixture().tensors.get(&(self.prefix(step) + name))
-    }
-
-    fn stored(&self, step: usize, name: &str) -> &'static Stored {
-        self.find(step, name)
-            .unwrap_or_else(|| panic!("{}: no `{name}` of step {step}", self.name()))
-    }
-
-    /// Number of tensors of a step whose names begin with `start`.
-    fn count(&self, step: usize, start: &str) -> usize {
-        let prefix = self.prefix(step) + start;
-        let names = fixture().tensors.keys();
-        names.filter(|name| name.starts_with(&prefix)).count()
-    }
-
-    /// `model` with the weights of the case's model, and with autodiff.
-    fn loaded<M: Module>(&self, model: M) -> M {
-        let prefix = format!("models/{}/", self.json["model"].as_str().unwrap());
-        let weights = fixture().tensors.iter().filter_map(|(name, stored)| {
-            let name = name.strip_prefix(prefix.as_str())?.to_string();
-            let view = TensorView::new(Dtype::F32, stored.shape.clone(), &stored.bytes);
-            Some((name, view.unwrap()))
-        });
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("model.safetensors");
-        safetensors::serialize_to_file(weights.collect::<Vec<_>>(), None, &path).unwrap();
-        load_weights(model, &path).unwrap().train()
-    }
-
-    /// The classes of the batch, of a conditional model.
-    fn labels(&self) -> Option<Vec<u32>> {
-        read(&self.json["labels"])
-    }
-
-    fn batch(&self, step: usize) -> ImageBatch {
-        let shape: ImageShape = read(&self.config()["shape"]);
-        let labels = self.labels();
-        let pixels = self.stored(step, "x").bytes.chunks_exact(shape.numel());
-        let images = pixels.enumerate().map(|(index, pixels)| Image {
-            shape,
-            pixels: pixels.to_vec(),
-            label: labels.as_ref().map(|labels| labels[index]),
-        });
-        collate_images(images.collect())
-    }
-
-    fn objective<V: Vae<4, Z>, const Z: usize>(&self) -> VaeObjective<V, ImageBatch, 4, Z> {
-        VaeObjective::new(KlWeight::new(self.number("beta"))).unwrap()
-    }
+fn objective<V: Vae<4, Z>, const Z: usize>(case: &Case) -> VaeObjective<V, ImageBatch, 4, Z> {
+    VaeObjective::new(KlWeight::new(case.number("beta"))).unwrap()
 }
 
 fn context(step: usize, seed: u64) -> StepContext {
     StepContext::new(step, STEPS, plain().autodiff(), Rng::new(seed))
 }
 
-// -------------------------------------------------------------------------------------- comparison
-
-fn scalar(x: &Tensor<1>) -> f64 {
-    f64::from(x.clone().into_scalar::<f32>())
-}
-
-fn close(found: f64, expected: f64, what: &str) {
-    assert!(
-        (found - expected).abs() <= TOLERANCE * expected.abs().max(1.0),
-        "{what} is {found}, expected {expected}"
-    );
-}
-
-/// Compares tensors.
-fn close_tensor<const D: usize>(found: Tensor<D>, expected: &Stored, what: &str) {
-    assert_eq!(found.dims()[..], expected.shape[..], "{what}");
-    close_values(&values(found), &expected.floats(), what);
-}
-
-fn close_values(found: &[f32], expected: &[f32], what: &str) {
-    assert_eq!(found.len(), expected.len(), "{what}");
-    let largest = expected.iter().fold(0.0f32, |x, y| x.max(y.abs()));
-    for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
-        let error = f64::from((found - expected).abs());
-        assert!(
-            error <= TOLERANCE * f64::from(largest),
-            "{what}: number {index} is {found}, expected {expected}; the largest is {largest}"
-        );
-    }
-}
-
-/// Compares a step's loss, every metric and the gradient of every parameter. Parameters without a
-/// gradient in PyTorch must have none.
-fn compare<M: Module>(case: &Case, step: usize, model: &M, output: &LossOutput) -> Gradients {
-    let (name, expected) = (case.name(), &case.steps()[step]);
-    let loss = expected["loss"].as_f64().unwrap();
-    close(scalar(&output.loss), loss, &format!("{name}/{step}: loss"));
-    let terms = expected["terms"].as_object().unwrap();
-    let mut found: Vec<&str> = output.metrics.iter().map(|(metric, _)| *metric).collect();
-    let mut stored: Vec<&str> = terms.keys().map(String::as_str).collect();
-    found.sort_unstable();
-    stored.sort_unstable();
-    assert_eq!(found, stored, "{name}/{step}: metrics");
-    for (metric, value) in &output.metrics {
-        let expected = terms[*metric].as_f64().unwrap();
-        close(scalar(value), expected, &format!("{name}/{step}: {metric}"));
-    }
-    let gradients = output.loss.backward();
-    let mut visitor = Compare {
-        case,
-        step,
-        gradients: Some(&gradients),
-        compared: 0,
-    };
-    visit_params(model, &mut visitor);
-    assert!(visitor.compared > 0, "{name}/{step}: no gradients");
-    let stored = case.count(step, "grad.");
-    assert_eq!(visitor.compared, stored, "{name}/{step}: gradients");
-    gradients
-}
-
-/// Compares the state of the codebooks after a step.
-fn compare_state<M: Module>(case: &Case, step: usize, model: &M) {
-    let mut visitor = Compare {
-        case,
-        step,
-        gradients: None,
-        compared: 0,
-    };
-    visit_params(model, &mut visitor);
-    let stored = case.count(step, "after.");
-    assert_eq!(visitor.compared, stored, "{}/{step}: state", case.name());
-}
-
-/// Compares gradients, or parameters where there are no gradients.
-struct Compare<'a> {
-    case: &'a Case,
-    step: usize,
-    gradients: Option<&'a Gradients>,
-    compared: usize,
-}
-
-impl ParamVisitor for Compare<'_> {
-    fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
-        let (case, step) = (self.case, self.step);
-        let (name, found) = match self.gradients {
-            Some(gradients) => (format!("grad.{path}"), param.val().grad(gradients)),
-            None => (format!("after.{path}"), Some(param.val())),
-        };
-        let what = format!("{}/{step}: {name}", case.name());
-        match (found, case.find(step, &name)) {
-            (Some(found), Some(expected)) => {
-                close_tensor(found, expected, &what);
-                self.compared += 1;
-            }
-            (None, Some(_)) => panic!("{what} is missing"),
-            (Some(_), None) if self.gradients.is_some() => {
-                panic!("{what}: a gradient where PyTorch has none")
-            }
-            // The fixture has the state of codebooks only.
-            _ => (),
-        }
-    }
-}
-
-/// A step of plain gradient descent.
-struct Descend<'a> {
-    gradients: &'a Gradients,
-    rate: f64,
-}
-
-impl ParamMapper for Descend<'_> {
-    fn map<const D: usize>(&mut self, _path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        match param.val().grad(self.gradients) {
-            Some(gradient) => param.map(|weight| {
-                Tensor::from_inner(weight.inner() - gradient * self.rate).require_grad()
-            }),
-            None => param,
-        }
-    }
+/// The seed of the case, whose first normal numbers are those of the fixture.
+fn checked_seed(case: &Case) -> u64 {
+    let seed = case.json["seed"].as_u64().unwrap();
+    let noise = case.stored("0/noise").floats();
+    let drawn = Rng::new(seed).normal_vec(noise.len());
+    close_values(&drawn, &noise, &format!("{}: noise", case.name()));
+    seed
 }
 
 // -------------------------------------------------------------------------------- quantised models
@@ -286,16 +93,16 @@ fn vq_vae(config: &Value) -> VqVae {
 
 /// Compares the codes of each level and their values.
 fn compare_levels(case: &Case, step: usize, levels: &[QuantizerOutput]) {
-    let count = case.steps()[step]["levels"].as_u64().unwrap() as usize;
-    assert_eq!(levels.len(), count, "{}/{step}: levels", case.name());
+    let (name, count) = (case.name(), &steps(case)[step]["levels"]);
+    assert_eq!(levels.len() as u64, *count, "{name}: {step}/levels");
     for (index, level) in levels.iter().enumerate() {
-        let what = format!("{}/{step}: codes.{index}", case.name());
-        let expected = case.stored(step, &format!("codes.{index}"));
+        let key = format!("{step}/codes.{index}");
+        let (what, expected) = (format!("{name}: {key}"), case.stored(&key));
         let codes: Vec<i64> = level.codes.clone().into_data().iter::<i64>().collect();
         assert_eq!(level.codes.dims()[..], expected.shape[..], "{what}");
         assert_eq!(codes, expected.integers(), "{what}");
-        let what = format!("{}/{step}: values.{index}", case.name());
-        let expected = case.stored(step, &format!("values.{index}"));
+        let key = format!("{step}/values.{index}");
+        let (what, expected) = (format!("{name}: {key}"), case.stored(&key));
         close_tensor(level.values.clone(), expected, &what);
     }
 }
@@ -306,21 +113,18 @@ fn check_quantised<V, const Z: usize>(case: &Case, model: V)
 where
     V: Vae<4, Z, Posterior = Quantized<Z>> + 'static,
 {
-    let mut model = case.loaded(model);
-    let mut objective = case.objective::<V, Z>();
-    for step in 0..case.steps().len() {
-        let (batch, mut context) = (case.batch(step), context(step, 0));
+    let mut model = case.loaded(model, "");
+    let mut objective = objective::<V, Z>(case);
+    for (step, expected) in steps(case).iter().enumerate() {
+        let (batch, mut context) = (batch(case, step), context(step, 0));
         let posterior = model.encode(batch.to_tensor(&context.device));
         compare_levels(case, step, &posterior.levels);
         let output = objective.losses(&model, &batch, &mut context).unwrap();
-        let gradients = compare(case, step, &model, &output);
-        let mut descend = Descend {
-            gradients: &gradients,
-            rate: case.number("rate"),
-        };
-        let descended = map_params(model, &mut descend);
+        let prefix = format!("{step}/");
+        let gradients = compare(case, expected, &prefix, &model, &output);
+        let descended = descended(model, &gradients, case.number("rate"));
         model = objective.after_update(descended, 0).unwrap();
-        compare_state(case, step, &model);
+        compare_after(case, &prefix, &model);
     }
 }
 
@@ -345,7 +149,7 @@ fn vq_vae_with_every_quantizer() {
         ]
     );
     for case in &cases {
-        check_quantised::<_, 4>(case, vq_vae(case.config()));
+        check_quantised::<_, 4>(case, vq_vae(config(case)));
     }
 }
 
@@ -354,7 +158,7 @@ fn vq_vae_2_with_two_kinds_of_codebooks() {
     let cases = cases("vq_vae_2");
     assert_eq!(names(&cases), ["vq-2"]);
     for case in &cases {
-        let config: VqVae2Config = read(case.config());
+        let config: VqVae2Config = read(config(case));
         check_quantised::<_, 2>(case, config.init(&plain()).unwrap());
     }
 }
@@ -364,17 +168,17 @@ fn vq_vae_2_with_two_kinds_of_codebooks() {
 /// One pass and one training step with the draws of `seed`: latents, the divergence of each group,
 /// the loss and all gradients.
 fn check_hierarchical(case: &Case, seed: u64) {
-    let config: HierarchicalVaeConfig = read(case.config());
-    let model = case.loaded(config.init(&plain()).unwrap());
-    let (batch, mut context) = (case.batch(0), context(0, seed));
-    let condition = case.labels().map_or_else(Condition::none, |labels| {
-        Condition::classes(&labels, &context.device)
+    let config: HierarchicalVaeConfig = read(config(case));
+    let model = case.loaded(config.init(&plain()).unwrap(), "");
+    let (batch, mut context) = (batch(case, 0), context(0, seed));
+    let condition = batch.labels().map_or_else(Condition::none, |labels| {
+        Condition::classes(labels, &context.device)
     });
     let x = batch.to_tensor(&context.device);
     let pass = model.forward(x, &condition, &mut Rng::new(seed));
     let name = case.name();
-    close_tensor(pass.z, case.stored(0, "z"), &format!("{name}: z"));
-    let expected = case.stored(0, "kl");
+    close_tensor(pass.z, case.stored("0/z"), &format!("{name}: z"));
+    let expected = case.stored("0/kl");
     let (groups, samples) = (pass.kl.len(), batch.len());
     assert_eq!(expected.shape, [groups, samples], "{name}: kl");
     let expected = expected.floats();
@@ -382,12 +186,11 @@ fn check_hierarchical(case: &Case, seed: u64) {
     for (group, (kl, expected)) in pairs.enumerate() {
         close_values(&values(kl), expected, &format!("{name}: kl of {group}"));
     }
-    let mut objective = case
-        .objective::<HierarchicalVae, 2>()
+    let mut objective = objective::<HierarchicalVae, 2>(case)
         .with_free_bits(case.number("free_bits"))
         .unwrap();
     let output = objective.losses(&model, &batch, &mut context).unwrap();
-    compare(case, 0, &model, &output);
+    compare(case, &steps(case)[0], "0/", &model, &output);
 }
 
 /// Levels of several pixels and of one, several groups of a level, classes, and free bits that some
@@ -397,25 +200,198 @@ fn hierarchical_vae() {
     let cases = cases("hierarchical");
     assert_eq!(names(&cases), ["hierarchical", "hierarchical-classes"]);
     for case in &cases {
-        let seed = case.json["seed"].as_u64().unwrap();
-        let noise = case.stored(0, "noise").floats();
-        let drawn = Rng::new(seed).normal_vec(noise.len());
-        close_values(&drawn, &noise, &format!("{}: noise", case.name()));
-        check_hierarchical(case, seed);
+        check_hierarchical(case, checked_seed(case));
+    }
+}
+
+// ---------------------------------------------------------- conditional models, priors and flows
+
+/// The model of the case with latent vectors, without its prior or its flow.
+fn vae(case: &Case) -> AnyVae {
+    read::<VaeConfig>(config(case)).init(&plain()).unwrap()
+}
+
+/// One training step with the draws of `seed`.
+fn check_latent<V: Vae + 'static>(case: &Case, model: V, seed: u64) {
+    let model = case.loaded(model, "");
+    let (batch, mut context) = (batch(case, 0), context(0, seed));
+    let [vectors, states] = ["0/vectors", "0/states"].map(|name| case.find(name));
+    let mut objective = objective::<V, 2>(case).with_condition(move |_, device| {
+        Ok(Condition {
+            vectors: vectors.map(|vectors| vectors.tensor(device)),
+            encoder_hidden_states: states.map(|states| states.tensor(device)),
+            ..Condition::none()
+        })
+    });
+    let output = objective.losses(&model, &batch, &mut context).unwrap();
+    compare(case, &steps(case)[0], "0/", &model, &output);
+}
+
+/// Classes and vectors beside the inputs, hidden states by cross-attention, and all of them.
+#[test]
+fn conditional_models() {
+    let cases = cases("conditional");
+    assert_eq!(
+        names(&cases),
+        [
+            "mlp-classes",
+            "conv-classes",
+            "conv-vectors",
+            "mlp-hidden-states",
+            "conv-hidden-states",
+            "mlp-all",
+        ]
+    );
+    for case in &cases {
+        check_latent(case, vae(case), checked_seed(case));
+    }
+}
+
+/// The prior of a case.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum PriorConfig {
+    Vamp(VampPriorConfig),
+    Mixture(GaussianMixtureConfig),
+    Flow(FlowConfig),
+}
+
+fn prior_config(case: &Case) -> PriorConfig {
+    read(&case.json["prior"])
+}
+
+fn mixture(config: GaussianMixtureConfig, dim: usize) -> GaussianMixture {
+    config.init(dim, &plain()).unwrap()
+}
+
+fn flow_prior(config: &FlowConfig, dim: usize) -> FlowPrior {
+    FlowPrior::new(config.init(dim, &plain()).unwrap()).unwrap()
+}
+
+/// Priors that are trained with a model.
+#[test]
+fn learned_priors() {
+    let cases = cases("prior");
+    assert_eq!(
+        names(&cases),
+        [
+            "vamp-hardtanh",
+            "vamp-sigmoid",
+            "mixture-diagonal",
+            "mixture-full",
+            "flow-prior",
+        ]
+    );
+    for case in &cases {
+        let (model, seed) = (vae(case), checked_seed(case));
+        let dim = model.latent_dim();
+        match prior_config(case) {
+            PriorConfig::Vamp(config) => {
+                let prior = config.init::<4>(model.sample_shape(), &plain()).unwrap();
+                check_latent(case, WithPrior::new(model, prior).unwrap(), seed);
+            }
+            PriorConfig::Mixture(config) => {
+                let model = WithPrior::new(model, mixture(config, dim)).unwrap();
+                check_latent(case, model, seed);
+            }
+            PriorConfig::Flow(config) => {
+                let model = WithPrior::new(model, flow_prior(&config, dim)).unwrap();
+                check_latent(case, model, seed);
+            }
+        }
+    }
+}
+
+/// Posteriors that a flow transforms, without and with a context.
+#[test]
+fn flow_posteriors() {
+    let cases = cases("flow");
+    assert_eq!(
+        names(&cases),
+        ["flow-posterior", "flow-posterior-with-context"]
+    );
+    for case in &cases {
+        let (model, config) = (vae(case), read::<FlowConfig>(&case.json["flow"]));
+        let flow = config.init(model.latent_dim(), &plain()).unwrap();
+        let model = FlowPosteriorVae::new(model, flow).unwrap();
+        check_latent(case, model, checked_seed(case));
+    }
+}
+
+fn check_prior<P: Prior + 'static>(case: &Case, prior: P) {
+    let prior = case.loaded(prior, "");
+    let latents = case.stored("0/z").floats();
+    let latents = latents.chunks(prior.dim()).map(<[f32]>::to_vec);
+    let batch = collate_latents(latents.collect());
+    let mut objective = PriorObjective::new();
+    let output = objective
+        .losses(&prior, &batch, &mut context(0, 0))
+        .unwrap();
+    compare(case, &steps(case)[0], "0/", &prior, &output);
+}
+
+/// Priors that are trained after a model.
+#[test]
+fn priors_of_given_latents() {
+    let cases = cases("prior_alone");
+    assert_eq!(
+        names(&cases),
+        ["diagonal-alone", "full-alone", "flow-alone"]
+    );
+    for case in &cases {
+        let dim = case.stored("0/z").shape[1];
+        match prior_config(case) {
+            PriorConfig::Mixture(config) => check_prior(case, mixture(config, dim)),
+            PriorConfig::Flow(config) => check_prior(case, flow_prior(&config, dim)),
+            PriorConfig::Vamp(_) => panic!("{}: it needs a model", case.name()),
+        }
+    }
+}
+
+/// The codes of a sample in the fixture, and its class.
+#[derive(Deserialize)]
+struct Sample {
+    levels: Vec<Vec<u32>>,
+    label: Option<u32>,
+}
+
+/// One codebook and several, classes, and codes below those of another level.
+#[test]
+fn priors_over_codes() {
+    let cases = cases("code_prior");
+    assert_eq!(
+        names(&cases),
+        ["codes", "codes-of-two-codebooks", "codes-below-others"]
+    );
+    for case in &cases {
+        let config: CodePriorConfig = read(config(case));
+        let prior = case.loaded(config.init(&plain()).unwrap(), "");
+        let samples = read::<Vec<Sample>>(&case.json["samples"]).into_iter();
+        let samples = samples.map(|Sample { levels, label }| CodeSample { levels, label });
+        let batch = collate_codes(samples.collect());
+        let level = usize::from(config.above.is_some());
+        let mut objective = CodePriorObjective::new(level);
+        let output = objective
+            .losses(&prior, &batch, &mut context(0, 0))
+            .unwrap();
+        compare(case, &steps(case)[0], "0/", &prior, &output);
     }
 }
 
 // A comparison that could not fail would prove nothing.
 
-fn message(failing: impl FnOnce()) -> String {
-    let error = catch_unwind(AssertUnwindSafe(failing)).unwrap_err();
-    error.downcast_ref::<String>().unwrap().clone()
+#[test]
+fn other_random_numbers_change_the_loss_of_latents() {
+    let case = case("conditional", "conv-classes");
+    let seed = checked_seed(&case);
+    let message = message(|| check_latent(&case, vae(&case), seed + 1));
+    assert!(message.contains("conv-classes: 0/loss is"), "{message}");
 }
 
 #[test]
 fn other_random_numbers_change_the_latents() {
     let case = case("hierarchical", "hierarchical");
-    let seed = case.json["seed"].as_u64().unwrap();
+    let seed = checked_seed(&case);
     let message = message(|| check_hierarchical(&case, seed + 1));
     assert!(
         message.contains("hierarchical: z: number 0 is"),
@@ -431,30 +407,30 @@ fn other_quantizer_settings_are_found() {
             "vq-moving-average",
             "decay",
             json!(0.801),
-            "vq-moving-average/0: after.quantizer.codes: number",
+            "vq-moving-average: 0/after.quantizer.codes: number",
         ),
         (
             "vq-moving-average",
             "epsilon",
             json!(0.06),
-            "vq-moving-average/0: after.quantizer.codes: number",
+            "vq-moving-average: 0/after.quantizer.codes: number",
         ),
         (
             "vq-gradient",
             "decay",
             json!(0.801),
-            "vq-gradient/0: after.quantizer.counts: number",
+            "vq-gradient: 0/after.quantizer.counts: number",
         ),
         (
             "vq-moving-average",
             "cosine",
             json!(true),
-            "vq-moving-average/0: codes.0",
+            "vq-moving-average: 0/codes.0",
         ),
-        ("lfq-groups", "group_dim", json!(3), "lfq-groups/0: loss is"),
+        ("lfq-groups", "group_dim", json!(3), "lfq-groups: 0/loss is"),
     ] {
         let case = case("vq_vae", name);
-        let mut config = case.config().clone();
+        let mut config = config(&case).clone();
         config["quantizer"][setting] = value;
         let message = message(|| check_quantised::<_, 4>(&case, vq_vae(&config)));
         assert!(message.contains(expected), "{setting}: {message}");
