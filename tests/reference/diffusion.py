@@ -1,10 +1,12 @@
-"""Sampling by diffusers' schedulers, for `tests/parity.rs`: options that are easily got wrong, step by step.
+"""Sampling by diffusers' schedulers, step by step, for `tests/parity.rs`; with options that are
+easily implemented wrongly.
 
     pip install torch diffusers safetensors scipy
     python diffusion.py ../fixtures/diffusion [--seed 0]
 
-One folder per case: `case.json` says class, options and steps; `tensors.safetensors` holds the times (and σ), and for each call
-what the network saw (`scaled`), what it said (`output`), the noise that was drawn, and the sample after the step.
+One directory per case: `case.json` has class, options and steps; `tensors.safetensors` has the
+times (and σ), and for each call the network's input (`scaled`), its output (`output`), the noise
+drawn, and the sample after the step.
 """
 import argparse, importlib, json, os
 import diffusers, torch
@@ -43,7 +45,7 @@ CASES = {
 def run(name, options, steps, seed):
     options = dict(options); eta, tokens = options.pop("_eta", None), options.pop("_tokens", None); draw = torch.Generator().manual_seed(seed)
     s = getattr(diffusers, name)(**options); drawn = []
-    # As pipelines find it from the tokens of an image.
+    # As pipelines compute it from the number of tokens of an image.
     s.set_timesteps(steps, **({} if tokens is None else dict(mu=0.5 + (1.15 - 0.5) * (tokens - 256) / (4096 - 256))))
     def noise(shape, **_): drawn.append(torch.randn(tuple(shape), generator=draw)); return drawn[-1]
     importlib.import_module(type(s).__module__).randn_tensor = noise
@@ -51,17 +53,18 @@ def run(name, options, steps, seed):
     T = dict(init=x, timesteps=torch.as_tensor(s.timesteps).double())
     if hasattr(s, "sigmas"): T["sigmas"] = torch.as_tensor(s.sigmas).double()
     for k, t in enumerate(s.timesteps):
-        seen = s.scale_model_input(x, t) if hasattr(s, "scale_model_input") else x; said = torch.tanh(torch.einsum("ij,bjhw->bihw", mix, seen) + 0.1 * k)
-        if options.get("variance_type") == "learned_range": said = torch.cat([said, torch.tanh(2 * seen)], 1)
-        if options.get("variance_type") == "learned": said = torch.cat([said, torch.sigmoid(2 * seen) * 0.01], 1)
-        del drawn[:]; x = s.step(said, t, x, **({} if eta is None else dict(eta=eta))).prev_sample
-        T |= {f"scaled.{k:03}": seen, f"output.{k:03}": said, f"sample.{k:03}": x} | {f"noise.{k:03}.{j}": z for j, z in enumerate(drawn)}
+        scaled = s.scale_model_input(x, t) if hasattr(s, "scale_model_input") else x
+        output = torch.tanh(torch.einsum("ij,bjhw->bihw", mix, scaled) + 0.1 * k)
+        if options.get("variance_type") == "learned_range": output = torch.cat([output, torch.tanh(2 * scaled)], 1)
+        if options.get("variance_type") == "learned": output = torch.cat([output, torch.sigmoid(2 * scaled) * 0.01], 1)
+        del drawn[:]; x = s.step(output, t, x, **({} if eta is None else dict(eta=eta))).prev_sample
+        T |= {f"scaled.{k:03}": scaled, f"output.{k:03}": output, f"sample.{k:03}": x} | {f"noise.{k:03}.{j}": z for j, z in enumerate(drawn)}
     return T, dict(kind="scheduler", cls=name, config=options, eta=eta, image_seq_len=tokens, num_inference_steps=steps, seed=A.seed, diffusers=diffusers.__version__)
 
 
-# Numbers of steps at which the rounding of a half decides which whole time is next.
+# Numbers of steps with which a timestep depends on how a half is rounded.
 ROUNDED = [("DPMSolverMultistepScheduler", {}, 30), ("DDIMScheduler", dict(timestep_spacing="linspace"), 27), ("DDPMScheduler", dict(timestep_spacing="trailing"), 48)]
-# After all others, whose numbers and seeds stay as they are.
+# After all others, so that their numbers and seeds do not change.
 MORE = [("DDPMScheduler", dict(variance_type="learned")), ("FlowMatchHeunDiscreteScheduler", {}), ("FlowMatchHeunDiscreteScheduler", dict(shift=3.0)),
     ("FlowMatchEulerDiscreteScheduler", dict(use_dynamic_shifting=True, _tokens=1024)), ("FlowMatchEulerDiscreteScheduler", dict(use_dynamic_shifting=True, time_shift_type="linear", _tokens=3000))]
 jobs = []
@@ -72,5 +75,5 @@ jobs += [(name, options, None) for name, options in MORE]; counts = {}
 for index, (name, options, steps) in enumerate(jobs, 1):
     i = counts[name] = counts.get(name, -1) + 1
     T, case = run(name, {**(LATENT if "EDM" not in name and "Flow" not in name and "beta_schedule" not in options else BASE), **options}, steps or (5, 7, 16)[index % 3], 1000 * A.seed + index)
-    folder = f"{A.out}/{name}-{i}"; os.makedirs(folder, exist_ok=True); json.dump(case, open(f"{folder}/case.json", "w"), indent=1)
-    save_file({n: t.detach().contiguous().clone() for n, t in T.items()}, f"{folder}/tensors.safetensors")
+    directory = f"{A.out}/{name}-{i}"; os.makedirs(directory, exist_ok=True); json.dump(case, open(f"{directory}/case.json", "w"), indent=1)
+    save_file({n: t.detach().contiguous().clone() for n, t in T.items()}, f"{directory}/tensors.safetensors")

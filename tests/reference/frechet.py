@@ -1,10 +1,11 @@
-"""Fréchet distances by the public formula (matrix square root of the product, as pytorch-fid has it), for `tests/eval.rs`.
+"""Fréchet distances by the public formula (matrix square root of the product, as in pytorch-fid),
+for `tests/eval.rs`.
 
     pip install torch numpy scipy safetensors
-    python frechet.py ../fixtures/eval [LENET.safetensors MNIST-FOLDER]
+    python frechet.py ../fixtures/eval [LENET.safetensors MNIST-DIR]
 
-Writes features and their distance. With the two other arguments it also prints the distance between MNIST's training and
-test images in LeNet-5 features, which `tests/eval.rs` holds ours against.
+Writes features and their distance. With the two other arguments it also prints the distance between
+MNIST's training and test images in LeNet-5 features, with which `tests/eval.rs` compares ours.
 """
 import gzip, json, os, sys
 import numpy as np, torch, torch.nn.functional as F
@@ -27,28 +28,29 @@ def lenet(path):
     return features
 
 
-def images(folder, part):
-    b = gzip.open(f"{folder}/{part}-images-idx3-ubyte.gz").read(); return torch.tensor(np.frombuffer(b, np.uint8, offset=16).reshape(-1, 1, 28, 28)).float() / 255
+def images(directory, part):
+    b = gzip.open(f"{directory}/{part}-images-idx3-ubyte.gz").read(); return torch.tensor(np.frombuffer(b, np.uint8, offset=16).reshape(-1, 1, 28, 28)).float() / 255
 
 
-def labels(folder, part):
-    return torch.tensor(np.frombuffer(gzip.open(f"{folder}/{part}-labels-idx1-ubyte.gz").read(), np.uint8, offset=8).astype(np.int64))
+def labels(directory, part):
+    return torch.tensor(np.frombuffer(gzip.open(f"{directory}/{part}-labels-idx1-ubyte.gz").read(), np.uint8, offset=8).astype(np.int64))
 
 
-def all_features(judge, x):
-    with torch.no_grad(): out = [judge(p) for p in x.split(1000)]
+def all_features(classifier, x):
+    with torch.no_grad(): out = [classifier(p) for p in x.split(1000)]
     return torch.cat([f for f, _ in out]), torch.cat([l for _, l in out])
 
 
 if __name__ == "__main__":
     rng = np.random.default_rng(0); mix = rng.normal(size=(24, 24)); a = np.maximum(rng.normal(size=(400, 24)) @ mix + 1, 0)
     b = np.maximum(rng.normal(size=(300, 24)) @ (mix + 0.3 * rng.normal(size=(24, 24))) + 2, 0)
-    # Dead features and fewer samples than features: covariances that are singular.
+    # A constant feature, and fewer samples than features: singular covariances.
     c, d = a.copy(), b[:20].copy(); c[:, 5] = 0
     os.makedirs(sys.argv[1], exist_ok=True)
     a, b, c, d = (m.astype(np.float32) for m in (a, b, c, d))
     save_file(dict(a=torch.tensor(a), b=torch.tensor(b), c=torch.tensor(c), d=torch.tensor(d)), f"{sys.argv[1]}/features.safetensors")
     json.dump(dict(ab=frechet(a, b), cd=frechet(c, d), ac=frechet(a, c)), open(f"{sys.argv[1]}/frechet.json", "w"), indent=1)
     if len(sys.argv) > 3:
-        judge = lenet(sys.argv[2]); (train, _), (test, logits) = (all_features(judge, images(sys.argv[3], p)) for p in ("train", "t10k"))
+        classifier = lenet(sys.argv[2])
+        (train, _), (test, logits) = (all_features(classifier, images(sys.argv[3], p)) for p in ("train", "t10k"))
         print("train against test", frechet(train.numpy(), test.numpy()), "accuracy", (logits.argmax(1) == labels(sys.argv[3], "t10k")).float().mean().item())

@@ -1,16 +1,19 @@
-"""The DCGAN of the `dcgan` workload trained on MNIST in a plain PyTorch loop, judged as `reproduce_gan images` judges ours.
+"""The DCGAN of the `dcgan` workload, trained on MNIST in a plain PyTorch loop and evaluated as ours
+is by `reproduce_gan images`.
 
     pip install torch numpy scipy safetensors
-    python gan_mnist.py --data MNIST-FOLDER --judge LENET.safetensors [--steps 17000] [--seed 0] [--threads 2]
+    python gan_mnist.py --data MNIST-DIR --classifier LENET.safetensors [--steps 17000] [--seed 0]
+                        [--threads 2]
 
-Prints the Fréchet distance between 10,000 samples and the test set in LeNet-5 features, for the last weights and for weights
-averaged as ours are (decay 0.999), and the classes that the judge reads.
+Prints the Fréchet distance between 10,000 samples and the test set in LeNet-5 features, for the
+last weights and for weights averaged as ours are (decay 0.999), and the classes that the classifier
+predicts.
 """
 import argparse, copy, time
 import torch, torch.nn as nn, torch.nn.functional as F
 from frechet import all_features, frechet, images, lenet
 
-P = argparse.ArgumentParser(); P.add_argument("--data", required=True); P.add_argument("--judge", required=True)
+P = argparse.ArgumentParser(); P.add_argument("--data", required=True); P.add_argument("--classifier", required=True)
 P.add_argument("--steps", type=int, default=17000); P.add_argument("--seed", type=int, default=0); P.add_argument("--threads", type=int, default=2)
 A = P.parse_args(); torch.set_num_threads(A.threads); torch.manual_seed(A.seed)
 G = nn.Sequential(nn.ConvTranspose2d(64, 128, 7, 1, 0, bias=False), nn.BatchNorm2d(128), nn.ReLU(), nn.ConvTranspose2d(128, 64, 4, 2, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.ConvTranspose2d(64, 1, 4, 2, 1), nn.Tanh())
@@ -27,9 +30,10 @@ for step in range(A.steps):
     with torch.no_grad():
         for a, p in zip(average.parameters(), G.parameters()): a.lerp_(p, 1 - decay)
         for a, b in zip(average.buffers(), G.buffers()): a.copy_(b)
-minutes = (time.time() - began) / 60; judge = lenet(A.judge); real, _ = all_features(judge, images(A.data, "t10k"))
+minutes = (time.time() - began) / 60; classifier = lenet(A.classifier)
+real, _ = all_features(classifier, images(A.data, "t10k"))
 for name, model in (("averaged", average), ("last weights", G)):
     model.eval()
     with torch.no_grad(): y = torch.cat([(model(torch.randn(500, 64, 1, 1)) + 1) / 2 for _ in range(20)])
-    features, logits = all_features(judge, y); counts = logits.argmax(1).bincount(minlength=10)
-    print(f"PyTorch seed {A.seed}, {A.steps} steps in {minutes:.1f} minutes, {name}: {frechet(features.numpy(), real.numpy()):.2f}, classes {counts.tolist()}, {0.5 * (counts / 1e4 - 0.1).abs().sum().item():.3f} from evenly", flush=True)
+    features, logits = all_features(classifier, y); counts = logits.argmax(1).bincount(minlength=10)
+    print(f"PyTorch seed {A.seed}, {A.steps} steps in {minutes:.1f} minutes, {name}: {frechet(features.numpy(), real.numpy()):.2f}, classes {counts.tolist()}, {0.5 * (counts / 1e4 - 0.1).abs().sum().item():.3f} total variation from uniform", flush=True)

@@ -1,10 +1,14 @@
-"""Training steps of small GANs in PyTorch, for `tests/parity.rs`: weights before and after, batches, noise, losses.
+"""Training steps of small GANs in PyTorch, for `tests/parity.rs`: weights before and after,
+batches, noise, losses.
 
     pip install torch numpy safetensors
     python gan_steps.py ../fixtures/gan [--seed 0]
 
-Penalties are differentiated twice (`create_graph=True`), in float64, so that what we do without second derivatives is held
-against the real thing; penalised critics are smooth, since second derivatives do not see the kinks of a leaky ReLU. One folder per case: `case.json` and `tensors.safetensors`.
+Penalties are differentiated twice (`create_graph=True`), in float64: aigc's penalties, which need
+no second derivatives, are compared with these. Penalised discriminators are smooth, since the
+second derivatives of a leaky ReLU do not include its kinks. One directory per case: `case.json` and
+`tensors.safetensors`. Names in them are former ones of aigc (`critic`, `latent`, `reach`), which it
+still reads.
 """
 import argparse, json, os
 import torch, torch.nn as nn, torch.nn.functional as F
@@ -82,7 +86,7 @@ class MlpC(nn.Module):
         return s.head(x[:, :, None, None], y)
 
 
-def critic_loss(kind, r, f, eps):
+def discriminator_loss(kind, r, f, eps):
     return {"minimax": lambda: (sp(-r) + eps * r).mean() + sp(f).mean(), "non_saturating": lambda: (sp(-r) + eps * r).mean() + sp(f).mean(),
             "least_squares": lambda: 0.5 * ((r - 1 + eps) ** 2).mean() + 0.5 * (f ** 2).mean(), "hinge": lambda: F.relu(1 - r).mean() + F.relu(1 + f).mean(),
             "wasserstein": lambda: f.mean() - r.mean(), "relativistic_pairing": lambda: sp(f - r).mean()}[kind]()
@@ -122,18 +126,19 @@ for name, (config, G, D), kind, extra, penalties in CASES:
     T = tensors("before"); x = (torch.rand(STEPS, BATCH, 2, 8, 8) * 255).round(); z = torch.randn(STEPS, BATCH, 4); y = torch.randint(0, 3, (STEPS, BATCH)); losses = []
     for k in range(STEPS):
         real, fake, eps = (x[k] / 255 * 2 - 1).double(), G(z[k].double(), y[k]), extra.get("label_smoothing", 0)
-        (r, rc), (f, fc) = D(real, y[k]), D(fake.detach(), y[k]); ld = critic_loss(kind, r, f, eps)
+        (r, rc), (f, fc) = D(real, y[k]), D(fake.detach(), y[k]); ld = discriminator_loss(kind, r, f, eps)
         for p, weight in penalties: ld = ld + weight / 2 * (slope(D, real if p == "r1" else fake, y[k]) ** 2).mean()
         w = extra.get("auxiliary_weight", 1)
         if rc is not None: ld = ld + w * (F.cross_entropy(rc, y[k]) + F.cross_entropy(fc, y[k]))
         od.zero_grad(); ld.backward(); od.step()
         if "weight_clip" in extra:
             for p in D.parameters(): p.data.clamp_(-extra["weight_clip"], extra["weight_clip"])
-        # The critic looks at the real batch again only where the loss compares: elsewhere it would move running statistics.
+        # Only a loss that compares with real samples evaluates the discriminator on them again:
+        # otherwise that would move the running statistics.
         f, fc = D(fake, y[k]); lg = generator_loss(kind, D(real, y[k])[0].detach() if kind == "relativistic_pairing" else None, f)
         if fc is not None: lg = lg + w * F.cross_entropy(fc, y[k])
         og.zero_grad(); lg.backward(); og.step(); losses.append([ld.item(), lg.item()])
     T |= tensors("after") | dict(x=x.to(torch.uint8), z=z, y=y.to(torch.uint8), losses=torch.tensor(losses))
-    folder = f"{A.out}/{name}"; os.makedirs(folder, exist_ok=True); save_file({n: t.contiguous() for n, t in T.items()}, f"{folder}/tensors.safetensors")
+    directory = f"{A.out}/{name}"; os.makedirs(directory, exist_ok=True); save_file({n: t.contiguous() for n, t in T.items()}, f"{directory}/tensors.safetensors")
     objective = dict(loss=kind, penalties=[dict(kind=p, weight=w, every=1, reach=1e-3) for p, w in penalties], monitor=None, **extra)
-    json.dump(dict(kind="gan-steps", seed=A.seed, torch=torch.__version__.split("+")[0], learning_rate=1e-2, model=config, objective=objective), open(f"{folder}/case.json", "w"), indent=1)
+    json.dump(dict(kind="gan-steps", seed=A.seed, torch=torch.__version__.split("+")[0], learning_rate=1e-2, model=config, objective=objective), open(f"{directory}/case.json", "w"), indent=1)

@@ -1,11 +1,13 @@
-"""One small GPT-2 in every file that it may come in, and its logits.
+"""One small GPT-2 in every kind of file in which GPT-2 is distributed, and its logits.
 
     pip install torch transformers safetensors
     python gpt2_files.py tests/fixtures/text
 
-`gpt2-files/`: `whole` (safetensors), `shards` (safetensors with an index), `bin` and `bin-shards` (PyTorch's pickles), `half` (bfloat16),
-`old` (float16, OpenAI's names, with the masks of attention), `linear` (minGPT's and nanoGPT's layout: weights as [out, in], an output
-layer of its own), and `code` (a pickle that names a function to run). `case.json` and `tensors.safetensors` hold tokens and logits.
+`gpt2-files/`: `whole` (safetensors), `shards` (safetensors with an index), `bin` and `bin-shards`
+(PyTorch's pickles), `half` (bfloat16), `old` (float16, OpenAI's names, with the masks of
+attention), `linear` (minGPT's and nanoGPT's layout: weights as [out, in], an output layer of its
+own), and `code` (a pickle that names a function to run). `case.json` and `tensors.safetensors` have
+tokens and logits.
 """
 import json, os, sys
 import torch
@@ -22,7 +24,7 @@ model.tie_weights()
 ids = torch.randint(0, 29, (2, 9))
 
 
-def folder(name):
+def directory(name):
     path = os.path.join(root, name)
     os.makedirs(path, exist_ok=True)
     config.to_json_file(os.path.join(path, "config.json"), use_diff=False)
@@ -36,31 +38,31 @@ def index(path, kind, files):
 
 weights = {k: v.detach().clone().contiguous() for k, v in model.state_dict().items() if k != "lm_head.weight"}
 first, second = (dict(list(weights.items())[part::2]) for part in (0, 1))
-save_file(weights, os.path.join(folder("whole"), "model.safetensors"), {"format": "pt"})
-path = folder("shards")
+save_file(weights, os.path.join(directory("whole"), "model.safetensors"), {"format": "pt"})
+path = directory("shards")
 files = {"model-00001-of-00002.safetensors": first, "model-00002-of-00002.safetensors": second}
 for name, tensors in files.items(): save_file(tensors, os.path.join(path, name), {"format": "pt"})
 index(path, "model.safetensors", files)
-torch.save({**weights, "lm_head.weight": weights["transformer.wte.weight"]}, os.path.join(folder("bin"), "pytorch_model.bin"))
-path = folder("bin-shards")
+torch.save({**weights, "lm_head.weight": weights["transformer.wte.weight"]}, os.path.join(directory("bin"), "pytorch_model.bin"))
+path = directory("bin-shards")
 files = {"pytorch_model-00001-of-00002.bin": first, "pytorch_model-00002-of-00002.bin": second}
 for name, tensors in files.items(): torch.save(tensors, os.path.join(path, name))
 index(path, "pytorch_model.bin", files)
 half = {k: v.bfloat16() for k, v in weights.items()}
-save_file(half, os.path.join(folder("half"), "model.safetensors"), {"format": "pt"})
+save_file(half, os.path.join(directory("half"), "model.safetensors"), {"format": "pt"})
 old = {k.removeprefix("transformer."): v.half() for k, v in weights.items()}
 for i in range(2): old[f"h.{i}.attn.bias"] = torch.tril(torch.ones(12, 12)).view(1, 1, 12, 12)
-save_file(old, os.path.join(folder("old"), "model.safetensors"), {"format": "pt"})
+save_file(old, os.path.join(directory("old"), "model.safetensors"), {"format": "pt"})
 turned = {k: v.T.contiguous() if k.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight")) else v for k, v in weights.items()}
 turned["lm_head.weight"] = torch.randn(29, 16)
-save_file(turned, os.path.join(folder("linear"), "model.safetensors"), {"format": "pt"})
+save_file(turned, os.path.join(directory("linear"), "model.safetensors"), {"format": "pt"})
 
 
 class Harm:
     def __reduce__(self): return os.system, ("echo this pickle was run",)
 
 
-torch.save({**weights, "harm": Harm()}, os.path.join(folder("code"), "pytorch_model.bin"))
+torch.save({**weights, "harm": Harm()}, os.path.join(directory("code"), "pytorch_model.bin"))
 
 
 def logits(tensors, head=None):

@@ -1,10 +1,11 @@
-"""Adapters of low rank on the GPT-2 of `gpt2_files.py`, and what PEFT makes of them.
+"""Low-rank adapters (LoRA) of the GPT-2 of `gpt2_files.py`, and PEFT's outputs with them.
 
     pip install torch transformers safetensors peft
     python gpt2_lora.py tests/fixtures/text
 
-`gpt2-lora/adapters` is as PEFT writes it. `case.json` and `tensors.safetensors` hold tokens, the logits with the adapters, the mean loss of
-the next token, its gradient by every factor (under PEFT's names), and the logits once they are merged.
+`gpt2-lora/adapters` is as PEFT writes it. `case.json` and `tensors.safetensors` have tokens, the
+logits with the adapters, the mean loss of the next token, its gradients with respect to all factors
+(under PEFT's names), and the logits after merging.
 """
 import json, os, sys
 import torch
@@ -30,8 +31,8 @@ model.save_pretrained(adapters)
 os.remove(os.path.join(adapters, "README.md"))
 path = os.path.join(adapters, "adapter_config.json")
 with open(path) as f: written = json.load(f)
-written["base_model_name_or_path"] = None  # a path of one machine
-written["target_modules"].sort()  # a set
+written["base_model_name_or_path"] = None  # a path on this machine
+written["target_modules"].sort()  # a set, in no fixed order
 with open(path, "w") as f: json.dump(written, f, indent=2, sort_keys=True)
 logits = output.logits.detach()
 with torch.no_grad(): merged = model.merge_and_unload()(ids).logits

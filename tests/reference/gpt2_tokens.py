@@ -1,15 +1,18 @@
-"""What tiktoken and transformers make of texts with GPT-2's vocabulary. Where they differ from each other, nothing is written.
+"""Tokens of texts by tiktoken and transformers with GPT-2's vocabulary; if the two differ, nothing
+is written.
 
     pip install tiktoken transformers
     python gpt2_tokens.py DATA tests/fixtures/text/gpt2-tokens.json
 
-DATA holds `gpt2-tokenizer` (`encoder.json`, `vocab.bpe`) and the corpora: the folder that `AIGC_DATA` names.
+DATA has `gpt2-tokenizer` (`encoder.json`, `vocab.bpe`) and the corpora (see `AIGC_DATA`).
 
-`files`    counts of lines and tokens, and SHA-256 of the tokens (four bytes each, little-endian): of the lines one by one, each with its
-           end and followed by the number 0xffffffff, and of the whole file
-`planes`   the same of every character there is, 65,536 at once, beside letters, digits, spaces and itself
-`runs`     the same of a text many times over
-`texts`    awkward texts, and their tokens behind each other
+`files`    counts of lines and tokens, and SHA-256 of the tokens (four bytes each, little-endian):
+           of the lines one by one, each with its line end and followed by the number 0xffffffff,
+           and of the whole file
+`planes`   the same of every Unicode character, 65,536 at a time, beside letters, digits, spaces and
+           itself
+`runs`     the same of repeated texts
+`texts`    awkward texts, and their tokens separated by spaces
 """
 import hashlib, json, pathlib, shutil, struct, sys, tempfile
 import tiktoken, transformers
@@ -20,9 +23,9 @@ vocabulary, merges = data / "gpt2-tokenizer/encoder.json", data / "gpt2-tokenize
 pattern = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
 openai = tiktoken.Encoding("gpt2", pat_str=pattern, special_tokens={"<|endoftext|>": 50256},
                            mergeable_ranks=data_gym_to_mergeable_bpe_ranks(str(merges), str(vocabulary)))
-with tempfile.TemporaryDirectory() as folder:
-    shutil.copy(vocabulary, f"{folder}/vocab.json"); shutil.copy(merges, f"{folder}/merges.txt")
-    other = transformers.GPT2Tokenizer.from_pretrained(folder)
+with tempfile.TemporaryDirectory() as directory:
+    shutil.copy(vocabulary, f"{directory}/vocab.json"); shutil.copy(merges, f"{directory}/merges.txt")
+    other = transformers.GPT2Tokenizer.from_pretrained(directory)
 
 
 def tokens(text):
@@ -54,25 +57,25 @@ files = ["wikitext-2/wiki.test.raw.txt", "wikitext-2/wiki.test.tokens.txt", "wik
          "tiny-shakespeare/input.txt", "chinese-poetry/tangshi300.json"]
 texts = [
     "", " ", "  ", "   ", "\t", "\n", "\r\n", "\n\n", "\r\n\r\n", " \n", "\n ", "\t \t", " a", "a ", "  a  ", "a\n b\n\n c \n", "a\r\nb\rc",
-    # Contractions, in each case, behind each kind of character, and with the other apostrophe.
+    # Contractions, in each case, after each kind of character, and with the other apostrophe.
     "'s 't 're 've 'm 'll 'd", "it's don't they're we've I'm she'll he'd", "IT'S DON'T THEY'RE WE'VE I'M SHE'LL HE'D", "'S'T", "x's1's 's's''s",
     "it\u2019s", "'", "''", "'sa", " 's", "'\u0301s", "o'clock rock'n'roll '90s",
-    # Numbers, in all scripts, and what looks like them.
+    # Numbers, in several scripts, and characters that resemble digits.
     "0", "007", "3.14159", "1,234,567.89", "-1e-10", "0x1F", "1st2nd", "a1b2c3", "\u0663\u0664\u0665", "\u0967\u0968\u0969", "\u00bd\u00b2\u2167\u3007\u2460",
     "\U0001d7d8\U0001d7d9", "12\u00a0345", "1 2  3   4",
     # Characters of several code points.
     "\U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466", "\U0001f3f3\ufe0f\u200d\U0001f308", "\U0001f44d\U0001f3fd", "\U0001f1e9\U0001f1ea\U0001f1eb", "1\ufe0f\u20e3",
     "\u2764\ufe0f\u2764", "e\u0301", "\u00e9", "\u0301", " \u0301", "a\u0301\u0302\u0303\u0304b", "Z\u0351\u036b\u0343\u033a\u032ba", "\u1100\u1161\u11a8", "\uac01", "\u0e01\u0e33", "\u0915\u094d\u0937\u093f",
-    # From right to left, and the marks that say so.
+    # From right to left, and direction marks.
     "\u0645\u0631\u062d\u0628\u0627 \u0628\u0627\u0644\u0639\u0627\u0644\u0645", "\u05e9\u05dc\u05d5\u05dd \u05e2\u05d5\u05dc\u05dd", "a\u202eb\u202cc", "\u200f\u200e", "\u0628\u0650\u0633\u0652\u0645\u0650",
     # No spaces between words.
     "\u4f60\u597d\uff0c\u4e16\u754c\u3002", "\u5e8a\u524d\u660e\u6708\u5149\uff0c\u7591\u662f\u5730\u4e0a\u971c\u3002", "\u3053\u3093\u306b\u3061\u306f\u4e16\u754c", "\uc548\ub155\ud558\uc138\uc694", "\U00020000\U0002a6d6", "\uff21\uff22\uff23\uff11\uff12",
-    # Spaces of every width, and of none.
+    # Spaces of every width, and zero-width characters.
     "a\u00a0b", "\u00a0", "\u00a0\u00a0 a", "a\u2003b\u2009c\u200ad", "a\u3000b", "a\u2028b\u2029c", "a\u0085b", "a\x0bb\x0cc", "a\u200bb", "a\u200cb\u200dc", "a\u2060b", "\ufeffa", "a\ufeff", "\u180e", "\u1680a", "a\u00adb",
-    # Control characters, and what neither is a character nor may be one.
+    # Control characters, noncharacters and the replacement character.
     "".join(map(chr, range(32))), "\x00", "\x00\x00a", "\x1b[31mred\x1b[0m", "\x7f\x80\x9f", "\ufffd", "\ufffd\ufffda", "\ud7ff", "\ue000", "\ud7ff\ue000", "\uf8ff", "\ufdd0", "\ufffe", "\uffff",
     "\U0001fffe\U0010ffff", "\U000e0001\U000e0041", "\U00010000", "\u00c3\u00a9", "\u00ef\u00bf\u00bd", "\u00ed\u00a0\u0080", "\u0100\u0120\u010a", "\u0120hello",
-    # What tokenizers treat as special, and nearly so.
+    # Special tokens, and strings close to them.
     "<|endoftext|>", "a<|endoftext|>b", " <|endoftext|> ", "<|endoftext|><|endoftext|>", "<|endoftext|", "<|EndOfText|>", "<| endoftext |>", "<s></s>[UNK]", "\u2581a",
     # All together.
     "Hello, world!", "fn main() {\n\tprintln!(\"{:?}\", x_1 += 2);\n}\n", "https://example.org/a?b=c&d=%20#e", "  \t\n  caf\u00e9 na\u00efve \u4e2d\u6587 \u0416\u0443\u043a 42\u00a0% \U0001f600!?...  ", "a\u0301's \u0661's \u4e2d's \U0001f600's",

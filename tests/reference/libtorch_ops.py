@@ -1,4 +1,5 @@
-"""Makes crates/aigc-core/assets/libtorch_ops.pt: operations of LibTorch that its C bindings leave out, as TorchScript.
+"""Generates crates/aigc-core/assets/libtorch_ops.pt, a TorchScript module of operations of LibTorch
+that its C bindings lack.
 
     pip install torch==2.9.0
     python tests/reference/libtorch_ops.py
@@ -38,7 +39,7 @@ class Operations(torch.nn.Module):
         return torch.ops.aten.native_batch_norm_backward(
             dy, x, gamma, None, None, mean, deviation, True, epsilon, [True, True, True])
 
-    # The tensors come in lists: writes to a list made here would be taken for dead code.
+    # The tensors come in lists: writes to a list created here would be removed as dead code.
     @torch.jit.export
     def adam(self, params: List[Tensor], grads: List[Tensor], moments_1: List[Tensor], moments_2: List[Tensor],
              times: List[Tensor], rate: float, beta_1: float, beta_2: float, decay: float, epsilon: float,

@@ -1,17 +1,17 @@
-"""Writes a model that aigc saved as nanoGPT's `train.py` writes its own, to `ckpt.pt` beside it.
+"""Writes a model that aigc saved in the format of nanoGPT's `train.py`, to `ckpt.pt` beside it.
 
     pip install torch safetensors
-    python nanogpt_checkpoint.py FOLDER
+    python nanogpt_checkpoint.py DIR
 """
 import pathlib, sys
 import torch
 from safetensors.torch import load_file
 
-folder = pathlib.Path(sys.argv[1])
+directory = pathlib.Path(sys.argv[1])
 linear = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 model = {}
-for name, tensor in load_file(folder / "model.safetensors").items():
-    # nanoGPT's models without biases have none where transformers' have zeros.
+for name, tensor in load_file(directory / "model.safetensors").items():
+    # nanoGPT's models without biases lack the tensors that are zero in transformers' models.
     if name.endswith(".bias"):
         assert not tensor.any(), name
         continue
@@ -31,5 +31,5 @@ torch.save(
         "best_val_loss": torch.tensor(1.5),
         "config": {"dataset": "shakespeare_char"},
     },
-    folder / "ckpt.pt",
+    directory / "ckpt.pt",
 )

@@ -1,19 +1,21 @@
-"""Opens with diffusers what aigc saved, and prints for each how far diffusers is from what was made here.
+"""Opens in diffusers what aigc saved, and prints for each the difference between the outputs.
 
     pip install torch diffusers safetensors
-    python pipeline.py FOLDER
+    python pipeline.py DIR
 
-FOLDER/pipelines/NAME   `pipeline/`, and `case.safetensors` with `noise` and `images` (in [0, 1]), and `classes` where the network is told
-                        one; `steps.txt` holds the number of steps. Where diffusers has a pipeline of its own for it, that is run.
-FOLDER/networks/NAME    a network's folder, and `case.safetensors` with `x`, `time`, `output`, and `classes` or `tokens`
-FOLDER/schedulers/NAME  a scheduler's folder; what diffusers reads has to be what is written there
+DIR/pipelines/NAME   `pipeline/`, and `case.safetensors` with `noise` and `images` (in [0, 1]), and
+                     `classes` if the network is class-conditional; `steps.txt` has the number of
+                     steps. If diffusers has a pipeline class for it, that is run.
+DIR/networks/NAME    a network's directory, and `case.safetensors` with `x`, `time`, `output`, and
+                     `classes` or `tokens`
+DIR/schedulers/NAME  a scheduler's directory; diffusers has to read the values written there
 """
 import json, pathlib, sys
 import diffusers, torch
 from diffusers.pipelines.ddpm import pipeline_ddpm
 from safetensors.torch import load_file
 
-folder = pathlib.Path(sys.argv[1])
+directory = pathlib.Path(sys.argv[1])
 report = lambda name, apart: print(name, float(apart))
 component = lambda path, config: getattr(diffusers, json.loads((path / config).read_text())["_class_name"]).from_pretrained(path)
 
@@ -22,24 +24,24 @@ def pipeline(path):
     case, steps = load_file(path / "case.safetensors"), int((path / "steps.txt").read_text())
     index = json.loads((path / "pipeline/model_index.json").read_text())
     if index["_class_name"] == "DDPMPipeline":
-        assert "classes" not in case, "diffusers' pipeline tells no class"
+        assert "classes" not in case, "diffusers' pipeline has no classes"
         pipeline_ddpm.randn_tensor = lambda *_, **__: case["noise"]
         pipe = diffusers.DDPMPipeline.from_pretrained(path / "pipeline"); pipe.set_progress_bar_config(disable=True)
-        made = torch.from_numpy(pipe(batch_size=len(case["noise"]), num_inference_steps=steps, output_type="np").images).permute(0, 3, 1, 2)
+        images = torch.from_numpy(pipe(batch_size=len(case["noise"]), num_inference_steps=steps, output_type="np").images).permute(0, 3, 1, 2)
     else:
         unet, scheduler = component(path / "pipeline/unet", "config.json").eval(), component(path / "pipeline/scheduler", "scheduler_config.json")
         scheduler.set_timesteps(steps); x = case["noise"] * scheduler.init_noise_sigma
-        told = dict(class_labels=case["classes"]) if "classes" in case else {}
-        for t in scheduler.timesteps: x = scheduler.step(unet(scheduler.scale_model_input(x, t), t, **told).sample, t, x).prev_sample
-        made = (x / 2 + 0.5).clamp(0, 1)
-    report(path.name, (made - case["images"]).abs().max())
+        condition = dict(class_labels=case["classes"]) if "classes" in case else {}
+        for t in scheduler.timesteps: x = scheduler.step(unet(scheduler.scale_model_input(x, t), t, **condition).sample, t, x).prev_sample
+        images = (x / 2 + 0.5).clamp(0, 1)
+    report(path.name, (images - case["images"]).abs().max())
 
 
 def network(path):
     case, model = load_file(path / "case.safetensors"), component(path, "config.json").eval()
-    told = dict(class_labels=case["classes"]) if "classes" in case else {}
-    if "tokens" in case: told["encoder_hidden_states"] = case["tokens"]
-    report(path.name, (model(case["x"], timestep=case["time"], **told).sample - case["output"]).abs().max())
+    condition = dict(class_labels=case["classes"]) if "classes" in case else {}
+    if "tokens" in case: condition["encoder_hidden_states"] = case["tokens"]
+    report(path.name, (model(case["x"], timestep=case["time"], **condition).sample - case["output"]).abs().max())
 
 
 def scheduler(path):
@@ -51,4 +53,4 @@ def scheduler(path):
 
 with torch.no_grad():
     for kind in (pipeline, network, scheduler):
-        for path in sorted((folder / f"{kind.__name__}s").iterdir()): kind(path)
+        for path in sorted((directory / f"{kind.__name__}s").iterdir()): kind(path)

@@ -1,9 +1,10 @@
 """-ELBO of the published MLP VAE over MNIST's test set in PyTorch, for `tests/mnist.rs`.
 
     pip install torch numpy safetensors
-    python published_vae.py DATA      # the folder that AIGC_DATA names
+    python published_vae.py DATA      # the directory in AIGC_DATA
 
-Printed with torch 2.9.0: kl 25.75474, reconstruction 77.434 (mean of five draws, standard deviation 0.044).
+Printed with torch 2.9.0: kl 25.75474, reconstruction 77.434 (mean of five draws, standard deviation
+0.044).
 """
 import gzip, sys
 import numpy as np, torch, torch.nn.functional as F

@@ -1,4 +1,5 @@
-"""The first numbers of aigc's host generator, by an implementation of our own of SHA-256-keyed ChaCha12.
+"""The first numbers of aigc's host generator, by an independent implementation of ChaCha12 keyed by
+SHA-256.
 
     python rng.py     # prints the constants of crates/aigc-core/src/rng.rs
 """
@@ -32,5 +33,5 @@ def bits(seed, purpose="", index=0, n=1):
     return [words[2 * i] | words[2 * i + 1] << 32 for i in range(n)]
 
 
-print("Rng::new(7)              ", bits(7, n=2))
-print('Rng::keyed(7, "noise", 3)', bits(7, "noise", 3, n=2))
+print("Rng::new(7)               ", bits(7, n=2))
+print('Rng::stream(7, "noise", 3)', bits(7, "noise", 3, n=2))

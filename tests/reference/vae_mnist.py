@@ -1,12 +1,13 @@
-"""A plain PyTorch loop for the VAEs of `examples/reproduce_vae`: the numbers beside ours in docs/results.md.
+"""A plain PyTorch loop for the VAEs of `examples/reproduce_vae`: the figures beside ours in
+docs/results.md.
 
     pip install torch numpy
-    python vae_mnist.py --data FOLDER [--model mlp|conv] [--steps 31000] [--seed 0] [--threads 2]
+    python vae_mnist.py --data DIR [--model mlp|conv] [--steps 31000] [--seed 0] [--threads 2]
 
-FOLDER holds MNIST's four .gz files. Prints one JSON line: -ELBO over the 10,000 test images in nats per image (one
-draw of z each), its two parts, steps per minute. The models are those of `vae_mlp` and `vae_conv` in the benchmarks:
-PyTorch's default initialisation, Bernoulli likelihood on pixel intensities, batch 128, Adam at 1e-3, full batches of
-a fresh permutation per epoch.
+DIR has MNIST's four .gz files. Prints one JSON line: -ELBO over the 10,000 test images in nats per
+image (one draw of z each), its two parts, steps per minute. The models are those of `vae_mlp` and
+`vae_conv` in the benchmarks: PyTorch's default initialisation, Bernoulli likelihood on pixel
+intensities, batch 128, Adam at 1e-3, full batches of a fresh permutation per epoch.
 """
 import argparse, gzip, json, time
 import numpy as np, torch, torch.nn as nn, torch.nn.functional as F

@@ -145,13 +145,13 @@ class Vector(nn.Module):
         losses = dict(commitment=s.config["commitment_weight"] * ((x - values.detach()) ** 2))
         if s.config["update"] == "gradient":
             losses["codebook"] = s.config["codebook_weight"] * ((x.detach() - values) ** 2)
-        s.seen = x.detach().flatten(0, 1), codes.flatten()
+        s.last_batch = x.detach().flatten(0, 1), codes.flatten()
         losses = {name: total(loss).mean() for name, loss in losses.items()}
         return straight_through(x, values), codes[..., None], losses
 
     @torch.no_grad()
     def update(s):
-        (x, codes), decay, k = s.seen, s.config["decay"], len(s.codes)
+        (x, codes), decay, k = s.last_batch, s.config["decay"], len(s.codes)
         members = F.one_hot(codes, k).double()
         s.counts = decay * s.counts + (1 - decay) * members.sum(0)
         if s.config["update"] == "moving_average":
@@ -349,7 +349,7 @@ class VqVae(nn.Module):
 
 
 class VqVae2(nn.Module):
-    """Razavi et al. 2019, algorithm 1: the encoder of the bottom map sees the top map."""
+    """Razavi et al. 2019, algorithm 1: the encoder of the bottom map receives the top map."""
     def __init__(s, config, **more):
         super().__init__()
         images, width, top = config["shape"]["channels"], config["channels"], config["top_strides"]
@@ -369,8 +369,8 @@ class VqVae2(nn.Module):
     def forward(s, x):
         features = s.bottom_encoder(x)
         top, top_level, top_losses = quantize(s.top, s.top_project(s.top_encoder(features)))
-        seen = torch.cat([s.top_decoder(top), features], 1)
-        bottom, bottom_level, bottom_losses = quantize(s.bottom, s.bottom_project(seen))
+        hidden = torch.cat([s.top_decoder(top), features], 1)
+        bottom, bottom_level, bottom_losses = quantize(s.bottom, s.bottom_project(hidden))
         output = s.decoder(torch.cat([s.upsample(top), bottom], 1))
         return output, [top_level, bottom_level], [top_losses, bottom_losses]
 
@@ -584,10 +584,10 @@ class Hierarchical(nn.Module):
         hidden = s.start.expand(len(x), -1, -1, -1)
         if labels: hidden = hidden + s.classes[labels][:, :, None, None]
         latents, divergences, noise = [], [], list(noise)
-        for level, seen in zip(reversed(s.levels), reversed(features)):
+        for level, feature in zip(reversed(s.levels), reversed(features)):
             if hasattr(level, "up"): hidden = level.up(hidden)
             for group in level.groups:
-                hidden, z, kl = group(hidden, seen, noise.pop(0))
+                hidden, z, kl = group(hidden, feature, noise.pop(0))
                 latents.append(z.flatten(1))
                 divergences.append(kl)
         return s.output(s.act(hidden)), torch.cat(latents, 1), torch.stack(divergences)

@@ -272,7 +272,7 @@ def mmd_squared(z, p, m):
     return within(z) + within(p) - 2 * kernel(z, p).mean()
 
 
-SEEN = {}   # divergences of the cases, to assert that the cases cover both sides of a limit
+DIVERGENCES = {}   # divergences of the cases, to assert that the cases cover both sides of a limit
 
 
 def vae(name, kl, step=0, free_bits=0.0, mmd=None, groups=False, of="mlp"):
@@ -286,7 +286,7 @@ def vae(name, kl, step=0, free_bits=0.0, mmd=None, groups=False, of="mlp"):
         by_dim = kl_by_dim(mean, logvar).mean(0)
         # The groups of Kingma et al. 2016, eq. 15, averaged over the batch: all, or one dimension.
         parts = by_dim if groups else by_dim.sum()[None]
-        SEEN[name] = parts.detach()
+        DIVERGENCES[name] = parts.detach()
         divergence = parts.sum()
         counted = parts.clamp(min=free_bits).sum() if free_bits else divergence
         if "weighted" in kl: term = kl_weight(kl["weighted"], step) * counted
@@ -328,12 +328,12 @@ for step in (0, 2, 3, 6, 8, 10):
 for step, nats in ((1, 40.0), (9, 40.0), (3, 0.25)):
     capacity = dict(capacity=dict(gamma=10.0, max_nats=nats, steps=8))
     vae(f"capacity-{nats:g}-{step}", capacity, step=step)
-assert 0.125 < SEEN["capacity-0.25-3"] and SEEN["capacity-40-1"] < 10
+assert 0.125 < DIVERGENCES["capacity-0.25-3"] and DIVERGENCES["capacity-40-1"] < 10
 # Limits below and above the divergence; and, of groups, one that divides them.
 for nats in (0.125, 64.0): vae(f"free-bits-{nats:g}", weighted(1.0), free_bits=nats)
-assert 0.125 < SEEN["free-bits-64"] < 64
+assert 0.125 < DIVERGENCES["free-bits-64"] < 64
 vae("elbo-groups", weighted(1.0), groups=True)
-ordered = SEEN["elbo-groups"].sort().values
+ordered = DIVERGENCES["elbo-groups"].sort().values
 for name, low, high in (("low", 0, 1), ("high", 1, 2)):
     limit = round(float(ordered[low] + ordered[high]) / 2, 3)
     assert ordered[low] < limit < ordered[high], ordered
@@ -427,7 +427,7 @@ for estimator in ("weighted", "stratified"): beta_tc(estimator)
 
 
 def factor(gamma=6.0):
-    """Both players of Kim and Mnih 2018, algorithm 2; one logit in place of the two of the paper.
+    """Both phases of Kim and Mnih 2018, algorithm 2; one logit in place of the two of the paper.
     The second batch is smaller than the first, to have few permutations."""
     torch.manual_seed(A.seed + 4)
     noise, others_noise, kept = draw(BATCH, LATENT), draw(3, LATENT), []

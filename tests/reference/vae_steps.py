@@ -1,9 +1,10 @@
-"""Training steps of small VAEs in PyTorch, for `tests/parity.rs`: weights before and after, batches, noise, losses.
+"""Training steps of small VAEs in PyTorch, for `tests/parity.rs`: weights before and after,
+batches, noise, losses.
 
     pip install torch numpy safetensors
     python vae_steps.py ../fixtures/vae [--seed 0]
 
-One folder per case: `case.json` and `tensors.safetensors`. Everything is float32.
+One directory per case: `case.json` and `tensors.safetensors`. Everything is float32.
 """
 import argparse, json, os
 import torch, torch.nn as nn, torch.nn.functional as F
@@ -68,7 +69,7 @@ for make in (Mlp, Conv):
         optimizer, clip = optimizers(list(model.parameters()))[name]
         tensors = {f"before.{n}": p.detach().clone() for n, p in model.named_parameters()}
         x = torch.rand(STEPS, BATCH, shape["channels"], shape["height"], shape["width"]); noise = torch.randn(STEPS, BATCH, 3)
-        # 8-bit pixels, as a loader hands them out.
+        # 8-bit pixels, as a loader returns them.
         x = (x * 255).round() / 255
         losses, norms = [], []
         for k in range(STEPS):
@@ -79,7 +80,7 @@ for make in (Mlp, Conv):
             norms.append(nn.utils.clip_grad_norm_(model.parameters(), clip or 1e9)); optimizer.step(); losses.append(loss.detach())
         tensors |= {f"after.{n}": p.detach().clone() for n, p in model.named_parameters()}
         tensors |= dict(x=(x * 255).round().to(torch.uint8), noise=noise, losses=torch.stack(losses), grad_norms=torch.stack(norms))
-        folder = f"{A.out}/{model.config['kind']}-{name}"; os.makedirs(folder, exist_ok=True)
-        save_file({n: t.contiguous() for n, t in tensors.items()}, f"{folder}/tensors.safetensors")
+        directory = f"{A.out}/{model.config['kind']}-{name}"; os.makedirs(directory, exist_ok=True)
+        save_file({n: t.contiguous() for n, t in tensors.items()}, f"{directory}/tensors.safetensors")
         case = dict(kind="vae-steps", seed=A.seed, torch=torch.__version__.split("+")[0], optimizer=name, clip_norm=clip, learning_rate=1e-2, model=model.config)
-        json.dump(case, open(f"{folder}/case.json", "w"), indent=1)
+        json.dump(case, open(f"{directory}/case.json", "w"), indent=1)
