@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Mean resident size of a command in the first and in the last quarter of its run time, in MiB, and their ratio. The
-# first five seconds, for set-up, are not counted.
+# Mean resident size of a command in the first and in the last quarter of its run time, in MiB, and
+# their ratio. The first five seconds, for set-up, are not counted.
 #
 #     benches/memory.sh target/release/examples/digits --model gan --steps 20000 --minutes 1000
 set -euo pipefail

@@ -155,8 +155,8 @@ impl Experiment<'_> {
         Ok(rows)
     }
 
-    /// Rows of what the classifier finds in samples; none without a classifier. `features` are those
-    /// of the test images; `draw` returns a number of samples of a seed.
+    /// Rows of what the classifier finds in samples; none without a classifier. `features` are
+    /// those of the test images; `draw` returns a number of samples of a seed.
     pub(crate) fn classified(
         &self,
         features: Option<&FeatureStatistics>,

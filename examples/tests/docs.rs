@@ -248,15 +248,67 @@ fn links_between_pages_resolve() {
     }
 }
 
-/// Appends the text of a Rust file, or of all below a directory; nothing if there is neither.
-fn append_sources(path: &Path, text: &mut String) {
-    if path.is_dir() {
-        for entry in std::fs::read_dir(path).unwrap() {
-            append_sources(&entry.unwrap().path(), text);
+/// All files below `dir`, without those in build directories.
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let (mut found, mut open) = (Vec::new(), vec![dir.to_path_buf()]);
+    while let Some(dir) = open.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if !path.is_dir() {
+                found.push(path);
+            } else if path.file_name().is_some_and(|name| name != "target") {
+                open.push(path);
+            }
         }
-    } else if path.is_file() && path.extension().is_some_and(|extension| extension == "rs") {
-        text.push_str(&std::fs::read_to_string(path).unwrap());
     }
+    found
+}
+
+/// The code between backticks in the prose of a page.
+fn code_spans(page: &str) -> impl Iterator<Item = &str> {
+    // Every other piece is code.
+    let prose = page.split("```").step_by(2);
+    prose
+        .flat_map(|prose| prose.lines())
+        .flat_map(|line| line.split('`').skip(1).step_by(2))
+}
+
+/// Source files may be given by the end of their path, other files and directories from the root of
+/// the repository.
+#[test]
+fn paths_between_backticks_exist() {
+    const DIRS: [&str; 6] = [".ci", "benches", "crates", "examples", "fuzz", "tests"];
+    let sources: Vec<PathBuf> = DIRS
+        .iter()
+        .flat_map(|dir| files(&root().join(dir)))
+        .collect();
+    let name = "CONTRIBUTING.md".to_string();
+    let text = std::fs::read_to_string(root().join(&name)).unwrap();
+    let mut checked = 0;
+    for (page, text) in pages().into_iter().chain([(name, text)]) {
+        for code in code_spans(&text) {
+            let path = code.split("::").next().unwrap();
+            let is_path = |c: char| c.is_ascii_alphanumeric() || "_./-".contains(c);
+            // Files of the reader, and the placeholder of docs/coverage.md.
+            let is_example = path.ends_with("/my.rs") || ["src/main.rs", "name.rs"].contains(&path);
+            if is_example || !path.chars().all(is_path) {
+                continue;
+            }
+            let exists = if [".rs", ".py", ".sh"].iter().any(|end| path.ends_with(end)) {
+                sources.iter().any(|file| file.ends_with(path))
+            } else if path
+                .split_once('/')
+                .is_some_and(|(dir, _)| dir == "docs" || DIRS.contains(&dir))
+            {
+                root().join(path).exists()
+            } else {
+                continue;
+            };
+            checked += 1;
+            assert!(exists, "{page}: `{code}` does not exist");
+        }
+    }
+    assert!(checked > 250, "{checked} paths are named");
 }
 
 /// The text of the file that docs/coverage.md cites in a section about `package`: a path from the
@@ -270,11 +322,18 @@ fn cited_source(file: &str, package: &str) -> String {
             ["tests/tests", "tests/download/tests"].map(of).concat()
         }
     };
-    let mut text = String::new();
-    for place in places {
-        append_sources(&root().join(place), &mut text);
-    }
-    text
+    let sources = places.iter().flat_map(|place| {
+        let path = root().join(place);
+        match path.is_file() {
+            true => vec![path],
+            false if path.is_dir() => files(&path),
+            false => Vec::new(),
+        }
+    });
+    sources
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .map(|path| std::fs::read_to_string(path).unwrap())
+        .collect()
 }
 
 #[test]

@@ -14,8 +14,8 @@ pub trait Posterior<const Z: usize = 4>: std::fmt::Debug {
     /// - output: `[batch, …]`, the shape of the latents
     fn sample(&self, rng: &mut Rng) -> Tensor<Z>;
 
-    /// A sample and its log-density `log q(z|x)` in nats; the log-probability of discrete latents, 0
-    /// of latents without uncertainty. Estimators with several samples need it.
+    /// A sample and its log-density `log q(z|x)` in nats; the log-probability of discrete latents,
+    /// 0 of latents without uncertainty. Estimators with several samples need it.
     ///
     /// # Shapes
     /// - output: `[batch, …]`, the shape of the latents, and `[batch]`

@@ -236,7 +236,8 @@ mod tests {
         }
     }
 
-    /// Calls `attempt` until it returns true. A loop may get no help while other tests offer theirs.
+    /// Calls `attempt` until it returns true. A loop may get no help while other tests offer
+    /// theirs.
     fn succeeds_once(mut attempt: impl FnMut() -> bool + Send) {
         pool(2).install(|| assert!((0..40).any(|_| attempt()), "no thread helped"));
     }
@@ -267,8 +268,8 @@ mod tests {
         assert_eq!(inner.into_inner().unwrap(), 5);
     }
 
-    /// Two parts that wait for each other need two threads: in the first loop, and in those after it,
-    /// which a waiting helper joins.
+    /// Two parts that wait for each other need two threads: in the first loop, and in those after
+    /// it, which a waiting helper joins.
     #[test]
     fn another_thread_helps() {
         let mut met = 0;

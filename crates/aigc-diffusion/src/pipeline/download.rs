@@ -1,5 +1,5 @@
-//! The files of a pipeline on the Hugging Face hub. Components that a pipeline does not open are not
-//! downloaded.
+//! The files of a pipeline on the Hugging Face hub. Components that a pipeline does not open are
+//! not downloaded.
 
 use super::{
     INDEX, NETWORK, SCHEDULER, SCHEDULER_CONFIG,

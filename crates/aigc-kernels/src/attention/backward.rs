@@ -10,8 +10,8 @@ use crate::{
 };
 use pulp::{Simd, WithSimd};
 
-/// Gradients of [`attention`](super::attention) with respect to its inputs, from its inputs, its output and
-/// `log_sums`, and the gradient `dy` of its output.
+/// Gradients of [`attention`](super::attention) with respect to its inputs, from its inputs, its
+/// output and `log_sums`, and the gradient `dy` of its output.
 ///
 /// `output` and `dy` are `[batch, heads, queries, d]`. The gradient of `q` is
 /// `[batch, queries, heads, d]`, those of `k` and `v` are `[batch, keys, kv_heads, d]`.

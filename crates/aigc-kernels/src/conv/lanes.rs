@@ -48,7 +48,8 @@ pub(super) fn interleave<S: Simd>(
         for pixel in (0..len).step_by(SIDE) {
             // The last block overlaps the one before.
             let pixel = pixel.min(len - SIDE);
-            // SAFETY: pixels and channels of the block are inside the slices, and the CPU supports AVX.
+            // SAFETY: pixels and channels of the block are inside the slices, and the CPU supports
+            // AVX.
             unsafe {
                 let from = from.as_ptr().add(first * stride + pixel);
                 transpose(

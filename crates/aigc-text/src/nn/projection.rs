@@ -28,8 +28,8 @@ impl Weight {
 /// `y = x·W + b`, with `W` as `[in, out]`, plus the product of a low-rank adapter if `W` has one.
 ///
 /// [`save_weights`](aigc_core::weights::save_weights) writes `W` as `[in, out]`, like transformers'
-/// `Conv1D` in GPT-2. Most other models of transformers, such as Llama, have linear layers stored as
-/// `[out, in]`. Such a model reads them with
+/// `Conv1D` in GPT-2. Most other models of transformers, such as Llama, have linear layers stored
+/// as `[out, in]`. Such a model reads them with
 /// [`KeyMapping::transpose`](aigc_core::weights::KeyMapping::transpose), sets
 /// [`FAN_IN_FAN_OUT`](crate::PretrainedModel::FAN_IN_FAN_OUT) to `false`, and overrides
 /// [`save_weights_to`](crate::PretrainedModel::save_weights_to) to write them transposed, with

@@ -66,8 +66,8 @@ impl<V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'_, V, X, Z> {
     /// # Errors
     /// [`Error::InvalidArgument`] if there are no samples or fewer than two frames (for a geodesic,
     /// not from 3 to 4,096), the samples do not have the shape of the model's samples, the two
-    /// batches differ in shape, or the classes do not fit; [`Error::Config`] if the configuration of a geodesic is out of range; [`Error::Cancelled`]
-    /// if cancelled.
+    /// batches differ in shape, or the classes do not fit; [`Error::Config`] if the configuration
+    /// of a geodesic is out of range; [`Error::Cancelled`] if cancelled.
     pub fn interpolate_along(
         &self,
         from: Tensor<X>,
@@ -106,8 +106,8 @@ impl<V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'_, V, X, Z> {
     /// - a, b, c and output: `[n, …]` of the model's sample shape; images in `[0, 1]`
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if there are no samples, they do not have the shape of the model's
-    /// samples, or the batches differ in shape; [`Error::Cancelled`] if cancelled.
+    /// [`Error::InvalidArgument`] if there are no samples, they do not have the shape of the
+    /// model's samples, or the batches differ in shape; [`Error::Cancelled`] if cancelled.
     pub fn arithmetic(&self, a: Tensor<X>, b: Tensor<X>, c: Tensor<X>) -> Result<Tensor<X>> {
         same_shape("b", &b, "a", &a)?;
         same_shape("c", &c, "a", &a)?;
@@ -123,8 +123,9 @@ impl<V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'_, V, X, Z> {
     /// - output: a tensor of the same shape for each value
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if there are no samples, they do not have the shape of the model's
-    /// samples, or `dimension` is not a dimension of the latents; [`Error::Cancelled`] if cancelled.
+    /// [`Error::InvalidArgument`] if there are no samples, they do not have the shape of the
+    /// model's samples, or `dimension` is not a dimension of the latents; [`Error::Cancelled`] if
+    /// cancelled.
     pub fn traverse(
         &self,
         x: Tensor<X>,
@@ -155,8 +156,8 @@ impl<V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'_, V, X, Z> {
     /// - output: a tensor of the same shape for each step
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if there are no samples, they do not have the shape of the model's
-    /// samples, or the direction has another number of dimensions than the latents;
+    /// [`Error::InvalidArgument`] if there are no samples, they do not have the shape of the
+    /// model's samples, or the direction has another number of dimensions than the latents;
     /// [`Error::Cancelled`] if cancelled.
     pub fn traverse_direction(
         &self,
