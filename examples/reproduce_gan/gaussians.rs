@@ -13,7 +13,7 @@ use aigc_gan::{
     Gan, GanConfig, GanObjective, GanSampler, MlpGanConfig,
     models::{MlpDiscriminator, MlpGenerator},
     standing_statistics,
-    toy::{GaussianMixture, PointBatch, collate_points},
+    toy::{GaussianMixtureData, PointBatch, collate_points},
 };
 use clap::{Args, ValueEnum};
 
@@ -70,8 +70,8 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
     // Bad samples are those between the modes, so a generator has to be steep there, seven times as
     // steep for the grid as for the ring. Steepness takes depth rather than width.
     let (mixture, depth) = match options.mixture {
-        Kind::Ring => (GaussianMixture::ring(8, 1.0, 0.05)?, 5),
-        Kind::Grid => (GaussianMixture::grid(5, 2.0, 0.05)?, 7),
+        Kind::Ring => (GaussianMixtureData::ring(8, 1.0, 0.05)?, 5),
+        Kind::Grid => (GaussianMixtureData::grid(5, 2.0, 0.05)?, 7),
     };
     let (gamma, every, discriminator_steps) = match options.method {
         Method::Plain => (0.0, 1, 1),

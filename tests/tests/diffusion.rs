@@ -11,6 +11,7 @@ use aigc_core::{
     encoder::Autoencoder,
     eval::{FeatureStatistics, frechet_distance},
     rng::{InitWeights, Rng},
+    testing::moments,
     train::{EmaConfig, Event, StartFrom, Trainer, TrainerConfig},
 };
 use aigc_diffusion::{
@@ -122,16 +123,6 @@ fn interrupted_training_resumes_exactly() {
         let whole = bits(&train(process.clone(), prediction, &[]));
         assert_eq!(bits(&train(process, prediction, &[2, 3])), whole);
     }
-}
-
-/// Mean and deviation of all values.
-fn moments(x: &Tensor<4>) -> (f64, f64) {
-    let values: Vec<f64> = x.to_data().iter::<f64>().collect();
-    let mean = values.iter().sum::<f64>() / values.len() as f64;
-    (
-        mean,
-        (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / values.len() as f64).sqrt(),
-    )
 }
 
 /// Mean and covariance of pixels.

@@ -4,6 +4,7 @@
 use crate::{
     DataFault, Error, Result,
     fs::{read_text, strip_bom},
+    weights::Loaded,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
@@ -89,8 +90,8 @@ pub fn to_map<S: Serialize>(value: &S) -> Map<String, Value> {
     }
 }
 
-/// The default configuration, overridden by the given fields, and the names of given fields that
-/// the configuration does not have. Fields whose names begin with `_` are ignored.
+/// The default configuration, overridden by the given fields. The report lists given fields that
+/// the configuration does not have, without those whose names begin with `_`.
 ///
 /// # Errors
 /// [`Error::Config`] naming a field with a value of the wrong type.
@@ -99,15 +100,15 @@ pub fn to_map<S: Serialize>(value: &S) -> Map<String, Value> {
 /// If the default does not serialise to an object.
 pub fn from_map_with_defaults<S: Serialize + DeserializeOwned + Default>(
     given: &Map<String, Value>,
-) -> Result<(S, Vec<String>)> {
+) -> Result<Loaded<S>> {
     let mut all = to_map(&S::default());
-    let mut ignored = vec![];
+    let mut unused = vec![];
     for (name, value) in given {
         if name.starts_with('_') {
             continue;
         }
         let Some(field) = all.get_mut(name) else {
-            ignored.push(name.clone());
+            unused.push(name.clone());
             continue;
         };
         let default = std::mem::replace(field, value.clone());
@@ -116,14 +117,12 @@ pub fn from_map_with_defaults<S: Serialize + DeserializeOwned + Default>(
             return Err(Error::config(
                 name,
                 value,
-                format!("something like {default} ({error})"),
+                format!("a value of the type of {default} ({error})"),
             ));
         }
     }
-    Ok((
-        serde_json::from_value(all.into()).expect("was just read"),
-        ignored,
-    ))
+    let config = serde_json::from_value(all.into()).expect("was just read");
+    Ok(Loaded::new(config).with_unused_fields(unused))
 }
 
 /// Puts Python's constants for NaN and infinities in quotes.
@@ -216,13 +215,14 @@ mod tests {
         let text = "\u{feff}{\"low\": -Infinity, \"high\": Infinity, \"other\": [NaN, 1e-3], \
                     \"name\": \"a \\\" NaN, -Infinity \\\\\"}";
         let fields = parse_object(text).unwrap();
-        let (config, unknown): (Config, _) = from_map_with_defaults(&fields).unwrap();
+        let loaded = from_map_with_defaults::<Config>(&fields).unwrap();
         let expected = Config {
             low: f64::NEG_INFINITY,
             high: f64::INFINITY,
             name: "a \" NaN, -Infinity \\".into(),
         };
-        assert_eq!((config, unknown), (expected, vec!["other".to_string()]));
+        assert_eq!(loaded.value, expected);
+        assert_eq!(loaded.unused_fields, ["other"]);
         let back = to_map(&Config {
             low: f64::NEG_INFINITY,
             high: 2.0,

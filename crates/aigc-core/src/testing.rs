@@ -47,6 +47,15 @@ pub fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
     x.into_data().iter::<f32>().collect()
 }
 
+/// Mean and standard deviation of all values.
+pub fn moments<const D: usize>(x: &Tensor<D>) -> (f64, f64) {
+    let values: Vec<f64> = x.to_data().iter::<f64>().collect();
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / count;
+    (mean, variance.sqrt())
+}
+
 /// Compares two slices with an absolute tolerance.
 ///
 /// # Panics

@@ -39,7 +39,7 @@ pub(crate) struct Steps {
 impl Steps {
     pub(crate) fn new(train: usize, sample: usize) -> Result<Self> {
         if sample == 0 || sample > train {
-            return Err(Error::config(
+            return Err(Error::argument(
                 "steps",
                 sample,
                 format!("1 to num_train_timesteps ({train})"),
@@ -94,7 +94,7 @@ impl Steps {
         self.check_offset(offset)?;
         let n = self.sample;
         if spacing == TimestepSpacing::Leading && n >= last {
-            return Err(Error::config(
+            return Err(Error::argument(
                 "steps",
                 n,
                 format!("less than {last}, for times a whole number apart"),
@@ -150,7 +150,7 @@ impl Steps {
             ));
         }
         match times.iter().find(|time| **time < 0.0) {
-            Some(_) => Err(Error::config(
+            Some(_) => Err(Error::argument(
                 "steps",
                 self.sample,
                 "steps that stay within the forward process",

@@ -5,7 +5,7 @@
 //! [`Guide`] by the gradient of `ln p(y | x)`.
 
 use crate::plan::ModelCall;
-use aigc_core::{Error, Result};
+use aigc_core::{Error, Result, check};
 use burn::{module::Module, tensor::Tensor};
 use std::{cell::OnceCell, ops::Range};
 
@@ -38,13 +38,7 @@ impl ClassifierFreeGuidance {
     /// # Errors
     /// [`Error::Config`] names a field that is out of range.
     pub fn validate(&self) -> Result<()> {
-        if !(self.guidance_scale >= 0.0 && self.guidance_scale.is_finite()) {
-            return Err(Error::config(
-                "guidance_scale",
-                self.guidance_scale,
-                "0 or more",
-            ));
-        }
+        check::non_negative("guidance_scale", self.guidance_scale)?;
         if !(0.0..=1.0).contains(&self.guidance_rescale) {
             return Err(Error::config(
                 "guidance_rescale",
@@ -64,7 +58,7 @@ impl ClassifierFreeGuidance {
 
     /// Whether it changes the output of this call.
     pub(crate) fn acts(&self, call: &ModelCall) -> bool {
-        let ratio = call.seen.sigma / call.seen.alpha;
+        let ratio = call.network_level.sigma / call.network_level.alpha;
         let within = self
             .interval
             .is_none_or(|(low, high)| low <= ratio && ratio <= high);
@@ -189,7 +183,7 @@ pub(crate) fn led<const D: usize>(
     view: &GuideContext<'_, D>,
 ) -> Result<Tensor<D>> {
     // Samples without any signal have no gradient: it goes to 0 with α.
-    if view.call.seen.alpha == 0.0 {
+    if view.call.network_level.alpha == 0.0 {
         return Ok(view.answer().0.clone());
     }
     let score = guide.score(view)?;
@@ -202,7 +196,8 @@ pub(crate) fn led<const D: usize>(
     }
     let output = view.answer().0.clone();
     let call = view.call;
-    let shift = score * (call.seen.sigma.powi(2) / call.seen.alpha / call.coefficients.x0.1);
+    let shift = score
+        * (call.network_level.sigma.powi(2) / call.network_level.alpha / call.coefficients.x0.1);
     let channels = view.x.dims()[1];
     // A variance in the channels behind stays as it is.
     Ok(match output.dims()[1] - channels {

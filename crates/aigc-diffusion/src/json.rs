@@ -4,17 +4,17 @@ pub(crate) use aigc_core::json::{
     check_ranges, from_map_with_defaults, parse_object, read_file, to_map,
 };
 
-use aigc_core::{Error, Result, json};
+use aigc_core::{Error, Result, json, weights::Loaded};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-/// A network's configuration from the fields of its file, and the unknown fields. `unsupported`:
-/// fields of options that are not implemented, and the value that they have to have.
+/// A network's configuration from the fields of its file; the report lists unknown fields.
+/// `unsupported`: fields of options that are not implemented, and the value that they have to have.
 pub(crate) fn network<S: Serialize + DeserializeOwned + Default>(
     mut given: Map<String, Value>,
     class: &str,
     unsupported: &[(&str, &str)],
-) -> Result<(S, Vec<String>)> {
+) -> Result<Loaded<S>> {
     if let Some(other) = given.get("_class_name").filter(|name| *name != class) {
         return Err(Error::config("_class_name", other, class));
     }

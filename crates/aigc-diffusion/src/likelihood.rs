@@ -18,7 +18,11 @@ use crate::{
     prediction::{NoiseLevel, PredictionType},
     schedule::NoiseScheduleConfig,
 };
-use aigc_core::{Error, Result, data::ImageBatch, rng::Rng};
+use aigc_core::{
+    Error, Result,
+    data::{ImageBatch, ValueRange},
+    rng::Rng,
+};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use std::{
     f64::consts::{LN_2, PI},
@@ -342,7 +346,8 @@ impl<'a, D: Denoiser> BitsPerDim<'a, D> {
                 ));
             }
         };
-        Ok((batch.to_tensor(&self.device) * 2.0 - 1.0, class))
+        let images = ValueRange::Unit.normalize(batch.to_tensor(&self.device));
+        Ok((images, class))
     }
 }
 
@@ -610,7 +615,7 @@ mod tests {
     #[test]
     fn bits_per_dim_rejects_arguments_by_name() {
         let flex = device("flex").unwrap();
-        let (plain, told) = (
+        let (plain, conditional) = (
             Gaussian::new(0.0, 1.0, &flex),
             Gaussian::new(0.0, 1.0, &flex).with_classes(3),
         );
@@ -650,19 +655,19 @@ mod tests {
                 "`classes` is given",
             ),
             (
-                of(&told)
+                of(&conditional)
                     .probability_flow(&batch, None, 1, &mut rng)
                     .unwrap_err(),
                 "`classes` is missing",
             ),
             (
-                of(&told)
+                of(&conditional)
                     .probability_flow(&batch, Some(&[0]), 1, &mut rng)
                     .unwrap_err(),
                 "`classes` is 1, expected 2",
             ),
             (
-                of(&told)
+                of(&conditional)
                     .probability_flow(&batch, Some(&[0, 3]), 1, &mut rng)
                     .unwrap_err(),
                 "`classes` is 3, expected below 3",

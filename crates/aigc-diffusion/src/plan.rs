@@ -51,14 +51,14 @@ pub enum LearnedVariance {
 pub struct ModelCall {
     /// The time that the network receives.
     pub time: f64,
-    /// Noise level of a sample to start from here.
+    /// Noise level that a sample needs for sampling to start at this call.
     pub level: NoiseLevel,
     /// Scale of the network's input.
     pub input_scale: f64,
     /// How output and sample give x̂₀ and ε.
     pub coefficients: PredictionCoefficients,
     /// `α` and `σ` of the sample that the network receives; a [`Guide`](crate::Guide) uses these.
-    pub seen: NoiseLevel,
+    pub network_level: NoiseLevel,
     /// The sample, corrected after the network's call. Empty: there is no corrector.
     pub corrector: LinearCombination,
     /// The next sample.
@@ -283,7 +283,7 @@ impl<'a, const D: usize> PlanRunner<'a, D> {
         let x0 = plan.clip.apply(read(call.coefficients.x0));
         if self.needed(Term::Epsilon(at)) {
             let epsilon = if plan.use_clipped_model_output && plan.clip != Clip::None {
-                let NoiseLevel { alpha, sigma } = call.seen;
+                let NoiseLevel { alpha, sigma } = call.network_level;
                 weighted(&[(1.0 / sigma, &sample), (-alpha / sigma, &x0)])
             } else {
                 read(call.coefficients.epsilon)
@@ -306,7 +306,7 @@ impl<'a, const D: usize> PlanRunner<'a, D> {
         if call.update.iter().any(|(source, _)| *source == Term::Noise) {
             let noise = noise();
             let noise = match (call.variance, variance) {
-                (Some(kind), Some(said)) => noise * kind.deviation(said),
+                (Some(kind), Some(variance)) => noise * kind.deviation(variance),
                 (Some(_), None) => panic!(
                     "`variance_type` is learned, but the network predicts no variance: {:?}",
                     output.dims()
@@ -341,11 +341,11 @@ impl<'a, const D: usize> PlanRunner<'a, D> {
 
 impl LearnedVariance {
     /// The standard deviation that the second half of a network's output gives.
-    fn deviation<const D: usize>(self, said: Tensor<D>) -> Tensor<D> {
+    fn deviation<const D: usize>(self, output: Tensor<D>) -> Tensor<D> {
         match self {
-            LearnedVariance::Direct => said.sqrt(),
+            LearnedVariance::Direct => output.sqrt(),
             LearnedVariance::Between { low, high } => {
-                let share = (said + 1.0) * 0.5;
+                let share = (output + 1.0) * 0.5;
                 ((share * (high - low) + low) * 0.5).exp()
             }
         }

@@ -16,7 +16,7 @@ use crate::{
     guidance::{Guide, GuideContext},
     prediction::NoiseLevel,
 };
-use aigc_core::{Error, Result, ops};
+use aigc_core::{Error, Result, check::ensure_argument, data::ValueRange, ops};
 use burn::tensor::Tensor;
 use std::ops::Range;
 
@@ -151,6 +151,16 @@ pub struct MomentMatchingGuidance {
 /// Steps of conjugate gradients.
 const ITERATIONS: usize = 2;
 
+/// Fails unless an argument is finite and at least 0.
+fn non_negative(argument: &str, value: f64) -> Result<()> {
+    ensure_argument(
+        value >= 0.0 && value.is_finite(),
+        argument,
+        value,
+        "a finite number, 0 or above",
+    )
+}
+
 impl MomentMatchingGuidance {
     /// A guide to images that `degradation` and noise of this standard deviation (of values in
     /// `[0, 1]`) turned into `measured`.
@@ -159,15 +169,12 @@ impl MomentMatchingGuidance {
     /// - measured: as `degradation` gives them, `[n, …]` in `[0, 1]` but for the noise
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for a negative noise.
+    /// [`Error::InvalidArgument`] unless the noise is finite and 0 or more.
     pub fn new(degradation: Degradation, measured: &Tensor<4>, noise: f64) -> Result<Self> {
-        if !(noise >= 0.0 && noise.is_finite()) {
-            return Err(Error::argument("noise", noise, "0 or more"));
-        }
-        let measured = measured.clone() * 2.0 - 1.0;
+        non_negative("noise", noise)?;
         Ok(Self {
             degradation,
-            measured,
+            measured: ValueRange::Unit.normalize(measured.clone()),
             noise: 2.0 * noise,
             scale: 1.0,
             iterations: ITERATIONS,
@@ -191,9 +198,7 @@ impl MomentMatchingGuidance {
     /// # Errors
     /// [`Error::InvalidArgument`] unless it is finite and 0 or more.
     pub fn with_scale(self, scale: f64) -> Result<Self> {
-        if !(scale >= 0.0 && scale.is_finite()) {
-            return Err(Error::argument("scale", scale, "0 or more"));
-        }
+        non_negative("scale", scale)?;
         Ok(Self { scale, ..self })
     }
 }
@@ -210,10 +215,10 @@ impl Guide for MomentMatchingGuidance {
         }
         self.degradation.fits_part(x0.dims(), images.end)?;
         // Images are within ±1, whatever a network predicts from pure noise.
-        let seen = self
+        let predicted = self
             .degradation
             .measure(x0.clamp(-1.0, 1.0), images.clone());
-        let (all, dims) = (self.measured.dims(), seen.dims());
+        let (all, dims) = (self.measured.dims(), predicted.dims());
         if all[1..] != dims[1..] || (all[0] != 1 && all[0] < images.end) {
             return Err(Error::argument(
                 "measured",
@@ -225,10 +230,10 @@ impl Guide for MomentMatchingGuidance {
         if let Degradation::Inpaint(mask) = &self.degradation {
             measured = measured * rows(mask, images.clone());
         }
-        let NoiseLevel { alpha, sigma } = view.call().seen;
+        let NoiseLevel { alpha, sigma } = view.call().network_level;
         let noise = self.noise.powi(2);
         let back = |u: Tensor<4>| view.vjp(&self.degradation.transposed(u, images.clone()));
-        let mut residual = measured - seen;
+        let mut residual = measured - predicted;
         let mut direction = residual.clone();
         let mut length = dot(&residual, &residual);
         let mut score = view.x().zeros_like();
@@ -266,12 +271,8 @@ fn dot(a: &Tensor<4>, b: &Tensor<4>) -> Tensor<4> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        DdimScheduler, DiffusionSampler,
-        scheduler::Clipping,
-        testing::{Gaussian, moments},
-    };
-    use aigc_core::{data::ImageShape, device::device, rng::Rng};
+    use crate::{DdimScheduler, DiffusionSampler, scheduler::Clipping, testing::Gaussian};
+    use aigc_core::{data::ImageShape, device::device, rng::Rng, testing::moments};
 
     fn exact() -> DdimScheduler {
         DdimScheduler {

@@ -96,7 +96,7 @@ impl PredictionType {
             return Err(Error::config(
                 "prediction_type",
                 "flow_prediction",
-                "another, where the process is no flow",
+                "epsilon, sample or v_prediction; the process is no flow",
             ));
         }
         Ok(match self {

@@ -4,7 +4,7 @@ use crate::{
     prediction::{NoiseLevel, PredictionCoefficients, PredictionType},
     schedule::NoiseScheduleConfig,
 };
-use aigc_core::{Error, Result, rng::Rng};
+use aigc_core::{Error, Result, check, rng::Rng};
 use serde::{Deserialize, Serialize};
 
 /// How noise is added to images.
@@ -213,13 +213,7 @@ impl Draws {
                         "epsilon or v_prediction, of EDM",
                     ));
                 }
-                if !(*sigma_data > 0.0 && sigma_data.is_finite()) {
-                    return Err(Error::config(
-                        "process.sigma_data",
-                        sigma_data,
-                        "more than 0",
-                    ));
-                }
+                check::positive("process.sigma_data", *sigma_data)?;
                 let preconditioning = Preconditioning {
                     sigma_data: *sigma_data,
                 };

@@ -88,15 +88,3 @@ impl Denoiser for Gaussian {
         self.classes.map(|classes| classes as u32 - 1)
     }
 }
-
-/// Mean and standard deviation of all values.
-pub(crate) fn moments(x: &Tensor<4>) -> (f64, f64) {
-    let values: Vec<f64> = x.to_data().iter::<f64>().collect();
-    let mean = values.iter().sum::<f64>() / values.len() as f64;
-    let variance = values
-        .iter()
-        .map(|value| (value - mean).powi(2))
-        .sum::<f64>()
-        / values.len() as f64;
-    (mean, variance.sqrt())
-}

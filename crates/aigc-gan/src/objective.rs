@@ -249,14 +249,14 @@ where
             return Ok(());
         };
         let Some(labels) = batch.labels() else {
-            return Err(Error::config(
+            return Err(Error::argument(
                 "labels",
                 "missing",
                 "the class of every sample, for a generator with classes",
             ));
         };
         match labels.iter().find(|label| **label as usize >= classes) {
-            Some(label) => Err(Error::config(
+            Some(label) => Err(Error::argument(
                 "labels",
                 label,
                 format!("below {classes}, the number of the generator's classes"),

@@ -10,13 +10,13 @@ use burn::tensor::{Device, Tensor, TensorData};
 /// Equally likely isotropic Gaussians in the plane. As a [`Dataset`] it has the points drawn by
 /// [`with_points`](Self::with_points).
 #[derive(Clone, Debug)]
-pub struct GaussianMixture {
+pub struct GaussianMixtureData {
     centres: Vec<[f64; 2]>,
     sigma: f64,
     points: Vec<[f32; 2]>,
 }
 
-/// How well samples cover a [`GaussianMixture`].
+/// How well samples cover a [`GaussianMixtureData`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ModeCoverage {
     /// Modes with at least one sample within 3σ.
@@ -29,7 +29,7 @@ pub struct ModeCoverage {
     pub rarest_mode_ratio: f64,
 }
 
-impl GaussianMixture {
+impl GaussianMixtureData {
     /// `modes` Gaussians of standard deviation `sigma`, evenly spaced on a circle of `radius` (Metz
     /// et al. 2017, <https://arxiv.org/abs/1611.02163>).
     ///
@@ -136,7 +136,7 @@ impl GaussianMixture {
     }
 }
 
-impl Dataset for GaussianMixture {
+impl Dataset for GaussianMixtureData {
     type Item = [f32; 2];
 
     fn len(&self) -> usize {
@@ -185,8 +185,8 @@ mod tests {
     #[test]
     fn coverage_of_the_mixture_itself_is_complete() {
         for mixture in [
-            GaussianMixture::ring(8, 1.0, 0.05),
-            GaussianMixture::grid(5, 2.0, 0.05),
+            GaussianMixtureData::ring(8, 1.0, 0.05),
+            GaussianMixtureData::grid(5, 2.0, 0.05),
         ] {
             let mixture = mixture.unwrap().with_points(20_000, 1);
             let coverage = mixture.coverage(&mixture.points);
@@ -208,14 +208,14 @@ mod tests {
 
     #[test]
     fn coverage_counts_samples_per_mode() {
-        let ring = GaussianMixture::ring(4, 2.0, 0.1).unwrap();
+        let ring = GaussianMixtureData::ring(4, 2.0, 0.1).unwrap();
         let expected = [[2.0, 0.0], [0.0, 2.0], [-2.0, 0.0], [0.0, -2.0]];
         for (centre, expected) in ring.centres().iter().zip(&expected) {
             assert!(
                 (centre[0] - expected[0]).abs() < 1e-12 && (centre[1] - expected[1]).abs() < 1e-12
             );
         }
-        let grid = GaussianMixture::grid(5, 2.0, 0.05).unwrap();
+        let grid = GaussianMixtureData::grid(5, 2.0, 0.05).unwrap();
         assert_eq!(
             (grid.centres()[0], grid.centres()[12], grid.centres()[24]),
             ([-4.0, -4.0], [0.0, 0.0], [4.0, 4.0])
@@ -229,7 +229,7 @@ mod tests {
             }
         );
         let [left, right] = [[-2.0, 0.0], [2.0, 0.0]];
-        let coverage = GaussianMixture::ring(2, 2.0, 0.1)
+        let coverage = GaussianMixtureData::ring(2, 2.0, 0.1)
             .unwrap()
             .coverage(&[left, right, right, right]);
         assert_eq!(
@@ -241,9 +241,9 @@ mod tests {
             }
         );
         assert!(
-            GaussianMixture::ring(0, 1.0, 0.1).is_err()
-                && GaussianMixture::grid(2, 1.0, 0.0).is_err()
+            GaussianMixtureData::ring(0, 1.0, 0.1).is_err()
+                && GaussianMixtureData::grid(2, 1.0, 0.0).is_err()
         );
-        assert!(GaussianMixture::ring(3, f64::NAN, 0.1).is_err());
+        assert!(GaussianMixtureData::ring(3, f64::NAN, 0.1).is_err());
     }
 }

@@ -503,7 +503,7 @@ fn poems_have_the_requested_form() {
     let half = [
         "--data", "half", "--steps", "1", "--prompt", "春", "--out", "run3",
     ];
-    let told = run("poems", folder, &half);
-    let lines = told.lines().filter(|line| line.ends_with('。'));
-    assert_eq!(lines.count(), 8, "{told}");
+    let conditional = run("poems", folder, &half);
+    let lines = conditional.lines().filter(|line| line.ends_with('。'));
+    assert_eq!(lines.count(), 8, "{conditional}");
 }

@@ -30,7 +30,7 @@ use aigc_gan::{
     ResnetGanConfig,
     models::{MlpDiscriminator, MlpGenerator},
     standing_statistics,
-    toy::{GaussianMixture, PointBatch, collate_points},
+    toy::{GaussianMixtureData, PointBatch, collate_points},
 };
 use aigc_tests::bits;
 use burn::{

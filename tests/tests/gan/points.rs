@@ -5,7 +5,7 @@ use super::*;
 /// All eight modes are found, by points in the plane.
 #[test]
 fn ring_of_gaussians_is_covered() {
-    let mixture = GaussianMixture::ring(8, 1.0, 0.05).unwrap();
+    let mixture = GaussianMixtureData::ring(8, 1.0, 0.05).unwrap();
     let loader = DataLoaderConfig {
         batch_size: 256,
         num_workers: 0,
@@ -76,7 +76,7 @@ impl SampleBatch<2> for UnitPoints {
 
 #[test]
 fn objective_rejects_batches_of_another_value_range() {
-    let mixture = GaussianMixture::ring(8, 1.0, 0.05).unwrap();
+    let mixture = GaussianMixtureData::ring(8, 1.0, 0.05).unwrap();
     let loader = DataLoaderConfig {
         batch_size: 16,
         num_workers: 0,

@@ -9,7 +9,7 @@ use aigc_core::{
     },
     device::device,
     train::{Event, OptimizerConfig, Trainer, TrainerConfig},
-    weights::{RenamedField, load_renamed_weights, save_weights},
+    weights::{RenamedField, load_weights_with_mapping, save_weights},
 };
 use aigc_gan::{
     AnyDiscriminator, AnyGenerator, Gan, GanConfig, GanObjective, GanObjectiveConfig, Generator,
@@ -87,7 +87,7 @@ pub(super) fn steps(case: &Path, json: &serde_json::Value) {
     let folder = tempfile::tempdir().unwrap();
     let before = folder.path().join("before.safetensors");
     tensors.save_under("before.", &before);
-    let gan = load_renamed_weights(gan, &before, &[DISCRIMINATOR]).unwrap();
+    let gan = load_weights_with_mapping(gan, &before, &[DISCRIMINATOR]).unwrap();
 
     let losses = tensors.floats("losses");
     let steps = losses.len() / 2;

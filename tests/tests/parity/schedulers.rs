@@ -133,7 +133,7 @@ pub(crate) fn steps(folder: &Path, json: &Value) {
         let large = values(&x)
             .iter()
             .fold(0.0f64, |most, value| most.max(value.abs()))
-            / plan.calls[k].seen.alpha.clamp(1e-3, 1.0);
+            / plan.calls[k].network_level.alpha.clamp(1e-3, 1.0);
         let digits = large * 2f64.powi(-22);
         let compare = |what: &str, found: &Tensor<4>| {
             let (found, expected) = (values(found), values(&load(&format!("{what}.{k:03}"))));

@@ -32,7 +32,7 @@ impl ClassLabels {
             (other, None) => Err(Error::argument(
                 "classes",
                 format!("{other:?}"),
-                "any; the model has no classes",
+                "`ClassLabels::Random`; the model has no classes",
             )),
             (_, Some(0)) => Err(Error::argument(
                 "count",
@@ -141,7 +141,11 @@ mod tests {
                 Some(3),
                 "`classes` is 1, expected 2",
             ),
-            (ClassLabels::All(0), None, "the model has no classes"),
+            (
+                ClassLabels::All(0),
+                None,
+                "`classes` is All(0), expected `ClassLabels::Random`; the model has no classes",
+            ),
             (ClassLabels::Random, Some(0), "`count` is 0"),
             (ClassLabels::All(0), Some(0), "`count` is 0"),
         ] {

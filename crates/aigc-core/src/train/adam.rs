@@ -2,7 +2,7 @@
 
 use crate::{
     Result,
-    check::ensure,
+    check::{ensure, non_negative},
     ops::{AdamStep, adam_step},
 };
 use burn::{
@@ -52,13 +52,7 @@ impl AdamConfig {
             ("epsilon", self.epsilon),
             ("weight_decay", self.weight_decay),
         ] {
-            let right = value >= 0.0 && value.is_finite();
-            ensure(
-                right,
-                &format!("optimizer.{name}"),
-                value,
-                "a finite number from 0 on",
-            )?;
+            non_negative(&format!("optimizer.{name}"), value)?;
         }
         Ok(())
     }

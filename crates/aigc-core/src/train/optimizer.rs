@@ -3,7 +3,7 @@
 use super::AdamConfig;
 use crate::{
     Error, Result,
-    check::ensure,
+    check::non_negative,
     params::{ParamVisitor, visit_params},
 };
 use burn::{
@@ -179,13 +179,7 @@ impl ParamGroupConfig {
     }
 
     pub(crate) fn validate(&self) -> Result<()> {
-        let scale = self.learning_rate_scale;
-        ensure(
-            scale >= 0.0 && scale.is_finite(),
-            "param_groups.learning_rate_scale",
-            scale,
-            "a finite number, 0 or above",
-        )?;
+        non_negative("param_groups.learning_rate_scale", self.learning_rate_scale)?;
         self.optimizer
             .iter()
             .try_for_each(OptimizerConfig::validate)?;

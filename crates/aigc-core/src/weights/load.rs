@@ -179,14 +179,14 @@ pub fn renamed_key(key: ParamKey<'_>, renamed: &[RenamedField]) -> KeyMapping {
 /// [`Error::Weights`] if the file is broken or does not fit: it lists missing keys, unexpected keys
 /// and size mismatches; [`Error::Io`] if the file cannot be read.
 pub fn load_weights<M: Module>(model: M, path: &Path) -> Result<M> {
-    load_renamed_weights(model, path, &[])
+    load_weights_with_mapping(model, path, &[])
 }
 
 /// [`load_weights`], also for files from before fields of the model were renamed.
 ///
 /// # Errors
 /// As [`load_weights`].
-pub fn load_renamed_weights<M: Module>(
+pub fn load_weights_with_mapping<M: Module>(
     model: M,
     path: &Path,
     renamed: &[RenamedField],

@@ -14,7 +14,7 @@ mod reader;
 mod save;
 
 pub use load::{
-    KeyMapping, LoadReport, ParamKey, RenamedField, load_renamed_weights, load_weights,
+    KeyMapping, LoadReport, ParamKey, RenamedField, load_weights, load_weights_with_mapping,
     pytorch_key, renamed_key,
 };
 pub use loaded::Loaded;

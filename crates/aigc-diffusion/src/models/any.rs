@@ -67,11 +67,12 @@ macro_rules! denoisers {
             }
 
             /// A network of this class with initial weights, by the fields of its configuration.
-            fn init(class: &str, text: &str, device: &Device) -> Result<(Self, Vec<String>)> {
+            fn init(class: &str, text: &str, device: &Device) -> Result<Loaded<Self>> {
                 match class {
                     $($class $(| $alias)* => {
-                        let (config, unused) = $config::from_json(text)?;
-                        Ok((Self::$variant(config.init(device)?), unused))
+                        let config = $config::from_json(text)?;
+                        let network = config.init(device)?;
+                        Ok(config.map(|_| Self::$variant(network)))
                     })*
                     other => Err(Error::config("_class_name", other, expected_classes())),
                 }
@@ -246,8 +247,7 @@ impl AnyDenoiser {
 
     fn read(text: &str, class: Option<&str>, device: &Device) -> Result<Loaded<Self>> {
         let fields = json::parse_object(text)?;
-        let (network, unused) = Self::init(Self::class_of(&fields, class)?, text, device)?;
-        Ok(Loaded::new(network).with_unused_fields(unused))
+        Self::init(Self::class_of(&fields, class)?, text, device)
     }
 
     /// The class that a configuration names, or `class` if it names none.

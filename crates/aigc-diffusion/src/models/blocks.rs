@@ -1,7 +1,7 @@
 //! The blocks of U-nets.
 
 use aigc_core::{
-    Error, Result,
+    Error, Result, check,
     nn::{
         Activation,
         diffusers::{
@@ -45,9 +45,7 @@ impl Shared {
             ("norm_eps", self.epsilon),
             ("mid_block_scale_factor", middle_scale),
         ] {
-            if !(value > 0.0 && value.is_finite()) {
-                return Err(Error::config(field, value, "more than 0"));
-            }
+            check::positive(field, value)?;
         }
         if padding > 1 {
             return Err(Error::config("downsample_padding", padding, "0 or 1"));

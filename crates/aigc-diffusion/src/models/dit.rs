@@ -11,9 +11,10 @@ use crate::{
     json,
 };
 use aigc_core::{
-    Error, Result,
+    Error, Result, check,
     data::SampleShape,
     nn::{Activation, Conv2d, Conv2dConfig, Linear, LinearConfig},
+    weights::Loaded,
 };
 use burn::{
     module::Module,
@@ -99,12 +100,12 @@ const OLD_DEFAULTS: &[(&str, &str)] = &[
 ];
 
 impl DitConfig {
-    /// A configuration from the fields of its file; the others have defaults. Also returns the
-    /// fields that are unknown and ignored.
+    /// A configuration from the fields of its file; the others have defaults. The report lists
+    /// unknown fields, which were ignored.
     ///
     /// # Errors
     /// [`Error::Config`] names a field with a value that it cannot have, or that is not supported.
-    pub fn from_json(text: &str) -> Result<(Self, Vec<String>)> {
+    pub fn from_json(text: &str) -> Result<Loaded<Self>> {
         let mut fields = json::parse_object(text)?;
         if fields
             .get("_class_name")
@@ -116,10 +117,9 @@ impl DitConfig {
                 fields.entry(*field).or_insert_with(default);
             }
         }
-        let (config, unused): (Self, _) =
-            json::network(fields, "DiTTransformer2DModel", UNSUPPORTED)?;
+        let config: Loaded<Self> = json::network(fields, "DiTTransformer2DModel", UNSUPPORTED)?;
         config.validate()?;
-        Ok((config, unused))
+        Ok(config)
     }
 
     fn width(&self) -> usize {
@@ -164,9 +164,7 @@ impl DitConfig {
                 "0 or more, less than 1",
             ));
         }
-        if !(self.norm_eps > 0.0 && self.norm_eps.is_finite()) {
-            return Err(Error::config("norm_eps", self.norm_eps, "more than 0"));
-        }
+        check::positive("norm_eps", self.norm_eps)?;
         match self.activation_fn.as_str() {
             "gelu-approximate" => Ok(Activation::GeluTanh),
             "gelu" => Ok(Activation::Gelu),

@@ -24,10 +24,10 @@ pub(crate) struct Attention {
 }
 
 impl Attention {
-    /// `seen`: width of the tokens that keys and values come from.
+    /// `context_width`: width of the tokens that keys and values come from.
     pub(crate) fn new(
         width: usize,
-        seen: usize,
+        context_width: usize,
         heads: usize,
         bias: bool,
         device: &Device,
@@ -35,8 +35,8 @@ impl Attention {
         let linear = |from| LinearConfig::new(from, width).with_bias(bias).init(device);
         Self {
             to_q: linear(width),
-            to_k: linear(seen),
-            to_v: linear(seen),
+            to_k: linear(context_width),
+            to_v: linear(context_width),
             to_out: vec![LinearConfig::new(width, width).init(device)],
             heads,
         }
@@ -44,8 +44,8 @@ impl Attention {
 
     /// # Shapes
     /// - x and output: `[batch, tokens, width]`
-    /// - seen: `[batch, others, seen]`
-    pub(crate) fn forward(&self, x: Tensor<3>, seen: Tensor<3>) -> Tensor<3> {
+    /// - context: `[batch, others, context_width]`
+    pub(crate) fn forward(&self, x: Tensor<3>, context: Tensor<3>) -> Tensor<3> {
         let heads = |x: Tensor<3>| {
             let [batch, tokens, width] = x.dims();
             x.reshape([batch, tokens, self.heads, width / self.heads])
@@ -54,8 +54,8 @@ impl Attention {
         let [batch, tokens, width] = x.dims();
         let (q, k, v) = (
             self.to_q.forward(x),
-            self.to_k.forward(seen.clone()),
-            self.to_v.forward(seen),
+            self.to_k.forward(context.clone()),
+            self.to_v.forward(context),
         );
         let attended = ops::attention(heads(q), heads(k), heads(v), None, false);
         self.to_out[0].forward(attended.swap_dims(1, 2).reshape([batch, tokens, width]))
@@ -127,13 +127,13 @@ pub(crate) struct TransformerBlock {
 }
 
 impl TransformerBlock {
-    fn new(width: usize, seen: usize, heads: usize, device: &Device) -> Self {
+    fn new(width: usize, context_width: usize, heads: usize, device: &Device) -> Self {
         let norm = || LayerNormConfig::new(width).init(device);
         Self {
             norm1: norm(),
             attn1: Attention::new(width, width, heads, false, device),
             norm2: norm(),
-            attn2: Attention::new(width, seen, heads, false, device),
+            attn2: Attention::new(width, context_width, heads, false, device),
             norm3: norm(),
             ff: FeedForward::new(width, true, Activation::Gelu, 0.0, device),
         }
@@ -165,7 +165,7 @@ pub(crate) struct SpatialConfig {
     pub(crate) heads: usize,
     pub(crate) layers: usize,
     /// Width of the tokens that cross-attention attends to.
-    pub(crate) seen: usize,
+    pub(crate) context_width: usize,
 }
 
 impl SpatialConfig {
@@ -175,7 +175,7 @@ impl SpatialConfig {
             groups,
             heads,
             layers,
-            seen,
+            context_width,
         } = self;
         let pixelwise = || Conv2dConfig::new([channels, channels], 1).init(device);
         SpatialTransformer {
@@ -184,7 +184,7 @@ impl SpatialConfig {
                 .init(device),
             proj_in: pixelwise(),
             transformer_blocks: (0..layers)
-                .map(|_| TransformerBlock::new(channels, seen, heads, device))
+                .map(|_| TransformerBlock::new(channels, context_width, heads, device))
                 .collect(),
             proj_out: pixelwise(),
         }

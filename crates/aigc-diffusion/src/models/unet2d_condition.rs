@@ -17,6 +17,7 @@ use aigc_core::{
     Error, Result,
     data::SampleShape,
     nn::{Activation, Conv2d, Conv2dConfig, GroupNorm, GroupNormConfig, diffusers::activation},
+    weights::Loaded,
 };
 use burn::{
     module::Module,
@@ -175,19 +176,19 @@ const UNSUPPORTED: &[(&str, &str)] = &[
 ];
 
 impl UNet2dConditionConfig {
-    /// A configuration from the fields of its file; the others have defaults. Also returns the
-    /// fields that are unknown and ignored.
+    /// A configuration from the fields of its file; the others have defaults. The report lists
+    /// unknown fields, which were ignored.
     ///
     /// # Errors
     /// [`Error::Config`] names a field with a value that it cannot have, or that is not supported.
-    pub fn from_json(text: &str) -> Result<(Self, Vec<String>)> {
-        let (config, unused): (Self, _) = json::network(
+    pub fn from_json(text: &str) -> Result<Loaded<Self>> {
+        let config: Loaded<Self> = json::network(
             json::parse_object(text)?,
             "UNet2DConditionModel",
             UNSUPPORTED,
         )?;
         config.validate()?;
-        Ok((config, unused))
+        Ok(config)
     }
 
     fn check(&self, shape: SampleShape, variance: bool) -> Result<()> {
@@ -277,7 +278,7 @@ impl UNet2dConditionConfig {
                 groups: self.norm_num_groups,
                 heads: self.attention_head_dim.at(level).expect("validated"),
                 layers: self.transformer_layers_per_block,
-                seen: self.cross_attention_dim,
+                context_width: self.cross_attention_dim,
             };
             config.init(device)
         };

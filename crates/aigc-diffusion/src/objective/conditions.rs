@@ -37,7 +37,7 @@ impl<N: Denoiser<D>, B: SampleBatch<D>, const D: usize> DiffusionObjective<N, B,
         let labels = match (real, batch.labels()) {
             (None, _) => None,
             (Some(_), None) => {
-                return Err(Error::config(
+                return Err(Error::argument(
                     "labels",
                     "missing",
                     "the class of every sample, for a class-conditional network",
@@ -46,7 +46,7 @@ impl<N: Denoiser<D>, B: SampleBatch<D>, const D: usize> DiffusionObjective<N, B,
             (Some(real), Some(labels)) => {
                 if let Some(label) = labels.iter().find(|label| **label as usize >= real) {
                     let expected = format!("below {real}, the network's classes");
-                    return Err(Error::config("labels", label, expected));
+                    return Err(Error::argument("labels", label, expected));
                 }
                 Some(labels)
             }

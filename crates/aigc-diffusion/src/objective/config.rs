@@ -4,7 +4,7 @@ use crate::{
     prediction::PredictionType,
     process::{ForwardProcess, Noised},
 };
-use aigc_core::{Error, Result};
+use aigc_core::{Result, check};
 use serde::{Deserialize, Serialize};
 
 /// The weight of an error, by the noise level of the sample.
@@ -32,15 +32,12 @@ pub enum LossWeighting {
 
 impl LossWeighting {
     pub(super) fn validate(self) -> Result<()> {
-        let (field, value) = match self {
-            LossWeighting::Uniform => return Ok(()),
-            LossWeighting::MinSnr { gamma } => ("weighting.gamma", gamma),
-            LossWeighting::Edm { sigma_data } => ("weighting.sigma_data", sigma_data),
-        };
-        if value > 0.0 && value.is_finite() {
-            Ok(())
-        } else {
-            Err(Error::config(field, value, "more than 0"))
+        match self {
+            LossWeighting::Uniform => Ok(()),
+            LossWeighting::MinSnr { gamma } => check::positive("weighting.gamma", gamma),
+            LossWeighting::Edm { sigma_data } => {
+                check::positive("weighting.sigma_data", sigma_data)
+            }
         }
     }
 

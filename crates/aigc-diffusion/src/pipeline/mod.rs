@@ -145,8 +145,8 @@ impl Pipeline {
     /// diffusers does it.
     ///
     /// # Errors
-    /// [`Error::Config`] for a name that no class has, with names that there are, or that several
-    /// have (ImageNet has two cranes).
+    /// [`Error::InvalidArgument`] for a name that no class has, with names that there are, or that
+    /// several have (ImageNet has two cranes).
     pub fn class(&self, name: &str) -> Result<u32> {
         let is = |label: &String| label == name || label.split(',').any(|part| part.trim() == name);
         let found: Vec<usize> = (0..self.labels.len())
@@ -161,13 +161,13 @@ impl Pipeline {
                 } else {
                     ""
                 };
-                Err(Error::config(
+                Err(Error::argument(
                     "class",
                     name,
                     format!("one of {}{more}", some.join(", ")),
                 ))
             }
-            _ => Err(Error::config(
+            _ => Err(Error::argument(
                 "class",
                 name,
                 format!("the name of one class; {found:?} have it"),
@@ -259,7 +259,7 @@ impl Pipeline {
     /// is written last. Components that were [not opened](Self::components) are not copied.
     ///
     /// # Errors
-    /// [`Error::Config`] for samples of another size than the network's configuration says;
+    /// [`Error::Config`] for samples of another size than in the network's configuration;
     /// [`Error::Io`] or [`Error::Weights`] if a file cannot be written.
     pub fn save_pretrained(&self, dir: impl AsRef<Path>) -> Result<()> {
         let dir = dir.as_ref();
@@ -322,7 +322,7 @@ impl Pipeline {
     /// A sampler with `steps` steps of the pipeline's scheduler.
     ///
     /// # Errors
-    /// [`Error::Config`] as the scheduler's plan.
+    /// As the scheduler's [`plan`](Scheduler::plan).
     pub fn sampler(
         &self,
         steps: usize,

@@ -67,7 +67,7 @@ impl<N: Denoiser<D>, const D: usize> DiffusionSampler<'_, N, D> {
             num_steps: job.plan.len(),
             x: x.clone(),
             x0: x0.clone(),
-            level: runner.call().map_or(clean, |next| next.seen),
+            level: runner.call().map_or(clean, |next| next.network_level),
             space: self.space,
         })
     }
@@ -129,7 +129,7 @@ impl<N: Denoiser<D>, const D: usize> DiffusionSampler<'_, N, D> {
         inputs: &Inputs<D>,
     ) -> Tensor<D> {
         let (n, channels) = (x.dims()[0], x.dims()[1]);
-        let seen = if call.input_scale == 1.0 {
+        let input = if call.input_scale == 1.0 {
             x.clone()
         } else {
             x.clone() * call.input_scale
@@ -144,7 +144,7 @@ impl<N: Denoiser<D>, const D: usize> DiffusionSampler<'_, N, D> {
                 self_cond: x0,
                 ..inputs.condition.clone()
             };
-            return network.predict(seen, time(n), &condition);
+            return network.predict(input, time(n), &condition);
         };
         // Both in one batch: the network's weights are read once.
         let twice = |x: Tensor<D>| Tensor::cat(vec![x.clone(), x], 0);
@@ -162,7 +162,7 @@ impl<N: Denoiser<D>, const D: usize> DiffusionSampler<'_, N, D> {
                 .map(|(a, b)| Tensor::cat(vec![a, b], 0)),
             self_cond: x0.map(twice),
         };
-        let output = network.predict(twice(seen), time(2 * n), &both);
+        let output = network.predict(twice(input), time(2 * n), &both);
         let part = |start: usize| output.clone().narrow(0, start, n);
         let mean = |x: Tensor<D>| x.narrow(1, 0, channels);
         let guided = guidance.combine(mean(part(0)), mean(part(n)));

@@ -99,14 +99,15 @@ impl<const D: usize> SampleSpace<'_, D> {
 /// `D` is the rank of a batch of samples, as in [`Denoiser`]: 4 for images, 2 for points, 3 for
 /// sound, 5 for video. It follows from the network. Samples are in the range of the data: by
 /// default `[0, 1]` for images, and unbounded for other samples
-/// ([`with_value_range`](Self::with_value_range)). The documentation of the methods says images for
-/// samples of any rank; only [`repaint`](Self::repaint) requires images.
+/// ([`with_value_range`](Self::with_value_range)). The documentation of the methods uses “images”
+/// for samples of any rank; only [`repaint`](Self::repaint) requires images.
 ///
 /// Settings are collected in any order and validated when samples are requested.
 ///
 /// ```no_run
 /// # use aigc_core::{data::{ClassLabels, ImageShape}, device::device};
-/// # use aigc_diffusion::{DpmMultistepScheduler, ClassifierFreeGuidance, Pipeline, DiffusionSampler};
+/// # use aigc_diffusion::{ClassifierFreeGuidance, DiffusionSampler, DpmMultistepScheduler};
+/// # use aigc_diffusion::Pipeline;
 /// # fn main() -> aigc_core::Result<()> {
 /// let device = device("flex")?;
 /// let pipeline = Pipeline::from_pretrained("runs/digits-diffusion-1/pipeline", &device)?;
@@ -186,8 +187,8 @@ impl<'a, N: Denoiser<D>, const D: usize> DiffusionSampler<'a, N, D> {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for a shape without values, or whose batches are not of rank
-    /// `D`; [`Error::Config`] as the scheduler's [`plan`](Scheduler::plan), or for a shape or
-    /// times that the network does not process.
+    /// `D`; [`Error::Config`] for a shape or times that the network does not process; errors of the
+    /// scheduler's [`plan`](Scheduler::plan).
     pub fn new(
         network: &'a N,
         scheduler: &impl Scheduler,

@@ -41,7 +41,7 @@ impl<N: Denoiser> DiffusionSampler<'_, N> {
             return Err(Error::argument(
                 "scheduler",
                 "a multistep one",
-                "one of single steps: DDPM, DDIM or Euler",
+                "a single-step scheduler: DDPM, DDIM or Euler",
             ));
         }
         if num_resamples == 0 {

@@ -8,9 +8,9 @@ use crate::{
     models::{CrossDownBlockType, CrossUpBlockType, PerBlock},
     schedule::NoiseScheduleConfig,
     scheduler::Clipping,
-    testing::{Gaussian, moments},
+    testing::Gaussian,
 };
-use aigc_core::{data::ImageShape, device::device, rng::InitWeights};
+use aigc_core::{data::ImageShape, device::device, rng::InitWeights, testing::moments};
 use burn::module::Module;
 use std::cell::Cell;
 
@@ -202,7 +202,7 @@ fn guidance_moves_away_from_the_null_class() {
 #[derive(Module, Debug)]
 struct SelfConditioned {
     classes: Option<usize>,
-    /// Says a variance too: low for a class, high for none (class 2).
+    /// Whether it predicts a variance too: low for a class, high for none (class 2).
     variance: bool,
 }
 
@@ -216,7 +216,7 @@ impl Denoiser for SelfConditioned {
             .unwrap_or_else(|| x.zeros_like());
         let Some(class) = condition.class_labels.clone().filter(|_| !self.variance) else {
             // Of the last sample, and so of its noise, or of the previous prediction.
-            let said = if self.variance {
+            let output = if self.variance {
                 x.clone() * 0.5
             } else {
                 before + 0.005
@@ -225,9 +225,9 @@ impl Denoiser for SelfConditioned {
                 // −1 where the class is below 2, 1 where it is 2.
                 Some(class) => {
                     let high = class.greater_elem(1).float() * 2.0 - 1.0;
-                    Tensor::cat(vec![said, x.zeros_like() + each(high)], 1)
+                    Tensor::cat(vec![output, x.zeros_like() + each(high)], 1)
                 }
-                None => said,
+                None => output,
             };
         };
         before + each(class.float() * 0.01)
@@ -267,7 +267,7 @@ fn self_conditioning_feeds_predictions_back() {
         };
         moments(&sampler.sample(3, 0).unwrap().values).0 * 2.0 - 1.0
     };
-    let (plain, told) = (
+    let (plain, conditional) = (
         SelfConditioned {
             classes: None,
             variance: false,
@@ -280,8 +280,8 @@ fn self_conditioning_feeds_predictions_back() {
     // Five calls; with guidance both halves see the guided sample: 0.02 for none, 0 for the class,
     // twice the difference.
     assert!((of(&plain, false) - 0.025).abs() < 1e-5);
-    assert!(of(&told, false).abs() < 1e-5);
-    assert!((of(&told, true) - 5.0 * (0.02 - 2.0 * 0.02)).abs() < 1e-5);
+    assert!(of(&conditional, false).abs() < 1e-5);
+    assert!((of(&conditional, true) - 5.0 * (0.02 - 2.0 * 0.02)).abs() < 1e-5);
 }
 
 /// A variance beside the output is that of the class, however the output is guided.
@@ -338,14 +338,14 @@ fn guidance_works_with_prompts_and_classifiers() {
     let mut rng = Rng::new(1);
     let (tokens, none) = (rng.normal([2, 3, 6], &flex), rng.normal([1, 3, 6], &flex));
     let (x, plan) = (of().noise(2, 0), ddim().plan(1).unwrap());
-    let said = |tokens: Tensor<3>| {
+    let predict = |tokens: Tensor<3>| {
         network.forward(
             x.clone(),
             Tensor::full([2], plan.calls[0].time, &flex),
             &tokens,
         )
     };
-    let output = said(none.clone().repeat_dim(0, 2)) * -1.0 + said(tokens.clone()) * 2.0;
+    let output = predict(none.clone().repeat_dim(0, 2)) * -1.0 + predict(tokens.clone()) * 2.0;
     let expected = PlanRunner::new(&plan)
         .step(x.clone(), output, || unreachable!("DDIM draws no noise"))
         .prev_sample;
@@ -431,7 +431,7 @@ fn guide_sees_the_noise_level_of_the_call() {
     impl Guide for Elsewhere {
         fn score(&self, view: &GuideContext<'_>) -> Result<Tensor<4>> {
             // Of normal data, x ~ N(α·m, α²·d² + σ²): moving the mean by s adds α·s / (α²·d² + σ²).
-            let NoiseLevel { alpha, sigma } = view.call().seen;
+            let NoiseLevel { alpha, sigma } = view.call().network_level;
             let variance = (alpha * 0.3).powi(2) + sigma * sigma;
             Ok(Tensor::ones_like(&view.x()) * (alpha * self.0 / variance))
         }
@@ -465,7 +465,7 @@ fn guide_beyond_the_clipping_range_keeps_noise_consistent() {
     struct Upwards;
     impl Guide for Upwards {
         fn score(&self, view: &GuideContext<'_>) -> Result<Tensor<4>> {
-            let NoiseLevel { alpha, sigma } = view.call().seen;
+            let NoiseLevel { alpha, sigma } = view.call().network_level;
             // Early only, so that images end within the range again.
             let by = if sigma > alpha { 3.0 } else { 0.0 };
             Ok(Tensor::ones_like(&view.x()) * (by * alpha / (sigma * sigma)))
@@ -646,7 +646,7 @@ fn repaint_keeps_known_pixels_and_spread() {
 #[test]
 fn sampler_rejects_settings_by_name() {
     let flex = device("flex").unwrap();
-    let (plain, told) = (
+    let (plain, conditional) = (
         Gaussian::new(0.0, 1.0, &flex),
         Gaussian::new(0.0, 1.0, &flex).with_classes(3),
     );
@@ -666,7 +666,7 @@ fn sampler_rejects_settings_by_name() {
         "the model has no classes",
     );
     expect(
-        of(&told)
+        of(&conditional)
             .with_classes(ClassLabels::All(3))
             .sample(1, 0)
             .unwrap_err(),
@@ -684,7 +684,10 @@ fn sampler_rejects_settings_by_name() {
         "`num_classes` is 2",
     );
     expect(
-        of(&told).with_num_classes(4).sample(1, 0).unwrap_err(),
+        of(&conditional)
+            .with_num_classes(4)
+            .sample(1, 0)
+            .unwrap_err(),
         "`num_classes` is 4, expected 1 to 3",
     );
     expect(
@@ -693,14 +696,14 @@ fn sampler_rejects_settings_by_name() {
     );
     // All of its classes are real ones.
     expect(
-        of(&told)
+        of(&conditional)
             .unconditional()
             .with_num_classes(3)
             .sample(1, 0)
             .unwrap_err(),
         "`unconditional` is set",
     );
-    let none = of(&told).unconditional().sample(3, 0).unwrap();
+    let none = of(&conditional).unconditional().sample(3, 0).unwrap();
     assert_eq!(none.labels.unwrap(), [2, 2, 2]);
     expect(
         of(&plain).with_batch_size(0).sample(1, 0).unwrap_err(),
@@ -710,7 +713,7 @@ fn sampler_rejects_settings_by_name() {
         of(&plain).class_grid(2, 0).unwrap_err(),
         "a network with classes",
     );
-    expect(of(&told).class_grid(0, 0).unwrap_err(), "`n` is 0");
+    expect(of(&conditional).class_grid(0, 0).unwrap_err(), "`n` is 0");
     expect(
         of(&plain).img2img(&images, 0.0, 0).unwrap_err(),
         "`strength` is 0",

@@ -31,7 +31,7 @@ fn times(train: usize, original: usize, steps: usize) -> Result<Vec<f64>> {
         ));
     }
     if steps == 0 || steps > original {
-        return Err(Error::config(
+        return Err(Error::argument(
             "steps",
             steps,
             format!("1 to original_inference_steps ({original})"),

@@ -59,14 +59,14 @@ fn add(to: &mut Weights, weight: f64, of: &Weights) {
 fn carry_out(calls: &[ModelCall], first: usize) -> Weights {
     let mut known: HashMap<Term, Weights> = HashMap::new();
     let exact = |level: NoiseLevel| vec![DATA.mean(level), DATA.deviation(level)];
-    let mut x = exact(calls[0].seen);
+    let mut x = exact(calls[0].network_level);
     let mut noises = 0;
     for (k, call) in calls.iter().enumerate() {
         if k <= first {
-            x = exact(call.seen);
+            x = exact(call.network_level);
         }
-        let NoiseLevel { alpha, sigma } = call.seen;
-        let (slope, constant) = DATA.denoise(call.seen);
+        let NoiseLevel { alpha, sigma } = call.network_level;
+        let (slope, constant) = DATA.denoise(call.network_level);
         let mut x0: Weights = x.iter().map(|weight| slope * weight).collect();
         x0[0] += constant;
         let mut epsilon: Weights = x.iter().map(|weight| weight / sigma).collect();
@@ -524,7 +524,7 @@ fn ddim_equals_first_order_solvers() {
     for (k, call) in ddim.calls.iter().enumerate().take(19) {
         let to = alphas.level(call.time - 50.0);
         let mut other = call.clone();
-        other.update = expansion.multistep(k, &[to, call.seen], &[k]);
+        other.update = expansion.multistep(k, &[to, call.network_level], &[k]);
         let [a, b] = [call, &other].map(|call| {
             let next = call.update.iter().map(|(source, weight)| match source {
                 Term::Epsilon(_) => (Term::Epsilon(0), *weight),

@@ -11,7 +11,7 @@ use crate::{
     prediction::NoiseLevel,
     schedule::NoiseScheduleConfig,
 };
-use aigc_core::{Error, Result};
+use aigc_core::{Error, Result, check};
 use serde::{Deserialize, Serialize};
 
 /// The quantity that the expansion is of, and whether steps are those of the stochastic equation.
@@ -280,9 +280,7 @@ impl<'a> SolverSchedule<'a> {
         let table = SigmaTable::of(self.noise, self.zero_snr)?;
         let train = self.noise.num_train_timesteps;
         let spread = Steps::new(train, steps)?;
-        if !(self.flow_shift > 0.0 && self.flow_shift.is_finite()) {
-            return Err(Error::config("flow_shift", self.flow_shift, "more than 0"));
-        }
+        check::positive("flow_shift", self.flow_shift)?;
         let clipped = table
             .sigmas
             .iter()

@@ -12,7 +12,7 @@ use crate::{
     prediction::{NoiseLevel, PredictionType},
     process::Preconditioning,
 };
-use aigc_core::{Error, Result};
+use aigc_core::{Error, Result, check};
 use serde::{Deserialize, Serialize};
 
 /// How the sigmas are spaced.
@@ -64,16 +64,9 @@ impl Default for EdmConfig {
 
 impl EdmConfig {
     fn grid(&self, steps: usize) -> Result<SigmaGrid> {
-        let positive = [
-            ("sigma_min", self.sigma_min),
-            ("sigma_data", self.sigma_data),
-            ("rho", self.rho),
-        ];
-        for (field, value) in positive {
-            if !(value > 0.0 && value.is_finite()) {
-                return Err(Error::config(field, value, "more than 0"));
-            }
-        }
+        check::positive("sigma_min", self.sigma_min)?;
+        check::positive("sigma_data", self.sigma_data)?;
+        check::positive("rho", self.rho)?;
         if !(self.sigma_max > self.sigma_min && self.sigma_max.is_finite()) {
             return Err(Error::config(
                 "sigma_max",
@@ -83,7 +76,7 @@ impl EdmConfig {
         }
         if steps == 0 || steps > self.num_train_timesteps {
             let expected = format!("1 to num_train_timesteps ({})", self.num_train_timesteps);
-            return Err(Error::config("steps", steps, expected));
+            return Err(Error::argument("steps", steps, expected));
         }
         let sigmas = match self.sigma_schedule {
             EdmSpacing::Karras => karras(self.sigma_min, self.sigma_max, self.rho, steps),

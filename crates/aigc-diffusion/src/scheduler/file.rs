@@ -31,8 +31,7 @@ macro_rules! schedulers {
             fn read(class: &str, given: &Map<String, Value>) -> Result<Loaded<Self>> {
                 match class {
                     $($class => {
-                        let (scheduler, unused) = from_map_with_defaults::<$type>(given)?;
-                        Ok(Loaded::new(Self::$variant(scheduler)).with_unused_fields(unused))
+                        Ok(from_map_with_defaults::<$type>(given)?.map(Self::$variant))
                     })*
                     _ => Err(Error::config("_class_name", class, format!("one of {}", Self::CLASSES.join(", ")))),
                 }
@@ -138,15 +137,18 @@ impl AnyScheduler {
     /// many.
     fn validate(&self) -> Result<()> {
         // Errors of the number of steps are not the file's; the size of the image is unknown yet.
-        let of_steps = |field: &str| ["steps", "steps_offset"].contains(&field);
+        let of_steps = |error: &Error| match error {
+            Error::InvalidArgument { argument, .. } => argument == "steps",
+            Error::Config { field, .. } => field == "steps_offset",
+            _ => false,
+        };
         let mut tried = self.plan(10);
-        if matches!(&tried, Err(Error::Config { field, .. }) if of_steps(field)) {
+        if tried.as_ref().is_err_and(of_steps) {
             tried = self.plan(1);
         }
         match tried {
-            Err(Error::Config { field, .. }) if field == "steps" || field == "image_seq_len" => {
-                Ok(())
-            }
+            Err(Error::InvalidArgument { argument, .. }) if argument == "steps" => Ok(()),
+            Err(Error::Config { field, .. }) if field == "image_seq_len" => Ok(()),
             other => other.map(drop),
         }
     }

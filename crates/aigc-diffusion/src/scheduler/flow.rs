@@ -8,7 +8,7 @@ use crate::{
     plan::{LinearCombination, ModelCall, SamplingPlan, Term},
     prediction::{NoiseLevel, PredictionType},
 };
-use aigc_core::{Error, Result};
+use aigc_core::{Error, Result, check};
 use serde::{Deserialize, Serialize};
 
 /// How dynamic shifting changes a time.
@@ -81,15 +81,13 @@ fn sigmas(train: usize, steps: usize, by: f64, again: impl Fn(f64) -> f64) -> Re
         return Err(Error::config("num_train_timesteps", train, "at least 1"));
     }
     if steps == 0 || steps > train {
-        return Err(Error::config(
+        return Err(Error::argument(
             "steps",
             steps,
             format!("1 to num_train_timesteps ({train})"),
         ));
     }
-    if !(by > 0.0 && by.is_finite()) {
-        return Err(Error::config("shift", by, "more than 0"));
-    }
+    check::positive("shift", by)?;
     let min = shift(1.0 / train as f64, by);
     Ok((0..steps).map(|k| again(at(1.0, min, k, steps))).collect())
 }

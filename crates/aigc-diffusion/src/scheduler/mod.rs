@@ -59,7 +59,8 @@ pub trait Scheduler {
     /// step have more calls than steps.
     ///
     /// # Errors
-    /// [`Error::Config`] names a field that is out of range or contradicts another, or `steps`.
+    /// [`Error::Config`] names a field that is out of range or contradicts another;
+    /// [`Error::InvalidArgument`] for a number of steps that the scheduler does not support.
     fn plan(&self, steps: usize) -> Result<SamplingPlan>;
 }
 
@@ -67,7 +68,7 @@ impl SamplingPlan {
     /// A plan without clipping. Its first call sees noise of standard deviation `init_noise_sigma`.
     ///
     /// # Errors
-    /// [`Error::Config`] if a weight would be infinite, as with two identical timesteps.
+    /// [`Error::InvalidArgument`] if a weight would be infinite, as with two identical timesteps.
     pub fn new(init_noise_sigma: f64, calls: Vec<ModelCall>) -> Result<Self> {
         let plan = Self {
             init_noise_sigma,
@@ -92,7 +93,7 @@ impl SamplingPlan {
             None if init_noise_sigma.is_finite() => Ok(plan),
             wrong => {
                 let value = format!("{} (call {})", plan.len(), wrong.unwrap_or(0));
-                Err(Error::config(
+                Err(Error::argument(
                     "steps",
                     value,
                     "options without two identical timesteps: fewer steps, or another timestep \
@@ -117,7 +118,7 @@ impl ModelCall {
             level,
             input_scale: 1.0,
             coefficients,
-            seen: level,
+            network_level: level,
             corrector: vec![],
             update,
             variance: None,

@@ -112,7 +112,7 @@ impl PndmScheduler {
             }
         } else {
             if steps < 4 {
-                return Err(Error::config(
+                return Err(Error::argument(
                     "steps",
                     steps,
                     "at least 4, or `skip_prk_steps`",

@@ -280,12 +280,11 @@ impl GenerationConfig {
         let mut fields = fields::parse(text)?;
         // Python writes null for fields that are not set.
         fields.retain(|_, value| !value.is_null());
-        let (config, unused): (Self, _) = json::from_map_with_defaults(&fields)?;
-        let unused = unused
-            .into_iter()
-            .filter(|name| !is_inert(name, &fields[name.as_str()]))
-            .collect();
-        Ok(Loaded::new(config).with_unused_fields(unused))
+        let mut loaded: Loaded<Self> = json::from_map_with_defaults(&fields)?;
+        loaded
+            .unused_fields
+            .retain(|name| !is_inert(name, &fields[name.as_str()]));
+        Ok(loaded)
     }
 
     /// Reads the options in a model's directory: `generation_config.json`, or if it is missing, the
@@ -316,8 +315,7 @@ impl GenerationConfig {
         }
         let known = json::to_map(&Self::default());
         fields.retain(|name, value| known.contains_key(name) && !value.is_null());
-        let (config, _): (Self, _) = json::from_map_with_defaults(&fields)?;
-        Ok(Loaded::new(config))
+        json::from_map_with_defaults(&fields)
     }
 
     /// Names of options that are set but have no effect, because tokens are not sampled

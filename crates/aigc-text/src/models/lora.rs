@@ -13,7 +13,7 @@ use aigc_core::{
     json,
     nn::Initializer,
     params::{ParamVisitor, visit_params},
-    weights::{KeyMapping, ParamKey, WeightReader, save_tensors},
+    weights::{KeyMapping, Loaded, ParamKey, WeightReader, save_tensors},
 };
 use burn::{
     module::{LoraAdapter, Param, ParamId, Reparameterizer},
@@ -113,7 +113,11 @@ impl LoraConfig {
                     "true, false or gaussian",
                 )),
             })?;
-        let (config, others): (Self, _) = json::from_map_with_defaults(&fields)?;
+        let Loaded {
+            value: config,
+            unused_fields: others,
+            ..
+        } = json::from_map_with_defaults::<Self>(&fields)?;
         let is_off = |value: &serde_json::Value| match value {
             serde_json::Value::Null | serde_json::Value::Bool(false) => true,
             serde_json::Value::Array(items) => items.is_empty(),

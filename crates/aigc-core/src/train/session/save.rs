@@ -9,7 +9,7 @@ use crate::{
         state::{EMA, MODEL, STATE, TIME, TimeSpent, optimizer_file},
         survey::not_finite,
     },
-    weights::{load_renamed_weights, save_weights},
+    weights::{load_weights_with_mapping, save_weights},
 };
 use burn::module::Module;
 
@@ -77,7 +77,7 @@ impl<M: Module + 'static> Session<'_, '_, M> {
             Some(step) => {
                 let file = if self.ema.is_some() { EMA } else { MODEL };
                 let path = self.run.checkpoint(step)?.path(file);
-                load_renamed_weights(self.model().valid(), &path, &self.renamed)
+                load_weights_with_mapping(self.model().valid(), &path, &self.renamed)
             }
         }
     }

@@ -17,7 +17,7 @@ use crate::{
         },
         survey::trainable,
     },
-    weights::{RenamedField, load_renamed_weights},
+    weights::{RenamedField, load_weights_with_mapping},
 };
 use burn::module::Module;
 
@@ -86,7 +86,8 @@ pub(super) fn restore_model<M: Module + 'static>(
         );
         return Err(offer(Error::checkpoint(checkpoint.path(STATE), reason)));
     }
-    let model = load_renamed_weights(model, &checkpoint.path(MODEL), renamed).map_err(offer)?;
+    let model =
+        load_weights_with_mapping(model, &checkpoint.path(MODEL), renamed).map_err(offer)?;
     Ok((assign_path_ids_with(model, renamed), state))
 }
 
@@ -153,7 +154,7 @@ pub(super) fn restore_ema<M: Module + 'static>(
         (Some(ema), None) => Some(Ema::new(model, ema)),
         (Some(ema), Some(checkpoint)) => {
             // Loaded into separate tensors: `valid` copies running statistics.
-            let average = load_renamed_weights(plain.valid(), &checkpoint.path(EMA), renamed)
+            let average = load_weights_with_mapping(plain.valid(), &checkpoint.path(EMA), renamed)
                 .map_err(|error| run.with_fallback(checkpoint.step(), error))?;
             Some(Ema::resume(model, average, ema, state.ema_updates))
         }

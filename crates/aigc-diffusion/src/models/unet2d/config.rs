@@ -9,6 +9,7 @@ use aigc_core::{
     Error, Result,
     data::{ImageShape, SampleShape},
     nn::diffusers::activation,
+    weights::Loaded,
 };
 use serde::{Deserialize, Serialize};
 
@@ -210,12 +211,12 @@ impl UNet2dConfig {
         self
     }
 
-    /// A configuration from the fields of its file; the others have defaults. Also returns the
-    /// fields that are unknown and ignored.
+    /// A configuration from the fields of its file; the others have defaults. The report lists
+    /// unknown fields, which were ignored.
     ///
     /// # Errors
     /// [`Error::Config`] names a field with a value that it cannot have, or that is not supported.
-    pub fn from_json(text: &str) -> Result<(Self, Vec<String>)> {
+    pub fn from_json(text: &str) -> Result<Loaded<Self>> {
         let fields = json::parse_object(text)?;
         if let Some(identity) = fields
             .get("class_embed_type")
@@ -228,9 +229,9 @@ impl UNet2dConfig {
                  numbers for each sample, but Conditioning has class labels only",
             ));
         }
-        let (config, unused): (Self, _) = json::network(fields, "UNet2DModel", UNSUPPORTED)?;
+        let config: Loaded<Self> = json::network(fields, "UNet2DModel", UNSUPPORTED)?;
         config.validate()?;
-        Ok((config, unused))
+        Ok(config)
     }
 
     pub(super) fn check(&self, shape: SampleShape, variance: bool) -> Result<()> {

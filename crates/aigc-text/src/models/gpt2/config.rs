@@ -201,21 +201,22 @@ impl Gpt2Config {
             return Err(Error::config("model_type", other, MODEL_TYPE));
         }
         json::reject_unsupported(&mut fields, FIXED)?;
-        let (mut config, unused): (Self, _) = json::from_map_with_defaults(&fields)?;
+        let mut loaded: Loaded<Self> = json::from_map_with_defaults(&fields)?;
+        let config = &mut loaded.value;
         // transformers accepts models whose special tokens are outside the vocabulary.
         let size = config.vocab_size;
         let is_there = |token: &u32| (*token as usize) < size;
         config.bos_token_id = config.bos_token_id.filter(is_there);
         config.eos_token_id = config
             .eos_token_id
+            .take()
             .filter(|tokens| tokens.list().iter().all(is_there));
         config.pad_token_id = config.pad_token_id.filter(is_there);
         config.validate()?;
-        let unused = unused
-            .into_iter()
-            .filter(|field| !INERT.contains(&field.as_str()))
-            .collect();
-        Ok(Loaded::new(config).with_unused_fields(unused))
+        loaded
+            .unused_fields
+            .retain(|field| !INERT.contains(&field.as_str()));
+        Ok(loaded)
     }
 
     /// Fails unless every value is in its range.

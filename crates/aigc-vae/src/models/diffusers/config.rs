@@ -8,6 +8,7 @@ use aigc_core::{
     data::{ImageShape, SampleShape},
     json,
     nn::{Activation, diffusers::SampleSize},
+    weights::Loaded,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -203,15 +204,15 @@ macro_rules! shared_methods {
         }
 
         /// A configuration from the text of diffusers' `config.json`. Missing fields have the
-        /// defaults of diffusers. Also returns the fields that are unknown and ignored.
+        /// defaults of diffusers. The report lists unknown fields, which were ignored.
         ///
         /// # Errors
         /// [`Error::Json`] if the text is not JSON; [`Error::Config`] names a field with a value
         /// that it cannot have, or that is not supported.
-        pub fn from_json(text: &str) -> Result<(Self, Vec<String>)> {
-            let (config, unused): (Self, _) = read(text, Self::CLASS, $unsupported)?;
+        pub fn from_json(text: &str) -> Result<Loaded<Self>> {
+            let config: Loaded<Self> = read(text, Self::CLASS, $unsupported)?;
             config.validate()?;
-            Ok((config, unused))
+            Ok(config)
         }
 
         /// The text of `config.json` as diffusers writes it.
@@ -359,12 +360,12 @@ impl VqModelConfig {
     }
 }
 
-/// A configuration from the text of a file, and its unknown fields.
+/// A configuration from the text of a file; the report lists unknown fields.
 fn read<C: Serialize + DeserializeOwned + Default>(
     text: &str,
     class: &str,
     unsupported: &[(&str, &str)],
-) -> Result<(C, Vec<String>)> {
+) -> Result<Loaded<C>> {
     let mut given = json::parse_object(text)?;
     if let Some(other) = given.get("_class_name").filter(|name| *name != class) {
         return Err(Error::config("_class_name", other, class));
@@ -424,7 +425,7 @@ mod tests {
         assert!(!text.contains("likelihood"), "{text}");
         assert_eq!(
             AutoencoderKlConfig::from_json(&text).unwrap(),
-            (config, vec![])
+            Loaded::new(config)
         );
         let config = VqModelConfig {
             vq_embed_dim: Some(5),
@@ -433,12 +434,14 @@ mod tests {
         };
         let text = config.to_json();
         assert!(text.contains("likelihood"), "{text}");
-        assert_eq!(VqModelConfig::from_json(&text).unwrap(), (config, vec![]));
-        let text = r#"{"_class_name": "VQModel", "norm_type": "group", "colour": "red"}"#;
-        let (config, unused) = VqModelConfig::from_json(text).unwrap();
         assert_eq!(
-            (config, unused),
-            (VqModelConfig::default(), vec!["colour".into()])
+            VqModelConfig::from_json(&text).unwrap(),
+            Loaded::new(config)
+        );
+        let text = r#"{"_class_name": "VQModel", "norm_type": "group", "colour": "red"}"#;
+        assert_eq!(
+            VqModelConfig::from_json(text).unwrap(),
+            Loaded::new(VqModelConfig::default()).with_unused_fields(vec!["colour".into()])
         );
     }
 

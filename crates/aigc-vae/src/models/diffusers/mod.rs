@@ -52,12 +52,11 @@ macro_rules! diffusers_methods {
 
         fn open(dir: &Path, variant: Option<&str>, device: &Device) -> Result<Loaded<Self>> {
             super::open(dir, variant, |text| {
-                let (config, unused) = $config::from_json(text)?;
-                let mut loaded = Loaded::new(config.init(device)?).with_unused_fields(unused);
-                loaded
-                    .notes
-                    .extend(config.force_upcast.then(|| super::UPCAST.to_owned()));
-                Ok(loaded)
+                let mut config = $config::from_json(text)?;
+                let model = config.init(device)?;
+                let note = config.force_upcast.then(|| super::UPCAST.to_owned());
+                config.notes.extend(note);
+                Ok(config.map(|_| model))
             })
         }
 
