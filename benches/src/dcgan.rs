@@ -1,5 +1,5 @@
 //! A step of DCGAN (Radford et al. 2016, <https://arxiv.org/abs/1511.06434>) on 28×28 images: one
-//! of the critic, one of the generator. Batch 64, Adam at 2e-4 with β = (0.5, 0.999), the
+//! of the discriminator, one of the generator. Batch 64, Adam at 2e-4 with β = (0.5, 0.999), the
 //! non-saturating loss. It goes through the trainer as a user's does.
 
 use crate::{Clock, clock::train, vae::images};

@@ -49,7 +49,7 @@ pub fn folder_from(variable: &str) -> Option<PathBuf> {
     if folder.is_none() {
         skip(&format!("set {variable}"));
     }
-    // Relative to the workspace, whatever folder the test runs in.
+    // Relative to the workspace, whatever directory the test runs in.
     folder.map(|f| Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(f))
 }
 
@@ -59,7 +59,7 @@ pub fn own_fixtures() -> PathBuf {
 }
 
 /// An interpreter that has `modules`, given with commas between: the one that `PYTHON` names, which
-/// must have them, or `python3`; says that the test is skipped where it does not.
+/// must have them, or `python3`; prints that the test is skipped if that does not have them.
 pub fn python_with(modules: &str) -> Option<String> {
     let named = std::env::var("PYTHON");
     let python = named.clone().unwrap_or_else(|_| "python3".into());
@@ -74,7 +74,7 @@ pub fn python_with(modules: &str) -> Option<String> {
     None
 }
 
-/// What a script of `tests/reference` prints of a folder.
+/// What a script of `tests/reference` prints for a directory.
 ///
 /// # Panics
 /// If it fails.
@@ -119,7 +119,7 @@ pub fn integers(of: &[i64], shape: &[usize]) -> Entry {
     )
 }
 
-/// Writes the `case.safetensors` of a folder, which a script of `tests/reference` reads.
+/// Writes the `case.safetensors` of a directory, which a script of `tests/reference` reads.
 ///
 /// # Panics
 /// If it cannot be written.
@@ -134,7 +134,7 @@ pub fn write_case(folder: &Path, entries: &[(&str, Entry)]) {
         })
         .collect();
     let path = folder.join("case.safetensors");
-    safetensors::serialize_to_file(tensors, None, &path).expect("the folder can be written");
+    safetensors::serialize_to_file(tensors, None, &path).expect("the directory can be written");
 }
 
 /// Every float tensor of a model, by path, as bits.

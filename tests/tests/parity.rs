@@ -1,5 +1,5 @@
-//! Other implementations' numbers, out of fixture folders: `tests/fixtures` and, if set, the one
-//! `AIGC_FIXTURES` names.
+//! Other implementations' numbers, from directories of fixtures: `tests/fixtures` and, if set, the
+//! one that `AIGC_FIXTURES` names.
 //!
 //! Every case of a kind known here must pass; kinds not supported yet are listed.
 
@@ -33,7 +33,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Folders with a `case.json`, at any depth.
+/// Directories with a `case.json`, at any depth.
 fn cases(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut open = vec![folder.to_path_buf()];

@@ -52,8 +52,8 @@ pub trait SampleDiscriminator<const X: usize = 4>: Module + ModuleDisplay {
     }
 }
 
-/// Losses of a discriminator and of the network that it judges, from logits; higher logits mean
-/// more real. `sp(x) = ln(1 + eˣ)`, and each term is a mean over samples and patches:
+/// Losses of a discriminator and of the network that it classifies samples of, from logits; higher
+/// logits mean more real. `sp(x) = ln(1 + eˣ)`, and each term is a mean over samples and patches:
 ///
 /// | | discriminator | generator |
 /// |---|---|---|

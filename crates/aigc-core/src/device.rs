@@ -8,7 +8,7 @@
 //! | `wgpu`, `vulkan`, `metal` | GPU through WGPU | the same name |
 //! | `cuda`, `cuda:0` | NVIDIA | `cuda` |
 //! | `rocm`, `rocm:0` | AMD | `rocm` |
-//! | `auto` | the fastest backend that was compiled in | |
+//! | `auto` | the first of [`available_backends`] | |
 
 use crate::{Error, Result};
 use burn::tensor::Device;

@@ -1,7 +1,8 @@
 //! The foundation of all crates of aigc: devices, data, layers, training, checkpoints, output.
 //!
 //! ```text
-//! Dataset → DataLoader → Objective(model, batch) → Trainer → run directory → load → sample
+//! Dataset → DataLoader → Objective(model, batch) → Trainer → run directory
+//!         → from_pretrained → sample
 //! ```
 //!
 //! | module | content |
@@ -20,7 +21,8 @@
 //! | [`checkpoint`] | the run directory: atomic, checksummed, exactly resumable |
 //! | [`weights`] | reading and writing weights; pretrained models |
 //! | [`encoder`] | traits that let one model family use the models of another |
-//! | [`sampling`] | what the samplers of all families share: batch size, cancellation, progress |
+//! | [`adversarial`] | discriminators and perceptual distances for training autoencoders |
+//! | [`sampling`] | what the samplers of VAEs, GANs and diffusion share |
 //! | [`output`] | PNG grids, GIFs and plots |
 //! | `eval` | evaluation of samples (feature `eval`) |
 //! | `hub` | models by name, from the Hugging Face hub (feature `download`) |

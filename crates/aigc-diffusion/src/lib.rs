@@ -25,7 +25,7 @@
 //!
 //! | items | content |
 //! |---|---|
-//! | [`models`] | networks with diffusers' names, opened and saved in its format ([`AnyDenoiser`]) |
+//! | [`models`] | networks with the names and the files of diffusers ([`AnyDenoiser`]) |
 //! | [`scheduler`] | solvers: DDPM, DDIM, DPM-Solver++, UniPC, EDM, flows, … ([`AnyScheduler`]) |
 //! | [`Denoiser`], [`Conditioning`] | the interface of networks |
 //! | [`ForwardProcess`], [`NoiseScheduleConfig`] | noise in training |
@@ -34,7 +34,7 @@
 //! | [`Guide`], [`ClassifierFreeGuidance`], [`ClassifierGuidance`] | guidance |
 //! | [`MomentMatchingGuidance`], [`Degradation`] | inverse problems: restoration of images |
 //! | [`BitsPerDim`] | likelihoods |
-//! | [`Pipeline`] | directories with a network, a scheduler and an autoencoder |
+//! | [`Pipeline`] | directories with a network and a scheduler; further components are listed |
 //! | [`SamplingPlan`], [`PlanRunner`] | a scheduler's steps as data, and their execution |
 #![forbid(unsafe_code)]
 

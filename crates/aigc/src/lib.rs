@@ -12,7 +12,10 @@
 //! compiles faster with that one alone:
 //!
 //! ```toml
-//! aigc = { version = "0.1", default-features = false, features = ["flex", "vae", "image"] }
+//! [dependencies.aigc]
+//! path = "../aigc/crates/aigc"
+//! default-features = false
+//! features = ["flex", "vae", "image"]
 //! ```
 //!
 //! ```

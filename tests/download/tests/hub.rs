@@ -72,7 +72,7 @@ impl Site {
         }
     }
 
-    /// A small file, one in a folder within a folder, and a large one.
+    /// A small file, one in a directory within a directory, and a large one.
     fn usual() -> Self {
         Self::new(&[
             ("config.json", &"a".repeat(40), b"{}"),
@@ -644,7 +644,7 @@ fn escaping_names_are_refused() {
     assert_eq!(names(folder.path()), [""; 0]);
 }
 
-/// A server that has a folder of the fixtures, as the hub has it.
+/// A server that has a directory of the fixtures, as the hub has it.
 fn model(folder: &str) -> Site {
     let mut site = Site {
         commit: COMMIT.into(),
@@ -784,7 +784,7 @@ fn snapshot_checks_config_before_weights() {
     let mut light = model("whole");
     light.files.remove("model.safetensors");
     assert!(fetch(light).contains("has no model.safetensors, model.safetensors.index.json"));
-    // An index that leads out of its folder, and one that names what is not there.
+    // An index that leads out of its directory, and one that names what is not there.
     for (shard, expected) in [
         ("../a", "no file beside it"),
         ("gone.bin", "has no gone.bin"),

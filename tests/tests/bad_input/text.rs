@@ -69,8 +69,8 @@ fn with_another_value(json: &mut Value, rng: &mut Rng) {
     *json = others[rng.random_index(others.len())].clone();
 }
 
-/// Opens a folder with each of `files` altered in `cases` ways: a panic fails, an error names the
-/// file or its folder, and what opens is used. Some have to be refused, and some taken.
+/// Opens a directory with each of `files` altered in `cases` ways: a panic fails, an error names
+/// the file or its directory, and what opens is used. Some have to be refused, and some taken.
 fn alter_each(folder: &Path, files: &[&str], cases: usize, open: impl Fn() -> Result<()>) {
     open().expect("the files are good");
     for file in files {
@@ -115,7 +115,7 @@ fn alter_each(folder: &Path, files: &[&str], cases: usize, open: impl Fn() -> Re
     }
 }
 
-/// A folder to alter, with the files of one of our fixtures.
+/// A directory to alter, with the files of one of our fixtures.
 fn copied(fixture: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(own_fixtures().join("text").join(fixture)).unwrap() {

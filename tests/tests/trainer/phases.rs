@@ -43,7 +43,7 @@ fn repeated_update_reports_losses_once() {
     );
 }
 
-/// Two players with optimizers of their own, one of them moving twice per step.
+/// Two parts with separate optimizers; one is updated twice per step.
 #[derive(Module, Debug)]
 struct Two {
     left: Scalar,

@@ -1,4 +1,5 @@
-//! What the samplers of all families share: batch size, cancellation, progress, results.
+//! What the samplers of VAEs, GANs and diffusion share: batch size, cancellation, progress,
+//! results.
 
 mod classes;
 mod methods;
@@ -16,7 +17,8 @@ use std::{
 /// Called during sampling; can stop it.
 type OnProgress<'a, P> = Rc<RefCell<dyn FnMut(&P) -> ControlFlow<()> + 'a>>;
 
-/// Options that the samplers of all families have. `P` is the progress that a callback receives.
+/// Options of the samplers of VAEs, GANs and diffusion. `P` is the progress that a callback
+/// receives.
 pub struct SamplingOptions<'a, P> {
     /// Samples per pass of the network; limits the memory for any number of samples.
     pub batch_size: usize,

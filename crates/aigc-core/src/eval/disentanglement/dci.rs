@@ -429,7 +429,7 @@ mod tests {
         assert!(found.importance.get(1, 0) > 0.95, "{found:?}");
         assert!(found.factor_informativeness[0] > 0.95, "{found:?}");
         assert!(found.factor_completeness[0] > 0.8, "{found:?}");
-        // No code tells about the second factor.
+        // No code has information about the second factor.
         assert!(found.factor_informativeness[1] < 0.1, "{found:?}");
     }
 
@@ -444,7 +444,7 @@ mod tests {
             "{found:?}"
         );
         assert!(found.informativeness < 0.1, "{found:?}");
-        // Sum and difference of two factors tell all about both, together.
+        // Sum and difference of two factors together determine both.
         let factors = grid(&[8, 8], 20);
         let codes: Vec<f64> = (factors.chunks_exact(2))
             .flat_map(|f| [f64::from(f[0] + f[1]), f64::from(f[0]) - f64::from(f[1])])

@@ -6,8 +6,8 @@ use crate::{Result, check};
 /// Result of [`mutual_information_gap`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct MutualInformationGap {
-    /// Mean of the gaps: 1 if the best code of each factor determines it and no other code tells
-    /// about it, 0 if two codes tell as much as each other.
+    /// Mean of the gaps: 1 if the best code of each factor determines it and no other code has
+    /// information about it, 0 if two codes have the same amount of information.
     pub score: f64,
     /// For each factor, the difference of the two largest mutual informations, divided by the
     /// entropy of the factor.
