@@ -1,5 +1,5 @@
-//! What a model is conditioned on: classes, vectors, or sequences of vectors such as those of a text
-//! encoder.
+//! What a model is conditioned on: classes, vectors, or sequences of vectors such as those of a
+//! text encoder.
 
 use aigc_core::{
     Error, Result,
@@ -327,10 +327,10 @@ impl<B> fmt::Debug for BatchCondition<B> {
 /// BatchCondition<B>`.
 macro_rules! condition_method {
     () => {
-        /// Conditions the model on what `encode` returns for a batch: vectors, encoder hidden states
-        /// such as a text encoder's for the captions of the batch, or both. It receives the device,
-        /// without autodiff. Labels come from the batch, unless `encode` returns others, which are
-        /// read from their device to check them.
+        /// Conditions the model on what `encode` returns for a batch: vectors, encoder hidden
+        /// states such as a text encoder's for the captions of the batch, or both. It receives the
+        /// device, without autodiff. Labels come from the batch, unless `encode` returns others,
+        /// which are read from their device to check them.
         pub fn with_condition(
             mut self,
             encode: impl Fn(&B, &burn::tensor::Device) -> aigc_core::Result<$crate::Condition>

@@ -65,7 +65,8 @@ impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
         self
     }
 
-    /// Sets the vectors of the samples, `[1, vector_dim]` for all or `[n, vector_dim]` for n of them.
+    /// Sets the vectors of the samples, `[1, vector_dim]` for all or `[n, vector_dim]` for n of
+    /// them.
     pub fn with_vectors(mut self, vectors: Tensor<2>) -> Self {
         self.given.vectors = Some(vectors);
         self
@@ -120,8 +121,8 @@ impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
     ///   `[0, 1]`
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if `x` contains no samples, the model does not accept their shape,
-    /// or the classes do not fit; [`Error::Cancelled`] if cancelled.
+    /// [`Error::InvalidArgument`] if `x` contains no samples, the model does not accept their
+    /// shape, or the classes do not fit; [`Error::Cancelled`] if cancelled.
     pub fn reconstruct(&self, x: Tensor<X>) -> Result<Tensor<X>> {
         self.check_samples("x", &x)?;
         let labels = self.labels(x.dims()[0])?;
@@ -178,15 +179,15 @@ impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
     }
 
     /// Decodes a grid over two latent dimensions: `side × side` samples, row by row. The dimension
-    /// `axes[0]` rises from row to row and `axes[1]` from column to column, over the central 90 % of
-    /// a standard normal prior, −1.645 to 1.645; all others are 0.
+    /// `axes[0]` rises from row to row and `axes[1]` from column to column, over the central 90 %
+    /// of a standard normal prior, −1.645 to 1.645; all others are 0.
     ///
     /// # Shapes
     /// - output: `[side², …]` of the model's sample shape
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] unless `side` is from 2 to 1024, both `axes` are latent dimensions
-    /// and the classes fit; [`Error::Cancelled`] if cancelled.
+    /// [`Error::InvalidArgument`] unless `side` is from 2 to 1024, both `axes` are latent
+    /// dimensions and the classes fit; [`Error::Cancelled`] if cancelled.
     pub fn latent_grid(&self, axes: [usize; 2], side: usize) -> Result<Tensor<X>> {
         let latent = self.model.latent_dim();
         if !(2..=1024).contains(&side) {

@@ -84,9 +84,9 @@ impl Display for Method {
 
 /// Identifies the weights of a model: the first 4 bytes of a SHA-256 of the paths, shapes and
 /// values of all float tensors. Configurations do not count: an activation, a likelihood or the
-/// levels of a quantiser can differ between models with the same weights. The checksum of a lossless
-/// file notices that; the checksum of a lossy file is that of the codes, which such a model may
-/// decode to other images.
+/// levels of a quantiser can differ between models with the same weights. The checksum of a
+/// lossless file notices that; the checksum of a lossy file is that of the codes, which such a
+/// model may decode to other images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint([u8; 4]);
 

@@ -71,9 +71,9 @@ impl std::fmt::Display for ActiveUnits {
 ///
 /// # Errors
 /// [`Error::InvalidArgument`] if there are no rows per pass, or fewer than two samples;
-/// [`Error::Config`] if the samples do not have the shape of the model's samples or the range of its
-/// likelihood, or no condition for a conditional model; [`Error::Cancelled`] if stopped before the
-/// first samples were evaluated; errors of the loader.
+/// [`Error::Config`] if the samples do not have the shape of the model's samples or the range of
+/// its likelihood, or no condition for a conditional model; [`Error::Cancelled`] if stopped before
+/// the first samples were evaluated; errors of the loader.
 pub fn active_units<V, B, const X: usize, const Z: usize>(
     model: &V,
     loader: &DataLoader<B>,

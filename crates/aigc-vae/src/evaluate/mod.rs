@@ -177,8 +177,8 @@ struct Part<const X: usize> {
     range: ValueRange,
 }
 
-/// The likelihood of the first sample of a part, at the mode of its posterior: that of a small pass.
-/// Fails unless it is one of values in the range of the samples.
+/// The likelihood of the first sample of a part, at the mode of its posterior: that of a small
+/// pass. Fails unless it is one of values in the range of the samples.
 fn first_likelihood<V, const X: usize, const Z: usize>(
     model: &V,
     posterior: &V::Posterior,

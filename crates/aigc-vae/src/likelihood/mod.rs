@@ -77,8 +77,8 @@ impl LikelihoodKind {
         }
     }
 
-    /// Fails unless the standard deviation is finite and at least 1e-6, and the number of components is
-    /// from 1 to 100.
+    /// Fails unless the standard deviation is finite and at least 1e-6, and the number of
+    /// components is from 1 to 100.
     ///
     /// # Errors
     /// [`Error::Config`] naming the field of `likelihood`.

@@ -137,7 +137,8 @@ impl MlpVaeConfig {
 ///
 /// A conditional model concatenates the one-hot vector of the class, then the vector of the
 /// condition, with the pixels and with the latents, and adds cross-attention to the first hidden
-/// layer of encoder and decoder, before the activation; the query is the vector that it is added to.
+/// layer of encoder and decoder, before the activation; the query is the vector that it is added
+/// to.
 #[derive(Module, Debug)]
 pub struct MlpVae {
     encoder: Linear,

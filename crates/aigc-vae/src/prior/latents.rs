@@ -70,8 +70,8 @@ where
     encode_all(model, loader, device, seed, &BatchCondition::default())
 }
 
-/// [`encode_latents`] under the vectors and encoder hidden states that `encode` returns for a batch,
-/// as of [`VaeObjective::with_condition`](crate::VaeObjective::with_condition).
+/// [`encode_latents`] under the vectors and encoder hidden states that `encode` returns for a
+/// batch, as of [`VaeObjective::with_condition`](crate::VaeObjective::with_condition).
 ///
 /// # Errors
 /// As [`encode_latents`]; if what `encode` returns does not fit the model; errors of `encode`.

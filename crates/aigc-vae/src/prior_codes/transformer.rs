@@ -291,8 +291,8 @@ impl CodePrior {
         self.log_prob_unchecked(codes, condition)
     }
 
-    /// [`log_prob`](Self::log_prob) for codes and classes that are known to be in their ranges, such
-    /// as those of a [`CodeBatch`](super::CodeBatch).
+    /// [`log_prob`](Self::log_prob) for codes and classes that are known to be in their ranges,
+    /// such as those of a [`CodeBatch`](super::CodeBatch).
     pub(crate) fn log_prob_unchecked(
         &self,
         codes: Tensor<3, Int>,
@@ -308,7 +308,8 @@ impl CodePrior {
     }
 
     /// # Panics
-    /// If a code or a class is out of range: with several codebooks, it would be that of another one.
+    /// If a code or a class is out of range: with several codebooks, it would be that of another
+    /// one.
     fn check(&self, codes: &Tensor<3, Int>, condition: &PriorCondition) {
         let config = &self.config;
         assert_below("codes", codes, config.codes.num_codes);
