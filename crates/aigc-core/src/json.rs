@@ -121,7 +121,7 @@ pub fn from_map_with_defaults<S: Serialize + DeserializeOwned + Default>(
             ));
         }
     }
-    let config = serde_json::from_value(all.into()).expect("was just read");
+    let config: S = serde_json::from_value(all.into()).expect("was just read");
     Ok(Loaded::new(config).with_unused_fields(unused))
 }
 
