@@ -11,6 +11,9 @@ use burn::{
 pub struct Conditioning<const D: usize = 4> {
     /// A class for each sample, `[batch]`.
     pub class_labels: Option<Tensor<1, Int>>,
+    /// A vector for each sample, which is added to the time embedding, `[batch, width]`; used by
+    /// networks with a [width](Denoiser::class_embedding_dim) for it.
+    pub class_embeddings: Option<Tensor<2>>,
     /// Vectors that cross-attention attends to, such as those of a text encoder,
     /// `[batch, tokens, width]`.
     pub encoder_hidden_states: Option<Tensor<3>>,
@@ -23,6 +26,7 @@ impl<const D: usize> Default for Conditioning<D> {
     fn default() -> Self {
         Self {
             class_labels: None,
+            class_embeddings: None,
             encoder_hidden_states: None,
             self_cond: None,
         }
@@ -34,6 +38,7 @@ impl<const D: usize> Conditioning<D> {
     pub(crate) fn autodiff(self) -> Self {
         Self {
             class_labels: self.class_labels.map(Tensor::autodiff),
+            class_embeddings: self.class_embeddings.map(Tensor::autodiff),
             encoder_hidden_states: self.encoder_hidden_states.map(Tensor::autodiff),
             self_cond: self.self_cond.map(Tensor::autodiff),
         }
@@ -43,6 +48,7 @@ impl<const D: usize> Conditioning<D> {
     pub(crate) fn inner(self) -> Self {
         Self {
             class_labels: self.class_labels.map(Tensor::inner),
+            class_embeddings: self.class_embeddings.map(Tensor::inner),
             encoder_hidden_states: self.encoder_hidden_states.map(Tensor::inner),
             self_cond: self.self_cond.map(Tensor::inner),
         }
@@ -92,6 +98,12 @@ pub trait Denoiser<const D: usize = 4>: Module + ModuleDisplay {
 
     /// Width of the encoder hidden states that cross-attention expects, if there is any.
     fn cross_attention_dim(&self) -> Option<usize> {
+        None
+    }
+
+    /// Width of the class embeddings that are given for each sample, if the network takes such. The
+    /// null vector, of unconditional samples, is zeros.
+    fn class_embedding_dim(&self) -> Option<usize> {
         None
     }
 

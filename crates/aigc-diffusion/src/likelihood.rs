@@ -306,12 +306,17 @@ impl<'a, D: Denoiser> BitsPerDim<'a, D> {
         classes: Option<&[u32]>,
     ) -> Result<(Tensor<4>, Option<Tensor<1, Int>>)> {
         self.network.check_shape(batch.shape().into())?;
-        if self.network.cross_attention_dim().is_some() {
-            return Err(Error::argument(
-                "network",
-                "with cross-attention",
-                "one with classes or without conditions",
-            ));
+        let vectors = match (
+            self.network.cross_attention_dim(),
+            self.network.class_embedding_dim(),
+        ) {
+            (Some(_), _) => Some("with cross-attention"),
+            (None, Some(_)) => Some("with class embeddings for each sample"),
+            (None, None) => None,
+        };
+        if let Some(network) = vectors {
+            let expected = "one with classes or without conditions";
+            return Err(Error::argument("network", network, expected));
         }
         let class = match (self.network.num_classes(), classes) {
             (None, None) => None,

@@ -1,4 +1,4 @@
-//! Networks and pipelines against diffusers. (They come from `AIGC_FIXTURES`.)
+//! Networks and pipelines against diffusers. (Most come from `AIGC_FIXTURES`.)
 
 use super::Tensors;
 use aigc_core::{device::device, weights::load_weights};
@@ -73,6 +73,13 @@ pub(crate) fn call(folder: &Path, kind: &str) {
         let labels = integers("class_labels");
         Tensor::<1, Int>::from_ints(labels.as_slice(), &flex)
     });
+    let class_embeddings = tensors.has("class_embeddings").then(|| {
+        let shape = tensors.shape::<2>("class_embeddings");
+        Tensor::from_data(
+            TensorData::new(tensors.floats("class_embeddings"), shape),
+            &flex,
+        )
+    });
     let time = integers("timestep")
         .into_iter()
         .map(|time| time as f32)
@@ -81,7 +88,14 @@ pub(crate) fn call(folder: &Path, kind: &str) {
     let text = std::fs::read_to_string(folder.join("model/config.json")).unwrap();
     let weights = folder.join("model/diffusion_pytorch_model.safetensors");
     let found = match kind {
-        "UNet2DModel" => unet2d(&folder.join("model")).forward(load("sample"), time, class),
+        "UNet2DModel" => {
+            let condition = Conditioning {
+                class_labels: class,
+                class_embeddings,
+                ..Conditioning::default()
+            };
+            unet2d(&folder.join("model")).predict(load("sample"), time, &condition)
+        }
         "UNet2DConditionModel" => {
             let config = UNet2dConditionConfig::from_json(&text).unwrap();
             assert_idle(&config.unused_fields);

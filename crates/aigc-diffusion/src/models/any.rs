@@ -123,6 +123,10 @@ macro_rules! denoisers {
                 either!(self, network => network.cross_attention_dim())
             }
 
+            fn class_embedding_dim(&self) -> Option<usize> {
+                either!(self, network => network.class_embedding_dim())
+            }
+
             fn num_classes(&self) -> Option<usize> {
                 either!(self, network => network.num_classes())
             }

@@ -1,4 +1,5 @@
-//! The conditions of a batch: class labels and encoder hidden states, some of them dropped.
+//! The conditions of a batch, some of them dropped: class labels, class embeddings and encoder
+//! hidden states.
 
 use super::DiffusionObjective;
 use crate::denoiser::{Conditioning, Denoiser, real_classes};
@@ -10,12 +11,12 @@ use aigc_core::{
 use burn::tensor::{Device, Tensor};
 use std::rc::Rc;
 
-/// Encoder hidden states of a batch.
-type Encode<B> = dyn Fn(&B, &Device) -> Result<Tensor<3>>;
+/// Vectors of a batch: encoder hidden states, or class embeddings.
+pub(super) type Encode<B, const K: usize> = dyn Fn(&B, &Device) -> Result<Tensor<K>>;
 
 /// Where encoder hidden states come from.
 pub(super) struct Encoder<B> {
-    pub(super) encode: Rc<Encode<B>>,
+    pub(super) encode: Rc<Encode<B, 3>>,
     /// `[1, tokens, width]`: those of dropped conditions.
     pub(super) null: Option<Tensor<3>>,
 }
@@ -30,8 +31,9 @@ impl<N: Denoiser<D>, B: SampleBatch<D>, const D: usize> DiffusionObjective<N, B,
     ) -> Result<Conditioning<D>> {
         let mut condition = Conditioning::default();
         let width = network.cross_attention_dim();
+        let class_width = network.class_embedding_dim();
         let real = real_classes(network);
-        if real.is_none() && width.is_none() {
+        if real.is_none() && class_width.is_none() && width.is_none() {
             return Ok(condition);
         }
         let labels = match (real, batch.labels()) {
@@ -64,11 +66,40 @@ impl<N: Denoiser<D>, B: SampleBatch<D>, const D: usize> DiffusionObjective<N, B,
             let labels: Vec<u32> = labels.iter().zip(&dropped).map(label).collect();
             condition.class_labels = Some(label_tensor(&labels, &context.device));
         }
+        if let Some(width) = class_width {
+            let vectors = self.class_embeddings(width, batch, &dropped, &context.device)?;
+            condition.class_embeddings = Some(vectors.autodiff());
+        }
         if let Some(width) = width {
             let states = self.hidden_states(width, batch, &dropped, &context.device)?;
             condition.encoder_hidden_states = Some(states.autodiff());
         }
         Ok(condition)
+    }
+
+    /// Class embeddings of a batch, some of them replaced by zeros.
+    fn class_embeddings(
+        &self,
+        width: usize,
+        batch: &B,
+        dropped: &[bool],
+        device: &Device,
+    ) -> Result<Tensor<2>> {
+        let Some(embed) = &self.class_embeddings else {
+            return Err(Error::argument(
+                "class_embeddings",
+                "missing",
+                format!("vectors of width {width}: call `with_class_embeddings`"),
+            ));
+        };
+        let vectors = embed(batch, &device.clone().without_autodiff())?;
+        if vectors.dims() != [batch.len(), width] {
+            let value = format!("{:?}", vectors.dims());
+            let expected = format!("[{}, {width}]", batch.len());
+            return Err(Error::argument("class_embeddings", value, expected));
+        }
+        let null = vectors.clone().narrow(0, 0, 1).zeros_like();
+        Ok(replace(vectors, null, dropped))
     }
 
     /// Encoder hidden states of a batch, some of them replaced by the null ones.
@@ -105,10 +136,16 @@ impl<N: Denoiser<D>, B: SampleBatch<D>, const D: usize> DiffusionObjective<N, B,
                 return Err(Error::argument("null hidden states", value, expected));
             }
         };
-        // The null ones stand behind those of the batch.
-        let index = |(i, dropped): (usize, &bool)| if *dropped { n as u32 } else { i as u32 };
-        let index: Vec<u32> = dropped.iter().enumerate().map(index).collect();
-        let index = label_tensor(&index, &states.device());
-        Ok(Tensor::cat(vec![states, null.clone()], 0).select(0, index))
+        Ok(replace(states, null.clone(), dropped))
     }
+}
+
+/// The vectors of a batch, those that are dropped replaced by `null`, one row.
+fn replace<const K: usize>(of: Tensor<K>, null: Tensor<K>, dropped: &[bool]) -> Tensor<K> {
+    // The null ones stand behind those of the batch.
+    let null_row = dropped.len() as u32;
+    let index = |(i, dropped): (usize, &bool)| if *dropped { null_row } else { i as u32 };
+    let index: Vec<u32> = dropped.iter().enumerate().map(index).collect();
+    let index = label_tensor(&index, &of.device());
+    Tensor::cat(vec![of, null], 0).select(0, index)
 }

@@ -19,7 +19,7 @@ use aigc_core::{
     train::{LossOutput, Objective, StepContext},
 };
 use burn::tensor::{Device, Tensor, TensorData};
-use conditions::Encoder;
+use conditions::{Encode, Encoder};
 use std::{marker::PhantomData, rc::Rc};
 
 /// The denoising objective: noise is added to samples, and the network learns to predict the
@@ -31,6 +31,7 @@ pub struct DiffusionObjective<N, B = ImageBatch, const D: usize = 4> {
     draws: Draws,
     latent: Option<(Rc<dyn Autoencoder<D, D>>, f64)>,
     encoder: Option<Encoder<B>>,
+    class_embeddings: Option<Rc<Encode<B, 2>>>,
     model: PhantomData<fn() -> N>,
 }
 
@@ -40,6 +41,7 @@ impl<N, B, const D: usize> std::fmt::Debug for DiffusionObjective<N, B, D> {
             .field("config", &self.config)
             .field("latent", &self.latent)
             .field("encoder_hidden_states", &self.encoder.is_some())
+            .field("class_embeddings", &self.class_embeddings.is_some())
             .finish_non_exhaustive()
     }
 }
@@ -60,7 +62,9 @@ impl<N: Denoiser<D>, B: SampleBatch<D>, const D: usize> DiffusionObjective<N, B,
                 "0 or more, less than 1",
             ));
         }
-        let droppable = network.null_class().is_some() || network.cross_attention_dim().is_some();
+        let droppable = network.null_class().is_some()
+            || network.cross_attention_dim().is_some()
+            || network.class_embedding_dim().is_some();
         if dropout > 0.0 && !droppable {
             return Err(Error::config(
                 "conditioning_dropout",
@@ -92,6 +96,7 @@ impl<N: Denoiser<D>, B: SampleBatch<D>, const D: usize> DiffusionObjective<N, B,
             draws,
             latent: None,
             encoder: None,
+            class_embeddings: None,
             model: PhantomData,
         })
     }
@@ -127,6 +132,17 @@ impl<N: Denoiser<D>, B: SampleBatch<D>, const D: usize> DiffusionObjective<N, B,
             encode: Rc::new(encode),
             null,
         });
+        self
+    }
+
+    /// Conditions a network that takes [class embeddings](Denoiser::class_embedding_dim) on the
+    /// vectors that `embed` returns for a batch, `[len, width]`. It receives the device, without
+    /// autodiff. Zeros take the place of dropped ones.
+    pub fn with_class_embeddings(
+        mut self,
+        embed: impl Fn(&B, &Device) -> Result<Tensor<2>> + 'static,
+    ) -> Self {
+        self.class_embeddings = Some(Rc::new(embed));
         self
     }
 

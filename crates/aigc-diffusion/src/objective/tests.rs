@@ -63,6 +63,26 @@ impl Denoiser for Attends {
     }
 }
 
+/// Predicts the mean of its class embeddings.
+#[derive(Module, Debug)]
+struct Embeds;
+
+impl Denoiser for Embeds {
+    fn predict(&self, x: Tensor<4>, _time: Tensor<1>, condition: &Conditioning) -> Tensor<4> {
+        let vectors = condition.class_embeddings.clone().unwrap();
+        let mean: Tensor<4> = vectors.mean_dim(1).reshape([-1, 1, 1, 1]);
+        mean.expand(x.dims())
+    }
+
+    fn check_shape(&self, _shape: SampleShape) -> Result<()> {
+        Ok(())
+    }
+
+    fn class_embedding_dim(&self) -> Option<usize> {
+        Some(6)
+    }
+}
+
 /// Predicts the noise of samples whose values are all the same, for samples of any rank. It learns
 /// the value.
 #[derive(Module, Debug)]
@@ -242,6 +262,40 @@ fn encoder_hidden_states_are_passed_and_dropped() {
         message.contains("`encoder_hidden_states` is missing"),
         "{message}"
     );
+}
+
+/// As above, with class embeddings, whose null vector is zeros.
+#[test]
+fn class_embeddings_are_passed_and_dropped() {
+    let flex = device("flex").unwrap();
+    let loss = |dropout: f64, width: Option<usize>| {
+        let config = DiffusionObjectiveConfig {
+            prediction: PredictionType::Sample,
+            conditioning_dropout: dropout,
+            ..DiffusionObjectiveConfig::default()
+        };
+        let mut objective = DiffusionObjective::new(config, &Embeds).unwrap();
+        if let Some(width) = width {
+            objective = objective.with_class_embeddings(move |batch: &ImageBatch, device| {
+                Ok(Tensor::ones([batch.len(), width], device))
+            });
+        }
+        let mut context = StepContext::new(0, 1, flex.clone().autodiff(), Rng::new(3));
+        let losses = objective.losses(&Embeds, &batch(255, 1000), &mut context)?;
+        Ok::<_, Error>(losses.loss.into_scalar::<f64>())
+    };
+    assert!(loss(0.0, Some(6)).unwrap() < 1e-9);
+    assert!((loss(0.25, Some(6)).unwrap() - 0.25).abs() < 0.05);
+    for (width, expected) in [
+        (None, "`class_embeddings` is missing"),
+        (
+            Some(5),
+            "`class_embeddings` is [1000, 5], expected [1000, 6]",
+        ),
+    ] {
+        let message = loss(0.0, width).unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}");
+    }
 }
 
 fn batch(value: u8, n: usize) -> ImageBatch {

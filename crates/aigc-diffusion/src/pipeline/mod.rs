@@ -311,6 +311,7 @@ impl Pipeline {
             return false;
         };
         let conditional = network.num_classes().is_some()
+            || network.class_embedding_dim().is_some()
             || network.supports_self_conditioning(self.shape.channels);
         !conditional
             && matches!(

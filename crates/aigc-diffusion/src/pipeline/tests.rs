@@ -34,6 +34,27 @@ fn pipeline(classes: Option<usize>) -> Pipeline {
     Pipeline::new(network, DdimScheduler::default(), ImageShape::new(1, 8, 8)).unwrap()
 }
 
+/// `DDPMPipeline` passes the network no class embeddings.
+#[test]
+fn identity_network_is_no_ddpm_pipeline() {
+    let (flex, folder) = (device("flex").unwrap(), tempfile::tempdir().unwrap());
+    for (class_embed_type, class) in [
+        (None, "DDPMPipeline"),
+        (Some(models::ClassEmbedType::Identity), "DiffusionPipeline"),
+    ] {
+        let config = UNet2dConfig {
+            class_embed_type,
+            ..tiny(None)
+        };
+        let network = config.init(&flex).unwrap().init_weights(3);
+        let shape = ImageShape::new(1, 8, 8);
+        let pipeline = Pipeline::new(network, DdimScheduler::default(), shape).unwrap();
+        pipeline.save_pretrained(folder.path()).unwrap();
+        let index = fs::read_to_string(folder.path().join(INDEX)).unwrap();
+        assert!(index.contains(&format!("\"{class}\"")), "{index}");
+    }
+}
+
 #[test]
 fn saved_pipeline_opens_and_generates_the_same_images() {
     let flex = device("flex").unwrap();

@@ -150,12 +150,16 @@ impl<N: Denoiser<D>, const D: usize> DiffusionSampler<'_, N, D> {
         let twice = |x: Tensor<D>| Tensor::cat(vec![x.clone(), x], 0);
         let Conditioning {
             class_labels,
+            class_embeddings,
             encoder_hidden_states,
             ..
         } = inputs.condition.clone();
         let both = Conditioning {
             class_labels: class_labels
                 .zip(negative.class_labels)
+                .map(|(a, b)| Tensor::cat(vec![a, b], 0)),
+            class_embeddings: class_embeddings
+                .zip(negative.class_embeddings)
                 .map(|(a, b)| Tensor::cat(vec![a, b], 0)),
             encoder_hidden_states: encoder_hidden_states
                 .zip(negative.encoder_hidden_states)
@@ -180,15 +184,11 @@ impl<N: Denoiser<D>, const D: usize> DiffusionSampler<'_, N, D> {
             .classes
             .as_ref()
             .map(|all| label_tensor(&all[images.clone()], &self.device));
-        let embeds = |embeds: &Tensor<3>| match embeds.dims()[0] {
-            1 => Ok(embeds.clone().repeat_dim(0, n)),
-            many if many >= images.end => Ok(embeds.clone().narrow(0, images.start, n)),
-            few => Err(Error::argument(
-                "prompt_embeds",
-                few,
-                "one prompt for all samples, or one for each",
-            )),
-        };
+        let class_embeddings = self.class_embeddings.as_ref();
+        let class_embeddings = class_embeddings
+            .map(|vectors| rows(vectors, images, "class_embeddings", "vector"))
+            .transpose()?;
+        let embeds = |embeds: &Tensor<3>| rows(embeds, images, "prompt_embeds", "prompt");
         let (prompt, negative) = match &self.prompt {
             None => (None, None),
             Some((prompt, negative)) => (
@@ -196,28 +196,50 @@ impl<N: Denoiser<D>, const D: usize> DiffusionSampler<'_, N, D> {
                 negative.as_ref().map(embeds).transpose()?,
             ),
         };
-        let negative = match (self.guidance, negative, job.null_class) {
-            (None, ..) | (_, None, None) => None,
-            (Some(_), Some(negative), _) => Some(Conditioning {
-                class_labels: class_labels.clone(),
+        let condition: Conditioning<D> = Conditioning {
+            class_labels,
+            class_embeddings,
+            encoder_hidden_states: prompt,
+            self_cond: None,
+        };
+        let vectors = &condition.class_embeddings;
+        let negative = match (self.guidance, negative, job.null_class, vectors) {
+            (None, ..) | (_, None, None, None) => None,
+            (Some(_), Some(negative), ..) => Some(Conditioning {
                 encoder_hidden_states: Some(negative),
-                self_cond: None,
+                ..condition.clone()
             }),
-            (Some(_), None, Some(null)) => Some(Conditioning {
-                class_labels: Some(label_tensor(&vec![null; n], &self.device)),
-                encoder_hidden_states: prompt.clone(),
-                self_cond: None,
+            (Some(_), None, null, vectors) => Some(Conditioning {
+                class_labels: match null {
+                    Some(null) => Some(label_tensor(&vec![null; n], &self.device)),
+                    None => condition.class_labels.clone(),
+                },
+                class_embeddings: vectors.as_ref().map(Tensor::zeros_like),
+                ..condition.clone()
             }),
         };
         Ok(Inputs {
             images: images.clone(),
-            condition: Conditioning {
-                class_labels,
-                encoder_hidden_states: prompt,
-                self_cond: None,
-            },
+            condition,
             negative,
         })
+    }
+}
+
+/// The rows of some samples: the only one, or one for each.
+fn rows<const K: usize>(
+    all: &Tensor<K>,
+    images: &Range<usize>,
+    argument: &str,
+    one: &str,
+) -> Result<Tensor<K>> {
+    match all.dims()[0] {
+        1 => Ok(all.clone().repeat_dim(0, images.len())),
+        many if many >= images.end => Ok(all.clone().narrow(0, images.start, images.len())),
+        few => {
+            let expected = format!("one {one} for all samples, or one for each");
+            Err(Error::argument(argument, few, expected))
+        }
     }
 }
 

@@ -126,6 +126,7 @@ pub struct DiffusionSampler<'a, N, const D: usize = 4> {
     classes: ClassLabels,
     num_classes: Option<usize>,
     unconditional: bool,
+    class_embeddings: Option<Tensor<2>>,
     prompt: Option<(Tensor<3>, Option<Tensor<3>>)>,
     guidance: Option<ClassifierFreeGuidance>,
     guide: Option<(&'a dyn Guide<D>, N)>,
@@ -219,6 +220,7 @@ impl<'a, N: Denoiser<D>, const D: usize> DiffusionSampler<'a, N, D> {
             classes: ClassLabels::Random,
             num_classes: None,
             unconditional: false,
+            class_embeddings: None,
             prompt: None,
             guidance: None,
             guide: None,
@@ -258,6 +260,13 @@ impl<'a, N: Denoiser<D>, const D: usize> DiffusionSampler<'a, N, D> {
         self
     }
 
+    /// Conditions a network that takes [class embeddings](Denoiser::class_embedding_dim) on these
+    /// vectors, `[1 or n, width]`. Classifier-free guidance compares with zeros.
+    pub fn with_class_embeddings(mut self, class_embeddings: Tensor<2>) -> Self {
+        self.class_embeddings = Some(class_embeddings);
+        self
+    }
+
     /// Conditions a network with cross-attention on these vectors, of a text encoder for instance,
     /// `[1 or n, tokens, width]`. Classifier-free guidance compares with `negative_prompt_embeds`,
     /// of the same tokens and width.
@@ -271,7 +280,7 @@ impl<'a, N: Denoiser<D>, const D: usize> DiffusionSampler<'a, N, D> {
     }
 
     /// Adds classifier-free guidance: away from the prediction for the negative prompt embeddings,
-    /// else for the null class.
+    /// else for the null class and for class embeddings of zeros.
     pub fn with_guidance(mut self, guidance: ClassifierFreeGuidance) -> Self {
         self.guidance = Some(guidance);
         self
@@ -420,14 +429,39 @@ impl<'a, N: Denoiser<D>, const D: usize> DiffusionSampler<'a, N, D> {
                 }
             }
         }
+        match (&self.class_embeddings, self.network.class_embedding_dim()) {
+            (None, None) => {}
+            (Some(_), None) => {
+                return Err(Error::argument(
+                    "class_embeddings",
+                    "given",
+                    "none; the network takes no class embeddings",
+                ));
+            }
+            (None, Some(width)) => {
+                return Err(Error::argument(
+                    "class_embeddings",
+                    "missing",
+                    format!("vectors of width {width}: call `with_class_embeddings`"),
+                ));
+            }
+            (Some(vectors), Some(width)) => {
+                if vectors.dims()[1] != width {
+                    let expected = format!("[1 or n, {width}]");
+                    let value = format!("{:?}", vectors.dims());
+                    return Err(Error::argument("class_embeddings", value, expected));
+                }
+            }
+        }
         if let Some(guidance) = self.guidance {
             guidance.validate()?;
             let negative = self.prompt.as_ref().is_some_and(|(_, none)| none.is_some());
-            if !negative && null_class.is_none() {
+            if !negative && null_class.is_none() && self.class_embeddings.is_none() {
                 return Err(Error::argument(
                     "guidance",
                     guidance.guidance_scale,
-                    "a network with a null class, or negative prompt embeddings, to compare with",
+                    "a network with a null class or class embeddings, or negative prompt \
+                     embeddings, to compare with",
                 ));
             }
         }

@@ -4,8 +4,10 @@ use super::*;
 use crate::{
     AnyScheduler, ClassifierGuidance, Conditioning, DdimInverseScheduler, DdimScheduler,
     DdpmScheduler, DpmMultistepScheduler, GuideContext, Kdpm2Scheduler, NoisyClassifier,
-    PlanRunner, PredictionType, UNet2dConditionConfig, VarianceType,
-    models::{CrossDownBlockType, CrossUpBlockType, PerBlock},
+    PlanRunner, PredictionType, UNet2dConditionConfig, UNet2dConfig, UNet2dModel, VarianceType,
+    models::{
+        ClassEmbedType, CrossDownBlockType, CrossUpBlockType, DownBlockType, PerBlock, UpBlockType,
+    },
     schedule::NoiseScheduleConfig,
     scheduler::Clipping,
     testing::Gaussian,
@@ -314,6 +316,94 @@ fn guidance_keeps_learned_variance() {
         .unwrap()
         .unconditional();
     assert!(difference(&plain, &none.sample(3, 0).unwrap().values) > 1e-4);
+}
+
+/// Guidance by class embeddings compares with zeros.
+#[test]
+fn guidance_works_with_class_embeddings() {
+    let flex = device("flex").unwrap();
+    let config = UNet2dConfig {
+        class_embed_type: Some(ClassEmbedType::Identity),
+        time_embedding_dim: Some(6),
+        norm_num_groups: 4,
+        block_out_channels: vec![8],
+        down_block_types: vec![DownBlockType::DownBlock2D],
+        up_block_types: vec![UpBlockType::UpBlock2D],
+        ..UNet2dConfig::small(SHAPE, None)
+    };
+    let network = config.init(&flex).unwrap().init_weights(2);
+    let of = || DiffusionSampler::new(&network, &ddim(), 2, SHAPE, &flex).unwrap();
+    let mut rng = Rng::new(1);
+    let vectors: Tensor<2> = rng.normal([3, 6], &flex);
+    let x = of().noise(3, 0);
+    let images = |sampler: DiffusionSampler<'_, UNet2dModel>| {
+        let sampler = sampler.with_batch_size(2);
+        sampler.sample_from_noise(&x, 0).unwrap().values
+    };
+    let guided = |scale: f64, vectors: &Tensor<2>| {
+        let sampler = of().with_class_embeddings(vectors.clone());
+        images(sampler.with_guidance(ClassifierFreeGuidance::new(scale)))
+    };
+    let plain = |vectors: Tensor<2>| images(of().with_class_embeddings(vectors));
+    let (none, with) = (plain(vectors.zeros_like()), plain(vectors.clone()));
+    assert!(difference(&none, &with) > 1e-3);
+    assert!(difference(&none, &guided(0.0, &vectors)) < 1e-4);
+    assert!(difference(&none, &guided(3.0, &vectors.zeros_like())) < 1e-4);
+    assert!(difference(&with, &guided(1.0, &vectors)) < 1e-4);
+    assert!(difference(&with, &guided(3.0, &vectors)) > 1e-3);
+    let first = vectors.clone().narrow(0, 0, 1);
+    let all = plain(first.clone().repeat_dim(0, 3));
+    assert_eq!(difference(&plain(first), &all), 0.0);
+
+    let plan = ddim().plan(1).unwrap();
+    let predict = |class_embeddings: Tensor<2>| {
+        let condition = Conditioning {
+            class_embeddings: Some(class_embeddings),
+            ..Conditioning::default()
+        };
+        let time = Tensor::full([3], plan.calls[0].time, &flex);
+        network.predict(x.clone(), time, &condition)
+    };
+    let output = predict(vectors.zeros_like()) * -1.0 + predict(vectors.clone()) * 2.0;
+    let expected = PlanRunner::new(&plan)
+        .step(x.clone(), output, || unreachable!("DDIM draws no noise"))
+        .prev_sample;
+    let sampler = DiffusionSampler::new(&network, &ddim(), 1, SHAPE, &flex)
+        .unwrap()
+        .with_class_embeddings(vectors.clone())
+        .with_guidance(ClassifierFreeGuidance::new(2.0));
+    let found = images(sampler);
+    assert!(difference(&found, &((expected + 1.0) * 0.5).clamp(0.0, 1.0)) < 1e-4);
+
+    let gaussian = Gaussian::new(0.0, 0.3, &flex);
+    for (message, expected) in [
+        (
+            of().sample(1, 0).unwrap_err(),
+            "`class_embeddings` is missing",
+        ),
+        (
+            of().with_class_embeddings(rng.normal([1, 5], &flex))
+                .sample(1, 0)
+                .unwrap_err(),
+            "`class_embeddings` is [1, 5], expected [1 or n, 6]",
+        ),
+        (
+            of().with_class_embeddings(vectors.clone())
+                .sample(4, 0)
+                .unwrap_err(),
+            "`class_embeddings` is 3, expected one vector",
+        ),
+        (
+            sampler_of(&gaussian, 1)
+                .with_class_embeddings(vectors)
+                .sample(1, 0)
+                .unwrap_err(),
+            "`class_embeddings` is given",
+        ),
+    ] {
+        let message = message.to_string();
+        assert!(message.contains(expected), "{message}");
+    }
 }
 
 /// Guidance by tokens, and by a classifier of noisy samples.

@@ -64,6 +64,9 @@ pub enum TimeEmbeddingType {
 pub enum ClassEmbedType {
     /// The number of the class is encoded as a time is, with separate embedding layers.
     Timestep,
+    /// The [vector](crate::Conditioning::class_embeddings) that is given for each sample, as wide
+    /// as the time embedding. It has no weights; `num_class_embeds` has no effect.
+    Identity,
 }
 
 /// Configuration of a [`UNet2dModel`](super::UNet2dModel); the fields are those of diffusers'
@@ -217,19 +220,8 @@ impl UNet2dConfig {
     /// # Errors
     /// [`Error::Config`] names a field with a value that it cannot have, or that is not supported.
     pub fn from_json(text: &str) -> Result<Loaded<Self>> {
-        let fields = json::parse_object(text)?;
-        if let Some(identity) = fields
-            .get("class_embed_type")
-            .filter(|kind| *kind == "identity")
-        {
-            return Err(Error::config(
-                "class_embed_type",
-                identity,
-                "null or timestep: an identity embedding takes a vector of time_embedding_dim \
-                 numbers for each sample, but Conditioning has class labels only",
-            ));
-        }
-        let config: Loaded<Self> = json::network(fields, "UNet2DModel", UNSUPPORTED)?;
+        let config: Loaded<Self> =
+            json::network(json::parse_object(text)?, "UNet2DModel", UNSUPPORTED)?;
         config.validate()?;
         Ok(config)
     }
@@ -244,15 +236,20 @@ impl UNet2dConfig {
         )
     }
 
-    pub(super) fn validate(&self) -> Result<Shared> {
-        let levels = self.block_out_channels.len();
-        let [height, width] = self.sample_size.map_or([1, 1], SampleSize::sides);
-        let time = self.time_embedding_dim.unwrap_or_else(|| {
+    /// Width of the time embedding.
+    pub(super) fn time_width(&self) -> usize {
+        self.time_embedding_dim.unwrap_or_else(|| {
             self.block_out_channels
                 .first()
                 .unwrap_or(&0)
                 .saturating_mul(4)
-        });
+        })
+    }
+
+    pub(super) fn validate(&self) -> Result<Shared> {
+        let levels = self.block_out_channels.len();
+        let [height, width] = self.sample_size.map_or([1, 1], SampleSize::sides);
+        let time = self.time_width();
         json::check_ranges(&[
             ("sample_size", height, 1 << 14),
             ("sample_size", width, 1 << 14),
@@ -272,6 +269,12 @@ impl UNet2dConfig {
             ),
             ("time_embedding_dim", time, 1 << 16),
         ])?;
+        if let Some(null) = self.null_class
+            && self.class_embed_type == Some(ClassEmbedType::Identity)
+        {
+            let expected = "none, with class_embed_type identity: the null vector is zeros";
+            return Err(Error::config("null_class", null, expected));
+        }
         if let Some(null) = self.null_class
             && self.num_class_embeds != Some(null as usize + 1)
         {

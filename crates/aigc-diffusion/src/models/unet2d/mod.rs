@@ -102,7 +102,7 @@ impl UNet2dConfig {
                     Some(ClassEmbedding::of_number(encoded, shared.time, device))
                 }
                 (None, Some(count)) => Some(ClassEmbedding::table(count, shared.time, device)),
-                (None, None) => None,
+                (Some(ClassEmbedType::Identity), _) | (None, None) => None,
             },
             down_blocks: self.down_block_types.iter().enumerate().map(down).collect(),
             mid_block: MidBlock::new(&shared, last, middle, self.mid_block_scale_factor, device),
@@ -178,13 +178,24 @@ impl UNet2dModel {
     /// - output: `[batch, out_channels, height, width]`
     ///
     /// # Panics
-    /// If the shapes do not fit, or a class is missing.
+    /// If the shapes do not fit, or a class is missing; and if the network takes class embeddings,
+    /// which are a condition of [`predict`](Denoiser::predict).
     pub fn forward(
         &self,
         x: Tensor<4>,
         time: Tensor<1>,
         class: Option<Tensor<1, Int>>,
     ) -> Tensor<4> {
+        let class = self.class_embedding.as_ref().map(|classes| {
+            let class = class.expect("a class-conditional network needs class labels");
+            classes.forward(class, |number| self.encode(number))
+        });
+        self.output(x, time, class)
+    }
+
+    /// The prediction for noisy images, with a vector for each that is added to the time embedding,
+    /// `[batch, time_embedding_dim]`.
+    fn output(&self, x: Tensor<4>, time: Tensor<1>, class: Option<Tensor<2>>) -> Tensor<4> {
         let config = &self.config;
         let x = if config.center_input_sample {
             x * 2.0 - 1.0
@@ -192,9 +203,13 @@ impl UNet2dModel {
             x
         };
         let mut embedding = self.time_embedding.forward(self.encode(time.clone()));
-        if let Some(classes) = &self.class_embedding {
-            let class = class.expect("a class-conditional network needs class labels");
-            embedding = embedding + classes.forward(class, |number| self.encode(number));
+        if self.class_embedding_dim().is_some() {
+            let found = class.as_ref().map(Tensor::dims);
+            let found = found.expect("a network with identity embeddings needs class embeddings");
+            assert_eq!(found, embedding.dims(), "shape of the class embeddings");
+        }
+        if let Some(class) = class {
+            embedding = embedding + class;
         }
         // Every block begins with the same activation of it.
         let embedding = self.activation.forward(embedding);
@@ -223,7 +238,10 @@ impl UNet2dModel {
 impl Denoiser for UNet2dModel {
     fn predict(&self, x: Tensor<4>, time: Tensor<1>, condition: &Conditioning) -> Tensor<4> {
         let x = with_self_cond(x, self.config.in_channels, condition);
-        self.forward(x, time, condition.class_labels.clone())
+        match self.class_embedding_dim() {
+            None => self.forward(x, time, condition.class_labels.clone()),
+            Some(_) => self.output(x, time, condition.class_embeddings.clone()),
+        }
     }
 
     fn check_shape(&self, shape: SampleShape) -> Result<()> {
@@ -247,9 +265,18 @@ impl Denoiser for UNet2dModel {
         ))
     }
 
+    fn class_embedding_dim(&self) -> Option<usize> {
+        let identity = self.config.class_embed_type == Some(ClassEmbedType::Identity);
+        identity.then(|| self.config.time_width())
+    }
+
     fn num_classes(&self) -> Option<usize> {
-        let numbered = self.config.class_embed_type.map(|_| NUMBERED_CLASSES);
-        self.config.num_class_embeds.or(numbered)
+        let given = self.config.num_class_embeds;
+        match self.config.class_embed_type {
+            None => given,
+            Some(ClassEmbedType::Timestep) => given.or(Some(NUMBERED_CLASSES)),
+            Some(ClassEmbedType::Identity) => None,
+        }
     }
 
     fn null_class(&self) -> Option<u32> {

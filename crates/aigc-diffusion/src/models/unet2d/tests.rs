@@ -1,6 +1,7 @@
 //! Outputs, embeddings and configurations of the U-net.
 
 use super::*;
+use crate::models::AnyDenoiser;
 use aigc_core::{
     data::ImageShape,
     device::device,
@@ -102,6 +103,81 @@ fn class_numbers_are_encoded_as_times() {
     );
     assert!(change(&network, [5.0; 2], Some([3, 3])) < 1e-6);
     assert!(change(&network, [5.0; 2], Some([3, 40])) > 1e-4);
+}
+
+/// It has no weights for classes, whatever `num_class_embeds` is, and its vectors have an effect.
+#[test]
+fn identity_class_embeddings_are_given() {
+    let flex = device("flex").unwrap();
+    for (num_class_embeds, time_embedding_dim, width) in [(None, None, 32), (Some(3), Some(12), 12)]
+    {
+        let config = UNet2dConfig {
+            class_embed_type: Some(ClassEmbedType::Identity),
+            num_class_embeds,
+            time_embedding_dim,
+            ..small()
+        };
+        let network = config.init(&flex).unwrap().init_weights(1);
+        assert_eq!(network.class_embedding_dim(), Some(width));
+        assert_eq!((network.num_classes(), network.null_class()), (None, None));
+        let keys = names(&network);
+        assert!(!keys.iter().any(|key| key.starts_with("class_embedding")));
+        let plain = UNet2dConfig {
+            class_embed_type: None,
+            num_class_embeds: None,
+            ..config.clone()
+        };
+        let plain = plain.init(&flex).unwrap().init_weights(1);
+        assert_eq!(names(&plain), keys);
+
+        let x = Tensor::<4>::ones([2, 1, 12, 8], &flex);
+        let time = Tensor::<1>::from_floats([5.0, 90.0], &flex);
+        let values = |of: Tensor<4>| of.into_data().iter::<f32>().collect::<Vec<_>>();
+        let at = |value: f32| {
+            let condition = Conditioning {
+                class_embeddings: Some(Tensor::full([2, width], value, &flex)),
+                ..Conditioning::default()
+            };
+            values(network.predict(x.clone(), time.clone(), &condition))
+        };
+        let (zeros, ones) = (at(0.0), at(1.0));
+        assert_eq!(zeros, values(plain.forward(x.clone(), time.clone(), None)));
+        assert!(zeros.iter().zip(&ones).any(|(a, b)| (a - b).abs() > 1e-4));
+
+        let text = AnyDenoiser::from(network).to_json();
+        assert!(text.contains(r#""class_embed_type": "identity""#), "{text}");
+        let opened = UNet2dConfig::from_json(&text).unwrap();
+        assert_eq!((&opened.value, opened.unused_fields.len()), (&config, 0));
+    }
+}
+
+fn predict_with(class_embeddings: Option<[usize; 2]>) {
+    let flex = device("flex").unwrap();
+    let config = UNet2dConfig {
+        class_embed_type: Some(ClassEmbedType::Identity),
+        ..small()
+    };
+    let condition = Conditioning {
+        class_labels: Some(Tensor::from_ints([0, 1], &flex)),
+        class_embeddings: class_embeddings.map(|shape| Tensor::ones(shape, &flex)),
+        ..Conditioning::default()
+    };
+    let x = Tensor::<4>::ones([2, 1, 12, 8], &flex);
+    let time = Tensor::from_floats([5.0, 90.0], &flex);
+    config.init(&flex).unwrap().predict(x, time, &condition);
+}
+
+#[test]
+#[should_panic(expected = "a network with identity embeddings needs class embeddings")]
+fn missing_class_embeddings_panic() {
+    predict_with(None);
+}
+
+/// They are not broadcast.
+#[test]
+#[should_panic(expected = "shape of the class embeddings")]
+fn narrow_class_embeddings_panic() {
+    predict_with(Some([2, 1]));
 }
 
 /// `[sin, cos]` of `2π·w·ln t`, whatever `flip_sin_to_cos` is: diffusers does not pass it on.
@@ -305,6 +381,15 @@ fn config_rejects_values_by_name() {
         ),
         (
             UNet2dConfig {
+                class_embed_type: Some(ClassEmbedType::Identity),
+                num_class_embeds: Some(3),
+                null_class: Some(2),
+                ..small()
+            },
+            "`null_class` is 2, expected none",
+        ),
+        (
+            UNet2dConfig {
                 block_out_channels: vec![usize::MAX, 1],
                 ..small()
             },
@@ -329,10 +414,7 @@ fn config_rejects_values_by_name() {
         assert!(message.contains(expected), "{message}");
     }
     for (text, expected) in [
-        (
-            r#"{"class_embed_type": "identity"}"#,
-            "`class_embed_type` is \"identity\", expected null or timestep",
-        ),
+        (r#"{"class_embed_type": "simple"}"#, "`class_embed_type`"),
         (
             r#"{"down_block_types": ["SkipDownBlock2D"]}"#,
             "`down_block_types`",
