@@ -9,6 +9,7 @@ use aigc_core::{
     nn::Activation,
     ops,
     rng::Rng,
+    testing::assert_close,
     train::{Trainer, TrainerConfig},
 };
 use aigc_tests::{
@@ -340,6 +341,14 @@ fn nan_propagates_through_operations() {
                 read(ops::binary_cross_entropy(x(), x().zeros_like())),
                 "binary cross-entropy",
             );
+            rows(
+                read(ops::reparameterize(x(), x().zeros_like(), x().zeros_like())),
+                "draw",
+            );
+            rows(
+                read(ops::standard_normal_kl(x(), x().zeros_like())),
+                "divergence",
+            );
             rows(read(ops::layer_norm(x(), ones(), None, 1e-5)), "layer norm");
             let maps = x().reshape([2, 1, len]);
             let (gamma, beta) = (tensor(&[1.0], [1]), tensor(&[0.0], [1]));
@@ -539,6 +548,53 @@ fn conv_gradients_are_independent_of_tracked_inputs() {
             let expected: [_; 3] =
                 std::array::from_fn(|leaf| all[leaf].clone().filter(|_| leaf == one));
             assert_eq!(only, expected, "transposed {transposed}, tracked {one}");
+        }
+    }
+}
+
+/// Draws and divergences of normal distributions, and their gradients for all sets of tracked
+/// inputs, against burn's automatic derivatives of the formulas.
+#[test]
+fn normal_distributions_match_their_formulas() {
+    let device = Device::flex().autodiff();
+    let values = [1, 2, 3, 4].map(|seed: u64| Rng::new(seed).normal_vec(3 * 37));
+    for formula in ["draw", "divergence"] {
+        let grads = |fused: bool, tracked: [bool; 3]| {
+            let leaves: [Tensor<2>; 3] = std::array::from_fn(|index| {
+                let leaf =
+                    Tensor::from_data(TensorData::new(values[index].clone(), [3, 37]), &device);
+                if tracked[index] {
+                    leaf.require_grad()
+                } else {
+                    leaf
+                }
+            });
+            let [mean, log_std, noise] = leaves.clone();
+            let y = match (formula, fused) {
+                ("draw", true) => ops::reparameterize(mean, log_std, noise),
+                ("draw", false) => mean + log_std.exp() * noise,
+                (_, true) => ops::standard_normal_kl(mean, log_std).unsqueeze_dim(1),
+                (_, false) => {
+                    let variance = (log_std.clone() * 2.0).exp();
+                    ((mean.clone() * mean + variance - 1.0) * 0.5 - log_std).sum_dim(1)
+                }
+            };
+            let weights = Tensor::<1>::from_floats(&values[3][..y.shape().num_elements()], &device);
+            let grads = (y.clone() * weights.reshape(y.dims())).sum().backward();
+            let grads = leaves.map(|leaf| leaf.grad(&grads).map(read));
+            grads.into_iter().chain([Some(read(y.inner()))])
+        };
+        for set in 1..8 {
+            let tracked = [1, 2, 4].map(|bit| set & bit > 0);
+            // The noise is no input of a divergence.
+            if formula == "divergence" && tracked == [false, false, true] {
+                continue;
+            }
+            for (fused, plain) in grads(true, tracked).zip(grads(false, tracked)) {
+                assert_eq!(fused.is_some(), plain.is_some(), "{formula} {tracked:?}");
+                let (fused, plain) = (fused.unwrap_or_default(), plain.unwrap_or_default());
+                assert_close(&fused, &plain, 1e-4);
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The Gaussian posterior.
 
-use aigc_core::{encoder::Posterior, rng::Rng};
+use aigc_core::{encoder::Posterior, ops, rng::Rng};
 use burn::tensor::Tensor;
 
 /// Normal distributions with independent dimensions, one for each sample of a batch. `Z` is the
@@ -21,7 +21,12 @@ impl<const Z: usize> DiagonalGaussian<Z> {
     /// - output: `[batch, latent…]`
     pub fn sample(&self, rng: &mut Rng) -> Tensor<Z> {
         let noise = rng.normal(self.mean.dims(), &self.mean.device());
-        self.mean.clone() + (self.logvar.clone() * 0.5).exp() * noise
+        ops::reparameterize(self.mean.clone(), self.log_std(), noise)
+    }
+
+    /// Logarithms of the standard deviations, `log σ`.
+    fn log_std(&self) -> Tensor<Z> {
+        self.logvar.clone() * 0.5
     }
 
     /// The mode of the distribution, which is the mean, `[batch, latent…]`.
@@ -47,9 +52,8 @@ impl<const Z: usize> DiagonalGaussian<Z> {
     /// # Shapes
     /// - output: `[batch]`
     pub fn kl(&self) -> Tensor<1> {
-        let (mean, logvar) = (self.mean.clone(), self.logvar.clone());
-        let terms = mean.clone() * mean + logvar.clone().exp() - logvar - 1.0;
-        terms.flatten::<2>(1, Z - 1).sum_dim(1).squeeze_dim(1) * 0.5
+        let rows = |x: Tensor<Z>| x.flatten::<2>(1, Z - 1);
+        ops::standard_normal_kl(rows(self.mean.clone()), rows(self.log_std()))
     }
 }
 

@@ -114,7 +114,7 @@ impl WithSimd for Product<'_> {
         let vectors = pixels.div_ceil(lanes);
         // A tile must not be wider than a map.
         let widest = match widest::<S>() {
-            widest if vectors <= widest && vectors * lanes > pixels => 1,
+            widest if vectors <= widest && vectors * lanes > pixels => vectors - 1,
             widest => widest,
         };
         for (first, width) in column_tiles(vectors, widest) {
