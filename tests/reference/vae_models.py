@@ -19,7 +19,7 @@ plain gradient descent with the rate `rate`, then with the update of the codeboo
 
 Kind "hierarchical": `free_bits` of each group; `labels`, the classes of the batch, or null; `seed`
 of aigc's generator, whose first normal numbers are `noise`; and of a step also `kl`, [groups,
-batch], and `z`, the latents, [batch, dim].
+batch], `z`, the latents, [batch, dim], and, where the model takes them, `vectors`, [batch, dim].
 
 Kinds "conditional", "prior" and "flow": `labels`, `seed` and `noise` as above; `prior` or `flow`,
 the configuration of the prior of the model or of the flow of its posteriors; of a step also, where
@@ -562,6 +562,8 @@ class Hierarchical(nn.Module):
         s.start = nn.Parameter(torch.randn(1, inputs, side, side))
         if config["num_classes"]:
             s.classes = nn.Parameter(torch.randn(config["num_classes"], inputs))
+        if config.get("vector_dim"):
+            s.vectors = nn.Linear(config["vector_dim"], inputs, bias=False)
         finest = levels[0]
         s.output = nn.ConvTranspose2d(finest["channels"], images, finest["stride"],
                                       finest["stride"])
@@ -575,7 +577,7 @@ class Hierarchical(nn.Module):
         return [(level.latents, level.side, level.side)
                 for level in reversed(s.levels) for _ in level.groups]
 
-    def forward(s, x, noise, labels):
+    def forward(s, x, noise, labels, vectors=None):
         x, features = 2 * x - 1, []
         for level in s.down:
             x = level.conv(x)
@@ -583,6 +585,7 @@ class Hierarchical(nn.Module):
             features.append(x)
         hidden = s.start.expand(len(x), -1, -1, -1)
         if labels: hidden = hidden + s.classes[labels][:, :, None, None]
+        if vectors is not None: hidden = hidden + s.vectors(vectors)[:, :, None, None]
         latents, divergences, noise = [], [], list(noise)
         for level, feature in zip(reversed(s.levels), reversed(features)):
             if hasattr(level, "up"): hidden = level.up(hidden)
@@ -596,14 +599,16 @@ class Hierarchical(nn.Module):
 def hierarchical(name, config, beta=1.0, free_bits=0.0, labels=None):
     torch.manual_seed(A.seed)
     made = Hierarchical(config).double()
-    x = pixels(config)
+    x, width = pixels(config), config.get("vector_dim")
+    given = dict(vectors=exact(torch.randn(BATCH, width))) if width else {}
     store_model(name, made.state_dict())
     sizes = [BATCH * math.prod(dims) for dims in made.dims()]
     draws = ((seed, normals(seed, sum(sizes))) for seed in itertools.count(A.seed))
     seed, drawn = next((seed, drawn) for seed, drawn in draws if drawn is not None)
     parts = zip(drawn.double().split(sizes), made.dims())
     images = (x.float() / 255).double()
-    output, z, kl = made(images, [part.view(BATCH, *dims) for part, dims in parts], labels)
+    noise = [part.view(BATCH, *dims) for part, dims in parts]
+    output, z, kl = made(images, noise, labels, **given)
     groups = kl.mean(1)
     assert groups.min() > 0.03, groups
     if free_bits:   # Kingma et al. 2016, eq. 15; some groups are below the limit, some above it.
@@ -612,7 +617,7 @@ def hierarchical(name, config, beta=1.0, free_bits=0.0, labels=None):
                  kl=groups.sum())
     loss = terms["reconstruction"] + beta * groups.clamp(min=free_bits).sum()
     loss.backward()
-    store(f"cases/{name}/0", dict(gradients(made), x=x, noise=drawn, z=z, kl=kl))
+    store(f"cases/{name}/0", dict(gradients(made), **given, x=x, noise=drawn, z=z, kl=kl))
     step = dict(loss=number(loss), terms={key: number(term) for key, term in terms.items()})
     CASES.append(dict(name=name, kind="hierarchical", model=name, config=config, beta=beta,
                       free_bits=free_bits, labels=labels, seed=seed, steps=[step]))
@@ -631,6 +636,10 @@ hierarchical("hierarchical", dict(
 hierarchical("hierarchical-classes", dict(
     shape=shape(2, 8), levels=[level(2, 3, 1, 1, 2), level(4, 4, 2, 2, 0)], likelihood=GAUSSIAN,
     activation="gelu", num_classes=3), beta=1.5, free_bits=0.25, labels=[2, 0, 1, 1, 0])
+# Maps of 3x3, whose vectors are added at each pixel.
+hierarchical("hierarchical-vectors", dict(
+    shape=shape(1, 6), levels=[level(2, 4, 2, 2)], likelihood="bernoulli", activation="tanh",
+    num_classes=None, vector_dim=2), beta=0.5)
 
 # --- Models with latent vectors: conditions, priors and flows ------------------------------------
 

@@ -275,12 +275,12 @@ pub fn compare<M: Module>(
 }
 
 /// Compares the parameters that the case has under `prefix` and `after.`, such as the state of
-/// codebooks after a step.
+/// codebooks after a step. Returns their number.
 ///
 /// # Panics
 /// If something differs.
-pub fn compare_after<M: Module>(case: &Case, prefix: &str, model: &M) {
-    Compare::run(case, format!("{prefix}after."), None, model);
+pub fn compare_after<M: Module>(case: &Case, prefix: &str, model: &M) -> usize {
+    Compare::run(case, format!("{prefix}after."), None, model)
 }
 
 /// Compares gradients, or parameters where there are no gradients.
@@ -292,8 +292,13 @@ struct Compare<'a> {
 }
 
 impl<'a> Compare<'a> {
-    /// Compares all that the case has under `prefix`.
-    fn run<M: Module>(case: &'a Case, prefix: String, gradients: Option<&'a Gradients>, model: &M) {
+    /// Compares all that the case has under `prefix`. Returns the number of tensors.
+    fn run<M: Module>(
+        case: &'a Case,
+        prefix: String,
+        gradients: Option<&'a Gradients>,
+        model: &M,
+    ) -> usize {
         let what = format!("{}: tensors of {prefix}", case.name());
         let stored = case.count(&prefix);
         let mut compare = Self {
@@ -304,6 +309,7 @@ impl<'a> Compare<'a> {
         };
         visit_params(model, &mut compare);
         assert_eq!(compare.compared, stored, "{what}");
+        stored
     }
 }
 

@@ -7,7 +7,7 @@
 //! largest number of their tensor.
 
 use aigc_core::{
-    data::ImageBatch,
+    data::{ImageBatch, label_tensor},
     device::device,
     rng::Rng,
     testing::values,
@@ -72,6 +72,16 @@ fn objective<V: Vae<4, Z>, const Z: usize>(case: &Case) -> VaeObjective<V, Image
     VaeObjective::new(KlWeight::new(case.number("beta"))).unwrap()
 }
 
+/// The vectors and the hidden states of the case.
+fn given(case: &Case, device: &Device) -> Condition {
+    let [vectors, states] = ["0/vectors", "0/states"].map(|name| case.find(name));
+    Condition {
+        vectors: vectors.map(|vectors| vectors.tensor(device)),
+        encoder_hidden_states: states.map(|states| states.tensor(device)),
+        ..Condition::none()
+    }
+}
+
 fn context(step: usize, seed: u64) -> StepContext {
     StepContext::new(step, STEPS, plain().autodiff(), Rng::new(seed))
 }
@@ -83,6 +93,28 @@ fn checked_seed(case: &Case) -> u64 {
     let drawn = Rng::new(seed).normal_vec(noise.len());
     close_values(&drawn, &noise, &format!("{}: noise", case.name()));
     seed
+}
+
+/// A kind without a test would be compared with nothing.
+#[test]
+fn every_kind_of_case_has_a_test() {
+    let kind = |case: &Case| case.json["kind"].as_str().unwrap();
+    let mut kinds: Vec<&str> = fixture().cases(|_| true).iter().map(kind).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    assert_eq!(
+        kinds,
+        [
+            "code_prior",
+            "conditional",
+            "flow",
+            "hierarchical",
+            "prior",
+            "prior_alone",
+            "vq_vae",
+            "vq_vae_2",
+        ]
+    );
 }
 
 // -------------------------------------------------------------------------------- quantised models
@@ -108,13 +140,14 @@ fn compare_levels(case: &Case, step: usize, levels: &[QuantizerOutput]) {
 }
 
 /// All steps of a case: codes and their values, losses, gradients, and after gradient descent the
-/// update of the codebooks.
+/// update of the codebooks. FSQ and LFQ have no codebook, all other quantisers have one.
 fn check_quantised<V, const Z: usize>(case: &Case, model: V)
 where
     V: Vae<4, Z, Posterior = Quantized<Z>> + 'static,
 {
     let mut model = case.loaded(model, "");
     let mut objective = objective::<V, Z>(case);
+    let without_codebook = ["fsq", "lfq-whole", "lfq-groups"].contains(&case.name());
     for (step, expected) in steps(case).iter().enumerate() {
         let (batch, mut context) = (batch(case, step), context(step, 0));
         let posterior = model.encode(batch.to_tensor(&context.device));
@@ -124,7 +157,9 @@ where
         let gradients = compare(case, expected, &prefix, &model, &output);
         let descended = descended(model, &gradients, case.number("rate"));
         model = objective.after_update(descended, 0).unwrap();
-        compare_after(case, &prefix, &model);
+        let compared = compare_after(case, &prefix, &model);
+        let name = case.name();
+        assert_eq!(compared == 0, without_codebook, "{name}: {prefix}after.");
     }
 }
 
@@ -171,9 +206,11 @@ fn check_hierarchical(case: &Case, seed: u64) {
     let config: HierarchicalVaeConfig = read(config(case));
     let model = case.loaded(config.init(&plain()).unwrap(), "");
     let (batch, mut context) = (batch(case, 0), context(0, seed));
-    let condition = batch.labels().map_or_else(Condition::none, |labels| {
-        Condition::classes(labels, &context.device)
-    });
+    let labels = batch.labels();
+    let condition = Condition {
+        class_labels: labels.map(|labels| label_tensor(labels, &context.device)),
+        ..given(case, &context.device)
+    };
     let x = batch.to_tensor(&context.device);
     let pass = model.forward(x, &condition, &mut Rng::new(seed));
     let name = case.name();
@@ -186,19 +223,28 @@ fn check_hierarchical(case: &Case, seed: u64) {
     for (group, (kl, expected)) in pairs.enumerate() {
         close_values(&values(kl), expected, &format!("{name}: kl of {group}"));
     }
-    let mut objective = objective::<HierarchicalVae, 2>(case)
+    let case = *case;
+    let mut objective = objective::<HierarchicalVae, 2>(&case)
         .with_free_bits(case.number("free_bits"))
-        .unwrap();
+        .unwrap()
+        .with_condition(move |_, device| Ok(given(&case, device)));
     let output = objective.losses(&model, &batch, &mut context).unwrap();
-    compare(case, &steps(case)[0], "0/", &model, &output);
+    compare(&case, &steps(&case)[0], "0/", &model, &output);
 }
 
-/// Levels of several pixels and of one, several groups of a level, classes, and free bits that some
-/// groups have and some have not.
+/// Levels of several pixels and of one, several groups of a level, classes, vectors, and free bits
+/// that some groups have and some have not.
 #[test]
 fn hierarchical_vae() {
     let cases = cases("hierarchical");
-    assert_eq!(names(&cases), ["hierarchical", "hierarchical-classes"]);
+    assert_eq!(
+        names(&cases),
+        [
+            "hierarchical",
+            "hierarchical-classes",
+            "hierarchical-vectors"
+        ]
+    );
     for case in &cases {
         check_hierarchical(case, checked_seed(case));
     }
@@ -215,16 +261,11 @@ fn vae(case: &Case) -> AnyVae {
 fn check_latent<V: Vae + 'static>(case: &Case, model: V, seed: u64) {
     let model = case.loaded(model, "");
     let (batch, mut context) = (batch(case, 0), context(0, seed));
-    let [vectors, states] = ["0/vectors", "0/states"].map(|name| case.find(name));
-    let mut objective = objective::<V, 2>(case).with_condition(move |_, device| {
-        Ok(Condition {
-            vectors: vectors.map(|vectors| vectors.tensor(device)),
-            encoder_hidden_states: states.map(|states| states.tensor(device)),
-            ..Condition::none()
-        })
-    });
+    let case = *case;
+    let mut objective =
+        objective::<V, 2>(&case).with_condition(move |_, device| Ok(given(&case, device)));
     let output = objective.losses(&model, &batch, &mut context).unwrap();
-    compare(case, &steps(case)[0], "0/", &model, &output);
+    compare(&case, &steps(&case)[0], "0/", &model, &output);
 }
 
 /// Classes and vectors beside the inputs, hidden states by cross-attention, and all of them.

@@ -3,7 +3,7 @@
 
 use aigc_core::{
     Error, Result,
-    check::{self, ensure},
+    check::{self, ensure, ensure_argument},
     data::{SampleBatch, label_tensor},
 };
 use burn::tensor::{Device, Int, Tensor};
@@ -154,6 +154,20 @@ impl ConditionKind {
         Ok(())
     }
 
+    /// Fails if a model takes conditions, for what would use it with its null condition: the error
+    /// has the reason.
+    ///
+    /// # Errors
+    /// [`Error::Config`].
+    pub(crate) fn ensure_none(&self, reason: &str) -> Result<()> {
+        ensure(
+            *self == Self::default(),
+            "condition",
+            format!("{self:?}"),
+            &format!("none: {reason}"),
+        )
+    }
+
     /// Number of values that a model concatenates with others: those of a one-hot class and of a
     /// vector.
     pub(crate) fn concatenated_dim(&self) -> usize {
@@ -164,13 +178,13 @@ impl ConditionKind {
     /// a condition does not have is the null condition. Labels are read from their device.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the field of the condition.
+    /// [`Error::InvalidArgument`] naming the field of the condition.
     pub fn check(&self, condition: &Condition, batch: usize) -> Result<()> {
         if let Some(labels) = &condition.class_labels {
             let num_classes = taken("class_labels", "num_classes", self.num_classes)?;
             let (found, expected) = (labels.dims(), [batch]);
             let shape = format!("{expected:?}");
-            ensure(
+            ensure_argument(
                 found == expected,
                 "class_labels",
                 format!("{found:?}"),
@@ -178,20 +192,21 @@ impl ConditionKind {
             )?;
             let (labels, classes) = (labels.clone().into_data(), 0..num_classes as i64);
             if let Some(label) = labels.iter::<i64>().find(|label| !classes.contains(label)) {
-                return Err(Error::config("class_labels", label, below(num_classes)));
+                let expected = below(num_classes);
+                return Err(Error::argument("class_labels", label, expected));
             }
         }
         if let Some(vectors) = &condition.vectors {
             let width = taken("vectors", "vector_dim", self.vector_dim)?;
             let (found, expected) = (vectors.dims(), [batch, width]);
             let shape = format!("{expected:?}");
-            ensure(found == expected, "vectors", format!("{found:?}"), &shape)?;
+            ensure_argument(found == expected, "vectors", format!("{found:?}"), &shape)?;
         }
         if let Some(states) = &condition.encoder_hidden_states {
             let field = "encoder_hidden_states";
             let width = taken(field, "cross_attention_dim", self.cross_attention_dim)?;
             let [rows, tokens, found] = states.dims();
-            ensure(
+            ensure_argument(
                 rows == batch && tokens > 0 && found == width,
                 field,
                 format!("{:?}", states.dims()),
@@ -204,21 +219,21 @@ impl ConditionKind {
     /// The condition of a batch that has nothing but labels: its classes, if the model has classes.
     ///
     /// # Errors
-    /// [`Error::Config`] if the model has classes and the batch has no labels, or a label is not a
-    /// class of the model; or if the model takes vectors or hidden states.
+    /// [`Error::InvalidArgument`] if the model has classes and the batch has no labels, or a label
+    /// is not a class of the model; or if the model takes vectors or hidden states.
     pub fn of_batch<const X: usize>(
         &self,
         batch: &impl SampleBatch<X>,
         device: &Device,
     ) -> Result<Condition> {
-        BatchCondition::default().of(*self, batch, device)
+        condition_of(None, *self, batch, device)
     }
 
     /// The labels of a batch, if the model has classes.
     ///
     /// # Errors
-    /// [`Error::Config`] if the model has classes and the batch has no labels, or a label is not a
-    /// class of the model.
+    /// [`Error::InvalidArgument`] if the model has classes and the batch has no labels, or a label
+    /// is not a class of the model.
     pub(crate) fn labels<'b, const X: usize>(
         &self,
         batch: &'b impl SampleBatch<X>,
@@ -247,7 +262,7 @@ impl ConditionKind {
 fn taken(field: &str, setting: &str, size: Option<usize>) -> Result<usize> {
     size.ok_or_else(|| {
         let expected = format!("none, since the model has no `{setting}`");
-        Error::config(field, "given", expected)
+        Error::argument(field, "given", expected)
     })
 }
 
@@ -257,10 +272,46 @@ fn below(num_classes: usize) -> String {
 }
 
 /// The condition of a batch, apart from its labels.
-type Encode<B> = dyn Fn(&B, &Device) -> Result<Condition> + Send + Sync;
+pub(crate) type Encode<'a, B> = dyn Fn(&B, &Device) -> Result<Condition> + 'a;
+
+/// The condition of a batch, for a model that takes conditions of this kind: its labels, and what
+/// `encode` returns. Labels of the batch are checked without a device.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] naming what is missing or does not fit the model; errors of `encode`.
+pub(crate) fn condition_of<B, const X: usize>(
+    encode: Option<&Encode<'_, B>>,
+    kind: ConditionKind,
+    batch: &B,
+    device: &Device,
+) -> Result<Condition>
+where
+    B: SampleBatch<X>,
+{
+    let mut condition = match encode {
+        Some(encode) => encode(batch, &device.clone().without_autodiff())?,
+        None => Condition::none(),
+    };
+    kind.check(&condition, batch.len())?;
+    if condition.class_labels.is_none() {
+        let labels = kind.labels(batch)?;
+        condition.class_labels = labels.map(|labels| label_tensor(labels, device));
+    }
+    if let Some((field, width)) = kind.missing(&condition) {
+        let expected = format!("of width {width}: call `with_condition`");
+        return Err(Error::argument(field, "missing", expected));
+    }
+    Ok(match device.is_autodiff() {
+        true => condition.autodiff(),
+        false => condition,
+    })
+}
+
+/// An [`Encode`] that is kept.
+type Kept<B> = dyn Fn(&B, &Device) -> Result<Condition> + Send + Sync;
 
 /// Where the conditions of batches come from: their labels, and a function for everything else.
-pub(crate) struct BatchCondition<B>(Option<Arc<Encode<B>>>);
+pub(crate) struct BatchCondition<B>(Option<Arc<Kept<B>>>);
 
 impl<B> BatchCondition<B> {
     pub(crate) fn new(
@@ -269,11 +320,10 @@ impl<B> BatchCondition<B> {
         Self(Some(Arc::new(encode)))
     }
 
-    /// The condition of a batch, for a model that takes conditions of this kind. Labels of the
-    /// batch are checked without a device.
+    /// The condition of a batch, as [`condition_of`] returns it.
     ///
     /// # Errors
-    /// [`Error::Config`] naming what is missing or does not fit the model; errors of the function.
+    /// Those of [`condition_of`].
     pub(crate) fn of<const X: usize>(
         &self,
         kind: ConditionKind,
@@ -283,23 +333,8 @@ impl<B> BatchCondition<B> {
     where
         B: SampleBatch<X>,
     {
-        let mut condition = match &self.0 {
-            Some(encode) => encode(batch, &device.clone().without_autodiff())?,
-            None => Condition::none(),
-        };
-        kind.check(&condition, batch.len())?;
-        if condition.class_labels.is_none() {
-            let labels = kind.labels(batch)?;
-            condition.class_labels = labels.map(|labels| label_tensor(labels, device));
-        }
-        if let Some((field, width)) = kind.missing(&condition) {
-            let expected = format!("of width {width}: call `with_condition`");
-            return Err(Error::config(field, "missing", expected));
-        }
-        Ok(match device.is_autodiff() {
-            true => condition.autodiff(),
-            false => condition,
-        })
+        let encode = self.0.as_deref().map(|encode| encode as &Encode<'_, B>);
+        condition_of(encode, kind, batch, device)
     }
 }
 
@@ -348,14 +383,14 @@ pub(crate) use condition_method;
 /// The labels of a batch, for a model with `num_classes` classes.
 ///
 /// # Errors
-/// [`Error::Config`] if there are no labels, or a label is not a class of the model.
+/// [`Error::InvalidArgument`] if there are no labels, or a label is not a class of the model.
 pub(crate) fn known_labels(labels: Option<&[u32]>, num_classes: usize) -> Result<&[u32]> {
     let Some(labels) = labels else {
         let expected = format!("labels of {num_classes} classes, for a conditional model");
-        return Err(Error::config("labels", "missing", expected));
+        return Err(Error::argument("labels", "missing", expected));
     };
     match labels.iter().find(|label| **label as usize >= num_classes) {
-        Some(label) => Err(Error::config("labels", label, below(num_classes))),
+        Some(label) => Err(Error::argument("labels", label, below(num_classes))),
         None => Ok(labels),
     }
 }
@@ -380,6 +415,12 @@ mod tests {
             encoder_hidden_states: Some(Rng::new(2).normal([states, 4, 5], &device)),
             ..Condition::classes(labels, &device)
         }
+    }
+
+    /// The message of an error of an argument.
+    fn of_argument(error: Error) -> String {
+        assert!(matches!(error, Error::InvalidArgument { .. }), "{error:?}");
+        error.to_string()
     }
 
     #[test]
@@ -461,7 +502,7 @@ mod tests {
                 "`encoder_hidden_states` is given, expected none",
             ),
         ] {
-            let message = kind.check(&condition, 2).unwrap_err().to_string();
+            let message = of_argument(kind.check(&condition, 2).unwrap_err());
             assert!(message.contains(expected), "{message}");
         }
     }
@@ -512,7 +553,7 @@ mod tests {
         let found = BatchCondition::new(own).of(KIND, &batch([9; 4]), &device);
         assert_eq!(labels(found.unwrap()), [1, 1, 0, 0]);
 
-        let message = |result: Result<Condition>| result.unwrap_err().to_string();
+        let message = |result: Result<Condition>| of_argument(result.unwrap_err());
         let unknown = message(source.of(KIND, &batch([0, 1, 2, 3]), &device));
         assert!(
             unknown.contains("`labels` is 3, expected below 3"),

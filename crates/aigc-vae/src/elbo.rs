@@ -1,6 +1,9 @@
 //! The evidence lower bound.
 
-use crate::{Condition, Likelihood, Vae, check_batch, condition::BatchCondition};
+use crate::{
+    Condition, Likelihood, Vae, check_batch,
+    condition::{Encode, condition_of},
+};
 use aigc_core::{
     Result,
     data::{DataLoader, SampleBatch},
@@ -68,7 +71,7 @@ where
     V: Vae<X, Z>,
     B: SampleBatch<X>,
 {
-    evaluate_batches(model, loader, device, seed, &BatchCondition::default())
+    evaluate_batches(model, loader, device, seed, None)
 }
 
 /// [`evaluate`] under the vectors and encoder hidden states that `encode` returns for a batch, as
@@ -81,13 +84,13 @@ pub fn evaluate_with_condition<V, B, const X: usize, const Z: usize>(
     loader: &DataLoader<B>,
     device: &Device,
     seed: u64,
-    encode: impl Fn(&B, &Device) -> Result<Condition> + Send + Sync + 'static,
+    encode: impl Fn(&B, &Device) -> Result<Condition>,
 ) -> Result<Metrics>
 where
     V: Vae<X, Z>,
     B: SampleBatch<X>,
 {
-    evaluate_batches(model, loader, device, seed, &BatchCondition::new(encode))
+    evaluate_batches(model, loader, device, seed, Some(&encode))
 }
 
 fn evaluate_batches<V, B, const X: usize, const Z: usize>(
@@ -95,7 +98,7 @@ fn evaluate_batches<V, B, const X: usize, const Z: usize>(
     loader: &DataLoader<B>,
     device: &Device,
     seed: u64,
-    condition: &BatchCondition<B>,
+    encode: Option<&Encode<'_, B>>,
 ) -> Result<Metrics>
 where
     V: Vae<X, Z>,
@@ -109,7 +112,7 @@ where
         check_batch(model, &batch)?;
         let x = batch.to_tensor(device);
         let count = x.dims()[0] as f64;
-        let condition = condition.of(model.condition_kind(), &batch, device)?;
+        let condition = condition_of(encode, model.condition_kind(), &batch, device)?;
         let mut rng = Rng::stream(seed, "held-out", index as u64);
         let output = model.forward(x.clone(), &condition, &mut rng);
         output.likelihood.check_range(batch.value_range())?;
@@ -146,10 +149,14 @@ where
 mod tests {
     use super::*;
     use crate::{
-        LikelihoodKind,
+        ConditionKind, LikelihoodKind, MlpVaeConfig,
         objective::toy::{POINTS, Points, Toy},
     };
-    use aigc_core::data::{DataLoaderConfig, InMemory};
+    use aigc_core::{
+        data::{DataLoaderConfig, ImageBatch, InMemory, collate_images, digits},
+        rng::InitWeights,
+        testing::{assert_close, values},
+    };
 
     fn metrics(groups: usize) -> Metrics {
         let config = DataLoaderConfig {
@@ -183,5 +190,50 @@ mod tests {
             ["nelbo", "reconstruction", "kl", "kl/0", "kl/1"]
         );
         assert_eq!(names(&metrics(1)), ["nelbo", "reconstruction", "kl"]);
+    }
+
+    /// Of a model with vectors, the terms are those under the vectors of the batch, which the
+    /// function may borrow.
+    #[test]
+    fn evaluation_is_that_under_the_condition() {
+        let device = Device::flex();
+        let config = MlpVaeConfig {
+            hidden_dim: 8,
+            latent_dim: 3,
+            condition: ConditionKind {
+                vector_dim: Some(2),
+                ..ConditionKind::default()
+            },
+            ..MlpVaeConfig::new(digits::SHAPE)
+        };
+        let model = config.init(&device).unwrap().init_weights(1);
+        let images: Vec<_> = digits::load().0.into_iter().take(3).collect();
+        let x = collate_images(images.clone()).to_tensor(&device);
+        let config = DataLoaderConfig {
+            batch_size: 3,
+            num_workers: 0,
+            shuffle_seed: None,
+            ..DataLoaderConfig::default()
+        };
+        let loader = DataLoader::new(InMemory(images), collate_images, config).unwrap();
+        let vectors: Tensor<2> = Rng::new(2).normal([3, 2], &device);
+        let encode = |batch: &ImageBatch, _: &Device| {
+            assert_eq!(batch.len(), 3);
+            Ok(Condition::vectors(vectors.clone()))
+        };
+        let found = evaluate_with_condition(&model, &loader, &device, 4, encode).unwrap();
+        let nelbo = |condition: &Condition| {
+            let mut rng = Rng::stream(4, "held-out", 0);
+            let output = model.forward(x.clone(), condition, &mut rng);
+            values(output.elbo(x.clone()).loss(1.0))[0]
+        };
+        let expected = nelbo(&Condition::vectors(vectors.clone()));
+        assert_eq!(found[0].0, "nelbo");
+        assert_close(&[found[0].1 as f32], &[expected], 1e-5 * expected.abs());
+        assert!((nelbo(&Condition::none()) - expected).abs() > 1e-4 * expected.abs());
+
+        let missing = evaluate(&model, &loader, &device, 4).unwrap_err();
+        let message = missing.to_string();
+        assert!(message.contains("`vectors` is missing"), "{message}");
     }
 }

@@ -189,7 +189,8 @@ pub trait Vae<const X: usize = 4, const Z: usize = 2>: Module {
     ///
     /// Labels are not read from their device to check them: those of the models of this crate that
     /// are not below [`num_classes`](ConditionKind::num_classes) make the outputs NaN.
-    /// [`ConditionKind::check`] names them.
+    /// [`ConditionKind::check`] names them. A [`ClassConditionalPrior`] of a [`WithPrior`] does
+    /// read them, for densities and samples of the prior, and panics.
     fn encode_with(&self, x: Tensor<X>, condition: &Condition) -> Self::Posterior {
         let _ = condition;
         self.encode(x)

@@ -1,6 +1,6 @@
 //! Sampling, reconstruction and interpolation with a trained model.
 
-use crate::{Condition, ConditionKind, Interpolation, Vae, check_batch};
+use crate::{Condition, ConditionKind, Interpolation, Vae};
 use aigc_core::{
     Error, Result,
     check::ensure_argument,
@@ -22,8 +22,8 @@ use std::ops::Range;
 /// A model that takes vectors or encoder hidden states ([`ConditionKind`]) needs them from
 /// [`with_vectors`](Self::with_vectors) and
 /// [`with_encoder_hidden_states`](Self::with_encoder_hidden_states), for one sample or for each
-/// sample of a result; all methods return [`Error::Config`] or [`Error::InvalidArgument`] if they
-/// are missing or do not fit.
+/// sample of a result; all methods return [`Error::InvalidArgument`] if they are missing or do not
+/// fit.
 ///
 /// ```no_run
 /// # use aigc_core::device::device;
@@ -136,12 +136,15 @@ impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
     /// - output: `[len, …]` of the samples' shape
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if the batch is empty; [`Error::Config`] if the model does not
+    /// [`Error::InvalidArgument`] if the batch is empty, the model does not
     /// [accept](Vae::accepts) the shape of its samples, or a class-conditional model gets no labels
     /// or unknown ones; [`Error::Cancelled`] if cancelled.
     pub fn reconstruct_batch(&self, batch: &impl SampleBatch<X>) -> Result<Tensor<X>> {
-        if !self.model.accepts(batch.sample_shape()) {
-            check_batch(self.model, batch)?;
+        let shape = batch.sample_shape();
+        if !self.model.accepts(shape) {
+            let accepted = self.model.sample_shape();
+            let expected = format!("a shape that the model accepts, such as {accepted}");
+            return Err(Error::argument("samples", shape, expected));
         }
         let labels = self.condition_kind(batch.len())?.labels(batch)?;
         self.reconstruct_labelled(batch.to_tensor(&self.device), labels)
@@ -242,8 +245,8 @@ impl<'a, V: Vae<X, Z>, const X: usize, const Z: usize> VaeSampler<'a, V, X, Z> {
     /// The conditions that the model takes.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if vectors or encoder hidden states are missing, or are not those
-    /// of one sample or of `n`; [`Error::Config`] if they do not fit the model.
+    /// [`Error::InvalidArgument`] if vectors or encoder hidden states are missing, are not those of
+    /// one sample or of `n`, or do not fit the model.
     fn condition_kind(&self, n: usize) -> Result<ConditionKind> {
         let (kind, given) = (self.model.condition_kind(), &self.given);
         if let Some((field, width)) = kind.missing(given) {
@@ -587,7 +590,8 @@ mod tests {
         let two_channels = images(ImageShape::new(2, 8, 8), &[None]);
         let refused = sampler.reconstruct_batch(&two_channels).unwrap_err();
         let message = refused.to_string();
-        assert!(message.contains("`samples` is 2×8×8"), "{message}");
+        let expected = "`samples` is 2×8×8, expected a shape that the model accepts, such as 1×8×8";
+        assert!(message.contains(expected), "{message}");
     }
 
     #[test]

@@ -31,9 +31,12 @@ impl<V: Vae<Posterior = DiagonalGaussian>> SpatialLatents<V> {
     /// Reshapes the latent vectors of `vae` to maps of `shape`.
     ///
     /// # Errors
+    /// [`Error::Config`] if the model takes conditions, which an [`Autoencoder`] does not receive;
     /// [`Error::InvalidArgument`] unless the number of values of `shape` is the number of latent
     /// dimensions.
     pub fn new(vae: V, shape: ImageShape) -> Result<Self> {
+        let condition = vae.condition_kind();
+        condition.ensure_none("an autoencoder works without a condition")?;
         if shape.numel() != vae.latent_dim() {
             return Err(Error::argument(
                 "shape",
@@ -77,7 +80,7 @@ impl<V: Vae<Posterior = DiagonalGaussian>> Autoencoder for SpatialLatents<V> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{MlpVaeConfig, VaeConfig, VaeSampler};
+    use crate::{ConditionKind, MlpVaeConfig, VaeConfig, VaeSampler};
     use aigc_core::{
         device::device,
         rng::{InitWeights, Rng},
@@ -103,5 +106,26 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(message.contains("expected 20 values"), "{message}");
+    }
+
+    /// They would encode and decode under the null condition.
+    #[test]
+    fn conditional_models_are_refused() {
+        let condition = |field: &str| serde_json::json!({ field: 3 });
+        for field in ["num_classes", "vector_dim", "cross_attention_dim"] {
+            let condition: ConditionKind = serde_json::from_value(condition(field)).unwrap();
+            let config = MlpVaeConfig {
+                condition,
+                ..MlpVaeConfig::new(ImageShape::new(1, 8, 8))
+            };
+            let vae = config.init(&device("flex").unwrap()).unwrap();
+            let refused = SpatialLatents::new(vae, ImageShape::new(5, 2, 2));
+            let message = refused.unwrap_err().to_string();
+            assert!(
+                message.contains("`condition` is ConditionKind")
+                    && message.contains("expected none"),
+                "{field}: {message}"
+            );
+        }
     }
 }

@@ -76,10 +76,10 @@ pub use tables::{
     FrequencyTable, LatentBins, MAX_LATENT_BITS, MAX_SYMBOLS, PRECISION, PixelTables,
 };
 
-use crate::{ConditionKind, Vae};
+use crate::Vae;
 use aigc_core::{
     DataFault, Error, Result,
-    check::{ensure, ensure_argument},
+    check::ensure_argument,
     data::{Image, ImageShape},
 };
 use burn::tensor::{Device, Tensor, TensorData};
@@ -283,12 +283,7 @@ fn combined(checksums: &[u32]) -> u32 {
 /// condition, without which it would work with its null condition.
 fn shape_of_images<V: Vae<4, Z>, const Z: usize>(model: &V) -> Result<ImageShape> {
     let condition = model.condition_kind();
-    ensure(
-        condition == ConditionKind::default(),
-        "condition",
-        format!("{condition:?}"),
-        "none: images are compressed without a condition",
-    )?;
+    condition.ensure_none("images are compressed without a condition")?;
     let samples = model.sample_shape();
     let expected = "channels, height and width: only images are compressed";
     let shape = samples.as_image();
@@ -308,7 +303,7 @@ fn image_tensor(pixels: &[u8], shape: ImageShape, device: &Device) -> Tensor<4> 
 #[cfg(all(test, feature = "flex"))]
 mod tests {
     use super::*;
-    use crate::{HierarchicalVaeConfig, LikelihoodKind, MlpVae, MlpVaeConfig};
+    use crate::{ConditionKind, HierarchicalVaeConfig, LikelihoodKind, MlpVae, MlpVaeConfig};
     use aigc_core::{data::digits, rng::InitWeights};
 
     fn vae(seed: u64) -> MlpVae {

@@ -8,15 +8,32 @@ use aigc_core::{
     rng::Rng,
 };
 use burn::tensor::Device;
-use std::{f64::consts::LN_2, ops::ControlFlow};
+use std::{f64::consts::LN_2, fmt, ops::ControlFlow};
 
 /// Options of [`log_likelihood`](log_likelihood()); `B` is the type of the batches.
-#[derive(Clone, Debug)]
 pub struct LogLikelihoodOptions<'a, B = ImageBatch> {
     /// Number of latents drawn for each sample, `k`.
     pub importance_samples: usize,
     /// Seed, binarisation, rows per pass, conditions, cancellation and progress.
     pub evaluation: EvaluationOptions<'a, B>,
+}
+
+impl<B> Clone for LogLikelihoodOptions<'_, B> {
+    fn clone(&self) -> Self {
+        Self {
+            importance_samples: self.importance_samples,
+            evaluation: self.evaluation.clone(),
+        }
+    }
+}
+
+impl<B> fmt::Debug for LogLikelihoodOptions<'_, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogLikelihoodOptions")
+            .field("importance_samples", &self.importance_samples)
+            .field("evaluation", &self.evaluation)
+            .finish()
+    }
 }
 
 impl<B> Default for LogLikelihoodOptions<'_, B> {

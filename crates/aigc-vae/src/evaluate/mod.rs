@@ -30,10 +30,9 @@ use aigc_core::{
     sampling::{BatchProgress, SamplingOptions},
 };
 use burn::tensor::{Device, Tensor};
-use std::ops::ControlFlow;
+use std::{fmt, ops::ControlFlow};
 
 /// Options that all evaluations have; `B` is the type of the batches.
-#[derive(Clone, Debug)]
 pub struct EvaluationOptions<'a, B = ImageBatch> {
     /// Seed of the latents and of binary images.
     pub seed: u64,
@@ -43,6 +42,28 @@ pub struct EvaluationOptions<'a, B = ImageBatch> {
     /// The rows per pass, cancellation and progress.
     passes: SamplingOptions<'a, BatchProgress>,
     condition: BatchCondition<B>,
+}
+
+impl<B> Clone for EvaluationOptions<'_, B> {
+    fn clone(&self) -> Self {
+        Self {
+            seed: self.seed,
+            binarize: self.binarize,
+            passes: self.passes.clone(),
+            condition: self.condition.clone(),
+        }
+    }
+}
+
+impl<B> fmt::Debug for EvaluationOptions<'_, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EvaluationOptions")
+            .field("seed", &self.seed)
+            .field("binarize", &self.binarize)
+            .field("passes", &self.passes)
+            .field("condition", &self.condition)
+            .finish()
+    }
 }
 
 impl<B> Default for EvaluationOptions<'_, B> {

@@ -147,9 +147,11 @@ where
 
     /// # Errors
     /// [`Error::Config`](aigc_core::Error::Config) if the samples do not have the shape of the
-    /// model's samples, the likelihood is not one of values in their range, a conditional model
-    /// gets no labels or unknown ones, vectors or hidden states are missing or do not fit the
-    /// model, or a batch is too small for the mean discrepancy.
+    /// model's samples, the likelihood is not one of values in their range, or a batch is too small
+    /// for the mean discrepancy; [`Error::InvalidArgument`](aigc_core::Error::InvalidArgument) if a
+    /// conditional model gets no labels or unknown ones, or vectors or hidden states are missing or
+    /// do not fit the model; errors of the function of
+    /// [`with_condition`](Self::with_condition).
     fn losses(&mut self, model: &V, batch: &B, context: &mut StepContext) -> Result<LossOutput> {
         check_batch(model, batch)?;
         self.mmd

@@ -2,7 +2,7 @@
 
 use crate::{
     Condition, Vae, check_batch,
-    condition::{BatchCondition, known_labels},
+    condition::{Encode, condition_of, known_labels},
 };
 use aigc_core::{
     Error, Result,
@@ -67,7 +67,7 @@ where
     V: Vae<X, 2>,
     B: SampleBatch<X>,
 {
-    encode_all(model, loader, device, seed, &BatchCondition::default())
+    encode_all(model, loader, device, seed, None)
 }
 
 /// [`encode_latents`] under the vectors and encoder hidden states that `encode` returns for a
@@ -80,13 +80,13 @@ pub fn encode_latents_with_condition<V, B, const X: usize>(
     loader: &DataLoader<B>,
     device: &Device,
     seed: u64,
-    encode: impl Fn(&B, &Device) -> Result<Condition> + Send + Sync + 'static,
+    encode: impl Fn(&B, &Device) -> Result<Condition>,
 ) -> Result<InMemory<Vec<f32>>>
 where
     V: Vae<X, 2>,
     B: SampleBatch<X>,
 {
-    encode_all(model, loader, device, seed, &BatchCondition::new(encode))
+    encode_all(model, loader, device, seed, Some(&encode))
 }
 
 fn encode_all<V, B, const X: usize>(
@@ -94,14 +94,14 @@ fn encode_all<V, B, const X: usize>(
     loader: &DataLoader<B>,
     device: &Device,
     seed: u64,
-    condition: &BatchCondition<B>,
+    encode: Option<&Encode<'_, B>>,
 ) -> Result<InMemory<Vec<f32>>>
 where
     V: Vae<X, 2>,
     B: SampleBatch<X>,
 {
     let mut latents = Vec::new();
-    encode_each(model, loader, device, seed, condition, |_, z| {
+    encode_each(model, loader, device, seed, encode, |_, z| {
         latents.extend(z);
         Ok(())
     })?;
@@ -128,8 +128,7 @@ where
         return Err(Error::config("condition.num_classes", "none", expected));
     };
     let mut latents = vec![Vec::new(); num_classes];
-    let condition = BatchCondition::default();
-    encode_each(model, loader, device, seed, &condition, |batch, z| {
+    encode_each(model, loader, device, seed, None, |batch, z| {
         let labels = known_labels(batch.labels(), num_classes)?;
         for (label, z) in labels.iter().zip(z) {
             latents[*label as usize].push(z);
@@ -145,7 +144,7 @@ fn encode_each<V, B, const X: usize>(
     loader: &DataLoader<B>,
     device: &Device,
     seed: u64,
-    condition: &BatchCondition<B>,
+    encode: Option<&Encode<'_, B>>,
     mut of_batch: impl FnMut(&B, Vec<Vec<f32>>) -> Result<()>,
 ) -> Result<()>
 where
@@ -155,7 +154,7 @@ where
     for (index, batch) in loader.iter_once().enumerate() {
         let batch = batch?;
         check_batch(model, &batch)?;
-        let condition = condition.of(model.condition_kind(), &batch, device)?;
+        let condition = condition_of(encode, model.condition_kind(), &batch, device)?;
         let posterior = model.encode_with(batch.to_tensor(device), &condition);
         let z = posterior.sample(&mut Rng::stream(seed, "latents", index as u64));
         let dim = z.dims()[1];

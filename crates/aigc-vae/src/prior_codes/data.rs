@@ -137,7 +137,8 @@ impl CodeBatch {
     /// above.
     ///
     /// # Errors
-    /// [`Error::Config`] if the prior needs classes or codes that the batch does not have.
+    /// [`Error::InvalidArgument`] if the prior needs classes that the batch does not have;
+    /// [`Error::Config`] if it needs codes that the batch does not have.
     pub fn condition(
         &self,
         level: usize,

@@ -16,7 +16,7 @@ pub use config::{AdversarialVaeObjectiveConfig, AdversarialWeight, Reconstructio
 
 use super::add_auxiliary;
 use crate::{
-    ConditionKind, Vae, check_batch,
+    Condition, ConditionKind, Vae, check_batch,
     condition::{BatchCondition, condition_method},
 };
 use adaptive::{Linearized, Paths};
@@ -57,6 +57,10 @@ pub struct AdversarialVae<V: Module, C: Module> {
 /// again. Images reach discriminator and perceptual distance in `[−1, 1]`. Each phase has its own
 /// optimizer ([`Trainer::with_optimizer`](aigc_core::train::Trainer::with_optimizer)).
 ///
+/// A class-conditional discriminator gets the classes of the VAE if both have as many, also those
+/// that the function of [`with_condition`](Self::with_condition) returns, and otherwise the labels
+/// of the batch.
+///
 /// Unlike in Larsen et al. 2016, the encoder also gets the gradient of the adversarial term.
 ///
 /// Metrics of `vae`: `reconstruction`, `kl`, `perceptual` and `features` (weighted), `adversarial`,
@@ -69,12 +73,21 @@ where
 {
     config: AdversarialVaeObjectiveConfig,
     perceptual: Option<Box<dyn PerceptualDistance<X>>>,
-    /// Decoded samples of the VAE's phase, one tensor per accumulated batch.
-    generated: Vec<Option<Tensor<X>>>,
+    /// Decoded samples of the VAE's phase, for each accumulated batch.
+    generated: Vec<Option<Generated<X>>>,
     /// Posteriors of the batches since the last update, of models with a codebook.
     posteriors: Vec<V::Posterior>,
     condition: BatchCondition<B>,
     types: PhantomData<fn(C)>,
+}
+
+/// What the discriminator's phase needs of the VAE's phase on the same batch.
+#[derive(Clone, Debug)]
+struct Generated<const X: usize> {
+    /// Decoded samples, without gradients.
+    samples: Tensor<X>,
+    /// The classes of the batch, for a class-conditional discriminator.
+    class: Option<Tensor<1, Int>>,
 }
 
 /// Index of the VAE's phase.
@@ -153,13 +166,14 @@ where
         let kl = kl.map_or_else(|| reconstruction.zeros_like(), |kl| kl.mean());
         let mut loss = reconstruction.clone() + kl.clone() * config.kl_weight;
         let mut metrics = vec![("reconstruction", reconstruction), ("kl", kl)];
+        let class = classes(&model.discriminator, kind, &condition, batch, context)?;
         let judge = Judge {
             config,
             perceptual: self.perceptual.as_deref(),
             // Gradients flow through the discriminator, but not to its weights.
             discriminator: started.then(|| model.discriminator.clone().no_grad()),
             x: range.normalize(x.clone()),
-            class: classes(&model.discriminator, batch, context)?,
+            class: class.clone(),
             range,
         };
         let mut decoded = Decoded {
@@ -211,7 +225,8 @@ where
                     loss = loss + similarity.term() + adversarial.term() * weight;
                 }
             }
-            self.keep(context.micro_batch, Some(decoded.mean.detach()));
+            let samples = decoded.mean.detach();
+            self.keep(context.micro_batch, Some(Generated { samples, class }));
         }
         let auxiliary = model.vae.auxiliary_losses(&output.posterior).into_iter();
         let auxiliary = auxiliary.map(|(name, term)| (name, term * scale)).collect();
@@ -221,10 +236,10 @@ where
     }
 
     /// Keeps the decoded samples of an accumulated batch for the discriminator's phase.
-    fn keep(&mut self, slot: usize, decoded: Option<Tensor<X>>) {
+    fn keep(&mut self, slot: usize, generated: Option<Generated<X>>) {
         self.generated
             .resize(self.generated.len().max(slot + 1), None);
-        self.generated[slot] = decoded;
+        self.generated[slot] = generated;
     }
 
     fn discriminator_losses(
@@ -240,17 +255,23 @@ where
         }
         let x = batch.to_tensor(&context.device);
         let slot = self.generated.get_mut(context.micro_batch);
-        let fake = match slot.and_then(Option::take) {
-            Some(fake) => fake,
+        let generated = match slot.and_then(Option::take) {
+            Some(generated) => generated,
             None => {
                 let kind = model.vae.condition_kind();
                 let condition = self.condition.of(kind, batch, &context.device)?;
                 let vae = model.vae.clone().no_grad();
                 let output = vae.forward(x.clone(), &condition, &mut context.rng);
-                output.likelihood.mean().detach()
+                Generated {
+                    samples: output.likelihood.mean().detach(),
+                    class: classes(&model.discriminator, kind, &condition, batch, context)?,
+                }
             }
         };
-        let class = classes(&model.discriminator, batch, context)?;
+        let Generated {
+            samples: fake,
+            class,
+        } = generated;
         let range = batch.value_range();
         let [real, fake] =
             [x, fake].map(|x| logits(&model.discriminator, range.normalize(x), class.as_ref()));
@@ -310,14 +331,21 @@ where
     }
 }
 
-/// The classes of a batch, for a class-conditional discriminator.
+/// The classes of a batch, for a class-conditional discriminator: those of the condition of a VAE
+/// that takes conditions of `kind`, if it has as many classes, or else the labels of the batch.
 fn classes<C: SampleDiscriminator<X>, const X: usize>(
     discriminator: &C,
+    kind: ConditionKind,
+    condition: &Condition,
     batch: &impl SampleBatch<X>,
     context: &StepContext,
 ) -> Result<Option<Tensor<1, Int>>> {
+    let num_classes = discriminator.num_classes();
+    if condition.class_labels.is_some() && kind.num_classes == num_classes {
+        return Ok(condition.class_labels.clone());
+    }
     let kind = ConditionKind {
-        num_classes: discriminator.num_classes(),
+        num_classes,
         ..ConditionKind::default()
     };
     Ok(kind.of_batch(batch, &context.device)?.class_labels)

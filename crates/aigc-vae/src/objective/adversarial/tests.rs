@@ -14,13 +14,17 @@ use aigc_core::{
     train::{Event, Trainer, TrainerConfig},
 };
 use burn::tensor::{Device, TensorData};
+use std::sync::{Arc, Mutex};
 
-/// An autoencoder of three values with two latents and a hidden layer in the decoder.
+/// An autoencoder of three values with two latents and a hidden layer in the decoder. It may take
+/// classes, which have no effect.
 #[derive(Module, Debug)]
 struct Small {
     encoder: Linear,
     hidden: Linear,
     output: Linear,
+    #[module(skip)]
+    classes: Option<usize>,
 }
 
 impl Vae<2, 2> for Small {
@@ -45,6 +49,13 @@ impl Vae<2, 2> for Small {
     fn sample_shape(&self) -> SampleShape {
         SampleShape::new(&[3])
     }
+
+    fn condition_kind(&self) -> ConditionKind {
+        ConditionKind {
+            num_classes: self.classes,
+            ..ConditionKind::default()
+        }
+    }
 }
 
 /// A discriminator with two patches per sample, whose hidden layer is its features.
@@ -54,6 +65,9 @@ struct Patches {
     output: Linear,
     #[module(skip)]
     classes: Option<usize>,
+    /// The classes of each pass.
+    #[module(skip)]
+    seen: Arc<Mutex<Vec<Vec<i64>>>>,
 }
 
 impl SampleDiscriminator<2> for Patches {
@@ -61,6 +75,8 @@ impl SampleDiscriminator<2> for Patches {
         assert_eq!(class.is_some(), self.classes.is_some());
         if let Some(class) = &class {
             assert_eq!(class.dims()[0], x.dims()[0]);
+            let classes = class.clone().into_data().iter::<i64>().collect();
+            self.seen.lock().unwrap().push(classes);
         }
         let hidden = self.features(x, class).remove(0);
         self.output.forward(hidden)
@@ -85,11 +101,13 @@ fn model(device: &Device) -> Model {
             encoder: linear(3, 2),
             hidden: linear(2, 4),
             output: linear(4, 3),
+            classes: None,
         },
         discriminator: Patches {
             hidden: linear(3, 5),
             output: linear(5, 2),
             classes: None,
+            seen: Arc::default(),
         },
     };
     model.init_weights(8)
@@ -329,6 +347,45 @@ fn discriminator_gets_the_classes_of_the_batch() {
         for phase in 0..2 {
             context.phase = phase;
             objective.losses(&model, &batch, &mut context).unwrap();
+        }
+    }
+}
+
+/// The classes of the function of `with_condition` are those of the VAE and of a discriminator with
+/// as many classes, in both phases; another discriminator gets the labels of the batch.
+#[test]
+fn discriminator_gets_the_classes_of_the_condition() {
+    let device = Device::flex().autodiff();
+    let (own, of_batch): ([u32; 4], [u32; 4]) = ([2, 2, 0, 1], [0, 1, 1, 0]);
+    for config in configurations() {
+        for (classes, labels, expected) in [
+            (3, None, own),
+            (3, Some(of_batch), own),
+            (4, Some(of_batch), of_batch),
+        ] {
+            let mut model = model(&device);
+            model.vae.classes = Some(classes);
+            model.discriminator.classes = Some(3);
+            let encode = move |_: &Rows, device: &Device| Ok(Condition::classes(&own, device));
+            let objective = TestObjective::new(config.clone(), &model).unwrap();
+            let mut objective = objective.with_condition(encode);
+            let batch = Rows(rows().0, labels.map(Vec::from));
+            let mut context = StepContext::new(0, 1, device.clone(), Rng::new(4));
+            for phase in 0..2 {
+                context.phase = phase;
+                objective.losses(&model, &batch, &mut context).unwrap();
+                let seen = std::mem::take(&mut *model.discriminator.seen.lock().unwrap());
+                assert!(!seen.is_empty());
+                for copy in seen.iter().flat_map(|classes| classes.chunks(4)) {
+                    assert_eq!(copy, expected.map(i64::from), "{classes} in phase {phase}");
+                }
+            }
+            // A phase without samples of the first one decodes its own.
+            objective.losses(&model, &batch, &mut context).unwrap();
+            let seen = model.discriminator.seen.lock().unwrap();
+            for copy in seen.iter() {
+                assert_eq!(copy[..], expected.map(i64::from), "{classes}");
+            }
         }
     }
 }
