@@ -323,7 +323,7 @@ impl Pipeline {
     /// A sampler with `steps` steps of the pipeline's scheduler.
     ///
     /// # Errors
-    /// As the scheduler's [`plan`](Scheduler::plan).
+    /// As the scheduler's [`plan`](crate::Scheduler::plan).
     pub fn sampler(
         &self,
         steps: usize,
