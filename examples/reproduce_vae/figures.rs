@@ -106,11 +106,14 @@ impl Experiment<'_> {
         table::print(&title, rows);
     }
 
-    /// Rows of the log-likelihood by importance sampling.
+    /// Rows of the log-likelihood by importance sampling; none where it is not requested.
     fn likelihood<V: Vae>(&self, model: &V, published: Option<Published>) -> Result<Vec<Row>> {
-        let images = &self.images.held_out;
+        let (args, images) = (self.args, &self.images.held_out);
+        if args.model.is_plain() && args.importance_samples.is_none() && !args.evaluate_only {
+            return Ok(Vec::new());
+        }
         let progress = Progress::new("log-likelihood", images.num_items(), self.stop);
-        let k = self.args.importance_samples.unwrap_or(5000) as usize;
+        let k = args.importance_samples.unwrap_or(5000) as usize;
         let options = LogLikelihoodOptions::new()
             .with_importance_samples(k)
             .with_evaluation(self.evaluation(&progress));
