@@ -531,7 +531,7 @@ mod tests {
         }
     }
 
-    /// However many latents are asked for, those of a deterministic posterior are decoded once.
+    /// A deterministic posterior is decoded once, whatever the number of importance samples.
     #[test]
     fn deterministic_latents_are_decoded_once() {
         let (samples, device) = (draw(10, 4), Device::flex());
