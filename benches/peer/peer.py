@@ -232,6 +232,38 @@ def ddpm_unet_sample():
     return step
 
 
+def sd15_unet_step():
+    """Stable Diffusion 1.5's U-net of random weights: one guided step for an image of 512x512, the network on two latents of 4x64x64 with 77 tokens each."""
+    from diffusers import UNet2DConditionModel
+    u = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8).eval()
+    x, states = torch.randn(1, 4, 64, 64), torch.randn(2, 77, 768)
+    def step():
+        with torch.inference_mode():
+            none, text = u(torch.cat([x, x]), 500, encoder_hidden_states=states).sample.chunk(2)
+            return (none + 7.5 * (text - none)).mean().item()
+    return step
+
+
+def sd15_vae_decode():
+    """Stable Diffusion 1.5's autoencoder of random weights: a latent of 4x64x64 to an image of 512x512."""
+    from diffusers import AutoencoderKL
+    vae = AutoencoderKL(block_out_channels=(128, 256, 512, 512), down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, layers_per_block=2, sample_size=512).eval()
+    z = torch.randn(1, 4, 64, 64)
+    def step():
+        with torch.inference_mode(): return vae.decode(z).sample.mean().item()
+    return step
+
+
+def clip_text():
+    """The text encoder of Stable Diffusion 1.5 (CLIP ViT-L/14) of random weights: a prompt of 77 tokens."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+    model = CLIPTextModel(CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)).eval()
+    ids = torch.arange(77)[None]
+    def step():
+        with torch.inference_mode(): return model(ids).last_hidden_state.mean().item()
+    return step
+
+
 def gpt_char_train():
     """nanoGPT's CPU recipe: 4 layers, 4 heads, width 128, context 64, vocabulary 65, batch 12, no dropout, no biases, tied output; AdamW 1e-3: one step."""
     class Block(nn.Module):
@@ -298,7 +330,8 @@ ALL = dict(
     matmul=lambda: product(1024, 1024, 1024), matvec=lambda: product(1, 768, 50257),
     vae_mlp=vae_mlp, vae_conv=vae_conv, vae_residual_vq=vae_residual_vq,
     vae_hierarchical=vae_hierarchical,
-    dcgan=dcgan, ddpm_unet_train=ddpm_unet_train, ddpm_unet_sample=ddpm_unet_sample, gpt_char_train=gpt_char_train,
+    dcgan=dcgan, ddpm_unet_train=ddpm_unet_train, ddpm_unet_sample=ddpm_unet_sample,
+    sd15_unet_step=sd15_unet_step, sd15_vae_decode=sd15_vae_decode, clip_text=clip_text, gpt_char_train=gpt_char_train,
     gpt2_greedy=gpt2_greedy, gpt2_greedy_int8=gpt2_greedy, gpt2_greedy_int4=gpt2_greedy,
     gpt2_beam5=gpt2_beam5, gpt2_prefill=gpt2_prefill,
     conv1_64=lambda: conv("", 32, 64, 64, 28, 1, 1), conv1_64_xw=lambda: conv("xw", 32, 64, 64, 28, 1, 1),

@@ -10,6 +10,7 @@ mod kernels;
 mod pages;
 mod plot;
 mod side;
+mod stable_diffusion;
 mod unet;
 mod vae;
 
@@ -27,7 +28,7 @@ pub use side::{Figures, Side, median};
 pub type Workload = (&'static str, fn(&Device, Clock) -> Result<()>);
 
 /// Training steps, single operations, and the peak throughput of arithmetic and memory.
-pub const WORKLOADS: [Workload; 27] = [
+pub const WORKLOADS: [Workload; 30] = [
     ("vae_mlp", |device, clock| {
         vae::run(vae::mlp(), 128, device, clock)
     }),
@@ -39,6 +40,9 @@ pub const WORKLOADS: [Workload; 27] = [
     ("dcgan", dcgan::run),
     ("ddpm_unet_train", unet::training),
     ("ddpm_unet_sample", unet::sampling),
+    ("sd15_unet_step", stable_diffusion::unet_step),
+    ("sd15_vae_decode", stable_diffusion::vae_decode),
+    ("clip_text", stable_diffusion::clip_text),
     ("gpt_char_train", gpt::run),
     ("gpt2_greedy", gpt2::greedy),
     ("gpt2_greedy_int8", |device, clock| {

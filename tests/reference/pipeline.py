@@ -7,7 +7,8 @@ DIR/pipelines/NAME   `pipeline/`, and `case.safetensors` with `noise` and `image
                      `classes` if the network is class-conditional; `steps.txt` has the number of
                      steps. If diffusers has a pipeline class for it, that is run.
 DIR/networks/NAME    a network's directory, and `case.safetensors` with `x`, `time`, `output`, and
-                     `classes` or `tokens`
+                     `classes` or `tokens`, `text_embeds` and `time_ids`; of a ControlNet, `image`,
+                     and as output what it adds to the map in the middle
 DIR/schedulers/NAME  a scheduler's directory; diffusers has to read the values written there
 """
 import json, pathlib, sys
@@ -41,7 +42,12 @@ def network(path):
     case, model = load_file(path / "case.safetensors"), component(path, "config.json").eval()
     condition = dict(class_labels=case["classes"]) if "classes" in case else {}
     if "tokens" in case: condition["encoder_hidden_states"] = case["tokens"]
-    report(path.name, (model(case["x"], timestep=case["time"], **condition).sample - case["output"]).abs().max())
+    added = {field: case[field] for field in ("text_embeds", "time_ids") if field in case}
+    if added: condition["added_cond_kwargs"] = added
+    if "image" in case: condition["controlnet_cond"] = case["image"]
+    output = model(case["x"], timestep=case["time"], **condition)
+    output = output.mid_block_res_sample if "image" in case else output.sample
+    report(path.name, (output - case["output"]).abs().max())
 
 
 def scheduler(path):

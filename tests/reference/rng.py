@@ -1,7 +1,7 @@
 """The first numbers of aigc's host generator, by an independent implementation of ChaCha12 keyed by
 SHA-256.
 
-    python rng.py     # prints the constants of crates/aigc-core/src/rng.rs
+    python rng.py     # prints the constants of crates/aigc-core/src/rng/mod.rs
 """
 import hashlib, struct
 

@@ -485,7 +485,7 @@ def normals(seed, count, purpose="", index=0):
     return torch.tensor(drawn, dtype=torch.float64).float()
 
 
-# The numbers that a test of crates/aigc-core/src/rng.rs states.
+# The numbers that a test of crates/aigc-core/src/rng/mod.rs states.
 assert normals(7, 2, "noise", 3).view(torch.int32).tolist() == [1052260055, 3218926847 - 2 ** 32]
 
 

@@ -303,6 +303,8 @@ mod documentation {
     struct OwnModel;
     #[doc = include_str!("../../docs/diffusion.md")]
     struct Diffusion;
+    #[doc = include_str!("../../docs/prompt-image.md")]
+    struct PromptImage;
     #[doc = include_str!("../../docs/text.md")]
     struct Text;
     #[doc = include_str!("../../docs/vae.md")]

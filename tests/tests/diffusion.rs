@@ -10,25 +10,29 @@ use aigc_core::{
     device::device,
     encoder::Autoencoder,
     eval::{FeatureStatistics, frechet_distance},
+    params::{ParamMapper, map_params},
     rng::{InitWeights, Rng},
     testing::moments,
     train::{EmaConfig, Event, StartFrom, Trainer, TrainerConfig},
 };
 use aigc_diffusion::{
-    AnyDenoiser, AnyScheduler, ClassifierFreeGuidance, Clipping, Conditioning, Coupling,
-    DdimScheduler, Denoiser, DiffusionObjective, DiffusionObjectiveConfig, DiffusionSampler,
-    DitConfig, DpmMultistepScheduler, EdmEulerScheduler, EulerScheduler, FlowEulerScheduler,
-    ForwardProcess, LossWeighting, NoiseScheduleConfig, Pipeline, PredictionType, TimestepSampling,
-    UNet2dConditionConfig, UNet2dConfig, UNet2dModel, UniPcScheduler,
-    models::{CrossDownBlockType, CrossUpBlockType, PerBlock},
+    AnyDenoiser, AnyScheduler, ClassifierFreeGuidance, Clipping, Conditioning, ControlNetConfig,
+    Coupling, DdimScheduler, Denoiser, DiffusionObjective, DiffusionObjectiveConfig,
+    DiffusionSampler, DitConfig, DpmMultistepScheduler, EdmEulerScheduler, EulerScheduler,
+    FlowEulerScheduler, ForwardProcess, LossWeighting, NoiseScheduleConfig, Pipeline,
+    PredictionType, TimestepSampling, UNet2dConditionConfig, UNet2dConfig, UNet2dModel,
+    UniPcScheduler,
+    models::{
+        AdditionEmbedType, CrossDownBlockType, CrossUpBlockType, PerBlock, TransformerLayers,
+    },
 };
 use aigc_tests::{bits, floats, integers, python_with, run_script, write_case};
 use aigc_vae::{MlpVaeConfig, SpatialLatents, VaeConfig, VaeObjective};
 use burn::{
-    module::Module,
+    module::{Module, Param},
     tensor::{Device, Int, Tensor},
 };
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 fn flex() -> Device {
     device("flex").unwrap()
@@ -587,6 +591,7 @@ fn saved_pipelines_open_in_diffusers() {
         &condition,
         &[&case[..], &[("tokens", floats(&tokens))]].concat(),
     );
+    save_sdxl_like(&place("networks", "sdxl"), &place("networks", "controlnet"));
     for class in AnyScheduler::CLASSES {
         let scheduler = AnyScheduler::from_json(&format!("{{\"_class_name\": \"{class}\"}}"))
             .unwrap()
@@ -607,6 +612,86 @@ fn saved_pipelines_open_in_diffusers() {
         );
     }
     assert!(names.is_empty(), "no result for {names:?}");
+}
+
+/// A U-net with the options of SDXL's, and a ControlNet for it, with inputs and outputs.
+fn save_sdxl_like(unet: &Path, controlnet: &Path) {
+    let config = UNet2dConditionConfig {
+        block_out_channels: vec![8, 16],
+        down_block_types: vec![
+            CrossDownBlockType::DownBlock2D,
+            CrossDownBlockType::CrossAttnDownBlock2D,
+        ],
+        up_block_types: vec![
+            CrossUpBlockType::CrossAttnUpBlock2D,
+            CrossUpBlockType::UpBlock2D,
+        ],
+        layers_per_block: 1,
+        norm_num_groups: 4,
+        cross_attention_dim: 6,
+        attention_head_dim: PerBlock::Each(vec![1, 2]),
+        transformer_layers_per_block: TransformerLayers::Blocks(vec![
+            PerBlock::One(0),
+            PerBlock::Each(vec![2]),
+        ]),
+        reverse_transformer_layers_per_block: Some(vec![
+            PerBlock::Each(vec![1, 2]),
+            PerBlock::One(0),
+        ]),
+        use_linear_projection: true,
+        addition_embed_type: Some(AdditionEmbedType::TextTime),
+        addition_time_embed_dim: Some(4),
+        projection_class_embeddings_input_dim: Some(6 * 4 + 10),
+        upcast_attention: true,
+        ..UNet2dConditionConfig::default()
+    };
+    let mut rng = Rng::new(5);
+    let x: Tensor<4> = rng.normal([2, 4, 8, 8], &flex());
+    let time = Tensor::<1>::from_floats([999.0, 13.0], &flex());
+    let tokens: Tensor<3> = rng.normal([2, 3, 6], &flex());
+    let pooled: Tensor<2> = rng.normal([2, 10], &flex());
+    let image: Tensor<4> = rng.normal([2, 3, 16, 16], &flex());
+    let sizes: Tensor<2> = rng.normal([2, 6], &flex()) * 100.0;
+    let condition = Conditioning {
+        encoder_hidden_states: Some(tokens.clone()),
+        pooled_projections: Some(pooled.clone()),
+        time_ids: Some(sizes.clone()),
+        ..Conditioning::default()
+    };
+    let network = config.init(&flex()).unwrap().init_weights(5);
+    network.save_pretrained(unet).unwrap();
+    let case = [
+        ("x", floats(&x)),
+        ("time", integers(&[999, 13], &[2])),
+        ("tokens", floats(&tokens)),
+        ("text_embeds", floats(&pooled)),
+        ("time_ids", floats(&sizes)),
+    ];
+    let output = network.predict(x.clone(), time.clone(), &condition);
+    write_case(unet, &[&case[..], &[("output", floats(&output))]].concat());
+    let config = ControlNetConfig {
+        conditioning_embedding_out_channels: vec![4, 8],
+        ..ControlNetConfig::from_unet(network.config())
+    };
+    let network = config.init_from_unet(&network, &flex()).unwrap();
+    let network = map_params(network.init_weights(6), &mut NonZero(Rng::new(7)));
+    network.save_pretrained(controlnet).unwrap();
+    let output = network.forward(x, time, image.clone(), &condition, 1.0, false);
+    let output = [("image", floats(&image)), ("output", floats(&output.mid))];
+    write_case(controlnet, &[&case[..], &output].concat());
+}
+
+/// Gives the last convolutions of a ControlNet, which are zero at first, random weights.
+struct NonZero(Rng);
+
+impl ParamMapper for NonZero {
+    fn map<const D: usize>(&mut self, path: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if !path.starts_with("controlnet_") {
+            return param;
+        }
+        let random: Tensor<D> = self.0.normal(param.val().dims(), &flex());
+        Param::from_tensor(random * 0.1)
+    }
 }
 
 /// Images of a seed are those of its noise.

@@ -131,7 +131,7 @@ impl TextEmbeddings {
 
 /// Encodes text to embeddings that condition another model.
 ///
-/// This is the interface for custom encoders; the workspace has none. Models receive the
+/// The encoders of `aigc-encoders` implement it, and custom ones can. Models receive the
 /// [`hidden_states`](TextEmbeddings::hidden_states) as a tensor.
 pub trait TextEncoder: std::fmt::Debug {
     /// Embeddings of prompts. The embeddings of the empty prompt serve as the unconditional ones.

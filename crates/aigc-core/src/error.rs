@@ -108,6 +108,19 @@ pub enum Error {
         /// The newest checkpoint on disk.
         last_good: Option<PathBuf>,
     },
+    /// Sampling produced NaN or infinity.
+    #[error("{what} became infinite or not a number{}; {hint}", match step {
+        Some((step, steps)) => format!(" at step {step} of {steps}"),
+        None => String::new(),
+    })]
+    NotFiniteSamples {
+        /// What became so: the latents, the decoded images.
+        what: String,
+        /// The step (counted from 1), and the number of steps.
+        step: Option<(usize, usize)>,
+        /// What to do.
+        hint: String,
+    },
     /// A download failed.
     #[error("download {url}: {reason}")]
     Download {

@@ -87,14 +87,22 @@ pub fn read_text(path: impl AsRef<Path>) -> Result<String> {
 
 /// SHA-256 of a file, in hexadecimal.
 pub(crate) fn sha256(path: &Path) -> Result<String> {
-    let mut file = File::open(path).map_err(Error::io(path))?;
+    sha256_of([path])
+}
+
+/// SHA-256 of files one after the other, in hexadecimal.
+pub(crate) fn sha256_of<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<String> {
     let (mut hash, mut chunk) = (Sha256::new(), vec![0; 1 << 16]);
-    loop {
-        match file.read(&mut chunk).map_err(Error::io(path))? {
-            0 => return Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect()),
-            n => hash.update(&chunk[..n]),
+    for path in paths {
+        let mut file = File::open(path).map_err(Error::io(path))?;
+        loop {
+            match file.read(&mut chunk).map_err(Error::io(path))? {
+                0 => break,
+                n => hash.update(&chunk[..n]),
+            }
         }
     }
+    Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
 }
 
 /// Writes `bytes` to `path` atomically: after a crash, the file has the old content or the new one.

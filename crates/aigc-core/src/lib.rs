@@ -23,6 +23,7 @@
 //! | [`encoder`] | traits that let one model family use the models of another |
 //! | [`adversarial`] | discriminators and perceptual distances for training autoencoders |
 //! | [`sampling`] | what the samplers of VAEs, GANs and diffusion share |
+//! | `text_to_image` | images from a prompt: the trait, requests and results (feature `image`) |
 //! | [`output`] | PNG grids, GIFs and plots |
 //! | `eval` | evaluation of samples (feature `eval`) |
 //! | `hub` | models by name, from the Hugging Face hub (feature `download`) |
@@ -58,6 +59,8 @@ pub mod rng;
 pub mod sampling;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+#[cfg(feature = "image")]
+pub mod text_to_image;
 pub mod train;
 pub mod weights;
 

@@ -1,9 +1,9 @@
 //! The trait through which objectives, samplers and pipelines use networks.
 
-use aigc_core::{Error, Result, data::SampleShape};
+use aigc_core::{Error, Result, check::ensure_argument, data::SampleShape};
 use burn::{
     module::{Module, ModuleDisplay},
-    tensor::{Int, Tensor},
+    tensor::{Bool, Int, Tensor},
 };
 
 /// What a network is conditioned on besides the time. `D` is the rank of a batch of samples.
@@ -17,9 +17,73 @@ pub struct Conditioning<const D: usize = 4> {
     /// Vectors that cross-attention attends to, such as those of a text encoder,
     /// `[batch, tokens, width]`.
     pub encoder_hidden_states: Option<Tensor<3>>,
+    /// Token ids of the prompts, `[batch, tokens]`, for networks that
+    /// [encode them](Denoiser::takes_input_ids) themselves.
+    pub input_ids: Option<Tensor<2, Int>>,
+    /// Which of the vectors cross-attention attends to, `[batch, tokens]`: true for tokens of the
+    /// prompt, false for padding. `None`: to all.
+    pub encoder_attention_mask: Option<Tensor<2, Bool>>,
+    /// One vector for each prompt, `[batch, width]`: `text_embeds` of SDXL's U-nets,
+    /// `pooled_projections` of the transformers of Stable Diffusion 3 and FLUX.
+    pub pooled_projections: Option<Tensor<2>>,
+    /// Numbers about each image, `[batch, numbers]`: the sizes and offsets of SDXL (`time_ids`),
+    /// height, width and aspect ratio of PixArt.
+    pub time_ids: Option<Tensor<2>>,
+    /// The guidance scale that a distilled network receives, `[batch]`: latent consistency models,
+    /// FLUX.1 dev.
+    pub guidance: Option<Tensor<1>>,
+    /// What a ControlNet adds to the maps of a U-net.
+    pub residuals: Option<ControlResiduals>,
     /// The clean samples that the network predicted before, as x; used by networks that are
     /// [self-conditioned](Denoiser::supports_self_conditioning).
     pub self_cond: Option<Tensor<D>>,
+}
+
+/// What a ControlNet adds to the maps that a U-net's decoder receives (Zhang et al. 2023,
+/// <https://arxiv.org/abs/2302.05543>).
+#[derive(Clone, Debug)]
+pub struct ControlResiduals {
+    /// For each skip of the encoder, in order, `[batch, channels, height, width]`.
+    pub down: Vec<Tensor<4>>,
+    /// For the map in the middle.
+    pub mid: Tensor<4>,
+}
+
+impl ControlResiduals {
+    /// Applies a function to every map.
+    pub fn map(self, f: impl Fn(Tensor<4>) -> Tensor<4>) -> Self {
+        Self {
+            down: self.down.into_iter().map(&f).collect(),
+            mid: f(self.mid),
+        }
+    }
+
+    /// The sum of what several ControlNets add; `None` if there is none.
+    ///
+    /// # Panics
+    /// If they do not have the same maps.
+    pub fn sum(all: impl IntoIterator<Item = Self>) -> Option<Self> {
+        all.into_iter().reduce(|sum, other| {
+            let maps = [sum.down.len(), other.down.len()];
+            assert_eq!(maps[0], maps[1], "numbers of maps of two ControlNets");
+            let pairs = sum.down.into_iter().zip(other.down);
+            Self {
+                down: pairs.map(|(a, b)| a + b).collect(),
+                mid: sum.mid + other.mid,
+            }
+        })
+    }
+
+    /// The same for a batch with `count` unconditional samples before these, to which nothing is
+    /// added. This is what guess mode does under classifier-free guidance.
+    pub fn after_zeros(self, count: usize) -> Self {
+        self.map(|map| {
+            let [_, channels, height, width] = map.dims();
+            let shape = [count, channels, height, width];
+            let zeros = Tensor::zeros(shape, (&map.device(), map.dtype()));
+            Tensor::cat(vec![zeros, map], 0)
+        })
+    }
 }
 
 impl<const D: usize> Default for Conditioning<D> {
@@ -28,6 +92,12 @@ impl<const D: usize> Default for Conditioning<D> {
             class_labels: None,
             class_embeddings: None,
             encoder_hidden_states: None,
+            input_ids: None,
+            encoder_attention_mask: None,
+            pooled_projections: None,
+            time_ids: None,
+            guidance: None,
+            residuals: None,
             self_cond: None,
         }
     }
@@ -40,6 +110,14 @@ impl<const D: usize> Conditioning<D> {
             class_labels: self.class_labels.map(Tensor::autodiff),
             class_embeddings: self.class_embeddings.map(Tensor::autodiff),
             encoder_hidden_states: self.encoder_hidden_states.map(Tensor::autodiff),
+            input_ids: self.input_ids.map(Tensor::autodiff),
+            encoder_attention_mask: self.encoder_attention_mask.map(Tensor::autodiff),
+            pooled_projections: self.pooled_projections.map(Tensor::autodiff),
+            time_ids: self.time_ids.map(Tensor::autodiff),
+            guidance: self.guidance.map(Tensor::autodiff),
+            residuals: self
+                .residuals
+                .map(|residuals| residuals.map(Tensor::autodiff)),
             self_cond: self.self_cond.map(Tensor::autodiff),
         }
     }
@@ -50,6 +128,12 @@ impl<const D: usize> Conditioning<D> {
             class_labels: self.class_labels.map(Tensor::inner),
             class_embeddings: self.class_embeddings.map(Tensor::inner),
             encoder_hidden_states: self.encoder_hidden_states.map(Tensor::inner),
+            input_ids: self.input_ids.map(Tensor::inner),
+            encoder_attention_mask: self.encoder_attention_mask.map(Tensor::inner),
+            pooled_projections: self.pooled_projections.map(Tensor::inner),
+            time_ids: self.time_ids.map(Tensor::inner),
+            guidance: self.guidance.map(Tensor::inner),
+            residuals: self.residuals.map(|residuals| residuals.map(Tensor::inner)),
             self_cond: self.self_cond.map(Tensor::inner),
         }
     }
@@ -63,7 +147,8 @@ pub trait Denoiser<const D: usize = 4>: Module + ModuleDisplay {
     ///
     /// # Shapes
     /// - x: `[batch, channels, …]`, scaled by the
-    ///   [`input_scale`](crate::ModelCall::input_scale) of the plan's call
+    ///   [`input_scale`](crate::ModelCall::input_scale) of the plan's call, followed by the
+    ///   [extra channels](Self::extra_input_channels), if there are any
     /// - time: `[batch]`
     /// - output: as x, or with twice the channels, the second half a variance
     ///
@@ -71,8 +156,9 @@ pub trait Denoiser<const D: usize = 4>: Module + ModuleDisplay {
     /// If the shapes do not fit, or a condition that the network needs is missing.
     fn predict(&self, x: Tensor<D>, time: Tensor<1>, condition: &Conditioning<D>) -> Tensor<D>;
 
-    /// Whether the network processes samples of this shape: channels, and sides that it can halve
-    /// or cut into patches. A learned variance beside the prediction is allowed.
+    /// Whether the network processes samples of this shape: channels, without
+    /// [extra ones](Self::extra_input_channels), and sides that it can halve or cut into patches. A
+    /// learned variance beside the prediction is allowed.
     ///
     /// # Errors
     /// [`Error::Config`] names the field of the configuration that does not fit.
@@ -101,6 +187,12 @@ pub trait Denoiser<const D: usize = 4>: Module + ModuleDisplay {
         None
     }
 
+    /// Whether the network encodes prompts itself, from their token ids: a text encoder is part of
+    /// it, and trained with it.
+    fn takes_input_ids(&self) -> bool {
+        false
+    }
+
     /// Width of the class embeddings that are given for each sample, if the network takes such. The
     /// null vector, of unconditional samples, is zeros.
     fn class_embedding_dim(&self) -> Option<usize> {
@@ -116,6 +208,12 @@ pub trait Denoiser<const D: usize = 4>: Module + ModuleDisplay {
     /// conditioning is dropped in training, and what classifier-free guidance compares with.
     fn null_class(&self) -> Option<u32> {
         None
+    }
+
+    /// Number of channels that the input of [`predict`](Self::predict) has after those of the
+    /// sample: mask and masked image of an inpainting network, a small image of an upscaler.
+    fn extra_input_channels(&self) -> usize {
+        0
     }
 
     /// Whether the network takes its previous x̂₀ as extra input channels, for samples with this
@@ -167,6 +265,17 @@ pub(crate) fn check_image(
         shape,
         format!("sides that are multiples of {factor}, for this network"),
     ))
+}
+
+/// Checks that a network's input is the sample alone, for callers that append nothing to it.
+pub(crate) fn check_sample_is_input<const D: usize>(network: &impl Denoiser<D>) -> Result<()> {
+    let extra = network.extra_input_channels();
+    ensure_argument(
+        extra == 0,
+        "network",
+        format!("one with {extra} extra input channels"),
+        "one whose input is the sample alone",
+    )
 }
 
 /// The input of a network with `channels` channels: the noisy sample, with the previous x̂₀ (zeros

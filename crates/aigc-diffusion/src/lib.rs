@@ -57,15 +57,17 @@ mod schedule;
 pub mod scheduler;
 
 pub use clip::Clip;
-pub use denoiser::{Conditioning, Denoiser};
+pub use denoiser::{Conditioning, ControlResiduals, Denoiser};
 pub use grid::{FinalSigmas, SigmaScheduleFlags, SigmaSpacing, TimestepSpacing};
 pub use guidance::{
     ClassifierFreeGuidance, ClassifierGuidance, Guide, GuideContext, NoisyClassifier,
 };
 pub use likelihood::BitsPerDim;
 pub use models::{
-    AnyDenoiser, ClassEmbedType, DitConfig, DitModel, SampleSize, UNet2dConditionConfig,
-    UNet2dConditionModel, UNet2dConfig, UNet2dModel,
+    AnyDenoiser, ClassEmbedType, ControlNetConfig, ControlNetModel, DitConfig, DitModel,
+    FluxTransformerConfig, FluxTransformerModel, PixArtTransformerConfig, PixArtTransformerModel,
+    SampleSize, Sd3TransformerConfig, Sd3TransformerModel, UNet2dConditionConfig,
+    UNet2dConditionModel, UNet2dConfig, UNet2dModel, guidance_scale_embedding,
 };
 pub use objective::{DiffusionObjective, DiffusionObjectiveConfig, LossWeighting};
 pub use pipeline::{Component, Pipeline};

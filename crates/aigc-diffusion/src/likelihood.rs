@@ -11,7 +11,7 @@
 //!   and left by the same decoder as in the other bound.
 
 use crate::{
-    denoiser::{Conditioning, Denoiser},
+    denoiser::{Conditioning, Denoiser, check_sample_is_input},
     grid::SigmaTable,
     guidance::differentiable,
     objective::combine,
@@ -306,6 +306,7 @@ impl<'a, D: Denoiser> BitsPerDim<'a, D> {
         classes: Option<&[u32]>,
     ) -> Result<(Tensor<4>, Option<Tensor<1, Int>>)> {
         self.network.check_shape(batch.shape().into())?;
+        check_sample_is_input(self.network)?;
         let vectors = match (
             self.network.cross_attention_dim(),
             self.network.class_embedding_dim(),

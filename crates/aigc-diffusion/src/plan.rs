@@ -28,6 +28,28 @@ pub enum Term {
     Noise,
 }
 
+impl Term {
+    /// The same term where calls are counted from call `at`.
+    fn moved(self, at: usize) -> Self {
+        match self {
+            Self::Sample(k) => Self::Sample(k - at),
+            Self::X0(k) => Self::X0(k - at),
+            Self::Epsilon(k) => Self::Epsilon(k - at),
+            Self::Output(k) => Self::Output(k - at),
+            Self::Noise => Self::Noise,
+        }
+    }
+}
+
+/// Fails unless there is a call `at` of `calls`.
+pub(crate) fn check_start(at: usize, calls: usize) -> Result<()> {
+    if at < calls {
+        return Ok(());
+    }
+    let expected = format!("below {calls}, the number of calls");
+    Err(Error::argument("at", at, expected))
+}
+
 /// A weighted sum.
 pub type LinearCombination = Vec<(Term, f64)>;
 
@@ -104,27 +126,12 @@ impl SamplingPlan {
     /// # Errors
     /// [`Error::InvalidArgument`] if there are no calls from there on.
     pub fn starting_at(&self, at: usize) -> Result<Self> {
-        if at >= self.len() {
-            return Err(Error::argument(
-                "at",
-                at,
-                format!("below {}, the number of calls", self.len()),
-            ));
-        }
+        check_start(at, self.len())?;
         let ago = |source: &Term| match source {
             Term::Sample(k) | Term::X0(k) | Term::Epsilon(k) | Term::Output(k) => *k < at,
             Term::Noise => false,
         };
-        let moved = |(source, weight): &(Term, f64)| {
-            let source = match *source {
-                Term::Sample(k) => Term::Sample(k - at),
-                Term::X0(k) => Term::X0(k - at),
-                Term::Epsilon(k) => Term::Epsilon(k - at),
-                Term::Output(k) => Term::Output(k - at),
-                Term::Noise => Term::Noise,
-            };
-            (source, *weight)
-        };
+        let moved = |(source, weight): &(Term, f64)| (source.moved(at), *weight);
         let calls = (at..self.len()).map(|k| {
             let call = &self.calls[k];
             let looks_ago = |sum: &LinearCombination| sum.iter().any(|(source, _)| ago(source));
@@ -159,6 +166,19 @@ impl SamplingPlan {
             calls: calls.collect(),
             ..self.clone()
         })
+    }
+
+    /// The same plan where calls are counted from call `at`, the first one that it has.
+    ///
+    /// # Panics
+    /// If it uses earlier calls.
+    pub(crate) fn counted_from(mut self, at: usize) -> Self {
+        for call in &mut self.calls {
+            for (source, _) in call.corrector.iter_mut().chain(&mut call.update) {
+                *source = source.moved(at);
+            }
+        }
+        self
     }
 
     /// Whether every step depends on its own call alone, so that calls can be repeated.

@@ -19,6 +19,7 @@ pub mod conv;
 mod curve;
 mod few_rows;
 pub mod gaussian;
+pub mod half;
 pub mod loss;
 mod math;
 mod matrix;
@@ -36,6 +37,7 @@ mod team;
 mod testing;
 mod threads;
 mod tile;
+pub mod transpose;
 
 pub use activation::Activation;
 pub use adam::AdamStep;

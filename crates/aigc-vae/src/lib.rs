@@ -26,7 +26,8 @@
 //! | [`VaeConfig`], [`AnyVae`]: [`MlpVae`], [`ConvVae`] | models with latent vectors |
 //! | [`HierarchicalVae`] | groups of latent maps of several sizes |
 //! | [`VqVae`], [`VqVae2`], [`DiscreteVae`] | models with quantised latents |
-//! | [`AutoencoderKl`], [`VqModel`] | autoencoders in diffusers' layout |
+//! | [`AutoencoderKl`], [`AutoencoderTiny`], [`VqModel`] | autoencoders in diffusers' layout |
+//! | [`TileConfig`] | large images in tiles |
 //! | [`LikelihoodKind`], [`Likelihood`] | what decoders output |
 //! | [`KlWeight`], [`KlTerm`], [`Mmd`] | settings of [`VaeObjective`] |
 //! | [`IwaeObjective`] | importance-weighted bounds |
@@ -59,6 +60,7 @@ mod prior_codes;
 mod quantizer;
 mod sample;
 mod spatial;
+mod tiling;
 
 pub use aigc_core::encoder::Posterior;
 pub use condition::{Condition, ConditionKind};
@@ -76,11 +78,11 @@ pub use flow_posterior::FlowPosterior;
 pub use latent::{AttributeDirection, AttributeMethod, Geodesic, GeodesicConfig, Interpolation};
 pub use likelihood::{Likelihood, LikelihoodKind, LogisticMixture};
 pub use models::{
-    AnyVae, AutoencoderKl, AutoencoderKlConfig, ConvVae, ConvVaeConfig, DiscreteVae,
-    DownEncoderBlockType, FlowPosteriorVae, HierarchicalLevel, HierarchicalPosterior,
-    HierarchicalVae, HierarchicalVaeConfig, MlpVae, MlpVaeConfig, QuantizedLatents,
-    UpDecoderBlockType, VaeConfig, VqModel, VqModelConfig, VqVae, VqVae2, VqVae2Config,
-    VqVaeConfig, WithPrior,
+    AnyVae, AutoencoderKl, AutoencoderKlConfig, AutoencoderTiny, AutoencoderTinyConfig, ConvVae,
+    ConvVaeConfig, DiscreteVae, DownEncoderBlockType, FlowPosteriorVae, HierarchicalLevel,
+    HierarchicalPosterior, HierarchicalVae, HierarchicalVaeConfig, MlpVae, MlpVaeConfig,
+    QuantizedLatents, UpDecoderBlockType, VaeConfig, VqModel, VqModelConfig, VqVae, VqVae2,
+    VqVae2Config, VqVaeConfig, WithPrior,
 };
 pub use objective::{
     AdversarialVae, AdversarialVaeObjective, AdversarialVaeObjectiveConfig, AdversarialWeight,
@@ -110,6 +112,7 @@ pub use quantizer::{
 };
 pub use sample::VaeSampler;
 pub use spatial::SpatialLatents;
+pub use tiling::TileConfig;
 
 use aigc_core::{
     Error, Result,

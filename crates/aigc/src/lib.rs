@@ -7,6 +7,8 @@
 //! | `gan` | `gan` | generative adversarial networks |
 //! | `diffusion` | `diffusion` | diffusion: diffusers' pipelines, schedulers and networks |
 //! | `text` | `text` | language models |
+//! | `encoders` | `encoders` | CLIP and T5, their tokenizers, contrastive training |
+//! | `pipelines` | `pipelines` | images from a prompt: pipelines of several families, adapters |
 //!
 //! All families are on by default, with the CPU backend Flex. A program that needs one family
 //! compiles faster with that one alone:
@@ -45,8 +47,12 @@
 pub use aigc_core as core;
 #[cfg(feature = "diffusion")]
 pub use aigc_diffusion as diffusion;
+#[cfg(feature = "encoders")]
+pub use aigc_encoders as encoders;
 #[cfg(feature = "gan")]
 pub use aigc_gan as gan;
+#[cfg(feature = "pipelines")]
+pub use aigc_pipelines as pipelines;
 #[cfg(feature = "text")]
 pub use aigc_text as text;
 #[cfg(feature = "vae")]

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`digits`] | 1,797 real handwritten digits, 8×8, embedded in the crate |
 //! | [`idx`] | MNIST-format files, plain or gzipped |
+//! | [`scenes`] | drawn images with captions from a grammar, 64×64, drawn anew in every epoch |
 //! | [`shapes`] | 24,576 drawn images, 32×32, with known factors |
 //! | `folder` | a directory of images (feature `image`) |
 //! | `download` | the four MNIST files into the user's cache (feature `download`) |
@@ -17,6 +18,7 @@
 //! labels if the data set has classes; [`label_tensor`] moves them to a device.
 
 mod binarize;
+mod captioned;
 mod dataset;
 pub mod digits;
 #[cfg(feature = "download")]
@@ -28,15 +30,19 @@ pub mod idx;
 mod image_format;
 mod images;
 mod loader;
+mod resample;
 mod sample;
+pub mod scenes;
 pub mod shapes;
 mod shuffle;
 
 pub use crate::sampling::ClassLabels;
 pub use binarize::{Binarize, Binarized};
+pub use captioned::{CaptionedBatch, collate_captioned};
 pub use dataset::{Dataset, InMemory};
 pub use images::{Image, ImageBatch, ImageShape, collate_images};
 pub use loader::{BatchIter, DataLoader, DataLoaderConfig, OnReadError};
+pub use resample::{Resampling, resample};
 pub use sample::{SampleBatch, SampleShape, ValueRange, label_tensor};
 
 use crate::{Error, Result};

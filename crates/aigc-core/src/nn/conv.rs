@@ -92,10 +92,10 @@ impl Conv2d {
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let options = ConvOptions::new([self.stride; 2], [self.padding; 2], [1; 2], self.groups);
         let weight = self.weight.val();
-        let weight = self
-            .spectral
-            .as_ref()
-            .map_or(weight.clone(), |spectral| spectral.normalize(weight));
+        let weight = match &self.spectral {
+            Some(spectral) => spectral.normalize(ops::cast(weight, x.dtype())),
+            None => weight,
+        };
         ops::conv2d(x, weight, self.bias.as_ref().map(|b| b.val()), options)
     }
 }

@@ -82,15 +82,16 @@ impl BatchNorm {
                 self.running_mean.value_sync(),
                 self.running_var.value_sync(),
             );
+            let [gamma, beta, mean, var] =
+                [gamma, beta, mean, var].map(|param| ops::cast(param, x.dtype()));
             return activation.forward(module::batch_norm(x, gamma, beta, mean, var, self.epsilon));
         }
         let count = (x.shape().num_elements() / x.dims()[1]) as f64;
         let (y, mean, var) = ops::batch_norm(x, gamma, beta, self.epsilon, activation);
         let unbiased = var * (count / (count - 1.0).max(1.0));
         for (state, new) in [(&self.running_mean, mean), (&self.running_var, unbiased)] {
-            state.update(
-                (state.value_sync() * (1.0 - self.momentum) + new * self.momentum).detach(),
-            );
+            let old = ops::cast(state.value_sync(), new.dtype());
+            state.update((old * (1.0 - self.momentum) + new * self.momentum).detach());
         }
         y
     }

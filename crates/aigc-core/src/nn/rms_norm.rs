@@ -1,6 +1,7 @@
 //! Root-mean-square normalisation.
 
 use super::Initializer;
+use crate::ops;
 use burn::{
     config::Config,
     module::{Module, Param},
@@ -44,8 +45,9 @@ impl RmsNorm {
     /// # Panics
     /// If the last axis is not `d_model`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let gamma = ops::cast(self.gamma.val(), x.dtype());
         let mean_square = (x.clone() * x.clone()).mean_dim(D - 1);
-        x * (mean_square + self.epsilon).sqrt().recip() * self.gamma.val().unsqueeze()
+        x * (mean_square + self.epsilon).sqrt().recip() * gamma.unsqueeze()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Spectral normalisation.
 
-use crate::rng::Rng;
+use crate::{ops, rng::Rng};
 use burn::{
     module::{Module, RunningState},
     tensor::{Device, Tensor},
@@ -41,7 +41,7 @@ impl SpectralNorm {
         let outputs = weight.dims()[0];
         let rest = weight.shape().num_elements() / outputs;
         let matrix = weight.clone().reshape([outputs, rest]);
-        let mut u = self.u.value_sync();
+        let mut u = ops::cast(self.u.value_sync(), weight.dtype());
         let constant = matrix.clone().detach();
         let v = unit(
             constant

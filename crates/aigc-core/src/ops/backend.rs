@@ -11,7 +11,7 @@ use burn::{
         tensor::{FloatTensor, IntTensor},
     },
     tensor::{
-        Shape,
+        FloatDType, Shape,
         ops::{ConvOptions, ConvTransposeOptions},
     },
 };
@@ -285,6 +285,16 @@ pub trait GenerativeOps: Backend {
         causal: bool,
     ) -> FloatTensor<Self> {
         primitives::self_attention_grad::<Self>(qkv, output, log_sums, grad, heads, causal)
+    }
+
+    /// The same tensor in contiguous memory, on backends that have views of it in other layouts.
+    fn contiguous(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        x
+    }
+
+    /// Floats of half precision in 32 bits.
+    fn widen(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_cast(x, FloatDType::F32)
     }
 
     /// Embedding lookup: selects rows of `weight`.

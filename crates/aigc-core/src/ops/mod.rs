@@ -12,11 +12,15 @@
 //!
 //! To add a kernel for a backend, override the method in its `impl GenerativeOps` in this module.
 //!
+//! Operations with parameters compute in the type of their input: parameters of another type, such
+//! as weights in half precision, are converted by [`cast`] for the operation.
+//!
 //! Under burn's gradient checkpointing these operations keep their inputs; none of them is
 //! recomputed.
 
 mod activation;
 mod backend;
+mod dtype;
 #[cfg(feature = "flex")]
 mod flex;
 mod gradients;
@@ -30,7 +34,8 @@ mod resize;
 pub use activation::Activation;
 pub use aigc_kernels::{AdamStep, Quantization};
 pub use backend::{GenerativeOps, OptionalTensor};
-pub use resize::resize_bilinear;
+pub use dtype::cast;
+pub use resize::{resize_bilinear, resize_nearest};
 
 use burn::{
     backend::Dispatch,
@@ -67,6 +72,16 @@ fn are_supported<const D: usize, const W: usize>(x: &Tensor<D>, weight: &Tensor<
             .any(|dtype| matches!(dtype, DType::QFloat(_)))
 }
 
+/// A weight and a bias in the type of the input.
+fn in_type_of<const D: usize, const W: usize>(
+    x: &Tensor<D>,
+    weight: Tensor<W>,
+    bias: Option<Tensor<1>>,
+) -> (Tensor<W>, Option<Tensor<1>>) {
+    let dtype = x.dtype();
+    (cast(weight, dtype), bias.map(|bias| cast(bias, dtype)))
+}
+
 /// Panics unless a vector of one element per channel, or per output, has `len` elements.
 #[track_caller]
 fn check_len(what: &str, tensor: &Tensor<1>, len: usize) {
@@ -99,6 +114,7 @@ pub fn conv2d(
     bias: Option<Tensor<1>>,
     options: ConvOptions<2>,
 ) -> Tensor<4> {
+    let (weight, bias) = in_type_of(&x, weight, bias);
     if !are_supported(&x, &weight) {
         return burn::tensor::module::conv2d(x, weight, bias, options);
     }
@@ -137,6 +153,7 @@ pub fn conv_transpose2d(
     bias: Option<Tensor<1>>,
     options: ConvTransposeOptions<2>,
 ) -> Tensor<4> {
+    let (weight, bias) = in_type_of(&x, weight, bias);
     if !are_supported(&x, &weight) {
         return burn::tensor::module::conv_transpose2d(x, weight, bias, options);
     }
@@ -170,6 +187,7 @@ pub fn linear<const D: usize>(
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,
 ) -> Tensor<D> {
+    let (weight, bias) = in_type_of(&x, weight, bias);
     if !are_supported(&x, &weight) || D < 2 {
         return burn::tensor::module::linear(x, weight, bias);
     }
@@ -225,6 +243,7 @@ pub fn group_norm<const D: usize>(
     );
     check_len("gamma of a group norm", &gamma, channels);
     check_len("beta of a group norm", &beta, channels);
+    let (gamma, beta) = (cast(gamma, x.dtype()), cast(beta, x.dtype()));
     let listed = is_listed(&x.device());
     let (x, gamma, beta) = (
         x.into_dispatch(),
@@ -256,6 +275,7 @@ pub fn batch_norm<const D: usize>(
 ) -> (Tensor<D>, Tensor<1>, Tensor<1>) {
     check_len("gamma of a batch norm", &gamma, x.dims()[1]);
     check_len("beta of a batch norm", &beta, x.dims()[1]);
+    let (gamma, beta) = (cast(gamma, x.dtype()), cast(beta, x.dtype()));
     let listed = is_listed(&x.device());
     let (x, gamma, beta) = (
         x.into_dispatch(),
@@ -288,6 +308,7 @@ pub fn layer_norm<const D: usize>(
     check_len("gamma of a layer norm", &gamma, d);
     beta.iter()
         .for_each(|beta| check_len("beta of a layer norm", beta, d));
+    let (gamma, beta) = in_type_of(&x, gamma, beta);
     let listed = is_listed(&x.device());
     let (x, gamma, beta) = (x.into_dispatch(), gamma.into_dispatch(), optional(beta));
     Tensor::from_dispatch(match listed {
@@ -382,7 +403,17 @@ pub fn self_attention(qkv: Tensor<3>, heads: usize, causal: bool) -> Tensor<3> {
     })
 }
 
-/// Embedding lookup: selects rows of `weight`.
+/// The same tensor in contiguous memory. On Flex, exchanged axes are a view, which light operations
+/// read slowly; this copies the view, by a fast kernel where the last two axes are exchanged. With
+/// autodiff, and on other backends, it does nothing.
+pub fn contiguous<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    match is_listed(&x.device()) {
+        true => Tensor::from_dispatch(Dispatch::contiguous(x.into_dispatch())),
+        false => x,
+    }
+}
+
+/// Embedding lookup: selects rows of `weight`. Rows of half precision are returned in 32 bits.
 ///
 /// # Shapes
 /// - weight: `[rows, d]`, indices: `[batch, tokens]`
@@ -394,10 +425,9 @@ pub fn embedding(weight: Tensor<2>, indices: Tensor<2, Int>) -> Tensor<3> {
     if !are_supported(&weight, &weight) {
         return burn::tensor::module::embedding(weight, indices);
     }
-    Tensor::from_dispatch(Dispatch::embedding_forward(
-        weight.into_dispatch(),
-        indices.into_dispatch(),
-    ))
+    let dtype = dtype::computed(weight.dtype());
+    let rows = Dispatch::embedding_forward(weight.into_dispatch(), indices.into_dispatch());
+    cast(Tensor::from_dispatch(rows), dtype)
 }
 
 /// Checks the shapes of the values and scales of a quantised weight with rows of `width`.

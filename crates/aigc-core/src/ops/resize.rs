@@ -1,6 +1,6 @@
 //! Resizing images.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 /// Bilinear interpolation between pixel centres, as PyTorch's `interpolate(…, align_corners=False)`
 /// does it.
@@ -26,6 +26,33 @@ pub fn resize_bilinear(x: Tensor<4>, side: [usize; 2]) -> Tensor<4> {
         .matmul(x)
         .matmul(columns.transpose().unsqueeze::<3>());
     x.reshape([batch, channels, side[0], side[1]])
+}
+
+/// Repeats or drops pixels, as PyTorch's `interpolate(…, size=side, mode="nearest")` does it. For
+/// whole factors, [`upsample_nearest2d`](super::upsample_nearest2d) is faster.
+///
+/// # Shapes
+/// - x: `[batch, channels, height, width]`
+/// - output: `[batch, channels, side[0], side[1]]`
+///
+/// # Panics
+/// If a side is 0.
+pub fn resize_nearest(x: Tensor<4>, side: [usize; 2]) -> Tensor<4> {
+    let device = x.device();
+    [2, 3].into_iter().zip(side).fold(x, |x, (axis, to)| {
+        let from = x.dims()[axis];
+        if from == to {
+            return x;
+        }
+        // In 32 bits, as PyTorch computes it.
+        let scale = from as f32 / to as f32;
+        let source = |i: usize| ((i as f32 * scale) as usize).min(from - 1) as i32;
+        let sources: Vec<i32> = (0..to).map(source).collect();
+        x.select(
+            axis,
+            Tensor::<1, Int>::from_ints(sources.as_slice(), &device),
+        )
+    })
 }
 
 /// `[to, from]`: each row's weights add up to 1.
@@ -61,5 +88,21 @@ mod tests {
             .try_into_vec::<f32>()
             .unwrap();
         assert_eq!(got, [2.0, 2.0]);
+    }
+
+    /// Output pixel i is pixel ⌊i·from/to⌋.
+    #[test]
+    fn resize_nearest_repeats_and_drops_pixels() {
+        let x = Tensor::<4>::from_floats([[[[0.0, 1.0, 2.0]]]], &Device::flex());
+        for (side, expected) in [
+            ([1, 5], vec![0.0, 0.0, 1.0, 1.0, 2.0]),
+            ([1, 7], vec![0.0, 0.0, 0.0, 1.0, 1.0, 2.0, 2.0]),
+            ([1, 2], vec![0.0, 1.0]),
+            ([2, 3], vec![0.0, 1.0, 2.0, 0.0, 1.0, 2.0]),
+        ] {
+            let found = resize_nearest(x.clone(), side);
+            assert_eq!(found.dims(), [1, 1, side[0], side[1]]);
+            assert_eq!(found.into_data().try_into_vec::<f32>().unwrap(), expected);
+        }
     }
 }

@@ -1,7 +1,10 @@
 //! Loading weights into a model.
 
-use super::WeightReader;
-use crate::{Error, Result};
+use super::{
+    KeyMapping, Loaded, ParamKey, RenamedField, WeightReader, renamed_key,
+    stored::{Floats, transposed},
+};
+use crate::{Error, Result, params::Place};
 use burn::{
     module::{Module, ModuleMapper, Param},
     tensor::{Bool, DType, Int, Tensor, TensorData},
@@ -15,66 +18,38 @@ const LISTED: usize = 256;
 /// trainer's module, a transformer below its head.
 const WRAPPERS: [&str; 4] = ["module.", "_orig_mod.", "model.", "transformer."];
 
-/// Name and layout of a parameter in files.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KeyMapping {
-    /// Possible names, the usual one first. Without any, the parameter keeps its value.
-    pub candidates: Vec<String>,
-    /// Whether a matrix is stored transposed.
-    pub transpose: bool,
+/// The floating-point type of a model's parameters in memory.
+///
+/// Layers compute in the type of their input, whatever the type of their parameters; a parameter
+/// of another type is converted for the operation. In half precision, a model takes half the
+/// memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WeightDtype {
+    /// 32 bits, whatever the files have.
+    #[default]
+    F32,
+    /// That of the files; 64 bits become 32.
+    Stored,
+    /// 16 bits, IEEE's half precision: values above 65,504 become infinite.
+    F16,
+    /// 16 bits with the range of 32 and 8 bits of precision.
+    BF16,
 }
 
-impl KeyMapping {
-    /// A parameter called `name`, not transposed.
-    pub fn new(name: impl Into<String>) -> Self {
-        Self {
-            candidates: vec![name.into()],
-            transpose: false,
+impl WeightDtype {
+    /// Values as data of this type.
+    fn data(self, values: Floats, shape: &[usize]) -> TensorData {
+        let stored = match (self, &values) {
+            (WeightDtype::F32, _) | (WeightDtype::Stored, Floats::F32(_)) => WeightDtype::F32,
+            (WeightDtype::F16, _) | (WeightDtype::Stored, Floats::F16(_)) => WeightDtype::F16,
+            (WeightDtype::BF16, _) | (WeightDtype::Stored, Floats::BF16(_)) => WeightDtype::BF16,
+        };
+        match stored {
+            WeightDtype::F16 => TensorData::new(values.into_f16(), shape),
+            WeightDtype::BF16 => TensorData::new(values.into_bf16(), shape),
+            WeightDtype::F32 | WeightDtype::Stored => TensorData::new(values.into_f32(), shape),
         }
-    }
-
-    /// A parameter that the files do not contain.
-    pub fn skip() -> Self {
-        Self::default()
-    }
-
-    /// Adds another possible name.
-    pub fn or(mut self, name: impl Into<String>) -> Self {
-        self.candidates.push(name.into());
-        self
-    }
-}
-
-/// A parameter of a model, as the argument of a mapping.
-#[derive(Clone, Copy, Debug)]
-pub struct ParamKey<'a> {
-    /// Field names joined by dots, without the names of enum variants.
-    pub path: &'a str,
-    /// Type of the module with the parameter, such as `Linear`.
-    pub module: &'a str,
-}
-
-/// The name and layout of a parameter in PyTorch: `weight` and `bias` for the `gamma` and `beta` of
-/// a norm, `[out, in]` for the weight of a `Linear`.
-pub fn pytorch_key(key: ParamKey<'_>) -> KeyMapping {
-    let (parent, field) = key
-        .path
-        .rsplit_once('.')
-        .map_or(("", key.path), |(parent, field)| (parent, field));
-    let dot = if parent.is_empty() { "" } else { "." };
-    let named = |field: &str| format!("{parent}{dot}{field}");
-    match (key.module, field) {
-        (norm, "gamma") if norm.ends_with("Norm") => {
-            KeyMapping::new(named("weight")).or(named("gamma"))
-        }
-        (norm, "beta") if norm.ends_with("Norm") => {
-            KeyMapping::new(named("bias")).or(named("beta"))
-        }
-        ("Linear", "weight") => KeyMapping {
-            candidates: vec![key.path.into()],
-            transpose: true,
-        },
-        _ => KeyMapping::new(key.path),
     }
 }
 
@@ -92,6 +67,9 @@ impl WeightReader {
     /// floating-point types become 32-bit floats; integers get the type of the parameter. A tensor
     /// of floats does not fit a parameter of integers or booleans, nor the other way round.
     ///
+    /// A matrix may be stored with further axes of one element, as the convolution of one pixel
+    /// that older files have in place of a linear layer, and the other way round.
+    ///
     /// The prefix of a wrapper before all names (`module.`, `_orig_mod.`, `model.`, `transformer.`,
     /// and combinations) is recognised.
     ///
@@ -103,11 +81,25 @@ impl WeightReader {
         model: M,
         mapping: impl Fn(ParamKey<'_>) -> KeyMapping,
     ) -> Result<(M, LoadReport)> {
+        self.load_into_with_dtype(model, WeightDtype::F32, mapping)
+    }
+
+    /// [`load_into`](Self::load_into) with a type for the parameters of floats. One tensor at a
+    /// time is read and converted.
+    ///
+    /// # Errors
+    /// As [`load_into`](Self::load_into).
+    pub fn load_into_with_dtype<M: Module>(
+        &self,
+        model: M,
+        dtype: WeightDtype,
+        mapping: impl Fn(ParamKey<'_>) -> KeyMapping,
+    ) -> Result<(M, LoadReport)> {
         let mut fill = Fill {
             files: self,
             mapping: &mapping,
-            path: vec![],
-            modules: vec![],
+            dtype,
+            place: Place::default(),
             prefix: None,
             used: BTreeSet::new(),
             missing: vec![],
@@ -123,11 +115,7 @@ impl WeightReader {
             prefix,
             ..
         } = fill;
-        let unused: Vec<String> = self
-            .names()
-            .filter(|name| !used.contains(*name))
-            .map(str::to_owned)
-            .collect();
+        let unused = self.unused(&used);
         if !missing.is_empty() || !mismatched.is_empty() {
             return Err(Error::weights(
                 self.path(),
@@ -139,37 +127,47 @@ impl WeightReader {
             None => Ok((model, LoadReport { unused, prefix })),
         }
     }
-}
 
-/// A field at the root of a model that has another name in files of earlier versions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RenamedField {
-    /// Name of the field.
-    pub name: &'static str,
-    /// Former name of the field.
-    pub former: &'static str,
-}
-
-impl RenamedField {
-    /// The former path of a parameter of this field; `None` for other parameters.
-    pub fn former_path(&self, path: &str) -> Option<String> {
-        let rest = path.strip_prefix(self.name)?;
-        rest.starts_with('.')
-            .then(|| format!("{}{rest}", self.former))
+    /// Loads a model that was created from its configuration, and adds to its report what was
+    /// found in the files.
+    ///
+    /// # Errors
+    /// As [`load_into`](Self::load_into).
+    pub fn load<M: Module>(
+        &self,
+        created: Loaded<M>,
+        dtype: WeightDtype,
+        mapping: impl Fn(ParamKey<'_>) -> KeyMapping,
+    ) -> Result<Loaded<M>> {
+        let mut report = None;
+        let mut loaded = created.try_map(|model| {
+            let (model, found) = self.load_into_with_dtype(model, dtype, mapping)?;
+            report = Some(found);
+            Ok(model)
+        })?;
+        let LoadReport { unused, prefix } = report.unwrap_or_default();
+        loaded.unused_tensors.extend(unused);
+        loaded.notes.extend(self.notes().iter().cloned());
+        let note = prefix.map(|prefix| format!("the prefix `{prefix}` of all tensors was removed"));
+        loaded.notes.extend(note);
+        Ok(loaded)
     }
-}
 
-/// [`pytorch_key`], with the former names of renamed fields as further candidates.
-pub fn renamed_key(key: ParamKey<'_>, renamed: &[RenamedField]) -> KeyMapping {
-    let former = renamed
-        .iter()
-        .find_map(|field| field.former_path(key.path))
-        .map(|path| pytorch_key(ParamKey { path: &path, ..key }));
-    let mut mapping = pytorch_key(key);
-    mapping
-        .candidates
-        .extend(former.into_iter().flat_map(|former| former.candidates));
-    mapping
+    /// Names in the files of the tensors that are not `used`, in order.
+    pub(super) fn unused(&self, used: &BTreeSet<String>) -> Vec<String> {
+        let (used, unused): (Vec<_>, Vec<_>) = self
+            .tensors
+            .iter()
+            .partition(|(name, _)| used.contains(*name));
+        // A tensor is used if a part of it is.
+        let used: BTreeSet<&String> = used.into_iter().map(|(_, tensor)| &tensor.name).collect();
+        let unused = unused.into_iter().map(|(_, tensor)| &tensor.name);
+        let unused: BTreeSet<&String> = unused
+            .chain(&self.unreferenced)
+            .filter(|name| !used.contains(name))
+            .collect();
+        unused.into_iter().cloned().collect()
+    }
 }
 
 /// Loads a file written by [`save_weights`](super::save_weights), or by PyTorch for the same
@@ -232,9 +230,8 @@ fn problems(missing: Vec<String>, mismatched: Vec<String>, unexpected: Vec<Strin
 struct Fill<'a, K> {
     files: &'a WeightReader,
     mapping: &'a K,
-    path: Vec<String>,
-    /// Types of the enclosing modules, outermost first.
-    modules: Vec<String>,
+    dtype: WeightDtype,
+    place: Place,
     /// The prefix of a wrapper, once a parameter was found with it.
     prefix: Option<String>,
     used: BTreeSet<String>,
@@ -280,26 +277,21 @@ impl<K> Fill<'_, K> {
 }
 
 impl<K: Fn(ParamKey<'_>) -> KeyMapping> Fill<'_, K> {
-    /// The values of the current parameter, read with `read`; `None` if it keeps its value, because
-    /// the mapping skips it or loading has failed.
-    fn values<T: Copy>(
+    /// The values of the current parameter, read with `read`, and the number of columns in the file
+    /// of a matrix to be transposed. `None` if the parameter keeps its value, because the mapping
+    /// skips it or loading has failed.
+    fn values<T>(
         &mut self,
         shape: &[usize],
-        read: impl FnOnce(&WeightReader, &str) -> Result<Vec<T>>,
-    ) -> Option<Vec<T>> {
-        let path = self.path.join(".");
-        let module = self
-            .modules
-            .iter()
-            .rev()
-            .find_map(|module| module.strip_prefix("Struct:"))
-            .unwrap_or("");
+        read: impl FnOnce(&WeightReader, &str) -> Result<T>,
+    ) -> Option<(T, Option<usize>)> {
+        let path = self.place.path();
         let KeyMapping {
             candidates,
             transpose,
         } = (self.mapping)(ParamKey {
             path: &path,
-            module,
+            module: self.place.module(),
         });
         if candidates.is_empty() {
             return None;
@@ -315,7 +307,7 @@ impl<K: Fn(ParamKey<'_>) -> KeyMapping> Fill<'_, K> {
             expected.reverse();
         }
         let found = self.files.shape(&name).unwrap_or_default();
-        if found != expected {
+        if !is_same_matrix(found, &expected) {
             self.mismatched
                 .push(format!("{name} ({found:?}, expected {expected:?})"));
             return None;
@@ -325,8 +317,7 @@ impl<K: Fn(ParamKey<'_>) -> KeyMapping> Fill<'_, K> {
             return None;
         }
         match read(self.files, &name) {
-            Ok(values) if transpose => Some(transposed(&values, expected[1])),
-            Ok(values) => Some(values),
+            Ok(values) => Some((values, transpose.then(|| expected[1]))),
             Err(error) => {
                 self.failed = Some(error);
                 None
@@ -337,27 +328,25 @@ impl<K: Fn(ParamKey<'_>) -> KeyMapping> Fill<'_, K> {
 
 impl<K: Fn(ParamKey<'_>) -> KeyMapping> ModuleMapper for Fill<'_, K> {
     fn enter_module(&mut self, name: &str, container: &str) {
-        if !container.starts_with("Enum:") {
-            self.path.push(name.to_string());
-        }
-        self.modules.push(container.to_string());
+        self.place.enter(name, container);
     }
 
     fn exit_module(&mut self, _name: &str, container: &str) {
-        if !container.starts_with("Enum:") {
-            self.path.pop();
-        }
-        self.modules.pop();
+        self.place.exit(container);
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let shape = param.lazy_shape().to_vec();
-        let Some(values) = self.values(&shape, WeightReader::read) else {
+        let Some((values, columns)) = self.values(&shape, WeightReader::read_floats) else {
             return param;
         };
-        let data = TensorData::new(values, shape);
-        let (id, tensor) = (param.id, Tensor::from_data(data, &param.lazy_device()));
-        param.transform_for_load(tensor, id)
+        let values = match columns {
+            Some(columns) => values.transposed(columns),
+            None => values,
+        };
+        let data = self.dtype.data(values, &shape);
+        let (id, device, dtype) = (param.id, param.lazy_device(), data.dtype());
+        param.transform_for_load(Tensor::from_data(data, (&device, dtype)), id)
     }
 
     fn map_int<const D: usize>(&mut self, param: Param<Tensor<D, Int>>) -> Param<Tensor<D, Int>> {
@@ -372,10 +361,10 @@ impl<K: Fn(ParamKey<'_>) -> KeyMapping> ModuleMapper for Fill<'_, K> {
                 }
             }
         };
-        let Some(values) = self.values(&shape, read) else {
+        let Some((values, columns)) = self.values(&shape, read) else {
             return param;
         };
-        let data = TensorData::new(values, shape);
+        let data = TensorData::new(laid_out(values, columns), shape);
         let (id, device) = (param.id, param.lazy_device());
         param.transform_for_load(Tensor::from_data(data, (&device, dtype)), id)
     }
@@ -385,10 +374,10 @@ impl<K: Fn(ParamKey<'_>) -> KeyMapping> ModuleMapper for Fill<'_, K> {
         param: Param<Tensor<D, Bool>>,
     ) -> Param<Tensor<D, Bool>> {
         let shape = param.lazy_shape().to_vec();
-        let Some(values) = self.values(&shape, WeightReader::read_bool) else {
+        let Some((values, columns)) = self.values(&shape, WeightReader::read_bool) else {
             return param;
         };
-        let data = TensorData::new(values, shape);
+        let data = TensorData::new(laid_out(values, columns), shape);
         let (id, tensor) = (param.id, Tensor::from_data(data, &param.lazy_device()));
         param.transform_for_load(tensor, id)
     }
@@ -408,10 +397,21 @@ fn fits(value: i64, dtype: DType) -> bool {
     }
 }
 
-/// The transpose of a matrix, contiguous in memory; a backend's transpose may be a view.
-fn transposed<T: Copy>(values: &[T], columns: usize) -> Vec<T> {
-    (0..columns)
-        .flat_map(|column| values.iter().skip(column).step_by(columns))
-        .copied()
-        .collect()
+/// The values of a parameter, transposed if they have so many `columns` in the file.
+fn laid_out<T: Copy>(values: Vec<T>, columns: Option<usize>) -> Vec<T> {
+    match columns {
+        Some(columns) => transposed(&values, columns),
+        None => values,
+    }
+}
+
+/// Whether two shapes are the same but for axes of one element after the first two.
+fn is_same_matrix(found: &[usize], expected: &[usize]) -> bool {
+    fn matrix(shape: &[usize]) -> &[usize] {
+        match shape {
+            [first @ .., 1] if first.len() >= 2 => matrix(first),
+            shape => shape,
+        }
+    }
+    found == expected || (found.len() >= 2 && matrix(found) == matrix(expected))
 }

@@ -56,6 +56,25 @@ impl<T> Loaded<T> {
         }
     }
 
+    /// Transforms the value, which may fail; the report stays.
+    ///
+    /// # Errors
+    /// Errors of `f`.
+    pub fn try_map<U, E>(self, f: impl FnOnce(T) -> Result<U, E>) -> Result<Loaded<U>, E> {
+        let Self {
+            value,
+            unused_fields,
+            unused_tensors,
+            notes,
+        } = self;
+        Ok(Loaded {
+            value: f(value)?,
+            unused_fields,
+            unused_tensors,
+            notes,
+        })
+    }
+
     /// Adds the report of a part, and returns the part.
     pub fn merge<U>(&mut self, part: Loaded<U>) -> U {
         self.unused_fields.extend(part.unused_fields);

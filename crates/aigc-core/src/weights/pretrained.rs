@@ -1,6 +1,8 @@
 //! Model directories: `config.json` and weights.
 
-use super::{Loaded, RenamedField, WeightReader, renamed_key, save_weights};
+use super::{
+    Loaded, OpenOptions, RenamedField, WeightReader, open::CONFIG, renamed_key, save_weights,
+};
 use crate::{DataFault, Error, Result, checkpoint::write_atomic, json};
 #[cfg(feature = "download")]
 use crate::{data::download::ProgressFn, hub::Hub, hub_model::ModelFiles};
@@ -11,7 +13,6 @@ use std::path::Path;
 #[cfg(feature = "download")]
 use std::path::PathBuf;
 
-const CONFIG: &str = "config.json";
 /// Stems of the names of weight files in a directory.
 const STEMS: &[&str] = &["model"];
 
@@ -31,18 +32,17 @@ where
     C: Serialize + DeserializeOwned + PartialEq,
     M: Module,
 {
-    load_pretrained_with_variant(dir, None, renamed, init)
+    load_pretrained_with(dir, &OpenOptions::default(), renamed, init)
 }
 
-/// [`load_pretrained`] for a variant of the weights: `Some("fp16")` opens
-/// `model.fp16.safetensors`. `None` opens the weights without a variant, or the only variant.
+/// [`load_pretrained`] for a variant of the weights, or with a type for the parameters.
 ///
 /// # Errors
 /// As [`load_pretrained`]; if the variant is missing, the [`Error::Weights`] lists the existing
 /// files.
-pub fn load_pretrained_with_variant<C, M>(
+pub fn load_pretrained_with<C, M>(
     dir: &Path,
-    variant: Option<&str>,
+    options: &OpenOptions,
     renamed: &[RenamedField],
     init: impl FnOnce(&C) -> Result<M>,
 ) -> Result<Loaded<M>>
@@ -51,25 +51,16 @@ where
     M: Module,
 {
     let (config, unused_fields) = read_config::<C>(&dir.join(CONFIG))?;
-    let model = init(&config)?;
-    let reader = WeightReader::from_dir_with_variant(dir, STEMS, variant)?;
-    let (model, report) = reader.load_into(model, |key| renamed_key(key, renamed))?;
-    let mut loaded = Loaded::new(model).with_unused_fields(unused_fields);
+    let created = Loaded::new(init(&config)?).with_unused_fields(unused_fields);
+    let files = WeightReader::from_dir_with_variant(dir, STEMS, options.variant.as_deref())?;
+    let mut loaded = files.load(created, options.dtype, |key| renamed_key(key, renamed))?;
     // PyTorch's counter of batches is not used.
-    let unused = report.unused.into_iter();
-    loaded.unused_tensors = unused
-        .filter(|name| !name.ends_with("num_batches_tracked"))
-        .collect();
-    loaded.notes = reader.notes().to_vec();
-    if let Some(prefix) = report.prefix {
-        loaded
-            .notes
-            .push(format!("the prefix `{prefix}` of all tensors was removed"));
-    }
+    let is_used = |name: &String| !name.ends_with("num_batches_tracked");
+    loaded.unused_tensors.retain(is_used);
     Ok(loaded)
 }
 
-/// Downloads the files of the hub that [`load_pretrained_with_variant`] opens, and returns their
+/// Downloads the files of the hub that [`load_pretrained_with`] opens, and returns their
 /// directory. `check` validates the configuration before weights are downloaded.
 ///
 /// # Errors
@@ -207,10 +198,15 @@ mod tests {
         let other = init(&config).unwrap().init_weights(2);
         save_weights(&other, &dir.path().join("model.ema.safetensors")).unwrap();
         for (variant, expected) in [(None, &model), (Some("ema"), &other)] {
-            let loaded = load_pretrained_with_variant(dir.path(), variant, &[], init).unwrap();
+            let options = OpenOptions {
+                variant: variant.map(str::to_owned),
+                ..OpenOptions::default()
+            };
+            let loaded = load_pretrained_with(dir.path(), &options, &[], init).unwrap();
             assert_eq!(weight(&loaded.layer), weight(&expected.layer));
         }
-        let missing = load_pretrained_with_variant(dir.path(), Some("fp16"), &[], init);
+        let options = OpenOptions::default().with_variant("fp16");
+        let missing = load_pretrained_with(dir.path(), &options, &[], init);
         let message = missing.unwrap_err().to_string();
         assert!(message.contains("variant fp16"), "{message}");
 

@@ -1,46 +1,35 @@
 //! Tensors in files, in the formats of other libraries.
 
-use super::pickle;
-use crate::{Error, Result};
-use half::{bf16, f16};
-use pytorch_reader::DType as PickledType;
-use safetensors::{Dtype, tensor::Metadata};
+use super::{
+    candidates::shard_files,
+    pickle,
+    stored::{Floats, Place, Stored},
+};
+use crate::{Error, Result, fs::sha256_of};
+use burn::tensor::{BoolStore, DType};
+use pytorch_reader::DType as ElementType;
+use safetensors::tensor::Metadata;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    io::{Read, Seek, SeekFrom},
+    io::Read,
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Arc, Mutex},
 };
 
 /// Limit on the header of a safetensors file, that of the reference implementation, in bytes.
 const LONGEST_HEADER: u64 = 100_000_000;
 
-/// File extensions of weights, preferred ones first. All but the first are pickles.
-const ENDINGS: [&str; 5] = ["safetensors", "bin", "pt", "pth", "ckpt"];
-
 /// Tensors in files. Each is read when it is requested, so no more memory is used than for the
 /// tensors.
+#[derive(Clone)]
 pub struct WeightReader {
-    path: PathBuf,
-    tensors: BTreeMap<String, Stored>,
-    files: Vec<Mutex<File>>,
-    notes: Vec<String>,
-}
-
-struct Stored {
-    shape: Vec<usize>,
-    place: Place,
-}
-
-enum Place {
-    /// A range of bytes of one of the files.
-    Bytes {
-        file: usize,
-        start: u64,
-        dtype: Dtype,
-    },
-    Pickled(pytorch_reader::Tensor),
+    pub(super) path: PathBuf,
+    pub(super) tensors: BTreeMap<String, Stored>,
+    pub(super) notes: Vec<String>,
+    pub(super) metadata: BTreeMap<String, String>,
+    /// Names in the files of tensors that [`renamed`](Self::renamed) left out.
+    pub(super) unreferenced: Vec<String>,
 }
 
 impl std::fmt::Debug for WeightReader {
@@ -53,152 +42,19 @@ impl std::fmt::Debug for WeightReader {
 }
 
 impl WeightReader {
-    /// Opens the weights of a directory for the first of `stems` that has any: `STEM.safetensors`,
-    /// its shards with or without their index, or the same for pickles (`.bin`, `.pt`, `.pth`,
-    /// `.ckpt`). If there are only weights of one variant (`STEM.fp16.safetensors`), they are
-    /// opened, and a [note](Self::notes) names the variant.
-    ///
-    /// # Errors
-    /// [`Error::Weights`] if there are no weights, only some of the shards, only several variants,
-    /// or broken files.
-    pub fn from_dir(dir: &Path, stems: &[&str]) -> Result<Self> {
-        Self::from_dir_with_variant(dir, stems, None)
-    }
-
-    /// [`from_dir`](Self::from_dir) for a variant: `Some("fp16")` opens `STEM.fp16.safetensors` and
-    /// so on. `None` opens what [`from_dir`](Self::from_dir) opens.
-    ///
-    /// # Errors
-    /// As [`from_dir`](Self::from_dir); if the variant is missing, the [`Error::Weights`] lists the
-    /// existing files.
-    pub fn from_dir_with_variant(
-        dir: &Path,
-        stems: &[&str],
-        variant: Option<&str>,
-    ) -> Result<Self> {
-        let entries = std::fs::read_dir(dir).map_err(Error::io(dir))?;
-        let mut files: Vec<String> = entries
-            .flatten()
-            .map(|entry| entry.file_name().to_string_lossy().into_owned())
-            .collect();
-        files.sort();
-        // Preferred ones first.
-        let groups: Vec<Vec<Candidate>> = ENDINGS
-            .iter()
-            .flat_map(|ending| stems.iter().map(move |stem| (stem, ending)))
-            .map(|(stem, ending)| {
-                let files = files.iter();
-                files
-                    .filter_map(|file| Candidate::parse(file, stem, ending))
-                    .collect()
-            })
-            .collect();
-        // Without a variant, whole weights of any ending come before those of a variant.
-        let mut chosen = variant;
-        let holds = |group: &&Vec<Candidate>, name: Option<&str>| {
-            group.iter().any(|c| c.variant.as_deref() == name)
-        };
-        if variant.is_none() && !groups.iter().any(|group| holds(&group, None)) {
-            let all = groups.iter().flatten();
-            let variants: BTreeSet<&str> = all.filter_map(|c| c.variant.as_deref()).collect();
-            if variants.len() > 1 {
-                let names: Vec<&str> = variants.into_iter().collect();
-                let reason = format!(
-                    "holds the variants {}; choose one with `from_pretrained_with_variant`, \
-                     `load_pretrained_with_variant` or `WeightReader::from_dir_with_variant`",
-                    names.join(", ")
-                );
-                return Err(Error::weights(dir, reason));
-            }
-            chosen = variants.first().copied();
-        }
-        if let Some(group) = groups.iter().find(|group| holds(group, chosen)) {
-            let group: Vec<&Candidate> = group
-                .iter()
-                .filter(|c| c.variant.as_deref() == chosen)
-                .collect();
-            let mut reader = Self::open_candidates(dir, &group)?;
-            if let (Some(only), None) = (chosen, variant) {
-                reader.notes.push(format!(
-                    "{}: the variant {only} is the only one there",
-                    dir.display()
-                ));
-            }
-            return Ok(reader);
-        }
-        let named: Vec<String> = stems
-            .iter()
-            .map(|stem| format!("{stem}.safetensors"))
-            .collect();
-        let variant = variant
-            .map(|variant| format!(" of the variant {variant}"))
-            .unwrap_or_default();
-        let found = if files.is_empty() {
-            "nothing".into()
-        } else {
-            files.join(", ")
-        };
-        let reason = format!(
-            "no weights{variant} ({}, shards or .bin); the directory holds {found}",
-            named.join(", ")
-        );
-        Err(Error::weights(dir, reason))
-    }
-
-    /// Opens a single file, else an index, else all shards.
-    fn open_candidates(dir: &Path, candidates: &[&Candidate]) -> Result<Self> {
-        for kind in [Kind::Whole, Kind::Index] {
-            if let Some(candidate) = candidates.iter().find(|c| c.kind == kind) {
-                return Self::open(&dir.join(&candidate.file));
-            }
-        }
-        let of = candidates.iter().filter_map(|c| {
-            if let Kind::Shard(_, of) = c.kind {
-                Some(of)
-            } else {
-                None
-            }
-        });
-        let of = of.max().unwrap_or(0);
-        let here: BTreeSet<u32> = candidates
-            .iter()
-            .filter_map(|c| match c.kind {
-                Kind::Shard(i, n) if n == of => Some(i),
-                _ => None,
-            })
-            .collect();
-        let absent: Vec<String> = (1..=of)
-            .filter(|i| !here.contains(i))
-            .take(16)
-            .map(|i| format!("{i} of {of}"))
-            .collect();
-        if !absent.is_empty() {
-            return Err(Error::weights(
-                dir,
-                format!("shards are missing: {}", absent.join(", ")),
-            ));
-        }
-        let mut all = Self::empty(dir);
-        for candidate in candidates
-            .iter()
-            .filter(|c| matches!(c.kind, Kind::Shard(_, n) if n == of))
-        {
-            all.add(&dir.join(&candidate.file))?;
-        }
-        Ok(all)
-    }
-
-    fn empty(path: &Path) -> Self {
+    pub(super) fn empty(path: &Path) -> Self {
         Self {
             path: path.into(),
             tensors: BTreeMap::new(),
-            files: vec![],
             notes: vec![],
+            metadata: BTreeMap::new(),
+            unreferenced: vec![],
         }
     }
 
     /// Opens a file by its extension: `.safetensors`, `.index.json` with the shards that it names,
-    /// or a pickle of PyTorch's for any other. Pickles are read without executing them.
+    /// or a pickle of PyTorch's for any other. Pickles are read without executing them; of a
+    /// checkpoint of a training, the tensors of its `state_dict` or `model` are opened.
     ///
     /// # Errors
     /// [`Error::Weights`] if the file is broken; [`Error::Io`] if it cannot be read.
@@ -214,20 +70,26 @@ impl WeightReader {
         Ok(all)
     }
 
-    fn add(&mut self, path: &Path) -> Result<()> {
+    pub(super) fn add(&mut self, path: &Path) -> Result<()> {
         refuse_placeholders(path)?;
         if path.extension().is_some_and(|kind| kind == "safetensors") || has_json_header(path)? {
             return self.add_safetensors(path);
         }
-        for (name, tensor) in pickle::tensors(path)? {
-            let shape = tensor.shape().to_vec();
-            let place = Place::Pickled(tensor);
-            self.insert(name, Stored { shape, place });
+        let file: Arc<Path> = path.into();
+        for (name, shape, place) in pickle::tensors(path)? {
+            self.insert(name, shape, &file, place);
         }
         Ok(())
     }
 
-    fn insert(&mut self, name: String, tensor: Stored) {
+    fn insert(&mut self, name: String, shape: Vec<usize>, path: &Arc<Path>, place: Place) {
+        let tensor = Stored {
+            name: name.clone(),
+            shape,
+            path: path.clone(),
+            place,
+            steps: vec![],
+        };
         self.tensors.insert(name, tensor);
     }
 
@@ -257,22 +119,20 @@ impl WeightReader {
                 "truncated or oversized: {length} bytes, {expected} by its header"
             )));
         }
+        let (path, file) = (path.into(), Arc::new(Mutex::new(file)));
         for (name, info) in metadata.tensors() {
-            let start = 8 + size + info.data_offsets.0 as u64;
             let place = Place::Bytes {
-                file: self.files.len(),
-                start,
+                file: file.clone(),
+                start: 8 + size + info.data_offsets.0 as u64,
+                len: info.shape.iter().product(),
                 dtype: info.dtype,
             };
-            self.insert(
-                name,
-                Stored {
-                    shape: info.shape.clone(),
-                    place,
-                },
-            );
+            self.insert(name, info.shape.clone(), &path, place);
         }
-        self.files.push(Mutex::new(file));
+        for (key, value) in metadata.metadata().iter().flatten() {
+            let entry = self.metadata.entry(key.clone());
+            entry.or_insert_with(|| value.clone());
+        }
         Ok(())
     }
 
@@ -286,14 +146,59 @@ impl WeightReader {
         &self.notes
     }
 
+    /// The `__metadata__` of safetensors files; that of the first file, if several differ.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
+    /// The files that the tensors are in, in order.
+    pub fn files(&self) -> Vec<&Path> {
+        let paths: BTreeSet<&Path> = self.tensors.values().map(|tensor| &*tensor.path).collect();
+        paths.into_iter().collect()
+    }
+
+    /// SHA-256 of the [files](Self::files) one after the other, in hexadecimal; of one file, what
+    /// `sha256sum` prints. The files are read to their ends.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if a file cannot be read.
+    pub fn hash(&self) -> Result<String> {
+        hash_files(self.files())
+    }
+
     /// Names of all tensors, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
 
+    /// Whether there is a tensor of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
     /// Shape of a tensor; `None` if there is no such tensor.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.tensors.get(name).map(|tensor| &tensor.shape[..])
+    }
+
+    /// Type of a tensor's elements in the file; `None` if there is no such tensor, or tensors do
+    /// not have this type here.
+    pub fn dtype(&self, name: &str) -> Option<DType> {
+        Some(match self.tensors.get(name)?.element_type().ok()? {
+            ElementType::F64 => DType::F64,
+            ElementType::F32 => DType::F32,
+            ElementType::F16 => DType::F16,
+            ElementType::BF16 => DType::BF16,
+            ElementType::I64 => DType::I64,
+            ElementType::I32 => DType::I32,
+            ElementType::I16 => DType::I16,
+            ElementType::I8 => DType::I8,
+            ElementType::U64 => DType::U64,
+            ElementType::U32 => DType::U32,
+            ElementType::U16 => DType::U16,
+            ElementType::U8 => DType::U8,
+            ElementType::Bool => DType::Bool(BoolStore::Native),
+        })
     }
 
     /// The values of a tensor, as 32-bit floats.
@@ -302,53 +207,11 @@ impl WeightReader {
     /// [`Error::Weights`] if there is no such tensor or it has no floats; [`Error::Io`] if it
     /// cannot be read.
     pub fn read(&self, name: &str) -> Result<Vec<f32>> {
-        let wrong = |reason: String| Error::weights(&self.path, reason);
-        let tensor = self.stored(name)?;
-        let n: usize = tensor.shape.iter().product();
-        match &tensor.place {
-            Place::Bytes { file, start, dtype } => {
-                let mut file = self.files[*file].lock().unwrap_or_else(|e| e.into_inner());
-                file.seek(SeekFrom::Start(*start))
-                    .map_err(Error::io(&self.path))?;
-                let mut bytes = |size: usize| {
-                    let mut bytes = vec![0; n * size];
-                    file.read_exact(&mut bytes)
-                        .map(|()| bytes)
-                        .map_err(Error::io(&self.path))
-                };
-                match dtype {
-                    // Read directly into the result.
-                    Dtype::F32 => {
-                        let mut values = vec![0f32; n];
-                        file.read_exact(bytemuck::cast_slice_mut(&mut values))
-                            .map_err(Error::io(&self.path))?;
-                        if cfg!(target_endian = "big") {
-                            values.iter_mut().for_each(|value| {
-                                *value = f32::from_bits(value.to_bits().swap_bytes())
-                            });
-                        }
-                        Ok(values)
-                    }
-                    Dtype::F16 => Ok(halves(&bytes(2)?, |bits| f16::from_bits(bits).to_f32())),
-                    Dtype::BF16 => Ok(halves(&bytes(2)?, |bits| bf16::from_bits(bits).to_f32())),
-                    Dtype::F64 => Ok(doubles(&bytes(8)?)),
-                    other => Err(wrong(format!("{name} holds {other:?}, not floats"))),
-                }
-            }
-            Place::Pickled(tensor) => {
-                let bytes = tensor.read().map_err(|error| wrong(error.to_string()))?;
-                match tensor.dtype() {
-                    PickledType::F32 => Ok(bytes
-                        .chunks_exact(4)
-                        .map(|b| f32::from_ne_bytes(array(b)))
-                        .collect()),
-                    PickledType::F16 => Ok(halves(&bytes, |bits| f16::from_bits(bits).to_f32())),
-                    PickledType::BF16 => Ok(halves(&bytes, |bits| bf16::from_bits(bits).to_f32())),
-                    PickledType::F64 => Ok(doubles(&bytes)),
-                    other => Err(wrong(format!("{name} holds {other:?}, not floats"))),
-                }
-            }
-        }
+        self.read_floats(name).map(Floats::into_f32)
+    }
+
+    pub(super) fn read_floats(&self, name: &str) -> Result<Floats> {
+        self.stored(name)?.floats()
     }
 
     /// The values of a tensor of integers or booleans, as 64-bit integers.
@@ -357,28 +220,7 @@ impl WeightReader {
     /// [`Error::Weights`] if there is no such tensor, it has floats, or a value is above the
     /// largest 64-bit integer; [`Error::Io`] if it cannot be read.
     pub fn read_int(&self, name: &str) -> Result<Vec<i64>> {
-        let (kind, bytes) = self.read_bytes(name)?;
-        let wrong = |reason: String| Error::weights(&self.path, format!("{name} holds {reason}"));
-        Ok(match kind {
-            PickledType::I64 => elements(&bytes, i64::from_ne_bytes),
-            PickledType::I32 => elements(&bytes, |b| i32::from_ne_bytes(b).into()),
-            PickledType::I16 => elements(&bytes, |b| i16::from_ne_bytes(b).into()),
-            PickledType::I8 => elements(&bytes, |b| i8::from_ne_bytes(b).into()),
-            PickledType::U64 => {
-                let signed = |value: u64| {
-                    i64::try_from(value)
-                        .map_err(|_| wrong(format!("{value}, expected at most {}", i64::MAX)))
-                };
-                let values = elements(&bytes, u64::from_ne_bytes).into_iter();
-                values.map(signed).collect::<Result<_>>()?
-            }
-            PickledType::U32 => elements(&bytes, |b| u32::from_ne_bytes(b).into()),
-            PickledType::U16 => elements(&bytes, |b| u16::from_ne_bytes(b).into()),
-            PickledType::U8 | PickledType::Bool => bytes.into_iter().map(i64::from).collect(),
-            PickledType::F64 | PickledType::F32 | PickledType::F16 | PickledType::BF16 => {
-                return Err(wrong(format!("{kind:?}, expected integers")));
-            }
-        })
+        self.stored(name)?.integers()
     }
 
     /// The values of a tensor of booleans, or of integers that are 0 or 1.
@@ -402,148 +244,14 @@ impl WeightReader {
             .get(name)
             .ok_or_else(|| Error::weights(&self.path, format!("there is no tensor {name}")))
     }
-
-    /// The bytes of a tensor in the order of this machine, and the type of its elements.
-    fn read_bytes(&self, name: &str) -> Result<(PickledType, Vec<u8>)> {
-        let wrong = |reason: String| Error::weights(&self.path, reason);
-        let tensor = self.stored(name)?;
-        let (file, start, dtype) = match &tensor.place {
-            Place::Bytes { file, start, dtype } => (*file, *start, *dtype),
-            Place::Pickled(tensor) => {
-                let bytes = tensor.read().map_err(|error| wrong(error.to_string()))?;
-                return Ok((tensor.dtype(), bytes));
-            }
-        };
-        let kind = match dtype {
-            Dtype::F64 => PickledType::F64,
-            Dtype::F32 => PickledType::F32,
-            Dtype::F16 => PickledType::F16,
-            Dtype::BF16 => PickledType::BF16,
-            Dtype::I64 => PickledType::I64,
-            Dtype::I32 => PickledType::I32,
-            Dtype::I16 => PickledType::I16,
-            Dtype::I8 => PickledType::I8,
-            Dtype::U64 => PickledType::U64,
-            Dtype::U32 => PickledType::U32,
-            Dtype::U16 => PickledType::U16,
-            Dtype::U8 => PickledType::U8,
-            Dtype::BOOL => PickledType::Bool,
-            other => return Err(wrong(format!("{name} holds {other:?}, expected integers"))),
-        };
-        let n: usize = tensor.shape.iter().product();
-        let mut bytes = vec![0; n * kind.size()];
-        let mut file = self.files[file].lock().unwrap_or_else(|e| e.into_inner());
-        file.seek(SeekFrom::Start(start))
-            .and_then(|_| file.read_exact(&mut bytes))
-            .map_err(Error::io(&self.path))?;
-        if cfg!(target_endian = "big") {
-            bytes
-                .chunks_exact_mut(kind.size())
-                .for_each(<[u8]>::reverse);
-        }
-        Ok((kind, bytes))
-    }
 }
 
-/// A file in a directory that may hold weights.
-struct Candidate {
-    file: String,
-    variant: Option<String>,
-    kind: Kind,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Whole,
-    Index,
-    /// Number of the shard, and number of all shards.
-    Shard(u32, u32),
-}
-
-impl Candidate {
-    /// `STEM[.VARIANT].ENDING`, `STEM.ENDING.index[.VARIANT].json` (in older versions of diffusers
-    /// `STEM.ENDING[.VARIANT].index.json`) or `STEM[.VARIANT]-00001-of-00005[.VARIANT].ENDING`.
-    fn parse(file: &str, stem: &str, ending: &str) -> Option<Self> {
-        let rest = file.strip_prefix(stem)?;
-        let variant = |name: &str| -> Option<Option<String>> {
-            match name.strip_prefix('.') {
-                Some(variant) if !variant.is_empty() && !variant.contains('.') => {
-                    Some(Some(variant.into()))
-                }
-                None if name.is_empty() => Some(None),
-                _ => None,
-            }
-        };
-        if let Some(middle) = rest
-            .strip_prefix(&format!(".{ending}"))
-            .and_then(|r| r.strip_suffix(".json"))
-        {
-            let middle = middle
-                .strip_prefix(".index")
-                .or_else(|| middle.strip_suffix(".index"))?;
-            return Some(Self {
-                file: file.into(),
-                variant: variant(middle)?,
-                kind: Kind::Index,
-            });
-        }
-        let middle = rest.strip_suffix(&format!(".{ending}"))?;
-        let Some((before, shard)) = middle.split_once('-') else {
-            return Some(Self {
-                file: file.into(),
-                variant: variant(middle)?,
-                kind: Kind::Whole,
-            });
-        };
-        let (number, of) = shard.split_once("-of-")?;
-        let (of, after) = of.split_at(of.find('.').unwrap_or(of.len()));
-        let kind = Kind::Shard(number.parse().ok()?, of.parse().ok()?);
-        Some(Self {
-            file: file.into(),
-            variant: variant(before)?.or(variant(after)?),
-            kind,
-        })
-    }
-}
-
-/// Names of whole weights and of indices of shards, in the order in which
-/// [`WeightReader::from_dir`] prefers them. Of the pickles, only `.bin` is published.
-#[cfg(feature = "download")]
-pub(crate) fn weight_files(stems: &[&str], variant: Option<&str>) -> Vec<String> {
-    let variant = variant.map(|name| format!(".{name}")).unwrap_or_default();
-    let mut names = vec![];
-    for ending in &ENDINGS[..2] {
-        for stem in stems {
-            names.push(format!("{stem}{variant}.{ending}"));
-            names.push(format!("{stem}.{ending}.index{variant}.json"));
-            if !variant.is_empty() {
-                names.push(format!("{stem}.{ending}{variant}.index.json"));
-            }
-        }
-    }
-    names
-}
-
-/// The files named by an index of shards, which must be in its directory.
+/// SHA-256 of files one after the other, in hexadecimal.
 ///
 /// # Errors
-/// [`Error::Weights`] if the file is not an index, or names a file outside its directory;
-/// [`Error::Io`] if it cannot be read.
-pub fn shard_files(index: &Path) -> Result<Vec<PathBuf>> {
-    let wrong = |reason: String| Error::weights(index, reason);
-    let text = crate::fs::read_text(index)?;
-    let json: serde_json::Value =
-        serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
-    let map = json["weight_map"]
-        .as_object()
-        .ok_or_else(|| wrong("no weight_map".into()))?;
-    let names: BTreeSet<&str> = map.values().filter_map(|name| name.as_str()).collect();
-    let dir = index.parent().unwrap_or(Path::new(""));
-    let path = |name: &str| match Path::new(name).file_name() {
-        Some(plain) if plain == name => Ok(dir.join(name)),
-        _ => Err(wrong(format!("names {name:?}, which is no file beside it"))),
-    };
-    names.into_iter().map(path).collect()
+/// [`Error::Io`] if a file cannot be read.
+pub fn hash_files<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<String> {
+    sha256_of(paths)
 }
 
 /// Whether a file begins like a safetensors file, whatever its name: a length and a JSON object.
@@ -578,43 +286,9 @@ fn refuse_placeholders(path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
-    bytes.try_into().expect("chunks of this size")
-}
-
-fn elements<const N: usize, T>(bytes: &[u8], value: impl Fn([u8; N]) -> T) -> Vec<T> {
-    bytes.chunks_exact(N).map(|b| value(array(b))).collect()
-}
-
-fn halves(bytes: &[u8], value: impl Fn(u16) -> f32) -> Vec<f32> {
-    bytes
-        .chunks_exact(2)
-        .map(|b| value(u16::from_le_bytes(array(b))))
-        .collect()
-}
-
-fn doubles(bytes: &[u8]) -> Vec<f32> {
-    bytes
-        .chunks_exact(8)
-        .map(|b| f64::from_le_bytes(array(b)) as f32)
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A safetensors file with one tensor of this name.
-    fn one_tensor(path: &Path, name: &str) {
-        let header = format!(r#"{{"{name}":{{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}}}"#);
-        let bytes = [
-            &(header.len() as u64).to_le_bytes()[..],
-            header.as_bytes(),
-            &1f32.to_le_bytes(),
-        ]
-        .concat();
-        std::fs::write(path, bytes).unwrap();
-    }
 
     #[test]
     fn broken_files_are_refused_before_allocating() {
@@ -685,100 +359,5 @@ mod tests {
                 .to_string()
                 .contains("no file beside it")
         );
-    }
-
-    /// Every name of a weight file that is requested from the hub is one that `from_dir` opens.
-    #[cfg(feature = "download")]
-    #[test]
-    fn weight_files_are_candidates_in_order() {
-        assert_eq!(
-            weight_files(&["model"], None),
-            [
-                "model.safetensors",
-                "model.safetensors.index.json",
-                "model.bin",
-                "model.bin.index.json",
-            ]
-        );
-        assert_eq!(
-            weight_files(&["model"], Some("fp16"))[..3],
-            [
-                "model.fp16.safetensors",
-                "model.safetensors.index.fp16.json",
-                "model.safetensors.fp16.index.json",
-            ]
-        );
-        for variant in [None, Some("fp16")] {
-            for name in weight_files(&["model"], variant) {
-                let found = ENDINGS
-                    .iter()
-                    .find_map(|ending| Candidate::parse(&name, "model", ending));
-                let found = found.expect("a candidate");
-                assert_eq!(found.variant.as_deref(), variant, "{name}");
-                assert_eq!(found.kind == Kind::Index, name.ends_with(".json"), "{name}");
-            }
-        }
-    }
-
-    #[test]
-    fn directories_open_by_stem_shards_and_variant() {
-        let dir = tempfile::tempdir().unwrap();
-        let at = |name: &str| dir.path().join(name);
-        let open = || WeightReader::from_dir(dir.path(), &["model", "pytorch_model"]);
-        let names = || open().unwrap().names().collect::<Vec<_>>().join(" ");
-        let error = |reader: Result<WeightReader>| reader.unwrap_err().to_string();
-        assert!(error(open()).contains("the directory holds nothing"));
-        one_tensor(&at("other.safetensors"), "other");
-        assert!(error(open()).contains("the directory holds other.safetensors"));
-        one_tensor(&at("pytorch_model-00001-of-00002.safetensors"), "first");
-        assert!(error(open()).contains("shards are missing: 2 of 2"));
-        one_tensor(&at("pytorch_model-00002-of-00002.safetensors"), "second");
-        assert_eq!(names(), "first second");
-        // Whole weights come before a variant, whatever their stem and ending.
-        one_tensor(&at("model.fp16.safetensors"), "half");
-        assert_eq!(names(), "first second");
-        for i in 1..3 {
-            let shard = |ending: &str| at(&format!("pytorch_model-0000{i}-of-00002.{ending}"));
-            std::fs::rename(shard("safetensors"), shard("bin")).unwrap();
-        }
-        assert_eq!(names(), "first second");
-        assert!(open().unwrap().notes().is_empty());
-        for i in 1..3 {
-            std::fs::remove_file(at(&format!("pytorch_model-0000{i}-of-00002.bin"))).unwrap();
-        }
-        assert_eq!(names(), "half");
-        assert!(open().unwrap().notes()[0].contains("the variant fp16 is the only one there"));
-        one_tensor(&at("pytorch_model.fp16.bin"), "same variant");
-        assert_eq!(names(), "half");
-        one_tensor(&at("model.bf16.safetensors"), "brain");
-        let several = error(open());
-        assert!(
-            several.contains("the variants bf16, fp16; choose one"),
-            "{several}"
-        );
-        assert!(several.contains("from_dir_with_variant"), "{several}");
-        let of_variant =
-            |name| WeightReader::from_dir_with_variant(dir.path(), &["model"], Some(name));
-        let bf16 = of_variant("bf16").unwrap();
-        assert_eq!(
-            (bf16.names().collect::<Vec<_>>(), bf16.notes().len()),
-            (vec!["brain"], 0)
-        );
-        assert!(error(of_variant("fp8")).contains("variant fp8"));
-        // Both names of the index of a variant.
-        for (variant, index) in [
-            ("new", "model.safetensors.index.new.json"),
-            ("old", "model.safetensors.old.index.json"),
-        ] {
-            one_tensor(&at(&format!("{variant} shard")), variant);
-            let text = format!(r#"{{"weight_map": {{"{variant}": "{variant} shard"}}}}"#);
-            std::fs::write(at(index), text).unwrap();
-            let reader = of_variant(variant).unwrap();
-            assert_eq!(reader.names().collect::<Vec<_>>(), [variant]);
-        }
-        one_tensor(&at("model.safetensors"), "full");
-        assert_eq!(names(), "full");
-        let absent = at("absent");
-        assert!(error(WeightReader::from_dir(&absent, &["model"])).contains("absent"));
     }
 }

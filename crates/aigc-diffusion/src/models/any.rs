@@ -1,7 +1,9 @@
 //! The networks of this crate by the names of their classes in diffusers.
 
 use super::{
-    DitConfig, DitModel, UNet2dConditionConfig, UNet2dConditionModel, UNet2dConfig, UNet2dModel,
+    DitConfig, DitModel, FluxTransformerConfig, FluxTransformerModel, PixArtTransformerConfig,
+    PixArtTransformerModel, Sd3TransformerConfig, Sd3TransformerModel, UNet2dConditionConfig,
+    UNet2dConditionModel, UNet2dConfig, UNet2dModel, dit, transformers,
 };
 use crate::{
     denoiser::{Conditioning, Denoiser},
@@ -12,7 +14,7 @@ use aigc_core::{
     checkpoint::write_atomic,
     data::SampleShape,
     nn::diffusers::diffusers_key,
-    weights::{Loaded, WeightReader, save_weights},
+    weights::{Loaded, OpenOptions, WeightDtype, WeightReader, open_model, save_weights},
 };
 #[cfg(feature = "download")]
 use aigc_core::{data::download::ProgressFn, hub::Hub, hub_model::ModelFiles};
@@ -27,9 +29,9 @@ use std::path::PathBuf;
 
 /// File of a network's configuration, and of its weights, in diffusers' directories.
 pub(crate) const CONFIG: &str = "config.json";
-const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
+pub(super) const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
 /// Stems of the names of weight files in a directory.
-const STEMS: &[&str] = &["diffusion_pytorch_model"];
+pub(super) const STEMS: &[&str] = &["diffusion_pytorch_model"];
 
 /// The table of networks. A new network is one row here, besides its own file: its class in
 /// diffusers (and older names of that class), its module and its configuration, which has
@@ -135,6 +137,10 @@ macro_rules! denoisers {
                 either!(self, network => network.null_class())
             }
 
+            fn extra_input_channels(&self) -> usize {
+                either!(self, network => network.extra_input_channels())
+            }
+
             fn supports_self_conditioning(&self, channels: usize) -> bool {
                 either!(self, network => network.supports_self_conditioning(channels))
             }
@@ -162,6 +168,12 @@ denoisers! {
         "A U-net with cross-attention.";
     Dit(DitModel, DitConfig) = "DiTTransformer2DModel" | "Transformer2DModel",
         "A transformer over patches.";
+    Sd3Transformer(Sd3TransformerModel, Sd3TransformerConfig) = "SD3Transformer2DModel",
+        "The transformer of Stable Diffusion 3 and 3.5.";
+    FluxTransformer(FluxTransformerModel, FluxTransformerConfig) = "FluxTransformer2DModel",
+        "The transformer of FLUX.1.";
+    PixArtTransformer(PixArtTransformerModel, PixArtTransformerConfig) = "PixArtTransformer2DModel",
+        "The transformer of PixArt.";
 }
 
 fn expected_classes() -> String {
@@ -169,49 +181,40 @@ fn expected_classes() -> String {
 }
 
 impl AnyDenoiser {
-    /// Opens a network's directory: `config.json` and `diffusion_pytorch_model.*`, in any layout
-    /// that [`WeightReader::from_dir`] knows.
-    ///
-    /// # Errors
-    /// [`Error::Io`] for a missing file, [`Error::Data`] names file and field, [`Error::Weights`]
-    /// the tensors that do not fit.
-    pub fn from_pretrained(dir: impl AsRef<Path>, device: &Device) -> Result<Loaded<Self>> {
-        Self::open(dir.as_ref(), None, None, device)
+    aigc_core::open_methods!("diffusion_pytorch_model");
+
+    fn open(dir: &Path, options: &OpenOptions, device: &Device) -> Result<Loaded<Self>> {
+        Self::open_class(dir, None, options, device)
     }
 
-    /// [`from_pretrained`](Self::from_pretrained) for a variant of the weights: `fp16` opens
-    /// `diffusion_pytorch_model.fp16.safetensors`.
+    /// [`from_pretrained_with`](Self::from_pretrained_with) for a network whose class is known from
+    /// elsewhere, such as a `model_index.json`: its configuration need not name it.
     ///
     /// # Errors
-    /// As [`from_pretrained`](Self::from_pretrained); [`Error::Weights`] if the variant is missing.
-    pub fn from_pretrained_with_variant(
+    /// As [`from_pretrained`](Self::from_pretrained); [`Error::Data`] if the configuration names
+    /// another class.
+    pub fn open_class(
         dir: impl AsRef<Path>,
-        variant: &str,
+        class: Option<&str>,
+        options: &OpenOptions,
         device: &Device,
     ) -> Result<Loaded<Self>> {
-        Self::open(dir.as_ref(), None, Some(variant), device)
+        let create = |text: &str| Self::read(text, class, device);
+        open_model(dir.as_ref(), STEMS, options, create, diffusers_key)
     }
 
-    /// The same for a network whose class is known from elsewhere.
-    pub(crate) fn open(
-        dir: &Path,
-        class: Option<&str>,
-        variant: Option<&str>,
+    /// A network from the text of its `config.json`, which has to name its class, and its weights,
+    /// which may be a part of a larger file ([`WeightReader::renamed`]).
+    ///
+    /// # Errors
+    /// [`Error::Config`] names the field, [`Error::Weights`] the tensors that do not fit.
+    pub fn from_weights(
+        config: &str,
+        files: &WeightReader,
+        dtype: WeightDtype,
         device: &Device,
     ) -> Result<Loaded<Self>> {
-        let path = dir.join(CONFIG);
-        let mut loaded = json::read_file(&path, |text| Self::read(text, class, device))?;
-        let files = WeightReader::from_dir_with_variant(dir, STEMS, variant)?;
-        let (network, report) = files.load_into(loaded.value, diffusers_key)?;
-        loaded.value = network;
-        loaded.unused_tensors = report.unused;
-        loaded.notes.extend(files.notes().iter().cloned());
-        if let Some(prefix) = report.prefix {
-            loaded
-                .notes
-                .push(format!("the prefix `{prefix}` of all tensors was removed"));
-        }
-        Ok(loaded)
+        files.load(Self::from_json(config, device)?, dtype, diffusers_key)
     }
 
     #[cfg(feature = "download")]
@@ -231,7 +234,8 @@ impl AnyDenoiser {
         }
     }
 
-    /// Checks a `config.json` without creating the network; `class` as for [`open`](Self::open).
+    /// Checks a `config.json` without creating the network; `class` as for
+    /// [`open_class`](Self::open_class).
     #[cfg(feature = "download")]
     pub(crate) fn check_config(path: &Path, class: Option<&str>) -> Result<()> {
         json::read_file(path, |text| {
@@ -256,7 +260,13 @@ impl AnyDenoiser {
 
     /// The class that a configuration names, or `class` if it names none.
     fn class_of<'a>(fields: &'a Map<String, Value>, class: Option<&'a str>) -> Result<&'a str> {
+        // A class of older versions of diffusers was divided into several.
+        let current = |class: &'a str| match class {
+            dit::OLD_CLASS if transformers::is_pixart(fields) => transformers::PIXART,
+            other => other,
+        };
         let named = fields.get("_class_name").and_then(Value::as_str);
+        let (named, class) = (named.map(current), class.map(current));
         if let (Some(named), Some(class)) = (named, class)
             && Self::canonical(named) != Self::canonical(class)
         {

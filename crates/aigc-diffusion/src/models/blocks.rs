@@ -12,7 +12,7 @@ use aigc_core::{
 };
 use burn::{
     module::{Module, ModuleDisplay},
-    tensor::{Device, Tensor},
+    tensor::{Bool, Device, Tensor},
 };
 
 /// Settings that all blocks of a network share.
@@ -86,14 +86,22 @@ impl Shared {
 pub(crate) trait Attend: Module + ModuleDisplay {
     /// # Shapes
     /// - x and output: `[batch, channels, height, width]`
-    /// - tokens: `[batch, tokens, width]`, for cross-attention
-    fn attend(&self, x: Tensor<4>, tokens: Option<&Tensor<3>>) -> Tensor<4>;
+    fn attend(&self, x: Tensor<4>, tokens: Option<Tokens<'_>>) -> Tensor<4>;
 }
 
 impl Attend for SpatialAttention {
-    fn attend(&self, x: Tensor<4>, _tokens: Option<&Tensor<3>>) -> Tensor<4> {
+    fn attend(&self, x: Tensor<4>, _tokens: Option<Tokens<'_>>) -> Tensor<4> {
         self.forward(x)
     }
+}
+
+/// The tokens that cross-attention attends to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tokens<'a> {
+    /// `[batch, tokens, width]`.
+    pub(crate) states: &'a Tensor<3>,
+    /// True for tokens that are not attended to, `[batch, 1, 1, tokens]`.
+    pub(crate) hidden: Option<&'a Tensor<4, Bool>>,
 }
 
 /// The conditions of every block.
@@ -101,8 +109,7 @@ impl Attend for SpatialAttention {
 pub(crate) struct Conditions<'a> {
     /// `[batch, time]`, activated.
     pub(crate) time: &'a Tensor<2>,
-    /// `[batch, tokens, width]`.
-    pub(crate) tokens: Option<&'a Tensor<3>>,
+    pub(crate) tokens: Option<Tokens<'a>>,
 }
 
 /// Blocks at one size on the way down.
@@ -116,12 +123,12 @@ pub(crate) struct DownBlock<A: Attend> {
 }
 
 impl<A: Attend> DownBlock<A> {
-    /// `attention`: what follows each of the layers.
+    /// `attention`: what follows a layer, by its number.
     pub(crate) fn new(
         shared: &Shared,
         [from, to]: [usize; 2],
         layers: usize,
-        attention: impl Fn() -> Option<A>,
+        attention: impl Fn(usize) -> Option<A>,
         padding: Option<usize>,
         device: &Device,
     ) -> Self {
@@ -129,7 +136,7 @@ impl<A: Attend> DownBlock<A> {
             resnets: (0..layers)
                 .map(|i| shared.resnet([if i == 0 { from } else { to }, to], 1.0, device))
                 .collect(),
-            attentions: (0..layers).filter_map(|_| attention()).collect(),
+            attentions: (0..layers).filter_map(attention).collect(),
             downsamplers: padding
                 .iter()
                 .map(|padding| {
@@ -187,13 +194,23 @@ impl<A: Attend> MidBlock<A> {
         }
     }
 
+    /// One layer without attention.
+    pub(crate) fn one_layer(shared: &Shared, channels: usize, scale: f64, device: &Device) -> Self {
+        Self {
+            resnets: vec![shared.resnet([channels, channels], scale, device)],
+            attentions: vec![],
+        }
+    }
+
     pub(crate) fn forward(&self, x: Tensor<4>, conditions: Conditions<'_>) -> Tensor<4> {
         let x = self.resnets[0].forward(x, Some(conditions.time));
         let x = self
             .attentions
             .iter()
             .fold(x, |x, attention| attention.attend(x, conditions.tokens));
-        self.resnets[1].forward(x, Some(conditions.time))
+        self.resnets[1..]
+            .iter()
+            .fold(x, |x, resnet| resnet.forward(x, Some(conditions.time)))
     }
 }
 
@@ -209,12 +226,12 @@ pub(crate) struct UpBlock<A: Attend> {
 
 impl<A: Attend> UpBlock<A> {
     /// `from`: channels that come from below; `skips`: of the maps from the way down, in the order
-    /// they are used.
+    /// they are used; `attention`: what follows a layer, by its number.
     pub(crate) fn new(
         shared: &Shared,
         [from, to]: [usize; 2],
         skips: &[usize],
-        attention: impl Fn() -> Option<A>,
+        attention: impl Fn(usize) -> Option<A>,
         up: bool,
         device: &Device,
     ) -> Self {
@@ -224,7 +241,7 @@ impl<A: Attend> UpBlock<A> {
         };
         Self {
             resnets: skips.iter().enumerate().map(resnet).collect(),
-            attentions: skips.iter().filter_map(|_| attention()).collect(),
+            attentions: (0..skips.len()).filter_map(attention).collect(),
             upsamplers: up
                 .then(|| Upsample2dConfig::new(to).init(device))
                 .into_iter()
@@ -232,7 +249,8 @@ impl<A: Attend> UpBlock<A> {
         }
     }
 
-    /// Takes from the end of `skips`.
+    /// Takes from the end of `skips`. The output has the sides of the next map there: an odd side
+    /// was rounded when it was halved.
     pub(crate) fn forward(
         &self,
         mut x: Tensor<4>,
@@ -246,29 +264,34 @@ impl<A: Attend> UpBlock<A> {
                 x = attention.attend(x, conditions.tokens);
             }
         }
-        match self.upsamplers.first() {
-            Some(up) => up.forward(x),
-            None => x,
+        match (self.upsamplers.first(), skips.last().map(Tensor::dims)) {
+            (Some(up), Some([.., height, width])) => up.forward_to(x, [height, width]),
+            _ => x,
         }
     }
 }
 
-/// Down to the smallest size and up again, every map on the way down joined to its like on the way
-/// up.
-pub(crate) fn through<A: Attend>(
+/// Down to the smallest size: the last map, and every map that the way up needs, in order.
+pub(crate) fn down<A: Attend>(
     mut x: Tensor<4>,
     conditions: Conditions<'_>,
-    down: &[DownBlock<A>],
-    middle: &MidBlock<A>,
-    up: &[UpBlock<A>],
-) -> Tensor<4> {
+    blocks: &[DownBlock<A>],
+) -> (Tensor<4>, Vec<Tensor<4>>) {
     let mut skips = vec![x.clone()];
-    for block in down {
+    for block in blocks {
         x = block.forward(x, conditions, &mut skips);
     }
-    x = middle.forward(x, conditions);
-    for block in up {
-        x = block.forward(x, conditions, &mut skips);
-    }
-    x
+    (x, skips)
+}
+
+/// Up from the smallest size, every map on the way down joined to its like on the way up.
+pub(crate) fn up<A: Attend>(
+    x: Tensor<4>,
+    conditions: Conditions<'_>,
+    mut skips: Vec<Tensor<4>>,
+    blocks: &[UpBlock<A>],
+) -> Tensor<4> {
+    blocks
+        .iter()
+        .fold(x, |x, block| block.forward(x, conditions, &mut skips))
 }

@@ -4,6 +4,7 @@
 use super::{
     time::{Sinusoids, TimeEmbedding},
     transformer::{Attention, FeedForward},
+    transformers::{modulated_norm, positions, unpatched},
     unet2d::Embedding,
 };
 use crate::{
@@ -18,9 +19,10 @@ use aigc_core::{
 };
 use burn::{
     module::Module,
-    tensor::{Device, Int, Tensor, TensorData},
+    tensor::{Device, Int, Tensor},
 };
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// Configuration of a [`DitModel`]; the fields are those of diffusers' `DiTTransformer2DModel`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -85,7 +87,7 @@ const UNSUPPORTED: &[(&str, &str)] = &[
 
 /// The class that DiT had in older versions of diffusers, and the defaults of its fields where they
 /// are not those of [`DitConfig`].
-const OLD_CLASS: &str = "Transformer2DModel";
+pub(super) const OLD_CLASS: &str = "Transformer2DModel";
 const OLD_DEFAULTS: &[(&str, &str)] = &[
     ("attention_head_dim", "88"),
     ("in_channels", "null"),
@@ -99,6 +101,15 @@ const OLD_DEFAULTS: &[(&str, &str)] = &[
     ("norm_elementwise_affine", "true"),
 ];
 
+/// Takes the name of the class of older versions away, and adds the fields that are missing.
+pub(super) fn fill_old_defaults(fields: &mut Map<String, Value>) {
+    fields.remove("_class_name");
+    for (field, default) in OLD_DEFAULTS {
+        let default = || serde_json::from_str(default).expect("JSON");
+        fields.entry(*field).or_insert_with(default);
+    }
+}
+
 impl DitConfig {
     /// A configuration from the fields of its file; the others have defaults. The report lists
     /// unknown fields, which were ignored.
@@ -111,11 +122,7 @@ impl DitConfig {
             .get("_class_name")
             .is_some_and(|class| class == OLD_CLASS)
         {
-            fields.remove("_class_name");
-            for (field, default) in OLD_DEFAULTS {
-                let default = || serde_json::from_str(default).expect("JSON");
-                fields.entry(*field).or_insert_with(default);
-            }
+            fill_old_defaults(&mut fields);
         }
         let config: Loaded<Self> = json::network(fields, "DiTTransformer2DModel", UNSUPPORTED)?;
         config.validate()?;
@@ -266,16 +273,10 @@ struct DitBlock {
     ff: FeedForward,
 }
 
-/// Mean 0 and variance 1 over the last axis, without weights.
-fn normed(x: Tensor<3>, epsilon: f64) -> Tensor<3> {
-    let centred = x.clone() - x.mean_dim(2);
-    let variance = (centred.clone() * centred.clone()).mean_dim(2);
-    centred / (variance + epsilon).sqrt()
-}
-
-/// `x·(1 + scale) + shift`, for all tokens of a sample.
-fn modulated(x: Tensor<3>, scale: Tensor<2>, shift: Tensor<2>) -> Tensor<3> {
-    x * (scale + 1.0).unsqueeze_dim(1) + shift.unsqueeze_dim(1)
+/// `[batch, 1, width]` each, for all tokens of a sample.
+fn parts<const N: usize>(embedding: Tensor<2>) -> [Tensor<3>; N] {
+    let parts = embedding.unsqueeze_dim::<3>(1).chunk(N, 2);
+    parts.try_into().expect("a width of N parts")
 }
 
 impl DitBlock {
@@ -290,12 +291,11 @@ impl DitBlock {
             .norm1
             .linear
             .forward(Activation::Silu.forward(self.norm1.emb.forward(time, class)));
-        let [shift, scale, gate, shift_ff, scale_ff, gate_ff]: [Tensor<2>; 6] =
-            embedding.chunk(6, 1).try_into().expect("six parts");
-        let h = modulated(normed(x.clone(), 1e-6), scale, shift);
-        let x = x + self.attn1.forward(h.clone(), h) * gate.unsqueeze_dim(1);
-        let h = modulated(normed(x.clone(), epsilon), scale_ff, shift_ff);
-        x + self.ff.forward(h) * gate_ff.unsqueeze_dim(1)
+        let [shift, scale, gate, shift_ff, scale_ff, gate_ff] = parts(embedding);
+        let h = modulated_norm(x.clone(), scale, shift, 1e-6);
+        let x = x + self.attn1.forward(h.clone(), h) * gate;
+        let h = modulated_norm(x.clone(), scale_ff, shift_ff, epsilon);
+        x + self.ff.forward(h) * gate_ff
     }
 }
 
@@ -331,31 +331,20 @@ impl DitModel {
         let (patch, width) = (config.patch_size, config.width());
         let x = self.pos_embed.proj.forward(x);
         let [batch, _, rows, columns] = x.dims();
-        let positions = positions(
-            width,
-            rows,
-            columns,
-            config.sample_size / patch,
-            &x.device(),
-        );
+        let trained = (config.sample_size / patch) as f64;
+        let steps = [rows, columns].map(|count| trained / count as f64);
+        let positions = positions(width, [rows, columns], steps, &x.device());
         let mut x = x.reshape([batch, width, rows * columns]).swap_dims(1, 2) + positions;
         for block in &self.transformer_blocks {
             x = block.forward(x, time.clone(), class.clone(), config.norm_eps);
         }
         let embedding = self.transformer_blocks[0].norm1.emb.forward(time, class);
-        let [shift, scale]: [Tensor<2>; 2] = self
-            .proj_out_1
-            .forward(Activation::Silu.forward(embedding))
-            .chunk(2, 1)
-            .try_into()
-            .expect("two parts");
+        let embedding = Activation::Silu.forward(embedding);
+        let [shift, scale] = parts(self.proj_out_1.forward(embedding));
         let x = self
             .proj_out_2
-            .forward(modulated(normed(x, 1e-6), scale, shift));
-        let channels = config.out_channels.unwrap_or(config.in_channels);
-        x.reshape([batch, rows, columns, patch, patch, channels])
-            .permute([0, 5, 1, 3, 2, 4])
-            .reshape([batch, channels, rows * patch, columns * patch])
+            .forward(modulated_norm(x, scale, shift, 1e-6));
+        unpatched(x, [rows, columns], patch)
     }
 }
 
@@ -398,26 +387,4 @@ impl Denoiser for DitModel {
     fn component(&self) -> &'static str {
         "transformer"
     }
-}
-
-/// Sines and cosines of columns, then of rows, `[1, rows·columns, width]`, scaled
-/// to the `base` patches a side that the network was trained with.
-fn positions(width: usize, rows: usize, columns: usize, base: usize, device: &Device) -> Tensor<3> {
-    let quarter = width / 4;
-    // Of one axis, on the host; the map of both is put together on the device.
-    let axis = |count: usize| {
-        let angle = |at: usize, i: usize| {
-            at as f64 * base as f64 / count as f64 * 10_000f64.powf(-(i as f64) / quarter as f64)
-        };
-        let numbers = (0..count).flat_map(|at| {
-            let angles = (0..quarter).map(move |i| angle(at, i));
-            angles.clone().map(f64::sin).chain(angles.map(f64::cos))
-        });
-        let numbers: Vec<f32> = numbers.map(|number| number as f32).collect();
-        Tensor::<2>::from_data(TensorData::new(numbers, [count, 2 * quarter]), device)
-    };
-    let size = [rows, columns, 2 * quarter];
-    let across = axis(columns).unsqueeze_dim::<3>(0).expand(size);
-    let down = axis(rows).unsqueeze_dim::<3>(1).expand(size);
-    Tensor::cat(vec![across, down], 2).reshape([1, rows * columns, 4 * quarter])
 }

@@ -1,6 +1,9 @@
 //! The encoding of the time.
 
-use aigc_core::nn::{Activation, Initializer, Linear, LinearConfig};
+use aigc_core::{
+    nn::{Activation, Initializer, Linear, LinearConfig},
+    ops,
+};
 use burn::{
     module::{Module, Param},
     tensor::{Device, Tensor},
@@ -73,7 +76,7 @@ impl FourierProjection {
     /// - time: `[batch]`, above 0
     /// - output: `[batch, 2·count]`
     pub(crate) fn forward(&self, time: Tensor<1>) -> Tensor<2> {
-        let frequencies = self.weight.val().unsqueeze::<2>();
+        let frequencies = ops::cast(self.weight.val(), time.dtype()).unsqueeze::<2>();
         let angles = time.log().reshape([-1, 1]) * frequencies * std::f64::consts::TAU;
         Tensor::cat(vec![angles.clone().sin(), angles.cos()], 1)
     }
@@ -83,6 +86,8 @@ impl FourierProjection {
 #[derive(Module, Debug)]
 pub(crate) struct TimeEmbedding {
     linear_1: Linear,
+    /// From a second condition to the input of the first layer, for a network that has one.
+    cond_proj: Option<Linear>,
     linear_2: Linear,
     #[module(skip)]
     activation: Activation,
@@ -97,9 +102,39 @@ impl TimeEmbedding {
     ) -> Self {
         Self {
             linear_1: LinearConfig::new(input, output).init(device),
+            cond_proj: None,
             linear_2: LinearConfig::new(output, output).init(device),
             activation,
         }
+    }
+
+    /// Adds a second condition of this width; `input` as for [`new`](Self::new).
+    pub(crate) fn with_condition(mut self, width: usize, input: usize, device: &Device) -> Self {
+        let config = LinearConfig::new(width, input).with_bias(false);
+        self.cond_proj = Some(config.init(device));
+        self
+    }
+
+    /// The embedding of the time alone.
+    pub(crate) fn without_condition(self) -> Self {
+        Self {
+            cond_proj: None,
+            ..self
+        }
+    }
+
+    /// [`forward`](Self::forward) with a second condition, `[batch, width]`.
+    ///
+    /// # Panics
+    /// If the network has none.
+    pub(crate) fn forward_with_condition(
+        &self,
+        sinusoids: Tensor<2>,
+        condition: Tensor<2>,
+    ) -> Tensor<2> {
+        let projection = self.cond_proj.as_ref();
+        let projection = projection.expect("a network without time_cond_proj_dim");
+        self.forward(sinusoids + projection.forward(condition))
     }
 
     pub(crate) fn forward(&self, sinusoids: Tensor<2>) -> Tensor<2> {

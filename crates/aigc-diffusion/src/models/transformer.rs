@@ -1,6 +1,6 @@
 //! Attention and feed-forward layers between tokens.
 
-use super::blocks::Attend;
+use super::blocks::{Attend, Tokens};
 use aigc_core::{
     nn::{
         Activation, Conv2d, Conv2dConfig, Dropout, DropoutConfig, GroupNorm, GroupNormConfig,
@@ -10,7 +10,7 @@ use aigc_core::{
 };
 use burn::{
     module::Module,
-    tensor::{Device, Tensor},
+    tensor::{Bool, Device, Tensor},
 };
 
 /// Attention of tokens to each other, or to others.
@@ -46,20 +46,56 @@ impl Attention {
     /// - x and output: `[batch, tokens, width]`
     /// - context: `[batch, others, context_width]`
     pub(crate) fn forward(&self, x: Tensor<3>, context: Tensor<3>) -> Tensor<3> {
-        let heads = |x: Tensor<3>| {
-            let [batch, tokens, width] = x.dims();
-            x.reshape([batch, tokens, self.heads, width / self.heads])
-                .swap_dims(1, 2)
-        };
+        self.attend(x, self.keys_values(context), None)
+    }
+
+    /// # Shapes
+    /// - x: `[batch, tokens, width]`
+    /// - output: `[batch, heads, tokens, width / heads]`
+    fn heads(&self, x: Tensor<3>) -> Tensor<4> {
         let [batch, tokens, width] = x.dims();
-        let (q, k, v) = (
-            self.to_q.forward(x),
-            self.to_k.forward(context.clone()),
-            self.to_v.forward(context),
-        );
-        let attended = ops::attention(heads(q), heads(k), heads(v), None, false);
+        x.reshape([batch, tokens, self.heads, width / self.heads])
+            .swap_dims(1, 2)
+    }
+
+    /// The keys and values of the tokens that are attended to. They are the same in every call
+    /// with the same tokens.
+    ///
+    /// # Shapes
+    /// - context: `[batch, others, context_width]`
+    pub(crate) fn keys_values(&self, context: Tensor<3>) -> KeysValues {
+        KeysValues {
+            keys: self.heads(self.to_k.forward(context.clone())),
+            values: self.heads(self.to_v.forward(context)),
+        }
+    }
+
+    /// # Shapes
+    /// - x and output: `[batch, tokens, width]`
+    /// - hidden: `[batch, 1, 1, others]`, true for what is not attended to
+    pub(crate) fn attend(
+        &self,
+        x: Tensor<3>,
+        context: KeysValues,
+        hidden: Option<&Tensor<4, Bool>>,
+    ) -> Tensor<3> {
+        let [batch, tokens, width] = x.dims();
+        let KeysValues { keys, values } = context;
+        let hidden = hidden.map(|hidden| {
+            let others = keys.dims()[2];
+            hidden.clone().expand([batch, self.heads, tokens, others])
+        });
+        let queries = self.heads(self.to_q.forward(x));
+        let attended = ops::attention(queries, keys, values, hidden, false);
         self.to_out[0].forward(attended.swap_dims(1, 2).reshape([batch, tokens, width]))
     }
+}
+
+/// Keys and values of attention, each `[batch, heads, others, width / heads]`.
+#[derive(Clone, Debug)]
+pub(crate) struct KeysValues {
+    keys: Tensor<4>,
+    values: Tensor<4>,
 }
 
 /// The first half of a feed-forward layer.
@@ -104,12 +140,11 @@ impl FeedForward {
 
     pub(crate) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let (widen, dropout, narrow) = &self.net;
-        let x = widen.proj.forward(x);
         let x = if widen.gated {
-            let half = x.dims()[2] / 2;
-            x.clone().narrow(2, 0, half) * widen.activation.forward(x.narrow(2, half, half))
+            let [x, gate] = widen.proj.forward_parts(x);
+            x * widen.activation.forward(gate)
         } else {
-            widen.activation.forward(x)
+            widen.activation.forward(widen.proj.forward(x))
         };
         narrow.forward(dropout.forward(x))
     }
@@ -124,25 +159,46 @@ pub(crate) struct TransformerBlock {
     attn2: Attention,
     norm3: LayerNorm,
     ff: FeedForward,
+    /// The first attention is to the tokens too.
+    only_cross_attention: bool,
 }
 
 impl TransformerBlock {
-    fn new(width: usize, context_width: usize, heads: usize, device: &Device) -> Self {
+    fn new(config: SpatialConfig, device: &Device) -> Self {
+        let SpatialConfig {
+            channels: width,
+            heads,
+            context_width,
+            only_cross_attention,
+            ..
+        } = config;
         let norm = || LayerNormConfig::new(width).init(device);
+        let attention = |context| Attention::new(width, context, heads, false, device);
         Self {
             norm1: norm(),
-            attn1: Attention::new(width, width, heads, false, device),
+            attn1: attention(if only_cross_attention {
+                context_width
+            } else {
+                width
+            }),
             norm2: norm(),
-            attn2: Attention::new(width, context_width, heads, false, device),
+            attn2: attention(context_width),
             norm3: norm(),
             ff: FeedForward::new(width, true, Activation::Gelu, 0.0, device),
+            only_cross_attention,
         }
     }
 
-    fn forward(&self, x: Tensor<3>, tokens: &Tensor<3>) -> Tensor<3> {
+    fn forward(&self, x: Tensor<3>, tokens: Tokens<'_>) -> Tensor<3> {
         let normed = self.norm1.forward(x.clone());
-        let x = x + self.attn1.forward(normed.clone(), normed);
-        let x = x.clone() + self.attn2.forward(self.norm2.forward(x), tokens.clone());
+        let context = match self.only_cross_attention {
+            true => tokens.states.clone(),
+            false => normed.clone(),
+        };
+        let x = x + self.attn1.forward(normed, context);
+        let context = self.attn2.keys_values(tokens.states.clone());
+        let normed = self.norm2.forward(x.clone());
+        let x = x + self.attn2.attend(normed, context, tokens.hidden);
         x.clone() + self.ff.forward(self.norm3.forward(x))
     }
 }
@@ -152,9 +208,18 @@ impl TransformerBlock {
 #[derive(Module, Debug)]
 pub(crate) struct SpatialTransformer {
     norm: GroupNorm,
-    proj_in: Conv2d,
+    proj_in: Pixelwise,
     transformer_blocks: Vec<TransformerBlock>,
-    proj_out: Conv2d,
+    proj_out: Pixelwise,
+}
+
+/// One layer for all pixels: a convolution of one pixel, or a linear layer. The two differ in the
+/// shape of their weights only.
+#[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant)] // Of a network's many parts, two are of this type.
+enum Pixelwise {
+    Conv(Conv2d),
+    Linear(Linear),
 }
 
 /// Configuration of a [`SpatialTransformer`].
@@ -166,25 +231,28 @@ pub(crate) struct SpatialConfig {
     pub(crate) layers: usize,
     /// Width of the tokens that cross-attention attends to.
     pub(crate) context_width: usize,
+    /// Whether the projections around the layers are linear layers, not convolutions.
+    pub(crate) linear_projection: bool,
+    /// Whether pixels do not attend to each other, but twice to the tokens.
+    pub(crate) only_cross_attention: bool,
 }
 
 impl SpatialConfig {
     pub(crate) fn init(self, device: &Device) -> SpatialTransformer {
         let Self {
-            channels,
-            groups,
-            heads,
-            layers,
-            context_width,
+            channels, groups, ..
         } = self;
-        let pixelwise = || Conv2dConfig::new([channels, channels], 1).init(device);
+        let pixelwise = || match self.linear_projection {
+            true => Pixelwise::Linear(LinearConfig::new(channels, channels).init(device)),
+            false => Pixelwise::Conv(Conv2dConfig::new([channels, channels], 1).init(device)),
+        };
         SpatialTransformer {
             norm: GroupNormConfig::new(groups, channels)
                 .with_epsilon(1e-6)
                 .init(device),
             proj_in: pixelwise(),
-            transformer_blocks: (0..layers)
-                .map(|_| TransformerBlock::new(channels, context_width, heads, device))
+            transformer_blocks: (0..self.layers)
+                .map(|_| TransformerBlock::new(self, device))
                 .collect(),
             proj_out: pixelwise(),
         }
@@ -192,17 +260,30 @@ impl SpatialConfig {
 }
 
 impl Attend for SpatialTransformer {
-    fn attend(&self, x: Tensor<4>, tokens: Option<&Tensor<3>>) -> Tensor<4> {
+    fn attend(&self, x: Tensor<4>, tokens: Option<Tokens<'_>>) -> Tensor<4> {
         let tokens = tokens.expect("cross-attention needs encoder hidden states");
         let [batch, channels, height, width] = x.dims();
-        let h = self.proj_in.forward(self.norm.forward(x.clone()));
-        let h = h.reshape([batch, channels, height * width]).swap_dims(1, 2);
+        let pixels = |map: Tensor<4>| {
+            let map = map.reshape([batch, channels, height * width]);
+            ops::contiguous(map.swap_dims(1, 2))
+        };
+        let map = |pixels: Tensor<3>| {
+            let map = ops::contiguous(pixels.swap_dims(1, 2));
+            map.reshape([batch, channels, height, width])
+        };
+        let h = self.norm.forward(x.clone());
+        let h = match &self.proj_in {
+            Pixelwise::Conv(conv) => pixels(conv.forward(h)),
+            Pixelwise::Linear(linear) => linear.forward(pixels(h)),
+        };
         let h = self
             .transformer_blocks
             .iter()
             .fold(h, |h, block| block.forward(h, tokens));
-        x + self
-            .proj_out
-            .forward(h.swap_dims(1, 2).reshape([batch, channels, height, width]))
+        let h = match &self.proj_out {
+            Pixelwise::Conv(conv) => conv.forward(map(h)),
+            Pixelwise::Linear(linear) => map(linear.forward(h)),
+        };
+        x + h
     }
 }

@@ -8,11 +8,14 @@ use aigc_core::{
     data::{SampleBatch, label_tensor},
     train::StepContext,
 };
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use std::rc::Rc;
 
 /// Vectors of a batch: encoder hidden states, or class embeddings.
 pub(super) type Encode<B, const K: usize> = dyn Fn(&B, &Device) -> Result<Tensor<K>>;
+
+/// Token ids of the prompts of a batch.
+pub(super) type Tokenize<B> = dyn Fn(&B) -> Result<Vec<Vec<u32>>>;
 
 /// Where encoder hidden states come from.
 pub(super) struct Encoder<B> {
@@ -33,7 +36,8 @@ impl<N: Denoiser<D>, B: SampleBatch<D>, const D: usize> DiffusionObjective<N, B,
         let width = network.cross_attention_dim();
         let class_width = network.class_embedding_dim();
         let real = real_classes(network);
-        if real.is_none() && class_width.is_none() && width.is_none() {
+        let tokens = network.takes_input_ids();
+        if real.is_none() && class_width.is_none() && width.is_none() && !tokens {
             return Ok(condition);
         }
         let labels = match (real, batch.labels()) {
@@ -74,7 +78,34 @@ impl<N: Denoiser<D>, B: SampleBatch<D>, const D: usize> DiffusionObjective<N, B,
             let states = self.hidden_states(width, batch, &dropped, &context.device)?;
             condition.encoder_hidden_states = Some(states.autodiff());
         }
+        if tokens {
+            let ids = self.input_ids(batch, &dropped, &context.device)?;
+            condition.input_ids = Some(ids);
+        }
         Ok(condition)
+    }
+
+    /// Token ids of a batch, some of them replaced by the null ones.
+    fn input_ids(&self, batch: &B, dropped: &[bool], device: &Device) -> Result<Tensor<2, Int>> {
+        let Some((tokenize, null)) = &self.tokenizer else {
+            let expected = "token ids: call `with_input_ids`";
+            return Err(Error::argument("input_ids", "missing", expected));
+        };
+        let prompts = tokenize(batch)?;
+        let lengths: Vec<usize> = prompts.iter().map(Vec::len).collect();
+        if lengths != vec![null.len(); batch.len()] || null.is_empty() {
+            let expected = format!("{} prompts of {} tokens", batch.len(), null.len());
+            return Err(Error::argument(
+                "input_ids",
+                format!("{lengths:?}"),
+                expected,
+            ));
+        }
+        let rows = prompts.iter().zip(dropped);
+        let rows = rows.flat_map(|(ids, dropped)| if *dropped { null } else { ids });
+        let ids: Vec<i32> = rows.map(|id| *id as i32).collect();
+        let data = TensorData::new(ids, [batch.len(), null.len()]);
+        Ok(Tensor::from_data(data, device))
     }
 
     /// Class embeddings of a batch, some of them replaced by zeros.

@@ -19,7 +19,7 @@ use aigc_core::{
     train::{LossOutput, Objective, StepContext},
 };
 use burn::tensor::{Device, Tensor, TensorData};
-use conditions::{Encode, Encoder};
+use conditions::{Encode, Encoder, Tokenize};
 use std::{marker::PhantomData, rc::Rc};
 
 /// The denoising objective: noise is added to samples, and the network learns to predict the
@@ -32,6 +32,7 @@ pub struct DiffusionObjective<N, B = ImageBatch, const D: usize = 4> {
     latent: Option<(Rc<dyn Autoencoder<D, D>>, f64)>,
     encoder: Option<Encoder<B>>,
     class_embeddings: Option<Rc<Encode<B, 2>>>,
+    tokenizer: Option<(Rc<Tokenize<B>>, Vec<u32>)>,
     model: PhantomData<fn() -> N>,
 }
 
@@ -42,6 +43,7 @@ impl<N, B, const D: usize> std::fmt::Debug for DiffusionObjective<N, B, D> {
             .field("latent", &self.latent)
             .field("encoder_hidden_states", &self.encoder.is_some())
             .field("class_embeddings", &self.class_embeddings.is_some())
+            .field("input_ids", &self.tokenizer.is_some())
             .finish_non_exhaustive()
     }
 }
@@ -64,7 +66,8 @@ impl<N: Denoiser<D>, B: SampleBatch<D>, const D: usize> DiffusionObjective<N, B,
         }
         let droppable = network.null_class().is_some()
             || network.cross_attention_dim().is_some()
-            || network.class_embedding_dim().is_some();
+            || network.class_embedding_dim().is_some()
+            || network.takes_input_ids();
         if dropout > 0.0 && !droppable {
             return Err(Error::config(
                 "conditioning_dropout",
@@ -97,6 +100,7 @@ impl<N: Denoiser<D>, B: SampleBatch<D>, const D: usize> DiffusionObjective<N, B,
             latent: None,
             encoder: None,
             class_embeddings: None,
+            tokenizer: None,
             model: PhantomData,
         })
     }
@@ -132,6 +136,18 @@ impl<N: Denoiser<D>, B: SampleBatch<D>, const D: usize> DiffusionObjective<N, B,
             encode: Rc::new(encode),
             null,
         });
+        self
+    }
+
+    /// Conditions a network that [encodes prompts](Denoiser::takes_input_ids) on the token ids that
+    /// `tokenize` returns for a batch: as many for each prompt as `null` has, the ids that take the
+    /// place of dropped ones, such as those of the empty prompt.
+    pub fn with_input_ids(
+        mut self,
+        tokenize: impl Fn(&B) -> Result<Vec<Vec<u32>>> + 'static,
+        null: Vec<u32>,
+    ) -> Self {
+        self.tokenizer = Some((Rc::new(tokenize), null));
         self
     }
 

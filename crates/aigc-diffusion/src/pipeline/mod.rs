@@ -21,7 +21,10 @@ use crate::{
     scheduler::AnyScheduler,
 };
 use aigc_core::{
-    DataFault, Error, Result, checkpoint::write_atomic, data::ImageShape, weights::Loaded,
+    DataFault, Error, Result,
+    checkpoint::write_atomic,
+    data::ImageShape,
+    weights::{Loaded, OpenOptions},
 };
 use burn::tensor::Device;
 use index::{Index, find};
@@ -187,7 +190,7 @@ impl Pipeline {
     /// [`Error::Io`] or [`Error::Weights`] for a missing file, [`Error::Data`] names file and
     /// field, [`Error::Weights`] the tensors that do not fit.
     pub fn from_pretrained(dir: impl AsRef<Path>, device: &Device) -> Result<Loaded<Self>> {
-        Self::open(dir.as_ref(), None, device)
+        Self::open(dir.as_ref(), &OpenOptions::default(), device)
     }
 
     /// [`from_pretrained`](Self::from_pretrained) for a variant of the network's weights: `fp16`
@@ -200,13 +203,14 @@ impl Pipeline {
         variant: &str,
         device: &Device,
     ) -> Result<Loaded<Self>> {
-        Self::open(dir.as_ref(), Some(variant), device)
+        let options = OpenOptions::default().with_variant(variant);
+        Self::open(dir.as_ref(), &options, device)
     }
 
     #[cfg(feature = "download")]
     aigc_core::hub_methods!(pub download::download);
 
-    fn open(dir: &Path, variant: Option<&str>, device: &Device) -> Result<Loaded<Self>> {
+    fn open(dir: &Path, options: &OpenOptions, device: &Device) -> Result<Loaded<Self>> {
         let index = Index::open(dir)?;
         let mut report = Loaded::new(());
         report.unused_fields = prefixed(INDEX, index.unused);
@@ -215,7 +219,7 @@ impl Pipeline {
         let name = name.as_deref().unwrap_or(NETWORK);
         let found = find(dir, name, CONFIG)?;
         report.notes.extend(found.note);
-        let mut network = AnyDenoiser::open(&found.dir, class.as_deref(), variant, device)?;
+        let mut network = AnyDenoiser::open_class(&found.dir, class.as_deref(), options, device)?;
         network.unused_fields = prefixed(name, network.unused_fields);
         let network = report.merge(network);
 

@@ -165,6 +165,7 @@ impl<N: Denoiser<D>, const D: usize> DiffusionSampler<'_, N, D> {
                 .zip(negative.encoder_hidden_states)
                 .map(|(a, b)| Tensor::cat(vec![a, b], 0)),
             self_cond: x0.map(twice),
+            ..Default::default()
         };
         let output = network.predict(twice(input), time(2 * n), &both);
         let part = |start: usize| output.clone().narrow(0, start, n);
@@ -200,7 +201,7 @@ impl<N: Denoiser<D>, const D: usize> DiffusionSampler<'_, N, D> {
             class_labels,
             class_embeddings,
             encoder_hidden_states: prompt,
-            self_cond: None,
+            ..Default::default()
         };
         let vectors = &condition.class_embeddings;
         let negative = match (self.guidance, negative, job.null_class, vectors) {

@@ -5,7 +5,7 @@
 
 use crate::{
     clip::Clip,
-    denoiser::Denoiser,
+    denoiser::{Denoiser, check_sample_is_input},
     guidance::{ClassifierFreeGuidance, Guide, differentiable},
     plan::SamplingPlan,
     prediction::NoiseLevel,
@@ -206,6 +206,7 @@ impl<'a, N: Denoiser<D>, const D: usize> DiffusionSampler<'a, N, D> {
             return Err(Error::argument("shape", shape, expected));
         }
         network.check_shape(shape)?;
+        check_sample_is_input(network)?;
         let range = match shape.as_image() {
             Some(_) => ValueRange::Unit,
             None => ValueRange::Unbounded,

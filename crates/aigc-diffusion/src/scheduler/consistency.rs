@@ -8,7 +8,7 @@ use crate::{
     prediction::PredictionType,
     schedule::{BetaSchedule, NoiseScheduleConfig},
 };
-use aigc_core::{Error, Result};
+use aigc_core::{Error, Result, check};
 use serde::{Deserialize, Serialize};
 
 fn noise() -> NoiseScheduleConfig {
@@ -20,8 +20,9 @@ fn noise() -> NoiseScheduleConfig {
     }
 }
 
-/// Falling times among the `original` that the network was distilled at.
-fn times(train: usize, original: usize, steps: usize) -> Result<Vec<f64>> {
+/// Falling times among the `original` that the network was distilled at, of which those below
+/// `strength` are used.
+fn times(train: usize, original: usize, steps: usize, strength: f64) -> Result<Vec<f64>> {
     if original == 0 || original > train {
         let expected = format!("1 to num_train_timesteps ({train})");
         return Err(Error::config(
@@ -30,15 +31,17 @@ fn times(train: usize, original: usize, steps: usize) -> Result<Vec<f64>> {
             expected,
         ));
     }
-    if steps == 0 || steps > original {
-        return Err(Error::argument(
-            "steps",
-            steps,
-            format!("1 to original_inference_steps ({original})"),
-        ));
+    check::fraction("strength", strength)?;
+    let used = (original as f64 * strength) as usize;
+    if steps == 0 || steps > used {
+        let expected = match used == original {
+            true => format!("1 to original_inference_steps ({original})"),
+            false => format!("1 to {used}, of original_inference_steps ({original}) by strength"),
+        };
+        return Err(Error::argument("steps", steps, expected));
     }
     Ok((0..steps)
-        .map(|k| ((original - k * original / steps) * (train / original) - 1) as f64)
+        .map(|k| ((used - k * used / steps) * (train / original) - 1) as f64)
         .collect())
 }
 
@@ -61,6 +64,14 @@ pub struct LcmScheduler {
     pub timestep_scaling: f64,
     /// Whether the forward process ends in pure noise (zero terminal SNR).
     pub rescale_betas_zero_snr: bool,
+    /// The part of the process that sampling starts in, 0 to 1: how much of an image is replaced.
+    /// (An argument of sampling, not written to a file.)
+    #[serde(skip, default = "one")]
+    pub strength: f64,
+}
+
+fn one() -> f64 {
+    1.0
 }
 
 impl Default for LcmScheduler {
@@ -73,6 +84,7 @@ impl Default for LcmScheduler {
             prediction_type: PredictionType::Epsilon,
             timestep_scaling: 10.0,
             rescale_betas_zero_snr: false,
+            strength: one(),
         }
     }
 }
@@ -88,6 +100,7 @@ impl Scheduler for LcmScheduler {
             self.noise.num_train_timesteps,
             self.original_inference_steps,
             steps,
+            self.strength,
         )?;
         let call = |(k, time): (usize, &f64)| {
             // Boundary conditions: at time 0 the network's part is nothing (Song et al. 2023,
@@ -175,6 +188,7 @@ impl Scheduler for TcdScheduler {
             self.noise.num_train_timesteps,
             self.original_inference_steps,
             steps,
+            1.0,
         )?;
         let call = |(k, time): (usize, &f64)| {
             let before = times.get(k + 1).copied();
@@ -211,10 +225,15 @@ mod tests {
 
     #[test]
     fn timesteps_are_those_of_distillation() {
-        assert_eq!(times(1000, 50, 4).unwrap(), [999.0, 759.0, 499.0, 259.0]);
-        assert_eq!(times(1000, 50, 1).unwrap(), [999.0]);
-        assert!(
-            times(1000, 50, 51).is_err() && times(1000, 0, 1).is_err() && times(10, 50, 1).is_err()
+        let all = |train, original, steps| times(train, original, steps, 1.0);
+        assert_eq!(all(1000, 50, 4).unwrap(), [999.0, 759.0, 499.0, 259.0]);
+        assert_eq!(all(1000, 50, 1).unwrap(), [999.0]);
+        assert!(all(1000, 50, 51).is_err() && all(1000, 0, 1).is_err() && all(10, 50, 1).is_err());
+        // The times of diffusers for half of the process.
+        assert_eq!(
+            times(1000, 50, 4, 0.5).unwrap(),
+            [499.0, 379.0, 259.0, 139.0]
         );
+        assert!(times(1000, 50, 4, 0.05).is_err());
     }
 }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     grid::{SigmaScheduleFlags, SigmaSpacing, TimestepSpacing},
-    plan::{LinearCombination, ModelCall, SamplingPlan, Term},
+    plan::{LinearCombination, ModelCall, SamplingPlan, Term, check_start},
     prediction::{NoiseLevel, PredictionType},
     schedule::NoiseScheduleConfig,
 };
@@ -65,6 +65,10 @@ impl Default for DeisScheduler {
 
 impl Scheduler for DeisScheduler {
     fn plan(&self, steps: usize) -> Result<SamplingPlan> {
+        self.plan_from(steps, 0)
+    }
+
+    fn plan_from(&self, steps: usize, at: usize) -> Result<SamplingPlan> {
         dpm::check_order(self.solver_order)?;
         let spacing = dpm::spacing(&self.sigmas, false, self.use_flow_sigmas)?;
         let schedule = SolverSchedule {
@@ -73,15 +77,16 @@ impl Scheduler for DeisScheduler {
             ..SolverSchedule::new(&self.noise, spacing, self.flow_shift)
         };
         let (grid, table) = schedule.grid(steps)?;
+        check_start(at, steps)?;
         let last = if spacing == SigmaSpacing::Timesteps {
             table.min()
         } else {
             grid.sigmas[steps - 1]
         };
         let levels = dpm::levels(&grid, last, self.use_flow_sigmas);
-        let calls = (0..steps).map(|k| {
-            let order =
-                dpm::multistep_order(self.solver_order, k, steps, self.lower_order_final, false);
+        let calls = (at..steps).map(|k| {
+            let most = self.solver_order.min(k - at + 1);
+            let order = dpm::multistep_order(most, k, steps, self.lower_order_final, false);
             let reading = self.prediction_type.coefficients(levels[k])?;
             let next = if order == 1 {
                 let first = Expansion {
@@ -96,11 +101,12 @@ impl Scheduler for DeisScheduler {
             Ok(ModelCall::new(grid.times[k], levels[k], reading, next))
         });
         let calls = calls.collect::<Result<_>>()?;
-        Ok(SamplingPlan {
+        let plan = SamplingPlan {
             clip: self.threshold.clip()?,
             use_clipped_model_output: true,
             ..SamplingPlan::new(1.0, calls)?
-        })
+        };
+        Ok(plan.counted_from(at))
     }
 }
 

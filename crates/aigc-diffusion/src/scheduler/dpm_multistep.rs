@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     grid::{FinalSigmas, SigmaScheduleFlags, SigmaSpacing, TimestepSpacing},
-    plan::{ModelCall, SamplingPlan},
+    plan::{ModelCall, SamplingPlan, check_start},
     prediction::{NoiseLevel, PredictionType},
     schedule::{BetaSchedule, NoiseScheduleConfig},
 };
@@ -91,6 +91,10 @@ impl Default for DpmMultistepScheduler {
 
 impl Scheduler for DpmMultistepScheduler {
     fn plan(&self, steps: usize) -> Result<SamplingPlan> {
+        self.plan_from(steps, 0)
+    }
+
+    fn plan_from(&self, steps: usize, at: usize) -> Result<SamplingPlan> {
         dpm::check_order(self.solver_order)?;
         dpm::check_last_sigma(self.final_sigmas_type, self.algorithm_type)?;
         if self.solver_order == 3 && self.algorithm_type == DpmAlgorithm::SdeDpm {
@@ -107,17 +111,13 @@ impl Scheduler for DpmMultistepScheduler {
             ..SolverSchedule::new(&self.noise, spacing, self.flow_shift)
         };
         let (grid, table) = schedule.grid(steps)?;
+        check_start(at, steps)?;
         let last = dpm::last_sigma(self.final_sigmas_type, &table);
         let levels = dpm::levels(&grid, last, self.use_flow_sigmas);
         let euler_last = self.euler_at_final || self.final_sigmas_type == FinalSigmas::Zero;
         let order = |k| {
-            dpm::multistep_order(
-                self.solver_order,
-                k,
-                steps,
-                self.lower_order_final,
-                euler_last,
-            )
+            let most = self.solver_order.min(k - at + 1);
+            dpm::multistep_order(most, k, steps, self.lower_order_final, euler_last)
         };
         let expansion = Expansion {
             algorithm: self.algorithm_type,
@@ -125,7 +125,7 @@ impl Scheduler for DpmMultistepScheduler {
             exact_curvature: self.exact_curvature
                 || self.algorithm_type == DpmAlgorithm::SdeDpmPlusPlus,
         };
-        let calls = (0..steps).map(|k| {
+        let calls = (at..steps).map(|k| {
             let calls: Vec<usize> = (0..order(k)).map(|j| k - j).collect();
             let way: Vec<NoiseLevel> = (0..=calls.len()).map(|j| levels[k + 1 - j]).collect();
             let reading = self.prediction_type.coefficients(levels[k])?;
@@ -137,10 +137,11 @@ impl Scheduler for DpmMultistepScheduler {
             ))
         });
         let calls = calls.collect::<Result<_>>()?;
-        Ok(SamplingPlan {
+        let plan = SamplingPlan {
             clip: self.threshold.clip()?,
             use_clipped_model_output: true,
             ..SamplingPlan::new(1.0, calls)?
-        })
+        };
+        Ok(plan.counted_from(at))
     }
 }

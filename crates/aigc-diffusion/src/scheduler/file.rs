@@ -46,6 +46,10 @@ macro_rules! schedulers {
             fn plan(&self, steps: usize) -> Result<SamplingPlan> {
                 match self { $(Self::$variant(scheduler) => scheduler.plan(steps),)* }
             }
+
+            fn plan_from(&self, steps: usize, at: usize) -> Result<SamplingPlan> {
+                match self { $(Self::$variant(scheduler) => scheduler.plan_from(steps, at),)* }
+            }
         }
 
         $(impl From<$type> for AnyScheduler {

@@ -75,8 +75,8 @@ impl Default for FlowEulerScheduler {
     }
 }
 
-/// σ from the first of the shifted process to the last, shifted.
-fn sigmas(train: usize, steps: usize, by: f64, again: impl Fn(f64) -> f64) -> Result<Vec<f64>> {
+/// σ from the first of the process, shifted by `by`, to the last.
+fn sigmas(train: usize, steps: usize, by: f64) -> Result<Vec<f64>> {
     if train == 0 {
         return Err(Error::config("num_train_timesteps", train, "at least 1"));
     }
@@ -89,7 +89,7 @@ fn sigmas(train: usize, steps: usize, by: f64, again: impl Fn(f64) -> f64) -> Re
     }
     check::positive("shift", by)?;
     let min = shift(1.0 / train as f64, by);
-    Ok((0..steps).map(|k| again(at(1.0, min, k, steps))).collect())
+    Ok((0..steps).map(|k| at(1.0, min, k, steps)).collect())
 }
 
 /// A call at σ of a flow.
@@ -137,20 +137,42 @@ impl FlowEulerScheduler {
 
 impl Scheduler for FlowEulerScheduler {
     fn plan(&self, steps: usize) -> Result<SamplingPlan> {
-        let mut sigmas = if self.use_dynamic_shifting {
+        let by = if self.use_dynamic_shifting {
+            1.0
+        } else {
+            self.shift
+        };
+        self.plan_of_sigmas(&sigmas(self.num_train_timesteps, steps, by)?)
+    }
+}
+
+impl FlowEulerScheduler {
+    /// The plan of steps from one of these σ to the next, before they are shifted: falling from 1.
+    /// FLUX.1 has n σ from 1 to 1/n.
+    ///
+    /// # Errors
+    /// As [`plan`](Scheduler::plan); [`Error::InvalidArgument`] for σ that are not within 0 and 1.
+    pub fn plan_of_sigmas(&self, sigmas: &[f64]) -> Result<SamplingPlan> {
+        let steps = sigmas.len();
+        if steps == 0 || sigmas.iter().any(|sigma| !(*sigma > 0.0 && *sigma <= 1.0)) {
+            let expected = "one or more numbers above 0, at most 1";
+            return Err(Error::argument("sigmas", format!("{sigmas:?}"), expected));
+        }
+        check::positive("shift", self.shift)?;
+        let mut sigmas: Vec<f64> = if self.use_dynamic_shifting {
             let mu = self.mu()?;
             let by = if self.time_shift_type == TimeShiftType::Exponential {
                 mu.exp()
             } else {
                 mu
             };
-            sigmas(self.num_train_timesteps, steps, 1.0, |sigma| {
-                by / (by + (1.0 / sigma - 1.0))
-            })?
+            let shifted = |sigma: &f64| by / (by + (1.0 / sigma - 1.0));
+            sigmas.iter().map(shifted).collect()
         } else {
-            sigmas(self.num_train_timesteps, steps, self.shift, |sigma| {
-                shift(sigma, self.shift)
-            })?
+            sigmas
+                .iter()
+                .map(|sigma| shift(*sigma, self.shift))
+                .collect()
         };
         if let Some(end) = self.shift_terminal.filter(|end| *end != 0.0) {
             if !(end > 0.0 && end < 1.0) {
@@ -212,7 +234,8 @@ impl Default for FlowHeunScheduler {
 impl Scheduler for FlowHeunScheduler {
     fn plan(&self, steps: usize) -> Result<SamplingPlan> {
         let train = self.num_train_timesteps;
-        let sigmas = sigmas(train, steps, self.shift, |sigma| shift(sigma, self.shift))?;
+        let sigmas = sigmas(train, steps, self.shift)?.into_iter();
+        let sigmas: Vec<f64> = sigmas.map(|sigma| shift(sigma, self.shift)).collect();
         let times = sigmas.iter().map(|sigma| sigma * train as f64).collect();
         let grid = SigmaGrid::new(times, sigmas, 0.0);
         let mut calls = vec![];

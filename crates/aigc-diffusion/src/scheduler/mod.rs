@@ -62,6 +62,17 @@ pub trait Scheduler {
     /// [`Error::Config`] names a field that is out of range or contradicts another;
     /// [`Error::InvalidArgument`] for a number of steps that the scheduler does not support.
     fn plan(&self, steps: usize) -> Result<SamplingPlan>;
+
+    /// The calls from call `at` on, for a sample with the [noise level](SamplingPlan::add_noise) of
+    /// that call: what sampling computes that starts from an image. Methods that use earlier calls
+    /// begin as at their first call, as diffusers' do; where that is not implemented, as
+    /// [`SamplingPlan::starting_at`] does.
+    ///
+    /// # Errors
+    /// As [`plan`](Self::plan); [`Error::InvalidArgument`] if there are no calls from there on.
+    fn plan_from(&self, steps: usize, at: usize) -> Result<SamplingPlan> {
+        self.plan(steps)?.starting_at(at)
+    }
 }
 
 impl SamplingPlan {

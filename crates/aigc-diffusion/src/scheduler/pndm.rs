@@ -4,7 +4,7 @@
 use super::{Alphas, Scheduler};
 use crate::{
     grid::{Steps, TimestepSpacing},
-    plan::{LinearCombination, ModelCall, SamplingPlan, Term},
+    plan::{LinearCombination, ModelCall, SamplingPlan, Term, check_start},
     prediction::{NoiseLevel, PredictionType},
     schedule::NoiseScheduleConfig,
 };
@@ -62,6 +62,27 @@ const MULTISTEP: [&[f64]; 4] = [
 
 impl Scheduler for PndmScheduler {
     fn plan(&self, steps: usize) -> Result<SamplingPlan> {
+        let (alphas, spread) = self.schedule(steps)?;
+        SamplingPlan::new(1.0, self.calls(spread, &alphas)?)
+    }
+
+    /// Without Runge–Kutta steps, diffusers makes its predictor and corrector of the first two
+    /// calls, even where their times differ.
+    fn plan_from(&self, steps: usize, at: usize) -> Result<SamplingPlan> {
+        if at == 0 || !self.skip_prk_steps {
+            return self.plan(steps)?.starting_at(at);
+        }
+        let (alphas, spread) = self.schedule(steps)?;
+        let times = spread.whole(self.timestep_spacing, self.steps_offset)?;
+        let times = twice_second(&times);
+        check_start(at, times.len())?;
+        let transfers = multistep(&times[at..], spread.stride() as f64);
+        SamplingPlan::new(1.0, self.model_calls(&transfers, &alphas)?)
+    }
+}
+
+impl PndmScheduler {
+    fn schedule(&self, steps: usize) -> Result<(Alphas, Steps)> {
         if !matches!(
             self.prediction_type,
             PredictionType::Epsilon | PredictionType::V
@@ -73,99 +94,66 @@ impl Scheduler for PndmScheduler {
             ));
         }
         let alphas = Alphas::new(&self.noise, false, self.set_alpha_to_one)?;
-        let spread = Steps::new(self.noise.num_train_timesteps, steps)?;
-        SamplingPlan::new(1.0, self.calls(spread, &alphas)?)
+        Ok((alphas, Steps::new(self.noise.num_train_timesteps, steps)?))
     }
-}
 
-impl PndmScheduler {
     pub(super) fn calls(&self, spread: Steps, alphas: &Alphas) -> Result<Vec<ModelCall>> {
         let steps = spread.sample;
         let mut times = spread.whole(self.timestep_spacing, self.steps_offset)?;
         let stride = spread.stride() as f64;
+        if self.skip_prk_steps {
+            return self.model_calls(&multistep(&twice_second(&times), stride), alphas);
+        }
         let mut transfers: Vec<(f64, Transfer)> = vec![];
         // Calls whose outputs the multistep part builds on.
         let mut known: Vec<usize> = vec![];
-        if self.skip_prk_steps {
-            if steps > 1 {
-                // A predictor and a corrector: the network is called twice at the second time.
-                let (first, second) = (times[0], times[1]);
+        if steps < 4 {
+            return Err(Error::argument(
+                "steps",
+                steps,
+                "at least 4, or `skip_prk_steps`",
+            ));
+        }
+        let half = (spread.stride() / 2) as f64;
+        for i in 0..3 {
+            let (start, end, from) = (times[i], times[i + 1], 4 * i);
+            let middle = end + half;
+            let one = |call: usize| vec![(from + call, 1.0)];
+            let all = [1.0 / 6.0, 1.0 / 3.0, 1.0 / 3.0, 1.0 / 6.0];
+            let all = all
+                .iter()
+                .enumerate()
+                .map(|(call, weight)| (from + call, *weight))
+                .collect();
+            for (time, to, outputs) in [
+                (start, start - half, one(0)),
+                (middle, middle, one(1)),
+                (middle, middle - half, one(2)),
+                (end, end, all),
+            ] {
                 transfers.push((
-                    first,
+                    time,
                     Transfer {
-                        from: 0,
-                        times: (first, first - stride),
-                        outputs: vec![(0, 1.0)],
-                    },
-                ));
-                let outputs = vec![(0, 0.5), (1, 0.5)];
-                transfers.push((
-                    second,
-                    Transfer {
-                        from: 0,
-                        times: (second + stride, second),
+                        from,
+                        times: (start, to),
                         outputs,
                     },
                 ));
-                known.push(0);
-                times.remove(0);
             }
-        } else {
-            if steps < 4 {
-                return Err(Error::argument(
-                    "steps",
-                    steps,
-                    "at least 4, or `skip_prk_steps`",
-                ));
-            }
-            let half = (spread.stride() / 2) as f64;
-            for i in 0..3 {
-                let (start, end, from) = (times[i], times[i + 1], 4 * i);
-                let middle = end + half;
-                let one = |call: usize| vec![(from + call, 1.0)];
-                let all = [1.0 / 6.0, 1.0 / 3.0, 1.0 / 3.0, 1.0 / 6.0];
-                let all = all
-                    .iter()
-                    .enumerate()
-                    .map(|(call, weight)| (from + call, *weight))
-                    .collect();
-                for (time, to, outputs) in [
-                    (start, start - half, one(0)),
-                    (middle, middle, one(1)),
-                    (middle, middle - half, one(2)),
-                    (end, end, all),
-                ] {
-                    transfers.push((
-                        time,
-                        Transfer {
-                            from,
-                            times: (start, to),
-                            outputs,
-                        },
-                    ));
-                }
-                known.push(from);
-            }
-            times.drain(..3);
+            known.push(from);
         }
+        times.drain(..3);
         for time in times {
-            let call = transfers.len();
-            known.push(call);
-            let newest: Vec<usize> = known.iter().rev().take(4).copied().collect();
-            let outputs = newest
-                .iter()
-                .zip(MULTISTEP[newest.len() - 1])
-                .map(|(call, weight)| (*call, *weight))
-                .collect();
-            transfers.push((
-                time,
-                Transfer {
-                    from: call,
-                    times: (time, time - stride),
-                    outputs,
-                },
-            ));
+            push_multistep(&mut transfers, &mut known, time, stride);
         }
+        self.model_calls(&transfers, alphas)
+    }
+
+    fn model_calls(
+        &self,
+        transfers: &[(f64, Transfer)],
+        alphas: &Alphas,
+    ) -> Result<Vec<ModelCall>> {
         let call = |(time, transfer): &(f64, Transfer)| {
             let level = alphas.level(*time);
             Ok(ModelCall::new(
@@ -197,4 +185,54 @@ impl PndmScheduler {
             .chain(outputs)
             .collect()
     }
+}
+
+/// The times of the calls without Runge–Kutta steps: the network is called twice at the second
+/// time, by a predictor and a corrector.
+fn twice_second(times: &[f64]) -> Vec<f64> {
+    let first = times.iter().take(2);
+    first.chain(times.iter().skip(1)).copied().collect()
+}
+
+/// The calls without Runge–Kutta steps: a predictor and a corrector from the first two, and
+/// multistep ones after them.
+fn multistep(times: &[f64], stride: f64) -> Vec<(f64, Transfer)> {
+    let first = times[0];
+    let predictor = Transfer {
+        from: 0,
+        times: (first, first - stride),
+        outputs: vec![(0, 1.0)],
+    };
+    let (mut transfers, mut known) = (vec![(first, predictor)], vec![0]);
+    if let Some(second) = times.get(1) {
+        let corrector = Transfer {
+            from: 0,
+            times: (second + stride, *second),
+            outputs: vec![(0, 0.5), (1, 0.5)],
+        };
+        transfers.push((*second, corrector));
+    }
+    for time in times.iter().skip(2) {
+        push_multistep(&mut transfers, &mut known, *time, stride);
+    }
+    transfers
+}
+
+/// Adds the next call of the multistep part. `known` are the calls whose outputs it builds on.
+fn push_multistep(
+    transfers: &mut Vec<(f64, Transfer)>,
+    known: &mut Vec<usize>,
+    time: f64,
+    stride: f64,
+) {
+    let call = transfers.len();
+    known.push(call);
+    let newest: Vec<usize> = known.iter().rev().take(4).copied().collect();
+    let outputs = newest.iter().zip(MULTISTEP[newest.len() - 1]);
+    let transfer = Transfer {
+        from: call,
+        times: (time, time - stride),
+        outputs: outputs.map(|(call, weight)| (*call, *weight)).collect(),
+    };
+    transfers.push((time, transfer));
 }

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     clip::Clip,
     grid::{FinalSigmas, SigmaScheduleFlags, SigmaSpacing, TimestepSpacing},
-    plan::{LinearCombination, ModelCall, SamplingPlan, Term},
+    plan::{LinearCombination, ModelCall, SamplingPlan, Term, check_start},
     prediction::{NoiseLevel, PredictionType},
     schedule::NoiseScheduleConfig,
 };
@@ -98,6 +98,10 @@ impl Default for UniPcScheduler {
 
 impl Scheduler for UniPcScheduler {
     fn plan(&self, steps: usize) -> Result<SamplingPlan> {
+        self.plan_from(steps, 0)
+    }
+
+    fn plan_from(&self, steps: usize, at: usize) -> Result<SamplingPlan> {
         dpm::check_order(self.solver_order)?;
         let to_zero = self.final_sigmas_type == FinalSigmas::Zero;
         if to_zero && !(self.lower_order_final && self.predict_x0) {
@@ -113,6 +117,7 @@ impl Scheduler for UniPcScheduler {
             ..SolverSchedule::new(&self.noise, spacing, self.flow_shift)
         };
         let (grid, table) = schedule.grid(steps)?;
+        check_start(at, steps)?;
         let last = match self.final_sigmas_type {
             FinalSigmas::Zero => 0.0,
             FinalSigmas::SigmaMin if spacing == SigmaSpacing::Timesteps => table.min(),
@@ -125,12 +130,12 @@ impl Scheduler for UniPcScheduler {
             } else {
                 self.solver_order
             };
-            self.solver_order.min(left).min(k + 1)
+            self.solver_order.min(left).min(k - at + 1)
         };
-        let calls = (0..steps).map(|k| {
+        let calls = (at..steps).map(|k| {
             let reading = self.prediction_type.coefficients(levels[k])?;
             let next = self.step(&levels, k, order(k), false);
-            let corrected = k > 0 && !self.disable_corrector.contains(&(k - 1));
+            let corrected = k > at && !self.disable_corrector.contains(&(k - 1));
             let correct = if corrected {
                 self.step(&levels, k - 1, order(k - 1), true)
             } else {
@@ -148,11 +153,12 @@ impl Scheduler for UniPcScheduler {
         } else {
             Clip::None
         };
-        Ok(SamplingPlan {
+        let plan = SamplingPlan {
             clip,
             use_clipped_model_output: true,
             ..SamplingPlan::new(1.0, calls)?
-        })
+        };
+        Ok(plan.counted_from(at))
     }
 }
 

@@ -1,14 +1,20 @@
 //! The output of an attention.
 
-use super::heads::{AttentionSizes, BLOCK, HeadOf, Heads, HeadsOut};
+use super::{
+    heads::{AttentionSizes, HeadOf, Heads, HeadsOut},
+    queries::{BlockSizes, QueryBlock},
+};
 use crate::{
     math::exp,
     memory::filled,
     product::{Matrix, multiply_at, multiply_here},
-    simd::arch,
+    simd::{arch, vectors},
     threads::{Scratch, Shared, for_each},
 };
 use pulp::{Simd, WithSimd};
+
+/// The most queries of a head whose scores are computed by matrix products.
+const FEW: usize = 8;
 
 /// `softmax(q·kᵀ/√d)·v` as `[batch, queries, heads, d]`, and the logarithm of every query's sum of
 /// exponentials, `[batch, heads, queries]`.
@@ -34,11 +40,25 @@ pub fn attention(q: Heads, k: Heads, v: Heads, sizes: AttentionSizes) -> (Vec<f3
     v.check("v", [batch, kv_heads, keys, d]);
     let mut log_sums = vec![0.0; batch * heads * queries];
     let order = HeadsOut::in_order(heads, queries, d);
+    let [lanes, widest] = vectors();
+    let block = BlockSizes::new(sizes, lanes);
+    let few = queries <= FEW;
+    let blocks = if few {
+        1
+    } else {
+        queries.div_ceil(block.queries)
+    };
     let write = |output: &mut [f32]| {
         let (output, log_sums) = (Shared::new(output), Shared::new(&mut log_sums));
-        for_each(batch * heads, sizes.work(), |part| {
-            let (image, head) = (part / heads, part % heads);
+        for_each(batch * heads * blocks, sizes.work(), |part| {
+            let (head_of_batch, first) = (part / blocks, part % blocks * block.queries);
+            let (image, head) = (head_of_batch / heads, head_of_batch % heads);
             let kv_head = head / sizes.group();
+            let count = if few {
+                queries
+            } else {
+                block.queries.min(queries - first)
+            };
             let to = HeadOf {
                 shared: &output,
                 out: order,
@@ -46,50 +66,70 @@ pub fn attention(q: Heads, k: Heads, v: Heads, sizes: AttentionSizes) -> (Vec<f3
                 head,
                 d,
             };
-            let mut scratch = Scratch::new([BLOCK.min(queries) * keys]);
-            let [scores] = scratch.split();
-            for first in (0..queries).step_by(BLOCK) {
-                let count = BLOCK.min(queries - first);
-                let seen = sizes.seen(first + count - 1);
-                let (q, k, v) = (
-                    q.tokens(image, head, first),
-                    k.tokens(image, kv_head, 0),
-                    v.tokens(image, kv_head, 0),
-                );
-                multiply_here(
-                    [count, seen, d],
-                    q,
-                    k.t(),
-                    scores,
-                    keys,
-                    sizes.scale(),
-                    false,
-                );
-                // SAFETY: queries of this head belong to this part.
-                let log_sums = unsafe { log_sums.range(part * queries + first, count) };
-                let mut inverse = [0.0; BLOCK];
-                for (row, log_sum) in log_sums.iter_mut().enumerate() {
-                    let scores = &mut scores[row * keys..][..seen];
-                    let (visible, hidden) = scores.split_at_mut(sizes.seen(first + row).min(seen));
-                    hidden.fill(0.0);
-                    let (top, sum) = arch().dispatch(Exponentials(visible));
-                    *log_sum = top + sum.ln();
-                    inverse[row] = sum.recip();
-                }
-                let (scores, rows) = (Matrix::rows(scores, keys), to.rows(first, count));
-                // SAFETY: queries of this head belong to this part; `rows` checks that they are
-                // inside the output, whose heads do not overlap. The product writes them all.
-                unsafe {
-                    multiply_at([count, d, seen], scores, v, rows, to.step(), 1.0, false);
-                    to.scale(first, &inverse[..count]);
-                }
+            let (q, k, v) = (
+                q.tokens(image, head, first),
+                k.tokens(image, kv_head, 0),
+                v.tokens(image, kv_head, 0),
+            );
+            // SAFETY: these queries of this head belong to this part.
+            let log_sums = unsafe { log_sums.range(head_of_batch * queries + first, count) };
+            if few {
+                return few_queries([q, k, v], sizes, to, log_sums);
             }
+            let mut scratch = Scratch::new(block.scratch(d, lanes * widest));
+            arch().dispatch(QueryBlock {
+                sizes,
+                block,
+                q,
+                k,
+                v,
+                first,
+                count,
+                scratch: scratch.split(),
+                to,
+                log_sums,
+            });
         });
     };
-    // SAFETY: the parts cover all heads of the output, and each writes its products for all queries
-    // and channels before it scales them.
+    // SAFETY: the parts cover all queries of all heads of the output, and each writes all channels
+    // of its queries.
     let output = unsafe { filled(batch * queries * heads * d, write) };
     (output, log_sums)
+}
+
+/// Few queries of a head, as in autoregressive decoding: matrix products that read keys and values
+/// in the order of memory.
+fn few_queries([q, k, v]: [Matrix; 3], sizes: AttentionSizes, to: HeadOf, log_sums: &mut [f32]) {
+    let AttentionSizes { keys, d, .. } = sizes;
+    let count = log_sums.len();
+    let mut scratch = Scratch::new([count * keys]);
+    let [scores] = scratch.split();
+    let seen = sizes.seen(count.saturating_sub(1));
+    multiply_here(
+        [count, seen, d],
+        q,
+        k.t(),
+        scores,
+        keys,
+        sizes.scale(),
+        false,
+    );
+    let mut inverse = [0.0; FEW];
+    for (row, log_sum) in log_sums.iter_mut().enumerate() {
+        let scores = &mut scores[row * keys..][..seen];
+        let (visible, hidden) = scores.split_at_mut(sizes.seen(row).min(seen));
+        hidden.fill(0.0);
+        let (top, sum) = arch().dispatch(Exponentials(visible));
+        *log_sum = top + sum.ln();
+        inverse[row] = sum.recip();
+    }
+    let (scores, rows) = (Matrix::rows(scores, keys), to.rows(0, count));
+    // SAFETY: queries of this head belong to the caller's part; `rows` checks that they are inside
+    // the output, whose heads do not overlap. The product writes them all.
+    unsafe {
+        multiply_at([count, d, seen], scores, v, rows, to.step(), 1.0, false);
+        to.scale(0, &inverse[..count]);
+    }
 }
 
 /// Every value's exponential, relative to the largest: the largest value, and the sum.

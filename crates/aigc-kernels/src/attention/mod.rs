@@ -6,11 +6,13 @@
 //! |---|---|
 //! | `heads` | sizes, and where the heads lie in memory |
 //! | `forward` | the output |
+//! | `queries` | a block of queries |
 //! | `backward` | the gradients |
 
 mod backward;
 mod forward;
 mod heads;
+mod queries;
 #[cfg(test)]
 mod tests;
 

@@ -202,6 +202,124 @@ fn self_attention_rejects_other_lengths() {
     });
 }
 
+/// One query of one head in 64 bits: the output, and the logarithm of its sum of exponentials.
+fn definition(q: &[f32], k: &[f32], v: &[f32], seen: usize) -> (Vec<f64>, f64) {
+    let d = q.len();
+    let scores: Vec<f64> = (0..seen)
+        .map(|key| {
+            let products = q.iter().zip(&k[key * d..]);
+            let dot: f64 = products.map(|(q, k)| f64::from(*q) * f64::from(*k)).sum();
+            dot / (d as f64).sqrt()
+        })
+        .collect();
+    let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let weights: Vec<f64> = scores.iter().map(|score| (score - top).exp()).collect();
+    let sum: f64 = weights.iter().sum();
+    let mut output = vec![0.0; d];
+    for (key, weight) in weights.iter().enumerate() {
+        for (output, value) in output.iter_mut().zip(&v[key * d..]) {
+            *output += weight / sum * f64::from(*value);
+        }
+    }
+    (output, top + sum.ln())
+}
+
+/// Heads of any width, blocks of queries and steps of keys that end anywhere, few queries, and
+/// scores so far apart that weights vanish.
+#[test]
+fn attention_matches_its_definition() {
+    for ([queries, keys, d], [heads, kv_heads], causal, spread) in [
+        ([1, 9, 8], [2, 1], true, 1.0),
+        ([8, 77, 40], [2, 2], false, 1.0),
+        ([9, 77, 40], [2, 2], false, 1.0),
+        ([77, 77, 64], [2, 1], true, 1.0),
+        ([33, 1, 1], [1, 1], false, 1.0),
+        ([50, 130, 3], [4, 2], true, 1.0),
+        ([200, 300, 17], [1, 1], true, 1.0),
+        ([193, 129, 40], [1, 1], false, 1.0),
+        ([130, 70, 512], [1, 1], false, 1.0),
+        ([40, 300, 5], [1, 1], true, 40.0),
+    ] {
+        let sizes = AttentionSizes {
+            batch: 2,
+            heads,
+            kv_heads,
+            queries,
+            keys,
+            d,
+            causal,
+        };
+        let [of_q, of_k] = shapes(sizes);
+        let mut rng = Rng::new(queries as u64);
+        let [mut q, k, v] = [of_q, of_k, of_k].map(|shape| rng.normals(volume(&shape)));
+        q.iter_mut().for_each(|q| *q *= spread);
+        let (output, log_sums) = attention(
+            in_order(&q, of_q),
+            in_order(&k, of_k),
+            in_order(&v, of_k),
+            sizes,
+        );
+        assert_eq!(output.len(), q.len());
+        for (row, log_sum) in log_sums.into_iter().enumerate() {
+            let (query, head) = (row % queries, row / queries);
+            let (image, head_of_image) = (head / heads, head % heads);
+            let from = (image * kv_heads + head_of_image / (heads / kv_heads)) * keys * d;
+            let seen = if causal {
+                query + 1 + keys - queries
+            } else {
+                keys
+            };
+            let (expected, expected_log) =
+                definition(&q[row * d..][..d], &k[from..], &v[from..], seen);
+            let at = ((image * queries + query) * heads + head_of_image) * d;
+            let limit = 2e-6 * f64::from(spread);
+            for (found, expected) in output[at..].iter().zip(&expected) {
+                let apart = (f64::from(*found) - expected).abs();
+                assert!(
+                    apart < limit,
+                    "{sizes:?}, query {row}: {found}, expected {expected}"
+                );
+            }
+            let apart = (f64::from(log_sum) - expected_log).abs();
+            assert!(
+                apart < 1e-5 * expected_log.abs().max(1.0),
+                "{sizes:?}, query {row}: {log_sum}, expected {expected_log}"
+            );
+        }
+    }
+}
+
+/// What is not a number in a query or a key stays visible, and only where it is seen.
+#[test]
+fn attention_keeps_what_is_not_a_number() {
+    let sizes = AttentionSizes {
+        batch: 1,
+        heads: 1,
+        kv_heads: 1,
+        queries: 20,
+        keys: 20,
+        d: 4,
+        causal: true,
+    };
+    let [of_q, of_k] = shapes(sizes);
+    for broken in 0..2 {
+        let mut rng = Rng::new(3);
+        let mut all = [of_q, of_k, of_k].map(|shape| rng.normals(volume(&shape)));
+        all[broken][10 * 4] = f32::NAN;
+        let [q, k, v] = all.each_ref();
+        let (output, _) = attention(
+            in_order(q, of_q),
+            in_order(k, of_k),
+            in_order(v, of_k),
+            sizes,
+        );
+        for (row, output) in output.chunks(4).enumerate() {
+            let seen = if broken == 0 { row == 10 } else { row >= 10 };
+            assert_eq!(output[0].is_nan(), seen, "{broken}, query {row}");
+        }
+    }
+}
+
 #[test]
 fn self_attention_grad_matches_attention_grads() {
     let (mut rng, tokens) = (Rng::new(2), 70);

@@ -17,11 +17,18 @@ fn assert_close(got: &[f32], expected: &[f32], sizes: &ConvSizes) {
     }
 }
 
-/// Winograd's algorithm, independent of whether it would be selected, with the vectors of this
-/// CPU and with others.
-fn by_winograd(work: &Gather) -> Option<[Vec<f32>; 4]> {
-    let all = || Winograd::new(work);
+/// Winograd's algorithm for few and for many weights, independent of whether it would be selected,
+/// with the vectors of this CPU and with others.
+fn by_winograd(work: &Gather) -> Option<[Vec<f32>; 8]> {
+    let (all, wide) = (
+        || Winograd::new(work),
+        || Winograd::new(work).map(Winograd::wide),
+    );
     Some([
+        wide()?.run(),
+        wide()?.with_simd(pulp::Scalar),
+        wide()?.with_simd(pulp::Scalar128b),
+        wide()?.with_simd(pulp::Scalar512b),
         all()?.run(),
         all()?.with_simd(pulp::Scalar),
         all()?.with_simd(pulp::Scalar128b),
@@ -115,6 +122,7 @@ fn long_convs_by_winograd_match_direct_sums() {
     let mut rng = Rng::new(11);
     for (batch, [channels_in, channels_out], side, kernel, stride) in [
         (2, [300, 56], 5, 3, 1),
+        (3, [70, 130], 17, 3, 1),
         (20, [64, 64], 28, 3, 1),
         (1, [8, 12], 140, 3, 1),
         (40, [64, 48], 14, 4, 2),
@@ -134,12 +142,17 @@ fn long_convs_by_winograd_match_direct_sums() {
         let x = rng.normals(batch * channels_in * side * side);
         let dy = rng.normals(batch * channels_out * out * out);
         let weight = rng.normals(channels_out * channels_in * kernel * kernel);
-        let work = forward(&x, &weight, None, sizes);
-        let all = Winograd::new(&work).expect("three by three taps");
-        assert_close(&all.run(), &gather(work), &sizes);
-        let work = backward(&dy, &weight, None, sizes);
-        let all = Winograd::new(&work).expect("three by three taps");
-        assert_close(&all.run(), &gather(work), &sizes);
+        for work in [
+            forward(&x, &weight, None, sizes),
+            backward(&dy, &weight, None, sizes),
+        ] {
+            let all = || Winograd::new(&work).expect("three by three taps");
+            let results = [all().run(), all().wide().run()];
+            let expected = gather(work);
+            for result in results {
+                assert_close(&result, &expected, &sizes);
+            }
+        }
         let work = forward(&x, &[], None, sizes);
         let all = Winograd::new(&work).expect("three by three taps");
         let dw = WeightGrad {
@@ -237,7 +250,13 @@ fn winograd_rejects_what_it_cannot_do() {
         channels_out: 1280,
         ..sizes
     };
-    assert!(!accepts(many, false) && !accepts(many, true));
+    assert!(accepts(many, false) && accepts(many, true));
+    let many_of_many = ConvSizes {
+        input: [160; 2],
+        output: [160; 2],
+        ..many
+    };
+    assert!(!accepts(many_of_many, false) && !accepts(many_of_many, true));
     let large = ConvSizes {
         channels_in: 4096,
         input: [9, 4096],
@@ -321,9 +340,15 @@ fn convs_of_any_sizes_match_f64() {
         let [bias_out, bias_in] =
             [sizes.channels_out, sizes.channels_in].map(|len| Some(&bias[..len]));
         for (results, expected) in [
-            (by_winograd(&forward(&x, &weight, bias_out, sizes)), &y),
-            (by_winograd(&backward(&dy, &weight, bias_in, sizes)), &dx),
-            (weight_grad_by_winograd(&x, &dy, sizes), &dw),
+            (
+                by_winograd(&forward(&x, &weight, bias_out, sizes)).map(Vec::from),
+                &y,
+            ),
+            (
+                by_winograd(&backward(&dy, &weight, bias_in, sizes)).map(Vec::from),
+                &dx,
+            ),
+            (weight_grad_by_winograd(&x, &dy, sizes).map(Vec::from), &dw),
         ] {
             for result in results.into_iter().flatten() {
                 assert_close(&result, expected, &sizes);

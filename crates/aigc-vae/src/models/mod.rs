@@ -11,8 +11,8 @@ mod with_prior;
 
 pub use conv::{ConvVae, ConvVaeConfig};
 pub use diffusers::{
-    AutoencoderKl, AutoencoderKlConfig, DownEncoderBlockType, QuantizedLatents, UpDecoderBlockType,
-    VqModel, VqModelConfig,
+    AutoencoderKl, AutoencoderKlConfig, AutoencoderTiny, AutoencoderTinyConfig,
+    DownEncoderBlockType, QuantizedLatents, UpDecoderBlockType, VqModel, VqModelConfig,
 };
 pub use hierarchical::{
     HierarchicalLevel, HierarchicalPosterior, HierarchicalVae, HierarchicalVaeConfig,

@@ -223,19 +223,20 @@ impl SpatialAttention {
             .swap_dims(1, 2);
         // One product instead of three.
         let layers = [&self.to_q, &self.to_k, &self.to_v];
-        let weight = Tensor::cat(layers.map(|layer| layer.weight.val()).to_vec(), 1);
-        let bias = Tensor::cat(
-            layers
-                .map(|layer| layer.bias.as_ref().expect("built with a bias").val())
-                .to_vec(),
-            0,
+        let dtype = x.dtype();
+        let weights = layers.map(|layer| ops::cast(layer.weight.val(), dtype));
+        let biases = layers.map(|layer| {
+            let bias = layer.bias.as_ref().expect("built with a bias");
+            ops::cast(bias.val(), dtype)
+        });
+        let (weight, bias) = (
+            Tensor::cat(weights.to_vec(), 1),
+            Tensor::cat(biases.to_vec(), 0),
         );
         let attended =
             ops::self_attention(ops::linear(tokens, weight, Some(bias)), self.heads, false);
-        let h = self.to_out[0]
-            .forward(attended)
-            .swap_dims(1, 2)
-            .reshape([batch, channels, height, width]);
+        let h = self.to_out[0].forward(attended).swap_dims(1, 2);
+        let h = ops::contiguous(h).reshape([batch, channels, height, width]);
         divided(x + h, self.scale)
     }
 }
@@ -324,6 +325,23 @@ impl Upsample2d {
     /// If `x` does not have `channels` channels.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         self.conv.forward(ops::upsample_nearest2d(x, 2))
+    }
+
+    /// [`forward`](Self::forward) to other sides than twice those of `x`: to the sides of a map
+    /// that were odd, and were rounded when they were halved.
+    ///
+    /// # Shapes
+    /// - x: `[batch, channels, height, width]`
+    /// - output: `[batch, channels, sides[0], sides[1]]`
+    ///
+    /// # Panics
+    /// If `x` does not have `channels` channels.
+    pub fn forward_to(&self, x: Tensor<4>, sides: [usize; 2]) -> Tensor<4> {
+        let [.., height, width] = x.dims();
+        if sides == [2 * height, 2 * width] {
+            return self.forward(x);
+        }
+        self.conv.forward(ops::resize_nearest(x, sides))
     }
 }
 
@@ -493,5 +511,21 @@ mod tests {
             [3.0, 3.0, 4.0, 4.0],
         ];
         assert_close(&values(up.forward(image(2))), &expected.concat(), 1e-5);
+        assert_close(
+            &values(up.forward_to(image(2), [4, 4])),
+            &expected.concat(),
+            1e-5,
+        );
+        let odd = [
+            [1.0, 1.0, 2.0],
+            [1.0, 1.0, 2.0],
+            [3.0, 3.0, 4.0],
+            [3.0, 3.0, 4.0],
+        ];
+        assert_close(
+            &values(up.forward_to(image(2), [4, 3])),
+            &odd.concat(),
+            1e-5,
+        );
     }
 }

@@ -31,7 +31,7 @@ use sizes::{
 };
 use tensors::{
     all_f32, channel_dims, contiguous, dims, forward_strided, given, heads, is_f32_or_missing,
-    matrix, owned, packed, row_dims, slice, tensor, transposed, usizes, with_last,
+    matrix, owned, packed, row_dims, slice, tensor, transposed, usizes, widened, with_last,
 };
 
 type Two = (FlexTensor, FlexTensor);
@@ -500,6 +500,16 @@ impl GenerativeOps for Flex {
             sizes,
         );
         tensor(dqkv, qkv.shape())
+    }
+
+    fn contiguous(x: FlexTensor) -> FlexTensor {
+        let _timer = timer("contiguous");
+        contiguous(x)
+    }
+
+    fn widen(x: FlexTensor) -> FlexTensor {
+        let _timer = timer("widen");
+        widened(x)
     }
 
     fn embedding_forward(weight: FlexTensor, indices: FlexTensor) -> FlexTensor {

@@ -3,16 +3,20 @@
 use crate::ops::{OptionalTensor, Quantization};
 use aigc_kernels::{
     attention::{AttentionSizes, Heads},
+    half::{Half, widen},
     product::Matrix,
     quantized::Packed,
+    transpose::transpose,
 };
 use burn::{
     backend::{
         Flex, TensorMetadata,
         flex::{FlexTensor, Layout},
+        ops::FloatTensorOps,
     },
-    tensor::{Bytes, DType, Shape},
+    tensor::{Bytes, DType, FloatDType, Shape},
 };
+use half::{bf16, f16};
 
 /// Whether all tensors are `f32`.
 pub(super) fn all_f32(tensors: &[&FlexTensor]) -> bool {
@@ -30,10 +34,28 @@ pub(super) fn is_f32_or_missing(tensor: &OptionalTensor<Flex>) -> bool {
 /// `x` as a contiguous tensor.
 pub(super) fn contiguous(x: FlexTensor) -> FlexTensor {
     if x.is_contiguous() {
-        x
-    } else {
-        x.to_contiguous()
+        return x;
     }
+    let Some([rows, columns]) = transposition(&x) else {
+        return x.to_contiguous();
+    };
+    let values: &[f32] = x.storage();
+    let values = &values[x.layout().start_offset()..][..x.shape().num_elements()];
+    tensor(transpose(values, rows, columns), x.shape())
+}
+
+/// The rows and columns of matrices, if `x` is a view of their transposes.
+fn transposition(x: &FlexTensor) -> Option<[usize; 2]> {
+    let (shape, strides) = (x.shape(), x.layout().strides());
+    let last = shape.num_dims().checked_sub(1).filter(|last| *last > 0)?;
+    let (columns, rows) = (shape[last - 1], shape[last]);
+    let mut whole = strides[last - 1] == 1 && strides[last] == columns as isize;
+    let mut stride = rows * columns;
+    for axis in (0..last - 1).rev() {
+        whole &= strides[axis] == stride as isize;
+        stride *= shape[axis];
+    }
+    (whole && x.dtype() == DType::F32).then_some([rows, columns])
 }
 
 /// An optional tensor as a contiguous one.
@@ -82,6 +104,19 @@ pub(super) fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
         Layout::contiguous(shape),
         DType::F32,
     )
+}
+
+/// Floats of half precision in 32 bits.
+pub(super) fn widened(x: FlexTensor) -> FlexTensor {
+    let all = x.bytes().len() <= 2 * x.shape().num_elements();
+    // The whole storage, so that a transposed weight keeps its layout; but not that of a part.
+    let x = if all { x } else { x.to_contiguous() };
+    let values = match x.dtype() {
+        DType::F16 => widen(bytemuck::cast_slice(x.storage::<f16>()), Half::F16),
+        DType::BF16 => widen(bytemuck::cast_slice(x.storage::<bf16>()), Half::BF16),
+        _ => return Flex::float_cast(x, FloatDType::F32),
+    };
+    FlexTensor::new(Bytes::from_elems(values), x.layout().clone(), DType::F32)
 }
 
 pub(super) fn dims<const N: usize>(x: &FlexTensor) -> [usize; N] {
@@ -180,4 +215,46 @@ pub(super) fn packed<'a>(
         quantization,
         k,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{ops, rng::Rng, testing::values};
+    use burn::tensor::{Device, Tensor};
+
+    /// Views of exchanged axes, of whole tensors and of parts, have the values of the view.
+    #[test]
+    fn contiguous_copies_views() {
+        let device = Device::flex();
+        let mut rng = Rng::new(1);
+        let x: Tensor<3> = rng.normal([3, 20, 33], &device);
+        let whole: Tensor<4> = rng.normal([2, 3, 17, 18], &device);
+        let exchanged = x.clone().swap_dims(1, 2);
+        assert_eq!(
+            values(ops::contiguous(exchanged.clone())),
+            values(exchanged)
+        );
+        for view in [
+            x.clone().swap_dims(0, 2),
+            x.clone().narrow(0, 1, 2).swap_dims(1, 2),
+            x.clone().narrow(1, 4, 7).swap_dims(1, 2),
+            x.clone().narrow(2, 4, 7).swap_dims(1, 2),
+            x.clone()
+                .narrow(0, 1, 1)
+                .expand([2, 20, 33])
+                .swap_dims(1, 2),
+            x.clone().swap_dims(1, 2).flip([0]),
+            x,
+        ] {
+            assert_eq!(values(ops::contiguous(view.clone())), values(view));
+        }
+        for view in [whole.clone().swap_dims(2, 3), whole.swap_dims(1, 2)] {
+            assert_eq!(values(ops::contiguous(view.clone())), values(view));
+        }
+        let matrix: Tensor<2> = rng.normal([40, 7], &device);
+        assert_eq!(
+            values(ops::contiguous(matrix.clone().transpose())),
+            values(matrix.transpose())
+        );
+    }
 }

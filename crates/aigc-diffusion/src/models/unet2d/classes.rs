@@ -1,6 +1,9 @@
 //! Embeddings of classes.
 
-use aigc_core::nn::{Activation, Initializer, Linear, LinearConfig};
+use aigc_core::{
+    nn::{Activation, Initializer, Linear, LinearConfig},
+    ops,
+};
 use burn::{
     module::{Module, Param},
     tensor::{Device, Int, Tensor},
@@ -24,8 +27,13 @@ impl Embedding {
     }
 
     pub(in crate::models) fn of(&self, index: Tensor<1, Int>) -> Tensor<2> {
-        self.weight.val().select(0, index)
+        rows(self.weight.val(), index)
     }
+}
+
+/// Rows of a table, in the type in which networks compute.
+fn rows(table: Tensor<2>, index: Tensor<1, Int>) -> Tensor<2> {
+    ops::embedding(table, index.unsqueeze_dim(1)).squeeze_dim(1)
 }
 
 /// A vector for each class: from a table, or by two layers from its encoded number.
@@ -60,7 +68,7 @@ impl ClassEmbedding {
         encode: impl Fn(Tensor<1>) -> Tensor<2>,
     ) -> Tensor<2> {
         match (&self.weight, &self.linear_1, &self.linear_2) {
-            (Some(table), ..) => table.val().select(0, class),
+            (Some(table), ..) => rows(table.val(), class),
             (None, Some(first), Some(second)) => {
                 let hidden = first.forward(encode(class.float()));
                 second.forward(Activation::Silu.forward(hidden))

@@ -67,6 +67,24 @@ pub enum ClassEmbedType {
     /// The [vector](crate::Conditioning::class_embeddings) that is given for each sample, as wide
     /// as the time embedding. It has no weights; `num_class_embeds` has no effect.
     Identity,
+    /// Two layers from the [vector](crate::Conditioning::class_embeddings) that is given for each
+    /// sample; a type of [`UNet2dConditionModel`](crate::UNet2dConditionModel) only.
+    Projection,
+    /// One layer from the [vector](crate::Conditioning::class_embeddings) that is given for each
+    /// sample; a type of [`UNet2dConditionModel`](crate::UNet2dConditionModel) only.
+    SimpleProjection,
+}
+
+impl ClassEmbedType {
+    /// The name in files.
+    pub(in crate::models) fn name(self) -> &'static str {
+        match self {
+            Self::Timestep => "timestep",
+            Self::Identity => "identity",
+            Self::Projection => "projection",
+            Self::SimpleProjection => "simple_projection",
+        }
+    }
 }
 
 /// Configuration of a [`UNet2dModel`](super::UNet2dModel); the fields are those of diffusers'
@@ -269,6 +287,12 @@ impl UNet2dConfig {
             ),
             ("time_embedding_dim", time, 1 << 16),
         ])?;
+        if let Some(kind @ (ClassEmbedType::Projection | ClassEmbedType::SimpleProjection)) =
+            self.class_embed_type
+        {
+            let expected = "timestep, identity or null";
+            return Err(Error::config("class_embed_type", kind.name(), expected));
+        }
         if let Some(null) = self.null_class
             && self.class_embed_type == Some(ClassEmbedType::Identity)
         {

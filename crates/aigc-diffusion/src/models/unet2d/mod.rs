@@ -11,7 +11,7 @@ pub use config::{
 };
 
 use super::{
-    blocks::{Conditions, DownBlock, MidBlock, UpBlock, through},
+    blocks::{self, Conditions, DownBlock, MidBlock, UpBlock},
     time::{FourierProjection, Sinusoids, TimeEmbedding},
 };
 use crate::denoiser::{Conditioning, Denoiser, with_self_cond};
@@ -63,7 +63,7 @@ impl UNet2dConfig {
         let down = |(i, kind): (usize, &DownBlockType)| {
             let from = if i == 0 { first } else { channels[i - 1] };
             let padding = (i + 1 < levels).then_some(self.downsample_padding);
-            let attention = || {
+            let attention = |_| {
                 (*kind == DownBlockType::AttnDownBlock2D).then(|| attend(channels[i], groups, 1.0))
             };
             DownBlock::new(
@@ -81,7 +81,7 @@ impl UNet2dConfig {
             let from = channels[(level + 1).min(levels - 1)];
             let mut skips = vec![channels[level]; layers];
             skips.push(channels[level.saturating_sub(1)]);
-            let attention = || {
+            let attention = |_| {
                 (*kind == UpBlockType::AttnUpBlock2D).then(|| attend(channels[level], groups, 1.0))
             };
             UpBlock::new(
@@ -102,7 +102,8 @@ impl UNet2dConfig {
                     Some(ClassEmbedding::of_number(encoded, shared.time, device))
                 }
                 (None, Some(count)) => Some(ClassEmbedding::table(count, shared.time, device)),
-                (Some(ClassEmbedType::Identity), _) | (None, None) => None,
+                // The others are no types of this network.
+                (Some(_), _) | (None, None) => None,
             },
             down_blocks: self.down_block_types.iter().enumerate().map(down).collect(),
             mid_block: MidBlock::new(&shared, last, middle, self.mid_block_scale_factor, device),
@@ -217,13 +218,9 @@ impl UNet2dModel {
             time: &embedding,
             tokens: None,
         };
-        let x = through(
-            self.conv_in.forward(x),
-            conditions,
-            &self.down_blocks,
-            &self.mid_block,
-            &self.up_blocks,
-        );
+        let (x, skips) = blocks::down(self.conv_in.forward(x), conditions, &self.down_blocks);
+        let x = self.mid_block.forward(x, conditions);
+        let x = blocks::up(x, conditions, skips, &self.up_blocks);
         let output = self.conv_out.forward(
             self.conv_norm_out
                 .forward_with_activation(x, Activation::Silu),
@@ -275,7 +272,7 @@ impl Denoiser for UNet2dModel {
         match self.config.class_embed_type {
             None => given,
             Some(ClassEmbedType::Timestep) => given.or(Some(NUMBERED_CLASSES)),
-            Some(ClassEmbedType::Identity) => None,
+            Some(_) => None,
         }
     }
 

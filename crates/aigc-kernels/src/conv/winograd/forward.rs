@@ -165,7 +165,7 @@ impl<S: Simd, P: Scheme, Q: Scheme> pulp::NullaryFnOnce for Split<'_, S, (P, Q)>
                 vector: lanes,
             };
             // SAFETY: the parts have disjoint bands.
-            unsafe { outputs.map(unit, written, layout, sums, strides, y) };
+            unsafe { outputs.map(unit, 0..layout.outputs, written, layout, sums, strides, y) };
         }
     }
 }

@@ -122,7 +122,6 @@ impl<S: Simd, P: Scheme, Q: Scheme> pulp::NullaryFnOnce for Transform<'_, S, (P,
             ..
         } = *all.gather;
         let (lanes, zero) = (S::F32_LANES, s.splat_f32s(0.0));
-        let (down, along) = (P::weight_factors(), Q::weight_factors());
         for (index, term) in job.terms.iter().enumerate() {
             for channel in inputs.clone() {
                 for vector in (0..width).step_by(lanes) {
@@ -144,27 +143,40 @@ impl<S: Simd, P: Scheme, Q: Scheme> pulp::NullaryFnOnce for Transform<'_, S, (P,
                     }
                     let at = start + (index * layout.channels + channel) * width + vector;
                     let to = to.pointer(at, (layout.points - 1) * point_len + lanes);
-                    for (y, factors) in down.iter().take(P::POINTS).enumerate() {
-                        let mut line = [zero; 3];
-                        for (factor, kernel) in factors.iter().zip(&kernel) {
-                            let factor = s.splat_f32s(*factor);
-                            for (line, kernel) in line.iter_mut().zip(kernel) {
-                                *line = s.mul_add_e_f32s(factor, *kernel, *line);
-                            }
-                        }
-                        for (x, factors) in along.iter().take(Q::POINTS).enumerate() {
-                            let mut sum = zero;
-                            for (factor, line) in factors.iter().zip(&line) {
-                                sum = s.mul_add_e_f32s(s.splat_f32s(*factor), *line, sum);
-                            }
-                            // SAFETY: in bounds, by `pointer`; parts have disjoint channels.
-                            unsafe {
-                                let to = to.add((y * Q::POINTS + x) * point_len);
-                                to.cast::<S::f32s>().write_unaligned(sum);
-                            }
-                        }
-                    }
+                    // SAFETY: in bounds, by `pointer`; parts have disjoint channels.
+                    unsafe { to_points::<S, P, Q>(s, kernel, to, point_len) };
                 }
+            }
+        }
+    }
+}
+
+/// Transforms a vector of kernels, and writes it to the points, `point_len` elements apart.
+///
+/// # Safety
+/// A vector may be written at every point, and no other thread uses it.
+#[inline(always)]
+pub(super) unsafe fn to_points<S: Simd, P: Scheme, Q: Scheme>(
+    s: S,
+    kernel: [[S::f32s; 3]; 3],
+    to: *mut f32,
+    point_len: usize,
+) {
+    // Statements instead of `map`, which may not be inlined.
+    let [a, b, c] = kernel;
+    let columns = [
+        P::kernel(s, [a[0], b[0], c[0]]),
+        P::kernel(s, [a[1], b[1], c[1]]),
+        P::kernel(s, [a[2], b[2], c[2]]),
+    ];
+    #[allow(clippy::needless_range_loop)] // Three arrays by one index.
+    for y in 0..P::POINTS {
+        let values = Q::kernel(s, [columns[0][y], columns[1][y], columns[2][y]]);
+        for (x, value) in values.into_iter().take(Q::POINTS).enumerate() {
+            // SAFETY: the caller's contract.
+            unsafe {
+                let to = to.add((y * Q::POINTS + x) * point_len);
+                to.cast::<S::f32s>().write_unaligned(value);
             }
         }
     }

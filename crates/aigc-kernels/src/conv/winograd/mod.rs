@@ -6,12 +6,16 @@
 //! grid of [`points`]; at each point, the sum over channels is a matrix product, and the products
 //! are transformed back. Vectors hold the channels of one pixel, so transforms never move values
 //! between lanes; [`lanes`](super::lanes) transposes maps to such vectors and back.
+//!
+//! `forward` keeps all weights transformed and works through bands of tiles; `wide`, for more
+//! weights than that, keeps all tiles transformed and works through the output channels.
 
 mod forward;
 mod kernels;
 mod points;
 mod tiles;
 mod weight_grad;
+mod wide;
 
 pub(super) use weight_grad::WeightGrad;
 
@@ -36,6 +40,9 @@ const DEPTH: usize = 128;
 
 /// Transformed weights that are worth their memory: those of 640 by 640 channels and 3×3 kernels.
 const MOST_WEIGHTS: usize = 16 << 20;
+
+/// Transformed pixels of all tiles that are worth their memory, where weights are not kept.
+const MOST_MAPPED: usize = 16 << 20;
 
 /// Transformed values of a band of tiles that are worth their memory.
 const MOST_VALUES: usize = 4 << 20;
@@ -74,6 +81,8 @@ pub(super) struct Winograd<'a> {
     taps: usize,
     /// Height and width of a tile.
     out: [usize; 2],
+    /// Whether there are too many weights to keep them all transformed.
+    is_wide: bool,
 }
 
 impl<'a> Winograd<'a> {
@@ -118,16 +127,22 @@ impl<'a> Winograd<'a> {
             window.row -= origin[0];
             window.column -= origin[1];
         }
-        let all = Self {
+        let mut all = Self {
             gather,
             windows,
             origin,
             jobs,
             taps,
             out,
+            is_wide: false,
         };
+        all.is_wide = all.weights(1) > MOST_WEIGHTS;
         let near = all.spread().into_iter().all(|spread| spread <= MOST_SPREAD);
-        (near && all.weights(1) <= MOST_WEIGHTS && all.band_values() <= MOST_VALUES).then_some(all)
+        let fits = match all.is_wide {
+            true => all.mapped() <= MOST_MAPPED,
+            false => all.band_values() <= MOST_VALUES,
+        };
+        (near && fits).then_some(all)
     }
 
     /// The furthest row and column of a window.
@@ -135,6 +150,22 @@ impl<'a> Winograd<'a> {
         self.windows.iter().fold([0, 0], |[row, column], window| {
             [row.max(window.row), column.max(window.column)]
         })
+    }
+
+    /// Transformed pixels of all tiles.
+    fn mapped(&self) -> usize {
+        let ([bands, columns], [down, along]) = (self.grid(), self.points());
+        let Gather {
+            batch, channels, ..
+        } = *self.gather;
+        let windows = self.windows.len();
+        volume(&[batch, bands, columns, down, along, channels, windows])
+    }
+
+    /// Elements of a kernel.
+    fn kernel_len(&self) -> usize {
+        let [row, channel] = self.gather.weight_strides;
+        row.min(channel)
     }
 
     /// Transformed pixels and sums of a band of tiles.
@@ -188,7 +219,11 @@ impl<'a> Winograd<'a> {
         let read = (self.out[0] + self.taps - 1) * (columns * self.out[1] + spread);
         let pixels =
             vectors_in * bands * planes.phases.len() * read + vectors_out * output[0] * output[1];
-        let per_weight = if weights > CACHED_WEIGHTS { 20 } else { 6 };
+        let per_weight = match weights {
+            _ if self.is_wide => 8,
+            weights if weights > CACHED_WEIGHTS => 20,
+            _ => 6,
+        };
         products
             + 14 * bands * columns * lines
             + 10 * pixels
@@ -208,6 +243,10 @@ impl<'a> Winograd<'a> {
         } = *self.gather;
         let pixels = grid[0] * grid[1];
         let rows = rows.next_multiple_of(lanes);
+        // The gradient keeps all weights transformed.
+        if self.is_wide {
+            return false;
+        }
         // Fitted: a vector multiplication takes a cycle, and so does the transpose of an element.
         let direct = pixels * rows * (channels * taps.len() / lanes + 1);
         self.cycles(lanes) < direct
@@ -217,6 +256,15 @@ impl<'a> Winograd<'a> {
     #[cfg(test)]
     pub(super) fn schemes(&self) -> (usize, [usize; 2]) {
         (self.taps, self.out)
+    }
+
+    /// The algorithm for many weights, however many there are.
+    #[cfg(test)]
+    pub(super) fn wide(self) -> Self {
+        Self {
+            is_wide: true,
+            ..self
+        }
     }
 
     /// Runs the algorithm with the selected instruction set.
@@ -231,10 +279,19 @@ impl WithSimd for Winograd<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Vec<f32> {
         match (self.taps, self.out) {
-            (2, [4, _]) => forward::run::<S, Two, Two>(simd, &self),
-            (2, _) => forward::run::<S, TwoBySeven, Two>(simd, &self),
-            _ => forward::run::<S, Three, Three>(simd, &self),
+            (2, [4, _]) => run::<S, Two, Two>(simd, &self),
+            (2, _) => run::<S, TwoBySeven, Two>(simd, &self),
+            _ => run::<S, Three, Three>(simd, &self),
         }
+    }
+}
+
+/// Runs the algorithm with the schemes of the vertical and the horizontal axis.
+#[inline(always)]
+fn run<S: Simd, P: Scheme, Q: Scheme>(simd: S, all: &Winograd) -> Vec<f32> {
+    match all.is_wide {
+        true => wide::run::<S, P, Q>(simd, all),
+        false => forward::run::<S, P, Q>(simd, all),
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) trait Scheme: Sync {
     const POINTS: usize = Self::OUT + Self::TAPS - 1;
 
     /// The weight transform.
-    fn weights(kernel: [f32; 3]) -> [f32; MAX_POINTS];
+    fn kernel<S: Simd>(s: S, taps: [S::f32s; 3]) -> [S::f32s; MAX_POINTS];
     /// The input transform.
     fn input<S: Simd>(s: S, rows: [S::f32s; MAX_POINTS]) -> [S::f32s; MAX_POINTS];
     /// The output transform.
@@ -31,12 +31,13 @@ pub(super) trait Scheme: Sync {
     /// The transpose of [`output`](Self::output): maps the gradient of the rows to the points.
     fn gradient<S: Simd>(s: S, rows: [S::f32s; MAX_POINTS]) -> [S::f32s; MAX_POINTS];
 
-    /// The matrix of [`weights`](Self::weights), `[point][tap]`. Its transpose maps the sums at the
+    /// The matrix of [`kernel`](Self::kernel), `[point][tap]`. Its transpose maps the sums at the
     /// points to the gradients of the weights.
     fn weight_factors() -> [[f32; 3]; MAX_POINTS] {
         let mut factors = [[0.0; 3]; MAX_POINTS];
         (0..Self::TAPS).for_each(|tap| {
-            let points = Self::weights(std::array::from_fn(|at| if at == tap { 1.0 } else { 0.0 }));
+            let unit = std::array::from_fn(|at| if at == tap { 1.0 } else { 0.0 });
+            let points = Self::kernel(pulp::Scalar, unit);
             factors
                 .iter_mut()
                 .zip(points)
@@ -53,16 +54,20 @@ impl Scheme for Two {
     const TAPS: usize = 2;
     const OUT: usize = 4;
 
-    fn weights([a, b, _]: [f32; 3]) -> [f32; MAX_POINTS] {
+    #[inline(always)]
+    fn kernel<S: Simd>(s: S, [a, b, _]: [S::f32s; 3]) -> [S::f32s; MAX_POINTS] {
+        let times = |x, factor: f32| s.mul_f32s(x, s.splat_f32s(factor));
+        let sixth = times(a, 1.0 / 6.0);
+        let none = s.splat_f32s(0.0);
         [
-            a / 2.0,
-            -(a + b) / 2.0,
-            (b - a) / 6.0,
-            a / 6.0 + b / 3.0,
+            times(a, 0.5),
+            times(s.add_f32s(a, b), -0.5),
+            times(s.sub_f32s(b, a), 1.0 / 6.0),
+            s.mul_add_e_f32s(b, s.splat_f32s(1.0 / 3.0), sixth),
             b,
-            0.0,
-            0.0,
-            0.0,
+            none,
+            none,
+            none,
         ]
     }
 
@@ -124,16 +129,22 @@ impl Scheme for TwoBySeven {
     const TAPS: usize = 2;
     const OUT: usize = 7;
 
-    fn weights([a, b, _]: [f32; 3]) -> [f32; MAX_POINTS] {
+    #[inline(always)]
+    fn kernel<S: Simd>(s: S, [a, b, _]: [S::f32s; 3]) -> [S::f32s; MAX_POINTS] {
+        // factor·(a + point·b)
+        let at = |factor: f32, point: f32| {
+            let sum = s.mul_add_e_f32s(b, s.splat_f32s(point), a);
+            s.mul_f32s(sum, s.splat_f32s(factor))
+        };
         let (near, far, half) = (-2.0 / 9.0, 1.0 / 90.0, 32.0 / 45.0);
         [
             a,
-            near * (a + b),
-            near * (a - b),
-            far * (a + 2.0 * b),
-            far * (a - 2.0 * b),
-            half * (a + 0.5 * b),
-            half * (a - 0.5 * b),
+            at(near, 1.0),
+            at(near, -1.0),
+            at(far, 2.0),
+            at(far, -2.0),
+            at(half, 0.5),
+            at(half, -0.5),
             b,
         ]
     }
@@ -214,17 +225,23 @@ impl Scheme for Three {
     const TAPS: usize = 3;
     const OUT: usize = 4;
 
-    fn weights([a, b, c]: [f32; 3]) -> [f32; MAX_POINTS] {
-        let (even, far) = (a + c, a / 24.0 + c / 6.0);
+    #[inline(always)]
+    fn kernel<S: Simd>(s: S, [a, b, c]: [S::f32s; 3]) -> [S::f32s; MAX_POINTS] {
+        let times = |x, factor: f32| s.mul_f32s(x, s.splat_f32s(factor));
+        let near = times(s.add_f32s(a, c), -1.0 / 6.0);
+        let near_odd = times(b, 1.0 / 6.0);
+        let far = s.mul_add_e_f32s(c, s.splat_f32s(1.0 / 6.0), times(a, 1.0 / 24.0));
+        let far_odd = times(b, 1.0 / 12.0);
+        let none = s.splat_f32s(0.0);
         [
-            a / 4.0,
-            -(even + b) / 6.0,
-            (b - even) / 6.0,
-            far + b / 12.0,
-            far - b / 12.0,
+            times(a, 0.25),
+            s.sub_f32s(near, near_odd),
+            s.add_f32s(near, near_odd),
+            s.add_f32s(far, far_odd),
+            s.sub_f32s(far, far_odd),
             c,
-            0.0,
-            0.0,
+            none,
+            none,
         ]
     }
 
@@ -292,7 +309,7 @@ mod tests {
         let s = pulp::Scalar;
         let kernel = [3.0, -2.0, 5.0];
         let rows = [1.0, 4.0, -3.0, 2.0, 7.0, -6.0, 5.0, 8.0];
-        let (weights, input) = (P::weights(kernel), P::input(s, rows));
+        let (weights, input) = (P::kernel(s, kernel), P::input(s, rows));
         let output = P::output(
             s,
             std::array::from_fn(|point| weights[point] * input[point]),

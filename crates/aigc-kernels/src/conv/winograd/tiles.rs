@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{memory::volume, threads::Shared};
 use pulp::Simd;
-use std::marker::PhantomData;
+use std::{marker::PhantomData, ops::Range};
 
 /// Where the values of a band of tiles lie: in elements, from the values of the first tile and
 /// channel at the first point on.
@@ -215,15 +215,18 @@ impl<'a, S: Simd, P: Scheme, Q: Scheme> Outputs<'a, S, P, Q> {
         volume(&[rows, output[1], S::F32_LANES])
     }
 
-    /// Writes the pixels of band `unit`, counted across images, to all maps of `y`. The sums of a
-    /// job follow those of all points of the job before.
+    /// Writes the pixels of band `unit`, counted across images, to the maps `channels` of `y`,
+    /// which begin with a vector; `strides` are those of their sums. The sums of a job follow those
+    /// of all points of the job before.
     ///
     /// # Safety
-    /// No other thread uses the band.
+    /// No other thread uses the band of these maps.
     #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
     pub(super) unsafe fn map(
         &self,
         unit: usize,
+        channels: Range<usize>,
         pixels: &mut [f32],
         layout: Layout,
         sums: &[f32],
@@ -243,7 +246,7 @@ impl<'a, S: Simd, P: Scheme, Q: Scheme> Outputs<'a, S, P, Q> {
         let top = band * P::OUT * output_stride[0];
         let band_rows = (P::OUT * output_stride[0]).min(height - top);
         let phases = output_stride[1].min(width);
-        for first in (0..layout.outputs).step_by(lanes) {
+        for (vector, first) in channels.step_by(lanes).enumerate() {
             let maps = lanes.min(rows - first);
             let mut bias_of = [0.0; super::MOST_LANES];
             if let Some(bias) = bias {
@@ -256,7 +259,7 @@ impl<'a, S: Simd, P: Scheme, Q: Scheme> Outputs<'a, S, P, Q> {
                     let at = strides.start
                         + job * layout.points * strides.point
                         + column * strides.tile
-                        + first / lanes * strides.vector;
+                        + vector * strides.vector;
                     let mut lines = [[s.splat_f32s(0.0); MAX_POINTS]; MAX_POINTS];
                     for y in 0..P::POINTS {
                         let mut m = [s.splat_f32s(0.0); MAX_POINTS];

@@ -6,13 +6,13 @@ use super::{
     config::AutoencoderKlConfig,
     to_images, to_network,
 };
-use crate::{DiagonalGaussian, Likelihood, Vae};
+use crate::{DiagonalGaussian, Likelihood, TileConfig, Vae};
 use aigc_core::{
-    Result,
+    CancelToken, Result,
     data::SampleShape,
     encoder::{Autoencoder, Posterior},
-    nn::{Conv2d, Conv2dConfig},
-    weights::Loaded,
+    nn::{Conv2d, Conv2dConfig, diffusers::diffusers_key},
+    weights::{Loaded, OpenOptions, WeightDtype, WeightReader, open_model},
 };
 use burn::{
     module::Module,
@@ -138,13 +138,75 @@ impl AutoencoderKl {
 
     diffusers_methods!(AutoencoderKlConfig);
 
+    /// Tiles of the size that the model was made for, of which a quarter overlaps, as diffusers'
+    /// `enable_tiling` chooses them.
+    pub fn tiles(&self) -> TileConfig {
+        let [height, width] = self.config.sample_size.sides();
+        TileConfig::new(height.min(width))
+    }
+
+    /// The posterior of large images, tile by tile.
+    ///
+    /// # Shapes
+    /// - images: `[batch, in_channels, height, width]`, in `[0, 1]`
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`](aigc_core::Error::InvalidArgument) for tiles out of range;
+    /// [`Error::Cancelled`](aigc_core::Error::Cancelled) if `cancel` was cancelled before the last
+    /// tile.
+    ///
+    /// # Panics
+    /// If the images do not have `in_channels` channels.
+    pub fn encode_tiled(
+        &self,
+        images: Tensor<4>,
+        tiles: &TileConfig,
+        cancel: &CancelToken,
+    ) -> Result<DiagonalGaussian<4>> {
+        let moments = tiles.encode(images, self.factor(), cancel, |x| self.moments(x))?;
+        Ok(self.gaussian(moments))
+    }
+
+    /// The images of large maps of latents of the encoder, tile by tile.
+    ///
+    /// # Shapes
+    /// - z: `[batch, latent_channels, height, width]`
+    /// - output: `[batch, out_channels, factor·height, factor·width]`, in `[0, 1]` and around it
+    ///
+    /// # Errors
+    /// As [`encode_tiled`](Self::encode_tiled).
+    ///
+    /// # Panics
+    /// If the latents do not have `latent_channels` channels.
+    pub fn decode_tiled(
+        &self,
+        z: Tensor<4>,
+        tiles: &TileConfig,
+        cancel: &CancelToken,
+    ) -> Result<Tensor<4>> {
+        tiles.decode(z, self.factor(), cancel, |z| self.images(z))
+    }
+
+    /// Pixels in height and width that a latent stands for.
+    fn factor(&self) -> usize {
+        1 << (self.config.block_out_channels.len() - 1)
+    }
+
     /// The posterior of images in `[0, 1]`.
     fn posterior(&self, images: Tensor<4>) -> DiagonalGaussian<4> {
+        self.gaussian(self.moments(images))
+    }
+
+    /// Means and log-variances of images in `[0, 1]`, `[batch, 2·latent_channels, …]`.
+    fn moments(&self, images: Tensor<4>) -> Tensor<4> {
         let moments = self.encoder.forward(to_network(images));
-        let moments = match &self.quant_conv {
+        match &self.quant_conv {
             Some(conv) => conv.forward(moments),
             None => moments,
-        };
+        }
+    }
+
+    fn gaussian(&self, moments: Tensor<4>) -> DiagonalGaussian<4> {
         let latent = self.config.latent_channels;
         let [low, high] = LOGVAR_RANGE;
         DiagonalGaussian {
@@ -308,5 +370,32 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(message.contains("`scaling_factor` is 0"), "{message}");
+    }
+
+    /// Tiles change the statistics of the norms; the whole image is one tile if it is not larger.
+    #[test]
+    fn tiles_cover_images_of_any_size() {
+        let (model, cancel) = (tiny(base()), CancelToken::new());
+        let x: Tensor<4> = Rng::new(4).uniform([2, 1, 22, 12], 0.0, 1.0, &Device::flex());
+        let whole = Vae::<4, 4>::encode(&model, x.clone());
+        assert_eq!(model.tiles(), TileConfig::new(8));
+        let tiled = model
+            .encode_tiled(x.clone(), &model.tiles(), &cancel)
+            .unwrap();
+        assert_eq!(tiled.mean.dims(), [2, 2, 11, 6]);
+        let apart = values((tiled.mean - whole.mean.clone()).abs());
+        assert!(apart.iter().any(|x| *x > 0.0));
+        let one = TileConfig::new(22);
+        let tiled = model.encode_tiled(x, &one, &cancel).unwrap();
+        assert_eq!(values(tiled.mean), values(whole.mean.clone()));
+        let decoded = Vae::<4, 4>::decode(&model, whole.mean.clone()).mean();
+        let tiled = model
+            .decode_tiled(whole.mean.clone(), &one, &cancel)
+            .unwrap();
+        assert_eq!(values(tiled), values(decoded.clone()));
+        let tiled = model
+            .decode_tiled(whole.mean, &model.tiles(), &cancel)
+            .unwrap();
+        assert_eq!(tiled.dims(), decoded.dims());
     }
 }

@@ -47,7 +47,7 @@ impl Codebook {
     pub(super) fn nearest(&self, latents: Tensor<4>) -> Tensor<3, Int> {
         let vectors = flatten_positions(latents.detach());
         let [batch, positions, _] = vectors.dims();
-        let codes = self.embedding.weight.val().detach();
+        let codes = ops::cast(self.embedding.weight.val().detach(), vectors.dtype());
         nearest_rows(vectors.flatten::<2>(0, 1), codes).reshape([batch, positions, 1])
     }
 

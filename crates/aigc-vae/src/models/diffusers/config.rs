@@ -361,7 +361,7 @@ impl VqModelConfig {
 }
 
 /// A configuration from the text of a file; the report lists unknown fields.
-fn read<C: Serialize + DeserializeOwned + Default>(
+pub(super) fn read<C: Serialize + DeserializeOwned + Default>(
     text: &str,
     class: &str,
     unsupported: &[(&str, &str)],

@@ -14,9 +14,9 @@ use aigc_core::{
     Result,
     data::SampleShape,
     encoder::{Autoencoder, Deterministic, Posterior},
-    nn::{Conv2d, Conv2dConfig},
+    nn::{Conv2d, Conv2dConfig, diffusers::diffusers_key},
     rng::Rng,
-    weights::Loaded,
+    weights::{Loaded, OpenOptions, WeightDtype, WeightReader, open_model},
 };
 use burn::{
     module::Module,

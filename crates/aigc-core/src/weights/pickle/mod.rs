@@ -1,19 +1,71 @@
 //! PyTorch's pickles, read without executing them.
 
+mod checkpoint;
+mod machine;
+
+use super::stored::Place;
 use crate::{Error, Result};
-use pytorch_reader::{PytorchReader, Tensor};
+use pytorch_reader::PytorchReader;
 use std::{collections::BTreeSet, fs::File, io::Read, path::Path};
 
 /// Limit on the pickle in a file that is not an archive, in bytes.
 const LONGEST_PICKLE: u64 = 1 << 24;
 
-/// The tensors of a file: of its `model` or `state_dict` entry, or of the file itself.
+/// Modules whose functions and classes are in files of weights and of trainings. A name that ends
+/// with a dot stands for all that begin with it.
+const KNOWN: &[&str] = &[
+    "torch.",
+    "collections.",
+    "numpy.",
+    "_codecs.",
+    "pytorch_lightning.",
+    "lightning.",
+    "lightning_fabric.",
+    "omegaconf.",
+    "typing.",
+    "datetime.",
+    "pathlib.",
+    "argparse.Namespace",
+    "copyreg._reconstructor",
+    "copy_reg._reconstructor",
+];
+
+/// Types of Python's that are harmless, in its module of built-in functions.
+const BUILT_IN: &[&str] = &[
+    "bool",
+    "bytearray",
+    "bytes",
+    "complex",
+    "dict",
+    "float",
+    "frozenset",
+    "int",
+    "list",
+    "long",
+    "object",
+    "set",
+    "slice",
+    "str",
+    "tuple",
+    "unicode",
+];
+
+/// The pickle of a file, or the beginning of a file that has several.
+struct Pickle {
+    bytes: Vec<u8>,
+    /// The folder with the pickle, in an archive: empty, or a name with a slash.
+    root: Option<String>,
+}
+
+/// The tensors of a file with their shapes: of its `model` or `state_dict` entry, or of the file
+/// itself. Of a checkpoint, values other than tensors are ignored.
 ///
 /// # Errors
 /// [`Error::Weights`] if the file is broken or names code; [`Error::Io`] if it cannot be read.
-pub(super) fn tensors(path: &Path) -> Result<Vec<(String, Tensor)>> {
+pub(super) fn tensors(path: &Path) -> Result<Vec<(String, Vec<usize>, Place)>> {
     let length = std::fs::metadata(path).map_err(Error::io(path))?.len();
-    let code = named_code(path)?;
+    let pickle = Pickle::read(path)?;
+    let code = pickle.named_code();
     if !code.is_empty() {
         let reason = format!(
             "names code that other programs would run on opening it ({}); nothing was read: use safetensors",
@@ -27,66 +79,84 @@ pub(super) fn tensors(path: &Path) -> Result<Vec<(String, Tensor)>> {
             .filter(|reader| !reader.is_empty())
     };
     let reader = match ["model", "state_dict"].iter().find_map(inside) {
-        Some(reader) => reader,
-        None => PytorchReader::new(path).map_err(|error| Error::weights(path, error))?,
+        Some(reader) => Ok(reader),
+        None => PytorchReader::new(path),
     };
-    let tensors: Vec<(String, Tensor)> = reader.into_tensors().into_iter().collect();
-    // A tensor may claim to be larger than its storage.
-    if let Some((name, tensor)) = tensors
-        .iter()
-        .find(|(_, tensor)| tensor.byte_len() as u64 > length)
-    {
-        let reason = format!(
-            "{name} claims {} bytes, the file has {length}",
-            tensor.byte_len()
-        );
-        return Err(Error::weights(path, reason));
-    }
-    Ok(tensors)
+    let reader = match reader {
+        Ok(reader) => reader,
+        Err(error) => {
+            let tensors = checkpoint::tensors(path, &pickle).ok();
+            let tensors = tensors.filter(|tensors| !tensors.is_empty());
+            return tensors.ok_or_else(|| Error::weights(path, error));
+        }
+    };
+    let tensors = reader.into_tensors().into_iter().map(|(name, tensor)| {
+        // A tensor may claim to be larger than its storage.
+        if tensor.byte_len() as u64 > length {
+            let claim = tensor.byte_len();
+            let reason = format!("{name} claims {claim} bytes, the file has {length}");
+            return Err(Error::weights(path, reason));
+        }
+        Ok((name, tensor.shape().to_vec(), Place::Pickled(tensor)))
+    });
+    tensors.collect()
 }
 
-/// Functions and classes that a pickle names, except those that tensors consist of.
-fn named_code(path: &Path) -> Result<BTreeSet<String>> {
-    let file = File::open(path).map_err(Error::io(path))?;
-    let mut pickle = Vec::new();
-    match zip::ZipArchive::new(&file) {
-        Ok(mut archive) => {
-            // The reader's choice: the pickle in the outermost directory.
-            let name = archive
-                .file_names()
-                .flatten()
-                .filter(|name| {
-                    let root = name.strip_suffix("data.pkl");
-                    root.is_some_and(|root| root.is_empty() || root.ends_with('/'))
-                })
-                .min_by_key(|name| name.len())
-                .map(|name| name.into_owned());
-            if let Some(name) = name {
-                let entry = archive
-                    .by_name(&name)
-                    .map_err(|error| Error::weights(path, error))?;
-                entry
-                    .take(pytorch_reader::MAX_PICKLE_SIZE)
-                    .read_to_end(&mut pickle)
-                    .map_err(Error::io(path))?;
-            }
-        }
+impl Pickle {
+    fn read(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(Error::io(path))?;
+        let mut bytes = Vec::new();
         // In the format before archives, the pickles come first and the data after them.
-        Err(_) => {
+        let Ok(mut archive) = zip::ZipArchive::new(&file) else {
             File::open(path)
-                .and_then(|file| file.take(LONGEST_PICKLE).read_to_end(&mut pickle))
+                .and_then(|file| file.take(LONGEST_PICKLE).read_to_end(&mut bytes))
+                .map_err(Error::io(path))?;
+            return Ok(Self { bytes, root: None });
+        };
+        // The reader's choice: the pickle in the outermost directory.
+        let name = archive
+            .file_names()
+            .flatten()
+            .filter(|name| {
+                let root = name.strip_suffix("data.pkl");
+                root.is_some_and(|root| root.is_empty() || root.ends_with('/'))
+            })
+            .min_by_key(|name| name.len())
+            .map(|name| name.into_owned());
+        if let Some(name) = &name {
+            let entry = archive
+                .by_name(name)
+                .map_err(|error| Error::weights(path, error))?;
+            entry
+                .take(pytorch_reader::MAX_PICKLE_SIZE)
+                .read_to_end(&mut bytes)
                 .map_err(Error::io(path))?;
         }
+        let root = name.unwrap_or_default();
+        let root = root.strip_suffix("data.pkl").unwrap_or_default().to_owned();
+        Ok(Self {
+            bytes,
+            root: Some(root),
+        })
     }
-    let known = |name: &str| {
-        ["torch.", "collections.", "numpy.", "_codecs."]
-            .iter()
-            .any(|module| name.starts_with(module))
-    };
-    Ok(globals(&pickle)
-        .into_iter()
-        .filter(|name| !known(name))
-        .collect())
+
+    /// Functions and classes that the pickle names, except those that tensors and checkpoints of
+    /// trainings consist of.
+    fn named_code(&self) -> BTreeSet<String> {
+        let is_known = |name: &String| {
+            let built_in = ["builtins.", "__builtin__."];
+            let mut types = built_in
+                .iter()
+                .filter_map(|module| name.strip_prefix(module));
+            types.any(|name| BUILT_IN.contains(&name))
+                || KNOWN.iter().any(|known| match known.ends_with('.') {
+                    true => name.starts_with(known),
+                    false => name == known,
+                })
+        };
+        let names = globals(&self.bytes).into_iter();
+        names.filter(|name| !is_known(name)).collect()
+    }
 }
 
 /// Names in `GLOBAL` (`c`, module, name, one line each) and `INST` (`i`) instructions, and those
@@ -191,9 +261,9 @@ mod tests {
             archive.write_all(pickle).unwrap();
         }
         archive.finish().unwrap();
-        let code: Vec<String> = named_code(&path).unwrap().into_iter().collect();
-        assert_eq!(code, ["posix.system"]);
-        let error = tensors(&path).unwrap_err().to_string();
+        let code = Pickle::read(&path).unwrap().named_code();
+        assert_eq!(code.into_iter().collect::<Vec<_>>(), ["posix.system"]);
+        let error = tensors(&path).err().unwrap().to_string();
         assert!(error.contains("posix.system"), "{error}");
     }
 }

@@ -3,6 +3,11 @@
 //! The generators of the backends differ in their numbers. All random numbers that affect results
 //! therefore come from this module: ChaCha with 12 rounds, keyed by purpose. A seed gives the same
 //! samples on every backend, and a resumed run draws the same numbers as an uninterrupted one.
+//! [`TorchRng`] draws the numbers of PyTorch instead.
+
+mod torch;
+
+pub use torch::TorchRng;
 
 use crate::{
     params::{ParamVisitor, visit_params},

@@ -1,0 +1,174 @@
+//! Images of simple shapes with captions from a grammar, 64×64 in colour.
+//!
+//! ```text
+//! scene      := group [relation group] ["on a" background "background"]
+//! group      := ("a" | "two" | "three") [size] colour shape
+//! relation   := "above" | "below" | "left of" | "right of"
+//! size       := "small" | "large"
+//! colour     := "red" | "orange" | "yellow" | "green" | "blue" | "purple"
+//! shape      := "circle" | "square" | "triangle" | "star", with an "s" for several
+//! background := "white" | "gray" | "black"
+//! ```
+//!
+//! What a caption leaves open is drawn at random: places, and sizes and backgrounds that it does
+//! not name. [`detect`] reads the shapes back from pixels, so that the [relevance](judge) of a
+//! generated image to its caption can be counted.
+//!
+//! Captions with two groups of different kinds, such as red circles and blue squares, are split by
+//! the pair of kinds: a tenth of the pairs is [held out](is_held_out), in either order and with any
+//! relation. No training image shows them together.
+
+mod detect;
+mod draw;
+mod grammar;
+mod layout;
+
+pub use detect::{Relevance, detect, judge};
+pub use draw::render;
+pub use grammar::{
+    Background, Caption, Color, Group, Relation, Shape, ShapeSize, WORDS, is_held_out,
+};
+pub use layout::{Object, Scene};
+
+use super::{Dataset, Image, ImageShape};
+use crate::{Result, rng::Rng};
+
+/// Shape of an image.
+pub const SHAPE: ImageShape = ImageShape::new(3, 64, 64);
+/// Side of an image in pixels.
+pub(crate) const SIDE: usize = 64;
+
+/// Which captions a data set has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Split {
+    /// Captions without a held-out pair of kinds.
+    Train,
+    /// Captions with a held-out pair of kinds.
+    HeldOut,
+}
+
+/// An image and its caption.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaptionedImage {
+    /// The image.
+    pub image: Image,
+    /// The caption.
+    pub caption: Caption,
+}
+
+/// A data set that draws new captions and images in every epoch.
+///
+/// ```
+/// use aigc_core::data::{Dataset, scenes::{Scenes, Split, detect, judge}};
+///
+/// # fn main() -> aigc_core::Result<()> {
+/// let item = Scenes::new(Split::HeldOut, 10, 0).get(3)?;
+/// assert!(judge(&item.caption, &detect(&item.image)).is_right());
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Scenes {
+    split: Split,
+    len: usize,
+    seed: u64,
+}
+
+impl Scenes {
+    /// `len` images for each epoch, drawn from `seed`.
+    pub const fn new(split: Split, len: usize, seed: u64) -> Self {
+        Self { split, len, seed }
+    }
+}
+
+impl Dataset for Scenes {
+    type Item = CaptionedImage;
+
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn get(&self, index: usize) -> Result<CaptionedImage> {
+        self.get_in_epoch(index, 0)
+    }
+
+    fn get_in_epoch(&self, index: usize, epoch: usize) -> Result<CaptionedImage> {
+        assert!(index < self.len, "image {index} of {}", self.len);
+        let purpose = match self.split {
+            Split::Train => "scenes",
+            Split::HeldOut => "held-out scenes",
+        };
+        let number = (epoch as u64).wrapping_mul(self.len as u64) + index as u64;
+        let mut rng = Rng::stream(self.seed, purpose, number);
+        loop {
+            let caption = Caption::random(self.split, &mut rng);
+            // Several large shapes in a part of the image may not find a place.
+            if let Some(scene) = Scene::random(&caption, &mut rng) {
+                return Ok(CaptionedImage {
+                    image: render(&scene),
+                    caption,
+                });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The detector reads every drawn image as its caption describes it.
+    #[test]
+    fn detector_agrees_with_captions() {
+        for split in [Split::Train, Split::HeldOut] {
+            let scenes = Scenes::new(split, 200, 1);
+            for index in 0..200 {
+                let item = scenes.get(index).unwrap();
+                let found = detect(&item.image);
+                let relevance = judge(&item.caption, &found);
+                assert!(
+                    relevance.is_right(),
+                    "{index}: {} was read as {found:?}: {relevance:?}",
+                    item.caption
+                );
+                assert_eq!(is_held_out(&item.caption), split == Split::HeldOut);
+            }
+        }
+    }
+
+    /// A caption that differs in one word does not fit the image.
+    #[test]
+    fn detector_tells_captions_apart() {
+        let caption: Caption =
+            "two small red circles left of a large blue square on a gray background"
+                .parse()
+                .unwrap();
+        let mut rng = Rng::new(5);
+        let scene = Scene::random(&caption, &mut rng).unwrap();
+        let found = detect(&render(&scene));
+        assert!(judge(&caption, &found).is_right());
+        for other in [
+            "three small red circles left of a large blue square on a gray background",
+            "a small red circle left of a large blue square on a gray background",
+            "two large red circles left of a large blue square on a gray background",
+            "two small green circles left of a large blue square on a gray background",
+            "two small red stars left of a large blue square on a gray background",
+            "two small red circles right of a large blue square on a gray background",
+            "two small red circles left of a small blue square on a gray background",
+            "two small red circles left of a large blue triangle on a gray background",
+            "two small red circles left of a large blue square on a white background",
+            "two small red circles on a gray background",
+        ] {
+            let other: Caption = other.parse().unwrap();
+            assert!(!judge(&other, &found).is_right(), "{other}");
+        }
+    }
+
+    #[test]
+    fn epochs_differ_and_repeat() {
+        let scenes = Scenes::new(Split::Train, 4, 0);
+        let item = |index, epoch| scenes.get_in_epoch(index, epoch).unwrap();
+        assert_eq!(item(1, 2), item(1, 2));
+        assert_ne!(item(1, 2), item(1, 3));
+        assert_ne!(item(1, 2), item(2, 2));
+    }
+}

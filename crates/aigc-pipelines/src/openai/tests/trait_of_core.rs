@@ -1,0 +1,181 @@
+//! The client as a `TextToImage`.
+
+use super::*;
+use crate::openai::{ImageOptions, ImagesApiErrorKind};
+use aigc_core::{
+    CancelToken, Error,
+    text_to_image::{GenerationOptions, GenerationStage, ImageRequest, TextToImage},
+};
+use serde_json::json;
+use std::ops::ControlFlow;
+
+fn request() -> ImageRequest {
+    ImageRequest::new("a cat")
+        .with_size(6, 4)
+        .with_seed(7)
+        .with_guidance_scale(3.5)
+        .with_num_inference_steps(20)
+}
+
+#[test]
+fn unknown_models_get_every_field_that_is_set() {
+    let server = Server::new(vec![good(1)]);
+    let client = client(&server);
+    let request = request().with_negative_prompt("a dog").with_first_image(2);
+    let made = client.generate(&request).unwrap();
+    let expected = json!({
+        "prompt": "a cat", "size": "6x4", "seed": 7, "guidance_scale": 3.5,
+        "num_inference_steps": 20, "negative_prompt": "a dog", "first_image": 2
+    });
+    assert_eq!(server.received()[0].json(), expected);
+    assert_eq!(made.images.len(), 1);
+    assert_eq!(made.images[0].index, 2);
+    assert_eq!(made.images[0].image.to_rgb8(), picture(1).to_rgb8());
+    assert_eq!((made.request.n, made.complete), (Some(1), true));
+    assert!(made.warnings.is_empty(), "{:?}", made.warnings);
+    assert_hidden(&format!("{made:?}"));
+}
+
+#[test]
+fn known_models_warn_of_settings_and_refuse_what_changes_the_picture() {
+    let server = Server::new(vec![good(1)]);
+    let client = OpenAiImages::new(config(&server).with_model("gpt-image-1")).unwrap();
+    let made = client.generate(&request()).unwrap();
+    let expected = json!({"prompt": "a cat", "size": "6x4", "model": "gpt-image-1"});
+    assert_eq!(server.received()[0].json(), expected);
+    assert_eq!(made.warnings.len(), 3);
+    assert!(made.warnings[0].contains("`seed`"), "{:?}", made.warnings);
+    for (name, request) in [
+        ("negative_prompt", request().with_negative_prompt("a dog")),
+        ("first_image", request().with_first_image(1)),
+        ("strength", request().with_image(picture(1), Some(0.5))),
+        ("strength", {
+            let mut request = request();
+            request.strength = Some(0.5);
+            request
+        }),
+        ("n", request().with_n(0)),
+        ("prompt", ImageRequest::new("")),
+    ] {
+        match client.generate(&request).unwrap_err() {
+            Error::InvalidArgument { argument, .. } => assert_eq!(argument, name),
+            error => panic!("{error}"),
+        }
+    }
+    let control = request().with_control_image(picture(1));
+    assert!(matches!(
+        client.generate(&control),
+        Err(Error::Unsupported { .. })
+    ));
+    assert_eq!(server.received().len(), 1);
+}
+
+#[test]
+fn images_become_edits_with_the_mask_of_the_api() {
+    let server = Server::new(vec![good(1)]);
+    let client = client(&server);
+    let mut mask = image::GrayImage::new(6, 4);
+    mask.put_pixel(0, 0, image::Luma([200]));
+    let request = ImageRequest::new("a hat")
+        .with_image(picture(1), Some(0.5))
+        .with_mask_image(mask);
+    client.generate(&request).unwrap();
+    let sent = &server.received()[0];
+    assert!(sent.head.starts_with("POST /v1/images/edits "));
+    let start = |n: usize| {
+        let mut starts = sent.body.windows(4).enumerate();
+        let mut starts = starts.by_ref().filter(|(_, window)| *window == b"\x89PNG");
+        starts.nth(n).unwrap().0
+    };
+    let mask = image::load_from_memory(&sent.body[start(1)..])
+        .unwrap()
+        .to_rgba8();
+    assert_eq!(mask.get_pixel(0, 0)[3], 0);
+    assert!(mask.pixels().skip(1).all(|pixel| pixel[3] == 255));
+    let text = String::from_utf8_lossy(&sent.body);
+    assert!(text.contains("name=\"strength\"\r\n\r\n0.5\r\n"));
+
+    let wrong = request.with_mask_image(image::GrayImage::new(3, 3));
+    match client.generate(&wrong).unwrap_err() {
+        Error::InvalidArgument {
+            argument, expected, ..
+        } => {
+            assert_eq!(argument, "mask");
+            assert!(expected.contains("6x4"), "{expected}");
+        }
+        error => panic!("{error}"),
+    }
+}
+
+#[test]
+fn progress_has_tries_and_previews() {
+    let event = |kind: &str, red: u8, index: usize| {
+        format!(
+            "data: {{\"type\": \"image_generation.{kind}\", \"b64_json\": \"{}\", \
+             \"partial_image_index\": {index}}}\n\n",
+            png_base64(red)
+        )
+    };
+    let text = [
+        event("partial_image", 1, 0),
+        event("partial_image", 2, 1),
+        event("completed", 3, 0),
+    ];
+    let server = Server::new(vec![
+        json(503, &["retry-after-ms: 1"], "{}"),
+        reply(200, &["Content-Type: text/event-stream"], text.concat()),
+    ]);
+    let options = ImageOptions {
+        partial_images: Some(2),
+        ..ImageOptions::default()
+    };
+    let client = OpenAiImages::new(config(&server).with_options(options)).unwrap();
+    let mut seen = vec![];
+    let mut options = GenerationOptions::default().with_callback(|progress| {
+        let previews = progress.preview.map(|preview| preview());
+        let red = previews.map(|previews| previews[0].to_rgb8().get_pixel(0, 0)[0]);
+        seen.push((progress.stage, progress.step, progress.num_steps, red));
+        ControlFlow::Continue(())
+    });
+    let made = client.generate_with(&ImageRequest::new("a cat"), &mut options);
+    let made = made.unwrap();
+    drop(options);
+    assert_eq!(made.images[0].image.to_rgb8(), picture(3).to_rgb8());
+    assert_eq!(
+        seen,
+        [
+            (GenerationStage::Waiting, 0, 3, None),
+            (GenerationStage::Waiting, 1, 3, None),
+            (GenerationStage::Waiting, 1, 3, None),
+            (GenerationStage::Denoising, 1, 2, Some(1)),
+            (GenerationStage::Denoising, 2, 2, Some(2)),
+        ]
+    );
+}
+
+#[test]
+fn fewer_images_and_errors_are_said() {
+    let server = Server::new(vec![good(1)]);
+    let made = client(&server).generate(&ImageRequest::new("a cat").with_n(2));
+    let made = made.unwrap();
+    assert!(!made.complete);
+    assert!(made.warnings[0].contains("1 of 2"), "{:?}", made.warnings);
+
+    let body = r#"{"error": {"message": "m", "code": "moderation_blocked"}}"#;
+    let server = Server::new(vec![super::json(400, &[], body)]);
+    match client(&server)
+        .generate(&ImageRequest::new("a cat"))
+        .unwrap_err()
+    {
+        Error::Other(error) => {
+            let error = error.downcast_ref::<ImagesApiError>().unwrap();
+            assert_eq!(error.kind(), ImagesApiErrorKind::Moderation);
+        }
+        error => panic!("{error}"),
+    }
+    let cancel = CancelToken::new();
+    cancel.cancel();
+    let mut options = GenerationOptions::default().with_cancel(cancel);
+    let stopped = client(&server).generate_with(&ImageRequest::new("a cat"), &mut options);
+    assert!(matches!(stopped, Err(Error::Cancelled { .. })));
+}

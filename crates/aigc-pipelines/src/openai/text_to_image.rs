@@ -1,0 +1,235 @@
+//! The client as a [`TextToImage`].
+
+use super::{
+    CallEvent, CallOptions, CreateImageEditRequest, CreateImageRequest, ImageFile, ImageOptions,
+    ImagesApiError, ImagesResponse, OpenAiImages, models::rules,
+};
+use aigc_core::{
+    Error, Result,
+    text_to_image::{
+        GeneratedImage, GeneratedImages, GenerationOptions, GenerationProgress, GenerationStage,
+        ImageRequest, TextToImage,
+    },
+};
+use image::DynamicImage;
+use serde_json::Value;
+
+/// Fields of a request that the API does not have:
+///
+/// - a model that is known to refuse them: `seed`, `guidance_scale` and `num_inference_steps` are
+///   left out with a warning, because the images are still those of the prompt; all others are an
+///   error;
+/// - any other model: they are sent under their own names, as far as they are set. The example
+///   server knows them.
+///
+/// `image` makes the request an edit, and `mask_image` is sent as the API wants it: transparent
+/// where the image is painted anew. `control_image` is an error.
+///
+/// Progress has the stage [`Waiting`](GenerationStage::Waiting), with the failed requests as steps,
+/// and for partial images (`partial_images` in the options of the configuration) the stage
+/// [`Denoising`](GenerationStage::Denoising) with a preview.
+impl TextToImage for OpenAiImages {
+    fn model_name(&self) -> &str {
+        self.config.options.model.as_deref().unwrap_or("default")
+    }
+
+    fn generate_with(
+        &self,
+        request: &ImageRequest,
+        options: &mut GenerationOptions<'_>,
+    ) -> Result<GeneratedImages> {
+        let mut warnings = vec![];
+        let api_options = self.api_options(request, &mut warnings)?;
+        let n = request.n.unwrap_or(1);
+        let partial_images = usize::from(api_options.partial_images.unwrap_or(0));
+        let cancel = options.cancel.clone();
+        let mut failed = 0;
+        let mut call = CallOptions::default()
+            .with_cancel(cancel)
+            .with_callback(|event| {
+                let first = request.first_image.unwrap_or(0);
+                let mut progress = GenerationProgress {
+                    stage: GenerationStage::Waiting,
+                    images: 0..n,
+                    total: n,
+                    step: failed,
+                    num_steps: 1 + self.config.max_retries as usize,
+                    preview: None,
+                };
+                match event {
+                    CallEvent::Attempt { .. } => options.report(&progress),
+                    CallEvent::Retry { .. } => {
+                        failed += 1;
+                        progress.step = failed;
+                        options.report(&progress)
+                    }
+                    CallEvent::PartialImage(partial) => {
+                        let index = partial.index.saturating_sub(first).min(n - 1);
+                        let preview = || vec![partial.image.clone()];
+                        options.report(&GenerationProgress {
+                            stage: GenerationStage::Denoising,
+                            images: index..index + 1,
+                            step: partial.partial_image_index + 1,
+                            num_steps: partial_images.max(partial.partial_image_index + 1),
+                            preview: Some(&preview),
+                            ..progress
+                        })
+                    }
+                }
+            });
+        let answer = match &request.image {
+            None => {
+                let create = CreateImageRequest::new(&request.prompt).with_options(api_options);
+                self.generations(&create, &mut call)
+            }
+            Some(image) => {
+                edit(request, image, api_options).and_then(|edit| self.edits(&edit, &mut call))
+            }
+        };
+        let answer = answer.map_err(ImagesApiError::into_error)?;
+        Ok(self.generated(request, n, answer, warnings))
+    }
+}
+
+fn edit(
+    request: &ImageRequest,
+    image: &DynamicImage,
+    options: ImageOptions,
+) -> std::result::Result<CreateImageEditRequest, ImagesApiError> {
+    let edit = CreateImageEditRequest::new(ImageFile::from_image(image)?, &request.prompt);
+    let edit = edit.with_options(options);
+    Ok(match &request.mask_image {
+        Some(mask) => edit.with_mask(ImageFile::from_mask(mask)?),
+        None => edit,
+    })
+}
+
+impl OpenAiImages {
+    /// The fields of a request; what is left out is added to `warnings`.
+    fn api_options(
+        &self,
+        request: &ImageRequest,
+        warnings: &mut Vec<String>,
+    ) -> Result<ImageOptions> {
+        let mut options = self.config.options.clone();
+        if let Some(n) = request.n {
+            let n = u32::try_from(n).ok().filter(|n| *n > 0);
+            let n = n.ok_or_else(|| Error::argument("n", request.n.unwrap_or(0), "at least 1"))?;
+            options.n = Some(n);
+        }
+        if let Some(size) = request.size {
+            options.size = Some(size.to_string());
+        }
+        if options.partial_images.is_some() {
+            options.stream = Some(true);
+        }
+        if request.image.is_none() {
+            let set = [
+                ("mask_image", request.mask_image.is_some()),
+                ("strength", request.strength.is_some()),
+            ];
+            if let Some((name, _)) = set.into_iter().find(|(_, is_set)| *is_set) {
+                return Err(Error::argument(name, "set", "not set without `image`"));
+            }
+        }
+        if request.control_image.is_some() {
+            let hint = "open the model on this machine";
+            return Err(Error::unsupported("`control_image`", "an images API", hint));
+        }
+        let is_known = match &options.model {
+            Some(model) => rules(model).is_some(),
+            None => self.base.is_official(),
+        };
+        for (name, value, is_essential) in further_fields(request) {
+            if !is_known {
+                options.extra.entry(name).or_insert(value);
+            } else if is_essential {
+                let expected = format!("not set: {} does not have it", self.model_name());
+                return Err(Error::argument(name, value, expected));
+            } else {
+                warnings.push(format!(
+                    "`{name}` was left out: {} does not have it",
+                    self.model_name()
+                ));
+            }
+        }
+        Ok(options)
+    }
+
+    fn generated(
+        &self,
+        request: &ImageRequest,
+        n: usize,
+        answer: ImagesResponse,
+        mut warnings: Vec<String>,
+    ) -> GeneratedImages {
+        let first = request.first_image.unwrap_or(0);
+        warnings.extend(answer.warnings);
+        if answer.images.len() < n {
+            let found = answer.images.len();
+            warnings.push(format!("the server made {found} of {n} images"));
+        }
+        let complete = answer.images.len() >= n;
+        let images = answer.images.into_iter().enumerate();
+        let images: Vec<_> = images
+            .map(|(i, api)| {
+                let mut image = GeneratedImage::new(api.image, first + i);
+                image.revised_prompt = api.revised_prompt;
+                image
+            })
+            .collect();
+        let mut request = request.clone();
+        request.n = Some(n);
+        request.seed = request.seed.or(answer.seed);
+        let mut generated = GeneratedImages::new(images, request, self.model_name());
+        generated.complete = complete;
+        generated.warnings = warnings;
+        generated.settings = [
+            ("api", Some(self.config.base_url.clone())),
+            ("quality", answer.quality),
+            ("background", answer.background),
+            ("output_format", answer.output_format),
+            ("request_id", answer.request_id),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_string(), value?)))
+        .collect();
+        generated
+    }
+}
+
+/// The fields of a request that the API does not have: name, value, and whether the images would be
+/// others than those that were asked for without it.
+fn further_fields(request: &ImageRequest) -> Vec<(String, Value, bool)> {
+    let fields = [
+        (
+            "negative_prompt",
+            request.negative_prompt.as_deref().map(Value::from),
+            true,
+        ),
+        ("seed", request.seed.map(Value::from), false),
+        (
+            "first_image",
+            request
+                .first_image
+                .filter(|first| *first > 0)
+                .map(Value::from),
+            true,
+        ),
+        (
+            "guidance_scale",
+            request.guidance_scale.map(Value::from),
+            false,
+        ),
+        (
+            "num_inference_steps",
+            request.num_inference_steps.map(Value::from),
+            false,
+        ),
+        ("strength", request.strength.map(Value::from), true),
+    ];
+    fields
+        .into_iter()
+        .filter_map(|(name, value, is_essential)| Some((name.to_string(), value?, is_essential)))
+        .collect()
+}

@@ -1,0 +1,256 @@
+//! Settings inside PNG files: an image carries what is needed to make it again.
+//!
+//! Two texts are written: `aigc`, a JSON object with all settings, and `parameters`, the text that
+//! Stable Diffusion's web interface writes and that other programs show. Either is read.
+
+mod chunks;
+mod parameters;
+
+use aigc_core::{
+    DataFault, Error, Result,
+    fs::write_atomic,
+    text_to_image::{GeneratedImage, GeneratedImages, ImageRequest, ImageSize},
+};
+use image::{ImageFormat, codecs::png::PngEncoder};
+use serde::{Deserialize, Serialize};
+use std::{io::Read, path::Path};
+
+/// Keywords of the texts.
+const SETTINGS: &str = "aigc";
+const PARAMETERS: &str = "parameters";
+
+/// Limit on the size of a file that is read, in bytes.
+const MAX_BYTES: u64 = 1 << 30;
+
+/// How an image was made.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct ImageSettings {
+    /// The request that makes this image alone. The images that it started from are not part of
+    /// the file; [`missing_inputs`](Self::missing_inputs) names them.
+    pub request: ImageRequest,
+    /// Name of the model.
+    pub model: String,
+    /// Hash of its weights.
+    pub model_hash: Option<String>,
+    /// Further settings by name.
+    pub settings: Vec<(String, String)>,
+    /// The fields of the request that hold images, which have to be set again.
+    pub missing_inputs: Vec<String>,
+}
+
+/// The form of the JSON text.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Stored {
+    prompt: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    negative_prompt: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<ImageSize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guidance_scale: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    num_inference_steps: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    strength: Option<f64>,
+    model: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model_hash: Option<String>,
+    settings: Vec<(String, String)>,
+    inputs: Vec<String>,
+}
+
+impl Stored {
+    fn new(result: &GeneratedImages, image: &GeneratedImage) -> Self {
+        let request = &result.request;
+        let inputs = [
+            ("image", request.image.is_some()),
+            ("mask_image", request.mask_image.is_some()),
+            ("control_image", request.control_image.is_some()),
+        ];
+        let given = inputs.iter().filter(|(_, given)| *given);
+        Self {
+            prompt: request.prompt.clone(),
+            negative_prompt: request.negative_prompt.clone(),
+            size: request.size,
+            seed: request.seed,
+            index: Some(image.index),
+            guidance_scale: request.guidance_scale,
+            num_inference_steps: request.num_inference_steps,
+            strength: request.strength,
+            model: result.model.clone(),
+            model_hash: result.model_hash.clone(),
+            settings: result.settings.clone(),
+            inputs: given.map(|(name, _)| (*name).into()).collect(),
+        }
+    }
+
+    fn into_settings(self) -> ImageSettings {
+        let mut request = ImageRequest::new(self.prompt);
+        request.negative_prompt = self.negative_prompt;
+        request.n = Some(1);
+        request.size = self.size;
+        request.seed = self.seed;
+        request.first_image = self.index.filter(|index| *index > 0);
+        request.guidance_scale = self.guidance_scale;
+        request.num_inference_steps = self.num_inference_steps;
+        request.strength = self.strength;
+        ImageSettings {
+            request,
+            model: self.model,
+            model_hash: self.model_hash,
+            settings: self.settings,
+            missing_inputs: self.inputs,
+        }
+    }
+}
+
+/// An image of a result as the bytes of a PNG file with its settings.
+///
+/// # Errors
+/// [`Error::Other`] if the image cannot be encoded.
+pub fn encode_png(result: &GeneratedImages, image: &GeneratedImage) -> Result<Vec<u8>> {
+    let mut bytes = vec![];
+    image
+        .image
+        .write_with_encoder(PngEncoder::new(&mut bytes))
+        .map_err(Error::other)?;
+    let stored = Stored::new(result, image);
+    let json = serde_json::to_string(&stored).expect("plain values");
+    let texts = [(PARAMETERS, parameters::write(&stored)), (SETTINGS, json)];
+    chunks::insert_texts(&mut bytes, &texts);
+    Ok(bytes)
+}
+
+/// Writes an image of a result to a PNG file with its settings.
+///
+/// # Errors
+/// [`Error::Io`] if the file cannot be written.
+pub fn save_png(
+    result: &GeneratedImages,
+    image: &GeneratedImage,
+    path: impl AsRef<Path>,
+) -> Result<()> {
+    write_atomic(path.as_ref(), &encode_png(result, image)?)
+}
+
+/// Reads the settings of a PNG file, those of the web interface too.
+///
+/// # Errors
+/// [`Error::Io`] if the file cannot be read; [`Error::Data`] if it is no PNG file, is truncated, or
+/// has no settings.
+pub fn read_png_settings(path: impl AsRef<Path>) -> Result<ImageSettings> {
+    let path = path.as_ref();
+    let mut bytes = vec![];
+    std::fs::File::open(path)
+        .and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes))
+        .map_err(Error::io(path))?;
+    decode_png_settings(&bytes).map_err(|fault| Error::data(path, fault))
+}
+
+/// The settings in the bytes of a PNG file.
+///
+/// # Errors
+/// The fault of the file.
+pub fn decode_png_settings(bytes: &[u8]) -> Result<ImageSettings, DataFault> {
+    if image::guess_format(bytes).ok() != Some(ImageFormat::Png) {
+        return Err(DataFault::BadHeader("not a PNG file".into()));
+    }
+    let texts = chunks::read_texts(bytes)?;
+    let text = |keyword: &str| texts.iter().find(|(name, _)| name == keyword);
+    if let Some((_, json)) = text(SETTINGS) {
+        let stored: Stored =
+            serde_json::from_str(json).map_err(|error| DataFault::Decode(error.to_string()))?;
+        return Ok(stored.into_settings());
+    }
+    match text(PARAMETERS) {
+        Some((_, text)) => Ok(parameters::read(text).into_settings()),
+        None => {
+            let reason = "the file has no settings (texts `aigc` or `parameters`)";
+            Err(DataFault::Empty(reason.into()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::{DynamicImage, RgbImage};
+
+    fn result() -> GeneratedImages {
+        let request = ImageRequest::new("a 猫, by day\nand night: (x:1.2)")
+            .with_negative_prompt("blurry, \"low\" quality")
+            .with_n(3)
+            .with_size(16, 8)
+            .with_seed(u64::MAX)
+            .with_guidance_scale(7.25)
+            .with_num_inference_steps(20)
+            .with_image(DynamicImage::new_rgb8(16, 8), Some(0.1 + 0.2));
+        let image = DynamicImage::ImageRgb8(RgbImage::from_fn(16, 8, |x, y| {
+            image::Rgb([x as u8 * 16, y as u8 * 32, 7])
+        }));
+        let mut result =
+            GeneratedImages::new(vec![GeneratedImage::new(image, 2)], request, "tiny-sd");
+        result.model_hash = Some("ab12".into());
+        result.settings = vec![("scheduler".into(), "DDIMScheduler".into())];
+        result
+    }
+
+    #[test]
+    fn settings_round_trip_through_png() {
+        let result = result();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("image.png");
+        save_png(&result, &result.images[0], &path).unwrap();
+        // The picture is as it was.
+        let read = image::open(&path).unwrap();
+        assert_eq!(read.to_rgb8(), result.images[0].image.to_rgb8());
+        let settings = read_png_settings(&path).unwrap();
+        let mut expected = result.request.clone();
+        (expected.n, expected.first_image, expected.image) = (Some(1), Some(2), None);
+        assert_eq!(settings.request, expected);
+        assert_eq!(settings.missing_inputs, ["image"]);
+        assert_eq!(settings.model_hash.as_deref(), Some("ab12"));
+        assert_eq!(settings.settings, result.settings);
+    }
+
+    #[test]
+    fn texts_of_the_web_interface_are_read() {
+        let result = result();
+        let mut bytes = vec![];
+        let encoder = PngEncoder::new(&mut bytes);
+        result.images[0].image.write_with_encoder(encoder).unwrap();
+        let message = decode_png_settings(&bytes).unwrap_err().to_string();
+        assert!(message.contains("no settings"), "{message}");
+        let text = parameters::write(&Stored::new(&result, &result.images[0]));
+        chunks::insert_texts(&mut bytes, &[(PARAMETERS, text)]);
+        let settings = decode_png_settings(&bytes).unwrap();
+        let request = settings.request;
+        assert_eq!(request.prompt, result.request.prompt);
+        assert_eq!(request.negative_prompt, result.request.negative_prompt);
+        assert_eq!(request.size, result.request.size);
+        assert_eq!(request.seed, Some(u64::MAX));
+        assert_eq!(request.num_inference_steps, Some(20));
+        assert_eq!(settings.model, "tiny-sd");
+    }
+
+    #[test]
+    fn broken_files_are_errors() {
+        let result = result();
+        let bytes = encode_png(&result, &result.images[0]).unwrap();
+        for length in [0, 7, 8, 20, 40, 60] {
+            assert!(decode_png_settings(&bytes[..length]).is_err(), "{length}");
+        }
+        // A chunk that claims to be longer than the file.
+        let mut lying = bytes.clone();
+        lying[33..37].copy_from_slice(&u32::MAX.to_be_bytes());
+        let message = decode_png_settings(&lying).unwrap_err().to_string();
+        assert!(message.contains("truncated"), "{message}");
+        assert!(decode_png_settings(b"\xff\xd8\xff\xe0").is_err());
+    }
+}

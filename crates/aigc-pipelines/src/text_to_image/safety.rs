@@ -1,0 +1,159 @@
+//! Checks of finished images.
+
+use super::{
+    index::Index,
+    options::Residency,
+    parts::{Part, PartModel},
+    pipeline::TextToImagePipeline,
+};
+use aigc_core::{
+    DataFault, Error, Result,
+    weights::{Loaded, OpenOptions, WeightDtype, WeightReader},
+};
+use aigc_encoders::clip::{ClipImageProcessor, RgbPixels, StableDiffusionSafetyChecker};
+use burn::tensor::{Device, Tensor};
+use image::RgbImage;
+use std::path::Path;
+
+const CHECKER: &str = "safety_checker";
+const PROCESSOR: &str = "feature_extractor";
+
+/// The safety checker of a pipeline: it says which images are near unwanted concepts, and leaves
+/// them as they are.
+#[derive(Debug)]
+pub(crate) struct SafetyCheck {
+    processor: ClipImageProcessor,
+    checker: Part<StableDiffusionSafetyChecker>,
+}
+
+/// What the check of an image found.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct SafetyResult {
+    /// Whether the image is near a concept.
+    pub is_flagged: bool,
+    /// How much nearer each concept is than its limit; positive ones flag the image.
+    pub concept_scores: Vec<f32>,
+}
+
+impl SafetyResult {
+    /// A warning about image `number`, if it is flagged.
+    pub(crate) fn warning(&self, number: usize) -> Option<String> {
+        let near = self
+            .concept_scores
+            .iter()
+            .enumerate()
+            .filter(|(_, score)| **score > 0.0);
+        let near: Vec<String> = near
+            .map(|(i, score)| format!("{i} ({score:+.3})"))
+            .collect();
+        self.is_flagged.then(|| {
+            format!(
+                "the safety checker flags image {number}, by its concepts {}",
+                near.join(", ")
+            )
+        })
+    }
+}
+
+impl SafetyCheck {
+    /// The checker of a directory; `None` if there is none, or it is left out.
+    ///
+    /// # Errors
+    /// Of the files.
+    pub(crate) fn open(
+        index: &Index,
+        options: &OpenOptions,
+        device: &Device,
+    ) -> Result<Option<Self>> {
+        let Some((dir, class)) = index.part(CHECKER) else {
+            return Ok(None);
+        };
+        if class != "StableDiffusionSafetyChecker" {
+            let reason = Error::config(CHECKER, class, "StableDiffusionSafetyChecker");
+            return Err(Error::data(dir, DataFault::Mismatch(reason.to_string())));
+        }
+        let processor = match index.part(PROCESSOR) {
+            Some((dir, _)) => ClipImageProcessor::from_pretrained(dir)?.into_inner(),
+            None => ClipImageProcessor::default(),
+        };
+        let checker = Part::unopened(CHECKER, index.safety_checker(&dir, options, device)?);
+        Ok(Some(Self { processor, checker }))
+    }
+
+    pub(crate) fn open_if(&self, residency: Residency) -> Result<Loaded<()>> {
+        self.checker.open_if(residency)
+    }
+
+    pub(crate) fn release(&self) {
+        self.checker.release();
+    }
+
+    pub(crate) fn save_pretrained(&self, dir: &Path) -> Result<()> {
+        self.checker.get()?.save_pretrained(dir.join(CHECKER))?;
+        self.processor.save_pretrained(dir.join(PROCESSOR))
+    }
+
+    /// Checks images.
+    ///
+    /// # Errors
+    /// Of the files.
+    pub(crate) fn check(&self, images: &[RgbImage], device: &Device) -> Result<Vec<SafetyResult>> {
+        let checker = self.checker.get()?;
+        let pixels = images.iter().map(|image| {
+            let pixels = RgbPixels {
+                pixels: image.as_raw(),
+                height: image.height() as usize,
+                width: image.width() as usize,
+            };
+            self.processor.preprocess(&[pixels], device)
+        });
+        let pixels = Tensor::cat(pixels.collect::<Result<Vec<_>>>()?, 0);
+        let found = checker.check(pixels);
+        let each = found.flags.into_iter().zip(found.concept_scores);
+        Ok(each
+            .map(|(is_flagged, concept_scores)| SafetyResult {
+                is_flagged,
+                concept_scores,
+            })
+            .collect())
+    }
+}
+
+impl PartModel for StableDiffusionSafetyChecker {
+    fn from_weights(
+        config: &str,
+        files: &WeightReader,
+        _dtype: WeightDtype,
+        device: &Device,
+    ) -> Result<Loaded<Self>> {
+        // Its limits are compared to thousandths, so its weights stay in 32 bits.
+        StableDiffusionSafetyChecker::from_weights(config, files, WeightDtype::F32, device)
+    }
+}
+
+impl TextToImagePipeline {
+    /// Whether the pipeline has a safety checker.
+    pub fn has_safety_checker(&self) -> bool {
+        self.safety.is_some()
+    }
+
+    /// Checks images with the safety checker of the pipeline; `None` without one. Images that the
+    /// pipeline makes are checked, and flagged ones named in the warnings of the result.
+    ///
+    /// # Errors
+    /// Of the files.
+    pub fn check_safety(&self, images: &[RgbImage]) -> Result<Option<Vec<SafetyResult>>> {
+        let check = self
+            .safety
+            .as_ref()
+            .map(|safety| safety.check(images, &self.device));
+        check.transpose()
+    }
+
+    /// Without the safety checker.
+    pub fn without_safety_checker(mut self) -> Self {
+        self.safety = None;
+        self
+    }
+}
