@@ -1,0 +1,185 @@
+//! The three endpoints that make images.
+
+use crate::{
+    body::{Media, read_fields},
+    error::ApiError,
+    picture::{OutputFormat, decode_input},
+    request::{Endpoint, ImagesCall, ResponseFormat, read_call},
+    server::{Shared, unix_seconds},
+    stream::stream_response,
+    worker::{Finished, FinishedImage, JobEvent, JobHandle},
+};
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderMap, Response, header::CONTENT_TYPE, header::HOST, uri::Authority},
+    response::IntoResponse,
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+
+pub(crate) async fn generations(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+) -> Response<Body> {
+    respond(shared, Endpoint::Generations, Media::Json, request).await
+}
+
+pub(crate) async fn edits(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
+    respond(shared, Endpoint::Edits, Media::JsonOrForm, request).await
+}
+
+pub(crate) async fn variations(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+) -> Response<Body> {
+    respond(shared, Endpoint::Variations, Media::Form, request).await
+}
+
+async fn respond(
+    shared: Arc<Shared>,
+    endpoint: Endpoint,
+    media: Media,
+    request: Request,
+) -> Response<Body> {
+    let made = make(shared, endpoint, media, request).await;
+    made.unwrap_or_else(IntoResponse::into_response)
+}
+
+/// Reads a request, has it made, and answers. This future is dropped when the client hangs up, and
+/// the job with it.
+async fn make(
+    shared: Arc<Shared>,
+    endpoint: Endpoint,
+    media: Media,
+    request: Request,
+) -> Result<Response<Body>, ApiError> {
+    let config = &shared.config;
+    let is_json = media.is_json(request.headers())?;
+    let base = base_url(&shared, request.headers());
+    let slot = shared.worker.reserve()?;
+    let fields = read_fields(request, is_json, config.max_body_bytes, config.body_timeout).await?;
+    let call = read_call(endpoint, fields, &shared.model, config)?;
+    let (call, image_request) = with_images(call, config.max_input_pixels).await?;
+    let (output, partial_images) = (call.output, call.partial_images);
+    let mut job = shared
+        .worker
+        .submit(slot, image_request, output, partial_images)?;
+    if call.stream {
+        return stream_response(job, &call).await;
+    }
+    let finished = finished(&mut job).await?;
+    let answer = answer(&shared, &call, &base, finished)?;
+    let mut response = Response::new(Body::from(answer.to_string()));
+    let json = axum::http::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    Ok(response)
+}
+
+/// Decodes the image and the mask, on a thread that may block.
+async fn with_images(
+    mut call: ImagesCall,
+    max_pixels: u64,
+) -> Result<(ImagesCall, aigc_core::text_to_image::ImageRequest), ApiError> {
+    let mut request = call.request.clone();
+    let Some(image) = call.image.take() else {
+        return Ok((call, request));
+    };
+    let mask = call.mask.take();
+    let decoded =
+        tokio::task::spawn_blocking(move || decode_input(&image, mask.as_deref(), max_pixels));
+    let input = decoded
+        .await
+        .map_err(|error| ApiError::internal(error.to_string()))??;
+    request.image = Some(input.image);
+    if call.endpoint == Endpoint::Edits {
+        request.mask_image = input.mask;
+    }
+    Ok((call, request))
+}
+
+/// Waits for the end of a job.
+async fn finished(job: &mut JobHandle) -> Result<Finished, ApiError> {
+    loop {
+        match job.events.recv().await {
+            Some(JobEvent::Done(result)) => return result,
+            Some(_) => {}
+            None => return Err(ApiError::shutting_down()),
+        }
+    }
+}
+
+/// The body of an answer.
+fn answer(
+    shared: &Shared,
+    call: &ImagesCall,
+    base: &str,
+    finished: Finished,
+) -> Result<Value, ApiError> {
+    let mut answer = properties(call.output, call.quality, finished.images.first());
+    answer.insert("created".into(), unix_seconds().into());
+    answer.insert("usage".into(), usage());
+    if let Some(seed) = finished.seed {
+        answer.insert("seed".into(), seed.into());
+    }
+    if !finished.warnings.is_empty() {
+        answer.insert("warnings".into(), finished.warnings.into());
+    }
+    let mut data = vec![];
+    for image in finished.images {
+        let mut item = json!({ "index": image.index });
+        match call.response_format {
+            ResponseFormat::Base64 => item["b64_json"] = STANDARD.encode(&image.bytes).into(),
+            ResponseFormat::Url => {
+                let name = shared.files.keep(image.bytes, call.output.mime_type())?;
+                item["url"] = format!("{base}/v1/files/{name}").into();
+            }
+        }
+        if let Some(prompt) = image.revised_prompt {
+            item["revised_prompt"] = prompt.into();
+        }
+        data.push(item);
+    }
+    answer.insert("data".into(), data.into());
+    Ok(Value::Object(answer))
+}
+
+/// What all pictures of an answer have in common.
+fn properties(
+    output: OutputFormat,
+    quality: &str,
+    image: Option<&FinishedImage>,
+) -> Map<String, Value> {
+    let mut properties = Map::new();
+    properties.insert("background".into(), "opaque".into());
+    properties.insert("output_format".into(), output.name().into());
+    properties.insert("quality".into(), quality.into());
+    if let Some(image) = image {
+        properties.insert("size".into(), image.size.clone().into());
+    }
+    properties
+}
+
+/// Nothing is charged.
+pub(crate) fn usage() -> Value {
+    json!({
+        "total_tokens": 0,
+        "input_tokens": 0,
+        "output_tokens": 0,
+        "input_tokens_details": {"text_tokens": 0, "image_tokens": 0},
+    })
+}
+
+/// The address of this server as the client sees it.
+fn base_url(shared: &Shared, headers: &HeaderMap) -> String {
+    if let Some(url) = &shared.config.public_url {
+        return url.trim_end_matches('/').into();
+    }
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let host = host.and_then(|host| host.parse::<Authority>().ok());
+    match host {
+        Some(host) => format!("http://{host}"),
+        None => format!("http://{}", shared.address),
+    }
+}

@@ -1,0 +1,293 @@
+//! Starts and stops a server; the table of its addresses.
+
+use crate::{
+    ServerConfig,
+    auth::KeyDigest,
+    error::{ApiError, Cause},
+    files::Files,
+    images::{edits, generations, variations},
+    random::random_name,
+    worker::{OpenModel, Worker},
+};
+use aigc_core::{Error, Result};
+use axum::{
+    Router,
+    body::Body,
+    extract::{DefaultBodyLimit, Path, Request, State},
+    http::{
+        HeaderName, HeaderValue, Response,
+        header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS},
+    },
+    middleware::{Next, from_fn_with_state},
+    response::IntoResponse,
+    routing::{get, post},
+};
+use serde_json::json;
+use std::{
+    fmt,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+use tokio::sync::oneshot;
+
+/// What all requests share.
+pub(crate) struct Shared {
+    pub(crate) config: ServerConfig,
+    pub(crate) worker: Worker,
+    pub(crate) files: Files,
+    /// Name of the model.
+    pub(crate) model: String,
+    pub(crate) address: SocketAddr,
+    started: u64,
+}
+
+/// A server that runs on threads of its own. It stops when it is dropped.
+pub struct RunningServer {
+    shared: Arc<Shared>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<std::io::Result<()>>>,
+}
+
+/// Opens the model and starts a server that listens on `listener`.
+///
+/// # Errors
+/// Errors of the model; [`Error::Other`] if the server cannot start.
+pub fn start(
+    listener: TcpListener,
+    config: ServerConfig,
+    open: OpenModel,
+) -> Result<RunningServer> {
+    let address = listener.local_addr().map_err(Error::other)?;
+    listener.set_nonblocking(true).map_err(Error::other)?;
+    let worker = Worker::spawn(open, config.queue)?;
+    let model = config.model.clone();
+    let shared = Arc::new(Shared {
+        files: Files::new(config.url_lifetime, config.max_url_bytes),
+        model: model.unwrap_or_else(|| worker.model().to_string()),
+        worker,
+        config,
+        address,
+        started: unix_seconds(),
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(4)
+        .build()
+        .map_err(Error::other)?;
+    let (stop, stopped) = oneshot::channel();
+    let thread = thread::Builder::new().name("server".into());
+    let thread = thread.spawn({
+        let shared = shared.clone();
+        move || runtime.block_on(serve(listener, shared, stopped))
+    });
+    Ok(RunningServer {
+        shared,
+        stop: Some(stop),
+        thread: Some(thread.map_err(Error::other)?),
+    })
+}
+
+impl RunningServer {
+    /// The address that the server listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.shared.address
+    }
+
+    /// The base URL for clients.
+    pub fn base_url(&self) -> String {
+        format!("http://{}/v1", self.shared.address)
+    }
+
+    /// Name of the model.
+    pub fn model(&self) -> &str {
+        &self.shared.model
+    }
+
+    /// Number of requests that wait or are made.
+    pub fn load(&self) -> usize {
+        self.shared.worker.load()
+    }
+
+    /// Whether the server has ended by itself.
+    pub fn is_finished(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Stops accepting requests, refuses those that wait, finishes the one that is being made, and
+    /// returns when all is answered.
+    ///
+    /// # Errors
+    /// [`Error::Other`] if the server had failed.
+    pub fn stop(mut self) -> Result<()> {
+        self.shut_down()
+    }
+
+    fn shut_down(&mut self) -> Result<()> {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        let worker = self.shared.worker.join();
+        let server = match self.thread.take() {
+            Some(thread) => thread
+                .join()
+                .map_err(|_| Error::other("the server's thread panicked"))?
+                .map_err(Error::other),
+            None => Ok(()),
+        };
+        match worker {
+            true => server,
+            false => Err(Error::other("the model's thread panicked")),
+        }
+    }
+}
+
+impl Drop for RunningServer {
+    fn drop(&mut self) {
+        let _ = self.shut_down();
+    }
+}
+
+impl fmt::Debug for RunningServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunningServer")
+            .field("address", &self.shared.address)
+            .field("config", &self.shared.config)
+            .finish_non_exhaustive()
+    }
+}
+
+async fn serve(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    stopped: oneshot::Receiver<()>,
+) -> std::io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    // Pictures whose time is over are removed without a request, too.
+    let cleaning = tokio::spawn({
+        let shared = shared.clone();
+        async move {
+            loop {
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                shared.files.clean();
+            }
+        }
+    });
+    let served = axum::serve(listener, router(shared)).with_graceful_shutdown(async {
+        let _ = stopped.await;
+    });
+    let result = served.await;
+    cleaning.abort();
+    result
+}
+
+fn router(shared: Arc<Shared>) -> Router {
+    let keyed = Router::new()
+        .route("/v1/images/generations", post(generations))
+        .route("/v1/images/edits", post(edits))
+        .route("/v1/images/variations", post(variations))
+        .route("/v1/models", get(models))
+        .route("/v1/models/{model}", get(model))
+        .method_not_allowed_fallback(no_such_method)
+        .route_layer(from_fn_with_state(shared.clone(), check_key));
+    let open = Router::new()
+        // The name is the permission.
+        .route("/v1/files/{name}", get(file))
+        .method_not_allowed_fallback(no_such_method);
+    keyed
+        .merge(open)
+        .fallback(no_such_address)
+        // Bodies have their own limit.
+        .layer(DefaultBodyLimit::disable())
+        .layer(from_fn_with_state(shared.clone(), note))
+        .with_state(shared)
+}
+
+/// Gives every answer a name, and logs it.
+async fn note(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response<Body> {
+    let start = Instant::now();
+    let (method, path) = (request.method().clone(), request.uri().path().to_string());
+    let mut response = next.run(request).await;
+    let id = format!("req_{}", random_name().unwrap_or_default());
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        let name = HeaderName::from_static("x-request-id");
+        response.headers_mut().insert(name, value);
+    }
+    if shared.config.log.is_some() {
+        // Names of files are permissions.
+        let path = match path.strip_prefix("/v1/files/") {
+            Some(_) => "/v1/files/…".to_string(),
+            None => path.chars().take(100).collect(),
+        };
+        let cause = response.extensions().get::<Cause>();
+        let cause = cause.map_or(String::new(), |cause| format!(": {}", cause.0));
+        let (status, seconds) = (response.status().as_u16(), start.elapsed().as_secs_f64());
+        shared.config.log(&format!(
+            "{method} {path} {status} {seconds:.2} s {id}{cause}"
+        ));
+    }
+    response
+}
+
+async fn check_key(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+    next: Next,
+) -> Response<Body> {
+    let key = shared.config.api_key.as_ref();
+    match key.map_or(Ok(()), |key: &KeyDigest| key.check(request.headers())) {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+fn json_response(body: &serde_json::Value) -> Response<Body> {
+    let mut response = Response::new(Body::from(body.to_string()));
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
+}
+
+fn model_object(shared: &Shared) -> serde_json::Value {
+    json!({
+        "id": shared.model, "object": "model", "created": shared.started, "owned_by": "aigc"
+    })
+}
+
+async fn models(State(shared): State<Arc<Shared>>) -> Response<Body> {
+    json_response(&json!({"object": "list", "data": [model_object(&shared)]}))
+}
+
+async fn model(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> Response<Body> {
+    match name == shared.model {
+        true => json_response(&model_object(&shared)),
+        false => ApiError::model(&name, &shared.model).into_response(),
+    }
+}
+
+async fn file(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> Response<Body> {
+    let Some(file) = shared.files.find(&name) else {
+        return ApiError::not_found("/v1/files/…").into_response();
+    };
+    let mut response = Response::new(Body::from(file.bytes));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(file.mime_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("private"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+async fn no_such_address(request: Request) -> ApiError {
+    ApiError::not_found(request.uri().path())
+}
+
+async fn no_such_method(request: Request) -> ApiError {
+    ApiError::method(request.method().as_str(), request.uri().path())
+}
+
+/// Seconds since 1970.
+pub(crate) fn unix_seconds() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
+}

@@ -1,0 +1,147 @@
+//! Answers that are streams of events: partial images, then the finished ones.
+
+use crate::{
+    error::ApiError,
+    images::usage,
+    picture::OutputFormat,
+    request::ImagesCall,
+    server::unix_seconds,
+    worker::{FinishedImage, JobEvent, JobHandle},
+};
+use axum::{
+    body::Body,
+    http::Response,
+    response::{
+        IntoResponse,
+        sse::{Event, KeepAlive, Sse},
+    },
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use futures_core::Stream;
+use serde_json::{Value, json};
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+/// Answers a job by a stream. The headers are sent when the model has begun: an error before that
+/// has its own status.
+pub(crate) async fn stream_response(
+    mut job: JobHandle,
+    call: &ImagesCall,
+) -> Result<Response<Body>, ApiError> {
+    let mut stream = EventStream {
+        prefix: call.endpoint.event_prefix(),
+        output: call.output,
+        quality: call.quality,
+        ready: VecDeque::new(),
+        job: None,
+    };
+    match job.events.recv().await {
+        Some(JobEvent::Done(Err(error))) => return Err(error),
+        Some(event) => stream.add(event),
+        None => return Err(ApiError::shutting_down()),
+    }
+    stream.job = Some(job);
+    let keep_alive = KeepAlive::new().interval(Duration::from_secs(10));
+    Ok(Sse::new(stream).keep_alive(keep_alive).into_response())
+}
+
+/// The events of a job. Dropping it stops the job.
+struct EventStream {
+    prefix: &'static str,
+    output: OutputFormat,
+    quality: &'static str,
+    ready: VecDeque<Event>,
+    /// `None` once the job has ended.
+    job: Option<JobHandle>,
+}
+
+impl EventStream {
+    fn picture(&self, name: &str, index: usize, size: &str, bytes: &[u8]) -> Value {
+        json!({
+            "type": format!("{}.{name}", self.prefix),
+            "b64_json": STANDARD.encode(bytes),
+            "created_at": unix_seconds(),
+            "size": size,
+            "quality": self.quality,
+            "background": "opaque",
+            "output_format": self.output.name(),
+            "index": index,
+        })
+    }
+
+    fn completed(&self, image: &FinishedImage, seed: Option<u64>, warnings: &[String]) -> Value {
+        let mut data = self.picture("completed", image.index, &image.size, &image.bytes);
+        data["usage"] = usage();
+        if let Some(seed) = seed {
+            data["seed"] = seed.into();
+        }
+        if !warnings.is_empty() {
+            data["warnings"] = warnings.to_vec().into();
+        }
+        data
+    }
+
+    fn push(&mut self, data: &Value) {
+        let name = data["type"].as_str().unwrap_or("error");
+        let event = Event::default().event(name).data(data.to_string());
+        self.ready.push_back(event);
+    }
+
+    /// Adds what the worker tells.
+    fn add(&mut self, event: JobEvent) {
+        match event {
+            JobEvent::Begun => {}
+            JobEvent::Partial {
+                index,
+                partial_index,
+                size,
+                bytes,
+            } => {
+                let mut data = self.picture("partial_image", index, &size, &bytes);
+                data["partial_image_index"] = partial_index.into();
+                self.push(&data);
+            }
+            JobEvent::Done(Ok(finished)) => {
+                self.job = None;
+                for (i, image) in finished.images.iter().enumerate() {
+                    // The same for all pictures, so that they are said once.
+                    let warnings = if i == 0 { &finished.warnings[..] } else { &[] };
+                    self.push(&self.completed(image, finished.seed, warnings));
+                }
+            }
+            JobEvent::Done(Err(error)) => self.fail(&error),
+        }
+    }
+
+    fn fail(&mut self, error: &ApiError) {
+        self.job = None;
+        let mut data = error.json();
+        data["type"] = "error".into();
+        self.push(&data);
+    }
+}
+
+impl Stream for EventStream {
+    type Item = Result<Event, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Poll::Ready(Some(Ok(event)));
+            }
+            let Some(job) = &mut self.job else {
+                return Poll::Ready(None);
+            };
+            match job.events.poll_recv(context) {
+                Poll::Ready(Some(event)) => self.add(event),
+                Poll::Ready(None) => self.fail(&ApiError::shutting_down()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
