@@ -65,7 +65,7 @@ fn open(options: &Options) -> Result<TextToImagePipeline> {
     if options.low_memory {
         how = how.with_residency(Residency::WhileNeeded);
     }
-    let model = &options.model;
+    let model = options.model.as_deref().context("--model is required")?;
     let loaded = if model.is_file() {
         let file = SingleFile::open(model)?;
         eprintln!("{}", file.report());

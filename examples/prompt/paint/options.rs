@@ -6,18 +6,14 @@ use clap::Parser;
 use image::DynamicImage;
 use std::path::{Path, PathBuf};
 
-/// The model that lies in the repository.
-const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/paint/model");
-
 /// Paints images from a prompt, with a model on this machine or an images API.
 #[derive(Debug, Parser)]
 pub(crate) struct Options {
     /// What the image shows.
     prompt: String,
-    /// Directory of a pipeline as diffusers saves it, or a checkpoint in a single file; by default
-    /// the model of the repository, which paints circles, squares, triangles and stars.
-    #[arg(long, value_name = "DIR|FILE", default_value = MODEL, hide_default_value = true)]
-    pub(crate) model: PathBuf,
+    /// Directory of a pipeline as diffusers saves it, or a checkpoint in a single file.
+    #[arg(long, value_name = "DIR|FILE", required_unless_present = "api")]
+    pub(crate) model: Option<PathBuf>,
     /// For a single file: a pipeline's directory of the same family, which has the tokenizer.
     #[arg(long, value_name = "DIR")]
     pub(crate) base: Option<PathBuf>,

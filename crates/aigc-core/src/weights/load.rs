@@ -397,7 +397,8 @@ fn fits(value: i64, dtype: DType) -> bool {
     }
 }
 
-/// The values of a parameter, transposed if they have so many `columns` in the file.
+/// The values of a parameter. If `columns` is given, the file holds a matrix with this number of
+/// columns, which is transposed.
 fn laid_out<T: Copy>(values: Vec<T>, columns: Option<usize>) -> Vec<T> {
     match columns {
         Some(columns) => transposed(&values, columns),

@@ -47,7 +47,7 @@ pub(super) enum Step {
     Slice { skip: usize, len: usize },
     /// The second half before the first.
     SwapHalves,
-    /// The transpose of a matrix with so many columns.
+    /// The transpose of a matrix with this number of columns.
     Transpose { columns: usize },
 }
 
@@ -67,7 +67,7 @@ impl Floats {
         }
     }
 
-    /// The transpose of a matrix with so many columns.
+    /// The transpose of a matrix with this number of columns.
     pub(super) fn transposed(self, columns: usize) -> Self {
         match self {
             Floats::F32(values) => Floats::F32(transposed(&values, columns)),

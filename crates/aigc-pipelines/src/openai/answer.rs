@@ -4,7 +4,7 @@ use super::{ApiKey, ImagesApiError, ImagesApiErrorKind, ModerationDetails, error
 use serde_json::{Map, Value};
 use std::time::Duration;
 
-/// An answer that is not what was asked for.
+/// An answer in an unexpected format: not JSON, no images, or damaged ones.
 pub(super) struct Answer<'a> {
     pub(super) status: u16,
     pub(super) content_type: Option<&'a str>,

@@ -13,7 +13,7 @@ pub struct OpenAiConfig {
     /// The address that the endpoints are below, such as `https://api.openai.com/v1`. `http` is
     /// possible to this machine only.
     pub base_url: String,
-    /// The key. Servers of one's own may need none.
+    /// The API key. A self-hosted server may not need one.
     pub api_key: Option<ApiKey>,
     /// Value of the header `OpenAI-Organization`.
     pub organization: Option<String>,

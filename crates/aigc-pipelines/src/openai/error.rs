@@ -192,7 +192,7 @@ impl ImagesApiError {
         self.details.moderation.as_ref()
     }
 
-    /// The wait that the server asked for.
+    /// The delay before a retry that the server requested (`retry-after`).
     pub fn retry_after(&self) -> Option<Duration> {
         self.details.retry_after
     }
