@@ -264,6 +264,15 @@ def clip_text():
     return step
 
 
+def sd15_request():
+    """A request of 512x512 with 2 steps, from the pipeline of random weights in the directory AIGC_SD15 (peer/sd15_folder.py writes it)."""
+    import os
+    from diffusers import StableDiffusionPipeline
+    pipe = StableDiffusionPipeline.from_pretrained(os.environ["AIGC_SD15"])
+    pipe.set_progress_bar_config(disable=True)
+    return lambda: pipe("A cat wearing a hat", num_inference_steps=2, generator=torch.Generator().manual_seed(0))
+
+
 def gpt_char_train():
     """nanoGPT's CPU recipe: 4 layers, 4 heads, width 128, context 64, vocabulary 65, batch 12, no dropout, no biases, tied output; AdamW 1e-3: one step."""
     class Block(nn.Module):
@@ -331,7 +340,8 @@ ALL = dict(
     vae_mlp=vae_mlp, vae_conv=vae_conv, vae_residual_vq=vae_residual_vq,
     vae_hierarchical=vae_hierarchical,
     dcgan=dcgan, ddpm_unet_train=ddpm_unet_train, ddpm_unet_sample=ddpm_unet_sample,
-    sd15_unet_step=sd15_unet_step, sd15_vae_decode=sd15_vae_decode, clip_text=clip_text, gpt_char_train=gpt_char_train,
+    sd15_unet_step=sd15_unet_step, sd15_vae_decode=sd15_vae_decode, clip_text=clip_text,
+    sd15_request=sd15_request, sd15_request_half=sd15_request, sd15_request_half_low=sd15_request, sd15_request_low=sd15_request, gpt_char_train=gpt_char_train,
     gpt2_greedy=gpt2_greedy, gpt2_greedy_int8=gpt2_greedy, gpt2_greedy_int4=gpt2_greedy,
     gpt2_beam5=gpt2_beam5, gpt2_prefill=gpt2_prefill,
     conv1_64=lambda: conv("", 32, 64, 64, 28, 1, 1), conv1_64_xw=lambda: conv("xw", 32, 64, 64, 28, 1, 1),

@@ -14,7 +14,8 @@ mod stable_diffusion;
 mod unet;
 mod vae;
 
-use aigc_core::{nn::Activation, ops::Quantization};
+use aigc_core::{nn::Activation, ops::Quantization, weights::WeightDtype};
+use aigc_pipelines::text_to_image::{PipelineOpenOptions, Residency};
 use anyhow::Result;
 use burn::tensor::Device;
 pub use clock::{Clock, peak_bytes};
@@ -97,6 +98,28 @@ pub const WORKLOADS: [Workload; 30] = [
     }),
 ];
 
+/// Requests to a pipeline of Stable Diffusion 1.5's shape: time and peak memory with weights in
+/// single or half precision, and with parts that are in memory only while they are needed (`low`).
+pub const REQUESTS: [Workload; 4] = [
+    ("sd15_request", |device, clock| {
+        stable_diffusion::request(&PipelineOpenOptions::default(), device, clock)
+    }),
+    ("sd15_request_low", |device, clock| {
+        let options = PipelineOpenOptions::default().with_residency(Residency::WhileNeeded);
+        stable_diffusion::request(&options, device, clock)
+    }),
+    ("sd15_request_half", |device, clock| {
+        let options = PipelineOpenOptions::default().with_dtype(WeightDtype::F16);
+        stable_diffusion::request(&options, device, clock)
+    }),
+    ("sd15_request_half_low", |device, clock| {
+        let options = PipelineOpenOptions::default()
+            .with_dtype(WeightDtype::F16)
+            .with_residency(Residency::WhileNeeded);
+        stable_diffusion::request(&options, device, clock)
+    }),
+];
+
 /// Cost against size: `vae_conv` with the batch, the width or the side doubled and quadrupled.
 pub const SIZES: [Workload; 9] = [
     ("vae_conv_batch_32", |device, clock| {
@@ -133,7 +156,7 @@ pub const SIZES: [Workload; 9] = [
 /// # Errors
 /// If there is no such workload.
 pub fn workload(name: &str) -> Result<Workload> {
-    let all = || WORKLOADS.iter().chain(&SIZES);
+    let all = || WORKLOADS.iter().chain(&SIZES).chain(&REQUESTS);
     let found = all().find(|(known, _)| *known == name);
     found.copied().ok_or_else(|| {
         let known: Vec<&str> = all().map(|(name, _)| *name).collect();

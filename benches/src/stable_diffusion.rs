@@ -4,13 +4,15 @@ use crate::Clock;
 use aigc_core::{
     encoder::Autoencoder,
     rng::{InitWeights, Rng},
+    text_to_image::{ImageRequest, TextToImage},
 };
 use aigc_diffusion::{
     ClassifierFreeGuidance, Conditioning, Denoiser, UNet2dConditionConfig, models::PerBlock,
 };
 use aigc_encoders::clip::ClipTextConfig;
+use aigc_pipelines::text_to_image::{PipelineOpenOptions, TextToImagePipeline};
 use aigc_vae::{AutoencoderKlConfig, DownEncoderBlockType, UpDecoderBlockType};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use burn::tensor::{Device, Int, Tensor};
 
 /// One guided step: the network on latents of 64×64, with and without the prompt.
@@ -75,6 +77,27 @@ pub(crate) fn clip_text(device: &Device, mut clock: Clock) -> Result<()> {
     loop {
         let states = model.forward(ids.clone(), None).last_hidden_state;
         states.mean().into_scalar::<f32>();
+        if !clock.tick() {
+            return Ok(());
+        }
+    }
+}
+
+/// A request of 512×512 with two steps, from the pipeline in the directory `AIGC_SD15`, opened as
+/// `options` say.
+pub(crate) fn request(
+    options: &PipelineOpenOptions,
+    device: &Device,
+    mut clock: Clock,
+) -> Result<()> {
+    let dir = std::env::var_os("AIGC_SD15")
+        .context("AIGC_SD15 must name the directory that benches/peer/sd15_folder.py writes")?;
+    let pipeline = TextToImagePipeline::from_pretrained_with(dir, options, device)?.into_inner();
+    let request = ImageRequest::new("A cat wearing a hat")
+        .with_num_inference_steps(2)
+        .with_seed(0);
+    loop {
+        pipeline.generate(&request)?;
         if !clock.tick() {
             return Ok(());
         }
