@@ -1,6 +1,6 @@
 //! Training of the autoencoder.
 
-use crate::painter::{relevance, to_images};
+use crate::relevance::{relevance, to_images};
 use aigc_core::{
     CancelToken,
     burn::tensor::{Device, Tensor},
@@ -80,7 +80,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         ema: Some(EmaConfig::new(0.999)),
         preview_steps: 500,
         save_steps: 500,
-        ..TrainerConfig::new(12_000)
+        ..TrainerConfig::new(4_000)
     })?;
     let data = loader(Split::Train, EPOCH, options.batch, options.run.seed)?;
     let shown = loader(Split::HeldOut, 32, 32, 1)?;

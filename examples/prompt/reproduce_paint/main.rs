@@ -2,11 +2,17 @@
 //!
 //!     cargo run --release --example reproduce_paint -- autoencoder
 //!     cargo run --release --example reproduce_paint -- painter
+//!     cargo run --release --example reproduce_paint -- evaluate
+//!     cargo run --release --example reproduce_paint -- pair
 
 #![forbid(unsafe_code)]
 
 mod autoencoder;
+mod evaluate;
+mod model;
 mod painter;
+mod pair;
+mod relevance;
 
 use aigc_examples::stop_on_ctrl_c;
 use clap::{Parser, Subcommand};
@@ -24,11 +30,17 @@ enum What {
     Autoencoder(autoencoder::Options),
     /// Train the text encoder and the denoising network.
     Painter(painter::Options),
+    /// Count how many held-out prompts the model paints rightly.
+    Evaluate(evaluate::Options),
+    /// Train a pair of encoders that finds the caption of an image.
+    Pair(pair::Options),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().what {
         What::Autoencoder(options) => autoencoder::run(&options, stop_on_ctrl_c()),
         What::Painter(options) => painter::run(&options, stop_on_ctrl_c()),
+        What::Evaluate(options) => evaluate::run(&options, stop_on_ctrl_c()),
+        What::Pair(options) => pair::run(&options, stop_on_ctrl_c()),
     }
 }

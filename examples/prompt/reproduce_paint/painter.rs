@@ -1,29 +1,30 @@
 //! Training of the text encoder and the denoising network.
 
-use crate::autoencoder::{self, loader};
+use crate::{
+    autoencoder::{self, loader},
+    model::{
+        EPOCH, GUIDANCE, Painter, STEPS, network_config, noise, save, scheduler, text_config,
+        tokenizer,
+    },
+    relevance::{held_out, relevance, to_images},
+};
 use aigc_core::{
     CancelToken,
     burn::tensor::{Device, Tensor},
     data::{
-        CaptionedBatch, Dataset, Image,
-        scenes::{self, Caption, CaptionedImage, Scenes, Split, detect, judge},
+        CaptionedBatch,
+        scenes::{Caption, Split},
     },
     encoder::Autoencoder,
     output::{ImageGrid, save_image},
     train::{EmaConfig, LrSchedule, OptimizerConfig, TrainerConfig},
 };
 use aigc_diffusion::{
-    BetaSchedule, ClassifierFreeGuidance, DiffusionObjective, DiffusionObjectiveConfig,
-    DiffusionSampler, DpmMultistepScheduler, ForwardProcess, LossWeighting, NoiseScheduleConfig,
-    PredictionType, SigmaScheduleFlags, UNet2dConditionConfig, UNet2dConditionModel,
-    models::{CrossDownBlockType, CrossUpBlockType, PerBlock},
+    ClassifierFreeGuidance, DiffusionObjective, DiffusionObjectiveConfig, DiffusionSampler,
+    ForwardProcess, PredictionType,
 };
-use aigc_encoders::{
-    clip::{ClipTextConfig, HiddenAct},
-    tokenizer::ClipTokenizer,
-};
+use aigc_encoders::tokenizer::ClipTokenizer;
 use aigc_examples::{RunOptions, after_training, outln, unless_stopped};
-use aigc_pipelines::training::PromptDenoiser;
 use aigc_vae::AutoencoderKl;
 use clap::Args;
 use std::path::PathBuf;
@@ -52,70 +53,6 @@ pub(crate) struct Options {
 
 /// Name of the runs.
 pub(crate) const NAME: &str = "paint";
-/// Images in an epoch.
-const EPOCH: usize = 1 << 20;
-/// Tokens of a prompt.
-const TOKENS: usize = 20;
-
-pub(crate) type Painter = PromptDenoiser<UNet2dConditionModel>;
-
-pub(crate) fn tokenizer() -> aigc_core::Result<ClipTokenizer> {
-    ClipTokenizer::from_words(scenes::WORDS.iter().copied())?.with_max_length(TOKENS)
-}
-
-pub(crate) fn text_config(tokenizer: &ClipTokenizer) -> ClipTextConfig {
-    ClipTextConfig {
-        vocab_size: tokenizer.vocab_size(),
-        hidden_size: 128,
-        intermediate_size: 512,
-        projection_dim: 128,
-        num_hidden_layers: 2,
-        num_attention_heads: 4,
-        max_position_embeddings: TOKENS,
-        hidden_act: HiddenAct::QuickGelu,
-        bos_token_id: Some(tokenizer.bos_token_id()),
-        eos_token_id: tokenizer.eos_token_id(),
-        pad_token_id: Some(tokenizer.pad_token_id()),
-        ..ClipTextConfig::default()
-    }
-}
-
-pub(crate) fn network_config() -> UNet2dConditionConfig {
-    use {CrossDownBlockType::CrossAttnDownBlock2D, CrossUpBlockType::CrossAttnUpBlock2D};
-    UNet2dConditionConfig {
-        sample_size: Some(16.into()),
-        down_block_types: vec![CrossAttnDownBlock2D; 2],
-        up_block_types: vec![CrossAttnUpBlock2D; 2],
-        block_out_channels: vec![64, 96],
-        layers_per_block: 1,
-        cross_attention_dim: 128,
-        attention_head_dim: PerBlock::One(4),
-        norm_num_groups: 16,
-        ..UNet2dConditionConfig::default()
-    }
-}
-
-fn noise() -> NoiseScheduleConfig {
-    NoiseScheduleConfig {
-        beta_start: 0.00085,
-        beta_end: 0.012,
-        beta_schedule: BetaSchedule::ScaledLinear,
-        ..NoiseScheduleConfig::default()
-    }
-}
-
-pub(crate) fn scheduler() -> DpmMultistepScheduler {
-    DpmMultistepScheduler {
-        noise: noise(),
-        prediction_type: PredictionType::V,
-        sigmas: SigmaScheduleFlags {
-            use_karras_sigmas: true,
-            ..SigmaScheduleFlags::default()
-        },
-        ..DpmMultistepScheduler::default()
-    }
-}
-
 /// What sampling needs besides the network.
 pub(crate) struct Sampling<'a> {
     pub(crate) tokenizer: &'a ClipTokenizer,
@@ -155,44 +92,6 @@ impl Sampling<'_> {
     }
 }
 
-/// Images on the host, of `[batch, 3, 64, 64]` in `[0, 1]`.
-pub(crate) fn to_images(x: &Tensor<4>) -> Vec<Image> {
-    let values: Vec<f32> = x.to_data().iter::<f32>().collect();
-    let image = |values: &[f32]| Image {
-        shape: scenes::SHAPE,
-        pixels: values.iter().map(|v| (v * 255.0).round() as u8).collect(),
-        label: None,
-    };
-    values
-        .chunks_exact(scenes::SHAPE.numel())
-        .map(image)
-        .collect()
-}
-
-/// Shares of right objects, right counts, and prompts that are right in every word.
-pub(crate) fn relevance(captions: &[Caption], images: &[Image]) -> [f64; 3] {
-    let (mut objects, mut right, mut counts, mut all) = (0, 0, 0, 0);
-    for (caption, image) in captions.iter().zip(images) {
-        let judged = judge(caption, &detect(image));
-        objects += judged.objects;
-        right += judged.right_objects;
-        counts += usize::from(judged.counts);
-        all += usize::from(judged.is_right());
-    }
-    let n = captions.len() as f64;
-    [
-        right as f64 / objects as f64,
-        counts as f64 / n,
-        all as f64 / n,
-    ]
-}
-
-/// The first captions of the held-out split.
-pub(crate) fn held_out(n: usize) -> aigc_core::Result<Vec<CaptionedImage>> {
-    let scenes = Scenes::new(Split::HeldOut, n, 7);
-    (0..n).map(|index| scenes.get(index)).collect()
-}
-
 pub(crate) fn open_vae(dir: Option<&PathBuf>, device: &Device) -> anyhow::Result<AutoencoderKl> {
     let dir = match dir {
         Some(dir) => dir.clone(),
@@ -226,7 +125,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         eval_steps: options.eval_steps,
         preview_steps: options.eval_steps,
         save_steps: 1000,
-        ..TrainerConfig::new(60_000)
+        ..TrainerConfig::new(30_000)
     })?;
     let config = DiffusionObjectiveConfig {
         process: ForwardProcess::Discrete {
@@ -234,7 +133,6 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
             rescale_betas_zero_snr: false,
         },
         prediction: PredictionType::V,
-        weighting: LossWeighting::MinSnr { gamma: 5.0 },
         conditioning_dropout: 0.1,
         ..DiffusionObjectiveConfig::default()
     };
@@ -268,7 +166,7 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         .trainer(trainer, stop.clone(), 50)
         .with_evaluation(|model: &Painter| {
             unless_stopped(&stop, || {
-                let images = sampling.sample(model, &prompts, 3.0, 20, 0)?;
+                let images = sampling.sample(model, &prompts, GUIDANCE, STEPS, 0)?;
                 let [objects, counts, all] = relevance(&captions, &to_images(&images));
                 Ok(vec![
                     ("objects".into(), objects),
@@ -279,8 +177,13 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         })
         .with_preview(|model: &Painter, at| {
             unless_stopped(&stop, || {
-                let images =
-                    sampling.sample(model, &prompts[..32.min(prompts.len())], 3.0, 20, 0)?;
+                let images = sampling.sample(
+                    model,
+                    &prompts[..32.min(prompts.len())],
+                    GUIDANCE,
+                    STEPS,
+                    0,
+                )?;
                 save_image(
                     &images,
                     ImageGrid::new(8, 64),
@@ -290,7 +193,9 @@ pub(crate) fn run(options: &Options, stop: CancelToken) -> anyhow::Result<()> {
         })
         .fit(objective, model, &data, &run)?;
     after_training(trained, &run, &stop, |trained| {
-        outln!("{:?}", trained.metrics);
+        let dir = run.path().join("model");
+        save(&trained.model, &tokenizer, &vae, &dir, &device)?;
+        outln!("the model is in {}", dir.display());
         Ok(())
     })
 }
